@@ -1,0 +1,39 @@
+# The commands people type. `make` alone prints them.
+.DEFAULT_GOAL := help
+.PHONY: help cluster cluster-down cluster-smoke images check test demo fmt lint deny proto
+
+help: ## this list
+	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
+
+cluster: ## start the local Kubernetes, or take the running one over
+	@e2e/cluster/up
+
+cluster-down: ## remove it without a trace
+	@e2e/cluster/down
+
+cluster-smoke: ## prove that the cluster works, without any mesh in it
+	@e2e/cluster/smoke
+
+images: ## build and load Weft's images (PROFILE=release, IMAGES="proxy echo")
+	@PROFILE="$(PROFILE)" e2e/images/build $(IMAGES)
+
+demo: ## a cluster, the mesh, a small shop, and what the mesh sees
+	@e2e/demo/run
+
+check: lint deny ## format, lints, licences, pure and in-process tests
+	@e2e/run in-process
+
+test: ## every ring of tests; leaves the cluster running
+	@e2e/run
+
+fmt: ## format all code
+	@cargo fmt --all && gofmt -w e2e/cluster/tools
+
+lint: ## what a change must pass before it is read
+	@cargo fmt --all --check && cargo clippy --workspace --all-targets -- -D warnings
+
+deny: ## licences, banned crates, sources
+	@.ci/deny
+
+proto: ## generate the committed protobuf code anew
+	@wire/generate

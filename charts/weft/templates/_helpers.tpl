@@ -1,0 +1,118 @@
+{{/* REGISTRY/REPOSITORY/PART:TAG; called with (list $ "proxy"). */}}
+{{- define "weft.image" -}}
+{{- $root := index . 0 -}}
+{{- $image := $root.Values.image -}}
+{{- with $image.registry }}{{ . }}/{{ end -}}
+{{ $image.repository }}/{{ index . 1 }}:{{ $image.tag | default $root.Chart.AppVersion }}
+{{- end -}}
+
+{{/* Labels that never change in the life of a part, so selectors may use them. */}}
+{{- define "weft.selector" -}}
+{{- $root := index . 0 -}}
+app.kubernetes.io/name: weft
+app.kubernetes.io/instance: {{ $root.Release.Name }}
+app.kubernetes.io/component: {{ index . 1 }}
+{{- end -}}
+
+{{/* All recommended labels; called with (list $ "controller"). */}}
+{{- define "weft.labels" -}}
+{{- $root := index . 0 -}}
+{{ include "weft.selector" . }}
+app.kubernetes.io/version: {{ $root.Chart.AppVersion | quote }}
+app.kubernetes.io/part-of: weft
+app.kubernetes.io/managed-by: {{ $root.Release.Service }}
+helm.sh/chart: {{ $root.Chart.Name }}-{{ $root.Chart.Version | replace "+" "_" }}
+{{- end -}}
+
+{{/* What Pod Security Admission's restricted profile asks of a pod. */}}
+{{- define "weft.podSecurity" -}}
+runAsNonRoot: true
+runAsUser: 65532
+runAsGroup: 65532
+seccompProfile: {type: RuntimeDefault}
+{{- end -}}
+
+{{/* The same for a container. */}}
+{{- define "weft.containerSecurity" -}}
+allowPrivilegeEscalation: false
+readOnlyRootFilesystem: true
+capabilities: {drop: [ALL]}
+{{- end -}}
+
+{{/* Environment that says where a pod of ours runs. */}}
+{{- define "weft.whereabouts" -}}
+- name: WEFT_NAMESPACE
+  valueFrom: {fieldRef: {fieldPath: metadata.namespace}}
+- name: WEFT_POD_NAME
+  valueFrom: {fieldRef: {fieldPath: metadata.name}}
+- name: WEFT_POD_IP
+  valueFrom: {fieldRef: {fieldPath: status.podIP}}
+- name: WEFT_SERVICE_ACCOUNT
+  valueFrom: {fieldRef: {fieldPath: spec.serviceAccountName}}
+{{- end -}}
+
+{{/* Namespaces without webhooks and trust bundle, as a JSON list: the release's own included. */}}
+{{- define "weft.excluded" -}}
+{{- append .Values.excludedNamespaces .Release.Namespace | uniq | toJson -}}
+{{- end -}}
+
+{{/* Where the scheduler puts a part's replicas: apart, if it can. */}}
+{{- define "weft.placement" -}}
+{{- $root := index . 0 -}}
+{{- $part := index $root.Values (index . 1) -}}
+topologySpreadConstraints:
+{{- range list "topology.kubernetes.io/zone" "kubernetes.io/hostname" }}
+  - topologyKey: {{ . }}
+    maxSkew: 1
+    whenUnsatisfiable: ScheduleAnyway
+    # Old replicas do not push new ones together during a rollout.
+    matchLabelKeys: [pod-template-hash]
+    labelSelector:
+      matchLabels:
+        {{- include "weft.selector" $ | nindent 8 }}
+{{- end }}
+{{- with $root.Values.priorityClassName }}
+priorityClassName: {{ . }}
+{{- end }}
+{{- with $part.nodeSelector }}
+nodeSelector:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with $part.tolerations }}
+tolerations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with $part.affinity }}
+affinity:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with $root.Values.imagePullSecrets }}
+imagePullSecrets:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end -}}
+
+{{/* Probes and ports that controller and injector share. */}}
+{{- define "weft.ports" -}}
+ports:
+  - {name: serve, containerPort: 8443}
+  - {name: admin, containerPort: 8080}
+startupProbe:
+  httpGet: {path: /live, port: admin}
+  periodSeconds: 1
+  failureThreshold: 60
+livenessProbe:
+  httpGet: {path: /live, port: admin}
+  periodSeconds: 10
+  timeoutSeconds: 5
+  failureThreshold: 3
+readinessProbe:
+  httpGet: {path: /ready, port: admin}
+  periodSeconds: 2
+  timeoutSeconds: 2
+  failureThreshold: 2
+# Endpoints and their users learn that this replica goes before it does.
+lifecycle:
+  preStop:
+    sleep: {seconds: 3}
+{{- end -}}

@@ -1,0 +1,249 @@
+use parking_lot::Mutex;
+
+use super::*;
+use identity::LeafKey;
+use identity::verify::peer_identity;
+
+/// A cluster that answers what the test says.
+#[derive(Debug, Default)]
+pub(crate) struct FakeCluster {
+    pub(crate) reviews: Mutex<BTreeMap<String, Review>>,
+    pub(crate) pods: Mutex<BTreeMap<PodId, String>>,
+}
+
+impl FakeCluster {
+    /// Token `token` belongs to this pod, which exists.
+    pub(crate) fn knows(&self, token: &str, namespace: &str, account: &str, pod: &str, uid: &str) {
+        self.reviews
+            .lock()
+            .insert(token.to_owned(), review(namespace, account, pod, uid));
+        self.pods
+            .lock()
+            .insert(PodId::new(namespace, pod), uid.to_owned());
+    }
+}
+
+#[async_trait]
+impl Cluster for FakeCluster {
+    async fn review(&self, token: &str) -> Result<Review, kube::Error> {
+        let unknown = Review {
+            error: "invalid bearer token".to_owned(),
+            ..Review::default()
+        };
+        Ok(self.reviews.lock().get(token).cloned().unwrap_or(unknown))
+    }
+
+    async fn pod_uid(&self, pod: &PodId) -> Result<Option<String>, kube::Error> {
+        Ok(self.pods.lock().get(pod).cloned())
+    }
+}
+
+fn review(namespace: &str, account: &str, pod: &str, uid: &str) -> Review {
+    let one = |key: &str, value: &str| (key.to_owned(), vec![value.to_owned()]);
+    Review {
+        authenticated: true,
+        audiences: vec![AUDIENCE.to_owned()],
+        user: format!("system:serviceaccount:{namespace}:{account}"),
+        extra: BTreeMap::from([one(POD_NAME, pod), one(POD_UID, uid)]),
+        error: String::new(),
+    }
+}
+
+struct Bench {
+    cluster: Arc<FakeCluster>,
+    certifier: Certifier,
+    metrics: CertifyMetrics,
+    csr: Vec<u8>,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let cluster = Arc::new(FakeCluster::default());
+        cluster.knows("good", "shop", "web", "web-0", "uid-0");
+        let metrics = CertifyMetrics::default();
+        let certifier = Certifier::new(
+            cluster.clone(),
+            Authority::in_memory(),
+            "cluster.local",
+            Duration::from_secs(3600),
+            metrics.clone(),
+        );
+        Self {
+            cluster,
+            certifier,
+            metrics,
+            csr: LeafKey::generate().unwrap().csr().unwrap(),
+        }
+    }
+
+    async fn ask(&self, token: &str) -> Result<v1::CertifyResponse, tonic::Status> {
+        let request = v1::CertifyRequest {
+            token: token.to_owned(),
+            csr: self.csr.clone(),
+        };
+        self.certifier.certify(request).await
+    }
+
+    async fn must_refuse(&self, token: &str, code: tonic::Code, outcome: Outcome) {
+        let status = self.ask(token).await.unwrap_err();
+        assert_eq!(status.code(), code, "{status}");
+        assert_eq!(self.metrics.answers(outcome), 1, "{status}");
+        assert_eq!(self.metrics.answers(Outcome::Issued), 0);
+    }
+}
+
+#[tokio::test]
+async fn pods_token_gives_a_certificate_with_the_accounts_identity_and_the_pods_uid() {
+    let bench = Bench::new();
+    let answer = bench.ask("good").await.unwrap();
+    let chain: Vec<_> = answer
+        .chain
+        .into_iter()
+        .map(rustls::pki_types::CertificateDer::from)
+        .collect();
+    let identity = peer_identity(&chain).unwrap();
+    assert_eq!(
+        identity.spiffe.as_str(),
+        "spiffe://cluster.local/ns/shop/sa/web"
+    );
+    assert_eq!(identity.pod_uid(), Some("uid-0"));
+    assert_eq!(answer.roots.len(), 1);
+    assert_eq!(bench.metrics.answers(Outcome::Issued), 1);
+}
+
+#[tokio::test]
+async fn token_that_the_api_server_does_not_accept_is_refused() {
+    let bench = Bench::new();
+    bench
+        .must_refuse(
+            "forged",
+            tonic::Code::Unauthenticated,
+            Outcome::NotAuthenticated,
+        )
+        .await;
+}
+
+#[tokio::test]
+async fn token_of_another_audience_is_refused() {
+    let bench = Bench::new();
+    let mut foreign = review("shop", "web", "web-0", "uid-0");
+    foreign.audiences = vec!["https://kubernetes.default.svc".to_owned()];
+    bench
+        .cluster
+        .reviews
+        .lock()
+        .insert("foreign".to_owned(), foreign);
+    bench
+        .must_refuse(
+            "foreign",
+            tonic::Code::Unauthenticated,
+            Outcome::WrongAudience,
+        )
+        .await;
+}
+
+#[tokio::test]
+async fn review_without_audiences_is_refused() {
+    let bench = Bench::new();
+    let mut old = review("shop", "web", "web-0", "uid-0");
+    old.audiences.clear();
+    bench.cluster.reviews.lock().insert("old".to_owned(), old);
+    bench
+        .must_refuse("old", tonic::Code::Unauthenticated, Outcome::WrongAudience)
+        .await;
+}
+
+#[tokio::test]
+async fn users_token_is_refused() {
+    let bench = Bench::new();
+    let mut user = review("shop", "web", "web-0", "uid-0");
+    user.user = "alice".to_owned();
+    bench.cluster.reviews.lock().insert("user".to_owned(), user);
+    bench
+        .must_refuse(
+            "user",
+            tonic::Code::PermissionDenied,
+            Outcome::NotAServiceAccount,
+        )
+        .await;
+}
+
+#[tokio::test]
+async fn token_that_is_not_bound_to_a_pod_is_refused() {
+    for missing in [POD_NAME, POD_UID] {
+        let bench = Bench::new();
+        let mut unbound = review("shop", "web", "web-0", "uid-0");
+        unbound.extra.remove(missing);
+        bench
+            .cluster
+            .reviews
+            .lock()
+            .insert("unbound".to_owned(), unbound);
+        bench
+            .must_refuse("unbound", tonic::Code::PermissionDenied, Outcome::NotBound)
+            .await;
+    }
+}
+
+#[tokio::test]
+async fn token_of_a_deleted_pod_is_refused_even_when_the_api_server_still_accepts_it() {
+    let bench = Bench::new();
+    bench.cluster.pods.lock().clear();
+    bench
+        .must_refuse("good", tonic::Code::PermissionDenied, Outcome::PodGone)
+        .await;
+}
+
+#[tokio::test]
+async fn token_of_a_pod_whose_name_another_has_now_is_refused() {
+    let bench = Bench::new();
+    bench
+        .cluster
+        .pods
+        .lock()
+        .insert(PodId::new("shop", "web-0"), "uid-1".to_owned());
+    bench
+        .must_refuse("good", tonic::Code::PermissionDenied, Outcome::PodGone)
+        .await;
+}
+
+#[tokio::test]
+async fn request_that_is_no_certificate_request_is_refused() {
+    let mut bench = Bench::new();
+    bench.csr = b"not a request".to_vec();
+    bench
+        .must_refuse("good", tonic::Code::InvalidArgument, Outcome::BadRequest)
+        .await;
+}
+
+#[tokio::test]
+async fn oversized_token_is_refused_before_anybody_is_asked() {
+    let bench = Bench::new();
+    let long = "x".repeat(TOKEN_LIMIT + 1);
+    bench
+        .must_refuse(&long, tonic::Code::InvalidArgument, Outcome::BadRequest)
+        .await;
+}
+
+#[tokio::test]
+async fn without_an_authority_the_answer_is_to_try_again() {
+    let mut bench = Bench::new();
+    bench.certifier.authority = Authority::default();
+    bench
+        .must_refuse("good", tonic::Code::Unavailable, Outcome::CannotSign)
+        .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn more_requests_than_may_run_at_once_are_told_to_come_back() {
+    let bench = Bench::new();
+    let _all = bench
+        .certifier
+        .turns
+        .acquire_many(u32::try_from(PARALLEL).unwrap())
+        .await
+        .unwrap();
+    bench
+        .must_refuse("good", tonic::Code::ResourceExhausted, Outcome::Overloaded)
+        .await;
+}

@@ -1,0 +1,459 @@
+//! TrafficTargets: what each of them allows, and whom it protects.
+//!
+//! Every doubt is settled towards allowing less: a reference that leads nowhere
+//! stands for nothing, never for everything.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use policy::name::{Kind, ObjectRef, SpiffeId};
+use std::sync::OnceLock;
+use wire::v1;
+
+use super::{endpoints::ByPort, few, object, origin, routes::Routes};
+use crate::{
+    model::{Defaults, Target, TargetRule},
+    problem::{About, Findings, Reason},
+    world::{ObjectKey, PodFacts, RuleFacts, SubjectFacts, TargetFacts, World},
+};
+
+const SERVICE_ACCOUNT: &str = crds::smi::SUBJECT_SERVICE_ACCOUNT;
+const GROUP: &str = crds::smi::SUBJECT_GROUP;
+const AUTHENTICATED: &str = crds::smi::GROUP_AUTHENTICATED;
+const UNAUTHENTICATED: &str = crds::smi::GROUP_UNAUTHENTICATED;
+/// A rule about UDP, which the mesh does not carry.
+const UDP_ROUTE: &str = "UDPRoute";
+
+/// All TrafficTargets by the account that they protect.
+pub(super) fn by_account(
+    world: &World,
+    defaults: &Defaults,
+    routes: &Routes,
+    endpoints: &ByPort,
+    findings: &mut Findings,
+) -> BTreeMap<ObjectKey, Vec<Target>> {
+    let pods = Pods::new(world, endpoints);
+    let mut accounts: BTreeMap<ObjectKey, Vec<Target>> = BTreeMap::new();
+    for (key, facts) in world.targets.iter() {
+        let this = object(Kind::TrafficTarget, key);
+        findings.seen(this.clone(), &facts.meta, summary(facts));
+        let about = findings.about(&this, facts.meta.generation);
+        let reading = Reading {
+            defaults,
+            routes,
+            pods: &pods,
+            key,
+            facts,
+            about,
+        };
+        if let Some((account, target)) = reading.target() {
+            accounts.entry(account).or_default().push(target);
+        }
+    }
+    accounts
+}
+
+fn summary(facts: &TargetFacts) -> String {
+    few(facts.sources.iter().map(|source| match &*source.namespace {
+        "" => source.name.to_string(),
+        namespace => format!("{namespace}/{}", source.name),
+    }))
+}
+
+/// Pods by account, and the ports that Services give them.
+struct Pods<'a> {
+    by_account: BTreeMap<ObjectKey, Vec<(&'a ObjectKey, &'a PodFacts)>>,
+    /// Service port to container port, by pod.
+    served: BTreeMap<&'a ObjectKey, BTreeSet<(u16, u16)>>,
+}
+
+impl<'a> Pods<'a> {
+    fn new(world: &'a World, endpoints: &'a ByPort) -> Self {
+        let mut by_account: BTreeMap<ObjectKey, Vec<_>> = BTreeMap::new();
+        for (key, facts) in world.pods.iter().filter(|(_, facts)| !facts.ended) {
+            let account = ObjectKey {
+                namespace: key.namespace.clone(),
+                name: facts.service_account.clone(),
+            };
+            by_account
+                .entry(account)
+                .or_default()
+                .push((key, facts.as_ref()));
+        }
+        let mut served: BTreeMap<_, BTreeSet<_>> = BTreeMap::new();
+        for ((service, number), found) in endpoints {
+            for found in found {
+                // A Service of another namespace has no say in what a port means.
+                let Some(pod) = &found.pod else { continue };
+                if pod.namespace == service.namespace {
+                    served.entry(pod).or_default().insert((*number, found.port));
+                }
+            }
+        }
+        Self { by_account, served }
+    }
+
+    /// The container ports that `number` means on a pod: itself, unless it is no
+    /// container port and a Service gives the pod such a port.
+    fn container_ports(&self, pod: &ObjectKey, facts: &PodFacts, number: u16) -> Vec<u16> {
+        let served = self.served.get(pod);
+        let mut pairs = served.into_iter().flatten();
+        if facts.ports.contains_key(&number) || pairs.any(|(_, own)| *own == number) {
+            return vec![number];
+        }
+        let through = served.into_iter().flatten().filter(|(at, _)| *at == number);
+        let through: Vec<u16> = through.map(|(_, own)| *own).collect();
+        if through.is_empty() {
+            vec![number]
+        } else {
+            through
+        }
+    }
+}
+
+struct Reading<'a> {
+    defaults: &'a Defaults,
+    routes: &'a Routes,
+    pods: &'a Pods<'a>,
+    key: &'a ObjectKey,
+    facts: &'a TargetFacts,
+    about: About<'a>,
+}
+
+/// What the rules of a target add up to.
+#[derive(Default)]
+struct Traffic {
+    /// `None`: no TCPRoute.
+    ports: Option<Ports>,
+    /// `None`: no HTTPRouteGroup.
+    http: Option<Vec<v1::HttpMatch>>,
+    origins: Vec<(ObjectRef, i64)>,
+}
+
+enum Ports {
+    Any,
+    Only(BTreeSet<u16>),
+}
+
+impl Ports {
+    fn add(&mut self, more: Option<&BTreeSet<u16>>) {
+        match (&mut *self, more) {
+            (Self::Only(ports), Some(more)) => ports.extend(more),
+            (_, None) => *self = Self::Any,
+            (Self::Any, Some(_)) => {}
+        }
+    }
+}
+
+impl Reading<'_> {
+    /// The protected account and the target, unless it protects nobody.
+    fn target(mut self) -> Option<(ObjectKey, Target)> {
+        let origin = origin(Kind::TrafficTarget, self.key, &self.facts.meta);
+        if let Some(why) = &self.facts.meta.unreadable {
+            self.about
+                .refuse(Reason::Unreadable, "", format!("{why}; it allows nothing"));
+            let account = self.destination()?;
+            return Some((
+                account,
+                Target {
+                    origin,
+                    protects: true,
+                    rule: None,
+                },
+            ));
+        }
+        let account = self.destination();
+        let sources = self.sources();
+        let mut traffic = self.traffic();
+        self.narrow_to_destination_port(&mut traffic);
+        let account = account?;
+        let rules = &self.facts.rules;
+        // Rules about UDP alone say nothing about TCP.
+        let protects = rules.is_empty() || rules.iter().any(|rule| &*rule.kind != UDP_ROUTE);
+        let nothing = sources.is_empty() || (traffic.ports.is_none() && traffic.http.is_none());
+        if nothing {
+            return Some((
+                account,
+                Target {
+                    origin,
+                    protects,
+                    rule: None,
+                },
+            ));
+        }
+        let mapped = self.mapped(&account, &traffic);
+        self.warn_of_skipped(&account);
+        traffic.origins.push(origin.clone());
+        let rule = TargetRule {
+            rule: v1::Rule {
+                origin: Some((&origin.0).into()),
+                sources,
+                ports: traffic.ports.as_ref().map(|ports| match ports {
+                    Ports::Any => v1::PortSet {
+                        any: true,
+                        ports: Vec::new(),
+                    },
+                    Ports::Only(ports) => port_set(ports),
+                }),
+                http: traffic.http.map(|matches| v1::HttpMatches { matches }),
+            },
+            origins: traffic.origins,
+            mapped,
+            published: OnceLock::new(),
+        };
+        Some((
+            account,
+            Target {
+                origin,
+                protects,
+                rule: Some(rule),
+            },
+        ))
+    }
+
+    /// The account that the target is about.
+    fn destination(&mut self) -> Option<ObjectKey> {
+        let Some(destination) = &self.facts.destination else {
+            self.about
+                .refuse(Reason::Invalid, "spec.destination", "is missing".to_owned());
+            return None;
+        };
+        if !(destination.namespace.is_empty() || destination.namespace == self.key.namespace) {
+            let message = format!(
+                "{:?} is not this object's namespace; it has no effect",
+                destination.namespace
+            );
+            let field = "spec.destination.namespace";
+            self.about
+                .refuse(Reason::ForeignDestination, field, message);
+            return None;
+        }
+        if &*destination.kind != SERVICE_ACCOUNT {
+            let message = format!("{:?} is not {SERVICE_ACCOUNT}", destination.kind);
+            self.about
+                .refuse(Reason::UnsupportedKind, "spec.destination.kind", message);
+            return None;
+        }
+        if destination.name.is_empty() {
+            let message = "must not be empty".to_owned();
+            self.about
+                .refuse(Reason::Invalid, "spec.destination.name", message);
+            return None;
+        }
+        Some(ObjectKey {
+            namespace: self.key.namespace.clone(),
+            name: destination.name.clone(),
+        })
+    }
+
+    fn sources(&mut self) -> Vec<v1::Source> {
+        if self.facts.sources.is_empty() {
+            let message = "is empty: nobody is allowed".to_owned();
+            self.about.refuse(Reason::Invalid, "spec.sources", message);
+        }
+        let mut sources = Vec::new();
+        for (i, source) in self.facts.sources.iter().enumerate() {
+            match self.source(source) {
+                Ok(who) => {
+                    let source = v1::Source { who: Some(who) };
+                    if !sources.contains(&source) {
+                        sources.push(source);
+                    }
+                }
+                Err((reason, field, message)) => {
+                    let message = format!("{message}; this source is ignored");
+                    self.about
+                        .refuse(reason, &format!("spec.sources[{i}].{field}"), message);
+                }
+            }
+        }
+        sources
+    }
+
+    fn source(
+        &self,
+        source: &SubjectFacts,
+    ) -> Result<v1::source::Who, (Reason, &'static str, String)> {
+        match &*source.kind {
+            SERVICE_ACCOUNT => {
+                let namespace = match &*source.namespace {
+                    "" => &self.key.namespace,
+                    _ => &source.namespace,
+                };
+                let id = SpiffeId::of(&self.defaults.trust_domain, namespace, &source.name);
+                id.map(|id| v1::source::Who::SpiffeId(id.as_str().to_owned()))
+                    .map_err(|error| {
+                        let message = format!("{:?} is no service account: {error}", source.name);
+                        (Reason::Invalid, "name", message)
+                    })
+            }
+            GROUP => match &*source.name {
+                AUTHENTICATED => Ok(v1::source::Who::Authenticated(true)),
+                UNAUTHENTICATED => Ok(v1::source::Who::Unauthenticated(true)),
+                other => {
+                    let message = format!("{other:?} is not {AUTHENTICATED} or {UNAUTHENTICATED}");
+                    Err((Reason::Invalid, "name", message))
+                }
+            },
+            other => {
+                let message = format!("{other:?} is not {SERVICE_ACCOUNT} or {GROUP}");
+                Err((Reason::UnsupportedKind, "kind", message))
+            }
+        }
+    }
+
+    fn traffic(&mut self) -> Traffic {
+        if self.facts.rules.is_empty() {
+            let message = "is empty: nothing is allowed".to_owned();
+            self.about.refuse(Reason::Invalid, "spec.rules", message);
+        }
+        let mut traffic = Traffic::default();
+        for (i, rule) in self.facts.rules.iter().enumerate() {
+            let field = format!("spec.rules[{i}]");
+            match &*rule.kind {
+                crds::smi::RULE_HTTP_ROUTE_GROUP => self.http(&field, rule, &mut traffic),
+                crds::smi::RULE_TCP_ROUTE => self.tcp(&field, rule, &mut traffic),
+                UDP_ROUTE => {
+                    let message = "the mesh does not carry UDP; this rule has no effect";
+                    self.about
+                        .warn(Reason::NotEnforced, &field, message.to_owned());
+                }
+                other => {
+                    let message = format!("{other:?} is no kind of route; this rule is ignored");
+                    let field = format!("{field}.kind");
+                    self.about.refuse(Reason::UnsupportedKind, &field, message);
+                }
+            }
+        }
+        traffic
+    }
+
+    fn http(&mut self, field: &str, rule: &RuleFacts, traffic: &mut Traffic) {
+        // Present from here on, even if nothing is found: absent would mean that any
+        // request may pass where a TCPRoute allows the port.
+        let http = traffic.http.get_or_insert_default();
+        let Some(group) = self.routes.group(&self.key.namespace, &rule.name) else {
+            let message = format!("there is no HTTPRouteGroup {}", rule.name);
+            self.about
+                .unresolved(Reason::RefNotFound, &format!("{field}.name"), message);
+            return;
+        };
+        traffic.origins.push(group.origin.clone());
+        if rule.matches.is_empty() {
+            http.extend(group.all().cloned());
+            return;
+        }
+        for (j, wanted) in rule.matches.iter().enumerate() {
+            match group.matches.iter().find(|(name, _)| *name == **wanted) {
+                Some((_, usable)) => http.extend(usable.clone()),
+                None => {
+                    let message = format!("HTTPRouteGroup {} has no match {wanted:?}", rule.name);
+                    let field = format!("{field}.matches[{j}]");
+                    self.about.unresolved(Reason::RefNotFound, &field, message);
+                }
+            }
+        }
+    }
+
+    fn tcp(&mut self, field: &str, rule: &RuleFacts, traffic: &mut Traffic) {
+        // Present from here on, even if nothing is found: absent would lift the limit
+        // on ports from the HTTP rules.
+        let ports = traffic
+            .ports
+            .get_or_insert_with(|| Ports::Only(BTreeSet::new()));
+        match self.routes.tcp(&self.key.namespace, &rule.name) {
+            Some(route) => {
+                ports.add(route.ports.as_ref());
+                traffic.origins.push(route.origin.clone());
+            }
+            None => {
+                let message = format!("there is no TCPRoute {}", rule.name);
+                self.about
+                    .unresolved(Reason::RefNotFound, &format!("{field}.name"), message);
+            }
+        }
+    }
+
+    /// `destination.port` of the oldest versions allows no other port.
+    ///
+    /// As a set of ports it would also let raw TCP in, which HTTP rules alone do
+    /// not. A rule cannot say "a limit and no permission", so such a target allows
+    /// nothing rather than more than it says.
+    fn narrow_to_destination_port(&mut self, traffic: &mut Traffic) {
+        const FIELD: &str = "spec.destination.port";
+        let Some(port) = self.facts.destination.as_ref().and_then(|to| to.port) else {
+            return;
+        };
+        let port = u16::try_from(port).ok().filter(|port| *port != 0);
+        if port.is_none() {
+            self.about.refuse(
+                Reason::Invalid,
+                FIELD,
+                "is no port; nothing is allowed".to_owned(),
+            );
+        }
+        let allowed = match &traffic.ports {
+            Some(Ports::Any) => port.into_iter().collect(),
+            Some(Ports::Only(ports)) => port.into_iter().filter(|p| ports.contains(p)).collect(),
+            None if traffic.http.is_some() => {
+                let message = "cannot limit HTTP rules; nothing is allowed: name the port in a \
+                               TCPRoute instead";
+                self.about
+                    .refuse(Reason::NotEnforced, FIELD, message.to_owned());
+                BTreeSet::new()
+            }
+            None => return,
+        };
+        traffic.ports = Some(Ports::Only(allowed));
+    }
+
+    /// The container ports for those pods on which a written port is a Service's.
+    fn mapped(&mut self, account: &ObjectKey, traffic: &Traffic) -> BTreeMap<ObjectKey, Vec<u32>> {
+        let Some(Ports::Only(written)) = &traffic.ports else {
+            return BTreeMap::new();
+        };
+        let mut mapped = BTreeMap::new();
+        let mut told = BTreeSet::new();
+        for (pod, facts) in self.pods.by_account.get(account).into_iter().flatten() {
+            let mut ports = BTreeSet::new();
+            for port in written {
+                let own = self.pods.container_ports(pod, facts, *port);
+                if own != [*port] && told.insert(*port) {
+                    let message = format!(
+                        "{port} is a Service port; taken for container port {}",
+                        few(own.iter().map(ToString::to_string))
+                    );
+                    self.about
+                        .warn(Reason::ServicePortMapped, "spec.rules", message);
+                }
+                ports.extend(own);
+            }
+            if ports != *written {
+                mapped.insert((*pod).clone(), port_set(&ports).ports);
+            }
+        }
+        mapped
+    }
+
+    fn warn_of_skipped(&mut self, account: &ObjectKey) {
+        let pods = self.pods.by_account.get(account).into_iter().flatten();
+        let skipped: BTreeSet<String> = pods
+            .filter_map(|(_, facts)| facts.proxy.as_ref())
+            .flat_map(|proxy| proxy.skip_inbound_ports.iter().map(ToString::to_string))
+            .collect();
+        if !skipped.is_empty() {
+            let message = format!(
+                "pods of {} skip port {}: no rule applies there",
+                account.name,
+                few(skipped)
+            );
+            self.about.warn(Reason::PortSkipped, "", message);
+        }
+    }
+}
+
+fn port_set(ports: &BTreeSet<u16>) -> v1::PortSet {
+    v1::PortSet {
+        any: false,
+        ports: ports.iter().copied().map(u32::from).collect(),
+    }
+}

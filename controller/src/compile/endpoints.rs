@@ -1,0 +1,225 @@
+//! Where each Service port is served.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    net::IpAddr,
+    sync::OnceLock,
+};
+
+use wire::v1;
+
+use super::protocols;
+use crate::{
+    model::{Candidate, Defaults, PodEntry, PortEntry, identity_at},
+    world::{EndpointFacts, ObjectKey, PodFacts, ServiceFacts, World},
+};
+
+/// A Service and the number of one of its ports.
+pub(super) type ServicePortKey = (ObjectKey, u16);
+
+/// An endpoint before its protocol is known.
+#[derive(Clone, Debug)]
+pub(super) struct Found {
+    pub(super) ip: IpAddr,
+    /// Container port.
+    pub(super) port: u16,
+    pub(super) pod: Option<ObjectKey>,
+    identity: String,
+    zone: String,
+    node: std::sync::Arc<str>,
+    ready: bool,
+    serving: bool,
+    terminating: bool,
+}
+
+/// All endpoints by Service port, sorted by address.
+pub(super) type ByPort = BTreeMap<ServicePortKey, Vec<Found>>;
+
+/// Reads all slices.
+pub(super) fn by_port(
+    world: &World,
+    defaults: &Defaults,
+    by_ip: &HashMap<IpAddr, ObjectKey>,
+) -> ByPort {
+    let mut found: BTreeMap<ServicePortKey, BTreeMap<(IpAddr, u16), Found>> = BTreeMap::new();
+    for (slice_key, slice) in world.slices.iter() {
+        let key = ObjectKey {
+            namespace: slice_key.namespace.clone(),
+            name: slice.service.clone(),
+        };
+        let Some(service) = world.services.get(&key) else {
+            continue;
+        };
+        for slice_port in &slice.ports {
+            // The slice's number already is the target port, named ones resolved.
+            for port in service
+                .ports
+                .iter()
+                .filter(|port| port.name == slice_port.name)
+            {
+                let at = found.entry((key.clone(), port.number)).or_default();
+                for endpoint in &slice.endpoints {
+                    let Some(new) =
+                        look_up(world, defaults, by_ip, service, endpoint, slice_port.number)
+                    else {
+                        continue;
+                    };
+                    // While slices are rearranged an endpoint may be in two of them.
+                    at.entry((new.ip, new.port))
+                        .and_modify(|known| {
+                            known.ready |= new.ready;
+                            known.serving |= new.serving;
+                            known.terminating &= new.terminating;
+                        })
+                        .or_insert(new);
+                }
+            }
+        }
+    }
+    found
+        .into_iter()
+        .map(|(key, at)| (key, one_per_pod(at.into_values())))
+        .collect()
+}
+
+/// A pod with addresses of both families is one endpoint: its lowest address,
+/// which is the IPv4 one.
+fn one_per_pod(found: impl Iterator<Item = Found>) -> Vec<Found> {
+    let mut seen: BTreeSet<(ObjectKey, u16)> = BTreeSet::new();
+    found
+        .filter(|found| match &found.pod {
+            Some(pod) => seen.insert((pod.clone(), found.port)),
+            None => true,
+        })
+        .collect()
+}
+
+/// An endpoint with what is known about its pod. `None` if the slice and the pods
+/// disagree about who is behind the address: one of the two is out of date, and
+/// sending to it could reach the wrong pod, or a meshed one in plaintext.
+fn look_up(
+    world: &World,
+    defaults: &Defaults,
+    by_ip: &HashMap<IpAddr, ObjectKey>,
+    service: &ServiceFacts,
+    endpoint: &EndpointFacts,
+    port: u16,
+) -> Option<Found> {
+    let pod: Option<(&ObjectKey, &PodFacts)> = match &endpoint.pod {
+        Some(claimed) => {
+            let (key, facts) = world.pods.get_key_value(claimed)?;
+            if facts.ended || !facts.ips.contains(&endpoint.ip) {
+                return None;
+            }
+            Some((key, facts))
+        }
+        // Written by hand, for a Service without selector.
+        None => by_ip
+            .get(&endpoint.ip)
+            .and_then(|key| world.pods.get_key_value(key))
+            .map(|(key, facts)| (key, facts.as_ref())),
+    };
+    let leaving = pod.is_some_and(|(_, facts)| facts.terminating);
+    let terminating = endpoint.terminating || leaving;
+    let node = match pod {
+        Some((_, facts)) if !facts.node.is_empty() => facts.node.clone(),
+        _ => endpoint.node.clone(),
+    };
+    let zone = match &*endpoint.zone {
+        "" => world.zone(&node).to_owned(),
+        zone => zone.to_owned(),
+    };
+    Some(Found {
+        ip: endpoint.ip,
+        port,
+        identity: pod.map_or_else(String::new, |(key, facts)| {
+            identity_at(defaults, key, facts, port)
+        }),
+        pod: pod.map(|(key, _)| key.clone()),
+        zone,
+        node,
+        // The pod may be known to leave before its slice says so.
+        ready: endpoint.ready && (!terminating || service.publish_not_ready),
+        serving: endpoint.serving || endpoint.ready,
+        terminating,
+    })
+}
+
+/// The ports of one Service with their endpoints.
+pub(super) fn ports(
+    world: &World,
+    key: &ObjectKey,
+    facts: &ServiceFacts,
+    found: &ByPort,
+    pods: &BTreeMap<ObjectKey, PodEntry>,
+) -> BTreeMap<u16, PortEntry> {
+    if facts.external_name.is_some() {
+        return BTreeMap::new();
+    }
+    let port = |number: u16| {
+        let at = (key.clone(), number);
+        let found = found.get(&at).map_or(&[][..], Vec::as_slice);
+        let protocols = protocols::Reader { world, pods };
+        PortEntry {
+            protocol: protocols.of_service_port(key, facts, number, found),
+            candidates: found
+                .iter()
+                .map(|found| candidate(found, &protocols))
+                .collect(),
+            service: OnceLock::new(),
+            endpoints: OnceLock::new(),
+            nothing: OnceLock::new(),
+        }
+    };
+    facts
+        .ports
+        .iter()
+        .map(|facts| (facts.number, port(facts.number)))
+        .collect()
+}
+
+fn candidate(found: &Found, protocols: &protocols::Reader<'_>) -> Candidate {
+    let (namespace, name) = found.pod.as_ref().map_or_else(Default::default, |pod| {
+        (pod.namespace.to_string(), pod.name.to_string())
+    });
+    Candidate {
+        endpoint: v1::Endpoint {
+            ip: found.ip.to_string(),
+            port: found.port.into(),
+            identity: found.identity.clone(),
+            namespace,
+            pod: name,
+            zone: found.zone.clone(),
+            opaque: found
+                .pod
+                .as_ref()
+                .is_some_and(|pod| protocols.of_pod_port(pod, found.port).is_opaque()),
+        },
+        node: found.node.clone(),
+        ready: found.ready,
+        last_resort: found.serving && found.terminating,
+    }
+}
+
+/// Notes on every pod which headless Services it serves.
+pub(super) fn note_headless(
+    world: &World,
+    found: &ByPort,
+    pods: &mut BTreeMap<ObjectKey, PodEntry>,
+) {
+    for ((service, number), found) in found {
+        if !world
+            .services
+            .get(service)
+            .is_some_and(|facts| facts.headless)
+        {
+            continue;
+        }
+        for found in found {
+            let Some(entry) = found.pod.as_ref().and_then(|pod| pods.get_mut(pod)) else {
+                continue;
+            };
+            entry.headless.push((found.port, service.clone(), *number));
+        }
+    }
+}

@@ -1,0 +1,273 @@
+//! Which protocol a port speaks, as far as somebody has said so.
+//!
+//! For a port of a pod: the pod's annotation, else the oldest Service that
+//! declares it, else the list of opaque ports (the namespace's annotation and the
+//! default list). For a port of a Service: what its pods' annotations say, else
+//! the declaration, else the list. Both sides of a call must agree, so a Service
+//! that lost to an older one takes over what the older one says.
+
+use std::collections::BTreeMap;
+
+use policy::{
+    name::Kind,
+    protocol::{DEFAULT_OPAQUE_PORTS, PortProtocols, PortRange, Protocol},
+};
+use wire::v1;
+
+use super::{
+    endpoints::{ByPort, Found},
+    object,
+};
+use crate::{
+    model::PodEntry,
+    problem::{Findings, Reason},
+    world::{NamespaceFacts, ObjectKey, PodFacts, ServiceFacts, World},
+};
+
+/// Declared protocols of a pod's ports, in order of precedence.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Declared(PortProtocols);
+
+impl Declared {
+    /// The protocol of one port.
+    pub(crate) fn lookup(&self, port: u16) -> Protocol {
+        self.0.lookup(port)
+    }
+
+    /// For the wire: the first range that holds a port decides.
+    pub(crate) fn ranges(&self) -> Vec<v1::PortProtocol> {
+        self.0
+            .iter()
+            .map(|(range, protocol)| v1::PortProtocol {
+                first: range.first().into(),
+                last: range.last().into(),
+                protocol: v1::Protocol::from(protocol).into(),
+            })
+            .collect()
+    }
+}
+
+/// The protocols of a pod's ports. `declared`: by Services.
+pub(crate) fn of_pod(
+    pod: &PodFacts,
+    namespace: Option<&NamespaceFacts>,
+    declared: Option<&BTreeMap<u16, Protocol>>,
+) -> Declared {
+    let own = ranges(pod.appearance.opaque_ports.as_deref());
+    let declared = declared.into_iter().flatten();
+    let declared = declared.filter_map(|(port, protocol)| Some((single(*port)?, *protocol)));
+    Declared(PortProtocols::new(
+        own.into_iter()
+            .map(|range| (range, Protocol::Opaque))
+            .chain(declared)
+            .chain(
+                opaque_list(namespace)
+                    .into_iter()
+                    .map(|range| (range, Protocol::Opaque)),
+            ),
+    ))
+}
+
+/// The namespace's list and the default list.
+fn opaque_list(namespace: Option<&NamespaceFacts>) -> Vec<PortRange> {
+    let mut list = ranges(namespace.and_then(|n| n.appearance.opaque_ports.as_deref()));
+    list.extend(DEFAULT_OPAQUE_PORTS.into_iter().filter_map(single));
+    list
+}
+
+fn single(port: u16) -> Option<PortRange> {
+    PortRange::new(port, port)
+}
+
+/// The ports of an annotation. One that cannot be read declares nothing;
+/// `check_annotations` says so.
+fn ranges(list: Option<&str>) -> Vec<PortRange> {
+    list.and_then(|list| PortRange::parse_list(list).ok())
+        .unwrap_or_default()
+}
+
+fn holds(list: &[PortRange], port: u16) -> bool {
+    list.iter().any(|range| range.contains(port))
+}
+
+/// What a Service itself says about one of its ports.
+fn declaration(service: &ServiceFacts, number: u16) -> Protocol {
+    if holds(&ranges(service.appearance.opaque_ports.as_deref()), number) {
+        return Protocol::Opaque;
+    }
+    let port = service.ports.iter().find(|port| port.number == number);
+    port.map_or(Protocol::Detect, |port| {
+        Protocol::declared(port.app_protocol.as_deref(), Some(&port.name))
+    })
+}
+
+/// A Service's claim on a port of a pod; the least one wins.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Claim {
+    created: i64,
+    service: ObjectKey,
+    number: u16,
+    protocol: Protocol,
+}
+
+/// What Services declare for the ports of every pod. The oldest wins; a younger
+/// one that says something else is told.
+pub(super) fn declared_for_pods(
+    world: &World,
+    found: &ByPort,
+    findings: &mut Findings,
+) -> BTreeMap<ObjectKey, BTreeMap<u16, Protocol>> {
+    let mut claims: BTreeMap<(ObjectKey, u16), Vec<Claim>> = BTreeMap::new();
+    for ((key, number), found) in found {
+        let Some(service) = world.services.get(key) else {
+            continue;
+        };
+        let protocol = declaration(service, *number);
+        if protocol == Protocol::Detect {
+            continue;
+        }
+        for found in found {
+            let Some(pod) = found.pod.as_ref().filter(|pod| may_declare(key, pod)) else {
+                continue;
+            };
+            claims
+                .entry((pod.clone(), found.port))
+                .or_default()
+                .push(Claim {
+                    created: service.created,
+                    service: key.clone(),
+                    number: *number,
+                    protocol,
+                });
+        }
+    }
+    let mut declared: BTreeMap<ObjectKey, BTreeMap<u16, Protocol>> = BTreeMap::new();
+    for ((pod, port), mut claims) in claims {
+        claims.sort();
+        let Some((winner, others)) = claims.split_first() else {
+            continue;
+        };
+        for loser in others
+            .iter()
+            .filter(|claim| claim.protocol != winner.protocol)
+        {
+            let generation = world
+                .services
+                .get(&loser.service)
+                .map_or(0, |s| s.generation);
+            findings.about(&object(Kind::Service, &loser.service), generation).warn(
+                Reason::ProtocolConflict,
+                &format!("spec.ports[{}]", loser.number),
+                format!(
+                    "declares another protocol for container port {port} than the older Service \
+                     {}, which decides",
+                    winner.service
+                ),
+            );
+        }
+        declared
+            .entry(pod)
+            .or_default()
+            .insert(port, winner.protocol);
+    }
+    declared
+}
+
+/// A Service written by hand may name any address; it declares nothing for pods
+/// of other namespaces.
+fn may_declare(service: &ObjectKey, pod: &ObjectKey) -> bool {
+    service.namespace == pod.namespace
+}
+
+/// Reads protocols once the pods' are known.
+#[derive(Debug)]
+pub(super) struct Reader<'a> {
+    pub(super) world: &'a World,
+    pub(super) pods: &'a BTreeMap<ObjectKey, PodEntry>,
+}
+
+impl Reader<'_> {
+    /// The protocol of a container port.
+    pub(super) fn of_pod_port(&self, pod: &ObjectKey, port: u16) -> Protocol {
+        let Some(facts) = self.world.pods.get(pod) else {
+            return Protocol::Detect;
+        };
+        if holds(&ranges(facts.appearance.opaque_ports.as_deref()), port) {
+            return Protocol::Opaque;
+        }
+        if let Some(declared) = self.declared(pod, port) {
+            return declared;
+        }
+        let list = opaque_list(self.world.namespace(&pod.namespace));
+        if holds(&list, port) {
+            Protocol::Opaque
+        } else {
+            Protocol::Detect
+        }
+    }
+
+    fn declared(&self, pod: &ObjectKey, port: u16) -> Option<Protocol> {
+        self.pods.get(pod)?.declared.get(&port).copied()
+    }
+
+    /// The protocol of a Service port with these endpoints.
+    pub(super) fn of_service_port(
+        &self,
+        key: &ObjectKey,
+        service: &ServiceFacts,
+        number: u16,
+        found: &[Found],
+    ) -> Protocol {
+        let pods = found
+            .iter()
+            .filter_map(|found| Some((found.pod.as_ref()?, found.port)));
+        let says_opaque = |(pod, port): (&ObjectKey, u16)| {
+            let facts = self.world.pods.get(pod);
+            let list = facts.and_then(|facts| facts.appearance.opaque_ports.as_deref());
+            holds(&ranges(list), port)
+        };
+        if pods.clone().any(says_opaque) {
+            return Protocol::Opaque;
+        }
+        // If Services disagree per pod, the most opaque answer works for all of them.
+        let declared = pods
+            .filter_map(|(pod, port)| self.declared(pod, port))
+            .max();
+        if let Some(protocol) = declared {
+            return protocol;
+        }
+        let own = declaration(service, number);
+        if own != Protocol::Detect {
+            return own;
+        }
+        let list = opaque_list(self.world.namespace(&key.namespace));
+        let listed = holds(&list, number) || found.iter().any(|found| holds(&list, found.port));
+        if listed {
+            Protocol::Opaque
+        } else {
+            Protocol::Detect
+        }
+    }
+}
+
+/// Says which lists of opaque ports cannot be read.
+pub(super) fn check_annotations(world: &World, findings: &mut Findings) {
+    const FIELD: &str = "metadata.annotations[weft.dev/opaque-ports]";
+    let bad = |list: Option<&str>| PortRange::parse_list(list?).err().map(|e| e.to_string());
+    for (key, facts) in world.services.iter() {
+        if let Some(message) = bad(facts.appearance.opaque_ports.as_deref()) {
+            findings
+                .about(&object(Kind::Service, key), facts.generation)
+                .warn(Reason::Invalid, FIELD, format!("{message}; ignored"));
+        }
+    }
+    for (key, facts) in world.pods.iter() {
+        if let Some(message) = bad(facts.appearance.opaque_ports.as_deref()) {
+            findings.about(&object(Kind::Pod, key), 0).warn(
+                Reason::Invalid,
+                FIELD,
+                format!("{message}; ignored"),
+            );
+        }
+    }
+}

@@ -1,0 +1,302 @@
+//! TrafficSplits: which of them are in force on which Service.
+
+use std::collections::BTreeMap;
+
+use policy::name::Kind;
+
+use super::{few, object, origin, routes::Routes};
+use crate::{
+    model::{Defaults, Split},
+    problem::{About, Findings, Reason},
+    world::{ObjectKey, ServiceFacts, SplitFacts, World},
+};
+
+/// API group of what a split may refer to; it may be left out.
+const ROUTES_GROUP: &str = crds::smi::SPECS_GROUP;
+
+/// The splits in force by root Service, in order of precedence: those with
+/// matches by age, then the oldest without.
+pub(super) fn by_root(
+    world: &World,
+    defaults: &Defaults,
+    routes: &Routes,
+    findings: &mut Findings,
+) -> BTreeMap<ObjectKey, Vec<Split>> {
+    let mut roots: BTreeMap<ObjectKey, Vec<Split>> = BTreeMap::new();
+    for (key, facts) in world.splits.iter() {
+        let this = object(Kind::TrafficSplit, key);
+        findings.seen(this.clone(), &facts.meta, summary(facts));
+        let about = findings.about(&this, facts.meta.generation);
+        let reading = Reading {
+            world,
+            defaults,
+            routes,
+            key,
+            facts,
+            about,
+        };
+        if let Some((root, split)) = reading.split() {
+            roots.entry(root).or_default().push(split);
+        }
+    }
+    for splits in roots.values_mut() {
+        splits.sort_by(|a, b| {
+            let rank = |s: &Split| (s.matches.is_none(), s.created);
+            rank(a)
+                .cmp(&rank(b))
+                .then_with(|| a.origin.name.cmp(&b.origin.name))
+        });
+        let unconditional = splits.iter().position(|split| split.matches.is_none());
+        let beaten = unconditional.map_or(splits.len(), |first| first + 1);
+        let winner = unconditional.map(|first| splits[first].origin.name.clone());
+        for split in splits.drain(beaten.min(splits.len())..) {
+            let generation = split
+                .origins
+                .iter()
+                .find(|(object, _)| *object == split.origin);
+            let generation = generation.map_or(0, |(_, generation)| *generation);
+            let winner = winner.as_deref().unwrap_or_default();
+            findings.about(&split.origin, generation).refuse(
+                Reason::Conflicted,
+                "spec.service",
+                format!("the older TrafficSplit {winner} already splits this Service"),
+            );
+        }
+    }
+    roots
+}
+
+fn summary(facts: &SplitFacts) -> String {
+    few(facts
+        .backends
+        .iter()
+        .map(|backend| format!("{} {}", backend.service, backend.weight)))
+}
+
+struct Reading<'a> {
+    world: &'a World,
+    defaults: &'a Defaults,
+    routes: &'a Routes,
+    key: &'a ObjectKey,
+    facts: &'a SplitFacts,
+    about: About<'a>,
+}
+
+impl Reading<'_> {
+    /// The root and the split, unless the object has no effect.
+    fn split(mut self) -> Option<(ObjectKey, Split)> {
+        if let Some(why) = &self.facts.meta.unreadable {
+            self.about.refuse(Reason::Unreadable, "", why.to_string());
+            return None;
+        }
+        let root = self.root();
+        let weights = self.weights_are_sound();
+        let mut origins = vec![origin(Kind::TrafficSplit, self.key, &self.facts.meta)];
+        let matches = self.matches(&mut origins);
+        let (root, matches) = (root?, matches.ok()?);
+        if !weights {
+            return None;
+        }
+        let service = self.world.services.get(&root)?.clone();
+        let backends = self.backends(&root, &service);
+        let split = Split {
+            origin: object(Kind::TrafficSplit, self.key),
+            origins,
+            created: self.facts.meta.created,
+            matches,
+            backends,
+        };
+        Some((root, split))
+    }
+
+    /// The Service of this namespace that `name` means: `n`, `n.ns`, `n.ns.svc` or
+    /// the full name, with or without a final dot.
+    fn service(&self, written: &str) -> Result<ObjectKey, String> {
+        let name = written.strip_suffix('.').unwrap_or(written);
+        let (service, rest) = name.split_once('.').unwrap_or((name, ""));
+        let domain = &self.defaults.cluster_domain;
+        let (namespace, rest) = rest.split_once('.').unwrap_or((rest, ""));
+        let full = format!("svc.{domain}");
+        let own = namespace.is_empty() || namespace == &*self.key.namespace;
+        if service.is_empty() || !(rest.is_empty() || rest == "svc" || rest == full) {
+            return Err(format!("{written:?} is not the name of a Service"));
+        }
+        if !own {
+            return Err(format!(
+                "{written:?} is in another namespace than the TrafficSplit"
+            ));
+        }
+        Ok(ObjectKey {
+            namespace: self.key.namespace.clone(),
+            name: service.into(),
+        })
+    }
+
+    fn root(&mut self) -> Option<ObjectKey> {
+        let root = match self.service(&self.facts.service) {
+            Ok(root) => root,
+            Err(message) => {
+                self.about.refuse(Reason::Invalid, "spec.service", message);
+                return None;
+            }
+        };
+        let Some(service) = self.world.services.get(&root) else {
+            let message = format!("there is no Service {}", root.name);
+            self.about
+                .unresolved(Reason::RefNotFound, "spec.service", message);
+            return None;
+        };
+        if service.external_name.is_some() {
+            let message = format!("{} is of type ExternalName and cannot be split", root.name);
+            self.about
+                .refuse(Reason::UnsupportedService, "spec.service", message);
+            return None;
+        }
+        if service.headless {
+            let message = format!(
+                "{} is headless: HTTP requests that name it are split, other traffic is not",
+                root.name
+            );
+            self.about
+                .warn(Reason::UnsupportedService, "spec.service", message);
+        }
+        Some(root)
+    }
+
+    fn weights_are_sound(&mut self) -> bool {
+        let mut sound = true;
+        for (i, backend) in self.facts.backends.iter().enumerate() {
+            if u32::try_from(backend.weight).is_err() {
+                let message = format!("{} is not a whole number from 0 up", backend.weight);
+                let field = format!("spec.backends[{i}].weight");
+                self.about.refuse(Reason::Invalid, &field, message);
+                sound = false;
+            }
+        }
+        sound
+    }
+
+    /// The matches of all groups together; `None` when the split has no conditions.
+    fn matches(
+        &mut self,
+        origins: &mut Vec<(policy::name::ObjectRef, i64)>,
+    ) -> Result<Option<Vec<wire::v1::HttpMatch>>, Inactive> {
+        if self.facts.matches.is_empty() {
+            return Ok(None);
+        }
+        let mut matches = Vec::new();
+        let mut complete = Ok(());
+        for (i, reference) in self.facts.matches.iter().enumerate() {
+            let group_fits = reference.group.is_empty() || &*reference.group == ROUTES_GROUP;
+            if &*reference.kind != Kind::HttpRouteGroup.as_str() || !group_fits {
+                let message = format!("{:?} is not HTTPRouteGroup", reference.kind);
+                let field = format!("spec.matches[{i}].kind");
+                self.about.refuse(Reason::UnsupportedKind, &field, message);
+                complete = Err(Inactive);
+                continue;
+            }
+            match self.routes.group(&self.key.namespace, &reference.name) {
+                Some(group) => {
+                    matches.extend(group.all().cloned());
+                    origins.push(group.origin.clone());
+                }
+                None => {
+                    let message = format!(
+                        "there is no HTTPRouteGroup {}; the split has no effect",
+                        reference.name
+                    );
+                    let field = format!("spec.matches[{i}].name");
+                    self.about.unresolved(Reason::RefNotFound, &field, message);
+                    complete = Err(Inactive);
+                }
+            }
+        }
+        complete.map(|()| Some(matches))
+    }
+
+    /// The backends that exist, without repetition.
+    fn backends(&mut self, root: &ObjectKey, root_facts: &ServiceFacts) -> Vec<(ObjectKey, u32)> {
+        let mut backends: Vec<(ObjectKey, u32)> = Vec::new();
+        for (i, backend) in self.facts.backends.iter().enumerate() {
+            let field = format!("spec.backends[{i}].service");
+            let service = match self.service(&backend.service) {
+                Ok(service) => service,
+                Err(message) => {
+                    self.about.refuse(Reason::Invalid, &field, message);
+                    continue;
+                }
+            };
+            let weight = u32::try_from(backend.weight).unwrap_or(0);
+            if let Some((_, sum)) = backends.iter_mut().find(|(known, _)| *known == service) {
+                *sum = sum.saturating_add(weight);
+                continue;
+            }
+            match self.world.services.get(&service) {
+                None => {
+                    let message = format!("there is no Service {}", service.name);
+                    self.about.unresolved(Reason::RefNotFound, &field, message);
+                }
+                Some(facts) if facts.external_name.is_some() => {
+                    let message = format!("{} is of type ExternalName", service.name);
+                    self.about
+                        .unresolved(Reason::UnsupportedService, &field, message);
+                }
+                Some(facts) => {
+                    if service != *root {
+                        self.compare_ports(&field, &service, facts, root_facts);
+                    }
+                    backends.push((service, weight));
+                }
+            }
+        }
+        let stranded: Vec<String> = root_facts
+            .ports
+            .iter()
+            .map(|port| port.number)
+            .filter(|number| {
+                !backends
+                    .iter()
+                    .any(|(key, w)| *w > 0 && self.has(key, *number))
+            })
+            .map(|number| number.to_string())
+            .collect();
+        if !stranded.is_empty() {
+            let message = format!(
+                "no backend with a weight takes port {}; it answers 503",
+                few(&stranded)
+            );
+            self.about
+                .unresolved(Reason::NoUsableBackend, "spec.backends", message);
+        }
+        backends
+    }
+
+    fn has(&self, service: &ObjectKey, number: u16) -> bool {
+        let service = self.world.services.get(service);
+        service.is_some_and(|facts| facts.ports.iter().any(|port| port.number == number))
+    }
+
+    fn compare_ports(
+        &mut self,
+        field: &str,
+        service: &ObjectKey,
+        facts: &ServiceFacts,
+        root: &ServiceFacts,
+    ) {
+        let has = |number| facts.ports.iter().any(|port| port.number == number);
+        let missing: Vec<String> = root
+            .ports
+            .iter()
+            .filter(|port| !has(port.number))
+            .map(|port| port.number.to_string())
+            .collect();
+        if !missing.is_empty() {
+            let message = format!("{} has no port {}", service.name, few(&missing));
+            self.about.unresolved(Reason::PortNotFound, field, message);
+        }
+    }
+}
+
+/// The split has no effect; why has been said.
+#[derive(Clone, Copy, Debug)]
+struct Inactive;

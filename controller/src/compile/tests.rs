@@ -1,0 +1,30 @@
+//! Claims about what compiling makes of a cluster.
+
+mod access;
+mod destinations;
+mod endpoints;
+mod modes;
+mod order;
+mod protocols;
+mod splits;
+
+use crate::problem::{ConditionType, Problems, Reason, Severity, Verdict};
+
+/// The verdict on an SMI object of namespace `shop`, as `Kind name`.
+fn verdict<'a>(problems: &'a Problems, object: &str) -> &'a Verdict {
+    let (kind, name) = object.split_once(' ').unwrap();
+    let found = problems
+        .verdicts
+        .iter()
+        .find(|(object, _)| object.kind.as_str() == kind && *object.name == *name);
+    found.unwrap_or_else(|| panic!("no verdict on {object}")).1
+}
+
+/// Reasons and fields of the problems that make a condition false.
+fn failures(problems: &Problems, of: ConditionType) -> Vec<(Reason, &str)> {
+    let problems = problems.list.iter();
+    problems
+        .filter(|p| p.condition == of && p.severity == Severity::Failure)
+        .map(|problem| (problem.reason, problem.field.as_str()))
+        .collect()
+}

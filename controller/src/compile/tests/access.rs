@@ -1,0 +1,490 @@
+use policy::{
+    access::{Access, Caller, Rule},
+    http_match::RequestFacts,
+    mode::Enforcement,
+    name::SpiffeId,
+};
+use serde_json::{Value, json};
+
+use super::{failures, verdict};
+use crate::{
+    fixture::*,
+    problem::{
+        ConditionType::{Accepted, ResolvedRefs},
+        Reason,
+    },
+};
+
+/// The policy of a pod as its proxy would hold it.
+fn access(cluster: &Cluster, pod: &str) -> Access {
+    let resolved = cluster.resolve(pod, &[]);
+    let rules = resolved
+        .names()
+        .into_iter()
+        .filter(|name| name.starts_with("rule/"));
+    let rules = rules
+        .map(|name| Rule::try_from(&resolved.rule(name)).unwrap())
+        .collect();
+    let enforcement = wire::convert::enforcement(resolved.workload().enforcement);
+    Access { enforcement, rules }
+}
+
+fn id(account: &str) -> SpiffeId {
+    SpiffeId::of("cluster.local", "shop", account).unwrap()
+}
+
+/// Whether `caller` may send `METHOD /path` to port 8080 of `api-1`.
+fn http(cluster: &Cluster, caller: &str, method: &str, path: &str) -> bool {
+    let (method, headers) = (method.parse().unwrap(), http::HeaderMap::new());
+    let request = RequestFacts {
+        method: &method,
+        path,
+        headers: &headers,
+    };
+    access(cluster, "api-1")
+        .decide_http(Caller::Mesh(&id(caller)), 8080, &request)
+        .allowed
+}
+
+/// Whether `caller` may open a TCP connection to a port of `api-1`.
+fn tcp(cluster: &Cluster, caller: &str, port: u16) -> bool {
+    access(cluster, "api-1")
+        .decide_tcp(Caller::Mesh(&id(caller)), port)
+        .allowed
+}
+
+fn http_rule(matches: Option<&[&str]>) -> Value {
+    let mut rule = json!({"kind": "HTTPRouteGroup", "name": "routes"});
+    if let Some(matches) = matches {
+        rule["matches"] = json!(matches);
+    }
+    rule
+}
+
+fn tcp_rule() -> Value {
+    json!({"kind": "TCPRoute", "name": "ports"})
+}
+
+/// Group `routes` with matches `api` and `metrics`, TCPRoute `ports` with 8080.
+fn cluster() -> Cluster {
+    let matches = json!([
+        {"name": "api", "pathRegex": "/api", "methods": ["*"]},
+        {"name": "metrics", "pathRegex": "/metrics", "methods": ["GET"]},
+    ]);
+    shop()
+        .with(group("routes", matches))
+        .with(tcp_route("ports", &[8080]))
+}
+
+#[test]
+fn the_specs_worked_example_allows_exactly_what_it_lists() {
+    let cluster = cluster()
+        .with(target(
+            "m",
+            "api",
+            &["prometheus"],
+            json!([tcp_rule(), http_rule(Some(&["metrics"]))]),
+        ))
+        .with(target(
+            "a",
+            "api",
+            &["website", "payments"],
+            json!([tcp_rule(), http_rule(Some(&["api"]))]),
+        ));
+    for (caller, method, path, allowed) in [
+        ("prometheus", "GET", "/metrics", true),
+        ("prometheus", "POST", "/metrics", false),
+        ("prometheus", "GET", "/api", false),
+        ("website", "DELETE", "/api/x", true),
+        ("payments", "GET", "/api", true),
+        ("website", "GET", "/metrics", false),
+        ("other", "GET", "/api", false),
+    ] {
+        assert_eq!(
+            http(&cluster, caller, method, path),
+            allowed,
+            "{caller} {method} {path}"
+        );
+    }
+    assert!(cluster.compile().1.list.is_empty());
+}
+
+#[test]
+fn a_rule_without_matches_means_every_match() {
+    for rule in [http_rule(None), http_rule(Some(&[]))] {
+        let cluster = cluster().with(target("t", "api", &["web"], json!([rule])));
+        assert!(http(&cluster, "web", "GET", "/api"));
+        assert!(http(&cluster, "web", "GET", "/metrics"));
+        assert!(!http(&cluster, "web", "GET", "/other"));
+    }
+}
+
+#[test]
+fn without_sources_or_rules_nothing_is_allowed_and_the_field_is_named() {
+    let sources = cluster().with(target("t", "api", &[], json!([tcp_rule()])));
+    let rules = cluster().with(target("t", "api", &["web"], json!([])));
+    for (cluster, field) in [(sources, "spec.sources"), (rules, "spec.rules")] {
+        assert_eq!(access(&cluster, "api-1").enforcement, Enforcement::Enforce);
+        assert!(!tcp(&cluster, "web", 8080) && !http(&cluster, "web", "GET", "/api"));
+        let (_, problems) = cluster.compile();
+        assert_eq!(failures(&problems, Accepted), [(Reason::Invalid, field)]);
+    }
+}
+
+#[test]
+fn a_target_that_protects_another_namespace_has_no_effect() {
+    let object = target("t", "api", &["web"], json!([tcp_rule()]));
+    let foreign = set(object, "/spec/destination/namespace", json!("bank"));
+    let cluster = cluster().with(foreign).with(namespace("bank"));
+    assert_eq!(access(&cluster, "api-1").enforcement, Enforcement::Open);
+    let (_, problems) = cluster.compile();
+    let expected = [(Reason::ForeignDestination, "spec.destination.namespace")];
+    assert_eq!(failures(&problems, Accepted), expected);
+}
+
+#[test]
+fn a_destination_may_name_its_own_namespace() {
+    let object = target("t", "api", &["web"], json!([tcp_rule()]));
+    let cluster = cluster().with(set(object, "/spec/destination/namespace", json!("shop")));
+    assert!(tcp(&cluster, "web", 8080));
+}
+
+#[test]
+fn http_and_tcp_rules_of_one_target_both_have_to_fit() {
+    let both = json!([http_rule(Some(&["api"])), tcp_rule()]);
+    let cluster = cluster().with(target("t", "api", &["web"], both));
+    assert!(http(&cluster, "web", "GET", "/api"));
+    assert!(
+        !http(&cluster, "web", "GET", "/metrics"),
+        "not every request on the port"
+    );
+    let elsewhere = cluster.with(tcp_route("ports", &[9090]));
+    assert!(!http(&elsewhere, "web", "GET", "/api"), "not on any port");
+}
+
+#[test]
+fn parts_of_two_targets_are_never_combined() {
+    let matches = json!([{"name": "x", "pathRegex": "/x"}]);
+    let other_rule = json!({"kind": "HTTPRouteGroup", "name": "other"});
+    let other_port = json!({"kind": "TCPRoute", "name": "other"});
+    let cluster = cluster()
+        .with(group("other", matches))
+        .with(tcp_route("other", &[9090]))
+        .with(target(
+            "a",
+            "api",
+            &["web"],
+            json!([http_rule(Some(&["api"])), tcp_rule()]),
+        ))
+        .with(target(
+            "b",
+            "api",
+            &["web"],
+            json!([other_rule, other_port]),
+        ));
+    assert!(http(&cluster, "web", "GET", "/api"));
+    assert!(!http(&cluster, "web", "GET", "/x"), "that one is for 9090");
+}
+
+#[test]
+fn a_tcp_rule_covers_http_and_an_http_rule_does_not_cover_tcp() {
+    let by_tcp = cluster().with(target("t", "api", &["web"], json!([tcp_rule()])));
+    assert!(http(&by_tcp, "web", "GET", "/anything") && tcp(&by_tcp, "web", 8080));
+    assert!(!tcp(&by_tcp, "web", 9090));
+    let by_http = cluster().with(target("t", "api", &["web"], json!([http_rule(None)])));
+    assert!(!tcp(&by_http, "web", 8080));
+}
+
+#[test]
+fn a_route_without_ports_means_every_port() {
+    let cluster = cluster().with(tcp_route("ports", &[])).with(target(
+        "t",
+        "api",
+        &["web"],
+        json!([tcp_rule()]),
+    ));
+    assert!(tcp(&cluster, "web", 1) && tcp(&cluster, "web", 65535));
+}
+
+#[test]
+fn a_route_whose_ports_are_all_wrong_or_unreadable_means_none() {
+    let wrong = tcp_route("ports", &[0, 70_000]);
+    let unreadable = set(
+        tcp_route("ports", &[]),
+        "/spec/matches/ports",
+        json!(["8080"]),
+    );
+    for object in [wrong, unreadable] {
+        let cluster =
+            cluster()
+                .with(object)
+                .with(target("t", "api", &["web"], json!([tcp_rule()])));
+        assert!(!tcp(&cluster, "web", 8080));
+        assert!(
+            !verdict(&cluster.compile().1, "TCPRoute ports")
+                .accepted
+                .status
+        );
+    }
+}
+
+#[test]
+fn a_reference_that_leads_nowhere_is_skipped_and_never_widens() {
+    let ghost_http = json!({"kind": "HTTPRouteGroup", "name": "ghost"});
+    let ghost_tcp = json!({"kind": "TCPRoute", "name": "ghost"});
+    let ghost_match = http_rule(Some(&["ghost", "api"]));
+    // The HTTP half leads nowhere: no request passes because of the TCP half.
+    let cluster_a = cluster().with(target(
+        "t",
+        "api",
+        &["web"],
+        json!([ghost_http, tcp_rule()]),
+    ));
+    assert!(!http(&cluster_a, "web", "GET", "/api"));
+    // The TCP half leads nowhere: the HTTP half passes on no port.
+    let cluster_b = cluster().with(target(
+        "t",
+        "api",
+        &["web"],
+        json!([http_rule(None), ghost_tcp]),
+    ));
+    assert!(!http(&cluster_b, "web", "GET", "/api"));
+    // One match leads nowhere: the others stay.
+    let cluster_c = cluster().with(target("t", "api", &["web"], json!([ghost_match])));
+    assert!(http(&cluster_c, "web", "GET", "/api"));
+    assert!(!http(&cluster_c, "web", "GET", "/metrics"));
+    for (cluster, field) in [
+        (cluster_a, "spec.rules[0].name"),
+        (cluster_b, "spec.rules[1].name"),
+        (cluster_c, "spec.rules[0].matches[0]"),
+    ] {
+        let (_, problems) = cluster.compile();
+        assert_eq!(
+            failures(&problems, ResolvedRefs),
+            [(Reason::RefNotFound, field)]
+        );
+        assert!(verdict(&problems, "TrafficTarget t").accepted.status);
+    }
+}
+
+#[test]
+fn a_rule_of_unknown_kind_leaves_the_known_ones() {
+    let rules = json!([{"kind": "GraphRoute", "name": "x"}, tcp_rule()]);
+    let cluster = cluster().with(target("t", "api", &["web"], rules));
+    assert!(tcp(&cluster, "web", 8080));
+    let (_, problems) = cluster.compile();
+    assert_eq!(
+        failures(&problems, Accepted),
+        [(Reason::UnsupportedKind, "spec.rules[0].kind")]
+    );
+}
+
+#[test]
+fn a_bad_regular_expression_spoils_its_match_alone() {
+    let long = "a".repeat(10 * 1024);
+    for regex in ["(", long.as_str()] {
+        let matches = json!([
+            {"name": "bad", "pathRegex": regex},
+            {"name": "api", "pathRegex": "/api"},
+        ]);
+        let cluster = cluster().with(group("routes", matches)).with(target(
+            "t",
+            "api",
+            &["web"],
+            json!([http_rule(None)]),
+        ));
+        assert!(http(&cluster, "web", "GET", "/api"));
+        assert!(!http(&cluster, "web", "GET", "/other"));
+        let (_, problems) = cluster.compile();
+        let expected = [(Reason::Invalid, "spec.matches[0].pathRegex")];
+        assert_eq!(failures(&problems, Accepted), expected);
+        assert!(!verdict(&problems, "HTTPRouteGroup routes").accepted.status);
+    }
+}
+
+#[test]
+fn headers_count_in_both_shapes_and_a_wrong_shape_matches_nothing() {
+    let with = |headers: Value| {
+        let matches = json!([{"name": "h", "headers": headers}]);
+        let target = target("t", "api", &["web"], json!([http_rule(None)]));
+        let resolved = cluster().with(group("routes", matches)).with(target);
+        resolved
+            .resolve("api-1", &[])
+            .rule("rule/shop/t")
+            .http
+            .unwrap()
+            .matches
+    };
+    assert_eq!(with(json!({"x": "1"})), with(json!([{"x": "1"}])));
+    assert_eq!(with(json!({"x": "1"}))[0].headers.len(), 1);
+    assert_eq!(with(json!("x: 1")), []);
+}
+
+#[test]
+fn of_two_matches_with_one_name_the_first_counts() {
+    let matches = json!([{"name": "m", "pathRegex": "/a"}, {"name": "m", "pathRegex": "/"}]);
+    let cluster = cluster().with(group("routes", matches)).with(target(
+        "t",
+        "api",
+        &["web"],
+        json!([http_rule(Some(&["m"]))]),
+    ));
+    assert!(http(&cluster, "web", "GET", "/a") && !http(&cluster, "web", "GET", "/b"));
+}
+
+#[test]
+fn a_source_defaults_to_the_targets_namespace_and_may_name_another() {
+    let object = target("t", "api", &["web", "web"], json!([tcp_rule()]));
+    let object = set(object, "/spec/sources/1/namespace", json!("other"));
+    let cluster = cluster().with(object);
+    let other = SpiffeId::of("cluster.local", "other", "web").unwrap();
+    let third = SpiffeId::of("cluster.local", "third", "web").unwrap();
+    let access = access(&cluster, "api-1");
+    assert!(access.decide_tcp(Caller::Mesh(&id("web")), 8080).allowed);
+    assert!(access.decide_tcp(Caller::Mesh(&other), 8080).allowed);
+    assert!(!access.decide_tcp(Caller::Mesh(&third), 8080).allowed);
+}
+
+#[test]
+fn groups_of_callers_are_sources() {
+    let with = |name: &str| {
+        let object = target("t", "api", &["x"], json!([tcp_rule()]));
+        let group = json!([{"kind": "Group", "name": name}]);
+        access(
+            &cluster().with(set(object, "/spec/sources", group)),
+            "api-1",
+        )
+    };
+    let mesh = with("system:authenticated");
+    assert!(mesh.decide_tcp(Caller::Mesh(&id("anybody")), 8080).allowed);
+    assert!(!mesh.decide_tcp(Caller::Outside, 8080).allowed);
+    let outside = with("system:unauthenticated");
+    assert!(outside.decide_tcp(Caller::Outside, 8080).allowed);
+    assert!(
+        !outside
+            .decide_tcp(Caller::Mesh(&id("anybody")), 8080)
+            .allowed
+    );
+    let unknown = with("system:masters");
+    assert!(
+        !unknown
+            .decide_tcp(Caller::Mesh(&id("anybody")), 8080)
+            .allowed
+    );
+}
+
+#[test]
+fn a_source_that_is_no_source_is_skipped_alone() {
+    let object = target("t", "api", &["web", "a/b"], json!([tcp_rule()]));
+    let object = set(object, "/spec/sources/1/kind", json!("IdentityBinding"));
+    let cluster = cluster().with(object);
+    assert!(tcp(&cluster, "web", 8080));
+    let (_, problems) = cluster.compile();
+    let expected = [(Reason::UnsupportedKind, "spec.sources[1].kind")];
+    assert_eq!(failures(&problems, Accepted), expected);
+}
+
+#[test]
+fn the_port_of_an_old_destination_limits_every_rule() {
+    let limited = |rules: Value, port: i64| {
+        let object = target("t", "api", &["web"], rules);
+        cluster().with(set(object, "/spec/destination/port", json!(port)))
+    };
+    assert!(tcp(&limited(json!([tcp_rule()]), 8080), "web", 8080));
+    assert!(!tcp(&limited(json!([tcp_rule()]), 9090), "web", 8080));
+    assert!(!tcp(&limited(json!([tcp_rule()]), 9090), "web", 9090));
+    let both = json!([http_rule(None), tcp_rule()]);
+    assert!(http(&limited(both.clone(), 8080), "web", "GET", "/api"));
+    assert!(!http(&limited(both.clone(), 9090), "web", "GET", "/api"));
+    assert!(!http(&limited(both, 0), "web", "GET", "/api"));
+}
+
+#[test]
+fn a_destination_port_beside_http_rules_alone_allows_nothing_and_says_so() {
+    let object = target("t", "api", &["web"], json!([http_rule(None)]));
+    let cluster = cluster().with(set(object, "/spec/destination/port", json!(8080)));
+    assert!(!tcp(&cluster, "web", 8080), "raw TCP was never asked for");
+    assert!(!http(&cluster, "web", "GET", "/api"));
+    let (_, problems) = cluster.compile();
+    assert_eq!(
+        failures(&problems, Accepted),
+        [(Reason::NotEnforced, "spec.destination.port")]
+    );
+}
+
+#[test]
+fn a_port_that_only_a_service_has_means_the_container_port_behind_it() {
+    // Service api: 80 to 8080.
+    let rule = json!([tcp_rule()]);
+    let cluster =
+        cluster()
+            .with(tcp_route("ports", &[80]))
+            .with(target("t", "api", &["web"], rule));
+    assert!(tcp(&cluster, "web", 8080) && !tcp(&cluster, "web", 80));
+    let (_, problems) = cluster.compile();
+    let condition = &verdict(&problems, "TrafficTarget t").accepted;
+    assert_eq!(
+        (condition.status, condition.reason),
+        (true, "ServicePortMapped")
+    );
+    // A container port of that number wins.
+    let own = set(
+        pod("api-1", "10.0.0.11", "api"),
+        "/spec/containers/0/ports",
+        json!([{"containerPort": 80}]),
+    );
+    let cluster = cluster.with(own);
+    assert!(tcp(&cluster, "web", 80) && !tcp(&cluster, "web", 8080));
+}
+
+#[test]
+fn a_port_that_nobody_declares_means_itself() {
+    let rules = json!([tcp_rule()]);
+    let cluster =
+        cluster()
+            .with(tcp_route("ports", &[4000]))
+            .with(target("t", "api", &["web"], rules));
+    assert!(tcp(&cluster, "web", 4000));
+    assert!(cluster.compile().1.list.is_empty());
+}
+
+#[test]
+fn skipped_ports_are_mentioned_on_the_target() {
+    let args = json!(["capture", "--skip-inbound-ports=9090"]);
+    let skipping = set(
+        pod("api-1", "10.0.0.11", "api"),
+        "/spec/initContainers/0/args",
+        args,
+    );
+    let cluster = cluster()
+        .with(skipping)
+        .with(target("t", "api", &["web"], json!([tcp_rule()])));
+    let (_, problems) = cluster.compile();
+    assert_eq!(
+        verdict(&problems, "TrafficTarget t").accepted.reason,
+        "PortSkipped"
+    );
+}
+
+#[test]
+fn a_rule_carries_every_object_it_was_made_from_with_its_generation() {
+    let object = target("t", "api", &["web"], json!([tcp_rule(), http_rule(None)]));
+    let cluster = cluster().with(set(object, "/metadata/generation", json!(7)));
+    let resolved = cluster.resolve("api-1", &[]);
+    let mut origins: Vec<String> = resolved
+        .published("rule/shop/t")
+        .origins
+        .iter()
+        .map(|(object, generation)| format!("{object} {generation}"))
+        .collect();
+    origins.sort();
+    assert_eq!(
+        origins,
+        [
+            "HTTPRouteGroup shop/routes 1",
+            "TCPRoute shop/ports 1",
+            "TrafficTarget shop/t 7"
+        ]
+    );
+    assert_eq!(resolved.published("workload").origins[0].1, 7);
+}

@@ -1,0 +1,136 @@
+use serde_json::json;
+use wire::v1::{Enforcement, MtlsMode};
+
+use crate::{fixture::*, model::Defaults, problem::Reason};
+
+fn modes(cluster: &Cluster, defaults: &Defaults) -> (Enforcement, MtlsMode) {
+    let resolved = Resolved(resolve(&cluster.compile_with(defaults).0, "api-1", &[]));
+    let workload = resolved.workload();
+    (workload.enforcement(), workload.mtls())
+}
+
+fn annotated(namespace_mode: Option<&str>, pod_mode: Option<&str>) -> Cluster {
+    let mut ns = namespace("shop");
+    let mut api = pod("api-1", "10.0.0.11", "api");
+    if let Some(mode) = namespace_mode {
+        ns = annotate(ns, "weft.dev/access", mode);
+    }
+    if let Some(mode) = pod_mode {
+        api = annotate(api, "weft.dev/access", mode);
+    }
+    shop().with(ns).with(api)
+}
+
+#[test]
+fn a_pod_tightens_its_namespace_and_loosens_it_only_where_allowed() {
+    use Enforcement::{Audit, Enforce, Open};
+    let strict = Defaults::default();
+    let loose = Defaults {
+        access_pods_may_loosen: true,
+        ..Defaults::default()
+    };
+    for (namespace, pod, tight, loosened) in [
+        (None, None, Open, Open),
+        (Some("deny"), None, Enforce, Enforce),
+        (Some("audit"), None, Audit, Audit),
+        (None, Some("deny"), Enforce, Enforce),
+        (Some("deny"), Some("open"), Enforce, Open),
+        (Some("open"), Some("audit"), Audit, Audit),
+    ] {
+        let cluster = annotated(namespace, pod);
+        assert_eq!(modes(&cluster, &strict).0, tight, "{namespace:?} {pod:?}");
+        assert_eq!(modes(&cluster, &loose).0, loosened, "{namespace:?} {pod:?}");
+    }
+}
+
+#[test]
+fn mtls_is_resolved_in_the_same_way() {
+    let strict = annotate(namespace("shop"), "weft.dev/mtls", "strict");
+    let cluster = shop().with(strict);
+    let defaults = Defaults::default();
+    assert_eq!(modes(&shop(), &defaults).1, MtlsMode::Permissive);
+    assert_eq!(modes(&cluster, &defaults).1, MtlsMode::Strict);
+    let loose = annotate(
+        pod("api-1", "10.0.0.11", "api"),
+        "weft.dev/mtls",
+        "permissive",
+    );
+    let cluster = cluster.with(loose);
+    assert_eq!(modes(&cluster, &defaults).1, MtlsMode::Strict);
+    let loosen = Defaults {
+        mtls_pods_may_loosen: true,
+        ..Defaults::default()
+    };
+    assert_eq!(modes(&cluster, &loosen).1, MtlsMode::Permissive);
+}
+
+#[test]
+fn a_mode_that_cannot_be_read_counts_as_the_tightest_and_is_told() {
+    let cluster = annotated(None, Some("dney"));
+    assert_eq!(
+        modes(&cluster, &Defaults::default()).0,
+        Enforcement::Enforce
+    );
+    let (_, problems) = cluster.compile();
+    assert_eq!(problems.list[0].reason, Reason::Invalid);
+    assert_eq!(problems.list[0].object.to_string(), "Pod shop/api-1");
+}
+
+#[test]
+fn auto_protects_the_account_that_a_target_of_its_namespace_names_valid_or_not() {
+    let rules = json!([{"kind": "TCPRoute", "name": "all"}]);
+    let udp = json!([{"kind": "UDPRoute", "name": "all"}]);
+    let good = target("t", "api", &["web"], rules.clone());
+    let without_sources = target("t", "api", &[], rules.clone());
+    let without_rules = target("t", "api", &["web"], json!([]));
+    let unreadable = set(good.clone(), "/spec/sources", json!("everybody"));
+    let udp_only = target("t", "api", &["web"], udp);
+    let other = target("t", "web", &["api"], rules.clone());
+    let elsewhere = in_namespace(good.clone(), "other");
+    let foreign = set(
+        elsewhere.clone(),
+        "/spec/destination/namespace",
+        json!("shop"),
+    );
+    use Enforcement::{Enforce, Open};
+    for (object, expected, what) in [
+        (good, Enforce, "a good one"),
+        (without_sources, Enforce, "no sources"),
+        (without_rules, Enforce, "no rules"),
+        (unreadable, Enforce, "unreadable"),
+        (udp_only, Open, "about UDP only"),
+        (other, Open, "another account"),
+        (elsewhere, Open, "another namespace"),
+        (foreign, Open, "from another namespace"),
+    ] {
+        let cluster = shop().with(object);
+        assert_eq!(modes(&cluster, &Defaults::default()).0, expected, "{what}");
+    }
+}
+
+#[test]
+fn an_open_workload_gets_no_rules_and_an_audited_one_does() {
+    let rules = json!([{"kind": "TCPRoute", "name": "all"}]);
+    let with = |mode| {
+        let ns = annotate(namespace("shop"), "weft.dev/access", mode);
+        let cluster = shop().with(ns).with(tcp_route("all", &[]));
+        cluster.with(target("t", "api", &["web"], rules.clone()))
+    };
+    assert_eq!(with("open").resolve("api-1", &[]).names(), ["workload"]);
+    assert_eq!(
+        with("audit").resolve("api-1", &[]).names(),
+        ["rule/shop/t", "workload"]
+    );
+    assert_eq!(with("deny").resolve("client", &[]).names(), ["workload"]);
+}
+
+#[test]
+fn a_workload_says_who_and_where_it_is() {
+    let workload = shop().resolve("api-1", &[]).workload();
+    assert_eq!(workload.identity, "spiffe://cluster.local/ns/shop/sa/api");
+    assert_eq!(
+        (workload.zone.as_str(), workload.node.as_str()),
+        ("zone-a", "node-a")
+    );
+    assert_eq!(workload.ips, ["10.0.0.11"]);
+}

@@ -1,0 +1,147 @@
+use serde_json::json;
+use wire::v1::{Protocol, destination::Target};
+
+use crate::{fixture::*, problem::Reason};
+
+/// The protocol of Service `api` and of container port 8080 behind it.
+fn protocols(cluster: &Cluster) -> (Protocol, Protocol) {
+    let resolved = cluster.resolve("client", &["10.96.0.1:80", "10.0.0.11:8080"]);
+    let pod = match resolved.destination("10.0.0.11:8080") {
+        Target::Pod(pod) => pod.protocol(),
+        other => panic!("{other:?}"),
+    };
+    (resolved.service("service/shop/api:80").protocol(), pod)
+}
+
+/// `shop` with another port name, and `appProtocol` if given.
+fn declared(name: &str, app_protocol: Option<&str>) -> Cluster {
+    let mut object = service("api", "10.96.0.1", &[(name, 80)]);
+    if let Some(value) = app_protocol {
+        object = set(object, "/spec/ports/0/appProtocol", json!(value));
+    }
+    let endpoints = [
+        endpoint("api-1", "10.0.0.11"),
+        endpoint("api-2", "10.0.0.12"),
+    ];
+    shop()
+        .with(object)
+        .with(slice("api-x", "api", &[(name, 8080)], &endpoints))
+}
+
+#[test]
+fn app_protocol_beats_the_port_name_and_both_sides_agree() {
+    use Protocol::{Detect, Grpc, Http1, Opaque};
+    for (name, value, expected) in [
+        ("http", None, Http1),
+        ("tcp-x", None, Opaque),
+        ("web", None, Detect),
+        ("tcp-x", Some("grpc"), Grpc),
+        ("http", Some("example.com/own"), Detect),
+    ] {
+        assert_eq!(
+            protocols(&declared(name, value)),
+            (expected, expected),
+            "{name} {value:?}"
+        );
+    }
+}
+
+#[test]
+fn a_pods_annotation_beats_its_services() {
+    let opaque = pod("api-1", "10.0.0.11", "api");
+    let opaque = annotate(opaque, "weft.dev/opaque-ports", "8080");
+    let cluster = declared("http", None).with(opaque);
+    assert_eq!(protocols(&cluster), (Protocol::Opaque, Protocol::Opaque));
+    let endpoints = cluster.resolve("client", &["10.96.0.1:80"]);
+    let endpoints = endpoints.endpoints("endpoints/shop/api:80").endpoints;
+    assert!(endpoints[0].opaque, "the annotated one");
+    assert!(!endpoints[1].opaque, "the other one");
+}
+
+#[test]
+fn a_services_annotation_beats_its_ports() {
+    let object = service("api", "10.96.0.1", &[("http", 80)]);
+    let cluster = shop().with(annotate(object, "weft.dev/opaque-ports", "80"));
+    assert_eq!(protocols(&cluster), (Protocol::Opaque, Protocol::Opaque));
+}
+
+#[test]
+fn the_namespaces_list_holds_only_where_nothing_is_declared() {
+    let ns = annotate(namespace("shop"), "weft.dev/opaque-ports", "8080");
+    let opaque = (Protocol::Opaque, Protocol::Opaque);
+    assert_eq!(protocols(&declared("web", None).with(ns.clone())), opaque);
+    let http = (Protocol::Http1, Protocol::Http1);
+    assert_eq!(protocols(&declared("http", None).with(ns)), http);
+}
+
+#[test]
+fn the_default_opaque_ports_need_no_declaration() {
+    let cluster = shop()
+        .with(service("db", "10.96.0.2", &[("data", 3306)]))
+        .with(slice(
+            "db-x",
+            "db",
+            &[("data", 3306)],
+            &[endpoint("api-1", "10.0.0.11")],
+        ));
+    let resolved = cluster.resolve("client", &["10.96.0.2:3306"]);
+    assert_eq!(
+        resolved.service("service/shop/db:3306").protocol(),
+        Protocol::Opaque
+    );
+    assert!(resolved.endpoints("endpoints/shop/db:3306").endpoints[0].opaque);
+}
+
+#[test]
+fn of_two_services_that_disagree_the_older_decides_and_the_younger_is_told() {
+    let cluster = declared("http", None)
+        .with(created(service("young", "10.96.0.3", &[("tcp-x", 80)]), 30))
+        .with(slice(
+            "young-x",
+            "young",
+            &[("tcp-x", 8080)],
+            &[endpoint("api-1", "10.0.0.11")],
+        ));
+    assert_eq!(protocols(&cluster), (Protocol::Http1, Protocol::Http1));
+    let resolved = cluster.resolve("client", &["10.96.0.3:80"]);
+    assert_eq!(
+        resolved.service("service/shop/young:80").protocol(),
+        Protocol::Http1
+    );
+    let (_, problems) = cluster.compile();
+    assert_eq!(problems.list.len(), 1);
+    assert_eq!(problems.list[0].reason, Reason::ProtocolConflict);
+    assert_eq!(problems.list[0].object.to_string(), "Service shop/young");
+}
+
+#[test]
+fn a_service_declares_nothing_for_pods_of_other_namespaces() {
+    let foreign = service("spy", "10.96.0.4", &[("tcp-x", 80)]);
+    let endpoints = slice(
+        "spy-x",
+        "spy",
+        &[("tcp-x", 8080)],
+        &[endpoint("api-1", "10.0.0.11")],
+    );
+    let cluster = declared("web", None)
+        .with(in_namespace(foreign, "other"))
+        .with(in_namespace(endpoints, "other"));
+    assert_eq!(protocols(&cluster), (Protocol::Detect, Protocol::Detect));
+}
+
+#[test]
+fn the_servers_proxy_learns_the_same_protocols() {
+    let workload = declared("grpc", None).resolve("api-1", &[]).workload();
+    let ports = wire::convert::port_protocols(&workload.ports).unwrap();
+    assert_eq!(ports.lookup(8080), policy::protocol::Protocol::Grpc);
+    assert_eq!(ports.lookup(3306), policy::protocol::Protocol::Opaque);
+    assert_eq!(ports.lookup(80), policy::protocol::Protocol::Detect);
+}
+
+#[test]
+fn a_list_that_cannot_be_read_is_ignored_and_told() {
+    let object = service("api", "10.96.0.1", &[("http", 80)]);
+    let cluster = shop().with(annotate(object, "weft.dev/opaque-ports", "80,x"));
+    assert_eq!(protocols(&cluster).0, Protocol::Http1);
+    assert_eq!(cluster.compile().1.list[0].reason, Reason::Invalid);
+}

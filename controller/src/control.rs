@@ -1,0 +1,265 @@
+//! Puts the parts of one replica together.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use http::{Method, StatusCode};
+use identity::CertHandle;
+use kube::Client;
+use parking_lot::Mutex;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+use runtime::admin::{self, Admin};
+use runtime::ready::Ready;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::time::timeout;
+use tracing::{info, warn};
+
+use crate::acks::Acks;
+use crate::authority::{self, Authority, Keeper};
+use crate::bundle::Bundle;
+use crate::certify::{Certifier, KubeCluster};
+use crate::compiled;
+use crate::events::Events;
+use crate::herald;
+use crate::lease::{Candidate, Leadership};
+use crate::metrics::Metrics;
+use crate::model::{Defaults, Model};
+use crate::observed::Observed;
+use crate::replica::{Answerer, Listener};
+use crate::serve::{self, Services};
+use crate::settings::Settings;
+use crate::status::StatusWriter;
+use crate::stream::Streams;
+
+/// Name of the Lease and of the Service of all replicas.
+const NAME: &str = "weft-controller";
+/// From the wish to end to the end, for streams and for the Lease; the kubelet
+/// is told 5 s in all.
+const ENDING: Duration = Duration::from_secs(3);
+
+/// Runs one replica until `end` resolves.
+///
+/// # Errors
+/// When a port cannot be opened or serving fails.
+pub async fn run(
+    settings: Settings,
+    client: Client,
+    end: impl Future<Output = ()>,
+) -> anyhow::Result<()> {
+    let mut registry = Registry::default();
+    let metrics = Metrics::register(&mut registry);
+    let ready = Ready::new();
+    let synced = ready.hold("stores");
+    let certified = ready.hold("certificate authority");
+    let acks = Acks::default();
+    let admin = Admin::bind(settings.admin_addr())
+        .await
+        .context("admin port")?;
+    let pages = acks.clone();
+    runtime::task::spawn(
+        "admin",
+        admin.run(
+            ready,
+            Arc::new(Mutex::new(registry)),
+            move |request, _peer| {
+                let answer = page(&request, &pages);
+                async move { answer }
+            },
+        ),
+    );
+    let listener = TcpListener::bind(settings.serve_addr())
+        .await
+        .context("gRPC port")?;
+
+    let (stop, stopping) = watch::channel(false);
+    let (candidate, leadership) = Candidate::new(
+        client.clone(),
+        &settings.namespace,
+        NAME,
+        &settings.pod_name,
+    );
+    let lease = runtime::task::spawn("lease", candidate.run(serve::told(stopping.clone())));
+    let (events, notes) = Events::new(
+        client.clone(),
+        &settings.pod_name,
+        metrics.events_dropped.clone(),
+    );
+    runtime::task::spawn("events", notes.run());
+
+    let (publish, latest) = watch::channel(None);
+    let defaults = defaults(&settings);
+    let worlds = crate::watch::start(client.clone());
+    runtime::task::spawn(
+        "compile",
+        compiled::run(worlds, publish, move |world| {
+            Model::compile(world, &defaults)
+        }),
+    );
+    let mut first = latest.clone();
+    runtime::task::spawn("first model", async move {
+        if first.wait_for(Option::is_some).await.is_ok() {
+            synced.release();
+        }
+    });
+
+    let authority = Authority::default();
+    let keeper = Keeper {
+        authority: authority.clone(),
+        client: client.clone(),
+        namespace: settings.namespace.clone(),
+        leadership: leadership.clone(),
+        metrics: metrics.authority.clone(),
+        events: events.clone(),
+    };
+    runtime::task::spawn("authority", keeper.run());
+
+    let observed = Observed::default();
+    runtime::task::spawn("acks", acks.follow(latest.clone(), observed.clone()));
+    let status = StatusWriter {
+        client: client.clone(),
+        latest: latest.clone(),
+        observed: observed.clone(),
+        written: metrics.statuses.clone(),
+    };
+    let bundle = Bundle {
+        client: client.clone(),
+        excluded: Arc::clone(&settings.excluded_namespaces),
+        roots: authority.roots_pem(),
+        events: events.clone(),
+        written: metrics.bundles.clone(),
+    };
+    let telling = latest.clone();
+    let telling = move || herald::tell(telling.clone(), events.clone());
+    while_leading("status", &leadership, move || status.clone().write());
+    while_leading("bundle", &leadership, move || bundle.clone().keep());
+    while_leading("herald", &leadership, telling);
+    runtime::task::spawn("leader gauge", show(leadership, metrics.leader.clone()));
+
+    tokio::pin!(end);
+    let roots = tokio::select! {
+        roots = authority.ready() => roots,
+        () = &mut end => {
+            stop.send_replace(true);
+            let _ = timeout(ENDING, lease).await;
+            return Ok(());
+        }
+    };
+    let certificate = CertHandle::empty();
+    runtime::task::spawn(
+        "own certificate",
+        authority::keep_serving(
+            authority.clone(),
+            settings.identity.clone(),
+            settings.leaf_ttl,
+            certificate.clone(),
+            metrics.authority.clone(),
+        ),
+    );
+    certified.release();
+    let peers = Listener {
+        client: client.clone(),
+        namespace: settings.namespace.clone(),
+        service: NAME.to_owned(),
+        own: settings.pod_ip,
+        observed: observed.clone(),
+        roots: roots.clone(),
+        certificate: certificate.clone(),
+        identity: settings.identity.clone(),
+        peers: metrics.peers.clone(),
+    };
+    runtime::task::spawn("peers", peers.run());
+
+    let cluster = Arc::new(KubeCluster::new(client.clone(), latest.clone()));
+    let services = Services {
+        certifier: Certifier::new(
+            cluster,
+            authority.clone(),
+            &settings.trust_domain,
+            settings.leaf_ttl,
+            metrics.certify.clone(),
+        ),
+        streams: Streams {
+            latest,
+            observed: observed.clone(),
+            authority,
+            metrics: metrics.stream.clone(),
+            stop: stopping.clone(),
+            next: Arc::new(AtomicU64::new(1)),
+        },
+        replica: Answerer {
+            observed,
+            identity: settings.identity.clone(),
+            stop: stopping.clone(),
+        },
+    };
+    info!(addr = %settings.serve_addr(), "serving proxies");
+    let connections = metrics.connections.clone();
+    let served = serve::serve(
+        listener,
+        &roots,
+        &certificate,
+        services,
+        connections,
+        stopping,
+    );
+    tokio::pin!(served);
+    tokio::select! {
+        failed = &mut served => return failed.context("gRPC server"),
+        () = &mut end => {}
+    }
+    info!("ending");
+    stop.send_replace(true);
+    let (streams, lease) = tokio::join!(timeout(ENDING, served), timeout(ENDING, lease));
+    if streams.is_err() || lease.is_err() {
+        warn!("ended before everybody had gone");
+    }
+    Ok(())
+}
+
+/// Starts what only the Lease holder does.
+fn while_leading<F>(
+    name: &'static str,
+    leadership: &Leadership,
+    work: impl FnMut() -> F + Send + 'static,
+) where
+    F: Future<Output = ()> + Send + 'static,
+{
+    runtime::task::spawn(name, leadership.clone().while_held(work));
+}
+
+async fn show(mut leadership: Leadership, gauge: Gauge) {
+    loop {
+        leadership.held().await;
+        gauge.set(1);
+        leadership.lost().await;
+        gauge.set(0);
+    }
+}
+
+fn defaults(settings: &Settings) -> Defaults {
+    Defaults {
+        trust_domain: settings.trust_domain.as_str().into(),
+        cluster_domain: settings.cluster_domain.as_str().into(),
+        access: settings.access_default,
+        mtls: settings.mtls_default,
+        access_pods_may_loosen: settings.access_pods_may_loosen,
+        mtls_pods_may_loosen: settings.mtls_pods_may_loosen,
+    }
+}
+
+fn page(request: &admin::Request, acks: &Acks) -> admin::Answer {
+    if request.uri().path() != "/acks" {
+        return admin::text(StatusCode::NOT_FOUND, "no such page\n");
+    }
+    if request.method() != Method::GET {
+        return admin::text(StatusCode::METHOD_NOT_ALLOWED, "GET\n");
+    }
+    match acks.json() {
+        Ok(body) => admin::json(StatusCode::OK, body),
+        Err(error) => admin::text(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
+    }
+}

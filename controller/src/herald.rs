@@ -1,0 +1,189 @@
+//! Turns what compiling found into Events. Only the Lease holder runs this.
+//!
+//! Problems with SMI objects stand in their conditions too; for Services and
+//! Pods the Event is all there is. Two facts are no problems of an object but
+//! surprises for its owner: a pod on its node's network that the mesh had to
+//! leave alone, and a workload that opened because its last TrafficTarget went.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use crds::labels;
+use policy::name::{Kind, ObjectRef};
+
+use crate::compiled::{Compiled, Latest};
+use crate::events::{About, Events, Note, Tone};
+use crate::model::PodId;
+use crate::problem::{Problem, Severity};
+use crate::status::api_version;
+use crate::world::World;
+
+/// Tells what is new in every model until the models end.
+pub async fn tell(mut latest: Latest, events: Events) {
+    let mut told = Told::default();
+    loop {
+        let compiled = latest.borrow_and_update().clone();
+        if let Some(compiled) = compiled {
+            told.news(&compiled)
+                .into_iter()
+                .for_each(|note| events.say(note));
+        }
+        if latest.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+#[derive(Debug, Default)]
+struct Told {
+    problems: BTreeSet<Problem>,
+    skipped: BTreeSet<PodId>,
+    /// Accounts (namespace, name) that a TrafficTarget of their namespace names.
+    protected: Option<BTreeSet<(Arc<str>, Arc<str>)>>,
+}
+
+impl Told {
+    fn news(&mut self, compiled: &Compiled) -> Vec<Note> {
+        let mut notes = Vec::new();
+        let problems: BTreeSet<Problem> = compiled.problems.list.iter().cloned().collect();
+        notes.extend(
+            problems
+                .difference(&self.problems)
+                .map(|problem| about_problem(compiled, problem)),
+        );
+        self.problems = problems;
+
+        let skipped: BTreeSet<PodId> = skipped(&compiled.world);
+        notes.extend(
+            skipped
+                .difference(&self.skipped)
+                .map(|pod| about_skipped(&compiled.world, pod)),
+        );
+        self.skipped = skipped;
+
+        let protected = protected(&compiled.world);
+        if let Some(before) = self.protected.replace(protected.clone()) {
+            for (namespace, account) in before.difference(&protected) {
+                notes.extend(about_opened(&compiled.world, namespace, account));
+            }
+        }
+        notes
+    }
+}
+
+fn about_problem(compiled: &Compiled, problem: &Problem) -> Note {
+    let object = &problem.object;
+    let uid = match object.kind {
+        Kind::Pod => {
+            let pod = PodId::new(&object.namespace, &object.name);
+            compiled
+                .world
+                .pods
+                .get(&pod)
+                .map(|facts| facts.uid.to_string())
+        }
+        _ => compiled
+            .problems
+            .verdicts
+            .get(object)
+            .map(|verdict| verdict.uid.to_string()),
+    };
+    let text = match problem.field.as_str() {
+        "" => problem.message.clone(),
+        field => format!("{field}: {}", problem.message),
+    };
+    Note {
+        about: about(object, uid),
+        tone: match problem.severity {
+            Severity::Failure => Tone::Warning,
+            Severity::Warning => Tone::Normal,
+        },
+        reason: problem.reason.as_str(),
+        action: "Compile",
+        text,
+    }
+}
+
+fn about(object: &ObjectRef, uid: Option<String>) -> About {
+    About {
+        api_version: api_version(object.kind),
+        kind: object.kind.as_str().to_owned(),
+        namespace: object.namespace.to_string(),
+        name: object.name.to_string(),
+        uid: uid.unwrap_or_default(),
+    }
+}
+
+/// Pods that asked for a proxy, or whose namespace did, and that cannot have one
+/// because they share their node's network.
+fn skipped(world: &World) -> BTreeSet<PodId> {
+    let pods = world
+        .pods
+        .iter()
+        .filter(|(_, facts)| facts.host_network && !facts.ended);
+    pods.filter(|(pod, facts)| {
+        let own = facts.labels.get(labels::INJECT);
+        let namespace = world
+            .namespace(&pod.namespace)
+            .and_then(|facts| facts.labels.get(labels::INJECT));
+        own.or(namespace)
+            .is_some_and(|value| &**value == labels::ENABLED)
+    })
+    .map(|(pod, _)| pod.clone())
+    .collect()
+}
+
+fn about_skipped(world: &World, pod: &PodId) -> Note {
+    let object = ObjectRef::new(Kind::Pod, pod.namespace.clone(), pod.name.clone());
+    let uid = world.pods.get(pod).map(|facts| facts.uid.to_string());
+    Note {
+        about: about(&object, uid),
+        tone: Tone::Warning,
+        reason: "HostNetworkSkipped",
+        action: "Inject",
+        text: "the pod uses its node's network (hostNetwork), so it got no proxy and is not part of the mesh".to_owned(),
+    }
+}
+
+fn protected(world: &World) -> BTreeSet<(Arc<str>, Arc<str>)> {
+    let targets = world.targets.iter();
+    targets
+        .filter_map(|(target, facts)| {
+            let destination = facts.destination.as_ref()?;
+            let own = destination.namespace.is_empty() || destination.namespace == target.namespace;
+            own.then(|| (target.namespace.clone(), destination.name.clone()))
+        })
+        .collect()
+}
+
+/// One Event per pod of an account whose last TrafficTarget went.
+fn about_opened(world: &World, namespace: &Arc<str>, account: &Arc<str>) -> Vec<Note> {
+    let pods = world.pods.iter().filter(|(pod, facts)| {
+        pod.namespace == *namespace
+            && facts.service_account == *account
+            && facts.proxy.is_some()
+            && !facts.ended
+    });
+    pods.take(MAX_OPENED)
+        .map(|(pod, facts)| Note {
+            about: about(
+                &ObjectRef::new(Kind::Pod, pod.namespace.clone(), pod.name.clone()),
+                Some(facts.uid.to_string()),
+            ),
+            tone: Tone::Warning,
+            reason: "NoTrafficTarget",
+            action: "Compile",
+            text: format!(
+                "no TrafficTarget names service account {account} any more: \
+                 in access mode auto every caller is served now"
+            ),
+        })
+        .collect()
+}
+
+/// Pods of one workload that get the same note; one would do.
+const MAX_OPENED: usize = 3;
+
+#[cfg(test)]
+#[path = "herald/tests.rs"]
+mod tests;

@@ -1,0 +1,91 @@
+use super::*;
+use crate::fixture::{self, Cluster};
+use crate::model::{Defaults, Model};
+use serde_json::{Value, json};
+
+fn compiled(cluster: &Cluster) -> Compiled {
+    let world = Arc::new(cluster.world());
+    let (model, problems) = Model::compile(&world, &Defaults::default());
+    Compiled::new(world, model, problems)
+}
+
+fn host_pod(name: &str, label: Option<&str>) -> Value {
+    let mut pod = fixture::plain_pod(name, "192.168.0.1", "web");
+    pod["spec"]["hostNetwork"] = json!(true);
+    if let Some(label) = label {
+        pod["metadata"]["labels"] = json!({"weft.dev/inject": label});
+    }
+    pod
+}
+
+fn meshed_namespace() -> Value {
+    json!({"apiVersion": "v1", "kind": "Namespace",
+        "metadata": {"name": "shop", "labels": {"weft.dev/inject": "enabled"}}})
+}
+
+#[test]
+fn pod_on_its_nodes_network_in_a_meshed_namespace_is_told_once() {
+    let cluster = Cluster::default()
+        .with(meshed_namespace())
+        .with(host_pod("agent", None));
+    let mut told = Told::default();
+    let notes = told.news(&compiled(&cluster));
+    assert_eq!(notes.len(), 1, "{notes:?}");
+    assert_eq!(
+        (notes[0].reason, notes[0].about.name.as_str()),
+        ("HostNetworkSkipped", "agent")
+    );
+    assert_eq!(notes[0].about.uid, "uid-agent");
+    assert!(told.news(&compiled(&cluster)).is_empty());
+}
+
+#[test]
+fn pod_on_its_nodes_network_that_does_not_want_the_mesh_is_not_told() {
+    let cluster = Cluster::default()
+        .with(meshed_namespace())
+        .with(host_pod("agent", Some("disabled")));
+    assert!(Told::default().news(&compiled(&cluster)).is_empty());
+}
+
+#[test]
+fn problem_of_an_object_is_told_with_its_field() {
+    let cluster = fixture::shop().with(fixture::split("canary", "api", &[("api", -1)]));
+    let notes = Told::default().news(&compiled(&cluster));
+    let note = notes
+        .iter()
+        .find(|note| note.about.kind == "TrafficSplit")
+        .unwrap();
+    assert_eq!(note.about.api_version, "split.smi-spec.io/v1alpha4");
+    assert_eq!(note.about.uid, "uid-canary");
+    assert!(
+        note.text.starts_with("spec.backends[0].weight: "),
+        "{}",
+        note.text
+    );
+}
+
+#[test]
+fn workload_whose_last_target_went_is_told_that_it_is_open() {
+    let guarded = fixture::shop().with(fixture::target("guard", "api", &["web"], json!([])));
+    let mut told = Told::default();
+    told.news(&compiled(&guarded));
+    let notes = told.news(&compiled(&fixture::shop()));
+    let pods: Vec<&str> = notes.iter().map(|note| note.about.name.as_str()).collect();
+    assert_eq!(pods, ["api-1", "api-2"]);
+    assert!(notes.iter().all(|note| note.reason == "NoTrafficTarget"));
+}
+
+#[test]
+fn workload_that_another_target_still_names_is_not_told() {
+    let one = fixture::shop().with(fixture::target("one", "api", &["web"], json!([])));
+    let two = one
+        .clone()
+        .with(fixture::target("two", "api", &["web"], json!([])));
+    let mut told = Told::default();
+    told.news(&compiled(&two));
+    assert!(
+        told.news(&compiled(&one))
+            .iter()
+            .all(|note| note.reason != "NoTrafficTarget")
+    );
+}

@@ -1,0 +1,387 @@
+//! One replica at a time writes: the holder of a Lease.
+//!
+//! The rules are client-go's. Whoever renewed last holds it; another replica
+//! takes it when it has watched the record stand still for the lease's whole
+//! duration by its own clock, so clocks of two machines are never compared.
+//! A holder that could not renew for [`RENEW_DEADLINE`] stops writing before
+//! anybody else may start.
+
+use std::time::Duration;
+
+use k8s_openapi::api::coordination::v1::{Lease as LeaseObject, LeaseSpec};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
+use k8s_openapi::jiff::Timestamp;
+use kube::api::{ObjectMeta, PostParams};
+use kube::{Api, Client};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tracing::{info, warn};
+
+/// How long a record that stands still keeps others away.
+pub const DURATION: Duration = Duration::from_secs(15);
+/// Time between two renewals.
+const RENEW_EVERY: Duration = Duration::from_secs(5);
+/// A holder without a successful renewal for this long stops writing: shorter
+/// than [`DURATION`], so that two never write at once.
+const RENEW_DEADLINE: Duration = Duration::from_secs(10);
+/// How often one that does not hold the lease looks at it.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
+/// Pause after a failed renewal.
+const RETRY_EVERY: Duration = Duration::from_secs(1);
+/// A call that takes longer than this has failed.
+const CALL_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Whether this replica holds the lease; changes are seen by waiting on it.
+#[derive(Clone, Debug)]
+pub struct Leadership(watch::Receiver<bool>);
+
+impl Leadership {
+    /// True while this replica may write.
+    pub fn is_held(&self) -> bool {
+        *self.0.borrow()
+    }
+
+    /// Resolves once this replica holds the lease. Never resolves when it
+    /// has stopped trying.
+    pub async fn held(&mut self) {
+        if self.0.wait_for(|held| *held).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+
+    /// Resolves once this replica does not hold the lease.
+    pub async fn lost(&mut self) {
+        // An error means that the candidate is gone, which is a loss too.
+        let _ = self.0.wait_for(|held| !*held).await;
+    }
+
+    /// Runs `work` whenever the lease is held and drops it when it is lost.
+    pub async fn while_held<F: Future<Output = ()>>(mut self, mut work: impl FnMut() -> F) {
+        loop {
+            self.held().await;
+            let mut watched = self.clone();
+            tokio::select! {
+                () = work() => return,
+                () = watched.lost() => {}
+            }
+        }
+    }
+
+    /// A leadership that is fixed; for tests of what depends on it.
+    #[cfg(test)]
+    pub(crate) fn fixed(held: bool) -> Self {
+        let (sender, receiver) = watch::channel(held);
+        std::mem::forget(sender);
+        Self(receiver)
+    }
+}
+
+/// A replica that wants the lease.
+pub struct Candidate {
+    api: Api<LeaseObject>,
+    name: String,
+    me: String,
+    held: watch::Sender<bool>,
+    seen: Option<Seen>,
+    renewed: Option<Instant>,
+}
+
+opaque_debug!(Candidate);
+
+/// The last record of another holder, and since when it has stood still.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Seen {
+    holder: String,
+    renewed: Option<Timestamp>,
+    transitions: i32,
+    since: Instant,
+}
+
+impl Candidate {
+    /// `me` must differ between replicas: the pod's name.
+    pub fn new(client: Client, namespace: &str, name: &str, me: &str) -> (Self, Leadership) {
+        let (held, leadership) = watch::channel(false);
+        let candidate = Self {
+            api: Api::namespaced(client, namespace),
+            name: name.to_owned(),
+            me: me.to_owned(),
+            held,
+            seen: None,
+            renewed: None,
+        };
+        (candidate, Leadership(leadership))
+    }
+
+    /// Tries for and keeps the lease until `stop` resolves, then releases it
+    /// so that the next holder need not wait.
+    pub async fn run(mut self, stop: impl Future<Output = ()>) {
+        tokio::pin!(stop);
+        loop {
+            let pause = self.step().await;
+            tokio::select! {
+                () = sleep(pause) => {}
+                () = &mut stop => break,
+            }
+        }
+        self.release().await;
+    }
+
+    /// One look at the record. Returns how long to wait before the next.
+    async fn step(&mut self) -> Duration {
+        let mut deadline = Instant::now() + CALL_TIMEOUT;
+        if let Some(renewed) = self.renewed {
+            deadline = deadline.min(renewed + RENEW_DEADLINE);
+        }
+        let outcome = timeout_at(deadline, self.claim()).await;
+        let now = Instant::now();
+        let mut pause = LOOK_EVERY;
+        match outcome {
+            Ok(Ok(true)) => {
+                self.renewed = Some(now);
+                pause = RENEW_EVERY;
+            }
+            Ok(Ok(false)) => self.renewed = None,
+            Ok(Err(error)) => warn!(lease = self.name, %error, "lease call failed"),
+            Err(_) => warn!(lease = self.name, "lease call timed out"),
+        }
+        match self.renewed {
+            Some(at) if now >= at + RENEW_DEADLINE => self.renewed = None,
+            // A failed renewal is tried again soon, and never sleeps past the deadline.
+            Some(at) if at != now => {
+                pause = RETRY_EVERY.min((at + RENEW_DEADLINE).saturating_duration_since(now));
+            }
+            _ => {}
+        }
+        let holds = self.renewed.is_some();
+        match (self.held.send_replace(holds), holds) {
+            (false, true) => info!(lease = self.name, "lease acquired"),
+            (true, false) => warn!(lease = self.name, "lease lost"),
+            _ => {}
+        }
+        pause
+    }
+
+    /// Reads the record and writes ours when that is allowed. True when this
+    /// replica holds the lease afterwards.
+    async fn claim(&mut self) -> Result<bool, kube::Error> {
+        let Some(mut lease) = self.api.get_opt(&self.name).await? else {
+            let lease = LeaseObject {
+                metadata: ObjectMeta {
+                    name: Some(self.name.clone()),
+                    ..ObjectMeta::default()
+                },
+                spec: Some(self.record(None)),
+            };
+            return won(self.api.create(&PostParams::default(), &lease).await);
+        };
+        let spec = lease.spec.clone().unwrap_or_default();
+        if !self.may_write(&spec, Instant::now()) {
+            return Ok(false);
+        }
+        lease.spec = Some(self.record(Some(&spec)));
+        // The resource version that was read makes the write fail when another
+        // candidate was quicker.
+        won(self
+            .api
+            .replace(&self.name, &PostParams::default(), &lease)
+            .await)
+    }
+
+    fn may_write(&mut self, spec: &LeaseSpec, now: Instant) -> bool {
+        let holder = spec.holder_identity.clone().unwrap_or_default();
+        if holder == self.me || holder.is_empty() {
+            self.seen = None;
+            return true;
+        }
+        let record = Seen {
+            holder,
+            renewed: spec.renew_time.as_ref().map(|time| time.0),
+            transitions: spec.lease_transitions.unwrap_or_default(),
+            since: now,
+        };
+        let since = match self.seen.take() {
+            Some(seen)
+                if (Seen {
+                    since: now,
+                    ..seen.clone()
+                }) == record =>
+            {
+                seen.since
+            }
+            _ => now,
+        };
+        self.seen = Some(Seen { since, ..record });
+        let duration = spec
+            .lease_duration_seconds
+            .and_then(|seconds| u64::try_from(seconds).ok())
+            .map_or(DURATION, Duration::from_secs);
+        now.duration_since(since) >= duration
+    }
+
+    fn record(&self, before: Option<&LeaseSpec>) -> LeaseSpec {
+        let now = MicroTime(Timestamp::now());
+        let keeps = before.is_some_and(|spec| spec.holder_identity.as_ref() == Some(&self.me));
+        let transitions = before
+            .and_then(|spec| spec.lease_transitions)
+            .unwrap_or_default();
+        LeaseSpec {
+            holder_identity: Some(self.me.clone()),
+            lease_duration_seconds: i32::try_from(DURATION.as_secs()).ok(),
+            acquire_time: match before {
+                Some(spec) if keeps => spec.acquire_time.clone(),
+                _ => Some(now.clone()),
+            },
+            renew_time: Some(now),
+            lease_transitions: Some(if keeps {
+                transitions
+            } else {
+                transitions.saturating_add(1)
+            }),
+            ..LeaseSpec::default()
+        }
+    }
+
+    async fn release(&mut self) {
+        let held = self.held.send_replace(false);
+        if !held {
+            return;
+        }
+        match timeout(Duration::from_secs(1), self.give_up()).await {
+            Ok(Ok(())) => info!(lease = self.name, "lease released"),
+            Ok(Err(error)) => warn!(lease = self.name, %error, "lease could not be released"),
+            Err(_) => warn!(lease = self.name, "lease could not be released in time"),
+        }
+    }
+
+    async fn give_up(&self) -> Result<(), kube::Error> {
+        let mut lease = self.api.get(&self.name).await?;
+        let Some(spec) = lease.spec.as_mut() else {
+            return Ok(());
+        };
+        if spec.holder_identity.as_ref() != Some(&self.me) {
+            return Ok(());
+        }
+        spec.holder_identity = None;
+        spec.lease_duration_seconds = Some(1);
+        self.api
+            .replace(&self.name, &PostParams::default(), &lease)
+            .await?;
+        Ok(())
+    }
+}
+
+/// A conflict means that somebody else was quicker: an answer, not a failure.
+fn won<T>(written: Result<T, kube::Error>) -> Result<bool, kube::Error> {
+    match written {
+        Ok(_) => Ok(true),
+        Err(kube::Error::Api(status)) if status.is_conflict() || status.is_already_exists() => {
+            Ok(false)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fake_api::FakeApi;
+    use serde_json::json;
+
+    const PATH: &str = "/apis/coordination.k8s.io/v1/namespaces/mesh/leases/one";
+
+    fn candidate(api: &FakeApi, me: &str) -> (Candidate, Leadership) {
+        Candidate::new(api.client(), "mesh", "one", me)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn first_candidate_holds_and_second_waits() {
+        let api = FakeApi::default();
+        let (mut a, a_leads) = candidate(&api, "a");
+        let (mut b, b_leads) = candidate(&api, "b");
+        a.step().await;
+        b.step().await;
+        assert!(a_leads.is_held());
+        assert!(!b_leads.is_held());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn record_that_stands_still_for_its_duration_is_taken_over() {
+        let api = FakeApi::default();
+        let (mut a, _a) = candidate(&api, "a");
+        let (mut b, b_leads) = candidate(&api, "b");
+        a.step().await;
+        b.step().await;
+        tokio::time::advance(DURATION - Duration::from_secs(1)).await;
+        b.step().await;
+        assert!(!b_leads.is_held(), "one second early");
+        tokio::time::advance(Duration::from_secs(1)).await;
+        b.step().await;
+        assert!(b_leads.is_held());
+        let record = api.read(PATH).unwrap();
+        assert_eq!(record["spec"]["holderIdentity"], json!("b"));
+        assert_eq!(record["spec"]["leaseTransitions"], json!(2));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn renewal_by_the_holder_restarts_the_wait() {
+        let api = FakeApi::default();
+        let (mut a, _a) = candidate(&api, "a");
+        let (mut b, b_leads) = candidate(&api, "b");
+        a.step().await;
+        b.step().await;
+        tokio::time::advance(Duration::from_secs(8)).await;
+        a.step().await;
+        b.step().await;
+        tokio::time::advance(Duration::from_secs(8)).await;
+        b.step().await;
+        assert!(!b_leads.is_held());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn holder_whose_record_was_taken_stops_writing() {
+        let api = FakeApi::default();
+        let (mut a, a_leads) = candidate(&api, "a");
+        a.step().await;
+        let mut record = api.read(PATH).unwrap();
+        record["spec"]["holderIdentity"] = json!("b");
+        api.put(PATH, record);
+        a.step().await;
+        assert!(!a_leads.is_held());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn release_lets_the_next_candidate_in_at_once() {
+        let api = FakeApi::default();
+        let (mut a, a_leads) = candidate(&api, "a");
+        let (mut b, b_leads) = candidate(&api, "b");
+        a.step().await;
+        b.step().await;
+        a.release().await;
+        assert!(!a_leads.is_held());
+        b.step().await;
+        assert!(b_leads.is_held());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn holder_that_cannot_renew_stops_before_anybody_else_may_start() {
+        let api = FakeApi::default();
+        let (mut a, a_leads) = candidate(&api, "a");
+        a.step().await;
+        a.api = Api::namespaced(unreachable(), "mesh");
+        let start = Instant::now();
+        while a_leads.is_held() && start.elapsed() < DURATION {
+            tokio::time::advance(Duration::from_secs(1)).await;
+            a.step().await;
+        }
+        assert!(start.elapsed() <= RENEW_DEADLINE, "{:?}", start.elapsed());
+    }
+
+    fn unreachable() -> Client {
+        Client::new(
+            tower::service_fn(|_request: http::Request<kube::client::Body>| async {
+                Err::<http::Response<kube::client::Body>, _>(std::io::Error::other("away"))
+            }),
+            "default",
+        )
+    }
+}

@@ -1,0 +1,260 @@
+//! `weft-controller leave`: runs before the chart is deleted.
+//!
+//! It marks every trust bundle as leaving, so that proxies that start without a
+//! controller relay instead of waiting for one, and then names the pods that
+//! still carry a proxy with the commands that restart them. It never fails:
+//! an uninstall must not hang on a mesh that is already half gone.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+
+use k8s_openapi::api::core::v1::{ConfigMap, Pod};
+use kube::api::{ListParams, Patch, PatchParams};
+use kube::{Api, Client};
+use serde_json::json;
+
+use crate::bundle::{LEAVING_KEY, NAME};
+
+/// Name of the proxy's container.
+const PROXY: &str = "weft-proxy";
+/// Pods read in one call.
+const PAGE: u32 = 500;
+
+/// Marks the bundles and returns what to tell the person who uninstalls.
+pub async fn leave(client: Client) -> String {
+    let mut report = String::new();
+    match mark(&client).await {
+        Ok(outcome) => {
+            let _ = writeln!(
+                report,
+                "{} trust bundles marked: new proxies no longer wait.",
+                outcome.marked
+            );
+            for failure in outcome.failed {
+                let _ = writeln!(report, "  not marked: {failure}");
+            }
+        }
+        Err(error) => {
+            let _ = writeln!(report, "The trust bundles could not be listed: {error}");
+        }
+    }
+    match carriers(&client).await {
+        Ok(carriers) => carriers.describe(&mut report),
+        Err(error) => {
+            let _ = writeln!(report, "The pods with a proxy could not be listed: {error}");
+        }
+    }
+    report
+}
+
+#[derive(Debug, Default)]
+struct Marked {
+    marked: usize,
+    failed: Vec<String>,
+}
+
+async fn mark(client: &Client) -> Result<Marked, kube::Error> {
+    let all: Api<ConfigMap> = Api::all(client.clone());
+    let params = ListParams::default().fields(&format!("metadata.name={NAME}"));
+    let patch = Patch::Merge(json!({"data": {LEAVING_KEY: "true"}}));
+    let mut outcome = Marked::default();
+    for map in all.list(&params).await? {
+        let namespace = map.metadata.namespace.unwrap_or_default();
+        let api: Api<ConfigMap> = Api::namespaced(client.clone(), &namespace);
+        match api.patch(NAME, &PatchParams::default(), &patch).await {
+            Ok(_) => outcome.marked += 1,
+            Err(error) => outcome.failed.push(format!("{namespace}: {error}")),
+        }
+    }
+    Ok(outcome)
+}
+
+/// Who still carries a proxy, by namespace.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Carriers {
+    pods: usize,
+    /// Namespace to `deployment/web` and the like.
+    restartable: BTreeMap<String, BTreeSet<String>>,
+    /// Namespace to pods that nobody makes anew on a restart.
+    alone: BTreeMap<String, BTreeSet<String>>,
+}
+
+async fn carriers(client: &Client) -> Result<Carriers, kube::Error> {
+    let api: Api<Pod> = Api::all(client.clone());
+    let mut carriers = Carriers::default();
+    let mut params = ListParams::default().limit(PAGE);
+    loop {
+        let page = api.list(&params).await?;
+        let next = page
+            .metadata
+            .continue_
+            .clone()
+            .filter(|token| !token.is_empty());
+        page.items.iter().for_each(|pod| carriers.add(pod));
+        match next {
+            Some(token) => params = params.continue_token(&token),
+            None => return Ok(carriers),
+        }
+    }
+}
+
+impl Carriers {
+    fn add(&mut self, pod: &Pod) {
+        let spec = pod.spec.as_ref();
+        let carries = spec
+            .and_then(|spec| spec.init_containers.as_ref())
+            .is_some_and(|containers| containers.iter().any(|container| container.name == PROXY));
+        let phase = pod
+            .status
+            .as_ref()
+            .and_then(|status| status.phase.as_deref());
+        if !carries || matches!(phase, Some("Succeeded" | "Failed")) {
+            return;
+        }
+        self.pods += 1;
+        let namespace = pod.metadata.namespace.clone().unwrap_or_default();
+        match owner(pod) {
+            Some(owner) => self.restartable.entry(namespace).or_default().insert(owner),
+            None => {
+                let name = pod.metadata.name.clone().unwrap_or_default();
+                self.alone.entry(namespace).or_default().insert(name)
+            }
+        };
+    }
+
+    fn describe(&self, report: &mut String) {
+        if self.pods == 0 {
+            report.push_str("No pod carries a proxy any more.\n");
+            return;
+        }
+        let _ = writeln!(
+            report,
+            "{} pods still carry a proxy. They go on working; this takes it out of them once the chart is gone:",
+            self.pods
+        );
+        for (namespace, owners) in &self.restartable {
+            let owners: Vec<&str> = owners.iter().map(String::as_str).collect();
+            let _ = writeln!(
+                report,
+                "  kubectl -n {namespace} rollout restart {}",
+                owners.join(" ")
+            );
+        }
+        for (namespace, pods) in &self.alone {
+            let pods: Vec<&str> = pods.iter().map(String::as_str).collect();
+            let _ = writeln!(
+                report,
+                "  in {namespace}, to be deleted or to finish: {}",
+                pods.join(" ")
+            );
+        }
+    }
+}
+
+/// What `kubectl rollout restart` calls the owner of a pod, if it can restart it.
+fn owner(pod: &Pod) -> Option<String> {
+    let owners = pod.metadata.owner_references.as_ref()?;
+    let owner = owners.iter().find(|owner| owner.controller == Some(true))?;
+    match owner.kind.as_str() {
+        "StatefulSet" => Some(format!("statefulset/{}", owner.name)),
+        "DaemonSet" => Some(format!("daemonset/{}", owner.name)),
+        "ReplicaSet" => {
+            // A Deployment names its ReplicaSets after itself and this hash.
+            let hash = pod.metadata.labels.as_ref()?.get("pod-template-hash")?;
+            let deployment = owner.name.strip_suffix(hash.as_str())?.strip_suffix('-')?;
+            Some(format!("deployment/{deployment}"))
+        }
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fake_api::FakeApi;
+    use serde_json::Value;
+
+    fn pod(name: &str, owner: Option<(&str, &str)>, proxy: bool) -> Value {
+        let containers = if proxy {
+            json!([{"name": PROXY}])
+        } else {
+            json!([])
+        };
+        let mut pod = json!({
+            "apiVersion": "v1", "kind": "Pod",
+            "metadata": {"name": name, "namespace": "shop", "labels": {"pod-template-hash": "7f9"}},
+            "spec": {"containers": [{"name": "app"}], "initContainers": containers},
+        });
+        if let Some((kind, owner)) = owner {
+            pod["metadata"]["ownerReferences"] = json!([{
+                "apiVersion": "apps/v1", "kind": kind, "name": owner, "uid": "1", "controller": true
+            }]);
+        }
+        pod
+    }
+
+    fn with_pods(pods: &[Value]) -> FakeApi {
+        let api = FakeApi::default();
+        for pod in pods {
+            let name = pod["metadata"]["name"].as_str().unwrap();
+            api.put(&format!("/api/v1/namespaces/shop/pods/{name}"), pod.clone());
+        }
+        api
+    }
+
+    #[tokio::test]
+    async fn every_bundle_is_marked() {
+        let api = FakeApi::default();
+        let path = |namespace: &str| format!("/api/v1/namespaces/{namespace}/configmaps/{NAME}");
+        for namespace in ["shop", "bank"] {
+            let map = json!({"apiVersion": "v1", "kind": "ConfigMap",
+                "metadata": {"name": NAME, "namespace": namespace}, "data": {"ca.crt": "pem"}});
+            api.put(&path(namespace), map);
+        }
+        let report = leave(api.client()).await;
+        assert!(report.starts_with("2 trust bundles marked"), "{report}");
+        for namespace in ["shop", "bank"] {
+            let data = &api.read(&path(namespace)).unwrap()["data"];
+            assert_eq!(data[LEAVING_KEY], json!("true"));
+            assert_eq!(data["ca.crt"], json!("pem"));
+        }
+    }
+
+    #[tokio::test]
+    async fn owners_are_named_in_one_command_per_namespace() {
+        let api = with_pods(&[
+            pod("web-7f9-a", Some(("ReplicaSet", "web-7f9")), true),
+            pod("web-7f9-b", Some(("ReplicaSet", "web-7f9")), true),
+            pod("db-0", Some(("StatefulSet", "db")), true),
+            pod("plain", None, false),
+        ]);
+        let report = leave(api.client()).await;
+        assert!(report.contains("3 pods still carry a proxy"), "{report}");
+        assert!(
+            report.contains("kubectl -n shop rollout restart deployment/web statefulset/db\n"),
+            "{report}"
+        );
+    }
+
+    #[tokio::test]
+    async fn pods_without_an_owner_that_restarts_are_named() {
+        let api = with_pods(&[
+            pod("bare", None, true),
+            pod("task-x", Some(("Job", "task")), true),
+        ]);
+        let report = leave(api.client()).await;
+        assert!(
+            report.contains("in shop, to be deleted or to finish: bare task-x"),
+            "{report}"
+        );
+    }
+
+    #[tokio::test]
+    async fn no_proxy_left_is_said() {
+        let report = leave(with_pods(&[]).client()).await;
+        assert!(
+            report.contains("No pod carries a proxy any more"),
+            "{report}"
+        );
+    }
+}

@@ -1,0 +1,40 @@
+//! The control plane: understands the cluster, compiles it into what proxies need,
+//! and tells them.
+//!
+//! `watch` follows the API server and hands on one immutable `world` after
+//! another; `compile` turns each into a `model`, purely; the rest serves that to
+//! proxies, collects what they acknowledge, and writes back what became of it.
+
+#[macro_use]
+mod opaque;
+
+pub mod acks;
+pub mod authority;
+pub mod bundle;
+pub mod certify;
+pub mod compiled;
+pub mod control;
+pub mod events;
+pub mod herald;
+pub mod lease;
+pub mod leave;
+pub mod metrics;
+pub mod model;
+pub mod observed;
+pub mod problem;
+pub mod publish;
+pub mod replica;
+pub mod serve;
+pub mod settings;
+pub mod status;
+pub mod stream;
+pub mod translate;
+pub mod watch;
+pub mod world;
+
+mod compile;
+#[cfg(test)]
+mod fake_api;
+
+#[cfg(test)]
+mod fixture;

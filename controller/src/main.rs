@@ -1,0 +1,47 @@
+//! `weft-controller` runs a replica of the control plane; `weft-controller leave`
+//! prepares the mesh for being uninstalled.
+
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use runtime::env::Reader;
+use runtime::log::Format;
+use weft_controller::{control, leave, settings::Settings};
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> ExitCode {
+    let ended = match std::env::args().nth(1).as_deref() {
+        None | Some("run") => run().await,
+        Some("leave") => leave().await,
+        Some(other) => Err(anyhow::anyhow!("{other:?} is neither run nor leave")),
+    };
+    match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("weft-controller: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run() -> anyhow::Result<()> {
+    // First, so that a signal while starting is not lost.
+    let signal = runtime::shutdown::signal().context("signals")?;
+    let settings = Settings::read(Reader::from_env())?;
+    runtime::log::init(&settings.log, Format::Json)?;
+    let client = kube::Client::try_default().await.context("API server")?;
+    control::run(settings, client, async {
+        let name = signal.await;
+        tracing::info!(signal = name, "told to end");
+    })
+    .await
+}
+
+async fn leave() -> anyhow::Result<()> {
+    match kube::Client::try_default().await {
+        Ok(client) => print!("{}", leave::leave(client).await),
+        // An uninstall must not hang on this.
+        Err(error) => println!("The API server cannot be reached, nothing was marked: {error}"),
+    }
+    Ok(())
+}

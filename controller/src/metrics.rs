@@ -1,0 +1,254 @@
+//! What the controller counts. Labels are closed sets.
+
+use std::sync::atomic::AtomicU64;
+
+use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::Registry;
+
+/// Everything, handed to the parts that count.
+#[derive(Clone, Debug, Default)]
+pub struct Metrics {
+    /// Answers to Certify.
+    pub certify: CertifyMetrics,
+    /// Streams to proxies.
+    pub stream: StreamMetrics,
+    /// The authority.
+    pub authority: AuthorityMetrics,
+    /// Connections to the gRPC port.
+    pub connections: ConnectionMetrics,
+    /// Statuses written.
+    pub statuses: Counter,
+    /// Trust bundles written.
+    pub bundles: Counter,
+    /// Events that did not fit into the queue.
+    pub events_dropped: Counter,
+    /// 1 while this replica holds the lease.
+    pub leader: Gauge,
+    /// Other replicas that this one hears.
+    pub peers: Gauge,
+}
+
+/// Streams to proxies.
+#[derive(Clone, Debug)]
+pub struct StreamMetrics {
+    /// Open streams.
+    pub open: Gauge,
+    /// Batches sent.
+    pub batches: Counter,
+    /// Resources sent.
+    pub resources: Counter,
+    /// Resources that a proxy could not use.
+    pub nacks: Counter,
+    /// Destinations left out because a proxy asked for too many.
+    pub left_out: Counter,
+    /// From sending a batch to its answer, seconds.
+    pub answer_seconds: Histogram,
+}
+
+impl Default for StreamMetrics {
+    fn default() -> Self {
+        let buckets = [0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 30.0];
+        Self {
+            open: Gauge::default(),
+            batches: Counter::default(),
+            resources: Counter::default(),
+            nacks: Counter::default(),
+            left_out: Counter::default(),
+            answer_seconds: Histogram::new(buckets),
+        }
+    }
+}
+
+/// The authority's remaining life, seconds; negative once it has ended.
+#[derive(Clone, Debug, Default)]
+pub struct AuthorityMetrics {
+    /// Of the root that ends first.
+    pub root_seconds: Gauge,
+    /// Of the issuer; 0 while none can be used.
+    pub issuer_seconds: Gauge,
+    /// Of this replica's own certificate.
+    pub serving_seconds: Gauge,
+}
+
+/// Connections to the gRPC port.
+#[derive(Clone, Debug, Default)]
+pub struct ConnectionMetrics {
+    /// Open connections, with those in their handshake.
+    pub open: Gauge,
+    /// Handshakes that failed or took too long.
+    pub handshakes_failed: Counter,
+    /// Connections that were turned away because too many were open.
+    pub turned_away: Counter,
+}
+
+/// Answers to Certify by outcome.
+#[derive(Clone, Debug, Default)]
+pub struct CertifyMetrics {
+    answers: Family<OutcomeLabel, Counter<u64, AtomicU64>>,
+}
+
+/// How a request for a certificate ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Outcome {
+    /// A certificate was issued.
+    Issued,
+    /// See [`crate::certify::Refusal`] for these.
+    BadRequest,
+    /// The API server does not accept the token.
+    NotAuthenticated,
+    /// The token is for another audience.
+    WrongAudience,
+    /// The token is no service account's.
+    NotAServiceAccount,
+    /// The token is not bound to a pod.
+    NotBound,
+    /// The pod is gone.
+    PodGone,
+    /// Too many at once.
+    Overloaded,
+    /// The API server could not be asked.
+    Unavailable,
+    /// There is no usable issuer.
+    CannotSign,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OutcomeLabel {
+    outcome: Outcome,
+}
+
+impl Outcome {
+    /// The label's value.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Issued => "issued",
+            Self::BadRequest => "bad-request",
+            Self::NotAuthenticated => "not-authenticated",
+            Self::WrongAudience => "wrong-audience",
+            Self::NotAServiceAccount => "not-a-service-account",
+            Self::NotBound => "not-bound",
+            Self::PodGone => "pod-gone",
+            Self::Overloaded => "overloaded",
+            Self::Unavailable => "unavailable",
+            Self::CannotSign => "cannot-sign",
+        }
+    }
+}
+
+impl EncodeLabelValue for Outcome {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), std::fmt::Error> {
+        EncodeLabelValue::encode(&self.as_str(), encoder)
+    }
+}
+
+impl CertifyMetrics {
+    /// Counts one answer.
+    pub fn count(&self, outcome: Outcome) {
+        self.answers.get_or_create(&OutcomeLabel { outcome }).inc();
+    }
+
+    /// Answers with this outcome so far.
+    pub fn answers(&self, outcome: Outcome) -> u64 {
+        self.answers.get_or_create(&OutcomeLabel { outcome }).get()
+    }
+}
+
+impl Metrics {
+    /// Puts everything under `weft_controller_`.
+    pub fn register(registry: &mut Registry) -> Self {
+        let metrics = Self::default();
+        let registry = registry.sub_registry_with_prefix("weft_controller");
+        let m = &metrics;
+        registry.register(
+            "certify_answers",
+            "Requests for a certificate by outcome",
+            m.certify.answers.clone(),
+        );
+        registry.register("streams", "Open streams to proxies", m.stream.open.clone());
+        registry.register(
+            "batches",
+            "Batches sent to proxies",
+            m.stream.batches.clone(),
+        );
+        registry.register(
+            "resources",
+            "Resources sent to proxies",
+            m.stream.resources.clone(),
+        );
+        registry.register(
+            "nacks",
+            "Resources that a proxy could not use",
+            m.stream.nacks.clone(),
+        );
+        registry.register(
+            "destinations_left_out",
+            "Destinations that exceeded the bound of one proxy",
+            m.stream.left_out.clone(),
+        );
+        registry.register(
+            "answer_seconds",
+            "Time from sending a batch to its answer",
+            m.stream.answer_seconds.clone(),
+        );
+        registry.register(
+            "root_remaining_seconds",
+            "Remaining life of the root",
+            m.authority.root_seconds.clone(),
+        );
+        registry.register(
+            "issuer_remaining_seconds",
+            "Remaining life of the issuer, 0 while none can be used",
+            m.authority.issuer_seconds.clone(),
+        );
+        registry.register(
+            "serving_remaining_seconds",
+            "Remaining life of this replica's own certificate",
+            m.authority.serving_seconds.clone(),
+        );
+        registry.register(
+            "connections",
+            "Open connections to the gRPC port",
+            m.connections.open.clone(),
+        );
+        registry.register(
+            "handshakes_failed",
+            "TLS handshakes that failed or took too long",
+            m.connections.handshakes_failed.clone(),
+        );
+        registry.register(
+            "connections_turned_away",
+            "Connections turned away because too many were open",
+            m.connections.turned_away.clone(),
+        );
+        registry.register(
+            "statuses_written",
+            "Object statuses written",
+            m.statuses.clone(),
+        );
+        registry.register(
+            "bundles_written",
+            "Trust bundles written",
+            m.bundles.clone(),
+        );
+        registry.register(
+            "events_dropped",
+            "Events that did not fit into the queue",
+            m.events_dropped.clone(),
+        );
+        registry.register(
+            "lease_held",
+            "1 while this replica holds the lease",
+            m.leader.clone(),
+        );
+        registry.register(
+            "peers",
+            "Other replicas that this one hears",
+            m.peers.clone(),
+        );
+        metrics
+    }
+}

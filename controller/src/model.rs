@@ -1,0 +1,246 @@
+//! What the cluster means for the proxies: every resource that any of them may ask
+//! for, and what each of them needs.
+//!
+//! A Model is made from a World in one go (`compile`) and never changes. Resources
+//! are encoded when first asked for and then shared, so the cost of a Model grows
+//! with what proxies use and not with what the cluster holds.
+//!
+//! Invariant: the same World gives the same bytes, whatever happened before.
+
+mod destination;
+mod published;
+mod resolve;
+mod urgency;
+mod workload;
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    net::IpAddr,
+    sync::{Arc, OnceLock},
+};
+
+use policy::{
+    mode::{AccessMode, MtlsMode},
+    name::ObjectRef,
+    protocol::Protocol,
+};
+use wire::v1;
+
+pub use self::{published::Published, urgency::must_not_wait};
+use crate::{
+    problem::Problems,
+    world::{ObjectKey, PodFacts, ServiceFacts, World},
+};
+
+/// Namespace and name of a pod.
+pub type PodId = ObjectKey;
+
+/// What the chart says where nothing closer does.
+#[derive(Clone, Debug)]
+pub struct Defaults {
+    /// Trust domain of every identity.
+    pub trust_domain: Arc<str>,
+    /// DNS domain of the cluster, without dots at its ends.
+    pub cluster_domain: Arc<str>,
+    /// `access.default`.
+    pub access: AccessMode,
+    /// `mtls.default`.
+    pub mtls: MtlsMode,
+    /// `access.podsMayLoosen`.
+    pub access_pods_may_loosen: bool,
+    /// `mtls.podsMayLoosen`.
+    pub mtls_pods_may_loosen: bool,
+}
+
+impl Default for Defaults {
+    /// What the chart says when its values are left alone.
+    fn default() -> Self {
+        Self {
+            trust_domain: "cluster.local".into(),
+            cluster_domain: "cluster.local".into(),
+            access: AccessMode::Auto,
+            mtls: MtlsMode::Permissive,
+            access_pods_may_loosen: false,
+            mtls_pods_may_loosen: false,
+        }
+    }
+}
+
+/// The facts about a pod that serving it needs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PodRecord {
+    /// Unique id, as the pod's certificate carries it.
+    pub uid: Arc<str>,
+    /// Service account.
+    pub service_account: Arc<str>,
+    /// Node, for Services with local traffic policy.
+    pub node: Arc<str>,
+    /// Whether it carries a proxy.
+    pub meshed: bool,
+    /// Whether its proxy runs now.
+    pub proxy_running: bool,
+}
+
+/// See the module header. Cloning costs one reference.
+#[derive(Clone, Debug)]
+pub struct Model {
+    pub(crate) index: Arc<Index>,
+}
+
+impl Model {
+    /// Compiles a World. Never fails: what is wrong is said in the Problems, and
+    /// everything else is in force.
+    pub fn compile(world: &World, defaults: &Defaults) -> (Self, Problems) {
+        let (index, problems) = crate::compile::compile(world, defaults);
+        (
+            Self {
+                index: Arc::new(index),
+            },
+            problems,
+        )
+    }
+
+    /// What is known about a pod; `None` if there is no such pod.
+    pub fn pod(&self, pod: &PodId) -> Option<PodRecord> {
+        let facts = self.index.world.pods.get(pod)?;
+        Some(PodRecord {
+            uid: facts.uid.clone(),
+            service_account: facts.service_account.clone(),
+            node: facts.node.clone(),
+            meshed: facts.proxy.is_some(),
+            proxy_running: facts.proxy.as_ref().is_some_and(|proxy| proxy.running),
+        })
+    }
+
+    /// The pods that carry a proxy.
+    pub fn meshed_pods(&self) -> impl Iterator<Item = &PodId> {
+        let pods = self.index.world.pods.iter();
+        pods.filter(|(_, facts)| facts.proxy.is_some() && !facts.ended)
+            .map(|(id, _)| id)
+    }
+}
+
+/// Everything that compiling worked out.
+#[derive(Debug)]
+pub(crate) struct Index {
+    pub(crate) world: World,
+    pub(crate) defaults: Defaults,
+    /// Pods by address, without those that share their node's.
+    pub(crate) pods_by_ip: HashMap<IpAddr, ObjectKey>,
+    /// Services by cluster address.
+    pub(crate) services_by_ip: HashMap<IpAddr, ObjectKey>,
+    /// Services by external or load balancer address and port.
+    pub(crate) services_by_outer: HashMap<(IpAddr, u16), ObjectKey>,
+    pub(crate) services: BTreeMap<ObjectKey, ServiceEntry>,
+    pub(crate) pods: BTreeMap<ObjectKey, PodEntry>,
+    /// TrafficTargets by the account that they protect (namespace, account).
+    pub(crate) targets: BTreeMap<ObjectKey, Vec<Target>>,
+}
+
+/// A Service and what its ports lead to.
+#[derive(Debug)]
+pub(crate) struct ServiceEntry {
+    pub(crate) facts: Arc<ServiceFacts>,
+    pub(crate) ports: BTreeMap<u16, PortEntry>,
+    /// In order of precedence.
+    pub(crate) splits: Vec<Split>,
+}
+
+/// One port of a Service.
+#[derive(Debug)]
+pub(crate) struct PortEntry {
+    pub(crate) protocol: Protocol,
+    pub(crate) candidates: Vec<Candidate>,
+    pub(crate) service: OnceLock<Arc<Published>>,
+    /// By node for a Service with local traffic policy; else only under "".
+    pub(crate) endpoints: OnceLock<BTreeMap<Arc<str>, Arc<Published>>>,
+    /// What a node without endpoints of a local Service gets.
+    pub(crate) nothing: OnceLock<Arc<Published>>,
+}
+
+/// An endpoint that may be published, depending on the others.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Candidate {
+    pub(crate) endpoint: v1::Endpoint,
+    pub(crate) node: Arc<str>,
+    pub(crate) ready: bool,
+    /// Not ready, but would answer while it terminates.
+    pub(crate) last_resort: bool,
+}
+
+/// What is known about a pod beyond its facts.
+#[derive(Debug, Default)]
+pub(crate) struct PodEntry {
+    /// Protocols that Services declare for its ports.
+    pub(crate) declared: BTreeMap<u16, Protocol>,
+    /// Headless Services that it serves: own port, Service, Service port.
+    pub(crate) headless: Vec<(u16, ObjectKey, u16)>,
+    pub(crate) workload: OnceLock<Vec<Arc<Published>>>,
+}
+
+/// A TrafficSplit that is in force.
+#[derive(Clone, Debug)]
+pub(crate) struct Split {
+    pub(crate) origin: ObjectRef,
+    /// The split and the groups that it refers to.
+    pub(crate) origins: Vec<(ObjectRef, i64)>,
+    pub(crate) created: i64,
+    /// `None` applies to everything.
+    pub(crate) matches: Option<Vec<v1::HttpMatch>>,
+    /// Without repetition, in the order of the object.
+    pub(crate) backends: Vec<(ObjectKey, u32)>,
+}
+
+/// A TrafficTarget, as far as it concerns the pods of one account.
+#[derive(Debug)]
+pub(crate) struct Target {
+    pub(crate) origin: (ObjectRef, i64),
+    /// Whether it closes its destination in mode auto.
+    pub(crate) protects: bool,
+    /// What it allows; `None` if nothing.
+    pub(crate) rule: Option<TargetRule>,
+}
+
+/// What a TrafficTarget allows.
+#[derive(Debug)]
+pub(crate) struct TargetRule {
+    /// Complete, with ports as written.
+    pub(crate) rule: v1::Rule,
+    pub(crate) origins: Vec<(ObjectRef, i64)>,
+    /// Container ports that stand for written ports, by pod; pods that are not
+    /// listed take the ports as written.
+    pub(crate) mapped: BTreeMap<ObjectKey, Vec<u32>>,
+    pub(crate) published: OnceLock<Arc<Published>>,
+}
+
+impl Index {
+    /// SPIFFE id of a pod.
+    pub(crate) fn identity(&self, pod: &ObjectKey, facts: &PodFacts) -> String {
+        identity(&self.defaults, pod, facts)
+    }
+}
+
+/// SPIFFE id of a pod.
+pub(crate) fn identity(defaults: &Defaults, pod: &ObjectKey, facts: &PodFacts) -> String {
+    let account = &facts.service_account;
+    format!(
+        "spiffe://{}/ns/{}/sa/{account}",
+        defaults.trust_domain, pod.namespace
+    )
+}
+
+/// The identity to expect at a port of a pod: empty when it speaks plaintext there.
+pub(crate) fn identity_at(
+    defaults: &Defaults,
+    pod: &ObjectKey,
+    facts: &PodFacts,
+    port: u16,
+) -> String {
+    match &facts.proxy {
+        Some(proxy) if !proxy.skips(port) => identity(defaults, pod, facts),
+        _ => String::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,35 @@
+//! A resource with what it was made from.
+
+use policy::name::ObjectRef;
+use wire::v1;
+
+/// A resource, stamped with its version, and the objects that it was made from.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Published {
+    /// Name, version and content.
+    pub resource: v1::Resource,
+    /// Objects with the generation that is in force here, sorted. A proxy that has
+    /// acknowledged this resource has this part of them.
+    pub origins: Vec<(ObjectRef, i64)>,
+}
+
+impl Published {
+    /// Stamps a resource.
+    pub(crate) fn new(
+        name: String,
+        content: v1::resource::Content,
+        mut origins: Vec<(ObjectRef, i64)>,
+    ) -> Self {
+        origins.sort();
+        origins.dedup();
+        let resource = v1::Resource {
+            name,
+            version: String::new(),
+            content: Some(content),
+        };
+        Self {
+            resource: wire::version::stamp(resource),
+            origins,
+        }
+    }
+}

@@ -1,0 +1,175 @@
+//! What the environment tells the controller.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use policy::mode::{AccessMode, MtlsMode};
+use policy::name::SpiffeId;
+use runtime::env::{BadEnv, Reader};
+
+/// Port of the gRPC server.
+pub const SERVE_PORT: u16 = 8443;
+/// Port of `/live`, `/ready`, `/metrics` and `/acks`.
+pub const ADMIN_PORT: u16 = 8080;
+/// Audience of the tokens that proxies show.
+pub const AUDIENCE: &str = "weft.dev";
+/// Shorter leaves would be renewed faster than a busy cluster signs.
+const SHORTEST_LEAF: Duration = Duration::from_secs(30);
+/// Longer leaves would outlive an issuer's overlap.
+const LONGEST_LEAF: Duration = Duration::from_secs(7 * 24 * 3600);
+
+/// Settings of one replica, fixed for its life.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Namespace of the control plane.
+    pub namespace: String,
+    /// This pod.
+    pub pod_name: String,
+    /// Its address, so that a replica does not connect to itself.
+    pub pod_ip: IpAddr,
+    /// Its service account.
+    pub service_account: String,
+    /// Trust domain of all identities.
+    pub trust_domain: String,
+    /// Domain under which Services have names.
+    pub cluster_domain: String,
+    /// Life of a proxy's certificate.
+    pub leaf_ttl: Duration,
+    /// Access mode where neither namespace nor pod says one.
+    pub access_default: AccessMode,
+    /// mTLS mode where neither namespace nor pod says one.
+    pub mtls_default: MtlsMode,
+    /// Whether a pod may loosen its namespace's access mode.
+    pub access_pods_may_loosen: bool,
+    /// Whether a pod may loosen its namespace's mTLS mode.
+    pub mtls_pods_may_loosen: bool,
+    /// Namespaces that the mesh leaves alone.
+    pub excluded_namespaces: Arc<BTreeSet<String>>,
+    /// Log filter.
+    pub log: String,
+    /// The controller's own identity.
+    pub identity: SpiffeId,
+}
+
+impl Settings {
+    /// Reads the environment.
+    ///
+    /// # Errors
+    /// Every variable that is missing or wrong.
+    pub fn read(mut env: Reader) -> Result<Self, BadEnv> {
+        let namespace: Option<String> = env.required("WEFT_NAMESPACE");
+        let pod_name = env.required("WEFT_POD_NAME");
+        let pod_ip = env.required("WEFT_POD_IP");
+        let service_account: String = env.or("WEFT_SERVICE_ACCOUNT", "weft-controller".to_owned());
+        let trust_domain: String = env.or("WEFT_TRUST_DOMAIN", "cluster.local".to_owned());
+        let leaf_ttl = env.duration("WEFT_LEAF_TTL", Duration::from_secs(24 * 3600));
+        if !(SHORTEST_LEAF..=LONGEST_LEAF).contains(&leaf_ttl) {
+            env.mistake("WEFT_LEAF_TTL", "must lie between 30s and 168h");
+        }
+        let identity = namespace.as_deref().map(|namespace| {
+            format!("spiffe://{trust_domain}/ns/{namespace}/sa/{service_account}")
+        });
+        let identity = match identity.as_deref().map(SpiffeId::try_from) {
+            Some(Err(error)) => {
+                env.mistake("WEFT_TRUST_DOMAIN", format!("makes no identity: {error}"));
+                None
+            }
+            Some(Ok(identity)) => Some(identity),
+            None => None,
+        };
+        let cluster_domain = env.or("WEFT_CLUSTER_DOMAIN", "cluster.local".to_owned());
+        let access_default = env.or("WEFT_ACCESS_DEFAULT", AccessMode::Auto);
+        let mtls_default = env.or("WEFT_MTLS_DEFAULT", MtlsMode::Permissive);
+        let access_pods_may_loosen = env.or("WEFT_ACCESS_PODS_MAY_LOOSEN", false);
+        let mtls_pods_may_loosen = env.or("WEFT_MTLS_PODS_MAY_LOOSEN", false);
+        let excluded: Vec<String> = env.list("WEFT_EXCLUDED_NAMESPACES");
+        let log = env.or("WEFT_LOG", "info".to_owned());
+        env.finish_with(|| {
+            Some(Self {
+                namespace: namespace?,
+                pod_name: pod_name?,
+                pod_ip: pod_ip?,
+                service_account,
+                trust_domain,
+                cluster_domain,
+                leaf_ttl,
+                access_default,
+                mtls_default,
+                access_pods_may_loosen,
+                mtls_pods_may_loosen,
+                excluded_namespaces: Arc::new(excluded.into_iter().collect()),
+                log,
+                identity: identity?,
+            })
+        })
+    }
+
+    /// Where gRPC is served: both families where the kernel has IPv6.
+    pub fn serve_addr(&self) -> SocketAddr {
+        self.unspecified(SERVE_PORT)
+    }
+
+    /// Where the admin port is served.
+    pub fn admin_addr(&self) -> SocketAddr {
+        self.unspecified(ADMIN_PORT)
+    }
+
+    /// An IPv4 pod may have a kernel without IPv6, so the family of its own
+    /// address decides; `::` serves both families in a dual-stack pod.
+    fn unspecified(&self, port: u16) -> SocketAddr {
+        match self.pod_ip {
+            IpAddr::V4(_) => SocketAddr::from(([0, 0, 0, 0], port)),
+            IpAddr::V6(_) => SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LEAST: [(&str, &str); 3] = [
+        ("WEFT_NAMESPACE", "weft-system"),
+        ("WEFT_POD_NAME", "weft-controller-0"),
+        ("WEFT_POD_IP", "10.0.0.9"),
+    ];
+
+    fn read(more: &[(&str, &str)]) -> Result<Settings, BadEnv> {
+        Settings::read(Reader::from_map(LEAST.iter().chain(more).copied()))
+    }
+
+    #[test]
+    fn least_environment_gives_the_documented_defaults() {
+        let settings = read(&[]).unwrap();
+        assert_eq!(settings.access_default, AccessMode::Auto);
+        assert_eq!(settings.mtls_default, MtlsMode::Permissive);
+        assert_eq!(settings.leaf_ttl, Duration::from_secs(86_400));
+        assert_eq!(
+            settings.identity.as_str(),
+            "spiffe://cluster.local/ns/weft-system/sa/weft-controller"
+        );
+        assert_eq!(settings.serve_addr().to_string(), "0.0.0.0:8443");
+    }
+
+    #[test]
+    fn every_mistake_is_named() {
+        let error = read(&[
+            ("WEFT_LEAF_TTL", "1s"),
+            ("WEFT_ACCESS_DEFAULT", "maybe"),
+            ("WEFT_TRUST_DOMAIN", "not a domain"),
+        ])
+        .unwrap_err()
+        .to_string();
+        for variable in ["WEFT_LEAF_TTL", "WEFT_ACCESS_DEFAULT", "WEFT_TRUST_DOMAIN"] {
+            assert!(error.contains(variable), "{error}");
+        }
+    }
+
+    #[test]
+    fn excluded_namespaces_are_a_list() {
+        let settings = read(&[("WEFT_EXCLUDED_NAMESPACES", "kube-system, kube-public")]).unwrap();
+        assert!(settings.excluded_namespaces.contains("kube-public"));
+    }
+}

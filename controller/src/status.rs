@@ -1,0 +1,325 @@
+//! Writes what an object's author should know into its status.
+//!
+//! `Accepted` and `ResolvedRefs` come from compiling. `Programmed` counts the
+//! proxies that need the object and have acknowledged its generation. A changed
+//! status, reason or generation is written at once; counts that only tick are
+//! written at most every [`COUNT_EVERY`] per object, because each write wakes
+//! every watcher of the kind.
+//!
+//! Only the Lease holder runs this.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crds::smi::{HTTPRouteGroup, TCPRoute, TrafficSplit, TrafficTarget};
+use futures::future::join_all;
+use k8s_openapi::jiff::Timestamp;
+use kube::api::{ListParams, Patch, PatchParams};
+use kube::core::{ApiResource, DynamicObject};
+use kube::{Api, Client};
+use policy::name::{Kind, ObjectRef};
+use prometheus_client::metrics::counter::Counter;
+use serde_json::{Value, json};
+use tokio::time::{Instant, sleep, sleep_until};
+use tracing::{debug, warn};
+
+use crate::compiled::Latest;
+use crate::observed::{Observed, Tally};
+use crate::problem::{Condition, Verdict};
+
+/// Time between two writes of an object whose counts only tick.
+pub const COUNT_EVERY: Duration = Duration::from_secs(5);
+/// Changes that come within this time are written together; the streams take
+/// about as long to see a new model.
+const SETTLE: Duration = Duration::from_millis(100);
+/// Pause before a failed write is tried again.
+const RETRY: Duration = Duration::from_secs(2);
+/// Writes under way at one time.
+const PARALLEL: usize = 8;
+/// The kinds that have a status.
+const KINDS: [Kind; 4] = [
+    Kind::TrafficSplit,
+    Kind::TrafficTarget,
+    Kind::HttpRouteGroup,
+    Kind::TcpRoute,
+];
+
+/// Writes the statuses.
+#[derive(Clone)]
+pub struct StatusWriter {
+    /// API server.
+    pub client: Client,
+    /// What compiling found.
+    pub latest: Latest,
+    /// What proxies acknowledged.
+    pub observed: Observed,
+    /// Statuses written.
+    pub written: Counter,
+}
+
+opaque_debug!(StatusWriter);
+
+/// A status as it should stand in the API server, without times.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Status {
+    uid: String,
+    generation: i64,
+    summary: String,
+    conditions: [(&'static str, Condition); 3],
+}
+
+/// A status as it stands there.
+#[derive(Clone, Debug)]
+struct Written {
+    /// None: it was read, not written by this process.
+    status: Option<Status>,
+    /// When each condition last changed, RFC 3339, and its status then.
+    since: BTreeMap<String, (String, String)>,
+    uid: String,
+    at: Instant,
+}
+
+/// What to do about a status that differs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum When {
+    Never,
+    Now,
+    At(Instant),
+}
+
+impl StatusWriter {
+    /// Writes until dropped or until the model ends.
+    pub async fn write(mut self) {
+        let mut acks = self.observed.changes();
+        let mut written = self.read_all().await;
+        loop {
+            sleep(SETTLE).await;
+            let next = self.round(&mut written).await;
+            tokio::select! {
+                changed = self.latest.changed() => if changed.is_err() { return },
+                changed = acks.changed() => if changed.is_err() { return },
+                () = sleep_until(next.unwrap_or_else(Instant::now)), if next.is_some() => {}
+            }
+        }
+    }
+
+    /// What stands there already, so that times of change survive a new holder
+    /// of the lease.
+    async fn read_all(&self) -> BTreeMap<ObjectRef, Written> {
+        let mut written = BTreeMap::new();
+        for kind in KINDS {
+            let Some(resource) = resource(kind) else {
+                continue;
+            };
+            let api: Api<DynamicObject> = Api::all_with(self.client.clone(), &resource);
+            match api.list(&ListParams::default()).await {
+                Ok(list) => written.extend(list.into_iter().map(|object| read(kind, &object))),
+                // Times of change start anew; the statuses themselves are right.
+                Err(error) => warn!(kind = kind.as_str(), %error, "statuses could not be read"),
+            }
+        }
+        written
+    }
+
+    /// Writes what is due. Returns when the next write is due, if any.
+    async fn round(&mut self, written: &mut BTreeMap<ObjectRef, Written>) -> Option<Instant> {
+        let compiled = self.latest.borrow_and_update().clone()?;
+        let verdicts = &compiled.problems.verdicts;
+        written.retain(|object, _| verdicts.contains_key(object));
+        let now = Instant::now();
+        let mut next: Option<Instant> = None;
+        let mut due = Vec::new();
+        for (object, verdict) in verdicts {
+            let tally = self.observed.tally(object, verdict.generation);
+            let status = Status::of(verdict, &tally);
+            match when(written.get(object), &status, now) {
+                When::Never => {}
+                When::Now => due.push((object, status)),
+                When::At(at) => next = Some(next.map_or(at, |next| next.min(at))),
+            }
+        }
+        for batch in due.chunks(PARALLEL) {
+            let writes = batch
+                .iter()
+                .map(|(object, status)| self.put(object, status, written.get(object)));
+            let outcomes = join_all(writes).await;
+            for ((object, _), outcome) in batch.iter().zip(outcomes) {
+                match outcome {
+                    Ok(new) => {
+                        self.written.inc();
+                        written.insert((*object).clone(), new);
+                    }
+                    Err(kube::Error::Api(status)) if status.is_not_found() => {
+                        debug!(%object, "object is gone");
+                    }
+                    Err(error) => {
+                        warn!(%object, %error, "status not written");
+                        let again = now + RETRY;
+                        next = Some(next.map_or(again, |next| next.min(again)));
+                    }
+                }
+            }
+        }
+        next
+    }
+
+    async fn put(
+        &self,
+        object: &ObjectRef,
+        status: &Status,
+        before: Option<&Written>,
+    ) -> Result<Written, kube::Error> {
+        let before = before.filter(|before| before.uid == status.uid);
+        let now = Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
+        let mut since = BTreeMap::new();
+        let mut conditions = Vec::new();
+        for (name, condition) in &status.conditions {
+            let word = word(condition);
+            let at = match before.and_then(|before| before.since.get(*name)) {
+                Some((held, at)) if held == word => at.clone(),
+                _ => now.clone(),
+            };
+            conditions.push(json!({
+                "type": name,
+                "status": word,
+                "reason": condition.reason,
+                "message": condition.message,
+                "observedGeneration": status.generation,
+                "lastTransitionTime": at,
+            }));
+            since.insert((*name).to_owned(), (word.to_owned(), at));
+        }
+        let patch = json!({"status": {"summary": status.summary, "conditions": conditions}});
+        if let Some(resource) = resource(object.kind) {
+            let api: Api<DynamicObject> =
+                Api::namespaced_with(self.client.clone(), &object.namespace, &resource);
+            api.patch_status(&object.name, &PatchParams::default(), &Patch::Merge(&patch))
+                .await?;
+        }
+        Ok(Written {
+            status: Some(status.clone()),
+            since,
+            uid: status.uid.clone(),
+            at: Instant::now(),
+        })
+    }
+}
+
+impl Status {
+    fn of(verdict: &Verdict, tally: &Tally) -> Self {
+        Self {
+            uid: verdict.uid.to_string(),
+            generation: verdict.generation,
+            summary: verdict.summary.clone(),
+            conditions: [
+                (crds::smi::ACCEPTED, verdict.accepted.clone()),
+                (crds::smi::RESOLVED_REFS, verdict.resolved_refs.clone()),
+                (
+                    crds::smi::PROGRAMMED,
+                    programmed(verdict.accepted.status, tally),
+                ),
+            ],
+        }
+    }
+
+    /// Equal but for the counts in messages.
+    fn differs_only_in_counts(&self, other: &Self) -> bool {
+        let mut counted = other.clone();
+        counted.conditions[2]
+            .1
+            .message
+            .clone_from(&self.conditions[2].1.message);
+        counted == *self && self != other
+    }
+}
+
+fn programmed(accepted: bool, tally: &Tally) -> Condition {
+    let Tally {
+        needed,
+        acknowledged,
+        nack,
+    } = tally;
+    let mut message = format!("{acknowledged} of {needed} proxies");
+    let (status, reason) = if let Some((pod, why)) = nack {
+        message = format!("{message}; {pod} could not use it: {why}");
+        (false, "Nacked")
+    } else if *needed == 0 {
+        (accepted, "NoProxies")
+    } else if acknowledged == needed {
+        (accepted, if accepted { "Programmed" } else { "Pending" })
+    } else {
+        (false, "Pending")
+    };
+    Condition {
+        status,
+        reason,
+        message,
+    }
+}
+
+fn when(before: Option<&Written>, status: &Status, now: Instant) -> When {
+    let Some(before) = before.filter(|before| before.uid == status.uid) else {
+        return When::Now;
+    };
+    match &before.status {
+        Some(held) if held == status => When::Never,
+        Some(held) if status.differs_only_in_counts(held) => {
+            let at = before.at + COUNT_EVERY;
+            if at <= now { When::Now } else { When::At(at) }
+        }
+        _ => When::Now,
+    }
+}
+
+fn word(condition: &Condition) -> &'static str {
+    if condition.status { "True" } else { "False" }
+}
+
+fn read(kind: Kind, object: &DynamicObject) -> (ObjectRef, Written) {
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let conditions = object.data["status"]["conditions"].as_array();
+    let since = conditions
+        .into_iter()
+        .flatten()
+        .map(|held| {
+            let entry = (text(&held["status"]), text(&held["lastTransitionTime"]));
+            (text(&held["type"]), entry)
+        })
+        .collect();
+    let meta = &object.metadata;
+    let name = ObjectRef {
+        kind,
+        namespace: meta.namespace.as_deref().unwrap_or_default().into(),
+        name: meta.name.as_deref().unwrap_or_default().into(),
+    };
+    let uid = meta.uid.clone().unwrap_or_default();
+    (
+        name,
+        Written {
+            status: None,
+            since,
+            uid,
+            at: Instant::now(),
+        },
+    )
+}
+
+/// How the API names a kind; none for kinds whose status is not ours.
+fn resource(kind: Kind) -> Option<ApiResource> {
+    Some(match kind {
+        Kind::TrafficSplit => ApiResource::erase::<TrafficSplit>(&()),
+        Kind::TrafficTarget => ApiResource::erase::<TrafficTarget>(&()),
+        Kind::HttpRouteGroup => ApiResource::erase::<HTTPRouteGroup>(&()),
+        Kind::TcpRoute => ApiResource::erase::<TCPRoute>(&()),
+        _ => return None,
+    })
+}
+
+/// `group/version` of a kind, as Events name it.
+pub(crate) fn api_version(kind: Kind) -> String {
+    resource(kind).map_or_else(|| "v1".to_owned(), |resource| resource.api_version)
+}
+
+#[cfg(test)]
+#[path = "status/tests.rs"]
+mod tests;

@@ -1,0 +1,212 @@
+use super::*;
+use std::sync::Arc;
+
+use crate::compiled::Compiled;
+use crate::fake_api::FakeApi;
+use crate::fixture;
+use crate::model::{Defaults, Model};
+use tokio::sync::watch;
+use wire::v1;
+
+const PATH: &str = "/apis/split.smi-spec.io/v1alpha4/namespaces/shop/trafficsplits/canary";
+
+fn canary() -> ObjectRef {
+    ObjectRef::new(Kind::TrafficSplit, "shop", "canary")
+}
+
+struct Bench {
+    api: FakeApi,
+    writer: StatusWriter,
+    written: BTreeMap<ObjectRef, Written>,
+    models: watch::Sender<Option<Arc<Compiled>>>,
+}
+
+fn compiled(backends: &[(&str, i64)], generation: i64) -> Arc<Compiled> {
+    let split = fixture::split("canary", "api", backends);
+    let split = fixture::set(split, "/metadata/generation", json!(generation));
+    let world = Arc::new(fixture::shop().with(split).world());
+    let (model, problems) = Model::compile(&world, &Defaults::default());
+    Arc::new(Compiled::new(world, model, problems))
+}
+
+impl Bench {
+    fn new(backends: &[(&str, i64)]) -> Self {
+        let api = FakeApi::default();
+        let split = fixture::split("canary", "api", backends);
+        api.put(PATH, split);
+        let (models, latest) = watch::channel(Some(compiled(backends, 1)));
+        let writer = StatusWriter {
+            client: api.client(),
+            latest,
+            observed: Observed::default(),
+            written: Counter::default(),
+        };
+        Self {
+            api,
+            writer,
+            written: BTreeMap::new(),
+            models,
+        }
+    }
+
+    async fn round(&mut self) -> Option<Instant> {
+        self.writer.round(&mut self.written).await
+    }
+
+    fn proxy(&self, pod: &str, generation: i64, acknowledged: bool, nack: &str) {
+        let object = v1::ObjectState {
+            object: Some(v1::ObjectRef::from(&canary())),
+            needed: generation,
+            acknowledged,
+            nack: nack.to_owned(),
+        };
+        self.writer.observed.note(
+            1,
+            v1::ProxyState {
+                namespace: "shop".to_owned(),
+                pod: pod.to_owned(),
+                objects: vec![object],
+                ..v1::ProxyState::default()
+            },
+        );
+    }
+
+    fn condition(&self, name: &str) -> Value {
+        let object = self.api.read(PATH).unwrap();
+        let conditions = object["status"]["conditions"].as_array().unwrap();
+        conditions
+            .iter()
+            .find(|condition| condition["type"] == name)
+            .unwrap()
+            .clone()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn status_says_what_the_object_is_and_how_far_it_is() {
+    let mut bench = Bench::new(&[("api", 1)]);
+    bench.proxy("client", 1, true, "");
+    bench.round().await;
+    for name in ["Accepted", "ResolvedRefs", "Programmed"] {
+        assert_eq!(bench.condition(name)["status"], json!("True"), "{name}");
+        assert_eq!(bench.condition(name)["observedGeneration"], json!(1));
+    }
+    assert_eq!(
+        bench.condition("Programmed")["message"],
+        json!("1 of 1 proxies")
+    );
+    assert!(bench.api.read(PATH).unwrap()["status"]["summary"].is_string());
+}
+
+#[tokio::test(start_paused = true)]
+async fn object_is_not_programmed_before_the_last_proxy_has_its_generation() {
+    let mut bench = Bench::new(&[("api", 1)]);
+    bench.proxy("one", 1, true, "");
+    bench.proxy("two", 1, false, "");
+    bench.round().await;
+    assert_eq!(bench.condition("Programmed")["status"], json!("False"));
+    assert_eq!(bench.condition("Programmed")["reason"], json!("Pending"));
+    assert_eq!(
+        bench.condition("Programmed")["message"],
+        json!("1 of 2 proxies")
+    );
+    bench.proxy("two", 1, true, "");
+    bench.round().await;
+    assert_eq!(bench.condition("Programmed")["status"], json!("True"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn nack_names_the_pod_and_its_reason() {
+    let mut bench = Bench::new(&[("api", 1)]);
+    bench.proxy("one", 1, false, "unknown split");
+    bench.round().await;
+    let programmed = bench.condition("Programmed");
+    assert_eq!(programmed["reason"], json!("Nacked"));
+    assert!(
+        programmed["message"]
+            .as_str()
+            .unwrap()
+            .contains("shop/one could not use it: unknown split")
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn wrong_field_stands_in_the_condition() {
+    let mut bench = Bench::new(&[("api", -1)]);
+    bench.round().await;
+    let accepted = bench.condition("Accepted");
+    assert_eq!(accepted["status"], json!("False"));
+    assert!(
+        accepted["message"]
+            .as_str()
+            .unwrap()
+            .contains("spec.backends[0].weight"),
+        "{accepted}"
+    );
+    assert_eq!(bench.condition("Programmed")["status"], json!("False"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_new_is_not_written() {
+    let mut bench = Bench::new(&[("api", 1)]);
+    bench.round().await;
+    assert_eq!(bench.round().await, None);
+    assert_eq!(bench.writer.written.get(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn counts_that_only_tick_wait_five_seconds_and_a_changed_status_does_not() {
+    let mut bench = Bench::new(&[("api", 1)]);
+    bench.proxy("one", 1, false, "");
+    bench.round().await;
+    bench.proxy("two", 1, false, "");
+    let next = bench.round().await.unwrap();
+    assert_eq!(
+        bench.condition("Programmed")["message"],
+        json!("0 of 1 proxies")
+    );
+    tokio::time::sleep_until(next).await;
+    bench.round().await;
+    assert_eq!(
+        bench.condition("Programmed")["message"],
+        json!("0 of 2 proxies")
+    );
+
+    bench.proxy("one", 1, true, "");
+    bench.proxy("two", 1, true, "");
+    bench.round().await;
+    assert_eq!(
+        bench.condition("Programmed")["status"],
+        json!("True"),
+        "at once"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn new_generation_is_written_at_once_and_keeps_the_time_of_what_did_not_change() {
+    let mut bench = Bench::new(&[("api", 1)]);
+    bench.api.put(PATH, {
+        let mut object = bench.api.read(PATH).unwrap();
+        object["status"]["conditions"] = json!([{
+            "type": "Accepted", "status": "True", "lastTransitionTime": "2026-01-01T00:00:00Z",
+        }]);
+        object
+    });
+    bench.written = bench.writer.read_all().await;
+    bench.round().await;
+    bench.models.send_replace(Some(compiled(&[("api", 2)], 2)));
+    bench.round().await;
+    let accepted = bench.condition("Accepted");
+    assert_eq!(accepted["observedGeneration"], json!(2));
+    assert_eq!(
+        accepted["lastTransitionTime"],
+        json!("2026-01-01T00:00:00Z")
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn object_that_went_away_is_no_failure_to_retry() {
+    let mut bench = Bench::new(&[("api", 1)]);
+    bench.api.remove(PATH);
+    assert_eq!(bench.round().await, None);
+}

@@ -1,0 +1,427 @@
+//! One proxy's stream, from its Hello to its end.
+//!
+//! Which pod it serves follows from the certificate alone: the pod whose uid is
+//! in it, if that pod runs as the service account in it. What is sent is decided
+//! in `publish`; this file moves messages and waits.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use identity::PeerIdentity;
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, sleep_until, timeout, timeout_at};
+use tokio_stream::StreamExt as _;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Status, Streaming};
+use tracing::{debug, info, warn};
+use wire::v1;
+use wire::v1::from_proxy::Message;
+
+use crate::authority::Authority;
+use crate::compiled::{Compiled, Latest};
+use crate::metrics::StreamMetrics;
+use crate::model::{PodId, Published};
+use crate::observed::{Observed, pod_key};
+use crate::publish::{ANSWER_TIMEOUT, Due, Session, Target};
+
+/// From the call to the Hello.
+const HELLO_TIMEOUT: Duration = Duration::from_secs(3);
+/// How long a pod that is not known yet is waited for: its certificate proves
+/// that it exists, so the watch will show it.
+const POD_TIMEOUT: Duration = Duration::from_secs(5);
+/// Life of a stream, so that proxies spread over replicas again.
+const LIFE: Duration = Duration::from_secs(30 * 60);
+/// Added to [`LIFE`] by chance, so that streams do not end together.
+const LIFE_JITTER: Duration = Duration::from_secs(30 * 60);
+/// Messages on their way to the proxy. Sessions leave at most three batches
+/// unanswered, so this never fills.
+const OUTBOX: usize = 4;
+
+/// What a stream sends.
+pub type ToProxies = ReceiverStream<Result<v1::ToProxy, Status>>;
+
+/// Opens streams.
+#[derive(Clone, Debug)]
+pub struct Streams {
+    /// Newest model.
+    pub latest: Latest,
+    /// Where acknowledgements go.
+    pub observed: Observed,
+    /// For the trust bundle.
+    pub authority: Authority,
+    /// Counters.
+    pub metrics: StreamMetrics,
+    /// Says true when the process ends.
+    pub stop: watch::Receiver<bool>,
+    /// Numbers streams.
+    pub next: Arc<AtomicU64>,
+}
+
+/// Why a stream ends without the proxy's doing.
+enum End {
+    /// In order; the proxy opens another.
+    Over,
+    Refused(Status),
+}
+
+impl Streams {
+    /// Starts to serve a proxy with this identity.
+    ///
+    /// # Errors
+    /// When it does not say Hello, or its pod is not known.
+    pub async fn open(
+        &self,
+        identity: PeerIdentity,
+        mut incoming: Streaming<v1::FromProxy>,
+    ) -> Result<ToProxies, Status> {
+        let pod = self.pod_of(&identity).await?;
+        let (outbox, sent) = mpsc::channel(OUTBOX);
+        let streams = self.clone();
+        runtime::task::spawn("stream", async move {
+            // The answer's head goes out before the Hello comes: a client may
+            // wait for one before it sends the other.
+            let end = match hello(&mut incoming).await {
+                Ok(hello) => {
+                    streams
+                        .converse(&pod, &identity, hello, incoming, &outbox)
+                        .await
+                }
+                Err(refusal) => End::Refused(refusal),
+            };
+            match end {
+                End::Over => debug!(%pod, "stream ended"),
+                End::Refused(status) => {
+                    info!(%pod, reason = status.message(), "stream ended");
+                    let _ = timeout(Duration::from_secs(1), outbox.send(Err(status))).await;
+                }
+            }
+        });
+        Ok(ReceiverStream::new(sent))
+    }
+
+    /// The pod that a certificate names, once the model shows it.
+    async fn pod_of(&self, identity: &PeerIdentity) -> Result<PodId, Status> {
+        let Some(uid) = identity.pod_uid() else {
+            return Err(Status::permission_denied("the certificate names no pod"));
+        };
+        let deadline = Instant::now() + POD_TIMEOUT;
+        let mut latest = self.latest.clone();
+        let found = timeout_at(
+            deadline,
+            latest.wait_for(|latest| {
+                latest
+                    .as_ref()
+                    .is_some_and(|compiled| compiled.pod_by_uid(uid).is_some())
+            }),
+        )
+        .await;
+        let compiled = match found {
+            Ok(Ok(latest)) => latest.clone(),
+            Ok(Err(_)) => return Err(Status::unavailable("the controller is ending")),
+            Err(_) => None,
+        };
+        let Some((compiled, pod)) = compiled.and_then(|compiled| {
+            let pod = compiled.pod_by_uid(uid)?.clone();
+            Some((compiled, pod))
+        }) else {
+            return Err(Status::not_found("the pod of the certificate is not known"));
+        };
+        if !runs_as(&compiled, &pod, identity) {
+            return Err(Status::permission_denied(
+                "the pod does not run as the certificate's identity",
+            ));
+        }
+        Ok(pod)
+    }
+
+    async fn converse(
+        &self,
+        pod: &PodId,
+        identity: &PeerIdentity,
+        hello: v1::Hello,
+        incoming: Streaming<v1::FromProxy>,
+        outbox: &mpsc::Sender<Result<v1::ToProxy, Status>>,
+    ) -> End {
+        let account = identity
+            .spiffe
+            .service_account()
+            .unwrap_or_default()
+            .to_owned();
+        let asked: BTreeSet<String> = hello.destinations.iter().cloned().collect();
+        let remembered = self.observed.remembered(&pod.namespace, &account);
+        let remembered: BTreeSet<String> = remembered
+            .into_iter()
+            .filter(|name| !asked.contains(name))
+            .collect();
+        debug!(%pod, version = hello.proxy_version, asked = asked.len(), remembered = remembered.len(), "hello");
+        let (session, left_out) = Session::new(hello, remembered.iter().cloned());
+        self.metrics.left_out.inc_by(left_out as u64);
+        let mut stream = Conversation {
+            number: self.next.fetch_add(1, Ordering::Relaxed),
+            shared: self,
+            pod,
+            account,
+            session,
+            target: Target::new(),
+            asks: asked,
+            remembered,
+            must_send: true,
+            urgent: true,
+            outbox,
+        };
+        self.metrics.open.inc();
+        let end = stream.run(incoming).await;
+        self.metrics.open.dec();
+        self.observed.ended(stream.number, &stream.key());
+        end
+    }
+}
+
+async fn hello(incoming: &mut Streaming<v1::FromProxy>) -> Result<v1::Hello, Status> {
+    match timeout(HELLO_TIMEOUT, incoming.message()).await {
+        Ok(Ok(Some(v1::FromProxy {
+            message: Some(Message::Hello(hello)),
+        }))) => Ok(hello),
+        Ok(Ok(_)) => Err(Status::invalid_argument("the first message must be Hello")),
+        Ok(Err(status)) => Err(status),
+        Err(_) => Err(Status::deadline_exceeded("no Hello in time")),
+    }
+}
+
+fn runs_as(compiled: &Compiled, pod: &PodId, identity: &PeerIdentity) -> bool {
+    let Some(record) = compiled.model.pod(pod) else {
+        return false;
+    };
+    identity.spiffe.namespace() == Some(&*pod.namespace)
+        && identity.spiffe.service_account() == Some(&*record.service_account)
+        && identity.pod_uid() == Some(&*record.uid)
+}
+
+struct Conversation<'a> {
+    number: u64,
+    shared: &'a Streams,
+    pod: &'a PodId,
+    account: String,
+    session: Session,
+    target: Target,
+    /// What this proxy asked for itself, which is what gets remembered.
+    asks: BTreeSet<String>,
+    /// What others asked for; those of no use are dropped after the first look.
+    remembered: BTreeSet<String>,
+    must_send: bool,
+    urgent: bool,
+    outbox: &'a mpsc::Sender<Result<v1::ToProxy, Status>>,
+}
+
+impl Conversation<'_> {
+    async fn run(&mut self, mut incoming: Streaming<v1::FromProxy>) -> End {
+        let mut latest = self.shared.latest.clone();
+        let mut roots = self.shared.authority.roots_pem();
+        let mut stop = self.shared.stop.clone();
+        let over = Instant::now() + LIFE + LIFE_JITTER.mul_f64(rand::random());
+        if let Err(end) = self.look(&mut latest) {
+            return end;
+        }
+        loop {
+            let wake = match self.send() {
+                Ok(wake) => wake.min(over),
+                Err(end) => return end,
+            };
+            tokio::select! {
+                message = incoming.next() => match message {
+                    Some(Ok(message)) => {
+                        if let Err(end) = self.take(message, &mut latest) {
+                            return end;
+                        }
+                    }
+                    Some(Err(status)) => {
+                        debug!(pod = %self.pod, %status, "stream broke");
+                        return End::Over;
+                    }
+                    None => return End::Over,
+                },
+                changed = latest.changed() => {
+                    if changed.is_err() {
+                        return End::Over;
+                    }
+                    if let Err(end) = self.look(&mut latest) {
+                        return end;
+                    }
+                }
+                changed = roots.changed() => {
+                    if changed.is_err() {
+                        return End::Over;
+                    }
+                    if let Err(end) = self.look(&mut latest) {
+                        return end;
+                    }
+                }
+                _ = stop.wait_for(|stop| *stop) => return End::Over,
+                () = sleep_until(wake) => {
+                    let now = Instant::now();
+                    if now >= over {
+                        return End::Over;
+                    }
+                    if self.session.is_stuck(now) {
+                        return End::Refused(Status::deadline_exceeded("a batch was not answered"));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Reads the newest model.
+    fn look(&mut self, latest: &mut Latest) -> Result<(), End> {
+        let compiled = latest.borrow_and_update().clone();
+        let gone = || End::Refused(Status::not_found("the pod is gone"));
+        let compiled = compiled.ok_or_else(gone)?;
+        let mut target = compiled
+            .model
+            .resolve(self.pod, self.session.destinations())
+            .ok_or_else(gone)?;
+        self.drop_useless(&mut target);
+        let bundle = bundle(&self.shared.authority);
+        target.insert(bundle.resource.name.clone(), Arc::new(bundle));
+        self.urgent |= self.session.is_urgent(&target);
+        self.target = target;
+        self.must_send = true;
+        self.note();
+        Ok(())
+    }
+
+    /// Remembered destinations that lead nowhere by now are not sent: pods'
+    /// addresses come and go, and nobody asked for these.
+    fn drop_useless(&mut self, target: &mut Target) {
+        let useless = |published: &Published| match &published.resource.content {
+            Some(v1::resource::Content::Destination(destination)) => matches!(
+                destination.target,
+                None | Some(
+                    v1::destination::Target::External(_) | v1::destination::Target::Refused(_)
+                )
+            ),
+            _ => false,
+        };
+        let remembered = std::mem::take(&mut self.remembered);
+        let useless: Vec<String> = remembered
+            .into_iter()
+            .filter(|name| target.get(name).is_none_or(|published| useless(published)))
+            .collect();
+        for name in &useless {
+            target.remove(name);
+        }
+        self.session.forget(&useless);
+    }
+
+    /// Sends what is due. Returns when to look again at the latest.
+    fn send(&mut self) -> Result<Instant, End> {
+        let now = Instant::now();
+        let patience = now + ANSWER_TIMEOUT;
+        if !self.must_send {
+            return Ok(patience);
+        }
+        match self.session.due(self.urgent, now) {
+            Due::Now => {}
+            Due::At(at) => return Ok(at),
+            Due::AfterAnswer => return Ok(patience),
+        }
+        self.must_send = false;
+        self.urgent = false;
+        let Some(batch) = self.session.next(&self.target, now) else {
+            return Ok(patience);
+        };
+        self.shared.metrics.batches.inc();
+        self.shared.metrics.resources.inc_by(batch.set.len() as u64);
+        let message = v1::ToProxy {
+            message: Some(v1::to_proxy::Message::Batch(batch)),
+        };
+        match self.outbox.try_send(Ok(message)) {
+            Ok(()) => Ok(patience),
+            // Closed: the proxy went away. Full cannot be, see OUTBOX.
+            Err(_) => Err(End::Over),
+        }
+    }
+
+    fn take(&mut self, message: v1::FromProxy, latest: &mut Latest) -> Result<(), End> {
+        match message.message {
+            Some(Message::Ack(ack)) => {
+                let answered = self.session.answer(ack, Instant::now());
+                if answered.unknown {
+                    return Err(End::Refused(Status::invalid_argument(
+                        "answer to a batch that was not sent",
+                    )));
+                }
+                if let Some(after) = answered.after {
+                    self.shared
+                        .metrics
+                        .answer_seconds
+                        .observe(after.as_secs_f64());
+                }
+                if answered.refused > 0 {
+                    self.shared.metrics.nacks.inc_by(answered.refused as u64);
+                    warn!(pod = %self.pod, resources = answered.refused, "proxy could not use resources");
+                }
+                self.note();
+                Ok(())
+            }
+            Some(Message::Subscribe(change)) => {
+                for name in &change.remove {
+                    self.asks.remove(name);
+                }
+                self.asks.extend(change.add.iter().cloned());
+                let left_out = self.session.subscribe(change);
+                if left_out > 0 {
+                    self.shared.metrics.left_out.inc_by(left_out as u64);
+                    warn!(pod = %self.pod, left_out, "proxy asks for too many destinations");
+                }
+                self.asks
+                    .retain(|name| self.session.destinations().contains(name));
+                self.urgent = true;
+                self.look(latest)
+            }
+            Some(Message::Hello(_)) => {
+                Err(End::Refused(Status::invalid_argument("a second Hello")))
+            }
+            // A newer proxy may say more than this controller knows.
+            None => Ok(()),
+        }
+    }
+
+    /// Tells what this proxy has.
+    fn note(&self) {
+        self.shared.observed.note(self.number, self.state());
+    }
+
+    fn state(&self) -> v1::ProxyState {
+        v1::ProxyState {
+            namespace: self.pod.namespace.to_string(),
+            pod: self.pod.name.to_string(),
+            objects: self.session.objects(&self.target),
+            destinations: self.asks.iter().cloned().collect(),
+            service_account: self.account.clone(),
+        }
+    }
+
+    fn key(&self) -> String {
+        pod_key(&v1::ProxyState {
+            namespace: self.pod.namespace.to_string(),
+            pod: self.pod.name.to_string(),
+            ..v1::ProxyState::default()
+        })
+    }
+}
+
+/// The trusted roots as a resource like any other.
+fn bundle(authority: &Authority) -> Published {
+    let roots = authority.roots_der();
+    let resource = v1::Resource {
+        name: wire::names::BUNDLE.to_owned(),
+        version: String::new(),
+        content: Some(v1::resource::Content::Bundle(v1::Bundle { roots })),
+    };
+    Published {
+        resource: wire::version::stamp(resource),
+        origins: Vec::new(),
+    }
+}

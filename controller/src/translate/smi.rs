@@ -1,0 +1,181 @@
+//! SMI objects. Never fails: what cannot be read becomes a fact that says so.
+
+use std::sync::Arc;
+
+use crds::smi::{
+    HTTPRouteGroup, RouteMatch, Subject, TCPRoute, TrafficSplit, TrafficTarget, parse_headers,
+};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::core::DynamicObject;
+use policy::http_match::HttpMatch;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use super::{created, text};
+use crate::world::{
+    BackendFacts, GroupFacts, Header, MatchFacts, Meta, RefFacts, RuleFacts, SplitFacts,
+    SubjectFacts, TargetFacts, TcpRouteFacts,
+};
+
+fn meta(meta: &ObjectMeta) -> Meta {
+    Meta {
+        generation: meta.generation.unwrap_or(0),
+        resource_version: text(meta.resource_version.as_deref()),
+        created: created(meta),
+        uid: text(meta.uid.as_deref()),
+        unreadable: None,
+    }
+}
+
+/// Reads the object, or says in the metadata why it cannot be read.
+fn read<K>(object: DynamicObject) -> (Meta, Option<K>)
+where
+    K: kube::Resource + DeserializeOwned,
+{
+    let mut meta = meta(&object.metadata);
+    match object.try_parse::<K>() {
+        Ok(read) => (meta, Some(read)),
+        Err(error) => {
+            meta.unreadable = Some(error.to_string().into());
+            (meta, None)
+        }
+    }
+}
+
+/// A TrafficTarget.
+pub fn target(object: DynamicObject) -> TargetFacts {
+    // Kept aside: a target that cannot be read still protects whom it names.
+    let named = object
+        .data
+        .pointer("/spec/destination")
+        .and_then(named_destination);
+    let (meta, read) = read::<TrafficTarget>(object);
+    let Some(TrafficTarget { spec, .. }) = read else {
+        return TargetFacts {
+            meta,
+            destination: named,
+            ..TargetFacts::default()
+        };
+    };
+    TargetFacts {
+        meta,
+        destination: (spec.destination != Subject::default()).then(|| subject(&spec.destination)),
+        sources: spec.sources.iter().map(subject).collect(),
+        rules: spec
+            .rules
+            .iter()
+            .map(|rule| RuleFacts {
+                kind: rule.kind.as_str().into(),
+                name: rule.name.as_str().into(),
+                matches: texts(rule.matches.as_deref()),
+            })
+            .collect(),
+    }
+}
+
+fn named_destination(destination: &Value) -> Option<SubjectFacts> {
+    let field = |name: &str| text(destination.get(name).and_then(Value::as_str));
+    let subject = SubjectFacts {
+        kind: field("kind"),
+        name: field("name"),
+        namespace: field("namespace"),
+        port: None,
+    };
+    (!subject.name.is_empty()).then_some(subject)
+}
+
+fn subject(subject: &Subject) -> SubjectFacts {
+    SubjectFacts {
+        kind: subject.kind.as_str().into(),
+        name: subject.name.as_str().into(),
+        namespace: text(subject.namespace.as_deref()),
+        port: subject.port,
+    }
+}
+
+/// A TrafficSplit.
+pub fn split(object: DynamicObject) -> SplitFacts {
+    let (meta, read) = read::<TrafficSplit>(object);
+    let spec = read.map(|split| split.spec).unwrap_or_default();
+    SplitFacts {
+        meta,
+        service: spec.service.as_str().into(),
+        backends: spec
+            .backends
+            .iter()
+            .map(|backend| BackendFacts {
+                service: backend.service.as_str().into(),
+                weight: backend.weight,
+            })
+            .collect(),
+        matches: spec
+            .matches
+            .iter()
+            .flatten()
+            .map(|reference| RefFacts {
+                group: text(reference.api_group.as_deref()),
+                kind: reference.kind.as_str().into(),
+                name: reference.name.as_str().into(),
+            })
+            .collect(),
+    }
+}
+
+/// An HTTPRouteGroup.
+pub fn group(object: DynamicObject) -> GroupFacts {
+    let (meta, read) = read::<HTTPRouteGroup>(object);
+    let spec = read.map(|group| group.spec).unwrap_or_default();
+    let matches = spec.matches.iter().map(route_match);
+    GroupFacts {
+        matches: matches.collect(),
+        meta,
+    }
+}
+
+fn route_match(written: &RouteMatch) -> MatchFacts {
+    let methods = texts(written.methods.as_deref());
+    let (headers, bad) = match parse_headers(written.headers.as_ref()) {
+        Ok(headers) => {
+            let path = written.path_regex.as_deref();
+            let checked = HttpMatch::new(&written.name, path, &methods, &headers);
+            let bad = checked
+                .err()
+                .map(|bad| (bad.field.into(), bad.reason.into()));
+            (headers, bad)
+        }
+        Err(error) => (
+            Vec::new(),
+            Some(("headers".into(), error.to_string().into())),
+        ),
+    };
+    MatchFacts {
+        name: written.name.as_str().into(),
+        path_regex: written.path_regex.as_deref().map(Arc::from),
+        methods,
+        headers: headers
+            .into_iter()
+            .map(|(name, regex)| Header {
+                name: name.into(),
+                regex: regex.into(),
+            })
+            .collect(),
+        bad,
+    }
+}
+
+/// A TCPRoute.
+pub fn tcp_route(object: DynamicObject) -> TcpRouteFacts {
+    let (meta, read) = read::<TCPRoute>(object);
+    let matches = read.and_then(|route| route.spec.matches);
+    TcpRouteFacts {
+        meta,
+        ports: matches.and_then(|m| m.ports).unwrap_or_default(),
+    }
+}
+
+fn texts(list: Option<&[String]>) -> Vec<Arc<str>> {
+    list.into_iter()
+        .flatten()
+        .map(|text| text.as_str().into())
+        .collect()
+}

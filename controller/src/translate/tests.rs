@@ -1,0 +1,78 @@
+use kube::core::DynamicObject;
+use serde_json::{Value, json};
+
+use super::*;
+use crate::fixture;
+
+fn dynamic(object: Value) -> DynamicObject {
+    serde_json::from_value(object).unwrap()
+}
+
+#[test]
+fn a_pod_without_a_service_account_runs_as_default() {
+    let object = fixture::set(
+        fixture::plain_pod("p", "10.0.0.1", "x"),
+        "/spec/serviceAccountName",
+        Value::Null,
+    );
+    assert_eq!(&*pod(dynamic(object)).unwrap().service_account, "default");
+}
+
+#[test]
+fn a_proxy_is_seen_with_whether_it_runs() {
+    let meshed = fixture::pod("p", "10.0.0.1", "x");
+    assert!(pod(dynamic(meshed.clone())).unwrap().proxy.unwrap().running);
+    let waiting = json!([{"name": "weft-proxy", "state": {"waiting": {}},
+        "ready": false, "restartCount": 0, "image": "", "imageID": ""}]);
+    let waiting = fixture::set(meshed, "/status/initContainerStatuses", waiting);
+    assert!(!pod(dynamic(waiting)).unwrap().proxy.unwrap().running);
+    let plain = fixture::plain_pod("p", "10.0.0.1", "x");
+    assert_eq!(pod(dynamic(plain)).unwrap().proxy, None);
+}
+
+#[test]
+fn ports_of_other_protocols_are_dropped() {
+    let object = fixture::set(
+        fixture::plain_pod("p", "10.0.0.1", "x"),
+        "/spec/containers/0/ports",
+        json!([{"containerPort": 53, "protocol": "UDP"}, {"containerPort": 80}]),
+    );
+    assert_eq!(
+        pod(dynamic(object))
+            .unwrap()
+            .ports
+            .into_keys()
+            .collect::<Vec<_>>(),
+        [80]
+    );
+    let slice_object = fixture::slice("s", "svc", &[("dns", 53)], &[]);
+    let udp = fixture::set(slice_object, "/ports/0/protocol", json!("UDP"));
+    assert_eq!(slice(dynamic(udp)), Err(Unusable::NotOurs));
+}
+
+#[test]
+fn an_object_of_the_wrong_shape_is_an_error_or_says_so_itself() {
+    let bad = fixture::set(
+        fixture::plain_pod("p", "10.0.0.1", "x"),
+        "/spec",
+        json!("none"),
+    );
+    assert!(matches!(pod(dynamic(bad)), Err(Unusable::Shape(_))));
+    let bad = fixture::set(
+        fixture::split("s", "r", &[]),
+        "/spec/backends",
+        json!("none"),
+    );
+    let facts = split(dynamic(bad));
+    assert!(facts.meta.unreadable.is_some());
+    assert_eq!(facts.meta.generation, 1);
+}
+
+#[test]
+fn an_unreadable_target_still_says_whom_it_protects() {
+    let object = fixture::target("t", "api", &["web"], json!("everything"));
+    let facts = target(dynamic(object));
+    assert!(facts.meta.unreadable.is_some());
+    assert_eq!(&*facts.destination.unwrap().name, "api");
+    assert!(facts.sources.is_empty() && facts.rules.is_empty());
+}

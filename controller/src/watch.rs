@@ -1,0 +1,224 @@
+//! Follows the cluster and publishes it as one World after another.
+//!
+//! One task per kind lists, watches and translates, so only trimmed facts are
+//! ever kept. One task collects them. The first World appears when every kind
+//! has been listed in full, never before: half a picture would look like
+//! permission.
+//!
+//! A change goes out at once when nothing did for a while, else at most one
+//! World per `PAUSE`. What must not wait (an endpoint that left, a policy or a
+//! mode that changed) does not wait. Readers see the latest World only, so a slow
+//! reader skips and never queues.
+//!
+//! A kind whose CustomResourceDefinition is missing counts as empty until it
+//! appears.
+
+mod collect;
+
+use std::{sync::Arc, time::Duration};
+
+use crds::smi::{HTTPRouteGroup, TCPRoute, TrafficSplit, TrafficTarget};
+use futures::{TryStreamExt, pin_mut};
+use k8s_openapi::api::{
+    core::v1::{Namespace, Node, Pod, Service},
+    discovery::v1::EndpointSlice,
+};
+use kube::{
+    Api, Client, Resource,
+    core::{ApiResource, DynamicObject},
+    runtime::{WatchStreamExt, watcher},
+};
+use tokio::{
+    sync::{mpsc, watch},
+    time::{Instant, sleep_until},
+};
+use tracing::{debug, info, warn};
+
+pub(crate) use self::collect::{Collector, News, Step};
+use crate::{
+    translate::{self, Unusable},
+    watch::collect::{Fact, Slot},
+    world::World,
+};
+
+/// At most one World in this time, except for what must not wait.
+const PAUSE: Duration = Duration::from_millis(100);
+/// Steps that may wait for the collector; a full queue slows the watchers down,
+/// which the API server bears.
+const STEPS: usize = 1024;
+/// How long a kind must be unknown to the API server before it counts as empty
+/// at the start: a server that is still loading its CRDs must not open the mesh.
+const ABSENT_AT_START: Duration = Duration::from_secs(2);
+/// The same for a kind that was served before: its objects are kept that long.
+const ABSENT_LATER: Duration = Duration::from_secs(60);
+
+/// Any one step of any one kind.
+type AnyStep = Box<dyn FnOnce(&mut Collector) -> News + Send>;
+
+/// Starts watching. The receiver holds `None` until everything has been listed
+/// once. Watching ends when the receiver and all its clones are dropped.
+pub fn start(client: Client) -> watch::Receiver<Option<Arc<World>>> {
+    let (steps, received) = mpsc::channel(STEPS);
+    let (publish, worlds) = watch::channel(None);
+    let follower = Follower { client, steps };
+    follower.follow::<Pod, _>(|c| &mut c.pods, translate::pod);
+    follower.follow::<Service, _>(|c| &mut c.services, translate::service);
+    follower.follow::<EndpointSlice, _>(|c| &mut c.slices, translate::slice);
+    follower.follow::<Namespace, _>(|c| &mut c.namespaces, translate::namespace);
+    follower.follow::<Node, _>(|c| &mut c.nodes, translate::node);
+    follower.follow::<TrafficTarget, _>(|c| &mut c.targets, |o| Ok(translate::target(o)));
+    follower.follow::<TrafficSplit, _>(|c| &mut c.splits, |o| Ok(translate::split(o)));
+    follower.follow::<HTTPRouteGroup, _>(|c| &mut c.groups, |o| Ok(translate::group(o)));
+    follower.follow::<TCPRoute, _>(|c| &mut c.tcp_routes, |o| Ok(translate::tcp_route(o)));
+    runtime::task::spawn("collect", collect(received, publish));
+    worlds
+}
+
+/// Starts tasks that follow one kind each.
+struct Follower {
+    client: Client,
+    steps: mpsc::Sender<AnyStep>,
+}
+
+impl Follower {
+    fn follow<K, T>(
+        &self,
+        slot: fn(&mut Collector) -> &mut Slot<T>,
+        translate: fn(DynamicObject) -> Result<T, Unusable>,
+    ) where
+        K: Resource<DynamicType = ()>,
+        T: Fact,
+    {
+        let resource = ApiResource::erase::<K>(&());
+        let api: Api<DynamicObject> = Api::all_with(self.client.clone(), &resource);
+        let steps = self.steps.clone();
+        runtime::task::spawn("watch", async move {
+            follow_kind(api, &resource.kind, steps, slot, translate).await;
+        });
+    }
+}
+
+async fn follow_kind<T: Fact>(
+    api: Api<DynamicObject>,
+    kind: &str,
+    steps: mpsc::Sender<AnyStep>,
+    slot: fn(&mut Collector) -> &mut Slot<T>,
+    translate: fn(DynamicObject) -> Result<T, Unusable>,
+) {
+    let usable = |object: DynamicObject| {
+        let key = translate::key(&object);
+        match translate(object) {
+            Ok(fact) => (key, Some(fact)),
+            Err(Unusable::NotOurs) => (key, None),
+            Err(error) => {
+                warn!(kind, %key, %error, "object left out");
+                (key, None)
+            }
+        }
+    };
+    let events = watcher(api, watcher::Config::default()).default_backoff();
+    pin_mut!(events);
+    let mut listed = false;
+    let mut absent_since: Option<Instant> = None;
+    loop {
+        let step = match events.try_next().await {
+            Ok(Some(watcher::Event::Init)) => Step::Restart,
+            Ok(Some(event)) => {
+                absent_since = None;
+                match event {
+                    watcher::Event::InitApply(object) => {
+                        let (key, fact) = usable(object);
+                        Step::Listed(key, fact)
+                    }
+                    watcher::Event::Apply(object) => {
+                        let (key, fact) = usable(object);
+                        Step::Applied(key, fact)
+                    }
+                    watcher::Event::Delete(object) => Step::Deleted(translate::key(&object)),
+                    watcher::Event::Init | watcher::Event::InitDone => {
+                        if !listed {
+                            info!(kind, "listed");
+                        }
+                        listed = true;
+                        Step::Complete
+                    }
+                }
+            }
+            Ok(None) => return,
+            Err(error) if is_absent(&error) => {
+                let since = *absent_since.get_or_insert_with(Instant::now);
+                let patience = if listed {
+                    ABSENT_LATER
+                } else {
+                    ABSENT_AT_START
+                };
+                if since.elapsed() < patience {
+                    continue;
+                }
+                if !listed {
+                    warn!(
+                        kind,
+                        "the API server does not know this kind; it counts as empty"
+                    );
+                }
+                listed = true;
+                Step::Absent
+            }
+            Err(error) => {
+                // Retried with backoff; what is known stays in force.
+                debug!(kind, %error, "watch interrupted");
+                if !listed {
+                    warn!(kind, %error, "cannot list yet");
+                }
+                continue;
+            }
+        };
+        let step: AnyStep = Box::new(move |collector| slot(collector).take(step));
+        if steps.send(step).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Whether the API server says that it does not know the kind at all.
+fn is_absent(error: &watcher::Error) -> bool {
+    match error {
+        watcher::Error::InitialListFailed(kube::Error::Api(status))
+        | watcher::Error::WatchStartFailed(kube::Error::Api(status)) => status.code == 404,
+        _ => false,
+    }
+}
+
+/// Applies steps and publishes Worlds, until nobody reads or nobody writes.
+async fn collect(mut steps: mpsc::Receiver<AnyStep>, publish: watch::Sender<Option<Arc<World>>>) {
+    let mut collector = Collector::default();
+    let mut news = News::None;
+    let mut not_before = Instant::now();
+    loop {
+        let waiting = news != News::None && collector.complete();
+        tokio::select! {
+            biased;
+            step = steps.recv() => {
+                let Some(step) = step else { return };
+                news = news.max(step(&mut collector));
+                // What has arrived together goes out together.
+                for _ in 0..STEPS {
+                    let Ok(step) = steps.try_recv() else { break };
+                    news = news.max(step(&mut collector));
+                }
+                let due = news == News::Urgent || Instant::now() >= not_before;
+                if news == News::None || !due || !collector.complete() {
+                    continue;
+                }
+            }
+            () = sleep_until(not_before), if waiting => {}
+            () = publish.closed() => return,
+        }
+        publish.send_replace(Some(Arc::new(collector.world())));
+        news = News::None;
+        not_before = Instant::now() + PAUSE;
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,260 @@
+//! Holds what the watchers have said so far, and tells news from noise.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use crate::world::{
+    GroupFacts, Meta, NamespaceFacts, NodeFacts, ObjectKey, PodFacts, ServiceFacts, SliceFacts,
+    SplitFacts, Store, TargetFacts, TcpRouteFacts, World,
+};
+
+/// Whether a step changed anything, and whether that can wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum News {
+    /// Nothing changed.
+    None,
+    /// Something changed.
+    Ordinary,
+    /// Something changed that must not wait for other changes.
+    Urgent,
+}
+
+/// What a watcher says about one kind. A fact of `None` means that the object
+/// exists but is of no use.
+#[derive(Clone, Debug)]
+pub(crate) enum Step<T> {
+    /// A new list begins.
+    Restart,
+    /// Part of the new list.
+    Listed(ObjectKey, Option<T>),
+    /// The new list is whole: whatever is not in it is gone.
+    Complete,
+    /// Added or changed.
+    Applied(ObjectKey, Option<T>),
+    /// Gone.
+    Deleted(ObjectKey),
+    /// The API server does not serve the kind.
+    Absent,
+}
+
+/// A kind of fact.
+pub(crate) trait Fact: Clone + PartialEq + Send + Sync + 'static {
+    /// Whether the two mean the same to the mesh.
+    fn same(&self, other: &Self) -> bool {
+        self == other
+    }
+
+    /// Whether going from one to the other must not wait.
+    fn urgent(_old: Option<&Self>, _new: Option<&Self>) -> bool {
+        false
+    }
+}
+
+/// The facts of one kind.
+#[derive(Debug)]
+pub(crate) struct Slot<T> {
+    store: Store<T>,
+    incoming: Option<BTreeMap<ObjectKey, Arc<T>>>,
+    complete: bool,
+}
+
+impl<T> Default for Slot<T> {
+    fn default() -> Self {
+        Self {
+            store: Store::default(),
+            incoming: None,
+            complete: false,
+        }
+    }
+}
+
+impl<T: Fact> Slot<T> {
+    /// Applies one step.
+    pub(crate) fn take(&mut self, step: Step<T>) -> News {
+        match step {
+            Step::Restart => {
+                self.incoming = Some(BTreeMap::new());
+                News::None
+            }
+            Step::Listed(key, fact) => {
+                if let (Some(incoming), Some(fact)) = (&mut self.incoming, fact) {
+                    incoming.insert(key, Arc::new(fact));
+                }
+                News::None
+            }
+            Step::Complete => match self.incoming.take() {
+                Some(incoming) => self.replace(incoming),
+                None => News::None,
+            },
+            Step::Applied(key, fact) => self.set(key, fact.map(Arc::new)),
+            Step::Deleted(key) => self.set(key, None),
+            Step::Absent => self.replace(BTreeMap::new()),
+        }
+    }
+
+    fn replace(&mut self, incoming: BTreeMap<ObjectKey, Arc<T>>) -> News {
+        // The first list is news even if it is empty: the World may now be whole.
+        let mut news = if self.complete {
+            News::None
+        } else {
+            News::Ordinary
+        };
+        self.complete = true;
+        let gone: Vec<ObjectKey> = self
+            .store
+            .keys()
+            .filter(|key| !incoming.contains_key(*key))
+            .cloned()
+            .collect();
+        for key in gone {
+            news = news.max(self.set(key, None));
+        }
+        for (key, fact) in incoming {
+            news = news.max(self.set(key, Some(fact)));
+        }
+        news
+    }
+
+    fn set(&mut self, key: ObjectKey, new: Option<Arc<T>>) -> News {
+        let old = self.store.get(&key);
+        match (old, &new) {
+            (None, None) => return News::None,
+            (Some(old), Some(new)) if old == new => return News::None,
+            _ => {}
+        }
+        let same = matches!((old, &new), (Some(old), Some(new)) if old.same(new));
+        let urgent = T::urgent(old.map(Arc::as_ref), new.as_deref());
+        let store = Arc::make_mut(&mut self.store);
+        match new {
+            Some(fact) => store.insert(key, fact),
+            None => store.remove(&key),
+        };
+        match (same, urgent) {
+            (true, _) => News::None,
+            (false, true) => News::Urgent,
+            (false, false) => News::Ordinary,
+        }
+    }
+}
+
+/// The facts of all kinds.
+#[derive(Debug, Default)]
+pub(crate) struct Collector {
+    pub(crate) pods: Slot<PodFacts>,
+    pub(crate) services: Slot<ServiceFacts>,
+    pub(crate) slices: Slot<SliceFacts>,
+    pub(crate) namespaces: Slot<NamespaceFacts>,
+    pub(crate) nodes: Slot<NodeFacts>,
+    pub(crate) targets: Slot<TargetFacts>,
+    pub(crate) splits: Slot<SplitFacts>,
+    pub(crate) groups: Slot<GroupFacts>,
+    pub(crate) tcp_routes: Slot<TcpRouteFacts>,
+}
+
+impl Collector {
+    /// Whether every kind has been listed.
+    pub(crate) fn complete(&self) -> bool {
+        self.pods.complete
+            && self.services.complete
+            && self.slices.complete
+            && self.namespaces.complete
+            && self.nodes.complete
+            && self.targets.complete
+            && self.splits.complete
+            && self.groups.complete
+            && self.tcp_routes.complete
+    }
+
+    /// A snapshot.
+    pub(crate) fn world(&self) -> World {
+        World {
+            pods: self.pods.store.clone(),
+            services: self.services.store.clone(),
+            slices: self.slices.store.clone(),
+            namespaces: self.namespaces.store.clone(),
+            nodes: self.nodes.store.clone(),
+            targets: self.targets.store.clone(),
+            splits: self.splits.store.clone(),
+            groups: self.groups.store.clone(),
+            tcp_routes: self.tcp_routes.store.clone(),
+        }
+    }
+}
+
+impl Fact for ServiceFacts {}
+impl Fact for NodeFacts {}
+
+impl Fact for PodFacts {
+    fn urgent(old: Option<&Self>, new: Option<&Self>) -> bool {
+        let Some(old) = old else { return false };
+        new.is_none_or(|new| {
+            new.appearance != old.appearance
+                || (new.terminating && !old.terminating)
+                || (new.ended && !old.ended)
+        })
+    }
+}
+
+impl Fact for SliceFacts {
+    fn urgent(old: Option<&Self>, new: Option<&Self>) -> bool {
+        let ready = |slice: &Self, ip| slice.endpoints.iter().any(|e| e.ip == ip && e.ready);
+        let Some(old) = old else { return false };
+        let mut were_ready = old.endpoints.iter().filter(|endpoint| endpoint.ready);
+        were_ready.any(|endpoint| new.is_none_or(|new| !ready(new, endpoint.ip)))
+    }
+}
+
+impl Fact for NamespaceFacts {
+    fn urgent(old: Option<&Self>, new: Option<&Self>) -> bool {
+        old.map(|namespace| &namespace.appearance) != new.map(|namespace| &namespace.appearance)
+    }
+}
+
+/// Compares everything but the resource version, which a write of the status
+/// changes too.
+fn same_meta(one: &Meta, other: &Meta) -> bool {
+    Meta {
+        resource_version: other.resource_version.clone(),
+        ..one.clone()
+    } == *other
+}
+
+impl Fact for TargetFacts {
+    fn same(&self, other: &Self) -> bool {
+        same_meta(&self.meta, &other.meta)
+            && (&self.destination, &self.sources, &self.rules)
+                == (&other.destination, &other.sources, &other.rules)
+    }
+
+    // Under mode auto even a new target tightens.
+    fn urgent(_: Option<&Self>, _: Option<&Self>) -> bool {
+        true
+    }
+}
+
+impl Fact for GroupFacts {
+    fn same(&self, other: &Self) -> bool {
+        same_meta(&self.meta, &other.meta) && self.matches == other.matches
+    }
+
+    fn urgent(_: Option<&Self>, _: Option<&Self>) -> bool {
+        true
+    }
+}
+
+impl Fact for TcpRouteFacts {
+    fn same(&self, other: &Self) -> bool {
+        same_meta(&self.meta, &other.meta) && self.ports == other.ports
+    }
+
+    fn urgent(_: Option<&Self>, _: Option<&Self>) -> bool {
+        true
+    }
+}
+
+impl Fact for SplitFacts {
+    fn same(&self, other: &Self) -> bool {
+        same_meta(&self.meta, &other.meta)
+            && (&self.service, &self.backends, &self.matches)
+                == (&other.service, &other.backends, &other.matches)
+    }
+}

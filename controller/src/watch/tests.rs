@@ -1,0 +1,199 @@
+use std::time::Duration;
+
+use http::{Request, Response, StatusCode};
+use kube::client::Body;
+use serde_json::{Value, json};
+use tokio::time::{Instant, advance, timeout};
+
+use super::*;
+use crate::fixture;
+
+type Worlds = watch::Receiver<Option<Arc<World>>>;
+
+fn started() -> (mpsc::Sender<AnyStep>, Worlds) {
+    let (steps, received) = mpsc::channel(STEPS);
+    let (publish, worlds) = watch::channel(None);
+    tokio::spawn(collect(received, publish));
+    (steps, worlds)
+}
+
+async fn send(
+    steps: &mpsc::Sender<AnyStep>,
+    step: impl FnOnce(&mut Collector) -> News + Send + 'static,
+) {
+    assert!(steps.send(Box::new(step)).await.is_ok());
+}
+
+async fn list_all(steps: &mpsc::Sender<AnyStep>) {
+    send(steps, |c| c.pods.take(Step::Absent)).await;
+    send(steps, |c| c.services.take(Step::Absent)).await;
+    send(steps, |c| c.slices.take(Step::Absent)).await;
+    send(steps, |c| c.namespaces.take(Step::Absent)).await;
+    send(steps, |c| c.nodes.take(Step::Absent)).await;
+    send(steps, |c| c.targets.take(Step::Absent)).await;
+    send(steps, |c| c.splits.take(Step::Absent)).await;
+    send(steps, |c| c.groups.take(Step::Absent)).await;
+    send(steps, |c| c.tcp_routes.take(Step::Absent)).await;
+}
+
+async fn apply(steps: &mpsc::Sender<AnyStep>, object: Value) {
+    send(steps, move |c| fixture::apply(c, &object)).await;
+}
+
+async fn no_world(worlds: &mut Worlds, during: Duration) {
+    assert!(timeout(during, worlds.changed()).await.is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_world_before_every_kind_has_been_listed() {
+    let (steps, mut worlds) = started();
+    apply(&steps, fixture::node("a", "z")).await;
+    send(&steps, |c| c.pods.take(Step::Absent)).await;
+    no_world(&mut worlds, Duration::from_secs(60)).await;
+    list_all(&steps).await;
+    worlds.changed().await.unwrap();
+    assert!(worlds.borrow().is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_change_after_a_quiet_time_goes_out_at_once_and_the_next_ones_together() {
+    let (steps, mut worlds) = started();
+    list_all(&steps).await;
+    worlds.changed().await.unwrap();
+    advance(Duration::from_secs(1)).await;
+    let start = Instant::now();
+    apply(&steps, fixture::service("a", "10.0.0.1", &[])).await;
+    worlds.changed().await.unwrap();
+    assert_eq!(start.elapsed(), Duration::ZERO);
+    apply(&steps, fixture::service("b", "10.0.0.2", &[])).await;
+    tokio::task::yield_now().await;
+    apply(&steps, fixture::service("c", "10.0.0.3", &[])).await;
+    worlds.changed().await.unwrap();
+    assert!(
+        start.elapsed() >= PAUSE && start.elapsed() < 2 * PAUSE,
+        "{:?}",
+        start.elapsed()
+    );
+    let world = worlds.borrow_and_update().clone().unwrap();
+    assert_eq!(world.services.len(), 3, "both in one World");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_leaving_endpoint_and_a_changed_policy_do_not_wait() {
+    let (steps, mut worlds) = started();
+    list_all(&steps).await;
+    let ready = fixture::endpoint("p", "10.0.0.9");
+    let ports = [("http", 80)];
+    apply(
+        &steps,
+        fixture::slice("s", "svc", &ports, std::slice::from_ref(&ready)),
+    )
+    .await;
+    worlds.changed().await.unwrap();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    worlds.borrow_and_update();
+    let start = Instant::now();
+    apply(&steps, fixture::slice("s", "svc", &ports, &[])).await;
+    worlds.changed().await.unwrap();
+    apply(&steps, fixture::target("t", "x", &[], json!([]))).await;
+    worlds.changed().await.unwrap();
+    let closed = fixture::annotate(fixture::namespace("shop"), "weft.dev/access", "deny");
+    apply(&steps, closed).await;
+    worlds.changed().await.unwrap();
+    assert_eq!(start.elapsed(), Duration::ZERO);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_write_that_changes_nothing_for_the_mesh_makes_no_world() {
+    let (steps, mut worlds) = started();
+    list_all(&steps).await;
+    let split = fixture::split("s", "r", &[("a", 1)]);
+    apply(&steps, split.clone()).await;
+    worlds.changed().await.unwrap();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    worlds.borrow_and_update();
+    let rewritten = fixture::set(split.clone(), "/metadata/resourceVersion", json!("2"));
+    apply(
+        &steps,
+        fixture::set(rewritten, "/status/summary", json!("x")),
+    )
+    .await;
+    no_world(&mut worlds, Duration::from_secs(10)).await;
+    apply(
+        &steps,
+        fixture::set(split, "/spec/backends/0/weight", json!(2)),
+    )
+    .await;
+    worlds.changed().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn collecting_ends_when_nobody_reads() {
+    let (steps, worlds) = started();
+    drop(worlds);
+    timeout(Duration::from_secs(1), steps.closed())
+        .await
+        .unwrap();
+}
+
+/// An API server that lists what `answer` gives for a path, and whose watches
+/// never say anything.
+fn server(answer: fn(&str) -> Result<Vec<Value>, StatusCode>) -> Client {
+    let service = tower::service_fn(move |request: Request<Body>| async move {
+        if request.uri().query().unwrap_or_default().contains("watch=") {
+            std::future::pending::<()>().await;
+        }
+        let (code, body) = match answer(request.uri().path()) {
+            Ok(items) => {
+                let meta = json!({"resourceVersion": "1"});
+                (
+                    StatusCode::OK,
+                    json!({"kind": "List", "metadata": meta, "items": items}),
+                )
+            }
+            Err(code) => {
+                let status = json!({"kind": "Status", "apiVersion": "v1", "status": "Failure",
+                    "code": code.as_u16(), "message": "no", "reason": "no"});
+                (code, status)
+            }
+        };
+        let mut response = Response::new(Body::from(body.to_string().into_bytes()));
+        *response.status_mut() = code;
+        Ok::<_, std::convert::Infallible>(response)
+    });
+    Client::new(service, "default")
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_kind_that_the_server_does_not_know_and_an_unreadable_object_stop_nothing() {
+    let client = server(|path| match path {
+        "/api/v1/pods" => Ok(vec![
+            fixture::set(
+                fixture::plain_pod("bad", "10.0.0.2", "x"),
+                "/spec",
+                json!("none"),
+            ),
+            fixture::plain_pod("good", "10.0.0.1", "x"),
+        ]),
+        path if path.contains("smi-spec.io") => Err(StatusCode::NOT_FOUND),
+        _ => Ok(Vec::new()),
+    });
+    let mut worlds = start(client);
+    timeout(Duration::from_secs(20), worlds.changed())
+        .await
+        .unwrap()
+        .unwrap();
+    let world = worlds.borrow().clone().unwrap();
+    let names: Vec<&str> = world.pods.keys().map(|key| &*key.name).collect();
+    assert_eq!(names, ["good"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_cannot_answer_yet_is_waited_for() {
+    let client = server(|path| match path {
+        "/apis/access.smi-spec.io/v1alpha4/traffictargets" => Err(StatusCode::SERVICE_UNAVAILABLE),
+        _ => Ok(Vec::new()),
+    });
+    let mut worlds = start(client);
+    no_world(&mut worlds, Duration::from_secs(600)).await;
+}

@@ -1,0 +1,168 @@
+//! What is kept of the objects that Kubernetes itself defines.
+
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
+
+use policy::protocol::PortRange;
+
+/// The mesh's settings that a pod, Service or namespace may carry as annotations,
+/// already split from the rest. Values are kept as written: what they mean, and
+/// whether they mean anything, is decided in `compile`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Appearance {
+    /// `weft.dev/access`.
+    pub access: Option<Arc<str>>,
+    /// `weft.dev/mtls`.
+    pub mtls: Option<Arc<str>>,
+    /// `weft.dev/opaque-ports`.
+    pub opaque_ports: Option<Arc<str>>,
+}
+
+/// The proxy that a pod carries.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Proxy {
+    /// `weft.dev/proxy-version`.
+    pub version: Arc<str>,
+    /// Whether its container runs now. A pod counts as meshed either way: its
+    /// traffic is captured from the start, so plaintext would not get through.
+    pub running: bool,
+    /// Ports that traffic capture leaves alone, read from the init container's
+    /// own arguments: the annotation may have been edited since.
+    pub skip_inbound_ports: Vec<PortRange>,
+}
+
+/// A pod.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PodFacts {
+    /// Unique id of this incarnation.
+    pub uid: Arc<str>,
+    /// Addresses of both families.
+    pub ips: Vec<IpAddr>,
+    /// Whether it has ended (phase Succeeded or Failed); its addresses are free then.
+    pub ended: bool,
+    /// Whether it is being deleted.
+    pub terminating: bool,
+    /// Service account; never empty.
+    pub service_account: Arc<str>,
+    /// Node it runs on, empty before scheduling.
+    pub node: Arc<str>,
+    /// Shares its node's addresses.
+    pub host_network: bool,
+    /// Labels.
+    pub labels: BTreeMap<Arc<str>, Arc<str>>,
+    /// TCP ports that containers declare, by number; the name may be empty.
+    pub ports: BTreeMap<u16, Arc<str>>,
+    /// The mesh's annotations.
+    pub appearance: Appearance,
+    /// Present when the pod carries a proxy.
+    pub proxy: Option<Proxy>,
+    /// Creation time in seconds since 1970; decides who came first.
+    pub created: i64,
+}
+
+/// A TCP port of a Service.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ServicePort {
+    /// Name; empty only on a Service with one port.
+    pub name: Arc<str>,
+    /// Number.
+    pub number: u16,
+    /// `targetPort` as written; empty means the same number.
+    pub target: Arc<str>,
+    /// `appProtocol`.
+    pub app_protocol: Option<Arc<str>>,
+}
+
+/// A Service.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ServiceFacts {
+    /// Cluster addresses of both families; empty when headless or ExternalName.
+    pub cluster_ips: Vec<IpAddr>,
+    /// External addresses, and those of load balancers that the nodes answer for.
+    pub outer_ips: Vec<IpAddr>,
+    /// TCP ports in order of declaration.
+    pub ports: Vec<ServicePort>,
+    /// `clusterIP: None`.
+    pub headless: bool,
+    /// Present for type ExternalName.
+    pub external_name: Option<Arc<str>>,
+    /// Whether Kubernetes finds its endpoints by label.
+    pub has_selector: bool,
+    /// `internalTrafficPolicy: Local`.
+    pub internal_local: bool,
+    /// Seconds of ClientIP affinity; 0 for none.
+    pub affinity_seconds: u32,
+    /// Publish endpoints that are not ready.
+    pub publish_not_ready: bool,
+    /// The mesh's annotations.
+    pub appearance: Appearance,
+    /// Creation time in seconds since 1970; decides who came first.
+    pub created: i64,
+    /// Generation, 0 where Kubernetes keeps none.
+    pub generation: i64,
+}
+
+/// A port of an EndpointSlice: the number holds for every address in it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SlicePort {
+    /// Name of the Service's port.
+    pub name: Arc<str>,
+    /// Number at the endpoints.
+    pub number: u16,
+}
+
+/// One endpoint of a slice.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EndpointFacts {
+    /// Address. Slices carry one that counts.
+    pub ip: IpAddr,
+    /// Takes new traffic.
+    pub ready: bool,
+    /// Would answer even if it is terminating.
+    pub serving: bool,
+    /// On its way out.
+    pub terminating: bool,
+    /// Pod that the slice claims is behind the address (namespace, name).
+    pub pod: Option<super::ObjectKey>,
+    /// Zone, may be empty.
+    pub zone: Arc<str>,
+    /// Node, may be empty.
+    pub node: Arc<str>,
+}
+
+/// An EndpointSlice with TCP ports.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SliceFacts {
+    /// Name of the Service it belongs to, in its own namespace.
+    pub service: Arc<str>,
+    /// TCP ports.
+    pub ports: Vec<SlicePort>,
+    /// Endpoints.
+    pub endpoints: Vec<EndpointFacts>,
+}
+
+/// A namespace.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NamespaceFacts {
+    /// Labels.
+    pub labels: BTreeMap<Arc<str>, Arc<str>>,
+    /// The mesh's annotations.
+    pub appearance: Appearance,
+    /// Being deleted.
+    pub terminating: bool,
+}
+
+/// A node.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NodeFacts {
+    /// `topology.kubernetes.io/zone`, may be empty.
+    pub zone: Arc<str>,
+}
+
+impl Proxy {
+    /// Whether traffic to this port reaches the application past the proxy.
+    pub fn skips(&self, port: u16) -> bool {
+        self.skip_inbound_ports
+            .iter()
+            .any(|range| range.contains(port))
+    }
+}

@@ -1,0 +1,307 @@
+//! Gives a pod its proxy.
+//!
+//! A pure function from a pod to a changed pod, so that the webhook and a command
+//! line decide alike. It works on the JSON, not on a typed pod: fields that are
+//! younger than our types must come through untouched.
+//!
+//! Idempotent: what it finds of an earlier run is laid under what it wants, so
+//! the defaults that the API server filled in, and what other webhooks added,
+//! stay, and a second run changes nothing.
+
+mod checks;
+mod containers;
+mod drain;
+mod handlers;
+mod merge;
+mod refusal;
+mod wishes;
+
+use std::collections::BTreeMap;
+
+use json_patch::{AddOperation, Patch, PatchOperation, RemoveOperation, jsonptr::PointerBuf};
+use serde_json::{Map, Value};
+
+pub use refusal::Refusal;
+
+use crate::labels;
+use handlers::Earlier;
+use wishes::Wishes;
+
+/// What an installation of Weft puts into every proxy.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Image of the proxy.
+    pub proxy_image: String,
+    /// `Always`, `IfNotPresent` or `Never`.
+    pub proxy_pull_policy: String,
+    /// Host and port of the controller.
+    pub controller_address: String,
+    /// Namespace of the controller.
+    pub controller_namespace: String,
+    /// Trust domain of all identities.
+    pub trust_domain: String,
+    /// Version of the proxy.
+    pub version: String,
+}
+
+/// What matters of the pod's namespace.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Namespace {
+    /// Its name.
+    pub name: String,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+    /// Its annotations: defaults for the pod's.
+    pub annotations: BTreeMap<String, String>,
+}
+
+/// A secret part of the path under which a pod's lifecycle hooks are called, because
+/// anybody who could guess it could run them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HookToken(pub [u8; 16]);
+
+impl std::fmt::Display for HookToken {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+/// What became of a pod.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Outcome {
+    /// The pod gets a proxy.
+    Injected(Box<Injected>),
+    /// The pod stays as it is.
+    Skipped {
+        /// Why.
+        reason: Skip,
+        /// What the user should hear about it.
+        warning: Option<String>,
+    },
+}
+
+/// A pod with its proxy.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Injected {
+    /// The whole pod.
+    pub pod: Value,
+    /// From the old pod to the new one; empty when nothing changed.
+    pub patch: Patch,
+    /// What the user should hear.
+    pub warnings: Vec<String>,
+}
+
+/// Why a pod stays without a proxy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Skip {
+    /// Neither pod nor namespace asked for one, or the pod asked for none.
+    NotAsked,
+    /// The pod uses the node's network, which is not the pod's to redirect.
+    HostNetwork,
+    /// The pod runs on Windows.
+    Windows,
+}
+
+impl Skip {
+    /// The reason in one word, from a closed list.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::NotAsked => "not-asked",
+            Self::HostNetwork => "host-network",
+            Self::Windows => "windows",
+        }
+    }
+}
+
+/// Adds the proxy to `pod`, unless it must not get one.
+///
+/// `token` is used when the pod has no token from an earlier run.
+///
+/// # Errors
+/// A [`Refusal`] when the pod asked for a proxy but cannot have one; it names the
+/// field, the reason and the way out.
+pub fn inject(
+    pod: &Value,
+    namespace: &Namespace,
+    settings: &Settings,
+    token: HookToken,
+) -> Result<Outcome, Refusal> {
+    if !asked(pod, namespace)? {
+        return Ok(Outcome::Skipped {
+            reason: Skip::NotAsked,
+            warning: None,
+        });
+    }
+    let spec = pod
+        .get("spec")
+        .and_then(Value::as_object)
+        .ok_or(Refusal::NotAPod)?;
+    if let Some((reason, warning)) = cannot_be_meshed(spec) {
+        return Ok(Outcome::Skipped {
+            reason,
+            warning: Some(warning),
+        });
+    }
+    let wishes = Wishes::read(pod, namespace)?;
+    let earlier = Earlier::read(spec)?;
+    checks::check(spec, &earlier)?;
+
+    let mut changed = pod.clone();
+    let mut warnings = Vec::new();
+    stamp(&mut changed, settings, &wishes);
+    let spec = changed
+        .get_mut("spec")
+        .and_then(Value::as_object_mut)
+        .ok_or(Refusal::NotAPod)?;
+    let handlers = handlers::rewrite(spec, &earlier, token)?;
+    drain::add_delay(spec, wishes.drain_delay, &mut warnings);
+    containers::add(spec, settings, &wishes, &handlers);
+
+    let patch = patch(pod, &changed);
+    Ok(Outcome::Injected(Box::new(Injected {
+        pod: changed,
+        patch,
+        warnings,
+    })))
+}
+
+fn asked(pod: &Value, namespace: &Namespace) -> Result<bool, Refusal> {
+    let label = pod
+        .pointer("/metadata/labels")
+        .and_then(|labels| labels.get(labels::INJECT));
+    let (text, field) = match label {
+        Some(text) => (
+            text.as_str().unwrap_or_default(),
+            format!("metadata.labels[{}]", labels::INJECT),
+        ),
+        None => match namespace.labels.get(labels::INJECT) {
+            Some(text) => (
+                text.as_str(),
+                format!("label {} of namespace {}", labels::INJECT, namespace.name),
+            ),
+            None => return Ok(false),
+        },
+    };
+    labels::parse_inject(text).map_err(|reason| Refusal::BadValue { field, reason })
+}
+
+fn cannot_be_meshed(spec: &Map<String, Value>) -> Option<(Skip, String)> {
+    if spec.get("hostNetwork").and_then(Value::as_bool) == Some(true) {
+        return Some((
+            Skip::HostNetwork,
+            format!(
+                "weft: this pod gets no proxy, because it uses the node's network \
+                 (spec.hostNetwork); label it {}={} to say that this is meant",
+                labels::INJECT,
+                labels::DISABLED
+            ),
+        ));
+    }
+    if spec
+        .get("os")
+        .and_then(|os| os.get("name"))
+        .and_then(Value::as_str)
+        == Some("windows")
+    {
+        return Some((
+            Skip::Windows,
+            "weft: this pod gets no proxy, because it runs on Windows (spec.os.name)".to_owned(),
+        ));
+    }
+    None
+}
+
+/// Writes the annotations that say what was done.
+fn stamp(pod: &mut Value, settings: &Settings, wishes: &Wishes) {
+    let first = pod
+        .pointer("/spec/containers/0/name")
+        .and_then(Value::as_str)
+        .map(ToOwned::to_owned);
+    let Some(metadata) = pod.as_object_mut().and_then(|pod| object(pod, "metadata")) else {
+        return;
+    };
+    let Some(annotations) = object(metadata, "annotations") else {
+        return;
+    };
+    annotations.insert(
+        labels::PROXY_VERSION.into(),
+        settings.version.clone().into(),
+    );
+    if let Some(first) = first {
+        annotations
+            .entry(labels::DEFAULT_CONTAINER)
+            .or_insert_with(|| first.into());
+    }
+    // The controller publishes skipped ports as plaintext and knows them from the pod
+    // alone, so what the namespace asked for at this moment has to be on the pod.
+    for (name, list) in wishes.skip_lists() {
+        if !list.is_empty() {
+            annotations.entry(name).or_insert_with(|| list.into());
+        }
+    }
+}
+
+/// The named member, made an object when it is missing or null; None when it is
+/// something else.
+fn object<'a>(
+    parent: &'a mut Map<String, Value>,
+    name: &str,
+) -> Option<&'a mut Map<String, Value>> {
+    let member = parent.entry(name).or_insert(Value::Null);
+    if member.is_null() {
+        *member = Value::Object(Map::new());
+    }
+    member.as_object_mut()
+}
+
+/// Replaces whole members of `spec` and of the annotations. Finer differences would move
+/// list entries about, and a difference by position can mix two containers.
+fn patch(old: &Value, new: &Value) -> Patch {
+    let mut operations = Vec::new();
+    let annotated = old
+        .pointer("/metadata/annotations")
+        .is_some_and(Value::is_object);
+    if annotated {
+        members(old, new, &["metadata", "annotations"], &mut operations);
+    } else if let Some(annotations) = new.pointer("/metadata/annotations") {
+        if old.get("metadata").is_some() {
+            operations.push(add(&["metadata", "annotations"], annotations));
+        } else {
+            operations.push(add(&["metadata"], &new["metadata"]));
+        }
+    }
+    members(old, new, &["spec"], &mut operations);
+    Patch(operations)
+}
+
+fn members(old: &Value, new: &Value, path: &[&str], operations: &mut Vec<PatchOperation>) {
+    let at = |value: &Value| {
+        path.iter()
+            .try_fold(value.clone(), |v, key| v.get(key).cloned())
+    };
+    let empty = || Value::Object(Map::new());
+    let (old, new) = (at(old).unwrap_or_else(empty), at(new).unwrap_or_else(empty));
+    let (Some(old), Some(new)) = (old.as_object(), new.as_object()) else {
+        return;
+    };
+    for (key, value) in new {
+        if old.get(key) != Some(value) {
+            // "add" replaces an existing member, and needs no test for one.
+            operations.push(add(&[path, &[key]].concat(), value));
+        }
+    }
+    for key in old.keys().filter(|key| !new.contains_key(*key)) {
+        let path = PointerBuf::from_tokens([path, &[key.as_str()]].concat());
+        operations.push(PatchOperation::Remove(RemoveOperation { path }));
+    }
+}
+
+fn add(path: &[&str], value: &Value) -> PatchOperation {
+    PatchOperation::Add(AddOperation {
+        path: PointerBuf::from_tokens(path.iter().copied()),
+        value: value.clone(),
+    })
+}
+
+#[cfg(test)]
+mod tests;

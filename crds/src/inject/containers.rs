@@ -1,0 +1,204 @@
+//! The two containers and two volumes that make a pod part of the mesh.
+
+use serde_json::{Map, Value, json};
+
+use super::{
+    Settings, checks,
+    handlers::{HOOKS_ENV, Handlers, PROBES_ENV},
+    merge::overlay,
+    wishes::Wishes,
+};
+use crate::labels::{
+    ADMIN_PORT, CAPTURE_CONTAINER, PROXY_CONTAINER, PROXY_ID, TOKEN_AUDIENCE, TOKEN_SECONDS,
+    TOKEN_VOLUME, TRUST_BUNDLE,
+};
+
+/// The one binary of the image.
+const BINARY: &str = "/weft-proxy";
+const TOKEN_FOLDER: &str = "/var/run/weft/token";
+const BUNDLE_FOLDER: &str = "/var/run/weft/bundle";
+
+/// Puts the containers first among the init containers, so that those of the user
+/// run with the network they will have later, and adds the volumes.
+pub(super) fn add(
+    spec: &mut Map<String, Value>,
+    settings: &Settings,
+    wishes: &Wishes,
+    handlers: &Handlers,
+) {
+    let init = list(spec, "initContainers");
+    let (earlier, others): (Vec<_>, Vec<_>) =
+        std::mem::take(init).into_iter().partition(checks::is_ours);
+    let over_earlier = |ours: Value| {
+        let found = earlier
+            .iter()
+            .find(|old| checks::name(old) == checks::name(&ours));
+        let mut container = found.cloned().unwrap_or_else(|| json!({}));
+        overlay(&mut container, ours);
+        container
+    };
+    init.push(over_earlier(capture(settings, wishes)));
+    init.push(over_earlier(proxy(settings, wishes, handlers)));
+    init.extend(others);
+
+    let mut wrapped = json!({ "volumes": std::mem::take(list(spec, "volumes")) });
+    overlay(&mut wrapped, json!({ "volumes": volumes() }));
+    spec.insert("volumes".into(), wrapped["volumes"].take());
+}
+
+/// The named list of the spec, made when it is missing or null.
+fn list<'a>(spec: &'a mut Map<String, Value>, name: &str) -> &'a mut Vec<Value> {
+    let entry = spec.entry(name).or_insert(Value::Null);
+    if !entry.is_array() {
+        *entry = json!([]);
+    }
+    entry
+        .as_array_mut()
+        .expect("the member must be a list, it was just made one")
+}
+
+/// Redirects the pod's traffic, proves that it works, and ends.
+fn capture(settings: &Settings, wishes: &Wishes) -> Value {
+    let mut args = vec!["capture".to_owned(), "--check".to_owned()];
+    for (flag, list) in [
+        ("--skip-inbound-ports", &wishes.skip_inbound_ports),
+        ("--skip-outbound-ports", &wishes.skip_outbound_ports),
+        ("--skip-outbound-cidrs", &wishes.skip_outbound_cidrs),
+    ] {
+        if !list.is_empty() {
+            args.push(format!("{flag}={list}"));
+        }
+    }
+    json!({
+        "name": CAPTURE_CONTAINER,
+        "image": settings.proxy_image,
+        "imagePullPolicy": settings.proxy_pull_policy,
+        "command": [BINARY],
+        "args": args,
+        "env": [{ "name": "WEFT_LOG", "value": wishes.log_level }],
+        "resources": resources(wishes),
+        "securityContext": {
+            "runAsUser": 0,
+            // Root's group, so that nothing here counts as sent by the proxy.
+            "runAsGroup": 0,
+            // The pod may demand non-root; writing redirection rules needs root.
+            "runAsNonRoot": false,
+            "privileged": false,
+            "allowPrivilegeEscalation": false,
+            "readOnlyRootFilesystem": true,
+            "capabilities": { "drop": ["ALL"], "add": ["NET_ADMIN"] },
+            "seccompProfile": { "type": "RuntimeDefault" },
+        },
+    })
+}
+
+/// Carries the pod's traffic. A native sidecar: it starts before the application,
+/// ends after it, and does not keep a Job alive.
+fn proxy(settings: &Settings, wishes: &Wishes, handlers: &Handlers) -> Value {
+    json!({
+        "name": PROXY_CONTAINER,
+        "image": settings.proxy_image,
+        "imagePullPolicy": settings.proxy_pull_policy,
+        "restartPolicy": "Always",
+        "command": [BINARY],
+        "args": ["run"],
+        "env": env(settings, wishes, handlers),
+        "ports": [{ "name": "weft-admin", "containerPort": ADMIN_PORT, "protocol": "TCP" }],
+        "resources": resources(wishes),
+        // Long enough for a controller that restarts; after that the kubelet starts
+        // the proxy anew.
+        "startupProbe": probe("/ready", 1, 120),
+        "readinessProbe": probe("/ready", 2, 3),
+        "livenessProbe": probe("/live", 10, 3),
+        "lifecycle": { "preStop": { "exec": { "command": [BINARY, "drain"] } } },
+        "volumeMounts": [
+            { "name": TOKEN_VOLUME, "mountPath": TOKEN_FOLDER, "readOnly": true },
+            { "name": TRUST_BUNDLE, "mountPath": BUNDLE_FOLDER, "readOnly": true },
+        ],
+        "securityContext": {
+            "runAsUser": PROXY_ID,
+            "runAsGroup": PROXY_ID,
+            "runAsNonRoot": true,
+            "privileged": false,
+            "allowPrivilegeEscalation": false,
+            "readOnlyRootFilesystem": true,
+            "capabilities": { "drop": ["ALL"] },
+            "seccompProfile": { "type": "RuntimeDefault" },
+        },
+    })
+}
+
+fn env(settings: &Settings, wishes: &Wishes, handlers: &Handlers) -> Vec<Value> {
+    let from_pod = |name: &str, field: &str| {
+        json!({
+            "name": name,
+            "valueFrom": { "fieldRef": { "apiVersion": "v1", "fieldPath": field } },
+        })
+    };
+    let fixed = |name: &str, value: &str| json!({ "name": name, "value": value });
+    let map = |map: &Map<String, Value>| Value::Object(map.clone()).to_string();
+    vec![
+        from_pod("WEFT_NAMESPACE", "metadata.namespace"),
+        from_pod("WEFT_POD_NAME", "metadata.name"),
+        from_pod("WEFT_POD_UID", "metadata.uid"),
+        from_pod("WEFT_POD_IPS", "status.podIPs"),
+        from_pod("WEFT_NODE_NAME", "spec.nodeName"),
+        from_pod("WEFT_SERVICE_ACCOUNT", "spec.serviceAccountName"),
+        fixed("WEFT_CONTROLLER_ADDRESS", &settings.controller_address),
+        fixed("WEFT_CONTROLLER_NAMESPACE", &settings.controller_namespace),
+        fixed("WEFT_TRUST_DOMAIN", &settings.trust_domain),
+        fixed("WEFT_TOKEN_FILE", &format!("{TOKEN_FOLDER}/token")),
+        fixed("WEFT_TRUST_BUNDLE", &format!("{BUNDLE_FOLDER}/ca.crt")),
+        fixed("WEFT_LOG", &wishes.log_level),
+        fixed("WEFT_ACCESS_LOG", &wishes.access_log),
+        fixed(PROBES_ENV, &map(&handlers.probes)),
+        fixed(HOOKS_ENV, &map(&handlers.hooks)),
+    ]
+}
+
+/// Every default is written out, so that a second run sees no difference.
+fn probe(path: &str, period: u8, failures: u8) -> Value {
+    json!({
+        "httpGet": { "path": path, "port": ADMIN_PORT, "scheme": "HTTP" },
+        "periodSeconds": period,
+        "timeoutSeconds": 1,
+        "successThreshold": 1,
+        "failureThreshold": failures,
+    })
+}
+
+fn resources(wishes: &Wishes) -> Value {
+    let mut resources = json!({
+        "requests": { "cpu": wishes.cpu_request, "memory": wishes.memory_request },
+    });
+    for (name, limit) in [("cpu", &wishes.cpu_limit), ("memory", &wishes.memory_limit)] {
+        if let Some(limit) = limit {
+            resources["limits"][name] = limit.as_str().into();
+        }
+    }
+    resources
+}
+
+fn volumes() -> Value {
+    json!([
+        {
+            "name": TOKEN_VOLUME,
+            "projected": {
+                "defaultMode": 0o644,
+                "sources": [{
+                    "serviceAccountToken": {
+                        "audience": TOKEN_AUDIENCE,
+                        "expirationSeconds": TOKEN_SECONDS,
+                        "path": "token",
+                    },
+                }],
+            },
+        },
+        {
+            // Not optional: without it the proxy could trust nobody, so a pod that comes
+            // before its namespace's bundle waits.
+            "name": TRUST_BUNDLE,
+            "configMap": { "name": TRUST_BUNDLE, "defaultMode": 0o644, "optional": false },
+        },
+    ])
+}

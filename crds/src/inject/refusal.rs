@@ -1,0 +1,91 @@
+//! Why a pod that asked for a proxy cannot have one.
+
+use crate::labels::{BadValue, PROXY_ID};
+
+/// A clear no: the field, the reason, the way out.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// The object has no `spec`, or not the shape of a pod.
+    #[error("this is not a pod: spec is missing or malformed")]
+    NotAPod,
+    /// A label or annotation cannot be understood.
+    #[error("{field} {reason}; correct or remove it")]
+    BadValue {
+        /// Where it stands.
+        field: String,
+        /// What is wrong with it.
+        reason: BadValue,
+    },
+    /// A container would run as the proxy's user or group, whose traffic is not redirected.
+    #[error(
+        "{field} is {PROXY_ID}, the id of the proxy, so the traffic of container {container:?} \
+         would bypass the mesh; choose another id"
+    )]
+    ProxyId {
+        /// Where it stands.
+        field: String,
+        /// The container that it applies to.
+        container: String,
+    },
+    /// A container uses a port of the proxy.
+    #[error(
+        "{field} is {port}, a port of the proxy (15101, 15106, 15108, 15190); choose another \
+         port, or label the pod weft.dev/inject=disabled"
+    )]
+    ProxyPort {
+        /// Where it stands.
+        field: String,
+        /// The port.
+        port: i64,
+    },
+    /// A container or volume has a name that the proxy needs.
+    #[error("{field} {name:?} is a name that the proxy needs; choose another name")]
+    NameTaken {
+        /// Where it stands.
+        field: String,
+        /// The name.
+        name: &'static str,
+    },
+    /// A probe or hook names a port that its container does not declare.
+    #[error(
+        "{field} {name:?} is not the name of a port of container {container:?}; name one, or use a number"
+    )]
+    UnknownPort {
+        /// Where it stands.
+        field: String,
+        /// The name.
+        name: String,
+        /// Whose ports were searched.
+        container: String,
+    },
+    /// A probe or hook has no usable port.
+    #[error("{field} must be a port number from 1 to 65535 or the name of a port")]
+    BadPort {
+        /// Where it stands.
+        field: String,
+    },
+    /// What an earlier run left in the pod cannot be read.
+    #[error(
+        "{field} was changed since the proxy was added and cannot be read; remove the container weft-proxy and let it be added anew"
+    )]
+    Damaged {
+        /// Where it stands.
+        field: String,
+    },
+}
+
+impl Refusal {
+    /// The reason in one word, from a closed list.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::NotAPod => "not-a-pod",
+            Self::BadValue { .. } => "bad-value",
+            Self::ProxyId { .. } => "proxy-id",
+            Self::ProxyPort { .. } => "proxy-port",
+            Self::NameTaken { .. } => "name-taken",
+            Self::UnknownPort { .. } => "unknown-port",
+            Self::BadPort { .. } => "bad-port",
+            Self::Damaged { .. } => "damaged",
+        }
+    }
+}

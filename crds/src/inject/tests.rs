@@ -1,0 +1,514 @@
+use serde_json::{Value, json};
+
+use super::*;
+
+const TOKEN: HookToken = HookToken([0xab; 16]);
+
+fn settings() -> Settings {
+    Settings {
+        proxy_image: "example/weft/proxy:0.1.0".into(),
+        proxy_pull_policy: "IfNotPresent".into(),
+        controller_address: "weft-controller.weft-system.svc.cluster.local.:8443".into(),
+        controller_namespace: "weft-system".into(),
+        trust_domain: "cluster.local".into(),
+        version: "0.1.0".into(),
+    }
+}
+
+fn meshed() -> Namespace {
+    Namespace {
+        name: "shop".into(),
+        labels: [(labels::INJECT.to_owned(), labels::ENABLED.to_owned())].into(),
+        annotations: BTreeMap::new(),
+    }
+}
+
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "keeps the tests' json! plain"
+)]
+fn pod(spec: Value) -> Value {
+    json!({ "apiVersion": "v1", "kind": "Pod", "metadata": { "name": "web" }, "spec": spec })
+}
+
+fn one_container(extra: Value) -> Value {
+    let mut container = json!({ "name": "app", "image": "app" });
+    merge::overlay(&mut container, extra);
+    pod(json!({ "containers": [container] }))
+}
+
+fn run(pod: &Value) -> Result<Outcome, Refusal> {
+    inject(pod, &meshed(), &settings(), TOKEN)
+}
+
+fn injected(pod: &Value) -> Injected {
+    match run(pod) {
+        Ok(Outcome::Injected(injected)) => *injected,
+        other => panic!("not injected: {other:?}"),
+    }
+}
+
+fn refusal(pod: &Value) -> String {
+    run(pod).expect_err("must be refused").to_string()
+}
+
+fn proxy_of(pod: &Value) -> &Value {
+    &pod["spec"]["initContainers"][1]
+}
+
+fn env_of<'a>(pod: &'a Value, name: &str) -> &'a str {
+    let env = proxy_of(pod)["env"].as_array().unwrap();
+    env.iter().find(|entry| entry["name"] == name).unwrap()["value"]
+        .as_str()
+        .unwrap()
+}
+
+fn probes_of(pod: &Value) -> Value {
+    serde_json::from_str(env_of(pod, "WEFT_PROBES")).unwrap()
+}
+
+#[test]
+fn capture_and_proxy_come_first_and_in_this_order() {
+    let pod = pod(json!({
+        "initContainers": [{ "name": "migrate" }],
+        "containers": [{ "name": "app" }],
+    }));
+    let init = injected(&pod).pod["spec"]["initContainers"].clone();
+    let names: Vec<_> = init
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|c| c["name"].clone())
+        .collect();
+    assert_eq!(names, ["weft-capture", "weft-proxy", "migrate"]);
+    assert_eq!(init[1]["restartPolicy"], "Always");
+    assert!(init[0].get("restartPolicy").is_none());
+}
+
+#[test]
+fn proxy_has_no_privilege_and_capture_has_one() {
+    let pod = injected(&one_container(json!({}))).pod;
+    let capture = &pod["spec"]["initContainers"][0]["securityContext"];
+    assert_eq!(
+        capture["capabilities"],
+        json!({ "drop": ["ALL"], "add": ["NET_ADMIN"] })
+    );
+    assert_eq!(capture["runAsUser"], 0);
+    assert_eq!(capture["runAsNonRoot"], false);
+    let proxy = &proxy_of(&pod)["securityContext"];
+    assert_eq!(proxy["capabilities"], json!({ "drop": ["ALL"] }));
+    assert_eq!(proxy["runAsUser"], 15190);
+    assert_eq!(proxy["runAsNonRoot"], true);
+    for context in [capture, proxy] {
+        assert_eq!(context["allowPrivilegeEscalation"], false);
+        assert_eq!(context["readOnlyRootFilesystem"], true);
+        assert_eq!(context["seccompProfile"]["type"], "RuntimeDefault");
+    }
+}
+
+#[test]
+fn applying_the_patch_gives_the_changed_pod() {
+    for pod in [
+        one_container(json!({ "livenessProbe": { "tcpSocket": { "port": 80 } } })),
+        json!({ "metadata": { "annotations": { "a/b~c": "1" } }, "spec": { "containers": [{}] } }),
+        json!({ "spec": { "containers": [{ "name": "app" }], "volumes": null } }),
+    ] {
+        let injected = injected(&pod);
+        let mut patched = pod.clone();
+        json_patch::patch(&mut patched, &injected.patch).unwrap();
+        assert_eq!(patched, injected.pod);
+    }
+}
+
+#[test]
+fn second_run_changes_nothing_even_with_another_token() {
+    let pod = one_container(json!({
+        "ports": [{ "name": "web", "containerPort": 8080 }],
+        "livenessProbe": { "httpGet": { "port": "web", "path": "/live" }, "timeoutSeconds": 4 },
+        "readinessProbe": { "grpc": { "port": 8080, "service": "ready" } },
+        "startupProbe": { "tcpSocket": { "port": "web" } },
+        "lifecycle": { "preStop": { "httpGet": { "port": 8080, "path": "/bye" } } },
+    }));
+    let first = injected(&pod);
+    let again = inject(&first.pod, &meshed(), &settings(), HookToken([1; 16])).unwrap();
+    let Outcome::Injected(again) = again else {
+        panic!("{again:?}")
+    };
+    assert_eq!(again.patch, Patch(vec![]));
+    assert_eq!(again.pod, first.pod);
+}
+
+#[test]
+fn defaults_of_the_api_server_and_mounts_of_others_survive_a_second_run() {
+    let mut pod = injected(&one_container(json!({}))).pod;
+    let proxy = &mut pod["spec"]["initContainers"][1];
+    proxy["terminationMessagePath"] = "/dev/termination-log".into();
+    proxy["volumeMounts"]
+        .as_array_mut()
+        .unwrap()
+        .push(json!({ "name": "kube-api-access", "mountPath": "/var/run/secrets/x" }));
+    assert_eq!(injected(&pod).patch, Patch(vec![]));
+}
+
+#[test]
+fn quantity_that_the_api_server_rewrote_is_no_difference() {
+    let mut pod = one_container(json!({}));
+    pod["metadata"]["annotations"] = json!({ labels::PROXY_CPU_LIMIT: "0.5" });
+    let mut stored = injected(&pod).pod;
+    for index in [0, 1] {
+        stored["spec"]["initContainers"][index]["resources"]["limits"]["cpu"] = "500m".into();
+    }
+    assert_eq!(injected(&stored).patch, Patch(vec![]));
+    stored["metadata"]["annotations"][labels::PROXY_CPU_LIMIT] = "0.6".into();
+    assert_ne!(injected(&stored).patch, Patch(vec![]));
+}
+
+#[test]
+fn probe_that_another_webhook_added_later_is_rewritten_in_the_second_run() {
+    let mut pod = injected(&one_container(json!({
+        "livenessProbe": { "httpGet": { "port": 8080 } },
+    })))
+    .pod;
+    let late = json!({ "name": "late", "livenessProbe": { "tcpSocket": { "port": 9000 } } });
+    pod["spec"]["containers"].as_array_mut().unwrap().push(late);
+    let init = pod["spec"]["initContainers"].as_array_mut().unwrap();
+    init.insert(0, json!({ "name": "theirs-first" }));
+
+    let again = injected(&pod).pod;
+    let probes = probes_of(&again);
+    assert_eq!(probes["app/liveness"]["httpGet"]["port"], 8080);
+    assert_eq!(probes["late/liveness"]["tcpSocket"]["port"], 9000);
+    assert_eq!(again["spec"]["initContainers"][0]["name"], "weft-capture");
+    assert_eq!(again["spec"]["initContainers"][2]["name"], "theirs-first");
+}
+
+#[test]
+fn http_probe_keeps_headers_host_scheme_and_timing() {
+    let pod = injected(&one_container(json!({
+        "ports": [{ "name": "web", "containerPort": 8443 }],
+        "readinessProbe": {
+            "httpGet": {
+                "port": "web", "path": "/r?x=1", "scheme": "HTTPS", "host": "10.0.0.1",
+                "httpHeaders": [{ "name": "Host", "value": "shop.example" }],
+            },
+            "initialDelaySeconds": 2, "timeoutSeconds": 5, "periodSeconds": 7,
+            "failureThreshold": 9, "terminationGracePeriodSeconds": 11,
+        },
+    })))
+    .pod;
+    assert_eq!(
+        pod["spec"]["containers"][0]["readinessProbe"],
+        json!({
+            "httpGet": { "path": "/probe/app/readiness", "port": 15190, "scheme": "HTTP" },
+            "initialDelaySeconds": 2, "timeoutSeconds": 5, "periodSeconds": 7,
+            "failureThreshold": 9, "terminationGracePeriodSeconds": 11,
+        })
+    );
+    assert_eq!(
+        probes_of(&pod),
+        json!({ "app/readiness": {
+            "httpGet": {
+                "port": 8443, "path": "/r?x=1", "scheme": "HTTPS", "host": "10.0.0.1",
+                "httpHeaders": [{ "name": "Host", "value": "shop.example" }],
+            },
+            "timeoutSeconds": 5,
+        }})
+    );
+}
+
+#[test]
+fn probes_of_the_users_native_sidecars_are_rewritten_and_exec_is_left_alone() {
+    let exec = json!({ "exec": { "command": ["true"] } });
+    let pod = injected(&pod(json!({
+        "initContainers": [
+            { "name": "agent", "restartPolicy": "Always",
+              "startupProbe": { "grpc": { "port": 9000 } }, "livenessProbe": exec },
+        ],
+        "containers": [{ "name": "app" }],
+    })))
+    .pod;
+    let agent = &pod["spec"]["initContainers"][2];
+    assert_eq!(
+        agent["startupProbe"]["httpGet"]["path"],
+        "/probe/agent/startup"
+    );
+    assert!(agent["startupProbe"].get("grpc").is_none());
+    assert_eq!(agent["livenessProbe"], exec);
+    assert_eq!(
+        probes_of(&pod),
+        json!({ "agent/startup": { "grpc": { "port": 9000 }, "timeoutSeconds": 1 } })
+    );
+    assert!(
+        agent.get("lifecycle").is_none(),
+        "only applications get a drain delay"
+    );
+}
+
+#[test]
+fn http_hooks_go_through_an_unguessable_path() {
+    let pod = injected(&one_container(json!({
+        "lifecycle": {
+            "postStart": { "httpGet": { "port": 8080, "path": "/hello" } },
+            "preStop": { "exec": { "command": ["bye"] } },
+        },
+    })))
+    .pod;
+    let lifecycle = &pod["spec"]["containers"][0]["lifecycle"];
+    let path = format!("/hook/{TOKEN}/app/postStart");
+    assert_eq!(lifecycle["postStart"]["httpGet"]["path"], path);
+    assert_eq!(lifecycle["postStart"]["httpGet"]["port"], 15190);
+    assert_eq!(
+        lifecycle["preStop"],
+        json!({ "exec": { "command": ["bye"] } })
+    );
+    let hooks: Value = serde_json::from_str(env_of(&pod, "WEFT_HOOKS")).unwrap();
+    assert_eq!(
+        hooks[format!("{TOKEN}/app/postStart")],
+        json!({ "httpGet": { "port": 8080, "path": "/hello", "scheme": "HTTP" } })
+    );
+    assert_eq!(TOKEN.to_string().len(), 32);
+}
+
+#[test]
+fn application_sleeps_before_it_stops_at_most_half_of_its_grace_period() {
+    let sleep = |grace: Value, delay: Option<&str>| {
+        let mut pod = one_container(json!({}));
+        if !grace.is_null() {
+            pod["spec"]["terminationGracePeriodSeconds"] = grace;
+        }
+        if let Some(delay) = delay {
+            pod["metadata"]["annotations"] = json!({ labels::DRAIN_DELAY: delay });
+        }
+        let injected = injected(&pod);
+        let lifecycle = &injected.pod["spec"]["containers"][0]["lifecycle"];
+        (
+            lifecycle["preStop"]["sleep"]["seconds"].as_i64(),
+            injected.warnings.len(),
+        )
+    };
+    assert_eq!(sleep(Value::Null, None), (Some(3), 0));
+    assert_eq!(sleep(json!(5), None), (Some(2), 0));
+    assert_eq!(sleep(json!(1), None), (None, 0));
+    assert_eq!(sleep(json!(0), None), (None, 0));
+    assert_eq!(sleep(Value::Null, Some("0")), (None, 0));
+    assert_eq!(sleep(Value::Null, Some("10")), (Some(10), 0));
+    assert_eq!(sleep(json!(10), Some("60")), (Some(5), 1));
+}
+
+#[test]
+fn pods_label_wins_over_the_namespaces() {
+    let mut pod = one_container(json!({}));
+    pod["metadata"]["labels"] = json!({ labels::INJECT: "disabled" });
+    let skipped = Outcome::Skipped {
+        reason: Skip::NotAsked,
+        warning: None,
+    };
+    assert_eq!(run(&pod), Ok(skipped.clone()));
+
+    let unlabelled = Namespace::default();
+    assert_eq!(
+        inject(&one_container(json!({})), &unlabelled, &settings(), TOKEN),
+        Ok(skipped)
+    );
+    pod["metadata"]["labels"] = json!({ labels::INJECT: "enabled" });
+    let outcome = inject(&pod, &unlabelled, &settings(), TOKEN);
+    assert!(matches!(outcome, Ok(Outcome::Injected(_))));
+
+    pod["metadata"]["labels"] = json!({ labels::INJECT: "true" });
+    assert!(refusal(&pod).contains(r#"metadata.labels[weft.dev/inject] is "true""#));
+}
+
+#[test]
+fn host_network_pod_is_skipped_with_a_warning() {
+    let mut pod = one_container(json!({}));
+    pod["spec"]["hostNetwork"] = true.into();
+    let Ok(Outcome::Skipped { reason, warning }) = run(&pod) else {
+        panic!("not skipped")
+    };
+    assert_eq!(reason, Skip::HostNetwork);
+    assert!(warning.unwrap().contains("spec.hostNetwork"));
+}
+
+#[test]
+fn annotations_of_the_pod_win_over_the_namespaces_and_reach_the_containers() {
+    let mut namespace = meshed();
+    for (name, value) in [
+        (labels::SKIP_OUTBOUND_PORTS, "443"),
+        (labels::PROXY_CPU_REQUEST, "50m"),
+        (labels::LOG_LEVEL, "debug"),
+    ] {
+        namespace.annotations.insert(name.into(), value.into());
+    }
+    let mut pod = one_container(json!({}));
+    pod["metadata"]["annotations"] = json!({
+        labels::PROXY_CPU_REQUEST: "20m",
+        labels::PROXY_MEMORY_LIMIT: "64Mi",
+        labels::SKIP_INBOUND_PORTS: "9000-9010",
+    });
+    let outcome = inject(&pod, &namespace, &settings(), TOKEN);
+    let Ok(Outcome::Injected(injected)) = outcome else {
+        panic!("{outcome:?}")
+    };
+    let pod = injected.pod;
+    assert_eq!(
+        pod["spec"]["initContainers"][0]["args"],
+        json!([
+            "capture",
+            "--check",
+            "--skip-inbound-ports=9000-9010",
+            "--skip-outbound-ports=443"
+        ])
+    );
+    assert_eq!(
+        proxy_of(&pod)["resources"],
+        json!({ "requests": { "cpu": "20m", "memory": "20Mi" }, "limits": { "memory": "64Mi" } })
+    );
+    assert_eq!(env_of(&pod, "WEFT_LOG"), "debug");
+    let annotations = &pod["metadata"]["annotations"];
+    assert_eq!(
+        annotations[labels::SKIP_OUTBOUND_PORTS],
+        "443",
+        "the pod says what it skips"
+    );
+    assert_eq!(annotations[labels::PROXY_VERSION], "0.1.0");
+    assert_eq!(annotations[labels::DEFAULT_CONTAINER], "app");
+}
+
+#[test]
+fn malformed_annotation_is_refused_with_its_place_and_what_is_allowed() {
+    for (name, value, expected) in [
+        (labels::SKIP_INBOUND_PORTS, "http", "ports or ranges"),
+        (labels::SKIP_OUTBOUND_CIDRS, "10.0.0.1", "networks"),
+        (labels::PROXY_MEMORY_LIMIT, "lots", "quantity"),
+        (labels::DRAIN_DELAY, "3s", "whole number of seconds"),
+        (labels::ACCESS_LOG, "text", "\"off\" or \"json\""),
+        (labels::LOG_LEVEL, "loud", "debug"),
+    ] {
+        let mut pod = one_container(json!({}));
+        pod["metadata"]["annotations"] = json!({ name: value });
+        let message = refusal(&pod);
+        assert!(
+            message.contains(&format!("metadata.annotations[{name}]")),
+            "{message}"
+        );
+        assert!(message.contains(expected), "{message}");
+    }
+    let mut namespace = meshed();
+    namespace
+        .annotations
+        .insert(labels::DRAIN_DELAY.into(), "x".into());
+    let message = inject(&one_container(json!({})), &namespace, &settings(), TOKEN)
+        .unwrap_err()
+        .to_string();
+    assert!(message.contains("of namespace shop"), "{message}");
+}
+
+#[test]
+fn container_that_would_run_as_the_proxy_is_refused() {
+    let own = one_container(json!({ "securityContext": { "runAsUser": 15190 } }));
+    assert!(refusal(&own).starts_with("spec.containers[0].securityContext.runAsUser is 15190"));
+    let group = one_container(json!({ "securityContext": { "runAsGroup": 15190 } }));
+    assert!(refusal(&group).contains("runAsGroup"));
+
+    let mut inherited = one_container(json!({}));
+    inherited["spec"]["securityContext"] = json!({ "runAsUser": 15190 });
+    assert!(refusal(&inherited).starts_with("spec.securityContext.runAsUser is 15190"));
+    inherited["spec"]["containers"][0]["securityContext"] = json!({ "runAsUser": 1000 });
+    injected(&inherited);
+}
+
+#[test]
+fn port_of_the_proxy_is_refused_wherever_it_is_used() {
+    for port in [15101, 15106, 15108, 15190] {
+        let pod = one_container(json!({ "ports": [{ "containerPort": port }] }));
+        let message = refusal(&pod);
+        assert!(
+            message.starts_with("spec.containers[0].ports[0].containerPort is"),
+            "{message}"
+        );
+    }
+    let host = one_container(json!({ "ports": [{ "containerPort": 80, "hostPort": 15108 }] }));
+    assert!(refusal(&host).contains("hostPort is 15108"));
+    let probe = one_container(json!({ "livenessProbe": { "httpGet": { "port": 15190 } } }));
+    assert!(refusal(&probe).contains("livenessProbe.httpGet.port is 15190"));
+    let copied = one_container(json!({
+        "livenessProbe": { "httpGet": { "port": 15190, "path": "/probe/app/liveness" } },
+    }));
+    assert!(
+        refusal(&copied).contains("livenessProbe.httpGet.port"),
+        "no original is known"
+    );
+}
+
+#[test]
+fn names_of_the_proxy_cannot_be_taken() {
+    let container = pod(json!({ "containers": [{ "name": "weft-proxy" }] }));
+    assert!(refusal(&container).starts_with("spec.containers[0].name \"weft-proxy\""));
+    let volume = pod(json!({
+        "containers": [{ "name": "app" }],
+        "volumes": [{ "name": "weft-token", "emptyDir": {} }],
+    }));
+    assert!(refusal(&volume).starts_with("spec.volumes[0].name \"weft-token\""));
+}
+
+#[test]
+fn probe_of_a_port_that_is_not_declared_is_refused() {
+    let pod = one_container(json!({ "livenessProbe": { "tcpSocket": { "port": "web" } } }));
+    let message = refusal(&pod);
+    assert!(
+        message.contains("livenessProbe.tcpSocket.port \"web\""),
+        "{message}"
+    );
+    assert!(message.contains("container \"app\""), "{message}");
+}
+
+#[test]
+fn shared_process_namespace_and_unknown_fields_come_through() {
+    let mut before = one_container(json!({ "aFieldOfTomorrow": [1, { "x": null }] }));
+    before["spec"]["shareProcessNamespace"] = true.into();
+    before["spec"]["anotherOne"] = json!({ "y": 2 });
+    let after = injected(&before).pod;
+    assert_eq!(
+        after["spec"]["containers"][0]["aFieldOfTomorrow"],
+        json!([1, { "x": null }])
+    );
+    assert_eq!(after["spec"]["anotherOne"], json!({ "y": 2 }));
+}
+
+#[test]
+fn odd_shapes_never_panic() {
+    for spec in [
+        json!(null),
+        json!([]),
+        json!({}),
+        json!({ "containers": 1 }),
+        json!({ "containers": [1, null, [], "x"] }),
+        json!({ "containers": [{ "livenessProbe": 3, "lifecycle": [], "ports": {} }] }),
+        json!({ "containers": [{ "livenessProbe": { "httpGet": [] }, "lifecycle": { "preStop": 1 } }] }),
+        json!({ "initContainers": {}, "volumes": 7, "securityContext": "x" }),
+        json!({
+            "initContainers": [{
+                "name": "weft-proxy", "args": 1, "volumeMounts": {}, "securityContext": null,
+                "env": [{ "name": "WEFT_PROBES", "value": "{\"app/liveness\":1}" }],
+            }],
+            "containers": [{
+                "name": "app",
+                "livenessProbe": { "httpGet": { "port": 15190, "path": "/probe/app/liveness" } },
+            }],
+        }),
+        json!({ "initContainers": [{ "name": "weft-proxy", "env": 1 }] }),
+        json!({ "initContainers": [{ "name": "weft-proxy", "env": [{ "name": "WEFT_PROBES" }] }] }),
+        json!({ "initContainers": [{ "name": "weft-proxy", "env": [{ "name": "WEFT_HOOKS", "value": "{\"\":1}" }] }] }),
+    ] {
+        let pod = json!({ "metadata": { "annotations": 1, "labels": [] }, "spec": spec });
+        let _ = run(&pod);
+    }
+    for pod in [
+        json!(null),
+        json!([]),
+        json!("x"),
+        json!({ "metadata": 1, "spec": {} }),
+    ] {
+        let _ = run(&pod);
+    }
+}

@@ -1,0 +1,341 @@
+//! Every label, annotation and fixed name that users and parts of Weft share.
+//!
+//! The names are a promise to users. The parsers are here so that injector,
+//! controller and command line accept exactly the same text.
+
+use std::{ops::RangeInclusive, str::FromStr};
+
+use ipnet::IpNet;
+
+/// Label on a namespace or pod: [`ENABLED`] or [`DISABLED`]; the pod's wins.
+pub const INJECT: &str = "weft.dev/inject";
+/// Value of [`INJECT`]: pods get a proxy.
+pub const ENABLED: &str = "enabled";
+/// Value of [`INJECT`]: pods get none.
+pub const DISABLED: &str = "disabled";
+
+/// Annotation on a namespace or pod: deny, auto, open or audit.
+pub const ACCESS: &str = "weft.dev/access";
+/// Annotation on a namespace or pod: permissive or strict.
+pub const MTLS: &str = "weft.dev/mtls";
+/// Annotation on a pod, Service or namespace: ports that are never parsed as HTTP.
+pub const OPAQUE_PORTS: &str = "weft.dev/opaque-ports";
+/// Annotation on a pod or namespace: inbound ports that bypass the proxy.
+pub const SKIP_INBOUND_PORTS: &str = "weft.dev/skip-inbound-ports";
+/// Annotation on a pod or namespace: outbound ports that bypass the proxy.
+pub const SKIP_OUTBOUND_PORTS: &str = "weft.dev/skip-outbound-ports";
+/// Annotation on a pod or namespace: outbound networks that bypass the proxy.
+pub const SKIP_OUTBOUND_CIDRS: &str = "weft.dev/skip-outbound-cidrs";
+/// Annotation on a pod or namespace: CPU that the proxy asks for.
+pub const PROXY_CPU_REQUEST: &str = "weft.dev/proxy-cpu-request";
+/// Annotation on a pod or namespace: most CPU that the proxy may use.
+pub const PROXY_CPU_LIMIT: &str = "weft.dev/proxy-cpu-limit";
+/// Annotation on a pod or namespace: memory that the proxy asks for.
+pub const PROXY_MEMORY_REQUEST: &str = "weft.dev/proxy-memory-request";
+/// Annotation on a pod or namespace: most memory that the proxy may use.
+pub const PROXY_MEMORY_LIMIT: &str = "weft.dev/proxy-memory-limit";
+/// Annotation on a pod or namespace: what the proxy logs.
+pub const LOG_LEVEL: &str = "weft.dev/log-level";
+/// Annotation on a pod or namespace: `off` or `json`.
+pub const ACCESS_LOG: &str = "weft.dev/access-log";
+/// Annotation on a pod or namespace: seconds that an application without a preStop
+/// hook goes on serving after its pod is deleted; 0 switches that off.
+pub const DRAIN_DELAY: &str = "weft.dev/drain-delay";
+/// Annotation that the injector writes: version of the proxy in the pod.
+pub const PROXY_VERSION: &str = "weft.dev/proxy-version";
+/// Annotation that conversion writes: what an older version cannot show.
+pub const SMI_LOSSLESS: &str = "weft.dev/smi-lossless";
+/// Annotation of Kubernetes: the container that kubectl means when none is named.
+pub const DEFAULT_CONTAINER: &str = "kubectl.kubernetes.io/default-container";
+
+/// Init container that redirects the pod's traffic.
+pub const CAPTURE_CONTAINER: &str = "weft-capture";
+/// Native sidecar that carries the pod's traffic.
+pub const PROXY_CONTAINER: &str = "weft-proxy";
+/// Volume with the proxy's service-account token.
+pub const TOKEN_VOLUME: &str = "weft-token";
+/// Volume with the roots that the proxy trusts, and the ConfigMap it shows.
+pub const TRUST_BUNDLE: &str = "weft-trust-bundle";
+/// Key of the PEM list in [`TRUST_BUNDLE`].
+pub const TRUST_BUNDLE_KEY: &str = "ca.crt";
+/// Key in [`TRUST_BUNDLE`] that is `true` while the mesh is being uninstalled.
+pub const TRUST_BUNDLE_LEAVING: &str = "leaving";
+/// Audience of the proxy's token.
+pub const TOKEN_AUDIENCE: &str = "weft.dev";
+/// Life of the proxy's token in seconds; the kubelet renews it.
+pub const TOKEN_SECONDS: i64 = 3600;
+
+/// Secret with the mesh's certificate authority.
+pub const CA_SECRET: &str = "weft-ca";
+/// Secret with the webhooks' certificate authority.
+pub const INJECTOR_CA_SECRET: &str = "weft-injector-ca";
+/// Service and ServiceAccount of the injector, and its MutatingWebhookConfiguration.
+pub const INJECTOR: &str = "weft-injector";
+/// ValidatingWebhookConfiguration.
+pub const VALIDATOR: &str = "weft-validator";
+/// Service and ServiceAccount of the controller.
+pub const CONTROLLER: &str = "weft-controller";
+
+/// Uid and gid of the proxy; what they send is not redirected.
+pub const PROXY_ID: i64 = 15190;
+/// Where the proxy takes what the application sends.
+pub const OUTBOUND_PORT: u16 = 15101;
+/// Where the proxy takes what comes to the application in plaintext.
+pub const INBOUND_PORT: u16 = 15106;
+/// Where the proxy takes what other proxies send.
+pub const MESH_PORT: u16 = 15108;
+/// Probes, metrics and what the kubelet asks.
+pub const ADMIN_PORT: u16 = 15190;
+/// Ports that no container of a meshed pod may use.
+pub const PROXY_PORTS: [u16; 4] = [OUTBOUND_PORT, INBOUND_PORT, MESH_PORT, ADMIN_PORT];
+
+/// Most entries of a list of ports or networks. Every entry is a rule that each
+/// new connection of the pod walks through; the capture container has the same bound.
+pub const MAX_LIST: usize = 128;
+
+/// Why a value cannot be used; a clause that follows the name of its field.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("is {value:?}, but must be {expected}")]
+pub struct BadValue {
+    /// What was written, cut to a readable length.
+    pub value: String,
+    /// What may be written.
+    pub expected: &'static str,
+}
+
+impl BadValue {
+    fn new(value: &str, expected: &'static str) -> Self {
+        Self {
+            value: value.chars().take(80).collect(),
+            expected,
+        }
+    }
+}
+
+/// Ports and port ranges such as `25,587,3000-3010`; an empty text is an empty list.
+pub fn parse_ports(text: &str) -> Result<Vec<RangeInclusive<u16>>, BadValue> {
+    let bad = || {
+        BadValue::new(
+            text,
+            "a comma-separated list of at most 128 ports or ranges such as \"25,3000-3010\", \
+             each from 1 to 65535",
+        )
+    };
+    let port = |text: &str| match u16::from_str(text.trim()) {
+        Ok(port) if port > 0 => Ok(port),
+        _ => Err(bad()),
+    };
+    entries(text)
+        .map(|entry| {
+            let (first, last) = entry.split_once('-').unwrap_or((entry, entry));
+            let (first, last) = (port(first)?, port(last)?);
+            if first <= last {
+                Ok(first..=last)
+            } else {
+                Err(bad())
+            }
+        })
+        .collect::<Result<Vec<_>, _>>()
+        .and_then(|ranges| {
+            if ranges.len() <= MAX_LIST {
+                Ok(ranges)
+            } else {
+                Err(bad())
+            }
+        })
+}
+
+/// Networks such as `10.0.0.0/8,fd00::/8`; an empty text is an empty list.
+pub fn parse_cidrs(text: &str) -> Result<Vec<IpNet>, BadValue> {
+    let bad = || {
+        BadValue::new(
+            text,
+            "a comma-separated list of at most 128 networks such as \"10.0.0.0/8,fd00::/8\"",
+        )
+    };
+    entries(text)
+        .map(|entry| entry.parse().map_err(|_| bad()))
+        .collect::<Result<Vec<IpNet>, _>>()
+        .and_then(|nets| {
+            if nets.len() <= MAX_LIST {
+                Ok(nets)
+            } else {
+                Err(bad())
+            }
+        })
+}
+
+fn entries(text: &str) -> impl Iterator<Item = &str> {
+    text.split(',')
+        .map(str::trim)
+        .filter(|entry| !entry.is_empty())
+}
+
+/// [`INJECT`]: true for [`ENABLED`], false for [`DISABLED`].
+pub fn parse_inject(text: &str) -> Result<bool, BadValue> {
+    match text {
+        ENABLED => Ok(true),
+        DISABLED => Ok(false),
+        _ => Err(BadValue::new(text, "\"enabled\" or \"disabled\"")),
+    }
+}
+
+/// [`ACCESS_LOG`]: returned as it is when it can be used.
+pub fn parse_access_log(text: &str) -> Result<&str, BadValue> {
+    match text {
+        "off" | "json" => Ok(text),
+        _ => Err(BadValue::new(text, "\"off\" or \"json\"")),
+    }
+}
+
+/// [`LOG_LEVEL`]: a level, or a list of levels and `module=level` pairs; returned as it
+/// is when it can be used.
+pub fn parse_log_level(text: &str) -> Result<&str, BadValue> {
+    const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+    let usable = !text.is_empty()
+        && text.len() <= 256
+        && text.split(',').all(|directive| {
+            let (module, level) = directive.split_once('=').unwrap_or(("", directive));
+            LEVELS.contains(&level)
+                && module
+                    .chars()
+                    .all(|c| c.is_ascii_alphanumeric() || c == '_' || c == ':')
+        });
+    if usable {
+        Ok(text)
+    } else {
+        Err(BadValue::new(
+            text,
+            "off, error, warn, info, debug or trace, or a list of module=level",
+        ))
+    }
+}
+
+/// [`DRAIN_DELAY`] in whole seconds.
+pub fn parse_drain_delay(text: &str) -> Result<u32, BadValue> {
+    match u32::from_str(text) {
+        Ok(seconds) if seconds <= 3600 => Ok(seconds),
+        _ => Err(BadValue::new(
+            text,
+            "a whole number of seconds from 0 to 3600",
+        )),
+    }
+}
+
+/// A Kubernetes quantity such as `10m`, `0.5` or `20Mi`, above zero; returned as it is
+/// when it can be used.
+pub fn parse_quantity(text: &str) -> Result<&str, BadValue> {
+    const SUFFIXES: [&str; 12] = [
+        "", "m", "k", "M", "G", "T", "P", "Ki", "Mi", "Gi", "Ti", "Pi",
+    ];
+    let bad = || {
+        BadValue::new(
+            text,
+            "a quantity above zero such as \"10m\", \"0.5\" or \"20Mi\"",
+        )
+    };
+    let end = text
+        .find(|c: char| !c.is_ascii_digit() && c != '.')
+        .unwrap_or(text.len());
+    let (number, suffix) = text.split_at(end);
+    let digits = number.chars().filter(char::is_ascii_digit).count();
+    let positive = number.chars().any(|c| ('1'..='9').contains(&c));
+    let points = number.len() - digits;
+    if positive && digits <= 18 && points <= 1 && SUFFIXES.contains(&suffix) {
+        Ok(text)
+    } else {
+        Err(bad())
+    }
+}
+
+/// A quantity in thousandths, or None for one that [`parse_quantity`] refuses or that is
+/// finer. The API server rewrites quantities (`0.5` becomes `500m`), so their texts must
+/// not be compared.
+pub(crate) fn quantity_in_milli(text: &str) -> Option<i128> {
+    let text = parse_quantity(text).ok()?;
+    let end = text
+        .find(|c: char| !c.is_ascii_digit() && c != '.')
+        .unwrap_or(text.len());
+    let (number, suffix) = text.split_at(end);
+    let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
+    let digits: i128 = format!("{whole}{fraction}").parse().ok()?;
+    let unit: i128 = match suffix.as_bytes() {
+        [] => 1000,
+        [b'm'] => 1,
+        [prefix, binary @ ..] => {
+            let power = u32::try_from("kmgtp".find(prefix.to_ascii_lowercase() as char)?).ok()?;
+            let base: i128 = if binary.is_empty() { 1000 } else { 1024 };
+            base.checked_pow(power + 1)?.checked_mul(1000)?
+        }
+    };
+    let scale = 10_i128.checked_pow(u32::try_from(fraction.len()).ok()?)?;
+    let value = digits.checked_mul(unit)?;
+    (value % scale == 0).then_some(value / scale)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn port_lists_take_ports_and_ranges_and_nothing_else() {
+        assert_eq!(
+            parse_ports("25, 3000-3010,"),
+            Ok(vec![25..=25, 3000..=3010])
+        );
+        assert_eq!(parse_ports(""), Ok(vec![]));
+        for bad in ["0", "65536", "10-9", "a", "1-2-3", "-1", "1-", "25;26"] {
+            assert!(parse_ports(bad).is_err(), "{bad}");
+        }
+        let long = vec!["1"; MAX_LIST + 1].join(",");
+        assert!(parse_ports(&long).is_err());
+    }
+
+    #[test]
+    fn networks_need_a_prefix_length() {
+        assert_eq!(
+            parse_cidrs("10.0.0.0/8,fd00::/8").map(|nets| nets.len()),
+            Ok(2)
+        );
+        for bad in ["10.0.0.1", "10.0.0.0/33", "x/8"] {
+            assert!(parse_cidrs(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn quantities_are_those_of_kubernetes_and_not_zero() {
+        for good in ["10m", "1", "0.5", "20Mi", "1.5Gi"] {
+            assert_eq!(parse_quantity(good), Ok(good));
+        }
+        for bad in [
+            "", "m", "0", "0m", "-1", "10 m", "1.2.3", "10mi", "1e3x", ".",
+        ] {
+            assert!(parse_quantity(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn quantities_are_equal_however_they_are_written() {
+        for (one, other) in [
+            ("0.5", "500m"),
+            ("1", "1000m"),
+            ("1.5Gi", "1536Mi"),
+            ("1M", "1000k"),
+        ] {
+            assert_eq!(quantity_in_milli(one), quantity_in_milli(other), "{one}");
+            assert!(quantity_in_milli(one).is_some(), "{one}");
+        }
+        assert_ne!(quantity_in_milli("1M"), quantity_in_milli("1Mi"));
+        assert_ne!(quantity_in_milli("1m"), quantity_in_milli("1M"));
+    }
+
+    #[test]
+    fn log_levels_are_levels_or_pairs_of_module_and_level() {
+        for good in ["info", "warn,proxy=debug", "proxy::tcp=trace"] {
+            assert_eq!(parse_log_level(good), Ok(good));
+        }
+        for bad in ["", "loud", "a=b", "info,", "in fo", "a b=info"] {
+            assert!(parse_log_level(bad).is_err(), "{bad}");
+        }
+    }
+}

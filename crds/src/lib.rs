@@ -1,0 +1,10 @@
+//! The Kubernetes vocabulary of Weft: the kinds, labels and annotations that
+//! users write, and the patch that gives a pod its proxy.
+//!
+//! Only these types touch the API server. Nothing here does I/O, so the webhook
+//! and a command line can share every decision.
+
+pub mod chart;
+pub mod inject;
+pub mod labels;
+pub mod smi;

@@ -1,0 +1,71 @@
+# Builds the programs of the local cluster from their public Go modules.
+#
+# Each stands in a module of its own under e2e/cluster/tools, because their
+# dependencies disagree. A result is kept under a hash of everything that goes
+# into it, outside target/, since target/ is lost with every clone.
+
+TOOLS_SOURCE=$CLUSTER_SOURCE/tools
+TOOLS_CACHE=${XDG_CACHE_HOME:-$HOME/.cache}/weft/tools
+TOOLS_BIN=$TARGET/tools/bin
+
+# Oldest Go that knows `tool` lines and what the modules' own go.mod ask for.
+GO_MINOR_AT_LEAST=25
+
+KUBERNETES_VERSION=v1.34.4
+KUBERNETES_PARTS="kube-apiserver kube-controller-manager kube-scheduler kubelet kube-proxy kubectl"
+
+# Builds what is not in the cache and links all of it into target/tools/bin.
+build_tools() {
+  # Without these stamps nodes report a placeholder, and clients that look at
+  # the server's version refuse to work with it.
+  local stamp=k8s.io/component-base/version
+  # shellcheck disable=SC2086
+  tool kubernetes . "-X $stamp.gitVersion=$KUBERNETES_VERSION -X $stamp.gitMajor=1 -X $stamp.gitMinor=34" $KUBERNETES_PARTS
+  tool etcd go.etcd.io/etcd/server/v3 "" etcd
+  tool helm helm.sh/helm/v3/cmd/helm "" helm
+  tool coredns . "" coredns
+  tool pause . "" pause
+  tool hello . "" hello
+}
+
+# tool MODULE PACKAGE LDFLAGS NAME...: every NAME is the one program of MODULE.
+tool() {
+  local module=$1 package=$2 ldflags="-s -w $3" name cached
+  shift 3
+  cached=$TOOLS_CACHE/$module-$(tool_hash "$module" "$package" "$ldflags")
+  if [ ! -x "$cached/$module" ]; then
+    step "building $module from source" build_tool "$module" "$package" "$ldflags" "$cached"
+  fi
+  mkdir -p "$TOOLS_BIN"
+  for name in "$@"; do
+    ln -sfn "$cached/$module" "$TOOLS_BIN/$name"
+  done
+}
+
+build_tool() {
+  local module=$1 package=$2 ldflags=$3 cached=$4
+  require_go
+  mkdir -p "$cached"
+  # Moved into place when whole, so that a killed build leaves no half program.
+  (cd "$TOOLS_SOURCE/$module" && CGO_ENABLED=0 GOFLAGS="-buildvcs=false -mod=readonly" \
+    go build -trimpath -ldflags "$ldflags" -o "$cached/.part" "$package")
+  mv "$cached/.part" "$cached/$module"
+}
+
+tool_hash() {
+  local module=$1
+  shift
+  {
+    printf '%s\n' "$@"
+    cat "$TOOLS_SOURCE/$module/go.mod"
+    [ ! -f "$TOOLS_SOURCE/$module/go.sum" ] || cat "$TOOLS_SOURCE/$module/go.sum"
+    [ ! -f "$TOOLS_SOURCE/$module/main.go" ] || cat "$TOOLS_SOURCE/$module/main.go"
+  } | sha256sum | cut -c1-16
+}
+
+require_go() {
+  local minor
+  minor=$(go env GOVERSION 2>/dev/null | sed -nE 's/^go1\.([0-9]+).*/\1/p') || true
+  [ "${minor:-0}" -ge "$GO_MINOR_AT_LEAST" ] ||
+    fail "Go 1.$GO_MINOR_AT_LEAST or newer is needed to build the cluster's programs (https://go.dev/dl); found: $(go version 2>&1 | head -1)"
+}

@@ -1,0 +1,3 @@
+module weft.dev/e2e/hello
+
+go 1.24

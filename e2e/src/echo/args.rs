@@ -1,0 +1,261 @@
+//! The command line of the clients. Every bound of a run is checked here.
+
+use std::{
+    collections::VecDeque,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, bail, ensure};
+use http::{HeaderName, HeaderValue};
+
+use super::{
+    client::Ask,
+    load::{self, Plan},
+    talk,
+};
+
+const USAGE: &str = "usage:
+  weft-echo [serve]                    serve; see the environment variables in settings.rs
+  weft-echo get URL [-n N] [-c CONNECTIONS] [--rate PER_SECOND] [--duration 10s]
+                [--json] [--http2] [-H name:value]... [-X METHOD] [--body-size BYTES] [--timeout 30s]
+  weft-echo get URL --expect TEXT [--until 60s]   try until an answer below 400 holds TEXT
+  weft-echo tcp ADDRESS [LINE]         send a line (default who), print the answer
+  weft-echo banner ADDRESS             print the server's first line and the milliseconds until it
+  weft-echo ws URL [-n N] [--pause 1s] echo N texts over a websocket
+  weft-echo grpc ADDRESS [--duration 10s] [--rate PER_SECOND]   no duration: one unary call
+  weft-echo hold URL [-c CONNECTIONS] [--duration 10s]          keep connections idle, then use them";
+
+/// Runs one client command and prints its result.
+pub async fn run(words: &[String]) -> anyhow::Result<()> {
+    let (command, rest) = words.split_first().context(USAGE)?;
+    let options = Options::parse(rest)?;
+    match command.as_str() {
+        "get" => {
+            if let Some(text) = options.expect.clone() {
+                return expect(options, &text).await;
+            }
+            let (json, single) = (options.json, options.is_single());
+            let summary = options.plan()?.run().await;
+            if json {
+                println!("{}", serde_json::to_string(&summary)?);
+            } else if single && summary.answered == 1 {
+                println!("HTTP {}", summary.last.status);
+                for (name, value) in &summary.last.headers {
+                    println!("{name}: {value}");
+                }
+                println!("\n{}", summary.last.body);
+            } else {
+                println!("{}", serde_json::to_string_pretty(&summary)?);
+            }
+            // With --json the report speaks for itself, failures included.
+            ensure!(json || summary.errors.is_empty(), "{}", summary.first_error);
+        }
+        "tcp" => println!(
+            "{}",
+            talk::tcp(options.target()?, options.word(1).unwrap_or("who")).await?
+        ),
+        "banner" => {
+            let (line, after) = talk::banner(options.target()?).await?;
+            println!("{line}\n{}", after.as_millis());
+        }
+        "ws" => {
+            let back = talk::websocket(
+                options.target()?,
+                options.requests.unwrap_or(3),
+                options.pause,
+            )
+            .await?;
+            println!("{back}");
+        }
+        "grpc" => {
+            let duration = options.duration.unwrap_or_default();
+            let seen =
+                talk::grpc(options.target()?, duration, options.rate.unwrap_or(20.0)).await?;
+            println!("{}", serde_json::to_string(&seen)?);
+        }
+        "hold" => {
+            let duration = options.duration.unwrap_or_default();
+            println!(
+                "{}",
+                talk::hold(options.target()?, options.connections, duration).await?
+            );
+        }
+        "help" | "--help" | "-h" => println!("{USAGE}"),
+        other => bail!("unknown command {other}\n{USAGE}"),
+    }
+    Ok(())
+}
+
+/// Asks until an answer below 400 holds `text`; the last answer is the error.
+async fn expect(options: Options, text: &str) -> anyhow::Result<()> {
+    const PAUSE: Duration = Duration::from_millis(500);
+    let until = Instant::now() + options.until;
+    let plan = options.plan()?;
+    loop {
+        let last = plan.clone().run().await.last;
+        if (200..400).contains(&last.status) && last.body.contains(text) {
+            println!("{}", last.body);
+            return Ok(());
+        }
+        if Instant::now() >= until {
+            bail!(
+                "no answer held {text}; the last: {}",
+                serde_json::to_string(&last)?
+            );
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+/// `200ms`, `5s`, `2m`.
+pub fn duration(raw: &str) -> anyhow::Result<Duration> {
+    let digits = raw.find(|c: char| !c.is_ascii_digit()).unwrap_or(raw.len());
+    let (number, unit) = raw.split_at(digits);
+    let number: u64 = number
+        .parse()
+        .with_context(|| format!("{raw} is not a duration such as 200ms, 5s, 2m"))?;
+    let seconds = match unit {
+        "ms" => return Ok(Duration::from_millis(number)),
+        "s" => 1,
+        "m" => 60,
+        _ => bail!("{raw} needs a unit: ms, s or m"),
+    };
+    Ok(Duration::from_secs(
+        number.checked_mul(seconds).context("too long")?,
+    ))
+}
+
+#[derive(Debug)]
+struct Options {
+    words: Vec<String>,
+    requests: Option<u64>,
+    connections: u64,
+    rate: Option<f64>,
+    duration: Option<Duration>,
+    pause: Duration,
+    timeout: Duration,
+    json: bool,
+    http2: bool,
+    method: String,
+    headers: Vec<(HeaderName, HeaderValue)>,
+    body_size: usize,
+    expect: Option<String>,
+    until: Duration,
+}
+
+impl Options {
+    fn parse(words: &[String]) -> anyhow::Result<Self> {
+        let mut options = Self {
+            words: Vec::new(),
+            requests: None,
+            connections: 1,
+            rate: None,
+            duration: None,
+            pause: Duration::ZERO,
+            timeout: Duration::from_secs(30),
+            json: false,
+            http2: false,
+            method: "GET".into(),
+            headers: Vec::new(),
+            body_size: 0,
+            expect: None,
+            until: Duration::ZERO,
+        };
+        let mut words: VecDeque<&str> = words.iter().map(String::as_str).collect();
+        while let Some(word) = words.pop_front() {
+            let mut value = || {
+                words
+                    .pop_front()
+                    .with_context(|| format!("{word} needs a value"))
+            };
+            match word {
+                "-n" => options.requests = Some(value()?.parse().context("-n")?),
+                "-c" => options.connections = value()?.parse().context("-c")?,
+                "--rate" => options.rate = Some(value()?.parse().context("--rate")?),
+                "--duration" => options.duration = Some(duration(value()?)?),
+                "--pause" => options.pause = duration(value()?)?,
+                "--timeout" => options.timeout = duration(value()?)?,
+                "--json" => options.json = true,
+                "--http2" => options.http2 = true,
+                "-X" => options.method = value()?.into(),
+                "-H" => {
+                    let (name, value) = value()?.split_once(':').context("-H needs name:value")?;
+                    options.headers.push((name.parse()?, value.trim().parse()?));
+                }
+                "--body-size" => options.body_size = value()?.parse().context("--body-size")?,
+                "--expect" => options.expect = Some(value()?.into()),
+                "--until" => options.until = duration(value()?)?,
+                flag if flag.starts_with('-') => bail!("unknown option {flag}\n{USAGE}"),
+                word => options.words.push(word.into()),
+            }
+        }
+        let rate = options.rate.unwrap_or(1.0);
+        ensure!(
+            rate > 0.0 && rate <= 100_000.0,
+            "--rate must be above 0 and at most 100000"
+        );
+        let requests = options.requests.unwrap_or(1);
+        ensure!(
+            (1..=load::REQUESTS_LIMIT).contains(&requests),
+            "-n must be 1 to {}",
+            load::REQUESTS_LIMIT
+        );
+        let connections = 1..=load::CONNECTIONS_LIMIT;
+        ensure!(
+            connections.contains(&options.connections),
+            "-c must be 1 to {}",
+            load::CONNECTIONS_LIMIT
+        );
+        for given in [
+            options.duration.unwrap_or_default(),
+            options.pause,
+            options.timeout,
+        ] {
+            ensure!(
+                given <= load::DURATION_LIMIT,
+                "no time may be over {:?}",
+                load::DURATION_LIMIT
+            );
+        }
+        ensure!(
+            options.body_size <= 256 << 20,
+            "--body-size must be at most 256 MiB"
+        );
+        Ok(options)
+    }
+
+    fn word(&self, index: usize) -> Option<&str> {
+        self.words.get(index).map(String::as_str)
+    }
+
+    fn target(&self) -> anyhow::Result<&str> {
+        self.word(0).context(USAGE)
+    }
+
+    fn is_single(&self) -> bool {
+        self.requests.unwrap_or(1) == 1 && self.duration.is_none()
+    }
+
+    fn plan(self) -> anyhow::Result<Plan> {
+        let mut ask = Ask::get(self.target()?)?;
+        ask.method = self.method.parse()?;
+        for (name, value) in self.headers {
+            ask.headers.append(name, value);
+        }
+        ask.body = vec![b'x'; self.body_size].into();
+        ask.http2 = self.http2;
+        ask.timeout = self.timeout;
+        let unlimited = if self.duration.is_some() {
+            load::REQUESTS_LIMIT
+        } else {
+            1
+        };
+        Ok(Plan {
+            ask,
+            requests: self.requests.unwrap_or(unlimited),
+            connections: self.connections,
+            rate: self.rate,
+            duration: self.duration,
+        })
+    }
+}

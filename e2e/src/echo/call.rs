@@ -1,0 +1,220 @@
+//! The interface of the SMI conformance application: a caller that reports how
+//! its calls went, so that a harness outside the mesh can judge them.
+//!
+//! `POST /call` makes a request, `/echo` gives back the raw request, `/metrics`
+//! tells who called and how own calls ended. Beyond the original, `POST /proxy`
+//! makes the same call and returns status, headers and body as JSON, and calls
+//! without any answer are listed too.
+
+use std::{
+    collections::BTreeMap,
+    fmt::Write as _,
+    sync::{Mutex, PoisonError},
+};
+
+use anyhow::Context as _;
+use http::{Method, StatusCode};
+use http_body_util::{BodyExt as _, Limited};
+use hyper::{Request, Response, body::Incoming};
+use serde::{Deserialize, Serialize};
+
+use super::{
+    client::{Answer, Ask, Client, NoAnswer},
+    reply,
+    serve::{App, Body},
+};
+
+/// A test clears the lists long before; the oldest entry goes.
+const REMEMBERED: usize = 10_000;
+const BODY_LIMIT: usize = 1 << 20;
+
+/// What this instance saw since the last `DELETE /metrics`.
+#[derive(Debug, Default)]
+pub struct Calls(Mutex<Seen>);
+
+/// The JSON of `GET /metrics`; names are the conformance suite's.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct Seen {
+    /// Names of callers, from their header `ServiceName`.
+    pub req_received: Vec<String>,
+    /// Own calls answered below 400.
+    pub resp_succeeded: Vec<Call>,
+    /// Own calls answered with 400 or more.
+    pub resp_failed: Vec<Call>,
+    /// Own calls without an answer; not in the original.
+    #[serde(default)]
+    pub transport_errors: Vec<Call>,
+}
+
+/// One own call as the suite reads it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Call {
+    #[serde(rename = "URL")]
+    pub url: String,
+    #[serde(rename = "Method")]
+    pub method: String,
+    #[serde(rename = "Headers")]
+    pub headers: BTreeMap<String, String>,
+}
+
+/// The JSON body of `POST /call` and `POST /proxy`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Order {
+    pub url: String,
+    pub method: String,
+    #[serde(default)]
+    pub body: String,
+    #[serde(default)]
+    pub headers: Option<BTreeMap<String, String>>,
+}
+
+/// The JSON answer of `POST /proxy`. `status` 0 means that there was no answer
+/// and `error` says why.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Outcome {
+    pub status: u16,
+    pub headers: BTreeMap<String, String>,
+    pub body: String,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub error: String,
+}
+
+/// Answers one request of the conformance ports.
+pub async fn answer(app: &App, request: Request<Incoming>) -> Response<Body> {
+    match (request.method().clone(), request.uri().path()) {
+        (Method::POST, "/call") => {
+            app.calls.received(&request);
+            match perform(app, request).await {
+                Ok(Ok(answer)) => reply::text(StatusCode::OK, answer.body),
+                Ok(Err(none)) => reply::text(
+                    StatusCode::INTERNAL_SERVER_ERROR,
+                    format!("{:#}\n", none.detail),
+                ),
+                Err(error) => reply::text(StatusCode::BAD_REQUEST, format!("{error:#}\n")),
+            }
+        }
+        (Method::POST, "/proxy") => match perform(app, request).await {
+            Ok(Ok(answer)) => reply::json(StatusCode::OK, &Outcome::from(answer)),
+            Ok(Err(none)) => reply::json(
+                StatusCode::OK,
+                &Outcome {
+                    error: format!("{:#}", none.detail),
+                    ..Outcome::default()
+                },
+            ),
+            Err(error) => reply::text(StatusCode::BAD_REQUEST, format!("{error:#}\n")),
+        },
+        (_, "/echo") => {
+            app.calls.received(&request);
+            raw(request).await
+        }
+        (Method::GET, "/metrics") => reply::json(StatusCode::OK, &app.calls.seen()),
+        (Method::DELETE, "/metrics") => {
+            *app.calls.0.lock().unwrap_or_else(PoisonError::into_inner) = Seen::default();
+            reply::text(StatusCode::OK, "")
+        }
+        (_, "/metrics") => reply::text(StatusCode::BAD_REQUEST, ""),
+        _ => reply::text(StatusCode::NOT_FOUND, ""),
+    }
+}
+
+async fn perform(
+    app: &App,
+    request: Request<Incoming>,
+) -> anyhow::Result<Result<Answer, NoAnswer>> {
+    let body = Limited::new(request.into_body(), BODY_LIMIT)
+        .collect()
+        .await
+        .map_err(anyhow::Error::from_boxed)?;
+    let order: Order = serde_json::from_slice(&body.to_bytes())
+        .context("the body must be {url, method, body, headers}")?;
+    let mut ask = Ask::get(&order.url)?;
+    ask.method = order
+        .method
+        .parse()
+        .with_context(|| format!("method {}", order.method))?;
+    ask.body = order.body.clone().into();
+    let wanted = order.headers.unwrap_or_default();
+    for (name, value) in &wanted {
+        ask.headers
+            .append(http::HeaderName::try_from(name)?, value.parse()?);
+    }
+    ask.headers
+        .insert("servicename", app.settings.service.parse()?);
+    let outcome = Client::new(ask).send().await;
+    app.calls.made(
+        Call {
+            url: order.url,
+            method: order.method,
+            headers: wanted,
+        },
+        outcome.as_ref().ok(),
+    );
+    Ok(outcome)
+}
+
+/// The request as text, as the original's `httputil.DumpRequest` gives it.
+async fn raw(request: Request<Incoming>) -> Response<Body> {
+    let (head, body) = request.into_parts();
+    let mut dump = format!("{} {} {:?}\r\n", head.method, head.uri, head.version);
+    for (name, value) in reply::headers(&head.headers) {
+        // Writing to a String cannot fail.
+        let _ = write!(dump, "{name}: {value}\r\n");
+    }
+    dump.push_str("\r\n");
+    match Limited::new(body, BODY_LIMIT).collect().await {
+        Ok(body) => {
+            dump.push_str(&String::from_utf8_lossy(&body.to_bytes()));
+            reply::text(StatusCode::OK, dump)
+        }
+        Err(error) => reply::text(StatusCode::BAD_REQUEST, format!("{error}\n")),
+    }
+}
+
+impl Calls {
+    /// A copy of what was seen.
+    pub fn seen(&self) -> Seen {
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    fn received<B>(&self, request: &Request<B>) {
+        let caller = request
+            .headers()
+            .get("servicename")
+            .and_then(|name| name.to_str().ok())
+            .unwrap_or("Unidentified");
+        let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        push(&mut seen.req_received, caller.to_owned());
+    }
+
+    fn made(&self, call: Call, answer: Option<&Answer>) {
+        let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match answer.map(|answer| answer.status.as_u16()) {
+            Some(200..400) => push(&mut seen.resp_succeeded, call),
+            Some(_) => push(&mut seen.resp_failed, call),
+            None => push(&mut seen.transport_errors, call),
+        }
+    }
+}
+
+fn push<T>(list: &mut Vec<T>, entry: T) {
+    if list.len() >= REMEMBERED {
+        list.remove(0);
+    }
+    list.push(entry);
+}
+
+impl From<Answer> for Outcome {
+    fn from(answer: Answer) -> Self {
+        Self {
+            status: answer.status.as_u16(),
+            headers: reply::headers(&answer.headers),
+            body: String::from_utf8_lossy(&answer.body).into_owned(),
+            error: String::new(),
+        }
+    }
+}

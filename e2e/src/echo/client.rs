@@ -1,0 +1,250 @@
+//! One HTTP connection and the answers that come over it.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, ensure};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header::HOST};
+use http_body_util::{BodyExt as _, Full};
+use hyper::{
+    Request,
+    body::{Bytes, Incoming},
+    client::conn::{http1, http2},
+};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::net::TcpStream;
+
+/// A pod's connect fails or succeeds well within this.
+const CONNECT_LIMIT: Duration = Duration::from_secs(10);
+
+/// What is asked, the same for every request of a run.
+#[derive(Clone, Debug)]
+pub struct Ask {
+    pub uri: Uri,
+    pub method: Method,
+    pub headers: HeaderMap,
+    pub body: Bytes,
+    pub http2: bool,
+    /// From sending to the last byte of the answer.
+    pub timeout: Duration,
+}
+
+/// A whole answer. Bodies are kept up to 64 KiB and counted beyond.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+    pub body: Vec<u8>,
+    pub body_bytes: u64,
+}
+
+/// Why there is no answer; closed, because counts are kept by it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Failure {
+    /// Name not found, connection refused or timed out.
+    Connect,
+    /// The connection ended before the answer did.
+    Broken,
+    /// The answer did not end in time.
+    Timeout,
+}
+
+impl Failure {
+    /// The key in reports.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Connect => "connect",
+            Self::Broken => "broken",
+            Self::Timeout => "timeout",
+        }
+    }
+}
+
+/// Why there is no answer, with the detail for people.
+#[derive(Debug)]
+pub struct NoAnswer {
+    pub failure: Failure,
+    pub detail: anyhow::Error,
+}
+
+#[derive(Debug)]
+enum Sender {
+    Http1(http1::SendRequest<Full<Bytes>>),
+    Http2(http2::SendRequest<Full<Bytes>>),
+}
+
+/// A client that keeps one connection alive and makes a new one when it must.
+#[derive(Debug)]
+pub struct Client {
+    ask: Ask,
+    sender: Option<Sender>,
+    /// Connections made so far.
+    pub connects: u64,
+}
+
+impl Ask {
+    /// GET `url` with defaults; only `http://` is spoken.
+    pub fn get(url: &str) -> anyhow::Result<Self> {
+        let uri: Uri = url.parse().with_context(|| format!("{url} is not a URL"))?;
+        ensure!(
+            uri.scheme_str() == Some("http"),
+            "{url} must begin with http://"
+        );
+        ensure!(uri.host().is_some(), "{url} names no host");
+        Ok(Self {
+            uri,
+            method: Method::GET,
+            headers: HeaderMap::new(),
+            body: Bytes::new(),
+            http2: false,
+            timeout: Duration::from_secs(30),
+        })
+    }
+
+    /// `host:port` for connecting.
+    fn authority(&self) -> String {
+        let host = self.uri.host().unwrap_or_default();
+        format!("{host}:{}", self.uri.port_u16().unwrap_or(80))
+    }
+
+    fn request(&self) -> anyhow::Result<Request<Full<Bytes>>> {
+        let mut request = Request::new(Full::new(self.body.clone()));
+        *request.method_mut() = self.method.clone();
+        *request.headers_mut() = self.headers.clone();
+        if self.http2 {
+            *request.uri_mut() = self.uri.clone();
+        } else {
+            let path = self.uri.path_and_query().map_or("/", |path| path.as_str());
+            *request.uri_mut() = path.parse()?;
+            let authority = self
+                .uri
+                .authority()
+                .map_or("", |authority| authority.as_str());
+            if !request.headers().contains_key(HOST) {
+                request
+                    .headers_mut()
+                    .insert(HOST, HeaderValue::from_str(authority)?);
+            }
+        }
+        Ok(request)
+    }
+}
+
+impl Client {
+    pub fn new(ask: Ask) -> Self {
+        Self {
+            ask,
+            sender: None,
+            connects: 0,
+        }
+    }
+
+    /// Sends one request and waits for all of its answer.
+    ///
+    /// A kept connection that closed before the request went out is replaced
+    /// once, as every HTTP client does; nothing is ever sent twice.
+    pub async fn send(&mut self) -> Result<Answer, NoAnswer> {
+        let timeout = self.ask.timeout;
+        match tokio::time::timeout(timeout, self.exchange()).await {
+            Ok(outcome) => {
+                if outcome.is_err() {
+                    self.sender = None;
+                }
+                outcome
+            }
+            Err(_) => {
+                self.sender = None;
+                Err(NoAnswer {
+                    failure: Failure::Timeout,
+                    detail: anyhow::anyhow!("no answer within {timeout:?}"),
+                })
+            }
+        }
+    }
+
+    async fn exchange(&mut self) -> Result<Answer, NoAnswer> {
+        let broken = |detail| NoAnswer {
+            failure: Failure::Broken,
+            detail,
+        };
+        let mut request = self.ask.request().map_err(broken)?;
+        loop {
+            let kept = self.sender.is_some();
+            let mut sender = match self.sender.take() {
+                Some(sender) => sender,
+                None => self.connect().await.map_err(|detail| NoAnswer {
+                    failure: Failure::Connect,
+                    detail,
+                })?,
+            };
+            let sent = match &mut sender {
+                Sender::Http1(sender) => match sender.ready().await {
+                    Ok(()) => sender.try_send_request(request).await,
+                    // The ready check takes no request, so it is still ours.
+                    Err(_) if kept => continue,
+                    Err(error) => return Err(broken(error.into())),
+                },
+                Sender::Http2(sender) => match sender.ready().await {
+                    Ok(()) => sender.try_send_request(request).await,
+                    Err(_) if kept => continue,
+                    Err(error) => return Err(broken(error.into())),
+                },
+            };
+            match sent {
+                Ok(response) => {
+                    let answer = Answer::read(response).await.map_err(broken)?;
+                    self.sender = Some(sender);
+                    return Ok(answer);
+                }
+                Err(mut unsent) => match unsent.take_message() {
+                    Some(message) if kept => request = message,
+                    _ => return Err(broken(unsent.into_error().into())),
+                },
+            }
+        }
+    }
+
+    async fn connect(&mut self) -> anyhow::Result<Sender> {
+        let authority = self.ask.authority();
+        let stream = tokio::time::timeout(CONNECT_LIMIT, TcpStream::connect(&authority))
+            .await
+            .map_err(|_| anyhow::anyhow!("connecting took over {CONNECT_LIMIT:?}"))
+            .and_then(|connected| Ok(connected?))
+            .with_context(|| format!("connect to {authority}"))?;
+        self.connects += 1;
+        stream.set_nodelay(true)?;
+        let io = TokioIo::new(stream);
+        // The driver ends with its connection; its error shows on the request.
+        if self.ask.http2 {
+            let (sender, driver) = http2::handshake(TokioExecutor::new(), io)
+                .await
+                .context("HTTP/2 handshake")?;
+            tokio::spawn(driver);
+            Ok(Sender::Http2(sender))
+        } else {
+            let (sender, driver) = http1::handshake(io).await?;
+            tokio::spawn(driver);
+            Ok(Sender::Http1(sender))
+        }
+    }
+}
+
+impl Answer {
+    async fn read(response: hyper::Response<Incoming>) -> anyhow::Result<Self> {
+        const KEPT: usize = 64 * 1024;
+        let (head, mut incoming) = response.into_parts();
+        let (mut body, mut body_bytes) = (Vec::new(), 0);
+        while let Some(frame) = incoming.frame().await {
+            if let Ok(data) = frame.context("the answer broke off")?.into_data() {
+                body_bytes += data.len() as u64;
+                let room = KEPT.saturating_sub(body.len()).min(data.len());
+                body.extend_from_slice(data.get(..room).unwrap_or_default());
+            }
+        }
+        Ok(Self {
+            status: head.status,
+            headers: head.headers,
+            body,
+            body_bytes,
+        })
+    }
+}

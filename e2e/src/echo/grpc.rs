@@ -1,0 +1,109 @@
+//! gRPC without a schema: `/weft.echo.Echo/Unary` and `/Stream` give back the
+//! messages they got, byte for byte, and end with trailers.
+//!
+//! The length-prefixed frames are passed through unparsed, so any message type
+//! works. `echo-grpc-status: N` in the request chooses the final status.
+
+use anyhow::Context as _;
+use futures::stream;
+use http::{HeaderMap, HeaderValue, header::CONTENT_TYPE};
+use http_body_util::{BodyExt as _, StreamBody};
+use hyper::{
+    Request, Response,
+    body::{Bytes, Frame, Incoming},
+};
+
+use super::serve::Body;
+
+/// True for gRPC in all its content subtypes.
+pub fn is_grpc<B>(request: &Request<B>) -> bool {
+    request
+        .headers()
+        .get(CONTENT_TYPE)
+        .is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
+}
+
+/// Answers `Echo/Unary`, `Echo/Stream` and the standard health check.
+pub async fn answer(request: Request<Incoming>) -> Response<Body> {
+    let status = request
+        .headers()
+        .get("echo-grpc-status")
+        .cloned()
+        .unwrap_or(HeaderValue::from_static("0"));
+    match request.uri().path() {
+        "/weft.echo.Echo/Stream" => respond(request.into_body(), status),
+        // One message: wait for the whole request, as a unary handler does.
+        "/weft.echo.Echo/Unary" => match whole(request.into_body()).await {
+            Ok(message) => respond(http_body_util::Full::new(message), status),
+            Err(_) => ended("13", "the request broke off"),
+        },
+        // HealthCheckResponse{status: SERVING}: field 1, varint 1.
+        "/grpc.health.v1.Health/Check" => respond(
+            http_body_util::Full::new(message(&[0x08, 0x01])),
+            HeaderValue::from_static("0"),
+        ),
+        _ => ended("12", "no such method"),
+    }
+}
+
+/// One uncompressed message with gRPC's five-byte prefix.
+pub fn message(payload: &[u8]) -> Bytes {
+    let mut framed = Vec::with_capacity(payload.len() + 5);
+    framed.push(0);
+    framed.extend_from_slice(&(payload.len() as u32).to_be_bytes());
+    framed.extend_from_slice(payload);
+    framed.into()
+}
+
+async fn whole(body: Incoming) -> anyhow::Result<Bytes> {
+    /// gRPC's own default for one message.
+    const LIMIT: usize = 4 << 20;
+    let limited = http_body_util::Limited::new(body, LIMIT);
+    Ok(limited
+        .collect()
+        .await
+        .map_err(anyhow::Error::from_boxed)
+        .context("read the message")?
+        .to_bytes())
+}
+
+fn respond<B>(body: B, status: HeaderValue) -> Response<Body>
+where
+    B: hyper::body::Body<Data = Bytes> + Send + Unpin + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let frames = stream::unfold(Some((body, status)), |state| async {
+        let (mut body, status) = state?;
+        loop {
+            match body.frame().await {
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(data) => return Some((Ok(Frame::data(data)), Some((body, status)))),
+                    Err(_trailers) => {}
+                },
+                Some(Err(error)) => {
+                    return Some((Err(anyhow::Error::from_boxed(error.into())), None));
+                }
+                None => {
+                    let mut trailers = HeaderMap::new();
+                    trailers.insert("grpc-status", status);
+                    trailers.insert("echo-trailer", HeaderValue::from_static("at-the-end"));
+                    return Some((Ok(Frame::trailers(trailers)), None));
+                }
+            }
+        }
+    });
+    let mut response = Response::new(StreamBody::new(frames).boxed_unsync());
+    response
+        .headers_mut()
+        .insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+    response
+}
+
+fn ended(status: &'static str, message: &'static str) -> Response<Body> {
+    let mut response = super::reply::text(http::StatusCode::OK, "");
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+    headers.insert("grpc-status", HeaderValue::from_static(status));
+    headers.insert("grpc-message", HeaderValue::from_static(message));
+    response
+}

@@ -1,0 +1,207 @@
+//! A bounded load generator: so many requests, over so many connections, at such
+//! a rate, and a JSON report of what came back.
+//!
+//! With a rate, request `i` is due at `start + i / rate` whatever happened to
+//! the others, so a stall shows as latency and never as less load.
+
+use std::{
+    cell::RefCell,
+    collections::BTreeMap,
+    rc::Rc,
+    time::{Duration, Instant},
+};
+
+use serde::{Deserialize, Serialize};
+use tokio::task::LocalSet;
+
+use super::{
+    call::Outcome,
+    client::{Ask, Client},
+};
+
+/// Latencies are kept one by one, 4 bytes each.
+pub const REQUESTS_LIMIT: u64 = 1_000_000;
+/// Below the usual limit of 1024 open files.
+pub const CONNECTIONS_LIMIT: u64 = 1000;
+/// Longer than any test runs.
+pub const DURATION_LIMIT: Duration = Duration::from_secs(600);
+
+/// How much to ask.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    pub ask: Ask,
+    /// Ends after so many requests.
+    pub requests: u64,
+    /// Keep-alive connections; requests on one connection follow each other.
+    pub connections: u64,
+    /// Requests per second over all connections; none asks as fast as answered.
+    pub rate: Option<f64>,
+    /// Ends after this time.
+    pub duration: Option<Duration>,
+}
+
+/// What came back.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Summary {
+    /// Requests that the plan held; with a rate and a duration their product.
+    pub planned: u64,
+    pub sent: u64,
+    /// Requests with a whole answer of any status.
+    pub answered: u64,
+    pub by_status: BTreeMap<String, u64>,
+    /// By the answering pod's name; answers that name none are under `-`.
+    pub by_pod: BTreeMap<String, u64>,
+    pub by_version: BTreeMap<String, u64>,
+    /// By header `weft-reason`, present on answers that the mesh made.
+    pub by_reason: BTreeMap<String, u64>,
+    /// Requests without an answer: `connect`, `broken`, `timeout`.
+    pub errors: BTreeMap<String, u64>,
+    /// The first failure's text.
+    pub first_error: String,
+    pub connects: u64,
+    pub seconds: f64,
+    /// Milliseconds from when a request was due to its answer's last byte.
+    pub latency_ms: Latency,
+    /// The answer or failure that came last.
+    pub last: Outcome,
+}
+
+/// Milliseconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Latency {
+    pub p50: f64,
+    pub p90: f64,
+    pub p99: f64,
+    pub max: f64,
+}
+
+struct Run {
+    summary: Summary,
+    micros: Vec<u32>,
+    next: u64,
+    start: Instant,
+}
+
+impl Plan {
+    /// Requests that will be sent if the time suffices.
+    fn planned(&self) -> u64 {
+        match (self.rate, self.duration) {
+            (Some(rate), Some(duration)) => self
+                .requests
+                .min((rate * duration.as_secs_f64()).round() as u64),
+            _ => self.requests,
+        }
+    }
+
+    /// Runs to its end. Must not be nested in another `LocalSet`.
+    pub async fn run(self) -> Summary {
+        let planned = self.planned();
+        let run = Rc::new(RefCell::new(Run {
+            summary: Summary {
+                planned,
+                ..Summary::default()
+            },
+            micros: Vec::new(),
+            next: 0,
+            start: Instant::now(),
+        }));
+        let local = LocalSet::new();
+        for _ in 0..self.connections {
+            local.spawn_local(work(self.clone(), planned, run.clone()));
+        }
+        local.await;
+        let mut run = run.borrow_mut();
+        run.summary.seconds = run.start.elapsed().as_secs_f64();
+        run.summary.latency_ms = Latency::of(std::mem::take(&mut run.micros));
+        run.summary.clone()
+    }
+}
+
+async fn work(plan: Plan, planned: u64, run: Rc<RefCell<Run>>) {
+    let mut client = Client::new(plan.ask);
+    loop {
+        let (index, start) = {
+            let mut run = run.borrow_mut();
+            // Without a rate the duration alone may end it; with one, all that
+            // is due within the duration is sent, however late.
+            let late = plan.rate.is_none()
+                && plan
+                    .duration
+                    .is_some_and(|limit| run.start.elapsed() >= limit);
+            if run.next >= planned || late {
+                run.summary.connects += client.connects;
+                return;
+            }
+            run.next += 1;
+            (run.next - 1, run.start)
+        };
+        let due = match plan.rate {
+            Some(rate) => start + Duration::from_secs_f64(index as f64 / rate),
+            None => Instant::now(),
+        };
+        tokio::time::sleep_until(due.into()).await;
+        run.borrow_mut().summary.sent += 1;
+        let outcome = client.send().await;
+        let mut run = run.borrow_mut();
+        let summary = &mut run.summary;
+        match outcome {
+            Ok(answer) => {
+                summary.answered += 1;
+                let header = |name| {
+                    answer
+                        .headers
+                        .get(name)
+                        .map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned())
+                };
+                count(&mut summary.by_status, answer.status.as_str().to_owned());
+                count(
+                    &mut summary.by_pod,
+                    header("echo-pod").unwrap_or("-".into()),
+                );
+                count(
+                    &mut summary.by_version,
+                    header("echo-version").unwrap_or("-".into()),
+                );
+                if let Some(reason) = header("weft-reason") {
+                    count(&mut summary.by_reason, reason);
+                }
+                summary.last = answer.into();
+            }
+            Err(none) => {
+                count(&mut summary.errors, none.failure.as_str().to_owned());
+                let text = format!("{:#}", none.detail);
+                if summary.first_error.is_empty() {
+                    summary.first_error.clone_from(&text);
+                }
+                summary.last = Outcome {
+                    error: text,
+                    ..Outcome::default()
+                };
+            }
+        }
+        run.micros
+            .push(u32::try_from(due.elapsed().as_micros()).unwrap_or(u32::MAX));
+    }
+}
+
+fn count(counts: &mut BTreeMap<String, u64>, key: String) {
+    *counts.entry(key).or_default() += 1;
+}
+
+impl Latency {
+    fn of(mut micros: Vec<u32>) -> Self {
+        micros.sort_unstable();
+        let at = |share: f64| {
+            let index = (micros.len() as f64 * share).ceil() as usize;
+            micros
+                .get(index.saturating_sub(1))
+                .map_or(0.0, |micros| f64::from(*micros) / 1000.0)
+        };
+        Self {
+            p50: at(0.5),
+            p90: at(0.9),
+            p99: at(0.99),
+            max: at(1.0),
+        }
+    }
+}

@@ -1,0 +1,212 @@
+//! What the main HTTP port answers: a report of the request it saw, bent to the
+//! caller's wishes (`?delay=200ms&status=503&size=10240&header=name:value`).
+
+use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
+
+use anyhow::Context as _;
+use futures::stream;
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use http_body_util::{BodyExt as _, Full, StreamBody};
+use hyper::{
+    Request, Response,
+    body::{Body as _, Bytes, Frame, Incoming},
+};
+use serde::{Deserialize, Serialize};
+
+use super::{
+    args, grpc,
+    serve::{App, Body},
+    websocket,
+};
+
+/// Tests send 200 MB; a typing error must not ask for a terabyte.
+const SIZE_LIMIT: u64 = 1 << 30;
+/// Longer than any test waits.
+const DELAY_LIMIT: Duration = Duration::from_secs(300);
+/// One frame of a sized answer.
+const CHUNK: usize = 16 * 1024;
+
+/// The JSON answer of the main port.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Report {
+    pub pod: String,
+    pub version: String,
+    pub method: String,
+    pub path: String,
+    pub query: String,
+    pub protocol: String,
+    /// The identity that the mesh verified, from header `weft-client-id`.
+    pub client_id: Option<String>,
+    /// Address of the connection's other end.
+    pub peer: String,
+    /// All request headers; several values of one name are joined with `, `.
+    pub headers: BTreeMap<String, String>,
+    /// Length of the request's body in bytes.
+    pub body_bytes: u64,
+}
+
+/// What the caller asked of the answer.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Wishes {
+    delay: Duration,
+    status: StatusCode,
+    size: Option<u64>,
+    headers: Vec<(HeaderName, HeaderValue)>,
+}
+
+/// Answers one request of the main port.
+pub async fn answer(app: &App, peer: SocketAddr, request: Request<Incoming>) -> Response<Body> {
+    let mut response = if grpc::is_grpc(&request) {
+        grpc::answer(request).await
+    } else if request.uri().path() == "/ws" && websocket::is_handshake(&request) {
+        websocket::answer(request)
+    } else {
+        report(app, peer, request).await
+    };
+    let settings = &app.settings;
+    for (name, value) in [
+        ("echo-pod", &settings.pod),
+        ("echo-version", &settings.version),
+    ] {
+        if let Ok(value) = HeaderValue::from_str(value) {
+            response.headers_mut().insert(name, value);
+        }
+    }
+    response
+}
+
+/// A whole answer with a body that is held in memory.
+pub fn text(status: StatusCode, body: impl Into<Bytes>) -> Response<Body> {
+    let mut response = Response::new(
+        Full::new(body.into())
+            .map_err(|never| match never {})
+            .boxed_unsync(),
+    );
+    *response.status_mut() = status;
+    response
+}
+
+/// A whole JSON answer.
+pub fn json(status: StatusCode, body: &impl Serialize) -> Response<Body> {
+    match serde_json::to_vec(body) {
+        Ok(bytes) => {
+            let mut response = text(status, bytes);
+            response.headers_mut().insert(
+                http::header::CONTENT_TYPE,
+                HeaderValue::from_static("application/json"),
+            );
+            response
+        }
+        Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
+    }
+}
+
+/// Every header once; several values joined with `, `.
+pub fn headers(map: &HeaderMap) -> BTreeMap<String, String> {
+    let mut all = BTreeMap::<String, String>::new();
+    for (name, value) in map {
+        let value = String::from_utf8_lossy(value.as_bytes());
+        all.entry(name.to_string())
+            .and_modify(|joined| {
+                joined.push_str(", ");
+                joined.push_str(&value);
+            })
+            .or_insert_with(|| value.into_owned());
+    }
+    all
+}
+
+async fn report(app: &App, peer: SocketAddr, request: Request<Incoming>) -> Response<Body> {
+    let query = request.uri().query().unwrap_or_default().to_owned();
+    let wishes = match Wishes::parse(&query) {
+        Ok(wishes) => wishes,
+        Err(error) => return text(StatusCode::BAD_REQUEST, format!("{error:#}\n")),
+    };
+    let (head, mut body) = request.into_parts();
+    let mut body_bytes = 0;
+    while let Some(frame) = body.frame().await {
+        match frame {
+            Ok(frame) => body_bytes += frame.data_ref().map_or(0, |data| data.len() as u64),
+            Err(error) => {
+                return text(
+                    StatusCode::BAD_REQUEST,
+                    format!("the body broke off: {error}\n"),
+                );
+            }
+        }
+    }
+    debug_assert!(
+        body.is_end_stream(),
+        "the loop above must have read all of it"
+    );
+    tokio::time::sleep(wishes.delay).await;
+
+    let mut response = match wishes.size {
+        Some(size) => sized(size),
+        None => json(
+            StatusCode::OK,
+            &Report {
+                pod: app.settings.pod.clone(),
+                version: app.settings.version.clone(),
+                method: head.method.to_string(),
+                path: head.uri.path().to_owned(),
+                query,
+                protocol: format!("{:?}", head.version),
+                client_id: head
+                    .headers
+                    .get("weft-client-id")
+                    .map(|id| String::from_utf8_lossy(id.as_bytes()).into_owned()),
+                peer: peer.to_string(),
+                headers: headers(&head.headers),
+                body_bytes,
+            },
+        ),
+    };
+    *response.status_mut() = wishes.status;
+    for (name, value) in wishes.headers {
+        response.headers_mut().append(name, value);
+    }
+    response
+}
+
+/// `size` bytes of `x`, made while they are sent.
+fn sized(size: u64) -> Response<Body> {
+    static FILL: [u8; CHUNK] = [b'x'; CHUNK];
+    let chunks = stream::unfold(size, |left| async move {
+        let take = left.min(CHUNK as u64);
+        let data = FILL.get(..take as usize).filter(|data| !data.is_empty())?;
+        Some((Ok(Frame::data(Bytes::from_static(data))), left - take))
+    });
+    let mut response = Response::new(StreamBody::new(chunks).boxed_unsync());
+    response
+        .headers_mut()
+        .insert(http::header::CONTENT_LENGTH, HeaderValue::from(size));
+    response
+}
+
+impl Wishes {
+    fn parse(query: &str) -> anyhow::Result<Self> {
+        let mut wishes = Self::default();
+        for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            match name {
+                "delay" => wishes.delay = args::duration(value)?.min(DELAY_LIMIT),
+                "status" => {
+                    wishes.status = value.parse().with_context(|| format!("status={value}"))?
+                }
+                "size" => {
+                    let size: u64 = value.parse().with_context(|| format!("size={value}"))?;
+                    anyhow::ensure!(size <= SIZE_LIMIT, "size={size} is over {SIZE_LIMIT}");
+                    wishes.size = Some(size);
+                }
+                "header" => {
+                    let (name, value) = value.split_once(':').context("header needs name:value")?;
+                    wishes.headers.push((name.parse()?, value.parse()?));
+                }
+                // Other parameters belong to whoever tests paths and queries.
+                _ => {}
+            }
+        }
+        Ok(wishes)
+    }
+}

@@ -1,0 +1,81 @@
+//! Who this instance is and where it listens, read from the environment.
+
+use std::net::IpAddr;
+
+use anyhow::Context as _;
+
+/// Everything the server must be told. `Default` is what a pod without any
+/// environment gets.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// `POD_NAME`, else the host's name.
+    pub pod: String,
+    /// `VERSION`, empty when unset.
+    pub version: String,
+    /// `SERVICE_NAME`, the caller's name in the conformance interface.
+    pub service: String,
+    /// `LISTEN`: the one address to bind; unset binds every address.
+    pub listen: Option<IpAddr>,
+    /// `PORT`: HTTP/1.1, h2c, gRPC and websocket.
+    pub http_port: u16,
+    /// `TCP_PORT`: bytes come back as they were sent.
+    pub tcp_port: u16,
+    /// `BANNER_PORT`: the server speaks first.
+    pub banner_port: u16,
+    /// `CALL_PORT`: the conformance interface.
+    pub call_port: u16,
+    /// `OUTSIDE_CALL_PORT`: the same again for callers outside the mesh.
+    pub outside_call_port: u16,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            pod: "unnamed".into(),
+            version: String::new(),
+            service: "weft-echo".into(),
+            listen: None,
+            http_port: 8080,
+            tcp_port: 9000,
+            banner_port: 9001,
+            call_port: 9091,
+            outside_call_port: 9092,
+        }
+    }
+}
+
+impl Settings {
+    /// Reads the environment; a value that does not parse is an error that names
+    /// its variable.
+    pub fn from_env() -> anyhow::Result<Self> {
+        let default = Self::default();
+        let text = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+        let port = |name: &str, default: u16| match text(name) {
+            Some(raw) => raw
+                .parse()
+                .with_context(|| format!("{name}={raw} is not a port")),
+            None => Ok(default),
+        };
+        let pod = text("POD_NAME")
+            .or_else(|| text("HOSTNAME"))
+            .unwrap_or(default.pod);
+        let listen = match text("LISTEN") {
+            Some(raw) => Some(
+                raw.parse()
+                    .with_context(|| format!("LISTEN={raw} is not an address"))?,
+            ),
+            None => None,
+        };
+        Ok(Self {
+            pod,
+            version: text("VERSION").unwrap_or_default(),
+            service: text("SERVICE_NAME").unwrap_or(default.service),
+            listen,
+            http_port: port("PORT", default.http_port)?,
+            tcp_port: port("TCP_PORT", default.tcp_port)?,
+            banner_port: port("BANNER_PORT", default.banner_port)?,
+            call_port: port("CALL_PORT", default.call_port)?,
+            outside_call_port: port("OUTSIDE_CALL_PORT", default.outside_call_port)?,
+        })
+    }
+}

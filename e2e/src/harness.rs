@@ -1,0 +1,19 @@
+//! Hands for tests in a real cluster: everything a person would do with kubectl
+//! and helm, and nothing that a person could not.
+//!
+//! It blocks on purpose. A test is a list of steps, and parallel tests are
+//! threads, each in a namespace of its own.
+
+pub mod app;
+pub mod cluster;
+pub mod eventually;
+pub mod mesh;
+pub mod metrics;
+pub mod namespace;
+pub mod pod;
+
+pub use app::App;
+pub use cluster::Cluster;
+pub use eventually::eventually;
+pub use namespace::{Namespace, Outcome};
+pub use pod::{Load, Pod};

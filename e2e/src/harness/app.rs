@@ -1,0 +1,155 @@
+//! The objects that run the test application: account, Deployment, Service.
+
+use serde_json::{Value, json};
+
+/// Image of the test application; `WEFT_ECHO_IMAGE` names another one, for a
+/// cluster that pulls from elsewhere.
+fn image() -> String {
+    std::env::var("WEFT_ECHO_IMAGE").unwrap_or_else(|_| "weft.local/weft/echo:0.1.0".into())
+}
+
+/// A Deployment of the test application with its Service and service account, all
+/// of the same name.
+#[derive(Clone, Debug)]
+pub struct App {
+    name: String,
+    replicas: u32,
+    version: String,
+    labels: Vec<(String, String)>,
+    annotations: Vec<(String, String)>,
+    env: Vec<(String, Value)>,
+    readiness: Value,
+    more: Value,
+}
+
+impl App {
+    /// One replica, ready when its HTTP port answers.
+    pub fn new(name: &str) -> Self {
+        Self {
+            name: name.into(),
+            replicas: 1,
+            version: name.into(),
+            labels: Vec::new(),
+            annotations: Vec::new(),
+            env: Vec::new(),
+            readiness: json!({"httpGet": {"path": "/", "port": "http"}, "periodSeconds": 1}),
+            more: json!({}),
+        }
+    }
+
+    pub fn replicas(mut self, replicas: u32) -> Self {
+        self.replicas = replicas;
+        self
+    }
+
+    /// A label of the pods, such as the injection label.
+    pub fn label(mut self, key: &str, value: &str) -> Self {
+        self.labels.push((key.into(), value.into()));
+        self
+    }
+
+    /// An annotation of the pods.
+    pub fn annotation(mut self, key: &str, value: &str) -> Self {
+        self.annotations.push((key.into(), value.into()));
+        self
+    }
+
+    /// A variable of the application, see `weft-echo`'s settings.
+    pub fn env(mut self, name: &str, value: &str) -> Self {
+        self.env.push((name.into(), json!({"value": value})));
+        self
+    }
+
+    /// A variable that the pod's own fields give, such as `status.podIP`.
+    pub fn env_field(mut self, name: &str, field: &str) -> Self {
+        self.env.push((
+            name.into(),
+            json!({"valueFrom": {"fieldRef": {"fieldPath": field}}}),
+        ));
+        self
+    }
+
+    /// Another readiness probe; `null` for none.
+    pub fn readiness(mut self, probe: Value) -> Self {
+        self.readiness = probe;
+        self
+    }
+
+    /// Further fields of the container, such as `livenessProbe`.
+    pub fn container(mut self, fields: Value) -> Self {
+        self.more = fields;
+        self
+    }
+
+    /// The objects, to be applied.
+    pub fn objects(&self) -> Vec<Value> {
+        let name = &self.name;
+        vec![
+            json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": name}}),
+            service(name, &json!({"app": name})),
+            json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": name}, "spec": {
+                "replicas": self.replicas,
+                "selector": {"matchLabels": {"app": name}},
+                "strategy": {"rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}},
+                "template": self.template(),
+            }}),
+        ]
+    }
+
+    /// The pod template, for kinds other than Deployment.
+    pub fn template(&self) -> Value {
+        let mut labels = json!({"app": self.name});
+        for (key, value) in &self.labels {
+            labels[key] = json!(value);
+        }
+        let mut annotations = json!({});
+        for (key, value) in &self.annotations {
+            annotations[key] = json!(value);
+        }
+        let mut env = vec![
+            json!({"name": "POD_NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}),
+            json!({"name": "VERSION", "value": self.version}),
+            json!({"name": "SERVICE_NAME", "value": self.name}),
+        ];
+        for (name, source) in &self.env {
+            let mut variable = source.clone();
+            variable["name"] = json!(name);
+            env.push(variable);
+        }
+        let mut container = json!({
+            "name": "app", "image": image(), "imagePullPolicy": "IfNotPresent", "env": env,
+            "ports": [
+                {"name": "http", "containerPort": 8080},
+                {"name": "echo", "containerPort": 9000},
+                {"name": "banner", "containerPort": 9001},
+                {"name": "call", "containerPort": 9091},
+                {"name": "outside", "containerPort": 9092},
+            ],
+        });
+        if !self.readiness.is_null() {
+            container["readinessProbe"] = self.readiness.clone();
+        }
+        for (key, value) in self.more.as_object().into_iter().flatten() {
+            container[key] = value.clone();
+        }
+        json!({
+            "metadata": {"labels": labels, "annotations": annotations},
+            "spec": {"serviceAccountName": self.name, "terminationGracePeriodSeconds": 15, "containers": [container]},
+        })
+    }
+}
+
+/// A Service with all ports of the application. `echo` is declared as TCP, `banner`
+/// is declared as nothing, the others as HTTP.
+pub fn service(name: &str, selector: &Value) -> Value {
+    json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": name}, "spec": {
+        "selector": selector,
+        "ports": [
+            {"name": "http", "port": 8080},
+            {"name": "tcp-echo", "port": 9000},
+            {"name": "banner", "port": 9001},
+            {"name": "http-call", "port": 9091},
+            {"name": "http-outside", "port": 9092},
+        ],
+    }})
+}

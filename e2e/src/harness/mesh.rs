@@ -1,0 +1,90 @@
+//! One mesh for all tests: installed by the first that needs it, left running.
+
+use std::{
+    collections::hash_map::DefaultHasher,
+    fs,
+    hash::{Hash as _, Hasher as _},
+    sync::OnceLock,
+    time::Duration,
+};
+
+use super::{Cluster, cluster::root, eventually};
+
+/// Namespace of the mesh's own parts.
+pub const NAMESPACE: &str = "weft-system";
+
+/// Installs or upgrades once per test program. Nothing restarts when neither the
+/// chart nor an image changed, so programs can follow one another quickly.
+///
+/// `MESH=none` is the control run: nothing is installed, and the tests that claim
+/// `as without a mesh` must pass all the same, or they test something else.
+pub fn installed() -> anyhow::Result<()> {
+    if std::env::var("MESH").is_ok_and(|mesh| mesh == "none") {
+        return Ok(());
+    }
+    static OUTCOME: OnceLock<Result<(), String>> = OnceLock::new();
+    let outcome = OUTCOME.get_or_init(|| install(&[]).map_err(|error| format!("{error:#}")));
+    outcome
+        .clone()
+        .map_err(|error| anyhow::anyhow!("the mesh cannot be installed: {error}"))
+}
+
+/// `helm upgrade --install` with the local images and these further `--set`s.
+pub fn install(more: &[&str]) -> anyhow::Result<()> {
+    let cluster = Cluster::connect()?;
+    let chart = root().join("charts/weft");
+    let mut sets = vec![
+        format!(
+            "image.registry={}",
+            std::env::var("WEFT_IMAGE_REGISTRY").unwrap_or_else(|_| "weft.local".into())
+        ),
+        "image.tag=0.1.0".into(),
+    ];
+    // Images keep their tag while their content changes, so the pods' template
+    // must change with the content, or old programs would be tested.
+    for part in ["controller", "injector"] {
+        sets.push(format!(
+            "{part}.podAnnotations.content={}",
+            content_of(part)
+        ));
+    }
+    let chart = chart.to_string_lossy();
+    let mut args = vec![
+        "upgrade",
+        "--install",
+        "weft",
+        &chart,
+        "-n",
+        NAMESPACE,
+        "--create-namespace",
+    ];
+    args.extend(["--wait", "--timeout", "4m"]);
+    for set in &sets {
+        args.extend(["--set-string", set.as_str()]);
+    }
+    for set in more {
+        args.extend(["--set", set]);
+    }
+    // Another program may be upgrading at this moment; helm says so and gives up.
+    let limit = Duration::from_secs(240);
+    eventually(limit, "helm is free to upgrade", || {
+        match cluster.helm(&args) {
+            Err(error) if format!("{error:#}").contains("another operation") => Err(error),
+            settled => Ok(settled),
+        }
+    })??;
+    Ok(())
+}
+
+/// Changes when the packed image does; `none` when it was packed elsewhere.
+fn content_of(part: &str) -> String {
+    let profile = std::env::var("PROFILE").unwrap_or_else(|_| "dev".into());
+    match fs::read(root().join(format!("target/images/{profile}/{part}.digest"))) {
+        Ok(digest) => {
+            let mut hasher = DefaultHasher::new();
+            digest.hash(&mut hasher);
+            format!("x{:016x}", hasher.finish())
+        }
+        Err(_) => "none".into(),
+    }
+}

@@ -1,0 +1,166 @@
+//! Who gets a proxy, and that pods with one still do what they did.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, ensure};
+use e2e::harness::{App, Namespace, Outcome, eventually};
+use serde_json::json;
+
+#[test]
+fn pod_in_a_labelled_namespace_starts_behind_capture_and_proxy() -> Outcome {
+    let ns = Namespace::meshed("inject")?;
+    ns.apply_all(&App::new("web").objects())?;
+    ns.ready(&["web"])?;
+    let pod = ns.pod("web")?;
+    assert_eq!(pod.init_containers(), ["weft-capture", "weft-proxy"]);
+    let proxy = &pod.object["spec"]["initContainers"][1];
+    assert_eq!(
+        proxy["restartPolicy"], "Always",
+        "a native sidecar: {proxy}"
+    );
+    assert_eq!(
+        proxy["securityContext"]["readOnlyRootFilesystem"], true,
+        "{proxy}"
+    );
+    let annotations = &pod.object["metadata"]["annotations"];
+    assert_eq!(
+        annotations["weft.dev/proxy-version"], "0.1.0",
+        "{annotations}"
+    );
+    assert_eq!(
+        annotations["kubectl.kubernetes.io/default-container"], "app",
+        "{annotations}"
+    );
+    Ok(())
+}
+
+#[test]
+fn label_of_the_pod_wins_over_that_of_the_namespace() -> Outcome {
+    let meshed = Namespace::meshed("opt-out")?;
+    let plain = Namespace::unmeshed("opt-in")?;
+    meshed.apply_all(
+        &App::new("out")
+            .label("weft.dev/inject", "disabled")
+            .objects(),
+    )?;
+    plain.apply_all(&App::new("in").label("weft.dev/inject", "enabled").objects())?;
+    plain.apply_all(&App::new("nothing").objects())?;
+    meshed.ready(&["out"])?;
+    plain.ready(&["in", "nothing"])?;
+    assert_eq!(meshed.pod("out")?.init_containers(), [] as [&str; 0]);
+    assert_eq!(plain.pod("nothing")?.init_containers(), [] as [&str; 0]);
+    assert_eq!(
+        plain.pod("in")?.init_containers(),
+        ["weft-capture", "weft-proxy"]
+    );
+    Ok(())
+}
+
+#[test]
+fn every_new_namespace_gets_the_trust_bundle_but_not_kube_system() -> Outcome {
+    let ns = Namespace::unmeshed("bundle")?;
+    eventually(super::SOON, "the trust bundle is there", || {
+        let bundle = ns.json(&["get", "configmap", "weft-trust-bundle"])?;
+        let roots = bundle["data"]["ca.crt"].as_str().unwrap_or_default();
+        ensure!(roots.contains("BEGIN CERTIFICATE"), "it holds {bundle}");
+        Ok(())
+    })?;
+    let excluded =
+        ns.cluster
+            .kubectl(&["-n", "kube-system", "get", "configmap", "weft-trust-bundle"]);
+    assert!(
+        excluded.is_err(),
+        "kube-system has a trust bundle: {excluded:?}"
+    );
+    Ok(())
+}
+
+#[test]
+fn job_in_the_mesh_calls_and_finishes() -> Outcome {
+    let ns = Namespace::meshed("job")?;
+    ns.apply_all(&App::new("web").objects())?;
+    ns.ready(&["web"])?;
+    let mut template = App::new("web").template();
+    template["metadata"]["labels"]["app"] = json!("job");
+    template["spec"]["restartPolicy"] = json!("Never");
+    let container = &mut template["spec"]["containers"][0];
+    container["args"] = json!([
+        "get",
+        "http://web:8080/",
+        "--expect",
+        "/sa/web\"",
+        "--until",
+        "30s"
+    ]);
+    container
+        .as_object_mut()
+        .context("a container must be an object")?
+        .remove("readinessProbe");
+    ns.apply_all(&[
+        json!({"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "job"},
+        "spec": {"backoffLimit": 0, "template": template}}),
+    ])?;
+    ns.kubectl(&[
+        "wait",
+        "--for=condition=complete",
+        "job/job",
+        "--timeout=90s",
+    ])?;
+    Ok(())
+}
+
+#[test]
+fn pod_that_uses_a_port_of_the_proxy_is_refused_by_name() -> Outcome {
+    let ns = Namespace::meshed("port")?;
+    let app =
+        App::new("clash").container(json!({"ports": [{"name": "mine", "containerPort": 15108}]}));
+    let pod = json!({"apiVersion": "v1", "kind": "Pod",
+        "metadata": {"name": "clash"}, "spec": {"containers": app.template()["spec"]["containers"]}});
+    let error = match ns.apply_all(&[pod]) {
+        Ok(()) => panic!("the pod was admitted"),
+        // The context holds the object itself; what the cluster said is the cause.
+        Err(error) => error.root_cause().to_string(),
+    };
+    assert!(
+        error.contains("15108"),
+        "the refusal does not name the port: {error}"
+    );
+    Ok(())
+}
+
+#[test]
+fn probes_of_every_kind_keep_their_meaning_in_strict_and_deny() -> Outcome {
+    let ns = Namespace::meshed("probes")?;
+    ns.annotate("weft.dev/access", Some("deny"))?;
+    ns.annotate("weft.dev/mtls", Some("strict"))?;
+    let quick = |mut probe: serde_json::Value| {
+        probe["periodSeconds"] = json!(1);
+        probe
+    };
+    let http = json!({"httpGet": {"path": "/?probe", "port": "http", "httpHeaders": [{"name": "x-probe", "value": "1"}]}});
+    let tcp = json!({"tcpSocket": {"port": "echo"}});
+    let grpc = json!({"grpc": {"port": 8080}});
+    for (name, probe) in [("http", &http), ("tcp", &tcp), ("grpc", &grpc)] {
+        let app = App::new(name).readiness(quick(probe.clone()));
+        ns.apply_all(
+            &app.container(json!({"livenessProbe": quick(probe.clone())}))
+                .objects(),
+        )?;
+    }
+    // Nobody listens there, so a probe that only reached the proxy would succeed.
+    let dead = App::new("dead").readiness(quick(json!({"tcpSocket": {"port": 7777}})));
+    ns.apply_all(&dead.objects())?;
+    ns.ready(&["http", "tcp", "grpc"])?;
+    std::thread::sleep(Duration::from_secs(5));
+    for name in ["http", "tcp", "grpc"] {
+        let pod = ns.pod(name)?;
+        assert_eq!(pod.restarts(), 0, "{name}: {}", pod.object["status"]);
+    }
+    let dead = ns.json(&["get", "deployment", "dead"])?;
+    assert!(
+        dead["status"]["readyReplicas"].is_null(),
+        "a probe of a closed port succeeded: {}",
+        dead["status"]
+    );
+    Ok(())
+}

@@ -1,0 +1,26 @@
+//! The whole mesh in a real cluster, claim by claim.
+//!
+//! Each test has a namespace of its own, so they run in parallel; none of them
+//! changes what others share. Run with `cargo test -p e2e --test mesh`, after
+//! `make cluster` and `make images`; `KEEP_NAMESPACES=1` leaves the namespaces.
+
+mod access;
+mod identity;
+mod injection;
+mod modes;
+mod placement;
+mod protocols;
+mod restart;
+mod split;
+mod status;
+
+use std::time::Duration;
+
+/// A change of policy or mode takes effect within 2 s; kubectl's own time and a
+/// busy machine come on top.
+const SOON: Duration = Duration::from_secs(10);
+
+/// The URL of one of the test application's ports, by Service name.
+fn url(service: &str, port: u16, path: &str) -> String {
+    format!("http://{service}:{port}{path}")
+}

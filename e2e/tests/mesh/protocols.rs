@@ -1,0 +1,119 @@
+//! Whatever the application speaks goes through as it was.
+
+use e2e::harness::{App, Namespace, Outcome};
+
+use super::url;
+
+fn pair(claim: &str) -> anyhow::Result<Namespace> {
+    let ns = Namespace::meshed(claim)?;
+    for app in ["client", "server"] {
+        ns.apply_all(&App::new(app).objects())?;
+    }
+    ns.ready(&["client", "server"])?;
+    Ok(ns)
+}
+
+#[test]
+fn grpc_streams_both_ways_with_trailers() -> Outcome {
+    let ns = pair("grpc")?;
+    let client = ns.pod("client")?;
+    for args in [
+        &["server:8080"][..],
+        &["server:8080", "--duration", "5s", "--rate", "50"],
+    ] {
+        let seen = client.grpc(args)?;
+        assert!(
+            seen.sent == seen.received && seen.trailers,
+            "{args:?}: {seen:?}"
+        );
+        assert_eq!(seen.grpc_status.as_deref(), Some("0"), "{args:?}: {seen:?}");
+    }
+    Ok(())
+}
+
+#[test]
+fn websocket_is_upgraded_and_stays_open() -> Outcome {
+    let ns = pair("websocket")?;
+    let back =
+        ns.pod("client")?
+            .exec(&["ws", "ws://server:8080/ws", "-n", "10", "--pause", "300ms"])?;
+    assert_eq!(back.trim_end(), "10");
+    Ok(())
+}
+
+#[test]
+fn bytes_come_back_and_an_undeclared_banner_arrives_in_time() -> Outcome {
+    let ns = pair("bytes")?;
+    let client = ns.pod("client")?;
+    assert_eq!(
+        client.exec(&["tcp", "server:9000", "good day"])?.trim_end(),
+        "good day"
+    );
+    let answer = client.exec(&["banner", "server:9001"])?;
+    let (line, millis) = answer.trim_end().split_once('\n').unwrap_or_default();
+    assert!(line.starts_with("220 server-"), "{answer}");
+    assert!(
+        millis.parse::<u64>()? <= 1500,
+        "the banner took {millis} ms"
+    );
+    Ok(())
+}
+
+#[test]
+fn large_bodies_pass_both_ways() -> Outcome {
+    const SIZE: u64 = 50_000_000;
+    let ns = pair("bodies")?;
+    let client = ns.pod("client")?;
+    let down = client.get(&url("server", 8080, &format!("/?size={SIZE}")), &[])?;
+    assert_eq!(
+        down.last.headers.get("content-length"),
+        Some(&SIZE.to_string()),
+        "{down:?}"
+    );
+    assert!(
+        down.errors.is_empty() && down.by_status.contains_key("200"),
+        "{down:?}"
+    );
+    let up = client.report(
+        &url("server", 8080, "/"),
+        &["-X", "POST", "--body-size", &SIZE.to_string()],
+    )?;
+    assert_eq!(up.body_bytes, SIZE);
+    Ok(())
+}
+
+#[test]
+fn statuses_and_headers_of_the_application_are_its_own() -> Outcome {
+    let ns = pair("statuses")?;
+    let client = ns.pod("client")?;
+    for status in [204_u16, 301, 404, 429, 500, 503] {
+        let path = format!("/?status={status}&header=x-mine:yes&header=weft-reason:forged");
+        let last = client.get(&url("server", 8080, &path), &[])?.last;
+        assert_eq!(last.status, status, "{last:?}");
+        assert_eq!(
+            last.headers.get("x-mine").map(String::as_str),
+            Some("yes"),
+            "{last:?}"
+        );
+        assert!(
+            !last.headers.contains_key("weft-reason"),
+            "a forged reason came through: {last:?}"
+        );
+    }
+    Ok(())
+}
+
+#[test]
+fn five_hundred_idle_connections_are_usable_later() -> Outcome {
+    let ns = pair("idle")?;
+    let alive = ns.pod("client")?.exec(&[
+        "hold",
+        "http://server:8080/",
+        "-c",
+        "500",
+        "--duration",
+        "5s",
+    ])?;
+    assert_eq!(alive.trim_end(), "500");
+    Ok(())
+}

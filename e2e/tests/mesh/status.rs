@@ -1,0 +1,195 @@
+//! What the mesh says about objects: rejected at the door or shown in a
+//! condition, never silently half used.
+
+use std::time::Duration;
+
+use anyhow::ensure;
+use e2e::harness::{App, Namespace, Outcome, eventually};
+use serde_json::json;
+
+use super::{SOON, url};
+
+#[test]
+fn programmed_counts_the_proxies_that_hold_the_object() -> Outcome {
+    let ns = Namespace::meshed("programmed")?;
+    for app in ["client", "a", "b"] {
+        ns.apply_all(&App::new(app).objects())?;
+    }
+    ns.ready(&["client", "a", "b"])?;
+    ns.apply_all(&[split(
+        &json!([{"service": "a", "weight": 50}, {"service": "b", "weight": 50}]),
+    )])?;
+    ns.await_condition("trafficsplit/split", "Accepted", "True")?;
+    ns.await_condition("trafficsplit/split", "ResolvedRefs", "True")?;
+    ns.pod("client")?.report(&url("a", 8080, "/"), &[])?;
+    let condition = ns.await_condition("trafficsplit/split", "Programmed", "True")?;
+    eventually(
+        Duration::from_secs(15),
+        "the message counts acknowledgements",
+        || {
+            let condition = ns.condition("trafficsplit/split", "Programmed")?;
+            let message = condition["message"].as_str().unwrap_or_default();
+            ensure!(message.contains("1 of 1"), "it says {message:?}");
+            Ok(())
+        },
+    )?;
+    let generation = ns.json(&["get", "trafficsplit/split"])?["metadata"]["generation"].clone();
+    assert_eq!(condition["observedGeneration"], generation, "{condition}");
+    Ok(())
+}
+
+#[test]
+fn kubectl_get_shows_the_state_of_every_kind() -> Outcome {
+    let ns = Namespace::meshed("columns")?;
+    ns.apply_all(&App::new("a").objects())?;
+    ns.apply_all(&[split(&json!([{"service": "a", "weight": 1}]))])?;
+    ns.await_condition("trafficsplit/split", "Accepted", "True")?;
+    for kind in [
+        "trafficsplit",
+        "traffictarget",
+        "httproutegroup",
+        "tcproute",
+    ] {
+        ns.kubectl(&["get", kind])?;
+    }
+    let table = ns.kubectl(&["get", "trafficsplit"])?.to_lowercase();
+    assert!(
+        table
+            .lines()
+            .next()
+            .is_some_and(|head| head.contains("accepted") && head.contains("service")),
+        "{table}"
+    );
+    ns.kubectl(&["get", "weft"])?;
+    Ok(())
+}
+
+#[test]
+fn split_that_names_nothing_says_which_service_is_missing() -> Outcome {
+    let ns = Namespace::meshed("nothing")?;
+    ns.apply_all(&[split(&json!([{"service": "ghost", "weight": 1}]))])?;
+    let condition = ns.await_condition("trafficsplit/split", "ResolvedRefs", "False")?;
+    let message = condition["message"].as_str().unwrap_or_default();
+    assert!(
+        message.contains("ghost") && message.contains("spec."),
+        "neither field nor name: {condition}"
+    );
+    Ok(())
+}
+
+#[test]
+fn objects_that_cannot_work_are_rejected_with_their_field() -> Outcome {
+    let ns = Namespace::meshed("rejected")?;
+    let long = "a".repeat(10 * 1024);
+    let group = |regex: &str| {
+        json!({"apiVersion": "specs.smi-spec.io/v1alpha4", "kind": "HTTPRouteGroup", "metadata": {"name": "bad"},
+            "spec": {"matches": [{"name": "m", "pathRegex": regex, "methods": ["GET"]}]}})
+    };
+    let cases = [
+        (
+            "negative weight",
+            "weight",
+            split(&json!([{"service": "a", "weight": -1}])),
+        ),
+        ("regex that does not compile", "pathRegex", group("/api/(")),
+        ("regex of 10 kB", "pathRegex", group(&long)),
+        (
+            "target without sources",
+            "sources",
+            target("server", "$NS", &json!([])),
+        ),
+        (
+            "target for another namespace",
+            "namespace",
+            target("server", "default", &json!([source(&ns.name)])),
+        ),
+    ];
+    for (what, field, object) in cases {
+        let object = serde_json::from_str(&object.to_string().replace("$NS", &ns.name))?;
+        rejected_or_shown(&ns, what, field, &object)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn target_without_sources_allows_nothing() -> Outcome {
+    let ns = Namespace::meshed("fail-closed")?;
+    for app in ["client", "server"] {
+        ns.apply_all(&App::new(app).objects())?;
+    }
+    ns.ready(&["client", "server"])?;
+    let client = ns.pod("client")?;
+    ns.apply(
+        "apiVersion: specs.smi-spec.io/v1alpha4\nkind: TCPRoute\nmetadata: {name: any}\nspec: {matches: {ports: []}}\n",
+    )?;
+    // The route that the target names is missing, which no admission can know.
+    let mut missing = target("server", &ns.name, &json!([source(&ns.name)]));
+    missing["spec"]["rules"] = json!([{"kind": "HTTPRouteGroup", "name": "ghost"}]);
+    ns.apply_all(&[missing])?;
+    eventually(
+        SOON,
+        "an invalid target protects and allows nothing",
+        || client.refused(&url("server", 8080, "/"), &[], 403, "not-allowed"),
+    )?;
+    let condition = ns.await_condition("traffictarget/bad", "ResolvedRefs", "False")?;
+    assert_eq!(condition["reason"], "RefNotFound", "{condition}");
+    Ok(())
+}
+
+fn split(backends: &serde_json::Value) -> serde_json::Value {
+    json!({"apiVersion": "split.smi-spec.io/v1alpha4", "kind": "TrafficSplit",
+        "metadata": {"name": "split"}, "spec": {"service": "a", "backends": backends}})
+}
+
+fn target(account: &str, namespace: &str, sources: &serde_json::Value) -> serde_json::Value {
+    json!({"apiVersion": "access.smi-spec.io/v1alpha3", "kind": "TrafficTarget", "metadata": {"name": "bad"},
+        "spec": {"destination": {"kind": "ServiceAccount", "name": account, "namespace": namespace},
+            "rules": [{"kind": "TCPRoute", "name": "any"}], "sources": sources}})
+}
+
+fn source(namespace: &str) -> serde_json::Value {
+    json!({"kind": "ServiceAccount", "name": "client", "namespace": namespace})
+}
+
+/// The contract allows both: an error at once, or a condition; each names the field.
+fn rejected_or_shown(
+    ns: &Namespace,
+    what: &str,
+    field: &str,
+    object: &serde_json::Value,
+) -> anyhow::Result<()> {
+    let name = format!(
+        "{}/{}",
+        object["kind"].as_str().unwrap_or_default(),
+        object["metadata"]["name"].as_str().unwrap_or_default()
+    );
+    match ns.apply_all(std::slice::from_ref(object)) {
+        Err(error) => {
+            // The object itself is part of the error's context; look at what was said.
+            let said = error.root_cause().to_string();
+            ensure!(
+                said.contains(field),
+                "{what}: the refusal does not name {field}: {said}"
+            );
+        }
+        Ok(()) => {
+            eventually(SOON, &format!("{what} is shown in a condition"), || {
+                let shown = ["Accepted", "ResolvedRefs"]
+                    .iter()
+                    .filter_map(|kind| ns.condition(&name, kind).ok())
+                    .find(|condition| condition["status"] == "False");
+                let message = shown
+                    .as_ref()
+                    .and_then(|condition| condition["message"].as_str())
+                    .unwrap_or_default();
+                ensure!(
+                    message.contains(field),
+                    "the conditions do not name {field}: {shown:?}"
+                );
+                Ok(())
+            })?;
+            ns.kubectl(&["delete", &name])?;
+        }
+    }
+    Ok(())
+}

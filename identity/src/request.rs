@@ -1,0 +1,84 @@
+//! Certificate signing requests, as a carrier of one public key.
+//!
+//! A request may ask for anything: to be an authority, other names, other
+//! purposes. None of it is read. What is checked is that the sender holds the
+//! private key (the request's own signature) and that the key is P-256; the kind
+//! is checked first, so that nobody makes us verify a huge RSA key.
+
+use rcgen::{CertificateParams, DistinguishedName, PKCS_ECDSA_P256_SHA256, PublicKeyData as _};
+use webpki::aws_lc_rs::ECDSA_P256_SHA256;
+use x509_parser::certification_request::X509CertificationRequest;
+use x509_parser::oid_registry::OID_SIG_ECDSA_WITH_SHA256;
+use x509_parser::prelude::FromDer;
+
+use crate::key::LeafKey;
+
+/// Largest request in bytes. One with a P-256 key and no names has about 200;
+/// the rest is room for clients that say more than they need to.
+pub const MAX_REQUEST: usize = 4 * 1024;
+
+/// An uncompressed P-256 point: a tag and two coordinates.
+const POINT_LENGTH: usize = 65;
+const UNCOMPRESSED: u8 = 4;
+
+/// Why a signing request is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BadRequest {
+    #[error("the request has more than {MAX_REQUEST} bytes")]
+    TooLarge,
+    #[error("the request is not a DER certificate signing request")]
+    Malformed,
+    #[error("the key of the request is not P-256 with SHA-256")]
+    WrongKey,
+    #[error("the request is not signed by its own key")]
+    BadSignature,
+}
+
+/// The request could not be signed.
+#[derive(Debug, thiserror::Error)]
+#[error("the signing request could not be made")]
+pub struct RequestError(#[source] rcgen::Error);
+
+impl LeafKey {
+    /// A signing request for this key, in DER. It asks for no name: the answer's
+    /// names follow from the token that goes with it.
+    ///
+    /// # Errors
+    /// When signing fails.
+    pub fn csr(&self) -> Result<Vec<u8>, RequestError> {
+        let mut wish = CertificateParams::default();
+        wish.distinguished_name = DistinguishedName::new();
+        let request = wish.serialize_request(self.pair()).map_err(RequestError)?;
+        Ok(request.der().to_vec())
+    }
+}
+
+/// The public key of a request whose signature proves that its sender holds the
+/// private one.
+pub(crate) fn public_key(csr_der: &[u8]) -> Result<rcgen::SubjectPublicKeyInfo, BadRequest> {
+    if csr_der.len() > MAX_REQUEST {
+        return Err(BadRequest::TooLarge);
+    }
+    let (rest, request) =
+        X509CertificationRequest::from_der(csr_der).map_err(|_| BadRequest::Malformed)?;
+    if !rest.is_empty() {
+        return Err(BadRequest::Malformed);
+    }
+    let info = &request.certification_request_info;
+    let key = rcgen::SubjectPublicKeyInfo::from_der(info.subject_pki.raw)
+        .map_err(|_| BadRequest::WrongKey)?;
+    let point = key.der_bytes();
+    let is_p256 = key.algorithm() == &PKCS_ECDSA_P256_SHA256
+        && point.len() == POINT_LENGTH
+        && point.first() == Some(&UNCOMPRESSED);
+    if !is_p256 || request.signature_algorithm.algorithm != OID_SIG_ECDSA_WITH_SHA256 {
+        return Err(BadRequest::WrongKey);
+    }
+    ECDSA_P256_SHA256
+        .verify_signature(point, info.raw, &request.signature_value.data)
+        .map_err(|_| BadRequest::BadSignature)?;
+    Ok(key)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,337 @@
+//! Whether a peer is who we want to talk to.
+//!
+//! The chain is built by webpki from a list of roots that can be replaced while
+//! connections run; several roots are trusted at once while one follows another.
+//! Then the leaf must carry exactly one SPIFFE id. Host names are never looked
+//! at: addresses are reused by other pods, identities are not.
+
+use std::fmt;
+use std::sync::LazyLock;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use policy::name::SpiffeId;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::WebPkiSupportedAlgorithms;
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::{DigitallySignedStruct, DistinguishedName, SignatureScheme};
+use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+use webpki::{EndEntityCert, KeyUsage};
+use x509_parser::certificate::X509Certificate;
+use x509_parser::extensions::GeneralName;
+
+mod error;
+mod roots;
+
+pub use error::IdentityError;
+pub use roots::{BadRoots, MAX_ROOTS, Roots};
+
+/// Intermediates that a peer may send. Ours send one; a user's own authority may
+/// add some.
+pub const MAX_INTERMEDIATES: usize = 4;
+/// What follows the pod's uid in its DNS name.
+const POD_SUFFIX: &str = ".pod.weft";
+/// Length of a DNS label.
+const MAX_LABEL: usize = 63;
+
+static ALGORITHMS: LazyLock<WebPkiSupportedAlgorithms> = LazyLock::new(|| {
+    rustls::crypto::aws_lc_rs::default_provider().signature_verification_algorithms
+});
+
+/// Who a verified peer is.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct PeerIdentity {
+    pub spiffe: SpiffeId,
+    /// `<pod-uid>.pod.weft`, when the certificate says which pod it is for.
+    pub pod_dns: Option<String>,
+}
+
+impl PeerIdentity {
+    /// The uid of the pod that the certificate was issued to.
+    #[must_use]
+    pub fn pod_uid(&self) -> Option<&str> {
+        self.pod_dns.as_deref()?.strip_suffix(POD_SUFFIX)
+    }
+}
+
+/// The side that a certificate is used on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    Server,
+    Client,
+}
+
+/// The DNS name of a pod in certificates, or None when `uid` cannot be one.
+#[must_use]
+pub fn pod_dns(uid: &str) -> Option<String> {
+    let name = format!("{uid}{POD_SUFFIX}");
+    is_pod_dns(&name).then_some(name)
+}
+
+pub(crate) fn is_pod_dns(name: &str) -> bool {
+    name.strip_suffix(POD_SUFFIX).is_some_and(|uid| {
+        !uid.is_empty()
+            && uid.len() <= MAX_LABEL
+            && uid
+                .bytes()
+                .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+    })
+}
+
+/// The identity in a chain that rustls has verified already (the peer's
+/// certificates of an open connection).
+///
+/// # Errors
+/// When there is no certificate or it carries no usable identity.
+pub fn peer_identity(chain: &[CertificateDer<'_>]) -> Result<PeerIdentity, IdentityError> {
+    let leaf = chain.first().ok_or(IdentityError::NoCertificate)?;
+    identity_of(&parse(leaf)?)
+}
+
+/// Checks a chain, leaf first, at `now`: authority, time, purpose, identity.
+///
+/// # Errors
+/// The first thing that is wrong with it.
+pub fn verify_chain(
+    roots: &Roots,
+    chain: &[CertificateDer<'_>],
+    now: UnixTime,
+    purpose: Purpose,
+) -> Result<PeerIdentity, IdentityError> {
+    let (leaf, intermediates) = chain.split_first().ok_or(IdentityError::NoCertificate)?;
+    verify(roots, leaf, intermediates, now, purpose)
+}
+
+fn verify(
+    roots: &Roots,
+    leaf: &CertificateDer<'_>,
+    intermediates: &[CertificateDer<'_>],
+    now: UnixTime,
+    purpose: Purpose,
+) -> Result<PeerIdentity, IdentityError> {
+    if intermediates.len() > MAX_INTERMEDIATES {
+        return Err(IdentityError::Malformed("more certificates than allowed"));
+    }
+    let usage = match purpose {
+        Purpose::Server => KeyUsage::server_auth(),
+        Purpose::Client => KeyUsage::client_auth(),
+    };
+    let trusted = roots.current();
+    EndEntityCert::try_from(leaf)
+        .map_err(IdentityError::from)?
+        .verify_for_usage(
+            ALGORITHMS.all,
+            trusted.anchors(),
+            intermediates,
+            now,
+            usage,
+            None,
+            None,
+        )
+        .map_err(IdentityError::from)?;
+    let parsed = parse(leaf)?;
+    names_a_purpose(&parsed)?;
+    identity_of(&parsed)
+}
+
+fn parse<'a>(leaf: &'a CertificateDer<'_>) -> Result<X509Certificate<'a>, IdentityError> {
+    match x509_parser::parse_x509_certificate(leaf) {
+        Ok(([], parsed)) => Ok(parsed),
+        _ => Err(IdentityError::Malformed("not an X.509 certificate")),
+    }
+}
+
+/// webpki has checked that a purpose which is named fits, but it accepts a leaf
+/// that names none; the mesh does not.
+fn names_a_purpose(leaf: &X509Certificate<'_>) -> Result<(), IdentityError> {
+    match leaf.extended_key_usage() {
+        Ok(Some(_)) => Ok(()),
+        Ok(None) => Err(IdentityError::WrongPurpose),
+        Err(_) => Err(IdentityError::Malformed("extended key usage")),
+    }
+}
+
+/// Exactly one URI name, a SPIFFE id; at most one DNS name, a pod's; no name of
+/// any other kind; no authority.
+fn identity_of(leaf: &X509Certificate<'_>) -> Result<PeerIdentity, IdentityError> {
+    if leaf.is_ca() {
+        return Err(IdentityError::NoIdentity(
+            "the certificate is an authority's",
+        ));
+    }
+    let key_usage = leaf
+        .key_usage()
+        .map_err(|_| IdentityError::Malformed("key usage"))?;
+    if key_usage.is_some_and(|usage| usage.value.key_cert_sign()) {
+        return Err(IdentityError::NoIdentity("the key may sign certificates"));
+    }
+    let names = leaf
+        .subject_alternative_name()
+        .map_err(|_| IdentityError::Malformed("alternative names"))?
+        .ok_or(IdentityError::NoIdentity("no alternative name"))?;
+    let mut spiffe = None;
+    let mut pod_dns = None;
+    for name in &names.value.general_names {
+        match name {
+            GeneralName::URI(uri) if spiffe.is_none() => {
+                let id = SpiffeId::try_from(*uri)
+                    .map_err(|_| IdentityError::NoIdentity("the URI name is not a SPIFFE id"))?;
+                spiffe = Some(id);
+            }
+            GeneralName::URI(_) => {
+                return Err(IdentityError::NoIdentity("more than one URI name"));
+            }
+            GeneralName::DNSName(dns) if pod_dns.is_none() && is_pod_dns(dns) => {
+                pod_dns = Some((*dns).to_owned());
+            }
+            _ => return Err(IdentityError::NoIdentity("a name that is not the mesh's")),
+        }
+    }
+    let spiffe = spiffe.ok_or(IdentityError::NoIdentity("no URI name"))?;
+    Ok(PeerIdentity { spiffe, pod_dns })
+}
+
+/// NotBefore and NotAfter.
+pub(crate) fn validity(certificate: &X509Certificate<'_>) -> (SystemTime, SystemTime) {
+    let at = |seconds: i64| {
+        let distance = Duration::from_secs(seconds.unsigned_abs());
+        if seconds < 0 {
+            UNIX_EPOCH.checked_sub(distance)
+        } else {
+            UNIX_EPOCH.checked_add(distance)
+        }
+        .unwrap_or(UNIX_EPOCH)
+    };
+    let validity = certificate.validity();
+    (
+        at(validity.not_before.timestamp()),
+        at(validity.not_after.timestamp()),
+    )
+}
+
+/// The client's view: the server must be exactly `expected`.
+pub(crate) struct ServerVerifier {
+    pub(crate) roots: Roots,
+    pub(crate) expected: SpiffeId,
+}
+
+impl fmt::Debug for ServerVerifier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ServerVerifier")
+            .field("expected", &self.expected)
+            .finish_non_exhaustive()
+    }
+}
+
+impl ServerCertVerifier for ServerVerifier {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        _server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        let presented = verify(&self.roots, end_entity, intermediates, now, Purpose::Server)?;
+        if presented.spiffe == self.expected {
+            Ok(ServerCertVerified::assertion())
+        } else {
+            Err(IdentityError::WrongIdentity {
+                expected: self.expected.clone(),
+                presented: presented.spiffe,
+            }
+            .into())
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _message: &[u8],
+        _cert: &CertificateDer<'_>,
+        _dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Err(tls13_only())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        rustls::crypto::verify_tls13_signature(message, cert, dss, &ALGORITHMS)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        leaf_schemes()
+    }
+}
+
+/// The server's view: any identity of the mesh; policy judges it later.
+pub(crate) struct ClientVerifier {
+    pub(crate) roots: Roots,
+    pub(crate) mandatory: bool,
+}
+
+impl fmt::Debug for ClientVerifier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ClientVerifier")
+            .field("mandatory", &self.mandatory)
+            .finish_non_exhaustive()
+    }
+}
+
+impl ClientCertVerifier for ClientVerifier {
+    fn client_auth_mandatory(&self) -> bool {
+        self.mandatory
+    }
+
+    /// No hints: roots change while this verifier lives, and clients have one
+    /// certificate anyway.
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        &[]
+    }
+
+    fn verify_client_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<ClientCertVerified, rustls::Error> {
+        verify(&self.roots, end_entity, intermediates, now, Purpose::Client)?;
+        Ok(ClientCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _message: &[u8],
+        _cert: &CertificateDer<'_>,
+        _dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Err(tls13_only())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        rustls::crypto::verify_tls13_signature(message, cert, dss, &ALGORITHMS)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        leaf_schemes()
+    }
+}
+
+/// Leaves are P-256 and nothing else, whatever signed them.
+fn leaf_schemes() -> Vec<SignatureScheme> {
+    vec![SignatureScheme::ECDSA_NISTP256_SHA256]
+}
+
+fn tls13_only() -> rustls::Error {
+    rustls::Error::General("the mesh speaks TLS 1.3 only".to_owned())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,140 @@
+//! What was wrong with a peer, told apart so that a log line and a metric can
+//! say it, and carried through rustls without loss.
+
+use std::io;
+use std::sync::Arc;
+
+use policy::name::SpiffeId;
+use rustls::{CertificateError, OtherError};
+use rustls_pki_types::UnixTime;
+
+/// Why a peer's certificate is refused.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum IdentityError {
+    #[error("no trusted authority issued the certificate")]
+    UnknownAuthority,
+    #[error("the certificate ended at {} and it is {} (seconds of the Unix clock)", not_after.as_secs(), now.as_secs())]
+    Expired { now: UnixTime, not_after: UnixTime },
+    #[error("the certificate starts at {} and it is {} (seconds of the Unix clock)", not_before.as_secs(), now.as_secs())]
+    NotYetValid { now: UnixTime, not_before: UnixTime },
+    #[error("expected {}, the peer is {}", expected.as_str(), presented.as_str())]
+    WrongIdentity {
+        expected: SpiffeId,
+        presented: SpiffeId,
+    },
+    #[error("the certificate carries no identity: {0}")]
+    NoIdentity(&'static str),
+    #[error("the certificate is not for this side of a connection")]
+    WrongPurpose,
+    #[error("the peer sent no certificate")]
+    NoCertificate,
+    #[error("the certificate is malformed: {0}")]
+    Malformed(&'static str),
+}
+
+impl IdentityError {
+    /// A closed set of names, for metric labels.
+    #[must_use]
+    pub fn label(&self) -> &'static str {
+        match self {
+            Self::UnknownAuthority => "unknown-authority",
+            Self::Expired { .. } => "expired",
+            Self::NotYetValid { .. } => "not-yet-valid",
+            Self::WrongIdentity { .. } => "wrong-identity",
+            Self::NoIdentity(_) => "no-identity",
+            Self::WrongPurpose => "wrong-purpose",
+            Self::NoCertificate => "no-certificate",
+            Self::Malformed(_) => "malformed",
+        }
+    }
+
+    /// What our own verifiers said in a failed handshake; None when it failed
+    /// for another reason (the peer refused us, or spoke no TLS).
+    #[must_use]
+    pub fn from_tls(error: &rustls::Error) -> Option<Self> {
+        let certificate = match error {
+            rustls::Error::NoCertificatesPresented => return Some(Self::NoCertificate),
+            rustls::Error::InvalidCertificate(certificate) => certificate,
+            _ => return None,
+        };
+        Some(match certificate {
+            CertificateError::UnknownIssuer => Self::UnknownAuthority,
+            CertificateError::ExpiredContext { time, not_after } => Self::Expired {
+                now: *time,
+                not_after: *not_after,
+            },
+            CertificateError::NotValidYetContext { time, not_before } => Self::NotYetValid {
+                now: *time,
+                not_before: *not_before,
+            },
+            CertificateError::InvalidPurpose => Self::WrongPurpose,
+            CertificateError::BadEncoding => Self::Malformed("encoding"),
+            CertificateError::Other(OtherError(error)) => error.downcast_ref::<Self>()?.clone(),
+            _ => return None,
+        })
+    }
+
+    /// As [`IdentityError::from_tls`], for the error of an asynchronous stream.
+    #[must_use]
+    pub fn from_io(error: &io::Error) -> Option<Self> {
+        Self::from_tls(error.get_ref()?.downcast_ref()?)
+    }
+}
+
+/// Where TLS has an alert that says the same, the peer gets that alert, so that
+/// its log tells the truth too.
+impl From<IdentityError> for rustls::Error {
+    fn from(error: IdentityError) -> Self {
+        Self::InvalidCertificate(match error {
+            IdentityError::UnknownAuthority => CertificateError::UnknownIssuer,
+            IdentityError::Expired { now, not_after } => CertificateError::ExpiredContext {
+                time: now,
+                not_after,
+            },
+            IdentityError::NotYetValid { now, not_before } => {
+                CertificateError::NotValidYetContext {
+                    time: now,
+                    not_before,
+                }
+            }
+            IdentityError::WrongPurpose => CertificateError::InvalidPurpose,
+            IdentityError::NoCertificate => return Self::NoCertificatesPresented,
+            other => CertificateError::Other(OtherError(Arc::new(other))),
+        })
+    }
+}
+
+impl From<webpki::Error> for IdentityError {
+    fn from(error: webpki::Error) -> Self {
+        use webpki::Error;
+        match error {
+            // A forged issuer shows as a bad signature below a known name.
+            Error::UnknownIssuer | Error::InvalidSignatureForPublicKey => Self::UnknownAuthority,
+            Error::CertExpired { time, not_after } => Self::Expired {
+                now: time,
+                not_after,
+            },
+            Error::CertNotValidYet { time, not_before } => Self::NotYetValid {
+                now: time,
+                not_before,
+            },
+            Error::RequiredEkuNotFoundContext(_) => Self::WrongPurpose,
+            Error::CaUsedAsEndEntity => Self::NoIdentity("the certificate is an authority's"),
+            Error::EndEntityUsedAsCa | Error::PathLenConstraintViolated => {
+                Self::Malformed("issued by something that may not issue")
+            }
+            Error::MaximumPathBuildCallsExceeded
+            | Error::MaximumPathDepthExceeded
+            | Error::MaximumSignatureChecksExceeded
+            | Error::MaximumNameConstraintComparisonsExceeded => {
+                Self::Malformed("the chain costs too much to verify")
+            }
+            Error::UnsupportedCriticalExtension => Self::Malformed("unknown critical extension"),
+            Error::UnsupportedSignatureAlgorithmContext(_)
+            | Error::UnsupportedSignatureAlgorithmForPublicKeyContext(_) => {
+                Self::Malformed("signature algorithm")
+            }
+            _ => Self::Malformed("not a valid X.509 chain"),
+        }
+    }
+}

@@ -1,0 +1,130 @@
+//! The roots that are trusted now.
+
+use std::fmt;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, TrustAnchor};
+
+/// Roots at one time. A rotation needs two; the rest is room for users who join
+/// several meshes. Each is tried for a chain, so the number is bounded.
+pub const MAX_ROOTS: usize = 16;
+
+/// Why a list of roots is refused. The list before it stays in use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BadRoots {
+    #[error("the trust bundle holds no certificate")]
+    Empty,
+    #[error("the trust bundle holds more than {MAX_ROOTS} certificates")]
+    TooMany,
+    #[error("the trust bundle is not a list of PEM certificates")]
+    Malformed,
+    #[error("certificate {0} of the trust bundle (counted from 1) is not an authority's")]
+    NotAnAuthority(usize),
+}
+
+/// A replaceable list of roots, never empty. Clones share the list: what one
+/// replaces, all verifiers use from the next handshake on.
+#[derive(Clone)]
+pub struct Roots {
+    shared: Arc<RwLock<Arc<Trusted>>>,
+}
+
+pub(crate) struct Trusted {
+    certificates: Vec<CertificateDer<'static>>,
+    anchors: Vec<TrustAnchor<'static>>,
+}
+
+impl Roots {
+    /// # Errors
+    /// When the list is empty, too long, or holds something that is no authority.
+    pub fn new(certificates: Vec<CertificateDer<'static>>) -> Result<Self, BadRoots> {
+        let trusted = Trusted::new(certificates)?;
+        Ok(Self {
+            shared: Arc::new(RwLock::new(Arc::new(trusted))),
+        })
+    }
+
+    /// Reads a bundle: PEM certificates one after another.
+    ///
+    /// # Errors
+    /// As [`Roots::new`], or when the text is not PEM.
+    pub fn from_pem(bundle: &str) -> Result<Self, BadRoots> {
+        Self::new(read_pem(bundle)?)
+    }
+
+    /// Trusts these instead.
+    ///
+    /// # Errors
+    /// As [`Roots::new`]; then nothing changes.
+    pub fn replace(&self, certificates: Vec<CertificateDer<'static>>) -> Result<(), BadRoots> {
+        let trusted = Arc::new(Trusted::new(certificates)?);
+        *self.shared.write().unwrap_or_else(PoisonError::into_inner) = trusted;
+        Ok(())
+    }
+
+    /// Trusts the certificates of a PEM bundle instead.
+    ///
+    /// # Errors
+    /// As [`Roots::from_pem`]; then nothing changes.
+    pub fn replace_pem(&self, bundle: &str) -> Result<(), BadRoots> {
+        self.replace(read_pem(bundle)?)
+    }
+
+    /// What is trusted now.
+    #[must_use]
+    pub fn certificates(&self) -> Vec<CertificateDer<'static>> {
+        self.current().certificates.clone()
+    }
+
+    pub(crate) fn current(&self) -> Arc<Trusted> {
+        let shared = self.shared.read().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(&shared)
+    }
+}
+
+impl fmt::Debug for Roots {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Roots")
+            .field("count", &self.current().certificates.len())
+            .finish()
+    }
+}
+
+impl Trusted {
+    fn new(certificates: Vec<CertificateDer<'static>>) -> Result<Self, BadRoots> {
+        if certificates.is_empty() {
+            return Err(BadRoots::Empty);
+        }
+        if certificates.len() > MAX_ROOTS {
+            return Err(BadRoots::TooMany);
+        }
+        let mut anchors = Vec::with_capacity(certificates.len());
+        for (index, certificate) in certificates.iter().enumerate() {
+            let (_, parsed) = x509_parser::parse_x509_certificate(certificate)
+                .map_err(|_| BadRoots::Malformed)?;
+            if !parsed.is_ca() {
+                return Err(BadRoots::NotAnAuthority(index + 1));
+            }
+            let anchor =
+                webpki::anchor_from_trusted_cert(certificate).map_err(|_| BadRoots::Malformed)?;
+            anchors.push(anchor.to_owned());
+        }
+        Ok(Self {
+            certificates,
+            anchors,
+        })
+    }
+
+    pub(crate) fn anchors(&self) -> &[TrustAnchor<'static>] {
+        &self.anchors
+    }
+}
+
+fn read_pem(bundle: &str) -> Result<Vec<CertificateDer<'static>>, BadRoots> {
+    CertificateDer::pem_slice_iter(bundle.as_bytes())
+        // One more than allowed is enough to know that it is too long.
+        .take(MAX_ROOTS + 1)
+        .collect::<Result<_, _>>()
+        .map_err(|_| BadRoots::Malformed)
+}

@@ -1,0 +1,118 @@
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use http::Method;
+use prometheus_client::registry::Registry;
+use serde_json::{Value, json};
+
+use super::*;
+use crate::fake_api::FakeApi;
+
+const MUTATING: &str =
+    "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/weft-injector";
+const VALIDATING: &str =
+    "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations/weft-validator";
+
+fn keeper(api: &FakeApi) -> Keeper {
+    let metrics = Metrics::register(&mut Registry::default());
+    Keeper::new(
+        &api.client(),
+        "weft-system",
+        ServingHandle::empty(),
+        metrics,
+    )
+}
+
+fn configuration(api: &FakeApi, path: &str, webhooks: &[&str]) {
+    let webhooks: Value = webhooks
+        .iter()
+        .map(|name| json!({ "name": name, "clientConfig": {} }))
+        .collect();
+    let (_, name) = path.rsplit_once('/').unwrap();
+    api.put(
+        path,
+        json!({ "metadata": { "name": name }, "webhooks": webhooks }),
+    );
+}
+
+fn bundle_of(api: &FakeApi, path: &str, index: usize) -> String {
+    let object = api.read(path).unwrap();
+    let encoded = object["webhooks"][index]["clientConfig"]["caBundle"]
+        .as_str()
+        .unwrap();
+    String::from_utf8(STANDARD.decode(encoded).unwrap()).unwrap()
+}
+
+#[tokio::test]
+async fn every_webhook_gets_the_bundle_and_a_second_pass_writes_nothing() {
+    let api = FakeApi::default();
+    configuration(&api, MUTATING, &["pods.weft.dev", "namespaces.weft.dev"]);
+    configuration(&api, VALIDATING, &["smi.weft.dev"]);
+    let mut keeper = keeper(&api);
+    let now = SystemTime::now();
+    keeper.pass(now).await.unwrap();
+    assert!(bundle_of(&api, MUTATING, 1).contains("BEGIN CERTIFICATE"));
+    assert_eq!(bundle_of(&api, MUTATING, 0), bundle_of(&api, VALIDATING, 0));
+
+    api.writes();
+    keeper.pass(now).await.unwrap();
+    assert_eq!(api.writes(), []);
+}
+
+#[tokio::test]
+async fn bundle_that_an_upgrade_emptied_is_written_again() {
+    let api = FakeApi::default();
+    configuration(&api, MUTATING, &["pods.weft.dev"]);
+    configuration(&api, VALIDATING, &["smi.weft.dev"]);
+    let mut keeper = keeper(&api);
+    keeper.pass(SystemTime::now()).await.unwrap();
+    configuration(&api, MUTATING, &["pods.weft.dev"]);
+    api.writes();
+    keeper.pass(SystemTime::now()).await.unwrap();
+    assert_eq!(api.writes(), [(Method::PATCH, MUTATING.to_owned())]);
+}
+
+#[tokio::test]
+async fn pass_fails_while_a_configuration_is_missing_but_serves_the_other() {
+    let api = FakeApi::default();
+    configuration(&api, VALIDATING, &["smi.weft.dev"]);
+    let error = keeper(&api).pass(SystemTime::now()).await.unwrap_err();
+    assert!(
+        error.to_string().contains("weft-injector does not exist"),
+        "{error}"
+    );
+    assert!(bundle_of(&api, VALIDATING, 0).contains("BEGIN CERTIFICATE"));
+}
+
+#[tokio::test]
+async fn leaf_is_signed_anew_before_it_ends_and_when_another_authority_signs() {
+    let api = FakeApi::default();
+    configuration(&api, MUTATING, &["pods.weft.dev"]);
+    configuration(&api, VALIDATING, &["smi.weft.dev"]);
+    let mut keeper = keeper(&api);
+    let now = SystemTime::now();
+    keeper.pass(now).await.unwrap();
+    let first = keeper.leaf.as_ref().unwrap().renew_at;
+    assert!(first < now + LEAF_LIFE);
+    keeper.pass(now + Duration::from_secs(60)).await.unwrap();
+    assert_eq!(
+        keeper.leaf.as_ref().unwrap().renew_at,
+        first,
+        "not before it is due"
+    );
+    keeper.pass(first).await.unwrap();
+    assert!(keeper.leaf.as_ref().unwrap().renew_at > first);
+}
+
+#[tokio::test(start_paused = true)]
+async fn process_is_unready_until_the_bundle_is_in_place() {
+    let api = FakeApi::default();
+    configuration(&api, VALIDATING, &["smi.weft.dev"]);
+    let ready = runtime::ready::Ready::new();
+    let running = tokio::spawn(keeper(&api).run(ready.hold("caBundle")));
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert!(!ready.is_ready());
+    configuration(&api, MUTATING, &["pods.weft.dev"]);
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert!(ready.is_ready());
+    running.abort();
+}

@@ -1,0 +1,135 @@
+//! The webhooks: gives pods their proxies and refuses SMI objects that could not
+//! mean anything.
+
+mod authority;
+mod bundle;
+mod keeper;
+mod metrics;
+mod mutate;
+mod review;
+mod server;
+mod settings;
+mod validate;
+
+#[cfg(test)]
+mod fake_api;
+
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use identity::tls::{ServingHandle, webhook_server_config};
+use kube::Client;
+use parking_lot::Mutex;
+use prometheus_client::registry::Registry;
+use runtime::admin::{self, Admin};
+use runtime::env::Reader;
+use runtime::ready::Ready;
+use runtime::{log, shutdown, task};
+use tokio::net::TcpListener;
+use tracing::info;
+
+use keeper::Keeper;
+use metrics::Metrics;
+use mutate::Mutator;
+use server::Webhooks;
+use settings::Settings;
+
+/// Where the API server calls.
+const WEBHOOK_PORT: u16 = 8443;
+/// Probes and metrics.
+const ADMIN_PORT: u16 = 8080;
+/// How long calls are still taken after SIGTERM: until every node has heard that this
+/// pod is no endpoint any more.
+const LINGER: Duration = Duration::from_secs(5);
+/// How long open connections may take to end after that.
+const GRACE: Duration = Duration::from_secs(10);
+
+fn main() -> ExitCode {
+    let settings = match Settings::read(Reader::from_env()) {
+        Ok(settings) => settings,
+        Err(error) => {
+            eprintln!("weft-injector: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    match run(settings) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("weft-injector: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(settings: Settings) -> anyhow::Result<()> {
+    log::init(&settings.log, log::Format::Json)?;
+    // One thread: a call is a few microseconds of work between two waits.
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("no runtime")?
+        .block_on(serve(settings))
+}
+
+async fn serve(settings: Settings) -> anyhow::Result<()> {
+    // First of all, so that no SIGTERM is lost.
+    let ended = shutdown::signal().context("no signal handler")?;
+    let mut registry = Registry::default();
+    let metrics = Metrics::register(&mut registry);
+    let ready = Ready::new();
+    let hold = ready.hold("caBundle in the webhook configurations");
+    let admin = Admin::bind(everywhere(ADMIN_PORT))
+        .await
+        .context("admin port")?;
+    let listener = TcpListener::bind(everywhere(WEBHOOK_PORT))
+        .await
+        .context("webhook port")?;
+    let registry = Arc::new(Mutex::new(registry));
+    task::spawn("admin", admin.run(ready, registry, admin::nothing_more));
+
+    let client = Client::try_default().await.context("no API server")?;
+    let serving = ServingHandle::empty();
+    let keeper = Keeper::new(
+        &client,
+        &settings.namespace,
+        serving.clone(),
+        metrics.clone(),
+    );
+    task::spawn("keeper", keeper.run(hold));
+
+    info!(
+        namespace = settings.namespace,
+        pod = settings.pod_name,
+        version = settings.inject.version,
+        "injector started"
+    );
+    let mutator = Mutator::new(client, settings.inject);
+    let webhooks = Arc::new(Webhooks::new(mutator, metrics));
+    let stop = async {
+        let signal = ended.await;
+        info!(signal, "injector ends");
+        tokio::time::sleep(LINGER).await;
+    };
+    server::serve(
+        listener,
+        webhook_server_config(&serving),
+        webhooks,
+        stop,
+        GRACE,
+    )
+    .await;
+    Ok(())
+}
+
+/// All addresses of both families; only IPv4 where the kernel knows nothing else.
+fn everywhere(port: u16) -> SocketAddr {
+    let both = SocketAddr::from((Ipv6Addr::UNSPECIFIED, port));
+    let probe = SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0));
+    match std::net::TcpListener::bind(probe) {
+        Ok(_) => both,
+        Err(_) => SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)),
+    }
+}

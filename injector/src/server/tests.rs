@@ -1,0 +1,344 @@
+use std::time::SystemTime;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use crds::inject;
+use hyper::client::conn::{http1, http2};
+use identity::Root;
+use identity::tls::{ServingHandle, webhook_server_config};
+use prometheus_client::registry::Registry;
+use rustls::crypto::aws_lc_rs;
+use rustls::{ClientConfig, RootCertStore};
+use rustls_pki_types::ServerName;
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::sync::oneshot;
+use tokio_rustls::TlsConnector;
+
+use super::*;
+use crate::fake_api::FakeApi;
+
+const NAME: &str = "weft-injector.weft-system.svc";
+
+struct Harness {
+    address: std::net::SocketAddr,
+    root: Root,
+    api: FakeApi,
+    registry: Registry,
+    stop: Option<oneshot::Sender<()>>,
+    running: tokio::task::JoinHandle<()>,
+}
+
+impl Harness {
+    async fn start() -> Self {
+        let root = Root::generate(SystemTime::now(), Duration::from_secs(3600)).unwrap();
+        let serving = ServingHandle::empty();
+        let leaf = root
+            .serving(&[NAME], SystemTime::now(), Duration::from_secs(600))
+            .unwrap();
+        serving.store(&leaf).unwrap();
+        let api = FakeApi::default();
+        api.put(
+            "/api/v1/namespaces/shop",
+            json!({ "metadata": { "name": "shop", "labels": { "weft.dev/inject": "enabled" } } }),
+        );
+        let settings = inject::Settings {
+            proxy_image: "proxy:1".into(),
+            proxy_pull_policy: "IfNotPresent".into(),
+            controller_address: "weft-controller.weft-system.svc:8443".into(),
+            controller_namespace: "weft-system".into(),
+            trust_domain: "cluster.local".into(),
+            version: "1".into(),
+        };
+        let mut registry = Registry::default();
+        let metrics = Metrics::register(&mut registry);
+        let webhooks = Arc::new(Webhooks::new(Mutator::new(api.client(), settings), metrics));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (stop, stopped) = oneshot::channel();
+        let running = tokio::spawn(serve(
+            listener,
+            webhook_server_config(&serving),
+            webhooks,
+            async { drop(stopped.await) },
+            Duration::from_secs(2),
+        ));
+        Self {
+            address,
+            root,
+            api,
+            registry,
+            stop: Some(stop),
+            running,
+        }
+    }
+
+    async fn connect(&self, alpn: &[u8]) -> tokio_rustls::client::TlsStream<TcpStream> {
+        let mut roots = RootCertStore::empty();
+        roots.add(self.root.certificate().clone()).unwrap();
+        let mut config =
+            ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+                .with_protocol_versions(&[&rustls::version::TLS13])
+                .unwrap()
+                .with_root_certificates(roots)
+                .with_no_client_auth();
+        config.alpn_protocols = vec![alpn.to_vec()];
+        let stream = TcpStream::connect(self.address).await.unwrap();
+        let name = ServerName::try_from(NAME).unwrap();
+        TlsConnector::from(Arc::new(config))
+            .connect(name, stream)
+            .await
+            .unwrap()
+    }
+
+    /// Status and body of one call over HTTP/2, as the API server makes it.
+    async fn call(&self, path: &str, body: impl Into<Bytes>) -> (StatusCode, Bytes) {
+        let stream = TokioIo::new(self.connect(b"h2").await);
+        let (mut sender, connection) = http2::handshake(TokioExecutor::new(), stream)
+            .await
+            .unwrap();
+        tokio::spawn(connection);
+        let request = Request::post(format!("https://{NAME}{path}?timeout=10s"))
+            .body(Full::new(body.into()))
+            .unwrap();
+        let response = sender.send_request(request).await.unwrap();
+        let status = response.status();
+        (
+            status,
+            response.into_body().collect().await.unwrap().to_bytes(),
+        )
+    }
+
+    async fn review(&self, path: &str, request: Value) -> Value {
+        let body = json!({
+            "apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": request,
+        });
+        let (status, body) = self.call(path, body.to_string()).await;
+        assert_eq!(status, StatusCode::OK, "{body:?}");
+        serde_json::from_slice(&body).unwrap()
+    }
+
+    fn metrics(&self) -> String {
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &self.registry).unwrap();
+        text
+    }
+}
+
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "keeps the tests' json! plain"
+)]
+fn pod(spec: Value) -> Value {
+    json!({
+        "uid": "u1",
+        "kind": { "group": "", "version": "v1", "kind": "Pod" },
+        "namespace": "shop",
+        "operation": "CREATE",
+        "object": { "metadata": { "generateName": "web-" }, "spec": spec },
+    })
+}
+
+#[tokio::test]
+async fn pod_of_a_meshed_namespace_gets_a_patch() {
+    let harness = Harness::start().await;
+    let request = pod(json!({ "containers": [{ "name": "app" }] }));
+    let review = harness.review("/mutate", request.clone()).await;
+    assert_eq!(review["response"]["uid"], "u1");
+    assert_eq!(review["response"]["allowed"], true);
+    let patch = STANDARD
+        .decode(review["response"]["patch"].as_str().unwrap())
+        .unwrap();
+    let patch: json_patch::Patch = serde_json::from_slice(&patch).unwrap();
+    let mut changed = request["object"].clone();
+    json_patch::patch(&mut changed, &patch).unwrap();
+    assert_eq!(changed["spec"]["initContainers"][1]["name"], "weft-proxy");
+    let metrics = harness.metrics();
+    let line = r#"reviews_total{path="mutate",outcome="injected",reason=""} 1"#;
+    assert!(metrics.contains(line), "{metrics}");
+}
+
+#[tokio::test]
+async fn refusal_names_pod_field_and_reason_and_is_counted() {
+    let harness = Harness::start().await;
+    let spec = json!({ "containers": [{ "name": "a", "ports": [{ "containerPort": 15108 }] }] });
+    let review = harness.review("/mutate", pod(spec)).await;
+    assert_eq!(review["response"]["allowed"], false);
+    let message = review["response"]["status"]["message"].as_str().unwrap();
+    assert!(
+        message.contains("pod shop/web-: spec.containers[0].ports[0]"),
+        "{message}"
+    );
+    let metrics = harness.metrics();
+    assert!(
+        metrics.contains(r#"outcome="refused",reason="proxy-port"} 1"#),
+        "{metrics}"
+    );
+}
+
+#[tokio::test]
+async fn pod_on_the_nodes_network_is_let_through_with_a_warning() {
+    let harness = Harness::start().await;
+    let review = harness
+        .review(
+            "/mutate",
+            pod(json!({ "hostNetwork": true, "containers": [] })),
+        )
+        .await;
+    assert_eq!(review["response"]["allowed"], true);
+    assert!(review["response"].get("patch").is_none());
+    assert!(
+        review["response"]["warnings"][0]
+            .as_str()
+            .unwrap()
+            .contains("hostNetwork")
+    );
+}
+
+#[tokio::test]
+async fn smi_object_is_judged_on_the_other_path() {
+    let harness = Harness::start().await;
+    let review = harness
+        .review(
+            "/validate",
+            json!({
+                "uid": "u2",
+                "kind": { "group": "split.smi-spec.io", "version": "v1alpha4", "kind": "TrafficSplit" },
+                "namespace": "shop", "name": "web", "operation": "CREATE",
+                "object": { "spec": {
+                    "service": "web", "backends": [{ "service": "a", "weight": -1 }],
+                }},
+            }),
+        )
+        .await;
+    assert_eq!(review["response"]["allowed"], false);
+    let message = review["response"]["status"]["message"].as_str().unwrap();
+    assert!(message.starts_with("TrafficSplit shop/web is invalid: spec.backends[0].weight"));
+}
+
+#[tokio::test]
+async fn without_the_namespace_there_is_no_answer_so_the_failure_policy_decides() {
+    let harness = Harness::start().await;
+    harness.api.break_down();
+    let body = json!({
+        "apiVersion": "admission.k8s.io/v1",
+        "request": pod(json!({ "containers": [{ "name": "app" }] })),
+    });
+    let (status, _) = harness.call("/mutate", body.to_string()).await;
+    assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
+}
+
+#[tokio::test]
+async fn garbage_is_refused_and_the_next_call_is_answered() {
+    let harness = Harness::start().await;
+    let deep = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
+    let deep_pod = format!(
+        r#"{{"apiVersion":"admission.k8s.io/v1","request":{{"uid":"u","kind":{{}},"object":{deep}}}}}"#
+    );
+    let garbage: [Vec<u8>; 9] = [
+        b"".to_vec(),
+        b"null".to_vec(),
+        b"{".to_vec(),
+        b"[1,2,3]".to_vec(),
+        vec![0xff; 1000],
+        b"{\"apiVersion\":3}".to_vec(),
+        b"{\"apiVersion\":\"admission.k8s.io/v1\",\"request\":null}".to_vec(),
+        deep.into_bytes(),
+        deep_pod.into_bytes(),
+    ];
+    for path in ["/mutate", "/validate"] {
+        for body in &garbage {
+            let (status, _) = harness.call(path, body.clone()).await;
+            assert_eq!(status, StatusCode::BAD_REQUEST);
+        }
+    }
+    let (status, _) = harness.call("/other", "{}").await;
+    assert_eq!(status, StatusCode::NOT_FOUND);
+    let review = harness
+        .review("/mutate", pod(json!({ "containers": [] })))
+        .await;
+    assert_eq!(review["response"]["allowed"], true);
+}
+
+#[tokio::test]
+async fn odd_pods_and_objects_are_answered() {
+    let harness = Harness::start().await;
+    for spec in [
+        json!(null),
+        json!([]),
+        json!(7),
+        json!({ "containers": { "a": 1 } }),
+    ] {
+        for path in ["/mutate", "/validate"] {
+            let review = harness.review(path, pod(spec.clone())).await;
+            assert_eq!(review["response"]["uid"], "u1");
+        }
+    }
+}
+
+#[tokio::test]
+async fn body_above_the_limit_is_refused() {
+    let harness = Harness::start().await;
+    let (status, _) = harness.call("/mutate", vec![b' '; MAX_BODY + 1]).await;
+    assert_eq!(status, StatusCode::PAYLOAD_TOO_LARGE);
+}
+
+#[tokio::test]
+async fn bytes_that_are_no_tls_and_no_http_harm_nobody() {
+    let harness = Harness::start().await;
+    let mut plain = TcpStream::connect(harness.address).await.unwrap();
+    plain
+        .write_all(b"GET /mutate HTTP/1.1\r\n\r\n")
+        .await
+        .unwrap();
+    let mut rest = Vec::new();
+    let _ = plain.read_to_end(&mut rest).await;
+    let mut tls = harness.connect(b"http/1.1").await;
+    tls.write_all(&[0xff; 64 * 1024]).await.unwrap();
+    let _ = tls.read_to_end(&mut rest).await;
+    let review = harness
+        .review("/mutate", pod(json!({ "containers": [] })))
+        .await;
+    assert_eq!(review["response"]["allowed"], true);
+}
+
+#[tokio::test]
+async fn idle_connections_of_a_hoarder_make_room() {
+    let harness = Harness::start().await;
+    let mut hoard = Vec::new();
+    for _ in 0..MAX_CONNECTIONS + 10 {
+        hoard.push(TcpStream::connect(harness.address).await.unwrap());
+    }
+    let review = harness
+        .review("/mutate", pod(json!({ "containers": [] })))
+        .await;
+    assert_eq!(review["response"]["allowed"], true);
+}
+
+#[tokio::test]
+async fn call_whose_body_never_ends_is_given_up() {
+    let harness = Harness::start().await;
+    let stream = TokioIo::new(harness.connect(b"http/1.1").await);
+    let (mut sender, connection) = http1::handshake(stream).await.unwrap();
+    tokio::spawn(connection);
+    let never = http_body_util::StreamBody::new(futures::stream::pending::<
+        Result<hyper::body::Frame<Bytes>, Infallible>,
+    >());
+    let request = Request::post("/mutate")
+        .header("host", NAME)
+        .body(never)
+        .unwrap();
+    let began = tokio::time::Instant::now();
+    let response = sender.send_request(request).await.unwrap();
+    assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+    assert!(began.elapsed() >= CALL_TIMEOUT);
+}
+
+#[tokio::test]
+async fn server_ends_when_asked_though_a_connection_is_open() {
+    let mut harness = Harness::start().await;
+    let _open = harness.connect(b"h2").await;
+    harness.stop.take().unwrap().send(()).unwrap();
+    let ended = tokio::time::timeout(Duration::from_secs(4), &mut harness.running).await;
+    ended.expect("must end within its grace").unwrap();
+}

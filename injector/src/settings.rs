@@ -1,0 +1,54 @@
+//! What the injector is told by its environment.
+
+use crds::inject;
+use runtime::env::{BadEnv, Reader};
+
+/// Everything that differs between installations.
+#[derive(Clone, Debug)]
+pub(crate) struct Settings {
+    /// Namespace of this process, which is the controller's too.
+    pub(crate) namespace: String,
+    /// Name of this pod, for logs.
+    pub(crate) pod_name: String,
+    /// What is logged.
+    pub(crate) log: String,
+    /// What goes into every proxy.
+    pub(crate) inject: inject::Settings,
+}
+
+impl Settings {
+    /// # Errors
+    /// Every mistake at once.
+    pub(crate) fn read(mut env: Reader) -> Result<Self, BadEnv> {
+        let namespace: Option<String> = env.required("WEFT_NAMESPACE");
+        let pod_name = env.required("WEFT_POD_NAME");
+        let proxy_image = env.required("WEFT_PROXY_IMAGE");
+        let proxy_pull_policy = env.or("WEFT_PROXY_PULL_POLICY", "IfNotPresent".to_owned());
+        if !["Always", "IfNotPresent", "Never"].contains(&proxy_pull_policy.as_str()) {
+            env.mistake(
+                "WEFT_PROXY_PULL_POLICY",
+                "must be Always, IfNotPresent or Never",
+            );
+        }
+        let controller_address = env.required("WEFT_CONTROLLER_ADDRESS");
+        let trust_domain = env.or("WEFT_TRUST_DOMAIN", "cluster.local".to_owned());
+        let version = env.or("WEFT_VERSION", env!("CARGO_PKG_VERSION").to_owned());
+        let log = env.or("WEFT_LOG", "info".to_owned());
+        env.finish_with(|| {
+            let namespace = namespace?;
+            Some(Self {
+                pod_name: pod_name?,
+                log,
+                inject: inject::Settings {
+                    proxy_image: proxy_image?,
+                    proxy_pull_policy,
+                    controller_address: controller_address?,
+                    controller_namespace: namespace.clone(),
+                    trust_domain,
+                    version,
+                },
+                namespace,
+            })
+        })
+    }
+}

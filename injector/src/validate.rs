@@ -1,0 +1,141 @@
+//! Refuses SMI objects that could not mean anything, while their author looks on.
+//!
+//! The controller judges again, because this webhook may be away and objects may
+//! be older than it. What does not exist yet is no mistake here: objects may
+//! come in any order.
+
+mod access;
+mod specs;
+mod split;
+
+use crds::smi;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use crate::review::{Answer, Request};
+
+/// Most mistakes that one answer names.
+const MOST_MISTAKES: usize = 10;
+
+/// One mistake: the field, and what is wrong with it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Mistake {
+    field: String,
+    reason: String,
+}
+
+/// Mistakes of one object, in the order of its fields.
+#[derive(Debug, Default)]
+struct Mistakes(Vec<Mistake>);
+
+impl Mistakes {
+    fn add(&mut self, field: impl Into<String>, reason: impl Into<String>) {
+        self.0.push(Mistake {
+            field: field.into(),
+            reason: reason.into(),
+        });
+    }
+}
+
+/// The answer for one object.
+pub(crate) fn validate(request: &Request) -> Answer {
+    if !concerns_us(request) {
+        return Answer::allow();
+    }
+    let mistakes = match find(request) {
+        Ok(mistakes) => mistakes.0,
+        Err(error) => {
+            // A kind that is not ours reaches us only through a wrong selector.
+            vec![Mistake {
+                field: "the object".into(),
+                reason: error.to_string(),
+            }]
+        }
+    };
+    if mistakes.is_empty() {
+        return Answer::allow();
+    }
+    let more = mistakes.len().saturating_sub(MOST_MISTAKES);
+    let mut named: Vec<String> = mistakes
+        .iter()
+        .take(MOST_MISTAKES)
+        .map(|mistake| format!("{}: {}", mistake.field, mistake.reason))
+        .collect();
+    if more > 0 {
+        named.push(format!("and {more} more"));
+    }
+    Answer::refuse(format!(
+        "{} {}/{} is invalid: {}",
+        request.kind.kind,
+        request.namespace,
+        request.name,
+        named.join("; ")
+    ))
+}
+
+/// Whether this write changes what a user asked for. An object that was stored when it
+/// was still valid, or while this webhook was away, must stay deletable, and its labels,
+/// finalizers and status changeable.
+fn concerns_us(request: &Request) -> bool {
+    let asked = matches!(request.operation.as_str(), "CREATE" | "UPDATE");
+    let itself = request.sub_resource.as_deref().is_none_or(str::is_empty);
+    let spec_changed = request.old_object.is_null()
+        || request.object.get("spec") != request.old_object.get("spec");
+    let going = request
+        .object
+        .pointer("/metadata/deletionTimestamp")
+        .is_some_and(|t| !t.is_null());
+    asked && itself && spec_changed && !going
+}
+
+fn find(request: &Request) -> Result<Mistakes, serde_json::Error> {
+    let mut mistakes = Mistakes::default();
+    let namespace = request.namespace.as_str();
+    let spec = request.object.get("spec").unwrap_or(&Value::Null);
+    match (request.kind.group.as_str(), request.kind.kind.as_str()) {
+        (smi::SPLIT_GROUP, "TrafficSplit") => {
+            split::check(&read(spec)?, namespace, &mut mistakes);
+        }
+        (smi::ACCESS_GROUP, "TrafficTarget") => {
+            access::check(&read(spec)?, namespace, &mut mistakes);
+        }
+        (smi::SPECS_GROUP, "HTTPRouteGroup") => specs::check_http(&read(spec)?, &mut mistakes),
+        (smi::SPECS_GROUP, "TCPRoute") => specs::check_tcp(&read(spec)?, &mut mistakes),
+        (_, kind) => mistakes.add("kind", format!("{kind:?} is not a kind that Weft serves")),
+    }
+    Ok(mistakes)
+}
+
+fn read<T: DeserializeOwned + Default>(spec: &Value) -> Result<T, serde_json::Error> {
+    if spec.is_null() {
+        Ok(T::default())
+    } else {
+        T::deserialize(spec)
+    }
+}
+
+fn check_port(field: String, port: i64, mistakes: &mut Mistakes) {
+    if !(1..=65535).contains(&port) {
+        mistakes.add(field, format!("is {port}, but a port is from 1 to 65535"));
+    }
+}
+
+/// Whether `text` is a DNS label, as names of Services and namespaces are.
+fn is_label(text: &str) -> bool {
+    let bytes = text.as_bytes();
+    !bytes.is_empty()
+        && bytes.len() <= 63
+        && bytes
+            .iter()
+            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || *b == b'-')
+        && !text.starts_with('-')
+        && !text.ends_with('-')
+}
+
+/// Whether `text` is a name of dot-separated labels, as names of most objects are.
+fn is_name(text: &str) -> bool {
+    text.len() <= 253 && text.split('.').all(is_label)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,133 @@
+//! TrafficTarget. Whatever is refused here would allow nothing or, read
+//! otherwise, too much.
+
+use crds::smi::{
+    GROUP_AUTHENTICATED, GROUP_UNAUTHENTICATED, RULE_HTTP_ROUTE_GROUP, RULE_TCP_ROUTE, RuleRef,
+    SUBJECT_GROUP, SUBJECT_IDENTITY_BINDING, SUBJECT_SERVICE_ACCOUNT, Subject, TrafficTargetSpec,
+};
+
+use super::{Mistakes, check_port, is_label, is_name};
+
+pub(super) fn check(spec: &TrafficTargetSpec, namespace: &str, mistakes: &mut Mistakes) {
+    check_destination(&spec.destination, namespace, mistakes);
+    if spec.sources.is_empty() {
+        mistakes.add(
+            "spec.sources",
+            "must name at least one source; without one nothing is allowed",
+        );
+    }
+    for (index, source) in spec.sources.iter().enumerate() {
+        check_source(&format!("spec.sources[{index}]"), source, mistakes);
+    }
+    if spec.rules.is_empty() {
+        mistakes.add(
+            "spec.rules",
+            "must name at least one rule; without one nothing is allowed",
+        );
+    }
+    for (index, rule) in spec.rules.iter().enumerate() {
+        check_rule(&format!("spec.rules[{index}]"), rule, mistakes);
+    }
+}
+
+fn check_destination(destination: &Subject, namespace: &str, mistakes: &mut Mistakes) {
+    match destination.kind.as_str() {
+        SUBJECT_SERVICE_ACCOUNT => {}
+        SUBJECT_IDENTITY_BINDING => mistakes.add(
+            "spec.destination.kind",
+            "IdentityBinding is not served yet; name a ServiceAccount",
+        ),
+        kind => mistakes.add(
+            "spec.destination.kind",
+            format!("is {kind:?}, but must be ServiceAccount"),
+        ),
+    }
+    if !is_name(&destination.name) {
+        mistakes.add(
+            "spec.destination.name",
+            "must be the name of a service account",
+        );
+    }
+    if let Some(other) = destination
+        .namespace
+        .as_deref()
+        .filter(|n| !n.is_empty() && *n != namespace)
+    {
+        // Else anybody could grant himself access to other people's namespaces.
+        mistakes.add(
+            "spec.destination.namespace",
+            format!(
+                "is {other:?}, but a TrafficTarget protects its own namespace {namespace:?}; \
+                 create it in {other:?} or leave the field out"
+            ),
+        );
+    }
+    if let Some(port) = destination.port {
+        check_port("spec.destination.port".into(), port, mistakes);
+    }
+}
+
+fn check_source(field: &str, source: &Subject, mistakes: &mut Mistakes) {
+    match source.kind.as_str() {
+        SUBJECT_SERVICE_ACCOUNT => {
+            if !is_name(&source.name) {
+                mistakes.add(
+                    format!("{field}.name"),
+                    "must be the name of a service account",
+                );
+            }
+        }
+        SUBJECT_GROUP => {
+            if ![GROUP_AUTHENTICATED, GROUP_UNAUTHENTICATED].contains(&source.name.as_str()) {
+                mistakes.add(
+                    format!("{field}.name"),
+                    format!(
+                        "is {:?}, but the groups are {GROUP_AUTHENTICATED:?} and \
+                         {GROUP_UNAUTHENTICATED:?}",
+                        source.name
+                    ),
+                );
+            }
+        }
+        SUBJECT_IDENTITY_BINDING => mistakes.add(
+            format!("{field}.kind"),
+            "IdentityBinding is not served yet; name a ServiceAccount or a Group",
+        ),
+        kind => mistakes.add(
+            format!("{field}.kind"),
+            format!("is {kind:?}, but must be ServiceAccount or Group"),
+        ),
+    }
+    if source
+        .namespace
+        .as_deref()
+        .is_some_and(|n| !n.is_empty() && !is_label(n))
+    {
+        mistakes.add(
+            format!("{field}.namespace"),
+            "must be the name of a namespace",
+        );
+    }
+}
+
+fn check_rule(field: &str, rule: &RuleRef, mistakes: &mut Mistakes) {
+    match rule.kind.as_str() {
+        RULE_HTTP_ROUTE_GROUP | RULE_TCP_ROUTE => {}
+        kind => mistakes.add(
+            format!("{field}.kind"),
+            format!("is {kind:?}, but must be HTTPRouteGroup or TCPRoute"),
+        ),
+    }
+    if !is_name(&rule.name) {
+        mistakes.add(
+            format!("{field}.name"),
+            "must be the name of a route object",
+        );
+    }
+    if rule.matches.as_ref().is_some_and(Vec::is_empty) {
+        mistakes.add(
+            format!("{field}.matches"),
+            "is empty; name matches, or leave the field out to mean every match",
+        );
+    }
+}

@@ -1,0 +1,49 @@
+//! HTTPRouteGroup and TCPRoute.
+
+use std::collections::BTreeSet;
+
+use crds::smi::{HttpRouteGroupSpec, RouteMatch, TcpRouteSpec, parse_headers};
+use policy::http_match::HttpMatch;
+
+use super::{Mistakes, check_port};
+
+pub(super) fn check_http(spec: &HttpRouteGroupSpec, mistakes: &mut Mistakes) {
+    let mut seen = BTreeSet::new();
+    for (index, route) in spec.matches.iter().enumerate() {
+        let field = format!("spec.matches[{index}]");
+        if route.name.is_empty() {
+            mistakes.add(format!("{field}.name"), "must not be empty");
+        } else if !seen.insert(&route.name) {
+            mistakes.add(
+                format!("{field}.name"),
+                format!("{:?} is the name of two matches", route.name),
+            );
+        }
+        check_match(&field, route, mistakes);
+    }
+}
+
+/// The very code that will match requests says whether the match can be used.
+fn check_match(field: &str, route: &RouteMatch, mistakes: &mut Mistakes) {
+    let headers = match parse_headers(route.headers.as_ref()) {
+        Ok(headers) => headers,
+        Err(error) => {
+            mistakes.add(format!("{field}.headers"), error.to_string());
+            Vec::new()
+        }
+    };
+    let methods = route.methods.as_deref().unwrap_or_default();
+    if let Err(bad) = HttpMatch::new(&route.name, route.path_regex.as_deref(), methods, &headers) {
+        mistakes.add(format!("{field}.{}", bad.field), bad.reason);
+    }
+}
+
+pub(super) fn check_tcp(spec: &TcpRouteSpec, mistakes: &mut Mistakes) {
+    let ports = spec
+        .matches
+        .iter()
+        .flat_map(|matches| matches.ports.iter().flatten());
+    for (index, port) in ports.enumerate() {
+        check_port(format!("spec.matches.ports[{index}]"), *port, mistakes);
+    }
+}

@@ -1,0 +1,270 @@
+use serde_json::json;
+
+use super::*;
+
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "keeps the tests' json! plain"
+)]
+fn request(group: &str, kind: &str, spec: Value) -> Request {
+    serde_json::from_value(json!({
+        "uid": "u",
+        "kind": { "group": group, "version": "v1alpha4", "kind": kind },
+        "namespace": "shop",
+        "name": "x",
+        "operation": "CREATE",
+        "object": { "metadata": { "name": "x" }, "spec": spec },
+        "oldObject": null,
+    }))
+    .unwrap()
+}
+
+fn split(spec: Value) -> Request {
+    request(smi::SPLIT_GROUP, "TrafficSplit", spec)
+}
+
+fn target(spec: Value) -> Request {
+    request(smi::ACCESS_GROUP, "TrafficTarget", spec)
+}
+
+fn routes(spec: Value) -> Request {
+    request(smi::SPECS_GROUP, "HTTPRouteGroup", spec)
+}
+
+fn refused(request: &Request, field: &str, reason: &str) {
+    let message = validate(request).refusal.expect("must be refused");
+    assert!(message.contains(&format!("{field}: ")), "{message}");
+    assert!(message.contains(reason), "{message}");
+}
+
+fn allowed(request: &Request) {
+    assert_eq!(validate(request), Answer::allow());
+}
+
+fn good_target() -> Value {
+    json!({
+        "destination": { "kind": "ServiceAccount", "name": "cart", "namespace": "shop" },
+        "sources": [{ "kind": "ServiceAccount", "name": "web" }],
+        "rules": [{ "kind": "HTTPRouteGroup", "name": "api", "matches": ["get"] }],
+    })
+}
+
+#[test]
+fn root_may_be_written_in_every_form_of_a_service_name_of_its_namespace() {
+    for service in [
+        "web",
+        "web.shop",
+        "web.shop.svc",
+        "web.shop.svc.cluster.local",
+        "web.shop.svc.cluster.local.",
+    ] {
+        allowed(&split(json!({
+            "service": service,
+            "backends": [{ "service": "web-v1", "weight": 0 }],
+        })));
+    }
+    let with = |service: &str| {
+        split(json!({ "service": service, "backends": [{ "service": "a", "weight": 1 }] }))
+    };
+    refused(&with("web.bank"), "spec.service", "namespace \"shop\"");
+    refused(
+        &with("web.bank.svc.cluster.local"),
+        "spec.service",
+        "namespace \"shop\"",
+    );
+    for service in [
+        "",
+        "Web",
+        "web.shop.pod",
+        "web..shop",
+        "foo.com.",
+        "web_1",
+        "*",
+    ] {
+        refused(&with(service), "spec.service", "Service");
+    }
+}
+
+#[test]
+fn negative_weight_and_empty_split_are_refused() {
+    let spec = json!({ "service": "web", "backends": [{ "service": "a", "weight": -200 }] });
+    refused(&split(spec), "spec.backends[0].weight", "is -200");
+    refused(
+        &split(json!({ "service": "web", "backends": [] })),
+        "spec.backends",
+        "at least one",
+    );
+    let spec = json!({
+        "service": "web",
+        "backends": [{ "service": "a", "weight": 1 }],
+        "matches": [{ "kind": "TCPRoute", "name": "x" }],
+    });
+    refused(&split(spec), "spec.matches[0].kind", "HTTPRouteGroup");
+}
+
+#[test]
+fn root_among_its_backends_is_allowed() {
+    allowed(&split(json!({
+        "service": "web",
+        "backends": [{ "service": "web", "weight": 90 }, { "service": "web-v2", "weight": 10 }],
+    })));
+}
+
+#[test]
+fn target_must_protect_its_own_namespace() {
+    allowed(&target(good_target()));
+    let mut spec = good_target();
+    spec["destination"]["namespace"] = "bank".into();
+    refused(
+        &target(spec),
+        "spec.destination.namespace",
+        "create it in \"bank\"",
+    );
+}
+
+#[test]
+fn target_without_sources_or_rules_is_refused() {
+    let mut spec = good_target();
+    spec["sources"] = json!([]);
+    spec["rules"] = json!([]);
+    refused(&target(spec.clone()), "spec.sources", "at least one source");
+    refused(&target(spec), "spec.rules", "at least one rule");
+    refused(
+        &target(json!({})),
+        "spec.destination.kind",
+        "ServiceAccount",
+    );
+}
+
+#[test]
+fn kinds_that_are_not_served_are_refused_by_name() {
+    let mut spec = good_target();
+    spec["sources"][0]["kind"] = "IdentityBinding".into();
+    refused(
+        &target(spec.clone()),
+        "spec.sources[0].kind",
+        "not served yet",
+    );
+    spec["sources"][0]["kind"] = "User".into();
+    refused(&target(spec), "spec.sources[0].kind", "is \"User\"");
+    let mut spec = good_target();
+    spec["rules"][0]["kind"] = "UDPRoute".into();
+    refused(&target(spec), "spec.rules[0].kind", "is \"UDPRoute\"");
+    let mut spec = good_target();
+    spec["destination"]["kind"] = "Group".into();
+    refused(
+        &target(spec),
+        "spec.destination.kind",
+        "must be ServiceAccount",
+    );
+}
+
+#[test]
+fn only_the_two_groups_exist() {
+    for (name, good) in [
+        ("system:authenticated", true),
+        ("system:unauthenticated", true),
+        ("system:masters", false),
+        ("*", false),
+    ] {
+        let mut spec = good_target();
+        spec["sources"] = json!([{ "kind": "Group", "name": name }]);
+        if good {
+            allowed(&target(spec));
+        } else {
+            refused(
+                &target(spec),
+                "spec.sources[0].name",
+                "system:authenticated",
+            );
+        }
+    }
+}
+
+#[test]
+fn regex_that_does_not_compile_or_is_too_long_is_refused() {
+    allowed(&routes(json!({ "matches": [
+        { "name": "api", "pathRegex": "/api/.*", "methods": ["GET", "*"], "headers": { "x-a": "b.*" } },
+        { "name": "list", "headers": [{ "x-a": "b" }, { "x-c": "d" }] },
+    ]})));
+    let with = |route: Value| routes(json!({ "matches": [route] }));
+    refused(
+        &with(json!({ "name": "a", "pathRegex": "(" })),
+        "spec.matches[0].pathRegex",
+        "",
+    );
+    let long = "a".repeat(10_000);
+    refused(
+        &with(json!({ "name": "a", "pathRegex": long })),
+        "spec.matches[0].pathRegex",
+        "1024",
+    );
+    refused(
+        &with(json!({ "name": "a", "headers": { "x": "[" } })),
+        "spec.matches[0].headers",
+        "",
+    );
+    refused(
+        &with(json!({ "name": "a", "headers": "x" })),
+        "spec.matches[0].headers",
+        "map",
+    );
+    refused(
+        &with(json!({ "pathRegex": "/" })),
+        "spec.matches[0].name",
+        "empty",
+    );
+    let twice = routes(json!({ "matches": [{ "name": "a" }, { "name": "a" }] }));
+    refused(&twice, "spec.matches[1].name", "two matches");
+}
+
+#[test]
+fn tcp_ports_must_exist() {
+    let tcp = |spec: Value| request(smi::SPECS_GROUP, "TCPRoute", spec);
+    allowed(&tcp(json!({})));
+    allowed(&tcp(Value::Null));
+    allowed(&tcp(json!({ "matches": { "ports": [1, 65535] } })));
+    refused(
+        &tcp(json!({ "matches": { "ports": [80, 0] } })),
+        "spec.matches.ports[1]",
+        "is 0",
+    );
+    refused(
+        &tcp(json!({ "matches": { "ports": [65536] } })),
+        "spec.matches.ports[0]",
+        "65536",
+    );
+}
+
+#[test]
+fn object_that_is_invalid_already_stays_deletable_and_relabelable() {
+    let invalid = json!({ "metadata": {}, "spec": { "sources": [] } });
+    let mut request = target(invalid["spec"].clone());
+    request.operation = "UPDATE".into();
+    request.old_object = invalid;
+    allowed(&request);
+
+    request.old_object = json!({ "spec": {} });
+    assert!(validate(&request).refusal.is_some());
+    request.sub_resource = Some("status".into());
+    allowed(&request);
+    request.sub_resource = None;
+    request.object["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z".into();
+    allowed(&request);
+
+    let mut deletion = target(Value::Null);
+    deletion.operation = "DELETE".into();
+    deletion.object = Value::Null;
+    allowed(&deletion);
+}
+
+#[test]
+fn field_of_the_wrong_type_is_refused_and_not_a_panic() {
+    let odd = split(json!({ "service": 1, "backends": "x" }));
+    assert!(validate(&odd).refusal.is_some());
+    assert!(
+        validate(&request("other", "Thing", json!(3)))
+            .refusal
+            .is_some()
+    );
+}

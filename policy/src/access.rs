@@ -1,0 +1,175 @@
+//! Who may call a workload, and how.
+//!
+//! Rules only allow. Each rule is one TrafficTarget and is judged on its own:
+//! the sources of one never meet the ports or routes of another, which is what
+//! happens when ports are checked per connection and routes per request.
+//!
+//! Whatever is empty allows nothing, so a lost or half-written list refuses.
+
+use crate::http_match::{HttpMatch, RequestFacts};
+use crate::mode::Enforcement;
+use crate::name::{ObjectRef, SpiffeId};
+use crate::reason::Reason;
+
+/// Who is calling, as proven by the connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Caller<'a> {
+    /// A peer that proved this identity with a certificate of the mesh.
+    Mesh(&'a SpiffeId),
+    /// Everybody else. An address is no identity.
+    Outside,
+}
+
+/// Whom a rule admits.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Source {
+    Identity(SpiffeId),
+    /// Any mesh identity.
+    Authenticated,
+    /// Callers outside the mesh.
+    Unauthenticated,
+}
+
+impl Source {
+    fn admits(&self, caller: Caller<'_>) -> bool {
+        match (self, caller) {
+            (Self::Identity(listed), Caller::Mesh(id)) => listed == id,
+            (Self::Authenticated, Caller::Mesh(_)) => true,
+            (Self::Unauthenticated, Caller::Outside) => true,
+            (Self::Identity(_) | Self::Authenticated, Caller::Outside)
+            | (Self::Unauthenticated, Caller::Mesh(_)) => false,
+        }
+    }
+}
+
+/// Container ports that a rule speaks about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ports {
+    Any,
+    /// In ascending order; [`Ports::only`] sorts.
+    Only(Vec<u16>),
+}
+
+impl Ports {
+    pub fn only(ports: impl IntoIterator<Item = u16>) -> Self {
+        let mut ports: Vec<u16> = ports.into_iter().collect();
+        ports.sort_unstable();
+        ports.dedup();
+        Self::Only(ports)
+    }
+
+    pub fn contains(&self, port: u16) -> bool {
+        match self {
+            Self::Any => true,
+            Self::Only(ports) => ports.binary_search(&port).is_ok(),
+        }
+    }
+}
+
+/// One TrafficTarget that protects the workload.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rule {
+    pub origin: ObjectRef,
+    pub sources: Vec<Source>,
+    /// `None`: the target has no TCPRoute.
+    pub ports: Option<Ports>,
+    /// `None`: the target has no HTTPRouteGroup. Empty: no request matches.
+    pub http: Option<Vec<HttpMatch>>,
+}
+
+impl Rule {
+    fn admits(&self, caller: Caller<'_>) -> bool {
+        self.sources.iter().any(|source| source.admits(caller))
+    }
+
+    /// A TCPRoute beside an HTTPRouteGroup narrows it to its ports; alone it
+    /// admits whatever runs over them.
+    fn allows_request(&self, port: u16, request: &RequestFacts<'_>) -> bool {
+        match (&self.http, &self.ports) {
+            (Some(http), ports) => {
+                ports.as_ref().is_none_or(|ports| ports.contains(port))
+                    && http.iter().any(|one| one.matches(request))
+            }
+            (None, Some(ports)) => ports.contains(port),
+            (None, None) => false,
+        }
+    }
+
+    fn allows_bytes(&self, port: u16) -> bool {
+        self.ports
+            .as_ref()
+            .is_some_and(|ports| ports.contains(port))
+    }
+
+    fn judges_requests_on(&self, port: u16) -> bool {
+        self.http.is_some() && self.ports.as_ref().is_none_or(|ports| ports.contains(port))
+    }
+}
+
+/// Everything that decides about calls to one workload.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Access {
+    pub enforcement: Enforcement,
+    pub rules: Vec<Rule>,
+}
+
+/// The answer to one call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Verdict<'a> {
+    /// What to do.
+    pub allowed: bool,
+    /// What deny would say; differs from `allowed` in audit and open only.
+    pub would_allow: bool,
+    /// The first rule that allows the call.
+    pub by: Option<&'a ObjectRef>,
+    /// Why deny would refuse; set exactly when `would_allow` is false.
+    pub reason: Option<Reason>,
+}
+
+impl Access {
+    /// Judges one HTTP request. Its path must be in the form of
+    /// [`crate::path::normalise`], and that form must be what is forwarded.
+    pub fn decide_http(
+        &self,
+        caller: Caller<'_>,
+        port: u16,
+        request: &RequestFacts<'_>,
+    ) -> Verdict<'_> {
+        self.decide(caller, |rule| rule.allows_request(port, request))
+    }
+
+    /// Judges one connection whose bytes are relayed without looking at them.
+    pub fn decide_tcp(&self, caller: Caller<'_>, port: u16) -> Verdict<'_> {
+        self.decide(caller, |rule| rule.allows_bytes(port))
+    }
+
+    /// True when requests on this port are judged one by one. Such a port is
+    /// never relayed as opaque, and its paths are normalised. In open mode
+    /// nothing is judged.
+    pub fn has_http_rule(&self, port: u16) -> bool {
+        self.enforcement != Enforcement::Open
+            && self.rules.iter().any(|rule| rule.judges_requests_on(port))
+    }
+
+    fn decide(&self, caller: Caller<'_>, allows: impl Fn(&Rule) -> bool) -> Verdict<'_> {
+        let by = self
+            .rules
+            .iter()
+            .find(|rule| rule.admits(caller) && allows(rule));
+        let would_allow = by.is_some();
+        let reason = match caller {
+            _ if would_allow => None,
+            Caller::Mesh(_) => Some(Reason::NotAllowed),
+            Caller::Outside => Some(Reason::NoIdentity),
+        };
+        Verdict {
+            allowed: would_allow || self.enforcement != Enforcement::Enforce,
+            would_allow,
+            by: by.map(|rule| &rule.origin),
+            reason,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

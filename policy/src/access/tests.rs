@@ -1,0 +1,492 @@
+use super::*;
+use crate::name::Kind;
+use http::{HeaderMap, Method};
+use proptest::prelude::*;
+
+fn id(account: &str) -> SpiffeId {
+    SpiffeId::of("cluster.local", "default", account).unwrap()
+}
+
+fn http(path: &str, methods: &[&str]) -> HttpMatch {
+    HttpMatch::new("m", Some(path), methods, &[] as &[(&str, &str)]).unwrap()
+}
+
+fn rule(name: &str, accounts: &[&str]) -> Rule {
+    Rule {
+        origin: ObjectRef::new(Kind::TrafficTarget, "default", name),
+        sources: accounts
+            .iter()
+            .map(|account| Source::Identity(id(account)))
+            .collect(),
+        ports: None,
+        http: None,
+    }
+}
+
+fn enforced(rules: Vec<Rule>) -> Access {
+    Access {
+        enforcement: Enforcement::Enforce,
+        rules,
+    }
+}
+
+/// Asks as service account `who`; an empty name is a caller outside the mesh.
+fn ask<'a>(access: &'a Access, who: &str, port: u16, method: &Method, path: &str) -> Verdict<'a> {
+    let headers = HeaderMap::new();
+    let request = RequestFacts {
+        method,
+        path,
+        headers: &headers,
+    };
+    match who {
+        "" => access.decide_http(Caller::Outside, port, &request),
+        _ => access.decide_http(Caller::Mesh(&id(who)), port, &request),
+    }
+}
+
+fn allowed(access: &Access, who: &str, port: u16, method: &Method, path: &str) -> bool {
+    ask(access, who, port, method, path).allowed
+}
+
+fn tcp(access: &Access, who: &str, port: u16) -> bool {
+    access.decide_tcp(Caller::Mesh(&id(who)), port).allowed
+}
+
+#[test]
+fn the_worked_example_of_the_specification_allows_exactly_what_it_says() {
+    let on_8080 = |name, accounts: &[&str], one| Rule {
+        ports: Some(Ports::only([8080])),
+        http: Some(vec![one]),
+        ..rule(name, accounts)
+    };
+    let access = enforced(vec![
+        on_8080("metrics", &["prometheus"], http("/metrics", &["GET"])),
+        on_8080(
+            "api",
+            &["website-service", "payments-service"],
+            http("/api", &["*"]),
+        ),
+    ]);
+    let methods = [
+        Method::GET,
+        Method::POST,
+        Method::PUT,
+        Method::DELETE,
+        Method::OPTIONS,
+    ];
+    for who in [
+        "website-service",
+        "payments-service",
+        "prometheus",
+        "other",
+        "",
+    ] {
+        for port in [8080, 9090] {
+            for method in &methods {
+                for path in ["/api", "/api/x", "/metrics", "/", "/other"] {
+                    let expected = port == 8080
+                        && match who {
+                            "prometheus" => path == "/metrics" && method == Method::GET,
+                            "website-service" | "payments-service" => path.starts_with("/api"),
+                            _ => false,
+                        };
+                    assert_eq!(
+                        allowed(&access, who, port, method, path),
+                        expected,
+                        "{who} {method} {path} on {port}"
+                    );
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn e1_overlapping_routes_of_two_targets_add_up() {
+    let access = enforced(vec![
+        Rule {
+            http: Some(vec![http(".*", &["*"])]),
+            ..rule("all", &["s1"])
+        },
+        Rule {
+            http: Some(vec![http(".*", &["GET"])]),
+            ..rule("get", &["s2"])
+        },
+    ]);
+    assert!(allowed(&access, "s1", 80, &Method::GET, "/"));
+    assert!(allowed(&access, "s1", 80, &Method::DELETE, "/"));
+    assert!(allowed(&access, "s2", 80, &Method::GET, "/"));
+    assert!(!allowed(&access, "s2", 80, &Method::DELETE, "/"));
+}
+
+#[test]
+fn e2_all_matches_of_a_group_are_allowed() {
+    let both = vec![http("/a", &[]), http("/b", &["GET"])];
+    let access = enforced(vec![Rule {
+        http: Some(both),
+        ..rule("t", &["s"])
+    }]);
+    assert!(allowed(&access, "s", 80, &Method::POST, "/a"));
+    assert!(allowed(&access, "s", 80, &Method::GET, "/b"));
+    assert!(!allowed(&access, "s", 80, &Method::POST, "/b"));
+}
+
+#[test]
+fn e3_without_sources_or_without_rules_nothing_is_allowed() {
+    let any_port = Some(Ports::Any);
+    let any_route = Some(vec![http(".*", &[])]);
+    let empty = [
+        rule("no rules", &["s"]),
+        Rule {
+            ports: any_port.clone(),
+            http: any_route,
+            ..rule("no sources", &[])
+        },
+        Rule {
+            http: Some(vec![]),
+            ..rule("no match", &["s"])
+        },
+        Rule {
+            ports: any_port,
+            http: Some(vec![]),
+            ..rule("no match on any port", &["s"])
+        },
+        Rule {
+            ports: Some(Ports::only([])),
+            ..rule("no port", &["s"])
+        },
+    ];
+    for one in empty {
+        let name = one.origin.to_string();
+        let access = enforced(vec![one]);
+        assert!(!allowed(&access, "s", 80, &Method::GET, "/"), "{name}");
+        assert!(!allowed(&access, "", 80, &Method::GET, "/"), "{name}");
+    }
+    assert!(!allowed(&enforced(vec![]), "s", 80, &Method::GET, "/"));
+}
+
+#[test]
+fn e4_parts_of_two_targets_never_mix() {
+    let access = enforced(vec![
+        Rule {
+            ports: Some(Ports::only([8080])),
+            http: Some(vec![http("/x", &[])]),
+            ..rule("x on 8080", &["s"])
+        },
+        Rule {
+            ports: Some(Ports::only([9090])),
+            http: Some(vec![http("/y", &[])]),
+            ..rule("y on 9090", &["s"])
+        },
+        Rule {
+            http: Some(vec![http("/z", &[])]),
+            ..rule("z for another", &["t"])
+        },
+    ]);
+    assert!(allowed(&access, "s", 8080, &Method::GET, "/x"));
+    assert!(allowed(&access, "s", 9090, &Method::GET, "/y"));
+    assert!(
+        !allowed(&access, "s", 8080, &Method::GET, "/y"),
+        "route of the second, port of the first"
+    );
+    assert!(!allowed(&access, "s", 9090, &Method::GET, "/x"));
+    assert!(
+        !allowed(&access, "s", 8080, &Method::GET, "/z"),
+        "route of one, source of another"
+    );
+    assert!(!allowed(&access, "t", 8080, &Method::GET, "/x"));
+    assert!(allowed(&access, "t", 7070, &Method::GET, "/z"));
+}
+
+#[test]
+fn e5_a_tcp_route_admits_http_but_an_http_group_admits_no_bytes() {
+    let over_tcp = enforced(vec![Rule {
+        ports: Some(Ports::only([80])),
+        ..rule("tcp", &["s"])
+    }]);
+    assert!(allowed(&over_tcp, "s", 80, &Method::DELETE, "/any"));
+    assert!(!allowed(&over_tcp, "s", 81, &Method::GET, "/"));
+    assert!(tcp(&over_tcp, "s", 80) && !tcp(&over_tcp, "s", 81) && !tcp(&over_tcp, "t", 80));
+
+    let over_http = enforced(vec![Rule {
+        http: Some(vec![http(".*", &[])]),
+        ..rule("http", &["s"])
+    }]);
+    assert!(!tcp(&over_http, "s", 80));
+    assert!(allowed(&over_http, "s", 80, &Method::GET, "/"));
+}
+
+#[test]
+fn groups_admit_whom_they_name() {
+    let from = |source| {
+        enforced(vec![Rule {
+            sources: vec![source],
+            ports: Some(Ports::Any),
+            ..rule("t", &[])
+        }])
+    };
+    let mesh = from(Source::Authenticated);
+    assert!(allowed(&mesh, "anyone", 80, &Method::GET, "/"));
+    assert!(!allowed(&mesh, "", 80, &Method::GET, "/"));
+    let outside = from(Source::Unauthenticated);
+    assert!(!allowed(&outside, "anyone", 80, &Method::GET, "/"));
+    assert!(allowed(&outside, "", 80, &Method::GET, "/"));
+}
+
+#[test]
+fn a_verdict_names_the_rule_that_allows_and_the_reason_to_refuse() {
+    let access = enforced(vec![
+        rule("nothing", &["s"]),
+        Rule {
+            ports: Some(Ports::Any),
+            ..rule("any", &["s"])
+        },
+    ]);
+    let yes = ask(&access, "s", 80, &Method::GET, "/");
+    assert_eq!((yes.by, yes.reason), (Some(&access.rules[1].origin), None));
+    let no = ask(&access, "t", 80, &Method::GET, "/");
+    assert_eq!(
+        (no.allowed, no.by, no.reason),
+        (false, None, Some(Reason::NotAllowed))
+    );
+    let outside = ask(&access, "", 80, &Method::GET, "/");
+    assert_eq!(
+        (outside.allowed, outside.reason),
+        (false, Some(Reason::NoIdentity))
+    );
+}
+
+#[test]
+fn audit_and_open_refuse_nothing_but_say_what_deny_would_do() {
+    for enforcement in [Enforcement::Audit, Enforcement::Open] {
+        let access = Access {
+            enforcement,
+            rules: vec![Rule {
+                ports: Some(Ports::only([80])),
+                ..rule("t", &["s"])
+            }],
+        };
+        let would = ask(&access, "t", 80, &Method::GET, "/");
+        assert_eq!((would.allowed, would.would_allow), (true, false));
+        assert_eq!((would.by, would.reason), (None, Some(Reason::NotAllowed)));
+        let really = ask(&access, "s", 80, &Method::GET, "/");
+        assert_eq!(
+            (really.allowed, really.would_allow, really.reason),
+            (true, true, None)
+        );
+        assert!(access.decide_tcp(Caller::Outside, 81).allowed);
+    }
+}
+
+#[test]
+fn an_http_rule_is_felt_on_the_ports_that_it_covers() {
+    let narrow = Rule {
+        ports: Some(Ports::only([80])),
+        http: Some(vec![]),
+        ..rule("narrow", &["s"])
+    };
+    let bytes = Rule {
+        ports: Some(Ports::Any),
+        ..rule("bytes", &["s"])
+    };
+    let mut access = enforced(vec![narrow, bytes]);
+    assert!(access.has_http_rule(80), "even one that matches nothing");
+    assert!(!access.has_http_rule(81));
+    access.enforcement = Enforcement::Audit;
+    assert!(access.has_http_rule(80));
+    access.enforcement = Enforcement::Open;
+    assert!(!access.has_http_rule(80), "nothing is judged");
+    let everywhere = Rule {
+        http: Some(vec![]),
+        ..rule("everywhere", &[])
+    };
+    assert!(enforced(vec![everywhere]).has_http_rule(1));
+}
+
+/// A rule in the words of the specification, for an evaluator that shares no
+/// code with the one under test: numbers for callers, letters for paths.
+#[derive(Clone, Debug)]
+struct Plain {
+    callers: Vec<PlainSource>,
+    tcp_routes: Vec<Vec<u16>>,
+    http_routes: Vec<Vec<(char, bool)>>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+enum PlainSource {
+    Number(u8),
+    Everyone,
+    Strangers,
+}
+
+#[derive(Clone, Debug)]
+struct PlainCall {
+    /// `None`: outside the mesh.
+    caller: Option<u8>,
+    port: u16,
+    /// Letter of the path and whether it is a GET; `None`: opaque bytes.
+    request: Option<(char, bool)>,
+}
+
+/// Straight from the text: a list of TCPRoutes (an empty one means all ports)
+/// and a list of HTTPRouteGroups, each a list of (letter, GET only).
+fn plainly_allowed(targets: &[Plain], call: &PlainCall) -> bool {
+    for target in targets {
+        let mut source_ok = false;
+        for source in &target.callers {
+            let this = match source {
+                PlainSource::Number(n) => call.caller == Some(*n),
+                PlainSource::Everyone => call.caller.is_some(),
+                PlainSource::Strangers => call.caller.is_none(),
+            };
+            if this {
+                source_ok = true;
+            }
+        }
+        if !source_ok {
+            continue;
+        }
+        let has_tcp = !target.tcp_routes.is_empty();
+        let mut port_ok = false;
+        for route in &target.tcp_routes {
+            if route.is_empty() || route.contains(&call.port) {
+                port_ok = true;
+            }
+        }
+        let has_http = !target.http_routes.is_empty();
+        let granted = match call.request {
+            None => has_tcp && port_ok,
+            Some((letter, is_get)) => {
+                let mut route_ok = false;
+                for group in &target.http_routes {
+                    for (wanted, get_only) in group {
+                        if *wanted == letter && (is_get || !get_only) {
+                            route_ok = true;
+                        }
+                    }
+                }
+                if has_http {
+                    route_ok && (!has_tcp || port_ok)
+                } else {
+                    has_tcp && port_ok
+                }
+            }
+        };
+        if granted {
+            return true;
+        }
+    }
+    false
+}
+
+fn as_rule(index: usize, plain: &Plain) -> Rule {
+    let sources = plain.callers.iter().map(|source| match source {
+        PlainSource::Number(n) => Source::Identity(id(&format!("s{n}"))),
+        PlainSource::Everyone => Source::Authenticated,
+        PlainSource::Strangers => Source::Unauthenticated,
+    });
+    let ports = match plain.tcp_routes.as_slice() {
+        [] => None,
+        routes if routes.iter().any(Vec::is_empty) => Some(Ports::Any),
+        routes => Some(Ports::only(routes.iter().flatten().copied())),
+    };
+    let matches = plain
+        .http_routes
+        .iter()
+        .flatten()
+        .map(|(letter, get_only)| {
+            http(
+                &format!("/{letter}"),
+                if *get_only { &["GET"] } else { &["*"] },
+            )
+        });
+    Rule {
+        origin: ObjectRef::new(Kind::TrafficTarget, "default", format!("t{index}")),
+        sources: sources.collect(),
+        ports,
+        http: (!plain.http_routes.is_empty()).then(|| matches.collect()),
+    }
+}
+
+fn a_letter() -> impl Strategy<Value = char> {
+    prop_oneof![Just('a'), Just('b')]
+}
+
+fn a_target() -> impl Strategy<Value = Plain> {
+    use proptest::collection::vec;
+    let source = prop_oneof![
+        4 => (0u8..3).prop_map(PlainSource::Number),
+        1 => Just(PlainSource::Everyone),
+        1 => Just(PlainSource::Strangers),
+    ];
+    let tcp_route = vec(1u16..4, 0..3);
+    let group = vec((a_letter(), any::<bool>()), 0..3);
+    (vec(source, 0..3), vec(tcp_route, 0..3), vec(group, 0..3)).prop_map(
+        |(callers, tcp_routes, http_routes)| Plain {
+            callers,
+            tcp_routes,
+            http_routes,
+        },
+    )
+}
+
+fn a_call() -> impl Strategy<Value = PlainCall> {
+    let request = proptest::option::weighted(0.7, (a_letter(), any::<bool>()));
+    (proptest::option::weighted(0.8, 0u8..3), 1u16..4, request).prop_map(
+        |(caller, port, request)| PlainCall {
+            caller,
+            port,
+            request,
+        },
+    )
+}
+
+fn decide<'a>(access: &'a Access, call: &PlainCall) -> Verdict<'a> {
+    let identity = call.caller.map(|n| id(&format!("s{n}")));
+    let caller = identity.as_ref().map_or(Caller::Outside, Caller::Mesh);
+    match call.request {
+        None => access.decide_tcp(caller, call.port),
+        Some((letter, is_get)) => {
+            let headers = HeaderMap::new();
+            let path = format!("/{letter}");
+            let method = if is_get { Method::GET } else { Method::POST };
+            let request = RequestFacts {
+                method: &method,
+                path: &path,
+                headers: &headers,
+            };
+            access.decide_http(caller, call.port, &request)
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2000))]
+
+    #[test]
+    fn decisions_are_those_of_the_plain_reading_of_the_text(
+        targets in proptest::collection::vec(a_target(), 0..4),
+        call in a_call(),
+    ) {
+        let rules: Vec<_> = targets.iter().enumerate().map(|(i, plain)| as_rule(i, plain)).collect();
+        let access = enforced(rules);
+        let verdict = decide(&access, &call);
+        prop_assert_eq!(verdict.allowed, plainly_allowed(&targets, &call));
+        prop_assert_eq!(verdict.allowed, verdict.would_allow);
+        prop_assert_eq!(verdict.by.is_some(), verdict.would_allow);
+        prop_assert_eq!(verdict.reason.is_none(), verdict.would_allow);
+    }
+
+    #[test]
+    fn another_rule_or_another_order_never_takes_a_permission_away(
+        targets in proptest::collection::vec(a_target(), 1..4),
+        call in a_call(),
+    ) {
+        let mut rules: Vec<_> = targets.iter().enumerate().map(|(i, plain)| as_rule(i, plain)).collect();
+        let all = decide(&enforced(rules.clone()), &call).allowed;
+        rules.reverse();
+        prop_assert_eq!(decide(&enforced(rules.clone()), &call).allowed, all);
+        rules.pop();
+        prop_assert!(all || !decide(&enforced(rules), &call).allowed);
+    }
+}

@@ -1,0 +1,110 @@
+//! Which endpoint of a Service takes the next request.
+//!
+//! Two endpoints are drawn at random and the one with the lower score takes the
+//! request. The score is an estimate of latency times the requests that would
+//! wait there. The estimate rises at once with a slow answer and sinks slowly,
+//! so an endpoint that turned slow is left alone from its first slow answer on.
+//!
+//! An endpoint without a measurement counts as the cheapest, but only until its
+//! first request is on the way: a new endpoint that never answers would draw
+//! everything otherwise. The estimate also sinks while nothing is sent, so a
+//! recovered endpoint is tried again.
+//!
+//! Fast failures look attractive to a latency estimate; [`Cost::penalise`] is
+//! for an endpoint that could not be reached at all.
+
+use std::time::{Duration, Instant};
+
+/// Time in which an estimate sinks to 1/e. The value that peers with the same
+/// algorithm settled on.
+pub const DECAY: Duration = Duration::from_secs(10);
+
+/// What an endpoint counts as while its first requests are on the way: the
+/// usual start value of peers with the same algorithm.
+pub const ASSUMED_LATENCY: Duration = Duration::from_millis(30);
+
+/// What a failure to reach an endpoint counts as: the time in which a
+/// connection attempt would have been given up.
+pub const PENALTY: Duration = Duration::from_secs(5);
+
+/// Estimated latency of one endpoint (peak-sensitive moving average).
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Cost {
+    measured: Option<Measured>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Measured {
+    seconds: f64,
+    at: Instant,
+}
+
+impl Measured {
+    /// The part of an estimate that is left after the time since its last change.
+    fn left(&self, now: Instant) -> f64 {
+        (-now.saturating_duration_since(self.at).as_secs_f64() / DECAY.as_secs_f64()).exp()
+    }
+}
+
+impl Cost {
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Records that the first byte of an answer took `latency`.
+    pub fn observe(&mut self, now: Instant, latency: Duration) {
+        let seen = latency.as_secs_f64();
+        let seconds = match self.measured {
+            Some(old) if seen < old.seconds => {
+                let left = old.left(now);
+                old.seconds * left + seen * (1.0 - left)
+            }
+            Some(_) | None => seen,
+        };
+        self.measured = Some(Measured { seconds, at: now });
+    }
+
+    /// Records that the endpoint could not be reached.
+    pub fn penalise(&mut self, now: Instant) {
+        self.observe(now, PENALTY);
+    }
+
+    /// Lower is better. `in_flight` counts requests without an answer so far.
+    pub fn score(&self, now: Instant, in_flight: usize) -> f64 {
+        let waiting = in_flight as f64 + 1.0;
+        match self.measured {
+            Some(measured) => measured.seconds * measured.left(now) * waiting,
+            None if in_flight == 0 => 0.0,
+            None => ASSUMED_LATENCY.as_secs_f64() * waiting,
+        }
+    }
+}
+
+/// The better of two different indices below `len`, drawn with `random` (both
+/// uniform over all of `u64`). Equal scores leave it to the draw. `None` when
+/// there is nothing to pick from.
+pub fn pick(scores: impl Fn(usize) -> f64, len: usize, random: (u64, u64)) -> Option<usize> {
+    match len {
+        0 => None,
+        1 => Some(0),
+        _ => {
+            let first = below(len, random.0);
+            let second = below(len - 1, random.1);
+            // Skips the first, so that both are different.
+            let second = if second >= first { second + 1 } else { second };
+            Some(if scores(second) < scores(first) {
+                second
+            } else {
+                first
+            })
+        }
+    }
+}
+
+/// Scales a uniform number to 0..len.
+fn below(len: usize, random: u64) -> usize {
+    ((u128::from(random) * len as u128) >> 64) as usize
+}
+
+#[cfg(test)]
+mod tests;

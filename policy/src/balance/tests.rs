@@ -1,0 +1,244 @@
+use super::*;
+use proptest::prelude::*;
+
+fn ms(n: u64) -> Duration {
+    Duration::from_millis(n)
+}
+
+/// splitmix64: enough randomness for a test, the same in every run.
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+}
+
+/// One client that sends at a steady rate for a time, over a virtual clock.
+/// `latency(endpoint, since start)` answers; counts are per endpoint.
+struct Load<'a> {
+    endpoints: usize,
+    per_second: u64,
+    warm_up: Duration,
+    counted: Duration,
+    seed: u64,
+    latency: &'a dyn Fn(usize, Duration) -> Duration,
+}
+
+impl Load<'_> {
+    fn run(&self) -> Vec<u64> {
+        let start = Instant::now();
+        let mut dice = Dice(self.seed);
+        let mut costs = vec![Cost::new(); self.endpoints];
+        // Ends of requests on the way, with endpoint and latency.
+        let mut flying: Vec<(Instant, usize, Duration)> = Vec::new();
+        let mut taken = vec![0; self.endpoints];
+        let gap = Duration::from_secs(1) / u32::try_from(self.per_second).unwrap();
+        let mut since = Duration::ZERO;
+        while since < self.warm_up + self.counted {
+            let now = start + since;
+            flying.sort_by_key(|(end, _, _)| *end);
+            while flying.first().is_some_and(|(end, _, _)| *end <= now) {
+                let (end, index, latency) = flying.remove(0);
+                costs[index].observe(end, latency);
+            }
+            let in_flight = |index| flying.iter().filter(|(_, i, _)| *i == index).count();
+            let random = (dice.roll(), dice.roll());
+            let chosen = pick(
+                |i| costs[i].score(now, in_flight(i)),
+                self.endpoints,
+                random,
+            )
+            .unwrap();
+            let latency = (self.latency)(chosen, since);
+            flying.push((now + latency, chosen, latency));
+            if since >= self.warm_up {
+                taken[chosen] += 1;
+            }
+            since += gap;
+        }
+        taken
+    }
+}
+
+#[test]
+fn a_slow_endpoint_among_three_gets_under_five_percent() {
+    for seed in 0..10 {
+        let taken = Load {
+            endpoints: 3,
+            per_second: 200,
+            warm_up: Duration::from_secs(5),
+            counted: Duration::from_secs(30),
+            seed,
+            latency: &|index, _| if index == 2 { ms(200) } else { ms(1) },
+        }
+        .run();
+        let all: u64 = taken.iter().sum();
+        assert_eq!(all, 6000);
+        assert!(taken[2] * 20 < all, "seed {seed}: {taken:?}");
+        assert!(
+            taken[0] * 3 > all && taken[1] * 3 > all,
+            "the others share: {taken:?}"
+        );
+    }
+}
+
+#[test]
+fn equally_fast_endpoints_share_evenly() {
+    let taken = Load {
+        endpoints: 4,
+        per_second: 200,
+        warm_up: Duration::ZERO,
+        counted: Duration::from_secs(60),
+        seed: 7,
+        latency: &|_, _| ms(10),
+    }
+    .run();
+    let all: u64 = taken.iter().sum();
+    assert!(
+        taken.iter().all(|n| n * 5 > all && n * 10 < all * 3),
+        "{taken:?}"
+    );
+}
+
+#[test]
+fn a_recovered_endpoint_comes_back_within_two_minutes() {
+    let taken = Load {
+        endpoints: 3,
+        per_second: 50,
+        warm_up: Duration::from_secs(150),
+        counted: Duration::from_secs(30),
+        seed: 3,
+        latency: &|index, since| {
+            if index == 2 && since < Duration::from_secs(30) {
+                ms(200)
+            } else {
+                ms(1)
+            }
+        },
+    }
+    .run();
+    let all: u64 = taken.iter().sum();
+    assert!(taken[2] * 5 > all, "{taken:?}");
+}
+
+#[test]
+fn an_estimate_rises_at_once_and_sinks_slowly() {
+    let start = Instant::now();
+    let mut cost = Cost::new();
+    cost.observe(start, ms(10));
+    cost.observe(start, ms(500));
+    assert!((cost.score(start, 0) - 0.5).abs() < 1e-9);
+
+    cost.observe(start + ms(10), ms(10));
+    assert!(
+        cost.score(start + ms(10), 0) > 0.49,
+        "one fast answer does not clear a slow one"
+    );
+
+    let later = start + DECAY;
+    let left = cost.score(later, 0);
+    assert!((0.17..0.20).contains(&left), "1/e of it is left: {left}");
+}
+
+#[test]
+fn requests_on_the_way_count() {
+    let now = Instant::now();
+    let mut cost = Cost::new();
+    cost.observe(now, ms(10));
+    assert!((cost.score(now, 3) - 0.04).abs() < 1e-9);
+}
+
+#[test]
+fn an_unmeasured_endpoint_is_the_cheapest_until_its_first_request_is_on_the_way() {
+    let now = Instant::now();
+    let mut fast = Cost::new();
+    fast.observe(now, Duration::from_micros(1));
+    let fresh = Cost::new();
+    assert!(fresh.score(now, 0) < fast.score(now, 0));
+    assert!(
+        fresh.score(now, 1) > fast.score(now, 1),
+        "it might never answer"
+    );
+    assert!(fresh.score(now, 1) < fresh.score(now, 2));
+}
+
+#[test]
+fn a_new_endpoint_that_never_answers_does_not_draw_the_load() {
+    let never = Duration::from_secs(3600);
+    let taken = Load {
+        endpoints: 3,
+        per_second: 200,
+        warm_up: Duration::ZERO,
+        counted: Duration::from_secs(10),
+        seed: 1,
+        latency: &|index, _| if index == 0 { never } else { ms(1) },
+    }
+    .run();
+    assert!(taken[0] < 20, "{taken:?}");
+}
+
+#[test]
+fn an_unreachable_endpoint_is_left_alone() {
+    let now = Instant::now();
+    let mut dead = Cost::new();
+    dead.penalise(now);
+    let mut slow = Cost::new();
+    slow.observe(now, ms(500));
+    assert!(dead.score(now, 0) > slow.score(now, 5));
+    assert!(
+        dead.score(now + Duration::from_secs(120), 0) < 0.001,
+        "and tried again later"
+    );
+}
+
+#[test]
+fn a_clock_that_stands_still_or_goes_back_does_no_harm() {
+    let now = Instant::now() + DECAY;
+    let mut cost = Cost::new();
+    cost.observe(now, ms(10));
+    cost.observe(now - ms(5), ms(1));
+    assert!((cost.score(now - ms(5), 0) - 0.01).abs() < 1e-9);
+}
+
+#[test]
+fn the_better_of_two_is_picked_and_equals_are_left_to_the_draw() {
+    let scores = [3.0, 1.0, 2.0];
+    let mut dice = Dice(5);
+    let mut picked = [0u32; 3];
+    let mut equal = [0u32; 3];
+    for _ in 0..30_000 {
+        let random = (dice.roll(), dice.roll());
+        picked[pick(|i| scores[i], 3, random).unwrap()] += 1;
+        equal[pick(|_| 0.0, 3, random).unwrap()] += 1;
+    }
+    assert_eq!(picked[0], 0, "the worst never wins against another");
+    // The best wins two of three pairs: 20 000, sigma 82.
+    assert!(picked[1].abs_diff(20_000) < 410, "{picked:?}");
+    assert!(equal.iter().all(|n| n.abs_diff(10_000) < 410), "{equal:?}");
+}
+
+#[test]
+fn a_score_that_is_no_number_does_not_stop_picking() {
+    assert!(pick(|_| f64::NAN, 2, (0, 0)).is_some());
+}
+
+proptest! {
+    #[test]
+    fn what_is_picked_exists(len in 0usize..50, a: u64, b: u64) {
+        let asked = std::cell::RefCell::new(Vec::new());
+        let picked = pick(|i| { asked.borrow_mut().push(i); 0.0 }, len, (a, b));
+        prop_assert_eq!(picked.is_some(), len > 0);
+        prop_assert!(picked.is_none_or(|i| i < len));
+        let asked = asked.into_inner();
+        prop_assert!(asked.iter().all(|i| *i < len));
+        if len > 1 {
+            prop_assert_eq!(asked.len(), 2);
+            prop_assert_ne!(asked[0], asked[1]);
+        }
+    }
+}

@@ -1,0 +1,207 @@
+//! Tells whether a request is one of those that an HTTPRouteGroup describes.
+//!
+//! A match allows, so every doubt is answered with no: an absent header, one
+//! value among several that does not fit, a value that is no UTF-8. Cookie
+//! crumbs of HTTP/2 are one header cut in pieces and are joined first.
+//!
+//! A path is matched from its start with an open end, a header value in full.
+//! The engine is linear in the input whatever the pattern. Characters in classes
+//! are Unicode; `\p{...}` classes by script or category are not offered.
+
+mod pattern;
+
+use http::header::{COOKIE, HeaderMap, HeaderName};
+use http::method::Method;
+use pattern::{Anchor, Pattern};
+use std::borrow::Cow;
+use std::sync::Arc;
+
+/// Longest text of a pattern, in bytes. Hand-written patterns stay far below,
+/// and it bounds what compiling can cost.
+pub const MAX_REGEX_LEN: usize = 1024;
+
+/// Largest compiled pattern, in bytes: repetitions of repetitions grow without
+/// bound in a short text. Large enough for a Unicode class repeated a few times.
+pub const MAX_REGEX_SIZE: usize = 256 * 1024;
+
+/// What a match looks at.
+#[derive(Clone, Copy, Debug)]
+pub struct RequestFacts<'a> {
+    pub method: &'a Method,
+    /// Without query. Whether it is normalised is the caller's decision.
+    pub path: &'a str,
+    /// With the authority as `host`, which HTTP/2 carries elsewhere.
+    pub headers: &'a HeaderMap,
+}
+
+/// One named match of an HTTPRouteGroup. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct HttpMatch(Arc<Compiled>);
+
+#[derive(Debug)]
+struct Compiled {
+    name: String,
+    path: Option<Pattern>,
+    methods: Vec<Method>,
+    headers: Vec<(HeaderName, Pattern)>,
+    /// As the user wrote them, so that what is shown and sent on is the same.
+    methods_as_written: Vec<String>,
+    headers_as_written: Vec<(String, String)>,
+}
+
+/// Why a match cannot be used. `field` is relative to the match.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{field}: {reason}")]
+pub struct BadMatch {
+    pub field: String,
+    pub reason: String,
+}
+
+impl HttpMatch {
+    /// `None` as path and no or `*` among the methods mean any. A header that is
+    /// listed twice must satisfy both patterns.
+    pub fn new(
+        name: &str,
+        path_regex: Option<&str>,
+        methods: &[impl AsRef<str>],
+        headers: &[(impl AsRef<str>, impl AsRef<str>)],
+    ) -> Result<Self, BadMatch> {
+        let path = match path_regex {
+            Some(regex) => {
+                Some(
+                    Pattern::compile(regex, Anchor::Start).map_err(|reason| BadMatch {
+                        field: "pathRegex".to_owned(),
+                        reason,
+                    })?,
+                )
+            }
+            None => None,
+        };
+        let methods_as_written: Vec<String> = methods
+            .iter()
+            .map(|method| method.as_ref().to_owned())
+            .collect();
+        let headers_as_written: Vec<(String, String)> = headers
+            .iter()
+            .map(|(name, regex)| (name.as_ref().to_owned(), regex.as_ref().to_owned()))
+            .collect();
+        Ok(Self(Arc::new(Compiled {
+            name: name.to_owned(),
+            path,
+            methods: compile_methods(&methods_as_written)?,
+            headers: compile_headers(&headers_as_written)?,
+            methods_as_written,
+            headers_as_written,
+        })))
+    }
+
+    pub fn name(&self) -> &str {
+        &self.0.name
+    }
+
+    pub fn path_regex(&self) -> Option<&str> {
+        self.0.path.as_ref().map(Pattern::as_str)
+    }
+
+    pub fn methods(&self) -> &[String] {
+        &self.0.methods_as_written
+    }
+
+    /// Name and pattern of each header.
+    pub fn headers(&self) -> &[(String, String)] {
+        &self.0.headers_as_written
+    }
+
+    pub fn matches(&self, request: &RequestFacts<'_>) -> bool {
+        let Compiled {
+            path,
+            methods,
+            headers,
+            ..
+        } = &*self.0;
+        (methods.is_empty() || methods.contains(request.method))
+            && path
+                .as_ref()
+                .is_none_or(|pattern| pattern.matches(request.path))
+            && headers
+                .iter()
+                .all(|(name, pattern)| header_matches(name, pattern, request.headers))
+    }
+}
+
+/// Equal when written equally; what is compiled follows from that.
+impl PartialEq for HttpMatch {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+            || (self.name() == other.name()
+                && self.path_regex() == other.path_regex()
+                && self.methods() == other.methods()
+                && self.headers() == other.headers())
+    }
+}
+
+impl Eq for HttpMatch {}
+
+/// Empty means any.
+fn compile_methods(written: &[String]) -> Result<Vec<Method>, BadMatch> {
+    let mut methods = Vec::with_capacity(written.len());
+    for (index, text) in written.iter().enumerate().filter(|(_, text)| *text != "*") {
+        let method = Method::from_bytes(text.as_bytes()).map_err(|_| BadMatch {
+            field: format!("methods[{index}]"),
+            reason: "is no HTTP method".to_owned(),
+        })?;
+        methods.push(method);
+    }
+    if written.iter().any(|text| text == "*") {
+        methods.clear();
+    }
+    Ok(methods)
+}
+
+fn compile_headers(written: &[(String, String)]) -> Result<Vec<(HeaderName, Pattern)>, BadMatch> {
+    written
+        .iter()
+        .map(|(name, regex)| {
+            let bad = |reason: String| BadMatch {
+                // A wrong name may be long; what is shown of it may not.
+                field: format!("headers.{}", name.chars().take(64).collect::<String>()),
+                reason,
+            };
+            let parsed = HeaderName::from_bytes(name.as_bytes())
+                .map_err(|_| bad("is no header name".to_owned()))?;
+            let pattern = Pattern::compile(regex, Anchor::Full).map_err(bad)?;
+            Ok((parsed, pattern))
+        })
+        .collect()
+}
+
+/// Present, and every single value matches: neither a joined string nor the
+/// last value alone, which a second header could hide behind.
+fn header_matches(name: &HeaderName, pattern: &Pattern, headers: &HeaderMap) -> bool {
+    if name == COOKIE {
+        return joined_cookie(headers).is_some_and(|cookie| pattern.matches(&cookie));
+    }
+    let mut values = headers.get_all(name).iter().peekable();
+    values.peek().is_some()
+        && values.all(|value| {
+            std::str::from_utf8(value.as_bytes()).is_ok_and(|text| pattern.matches(text))
+        })
+}
+
+/// `None` when there is no cookie or one is no UTF-8.
+fn joined_cookie(headers: &HeaderMap) -> Option<Cow<'_, str>> {
+    let mut crumbs = headers
+        .get_all(COOKIE)
+        .iter()
+        .map(|crumb| std::str::from_utf8(crumb.as_bytes()).ok());
+    let mut cookie = Cow::Borrowed(crumbs.next()??);
+    for crumb in crumbs {
+        let whole = cookie.to_mut();
+        whole.push_str("; ");
+        whole.push_str(crumb?);
+    }
+    Some(cookie)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,244 @@
+//! One regular expression, run as a plain comparison where it is one.
+//!
+//! Most patterns that people write are a literal or a literal with `.*` around
+//! it. Those cost nothing to compile and a comparison to run.
+
+use super::{MAX_REGEX_LEN, MAX_REGEX_SIZE};
+use regex::{Regex, RegexBuilder};
+
+/// Which ends of the text the pattern is tied to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Anchor {
+    Start,
+    Full,
+}
+
+#[derive(Debug)]
+pub(super) struct Pattern {
+    text: String,
+    plan: Plan,
+}
+
+#[derive(Debug, PartialEq)]
+enum Plan {
+    Any,
+    Equal(String),
+    Prefix(String),
+    Contains(String),
+    Run(Compiled),
+}
+
+#[derive(Debug)]
+struct Compiled(Regex);
+
+impl PartialEq for Compiled {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.as_str() == other.0.as_str()
+    }
+}
+
+impl Pattern {
+    pub(super) fn compile(text: &str, anchor: Anchor) -> Result<Self, String> {
+        if text.len() > MAX_REGEX_LEN {
+            return Err(format!("is longer than {MAX_REGEX_LEN} bytes"));
+        }
+        let plan = match shortcut(text, anchor) {
+            Some(plan) => plan,
+            None => Plan::Run(Compiled(compile(text, anchor)?)),
+        };
+        Ok(Self {
+            text: text.to_owned(),
+            plan,
+        })
+    }
+
+    pub(super) fn as_str(&self) -> &str {
+        &self.text
+    }
+
+    pub(super) fn matches(&self, subject: &str) -> bool {
+        match &self.plan {
+            // What `.` does not match is a line feed.
+            Plan::Any => true,
+            Plan::Equal(whole) => subject == whole,
+            Plan::Prefix(start) => subject.starts_with(start.as_str()),
+            Plan::Contains(part) => subject.contains(part.as_str()),
+            Plan::Run(regex) => regex.0.is_match(subject),
+        }
+    }
+}
+
+fn compile(text: &str, anchor: Anchor) -> Result<Regex, String> {
+    // Alone first: `a)|(b` is no pattern, though wrapping would make it one
+    // that escapes its anchors.
+    build(text)?;
+    build(&match anchor {
+        Anchor::Start => format!(r"\A(?:{text})"),
+        Anchor::Full => format!(r"\A(?:{text})\z"),
+    })
+}
+
+fn build(text: &str) -> Result<Regex, String> {
+    RegexBuilder::new(text)
+        .size_limit(MAX_REGEX_SIZE)
+        // A cache per thread and pattern that is only filled by use.
+        .dfa_size_limit(MAX_REGEX_SIZE)
+        .build()
+        .map_err(|error| match error {
+            regex::Error::CompiledTooBig(_) => {
+                format!(
+                    "needs more than {} KiB when compiled",
+                    MAX_REGEX_SIZE / 1024
+                )
+            }
+            // The last line of a syntax error says what is wrong, the lines
+            // before draw where.
+            other => {
+                let drawn = other.to_string();
+                let says = drawn.lines().last().unwrap_or_default().trim();
+                format!(
+                    "is no regular expression: {}",
+                    says.trim_start_matches("error: ")
+                )
+            }
+        })
+}
+
+/// The same decision without an engine, where the text is simple enough.
+///
+/// `.` leaves out the line feed, which no path (checked with the request line)
+/// and no header value (checked by its type) can hold.
+fn shortcut(text: &str, anchor: Anchor) -> Option<Plan> {
+    let bare = text.strip_prefix('^').unwrap_or(text);
+    let (bare, closed) = match bare.strip_suffix('$') {
+        // An escaped dollar is left to the engine.
+        Some(bare) if !bare.ends_with('\\') => (bare, true),
+        Some(_) => return None,
+        None => (bare, anchor == Anchor::Full),
+    };
+    let (bare, open_end) = match bare.strip_suffix(".*") {
+        Some(bare) if !bare.ends_with('\\') => (bare, true),
+        Some(_) => return None,
+        None => (bare, !closed),
+    };
+    let (bare, open_start) = match bare.strip_prefix(".*") {
+        Some(bare) => (bare, true),
+        None => (bare, false),
+    };
+    let literal = literal(bare)?;
+    match (open_start, open_end) {
+        (_, true) if literal.is_empty() => Some(Plan::Any),
+        (true, false) if literal.is_empty() => Some(Plan::Any),
+        (true, true) => Some(Plan::Contains(literal)),
+        (false, true) => Some(Plan::Prefix(literal)),
+        (false, false) => Some(Plan::Equal(literal)),
+        (true, false) => None,
+    }
+}
+
+/// The text that a pattern without operators stands for.
+fn literal(pattern: &str) -> Option<String> {
+    let mut out = String::with_capacity(pattern.len());
+    let mut chars = pattern.chars();
+    while let Some(c) = chars.next() {
+        match c {
+            '\\' => match chars.next()? {
+                escaped @ ('.' | '-' | '/' | '+' | '$' | '*' | '(' | ')' | '\\') => {
+                    out.push(escaped)
+                }
+                _ => return None,
+            },
+            '.' | '+' | '*' | '?' | '(' | ')' | '|' | '[' | ']' | '{' | '}' | '^' | '$' => {
+                return None;
+            }
+            _ => out.push(c),
+        }
+    }
+    Some(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every shortcut beside the engine that it replaces.
+    #[test]
+    fn a_shortcut_decides_as_the_engine_would() {
+        let patterns = [
+            "",
+            ".*",
+            "^.*$",
+            "^",
+            "$",
+            "^$",
+            "/api",
+            "^/api",
+            "/api$",
+            "^/api$",
+            "/api.*",
+            "^/api.*$",
+            ".*api",
+            ".*api.*",
+            "^.*api.*$",
+            ".*.*",
+            r"/v1\.0",
+            r"/v1\.0.*",
+            r"/a\.*",
+            r"a\$",
+            r"a\\$",
+            r"\.*",
+            "/äpi",
+            r"/a\-b",
+            "a b",
+            "#",
+            r"/x\\.*",
+        ];
+        let subjects = [
+            "", "/", "/api", "/api/", "/apix", "/api/x", "x/api", "api", "xapix", "/v1.0", "/v1x0",
+            "/v1.0/x", "/a...", "/a.", "/a", "a$", "a", r"a\", ".", "..", "/äpi", "/a-b", "a b",
+            "#", r"/x\", r"/x\y",
+        ];
+        let mut short = 0;
+        for pattern in patterns {
+            for anchor in [Anchor::Start, Anchor::Full] {
+                let engine = compile(pattern, anchor).unwrap();
+                let fast = Pattern::compile(pattern, anchor).unwrap();
+                short += usize::from(!matches!(fast.plan, Plan::Run(_)));
+                for subject in subjects {
+                    assert_eq!(
+                        fast.matches(subject),
+                        engine.is_match(subject),
+                        "{pattern:?} {anchor:?} {:?} on {subject:?}",
+                        fast.plan
+                    );
+                }
+            }
+        }
+        assert!(
+            short > patterns.len(),
+            "most of these need no engine, {short} took none"
+        );
+    }
+
+    #[test]
+    fn what_people_write_most_needs_no_engine() {
+        let plan = |text, anchor| Pattern::compile(text, anchor).unwrap().plan;
+        assert_eq!(plan("/api", Anchor::Start), Plan::Prefix("/api".to_owned()));
+        assert_eq!(
+            plan("/api.*", Anchor::Start),
+            Plan::Prefix("/api".to_owned())
+        );
+        assert_eq!(
+            plan("^/api$", Anchor::Start),
+            Plan::Equal("/api".to_owned())
+        );
+        assert_eq!(plan(".*", Anchor::Start), Plan::Any);
+        assert_eq!(plan("", Anchor::Start), Plan::Any);
+        assert_eq!(plan("gold", Anchor::Full), Plan::Equal("gold".to_owned()));
+        assert_eq!(
+            plan(".*Android.*", Anchor::Full),
+            Plan::Contains("Android".to_owned())
+        );
+        assert_eq!(plan(".*", Anchor::Full), Plan::Any);
+    }
+}

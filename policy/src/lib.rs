@@ -1,0 +1,16 @@
+//! The brain of the mesh: who may call whom, which way a request goes, and
+//! which endpoint serves it.
+//!
+//! Everything here is a function of its arguments. There is no socket, no
+//! cluster, no clock and no randomness: time and random numbers are handed in,
+//! so a test replays an hour in a microsecond and a decision can be explained.
+
+pub mod access;
+pub mod balance;
+pub mod http_match;
+pub mod mode;
+pub mod name;
+pub mod path;
+pub mod protocol;
+pub mod reason;
+pub mod split;

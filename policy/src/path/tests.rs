@@ -1,0 +1,150 @@
+use super::BadPath::*;
+use super::*;
+use proptest::prelude::*;
+
+#[test]
+fn attacks_end_in_the_path_that_a_server_would_see_or_in_a_refusal() {
+    let table: &[(&str, Result<&str, BadPath>)] = &[
+        // Dot segments behind an allowed prefix.
+        ("/public/../private", Ok("/private")),
+        ("/public/./../private", Ok("/private")),
+        ("/public/%2e%2e/private", Ok("/private")),
+        ("/public/%2E/%2E%2E/private", Ok("/private")),
+        ("/public/.%2e/private", Ok("/private")),
+        ("/public\\..\\private", Ok("/private")),
+        ("/public/\\../private", Ok("/private")),
+        ("\\public", Ok("/public")),
+        ("/public//..//private", Ok("/private")),
+        ("/public/..", Ok("/")),
+        ("/public/..//", Ok("/")),
+        ("/../../private", Ok("/private")),
+        ("/public/../../../private", Ok("/private")),
+        ("/public/..;/private", Err(DotParameter)),
+        ("/public/..;a=b/private", Err(DotParameter)),
+        ("/public/..%3b/private", Err(DotParameter)),
+        ("/public/%2e%2e;/private", Err(DotParameter)),
+        ("/public/.;/private", Err(DotParameter)),
+        ("/public/..%2fprivate", Err(EscapedSlash)),
+        ("/public/..%2Fprivate", Err(EscapedSlash)),
+        ("/public/..%5cprivate", Err(EscapedSlash)),
+        ("/public%2f%2e%2e%2fprivate", Err(EscapedSlash)),
+        // Decoded once, never twice.
+        ("/%252e%252e/private", Ok("/%252e%252e/private")),
+        (
+            "/public/%252e%252e/private",
+            Ok("/public/%252e%252e/private"),
+        ),
+        ("/%25c0%25ae", Ok("/%25c0%25ae")),
+        ("/%25%32%65/x", Ok("/%252e/x")),
+        // Literals, whatever they remind of.
+        ("/0x2e0x2e/private", Ok("/0x2e0x2e/private")),
+        ("/...", Ok("/...")),
+        ("/...;/x", Ok("/...;/x")),
+        ("/.hidden", Ok("/.hidden")),
+        ("/..a/b", Ok("/..a/b")),
+        ("/;/", Ok("/;/")),
+        ("/admin;a=b", Ok("/admin;a=b")),
+        ("/ADMIN", Ok("/ADMIN")),
+        ("/private%20", Ok("/private%20")),
+        ("/private%09", Ok("/private%09")),
+        ("/private.", Ok("/private.")),
+        ("/private/", Ok("/private/")),
+        ("/private;x=1", Ok("/private;x=1")),
+        ("//private", Ok("/private")),
+        ("///", Ok("/")),
+        ("/a%0ab", Ok("/a%0Ab")),
+        ("/%e4%bd%a0", Ok("/%E4%BD%A0")),
+        ("/你", Ok("/你")),
+        ("/%41%7a%7E%5f", Ok("/Az~_")),
+        // No part of a path, or without a harmless reading.
+        ("/public#/../private", Err(BadCharacter)),
+        ("/x?/public", Err(BadCharacter)),
+        ("/a b", Err(BadCharacter)),
+        ("/a\tb", Err(BadCharacter)),
+        ("/a\0", Err(BadCharacter)),
+        ("/a\x7f", Err(BadCharacter)),
+        ("/public%23/../private", Ok("/private")),
+        ("/public%23/x", Ok("/public%23/x")),
+        ("/a%00", Err(EscapedNul)),
+        ("/%", Err(BadEscape)),
+        ("/%2", Err(BadEscape)),
+        ("/%2g", Err(BadEscape)),
+        ("/%+1", Err(BadEscape)),
+        ("/%ä", Err(BadEscape)),
+        ("/%u002e%u002e/private", Err(BadEscape)),
+        ("/%%32%65", Err(BadEscape)),
+        ("/%c0%ae%c0%ae/private", Err(Overlong)),
+        ("/%c0%af", Err(Overlong)),
+        ("/%e0%80%ae", Err(Overlong)),
+        ("/%f0%80%80%ae", Err(Overlong)),
+        ("/%C0", Ok("/%C0")),
+        ("", Err(NotAbsolute)),
+        ("test", Err(NotAbsolute)),
+        ("http://evil/private", Err(NotAbsolute)),
+        ("*", Ok("*")),
+        ("**", Err(NotAbsolute)),
+    ];
+    for (raw, expected) in table {
+        assert_eq!(
+            normalise(raw).as_deref().map_err(|e| *e),
+            *expected,
+            "{raw:?}"
+        );
+    }
+}
+
+#[test]
+fn an_ordinary_path_is_not_copied() {
+    for path in ["/", "/api/v1.0/users", "/a/b/", "/a%20b", "/a.b/c..d", "*"] {
+        assert!(matches!(normalise(path), Ok(Cow::Borrowed(_))), "{path:?}");
+    }
+}
+
+/// Encodings of one path: every character may stand for itself or be escaped.
+fn disguised(path: &'static str) -> impl Strategy<Value = String> {
+    proptest::collection::vec(0u8..3, path.len()).prop_map(move |ways| {
+        path.bytes()
+            .zip(ways)
+            .map(|(byte, way)| match way {
+                0 => char::from(byte).to_string(),
+                1 => format!("%{byte:02x}"),
+                _ => format!("%{byte:02X}"),
+            })
+            .collect()
+    })
+}
+
+proptest! {
+    #[test]
+    fn the_normal_form_is_final_and_has_no_dot_segment(
+        path in "[/\\\\]([/\\\\.;%a]|%2[eEfF5]|%5[cC]|%3[bB]|%c0|%ae|\\.\\.|é){0,24}"
+    ) {
+        if let Ok(once) = normalise(&path) {
+            let twice = normalise(&once);
+            prop_assert_eq!(twice.as_deref(), Ok(&*once), "from {:?}", path);
+            prop_assert!(once.starts_with('/'));
+            prop_assert!(!once.contains("//") && !once.contains('\\'));
+            let lower = once.to_ascii_lowercase();
+            prop_assert!(lower.split('/').all(|s| s != "." && s != ".."), "{:?} of {:?}", once, path);
+            for escape in ["%2e", "%2f", "%5c", "%00"] {
+                prop_assert!(!lower.contains(escape), "{:?} of {:?}", once, path);
+            }
+        }
+    }
+
+    #[test]
+    fn any_text_has_an_answer(path in "\\PC{0,40}") {
+        if let Ok(once) = normalise(&path) {
+            let twice = normalise(&once);
+            prop_assert_eq!(twice.as_deref(), Ok(&*once));
+        }
+    }
+
+    #[test]
+    fn a_disguised_path_is_recognised_or_refused(path in disguised("/public/../private/x")) {
+        match normalise(&path) {
+            Ok(form) => prop_assert_eq!(form, "/private/x"),
+            Err(why) => prop_assert!(matches!(why, EscapedSlash | NotAbsolute), "{:?}: {}", path, why),
+        }
+    }
+}

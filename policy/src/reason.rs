@@ -1,0 +1,145 @@
+//! Why a proxy did not forward. Status, gRPC status, `weft-reason` header and
+//! metric label are all read from here, so they cannot disagree.
+
+use http::StatusCode;
+use std::fmt;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Reason {
+    /// No rule allows this caller to do this.
+    NotAllowed,
+    /// The caller is outside the mesh where a mesh identity is asked for.
+    NoIdentity,
+    /// A split has no backend that may take traffic.
+    NoBackend,
+    /// The chosen Service has no endpoint that may take traffic.
+    NoEndpoint,
+    /// No connection to the endpoint or application could be made.
+    ConnectFailed,
+    /// The connection ended before the answer did.
+    ConnectionLost,
+    /// The peer could not prove the expected identity.
+    TlsFailed,
+    /// A strict workload called an address that the controller does not know.
+    UnknownDestination,
+    /// What came is no request that can be judged and forwarded safely.
+    BadRequest,
+    /// The caller's deadline has passed.
+    Deadline,
+    /// A rate limit was reached.
+    Limit,
+    /// The proxy has reached one of its bounds.
+    Overload,
+}
+
+/// Numbers of the gRPC status codes in use.
+mod grpc {
+    pub(super) const DEADLINE_EXCEEDED: u8 = 4;
+    pub(super) const PERMISSION_DENIED: u8 = 7;
+    pub(super) const RESOURCE_EXHAUSTED: u8 = 8;
+    pub(super) const INTERNAL: u8 = 13;
+    pub(super) const UNAVAILABLE: u8 = 14;
+}
+
+impl Reason {
+    pub const ALL: [Self; 12] = [
+        Self::NotAllowed,
+        Self::NoIdentity,
+        Self::NoBackend,
+        Self::NoEndpoint,
+        Self::ConnectFailed,
+        Self::ConnectionLost,
+        Self::TlsFailed,
+        Self::UnknownDestination,
+        Self::BadRequest,
+        Self::Deadline,
+        Self::Limit,
+        Self::Overload,
+    ];
+
+    /// The value of header `weft-reason` and of the metric label.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::NotAllowed => "not-allowed",
+            Self::NoIdentity => "no-identity",
+            Self::NoBackend => "no-backend",
+            Self::NoEndpoint => "no-endpoint",
+            Self::ConnectFailed => "connect-failed",
+            Self::ConnectionLost => "connection-lost",
+            Self::TlsFailed => "tls-failed",
+            Self::UnknownDestination => "unknown-destination",
+            Self::BadRequest => "bad-request",
+            Self::Deadline => "deadline",
+            Self::Limit => "limit",
+            Self::Overload => "overload",
+        }
+    }
+
+    /// The HTTP status of a refusal. An oversized request is a bad request too,
+    /// but its sender answers with the more precise 414 or 431.
+    pub fn status(self) -> StatusCode {
+        match self {
+            Self::NotAllowed | Self::NoIdentity => StatusCode::FORBIDDEN,
+            Self::NoBackend
+            | Self::NoEndpoint
+            | Self::ConnectFailed
+            | Self::TlsFailed
+            | Self::UnknownDestination
+            | Self::Overload => StatusCode::SERVICE_UNAVAILABLE,
+            Self::ConnectionLost => StatusCode::BAD_GATEWAY,
+            Self::BadRequest => StatusCode::BAD_REQUEST,
+            Self::Deadline => StatusCode::GATEWAY_TIMEOUT,
+            Self::Limit => StatusCode::TOO_MANY_REQUESTS,
+        }
+    }
+
+    /// The `grpc-status` of a refusal.
+    pub fn grpc_status(self) -> u8 {
+        match self {
+            Self::NotAllowed | Self::NoIdentity => grpc::PERMISSION_DENIED,
+            Self::NoBackend
+            | Self::NoEndpoint
+            | Self::ConnectFailed
+            | Self::ConnectionLost
+            | Self::TlsFailed
+            | Self::UnknownDestination
+            | Self::Overload => grpc::UNAVAILABLE,
+            // What gRPC's own table makes of an HTTP 400: the fault lies below
+            // the method, so it is not INVALID_ARGUMENT.
+            Self::BadRequest => grpc::INTERNAL,
+            Self::Deadline => grpc::DEADLINE_EXCEEDED,
+            Self::Limit => grpc::RESOURCE_EXHAUSTED,
+        }
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_reason_keeps_its_promised_name_and_statuses() {
+        let promised = [
+            ("not-allowed", 403, 7),
+            ("no-identity", 403, 7),
+            ("no-backend", 503, 14),
+            ("no-endpoint", 503, 14),
+            ("connect-failed", 503, 14),
+            ("connection-lost", 502, 14),
+            ("tls-failed", 503, 14),
+            ("unknown-destination", 503, 14),
+            ("bad-request", 400, 13),
+            ("deadline", 504, 4),
+            ("limit", 429, 8),
+            ("overload", 503, 14),
+        ];
+        let actual = Reason::ALL.map(|r| (r.as_str(), r.status().as_u16(), r.grpc_status()));
+        assert_eq!(actual, promised);
+    }
+}

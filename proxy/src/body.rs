@@ -1,0 +1,311 @@
+//! Bodies as the proxy passes them on: frames of bytes, one box per message.
+//!
+//! Two wrappers matter. `Replay` remembers what a request sent so far, so that
+//! a request which provably never reached an application can be sent to
+//! another endpoint. `Watched` runs a callback when a body ends, however it ends.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use http_body_util::BodyExt;
+use http_body_util::combinators::UnsyncBoxBody;
+use hyper::body::Incoming;
+use parking_lot::Mutex;
+
+pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
+pub type Body = UnsyncBoxBody<Bytes, BoxError>;
+
+/// Bytes of a request body kept for sending it again. Larger bodies are sent
+/// once; 64 KiB holds nearly every API call and bounds memory per request.
+pub const REPLAY_LIMIT: usize = 64 * 1024;
+
+#[must_use]
+pub fn empty() -> Body {
+    http_body_util::Empty::new()
+        .map_err(|never| match never {})
+        .boxed_unsync()
+}
+
+#[must_use]
+pub fn text(content: impl Into<Bytes>) -> Body {
+    http_body_util::Full::new(content.into())
+        .map_err(|never| match never {})
+        .boxed_unsync()
+}
+
+#[must_use]
+pub fn incoming(body: Incoming) -> Body {
+    body.map_err(Into::into).boxed_unsync()
+}
+
+struct Tape {
+    source: Body,
+    played: Vec<Bytes>,
+    trailers: Option<http::HeaderMap>,
+    /// `None` once the body outgrew the limit.
+    size: Option<usize>,
+    ended: bool,
+}
+
+/// Hands out copies of one request body.
+#[derive(Clone)]
+pub struct Replay {
+    tape: Arc<Mutex<Tape>>,
+    hint: SizeHint,
+    empty: bool,
+}
+
+impl std::fmt::Debug for Replay {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Replay")
+            .field("empty", &self.empty)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Replay {
+    #[must_use]
+    pub fn new(source: Body) -> Self {
+        let hint = source.size_hint();
+        let empty = source.is_end_stream();
+        let tape = Tape {
+            source,
+            played: Vec::new(),
+            trailers: None,
+            size: Some(0),
+            ended: empty,
+        };
+        Self {
+            tape: Arc::new(Mutex::new(tape)),
+            hint,
+            empty,
+        }
+    }
+
+    /// A body that starts at the beginning, or `None` when too much was sent
+    /// already. An earlier copy must no longer be read.
+    #[must_use]
+    pub fn take(&self) -> Option<Body> {
+        if self.empty {
+            return Some(empty());
+        }
+        self.tape.lock().size?;
+        Some(
+            Copy {
+                replay: self.clone(),
+                next: 0,
+                trailers_sent: false,
+            }
+            .boxed_unsync(),
+        )
+    }
+}
+
+struct Copy {
+    replay: Replay,
+    next: usize,
+    trailers_sent: bool,
+}
+
+impl HttpBody for Copy {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let tape = Arc::clone(&self.replay.tape);
+        let mut tape = tape.lock();
+        if let Some(data) = tape.played.get(self.next) {
+            self.next += 1;
+            return Poll::Ready(Some(Ok(Frame::data(data.clone()))));
+        }
+        if tape.ended {
+            if let (false, Some(trailers)) = (self.trailers_sent, tape.trailers.clone()) {
+                self.trailers_sent = true;
+                return Poll::Ready(Some(Ok(Frame::trailers(trailers))));
+            }
+            return Poll::Ready(None);
+        }
+        let frame = match Pin::new(&mut tape.source).poll_frame(cx) {
+            Poll::Pending => return Poll::Pending,
+            Poll::Ready(None) => {
+                tape.ended = true;
+                return Poll::Ready(None);
+            }
+            Poll::Ready(Some(Err(error))) => return Poll::Ready(Some(Err(error))),
+            Poll::Ready(Some(Ok(frame))) => frame,
+        };
+        match frame.into_data() {
+            Ok(data) => {
+                let size = tape.size.map(|size| size + data.len());
+                tape.size = size.filter(|size| *size <= REPLAY_LIMIT);
+                if tape.size.is_some() {
+                    tape.played.push(data.clone());
+                    self.next += 1;
+                } else {
+                    // What was played is of no use any more.
+                    tape.played = Vec::new();
+                    self.next = 0;
+                }
+                Poll::Ready(Some(Ok(Frame::data(data))))
+            }
+            Err(frame) => {
+                if let Ok(trailers) = frame.into_trailers() {
+                    tape.ended = true;
+                    tape.trailers = Some(trailers.clone());
+                    self.trailers_sent = true;
+                    return Poll::Ready(Some(Ok(Frame::trailers(trailers))));
+                }
+                Poll::Ready(None)
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        // Only known cheaply when nothing was ever there; `None` tells the rest.
+        self.replay.empty
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.hint()
+    }
+}
+
+impl Copy {
+    fn hint(&self) -> SizeHint {
+        if self.next == 0 {
+            self.replay.hint
+        } else {
+            SizeHint::default()
+        }
+    }
+}
+
+/// How a body ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    Complete,
+    /// The sender failed before the end.
+    Failed,
+    /// The receiver no longer wanted it.
+    Dropped,
+}
+
+/// Calls `finish` exactly once with how the body ended, the bytes that passed
+/// and the trailers, if any.
+pub struct Watched<F: FnOnce(End, u64, Option<&http::HeaderMap>)> {
+    inner: Body,
+    bytes: u64,
+    finish: Option<F>,
+}
+
+impl<F: FnOnce(End, u64, Option<&http::HeaderMap>) + Unpin> std::fmt::Debug for Watched<F> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Watched")
+            .field("bytes", &self.bytes)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<F: FnOnce(End, u64, Option<&http::HeaderMap>)> Watched<F> {
+    pub fn new(inner: Body, finish: F) -> Self {
+        Self {
+            inner,
+            bytes: 0,
+            finish: Some(finish),
+        }
+    }
+
+    fn end(&mut self, end: End, trailers: Option<&http::HeaderMap>) {
+        if let Some(finish) = self.finish.take() {
+            finish(end, self.bytes, trailers);
+        }
+    }
+}
+
+impl<F: FnOnce(End, u64, Option<&http::HeaderMap>) + Unpin> HttpBody for Watched<F> {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let this = self.get_mut();
+        let polled = std::task::ready!(Pin::new(&mut this.inner).poll_frame(cx));
+        match &polled {
+            Some(Ok(frame)) => {
+                if let Some(data) = frame.data_ref() {
+                    this.bytes += data.len() as u64;
+                }
+                if let Some(trailers) = frame.trailers_ref() {
+                    this.end(End::Complete, Some(trailers));
+                } else if this.inner.is_end_stream() {
+                    this.end(End::Complete, None);
+                }
+            }
+            Some(Err(_)) => this.end(End::Failed, None),
+            None => this.end(End::Complete, None),
+        }
+        Poll::Ready(polled)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}
+
+impl<F: FnOnce(End, u64, Option<&http::HeaderMap>)> Drop for Watched<F> {
+    fn drop(&mut self) {
+        // A body known to be empty is often dropped without being polled.
+        let end = if self.inner.is_end_stream() {
+            End::Complete
+        } else {
+            End::Dropped
+        };
+        self.end(end, None);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::BodyExt;
+
+    use super::{Body, REPLAY_LIMIT, Replay, text};
+
+    async fn read(body: Body) -> Vec<u8> {
+        body.collect().await.unwrap().to_bytes().to_vec()
+    }
+
+    #[tokio::test]
+    async fn a_small_body_can_be_read_twice() {
+        let replay = Replay::new(text("hello"));
+        assert_eq!(read(replay.take().unwrap()).await, b"hello");
+        assert_eq!(read(replay.take().unwrap()).await, b"hello");
+    }
+
+    #[tokio::test]
+    async fn a_body_that_was_partly_read_starts_again_at_its_beginning() {
+        let replay = Replay::new(text("hello"));
+        let mut first = replay.take().unwrap();
+        first.frame().await.unwrap().unwrap();
+        drop(first);
+        assert_eq!(read(replay.take().unwrap()).await, b"hello");
+    }
+
+    #[tokio::test]
+    async fn a_body_above_the_limit_is_sent_once() {
+        let replay = Replay::new(text(vec![0_u8; REPLAY_LIMIT + 1]));
+        assert_eq!(read(replay.take().unwrap()).await.len(), REPLAY_LIMIT + 1);
+        assert!(replay.take().is_none());
+    }
+}

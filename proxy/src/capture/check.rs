@@ -1,0 +1,183 @@
+//! Proves redirection the way an application will meet it: by connecting to an
+//! address where nobody is and arriving at the proxy's own port.
+//!
+//! The addresses are those that the standards keep for documentation, so a
+//! connection that escapes reaches nobody. Only what leaves can be proven from
+//! inside; both directions are written in one transaction.
+
+use std::fmt;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::time::{Duration, Instant};
+
+use super::{OUTBOUND, Settings, UID, original_dst};
+
+/// A connection within one machine takes microseconds; the rest is for one that
+/// is starved of CPU.
+const WITHIN: Duration = Duration::from_secs(5);
+
+/// How often an arrival is looked for, once the connection stands.
+const LOOK_EVERY: Duration = Duration::from_millis(5);
+
+/// What was found for one address family.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// A connection to this address arrived at the proxy's port.
+    Redirected(SocketAddr),
+    /// The namespace cannot reach anybody in this family.
+    NoRoute { family: &'static str },
+    /// The skip lists leave nothing to redirect.
+    Skipped { family: &'static str },
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Redirected(target) => write!(f, "proven with a connection to {target}"),
+            Self::NoRoute { family } => {
+                write!(f, "{family}: not proven, there is no route in this family")
+            }
+            Self::Skipped { family } => {
+                write!(f, "{family}: not proven, the skip lists cover everything")
+            }
+        }
+    }
+}
+
+/// Why redirection is not proven.
+#[derive(Debug, thiserror::Error)]
+pub enum CheckError {
+    #[error(
+        "a connection to {target} did not arrive at {listener}: {found}. Either no rules are \
+         there (run `weft-proxy capture` in this pod, or the CNI plugin that replaces it), or \
+         this process runs as the proxy's own uid or gid {UID}, which is exempt"
+    )]
+    NotRedirected {
+        target: SocketAddr,
+        listener: SocketAddr,
+        found: String,
+    },
+    #[error("cannot listen on {listener}, so nothing can be proven: {source}")]
+    Listen {
+        listener: SocketAddr,
+        source: io::Error,
+    },
+    #[error(
+        "neither IPv4 nor IPv6 has a default route, so nothing can be proven; the pod's network is not \
+         set up, or it needs `capture` without --check"
+    )]
+    NoRoute,
+}
+
+/// Checks every address family that the namespace can use.
+///
+/// # Errors
+/// When a family that has a route is not redirected, or when none has a route.
+pub fn check(settings: &Settings) -> Result<Vec<Outcome>, CheckError> {
+    let families = [
+        (
+            "IPv4",
+            SocketAddr::from((Ipv4Addr::LOCALHOST, OUTBOUND)),
+            [
+                Ipv4Addr::new(192, 0, 2, 1).into(),
+                Ipv4Addr::new(198, 51, 100, 1).into(),
+                Ipv4Addr::new(203, 0, 113, 1).into(),
+            ],
+        ),
+        (
+            "IPv6",
+            SocketAddr::from((Ipv6Addr::LOCALHOST, OUTBOUND)),
+            [
+                Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1).into(),
+                Ipv6Addr::new(0x2001, 0xdb8, 0xffff, 0, 0, 0, 0, 1).into(),
+                Ipv6Addr::new(0x3fff, 0, 0, 0, 0, 0, 0, 1).into(),
+            ],
+        ),
+    ];
+    let mut outcomes = Vec::new();
+    for (family, listener, candidates) in families {
+        let port = (9..=u16::MAX).find(|port| !settings.skips_port(*port));
+        let address = candidates
+            .into_iter()
+            .find(|ip| !settings.skips_address(*ip));
+        let outcome = match port.zip(address) {
+            None => Outcome::Skipped { family },
+            Some((port, ip)) => {
+                let target = SocketAddr::new(ip, port);
+                if has_route(target) {
+                    arrives(target, listener)?;
+                    Outcome::Redirected(target)
+                } else {
+                    Outcome::NoRoute { family }
+                }
+            }
+        };
+        outcomes.push(outcome);
+    }
+    if outcomes
+        .iter()
+        .all(|outcome| matches!(outcome, Outcome::NoRoute { .. }))
+    {
+        return Err(CheckError::NoRoute);
+    }
+    Ok(outcomes)
+}
+
+/// Asks the routing table without sending anything.
+fn has_route(target: SocketAddr) -> bool {
+    let any: IpAddr = match target {
+        SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    UdpSocket::bind((any, 0))
+        .and_then(|socket| socket.connect(target))
+        .is_ok()
+}
+
+fn arrives(target: SocketAddr, at: SocketAddr) -> Result<(), CheckError> {
+    let deadline = Instant::now() + WITHIN;
+    let listener = TcpListener::bind(at)
+        .and_then(|listener| listener.set_nonblocking(true).map(|()| listener))
+        .map_err(|source| CheckError::Listen {
+            listener: at,
+            source,
+        })?;
+    let not_redirected = |found: String| CheckError::NotRedirected {
+        target,
+        listener: at,
+        found,
+    };
+
+    // The kernel completes the handshake before anybody accepts.
+    let client = TcpStream::connect_timeout(&target, WITHIN)
+        .map_err(|error| not_redirected(error.to_string()))?;
+    let from = client
+        .local_addr()
+        .map_err(|error| not_redirected(error.to_string()))?;
+    loop {
+        match listener.accept() {
+            // Others may be early; only our own connection proves anything.
+            Ok((_, peer)) if peer != from => {}
+            Ok((stream, _)) => {
+                return match original_dst(&stream) {
+                    Ok(original) if original == target => Ok(()),
+                    Ok(original) => Err(not_redirected(format!(
+                        "the kernel calls it a connection to {original}"
+                    ))),
+                    Err(error) => Err(not_redirected(format!(
+                        "the original destination is lost: {error}"
+                    ))),
+                };
+            }
+            Err(error)
+                if error.kind() == io::ErrorKind::WouldBlock && Instant::now() < deadline =>
+            {
+                std::thread::sleep(LOOK_EVERY);
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                return Err(not_redirected("somebody else answered it".into()));
+            }
+            Err(error) => return Err(not_redirected(error.to_string())),
+        }
+    }
+}

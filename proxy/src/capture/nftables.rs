@@ -1,0 +1,452 @@
+//! Writes the rules into the kernel over netlink, as one transaction.
+//!
+//! The whole table is replaced: made (so that the next step cannot fail),
+//! deleted, made anew with all chains and rules. The kernel applies all of it
+//! or nothing, so a second run never leaves a gap, a double or a mixture.
+//!
+//! A dozen messages by hand, because the crates at hand either lack `redirect`
+//! or stop at the message header. Numbers are those of the kernel's
+//! `linux/netfilter/nf_tables.h` and `nfnetlink.h`. Lengths and types are in
+//! the machine's byte order, numbers inside nf_tables attributes in network
+//! order, and values that are compared in the order of what is compared.
+
+use std::io::{self, Read, Write};
+use std::path::Path;
+use std::time::Duration;
+
+use ipnet::IpNet;
+use socket2::{Domain, Protocol, Socket, Type};
+
+use super::rules::{Chain, Hook, Match, Rule, Verdict};
+
+/// The one table, in the namespace's list of tables.
+const TABLE: &str = "weft";
+
+/// The kernel answers at once; anything longer means that nobody does.
+const ANSWER_WITHIN: Duration = Duration::from_secs(5);
+
+/// An answer repeats at most the message it complains about; ours are smaller.
+const LONGEST_ANSWER: usize = 8192;
+
+/// Why the rules could not be written, with the way out.
+#[derive(Debug, thiserror::Error)]
+pub enum WriteError {
+    #[error(
+        "not permitted to change this network namespace: the container needs the capability \
+         NET_ADMIN and uid 0 (securityContext.capabilities.add: [\"NET_ADMIN\"], runAsUser: 0); \
+         a namespace that enforces the pod security level `baseline` or `restricted` does not \
+         admit it and needs the level `privileged`"
+    )]
+    NotPermitted,
+    #[error(
+        "this kernel cannot redirect with nf_tables ({source}, while writing {step}): it needs \
+         Linux 5.2 or newer with the modules nf_tables, nft_chain_nat and nft_redir"
+    )]
+    Unsupported { step: String, source: io::Error },
+    #[error("the kernel refused {step}: {source}")]
+    Refused { step: String, source: io::Error },
+    #[error("netlink: {0}")]
+    Netlink(#[from] io::Error),
+}
+
+/// Replaces the table by these chains.
+///
+/// # Errors
+/// When the kernel refuses; the namespace is then as it was before.
+pub fn replace(chains: &[Chain]) -> Result<(), WriteError> {
+    // A kernel without IPv6 has no `inet` family either.
+    let family = if Path::new("/proc/net/if_inet6").exists() {
+        Family::Inet
+    } else {
+        Family::Ipv4
+    };
+    commit(&Batch::replacing(family, chains))
+}
+
+fn commit(batch: &Batch) -> Result<(), WriteError> {
+    let (netlink, netfilter) = (libc::AF_NETLINK, libc::NETLINK_NETFILTER);
+    // Neither bound nor connected: the kernel is a netlink socket's default peer.
+    let socket = Socket::new(
+        Domain::from(netlink),
+        Type::RAW,
+        Some(Protocol::from(netfilter)),
+    )?;
+    socket.set_read_timeout(Some(ANSWER_WITHIN))?;
+    (&socket).write_all(&batch.encode())?;
+
+    // Refusals come in the order of the messages and only the last message
+    // asks for an answer, so the first answer tells the fate of all.
+    let mut answer = vec![0; LONGEST_ANSWER];
+    let length = (&socket).read(&mut answer)?;
+    match Answer::parse(answer.get(..length).unwrap_or_default()) {
+        Some(Answer { errno: 0, .. }) => Ok(()),
+        Some(Answer { errno, sequence }) => Err(refusal(errno, batch.step(sequence))),
+        None => Err(io::Error::new(io::ErrorKind::InvalidData, "an answer of unknown form").into()),
+    }
+}
+
+fn refusal(errno: i32, step: String) -> WriteError {
+    let source = io::Error::from_raw_os_error(errno);
+    match errno {
+        libc::EPERM | libc::EACCES => WriteError::NotPermitted,
+        libc::EOPNOTSUPP | libc::EAFNOSUPPORT | libc::EPROTONOSUPPORT | libc::ENOENT => {
+            WriteError::Unsupported { step, source }
+        }
+        _ => WriteError::Refused { step, source },
+    }
+}
+
+/// What the kernel says about one message of a batch.
+struct Answer {
+    /// 0 for success, else a positive error number.
+    errno: i32,
+    /// Position of the message in the batch.
+    sequence: u32,
+}
+
+impl Answer {
+    fn parse(bytes: &[u8]) -> Option<Self> {
+        let kind = u16::from_ne_bytes(bytes.get(4..6)?.try_into().ok()?);
+        let sequence = u32::from_ne_bytes(bytes.get(8..12)?.try_into().ok()?);
+        let errno = i32::from_ne_bytes(bytes.get(16..20)?.try_into().ok()?);
+        (i32::from(kind) == libc::NLMSG_ERROR).then_some(Self {
+            errno: errno.checked_neg()?,
+            sequence,
+        })
+    }
+}
+
+/// Where `iptables` puts destination nat. kube-proxy and CNI plugins work in
+/// other namespaces, so nothing competes.
+const DESTINATION_NAT: i32 = -100;
+
+#[derive(Clone, Copy)]
+enum Family {
+    Inet = 1,
+    Ipv4 = 2,
+}
+
+// Message types; those of nf_tables carry the subsystem in the upper byte.
+const BATCH_BEGIN: u16 = 0x10;
+const BATCH_END: u16 = 0x11;
+const NFTABLES: u16 = 10;
+const NEW_TABLE: u16 = NFTABLES << 8;
+const DELETE_TABLE: u16 = NFTABLES << 8 | 2;
+const NEW_CHAIN: u16 = NFTABLES << 8 | 3;
+const NEW_RULE: u16 = NFTABLES << 8 | 6;
+
+// Message flags.
+const REQUEST: u16 = 0x1;
+const ACK: u16 = 0x4;
+const CREATE: u16 = 0x400;
+/// For rules: behind the existing ones, not before them.
+const APPEND: u16 = 0x800;
+
+/// The netlink header and nfnetlink's behind it, bytes.
+const HEADERS: usize = 16 + 4;
+
+/// A transaction: messages for the kernel between a begin and an end.
+struct Batch {
+    family: Family,
+    messages: Vec<Message>,
+}
+
+struct Message {
+    kind: u16,
+    flags: u16,
+    /// What the message does, for people.
+    step: String,
+    attributes: Attributes,
+}
+
+impl Batch {
+    fn replacing(family: Family, chains: &[Chain]) -> Self {
+        let mut batch = Self::removing(family);
+        batch.add(NEW_TABLE, CREATE, format!("table {TABLE}"), table());
+        for chain in chains {
+            batch.add(
+                NEW_CHAIN,
+                CREATE,
+                format!("chain {}", chain.name),
+                declare(chain),
+            );
+            for rule in &chain.rules {
+                let step = format!("a rule of chain {} ({rule:?})", chain.name);
+                batch.add(NEW_RULE, CREATE | APPEND, step, express(chain.name, rule));
+            }
+        }
+        batch
+    }
+
+    fn removing(family: Family) -> Self {
+        let mut batch = Self {
+            family,
+            messages: Vec::new(),
+        };
+        batch.add(NEW_TABLE, CREATE, format!("table {TABLE}"), table());
+        batch.add(
+            DELETE_TABLE,
+            0,
+            format!("the removal of table {TABLE}"),
+            table(),
+        );
+        batch
+    }
+
+    fn add(&mut self, kind: u16, flags: u16, step: String, attributes: Attributes) {
+        self.messages.push(Message {
+            kind,
+            flags,
+            step,
+            attributes,
+        });
+    }
+
+    fn encode(&self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        let nothing = Attributes::default();
+        let mut sequence = 0..;
+        let mut put =
+            |kind: u16, flags: u16, family: u8, resource: u16, attributes: &Attributes| {
+                let length = HEADERS + attributes.0.len();
+                bytes.extend(u32::try_from(length).unwrap_or(u32::MAX).to_ne_bytes());
+                bytes.extend(kind.to_ne_bytes());
+                bytes.extend((REQUEST | flags).to_ne_bytes());
+                bytes.extend(sequence.next().unwrap_or(u32::MAX).to_ne_bytes());
+                bytes.extend(0_u32.to_ne_bytes()); // the sender's port: the kernel fills it in
+                bytes.extend([family, 0]); // and version 0 of nfnetlink
+                bytes.extend(resource.to_be_bytes());
+                bytes.extend(&attributes.0);
+            };
+        put(BATCH_BEGIN, 0, 0, NFTABLES, &nothing);
+        for (index, message) in self.messages.iter().enumerate() {
+            let ack = if index + 1 == self.messages.len() {
+                ACK
+            } else {
+                0
+            };
+            put(
+                message.kind,
+                message.flags | ack,
+                self.family as u8,
+                0,
+                &message.attributes,
+            );
+        }
+        put(BATCH_END, 0, 0, NFTABLES, &nothing);
+        bytes
+    }
+
+    /// Messages are numbered from 1; 0 is the begin of the transaction.
+    fn step(&self, sequence: u32) -> String {
+        let index = usize::try_from(sequence)
+            .ok()
+            .and_then(|number| number.checked_sub(1));
+        let message = index.and_then(|index| self.messages.get(index));
+        message.map_or_else(|| "the transaction".into(), |message| message.step.clone())
+    }
+}
+
+fn table() -> Attributes {
+    Attributes::default().text(1, TABLE)
+}
+
+fn declare(chain: &Chain) -> Attributes {
+    let hook = match chain.hook {
+        Hook::Prerouting => 0,
+        Hook::Output => 3,
+    };
+    Attributes::default()
+        .text(1, TABLE)
+        .text(3, chain.name)
+        .nest(
+            4,
+            Attributes::default()
+                .number(1, hook)
+                .number(2, DESTINATION_NAT.cast_unsigned()),
+        )
+        .text(7, "nat")
+}
+
+fn express(chain: &str, rule: &Rule) -> Attributes {
+    let mut list = Attributes::default();
+    for condition in &rule.when {
+        list = list.append(&matching(*condition));
+    }
+    Attributes::default()
+        .text(1, TABLE)
+        .text(2, chain)
+        .nest(4, list.append(&verdict(rule.then)))
+}
+
+/// The register that a value is loaded into and compared in; one is enough,
+/// since every condition is loaded and compared before the next.
+const REGISTER: u32 = 1;
+
+// Facts that `meta` can load.
+const INPUT_INTERFACE: u32 = 4;
+const OUTPUT_INTERFACE: u32 = 5;
+const SOCKET_UID: u32 = 10;
+const SOCKET_GID: u32 = 11;
+const NETWORK_PROTOCOL: u32 = 15;
+const TRANSPORT_PROTOCOL: u32 = 16;
+
+// Bases that `payload` counts from.
+const NETWORK_HEADER: u32 = 1;
+const TRANSPORT_HEADER: u32 = 2;
+
+const EQUAL: u32 = 0;
+const NOT_EQUAL: u32 = 1;
+const AT_MOST: u32 = 3;
+const AT_LEAST: u32 = 5;
+
+/// The kernel gives this index to the loopback of every network namespace.
+const LOOPBACK: u32 = 1;
+
+fn matching(condition: Match) -> Attributes {
+    let tcp = [6];
+    match condition {
+        Match::NotTcp => meta(TRANSPORT_PROTOCOL).append(&compare(NOT_EQUAL, &tcp)),
+        Match::FromLoopback => {
+            meta(INPUT_INTERFACE).append(&compare(EQUAL, &LOOPBACK.to_ne_bytes()))
+        }
+        Match::ToLoopback => {
+            meta(OUTPUT_INTERFACE).append(&compare(EQUAL, &LOOPBACK.to_ne_bytes()))
+        }
+        Match::Uid(uid) => meta(SOCKET_UID).append(&compare(EQUAL, &uid.to_ne_bytes())),
+        Match::Gid(gid) => meta(SOCKET_GID).append(&compare(EQUAL, &gid.to_ne_bytes())),
+        Match::PortBetween(first, last) => payload(TRANSPORT_HEADER, 2, 2)
+            .append(&compare(AT_LEAST, &first.to_be_bytes()))
+            .append(&compare(AT_MOST, &last.to_be_bytes())),
+        Match::Destination(IpNet::V4(net)) => destination(
+            libc::NFPROTO_IPV4,
+            16,
+            &net.netmask().octets(),
+            &net.network().octets(),
+        ),
+        Match::Destination(IpNet::V6(net)) => destination(
+            libc::NFPROTO_IPV6,
+            24,
+            &net.netmask().octets(),
+            &net.network().octets(),
+        ),
+    }
+}
+
+/// The address at `offset` of the network header of this protocol is in a net.
+fn destination(protocol: libc::c_int, offset: u32, mask: &[u8], network: &[u8]) -> Attributes {
+    let length = u32::try_from(mask.len()).unwrap_or(u32::MAX);
+    let masked = Attributes::default()
+        .number(1, REGISTER)
+        .number(2, REGISTER)
+        .number(3, length)
+        .nest(4, value(mask))
+        .nest(5, value(&vec![0; mask.len()]));
+    meta(NETWORK_PROTOCOL)
+        .append(&compare(EQUAL, &protocol.to_le_bytes()[..1]))
+        .append(&payload(NETWORK_HEADER, offset, length))
+        .append(&expression("bitwise", masked))
+        .append(&compare(EQUAL, network))
+}
+
+fn verdict(verdict: Verdict) -> Attributes {
+    const RETURN: i32 = -5;
+    /// The verdict has a register of its own.
+    const VERDICT_REGISTER: u32 = 0;
+    const PORT_GIVEN: u32 = 2;
+    match verdict {
+        Verdict::Return => {
+            let code = Attributes::default().number(1, RETURN.cast_unsigned());
+            let data = Attributes::default().nest(2, code);
+            expression(
+                "immediate",
+                Attributes::default()
+                    .number(1, VERDICT_REGISTER)
+                    .nest(2, data),
+            )
+        }
+        Verdict::Redirect(port) => {
+            let load = Attributes::default()
+                .number(1, REGISTER)
+                .nest(2, value(&port.to_be_bytes()));
+            let to = Attributes::default()
+                .number(1, REGISTER)
+                .number(2, REGISTER)
+                .number(3, PORT_GIVEN);
+            expression("immediate", load).append(&expression("redir", to))
+        }
+    }
+}
+
+fn meta(fact: u32) -> Attributes {
+    expression(
+        "meta",
+        Attributes::default().number(1, REGISTER).number(2, fact),
+    )
+}
+
+fn payload(base: u32, offset: u32, length: u32) -> Attributes {
+    let load = Attributes::default()
+        .number(1, REGISTER)
+        .number(2, base)
+        .number(3, offset);
+    expression("payload", load.number(4, length))
+}
+
+fn compare(how: u32, with: &[u8]) -> Attributes {
+    expression(
+        "cmp",
+        Attributes::default()
+            .number(1, REGISTER)
+            .number(2, how)
+            .nest(3, value(with)),
+    )
+}
+
+fn value(bytes: &[u8]) -> Attributes {
+    Attributes::default().put(1, bytes)
+}
+
+/// One element of a rule's list of expressions.
+fn expression(name: &str, data: Attributes) -> Attributes {
+    Attributes::default().nest(1, Attributes::default().text(1, name).nest(2, data))
+}
+
+/// Netlink attributes in their encoded form: length, type, value, padding.
+#[derive(Default)]
+struct Attributes(Vec<u8>);
+
+impl Attributes {
+    fn put(mut self, kind: u16, value: &[u8]) -> Self {
+        const HEADER: usize = 4;
+        let length = u16::try_from(HEADER + value.len())
+            .expect("an attribute must stay below 64 KiB: rules are matched one by one");
+        self.0.extend(length.to_ne_bytes());
+        self.0.extend(kind.to_ne_bytes());
+        self.0.extend(value);
+        self.0.resize(self.0.len().next_multiple_of(4), 0);
+        self
+    }
+
+    fn text(self, kind: u16, text: &str) -> Self {
+        self.put(kind, &[text.as_bytes(), &[0]].concat())
+    }
+
+    fn number(self, kind: u16, number: u32) -> Self {
+        self.put(kind, &number.to_be_bytes())
+    }
+
+    fn nest(self, kind: u16, inside: Self) -> Self {
+        const NESTED: u16 = 0x8000;
+        let Self(bytes) = inside;
+        self.put(kind | NESTED, &bytes)
+    }
+
+    fn append(mut self, other: &Self) -> Self {
+        self.0.extend(&other.0);
+        self
+    }
+}
+
+#[cfg(test)]
+mod tests;

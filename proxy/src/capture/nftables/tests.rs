@@ -1,0 +1,60 @@
+use super::*;
+use crate::capture::{Settings, rules};
+
+#[test]
+fn the_longest_lists_fit_into_one_message() {
+    // Linux' default for net.core.wmem_default, less the kernel's own share.
+    const SEND_BUFFER: usize = 212_992 - 32;
+    let port = |number: usize| format!("{0}-{0}", 2 * number + 1);
+    let ports: Vec<_> = (0..policy::protocol::MAX_PORT_RANGES).map(port).collect();
+    let cidrs: Vec<_> = (0..super::super::MAX_NETS)
+        .map(|n| format!("2001:db8:{n:x}::/48"))
+        .collect();
+    let settings = Settings::from_arguments([
+        format!("--skip-inbound-ports={}", ports.join(",")),
+        format!("--skip-outbound-ports={}", ports.join(",")),
+        format!("--skip-outbound-cidrs={}", cidrs.join(",")),
+    ])
+    .unwrap();
+    let length = Batch::replacing(Family::Inet, &rules::plan(&settings))
+        .encode()
+        .len();
+    assert!(length < SEND_BUFFER, "{length} bytes");
+}
+
+#[test]
+fn only_the_last_message_asks_for_an_answer() {
+    let batch = Batch::removing(Family::Inet).encode();
+    let mut rest = batch.as_slice();
+    let mut asks = Vec::new();
+    while !rest.is_empty() {
+        let length = u32::from_ne_bytes(rest[..4].try_into().unwrap()) as usize;
+        asks.push(u16::from_ne_bytes(rest[6..8].try_into().unwrap()) & ACK != 0);
+        rest = &rest[length..];
+    }
+    assert_eq!(
+        asks,
+        [false, false, true, false],
+        "begin, create, delete, end"
+    );
+}
+
+#[test]
+fn a_refusal_names_the_step_and_a_missing_privilege_the_way_out() {
+    let batch = Batch::removing(Family::Inet);
+    assert!(
+        refusal(libc::EEXIST, batch.step(2))
+            .to_string()
+            .contains("removal of table weft")
+    );
+    assert!(
+        refusal(libc::EPERM, batch.step(0))
+            .to_string()
+            .contains("NET_ADMIN")
+    );
+    assert!(
+        refusal(libc::EOPNOTSUPP, batch.step(1))
+            .to_string()
+            .contains("5.2")
+    );
+}

@@ -1,0 +1,122 @@
+//! Which traffic is redirected, as plain data: two chains of rules that are
+//! read from top to bottom until one decides.
+//!
+//! The proxy's own connections are never redirected, neither out nor in. That
+//! settles self-calls as well: an application that calls its own Service leaves
+//! towards the Service's address and is captured like any call; when the proxy
+//! then picks this very pod, its connection runs over loopback to the mesh port
+//! or the application and no rule touches it. The outbound side decides which.
+//!
+//! Traffic over loopback is the pod talking to itself and stays direct, also
+//! when the application uses the pod's own address.
+
+use ipnet::IpNet;
+use policy::protocol::PortRange;
+
+use super::{GID, INBOUND, OUTBOUND, OWN_PORTS, Settings, UID};
+
+/// One chain of the table, hooked into the kernel's destination nat.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Chain {
+    pub name: &'static str,
+    pub hook: Hook,
+    pub rules: Vec<Rule>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hook {
+    /// Packets that arrive from an interface, loopback included.
+    Prerouting,
+    /// Packets that processes of this namespace send.
+    Output,
+}
+
+/// Everything in `when` must hold, then `then` happens and the chain ends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rule {
+    pub when: Vec<Match>,
+    pub then: Verdict,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Match {
+    NotTcp,
+    FromLoopback,
+    ToLoopback,
+    Uid(u32),
+    Gid(u32),
+    /// Inclusive at both ends.
+    PortBetween(u16, u16),
+    Destination(IpNet),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Leave the packet as it is.
+    Return,
+    /// To this port of the pod itself.
+    Redirect(u16),
+}
+
+/// All chains of the table. Pure, so that tests can read it.
+#[must_use]
+pub fn plan(settings: &Settings) -> Vec<Chain> {
+    let output = [
+        rule([Match::NotTcp], Verdict::Return),
+        rule([Match::ToLoopback], Verdict::Return),
+        rule([Match::Uid(UID)], Verdict::Return),
+        rule([Match::Gid(GID)], Verdict::Return),
+    ]
+    .into_iter()
+    .chain(ports(&settings.skip_outbound_ports))
+    .chain(
+        settings
+            .skip_outbound_cidrs
+            .iter()
+            .map(|net| rule([Match::Destination(*net)], Verdict::Return)),
+    )
+    .chain([rule([], Verdict::Redirect(OUTBOUND))])
+    .collect();
+
+    let prerouting = [
+        rule([Match::NotTcp], Verdict::Return),
+        rule([Match::FromLoopback], Verdict::Return),
+    ]
+    .into_iter()
+    .chain(OWN_PORTS.map(|port| rule([Match::PortBetween(port, port)], Verdict::Return)))
+    .chain(ports(&settings.skip_inbound_ports))
+    .chain([rule([], Verdict::Redirect(INBOUND))])
+    .collect();
+
+    vec![
+        Chain {
+            name: "output",
+            hook: Hook::Output,
+            rules: output,
+        },
+        Chain {
+            name: "prerouting",
+            hook: Hook::Prerouting,
+            rules: prerouting,
+        },
+    ]
+}
+
+fn rule<const N: usize>(when: [Match; N], then: Verdict) -> Rule {
+    Rule {
+        when: when.to_vec(),
+        then,
+    }
+}
+
+fn ports(ranges: &[PortRange]) -> impl Iterator<Item = Rule> + '_ {
+    ranges.iter().map(|range| {
+        rule(
+            [Match::PortBetween(range.first(), range.last())],
+            Verdict::Return,
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests;

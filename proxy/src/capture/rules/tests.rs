@@ -1,0 +1,40 @@
+use super::*;
+
+fn rules(chain: &str, settings: &Settings) -> Vec<Rule> {
+    plan(settings)
+        .into_iter()
+        .find(|c| c.name == chain)
+        .unwrap()
+        .rules
+}
+
+#[test]
+fn whatever_no_rule_exempts_is_redirected() {
+    let settings = Settings::default();
+    let last = |chain| rules(chain, &settings).pop().unwrap();
+    assert_eq!(last("output"), rule([], Verdict::Redirect(15101)));
+    assert_eq!(last("prerouting"), rule([], Verdict::Redirect(15106)));
+}
+
+#[test]
+fn every_rule_but_the_last_leaves_traffic_alone() {
+    let settings = Settings::default();
+    for chain in plan(&settings) {
+        let (_, exemptions) = chain.rules.split_last().unwrap();
+        assert!(
+            exemptions
+                .iter()
+                .all(|rule| rule.then == Verdict::Return && !rule.when.is_empty())
+        );
+    }
+}
+
+#[test]
+fn own_ports_are_exempt_inbound_only() {
+    let settings = Settings::default();
+    for port in [15101, 15106, 15108, 15190] {
+        let exemption = rule([Match::PortBetween(port, port)], Verdict::Return);
+        assert!(rules("prerouting", &settings).contains(&exemption));
+        assert!(!rules("output", &settings).contains(&exemption));
+    }
+}

@@ -1,0 +1,355 @@
+//! The proxy's side of the conversation with the controller: get a
+//! certificate, keep it fresh, hold the stream, apply what comes.
+//!
+//! Configuration never ages: while no controller answers, the last snapshot
+//! serves. A certificate does age, so it is renewed well before its end, and a
+//! failed renewal keeps the valid one.
+
+use std::collections::HashSet;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use hyper_util::rt::TokioIo;
+use identity::Roots;
+use identity::key::LeafKey;
+use identity::tls::{self, CertHandle, H2_ALPN, Leaf};
+use runtime::backoff::Backoff;
+use rustls::pki_types::CertificateDer;
+use tokio::net::TcpStream;
+use tokio::sync::{mpsc, watch};
+use tokio::time::{sleep, timeout};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::{Channel, Endpoint};
+use wire::v1;
+use wire::v1::control_client::ControlClient;
+
+use crate::settings::Settings;
+use crate::target::State;
+
+/// Resolving the controller's name and connecting to one of its addresses.
+const CONNECT_WITHIN: Duration = Duration::from_secs(5);
+/// One request for a certificate.
+const CERTIFY_WITHIN: Duration = Duration::from_secs(10);
+/// Messages to the controller that wait to be sent; more than a handful means
+/// that the stream is dead, and it is opened anew.
+const OUTBOX: usize = 64;
+/// Largest batch: 10 000 endpoints are about 1 MiB.
+const MESSAGE_LIMIT: usize = 32 * 1024 * 1024;
+const BACKOFF_FIRST: Duration = Duration::from_millis(100);
+const BACKOFF_LONGEST: Duration = Duration::from_secs(10);
+/// How often idle destinations are looked for.
+const TIDY_EVERY: Duration = Duration::from_secs(60);
+/// How often the trust bundle's file is read again.
+const BUNDLE_EVERY: Duration = Duration::from_secs(2);
+
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// What the conversation needs and fills.
+#[derive(Clone, Debug)]
+pub struct Control {
+    pub settings: Arc<Settings>,
+    pub state: Arc<State>,
+    pub certs: CertHandle,
+    pub roots: Roots,
+}
+
+/// What the rest of the process may wait for.
+#[derive(Clone, Debug)]
+pub struct Progress {
+    pub certified: watch::Receiver<bool>,
+    pub configured: watch::Receiver<bool>,
+    /// The mesh is being uninstalled.
+    pub leaving: watch::Receiver<bool>,
+}
+
+impl Control {
+    /// Starts the conversation on the current runtime.
+    #[must_use]
+    pub fn start(self) -> Progress {
+        let (certified, certified_seen) = watch::channel(false);
+        let (configured, configured_seen) = watch::channel(false);
+        let (leaving, leaving_seen) = watch::channel(false);
+        let control = self.clone();
+        runtime::task::spawn("certificate", async move {
+            control.keep_certified(certified).await
+        });
+        let control = self.clone();
+        let ready = certified_seen.clone();
+        runtime::task::spawn("control stream", async move {
+            control.keep_streaming(ready, configured).await
+        });
+        runtime::task::spawn(
+            "trust bundle",
+            async move { self.watch_bundle(leaving).await },
+        );
+        Progress {
+            certified: certified_seen,
+            configured: configured_seen,
+            leaving: leaving_seen,
+        }
+    }
+
+    async fn keep_certified(&self, certified: watch::Sender<bool>) {
+        let mut backoff = Backoff::new(BACKOFF_FIRST, BACKOFF_LONGEST);
+        loop {
+            match self.certify().await {
+                Ok(leaf) => {
+                    let (issued, end) = (SystemTime::now(), leaf.not_after());
+                    self.certs.store(leaf);
+                    backoff.reset();
+                    certified.send_replace(true);
+                    let unix = end.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+                    self.state
+                        .metrics
+                        .certificate_expiry
+                        .set(i64::try_from(unix).unwrap_or(i64::MAX));
+                    let renew = identity::rotate::renew_at(issued, end, rand::random());
+                    let wait = renew
+                        .duration_since(SystemTime::now())
+                        .unwrap_or(BACKOFF_FIRST);
+                    tracing::info!(
+                        seconds = wait.as_secs(),
+                        "certificate received, renewal planned"
+                    );
+                    sleep(wait).await;
+                }
+                Err(error) => {
+                    self.state.metrics.certificate_failures.inc();
+                    tracing::warn!(%error, "no certificate from the controller, trying again");
+                    sleep(backoff.next_delay()).await;
+                }
+            }
+        }
+    }
+
+    async fn certify(&self) -> Result<Leaf, BoxError> {
+        let token = tokio::fs::read_to_string(&self.settings.token_file)
+            .await
+            .map_err(|error| format!("{}: {error}", self.settings.token_file.display()))?;
+        let key = LeafKey::generate()?;
+        let csr = key.csr()?;
+        let config = tls::bootstrap_client_config(
+            &self.roots,
+            self.settings.controller_identity.clone(),
+            &[H2_ALPN],
+        );
+        let channel = self.channel(config).await?;
+        let request = v1::CertifyRequest {
+            token: token.trim().to_owned(),
+            csr,
+        };
+        let answer = timeout(CERTIFY_WITHIN, ControlClient::new(channel).certify(request))
+            .await
+            .map_err(|_| "the controller took too long to issue a certificate")?
+            .map_err(|status| {
+                format!("the controller refused a certificate: {}", status.message())
+            })?
+            .into_inner();
+        let chain = answer.chain.into_iter().map(CertificateDer::from).collect();
+        self.trust(answer.roots);
+        Ok(Leaf::verified(
+            chain,
+            &key,
+            &self.roots,
+            &self.settings.identity,
+            SystemTime::now(),
+        )?)
+    }
+
+    fn trust(&self, roots: Vec<Vec<u8>>) {
+        if roots.is_empty() {
+            return;
+        }
+        if let Err(error) = self
+            .roots
+            .replace(roots.into_iter().map(CertificateDer::from).collect())
+        {
+            tracing::warn!(%error, "the controller sent roots that cannot be used, keeping those before");
+        }
+    }
+
+    async fn keep_streaming(
+        &self,
+        mut certified: watch::Receiver<bool>,
+        configured: watch::Sender<bool>,
+    ) {
+        if certified.wait_for(|certified| *certified).await.is_err() {
+            return;
+        }
+        let mut backoff = Backoff::new(BACKOFF_FIRST, BACKOFF_LONGEST);
+        loop {
+            let ended = self.stream(&configured, &mut backoff).await;
+            self.state.metrics.control_connected.set(0);
+            match ended {
+                // The controller ends streams now and then, so that replicas share them.
+                Ok(()) => tracing::debug!("the controller ended the stream, opening another"),
+                Err(error) => tracing::info!(%error, "no stream from the controller, trying again"),
+            }
+            sleep(backoff.next_delay()).await;
+        }
+    }
+
+    async fn stream(
+        &self,
+        configured: &watch::Sender<bool>,
+        backoff: &mut Backoff,
+    ) -> Result<(), BoxError> {
+        let config = tls::mesh_client_config(
+            &self.roots,
+            &self.certs,
+            self.settings.controller_identity.clone(),
+            &[H2_ALPN],
+        );
+        let channel = self.channel(config).await?;
+        let (outbox, messages) = mpsc::channel(OUTBOX);
+        let mut asked = self.state.wanted();
+        let hello = v1::Hello {
+            proxy_version: env!("CARGO_PKG_VERSION").to_owned(),
+            held: self.state.snapshot().held(),
+            destinations: names(&asked),
+        };
+        outbox.try_send(from_proxy(v1::from_proxy::Message::Hello(hello)))?;
+        let mut batches = ControlClient::new(channel)
+            .max_decoding_message_size(MESSAGE_LIMIT)
+            .stream(ReceiverStream::new(messages))
+            .await
+            .map_err(|status| format!("the controller refused a stream: {}", status.message()))?
+            .into_inner();
+        let mut tidy = tokio::time::interval(TIDY_EVERY);
+        loop {
+            tokio::select! {
+                message = batches.message() => {
+                    let Some(message) = message? else { return Ok(()) };
+                    let Some(v1::to_proxy::Message::Batch(batch)) = message.message else { continue };
+                    outbox.try_send(self.take(batch))?;
+                    self.state.metrics.control_connected.set(1);
+                    backoff.reset();
+                    if self.state.snapshot().is_complete() {
+                        configured.send_if_modified(|configured| !std::mem::replace(configured, true));
+                    }
+                }
+                () = self.state.asked.notified() => self.subscribe(&outbox, &mut asked)?,
+                _ = tidy.tick() => self.subscribe(&outbox, &mut asked)?,
+            }
+        }
+    }
+
+    /// Applies a batch and says how that went.
+    fn take(&self, batch: v1::Batch) -> v1::FromProxy {
+        let id = batch.id;
+        let brings_roots = batch
+            .set
+            .iter()
+            .any(|resource| resource.name == wire::names::BUNDLE);
+        let nacks = self.state.apply(batch);
+        for nack in &nacks {
+            tracing::warn!(
+                resource = nack.name,
+                reason = nack.reason,
+                "kept the former version of a resource"
+            );
+        }
+        if brings_roots {
+            self.trust(self.state.snapshot().roots.clone());
+        }
+        from_proxy(v1::from_proxy::Message::Ack(v1::Ack { batch: id, nacks }))
+    }
+
+    fn subscribe(
+        &self,
+        outbox: &mpsc::Sender<v1::FromProxy>,
+        asked: &mut HashSet<SocketAddr>,
+    ) -> Result<(), BoxError> {
+        let wanted = self.state.wanted();
+        let add: HashSet<SocketAddr> = wanted.difference(asked).copied().collect();
+        let remove: HashSet<SocketAddr> = asked.difference(&wanted).copied().collect();
+        if add.is_empty() && remove.is_empty() {
+            return Ok(());
+        }
+        let change = v1::Subscribe {
+            add: names(&add),
+            remove: names(&remove),
+        };
+        outbox.try_send(from_proxy(v1::from_proxy::Message::Subscribe(change)))?;
+        *asked = wanted;
+        Ok(())
+    }
+
+    /// One connection to whichever controller answers first.
+    async fn channel(&self, config: Arc<rustls::ClientConfig>) -> Result<Channel, BoxError> {
+        let secured = timeout(CONNECT_WITHIN, self.connect(config))
+            .await
+            .map_err(|_| format!("{} did not answer in time", self.settings.controller))??;
+        let io = std::sync::Mutex::new(Some(TokioIo::new(secured)));
+        // One connection, made already: when it ends, so does the stream.
+        let connector = tower::service_fn(move |_| {
+            let io = io.lock().ok().and_then(|mut io| io.take());
+            std::future::ready(io.ok_or_else(|| std::io::Error::other("the connection has ended")))
+        });
+        Ok(Endpoint::from_static("http://weft-controller")
+            .http2_keep_alive_interval(Duration::from_secs(10))
+            .keep_alive_timeout(Duration::from_secs(3))
+            .keep_alive_while_idle(true)
+            .connect_with_connector(connector)
+            .await?)
+    }
+
+    async fn connect(
+        &self,
+        config: Arc<rustls::ClientConfig>,
+    ) -> Result<tokio_rustls::client::TlsStream<TcpStream>, BoxError> {
+        let controller = &self.settings.controller;
+        let addresses = tokio::net::lookup_host(controller)
+            .await
+            .map_err(|error| format!("{controller} has no address: {error}"))?;
+        let mut last: BoxError = format!("{controller} has no address").into();
+        for address in addresses {
+            match TcpStream::connect(address).await {
+                Ok(stream) => {
+                    let _ = stream.set_nodelay(true);
+                    let connector = tokio_rustls::TlsConnector::from(Arc::clone(&config));
+                    return Ok(connector.connect(tls::peer_name(), stream).await?);
+                }
+                Err(error) => last = format!("{address}: {error}").into(),
+            }
+        }
+        Err(last)
+    }
+
+    /// Until the first certificate the mounted file decides whom to trust; it
+    /// also carries the mark that the mesh is going away.
+    async fn watch_bundle(&self, leaving: watch::Sender<bool>) {
+        let mark = self.settings.trust_bundle.with_file_name("leaving");
+        let mut last = String::new();
+        loop {
+            let marked = tokio::fs::read_to_string(&mark)
+                .await
+                .is_ok_and(|mark| mark.trim() == "true");
+            leaving.send_if_modified(|leaving| std::mem::replace(leaving, marked) != marked);
+            if self.certs.current().is_none()
+                && let Ok(bundle) = tokio::fs::read_to_string(&self.settings.trust_bundle).await
+                && bundle != last
+            {
+                if let Err(error) = self.roots.replace_pem(&bundle) {
+                    tracing::warn!(%error, "the trust bundle cannot be used");
+                }
+                last = bundle;
+            }
+            sleep(BUNDLE_EVERY).await;
+        }
+    }
+}
+
+fn names(addrs: &HashSet<SocketAddr>) -> Vec<String> {
+    addrs
+        .iter()
+        .map(|addr| wire::names::destination(addr.ip(), addr.port()))
+        .collect()
+}
+
+const fn from_proxy(message: v1::from_proxy::Message) -> v1::FromProxy {
+    v1::FromProxy {
+        message: Some(message),
+    }
+}

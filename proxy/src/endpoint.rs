@@ -1,0 +1,220 @@
+//! Where a Service port is served, with what this proxy has learned of it.
+//!
+//! Configuration changes replace lists of endpoints; what was learned (latency,
+//! requests in flight) belongs to the address and survives. `Registry` keeps
+//! one `Endpoint` per address and identity for as long as somebody holds it.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use policy::balance::{Cost, pick};
+use policy::name::SpiffeId;
+
+/// One address that serves.
+#[derive(Debug)]
+pub struct Endpoint {
+    pub addr: SocketAddr,
+    /// Expected of the peer; `None`: plaintext.
+    pub identity: Option<SpiffeId>,
+    /// `namespace/name`, empty when no pod stands behind the address.
+    pub pod: Arc<str>,
+    pub opaque: bool,
+    cost: Mutex<Cost>,
+    in_flight: AtomicU32,
+}
+
+impl Endpoint {
+    #[must_use]
+    pub const fn meshed(&self) -> bool {
+        self.identity.is_some()
+    }
+
+    pub fn observe(&self, latency: Duration) {
+        self.cost.lock().observe(Instant::now(), latency);
+    }
+
+    pub fn observe_failure(&self) {
+        self.cost.lock().penalise(Instant::now());
+    }
+
+    fn score(&self, now: Instant) -> f64 {
+        self.cost
+            .lock()
+            .score(now, self.in_flight.load(Ordering::Relaxed) as usize)
+    }
+
+    /// Counts a request as in flight until the guard is dropped.
+    #[must_use]
+    pub fn begin(self: &Arc<Self>) -> InFlight {
+        self.in_flight.fetch_add(1, Ordering::Relaxed);
+        InFlight(Arc::clone(self))
+    }
+}
+
+#[derive(Debug)]
+pub struct InFlight(Arc<Endpoint>);
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// The endpoints of one Service port.
+#[derive(Debug, Default)]
+pub struct EndpointSet {
+    pub endpoints: Vec<Arc<Endpoint>>,
+}
+
+impl EndpointSet {
+    /// The cheaper of two random endpoints that `tried` does not hold.
+    #[must_use]
+    pub fn pick(&self, tried: &[SocketAddr]) -> Option<Arc<Endpoint>> {
+        let now = Instant::now();
+        let random = (rand::random::<u64>(), rand::random::<u64>());
+        if tried.is_empty() {
+            let at = pick(
+                |at| self.endpoints[at].score(now),
+                self.endpoints.len(),
+                random,
+            )?;
+            return self.endpoints.get(at).cloned();
+        }
+        let left: Vec<&Arc<Endpoint>> = self
+            .endpoints
+            .iter()
+            .filter(|endpoint| !tried.contains(&endpoint.addr))
+            .collect();
+        let at = pick(|at| left[at].score(now), left.len(), random)?;
+        left.get(at).map(|endpoint| Arc::clone(endpoint))
+    }
+
+    /// The same endpoint for the same caller while it exists: the highest of a
+    /// hash over caller and address, so that other endpoints' coming and going
+    /// moves nobody else.
+    #[must_use]
+    pub fn sticky(&self, caller: &str, tried: &[SocketAddr]) -> Option<Arc<Endpoint>> {
+        use std::hash::{DefaultHasher, Hash, Hasher};
+        self.endpoints
+            .iter()
+            .filter(|endpoint| !tried.contains(&endpoint.addr))
+            .max_by_key(|endpoint| {
+                let mut hasher = DefaultHasher::new();
+                (caller, endpoint.addr).hash(&mut hasher);
+                hasher.finish()
+            })
+            .cloned()
+    }
+}
+
+type Key = (SocketAddr, Option<SpiffeId>);
+
+/// One `Endpoint` per address and identity.
+#[derive(Debug, Default)]
+pub struct Registry {
+    known: Mutex<HashMap<Key, Weak<Endpoint>>>,
+}
+
+impl Registry {
+    /// The endpoint, with what was learned of it while somebody still holds it.
+    pub fn at(
+        &self,
+        addr: SocketAddr,
+        identity: Option<SpiffeId>,
+        pod: &str,
+        opaque: bool,
+    ) -> Arc<Endpoint> {
+        let mut known = self.known.lock();
+        let key = (addr, identity);
+        if let Some(endpoint) = known.get(&key).and_then(Weak::upgrade)
+            && *endpoint.pod == *pod
+            && endpoint.opaque == opaque
+        {
+            return endpoint;
+        }
+        let endpoint = Arc::new(Endpoint {
+            addr,
+            identity: key.1.clone(),
+            pod: pod.into(),
+            opaque,
+            cost: Mutex::new(Cost::default()),
+            in_flight: AtomicU32::new(0),
+        });
+        known.insert(key, Arc::downgrade(&endpoint));
+        endpoint
+    }
+
+    /// Forgets addresses that nobody holds.
+    pub fn sweep(&self) {
+        self.known
+            .lock()
+            .retain(|_, endpoint| endpoint.strong_count() > 0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use super::{EndpointSet, Registry};
+
+    fn set(registry: &Registry, addrs: &[&str]) -> EndpointSet {
+        let endpoints = addrs
+            .iter()
+            .map(|addr| registry.at(addr.parse().unwrap(), None, "", false))
+            .collect();
+        EndpointSet { endpoints }
+    }
+
+    #[test]
+    fn a_new_list_keeps_what_was_learned_of_an_address() {
+        let registry = Registry::default();
+        let old = set(&registry, &["10.0.0.1:80"]);
+        let new = set(&registry, &["10.0.0.1:80", "10.0.0.2:80"]);
+        assert!(Arc::ptr_eq(&old.endpoints[0], &new.endpoints[0]));
+    }
+
+    #[test]
+    fn an_endpoint_that_failed_is_not_tried_again_while_another_is_left() {
+        let registry = Registry::default();
+        let set = set(&registry, &["10.0.0.1:80", "10.0.0.2:80"]);
+        let first = set.endpoints[0].addr;
+        for _ in 0..20 {
+            assert_eq!(set.pick(&[first]).unwrap().addr, set.endpoints[1].addr);
+        }
+        assert!(set.pick(&[first, set.endpoints[1].addr]).is_none());
+    }
+
+    #[test]
+    fn the_slow_endpoint_is_avoided() {
+        let registry = Registry::default();
+        let set = set(&registry, &["10.0.0.1:80", "10.0.0.2:80"]);
+        set.endpoints[0].observe(Duration::from_millis(200));
+        set.endpoints[1].observe(Duration::from_millis(1));
+        for _ in 0..20 {
+            assert_eq!(set.pick(&[]).unwrap().addr, set.endpoints[1].addr);
+        }
+    }
+
+    #[test]
+    fn a_sticky_caller_keeps_its_endpoint_when_others_leave() {
+        let registry = Registry::default();
+        let all = set(&registry, &["10.0.0.1:80", "10.0.0.2:80", "10.0.0.3:80"]);
+        let chosen = all.sticky("10.1.0.7", &[]).unwrap();
+        let fewer = EndpointSet {
+            endpoints: all
+                .endpoints
+                .iter()
+                .enumerate()
+                .filter(|(at, endpoint)| endpoint.addr == chosen.addr || *at == 0)
+                .map(|(_, endpoint)| Arc::clone(endpoint))
+                .collect(),
+        };
+        assert_eq!(fewer.sticky("10.1.0.7", &[]).unwrap().addr, chosen.addr);
+    }
+}

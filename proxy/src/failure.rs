@@ -1,0 +1,107 @@
+//! Why a request or connection could not be served, in one place: status,
+//! header, metric label and the right to try elsewhere are all read from here.
+
+use http::{HeaderValue, Response, StatusCode, header};
+use policy::reason::Reason;
+
+use crate::body::{self, Body};
+use crate::headers;
+
+/// What went wrong, and whether the application can have seen the request.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{}: {detail}", reason.as_str())]
+pub struct Failure {
+    pub reason: Reason,
+    /// For logs and for the caller; holds no header values.
+    pub detail: String,
+    /// True only when it is proven that no application saw any of it.
+    pub never_reached: bool,
+}
+
+impl Failure {
+    pub fn unsent(reason: Reason, detail: impl Into<String>) -> Self {
+        Self {
+            reason,
+            detail: detail.into(),
+            never_reached: true,
+        }
+    }
+
+    pub fn lost(detail: impl Into<String>) -> Self {
+        Self {
+            reason: Reason::ConnectionLost,
+            detail: detail.into(),
+            never_reached: false,
+        }
+    }
+
+    /// The answer that a caller gets. `grpc` answers with a gRPC status in a
+    /// response of headers only, as gRPC clients expect it.
+    #[must_use]
+    pub fn response(&self, grpc: bool) -> Response<Body> {
+        refusal(self.reason, &self.detail, grpc)
+    }
+}
+
+/// An answer made by the proxy itself, recognisable by `weft-reason`.
+#[must_use]
+pub fn refusal(reason: Reason, detail: &str, grpc: bool) -> Response<Body> {
+    let mut response = if grpc {
+        let mut response = Response::new(body::empty());
+        let map = response.headers_mut();
+        map.insert(
+            header::CONTENT_TYPE,
+            HeaderValue::from_static("application/grpc"),
+        );
+        map.insert(
+            "grpc-status",
+            HeaderValue::from(u16::from(reason.grpc_status())),
+        );
+        if let Ok(message) = HeaderValue::from_str(&format!("weft: {}", reason.as_str())) {
+            map.insert("grpc-message", message);
+        }
+        response
+    } else {
+        let mut response =
+            Response::new(body::text(format!("weft: {}: {detail}\n", reason.as_str())));
+        *response.status_mut() = reason.status();
+        let map = response.headers_mut();
+        map.insert(
+            header::CONTENT_TYPE,
+            HeaderValue::from_static("text/plain; charset=utf-8"),
+        );
+        response
+    };
+    response
+        .headers_mut()
+        .insert(headers::REASON, HeaderValue::from_static(reason.as_str()));
+    response
+}
+
+/// The reason that a peer proxy gave for its own answer.
+#[must_use]
+pub fn reason_in(map: &http::HeaderMap) -> Option<Reason> {
+    let given = map.get(headers::REASON)?;
+    Reason::ALL
+        .into_iter()
+        .find(|reason| given == reason.as_str())
+}
+
+/// True for gRPC requests, whose failures travel in `grpc-status`.
+#[must_use]
+pub fn is_grpc(map: &http::HeaderMap) -> bool {
+    map.get(header::CONTENT_TYPE)
+        .is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
+}
+
+/// Whether an answer counts as a success for metrics: no server error, and for
+/// gRPC no status that blames the server.
+#[must_use]
+pub fn is_success(status: StatusCode, grpc_status: Option<u16>) -> bool {
+    !status.is_server_error() && !matches!(grpc_status, Some(2 | 4 | 12..=15))
+}
+
+#[must_use]
+pub fn grpc_status(map: &http::HeaderMap) -> Option<u16> {
+    map.get("grpc-status")?.to_str().ok()?.parse().ok()
+}

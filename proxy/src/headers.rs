@@ -1,0 +1,167 @@
+//! Which headers pass through, which end here, and which are ours.
+
+use http::header::{
+    CONNECTION, HOST, HeaderMap, HeaderName, HeaderValue, TE, TRANSFER_ENCODING, UPGRADE,
+};
+
+/// Verified SPIFFE id of the caller, for the application.
+pub const CLIENT_ID: HeaderName = HeaderName::from_static("weft-client-id");
+/// Why the mesh answered instead of the application.
+pub const REASON: HeaderName = HeaderName::from_static("weft-reason");
+
+// Between two proxies only; none of these ever reaches an application.
+/// Container port that a request is for.
+pub const PORT: HeaderName = HeaderName::from_static("weft-port");
+/// How the application is to be spoken to.
+pub const PROTOCOL: HeaderName = HeaderName::from_static("weft-protocol");
+/// On CONNECT streams: the protocol that the caller asked to upgrade to, and in
+/// the answer the one that the application switched to.
+pub const UPGRADE_TO: HeaderName = HeaderName::from_static("weft-upgrade");
+/// On CONNECT streams of an upgrade: the request target.
+pub const TARGET: HeaderName = HeaderName::from_static("weft-target");
+/// On CONNECT streams of an upgrade: the status that the application answered.
+pub const STATUS: HeaderName = HeaderName::from_static("weft-status");
+/// Present when the peer proxy proves that no application saw the request.
+pub const UNSENT: HeaderName = HeaderName::from_static("weft-unsent");
+
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
+
+/// Removes every header that starts with `weft-`: whoever sent it, it was not us.
+pub fn strip_ours(map: &mut HeaderMap) {
+    let ours: Vec<HeaderName> = map
+        .keys()
+        .filter(|name| name.as_str().starts_with("weft-"))
+        .cloned()
+        .collect();
+    for name in ours {
+        map.remove(name);
+    }
+}
+
+/// Removes what belongs to one connection only, named ones included. Runs
+/// before our own headers are added, so that nobody can name them away.
+/// `TE: trailers` stays, gRPC needs it.
+pub fn strip_hop_by_hop(map: &mut HeaderMap) {
+    if map.contains_key(CONNECTION) {
+        let named: Vec<HeaderName> = map
+            .get_all(CONNECTION)
+            .iter()
+            .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
+            .filter_map(|name| HeaderName::from_bytes(name.trim_ascii()).ok())
+            // A caller that names these would change the message's meaning.
+            .filter(|name| name != HOST && name != http::header::CONTENT_LENGTH)
+            .collect();
+        for name in named {
+            if name == TE {
+                continue;
+            }
+            map.remove(name);
+        }
+        map.remove(CONNECTION);
+    }
+    for name in [
+        KEEP_ALIVE,
+        PROXY_CONNECTION,
+        TRANSFER_ENCODING,
+        UPGRADE,
+        HTTP2_SETTINGS,
+    ] {
+        map.remove(name);
+    }
+    if let Some(te) = map.get(TE) {
+        let trailers = te
+            .as_bytes()
+            .split(|byte| *byte == b',')
+            .any(|part| part.trim_ascii().eq_ignore_ascii_case(b"trailers"));
+        map.remove(TE);
+        if trailers {
+            map.insert(TE, HeaderValue::from_static("trailers"));
+        }
+    }
+}
+
+/// The protocol that an HTTP/1.1 request asks to upgrade to, if it does.
+/// `h2c` does not count: the proxy answers such requests over HTTP/1.1.
+#[must_use]
+pub fn upgrade_of(map: &HeaderMap) -> Option<HeaderValue> {
+    let asks = map
+        .get_all(CONNECTION)
+        .iter()
+        .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
+        .any(|token| token.trim_ascii().eq_ignore_ascii_case(b"upgrade"));
+    let upgrade = map.get(UPGRADE)?;
+    (asks && !upgrade.as_bytes().eq_ignore_ascii_case(b"h2c")).then(|| upgrade.clone())
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderMap;
+
+    use super::{strip_hop_by_hop, strip_ours, upgrade_of};
+
+    fn map(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
+        let mut map = HeaderMap::new();
+        for (name, value) in pairs {
+            map.append(*name, http::HeaderValue::from_static(value));
+        }
+        map
+    }
+
+    #[test]
+    fn a_header_named_in_connection_ends_here() {
+        let mut headers = map(&[
+            ("connection", "x-one, close"),
+            ("x-one", "1"),
+            ("x-two", "2"),
+        ]);
+        strip_hop_by_hop(&mut headers);
+        assert_eq!(headers, map(&[("x-two", "2")]));
+    }
+
+    #[test]
+    fn host_and_length_cannot_be_named_away() {
+        let mut headers = map(&[
+            ("connection", "host, content-length"),
+            ("host", "a"),
+            ("content-length", "5"),
+        ]);
+        strip_hop_by_hop(&mut headers);
+        assert_eq!(headers, map(&[("host", "a"), ("content-length", "5")]));
+    }
+
+    #[test]
+    fn only_trailers_of_te_passes() {
+        let mut headers = map(&[("te", "gzip, trailers")]);
+        strip_hop_by_hop(&mut headers);
+        assert_eq!(headers, map(&[("te", "trailers")]));
+        let mut headers = map(&[("te", "gzip")]);
+        strip_hop_by_hop(&mut headers);
+        assert!(headers.is_empty());
+    }
+
+    #[test]
+    fn forged_mesh_headers_are_removed() {
+        let mut headers = map(&[
+            ("weft-client-id", "spiffe://x"),
+            ("weft-new", "1"),
+            ("x", "1"),
+        ]);
+        strip_ours(&mut headers);
+        assert_eq!(headers, map(&[("x", "1")]));
+    }
+
+    #[test]
+    fn h2c_is_no_upgrade() {
+        assert!(upgrade_of(&map(&[("connection", "Upgrade"), ("upgrade", "h2c")])).is_none());
+        assert!(
+            upgrade_of(&map(&[
+                ("connection", "keep-alive, Upgrade"),
+                ("upgrade", "websocket")
+            ]))
+            .is_some()
+        );
+        assert!(upgrade_of(&map(&[("upgrade", "websocket")])).is_none());
+    }
+}

@@ -1,0 +1,145 @@
+//! HTTP as a server: one connection, both versions, with every bound named.
+
+use std::future::Future;
+use std::pin::pin;
+use std::time::Duration;
+
+use http::{Request, Response, StatusCode, Version};
+use hyper::body::Incoming;
+use hyper::server::conn::{http1, http2};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use policy::reason::Reason;
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use crate::body::{self, Body};
+use crate::failure::refusal;
+use crate::peer::{
+    CONNECTION_WINDOW, HEADER_BYTES, HEADER_COUNT, PING_INTERVAL, PING_TIMEOUT, SEND_BUFFER,
+    STREAM_WINDOW,
+};
+
+/// Request target, in bytes; longer ones get 414.
+const TARGET_LIMIT: usize = 8 * 1024;
+/// Concurrent requests on one connection; a peer opens another one at 100.
+const STREAMS: u32 = 128;
+/// Longest wait for the next head on a connection from outside the pod. The
+/// pod's own application may keep its connections for as long as it likes.
+pub const HEAD_WITHIN: Duration = Duration::from_secs(3600);
+
+/// Where a connection comes from decides how patient the server is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum From {
+    OwnApplication,
+    Network,
+}
+
+/// Serves one connection until it ends, or until `close` asks to end it after
+/// what is in flight.
+pub async fn serve<I, H, F>(
+    io: I,
+    version: Version,
+    from: From,
+    close: impl Future<Output = ()>,
+    handler: H,
+) where
+    I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    H: Fn(Request<Incoming>) -> F + Send + 'static,
+    F: Future<Output = Response<Body>> + Send + 'static,
+{
+    let service = service_fn(move |request: Request<Incoming>| {
+        let refused = unacceptable(&request);
+        let answer = if refused.is_some() {
+            None
+        } else {
+            Some(handler(request))
+        };
+        async move {
+            Ok::<_, std::convert::Infallible>(match (refused, answer) {
+                (None, Some(answer)) => answer.await,
+                (refused, _) => refused.unwrap_or_else(|| Response::new(body::empty())),
+            })
+        }
+    });
+    let io = TokioIo::new(io);
+    let mut close = pin!(close);
+    let ended = if version == Version::HTTP_2 {
+        let connection = http2::Builder::new(TokioExecutor::new())
+            .timer(TokioTimer::new())
+            .initial_stream_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
+            .max_send_buf_size(SEND_BUFFER)
+            .max_header_list_size(HEADER_BYTES)
+            .max_concurrent_streams(STREAMS)
+            .keep_alive_interval(PING_INTERVAL)
+            .keep_alive_timeout(PING_TIMEOUT)
+            .auto_date_header(false)
+            .serve_connection(io, service);
+        let mut connection = pin!(connection);
+        tokio::select! {
+            ended = connection.as_mut() => ended,
+            () = close.as_mut() => {
+                connection.as_mut().graceful_shutdown();
+                connection.await
+            }
+        }
+    } else {
+        let mut builder = http1::Builder::new();
+        builder
+            .timer(TokioTimer::new())
+            .max_headers(HEADER_COUNT)
+            .max_header_size(HEADER_BYTES as usize)
+            .auto_date_header(false)
+            .half_close(true)
+            .header_read_timeout((from == From::Network).then_some(HEAD_WITHIN));
+        let connection = builder.serve_connection(io, service).with_upgrades();
+        let mut connection = pin!(connection);
+        tokio::select! {
+            ended = connection.as_mut() => ended,
+            () = close.as_mut() => {
+                connection.as_mut().graceful_shutdown();
+                connection.await
+            }
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%error, "an HTTP connection ended early");
+    }
+}
+
+/// Requests that are refused whoever sends them.
+fn unacceptable(request: &Request<Incoming>) -> Option<Response<Body>> {
+    let bad = |detail: &str| Some(refusal(Reason::BadRequest, detail, false));
+    let headers = request.headers();
+    if request
+        .uri()
+        .path_and_query()
+        .is_some_and(|target| target.as_str().len() > TARGET_LIMIT)
+    {
+        let mut response = refusal(Reason::BadRequest, "the request target is too long", false);
+        *response.status_mut() = StatusCode::URI_TOO_LONG;
+        return Some(response);
+    }
+    let chunked = headers.contains_key(http::header::TRANSFER_ENCODING);
+    if chunked && headers.contains_key(http::header::CONTENT_LENGTH) {
+        return bad("Content-Length beside Transfer-Encoding");
+    }
+    if chunked && request.version() == Version::HTTP_10 {
+        return bad("Transfer-Encoding in HTTP/1.0");
+    }
+    let mut hosts = headers.get_all(http::header::HOST).iter();
+    if let Some(first) = hosts.next() {
+        if hosts.next().is_some() {
+            return bad("more than one Host header");
+        }
+        if request.version() == Version::HTTP_2
+            && request
+                .uri()
+                .authority()
+                .is_some_and(|authority| authority.as_str().as_bytes() != first.as_bytes())
+        {
+            return bad("Host differs from :authority");
+        }
+    }
+    None
+}

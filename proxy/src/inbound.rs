@@ -1,0 +1,725 @@
+//! What happens to a connection from outside the pod: accept, tls (or
+//! plaintext where permitted), detect, then per request or connection
+//! authorise, forward to the application, and count how it ended.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use http::uri::PathAndQuery;
+use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header};
+use hyper::body::Incoming;
+use hyper_util::rt::TokioIo;
+use identity::verify::{PeerIdentity, peer_identity};
+use policy::access::{Caller, Verdict};
+use policy::http_match::RequestFacts;
+use policy::mode::{Enforcement, MtlsMode};
+use policy::protocol::Protocol;
+use policy::reason::Reason;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use crate::app::{OWN_PORTS, Proxy};
+use crate::body::{self, Body, Replay};
+use crate::detect::{DETECT_WITHIN, Prefixed, SILENCE, Seen, judge, judge_strictly};
+use crate::failure::{Failure, is_grpc, refusal};
+use crate::finish::{Call, Ended};
+use crate::headers;
+use crate::http::{From, serve as serve_http};
+use crate::metrics::{AuditLabels, ConnectionLabels, Direction, Security};
+use crate::tcp::{self, CONNECT_TIMEOUT};
+use crate::trace;
+use crate::tunnel;
+use crate::upstream::{self, Answer};
+
+/// A caller has this long to finish the TLS handshake.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Who calls, and which port of the application.
+struct Visit {
+    proxy: Arc<Proxy>,
+    peer: Option<PeerIdentity>,
+    /// `namespace/service-account`, or `outside`.
+    label: Arc<str>,
+    /// The application's address: always one of the pod's own.
+    local: SocketAddr,
+}
+
+/// Serves one connection to the mesh port.
+pub async fn serve_mesh(proxy: Arc<Proxy>, stream: TcpStream) {
+    let Ok(own) = stream.local_addr() else { return };
+    if !proxy.settings.is_own(own.ip()) {
+        return tunnel::reset(&stream);
+    }
+    let acceptor = tokio_rustls::TlsAcceptor::from(proxy.tls.server());
+    let secured = match timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await {
+        Ok(Ok(secured)) => secured,
+        Ok(Err(error)) => {
+            tracing::debug!(%error, "refused a caller on the mesh port");
+            return proxy.state.metrics.limit("inbound-tls-failed");
+        }
+        Err(_) => return proxy.state.metrics.limit("inbound-tls-timeout"),
+    };
+    let certs = secured.get_ref().1.peer_certificates().unwrap_or_default();
+    let peer = match peer_identity(certs) {
+        Ok(peer) => peer,
+        Err(error) => {
+            tracing::debug!(%error, "refused a caller on the mesh port");
+            return proxy.state.metrics.limit("inbound-tls-failed");
+        }
+    };
+    proxy.count_connection(Direction::inbound, "http2", Security::mtls);
+    let lifecycle = proxy.lifecycle.clone();
+    let handler = move |request| mesh_request(Arc::clone(&proxy), peer.clone(), own.ip(), request);
+    let close = async move { lifecycle.drained().await };
+    serve_http(secured, Version::HTTP_2, From::Network, close, handler).await;
+}
+
+/// One request or tunnel from a peer proxy.
+async fn mesh_request(
+    proxy: Arc<Proxy>,
+    peer: PeerIdentity,
+    ip: IpAddr,
+    mut request: Request<Incoming>,
+) -> Response<Body> {
+    let map = request.headers();
+    let port = map
+        .get(headers::PORT)
+        .and_then(|port| port.to_str().ok()?.parse::<u16>().ok());
+    let Some(port) = port.filter(|port| *port != 0 && !OWN_PORTS.contains(port)) else {
+        return refusal(
+            Reason::BadRequest,
+            "weft-port names no port of an application",
+            false,
+        );
+    };
+    let http2 = map
+        .get(headers::PROTOCOL)
+        .is_some_and(|protocol| protocol == "http2");
+    let upgrade = map.get(headers::UPGRADE_TO).cloned();
+    let target = map.get(headers::TARGET).cloned();
+    let visit = Arc::new(Visit::new(proxy, Some(peer), SocketAddr::new(ip, port)));
+    if request.method() != Method::CONNECT {
+        return visit.request(request, http2, None).await;
+    }
+    let (Some(upgrade), Some(target)) = (upgrade, target) else {
+        return visit.tunnel(request).await;
+    };
+    // Back to the request that the application on the other side made.
+    let Ok(target) = PathAndQuery::try_from(target.as_bytes()) else {
+        return refusal(
+            Reason::BadRequest,
+            "weft-target is no request target",
+            false,
+        );
+    };
+    let host = request
+        .uri()
+        .authority()
+        .and_then(|host| HeaderValue::from_str(host.as_str()).ok());
+    *request.method_mut() = Method::GET;
+    *request.uri_mut() = Uri::from(target);
+    if let Some(host) = host {
+        request.headers_mut().insert(header::HOST, host);
+    }
+    visit.request(request, false, Some(upgrade)).await
+}
+
+/// Serves one connection that came in plaintext, redirected from `original`.
+pub async fn serve_plain(proxy: Arc<Proxy>, stream: TcpStream, original: SocketAddr) {
+    if !proxy.settings.is_own(original.ip()) || OWN_PORTS.contains(&original.port()) {
+        return tunnel::reset(&stream);
+    }
+    let snapshot = proxy.state.snapshot();
+    let declared = snapshot
+        .workload
+        .as_ref()
+        .map_or(Protocol::Detect, |workload| {
+            workload.protocol(original.port())
+        });
+    let strict = snapshot.mtls() == MtlsMode::Strict;
+    let guarded = snapshot.access.has_http_rule(original.port());
+    drop(snapshot);
+    let visit = Arc::new(Visit::new(proxy, None, original));
+    let mut stream = Prefixed::new(stream);
+    let spoken = visit
+        .protocol(&mut stream, declared, guarded || strict)
+        .await;
+    visit.converse(stream, spoken).await;
+}
+
+/// What a connection turned out to speak.
+enum Spoken {
+    Http(Version),
+    /// With the connection to the application, if it spoke first.
+    Opaque(Option<Prefixed<TcpStream>>),
+}
+
+impl Visit {
+    fn new(proxy: Arc<Proxy>, peer: Option<PeerIdentity>, local: SocketAddr) -> Self {
+        let label = peer.as_ref().map_or_else(
+            || "outside".into(),
+            |peer| {
+                let part = |part: Option<&str>| part.unwrap_or("?").to_owned();
+                format!(
+                    "{}/{}",
+                    part(peer.spiffe.namespace()),
+                    part(peer.spiffe.service_account())
+                )
+                .into()
+            },
+        );
+        Self {
+            proxy,
+            peer,
+            label,
+            local,
+        }
+    }
+
+    fn caller(&self) -> Caller<'_> {
+        self.peer
+            .as_ref()
+            .map_or(Caller::Outside, |peer| Caller::Mesh(&peer.spiffe))
+    }
+
+    const fn security(&self) -> Security {
+        Security::of(self.peer.is_some())
+    }
+
+    /// True when plaintext is refused altogether, whatever the rules say.
+    fn needs_identity(&self) -> bool {
+        self.peer.is_none() && self.proxy.state.snapshot().mtls() == MtlsMode::Strict
+    }
+
+    /// May this caller use the port for opaque bytes, as of now?
+    fn admits_tcp(&self) -> Result<(), Failure> {
+        if self.needs_identity() {
+            return Err(Failure::unsent(
+                Reason::NoIdentity,
+                "plaintext is not accepted here",
+            ));
+        }
+        let snapshot = self.proxy.state.snapshot();
+        let verdict = snapshot.access.decide_tcp(self.caller(), self.local.port());
+        self.audit(&verdict);
+        refused_by(&verdict)
+    }
+
+    fn audit(&self, verdict: &Verdict<'_>) {
+        let audit = self.proxy.state.snapshot().access.enforcement == Enforcement::Audit;
+        if audit && verdict.allowed && !verdict.would_allow {
+            let labels = AuditLabels {
+                direction: Direction::inbound,
+                peer: Arc::clone(&self.label),
+                port: self.local.port(),
+            };
+            self.proxy.state.metrics.audit.at(&labels).inc();
+            tracing::info!(peer = %self.label, port = self.local.port(), "deny would refuse this call");
+        }
+    }
+
+    /// Finds out what is spoken. Where HTTP rules apply (`guarded`) only the
+    /// caller's bytes count, and everything that may be HTTP is taken as HTTP.
+    async fn protocol<S: AsyncRead + AsyncWrite + Unpin>(
+        &self,
+        stream: &mut Prefixed<S>,
+        declared: Protocol,
+        guarded: bool,
+    ) -> std::io::Result<Spoken> {
+        if matches!(declared, Protocol::Opaque | Protocol::Tls) {
+            return Ok(Spoken::Opaque(None));
+        }
+        let declared_http = matches!(declared, Protocol::Http1 | Protocol::Http2 | Protocol::Grpc);
+        let judge = if guarded || declared_http {
+            judge_strictly
+        } else {
+            judge
+        };
+        if guarded || declared_http {
+            // Nothing is delivered until the protocol is known, so patience
+            // costs nothing but the connection.
+            let patience = if declared_http {
+                crate::http::HEAD_WITHIN
+            } else {
+                DETECT_WITHIN
+            };
+            let seen = stream
+                .look(tokio::time::Instant::now() + patience, judge)
+                .await?;
+            return Ok(match seen {
+                Seen::Http2 => Spoken::Http(Version::HTTP_2),
+                Seen::Http1 => Spoken::Http(Version::HTTP_11),
+                // The strict parser refuses what is no HTTP.
+                Seen::Opaque | Seen::Unsure if declared_http => Spoken::Http(Version::HTTP_11),
+                Seen::Opaque | Seen::Unsure => Spoken::Opaque(None),
+            });
+        }
+        let now = tokio::time::Instant::now();
+        let mut seen = stream.look(now + SILENCE, judge).await?;
+        if seen == Seen::Unsure
+            && !stream.has_bytes()
+            && self.admits_tcp().is_ok()
+            && let Ok(server) = tcp::connect(self.local, CONNECT_TIMEOUT).await
+        {
+            return race(stream, Prefixed::new(server)).await;
+        }
+        if seen == Seen::Unsure {
+            seen = stream.look(now + DETECT_WITHIN, judge).await?;
+        }
+        Ok(spoken(seen, stream.has_bytes(), None))
+    }
+
+    /// Serves HTTP on a connection or tunnel.
+    async fn http<S>(self: Arc<Self>, stream: S, version: Version)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let http2 = version == Version::HTTP_2;
+        self.proxy.count_connection(
+            Direction::inbound,
+            if http2 { "http2" } else { "http1" },
+            self.security(),
+        );
+        let close = {
+            let visit = Arc::clone(&self);
+            async move {
+                tokio::select! {
+                    () = visit.proxy.lifecycle.drained() => {}
+                    () = visit.plaintext_forbidden() => {}
+                }
+            }
+        };
+        let handler = move |request: Request<Incoming>| {
+            let visit = Arc::clone(&self);
+            async move {
+                let upgrade = if http2 {
+                    None
+                } else {
+                    headers::upgrade_of(request.headers())
+                };
+                visit.request(request, http2, upgrade).await
+            }
+        };
+        serve_http(stream, version, From::Network, close, handler).await;
+    }
+
+    /// Returns when this plaintext connection is no longer wanted. One that was
+    /// never wanted stays, so that each of its requests is told why.
+    async fn plaintext_forbidden(&self) {
+        let mut changes = self.proxy.state.policy_changes();
+        if self.needs_identity() {
+            std::future::pending::<()>().await;
+        }
+        while !self.needs_identity() {
+            if changes.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+
+    /// Serves opaque bytes, for as long as they are allowed.
+    async fn opaque<S>(&self, mut stream: Prefixed<S>, server: Option<Prefixed<TcpStream>>)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Resettable,
+    {
+        let call = self.tcp_call();
+        if let Err(failure) = self.admits_tcp() {
+            stream.inner.reset();
+            return call.refused(&failure);
+        }
+        let server = match server {
+            Some(server) => Ok(server),
+            None => tcp::connect(self.local, CONNECT_TIMEOUT)
+                .await
+                .map(Prefixed::new),
+        };
+        let mut server = match server {
+            Ok(server) => server,
+            Err(error) => {
+                stream.inner.reset();
+                return call.refused(&Failure::unsent(Reason::ConnectFailed, error.to_string()));
+            }
+        };
+        self.proxy
+            .count_connection(Direction::inbound, "opaque", self.security());
+        tokio::select! {
+            outcome = tcp::relay(&mut stream, &mut server) => call.relayed(outcome),
+            failure = self.revoked() => {
+                stream.inner.reset();
+                call.refused(&failure);
+            }
+        }
+    }
+
+    /// Returns when a policy change takes away what was allowed.
+    async fn revoked(&self) -> Failure {
+        let mut changes = self.proxy.state.policy_changes();
+        loop {
+            if changes.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+            if let Err(failure) = self.admits_tcp() {
+                return failure;
+            }
+        }
+    }
+
+    /// A CONNECT stream of a peer proxy: opaque bytes, or so it says.
+    async fn tunnel(self: Arc<Self>, mut request: Request<Incoming>) -> Response<Body> {
+        let snapshot = self.proxy.state.snapshot();
+        let port = self.local.port();
+        let declared = snapshot
+            .workload
+            .as_ref()
+            .map_or(Protocol::Detect, |workload| workload.protocol(port));
+        let guarded = snapshot.access.has_http_rule(port)
+            && declared != Protocol::Opaque
+            && declared != Protocol::Tls;
+        drop(snapshot);
+        let on_upgrade = hyper::upgrade::on(&mut request);
+        // What the peer calls opaque is not taken at its word: unless the port
+        // is declared so, HTTP in a tunnel is judged and cleaned as HTTP.
+        let looked_at = !matches!(declared, Protocol::Opaque | Protocol::Tls);
+        if guarded {
+            tokio::spawn(async move {
+                let Ok(upgraded) = on_upgrade.await else {
+                    return;
+                };
+                let mut stream = Prefixed::new(TokioIo::new(upgraded));
+                let spoken = self.protocol(&mut stream, Protocol::Detect, true).await;
+                self.converse(stream, spoken).await;
+            });
+            return Response::new(body::empty());
+        }
+        if let Err(failure) = self.admits_tcp() {
+            self.tcp_call().refused(&failure);
+            return failure.response(false);
+        }
+        let server = match tcp::connect(self.local, CONNECT_TIMEOUT).await {
+            Ok(server) => Prefixed::new(server),
+            Err(error) => {
+                let failure = Failure::unsent(Reason::ConnectFailed, error.to_string());
+                return unsent(failure.response(false));
+            }
+        };
+        tokio::spawn(async move {
+            let Ok(upgraded) = on_upgrade.await else {
+                return;
+            };
+            let mut stream = Prefixed::new(TokioIo::new(upgraded));
+            let spoken = if looked_at {
+                race(&mut stream, server).await
+            } else {
+                Ok(Spoken::Opaque(Some(server)))
+            };
+            self.converse(stream, spoken).await;
+        });
+        Response::new(body::empty())
+    }
+
+    /// Serves a connection or tunnel once it is known what it speaks.
+    async fn converse<S>(self: Arc<Self>, stream: Prefixed<S>, spoken: std::io::Result<Spoken>)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + Resettable + 'static,
+    {
+        match spoken {
+            Ok(Spoken::Http(version)) => self.http(stream, version).await,
+            Ok(Spoken::Opaque(server)) => self.opaque(stream, server).await,
+            Err(error) => tracing::debug!(%error, "a caller left before it said anything"),
+        }
+    }
+
+    fn tcp_call(&self) -> Call {
+        Call::tcp(
+            &self.proxy,
+            Direction::inbound,
+            "".into(),
+            self.local.port(),
+            "".into(),
+            Arc::clone(&self.label),
+            self.security(),
+        )
+    }
+
+    /// One HTTP request: authorise, forward, finish.
+    async fn request(
+        self: Arc<Self>,
+        request: Request<Incoming>,
+        http2: bool,
+        upgrade: Option<HeaderValue>,
+    ) -> Response<Body> {
+        let started = Instant::now();
+        let (mut parts, incoming) = request.into_parts();
+        let grpc = is_grpc(&parts.headers);
+        if parts.method == Method::CONNECT {
+            return refusal(Reason::BadRequest, "CONNECT is not served here", false);
+        }
+        let on_upgrade = upgrade
+            .as_ref()
+            .and_then(|_| parts.extensions.remove::<hyper::upgrade::OnUpgrade>());
+        headers::strip_hop_by_hop(&mut parts.headers);
+        headers::strip_ours(&mut parts.headers);
+        let trace = trace::pass_on(&mut parts.headers);
+        let mut call = Call::http(&self.proxy, Direction::inbound, &parts, started, trace).to(
+            "".into(),
+            self.local.port(),
+            "".into(),
+        );
+        call.peer(Arc::clone(&self.label), self.security());
+        if let Err(failure) = self.authorise(&mut parts) {
+            call.failed(&failure);
+            return failure.response(grpc);
+        }
+        if let Some(peer) = &self.peer
+            && let Ok(id) = HeaderValue::from_str(peer.spiffe.as_str())
+        {
+            parts.headers.insert(headers::CLIENT_ID, id);
+        }
+        let replay = Replay::new(body::incoming(incoming));
+        let peers = &self.proxy.peers;
+        let sent = if let Some(upgrade) = &upgrade {
+            parts
+                .headers
+                .insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+            parts.headers.insert(header::UPGRADE, upgrade.clone());
+            upstream::http1(peers, self.local, CONNECT_TIMEOUT, &parts, &replay).await
+        } else if http2 {
+            match replay.take() {
+                Some(body) => upstream::http2(peers, self.local, &parts, body).await,
+                None => Err(Failure::lost("the request's body is gone")),
+            }
+        } else {
+            upstream::http1(peers, self.local, CONNECT_TIMEOUT, &parts, &replay).await
+        };
+        match sent {
+            Ok(answer) => self.finish(answer, call, upgrade.map(|_| (on_upgrade, parts))),
+            Err(failure) => {
+                call.failed(&failure);
+                let response = failure.response(grpc);
+                // Only a peer proxy knows what to do with the proof.
+                if failure.never_reached && self.peer.is_some() {
+                    unsent(response)
+                } else {
+                    response
+                }
+            }
+        }
+    }
+
+    /// Decides, on the path that will be forwarded and on no other.
+    fn authorise(&self, parts: &mut http::request::Parts) -> Result<(), Failure> {
+        if self.needs_identity() {
+            return Err(Failure::unsent(
+                Reason::NoIdentity,
+                "plaintext is not accepted here",
+            ));
+        }
+        let snapshot = self.proxy.state.snapshot();
+        let port = self.local.port();
+        if !parts.headers.contains_key(header::HOST)
+            && let Some(authority) = parts.uri.authority()
+            && let Ok(host) = HeaderValue::from_str(authority.as_str())
+        {
+            // Rules may name the host, whatever the version of HTTP.
+            parts.headers.insert(header::HOST, host);
+        }
+        if snapshot.access.has_http_rule(port) {
+            match policy::path::normalise(parts.uri.path()) {
+                Ok(path) if path == parts.uri.path() => {}
+                Ok(path) => {
+                    let path = path.into_owned();
+                    parts.uri = with_path(&parts.uri, &path).ok_or_else(|| {
+                        Failure::unsent(Reason::BadRequest, "the path cannot be sent on")
+                    })?;
+                }
+                // Audit refuses nothing.
+                Err(_) if snapshot.access.enforcement == Enforcement::Audit => {}
+                Err(error) => return Err(Failure::unsent(Reason::BadRequest, error.to_string())),
+            }
+        }
+        let facts = RequestFacts {
+            method: &parts.method,
+            path: parts.uri.path(),
+            headers: &parts.headers,
+        };
+        let verdict = snapshot.access.decide_http(self.caller(), port, &facts);
+        self.audit(&verdict);
+        refused_by(&verdict)
+    }
+
+    /// Passes the answer on. `upgrade` holds the caller's side of an upgrade and
+    /// the request that asked for it.
+    fn finish(
+        &self,
+        answer: Answer,
+        call: Call,
+        upgrade: Option<(Option<hyper::upgrade::OnUpgrade>, http::request::Parts)>,
+    ) -> Response<Body> {
+        let Answer {
+            mut response,
+            place,
+        } = answer;
+        let status = response.status();
+        let switched_to = response.headers().get(header::UPGRADE).cloned();
+        let server_side = hyper::upgrade::on(&mut response);
+        let (mut parts, incoming) = response.into_parts();
+        headers::strip_hop_by_hop(&mut parts.headers);
+        headers::strip_ours(&mut parts.headers);
+        let ended = call.head(Ended::new(&parts, None));
+        let mesh = self.peer.is_some() && upgrade.is_some();
+        if mesh {
+            parts
+                .headers
+                .insert(headers::STATUS, HeaderValue::from(status.as_u16()));
+        }
+        if let (StatusCode::SWITCHING_PROTOCOLS, Some((Some(client_side), asked))) =
+            (status, upgrade)
+        {
+            if let Some(protocol) = switched_to {
+                let name = if mesh {
+                    headers::UPGRADE_TO
+                } else {
+                    header::UPGRADE
+                };
+                parts.headers.insert(name, protocol);
+            }
+            if mesh {
+                parts.status = StatusCode::OK;
+            } else {
+                parts
+                    .headers
+                    .insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+            }
+            let visit = Self::new(Arc::clone(&self.proxy), self.peer.clone(), self.local);
+            tokio::spawn(async move {
+                let (Ok(client), Ok(server)) = tokio::join!(client_side, server_side) else {
+                    return call.done(ended, body::End::Failed, 0, None);
+                };
+                let (mut client, mut server) = (TokioIo::new(client), TokioIo::new(server));
+                let bytes = tokio::select! {
+                    copied = tcp::relay(&mut client, &mut server) => copied.map_or(0, |copied| copied.received),
+                    () = visit.upgrade_revoked(asked) => 0,
+                };
+                call.done(ended, body::End::Complete, bytes, None);
+            });
+            return Response::from_parts(parts, body::empty());
+        }
+        if mesh {
+            // A CONNECT stream answered with 2xx would become a tunnel.
+            parts.status = StatusCode::MISDIRECTED_REQUEST;
+        }
+        let body = body::Watched::new(body::incoming(incoming), move |end, bytes, trailers| {
+            drop(place);
+            call.done(ended, end, bytes, trailers);
+        });
+        Response::from_parts(parts, http_body_util::BodyExt::boxed_unsync(body))
+    }
+
+    /// Returns when the request that began an upgraded connection would be
+    /// refused by now.
+    async fn upgrade_revoked(&self, mut asked: http::request::Parts) {
+        let mut changes = self.proxy.state.policy_changes();
+        loop {
+            if changes.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+            if self.authorise(&mut asked).is_err() {
+                return;
+            }
+        }
+    }
+}
+
+/// Waits for whoever speaks first. There is no limit: while both are silent
+/// nothing is withheld from anybody, and giving up would let a caller that
+/// waits long enough send HTTP past everything that HTTP is checked for.
+async fn race<S: AsyncRead + Unpin>(
+    stream: &mut Prefixed<S>,
+    mut server: Prefixed<TcpStream>,
+) -> std::io::Result<Spoken> {
+    tokio::select! {
+        _ = stream.first_bytes() => {}
+        _ = server.first_bytes() => return Ok(Spoken::Opaque(Some(server))),
+    }
+    let seen = stream
+        .look(tokio::time::Instant::now() + DETECT_WITHIN, judge)
+        .await?;
+    Ok(spoken(seen, stream.has_bytes(), Some(server)))
+}
+
+/// A beginning that HTTP may have, sent too slowly to be sure, counts as HTTP.
+fn spoken(seen: Seen, has_bytes: bool, server: Option<Prefixed<TcpStream>>) -> Spoken {
+    match seen {
+        Seen::Http2 => Spoken::Http(Version::HTTP_2),
+        Seen::Http1 => Spoken::Http(Version::HTTP_11),
+        Seen::Unsure if has_bytes => Spoken::Http(Version::HTTP_11),
+        Seen::Opaque | Seen::Unsure => Spoken::Opaque(server),
+    }
+}
+
+fn refused_by(verdict: &Verdict<'_>) -> Result<(), Failure> {
+    if verdict.allowed {
+        return Ok(());
+    }
+    let reason = verdict.reason.unwrap_or(Reason::NotAllowed);
+    Err(Failure {
+        reason,
+        detail: "no TrafficTarget allows this call".to_owned(),
+        never_reached: false,
+    })
+}
+
+/// Marks an answer as proof that no application saw the request.
+fn unsent(mut response: Response<Body>) -> Response<Body> {
+    response
+        .headers_mut()
+        .insert(headers::UNSENT, HeaderValue::from_static("1"));
+    response
+}
+
+fn with_path(uri: &Uri, path: &str) -> Option<Uri> {
+    let target = match uri.query() {
+        Some(query) => format!("{path}?{query}"),
+        None => path.to_owned(),
+    };
+    let mut parts = uri.clone().into_parts();
+    parts.path_and_query = Some(target.parse().ok()?);
+    Uri::from_parts(parts).ok()
+}
+
+/// Streams whose close can be made a reset.
+trait Resettable {
+    fn reset(&self);
+}
+
+impl Resettable for TcpStream {
+    fn reset(&self) {
+        tunnel::reset(self);
+    }
+}
+
+impl Resettable for TokioIo<hyper::upgrade::Upgraded> {
+    /// Dropping a stream before its end resets it.
+    fn reset(&self) {}
+}
+
+impl Proxy {
+    pub(crate) fn count_connection(
+        &self,
+        direction: Direction,
+        protocol: &'static str,
+        security: Security,
+    ) {
+        self.state
+            .metrics
+            .connections
+            .at(&ConnectionLabels {
+                direction,
+                protocol,
+                security,
+            })
+            .inc();
+    }
+}

@@ -1,0 +1,33 @@
+//! The data plane: a proxy beside every pod, and the redirection that brings
+//! the pod's traffic to it.
+//!
+//! `outbound` and `inbound` tell the story of a connection; everything else is
+//! a step of one of the two. `app` puts the parts together.
+
+pub mod access_log;
+pub mod app;
+pub mod body;
+pub mod capture;
+pub mod control;
+pub mod detect;
+pub mod drain_command;
+pub mod endpoint;
+pub mod failure;
+pub mod finish;
+pub mod headers;
+pub mod http;
+pub mod inbound;
+pub mod lifecycle;
+pub mod mesh;
+pub mod metrics;
+pub mod outbound;
+pub mod pages;
+pub mod peer;
+pub mod probe;
+pub mod settings;
+pub mod snapshot;
+pub mod target;
+pub mod tcp;
+pub mod trace;
+pub mod tunnel;
+pub mod upstream;

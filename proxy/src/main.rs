@@ -1,0 +1,41 @@
+//! `weft-proxy run` is the sidecar, `capture` the init container, `drain` the
+//! hook that runs when the pod is deleted.
+
+use std::process::ExitCode;
+
+use weft_proxy::settings::Settings;
+use weft_proxy::{app, capture, drain_command};
+
+fn main() -> ExitCode {
+    let mut arguments = std::env::args().skip(1);
+    match arguments.next().as_deref() {
+        Some("run") | None => run(),
+        Some("capture") => capture::command(arguments),
+        Some("drain") => drain_command::command(),
+        Some(other) => {
+            eprintln!("weft-proxy: {other:?} is no command; known are run, capture and drain");
+            ExitCode::from(64)
+        }
+    }
+}
+
+fn run() -> ExitCode {
+    let settings = match Settings::from_env() {
+        Ok(settings) => settings,
+        Err(error) => {
+            eprintln!("weft-proxy: {error}");
+            return ExitCode::from(78);
+        }
+    };
+    if let Err(error) = runtime::log::init(&settings.log, runtime::log::Format::Json) {
+        eprintln!("weft-proxy: WEFT_LOG: {error}");
+        return ExitCode::from(78);
+    }
+    match app::run(settings) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!(%error, "the proxy could not go on");
+            ExitCode::FAILURE
+        }
+    }
+}

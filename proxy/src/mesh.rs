@@ -1,0 +1,58 @@
+//! Mutual TLS between two proxies: the port, the protocol name, and the
+//! configurations that both sides use.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use identity::Roots;
+use identity::tls::{self, CertHandle, ClientAuth, MESH_ALPN};
+use parking_lot::Mutex;
+use policy::name::SpiffeId;
+
+pub const MESH_PORT: u16 = 15108;
+/// Client configurations kept, one per identity called.
+const CONFIGS_KEPT: usize = 1024;
+
+/// TLS for the mesh port, both directions, from one certificate and one list
+/// of roots that may be replaced at any time.
+#[derive(Clone, Debug)]
+pub struct MeshTls {
+    certs: CertHandle,
+    roots: Roots,
+    server: Arc<rustls::ServerConfig>,
+    clients: Arc<Mutex<HashMap<SpiffeId, Arc<rustls::ClientConfig>>>>,
+}
+
+impl MeshTls {
+    #[must_use]
+    pub fn new(certs: CertHandle, roots: Roots) -> Self {
+        let server = tls::mesh_server_config(&roots, &certs, &[MESH_ALPN], ClientAuth::Required);
+        Self {
+            certs,
+            roots,
+            server,
+            clients: Arc::default(),
+        }
+    }
+
+    #[must_use]
+    pub fn server(&self) -> Arc<rustls::ServerConfig> {
+        Arc::clone(&self.server)
+    }
+
+    /// The configuration that accepts nobody but `expected`.
+    #[must_use]
+    pub fn client(&self, expected: &SpiffeId) -> Arc<rustls::ClientConfig> {
+        let mut clients = self.clients.lock();
+        if let Some(config) = clients.get(expected) {
+            return Arc::clone(config);
+        }
+        if clients.len() >= CONFIGS_KEPT {
+            clients.clear();
+        }
+        let config =
+            tls::mesh_client_config(&self.roots, &self.certs, expected.clone(), &[MESH_ALPN]);
+        clients.insert(expected.clone(), Arc::clone(&config));
+        config
+    }
+}

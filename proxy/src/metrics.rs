@@ -1,0 +1,420 @@
+//! What the proxy counts.
+//!
+//! Labels are closed sets or names of cluster objects; a path, header, address
+//! or error text never becomes one. A series that nobody touched for ten
+//! minutes is left out of the next scrape and forgotten, so that pods and
+//! Services which are gone do not stay for ever. A counter that comes back
+//! starts at zero, which every consumer of counters understands.
+
+use std::collections::HashMap;
+use std::fmt::Debug;
+use std::hash::Hash;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use parking_lot::RwLock;
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{
+    DescriptorEncoder, EncodeLabelSet, EncodeLabelValue, EncodeMetric,
+};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::{Registry, Unit};
+
+/// Upper bounds in seconds: 24 buckets, each about 1.6 times the one before,
+/// from 0.5 ms to 30 s. One layout for Prometheus, reports and SMI metrics.
+pub const LATENCY_BUCKETS: [f64; 24] = [
+    0.0005, 0.0008, 0.0013, 0.0021, 0.0034, 0.0054, 0.0088, 0.014, 0.023, 0.037, 0.06, 0.096,
+    0.155, 0.25, 0.4, 0.65, 1.05, 1.7, 2.7, 4.4, 7.1, 11.5, 18.6, 30.0,
+];
+/// A series that nobody touched for this long is dropped at the next scrape.
+const SERIES_IDLE: Duration = Duration::from_secs(600);
+/// Series per family; beyond it a sample is counted in `weft_series_refused`.
+/// 2000 series of one family are about 1 MiB.
+const SERIES_LIMIT: usize = 2000;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+#[expect(
+    non_camel_case_types,
+    reason = "the derive makes label values from the names"
+)]
+pub enum Direction {
+    inbound,
+    outbound,
+}
+
+/// What protects a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+#[expect(
+    non_camel_case_types,
+    reason = "the derive makes label values from the names"
+)]
+pub enum Security {
+    mtls,
+    plaintext,
+}
+
+impl Security {
+    #[must_use]
+    pub const fn of(meshed: bool) -> Self {
+        if meshed { Self::mtls } else { Self::plaintext }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct RequestLabels {
+    pub direction: Direction,
+    /// Outbound: `namespace/name` of the Service called. Inbound: empty.
+    pub service: Arc<str>,
+    pub port: u16,
+    /// Outbound: Service that a split chose, else the Service itself.
+    pub backend: Arc<str>,
+    /// Outbound: pod that answered. Inbound: `namespace/service-account` of the caller.
+    pub peer: Arc<str>,
+    pub security: Security,
+    /// HTTP status, 0 when none was received.
+    pub status: u16,
+    pub success: bool,
+    /// Why the mesh answered itself; empty when the application answered.
+    pub reason: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct LatencyLabels {
+    pub direction: Direction,
+    pub service: Arc<str>,
+    pub port: u16,
+    pub backend: Arc<str>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct ConnectionLabels {
+    pub direction: Direction,
+    /// `http1`, `http2` or `opaque`.
+    pub protocol: &'static str,
+    pub security: Security,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct TcpLabels {
+    pub direction: Direction,
+    pub service: Arc<str>,
+    pub port: u16,
+    pub backend: Arc<str>,
+    pub peer: Arc<str>,
+    pub security: Security,
+    /// Empty when the connection was served.
+    pub reason: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct ByteLabels {
+    pub direction: Direction,
+    /// `sent` from the caller, `received` by the caller.
+    pub flow: &'static str,
+    pub security: Security,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct AuditLabels {
+    pub direction: Direction,
+    pub peer: Arc<str>,
+    pub port: u16,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct LimitLabels {
+    /// Name of the bound that was reached.
+    pub limit: &'static str,
+}
+
+struct Timed<M> {
+    metric: M,
+    /// Seconds since the family began.
+    touched: AtomicU64,
+}
+
+/// A family whose idle series are forgotten.
+pub struct Series<L, M> {
+    name: &'static str,
+    help: &'static str,
+    unit: Option<Unit>,
+    began: Instant,
+    make: fn() -> M,
+    refused: Counter,
+    map: Arc<RwLock<HashMap<L, Arc<Timed<M>>>>>,
+}
+
+impl<L, M> Clone for Series<L, M> {
+    fn clone(&self) -> Self {
+        Self {
+            name: self.name,
+            help: self.help,
+            unit: self.unit.clone(),
+            began: self.began,
+            make: self.make,
+            refused: self.refused.clone(),
+            map: Arc::clone(&self.map),
+        }
+    }
+}
+
+impl<L, M> Debug for Series<L, M> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Series")
+            .field("name", &self.name)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<L: Clone + Hash + Eq, M: Clone> Series<L, M> {
+    /// The metric for these labels, made at first use.
+    pub fn at(&self, labels: &L) -> M {
+        let now = self.began.elapsed().as_secs();
+        if let Some(timed) = self.map.read().get(labels) {
+            timed.touched.store(now, Ordering::Relaxed);
+            return timed.metric.clone();
+        }
+        let mut map = self.map.write();
+        if map.len() >= SERIES_LIMIT && !map.contains_key(labels) {
+            self.refused.inc();
+            return (self.make)();
+        }
+        let timed = map.entry(labels.clone()).or_insert_with(|| {
+            Arc::new(Timed {
+                metric: (self.make)(),
+                touched: AtomicU64::new(now),
+            })
+        });
+        timed.touched.store(now, Ordering::Relaxed);
+        timed.metric.clone()
+    }
+
+    fn forget_idle(&self) {
+        let now = self.began.elapsed().as_secs();
+        self.map.write().retain(|_, timed| {
+            now.saturating_sub(timed.touched.load(Ordering::Relaxed)) < SERIES_IDLE.as_secs()
+        });
+    }
+}
+
+trait Typed {
+    const TYPE: MetricType;
+}
+
+impl Typed for Counter {
+    const TYPE: MetricType = MetricType::Counter;
+}
+
+impl Typed for Histogram {
+    const TYPE: MetricType = MetricType::Histogram;
+}
+
+impl<L, M> Collector for Series<L, M>
+where
+    L: Clone + Hash + Eq + EncodeLabelSet + Debug + Send + Sync + 'static,
+    M: Clone + EncodeMetric + Typed + Debug + Send + Sync + 'static,
+{
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        self.forget_idle();
+        let map = self.map.read();
+        if map.is_empty() {
+            return Ok(());
+        }
+        let mut family =
+            encoder.encode_descriptor(self.name, self.help, self.unit.as_ref(), M::TYPE)?;
+        for (labels, timed) in map.iter() {
+            timed.metric.encode(family.encode_family(labels)?)?;
+        }
+        Ok(())
+    }
+}
+
+/// Every metric of the proxy.
+#[derive(Clone, Debug)]
+pub struct Metrics {
+    pub requests: Series<RequestLabels, Counter>,
+    pub latency: Series<LatencyLabels, Histogram>,
+    pub connections: Series<ConnectionLabels, Counter>,
+    pub tcp: Series<TcpLabels, Counter>,
+    pub bytes: Series<ByteLabels, Counter>,
+    pub audit: Series<AuditLabels, Counter>,
+    pub limits: Series<LimitLabels, Counter>,
+    pub open_connections: Gauge,
+    pub unknown_destinations: Counter,
+    pub certificate_expiry: Gauge,
+    pub certificate_failures: Counter,
+    pub control_connected: Gauge,
+    pub batches: Counter,
+    pub nacks: Counter,
+    pub destinations: Gauge,
+}
+
+impl Metrics {
+    pub fn register(registry: &mut Registry) -> Self {
+        let began = Instant::now();
+        let refused = Counter::default();
+        macro_rules! series {
+            ($name:literal, $help:literal, $unit:expr, $make:expr) => {{
+                let series = Series {
+                    name: $name,
+                    help: $help,
+                    unit: $unit,
+                    began,
+                    make: $make,
+                    refused: refused.clone(),
+                    map: Arc::default(),
+                };
+                registry.register_collector(Box::new(series.clone()));
+                series
+            }};
+        }
+        let metrics = Self {
+            // Counted when the caller has its answer in full, so attempts at
+            // several endpoints do not inflate it.
+            requests: series!(
+                "weft_requests",
+                "Requests by final outcome",
+                None,
+                Counter::default
+            ),
+            latency: series!(
+                "weft_request_duration",
+                "Time from request to the head of the answer",
+                Some(Unit::Seconds),
+                || Histogram::new(LATENCY_BUCKETS)
+            ),
+            connections: series!(
+                "weft_connections",
+                "Connections accepted",
+                None,
+                Counter::default
+            ),
+            tcp: series!(
+                "weft_tcp_connections",
+                "Opaque connections by outcome",
+                None,
+                Counter::default
+            ),
+            bytes: series!(
+                "weft_tcp_bytes",
+                "Bytes of opaque connections",
+                None,
+                Counter::default
+            ),
+            audit: series!(
+                "weft_audit_refusals",
+                "Calls that deny would have refused, let through by audit",
+                None,
+                Counter::default
+            ),
+            limits: series!(
+                "weft_limit_reached",
+                "Times that a bound was reached",
+                None,
+                Counter::default
+            ),
+            open_connections: Gauge::default(),
+            unknown_destinations: Counter::default(),
+            certificate_expiry: Gauge::default(),
+            certificate_failures: Counter::default(),
+            control_connected: Gauge::default(),
+            batches: Counter::default(),
+            nacks: Counter::default(),
+            destinations: Gauge::default(),
+        };
+        registry.register(
+            "weft_series_refused",
+            "Samples of series beyond the bound",
+            refused,
+        );
+        registry.register(
+            "weft_open_connections",
+            "Connections being served",
+            metrics.open_connections.clone(),
+        );
+        registry.register(
+            "weft_unknown_destinations",
+            "Calls to an address of which the controller had not told in time",
+            metrics.unknown_destinations.clone(),
+        );
+        registry.register(
+            "weft_certificate_expiry_timestamp_seconds",
+            "When the certificate ends, Unix time",
+            metrics.certificate_expiry.clone(),
+        );
+        registry.register(
+            "weft_certificate_failures",
+            "Failed attempts to get a certificate",
+            metrics.certificate_failures.clone(),
+        );
+        registry.register(
+            "weft_control_connected",
+            "1 while a controller serves this proxy",
+            metrics.control_connected.clone(),
+        );
+        registry.register(
+            "weft_config_batches",
+            "Batches of configuration applied",
+            metrics.batches.clone(),
+        );
+        registry.register(
+            "weft_config_nacks",
+            "Resources that could not be used",
+            metrics.nacks.clone(),
+        );
+        registry.register(
+            "weft_destinations",
+            "Destinations held",
+            metrics.destinations.clone(),
+        );
+        metrics
+    }
+
+    /// Counts that a named bound was reached.
+    pub fn limit(&self, limit: &'static str) {
+        self.limits.at(&LimitLabels { limit }).inc();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use prometheus_client::encoding::text::encode;
+    use prometheus_client::registry::Registry;
+
+    use super::{LimitLabels, Metrics, SERIES_LIMIT};
+
+    fn scrape(registry: &Registry) -> String {
+        let mut text = String::new();
+        encode(&mut text, registry).unwrap();
+        text
+    }
+
+    #[test]
+    fn a_series_shows_its_labels_and_value() {
+        let mut registry = Registry::default();
+        let metrics = Metrics::register(&mut registry);
+        metrics.limit("connections");
+        metrics.limit("connections");
+        assert!(scrape(&registry).contains("weft_limit_reached_total{limit=\"connections\"} 2"));
+    }
+
+    #[test]
+    fn series_beyond_the_bound_are_refused_and_counted() {
+        let mut registry = Registry::default();
+        let metrics = Metrics::register(&mut registry);
+        for at in 0..SERIES_LIMIT + 5 {
+            let name: &'static str = Box::leak(format!("l{at}").into_boxed_str());
+            metrics.limits.at(&LimitLabels { limit: name }).inc();
+        }
+        let text = scrape(&registry);
+        assert_eq!(
+            text.matches("weft_limit_reached_total{").count(),
+            SERIES_LIMIT
+        );
+        assert!(text.contains("weft_series_refused_total 5"));
+    }
+}

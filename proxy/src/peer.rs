@@ -1,0 +1,417 @@
+//! Connections to whoever serves: multiplexed HTTP/2 to peer proxies (over
+//! mutual TLS) and to h2c applications, pooled HTTP/1.1 to everything else.
+//!
+//! One handshake at a time per peer: callers that come while it runs share its
+//! outcome, so a dead peer costs one attempt and not one per request.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use ::identity::tls::peer_name;
+use hyper::client::conn::{http1, http2};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use parking_lot::Mutex;
+use policy::name::SpiffeId;
+use policy::reason::Reason;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::timeout;
+
+use crate::body::Body;
+use crate::failure::Failure;
+use crate::mesh::{MESH_PORT, MeshTls};
+use crate::tcp::{self, CONNECT_TIMEOUT};
+
+/// TLS handshake with a peer proxy, after the TCP connection stands.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(2);
+/// Requests on one HTTP/2 connection before another is opened.
+const STREAMS_PER_CONNECTION: usize = 100;
+/// Connections per peer; with 100 streams each, 800 requests at once.
+const CONNECTIONS_PER_PEER: usize = 8;
+/// A connection without a stream is closed after this long.
+const IDLE_MULTIPLEXED: Duration = Duration::from_secs(60);
+/// Shorter than the keep-alive of common servers, so that ours closes first.
+const IDLE_POOLED: Duration = Duration::from_secs(3);
+/// Idle HTTP/1.1 connections kept per address.
+const POOL_LIMIT: usize = 128;
+/// Stream and connection windows: 1 MiB keeps a fast network busy, a stream
+/// may fill a quarter of it.
+pub const STREAM_WINDOW: u32 = 256 * 1024;
+pub const CONNECTION_WINDOW: u32 = 1024 * 1024;
+/// Bytes that one connection may hold unsent per stream.
+pub const SEND_BUFFER: usize = 256 * 1024;
+/// Sum of header names and values, both protocols.
+pub const HEADER_BYTES: u32 = 64 * 1024;
+pub const PING_INTERVAL: Duration = Duration::from_secs(10);
+pub const PING_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// How one multiplexed peer is reached.
+#[derive(Clone, Debug)]
+pub enum Via {
+    /// The mesh port of a pod whose certificate must carry this identity.
+    Mesh(IpAddr, SpiffeId, MeshTls),
+    /// An application that speaks HTTP/2 without TLS.
+    Plain(SocketAddr),
+}
+
+struct Connection {
+    sender: http2::SendRequest<Body>,
+    streams: Arc<AtomicUsize>,
+    idle_since: Instant,
+}
+
+/// One peer, with the connections to it.
+pub struct Multiplexed {
+    via: Via,
+    connections: Mutex<Vec<Connection>>,
+    /// Held while connecting; counts attempts and remembers how the last failed.
+    connecting: tokio::sync::Mutex<(u64, Option<Failure>)>,
+    attempts: std::sync::atomic::AtomicU64,
+}
+
+impl std::fmt::Debug for Multiplexed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Multiplexed")
+            .field("via", &self.via)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The right to one stream; frees its place when dropped.
+#[derive(Debug)]
+pub struct Stream {
+    pub sender: http2::SendRequest<Body>,
+    _place: Place,
+}
+
+#[derive(Debug)]
+pub struct Place(Arc<AtomicUsize>);
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Stream {
+    /// Splits into the sender and what frees the place.
+    #[must_use]
+    pub fn into_parts(self) -> (http2::SendRequest<Body>, Place) {
+        (self.sender, self._place)
+    }
+}
+
+impl Multiplexed {
+    #[must_use]
+    pub fn new(via: Via) -> Self {
+        Self {
+            via,
+            connections: Mutex::default(),
+            connecting: tokio::sync::Mutex::new((0, None)),
+            attempts: std::sync::atomic::AtomicU64::new(0),
+        }
+    }
+
+    /// A place for one request.
+    ///
+    /// # Errors
+    /// When no connection can be made; the application has seen nothing.
+    pub async fn stream(&self) -> Result<Stream, Failure> {
+        if let Some(stream) = self.free(STREAMS_PER_CONNECTION) {
+            return Ok(stream);
+        }
+        let seen = self.attempts.load(Ordering::Acquire);
+        let mut connecting = self.connecting.lock().await;
+        if let Some(stream) = self.free(STREAMS_PER_CONNECTION) {
+            return Ok(stream);
+        }
+        // Somebody tried while this caller waited: the outcome counts for both.
+        if let (true, Some(failure)) = (connecting.0 > seen, &connecting.1) {
+            return Err(failure.clone());
+        }
+        if self.connections.lock().len() >= CONNECTIONS_PER_PEER {
+            return self.free(usize::MAX).ok_or_else(|| {
+                Failure::unsent(
+                    Reason::ConnectFailed,
+                    "every connection to the peer has just closed",
+                )
+            });
+        }
+        let outcome = self.connect().await;
+        connecting.0 = self.attempts.fetch_add(1, Ordering::AcqRel) + 1;
+        match outcome {
+            Ok(sender) => {
+                connecting.1 = None;
+                let streams = Arc::new(AtomicUsize::new(1));
+                self.connections.lock().push(Connection {
+                    sender: sender.clone(),
+                    streams: Arc::clone(&streams),
+                    idle_since: Instant::now(),
+                });
+                Ok(Stream {
+                    sender,
+                    _place: Place(streams),
+                })
+            }
+            Err(failure) => {
+                connecting.1 = Some(failure.clone());
+                Err(failure)
+            }
+        }
+    }
+
+    fn free(&self, limit: usize) -> Option<Stream> {
+        let mut connections = self.connections.lock();
+        connections.retain(|connection| !connection.sender.is_closed());
+        let least = connections
+            .iter_mut()
+            .min_by_key(|connection| connection.streams.load(Ordering::Relaxed))?;
+        if least.streams.load(Ordering::Relaxed) >= limit {
+            return None;
+        }
+        least.streams.fetch_add(1, Ordering::Relaxed);
+        least.idle_since = Instant::now();
+        Some(Stream {
+            sender: least.sender.clone(),
+            _place: Place(Arc::clone(&least.streams)),
+        })
+    }
+
+    async fn connect(&self) -> Result<http2::SendRequest<Body>, Failure> {
+        match &self.via {
+            Via::Plain(addr) => {
+                let stream = tcp::connect(*addr, CONNECT_TIMEOUT)
+                    .await
+                    .map_err(|error| {
+                        Failure::unsent(Reason::ConnectFailed, format!("{addr}: {error}"))
+                    })?;
+                handshake(stream).await
+            }
+            Via::Mesh(ip, identity, tls) => {
+                let addr = SocketAddr::new(*ip, MESH_PORT);
+                let stream = tcp::connect(addr, CONNECT_TIMEOUT).await.map_err(|error| {
+                    Failure::unsent(Reason::ConnectFailed, format!("{addr}: {error}"))
+                })?;
+                let connector = tokio_rustls::TlsConnector::from(tls.client(identity));
+                let secured = timeout(HANDSHAKE_TIMEOUT, connector.connect(peer_name(), stream))
+                    .await
+                    .map_err(|_| {
+                        Failure::unsent(
+                            Reason::TlsFailed,
+                            format!("{addr}: the TLS handshake took too long"),
+                        )
+                    })?
+                    .map_err(|error| {
+                        Failure::unsent(Reason::TlsFailed, format!("{addr}: {error}"))
+                    })?;
+                handshake(secured).await
+            }
+        }
+    }
+
+    /// Closes connections that nobody used for a while; true when none is left.
+    fn sweep(&self) -> bool {
+        let mut connections = self.connections.lock();
+        connections.retain(|connection| {
+            !connection.sender.is_closed()
+                && (connection.streams.load(Ordering::Relaxed) > 0
+                    || connection.idle_since.elapsed() < IDLE_MULTIPLEXED)
+        });
+        connections.is_empty()
+    }
+}
+
+async fn handshake<I>(io: I) -> Result<http2::SendRequest<Body>, Failure>
+where
+    I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let (sender, connection) = http2::Builder::new(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_send_buf_size(SEND_BUFFER)
+        .max_header_list_size(HEADER_BYTES)
+        .keep_alive_interval(PING_INTERVAL)
+        .keep_alive_timeout(PING_TIMEOUT)
+        .handshake(TokioIo::new(io))
+        .await
+        .map_err(|error| Failure::unsent(Reason::ConnectFailed, format!("HTTP/2: {error}")))?;
+    tokio::spawn(async move {
+        if let Err(error) = connection.await {
+            tracing::debug!(%error, "connection to a peer ended");
+        }
+    });
+    Ok(sender)
+}
+
+struct Idle {
+    sender: http1::SendRequest<Body>,
+    since: Instant,
+}
+
+/// HTTP/1.1 connections to one address.
+#[derive(Default)]
+pub struct Pool {
+    idle: Mutex<Vec<Idle>>,
+}
+
+impl std::fmt::Debug for Pool {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Pool").finish_non_exhaustive()
+    }
+}
+
+/// A connection for one request.
+#[derive(Debug)]
+pub struct Pooled {
+    pub sender: http1::SendRequest<Body>,
+    /// True when it served before: the server may have closed it just now.
+    pub reused: bool,
+}
+
+impl Pool {
+    fn reuse(&self) -> Option<http1::SendRequest<Body>> {
+        let mut idle = self.idle.lock();
+        while let Some(entry) = idle.pop() {
+            if entry.sender.is_ready() && entry.since.elapsed() < IDLE_POOLED {
+                return Some(entry.sender);
+            }
+        }
+        None
+    }
+
+    fn put(&self, sender: http1::SendRequest<Body>) {
+        let mut idle = self.idle.lock();
+        if idle.len() < POOL_LIMIT {
+            idle.push(Idle {
+                sender,
+                since: Instant::now(),
+            });
+        }
+    }
+
+    fn sweep(&self) -> bool {
+        let mut idle = self.idle.lock();
+        idle.retain(|entry| entry.sender.is_ready() && entry.since.elapsed() < IDLE_POOLED);
+        idle.is_empty()
+    }
+}
+
+/// Opens an HTTP/1.1 connection; `upgradable` ones can be turned into bytes.
+///
+/// # Errors
+/// When the connection cannot be made; the application has seen nothing.
+pub async fn http1_connection(
+    addr: SocketAddr,
+    limit: Duration,
+) -> Result<http1::SendRequest<Body>, Failure> {
+    let stream = tcp::connect(addr, limit)
+        .await
+        .map_err(|error| Failure::unsent(Reason::ConnectFailed, format!("{addr}: {error}")))?;
+    let (sender, connection) = http1::Builder::new()
+        .max_headers(HEADER_COUNT)
+        .handshake(TokioIo::new(stream))
+        .await
+        .map_err(|error| Failure::unsent(Reason::ConnectFailed, format!("{addr}: {error}")))?;
+    tokio::spawn(async move {
+        if let Err(error) = connection.with_upgrades().await {
+            tracing::debug!(%error, "connection to a server ended");
+        }
+    });
+    Ok(sender)
+}
+
+/// Headers of one message.
+pub const HEADER_COUNT: usize = 100;
+
+/// Every connection that the proxy opens for HTTP.
+#[derive(Debug)]
+pub struct Peers {
+    tls: MeshTls,
+    mesh: Mutex<HashMap<(IpAddr, SpiffeId), Arc<Multiplexed>>>,
+    plain2: Mutex<HashMap<SocketAddr, Arc<Multiplexed>>>,
+    plain1: Mutex<HashMap<SocketAddr, Arc<Pool>>>,
+}
+
+impl Peers {
+    #[must_use]
+    pub fn new(tls: MeshTls) -> Self {
+        Self {
+            tls,
+            mesh: Mutex::default(),
+            plain2: Mutex::default(),
+            plain1: Mutex::default(),
+        }
+    }
+
+    pub fn mesh(&self, ip: IpAddr, identity: &SpiffeId) -> Arc<Multiplexed> {
+        let mut mesh = self.mesh.lock();
+        Arc::clone(mesh.entry((ip, identity.clone())).or_insert_with(|| {
+            Arc::new(Multiplexed::new(Via::Mesh(
+                ip,
+                identity.clone(),
+                self.tls.clone(),
+            )))
+        }))
+    }
+
+    pub fn http2(&self, addr: SocketAddr) -> Arc<Multiplexed> {
+        let mut plain = self.plain2.lock();
+        Arc::clone(
+            plain
+                .entry(addr)
+                .or_insert_with(|| Arc::new(Multiplexed::new(Via::Plain(addr)))),
+        )
+    }
+
+    /// A pooled connection, or a new one.
+    ///
+    /// # Errors
+    /// When none can be made; the application has seen nothing.
+    pub async fn http1(
+        &self,
+        addr: SocketAddr,
+        limit: Duration,
+        fresh: bool,
+    ) -> Result<Pooled, Failure> {
+        if !fresh {
+            let pool = self.plain1.lock().get(&addr).cloned();
+            if let Some(sender) = pool.and_then(|pool| pool.reuse()) {
+                return Ok(Pooled {
+                    sender,
+                    reused: true,
+                });
+            }
+        }
+        Ok(Pooled {
+            sender: http1_connection(addr, limit).await?,
+            reused: false,
+        })
+    }
+
+    /// Gives a connection back once its exchange is over.
+    pub fn give_back(&self, addr: SocketAddr, mut sender: http1::SendRequest<Body>) {
+        let pool = Arc::clone(self.plain1.lock().entry(addr).or_default());
+        tokio::spawn(async move {
+            if sender.ready().await.is_ok() {
+                pool.put(sender);
+            }
+        });
+    }
+
+    /// Closes what is idle. Called every few seconds.
+    pub fn sweep(&self) {
+        // A peer that somebody is connecting to right now is held by them too.
+        self.mesh
+            .lock()
+            .retain(|_, peer| !peer.sweep() || Arc::strong_count(peer) > 1);
+        self.plain2
+            .lock()
+            .retain(|_, peer| !peer.sweep() || Arc::strong_count(peer) > 1);
+        self.plain1
+            .lock()
+            .retain(|_, pool| !pool.sweep() || Arc::strong_count(pool) > 1);
+    }
+}

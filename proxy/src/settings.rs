@@ -1,0 +1,163 @@
+//! Everything that the environment tells the proxy. Read once, nowhere else.
+//!
+//! Modes and rules are not here: they come from the controller and change at
+//! run time.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use policy::name::SpiffeId;
+use runtime::env::{BadEnv, Reader};
+
+/// Service account of the controller.
+const CONTROLLER_ACCOUNT: &str = "weft-controller";
+
+#[derive(Clone, Debug)]
+pub struct Settings {
+    pub namespace: String,
+    pub pod: String,
+    pub ips: Vec<IpAddr>,
+    pub identity: SpiffeId,
+    /// `host:port` of the controller.
+    pub controller: String,
+    pub controller_identity: SpiffeId,
+    pub token_file: PathBuf,
+    pub trust_bundle: PathBuf,
+    pub log: String,
+    pub access_log: bool,
+    /// JSON, as the injector wrote it.
+    pub probes: Option<String>,
+    pub hooks: Option<String>,
+}
+
+impl Settings {
+    /// # Errors
+    /// Names every variable that is missing or wrong.
+    pub fn from_env() -> Result<Self, BadEnv> {
+        Self::read(Reader::from_env())
+    }
+
+    /// # Errors
+    /// As [`Settings::from_env`].
+    pub fn read(mut env: Reader) -> Result<Self, BadEnv> {
+        let trust_domain: Option<String> = env.required("WEFT_TRUST_DOMAIN");
+        let namespace: Option<String> = env.required("WEFT_NAMESPACE");
+        let account: Option<String> = env.required("WEFT_SERVICE_ACCOUNT");
+        let control: Option<String> = env.required("WEFT_CONTROLLER_NAMESPACE");
+        let pod = env.required("WEFT_POD_NAME");
+        let ips = env.list("WEFT_POD_IPS");
+        if ips.is_empty() {
+            env.mistake("WEFT_POD_IPS", "names no address of the pod");
+        }
+        let controller = env.required("WEFT_CONTROLLER_ADDRESS");
+        let token_file = env.required("WEFT_TOKEN_FILE");
+        let trust_bundle = env.required("WEFT_TRUST_BUNDLE");
+        let log = env.or("WEFT_LOG", "info".to_owned());
+        let access_log = match env.or("WEFT_ACCESS_LOG", "off".to_owned()).as_str() {
+            "off" => false,
+            "json" => true,
+            other => {
+                env.mistake(
+                    "WEFT_ACCESS_LOG",
+                    format!("is {other:?}, expected off or json"),
+                );
+                false
+            }
+        };
+        let probes = env.optional("WEFT_PROBES");
+        let hooks = env.optional("WEFT_HOOKS");
+        let mut id = |account: Option<&str>, namespace: Option<&str>| match SpiffeId::of(
+            trust_domain.as_deref()?,
+            namespace?,
+            account?,
+        ) {
+            Ok(id) => Some(id),
+            Err(error) => {
+                env.mistake("WEFT_TRUST_DOMAIN", format!("makes no SPIFFE id: {error}"));
+                None
+            }
+        };
+        let identity = id(account.as_deref(), namespace.as_deref());
+        let controller_identity = id(Some(CONTROLLER_ACCOUNT), control.as_deref());
+        env.finish_with(|| {
+            Some(Self {
+                namespace: namespace?,
+                pod: pod?,
+                ips,
+                identity: identity?,
+                controller: controller?,
+                controller_identity: controller_identity?,
+                token_file: token_file?,
+                trust_bundle: trust_bundle?,
+                log,
+                access_log,
+                probes,
+                hooks,
+            })
+        })
+    }
+
+    /// True for the pod's own addresses, in either spelling of IPv4.
+    #[must_use]
+    pub fn is_own(&self, ip: IpAddr) -> bool {
+        self.ips.contains(&ip.to_canonical())
+    }
+
+    /// The pod's first address, as the caller's name for session affinity.
+    #[must_use]
+    pub fn own_ip(&self) -> String {
+        self.ips
+            .first()
+            .map(ToString::to_string)
+            .unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use runtime::env::Reader;
+
+    use super::Settings;
+
+    const GOOD: &[(&str, &str)] = &[
+        ("WEFT_TRUST_DOMAIN", "cluster.local"),
+        ("WEFT_NAMESPACE", "shop"),
+        ("WEFT_SERVICE_ACCOUNT", "web"),
+        ("WEFT_CONTROLLER_NAMESPACE", "weft-system"),
+        ("WEFT_POD_NAME", "web-1"),
+        ("WEFT_POD_IPS", "10.0.0.7,fd00::7"),
+        (
+            "WEFT_CONTROLLER_ADDRESS",
+            "weft-controller.weft-system.svc:8443",
+        ),
+        ("WEFT_TOKEN_FILE", "/token"),
+        ("WEFT_TRUST_BUNDLE", "/ca.crt"),
+    ];
+
+    #[test]
+    fn a_pod_knows_its_addresses_in_both_spellings() {
+        let settings = Settings::read(Reader::from_map(GOOD.iter().copied())).unwrap();
+        assert!(settings.is_own("::ffff:10.0.0.7".parse().unwrap()));
+        assert!(settings.is_own("fd00::7".parse().unwrap()));
+        assert!(!settings.is_own("127.0.0.1".parse().unwrap()));
+        assert_eq!(
+            settings.identity.as_str(),
+            "spiffe://cluster.local/ns/shop/sa/web"
+        );
+    }
+
+    #[test]
+    fn every_missing_variable_is_named_at_once() {
+        let error = Settings::read(Reader::from_map([("WEFT_NAMESPACE", "shop")]))
+            .unwrap_err()
+            .to_string();
+        for name in [
+            "WEFT_TRUST_DOMAIN",
+            "WEFT_POD_NAME",
+            "WEFT_POD_IPS",
+            "WEFT_TOKEN_FILE",
+        ] {
+            assert!(error.contains(name), "{error}");
+        }
+    }
+}

@@ -1,0 +1,359 @@
+//! What the proxy knows, as one immutable value.
+//!
+//! A batch from the controller makes a new snapshot out of the old one. A
+//! resource that cannot be used is refused with a reason, and what it would
+//! have replaced stays: a bad change never takes down more than itself, and
+//! never allows more than before.
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use policy::access::{Access, Rule};
+use policy::mode::{Enforcement, MtlsMode};
+use policy::name::{ServiceId, SpiffeId};
+use policy::protocol::Protocol;
+use policy::split::Split;
+use wire::v1;
+
+use crate::endpoint::{Endpoint, EndpointSet, Registry};
+
+/// What stands at an address.
+#[derive(Debug)]
+pub enum Destination {
+    /// Name of a service resource.
+    Service(Arc<str>),
+    Pod(PodTarget),
+    /// Outside the mesh.
+    External,
+    /// The Service has no such port.
+    Refused(String),
+}
+
+#[derive(Debug)]
+pub struct PodTarget {
+    pub endpoint: Arc<Endpoint>,
+    pub protocol: Protocol,
+    /// Service resources that mean this pod when the request names a host.
+    pub headless: Vec<(Vec<String>, Arc<str>)>,
+}
+
+#[derive(Debug)]
+pub struct Service {
+    pub id: ServiceId,
+    /// `namespace/name`, for metrics.
+    pub label: Arc<str>,
+    pub port: u16,
+    pub protocol: Protocol,
+    pub sticky: bool,
+    pub splits: Vec<Split>,
+    /// Name of the endpoints resource of the Service itself.
+    pub endpoints: Arc<str>,
+}
+
+/// What the controller says of the proxy's own pod.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Workload {
+    pub identity: SpiffeId,
+    pub enforcement: Enforcement,
+    pub mtls: MtlsMode,
+    pub ports: Vec<(u16, u16, Protocol)>,
+    pub zone: String,
+}
+
+impl Workload {
+    #[must_use]
+    pub fn protocol(&self, port: u16) -> Protocol {
+        self.ports
+            .iter()
+            .find(|(first, last, _)| (*first..=*last).contains(&port))
+            .map_or(Protocol::Detect, |(_, _, protocol)| *protocol)
+    }
+}
+
+/// Everything that a connection or request asks for its decisions.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    pub workload: Option<Arc<Workload>>,
+    pub access: Arc<Access>,
+    pub destinations: HashMap<SocketAddr, Arc<Destination>>,
+    pub services: HashMap<Arc<str>, Arc<Service>>,
+    pub endpoints: HashMap<Arc<str>, Arc<EndpointSet>>,
+    /// DER, empty until the controller sent some.
+    pub roots: Vec<Vec<u8>>,
+    rules: BTreeMap<String, Rule>,
+    versions: HashMap<String, String>,
+    /// Counts changes of the own policy, so that open connections look again.
+    pub policy_revision: u64,
+}
+
+/// Knows nothing, and allows nothing.
+impl Default for Snapshot {
+    fn default() -> Self {
+        Self {
+            workload: None,
+            access: Arc::new(Access {
+                enforcement: Enforcement::Enforce,
+                rules: Vec::new(),
+            }),
+            destinations: HashMap::new(),
+            services: HashMap::new(),
+            endpoints: HashMap::new(),
+            roots: Vec::new(),
+            rules: BTreeMap::new(),
+            versions: HashMap::new(),
+            policy_revision: 0,
+        }
+    }
+}
+
+impl Snapshot {
+    /// Ready to serve: the own policy is known.
+    #[must_use]
+    pub const fn is_complete(&self) -> bool {
+        self.workload.is_some()
+    }
+
+    /// A pod of which nothing is known yet counts as strict.
+    #[must_use]
+    pub fn mtls(&self) -> MtlsMode {
+        self.workload
+            .as_ref()
+            .map_or(MtlsMode::Strict, |workload| workload.mtls)
+    }
+
+    #[must_use]
+    pub fn held(&self) -> HashMap<String, String> {
+        self.versions.clone()
+    }
+
+    #[must_use]
+    pub fn endpoints_of(&self, name: &str) -> Option<&Arc<EndpointSet>> {
+        self.endpoints.get(name)
+    }
+
+    /// The snapshot after `batch`, and what of it was refused.
+    #[must_use]
+    pub fn after(&self, batch: v1::Batch, registry: &Registry) -> (Self, Vec<v1::Nack>) {
+        let mut next = self.clone();
+        let mut nacks = Vec::new();
+        let before = (next.workload.clone(), next.rules_fingerprint());
+        if batch.full {
+            let kept: std::collections::HashSet<&str> = batch
+                .unchanged
+                .iter()
+                .map(String::as_str)
+                .chain(batch.set.iter().map(|resource| resource.name.as_str()))
+                .collect();
+            let gone: Vec<String> = next
+                .versions
+                .keys()
+                .filter(|name| !kept.contains(name.as_str()))
+                .cloned()
+                .collect();
+            for name in gone {
+                next.remove(&name);
+            }
+        }
+        for name in &batch.remove {
+            next.remove(name);
+        }
+        for resource in batch.set {
+            let (name, version) = (resource.name.clone(), resource.version.clone());
+            match next.set(resource, registry) {
+                Ok(()) => {
+                    next.versions.insert(name, version);
+                }
+                Err(reason) => nacks.push(v1::Nack {
+                    name,
+                    version,
+                    reason,
+                }),
+            }
+        }
+        if before != (next.workload.clone(), next.rules_fingerprint()) {
+            next.policy_revision += 1;
+            next.access = Arc::new(Access {
+                enforcement: next
+                    .workload
+                    .as_ref()
+                    .map_or(Enforcement::Enforce, |workload| workload.enforcement),
+                rules: next.rules.values().cloned().collect(),
+            });
+        }
+        (next, nacks)
+    }
+
+    fn rules_fingerprint(&self) -> Vec<(String, Option<String>)> {
+        self.rules
+            .keys()
+            .map(|name| (name.clone(), self.versions.get(name).cloned()))
+            .collect()
+    }
+
+    fn remove(&mut self, name: &str) {
+        self.versions.remove(name);
+        if name.starts_with("rule/") {
+            self.rules.remove(name);
+        } else if let Some(addr) = address_in(name) {
+            self.destinations.remove(&addr);
+        } else if name.starts_with("service/") {
+            self.services.remove(name);
+        } else if name.starts_with("endpoints/") {
+            self.endpoints.remove(name);
+        }
+        // The own workload and the roots are never taken away: without them
+        // nothing could be decided.
+    }
+
+    fn set(&mut self, resource: v1::Resource, registry: &Registry) -> Result<(), String> {
+        let name = resource.name;
+        match resource
+            .content
+            .ok_or("the resource has a kind that this proxy does not know")?
+        {
+            v1::resource::Content::Bundle(bundle) => {
+                if bundle.roots.is_empty() {
+                    return Err("a trust bundle without roots".to_owned());
+                }
+                self.roots = bundle.roots;
+            }
+            v1::resource::Content::Workload(workload) => {
+                self.workload = Some(Arc::new(workload_of(&workload)?));
+            }
+            v1::resource::Content::Rule(rule) => {
+                let rule = Rule::try_from(&rule).map_err(|error| error.to_string())?;
+                self.rules.insert(name, rule);
+            }
+            v1::resource::Content::Destination(destination) => {
+                let addr = address_in(&name).ok_or_else(|| format!("{name} names no address"))?;
+                self.destinations
+                    .insert(addr, Arc::new(destination_of(destination, registry)?));
+            }
+            v1::resource::Content::Service(service) => {
+                self.services
+                    .insert(name.into(), Arc::new(service_of(&service)?));
+            }
+            v1::resource::Content::Endpoints(endpoints) => {
+                let endpoints = endpoints
+                    .endpoints
+                    .iter()
+                    .map(|endpoint| endpoint_of(endpoint, registry))
+                    .collect::<Result<Vec<_>, String>>()?;
+                self.endpoints
+                    .insert(name.into(), Arc::new(EndpointSet { endpoints }));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The address that a destination resource is named after.
+fn address_in(name: &str) -> Option<SocketAddr> {
+    match wire::names::parse(name)? {
+        wire::names::Name::Destination { ip, port } => Some(SocketAddr::new(ip, port)),
+        _ => None,
+    }
+}
+
+fn port_of(raw: u32) -> Result<u16, String> {
+    u16::try_from(raw)
+        .ok()
+        .filter(|port| *port != 0)
+        .ok_or_else(|| format!("{raw} is no port"))
+}
+
+fn protocol_of(raw: i32) -> Protocol {
+    // A protocol that a newer controller knows is found out by looking.
+    v1::Protocol::try_from(raw).map_or(Protocol::Detect, Into::into)
+}
+
+fn workload_of(workload: &v1::Workload) -> Result<Workload, String> {
+    let identity = SpiffeId::try_from(workload.identity.as_str())
+        .map_err(|error| format!("identity: {error}"))?;
+    let ports = workload
+        .ports
+        .iter()
+        .map(|port| {
+            Ok((
+                port_of(port.first)?,
+                port_of(port.last)?,
+                protocol_of(port.protocol),
+            ))
+        })
+        .collect::<Result<_, String>>()?;
+    Ok(Workload {
+        identity,
+        enforcement: v1::Enforcement::try_from(workload.enforcement)
+            .map_or(Enforcement::Enforce, Into::into),
+        mtls: v1::MtlsMode::try_from(workload.mtls).map_or(MtlsMode::Strict, Into::into),
+        ports,
+        zone: workload.zone.clone(),
+    })
+}
+
+fn destination_of(
+    destination: v1::Destination,
+    registry: &Registry,
+) -> Result<Destination, String> {
+    Ok(
+        match destination.target.ok_or("a destination of unknown kind")? {
+            v1::destination::Target::Service(name) => Destination::Service(name.into()),
+            v1::destination::Target::Pod(pod) => {
+                let endpoint = pod.endpoint.as_ref().ok_or("a pod without an address")?;
+                Destination::Pod(PodTarget {
+                    endpoint: endpoint_of(endpoint, registry)?,
+                    protocol: protocol_of(pod.protocol),
+                    headless: pod
+                        .headless
+                        .into_iter()
+                        .map(|headless| (headless.hosts, headless.service.into()))
+                        .collect(),
+                })
+            }
+            v1::destination::Target::External(_) => Destination::External,
+            v1::destination::Target::Refused(refused) => Destination::Refused(refused.reason),
+        },
+    )
+}
+
+fn service_of(service: &v1::Service) -> Result<Service, String> {
+    let splits = service
+        .splits
+        .iter()
+        .map(|split| Split::try_from(split).map_err(|error| error.to_string()))
+        .collect::<Result<_, _>>()?;
+    Ok(Service {
+        id: ServiceId {
+            namespace: service.namespace.as_str().into(),
+            name: service.name.as_str().into(),
+        },
+        label: format!("{}/{}", service.namespace, service.name).into(),
+        port: port_of(service.port)?,
+        protocol: protocol_of(service.protocol),
+        sticky: service.affinity_seconds > 0,
+        splits,
+        endpoints: service.endpoints.as_str().into(),
+    })
+}
+
+fn endpoint_of(endpoint: &v1::Endpoint, registry: &Registry) -> Result<Arc<Endpoint>, String> {
+    let ip: IpAddr = endpoint
+        .ip
+        .parse()
+        .map_err(|_| format!("{:?} is no address", endpoint.ip))?;
+    let identity = match endpoint.identity.as_str() {
+        "" => None,
+        id => Some(SpiffeId::try_from(id).map_err(|error| format!("identity of {ip}: {error}"))?),
+    };
+    let pod = match endpoint.pod.as_str() {
+        "" => String::new(),
+        pod => format!("{}/{pod}", endpoint.namespace),
+    };
+    Ok(registry.at(
+        SocketAddr::new(ip, port_of(endpoint.port)?),
+        identity,
+        &pod,
+        endpoint.opaque,
+    ))
+}

@@ -1,0 +1,204 @@
+//! Sends one request to one address and says, when it fails, whether the
+//! application can have seen it.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use http::request::Parts;
+use http::{HeaderValue, Method, Request, Response, Uri, Version, header};
+use hyper::body::Incoming;
+use policy::name::SpiffeId;
+use policy::reason::Reason;
+
+use crate::body::{Body, Replay};
+use crate::failure::{Failure, reason_in};
+use crate::headers;
+use crate::peer::{Multiplexed, Peers, Place};
+
+/// An answer and what has to live until its body ends.
+#[derive(Debug)]
+pub struct Answer {
+    pub response: Response<Incoming>,
+    pub place: Option<Place>,
+}
+
+/// Sends to a peer proxy. `parts` carries the mesh headers already.
+///
+/// # Errors
+/// `never_reached` is set when the peer proves it or nothing was sent.
+pub async fn mesh(
+    peers: &Peers,
+    addr: SocketAddr,
+    identity: &SpiffeId,
+    parts: Parts,
+    body: Body,
+) -> Result<Answer, Failure> {
+    let peer = peers.mesh(addr.ip(), identity);
+    let answer = multiplexed(&peer, Request::from_parts(parts, body)).await?;
+    let map = answer.response.headers();
+    if map.contains_key(headers::UNSENT) {
+        let reason = reason_in(map).unwrap_or(Reason::ConnectFailed);
+        return Err(Failure::unsent(
+            reason,
+            "the peer proxy could not reach the application",
+        ));
+    }
+    Ok(answer)
+}
+
+/// Sends over a shared HTTP/2 connection.
+///
+/// # Errors
+/// `never_reached` is set when the stream was refused or never opened.
+pub async fn multiplexed(peer: &Multiplexed, request: Request<Body>) -> Result<Answer, Failure> {
+    let (mut sender, place) = peer.stream().await?.into_parts();
+    match sender.try_send_request(request).await {
+        Ok(response) => Ok(Answer {
+            response,
+            place: Some(place),
+        }),
+        Err(mut error) => {
+            let unsent = error.take_message().is_some();
+            let error = error.into_error();
+            if unsent || refused(&error) {
+                Err(Failure::unsent(Reason::ConnectFailed, error.to_string()))
+            } else {
+                Err(Failure::lost(describe(&error)))
+            }
+        }
+    }
+}
+
+/// True when HTTP/2 says that the stream was not processed.
+fn refused(error: &hyper::Error) -> bool {
+    let mut source = std::error::Error::source(error);
+    while let Some(cause) = source {
+        if let Some(error) = cause.downcast_ref::<h2::Error>() {
+            let reason = error.reason();
+            return reason == Some(h2::Reason::REFUSED_STREAM)
+                || (error.is_go_away()
+                    && error.is_remote()
+                    && reason == Some(h2::Reason::NO_ERROR));
+        }
+        source = cause.source();
+    }
+    false
+}
+
+fn describe(error: &hyper::Error) -> String {
+    std::error::Error::source(error)
+        .map_or_else(|| error.to_string(), |cause| format!("{error}: {cause}"))
+}
+
+/// Sends over HTTP/1.1. A pooled connection that the server closed in the same
+/// moment is replaced once when the method allows it.
+///
+/// # Errors
+/// `never_reached` is set when nothing was sent.
+pub async fn http1(
+    peers: &Peers,
+    addr: SocketAddr,
+    limit: Duration,
+    parts: &Parts,
+    replay: &Replay,
+) -> Result<Answer, Failure> {
+    let mut fresh = false;
+    loop {
+        let mut pooled = peers.http1(addr, limit, fresh).await?;
+        let body = replay.take().ok_or_else(|| {
+            Failure::lost("the request's body was sent already and is too large to send again")
+        })?;
+        match pooled
+            .sender
+            .try_send_request(http1_request(parts.clone(), body))
+            .await
+        {
+            Ok(response) => {
+                if response.status() != http::StatusCode::SWITCHING_PROTOCOLS {
+                    peers.give_back(addr, pooled.sender);
+                }
+                return Ok(Answer {
+                    response,
+                    place: None,
+                });
+            }
+            Err(mut error) => {
+                let unsent = error.take_message().is_some();
+                let error = error.into_error();
+                let stale = pooled.reused
+                    && (unsent || (is_idempotent(&parts.method) && closed_silently(&error)));
+                if stale && !fresh {
+                    fresh = true;
+                    continue;
+                }
+                return Err(if unsent {
+                    Failure::unsent(Reason::ConnectFailed, describe(&error))
+                } else {
+                    Failure::lost(describe(&error))
+                });
+            }
+        }
+    }
+}
+
+/// Sends over HTTP/2 without TLS.
+///
+/// # Errors
+/// As [`multiplexed`].
+pub async fn http2(
+    peers: &Peers,
+    addr: SocketAddr,
+    parts: &Parts,
+    body: Body,
+) -> Result<Answer, Failure> {
+    let mut parts = parts.clone();
+    parts.version = Version::HTTP_2;
+    multiplexed(&peers.http2(addr), Request::from_parts(parts, body)).await
+}
+
+fn closed_silently(error: &hyper::Error) -> bool {
+    error.is_incomplete_message() || error.is_canceled() || error.is_closed() || is_reset(error)
+}
+
+fn is_reset(error: &hyper::Error) -> bool {
+    let mut source = std::error::Error::source(error);
+    while let Some(cause) = source {
+        if let Some(error) = cause.downcast_ref::<std::io::Error>() {
+            return matches!(
+                error.kind(),
+                std::io::ErrorKind::ConnectionReset | std::io::ErrorKind::BrokenPipe
+            );
+        }
+        source = cause.source();
+    }
+    false
+}
+
+const fn is_idempotent(method: &Method) -> bool {
+    matches!(
+        *method,
+        Method::GET | Method::HEAD | Method::OPTIONS | Method::PUT | Method::DELETE | Method::TRACE
+    )
+}
+
+/// Origin form and a Host header, whatever version the request came in.
+fn http1_request(mut parts: Parts, body: Body) -> Request<Body> {
+    parts.version = Version::HTTP_11;
+    if !parts.headers.contains_key(header::HOST)
+        && let Some(authority) = parts.uri.authority()
+        && let Ok(host) = HeaderValue::from_str(authority.as_str())
+    {
+        parts.headers.insert(header::HOST, host);
+    }
+    let target = parts.uri.path_and_query().cloned();
+    parts.uri = target.map_or_else(|| Uri::from_static("/"), Uri::from);
+    // Without either header a GET would be sent without its body.
+    let has_body = !http_body::Body::is_end_stream(&body);
+    if has_body && !parts.headers.contains_key(header::CONTENT_LENGTH) {
+        parts.headers.insert(
+            header::TRANSFER_ENCODING,
+            HeaderValue::from_static("chunked"),
+        );
+    }
+    Request::from_parts(parts, body)
+}

@@ -1,0 +1,253 @@
+//! Redirection as the kernel does it: two network namespaces, a pod and a peer,
+//! joined by a virtual cable, with the real rules in the pod.
+//!
+//! Needs root and fails without it. Nothing outside the namespaces is touched.
+
+// Helpers of tests are tests to us; clippy sees only functions marked so.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+#[path = "netns/place.rs"]
+mod place;
+#[path = "netns/roles.rs"]
+mod roles;
+
+use place::{Place, Who};
+
+/// What a test process does when it is started inside a namespace.
+#[test]
+fn helper_process_plays_its_role() {
+    roles::play();
+}
+
+#[test]
+fn outbound_ipv4_reaches_the_proxy_with_its_original_destination() {
+    let place = Place::captured("out4", &[]);
+    let met = place.pod().connect(Who::App, "10.77.0.1:8000");
+    assert_eq!(met.name, "outbound");
+    assert_eq!(met.original.as_deref(), Some("10.77.0.1:8000"));
+}
+
+#[test]
+fn outbound_ipv6_reaches_the_proxy_with_its_original_destination() {
+    let place = Place::captured("out6", &[]);
+    let met = place.pod().connect(Who::App, "[fd77::1]:8000");
+    assert_eq!(met.name, "outbound");
+    assert_eq!(met.original.as_deref(), Some("[fd77::1]:8000"));
+}
+
+#[test]
+fn inbound_ipv4_and_ipv6_reach_the_proxy_with_their_original_destination() {
+    let place = Place::captured("in", &[]);
+    for to in ["10.77.0.2:8080", "[fd77::2]:8080", "10.77.0.2:4242"] {
+        let met = place.peer().connect(Who::App, to);
+        assert_eq!(met.name, "inbound", "{to}");
+        assert_eq!(met.original.as_deref(), Some(to));
+    }
+}
+
+#[test]
+fn without_rules_nothing_is_redirected() {
+    let place = Place::bare("bare");
+    assert_eq!(place.pod().connect(Who::App, "10.77.0.1:8000").name, "peer");
+    assert_eq!(place.pod().connect(Who::App, "[fd77::1]:8000").name, "peer");
+    assert_eq!(place.peer().connect(Who::App, "10.77.0.2:8080").name, "app");
+}
+
+#[test]
+fn the_proxys_user_and_its_group_are_exempt_and_no_other() {
+    let place = Place::captured("exempt", &[]);
+    for to in ["10.77.0.1:8000", "[fd77::1]:8000"] {
+        assert_eq!(place.pod().connect(Who::Ids(15190, 15190), to).name, "peer");
+        assert_eq!(place.pod().connect(Who::Ids(15190, 100), to).name, "peer");
+        assert_eq!(place.pod().connect(Who::Ids(100, 15190), to).name, "peer");
+        assert_eq!(
+            place.pod().connect(Who::Ids(15191, 15191), to).name,
+            "outbound"
+        );
+        assert_eq!(
+            place.pod().connect(Who::Ids(1000, 1000), to).name,
+            "outbound"
+        );
+    }
+}
+
+#[test]
+fn loopback_and_the_pods_own_address_stay_direct() {
+    let place = Place::captured("lo", &[]);
+    for to in [
+        "127.0.0.1:8080",
+        "[::1]:8080",
+        "10.77.0.2:8080",
+        "[fd77::2]:8080",
+    ] {
+        assert_eq!(
+            place.pod().connect(Who::App, to).name,
+            "app",
+            "{to} by the application"
+        );
+        let by_proxy = place.pod().connect(Who::Ids(15190, 15190), to);
+        assert_eq!(by_proxy.name, "app", "{to} by the proxy, as in a self-call");
+    }
+}
+
+#[test]
+fn the_proxys_own_ports_are_reached_directly_and_have_no_original_destination() {
+    let place = Place::captured("own", &[]);
+    for (port, name) in [(15106, "inbound"), (15108, "mesh"), (15190, "admin")] {
+        for to in [format!("10.77.0.2:{port}"), format!("[fd77::2]:{port}")] {
+            let met = place.peer().connect(Who::App, &to);
+            assert_eq!((met.name.as_str(), met.original), (name, None), "{to}");
+        }
+    }
+    // The outbound listener is on loopback only, so nobody outside can use it.
+    let met = place.peer().try_connect(Who::App, "10.77.0.2:15101");
+    assert!(met.unwrap_err().contains("refused"));
+}
+
+#[test]
+fn skipped_ports_and_nets_are_left_alone() {
+    let place = Place::captured(
+        "skip",
+        &[
+            "--skip-outbound-ports=25,8000-8001",
+            "--skip-outbound-cidrs=198.51.100.0/24,2001:db8:77::/48",
+            "--skip-inbound-ports=8080",
+        ],
+    );
+    let pod = place.pod();
+    for to in ["10.77.0.1:8000", "10.77.0.1:8001", "[fd77::1]:8000"] {
+        assert_eq!(pod.connect(Who::App, to).name, "peer", "{to}");
+    }
+    for to in ["10.77.0.1:7999", "10.77.0.1:8002", "[fd77::1]:8002"] {
+        assert_eq!(pod.connect(Who::App, to).name, "outbound", "{to}");
+    }
+    for to in ["198.51.100.7:9000", "[2001:db8:77::7]:9000"] {
+        assert_eq!(pod.connect(Who::App, to).name, "peer", "{to}");
+    }
+    for to in ["198.51.101.7:9000", "[2001:db8:78::7]:9000"] {
+        assert_eq!(pod.connect(Who::App, to).name, "outbound", "{to}");
+    }
+    for (to, name) in [
+        ("10.77.0.2:8080", "app"),
+        ("[fd77::2]:8080", "app"),
+        ("10.77.0.2:8081", "inbound"),
+    ] {
+        assert_eq!(place.peer().connect(Who::App, to).name, name, "{to}");
+    }
+}
+
+#[test]
+fn a_second_run_replaces_the_rules_of_the_first() {
+    let place = Place::captured("twice", &["--skip-outbound-ports=8000"]);
+    assert_eq!(place.pod().connect(Who::App, "10.77.0.1:8000").name, "peer");
+
+    place
+        .pod()
+        .capture(&["--skip-outbound-ports=8001"])
+        .unwrap();
+    assert_eq!(
+        place.pod().connect(Who::App, "10.77.0.1:8000").name,
+        "outbound"
+    );
+    assert_eq!(place.pod().connect(Who::App, "10.77.0.1:8001").name, "peer");
+    let once = place.pod().ruleset();
+
+    place
+        .pod()
+        .capture(&["--skip-outbound-ports=8001"])
+        .unwrap();
+    assert_eq!(place.pod().ruleset(), once, "the same rules, once");
+    assert_eq!(once.matches("table ").count(), 1);
+}
+
+#[test]
+fn check_proves_both_families_right_after_writing() {
+    let place = Place::unoccupied("check");
+    let said = place.pod().capture(&["--check"]).unwrap();
+    assert!(
+        said.contains("192.0.2.1:9") && said.contains("[2001:db8::1]:9"),
+        "{said}"
+    );
+}
+
+#[test]
+fn check_fails_where_nobody_wrote_rules() {
+    let place = Place::unoccupied("unchecked");
+    let said = place.pod().capture(&["--check-only"]).unwrap_err();
+    assert!(said.contains("did not arrive at 127.0.0.1:15101"), "{said}");
+
+    place.pod().capture(&[]).unwrap();
+    place.pod().capture(&["--check-only"]).unwrap();
+}
+
+#[test]
+fn check_by_the_exempt_user_fails_and_says_so() {
+    let place = Place::unoccupied("checkuid");
+    place.pod().capture(&[]).unwrap();
+    let said = place
+        .pod()
+        .capture_as(Who::Ids(15190, 15190), &["--check-only"])
+        .unwrap_err();
+    assert!(said.contains("exempt"), "{said}");
+}
+
+#[test]
+fn check_looks_beside_what_the_skip_lists_cover() {
+    let place = Place::unoccupied("checkskip");
+    let said = place.pod().capture(&[
+        "--check",
+        "--skip-outbound-ports=1-100",
+        "--skip-outbound-cidrs=192.0.2.0/24,::/0",
+    ]);
+    let said = said.unwrap();
+    assert!(said.contains("198.51.100.1:101"), "{said}");
+    assert!(
+        said.contains("IPv6: not proven, the skip lists cover everything"),
+        "{said}"
+    );
+}
+
+#[test]
+fn a_namespace_without_ipv6_is_captured_and_proven_for_ipv4() {
+    let place = Place::without_ipv6("no6");
+    let said = place.pod().capture(&["--check"]).unwrap();
+    assert!(
+        said.contains("192.0.2.1:9") && said.contains("IPv6: not proven"),
+        "{said}"
+    );
+}
+
+#[test]
+fn a_namespace_without_ipv4_is_captured_and_proven_for_ipv6() {
+    let place = Place::without_ipv4("no4");
+    let said = place.pod().capture(&["--check"]).unwrap();
+    assert!(
+        said.contains("[2001:db8::1]:9") && said.contains("IPv4: not proven"),
+        "{said}"
+    );
+}
+
+#[test]
+fn without_net_admin_the_error_names_the_way_out() {
+    let place = Place::unoccupied("unpriv");
+    let said = place
+        .pod()
+        .capture_as(Who::Ids(1000, 1000), &[])
+        .unwrap_err();
+    assert!(said.contains("NET_ADMIN"), "{said}");
+}
+
+#[test]
+fn net_admin_is_the_only_capability_that_capture_needs() {
+    let place = Place::unoccupied("caps");
+    place.pod().capture_as(Who::Init, &["--check"]).unwrap();
+}
+
+#[test]
+fn an_open_connection_survives_a_second_run() {
+    let place = Place::captured("open", &[]);
+    let mut held = place.pod().hold("10.77.0.1:8000");
+    assert_eq!(held.greeting.name, "outbound");
+    place.pod().capture(&[]).unwrap();
+    assert_eq!(held.echo("still here"), "still here");
+}

@@ -1,0 +1,326 @@
+//! Two network namespaces and a cable: `pod` with the application's and the
+//! proxy's stand-ins, `peer` with everything else in the world.
+//!
+//! pod  10.77.0.2 fd77::2, default routes to the peer
+//! peer 10.77.0.1 fd77::1, and addresses further away
+
+use std::io::{BufRead, BufReader, Lines, Write};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Output, Stdio};
+use std::sync::Once;
+use std::{fs, path::Path};
+
+use super::roles::{ARGUMENTS, Met, ROLE};
+
+const PREFIX: &str = "weft-t-";
+
+/// Whose connection it is.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Who {
+    /// An application that runs as root.
+    App,
+    /// The init container: uid 0 with NET_ADMIN and nothing else.
+    Init,
+    /// uid and gid, without further groups.
+    Ids(u32, u32),
+}
+
+pub(crate) struct Place {
+    pod: Namespace,
+    peer: Namespace,
+    _servers: Vec<Process>,
+}
+
+impl Place {
+    /// Rules written, everybody listening.
+    pub(crate) fn captured(name: &str, arguments: &[&str]) -> Self {
+        let place = Self::bare(name);
+        place.pod.capture(arguments).unwrap();
+        place
+    }
+
+    /// Everybody listening, no rules.
+    pub(crate) fn bare(name: &str) -> Self {
+        let mut place = Self::unoccupied(name);
+        place._servers.push(place.pod.serve(
+            "outbound=127.0.0.1:15101 outbound=[::1]:15101 inbound=[::]:15106 mesh=[::]:15108 \
+             admin=[::]:15190 app=[::]:8080 app=[::]:8081",
+        ));
+        place._servers.push(
+            place.peer.serve(
+                "peer=[::]:7999 peer=[::]:8000 peer=[::]:8001 peer=[::]:8002 peer=[::]:9000",
+            ),
+        );
+        place
+    }
+
+    /// Both families have routes, nobody listens, no rules.
+    pub(crate) fn unoccupied(name: &str) -> Self {
+        let place = Self::joined(name);
+        place.with_ipv4();
+        place.with_ipv6();
+        place
+    }
+
+    pub(crate) fn without_ipv6(name: &str) -> Self {
+        let place = Self::joined(name);
+        place.with_ipv4();
+        place
+            .pod
+            .run(&["sysctl", "-qw", "net.ipv6.conf.all.disable_ipv6=1"]);
+        place
+    }
+
+    pub(crate) fn without_ipv4(name: &str) -> Self {
+        let place = Self::joined(name);
+        place.with_ipv6();
+        place
+    }
+
+    pub(crate) fn pod(&self) -> &Namespace {
+        &self.pod
+    }
+
+    pub(crate) fn peer(&self) -> &Namespace {
+        &self.peer
+    }
+
+    fn joined(name: &str) -> Self {
+        static CLEAN: Once = Once::new();
+        CLEAN.call_once(remove_what_dead_runs_left);
+        let place = Self {
+            pod: Namespace::new(&format!("{name}-pod")),
+            peer: Namespace::new(&format!("{name}-peer")),
+            _servers: Vec::new(),
+        };
+        let (pod, peer) = (&place.pod.name, &place.peer.name);
+        run(&[
+            "ip", "-n", pod, "link", "add", "eth0", "type", "veth", "peer", "name", "eth0",
+            "netns", peer,
+        ]);
+        for namespace in [&place.pod, &place.peer] {
+            namespace.ip("link set lo up");
+            namespace.ip("link set eth0 up");
+        }
+        place
+    }
+
+    fn with_ipv4(&self) {
+        self.pod.ip("addr add 10.77.0.2/24 dev eth0");
+        self.pod.ip("route add default via 10.77.0.1");
+        self.peer.ip("addr add 10.77.0.1/24 dev eth0");
+        for far in ["198.51.100.7", "198.51.101.7"] {
+            self.peer.ip(&format!("addr add {far}/32 dev lo"));
+        }
+    }
+
+    fn with_ipv6(&self) {
+        // Without duplicate address detection, addresses work at once.
+        self.pod.ip("addr add fd77::2/64 dev eth0 nodad");
+        self.peer.ip("addr add fd77::1/64 dev eth0 nodad");
+        self.pod.ip("route add default via fd77::1");
+        for far in ["2001:db8:77::7", "2001:db8:78::7"] {
+            self.peer.ip(&format!("addr add {far}/128 dev lo nodad"));
+        }
+    }
+}
+
+/// A network namespace that goes with this value.
+pub(crate) struct Namespace {
+    name: String,
+}
+
+impl Namespace {
+    fn new(name: &str) -> Self {
+        let name = format!("{PREFIX}{}-{name}", std::process::id());
+        let output = Command::new("ip").args(["netns", "add", &name]).output();
+        let output = output.expect("the program `ip` (iproute2) is needed");
+        assert!(
+            output.status.success(),
+            "these tests make network namespaces and need root: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        Self { name }
+    }
+
+    /// Dials from here and tells who answered.
+    #[track_caller]
+    pub(crate) fn connect(&self, who: Who, to: &str) -> Met {
+        self.try_connect(who, to)
+            .unwrap_or_else(|error| panic!("{to} as {who:?}: {error}"))
+    }
+
+    pub(crate) fn try_connect(&self, who: Who, to: &str) -> Result<Met, String> {
+        let mut process = Process::play(self, who, "connect", to);
+        serde_json::from_str(&process.line()).unwrap()
+    }
+
+    /// A connection that stays open and echoes.
+    pub(crate) fn hold(&self, to: &str) -> Held {
+        let mut process = Process::play(self, Who::App, "hold", to);
+        let dialled: Result<Met, String> = serde_json::from_str(&process.line()).unwrap();
+        Held {
+            greeting: dialled.unwrap(),
+            process,
+        }
+    }
+
+    /// Runs the real `weft-proxy capture` and gives what it says.
+    pub(crate) fn capture(&self, arguments: &[&str]) -> Result<String, String> {
+        self.capture_as(Who::Init, arguments)
+    }
+
+    pub(crate) fn capture_as(&self, who: Who, arguments: &[&str]) -> Result<String, String> {
+        let binary = env!("CARGO_BIN_EXE_weft-proxy");
+        let output = self
+            .command(who, binary)
+            .arg("capture")
+            .args(arguments)
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        if output.status.success() {
+            Ok(said)
+        } else {
+            Err(said)
+        }
+    }
+
+    /// The rules as somebody else's program sees them.
+    pub(crate) fn ruleset(&self) -> String {
+        let output = run(&["ip", "netns", "exec", &self.name, "nft", "list", "ruleset"]);
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    fn serve(&self, what: &str) -> Process {
+        let mut process = Process::play(self, Who::App, "serve", what);
+        assert_eq!(process.line(), "\"ready\"");
+        process
+    }
+
+    fn ip(&self, arguments: &str) {
+        let family = if arguments.contains("::") { "-6" } else { "-4" };
+        let line: Vec<_> = ["ip", family, "-n", &self.name]
+            .into_iter()
+            .chain(arguments.split(' '))
+            .collect();
+        run(&line);
+    }
+
+    fn run(&self, line: &[&str]) {
+        run(&[&["ip", "netns", "exec", &self.name], line].concat());
+    }
+
+    fn command(&self, who: Who, program: &str) -> Command {
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", &self.name]);
+        if let Who::Ids(uid, gid) = who {
+            let (uid, gid) = (uid.to_string(), gid.to_string());
+            command.args([
+                "setpriv",
+                "--reuid",
+                &uid,
+                "--regid",
+                &gid,
+                "--clear-groups",
+                "--",
+            ]);
+        }
+        command.arg(program);
+        command
+    }
+}
+
+impl Drop for Namespace {
+    fn drop(&mut self) {
+        let removed = Command::new("ip")
+            .args(["netns", "del", &self.name])
+            .status();
+        assert!(
+            removed.is_ok_and(|status| status.success()),
+            "{} is left behind",
+            self.name
+        );
+    }
+}
+
+pub(crate) struct Held {
+    pub(crate) greeting: Met,
+    process: Process,
+}
+
+impl Held {
+    pub(crate) fn echo(&mut self, text: &str) -> String {
+        writeln!(self.process.stdin, "{text}").unwrap();
+        serde_json::from_str(&self.process.line()).unwrap()
+    }
+}
+
+/// This test binary in a role, ended with this value.
+struct Process {
+    child: Child,
+    stdin: ChildStdin,
+    lines: Lines<BufReader<ChildStdout>>,
+}
+
+impl Process {
+    fn play(namespace: &Namespace, who: Who, role: &str, arguments: &str) -> Self {
+        let this = std::env::current_exe().unwrap();
+        let mut child = namespace
+            .command(who, this.to_str().unwrap())
+            .args(["--exact", "helper_process_plays_its_role", "--nocapture"])
+            .env(ROLE, role)
+            .env(ARGUMENTS, arguments)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let (stdin, stdout) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
+        Self {
+            child,
+            stdin,
+            lines: BufReader::new(stdout).lines(),
+        }
+    }
+
+    /// The next line that is JSON; the harness writes others.
+    fn line(&mut self) -> String {
+        let json = |line: &String| line.starts_with(['{', '"']);
+        let line = self.lines.by_ref().map(Result::unwrap).find(json);
+        line.unwrap_or_else(|| panic!("the helper process ended: {:?}", self.child.wait()))
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // It may have ended by itself; either way it is gone afterwards.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Namespaces whose maker is no more: a run that was killed.
+fn remove_what_dead_runs_left() {
+    let Ok(entries) = fs::read_dir("/run/netns") else {
+        return;
+    };
+    for name in entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok()) {
+        let maker = name
+            .strip_prefix(PREFIX)
+            .and_then(|rest| rest.split('-').next());
+        if maker.is_some_and(|pid| !Path::new("/proc").join(pid).exists()) {
+            // A run beside this one may be quicker.
+            let _ = Command::new("ip").args(["netns", "del", &name]).status();
+        }
+    }
+}
+
+fn run(line: &[&str]) -> Output {
+    let output = Command::new(line[0]).args(&line[1..]).output().unwrap();
+    assert!(
+        output.status.success(),
+        "{}: {}",
+        line.join(" "),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    output
+}

@@ -1,0 +1,15 @@
+//! The whole data path in process: two proxies with real certificates and real
+//! sockets, an application behind one of them, a client before the other. Pods
+//! are loopback addresses; only the redirection is missing, so the original
+//! address is told to the proxy by the test.
+
+#[path = "path/harness.rs"]
+mod harness;
+
+mod path {
+    mod access;
+    mod http;
+    mod mesh_port;
+    mod routing;
+    mod tcp;
+}

@@ -1,0 +1,151 @@
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
+use wire::v1::{Enforcement, MtlsMode, Protocol};
+
+use crate::harness::{endpoint, endpoints, get, pair, raw, rule, vip};
+
+#[tokio::test]
+async fn only_what_a_target_allows_reaches_the_application() {
+    let (client, server, port, seen) = pair(Protocol::Http1).await;
+    server.mode("api", Enforcement::Enforce, MtlsMode::Permissive);
+    let (status, answer) = get(client.call(vip()).await, "/api", "").await;
+    assert_eq!(status, 403);
+    assert!(answer.contains("weft-reason: not-allowed"), "{answer}");
+    server.set(vec![rule("t", "web", None, Some(&["/api"]))]);
+    assert_eq!(get(client.call(vip()).await, "/api/1", "").await.0, 200);
+    assert_eq!(get(client.call(vip()).await, "/private", "").await.0, 403);
+    // Outside the mesh there is no identity that a target could name.
+    let (status, answer) = get(server.plain(port).await, "/api", "").await;
+    assert_eq!(status, 403);
+    assert!(answer.contains("weft-reason: no-identity"), "{answer}");
+    assert_eq!(seen.lock().len(), 1, "{:?}", seen.lock());
+}
+
+#[tokio::test]
+async fn dot_segments_do_not_lead_around_a_rule() {
+    let (client, server, _, seen) = pair(Protocol::Http1).await;
+    server.mode("api", Enforcement::Enforce, MtlsMode::Permissive);
+    server.set(vec![rule("t", "web", None, Some(&["/public"]))]);
+    for path in [
+        "/public/../private",
+        "/public/%2e%2e/private",
+        "/public\\..\\private",
+        "/public/./../private",
+    ] {
+        let (status, answer) = get(client.call(vip()).await, path, "").await;
+        assert!(status == 403 || status == 400, "{path}: {answer}");
+    }
+    assert!(seen.lock().is_empty(), "{:?}", seen.lock());
+    assert_eq!(
+        get(client.call(vip()).await, "/public/./a?q=/../x", "")
+            .await
+            .0,
+        200
+    );
+    assert!(
+        seen.lock()[0].starts_with("api GET /public/a?q=/../x "),
+        "{:?}",
+        seen.lock()
+    );
+}
+
+#[tokio::test]
+async fn an_http_rule_opens_no_raw_bytes_whatever_the_peer_claims() {
+    let (client, server, port, seen) = pair(Protocol::Opaque).await;
+    server.mode("api", Enforcement::Enforce, MtlsMode::Permissive);
+    server.set(vec![rule("t", "web", None, Some(&["/api"]))]);
+    // The client proxy believes that the port is opaque and sends CONNECT.
+    let mut stream = client.call(vip()).await;
+    let answer = raw(&mut stream, b"\x00\x01raw", Duration::from_secs(3)).await;
+    assert_eq!(answer, "");
+    let (status, _) = get(client.call(vip()).await, "/private", "").await;
+    assert_eq!(status, 403);
+    let mut stream = client.call(vip()).await;
+    let sneaky = "\r\nget /private HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n";
+    let answer = raw(&mut stream, sneaky.as_bytes(), Duration::from_secs(2)).await;
+    assert!(answer.starts_with("HTTP/1.1 4"), "{answer}");
+    assert!(seen.lock().is_empty(), "{:?}", seen.lock());
+    // Control: what the rule allows passes, on the same kind of stream.
+    assert_eq!(get(client.call(vip()).await, "/api", "").await.0, 200);
+    let _ = port;
+}
+
+#[tokio::test]
+async fn a_tcp_rule_admits_bytes_and_http() {
+    let (client, server, port, _) = pair(Protocol::Http1).await;
+    server.mode("api", Enforcement::Enforce, MtlsMode::Permissive);
+    assert_eq!(get(client.call(vip()).await, "/x", "").await.0, 403);
+    server.set(vec![rule("t", "web", Some(&[u32::from(port)]), None)]);
+    assert_eq!(get(client.call(vip()).await, "/x", "").await.0, 200);
+}
+
+#[tokio::test]
+async fn strict_refuses_plaintext_of_both_kinds_at_run_time() {
+    let (_client, server, port, seen) = pair(Protocol::Http1).await;
+    assert_eq!(get(server.plain(port).await, "/", "").await.0, 200);
+    server.mode("api", Enforcement::Open, MtlsMode::Strict);
+    let (status, answer) = get(server.plain(port).await, "/", "").await;
+    assert_eq!(status, 403);
+    assert!(answer.contains("weft-reason: no-identity"), "{answer}");
+    let mut stream = server.plain(port).await;
+    assert_eq!(
+        raw(&mut stream, b"\x00raw", Duration::from_secs(3)).await,
+        ""
+    );
+    assert_eq!(seen.lock().len(), 1);
+}
+
+#[tokio::test]
+async fn audit_lets_pass_and_counts() {
+    let (client, server, _, _) = pair(Protocol::Http1).await;
+    server.mode("api", Enforcement::Audit, MtlsMode::Permissive);
+    assert_eq!(get(client.call(vip()).await, "/", "").await.0, 200);
+    assert!(
+        server.metrics().contains("weft_audit_refusals_total{"),
+        "{}",
+        server.metrics()
+    );
+}
+
+#[tokio::test]
+async fn an_open_tcp_connection_ends_when_its_rule_goes() {
+    let (client, server, _, _) = pair(Protocol::Opaque).await;
+    let listener = TcpListener::bind((server.ip, 0)).await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let (mut read, mut write) = stream.split();
+        let _ = tokio::io::copy(&mut read, &mut write).await;
+    });
+    client.set(vec![endpoints(
+        "api",
+        vec![endpoint(server.ip, port, Some("api"))],
+    )]);
+    server.mode("api", Enforcement::Enforce, MtlsMode::Permissive);
+    server.set(vec![rule("t", "web", Some(&[]), None)]);
+    let mut stream = client.call(vip()).await;
+    let mut echo = [0; 4];
+    stream.write_all(b"ping").await.unwrap();
+    stream.read_exact(&mut echo).await.unwrap();
+    // A change that allows as much leaves it open.
+    server.set(vec![rule("u", "other", Some(&[]), None)]);
+    stream.write_all(b"ping").await.unwrap();
+    stream.read_exact(&mut echo).await.unwrap();
+    server.set(vec![rule("t", "somebody-else", Some(&[]), None)]);
+    let ended = tokio::time::timeout(Duration::from_secs(2), stream.read(&mut echo)).await;
+    assert!(matches!(ended, Ok(Ok(0) | Err(_))), "{ended:?}");
+}
+
+#[tokio::test]
+async fn an_unusable_rule_is_refused_and_the_former_one_stays() {
+    let (client, server, _, _) = pair(Protocol::Http1).await;
+    server.mode("api", Enforcement::Enforce, MtlsMode::Permissive);
+    server.set(vec![rule("t", "web", None, Some(&["/api"]))]);
+    let nacks = server.try_set(vec![rule("t", "web", None, Some(&["/(("]))]);
+    assert_eq!(nacks.len(), 1);
+    assert!(nacks[0].reason.contains("path"), "{nacks:?}");
+    assert_eq!(get(client.call(vip()).await, "/api", "").await.0, 200);
+    assert_eq!(get(client.call(vip()).await, "/x", "").await.0, 403);
+}

@@ -1,0 +1,197 @@
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use wire::v1::{self, Protocol};
+
+use crate::harness::{
+    Authority, Pod, endpoint, endpoints, get, http_app, resource, service, split, vip,
+};
+
+async fn two_versions() -> (Pod, Pod, Pod) {
+    let authority = Authority::new();
+    let client = Pod::new(&authority, "web").await;
+    let (one, two) = (
+        Pod::new(&authority, "api").await,
+        Pod::new(&authority, "api").await,
+    );
+    let (port_one, _) = http_app(&one, "v1").await;
+    let (port_two, _) = http_app(&two, "v2").await;
+    client.set(vec![
+        endpoints("v1", vec![endpoint(one.ip, port_one, Some("api"))]),
+        endpoints("v2", vec![endpoint(two.ip, port_two, Some("api"))]),
+    ]);
+    (client, one, two)
+}
+
+/// Requests on one kept connection: how many answers came from `v2`.
+async fn answers_of_v2(client: &Pod, requests: usize) -> usize {
+    let mut stream = client.call(vip()).await;
+    let mut of_v2 = 0;
+    for _ in 0..requests {
+        stream
+            .write_all(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n")
+            .await
+            .unwrap();
+        let mut answer = Vec::new();
+        while !String::from_utf8_lossy(&answer).contains("body=") {
+            let mut buffer = [0; 2048];
+            let count = stream.read(&mut buffer).await.unwrap();
+            assert!(count > 0, "the connection ended");
+            answer.extend_from_slice(&buffer[..count]);
+        }
+        let answer = String::from_utf8_lossy(&answer).into_owned();
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        of_v2 += usize::from(answer.contains("x-app: v2"));
+    }
+    of_v2
+}
+
+#[tokio::test]
+async fn weights_decide_per_request_on_one_connection() {
+    let (client, _one, _two) = two_versions().await;
+    client.set(service(
+        "api",
+        vip().ip(),
+        Protocol::Http1,
+        vec![split("s", &[("v1", 900), ("v2", 100)])],
+    ));
+    let minority = answers_of_v2(&client, 2000).await as f64;
+    // 5 sigma of a binomial with n = 2000, p = 0.1.
+    assert!(
+        (minority - 200.0).abs() < 5.0 * (2000.0_f64 * 0.09).sqrt(),
+        "{minority}"
+    );
+    client.set(service(
+        "api",
+        vip().ip(),
+        Protocol::Http1,
+        vec![split("s", &[("v1", 100), ("v2", 0)])],
+    ));
+    assert_eq!(answers_of_v2(&client, 200).await, 0);
+}
+
+#[tokio::test]
+async fn a_split_without_a_usable_backend_answers_503_and_does_not_fall_back() {
+    let (client, _one, _two) = two_versions().await;
+    client.set(service(
+        "api",
+        vip().ip(),
+        Protocol::Http1,
+        vec![split("s", &[("v1", 0), ("v2", 0)])],
+    ));
+    let (status, answer) = get(client.call(vip()).await, "/", "").await;
+    assert_eq!(status, 503);
+    assert!(answer.contains("weft-reason: no-backend"), "{answer}");
+}
+
+#[tokio::test]
+async fn a_split_with_matches_moves_matching_requests_only() {
+    let (client, one, _two) = two_versions().await;
+    let (port, _) = http_app(&one, "root").await;
+    let mut conditional = split("s", &[("v2", 1)]);
+    conditional.matches = Some(v1::HttpMatches {
+        matches: vec![v1::HttpMatch {
+            name: "beta".into(),
+            headers: vec![v1::HeaderMatch {
+                name: "x-tenant".into(),
+                regex: "beta".into(),
+            }],
+            ..v1::HttpMatch::default()
+        }],
+    });
+    client.set(service(
+        "api",
+        vip().ip(),
+        Protocol::Http1,
+        vec![conditional],
+    ));
+    client.set(vec![endpoints(
+        "api",
+        vec![endpoint(one.ip, port, Some("api"))],
+    )]);
+    assert!(
+        get(client.call(vip()).await, "/", "x-tenant: beta\r\n")
+            .await
+            .1
+            .contains("x-app: v2")
+    );
+    assert!(
+        get(client.call(vip()).await, "/", "x-tenant: beta2\r\n")
+            .await
+            .1
+            .contains("x-app: root")
+    );
+    assert!(
+        get(client.call(vip()).await, "/", "")
+            .await
+            .1
+            .contains("x-app: root")
+    );
+}
+
+#[tokio::test]
+async fn a_headless_host_is_split_and_the_pods_own_address_is_not() {
+    let (client, one, _two) = two_versions().await;
+    let (port, _) = http_app(&one, "pod").await;
+    client.set(service(
+        "api",
+        vip().ip(),
+        Protocol::Http1,
+        vec![split("s", &[("v2", 1)])],
+    ));
+    let pod = v1::PodTarget {
+        endpoint: Some(endpoint(one.ip, port, Some("api"))),
+        protocol: Protocol::Http1 as i32,
+        headless: vec![v1::Headless {
+            service: wire::names::service("shop", "api", 80),
+            hosts: vec!["web.shop".into()],
+        }],
+    };
+    let addr = std::net::SocketAddr::new(one.ip, port);
+    client.set(vec![resource(
+        &wire::names::destination(one.ip, port),
+        v1::resource::Content::Destination(v1::Destination {
+            target: Some(v1::destination::Target::Pod(pod)),
+        }),
+    )]);
+    assert!(
+        get(client.call(addr).await, "/", "")
+            .await
+            .1
+            .contains("x-app: v2")
+    );
+    let (status, answer) = {
+        let mut stream = client.call(addr).await;
+        let request = "GET / HTTP/1.1\r\nHost: 10.0.0.1\r\nConnection: close\r\n\r\n";
+        let answer = crate::harness::raw(
+            &mut stream,
+            request.as_bytes(),
+            std::time::Duration::from_secs(5),
+        )
+        .await;
+        (answer.get(9..12).unwrap_or_default().to_owned(), answer)
+    };
+    assert_eq!(status, "200");
+    assert!(answer.contains("x-app: pod"), "{answer}");
+}
+
+#[tokio::test]
+async fn an_unknown_destination_passes_in_permissive_and_is_refused_in_strict() {
+    let authority = Authority::new();
+    let client = Pod::new(&authority, "web").await;
+    let outside = Pod::new(&authority, "outside").await;
+    let (port, seen) = http_app(&outside, "outside").await;
+    let addr = std::net::SocketAddr::new(outside.ip, port);
+    assert_eq!(get(client.call(addr).await, "/", "").await.0, 200);
+    assert!(
+        client
+            .metrics()
+            .contains("weft_unknown_destinations_total 1")
+    );
+    client.mode("web", v1::Enforcement::Open, v1::MtlsMode::Strict);
+    let (status, answer) = get(client.call(addr).await, "/", "").await;
+    assert_eq!(status, 503);
+    assert!(
+        answer.contains("weft-reason: unknown-destination"),
+        "{answer}"
+    );
+    assert_eq!(seen.lock().len(), 1);
+}

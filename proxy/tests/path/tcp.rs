@@ -1,0 +1,144 @@
+use std::time::{Duration, Instant};
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
+use wire::v1::Protocol;
+
+use crate::harness::{Pod, endpoint, endpoints, pair, raw, vip};
+
+/// Echoes until the client ends; speaks first when `banner` is not empty.
+async fn echo(pod: &Pod, banner: &'static str) -> u16 {
+    let listener = TcpListener::bind((pod.ip, 0)).await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            tokio::spawn(async move {
+                stream.write_all(banner.as_bytes()).await.unwrap();
+                let (mut read, mut write) = stream.split();
+                let _ = tokio::io::copy(&mut read, &mut write).await;
+                let _ = write.shutdown().await;
+            });
+        }
+    });
+    port
+}
+
+#[tokio::test]
+async fn opaque_bytes_pass_with_half_close() {
+    let (client, server, _, _) = pair(Protocol::Opaque).await;
+    let port = echo(&server, "").await;
+    client.set(vec![endpoints(
+        "api",
+        vec![endpoint(server.ip, port, Some("api"))],
+    )]);
+    let mut stream = client.call(vip()).await;
+    stream.write_all(b"\x00binary").await.unwrap();
+    stream.shutdown().await.unwrap();
+    assert_eq!(
+        raw(&mut stream, b"", Duration::from_secs(5)).await,
+        "\0binary"
+    );
+    let bytes = server.metrics();
+    assert!(
+        bytes.contains(
+            "weft_tcp_bytes_total{direction=\"inbound\",flow=\"sent\",security=\"mtls\"} 7"
+        ),
+        "{bytes}"
+    );
+}
+
+#[tokio::test]
+async fn a_server_that_speaks_first_on_an_undeclared_port_is_heard_at_once() {
+    for meshed in [true, false] {
+        let (client, server, _, _) = pair(Protocol::Detect).await;
+        let port = echo(&server, "220 ready\r\n").await;
+        client.set(vec![endpoints(
+            "api",
+            vec![endpoint(server.ip, port, meshed.then_some("api"))],
+        )]);
+        let started = Instant::now();
+        let mut stream = client.call(vip()).await;
+        let mut banner = [0; 11];
+        stream.read_exact(&mut banner).await.unwrap();
+        assert_eq!(&banner, b"220 ready\r\n");
+        assert!(
+            started.elapsed() < Duration::from_millis(1500),
+            "{:?}",
+            started.elapsed()
+        );
+        stream.write_all(b"EHLO").await.unwrap();
+        let mut echo = [0; 4];
+        stream.read_exact(&mut echo).await.unwrap();
+        assert_eq!(&echo, b"EHLO");
+    }
+}
+
+#[tokio::test]
+async fn a_banner_reaches_callers_outside_the_mesh_too() {
+    let (_client, server, _, _) = pair(Protocol::Detect).await;
+    let port = echo(&server, "220 ready\r\n").await;
+    let started = Instant::now();
+    let mut stream = server.plain(port).await;
+    let mut banner = [0; 11];
+    stream.read_exact(&mut banner).await.unwrap();
+    assert!(started.elapsed() < Duration::from_millis(1500));
+}
+
+#[tokio::test]
+async fn a_client_that_starts_late_on_an_undeclared_port_loses_nothing() {
+    let (client, server, _, _) = pair(Protocol::Detect).await;
+    let port = echo(&server, "").await;
+    client.set(vec![endpoints(
+        "api",
+        vec![endpoint(server.ip, port, Some("api"))],
+    )]);
+    let mut stream = client.call(vip()).await;
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    stream.write_all(b"\x01late").await.unwrap();
+    let mut echo = [0; 5];
+    stream.read_exact(&mut echo).await.unwrap();
+    assert_eq!(&echo, b"\x01late");
+}
+
+#[tokio::test]
+async fn a_caller_that_waits_or_tunnels_cannot_forge_an_identity() {
+    let (client, server, port, seen) = pair(Protocol::Opaque).await;
+    let forged =
+        "GET / HTTP/1.1\r\nHost: h\r\nConnection: close\r\nweft-client-id: spiffe://evil\r\n\r\n";
+    // Outside the mesh: silent for longer than detection takes.
+    let mut stream = server.plain(port).await;
+    tokio::time::sleep(Duration::from_millis(1200)).await;
+    assert!(
+        raw(&mut stream, forged.as_bytes(), Duration::from_secs(5))
+            .await
+            .starts_with("HTTP/1.1 200")
+    );
+    // Outside, with a first line that dribbles.
+    let mut stream = server.plain(port).await;
+    stream.write_all(b"GE").await.unwrap();
+    tokio::time::sleep(Duration::from_millis(1200)).await;
+    assert!(
+        raw(&mut stream, &forged.as_bytes()[2..], Duration::from_secs(5))
+            .await
+            .starts_with("HTTP/1.1 200")
+    );
+    // Inside: HTTP in what its proxy calls an opaque tunnel.
+    let mut stream = client.call(vip()).await;
+    assert!(
+        raw(&mut stream, forged.as_bytes(), Duration::from_secs(5))
+            .await
+            .starts_with("HTTP/1.1 200")
+    );
+    let ids: Vec<bool> = seen
+        .lock()
+        .iter()
+        .map(|line| line.contains("evil"))
+        .collect();
+    assert_eq!(ids, [false; 3], "{:?}", seen.lock());
+    assert!(
+        seen.lock()[2].contains("id=spiffe://cluster.local/ns/shop/sa/web"),
+        "{:?}",
+        seen.lock()
+    );
+}

@@ -1,0 +1,161 @@
+use std::net::Ipv4Addr;
+
+use prometheus_client::metrics::counter::Counter;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use super::*;
+
+async fn start(ready: Ready, registry: Registry) -> SocketAddr {
+    let admin = Admin::bind((Ipv4Addr::LOCALHOST, 0).into()).await.unwrap();
+    let addr = admin.local_addr().unwrap();
+    let registry = Arc::new(Mutex::new(registry));
+    tokio::spawn(
+        admin.run(ready, registry, |request: Request, peer| async move {
+            match request.uri().path() {
+                "/whoami" => text(StatusCode::OK, peer.ip().to_string()),
+                "/length" => text(StatusCode::OK, request.body().len().to_string()),
+                _ => nothing_more(request, peer).await,
+            }
+        }),
+    );
+    addr
+}
+
+/// Sends raw bytes and returns everything until the server closes.
+async fn exchange(addr: SocketAddr, request: &[u8]) -> String {
+    let mut stream = TcpStream::connect(addr).await.unwrap();
+    // The server may refuse and close before it has read everything.
+    let _ = stream.write_all(request).await;
+    let mut answer = Vec::new();
+    let _ = stream.read_to_end(&mut answer).await;
+    String::from_utf8(answer).unwrap()
+}
+
+async fn get(addr: SocketAddr, path: &str) -> String {
+    let request = format!("GET {path} HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n");
+    exchange(addr, request.as_bytes()).await
+}
+
+#[tokio::test]
+async fn ready_is_503_with_the_names_until_the_last_hold_is_released() {
+    let ready = Ready::new();
+    let certificate = ready.hold("certificate");
+    let policy = ready.hold("policy");
+    let addr = start(ready.clone(), Registry::default()).await;
+
+    let answer = get(addr, "/ready").await;
+    assert!(answer.starts_with("HTTP/1.1 503"), "{answer}");
+    assert!(
+        answer.ends_with("waiting for: certificate, policy\n"),
+        "{answer}"
+    );
+    assert!(get(addr, "/live").await.starts_with("HTTP/1.1 200"));
+
+    certificate.release();
+    policy.release();
+    ready.note(Some("leaving: plaintext is relayed"));
+    let answer = get(addr, "/ready").await;
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    assert!(
+        answer.ends_with("ready\nleaving: plaintext is relayed\n"),
+        "{answer}"
+    );
+}
+
+#[tokio::test]
+async fn metrics_are_openmetrics_text() {
+    let mut registry = Registry::with_prefix("weft");
+    let calls = Counter::<u64>::default();
+    registry.register("calls", "Calls", calls.clone());
+    calls.inc_by(3);
+    let addr = start(Ready::new(), registry).await;
+
+    let answer = get(addr, "/metrics").await;
+    assert!(
+        answer.contains("content-type: application/openmetrics-text"),
+        "{answer}"
+    );
+    assert!(answer.contains("weft_calls_total 3\n"), "{answer}");
+    assert!(answer.ends_with("# EOF\n"), "{answer}");
+}
+
+#[tokio::test]
+async fn other_paths_go_to_the_handler_with_the_peers_address() {
+    let addr = start(Ready::new(), Registry::default()).await;
+    assert!(get(addr, "/whoami").await.ends_with("127.0.0.1"));
+    assert!(get(addr, "/elsewhere").await.starts_with("HTTP/1.1 404"));
+}
+
+#[tokio::test]
+async fn fixed_pages_take_no_other_method() {
+    let addr = start(Ready::new(), Registry::default()).await;
+    let request = b"POST /live HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n";
+    assert!(exchange(addr, request).await.starts_with("HTTP/1.1 405"));
+}
+
+#[tokio::test]
+async fn head_beyond_its_bound_is_refused() {
+    let addr = start(Ready::new(), Registry::default()).await;
+    let request = format!(
+        "GET /live HTTP/1.1\r\nhost: a\r\nx: {}\r\n\r\n",
+        "x".repeat(MAX_HEAD)
+    );
+    let answer = exchange(addr, request.as_bytes()).await;
+    assert!(
+        answer.is_empty() || answer.starts_with("HTTP/1.1 431"),
+        "{answer}"
+    );
+}
+
+#[tokio::test]
+async fn body_beyond_its_bound_is_refused_and_within_it_is_seen() {
+    let addr = start(Ready::new(), Registry::default()).await;
+    let post = |length: usize| {
+        format!(
+            "POST /length HTTP/1.1\r\nhost: a\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n{}",
+            "x".repeat(length)
+        )
+    };
+    let answer = exchange(addr, post(MAX_BODY).as_bytes()).await;
+    assert!(answer.ends_with(&MAX_BODY.to_string()), "{answer}");
+    let answer = exchange(addr, post(MAX_BODY + 1).as_bytes()).await;
+    assert!(
+        answer.is_empty() || answer.starts_with("HTTP/1.1 413"),
+        "{answer}"
+    );
+}
+
+#[tokio::test]
+async fn hoarded_connections_do_not_keep_a_probe_out() {
+    let addr = start(Ready::new(), Registry::default()).await;
+    let mut hoard = Vec::new();
+    for _ in 0..MAX_CONNECTIONS * 2 {
+        let mut stream = TcpStream::connect(addr).await.unwrap();
+        stream.write_all(b"GET /li").await.unwrap();
+        hoard.push(stream);
+    }
+    assert!(get(addr, "/live").await.starts_with("HTTP/1.1 200"));
+    // The oldest was closed for a newer one.
+    let mut rest = Vec::new();
+    let closed = hoard[0].read_to_end(&mut rest);
+    let closed = tokio::time::timeout(Duration::from_secs(5), closed).await;
+    assert!(closed.is_ok(), "the oldest connection is still open");
+}
+
+#[tokio::test(start_paused = true)]
+async fn head_that_never_ends_is_cut_after_its_time() {
+    let addr = start(Ready::new(), Registry::default()).await;
+    let before = tokio::time::Instant::now();
+    let answer = exchange(addr, b"GET /live HTTP/1.1\r\nhost:").await;
+    assert!(!answer.starts_with("HTTP/1.1 200"), "{answer}");
+    assert!(before.elapsed() <= HEAD_TIMEOUT + Duration::from_secs(1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn kept_connection_that_rests_is_closed() {
+    let addr = start(Ready::new(), Registry::default()).await;
+    let before = tokio::time::Instant::now();
+    let answer = exchange(addr, b"GET /live HTTP/1.1\r\nhost: a\r\n\r\n").await;
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    assert!(before.elapsed() <= HEAD_TIMEOUT + Duration::from_secs(1));
+}

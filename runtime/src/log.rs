@@ -1,0 +1,108 @@
+//! Structured logs on standard error.
+//!
+//! Standard output is left alone: access logs and commands own it.
+
+use std::io::IsTerminal;
+use std::str::FromStr;
+
+use tracing::error;
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::util::SubscriberInitExt;
+
+/// How a log line looks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Format {
+    /// One readable line per event; coloured in a terminal.
+    #[default]
+    Text,
+    /// One JSON object per line.
+    Json,
+}
+
+impl FromStr for Format {
+    type Err = BadLog;
+
+    fn from_str(text: &str) -> Result<Self, BadLog> {
+        match text {
+            "text" => Ok(Self::Text),
+            "json" => Ok(Self::Json),
+            other => Err(BadLog::Format(other.to_owned())),
+        }
+    }
+}
+
+/// Why logging could not be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum BadLog {
+    #[error("log level {level:?} is not understood: {reason}")]
+    Level { level: String, reason: String },
+    #[error("log format {0:?} is neither text nor json")]
+    Format(String),
+    #[error("logging was set up before")]
+    Twice,
+}
+
+/// Starts logging for the whole process and makes every panic a log event.
+///
+/// `level` is a filter such as `info` or `info,proxy=debug`; empty means `info`.
+///
+/// # Errors
+/// A level that is not understood, or a second call in one process.
+pub fn init(level: &str, format: Format) -> Result<(), BadLog> {
+    let subscriber = tracing_subscriber::fmt()
+        .with_env_filter(filter(level)?)
+        .with_writer(std::io::stderr);
+    let started = match format {
+        Format::Text => subscriber
+            .with_ansi(std::io::stderr().is_terminal())
+            .finish()
+            .try_init(),
+        Format::Json => subscriber.json().flatten_event(true).finish().try_init(),
+    };
+    started.map_err(|_| BadLog::Twice)?;
+    log_panics();
+    Ok(())
+}
+
+fn filter(level: &str) -> Result<EnvFilter, BadLog> {
+    let level = if level.is_empty() { "info" } else { level };
+    EnvFilter::try_new(level).map_err(|reason| BadLog::Level {
+        level: level.to_owned(),
+        reason: reason.to_string(),
+    })
+}
+
+/// A release build aborts on panic, so the hook is the last code that can say
+/// where it happened; the span of the task names the task.
+fn log_panics() {
+    std::panic::set_hook(Box::new(|panic| {
+        let message = panic.payload_as_str().unwrap_or("no message");
+        let place = panic.location().map(ToString::to_string);
+        error!(message_text = message, place, "panicked");
+    }));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn level_may_name_single_modules_and_may_be_empty() {
+        for level in ["", "info", "warn,proxy=debug"] {
+            assert!(filter(level).is_ok(), "{level:?}");
+        }
+    }
+
+    #[test]
+    fn level_that_is_not_understood_is_named_in_the_error() {
+        let error = filter("proxy=loudest").unwrap_err().to_string();
+        assert!(error.contains("proxy=loudest"), "{error}");
+    }
+
+    #[test]
+    fn format_is_text_or_json_and_nothing_else() {
+        assert_eq!("text".parse::<Format>().unwrap(), Format::Text);
+        assert_eq!("json".parse::<Format>().unwrap(), Format::Json);
+        assert!("xml".parse::<Format>().is_err());
+    }
+}

@@ -1,0 +1,127 @@
+//! Background work with a name, that cannot die unseen.
+//!
+//! tokio swallows the panic of a task nobody joins, and the process would go on
+//! half alive: serving an old certificate, watching nothing. Here a panic is
+//! logged with the task's name, counted, and ends the process, so that the
+//! kubelet starts a whole one.
+
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use tokio::task::JoinHandle;
+use tracing::{Instrument, error, error_span};
+
+/// Exit code after a panic, the one that Rust itself uses.
+const PANIC_EXIT_CODE: i32 = 101;
+
+static PANICS: AtomicU64 = AtomicU64::new(0);
+
+/// Runs `future` on the current runtime. `name` stands in its log lines.
+pub fn spawn<F>(name: &'static str, future: F) -> JoinHandle<F::Output>
+where
+    F: Future + Send + 'static,
+    F::Output: Send + 'static,
+{
+    spawn_guarded(name, future, || std::process::exit(PANIC_EXIT_CODE))
+}
+
+/// Panics of named tasks since the start of the process.
+#[must_use]
+pub fn panics() -> u64 {
+    PANICS.load(Ordering::Relaxed)
+}
+
+fn spawn_guarded<F>(
+    name: &'static str,
+    future: F,
+    end: impl FnOnce() + Send + 'static,
+) -> JoinHandle<F::Output>
+where
+    F: Future + Send + 'static,
+    F::Output: Send + 'static,
+{
+    tokio::spawn(
+        async move {
+            let mut end = Some(end);
+            let mut future = pin!(future);
+            poll_fn(|context| {
+                // Stands around this one poll only: a task that is merely dropped
+                // while somebody else panics, as when a test fails, is innocent.
+                let _guard = PanicGuard {
+                    name,
+                    end: &mut end,
+                };
+                future.as_mut().poll(context)
+            })
+            .await
+        }
+        .instrument(error_span!("task", name)),
+    )
+}
+
+struct PanicGuard<'a, E: FnOnce()> {
+    name: &'static str,
+    end: &'a mut Option<E>,
+}
+
+impl<E: FnOnce()> Drop for PanicGuard<'_, E> {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            return;
+        }
+        PANICS.fetch_add(1, Ordering::Relaxed);
+        error!(task = self.name, "task panicked, ending the process");
+        if let Some(end) = self.end.take() {
+            end();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::oneshot;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn panic_of_a_task_is_counted_and_ends_the_process() {
+        let (ended, end) = oneshot::channel();
+        let handle = spawn_guarded(
+            "breaks",
+            async {
+                tokio::task::yield_now().await;
+                assert_eq!(1, 2, "on purpose");
+            },
+            move || {
+                let _ = ended.send(());
+            },
+        );
+        end.await.unwrap();
+        assert!(handle.await.unwrap_err().is_panic());
+        assert!(panics() >= 1);
+    }
+
+    #[test]
+    fn panic_elsewhere_that_drops_a_task_ends_nothing() {
+        let failed = std::panic::catch_unwind(|| {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .build()
+                .unwrap();
+            let _inside = runtime.enter();
+            let _innocent = spawn("innocent", std::future::pending::<()>());
+            runtime.block_on(tokio::task::yield_now());
+            assert_eq!(1, 2, "the runtime is dropped while this unwinds");
+        });
+        // Had the task been blamed, the process would have ended here.
+        assert!(failed.is_err());
+    }
+
+    #[tokio::test]
+    async fn task_that_ends_or_is_aborted_ends_nothing_else() {
+        assert_eq!(spawn("answers", async { 7 }).await.unwrap(), 7);
+        let endless = spawn("endless", std::future::pending::<()>());
+        endless.abort();
+        assert!(endless.await.unwrap_err().is_cancelled());
+    }
+}

@@ -1,0 +1,284 @@
+use super::*;
+use policy::name::Kind;
+use proptest::prelude::*;
+use prost::Message;
+
+fn target() -> ObjectRef {
+    ObjectRef::new(Kind::TrafficTarget, "shop", "web")
+}
+
+fn message() -> v1::Rule {
+    v1::Rule {
+        origin: Some((&target()).into()),
+        sources: vec![v1::Source::from(&Source::Authenticated)],
+        ports: None,
+        http: Some(v1::HttpMatches {
+            matches: vec![v1::HttpMatch {
+                name: "api".to_owned(),
+                ..Default::default()
+            }],
+        }),
+    }
+}
+
+fn refused_field(message: &v1::Rule) -> String {
+    Rule::try_from(message).unwrap_err().field
+}
+
+#[test]
+fn a_wrong_part_refuses_the_whole_rule_and_names_the_field() {
+    assert!(Rule::try_from(&message()).is_ok());
+
+    let mut rule = message();
+    rule.origin = None;
+    assert_eq!(refused_field(&rule), "origin");
+
+    let mut rule = message();
+    rule.origin.as_mut().unwrap().kind = "Something".to_owned();
+    assert_eq!(refused_field(&rule), "origin.kind");
+
+    let mut rule = message();
+    rule.sources.push(v1::Source {
+        who: Some(v1::source::Who::SpiffeId("spiffe://TD/x".to_owned())),
+    });
+    assert_eq!(refused_field(&rule), "sources[1].spiffe_id");
+
+    for who in [
+        None,
+        Some(v1::source::Who::Authenticated(false)),
+        Some(v1::source::Who::Unauthenticated(false)),
+    ] {
+        let mut rule = message();
+        rule.sources = vec![v1::Source { who }];
+        assert_eq!(refused_field(&rule), "sources[0].who");
+    }
+
+    for raw in [0, 65536, u32::MAX] {
+        let mut rule = message();
+        rule.ports = Some(v1::PortSet {
+            any: false,
+            ports: vec![80, raw],
+        });
+        assert_eq!(refused_field(&rule), "ports.ports");
+    }
+
+    let mut rule = message();
+    rule.http.as_mut().unwrap().matches[0].path_regex = Some("(".to_owned());
+    assert_eq!(refused_field(&rule), "http.matches[0].pathRegex");
+}
+
+#[test]
+fn a_refusal_reads_as_one_sentence() {
+    let bad = BadResource::new("ports.ports", "0 is no port");
+    assert_eq!(bad.to_string(), "ports.ports: 0 is no port");
+    assert_eq!(
+        bad.named("rule/a/b").to_string(),
+        "rule/a/b: ports.ports: 0 is no port"
+    );
+}
+
+#[test]
+fn absent_and_empty_parts_of_a_rule_stay_different() {
+    let empty = v1::Rule {
+        origin: Some((&target()).into()),
+        sources: Vec::new(),
+        ports: Some(v1::PortSet::default()),
+        http: Some(v1::HttpMatches::default()),
+    };
+    let read =
+        Rule::try_from(&v1::Rule::decode(empty.encode_to_vec().as_slice()).unwrap()).unwrap();
+    assert_eq!(
+        read.ports,
+        Some(Ports::Only(vec![])),
+        "an empty list of ports is no port"
+    );
+    assert_eq!(read.http, Some(vec![]));
+
+    let absent = v1::Rule {
+        ports: None,
+        http: None,
+        ..empty
+    };
+    let read = Rule::try_from(&absent).unwrap();
+    assert_eq!((read.ports, read.http), (None, None));
+}
+
+#[test]
+fn a_match_without_path_and_one_with_an_empty_path_stay_different() {
+    for path_regex in [None, Some(String::new())] {
+        let sent = v1::HttpMatch {
+            path_regex,
+            ..Default::default()
+        };
+        let read = HttpMatch::try_from(&sent).unwrap();
+        assert_eq!(v1::HttpMatch::from(&read), sent);
+    }
+}
+
+#[test]
+fn unknown_values_are_read_towards_the_safe_side() {
+    for raw in [-1, 3, 99] {
+        assert_eq!(enforcement(raw), Enforcement::Enforce);
+        assert_eq!(mtls(raw), MtlsMode::Strict);
+    }
+    for raw in [-1, 6, 99] {
+        assert_eq!(protocol(raw), Protocol::Detect);
+    }
+}
+
+#[test]
+fn every_value_of_an_enumeration_survives_the_way_there_and_back() {
+    for value in [Enforcement::Open, Enforcement::Audit, Enforcement::Enforce] {
+        assert_eq!(enforcement(v1::Enforcement::from(value).into()), value);
+    }
+    for value in [MtlsMode::Permissive, MtlsMode::Strict] {
+        assert_eq!(mtls(v1::MtlsMode::from(value).into()), value);
+    }
+    for value in [
+        Protocol::Detect,
+        Protocol::Http1,
+        Protocol::Http2,
+        Protocol::Grpc,
+        Protocol::Opaque,
+        Protocol::Tls,
+    ] {
+        assert_eq!(protocol(v1::Protocol::from(value).into()), value);
+    }
+    for kind in Kind::ALL {
+        let object = ObjectRef::new(kind, "a", "b");
+        assert_eq!(
+            ObjectRef::try_from(&v1::ObjectRef::from(&object)),
+            Ok(object)
+        );
+    }
+}
+
+#[test]
+fn a_wrong_range_of_ports_is_refused_and_named() {
+    let wrong = |first, last| {
+        let messages = [
+            v1::PortProtocol {
+                first: 1,
+                last: 1,
+                protocol: 1,
+            },
+            v1::PortProtocol {
+                first,
+                last,
+                protocol: 1,
+            },
+        ];
+        port_protocols(&messages).unwrap_err().field
+    };
+    assert_eq!(wrong(0, 1), "ports[1].first");
+    assert_eq!(wrong(1, 65536), "ports[1].last");
+    assert_eq!(wrong(2, 1), "ports[1].last");
+}
+
+fn a_name() -> impl Strategy<Value = String> {
+    "[a-z][a-z0-9-]{0,8}"
+}
+
+fn a_match() -> impl Strategy<Value = HttpMatch> {
+    let path = prop_oneof!["/[a-z]{0,5}", Just(".*".to_owned()), Just("a|b".to_owned())];
+    let method = prop_oneof![
+        Just("GET".to_owned()),
+        Just("*".to_owned()),
+        Just("PURGE".to_owned())
+    ];
+    let headers = proptest::collection::vec((a_name(), "[a-z.*]{0,6}"), 0..3);
+    (
+        a_name(),
+        proptest::option::of(path),
+        proptest::collection::vec(method, 0..3),
+        headers,
+    )
+        .prop_filter_map("must compile", |(name, path, methods, headers)| {
+            HttpMatch::new(&name, path.as_deref(), &methods, &headers).ok()
+        })
+}
+
+fn a_source() -> impl Strategy<Value = Source> {
+    prop_oneof![
+        Just(Source::Authenticated),
+        Just(Source::Unauthenticated),
+        (a_name(), a_name()).prop_map(|(ns, sa)| Source::Identity(
+            SpiffeId::of("cluster.local", &ns, &sa).unwrap()
+        )),
+    ]
+}
+
+fn some_ports() -> impl Strategy<Value = Ports> {
+    prop_oneof![
+        Just(Ports::Any),
+        proptest::collection::vec(1u16.., 0..5).prop_map(Ports::only),
+    ]
+}
+
+prop_compose! {
+    fn a_rule()(
+        namespace in a_name(),
+        name in a_name(),
+        sources in proptest::collection::vec(a_source(), 0..4),
+        ports in proptest::option::of(some_ports()),
+        http in proptest::option::of(proptest::collection::vec(a_match(), 0..3)),
+    ) -> Rule {
+        Rule { origin: ObjectRef::new(Kind::TrafficTarget, namespace, name), sources, ports, http }
+    }
+}
+
+prop_compose! {
+    fn a_split()(
+        namespace in a_name(),
+        name in a_name(),
+        matches in proptest::option::of(proptest::collection::vec(a_match(), 0..3)),
+        backends in proptest::collection::vec((a_name(), any::<u32>()), 0..4),
+    ) -> Split {
+        let backends = backends
+            .into_iter()
+            .map(|(service, weight)| Backend {
+                endpoints: crate::names::endpoints(&namespace, &service, 80).into(),
+                service: ServiceId::new(namespace.as_str(), service),
+                weight,
+            })
+            .collect();
+        Split { origin: ObjectRef::new(Kind::TrafficSplit, namespace, name), matches, backends }
+    }
+}
+
+proptest! {
+    #[test]
+    fn a_rule_survives_the_way_over_the_wire(rule in a_rule()) {
+        let bytes = v1::Rule::from(&rule).encode_to_vec();
+        let message = v1::Rule::decode(bytes.as_slice()).unwrap();
+        prop_assert_eq!(Rule::try_from(&message), Ok(rule));
+    }
+
+    #[test]
+    fn a_split_survives_the_way_over_the_wire(split in a_split()) {
+        let bytes = v1::Split::from(&split).encode_to_vec();
+        let message = v1::Split::decode(bytes.as_slice()).unwrap();
+        prop_assert_eq!(Split::try_from(&message), Ok(split));
+    }
+
+    #[test]
+    fn declared_ports_survive_the_way_over_the_wire(
+        ranges in proptest::collection::vec((1u16.., 0u16..100, 0i32..6), 0..5),
+    ) {
+        let declared = PortProtocols::new(ranges.into_iter().map(|(first, more, raw)| {
+            (PortRange::new(first, first.saturating_add(more)).unwrap(), protocol(raw))
+        }));
+        prop_assert_eq!(port_protocols(&port_protocol_messages(&declared)), Ok(declared));
+    }
+
+    /// Whatever bytes arrive, reading them ends in a value or in a refusal.
+    #[test]
+    fn no_bytes_make_reading_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+        if let Ok(message) = v1::Rule::decode(bytes.as_slice()) {
+            let _ = Rule::try_from(&message);
+        }
+        if let Ok(message) = v1::Split::decode(bytes.as_slice()) {
+            let _ = Split::try_from(&message);
+        }
+    }
+}

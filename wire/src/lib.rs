@@ -1,0 +1,21 @@
+//! What controller and proxy say to each other.
+//!
+//! `proto/weft.proto` is the protocol, [`v1`] the code generated from it. The
+//! rest turns messages into the types that decide, and back, at the edge:
+//! nothing behind it reads a raw message.
+
+pub mod convert;
+pub mod names;
+pub mod version;
+
+/// Generated from `proto/weft.proto`; the test `generated` writes it.
+#[allow(
+    missing_debug_implementations,
+    unreachable_pub,
+    clippy::all,
+    clippy::needless_pass_by_value,
+    clippy::use_self
+)]
+pub mod v1 {
+    include!("generated.rs");
+}

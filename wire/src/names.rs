@@ -1,0 +1,210 @@
+//! Names of resources, built and read in one place.
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+
+/// Trusted roots.
+pub const BUNDLE: &str = "bundle";
+/// Modes and ports of the receiving pod.
+pub const WORKLOAD: &str = "workload";
+
+const RULE: &str = "rule/";
+const DESTINATION: &str = "destination/";
+const SERVICE: &str = "service/";
+const ENDPOINTS: &str = "endpoints/";
+
+/// One TrafficTarget that protects the receiving pod.
+pub fn rule(namespace: &str, name: &str) -> String {
+    format!("{RULE}{namespace}/{name}")
+}
+
+/// What stands at an address. An IPv4 address in IPv6 form is the same address.
+pub fn destination(ip: IpAddr, port: u16) -> String {
+    format!("{DESTINATION}{}", SocketAddr::new(ip.to_canonical(), port))
+}
+
+/// One port of a Service.
+pub fn service(namespace: &str, name: &str, port: u16) -> String {
+    format!("{SERVICE}{namespace}/{name}:{port}")
+}
+
+/// Where a Service's port is served.
+pub fn endpoints(namespace: &str, name: &str, port: u16) -> String {
+    format!("{ENDPOINTS}{namespace}/{name}:{port}")
+}
+
+/// A name taken apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Name<'a> {
+    Bundle,
+    Workload,
+    Rule {
+        namespace: &'a str,
+        name: &'a str,
+    },
+    Destination {
+        ip: IpAddr,
+        port: u16,
+    },
+    Service {
+        namespace: &'a str,
+        name: &'a str,
+        port: u16,
+    },
+    Endpoints {
+        namespace: &'a str,
+        name: &'a str,
+        port: u16,
+    },
+}
+
+/// `None` for whatever the builders above do not write, so two names of one
+/// thing cannot be told apart by nobody.
+pub fn parse(raw: &str) -> Option<Name<'_>> {
+    let name = match raw {
+        BUNDLE => Name::Bundle,
+        WORKLOAD => Name::Workload,
+        _ => {
+            if let Some(rest) = raw.strip_prefix(RULE) {
+                let (namespace, name) = object(rest)?;
+                Name::Rule { namespace, name }
+            } else if let Some(rest) = raw.strip_prefix(DESTINATION) {
+                let address: SocketAddr = rest.parse().ok()?;
+                Name::Destination {
+                    ip: address.ip(),
+                    port: address.port(),
+                }
+            } else if let Some(rest) = raw.strip_prefix(SERVICE) {
+                let (namespace, name, port) = object_port(rest)?;
+                Name::Service {
+                    namespace,
+                    name,
+                    port,
+                }
+            } else {
+                let (namespace, name, port) = object_port(raw.strip_prefix(ENDPOINTS)?)?;
+                Name::Endpoints {
+                    namespace,
+                    name,
+                    port,
+                }
+            }
+        }
+    };
+    (name.to_string() == raw).then_some(name)
+}
+
+fn object(raw: &str) -> Option<(&str, &str)> {
+    raw.split_once('/').filter(|(namespace, name)| {
+        !namespace.is_empty() && !name.is_empty() && !name.contains('/')
+    })
+}
+
+fn object_port(raw: &str) -> Option<(&str, &str, u16)> {
+    let (rest, port) = raw.rsplit_once(':')?;
+    let (namespace, name) = object(rest)?;
+    Some((namespace, name, port.parse().ok()?))
+}
+
+impl fmt::Display for Name<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&match *self {
+            Self::Bundle => BUNDLE.to_owned(),
+            Self::Workload => WORKLOAD.to_owned(),
+            Self::Rule { namespace, name } => rule(namespace, name),
+            Self::Destination { ip, port } => destination(ip, port),
+            Self::Service {
+                namespace,
+                name,
+                port,
+            } => service(namespace, name, port),
+            Self::Endpoints {
+                namespace,
+                name,
+                port,
+            } => endpoints(namespace, name, port),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_read_as_the_protocol_says() {
+        assert_eq!(rule("shop", "web"), "rule/shop/web");
+        assert_eq!(service("shop", "web", 80), "service/shop/web:80");
+        assert_eq!(endpoints("shop", "web", 80), "endpoints/shop/web:80");
+        assert_eq!(
+            destination([10, 0, 0, 1].into(), 80),
+            "destination/10.0.0.1:80"
+        );
+        assert_eq!(
+            destination("fd00::1".parse().unwrap(), 80),
+            "destination/[fd00::1]:80"
+        );
+        assert_eq!(
+            destination("::ffff:10.0.0.1".parse().unwrap(), 80),
+            "destination/10.0.0.1:80"
+        );
+    }
+
+    #[test]
+    fn what_is_built_can_be_read() {
+        let built = [
+            Name::Bundle,
+            Name::Workload,
+            Name::Rule {
+                namespace: "a",
+                name: "b.c",
+            },
+            Name::Destination {
+                ip: [10, 0, 0, 1].into(),
+                port: 1,
+            },
+            Name::Destination {
+                ip: "fd00::1".parse().unwrap(),
+                port: 65535,
+            },
+            Name::Service {
+                namespace: "a",
+                name: "b",
+                port: 80,
+            },
+            Name::Endpoints {
+                namespace: "a",
+                name: "b",
+                port: 80,
+            },
+        ];
+        for name in built {
+            assert_eq!(parse(&name.to_string()), Some(name));
+        }
+    }
+
+    #[test]
+    fn a_name_has_one_spelling() {
+        let wrong = [
+            "",
+            "bundle/",
+            "rule/a",
+            "rule//a",
+            "rule/a/",
+            "rule/a/b/c",
+            "destination/10.0.0.1",
+            "destination/[::ffff:10.0.0.1]:80",
+            "destination/[FD00::1]:80",
+            "destination/10.0.0.1:080",
+            "destination/localhost:80",
+            "service/a/b",
+            "service/a/b:+80",
+            "service/a/b:65536",
+            "endpoints/b:80",
+            "other/a/b",
+        ];
+        for raw in wrong {
+            assert_eq!(parse(raw), None, "{raw:?}");
+        }
+    }
+}
