@@ -5,9 +5,6 @@
 //! two thirds of its life, the others reload. Root and issuer that are loaded
 //! and work are never given up for ones that do not: a broken Secret stops
 //! signing only on a replica that has nothing better.
-//!
-//! The replica's own serving certificate is issued here too, and lives in
-//! memory only.
 
 use std::collections::BTreeMap;
 use std::pin::pin;
@@ -19,7 +16,7 @@ use identity::authority::{
     BACKDATE, BadAuthority, ISSUER_LIFE, IssueError, Issued, LeafNames, ROOT_LIFE,
 };
 use identity::verify::BadRoots;
-use identity::{CertHandle, Issuer, Leaf, LeafKey, Root, Roots, rotate};
+use identity::{Issuer, Root, Roots, rotate};
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
 use kube::api::{ObjectMeta, PostParams};
@@ -27,7 +24,6 @@ use kube::runtime::WatchStreamExt as _;
 use kube::runtime::watcher;
 use kube::{Api, Client};
 use parking_lot::RwLock;
-use policy::name::SpiffeId;
 use tokio::sync::watch;
 use tokio::time::sleep;
 use tracing::{error, info, warn};
@@ -436,66 +432,7 @@ impl Keeper {
     }
 }
 
-/// Keeps the certificate that this replica serves with, and shows to its peers.
-/// Renewed as a proxy's is, and at once when the roots change.
-pub async fn keep_serving(
-    authority: Authority,
-    identity: SpiffeId,
-    ttl: Duration,
-    handle: CertHandle,
-    metrics: AuthorityMetrics,
-) {
-    let trusted = authority.ready().await;
-    let mut roots = authority.roots_pem();
-    let mut renew = SystemTime::now();
-    loop {
-        let now = SystemTime::now();
-        if now >= renew {
-            match own_leaf(&authority, &trusted, &identity, ttl, now) {
-                Ok(leaf) => {
-                    renew = rotate::renew_at(now, leaf.not_after(), rand::random());
-                    handle.store(leaf);
-                }
-                Err(reason) => {
-                    warn!(reason, "own certificate not renewed");
-                    renew = now + RETRY;
-                }
-            }
-        }
-        if let Some(end) = handle.not_after() {
-            metrics.serving_seconds.set(remaining(end, now));
-        }
-        let pause = renew.duration_since(now).unwrap_or_default();
-        tokio::select! {
-            () = sleep(pause.clamp(Duration::from_secs(1), TICK)) => {}
-            changed = roots.changed() => match changed {
-                Ok(()) => renew = SystemTime::now(),
-                Err(_) => return,
-            },
-        }
-    }
-}
-
-fn own_leaf(
-    authority: &Authority,
-    roots: &Roots,
-    identity: &SpiffeId,
-    ttl: Duration,
-    now: SystemTime,
-) -> Result<Leaf, String> {
-    let key = LeafKey::generate().map_err(|error| error.to_string())?;
-    let csr = key.csr().map_err(|error| error.to_string())?;
-    let names = LeafNames {
-        spiffe: identity.clone(),
-        pod_dns: None,
-    };
-    let issued = authority
-        .issue(&csr, &names, now, ttl)
-        .map_err(|refusal| refusal.to_string())?;
-    Leaf::verified(issued.chain, &key, roots, identity, now).map_err(|error| error.to_string())
-}
-
-fn remaining(end: SystemTime, now: SystemTime) -> i64 {
+pub(crate) fn remaining(end: SystemTime, now: SystemTime) -> i64 {
     match end.duration_since(now) {
         Ok(left) => seconds(left),
         Err(past) => -seconds(past.duration()),

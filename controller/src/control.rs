@@ -19,7 +19,7 @@ use tokio::time::timeout;
 use tracing::{info, warn};
 
 use crate::acks::Acks;
-use crate::authority::{self, Authority, Keeper};
+use crate::authority::{Authority, Keeper};
 use crate::bundle::Bundle;
 use crate::certify::{Certifier, KubeCluster};
 use crate::compiled;
@@ -29,6 +29,7 @@ use crate::lease::{Candidate, Leadership};
 use crate::metrics::Metrics;
 use crate::model::{Defaults, Model};
 use crate::observed::Observed;
+use crate::own_certificate;
 use crate::replica::{Answerer, Listener};
 use crate::serve::{self, Services};
 use crate::settings::Settings;
@@ -151,7 +152,7 @@ pub async fn run(
     let certificate = CertHandle::empty();
     runtime::task::spawn(
         "own certificate",
-        authority::keep_serving(
+        own_certificate::keep_serving(
             authority.clone(),
             settings.identity.clone(),
             settings.leaf_ttl,

@@ -21,6 +21,7 @@ pub mod leave;
 pub mod metrics;
 pub mod model;
 pub mod observed;
+pub mod own_certificate;
 pub mod problem;
 pub mod publish;
 pub mod replica;

@@ -1,6 +1,9 @@
 use super::*;
 use crate::fake_api::FakeApi;
+use crate::own_certificate::keep_serving;
 use identity::verify::peer_identity;
+use identity::{CertHandle, LeafKey};
+use policy::name::SpiffeId;
 use prometheus_client::metrics::counter::Counter;
 use serde_json::{Value, json};
 

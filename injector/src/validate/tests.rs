@@ -201,7 +201,7 @@ fn regex_that_does_not_compile_or_is_too_long_is_refused() {
     );
     refused(
         &with(json!({ "name": "a", "headers": { "x": "[" } })),
-        "spec.matches[0].headers",
+        "spec.matches[0].headers.x",
         "",
     );
     refused(

@@ -302,6 +302,47 @@ async fn a_length_beside_an_encoding_frames_nothing() {
             assert_eq!(answer.matches("HTTP/1.1").count(), 1, "{answer}");
         }
     }
+    assert!(
+        seen.lock()
+            .iter()
+            .all(|line| line.starts_with("api POST /a ")),
+        "{:?}",
+        seen.lock()
+    );
+}
+
+#[tokio::test]
+async fn oversized_heads_get_their_own_statuses() {
+    let (client, server, port, seen) = pair(Protocol::Http1).await;
+    let many: String = (0..101).map(|at| format!("x-{at}: 1\r\n")).collect();
+    for (case, request, status) in [
+        (
+            "long target",
+            format!("GET /{} HTTP/1.1\r\nHost: h\r\n\r\n", "a".repeat(9000)),
+            "414",
+        ),
+        (
+            "many headers",
+            format!("GET / HTTP/1.1\r\nHost: h\r\n{many}\r\n"),
+            "431",
+        ),
+        (
+            "large header",
+            format!(
+                "GET / HTTP/1.1\r\nHost: h\r\nx: {}\r\n\r\n",
+                "a".repeat(70_000)
+            ),
+            "431",
+        ),
+    ] {
+        for answer in both(&client, &server, port, &request).await {
+            let start = &answer[..answer.len().min(200)];
+            assert!(
+                answer.starts_with(&format!("HTTP/1.1 {status}")),
+                "{case}: {start}"
+            );
+        }
+    }
     assert!(seen.lock().is_empty());
 }
 
