@@ -2,12 +2,16 @@
 //! plaintext where permitted), detect, then per request or connection
 //! authorise, forward to the application, and count how it ended.
 
+use std::future::Future;
 use std::net::{IpAddr, SocketAddr};
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use http::uri::PathAndQuery;
 use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header};
+use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use identity::verify::{PeerIdentity, peer_identity};
@@ -35,6 +39,9 @@ use crate::upstream::{self, Answer};
 
 /// A caller has this long to finish the TLS handshake.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A request in flight that a change no longer allows may go on for this long.
+const IN_FLIGHT_GRACE: Duration = Duration::from_secs(30);
 
 /// Who calls, and which port of the application.
 struct Visit {
@@ -479,22 +486,35 @@ impl Visit {
         }
         let replay = Replay::new(body::incoming(incoming));
         let peers = &self.proxy.peers;
-        let sent = if let Some(upgrade) = &upgrade {
+        if let Some(upgrade) = &upgrade {
             parts
                 .headers
                 .insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
             parts.headers.insert(header::UPGRADE, upgrade.clone());
-            upstream::http1(peers, self.local, CONNECT_TIMEOUT, &parts, &replay).await
-        } else if http2 {
+        }
+        let forward = async {
+            if !http2 {
+                return upstream::http1(peers, self.local, CONNECT_TIMEOUT, &parts, &replay).await;
+            }
             match replay.take() {
                 Some(body) => upstream::http2(peers, self.local, &parts, body).await,
                 None => Err(Failure::lost("the request's body is gone")),
             }
-        } else {
-            upstream::http1(peers, self.local, CONNECT_TIMEOUT, &parts, &replay).await
+        };
+        let revoked = async {
+            self.revoked_request(&parts).await;
+            tokio::time::sleep(IN_FLIGHT_GRACE).await;
+        };
+        let sent = tokio::select! {
+            sent = forward => sent,
+            () = revoked => Err(Failure {
+                reason: Reason::NotAllowed,
+                detail: "the call is no longer allowed".to_owned(),
+                never_reached: false,
+            }),
         };
         match sent {
-            Ok(answer) => self.finish(answer, call, upgrade.map(|_| (on_upgrade, parts))),
+            Ok(answer) => self.finish(answer, call, parts, upgrade.map(|_| on_upgrade)),
             Err(failure) => {
                 call.failed(&failure);
                 let response = failure.response(grpc);
@@ -539,23 +559,51 @@ impl Visit {
                 Err(error) => return Err(Failure::unsent(Reason::BadRequest, error.to_string())),
             }
         }
+        self.decide(parts)
+    }
+
+    /// Judges a request whose path is in the form that is forwarded.
+    fn decide(&self, parts: &http::request::Parts) -> Result<(), Failure> {
+        if self.needs_identity() {
+            return Err(Failure::unsent(
+                Reason::NoIdentity,
+                "plaintext is not accepted here",
+            ));
+        }
+        let snapshot = self.proxy.state.snapshot();
         let facts = RequestFacts {
             method: &parts.method,
             path: parts.uri.path(),
             headers: &parts.headers,
         };
-        let verdict = snapshot.access.decide_http(self.caller(), port, &facts);
+        let verdict = snapshot
+            .access
+            .decide_http(self.caller(), self.local.port(), &facts);
         self.audit(&verdict);
         refused_by(&verdict)
     }
 
-    /// Passes the answer on. `upgrade` holds the caller's side of an upgrade and
-    /// the request that asked for it.
+    /// Returns when a request that was allowed would be refused by now.
+    async fn revoked_request(&self, parts: &http::request::Parts) {
+        let mut changes = self.proxy.state.policy_changes();
+        loop {
+            if changes.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+            if self.decide(parts).is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Passes the answer to the request `asked` on. `upgrade` holds the caller's
+    /// side of an upgrade.
     fn finish(
-        &self,
+        self: Arc<Self>,
         answer: Answer,
         call: Call,
-        upgrade: Option<(Option<hyper::upgrade::OnUpgrade>, http::request::Parts)>,
+        asked: http::request::Parts,
+        upgrade: Option<Option<hyper::upgrade::OnUpgrade>>,
     ) -> Response<Body> {
         let Answer {
             mut response,
@@ -574,9 +622,7 @@ impl Visit {
                 .headers
                 .insert(headers::STATUS, HeaderValue::from(status.as_u16()));
         }
-        if let (StatusCode::SWITCHING_PROTOCOLS, Some((Some(client_side), asked))) =
-            (status, upgrade)
-        {
+        if let (StatusCode::SWITCHING_PROTOCOLS, Some(Some(client_side))) = (status, upgrade) {
             if let Some(protocol) = switched_to {
                 let name = if mesh {
                     headers::UPGRADE_TO
@@ -592,7 +638,6 @@ impl Visit {
                     .headers
                     .insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
             }
-            let visit = Self::new(Arc::clone(&self.proxy), self.peer.clone(), self.local);
             tokio::spawn(async move {
                 let (Ok(client), Ok(server)) = tokio::join!(client_side, server_side) else {
                     return call.done(ended, body::End::Failed, 0, None);
@@ -600,7 +645,7 @@ impl Visit {
                 let (mut client, mut server) = (TokioIo::new(client), TokioIo::new(server));
                 let bytes = tokio::select! {
                     copied = tcp::relay(&mut client, &mut server) => copied.map_or(0, |copied| copied.received),
-                    () = visit.upgrade_revoked(asked) => 0,
+                    () = self.revoked_request(&asked) => 0,
                 };
                 call.done(ended, body::End::Complete, bytes, None);
             });
@@ -610,25 +655,17 @@ impl Visit {
             // A CONNECT stream answered with 2xx would become a tunnel.
             parts.status = StatusCode::MISDIRECTED_REQUEST;
         }
-        let body = body::Watched::new(body::incoming(incoming), move |end, bytes, trailers| {
+        let watched = body::Watched::new(body::incoming(incoming), move |end, bytes, trailers| {
             drop(place);
             call.done(ended, end, bytes, trailers);
         });
-        Response::from_parts(parts, http_body_util::BodyExt::boxed_unsync(body))
-    }
-
-    /// Returns when the request that began an upgraded connection would be
-    /// refused by now.
-    async fn upgrade_revoked(&self, mut asked: http::request::Parts) {
-        let mut changes = self.proxy.state.policy_changes();
-        loop {
-            if changes.changed().await.is_err() {
-                std::future::pending::<()>().await;
-            }
-            if self.authorise(&mut asked).is_err() {
-                return;
-            }
-        }
+        let body = Revocable {
+            inner: watched.boxed_unsync(),
+            visit: self,
+            asked: Some(asked),
+            over: None,
+        };
+        Response::from_parts(parts, body.boxed_unsync())
     }
 }
 
@@ -656,6 +693,51 @@ fn spoken(seen: Seen, has_bytes: bool, server: Option<Prefixed<TcpStream>>) -> S
         Seen::Http1 => Spoken::Http(Version::HTTP_11),
         Seen::Unsure if has_bytes => Spoken::Http(Version::HTTP_11),
         Seen::Opaque | Seen::Unsure => Spoken::Opaque(server),
+    }
+}
+
+/// An answer that ends early when its request is no longer allowed. The wait is
+/// set up only when the body makes its reader wait, which most never do.
+struct Revocable {
+    inner: Body,
+    visit: Arc<Visit>,
+    asked: Option<http::request::Parts>,
+    over: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
+}
+
+impl http_body::Body for Revocable {
+    type Data = bytes::Bytes;
+    type Error = body::BoxError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<http_body::Frame<bytes::Bytes>, body::BoxError>>> {
+        let this = self.get_mut();
+        if let Poll::Ready(frame) = Pin::new(&mut this.inner).poll_frame(cx) {
+            return Poll::Ready(frame);
+        }
+        if let Some(asked) = this.asked.take() {
+            let visit = Arc::clone(&this.visit);
+            this.over = Some(Box::pin(async move {
+                visit.revoked_request(&asked).await;
+                tokio::time::sleep(IN_FLIGHT_GRACE).await;
+            }));
+        }
+        let Some(over) = &mut this.over else {
+            return Poll::Pending;
+        };
+        std::task::ready!(over.as_mut().poll(cx));
+        this.over = None;
+        Poll::Ready(Some(Err("the call is no longer allowed".into())))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> http_body::SizeHint {
+        self.inner.size_hint()
     }
 }
 

@@ -134,7 +134,8 @@ impl App {
         }
         json!({
             "metadata": {"labels": labels, "annotations": annotations},
-            "spec": {"serviceAccountName": self.name, "terminationGracePeriodSeconds": 15, "containers": [container]},
+            "spec": {"serviceAccountName": self.name, // A Service called tcp would set TCP_PORT, which is the application's own.
+                "enableServiceLinks": false, "terminationGracePeriodSeconds": 15, "containers": [container]},
         })
     }
 }

@@ -237,7 +237,7 @@ spec:
     };
     with("system:authenticated")?;
     eventually(SOON, "outsiders are refused", || {
-        outsider.refused(&target, &[], 403, "not-allowed")
+        outsider.refused(&target, &[], 403, "no-identity")
     })?;
     client.report(&target, &[])?;
     with("system:unauthenticated")?;

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use anyhow::ensure;
-use e2e::harness::{App, Namespace, Outcome, eventually};
+use e2e::harness::{App, Namespace, Outcome, app, eventually};
 use serde_json::json;
 
 use super::{SOON, url};
@@ -68,12 +68,21 @@ fn kubectl_get_shows_the_state_of_every_kind() -> Outcome {
 fn split_that_names_nothing_says_which_service_is_missing() -> Outcome {
     let ns = Namespace::meshed("nothing")?;
     ns.apply_all(&[split(&json!([{"service": "ghost", "weight": 1}]))])?;
-    let condition = ns.await_condition("trafficsplit/split", "ResolvedRefs", "False")?;
-    let message = condition["message"].as_str().unwrap_or_default();
-    assert!(
-        message.contains("ghost") && message.contains("spec."),
-        "neither field nor name: {condition}"
-    );
+    let named = |service: &str, field: &str| {
+        eventually(SOON, "the condition names field and service", || {
+            let condition = ns.condition("trafficsplit/split", "ResolvedRefs")?;
+            let message = condition["message"].as_str().unwrap_or_default();
+            ensure!(condition["status"] == "False", "{condition}");
+            ensure!(
+                message.contains(service) && message.contains(field),
+                "{condition}"
+            );
+            Ok(())
+        })
+    };
+    named("Service a", "spec.service")?;
+    ns.apply_all(&[app::service("a", &json!({"app": "a"}))])?;
+    named("ghost", "spec.backends")?;
     Ok(())
 }
 
@@ -112,16 +121,13 @@ fn objects_that_cannot_work_are_rejected_with_their_field() -> Outcome {
 }
 
 #[test]
-fn target_without_sources_allows_nothing() -> Outcome {
+fn target_whose_route_is_missing_protects_and_allows_nothing() -> Outcome {
     let ns = Namespace::meshed("fail-closed")?;
     for app in ["client", "server"] {
         ns.apply_all(&App::new(app).objects())?;
     }
     ns.ready(&["client", "server"])?;
     let client = ns.pod("client")?;
-    ns.apply(
-        "apiVersion: specs.smi-spec.io/v1alpha4\nkind: TCPRoute\nmetadata: {name: any}\nspec: {matches: {ports: []}}\n",
-    )?;
     // The route that the target names is missing, which no admission can know.
     let mut missing = target("server", &ns.name, &json!([source(&ns.name)]));
     missing["spec"]["rules"] = json!([{"kind": "HTTPRouteGroup", "name": "ghost"}]);

@@ -149,3 +149,53 @@ async fn an_unusable_rule_is_refused_and_the_former_one_stays() {
     assert_eq!(get(client.call(vip()).await, "/api", "").await.0, 200);
     assert_eq!(get(client.call(vip()).await, "/x", "").await.0, 403);
 }
+
+#[tokio::test]
+async fn a_request_in_flight_ends_thirty_seconds_after_its_rule_went() {
+    let (client, server, _, _) = pair(Protocol::Http1).await;
+    let listener = TcpListener::bind((server.ip, 0)).await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    client.set(vec![endpoints(
+        "api",
+        vec![endpoint(server.ip, port, Some("api"))],
+    )]);
+    tokio::spawn(async move {
+        // Answers a head, then nothing for ever.
+        let mut open = Vec::new();
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut head = [0; 512];
+            let _ = stream.read(&mut head).await;
+            stream
+                .write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhello")
+                .await
+                .unwrap();
+            open.push(stream);
+        }
+    });
+    server.mode("api", Enforcement::Enforce, MtlsMode::Permissive);
+    server.set(vec![rule("t", "web", None, Some(&["/"]))]);
+    let mut stream = client.call(vip()).await;
+    stream
+        .write_all(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n")
+        .await
+        .unwrap();
+    let mut seen = Vec::new();
+    while !seen.ends_with(b"hello") {
+        let mut buffer = [0; 512];
+        let count = stream.read(&mut buffer).await.unwrap();
+        assert!(count > 0, "{}", String::from_utf8_lossy(&seen));
+        seen.extend_from_slice(&buffer[..count]);
+    }
+    tokio::time::pause();
+    server.set(vec![rule("t", "somebody-else", None, Some(&["/"]))]);
+    let changed = tokio::time::Instant::now();
+    let mut buffer = [0; 16];
+    let ended = stream.read(&mut buffer).await;
+    assert!(matches!(ended, Ok(0) | Err(_)), "{ended:?}");
+    let after = changed.elapsed();
+    assert!(
+        (Duration::from_secs(29)..Duration::from_secs(35)).contains(&after),
+        "{after:?}"
+    );
+}
