@@ -1,5 +1,6 @@
-//! What end-to-end tests are made of: the application that is meshed (`echo`)
-//! and the hands that work the cluster (`harness`).
+//! What end-to-end tests are made of: the application that is meshed (`echo`),
+//! the hands that work the cluster (`harness`), and the demo made of both.
 
+pub mod demo;
 pub mod echo;
 pub mod harness;

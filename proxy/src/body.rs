@@ -15,6 +15,8 @@ use http_body_util::combinators::UnsyncBoxBody;
 use hyper::body::Incoming;
 use parking_lot::Mutex;
 
+use crate::headers;
+
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 pub type Body = UnsyncBoxBody<Bytes, BoxError>;
 
@@ -155,7 +157,8 @@ impl HttpBody for Copy {
                 Poll::Ready(Some(Ok(Frame::data(data))))
             }
             Err(frame) => {
-                if let Ok(trailers) = frame.into_trailers() {
+                if let Ok(mut trailers) = frame.into_trailers() {
+                    headers::clean_trailers(&mut trailers);
                     tape.ended = true;
                     tape.trailers = Some(trailers.clone());
                     self.trailers_sent = true;
@@ -237,7 +240,12 @@ impl<F: FnOnce(End, u64, Option<&http::HeaderMap>) + Unpin> HttpBody for Watched
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let this = self.get_mut();
-        let polled = std::task::ready!(Pin::new(&mut this.inner).poll_frame(cx));
+        let mut polled = std::task::ready!(Pin::new(&mut this.inner).poll_frame(cx));
+        if let Some(Ok(frame)) = &mut polled
+            && let Some(trailers) = frame.trailers_mut()
+        {
+            headers::clean_trailers(trailers);
+        }
         match &polled {
             Some(Ok(frame)) => {
                 if let Some(data) = frame.data_ref() {

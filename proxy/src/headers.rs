@@ -1,7 +1,8 @@
 //! Which headers pass through, which end here, and which are ours.
 
 use http::header::{
-    CONNECTION, HOST, HeaderMap, HeaderName, HeaderValue, TE, TRANSFER_ENCODING, UPGRADE,
+    CONNECTION, CONTENT_LENGTH, HOST, HeaderMap, HeaderName, HeaderValue, TE, TRAILER,
+    TRANSFER_ENCODING, UPGRADE,
 };
 
 /// Verified SPIFFE id of the caller, for the application.
@@ -51,7 +52,7 @@ pub fn strip_hop_by_hop(map: &mut HeaderMap) {
             .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
             .filter_map(|name| HeaderName::from_bytes(name.trim_ascii()).ok())
             // A caller that names these would change the message's meaning.
-            .filter(|name| name != HOST && name != http::header::CONTENT_LENGTH)
+            .filter(|name| name != HOST && name != CONTENT_LENGTH)
             .collect();
         for name in named {
             if name == TE {
@@ -79,6 +80,16 @@ pub fn strip_hop_by_hop(map: &mut HeaderMap) {
         if trailers {
             map.insert(TE, HeaderValue::from_static("trailers"));
         }
+    }
+}
+
+/// Removes from trailers what would mean something in a header: framing,
+/// routing, and every header of ours.
+pub fn clean_trailers(map: &mut HeaderMap) {
+    strip_hop_by_hop(map);
+    strip_ours(map);
+    for name in [CONTENT_LENGTH, HOST, TE, TRAILER] {
+        map.remove(name);
     }
 }
 

@@ -4,6 +4,7 @@ use std::future::Future;
 use std::pin::pin;
 use std::time::Duration;
 
+use http::uri::Authority;
 use http::{Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
@@ -127,10 +128,21 @@ fn unacceptable(request: &Request<Incoming>) -> Option<Response<Body>> {
     if chunked && request.version() == Version::HTTP_10 {
         return bad("Transfer-Encoding in HTTP/1.0");
     }
+    let mut encodings = headers.get_all(http::header::TRANSFER_ENCODING).iter();
+    if let Some(first) = encodings.next()
+        && (encodings.next().is_some()
+            || !first.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked"))
+    {
+        // What else the body is wrapped in would be lost on the way.
+        return bad("Transfer-Encoding other than chunked");
+    }
     let mut hosts = headers.get_all(http::header::HOST).iter();
     if let Some(first) = hosts.next() {
         if hosts.next().is_some() {
             return bad("more than one Host header");
+        }
+        if !is_host(first.as_bytes()) {
+            return bad("Host is no host");
         }
         if request.version() == Version::HTTP_2
             && request
@@ -140,6 +152,19 @@ fn unacceptable(request: &Request<Incoming>) -> Option<Response<Body>> {
         {
             return bad("Host differs from :authority");
         }
+    } else if request.version() != Version::HTTP_10 && request.uri().authority().is_none() {
+        return bad("no Host header");
+    }
+    if let Some(authority) = request.uri().authority()
+        && !is_host(authority.as_str().as_bytes())
+    {
+        return bad("the authority is no host");
     }
     None
+}
+
+/// A host with or without a port, and nobody's name and password before it.
+/// An empty one is what HTTP asks for where there is no host.
+fn is_host(value: &[u8]) -> bool {
+    value.is_empty() || (!value.contains(&b'@') && Authority::try_from(value).is_ok())
 }

@@ -18,6 +18,7 @@ pub mod headers;
 pub mod http;
 pub mod inbound;
 pub mod lifecycle;
+pub mod memory;
 pub mod mesh;
 pub mod metrics;
 pub mod outbound;

@@ -24,6 +24,8 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
+use crate::memory::Memory;
+
 /// Upper bounds in seconds: 24 buckets, each about 1.6 times the one before,
 /// from 0.5 ms to 30 s. One layout for Prometheus, reports and SMI metrics.
 pub const LATENCY_BUCKETS: [f64; 24] = [
@@ -326,6 +328,7 @@ impl Metrics {
             nacks: Counter::default(),
             destinations: Gauge::default(),
         };
+        registry.register_collector(Box::new(Memory));
         registry.register(
             "weft_series_refused",
             "Samples of series beyond the bound",

@@ -17,7 +17,8 @@ use super::{
 const USAGE: &str = "usage:
   weft-echo [serve]                    serve; see the environment variables in settings.rs
   weft-echo get URL [-n N] [-c CONNECTIONS] [--rate PER_SECOND] [--duration 10s]
-                [--json] [--http2] [-H name:value]... [-X METHOD] [--body-size BYTES] [--timeout 30s]
+                [--json] [--http2] [-H name:value]... [-X METHOD] [--body TEXT | --body-size BYTES]
+                [--timeout 30s]
   weft-echo get URL --expect TEXT [--until 60s]   try until an answer below 400 holds TEXT
   weft-echo tcp ADDRESS [LINE]         send a line (default who), print the answer
   weft-echo banner ADDRESS             print the server's first line and the milliseconds until it
@@ -138,6 +139,7 @@ struct Options {
     http2: bool,
     method: String,
     headers: Vec<(HeaderName, HeaderValue)>,
+    body: Option<String>,
     body_size: usize,
     expect: Option<String>,
     until: Duration,
@@ -157,6 +159,7 @@ impl Options {
             http2: false,
             method: "GET".into(),
             headers: Vec::new(),
+            body: None,
             body_size: 0,
             expect: None,
             until: Duration::ZERO,
@@ -182,6 +185,7 @@ impl Options {
                     let (name, value) = value()?.split_once(':').context("-H needs name:value")?;
                     options.headers.push((name.parse()?, value.trim().parse()?));
                 }
+                "--body" => options.body = Some(value()?.into()),
                 "--body-size" => options.body_size = value()?.parse().context("--body-size")?,
                 "--expect" => options.expect = Some(value()?.into()),
                 "--until" => options.until = duration(value()?)?,
@@ -242,7 +246,10 @@ impl Options {
         for (name, value) in self.headers {
             ask.headers.append(name, value);
         }
-        ask.body = vec![b'x'; self.body_size].into();
+        ask.body = self
+            .body
+            .map_or_else(|| vec![b'x'; self.body_size], String::into_bytes)
+            .into();
         ask.http2 = self.http2;
         ask.timeout = self.timeout;
         let unlimited = if self.duration.is_some() {

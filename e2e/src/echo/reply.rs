@@ -139,7 +139,7 @@ async fn report(app: &App, peer: SocketAddr, request: Request<Incoming>) -> Resp
         body.is_end_stream(),
         "the loop above must have read all of it"
     );
-    tokio::time::sleep(wishes.delay).await;
+    tokio::time::sleep(app.settings.delay + wishes.delay).await;
 
     let mut response = match wishes.size {
         Some(size) => sized(size),

@@ -1,8 +1,10 @@
 //! Who this instance is and where it listens, read from the environment.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, time::Duration};
 
 use anyhow::Context as _;
+
+use super::args;
 
 /// Everything the server must be told. `Default` is what a pod without any
 /// environment gets.
@@ -26,6 +28,8 @@ pub struct Settings {
     pub call_port: u16,
     /// `OUTSIDE_CALL_PORT`: the same again for callers outside the mesh.
     pub outside_call_port: u16,
+    /// `DELAY`, such as `200ms`: how long every answer of the HTTP port waits.
+    pub delay: Duration,
 }
 
 impl Default for Settings {
@@ -40,6 +44,7 @@ impl Default for Settings {
             banner_port: 9001,
             call_port: 9091,
             outside_call_port: 9092,
+            delay: Duration::ZERO,
         }
     }
 }
@@ -66,6 +71,10 @@ impl Settings {
             ),
             None => None,
         };
+        let delay = match text("DELAY") {
+            Some(raw) => args::duration(&raw).context("DELAY")?,
+            None => default.delay,
+        };
         Ok(Self {
             pod,
             version: text("VERSION").unwrap_or_default(),
@@ -76,6 +85,7 @@ impl Settings {
             banner_port: port("BANNER_PORT", default.banner_port)?,
             call_port: port("CALL_PORT", default.call_port)?,
             outside_call_port: port("OUTSIDE_CALL_PORT", default.outside_call_port)?,
+            delay,
         })
     }
 }

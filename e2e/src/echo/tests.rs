@@ -38,6 +38,7 @@ async fn running(pod: &str) -> Running {
         banner_port: 0,
         call_port: 0,
         outside_call_port: 0,
+        delay: Duration::ZERO,
     };
     let bound = Bound::bind(settings).await.unwrap();
     let [http, tcp, banner, call, _] = bound.addresses().unwrap()[..] else {

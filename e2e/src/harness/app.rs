@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 /// Image of the test application; `WEFT_ECHO_IMAGE` names another one, for a
 /// cluster that pulls from elsewhere.
-fn image() -> String {
+pub fn image() -> String {
     std::env::var("WEFT_ECHO_IMAGE").unwrap_or_else(|_| "weft.local/weft/echo:0.1.0".into())
 }
 

@@ -1,6 +1,6 @@
 //! Samples of a Prometheus text, summed by name and labels.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// All samples of one scrape.
 #[derive(Clone, Debug, Default)]
@@ -33,6 +33,14 @@ impl Samples {
                     .all(|(key, value)| sample.labels.get(*key).is_some_and(|held| held == value))
         };
         self.0.iter().filter(fits).map(|sample| sample.value).sum()
+    }
+
+    /// Every value of `label` in series of `name`.
+    pub fn values<'a>(&'a self, name: &str, label: &str) -> BTreeSet<&'a str> {
+        let named = self.0.iter().filter(|sample| sample.name == name);
+        named
+            .filter_map(|sample| sample.labels.get(label).map(String::as_str))
+            .collect()
     }
 
     /// Names that occur, for messages.

@@ -5,12 +5,12 @@
 //! `make cluster` and `make images`; `KEEP_NAMESPACES=1` leaves the namespaces.
 
 mod access;
+mod additive;
 mod identity;
 mod injection;
 mod modes;
 mod placement;
 mod protocols;
-mod restart;
 mod split;
 mod status;
 

@@ -1,0 +1,162 @@
+//! `make demo`, from the chart on: installs the mesh, opens the shop, shows what its
+//! proxies count, and fails when that is not what was promised.
+
+use std::{
+    io::{IsTerminal as _, Write as _},
+    process::ExitCode,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, ensure};
+use e2e::{
+    demo::{
+        link::Link,
+        progress::Progress,
+        promise::View,
+        shop::{self, Watch},
+        table,
+    },
+    harness::{Cluster, cluster::root, mesh},
+};
+use tokio::signal::unix::{SignalKind, signal};
+
+/// Between two looks.
+const REFRESH: Duration = Duration::from_secs(2);
+/// Without a terminal. 400 requests through the split: 5 sigma are 30 of them.
+const WATCH_ONCE: u64 = 20;
+/// The load lasts less than this.
+const WATCH_LIMIT: u64 = 1800;
+
+fn main() -> ExitCode {
+    match demo() {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => {
+            eprintln!("error: what was seen is not what was promised, see BROKEN above");
+            ExitCode::FAILURE
+        }
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Whether every promise was kept.
+fn demo() -> anyhow::Result<bool> {
+    let progress = Progress::begin();
+    let screen = std::io::stdout().is_terminal();
+    let watch_for = watch_for(screen)?;
+    let cluster = Cluster::connect()?;
+    progress.step("installing Weft with helm", mesh::installed)?;
+    shop::open(&cluster, progress)?;
+    let mut watch = Watch::begin(Link::open(&cluster)?)?;
+    shop::start_load(&cluster)?;
+    progress.step("starting the load", || watch.await_load())?;
+
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let view = if screen {
+        runtime.block_on(show(&mut watch, watch_for, draw))?
+    } else {
+        let text = format!("watching for {} s", watch_for.unwrap_or_default().as_secs());
+        let last = progress.step(&text, || {
+            runtime.block_on(show(&mut watch, watch_for, |_| Ok(())))
+        })?;
+        print!("{}", table::render(&last));
+        last
+    };
+    println!("{}", farewell());
+    Ok(view.promises().iter().all(|promise| promise.kept))
+}
+
+/// `None` is until Ctrl-C.
+fn watch_for(screen: bool) -> anyhow::Result<Option<Duration>> {
+    let seconds = match std::env::var("DEMO_SECONDS")
+        .ok()
+        .filter(|raw| !raw.is_empty())
+    {
+        Some(raw) => raw
+            .parse()
+            .with_context(|| format!("DEMO_SECONDS={raw} is no number"))?,
+        None if screen => return Ok(None),
+        None => WATCH_ONCE,
+    };
+    ensure!(
+        (1..=WATCH_LIMIT).contains(&seconds),
+        "DEMO_SECONDS must be 1 to {WATCH_LIMIT}"
+    );
+    Ok(Some(Duration::from_secs(seconds)))
+}
+
+/// Looks until the time is over, the load has ended or somebody says stop; what was
+/// seen last is returned.
+async fn show(
+    watch: &mut Watch,
+    watch_for: Option<Duration>,
+    draw: impl Fn(&View) -> anyhow::Result<()>,
+) -> anyhow::Result<View> {
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let start = Instant::now();
+    loop {
+        let view = watch.look()?;
+        draw(&view)?;
+        let rest = watch_for.map(|limit| limit.saturating_sub(start.elapsed()));
+        if rest == Some(Duration::ZERO) || watch.is_over()? {
+            return Ok(view);
+        }
+        tokio::select! {
+            () = tokio::time::sleep(rest.unwrap_or(REFRESH).min(REFRESH)) => {}
+            _ = interrupt.recv() => return Ok(view),
+            _ = terminate.recv() => return Ok(view),
+        }
+    }
+}
+
+/// Over the lines of before, each cleared to its end, so that nothing flickers.
+fn draw(view: &View) -> anyhow::Result<()> {
+    let mut text = String::from("\x1b[H");
+    for line in table::render(view).lines() {
+        text.push_str(line);
+        text.push_str("\x1b[K\n");
+    }
+    text.push_str("\nCtrl-C ends this view and leaves the shop running\x1b[K\n\x1b[J");
+    let mut out = std::io::stdout().lock();
+    out.write_all(text.as_bytes())?;
+    out.flush()?;
+    Ok(())
+}
+
+fn farewell() -> String {
+    let external = std::env::var("CLUSTER").is_ok_and(|cluster| cluster == "external");
+    let (reach, end) = if external {
+        (
+            String::new(),
+            "helm uninstall weft -n weft-system".to_owned(),
+        )
+    } else {
+        let root = root().display();
+        (
+            format!(
+                "  export KUBECONFIG={root}/target/cluster/kubeconfig PATH={root}/target/tools/bin:$PATH\n"
+            ),
+            "make cluster-down".to_owned(),
+        )
+    };
+    format!(
+        "
+Everything is left running; the load ends by itself within half an hour, `make demo` begins it anew.
+
+Look at it:
+{reach}  kubectl -n shop get pods,trafficsplits,traffictargets,httproutegroups
+  kubectl -n shop exec deploy/web -c app -- /weft-echo get http://catalog/products
+  kubectl -n shop exec deploy/web -c app -- /weft-echo get http://payments/pay -X POST   # refused
+  kubectl -n shop port-forward deploy/payments 15190    # then: curl localhost:15190/metrics
+Move the traffic and watch the table follow:
+  kubectl -n shop edit trafficsplit catalog
+End it:
+  kubectl delete namespace shop     # the shop
+  {end}     # and the rest"
+    )
+}

@@ -1,0 +1,303 @@
+//! The shop in the cluster: its objects, its pods, and what the mesh counts of it.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, bail, ensure};
+use serde_json::Value;
+
+use super::{
+    call::{self, Call},
+    ledger::{Ledger, Proxy},
+    link::Link,
+    progress::Progress,
+    promise::View,
+};
+use crate::harness::{Cluster, app, cluster::root, eventually, metrics::Samples};
+
+/// The demo's own namespace.
+pub const NAMESPACE: &str = "shop";
+/// By service account, which is also what a pod is called by in policy.
+pub const SERVICES: [&str; 4] = ["web", "cart", "catalog", "payments"];
+/// Says that a namespace of that name is the demo's, and may be changed.
+const OWN: &str = "weft-demo";
+/// Five small pods on three nodes; images are there already.
+const READY: &str = "--timeout=120s";
+/// The load's pods must be injected, started and given their destinations.
+const FIRST_REQUEST: Duration = Duration::from_secs(90);
+/// A pod that ends between the list and the look misses one; a broken one more.
+const MISSES: u32 = 3;
+/// After the weights changed, looks until what is counted is theirs alone.
+const SETTLE: u32 = 2;
+
+/// Makes the shop as the files in e2e/demo say, without load.
+pub fn open(cluster: &Cluster, progress: Progress) -> anyhow::Result<()> {
+    claim_namespace(cluster)?;
+    let in_shop = |args: &[&str]| cluster.kubectl(&[&["-n", NAMESPACE], args].concat());
+    apply(cluster, "shop.yaml")?;
+    // Counts begin anew with the load.
+    progress.step("ending the load of an earlier demo", || {
+        in_shop(&[
+            "delete",
+            "jobs",
+            "--all",
+            "--cascade=foreground",
+            "--timeout=60s",
+        ])
+    })?;
+    apply(cluster, "policy.yaml")?;
+    progress.step(
+        "starting the shop: web, cart, catalog v1 and v2, payments",
+        || {
+            for name in ["web", "cart", "catalog-v1", "catalog-v2", "payments"] {
+                in_shop(&["rollout", "status", &format!("deployment/{name}"), READY])?;
+            }
+            anyhow::Ok(())
+        },
+    )?;
+    progress.step("waiting until the proxies hold the policy", || {
+        in_shop(&[
+            "wait",
+            "--for=condition=Programmed",
+            "traffictarget",
+            "--all",
+            "--timeout=60s",
+        ])?;
+        in_shop(&[
+            "wait",
+            "--for=condition=ResolvedRefs",
+            "trafficsplit",
+            "--all",
+            "--timeout=60s",
+        ])
+    })?;
+    Ok(())
+}
+
+/// Starts the load, whose end is in load.yaml.
+pub fn start_load(cluster: &Cluster) -> anyhow::Result<()> {
+    apply(cluster, "load.yaml")
+}
+
+/// A user's own namespace of that name must not be touched.
+fn claim_namespace(cluster: &Cluster) -> anyhow::Result<()> {
+    let held = cluster.kubectl(&[
+        "get",
+        "namespace",
+        NAMESPACE,
+        "--ignore-not-found",
+        "-o",
+        "json",
+    ])?;
+    if held.trim().is_empty() {
+        return Ok(());
+    }
+    let held: Value = serde_json::from_str(&held)?;
+    ensure!(
+        held["metadata"]["labels"][OWN] == NAMESPACE,
+        "namespace {NAMESPACE} exists and is not the demo's: remove it or use another cluster"
+    );
+    ensure!(
+        held["metadata"]["deletionTimestamp"].is_null(),
+        "namespace {NAMESPACE} is being deleted: try again when it is gone"
+    );
+    Ok(())
+}
+
+fn apply(cluster: &Cluster, file: &str) -> anyhow::Result<()> {
+    let path = root().join("e2e/demo").join(file);
+    let text = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+    let text = text
+        .replace("$IMAGE", &app::image())
+        .replace("$CONTENT", &content());
+    // A webhook that has only just been announced may not be reached yet.
+    eventually(Duration::from_secs(30), file, || {
+        cluster.apply(NAMESPACE, &text)
+    })?;
+    Ok(())
+}
+
+/// Images keep their tag while their content changes; `none` when they were packed
+/// elsewhere.
+fn content() -> String {
+    let profile = std::env::var("PROFILE")
+        .ok()
+        .filter(|profile| !profile.is_empty());
+    let folder = root()
+        .join("target/images")
+        .join(profile.unwrap_or("dev".into()));
+    ["proxy", "injector", "echo"]
+        .map(|part| short_digest(&folder.join(format!("{part}.digest"))))
+        .join("-")
+}
+
+fn short_digest(file: &Path) -> String {
+    let digest = fs::read_to_string(file).unwrap_or_default();
+    let hex = digest.trim().trim_start_matches("sha256:");
+    hex.get(..12).unwrap_or("none").to_owned()
+}
+
+/// Looks at the shop and keeps the accounts.
+#[derive(Debug)]
+pub struct Watch {
+    link: Link,
+    ledger: Ledger,
+    since: Instant,
+    asked: Vec<(String, f64)>,
+    settling: u32,
+    misses: BTreeMap<String, (u32, String)>,
+}
+
+impl Watch {
+    /// Counts from here.
+    pub fn begin(link: Link) -> anyhow::Result<Self> {
+        let mut watch = Self {
+            link,
+            ledger: Ledger::default(),
+            since: Instant::now(),
+            asked: Vec::new(),
+            settling: 0,
+            misses: BTreeMap::new(),
+        };
+        watch.asked = watch.weights()?;
+        watch.scrape()?;
+        watch.rebase();
+        Ok(watch)
+    }
+
+    /// Waits for the first request of each call.
+    pub fn await_load(&mut self) -> anyhow::Result<()> {
+        eventually(FIRST_REQUEST, "every call has been made once", || {
+            std::thread::sleep(Duration::from_millis(500));
+            self.scrape()?;
+            let view = self.view();
+            for call in view.allowed.iter().chain([&view.refused]) {
+                ensure!(
+                    call.requests > 0.0,
+                    "{} has not called {} yet",
+                    call.from,
+                    call.to
+                );
+            }
+            Ok(())
+        })
+    }
+
+    /// Reads everything once and says how it stands.
+    pub fn look(&mut self) -> anyhow::Result<View> {
+        let asked = self.weights()?;
+        if asked != self.asked {
+            // What was counted under other weights must not be judged by these.
+            self.asked = asked;
+            self.settling = SETTLE;
+        }
+        self.scrape()?;
+        if self.settling > 0 {
+            self.settling -= 1;
+            self.rebase();
+        }
+        Ok(self.view())
+    }
+
+    /// Whether no load runs any more.
+    pub fn is_over(&self) -> anyhow::Result<bool> {
+        let jobs = self
+            .link
+            .json(&format!("/apis/batch/v1/namespaces/{NAMESPACE}/jobs"))?;
+        let mut over = true;
+        for job in jobs["items"].as_array().into_iter().flatten() {
+            let conditions = job["status"]["conditions"].as_array();
+            over &= conditions.into_iter().flatten().any(|condition| {
+                condition["status"] == "True"
+                    && (condition["type"] == "Complete" || condition["type"] == "Failed")
+            });
+        }
+        Ok(over)
+    }
+
+    fn view(&self) -> View {
+        let ledger = &self.ledger;
+        View {
+            seconds: self.since.elapsed().as_secs_f64(),
+            allowed: [("web", "catalog"), ("web", "cart"), ("cart", "payments")]
+                .map(|(from, to)| Call::read(ledger, from, to))
+                .into(),
+            refused: Call::read(ledger, "web", "payments"),
+            protected: call::protected(ledger),
+            asked: self.asked.clone(),
+            unread: self
+                .misses
+                .iter()
+                .filter(|(_, (misses, _))| *misses >= MISSES)
+                .map(|(pod, (_, reason))| format!("{pod}: {reason}"))
+                .collect(),
+        }
+    }
+
+    fn rebase(&mut self) {
+        self.ledger.rebase();
+        self.since = Instant::now();
+    }
+
+    fn weights(&self) -> anyhow::Result<Vec<(String, f64)>> {
+        let path = format!(
+            "/apis/split.smi-spec.io/v1alpha4/namespaces/{NAMESPACE}/trafficsplits/catalog"
+        );
+        let split = self.link.json(&path)?;
+        let backends = split["spec"]["backends"].as_array();
+        Ok(backends
+            .into_iter()
+            .flatten()
+            .map(|backend| {
+                let name = backend["service"].as_str().unwrap_or_default().to_owned();
+                (name, backend["weight"].as_f64().unwrap_or_default())
+            })
+            .collect())
+    }
+
+    fn scrape(&mut self) -> anyhow::Result<()> {
+        let pods = self
+            .link
+            .json(&format!("/api/v1/namespaces/{NAMESPACE}/pods"))?;
+        let mut before = std::mem::take(&mut self.misses);
+        for pod in pods["items"].as_array().into_iter().flatten() {
+            let meta = &pod["metadata"];
+            let name = meta["name"].as_str().unwrap_or_default();
+            let labels = &meta["labels"];
+            let service = labels["app"].as_str().or(labels["caller"].as_str());
+            let runs = pod["status"]["phase"] == "Running" && meta["deletionTimestamp"].is_null();
+            let (Some(service), true) = (service, runs) else {
+                continue;
+            };
+            if let Err(error) = self.read(name, service, pod) {
+                let (misses, _) = before.remove(name).unwrap_or_default();
+                self.misses
+                    .insert(name.into(), (misses + 1, format!("{error:#}")));
+            }
+        }
+        Ok(())
+    }
+
+    fn read(&mut self, name: &str, service: &str, pod: &Value) -> anyhow::Result<()> {
+        let statuses = pod["status"]["initContainerStatuses"].as_array();
+        let proxy = statuses
+            .into_iter()
+            .flatten()
+            .find(|status| status["name"] == "weft-proxy");
+        let Some(proxy) = proxy else {
+            bail!("it has no proxy");
+        };
+        let path = format!("/api/v1/namespaces/{NAMESPACE}/pods/{name}:15190/proxy/metrics");
+        let samples = Samples::parse(&self.link.text(&path)?);
+        let proxy = Proxy {
+            pod: name.into(),
+            restarts: proxy["restartCount"].as_u64().unwrap_or_default(),
+        };
+        self.ledger.note(proxy, service, samples);
+        Ok(())
+    }
+}

@@ -1,0 +1,149 @@
+use super::{
+    call::{Call, protected, quantile},
+    ledger::{Ledger, Proxy},
+    promise::{View, percent},
+    table,
+};
+use crate::harness::metrics::Samples;
+
+const WEB: &str = r#"
+weft_requests_total{direction="outbound",service="shop/catalog",port="80",backend="shop/catalog-v1",peer="shop/a",security="mtls",status="200",success="true",reason=""} 360
+weft_requests_total{direction="outbound",service="shop/catalog",port="80",backend="shop/catalog-v2",peer="shop/b",security="mtls",status="200",success="true",reason=""} 40
+weft_requests_total{direction="outbound",service="shop/payments",port="80",backend="shop/payments",peer="shop/p",security="mtls",status="403",success="false",reason="not-allowed"} 20
+weft_request_duration_seconds_bucket{le="0.001",direction="outbound",service="shop/catalog",port="80",backend="shop/catalog-v1"} 100
+weft_request_duration_seconds_bucket{le="0.002",direction="outbound",service="shop/catalog",port="80",backend="shop/catalog-v1"} 360
+weft_request_duration_seconds_bucket{le="+Inf",direction="outbound",service="shop/catalog",port="80",backend="shop/catalog-v1"} 360
+"#;
+const PAYMENTS: &str = r#"
+weft_requests_total{direction="inbound",service="",port="8080",backend="",peer="shop/web",security="mtls",status="403",success="false",reason="not-allowed"} 20
+weft_requests_total{direction="inbound",service="",port="8080",backend="",peer="shop/cart",security="mtls",status="200",success="true",reason=""} 200
+"#;
+
+fn proxy(pod: &str, restarts: u64) -> Proxy {
+    Proxy {
+        pod: pod.into(),
+        restarts,
+    }
+}
+
+fn view(web: &str, payments: &str) -> View {
+    let mut ledger = Ledger::default();
+    ledger.note(proxy("w", 0), "web", Samples::parse(web));
+    ledger.note(proxy("p", 0), "payments", Samples::parse(payments));
+    View {
+        seconds: 20.0,
+        allowed: vec![Call::read(&ledger, "web", "catalog")],
+        refused: Call::read(&ledger, "web", "payments"),
+        protected: protected(&ledger),
+        asked: vec![("catalog-v1".into(), 90.0), ("catalog-v2".into(), 10.0)],
+        unread: Vec::new(),
+    }
+}
+
+fn broken(view: &View) -> Vec<&'static str> {
+    let promises = view.promises().into_iter();
+    promises
+        .filter(|promise| !promise.kept)
+        .map(|promise| promise.what)
+        .collect()
+}
+
+#[test]
+fn a_healthy_shop_keeps_every_promise() {
+    let view = view(WEB, PAYMENTS);
+    assert_eq!(broken(&view), [] as [&str; 0], "{:?}", view.promises());
+    let text = table::render(&view);
+    for part in [
+        "web -> catalog",
+        "400   20.0/s    100 %",
+        "catalog-v1 90.0 %, asked 90.0 %",
+        "20 of 20 with 403",
+        "640 of 640",
+    ] {
+        assert!(text.contains(part), "no {part:?} in\n{text}");
+    }
+}
+
+#[test]
+fn each_promise_is_broken_by_what_it_forbids() {
+    let changed = |from: &str, to: &str| {
+        assert!(WEB.contains(from), "{from}");
+        broken(&view(&WEB.replace(from, to), PAYMENTS))
+    };
+    assert_eq!(changed(r#"reason=""} 40"#, r#"reason=""} 80"#), ["split"]);
+    assert_eq!(changed("shop/catalog-v2", "shop/catalog"), ["split"]);
+    assert_eq!(
+        changed(
+            r#"status="200",success="true",reason=""} 40"#,
+            r#"status="503",success="false",reason="no-endpoint"} 40"#
+        ),
+        ["success"]
+    );
+    assert_eq!(
+        changed(
+            r#"peer="shop/b",security="mtls""#,
+            r#"peer="shop/b",security="plaintext""#
+        ),
+        ["mTLS"]
+    );
+    assert_eq!(
+        changed(
+            r#"status="403",success="false",reason="not-allowed""#,
+            r#"status="503",success="false",reason="no-endpoint""#
+        ),
+        ["refused"]
+    );
+    // The application saw one of them.
+    let reached = PAYMENTS.replace("shop/cart", "shop/web");
+    assert_eq!(broken(&view(WEB, &reached)), ["refused"]);
+    // A plaintext caller shows on the server's side only.
+    let plain = PAYMENTS.replace(
+        r#"peer="shop/cart",security="mtls""#,
+        r#"peer="",security="plaintext""#,
+    );
+    assert_eq!(broken(&view(WEB, &plain)), ["mTLS"]);
+}
+
+#[test]
+fn nothing_seen_is_nothing_kept() {
+    assert_eq!(
+        broken(&view("", "")),
+        ["split", "success", "mTLS", "refused"]
+    );
+    let mut blind = view(WEB, PAYMENTS);
+    blind.unread.push("cart-1: it has no proxy".into());
+    assert_eq!(broken(&blind), ["all read"]);
+}
+
+#[test]
+fn only_what_came_after_the_base_counts_and_a_restarted_proxy_begins_anew() {
+    let count = |n: u32| Samples::parse(&format!("x{{a=\"1\"}} {n}\n"));
+    let mut ledger = Ledger::default();
+    ledger.note(proxy("w", 0), "web", count(100));
+    ledger.rebase();
+    assert_eq!(ledger.sum("web", "x", &[]), 0.0);
+    ledger.note(proxy("w", 0), "web", count(130));
+    ledger.note(proxy("w", 1), "web", count(5));
+    assert_eq!(ledger.sum("web", "x", &[]), 35.0);
+    assert_eq!(ledger.sum("cart", "x", &[]), 0.0);
+}
+
+#[test]
+fn quantiles_are_linear_within_a_bucket() {
+    let at_most = [(0.001, 100.0), (0.002, 300.0), (f64::INFINITY, 400.0)];
+    assert_eq!(quantile(&at_most, 0.5), Some(0.0015));
+    assert_eq!(
+        quantile(&at_most, 0.99),
+        Some(0.002),
+        "the last finite bound"
+    );
+    assert_eq!(quantile(&[(0.001, 0.0), (f64::INFINITY, 0.0)], 0.5), None);
+    assert_eq!(quantile(&[], 0.5), None);
+}
+
+#[test]
+fn a_hundred_percent_means_all() {
+    assert_eq!(percent(9999.0, 10000.0), "99.9 %");
+    assert_eq!(percent(10000.0, 10000.0), "100 %");
+    assert_eq!(percent(0.0, 0.0), "- %");
+}

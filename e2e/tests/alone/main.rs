@@ -1,0 +1,14 @@
+//! Claims that need the mesh for themselves: what changes the whole mesh, and
+//! what has a time bound or a fixed load.
+//!
+//! One after another: `cargo test -p e2e --test alone -- --test-threads=1`, after
+//! `make cluster` and `make images`. Every test leaves the mesh as the chart's
+//! defaults make it, also when it fails.
+
+mod restart;
+mod tokens;
+
+/// The URL of one of the test application's ports, by Service name.
+fn url(service: &str, port: u16, path: &str) -> String {
+    format!("http://{service}:{port}{path}")
+}

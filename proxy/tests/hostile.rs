@@ -1,0 +1,20 @@
+//! What nobody polite would send: messages that can be read two ways, floods,
+//! forged identities, servers that lie. Every attack is followed by a request
+//! that must succeed, and what the application got is read by a strict parser.
+
+#[path = "path/harness.rs"]
+#[allow(dead_code, reason = "shared with tests that use the rest of it")]
+mod harness;
+
+mod hostile {
+    mod downgrade;
+    mod exchange;
+    mod field;
+    mod floods;
+    mod framing;
+    mod identity;
+    mod raw2;
+    mod servers;
+    mod streaming;
+    mod targets;
+}

@@ -1,0 +1,407 @@
+//! Messages of HTTP/1.1 that one parser reads otherwise than the next.
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use wire::v1::Protocol;
+
+use super::field::{Field, WAYS, answers, rest, status};
+use std::time::Duration;
+
+/// Sends `bytes` on both ways; nobody may take them for a request, and the
+/// caller is told so or hung up on.
+async fn refused(field: &Field, case: &str, bytes: &[u8]) {
+    for way in WAYS {
+        let answer = field.send(way, bytes).await;
+        let code = status(&answer);
+        assert!(
+            answer.is_empty() || (400..500).contains(&code),
+            "{case}, {way:?}: {answer}"
+        );
+        assert!(answers(&answer) <= 1, "{case}, {way:?}: {answer}");
+        let got = field.recorded(case);
+        assert!(got.is_empty(), "{case}, {way:?}: {got:?}");
+    }
+}
+
+fn post(headers: &str, body: &str) -> Vec<u8> {
+    format!("POST /ok HTTP/1.1\r\nHost: s\r\n{headers}\r\n\r\n{body}").into_bytes()
+}
+
+fn chunked(body: &str) -> Vec<u8> {
+    post("Transfer-Encoding: chunked", body)
+}
+
+#[tokio::test]
+async fn lengths_that_are_no_number_are_refused() {
+    let field = Field::new(Protocol::Http1).await;
+    for length in [
+        "+5", "-1", "0x5", "5_0", "", " ", "5 5", "5,6", "5;", "5.0", "1e1", "٥",
+        "18446744073709551617", "99999999999999999999999",
+    ] {
+        let case = format!("Content-Length: {length}");
+        refused(&field, &case, &post(&case, "hello")).await;
+    }
+    for (case, headers) in [
+        ("two lengths", "Content-Length: 5\r\nContent-Length: 6"),
+        ("three lengths", "Content-Length: 5\r\nContent-Length: 5\r\nContent-Length: 0"),
+        ("length with a blank before the colon", "Content-Length : 5"),
+    ] {
+        refused(&field, case, &post(headers, "hello")).await;
+    }
+    field.works("lengths").await;
+}
+
+/// The same length twice may be refused, or passed on once.
+#[tokio::test]
+async fn a_repeated_length_leaves_once_or_not_at_all() {
+    let field = Field::new(Protocol::Http1).await;
+    for headers in ["Content-Length: 5\r\nContent-Length: 5", "Content-Length: 5, 5"] {
+        for way in WAYS {
+            let answer = field.send(way, post(headers, "hello")).await;
+            let got = field.recorded(headers);
+            match status(&answer) {
+                400 => assert!(got.is_empty(), "{got:?}"),
+                200 => assert_eq!(got[0].body, b"hello"),
+                _ => panic!("{headers}, {way:?}: {answer}"),
+            }
+        }
+    }
+    field.works("repeated lengths").await;
+}
+
+#[tokio::test]
+async fn an_encoding_other_than_chunked_alone_is_refused() {
+    let field = Field::new(Protocol::Http1).await;
+    for encoding in [
+        "xchunked", "chunkedx", "chunked, identity", "identity", "identity, chunked",
+        "gzip, chunked", "chunked, chunked", "\x0bchunked", "\x00chunked", "\"chunked\"",
+        "chunked;q=1", "", "chunked\x00", "\u{a0}chunked",
+    ] {
+        let headers = format!("Transfer-Encoding: {encoding}");
+        let case = format!("{headers:?}");
+        refused(&field, &case, &post(&headers, "5\r\nhello\r\n0\r\n\r\n")).await;
+    }
+    for (case, headers) in [
+        ("chunked and identity", "Transfer-Encoding: chunked\r\nTransfer-Encoding: identity"),
+        ("identity and chunked", "Transfer-Encoding: identity\r\nTransfer-Encoding: chunked"),
+        ("chunked twice", "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked"),
+        ("named in Connection", "Connection: transfer-encoding\r\nTransfer-Encoding: gzip"),
+    ] {
+        refused(&field, case, &post(headers, "5\r\nhello\r\n0\r\n\r\n")).await;
+    }
+    let old = b"POST /ok HTTP/1.0\r\nHost: s\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n";
+    refused(&field, "HTTP/1.0", old).await;
+    // Case of letters and surrounding blanks mean nothing.
+    for encoding in ["Chunked", "  chunked\t"] {
+        let headers = format!("Transfer-Encoding: {encoding}");
+        for way in WAYS {
+            let answer = field.send(way, post(&headers, "5\r\nhello\r\n0\r\n\r\n")).await;
+            assert_eq!(status(&answer), 200, "{encoding}, {way:?}: {answer}");
+            assert_eq!(field.recorded(encoding)[0].body, b"hello");
+        }
+    }
+    field.works("encodings").await;
+}
+
+/// Naming a framing header in Connection must not change how the body is read.
+#[tokio::test]
+async fn connection_cannot_take_the_framing_away() {
+    let field = Field::new(Protocol::Http1).await;
+    for way in WAYS {
+        let length = post("Connection: content-length, host\r\nContent-Length: 5", "hello");
+        assert_eq!(status(&field.send(way, length).await), 200, "{way:?}");
+        let chunks = post(
+            "Connection: transfer-encoding\r\nTransfer-Encoding: chunked",
+            "5\r\nhello\r\n0\r\n\r\n",
+        );
+        assert_eq!(status(&field.send(way, chunks).await), 200, "{way:?}");
+        let got = field.recorded("framing named in Connection");
+        assert!(got.len() == 2 && got.iter().all(|one| one.body == b"hello"), "{got:?}");
+    }
+}
+
+/// A chunk hides a request: it stays the body, and no length goes with it.
+#[tokio::test]
+async fn a_request_inside_a_chunk_stays_a_body() {
+    let field = Field::new(Protocol::Http1).await;
+    let hidden = "GET /private HTTP/1.1\r\nHost: s\r\nX-Pad: 123456\r\n\r\n";
+    for headers in [
+        "Transfer-Encoding: chunked\r\nContent-Length: 4",
+        "Content-Length: 4\r\nTransfer-Encoding: chunked",
+    ] {
+        let body = format!("{:x}\r\n{hidden}\r\n0\r\n\r\n", hidden.len());
+        for way in WAYS {
+            let answer = field.send_and_stay(way, post(headers, &body)).await;
+            assert_eq!(answers(&answer), 1, "{headers}, {way:?}: {answer}");
+            let got = field.recorded(headers);
+            if status(&answer) == 400 {
+                assert!(got.is_empty(), "{got:?}");
+                continue;
+            }
+            assert_eq!(got.len(), 1, "{headers}, {way:?}: {got:?}");
+            assert_eq!(got[0].body, hidden.as_bytes());
+            assert!(got[0].values("content-length").is_empty(), "{got:?}");
+        }
+    }
+    field.works("hidden request").await;
+}
+
+#[tokio::test]
+async fn chunks_that_parsers_read_differently_never_make_a_whole_request() {
+    let field = Field::new(Protocol::Http1).await;
+    let flood = format!("3;{}\r\nabc\r\n0\r\n\r\n", "x".repeat(20 * 1024));
+    for (case, body) in [
+        ("0x", "0x3\r\nabc\r\n0\r\n\r\n"),
+        ("underscore", "3_0\r\nabc\r\n0\r\n\r\n"),
+        ("empty size", "\r\nabc\r\n0\r\n\r\n"),
+        ("negative", "-1\r\nabc\r\n0\r\n\r\n"),
+        ("overflow", "FFFFFFFFFFFFFFFFF\r\nabc\r\n0\r\n\r\n"),
+        ("bare LF after the size", "3\nabc\r\n0\r\n\r\n"),
+        ("bare LF after the data", "3\r\nabc\n0\r\n\r\n"),
+        ("LF in an extension", "3;a\nb\r\nabc\r\n0\r\n\r\n"),
+        ("endless extension", flood.as_str()),
+        ("data longer than its size", "3\r\nabcd\r\n0\r\n\r\n"),
+        ("no last chunk", "3\r\nabc\r\n"),
+        ("bare CR after the size", "3\rabc\r\n0\r\n\r\n"),
+    ] {
+        for way in WAYS {
+            let answer = field.send(way, chunked(body)).await;
+            assert_ne!(status(&answer), 200, "{case}, {way:?}: {answer}");
+            assert!(answers(&answer) <= 1, "{case}, {way:?}: {answer}");
+            let got = field.recorded(case);
+            assert!(got.is_empty(), "{case}, {way:?}: {got:?}");
+        }
+    }
+    field.works("chunks").await;
+}
+
+#[tokio::test]
+async fn heads_with_a_doubtful_syntax_are_refused() {
+    let field = Field::new(Protocol::Http1).await;
+    for head in [
+        "GET /ok HTTP/1.1\r\n Host: s\r\n\r\n",
+        "GET /ok HTTP/1.1\r\nHost: s\r\nnocolon\r\n\r\n",
+        "GET /ok HTTP/1.1\r\nHost: s\r\n: empty\r\n\r\n",
+        "GET /ok HTTP/1.1\r\nHost: s\r\nx: a\x00b\r\n\r\n",
+        "GET /ok HTTP/1.1\r\nHost: s\r\nx: a\rb: c\r\n\r\n",
+        "GET /ok HTTP/1.1\r\nHost: s\r\nx\u{a0}: a\r\n\r\n",
+        "GET /ok HTTP/1.1\r\nHost: s\r\nx\t: a\r\n\r\n",
+        "GET /ok HTTP/1.1\r\nHost: s\r\nx y: a\r\n\r\n",
+        "GET /ok HTTP/1.1\r\nHost: s\r\nx: a\r\n\tfolded\r\n\r\n",
+        "GET  /ok  HTTP/1.1\r\nHost: s\r\n\r\n",
+        "GET\t/ok\tHTTP/1.1\r\nHost: s\r\n\r\n",
+        "GET /ok HTTP/1.9\r\nHost: s\r\n\r\n",
+        "GET /ok HTTP/2.0\r\nHost: s\r\n\r\n",
+        "GET /ok http/1.1\r\nHost: s\r\n\r\n",
+        "GET /ok\r\nHost: s\r\n\r\n",
+        "GET /o k HTTP/1.1\r\nHost: s\r\n\r\n",
+        "GET /ok HTTP/1.1 x\r\nHost: s\r\n\r\n",
+        "GET /ok HTTP/1.1\r\nHost: s\r\nHost: t\r\n\r\n",
+        "GET /ok HTTP/1.1\r\nHost: s, t\r\n\r\n",
+        "GET /ok HTTP/1.1\r\nHost: a b\r\n\r\n",
+        "GET /ok HTTP/1.1\r\nHost: u@s\r\n\r\n",
+        "GET /ok HTTP/1.1\r\n\r\n",
+    ] {
+        refused(&field, &format!("{head:?}"), head.as_bytes()).await;
+    }
+    field.works("heads").await;
+}
+
+/// Bare line feeds may pass the parser, but never reach the application so:
+/// the recorder calls them broken.
+#[tokio::test]
+async fn line_ends_leave_as_they_should() {
+    let field = Field::new(Protocol::Http1).await;
+    for head in [
+        "GET /ok HTTP/1.1\nHost: s\n\n",
+        "GET /ok HTTP/1.1\r\nHost: s\nx: y\r\n\r\n",
+        "\r\n\r\nGET /ok HTTP/1.1\r\nHost: s\r\n\r\n",
+    ] {
+        for way in WAYS {
+            let answer = field.send(way, head).await;
+            assert!(
+                [200, 400].contains(&status(&answer)),
+                "{head:?}, {way:?}: {answer}"
+            );
+            field.recorded(head);
+        }
+    }
+    field.works("line ends").await;
+}
+
+/// Requests never last until the connection ends, so what follows one without
+/// a length is another request or nothing.
+#[tokio::test]
+async fn an_old_request_without_a_length_has_no_body() {
+    let field = Field::new(Protocol::Http1).await;
+    field.allow(Protocol::Http1, &["/ok"]);
+    for way in WAYS {
+        let answer = field
+            .send(way, "POST /ok HTTP/1.0\r\nHost: s\r\n\r\nGET /private HTTP/1.1\r\nHost: s\r\n\r\n")
+            .await;
+        let got = field.recorded("HTTP/1.0");
+        assert_eq!(status(&answer), 200, "{way:?}: {answer}");
+        assert!(got.len() == 1 && got[0].body.is_empty(), "{way:?}: {got:?}");
+    }
+    field.works("HTTP/1.0").await;
+}
+
+#[tokio::test]
+async fn a_request_behind_a_refused_upgrade_is_judged_as_a_request() {
+    let field = Field::new(Protocol::Http1).await;
+    field.allow(Protocol::Http1, &["/ok"]);
+    for (case, headers) in [
+        ("upgrade", "Connection: upgrade\r\nUpgrade: foo"),
+        (
+            "websocket",
+            "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==",
+        ),
+        (
+            "h2c",
+            "Upgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\nConnection: Upgrade, HTTP2-Settings",
+        ),
+    ] {
+        for way in WAYS {
+            let behind = "GET /private HTTP/1.1\r\nHost: s\r\n\r\n";
+            let bytes = format!("GET /ok HTTP/1.1\r\nHost: s\r\n{headers}\r\n\r\n{behind}");
+            let answer = field.send_and_stay(way, bytes).await;
+            assert!(!answer.contains(" 101 "), "{case}, {way:?}: {answer}");
+            let got = field.recorded(case);
+            assert!(
+                got.len() == 1 && got[0].line() == "GET /ok HTTP/1.1",
+                "{case}, {way:?}: {got:?}"
+            );
+            assert_eq!(status(&answer), 200, "{case}, {way:?}: {answer}");
+            if case == "h2c" {
+                assert!(got[0].values("upgrade").is_empty(), "{got:?}");
+                assert!(got[0].values("http2-settings").is_empty(), "{got:?}");
+            }
+        }
+    }
+    field.works("upgrades").await;
+}
+
+#[tokio::test]
+async fn connect_reaches_nothing_and_what_follows_it_is_dropped() {
+    let field = Field::new(Protocol::Http1).await;
+    for target in [
+        "127.0.0.1:15190", "10.0.0.1:6443", "/", "*", "http://x/", "x", "",
+    ] {
+        let case = format!("CONNECT {target}");
+        let bytes = format!(
+            "{case} HTTP/1.1\r\nHost: s\r\n\r\nGET /private HTTP/1.1\r\nHost: s\r\n\r\n"
+        );
+        for way in WAYS {
+            let answer = field.send(way, &bytes).await;
+            assert!(
+                answer.is_empty() || (400..500).contains(&status(&answer)),
+                "{case}, {way:?}: {answer}"
+            );
+            let got = field.recorded(&case);
+            assert!(got.iter().all(|one| !one.line().starts_with("CONNECT")), "{case}: {got:?}");
+        }
+    }
+    field.works("CONNECT").await;
+}
+
+/// A refusal that comes before the body: what is left of it must not become a
+/// request, whether the connection ends or the body is read away.
+#[tokio::test]
+async fn an_unread_body_never_becomes_a_request() {
+    let field = Field::new(Protocol::Http1).await;
+    field.allow(Protocol::Http1, &["/ok"]);
+    let request = "GET /ok HTTP/1.1\r\nHost: s\r\n\r\n";
+    let body = request.repeat(1024 * 1024 / request.len());
+    for way in WAYS {
+        for size in [request.len(), body.len()] {
+            let bytes = format!(
+                "POST /denied HTTP/1.1\r\nHost: s\r\nContent-Length: {size}\r\n\r\n{}{request}",
+                &body[..size]
+            );
+            let answer = field.send(way, bytes).await;
+            // A close with bytes unread may overtake the answer, as a reset.
+            if !answer.is_empty() {
+                assert_eq!(status(&answer), 403, "{way:?}, {size}: {answer}");
+            }
+            // The request behind the body may be served, what is in it may not.
+            let got = field.recorded("unread body");
+            assert!(got.len() <= 1, "{way:?}, {size}: {} requests", got.len());
+            assert_eq!(answers(&answer).saturating_sub(1), got.len(), "{way:?}, {size}");
+        }
+    }
+    field.works("unread bodies").await;
+}
+
+/// The body comes late, when the refusal has long been sent.
+#[tokio::test]
+async fn a_body_that_comes_after_its_refusal_never_becomes_a_request() {
+    let field = Field::new(Protocol::Http1).await;
+    field.allow(Protocol::Http1, &["/ok"]);
+    let request = "GET /ok HTTP/1.1\r\nHost: s\r\n\r\n";
+    for way in WAYS {
+        let mut stream = field.open(way).await;
+        let head = format!(
+            "POST /denied HTTP/1.1\r\nHost: s\r\nContent-Length: {}\r\n\r\n",
+            request.len()
+        );
+        stream.write_all(head.as_bytes()).await.unwrap();
+        let mut answer = vec![0; 1024];
+        let count = stream.read(&mut answer).await.unwrap();
+        assert_eq!(status(&String::from_utf8_lossy(&answer[..count])), 403);
+        let _ = stream.write_all(request.as_bytes()).await;
+        rest(&mut stream, Duration::from_millis(300)).await;
+        let got = field.recorded("late body");
+        assert!(got.is_empty(), "{way:?}: {got:?}");
+    }
+    field.works("late bodies").await;
+}
+
+#[tokio::test]
+async fn trailers_never_become_headers() {
+    let field = Field::new(Protocol::Http1).await;
+    let trailers = "Content-Length: 10\r\nTransfer-Encoding: gzip\r\nHost: evil\r\nAuthorization: x\r\nweft-client-id: spiffe://evil\r\nX-Sum: 1\r\nX-Sum: 2\r\n";
+    let body = format!("3\r\nabc\r\n0\r\n{trailers}\r\n");
+    for way in WAYS {
+        let headers = "Trailer: X-Sum\r\nTE: trailers\r\nTransfer-Encoding: chunked";
+        let answer = field.send(way, post(headers, &body)).await;
+        assert_eq!(status(&answer), 200, "{way:?}: {answer}");
+        let got = field.recorded("trailers");
+        assert!(got.len() == 1 && got[0].body == b"abc", "{way:?}: {got:?}");
+        assert_eq!(got[0].values("host"), ["s"], "{way:?}: {got:?}");
+        assert!(!got[0].head.contains("evil") && !got[0].head.contains("gzip"));
+        let passed = got[0].trailers.to_lowercase();
+        for never in ["content-length", "transfer-encoding", "host", "authorization", "weft-"] {
+            assert!(!passed.contains(never), "{way:?}: {passed}");
+        }
+        let sums = passed.matches("x-sum").count();
+        assert!(sums == 0 || sums == 2, "{way:?}: {passed}");
+    }
+    field.works("trailers").await;
+}
+
+#[tokio::test]
+async fn a_body_of_any_method_arrives_whole_or_is_refused() {
+    let field = Field::new(Protocol::Http1).await;
+    for method in ["GET", "HEAD", "DELETE", "OPTIONS", "POST", "PUT", "PATCH", "LOCK"] {
+        for (framing, body) in [
+            ("Content-Length: 5", "hello"),
+            ("Transfer-Encoding: chunked", "2\r\nhe\r\n3\r\nllo\r\n0\r\n\r\n"),
+        ] {
+            let case = format!("{method} with {framing}");
+            for way in WAYS {
+                // A second request shows that nothing of the body is left over.
+                let bytes = format!(
+                    "{method} /ok HTTP/1.1\r\nHost: s\r\n{framing}\r\n\r\n{body}GET /next HTTP/1.1\r\nHost: s\r\n\r\n"
+                );
+                let answer = field.send(way, bytes).await;
+                let got = field.recorded(&case);
+                if status(&answer) == 200 {
+                    assert_eq!(got.len(), 2, "{case}, {way:?}: {got:?}");
+                    assert_eq!(got[0].body, b"hello", "{case}, {way:?}");
+                } else {
+                    assert!((400..500).contains(&status(&answer)), "{case}, {way:?}: {answer}");
+                }
+            }
+        }
+    }
+    field.works("bodies").await;
+}
