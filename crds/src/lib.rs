@@ -5,6 +5,7 @@
 //! and a command line can share every decision.
 
 pub mod chart;
+pub mod convert;
 pub mod inject;
 pub mod labels;
 pub mod smi;

@@ -4,6 +4,7 @@
 //! It blocks on purpose. A test is a list of steps, and parallel tests are
 //! threads, each in a namespace of its own.
 
+pub mod api;
 pub mod app;
 pub mod cluster;
 pub mod eventually;
@@ -12,6 +13,7 @@ pub mod metrics;
 pub mod namespace;
 pub mod pod;
 
+pub use api::Api;
 pub use app::App;
 pub use cluster::Cluster;
 pub use eventually::eventually;

@@ -204,6 +204,8 @@ pub enum End {
 pub struct Watched<F: FnOnce(End, u64, Option<&http::HeaderMap>)> {
     inner: Body,
     bytes: u64,
+    /// An error that the next poll returns.
+    held: Option<BoxError>,
     finish: Option<F>,
 }
 
@@ -220,6 +222,7 @@ impl<F: FnOnce(End, u64, Option<&http::HeaderMap>)> Watched<F> {
         Self {
             inner,
             bytes: 0,
+            held: None,
             finish: Some(finish),
         }
     }
@@ -240,6 +243,9 @@ impl<F: FnOnce(End, u64, Option<&http::HeaderMap>) + Unpin> HttpBody for Watched
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let this = self.get_mut();
+        if let Some(error) = this.held.take() {
+            return Poll::Ready(Some(Err(error)));
+        }
         let mut polled = std::task::ready!(Pin::new(&mut this.inner).poll_frame(cx));
         if let Some(Ok(frame)) = &mut polled
             && let Some(trailers) = frame.trailers_mut()
@@ -260,11 +266,19 @@ impl<F: FnOnce(End, u64, Option<&http::HeaderMap>) + Unpin> HttpBody for Watched
             Some(Err(_)) => this.end(End::Failed, None),
             None => this.end(End::Complete, None),
         }
+        if let Some(Err(error)) = polled {
+            // Servers drop what they have not flushed yet when a body fails. One
+            // turn later the head is out, and the caller sees an answer that
+            // broke off, not a silent close that invites it to send again.
+            this.held = Some(error);
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
         Poll::Ready(polled)
     }
 
     fn is_end_stream(&self) -> bool {
-        self.inner.is_end_stream()
+        self.held.is_none() && self.inner.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {

@@ -16,6 +16,9 @@ pub struct Failure {
     pub detail: String,
     /// True only when it is proven that no application saw any of it.
     pub never_reached: bool,
+    /// True when a connection was at its end, not its endpoint: another
+    /// connection to the same endpoint may do.
+    pub stale: bool,
 }
 
 impl Failure {
@@ -24,6 +27,7 @@ impl Failure {
             reason,
             detail: detail.into(),
             never_reached: true,
+            stale: false,
         }
     }
 
@@ -32,6 +36,25 @@ impl Failure {
             reason: Reason::ConnectionLost,
             detail: detail.into(),
             never_reached: false,
+            stale: false,
+        }
+    }
+
+    /// A verdict of whoever was asked: no other endpoint would differ.
+    pub fn verdict(reason: Reason, detail: impl Into<String>) -> Self {
+        Self {
+            reason,
+            detail: detail.into(),
+            never_reached: false,
+            stale: false,
+        }
+    }
+
+    /// A connection that ended before it took the call.
+    pub fn stale(detail: impl Into<String>) -> Self {
+        Self {
+            stale: true,
+            ..Self::unsent(Reason::ConnectFailed, detail)
         }
     }
 

@@ -1,9 +1,11 @@
 //! Which headers pass through, which end here, and which are ours.
 
 use http::header::{
-    CONNECTION, CONTENT_LENGTH, HOST, HeaderMap, HeaderName, HeaderValue, TE, TRAILER,
+    CONNECTION, CONTENT_LENGTH, COOKIE, HOST, HeaderMap, HeaderName, HeaderValue, TE, TRAILER,
     TRANSFER_ENCODING, UPGRADE,
 };
+use http::request::Parts;
+use http::{Method, Version};
 
 /// Verified SPIFFE id of the caller, for the application.
 pub const CLIENT_ID: HeaderName = HeaderName::from_static("weft-client-id");
@@ -29,13 +31,17 @@ const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
 
+/// Many applications read `_` in a name as `-`, as CGI did.
+fn is_ours(name: &HeaderName) -> bool {
+    matches!(
+        name.as_str().as_bytes(),
+        [b'w', b'e', b'f', b't', b'-' | b'_', ..]
+    )
+}
+
 /// Removes every header that starts with `weft-`: whoever sent it, it was not us.
 pub fn strip_ours(map: &mut HeaderMap) {
-    let ours: Vec<HeaderName> = map
-        .keys()
-        .filter(|name| name.as_str().starts_with("weft-"))
-        .cloned()
-        .collect();
+    let ours: Vec<HeaderName> = map.keys().filter(|name| is_ours(name)).cloned().collect();
     for name in ours {
         map.remove(name);
     }
@@ -83,6 +89,21 @@ pub fn strip_hop_by_hop(map: &mut HeaderMap) {
     }
 }
 
+/// HTTP/2 may cut a cookie into crumbs; rules and applications want it whole.
+pub fn join_cookies(map: &mut HeaderMap) {
+    if map.get_all(COOKIE).iter().nth(1).is_none() {
+        return;
+    }
+    let crumbs: Vec<&[u8]> = map
+        .get_all(COOKIE)
+        .iter()
+        .map(HeaderValue::as_bytes)
+        .collect();
+    if let Ok(whole) = HeaderValue::from_bytes(&crumbs.join(&b"; "[..])) {
+        map.insert(COOKIE, whole);
+    }
+}
+
 /// Removes from trailers what would mean something in a header: framing,
 /// routing, and every header of ours.
 pub fn clean_trailers(map: &mut HeaderMap) {
@@ -93,10 +114,15 @@ pub fn clean_trailers(map: &mut HeaderMap) {
     }
 }
 
-/// The protocol that an HTTP/1.1 request asks to upgrade to, if it does.
-/// `h2c` does not count: the proxy answers such requests over HTTP/1.1.
+/// The protocol that a request asks to upgrade to, if it does: HTTP/1.1, and
+/// GET, the only method that protocols define it for. `h2c` does not count: the
+/// proxy answers such requests over HTTP/1.1.
 #[must_use]
-pub fn upgrade_of(map: &HeaderMap) -> Option<HeaderValue> {
+pub fn upgrade_of(parts: &Parts) -> Option<HeaderValue> {
+    if parts.version != Version::HTTP_11 || parts.method != Method::GET {
+        return None;
+    }
+    let map = &parts.headers;
     let asks = map
         .get_all(CONNECTION)
         .iter()
@@ -108,7 +134,7 @@ pub fn upgrade_of(map: &HeaderMap) -> Option<HeaderValue> {
 
 #[cfg(test)]
 mod tests {
-    use http::HeaderMap;
+    use http::{HeaderMap, Version};
 
     use super::{strip_hop_by_hop, strip_ours, upgrade_of};
 
@@ -164,15 +190,30 @@ mod tests {
     }
 
     #[test]
-    fn h2c_is_no_upgrade() {
-        assert!(upgrade_of(&map(&[("connection", "Upgrade"), ("upgrade", "h2c")])).is_none());
-        assert!(
-            upgrade_of(&map(&[
-                ("connection", "keep-alive, Upgrade"),
-                ("upgrade", "websocket")
-            ]))
-            .is_some()
-        );
-        assert!(upgrade_of(&map(&[("upgrade", "websocket")])).is_none());
+    fn only_a_get_over_http_1_1_asks_for_an_upgrade_and_h2c_is_none() {
+        let asks = |method: &str, version, pairs: &[(&'static str, &'static str)]| {
+            let request = http::Request::builder()
+                .method(method)
+                .version(version)
+                .body(())
+                .unwrap();
+            let mut parts = request.into_parts().0;
+            parts.headers = map(pairs);
+            upgrade_of(&parts).is_some()
+        };
+        let websocket = [
+            ("connection", "keep-alive, Upgrade"),
+            ("upgrade", "websocket"),
+        ];
+        assert!(asks("GET", Version::HTTP_11, &websocket));
+        assert!(!asks("POST", Version::HTTP_11, &websocket));
+        assert!(!asks("GET", Version::HTTP_10, &websocket));
+        assert!(!asks("GET", Version::HTTP_2, &websocket));
+        assert!(!asks(
+            "GET",
+            Version::HTTP_11,
+            &[("connection", "Upgrade"), ("upgrade", "h2c")]
+        ));
+        assert!(!asks("GET", Version::HTTP_11, &[("upgrade", "websocket")]));
     }
 }

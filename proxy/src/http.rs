@@ -131,7 +131,10 @@ fn unacceptable(request: &Request<Incoming>) -> Option<Response<Body>> {
     let mut encodings = headers.get_all(http::header::TRANSFER_ENCODING).iter();
     if let Some(first) = encodings.next()
         && (encodings.next().is_some()
-            || !first.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked"))
+            || !first
+                .as_bytes()
+                .trim_ascii()
+                .eq_ignore_ascii_case(b"chunked"))
     {
         // What else the body is wrapped in would be lost on the way.
         return bad("Transfer-Encoding other than chunked");

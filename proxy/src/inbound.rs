@@ -79,7 +79,7 @@ pub async fn serve_mesh(proxy: Arc<Proxy>, stream: TcpStream) {
     proxy.count_connection(Direction::inbound, "http2", Security::mtls);
     let lifecycle = proxy.lifecycle.clone();
     let handler = move |request| mesh_request(Arc::clone(&proxy), peer.clone(), own.ip(), request);
-    let close = async move { lifecycle.drained().await };
+    let close = async move { lifecycle.time_to_go().await };
     serve_http(secured, Version::HTTP_2, From::Network, close, handler).await;
 }
 
@@ -293,7 +293,7 @@ impl Visit {
             let visit = Arc::clone(&self);
             async move {
                 tokio::select! {
-                    () = visit.proxy.lifecycle.drained() => {}
+                    () = visit.proxy.lifecycle.time_to_go() => {}
                     () = visit.plaintext_forbidden() => {}
                 }
             }
@@ -301,11 +301,9 @@ impl Visit {
         let handler = move |request: Request<Incoming>| {
             let visit = Arc::clone(&self);
             async move {
-                let upgrade = if http2 {
-                    None
-                } else {
-                    headers::upgrade_of(request.headers())
-                };
+                let (parts, body) = request.into_parts();
+                let upgrade = headers::upgrade_of(&parts);
+                let request = Request::from_parts(parts, body);
                 visit.request(request, http2, upgrade).await
             }
         };
@@ -468,6 +466,9 @@ impl Visit {
             .and_then(|_| parts.extensions.remove::<hyper::upgrade::OnUpgrade>());
         headers::strip_hop_by_hop(&mut parts.headers);
         headers::strip_ours(&mut parts.headers);
+        if parts.version == Version::HTTP_2 {
+            headers::join_cookies(&mut parts.headers);
+        }
         let trace = trace::pass_on(&mut parts.headers);
         let mut call = Call::http(&self.proxy, Direction::inbound, &parts, started, trace).to(
             "".into(),
@@ -507,11 +508,7 @@ impl Visit {
         };
         let sent = tokio::select! {
             sent = forward => sent,
-            () = revoked => Err(Failure {
-                reason: Reason::NotAllowed,
-                detail: "the call is no longer allowed".to_owned(),
-                never_reached: false,
-            }),
+            () = revoked => Err(Failure::verdict(Reason::NotAllowed, "the call is no longer allowed")),
         };
         match sent {
             Ok(answer) => self.finish(answer, call, parts, upgrade.map(|_| on_upgrade)),
@@ -538,11 +535,11 @@ impl Visit {
         }
         let snapshot = self.proxy.state.snapshot();
         let port = self.local.port();
-        if !parts.headers.contains_key(header::HOST)
-            && let Some(authority) = parts.uri.authority()
+        if let Some(authority) = parts.uri.authority()
             && let Ok(host) = HeaderValue::from_str(authority.as_str())
         {
-            // Rules may name the host, whatever the version of HTTP.
+            // Rules may name the host, whatever the version of HTTP; a target
+            // with an authority beats the header.
             parts.headers.insert(header::HOST, host);
         }
         if snapshot.access.has_http_rule(port) {
@@ -746,11 +743,10 @@ fn refused_by(verdict: &Verdict<'_>) -> Result<(), Failure> {
         return Ok(());
     }
     let reason = verdict.reason.unwrap_or(Reason::NotAllowed);
-    Err(Failure {
+    Err(Failure::verdict(
         reason,
-        detail: "no TrafficTarget allows this call".to_owned(),
-        never_reached: false,
-    })
+        "no TrafficTarget allows this call",
+    ))
 }
 
 /// Marks an answer as proof that no application saw the request.

@@ -13,6 +13,9 @@ use tokio::sync::watch;
 /// After SIGTERM open connections get this long to end.
 pub const STOP_WITHIN: Duration = Duration::from_millis(1500);
 
+/// How long a connection is served that came while draining.
+const LATECOMER: Duration = Duration::from_secs(1);
+
 #[derive(Clone, Debug)]
 pub struct Lifecycle {
     draining: Arc<watch::Sender<bool>>,
@@ -34,6 +37,16 @@ impl Lifecycle {
     #[must_use]
     pub fn is_draining(&self) -> bool {
         *self.draining.borrow()
+    }
+
+    /// Returns when a connection that begins now should be told to go
+    /// elsewhere: when draining begins, or a moment later for one that came
+    /// while draining, because whoever sent it knew no better address.
+    pub async fn time_to_go(&self) {
+        if self.is_draining() {
+            tokio::time::sleep(LATECOMER).await;
+        }
+        self.drained().await;
     }
 
     /// Returns when draining begins, or at once when it has begun.

@@ -36,6 +36,10 @@ use crate::upstream::{self, Answer};
 /// is proven that no application saw the call before.
 const ATTEMPTS: usize = 3;
 
+/// New connections to the same endpoint that one call may need, because the
+/// one in use ended just then.
+const RENEWALS: usize = 2;
+
 /// One connection of the application.
 struct Connection {
     proxy: Arc<Proxy>,
@@ -194,6 +198,53 @@ impl Route {
     }
 }
 
+/// Which endpoint a call tries next. Another one is tried only while it is
+/// proven that no application saw the call.
+struct Attempts<'a> {
+    route: &'a Route,
+    tried: Vec<SocketAddr>,
+    /// An endpoint whose connection ended, not itself.
+    again: Option<Arc<Endpoint>>,
+    renewals: usize,
+    over: bool,
+    last: Failure,
+}
+
+impl<'a> Attempts<'a> {
+    fn new(route: &'a Route) -> Self {
+        let none = format!("no endpoint of {}", route.backend);
+        Self {
+            route,
+            tried: Vec::new(),
+            again: None,
+            renewals: 0,
+            over: false,
+            last: Failure::unsent(Reason::NoEndpoint, none),
+        }
+    }
+
+    fn next(&mut self, own_ip: &str) -> Option<Arc<Endpoint>> {
+        if self.over || self.tried.len() >= ATTEMPTS {
+            return None;
+        }
+        self.again
+            .take()
+            .or_else(|| self.route.pick(own_ip, &self.tried))
+    }
+
+    fn failed(&mut self, endpoint: Arc<Endpoint>, failure: Failure) {
+        if failure.stale && self.renewals < RENEWALS {
+            self.renewals += 1;
+            self.again = Some(endpoint);
+        } else {
+            endpoint.observe_failure();
+            self.tried.push(endpoint.addr);
+        }
+        self.over = !failure.never_reached;
+        self.last = failure;
+    }
+}
+
 impl Connection {
     fn count(&self, http1: &'static str, http2: &'static str, version: Version) {
         let protocol = if version == Version::HTTP_2 {
@@ -338,15 +389,8 @@ impl Connection {
     async fn open(&self, protocol: &'static str) -> Result<Tunnel, Failure> {
         let snapshot = self.proxy.state.snapshot();
         let route = self.route(&snapshot, None)?;
-        let mut tried = Vec::new();
-        let mut last = Failure::unsent(
-            Reason::NoEndpoint,
-            format!("no endpoint of {}", route.backend),
-        );
-        while tried.len() < ATTEMPTS {
-            let Some(endpoint) = route.pick(&self.proxy.settings.own_ip(), &tried) else {
-                break;
-            };
+        let mut attempts = Attempts::new(&route);
+        while let Some(endpoint) = attempts.next(&self.proxy.settings.own_ip()) {
             let call = Call::tcp(
                 &self.proxy,
                 Direction::outbound,
@@ -358,17 +402,10 @@ impl Connection {
             );
             match tunnel::open(&self.proxy, &endpoint, protocol, call).await {
                 Ok(tunnel) => return Ok(tunnel),
-                Err(failure) => {
-                    endpoint.observe_failure();
-                    last = failure;
-                    tried.push(endpoint.addr);
-                    if !last.never_reached {
-                        break;
-                    }
-                }
+                Err(failure) => attempts.failed(endpoint, failure),
             }
         }
-        Err(last)
+        Err(attempts.last)
     }
 
     async fn relay(&self, mut stream: Prefixed<TcpStream>, tunnel: Option<Tunnel>) {
@@ -435,15 +472,16 @@ async fn request_story(connection: Arc<Connection>, request: Request<Incoming>) 
     if parts.method == Method::CONNECT {
         return refusal(Reason::BadRequest, "CONNECT is not served here", false);
     }
-    let upgrade = (parts.version != Version::HTTP_2)
-        .then(|| headers::upgrade_of(&parts.headers))
-        .flatten();
+    let upgrade = headers::upgrade_of(&parts);
     let on_upgrade = upgrade
         .as_ref()
         .and_then(|_| parts.extensions.remove::<hyper::upgrade::OnUpgrade>());
     let host = host_of(&parts);
     headers::strip_hop_by_hop(&mut parts.headers);
     headers::strip_ours(&mut parts.headers);
+    if parts.version == Version::HTTP_2 {
+        headers::join_cookies(&mut parts.headers);
+    }
     let trace = trace::pass_on(&mut parts.headers);
     let facts = RequestFacts {
         method: &parts.method,
@@ -465,15 +503,8 @@ async fn request_story(connection: Arc<Connection>, request: Request<Incoming>) 
         Arc::clone(&route.backend),
     );
     let replay = Replay::new(body::incoming(incoming));
-    let mut tried = Vec::new();
-    let mut last = Failure::unsent(
-        Reason::NoEndpoint,
-        format!("no endpoint of {}", route.backend),
-    );
-    while tried.len() < ATTEMPTS {
-        let Some(endpoint) = route.pick(&proxy.settings.own_ip(), &tried) else {
-            break;
-        };
+    let mut attempts = Attempts::new(&route);
+    while let Some(endpoint) = attempts.next(&proxy.settings.own_ip()) {
         call.peer(Arc::clone(&endpoint.pod), Security::of(endpoint.meshed()));
         let in_flight = endpoint.begin();
         let sent = Instant::now();
@@ -492,19 +523,11 @@ async fn request_story(connection: Arc<Connection>, request: Request<Incoming>) 
                 endpoint.observe(sent.elapsed());
                 return finish(answer, call, in_flight, on_upgrade);
             }
-            Err(failure) => {
-                endpoint.observe_failure();
-                let give_up = !failure.never_reached;
-                last = failure;
-                if give_up {
-                    break;
-                }
-                tried.push(endpoint.addr);
-            }
+            Err(failure) => attempts.failed(endpoint, failure),
         }
     }
-    call.failed(&last);
-    last.response(grpc)
+    call.failed(&attempts.last);
+    attempts.last.response(grpc)
 }
 
 /// Authority of the request: the URI's before the Host header, as HTTP wants it.

@@ -162,6 +162,14 @@ impl Multiplexed {
         }
     }
 
+    /// Sends nothing more on the connection that `place` belongs to. Streams
+    /// that it carries go on.
+    pub fn retire(&self, place: &Place) {
+        self.connections
+            .lock()
+            .retain(|connection| !Arc::ptr_eq(&connection.streams, &place.0));
+    }
+
     fn free(&self, limit: usize) -> Option<Stream> {
         let mut connections = self.connections.lock();
         connections.retain(|connection| !connection.sender.is_closed());

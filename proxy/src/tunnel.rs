@@ -77,12 +77,10 @@ pub async fn open(
     let mut response = answer.response;
     if response.status() != StatusCode::OK {
         let reason = reason_in(response.headers()).unwrap_or(Reason::ConnectFailed);
-        // A verdict of the peer, not a fault: no other endpoint would differ.
-        return Err(Failure {
+        return Err(Failure::verdict(
             reason,
-            detail: format!("{} refused the connection", endpoint.addr),
-            never_reached: false,
-        });
+            format!("{} refused the connection", endpoint.addr),
+        ));
     }
     let upgraded = hyper::upgrade::on(&mut response)
         .await

@@ -61,7 +61,8 @@ pub async fn multiplexed(peer: &Multiplexed, request: Request<Body>) -> Result<A
             let unsent = error.take_message().is_some();
             let error = error.into_error();
             if unsent || refused(&error) {
-                Err(Failure::unsent(Reason::ConnectFailed, error.to_string()))
+                peer.retire(&place);
+                Err(Failure::stale(describe(&error)))
             } else {
                 Err(Failure::lost(describe(&error)))
             }
@@ -110,11 +111,23 @@ pub async fn http1(
         })?;
         match pooled
             .sender
-            .try_send_request(http1_request(parts.clone(), body))
+            .try_send_request(http1_request(addr, parts.clone(), body))
             .await
         {
             Ok(response) => {
-                if response.status() != http::StatusCode::SWITCHING_PROTOCOLS {
+                let switched = response.status() == http::StatusCode::SWITCHING_PROTOCOLS;
+                if switched && !parts.headers.contains_key(header::UPGRADE) {
+                    return Err(Failure::lost("the server switched protocols unasked"));
+                }
+                let encoding = response.headers().get(header::TRANSFER_ENCODING);
+                if encoding
+                    .is_some_and(|encoding| !encoding.as_bytes().eq_ignore_ascii_case(b"chunked"))
+                {
+                    return Err(Failure::lost(
+                        "the server encoded its answer in an unknown way",
+                    ));
+                }
+                if !switched {
                     peers.give_back(addr, pooled.sender);
                 }
                 return Ok(Answer {
@@ -182,11 +195,16 @@ const fn is_idempotent(method: &Method) -> bool {
 }
 
 /// Origin form and a Host header, whatever version the request came in.
-fn http1_request(mut parts: Parts, body: Body) -> Request<Body> {
+fn http1_request(addr: SocketAddr, mut parts: Parts, body: Body) -> Request<Body> {
     parts.version = Version::HTTP_11;
-    if !parts.headers.contains_key(header::HOST)
-        && let Some(authority) = parts.uri.authority()
+    if let Some(authority) = parts.uri.authority()
         && let Ok(host) = HeaderValue::from_str(authority.as_str())
+    {
+        parts.headers.insert(header::HOST, host);
+    }
+    // HTTP/1.0 needs none, HTTP/1.1 does.
+    if !parts.headers.contains_key(header::HOST)
+        && let Ok(host) = HeaderValue::from_str(&addr.to_string())
     {
         parts.headers.insert(header::HOST, host);
     }

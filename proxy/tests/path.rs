@@ -3,11 +3,14 @@
 //! are loopback addresses; only the redirection is missing, so the original
 //! address is told to the proxy by the test.
 
+#![allow(clippy::unwrap_used, reason = "a test ends with the first surprise")]
+
 #[path = "path/harness.rs"]
 mod harness;
 
 mod path {
     mod access;
+    mod drain;
     mod http;
     mod mesh_port;
     mod routing;

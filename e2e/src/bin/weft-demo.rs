@@ -3,6 +3,7 @@
 
 use std::{
     io::{IsTerminal as _, Write as _},
+    ops::RangeInclusive,
     process::ExitCode,
     time::{Duration, Instant},
 };
@@ -24,8 +25,8 @@ use tokio::signal::unix::{SignalKind, signal};
 const REFRESH: Duration = Duration::from_secs(2);
 /// Without a terminal. 400 requests through the split: 5 sigma are 30 of them.
 const WATCH_ONCE: u64 = 20;
-/// The load lasts less than this.
-const WATCH_LIMIT: u64 = 1800;
+/// Below, too few requests to judge a split by; above, no load any more.
+const WATCH_LIMITS: RangeInclusive<u64> = 10..=1800;
 
 fn main() -> ExitCode {
     match demo() {
@@ -83,14 +84,16 @@ fn watch_for(screen: bool) -> anyhow::Result<Option<Duration>> {
         None => WATCH_ONCE,
     };
     ensure!(
-        (1..=WATCH_LIMIT).contains(&seconds),
-        "DEMO_SECONDS must be 1 to {WATCH_LIMIT}"
+        WATCH_LIMITS.contains(&seconds),
+        "DEMO_SECONDS must be {} to {}",
+        WATCH_LIMITS.start(),
+        WATCH_LIMITS.end()
     );
     Ok(Some(Duration::from_secs(seconds)))
 }
 
 /// Looks until the time is over, the load has ended or somebody says stop; what was
-/// seen last is returned.
+/// seen last is returned, which keeps no promise when nothing was seen.
 async fn show(
     watch: &mut Watch,
     watch_for: Option<Duration>,
@@ -99,17 +102,19 @@ async fn show(
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let start = Instant::now();
+    let mut last = View::default();
     loop {
-        let view = watch.look()?;
-        draw(&view)?;
-        let rest = watch_for.map(|limit| limit.saturating_sub(start.elapsed()));
-        if rest == Some(Duration::ZERO) || watch.is_over()? {
-            return Ok(view);
-        }
         tokio::select! {
-            () = tokio::time::sleep(rest.unwrap_or(REFRESH).min(REFRESH)) => {}
-            _ = interrupt.recv() => return Ok(view),
-            _ = terminate.recv() => return Ok(view),
+            () = tokio::time::sleep(REFRESH) => {}
+            _ = interrupt.recv() => return Ok(last),
+            _ = terminate.recv() => return Ok(last),
+        }
+        if let Some(view) = watch.look()? {
+            draw(&view)?;
+            last = view;
+        }
+        if watch_for.is_some_and(|limit| start.elapsed() >= limit) || watch.is_over()? {
+            return Ok(last);
         }
     }
 }

@@ -11,14 +11,14 @@ const BUCKETS: &str = "weft_request_duration_seconds_bucket";
 pub struct Call {
     pub from: &'static str,
     pub to: &'static str,
-    /// What the caller's proxies counted, in total and of that with success, with
-    /// mTLS, and refused with 403 and `weft-reason: not-allowed`.
+    /// What the caller's proxies counted: in total, answered well by the application,
+    /// with mTLS, and refused with 403 and `weft-reason: not-allowed`.
     pub requests: f64,
     pub successes: f64,
     pub mtls: f64,
     pub refused: f64,
-    /// What the server's proxies counted of this caller: passed on to the
-    /// application and answered well, and refused.
+    /// What the server's proxies counted of this caller: answered by the application,
+    /// and refused.
     pub reached: f64,
     pub refused_by_server: f64,
     /// Seconds; `None` before the first request.
@@ -62,10 +62,11 @@ impl Call {
             from,
             to,
             requests: out(&[]),
-            successes: out(&[("success", "true")]),
+            successes: out(&[("success", "true"), ("reason", "")]),
             mtls: out(&[("security", "mtls")]),
             refused: out(&[("status", "403"), ("reason", "not-allowed")]),
-            reached: arrived(&[("success", "true")]),
+            // An answer with a reason is the mesh's own.
+            reached: arrived(&[("reason", "")]),
             refused_by_server: arrived(&[("status", "403"), ("reason", "not-allowed")]),
             p50: quantile(&at_most, 0.5),
             p99: quantile(&at_most, 0.99),

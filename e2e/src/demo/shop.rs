@@ -16,6 +16,7 @@ use super::{
     link::Link,
     progress::Progress,
     promise::View,
+    table,
 };
 use crate::harness::{Cluster, app, cluster::root, eventually, metrics::Samples};
 
@@ -169,13 +170,14 @@ impl Watch {
         Ok(watch)
     }
 
-    /// Waits for the first request of each call.
+    /// Waits for the first requests of each call, which must have gone as promised
+    /// too, and counts from there.
     pub fn await_load(&mut self) -> anyhow::Result<()> {
         eventually(FIRST_REQUEST, "every call has been made once", || {
             std::thread::sleep(Duration::from_millis(500));
             self.scrape()?;
             let view = self.view();
-            for call in view.allowed.iter().chain([&view.refused]) {
+            for call in &view.allowed {
                 ensure!(
                     call.requests > 0.0,
                     "{} has not called {} yet",
@@ -183,12 +185,30 @@ impl Watch {
                     call.to
                 );
             }
+            ensure!(
+                view.refused.requests > 0.0 && view.refused.refused_by_server > 0.0,
+                "{} has not refused {} yet",
+                view.refused.to,
+                view.refused.from
+            );
             Ok(())
-        })
+        })?;
+        let first = self.view();
+        // Some ten requests say nothing about shares.
+        let mut judged = first.promises().into_iter();
+        ensure!(
+            judged.all(|promise| promise.kept || promise.what == "split"),
+            "the first calls went wrong:\n{}",
+            table::render(&first)
+        );
+        // Else the rate would count requests from before the clock.
+        self.rebase();
+        Ok(())
     }
 
-    /// Reads everything once and says how it stands.
-    pub fn look(&mut self) -> anyhow::Result<View> {
+    /// Reads everything once and says how it stands; `None` while too little was
+    /// counted since the weights changed.
+    pub fn look(&mut self) -> anyhow::Result<Option<View>> {
         let asked = self.weights()?;
         if asked != self.asked {
             // What was counted under other weights must not be judged by these.
@@ -199,8 +219,9 @@ impl Watch {
         if self.settling > 0 {
             self.settling -= 1;
             self.rebase();
+            return Ok(None);
         }
-        Ok(self.view())
+        Ok(Some(self.view()))
     }
 
     /// Whether no load runs any more.

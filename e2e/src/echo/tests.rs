@@ -28,6 +28,10 @@ struct Running {
 }
 
 async fn running(pod: &str) -> Running {
+    slowed(pod, Duration::ZERO).await
+}
+
+async fn slowed(pod: &str, delay: Duration) -> Running {
     let settings = Settings {
         pod: pod.into(),
         version: "v7".into(),
@@ -38,7 +42,7 @@ async fn running(pod: &str) -> Running {
         banner_port: 0,
         call_port: 0,
         outside_call_port: 0,
-        delay: Duration::ZERO,
+        delay,
     };
     let bound = Bound::bind(settings).await.unwrap();
     let [http, tcp, banner, call, _] = bound.addresses().unwrap()[..] else {
@@ -107,6 +111,15 @@ async fn answer_bends_to_status_size_delay_and_header() {
         .await
         .unwrap();
     assert_eq!(answer.status.as_u16(), 400);
+}
+
+#[tokio::test]
+async fn instance_with_a_delay_is_slow_for_everybody() {
+    let app = slowed("pod-a", Duration::from_millis(120)).await;
+    let start = std::time::Instant::now();
+    let answer = Client::new(ask(app.http, "/")).send().await.unwrap();
+    assert_eq!(answer.status.as_u16(), 200);
+    assert!(start.elapsed() >= Duration::from_millis(120));
 }
 
 #[tokio::test]

@@ -5,8 +5,18 @@
 //! `make cluster` and `make images`. Every test leaves the mesh as the chart's
 //! defaults make it, also when it fails.
 
+mod altered;
+mod held;
+mod latency;
+mod lifecycle;
+mod modes;
+mod propagation;
+mod renewal;
 mod restart;
+mod sniffer;
 mod tokens;
+mod traffic;
+mod wire_capture;
 
 /// The URL of one of the test application's ports, by Service name.
 fn url(service: &str, port: u16, path: &str) -> String {

@@ -1,33 +1,36 @@
-//! Nothing is lost while pods come and go.
+//! Nothing is lost while pods come and go, those of the mesh included.
 
-use e2e::harness::{App, Namespace, Outcome};
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
 
-use super::url;
+use anyhow::ensure;
+use e2e::{
+    echo::load::Summary,
+    harness::{App, Load, Namespace, Outcome, Pod, app, eventually, mesh},
+};
+use serde_json::json;
+
+use super::{
+    altered::{Altered, own_pods, own_ready},
+    url,
+};
+
+/// How long the whole control plane is away.
+const AWAY: Duration = Duration::from_secs(60);
+/// Proxies find the new replicas within their longest backoff, 10 s.
+const CAUGHT_UP: Duration = Duration::from_secs(20);
 
 #[test]
 fn rolling_restart_under_load_loses_no_request() -> Outcome {
-    let ns = Namespace::meshed("rolling")?;
-    ns.apply_all(&App::new("server").replicas(3).objects())?;
-    ns.apply_all(&App::new("client").objects())?;
-    ns.ready(&["server", "client"])?;
-    let client = ns.pod("client")?;
-    client.report(&url("server", 8080, "/"), &[])?;
+    let ns = members("rolling", &[App::new("server").replicas(3)])?;
     let before: Vec<String> = ns.pods("server")?.into_iter().map(|pod| pod.name).collect();
-    let load = client.start_load(
-        &url("server", 8080, "/"),
-        &["--rate", "200", "--duration", "60s", "-c", "20"],
-    )?;
+    let load = load(&ns.pod("client")?, "server", Duration::from_secs(50))?;
     ns.kubectl(&["rollout", "restart", "deployment/server"])?;
     ns.ready(&["server"])?;
     let seen = load.finish()?;
-    println!(
-        "{} requests, by pod {:?}, latency {:?}",
-        seen.answered, seen.by_pod, seen.latency_ms
-    );
-    assert!(
-        seen.planned == seen.sent && seen.by_status.get("200") == Some(&seen.planned),
-        "planned = sent = answered with 200 does not hold: {seen:?}"
-    );
+    nothing_lost(&seen)?;
     assert!(
         seen.by_pod.keys().any(|pod| !before.contains(pod))
             && before.iter().any(|pod| seen.by_pod.contains_key(pod)),
@@ -35,4 +38,159 @@ fn rolling_restart_under_load_loses_no_request() -> Outcome {
         seen.by_pod
     );
     Ok(())
+}
+
+#[test]
+fn restart_of_every_controller_and_injector_loses_no_request() -> Outcome {
+    let ns = members("own-restart", &[App::new("server").replicas(2)])?;
+    let altered = Altered::begin()?;
+    let client = ns.pod("client")?;
+    let before = own_pods(&ns.cluster)?;
+    let (begun, length) = (Instant::now(), Duration::from_secs(40));
+    let load = load(&client, "server", length)?;
+    ns.cluster.kubectl(&[
+        "-n",
+        mesh::NAMESPACE,
+        "rollout",
+        "restart",
+        "deployment/weft-controller",
+        "deployment/weft-injector",
+    ])?;
+    own_ready(&ns.cluster)?;
+    eventually(CAUGHT_UP, "the old replicas are gone", || {
+        let now = own_pods(&ns.cluster)?;
+        ensure!(!now.iter().any(|pod| before.contains(pod)), "{now:?}");
+        Ok(())
+    })?;
+    println!("restarted within {:?}", begun.elapsed());
+    assert!(begun.elapsed() < length, "the load was over too early");
+    nothing_lost(&load.finish()?)?;
+    ns.annotate("weft.dev/access", Some("deny"))?;
+    eventually(CAUGHT_UP, "the new replicas are heard", || {
+        client.refused(&url("server", 8080, "/"), &[], 403, "not-allowed")
+    })?;
+    altered.restore()?;
+    Ok(())
+}
+
+#[test]
+fn mesh_does_without_controllers_and_injectors_for_a_minute_and_then_catches_up() -> Outcome {
+    let ns = members(
+        "away",
+        &[
+            App::new("server").replicas(2).label("tier", "web"),
+            App::new("spare"),
+        ],
+    )?;
+    ns.apply_all(&[
+        app::service("web", &json!({"tier": "web"})),
+        app::service("shop", &json!({"app": "server"})),
+    ])?;
+    split(&ns, 100, 0)?;
+    ns.await_condition("trafficsplit/shop", "Programmed", "True")?;
+    let (client, spare) = (ns.pod("client")?, ns.pod("spare")?);
+    client.report(&url("web", 8080, "/"), &[])?;
+    client.report(&url("shop", 8080, "/"), &[])?;
+
+    let altered = Altered::begin()?;
+    let (begun, length) = (Instant::now(), AWAY + Duration::from_secs(40));
+    let load = load(&client, "web", length)?;
+    scale(&ns, 0)?;
+    eventually(Duration::from_secs(30), "all replicas are gone", || {
+        let left = own_pods(&ns.cluster)?;
+        ensure!(left.is_empty(), "there are {left:?}");
+        Ok(())
+    })?;
+    let gone = Instant::now();
+    ns.kubectl(&["label", "pod", &spare.name, "tier=web"])?;
+    split(&ns, 0, 100)?;
+    let answers = client.get(&url("shop", 8080, "/"), &["-n", "50"])?;
+    assert!(
+        answers.by_status.get("200") == Some(&50) && !answers.by_pod.contains_key(&spare.name),
+        "the last configuration must serve on: {answers:?}"
+    );
+    thread::sleep(AWAY.saturating_sub(gone.elapsed()));
+
+    scale(&ns, 2)?;
+    own_ready(&ns.cluster)?;
+    let back = Instant::now();
+    println!("away for {:?} until ready again", gone.elapsed());
+    eventually(CAUGHT_UP, "the endpoint that was added serves", || {
+        let seen = client.get(&url("web", 8080, "/"), &["-n", "60", "-c", "6"])?;
+        ensure!(seen.by_pod.contains_key(&spare.name), "{:?}", seen.by_pod);
+        Ok(())
+    })?;
+    println!("added endpoint used {:?} after the return", back.elapsed());
+    eventually(CAUGHT_UP, "the changed split holds", || {
+        let seen = client.get(&url("shop", 8080, "/"), &["-n", "50"])?;
+        ensure!(
+            seen.by_pod.get(&spare.name) == Some(&50),
+            "{:?}",
+            seen.by_pod
+        );
+        Ok(())
+    })?;
+    println!("changed split seen {:?} after the return", back.elapsed());
+    assert!(begun.elapsed() < length, "the load was over too early");
+    nothing_lost(&load.finish()?)?;
+    altered.restore()?;
+    Ok(())
+}
+
+/// These servers and a client that has called the first of them.
+fn members(claim: &str, servers: &[App]) -> anyhow::Result<Namespace> {
+    let ns = Namespace::meshed(claim)?;
+    let mut objects = App::new("client").objects();
+    objects.extend(servers.iter().flat_map(App::objects));
+    ns.apply_all(&objects)?;
+    ns.ready(&["client", "server"])?;
+    if servers.len() > 1 {
+        ns.ready(&["spare"])?;
+    }
+    ns.pod("client")?.report(&url("server", 8080, "/"), &[])?;
+    Ok(ns)
+}
+
+/// 200 requests a second, the load that the promise speaks of.
+fn load(client: &Pod, service: &str, length: Duration) -> anyhow::Result<Load> {
+    let length = format!("{}s", length.as_secs());
+    client.start_load(
+        &url(service, 8080, "/"),
+        &["--rate", "200", "--duration", &length, "-c", "20"],
+    )
+}
+
+/// Connect errors count as failures, so do answers other than 200.
+fn nothing_lost(seen: &Summary) -> anyhow::Result<()> {
+    println!(
+        "{} planned, {} sent, {:?}, by pod {:?}, latency {:?}",
+        seen.planned, seen.sent, seen.by_status, seen.by_pod, seen.latency_ms
+    );
+    ensure!(
+        seen.planned == seen.sent && seen.by_status.get("200") == Some(&seen.planned),
+        "planned = sent = answered with 200 does not hold: {seen:?}"
+    );
+    Ok(())
+}
+
+fn scale(ns: &Namespace, replicas: u32) -> anyhow::Result<()> {
+    let replicas = format!("--replicas={replicas}");
+    ns.cluster
+        .kubectl(&[
+            "-n",
+            mesh::NAMESPACE,
+            "scale",
+            "deployment/weft-controller",
+            "deployment/weft-injector",
+            &replicas,
+        ])
+        .map(drop)
+}
+
+fn split(ns: &Namespace, server: u32, spare: u32) -> anyhow::Result<()> {
+    ns.apply_all(&[
+        json!({"apiVersion": "split.smi-spec.io/v1alpha4", "kind": "TrafficSplit",
+        "metadata": {"name": "shop"}, "spec": {"service": "shop", "backends": [
+            {"service": "server", "weight": server}, {"service": "spare", "weight": spare}]}}),
+    ])
 }

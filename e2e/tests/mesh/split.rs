@@ -75,6 +75,20 @@ fn ten_thousand_requests_keep_a_90_10_split_within_5_sigma() -> Outcome {
         .pod("client")?
         .get(&url("shop", 8080, "/"), &["-n", "10000", "-c", "20"])?;
     within_5_sigma(&seen, "canary", 0.1)?;
+    assert_eq!(seen.connects, 20, "connections were not kept: {seen:?}");
+    Ok(())
+}
+
+#[test]
+fn weight_zero_gets_not_a_single_request() -> Outcome {
+    let ns = shop("zero")?;
+    weigh(&ns, &[("stable", 100), ("canary", 0)])?;
+    in_force(&ns, |seen| of(seen, "canary") == 0)?;
+    let seen = ns
+        .pod("client")?
+        .get(&url("shop", 8080, "/"), &["-n", "5000", "-c", "20"])?;
+    assert_eq!(seen.by_status.get("200"), Some(&5000), "{seen:?}");
+    assert_eq!(of(&seen, "stable"), 5000, "{seen:?}");
     Ok(())
 }
 
@@ -135,12 +149,41 @@ fn root_may_be_its_own_backend() -> Outcome {
     // The root selects both, so half of its share is the canary's.
     weigh(&ns, &[("shop", 0), ("canary", 100)])?;
     in_force(&ns, |seen| of(seen, "stable") == 0)?;
-    weigh(&ns, &[("shop", 100), ("canary", 0)])?;
+    weigh(&ns, &[("shop", 75), ("canary", 25)])?;
     in_force(&ns, |seen| of(seen, "stable") > 0)?;
-    let seen = ns
-        .pod("client")?
-        .get(&url("shop", 8080, "/"), &["-n", "500", "-c", "5"])?;
-    assert!(seen.by_status.get("200") == Some(&500), "{seen:?}");
+    let client = ns.pod("client")?;
+    let by_backend = || {
+        let samples = client.proxy_metrics()?;
+        let of = |name: &str| {
+            let (service, backend) = (format!("{}/shop", ns.name), format!("{}/{name}", ns.name));
+            samples.sum(
+                "weft_requests_total",
+                &[
+                    ("direction", "outbound"),
+                    ("service", &service),
+                    ("backend", &backend),
+                ],
+            )
+        };
+        anyhow::Ok([of("shop"), of("canary")])
+    };
+    let before = by_backend()?;
+    let seen = client.get(&url("shop", 8080, "/"), &["-n", "2000", "-c", "10"])?;
+    assert!(seen.by_status.get("200") == Some(&2000), "{seen:?}");
+    // Which pod answers for the root is the balancer's choice, so the shares are
+    // those of the backends that the split chose.
+    let after = by_backend()?;
+    let (root, canary) = (after[0] - before[0], after[1] - before[1]);
+    assert_eq!(root + canary, 2000.0, "backends {before:?}, then {after:?}");
+    let sigma = (2000.0_f64 * 0.75 * 0.25).sqrt();
+    assert!(
+        (canary - 500.0).abs() <= 5.0 * sigma,
+        "the canary was chosen for {canary} of 2000"
+    );
+    assert!(
+        of(&seen, "stable") > 0,
+        "the root's share reached only the canary"
+    );
     Ok(())
 }
 

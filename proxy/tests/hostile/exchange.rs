@@ -1,1 +1,214 @@
+//! Corners of an ordinary exchange that a proxy likes to get wrong.
 
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use wire::v1::Protocol;
+
+use super::field::{Field, WAYS, answers, rest, serving, status};
+
+/// Answers every request of a connection with the same bytes.
+async fn answering(field: &mut Field, answer: &'static str) {
+    let port = serving(&field.server, move |mut stream| async move {
+        let mut bytes = Vec::new();
+        let mut buffer = [0; 4096];
+        loop {
+            while let Some(end) = bytes.windows(4).position(|part| part == b"\r\n\r\n") {
+                bytes.drain(..end + 4);
+                if stream.write_all(answer.as_bytes()).await.is_err() {
+                    return;
+                }
+            }
+            match stream.read(&mut buffer).await {
+                Ok(0) | Err(_) => return,
+                Ok(count) => bytes.extend_from_slice(&buffer[..count]),
+            }
+        }
+    })
+    .await;
+    field.deliver_to(port);
+    field.port = port;
+}
+
+#[tokio::test]
+async fn a_caller_that_waits_for_a_100_gets_one_and_its_body_arrives() {
+    let field = Field::new(Protocol::Http1).await;
+    for way in WAYS {
+        let mut stream = field.open(way).await;
+        let head = "POST /ok HTTP/1.1\r\nHost: s\r\nExpect: 100-continue\r\nContent-Length: 5\r\nConnection: close\r\n\r\n";
+        stream.write_all(head.as_bytes()).await.unwrap();
+        let mut buffer = [0; 1024];
+        let count = tokio::time::timeout(Duration::from_secs(1), stream.read(&mut buffer))
+            .await
+            .unwrap_or_else(|_| panic!("{way:?}: no 100"))
+            .unwrap();
+        let interim = String::from_utf8_lossy(&buffer[..count]).into_owned();
+        assert_eq!(interim, "HTTP/1.1 100 Continue\r\n\r\n", "{way:?}");
+        stream.write_all(b"hello").await.unwrap();
+        let answer = rest(&mut stream, Duration::from_secs(2)).await;
+        assert_eq!(status(&answer), 200, "{way:?}: {answer}");
+        assert!(!answer.contains(" 100 "), "{way:?}: {answer}");
+        assert_eq!(field.recorded("expect")[0].body, b"hello");
+    }
+}
+
+#[tokio::test]
+async fn old_callers_keep_their_connection_only_when_they_ask() {
+    let field = Field::new(Protocol::Http1).await;
+    for way in WAYS {
+        // Without a word the connection ends after one answer.
+        let answer = field
+            .send_and_stay(
+                way,
+                "GET /ok HTTP/1.0\r\nHost: s\r\n\r\nGET /ok HTTP/1.0\r\nHost: s\r\n\r\n",
+            )
+            .await;
+        assert_eq!(status(&answer), 200, "{way:?}: {answer}");
+        assert_eq!(field.recorded("1.0").len(), 1, "{way:?}");
+        assert!(
+            !answer.to_lowercase().contains("transfer-encoding"),
+            "{way:?}: {answer}"
+        );
+        let keep = "GET /ok HTTP/1.0\r\nHost: s\r\nConnection: keep-alive\r\n\r\n";
+        let answer = field.send_and_stay(way, format!("{keep}{keep}")).await;
+        assert_eq!(field.recorded("1.0 kept").len(), 2, "{way:?}: {answer}");
+        assert!(
+            answer.to_lowercase().contains("connection: keep-alive"),
+            "{way:?}: {answer}"
+        );
+    }
+}
+
+/// HTTP/1.0 knows no chunks, and needs no Host.
+#[tokio::test]
+async fn an_answer_of_unknown_length_reaches_an_old_caller_unchunked() {
+    let mut field = Field::new(Protocol::Http1).await;
+    for way in WAYS {
+        let answer = field.send(way, "GET /ok HTTP/1.0\r\n\r\n").await;
+        assert_eq!(status(&answer), 200, "{way:?}: {answer}");
+        let got = field.recorded("no Host");
+        assert_eq!(got[0].values("host").len(), 1, "{way:?}: {got:?}");
+    }
+    answering(
+        &mut field,
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
+    )
+    .await;
+    for way in WAYS {
+        let answer = field
+            .send_and_stay(way, "GET /ok HTTP/1.0\r\nHost: s\r\n\r\n")
+            .await;
+        assert!(answer.ends_with("\r\n\r\nhello"), "{way:?}: {answer}");
+    }
+}
+
+#[tokio::test]
+async fn answers_without_a_body_keep_their_framing() {
+    let mut field = Field::new(Protocol::Http1).await;
+    for (method, answer, length) in [
+        (
+            "HEAD",
+            "HTTP/1.1 200 OK\r\nContent-Length: 1234\r\n\r\n",
+            Some("1234"),
+        ),
+        (
+            "HEAD",
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n",
+            None,
+        ),
+        (
+            "HEAD",
+            "HTTP/1.1 404 Not Found\r\nContent-Length: 9\r\n\r\n",
+            Some("9"),
+        ),
+        ("GET", "HTTP/1.1 204 No Content\r\n\r\n", None),
+        (
+            "GET",
+            "HTTP/1.1 304 Not Modified\r\nETag: \"a\"\r\nContent-Length: 77\r\n\r\n",
+            Some("77"),
+        ),
+        (
+            "GET",
+            "HTTP/1.1 304 Not Modified\r\nETag: \"a\"\r\n\r\n",
+            None,
+        ),
+        (
+            "GET",
+            "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
+            Some("0"),
+        ),
+        (
+            "DELETE",
+            "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
+            Some("0"),
+        ),
+    ] {
+        answering(&mut field, answer).await;
+        for way in WAYS {
+            // Three on one connection: a body too much or too little of one
+            // would be seen in the next.
+            let bytes = format!("{method} /ok HTTP/1.1\r\nHost: s\r\n\r\n").repeat(3);
+            let got = field.send(way, bytes).await;
+            let case = format!("{method}, {answer:?}, {way:?}: {got}");
+            assert_eq!(answers(&got), 3, "{case}");
+            assert!(got.ends_with("\r\n\r\n"), "{case}");
+            let heads: Vec<&str> = got.trim_end().split("\r\n\r\n").collect();
+            assert_eq!(heads.len(), 3, "{case}");
+            for head in heads {
+                let given = head
+                    .to_lowercase()
+                    .lines()
+                    .find_map(|line| line.strip_prefix("content-length: ").map(str::to_owned));
+                // On a 304 it is only information, and may be left out.
+                if given.is_some() || status(head) != 304 {
+                    assert_eq!(given.as_deref(), length, "{case}");
+                }
+                assert_eq!(status(head), status(answer), "{case}");
+            }
+        }
+    }
+}
+
+/// A body that ends with its connection is whole when the connection closes.
+#[tokio::test]
+async fn an_answer_that_ends_with_its_connection_arrives_whole() {
+    let mut field = Field::new(Protocol::Http1).await;
+    let port = serving(&field.server, |mut stream| async move {
+        let mut head = [0; 4096];
+        let _ = stream.read(&mut head).await;
+        let body = "x".repeat(300_000);
+        let answer = format!("HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n{body}");
+        let _ = stream.write_all(answer.as_bytes()).await;
+    })
+    .await;
+    field.deliver_to(port);
+    field.port = port;
+    for way in WAYS {
+        let answer = field
+            .send(
+                way,
+                "GET /ok HTTP/1.1\r\nHost: s\r\nConnection: close\r\n\r\n",
+            )
+            .await;
+        assert_eq!(answer.matches('x').count(), 300_000, "{way:?}");
+    }
+}
+
+/// Callers send requests before the answers to earlier ones; order stays.
+#[tokio::test]
+async fn pipelined_requests_are_answered_in_order() {
+    let field = Field::new(Protocol::Http1).await;
+    for way in WAYS {
+        let bytes: String = (0..50)
+            .map(|at| format!("GET /{at} HTTP/1.1\r\nHost: s\r\n\r\n"))
+            .collect();
+        let answer = field.send(way, bytes).await;
+        let order: Vec<usize> = answer
+            .lines()
+            .filter_map(|line| line.strip_prefix('/'))
+            .filter_map(|line| line.split(' ').next()?.parse().ok())
+            .collect();
+        assert_eq!(order, (0..50).collect::<Vec<_>>(), "{way:?}: {answer}");
+        field.recorded("pipeline");
+    }
+}

@@ -147,13 +147,17 @@ impl Field {
 
     /// The control: an ordinary request on a new connection of each way.
     pub(crate) async fn works(&self, case: &str) {
+        self.works_at("/ok", case).await;
+    }
+
+    pub(crate) async fn works_at(&self, path: &str, case: &str) {
         let before = self.log.lock().len();
         for way in WAYS {
             let begun = Instant::now();
             let answer = self
                 .send(
                     way,
-                    "GET /ok HTTP/1.1\r\nHost: s\r\nConnection: close\r\n\r\n",
+                    format!("GET {path} HTTP/1.1\r\nHost: s\r\nConnection: close\r\n\r\n"),
                 )
                 .await;
             assert_eq!(status(&answer), 200, "after {case}, {way:?}: {answer}");
@@ -224,10 +228,7 @@ pub(crate) fn answers(answer: &str) -> usize {
 }
 
 /// A server whose every connection is handled by `serve`.
-pub(crate) async fn serving<F>(
-    pod: &Pod,
-    serve: impl Fn(TcpStream) -> F + Send + 'static,
-) -> u16
+pub(crate) async fn serving<F>(pod: &Pod, serve: impl Fn(TcpStream) -> F + Send + 'static) -> u16
 where
     F: Future<Output = ()> + Send + 'static,
 {

@@ -34,15 +34,30 @@ fn chunked(body: &str) -> Vec<u8> {
 async fn lengths_that_are_no_number_are_refused() {
     let field = Field::new(Protocol::Http1).await;
     for length in [
-        "+5", "-1", "0x5", "5_0", "", " ", "5 5", "5,6", "5;", "5.0", "1e1", "٥",
-        "18446744073709551617", "99999999999999999999999",
+        "+5",
+        "-1",
+        "0x5",
+        "5_0",
+        "",
+        " ",
+        "5 5",
+        "5,6",
+        "5;",
+        "5.0",
+        "1e1",
+        "٥",
+        "18446744073709551617",
+        "99999999999999999999999",
     ] {
         let case = format!("Content-Length: {length}");
         refused(&field, &case, &post(&case, "hello")).await;
     }
     for (case, headers) in [
         ("two lengths", "Content-Length: 5\r\nContent-Length: 6"),
-        ("three lengths", "Content-Length: 5\r\nContent-Length: 5\r\nContent-Length: 0"),
+        (
+            "three lengths",
+            "Content-Length: 5\r\nContent-Length: 5\r\nContent-Length: 0",
+        ),
         ("length with a blank before the colon", "Content-Length : 5"),
     ] {
         refused(&field, case, &post(headers, "hello")).await;
@@ -54,7 +69,10 @@ async fn lengths_that_are_no_number_are_refused() {
 #[tokio::test]
 async fn a_repeated_length_leaves_once_or_not_at_all() {
     let field = Field::new(Protocol::Http1).await;
-    for headers in ["Content-Length: 5\r\nContent-Length: 5", "Content-Length: 5, 5"] {
+    for headers in [
+        "Content-Length: 5\r\nContent-Length: 5",
+        "Content-Length: 5, 5",
+    ] {
         for way in WAYS {
             let answer = field.send(way, post(headers, "hello")).await;
             let got = field.recorded(headers);
@@ -72,19 +90,42 @@ async fn a_repeated_length_leaves_once_or_not_at_all() {
 async fn an_encoding_other_than_chunked_alone_is_refused() {
     let field = Field::new(Protocol::Http1).await;
     for encoding in [
-        "xchunked", "chunkedx", "chunked, identity", "identity", "identity, chunked",
-        "gzip, chunked", "chunked, chunked", "\x0bchunked", "\x00chunked", "\"chunked\"",
-        "chunked;q=1", "", "chunked\x00", "\u{a0}chunked",
+        "xchunked",
+        "chunkedx",
+        "chunked, identity",
+        "identity",
+        "identity, chunked",
+        "gzip, chunked",
+        "chunked, chunked",
+        "\x0bchunked",
+        "\x00chunked",
+        "\"chunked\"",
+        "chunked;q=1",
+        "",
+        "chunked\x00",
+        "\u{a0}chunked",
     ] {
         let headers = format!("Transfer-Encoding: {encoding}");
         let case = format!("{headers:?}");
         refused(&field, &case, &post(&headers, "5\r\nhello\r\n0\r\n\r\n")).await;
     }
     for (case, headers) in [
-        ("chunked and identity", "Transfer-Encoding: chunked\r\nTransfer-Encoding: identity"),
-        ("identity and chunked", "Transfer-Encoding: identity\r\nTransfer-Encoding: chunked"),
-        ("chunked twice", "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked"),
-        ("named in Connection", "Connection: transfer-encoding\r\nTransfer-Encoding: gzip"),
+        (
+            "chunked and identity",
+            "Transfer-Encoding: chunked\r\nTransfer-Encoding: identity",
+        ),
+        (
+            "identity and chunked",
+            "Transfer-Encoding: identity\r\nTransfer-Encoding: chunked",
+        ),
+        (
+            "chunked twice",
+            "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked",
+        ),
+        (
+            "named in Connection",
+            "Connection: transfer-encoding\r\nTransfer-Encoding: gzip",
+        ),
     ] {
         refused(&field, case, &post(headers, "5\r\nhello\r\n0\r\n\r\n")).await;
     }
@@ -94,7 +135,9 @@ async fn an_encoding_other_than_chunked_alone_is_refused() {
     for encoding in ["Chunked", "  chunked\t"] {
         let headers = format!("Transfer-Encoding: {encoding}");
         for way in WAYS {
-            let answer = field.send(way, post(&headers, "5\r\nhello\r\n0\r\n\r\n")).await;
+            let answer = field
+                .send(way, post(&headers, "5\r\nhello\r\n0\r\n\r\n"))
+                .await;
             assert_eq!(status(&answer), 200, "{encoding}, {way:?}: {answer}");
             assert_eq!(field.recorded(encoding)[0].body, b"hello");
         }
@@ -107,7 +150,10 @@ async fn an_encoding_other_than_chunked_alone_is_refused() {
 async fn connection_cannot_take_the_framing_away() {
     let field = Field::new(Protocol::Http1).await;
     for way in WAYS {
-        let length = post("Connection: content-length, host\r\nContent-Length: 5", "hello");
+        let length = post(
+            "Connection: content-length, host\r\nContent-Length: 5",
+            "hello",
+        );
         assert_eq!(status(&field.send(way, length).await), 200, "{way:?}");
         let chunks = post(
             "Connection: transfer-encoding\r\nTransfer-Encoding: chunked",
@@ -115,7 +161,10 @@ async fn connection_cannot_take_the_framing_away() {
         );
         assert_eq!(status(&field.send(way, chunks).await), 200, "{way:?}");
         let got = field.recorded("framing named in Connection");
-        assert!(got.len() == 2 && got.iter().all(|one| one.body == b"hello"), "{got:?}");
+        assert!(
+            got.len() == 2 && got.iter().all(|one| one.body == b"hello"),
+            "{got:?}"
+        );
     }
 }
 
@@ -236,7 +285,10 @@ async fn an_old_request_without_a_length_has_no_body() {
     field.allow(Protocol::Http1, &["/ok"]);
     for way in WAYS {
         let answer = field
-            .send(way, "POST /ok HTTP/1.0\r\nHost: s\r\n\r\nGET /private HTTP/1.1\r\nHost: s\r\n\r\n")
+            .send(
+                way,
+                "POST /ok HTTP/1.0\r\nHost: s\r\n\r\nGET /private HTTP/1.1\r\nHost: s\r\n\r\n",
+            )
             .await;
         let got = field.recorded("HTTP/1.0");
         assert_eq!(status(&answer), 200, "{way:?}: {answer}");
@@ -284,12 +336,17 @@ async fn a_request_behind_a_refused_upgrade_is_judged_as_a_request() {
 async fn connect_reaches_nothing_and_what_follows_it_is_dropped() {
     let field = Field::new(Protocol::Http1).await;
     for target in [
-        "127.0.0.1:15190", "10.0.0.1:6443", "/", "*", "http://x/", "x", "",
+        "127.0.0.1:15190",
+        "10.0.0.1:6443",
+        "/",
+        "*",
+        "http://x/",
+        "x",
+        "",
     ] {
         let case = format!("CONNECT {target}");
-        let bytes = format!(
-            "{case} HTTP/1.1\r\nHost: s\r\n\r\nGET /private HTTP/1.1\r\nHost: s\r\n\r\n"
-        );
+        let bytes =
+            format!("{case} HTTP/1.1\r\nHost: s\r\n\r\nGET /private HTTP/1.1\r\nHost: s\r\n\r\n");
         for way in WAYS {
             let answer = field.send(way, &bytes).await;
             assert!(
@@ -297,7 +354,10 @@ async fn connect_reaches_nothing_and_what_follows_it_is_dropped() {
                 "{case}, {way:?}: {answer}"
             );
             let got = field.recorded(&case);
-            assert!(got.iter().all(|one| !one.line().starts_with("CONNECT")), "{case}: {got:?}");
+            assert!(
+                got.iter().all(|one| !one.line().starts_with("CONNECT")),
+                "{case}: {got:?}"
+            );
         }
     }
     field.works("CONNECT").await;
@@ -325,7 +385,11 @@ async fn an_unread_body_never_becomes_a_request() {
             // The request behind the body may be served, what is in it may not.
             let got = field.recorded("unread body");
             assert!(got.len() <= 1, "{way:?}, {size}: {} requests", got.len());
-            assert_eq!(answers(&answer).saturating_sub(1), got.len(), "{way:?}, {size}");
+            assert_eq!(
+                answers(&answer).saturating_sub(1),
+                got.len(),
+                "{way:?}, {size}"
+            );
         }
     }
     field.works("unread bodies").await;
@@ -369,7 +433,13 @@ async fn trailers_never_become_headers() {
         assert_eq!(got[0].values("host"), ["s"], "{way:?}: {got:?}");
         assert!(!got[0].head.contains("evil") && !got[0].head.contains("gzip"));
         let passed = got[0].trailers.to_lowercase();
-        for never in ["content-length", "transfer-encoding", "host", "authorization", "weft-"] {
+        for never in [
+            "content-length",
+            "transfer-encoding",
+            "host",
+            "authorization",
+            "weft-",
+        ] {
             assert!(!passed.contains(never), "{way:?}: {passed}");
         }
         let sums = passed.matches("x-sum").count();
@@ -381,10 +451,15 @@ async fn trailers_never_become_headers() {
 #[tokio::test]
 async fn a_body_of_any_method_arrives_whole_or_is_refused() {
     let field = Field::new(Protocol::Http1).await;
-    for method in ["GET", "HEAD", "DELETE", "OPTIONS", "POST", "PUT", "PATCH", "LOCK"] {
+    for method in [
+        "GET", "HEAD", "DELETE", "OPTIONS", "POST", "PUT", "PATCH", "LOCK",
+    ] {
         for (framing, body) in [
             ("Content-Length: 5", "hello"),
-            ("Transfer-Encoding: chunked", "2\r\nhe\r\n3\r\nllo\r\n0\r\n\r\n"),
+            (
+                "Transfer-Encoding: chunked",
+                "2\r\nhe\r\n3\r\nllo\r\n0\r\n\r\n",
+            ),
         ] {
             let case = format!("{method} with {framing}");
             for way in WAYS {
@@ -398,7 +473,10 @@ async fn a_body_of_any_method_arrives_whole_or_is_refused() {
                     assert_eq!(got.len(), 2, "{case}, {way:?}: {got:?}");
                     assert_eq!(got[0].body, b"hello", "{case}, {way:?}");
                 } else {
-                    assert!((400..500).contains(&status(&answer)), "{case}, {way:?}: {answer}");
+                    assert!(
+                        (400..500).contains(&status(&answer)),
+                        "{case}, {way:?}: {answer}"
+                    );
                 }
             }
         }

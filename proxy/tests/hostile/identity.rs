@@ -1,1 +1,176 @@
+//! Who a caller is comes from TLS alone, and the proxy is no way to anywhere
+//! but the application.
 
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::{TcpListener, TcpStream};
+use weft_proxy::app::OWN_PORTS;
+use weft_proxy::inbound;
+use wire::v1::Protocol;
+
+use super::field::{Field, WAYS, Way, rest, status};
+
+const TRUE_ID: &str = "spiffe://cluster.local/ns/shop/sa/web";
+
+#[tokio::test]
+async fn a_forged_identity_in_any_spelling_is_replaced_or_gone() {
+    let field = Field::new(Protocol::Http1).await;
+    for forged in [
+        "weft-client-id: spiffe://evil",
+        "Weft-Client-Id: spiffe://evil",
+        "WEFT-CLIENT-ID: spiffe://evil",
+        "weft-client-id: spiffe://evil\r\nweft-client-id: spiffe://evil2",
+        "weft-anything: evil",
+        "Connection: weft-client-id\r\nweft-client-id: spiffe://evil",
+        "Connection: close, weft-port, weft-protocol, weft-upgrade",
+        "weft-port: 1\r\nweft-protocol: http2\r\nweft-target: /private\r\nweft-upgrade: evil",
+        "weft-unsent: 1",
+        "Trailer: weft-client-id",
+    ] {
+        for way in WAYS {
+            let bytes = format!("GET /ok HTTP/1.1\r\nHost: s\r\n{forged}\r\n\r\n");
+            let answer = field.send(way, bytes).await;
+            assert_eq!(status(&answer), 200, "{forged}, {way:?}: {answer}");
+            let got = field.recorded(forged);
+            let expected: &[&str] = match way {
+                Way::Outbound => &[TRUE_ID],
+                Way::Inbound => &[],
+            };
+            assert_eq!(
+                got[0].values("weft-client-id"),
+                expected,
+                "{forged}, {way:?}"
+            );
+            let ours = got[0].head.to_lowercase().matches("\r\nweft-").count();
+            assert_eq!(ours, expected.len(), "{forged}, {way:?}: {got:?}");
+            assert!(
+                !got[0].head.contains("\r\nweft-") || !got[0].head.contains("evil"),
+                "{forged}, {way:?}: {got:?}"
+            );
+        }
+    }
+    field.works("forged identities").await;
+}
+
+/// CGI-like applications read `_` as `-`.
+#[tokio::test]
+async fn an_identity_with_underscores_does_not_arrive() {
+    let field = Field::new(Protocol::Http1).await;
+    for way in WAYS {
+        let bytes = "GET /ok HTTP/1.1\r\nHost: s\r\nweft_client_id: spiffe://evil\r\nWEFT_Client-Id: spiffe://evil\r\n\r\n";
+        let answer = field.send(way, bytes).await;
+        assert_eq!(status(&answer), 200, "{way:?}: {answer}");
+        let got = field.recorded("underscores");
+        assert!(!got[0].head.contains("evil"), "{way:?}: {got:?}");
+    }
+}
+
+#[tokio::test]
+async fn what_belongs_to_one_connection_ends_there() {
+    let field = Field::new(Protocol::Http1).await;
+    for way in WAYS {
+        let bytes = "GET /ok HTTP/1.1\r\nHost: s\r\nConnection: X-One, x-two ,Keep-Alive\r\nX-One: 1\r\nx-two: 2\r\nx-three: 3\r\nKeep-Alive: timeout=5\r\nProxy-Connection: keep-alive\r\nTE: gzip\r\n\r\n";
+        let answer = field.send(way, bytes).await;
+        assert_eq!(status(&answer), 200, "{way:?}: {answer}");
+        let got = field.recorded("hop by hop");
+        for gone in [
+            "x-one",
+            "x-two",
+            "keep-alive",
+            "proxy-connection",
+            "te",
+            "upgrade",
+        ] {
+            assert!(got[0].values(gone).is_empty(), "{gone}, {way:?}: {got:?}");
+        }
+        assert_eq!(got[0].values("x-three"), ["3"], "{way:?}");
+    }
+    field.works("hop by hop").await;
+}
+
+/// Bytes that are no text in a header that the proxy takes apart.
+#[tokio::test]
+async fn a_connection_header_of_odd_bytes_harms_nobody() {
+    let field = Field::new(Protocol::Http1).await;
+    for way in WAYS {
+        let mut bytes =
+            b"GET /ok HTTP/1.1\r\nHost: s\r\nConnection: \xff\xfe, x\r\nx: \xe9\r\ny: \xe9\r\n\r\n"
+                .to_vec();
+        let mut stream = field.open(way).await;
+        tokio::io::AsyncWriteExt::write_all(&mut stream, &bytes)
+            .await
+            .unwrap();
+        let answer = rest(&mut stream, Duration::from_millis(300)).await;
+        // The recorder wants text; whatever it says, the proxy stands.
+        assert!(
+            [200, 400, 502].contains(&status(&answer)),
+            "{way:?}: {answer}"
+        );
+        bytes.clear();
+        field.log.lock().clear();
+    }
+    field.works("odd bytes").await;
+}
+
+/// The inbound side serves the pod's own addresses and no port of the proxy.
+#[tokio::test]
+async fn the_inbound_side_relays_to_nobody_else() {
+    let field = Field::new(Protocol::Detect).await;
+    let other = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let elsewhere = other.local_addr().unwrap();
+    let mut targets: Vec<SocketAddr> = OWN_PORTS
+        .iter()
+        .map(|port| SocketAddr::new(field.server.ip, *port))
+        .collect();
+    targets.push(elsewhere);
+    targets.push(SocketAddr::new(field.client.ip, field.port));
+    targets.push(SocketAddr::new(
+        IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        field.port,
+    ));
+    for target in targets {
+        let listener = TcpListener::bind((field.server.ip, 0)).await.unwrap();
+        let mut stream = TcpStream::connect(listener.local_addr().unwrap())
+            .await
+            .unwrap();
+        let (accepted, _) = listener.accept().await.unwrap();
+        tokio::spawn(inbound::serve_plain(
+            Arc::clone(&field.server.proxy),
+            accepted,
+            target,
+        ));
+        let bytes = b"GET /ok HTTP/1.1\r\nHost: s\r\n\r\n";
+        let _ = tokio::io::AsyncWriteExt::write_all(&mut stream, bytes).await;
+        let answer = rest(&mut stream, Duration::from_secs(1)).await;
+        assert_eq!(answer, "", "{target}");
+    }
+    let waiting = tokio::time::timeout(Duration::from_millis(50), other.accept()).await;
+    assert!(waiting.is_err(), "loopback was called");
+    assert!(field.recorded("relay").is_empty());
+    field.works("relay").await;
+}
+
+/// The policy of the callee counts, whatever port or name the caller claims.
+#[tokio::test]
+async fn an_identity_is_not_inherited_from_an_address() {
+    let field = Field::new(Protocol::Http1).await;
+    field.workload(Protocol::Http1, wire::v1::Enforcement::Enforce);
+    field
+        .server
+        .set(vec![crate::harness::rule("t", "web", None, Some(&["/ok"]))]);
+    // Without TLS the same pod is a stranger.
+    for headers in [
+        "",
+        "X-Forwarded-For: 10.0.0.1\r\n",
+        "X-Forwarded-Client-Cert: URI=spiffe://cluster.local/ns/shop/sa/web\r\n",
+    ] {
+        let bytes = format!("GET /ok HTTP/1.1\r\nHost: s\r\n{headers}\r\n");
+        let answer = field.send(Way::Inbound, bytes).await;
+        assert_eq!(status(&answer), 403, "{headers}: {answer}");
+        assert!(field.recorded(headers).is_empty());
+    }
+    let bytes = "GET /ok HTTP/1.1\r\nHost: s\r\n\r\n";
+    assert_eq!(status(&field.send(Way::Outbound, bytes).await), 200);
+}

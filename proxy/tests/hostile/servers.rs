@@ -1,1 +1,372 @@
+//! Applications that lie, break off or flood: the caller gets one well-formed
+//! answer or a 502, and the broken connection serves nobody else.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use wire::v1::Protocol;
+
+use super::field::{Field, WAYS, answers, rest, serving, status};
+use super::raw2::{
+    self, END_HEADERS, END_STREAM, GOAWAY, HEADERS, PUSH_PROMISE, Raw2, SETTINGS, Told, frame, get,
+};
+
+/// Reads the head of a request and writes `script`; `keep` leaves the
+/// connection open afterwards, for whoever would use it again.
+async fn scripted(mut stream: TcpStream, script: Arc<Vec<u8>>, keep: bool) {
+    let mut head = Vec::new();
+    let mut buffer = [0; 4096];
+    while !head.windows(4).any(|part| part == b"\r\n\r\n") {
+        match stream.read(&mut buffer).await {
+            Ok(0) | Err(_) => return,
+            Ok(count) => head.extend_from_slice(&buffer[..count]),
+        }
+    }
+    let _ = stream.write_all(&script).await;
+    if keep {
+        // What comes now would get no answer.
+        let _ = stream.read_to_end(&mut head).await;
+    } else {
+        let _ = stream.shutdown().await;
+        let _ = stream.read_to_end(&mut head).await;
+    }
+}
+
+/// A field whose application answers every connection with `script`.
+async fn lying(script: impl Into<Vec<u8>>, keep: bool) -> (Field, Arc<AtomicUsize>) {
+    let mut field = Field::new(Protocol::Http1).await;
+    let connections = Arc::new(AtomicUsize::new(0));
+    let script = Arc::new(script.into());
+    let count = Arc::clone(&connections);
+    let port = serving(&field.server, move |stream| {
+        count.fetch_add(1, Ordering::Relaxed);
+        scripted(stream, Arc::clone(&script), keep)
+    })
+    .await;
+    field.deliver_to(port);
+    field.port = port;
+    (field, connections)
+}
+
+fn request(method: &str) -> String {
+    format!("{method} /ok HTTP/1.1\r\nHost: s\r\n\r\n")
+}
+
+#[tokio::test]
+async fn answers_that_parsers_read_differently_become_one_answer_or_502() {
+    let large = format!("HTTP/1.1 200 OK\r\nx: {}\r\n\r\n", "a".repeat(1024 * 1024));
+    let many = format!(
+        "HTTP/1.1 200 OK\r\n{}Content-Length: 0\r\n\r\n",
+        (0..200)
+            .map(|at| format!("x{at}: 1\r\n"))
+            .collect::<String>()
+    );
+    let second = "HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nSECOND";
+    for (case, script) in [
+        (
+            "length and encoding",
+            format!(
+                "HTTP/1.1 200 OK\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n{second}"
+            ),
+        ),
+        (
+            "encoding and length",
+            format!(
+                "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nContent-Length: 3\r\n\r\n5\r\nhello\r\n0\r\n\r\n{second}"
+            ),
+        ),
+        (
+            "two lengths",
+            format!(
+                "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nhello!{second}"
+            ),
+        ),
+        (
+            "signed length",
+            format!("HTTP/1.1 200 OK\r\nContent-Length: +5\r\n\r\nhello{second}"),
+        ),
+        (
+            "body of 204",
+            format!("HTTP/1.1 204 No Content\r\nContent-Length: 5\r\n\r\nhello{second}"),
+        ),
+        (
+            "body of 304",
+            format!("HTTP/1.1 304 Not Modified\r\nContent-Length: 5\r\n\r\nhello{second}"),
+        ),
+        ("no status", "HTTP/1.1 abc OK\r\n\r\n".to_owned()),
+        ("status of two digits", "HTTP/1.1 20 OK\r\n\r\n".to_owned()),
+        (
+            "status 999",
+            "HTTP/1.1 999 Odd\r\nContent-Length: 0\r\n\r\n".to_owned(),
+        ),
+        ("not HTTP", "220 ready for mail\r\n".to_owned()),
+        ("HTTP/0.9", "<html>old</html>".to_owned()),
+        (
+            "broken header",
+            "HTTP/1.1 200 OK\r\nx y: 1\r\nContent-Length: 0\r\n\r\n".to_owned(),
+        ),
+        (
+            "NUL in a header",
+            "HTTP/1.1 200 OK\r\nx: a\0b\r\nContent-Length: 0\r\n\r\n".to_owned(),
+        ),
+        ("large header", large),
+        ("many headers", many),
+        ("nothing", String::new()),
+        ("half a head", "HTTP/1.1 200 OK\r\nContent-Le".to_owned()),
+        (
+            "unasked 101",
+            "HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\nbytes"
+                .to_owned(),
+        ),
+        (
+            "unknown encoding",
+            format!("HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\n\r\nhello{second}"),
+        ),
+    ] {
+        let (field, _) = lying(script, false).await;
+        for way in WAYS {
+            let answer = field.send(way, request("GET")).await;
+            assert_eq!(answers(&answer), 1, "{case}, {way:?}: {}", cut(&answer));
+            let lower = answer.to_lowercase();
+            assert!(
+                !(lower.contains("content-length") && lower.contains("transfer-encoding")),
+                "{case}, {way:?}: {}",
+                cut(&answer)
+            );
+            assert_ne!(status(&answer), 101, "{case}, {way:?}: {}", cut(&answer));
+            if status(&answer) >= 500 && status(&answer) != 999 {
+                assert_eq!(status(&answer), 502, "{case}, {way:?}: {}", cut(&answer));
+                assert!(
+                    answer.contains("weft-reason: connection-lost"),
+                    "{case}: {}",
+                    cut(&answer)
+                );
+            }
+            if [204, 304].contains(&status(&answer)) {
+                let body = answer.split_once("\r\n\r\n").map(|(_, body)| body);
+                assert_eq!(body, Some(""), "{case}, {way:?}");
+            }
+        }
+        // The control: the same pods, with an application that behaves.
+        let (port, _log) = super::field::recorder(&field.server).await;
+        let field = Field { port, ..field };
+        field.deliver_to(port);
+        field.works(case).await;
+    }
+}
+
+fn cut(text: &str) -> &str {
+    text.get(..300).unwrap_or(text)
+}
+
+/// A body behind the answer to a HEAD would be the answer to whoever is next.
+#[tokio::test]
+async fn what_follows_an_answer_reaches_nobody_else() {
+    for (method, script) in [
+        (
+            "HEAD",
+            "HTTP/1.1 200 OK\r\nContent-Length: 30\r\n\r\nHTTP/1.1 200 OK\r\nEVIL: 1\r\n\r\n",
+        ),
+        (
+            "GET",
+            "HTTP/1.1 204 No Content\r\n\r\nHTTP/1.1 200 OK\r\nEVIL: 1\r\nContent-Length: 0\r\n\r\n",
+        ),
+        (
+            "GET",
+            "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\nHTTP/1.1 200 OK\r\nEVIL: 1\r\nContent-Length: 0\r\n\r\n",
+        ),
+    ] {
+        let (field, connections) = lying(script, true).await;
+        for way in WAYS {
+            let before = connections.load(Ordering::Relaxed);
+            for _ in 0..2 {
+                let answer = field.send(way, request(method)).await;
+                assert!(!answer.contains("EVIL"), "{way:?}: {answer}");
+                assert!([200, 204].contains(&status(&answer)), "{way:?}: {answer}");
+                // Time for what follows to come in, and be noticed.
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+            let used = connections.load(Ordering::Relaxed) - before;
+            assert_eq!(
+                used, 2,
+                "{method}, {way:?}: a poisoned connection was used again"
+            );
+        }
+    }
+}
+
+#[tokio::test]
+async fn endless_interim_answers_end() {
+    let flood = "HTTP/1.1 103 Early Hints\r\nlink: x\r\n\r\n".repeat(20_000);
+    let script = format!("{flood}HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+    let (field, _) = lying(script, false).await;
+    for way in WAYS {
+        let answer = field.send(way, request("GET")).await;
+        assert!(
+            [200, 502].contains(&status(&answer)),
+            "{way:?}: {}",
+            cut(&answer)
+        );
+        assert_eq!(answers(&answer), 1, "{way:?}: {}", cut(&answer));
+    }
+}
+
+/// The application answers and closes while the caller still sends.
+#[tokio::test]
+async fn an_early_answer_reaches_a_caller_that_still_sends() {
+    let script = "HTTP/1.1 413 Too Large\r\nContent-Length: 3\r\nConnection: close\r\n\r\nbig";
+    let (field, _) = lying(script, false).await;
+    for way in WAYS {
+        let mut stream = field.open(way).await;
+        let head = "POST /ok HTTP/1.1\r\nHost: s\r\nContent-Length: 10000000\r\n\r\n";
+        stream.write_all(head.as_bytes()).await.unwrap();
+        let answer = rest(&mut stream, Duration::from_secs(1)).await;
+        assert_eq!(status(&answer), 413, "{way:?}: {answer}");
+        assert!(answer.ends_with("big"), "{way:?}: {answer}");
+    }
+}
+
+/// The end of a body that broke off must not look like its proper end.
+#[tokio::test]
+async fn a_body_that_breaks_off_looks_broken_to_the_caller() {
+    for (case, script) in [
+        (
+            "length",
+            "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhello",
+        ),
+        (
+            "chunks",
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n",
+        ),
+        (
+            "broken chunk",
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\nzz\r\n",
+        ),
+    ] {
+        let (field, _) = lying(script, false).await;
+        for way in WAYS {
+            let answer = field.send(way, request("GET")).await;
+            assert_eq!(status(&answer), 200, "{case}, {way:?}: {answer}");
+            assert!(
+                !answer.ends_with("\r\n0\r\n\r\n"),
+                "{case}, {way:?}: {answer}"
+            );
+            if case == "length" {
+                assert!(
+                    answer.to_lowercase().contains("content-length: 10")
+                        && answer.ends_with("hello"),
+                    "{case}, {way:?}: {answer}"
+                );
+            }
+        }
+    }
+}
+
+/// Speaks HTTP/2 as a server, badly.
+async fn bad2(mut stream: TcpStream, script: Arc<Vec<u8>>) {
+    let mut seen = Vec::new();
+    let mut buffer = [0; 16 * 1024];
+    let _ = stream.write_all(&frame(SETTINGS, 0, 0, &[])).await;
+    // A request has come when a HEADERS frame for stream 1 has.
+    while !seen
+        .windows(8)
+        .any(|part| part[0] == HEADERS && part[2..6] == [0, 0, 0, 1])
+    {
+        match stream.read(&mut buffer).await {
+            Ok(0) | Err(_) => return,
+            Ok(count) => seen.extend_from_slice(&buffer[..count]),
+        }
+    }
+    let _ = stream.write_all(&script).await;
+    let mut sink = Vec::new();
+    let _ = tokio::time::timeout(Duration::from_secs(3), stream.read_to_end(&mut sink)).await;
+}
+
+#[tokio::test]
+async fn http2_servers_that_break_the_rules_cost_their_caller_one_502() {
+    let mut no_streams = vec![0, 3, 0, 0, 0, 0];
+    no_streams = frame(SETTINGS, 0, 0, &no_streams);
+    let mut goaway = no_streams.clone();
+    goaway.extend(frame(GOAWAY, 0, 0, &[0, 0, 0, 0, 0, 0, 0, 1]));
+    let mut bomb = vec![0x88];
+    bomb.extend(raw2::block(&[(b"x", &[b'a'; 16_000])]));
+    let endless: Vec<u8> = frame(HEADERS, 0, 1, &[0x88])
+        .into_iter()
+        .chain((0..2000).flat_map(|_| {
+            frame(
+                raw2::CONTINUATION,
+                0,
+                1,
+                &raw2::block(&[(b"x", &[b'a'; 15_000])]),
+            )
+        }))
+        .collect();
+    let push: Vec<u8> = [0, 0, 0, 2]
+        .into_iter()
+        .chain(raw2::block(&get("/pushed")))
+        .collect();
+    for (case, script) in [
+        ("goaway with streams forbidden", goaway),
+        ("headers without end", endless),
+        ("push", frame(PUSH_PROMISE, END_HEADERS, 1, &push)),
+        ("body on a stream of nobody", frame(raw2::DATA, 0, 77, b"x")),
+        (
+            "no status",
+            frame(
+                HEADERS,
+                END_HEADERS | END_STREAM,
+                1,
+                &raw2::block(&[(b"x", b"y")]),
+            ),
+        ),
+        (
+            "HTTP/1.1",
+            b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n".to_vec(),
+        ),
+        (
+            "upper case",
+            frame(HEADERS, END_HEADERS | END_STREAM, 1, &{
+                let mut block = vec![0x88];
+                block.extend(raw2::block(&[(b"X-Up", b"y")]));
+                block
+            }),
+        ),
+        (
+            "connection header",
+            frame(HEADERS, END_HEADERS | END_STREAM, 1, &{
+                let mut block = vec![0x88];
+                block.extend(raw2::block(&[(b"connection", b"close")]));
+                block
+            }),
+        ),
+    ] {
+        let mut field = Field::new(Protocol::Http2).await;
+        let good = crate::harness::http_app(&field.server, "api").await.0;
+        let script = Arc::new(script);
+        let port = serving(&field.server, move |stream| {
+            bad2(stream, Arc::clone(&script))
+        })
+        .await;
+        for way in WAYS {
+            field.deliver_to(port);
+            field.port = port;
+            let mut raw = Raw2::new(field.open(way).await).await;
+            raw.request(1, true, &get("/ok")).await;
+            let told = raw.told(1, Duration::from_secs(5)).await;
+            assert!(
+                matches!(told, Told::Status(502 | 503)),
+                "{case}, {way:?}: {told:?}"
+            );
+            // Another application, over the same pair of proxies.
+            field.deliver_to(good);
+            field.port = good;
+            let mut raw = Raw2::new(field.open(way).await).await;
+            raw.request(1, true, &get("/ok")).await;
+            let told = raw.told(1, Duration::from_secs(1)).await;
+            assert_eq!(told, Told::Status(200), "after {case}, {way:?}");
+        }
+    }
+}

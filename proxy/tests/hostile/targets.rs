@@ -1,1 +1,322 @@
+//! Request targets, authorities, methods and headers against HTTP rules: what
+//! is judged is what arrives, and nothing arrives that no rule allows.
 
+use std::time::Duration;
+
+use tokio::io::AsyncWriteExt;
+use wire::v1::{Enforcement, Protocol};
+
+use super::field::{Field, WAYS, answers, for_everybody, rest, status};
+
+fn get(path: &str) -> String {
+    format!("GET {path} HTTP/1.1\r\nHost: s\r\nConnection: close\r\n\r\n")
+}
+
+#[tokio::test]
+async fn no_spelling_of_a_path_leads_out_of_the_allowed_one() {
+    let field = Field::new(Protocol::Http1).await;
+    field.allow(Protocol::Http1, &["/public"]);
+    for path in [
+        "/public/../private",
+        "/public/./../private",
+        "/public/%2e%2e/private",
+        "/public/%2E/%2E%2E/private",
+        "/public/.%2e/private",
+        "/public/%2e./private",
+        "/public\\..\\private",
+        "/public/..\\private",
+        "/public/..;/private",
+        "/public/..;x=1/private",
+        "/public/..%3b/private",
+        "/public/%2e%2e%2fprivate",
+        "/public%2f..%2fprivate",
+        "/public/..%5cprivate",
+        "/public/..%00/private",
+        "/public/%c0%ae%c0%ae/private",
+        "/public/%c0%af../private",
+        "/public//../../private",
+        "/public/a/../../private",
+        "//private",
+        "/private/",
+        "/private;x=1",
+        "/PRIVATE",
+        "/private%20",
+        "/private%09",
+        "/private.",
+        "/x?/public",
+        "/x?a=/public",
+        "/PUBLIC",
+        "/Public",
+        "/%70rivate",
+        "/publi",
+        "/",
+        "/..",
+        "/../private",
+        "/./private",
+        "\\private",
+        "/public#/../private",
+        "/private#/public",
+        "/public/%",
+        "/public/%zz",
+        "/public/%2",
+        "/public/%u002e%u002e/private",
+    ] {
+        for way in WAYS {
+            let answer = field.send(way, get(path)).await;
+            let got = field.recorded(path);
+            match status(&answer) {
+                400 | 403 => assert!(got.is_empty(), "{path}, {way:?}: {got:?}"),
+                // Where it does pass, the application sees the allowed path.
+                200 => {
+                    let target = got[0].line().split(' ').nth(1).unwrap().to_owned();
+                    assert!(
+                        target.starts_with("/public") && !target.contains("private"),
+                        "{path}, {way:?}: {target}"
+                    );
+                }
+                _ => panic!("{path}, {way:?}: {answer}"),
+            }
+        }
+    }
+    field.works_at("/public", "paths").await;
+}
+
+/// Decoding twice would turn harmless text into dots.
+#[tokio::test]
+async fn what_only_looks_like_a_dot_segment_stays_as_it_is() {
+    let field = Field::new(Protocol::Http1).await;
+    field.allow(Protocol::Http1, &["/"]);
+    for path in [
+        "/%252e%252e/private",
+        "/%25c0%25ae",
+        "/0x2e0x2e",
+        "/...",
+        "/;/",
+        "/admin;a=b",
+        "/ADMIN",
+        "/a%20b",
+        "/%E2%82%AC",
+        "/a?x=%2e%2e/y&z=//",
+        "/a/.b/..c/d..",
+    ] {
+        for way in WAYS {
+            let answer = field.send(way, get(path)).await;
+            assert_eq!(status(&answer), 200, "{path}, {way:?}: {answer}");
+            let got = field.recorded(path);
+            assert_eq!(got[0].line(), format!("GET {path} HTTP/1.1"), "{way:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_query_passes_and_takes_no_part_in_the_decision() {
+    let field = Field::new(Protocol::Http1).await;
+    field.allow(Protocol::Http1, &["/public"]);
+    for way in WAYS {
+        let answer = field.send(way, get("/public?next=/private&x=/../")).await;
+        assert_eq!(status(&answer), 200, "{way:?}: {answer}");
+        let got = field.recorded("query");
+        assert_eq!(got[0].line(), "GET /public?next=/private&x=/../ HTTP/1.1");
+    }
+}
+
+#[tokio::test]
+async fn the_authority_of_an_absolute_target_beats_the_host_header() {
+    let field = Field::new(Protocol::Http1).await;
+    field.allow(Protocol::Http1, &["/ok"]);
+    for way in WAYS {
+        let denied = "GET http://t/private HTTP/1.1\r\nHost: s\r\nConnection: close\r\n\r\n";
+        let answer = field.send(way, denied).await;
+        assert!([400, 403].contains(&status(&answer)), "{way:?}: {answer}");
+        assert!(field.recorded("absolute").is_empty());
+        let allowed = "GET http://t/ok HTTP/1.1\r\nHost: s\r\nConnection: close\r\n\r\n";
+        let answer = field.send(way, allowed).await;
+        let got = field.recorded("absolute");
+        if status(&answer) == 200 {
+            assert_eq!(got[0].values("host"), ["t"], "{way:?}: {got:?}");
+            assert_eq!(got[0].line(), "GET /ok HTTP/1.1");
+        } else {
+            assert_eq!((status(&answer), got.len()), (400, 0), "{way:?}: {answer}");
+        }
+        for target in [
+            "test",
+            "*",
+            "http://",
+            "http:///ok",
+            "ftp://x/ok",
+            "//",
+            "?ok",
+        ] {
+            let bytes = format!("GET {target} HTTP/1.1\r\nHost: s\r\nConnection: close\r\n\r\n");
+            let answer = field.send(way, bytes).await;
+            let got = field.recorded(target);
+            // A scheme says nothing about what the path may do.
+            if target == "ftp://x/ok" && status(&answer) == 200 {
+                assert_eq!(got[0].line(), "GET /ok HTTP/1.1");
+                continue;
+            }
+            assert!(
+                [0, 400, 403].contains(&status(&answer)),
+                "{target}, {way:?}: {answer}"
+            );
+            assert!(got.is_empty(), "{target}, {way:?}: {got:?}");
+        }
+    }
+    field.works("absolute targets").await;
+}
+
+#[tokio::test]
+async fn methods_are_compared_as_they_are() {
+    let field = Field::new(Protocol::Http1).await;
+    field.workload(Protocol::Http1, Enforcement::Enforce);
+    field.server.set(vec![for_everybody(&["/"], &["GET"])]);
+    let long = "A".repeat(10 * 1024);
+    for method in [
+        "get",
+        "Get",
+        "GETX",
+        "TRACE",
+        "CONNECT",
+        "POST",
+        "GE",
+        long.as_str(),
+        "G\0T",
+        "GET\x01",
+    ] {
+        let case = &method[..method.len().min(10)];
+        for way in WAYS {
+            let bytes = format!("{method} /ok HTTP/1.1\r\nHost: s\r\nConnection: close\r\n\r\n");
+            let answer = field.send(way, bytes).await;
+            assert!(
+                answer.is_empty() || (400..500).contains(&status(&answer)),
+                "{case}, {way:?}: {answer}"
+            );
+            let got = field.recorded(case);
+            assert!(got.is_empty(), "{case}, {way:?}: {got:?}");
+        }
+    }
+    field.works("methods").await;
+}
+
+/// A denied handshake stays HTTP: what follows is judged as requests.
+#[tokio::test]
+async fn a_websocket_to_a_denied_path_is_refused_without_an_upgrade() {
+    let field = Field::new(Protocol::Http1).await;
+    field.allow(Protocol::Http1, &["/ok"]);
+    for way in WAYS {
+        let bytes = "GET /ws HTTP/1.1\r\nHost: s\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\nGET /private HTTP/1.1\r\nHost: s\r\n\r\n";
+        let answer = field.send_and_stay(way, bytes).await;
+        assert_eq!(status(&answer), 403, "{way:?}: {answer}");
+        assert!(!answer.contains(" 101 "), "{way:?}: {answer}");
+        assert!(field.recorded("websocket").is_empty());
+    }
+    field.works("websocket").await;
+}
+
+#[tokio::test]
+async fn a_denied_request_that_expects_a_100_gets_its_403_without_the_body() {
+    let field = Field::new(Protocol::Http1).await;
+    field.allow(Protocol::Http1, &["/ok"]);
+    // The inbound side decides before it asks for a body.
+    let mut stream = field.open(super::field::Way::Inbound).await;
+    let head = "POST /denied HTTP/1.1\r\nHost: s\r\nExpect: 100-continue\r\nContent-Length: 1000000\r\n\r\n";
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let answer = rest(&mut stream, Duration::from_millis(500)).await;
+    assert_eq!(status(&answer), 403, "{answer}");
+    assert!(!answer.contains(" 100 "), "{answer}");
+    // Through two proxies the first one asks for the body, once: an interim
+    // answer of the second could not come back to it. The verdict still comes
+    // without the body.
+    let mut stream = field.open(super::field::Way::Outbound).await;
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let answer = rest(&mut stream, Duration::from_millis(500)).await;
+    assert!(answer.matches(" 100 ").count() <= 1, "{answer}");
+    assert!(answer.contains("HTTP/1.1 403 "), "{answer}");
+    assert!(field.recorded("expect").is_empty());
+    field.works("expect").await;
+}
+
+/// On a port with HTTP rules slowness and disguise open nothing.
+#[tokio::test]
+async fn a_guarded_port_that_is_not_declared_never_becomes_opaque() {
+    let field = Field::new(Protocol::Detect).await;
+    field.allow(Protocol::Detect, &["/ok"]);
+    for (case, first, then) in [
+        (
+            "late",
+            &b""[..],
+            &b"GET /private HTTP/1.1\r\nHost: s\r\n\r\n"[..],
+        ),
+        ("dribbled", b"G", b"ET /private HTTP/1.1\r\nHost: s\r\n\r\n"),
+        (
+            "TLS record first",
+            b"\x16\x03\x01\x00\x01\x00",
+            b"GET /private HTTP/1.1\r\nHost: s\r\n\r\n",
+        ),
+        (
+            "NUL first",
+            b"\0",
+            b"GET /private HTTP/1.1\r\nHost: s\r\n\r\n",
+        ),
+        (
+            "blank first",
+            b" ",
+            b"GET /private HTTP/1.1\r\nHost: s\r\n\r\n",
+        ),
+        (
+            "preface dribbled",
+            b"PRI * HT",
+            b"TP/1.1\r\nGET /private HTTP/1.1\r\nHost: s\r\n\r\n",
+        ),
+        (
+            "lower case",
+            b"get /private",
+            b" HTTP/1.1\r\nHost: s\r\n\r\n",
+        ),
+        (
+            "CONNECT",
+            b"CONNECT x:1 HTTP/1.1\r\nHost: x:1\r\n\r\n",
+            b"GET /private HTTP/1.1\r\nHost: s\r\n\r\n",
+        ),
+    ] {
+        for way in WAYS {
+            let mut stream = field.open(way).await;
+            let _ = stream.write_all(first).await;
+            tokio::time::sleep(Duration::from_millis(1200)).await;
+            let _ = stream.write_all(then).await;
+            let _ = stream.shutdown().await;
+            let answer = rest(&mut stream, Duration::from_secs(2)).await;
+            assert_ne!(status(&answer), 200, "{case}, {way:?}: {answer}");
+            // Not even a broken beginning may have got there.
+            assert!(
+                field.log.lock().is_empty(),
+                "{case}, {way:?}: {:?}",
+                field.log.lock()
+            );
+        }
+    }
+    field.works("guarded port").await;
+}
+
+/// Names that callers choose must not become series of a metric.
+#[tokio::test]
+async fn a_thousand_hosts_and_paths_make_no_new_metrics() {
+    let field = Field::new(Protocol::Http1).await;
+    field.works("warm-up").await;
+    let before = field.server.metrics().lines().count() + field.client.metrics().lines().count();
+    for way in WAYS {
+        let bytes: String = (0..1000)
+            .map(|at| {
+                format!(
+                    "M{at} /p{at}?%0a\x1b HTTP/1.1\r\nHost: h{at}.evil\r\nUser-Agent: u{at}\r\n\r\n"
+                )
+            })
+            .collect::<String>()
+            .replace('\x1b', "");
+        let answer = field.send(way, bytes).await;
+        assert_eq!(answers(&answer), 1000, "{way:?}");
+    }
+    let after = field.server.metrics().lines().count() + field.client.metrics().lines().count();
+    assert!(after <= before + 4, "{before} -> {after}");
+    field.recorded("metrics");
+}

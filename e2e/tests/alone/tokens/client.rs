@@ -29,7 +29,7 @@ const STREAM_LIMIT: Duration = Duration::from_secs(3);
 
 /// One replica of the controller, reached at its pod's address.
 #[derive(Debug)]
-pub struct Controller {
+pub(super) struct Controller {
     cluster: Cluster,
     pod: String,
     address: SocketAddr,
@@ -39,17 +39,17 @@ pub struct Controller {
 
 /// What a certificate turned out to say.
 #[derive(Debug)]
-pub struct Leaf {
-    pub identity: PeerIdentity,
+pub(super) struct Leaf {
+    pub(super) identity: PeerIdentity,
     /// Whether it may sign others.
-    pub is_ca: bool,
+    pub(super) is_ca: bool,
     /// Its public key, DER.
-    pub public_key: Vec<u8>,
+    pub(super) public_key: Vec<u8>,
 }
 
 impl Controller {
     /// Trusts the roots of `namespace`'s bundle, as a proxy there does.
-    pub fn any(cluster: &Cluster, namespace: &str) -> anyhow::Result<Self> {
+    pub(super) fn any(cluster: &Cluster, namespace: &str) -> anyhow::Result<Self> {
         let pods = cluster.json(&[
             "-n",
             mesh::NAMESPACE,
@@ -76,7 +76,11 @@ impl Controller {
     }
 
     /// Asks for a certificate. A refusal is the inner error.
-    pub fn certify(&self, token: &str, csr: Vec<u8>) -> anyhow::Result<Result<Leaf, Status>> {
+    pub(super) fn certify(
+        &self,
+        token: &str,
+        csr: Vec<u8>,
+    ) -> anyhow::Result<Result<Leaf, Status>> {
         let request = v1::CertifyRequest {
             token: token.into(),
             csr,
@@ -92,7 +96,7 @@ impl Controller {
     }
 
     /// Opens a stream without a certificate; what ends it.
-    pub fn stream(&self) -> anyhow::Result<Option<Status>> {
+    pub(super) fn stream(&self) -> anyhow::Result<Option<Status>> {
         self.runtime.block_on(async {
             let mut client = self.connect().await?;
             let silence = futures::stream::once(async {
@@ -110,7 +114,7 @@ impl Controller {
     }
 
     /// Answers with this outcome that the replica has counted.
-    pub fn counted(&self, outcome: &str) -> anyhow::Result<f64> {
+    pub(super) fn counted(&self, outcome: &str) -> anyhow::Result<f64> {
         let path = format!(
             "/api/v1/namespaces/{}/pods/{}:8080/proxy/metrics",
             mesh::NAMESPACE,

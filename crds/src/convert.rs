@@ -1,0 +1,211 @@
+//! Conversion between the served versions of the SMI kinds, without loss.
+//!
+//! Everything is stored as v1alpha4, widened by what older versions can say and
+//! v1alpha4 cannot: `port` in the subjects of a TrafficTarget. So the controller
+//! reads every fact from the stored spec alone, whoever wrote it in whichever
+//! version.
+//!
+//! A version that cannot show a part of the stored object shows the rest, and the
+//! part travels in the annotation `weft.dev/smi-lossless`; what an author wrote in
+//! words that storage cannot hold (`500m`) is kept there too. The annotation is
+//! never believed: it counts only as far as the object that it comes with, converted
+//! anew, agrees. Parts that it hides can make a rule narrower and never wider than
+//! what the visible text says.
+//!
+//! Conversion is total over odd shapes, because one failing object fails the list
+//! of its kind for the whole cluster. Only what is refused at writing time anyway
+//! is an error; see [`ConversionError`].
+
+mod annotation;
+mod hidden;
+mod kinds;
+mod review;
+mod shape;
+#[cfg(test)]
+mod tests;
+mod weight;
+
+use serde_json::{Map, Value};
+
+use annotation::{Lossless, Written};
+pub use kinds::{SmiKind, SmiVersion};
+pub use review::review;
+
+/// The top-level keys of an object other than `apiVersion`, `kind`, `metadata` and
+/// `status`: what the author wrote.
+type Content = Map<String, Value>;
+
+/// Why an object cannot be converted.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ConversionError {
+    /// Not a JSON object, or its metadata is not one.
+    #[error("{field} must be a JSON object")]
+    NotAnObject {
+        /// Where.
+        field: &'static str,
+    },
+    /// The object's kind is none of SMI's, or not served in its version.
+    #[error("{kind} of {api_version} is not served")]
+    UnknownKind {
+        /// `apiVersion` of the object.
+        api_version: String,
+        /// `kind` of the object.
+        kind: String,
+    },
+    /// The wanted version is not one of the kind's.
+    #[error("{kind} has no version {wanted}")]
+    UnknownVersion {
+        /// `kind` of the object.
+        kind: String,
+        /// The wanted `apiVersion`.
+        wanted: String,
+    },
+    /// The weights cannot be brought to whole numbers of 32 bits. Only a write in
+    /// v1alpha1 can meet this.
+    #[error(
+        "spec.backends[{index}].weight: the weights of this object differ by more than whole \
+         numbers up to 2147483647 can express"
+    )]
+    Weight {
+        /// Position of the largest weight, from 0.
+        index: usize,
+    },
+    /// What the version cannot show is larger than an annotation may be. Only a
+    /// write through an older version can meet this; reading works.
+    #[error(
+        "this object holds more than {version} can show and an annotation can carry; change it \
+         in v1alpha4"
+    )]
+    TooLarge {
+        /// The version it was written in.
+        version: SmiVersion,
+    },
+}
+
+/// The object in another version of its kind, for example
+/// `access.smi-spec.io/v1alpha1`. Changes nothing in `metadata` but annotations.
+pub fn convert(object: &Value, to: &str) -> Result<Value, ConversionError> {
+    let object = object
+        .as_object()
+        .ok_or(ConversionError::NotAnObject { field: "object" })?;
+    let text = |key: &str| object.get(key).and_then(Value::as_str).unwrap_or_default();
+    let (api_version, name) = (text("apiVersion"), text("kind"));
+    let (kind, from) =
+        SmiKind::read(api_version, name).ok_or_else(|| ConversionError::UnknownKind {
+            api_version: api_version.to_owned(),
+            kind: name.to_owned(),
+        })?;
+    let wanted = kind
+        .version(to)
+        .ok_or_else(|| ConversionError::UnknownVersion {
+            kind: name.to_owned(),
+            wanted: to.to_owned(),
+        })?;
+    if from == wanted {
+        return Ok(Value::Object(object.clone()));
+    }
+
+    let mut converted = object.clone();
+    if from != SmiVersion::STORAGE {
+        converted = stored(kind, from, converted)?;
+    }
+    if wanted != SmiVersion::STORAGE {
+        converted = shown(kind, wanted, converted)?;
+    }
+    converted.insert("apiVersion".into(), to.into());
+    Ok(Value::Object(converted))
+}
+
+/// What is stored when `object` is written in `version`.
+fn stored(
+    kind: SmiKind,
+    version: SmiVersion,
+    mut object: Map<String, Value>,
+) -> Result<Map<String, Value>, ConversionError> {
+    let visible = take_content(&mut object);
+    let raw = annotation::take(&mut object)?;
+    let note = raw.as_deref().and_then(|raw| annotation::read(kind, raw));
+    // Text that is not ours stays what it was, also when its place is needed.
+    let foreign = if note.is_none() { raw } else { None };
+    let note = note.unwrap_or_default();
+
+    let content = match &note.hidden {
+        None => shape::to_storage(kind, version, &visible)?,
+        Some(hidden) => hidden::restore(kind, version, &visible, hidden)?,
+    };
+    let mut left = Lossless {
+        hidden: None,
+        written: note.written,
+        before: foreign.or(note.before),
+    };
+    let plain = shape::to_version(kind, version, &content).content;
+    if plain != visible {
+        let written = Written::of(&visible, &plain);
+        left.written.insert(version, written);
+    } else if let Some(old) = left.written.get(&version)
+        && old.fitting(kind, version, &plain).is_some()
+    {
+        // The author has just written the plain form; older words would replace it.
+        left.written.remove(&version);
+    }
+    // Without room only the spelling is lost, never a meaning.
+    let text = left.text();
+    if !annotation::put(&mut object, text) {
+        annotation::put(&mut object, left.before);
+    }
+    object.extend(content);
+    Ok(object)
+}
+
+/// What a reader in `version` sees of a stored object.
+fn shown(
+    kind: SmiKind,
+    version: SmiVersion,
+    mut object: Map<String, Value>,
+) -> Result<Map<String, Value>, ConversionError> {
+    let content = take_content(&mut object);
+    let raw = annotation::take(&mut object)?;
+    let read = raw.as_deref().and_then(|raw| annotation::read(kind, raw));
+    // Hidden parts in storage were put there by hand. They would count on the way
+    // back, so they are wrapped like any foreign text.
+    let (mut note, wrap) = match read {
+        Some(note) if note.hidden.is_none() => (note, false),
+        Some(_) => (Lossless::foreign(raw.clone()), true),
+        None => (Lossless::foreign(raw.clone()), false),
+    };
+
+    let view = shape::to_version(kind, version, &content);
+    let written = note
+        .written
+        .get(&version)
+        .and_then(|written| written.fitting(kind, version, &view.content));
+    let visible = match written {
+        Some(words) => {
+            note.written.remove(&version);
+            words
+        }
+        None => view.content,
+    };
+    note.hidden = hidden::hide(kind, version, &visible, view.pieces, &content, wrap);
+    if !annotation::put(&mut object, note.text()) {
+        let marker = Lossless {
+            hidden: Some(hidden::too_large(kind, version, &visible)),
+            ..Lossless::default()
+        };
+        annotation::put(&mut object, marker.text());
+    }
+    object.extend(visible);
+    Ok(object)
+}
+
+/// Takes what the author wrote out of the object.
+fn take_content(object: &mut Map<String, Value>) -> Content {
+    let keys: Vec<String> = object
+        .keys()
+        .filter(|key| !["apiVersion", "kind", "metadata", "status"].contains(&key.as_str()))
+        .cloned()
+        .collect();
+    keys.into_iter()
+        .filter_map(|key| object.remove_entry(&key))
+        .collect()
+}

@@ -1,0 +1,116 @@
+//! The API server over plain HTTP, for what is timed or asked often: a kubectl
+//! takes a tenth of a second of processor to start, which would be measured too.
+
+use std::{
+    io::{BufRead as _, BufReader},
+    process::{Child, Stdio},
+    time::Duration,
+};
+
+use anyhow::{Context as _, ensure};
+use http::{Method, Request, header};
+use http_body_util::{BodyExt as _, Full};
+use hyper::{body::Bytes, client::conn::http1};
+use hyper_util::rt::TokioIo;
+use serde_json::Value;
+use tokio::{net::TcpStream, runtime::Runtime, time::timeout};
+
+use super::{Cluster, Pod, metrics::Samples};
+
+/// One request, connect included.
+const LIMIT: Duration = Duration::from_secs(10);
+
+/// A running `kubectl proxy`, which ends when this is dropped.
+#[derive(Debug)]
+pub struct Api {
+    child: Child,
+    address: String,
+    runtime: Runtime,
+}
+
+impl Api {
+    /// Starts it on a free port of loopback.
+    pub fn open(cluster: &Cluster) -> anyhow::Result<Self> {
+        let mut child = cluster
+            .command("kubectl", &["proxy", "--port=0"])
+            .stdout(Stdio::piped())
+            .spawn()
+            .context("start kubectl proxy")?;
+        let stdout = child.stdout.take().context("kubectl proxy has no output")?;
+        let mut line = String::new();
+        let read = BufReader::new(stdout).read_line(&mut line);
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        // Made before the checks, so that a failed one ends the child too.
+        let api = Self {
+            child,
+            address: line
+                .trim()
+                .strip_prefix("Starting to serve on ")
+                .unwrap_or_default()
+                .to_owned(),
+            runtime,
+        };
+        read.context("kubectl proxy")?;
+        ensure!(
+            !api.address.is_empty(),
+            "kubectl proxy said {line:?} instead of its address"
+        );
+        Ok(api)
+    }
+
+    /// The text at `path`.
+    pub fn get(&self, path: &str) -> anyhow::Result<String> {
+        self.ask(Method::GET, path, None)
+    }
+
+    /// Merges `change` into the object at `path` and returns the object.
+    pub fn merge(&self, path: &str, change: &Value) -> anyhow::Result<Value> {
+        let text = self.ask(Method::PATCH, path, Some(change.to_string()))?;
+        serde_json::from_str(&text).with_context(|| format!("PATCH {path} answered {text}"))
+    }
+
+    /// What the proxy of a pod counts.
+    pub fn proxy_metrics(&self, pod: &Pod) -> anyhow::Result<Samples> {
+        let path = format!(
+            "/api/v1/namespaces/{}/pods/{}:15190/proxy/metrics",
+            pod.namespace, pod.name
+        );
+        Ok(Samples::parse(&self.get(&path)?))
+    }
+
+    fn ask(&self, method: Method, path: &str, change: Option<String>) -> anyhow::Result<String> {
+        let what = format!("{method} {path}");
+        let answer = async {
+            let stream = TcpStream::connect(&self.address).await?;
+            stream.set_nodelay(true)?;
+            let (mut sender, driver) = http1::handshake(TokioIo::new(stream)).await?;
+            tokio::spawn(driver);
+            let request = Request::builder()
+                .method(method)
+                .uri(path)
+                .header(header::HOST, &self.address)
+                .header(header::CONTENT_TYPE, "application/merge-patch+json")
+                .body(Full::<Bytes>::from(change.unwrap_or_default()))?;
+            let response = sender.send_request(request).await?;
+            let status = response.status();
+            let body = response.into_body().collect().await?.to_bytes();
+            let text = String::from_utf8_lossy(&body).into_owned();
+            ensure!(status.is_success(), "answered {status}: {text}");
+            Ok(text)
+        };
+        self.runtime
+            .block_on(async { timeout(LIMIT, answer).await })
+            .context("no answer in time")
+            .and_then(|answer| answer)
+            .context(what)
+    }
+}
+
+impl Drop for Api {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

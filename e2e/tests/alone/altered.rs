@@ -1,0 +1,68 @@
+//! A mesh that is not as the chart's defaults make it, for as long as a test
+//! needs that.
+
+use anyhow::Context as _;
+use e2e::harness::{Cluster, mesh};
+
+/// Puts the defaults back when it goes, however the test ends.
+#[derive(Debug)]
+pub(crate) struct Altered {
+    armed: bool,
+}
+
+impl Altered {
+    /// Hold one before changing anything.
+    pub(crate) fn begin() -> anyhow::Result<Self> {
+        mesh::installed()?;
+        Ok(Self { armed: true })
+    }
+
+    /// The defaults, now, so that the test can look at what follows.
+    pub(crate) fn restore(mut self) -> anyhow::Result<()> {
+        mesh::install(&[]).context("put the chart's defaults back")?;
+        self.armed = false;
+        Ok(())
+    }
+}
+
+impl Drop for Altered {
+    fn drop(&mut self) {
+        if self.armed
+            && let Err(error) = mesh::install(&[])
+        {
+            eprintln!("the mesh is not back at its defaults: {error:#}");
+        }
+    }
+}
+
+/// Names of the pods of controller and injector that are there, also those that
+/// are ending.
+pub(crate) fn own_pods(cluster: &Cluster) -> anyhow::Result<Vec<String>> {
+    let names = cluster.kubectl(&[
+        "-n",
+        mesh::NAMESPACE,
+        "get",
+        "pods",
+        "-l",
+        "app.kubernetes.io/component in (controller, injector)",
+        "-o",
+        "name",
+    ])?;
+    Ok(names.lines().map(str::to_owned).collect())
+}
+
+/// Waits until all replicas that controller and injector should have are ready.
+pub(crate) fn own_ready(cluster: &Cluster) -> anyhow::Result<()> {
+    for part in ["deployment/weft-controller", "deployment/weft-injector"] {
+        let words = [
+            "-n",
+            mesh::NAMESPACE,
+            "rollout",
+            "status",
+            part,
+            "--timeout=120s",
+        ];
+        cluster.kubectl(&words)?;
+    }
+    Ok(())
+}

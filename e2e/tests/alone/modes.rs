@@ -1,0 +1,281 @@
+//! Modes are switched on a running namespace: in time, without a restart, and
+//! without an error that the new mode does not ask for.
+
+use std::time::{Duration, Instant};
+
+use anyhow::ensure;
+use e2e::{
+    echo::load::Summary,
+    harness::{App, Namespace, Outcome, Pod, eventually},
+};
+
+use super::{held::Held, url};
+
+/// The promise, from the moment kubectl says that it is written.
+const PROMISED: Duration = Duration::from_secs(2);
+/// Longer than all switches of one test.
+const LOAD: Duration = Duration::from_secs(30);
+const ACCESS: &str = "weft.dev/access";
+const MTLS: &str = "weft.dev/mtls";
+
+/// Whatever comes to port 8080 of either server, from `friend` alone.
+const FRIEND: &str = r"
+apiVersion: specs.smi-spec.io/v1alpha4
+kind: TCPRoute
+metadata: {name: front}
+spec: {matches: {ports: [8080]}}
+---
+apiVersion: access.smi-spec.io/v1alpha4
+kind: TrafficTarget
+metadata: {name: server}
+spec:
+  destination: {kind: ServiceAccount, name: server, namespace: $NS}
+  rules: [{kind: TCPRoute, name: front}]
+  sources: [{kind: ServiceAccount, name: friend, namespace: $NS}]
+---
+apiVersion: access.smi-spec.io/v1alpha4
+kind: TrafficTarget
+metadata: {name: opaque}
+spec:
+  destination: {kind: ServiceAccount, name: opaque, namespace: $NS}
+  rules: [{kind: TCPRoute, name: front}]
+  sources: [{kind: ServiceAccount, name: friend, namespace: $NS}]
+";
+
+#[test]
+fn access_modes_take_effect_within_2_s_and_cut_nothing_else() -> Outcome {
+    let ns = shop("access")?;
+    ns.annotate(ACCESS, Some("open"))?;
+    ns.apply(FRIEND)?;
+    let (client, friend) = (ns.pod("client")?, ns.pod("friend")?);
+    let restarts_before = ns.pod("server")?.restarts();
+    let target = url("server", 8080, "/");
+    let passes = || client.report(&target, &[]).map(drop);
+    let refused = || client.refused(&target, &[], 403, "not-allowed");
+    let begun = Instant::now();
+    let loads = [load(&client, &target, "50")?, load(&friend, &target, "50")?];
+    all(&client, &target, "200")?;
+
+    for (mode, status) in [
+        ("auto", "403"),
+        ("audit", "200"),
+        ("deny", "403"),
+        ("open", "200"),
+        ("deny", "403"),
+        ("auto", "403"),
+        ("open", "200"),
+    ] {
+        switch(&ns, ACCESS, mode, || {
+            if status == "200" { passes() } else { refused() }
+        })?;
+        all(&client, &target, status)?;
+        if mode == "audit" {
+            let samples = ns.pod("server")?.proxy_metrics()?;
+            let count = samples.sum("weft_audit_refusals_total", &[]);
+            assert!(count > 0.0, "audit counted nothing: {:?}", samples.names());
+        }
+    }
+    // In deny, what holds is the targets: they change as quickly.
+    switch(&ns, ACCESS, "deny", refused)?;
+    let start = Instant::now();
+    ns.kubectl(&["delete", "traffictarget", "server"])?;
+    in_time("the target is gone", start, || {
+        friend.refused(&target, &[], 403, "not-allowed")
+    })?;
+    assert!(begun.elapsed() < LOAD, "the load was over too early");
+
+    let [client_saw, friend_saw] = loads.map(|load| load.finish());
+    let (client_saw, friend_saw) = (client_saw?, friend_saw?);
+    println!(
+        "client {:?}, friend {:?}",
+        client_saw.by_status, friend_saw.by_status
+    );
+    for seen in [&client_saw, &friend_saw] {
+        assert_eq!(seen.planned, seen.answered, "requests were lost: {seen:?}");
+        only(seen, &["200", "403"], &["not-allowed"])?;
+    }
+    // The friend is refused only after its target is gone, at the very end.
+    assert!(friend_saw.by_status.contains_key("200"), "{friend_saw:?}");
+    let refused_in = friend_saw.by_status.get("403").copied().unwrap_or(0) as f64 / 50.0;
+    let after_delete = LOAD
+        .saturating_sub(start.duration_since(begun))
+        .as_secs_f64();
+    assert!(
+        refused_in <= after_delete + 1.0,
+        "the friend was refused for {refused_in} s, its target was gone for {after_delete} s"
+    );
+    assert_eq!(ns.pod("server")?.restarts(), restarts_before);
+    Ok(())
+}
+
+#[test]
+fn tightened_access_closes_open_connections_that_are_not_allowed_and_no_others() -> Outcome {
+    let ns = shop("open-access")?;
+    ns.annotate(ACCESS, Some("open"))?;
+    ns.apply(FRIEND)?;
+    let (client, friend) = (ns.pod("client")?, ns.pod("friend")?);
+    let open = |pod, target, messages| Held::open(&ns, pod, target, messages);
+    let mut bytes = open(&client, "opaque:8080", 600)?;
+    let mut socket = open(&client, "server:8080", 600)?;
+    let mut friends_bytes = open(&friend, "opaque:8080", 150)?;
+    let mut friends_socket = open(&friend, "server:8080", 150)?;
+    Held::all_open(&mut [
+        &mut bytes,
+        &mut socket,
+        &mut friends_bytes,
+        &mut friends_socket,
+    ])?;
+    ns.annotate(ACCESS, Some("audit"))?;
+    std::thread::sleep(PROMISED);
+    bytes.is_open()?;
+    socket.is_open()?;
+
+    ns.annotate(ACCESS, Some("deny"))?;
+    let start = Instant::now();
+    for (what, held) in [("bytes", &mut bytes), ("websocket", &mut socket)] {
+        let took = held.closed(start, PROMISED)?;
+        println!("{what}: closed {took:?} after deny was written");
+    }
+    friends_bytes.finish()?;
+    friends_socket.finish()?;
+    Ok(())
+}
+
+#[test]
+fn strict_takes_effect_within_2_s_and_ends_plaintext_only() -> Outcome {
+    let ns = shop("mtls")?;
+    let (client, outsider) = (ns.pod("client")?, ns.pod("outsider")?);
+    let target = url("server", 8080, "/");
+    let open = |pod, target, messages| Held::open(&ns, pod, target, messages);
+    let begun = Instant::now();
+    let loads = [
+        load(&client, &target, "50")?,
+        load(&outsider, &target, "50")?,
+    ];
+    let mut bytes = open(&outsider, "opaque:8080", 600)?;
+    let mut socket = open(&outsider, "server:8080", 600)?;
+    let mut members_bytes = open(&client, "opaque:8080", 100)?;
+    let mut members_socket = open(&client, "server:8080", 100)?;
+    Held::all_open(&mut [
+        &mut bytes,
+        &mut socket,
+        &mut members_bytes,
+        &mut members_socket,
+    ])?;
+
+    ns.annotate(MTLS, Some("strict"))?;
+    let start = Instant::now();
+    for (what, held) in [("bytes", &mut bytes), ("websocket", &mut socket)] {
+        let took = held.closed(start, PROMISED)?;
+        println!("plaintext {what}: closed {took:?} after strict was written");
+    }
+    in_time("strict", start, || {
+        outsider.refused(&target, &[], 403, "no-identity")
+    })?;
+    all(&outsider, &target, "403")?;
+    switch(&ns, MTLS, "permissive", || {
+        outsider.report(&target, &[]).map(drop)
+    })?;
+    all(&outsider, &target, "200")?;
+    switch(&ns, MTLS, "strict", || {
+        outsider.refused(&target, &[], 403, "no-identity")
+    })?;
+    switch(&ns, MTLS, "permissive", || {
+        outsider.report(&target, &[]).map(drop)
+    })?;
+    members_bytes.finish()?;
+    members_socket.finish()?;
+    assert!(begun.elapsed() < LOAD, "the load was over too early");
+
+    let [members, outsiders] = loads.map(|load| load.finish());
+    let (members, outsiders) = (members?, outsiders?);
+    println!(
+        "member {:?}, outsider {:?}",
+        members.by_status, outsiders.by_status
+    );
+    assert_eq!(
+        members.by_status.get("200"),
+        Some(&members.planned),
+        "a meshed caller noticed: {members:?}"
+    );
+    only(&outsiders, &["200", "403"], &["no-identity"])?;
+    assert_eq!(outsiders.by_status.len(), 2, "{outsiders:?}");
+    assert_eq!(outsiders.planned, outsiders.answered, "{outsiders:?}");
+    Ok(())
+}
+
+/// Two servers, one of them opaque, and three callers.
+fn shop(claim: &str) -> anyhow::Result<Namespace> {
+    let ns = Namespace::meshed(claim)?;
+    let apps = [
+        App::new("server"),
+        App::new("opaque").annotation("weft.dev/opaque-ports", "8080"),
+        App::new("client"),
+        App::new("friend"),
+        App::new("outsider").label("weft.dev/inject", "disabled"),
+    ];
+    let objects: Vec<_> = apps.iter().flat_map(App::objects).collect();
+    ns.apply_all(&objects)?;
+    ns.ready(&["server", "opaque", "client", "friend", "outsider"])?;
+    for pod in ["client", "friend"] {
+        ns.pod(pod)?.report(&url("server", 8080, "/"), &[])?;
+    }
+    Ok(ns)
+}
+
+fn load(pod: &Pod, target: &str, rate: &str) -> anyhow::Result<e2e::harness::Load> {
+    let duration = format!("{}s", LOAD.as_secs());
+    pod.start_load(
+        target,
+        &["--rate", rate, "--duration", &duration, "-c", "4"],
+    )
+}
+
+/// Writes a mode, and waits until it holds.
+fn switch(
+    ns: &Namespace,
+    key: &str,
+    mode: &str,
+    look: impl FnMut() -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    ns.annotate(key, Some(mode))?;
+    in_time(mode, Instant::now(), look)
+}
+
+fn in_time(
+    what: &str,
+    start: Instant,
+    look: impl FnMut() -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    eventually(PROMISED, what, look)?;
+    let took = start.elapsed();
+    println!("{what}: seen {took:?} after it was written");
+    ensure!(took <= PROMISED, "{what} took {took:?}");
+    Ok(())
+}
+
+/// Once a mode holds, it holds for every request.
+fn all(pod: &Pod, target: &str, status: &str) -> anyhow::Result<()> {
+    let seen = pod.get(target, &["-n", "50", "--rate", "100", "-c", "4"])?;
+    ensure!(
+        seen.by_status.get(status) == Some(&50),
+        "not every answer is {status}: {seen:?}"
+    );
+    Ok(())
+}
+
+fn only(seen: &Summary, statuses: &[&str], reasons: &[&str]) -> anyhow::Result<()> {
+    let foreign = |found: &std::collections::BTreeMap<String, u64>, known: &[&str]| {
+        found.keys().any(|key| !known.contains(&key.as_str()))
+    };
+    ensure!(seen.errors.is_empty(), "requests were lost: {seen:?}");
+    ensure!(
+        !foreign(&seen.by_status, statuses),
+        "other answers: {seen:?}"
+    );
+    ensure!(
+        !foreign(&seen.by_reason, reasons),
+        "other reasons: {seen:?}"
+    );
+    Ok(())
+}
