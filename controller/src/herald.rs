@@ -1,14 +1,14 @@
 //! Turns what compiling found into Events. Only the Lease holder runs this.
 //!
-//! Problems with SMI objects stand in their conditions too; for Services and
-//! Pods the Event is all there is. Two facts are no problems of an object but
+//! Problems with SMI objects stand in their conditions too; for Services, Pods
+//! and Namespaces the Event is all there is. Two facts are no problems of an object but
 //! surprises for its owner: a pod on its node's network that the mesh had to
 //! leave alone, and a workload that opened because its last TrafficTarget went.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 
 use crds::labels;
+use policy::mode::AccessMode;
 use policy::name::{Kind, ObjectRef};
 
 use crate::compiled::{Compiled, Latest};
@@ -16,7 +16,7 @@ use crate::events::{About, Events, Note, Tone};
 use crate::model::PodId;
 use crate::problem::{Problem, Severity};
 use crate::status::api_version;
-use crate::world::World;
+use crate::world::{ObjectKey, World};
 
 /// Tells what is new in every model until the models end.
 pub async fn tell(mut latest: Latest, events: Events) {
@@ -38,8 +38,8 @@ pub async fn tell(mut latest: Latest, events: Events) {
 struct Told {
     problems: BTreeSet<Problem>,
     skipped: BTreeSet<PodId>,
-    /// Accounts (namespace, name) that a TrafficTarget of their namespace names.
-    protected: Option<BTreeSet<(Arc<str>, Arc<str>)>>,
+    /// Accounts that some TrafficTarget protects.
+    protected: Option<BTreeSet<ObjectKey>>,
 }
 
 impl Told {
@@ -61,10 +61,10 @@ impl Told {
         );
         self.skipped = skipped;
 
-        let protected = protected(&compiled.world);
+        let protected = compiled.model.protected_accounts();
         if let Some(before) = self.protected.replace(protected.clone()) {
-            for (namespace, account) in before.difference(&protected) {
-                notes.extend(about_opened(&compiled.world, namespace, account));
+            for account in before.difference(&protected) {
+                notes.extend(about_opened(compiled, account));
             }
         }
         notes
@@ -81,6 +81,10 @@ fn about_problem(compiled: &Compiled, problem: &Problem) -> Note {
                 .pods
                 .get(&pod)
                 .map(|facts| facts.uid.to_string())
+        }
+        Kind::Namespace => {
+            let facts = compiled.world.namespace(&object.name);
+            facts.map(|facts| facts.uid.to_string())
         }
         _ => compiled
             .problems
@@ -145,24 +149,15 @@ fn about_skipped(world: &World, pod: &PodId) -> Note {
     }
 }
 
-fn protected(world: &World) -> BTreeSet<(Arc<str>, Arc<str>)> {
-    let targets = world.targets.iter();
-    targets
-        .filter_map(|(target, facts)| {
-            let destination = facts.destination.as_ref()?;
-            let own = destination.namespace.is_empty() || destination.namespace == target.namespace;
-            own.then(|| (target.namespace.clone(), destination.name.clone()))
-        })
-        .collect()
-}
-
-/// One Event per pod of an account whose last TrafficTarget went.
-fn about_opened(world: &World, namespace: &Arc<str>, account: &Arc<str>) -> Vec<Note> {
-    let pods = world.pods.iter().filter(|(pod, facts)| {
-        pod.namespace == *namespace
-            && facts.service_account == *account
+/// One Event per pod of an account whose last TrafficTarget went, as far as that
+/// opened it: in the other modes no target decides between open and closed.
+fn about_opened(compiled: &Compiled, account: &ObjectKey) -> Vec<Note> {
+    let pods = compiled.world.pods.iter().filter(|(pod, facts)| {
+        pod.namespace == account.namespace
+            && facts.service_account == account.name
             && facts.proxy.is_some()
             && !facts.ended
+            && compiled.model.access_mode(pod) == Some(AccessMode::Auto)
     });
     pods.take(MAX_OPENED)
         .map(|(pod, facts)| Note {
@@ -174,8 +169,9 @@ fn about_opened(world: &World, namespace: &Arc<str>, account: &Arc<str>) -> Vec<
             reason: "NoTrafficTarget",
             action: "Compile",
             text: format!(
-                "no TrafficTarget names service account {account} any more: \
-                 in access mode auto every caller is served now"
+                "no TrafficTarget names service account {} any more: \
+                 in access mode auto every caller is served now",
+                account.name
             ),
         })
         .collect()

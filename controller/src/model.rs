@@ -14,7 +14,7 @@ mod urgency;
 mod workload;
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     net::IpAddr,
     sync::{Arc, OnceLock},
 };
@@ -28,6 +28,7 @@ use wire::v1;
 
 pub use self::{published::Published, urgency::must_not_wait};
 use crate::{
+    compile::modes,
     problem::Problems,
     world::{ObjectKey, PodFacts, ServiceFacts, World},
 };
@@ -117,6 +118,41 @@ impl Model {
         let pods = self.index.world.pods.iter();
         pods.filter(|(_, facts)| facts.proxy.is_some() && !facts.ended)
             .map(|(id, _)| id)
+    }
+
+    /// The access mode in force for a pod; `None` if there is no such pod.
+    pub fn access_mode(&self, pod: &PodId) -> Option<AccessMode> {
+        let facts = self.index.world.pods.get(pod)?;
+        let namespace = self.index.world.namespace(&pod.namespace);
+        let mode = modes::access(&self.index.defaults, namespace, &facts.appearance);
+        Some(mode)
+    }
+
+    /// Service accounts that some TrafficTarget closes in mode auto.
+    pub fn protected_accounts(&self) -> BTreeSet<ObjectKey> {
+        let targets = self.index.targets.iter();
+        targets
+            .filter(|(_, targets)| targets.iter().any(|target| target.protects))
+            .map(|(account, _)| account.clone())
+            .collect()
+    }
+
+    /// How many inbound ports reach applications past their proxies, by
+    /// namespace: ports that traffic capture leaves alone, added up over pods.
+    /// Namespaces without any are left out.
+    pub fn skipped_ports(&self) -> BTreeMap<Arc<str>, u64> {
+        let mut skipped: BTreeMap<Arc<str>, u64> = BTreeMap::new();
+        let pods = self.index.world.pods.iter();
+        for (pod, facts) in pods.filter(|(_, facts)| !facts.ended) {
+            let ranges = facts.proxy.iter().flat_map(|p| &p.skip_inbound_ports);
+            let ports: u64 = ranges
+                .map(|range| u64::from(range.last()) - u64::from(range.first()) + 1)
+                .sum();
+            if ports > 0 {
+                *skipped.entry(pod.namespace.clone()).or_default() += ports;
+            }
+        }
+        skipped
     }
 }
 

@@ -90,6 +90,8 @@ pub enum Reason {
     PortSkipped,
     /// The rule exists but nothing enforces it.
     NotEnforced,
+    /// A source without a namespace was taken for one of the object's own.
+    NamespaceDefaulted,
 }
 
 impl Reason {
@@ -109,6 +111,7 @@ impl Reason {
             Self::ServicePortMapped => "ServicePortMapped",
             Self::PortSkipped => "PortSkipped",
             Self::NotEnforced => "NotEnforced",
+            Self::NamespaceDefaulted => "NamespaceDefaulted",
         }
     }
 }
@@ -144,8 +147,8 @@ pub struct Verdict {
 /// Everything that compiling found out about objects.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Problems {
-    /// All problems, sorted and without repetition. Also about Services and Pods,
-    /// which have no conditions: those become Events only.
+    /// All problems, sorted and without repetition. Also about Services, Pods and
+    /// Namespaces, which have no conditions: those become Events only.
     pub list: Vec<Problem>,
     /// One verdict per SMI object, problem or not.
     pub verdicts: BTreeMap<ObjectRef, Verdict>,
@@ -249,6 +252,17 @@ impl About<'_> {
     pub(crate) fn warn(&mut self, reason: Reason, field: &str, message: String) {
         self.add(
             ConditionType::Accepted,
+            Severity::Warning,
+            reason,
+            field,
+            message,
+        );
+    }
+
+    /// `ResolvedRefs` stays true, with a word of caution.
+    pub(crate) fn caution(&mut self, reason: Reason, field: &str, message: String) {
+        self.add(
+            ConditionType::ResolvedRefs,
             Severity::Warning,
             reason,
             field,

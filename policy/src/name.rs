@@ -177,6 +177,8 @@ pub enum Kind {
     TcpRoute,
     Service,
     Pod,
+    /// References to one have an empty namespace.
+    Namespace,
 }
 
 /// A kind that this version does not know.
@@ -185,13 +187,14 @@ pub enum Kind {
 pub struct UnknownKind(pub String);
 
 impl Kind {
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::TrafficTarget,
         Self::TrafficSplit,
         Self::HttpRouteGroup,
         Self::TcpRoute,
         Self::Service,
         Self::Pod,
+        Self::Namespace,
     ];
 
     /// The kind as Kubernetes spells it.
@@ -203,6 +206,7 @@ impl Kind {
             Self::TcpRoute => "TCPRoute",
             Self::Service => "Service",
             Self::Pod => "Pod",
+            Self::Namespace => "Namespace",
         }
     }
 }

@@ -11,6 +11,7 @@ use std::time::Duration;
 use identity::Roots;
 use identity::tls::CertHandle;
 use parking_lot::Mutex;
+use policy::mode::MtlsMode;
 use prometheus_client::registry::Registry;
 use runtime::admin::Admin;
 use runtime::ready::Ready;
@@ -25,6 +26,7 @@ use crate::mesh::{MESH_PORT, MeshTls};
 use crate::metrics::Metrics;
 use crate::peer::Peers;
 use crate::settings::Settings;
+use crate::snapshot::Snapshot;
 use crate::target::State;
 use crate::{inbound, outbound, pages, tcp};
 
@@ -199,6 +201,14 @@ enum Kind {
 }
 
 impl Kind {
+    /// What happens while the mesh is being uninstalled. Nobody tells where
+    /// Services are served any more, so permissive workloads call as if they had
+    /// no proxy. Callers are judged by the last rules while there are any.
+    fn without_mesh(self, snapshot: &Snapshot) -> bool {
+        let permissive = snapshot.mtls() == MtlsMode::Permissive;
+        !snapshot.is_complete() || (self == Self::Outbound && permissive)
+    }
+
     /// Redirected outbound connections arrive on loopback, nothing else does.
     const fn addresses(self, port: u16) -> [SocketAddr; 2] {
         let (v4, v6) = match self {
@@ -236,11 +246,11 @@ async fn accept(
         };
         tcp::tune(&stream);
         let proxy = Arc::clone(&proxy);
-        let leaving = *progress.leaving.borrow() && !proxy.state.snapshot().is_complete();
+        let unmeshed = *progress.leaving.borrow() && kind.without_mesh(&proxy.state.snapshot());
         tokio::spawn(async move {
             let _place = place;
             proxy.state.metrics.open_connections.inc();
-            conversation(Arc::clone(&proxy), stream, kind, leaving).await;
+            conversation(Arc::clone(&proxy), stream, kind, unmeshed).await;
             proxy.state.metrics.open_connections.dec();
         });
     }
@@ -248,7 +258,7 @@ async fn accept(
 
 /// One accepted connection, boxed where the story is long so that waiting
 /// connections stay small.
-async fn conversation(proxy: Arc<Proxy>, stream: TcpStream, kind: Kind, leaving: bool) {
+async fn conversation(proxy: Arc<Proxy>, stream: TcpStream, kind: Kind, unmeshed: bool) {
     if kind == Kind::Mesh {
         return Box::pin(inbound::serve_mesh(proxy, stream)).await;
     }
@@ -258,14 +268,14 @@ async fn conversation(proxy: Arc<Proxy>, stream: TcpStream, kind: Kind, leaving:
         _ => return proxy.state.metrics.limit("direct-call"),
     };
     match kind {
-        _ if leaving => relay_unmeshed(stream, original).await,
+        _ if unmeshed => relay_unmeshed(stream, original).await,
         Kind::Outbound => Box::pin(outbound::serve(proxy, stream, original)).await,
         Kind::Inbound => Box::pin(inbound::serve_plain(proxy, stream, original)).await,
         Kind::Mesh => {}
     }
 }
 
-/// The mesh is gone for good and this proxy knows nothing: be invisible.
+/// The mesh is gone for good: be invisible.
 async fn relay_unmeshed(mut stream: TcpStream, original: SocketAddr) {
     if let Ok(mut server) = tcp::connect(original, tcp::CONNECT_TIMEOUT_EXTERNAL).await {
         let _ = tcp::relay(&mut stream, &mut server).await;

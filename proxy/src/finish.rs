@@ -231,8 +231,7 @@ impl Call {
     }
 
     /// An opaque connection that was served, and has ended.
-    pub fn relayed(self, outcome: std::io::Result<Copied>) {
-        let copied = outcome.unwrap_or_default();
+    pub fn relayed(self, (copied, outcome): (Copied, std::io::Result<()>)) {
         let metrics = &self.proxy.state.metrics;
         for (flow, bytes) in [("sent", copied.sent), ("received", copied.received)] {
             let labels = ByteLabels {
@@ -242,7 +241,11 @@ impl Call {
             };
             metrics.bytes.at(&labels).inc_by(bytes);
         }
-        self.count_tcp("");
+        self.count_tcp(if outcome.is_ok() {
+            ""
+        } else {
+            Reason::ConnectionLost.as_str()
+        });
     }
 
     fn count_tcp(self, reason: &'static str) {

@@ -32,6 +32,7 @@ use crate::finish::{Call, Ended};
 use crate::headers;
 use crate::http::{From, serve as serve_http};
 use crate::metrics::{AuditLabels, ConnectionLabels, Direction, Security};
+use crate::snapshot::Snapshot;
 use crate::tcp::{self, CONNECT_TIMEOUT};
 use crate::trace;
 use crate::tunnel;
@@ -42,6 +43,10 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A request in flight that a change no longer allows may go on for this long.
 const IN_FLIGHT_GRACE: Duration = Duration::from_secs(30);
+
+/// Parts of an answer that pass before anybody looks whether it may go on: most
+/// answers have fewer, and need no watch.
+const FREE_FRAMES: u32 = 32;
 
 /// Who calls, and which port of the application.
 struct Visit {
@@ -146,7 +151,7 @@ pub async fn serve_plain(proxy: Arc<Proxy>, stream: TcpStream, original: SocketA
             workload.protocol(original.port())
         });
     let strict = snapshot.mtls() == MtlsMode::Strict;
-    let guarded = snapshot.access.has_http_rule(original.port());
+    let guarded = guards(&snapshot, original.port());
     drop(snapshot);
     let visit = Arc::new(Visit::new(proxy, None, original));
     let mut stream = Prefixed::new(stream);
@@ -200,18 +205,27 @@ impl Visit {
         self.peer.is_none() && self.proxy.state.snapshot().mtls() == MtlsMode::Strict
     }
 
-    /// May this caller use the port for opaque bytes, as of now?
+    /// May this caller use the port for opaque bytes, as of now? Counts for audit.
     fn admits_tcp(&self) -> Result<(), Failure> {
+        let snapshot = self.proxy.state.snapshot();
+        self.audit(&snapshot.access.decide_tcp(self.caller(), self.local.port()));
+        self.judge_tcp()
+    }
+
+    fn judge_tcp(&self) -> Result<(), Failure> {
+        self.identified()?;
+        let snapshot = self.proxy.state.snapshot();
+        refused_by(&snapshot.access.decide_tcp(self.caller(), self.local.port()))
+    }
+
+    fn identified(&self) -> Result<(), Failure> {
         if self.needs_identity() {
-            return Err(Failure::unsent(
+            return Err(Failure::verdict(
                 Reason::NoIdentity,
                 "plaintext is not accepted here",
             ));
         }
-        let snapshot = self.proxy.state.snapshot();
-        let verdict = snapshot.access.decide_tcp(self.caller(), self.local.port());
-        self.audit(&verdict);
-        refused_by(&verdict)
+        Ok(())
     }
 
     fn audit(&self, verdict: &Verdict<'_>) {
@@ -362,11 +376,13 @@ impl Visit {
     async fn revoked(&self) -> Failure {
         let mut changes = self.proxy.state.policy_changes();
         loop {
+            // Looked at before the first wait: the change may have come while
+            // the way to the application was being opened.
+            if let Err(failure) = self.judge_tcp() {
+                return failure;
+            }
             if changes.changed().await.is_err() {
                 std::future::pending::<()>().await;
-            }
-            if let Err(failure) = self.admits_tcp() {
-                return failure;
             }
         }
     }
@@ -379,9 +395,8 @@ impl Visit {
             .workload
             .as_ref()
             .map_or(Protocol::Detect, |workload| workload.protocol(port));
-        let guarded = snapshot.access.has_http_rule(port)
-            && declared != Protocol::Opaque
-            && declared != Protocol::Tls;
+        let guarded =
+            guards(&snapshot, port) && declared != Protocol::Opaque && declared != Protocol::Tls;
         drop(snapshot);
         let on_upgrade = hyper::upgrade::on(&mut request);
         // What the peer calls opaque is not taken at its word: unless the port
@@ -527,14 +542,6 @@ impl Visit {
 
     /// Decides, on the path that will be forwarded and on no other.
     fn authorise(&self, parts: &mut http::request::Parts) -> Result<(), Failure> {
-        if self.needs_identity() {
-            return Err(Failure::unsent(
-                Reason::NoIdentity,
-                "plaintext is not accepted here",
-            ));
-        }
-        let snapshot = self.proxy.state.snapshot();
-        let port = self.local.port();
         if let Some(authority) = parts.uri.authority()
             && let Ok(host) = HeaderValue::from_str(authority.as_str())
         {
@@ -542,53 +549,60 @@ impl Visit {
             // with an authority beats the header.
             parts.headers.insert(header::HOST, host);
         }
-        if snapshot.access.has_http_rule(port) {
-            match policy::path::normalise(parts.uri.path()) {
-                Ok(path) if path == parts.uri.path() => {}
-                Ok(path) => {
-                    let path = path.into_owned();
-                    parts.uri = with_path(&parts.uri, &path).ok_or_else(|| {
-                        Failure::unsent(Reason::BadRequest, "the path cannot be sent on")
+        let snapshot = self.proxy.state.snapshot();
+        let mut path = parts.uri.path().to_owned();
+        if snapshot.access.has_http_rule(self.local.port()) {
+            let normal = policy::path::normalise(&path).map(std::borrow::Cow::into_owned);
+            match (normal, snapshot.access.enforcement) {
+                (Ok(normal), Enforcement::Enforce) if normal != path => {
+                    parts.uri = with_path(&parts.uri, &normal).ok_or_else(|| {
+                        Failure::verdict(Reason::BadRequest, "the path cannot be sent on")
                     })?;
+                    path = normal;
                 }
-                // Audit refuses nothing.
-                Err(_) if snapshot.access.enforcement == Enforcement::Audit => {}
-                Err(error) => return Err(Failure::unsent(Reason::BadRequest, error.to_string())),
+                // Audit judges the same path, and changes nothing.
+                (Ok(normal), _) => path = normal,
+                (Err(error), Enforcement::Enforce) => {
+                    return Err(Failure::verdict(Reason::BadRequest, error.to_string()));
+                }
+                (Err(_), _) => {}
             }
         }
-        self.decide(parts)
+        let facts = RequestFacts {
+            method: &parts.method,
+            path: &path,
+            headers: &parts.headers,
+        };
+        self.audit(
+            &snapshot
+                .access
+                .decide_http(self.caller(), self.local.port(), &facts),
+        );
+        self.judge(parts, &path)
     }
 
-    /// Judges a request whose path is in the form that is forwarded.
-    fn decide(&self, parts: &http::request::Parts) -> Result<(), Failure> {
-        if self.needs_identity() {
-            return Err(Failure::unsent(
-                Reason::NoIdentity,
-                "plaintext is not accepted here",
-            ));
-        }
+    /// Judges a request by the normal form of its path.
+    fn judge(&self, parts: &http::request::Parts, path: &str) -> Result<(), Failure> {
+        self.identified()?;
         let snapshot = self.proxy.state.snapshot();
         let facts = RequestFacts {
             method: &parts.method,
-            path: parts.uri.path(),
+            path,
             headers: &parts.headers,
         };
-        let verdict = snapshot
-            .access
-            .decide_http(self.caller(), self.local.port(), &facts);
-        self.audit(&verdict);
-        refused_by(&verdict)
+        refused_by(
+            &snapshot
+                .access
+                .decide_http(self.caller(), self.local.port(), &facts),
+        )
     }
 
     /// Returns when a request that was allowed would be refused by now.
     async fn revoked_request(&self, parts: &http::request::Parts) {
         let mut changes = self.proxy.state.policy_changes();
-        loop {
+        while self.judge(parts, parts.uri.path()).is_ok() {
             if changes.changed().await.is_err() {
                 std::future::pending::<()>().await;
-            }
-            if self.decide(parts).is_err() {
-                return;
             }
         }
     }
@@ -641,7 +655,7 @@ impl Visit {
                 };
                 let (mut client, mut server) = (TokioIo::new(client), TokioIo::new(server));
                 let bytes = tokio::select! {
-                    copied = tcp::relay(&mut client, &mut server) => copied.map_or(0, |copied| copied.received),
+                    (copied, _) = tcp::relay(&mut client, &mut server) => copied.received,
                     () = self.revoked_request(&asked) => 0,
                 };
                 call.done(ended, body::End::Complete, bytes, None);
@@ -660,10 +674,17 @@ impl Visit {
             inner: watched.boxed_unsync(),
             visit: self,
             asked: Some(asked),
+            frames: 0,
             over: None,
         };
         Response::from_parts(parts, body.boxed_unsync())
     }
+}
+
+/// True where HTTP rules decide, so that nothing may pass as opaque bytes that
+/// an application might read as HTTP. Audit refuses nothing, this neither.
+fn guards(snapshot: &Snapshot, port: u16) -> bool {
+    snapshot.access.enforcement == Enforcement::Enforce && snapshot.access.has_http_rule(port)
 }
 
 /// Waits for whoever speaks first. There is no limit: while both are silent
@@ -699,6 +720,7 @@ struct Revocable {
     inner: Body,
     visit: Arc<Visit>,
     asked: Option<http::request::Parts>,
+    frames: u32,
     over: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
 }
 
@@ -711,10 +733,11 @@ impl http_body::Body for Revocable {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<http_body::Frame<bytes::Bytes>, body::BoxError>>> {
         let this = self.get_mut();
-        if let Poll::Ready(frame) = Pin::new(&mut this.inner).poll_frame(cx) {
-            return Poll::Ready(frame);
-        }
-        if let Some(asked) = this.asked.take() {
+        let polled = Pin::new(&mut this.inner).poll_frame(cx);
+        this.frames += 1;
+        if (polled.is_pending() || this.frames > FREE_FRAMES)
+            && let Some(asked) = this.asked.take()
+        {
             let visit = Arc::clone(&this.visit);
             this.over = Some(Box::pin(async move {
                 visit.revoked_request(&asked).await;
@@ -722,9 +745,11 @@ impl http_body::Body for Revocable {
             }));
         }
         let Some(over) = &mut this.over else {
-            return Poll::Pending;
+            return polled;
         };
-        std::task::ready!(over.as_mut().poll(cx));
+        if over.as_mut().poll(cx).is_pending() {
+            return polled;
+        }
         this.over = None;
         Poll::Ready(Some(Err("the call is no longer allowed".into())))
     }

@@ -58,7 +58,17 @@ pub async fn serve(proxy: Arc<Proxy>, stream: TcpStream, addr: SocketAddr) {
         Destination::External => return pass_through(&proxy, stream, addr).await,
         Destination::Refused(reason) => {
             tracing::debug!(%addr, reason, "refused a connection");
-            return;
+            tunnel::reset(&stream);
+            return Call::tcp(
+                &proxy,
+                Direction::outbound,
+                "".into(),
+                addr.port(),
+                "".into(),
+                "".into(),
+                Security::plaintext,
+            )
+            .refused(&Failure::unsent(Reason::NoEndpoint, reason.as_str()));
         }
         Destination::Service(name) => proxy
             .state
@@ -120,7 +130,18 @@ const HEAD_PATIENCE: std::time::Duration = std::time::Duration::from_secs(3600);
 /// The controller did not say in time what the address is.
 async fn unknown(proxy: &Arc<Proxy>, stream: TcpStream, addr: SocketAddr) {
     if proxy.state.snapshot().mtls() == MtlsMode::Permissive {
-        return pass_through(proxy, stream, addr).await;
+        let strict = async {
+            let mut changes = proxy.state.policy_changes();
+            while proxy.state.snapshot().mtls() == MtlsMode::Permissive {
+                if changes.changed().await.is_err() {
+                    std::future::pending::<()>().await;
+                }
+            }
+        };
+        return tokio::select! {
+            () = pass_through(proxy, stream, addr) => {}
+            () = strict => {}
+        };
     }
     let mut stream = Prefixed::new(stream);
     let seen = stream
@@ -483,6 +504,13 @@ async fn request_story(connection: Arc<Connection>, request: Request<Incoming>) 
         headers::join_cookies(&mut parts.headers);
     }
     let trace = trace::pass_on(&mut parts.headers);
+    if parts.version == Version::HTTP_2
+        && let Some(host) = &host
+        && let Ok(host) = HeaderValue::from_str(host)
+    {
+        // Matches may name the host, whatever the version of HTTP.
+        parts.headers.insert(header::HOST, host);
+    }
     let facts = RequestFacts {
         method: &parts.method,
         path: parts.uri.path(),
@@ -656,8 +684,9 @@ fn finish(
             let (Ok(client), Ok(server)) = tokio::join!(client_side, server_side) else {
                 return call.done(ended, body::End::Failed, 0, None);
             };
-            let copied = tcp::relay(&mut TokioIo::new(client), &mut TokioIo::new(server)).await;
-            let bytes = copied.as_ref().map_or(0, |copied| copied.received);
+            let (copied, _) =
+                tcp::relay(&mut TokioIo::new(client), &mut TokioIo::new(server)).await;
+            let bytes = copied.received;
             call.done(ended, body::End::Complete, bytes, None);
         });
         return Response::from_parts(parts, body::empty());

@@ -28,8 +28,12 @@ use crate::tcp::{self, CONNECT_TIMEOUT};
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(2);
 /// Requests on one HTTP/2 connection before another is opened.
 const STREAMS_PER_CONNECTION: usize = 100;
-/// Connections per peer; with 100 streams each, 800 requests at once.
-const CONNECTIONS_PER_PEER: usize = 8;
+/// Connections per peer. With 100 streams each, a tunnel for every connection
+/// that the proxy serves at all.
+const CONNECTIONS_PER_PEER: usize = 100;
+/// Streams on one connection when no other may be opened: what a peer proxy
+/// allows. More would wait for a place, and for tunnels that can be for ever.
+const STREAMS_AT_MOST: usize = 128;
 /// A connection without a stream is closed after this long.
 const IDLE_MULTIPLEXED: Duration = Duration::from_secs(60);
 /// Shorter than the keep-alive of common servers, so that ours closes first.
@@ -132,11 +136,8 @@ impl Multiplexed {
             return Err(failure.clone());
         }
         if self.connections.lock().len() >= CONNECTIONS_PER_PEER {
-            return self.free(usize::MAX).ok_or_else(|| {
-                Failure::unsent(
-                    Reason::ConnectFailed,
-                    "every connection to the peer has just closed",
-                )
+            return self.free(STREAMS_AT_MOST).ok_or_else(|| {
+                Failure::unsent(Reason::Overload, "every stream to the peer is taken")
             });
         }
         let outcome = self.connect().await;

@@ -56,17 +56,15 @@ pub struct Copied {
     pub received: u64,
 }
 
-/// Relays until both directions have ended.
-///
-/// # Errors
-/// When either side fails.
-pub async fn relay<A, B>(caller: &mut A, callee: &mut B) -> io::Result<Copied>
+/// Relays until both directions have ended or one side fails. What was copied
+/// until then is told in either case.
+pub async fn relay<A, B>(caller: &mut A, callee: &mut B) -> (Copied, io::Result<()>)
 where
     A: AsyncRead + AsyncWrite + Unpin,
     B: AsyncRead + AsyncWrite + Unpin,
 {
     let (mut there, mut back) = (Direction::default(), Direction::default());
-    std::future::poll_fn(|cx| {
+    let outcome = std::future::poll_fn(|cx| {
         let there = there.poll(cx, caller, callee)?;
         let back = back.poll(cx, callee, caller)?;
         if there.is_ready() && back.is_ready() {
@@ -75,11 +73,14 @@ where
             Poll::Pending
         }
     })
-    .await
-    .map(|()| Copied {
-        sent: there.copied,
-        received: back.copied,
-    })
+    .await;
+    (
+        Copied {
+            sent: there.copied,
+            received: back.copied,
+        },
+        outcome,
+    )
 }
 
 thread_local! {
@@ -192,7 +193,7 @@ mod tests {
         assert_eq!(answer, "thanks");
         assert_eq!(serving.await.unwrap(), expected);
         assert_eq!(
-            relayed.await.unwrap().unwrap(),
+            relayed.await.unwrap().0,
             Copied {
                 sent: 100_000,
                 received: 6

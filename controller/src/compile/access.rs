@@ -119,6 +119,13 @@ struct Reading<'a> {
     about: About<'a>,
 }
 
+/// Whom a target is about.
+struct Destination {
+    account: ObjectKey,
+    /// Whether the target may allow something; it protects the account either way.
+    usable: bool,
+}
+
 /// What the rules of a target add up to.
 #[derive(Default)]
 struct Traffic {
@@ -151,26 +158,23 @@ impl Reading<'_> {
         if let Some(why) = &self.facts.meta.unreadable {
             self.about
                 .refuse(Reason::Unreadable, "", format!("{why}; it allows nothing"));
-            let account = self.destination()?;
-            return Some((
-                account,
-                Target {
-                    origin,
-                    protects: true,
-                    rule: None,
-                },
-            ));
+            let target = Target {
+                origin,
+                protects: true,
+                rule: None,
+            };
+            return Some((self.destination()?.account, target));
         }
-        let account = self.destination();
+        let destination = self.destination();
         let sources = self.sources();
         let mut traffic = self.traffic();
         self.narrow_to_destination_port(&mut traffic);
-        let account = account?;
+        let Destination { account, usable } = destination?;
         let rules = &self.facts.rules;
         // Rules about UDP alone say nothing about TCP.
         let protects = rules.is_empty() || rules.iter().any(|rule| &*rule.kind != UDP_ROUTE);
-        let nothing = sources.is_empty() || (traffic.ports.is_none() && traffic.http.is_none());
-        if nothing {
+        let no_traffic = traffic.ports.is_none() && traffic.http.is_none();
+        if !usable || sources.is_empty() || no_traffic {
             return Some((
                 account,
                 Target {
@@ -210,8 +214,8 @@ impl Reading<'_> {
         ))
     }
 
-    /// The account that the target is about.
-    fn destination(&mut self) -> Option<ObjectKey> {
+    /// The account that the target is about, if it names one of its own namespace.
+    fn destination(&mut self) -> Option<Destination> {
         let Some(destination) = &self.facts.destination else {
             self.about
                 .refuse(Reason::Invalid, "spec.destination", "is missing".to_owned());
@@ -227,11 +231,14 @@ impl Reading<'_> {
                 .refuse(Reason::ForeignDestination, field, message);
             return None;
         }
-        if &*destination.kind != SERVICE_ACCOUNT {
-            let message = format!("{:?} is not {SERVICE_ACCOUNT}", destination.kind);
+        let usable = &*destination.kind == SERVICE_ACCOUNT;
+        if !usable {
+            let message = format!(
+                "{:?} is not {SERVICE_ACCOUNT}; nothing is allowed",
+                destination.kind
+            );
             self.about
                 .refuse(Reason::UnsupportedKind, "spec.destination.kind", message);
-            return None;
         }
         if destination.name.is_empty() {
             let message = "must not be empty".to_owned();
@@ -239,10 +246,11 @@ impl Reading<'_> {
                 .refuse(Reason::Invalid, "spec.destination.name", message);
             return None;
         }
-        Some(ObjectKey {
+        let account = ObjectKey {
             namespace: self.key.namespace.clone(),
             name: destination.name.clone(),
-        })
+        };
+        Some(Destination { account, usable })
     }
 
     fn sources(&mut self) -> Vec<v1::Source> {
@@ -250,6 +258,7 @@ impl Reading<'_> {
             let message = "is empty: nobody is allowed".to_owned();
             self.about.refuse(Reason::Invalid, "spec.sources", message);
         }
+        self.warn_of_missing_namespaces();
         let mut sources = Vec::new();
         for (i, source) in self.facts.sources.iter().enumerate() {
             match self.source(source) {
@@ -267,6 +276,25 @@ impl Reading<'_> {
             }
         }
         sources
+    }
+
+    /// SMI leaves open what a source without a namespace is. Another mesh may take
+    /// it for nobody, or for the account of that name in every namespace.
+    fn warn_of_missing_namespaces(&mut self) {
+        let sources = self.facts.sources.iter();
+        let without: BTreeSet<&str> = sources
+            .filter(|source| &*source.kind == SERVICE_ACCOUNT && source.namespace.is_empty())
+            .map(|source| &*source.name)
+            .collect();
+        if !without.is_empty() {
+            let message = format!(
+                "no namespace is given for {}; taken for this object's, {}",
+                few(without),
+                self.key.namespace
+            );
+            self.about
+                .caution(Reason::NamespaceDefaulted, "spec.sources", message);
+        }
     }
 
     fn source(
@@ -338,11 +366,17 @@ impl Reading<'_> {
             return;
         };
         traffic.origins.push(group.origin.clone());
-        if rule.matches.is_empty() {
+        let Some(matches) = &rule.matches else {
             http.extend(group.all().cloned());
             return;
+        };
+        if matches.is_empty() {
+            let message = "is empty: this rule allows nothing; leave it out to mean every match";
+            let field = format!("{field}.matches");
+            self.about
+                .refuse(Reason::Invalid, &field, message.to_owned());
         }
-        for (j, wanted) in rule.matches.iter().enumerate() {
+        for (j, wanted) in matches.iter().enumerate() {
             match group.matches.iter().find(|(name, _)| *name == **wanted) {
                 Some((_, usable)) => http.extend(usable.clone()),
                 None => {

@@ -49,13 +49,16 @@ fn read<M: FromStr>(value: Option<&str>, tightest: M) -> Option<M> {
     value.map(|value| value.parse().unwrap_or(tightest))
 }
 
-/// Says which pods carry a mode that cannot be read.
+/// Says which pods and namespaces carry a mode that cannot be read.
 pub(super) fn check_annotations(world: &World, findings: &mut Findings) {
-    for (key, facts) in world.pods.iter().filter(|(_, facts)| facts.proxy.is_some()) {
-        let appearance = &facts.appearance;
+    let pods = world.pods.iter().filter(|(_, facts)| facts.proxy.is_some());
+    let pods = pods.map(|(key, facts)| (Kind::Pod, key, &facts.appearance));
+    let namespaces = world.namespaces.iter();
+    let namespaces = namespaces.map(|(key, facts)| (Kind::Namespace, key, &facts.appearance));
+    for (kind, key, appearance) in pods.chain(namespaces) {
         let mut check = |name: &str, bad: Option<String>| {
             if let Some(message) = bad {
-                let mut about = findings.about(&object(Kind::Pod, key), 0);
+                let mut about = findings.about(&object(kind, key), 0);
                 let message = format!("{message}; the tightest mode applies");
                 about.warn(Reason::Invalid, name, message);
             }

@@ -254,20 +254,18 @@ impl Reader<'_> {
 pub(super) fn check_annotations(world: &World, findings: &mut Findings) {
     const FIELD: &str = "metadata.annotations[weft.dev/opaque-ports]";
     let bad = |list: Option<&str>| PortRange::parse_list(list?).err().map(|e| e.to_string());
-    for (key, facts) in world.services.iter() {
-        if let Some(message) = bad(facts.appearance.opaque_ports.as_deref()) {
+    let services = world.services.iter();
+    let services = services.map(|(key, f)| (Kind::Service, key, f.generation, &f.appearance));
+    let pods = world.pods.iter();
+    let pods = pods.map(|(key, f)| (Kind::Pod, key, 0, &f.appearance));
+    let namespaces = world.namespaces.iter();
+    let namespaces = namespaces.map(|(key, f)| (Kind::Namespace, key, 0, &f.appearance));
+    for (kind, key, generation, appearance) in services.chain(pods).chain(namespaces) {
+        if let Some(message) = bad(appearance.opaque_ports.as_deref()) {
+            let message = format!("{message}; ignored");
             findings
-                .about(&object(Kind::Service, key), facts.generation)
-                .warn(Reason::Invalid, FIELD, format!("{message}; ignored"));
-        }
-    }
-    for (key, facts) in world.pods.iter() {
-        if let Some(message) = bad(facts.appearance.opaque_ports.as_deref()) {
-            findings.about(&object(Kind::Pod, key), 0).warn(
-                Reason::Invalid,
-                FIELD,
-                format!("{message}; ignored"),
-            );
+                .about(&object(kind, key), generation)
+                .warn(Reason::Invalid, FIELD, message);
         }
     }
 }

@@ -307,6 +307,7 @@ fn endpoint(endpoint: &Endpoint, slice_namespace: &Arc<str>) -> Option<EndpointF
 pub fn namespace(object: DynamicObject) -> Result<NamespaceFacts, Unusable> {
     let Namespace { metadata: meta, .. } = parse(object)?;
     Ok(NamespaceFacts {
+        uid: text(meta.uid.as_deref()),
         labels: pairs(meta.labels.as_ref()),
         appearance: appearance(&meta),
         terminating: meta.deletion_timestamp.is_some(),

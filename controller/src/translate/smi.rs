@@ -67,7 +67,7 @@ pub fn target(object: DynamicObject) -> TargetFacts {
             .map(|rule| RuleFacts {
                 kind: rule.kind.as_str().into(),
                 name: rule.name.as_str().into(),
-                matches: texts(rule.matches.as_deref()),
+                matches: rule.matches.as_ref().map(|names| texts(Some(names))),
             })
             .collect(),
     }

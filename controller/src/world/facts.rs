@@ -143,6 +143,8 @@ pub struct SliceFacts {
 /// A namespace.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NamespaceFacts {
+    /// Unique id.
+    pub uid: Arc<str>,
     /// Labels.
     pub labels: BTreeMap<Arc<str>, Arc<str>>,
     /// The mesh's annotations.

@@ -42,8 +42,8 @@ pub struct RuleFacts {
     pub kind: Arc<str>,
     /// Name of the route object in the target's namespace.
     pub name: Arc<str>,
-    /// Names of matches; empty means every match.
-    pub matches: Vec<Arc<str>>,
+    /// Names of matches. Absent means every match, and an empty list none.
+    pub matches: Option<Vec<Arc<str>>>,
 }
 
 /// A TrafficTarget.

@@ -175,6 +175,12 @@ fn printer_columns(own: &[Column]) -> Vec<Value> {
         kind: "string",
         description: "Whether it can be understood as it is written.",
     };
+    let resolved = Column {
+        name: "ResolvedRefs",
+        path: r#".status.conditions[?(@.type=="ResolvedRefs")].status"#,
+        kind: "string",
+        description: "Whether everything that it names exists and fits.",
+    };
     let age = Column {
         name: "Age",
         path: ".metadata.creationTimestamp",
@@ -194,6 +200,7 @@ fn printer_columns(own: &[Column]) -> Vec<Value> {
         .map(|column| json(column, 0))
         .chain([
             json(&accepted, 0),
+            json(&resolved, 0),
             json(&programmed, 0),
             json(&message, 1),
             json(&age, 0),

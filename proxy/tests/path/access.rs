@@ -199,3 +199,61 @@ async fn a_request_in_flight_ends_thirty_seconds_after_its_rule_went() {
         "{after:?}"
     );
 }
+
+#[tokio::test]
+async fn an_answer_that_begins_after_its_rule_went_ends_thirty_seconds_later_too() {
+    let (client, server, _, _) = pair(Protocol::Http1).await;
+    let listener = TcpListener::bind((server.ip, 0)).await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    client.set(vec![endpoints(
+        "api",
+        vec![endpoint(server.ip, port, Some("api"))],
+    )]);
+    server.mode("api", Enforcement::Enforce, MtlsMode::Permissive);
+    server.set(vec![rule("t", "web", None, Some(&["/"]))]);
+    let mut stream = client.call(vip()).await;
+    stream
+        .write_all(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n")
+        .await
+        .unwrap();
+    let (mut served, _) = listener.accept().await.unwrap();
+    let mut head = [0; 512];
+    let _ = served.read(&mut head).await;
+    server.set(vec![rule("t", "somebody-else", None, Some(&["/"]))]);
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    served
+        .write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhello")
+        .await
+        .unwrap();
+    let mut seen = Vec::new();
+    while !seen.ends_with(b"hello") {
+        let mut buffer = [0; 512];
+        let count = stream.read(&mut buffer).await.unwrap();
+        assert!(count > 0, "{}", String::from_utf8_lossy(&seen));
+        seen.extend_from_slice(&buffer[..count]);
+    }
+    tokio::time::pause();
+    let mut buffer = [0; 16];
+    let ended = tokio::time::timeout(Duration::from_secs(40), stream.read(&mut buffer)).await;
+    assert!(matches!(ended, Ok(Ok(0) | Err(_))), "{ended:?}");
+}
+
+#[tokio::test]
+async fn audit_passes_bytes_that_look_like_bad_http() {
+    let (_client, server, _, _) = pair(Protocol::Detect).await;
+    let listener = TcpListener::bind((server.ip, 0)).await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let (mut read, mut write) = stream.split();
+        let _ = tokio::io::copy(&mut read, &mut write).await;
+    });
+    server.mode("api", Enforcement::Audit, MtlsMode::Permissive);
+    server.set(vec![rule("t", "web", None, Some(&["/api"]))]);
+    let mut stream = server.plain(port).await;
+    stream.write_all(b"ehlo there").await.unwrap();
+    let mut echo = [0; 10];
+    let read = tokio::time::timeout(Duration::from_secs(5), stream.read_exact(&mut echo)).await;
+    assert!(matches!(read, Ok(Ok(_))), "{read:?}");
+    assert_eq!(&echo, b"ehlo there");
+}

@@ -195,3 +195,46 @@ async fn an_unknown_destination_passes_in_permissive_and_is_refused_in_strict() 
     );
     assert_eq!(seen.lock().len(), 1);
 }
+
+#[tokio::test]
+async fn a_split_may_match_the_host_over_http2_too() {
+    let (client, one, _two) = two_versions().await;
+    let (port, _) = http_app(&one, "root").await;
+    let mut conditional = split("s", &[("v2", 1)]);
+    conditional.matches = Some(v1::HttpMatches {
+        matches: vec![v1::HttpMatch {
+            name: "host".into(),
+            headers: vec![v1::HeaderMatch {
+                name: "host".into(),
+                regex: "beta[.]shop".into(),
+            }],
+            ..v1::HttpMatch::default()
+        }],
+    });
+    client.set(service(
+        "api",
+        vip().ip(),
+        Protocol::Http2,
+        vec![conditional],
+    ));
+    client.set(vec![endpoints(
+        "api",
+        vec![endpoint(one.ip, port, Some("api"))],
+    )]);
+    let (mut sender, connection) = hyper::client::conn::http2::handshake(
+        hyper_util::rt::TokioExecutor::new(),
+        hyper_util::rt::TokioIo::new(client.call(vip()).await),
+    )
+    .await
+    .unwrap();
+    tokio::spawn(connection);
+    for (host, app) in [("beta.shop", "v2"), ("web.shop", "root")] {
+        let request = http::Request::builder()
+            .version(http::Version::HTTP_2)
+            .uri(format!("http://{host}/"))
+            .body(http_body_util::Empty::<hyper::body::Bytes>::new())
+            .unwrap();
+        let response = sender.send_request(request).await.unwrap();
+        assert_eq!(response.headers()["x-app"], app, "{host}");
+    }
+}
