@@ -2,12 +2,20 @@
 //!
 //! A pod cannot start its proxy without the bundle, so a new namespace gets its
 //! copy as soon as it is seen. Whoever may edit the copy can take the identity
-//! of the controller towards that namespace's pods, so an edit by somebody else
-//! is undone and named in an Event.
+//! of the controller towards that namespace's pods, or make them relay plaintext
+//! with the mark `leaving`, so what somebody else writes is undone and named in
+//! an Event.
 //!
-//! The mark `leaving`, which the uninstall hook writes, stays for as long as
-//! this installation lasts. A new installation removes it: it knows the old one
-//! by the uid of the service account that wrote the copy.
+//! Who wrote a copy is told by what this process wrote and saw before, not by
+//! anything that stands in the copy. Only for copies from before its time does it
+//! go by the field managers, which a careful forger can imitate: such an edit is
+//! undone, too, but without an Event.
+//!
+//! The mark `leaving` stays while this installation is being removed
+//! ([`Departure`]) and at no other time. An earlier installation is known by the
+//! uid of the service account that wrote the copy.
+
+mod copy;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::pin::pin;
@@ -17,17 +25,18 @@ use std::time::Duration;
 use futures::StreamExt as _;
 use k8s_openapi::api::authentication::v1::SelfSubjectReview;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace};
-use kube::api::{ObjectMeta, Patch, PatchParams, PostParams};
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::runtime::WatchStreamExt as _;
 use kube::runtime::watcher::{self, Event};
 use kube::{Api, Client};
 use prometheus_client::metrics::counter::Counter;
 use serde_json::json;
-use sha2::{Digest as _, Sha256};
 use tokio::sync::watch;
 use tokio::time::sleep;
 use tracing::{info, warn};
 
+use self::copy::{Copy, Last, Need, Wanted, copy, need};
+use crate::departure::Departure;
 use crate::events::{About, Events, Note, Tone};
 
 /// Name of the ConfigMap in each namespace.
@@ -36,10 +45,13 @@ pub const NAME: &str = "weft-trust-bundle";
 pub const ROOTS_KEY: &str = "ca.crt";
 /// Key of the mark that tells proxies that the mesh is being removed.
 pub const LEAVING_KEY: &str = "leaving";
-/// Uid of the controller's service account that wrote the copy.
-const INSTALL: &str = "weft.dev/install";
-/// SHA-256 of the roots as written, to tell an old copy from a foreign edit.
-const HASH: &str = "weft.dev/bundle-hash";
+/// Field manager of the copies.
+const MANAGER: &str = "weft-controller";
+/// Field manager of the mark.
+pub const LEAVE_MANAGER: &str = "weft-leave";
+/// Writes of its own that the keeper recognises per namespace. The watch is
+/// rarely more than one behind.
+const OWN_WRITES: usize = 4;
 /// Pause before writes that failed are tried again.
 const RETRY: Duration = Duration::from_secs(2);
 
@@ -54,33 +66,13 @@ pub struct Bundle {
     pub roots: watch::Receiver<Arc<str>>,
     /// Where foreign edits are told.
     pub events: Events,
+    /// Whether the mark `leaving` is right.
+    pub departure: Departure,
     /// Copies written.
     pub written: Counter,
 }
 
 opaque_debug!(Bundle);
-
-/// A copy as it stands in a namespace.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Copy {
-    uid: String,
-    roots: String,
-    leaving: bool,
-    install: String,
-    hash: String,
-}
-
-/// What has to be done in a namespace.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Need {
-    Nothing,
-    Create,
-    /// `keep_mark`: the mark `leaving` belongs to this installation.
-    Write {
-        keep_mark: bool,
-        foreign: bool,
-    },
-}
 
 impl Bundle {
     /// Keeps the copies right until dropped. Runs on the Lease holder only.
@@ -137,69 +129,130 @@ impl Bundle {
             if !seen.namespaces.contains(&namespace) || self.excluded.contains(&namespace) {
                 continue;
             }
-            let held = seen.copies.get(&namespace);
-            let need = need(held, &roots, install);
-            match self.act(&namespace, need, &roots, install).await {
-                Ok(false) => {}
-                Ok(true) => {
-                    self.written.inc();
-                    info!(namespace, ?need, "trust bundle written");
-                    if let Need::Write { foreign: true, .. } = need {
-                        self.tell(&namespace, held);
-                    }
-                }
-                Err(kube::Error::Api(status)) if status.is_not_found() || status.is_forbidden() => {
-                    // Forbidden is also the answer for a namespace that is ending.
-                    warn!(
-                        namespace,
-                        message = status.message,
-                        "trust bundle not written"
-                    );
-                }
-                Err(error) => {
-                    warn!(namespace, %error, "trust bundle not written");
-                    seen.dirty.insert(namespace);
-                }
+            if let Err(error) = self.settle_one(&namespace, &roots, install, seen).await {
+                warn!(namespace, %error, "trust bundle not written");
+                seen.dirty.insert(namespace);
             }
         }
     }
 
+    async fn settle_one(
+        &self,
+        namespace: &str,
+        roots: &str,
+        install: &str,
+        seen: &mut Seen,
+    ) -> Result<(), kube::Error> {
+        let held = seen.copies.get(namespace);
+        let leaving =
+            held.is_some_and(|held| held.leaving) && self.departure.is_under_way().await?;
+        let wanted = Wanted {
+            roots,
+            install,
+            leaving,
+        };
+        let need = need(held, &wanted, seen.last.get(namespace));
+        let foreign = matches!(
+            need,
+            Need::Write { foreign: true, .. } | Need::Delete { foreign: true }
+        );
+        match self.act(namespace, need, &wanted, held).await {
+            Ok(outcome) => {
+                if need != Need::Nothing {
+                    self.written.inc();
+                    info!(namespace, ?need, "trust bundle written");
+                }
+                if foreign {
+                    self.tell(namespace, held, true);
+                }
+                // A copy that is gone is no proof of what comes after it.
+                if matches!(need, Need::Delete { .. }) {
+                    return Ok(());
+                }
+                let last = seen.last.entry(namespace.to_owned()).or_default();
+                roots.clone_into(&mut last.roots);
+                last.versions.extend(outcome);
+                while last.versions.len() > OWN_WRITES {
+                    last.versions.pop_front();
+                }
+                Ok(())
+            }
+            // Seen by the watch in a moment, and judged then.
+            Err(kube::Error::Api(status)) if status.is_already_exists() => Ok(()),
+            Err(kube::Error::Api(status)) if status.is_not_found() || status.is_forbidden() => {
+                // Forbidden is also the answer for a namespace that is ending.
+                let message = status.message;
+                warn!(namespace, message, "trust bundle not written");
+                if foreign {
+                    self.tell(namespace, held, false);
+                }
+                Ok(())
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The resource version of what was written, if something was.
     async fn act(
         &self,
         namespace: &str,
         need: Need,
-        roots: &str,
-        install: &str,
-    ) -> Result<bool, kube::Error> {
+        wanted: &Wanted<'_>,
+        held: Option<&Copy>,
+    ) -> Result<Option<String>, kube::Error> {
         let api: Api<ConfigMap> = Api::namespaced(self.client.clone(), namespace);
+        let fresh = copy(wanted.roots, wanted.install);
         match need {
-            Need::Nothing => Ok(false),
-            Need::Create => match api
-                .create(&PostParams::default(), &copy(roots, install))
-                .await
-            {
-                Ok(_) => Ok(true),
-                // Seen by the watch in a moment, and judged then.
-                Err(kube::Error::Api(status)) if status.is_already_exists() => Ok(false),
-                Err(error) => Err(error),
-            },
+            Need::Nothing => Ok(None),
+            Need::Create => {
+                let params = PostParams {
+                    field_manager: Some(MANAGER.to_owned()),
+                    ..PostParams::default()
+                };
+                let written = api.create(&params, &fresh).await?;
+                Ok(written.metadata.resource_version)
+            }
             Need::Write { keep_mark, .. } => {
-                let fresh = copy(roots, install);
                 let mut patch = json!({"metadata": {
                     "labels": fresh.metadata.labels,
                     "annotations": fresh.metadata.annotations,
-                }, "data": fresh.data});
+                }, "data": fresh.data, "binaryData": null});
                 if !keep_mark {
                     patch["data"][LEAVING_KEY] = serde_json::Value::Null;
                 }
-                api.patch(NAME, &PatchParams::default(), &Patch::Merge(&patch))
-                    .await?;
-                Ok(true)
+                let params = PatchParams {
+                    field_manager: Some(MANAGER.to_owned()),
+                    ..PatchParams::default()
+                };
+                let written = api.patch(NAME, &params, &Patch::Merge(&patch)).await?;
+                Ok(written.metadata.resource_version)
+            }
+            Need::Delete { .. } => {
+                // No other object of that name than the one that was judged.
+                let uid = held.map(|held| held.uid.clone());
+                let params = DeleteParams::default().preconditions(Preconditions {
+                    uid: uid.filter(|uid| !uid.is_empty()),
+                    resource_version: None,
+                });
+                api.delete(NAME, &params).await?;
+                Ok(None)
             }
         }
     }
 
-    fn tell(&self, namespace: &str, held: Option<&Copy>) {
+    fn tell(&self, namespace: &str, held: Option<&Copy>, repaired: bool) {
+        let managers = held.map(Copy::managers).unwrap_or_default();
+        let outcome = if repaired {
+            format!(
+                "has been put back; proxies of namespace {namespace} that started meanwhile \
+                 believed what stood there"
+            )
+        } else {
+            format!(
+                "cannot be put back: delete ConfigMap {NAME}; proxies of namespace {namespace} \
+                 believe what stands there"
+            )
+        };
         self.events.say(Note {
             about: About {
                 api_version: "v1".to_owned(),
@@ -211,10 +264,7 @@ impl Bundle {
             tone: Tone::Warning,
             reason: "ForeignEdit",
             action: "Repair",
-            text: format!(
-                "the trusted roots were changed by somebody else and have been put back; \
-                 proxies of namespace {namespace} that started meanwhile trusted what stood there"
-            ),
+            text: format!("the trust bundle was changed by somebody else{managers} and {outcome}"),
         });
     }
 }
@@ -227,6 +277,8 @@ struct Seen {
     dirty: BTreeSet<String>,
     namespaces_listed: bool,
     copies_listed: bool,
+    /// By namespace, for as long as that exists.
+    last: BTreeMap<String, Last>,
     relisted: BTreeSet<String>,
     recopied: BTreeMap<String, Copy>,
 }
@@ -240,19 +292,23 @@ impl Seen {
         self.dirty = self.namespaces.clone();
     }
 
+    fn gone(&mut self, namespace: &str) {
+        self.namespaces.remove(namespace);
+        self.last.remove(namespace);
+    }
+
     fn namespace(&mut self, event: Event<Namespace>) {
         match event {
             Event::Apply(namespace) => {
                 let name = namespace.metadata.name.unwrap_or_default();
                 if namespace.metadata.deletion_timestamp.is_some() {
-                    self.namespaces.remove(&name);
+                    self.gone(&name);
                 } else if self.namespaces.insert(name.clone()) {
                     self.dirty.insert(name);
                 }
             }
             Event::Delete(namespace) => {
-                self.namespaces
-                    .remove(&namespace.metadata.name.unwrap_or_default());
+                self.gone(&namespace.metadata.name.unwrap_or_default());
             }
             Event::Init => self.relisted.clear(),
             Event::InitApply(namespace) => {
@@ -263,6 +319,8 @@ impl Seen {
             }
             Event::InitDone => {
                 self.namespaces = std::mem::take(&mut self.relisted);
+                let namespaces = &self.namespaces;
+                self.last.retain(|name, _| namespaces.contains(name));
                 self.namespaces_listed = true;
                 self.all_dirty();
             }
@@ -293,59 +351,6 @@ impl Seen {
             }
         }
     }
-}
-
-impl From<ConfigMap> for Copy {
-    fn from(map: ConfigMap) -> Self {
-        let mut data = map.data.unwrap_or_default();
-        let mut annotations = map.metadata.annotations.unwrap_or_default();
-        Self {
-            uid: map.metadata.uid.unwrap_or_default(),
-            roots: data.remove(ROOTS_KEY).unwrap_or_default(),
-            leaving: data.contains_key(LEAVING_KEY),
-            install: annotations.remove(INSTALL).unwrap_or_default(),
-            hash: annotations.remove(HASH).unwrap_or_default(),
-        }
-    }
-}
-
-fn need(held: Option<&Copy>, roots: &str, install: &str) -> Need {
-    let Some(held) = held else {
-        return Need::Create;
-    };
-    let same_install = held.install == install;
-    if held.roots == roots && same_install {
-        return Need::Nothing;
-    }
-    Need::Write {
-        keep_mark: same_install,
-        foreign: hash(&held.roots) != held.hash,
-    }
-}
-
-fn copy(roots: &str, install: &str) -> ConfigMap {
-    let pair = |key: &str, value: &str| (key.to_owned(), value.to_owned());
-    ConfigMap {
-        metadata: ObjectMeta {
-            name: Some(NAME.to_owned()),
-            labels: Some(BTreeMap::from([
-                pair("app.kubernetes.io/managed-by", "weft-controller"),
-                pair("app.kubernetes.io/part-of", "weft"),
-            ])),
-            annotations: Some(BTreeMap::from([
-                pair(INSTALL, install),
-                pair(HASH, &hash(roots)),
-            ])),
-            ..ObjectMeta::default()
-        },
-        data: Some(BTreeMap::from([pair(ROOTS_KEY, roots)])),
-        ..ConfigMap::default()
-    }
-}
-
-fn hash(roots: &str) -> String {
-    let digest = Sha256::digest(roots.as_bytes());
-    digest.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Uid of the service account that this controller runs as. The chart makes a

@@ -23,7 +23,9 @@ use crate::authority::{Authority, Keeper};
 use crate::bundle::Bundle;
 use crate::certify::{Certifier, KubeCluster};
 use crate::compiled;
+use crate::departure::Departure;
 use crate::events::Events;
+use crate::gauges;
 use crate::herald;
 use crate::lease::{Candidate, Leadership};
 use crate::metrics::Metrics;
@@ -93,12 +95,16 @@ pub async fn run(
 
     let (publish, latest) = watch::channel(None);
     let defaults = defaults(&settings);
-    let worlds = crate::watch::start(client.clone());
+    let worlds = crate::watch::start(client.clone(), metrics.world.clone());
     runtime::task::spawn(
         "compile",
         compiled::run(worlds, publish, move |world| {
             Model::compile(world, &defaults)
         }),
+    );
+    runtime::task::spawn(
+        "gauges",
+        gauges::follow(latest.clone(), metrics.world.clone()),
     );
     let mut first = latest.clone();
     runtime::task::spawn("first model", async move {
@@ -126,10 +132,13 @@ pub async fn run(
         observed: observed.clone(),
         written: metrics.statuses.clone(),
     };
+    let departure = Departure::new(client.clone(), &settings.namespace);
+    runtime::task::spawn("departure", departure.clone().follow(latest.clone()));
     let bundle = Bundle {
         client: client.clone(),
         excluded: Arc::clone(&settings.excluded_namespaces),
         roots: authority.roots_pem(),
+        departure: departure.clone(),
         events: events.clone(),
         written: metrics.bundles.clone(),
     };

@@ -76,6 +76,7 @@ impl FakeApi {
             Method::POST => state.create(&path, sent),
             Method::PUT => state.replace(&path, sent),
             Method::PATCH => state.patch(&path, &sent),
+            Method::DELETE => state.delete(&path),
             _ => failure(StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed"),
         }
     }
@@ -153,6 +154,13 @@ impl State {
         object["metadata"]["resourceVersion"] = json!(self.version.to_string());
         self.objects.insert(path.to_owned(), object.clone());
         ok(&object)
+    }
+
+    fn delete(&mut self, path: &str) -> Response<Body> {
+        match self.objects.remove(path) {
+            Some(object) => ok(&object),
+            None => failure(StatusCode::NOT_FOUND, "NotFound"),
+        }
     }
 
     fn patch(&mut self, path: &str, patch: &Value) -> Response<Body> {

@@ -13,7 +13,7 @@ use kube::api::{ListParams, Patch, PatchParams};
 use kube::{Api, Client};
 use serde_json::json;
 
-use crate::bundle::{LEAVING_KEY, NAME};
+use crate::bundle::{LEAVE_MANAGER, LEAVING_KEY, NAME};
 
 /// Name of the proxy's container.
 const PROXY: &str = "weft-proxy";
@@ -61,7 +61,11 @@ async fn mark(client: &Client) -> Result<Marked, kube::Error> {
     for map in all.list(&params).await? {
         let namespace = map.metadata.namespace.unwrap_or_default();
         let api: Api<ConfigMap> = Api::namespaced(client.clone(), &namespace);
-        match api.patch(NAME, &PatchParams::default(), &patch).await {
+        let params = PatchParams {
+            field_manager: Some(LEAVE_MANAGER.to_owned()),
+            ..PatchParams::default()
+        };
+        match api.patch(NAME, &params, &patch).await {
             Ok(_) => outcome.marked += 1,
             Err(error) => outcome.failed.push(format!("{namespace}: {error}")),
         }

@@ -1,5 +1,8 @@
-//! What the controller counts. Labels are closed sets.
+//! What the controller counts. Labels are closed sets, or names of namespaces
+//! that lose their series when there is nothing to say about them.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
@@ -20,6 +23,8 @@ pub struct Metrics {
     pub authority: AuthorityMetrics,
     /// Connections to the gRPC port.
     pub connections: ConnectionMetrics,
+    /// What was seen of the cluster.
+    pub world: WorldMetrics,
     /// Statuses written.
     pub statuses: Counter,
     /// Trust bundles written.
@@ -83,6 +88,65 @@ pub struct ConnectionMetrics {
     pub handshakes_failed: Counter,
     /// Connections that were turned away because too many were open.
     pub turned_away: Counter,
+}
+
+/// What was seen of the cluster.
+#[derive(Clone, Debug, Default)]
+pub struct WorldMetrics {
+    unreadable: Family<KindLabel, Counter>,
+    skipped_ports: Family<NamespaceLabel, Gauge>,
+}
+
+/// A kind that the controller watches.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct KindLabel {
+    kind: String,
+}
+
+/// One of the cluster's namespaces.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct NamespaceLabel {
+    namespace: String,
+}
+
+impl WorldMetrics {
+    /// Counts an object of this kind that could not be read and was left out.
+    pub fn left_out(&self, kind: &str) {
+        self.unreadable.get_or_create(&of_kind(kind)).inc();
+    }
+
+    /// How often an object of this kind was left out.
+    pub fn times_left_out(&self, kind: &str) -> u64 {
+        self.unreadable.get_or_create(&of_kind(kind)).get()
+    }
+
+    /// Sets the number of skipped ports per namespace. Namespaces that are not
+    /// named lose their series, so there are never more than namespaces with
+    /// such pods.
+    pub fn set_skipped_ports(
+        &self,
+        before: &BTreeMap<Arc<str>, u64>,
+        now: &BTreeMap<Arc<str>, u64>,
+    ) {
+        let label = |namespace: &Arc<str>| NamespaceLabel {
+            namespace: namespace.to_string(),
+        };
+        for namespace in before.keys().filter(|name| !now.contains_key(*name)) {
+            self.skipped_ports.remove(&label(namespace));
+        }
+        for (namespace, ports) in now {
+            let ports = i64::try_from(*ports).unwrap_or(i64::MAX);
+            self.skipped_ports
+                .get_or_create(&label(namespace))
+                .set(ports);
+        }
+    }
+}
+
+fn of_kind(kind: &str) -> KindLabel {
+    KindLabel {
+        kind: kind.to_owned(),
+    }
 }
 
 /// Answers to Certify by outcome.
@@ -223,6 +287,16 @@ impl Metrics {
             "connections_turned_away",
             "Connections turned away because too many were open",
             m.connections.turned_away.clone(),
+        );
+        registry.register(
+            "objects_left_out",
+            "Times that an object of this kind was listed or changed and could not be read",
+            m.world.unreadable.clone(),
+        );
+        registry.register(
+            "skipped_ports",
+            "Inbound ports that reach applications past their proxies, added up over the pods of a namespace",
+            m.world.skipped_ports.clone(),
         );
         registry.register(
             "statuses_written",

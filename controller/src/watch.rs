@@ -36,6 +36,7 @@ use tracing::{debug, info, warn};
 
 pub(crate) use self::collect::{Collector, News, Step};
 use crate::{
+    metrics::WorldMetrics,
     translate::{self, Unusable},
     watch::collect::{Fact, Slot},
     world::World,
@@ -56,11 +57,16 @@ const ABSENT_LATER: Duration = Duration::from_secs(60);
 type AnyStep = Box<dyn FnOnce(&mut Collector) -> News + Send>;
 
 /// Starts watching. The receiver holds `None` until everything has been listed
-/// once. Watching ends when the receiver and all its clones are dropped.
-pub fn start(client: Client) -> watch::Receiver<Option<Arc<World>>> {
+/// once. Watching ends when the receiver and all its clones are dropped. Objects
+/// that cannot be read are counted in `metrics`.
+pub fn start(client: Client, metrics: WorldMetrics) -> watch::Receiver<Option<Arc<World>>> {
     let (steps, received) = mpsc::channel(STEPS);
     let (publish, worlds) = watch::channel(None);
-    let follower = Follower { client, steps };
+    let follower = Follower {
+        client,
+        steps,
+        metrics,
+    };
     follower.follow::<Pod, _>(|c| &mut c.pods, translate::pod);
     follower.follow::<Service, _>(|c| &mut c.services, translate::service);
     follower.follow::<EndpointSlice, _>(|c| &mut c.slices, translate::slice);
@@ -78,6 +84,7 @@ pub fn start(client: Client) -> watch::Receiver<Option<Arc<World>>> {
 struct Follower {
     client: Client,
     steps: mpsc::Sender<AnyStep>,
+    metrics: WorldMetrics,
 }
 
 impl Follower {
@@ -91,9 +98,9 @@ impl Follower {
     {
         let resource = ApiResource::erase::<K>(&());
         let api: Api<DynamicObject> = Api::all_with(self.client.clone(), &resource);
-        let steps = self.steps.clone();
+        let (steps, metrics) = (self.steps.clone(), self.metrics.clone());
         runtime::task::spawn("watch", async move {
-            follow_kind(api, &resource.kind, steps, slot, translate).await;
+            follow_kind(api, &resource.kind, steps, metrics, slot, translate).await;
         });
     }
 }
@@ -102,6 +109,7 @@ async fn follow_kind<T: Fact>(
     api: Api<DynamicObject>,
     kind: &str,
     steps: mpsc::Sender<AnyStep>,
+    metrics: WorldMetrics,
     slot: fn(&mut Collector) -> &mut Slot<T>,
     translate: fn(DynamicObject) -> Result<T, Unusable>,
 ) {
@@ -111,6 +119,7 @@ async fn follow_kind<T: Fact>(
             Ok(fact) => (key, Some(fact)),
             Err(Unusable::NotOurs) => (key, None),
             Err(error) => {
+                metrics.left_out(kind);
                 warn!(kind, %key, %error, "object left out");
                 (key, None)
             }

@@ -7,6 +7,9 @@
 #[path = "../../proxy/tests/metrics_doc/table.rs"]
 mod table;
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
 use prometheus_client::registry::Registry;
 use weft_controller::metrics::{Metrics, Outcome};
 
@@ -15,5 +18,8 @@ fn the_page_names_every_metric_of_the_controller() {
     let mut registry = Registry::default();
     let metrics = Metrics::register(&mut registry);
     metrics.certify.count(Outcome::Issued);
+    metrics.world.left_out("Pod");
+    let skipped = BTreeMap::from([(Arc::from("shop"), 1)]);
+    metrics.world.set_skipped_ports(&BTreeMap::new(), &skipped);
     table::check("controller", &registry);
 }

@@ -6,22 +6,29 @@
 //! validation webhook and by its status conditions.
 
 mod access;
+mod binding;
 mod definition;
 mod headers;
 mod specs;
 mod split;
 mod status;
+mod versions;
 
 pub use access::{
     GROUP_AUTHENTICATED, GROUP_UNAUTHENTICATED, RULE_HTTP_ROUTE_GROUP, RULE_TCP_ROUTE, RuleRef,
     SUBJECT_GROUP, SUBJECT_IDENTITY_BINDING, SUBJECT_SERVICE_ACCOUNT, Subject, TrafficTarget,
     TrafficTargetSpec,
 };
+pub use binding::{IdentityBinding, IdentityBindingSpec, IdentitySchemes, PodLabels};
 pub use definition::definitions;
 pub use headers::{BadHeaders, parse_headers};
-pub use specs::{HTTPRouteGroup, HttpRouteGroupSpec, RouteMatch, TCPRoute, TcpMatch, TcpRouteSpec};
+pub use specs::{
+    HTTPRouteGroup, HttpRouteGroupSpec, RouteMatch, TCPRoute, TcpMatch, TcpRouteSpec, UDPRoute,
+    UdpMatch, UdpRouteSpec,
+};
 pub use split::{SplitBackend, SplitMatch, TrafficSplit, TrafficSplitSpec};
 pub use status::{ACCEPTED, PROGRAMMED, RESOLVED_REFS, Status};
+pub use versions::crds_all_versions;
 
 /// API group of TrafficSplit.
 pub const SPLIT_GROUP: &str = "split.smi-spec.io";

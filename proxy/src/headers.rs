@@ -136,7 +136,7 @@ pub fn upgrade_of(parts: &Parts) -> Option<HeaderValue> {
 mod tests {
     use http::{HeaderMap, Version};
 
-    use super::{strip_hop_by_hop, strip_ours, upgrade_of};
+    use super::{clean_trailers, join_cookies, strip_hop_by_hop, strip_ours, upgrade_of};
 
     fn map(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
         let mut map = HeaderMap::new();
@@ -187,6 +187,33 @@ mod tests {
         ]);
         strip_ours(&mut headers);
         assert_eq!(headers, map(&[("x", "1")]));
+    }
+
+    #[test]
+    fn a_mesh_header_with_underscores_is_a_forgery_too() {
+        let mut headers = map(&[("weft_client_id", "spiffe://x"), ("weftage", "1")]);
+        strip_ours(&mut headers);
+        assert_eq!(headers, map(&[("weftage", "1")]));
+    }
+
+    #[test]
+    fn crumbs_of_a_cookie_are_joined_in_order() {
+        let mut headers = map(&[("cookie", "a=1"), ("x", "1"), ("cookie", "b=2")]);
+        join_cookies(&mut headers);
+        assert_eq!(headers, map(&[("x", "1"), ("cookie", "a=1; b=2")]));
+    }
+
+    #[test]
+    fn trailers_frame_and_route_nothing() {
+        let mut headers = map(&[
+            ("content-length", "1"),
+            ("transfer-encoding", "chunked"),
+            ("host", "x"),
+            ("weft-client-id", "spiffe://x"),
+            ("grpc-status", "0"),
+        ]);
+        clean_trailers(&mut headers);
+        assert_eq!(headers, map(&[("grpc-status", "0")]));
     }
 
     #[test]

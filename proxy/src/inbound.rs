@@ -69,16 +69,27 @@ pub async fn serve_mesh(proxy: Arc<Proxy>, stream: TcpStream) {
         Ok(Ok(secured)) => secured,
         Ok(Err(error)) => {
             tracing::debug!(%error, "refused a caller on the mesh port");
-            return proxy.state.metrics.limit("inbound-tls-failed");
+            return proxy
+                .state
+                .metrics
+                .tls_failed(Direction::inbound, "handshake");
         }
-        Err(_) => return proxy.state.metrics.limit("inbound-tls-timeout"),
+        Err(_) => {
+            return proxy
+                .state
+                .metrics
+                .tls_failed(Direction::inbound, "timeout");
+        }
     };
     let certs = secured.get_ref().1.peer_certificates().unwrap_or_default();
     let peer = match peer_identity(certs) {
         Ok(peer) => peer,
         Err(error) => {
             tracing::debug!(%error, "refused a caller on the mesh port");
-            return proxy.state.metrics.limit("inbound-tls-failed");
+            return proxy
+                .state
+                .metrics
+                .tls_failed(Direction::inbound, "identity");
         }
     };
     proxy.count_connection(Direction::inbound, "http2", Security::mtls);

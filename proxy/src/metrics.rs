@@ -128,6 +128,13 @@ pub struct AuditLabels {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct TlsLabels {
+    pub direction: Direction,
+    /// `handshake`, `timeout` or `identity`.
+    pub reason: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct LimitLabels {
     /// Name of the bound that was reached.
     pub limit: &'static str,
@@ -244,6 +251,7 @@ pub struct Metrics {
     pub tcp: Series<TcpLabels, Counter>,
     pub bytes: Series<ByteLabels, Counter>,
     pub audit: Series<AuditLabels, Counter>,
+    pub tls_failures: Series<TlsLabels, Counter>,
     pub limits: Series<LimitLabels, Counter>,
     pub open_connections: Gauge,
     pub unknown_destinations: Counter,
@@ -313,6 +321,12 @@ impl Metrics {
                 None,
                 Counter::default
             ),
+            tls_failures: series!(
+                "weft_tls_failures",
+                "Mesh connections whose TLS handshake did not succeed",
+                None,
+                Counter::default
+            ),
             limits: series!(
                 "weft_limit_reached",
                 "Times that a bound was reached",
@@ -375,6 +389,11 @@ impl Metrics {
             metrics.destinations.clone(),
         );
         metrics
+    }
+
+    /// Counts a mesh connection that TLS refused.
+    pub fn tls_failed(&self, direction: Direction, reason: &'static str) {
+        self.tls_failures.at(&TlsLabels { direction, reason }).inc();
     }
 
     /// Counts that a named bound was reached.

@@ -140,7 +140,8 @@ impl Multiplexed {
                 Failure::unsent(Reason::Overload, "every stream to the peer is taken")
             });
         }
-        let outcome = self.connect().await;
+        // Boxed: its future is large, and every waiting request holds this one.
+        let outcome = Box::pin(self.connect()).await;
         connecting.0 = self.attempts.fetch_add(1, Ordering::AcqRel) + 1;
         match outcome {
             Ok(sender) => {
@@ -395,7 +396,7 @@ impl Peers {
             }
         }
         Ok(Pooled {
-            sender: http1_connection(addr, limit).await?,
+            sender: Box::pin(http1_connection(addr, limit)).await?,
             reused: false,
         })
     }

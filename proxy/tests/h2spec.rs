@@ -4,6 +4,13 @@
 //! The suite is built from its public source by `e2e/cluster/h2spec`, which
 //! keeps the result; Go is needed the first time.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test ends with the first surprise"
+)]
+
 #[path = "path/harness.rs"]
 #[allow(dead_code, reason = "shared with tests that use the rest of it")]
 mod harness;

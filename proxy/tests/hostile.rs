@@ -2,6 +2,13 @@
 //! forged identities, servers that lie. Every attack is followed by a request
 //! that must succeed, and what the application got is read by a strict parser.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test ends with the first surprise"
+)]
+
 #[path = "path/harness.rs"]
 #[allow(dead_code, reason = "shared with tests that use the rest of it")]
 mod harness;

@@ -9,7 +9,7 @@ mod table;
 use prometheus_client::registry::Registry;
 use weft_proxy::metrics::{
     AuditLabels, ByteLabels, ConnectionLabels, Direction, LatencyLabels, Metrics, RequestLabels,
-    Security, TcpLabels,
+    Security, TcpLabels, TlsLabels,
 };
 
 #[test]
@@ -30,6 +30,7 @@ fn touch(metrics: &Metrics) {
         tcp,
         bytes,
         audit,
+        tls_failures,
         limits: _,
         open_connections: _,
         unknown_destinations: _,
@@ -42,6 +43,12 @@ fn touch(metrics: &Metrics) {
     } = metrics;
     let direction = Direction::outbound;
     let security = Security::mtls;
+    tls_failures
+        .at(&TlsLabels {
+            direction,
+            reason: "handshake",
+        })
+        .inc();
     requests
         .at(&RequestLabels {
             direction,

@@ -13,7 +13,7 @@ struct Bench {
     bundle: Bundle,
     seen: Seen,
     events: crate::events::Writer,
-    _roots: watch::Sender<Arc<str>>,
+    roots: watch::Sender<Arc<str>>,
 }
 
 impl Bench {
@@ -26,6 +26,7 @@ impl Bench {
             excluded: Arc::new(BTreeSet::from(["kube-system".to_owned()])),
             roots,
             events,
+            departure: Departure::new(api.client(), "weft-system"),
             written: Counter::default(),
         };
         let mut bench = Self {
@@ -33,7 +34,7 @@ impl Bench {
             bundle,
             seen: Seen::default(),
             events: writer,
-            _roots: sender,
+            roots: sender,
         };
         bench.seen.namespace(Event::Init);
         for name in namespaces {
@@ -62,6 +63,27 @@ impl Bench {
         held["metadata"]["namespace"] = json!(at);
         self.api.put(&path(at), held);
         self.watch(at);
+    }
+
+    /// The pod of the job that runs before the chart is deleted.
+    fn uninstall(&self) {
+        let pod = crate::fixture::plain_pod("weft-leave-x", "10.0.0.9", "weft-leave");
+        self.api
+            .put("/api/v1/namespaces/weft-system/pods/weft-leave-x", pod);
+    }
+
+    /// A copy that was there before this process.
+    fn found(&mut self, roots: &str, manager: &str) {
+        let mut map = serde_json::to_value(copy(roots, "one")).unwrap();
+        map["metadata"]["namespace"] = json!("shop");
+        map["metadata"]["managedFields"] = json!([{"manager": manager, "operation": "Update",
+            "fieldsType": "FieldsV1", "fieldsV1": {"f:data": {".": {}, "f:ca.crt": {}}}}]);
+        self.api.put(&path("shop"), map);
+        self.watch("shop");
+    }
+
+    fn data(&self) -> Value {
+        self.api.read(&path("shop")).unwrap()["data"].clone()
     }
 
     async fn events(self) -> usize {
@@ -115,46 +137,118 @@ async fn foreign_edit_is_undone_and_told() {
     assert_eq!(bench.events().await, 1);
 }
 
+/// Foreign roots, with everything else as the keeper itself would write it.
 #[tokio::test(start_paused = true)]
-async fn older_copy_of_our_own_is_replaced_without_an_event() {
-    let mut bench = Bench::new(&["shop"]);
-    let mut old = serde_json::to_value(copy("older roots", "one")).unwrap();
-    old["metadata"]["namespace"] = json!("shop");
-    bench.api.put(&path("shop"), old);
-    bench.watch("shop");
-    bench.settle("one").await;
-    assert_eq!(
-        bench.api.read(&path("shop")).unwrap()["data"][ROOTS_KEY],
-        json!(PEM)
-    );
-    assert_eq!(bench.events().await, 0);
+async fn forged_annotations_hide_no_foreign_roots() {
+    for install in ["one", "two"] {
+        let mut bench = Bench::new(&["shop"]);
+        bench.settle("one").await;
+        bench.edit("shop", |map| {
+            let forged = copy("mine", install);
+            map["metadata"]["annotations"] = json!(forged.metadata.annotations);
+            map["data"] = json!(forged.data);
+        });
+        bench.settle("one").await;
+        assert_eq!(bench.data(), json!({ROOTS_KEY: PEM}));
+        assert_eq!(bench.events().await, 1, "{install}");
+    }
 }
 
-#[tokio::test]
-async fn mark_of_leaving_stays_in_this_installation_and_goes_with_the_next() {
+#[tokio::test(start_paused = true)]
+async fn foreign_mark_of_leaving_is_undone_and_told() {
+    let mut bench = Bench::new(&["shop"]);
+    bench.settle("one").await;
+    bench.edit("shop", |map| map["data"][LEAVING_KEY] = json!("true"));
+    bench.settle("one").await;
+    assert_eq!(bench.data(), json!({ROOTS_KEY: PEM}));
+    assert_eq!(bench.events().await, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn mark_in_base64_is_undone_and_told() {
+    let mut bench = Bench::new(&["shop"]);
+    bench.settle("one").await;
+    bench.edit("shop", |map| map["binaryData"] = json!({LEAVING_KEY: ""}));
+    bench.settle("one").await;
+    assert!(bench.api.read(&path("shop")).unwrap()["binaryData"].is_null());
+    assert_eq!(bench.events().await, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn frozen_copy_is_made_anew_and_told() {
     let mut bench = Bench::new(&["shop"]);
     bench.settle("one").await;
     bench.edit("shop", |map| {
-        map["data"][LEAVING_KEY] = json!("true");
+        map["immutable"] = json!(true);
         map["data"][ROOTS_KEY] = json!("mine");
     });
     bench.settle("one").await;
-    assert_eq!(
-        bench.api.read(&path("shop")).unwrap()["data"][LEAVING_KEY],
-        json!("true")
-    );
+    assert!(bench.api.read(&path("shop")).is_none());
+    let gone = copy("mine", "one");
+    let mut gone = serde_json::to_value(gone).unwrap();
+    gone["metadata"]["namespace"] = json!("shop");
+    let gone = serde_json::from_value(gone).unwrap();
+    bench.seen.copy(Event::Delete(gone));
+    bench.settle("one").await;
+    assert_eq!(bench.data(), json!({ROOTS_KEY: PEM}));
+    assert_eq!(bench.events().await, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn copies_of_our_own_are_replaced_without_an_event_when_the_roots_change() {
+    let mut bench = Bench::new(&["shop"]);
+    bench.settle("one").await;
     bench.watch("shop");
-    bench
-        .seen
-        .copies
-        .values_mut()
-        .for_each(|copy| assert_eq!(copy.install, "one"));
-    bench.seen.all_dirty();
+    let late: ConfigMap = serde_json::from_value(bench.api.read(&path("shop")).unwrap()).unwrap();
+    for roots in ["second", "third"] {
+        bench.roots.send_replace(Arc::from(roots));
+        bench.seen.all_dirty();
+        bench.settle("one").await;
+        assert_eq!(bench.data(), json!({ROOTS_KEY: roots}));
+    }
+    // The watch may be behind.
+    bench.seen.copy(Event::Apply(late));
+    bench.settle("one").await;
+    assert_eq!(bench.events().await, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn copy_from_before_this_process_is_ours_if_its_field_manager_is() {
+    for (manager, told) in [(MANAGER, 0), ("kubectl-edit", 1)] {
+        let mut bench = Bench::new(&["shop"]);
+        bench.found("other roots", manager);
+        bench.settle("one").await;
+        assert_eq!(bench.data(), json!({ROOTS_KEY: PEM}));
+        assert_eq!(bench.events().await, told, "{manager}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn mark_of_leaving_stays_in_this_installation_and_goes_with_the_next() {
+    let mut bench = Bench::new(&["shop"]);
+    bench.settle("one").await;
+    bench.uninstall();
+    bench.edit("shop", |map| map["data"][LEAVING_KEY] = json!("true"));
+    bench.settle("one").await;
+    assert_eq!(bench.data()[LEAVING_KEY], json!("true"));
+    // Roots that somebody changes go back without touching the mark.
+    bench.edit("shop", |map| map["data"][ROOTS_KEY] = json!("mine"));
+    bench.settle("one").await;
+    assert_eq!(bench.data(), json!({ROOTS_KEY: PEM, LEAVING_KEY: "true"}));
+    assert_eq!(bench.events().await, 1);
+
+    let mut bench = Bench::new(&["shop"]);
+    bench.found(PEM, MANAGER);
+    bench.edit("shop", |map| {
+        map["data"][LEAVING_KEY] = json!("true");
+        let marked = json!({"manager": LEAVE_MANAGER, "operation": "Update",
+            "fieldsType": "FieldsV1", "fieldsV1": {"f:data": {"f:leaving": {}}}});
+        let managers = map["metadata"]["managedFields"].as_array_mut();
+        managers.unwrap().push(marked);
+    });
     bench.settle("two").await;
-    assert_eq!(
-        bench.api.read(&path("shop")).unwrap()["data"][LEAVING_KEY],
-        Value::Null
-    );
+    assert_eq!(bench.data(), json!({ROOTS_KEY: PEM}));
+    assert_eq!(bench.events().await, 0);
 }
 
 #[tokio::test]

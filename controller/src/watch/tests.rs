@@ -178,7 +178,8 @@ async fn a_kind_that_the_server_does_not_know_and_an_unreadable_object_stop_noth
         path if path.contains("smi-spec.io") => Err(StatusCode::NOT_FOUND),
         _ => Ok(Vec::new()),
     });
-    let mut worlds = start(client);
+    let metrics = WorldMetrics::default();
+    let mut worlds = start(client, metrics.clone());
     timeout(Duration::from_secs(20), worlds.changed())
         .await
         .unwrap()
@@ -186,6 +187,8 @@ async fn a_kind_that_the_server_does_not_know_and_an_unreadable_object_stop_noth
     let world = worlds.borrow().clone().unwrap();
     let names: Vec<&str> = world.pods.keys().map(|key| &*key.name).collect();
     assert_eq!(names, ["good"]);
+    assert_eq!(metrics.times_left_out("Pod"), 1);
+    assert_eq!(metrics.times_left_out("Service"), 0);
 }
 
 #[tokio::test(start_paused = true)]
@@ -194,6 +197,6 @@ async fn a_server_that_cannot_answer_yet_is_waited_for() {
         "/apis/access.smi-spec.io/v1alpha4/traffictargets" => Err(StatusCode::SERVICE_UNAVAILABLE),
         _ => Ok(Vec::new()),
     });
-    let mut worlds = start(client);
+    let mut worlds = start(client, WorldMetrics::default());
     no_world(&mut worlds, Duration::from_secs(600)).await;
 }

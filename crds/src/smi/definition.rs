@@ -13,16 +13,21 @@ use super::{
 };
 
 /// One column of `kubectl get`.
-struct Column {
+#[derive(Clone, Copy)]
+pub(super) struct Column {
     name: &'static str,
     path: &'static str,
     kind: &'static str,
     description: &'static str,
 }
 
-const SUMMARY_PATH: &str = ".status.summary";
+pub(super) const SUMMARY_PATH: &str = ".status.summary";
 
-const fn column(name: &'static str, path: &'static str, description: &'static str) -> Column {
+pub(super) const fn column(
+    name: &'static str,
+    path: &'static str,
+    description: &'static str,
+) -> Column {
     Column {
         name,
         path,
@@ -155,7 +160,7 @@ where
     (plural.into_owned(), definition)
 }
 
-fn printer_columns(own: &[Column]) -> Vec<Value> {
+pub(super) fn printer_columns(own: &[Column]) -> Vec<Value> {
     let programmed = Column {
         name: "Programmed",
         path: r#".status.conditions[?(@.type=="Programmed")].status"#,
@@ -210,7 +215,7 @@ fn printer_columns(own: &[Column]) -> Vec<Value> {
 
 /// The structural schema of one type, in the subset of OpenAPI v3 that the API
 /// server accepts.
-fn schema<S: JsonSchema>() -> Value {
+pub(super) fn schema<S: JsonSchema>() -> Value {
     let schema = SchemaSettings::openapi3()
         .with(|settings| {
             settings.inline_subschemas = true;

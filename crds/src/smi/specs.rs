@@ -15,6 +15,11 @@ smi_kind! {
     TCPRoute, spec TcpRouteSpec, group SPECS_GROUP, plural "tcproutes"
 }
 
+smi_kind! {
+    /// Names UDP ports, for TrafficTargets to refer to.
+    UDPRoute, spec UdpRouteSpec, group SPECS_GROUP, plural "udproutes"
+}
+
 /// What an HTTPRouteGroup describes.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -72,6 +77,31 @@ pub struct TcpRouteSpec {
 #[serde(rename_all = "camelCase")]
 #[schemars(transform = without_defaults)]
 pub struct TcpMatch {
+    /// A name for the reader; nothing refers to it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 253))]
+    pub name: Option<String>,
+    /// Ports of the destination's containers; every port when empty or left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 128), inner(range(min = 1, max = 65535)))]
+    pub ports: Option<Vec<i64>>,
+}
+
+/// What a UDPRoute describes.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(transform = without_defaults)]
+pub struct UdpRouteSpec {
+    /// Which UDP traffic; all of it when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub matches: Option<UdpMatch>,
+}
+
+/// UDP traffic by port.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(transform = without_defaults)]
+pub struct UdpMatch {
     /// A name for the reader; nothing refers to it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 253))]

@@ -74,10 +74,7 @@ fn uninstalled_mesh_leaves_traffic_and_objects_and_can_come_back() -> Outcome {
     let altered = Altered::begin()?;
     let (begun, length) = (Instant::now(), Duration::from_secs(75));
     let load = load(&client, length)?;
-    let words = ["uninstall", "weft", "-n", mesh::NAMESPACE, "--wait"];
-    let said = ns
-        .cluster
-        .helm(&[&words[..], &["--timeout", "3m"]].concat())?;
+    let said = uninstall(&ns.cluster)?;
     println!("uninstalled after {:?}:\n{said}", begun.elapsed());
     assert!(said.contains("pods still carry a proxy"), "{said}");
     let command = format!(
@@ -138,6 +135,17 @@ spec:
   service: leaver
   backends: [{service: server, weight: 1}]
 ";
+
+/// All that it shows: what hooks log goes to standard error.
+fn uninstall(cluster: &Cluster) -> anyhow::Result<String> {
+    let words = ["uninstall", "weft", "-n", mesh::NAMESPACE, "--wait"];
+    let words = [&words[..], &["--timeout", "3m"]].concat();
+    let output = cluster.command("helm", &words).output()?;
+    let said = [output.stdout, output.stderr].concat();
+    let said = String::from_utf8_lossy(&said).into_owned();
+    ensure!(output.status.success(), "helm uninstall failed: {said}");
+    Ok(said)
+}
 
 fn pair(claim: &str) -> anyhow::Result<Namespace> {
     let ns = Namespace::meshed(claim)?;

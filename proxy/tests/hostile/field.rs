@@ -1,6 +1,5 @@
 //! Two pods, and an application that records what came and reads it strictly.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -366,9 +365,4 @@ fn parse(bytes: &[u8]) -> Result<Option<(Recorded, usize)>, &'static str> {
 
 fn find(bytes: &[u8], what: &[u8]) -> Option<usize> {
     bytes.windows(what.len()).position(|part| part == what)
-}
-
-/// The address that both ways call.
-pub(crate) fn original(field: &Field) -> SocketAddr {
-    SocketAddr::new(field.server.ip, field.port)
 }

@@ -100,7 +100,7 @@ pub(crate) fn length(bytes: &mut Vec<u8>, first: u8, bits: u32, value: usize) {
     bytes.push(rest as u8);
 }
 
-pub(crate) fn get<'a>(path: &'a str) -> [(&'a [u8], &'a [u8]); 4] {
+pub(crate) fn get(path: &str) -> [(&[u8], &[u8]); 4] {
     [
         (b":method", b"GET"),
         (b":scheme", b"http"),

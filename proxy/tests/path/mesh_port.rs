@@ -115,6 +115,11 @@ async fn callers_without_a_valid_certificate_are_refused() {
         assert!(refused, "{case}");
     }
     assert!(seen.lock().is_empty());
+    let metrics = server.metrics();
+    assert!(
+        metrics.contains("weft_tls_failures_total{direction=\"inbound\",reason=\"handshake\"} 3"),
+        "{metrics}"
+    );
     // Control: a good certificate on the same way.
     let mut sender = peer(&authority, &authority.leaf("web", hour, now), &server)
         .await

@@ -1,1 +1,69 @@
+use kube::core::conversion::ConversionReview;
+use serde_json::{Value, json};
 
+use crate::convert::review;
+
+fn answer(desired: &str, objects: &Value) -> Value {
+    let asked: ConversionReview = serde_json::from_value(json!({
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "ConversionReview",
+        "request": {"uid": "u-1", "desiredAPIVersion": desired, "objects": objects},
+    }))
+    .unwrap();
+    serde_json::to_value(review(asked)).unwrap()
+}
+
+fn split(name: &str, weight: &str) -> Value {
+    json!({
+        "apiVersion": "split.smi-spec.io/v1alpha1",
+        "kind": "TrafficSplit",
+        "metadata": {"name": name, "namespace": "shop", "uid": name},
+        "spec": {"service": "root", "backends": [
+            {"service": "a", "weight": weight}, {"service": "b", "weight": "1n"},
+        ]},
+    })
+}
+
+#[test]
+fn every_object_is_answered_in_the_order_of_the_request() {
+    let objects = json!([split("one", "1n"), split("two", "2n")]);
+    let answer = answer("split.smi-spec.io/v1alpha4", &objects);
+    assert_eq!(answer["apiVersion"], "apiextensions.k8s.io/v1");
+    assert_eq!(answer["kind"], "ConversionReview");
+    assert_eq!(answer.get("request"), None);
+    let response = &answer["response"];
+    assert_eq!(response["uid"], "u-1");
+    assert_eq!(response["result"]["status"], "Success");
+    let converted = response["convertedObjects"].as_array().unwrap();
+    let names: Vec<&Value> = converted.iter().map(|o| &o["metadata"]["name"]).collect();
+    assert_eq!(names, ["one", "two"]);
+    for object in converted {
+        assert_eq!(object["apiVersion"], "split.smi-spec.io/v1alpha4");
+    }
+}
+
+#[test]
+fn a_failure_names_the_object_and_converts_none() {
+    let objects = json!([split("fine", "1"), split("vast", "2147483647")]);
+    let answer = answer("split.smi-spec.io/v1alpha4", &objects);
+    let response = &answer["response"];
+    assert_eq!(response["uid"], "u-1");
+    assert_eq!(response["result"]["status"], "Failure");
+    assert_eq!(response["convertedObjects"], json!([]));
+    let message = response["result"]["message"].as_str().unwrap();
+    assert!(
+        message.starts_with("TrafficSplit shop/vast: spec.backends[0].weight: "),
+        "{message}"
+    );
+}
+
+#[test]
+fn a_review_without_a_request_is_a_failure() {
+    let empty = json!({"apiVersion": "apiextensions.k8s.io/v1", "kind": "ConversionReview"});
+    let answer = review(serde_json::from_value(empty).unwrap());
+    let response = answer.response.unwrap();
+    assert_eq!(
+        response.result.message,
+        "the ConversionReview holds no request"
+    );
+}
