@@ -181,9 +181,10 @@ impl Bundle {
             Err(kube::Error::Api(status)) if status.is_already_exists() => Ok(()),
             Err(kube::Error::Api(status)) if status.is_not_found() || status.is_forbidden() => {
                 // Forbidden is also the answer for a namespace that is ending.
+                let forbidden = status.is_forbidden();
                 let message = status.message;
                 warn!(namespace, message, "trust bundle not written");
-                if foreign {
+                if foreign && forbidden {
                     self.tell(namespace, held, false);
                 }
                 Ok(())

@@ -70,6 +70,17 @@ pub enum ConversionError {
         /// Position of the largest weight, from 0.
         index: usize,
     },
+    /// The annotation that carries hidden parts was changed, so what they were is not
+    /// known. Without them the object could allow more. Only a write through an older
+    /// version can meet this.
+    #[error(
+        "annotation weft.dev/smi-lossless, which carries what {version} cannot show, was changed; \
+         change this object in v1alpha4, or remove the annotation to give those parts up"
+    )]
+    Tampered {
+        /// The version it was written in.
+        version: SmiVersion,
+    },
     /// What the version cannot show is larger than an annotation may be. Only a
     /// write through an older version can meet this; reading works.
     #[error(
@@ -125,6 +136,9 @@ fn stored(
     let visible = take_content(&mut object);
     let raw = annotation::take(&mut object)?;
     let note = raw.as_deref().and_then(|raw| annotation::read(kind, raw));
+    if note.is_none() && raw.as_deref().is_some_and(annotation::claims_to_hide) {
+        return Err(ConversionError::Tampered { version });
+    }
     // Text that is not ours stays what it was, also when its place is needed.
     let foreign = if note.is_none() { raw } else { None };
     let note = note.unwrap_or_default();
@@ -168,11 +182,10 @@ fn shown(
     let read = raw.as_deref().and_then(|raw| annotation::read(kind, raw));
     // Hidden parts in storage were put there by hand. They would count on the way
     // back, so they are wrapped like any foreign text.
-    let (mut note, wrap) = match read {
-        Some(note) if note.hidden.is_none() => (note, false),
-        Some(_) => (Lossless::foreign(raw.clone()), true),
-        None => (Lossless::foreign(raw.clone()), false),
-    };
+    let wrap = raw.as_deref().is_some_and(annotation::claims_to_hide);
+    let mut note = read
+        .filter(|_| !wrap)
+        .unwrap_or_else(|| Lossless::foreign(raw));
 
     let view = shape::to_version(kind, version, &content);
     let written = note

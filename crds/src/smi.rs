@@ -29,6 +29,8 @@ pub use specs::{
 pub use split::{SplitBackend, SplitMatch, TrafficSplit, TrafficSplitSpec};
 pub use status::{ACCEPTED, PROGRAMMED, RESOLVED_REFS, Status};
 pub use versions::crds_all_versions;
+#[cfg(test)]
+pub(crate) use versions::tests::violations;
 
 /// API group of TrafficSplit.
 pub const SPLIT_GROUP: &str = "split.smi-spec.io";

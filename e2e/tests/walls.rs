@@ -16,6 +16,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("proxy", &["policy", "wire", "identity", "runtime"]),
     ("injector", &["crds", "policy", "identity", "runtime"]),
     ("e2e", &["crds", "policy", "wire", "identity"]),
+    ("bench", &["policy", "wire", "identity"]),
 ];
 
 /// Crates that must not be linked, directly or through others.

@@ -1,5 +1,6 @@
 use super::*;
 use crate::fake_api::FakeApi;
+use kube::api::ObjectMeta;
 use serde_json::Value;
 
 const PEM: &str = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
@@ -50,17 +51,23 @@ impl Bench {
         self.bundle.settle(install, &mut self.seen).await;
     }
 
-    /// What the watch would show of the copy in `namespace`.
+    /// The copy in `namespace` as the API server shows it.
+    fn shown(&self, namespace: &str) -> ConfigMap {
+        let map = self.api.read(&path(namespace)).unwrap();
+        let mut map: ConfigMap = serde_json::from_value(map).unwrap();
+        map.metadata.namespace = Some(namespace.to_owned());
+        map
+    }
+
+    /// Lets the watch bring it.
     fn watch(&mut self, namespace: &str) {
-        let map: ConfigMap =
-            serde_json::from_value(self.api.read(&path(namespace)).unwrap()).unwrap();
+        let map = self.shown(namespace);
         self.seen.copy(Event::Apply(map));
     }
 
     fn edit(&mut self, at: &str, edit: impl FnOnce(&mut Value)) {
         let mut held = self.api.read(&path(at)).unwrap();
         edit(&mut held);
-        held["metadata"]["namespace"] = json!(at);
         self.api.put(&path(at), held);
         self.watch(at);
     }
@@ -75,7 +82,6 @@ impl Bench {
     /// A copy that was there before this process.
     fn found(&mut self, roots: &str, manager: &str) {
         let mut map = serde_json::to_value(copy(roots, "one")).unwrap();
-        map["metadata"]["namespace"] = json!("shop");
         map["metadata"]["managedFields"] = json!([{"manager": manager, "operation": "Update",
             "fieldsType": "FieldsV1", "fieldsV1": {"f:data": {".": {}, "f:ca.crt": {}}}}]);
         self.api.put(&path("shop"), map);
@@ -182,13 +188,10 @@ async fn frozen_copy_is_made_anew_and_told() {
         map["immutable"] = json!(true);
         map["data"][ROOTS_KEY] = json!("mine");
     });
+    let frozen = bench.shown("shop");
     bench.settle("one").await;
     assert!(bench.api.read(&path("shop")).is_none());
-    let gone = copy("mine", "one");
-    let mut gone = serde_json::to_value(gone).unwrap();
-    gone["metadata"]["namespace"] = json!("shop");
-    let gone = serde_json::from_value(gone).unwrap();
-    bench.seen.copy(Event::Delete(gone));
+    bench.seen.copy(Event::Delete(frozen));
     bench.settle("one").await;
     assert_eq!(bench.data(), json!({ROOTS_KEY: PEM}));
     assert_eq!(bench.events().await, 1);
@@ -199,7 +202,7 @@ async fn copies_of_our_own_are_replaced_without_an_event_when_the_roots_change()
     let mut bench = Bench::new(&["shop"]);
     bench.settle("one").await;
     bench.watch("shop");
-    let late: ConfigMap = serde_json::from_value(bench.api.read(&path("shop")).unwrap()).unwrap();
+    let late = bench.shown("shop");
     for roots in ["second", "third"] {
         bench.roots.send_replace(Arc::from(roots));
         bench.seen.all_dirty();

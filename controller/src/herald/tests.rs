@@ -1,3 +1,5 @@
+use std::sync::Arc;
+
 use super::*;
 use crate::fixture::{self, Cluster};
 use crate::model::{Defaults, Model};
@@ -73,6 +75,51 @@ fn workload_whose_last_target_went_is_told_that_it_is_open() {
     let pods: Vec<&str> = notes.iter().map(|note| note.about.name.as_str()).collect();
     assert_eq!(pods, ["api-1", "api-2"]);
     assert!(notes.iter().all(|note| note.reason == "NoTrafficTarget"));
+}
+
+#[test]
+fn workload_is_told_that_it_is_open_only_where_targets_decide_that() {
+    for (mode, told_of) in [("auto", 2), ("deny", 0), ("open", 0), ("audit", 0)] {
+        let namespace = fixture::annotate(fixture::namespace("shop"), "weft.dev/access", mode);
+        let bare = fixture::shop().with(namespace);
+        let guard = fixture::target("guard", "api", &["web"], json!([]));
+        let mut told = Told::default();
+        told.news(&compiled(&bare.clone().with(guard)));
+        let notes = told.news(&compiled(&bare));
+        assert_eq!(notes.len(), told_of, "{mode}: {notes:?}");
+    }
+}
+
+#[test]
+fn pod_that_is_closed_by_its_own_mode_is_not_told_that_it_is_open() {
+    let pod = fixture::pod("api-1", "10.0.0.11", "api");
+    let bare = fixture::shop().with(fixture::annotate(pod, "weft.dev/access", "deny"));
+    let guard = fixture::target("guard", "api", &["web"], json!([]));
+    let mut told = Told::default();
+    told.news(&compiled(&bare.clone().with(guard)));
+    let notes = told.news(&compiled(&bare));
+    let pods: Vec<&str> = notes.iter().map(|note| note.about.name.as_str()).collect();
+    assert_eq!(pods, ["api-2"]);
+}
+
+#[test]
+fn wrong_mode_of_a_namespace_is_told_on_the_namespace() {
+    let namespace = fixture::annotate(fixture::namespace("shop"), "weft.dev/access", "Deny");
+    let namespace = fixture::set(namespace, "/metadata/uid", json!("uid-shop"));
+    let notes = Told::default().news(&compiled(&fixture::shop().with(namespace)));
+    let [note] = notes.as_slice() else {
+        panic!("{notes:?}")
+    };
+    let about = &note.about;
+    assert_eq!(
+        (about.api_version.as_str(), about.kind.as_str()),
+        ("v1", "Namespace")
+    );
+    assert_eq!(
+        (about.namespace.as_str(), about.name.as_str()),
+        ("", "shop")
+    );
+    assert_eq!(about.uid, "uid-shop");
 }
 
 #[test]

@@ -4,6 +4,7 @@ mod identity;
 mod losses;
 mod meaning;
 mod reviews;
+mod schemas;
 
 use serde_json::{Value, json};
 
@@ -13,14 +14,14 @@ use crate::labels::SMI_LOSSLESS;
 const VERSIONS: [SmiVersion; 4] = SmiVersion::ALL;
 
 /// An object with what its author wrote in `content`.
-fn object(kind: SmiKind, version: SmiVersion, content: Value) -> Value {
+fn object(kind: SmiKind, version: SmiVersion, mut content: Value) -> Value {
     let mut object = json!({
         "apiVersion": kind.api_version(version),
         "kind": kind.name(),
         "metadata": {"name": "x", "namespace": "shop"},
     });
     let fields = object.as_object_mut().unwrap();
-    fields.extend(content.as_object().unwrap().clone());
+    fields.append(content.as_object_mut().unwrap());
     object
 }
 

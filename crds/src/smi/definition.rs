@@ -249,3 +249,25 @@ fn tidy(schema: &mut Value) {
         tidy(items);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kubectl_shows_every_condition_and_at_most_six_columns() {
+        for (plural, definition) in definitions() {
+            let versions = definition["spec"]["versions"].as_array().unwrap();
+            for version in versions {
+                let columns = version["additionalPrinterColumns"].as_array().unwrap();
+                let shown = columns.iter().filter(|column| column["priority"] == 0);
+                let names: Vec<&str> = shown.filter_map(|c| c["name"].as_str()).collect();
+                for condition in ["Accepted", "ResolvedRefs", "Programmed"] {
+                    assert!(names.contains(&condition), "{plural}: {names:?}");
+                }
+                assert!(names.len() <= 6, "{plural}: {names:?}");
+                assert!(!names.contains(&"Message"), "{plural}: {names:?}");
+            }
+        }
+    }
+}

@@ -21,7 +21,7 @@ use crate::convert::{
 };
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 
 /// What a quantity that can be a weight looks like.
 const QUANTITY: &str =

@@ -12,9 +12,8 @@ use super::{altered::Altered, url};
 
 /// Life of a leaf in this test, seconds, and as the chart's value.
 const LIFE: (f64, &str) = (60.0, "identity.leafTtl=60s");
-/// Every certificate of the beginning has ended by then, and its successor has
-/// been renewed too.
-const LOAD: Duration = Duration::from_secs(100);
+/// Every certificate of the beginning has ended well before.
+const LOAD: Duration = Duration::from_secs(80);
 
 #[test]
 fn certificates_of_one_minute_are_renewed_under_load_without_a_lost_request() -> Outcome {
@@ -68,11 +67,7 @@ fn certificates_of_one_minute_are_renewed_under_load_without_a_lost_request() ->
         "requests were lost: {seen:?}"
     );
     for (pod, ends) in [&client, &server].into_iter().zip(&ends) {
-        assert!(
-            ends.len() >= 3,
-            "{} renewed less than twice: {ends:?}",
-            pod.name
-        );
+        assert!(ends.len() >= 2, "{} never renewed: {ends:?}", pod.name);
         let failures = pod
             .proxy_metrics()?
             .sum("weft_certificate_failures_total", &[]);

@@ -26,9 +26,12 @@ const CAUGHT_UP: Duration = Duration::from_secs(20);
 fn rolling_restart_under_load_loses_no_request() -> Outcome {
     let ns = members("rolling", &[App::new("server").replicas(3)])?;
     let before: Vec<String> = ns.pods("server")?.into_iter().map(|pod| pod.name).collect();
-    let load = load(&ns.pod("client")?, "server", Duration::from_secs(50))?;
+    let (begun, length) = (Instant::now(), Duration::from_secs(35));
+    let load = load(&ns.pod("client")?, "server", length)?;
     ns.kubectl(&["rollout", "restart", "deployment/server"])?;
     ns.ready(&["server"])?;
+    println!("restarted within {:?}", begun.elapsed());
+    assert!(begun.elapsed() < length, "the load was over too early");
     let seen = load.finish()?;
     nothing_lost(&seen)?;
     assert!(
@@ -46,7 +49,7 @@ fn restart_of_every_controller_and_injector_loses_no_request() -> Outcome {
     let altered = Altered::begin()?;
     let client = ns.pod("client")?;
     let before = own_pods(&ns.cluster)?;
-    let (begun, length) = (Instant::now(), Duration::from_secs(40));
+    let (begun, length) = (Instant::now(), Duration::from_secs(30));
     let load = load(&client, "server", length)?;
     ns.cluster.kubectl(&[
         "-n",
@@ -93,7 +96,7 @@ fn mesh_does_without_controllers_and_injectors_for_a_minute_and_then_catches_up(
     client.report(&url("shop", 8080, "/"), &[])?;
 
     let altered = Altered::begin()?;
-    let (begun, length) = (Instant::now(), AWAY + Duration::from_secs(40));
+    let (begun, length) = (Instant::now(), AWAY + Duration::from_secs(30));
     let load = load(&client, "web", length)?;
     scale(&ns, 0)?;
     eventually(Duration::from_secs(30), "all replicas are gone", || {

@@ -11,7 +11,7 @@ use crate::{
     fixture::*,
     problem::{
         ConditionType::{Accepted, ResolvedRefs},
-        Reason,
+        Problem, Reason,
     },
 };
 
@@ -65,6 +65,13 @@ fn tcp_rule() -> Value {
     json!({"kind": "TCPRoute", "name": "ports"})
 }
 
+/// Problems other than that the fixture's sources name no namespace.
+fn complaints(cluster: &Cluster) -> Vec<Problem> {
+    let mut list = cluster.compile().1.list;
+    list.retain(|problem| problem.reason != Reason::NamespaceDefaulted);
+    list
+}
+
 /// Group `routes` with matches `api` and `metrics`, TCPRoute `ports` with 8080.
 fn cluster() -> Cluster {
     let matches = json!([
@@ -106,17 +113,44 @@ fn the_specs_worked_example_allows_exactly_what_it_lists() {
             "{caller} {method} {path}"
         );
     }
-    assert!(cluster.compile().1.list.is_empty());
+    assert!(complaints(&cluster).is_empty());
 }
 
 #[test]
 fn a_rule_without_matches_means_every_match() {
-    for rule in [http_rule(None), http_rule(Some(&[]))] {
-        let cluster = cluster().with(target("t", "api", &["web"], json!([rule])));
-        assert!(http(&cluster, "web", "GET", "/api"));
-        assert!(http(&cluster, "web", "GET", "/metrics"));
-        assert!(!http(&cluster, "web", "GET", "/other"));
+    let rules = json!([http_rule(None)]);
+    let cluster = cluster().with(target("t", "api", &["web"], rules));
+    assert!(http(&cluster, "web", "GET", "/api"));
+    assert!(http(&cluster, "web", "GET", "/metrics"));
+    assert!(!http(&cluster, "web", "GET", "/other"));
+}
+
+#[test]
+fn a_rule_with_an_empty_list_of_matches_allows_nothing_and_says_so() {
+    let alone = json!([http_rule(Some(&[]))]);
+    let limited = json!([http_rule(Some(&[])), tcp_rule()]);
+    for (rules, raw_tcp) in [(alone, false), (limited, true)] {
+        let cluster = cluster().with(target("t", "api", &["web"], rules));
+        assert!(!http(&cluster, "web", "GET", "/api"));
+        assert_eq!(tcp(&cluster, "web", 8080), raw_tcp);
+        let (_, problems) = cluster.compile();
+        let expected = [(Reason::Invalid, "spec.rules[0].matches")];
+        assert_eq!(failures(&problems, Accepted), expected);
     }
+    let rules = json!([http_rule(Some(&[])), http_rule(Some(&["api"]))]);
+    let cluster = cluster().with(target("t", "api", &["web"], rules));
+    assert!(http(&cluster, "web", "GET", "/api"));
+    assert!(!http(&cluster, "web", "GET", "/metrics"));
+}
+
+#[test]
+fn a_destination_of_another_kind_is_protected_and_nobody_may_call_it() {
+    let object = target("t", "api", &["web"], json!([tcp_rule()]));
+    let cluster = cluster().with(set(object, "/spec/destination/kind", json!("Group")));
+    assert!(!tcp(&cluster, "web", 8080));
+    let (_, problems) = cluster.compile();
+    let expected = [(Reason::UnsupportedKind, "spec.destination.kind")];
+    assert_eq!(failures(&problems, Accepted), expected);
 }
 
 #[test]
@@ -346,6 +380,27 @@ fn a_source_defaults_to_the_targets_namespace_and_may_name_another() {
 }
 
 #[test]
+fn a_source_without_a_namespace_is_mentioned_and_resolved() {
+    let object = target("t", "api", &["web", "job"], json!([tcp_rule()]));
+    let named = set(object.clone(), "/spec/sources/1/namespace", json!("shop"));
+    let (_, problems) = cluster().with(named.clone()).compile();
+    let resolved = &verdict(&problems, "TrafficTarget t").resolved_refs;
+    assert_eq!(
+        (resolved.status, resolved.reason),
+        (true, "NamespaceDefaulted")
+    );
+    let message = &resolved.message;
+    assert!(
+        message.contains("web") && message.contains("shop"),
+        "{message}"
+    );
+    assert!(!message.contains("job"), "{message}");
+    let named = set(named, "/spec/sources/0/namespace", json!("shop"));
+    let (_, problems) = cluster().with(named).compile();
+    assert!(problems.list.is_empty(), "{:?}", problems.list);
+}
+
+#[test]
 fn groups_of_callers_are_sources() {
     let with = |name: &str| {
         let object = target("t", "api", &["x"], json!([tcp_rule()]));
@@ -445,7 +500,7 @@ fn a_port_that_nobody_declares_means_itself() {
             .with(tcp_route("ports", &[4000]))
             .with(target("t", "api", &["web"], rules));
     assert!(tcp(&cluster, "web", 4000));
-    assert!(cluster.compile().1.list.is_empty());
+    assert!(complaints(&cluster).is_empty());
 }
 
 #[test]

@@ -77,6 +77,22 @@ fn a_mode_that_cannot_be_read_counts_as_the_tightest_and_is_told() {
 }
 
 #[test]
+fn a_namespaces_mode_that_cannot_be_read_is_told_on_the_namespace() {
+    for (name, tight) in [("access", "Deny"), ("mtls", "stict")] {
+        let name = format!("weft.dev/{name}");
+        let cluster = shop().with(annotate(namespace("shop"), &name, tight));
+        let enforced = modes(&cluster, &Defaults::default());
+        assert_ne!(enforced, modes(&shop(), &Defaults::default()));
+        let (_, problems) = cluster.compile();
+        let [problem] = problems.list.as_slice() else {
+            panic!("{:?}", problems.list)
+        };
+        assert_eq!(problem.object.to_string(), "Namespace /shop");
+        assert_eq!(problem.field, format!("metadata.annotations[{name}]"));
+    }
+}
+
+#[test]
 fn auto_protects_the_account_that_a_target_of_its_namespace_names_valid_or_not() {
     let rules = json!([{"kind": "TCPRoute", "name": "all"}]);
     let udp = json!([{"kind": "UDPRoute", "name": "all"}]);
@@ -84,6 +100,9 @@ fn auto_protects_the_account_that_a_target_of_its_namespace_names_valid_or_not()
     let without_sources = target("t", "api", &[], rules.clone());
     let without_rules = target("t", "api", &["web"], json!([]));
     let unreadable = set(good.clone(), "/spec/sources", json!("everybody"));
+    let group = set(good.clone(), "/spec/destination/kind", json!("Group"));
+    let kindless = set(unreadable.clone(), "/spec/destination/kind", json!(""));
+    let nameless = set(group.clone(), "/spec/destination/name", json!(""));
     let udp_only = target("t", "api", &["web"], udp);
     let other = target("t", "web", &["api"], rules.clone());
     let elsewhere = in_namespace(good.clone(), "other");
@@ -98,6 +117,9 @@ fn auto_protects_the_account_that_a_target_of_its_namespace_names_valid_or_not()
         (without_sources, Enforce, "no sources"),
         (without_rules, Enforce, "no rules"),
         (unreadable, Enforce, "unreadable"),
+        (group, Enforce, "a destination of a wrong kind"),
+        (kindless, Enforce, "unreadable, and without a kind"),
+        (nameless, Open, "without a name"),
         (udp_only, Open, "about UDP only"),
         (other, Open, "another account"),
         (elsewhere, Open, "another namespace"),

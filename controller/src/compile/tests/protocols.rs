@@ -144,4 +144,7 @@ fn a_list_that_cannot_be_read_is_ignored_and_told() {
     let cluster = shop().with(annotate(object, "weft.dev/opaque-ports", "80,x"));
     assert_eq!(protocols(&cluster).0, Protocol::Http1);
     assert_eq!(cluster.compile().1.list[0].reason, Reason::Invalid);
+    let namespace = annotate(namespace("shop"), "weft.dev/opaque-ports", "80,x");
+    let (_, problems) = shop().with(namespace).compile();
+    assert_eq!(problems.list[0].object.to_string(), "Namespace /shop");
 }

@@ -227,3 +227,32 @@ fn what_has_no_room_can_be_read_but_not_written_back() {
             .is_none()
     );
 }
+
+#[test]
+fn hidden_parts_that_were_tampered_with_are_refused_and_not_forgotten() {
+    let content = json!({"spec": {"matches": {"ports": [8080]}}});
+    let route = object(SmiKind::TcpRoute, V1alpha4, content);
+    let view = to(&route, V1alpha1);
+    let note = annotation(&view).unwrap();
+    for (from, into) in [
+        ("8080", "80"),
+        ("[8080]", "[]"),
+        ("v1alpha1", "v1alpha2"),
+        (":", ": "),
+    ] {
+        let changed = note.replace(from, into);
+        assert_ne!(changed, note);
+        let tampered = with_annotation(view.clone(), &changed);
+        let written = crate::convert::convert(&tampered, "specs.smi-spec.io/v1alpha4");
+        assert_eq!(
+            written,
+            Err(ConversionError::Tampered { version: V1alpha1 })
+        );
+        // The same text put into storage by hand is only text, there and back.
+        let by_hand = with_annotation(route.clone(), &changed);
+        assert_eq!(stored(&to(&by_hand, V1alpha1)), by_hand);
+    }
+    // So is a note that belongs to a view.
+    let by_hand = with_annotation(route, &note);
+    assert_eq!(stored(&to(&by_hand, V1alpha1)), by_hand);
+}

@@ -61,7 +61,7 @@ fn subject(version: SmiVersion) -> Values {
         let text = prop_oneof![4 => port(), 1 => Just(json!("8080"))].boxed();
         of.push((
             "port",
-            maybe(if version == V1alpha4 { port() } else { text }),
+            maybe(if version == V1alpha1 { text } else { port() }),
         ));
     }
     if version == V1alpha4 {

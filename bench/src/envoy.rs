@@ -1,0 +1,205 @@
+//! The peer: Envoy as a pair of sidecars with a static configuration.
+//!
+//! HTTP/1.1 from the client, one HTTP/2 connection over mutual TLS between the
+//! proxies (what Envoy did best with), HTTP/1.1 to the server. Routing is by
+//! Host on both sides, statistics are on, access log and request ids are off.
+//! The first hop is redirected as with Weft and takes its target from the
+//! original address; the second goes straight to port 15108 as with Weft.
+//! There is one plain route: no access rules, no split.
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::Result;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use rcgen::{CertificateParams, KeyPair};
+
+use crate::control::Authority;
+use crate::place::SERVER_IP;
+use crate::resources::Pod;
+
+/// Envoy's own page of statistics, on loopback.
+pub(crate) const ADMIN_PORT: u16 = 15000;
+
+/// Writes what both Envoys read into `folder`.
+pub(crate) fn write(folder: &Path, authority: &Authority) -> Result<()> {
+    fs::write(folder.join("root.pem"), authority.root.cert_pem())?;
+    for pod in [Pod::Client, Pod::Server] {
+        let key = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256)?;
+        let csr = CertificateParams::default().serialize_request(&key)?;
+        let issued = authority.issue(csr.der(), pod.identity())?;
+        let chain: String = issued.chain.iter().map(|one| pem("CERTIFICATE", one)).collect();
+        fs::write(folder.join(format!("{}.pem", pod.name())), chain)?;
+        fs::write(folder.join(format!("{}.key", pod.name())), key.serialize_pem())?;
+        fs::write(folder.join(format!("envoy-{}.yaml", pod.name())), config(folder, pod))?;
+    }
+    Ok(())
+}
+
+fn pem(label: &str, der: &[u8]) -> String {
+    let text = STANDARD.encode(der);
+    let lines: Vec<_> = text.as_bytes().chunks(64).map(String::from_utf8_lossy).collect();
+    format!("-----BEGIN {label}-----\n{}\n-----END {label}-----\n", lines.join("\n"))
+}
+
+fn config(folder: &Path, pod: Pod) -> String {
+    let (listeners, clusters) = match pod {
+        Pod::Client => (outbound_listeners(), outbound_clusters(folder)),
+        Pod::Server => (inbound_listeners(folder), inbound_clusters()),
+    };
+    format!(
+        "admin:\n  address: {}\nstatic_resources:\n  listeners:\n{listeners}  clusters:\n{clusters}",
+        address("127.0.0.1", ADMIN_PORT)
+    )
+}
+
+fn address(ip: &str, port: u16) -> String {
+    format!("{{socket_address: {{address: {ip}, port_value: {port}}}}}")
+}
+
+fn outbound_listeners() -> String {
+    let http = |port: u16, codec: &str| {
+        chain(
+            &format!("{{destination_port: {port}}}"),
+            &http_filter(codec, &[("web", "web"), ("web-h2", "web-h2"), ("web-grpc", "web-h2")]),
+            "",
+        )
+    };
+    let tcp = |port: u16, cluster: &str| chain(&format!("{{destination_port: {port}}}"), &tcp_filter(cluster), "");
+    let chains = [http(80, "HTTP1"), http(81, "HTTP2"), http(84, "HTTP2"), tcp(82, "bytes"), tcp(5201, "bulk")];
+    format!(
+        "  - name: outbound
+    address: {}
+    listener_filters:
+    - name: original_dst
+      typed_config: {{\"@type\": type.googleapis.com/envoy.extensions.filters.listener.original_dst.v3.OriginalDst}}
+    filter_chains:
+{}",
+        address("127.0.0.1", 15101),
+        chains.concat()
+    )
+}
+
+fn inbound_listeners(folder: &Path) -> String {
+    let tls = tls(folder, Pod::Server, Pod::Client, "");
+    let listener = |name: &str, port: u16, filter: &str| {
+        format!(
+            "  - name: {name}\n    address: {}\n    filter_chains:\n{}",
+            address("0.0.0.0", port),
+            chain("{}", filter, &tls)
+        )
+    };
+    let hosts = [("web", "web"), ("web-h2", "web-h2"), ("web-grpc", "web-grpc")];
+    // Only ports that the redirection leaves alone can be called directly.
+    [
+        listener("mesh", 15108, &http_filter("HTTP2", &hosts)),
+        listener("bytes", 15106, &tcp_filter("bytes")),
+        listener("bulk", 15190, &tcp_filter("bulk")),
+    ]
+    .concat()
+}
+
+fn chain(matching: &str, filter: &str, transport: &str) -> String {
+    format!("    - filter_chain_match: {matching}\n      filters:\n{filter}{transport}")
+}
+
+fn http_filter(codec: &str, hosts: &[(&str, &str)]) -> String {
+    let hosts: String = hosts
+        .iter()
+        .map(|(host, cluster)| {
+            format!(
+                "            - {{name: {host}, domains: [\"{host}\"], routes: [{{match: {{prefix: \"/\"}}, route: {{cluster: {cluster}}}}}]}}\n"
+            )
+        })
+        .collect();
+    format!(
+        "      - name: http
+        typed_config:
+          \"@type\": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
+          stat_prefix: http
+          codec_type: {codec}
+          generate_request_id: false
+          route_config:
+            name: local
+            virtual_hosts:
+{hosts}          http_filters:
+          - name: router
+            typed_config: {{\"@type\": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router}}
+"
+    )
+}
+
+fn tcp_filter(cluster: &str) -> String {
+    format!(
+        "      - name: tcp
+        typed_config: {{\"@type\": type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy, stat_prefix: {cluster}, cluster: {cluster}}}
+"
+    )
+}
+
+fn outbound_clusters(folder: &Path) -> String {
+    let server = SERVER_IP.to_string();
+    let secured = |alpn| tls(folder, Pod::Client, Pod::Server, alpn);
+    [
+        cluster("web", &server, 15108, true, &secured("h2")),
+        cluster("web-h2", &server, 15108, true, &secured("h2")),
+        cluster("bytes", &server, 15106, false, &secured("")),
+        cluster("bulk", &server, 15190, false, &secured("")),
+    ]
+    .concat()
+}
+
+fn inbound_clusters() -> String {
+    let local = |name: &str, port, http2| cluster(name, "127.0.0.1", port, http2, "");
+    [
+        local("web", 8080, false),
+        local("web-h2", 8082, true),
+        local("web-grpc", 8084, true),
+        local("bytes", 8083, false),
+        local("bulk", 5201, false),
+    ]
+    .concat()
+}
+
+fn cluster(name: &str, ip: &str, port: u16, http2: bool, transport: &str) -> String {
+    let protocol = if http2 {
+        "    typed_extension_protocol_options:
+      envoy.extensions.upstreams.http.v3.HttpProtocolOptions:
+        \"@type\": type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions
+        explicit_http_config: {http2_protocol_options: {}}
+"
+    } else {
+        ""
+    };
+    // The default of 1024 pending connections and requests would refuse a burst.
+    format!(
+        "  - name: {name}
+    type: STATIC
+    connect_timeout: 2s
+    circuit_breakers: {{thresholds: [{{max_connections: 100000, max_pending_requests: 100000, max_requests: 100000}}]}}
+    load_assignment: {{cluster_name: {name}, endpoints: [{{lb_endpoints: [{{endpoint: {{address: {}}}}}]}}]}}
+{protocol}{}",
+        address(ip, port),
+        transport.replace("      transport_socket", "    transport_socket").replace("\n        ", "\n      ")
+    )
+}
+
+/// Mutual TLS 1.3 in which the peer must be exactly `peer`. Indented for a
+/// filter chain.
+fn tls(folder: &Path, own: Pod, peer: Pod, alpn: &str) -> String {
+    let folder = folder.display();
+    let (name, side, required) = match own {
+        Pod::Client => ("UpstreamTlsContext", own.name(), ""),
+        Pod::Server => ("DownstreamTlsContext", own.name(), ", require_client_certificate: true"),
+    };
+    let alpn = if own == Pod::Server { "h2" } else { alpn };
+    let alpn = if alpn.is_empty() { String::new() } else { format!(", alpn_protocols: [{alpn}]") };
+    format!(
+        "      transport_socket:
+        name: tls
+        typed_config: {{\"@type\": type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.{name}{required}, common_tls_context: {{tls_params: {{tls_minimum_protocol_version: TLSv1_3}}{alpn}, tls_certificates: [{{certificate_chain: {{filename: {folder}/{side}.pem}}, private_key: {{filename: {folder}/{side}.key}}}}], validation_context: {{trusted_ca: {{filename: {folder}/root.pem}}, match_typed_subject_alt_names: [{{san_type: URI, matcher: {{exact: \"{peer}\"}}}}]}}}}}}
+",
+        peer = peer.identity().as_str()
+    )
+}

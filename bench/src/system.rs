@@ -1,0 +1,339 @@
+//! One system under test in its place: nobody between client and server, a pair
+//! of Envoys, or a pair of Weft's proxies.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+
+use crate::control::{self, Authority, Refusals};
+use crate::envoy;
+use crate::place::{
+    CONTROL_FOR_CLIENT, CONTROL_FOR_SERVER, Namespace, Place, Process, SERVER_IP, Who,
+};
+use crate::resources::{NAMESPACE, Pod, SERVICE_IP, TRUST_DOMAIN};
+
+/// Weft's port for metrics and readiness.
+const WEFT_ADMIN: u16 = 15190;
+/// A proxy that is not ready by then never will be.
+const READY_WITHIN: Duration = Duration::from_secs(20);
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Direct,
+    Envoy(PathBuf),
+    Weft(PathBuf),
+}
+
+/// Ports that the bench calls, as numbers of the Service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Port {
+    Http1 = 80,
+    Http2 = 81,
+    Bytes = 82,
+    Grpc = 84,
+    Bulk = 5201,
+}
+
+impl Port {
+    /// Where the server itself listens.
+    const fn of_server(self) -> u16 {
+        match self {
+            Self::Http1 => 8080,
+            Self::Http2 => 8082,
+            Self::Bytes => 8083,
+            Self::Grpc => 8084,
+            Self::Bulk => 5201,
+        }
+    }
+
+    /// Envoy routes by this name.
+    pub(crate) const fn host(self) -> &'static str {
+        match self {
+            Self::Http2 => "web-h2",
+            Self::Grpc => "web-grpc",
+            Self::Http1 | Self::Bytes | Self::Bulk => "web",
+        }
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct System {
+    /// Column of the tables.
+    pub(crate) name: &'static str,
+    pub(crate) kind: Kind,
+    // Dropped in this order: processes, then namespaces.
+    pub(crate) pair: Option<Pair>,
+    _servers: Vec<Process>,
+    pub(crate) place: Place,
+    refusals: Option<Refusals>,
+    folder: PathBuf,
+}
+
+#[derive(Debug)]
+pub(crate) struct Pair {
+    pub(crate) client: Process,
+    pub(crate) server: Process,
+}
+
+impl System {
+    /// Place, server and redirection; no proxy yet. `shared` holds certificates
+    /// and files that are the same for all systems.
+    pub(crate) fn new(
+        name: &'static str,
+        kind: Kind,
+        capture: &Path,
+        nginx: &Path,
+        authority: &Arc<Authority>,
+        shared: &Path,
+    ) -> Result<Self> {
+        let folder = shared.join(name);
+        fs::create_dir(&folder)?;
+        let place = Place::new(name)?;
+        let mut servers = vec![start_nginx(&place.server, nginx, shared, &folder)?];
+        servers.push(place.server.start(
+            Who::Root,
+            &folder.join("iperf3.log"),
+            &["iperf3", "-s", "-p", "5201"],
+            &[],
+        )?);
+        crate::grpc::start(&place.server, Port::Grpc.of_server())?;
+        if kind != Kind::Direct {
+            // Both pairs stand behind the rules that a user's pod gets.
+            let capture = capture.to_str().context("the path of the proxy is not UTF-8")?;
+            place.client.run(&[capture, "capture"])?;
+            place.server.run(&[capture, "capture"])?;
+        }
+        let refusals = match &kind {
+            Kind::Direct => None,
+            Kind::Envoy(_) => {
+                envoy::write(&folder, authority)?;
+                None
+            }
+            Kind::Weft(_) => {
+                fs::write(folder.join("root.pem"), authority.root.cert_pem())?;
+                for pod in [Pod::Client, Pod::Server] {
+                    fs::write(folder.join(pod.name()), pod.name())?;
+                }
+                Some(control::start(&place, Arc::clone(authority))?)
+            }
+        };
+        Ok(Self { name, kind, pair: None, _servers: servers, place, refusals, folder })
+    }
+
+    /// The process that answers, for the figure of the direct path.
+    pub(crate) fn server(&self) -> Option<&Process> {
+        self._servers.first()
+    }
+
+    pub(crate) fn target(&self, port: Port) -> SocketAddr {
+        match self.kind {
+            Kind::Direct => SocketAddr::from((SERVER_IP, port.of_server())),
+            _ => SocketAddr::from((SERVICE_IP, port as u16)),
+        }
+    }
+
+    /// Starts both proxies anew and makes a first request. Gives the time from
+    /// the start of the client's proxy to its readiness.
+    pub(crate) fn start_pair(&mut self) -> Result<Option<Duration>> {
+        self.pair = None;
+        if self.kind == Kind::Direct {
+            return Ok(None);
+        }
+        let server = self.start_proxy(Pod::Server)?;
+        self.wait_ready(Pod::Server, &server)?;
+        let client = self.start_proxy(Pod::Client)?;
+        let took = self.wait_ready(Pod::Client, &client)?;
+        self.pair = Some(Pair { client, server });
+        let until = Instant::now() + READY_WITHIN;
+        while self.get(Port::Http1, "/bench").map(|(status, _)| status).ok() != Some(200) {
+            ensure!(Instant::now() < until, "{}: no first answer; {}", self.name, self.logs());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Ok(Some(took))
+    }
+
+    pub(crate) fn stop_pair(&mut self) {
+        self.pair = None;
+    }
+
+    pub(crate) fn pair_alive(&mut self) -> Result<()> {
+        let logs = self.logs();
+        if let Some(pair) = &mut self.pair {
+            pair.client.alive().with_context(|| logs.clone())?;
+            pair.server.alive().context(logs)?;
+        }
+        if let Some(refusals) = &self.refusals {
+            let refusals = refusals.lock().unwrap_or_else(PoisonError::into_inner);
+            ensure!(refusals.is_empty(), "a proxy refused configuration: {refusals:?}");
+        }
+        Ok(())
+    }
+
+    fn start_proxy(&self, pod: Pod) -> Result<Process> {
+        let namespace = self.namespace(pod);
+        let log = self.folder.join(format!("{}.log", pod.name()));
+        let text = |path: PathBuf| path.to_string_lossy().into_owned();
+        match &self.kind {
+            Kind::Direct => bail!("nobody stands between"),
+            Kind::Envoy(binary) => {
+                let config = text(self.folder.join(format!("envoy-{}.yaml", pod.name())));
+                let binary = text(binary.clone());
+                let line = [
+                    &binary, "-c", &config, "--concurrency", "1", "-l", "warning",
+                    "--disable-hot-restart",
+                ];
+                namespace.start(Who::Proxy, &log, &line, &[])
+            }
+            Kind::Weft(binary) => {
+                let control = match pod {
+                    Pod::Client => CONTROL_FOR_CLIENT,
+                    Pod::Server => CONTROL_FOR_SERVER,
+                };
+                let controller = format!("{control}:{}", control::PORT);
+                let ip = pod.ip().to_string();
+                let (token, bundle) = (text(self.folder.join(pod.name())), text(self.folder.join("root.pem")));
+                let env = [
+                    ("WEFT_NAMESPACE", NAMESPACE),
+                    ("WEFT_POD_NAME", pod.name()),
+                    ("WEFT_SERVICE_ACCOUNT", pod.name()),
+                    ("WEFT_POD_IPS", &ip),
+                    ("WEFT_TRUST_DOMAIN", TRUST_DOMAIN),
+                    ("WEFT_CONTROLLER_NAMESPACE", "weft-system"),
+                    ("WEFT_CONTROLLER_ADDRESS", &controller),
+                    ("WEFT_TOKEN_FILE", &token),
+                    ("WEFT_TRUST_BUNDLE", &bundle),
+                    ("WEFT_LOG", "warn"),
+                ];
+                namespace.start(Who::Proxy, &log, &[&text(binary.clone()), "run"], &env)
+            }
+        }
+    }
+
+    fn wait_ready(&self, pod: Pod, process: &Process) -> Result<Duration> {
+        let admin = SocketAddr::from((Ipv4Addr::LOCALHOST, self.admin_port()));
+        let ready = self.namespace(pod).within(|| {
+            while process.began.elapsed() < READY_WITHIN {
+                if get(admin, "localhost", "/ready").is_ok_and(|(status, _)| status == 200) {
+                    return Ok(process.began.elapsed());
+                }
+                std::thread::sleep(Duration::from_micros(500));
+            }
+            bail!("{} did not become ready", pod.name())
+        });
+        ready.with_context(|| self.logs())
+    }
+
+    fn admin_port(&self) -> u16 {
+        match self.kind {
+            Kind::Envoy(_) => envoy::ADMIN_PORT,
+            Kind::Direct | Kind::Weft(_) => WEFT_ADMIN,
+        }
+    }
+
+    pub(crate) fn namespace(&self, pod: Pod) -> &Namespace {
+        match pod {
+            Pod::Client => &self.place.client,
+            Pod::Server => &self.place.server,
+        }
+    }
+
+    /// One page of a proxy's admin port.
+    pub(crate) fn admin(&self, pod: Pod, path: &str) -> Result<String> {
+        let admin = SocketAddr::from((Ipv4Addr::LOCALHOST, self.admin_port()));
+        let (status, body) = self.namespace(pod).within(|| get(admin, "localhost", path))?;
+        ensure!(status == 200, "{path} of {} answered {status}", pod.name());
+        Ok(body)
+    }
+
+    /// One request of the client.
+    pub(crate) fn get(&self, port: Port, path: &str) -> Result<(u16, String)> {
+        let target = self.target(port);
+        self.place.client.within(|| get(target, port.host(), path))
+    }
+
+    /// The last lines that the proxies wrote.
+    fn logs(&self) -> String {
+        let mut said = format!("logs in {}:", self.folder.display());
+        for pod in [Pod::Client, Pod::Server] {
+            let log = fs::read_to_string(self.folder.join(format!("{}.log", pod.name()))).unwrap_or_default();
+            let lines: Vec<_> = log.lines().collect();
+            for line in &lines[lines.len().saturating_sub(5)..] {
+                said.push_str(&format!("\n  {}: {line}", pod.name()));
+            }
+        }
+        said
+    }
+}
+
+fn start_nginx(namespace: &Namespace, nginx: &Path, shared: &Path, folder: &Path) -> Result<Process> {
+    let config = folder.join("nginx.conf");
+    // One process: master and worker would be two to count.
+    let text = format!(
+        "daemon off; master_process off; worker_rlimit_nofile 20000; pid {folder}/nginx.pid;
+error_log {folder}/nginx.log error;
+events {{ worker_connections 16000; }}
+http {{
+  access_log off; keepalive_requests 1000000000; keepalive_timeout 600s; types {{}} default_type text/plain;
+  client_body_temp_path {folder}/t1; proxy_temp_path {folder}/t2; fastcgi_temp_path {folder}/t3;
+  uwsgi_temp_path {folder}/t4; scgi_temp_path {folder}/t5;
+  http2_max_requests 1000000000; http2_recv_timeout 600s; http2_idle_timeout 600s;
+  server {{
+    listen 8080 backlog=4096; listen 8081 backlog=4096; listen 8083 backlog=4096; listen 8082 http2;
+    location / {{ return 200 ok; }}
+    location = /bench10k {{ alias {shared}/10k; }}
+  }}
+}}
+",
+        folder = folder.display(),
+        shared = shared.display(),
+    );
+    fs::write(&config, text)?;
+    let (nginx, config, prefix) = (nginx.to_string_lossy(), config.to_string_lossy(), folder.to_string_lossy());
+    let line = [&*nginx, "-c", &config, "-p", &prefix];
+    namespace.start(Who::Root, &folder.join("nginx-out.log"), &line, &[])
+}
+
+/// One request on a connection of its own.
+pub(crate) fn get(target: SocketAddr, host: &str, path: &str) -> Result<(u16, String)> {
+    let patience = Duration::from_secs(5);
+    let mut stream = TcpStream::connect_timeout(&target, patience)?;
+    stream.set_read_timeout(Some(patience))?;
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n")?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    let status = answer.get(9..12).and_then(|status| status.parse().ok());
+    let (_, body) = answer.split_once("\r\n\r\n").context("an answer without an end of its head")?;
+    Ok((status.context("an answer without a status")?, body.to_owned()))
+}
+
+/// Opens `count` connections with one request each and leaves them open.
+pub(crate) fn hold(target: SocketAddr, host: &str, count: usize) -> Result<Vec<TcpStream>> {
+    let request = format!("GET /bench HTTP/1.1\r\nHost: {host}\r\n\r\n");
+    let mut held = Vec::with_capacity(count);
+    let mut answer = [0; 2048];
+    for _ in 0..count {
+        let mut stream = TcpStream::connect_timeout(&target, Duration::from_secs(5))?;
+        stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+        stream.write_all(request.as_bytes())?;
+        // The small answer comes in one piece from every server of the bench.
+        let read = stream.read(&mut answer)?;
+        ensure!(answer[..read].starts_with(b"HTTP/1.1 200"), "a held connection was not served");
+        held.push(stream);
+    }
+    Ok(held)
+}
+
+/// Opens a connection to each address and closes it again.
+pub(crate) fn touch(targets: impl Iterator<Item = SocketAddr>, each: Duration) -> Result<()> {
+    for target in targets {
+        debug_assert!(matches!(target.ip(), IpAddr::V4(_)));
+        drop(TcpStream::connect_timeout(&target, Duration::from_secs(5))?);
+        std::thread::sleep(each);
+    }
+    Ok(())
+}
