@@ -1,6 +1,6 @@
 # The commands people type. `make` alone prints them.
 .DEFAULT_GOAL := help
-.PHONY: help cluster cluster-down cluster-smoke images check test demo fmt lint deny proto
+.PHONY: help cluster cluster-down cluster-smoke images check test demo fmt lint deny proto bench bench-quick
 
 help: ## this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
@@ -25,6 +25,12 @@ check: lint deny ## format, lints, licences, pure and in-process tests
 
 test: ## every ring of tests; leaves the cluster running
 	@e2e/run
+
+bench: ## what the proxy costs beside Envoy, 40 min after the build (PREVIOUS=older weft-proxy)
+	@PREVIOUS="$(PREVIOUS)" bench/run full
+
+bench-quick: ## the same in 5 min, with fewer measures
+	@PREVIOUS="$(PREVIOUS)" bench/run quick
 
 fmt: ## format all code
 	@cargo fmt --all && gofmt -w e2e/cluster/tools

@@ -29,18 +29,35 @@ pub(crate) fn write(folder: &Path, authority: &Authority) -> Result<()> {
         let key = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256)?;
         let csr = CertificateParams::default().serialize_request(&key)?;
         let issued = authority.issue(csr.der(), pod.identity())?;
-        let chain: String = issued.chain.iter().map(|one| pem("CERTIFICATE", one)).collect();
+        let chain: String = issued
+            .chain
+            .iter()
+            .map(|one| pem("CERTIFICATE", one))
+            .collect();
         fs::write(folder.join(format!("{}.pem", pod.name())), chain)?;
-        fs::write(folder.join(format!("{}.key", pod.name())), key.serialize_pem())?;
-        fs::write(folder.join(format!("envoy-{}.yaml", pod.name())), config(folder, pod))?;
+        fs::write(
+            folder.join(format!("{}.key", pod.name())),
+            key.serialize_pem(),
+        )?;
+        fs::write(
+            folder.join(format!("envoy-{}.yaml", pod.name())),
+            config(folder, pod),
+        )?;
     }
     Ok(())
 }
 
 fn pem(label: &str, der: &[u8]) -> String {
     let text = STANDARD.encode(der);
-    let lines: Vec<_> = text.as_bytes().chunks(64).map(String::from_utf8_lossy).collect();
-    format!("-----BEGIN {label}-----\n{}\n-----END {label}-----\n", lines.join("\n"))
+    let lines: Vec<_> = text
+        .as_bytes()
+        .chunks(64)
+        .map(String::from_utf8_lossy)
+        .collect();
+    format!(
+        "-----BEGIN {label}-----\n{}\n-----END {label}-----\n",
+        lines.join("\n")
+    )
 }
 
 fn config(folder: &Path, pod: Pod) -> String {
@@ -62,12 +79,27 @@ fn outbound_listeners() -> String {
     let http = |port: u16, codec: &str| {
         chain(
             &format!("{{destination_port: {port}}}"),
-            &http_filter(codec, &[("web", "web"), ("web-h2", "web-h2"), ("web-grpc", "web-h2")]),
+            &http_filter(
+                codec,
+                &[("web", "web"), ("web-h2", "web-h2"), ("web-grpc", "web-h2")],
+            ),
             "",
         )
     };
-    let tcp = |port: u16, cluster: &str| chain(&format!("{{destination_port: {port}}}"), &tcp_filter(cluster), "");
-    let chains = [http(80, "HTTP1"), http(81, "HTTP2"), http(84, "HTTP2"), tcp(82, "bytes"), tcp(5201, "bulk")];
+    let tcp = |port: u16, cluster: &str| {
+        chain(
+            &format!("{{destination_port: {port}}}"),
+            &tcp_filter(cluster),
+            "",
+        )
+    };
+    let chains = [
+        http(80, "HTTP1"),
+        http(81, "HTTP2"),
+        http(84, "HTTP2"),
+        tcp(82, "bytes"),
+        tcp(5201, "bulk"),
+    ];
     format!(
         "  - name: outbound
     address: {}
@@ -90,7 +122,11 @@ fn inbound_listeners(folder: &Path) -> String {
             chain("{}", filter, &tls)
         )
     };
-    let hosts = [("web", "web"), ("web-h2", "web-h2"), ("web-grpc", "web-grpc")];
+    let hosts = [
+        ("web", "web"),
+        ("web-h2", "web-h2"),
+        ("web-grpc", "web-grpc"),
+    ];
     // Only ports that the redirection leaves alone can be called directly.
     [
         listener("mesh", 15108, &http_filter("HTTP2", &hosts)),
@@ -191,14 +227,22 @@ fn tls(folder: &Path, own: Pod, peer: Pod, alpn: &str) -> String {
     let folder = folder.display();
     let (name, side, required) = match own {
         Pod::Client => ("UpstreamTlsContext", own.name(), ""),
-        Pod::Server => ("DownstreamTlsContext", own.name(), ", require_client_certificate: true"),
+        Pod::Server => (
+            "DownstreamTlsContext",
+            own.name(),
+            ", require_client_certificate: true",
+        ),
     };
     let alpn = if own == Pod::Server { "h2" } else { alpn };
-    let alpn = if alpn.is_empty() { String::new() } else { format!(", alpn_protocols: [{alpn}]") };
+    let alpn = if alpn.is_empty() {
+        String::new()
+    } else {
+        format!(", alpn_protocols: [{alpn}]")
+    };
     format!(
         "      transport_socket:
         name: tls
-        typed_config: {{\"@type\": type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.{name}{required}, common_tls_context: {{tls_params: {{tls_minimum_protocol_version: TLSv1_3}}{alpn}, tls_certificates: [{{certificate_chain: {{filename: {folder}/{side}.pem}}, private_key: {{filename: {folder}/{side}.key}}}}], validation_context: {{trusted_ca: {{filename: {folder}/root.pem}}, match_typed_subject_alt_names: [{{san_type: URI, matcher: {{exact: \"{peer}\"}}}}]}}}}}}
+        typed_config: {{\"@type\": type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.{name}{required}, common_tls_context: {{tls_params: {{tls_minimum_protocol_version: TLSv1_3, tls_maximum_protocol_version: TLSv1_3}}{alpn}, tls_certificates: [{{certificate_chain: {{filename: {folder}/{side}.pem}}, private_key: {{filename: {folder}/{side}.key}}}}], validation_context: {{trusted_ca: {{filename: {folder}/root.pem}}, match_typed_subject_alt_names: [{{san_type: URI, matcher: {{exact: \"{peer}\"}}}}]}}}}}}
 ",
         peer = peer.identity().as_str()
     )

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 
 use crate::rate::{self, Latencies, Load};
 use crate::system::{Port, System};
@@ -29,7 +29,10 @@ pub(crate) struct Done {
 }
 
 /// Runs `work` and says what it cost.
-pub(crate) fn costing<T>(system: &mut System, work: impl FnOnce(&System) -> Result<T>) -> Result<(T, Cost)> {
+pub(crate) fn costing<T>(
+    system: &mut System,
+    work: impl FnOnce(&System) -> Result<T>,
+) -> Result<(T, Cost)> {
     let before = cpu(system)?;
     let done = work(system)?;
     let after = cpu(system)?;
@@ -46,52 +49,90 @@ fn cpu(system: &System) -> Result<Duration> {
 }
 
 /// As many requests as possible over HTTP/1.1.
-pub(crate) fn wrk(system: &System, port: Port, path: &str, connections: u32, time: Duration, keep: bool) -> Result<Done> {
-    let (connections, seconds) = (format!("-c{connections}"), format!("-d{}s", time.as_secs().max(1)));
-    let (host, url) = (format!("Host: {}", port.host()), format!("http://{}{path}", system.target(port)));
+pub(crate) fn wrk(
+    system: &System,
+    port: Port,
+    path: &str,
+    connections: u32,
+    time: Duration,
+    keep: bool,
+) -> Result<Done> {
+    let (connections, seconds) = (
+        format!("-c{connections}"),
+        format!("-d{}s", time.as_secs().max(1)),
+    );
+    let (host, url) = (
+        format!("Host: {}", port.host()),
+        format!("http://{}{path}", system.target(port)),
+    );
     let mut line = vec!["wrk", "-t1", &connections, &seconds, "-H", &host];
     if !keep {
         line.extend(["-H", "Connection: close"]);
     }
     line.push(&url);
     let said = system.place.client.run_within(time + SLACK, &line)?;
-    parse_wrk(&said).with_context(|| format!("{}: {said}", system.name))
+    parse_wrk(&said).map_err(|error| anyhow!("{error:#}; the load said {said}"))
 }
 
 fn parse_wrk(said: &str) -> Result<Done> {
     ensure!(!said.contains("Non-2xx"), "answers that are no success");
-    let requests = said.lines().find_map(|line| line.trim().split_once(" requests in "));
-    let rate = said.lines().find_map(|line| line.trim().strip_prefix("Requests/sec:"));
+    let errors = said.lines().find(|line| line.contains("Socket errors"));
+    ensure!(errors.is_none(), "{}", errors.unwrap_or_default().trim());
+    let requests = said
+        .lines()
+        .find_map(|line| line.trim().split_once(" requests in "));
+    let rate = said
+        .lines()
+        .find_map(|line| line.trim().strip_prefix("Requests/sec:"));
     let requests: f64 = requests.context("no count")?.0.parse()?;
     ensure!(requests > 0.0, "no request was answered");
-    Ok(Done { requests, rate: rate.context("no rate")?.trim().parse()? })
+    Ok(Done {
+        requests,
+        rate: rate.context("no rate")?.trim().parse()?,
+    })
 }
 
 /// One HTTP/2 connection with 32 requests at a time.
-pub(crate) fn h2load(system: &System, port: Port, path: &str, extra: &[&str], time: Duration) -> Result<Done> {
+pub(crate) fn h2load(
+    system: &System,
+    port: Port,
+    path: &str,
+    extra: &[&str],
+    time: Duration,
+) -> Result<Done> {
     let duration = time.as_secs().max(1).to_string();
-    let (host, url) = (format!(":authority: {}", port.host()), format!("http://{}{path}", system.target(port)));
+    let (host, url) = (
+        format!(":authority: {}", port.host()),
+        format!("http://{}{path}", system.target(port)),
+    );
     let mut line = vec!["h2load", "-t1", "-c1", "-m32", "-D", &duration, "-H", &host];
     line.extend(extra);
     line.push(&url);
     let said = system.place.client.run_within(time + SLACK, &line)?;
-    parse_h2load(&said).with_context(|| format!("{}: {said}", system.name))
+    parse_h2load(&said).map_err(|error| anyhow!("{error:#}; the load said {said}"))
 }
 
 fn parse_h2load(said: &str) -> Result<Done> {
     let number = |line: &str, unit: &str| -> Option<f64> {
-        line.split([',', ':']).find_map(|part| part.trim().strip_suffix(unit)?.trim().parse().ok())
+        line.split([',', ':'])
+            .find_map(|part| part.trim().strip_suffix(unit)?.trim().parse().ok())
     };
     let line = |start: &str| said.lines().find(|line| line.starts_with(start));
     let requests = line("requests:").context("no count")?;
     let codes = line("status codes:").context("no status codes")?;
     let done = number(requests, "succeeded").context("no successes")?;
     for bad in ["3xx", "4xx", "5xx"] {
-        ensure!(number(codes, bad) == Some(0.0), "answers that are no success");
+        ensure!(
+            number(codes, bad) == Some(0.0),
+            "answers that are no success"
+        );
     }
     ensure!(done > 0.0, "no request was answered");
     let rate = number(line("finished in").context("no rate")?, "req/s").context("no rate")?;
-    Ok(Done { requests: done, rate })
+    Ok(Done {
+        requests: done,
+        rate,
+    })
 }
 
 /// Requests at a fixed rate over 32 connections.
@@ -103,7 +144,10 @@ pub(crate) fn fixed(system: &System, rate: u32, time: Duration) -> Result<Latenc
         warm_up: Duration::from_millis(500),
         measured: time,
     };
-    system.place.client.within(|| rate::run(load, "/bench", Port::Http1.host()))
+    system
+        .place
+        .client
+        .within(|| rate::run(load, "/bench", Port::Http1.host()))
 }
 
 /// What a stream of bytes did.
@@ -118,7 +162,9 @@ pub(crate) fn iperf(system: &System, streams: u32, time: Duration) -> Result<Bul
     let target = system.target(Port::Bulk);
     let (ip, port) = (target.ip().to_string(), target.port().to_string());
     let (streams, seconds) = (streams.to_string(), time.as_secs().max(1).to_string());
-    let line = ["iperf3", "-J", "-c", &ip, "-p", &port, "-t", &seconds, "-P", &streams];
+    let line = [
+        "iperf3", "-J", "-c", &ip, "-p", &port, "-t", &seconds, "-P", &streams,
+    ];
     parse_iperf(&system.place.client.run_within(time + SLACK, &line)?)
 }
 
@@ -129,7 +175,10 @@ fn parse_iperf(said: &str) -> Result<Bulk> {
     let bytes = received["bytes"].as_f64().context("no bytes")?;
     let seconds = received["seconds"].as_f64().context("no seconds")?;
     ensure!(bytes > 0.0 && seconds > 0.0, "nothing was received");
-    Ok(Bulk { gib: bytes / GIB, gib_per_second: bytes / GIB / seconds })
+    Ok(Bulk {
+        gib: bytes / GIB,
+        gib_per_second: bytes / GIB / seconds,
+    })
 }
 
 #[cfg(test)]
@@ -142,6 +191,8 @@ mod tests {
         assert_eq!(parse_wrk(good).unwrap().requests, 10.0);
         assert_eq!(parse_wrk(good).unwrap().rate, 5.0);
         assert!(parse_wrk(&format!("{good}  Non-2xx or 3xx responses: 3\n")).is_err());
+        let broken = "  Socket errors: connect 0, read 3, write 0, timeout 0\n";
+        assert!(parse_wrk(&format!("{good}{broken}")).is_err());
     }
 
     #[test]

@@ -42,7 +42,10 @@ impl Place {
         };
         let (client, server, control) = (&place.client, &place.server, &place.control);
         cable((client, "eth0", CLIENT_IP), (server, "eth0", SERVER_IP))?;
-        for (pod, third, at) in [(client, 1, CONTROL_FOR_CLIENT), (server, 2, CONTROL_FOR_SERVER)] {
+        for (pod, third, at) in [
+            (client, 1, CONTROL_FOR_CLIENT),
+            (server, 2, CONTROL_FOR_SERVER),
+        ] {
             let own = Ipv4Addr::new(10, 79, third, 1);
             cable((pod, "ctl", own), (control, &format!("to{third}"), at))?;
         }
@@ -60,8 +63,19 @@ type End<'a> = (&'a Namespace, &'a str, Ipv4Addr);
 
 fn cable(one: End<'_>, other: End<'_>) -> Result<()> {
     run(&[
-        "ip", "-n", &one.0.name, "link", "add", one.1, "type", "veth", "peer", "name", other.1,
-        "netns", &other.0.name,
+        "ip",
+        "-n",
+        &one.0.name,
+        "link",
+        "add",
+        one.1,
+        "type",
+        "veth",
+        "peer",
+        "name",
+        other.1,
+        "netns",
+        &other.0.name,
     ])?;
     for (namespace, device, ip) in [one, other] {
         namespace.ip(&format!("addr add {ip}/24 dev {device}"))?;
@@ -108,9 +122,22 @@ impl Namespace {
 
     /// Starts a program here that ends with the value, and with this process
     /// whatever becomes of it. It runs as root, or as the proxy's user.
-    pub(crate) fn start(&self, who: Who, log: &Path, line: &[&str], env: &[(&str, &str)]) -> Result<Process> {
+    pub(crate) fn start(
+        &self,
+        who: Who,
+        log: &Path,
+        line: &[&str],
+        env: &[(&str, &str)],
+    ) -> Result<Process> {
         let mut command = Command::new("ip");
-        command.args(["netns", "exec", &self.name, "setpriv", "--pdeathsig", "KILL"]);
+        command.args([
+            "netns",
+            "exec",
+            &self.name,
+            "setpriv",
+            "--pdeathsig",
+            "KILL",
+        ]);
         if who == Who::Proxy {
             command.args(["--reuid", PROXY_ID, "--regid", PROXY_ID, "--clear-groups"]);
         }
@@ -124,7 +151,10 @@ impl Namespace {
             .stderr(log)
             .spawn()
             .context("ip netns exec")?;
-        let mut process = Process { child, began: Instant::now() };
+        let mut process = Process {
+            child,
+            began: Instant::now(),
+        };
         process.wait_for_program(line[0])?;
         Ok(process)
     }
@@ -136,7 +166,9 @@ impl Namespace {
                 self.enter()?;
                 work()
             });
-            inside.join().unwrap_or_else(|_| bail!("a thread in {} panicked", self.name))
+            inside
+                .join()
+                .unwrap_or_else(|_| bail!("a thread in {} panicked", self.name))
         })
     }
 
@@ -146,10 +178,6 @@ impl Namespace {
         use std::os::fd::AsFd;
         move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))
             .with_context(|| format!("entering {}", self.name))
-    }
-
-    pub(crate) fn name(&self) -> &str {
-        &self.name
     }
 }
 
@@ -180,10 +208,17 @@ impl Process {
     /// begun when the process carries its name.
     fn wait_for_program(&mut self, program: &str) -> Result<()> {
         const NAME_LENGTH: usize = 15;
-        let name = Path::new(program).file_name().unwrap_or_default().to_string_lossy();
+        let name = Path::new(program)
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy();
         let name: String = name.chars().take(NAME_LENGTH).collect();
         let until = Instant::now() + Duration::from_secs(5);
-        while fs::read_to_string(format!("/proc/{}/comm", self.pid())).unwrap_or_default().trim() != name {
+        while fs::read_to_string(format!("/proc/{}/comm", self.pid()))
+            .unwrap_or_default()
+            .trim()
+            != name
+        {
             if let Some(status) = self.child.try_wait()? {
                 bail!("{program} ended at once: {status}");
             }
@@ -244,10 +279,14 @@ fn cpu_of_stat(stat: &str) -> Option<Duration> {
 /// then the namespaces and files.
 pub(crate) fn remove_what_dead_runs_left() {
     for folder in ["/run/netns".into(), std::env::temp_dir()] {
-        let Ok(entries) = fs::read_dir(&folder) else { continue };
+        let Ok(entries) = fs::read_dir(&folder) else {
+            continue;
+        };
         for entry in entries.flatten() {
             let name = entry.file_name().to_string_lossy().into_owned();
-            let maker = name.strip_prefix(PREFIX).and_then(|rest| rest.split('-').next());
+            let maker = name
+                .strip_prefix(PREFIX)
+                .and_then(|rest| rest.split('-').next());
             let Some(pid) = maker else { continue };
             if Path::new("/proc").join(pid).exists() {
                 continue;

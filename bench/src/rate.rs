@@ -55,7 +55,9 @@ impl Latencies {
 /// # Errors
 /// When a connection fails or an answer is not 200.
 pub(crate) fn run(load: Load, path: &str, host: &str) -> Result<Latencies> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
     let request = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n");
     let whole = load.warm_up + load.measured + Duration::from_secs(5);
     runtime.block_on(async {
@@ -67,10 +69,16 @@ pub(crate) fn run(load: Load, path: &str, host: &str) -> Result<Latencies> {
                 streams.push(stream);
             }
             let start = Instant::now() + Duration::from_millis(20);
-            let tasks: Vec<_> = (0..).zip(streams).map(|(index, stream)| {
-                tokio::spawn(one_connection(load, index, stream, request.clone(), start))
-            }).collect();
-            let mut all = Latencies { sorted: Vec::new(), sent: 0 };
+            let tasks: Vec<_> = (0..)
+                .zip(streams)
+                .map(|(index, stream)| {
+                    tokio::spawn(one_connection(load, index, stream, request.clone(), start))
+                })
+                .collect();
+            let mut all = Latencies {
+                sorted: Vec::new(),
+                sent: 0,
+            };
             for task in tasks {
                 let (latencies, sent) = task.await??;
                 all.sorted.extend(latencies);
@@ -79,7 +87,9 @@ pub(crate) fn run(load: Load, path: &str, host: &str) -> Result<Latencies> {
             all.sorted.sort_unstable();
             Ok(all)
         };
-        tokio::time::timeout(whole, running).await.context("the fixed rate could not be held")?
+        tokio::time::timeout(whole, running)
+            .await
+            .context("the fixed rate could not be held")?
     })
 }
 
@@ -115,9 +125,14 @@ async fn read_answer(stream: &mut TcpStream, buffer: &mut [u8]) -> Result<()> {
     let mut length = 0;
     loop {
         let read = stream.read(&mut buffer[length..]).await?;
-        ensure!(read > 0, "the connection ended, or the answer is longer than expected");
+        ensure!(
+            read > 0,
+            "the connection ended, or the answer is longer than expected"
+        );
         length += read;
-        if let Some(whole) = answer_length(&buffer[..length])? && length >= whole {
+        if let Some(whole) = answer_length(&buffer[..length])?
+            && length >= whole
+        {
             return Ok(());
         }
     }
@@ -129,7 +144,11 @@ fn answer_length(bytes: &[u8]) -> Result<Option<usize>> {
         return Ok(None);
     };
     let text = String::from_utf8_lossy(&bytes[..head]).to_ascii_lowercase();
-    ensure!(text.starts_with("http/1.1 200"), "answered {}", text.lines().next().unwrap_or_default());
+    ensure!(
+        text.starts_with("http/1.1 200"),
+        "answered {}",
+        text.lines().next().unwrap_or_default()
+    );
     let body: usize = text
         .lines()
         .find_map(|line| line.strip_prefix("content-length:"))
@@ -142,9 +161,16 @@ fn answer_length(bytes: &[u8]) -> Result<Option<usize>> {
 struct Alarm(AsyncFd<std::os::fd::OwnedFd>);
 
 impl Alarm {
+    #[expect(
+        deprecated,
+        reason = "the successor is unsafe; an owned descriptor meets what it asks"
+    )]
     fn new() -> Result<Self> {
         let flags = TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC;
-        Ok(Self(AsyncFd::new(timerfd_create(TimerfdClockId::Monotonic, flags)?)?))
+        Ok(Self(AsyncFd::new(timerfd_create(
+            TimerfdClockId::Monotonic,
+            flags,
+        )?)?))
     }
 
     /// Returns at once when `due` has passed.
@@ -153,17 +179,24 @@ impl Alarm {
         if left.is_zero() {
             return Ok(());
         }
-        let zero = Timespec { tv_sec: 0, tv_nsec: 0 };
+        let zero = Timespec {
+            tv_sec: 0,
+            tv_nsec: 0,
+        };
         let value = Timespec {
             tv_sec: left.as_secs().cast_signed(),
             tv_nsec: left.subsec_nanos().into(),
         };
-        let when = Itimerspec { it_interval: zero, it_value: value };
+        let when = Itimerspec {
+            it_interval: zero,
+            it_value: value,
+        };
         timerfd_settime(self.0.get_ref(), TimerfdTimerFlags::empty(), &when)?;
         loop {
             let mut ready = self.0.readable().await?;
             let mut expirations = [0; 8];
-            let read = ready.try_io(|timer| Ok(rustix::io::read(timer.get_ref(), &mut expirations)?));
+            let read =
+                ready.try_io(|timer| Ok(rustix::io::read(timer.get_ref(), &mut expirations)?));
             if let Ok(read) = read {
                 read?;
                 return Ok(());

@@ -28,6 +28,8 @@ pub(crate) const SERVICE_IP: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 10);
 /// Services of the crowd that answer.
 pub(crate) const SERVED: u16 = 50;
 const ENDPOINTS_EACH: u16 = 10;
+/// Endpoints that one change of [`changed`] moves.
+pub(crate) const CHANGED: u16 = 1000;
 const RULES: usize = 10;
 
 /// A pod of the bench, which is also the name of its service account.
@@ -53,7 +55,9 @@ impl Pod {
     }
 
     pub(crate) fn by_name(name: &str) -> Option<Self> {
-        [Self::Client, Self::Server].into_iter().find(|pod| pod.name() == name)
+        [Self::Client, Self::Server]
+            .into_iter()
+            .find(|pod| pod.name() == name)
     }
 
     pub(crate) fn identity(self) -> SpiffeId {
@@ -109,16 +113,27 @@ pub(crate) fn destination(addr: SocketAddr) -> Vec<v1::Resource> {
     let described = match addr.ip() {
         IpAddr::V4(ip) if ip == SERVICE_IP => web(addr.port()),
         IpAddr::V4(ip) if ip.octets()[..2] == [10, 97] && addr.port() == 80 => {
-            Some(one_of_the_crowd(u16::from_be_bytes([ip.octets()[2], ip.octets()[3]])))
+            Some(one_of_the_crowd(u16::from_be_bytes([
+                ip.octets()[2],
+                ip.octets()[3],
+            ])))
         }
         _ => None,
     };
     let Some((service, mut resources)) = described else {
         let target = v1::destination::Target::External(v1::External {});
-        return vec![resource(&name, Content::Destination(v1::Destination { target: Some(target) }))];
+        return vec![resource(
+            &name,
+            Content::Destination(v1::Destination {
+                target: Some(target),
+            }),
+        )];
     };
     let target = Some(v1::destination::Target::Service(service));
-    resources.push(resource(&name, Content::Destination(v1::Destination { target })));
+    resources.push(resource(
+        &name,
+        Content::Destination(v1::Destination { target }),
+    ));
     resources
 }
 
@@ -135,9 +150,17 @@ fn web(port: u16) -> Option<Described> {
         _ => return None,
     };
     let served = |name: &str, target| {
-        let endpoint = v1::Endpoint { opaque: protocol == v1::Protocol::Opaque, ..server(target) };
-        let endpoints = v1::Endpoints { endpoints: vec![endpoint] };
-        resource(&names::endpoints(NAMESPACE, name, port), Content::Endpoints(endpoints))
+        let endpoint = v1::Endpoint {
+            opaque: protocol == v1::Protocol::Opaque,
+            ..server(target)
+        };
+        let endpoints = v1::Endpoints {
+            endpoints: vec![endpoint],
+        };
+        resource(
+            &names::endpoints(NAMESPACE, name, port),
+            Content::Endpoints(endpoints),
+        )
     };
     let mut resources = vec![served("web", target)];
     let mut splits = Vec::new();
@@ -159,27 +182,33 @@ fn web(port: u16) -> Option<Described> {
 
 fn one_of_the_crowd(n: u16) -> Described {
     let name = format!("many-{n}");
-    let endpoints = (0..ENDPOINTS_EACH)
-        .map(|at| {
-            if n < SERVED {
-                return server(8080);
-            }
-            let [high, low] = n.to_be_bytes();
-            v1::Endpoint {
-                ip: Ipv4Addr::new(10, 100 + at as u8, high, low).to_string(),
-                port: 8080,
-                pod: format!("{name}-{at}"),
-                ..server(8080)
-            }
-        })
-        // A Service never lists one address twice.
-        .take(if n < SERVED { 1 } else { usize::from(ENDPOINTS_EACH) })
-        .collect();
-    let resources = vec![resource(
-        &names::endpoints(CROWD, &name, 80),
-        Content::Endpoints(v1::Endpoints { endpoints }),
-    )];
+    let resources = vec![endpoints_of_the_crowd(n, 8080)];
     service(CROWD, &name, 80, v1::Protocol::Http1, Vec::new(), resources)
+}
+
+fn endpoints_of_the_crowd(n: u16, port: u32) -> v1::Resource {
+    let name = format!("many-{n}");
+    let endpoints = if n < SERVED {
+        vec![server(port)]
+    } else {
+        let [high, low] = n.to_be_bytes();
+        (0..ENDPOINTS_EACH)
+            .map(|at| v1::Endpoint {
+                ip: Ipv4Addr::new(10, 100 + at as u8, high, low).to_string(),
+                pod: format!("{name}-{at}"),
+                ..server(port)
+            })
+            .collect()
+    };
+    let endpoints = Content::Endpoints(v1::Endpoints { endpoints });
+    resource(&names::endpoints(CROWD, &name, 80), endpoints)
+}
+
+/// Every endpoint of some Services at another port than in the generation before.
+pub(crate) fn changed(generation: u32) -> Vec<v1::Resource> {
+    (SERVED..SERVED + CHANGED / ENDPOINTS_EACH)
+        .map(|n| endpoints_of_the_crowd(n, 8080 + generation % 2))
+        .collect()
 }
 
 fn service(
@@ -219,7 +248,11 @@ fn server(port: u32) -> v1::Endpoint {
 fn routes() -> v1::Resource {
     let matches = (1..=RULES)
         .map(|n| {
-            let path = if n == RULES { "/bench".to_owned() } else { format!("/shop/shelf-{n}/.*") };
+            let path = if n == RULES {
+                "/bench".to_owned()
+            } else {
+                format!("/shop/shelf-{n}/.*")
+            };
             v1::HttpMatch {
                 name: format!("route-{n}"),
                 path_regex: Some(path),
@@ -232,7 +265,10 @@ fn routes() -> v1::Resource {
 }
 
 fn opaque_ports() -> v1::Resource {
-    let ports = v1::PortSet { any: false, ports: vec![5201, 8083] };
+    let ports = v1::PortSet {
+        any: false,
+        ports: vec![5201, 8083],
+    };
     rule("bytes", Some(ports), None)
 }
 
@@ -240,7 +276,9 @@ fn rule(name: &str, ports: Option<v1::PortSet>, http: Option<v1::HttpMatches>) -
     let client = Pod::Client.identity().as_str().to_owned();
     let rule = v1::Rule {
         origin: Some(origin("TrafficTarget", name)),
-        sources: vec![v1::Source { who: Some(v1::source::Who::SpiffeId(client)) }],
+        sources: vec![v1::Source {
+            who: Some(v1::source::Who::SpiffeId(client)),
+        }],
         ports,
         http,
     };
@@ -300,7 +338,8 @@ mod tests {
         let Some(Content::Endpoints(endpoints)) = &resources[0].content else {
             panic!("{resources:?}")
         };
-        let ips: std::collections::BTreeSet<_> = endpoints.endpoints.iter().map(|one| &one.ip).collect();
+        let ips: std::collections::BTreeSet<_> =
+            endpoints.endpoints.iter().map(|one| &one.ip).collect();
         assert_eq!(ips.len(), 10);
     }
 }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::control::{self, Authority, Refusals};
+use crate::control::{self, Authority, Controller};
 use crate::envoy;
 use crate::place::{
     CONTROL_FOR_CLIENT, CONTROL_FOR_SERVER, Namespace, Place, Process, SERVER_IP, Who,
@@ -70,7 +70,8 @@ pub(crate) struct System {
     pub(crate) pair: Option<Pair>,
     _servers: Vec<Process>,
     pub(crate) place: Place,
-    refusals: Option<Refusals>,
+    /// For Weft's proxies.
+    pub(crate) controller: Option<Controller>,
     folder: PathBuf,
 }
 
@@ -104,11 +105,13 @@ impl System {
         crate::grpc::start(&place.server, Port::Grpc.of_server())?;
         if kind != Kind::Direct {
             // Both pairs stand behind the rules that a user's pod gets.
-            let capture = capture.to_str().context("the path of the proxy is not UTF-8")?;
+            let capture = capture
+                .to_str()
+                .context("the path of the proxy is not UTF-8")?;
             place.client.run(&[capture, "capture"])?;
             place.server.run(&[capture, "capture"])?;
         }
-        let refusals = match &kind {
+        let controller = match &kind {
             Kind::Direct => None,
             Kind::Envoy(_) => {
                 envoy::write(&folder, authority)?;
@@ -122,7 +125,15 @@ impl System {
                 Some(control::start(&place, Arc::clone(authority))?)
             }
         };
-        Ok(Self { name, kind, pair: None, _servers: servers, place, refusals, folder })
+        Ok(Self {
+            name,
+            kind,
+            pair: None,
+            _servers: servers,
+            place,
+            controller,
+            folder,
+        })
     }
 
     /// The process that answers, for the figure of the direct path.
@@ -150,8 +161,18 @@ impl System {
         let took = self.wait_ready(Pod::Client, &client)?;
         self.pair = Some(Pair { client, server });
         let until = Instant::now() + READY_WITHIN;
-        while self.get(Port::Http1, "/bench").map(|(status, _)| status).ok() != Some(200) {
-            ensure!(Instant::now() < until, "{}: no first answer; {}", self.name, self.logs());
+        while self
+            .get(Port::Http1, "/bench")
+            .map(|(status, _)| status)
+            .ok()
+            != Some(200)
+        {
+            ensure!(
+                Instant::now() < until,
+                "{}: no first answer; {}",
+                self.name,
+                self.logs()
+            );
             std::thread::sleep(Duration::from_millis(20));
         }
         Ok(Some(took))
@@ -167,9 +188,15 @@ impl System {
             pair.client.alive().with_context(|| logs.clone())?;
             pair.server.alive().context(logs)?;
         }
-        if let Some(refusals) = &self.refusals {
-            let refusals = refusals.lock().unwrap_or_else(PoisonError::into_inner);
-            ensure!(refusals.is_empty(), "a proxy refused configuration: {refusals:?}");
+        if let Some(controller) = &self.controller {
+            let refusals = controller
+                .refusals
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            ensure!(
+                refusals.is_empty(),
+                "a proxy refused configuration: {refusals:?}"
+            );
         }
         Ok(())
     }
@@ -184,7 +211,13 @@ impl System {
                 let config = text(self.folder.join(format!("envoy-{}.yaml", pod.name())));
                 let binary = text(binary.clone());
                 let line = [
-                    &binary, "-c", &config, "--concurrency", "1", "-l", "warning",
+                    &binary,
+                    "-c",
+                    &config,
+                    "--concurrency",
+                    "1",
+                    "-l",
+                    "warning",
                     "--disable-hot-restart",
                 ];
                 namespace.start(Who::Proxy, &log, &line, &[])
@@ -196,7 +229,10 @@ impl System {
                 };
                 let controller = format!("{control}:{}", control::PORT);
                 let ip = pod.ip().to_string();
-                let (token, bundle) = (text(self.folder.join(pod.name())), text(self.folder.join("root.pem")));
+                let (token, bundle) = (
+                    text(self.folder.join(pod.name())),
+                    text(self.folder.join("root.pem")),
+                );
                 let env = [
                     ("WEFT_NAMESPACE", NAMESPACE),
                     ("WEFT_POD_NAME", pod.name()),
@@ -245,7 +281,9 @@ impl System {
     /// One page of a proxy's admin port.
     pub(crate) fn admin(&self, pod: Pod, path: &str) -> Result<String> {
         let admin = SocketAddr::from((Ipv4Addr::LOCALHOST, self.admin_port()));
-        let (status, body) = self.namespace(pod).within(|| get(admin, "localhost", path))?;
+        let (status, body) = self
+            .namespace(pod)
+            .within(|| get(admin, "localhost", path))?;
         ensure!(status == 200, "{path} of {} answered {status}", pod.name());
         Ok(body)
     }
@@ -256,11 +294,20 @@ impl System {
         self.place.client.within(|| get(target, port.host(), path))
     }
 
+    /// File with the body of a gRPC call.
+    pub(crate) fn message(&self) -> String {
+        self.folder
+            .with_file_name("grpc")
+            .to_string_lossy()
+            .into_owned()
+    }
+
     /// The last lines that the proxies wrote.
     fn logs(&self) -> String {
         let mut said = format!("logs in {}:", self.folder.display());
         for pod in [Pod::Client, Pod::Server] {
-            let log = fs::read_to_string(self.folder.join(format!("{}.log", pod.name()))).unwrap_or_default();
+            let log = fs::read_to_string(self.folder.join(format!("{}.log", pod.name())))
+                .unwrap_or_default();
             let lines: Vec<_> = log.lines().collect();
             for line in &lines[lines.len().saturating_sub(5)..] {
                 said.push_str(&format!("\n  {}: {line}", pod.name()));
@@ -270,7 +317,12 @@ impl System {
     }
 }
 
-fn start_nginx(namespace: &Namespace, nginx: &Path, shared: &Path, folder: &Path) -> Result<Process> {
+fn start_nginx(
+    namespace: &Namespace,
+    nginx: &Path,
+    shared: &Path,
+    folder: &Path,
+) -> Result<Process> {
     let config = folder.join("nginx.conf");
     // One process: master and worker would be two to count.
     let text = format!(
@@ -293,7 +345,11 @@ http {{
         shared = shared.display(),
     );
     fs::write(&config, text)?;
-    let (nginx, config, prefix) = (nginx.to_string_lossy(), config.to_string_lossy(), folder.to_string_lossy());
+    let (nginx, config, prefix) = (
+        nginx.to_string_lossy(),
+        config.to_string_lossy(),
+        folder.to_string_lossy(),
+    );
     let line = [&*nginx, "-c", &config, "-p", &prefix];
     namespace.start(Who::Root, &folder.join("nginx-out.log"), &line, &[])
 }
@@ -303,12 +359,20 @@ pub(crate) fn get(target: SocketAddr, host: &str, path: &str) -> Result<(u16, St
     let patience = Duration::from_secs(5);
     let mut stream = TcpStream::connect_timeout(&target, patience)?;
     stream.set_read_timeout(Some(patience))?;
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n")?;
+    write!(
+        stream,
+        "GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"
+    )?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;
     let status = answer.get(9..12).and_then(|status| status.parse().ok());
-    let (_, body) = answer.split_once("\r\n\r\n").context("an answer without an end of its head")?;
-    Ok((status.context("an answer without a status")?, body.to_owned()))
+    let (_, body) = answer
+        .split_once("\r\n\r\n")
+        .context("an answer without an end of its head")?;
+    Ok((
+        status.context("an answer without a status")?,
+        body.to_owned(),
+    ))
 }
 
 /// Opens `count` connections with one request each and leaves them open.
@@ -322,7 +386,10 @@ pub(crate) fn hold(target: SocketAddr, host: &str, count: usize) -> Result<Vec<T
         stream.write_all(request.as_bytes())?;
         // The small answer comes in one piece from every server of the bench.
         let read = stream.read(&mut answer)?;
-        ensure!(answer[..read].starts_with(b"HTTP/1.1 200"), "a held connection was not served");
+        ensure!(
+            answer[..read].starts_with(b"HTTP/1.1 200"),
+            "a held connection was not served"
+        );
         held.push(stream);
     }
     Ok(held)

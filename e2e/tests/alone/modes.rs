@@ -14,7 +14,7 @@ use super::{held::Held, url};
 /// The promise, from the moment kubectl says that it is written.
 const PROMISED: Duration = Duration::from_secs(2);
 /// Longer than all switches of one test.
-const LOAD: Duration = Duration::from_secs(25);
+const LOAD: Duration = Duration::from_secs(18);
 const ACCESS: &str = "weft.dev/access";
 const MTLS: &str = "weft.dev/mtls";
 

@@ -96,7 +96,7 @@ fn mesh_does_without_controllers_and_injectors_for_a_minute_and_then_catches_up(
     client.report(&url("shop", 8080, "/"), &[])?;
 
     let altered = Altered::begin()?;
-    let (begun, length) = (Instant::now(), AWAY + Duration::from_secs(30));
+    let (begun, length) = (Instant::now(), AWAY + Duration::from_secs(22));
     let load = load(&client, "web", length)?;
     scale(&ns, 0)?;
     eventually(Duration::from_secs(30), "all replicas are gone", || {

@@ -1,0 +1,186 @@
+//! `weft-bench` measures what the proxy adds: nobody, a pair of Envoys and a
+//! pair of Weft's proxies between the same client and the same server, in
+//! turns, on one machine in one run. `make bench` and `make bench-quick` start it.
+
+mod book;
+mod chart;
+mod control;
+mod envoy;
+mod grpc;
+mod load;
+mod measures;
+mod micro;
+mod place;
+mod plan;
+mod proof;
+mod rate;
+mod report;
+mod resources;
+mod round;
+mod system;
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+
+use crate::book::Book;
+use crate::control::Authority;
+use crate::plan::{Arguments, Plan};
+use crate::system::{Kind, System};
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("weft-bench: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> Result<ExitCode> {
+    if std::env::args().nth(1).as_deref() == Some("clean") {
+        place::remove_what_dead_runs_left();
+        return Ok(ExitCode::SUCCESS);
+    }
+    let arguments = Arguments::read(std::env::args().skip(1))?;
+    let plan = Plan::of(&arguments);
+    let load = fs::read_to_string("/proc/loadavg")?;
+    let deadline = Instant::now() + plan.at_most;
+    place::remove_what_dead_runs_left();
+    let shared = Shared::new()?;
+    let authority = Arc::new(Authority::new()?);
+    let mut kinds = vec![
+        ("direct", Kind::Direct),
+        ("envoy", Kind::Envoy(arguments.envoy.clone())),
+        ("weft", Kind::Weft(arguments.proxy.clone())),
+    ];
+    if let Some(previous) = &arguments.previous {
+        kinds.push(("previous", Kind::Weft(previous.clone())));
+    }
+    kinds.retain(|(name, _)| {
+        arguments
+            .only
+            .as_ref()
+            .is_none_or(|only| only.split(',').any(|one| one == *name))
+    });
+    let mut systems = Vec::new();
+    for (name, kind) in kinds {
+        systems.push(System::new(
+            name,
+            kind,
+            &arguments.proxy,
+            &arguments.nginx,
+            &authority,
+            &shared.0,
+        )?);
+    }
+    let mut book = Book::default();
+    let mut left_out = Vec::new();
+    let mut failed = BTreeSet::new();
+    let mut rounds = 0;
+    for round in 0..plan.rounds {
+        // Whoever comes first meets a machine that has just done something
+        // else, so everybody comes first in turn.
+        let begin = round % systems.len().max(1);
+        systems.rotate_left(begin);
+        let mut complete = true;
+        for system in &mut systems {
+            eprintln!("round {} of {}: {}", round + 1, plan.rounds, system.name);
+            let gaps = round::run(system, &plan, round, deadline, &mut book)
+                .with_context(|| format!("round {}, {}", round + 1, system.name))?;
+            complete &= gaps.out_of_time.is_empty();
+            let late = gaps
+                .out_of_time
+                .iter()
+                .map(|what| format!("round {}, {}: {what} (out of time)", round + 1, system.name));
+            left_out.extend(late);
+            failed.extend(gaps.failed);
+        }
+        systems.rotate_right(begin);
+        rounds += usize::from(complete);
+    }
+    for system in &systems {
+        if let Kind::Envoy(binary) | Kind::Weft(binary) = &system.kind {
+            book.note(
+                "binary",
+                system.name,
+                fs::metadata(binary)?.len() as f64 / 1e6,
+            );
+        }
+    }
+    drop(systems);
+    if let Some(direct) = book.median("p50-1000", "direct") {
+        for system in ["envoy", "weft", "previous"] {
+            if let Some(p50) = book.median("p50-1000", system) {
+                book.note("p50-1000-added", system, p50 - direct);
+            }
+        }
+    }
+    left_out.extend(plan.never().map(str::to_owned));
+    let timings = if plan.full { micro::all()? } else { Vec::new() };
+    let run = report::Run {
+        full: plan.full,
+        rounds,
+        load_before: load.split(' ').next().unwrap_or_default().to_owned(),
+        load_seconds: plan.load.as_secs(),
+        rate_seconds: plan.rate.as_secs(),
+        left_out,
+        failed: failed.into_iter().collect(),
+        development_binary: arguments
+            .proxy
+            .components()
+            .any(|part| part.as_os_str() == "debug"),
+    };
+    let text = report::text(&book, &run, &timings, &arguments.versions);
+    report::write(&arguments.out, &text, &chart::svg(&book))?;
+    println!("{text}");
+    if !run.failed.is_empty() {
+        bail!("measurements failed: {}", run.failed.join("; "));
+    }
+    if rounds < plan.rounds {
+        bail!(
+            "only {rounds} of {} rounds are complete; what is missing is listed above",
+            plan.rounds
+        );
+    }
+    let dearer = book.dearer("previous", "weft");
+    for (measure, before, after) in &dearer {
+        eprintln!("regression: {measure} rose from {before:.1} to {after:.1} µs per request");
+    }
+    Ok(if dearer.is_empty() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+/// A folder with what processes of the run read and write; gone afterwards.
+struct Shared(PathBuf);
+
+impl Shared {
+    fn new() -> Result<Self> {
+        let folder =
+            std::env::temp_dir().join(format!("{}{}-files", place::PREFIX, std::process::id()));
+        fs::create_dir(&folder).with_context(|| folder.display().to_string())?;
+        let shared = Self(folder);
+        shared.write("10k", &[b'x'; 10 * 1024])?;
+        shared.write("grpc", &grpc::EMPTY_MESSAGE)?;
+        Ok(shared)
+    }
+
+    fn write(&self, name: &str, content: &[u8]) -> Result<()> {
+        Ok(fs::write(Path::new(&self.0).join(name), content)?)
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}

@@ -1,0 +1,128 @@
+//! How long single decisions of `policy` take, without a proxy around them.
+
+use std::hint::black_box;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use http::{HeaderMap, Method};
+use policy::access::{Access, Caller, Rule, Source};
+use policy::balance::{Cost, pick};
+use policy::http_match::{HttpMatch, RequestFacts};
+use policy::mode::Enforcement;
+use policy::name::{Kind, ObjectRef, SpiffeId};
+
+/// Each decision is repeated for this long; the least of five tries counts,
+/// because whatever disturbs only adds.
+const TRY: Duration = Duration::from_millis(40);
+const TRIES: usize = 5;
+
+#[derive(Clone, Debug)]
+pub(crate) struct Timing {
+    pub(crate) what: String,
+    pub(crate) nanos: f64,
+}
+
+pub(crate) fn all() -> Result<Vec<Timing>> {
+    let caller = SpiffeId::of("cluster.local", "bench", "client")?;
+    let headers = HeaderMap::new();
+    let facts = RequestFacts {
+        method: &Method::GET,
+        path: "/bench",
+        headers: &headers,
+    };
+    let mut timings = Vec::new();
+    for count in [10, 100, 1000] {
+        let access = Access {
+            enforcement: Enforcement::Enforce,
+            rules: vec![rule(&caller, count)?],
+        };
+        timings.push(timed(
+            format!("one TrafficTarget, {count} routes, the last matches"),
+            || {
+                black_box(
+                    access
+                        .decide_http(Caller::Mesh(&caller), 8080, &facts)
+                        .allowed,
+                );
+            },
+        ));
+    }
+    let other = SpiffeId::of("cluster.local", "bench", "other")?;
+    for count in [10, 1000, 10_000] {
+        let mut rules = vec![rule(&other, 1)?; count - 1];
+        rules.push(rule(&caller, 1)?);
+        let access = Access {
+            enforcement: Enforcement::Enforce,
+            rules,
+        };
+        timings.push(timed(
+            format!("{count} TrafficTargets, the last admits the caller"),
+            || {
+                black_box(
+                    access
+                        .decide_http(Caller::Mesh(&caller), 8080, &facts)
+                        .allowed,
+                );
+            },
+        ));
+    }
+    for count in [10_u64, 1000, 10_000] {
+        let now = Instant::now();
+        let mut costs = vec![Cost::default(); usize::try_from(count)?];
+        for (at, cost) in costs.iter_mut().enumerate() {
+            cost.observe(now, Duration::from_micros(100 + at as u64));
+        }
+        let mut random = 0_u64;
+        timings.push(timed(format!("balancer, {count} endpoints"), || {
+            random = random
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1);
+            black_box(pick(
+                |at| costs[at].score(now, 1),
+                costs.len(),
+                (random, random.rotate_left(32)),
+            ));
+        }));
+    }
+    Ok(timings)
+}
+
+fn rule(caller: &SpiffeId, routes: usize) -> Result<Rule> {
+    let none: [(&str, &str); 0] = [];
+    let http = (1..=routes)
+        .map(|n| {
+            let path = if n == routes {
+                "/bench".to_owned()
+            } else {
+                format!("/shop/shelf-{n}/.*")
+            };
+            HttpMatch::new("route", Some(&path), &["GET"], &none).context(path)
+        })
+        .collect::<Result<_>>()?;
+    Ok(Rule {
+        origin: ObjectRef {
+            kind: Kind::TrafficTarget,
+            namespace: "bench".into(),
+            name: "web".into(),
+        },
+        sources: vec![Source::Identity(caller.clone())],
+        ports: None,
+        http: Some(http),
+    })
+}
+
+fn timed(what: String, mut decide: impl FnMut()) -> Timing {
+    let mut best = f64::INFINITY;
+    for _ in 0..TRIES {
+        let (start, mut count) = (Instant::now(), 0_u32);
+        while start.elapsed() < TRY {
+            // Reading the clock is dearer than some decisions.
+            for _ in 0..16 {
+                decide();
+            }
+            count += 16;
+        }
+        best = best.min(start.elapsed().as_nanos() as f64 / f64::from(count));
+    }
+    Timing { what, nanos: best }
+}

@@ -1,0 +1,121 @@
+//! What is measured, how often and for how long.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+
+/// The command line.
+#[derive(Clone, Debug)]
+pub(crate) struct Arguments {
+    full: bool,
+    pub(crate) proxy: PathBuf,
+    pub(crate) previous: Option<PathBuf>,
+    pub(crate) envoy: PathBuf,
+    pub(crate) nginx: PathBuf,
+    /// Folder for the report.
+    pub(crate) out: PathBuf,
+    /// For the report: which programs took part.
+    pub(crate) versions: String,
+    /// Only these systems, separated by commas.
+    pub(crate) only: Option<String>,
+    /// One round of one second each, to see that everything works.
+    smoke: bool,
+}
+
+impl Arguments {
+    /// # Errors
+    /// An argument that is unknown or missing.
+    pub(crate) fn read(arguments: impl IntoIterator<Item = String>) -> Result<Self> {
+        let (mut full, mut smoke) = (false, false);
+        let (mut proxy, mut previous, mut envoy, mut nginx) = (None, None, None, None);
+        let (mut out, mut versions, mut only) = (None, String::new(), None);
+        for argument in arguments {
+            match argument.split_once('=') {
+                Some(("--proxy", path)) => proxy = Some(PathBuf::from(path)),
+                Some(("--previous", "")) => {}
+                Some(("--previous", path)) => previous = Some(PathBuf::from(path)),
+                Some(("--envoy", path)) => envoy = Some(PathBuf::from(path)),
+                Some(("--nginx", path)) => nginx = Some(PathBuf::from(path)),
+                Some(("--out", path)) => out = Some(PathBuf::from(path)),
+                Some(("--versions", text)) => text.clone_into(&mut versions),
+                Some(("--only", names)) => only = Some(names.to_owned()),
+                None if argument == "full" => full = true,
+                None if argument == "quick" => full = false,
+                None if argument == "smoke" => smoke = true,
+                _ => bail!("{argument:?} is not understood"),
+            }
+        }
+        Ok(Self {
+            full,
+            proxy: proxy.context("--proxy= is missing")?,
+            previous,
+            envoy: envoy.context("--envoy= is missing")?,
+            nginx: nginx.context("--nginx= is missing")?,
+            out: out.context("--out= is missing")?,
+            versions,
+            only,
+            smoke,
+        })
+    }
+}
+
+/// How much is done.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Plan {
+    pub(crate) full: bool,
+    pub(crate) rounds: usize,
+    /// One load at the highest rate.
+    pub(crate) load: Duration,
+    /// One load at a fixed rate.
+    pub(crate) rate: Duration,
+    /// No measurement begins after this.
+    pub(crate) at_most: Duration,
+    /// Idle after a burst of connections, before memory is read again.
+    pub(crate) calm: Duration,
+}
+
+impl Plan {
+    pub(crate) const fn of(arguments: &Arguments) -> Self {
+        let second = Duration::from_secs;
+        if arguments.smoke {
+            return Self {
+                full: arguments.full,
+                rounds: 1,
+                load: second(1),
+                rate: second(1),
+                at_most: second(120),
+                calm: second(1),
+            };
+        }
+        if arguments.full {
+            Self {
+                full: true,
+                rounds: 5,
+                load: second(4),
+                rate: second(8),
+                at_most: second(36 * 60),
+                calm: second(60),
+            }
+        } else {
+            Self {
+                full: false,
+                rounds: 3,
+                load: second(2),
+                rate: second(3),
+                at_most: second(4 * 60 + 30),
+                calm: second(0),
+            }
+        }
+    }
+
+    /// What is on the list of the bench and is not measured in such a run.
+    pub(crate) fn never(&self) -> impl Iterator<Item = &'static str> {
+        let quick = [
+            "in the quick run: gRPC, 10 KB at 1 and 128 connections, 4000 requests/s, eight TCP streams, new HTTP connections, memory after a burst and with many Services, scrapes, decisions alone",
+        ];
+        let always = ["size of the image"];
+        let full = self.full;
+        quick.into_iter().filter(move |_| !full).chain(always)
+    }
+}

@@ -1,0 +1,273 @@
+//! Writes bench/RESULTS.md.
+
+use std::fmt::Write;
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::Result;
+
+use crate::book::{Book, Spread};
+use crate::measures::{Measure, Must, SECTIONS};
+use crate::micro::Timing;
+
+/// How the run was made, for the head of the report.
+#[derive(Clone, Debug)]
+pub(crate) struct Run {
+    pub(crate) full: bool,
+    pub(crate) rounds: usize,
+    /// Of the last minute before the run: others' work that disturbs.
+    pub(crate) load_before: String,
+    pub(crate) load_seconds: u64,
+    pub(crate) rate_seconds: u64,
+    /// What was left out for want of time.
+    pub(crate) left_out: Vec<String>,
+    /// What did not work, with the reason.
+    pub(crate) failed: Vec<String>,
+    /// What was measured is not what users get.
+    pub(crate) development_binary: bool,
+}
+
+/// The report's text.
+pub(crate) fn text(book: &Book, run: &Run, timings: &[Timing], versions: &str) -> String {
+    let mut text = String::new();
+    let name = if run.full {
+        "make bench"
+    } else {
+        "make bench-quick"
+    };
+    let _ = writeln!(text, "# What the proxy costs\n");
+    if run.development_binary {
+        let _ = writeln!(
+            text,
+            "**Measured with a development build: these are not Weft's figures.**\n"
+        );
+    }
+    let _ = writeln!(
+        text,
+        "Written by `{name}`, {}. Commit {}. {} interleaved rounds of direct, Envoy and Weft, {} s per load and {} s per fixed rate, proxies started anew in each round. Median [least to most].\n",
+        time::OffsetDateTime::now_utc().date(),
+        commit(),
+        run.rounds,
+        run.load_seconds,
+        run.rate_seconds
+    );
+    let _ = writeln!(
+        text,
+        "Machine: {}; load average before the run {}. {versions}\n",
+        machine(),
+        run.load_before
+    );
+    text.push_str(METHOD);
+    text.push_str("\n![CPU per request](cpu-per-request.svg)\n");
+    for (title, rows) in SECTIONS {
+        let rows: Vec<_> = rows
+            .iter()
+            .filter(|row| {
+                let shown = |system| book.spread(row.id, system).is_some();
+                ["direct", "envoy", "weft"].into_iter().any(shown)
+            })
+            .collect();
+        if rows.is_empty() {
+            continue;
+        }
+        let _ = writeln!(
+            text,
+            "\n## {title}\n\n| measure | direct | Envoy | Weft | Weft / Envoy | must | |\n|---|---|---|---|---|---|---|"
+        );
+        for row in rows {
+            let _ = writeln!(text, "{}", table_row(book, row));
+        }
+    }
+    text.push_str(&beside_previous(book));
+    if !timings.is_empty() {
+        text.push_str("\n## Decisions alone, in the `policy` crate (development profile, optimisation level 1)\n\n| decision | ns |\n|---|---|\n");
+        for timing in timings {
+            let _ = writeln!(text, "| {} | {:.0} |", timing.what, timing.nanos);
+        }
+    }
+    if !run.failed.is_empty() {
+        text.push_str("\n## Failed\n\n");
+        for failed in &run.failed {
+            let _ = writeln!(text, "- {failed}");
+        }
+    }
+    if !run.left_out.is_empty() {
+        text.push_str("\n## Not measured\n\n");
+        for left in &run.left_out {
+            let _ = writeln!(text, "- {left}");
+        }
+    }
+    text
+}
+
+/// Figures of the binary that was given as the previous one, if any.
+fn beside_previous(book: &Book) -> String {
+    let mut text = String::new();
+    let rows = SECTIONS.iter().flat_map(|(_, rows)| *rows);
+    for row in rows {
+        let (Some(before), Some(now)) =
+            (book.spread(row.id, "previous"), book.spread(row.id, "weft"))
+        else {
+            continue;
+        };
+        let (before_text, now_text) = (show(before, row.decimals), show(now, row.decimals));
+        let change = (now.median / before.median - 1.0) * 100.0;
+        let _ = writeln!(
+            text,
+            "| {}, {} | {before_text} | {now_text} | {change:+.1} % |",
+            row.title, row.unit
+        );
+    }
+    if !text.is_empty() {
+        text.insert_str(0, "\n## Beside the previous binary\n\n| measure | previous | Weft | change |\n|---|---|---|---|\n");
+    }
+    text
+}
+
+const METHOD: &str = "How: each system has its own pair of network namespaces, client and server, joined by a veth pair. In the client's namespace are the load generator and the outbound proxy, in the server's the inbound proxy and nginx (one process). Both pairs stand behind the redirection that `weft-proxy capture` writes; the first hop is redirected, the second goes straight to port 15108. Both do mutual TLS 1.3 with client certificates and SPIFFE ids checked, HTTP/1.1 on the outside, HTTP/2 between the proxies (what Envoy did best with), request metrics on, access log off, one worker. Envoy has one plain route by Host. Weft has more to do: a TrafficSplit over two backends and, at the server, a TrafficTarget of ten routes of which the last one matches, in enforcing, strict mode; the run fails unless the counters of both backends, of the caller's identity and of a refusal moved.
+
+CPU is utime + stime of the proxies' processes. Latency counts from when a request was due, not from when it was sent. A must is a figure relative to Envoy's in the same run (bound = table's must / table's Envoy x this Envoy); for memory, start and scrape it is absolute. Rates depend on everything that shares the machine's cores; CPU per request is the figure to compare.
+";
+
+fn table_row(book: &Book, row: &Measure) -> String {
+    let [direct, envoy, weft] =
+        ["direct", "envoy", "weft"].map(|system| book.spread(row.id, system));
+    let cell = |spread: Option<Spread>| {
+        spread.map_or_else(|| "-".to_owned(), |spread| show(spread, row.decimals))
+    };
+    let ratio = match (envoy, weft) {
+        (Some(envoy), Some(weft)) if envoy.median > 0.0 => {
+            format!("{:.2}", weft.median / envoy.median)
+        }
+        _ => "-".to_owned(),
+    };
+    let bounds = row.must.bounds(envoy.map(|spread| spread.median));
+    let (must, verdict) = match (bounds, weft) {
+        (Some((must, aim)), Some(weft)) => {
+            let side = if matches!(row.must, Must::NoLess { .. }) {
+                "≥"
+            } else {
+                "≤"
+            };
+            let verdict = if row.must.met(aim, weft.median) {
+                "aim"
+            } else if row.must.met(must, weft.median) {
+                "must"
+            } else {
+                "**missed**"
+            };
+            (
+                format!(
+                    "{side} {must:.*} (aim {aim:.*})",
+                    row.decimals, row.decimals
+                ),
+                verdict,
+            )
+        }
+        _ => (String::new(), ""),
+    };
+    format!(
+        "| {}, {} | {} | {} | {} | {ratio} | {must} | {verdict} |",
+        row.title,
+        row.unit,
+        cell(direct),
+        cell(envoy),
+        cell(weft)
+    )
+}
+
+fn show(spread: Spread, decimals: usize) -> String {
+    let Spread {
+        median,
+        least,
+        most,
+    } = spread;
+    if least == most {
+        return format!("{median:.decimals$}");
+    }
+    format!("{median:.decimals$} [{least:.decimals$} to {most:.decimals$}]")
+}
+
+fn commit() -> String {
+    let git = |arguments: &[&str]| {
+        let output = Command::new("git").args(arguments).output().ok()?;
+        output
+            .status
+            .success()
+            .then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    };
+    let Some(commit) = git(&["rev-parse", "--short", "HEAD"]) else {
+        return "unknown".to_owned();
+    };
+    let clean = git(&[
+        "status",
+        "--porcelain",
+        "--",
+        "proxy",
+        "policy",
+        "wire",
+        "identity",
+        "runtime",
+        "bench/src",
+        "Cargo.toml",
+    ]);
+    match clean.as_deref() {
+        Some("") => commit,
+        _ => format!("{commit} with uncommitted changes"),
+    }
+}
+
+fn machine() -> String {
+    let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
+    let field = |text: &str, name: &str| {
+        let line = text.lines().find(|line| line.starts_with(name))?;
+        Some(line.split_once(':')?.1.trim().to_owned())
+    };
+    let cpu =
+        field(&read("/proc/cpuinfo"), "model name").unwrap_or_else(|| "unknown CPU".to_owned());
+    let cores = std::thread::available_parallelism().map_or(0, usize::from);
+    let memory = field(&read("/proc/meminfo"), "MemTotal").unwrap_or_default();
+    let kib: u64 = memory.trim_end_matches(" kB").parse().unwrap_or(0);
+    let kernel = read("/proc/sys/kernel/osrelease");
+    format!(
+        "{cores} cores of {cpu}, {} GiB, Linux {}",
+        kib / (1024 * 1024),
+        kernel.trim()
+    )
+}
+
+pub(crate) fn write(folder: &Path, text: &str, chart: &str) -> Result<()> {
+    fs::write(folder.join("RESULTS.md"), text)?;
+    fs::write(folder.join("cpu-per-request.svg"), chart)?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::table_row;
+    use crate::book::Book;
+    use crate::measures::SECTIONS;
+
+    #[test]
+    fn a_figure_is_judged_against_envoy_in_the_same_run() {
+        let row = SECTIONS[0]
+            .1
+            .iter()
+            .find(|row| row.id == "cpu-c32")
+            .unwrap();
+        let mut book = Book::default();
+        book.note("cpu-c32", "envoy", 104.0);
+        for (figure, verdict) in [
+            (47.0, "| aim |"),
+            (63.0, "| must |"),
+            (70.0, "| **missed** |"),
+        ] {
+            let mut book = book.clone();
+            book.note("cpu-c32", "weft", figure);
+            let line = table_row(&book, row);
+            assert!(line.ends_with(verdict), "{line}");
+            assert!(line.contains("≤ 64.0 (aim 48.0)"), "{line}");
+        }
+    }
+}
