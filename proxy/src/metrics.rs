@@ -407,7 +407,7 @@ mod tests {
     use prometheus_client::encoding::text::encode;
     use prometheus_client::registry::Registry;
 
-    use super::{LimitLabels, Metrics, SERIES_LIMIT};
+    use super::{LimitLabels, Metrics, SERIES_IDLE, SERIES_LIMIT};
 
     fn scrape(registry: &Registry) -> String {
         let mut text = String::new();
@@ -422,6 +422,30 @@ mod tests {
         metrics.limit("connections");
         metrics.limit("connections");
         assert!(scrape(&registry).contains("weft_limit_reached_total{limit=\"connections\"} 2"));
+    }
+
+    #[test]
+    fn a_series_that_nobody_touched_for_ten_minutes_is_forgotten() {
+        let mut registry = Registry::default();
+        let metrics = Metrics::register(&mut registry);
+        metrics.limit("old");
+        let mut later = metrics.limits.clone();
+        later.began -= SERIES_IDLE - std::time::Duration::from_secs(5);
+        later.at(&LimitLabels { limit: "young" }).inc();
+        later.forget_idle();
+        assert_eq!(
+            scrape(&registry)
+                .matches("weft_limit_reached_total{")
+                .count(),
+            2
+        );
+        later.began -= std::time::Duration::from_secs(10);
+        later.forget_idle();
+        let text = scrape(&registry);
+        assert!(
+            text.contains("limit=\"young\"") && !text.contains("limit=\"old\""),
+            "{text}"
+        );
     }
 
     #[test]

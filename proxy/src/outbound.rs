@@ -411,7 +411,7 @@ impl Connection {
         let snapshot = self.proxy.state.snapshot();
         let route = self.route(&snapshot, None)?;
         let mut attempts = Attempts::new(&route);
-        while let Some(endpoint) = attempts.next(&self.proxy.settings.own_ip()) {
+        while let Some(endpoint) = attempts.next(&self.proxy.settings.own_ip) {
             let call = Call::tcp(
                 &self.proxy,
                 Direction::outbound,
@@ -532,7 +532,7 @@ async fn request_story(connection: Arc<Connection>, request: Request<Incoming>) 
     );
     let replay = Replay::new(body::incoming(incoming));
     let mut attempts = Attempts::new(&route);
-    while let Some(endpoint) = attempts.next(&proxy.settings.own_ip()) {
+    while let Some(endpoint) = attempts.next(&proxy.settings.own_ip) {
         call.peer(Arc::clone(&endpoint.pod), Security::of(endpoint.meshed()));
         let in_flight = endpoint.begin();
         let sent = Instant::now();

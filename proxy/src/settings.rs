@@ -17,6 +17,8 @@ pub struct Settings {
     pub namespace: String,
     pub pod: String,
     pub ips: Vec<IpAddr>,
+    /// The pod's first address, as the caller's name for session affinity.
+    pub own_ip: String,
     pub identity: SpiffeId,
     /// `host:port` of the controller.
     pub controller: String,
@@ -83,6 +85,7 @@ impl Settings {
             Some(Self {
                 namespace: namespace?,
                 pod: pod?,
+                own_ip: ips.first().map(ToString::to_string).unwrap_or_default(),
                 ips,
                 identity: identity?,
                 controller: controller?,
@@ -101,15 +104,6 @@ impl Settings {
     #[must_use]
     pub fn is_own(&self, ip: IpAddr) -> bool {
         self.ips.contains(&ip.to_canonical())
-    }
-
-    /// The pod's first address, as the caller's name for session affinity.
-    #[must_use]
-    pub fn own_ip(&self) -> String {
-        self.ips
-            .first()
-            .map(ToString::to_string)
-            .unwrap_or_default()
     }
 }
 

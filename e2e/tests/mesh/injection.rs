@@ -6,6 +6,8 @@ use anyhow::{Context as _, ensure};
 use e2e::harness::{App, Namespace, Outcome, eventually};
 use serde_json::json;
 
+use super::SOON;
+
 #[test]
 fn pod_in_a_labelled_namespace_starts_behind_capture_and_proxy() -> Outcome {
     let ns = Namespace::meshed("inject")?;
@@ -162,5 +164,56 @@ fn probes_of_every_kind_keep_their_meaning_in_strict_and_deny() -> Outcome {
         "a probe of a closed port succeeded: {}",
         dead["status"]
     );
+    Ok(())
+}
+
+#[test]
+fn host_network_pod_is_skipped_with_a_warning_and_an_event() -> Outcome {
+    let ns = Namespace::meshed("host-network")?;
+    let overrides = json!({"spec": {"hostNetwork": true}}).to_string();
+    let image = format!("--image={}", e2e::harness::app::image());
+    let args = [
+        "-n",
+        &ns.name,
+        "run",
+        "agent",
+        &image,
+        "--env=PORT=18080",
+        "--overrides",
+        &overrides,
+    ];
+    let output = ns
+        .cluster
+        .command("kubectl", &args)
+        .output()
+        .map_err(anyhow::Error::from)?;
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{told}");
+    assert!(
+        told.contains("Warning") && told.contains("hostNetwork"),
+        "no warning: {told}"
+    );
+    let pod = ns.json(&["get", "pod", "agent"])?;
+    assert!(
+        pod["spec"]["initContainers"].is_null(),
+        "a host network pod got a proxy: {pod}"
+    );
+    eventually(SOON, "the Event on the pod", || {
+        let events = ns.json(&["get", "events"])?.to_string();
+        ensure!(
+            events.contains("HostNetworkSkipped"),
+            "there is none: {events}"
+        );
+        Ok(())
+    })?;
+    Ok(())
+}
+
+#[test]
+fn chart_has_nothing_that_helm_lint_minds() -> Outcome {
+    let ns = Namespace::unmeshed("lint")?;
+    let chart = e2e::harness::cluster::root().join("charts/weft");
+    ns.cluster
+        .helm(&["lint", "--strict", &chart.to_string_lossy()])?;
     Ok(())
 }
