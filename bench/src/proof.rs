@@ -37,7 +37,7 @@ fn weft(system: &System) -> Result<()> {
         a > 0.0 && b > 0.0,
         "the split was not used: web-a {a}, web-b {b}"
     );
-    // Ten standard deviations of a fair coin at 100 requests, far more later.
+    // Five standard deviations of a fair coin.
     ensure!(
         (a - b).abs() <= 5.0 * (a + b).sqrt() + 1.0,
         "the split is uneven: web-a {a}, web-b {b}"
@@ -57,7 +57,7 @@ fn weft(system: &System) -> Result<()> {
     };
     let before = system.admin(Pod::Server, "/metrics")?;
     ensure!(
-        judged(&before, "status=\"200\"") >= a + b,
+        judged(&before, "") >= a + b,
         "the server's proxy did not judge every request"
     );
     let (status, _) = system.get(Port::Http1, "/not-in-any-route")?;

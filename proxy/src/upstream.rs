@@ -166,6 +166,11 @@ pub async fn http2(
 ) -> Result<Answer, Failure> {
     let mut parts = parts.clone();
     parts.version = Version::HTTP_2;
+    if parts.uri.authority().is_some() {
+        // Rules and splits saw the host here; on the wire it would be there
+        // twice, which some servers refuse.
+        parts.headers.remove(header::HOST);
+    }
     multiplexed(&peers.http2(addr), Request::from_parts(parts, body)).await
 }
 
