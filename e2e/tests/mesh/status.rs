@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use anyhow::ensure;
+use anyhow::{bail, ensure};
 use e2e::harness::{App, Namespace, Outcome, app, eventually};
 use serde_json::json;
 
@@ -52,14 +52,27 @@ fn kubectl_get_shows_the_state_of_every_kind() -> Outcome {
     ] {
         ns.kubectl(&["get", kind])?;
     }
-    let table = ns.kubectl(&["get", "trafficsplit"])?.to_lowercase();
-    assert!(
-        table
-            .lines()
-            .next()
-            .is_some_and(|head| head.contains("accepted") && head.contains("service")),
-        "{table}"
-    );
+    eventually(
+        SOON,
+        "the row says what is split how, and that it holds",
+        || {
+            let table = ns.kubectl(&["get", "trafficsplit"])?;
+            let lines: Vec<Vec<&str>> = table
+                .lines()
+                .map(|line| line.split_whitespace().collect())
+                .collect();
+            let [head, row] = &lines[..] else {
+                bail!("it was {table}")
+            };
+            let columns = "NAME SERVICE BACKENDS ACCEPTED RESOLVEDREFS PROGRAMMED AGE";
+            ensure!(head.join(" ") == columns, "the columns were {head:?}");
+            ensure!(
+                row.join(" ").starts_with("split a a 1 True True True "),
+                "the row was {row:?}"
+            );
+            Ok(())
+        },
+    )?;
     ns.kubectl(&["get", "weft"])?;
     Ok(())
 }
