@@ -292,7 +292,7 @@ impl Visit {
         let mut seen = stream.look(now + SILENCE, judge).await?;
         if seen == Seen::Unsure
             && !stream.has_bytes()
-            && self.admits_tcp().is_ok()
+            && self.judge_tcp().is_ok()
             && let Ok(server) = tcp::connect(self.local, CONNECT_TIMEOUT).await
         {
             return race(stream, Prefixed::new(server)).await;
@@ -424,7 +424,7 @@ impl Visit {
             });
             return Response::new(body::empty());
         }
-        if let Err(failure) = self.admits_tcp() {
+        if let Err(failure) = self.judge_tcp() {
             self.tcp_call().refused(&failure);
             return failure.response(false);
         }

@@ -671,7 +671,7 @@ fn finish(
             .headers
             .insert(headers::REASON, HeaderValue::from_static(reason));
     }
-    let ended = Ended::new(&parts, reason);
+    let ended = call.head(Ended::new(&parts, reason));
     if let (StatusCode::SWITCHING_PROTOCOLS, Some(client_side)) = (parts.status, on_upgrade) {
         if let Some(protocol) = switched_to {
             parts.headers.insert(header::UPGRADE, protocol);

@@ -256,4 +256,10 @@ async fn audit_passes_bytes_that_look_like_bad_http() {
     let read = tokio::time::timeout(Duration::from_secs(5), stream.read_exact(&mut echo)).await;
     assert!(matches!(read, Ok(Ok(_))), "{read:?}");
     assert_eq!(&echo, b"ehlo there");
+    // One connection counts once, however often it was looked at on its way.
+    let metrics = server.metrics();
+    let count = metrics
+        .lines()
+        .find(|line| line.starts_with("weft_audit_refusals_total{"));
+    assert!(count.is_some_and(|line| line.ends_with(" 1")), "{metrics}");
 }

@@ -373,3 +373,37 @@ async fn a_request_that_never_reached_an_application_goes_to_another_endpoint() 
         20
     );
 }
+
+#[tokio::test]
+async fn latency_ends_with_the_head_of_the_answer_on_both_sides() {
+    let (client, server, _, _) = pair(Protocol::Http1).await;
+    let listener = TcpListener::bind((server.ip, 0)).await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    client.set(vec![endpoints(
+        "api",
+        vec![endpoint(server.ip, port, Some("api"))],
+    )]);
+    tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut head = [0; 512];
+        let _ = stream.read(&mut head).await;
+        stream
+            .write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n")
+            .await
+            .unwrap();
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        stream.write_all(b"late").await.unwrap();
+    });
+    let (status, answer) = get(client.call(vip()).await, "/", "").await;
+    assert!(status == 200 && answer.ends_with("late"), "{answer}");
+    for pod in [&client, &server] {
+        let metrics = pod.metrics();
+        let sum = metrics
+            .lines()
+            .find(|line| line.starts_with("weft_request_duration_seconds_sum{"));
+        let seconds: f64 = sum
+            .and_then(|line| line.rsplit(' ').next()?.parse().ok())
+            .unwrap();
+        assert!(seconds < 1.5, "{metrics}");
+    }
+}
