@@ -8,6 +8,7 @@
 //! the defaults that the API server filled in, and what other webhooks added,
 //! stay, and a second run changes nothing.
 
+mod account;
 mod checks;
 mod containers;
 mod drain;
@@ -149,6 +150,7 @@ pub fn inject(
     let mut changed = pod.clone();
     let mut warnings = Vec::new();
     stamp(&mut changed, settings, &wishes);
+    account::stamp(&mut changed, namespace, earlier.present)?;
     let spec = changed
         .get_mut("spec")
         .and_then(Value::as_object_mut)
@@ -254,21 +256,22 @@ fn object<'a>(
     member.as_object_mut()
 }
 
-/// Replaces whole members of `spec` and of the annotations. Finer differences would move
+/// Replaces whole members of `spec`, of the annotations and of the labels. Finer differences would move
 /// list entries about, and a difference by position can mix two containers.
 fn patch(old: &Value, new: &Value) -> Patch {
     let mut operations = Vec::new();
-    let annotated = old
-        .pointer("/metadata/annotations")
-        .is_some_and(Value::is_object);
-    if annotated {
-        members(old, new, &["metadata", "annotations"], &mut operations);
-    } else if let Some(annotations) = new.pointer("/metadata/annotations") {
-        if old.get("metadata").is_some() {
-            operations.push(add(&["metadata", "annotations"], annotations));
-        } else {
-            operations.push(add(&["metadata"], &new["metadata"]));
+    if old.get("metadata").is_some() {
+        for map in ["annotations", "labels"] {
+            let path = ["metadata", map];
+            let held = old.get("metadata").and_then(|metadata| metadata.get(map));
+            if held.is_some_and(Value::is_object) {
+                members(old, new, &path, &mut operations);
+            } else if let Some(map) = new["metadata"].get(map).filter(|map| Some(*map) != held) {
+                operations.push(add(&path, map));
+            }
         }
+    } else if let Some(metadata) = new.get("metadata") {
+        operations.push(add(&["metadata"], metadata));
     }
     members(old, new, &["spec"], &mut operations);
     Patch(operations)

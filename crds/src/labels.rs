@@ -6,6 +6,7 @@
 use std::{ops::RangeInclusive, str::FromStr};
 
 use ipnet::IpNet;
+use sha2::{Digest, Sha256};
 
 /// Label on a namespace or pod: [`ENABLED`] or [`DISABLED`]; the pod's wins.
 pub const INJECT: &str = "weft.dev/inject";
@@ -13,6 +14,10 @@ pub const INJECT: &str = "weft.dev/inject";
 pub const ENABLED: &str = "enabled";
 /// Value of [`INJECT`]: pods get none.
 pub const DISABLED: &str = "disabled";
+/// Label that the injector writes: [`account_hash`] of the pod's service account, so
+/// that a NetworkPolicy can select pods by account. A webhook refuses every other
+/// value, whoever writes it and wherever.
+pub const ACCOUNT: &str = "weft.dev/account";
 
 /// Annotation on a namespace or pod: deny, auto, open or audit.
 pub const ACCESS: &str = "weft.dev/access";
@@ -92,6 +97,32 @@ pub const PROXY_PORTS: [u16; 4] = [OUTBOUND_PORT, INBOUND_PORT, MESH_PORT, ADMIN
 /// Most entries of a list of ports or networks. Every entry is a rule that each
 /// new connection of the pod walks through; the capture container has the same bound.
 pub const MAX_LIST: usize = 128;
+
+/// Value of [`ACCOUNT`]: the first 16 hex digits of SHA-256 over `namespace/account`.
+///
+/// A hash, because a label holds 63 characters and the name of an account up to 253.
+/// 64 bits are enough: who wants to pass for another account must find the name of an
+/// account *of the same namespace* with the same hash, because every peer of a
+/// NetworkPolicy names its namespace too.
+#[must_use]
+pub fn account_hash(namespace: &str, account: &str) -> String {
+    let digest = Sha256::digest(format!("{namespace}/{account}"));
+    digest
+        .iter()
+        .take(8)
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
+}
+
+/// The service account of a pod's spec: absent and empty mean `default`.
+#[must_use]
+pub fn account_of(spec: &serde_json::Value) -> &str {
+    let named = spec.get("serviceAccountName");
+    match named.and_then(serde_json::Value::as_str) {
+        None | Some("") => "default",
+        Some(account) => account,
+    }
+}
 
 /// Why a value cannot be used; a clause that follows the name of its field.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -289,6 +320,16 @@ mod tests {
         }
         let long = vec!["1"; MAX_LIST + 1].join(",");
         assert!(parse_ports(&long).is_err());
+    }
+
+    #[test]
+    fn the_account_label_is_a_hash_of_namespace_and_account_that_never_changes() {
+        // Written into NetworkPolicies and pods of running clusters and known as
+        // `printf shop/web | sha256sum | cut -c1-16`.
+        assert_eq!(account_hash("shop", "web"), "97375646b1deb3d2");
+        assert_ne!(account_hash("shop", "web"), account_hash("other", "web"));
+        // A namespace holds no slash, so no two accounts share a text.
+        assert_ne!(account_hash("a", "b.c"), account_hash("a.b", "c"));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The webhooks: gives pods their proxies and refuses SMI objects that could not
 //! mean anything.
 
+mod account;
 mod authority;
 mod bundle;
 mod keeper;

@@ -29,7 +29,7 @@ use tracing::{debug, warn};
 
 use crate::metrics::Metrics;
 use crate::mutate::Mutator;
-use crate::{review, validate};
+use crate::{account, review, validate};
 
 /// Bytes of one call. The API server's own limit for a request is 3 MiB.
 pub(crate) const MAX_BODY: usize = 3 * 1024 * 1024;
@@ -202,6 +202,7 @@ impl Webhooks {
         let path = match request.uri().path() {
             "/mutate" => "mutate",
             "/validate" => "validate",
+            "/account" => "account",
             _ => "other",
         };
         state.busy.fetch_add(1, Ordering::Relaxed);
@@ -259,10 +260,10 @@ impl Webhooks {
         };
         drop(body);
         state.proven.store(true, Ordering::Relaxed);
-        if path == "mutate" {
-            self.mutate(&review).await
-        } else {
-            validated(&review)
+        match path {
+            "mutate" => self.mutate(&review).await,
+            "account" => judged(account::check(&review), &review.uid),
+            _ => judged(validate::validate(&review), &review.uid),
         }
     }
 
@@ -291,15 +292,14 @@ impl Drop for Busy<'_> {
     }
 }
 
-fn validated(review: &review::Request) -> Outcome {
-    let answer = validate::validate(review);
+fn judged(answer: review::Answer, uid: &str) -> Outcome {
     let outcome = if answer.refusal.is_none() {
         "valid"
     } else {
         "invalid"
     };
     Outcome {
-        response: answered(&answer.into_review(&review.uid)),
+        response: answered(&answer.into_review(uid)),
         outcome,
         reason: "",
     }

@@ -64,6 +64,19 @@ pub enum Refusal {
         /// Where it stands.
         field: String,
     },
+    /// The label of the account is not the one of the pod's account.
+    #[error(
+        "metadata.labels[weft.dev/account] is {found:?}, but {right:?} belongs to service account \
+         {account:?}; remove the label, it is written when the pod is made"
+    )]
+    FalseAccount {
+        /// What stands there.
+        found: String,
+        /// The pod's service account.
+        account: String,
+        /// What should stand there.
+        right: String,
+    },
     /// What an earlier run left in the pod cannot be read.
     #[error(
         "{field} was changed since the proxy was added and cannot be read; remove the container weft-proxy and let it be added anew"
@@ -85,6 +98,7 @@ impl Refusal {
             Self::NameTaken { .. } => "name-taken",
             Self::UnknownPort { .. } => "unknown-port",
             Self::BadPort { .. } => "bad-port",
+            Self::FalseAccount { .. } => "false-account",
             Self::Damaged { .. } => "damaged",
         }
     }

@@ -112,6 +112,8 @@ fn applying_the_patch_gives_the_changed_pod() {
         one_container(json!({ "livenessProbe": { "tcpSocket": { "port": 80 } } })),
         json!({ "metadata": { "annotations": { "a/b~c": "1" } }, "spec": { "containers": [{}] } }),
         json!({ "spec": { "containers": [{ "name": "app" }], "volumes": null } }),
+        json!({ "metadata": { "labels": null }, "spec": { "containers": [{ "name": "app" }] } }),
+        json!({ "metadata": { "labels": { "a/b~c": "1" } }, "spec": { "containers": [{}] } }),
     ] {
         let injected = injected(&pod);
         let mut patched = pod.clone();
@@ -511,4 +513,29 @@ fn odd_shapes_never_panic() {
     ] {
         let _ = run(&pod);
     }
+}
+
+#[test]
+fn the_label_of_the_account_is_written_and_only_the_right_one_may_be_there() {
+    let account = |pod: &Value| pod["metadata"]["labels"][labels::ACCOUNT].clone();
+    let bare = injected(&one_container(json!({})));
+    assert_eq!(account(&bare.pod), labels::account_hash("shop", "default"));
+    let mut pod = pod(json!({ "serviceAccountName": "web", "containers": [{ "name": "app" }] }));
+    pod["metadata"]["labels"] = json!({ "app": "web" });
+    let mut made = injected(&pod).pod;
+    assert_eq!(account(&made), labels::account_hash("shop", "web"));
+    assert_eq!(made["metadata"]["labels"]["app"], "web", "others stay");
+
+    pod["metadata"]["labels"][labels::ACCOUNT] = account(&bare.pod);
+    let refusal = refusal(&pod);
+    assert!(
+        refusal.contains("weft.dev/account") && refusal.contains("\"web\""),
+        "{refusal}"
+    );
+    // Another webhook may choose the account after the first run.
+    made["spec"]["serviceAccountName"] = json!("api");
+    assert_eq!(
+        account(&injected(&made).pod),
+        labels::account_hash("shop", "api")
+    );
 }

@@ -229,6 +229,21 @@ async fn without_the_namespace_there_is_no_answer_so_the_failure_policy_decides(
 }
 
 #[tokio::test]
+async fn false_account_label_is_refused_on_a_path_of_its_own() {
+    let harness = Harness::start().await;
+    let mut request = pod(json!({ "containers": [{ "name": "app" }] }));
+    let label = crds::labels::account_hash("shop", "default");
+    request["object"]["metadata"]["labels"] = json!({ "weft.dev/account": label });
+    let review = harness.review("/account", request.clone()).await;
+    assert_eq!(review["response"]["allowed"], true, "{review}");
+    request["object"]["metadata"]["labels"] = json!({ "weft.dev/account": "0123456789abcdef" });
+    let review = harness.review("/account", request).await;
+    assert_eq!(review["response"]["allowed"], false, "{review}");
+    let line = r#"reviews_total{path="account",outcome="invalid",reason=""} 1"#;
+    assert!(harness.metrics().contains(line), "{}", harness.metrics());
+}
+
+#[tokio::test]
 async fn garbage_is_refused_and_the_next_call_is_answered() {
     let harness = Harness::start().await;
     let deep = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
@@ -246,7 +261,7 @@ async fn garbage_is_refused_and_the_next_call_is_answered() {
         deep.into_bytes(),
         deep_pod.into_bytes(),
     ];
-    for path in ["/mutate", "/validate"] {
+    for path in ["/mutate", "/validate", "/account"] {
         for body in &garbage {
             let (status, _) = harness.call(path, body.clone()).await;
             assert_eq!(status, StatusCode::BAD_REQUEST);
@@ -269,7 +284,7 @@ async fn odd_pods_and_objects_are_answered() {
         json!(7),
         json!({ "containers": { "a": 1 } }),
     ] {
-        for path in ["/mutate", "/validate"] {
+        for path in ["/mutate", "/validate", "/account"] {
             let review = harness.review(path, pod(spec.clone())).await;
             assert_eq!(review["response"]["uid"], "u1");
         }
