@@ -256,7 +256,7 @@ async fn talk(
                 }
                 continue;
             }
-            None => continue,
+            Some(v1::from_proxy::Message::Report(_)) | None => continue,
         };
         id += 1;
         if send(&outbox, id, full, set).await.is_err() {

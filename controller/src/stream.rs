@@ -383,8 +383,9 @@ impl Conversation<'_> {
             Some(Message::Hello(_)) => {
                 Err(End::Refused(Status::invalid_argument("a second Hello")))
             }
-            // A newer proxy may say more than this controller knows.
-            None => Ok(()),
+            // Nobody asks for what proxies have counted yet. And a newer proxy may
+            // say more than this controller knows.
+            Some(Message::Report(_)) | None => Ok(()),
         }
     }
 

@@ -8,6 +8,7 @@
 pub mod access;
 pub mod balance;
 pub mod http_match;
+pub mod latency;
 pub mod mode;
 pub mod name;
 pub mod path;

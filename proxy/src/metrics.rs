@@ -26,12 +26,6 @@ use prometheus_client::registry::{Registry, Unit};
 
 use crate::memory::Memory;
 
-/// Upper bounds in seconds: 24 buckets, each about 1.6 times the one before,
-/// from 0.5 ms to 30 s. One layout for Prometheus, reports and SMI metrics.
-pub const LATENCY_BUCKETS: [f64; 24] = [
-    0.0005, 0.0008, 0.0013, 0.0021, 0.0034, 0.0054, 0.0088, 0.014, 0.023, 0.037, 0.06, 0.096,
-    0.155, 0.25, 0.4, 0.65, 1.05, 1.7, 2.7, 4.4, 7.1, 11.5, 18.6, 30.0,
-];
 /// A series that nobody touched for this long is dropped at the next scrape.
 const SERIES_IDLE: Duration = Duration::from_secs(600);
 /// Series per family; beyond it a sample is counted in `weft_series_refused`.
@@ -295,7 +289,7 @@ impl Metrics {
                 "weft_request_duration",
                 "Time from request to the head of the answer",
                 Some(Unit::Seconds),
-                || Histogram::new(LATENCY_BUCKETS)
+                || Histogram::new(policy::latency::BOUNDS)
             ),
             connections: series!(
                 "weft_connections",

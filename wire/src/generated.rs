@@ -19,7 +19,7 @@ pub struct CertifyResponse {
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct FromProxy {
-    #[prost(oneof = "from_proxy::Message", tags = "1, 2, 3")]
+    #[prost(oneof = "from_proxy::Message", tags = "1, 2, 3, 4")]
     pub message: ::core::option::Option<from_proxy::Message>,
 }
 /// Nested message and enum types in `FromProxy`.
@@ -32,6 +32,8 @@ pub mod from_proxy {
         Subscribe(super::Subscribe),
         #[prost(message, tag = "3")]
         Ack(super::Ack),
+        #[prost(message, tag = "4")]
+        Report(super::Report),
     }
 }
 /// First message on a stream.
@@ -406,6 +408,63 @@ pub struct ObjectState {
     #[prost(string, tag = "4")]
     pub nack: ::prost::alloc::string::String,
 }
+/// What one proxy counted in one slot of five seconds. Sent shortly after the
+/// slot's end, and again on every new stream while the proxy holds it: a report
+/// replaces an earlier one of the same pod, process and slot.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Report {
+    /// Random, the same for the life of the proxy's process.
+    #[prost(uint64, tag = "1")]
+    pub process: u64,
+    /// Start of the slot in seconds since 1970, a multiple of 5. A call counts in
+    /// the slot in which it ended.
+    #[prost(uint64, tag = "2")]
+    pub slot: u64,
+    #[prost(message, repeated, tag = "3")]
+    pub edges: ::prost::alloc::vec::Vec<Edge>,
+}
+/// Calls of one kind: one side, one other end, one way that they went. An edge
+/// whose other end is empty in every field holds what is outside the mesh, and
+/// what found no place in the proxy's table.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Edge {
+    #[prost(enumeration = "Side", tag = "1")]
+    pub side: i32,
+    /// Client side: namespace/name of the pod that was called, if one was chosen.
+    #[prost(string, tag = "2")]
+    pub pod: ::prost::alloc::string::String,
+    /// Server side: uid of the calling pod, as its certificate says.
+    #[prost(string, tag = "3")]
+    pub caller: ::prost::alloc::string::String,
+    /// Server side: SPIFFE id of the caller.
+    #[prost(string, tag = "4")]
+    pub identity: ::prost::alloc::string::String,
+    /// Client side: namespace/name and port of the Service that was called.
+    #[prost(string, tag = "5")]
+    pub service: ::prost::alloc::string::String,
+    #[prost(uint32, tag = "6")]
+    pub port: u32,
+    /// Client side: namespace/name of the Service whose endpoints served it.
+    #[prost(string, tag = "7")]
+    pub backend: ::prost::alloc::string::String,
+    /// Client side: namespace/name of the TrafficSplit that chose the backend.
+    #[prost(string, tag = "8")]
+    pub split: ::prost::alloc::string::String,
+    #[prost(uint64, tag = "9")]
+    pub success: u64,
+    #[prost(uint64, tag = "10")]
+    pub failure: u64,
+    /// HTTP requests by time to the head of the answer, in the buckets that
+    /// policy::latency fixes; trailing zeros are left out.
+    #[prost(uint32, repeated, tag = "11")]
+    pub latency: ::prost::alloc::vec::Vec<u32>,
+    /// Bytes from the caller, and to the caller: of bodies of answers, and of
+    /// opaque connections that have ended.
+    #[prost(uint64, tag = "12")]
+    pub sent: u64,
+    #[prost(uint64, tag = "13")]
+    pub received: u64,
+}
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
 pub enum Enforcement {
@@ -499,6 +558,34 @@ impl Protocol {
             "GRPC" => Some(Self::Grpc),
             "OPAQUE" => Some(Self::Opaque),
             "TLS" => Some(Self::Tls),
+            _ => None,
+        }
+    }
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum Side {
+    /// Measured by the caller's proxy.
+    Client = 0,
+    /// Measured by the proxy of the pod that was called.
+    Server = 1,
+}
+impl Side {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Client => "CLIENT",
+            Self::Server => "SERVER",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "CLIENT" => Some(Self::Client),
+            "SERVER" => Some(Self::Server),
             _ => None,
         }
     }
