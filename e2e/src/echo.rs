@@ -14,6 +14,7 @@ pub mod serve;
 pub mod settings;
 pub mod talk;
 pub mod tcp;
+pub mod tls;
 pub mod websocket;
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! What the main HTTP port answers: a report of the request it saw, bent to the
 //! caller's wishes (`?delay=200ms&status=503&size=10240&header=name:value`).
 
-use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
+use std::{collections::BTreeMap, net::SocketAddr, sync::atomic::Ordering, time::Duration};
 
 use anyhow::Context as _;
 use futures::stream;
@@ -162,11 +162,24 @@ async fn report(app: &App, peer: SocketAddr, request: Request<Incoming>) -> Resp
             },
         ),
     };
-    *response.status_mut() = wishes.status;
+    *response.status_mut() = if app.fails() {
+        StatusCode::INTERNAL_SERVER_ERROR
+    } else {
+        wishes.status
+    };
     for (name, value) in wishes.headers {
         response.headers_mut().append(name, value);
     }
     response
+}
+
+impl App {
+    /// Whether this request is one of those that `FAIL_EVERY` fails.
+    fn fails(&self) -> bool {
+        let every = self.settings.fail_every;
+        let before = self.asked.fetch_add(1, Ordering::Relaxed);
+        every != 0 && before.wrapping_add(1).is_multiple_of(every)
+    }
 }
 
 /// `size` bytes of `x`, made while they are sent.

@@ -4,7 +4,12 @@
 //! A mesh that loses requests with such an application would lose them with
 //! most others too.
 
-use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    net::SocketAddr,
+    sync::{Arc, atomic::AtomicU32},
+    time::Duration,
+};
 
 use anyhow::Context as _;
 use http_body_util::combinators::UnsyncBoxBody;
@@ -18,17 +23,23 @@ use hyper_util::{
     server::conn::auto,
 };
 use tokio::{
+    io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
     signal::unix::{SignalKind, signal},
     sync::watch,
     task::JoinSet,
 };
 
-use super::{call::Calls, reply, settings::Settings, tcp};
+use tokio_rustls::{TlsAcceptor, rustls::ServerConfig};
+
+use super::{call::Calls, reply, settings::Settings, tcp, tls};
 
 /// Kubernetes grants 30 s by default; a request that takes longer is cut by the
 /// kubelet anyway.
 const FINISH: Duration = Duration::from_secs(28);
+
+/// A TLS client that says nothing must not hold a task for ever.
+const HANDSHAKE: Duration = Duration::from_secs(10);
 
 /// A body of an answer: bytes, a stream, or a stream with trailers.
 pub type Body = UnsyncBoxBody<Bytes, anyhow::Error>;
@@ -38,12 +49,17 @@ pub type Body = UnsyncBoxBody<Bytes, anyhow::Error>;
 pub struct App {
     pub settings: Settings,
     pub calls: Calls,
+    /// Requests of the HTTP port so far, for `FAIL_EVERY`.
+    pub asked: AtomicU32,
+    /// Present when the TLS port is served.
+    tls: Option<Arc<ServerConfig>>,
 }
 
 /// What a port does with an accepted connection.
 #[derive(Clone, Copy, Debug)]
 enum Port {
     Http,
+    Tls,
     Call,
     Echo,
     Banner,
@@ -77,15 +93,20 @@ pub async fn until_terminated(settings: Settings) -> anyhow::Result<()> {
 }
 
 impl Bound {
-    /// Binds all five ports. Port 0 takes a free one, see [`Bound::addresses`].
+    /// Binds all five ports, and the TLS port when there is one. Port 0 takes a free one, see [`Bound::addresses`].
     pub async fn bind(settings: Settings) -> anyhow::Result<Self> {
-        let ports = [
+        let mut ports = vec![
             (settings.http_port, Port::Http),
             (settings.tcp_port, Port::Echo),
             (settings.banner_port, Port::Banner),
             (settings.call_port, Port::Call),
             (settings.outside_call_port, Port::Call),
         ];
+        ports.extend(settings.tls_port.map(|port| (port, Port::Tls)));
+        let tls = match settings.tls_port {
+            Some(_) => Some(tls::config(&settings.pod)?),
+            None => None,
+        };
         let mut listeners = Vec::with_capacity(ports.len());
         for (port, kind) in ports {
             listeners.push((listen(&settings, port).await?, kind));
@@ -94,12 +115,14 @@ impl Bound {
             app: Arc::new(App {
                 settings,
                 calls: Calls::default(),
+                asked: AtomicU32::new(0),
+                tls,
             }),
             listeners,
         })
     }
 
-    /// Local addresses in the order HTTP, TCP, banner, call, outside call.
+    /// Local addresses in the order HTTP, TCP, banner, call, outside call, TLS.
     pub fn addresses(&self) -> anyhow::Result<Vec<SocketAddr>> {
         self.listeners
             .iter()
@@ -178,30 +201,50 @@ async fn converse(
         Port::Banner => {
             tokio::select! { _ = tcp::banner(stream, &app.settings) => {}, () = ending => {} }
         }
-        Port::Http | Port::Call => {
-            let service = service_fn(move |request: Request<Incoming>| {
-                let app = app.clone();
-                async move {
-                    Ok::<Response<Body>, Infallible>(match port {
-                        Port::Call => super::call::answer(&app, request).await,
-                        _ => reply::answer(&app, peer, request).await,
-                    })
-                }
-            });
-            let mut server = auto::Builder::new(TokioExecutor::new());
-            server.http1().timer(TokioTimer::new()).half_close(true);
-            server.http2().timer(TokioTimer::new());
-            let connection = server.serve_connection_with_upgrades(TokioIo::new(stream), service);
-            let mut connection = std::pin::pin!(connection);
-            let ended = tokio::select! {
-                ended = connection.as_mut() => Some(ended),
-                () = ending => None,
+        Port::Tls => {
+            let Some(config) = app.tls.clone() else {
+                return;
             };
-            if ended.is_none() {
-                connection.as_mut().graceful_shutdown();
-                let _ = connection.await;
+            let handshake = TlsAcceptor::from(config).accept(stream);
+            let handshake = tokio::time::timeout(HANDSHAKE, handshake);
+            if let Ok(Ok(stream)) = handshake.await {
+                http(stream, peer, port, app, ending).await;
             }
         }
+        Port::Http | Port::Call => http(stream, peer, port, app, ending).await,
+    }
+}
+
+/// Serves HTTP/1.1 and HTTP/2 until the connection ends, or until what is in
+/// flight has ended after `ending`.
+async fn http(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    peer: SocketAddr,
+    port: Port,
+    app: Arc<App>,
+    ending: impl Future<Output = ()>,
+) {
+    let service = service_fn(move |request: Request<Incoming>| {
+        let app = app.clone();
+        async move {
+            Ok::<Response<Body>, Infallible>(match port {
+                Port::Call => super::call::answer(&app, request).await,
+                _ => reply::answer(&app, peer, request).await,
+            })
+        }
+    });
+    let mut server = auto::Builder::new(TokioExecutor::new());
+    server.http1().timer(TokioTimer::new()).half_close(true);
+    server.http2().timer(TokioTimer::new());
+    let connection = server.serve_connection_with_upgrades(TokioIo::new(stream), service);
+    let mut connection = std::pin::pin!(connection);
+    let ended = tokio::select! {
+        ended = connection.as_mut() => Some(ended),
+        () = ending => None,
+    };
+    if ended.is_none() {
+        connection.as_mut().graceful_shutdown();
+        let _ = connection.await;
     }
 }
 

@@ -28,6 +28,11 @@ pub struct Settings {
     pub call_port: u16,
     /// `OUTSIDE_CALL_PORT`: the same again for callers outside the mesh.
     pub outside_call_port: u16,
+    /// `TLS_PORT`: the HTTP port again over TLS; unset serves none.
+    pub tls_port: Option<u16>,
+    /// `FAIL_EVERY`: every so many requests of the HTTP port one is answered 500,
+    /// `2` for half of them; 0 never.
+    pub fail_every: u32,
     /// `DELAY`, such as `200ms`: how long every answer of the HTTP port waits.
     pub delay: Duration,
 }
@@ -44,6 +49,8 @@ impl Default for Settings {
             banner_port: 9001,
             call_port: 9091,
             outside_call_port: 9092,
+            tls_port: None,
+            fail_every: 0,
             delay: Duration::ZERO,
         }
     }
@@ -75,6 +82,16 @@ impl Settings {
             Some(raw) => args::duration(&raw).context("DELAY")?,
             None => default.delay,
         };
+        let tls_port = match text("TLS_PORT") {
+            Some(_) => Some(port("TLS_PORT", 0)?),
+            None => None,
+        };
+        let fail_every = match text("FAIL_EVERY") {
+            Some(raw) => raw
+                .parse()
+                .with_context(|| format!("FAIL_EVERY={raw} is not a number"))?,
+            None => default.fail_every,
+        };
         Ok(Self {
             pod,
             version: text("VERSION").unwrap_or_default(),
@@ -85,6 +102,8 @@ impl Settings {
             banner_port: port("BANNER_PORT", default.banner_port)?,
             call_port: port("CALL_PORT", default.call_port)?,
             outside_call_port: port("OUTSIDE_CALL_PORT", default.outside_call_port)?,
+            tls_port,
+            fail_every,
             delay,
         })
     }

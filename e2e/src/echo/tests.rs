@@ -23,6 +23,7 @@ struct Running {
     tcp: SocketAddr,
     banner: SocketAddr,
     call: SocketAddr,
+    tls: SocketAddr,
     stop: Option<oneshot::Sender<()>>,
     ended: JoinHandle<()>,
 }
@@ -32,7 +33,11 @@ async fn running(pod: &str) -> Running {
 }
 
 async fn slowed(pod: &str, delay: Duration) -> Running {
-    let settings = Settings {
+    altered(pod, |settings| settings.delay = delay).await
+}
+
+async fn altered(pod: &str, change: impl FnOnce(&mut Settings)) -> Running {
+    let mut settings = Settings {
         pod: pod.into(),
         version: "v7".into(),
         service: pod.into(),
@@ -42,11 +47,14 @@ async fn slowed(pod: &str, delay: Duration) -> Running {
         banner_port: 0,
         call_port: 0,
         outside_call_port: 0,
-        delay,
+        tls_port: Some(0),
+        fail_every: 0,
+        delay: Duration::ZERO,
     };
+    change(&mut settings);
     let bound = Bound::bind(settings).await.unwrap();
-    let [http, tcp, banner, call, _] = bound.addresses().unwrap()[..] else {
-        panic!("five ports")
+    let [http, tcp, banner, call, _, tls] = bound.addresses().unwrap()[..] else {
+        panic!("six ports")
     };
     let (stop, stopped) = oneshot::channel::<()>();
     let ended = tokio::spawn(bound.serve(async move {
@@ -57,6 +65,7 @@ async fn slowed(pod: &str, delay: Duration) -> Running {
         tcp,
         banner,
         call,
+        tls,
         stop: Some(stop),
         ended,
     }
@@ -353,6 +362,88 @@ async fn proxy_returns_status_headers_and_body() {
     assert_eq!(outcome.status, 418);
     assert_eq!(outcome.headers["x-asked"], "yes");
     assert!(outcome.body.contains("app-b"));
+}
+
+#[tokio::test]
+async fn every_second_answer_fails_when_the_application_is_told_to() {
+    let app = altered("pod-a", |settings| settings.fail_every = 2).await;
+    let mut statuses = Vec::new();
+    for _ in 0..6 {
+        let answer = Client::new(ask(app.http, "/")).send().await.unwrap();
+        statuses.push(answer.status.as_u16());
+    }
+    assert_eq!(statuses, [200, 500, 200, 500, 200, 500]);
+}
+
+#[tokio::test]
+async fn tls_port_answers_over_tls_and_nothing_else() {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let app = running("pod-a").await;
+    assert!(Client::new(ask(app.tls, "/")).send().await.is_err());
+    let stream = tokio::net::TcpStream::connect(app.tls).await.unwrap();
+    let mut stream = trusting()
+        .connect("pod-a".try_into().unwrap(), stream)
+        .await
+        .unwrap();
+    let request = b"GET /x HTTP/1.1\r\nhost: pod-a\r\nconnection: close\r\n\r\n";
+    stream.write_all(request).await.unwrap();
+    let mut answer = String::new();
+    // The server ends without close_notify; what came before counts.
+    let _ = stream.read_to_string(&mut answer).await;
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+}
+
+/// A client that verifies as little as the kubelet's probes do.
+fn trusting() -> tokio_rustls::TlsConnector {
+    use std::sync::Arc;
+    use tokio_rustls::rustls::{
+        ClientConfig, DigitallySignedStruct, Error, SignatureScheme,
+        client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+        crypto::aws_lc_rs,
+        pki_types::{CertificateDer, ServerName, UnixTime},
+    };
+    #[derive(Debug)]
+    struct Any;
+    impl ServerCertVerifier for Any {
+        fn verify_server_cert(
+            &self,
+            _: &CertificateDer<'_>,
+            _: &[CertificateDer<'_>],
+            _: &ServerName<'_>,
+            _: &[u8],
+            _: UnixTime,
+        ) -> Result<ServerCertVerified, Error> {
+            Ok(ServerCertVerified::assertion())
+        }
+        fn verify_tls12_signature(
+            &self,
+            _: &[u8],
+            _: &CertificateDer<'_>,
+            _: &DigitallySignedStruct,
+        ) -> Result<HandshakeSignatureValid, Error> {
+            Ok(HandshakeSignatureValid::assertion())
+        }
+        fn verify_tls13_signature(
+            &self,
+            _: &[u8],
+            _: &CertificateDer<'_>,
+            _: &DigitallySignedStruct,
+        ) -> Result<HandshakeSignatureValid, Error> {
+            Ok(HandshakeSignatureValid::assertion())
+        }
+        fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+            aws_lc_rs::default_provider()
+                .signature_verification_algorithms
+                .supported_schemes()
+        }
+    }
+    let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(Any))
+        .with_no_client_auth();
+    tokio_rustls::TlsConnector::from(Arc::new(config))
 }
 
 #[test]

@@ -62,12 +62,30 @@ impl Api {
 
     /// The text at `path`.
     pub fn get(&self, path: &str) -> anyhow::Result<String> {
-        self.ask(Method::GET, path, None)
+        self.ask(&Method::GET, path, None)
+    }
+
+    /// Requests `path` of a port of a pod; the request comes from the API server,
+    /// so from outside the mesh. The status does not matter, an answer must come.
+    pub fn ask_pod(
+        &self,
+        pod: &Pod,
+        port: u16,
+        method: &Method,
+        path: &str,
+        body: &str,
+    ) -> anyhow::Result<(u16, String)> {
+        let path = format!(
+            "/api/v1/namespaces/{}/pods/{}:{port}/proxy{path}",
+            pod.namespace, pod.name
+        );
+        self.exchange(method, &path, "application/json", body.to_owned())
+            .with_context(|| format!("{method} {path}"))
     }
 
     /// Merges `change` into the object at `path` and returns the object.
     pub fn merge(&self, path: &str, change: &Value) -> anyhow::Result<Value> {
-        let text = self.ask(Method::PATCH, path, Some(change.to_string()))?;
+        let text = self.ask(&Method::PATCH, path, Some(change.to_string()))?;
         serde_json::from_str(&text).with_context(|| format!("PATCH {path} answered {text}"))
     }
 
@@ -80,8 +98,23 @@ impl Api {
         Ok(Samples::parse(&self.get(&path)?))
     }
 
-    fn ask(&self, method: Method, path: &str, change: Option<String>) -> anyhow::Result<String> {
-        let what = format!("{method} {path}");
+    fn ask(&self, method: &Method, path: &str, change: Option<String>) -> anyhow::Result<String> {
+        let merge = "application/merge-patch+json";
+        self.exchange(method, path, merge, change.unwrap_or_default())
+            .and_then(|(status, text)| {
+                ensure!((200..300).contains(&status), "answered {status}: {text}");
+                Ok(text)
+            })
+            .with_context(|| format!("{method} {path}"))
+    }
+
+    fn exchange(
+        &self,
+        method: &Method,
+        path: &str,
+        kind: &str,
+        body: String,
+    ) -> anyhow::Result<(u16, String)> {
         let answer = async {
             let stream = TcpStream::connect(&self.address).await?;
             stream.set_nodelay(true)?;
@@ -91,20 +124,17 @@ impl Api {
                 .method(method)
                 .uri(path)
                 .header(header::HOST, &self.address)
-                .header(header::CONTENT_TYPE, "application/merge-patch+json")
-                .body(Full::<Bytes>::from(change.unwrap_or_default()))?;
+                .header(header::CONTENT_TYPE, kind)
+                .body(Full::<Bytes>::from(body))?;
             let response = sender.send_request(request).await?;
             let status = response.status();
             let body = response.into_body().collect().await?.to_bytes();
-            let text = String::from_utf8_lossy(&body).into_owned();
-            ensure!(status.is_success(), "answered {status}: {text}");
-            Ok(text)
+            Ok((status.as_u16(), String::from_utf8_lossy(&body).into_owned()))
         };
         self.runtime
             .block_on(async { timeout(LIMIT, answer).await })
             .context("no answer in time")
             .and_then(|answer| answer)
-            .context(what)
     }
 }
 

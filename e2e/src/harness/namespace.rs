@@ -131,7 +131,7 @@ impl Namespace {
             .into_iter()
             .flatten()
             .filter(|pod| pod["metadata"]["deletionTimestamp"].is_null())
-            .map(|pod| Pod::new(&self.cluster, &self.name, pod))
+            .map(|pod| Pod::listed(&self.cluster, &self.name, pod))
             .collect();
         ensure!(!pods.is_empty(), "no pod of {app} runs in {}", self.name);
         Ok(pods)

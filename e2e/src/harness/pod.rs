@@ -26,7 +26,8 @@ pub struct Load {
 }
 
 impl Pod {
-    pub(super) fn new(cluster: &Cluster, namespace: &str, object: &Value) -> Self {
+    /// The pod of this object, as `kubectl get -o json` gives it.
+    pub fn listed(cluster: &Cluster, namespace: &str, object: &Value) -> Self {
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
         Self {
             name: text(&object["metadata"]["name"]),

@@ -13,6 +13,7 @@ mod modes;
 mod propagation;
 mod renewal;
 mod restart;
+mod revoked;
 mod sniffer;
 mod tokens;
 mod traffic;

@@ -2,12 +2,15 @@
 //! port never widens what another says of a route or a source.
 
 use anyhow::ensure;
-use e2e::harness::{App, Namespace, Outcome, Pod, eventually};
+use e2e::{
+    conformance::Record,
+    harness::{App, Namespace, Outcome, Pod, eventually},
+};
 
 use super::{SOON, url};
 
 /// A namespace in deny with a server and two callers.
-fn shop(claim: &str) -> anyhow::Result<(Namespace, Pod, Pod)> {
+pub(crate) fn shop(claim: &str) -> anyhow::Result<(Namespace, Pod, Pod)> {
     let ns = Namespace::meshed(claim)?;
     let apps = ["server", "one", "two"];
     for app in apps {
@@ -22,7 +25,7 @@ fn shop(claim: &str) -> anyhow::Result<(Namespace, Pod, Pod)> {
     Ok((ns, one, two))
 }
 
-fn target(name: &str, source: &str, rules: &str) -> String {
+pub(crate) fn target(name: &str, source: &str, rules: &str) -> String {
     format!(
         r"
 ---
@@ -37,7 +40,7 @@ spec:
     )
 }
 
-fn group(name: &str, matches: &str) -> String {
+pub(crate) fn group(name: &str, matches: &str) -> String {
     format!(
         r"
 ---
@@ -49,7 +52,7 @@ spec: {{matches: {matches}}}
     )
 }
 
-fn ports(name: &str, ports: &str) -> String {
+pub(crate) fn ports(name: &str, ports: &str) -> String {
     format!(
         r"
 ---
@@ -61,26 +64,38 @@ spec: {{matches: {{ports: {ports}}}}}
     )
 }
 
-fn allowed(pod: &Pod, target: &str, method: &str) -> Outcome {
+pub(crate) fn allowed(row: &mut Record, pod: &Pod, target: &str, method: &str) -> Outcome {
     let name = format!("{} {method} {target} passes", pod.name);
     eventually(SOON, &name, || {
         let seen = pod.get(target, &["-X", method])?;
         ensure!(seen.by_status.get("200") == Some(&1), "it was {seen:?}");
         Ok(())
     })?;
+    row.saw(in_words(pod, target, method), "200");
     Ok(())
 }
 
-fn refused(pod: &Pod, target: &str, method: &str) -> Outcome {
+pub(crate) fn refused(row: &mut Record, pod: &Pod, target: &str, method: &str) -> Outcome {
     let name = format!("{} {method} {target} is refused", pod.name);
     eventually(SOON, &name, || {
         pod.refused(target, &["-X", method], 403, "not-allowed")
     })?;
+    row.saw(in_words(pod, target, method), "403 not-allowed");
     Ok(())
+}
+
+/// `one: GET http://server:8080/a`.
+fn in_words(pod: &Pod, target: &str, method: &str) -> String {
+    let app = pod.object["metadata"]["labels"]["app"].as_str();
+    let app = app.unwrap_or_default();
+    // A name with the namespace of this run in it says nothing to a reader.
+    let target = target.replace(&pod.namespace, "NS");
+    format!("{app}: {method} {target}")
 }
 
 #[test]
 fn overlapping_routes_give_each_source_its_own_methods() -> Outcome {
+    let mut row = Record::begin("E1")?;
     let (ns, one, two) = shop("overlap")?;
     let all = group("all", "[{name: all, pathRegex: '.*', methods: ['*']}]");
     let read = group("read", "[{name: read, pathRegex: '.*', methods: [GET]}]");
@@ -88,14 +103,17 @@ fn overlapping_routes_give_each_source_its_own_methods() -> Outcome {
     let by_two = target("two", "two", "[{kind: HTTPRouteGroup, name: read}]");
     ns.apply(&format!("{all}{read}{by_one}{by_two}"))?;
     let address = url("server", 8080, "/x");
-    allowed(&one, &address, "DELETE")?;
-    allowed(&two, &address, "GET")?;
-    allowed(&one, &address, "GET")?;
-    refused(&two, &address, "DELETE")
+    allowed(&mut row, &one, &address, "DELETE")?;
+    allowed(&mut row, &two, &address, "GET")?;
+    allowed(&mut row, &one, &address, "GET")?;
+    refused(&mut row, &two, &address, "DELETE")?;
+    row.passed()?;
+    Ok(())
 }
 
 #[test]
 fn a_rule_without_matches_means_every_match_of_its_group() -> Outcome {
+    let mut row = Record::begin("E2")?;
     let (ns, one, two) = shop("all-matches")?;
     let routes = group(
         "routes",
@@ -108,15 +126,18 @@ fn a_rule_without_matches_means_every_match_of_its_group() -> Outcome {
         "[{kind: HTTPRouteGroup, name: routes, matches: [b]}]",
     );
     ns.apply(&format!("{routes}{by_one}{by_two}"))?;
-    allowed(&one, &url("server", 8080, "/a"), "GET")?;
-    allowed(&one, &url("server", 8080, "/b"), "GET")?;
-    allowed(&two, &url("server", 8080, "/b"), "GET")?;
-    refused(&two, &url("server", 8080, "/a"), "GET")?;
-    refused(&one, &url("server", 8080, "/c"), "GET")
+    allowed(&mut row, &one, &url("server", 8080, "/a"), "GET")?;
+    allowed(&mut row, &one, &url("server", 8080, "/b"), "GET")?;
+    allowed(&mut row, &two, &url("server", 8080, "/b"), "GET")?;
+    refused(&mut row, &two, &url("server", 8080, "/a"), "GET")?;
+    refused(&mut row, &one, &url("server", 8080, "/c"), "GET")?;
+    row.passed()?;
+    Ok(())
 }
 
 #[test]
 fn ports_of_one_target_never_widen_the_routes_of_another() -> Outcome {
+    let mut row = Record::begin("E4")?;
     let (ns, one, two) = shop("no-mixing")?;
     let routes = group(
         "routes",
@@ -133,27 +154,29 @@ fn ports_of_one_target_never_widen_the_routes_of_another() -> Outcome {
         target("metrics", "one", metrics)
     );
     ns.apply(&format!("{routes}{first}{second}{targets}"))?;
-    allowed(&one, &url("server", 9091, "/echo"), "GET")?;
-    allowed(&one, &url("server", 9092, "/metrics"), "GET")?;
-    refused(&one, &url("server", 9091, "/metrics"), "GET")?;
-    refused(&one, &url("server", 9092, "/echo"), "GET")?;
-    refused(&two, &url("server", 9091, "/echo"), "GET")
+    allowed(&mut row, &one, &url("server", 9091, "/echo"), "GET")?;
+    allowed(&mut row, &one, &url("server", 9092, "/metrics"), "GET")?;
+    refused(&mut row, &one, &url("server", 9091, "/metrics"), "GET")?;
+    refused(&mut row, &one, &url("server", 9092, "/echo"), "GET")?;
+    refused(&mut row, &two, &url("server", 9091, "/echo"), "GET")?;
+    row.passed()?;
+    Ok(())
 }
 
 #[test]
 fn a_tcp_route_admits_http_and_an_http_route_admits_no_raw_bytes() -> Outcome {
+    let mut row = Record::begin("E5")?;
     let (ns, one, two) = shop("kinds")?;
     let http = ports("http", "[8080]");
     let routes = group("routes", "[{name: any, pathRegex: '.*'}]");
     let by_one = target("one", "one", "[{kind: TCPRoute, name: http}]");
     let by_two = target("two", "two", "[{kind: HTTPRouteGroup, name: routes}]");
     ns.apply(&format!("{http}{routes}{by_one}{by_two}"))?;
-    allowed(&one, &url("server", 8080, "/x"), "GET")?;
-    allowed(&two, &url("server", 8080, "/x"), "GET")?;
+    allowed(&mut row, &one, &url("server", 8080, "/x"), "GET")?;
+    allowed(&mut row, &two, &url("server", 8080, "/x"), "GET")?;
     // 9000 echoes bytes; the HTTP rule of `two` covers every port, and opens none.
     for pod in [&one, &two] {
-        let answer = pod.exec(&["tcp", "server:9000"]);
-        ensure_refused(&answer)?;
+        ensure_refused(&mut row, pod)?;
     }
     ns.apply(&format!(
         "{}{}",
@@ -162,17 +185,28 @@ fn a_tcp_route_admits_http_and_an_http_route_admits_no_raw_bytes() -> Outcome {
     ))?;
     // Control: the same call passes once a TCPRoute allows it.
     eventually(SOON, "bytes pass", || one.exec(&["tcp", "server:9000"]))?;
-    ensure_refused(&two.exec(&["tcp", "server:9000"]))?;
+    row.saw(
+        "one: bytes to server:9000, with a TCPRoute",
+        "they come back",
+    );
+    ensure_refused(&mut row, &two)?;
+    row.passed()?;
     Ok(())
 }
 
-fn ensure_refused(answer: &anyhow::Result<String>) -> anyhow::Result<()> {
+fn ensure_refused(row: &mut Record, pod: &Pod) -> anyhow::Result<()> {
+    let answer = pod.exec(&["tcp", "server:9000"]);
     ensure!(answer.is_err(), "raw bytes were answered: {answer:?}");
+    row.saw(
+        in_words(pod, "server:9000", "bytes to"),
+        "closed without an answer",
+    );
     Ok(())
 }
 
 #[test]
 fn a_target_grants_nothing_in_another_namespace() -> Outcome {
+    let mut row = Record::begin("E15")?;
     let (ns, one, _two) = shop("protects")?;
     let tenant = Namespace::meshed("tenant")?;
     // The tenant tries to grant its own account access to the other namespace.
@@ -206,5 +240,7 @@ spec:
         }
     }
     std::thread::sleep(std::time::Duration::from_secs(2));
-    refused(&one, &url("server", 8080, "/"), "GET")
+    refused(&mut row, &one, &url("server", 8080, "/"), "GET")?;
+    row.passed()?;
+    Ok(())
 }

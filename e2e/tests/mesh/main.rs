@@ -6,6 +6,7 @@
 
 mod access;
 mod additive;
+mod conformance;
 mod identity;
 mod injection;
 mod modes;

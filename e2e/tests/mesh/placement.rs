@@ -1,13 +1,17 @@
 //! Unusual places to listen and to call, each as without a mesh.
 
 use anyhow::Context as _;
-use e2e::harness::{App, Namespace, Outcome, eventually};
+use e2e::{
+    conformance::Record,
+    harness::{App, Namespace, Outcome, eventually},
+};
 use serde_json::json;
 
 use super::{SOON, url};
 
 #[test]
 fn application_calls_itself_by_service_by_pod_address_and_by_loopback() -> Outcome {
+    let mut row = Record::part("E22", "self")?;
     let ns = Namespace::meshed("self-call")?;
     ns.apply_all(&App::new("web").objects())?;
     ns.ready(&["web"])?;
@@ -21,7 +25,12 @@ fn application_calls_itself_by_service_by_pod_address_and_by_loopback() -> Outco
             .report(&target, &["-n", "5"])
             .with_context(|| target.clone())?;
         assert_eq!(report.pod, pod.name, "{target}");
+        row.saw(
+            format!("web: 5 x GET {}", target.replace(&pod.ip, "POD-IP")),
+            "200 from itself",
+        );
     }
+    row.passed()?;
     Ok(())
 }
 
@@ -64,6 +73,7 @@ fn application_on_localhost_only_stays_private() -> Outcome {
 
 #[test]
 fn peers_of_a_headless_stateful_set_call_each_other_by_name_over_mtls() -> Outcome {
+    let mut row = Record::part("E22", "peers")?;
     let ns = Namespace::meshed("headless")?;
     let template = App::new("peer").template();
     ns.apply_all(&[
@@ -86,7 +96,12 @@ fn peers_of_a_headless_stateful_set_call_each_other_by_name_over_mtls() -> Outco
             Some(identity.as_str()),
             "{report:?}"
         );
+        row.saw(
+            format!("{}: GET {target}", caller.name),
+            format!("200 from {}, caller proven as sa/peer", report.pod),
+        );
     }
+    row.passed()?;
     Ok(())
 }
 

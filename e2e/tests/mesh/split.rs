@@ -2,6 +2,7 @@
 
 use anyhow::ensure;
 use e2e::{
+    conformance::Record,
     echo::load::Summary,
     harness::{App, Namespace, Outcome, app, eventually},
 };
@@ -10,7 +11,7 @@ use serde_json::json;
 use super::{SOON, url};
 
 /// A root Service over both backends, which overlaps their selectors, and a client.
-fn shop(claim: &str) -> anyhow::Result<Namespace> {
+pub(crate) fn shop(claim: &str) -> anyhow::Result<Namespace> {
     let ns = Namespace::meshed(claim)?;
     for backend in ["stable", "canary"] {
         ns.apply_all(&App::new(backend).label("part", "shop").objects())?;
@@ -21,7 +22,7 @@ fn shop(claim: &str) -> anyhow::Result<Namespace> {
     Ok(ns)
 }
 
-fn weigh(ns: &Namespace, backends: &[(&str, i64)]) -> anyhow::Result<()> {
+pub(crate) fn weigh(ns: &Namespace, backends: &[(&str, i64)]) -> anyhow::Result<()> {
     let backends: Vec<_> = backends
         .iter()
         .map(|(service, weight)| json!({"service": service, "weight": weight}))
@@ -33,7 +34,7 @@ fn weigh(ns: &Namespace, backends: &[(&str, i64)]) -> anyhow::Result<()> {
 }
 
 /// Fails unless `version` got `share` of all requests within 5 sigma and none failed.
-fn within_5_sigma(seen: &Summary, version: &str, share: f64) -> anyhow::Result<()> {
+pub(crate) fn within_5_sigma(seen: &Summary, version: &str, share: f64) -> anyhow::Result<()> {
     let all = seen.planned as f64;
     ensure!(
         seen.by_status.get("200") == Some(&seen.planned),
@@ -53,7 +54,7 @@ fn within_5_sigma(seen: &Summary, version: &str, share: f64) -> anyhow::Result<(
 }
 
 /// Waits until a short load shows that the weights are in force.
-fn in_force(ns: &Namespace, expected: impl Fn(&Summary) -> bool) -> anyhow::Result<()> {
+pub(crate) fn in_force(ns: &Namespace, expected: impl Fn(&Summary) -> bool) -> anyhow::Result<()> {
     let client = ns.pod("client")?;
     eventually(SOON, "the new weights are in force", || {
         let seen = client.get(&url("shop", 8080, "/"), &["-n", "60", "-c", "2"])?;
@@ -62,7 +63,7 @@ fn in_force(ns: &Namespace, expected: impl Fn(&Summary) -> bool) -> anyhow::Resu
     })
 }
 
-fn of(seen: &Summary, version: &str) -> u64 {
+pub(crate) fn of(seen: &Summary, version: &str) -> u64 {
     seen.by_version.get(version).copied().unwrap_or_default()
 }
 
@@ -143,14 +144,16 @@ fn backend_without_a_service_gets_nothing_and_breaks_nothing() -> Outcome {
     Ok(())
 }
 
-#[test]
-fn root_may_be_its_own_backend() -> Outcome {
-    let ns = shop("self")?;
-    // The root selects both, so half of its share is the canary's.
-    weigh(&ns, &[("shop", 0), ("canary", 100)])?;
-    in_force(&ns, |seen| of(seen, "stable") == 0)?;
-    weigh(&ns, &[("shop", 75), ("canary", 25)])?;
-    in_force(&ns, |seen| of(seen, "stable") > 0)?;
+/// Sends `count` requests to the root, all of which must be answered with 200, and
+/// tells for how many the root itself and the canary were chosen as backend.
+///
+/// Which pod answers for the root is the balancer's choice, so shares are those of
+/// the backends that the split chose, as the client's proxy counts them.
+pub(crate) fn chosen(
+    ns: &Namespace,
+    count: u64,
+    args: &[&str],
+) -> anyhow::Result<(Summary, [f64; 2])> {
     let client = ns.pod("client")?;
     let by_backend = || {
         let samples = client.proxy_metrics()?;
@@ -168,13 +171,28 @@ fn root_may_be_its_own_backend() -> Outcome {
         anyhow::Ok([of("shop"), of("canary")])
     };
     let before = by_backend()?;
-    let seen = client.get(&url("shop", 8080, "/"), &["-n", "2000", "-c", "10"])?;
-    assert!(seen.by_status.get("200") == Some(&2000), "{seen:?}");
-    // Which pod answers for the root is the balancer's choice, so the shares are
-    // those of the backends that the split chose.
+    let number = count.to_string();
+    let words = [&["-n", &number, "-c", "10"], args].concat();
+    let seen = client.get(&url("shop", 8080, "/"), &words)?;
+    ensure!(seen.by_status.get("200") == Some(&count), "{seen:?}");
     let after = by_backend()?;
-    let (root, canary) = (after[0] - before[0], after[1] - before[1]);
-    assert_eq!(root + canary, 2000.0, "backends {before:?}, then {after:?}");
+    let [root, canary] = [after[0] - before[0], after[1] - before[1]];
+    ensure!(
+        root + canary == count as f64,
+        "backends {before:?}, then {after:?}"
+    );
+    Ok((seen, [root, canary]))
+}
+
+#[test]
+fn root_may_be_its_own_backend() -> Outcome {
+    let ns = shop("self")?;
+    // The root selects both, so half of its share is the canary's.
+    weigh(&ns, &[("shop", 0), ("canary", 100)])?;
+    in_force(&ns, |seen| of(seen, "stable") == 0)?;
+    weigh(&ns, &[("shop", 75), ("canary", 25)])?;
+    in_force(&ns, |seen| of(seen, "stable") > 0)?;
+    let (seen, [_, canary]) = chosen(&ns, 2000, &[])?;
     let sigma = (2000.0_f64 * 0.75 * 0.25).sqrt();
     assert!(
         (canary - 500.0).abs() <= 5.0 * sigma,
@@ -209,6 +227,7 @@ fn connections_of_plain_tcp_are_split_too() -> Outcome {
 
 #[test]
 fn backend_called_by_its_own_name_is_not_split() -> Outcome {
+    let mut row = Record::begin("E13")?;
     let ns = shop("direct")?;
     weigh(&ns, &[("stable", 0), ("canary", 100)])?;
     in_force(&ns, |seen| of(seen, "stable") == 0)?;
@@ -216,5 +235,10 @@ fn backend_called_by_its_own_name_is_not_split() -> Outcome {
         .pod("client")?
         .get(&url("stable", 8080, "/"), &["-n", "100", "-c", "2"])?;
     assert_eq!(of(&seen, "stable"), 100, "{seen:?}");
+    row.saw(
+        "100 x GET http://stable:8080/ while the split of shop sends all to canary",
+        format!("answered by {:?}", seen.by_version),
+    );
+    row.passed()?;
     Ok(())
 }

@@ -1,0 +1,96 @@
+//! Rows that a lower ring proves: runs their tests and keeps what they print.
+//!
+//! Such a test lives in a crate that must not know this one, so it prints lines
+//! `sent: ...` and `saw: ...` in pairs.
+
+use std::{
+    process::{Command, Stdio},
+    time::Instant,
+};
+
+use anyhow::Context as _;
+
+use super::{
+    record::{self, Kept, Step},
+    rows::{ROWS, Ring},
+};
+use crate::harness::cluster::root;
+
+/// Runs every in-process row once; a failed one is kept as failed.
+pub fn run() -> anyhow::Result<()> {
+    for row in ROWS {
+        let Ring::InProcess {
+            package,
+            target,
+            test,
+        } = row.ring
+        else {
+            continue;
+        };
+        let start = Instant::now();
+        let output = Command::new("cargo")
+            .args(["test", "-q", "-p", package])
+            .args(target)
+            .args(["--", test, "--exact", "--nocapture"])
+            .current_dir(root())
+            .stdin(Stdio::null())
+            .stderr(Stdio::inherit())
+            .output()
+            .with_context(|| format!("run the test of row {}", row.id))?;
+        let text = String::from_utf8_lossy(&output.stdout);
+        let steps = steps(&text);
+        // A filter that fits no test also ends with success.
+        let ran = text.contains("test result: ok. 1 passed");
+        let passed = output.status.success() && ran && !steps.is_empty();
+        if !passed {
+            eprintln!("{text}");
+        }
+        Kept {
+            id: row.id.into(),
+            part: String::new(),
+            passed,
+            steps,
+            took_ms: record::millis(start.elapsed()),
+            ended: record::now(),
+        }
+        .write()?;
+    }
+    Ok(())
+}
+
+/// The pairs in a test's output.
+fn steps(text: &str) -> Vec<Step> {
+    let mut steps = Vec::new();
+    let mut sent: Option<&str> = None;
+    for line in text.lines() {
+        if let Some(what) = line.strip_prefix("sent: ") {
+            sent = Some(what);
+        } else if let (Some(what), Some(saw)) = (sent, line.strip_prefix("saw: ")) {
+            steps.push(Step {
+                sent: what.into(),
+                saw: saw.into(),
+            });
+            sent = None;
+        }
+    }
+    steps
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pairs_are_read_from_a_tests_output_and_halves_are_not() {
+        let text =
+            "running 1 test\nsent: a\nsaw: b\nsaw: stray\nsent: c\nnoise\nsaw: d\nsent: half\n";
+        let read: Vec<_> = steps(text)
+            .into_iter()
+            .map(|step| (step.sent, step.saw))
+            .collect();
+        assert_eq!(
+            read,
+            [("a".into(), "b".into()), ("c".into(), "d".into())] as [(String, String); 2]
+        );
+    }
+}
