@@ -8,9 +8,12 @@ use std::{fs, io, path::Path};
 
 use crate::smi;
 
+/// The release's namespace, where the conversion webhook answers.
+const NAMESPACE: &str = "{{ .Release.Namespace }}";
+
 /// File names in the chart's folder for definitions, with their text.
 pub fn templates() -> Vec<(String, String)> {
-    smi::definitions()
+    smi::definitions(NAMESPACE)
         .into_iter()
         .map(|(plural, definition)| {
             let yaml =
@@ -23,7 +26,7 @@ pub fn templates() -> Vec<(String, String)> {
 fn template(yaml: &str) -> String {
     // The only Helm expressions are the ones added here; a brace in a description
     // would be read as one.
-    debug_assert!(!yaml.contains("{{"));
+    debug_assert!(!yaml.replace(NAMESPACE, "").contains("{{"));
     let labelled = yaml.replacen(
         "\nmetadata:\n",
         "\nmetadata:\n  annotations:\n    helm.sh/resource-policy: keep\n",

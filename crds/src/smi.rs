@@ -7,8 +7,10 @@
 
 mod access;
 mod binding;
+mod columns;
 mod definition;
 mod headers;
+mod schema;
 mod specs;
 mod split;
 mod status;
@@ -20,7 +22,9 @@ pub use access::{
     TrafficTargetSpec,
 };
 pub use binding::{IdentityBinding, IdentityBindingSpec, IdentitySchemes, PodLabels};
-pub use definition::definitions;
+#[cfg(test)]
+pub(crate) use definition::tests::violations;
+pub use definition::{CONVERSION_PATH, CONVERSION_SERVICE, definitions};
 pub use headers::{BadHeaders, parse_headers};
 pub use specs::{
     HTTPRouteGroup, HttpRouteGroupSpec, RouteMatch, TCPRoute, TcpMatch, TcpRouteSpec, UDPRoute,
@@ -28,9 +32,6 @@ pub use specs::{
 };
 pub use split::{SplitBackend, SplitMatch, TrafficSplit, TrafficSplitSpec};
 pub use status::{ACCEPTED, PROGRAMMED, RESOLVED_REFS, Status};
-pub use versions::crds_all_versions;
-#[cfg(test)]
-pub(crate) use versions::tests::violations;
 
 /// API group of TrafficSplit.
 pub const SPLIT_GROUP: &str = "split.smi-spec.io";

@@ -1,22 +1,42 @@
-//! Keeps `caBundle` of the webhook configurations equal to what is trusted.
+//! Keeps `caBundle` equal to what is trusted, wherever the API server finds us: in the
+//! webhook configurations, and in the SMI definitions whose versions we convert.
 //!
 //! A helm upgrade may empty it, and without it the API server refuses to call us
-//! and, with failure policy Fail, to create meshed pods.
+//! and, with failure policy Fail, to create meshed pods; and objects can be read and
+//! written in their storage version only.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use crds::convert::SmiKind;
+use crds::labels::{INJECTOR, VALIDATOR};
+use crds::smi::CONVERSION_SERVICE;
 use json_patch::jsonptr::PointerBuf;
 use json_patch::{AddOperation, Patch, PatchOperation, TestOperation};
+use k8s_openapi::api::admissionregistration::v1::{
+    MutatingWebhookConfiguration, ValidatingWebhookConfiguration,
+};
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::api::{ApiResource, DynamicObject, Patch as Change, PatchParams};
 use kube::{Api, Client};
 use serde_json::Value;
 
-/// A configuration with webhooks in it; both kinds have the same shape here.
+/// An object that tells the API server whom to trust when it calls us.
 #[derive(Clone)]
 pub(crate) struct Configuration {
     pub(crate) api: Api<DynamicObject>,
     pub(crate) resource: ApiResource,
-    pub(crate) name: &'static str,
+    pub(crate) name: String,
+    place: Place,
+}
+
+/// Where in it the bundle stands.
+#[derive(Clone)]
+enum Place {
+    /// In every webhook of a list.
+    Webhooks,
+    /// In a definition's conversion, as long as that calls the injector of this
+    /// namespace: a definition may be another product's.
+    Conversion { namespace: String },
 }
 
 /// Why a configuration does not carry the bundle.
@@ -25,41 +45,72 @@ pub(crate) enum BundleError {
     #[error("{kind} {name} could not be read or patched")]
     Api {
         kind: String,
-        name: &'static str,
+        name: String,
         source: kube::Error,
     },
     #[error("{kind} {name} does not exist")]
-    Missing { kind: String, name: &'static str },
+    Missing { kind: String, name: String },
+}
+
+/// Everything that has to carry the bundle of an injector in `namespace`.
+pub(crate) fn configurations(client: &Client, namespace: &str) -> Vec<Configuration> {
+    let mutating = ApiResource::erase::<MutatingWebhookConfiguration>(&());
+    let validating = ApiResource::erase::<ValidatingWebhookConfiguration>(&());
+    let definition = ApiResource::erase::<CustomResourceDefinition>(&());
+    let webhooks = [(mutating, INJECTOR), (validating, VALIDATOR)];
+    let webhooks = webhooks.map(|(resource, name)| (resource, name.to_owned(), Place::Webhooks));
+    // The others have one version, so nobody converts them.
+    let converted = SmiKind::ALL
+        .into_iter()
+        .filter(|kind| kind.versions().len() > 1);
+    let definitions = converted.map(|kind| {
+        let namespace = namespace.to_owned();
+        let place = Place::Conversion { namespace };
+        (definition.clone(), kind.definition(), place)
+    });
+    webhooks
+        .into_iter()
+        .chain(definitions)
+        .map(|(resource, name, place)| Configuration {
+            api: Api::all_with(client.clone(), &resource),
+            resource,
+            name,
+            place,
+        })
+        .collect()
 }
 
 impl Configuration {
-    pub(crate) fn new(client: Client, resource: ApiResource, name: &'static str) -> Self {
-        Self {
-            api: Api::all_with(client, &resource),
-            resource,
-            name,
-        }
-    }
-
     /// Writes `bundle` (PEM) where it is not yet; true when something was written.
     pub(crate) async fn repair(&self, bundle: &str) -> Result<bool, BundleError> {
         let failed = |source| BundleError::Api {
             kind: self.resource.kind.clone(),
-            name: self.name,
+            name: self.name.clone(),
             source,
         };
-        let found = self.api.get_opt(self.name).await.map_err(failed)?;
-        let found = found.ok_or_else(|| BundleError::Missing {
-            kind: self.resource.kind.clone(),
-            name: self.name,
-        })?;
-        let patch = patch(&found.data, bundle);
+        let patch = match (
+            self.api.get_opt(&self.name).await.map_err(failed)?,
+            &self.place,
+        ) {
+            (Some(found), Place::Webhooks) => in_webhooks(&found.data, bundle),
+            (Some(found), Place::Conversion { namespace }) => {
+                in_conversion(&found.data, namespace, bundle)
+            }
+            (None, Place::Webhooks) => {
+                return Err(BundleError::Missing {
+                    kind: self.resource.kind.clone(),
+                    name: self.name.clone(),
+                });
+            }
+            // The chart may be told not to bring the definitions.
+            (None, Place::Conversion { .. }) => return Ok(false),
+        };
         if patch.0.is_empty() {
             return Ok(false);
         }
         let change: Change<()> = Change::Json(patch);
         self.api
-            .patch(self.name, &PatchParams::default(), &change)
+            .patch(&self.name, &PatchParams::default(), &change)
             .await
             .map_err(failed)?;
         Ok(true)
@@ -68,7 +119,7 @@ impl Configuration {
 
 /// From the configuration as it is to one with the bundle in every webhook. The name of
 /// each webhook is tested, so that a list that changed meanwhile is left alone.
-fn patch(configuration: &Value, bundle: &str) -> Patch {
+fn in_webhooks(configuration: &Value, bundle: &str) -> Patch {
     let encoded = Value::from(STANDARD.encode(bundle));
     let mut operations = Vec::new();
     let webhooks = configuration.get("webhooks").and_then(Value::as_array);
@@ -95,11 +146,60 @@ fn patch(configuration: &Value, bundle: &str) -> Patch {
     Patch(operations)
 }
 
+/// From the definition as it is to one with the bundle in its conversion. Whom it calls
+/// is tested, so that one that changed hands meanwhile is left alone.
+fn in_conversion(definition: &Value, namespace: &str, bundle: &str) -> Patch {
+    const CLIENT: [&str; 4] = ["spec", "conversion", "webhook", "clientConfig"];
+    let at = |tail: &[&'static str]| PointerBuf::from_tokens(CLIENT.iter().chain(tail).copied());
+    let found = |tail: &[&'static str]| definition.pointer(at(tail).as_str());
+    let encoded = Value::from(STANDARD.encode(bundle));
+    let service = found(&["service"]);
+    let text = |field: &str| service.and_then(|service| service.get(field)?.as_str());
+    let ours = text("name") == Some(CONVERSION_SERVICE) && text("namespace") == Some(namespace);
+    if !ours || found(&["caBundle"]) == Some(&encoded) {
+        return Patch(Vec::new());
+    }
+    Patch(vec![
+        PatchOperation::Test(TestOperation {
+            path: at(&["service"]),
+            value: service.cloned().unwrap_or_default(),
+        }),
+        PatchOperation::Add(AddOperation {
+            path: at(&["caBundle"]),
+            value: encoded,
+        }),
+    ])
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn only_a_definition_that_calls_this_injector_is_patched() {
+        let mut definition = json!({"spec": {"conversion": {"strategy": "Webhook", "webhook": {
+            "clientConfig": {"service": {
+                "name": "weft-injector", "namespace": "mesh", "path": "/convert", "port": 443,
+            }},
+        }}}});
+        assert_eq!(in_conversion(&definition, "other", "PEM"), Patch(vec![]));
+        let change = in_conversion(&definition, "mesh", "PEM");
+        json_patch::patch(&mut definition, &change).unwrap();
+        assert_eq!(
+            definition["spec"]["conversion"]["webhook"]["clientConfig"]["caBundle"],
+            "UEVN"
+        );
+        assert_eq!(in_conversion(&definition, "mesh", "PEM"), Patch(vec![]));
+        assert_eq!(in_conversion(&definition, "mesh", "NEW").0.len(), 2);
+        let none = json!({"spec": {"conversion": {"strategy": "None"}}});
+        assert_eq!(in_conversion(&none, "mesh", "PEM"), Patch(vec![]));
+        let foreign = json!({"spec": {"conversion": {"strategy": "Webhook", "webhook": {
+            "clientConfig": {"service": {"name": "smi-webhook", "namespace": "mesh"}},
+        }}}});
+        assert_eq!(in_conversion(&foreign, "mesh", "PEM"), Patch(vec![]));
+    }
 
     #[test]
     fn only_webhooks_without_this_bundle_are_patched() {
@@ -109,10 +209,10 @@ mod tests {
             { "name": "b", "clientConfig": {} },
             { "name": "c", "clientConfig": { "caBundle": "b2xk" } },
         ]});
-        let change = patch(&configuration, bundle);
+        let change = in_webhooks(&configuration, bundle);
         assert_eq!(change.0.len(), 4);
         json_patch::patch(&mut configuration, &change).unwrap();
-        assert_eq!(patch(&configuration, bundle), Patch(vec![]));
+        assert_eq!(in_webhooks(&configuration, bundle), Patch(vec![]));
         assert_eq!(
             configuration["webhooks"][1]["clientConfig"]["caBundle"],
             "UEVN"

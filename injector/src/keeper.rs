@@ -9,23 +9,21 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use crds::labels::{INJECTOR, VALIDATOR};
+use crds::labels::INJECTOR;
 use futures::StreamExt;
 use identity::tls::{BadLeaf, ServingHandle};
 use identity::{authority::IssueError, rotate};
-use k8s_openapi::api::admissionregistration::v1::{
-    MutatingWebhookConfiguration, ValidatingWebhookConfiguration,
-};
-use kube::Client;
-use kube::api::ApiResource;
+use kube::api::DynamicObject;
+use kube::core::PartialObjectMeta;
 use kube::runtime::{WatchStreamExt, watcher};
+use kube::{Api, Client};
 use runtime::backoff::Backoff;
 use runtime::ready::Hold;
 use tokio::sync::Notify;
 use tracing::{debug, info, warn};
 
 use crate::authority::{Authority, AuthorityError, Store};
-use crate::bundle::{BundleError, Configuration};
+use crate::bundle::{BundleError, Configuration, configurations};
 use crate::metrics::Metrics;
 
 /// How long a serving certificate lasts.
@@ -56,7 +54,7 @@ pub(crate) enum KeepError {
 /// See the module.
 pub(crate) struct Keeper {
     store: Store,
-    configurations: [Configuration; 2],
+    configurations: Vec<Configuration>,
     dns_names: [String; 1],
     serving: ServingHandle,
     metrics: Metrics,
@@ -76,14 +74,9 @@ impl Keeper {
         serving: ServingHandle,
         metrics: Metrics,
     ) -> Self {
-        let mutating = ApiResource::erase::<MutatingWebhookConfiguration>(&());
-        let validating = ApiResource::erase::<ValidatingWebhookConfiguration>(&());
         Self {
             store: Store::new(client.clone(), namespace),
-            configurations: [
-                Configuration::new(client.clone(), mutating, INJECTOR),
-                Configuration::new(client.clone(), validating, VALIDATOR),
-            ],
+            configurations: configurations(client, namespace),
             // The API server calls a Service by this name, whatever the cluster's domain.
             dns_names: [format!("{INJECTOR}.{namespace}.svc")],
             serving,
@@ -143,7 +136,7 @@ impl Keeper {
                     self.metrics.bundle_patched();
                     info!(name = configuration.name, "caBundle written");
                 }
-                // One configuration must not wait for the other.
+                // One configuration must not wait for another.
                 Err(error) => missing = Some(error),
             }
         }
@@ -172,7 +165,10 @@ impl Keeper {
 async fn watch(configuration: Configuration, changed: Arc<Notify>) {
     let only_this = format!("metadata.name={}", configuration.name);
     let config = watcher::Config::default().fields(&only_this);
-    let events = kube::runtime::watcher(configuration.api, config).default_backoff();
+    // Metadata is enough to see that something changed, and definitions are large.
+    let metadata: Api<PartialObjectMeta<DynamicObject>> =
+        Api::all_with(configuration.api.into_client(), &configuration.resource);
+    let events = kube::runtime::watcher(metadata, config).default_backoff();
     let mut events = std::pin::pin!(events);
     // The stream ends only with the process.
     while let Some(event) = events.next().await {

@@ -1,9 +1,10 @@
-//! The webhooks: gives pods their proxies and refuses SMI objects that could not
-//! mean anything.
+//! The webhooks: gives pods their proxies, refuses SMI objects that could not mean
+//! anything, and converts SMI objects between their versions.
 
 mod account;
 mod authority;
 mod bundle;
+mod convert;
 mod keeper;
 mod metrics;
 mod mutate;
@@ -81,7 +82,7 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
     let mut registry = Registry::default();
     let metrics = Metrics::register(&mut registry);
     let ready = Ready::new();
-    let hold = ready.hold("caBundle in the webhook configurations");
+    let hold = ready.hold("caBundle where the API server looks for it");
     let admin = Admin::bind(everywhere(ADMIN_PORT))
         .await
         .context("admin port")?;

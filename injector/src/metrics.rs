@@ -15,7 +15,7 @@ const SECONDS: [f64; 8] = [0.001, 0.0025, 0.005, 0.01, 0.05, 0.25, 1.0, 5.0];
 /// How one call ended.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Labels {
-    /// `mutate`, `validate`, `account` or `other`.
+    /// `mutate`, `validate`, `account`, `convert` or `other`.
     path: &'static str,
     /// `injected`, `refused`, ...
     outcome: &'static str,
@@ -68,7 +68,7 @@ impl Metrics {
         );
         registry.register(
             "ca_bundle_patches",
-            "Times that this replica wrote caBundle into a webhook configuration",
+            "Times that this replica wrote caBundle into a webhook configuration or definition",
             metrics.bundle_patches.clone(),
         );
         registry.register(

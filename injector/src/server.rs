@@ -29,10 +29,16 @@ use tracing::{debug, warn};
 
 use crate::metrics::Metrics;
 use crate::mutate::Mutator;
-use crate::{account, review, validate};
+use crate::{account, convert, review, validate};
 
 /// Bytes of one call. The API server's own limit for a request is 3 MiB.
 pub(crate) const MAX_BODY: usize = 3 * 1024 * 1024;
+/// Bytes of one conversion, which may hold many objects. etcd takes 1.5 MiB for one, and
+/// the API server mostly asks for one at a time.
+pub(crate) const MAX_CONVERSION: usize = 16 * 1024 * 1024;
+/// Conversions that are read and answered at one time; with [`MAX_CONVERSION`] and what
+/// their objects take once read, what they can hold in memory.
+const MAX_CONVERSIONS: usize = 4;
 /// Calls that are read and answered at one time; with [`MAX_BODY`], what they can
 /// hold in memory.
 const MAX_CALLS: usize = 32;
@@ -56,6 +62,7 @@ pub(crate) struct Webhooks {
     mutator: Mutator,
     metrics: Metrics,
     calls: Semaphore,
+    conversions: Semaphore,
 }
 
 impl Webhooks {
@@ -64,6 +71,7 @@ impl Webhooks {
             mutator,
             metrics,
             calls: Semaphore::new(MAX_CALLS),
+            conversions: Semaphore::new(MAX_CONVERSIONS),
         }
     }
 }
@@ -203,6 +211,7 @@ impl Webhooks {
             "/mutate" => "mutate",
             "/validate" => "validate",
             "/account" => "account",
+            "/convert" => "convert",
             _ => "other",
         };
         state.busy.fetch_add(1, Ordering::Relaxed);
@@ -234,14 +243,19 @@ impl Webhooks {
         }
         // Closing the semaphore is nobody's business, so this waits at most for the
         // call's time limit.
-        let Ok(_place) = self.calls.acquire().await else {
+        let (places, most) = if path == "convert" {
+            (&self.conversions, MAX_CONVERSION)
+        } else {
+            (&self.calls, MAX_BODY)
+        };
+        let Ok(_place) = places.acquire().await else {
             return failure(
                 StatusCode::SERVICE_UNAVAILABLE,
                 "overload",
                 "too many calls",
             );
         };
-        let body = match Limited::new(request.into_body(), MAX_BODY).collect().await {
+        let body = match Limited::new(request.into_body(), most).collect().await {
             Ok(body) => body.to_bytes(),
             Err(error) if error.is::<LengthLimitError>() => {
                 return failure(
@@ -252,6 +266,9 @@ impl Webhooks {
             }
             Err(_) => return failure(StatusCode::BAD_REQUEST, "broken", "the body broke off"),
         };
+        if path == "convert" {
+            return converted(&body, state);
+        }
         let review = match review::parse(&body) {
             Ok(review) => review,
             Err(error) => {
@@ -303,6 +320,30 @@ fn judged(answer: review::Answer, uid: &str) -> Outcome {
         outcome,
         reason: "",
     }
+}
+
+fn converted(body: &[u8], state: &ConnectionState) -> Outcome {
+    match convert::answer(body) {
+        Ok(converted) => {
+            state.proven.store(true, Ordering::Relaxed);
+            if let Some(message) = refusal(&converted.review) {
+                warn!(message, "objects could not be converted");
+            }
+            Outcome {
+                response: answered(&converted.review),
+                outcome: converted.outcome,
+                reason: converted.reason,
+            }
+        }
+        Err(error) => failure(StatusCode::BAD_REQUEST, "bad-review", &error.to_string()),
+    }
+}
+
+/// Why a conversion failed, if it did.
+fn refusal(review: &serde_json::Value) -> Option<&str> {
+    let result = review.pointer("/response/result")?;
+    let failed = result.get("status")?.as_str()? == "Failure";
+    failed.then(|| result.get("message")?.as_str()).flatten()
 }
 
 fn answered(review: &serde_json::Value) -> Response<Full<Bytes>> {

@@ -5,6 +5,7 @@
 //! come in any order.
 
 mod access;
+mod binding;
 mod specs;
 mod split;
 
@@ -101,6 +102,10 @@ fn find(request: &Request) -> Result<Mistakes, serde_json::Error> {
         }
         (smi::SPECS_GROUP, "HTTPRouteGroup") => specs::check_http(&read(spec)?, &mut mistakes),
         (smi::SPECS_GROUP, "TCPRoute") => specs::check_tcp(&read(spec)?, &mut mistakes),
+        (smi::SPECS_GROUP, "UDPRoute") => specs::check_udp(&read(spec)?, &mut mistakes),
+        (smi::ACCESS_GROUP, "IdentityBinding") => {
+            binding::check(&read(spec)?, &mut mistakes);
+        }
         (_, kind) => mistakes.add("kind", format!("{kind:?} is not a kind that Weft serves")),
     }
     Ok(mistakes)

@@ -71,6 +71,23 @@ impl SmiKind {
         }
     }
 
+    /// Name of the kind's resources in paths.
+    pub fn plural(self) -> &'static str {
+        match self {
+            Self::TrafficTarget => "traffictargets",
+            Self::IdentityBinding => "identitybindings",
+            Self::HttpRouteGroup => "httproutegroups",
+            Self::TcpRoute => "tcproutes",
+            Self::UdpRoute => "udproutes",
+            Self::TrafficSplit => "trafficsplits",
+        }
+    }
+
+    /// Name of the CustomResourceDefinition.
+    pub fn definition(self) -> String {
+        format!("{}.{}", self.plural(), self.group())
+    }
+
     /// The API group.
     pub fn group(self) -> &'static str {
         match self {

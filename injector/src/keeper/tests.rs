@@ -72,6 +72,46 @@ async fn bundle_that_an_upgrade_emptied_is_written_again() {
 }
 
 #[tokio::test]
+async fn definitions_that_call_this_injector_get_the_bundle_and_others_are_left_alone() {
+    let api = FakeApi::default();
+    configuration(&api, MUTATING, &["pods.weft.dev"]);
+    configuration(&api, VALIDATING, &["smi.weft.dev"]);
+    let path =
+        |name: &str| format!("/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{name}");
+    let definition = |name: &str, service: &str| {
+        let service = json!({"name": service, "namespace": "weft-system"});
+        api.put(
+            &path(name),
+            json!({"metadata": {"name": name}, "spec": {"conversion": {"strategy": "Webhook",
+                "webhook": {"clientConfig": {"service": service}}}}}),
+        );
+    };
+    let ours = "traffictargets.access.smi-spec.io";
+    definition(ours, "weft-injector");
+    definition("trafficsplits.split.smi-spec.io", "smi-webhook");
+    let mut keeper = keeper(&api);
+    keeper.pass(SystemTime::now()).await.unwrap();
+    let written: Vec<String> = api.writes().into_iter().map(|(_, at)| at).collect();
+    assert!(written.contains(&path(ours)), "{written:?}");
+    assert!(!written.contains(&path("trafficsplits.split.smi-spec.io")));
+    let object = api.read(&path(ours)).unwrap();
+    let encoded = &object["spec"]["conversion"]["webhook"]["clientConfig"]["caBundle"];
+    let text = STANDARD.decode(encoded.as_str().unwrap()).unwrap();
+    assert_eq!(
+        String::from_utf8(text).unwrap(),
+        bundle_of(&api, MUTATING, 0)
+    );
+
+    definition(ours, "weft-injector");
+    keeper.pass(SystemTime::now()).await.unwrap();
+    assert_eq!(
+        api.writes(),
+        [(Method::PATCH, path(ours))],
+        "emptied by an upgrade"
+    );
+}
+
+#[tokio::test]
 async fn pass_fails_while_a_configuration_is_missing_but_serves_the_other() {
     let api = FakeApi::default();
     configuration(&api, VALIDATING, &["smi.weft.dev"]);

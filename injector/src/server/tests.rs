@@ -216,6 +216,69 @@ async fn smi_object_is_judged_on_the_other_path() {
     assert!(message.starts_with("TrafficSplit shop/web is invalid: spec.backends[0].weight"));
 }
 
+fn conversion(objects: &Value) -> String {
+    json!({"apiVersion": "apiextensions.k8s.io/v1", "kind": "ConversionReview", "request": {
+        "uid": "u3", "desiredAPIVersion": "access.smi-spec.io/v1alpha4", "objects": objects,
+    }})
+    .to_string()
+}
+
+fn target(name: &str, sources: usize) -> Value {
+    let source = json!({"kind": "ServiceAccount", "name": "prometheus", "namespace": "x"});
+    json!({"apiVersion": "access.smi-spec.io/v1alpha1", "kind": "TrafficTarget",
+        "metadata": {"name": name, "namespace": "shop"},
+        "destination": {"kind": "ServiceAccount", "name": "web", "port": 8080},
+        "sources": vec![source; sources], "specs": []})
+}
+
+#[tokio::test]
+async fn object_is_converted_and_counted() {
+    let harness = Harness::start().await;
+    let (status, body) = harness
+        .call("/convert", conversion(&json!([target("a", 1)])))
+        .await;
+    assert_eq!(status, StatusCode::OK);
+    let review: Value = serde_json::from_slice(&body).unwrap();
+    assert_eq!(review["response"]["uid"], "u3");
+    assert_eq!(review["response"]["result"]["status"], "Success");
+    let object = &review["response"]["convertedObjects"][0];
+    assert_eq!(object["apiVersion"], "access.smi-spec.io/v1alpha4");
+    assert_eq!(object["spec"]["destination"]["port"], 8080);
+    let line = r#"reviews_total{path="convert",outcome="converted",reason=""} 1"#;
+    assert!(harness.metrics().contains(line), "{}", harness.metrics());
+}
+
+#[tokio::test]
+async fn failed_conversion_is_an_answer_that_names_the_object() {
+    let harness = Harness::start().await;
+    let objects = json!([target("a", 1), {"apiVersion": "v1", "kind": "Pod",
+        "metadata": {"name": "p", "namespace": "shop"}}]);
+    let (status, body) = harness.call("/convert", conversion(&objects)).await;
+    assert_eq!(status, StatusCode::OK);
+    let review: Value = serde_json::from_slice(&body).unwrap();
+    let message = review["response"]["result"]["message"].as_str().unwrap();
+    assert!(message.starts_with("Pod shop/p: "), "{message}");
+    let line = r#"path="convert",outcome="refused",reason=""} 1"#;
+    assert!(harness.metrics().contains(line), "{}", harness.metrics());
+}
+
+#[tokio::test]
+async fn a_list_larger_than_any_admission_is_converted_and_one_beyond_the_limit_refused() {
+    let harness = Harness::start().await;
+    let many: Vec<Value> = (0..250).map(|i| target(&format!("t{i}"), 200)).collect();
+    let body = conversion(&many.into());
+    assert!(body.len() > MAX_BODY, "{}", body.len());
+    let (status, body) = harness.call("/convert", body).await;
+    assert_eq!(status, StatusCode::OK);
+    let review: Value = serde_json::from_slice(&body).unwrap();
+    let objects = review["response"]["convertedObjects"].as_array().unwrap();
+    assert_eq!(objects.len(), 250);
+    let (status, _) = harness
+        .call("/convert", vec![b' '; MAX_CONVERSION + 1])
+        .await;
+    assert_eq!(status, StatusCode::PAYLOAD_TOO_LARGE);
+}
+
 #[tokio::test]
 async fn without_the_namespace_there_is_no_answer_so_the_failure_policy_decides() {
     let harness = Harness::start().await;
@@ -261,8 +324,10 @@ async fn garbage_is_refused_and_the_next_call_is_answered() {
         deep.into_bytes(),
         deep_pod.into_bytes(),
     ];
-    for path in ["/mutate", "/validate", "/account"] {
-        for body in &garbage {
+    for path in ["/mutate", "/validate", "/account", "/convert"] {
+        // A conversion is answered as soon as it says whom to answer; the last does.
+        let unanswerable = garbage.len() - usize::from(path == "/convert");
+        for body in &garbage[..unanswerable] {
             let (status, _) = harness.call(path, body.clone()).await;
             assert_eq!(status, StatusCode::BAD_REQUEST);
         }

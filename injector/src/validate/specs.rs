@@ -1,8 +1,8 @@
-//! HTTPRouteGroup and TCPRoute.
+//! HTTPRouteGroup, TCPRoute and UDPRoute.
 
 use std::collections::BTreeSet;
 
-use crds::smi::{HttpRouteGroupSpec, RouteMatch, TcpRouteSpec, parse_headers};
+use crds::smi::{HttpRouteGroupSpec, RouteMatch, TcpRouteSpec, UdpRouteSpec, parse_headers};
 use policy::http_match::HttpMatch;
 
 use super::{Mistakes, check_port};
@@ -39,11 +39,17 @@ fn check_match(field: &str, route: &RouteMatch, mistakes: &mut Mistakes) {
 }
 
 pub(super) fn check_tcp(spec: &TcpRouteSpec, mistakes: &mut Mistakes) {
-    let ports = spec
-        .matches
-        .iter()
-        .flat_map(|matches| matches.ports.iter().flatten());
-    for (index, port) in ports.enumerate() {
+    let matches = spec.matches.as_ref();
+    check_ports(matches.and_then(|m| m.ports.as_deref()), mistakes);
+}
+
+pub(super) fn check_udp(spec: &UdpRouteSpec, mistakes: &mut Mistakes) {
+    let matches = spec.matches.as_ref();
+    check_ports(matches.and_then(|m| m.ports.as_deref()), mistakes);
+}
+
+fn check_ports(ports: Option<&[i64]>, mistakes: &mut Mistakes) {
+    for (index, port) in ports.into_iter().flatten().enumerate() {
         check_port(format!("spec.matches.ports[{index}]"), *port, mistakes);
     }
 }

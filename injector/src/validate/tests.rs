@@ -268,3 +268,37 @@ fn field_of_the_wrong_type_is_refused_and_not_a_panic() {
             .is_some()
     );
 }
+
+#[test]
+fn binding_must_name_somebody_who_can_exist() {
+    let binding = |schemes: Value| {
+        let spec = json!({ "schemes": schemes });
+        request(smi::ACCESS_GROUP, "IdentityBinding", spec)
+    };
+    allowed(&binding(json!({ "serviceAccount": "web" })));
+    allowed(&binding(
+        json!({ "podLabelSelector": { "matchLabels": { "app": "web" } } }),
+    ));
+    allowed(&binding(json!({ "spiffeIdentities": [
+        "cluster.local/ns/shop/sa/web", "spiffe://cluster.local/ns/shop/sa/web",
+    ]})));
+    refused(&binding(json!({})), "spec.schemes", "must hold");
+    let both = json!({ "serviceAccount": "web",
+        "podLabelSelector": { "matchLabels": { "app": "web" } } });
+    refused(&binding(both), "spec.schemes.serviceAccount", "exclude");
+    let all = json!({ "podLabelSelector": { "matchLabels": {} } });
+    let field = "spec.schemes.podLabelSelector.matchLabels";
+    refused(&binding(all), field, "every pod");
+    let ids = json!({ "spiffeIdentities": ["cluster.local/ns/a/sa/b", "https://x"] });
+    refused(&binding(ids), "spec.schemes.spiffeIdentities[1]", "");
+}
+
+#[test]
+fn udp_route_with_an_impossible_port_is_refused() {
+    let route = |ports: Value| {
+        let spec = json!({ "matches": { "ports": ports } });
+        request(smi::SPECS_GROUP, "UDPRoute", spec)
+    };
+    allowed(&route(json!([53, 65535])));
+    refused(&route(json!([53, 65536])), "spec.matches.ports[1]", "65535");
+}

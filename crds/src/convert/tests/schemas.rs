@@ -7,11 +7,11 @@ use serde_json::Value;
 use super::{VERSIONS, generate, to};
 use crate::{
     convert::SmiKind,
-    smi::{crds_all_versions, violations},
+    smi::{definitions, violations},
 };
 
 fn schemas() -> Vec<(String, Value)> {
-    crds_all_versions("weft-system")
+    definitions("weft-system")
         .into_iter()
         .flat_map(|(_, definition)| {
             let spec = definition["spec"].clone();

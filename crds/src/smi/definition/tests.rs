@@ -1,7 +1,7 @@
 use regex::Regex;
 use serde_json::{Value, json};
 
-use super::crds_all_versions;
+use super::definitions;
 
 /// Everything that is wrong with `value` by a structural schema, and every field
 /// that the API server would remove because the schema does not name it. Of rules it
@@ -106,7 +106,7 @@ fn schema_of(object: &Value) -> Value {
         .unwrap()
         .split_once('/')
         .unwrap();
-    crds_all_versions("weft-system")
+    definitions("weft-system")
         .into_iter()
         .map(|(_, definition)| definition["spec"].clone())
         .find(|spec| spec["group"] == group && spec["names"]["kind"] == object["kind"])
@@ -142,7 +142,7 @@ fn each_node(schema: &Value, at: &str, visit: &mut impl FnMut(&Value, &str)) {
 
 #[test]
 fn every_kind_serves_every_version_that_was_ever_published_and_stores_the_last() {
-    let served: Vec<(String, Vec<String>)> = crds_all_versions("weft-system")
+    let served: Vec<(String, Vec<String>)> = definitions("weft-system")
         .into_iter()
         .map(|(plural, definition)| {
             let versions = definition["spec"]["versions"].as_array().unwrap().clone();
@@ -177,7 +177,7 @@ fn every_kind_serves_every_version_that_was_ever_published_and_stores_the_last()
 
 #[test]
 fn every_schema_is_structural_described_and_without_defaults() {
-    for (plural, definition) in crds_all_versions("weft-system") {
+    for (plural, definition) in definitions("weft-system") {
         for version in definition["spec"]["versions"].as_array().unwrap() {
             let name = format!("{plural} {}", version["name"]);
             let root = &version["schema"]["openAPIV3Schema"];
@@ -208,21 +208,18 @@ fn every_schema_is_structural_described_and_without_defaults() {
 }
 
 #[test]
-fn the_schema_of_storage_is_the_one_that_is_installed() {
-    // The definitions of today are a part of the later ones.
-    let later = crds_all_versions("weft-system");
-    for (plural, today) in super::super::definitions() {
-        let (_, all) = later.iter().find(|(name, _)| *name == plural).unwrap();
-        let last = |definition: &Value| {
-            definition["spec"]["versions"]
-                .as_array()
-                .unwrap()
-                .last()
-                .unwrap()
-                .clone()
-        };
-        assert_eq!(last(all), last(&today), "{plural}");
-        assert_eq!(all["spec"]["names"], today["spec"]["names"]);
+fn kubectl_shows_every_condition_and_at_most_six_columns() {
+    for (plural, definition) in definitions("weft-system") {
+        for version in definition["spec"]["versions"].as_array().unwrap() {
+            let columns = version["additionalPrinterColumns"].as_array().unwrap();
+            let shown = columns.iter().filter(|column| column["priority"] == 0);
+            let names: Vec<&str> = shown.filter_map(|c| c["name"].as_str()).collect();
+            for condition in ["Accepted", "ResolvedRefs", "Programmed"] {
+                assert!(names.contains(&condition), "{plural}: {names:?}");
+            }
+            assert!(names.len() <= 6, "{plural}: {names:?}");
+            assert!(!names.contains(&"Message"), "{plural}: {names:?}");
+        }
     }
 }
 
