@@ -41,7 +41,7 @@ pub(crate) fn all() -> Result<Vec<Timing>> {
             || {
                 black_box(
                     access
-                        .decide_http(Caller::Mesh(&caller), 8080, &facts)
+                        .decide_http(Caller::mesh(&caller), 8080, &facts)
                         .allowed,
                 );
             },
@@ -60,7 +60,7 @@ pub(crate) fn all() -> Result<Vec<Timing>> {
             || {
                 black_box(
                     access
-                        .decide_http(Caller::Mesh(&caller), 8080, &facts)
+                        .decide_http(Caller::mesh(&caller), 8080, &facts)
                         .allowed,
                 );
             },
@@ -108,6 +108,7 @@ fn rule(caller: &SpiffeId, routes: usize) -> Result<Rule> {
         sources: vec![Source::Identity(caller.clone())],
         ports: None,
         http: Some(http),
+        limit: None,
     })
 }
 

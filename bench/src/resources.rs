@@ -281,6 +281,7 @@ fn rule(name: &str, ports: Option<v1::PortSet>, http: Option<v1::HttpMatches>) -
         }],
         ports,
         http,
+        limit: None,
     };
     resource(&names::rule(NAMESPACE, name), Content::Rule(rule))
 }

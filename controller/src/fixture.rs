@@ -53,6 +53,12 @@ pub(crate) fn apply(collector: &mut Collector, object: &Value) -> News {
         "TCPRoute" => collector
             .tcp_routes
             .take(Step::Applied(key, Some(translate::tcp_route(object)))),
+        "UDPRoute" => collector
+            .udp_routes
+            .take(Step::Applied(key, Some(translate::udp_route(object)))),
+        "IdentityBinding" => collector
+            .bindings
+            .take(Step::Applied(key, Some(translate::binding(object)))),
         other => panic!("no such kind: {other}"),
     }
 }
@@ -72,6 +78,8 @@ pub(crate) fn delete(collector: &mut Collector, object: &Value) -> News {
         "TrafficSplit" => collector.splits.take(Step::Deleted(key)),
         "HTTPRouteGroup" => collector.groups.take(Step::Deleted(key)),
         "TCPRoute" => collector.tcp_routes.take(Step::Deleted(key)),
+        "UDPRoute" => collector.udp_routes.take(Step::Deleted(key)),
+        "IdentityBinding" => collector.bindings.take(Step::Deleted(key)),
         other => panic!("no such kind: {other}"),
     }
 }
@@ -161,6 +169,15 @@ impl Resolved {
         self.destination_named(&format!("destination/{at}"))
             .target
             .unwrap()
+    }
+
+    /// The rules of the pod, as its proxy reads them.
+    pub(crate) fn rules(&self) -> Vec<policy::access::Rule> {
+        let resources = self.0.values().map(|published| &published.resource);
+        resources
+            .filter_map(wire::convert::rule_in)
+            .map(|rule| policy::access::Rule::try_from(rule).unwrap())
+            .collect()
     }
 
     /// Addresses with ports of an endpoints resource.
@@ -319,6 +336,18 @@ pub(crate) fn group(name: &str, matches: Value) -> Value {
 pub(crate) fn tcp_route(name: &str, ports: &[i64]) -> Value {
     let spec = json!({"matches": {"ports": ports}});
     smi("TCPRoute", "specs.smi-spec.io/v1alpha4", name, spec)
+}
+
+pub(crate) fn udp_route(name: &str, ports: &[i64]) -> Value {
+    let spec = json!({"matches": {"ports": ports}});
+    smi("UDPRoute", "specs.smi-spec.io/v1alpha4", name, spec)
+}
+
+/// An IdentityBinding with these schemes.
+pub(crate) fn binding(name: &str, schemes: Value) -> Value {
+    let mut spec = json!({});
+    spec["schemes"] = schemes;
+    smi("IdentityBinding", "access.smi-spec.io/v1alpha4", name, spec)
 }
 
 pub(crate) fn namespace(name: &str) -> Value {

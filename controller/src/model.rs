@@ -243,10 +243,16 @@ pub(crate) struct TargetRule {
     /// Complete, with ports as written.
     pub(crate) rule: v1::Rule,
     pub(crate) origins: Vec<(ObjectRef, i64)>,
-    /// Container ports that stand for written ports, by pod; pods that are not
-    /// listed take the ports as written.
-    pub(crate) mapped: BTreeMap<ObjectKey, Vec<u32>>,
+    /// By pod; pods that are not listed take the ports as written.
+    pub(crate) mapped: BTreeMap<ObjectKey, Mapped>,
     pub(crate) published: OnceLock<Arc<Published>>,
+}
+
+/// Container ports that stand for the written ports of a rule on one pod.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Mapped {
+    pub(crate) ports: Option<v1::PortSet>,
+    pub(crate) limit: Option<v1::PortSet>,
 }
 
 impl Index {

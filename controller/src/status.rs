@@ -11,7 +11,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crds::smi::{HTTPRouteGroup, TCPRoute, TrafficSplit, TrafficTarget};
+use crds::smi::{HTTPRouteGroup, IdentityBinding, TCPRoute, TrafficSplit, TrafficTarget, UDPRoute};
 use futures::future::join_all;
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{ListParams, Patch, PatchParams};
@@ -37,11 +37,13 @@ const RETRY: Duration = Duration::from_secs(2);
 /// Writes under way at one time.
 const PARALLEL: usize = 8;
 /// The kinds that have a status.
-const KINDS: [Kind; 4] = [
+const KINDS: [Kind; 6] = [
     Kind::TrafficSplit,
     Kind::TrafficTarget,
+    Kind::IdentityBinding,
     Kind::HttpRouteGroup,
     Kind::TcpRoute,
+    Kind::UdpRoute,
 ];
 
 /// Writes the statuses.
@@ -311,6 +313,8 @@ fn resource(kind: Kind) -> Option<ApiResource> {
         Kind::TrafficTarget => ApiResource::erase::<TrafficTarget>(&()),
         Kind::HttpRouteGroup => ApiResource::erase::<HTTPRouteGroup>(&()),
         Kind::TcpRoute => ApiResource::erase::<TCPRoute>(&()),
+        Kind::UdpRoute => ApiResource::erase::<UDPRoute>(&()),
+        Kind::IdentityBinding => ApiResource::erase::<IdentityBinding>(&()),
         _ => return None,
     })
 }

@@ -13,7 +13,7 @@ use kube::core::DynamicObject;
 
 pub use self::{
     core::{namespace, node, pod, service, slice},
-    smi::{group, split, target, tcp_route},
+    smi::{binding, group, split, target, tcp_route, udp_route},
 };
 use crate::world::ObjectKey;
 

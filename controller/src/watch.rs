@@ -17,7 +17,7 @@ mod collect;
 
 use std::{sync::Arc, time::Duration};
 
-use crds::smi::{HTTPRouteGroup, TCPRoute, TrafficSplit, TrafficTarget};
+use crds::smi::{HTTPRouteGroup, IdentityBinding, TCPRoute, TrafficSplit, TrafficTarget, UDPRoute};
 use futures::{TryStreamExt, pin_mut};
 use k8s_openapi::api::{
     core::v1::{Namespace, Node, Pod, Service},
@@ -76,6 +76,8 @@ pub fn start(client: Client, metrics: WorldMetrics) -> watch::Receiver<Option<Ar
     follower.follow::<TrafficSplit, _>(|c| &mut c.splits, |o| Ok(translate::split(o)));
     follower.follow::<HTTPRouteGroup, _>(|c| &mut c.groups, |o| Ok(translate::group(o)));
     follower.follow::<TCPRoute, _>(|c| &mut c.tcp_routes, |o| Ok(translate::tcp_route(o)));
+    follower.follow::<UDPRoute, _>(|c| &mut c.udp_routes, |o| Ok(translate::udp_route(o)));
+    follower.follow::<IdentityBinding, _>(|c| &mut c.bindings, |o| Ok(translate::binding(o)));
     runtime::task::spawn("collect", collect(received, publish));
     worlds
 }

@@ -17,8 +17,8 @@ pub use facts::{
     ServicePort, SliceFacts, SlicePort,
 };
 pub use smi::{
-    BackendFacts, GroupFacts, Header, MatchFacts, Meta, RefFacts, RuleFacts, SplitFacts,
-    SubjectFacts, TargetFacts, TcpRouteFacts,
+    BackendFacts, BindingFacts, GroupFacts, Header, MatchFacts, Meta, RefFacts, RuleFacts,
+    SplitFacts, SubjectFacts, TargetFacts, TcpRouteFacts, UdpRouteFacts,
 };
 
 /// Namespace and name of an object. Cluster-scoped objects have an empty namespace.
@@ -76,6 +76,10 @@ pub struct World {
     pub groups: Store<GroupFacts>,
     /// TCPRoutes.
     pub tcp_routes: Store<TcpRouteFacts>,
+    /// UDPRoutes.
+    pub udp_routes: Store<UdpRouteFacts>,
+    /// IdentityBindings.
+    pub bindings: Store<BindingFacts>,
 }
 
 impl World {

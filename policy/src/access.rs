@@ -10,20 +10,36 @@ use crate::http_match::{HttpMatch, RequestFacts};
 use crate::mode::Enforcement;
 use crate::name::{ObjectRef, SpiffeId};
 use crate::reason::Reason;
+use std::sync::Arc;
 
 /// Who is calling, as proven by the connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Caller<'a> {
     /// A peer that proved this identity with a certificate of the mesh.
-    Mesh(&'a SpiffeId),
+    Mesh {
+        id: &'a SpiffeId,
+        /// Uid of the pod that the certificate was issued to, if it says so.
+        pod: Option<&'a str>,
+    },
     /// Everybody else. An address is no identity.
     Outside,
+}
+
+impl<'a> Caller<'a> {
+    /// A peer whose certificate names no pod.
+    #[must_use]
+    pub const fn mesh(id: &'a SpiffeId) -> Self {
+        Self::Mesh { id, pod: None }
+    }
 }
 
 /// Whom a rule admits.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Source {
     Identity(SpiffeId),
+    /// Pods by uid, in ascending order; [`Source::pods`] sorts. A certificate that
+    /// names no pod is never among them.
+    Pods(Vec<Arc<str>>),
     /// Any mesh identity.
     Authenticated,
     /// Callers outside the mesh.
@@ -31,13 +47,23 @@ pub enum Source {
 }
 
 impl Source {
+    pub fn pods(uids: impl IntoIterator<Item = impl Into<Arc<str>>>) -> Self {
+        let mut uids: Vec<Arc<str>> = uids.into_iter().map(Into::into).collect();
+        uids.sort_unstable();
+        uids.dedup();
+        Self::Pods(uids)
+    }
+
     fn admits(&self, caller: Caller<'_>) -> bool {
         match (self, caller) {
-            (Self::Identity(listed), Caller::Mesh(id)) => listed == id,
-            (Self::Authenticated, Caller::Mesh(_)) => true,
+            (Self::Identity(listed), Caller::Mesh { id, .. }) => listed == id,
+            (Self::Pods(listed), Caller::Mesh { pod, .. }) => {
+                pod.is_some_and(|pod| listed.binary_search_by(|one| (**one).cmp(pod)).is_ok())
+            }
+            (Self::Authenticated, Caller::Mesh { .. }) => true,
             (Self::Unauthenticated, Caller::Outside) => true,
-            (Self::Identity(_) | Self::Authenticated, Caller::Outside)
-            | (Self::Unauthenticated, Caller::Mesh(_)) => false,
+            (Self::Identity(_) | Self::Pods(_) | Self::Authenticated, Caller::Outside)
+            | (Self::Unauthenticated, Caller::Mesh { .. }) => false,
         }
     }
 }
@@ -75,6 +101,9 @@ pub struct Rule {
     pub ports: Option<Ports>,
     /// `None`: the target has no HTTPRouteGroup. Empty: no request matches.
     pub http: Option<Vec<HttpMatch>>,
+    /// Nothing in this rule applies beyond these ports, and they allow nothing by
+    /// themselves: `destination.port` of the oldest versions. `None`: no limit.
+    pub limit: Option<Ports>,
 }
 
 impl Rule {
@@ -82,27 +111,33 @@ impl Rule {
         self.sources.iter().any(|source| source.admits(caller))
     }
 
+    fn reaches(&self, port: u16) -> bool {
+        self.limit.as_ref().is_none_or(|limit| limit.contains(port))
+    }
+
     /// A TCPRoute beside an HTTPRouteGroup narrows it to its ports; alone it
     /// admits whatever runs over them.
     fn allows_request(&self, port: u16, request: &RequestFacts<'_>) -> bool {
-        match (&self.http, &self.ports) {
-            (Some(http), ports) => {
-                ports.as_ref().is_none_or(|ports| ports.contains(port))
-                    && http.iter().any(|one| one.matches(request))
+        self.reaches(port)
+            && match (&self.http, &self.ports) {
+                (Some(http), ports) => {
+                    ports.as_ref().is_none_or(|ports| ports.contains(port))
+                        && http.iter().any(|one| one.matches(request))
+                }
+                (None, Some(ports)) => ports.contains(port),
+                (None, None) => false,
             }
-            (None, Some(ports)) => ports.contains(port),
-            (None, None) => false,
-        }
     }
 
     fn allows_bytes(&self, port: u16) -> bool {
-        self.ports
-            .as_ref()
-            .is_some_and(|ports| ports.contains(port))
+        let allows = |ports: &Ports| ports.contains(port);
+        self.reaches(port) && self.ports.as_ref().is_some_and(allows)
     }
 
     fn judges_requests_on(&self, port: u16) -> bool {
-        self.http.is_some() && self.ports.as_ref().is_none_or(|ports| ports.contains(port))
+        self.http.is_some()
+            && self.reaches(port)
+            && self.ports.as_ref().is_none_or(|ports| ports.contains(port))
     }
 }
 
@@ -159,7 +194,7 @@ impl Access {
         let would_allow = by.is_some();
         let reason = match caller {
             _ if would_allow => None,
-            Caller::Mesh(_) => Some(Reason::NotAllowed),
+            Caller::Mesh { .. } => Some(Reason::NotAllowed),
             Caller::Outside => Some(Reason::NoIdentity),
         };
         Verdict {

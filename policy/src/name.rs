@@ -173,8 +173,10 @@ impl fmt::Debug for SpiffeId {
 pub enum Kind {
     TrafficTarget,
     TrafficSplit,
+    IdentityBinding,
     HttpRouteGroup,
     TcpRoute,
+    UdpRoute,
     Service,
     Pod,
     /// References to one have an empty namespace.
@@ -187,11 +189,13 @@ pub enum Kind {
 pub struct UnknownKind(pub String);
 
 impl Kind {
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 9] = [
         Self::TrafficTarget,
         Self::TrafficSplit,
+        Self::IdentityBinding,
         Self::HttpRouteGroup,
         Self::TcpRoute,
+        Self::UdpRoute,
         Self::Service,
         Self::Pod,
         Self::Namespace,
@@ -202,8 +206,10 @@ impl Kind {
         match self {
             Self::TrafficTarget => "TrafficTarget",
             Self::TrafficSplit => "TrafficSplit",
+            Self::IdentityBinding => "IdentityBinding",
             Self::HttpRouteGroup => "HTTPRouteGroup",
             Self::TcpRoute => "TCPRoute",
+            Self::UdpRoute => "UDPRoute",
             Self::Service => "Service",
             Self::Pod => "Pod",
             Self::Namespace => "Namespace",

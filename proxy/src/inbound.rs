@@ -204,7 +204,10 @@ impl Visit {
     fn caller(&self) -> Caller<'_> {
         self.peer
             .as_ref()
-            .map_or(Caller::Outside, |peer| Caller::Mesh(&peer.spiffe))
+            .map_or(Caller::Outside, |peer| Caller::Mesh {
+                id: &peer.spiffe,
+                pod: peer.pod_uid(),
+            })
     }
 
     const fn security(&self) -> Security {

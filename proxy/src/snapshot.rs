@@ -193,7 +193,7 @@ impl Snapshot {
 
     fn remove(&mut self, name: &str) {
         self.versions.remove(name);
-        if name.starts_with("rule/") {
+        if is_rule(name) {
             self.rules.remove(name);
         } else if let Some(addr) = address_in(name) {
             self.destinations.remove(&addr);
@@ -221,7 +221,7 @@ impl Snapshot {
             v1::resource::Content::Workload(workload) => {
                 self.workload = Some(Arc::new(workload_of(&workload)?));
             }
-            v1::resource::Content::Rule(rule) => {
+            v1::resource::Content::Rule(rule) | v1::resource::Content::ExtendedRule(rule) => {
                 let rule = Rule::try_from(&rule).map_err(|error| error.to_string())?;
                 self.rules.insert(name, rule);
             }
@@ -246,6 +246,14 @@ impl Snapshot {
         }
         Ok(())
     }
+}
+
+fn is_rule(name: &str) -> bool {
+    use wire::names::Name;
+    matches!(
+        wire::names::parse(name),
+        Some(Name::Rule { .. } | Name::ExtendedRule { .. })
+    )
 }
 
 /// The address that a destination resource is named after.

@@ -113,7 +113,7 @@ pub struct Resource {
     /// Hex hash of the encoded content.
     #[prost(string, tag = "2")]
     pub version: ::prost::alloc::string::String,
-    #[prost(oneof = "resource::Content", tags = "3, 4, 5, 6, 7, 8")]
+    #[prost(oneof = "resource::Content", tags = "3, 4, 5, 6, 7, 8, 9")]
     pub content: ::core::option::Option<resource::Content>,
 }
 /// Nested message and enum types in `Resource`.
@@ -132,6 +132,12 @@ pub mod resource {
         Service(super::Service),
         #[prost(message, tag = "8")]
         Endpoints(super::Endpoints),
+        /// A Rule that says something which the first version of Rule could not:
+        /// a proxy of that version would skip the unknown field and allow more, or
+        /// keep the rule that this one replaces. So it has a name and a kind of its
+        /// own: such a proxy drops the old rule, refuses the new one, and allows less.
+        #[prost(message, tag = "9")]
+        ExtendedRule(super::Rule),
     }
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -198,10 +204,15 @@ pub struct Rule {
     /// Absent: the target has no HTTPRouteGroup. Present and empty: nothing matches.
     #[prost(message, optional, tag = "4")]
     pub http: ::core::option::Option<HttpMatches>,
+    /// Only in an extended rule. Nothing in this rule applies beyond these ports,
+    /// and they allow nothing by themselves. Absent: no limit. Present and empty:
+    /// no port.
+    #[prost(message, optional, tag = "5")]
+    pub limit: ::core::option::Option<PortSet>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Source {
-    #[prost(oneof = "source::Who", tags = "1, 2, 3")]
+    #[prost(oneof = "source::Who", tags = "1, 2, 3, 4")]
     pub who: ::core::option::Option<source::Who>,
 }
 /// Nested message and enum types in `Source`.
@@ -216,7 +227,16 @@ pub mod source {
         /// Callers outside the mesh.
         #[prost(bool, tag = "3")]
         Unauthenticated(bool),
+        /// Only in an extended rule. Pods by the uid that their certificates carry; a
+        /// certificate without one is never among them.
+        #[prost(message, tag = "4")]
+        Pods(super::PodSet),
     }
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PodSet {
+    #[prost(string, repeated, tag = "1")]
+    pub uids: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct PortSet {

@@ -9,6 +9,7 @@ pub const BUNDLE: &str = "bundle";
 pub const WORKLOAD: &str = "workload";
 
 const RULE: &str = "rule/";
+const EXTENDED_RULE: &str = "extended-rule/";
 const DESTINATION: &str = "destination/";
 const SERVICE: &str = "service/";
 const ENDPOINTS: &str = "endpoints/";
@@ -16,6 +17,12 @@ const ENDPOINTS: &str = "endpoints/";
 /// One TrafficTarget that protects the receiving pod.
 pub fn rule(namespace: &str, name: &str) -> String {
     format!("{RULE}{namespace}/{name}")
+}
+
+/// The same, when it needs what came after the first version of rules; see the
+/// protocol file.
+pub fn extended_rule(namespace: &str, name: &str) -> String {
+    format!("{EXTENDED_RULE}{namespace}/{name}")
 }
 
 /// What stands at an address. An IPv4 address in IPv6 form is the same address.
@@ -39,6 +46,10 @@ pub enum Name<'a> {
     Bundle,
     Workload,
     Rule {
+        namespace: &'a str,
+        name: &'a str,
+    },
+    ExtendedRule {
         namespace: &'a str,
         name: &'a str,
     },
@@ -68,6 +79,9 @@ pub fn parse(raw: &str) -> Option<Name<'_>> {
             if let Some(rest) = raw.strip_prefix(RULE) {
                 let (namespace, name) = object(rest)?;
                 Name::Rule { namespace, name }
+            } else if let Some(rest) = raw.strip_prefix(EXTENDED_RULE) {
+                let (namespace, name) = object(rest)?;
+                Name::ExtendedRule { namespace, name }
             } else if let Some(rest) = raw.strip_prefix(DESTINATION) {
                 let address: SocketAddr = rest.parse().ok()?;
                 Name::Destination {
@@ -112,6 +126,7 @@ impl fmt::Display for Name<'_> {
             Self::Bundle => BUNDLE.to_owned(),
             Self::Workload => WORKLOAD.to_owned(),
             Self::Rule { namespace, name } => rule(namespace, name),
+            Self::ExtendedRule { namespace, name } => extended_rule(namespace, name),
             Self::Destination { ip, port } => destination(ip, port),
             Self::Service {
                 namespace,
@@ -156,6 +171,10 @@ mod tests {
             Name::Bundle,
             Name::Workload,
             Name::Rule {
+                namespace: "a",
+                name: "b.c",
+            },
+            Name::ExtendedRule {
                 namespace: "a",
                 name: "b.c",
             },

@@ -11,7 +11,7 @@ use wire::v1;
 
 use super::{endpoints::ByPort, few, object, origin, routes::Routes};
 use crate::{
-    model::{Defaults, Target, TargetRule},
+    model::{Defaults, Mapped, Target, TargetRule},
     problem::{About, Findings, Reason},
     world::{ObjectKey, PodFacts, RuleFacts, SubjectFacts, TargetFacts, World},
 };
@@ -133,9 +133,12 @@ struct Traffic {
     ports: Option<Ports>,
     /// `None`: no HTTPRouteGroup.
     http: Option<Vec<v1::HttpMatch>>,
+    /// Ports beyond which nothing applies; `None`: no limit.
+    limit: Option<Ports>,
     origins: Vec<(ObjectRef, i64)>,
 }
 
+#[derive(Clone, PartialEq)]
 enum Ports {
     Any,
     Only(BTreeSet<u16>),
@@ -168,7 +171,7 @@ impl Reading<'_> {
         let destination = self.destination();
         let sources = self.sources();
         let mut traffic = self.traffic();
-        self.narrow_to_destination_port(&mut traffic);
+        self.limit_to_destination_port(&mut traffic);
         let Destination { account, usable } = destination?;
         let rules = &self.facts.rules;
         // Rules about UDP alone say nothing about TCP.
@@ -191,14 +194,9 @@ impl Reading<'_> {
             rule: v1::Rule {
                 origin: Some((&origin.0).into()),
                 sources,
-                ports: traffic.ports.as_ref().map(|ports| match ports {
-                    Ports::Any => v1::PortSet {
-                        any: true,
-                        ports: Vec::new(),
-                    },
-                    Ports::Only(ports) => port_set(ports),
-                }),
+                ports: traffic.ports.as_ref().map(port_set),
                 http: traffic.http.map(|matches| v1::HttpMatches { matches }),
+                limit: traffic.limit.as_ref().map(port_set),
             },
             origins: traffic.origins,
             mapped,
@@ -341,6 +339,11 @@ impl Reading<'_> {
                 crds::smi::RULE_HTTP_ROUTE_GROUP => self.http(&field, rule, &mut traffic),
                 crds::smi::RULE_TCP_ROUTE => self.tcp(&field, rule, &mut traffic),
                 UDP_ROUTE => {
+                    if self.routes.udp(&self.key.namespace, &rule.name).is_none() {
+                        let message = format!("there is no UDPRoute {}", rule.name);
+                        let field = format!("{field}.name");
+                        self.about.unresolved(Reason::RefNotFound, &field, message);
+                    }
                     let message = "the mesh does not carry UDP; this rule has no effect";
                     self.about
                         .warn(Reason::NotEnforced, &field, message.to_owned());
@@ -407,13 +410,9 @@ impl Reading<'_> {
         }
     }
 
-    /// `destination.port` of the oldest versions allows no other port.
-    ///
-    /// As a set of ports it would also let raw TCP in, which HTTP rules alone do
-    /// not. A rule cannot say "a limit and no permission", so such a target allows
-    /// nothing rather than more than it says.
-    fn narrow_to_destination_port(&mut self, traffic: &mut Traffic) {
-        const FIELD: &str = "spec.destination.port";
+    /// `destination.port` of the oldest versions: nothing is allowed on another port,
+    /// and nothing is allowed by it alone.
+    fn limit_to_destination_port(&mut self, traffic: &mut Traffic) {
         let Some(port) = self.facts.destination.as_ref().and_then(|to| to.port) else {
             return;
         };
@@ -421,51 +420,60 @@ impl Reading<'_> {
         if port.is_none() {
             self.about.refuse(
                 Reason::Invalid,
-                FIELD,
+                "spec.destination.port",
                 "is no port; nothing is allowed".to_owned(),
             );
         }
-        let allowed = match &traffic.ports {
-            Some(Ports::Any) => port.into_iter().collect(),
-            Some(Ports::Only(ports)) => port.into_iter().filter(|p| ports.contains(p)).collect(),
-            None if traffic.http.is_some() => {
-                let message = "cannot limit HTTP rules; nothing is allowed: name the port in a \
-                               TCPRoute instead";
-                self.about
-                    .refuse(Reason::NotEnforced, FIELD, message.to_owned());
-                BTreeSet::new()
-            }
-            None => return,
-        };
-        traffic.ports = Some(Ports::Only(allowed));
+        traffic.limit = Some(Ports::Only(port.into_iter().collect()));
     }
 
     /// The container ports for those pods on which a written port is a Service's.
-    fn mapped(&mut self, account: &ObjectKey, traffic: &Traffic) -> BTreeMap<ObjectKey, Vec<u32>> {
-        let Some(Ports::Only(written)) = &traffic.ports else {
-            return BTreeMap::new();
-        };
+    fn mapped(&mut self, account: &ObjectKey, traffic: &Traffic) -> BTreeMap<ObjectKey, Mapped> {
         let mut mapped = BTreeMap::new();
         let mut told = BTreeSet::new();
         for (pod, facts) in self.pods.by_account.get(account).into_iter().flatten() {
-            let mut ports = BTreeSet::new();
-            for port in written {
-                let own = self.pods.container_ports(pod, facts, *port);
-                if own != [*port] && told.insert(*port) {
-                    let message = format!(
-                        "{port} is a Service port; taken for container port {}",
-                        few(own.iter().map(ToString::to_string))
-                    );
-                    self.about
-                        .warn(Reason::ServicePortMapped, "spec.rules", message);
-                }
-                ports.extend(own);
-            }
-            if ports != *written {
-                mapped.insert((*pod).clone(), port_set(&ports).ports);
+            let ports = self.own_ports(pod, facts, traffic.ports.as_ref(), &mut told, "spec.rules");
+            let limit = self.own_ports(
+                pod,
+                facts,
+                traffic.limit.as_ref(),
+                &mut told,
+                "spec.destination.port",
+            );
+            if (&ports, &limit) != (&traffic.ports, &traffic.limit) {
+                let ports = ports.as_ref().map(port_set);
+                let limit = limit.as_ref().map(port_set);
+                mapped.insert((*pod).clone(), Mapped { ports, limit });
             }
         }
         mapped
+    }
+
+    /// Written ports as the container ports of one pod.
+    fn own_ports(
+        &mut self,
+        pod: &ObjectKey,
+        facts: &PodFacts,
+        written: Option<&Ports>,
+        told: &mut BTreeSet<(u16, &'static str)>,
+        field: &'static str,
+    ) -> Option<Ports> {
+        let Some(Ports::Only(written)) = written else {
+            return written.cloned();
+        };
+        let mut ports = BTreeSet::new();
+        for port in written {
+            let own = self.pods.container_ports(pod, facts, *port);
+            if own != [*port] && told.insert((*port, field)) {
+                let message = format!(
+                    "{port} is a Service port; taken for container port {}",
+                    few(own.iter().map(ToString::to_string))
+                );
+                self.about.warn(Reason::ServicePortMapped, field, message);
+            }
+            ports.extend(own);
+        }
+        Some(Ports::Only(ports))
     }
 
     fn warn_of_skipped(&mut self, account: &ObjectKey) {
@@ -485,9 +493,15 @@ impl Reading<'_> {
     }
 }
 
-fn port_set(ports: &BTreeSet<u16>) -> v1::PortSet {
-    v1::PortSet {
-        any: false,
-        ports: ports.iter().copied().map(u32::from).collect(),
+fn port_set(ports: &Ports) -> v1::PortSet {
+    match ports {
+        Ports::Any => v1::PortSet {
+            any: true,
+            ports: Vec::new(),
+        },
+        Ports::Only(ports) => v1::PortSet {
+            any: false,
+            ports: ports.iter().copied().map(u32::from).collect(),
+        },
     }
 }

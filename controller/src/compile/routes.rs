@@ -1,4 +1,4 @@
-//! HTTPRouteGroups and TCPRoutes: what other objects refer to.
+//! HTTPRouteGroups, TCPRoutes and UDPRoutes: what other objects refer to.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,14 +8,15 @@ use wire::v1;
 use super::{few, object, origin};
 use crate::{
     problem::{Findings, Reason},
-    world::{GroupFacts, MatchFacts, ObjectKey, TcpRouteFacts, World},
+    world::{GroupFacts, MatchFacts, Meta, ObjectKey, TcpRouteFacts, UdpRouteFacts, World},
 };
 
 /// The usable part of every route object.
 #[derive(Debug)]
 pub(super) struct Routes {
     groups: BTreeMap<ObjectKey, Group>,
-    tcp: BTreeMap<ObjectKey, TcpPorts>,
+    tcp: BTreeMap<ObjectKey, RoutePorts>,
+    udp: BTreeMap<ObjectKey, RoutePorts>,
 }
 
 /// An HTTPRouteGroup.
@@ -35,9 +36,9 @@ impl Group {
     }
 }
 
-/// A TCPRoute.
+/// A TCPRoute or a UDPRoute.
 #[derive(Debug)]
-pub(super) struct TcpPorts {
+pub(super) struct RoutePorts {
     pub(super) origin: (ObjectRef, i64),
     /// `None` means every port. Empty means that no given port was usable.
     pub(super) ports: Option<BTreeSet<u16>>,
@@ -50,18 +51,23 @@ impl Routes {
         let groups = groups.collect();
         let tcp = world.tcp_routes.iter();
         let tcp = tcp.map(|(key, facts)| (key.clone(), tcp_ports(key, facts, findings)));
-        Self {
-            groups,
-            tcp: tcp.collect(),
-        }
+        let tcp = tcp.collect();
+        let udp = world.udp_routes.iter();
+        let udp = udp.map(|(key, facts)| (key.clone(), udp_ports(key, facts, findings)));
+        let udp = udp.collect();
+        Self { groups, tcp, udp }
     }
 
     pub(super) fn group(&self, namespace: &str, name: &str) -> Option<&Group> {
         self.groups.get(&ObjectKey::new(namespace, name))
     }
 
-    pub(super) fn tcp(&self, namespace: &str, name: &str) -> Option<&TcpPorts> {
+    pub(super) fn tcp(&self, namespace: &str, name: &str) -> Option<&RoutePorts> {
         self.tcp.get(&ObjectKey::new(namespace, name))
+    }
+
+    pub(super) fn udp(&self, namespace: &str, name: &str) -> Option<&RoutePorts> {
+        self.udp.get(&ObjectKey::new(namespace, name))
     }
 }
 
@@ -127,34 +133,46 @@ fn http_match(facts: &MatchFacts) -> Result<v1::HttpMatch, (&str, &str)> {
     })
 }
 
-fn tcp_ports(key: &ObjectKey, facts: &TcpRouteFacts, findings: &mut Findings) -> TcpPorts {
-    let this = object(Kind::TcpRoute, key);
+fn tcp_ports(key: &ObjectKey, facts: &TcpRouteFacts, findings: &mut Findings) -> RoutePorts {
+    route_ports(Kind::TcpRoute, key, &facts.meta, &facts.ports, findings)
+}
+
+fn udp_ports(key: &ObjectKey, facts: &UdpRouteFacts, findings: &mut Findings) -> RoutePorts {
+    let ports = facts.ports.as_deref().unwrap_or_default();
+    route_ports(Kind::UdpRoute, key, &facts.meta, ports, findings)
+}
+
+fn route_ports(
+    kind: Kind,
+    key: &ObjectKey,
+    meta: &Meta,
+    written: &[i64],
+    findings: &mut Findings,
+) -> RoutePorts {
+    let this = object(kind, key);
     findings.seen(
         this.clone(),
-        &facts.meta,
-        few(facts.ports.iter().map(ToString::to_string)),
+        meta,
+        few(written.iter().map(ToString::to_string)),
     );
-    let mut about = findings.about(&this, facts.meta.generation);
-    let origin = origin(Kind::TcpRoute, key, &facts.meta);
-    if let Some(why) = &facts.meta.unreadable {
-        about.refuse(
-            Reason::Unreadable,
-            "",
-            format!("{why}; it stands for no port"),
-        );
-        return TcpPorts {
+    let mut about = findings.about(&this, meta.generation);
+    let origin = origin(kind, key, meta);
+    if let Some(why) = &meta.unreadable {
+        let message = format!("{why}; it stands for no port");
+        about.refuse(Reason::Unreadable, "", message);
+        return RoutePorts {
             origin,
             ports: Some(BTreeSet::new()),
         };
     }
-    if facts.ports.is_empty() {
-        return TcpPorts {
+    if written.is_empty() {
+        return RoutePorts {
             origin,
             ports: None,
         };
     }
     let mut ports = BTreeSet::new();
-    for (i, port) in facts.ports.iter().enumerate() {
+    for (i, port) in written.iter().enumerate() {
         match u16::try_from(*port) {
             Ok(port) if port != 0 => {
                 ports.insert(port);
@@ -169,7 +187,7 @@ fn tcp_ports(key: &ObjectKey, facts: &TcpRouteFacts, findings: &mut Findings) ->
             }
         }
     }
-    TcpPorts {
+    RoutePorts {
         origin,
         ports: Some(ports),
     }

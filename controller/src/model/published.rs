@@ -14,19 +14,24 @@ pub struct Published {
 }
 
 impl Published {
-    /// Stamps a resource.
+    /// Names and stamps a resource.
     pub(crate) fn new(
         name: String,
         content: v1::resource::Content,
-        mut origins: Vec<(ObjectRef, i64)>,
+        origins: Vec<(ObjectRef, i64)>,
     ) -> Self {
-        origins.sort();
-        origins.dedup();
         let resource = v1::Resource {
             name,
             version: String::new(),
             content: Some(content),
         };
+        Self::stamped(resource, origins)
+    }
+
+    /// Stamps a resource.
+    pub(crate) fn stamped(resource: v1::Resource, mut origins: Vec<(ObjectRef, i64)>) -> Self {
+        origins.sort();
+        origins.dedup();
         Self {
             resource: wire::version::stamp(resource),
             origins,

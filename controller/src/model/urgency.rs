@@ -14,8 +14,9 @@ pub fn must_not_wait(old: Option<&Published>, new: Option<&Published>) -> bool {
             let kept = |gone: &v1::Endpoint| new.endpoints.contains(gone);
             !old.endpoints.iter().all(kept)
         }
-        (Some(Content::Endpoints(_) | Content::Rule(_)), None) => true,
-        (Some(Content::Rule(old)), Some(Content::Rule(new))) => old != new,
+        (Some(Content::Endpoints(_) | Content::Rule(_) | Content::ExtendedRule(_)), None) => true,
+        (Some(Content::Rule(old)), Some(Content::Rule(new)))
+        | (Some(Content::ExtendedRule(old)), Some(Content::ExtendedRule(new))) => old != new,
         (Some(Content::Workload(old)), Some(Content::Workload(new))) => {
             // Lower numbers are tighter in both enums.
             new.enforcement < old.enforcement || new.mtls < old.mtls

@@ -68,11 +68,9 @@ impl Index {
 
 fn rule(target: &Target, pod: &ObjectKey) -> Option<Arc<Published>> {
     let allowed = target.rule.as_ref()?;
-    let origin = &target.origin.0;
     let publish = |rule: v1::Rule| {
-        Arc::new(Published::new(
-            names::rule(&origin.namespace, &origin.name),
-            v1::resource::Content::Rule(rule),
+        Arc::new(Published::stamped(
+            wire::convert::rule_resource(rule),
             allowed.origins.clone(),
         ))
     };
@@ -81,15 +79,10 @@ fn rule(target: &Target, pod: &ObjectKey) -> Option<Arc<Published>> {
             .published
             .get_or_init(|| publish(allowed.rule.clone()))
             .clone(),
-        Some(ports) => {
-            let ports = v1::PortSet {
-                any: false,
-                ports: ports.clone(),
-            };
-            publish(v1::Rule {
-                ports: Some(ports),
-                ..allowed.rule.clone()
-            })
-        }
+        Some(mapped) => publish(v1::Rule {
+            ports: mapped.ports.clone(),
+            limit: mapped.limit.clone(),
+            ..allowed.rule.clone()
+        }),
     })
 }

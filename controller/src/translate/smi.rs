@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use crds::smi::{
-    HTTPRouteGroup, RouteMatch, Subject, TCPRoute, TrafficSplit, TrafficTarget, parse_headers,
+    HTTPRouteGroup, IdentityBinding, RouteMatch, Subject, TCPRoute, TrafficSplit, TrafficTarget,
+    UDPRoute, parse_headers,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::core::DynamicObject;
@@ -13,8 +14,8 @@ use serde_json::Value;
 
 use super::{created, text};
 use crate::world::{
-    BackendFacts, GroupFacts, Header, MatchFacts, Meta, RefFacts, RuleFacts, SplitFacts,
-    SubjectFacts, TargetFacts, TcpRouteFacts,
+    BackendFacts, BindingFacts, GroupFacts, Header, MatchFacts, Meta, RefFacts, RuleFacts,
+    SplitFacts, SubjectFacts, TargetFacts, TcpRouteFacts, UdpRouteFacts,
 };
 
 fn meta(meta: &ObjectMeta) -> Meta {
@@ -170,6 +171,59 @@ pub fn tcp_route(object: DynamicObject) -> TcpRouteFacts {
     TcpRouteFacts {
         meta,
         ports: matches.and_then(|m| m.ports).unwrap_or_default(),
+    }
+}
+
+/// A UDPRoute.
+pub fn udp_route(object: DynamicObject) -> UdpRouteFacts {
+    let (meta, read) = read::<UDPRoute>(object);
+    let matches = read.and_then(|route| route.spec.matches);
+    UdpRouteFacts {
+        meta,
+        ports: matches.and_then(|m| m.ports),
+    }
+}
+
+/// An IdentityBinding.
+pub fn binding(object: DynamicObject) -> BindingFacts {
+    // Kept aside: one that cannot be read allows nobody, and still protects whom it
+    // names.
+    let schemes = object.data.pointer("/spec/schemes").map(named_schemes);
+    let (meta, read) = read::<IdentityBinding>(object);
+    let Some(IdentityBinding { spec, .. }) = read else {
+        return BindingFacts {
+            meta,
+            ..schemes.unwrap_or_default()
+        };
+    };
+    let schemes = spec.schemes;
+    BindingFacts {
+        meta,
+        labels: schemes.pod_label_selector.map(|selector| {
+            let labels = selector.match_labels.iter();
+            labels
+                .map(|(name, value)| (name.as_str().into(), value.as_str().into()))
+                .collect()
+        }),
+        spiffe_ids: schemes
+            .spiffe_identities
+            .map(|ids| texts(Some(ids.as_slice()))),
+        service_account: schemes.service_account.as_deref().map(Arc::from),
+    }
+}
+
+fn named_schemes(schemes: &Value) -> BindingFacts {
+    let labels = schemes.pointer("/podLabelSelector/matchLabels");
+    let labels = labels.and_then(Value::as_object).map(|labels| {
+        let text =
+            |(name, value): (&String, &Value)| Some((name.as_str().into(), value.as_str()?.into()));
+        labels.iter().filter_map(text).collect()
+    });
+    let account = schemes.get("serviceAccount").and_then(Value::as_str);
+    BindingFacts {
+        labels,
+        service_account: account.map(Arc::from),
+        ..BindingFacts::default()
     }
 }
 

@@ -76,3 +76,43 @@ fn an_unreadable_target_still_says_whom_it_protects() {
     assert_eq!(&*facts.destination.unwrap().name, "api");
     assert!(facts.sources.is_empty() && facts.rules.is_empty());
 }
+
+#[test]
+fn an_identity_binding_keeps_each_scheme_and_a_broken_one_whom_it_names() {
+    let read = |schemes: Value| {
+        let world = fixture::Cluster::default()
+            .with(fixture::binding("b", schemes))
+            .world();
+        world.bindings.values().next().unwrap().clone()
+    };
+    let facts = read(json!({"serviceAccount": "web", "spiffeIdentities": ["td/a"]}));
+    assert_eq!(facts.service_account.as_deref(), Some("web"));
+    assert_eq!(facts.spiffe_ids, Some(vec!["td/a".into()]));
+    assert_eq!(
+        (facts.labels.clone(), &facts.meta.unreadable),
+        (None, &None)
+    );
+    let facts = read(json!({"podLabelSelector": {"matchLabels": {"app": "web"}}}));
+    let labels = [("app".into(), "web".into())].into();
+    assert_eq!(facts.labels, Some(labels));
+    let broken = json!({"serviceAccount": "web", "spiffeIdentities": "x",
+        "podLabelSelector": {"matchLabels": {"app": "web", "n": 1}}});
+    let facts = read(broken);
+    assert!(facts.meta.unreadable.is_some());
+    assert_eq!(facts.service_account.as_deref(), Some("web"));
+    assert_eq!(facts.labels, Some([("app".into(), "web".into())].into()));
+}
+
+#[test]
+fn ports_of_a_udp_route_may_be_absent() {
+    let world = fixture::Cluster::default()
+        .with(fixture::udp_route("some", &[53]))
+        .with(fixture::set(
+            fixture::udp_route("all", &[]),
+            "/spec",
+            json!({}),
+        ))
+        .world();
+    let ports: Vec<_> = world.udp_routes.values().map(|r| r.ports.clone()).collect();
+    assert_eq!(ports, [None, Some(vec![53])]);
+}

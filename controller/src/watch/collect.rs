@@ -3,8 +3,8 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use crate::world::{
-    GroupFacts, Meta, NamespaceFacts, NodeFacts, ObjectKey, PodFacts, ServiceFacts, SliceFacts,
-    SplitFacts, Store, TargetFacts, TcpRouteFacts, World,
+    BindingFacts, GroupFacts, Meta, NamespaceFacts, NodeFacts, ObjectKey, PodFacts, ServiceFacts,
+    SliceFacts, SplitFacts, Store, TargetFacts, TcpRouteFacts, UdpRouteFacts, World,
 };
 
 /// Whether a step changed anything, and whether that can wait.
@@ -148,6 +148,8 @@ pub(crate) struct Collector {
     pub(crate) splits: Slot<SplitFacts>,
     pub(crate) groups: Slot<GroupFacts>,
     pub(crate) tcp_routes: Slot<TcpRouteFacts>,
+    pub(crate) udp_routes: Slot<UdpRouteFacts>,
+    pub(crate) bindings: Slot<BindingFacts>,
 }
 
 impl Collector {
@@ -162,6 +164,8 @@ impl Collector {
             && self.splits.complete
             && self.groups.complete
             && self.tcp_routes.complete
+            && self.udp_routes.complete
+            && self.bindings.complete
     }
 
     /// A snapshot.
@@ -176,6 +180,8 @@ impl Collector {
             splits: self.splits.store.clone(),
             groups: self.groups.store.clone(),
             tcp_routes: self.tcp_routes.store.clone(),
+            udp_routes: self.udp_routes.store.clone(),
+            bindings: self.bindings.store.clone(),
         }
     }
 }
@@ -187,7 +193,9 @@ impl Fact for PodFacts {
     fn urgent(old: Option<&Self>, new: Option<&Self>) -> bool {
         let Some(old) = old else { return false };
         new.is_none_or(|new| {
+            // Labels may decide who a pod is to others.
             new.appearance != old.appearance
+                || new.labels != old.labels
                 || (new.terminating && !old.terminating)
                 || (new.ended && !old.ended)
         })
@@ -244,6 +252,28 @@ impl Fact for GroupFacts {
 impl Fact for TcpRouteFacts {
     fn same(&self, other: &Self) -> bool {
         same_meta(&self.meta, &other.meta) && self.ports == other.ports
+    }
+
+    fn urgent(_: Option<&Self>, _: Option<&Self>) -> bool {
+        true
+    }
+}
+
+impl Fact for UdpRouteFacts {
+    fn same(&self, other: &Self) -> bool {
+        same_meta(&self.meta, &other.meta) && self.ports == other.ports
+    }
+
+    fn urgent(_: Option<&Self>, _: Option<&Self>) -> bool {
+        true
+    }
+}
+
+impl Fact for BindingFacts {
+    fn same(&self, other: &Self) -> bool {
+        same_meta(&self.meta, &other.meta)
+            && (&self.labels, &self.spiffe_ids, &self.service_account)
+                == (&other.labels, &other.spiffe_ids, &other.service_account)
     }
 
     fn urgent(_: Option<&Self>, _: Option<&Self>) -> bool {

@@ -34,6 +34,8 @@ async fn list_all(steps: &mpsc::Sender<AnyStep>) {
     send(steps, |c| c.splits.take(Step::Absent)).await;
     send(steps, |c| c.groups.take(Step::Absent)).await;
     send(steps, |c| c.tcp_routes.take(Step::Absent)).await;
+    send(steps, |c| c.udp_routes.take(Step::Absent)).await;
+    send(steps, |c| c.bindings.take(Step::Absent)).await;
 }
 
 async fn apply(steps: &mpsc::Sender<AnyStep>, object: Value) {

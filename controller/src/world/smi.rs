@@ -3,7 +3,7 @@
 //! Values are kept as written, right or wrong: judging them is `compile`'s, so
 //! that every verdict carries the field it is about.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 /// What every SMI object has.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -125,6 +125,29 @@ pub struct GroupFacts {
     pub meta: Meta,
     /// Matches in order.
     pub matches: Vec<MatchFacts>,
+}
+
+/// A UDPRoute.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct UdpRouteFacts {
+    /// Metadata.
+    pub meta: Meta,
+    /// Ports as written. Absent and empty mean all; of a route that cannot be read
+    /// nothing is known, and it stands for no port.
+    pub ports: Option<Vec<i64>>,
+}
+
+/// An IdentityBinding. What is absent is not a way to belong.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct BindingFacts {
+    /// Metadata.
+    pub meta: Meta,
+    /// Labels that pods must have, all of them. Empty fits nobody.
+    pub labels: Option<BTreeMap<Arc<str>, Arc<str>>>,
+    /// SPIFFE ids as written.
+    pub spiffe_ids: Option<Vec<Arc<str>>>,
+    /// Service account of the binding's namespace.
+    pub service_account: Option<Arc<str>>,
 }
 
 /// A TCPRoute.

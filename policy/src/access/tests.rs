@@ -20,6 +20,7 @@ fn rule(name: &str, accounts: &[&str]) -> Rule {
             .collect(),
         ports: None,
         http: None,
+        limit: None,
     }
 }
 
@@ -40,7 +41,7 @@ fn ask<'a>(access: &'a Access, who: &str, port: u16, method: &Method, path: &str
     };
     match who {
         "" => access.decide_http(Caller::Outside, port, &request),
-        _ => access.decide_http(Caller::Mesh(&id(who)), port, &request),
+        _ => access.decide_http(Caller::mesh(&id(who)), port, &request),
     }
 }
 
@@ -49,7 +50,7 @@ fn allowed(access: &Access, who: &str, port: u16, method: &Method, path: &str) -
 }
 
 fn tcp(access: &Access, who: &str, port: u16) -> bool {
-    access.decide_tcp(Caller::Mesh(&id(who)), port).allowed
+    access.decide_tcp(Caller::mesh(&id(who)), port).allowed
 }
 
 #[test]
@@ -129,6 +130,71 @@ fn e2_all_matches_of_a_group_are_allowed() {
     assert!(allowed(&access, "s", 80, &Method::POST, "/a"));
     assert!(allowed(&access, "s", 80, &Method::GET, "/b"));
     assert!(!allowed(&access, "s", 80, &Method::POST, "/b"));
+}
+
+#[test]
+fn e7_a_limit_of_ports_narrows_and_never_allows_by_itself() {
+    let limited = |ports, http: Option<&str>, limit: &[u16]| {
+        enforced(vec![Rule {
+            ports,
+            http: http.map(|path| vec![self::http(path, &[])]),
+            limit: Some(Ports::only(limit.iter().copied())),
+            ..rule("t", &["s"])
+        }])
+    };
+    // HTTP rules alone: those requests on that port, and no raw TCP even there.
+    let access = limited(None, Some("/api"), &[8080]);
+    assert!(allowed(&access, "s", 8080, &Method::GET, "/api"));
+    assert!(!allowed(&access, "s", 8080, &Method::GET, "/other"));
+    assert!(!allowed(&access, "s", 9090, &Method::GET, "/api"));
+    assert!(!tcp(&access, "s", 8080) && !tcp(&access, "s", 9090));
+    assert!(access.has_http_rule(8080) && !access.has_http_rule(9090));
+    // With a TCPRoute: what both name.
+    for ports in [Ports::Any, Ports::only([8080, 9090])] {
+        let access = limited(Some(ports), None, &[8080]);
+        assert!(tcp(&access, "s", 8080) && !tcp(&access, "s", 9090));
+        assert!(allowed(&access, "s", 8080, &Method::GET, "/"));
+        assert!(!allowed(&access, "s", 9090, &Method::GET, "/"));
+    }
+    let apart = limited(Some(Ports::only([9090])), Some("/"), &[8080]);
+    for port in [8080, 9090] {
+        assert!(!tcp(&apart, "s", port));
+        assert!(!allowed(&apart, "s", port, &Method::GET, "/"));
+    }
+    // No route at all, and a limit to no port.
+    let alone = limited(None, None, &[8080]);
+    assert!(!tcp(&alone, "s", 8080) && !allowed(&alone, "s", 8080, &Method::GET, "/"));
+    let nowhere = limited(Some(Ports::Any), Some("/"), &[]);
+    assert!(!tcp(&nowhere, "s", 8080) && !allowed(&nowhere, "s", 8080, &Method::GET, "/"));
+}
+
+#[test]
+fn a_pod_is_admitted_by_the_uid_in_its_certificate_and_by_nothing_else() {
+    let access = enforced(vec![Rule {
+        sources: vec![Source::pods(["b", "c", "a"])],
+        ports: Some(Ports::Any),
+        ..rule("t", &[])
+    }]);
+    let web = id("web");
+    let may = |pod: Option<&str>| {
+        access
+            .decide_tcp(Caller::Mesh { id: &web, pod }, 80)
+            .allowed
+    };
+    assert!(may(Some("a")) && may(Some("b")) && may(Some("c")));
+    assert!(!may(Some("d")) && !may(Some("")) && !may(Some("B")));
+    assert!(!may(None), "a certificate that names no pod");
+    assert!(!access.decide_tcp(Caller::Outside, 80).allowed);
+    let nobody = enforced(vec![Rule {
+        sources: vec![Source::pods([] as [&str; 0])],
+        ports: Some(Ports::Any),
+        ..rule("t", &[])
+    }]);
+    let caller = Caller::Mesh {
+        id: &web,
+        pod: Some("a"),
+    };
+    assert!(!nobody.decide_tcp(caller, 80).allowed);
 }
 
 #[test]
@@ -307,6 +373,8 @@ fn an_http_rule_is_felt_on_the_ports_that_it_covers() {
 /// code with the one under test: numbers for callers, letters for paths.
 #[derive(Clone, Debug)]
 struct Plain {
+    /// `destination.port`.
+    port: Option<u16>,
     callers: Vec<PlainSource>,
     tcp_routes: Vec<Vec<u16>>,
     http_routes: Vec<Vec<(char, bool)>>,
@@ -315,6 +383,8 @@ struct Plain {
 #[derive(Clone, Debug, PartialEq)]
 enum PlainSource {
     Number(u8),
+    /// The pod of that number.
+    Pod(u8),
     Everyone,
     Strangers,
 }
@@ -323,6 +393,8 @@ enum PlainSource {
 struct PlainCall {
     /// `None`: outside the mesh.
     caller: Option<u8>,
+    /// Whether its certificate says which pod it is.
+    names_pod: bool,
     port: u16,
     /// Letter of the path and whether it is a GET; `None`: opaque bytes.
     request: Option<(char, bool)>,
@@ -336,6 +408,7 @@ fn plainly_allowed(targets: &[Plain], call: &PlainCall) -> bool {
         for source in &target.callers {
             let this = match source {
                 PlainSource::Number(n) => call.caller == Some(*n),
+                PlainSource::Pod(n) => call.names_pod && call.caller == Some(*n),
                 PlainSource::Everyone => call.caller.is_some(),
                 PlainSource::Strangers => call.caller.is_none(),
             };
@@ -344,6 +417,9 @@ fn plainly_allowed(targets: &[Plain], call: &PlainCall) -> bool {
             }
         }
         if !source_ok {
+            continue;
+        }
+        if target.port.is_some_and(|port| port != call.port) {
             continue;
         }
         let has_tcp = !target.tcp_routes.is_empty();
@@ -382,6 +458,7 @@ fn plainly_allowed(targets: &[Plain], call: &PlainCall) -> bool {
 fn as_rule(index: usize, plain: &Plain) -> Rule {
     let sources = plain.callers.iter().map(|source| match source {
         PlainSource::Number(n) => Source::Identity(id(&format!("s{n}"))),
+        PlainSource::Pod(n) => Source::pods([format!("pod-{n}")]),
         PlainSource::Everyone => Source::Authenticated,
         PlainSource::Strangers => Source::Unauthenticated,
     });
@@ -405,6 +482,7 @@ fn as_rule(index: usize, plain: &Plain) -> Rule {
         sources: sources.collect(),
         ports,
         http: (!plain.http_routes.is_empty()).then(|| matches.collect()),
+        limit: plain.port.map(|port| Ports::only([port])),
     }
 }
 
@@ -416,34 +494,49 @@ fn a_target() -> impl Strategy<Value = Plain> {
     use proptest::collection::vec;
     let source = prop_oneof![
         4 => (0u8..3).prop_map(PlainSource::Number),
+        2 => (0u8..3).prop_map(PlainSource::Pod),
         1 => Just(PlainSource::Everyone),
         1 => Just(PlainSource::Strangers),
     ];
     let tcp_route = vec(1u16..4, 0..3);
     let group = vec((a_letter(), any::<bool>()), 0..3);
-    (vec(source, 0..3), vec(tcp_route, 0..3), vec(group, 0..3)).prop_map(
-        |(callers, tcp_routes, http_routes)| Plain {
+    let port = proptest::option::weighted(0.3, 1u16..4);
+    (
+        vec(source, 0..3),
+        port,
+        vec(tcp_route, 0..3),
+        vec(group, 0..3),
+    )
+        .prop_map(|(callers, port, tcp_routes, http_routes)| Plain {
             callers,
+            port,
             tcp_routes,
             http_routes,
-        },
-    )
+        })
 }
 
 fn a_call() -> impl Strategy<Value = PlainCall> {
     let request = proptest::option::weighted(0.7, (a_letter(), any::<bool>()));
-    (proptest::option::weighted(0.8, 0u8..3), 1u16..4, request).prop_map(
-        |(caller, port, request)| PlainCall {
+    let caller = proptest::option::weighted(0.8, 0u8..3);
+    (caller, any::<bool>(), 1u16..4, request).prop_map(|(caller, names_pod, port, request)| {
+        PlainCall {
             caller,
+            names_pod,
             port,
             request,
-        },
-    )
+        }
+    })
 }
 
 fn decide<'a>(access: &'a Access, call: &PlainCall) -> Verdict<'a> {
     let identity = call.caller.map(|n| id(&format!("s{n}")));
-    let caller = identity.as_ref().map_or(Caller::Outside, Caller::Mesh);
+    let pod = call.caller.map(|n| format!("pod-{n}"));
+    let caller = identity
+        .as_ref()
+        .map_or(Caller::Outside, |id| Caller::Mesh {
+            id,
+            pod: pod.as_deref().filter(|_| call.names_pod),
+        });
     match call.request {
         None => access.decide_tcp(caller, call.port),
         Some((letter, is_get)) => {

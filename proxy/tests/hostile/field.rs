@@ -198,6 +198,7 @@ pub(crate) fn for_everybody(paths: &[&str], methods: &[&str]) -> v1::Resource {
                 })
                 .collect(),
         }),
+        limit: None,
     };
     resource(
         &wire::names::rule("shop", "everybody"),

@@ -248,6 +248,7 @@ pub(crate) fn rule(
                 })
                 .collect(),
         }),
+        limit: None,
     };
     resource(
         &wire::names::rule("shop", name),

@@ -18,6 +18,7 @@ fn message() -> v1::Rule {
                 ..Default::default()
             }],
         }),
+        limit: None,
     }
 }
 
@@ -84,6 +85,7 @@ fn absent_and_empty_parts_of_a_rule_stay_different() {
         sources: Vec::new(),
         ports: Some(v1::PortSet::default()),
         http: Some(v1::HttpMatches::default()),
+        limit: Some(v1::PortSet::default()),
     };
     let read =
         Rule::try_from(&v1::Rule::decode(empty.encode_to_vec().as_slice()).unwrap()).unwrap();
@@ -93,14 +95,47 @@ fn absent_and_empty_parts_of_a_rule_stay_different() {
         "an empty list of ports is no port"
     );
     assert_eq!(read.http, Some(vec![]));
+    assert_eq!(read.limit, Some(Ports::Only(vec![])), "limited to no port");
 
     let absent = v1::Rule {
         ports: None,
         http: None,
+        limit: None,
         ..empty
     };
     let read = Rule::try_from(&absent).unwrap();
-    assert_eq!((read.ports, read.http), (None, None));
+    assert_eq!((read.ports, read.http, read.limit), (None, None, None));
+}
+
+/// A proxy of the first version skips fields that it does not know. It must not see
+/// such a rule under the old name and kind, nor go on with the rule before it.
+#[test]
+fn a_rule_that_an_older_proxy_would_read_too_widely_has_a_name_and_kind_of_its_own() {
+    let plain = rule_resource(message());
+    assert_eq!(plain.name, "rule/shop/web");
+    assert!(matches!(
+        plain.content,
+        Some(v1::resource::Content::Rule(_))
+    ));
+
+    let limited = v1::Rule {
+        limit: Some(v1::PortSet::default()),
+        ..message()
+    };
+    let by_pod = v1::Rule {
+        sources: vec![v1::Source::from(&Source::pods(["u"]))],
+        ..message()
+    };
+    for rule in [limited, by_pod] {
+        let resource = rule_resource(rule.clone());
+        assert_eq!(resource.name, "extended-rule/shop/web");
+        assert_eq!(rule_in(&resource), Some(&rule));
+        // What the first version knew of a resource: fields 1, 2 and 5.
+        assert!(matches!(
+            resource.content,
+            Some(v1::resource::Content::ExtendedRule(_))
+        ));
+    }
 }
 
 #[test]
@@ -205,6 +240,7 @@ fn a_source() -> impl Strategy<Value = Source> {
         (a_name(), a_name()).prop_map(|(ns, sa)| Source::Identity(
             SpiffeId::of("cluster.local", &ns, &sa).unwrap()
         )),
+        proptest::collection::vec(a_name(), 0..4).prop_map(Source::pods),
     ]
 }
 
@@ -222,8 +258,10 @@ prop_compose! {
         sources in proptest::collection::vec(a_source(), 0..4),
         ports in proptest::option::of(some_ports()),
         http in proptest::option::of(proptest::collection::vec(a_match(), 0..3)),
+        limit in proptest::option::of(some_ports()),
     ) -> Rule {
-        Rule { origin: ObjectRef::new(Kind::TrafficTarget, namespace, name), sources, ports, http }
+        let origin = ObjectRef::new(Kind::TrafficTarget, namespace, name);
+        Rule { origin, sources, ports, http, limit }
     }
 }
 

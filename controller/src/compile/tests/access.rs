@@ -1,5 +1,5 @@
 use policy::{
-    access::{Access, Caller, Rule},
+    access::{Access, Caller},
     http_match::RequestFacts,
     mode::Enforcement,
     name::SpiffeId,
@@ -18,15 +18,11 @@ use crate::{
 /// The policy of a pod as its proxy would hold it.
 fn access(cluster: &Cluster, pod: &str) -> Access {
     let resolved = cluster.resolve(pod, &[]);
-    let rules = resolved
-        .names()
-        .into_iter()
-        .filter(|name| name.starts_with("rule/"));
-    let rules = rules
-        .map(|name| Rule::try_from(&resolved.rule(name)).unwrap())
-        .collect();
     let enforcement = wire::convert::enforcement(resolved.workload().enforcement);
-    Access { enforcement, rules }
+    Access {
+        enforcement,
+        rules: resolved.rules(),
+    }
 }
 
 fn id(account: &str) -> SpiffeId {
@@ -35,6 +31,10 @@ fn id(account: &str) -> SpiffeId {
 
 /// Whether `caller` may send `METHOD /path` to port 8080 of `api-1`.
 fn http(cluster: &Cluster, caller: &str, method: &str, path: &str) -> bool {
+    http_at(cluster, caller, 8080, method, path)
+}
+
+fn http_at(cluster: &Cluster, caller: &str, port: u16, method: &str, path: &str) -> bool {
     let (method, headers) = (method.parse().unwrap(), http::HeaderMap::new());
     let request = RequestFacts {
         method: &method,
@@ -42,14 +42,14 @@ fn http(cluster: &Cluster, caller: &str, method: &str, path: &str) -> bool {
         headers: &headers,
     };
     access(cluster, "api-1")
-        .decide_http(Caller::Mesh(&id(caller)), 8080, &request)
+        .decide_http(Caller::mesh(&id(caller)), port, &request)
         .allowed
 }
 
 /// Whether `caller` may open a TCP connection to a port of `api-1`.
 fn tcp(cluster: &Cluster, caller: &str, port: u16) -> bool {
     access(cluster, "api-1")
-        .decide_tcp(Caller::Mesh(&id(caller)), port)
+        .decide_tcp(Caller::mesh(&id(caller)), port)
         .allowed
 }
 
@@ -374,9 +374,9 @@ fn a_source_defaults_to_the_targets_namespace_and_may_name_another() {
     let other = SpiffeId::of("cluster.local", "other", "web").unwrap();
     let third = SpiffeId::of("cluster.local", "third", "web").unwrap();
     let access = access(&cluster, "api-1");
-    assert!(access.decide_tcp(Caller::Mesh(&id("web")), 8080).allowed);
-    assert!(access.decide_tcp(Caller::Mesh(&other), 8080).allowed);
-    assert!(!access.decide_tcp(Caller::Mesh(&third), 8080).allowed);
+    assert!(access.decide_tcp(Caller::mesh(&id("web")), 8080).allowed);
+    assert!(access.decide_tcp(Caller::mesh(&other), 8080).allowed);
+    assert!(!access.decide_tcp(Caller::mesh(&third), 8080).allowed);
 }
 
 #[test]
@@ -411,19 +411,19 @@ fn groups_of_callers_are_sources() {
         )
     };
     let mesh = with("system:authenticated");
-    assert!(mesh.decide_tcp(Caller::Mesh(&id("anybody")), 8080).allowed);
+    assert!(mesh.decide_tcp(Caller::mesh(&id("anybody")), 8080).allowed);
     assert!(!mesh.decide_tcp(Caller::Outside, 8080).allowed);
     let outside = with("system:unauthenticated");
     assert!(outside.decide_tcp(Caller::Outside, 8080).allowed);
     assert!(
         !outside
-            .decide_tcp(Caller::Mesh(&id("anybody")), 8080)
+            .decide_tcp(Caller::mesh(&id("anybody")), 8080)
             .allowed
     );
     let unknown = with("system:masters");
     assert!(
         !unknown
-            .decide_tcp(Caller::Mesh(&id("anybody")), 8080)
+            .decide_tcp(Caller::mesh(&id("anybody")), 8080)
             .allowed
     );
 }
@@ -452,19 +452,55 @@ fn the_port_of_an_old_destination_limits_every_rule() {
     assert!(http(&limited(both.clone(), 8080), "web", "GET", "/api"));
     assert!(!http(&limited(both.clone(), 9090), "web", "GET", "/api"));
     assert!(!http(&limited(both, 0), "web", "GET", "/api"));
+    assert!(!tcp(&limited(json!([tcp_rule()]), 0), "web", 8080));
 }
 
 #[test]
-fn a_destination_port_beside_http_rules_alone_allows_nothing_and_says_so() {
-    let object = target("t", "api", &["web"], json!([http_rule(None)]));
-    let cluster = cluster().with(set(object, "/spec/destination/port", json!(8080)));
-    assert!(!tcp(&cluster, "web", 8080), "raw TCP was never asked for");
-    assert!(!http(&cluster, "web", "GET", "/api"));
-    let (_, problems) = cluster.compile();
-    assert_eq!(
-        failures(&problems, Accepted),
-        [(Reason::NotEnforced, "spec.destination.port")]
+fn a_destination_port_beside_http_rules_alone_admits_those_requests_there_and_no_raw_tcp() {
+    let object = target("t", "api", &["web"], json!([http_rule(Some(&["metrics"]))]));
+    let limited =
+        |port: i64| cluster().with(set(object.clone(), "/spec/destination/port", json!(port)));
+    for port in [8080, 80] {
+        // 80 is the port of Service api, which leads to 8080.
+        let cluster = limited(port);
+        assert!(http_at(&cluster, "web", 8080, "GET", "/metrics"));
+        assert!(!http_at(&cluster, "web", 8080, "POST", "/metrics"));
+        assert!(!http_at(&cluster, "web", 8080, "GET", "/api"));
+        assert!(!http_at(&cluster, "web", 9090, "GET", "/metrics"));
+        for raw in [80, 8080, 9090] {
+            assert!(!tcp(&cluster, "web", raw), "raw TCP was never asked for");
+        }
+        let (_, problems) = cluster.compile();
+        let condition = &verdict(&problems, "TrafficTarget t").accepted;
+        let reason = if port == 80 {
+            "ServicePortMapped"
+        } else {
+            "Accepted"
+        };
+        assert_eq!((condition.status, condition.reason), (true, reason));
+    }
+    let cluster = limited(0);
+    assert!(!http_at(&cluster, "web", 8080, "GET", "/metrics"));
+    let expected = [(Reason::Invalid, "spec.destination.port")];
+    assert_eq!(failures(&cluster.compile().1, Accepted), expected);
+    // A proxy of the first version must not take it for a rule without a limit.
+    let names = limited(8080).resolve("api-1", &[]);
+    assert!(names.names().contains(&"extended-rule/shop/t"));
+    assert!(!names.names().contains(&"rule/shop/t"));
+}
+
+#[test]
+fn a_destination_port_beside_udp_rules_alone_allows_no_tcp_and_closes_none() {
+    let rules = json!([{"kind": "UDPRoute", "name": "dns"}]);
+    let object = set(
+        target("t", "api", &["web"], rules),
+        "/spec/destination/port",
+        json!(8080),
     );
+    let cluster = cluster().with(udp_route("dns", &[53])).with(object);
+    let access = access(&cluster, "api-1");
+    assert!(access.rules.is_empty());
+    assert_eq!(access.enforcement, Enforcement::Open);
 }
 
 #[test]
