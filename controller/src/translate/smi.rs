@@ -34,12 +34,53 @@ where
     K: kube::Resource + DeserializeOwned,
 {
     let mut meta = meta(&object.metadata);
+    let kind = object.types.as_ref().map_or("", |types| &types.kind);
+    if let Some(at) = list_for_object("", &object.data, kind) {
+        meta.unreadable = Some(format!("{at} is a list, but must be an object").into());
+        return (meta, None);
+    }
     match object.try_parse::<K>() {
         Ok(read) => (meta, Some(read)),
         Err(error) => {
             meta.unreadable = Some(error.to_string().into());
             (meta, None)
         }
+    }
+}
+
+/// Where a list stands in the place of an object. Reading into types would take its
+/// entries for fields, in the order in which the types happen to declare them, and
+/// so give a meaning to what has none.
+fn list_for_object(at: &str, value: &Value, kind: &str) -> Option<String> {
+    const OBJECTS: [&str; 6] = [
+        "spec",
+        "status",
+        "destination",
+        "schemes",
+        "podLabelSelector",
+        "matchLabels",
+    ];
+    match value {
+        Value::Object(fields) => fields.iter().find_map(|(name, value)| {
+            let at = match at {
+                "" => name.clone(),
+                at => format!("{at}.{name}"),
+            };
+            // Elsewhere `matches` is a list.
+            let of_ports = kind.ends_with("Route") && at == "spec.matches";
+            if value.is_array() && (of_ports || OBJECTS.contains(&name.as_str())) {
+                return Some(at);
+            }
+            list_for_object(&at, value, kind)
+        }),
+        Value::Array(list) => list.iter().enumerate().find_map(|(i, entry)| {
+            let at = format!("{at}[{i}]");
+            if entry.is_array() {
+                return Some(at);
+            }
+            list_for_object(&at, entry, kind)
+        }),
+        _ => None,
     }
 }
 

@@ -116,3 +116,28 @@ fn ports_of_a_udp_route_may_be_absent() {
     let ports: Vec<_> = world.udp_routes.values().map(|r| r.ports.clone()).collect();
     assert_eq!(ports, [None, Some(vec![53])]);
 }
+
+#[test]
+fn a_list_in_the_place_of_an_object_is_not_read_by_position() {
+    let source = json!([null, "ServiceAccount", "web"]);
+    let rules = json!([{"kind": "TCPRoute", "name": "all"}]);
+    let mut object = fixture::target("t", "api", &[], rules);
+    object["spec"]["sources"] = json!([source]);
+    let fact = target(dynamic(object));
+    assert_eq!(
+        fact.meta.unreadable.as_deref(),
+        Some("spec.sources[0] is a list, but must be an object")
+    );
+    assert_eq!(
+        (fact.sources.len(), &*fact.destination.unwrap().name),
+        (0, "api")
+    );
+
+    let mut object = fixture::tcp_route("r", &[8080]);
+    object["spec"]["matches"] = json!([]);
+    let fact = tcp_route(dynamic(object));
+    assert!(
+        fact.meta.unreadable.is_some(),
+        "else it would stand for every port"
+    );
+}

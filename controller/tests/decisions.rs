@@ -1,0 +1,238 @@
+//! What the proxies decide is what the objects say.
+//!
+//! Random clusters go the whole way that a cluster's objects go: conversion to the
+//! stored version, translation, compilation, resolution for one pod, bytes on the
+//! wire, and the proxy's own decision. The answer must be the one that the naive
+//! evaluator reads straight from the text.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test ends with the first surprise"
+)]
+
+#[path = "decisions/coverage.rs"]
+mod coverage;
+#[path = "decisions/mesh.rs"]
+mod mesh;
+
+use std::collections::BTreeMap;
+
+use coverage::Coverage;
+use mesh::Mesh;
+use oracle::{Call, Shares, Traffic, World, generate::SHOP, random::Random};
+
+/// Requests for which access is compared; `make fuzz` compares more.
+const REQUESTS: usize = 100_000;
+/// Requests sent into each world.
+const PER_WORLD: usize = 50;
+
+#[test]
+fn a_hundred_thousand_requests_are_decided_as_the_objects_say() {
+    let mut coverage = Coverage::default();
+    let requests = REQUESTS * more();
+    for seed in 0..(requests / PER_WORLD) as u64 {
+        let mut random = Random::new(seed);
+        let mut world = World::random(&mut random);
+        world.objects.retain(|object| !not_yet(object));
+        let mesh = Mesh::new(&world);
+        coverage.world(&world);
+        for _ in 0..PER_WORLD {
+            let call = world.random_call(&mut random, &SHOP);
+            let said = world.allows(&call);
+            let done = mesh.allows(&call);
+            if said != done {
+                let differs = |world: &World| world.allows(&call) != Mesh::new(world).allows(&call);
+                let least = smallest(&world, differs);
+                panic!(
+                    "seed {seed}: the objects say {said}, the proxy says {done}\n{}\n{call:?}",
+                    show(&least)
+                );
+            }
+            coverage.call(&world, &call, said);
+        }
+    }
+    assert_eq!(coverage.calls(), requests);
+    coverage.assert_broad();
+}
+
+/// How many times the usual number of cases is wanted.
+fn more() -> usize {
+    std::env::var("WEFT_TEST_MORE").map_or(1, |more| more.parse().unwrap())
+}
+
+/// Meanings that the mesh does not have yet.
+fn not_yet(object: &serde_json::Value) -> bool {
+    let text = object.to_string();
+    let port = object.pointer("/spec/destination/port").is_some()
+        || object.pointer("/destination/port").is_some();
+    object["kind"] == "TrafficTarget" && (text.contains("IdentityBinding") || port)
+}
+
+#[test]
+fn traffic_is_shared_out_as_the_objects_say() {
+    let mut seen: BTreeMap<&str, usize> = BTreeMap::new();
+    for seed in 0..2_000 * more() as u64 {
+        let mut random = Random::new(seed + 1_000_000);
+        let world = World::random(&mut random);
+        let mesh = Mesh::new(&world);
+        for service in ["api", "v1", "v2"] {
+            for port in [80, 8080, 9090] {
+                let traffic = if random.percent(20) {
+                    Traffic::Bytes
+                } else {
+                    Traffic::Http(oracle::generate::request(&mut random))
+                };
+                let Some(done) = mesh.shares("shop", service, port, &traffic) else {
+                    continue;
+                };
+                let said = world.shares("shop", service, port, &traffic);
+                if !same(&said, &done) {
+                    let differs = |world: &World| {
+                        let done = Mesh::new(world).shares("shop", service, port, &traffic);
+                        let said = world.shares("shop", service, port, &traffic);
+                        done.is_some_and(|done| !same(&said, &done))
+                    };
+                    let least = smallest(&world, differs);
+                    panic!(
+                        "seed {seed}, {service}:{port}: the objects say {said:?}, the proxy \
+                         {done:?}\n{}\n{traffic:?}",
+                        show(&least)
+                    );
+                }
+                let kind = match &said {
+                    Shares::Root => "root",
+                    Shares::Split(shares) if shares.values().all(|share| *share == 0.0) => "none",
+                    Shares::Split(shares) if shares.len() == 1 => "one",
+                    Shares::Split(_) => "several",
+                };
+                *seen.entry(kind).or_default() += 1;
+            }
+        }
+    }
+    for kind in ["root", "none", "one", "several"] {
+        assert!(
+            seen.get(kind).is_some_and(|n| *n >= 100),
+            "{kind}: {seen:?}"
+        );
+    }
+}
+
+/// Equal in proportion: weights of v1alpha1 are counted in other units when stored.
+fn same(said: &Shares, done: &Shares) -> bool {
+    match (said, done) {
+        (Shares::Root, Shares::Root) => true,
+        (Shares::Split(said), Shares::Split(done)) => {
+            let (whole_said, whole_done): (f64, f64) = (said.values().sum(), done.values().sum());
+            said.keys().eq(done.keys())
+                && said.iter().all(|(name, share)| {
+                    (share * whole_done - done[name] * whole_said).abs()
+                        <= 1e-9 * whole_said.max(1.0) * whole_done.max(1.0)
+                })
+                && (whole_said == 0.0) == (whole_done == 0.0)
+        }
+        _ => false,
+    }
+}
+
+/// The world without the objects that the difference does not need.
+fn smallest(world: &World, differs: impl Fn(&World) -> bool) -> World {
+    let mut least = world.clone();
+    let mut at = 0;
+    while at < least.objects.len() {
+        let mut smaller = least.clone();
+        smaller.objects.remove(at);
+        if differs(&smaller) {
+            least = smaller;
+        } else {
+            at += 1;
+        }
+    }
+    least
+}
+
+fn show(world: &World) -> String {
+    let objects = world.objects.iter().map(ToString::to_string);
+    let objects: Vec<String> = objects.collect();
+    format!("{:?}\n{}", world.chart, objects.join("\n"))
+}
+
+#[test]
+fn the_worked_example_of_the_specification_holds() {
+    use serde_json::json;
+    let mut random = Random::new(1);
+    let mut world = World::random(&mut random);
+    world.chart = oracle::Chart::default();
+    world.objects.retain(|o| o["kind"] == "Pod");
+    for pod in &mut world.objects {
+        pod["metadata"]["annotations"] = json!({"weft.dev/proxy-version": "0.1.0"});
+    }
+    let meta = |name: &str| json!({"name": name, "namespace": "shop"});
+    let target = |name: &str, from: &str, of: &str| {
+        json!({
+            "apiVersion": "access.smi-spec.io/v1alpha3", "kind": "TrafficTarget",
+            "metadata": meta(name),
+            "spec": {
+                "destination": {"kind": "ServiceAccount", "name": "api"},
+                "rules": [
+                    {"kind": "HTTPRouteGroup", "name": "routes", "matches": [of]},
+                    {"kind": "TCPRoute", "name": "ports"},
+                ],
+                "sources": [{"kind": "ServiceAccount", "name": from}],
+            },
+        })
+    };
+    world.objects.push(target("metrics", "default", "metrics"));
+    world.objects.push(target("api", "web", "api"));
+    world.objects.push(json!({
+        "apiVersion": "specs.smi-spec.io/v1alpha4", "kind": "HTTPRouteGroup",
+        "metadata": meta("routes"),
+        "spec": {"matches": [
+            {"name": "api", "pathRegex": "/api", "methods": ["*"]},
+            {"name": "metrics", "pathRegex": "/metrics", "methods": ["GET"]},
+        ]},
+    }));
+    world.objects.push(json!({
+        "apiVersion": "specs.smi-spec.io/v1alpha4", "kind": "TCPRoute", "metadata": meta("ports"),
+        "spec": {"matches": {"ports": [8080]}},
+    }));
+    let mesh = Mesh::new(&world);
+    let mut allowed = Vec::new();
+    for from in ["web-0", "default-0", "api-0"] {
+        for (method, path) in [
+            ("GET", "/api"),
+            ("PUT", "/api/x"),
+            ("GET", "/metrics"),
+            ("POST", "/metrics"),
+        ] {
+            for port in [8080, 9090] {
+                let call = Call {
+                    caller: oracle::Caller::Pod {
+                        namespace: "shop".into(),
+                        name: from.into(),
+                    },
+                    namespace: "shop".into(),
+                    pod: "api-0".into(),
+                    port,
+                    traffic: Traffic::Http(oracle::Request {
+                        method: method.into(),
+                        path: path.into(),
+                        headers: Vec::new(),
+                    }),
+                };
+                assert_eq!(world.allows(&call), mesh.allows(&call), "{call:?}");
+                if world.allows(&call) {
+                    allowed.push(format!("{from} {method} {path} {port}"));
+                }
+            }
+        }
+    }
+    assert_eq!(
+        allowed,
+        [
+            "web-0 GET /api 8080",
+            "web-0 PUT /api/x 8080",
+            "default-0 GET /metrics 8080"
+        ]
+    );
+}

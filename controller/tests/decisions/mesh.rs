@@ -1,0 +1,296 @@
+//! The mesh's own way from objects to a decision.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    sync::Arc,
+};
+
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use kube::core::DynamicObject;
+use oracle::{Call, Caller, Shares, Traffic, World};
+use policy::{
+    access::{Access, Caller as Proven, Rule},
+    http_match::RequestFacts,
+    mode::{Enforcement, MtlsMode},
+    name::SpiffeId,
+    protocol::{PortProtocols, Protocol},
+    split::Split,
+};
+use prost::Message;
+use serde_json::{Value, json};
+use weft_controller::{
+    model::{Defaults, Model, PodId},
+    translate,
+    world::{self, ObjectKey},
+};
+use wire::v1::{self, resource::Content};
+
+/// A compiled cluster.
+pub(crate) struct Mesh {
+    model: Model,
+    objects: Vec<Value>,
+}
+
+/// What the proxy of a pod holds for its inbound side.
+struct Inbound {
+    access: Access,
+    mtls: MtlsMode,
+    ports: PortProtocols,
+}
+
+impl Mesh {
+    /// Takes every object the way that the API server and the controller take it.
+    pub(crate) fn new(world: &World) -> Self {
+        let mut facts = world::World::default();
+        for object in &world.objects {
+            take(&mut facts, object);
+        }
+        for slice in slices(world) {
+            take(&mut facts, &slice);
+        }
+        let defaults = Defaults {
+            access: world.chart.access.parse().unwrap(),
+            mtls: world.chart.mtls.parse().unwrap(),
+            access_pods_may_loosen: world.chart.pods_may_loosen,
+            mtls_pods_may_loosen: world.chart.pods_may_loosen,
+            ..Defaults::default()
+        };
+        Self {
+            model: Model::compile(&facts, &defaults).0,
+            objects: world.objects.clone(),
+        }
+    }
+
+    /// Whether the proxy of the called pod lets the call pass.
+    pub(crate) fn allows(&self, call: &Call) -> bool {
+        let pod = PodId::new(&call.namespace, &call.pod);
+        let Some(inbound) = self.inbound(&pod) else {
+            return false;
+        };
+        let identity = match &call.caller {
+            Caller::Outside => None,
+            Caller::Pod { namespace, name } => {
+                let Some(record) = self.model.pod(&PodId::new(namespace, name)) else {
+                    return false;
+                };
+                let account = &record.service_account;
+                let id = SpiffeId::of("cluster.local", namespace, account).unwrap();
+                Some((id, record.uid))
+            }
+        };
+        if identity.is_none() && inbound.mtls == MtlsMode::Strict {
+            return false;
+        }
+        let caller = match &identity {
+            Some((id, uid)) => Proven::Mesh { id, pod: Some(uid) },
+            None => Proven::Outside,
+        };
+        let declared = inbound.ports.lookup(call.port);
+        let access = &inbound.access;
+        match &call.traffic {
+            Traffic::Bytes if declared.is_http() => false,
+            Traffic::Http(request) if !matches!(declared, Protocol::Opaque | Protocol::Tls) => {
+                // As the inbound side does it: judged is what will be forwarded.
+                let mut path = request.path.clone();
+                if access.has_http_rule(call.port) {
+                    match (policy::path::normalise(&path), access.enforcement) {
+                        (Ok(normal), _) => path = normal.into_owned(),
+                        (Err(_), Enforcement::Enforce) => return false,
+                        (Err(_), _) => {}
+                    }
+                }
+                let (method, headers) = (method(request), headers(request));
+                let facts = RequestFacts {
+                    method: &method,
+                    path: &path,
+                    headers: &headers,
+                };
+                access.decide_http(caller, call.port, &facts).allowed
+            }
+            _ => access.decide_tcp(caller, call.port).allowed,
+        }
+    }
+
+    /// How a client's proxy shares out what is sent to a Service's address; `None` if
+    /// there is no such Service or port.
+    pub(crate) fn shares(
+        &self,
+        place: &str,
+        service: &str,
+        port: u16,
+        traffic: &Traffic,
+    ) -> Option<Shares> {
+        let service = self.objects.iter().find(|object| {
+            object["kind"] == "Service"
+                && object["metadata"]["namespace"] == place
+                && object["metadata"]["name"] == service
+        })?;
+        let ip: IpAddr = service["spec"]["clusterIP"].as_str()?.parse().ok()?;
+        let client = self.model.meshed_pods().next()?.clone();
+        let asked = BTreeSet::from([wire::names::destination(ip, port)]);
+        let resources = self.resources(&client, &asked)?;
+        let service = resources.into_values().find_map(|content| match content {
+            Content::Service(service) => Some(service),
+            _ => None,
+        })?;
+        let splits: Vec<Split> = service
+            .splits
+            .iter()
+            .map(|split| Split::try_from(split).unwrap())
+            .collect();
+        let parts = match traffic {
+            Traffic::Http(request) => Some((method(request), headers(request), &request.path)),
+            Traffic::Bytes => None,
+        };
+        let facts = parts.as_ref().map(|(method, headers, path)| RequestFacts {
+            method,
+            path,
+            headers,
+        });
+        let Some(split) = policy::split::first_match(&splits, facts.as_ref()) else {
+            return Some(Shares::Root);
+        };
+        let mut shares = BTreeMap::new();
+        for backend in &split.backends {
+            *shares.entry(backend.service.name.to_string()).or_default() +=
+                f64::from(backend.weight);
+        }
+        Some(Shares::Split(shares))
+    }
+
+    fn inbound(&self, pod: &PodId) -> Option<Inbound> {
+        let mut workload = None;
+        let mut rules = Vec::new();
+        for (name, content) in self.resources(pod, &BTreeSet::new())? {
+            match content {
+                Content::Workload(content) => workload = Some(content),
+                Content::Rule(rule) => rules
+                    .push(Rule::try_from(&rule).unwrap_or_else(|error| panic!("{name}: {error}"))),
+                _ => {}
+            }
+        }
+        let workload = workload?;
+        Some(Inbound {
+            access: Access {
+                enforcement: wire::convert::enforcement(workload.enforcement),
+                rules,
+            },
+            mtls: wire::convert::mtls(workload.mtls),
+            ports: wire::convert::port_protocols(&workload.ports).unwrap(),
+        })
+    }
+
+    /// What a pod's proxy reads from the wire.
+    fn resources(
+        &self,
+        pod: &PodId,
+        destinations: &BTreeSet<String>,
+    ) -> Option<BTreeMap<String, Content>> {
+        let published = self.model.resolve(pod, destinations)?;
+        let read = published.into_iter().map(|(name, published)| {
+            let bytes = published.resource.encode_to_vec();
+            let read = v1::Resource::decode(bytes.as_slice()).unwrap();
+            (name, read.content.unwrap())
+        });
+        Some(read.collect())
+    }
+}
+
+fn method(request: &oracle::Request) -> Method {
+    Method::from_bytes(request.method.as_bytes()).unwrap()
+}
+
+fn headers(request: &oracle::Request) -> HeaderMap {
+    let lines = request.headers.iter().map(|(name, value)| {
+        let name = HeaderName::from_bytes(name.as_bytes()).unwrap();
+        (name, HeaderValue::from_bytes(value).unwrap())
+    });
+    let mut headers = HeaderMap::new();
+    for (name, value) in lines {
+        headers.append(name, value);
+    }
+    headers
+}
+
+fn take(facts: &mut world::World, object: &Value) {
+    let kind = object["kind"].as_str().unwrap();
+    let api_version = object["apiVersion"].as_str().unwrap();
+    let object = match api_version.split_once("/v1alpha") {
+        Some((group, _)) => crds::convert::convert(object, &format!("{group}/v1alpha4"))
+            .unwrap_or_else(|error| {
+                panic!("{error}: {object}");
+            }),
+        None => object.clone(),
+    };
+    let object: DynamicObject = serde_json::from_value(object).unwrap();
+    let key = translate::key(&object);
+    macro_rules! put {
+        ($store:ident, $fact:expr) => {{
+            Arc::make_mut(&mut facts.$store).insert(key, Arc::new($fact));
+        }};
+    }
+    match kind {
+        "Pod" => put!(pods, translate::pod(object).unwrap()),
+        "Service" => put!(services, translate::service(object).unwrap()),
+        "EndpointSlice" => put!(slices, translate::slice(object).unwrap()),
+        "Namespace" => {
+            let key = ObjectKey::new("", &key.name);
+            let fact = translate::namespace(object).unwrap();
+            Arc::make_mut(&mut facts.namespaces).insert(key, Arc::new(fact));
+        }
+        "TrafficTarget" => put!(targets, translate::target(object)),
+        "TrafficSplit" => put!(splits, translate::split(object)),
+        "HTTPRouteGroup" => put!(groups, translate::group(object)),
+        "TCPRoute" => put!(tcp_routes, translate::tcp_route(object)),
+        "IdentityBinding" => put!(bindings, translate::binding(object)),
+        "UDPRoute" => put!(udp_routes, translate::udp_route(object)),
+        other => panic!("no such kind: {other}"),
+    }
+}
+
+/// What the EndpointSlice controller makes of Services and pods.
+fn slices(world: &World) -> Vec<Value> {
+    let of = |kind: &'static str| world.objects.iter().filter(move |o| o["kind"] == kind);
+    let mut slices = Vec::new();
+    for service in of("Service") {
+        let (meta, spec) = (&service["metadata"], &service["spec"]);
+        let Some(selector) = spec["selector"].as_object() else {
+            continue;
+        };
+        let chosen = of("Pod").filter(|pod| {
+            let labels = &pod["metadata"]["labels"];
+            pod["metadata"]["namespace"] == meta["namespace"]
+                && selector.iter().all(|(key, value)| labels[key] == *value)
+        });
+        let endpoints: Vec<Value> = chosen
+            .map(|pod| {
+                json!({
+                    "addresses": [pod["status"]["podIP"]],
+                    "conditions": {"ready": true, "serving": true, "terminating": false},
+                    "targetRef": {
+                        "kind": "Pod",
+                        "namespace": pod["metadata"]["namespace"],
+                        "name": pod["metadata"]["name"],
+                    },
+                })
+            })
+            .collect();
+        let ports = spec["ports"].as_array().unwrap().iter();
+        let ports: Vec<Value> = ports
+            .map(|port| {
+                let own = port.get("targetPort").unwrap_or(&port["port"]);
+                json!({"name": port["name"], "port": own, "protocol": "TCP"})
+            })
+            .collect();
+        slices.push(json!({
+            "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
+            "metadata": {
+                "name": meta["name"], "namespace": meta["namespace"],
+                "labels": {"kubernetes.io/service-name": meta["name"]},
+            },
+            "addressType": "IPv4", "ports": ports, "endpoints": endpoints,
+        }));
+    }
+    slices
+}

@@ -1,0 +1,219 @@
+//! TrafficTargets: whether a call may pass.
+
+use serde_json::Value;
+
+use crate::{
+    Call, Caller, Request, Traffic, World,
+    object::{account, list, namespace, rules, spec, text},
+    path,
+    ports::Carries,
+    shape::readable,
+};
+
+impl World {
+    /// Whether the call reaches the application. A call to a pod that does not exist
+    /// does not.
+    pub fn allows(&self, call: &Call) -> bool {
+        let Some(pod) = self.callee(call) else {
+            return false;
+        };
+        if call.caller == Caller::Outside && self.is_strict(pod) {
+            return false;
+        }
+        let carries = self.carries(pod, call.port);
+        if call.traffic == Traffic::Bytes && carries == Carries::Http {
+            // It cannot be read as what it was declared to be.
+            return false;
+        }
+        match self.access_mode(pod) {
+            "open" | "audit" => return true,
+            "auto"
+                if !self
+                    .all("TrafficTarget")
+                    .any(|target| protects(target, pod)) =>
+            {
+                return true;
+            }
+            _ => {}
+        }
+        let request = match &call.traffic {
+            // What is declared as bytes is judged as bytes, whatever it is.
+            Traffic::Http(request) if carries != Carries::Bytes => Some(request),
+            _ => None,
+        };
+        let Some(request) = request else {
+            return self
+                .all("TrafficTarget")
+                .any(|target| self.target_allows(target, call, pod, None));
+        };
+        let mut path = request.path.clone();
+        let mut targets = self.all("TrafficTarget");
+        if targets.any(|target| self.has_http_rules(target, pod, call.port)) {
+            match path::normal(&path) {
+                Some(normal) => path = normal,
+                None => return false,
+            }
+        }
+        self.all("TrafficTarget")
+            .any(|target| self.target_allows(target, call, pod, Some((request, &path))))
+    }
+
+    /// Whether what nothing allows is refused.
+    pub fn is_guarded(&self, pod: &Value) -> bool {
+        match self.access_mode(pod) {
+            "open" | "audit" => false,
+            "auto" => self
+                .all("TrafficTarget")
+                .any(|target| protects(target, pod)),
+            _ => true,
+        }
+    }
+
+    /// The pod that a call goes to.
+    pub fn callee(&self, call: &Call) -> Option<&Value> {
+        self.find("Pod", &call.namespace, &call.pod)
+    }
+
+    /// One target on its own. `request` is absent for bytes.
+    fn target_allows(
+        &self,
+        target: &Value,
+        call: &Call,
+        pod: &Value,
+        request: Option<(&Request, &str)>,
+    ) -> bool {
+        if !readable(target) || !is_destination(target, pod) {
+            return false;
+        }
+        let home = namespace(target);
+        let caller = list(&spec(target)["sources"])
+            .iter()
+            .any(|source| self.source_means(source, home, &call.caller));
+        let named = |kind: &'static str| {
+            let rules = list(rules(target)).iter();
+            rules.filter(move |rule| rule["kind"] == kind)
+        };
+        let tcp = named("TCPRoute").next().is_some();
+        let port_in_route = named("TCPRoute")
+            .any(|rule| self.route_holds(home, text(&rule["name"]), pod, call.port));
+        let http = named("HTTPRouteGroup").next().is_some();
+        let request_in_group = request.is_some_and(|(request, path)| {
+            named("HTTPRouteGroup").any(|rule| {
+                let names = rule["matches"].as_array().map(Vec::as_slice);
+                self.group_fits(home, text(&rule["name"]), names, request, path)
+            })
+        });
+        let traffic = match (request.is_some(), http, tcp) {
+            (true, true, true) => request_in_group && port_in_route,
+            (true, true, false) => request_in_group,
+            (true, false, true) => port_in_route,
+            (false, _, true) => port_in_route,
+            (_, _, false) => false,
+        };
+        caller && traffic && self.destination_port_fits(target, pod, call.port)
+    }
+
+    /// `destination.port` of the old versions.
+    fn destination_port_fits(&self, target: &Value, pod: &Value, port: u16) -> bool {
+        match &spec(target)["destination"]["port"] {
+            Value::Null => true,
+            Value::String(text) => {
+                let number = text.parse().unwrap_or(0);
+                self.container_ports(pod, number).contains(&port)
+            }
+            number => {
+                let number = number.as_i64().unwrap_or(0);
+                self.container_ports(pod, number).contains(&port)
+            }
+        }
+    }
+
+    pub(crate) fn source_means(&self, source: &Value, home: &str, caller: &Caller) -> bool {
+        let name = text(&source["name"]);
+        let place = match text(&source["namespace"]) {
+            "" => home,
+            place => place,
+        };
+        let pod = match caller {
+            Caller::Pod { namespace, name } => self.find("Pod", namespace, name),
+            Caller::Outside => None,
+        };
+        match source["kind"].as_str() {
+            Some("Group") => match name {
+                "system:authenticated" => pod.is_some(),
+                "system:unauthenticated" => *caller == Caller::Outside,
+                _ => false,
+            },
+            Some("ServiceAccount") => {
+                pod.is_some_and(|pod| namespace(pod) == place && account(pod) == name)
+            }
+            Some("IdentityBinding") => {
+                let binding = self.find("IdentityBinding", place, name);
+                pod.zip(binding)
+                    .is_some_and(|(pod, binding)| self.binding_means(binding, pod))
+            }
+            _ => false,
+        }
+    }
+
+    /// Whether the target has HTTP rules for the port that could allow somebody.
+    fn has_http_rules(&self, target: &Value, pod: &Value, port: u16) -> bool {
+        if !readable(target) || !is_destination(target, pod) {
+            return false;
+        }
+        let home = namespace(target);
+        let somebody = list(&spec(target)["sources"])
+            .iter()
+            .any(|source| self.could_mean_somebody(source, home));
+        let rules = list(rules(target));
+        let mut routes = rules.iter().filter(|rule| rule["kind"] == "TCPRoute");
+        let limited = rules.iter().any(|rule| rule["kind"] == "TCPRoute");
+        somebody
+            && rules.iter().any(|rule| rule["kind"] == "HTTPRouteGroup")
+            && (!limited
+                || routes.any(|rule| self.route_holds(home, text(&rule["name"]), pod, port)))
+            && self.destination_port_fits(target, pod, port)
+    }
+
+    fn could_mean_somebody(&self, source: &Value, home: &str) -> bool {
+        let name = text(&source["name"]);
+        let word = |text: &str| {
+            let fits = |b: u8| b.is_ascii_alphanumeric() || b"-._".contains(&b);
+            !matches!(text, "" | "." | "..") && text.bytes().all(fits)
+        };
+        let place = text(&source["namespace"]);
+        match source["kind"].as_str() {
+            Some("Group") => ["system:authenticated", "system:unauthenticated"].contains(&name),
+            Some("ServiceAccount") => word(name) && (place.is_empty() || word(place)),
+            Some("IdentityBinding") => {
+                let place = if place.is_empty() { home } else { place };
+                self.find("IdentityBinding", place, name).is_some()
+            }
+            _ => false,
+        }
+    }
+}
+
+/// Whether the target is about this pod and can be understood.
+fn is_destination(target: &Value, pod: &Value) -> bool {
+    spec(target)["destination"]["kind"] == "ServiceAccount" && names(target, pod)
+}
+
+/// Whether the target names the pod's account, in its own namespace.
+fn names(target: &Value, pod: &Value) -> bool {
+    let destination = &spec(target)["destination"];
+    let place = text(&destination["namespace"]);
+    namespace(target) == namespace(pod)
+        && (place.is_empty() || place == namespace(target))
+        && text(&destination["name"]) == account(pod)
+}
+
+/// Whether the target closes the pod in mode auto. A mistake does not open it, but
+/// rules that are all about UDP say nothing about TCP.
+fn protects(target: &Value, pod: &Value) -> bool {
+    let rules = list(rules(target));
+    let only_udp = readable(target)
+        && !rules.is_empty()
+        && rules.iter().all(|rule| rule["kind"] == "UDPRoute");
+    names(target, pod) && !only_udp
+}

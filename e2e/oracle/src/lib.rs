@@ -1,0 +1,89 @@
+//! Says what SMI objects mean, straight from their text: may this call pass, and
+//! which share of it goes where.
+//!
+//! This is what the mesh is compared with, so it is written to be read beside
+//! docs/smi.md and shares no code with the mesh: nothing is compiled, converted or
+//! kept. Every question walks through all objects again, as JSON, in whichever
+//! version their author chose.
+//!
+//! Left out: UDP, ports that a pod skips, and protocols declared by port names.
+
+mod access;
+mod binding;
+mod http;
+mod modes;
+mod object;
+mod path;
+mod ports;
+mod shape;
+mod split;
+
+pub mod generate;
+pub mod random;
+
+pub use modes::Chart;
+use serde_json::Value;
+pub use split::Shares;
+
+/// The trust domain of every identity.
+pub const TRUST_DOMAIN: &str = "cluster.local";
+/// The cluster's DNS domain.
+pub const CLUSTER_DOMAIN: &str = "cluster.local";
+
+/// What is in the cluster.
+#[derive(Clone, Debug, Default)]
+pub struct World {
+    /// SMI objects in any version, Pods, Services and Namespaces, as JSON.
+    pub objects: Vec<Value>,
+    /// The installation's own settings.
+    pub chart: Chart,
+}
+
+/// Who calls, as far as it can be proven.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Caller {
+    /// A pod with a proxy.
+    Pod {
+        /// Its namespace.
+        namespace: String,
+        /// Its name.
+        name: String,
+    },
+    /// Everybody else.
+    Outside,
+}
+
+/// What the caller sends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Traffic {
+    /// One HTTP request.
+    Http(Request),
+    /// Something that is no HTTP.
+    Bytes,
+}
+
+/// An HTTP request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Request {
+    /// Method.
+    pub method: String,
+    /// Path without query.
+    pub path: String,
+    /// Header lines in order; a name may occur several times. With `host`.
+    pub headers: Vec<(String, Vec<u8>)>,
+}
+
+/// One call.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Call {
+    /// Who calls.
+    pub caller: Caller,
+    /// Namespace of the pod that is called.
+    pub namespace: String,
+    /// Name of the pod that is called.
+    pub pod: String,
+    /// Container port.
+    pub port: u16,
+    /// What is sent.
+    pub traffic: Traffic,
+}

@@ -1,0 +1,62 @@
+//! Access and mTLS modes: what the chart, the namespace and the pod say.
+
+use serde_json::Value;
+
+use crate::{
+    World,
+    object::{annotation, namespace},
+};
+
+/// The installation's settings.
+#[derive(Clone, Debug)]
+pub struct Chart {
+    /// `access.default`.
+    pub access: String,
+    /// `mtls.default`.
+    pub mtls: String,
+    /// `access.podsMayLoosen` and `mtls.podsMayLoosen`.
+    pub pods_may_loosen: bool,
+}
+
+impl Default for Chart {
+    fn default() -> Self {
+        Self {
+            access: "auto".into(),
+            mtls: "permissive".into(),
+            pods_may_loosen: false,
+        }
+    }
+}
+
+/// From loose to tight.
+const ACCESS: [&str; 4] = ["open", "audit", "auto", "deny"];
+const MTLS: [&str; 2] = ["permissive", "strict"];
+
+impl World {
+    /// The access mode of a pod.
+    pub(crate) fn access_mode(&self, pod: &Value) -> &'static str {
+        self.mode(pod, "weft.dev/access", &ACCESS, &self.chart.access)
+    }
+
+    /// Whether the pod refuses whoever has no identity.
+    pub(crate) fn is_strict(&self, pod: &Value) -> bool {
+        self.mode(pod, "weft.dev/mtls", &MTLS, &self.chart.mtls) == "strict"
+    }
+
+    fn mode(&self, pod: &Value, name: &str, modes: &[&'static str], chart: &str) -> &'static str {
+        let tightest = modes.len() - 1;
+        // What cannot be read is the tightest.
+        let rank = |mode: &str| modes.iter().position(|m| *m == mode).unwrap_or(tightest);
+        let around = self
+            .find("Namespace", "", namespace(pod))
+            .and_then(|namespace| annotation(namespace, name))
+            .unwrap_or(chart);
+        let around = rank(around);
+        let rank = match annotation(pod, name) {
+            None => around,
+            Some(own) if self.chart.pods_may_loosen => rank(own),
+            Some(own) => rank(own).max(around),
+        };
+        modes[rank]
+    }
+}
