@@ -1,6 +1,6 @@
 # The commands people type. `make` alone prints them.
 .DEFAULT_GOAL := help
-.PHONY: help cluster cluster-down cluster-smoke images check test demo fmt lint deny proto bench bench-quick
+.PHONY: help cluster cluster-down cluster-smoke images check test conformance demo fmt lint deny proto bench bench-quick
 
 help: ## this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
@@ -25,6 +25,9 @@ check: lint deny ## format, lints, licences, pure and in-process tests
 
 test: ## every ring of tests; leaves the cluster running
 	@e2e/run
+
+conformance: ## the table of SMI conformance, with real Flagger and Argo Rollouts
+	@e2e/conformance/run
 
 bench: ## what the proxy costs beside Envoy, 40 min after the build (PREVIOUS=older weft-proxy)
 	@PREVIOUS="$(PREVIOUS)" bench/run full

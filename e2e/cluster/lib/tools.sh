@@ -28,6 +28,20 @@ build_tools() {
   tool hello . "" hello
 }
 
+# The progressive delivery controllers, which only `make conformance` runs: four
+# minutes on two cores that no other target should wait for.
+build_canary_tools() {
+  tool flagger github.com/fluxcd/flagger/cmd/flagger "" flagger
+  tool argo-rollouts github.com/argoproj/argo-rollouts/cmd/rollouts-controller "" rollouts-controller
+}
+
+# Where the source of a module's dependency lies; their CRDs are there.
+module_folder() {
+  local module=$1 dependency=$2
+  require_go
+  (cd "$TOOLS_SOURCE/$module" && GOFLAGS=-mod=readonly go mod download "$dependency" && go list -m -f '{{.Dir}}' "$dependency")
+}
+
 # tool MODULE PACKAGE LDFLAGS NAME...: every NAME is the one program of MODULE.
 tool() {
   local module=$1 package=$2 ldflags="-s -w $3" name cached

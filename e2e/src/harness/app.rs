@@ -42,6 +42,12 @@ impl App {
         self
     }
 
+    /// The version that it says it is; its name when it is told nothing.
+    pub fn version(mut self, version: &str) -> Self {
+        self.version = version.into();
+        self
+    }
+
     /// A label of the pods, such as the injection label.
     pub fn label(mut self, key: &str, value: &str) -> Self {
         self.labels.push((key.into(), value.into()));

@@ -1,0 +1,75 @@
+//! Traffic to a canary for as long as it takes, which nobody knows beforehand.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::{self, JoinHandle},
+};
+
+use e2e::harness::Pod;
+
+/// Length of one piece of load; the most that goes on after the end.
+const PIECE: &str = "5s";
+const RATE: &str = "15";
+
+/// What came back so far.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Seen {
+    pub(crate) planned: u64,
+    pub(crate) by_status: BTreeMap<String, u64>,
+    pub(crate) by_version: BTreeMap<String, u64>,
+    pub(crate) errors: BTreeMap<String, u64>,
+}
+
+/// 15 requests a second in pieces, until it is finished or dropped.
+#[derive(Debug)]
+pub(crate) struct Traffic {
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<anyhow::Result<Seen>>>,
+}
+
+impl Traffic {
+    pub(crate) fn start(from: Pod, url: String) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = stop.clone();
+        let thread = thread::spawn(move || {
+            let mut seen = Seen::default();
+            while !stopped.load(Ordering::Relaxed) {
+                let piece = from.get(&url, &["--rate", RATE, "--duration", PIECE, "-c", "2"])?;
+                seen.planned += piece.planned;
+                add(&mut seen.by_status, piece.by_status);
+                add(&mut seen.by_version, piece.by_version);
+                add(&mut seen.errors, piece.errors);
+            }
+            Ok(seen)
+        });
+        Self {
+            stop,
+            thread: Some(thread),
+        }
+    }
+
+    /// Ends it and tells what came back.
+    pub(crate) fn finish(mut self) -> anyhow::Result<Seen> {
+        self.stop.store(true, Ordering::Relaxed);
+        match self.thread.take().map(JoinHandle::join) {
+            Some(Ok(seen)) => seen,
+            _ => anyhow::bail!("the thread that makes traffic panicked"),
+        }
+    }
+}
+
+impl Drop for Traffic {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+    }
+}
+
+fn add(sum: &mut BTreeMap<String, u64>, more: BTreeMap<String, u64>) {
+    for (key, count) in more {
+        *sum.entry(key).or_default() += count;
+    }
+}
