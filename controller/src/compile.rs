@@ -6,6 +6,7 @@
 //! unclear what an access rule means, it allows less.
 
 mod access;
+mod bindings;
 mod endpoints;
 pub(crate) mod modes;
 pub(crate) mod protocols;
@@ -49,7 +50,13 @@ pub(crate) fn compile(world: &World, defaults: &Defaults) -> (Index, Problems) {
         })
         .collect();
     endpoints::note_headless(world, &endpoints, &mut pods);
-    let targets = access::by_account(world, defaults, &routes, &endpoints, &mut findings);
+    let bindings = bindings::Bindings::new(world, defaults, &mut findings);
+    let named = access::Named {
+        defaults,
+        routes: &routes,
+        bindings: &bindings,
+    };
+    let targets = access::targets(world, &named, &endpoints, &mut findings);
     protocols::check_annotations(world, &mut findings);
     modes::check_annotations(world, &mut findings);
 

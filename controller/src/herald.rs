@@ -5,7 +5,7 @@
 //! surprises for its owner: a pod on its node's network that the mesh had to
 //! leave alone, and a workload that opened because its last TrafficTarget went.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crds::labels;
 use policy::mode::AccessMode;
@@ -38,8 +38,8 @@ pub async fn tell(mut latest: Latest, events: Events) {
 struct Told {
     problems: BTreeSet<Problem>,
     skipped: BTreeSet<PodId>,
-    /// Accounts that some TrafficTarget protects.
-    protected: Option<BTreeSet<ObjectKey>>,
+    /// Pods that some TrafficTarget protects.
+    protected: Option<BTreeSet<PodId>>,
 }
 
 impl Told {
@@ -61,12 +61,11 @@ impl Told {
         );
         self.skipped = skipped;
 
-        let protected = compiled.model.protected_accounts();
-        if let Some(before) = self.protected.replace(protected.clone()) {
-            for account in before.difference(&protected) {
-                notes.extend(about_opened(compiled, account));
-            }
+        let protected = compiled.model.protected_pods();
+        if let Some(before) = &self.protected {
+            notes.extend(about_opened(compiled, before.difference(&protected)));
         }
+        self.protected = Some(protected);
         notes
     }
 }
@@ -149,18 +148,29 @@ fn about_skipped(world: &World, pod: &PodId) -> Note {
     }
 }
 
-/// One Event per pod of an account whose last TrafficTarget went, as far as that
-/// opened it: in the other modes no target decides between open and closed.
-fn about_opened(compiled: &Compiled, account: &ObjectKey) -> Vec<Note> {
-    let pods = compiled.world.pods.iter().filter(|(pod, facts)| {
-        pod.namespace == account.namespace
-            && facts.service_account == account.name
-            && facts.proxy.is_some()
-            && !facts.ended
-            && compiled.model.access_mode(pod) == Some(AccessMode::Auto)
-    });
-    pods.take(MAX_OPENED)
-        .map(|(pod, facts)| Note {
+/// One Event per pod whose last TrafficTarget went, as far as that opened it: in the
+/// other modes no target decides between open and closed.
+fn about_opened<'a>(compiled: &Compiled, pods: impl Iterator<Item = &'a PodId>) -> Vec<Note> {
+    let mut notes = Vec::new();
+    let mut told: BTreeMap<ObjectKey, usize> = BTreeMap::new();
+    for pod in pods {
+        let facts = match compiled.world.pods.get(pod) {
+            Some(facts) if !facts.ended => facts,
+            _ => continue,
+        };
+        if compiled.model.access_mode(pod) != Some(AccessMode::Auto) {
+            continue;
+        }
+        let account = ObjectKey {
+            namespace: pod.namespace.clone(),
+            name: facts.service_account.clone(),
+        };
+        let told = told.entry(account).or_default();
+        *told += 1;
+        if *told > MAX_OPENED {
+            continue;
+        }
+        notes.push(Note {
             about: about(
                 &ObjectRef::new(Kind::Pod, pod.namespace.clone(), pod.name.clone()),
                 Some(facts.uid.to_string()),
@@ -169,12 +179,13 @@ fn about_opened(compiled: &Compiled, account: &ObjectKey) -> Vec<Note> {
             reason: "NoTrafficTarget",
             action: "Compile",
             text: format!(
-                "no TrafficTarget names service account {} any more: \
-                 in access mode auto every caller is served now",
-                account.name
+                "no TrafficTarget names this pod's service account {} or an IdentityBinding of \
+                 it any more: in access mode auto every caller is served now",
+                facts.service_account
             ),
-        })
-        .collect()
+        });
+    }
+    notes
 }
 
 /// Pods of one workload that get the same note; one would do.

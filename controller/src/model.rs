@@ -10,6 +10,7 @@
 mod destination;
 mod published;
 mod resolve;
+mod targets;
 mod urgency;
 mod workload;
 
@@ -26,6 +27,7 @@ use policy::{
 };
 use wire::v1;
 
+pub(crate) use self::targets::{Mapped, Target, TargetRule, Targets};
 pub use self::{published::Published, urgency::must_not_wait};
 use crate::{
     compile::modes,
@@ -128,12 +130,15 @@ impl Model {
         Some(mode)
     }
 
-    /// Service accounts that some TrafficTarget closes in mode auto.
-    pub fn protected_accounts(&self) -> BTreeSet<ObjectKey> {
-        let targets = self.index.targets.iter();
-        targets
-            .filter(|(_, targets)| targets.iter().any(|target| target.protects))
-            .map(|(account, _)| account.clone())
+    /// Pods with a proxy that some TrafficTarget closes in mode auto.
+    pub fn protected_pods(&self) -> BTreeSet<PodId> {
+        let pods = self.index.world.pods.iter();
+        pods.filter(|(_, facts)| facts.proxy.is_some() && !facts.ended)
+            .filter(|(pod, facts)| {
+                let mut targets = self.index.targets.of(pod, facts);
+                targets.any(|target| target.protects)
+            })
+            .map(|(pod, _)| pod.clone())
             .collect()
     }
 
@@ -169,8 +174,7 @@ pub(crate) struct Index {
     pub(crate) services_by_outer: HashMap<(IpAddr, u16), ObjectKey>,
     pub(crate) services: BTreeMap<ObjectKey, ServiceEntry>,
     pub(crate) pods: BTreeMap<ObjectKey, PodEntry>,
-    /// TrafficTargets by the account that they protect (namespace, account).
-    pub(crate) targets: BTreeMap<ObjectKey, Vec<Target>>,
+    pub(crate) targets: Targets,
 }
 
 /// A Service and what its ports lead to.
@@ -225,34 +229,6 @@ pub(crate) struct Split {
     pub(crate) matches: Option<Vec<v1::HttpMatch>>,
     /// Without repetition, in the order of the object.
     pub(crate) backends: Vec<(ObjectKey, u32)>,
-}
-
-/// A TrafficTarget, as far as it concerns the pods of one account.
-#[derive(Debug)]
-pub(crate) struct Target {
-    pub(crate) origin: (ObjectRef, i64),
-    /// Whether it closes its destination in mode auto.
-    pub(crate) protects: bool,
-    /// What it allows; `None` if nothing.
-    pub(crate) rule: Option<TargetRule>,
-}
-
-/// What a TrafficTarget allows.
-#[derive(Debug)]
-pub(crate) struct TargetRule {
-    /// Complete, with ports as written.
-    pub(crate) rule: v1::Rule,
-    pub(crate) origins: Vec<(ObjectRef, i64)>,
-    /// By pod; pods that are not listed take the ports as written.
-    pub(crate) mapped: BTreeMap<ObjectKey, Mapped>,
-    pub(crate) published: OnceLock<Arc<Published>>,
-}
-
-/// Container ports that stand for the written ports of a rule on one pod.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Mapped {
-    pub(crate) ports: Option<v1::PortSet>,
-    pub(crate) limit: Option<v1::PortSet>,
 }
 
 impl Index {

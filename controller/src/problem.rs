@@ -70,6 +70,8 @@ pub enum Reason {
     Invalid,
     /// A TrafficTarget that protects another namespace than its own.
     ForeignDestination,
+    /// An IdentityBinding with an identity of another namespace.
+    ForeignIdentity,
     /// A kind that is not served.
     UnsupportedKind,
     /// A Service of a type that cannot do this.
@@ -101,6 +103,7 @@ impl Reason {
             Self::Unreadable => "Unreadable",
             Self::Invalid => "Invalid",
             Self::ForeignDestination => "ForeignDestination",
+            Self::ForeignIdentity => "ForeignIdentity",
             Self::UnsupportedKind => "UnsupportedKind",
             Self::UnsupportedService => "UnsupportedService",
             Self::Conflicted => "Conflicted",

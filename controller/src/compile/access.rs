@@ -3,53 +3,60 @@
 //! Every doubt is settled towards allowing less: a reference that leads nowhere
 //! stands for nothing, never for everything.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod ports;
+mod sources;
 
-use policy::name::{Kind, ObjectRef, SpiffeId};
-use std::sync::OnceLock;
+use std::collections::BTreeSet;
+
+use policy::name::{Kind, ObjectRef};
+use std::sync::{Arc, OnceLock};
 use wire::v1;
 
-use super::{endpoints::ByPort, few, object, origin, routes::Routes};
+use self::ports::{Pods, Ports, port_set};
+use super::{bindings::Bindings, endpoints::ByPort, few, object, origin, routes::Routes};
 use crate::{
-    model::{Defaults, Mapped, Target, TargetRule},
+    model::{Defaults, Target, TargetRule, Targets},
     problem::{About, Findings, Reason},
-    world::{ObjectKey, PodFacts, RuleFacts, SubjectFacts, TargetFacts, World},
+    world::{ObjectKey, RuleFacts, TargetFacts, World},
 };
 
 const SERVICE_ACCOUNT: &str = crds::smi::SUBJECT_SERVICE_ACCOUNT;
-const GROUP: &str = crds::smi::SUBJECT_GROUP;
-const AUTHENTICATED: &str = crds::smi::GROUP_AUTHENTICATED;
-const UNAUTHENTICATED: &str = crds::smi::GROUP_UNAUTHENTICATED;
+const IDENTITY_BINDING: &str = crds::smi::SUBJECT_IDENTITY_BINDING;
 /// A rule about UDP, which the mesh does not carry.
 const UDP_ROUTE: &str = "UDPRoute";
 
-/// All TrafficTargets by the account that they protect.
-pub(super) fn by_account(
+/// What the references of a target are looked up in.
+pub(super) struct Named<'a> {
+    pub(super) defaults: &'a Defaults,
+    pub(super) routes: &'a Routes,
+    pub(super) bindings: &'a Bindings,
+}
+
+/// All TrafficTargets, by whom they protect.
+pub(super) fn targets(
     world: &World,
-    defaults: &Defaults,
-    routes: &Routes,
+    named: &Named<'_>,
     endpoints: &ByPort,
     findings: &mut Findings,
-) -> BTreeMap<ObjectKey, Vec<Target>> {
+) -> Targets {
     let pods = Pods::new(world, endpoints);
-    let mut accounts: BTreeMap<ObjectKey, Vec<Target>> = BTreeMap::new();
+    let mut targets = Targets::default();
     for (key, facts) in world.targets.iter() {
         let this = object(Kind::TrafficTarget, key);
         findings.seen(this.clone(), &facts.meta, summary(facts));
         let about = findings.about(&this, facts.meta.generation);
         let reading = Reading {
-            defaults,
-            routes,
+            named,
             pods: &pods,
             key,
             facts,
             about,
         };
-        if let Some((account, target)) = reading.target() {
-            accounts.entry(account).or_default().push(target);
+        if let Some((to, target)) = reading.target() {
+            targets.add(target, to.accounts, to.pods);
         }
     }
-    accounts
+    targets
 }
 
 fn summary(facts: &TargetFacts) -> String {
@@ -59,60 +66,8 @@ fn summary(facts: &TargetFacts) -> String {
     }))
 }
 
-/// Pods by account, and the ports that Services give them.
-struct Pods<'a> {
-    by_account: BTreeMap<ObjectKey, Vec<(&'a ObjectKey, &'a PodFacts)>>,
-    /// Service port to container port, by pod.
-    served: BTreeMap<&'a ObjectKey, BTreeSet<(u16, u16)>>,
-}
-
-impl<'a> Pods<'a> {
-    fn new(world: &'a World, endpoints: &'a ByPort) -> Self {
-        let mut by_account: BTreeMap<ObjectKey, Vec<_>> = BTreeMap::new();
-        for (key, facts) in world.pods.iter().filter(|(_, facts)| !facts.ended) {
-            let account = ObjectKey {
-                namespace: key.namespace.clone(),
-                name: facts.service_account.clone(),
-            };
-            by_account
-                .entry(account)
-                .or_default()
-                .push((key, facts.as_ref()));
-        }
-        let mut served: BTreeMap<_, BTreeSet<_>> = BTreeMap::new();
-        for ((service, number), found) in endpoints {
-            for found in found {
-                // A Service of another namespace has no say in what a port means.
-                let Some(pod) = &found.pod else { continue };
-                if pod.namespace == service.namespace {
-                    served.entry(pod).or_default().insert((*number, found.port));
-                }
-            }
-        }
-        Self { by_account, served }
-    }
-
-    /// The container ports that `number` means on a pod: itself, unless it is no
-    /// container port and a Service gives the pod such a port.
-    fn container_ports(&self, pod: &ObjectKey, facts: &PodFacts, number: u16) -> Vec<u16> {
-        let served = self.served.get(pod);
-        let mut pairs = served.into_iter().flatten();
-        if facts.ports.contains_key(&number) || pairs.any(|(_, own)| *own == number) {
-            return vec![number];
-        }
-        let through = served.into_iter().flatten().filter(|(at, _)| *at == number);
-        let through: Vec<u16> = through.map(|(_, own)| *own).collect();
-        if through.is_empty() {
-            vec![number]
-        } else {
-            through
-        }
-    }
-}
-
 struct Reading<'a> {
-    defaults: &'a Defaults,
-    routes: &'a Routes,
+    named: &'a Named<'a>,
     pods: &'a Pods<'a>,
     key: &'a ObjectKey,
     facts: &'a TargetFacts,
@@ -121,8 +76,15 @@ struct Reading<'a> {
 
 /// Whom a target is about.
 struct Destination {
-    account: ObjectKey,
-    /// Whether the target may allow something; it protects the account either way.
+    /// As it is written.
+    name: Arc<str>,
+    /// All pods of these accounts.
+    accounts: Vec<ObjectKey>,
+    /// Pods that were found by their labels.
+    pods: Vec<ObjectKey>,
+    /// The binding that said so.
+    origin: Option<(ObjectRef, i64)>,
+    /// Whether the target may allow something; it protects them either way.
     usable: bool,
 }
 
@@ -138,25 +100,9 @@ struct Traffic {
     origins: Vec<(ObjectRef, i64)>,
 }
 
-#[derive(Clone, PartialEq)]
-enum Ports {
-    Any,
-    Only(BTreeSet<u16>),
-}
-
-impl Ports {
-    fn add(&mut self, more: Option<&BTreeSet<u16>>) {
-        match (&mut *self, more) {
-            (Self::Only(ports), Some(more)) => ports.extend(more),
-            (_, None) => *self = Self::Any,
-            (Self::Any, Some(_)) => {}
-        }
-    }
-}
-
 impl Reading<'_> {
-    /// The protected account and the target, unless it protects nobody.
-    fn target(mut self) -> Option<(ObjectKey, Target)> {
+    /// Whom the target protects, and the target, unless it protects nobody.
+    fn target(mut self) -> Option<(Destination, Target)> {
         let origin = origin(Kind::TrafficTarget, self.key, &self.facts.meta);
         if let Some(why) = &self.facts.meta.unreadable {
             self.about
@@ -166,30 +112,31 @@ impl Reading<'_> {
                 protects: true,
                 rule: None,
             };
-            return Some((self.destination()?.account, target));
+            return Some((self.destination()?, target));
         }
-        let destination = self.destination();
-        let sources = self.sources();
+        let to = self.destination();
+        let callers = self.callers();
         let mut traffic = self.traffic();
         self.limit_to_destination_port(&mut traffic);
-        let Destination { account, usable } = destination?;
+        let to = to?;
         let rules = &self.facts.rules;
         // Rules about UDP alone say nothing about TCP.
         let protects = rules.is_empty() || rules.iter().any(|rule| &*rule.kind != UDP_ROUTE);
+        let sources = callers.sources();
         let no_traffic = traffic.ports.is_none() && traffic.http.is_none();
-        if !usable || sources.is_empty() || no_traffic {
-            return Some((
-                account,
-                Target {
-                    origin,
-                    protects,
-                    rule: None,
-                },
-            ));
+        if !to.usable || sources.is_empty() || no_traffic {
+            let target = Target {
+                origin,
+                protects,
+                rule: None,
+            };
+            return Some((to, target));
         }
-        let mapped = self.mapped(&account, &traffic);
-        self.warn_of_skipped(&account);
+        let mapped = self.mapped(&to, &traffic);
+        self.warn_of_skipped(&to);
         traffic.origins.push(origin.clone());
+        traffic.origins.extend(callers.origins);
+        traffic.origins.extend(to.origin.clone());
         let rule = TargetRule {
             rule: v1::Rule {
                 origin: Some((&origin.0).into()),
@@ -202,17 +149,15 @@ impl Reading<'_> {
             mapped,
             published: OnceLock::new(),
         };
-        Some((
-            account,
-            Target {
-                origin,
-                protects,
-                rule: Some(rule),
-            },
-        ))
+        let target = Target {
+            origin,
+            protects,
+            rule: Some(rule),
+        };
+        Some((to, target))
     }
 
-    /// The account that the target is about, if it names one of its own namespace.
+    /// Whom the target is about, if it names somebody of its own namespace.
     fn destination(&mut self) -> Option<Destination> {
         let Some(destination) = &self.facts.destination else {
             self.about
@@ -229,11 +174,11 @@ impl Reading<'_> {
                 .refuse(Reason::ForeignDestination, field, message);
             return None;
         }
-        let usable = &*destination.kind == SERVICE_ACCOUNT;
+        let kind = &*destination.kind;
+        let usable = [SERVICE_ACCOUNT, IDENTITY_BINDING].contains(&kind);
         if !usable {
             let message = format!(
-                "{:?} is not {SERVICE_ACCOUNT}; nothing is allowed",
-                destination.kind
+                "{kind:?} is not {SERVICE_ACCOUNT} or {IDENTITY_BINDING}; nothing is allowed"
             );
             self.about
                 .refuse(Reason::UnsupportedKind, "spec.destination.kind", message);
@@ -244,87 +189,52 @@ impl Reading<'_> {
                 .refuse(Reason::Invalid, "spec.destination.name", message);
             return None;
         }
-        let account = ObjectKey {
+        let here = |name: &Arc<str>| ObjectKey {
             namespace: self.key.namespace.clone(),
-            name: destination.name.clone(),
+            name: name.clone(),
         };
-        Some(Destination { account, usable })
+        let named = here(&destination.name);
+        if kind == IDENTITY_BINDING {
+            return self.bound_destination(&named);
+        }
+        Some(Destination {
+            name: destination.name.clone(),
+            accounts: vec![named],
+            pods: Vec::new(),
+            origin: None,
+            usable,
+        })
     }
 
-    fn sources(&mut self) -> Vec<v1::Source> {
-        if self.facts.sources.is_empty() {
-            let message = "is empty: nobody is allowed".to_owned();
-            self.about.refuse(Reason::Invalid, "spec.sources", message);
-        }
-        self.warn_of_missing_namespaces();
-        let mut sources = Vec::new();
-        for (i, source) in self.facts.sources.iter().enumerate() {
-            match self.source(source) {
-                Ok(who) => {
-                    let source = v1::Source { who: Some(who) };
-                    if !sources.contains(&source) {
-                        sources.push(source);
-                    }
-                }
-                Err((reason, field, message)) => {
-                    let message = format!("{message}; this source is ignored");
-                    self.about
-                        .refuse(reason, &format!("spec.sources[{i}].{field}"), message);
-                }
-            }
-        }
-        sources
-    }
-
-    /// SMI leaves open what a source without a namespace is. Another mesh may take
-    /// it for nobody, or for the account of that name in every namespace.
-    fn warn_of_missing_namespaces(&mut self) {
-        let sources = self.facts.sources.iter();
-        let without: BTreeSet<&str> = sources
-            .filter(|source| &*source.kind == SERVICE_ACCOUNT && source.namespace.is_empty())
-            .map(|source| &*source.name)
-            .collect();
-        if !without.is_empty() {
+    /// Whoever belongs to a binding of this namespace.
+    fn bound_destination(&mut self, key: &ObjectKey) -> Option<Destination> {
+        const FIELD: &str = "spec.destination.name";
+        let Some(binding) = self.named.bindings.get(key) else {
+            let message = format!("there is no IdentityBinding {}; nobody is meant", key.name);
+            self.about.unresolved(Reason::RefNotFound, FIELD, message);
+            return None;
+        };
+        if !binding.callers_only.is_empty() {
             let message = format!(
-                "no namespace is given for {}; taken for this object's, {}",
-                few(without),
-                self.key.namespace
+                "{} of IdentityBinding {} is no service account of this namespace; no pod is \
+                 protected by it",
+                few(binding.callers_only.iter().map(ToString::to_string)),
+                key.name
             );
             self.about
-                .caution(Reason::NamespaceDefaulted, "spec.sources", message);
+                .unresolved(Reason::ForeignIdentity, FIELD, message);
         }
-    }
-
-    fn source(
-        &self,
-        source: &SubjectFacts,
-    ) -> Result<v1::source::Who, (Reason, &'static str, String)> {
-        match &*source.kind {
-            SERVICE_ACCOUNT => {
-                let namespace = match &*source.namespace {
-                    "" => &self.key.namespace,
-                    _ => &source.namespace,
-                };
-                let id = SpiffeId::of(&self.defaults.trust_domain, namespace, &source.name);
-                id.map(|id| v1::source::Who::SpiffeId(id.as_str().to_owned()))
-                    .map_err(|error| {
-                        let message = format!("{:?} is no service account: {error}", source.name);
-                        (Reason::Invalid, "name", message)
-                    })
-            }
-            GROUP => match &*source.name {
-                AUTHENTICATED => Ok(v1::source::Who::Authenticated(true)),
-                UNAUTHENTICATED => Ok(v1::source::Who::Unauthenticated(true)),
-                other => {
-                    let message = format!("{other:?} is not {AUTHENTICATED} or {UNAUTHENTICATED}");
-                    Err((Reason::Invalid, "name", message))
-                }
-            },
-            other => {
-                let message = format!("{other:?} is not {SERVICE_ACCOUNT} or {GROUP}");
-                Err((Reason::UnsupportedKind, "kind", message))
-            }
-        }
+        let account = |name: &Arc<str>| ObjectKey {
+            namespace: key.namespace.clone(),
+            name: name.clone(),
+        };
+        Some(Destination {
+            name: key.name.clone(),
+            accounts: binding.accounts.iter().map(account).collect(),
+            pods: binding.pods.clone().unwrap_or_default(),
+            origin: Some(binding.origin.clone()),
+            usable: binding.usable,
+        })
     }
 
     fn traffic(&mut self) -> Traffic {
@@ -339,7 +249,12 @@ impl Reading<'_> {
                 crds::smi::RULE_HTTP_ROUTE_GROUP => self.http(&field, rule, &mut traffic),
                 crds::smi::RULE_TCP_ROUTE => self.tcp(&field, rule, &mut traffic),
                 UDP_ROUTE => {
-                    if self.routes.udp(&self.key.namespace, &rule.name).is_none() {
+                    if self
+                        .named
+                        .routes
+                        .udp(&self.key.namespace, &rule.name)
+                        .is_none()
+                    {
                         let message = format!("there is no UDPRoute {}", rule.name);
                         let field = format!("{field}.name");
                         self.about.unresolved(Reason::RefNotFound, &field, message);
@@ -362,7 +277,7 @@ impl Reading<'_> {
         // Present from here on, even if nothing is found: absent would mean that any
         // request may pass where a TCPRoute allows the port.
         let http = traffic.http.get_or_insert_default();
-        let Some(group) = self.routes.group(&self.key.namespace, &rule.name) else {
+        let Some(group) = self.named.routes.group(&self.key.namespace, &rule.name) else {
             let message = format!("there is no HTTPRouteGroup {}", rule.name);
             self.about
                 .unresolved(Reason::RefNotFound, &format!("{field}.name"), message);
@@ -397,7 +312,7 @@ impl Reading<'_> {
         let ports = traffic
             .ports
             .get_or_insert_with(|| Ports::Only(BTreeSet::new()));
-        match self.routes.tcp(&self.key.namespace, &rule.name) {
+        match self.named.routes.tcp(&self.key.namespace, &rule.name) {
             Some(route) => {
                 ports.add(route.ports.as_ref());
                 traffic.origins.push(route.origin.clone());
@@ -408,100 +323,5 @@ impl Reading<'_> {
                     .unresolved(Reason::RefNotFound, &format!("{field}.name"), message);
             }
         }
-    }
-
-    /// `destination.port` of the oldest versions: nothing is allowed on another port,
-    /// and nothing is allowed by it alone.
-    fn limit_to_destination_port(&mut self, traffic: &mut Traffic) {
-        let Some(port) = self.facts.destination.as_ref().and_then(|to| to.port) else {
-            return;
-        };
-        let port = u16::try_from(port).ok().filter(|port| *port != 0);
-        if port.is_none() {
-            self.about.refuse(
-                Reason::Invalid,
-                "spec.destination.port",
-                "is no port; nothing is allowed".to_owned(),
-            );
-        }
-        traffic.limit = Some(Ports::Only(port.into_iter().collect()));
-    }
-
-    /// The container ports for those pods on which a written port is a Service's.
-    fn mapped(&mut self, account: &ObjectKey, traffic: &Traffic) -> BTreeMap<ObjectKey, Mapped> {
-        let mut mapped = BTreeMap::new();
-        let mut told = BTreeSet::new();
-        for (pod, facts) in self.pods.by_account.get(account).into_iter().flatten() {
-            let ports = self.own_ports(pod, facts, traffic.ports.as_ref(), &mut told, "spec.rules");
-            let limit = self.own_ports(
-                pod,
-                facts,
-                traffic.limit.as_ref(),
-                &mut told,
-                "spec.destination.port",
-            );
-            if (&ports, &limit) != (&traffic.ports, &traffic.limit) {
-                let ports = ports.as_ref().map(port_set);
-                let limit = limit.as_ref().map(port_set);
-                mapped.insert((*pod).clone(), Mapped { ports, limit });
-            }
-        }
-        mapped
-    }
-
-    /// Written ports as the container ports of one pod.
-    fn own_ports(
-        &mut self,
-        pod: &ObjectKey,
-        facts: &PodFacts,
-        written: Option<&Ports>,
-        told: &mut BTreeSet<(u16, &'static str)>,
-        field: &'static str,
-    ) -> Option<Ports> {
-        let Some(Ports::Only(written)) = written else {
-            return written.cloned();
-        };
-        let mut ports = BTreeSet::new();
-        for port in written {
-            let own = self.pods.container_ports(pod, facts, *port);
-            if own != [*port] && told.insert((*port, field)) {
-                let message = format!(
-                    "{port} is a Service port; taken for container port {}",
-                    few(own.iter().map(ToString::to_string))
-                );
-                self.about.warn(Reason::ServicePortMapped, field, message);
-            }
-            ports.extend(own);
-        }
-        Some(Ports::Only(ports))
-    }
-
-    fn warn_of_skipped(&mut self, account: &ObjectKey) {
-        let pods = self.pods.by_account.get(account).into_iter().flatten();
-        let skipped: BTreeSet<String> = pods
-            .filter_map(|(_, facts)| facts.proxy.as_ref())
-            .flat_map(|proxy| proxy.skip_inbound_ports.iter().map(ToString::to_string))
-            .collect();
-        if !skipped.is_empty() {
-            let message = format!(
-                "pods of {} skip port {}: no rule applies there",
-                account.name,
-                few(skipped)
-            );
-            self.about.warn(Reason::PortSkipped, "", message);
-        }
-    }
-}
-
-fn port_set(ports: &Ports) -> v1::PortSet {
-    match ports {
-        Ports::Any => v1::PortSet {
-            any: true,
-            ports: Vec::new(),
-        },
-        Ports::Only(ports) => v1::PortSet {
-            any: false,
-            ports: ports.iter().copied().map(u32::from).collect(),
-        },
     }
 }

@@ -29,11 +29,7 @@ impl Index {
     }
 
     fn make_workload(&self, key: &ObjectKey, facts: &PodFacts) -> Vec<Arc<Published>> {
-        let account = ObjectKey {
-            namespace: key.namespace.clone(),
-            name: facts.service_account.clone(),
-        };
-        let targets = self.targets.get(&account).map_or(&[][..], Vec::as_slice);
+        let targets: Vec<&Target> = self.targets.of(key, facts).collect();
         let namespace = self.world.namespace(&key.namespace);
         let access = modes::access(&self.defaults, namespace, &facts.appearance);
         let protected = targets.iter().any(|target| target.protects);
@@ -60,7 +56,7 @@ impl Index {
         ))];
         // Nothing is refused when open, so no rule is needed.
         if enforcement != v1::Enforcement::Open {
-            resources.extend(targets.iter().filter_map(|target| rule(target, key)));
+            resources.extend(targets.into_iter().filter_map(|target| rule(target, key)));
         }
         resources
     }

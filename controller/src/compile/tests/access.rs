@@ -431,7 +431,7 @@ fn groups_of_callers_are_sources() {
 #[test]
 fn a_source_that_is_no_source_is_skipped_alone() {
     let object = target("t", "api", &["web", "a/b"], json!([tcp_rule()]));
-    let object = set(object, "/spec/sources/1/kind", json!("IdentityBinding"));
+    let object = set(object, "/spec/sources/1/kind", json!("User"));
     let cluster = cluster().with(object);
     assert!(tcp(&cluster, "web", 8080));
     let (_, problems) = cluster.compile();

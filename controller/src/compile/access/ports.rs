@@ -1,0 +1,211 @@
+//! The ports of a TrafficTarget: what their numbers mean on each pod.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use wire::v1;
+
+use super::{Destination, Reading, Traffic};
+use crate::{
+    compile::{endpoints::ByPort, few},
+    model::Mapped,
+    problem::Reason,
+    world::{ObjectKey, PodFacts, World},
+};
+
+/// Pods by account, and the ports that Services give them.
+pub(super) struct Pods<'a> {
+    world: &'a World,
+    by_account: BTreeMap<ObjectKey, Vec<(&'a ObjectKey, &'a PodFacts)>>,
+    /// Service port to container port, by pod.
+    served: BTreeMap<&'a ObjectKey, BTreeSet<(u16, u16)>>,
+}
+
+impl<'a> Pods<'a> {
+    /// The pods that a target is about, each once.
+    fn of(
+        &self,
+        to: &Destination,
+    ) -> impl Iterator<Item = (&'a ObjectKey, &'a PodFacts)> + use<'a> {
+        let by_account = to
+            .accounts
+            .iter()
+            .filter_map(|key| self.by_account.get(key));
+        let by_label = to.pods.iter().filter_map(|key| {
+            let (key, facts) = self.world.pods.get_key_value(key)?;
+            Some((key, facts.as_ref()))
+        });
+        let pods: BTreeMap<_, _> = by_account.flatten().copied().chain(by_label).collect();
+        pods.into_iter()
+    }
+
+    pub(super) fn new(world: &'a World, endpoints: &'a ByPort) -> Self {
+        let mut by_account: BTreeMap<ObjectKey, Vec<_>> = BTreeMap::new();
+        for (key, facts) in world.pods.iter().filter(|(_, facts)| !facts.ended) {
+            let account = ObjectKey {
+                namespace: key.namespace.clone(),
+                name: facts.service_account.clone(),
+            };
+            by_account
+                .entry(account)
+                .or_default()
+                .push((key, facts.as_ref()));
+        }
+        let mut served: BTreeMap<_, BTreeSet<_>> = BTreeMap::new();
+        for ((service, number), found) in endpoints {
+            for found in found {
+                // A Service of another namespace has no say in what a port means.
+                let Some(pod) = &found.pod else { continue };
+                if pod.namespace == service.namespace {
+                    served.entry(pod).or_default().insert((*number, found.port));
+                }
+            }
+        }
+        Self {
+            world,
+            by_account,
+            served,
+        }
+    }
+
+    /// The uid that a pod's certificate carries; none without a proxy, which could
+    /// not call as anybody.
+    pub(super) fn uid(&self, pod: &ObjectKey) -> Option<&'a str> {
+        let facts = self.world.pods.get(pod)?;
+        facts.proxy.as_ref().map(|_| &*facts.uid)
+    }
+
+    /// The container ports that `number` means on a pod: itself, unless it is no
+    /// container port and a Service gives the pod such a port.
+    fn container_ports(&self, pod: &ObjectKey, facts: &PodFacts, number: u16) -> Vec<u16> {
+        let served = self.served.get(pod);
+        let mut pairs = served.into_iter().flatten();
+        if facts.ports.contains_key(&number) || pairs.any(|(_, own)| *own == number) {
+            return vec![number];
+        }
+        let through = served.into_iter().flatten().filter(|(at, _)| *at == number);
+        let through: Vec<u16> = through.map(|(_, own)| *own).collect();
+        if through.is_empty() {
+            vec![number]
+        } else {
+            through
+        }
+    }
+}
+
+#[derive(Clone, PartialEq)]
+pub(super) enum Ports {
+    Any,
+    Only(BTreeSet<u16>),
+}
+
+impl Ports {
+    pub(super) fn add(&mut self, more: Option<&BTreeSet<u16>>) {
+        match (&mut *self, more) {
+            (Self::Only(ports), Some(more)) => ports.extend(more),
+            (_, None) => *self = Self::Any,
+            (Self::Any, Some(_)) => {}
+        }
+    }
+}
+
+pub(super) fn port_set(ports: &Ports) -> v1::PortSet {
+    match ports {
+        Ports::Any => v1::PortSet {
+            any: true,
+            ports: Vec::new(),
+        },
+        Ports::Only(ports) => v1::PortSet {
+            any: false,
+            ports: ports.iter().copied().map(u32::from).collect(),
+        },
+    }
+}
+
+impl Reading<'_> {
+    /// `destination.port` of the oldest versions: nothing is allowed on another port,
+    /// and nothing is allowed by it alone.
+    pub(super) fn limit_to_destination_port(&mut self, traffic: &mut Traffic) {
+        let Some(port) = self.facts.destination.as_ref().and_then(|to| to.port) else {
+            return;
+        };
+        let port = u16::try_from(port).ok().filter(|port| *port != 0);
+        if port.is_none() {
+            self.about.refuse(
+                Reason::Invalid,
+                "spec.destination.port",
+                "is no port; nothing is allowed".to_owned(),
+            );
+        }
+        traffic.limit = Some(Ports::Only(port.into_iter().collect()));
+    }
+
+    /// The container ports for those pods on which a written port is a Service's.
+    pub(super) fn mapped(
+        &mut self,
+        to: &Destination,
+        traffic: &Traffic,
+    ) -> BTreeMap<ObjectKey, Mapped> {
+        let mut mapped = BTreeMap::new();
+        let mut told = BTreeSet::new();
+        for (pod, facts) in self.pods.of(to) {
+            let ports = self.own_ports(pod, facts, traffic.ports.as_ref(), &mut told, "spec.rules");
+            let limit = self.own_ports(
+                pod,
+                facts,
+                traffic.limit.as_ref(),
+                &mut told,
+                "spec.destination.port",
+            );
+            if (&ports, &limit) != (&traffic.ports, &traffic.limit) {
+                let ports = ports.as_ref().map(port_set);
+                let limit = limit.as_ref().map(port_set);
+                mapped.insert(pod.clone(), Mapped { ports, limit });
+            }
+        }
+        mapped
+    }
+
+    /// Written ports as the container ports of one pod.
+    fn own_ports(
+        &mut self,
+        pod: &ObjectKey,
+        facts: &PodFacts,
+        written: Option<&Ports>,
+        told: &mut BTreeSet<(u16, &'static str)>,
+        field: &'static str,
+    ) -> Option<Ports> {
+        let Some(Ports::Only(written)) = written else {
+            return written.cloned();
+        };
+        let mut ports = BTreeSet::new();
+        for port in written {
+            let own = self.pods.container_ports(pod, facts, *port);
+            if own != [*port] && told.insert((*port, field)) {
+                let message = format!(
+                    "{port} is a Service port; taken for container port {}",
+                    few(own.iter().map(ToString::to_string))
+                );
+                self.about.warn(Reason::ServicePortMapped, field, message);
+            }
+            ports.extend(own);
+        }
+        Some(Ports::Only(ports))
+    }
+
+    pub(super) fn warn_of_skipped(&mut self, to: &Destination) {
+        let skipped: BTreeSet<String> = self
+            .pods
+            .of(to)
+            .filter_map(|(_, facts)| facts.proxy.as_ref())
+            .flat_map(|proxy| proxy.skip_inbound_ports.iter().map(ToString::to_string))
+            .collect();
+        if !skipped.is_empty() {
+            let message = format!(
+                "pods of {} skip port {}: no rule applies there",
+                to.name,
+                few(skipped)
+            );
+            self.about.warn(Reason::PortSkipped, "", message);
+        }
+    }
+}

@@ -1,0 +1,179 @@
+//! The sources of a TrafficTarget: who they are to a proxy.
+
+use std::collections::BTreeSet;
+
+use policy::name::{ObjectRef, SpiffeId};
+use wire::v1::{self, source::Who};
+
+use super::{IDENTITY_BINDING, Reading, SERVICE_ACCOUNT};
+use crate::{
+    compile::{bindings::Binding, few},
+    problem::Reason,
+    world::{ObjectKey, SubjectFacts},
+};
+
+const GROUP: &str = crds::smi::SUBJECT_GROUP;
+const AUTHENTICATED: &str = crds::smi::GROUP_AUTHENTICATED;
+const UNAUTHENTICATED: &str = crds::smi::GROUP_UNAUTHENTICATED;
+
+/// Most identities that one target may admit: eight for each of its 256 sources. A
+/// proxy looks through them for every request.
+const MOST_IDS: usize = 2048;
+/// Most pods that one target may admit by their labels: their uids take 370 KB in the
+/// rule of every proxy that it protects, and a thirtieth of what one message holds.
+const MOST_PODS: usize = 10_000;
+
+/// Who may call, added up over the sources of one target.
+#[derive(Default)]
+pub(super) struct Callers {
+    ids: BTreeSet<SpiffeId>,
+    authenticated: bool,
+    unauthenticated: bool,
+    /// Uids.
+    pods: BTreeSet<String>,
+    /// The bindings that were looked up.
+    pub(super) origins: Vec<(ObjectRef, i64)>,
+}
+
+impl Callers {
+    /// As a proxy reads them; empty if nobody may call.
+    pub(super) fn sources(&self) -> Vec<v1::Source> {
+        let ids = self.ids.iter().map(|id| Who::SpiffeId(id.to_string()));
+        let authenticated = self.authenticated.then_some(Who::Authenticated(true));
+        let unauthenticated = self.unauthenticated.then_some(Who::Unauthenticated(true));
+        let pods = (!self.pods.is_empty()).then(|| {
+            Who::Pods(v1::PodSet {
+                uids: self.pods.iter().cloned().collect(),
+            })
+        });
+        ids.chain(authenticated)
+            .chain(unauthenticated)
+            .chain(pods)
+            .map(|who| v1::Source { who: Some(who) })
+            .collect()
+    }
+}
+
+/// Why a source is nobody: the reason, the field, and what is wrong with it.
+type Nobody = (Reason, &'static str, String);
+
+impl Reading<'_> {
+    pub(super) fn callers(&mut self) -> Callers {
+        let mut callers = Callers::default();
+        if self.facts.sources.is_empty() {
+            let message = "is empty: nobody is allowed".to_owned();
+            self.about.refuse(Reason::Invalid, "spec.sources", message);
+        }
+        self.warn_of_missing_namespaces();
+        for (i, source) in self.facts.sources.iter().enumerate() {
+            let field = format!("spec.sources[{i}]");
+            if let Err((reason, part, message)) = self.caller(source, &field, &mut callers) {
+                let message = format!("{message}; this source is ignored");
+                self.about
+                    .refuse(reason, &format!("{field}.{part}"), message);
+            }
+        }
+        self.bound(&mut callers);
+        callers
+    }
+
+    /// SMI leaves open what a source without a namespace is. Another mesh may take
+    /// it for nobody, or for the account of that name in every namespace.
+    fn warn_of_missing_namespaces(&mut self) {
+        let named = |kind: &str| [SERVICE_ACCOUNT, IDENTITY_BINDING].contains(&kind);
+        let sources = self.facts.sources.iter();
+        let without: BTreeSet<&str> = sources
+            .filter(|source| named(&source.kind) && source.namespace.is_empty())
+            .map(|source| &*source.name)
+            .collect();
+        if !without.is_empty() {
+            let message = format!(
+                "no namespace is given for {}; taken for this object's, {}",
+                few(without),
+                self.key.namespace
+            );
+            self.about
+                .caution(Reason::NamespaceDefaulted, "spec.sources", message);
+        }
+    }
+
+    /// Adds one source.
+    fn caller(
+        &mut self,
+        source: &SubjectFacts,
+        field: &str,
+        callers: &mut Callers,
+    ) -> Result<(), Nobody> {
+        let namespace = match &*source.namespace {
+            "" => &self.key.namespace,
+            _ => &source.namespace,
+        };
+        match &*source.kind {
+            SERVICE_ACCOUNT => {
+                let id = SpiffeId::of(&self.named.defaults.trust_domain, namespace, &source.name);
+                callers.ids.insert(id.map_err(|error| {
+                    let message = format!("{:?} is no service account: {error}", source.name);
+                    (Reason::Invalid, "name", message)
+                })?);
+            }
+            GROUP => match &*source.name {
+                AUTHENTICATED => callers.authenticated = true,
+                UNAUTHENTICATED => callers.unauthenticated = true,
+                other => {
+                    let message = format!("{other:?} is not {AUTHENTICATED} or {UNAUTHENTICATED}");
+                    return Err((Reason::Invalid, "name", message));
+                }
+            },
+            IDENTITY_BINDING => {
+                let key = ObjectKey {
+                    namespace: namespace.clone(),
+                    name: source.name.clone(),
+                };
+                match self.named.bindings.get(&key) {
+                    Some(binding) => self.bound_callers(binding, callers),
+                    None => {
+                        let message = format!("there is no IdentityBinding {key}");
+                        let field = format!("{field}.name");
+                        self.about.unresolved(Reason::RefNotFound, &field, message);
+                    }
+                }
+            }
+            other => {
+                let message =
+                    format!("{other:?} is not {SERVICE_ACCOUNT}, {IDENTITY_BINDING} or {GROUP}");
+                return Err((Reason::UnsupportedKind, "kind", message));
+            }
+        }
+        Ok(())
+    }
+
+    /// Whoever belongs to a binding. One that cannot be used is nobody, and says why
+    /// in its own status.
+    fn bound_callers(&self, binding: &Binding, callers: &mut Callers) {
+        callers.origins.push(binding.origin.clone());
+        if !binding.usable {
+            return;
+        }
+        callers.ids.extend(binding.ids.iter().cloned());
+        let pods = binding.pods.iter().flatten();
+        let pods = pods.filter_map(|pod| self.pods.uid(pod));
+        callers.pods.extend(pods.map(ToString::to_string));
+    }
+
+    fn bound(&mut self, callers: &mut Callers) {
+        let too_many = |found: usize, most: usize, what: &str| {
+            (found > most).then(|| format!("name {found} {what}; only {most} are allowed"))
+        };
+        let ids = too_many(callers.ids.len(), MOST_IDS, "identities");
+        let pods = too_many(callers.pods.len(), MOST_PODS, "pods");
+        for message in ids.into_iter().chain(pods) {
+            self.about.refuse(Reason::Invalid, "spec.sources", message);
+        }
+        while callers.ids.len() > MOST_IDS {
+            callers.ids.pop_last();
+        }
+        while callers.pods.len() > MOST_PODS {
+            callers.pods.pop_last();
+        }
+    }
+}

@@ -1,0 +1,227 @@
+//! IdentityBindings: which workloads a name stands for.
+//!
+//! A binding speaks of workloads of its own namespace only, whoever refers to it.
+//! One that contradicts itself stands for nobody as a caller; as a destination it
+//! still protects everybody whom it names, so that a mistake opens nothing.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use policy::name::{Kind, ObjectRef, SpiffeId};
+
+use super::{few, object, origin};
+use crate::{
+    model::Defaults,
+    problem::{About, Findings, Reason},
+    world::{BindingFacts, ObjectKey, PodFacts, World},
+};
+
+/// What SPIFFE ids may be written without.
+const SCHEME: &str = "spiffe://";
+
+/// Every IdentityBinding by name.
+pub(super) struct Bindings(BTreeMap<ObjectKey, Binding>);
+
+/// Whom one IdentityBinding means.
+pub(super) struct Binding {
+    pub(super) origin: (ObjectRef, i64),
+    /// Whether it may allow something. What follows counts for protection either way.
+    pub(super) usable: bool,
+    /// Identities that belong to it, each once.
+    pub(super) ids: Vec<SpiffeId>,
+    /// Service accounts of its namespace that belong to it.
+    pub(super) accounts: BTreeSet<Arc<str>>,
+    /// Pods of its namespace that belong to it by their labels; `None` if it does
+    /// not ask for labels.
+    pub(super) pods: Option<Vec<ObjectKey>>,
+    /// SPIFFE ids that are no account of its namespace: they can call, and cannot be
+    /// protected.
+    pub(super) callers_only: Vec<SpiffeId>,
+}
+
+impl Bindings {
+    pub(super) fn new(world: &World, defaults: &Defaults, findings: &mut Findings) -> Self {
+        let bindings = world.bindings.iter().map(|(key, facts)| {
+            let this = object(Kind::IdentityBinding, key);
+            findings.seen(this.clone(), &facts.meta, summary(facts));
+            let reading = Reading {
+                world,
+                defaults,
+                key,
+                facts,
+                about: findings.about(&this, facts.meta.generation),
+            };
+            (key.clone(), reading.binding())
+        });
+        Self(bindings.collect())
+    }
+
+    pub(super) fn get(&self, key: &ObjectKey) -> Option<&Binding> {
+        self.0.get(key)
+    }
+}
+
+/// Says what is asked for and not how much of it there is, which changes by itself.
+fn summary(facts: &BindingFacts) -> String {
+    let account = facts.service_account.iter().map(ToString::to_string);
+    let labels = facts.labels.iter().flatten();
+    let labels = labels.map(|(name, value)| format!("{name}={value}"));
+    let ids = facts.spiffe_ids.iter().flatten().map(ToString::to_string);
+    few(account.chain(labels).chain(ids))
+}
+
+/// One binding being read.
+struct Reading<'a> {
+    world: &'a World,
+    defaults: &'a Defaults,
+    key: &'a ObjectKey,
+    facts: &'a BindingFacts,
+    about: About<'a>,
+}
+
+impl Reading<'_> {
+    fn binding(mut self) -> Binding {
+        let mut binding = Binding {
+            origin: origin(Kind::IdentityBinding, self.key, &self.facts.meta),
+            usable: self.is_usable(),
+            ids: Vec::new(),
+            accounts: BTreeSet::new(),
+            pods: None,
+            callers_only: Vec::new(),
+        };
+        self.account(&mut binding);
+        self.spiffe_ids(&mut binding);
+        self.labels(&mut binding);
+        binding
+    }
+
+    fn is_usable(&mut self) -> bool {
+        let BindingFacts {
+            meta,
+            labels,
+            spiffe_ids,
+            service_account,
+        } = self.facts;
+        if let Some(why) = &meta.unreadable {
+            let message = format!("{why}; it stands for no caller");
+            self.about.refuse(Reason::Unreadable, "", message);
+            return false;
+        }
+        if labels.is_none() && service_account.is_none() && spiffe_ids.is_none() {
+            let message = "names no way to know a workload; it stands for nobody".to_owned();
+            self.about.refuse(Reason::Invalid, "spec.schemes", message);
+            return false;
+        }
+        if labels.is_some() && service_account.is_some() {
+            let message = "and podLabelSelector exclude each other; it stands for no caller: make \
+                           two IdentityBindings";
+            let field = "spec.schemes.serviceAccount";
+            self.about
+                .refuse(Reason::Invalid, field, message.to_owned());
+            return false;
+        }
+        true
+    }
+
+    fn account(&mut self, binding: &mut Binding) {
+        let Some(account) = &self.facts.service_account else {
+            return;
+        };
+        match SpiffeId::of(&self.defaults.trust_domain, &self.key.namespace, account) {
+            Ok(id) => {
+                binding.ids.push(id);
+                binding.accounts.insert(account.clone());
+            }
+            Err(error) => {
+                let message = format!("{account:?} is no service account: {error}");
+                let field = "spec.schemes.serviceAccount";
+                self.about.refuse(Reason::Invalid, field, message);
+            }
+        }
+    }
+
+    fn spiffe_ids(&mut self, binding: &mut Binding) {
+        const FIELD: &str = "spec.schemes.spiffeIdentities";
+        let mut seen: BTreeSet<SpiffeId> = binding.ids.iter().cloned().collect();
+        let written = self.facts.spiffe_ids.as_deref();
+        if written.is_some_and(<[_]>::is_empty) {
+            let message = "is empty: it stands for nobody".to_owned();
+            self.about.refuse(Reason::Invalid, FIELD, message);
+        }
+        for (i, written) in written.into_iter().flatten().enumerate() {
+            let field = format!("{FIELD}[{i}]");
+            let id = match parse(written) {
+                Ok(id) => id,
+                Err(error) => {
+                    let message = format!("{written:?} is no SPIFFE id: {error}; ignored");
+                    self.about.refuse(Reason::Invalid, &field, message);
+                    continue;
+                }
+            };
+            let ours = id.trust_domain() == &*self.defaults.trust_domain;
+            match (ours, id.namespace(), id.service_account()) {
+                (true, Some(namespace), _) if namespace != &*self.key.namespace => {
+                    let message = format!(
+                        "{id} is of namespace {namespace:?}, and a binding speaks of its own \
+                         only; ignored: name an IdentityBinding or ServiceAccount of {namespace}"
+                    );
+                    self.about.refuse(Reason::ForeignIdentity, &field, message);
+                    continue;
+                }
+                (true, Some(_), Some(account)) => {
+                    binding.accounts.insert(account.into());
+                }
+                _ => binding.callers_only.push(id.clone()),
+            }
+            if seen.insert(id.clone()) {
+                binding.ids.push(id);
+            }
+        }
+    }
+
+    fn labels(&mut self, binding: &mut Binding) {
+        let Some(labels) = &self.facts.labels else {
+            return;
+        };
+        if labels.is_empty() {
+            let message = "is empty: it stands for nobody".to_owned();
+            let field = "spec.schemes.podLabelSelector.matchLabels";
+            self.about.refuse(Reason::Invalid, field, message);
+            binding.pods = Some(Vec::new());
+            return;
+        }
+        let has_all = |facts: &PodFacts| {
+            let mut labels = labels.iter();
+            labels.all(|(name, value)| facts.labels.get(name) == Some(value))
+        };
+        let pods = pods_of(self.world, &self.key.namespace);
+        binding.pods = Some(
+            pods.filter(|(_, facts)| !facts.ended && has_all(facts))
+                .map(|(pod, _)| pod.clone())
+                .collect(),
+        );
+    }
+}
+
+/// A SPIFFE id with or without its scheme: examples of the specification leave it out.
+fn parse(written: &str) -> Result<SpiffeId, policy::name::BadSpiffeId> {
+    if written.starts_with(SCHEME) {
+        SpiffeId::try_from(written)
+    } else {
+        SpiffeId::try_from(format!("{SCHEME}{written}").as_str())
+    }
+}
+
+/// The pods of one namespace.
+fn pods_of<'a>(
+    world: &'a World,
+    namespace: &'a str,
+) -> impl Iterator<Item = (&'a ObjectKey, &'a PodFacts)> {
+    world
+        .pods
+        .range(ObjectKey::new(namespace, "")..)
+        .take_while(move |(key, _)| &*key.namespace == namespace)
+        .map(|(key, facts)| (key, facts.as_ref()))
+}

@@ -1,0 +1,80 @@
+//! TrafficTargets, by the pods that they protect.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, OnceLock},
+};
+
+use policy::name::ObjectRef;
+use wire::v1;
+
+use super::Published;
+use crate::world::{ObjectKey, PodFacts};
+
+/// Every TrafficTarget that protects somebody.
+#[derive(Debug, Default)]
+pub(crate) struct Targets {
+    all: Vec<Target>,
+    /// Places in `all` by account (namespace, account).
+    by_account: BTreeMap<ObjectKey, Vec<usize>>,
+    /// Places in `all` by pod, for targets that name pods by label.
+    by_pod: BTreeMap<ObjectKey, Vec<usize>>,
+}
+
+impl Targets {
+    /// Adds a target for all pods of these accounts, and for these pods.
+    pub(crate) fn add(
+        &mut self,
+        target: Target,
+        accounts: impl IntoIterator<Item = ObjectKey>,
+        pods: impl IntoIterator<Item = ObjectKey>,
+    ) {
+        let place = self.all.len();
+        self.all.push(target);
+        for account in accounts {
+            self.by_account.entry(account).or_default().push(place);
+        }
+        for pod in pods {
+            self.by_pod.entry(pod).or_default().push(place);
+        }
+    }
+
+    /// The targets that protect a pod, each once and in one order.
+    pub(crate) fn of(&self, pod: &ObjectKey, facts: &PodFacts) -> impl Iterator<Item = &Target> {
+        let account = ObjectKey {
+            namespace: pod.namespace.clone(),
+            name: facts.service_account.clone(),
+        };
+        let lists = [self.by_account.get(&account), self.by_pod.get(pod)];
+        let places: BTreeSet<usize> = lists.into_iter().flatten().flatten().copied().collect();
+        places.into_iter().filter_map(|place| self.all.get(place))
+    }
+}
+
+/// A TrafficTarget, as far as it concerns the pods that it protects.
+#[derive(Debug)]
+pub(crate) struct Target {
+    pub(crate) origin: (ObjectRef, i64),
+    /// Whether it closes its destination in mode auto.
+    pub(crate) protects: bool,
+    /// What it allows; `None` if nothing.
+    pub(crate) rule: Option<TargetRule>,
+}
+
+/// What a TrafficTarget allows.
+#[derive(Debug)]
+pub(crate) struct TargetRule {
+    /// Complete, with ports as written.
+    pub(crate) rule: v1::Rule,
+    pub(crate) origins: Vec<(ObjectRef, i64)>,
+    /// By pod; pods that are not listed take the ports as written.
+    pub(crate) mapped: BTreeMap<ObjectKey, Mapped>,
+    pub(crate) published: OnceLock<Arc<Published>>,
+}
+
+/// Container ports that stand for the written ports of a rule on one pod.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Mapped {
+    pub(crate) ports: Option<v1::PortSet>,
+    pub(crate) limit: Option<v1::PortSet>,
+}
