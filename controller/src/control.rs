@@ -36,6 +36,7 @@ use crate::replica::{Answerer, Listener};
 use crate::serve::{self, Services};
 use crate::settings::Settings;
 use crate::status::StatusWriter;
+use crate::storage::Storage;
 use crate::stream::Streams;
 
 /// Name of the Lease and of the Service of all replicas.
@@ -147,6 +148,12 @@ pub async fn run(
     while_leading("status", &leadership, move || status.clone().write());
     while_leading("bundle", &leadership, move || bundle.clone().keep());
     while_leading("herald", &leadership, telling);
+    let storage = Storage {
+        client: client.clone(),
+        namespace: settings.namespace.clone(),
+        metrics: metrics.storage.clone(),
+    };
+    while_leading("storage", &leadership, move || storage.clone().keep());
     runtime::task::spawn("leader gauge", show(leadership, metrics.leader.clone()));
 
     tokio::pin!(end);

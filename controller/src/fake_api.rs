@@ -28,6 +28,8 @@ struct State {
     objects: BTreeMap<String, Value>,
     /// Method and path of every write, in order.
     writes: Vec<(Method, String)>,
+    /// Objects that cannot be written.
+    refused: Vec<String>,
 }
 
 impl FakeApi {
@@ -57,6 +59,11 @@ impl FakeApi {
         self.state.lock().objects.remove(path);
     }
 
+    /// From now on the object can be read and not written.
+    pub(crate) fn refuse(&self, path: &str) {
+        self.state.lock().refused.push(path.to_owned());
+    }
+
     pub(crate) fn writes(&self) -> Vec<(Method, String)> {
         self.state.lock().writes.clone()
     }
@@ -70,6 +77,9 @@ impl FakeApi {
         let mut state = self.state.lock();
         if parts.method != Method::GET {
             state.writes.push((parts.method.clone(), path.clone()));
+            if state.refused.contains(&path) {
+                return failure(StatusCode::UNPROCESSABLE_ENTITY, "Invalid");
+            }
         }
         match parts.method {
             Method::GET => state.get(&path, &query),
@@ -167,6 +177,15 @@ impl State {
         let Some(mut object) = self.objects.get(path).cloned() else {
             return failure(StatusCode::NOT_FOUND, "NotFound");
         };
+        // As the real one: what a patch says about these must be so.
+        let must_be = ["resourceVersion", "uid"];
+        let differs = |field: &&str| {
+            let asked = &patch["metadata"][*field];
+            !asked.is_null() && *asked != object["metadata"][*field]
+        };
+        if must_be.iter().any(differs) {
+            return failure(StatusCode::CONFLICT, "Conflict");
+        }
         self.version += 1;
         merge(&mut object, patch);
         object["metadata"]["resourceVersion"] = json!(self.version.to_string());

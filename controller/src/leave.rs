@@ -1,9 +1,13 @@
 //! `weft-controller leave`: runs before the chart is deleted.
 //!
-//! It marks every trust bundle as leaving, so that proxies that start without a
-//! controller relay instead of waiting for one, and then names the pods that
-//! still carry a proxy with the commands that restart them. It never fails:
-//! an uninstall must not hang on a mesh that is already half gone.
+//! It leaves the SMI definitions in a state that needs no conversion, marks every
+//! trust bundle as leaving, so that proxies that start without a controller relay
+//! instead of waiting for one, and then names the pods that still carry a proxy with
+//! the commands that restart them.
+//!
+//! Only the first step can stop the uninstall: objects that nobody could read any more
+//! would be lost. Nothing else may: it must not hang on a mesh that is already half
+//! gone.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -14,15 +18,25 @@ use kube::{Api, Client};
 use serde_json::json;
 
 use crate::bundle::{LEAVE_MANAGER, LEAVING_KEY, NAME};
+use crate::storage::{Refusal, retreat};
 
 /// Name of the proxy's container.
 const PROXY: &str = "weft-proxy";
 /// Pods read in one call.
 const PAGE: u32 = 500;
 
-/// Marks the bundles and returns what to tell the person who uninstalls.
-pub async fn leave(client: Client) -> String {
+/// Prepares the mesh in `namespace` for its end and returns what to tell the person
+/// who uninstalls.
+///
+/// # Errors
+/// When objects would become unreadable; then nothing was changed for good.
+pub async fn leave(client: Client, namespace: &str) -> Result<String, Refusal> {
     let mut report = String::new();
+    let definitions = retreat(&client, namespace).await?;
+    let _ = writeln!(
+        report,
+        "{definitions} SMI definitions serve their storage version only, until a mesh that converts is installed."
+    );
     match mark(&client).await {
         Ok(outcome) => {
             let _ = writeln!(
@@ -44,7 +58,7 @@ pub async fn leave(client: Client) -> String {
             let _ = writeln!(report, "The pods with a proxy could not be listed: {error}");
         }
     }
-    report
+    Ok(report)
 }
 
 #[derive(Debug, Default)]
@@ -178,6 +192,8 @@ mod tests {
     use crate::fake_api::FakeApi;
     use serde_json::Value;
 
+    const MESH: &str = "weft-system";
+
     fn pod(name: &str, owner: Option<(&str, &str)>, proxy: bool) -> Value {
         let containers = if proxy {
             json!([{"name": PROXY}])
@@ -215,8 +231,8 @@ mod tests {
                 "metadata": {"name": NAME, "namespace": namespace}, "data": {"ca.crt": "pem"}});
             api.put(&path(namespace), map);
         }
-        let report = leave(api.client()).await;
-        assert!(report.starts_with("2 trust bundles marked"), "{report}");
+        let report = leave(api.client(), MESH).await.unwrap();
+        assert!(report.contains("2 trust bundles marked"), "{report}");
         for namespace in ["shop", "bank"] {
             let data = &api.read(&path(namespace)).unwrap()["data"];
             assert_eq!(data[LEAVING_KEY], json!("true"));
@@ -232,7 +248,7 @@ mod tests {
             pod("db-0", Some(("StatefulSet", "db")), true),
             pod("plain", None, false),
         ]);
-        let report = leave(api.client()).await;
+        let report = leave(api.client(), MESH).await.unwrap();
         assert!(report.contains("3 pods still carry a proxy"), "{report}");
         assert!(
             report.contains("kubectl -n shop rollout restart deployment/web statefulset/db\n"),
@@ -246,7 +262,7 @@ mod tests {
             pod("bare", None, true),
             pod("task-x", Some(("Job", "task")), true),
         ]);
-        let report = leave(api.client()).await;
+        let report = leave(api.client(), MESH).await.unwrap();
         assert!(
             report.contains("in shop, to be deleted or to finish: bare task-x"),
             "{report}"
@@ -255,7 +271,7 @@ mod tests {
 
     #[tokio::test]
     async fn no_proxy_left_is_said() {
-        let report = leave(with_pods(&[]).client()).await;
+        let report = leave(with_pods(&[]).client(), MESH).await.unwrap();
         assert!(
             report.contains("No pod carries a proxy any more"),
             "{report}"

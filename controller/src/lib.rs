@@ -30,6 +30,7 @@ pub mod replica;
 pub mod serve;
 pub mod settings;
 pub mod status;
+pub mod storage;
 pub mod stream;
 pub mod translate;
 pub mod watch;

@@ -38,8 +38,11 @@ async fn run() -> anyhow::Result<()> {
 }
 
 async fn leave() -> anyhow::Result<()> {
+    let mut env = Reader::from_env();
+    let namespace: Option<String> = env.required("WEFT_NAMESPACE");
+    let namespace = env.finish_with(|| namespace)?;
     match kube::Client::try_default().await {
-        Ok(client) => print!("{}", leave::leave(client).await),
+        Ok(client) => print!("{}", leave::leave(client, &namespace).await?),
         // An uninstall must not hang on this.
         Err(error) => println!("The API server cannot be reached, nothing was marked: {error}"),
     }

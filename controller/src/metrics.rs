@@ -25,6 +25,8 @@ pub struct Metrics {
     pub connections: ConnectionMetrics,
     /// What was seen of the cluster.
     pub world: WorldMetrics,
+    /// Objects brought into the storage version.
+    pub storage: StorageMetrics,
     /// Statuses written.
     pub statuses: Counter,
     /// Trust bundles written.
@@ -35,6 +37,15 @@ pub struct Metrics {
     pub leader: Gauge,
     /// Other replicas that this one hears.
     pub peers: Gauge,
+}
+
+/// Objects that were stored in an older version.
+#[derive(Clone, Debug, Default)]
+pub struct StorageMetrics {
+    /// Objects written anew.
+    pub rewritten: Counter,
+    /// Objects that could not be written.
+    pub failed: Counter,
 }
 
 /// Streams to proxies.
@@ -297,6 +308,16 @@ impl Metrics {
             "skipped_ports",
             "Inbound ports that reach applications past their proxies, added up over the pods of a namespace",
             m.world.skipped_ports.clone(),
+        );
+        registry.register(
+            "objects_rewritten",
+            "SMI objects written anew so that none is stored in an older version",
+            m.storage.rewritten.clone(),
+        );
+        registry.register(
+            "object_rewrites_failed",
+            "Failed tries to write an SMI object anew",
+            m.storage.failed.clone(),
         );
         registry.register(
             "statuses_written",

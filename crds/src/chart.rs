@@ -6,21 +6,44 @@
 
 use std::{fs, io, path::Path};
 
-use crate::smi;
+use crate::{convert::SmiKind, smi};
 
+/// The first line of every file.
+const MADE: &str = "{{- /* Made by crdgen from the types in crds/; edit those. */ -}}";
 /// The release's namespace, where the conversion webhook answers.
 const NAMESPACE: &str = "{{ .Release.Namespace }}";
 
 /// File names in the chart's folder for definitions, with their text.
 pub fn templates() -> Vec<(String, String)> {
-    smi::definitions(NAMESPACE)
-        .into_iter()
-        .map(|(plural, definition)| {
-            let yaml =
-                serde_yaml_ng::to_string(&definition).expect("a JSON value must have a YAML form");
-            (format!("{plural}.yaml"), template(&yaml))
-        })
+    let definitions = smi::definitions(NAMESPACE).into_iter();
+    let definitions = definitions.map(|(plural, definition)| {
+        let yaml =
+            serde_yaml_ng::to_string(&definition).expect("a JSON value must have a YAML form");
+        (format!("{plural}.yaml"), template(&yaml))
+    });
+    definitions
+        .chain([("_names.tpl".to_owned(), names())])
         .collect()
+}
+
+/// The definitions' names, for templates that deal with all of them.
+fn names() -> String {
+    let all = SmiKind::ALL.into_iter();
+    let converted = all.clone().filter(|kind| kind.versions().len() > 1);
+    let list = |kinds: &mut dyn Iterator<Item = SmiKind>| {
+        let mut names: Vec<String> = kinds.map(|kind| kind.definition()).collect();
+        names.sort();
+        serde_json::json!(names).to_string()
+    };
+    format!(
+        "{MADE}\n\
+         {{{{/* All SMI definitions, a JSON list. */}}}}\n\
+         {{{{- define \"weft.smi.definitions\" -}}}}\n{}\n{{{{- end -}}}}\n\
+         {{{{/* Those whose versions the injector converts. */}}}}\n\
+         {{{{- define \"weft.smi.converted\" -}}}}\n{}\n{{{{- end -}}}}\n",
+        list(&mut all.clone()),
+        list(&mut converted.clone()),
+    )
 }
 
 fn template(yaml: &str) -> String {
@@ -33,7 +56,7 @@ fn template(yaml: &str) -> String {
         1,
     );
     format!(
-        "{{{{- /* Made by crdgen from the types in crds/; edit those. */ -}}}}\n\
+        "{MADE}\n\
          {{{{- if .Values.crds.smi.install }}}}\n{labelled}{{{{- end }}}}\n"
     )
 }

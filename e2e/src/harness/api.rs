@@ -83,10 +83,29 @@ impl Api {
             .with_context(|| format!("{method} {path}"))
     }
 
+    /// The object or list at `path`.
+    pub fn read(&self, path: &str) -> anyhow::Result<Value> {
+        self.send(&Method::GET, path, None)
+    }
+
     /// Merges `change` into the object at `path` and returns the object.
     pub fn merge(&self, path: &str, change: &Value) -> anyhow::Result<Value> {
-        let text = self.ask(&Method::PATCH, path, Some(change.to_string()))?;
-        serde_json::from_str(&text).with_context(|| format!("PATCH {path} answered {text}"))
+        self.send(&Method::PATCH, path, Some(change))
+    }
+
+    /// Makes an object in the collection at `path` and returns it.
+    pub fn create(&self, path: &str, object: &Value) -> anyhow::Result<Value> {
+        self.send(&Method::POST, path, Some(object))
+    }
+
+    /// Puts the object at `path` in the place of the one there and returns it.
+    pub fn replace(&self, path: &str, object: &Value) -> anyhow::Result<Value> {
+        self.send(&Method::PUT, path, Some(object))
+    }
+
+    fn send(&self, method: &Method, path: &str, body: Option<&Value>) -> anyhow::Result<Value> {
+        let text = self.ask(method, path, body.map(Value::to_string))?;
+        serde_json::from_str(&text).with_context(|| format!("{method} {path} answered {text}"))
     }
 
     /// What the proxy of a pod counts.
@@ -99,8 +118,12 @@ impl Api {
     }
 
     fn ask(&self, method: &Method, path: &str, change: Option<String>) -> anyhow::Result<String> {
-        let merge = "application/merge-patch+json";
-        self.exchange(method, path, merge, change.unwrap_or_default())
+        let kind = if *method == Method::PATCH {
+            "application/merge-patch+json"
+        } else {
+            "application/json"
+        };
+        self.exchange(method, path, kind, change.unwrap_or_default())
             .and_then(|(status, text)| {
                 ensure!((200..300).contains(&status), "answered {status}: {text}");
                 Ok(text)

@@ -14,6 +14,7 @@ mod placement;
 mod protocols;
 mod split;
 mod status;
+mod versions;
 
 use std::time::Duration;
 

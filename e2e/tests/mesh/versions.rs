@@ -1,0 +1,214 @@
+//! Every kind in every pair of its versions, through the real API server: what is
+//! written in one is read, listed, watched and changed in another.
+
+mod forms;
+
+use anyhow::{Context as _, ensure};
+use e2e::harness::{Api, Namespace, Outcome};
+use serde_json::{Value, json};
+
+use self::forms::{Form, Kind};
+
+const VERSIONS: [usize; 4] = [1, 2, 3, 4];
+
+#[test]
+fn traffic_target_says_the_same_in_every_version() -> Outcome {
+    every_pair("versions-tt", &forms::traffic_target())
+}
+
+#[test]
+fn http_route_group_says_the_same_in_every_version() -> Outcome {
+    every_pair("versions-htr", &forms::http_route_group())
+}
+
+#[test]
+fn tcp_route_says_the_same_in_every_version() -> Outcome {
+    every_pair("versions-tr", &forms::tcp_route())
+}
+
+#[test]
+fn traffic_split_says_the_same_in_every_version() -> Outcome {
+    every_pair("versions-ts", &forms::traffic_split())
+}
+
+fn every_pair(claim: &str, kind: &Kind) -> Outcome {
+    let ns = Namespace::meshed(claim)?;
+    let desk = Desk {
+        api: Api::open(&ns.cluster)?,
+        ns: &ns,
+        kind,
+    };
+    for form in &kind.forms {
+        for &from in form.written_in {
+            for to in VERSIONS {
+                desk.pair(form, from, to).with_context(|| {
+                    format!("{} {}, v1alpha{from} to v1alpha{to}", kind.kind, form.name)
+                })?;
+            }
+        }
+    }
+    desk.applied_again()?;
+    for version in VERSIONS {
+        desk.watched(version)
+            .with_context(|| format!("watch of {} in v1alpha{version}", kind.kind))?;
+    }
+    Ok(())
+}
+
+/// One kind in one namespace.
+struct Desk<'a> {
+    api: Api,
+    ns: &'a Namespace,
+    kind: &'a Kind,
+}
+
+impl Desk<'_> {
+    fn path(&self, version: usize, name: &str) -> String {
+        format!(
+            "/apis/{}/v1alpha{version}/namespaces/{}/{}{}{name}",
+            self.kind.group,
+            self.ns.name,
+            self.kind.plural,
+            if name.is_empty() { "" } else { "/" },
+        )
+    }
+
+    /// The object as its author writes it.
+    fn object(&self, version: usize, name: &str, view: &Value) -> Value {
+        let mut object = self.view(view);
+        object["apiVersion"] = format!("{}/v1alpha{version}", self.kind.group).into();
+        object["kind"] = self.kind.kind.into();
+        object["metadata"] = json!({"name": name, "namespace": self.ns.name,
+            "labels": {"team": "web"}, "annotations": {"note": "mine"}});
+        object
+    }
+
+    fn view(&self, view: &Value) -> Value {
+        let text = view.to_string().replace("$NS", &self.ns.name);
+        serde_json::from_str(&text).unwrap_or_default()
+    }
+
+    /// Created in one version; read, listed, updated in the other; read in all.
+    fn pair(&self, form: &Form, from: usize, to: usize) -> anyhow::Result<()> {
+        let name = format!("{}-{from}-{to}", form.name);
+        let written = self.object(from, &name, &form.views[from - 1]);
+        let created = self.api.create(&self.path(from, ""), &written)?;
+        self.shows(&created, from, &form.views)?;
+        let read = self.api.read(&self.path(to, &name))?;
+        self.shows(&read, to, &form.views)?;
+
+        let list = self.api.read(&self.path(to, ""))?;
+        ensure!(
+            list["apiVersion"] == read["apiVersion"],
+            "the list is {}",
+            list["apiVersion"]
+        );
+        let items = list["items"].as_array().context("no items")?;
+        let listed = items.iter().find(|item| item["metadata"]["name"] == *name);
+        self.shows(listed.context("not in the list")?, to, &form.views)?;
+
+        let mut update = read;
+        update["metadata"]["labels"]["team"] = "shop".into();
+        if let Some((pointers, value)) = &form.change {
+            *update
+                .pointer_mut(pointers[to - 1])
+                .context("no such field")? = value.clone();
+        }
+        let updated = self.api.replace(&self.path(to, &name), &update)?;
+        let views = form.changed();
+        self.shows(&updated, to, &views)?;
+        for version in VERSIONS {
+            let read = self.api.read(&self.path(version, &name))?;
+            self.shows(&read, version, &views)?;
+            ensure!(read["metadata"]["labels"]["team"] == "shop", "{read}");
+        }
+        Ok(())
+    }
+
+    /// Whether the object has exactly what the version shows, and its author's metadata.
+    fn shows(&self, object: &Value, version: usize, views: &[Value; 4]) -> anyhow::Result<()> {
+        let mut seen = object.clone();
+        let map = seen.as_object_mut().context("no object")?;
+        let api_version = map.remove("apiVersion");
+        let metadata = map.remove("metadata").unwrap_or_default();
+        map.remove("kind");
+        map.remove("status");
+        let wanted = self.view(&views[version - 1]);
+        ensure!(
+            seen == wanted,
+            "v1alpha{version} shows\n  {seen}\ninstead of\n  {wanted}"
+        );
+        ensure!(
+            api_version == Some(format!("{}/v1alpha{version}", self.kind.group).into()),
+            "it is {api_version:?}"
+        );
+        ensure!(metadata["annotations"]["note"] == "mine", "{metadata}");
+        Ok(())
+    }
+
+    /// kubectl, which compares with what it sent before, finds nothing to change in an
+    /// object that it wrote in this version, however often it is applied.
+    fn applied_again(&self) -> anyhow::Result<()> {
+        let mut objects = Vec::new();
+        for form in &self.kind.forms {
+            for &from in form.written_in {
+                let name = format!("applied-{}-{from}", form.name);
+                objects.push(self.object(from, &name, &form.views[from - 1]));
+            }
+        }
+        let list = json!({"apiVersion": "v1", "kind": "List", "items": objects}).to_string();
+        for how in ["created", "unchanged"] {
+            let said = self.ns.apply(&list)?;
+            let lines: Vec<&str> = said.lines().collect();
+            ensure!(
+                lines.len() == objects.len() && lines.iter().all(|line| line.ends_with(how)),
+                "not all {how}: {said}"
+            );
+        }
+        for object in &objects {
+            let name = object["metadata"]["name"].as_str().unwrap_or_default();
+            let form = self.kind.forms.iter().find(|form| {
+                name.strip_prefix("applied-")
+                    .is_some_and(|rest| rest.starts_with(form.name))
+            });
+            let form = form.context("no such form")?;
+            for version in VERSIONS {
+                self.shows(
+                    &self.api.read(&self.path(version, name))?,
+                    version,
+                    &form.views,
+                )?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A watch shows what was there before, and a change, in its own version.
+    fn watched(&self, version: usize) -> anyhow::Result<()> {
+        let form = self.kind.forms.last().context("no form")?;
+        let from = *form.written_in.last().context("no version")?;
+        let name = format!("watched-{version}");
+        let written = self.object(from, &name, &form.views[from - 1]);
+        let created = self.api.create(&self.path(from, ""), &written)?;
+        let since = created["metadata"]["resourceVersion"].clone();
+        let label = json!({"metadata": {"labels": {"team": "shop"}}});
+        self.api.merge(&self.path(4, &name), &label)?;
+        let query = format!(
+            "{}?watch=true&timeoutSeconds=1&fieldSelector=metadata.name%3D{name}",
+            self.path(version, "")
+        );
+        let since = format!(
+            "{query}&resourceVersion={}",
+            since.as_str().unwrap_or_default()
+        );
+        for (query, wanted) in [(query, "ADDED"), (since, "MODIFIED")] {
+            let text = self.api.get(&query)?;
+            let events = text.lines().map(serde_json::from_str);
+            let events: Vec<Value> = events.collect::<Result<_, _>>()?;
+            let event = events.iter().find(|event| event["type"] == wanted);
+            let event = event.with_context(|| format!("no {wanted} in {text}"))?;
+            self.shows(&event["object"], version, &form.views)?;
+        }
+        Ok(())
+    }
+}
