@@ -13,7 +13,7 @@ use std::time::{Duration, SystemTime};
 
 use futures::StreamExt as _;
 use identity::authority::{
-    BACKDATE, BadAuthority, ISSUER_LIFE, IssueError, Issued, LeafNames, ROOT_LIFE,
+    BACKDATE, BadAuthority, ISSUER_LIFE, IssueError, Issued, LeafNames, ROOT_LIFE, Serving,
 };
 use identity::verify::BadRoots;
 use identity::{Issuer, Root, Roots, rotate};
@@ -154,6 +154,23 @@ impl Authority {
                 }
                 _ => Refusal::CannotSign(error.to_string()),
             })
+    }
+
+    /// Issues a serving certificate for the API server to call `dns_names`.
+    ///
+    /// # Errors
+    /// When nothing can be signed now.
+    pub fn serving(
+        &self,
+        dns_names: &[impl AsRef<str>],
+        now: SystemTime,
+        life: Duration,
+    ) -> Result<Serving, Refusal> {
+        let Some(loaded) = self.loaded() else {
+            return Err(Refusal::CannotSign("no authority is loaded".to_owned()));
+        };
+        let serving = loaded.issuer.serving(dns_names, now, life);
+        serving.map_err(|error| Refusal::CannotSign(error.to_string()))
     }
 
     fn loaded(&self) -> Option<Arc<Loaded>> {

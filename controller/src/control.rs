@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use http::{Method, StatusCode};
 use identity::CertHandle;
+use identity::tls::ServingHandle;
 use kube::Client;
 use parking_lot::Mutex;
 use prometheus_client::metrics::gauge::Gauge;
@@ -22,17 +23,23 @@ use crate::acks::Acks;
 use crate::authority::{Authority, Keeper};
 use crate::bundle::Bundle;
 use crate::certify::{Certifier, KubeCluster};
-use crate::compiled;
+use crate::compiled::{self, Latest};
 use crate::departure::Departure;
 use crate::events::Events;
 use crate::gauges;
 use crate::herald;
 use crate::lease::{Candidate, Leadership};
-use crate::metrics::Metrics;
+use crate::metrics::{ApiMetrics, Metrics};
+use crate::metrics_api::access::Gate;
+use crate::metrics_api::answer::Sources;
+use crate::metrics_api::follow::Followed;
+use crate::metrics_api::server::{self, Api};
+use crate::metrics_api::{certificate, front};
 use crate::model::{Defaults, Model};
 use crate::observed::Observed;
 use crate::own_certificate;
 use crate::replica::{Answerer, Listener};
+use crate::reports::Reports;
 use crate::serve::{self, Services};
 use crate::settings::Settings;
 use crate::status::StatusWriter;
@@ -126,6 +133,7 @@ pub async fn run(
     runtime::task::spawn("authority", keeper.run());
 
     let observed = Observed::default();
+    let reports = Reports::new(metrics.reports.clone());
     runtime::task::spawn("acks", acks.follow(latest.clone(), observed.clone()));
     let status = StatusWriter {
         client: client.clone(),
@@ -154,7 +162,10 @@ pub async fn run(
         metrics: metrics.storage.clone(),
     };
     while_leading("storage", &leadership, move || storage.clone().keep());
-    runtime::task::spawn("leader gauge", show(leadership, metrics.leader.clone()));
+    runtime::task::spawn(
+        "leader gauge",
+        show(leadership.clone(), metrics.leader.clone()),
+    );
 
     tokio::pin!(end);
     let roots = tokio::select! {
@@ -183,6 +194,7 @@ pub async fn run(
         service: NAME.to_owned(),
         own: settings.pod_ip,
         observed: observed.clone(),
+        reports: reports.clone(),
         roots: roots.clone(),
         certificate: certificate.clone(),
         identity: settings.identity.clone(),
@@ -190,6 +202,22 @@ pub async fn run(
     };
     runtime::task::spawn("peers", peers.run());
 
+    if settings.metrics_api {
+        let trusting = (authority.clone(), client.clone());
+        while_leading("metrics trust", &leadership, move || {
+            let (authority, client) = trusting.clone();
+            certificate::keep_trusted(authority, client)
+        });
+        metrics_api(
+            &settings,
+            &client,
+            &authority,
+            (reports.clone(), latest.clone()),
+            metrics.api.clone(),
+            stopping.clone(),
+        )
+        .await?;
+    }
     let cluster = Arc::new(KubeCluster::new(client.clone(), latest.clone()));
     let services = Services {
         certifier: Certifier::new(
@@ -202,13 +230,15 @@ pub async fn run(
         streams: Streams {
             latest,
             observed: observed.clone(),
-            authority,
+            reports: reports.clone(),
+            authority: authority.clone(),
             metrics: metrics.stream.clone(),
             stop: stopping.clone(),
             next: Arc::new(AtomicU64::new(1)),
         },
         replica: Answerer {
             observed,
+            reports: reports.clone(),
             identity: settings.identity.clone(),
             stop: stopping.clone(),
         },
@@ -234,6 +264,45 @@ pub async fn run(
     if streams.is_err() || lease.is_err() {
         warn!("ended before everybody had gone");
     }
+    Ok(())
+}
+
+/// Starts the metrics API on its own port.
+async fn metrics_api(
+    settings: &Settings,
+    client: &Client,
+    authority: &Authority,
+    (reports, latest): (Reports, Latest),
+    metrics: ApiMetrics,
+    stop: watch::Receiver<bool>,
+) -> anyhow::Result<()> {
+    let listener = TcpListener::bind(settings.metrics_addr())
+        .await
+        .context("metrics API port")?;
+    let serving = ServingHandle::empty();
+    let namespace = settings.namespace.clone();
+    runtime::task::spawn(
+        "metrics certificate",
+        certificate::keep_serving(authority.clone(), namespace, serving.clone()),
+    );
+    let (publish, front) = watch::channel(None);
+    runtime::task::spawn(
+        "metrics front",
+        front::keep(client.clone(), serving, publish),
+    );
+    let followed = Followed::start(client, latest.clone(), metrics.unlisted.clone());
+    let api = Api {
+        sources: Sources {
+            inventory: Arc::clone(&followed.inventory),
+            reports,
+            latest,
+        },
+        followed,
+        front,
+        gate: Gate::new(client.clone()),
+        metrics,
+    };
+    runtime::task::spawn("metrics API", server::serve(listener, api, stop));
     Ok(())
 }
 

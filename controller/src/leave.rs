@@ -37,6 +37,7 @@ pub async fn leave(client: Client, namespace: &str) -> Result<String, Refusal> {
         report,
         "{definitions} SMI definitions serve their storage version only, until a mesh that converts is installed."
     );
+    crate::metrics_api::withdraw::withdraw(&client, &mut report).await;
     match mark(&client).await {
         Ok(outcome) => {
             let _ = writeln!(

@@ -37,6 +37,82 @@ pub struct Metrics {
     pub leader: Gauge,
     /// Other replicas that this one hears.
     pub peers: Gauge,
+    /// What proxies report.
+    pub reports: ReportMetrics,
+    /// The metrics API.
+    pub api: ApiMetrics,
+}
+
+/// What proxies report.
+#[derive(Clone, Debug, Default)]
+pub struct ReportMetrics {
+    taken: Family<ReportLabel, Counter>,
+    /// Edges that are held.
+    pub edges: Gauge,
+    /// Slots that went early because too many edges were held.
+    pub slots_dropped: Counter,
+}
+
+/// What became of a report.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ReportOutcome {
+    /// It counts.
+    Taken,
+    /// It was held already.
+    Known,
+    /// Its slot is too old, lies ahead, or is none.
+    OutOfTime,
+    /// It has more edges or longer names than a proxy of ours sends.
+    TooLarge,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ReportLabel {
+    outcome: &'static str,
+}
+
+impl ReportMetrics {
+    /// Counts one report.
+    pub fn count(&self, outcome: ReportOutcome) {
+        self.taken.get_or_create(&report_label(outcome)).inc();
+    }
+
+    /// Reports with this outcome so far.
+    pub fn reports(&self, outcome: ReportOutcome) -> u64 {
+        self.taken.get_or_create(&report_label(outcome)).get()
+    }
+}
+
+fn report_label(outcome: ReportOutcome) -> ReportLabel {
+    let outcome = match outcome {
+        ReportOutcome::Taken => "taken",
+        ReportOutcome::Known => "known",
+        ReportOutcome::OutOfTime => "out-of-time",
+        ReportOutcome::TooLarge => "too-large",
+    };
+    ReportLabel { outcome }
+}
+
+/// The metrics API.
+#[derive(Clone, Debug, Default)]
+pub struct ApiMetrics {
+    answers: Family<StatusLabel, Counter>,
+    /// Connections that were closed or turned away because too many were open.
+    pub turned_away: Counter,
+    /// Kinds of objects whose first list is not there yet.
+    pub unlisted: Gauge,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct StatusLabel {
+    status: u16,
+}
+
+impl ApiMetrics {
+    /// Counts one answer with this HTTP status.
+    pub fn answered(&self, status: u16) {
+        self.answers.get_or_create(&StatusLabel { status }).inc();
+    }
 }
 
 /// Objects that were stored in an older version.
@@ -343,6 +419,36 @@ impl Metrics {
             "peers",
             "Other replicas that this one hears",
             m.peers.clone(),
+        );
+        registry.register(
+            "reports",
+            "Reports of proxies, own and told by other replicas, by what became of them",
+            m.reports.taken.clone(),
+        );
+        registry.register(
+            "report_edges",
+            "Edges of the last minutes that are held",
+            m.reports.edges.clone(),
+        );
+        registry.register(
+            "report_slots_dropped",
+            "Slots that were forgotten early because too many edges were held",
+            m.reports.slots_dropped.clone(),
+        );
+        registry.register(
+            "metrics_api_answers",
+            "Answers of the metrics API by HTTP status",
+            m.api.answers.clone(),
+        );
+        registry.register(
+            "metrics_api_turned_away",
+            "Connections to the metrics API that were closed because too many were open",
+            m.api.turned_away.clone(),
+        );
+        registry.register(
+            "metrics_api_unlisted_kinds",
+            "Kinds of objects that the metrics API waits for",
+            m.api.unlisted.clone(),
         );
         metrics
     }

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use futures::StreamExt as _;
 use hyper_util::rt::TokioIo;
@@ -25,13 +25,14 @@ use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsConnector;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::Status;
-use tonic::transport::{Endpoint, Uri};
+use tonic::transport::{Channel, Endpoint, Uri};
+use tonic::{Code, Status};
 use tracing::{debug, info, warn};
 use wire::v1;
 use wire::v1::replica_client::ReplicaClient;
 
 use crate::observed::Observed;
+use crate::reports::Reports;
 use crate::serve::told;
 use crate::settings::SERVE_PORT;
 
@@ -49,12 +50,16 @@ const MAX_RECEIVED: usize = 64 * 1024 * 1024;
 
 /// What an asking replica is sent.
 pub type Report = ReceiverStream<Result<v1::Observed, Status>>;
+/// What an asking replica is sent of the proxies' reports.
+pub type Told = ReceiverStream<Result<v1::Reports, Status>>;
 
 /// Answers other replicas.
 #[derive(Clone, Debug)]
 pub struct Answerer {
     /// What is told.
     pub observed: Observed,
+    /// What proxies reported.
+    pub reports: Reports,
     /// Who may ask.
     pub identity: SpiffeId,
     /// Says true when the process ends.
@@ -67,11 +72,7 @@ impl Answerer {
     /// # Errors
     /// When somebody else than a controller asks.
     pub fn report(&self, peer: Option<&PeerIdentity>) -> Result<Report, Status> {
-        if peer.is_none_or(|peer| peer.spiffe != self.identity) {
-            return Err(Status::permission_denied(
-                "only a controller may ask what was observed",
-            ));
-        }
+        self.admit(peer)?;
         let (outbox, sent) = mpsc::channel(OUTBOX);
         let answerer = self.clone();
         runtime::task::spawn("report", async move {
@@ -81,6 +82,53 @@ impl Answerer {
             }
         });
         Ok(ReceiverStream::new(sent))
+    }
+
+    /// Starts to tell what this replica's proxies reported, and then each report
+    /// as it comes.
+    ///
+    /// # Errors
+    /// When somebody else than a controller asks.
+    pub fn reports(&self, peer: Option<&PeerIdentity>) -> Result<Told, Status> {
+        self.admit(peer)?;
+        let (outbox, sent) = mpsc::channel(OUTBOX);
+        let answerer = self.clone();
+        runtime::task::spawn("reports", async move {
+            tokio::select! {
+                () = answerer.tell_reports(outbox) => {}
+                () = told(answerer.stop.clone()) => {}
+            }
+        });
+        Ok(ReceiverStream::new(sent))
+    }
+
+    fn admit(&self, peer: Option<&PeerIdentity>) -> Result<(), Status> {
+        if peer.is_none_or(|peer| peer.spiffe != self.identity) {
+            return Err(Status::permission_denied(
+                "only a controller may ask what was observed",
+            ));
+        }
+        Ok(())
+    }
+
+    async fn tell_reports(&self, outbox: mpsc::Sender<Result<v1::Reports, Status>>) {
+        let mut changes = self.reports.own_changes();
+        let mut since = 0;
+        loop {
+            changes.mark_unchanged();
+            let (revision, messages) = self.reports.own_since(since);
+            for message in messages {
+                if outbox.send(Ok(message)).await.is_err() {
+                    return;
+                }
+            }
+            since = revision;
+            tokio::select! {
+                changed = changes.changed() => if changed.is_err() { return },
+                () = outbox.closed() => return,
+            }
+            sleep(SETTLE).await;
+        }
     }
 
     async fn tell(&self, outbox: mpsc::Sender<Result<v1::Observed, Status>>) {
@@ -117,6 +165,8 @@ pub struct Listener {
     pub own: IpAddr,
     /// Where it goes.
     pub observed: Observed,
+    /// Where reports go.
+    pub reports: Reports,
     /// Whom to trust.
     pub roots: Roots,
     /// What to show.
@@ -236,9 +286,35 @@ impl Listener {
             .await?;
         let mut client = ReplicaClient::new(channel).max_decoding_message_size(MAX_RECEIVED);
         let mut report = client.observe(v1::ObserveRequest {}).await?.into_inner();
-        while let Some(news) = report.message().await? {
-            backoff.reset();
-            self.observed.heard(peer.ip(), news);
+        let reports = self.hear_reports(client);
+        tokio::pin!(reports);
+        loop {
+            tokio::select! {
+                news = report.message() => {
+                    let Some(news) = news? else { return Ok(()) };
+                    backoff.reset();
+                    self.observed.heard(peer.ip(), news);
+                }
+                ended = &mut reports => return ended,
+            }
+        }
+    }
+
+    async fn hear_reports(
+        &self,
+        mut client: ReplicaClient<Channel>,
+    ) -> Result<(), tower::BoxError> {
+        let told = client.reports(v1::ReportsRequest {}).await;
+        let mut told = match told {
+            Ok(told) => told.into_inner(),
+            // A replica of the version before says nothing of reports.
+            Err(status) if status.code() == Code::Unimplemented => {
+                return std::future::pending().await;
+            }
+            Err(status) => return Err(status.into()),
+        };
+        while let Some(news) = told.message().await? {
+            self.reports.heard(news, SystemTime::now());
         }
         Ok(())
     }

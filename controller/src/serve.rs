@@ -288,6 +288,17 @@ impl Replica for replica::Answerer {
         let peer = peer(&request)?;
         Ok(Response::new(self.report(peer.identity.as_ref())?))
     }
+
+    type ReportsStream = replica::Told;
+
+    async fn reports(
+        &self,
+        request: Request<v1::ReportsRequest>,
+    ) -> Result<Response<replica::Told>, Status> {
+        let peer = peer(&request)?;
+        let told = Self::reports(self, peer.identity.as_ref())?;
+        Ok(Response::new(told))
+    }
 }
 
 #[cfg(test)]

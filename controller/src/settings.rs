@@ -11,6 +11,8 @@ use runtime::env::{BadEnv, Reader};
 
 /// Port of the gRPC server.
 pub const SERVE_PORT: u16 = 8443;
+/// Port of the metrics API.
+pub const METRICS_PORT: u16 = 8444;
 /// Port of `/live`, `/ready`, `/metrics` and `/acks`.
 pub const ADMIN_PORT: u16 = 8080;
 /// Audience of the tokens that proxies show.
@@ -47,6 +49,8 @@ pub struct Settings {
     pub mtls_pods_may_loosen: bool,
     /// Namespaces that the mesh leaves alone.
     pub excluded_namespaces: Arc<BTreeSet<String>>,
+    /// Whether the metrics API is served.
+    pub metrics_api: bool,
     /// Log filter.
     pub log: String,
     /// The controller's own identity.
@@ -85,6 +89,7 @@ impl Settings {
         let access_pods_may_loosen = env.or("WEFT_ACCESS_PODS_MAY_LOOSEN", false);
         let mtls_pods_may_loosen = env.or("WEFT_MTLS_PODS_MAY_LOOSEN", false);
         let excluded: Vec<String> = env.list("WEFT_EXCLUDED_NAMESPACES");
+        let metrics_api = env.or("WEFT_METRICS_API", false);
         let log = env.or("WEFT_LOG", "info".to_owned());
         env.finish_with(|| {
             Some(Self {
@@ -100,6 +105,7 @@ impl Settings {
                 access_pods_may_loosen,
                 mtls_pods_may_loosen,
                 excluded_namespaces: Arc::new(excluded.into_iter().collect()),
+                metrics_api,
                 log,
                 identity: identity?,
             })
@@ -109,6 +115,11 @@ impl Settings {
     /// Where gRPC is served: both families where the kernel has IPv6.
     pub fn serve_addr(&self) -> SocketAddr {
         self.unspecified(SERVE_PORT)
+    }
+
+    /// Where the metrics API is served.
+    pub fn metrics_addr(&self) -> SocketAddr {
+        self.unspecified(METRICS_PORT)
     }
 
     /// Where the admin port is served.

@@ -7,7 +7,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use identity::PeerIdentity;
 use tokio::sync::{mpsc, watch};
@@ -25,6 +25,7 @@ use crate::metrics::StreamMetrics;
 use crate::model::{PodId, Published};
 use crate::observed::{Observed, pod_key};
 use crate::publish::{ANSWER_TIMEOUT, Due, Session, Target};
+use crate::reports::{Reporter, Reports};
 
 /// From the call to the Hello.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(3);
@@ -49,6 +50,8 @@ pub struct Streams {
     pub latest: Latest,
     /// Where acknowledgements go.
     pub observed: Observed,
+    /// Where reports go.
+    pub reports: Reports,
     /// For the trust bundle.
     pub authority: Authority,
     /// Counters.
@@ -163,6 +166,10 @@ impl Streams {
             shared: self,
             pod,
             account,
+            reporter: Reporter {
+                uid: identity.pod_uid().unwrap_or_default().into(),
+                pod: pod.clone(),
+            },
             session,
             target: Target::new(),
             asks: asked,
@@ -204,6 +211,7 @@ struct Conversation<'a> {
     shared: &'a Streams,
     pod: &'a PodId,
     account: String,
+    reporter: Reporter,
     session: Session,
     target: Target,
     /// What this proxy asked for itself, which is what gets remembered.
@@ -383,9 +391,13 @@ impl Conversation<'_> {
             Some(Message::Hello(_)) => {
                 Err(End::Refused(Status::invalid_argument("a second Hello")))
             }
-            // Nobody asks for what proxies have counted yet. And a newer proxy may
-            // say more than this controller knows.
-            Some(Message::Report(_)) | None => Ok(()),
+            Some(Message::Report(report)) => {
+                let (reports, now) = (&self.shared.reports, SystemTime::now());
+                reports.take(&self.reporter, report, true, now);
+                Ok(())
+            }
+            // A newer proxy may say more than this controller knows.
+            None => Ok(()),
         }
     }
 

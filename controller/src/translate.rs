@@ -12,7 +12,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::core::DynamicObject;
 
 pub use self::{
-    core::{namespace, node, pod, service, slice},
+    core::{namespace, node, owner, pod, service, slice},
     smi::{binding, group, split, target, tcp_route, udp_route},
 };
 use crate::world::ObjectKey;

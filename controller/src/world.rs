@@ -13,7 +13,7 @@ mod smi;
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
 pub use facts::{
-    Appearance, EndpointFacts, NamespaceFacts, NodeFacts, PodFacts, Proxy, ServiceFacts,
+    Appearance, EndpointFacts, NamespaceFacts, NodeFacts, Owner, PodFacts, Proxy, ServiceFacts,
     ServicePort, SliceFacts, SlicePort,
 };
 pub use smi::{

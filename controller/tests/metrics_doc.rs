@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use prometheus_client::registry::Registry;
-use weft_controller::metrics::{Metrics, Outcome};
+use weft_controller::metrics::{Metrics, Outcome, ReportOutcome};
 
 #[test]
 fn the_page_names_every_metric_of_the_controller() {
@@ -19,6 +19,8 @@ fn the_page_names_every_metric_of_the_controller() {
     let metrics = Metrics::register(&mut registry);
     metrics.certify.count(Outcome::Issued);
     metrics.world.left_out("Pod");
+    metrics.reports.count(ReportOutcome::Taken);
+    metrics.api.answered(200);
     let skipped = BTreeMap::from([(Arc::from("shop"), 1)]);
     metrics.world.set_skipped_ports(&BTreeMap::new(), &skipped);
     table::check("controller", &registry);

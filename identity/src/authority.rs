@@ -151,20 +151,7 @@ impl Root {
         now: SystemTime,
         life: Duration,
     ) -> Result<Serving, IssueError> {
-        let mut names = Vec::with_capacity(dns_names.len());
-        for name in dns_names {
-            names.push(SanType::DnsName(ia5(name.as_ref())?));
-        }
-        let mut params = self.0.leaf_params(now, life)?;
-        params.subject_alt_names = names;
-        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
-        let key = LeafKey::generate()?;
-        let issued = self.0.sign(&params, key.pair())?;
-        Ok(Serving {
-            chain: vec![issued],
-            key,
-            not_after: params.not_after.into(),
-        })
+        self.0.serving(dns_names, now, life)
     }
 
     /// The certificate in PEM: what goes into trust bundles and `caBundle`.
@@ -243,6 +230,23 @@ impl Issuer {
                 .map(|serial| serial.to_string().replace(':', ""))
                 .unwrap_or_default(),
         })
+    }
+
+    /// A serving certificate for `dns_names`, with a key of its own. For the
+    /// controller's API, whose caller (the API server) checks names and not
+    /// SPIFFE ids; such a certificate has no identity in the mesh.
+    ///
+    /// # Errors
+    /// When a name cannot stand in a certificate or this issuer is not valid now.
+    pub fn serving(
+        &self,
+        dns_names: &[impl AsRef<str>],
+        now: SystemTime,
+        life: Duration,
+    ) -> Result<Serving, IssueError> {
+        let mut serving = self.0.serving(dns_names, now, life)?;
+        serving.chain.push(self.0.certificate.clone());
+        Ok(serving)
     }
 
     /// Issues a throw-away leaf and verifies it as a peer would. A reloaded
@@ -367,6 +371,28 @@ impl Signer {
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.use_authority_key_identifier_extension = true;
         Ok(params)
+    }
+
+    fn serving(
+        &self,
+        dns_names: &[impl AsRef<str>],
+        now: SystemTime,
+        life: Duration,
+    ) -> Result<Serving, IssueError> {
+        let mut names = Vec::with_capacity(dns_names.len());
+        for name in dns_names {
+            names.push(SanType::DnsName(ia5(name.as_ref())?));
+        }
+        let mut params = self.leaf_params(now, life)?;
+        params.subject_alt_names = names;
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        let key = LeafKey::generate()?;
+        let issued = self.sign(&params, key.pair())?;
+        Ok(Serving {
+            chain: vec![issued],
+            key,
+            not_after: params.not_after.into(),
+        })
     }
 
     fn sign(

@@ -12,6 +12,7 @@
 //!   connected stays connected.
 
 pub mod authority;
+pub mod front;
 pub mod key;
 pub mod request;
 pub mod rotate;

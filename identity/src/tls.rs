@@ -35,7 +35,7 @@ pub const H2_ALPN: &[u8] = b"h2";
 /// ALPN of HTTP/1.1, beside [`H2_ALPN`] for the webhook.
 pub const HTTP1_ALPN: &[u8] = b"http/1.1";
 
-static PROVIDER: LazyLock<Arc<CryptoProvider>> = LazyLock::new(|| {
+pub(crate) static PROVIDER: LazyLock<Arc<CryptoProvider>> = LazyLock::new(|| {
     Arc::new(CryptoProvider {
         // AES has hardware wherever Kubernetes runs, so it comes first.
         cipher_suites: vec![
@@ -308,7 +308,7 @@ pub fn peer_name() -> ServerName<'static> {
     ServerName::IpAddress(std::net::IpAddr::from([0u8; 4]).into())
 }
 
-fn server_config(
+pub(crate) fn server_config(
     verifier: Arc<dyn rustls::server::danger::ClientCertVerifier>,
     cert: Arc<dyn ResolvesServerCert>,
     alpn: &[&[u8]],

@@ -184,6 +184,7 @@ async fn serve(proxy: Arc<Proxy>, progress: Progress) -> anyhow::Result<()> {
     let signal = stopped.await;
     tracing::info!(signal, "stopping");
     proxy.lifecycle.drain();
+    proxy.state.reports.leave();
     for listener in &listeners {
         listener.abort();
     }

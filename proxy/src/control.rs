@@ -10,6 +10,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use futures::StreamExt as _;
 use hyper_util::rt::TokioIo;
 use identity::Roots;
 use identity::key::LeafKey;
@@ -34,6 +35,8 @@ const CERTIFY_WITHIN: Duration = Duration::from_secs(10);
 /// Messages to the controller that wait to be sent; more than a handful means
 /// that the stream is dead, and it is opened anew.
 const OUTBOX: usize = 64;
+/// Reports that wait to be sent; the rest waits where it is kept.
+const REPORTS: usize = 4;
 /// Largest batch: 10 000 endpoints are about 1 MiB.
 const MESSAGE_LIMIT: usize = 32 * 1024 * 1024;
 const BACKOFF_FIRST: Duration = Duration::from_millis(100);
@@ -203,6 +206,10 @@ impl Control {
         );
         let channel = self.channel(config).await?;
         let (outbox, messages) = mpsc::channel(OUTBOX);
+        let (reports, reported) = mpsc::channel(REPORTS);
+        let reported = ReceiverStream::new(reported)
+            .map(|report| from_proxy(v1::from_proxy::Message::Report(report)));
+        let outgoing = futures::stream::select(ReceiverStream::new(messages), reported);
         let mut asked = self.state.wanted();
         let hello = v1::Hello {
             proxy_version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -212,10 +219,11 @@ impl Control {
         outbox.try_send(from_proxy(v1::from_proxy::Message::Hello(hello)))?;
         let mut batches = ControlClient::new(channel)
             .max_decoding_message_size(MESSAGE_LIMIT)
-            .stream(ReceiverStream::new(messages))
+            .stream(outgoing)
             .await
             .map_err(|status| format!("the controller refused a stream: {}", status.message()))?
             .into_inner();
+        let mut reports = std::pin::pin!(self.report(reports));
         let mut tidy = tokio::time::interval(TIDY_EVERY);
         loop {
             tokio::select! {
@@ -231,8 +239,15 @@ impl Control {
                 }
                 () = self.state.asked.notified() => self.subscribe(&outbox, &mut asked)?,
                 _ = tidy.tick() => self.subscribe(&outbox, &mut asked)?,
+                () = &mut reports => return Err("the stream takes no reports".into()),
             }
         }
+    }
+
+    /// Tells what was counted, once the controller has answered: the first
+    /// message of a stream is Hello.
+    async fn report(&self, stream: mpsc::Sender<v1::Report>) {
+        self.state.reports.feed(stream).await;
     }
 
     /// Applies a batch and says how that went.

@@ -12,6 +12,7 @@ use crate::app::Proxy;
 use crate::body::End;
 use crate::failure::{Failure, grpc_status, is_success, reason_in};
 use crate::metrics::{ByteLabels, Direction, LatencyLabels, RequestLabels, Security, TcpLabels};
+use crate::report::{Edge, Outcome};
 use crate::tcp::Copied;
 
 /// What the access log shows beyond the metrics. Only made when it is on.
@@ -31,6 +32,10 @@ pub struct Call {
     port: u16,
     backend: Arc<str>,
     peer: Arc<str>,
+    /// Uid of the calling pod.
+    caller: Option<Arc<str>>,
+    /// `namespace/name` of the split that chose the backend.
+    split: Option<Arc<str>>,
     security: Security,
     started: Instant,
     logged: Option<Logged>,
@@ -91,6 +96,8 @@ impl Call {
             port: 0,
             backend: "".into(),
             peer: "".into(),
+            caller: None,
+            split: None,
             security: Security::plaintext,
             started,
             logged,
@@ -115,6 +122,8 @@ impl Call {
             port,
             backend,
             peer,
+            caller: None,
+            split: None,
             security,
             started,
             logged: None,
@@ -129,6 +138,39 @@ impl Call {
 
     pub fn peer(&mut self, peer: Arc<str>, security: Security) {
         (self.peer, self.security) = (peer, security);
+    }
+
+    /// Which pod calls, where its certificate says so.
+    #[must_use]
+    pub fn from_pod(mut self, uid: Option<Arc<str>>) -> Self {
+        self.caller = uid;
+        self
+    }
+
+    /// Which split sent the call to its backend.
+    #[must_use]
+    pub fn split_by(mut self, split: Option<Arc<str>>) -> Self {
+        self.split = split;
+        self
+    }
+
+    /// What the controller is told of it.
+    fn report(&self, outcome: Outcome) {
+        let known = !matches!(&*self.peer, "outside" | "external");
+        let edge = Edge {
+            direction: self.direction,
+            peer: if known {
+                Arc::clone(&self.peer)
+            } else {
+                "".into()
+            },
+            caller: self.caller.clone(),
+            service: Arc::clone(&self.service),
+            port: self.port,
+            backend: Arc::clone(&self.backend),
+            split: self.split.clone(),
+        };
+        self.proxy.state.reports.count(edge, outcome);
     }
 
     /// Why the peer proxy answered instead of the application. An application's
@@ -181,6 +223,15 @@ impl Call {
         let latency = after.unwrap_or_else(|| self.started.elapsed());
         let own = reason.unwrap_or("");
         let lost = own == Reason::ConnectionLost.as_str();
+        let good = is_success(status, grpc);
+        self.report(Outcome {
+            // An answer of the mesh instead of the application's is a failure,
+            // whatever its status.
+            success: own.is_empty() && good,
+            latency: Some(latency.as_secs_f64()),
+            sent: 0,
+            received: bytes,
+        });
         metrics
             .latency
             .at(&LatencyLabels {
@@ -219,7 +270,7 @@ impl Call {
                 peer: self.peer,
                 security: self.security,
                 status: status.as_u16(),
-                success: !lost && is_success(status, grpc),
+                success: !lost && good,
                 reason: own,
             })
             .inc();
@@ -227,7 +278,7 @@ impl Call {
 
     /// An opaque connection that was not served.
     pub fn refused(self, failure: &Failure) {
-        self.count_tcp(failure.reason.as_str());
+        self.count_tcp(failure.reason.as_str(), Copied::default());
     }
 
     /// An opaque connection that was served, and has ended.
@@ -241,14 +292,21 @@ impl Call {
             };
             metrics.bytes.at(&labels).inc_by(bytes);
         }
-        self.count_tcp(if outcome.is_ok() {
+        let reason = if outcome.is_ok() {
             ""
         } else {
             Reason::ConnectionLost.as_str()
-        });
+        };
+        self.count_tcp(reason, copied);
     }
 
-    fn count_tcp(self, reason: &'static str) {
+    fn count_tcp(self, reason: &'static str, copied: Copied) {
+        self.report(Outcome {
+            success: reason.is_empty(),
+            latency: None,
+            sent: copied.sent,
+            received: copied.received,
+        });
         let labels = TcpLabels {
             direction: self.direction,
             service: self.service,

@@ -54,6 +54,8 @@ struct Visit {
     peer: Option<PeerIdentity>,
     /// `namespace/service-account`, or `outside`.
     label: Arc<str>,
+    /// Uid of the calling pod, where its certificate says so.
+    pod: Option<Arc<str>>,
     /// The application's address: always one of the pod's own.
     local: SocketAddr,
 }
@@ -193,9 +195,11 @@ impl Visit {
                 .into()
             },
         );
+        let pod = peer.as_ref().and_then(PeerIdentity::pod_uid).map(Arc::from);
         Self {
             proxy,
             peer,
+            pod,
             label,
             local,
         }
@@ -475,6 +479,7 @@ impl Visit {
             Arc::clone(&self.label),
             self.security(),
         )
+        .from_pod(self.pod.clone())
     }
 
     /// One HTTP request: authorise, forward, finish.
@@ -499,11 +504,9 @@ impl Visit {
             headers::join_cookies(&mut parts.headers);
         }
         let trace = trace::pass_on(&mut parts.headers);
-        let mut call = Call::http(&self.proxy, Direction::inbound, &parts, started, trace).to(
-            "".into(),
-            self.local.port(),
-            "".into(),
-        );
+        let mut call = Call::http(&self.proxy, Direction::inbound, &parts, started, trace)
+            .to("".into(), self.local.port(), "".into())
+            .from_pod(self.pod.clone());
         call.peer(Arc::clone(&self.label), self.security());
         if let Err(failure) = self.authorise(&mut parts) {
             call.failed(&failure);

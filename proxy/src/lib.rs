@@ -25,6 +25,7 @@ pub mod outbound;
 pub mod pages;
 pub mod peer;
 pub mod probe;
+pub mod report;
 pub mod settings;
 pub mod snapshot;
 pub mod target;

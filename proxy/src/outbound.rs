@@ -197,6 +197,8 @@ struct Route {
     service: Arc<str>,
     port: u16,
     backend: Arc<str>,
+    /// `namespace/name` of the split that chose the backend.
+    split: Option<Arc<str>>,
     choice: Choice,
 }
 
@@ -349,6 +351,7 @@ impl Connection {
                     service: "".into(),
                     port: self.addr.port(),
                     backend: "".into(),
+                    split: None,
                     choice: Choice::One(Arc::clone(&pod.endpoint)),
                 })
             }
@@ -378,6 +381,7 @@ impl Connection {
             service: Arc::clone(&service.label),
             port: service.port,
             backend: Arc::clone(&service.label),
+            split: None,
             choice,
         })
     }
@@ -402,6 +406,7 @@ impl Connection {
             service: Arc::clone(&service.label),
             port: service.port,
             backend: backend.service.to_string().into(),
+            split: Some(service.split_label(split)),
             choice: Choice::Any(endpoints(snapshot, &backend.endpoints)),
         }))
     }
@@ -420,7 +425,8 @@ impl Connection {
                 Arc::clone(&route.backend),
                 Arc::clone(&endpoint.pod),
                 Security::of(endpoint.meshed()),
-            );
+            )
+            .split_by(route.split.clone());
             match tunnel::open(&self.proxy, &endpoint, protocol, call).await {
                 Ok(tunnel) => return Ok(tunnel),
                 Err(failure) => attempts.failed(endpoint, failure),
@@ -525,11 +531,13 @@ async fn request_story(connection: Arc<Connection>, request: Request<Incoming>) 
             return failure.response(grpc);
         }
     };
-    let mut call = Call::http(proxy, Direction::outbound, &parts, started, trace).to(
-        Arc::clone(&route.service),
-        route.port,
-        Arc::clone(&route.backend),
-    );
+    let mut call = Call::http(proxy, Direction::outbound, &parts, started, trace)
+        .to(
+            Arc::clone(&route.service),
+            route.port,
+            Arc::clone(&route.backend),
+        )
+        .split_by(route.split.clone());
     let replay = Replay::new(body::incoming(incoming));
     let mut attempts = Attempts::new(&route);
     while let Some(endpoint) = attempts.next(&proxy.settings.own_ip) {

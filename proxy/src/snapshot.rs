@@ -47,8 +47,20 @@ pub struct Service {
     pub protocol: Protocol,
     pub sticky: bool,
     pub splits: Vec<Split>,
+    /// `namespace/name` of each split, for reports.
+    pub split_labels: Vec<Arc<str>>,
     /// Name of the endpoints resource of the Service itself.
     pub endpoints: Arc<str>,
+}
+
+impl Service {
+    /// `namespace/name` of one of [`Self::splits`].
+    #[must_use]
+    pub fn split_label(&self, split: &Split) -> Arc<str> {
+        let at = self.splits.iter().position(|one| std::ptr::eq(one, split));
+        at.and_then(|at| self.split_labels.get(at))
+            .map_or_else(|| "".into(), Arc::clone)
+    }
 }
 
 /// What the controller says of the proxy's own pod.
@@ -326,11 +338,12 @@ fn destination_of(
 }
 
 fn service_of(service: &v1::Service) -> Result<Service, String> {
-    let splits = service
+    let splits: Vec<Split> = service
         .splits
         .iter()
         .map(|split| Split::try_from(split).map_err(|error| error.to_string()))
         .collect::<Result<_, _>>()?;
+    let label = |split: &Split| format!("{}/{}", split.origin.namespace, split.origin.name).into();
     Ok(Service {
         id: ServiceId {
             namespace: service.namespace.as_str().into(),
@@ -340,6 +353,7 @@ fn service_of(service: &v1::Service) -> Result<Service, String> {
         port: port_of(service.port)?,
         protocol: protocol_of(service.protocol),
         sticky: service.affinity_seconds > 0,
+        split_labels: splits.iter().map(label).collect(),
         splits,
         endpoints: service.endpoints.as_str().into(),
     })

@@ -17,6 +17,7 @@ use wire::v1;
 
 use crate::endpoint::Registry;
 use crate::metrics::Metrics;
+use crate::report::Reports;
 use crate::snapshot::{Destination, Snapshot};
 
 /// How long a call waits for the controller to say what an address is.
@@ -45,6 +46,7 @@ pub struct State {
     /// Told when `wanted` changed.
     pub asked: Notify,
     pub metrics: Metrics,
+    pub reports: Reports,
 }
 
 /// Keeps a destination subscribed while a connection uses it.
@@ -73,6 +75,7 @@ impl State {
             registry: Registry::default(),
             wanted: Mutex::default(),
             asked: Notify::new(),
+            reports: Reports::new(metrics.clone()),
             metrics,
         }
     }

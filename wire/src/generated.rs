@@ -456,7 +456,7 @@ pub struct Edge {
     /// Server side: uid of the calling pod, as its certificate says.
     #[prost(string, tag = "3")]
     pub caller: ::prost::alloc::string::String,
-    /// Server side: SPIFFE id of the caller.
+    /// Server side: namespace/service-account of the caller. Empty: outside.
     #[prost(string, tag = "4")]
     pub identity: ::prost::alloc::string::String,
     /// Client side: namespace/name and port of the Service that was called.
@@ -484,6 +484,24 @@ pub struct Edge {
     pub sent: u64,
     #[prost(uint64, tag = "13")]
     pub received: u64,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ReportsRequest {}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Reports {
+    #[prost(message, repeated, tag = "1")]
+    pub reports: ::prost::alloc::vec::Vec<PodReport>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct PodReport {
+    #[prost(string, tag = "1")]
+    pub namespace: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub pod: ::prost::alloc::string::String,
+    #[prost(string, tag = "3")]
+    pub uid: ::prost::alloc::string::String,
+    #[prost(message, optional, tag = "4")]
+    pub report: ::core::option::Option<Report>,
 }
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
@@ -1090,6 +1108,29 @@ pub mod replica_client {
             req.extensions_mut().insert(GrpcMethod::new("weft.v1.Replica", "Observe"));
             self.inner.server_streaming(req, path, codec).await
         }
+        /// What the proxies that stream from the answering replica reported: first
+        /// the reports of the last minutes, then each as it comes.
+        pub async fn reports(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ReportsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::Reports>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/weft.v1.Replica/Reports");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("weft.v1.Replica", "Reports"));
+            self.inner.server_streaming(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -1115,6 +1156,18 @@ pub mod replica_server {
             &self,
             request: tonic::Request<super::ObserveRequest>,
         ) -> std::result::Result<tonic::Response<Self::ObserveStream>, tonic::Status>;
+        /// Server streaming response type for the Reports method.
+        type ReportsStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<super::Reports, tonic::Status>,
+            >
+            + std::marker::Send
+            + 'static;
+        /// What the proxies that stream from the answering replica reported: first
+        /// the reports of the last minutes, then each as it comes.
+        async fn reports(
+            &self,
+            request: tonic::Request<super::ReportsRequest>,
+        ) -> std::result::Result<tonic::Response<Self::ReportsStream>, tonic::Status>;
     }
     /// Controller to controller: what the answering replica has observed of the
     /// proxies that stream from it. The first message is complete (`full`).
@@ -1225,6 +1278,52 @@ pub mod replica_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = ObserveSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.server_streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/weft.v1.Replica/Reports" => {
+                    #[allow(non_camel_case_types)]
+                    struct ReportsSvc<T: Replica>(pub Arc<T>);
+                    impl<
+                        T: Replica,
+                    > tonic::server::ServerStreamingService<super::ReportsRequest>
+                    for ReportsSvc<T> {
+                        type Response = super::Reports;
+                        type ResponseStream = T::ReportsStream;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ReportsRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Replica>::reports(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ReportsSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

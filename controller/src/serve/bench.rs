@@ -20,10 +20,12 @@ pub(super) use crate::authority::Authority;
 pub(super) use crate::certify::tests::FakeCluster;
 pub(super) use crate::compiled::Compiled;
 pub(super) use crate::fixture::{self, Cluster};
+pub(super) use crate::metrics::ReportMetrics;
 pub(super) use crate::metrics::{Metrics, Outcome};
 pub(super) use crate::model::{Defaults, Model};
 pub(super) use crate::observed::Observed;
 pub(super) use crate::replica::Listener;
+pub(super) use crate::reports::{Reports, slot_of};
 use crate::serve::*;
 
 pub(super) const API: &str = "destination/10.96.0.1:80";
@@ -38,6 +40,7 @@ pub(super) struct Bench {
     pub(super) certificate: CertHandle,
     pub(super) cluster: Arc<FakeCluster>,
     pub(super) observed: Observed,
+    pub(super) reports: Reports,
     pub(super) metrics: Metrics,
     pub(super) models: watch::Sender<Option<Arc<Compiled>>>,
     pub(super) stop: watch::Sender<bool>,
@@ -55,6 +58,7 @@ impl Bench {
         let (stop, stopping) = watch::channel(false);
         let observed = Observed::default();
         let metrics = Metrics::default();
+        let reports = Reports::new(metrics.reports.clone());
         let fake = Arc::new(FakeCluster::default());
         fake.knows("client-token", "shop", "web", "client", "uid-client");
         let services = Services {
@@ -66,6 +70,7 @@ impl Bench {
                 metrics.certify.clone(),
             ),
             streams: Streams {
+                reports: reports.clone(),
                 latest,
                 observed: observed.clone(),
                 authority: authority.clone(),
@@ -74,6 +79,7 @@ impl Bench {
                 next: Arc::new(AtomicU64::new(1)),
             },
             replica: replica::Answerer {
+                reports: reports.clone(),
                 observed: observed.clone(),
                 identity: identity.clone(),
                 stop: stopping.clone(),
@@ -97,6 +103,7 @@ impl Bench {
             certificate,
             cluster: fake,
             observed,
+            reports,
             metrics,
             models,
             stop,

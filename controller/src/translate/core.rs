@@ -16,8 +16,8 @@ use serde::de::DeserializeOwned;
 
 use super::{Unusable, annotation, created, text};
 use crate::world::{
-    Appearance, EndpointFacts, NamespaceFacts, NodeFacts, ObjectKey, PodFacts, Proxy, ServiceFacts,
-    ServicePort, SliceFacts, SlicePort,
+    Appearance, EndpointFacts, NamespaceFacts, NodeFacts, ObjectKey, Owner, PodFacts, Proxy,
+    ServiceFacts, ServicePort, SliceFacts, SlicePort,
 };
 
 /// Label that ties a slice to its Service.
@@ -68,11 +68,23 @@ pub fn pod(object: DynamicObject) -> Result<PodFacts, Unusable> {
         service_account: account.unwrap_or("default").into(),
         node: text(spec.node_name.as_deref()),
         host_network: spec.host_network.unwrap_or(false),
+        owner: owner(&meta),
         labels: pairs(meta.labels.as_ref()),
         ports: container_ports(&spec),
         appearance: appearance(&meta),
         proxy: proxy(&meta, &spec, &status),
         created: created(&meta),
+    })
+}
+
+/// The owner that controls an object; there is at most one.
+pub fn owner(meta: &ObjectMeta) -> Option<Owner> {
+    let mut owners = meta.owner_references.iter().flatten();
+    let owner = owners.find(|owner| owner.controller == Some(true))?;
+    Some(Owner {
+        api_version: owner.api_version.as_str().into(),
+        kind: owner.kind.as_str().into(),
+        name: owner.name.as_str().into(),
     })
 }
 

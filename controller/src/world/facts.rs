@@ -30,6 +30,17 @@ pub struct Proxy {
     pub skip_inbound_ports: Vec<PortRange>,
 }
 
+/// The controlling owner of an object, in its own namespace.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Owner {
+    /// Group and version.
+    pub api_version: Arc<str>,
+    /// Kind.
+    pub kind: Arc<str>,
+    /// Name.
+    pub name: Arc<str>,
+}
+
 /// A pod.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PodFacts {
@@ -47,6 +58,8 @@ pub struct PodFacts {
     pub node: Arc<str>,
     /// Shares its node's addresses.
     pub host_network: bool,
+    /// Who made it, if anybody.
+    pub owner: Option<Owner>,
     /// Labels.
     pub labels: BTreeMap<Arc<str>, Arc<str>>,
     /// TCP ports that containers declare, by number; the name may be empty.

@@ -1,0 +1,247 @@
+//! Adds up what proxies reported, for the objects that were asked for.
+//!
+//! Invariants
+//! - Every direction and every side has sums of its own; nothing that was
+//!   measured at both ends is counted twice.
+//! - Objects are compared by kind, namespace and name, never by name alone.
+//! - An object without traffic has sums of zero, not none.
+
+use std::collections::BTreeMap;
+
+use policy::latency::Histogram;
+
+use super::inventory::{Inventory, Named};
+use super::kind::Kind;
+use super::query::Side;
+use crate::reports::{Edge, Reporter, Reports};
+use crate::world::ObjectKey;
+
+/// Sums of one item.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Sums {
+    /// Calls that went well.
+    pub success: u64,
+    /// Calls that did not.
+    pub failure: u64,
+    /// How long HTTP requests took.
+    pub latency: Histogram,
+}
+
+impl Sums {
+    fn add(&mut self, edge: &Edge) {
+        self.success = self.success.saturating_add(edge.success);
+        self.failure = self.failure.saturating_add(edge.failure);
+        self.latency
+            .add(edge.latency.iter().map(|count| u64::from(*count)));
+    }
+}
+
+/// Which way calls go, seen from the object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Direction {
+    /// Calls that it receives.
+    From,
+    /// Calls that it makes.
+    To,
+}
+
+impl Direction {
+    /// As the API writes it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::From => "from",
+            Self::To => "to",
+        }
+    }
+}
+
+/// The other end of an edge.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum End {
+    /// An object.
+    Object(Kind, ObjectKey),
+    /// A pod that is not known any more, of which a namespace is.
+    Namespace(String),
+    /// Outside the mesh, or not told apart.
+    External,
+}
+
+/// What tells the edges of an object apart.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct EdgeOf {
+    /// Direction.
+    pub direction: Direction,
+    /// Who measured it.
+    pub side: Side,
+    /// Other end.
+    pub end: End,
+    /// Backend, for a TrafficSplit; else empty.
+    pub backend: String,
+}
+
+/// What an object receives, by object. For TrafficSplits by backend too, else
+/// that is empty.
+pub type Totals = BTreeMap<(ObjectKey, String), Sums>;
+
+/// Who belongs to what.
+#[derive(Clone, Copy, Debug)]
+pub struct View<'a> {
+    /// Which objects there are.
+    pub inventory: &'a Inventory,
+    /// What was counted.
+    pub reports: &'a Reports,
+    /// Slots of the window.
+    pub slots: (u64, u64),
+}
+
+impl View<'_> {
+    /// What the objects of a kind receive, measured on `side`. One without
+    /// traffic is not in it.
+    pub fn totals(&self, kind: Kind, side: Side) -> Totals {
+        let mut totals = Totals::new();
+        self.each(|reporter, edge| {
+            if edge.key.client != (side == Side::Client) {
+                return;
+            }
+            let mut backend = String::new();
+            let receiver = match kind {
+                Kind::Service => edge.key.service.clone(),
+                Kind::TrafficSplit => {
+                    backend = backend_of(edge);
+                    edge.key.split.clone()
+                }
+                _ if side == Side::Server => self.member(kind, reporter),
+                _ => edge
+                    .key
+                    .pod
+                    .as_ref()
+                    .and_then(|pod| self.inventory.of(kind, pod, "")),
+            };
+            if let Some(receiver) = receiver {
+                totals.entry((receiver, backend)).or_default().add(edge);
+            }
+        });
+        totals
+    }
+
+    /// The edges of one object. Calls that it makes are measured where it calls,
+    /// those that it receives where it serves, unless `side` says otherwise. Other
+    /// ends are shown as `ends`.
+    pub fn edges(&self, of: &Named, side: Option<Side>, ends: Kind) -> BTreeMap<EdgeOf, Sums> {
+        let (kind, object) = of;
+        let mut edges: BTreeMap<EdgeOf, Sums> = BTreeMap::new();
+        let mut add = |direction, side, end, backend, edge: &Edge| {
+            let key = EdgeOf {
+                direction,
+                side,
+                end,
+                backend,
+            };
+            edges.entry(key).or_default().add(edge);
+        };
+        self.each(|reporter, edge| {
+            let key = &edge.key;
+            if !kind.has_pods() {
+                let (named, backend) = match kind {
+                    Kind::Service => (&key.service, String::new()),
+                    _ => (&key.split, backend_of(edge)),
+                };
+                if key.client && named.as_ref() == Some(object) {
+                    let end = self.end(ends, &reporter.pod, &reporter.uid);
+                    add(Direction::From, Side::Client, end, backend, edge);
+                }
+                return;
+            }
+            let measured = if key.client {
+                Side::Client
+            } else {
+                Side::Server
+            };
+            let (calling, serving) = if key.client {
+                let serving = key
+                    .pod
+                    .as_ref()
+                    .and_then(|pod| self.inventory.of(*kind, pod, ""));
+                (self.member(*kind, reporter), serving)
+            } else {
+                let caller = self.inventory.pod_by_uid(&key.caller);
+                let calling = match (caller, &key.account) {
+                    (Some(pod), _) => self.inventory.of(*kind, pod, &key.caller),
+                    (None, Some(account)) if *kind == Kind::Namespace => {
+                        Some(ObjectKey::new("", &account.namespace))
+                    }
+                    _ => None,
+                };
+                (calling, self.member(*kind, reporter))
+            };
+            let looks = |usual: Side| side.unwrap_or(usual) == measured;
+            if calling.as_ref() == Some(object) && looks(Side::Client) {
+                let end = if key.client {
+                    self.called(ends, edge)
+                } else {
+                    self.end(ends, &reporter.pod, &reporter.uid)
+                };
+                add(Direction::To, measured, end, String::new(), edge);
+            }
+            if serving.as_ref() == Some(object) && looks(Side::Server) {
+                let end = if key.client {
+                    self.end(ends, &reporter.pod, &reporter.uid)
+                } else {
+                    self.caller(ends, edge)
+                };
+                add(Direction::From, measured, end, String::new(), edge);
+            }
+        });
+        edges
+    }
+
+    fn each(&self, see: impl FnMut(&Reporter, &Edge)) {
+        self.reports.each(self.slots.0, self.slots.1, see);
+    }
+
+    fn member(&self, kind: Kind, reporter: &Reporter) -> Option<ObjectKey> {
+        self.inventory.of(kind, &reporter.pod, &reporter.uid)
+    }
+
+    fn end(&self, kind: Kind, pod: &ObjectKey, uid: &str) -> End {
+        if let Some(key) = self.inventory.of(kind, pod, uid) {
+            return End::Object(kind, key);
+        }
+        let (kind, key) = self.inventory.topmost(pod, uid);
+        End::Object(kind, key)
+    }
+
+    /// Who was called, of a client's edge.
+    fn called(&self, kind: Kind, edge: &Edge) -> End {
+        let key = &edge.key;
+        match (&key.pod, &key.service) {
+            (Some(pod), _) => self.end(kind, pod, ""),
+            // No endpoint answered, so the Service is all there is.
+            (None, Some(service)) if kind == Kind::Namespace => {
+                End::Object(Kind::Namespace, ObjectKey::new("", &service.namespace))
+            }
+            (None, Some(service)) => End::Object(Kind::Service, service.clone()),
+            (None, None) => End::External,
+        }
+    }
+
+    /// Who called, of a server's edge.
+    fn caller(&self, kind: Kind, edge: &Edge) -> End {
+        let key = &edge.key;
+        match (self.inventory.pod_by_uid(&key.caller), &key.account) {
+            (Some(pod), _) => self.end(kind, pod, &key.caller),
+            (None, Some(account)) if kind == Kind::Namespace => {
+                End::Object(Kind::Namespace, ObjectKey::new("", &account.namespace))
+            }
+            (None, Some(account)) => End::Namespace(account.namespace.to_string()),
+            (None, None) => End::External,
+        }
+    }
+}
+
+fn backend_of(edge: &Edge) -> String {
+    let backend = edge.key.backend.as_ref();
+    backend
+        .map(|backend| backend.name.to_string())
+        .unwrap_or_default()
+}

@@ -1,0 +1,262 @@
+//! From a question to its answer.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use http::StatusCode;
+use parking_lot::RwLock;
+use serde_json::{Value, json};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+use super::aggregate::{Totals, View};
+use super::inventory::{Inventory, Thing};
+use super::kind::Kind;
+use super::query::{Continue, Parameters, Path, Side};
+use super::render::{Backend, Frame, Item, Page, Refusal, reference};
+use crate::compiled::Latest;
+use crate::reports::{Reports, SLOT};
+use crate::world::{ObjectKey, SplitFacts, Store};
+
+/// Items of one answer without a limit of the client's; a cluster of 20 000 pods
+/// asked for all of them in one go.
+const MAX_ITEMS: usize = 20_000;
+
+/// Everything that answers are made of. Clones share it.
+#[derive(Clone, Debug)]
+pub struct Sources {
+    /// Which objects there are.
+    pub inventory: Arc<RwLock<Inventory>>,
+    /// What proxies reported.
+    pub reports: Reports,
+    /// Backends of TrafficSplits.
+    pub latest: Latest,
+}
+
+impl Sources {
+    /// Answers one question, as JSON; with `table` in the form that `kubectl get`
+    /// prints.
+    ///
+    /// # Errors
+    /// When there is nothing to tell, or the question is wrong.
+    pub fn answer(
+        &self,
+        path: &Path,
+        parameters: &Parameters,
+        table: bool,
+        now: SystemTime,
+    ) -> Result<Value, Refusal> {
+        let slots = parameters.slots(now);
+        let frame = Frame {
+            version: path.version,
+            timestamp: rfc3339(slots.1 * SLOT)?,
+            window: parameters.window.as_secs(),
+        };
+        let inventory = self.inventory.read();
+        let view = View {
+            inventory: &inventory,
+            reports: &self.reports,
+            slots,
+        };
+        let asked = Asked {
+            view,
+            path,
+            parameters,
+            splits: self.splits(),
+        };
+        let items = asked.items()?;
+        // One item for one object; a TrafficSplit has one for each backend.
+        let single = path.name.is_some() && !path.edges && path.kind != Kind::TrafficSplit;
+        if let ([item], true) = (items.as_slice(), single) {
+            return Ok(if table {
+                frame.table(&Page::default(), &items)
+            } else {
+                frame.object(item)
+            });
+        }
+        let (page, items) = paged(items, parameters, slots.1)?;
+        if table {
+            return Ok(frame.table(&page, &items));
+        }
+        let selector = parameters.label_selector();
+        let selector = selector.and_then(|selector| serde_json::to_value(selector).ok());
+        Ok(frame.list(&about(path), selector, &page, &items))
+    }
+
+    fn splits(&self) -> Store<SplitFacts> {
+        let latest = self.latest.borrow();
+        let splits = latest.as_ref().map(|compiled| &compiled.world.splits);
+        splits.map(Arc::clone).unwrap_or_default()
+    }
+}
+
+struct Asked<'a> {
+    view: View<'a>,
+    path: &'a Path,
+    parameters: &'a Parameters,
+    splits: Store<SplitFacts>,
+}
+
+impl Asked<'_> {
+    fn items(&self) -> Result<Vec<Item>, Refusal> {
+        let kind = self.path.kind;
+        let inventory = self.view.inventory;
+        let Some(name) = &self.path.name else {
+            let totals = self.view.totals(kind, self.side());
+            let namespace = self.path.namespace.as_deref();
+            let listed = inventory
+                .list(kind, namespace)
+                .filter(|(_, thing): &(&ObjectKey, &Thing)| self.parameters.selects(&thing.labels));
+            return Ok(listed.flat_map(|(key, _)| self.of(key, &totals)).collect());
+        };
+        let key = ObjectKey::new(self.path.namespace.as_deref().unwrap_or_default(), name);
+        if inventory.get(kind, &key).is_none() {
+            return Err(Refusal::missing(kind, name));
+        }
+        if self.path.edges {
+            return Ok(self.edges(&key));
+        }
+        Ok(self.of(&key, &self.view.totals(kind, self.side())))
+    }
+
+    fn side(&self) -> Side {
+        let usual = if self.path.kind.has_pods() {
+            Side::Server
+        } else {
+            Side::Client
+        };
+        self.parameters.side.unwrap_or(usual)
+    }
+
+    /// The items of one object.
+    fn of(&self, key: &ObjectKey, totals: &Totals) -> Vec<Item> {
+        let item = |backend: Option<Backend>, in_totals: &str| Item {
+            kind: self.path.kind,
+            object: key.clone(),
+            edge: None,
+            side: self.side(),
+            backend,
+            sums: totals
+                .get(&(key.clone(), in_totals.to_owned()))
+                .cloned()
+                .unwrap_or_default(),
+        };
+        if self.path.kind != Kind::TrafficSplit {
+            return vec![item(None, "")];
+        }
+        let backends = self.backends(key).into_iter();
+        backends
+            .map(|backend| {
+                let name = backend.name.clone();
+                item(Some(backend), &name)
+            })
+            .collect()
+    }
+
+    fn backends(&self, split: &ObjectKey) -> Vec<Backend> {
+        let Some(split) = self.splits.get(split) else {
+            return Vec::new();
+        };
+        let mut backends: Vec<Backend> = Vec::new();
+        for backend in &split.backends {
+            let name = short(&backend.service).to_owned();
+            match backends.iter_mut().find(|held| held.name == name) {
+                // Named twice: its weights add up.
+                Some(held) => held.weight = held.weight.saturating_add(backend.weight),
+                None => backends.push(Backend {
+                    apex: short(&split.service).to_owned(),
+                    name,
+                    weight: backend.weight,
+                }),
+            }
+        }
+        backends
+    }
+
+    fn edges(&self, key: &ObjectKey) -> Vec<Item> {
+        let kind = self.path.kind;
+        // What has no pods itself is called by workloads.
+        let usual = if kind.has_pods() {
+            kind
+        } else {
+            Kind::Deployment
+        };
+        let ends = self.parameters.edge_kind.unwrap_or(usual);
+        let backends = self.backends(key);
+        let edges = self
+            .view
+            .edges(&(kind, key.clone()), self.parameters.side, ends);
+        edges
+            .into_iter()
+            .map(|(edge, sums)| Item {
+                kind,
+                object: key.clone(),
+                side: edge.side,
+                backend: backends
+                    .iter()
+                    .find(|backend| backend.name == edge.backend)
+                    .cloned(),
+                edge: Some(edge),
+                sums,
+            })
+            .collect()
+    }
+}
+
+/// The name of a Service however it is written.
+fn short(service: &str) -> &str {
+    service.split('.').next().unwrap_or(service)
+}
+
+/// What a list is of.
+fn about(path: &Path) -> Value {
+    let kind = path.kind;
+    let mut about = match &path.name {
+        Some(name) => {
+            let namespace = path.namespace.as_deref().unwrap_or_default();
+            reference(kind, &ObjectKey::new(namespace, name))
+        }
+        None => json!({"kind": kind.name()}),
+    };
+    about["apiVersion"] = json!(kind.api_version());
+    if let Some(namespace) = &path.namespace {
+        about["namespace"] = json!(namespace);
+    }
+    about
+}
+
+/// The page that was asked for. Later pages tell of the same window.
+fn paged(
+    mut items: Vec<Item>,
+    parameters: &Parameters,
+    end: u64,
+) -> Result<(Page, Vec<Item>), Refusal> {
+    let seen = parameters.from.map_or(0, |from| from.seen).min(items.len());
+    items.drain(..seen);
+    let limit = match parameters.limit {
+        0 if items.len() > MAX_ITEMS => {
+            let message = format!("more than {MAX_ITEMS} items: ask for pages with limit");
+            return Err(Refusal::new(StatusCode::BAD_REQUEST, "BadRequest", message));
+        }
+        0 => items.len(),
+        limit => limit,
+    };
+    let remaining = items.len().saturating_sub(limit);
+    items.truncate(limit);
+    let next = (remaining > 0).then(|| {
+        let seen = seen + limit;
+        Continue { end, seen }.token()
+    });
+    Ok((Page { next, remaining }, items))
+}
+
+fn rfc3339(seconds: u64) -> Result<String, Refusal> {
+    let at = OffsetDateTime::from(UNIX_EPOCH + Duration::from_secs(seconds.min(u32::MAX.into())));
+    at.format(&Rfc3339).map_err(|error| {
+        Refusal::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "InternalError",
+            format!("the time cannot be written: {error}"),
+        )
+    })
+}

@@ -1,0 +1,110 @@
+//! The certificate that the API server sees, and how it comes to trust it.
+//!
+//! Each replica has one of its own from the mesh's authority. The roots go into
+//! the APIServices, which the chart makes without them; the Lease holder keeps
+//! them there. Such a certificate names no identity, so it is worth nothing
+//! inside the mesh.
+
+use std::time::{Duration, SystemTime};
+
+use identity::rotate;
+use identity::tls::ServingHandle;
+use k8s_openapi::ByteString;
+use k8s_openapi::kube_aggregator::pkg::apis::apiregistration::v1::APIService;
+use kube::api::{Patch, PatchParams};
+use kube::{Api, Client};
+use serde_json::json;
+use tokio::time::{sleep, timeout};
+use tracing::{debug, info, warn};
+
+use super::query::{GROUP, VERSIONS};
+use crate::authority::Authority;
+
+/// Name of the Service in front of the replicas.
+pub const SERVICE: &str = "weft-metrics";
+/// Life of a certificate.
+const LIFE: Duration = Duration::from_secs(24 * 3600);
+/// How often everything is looked at.
+const TICK: Duration = Duration::from_secs(30);
+/// Pause after something failed.
+const RETRY: Duration = Duration::from_secs(2);
+/// Time for one look at an APIService.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Keeps the serving certificate fresh; made anew at once when the roots change.
+pub async fn keep_serving(authority: Authority, namespace: String, handle: ServingHandle) {
+    authority.ready().await;
+    let mut roots = authority.roots_pem();
+    // The API server calls a Service by this name, whatever the cluster's domain.
+    let names = [format!("{SERVICE}.{namespace}.svc")];
+    loop {
+        let now = SystemTime::now();
+        let made = authority
+            .serving(&names, now, LIFE)
+            .map_err(|error| error.to_string())
+            .and_then(|serving| {
+                handle.store(&serving).map_err(|error| error.to_string())?;
+                Ok(serving.not_after)
+            });
+        let pause = match made {
+            Ok(end) => rotate::renew_at(now, end, rand::random())
+                .duration_since(now)
+                .unwrap_or(RETRY),
+            Err(reason) => {
+                warn!(reason, "no serving certificate for the metrics API");
+                RETRY
+            }
+        };
+        tokio::select! {
+            () = sleep(pause) => {}
+            changed = roots.changed() => if changed.is_err() { return },
+        }
+    }
+}
+
+/// Keeps the roots in the APIServices. One that does not exist is left alone: the
+/// chart makes it, or did not want it.
+pub async fn keep_trusted(authority: Authority, client: Client) {
+    let api: Api<APIService> = Api::all(client);
+    let mut roots = authority.roots_pem();
+    loop {
+        let pem = roots.borrow_and_update().clone();
+        let mut pause = TICK;
+        for version in VERSIONS {
+            let name = format!("{version}.{GROUP}");
+            let repaired = timeout(PATIENCE, repair(&api, &name, &pem));
+            match repaired.await {
+                Ok(Ok(false)) => {}
+                Ok(Ok(true)) => info!(name, "caBundle written"),
+                Ok(Err(error)) => {
+                    debug!(name, %error, "caBundle not written");
+                    pause = RETRY;
+                }
+                Err(_) => pause = RETRY,
+            }
+        }
+        tokio::select! {
+            () = sleep(pause) => {}
+            changed = roots.changed() => if changed.is_err() { return },
+        }
+    }
+}
+
+async fn repair(api: &Api<APIService>, name: &str, pem: &str) -> Result<bool, kube::Error> {
+    let Some(service) = api.get_opt(name).await? else {
+        return Ok(false);
+    };
+    let spec = service.spec.unwrap_or_default();
+    let ours = spec
+        .service
+        .is_some_and(|service| service.name.as_deref() == Some(SERVICE));
+    let held = spec.ca_bundle.is_some_and(|held| held.0 == pem.as_bytes());
+    // An APIService that leads elsewhere is somebody else's.
+    if pem.is_empty() || !ours || held {
+        return Ok(false);
+    }
+    let patch = json!({"spec": {"caBundle": ByteString(pem.as_bytes().to_vec())}});
+    api.patch(name, &PatchParams::default(), &Patch::Merge(patch))
+        .await?;
+    Ok(true)
+}

@@ -1,0 +1,104 @@
+//! What the API says of itself: groups, versions, resources.
+//!
+//! Every resource can be read and nothing more. What deletes namespaces asks for
+//! resources that can be listed and deleted, and must find none here.
+
+use serde_json::{Value, json};
+
+use super::kind::{KINDS, Kind};
+use super::query::{GROUP, VERSIONS};
+
+/// The answer to `/apis`.
+pub fn groups() -> Value {
+    json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": [group_body()]})
+}
+
+/// The answer to `/apis/metrics.smi-spec.io`.
+pub fn group() -> Value {
+    let mut group = group_body();
+    group["kind"] = json!("APIGroup");
+    group["apiVersion"] = json!("v1");
+    group
+}
+
+fn group_body() -> Value {
+    let version =
+        |version: &str| json!({"groupVersion": format!("{GROUP}/{version}"), "version": version});
+    json!({
+        "name": GROUP,
+        "versions": VERSIONS.map(version),
+        "preferredVersion": version(VERSIONS[0]),
+    })
+}
+
+/// The answer to `/apis/metrics.smi-spec.io/<version>`.
+pub fn resources(version: &str) -> Value {
+    let mut resources: Vec<Value> = Vec::new();
+    for kind in KINDS {
+        resources.push(resource(kind.plural(), kind, &["get", "list"]));
+        resources.push(resource(
+            &format!("{}/edges", kind.plural()),
+            kind,
+            &["get"],
+        ));
+    }
+    json!({
+        "kind": "APIResourceList", "apiVersion": "v1",
+        "groupVersion": format!("{GROUP}/{version}"), "resources": resources,
+    })
+}
+
+fn resource(name: &str, kind: Kind, verbs: &[&str]) -> Value {
+    let edges = name.contains('/');
+    let mut resource = json!({
+        "name": name,
+        "singularName": if edges { String::new() } else { kind.name().to_lowercase() },
+        "namespaced": kind.namespaced(),
+        "kind": if edges { "TrafficMetricsList" } else { "TrafficMetrics" },
+        "verbs": verbs,
+    });
+    if !edges {
+        resource["categories"] = json!(["smi-metrics"]);
+    }
+    resource
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_that_deletes_finds_a_resource_here() {
+        for version in VERSIONS {
+            let list = resources(version);
+            let resources = list["resources"].as_array().unwrap();
+            assert_eq!(resources.len(), 2 * KINDS.len());
+            for resource in resources {
+                let verbs: Vec<&str> = resource["verbs"]
+                    .as_array()
+                    .unwrap()
+                    .iter()
+                    .filter_map(Value::as_str)
+                    .collect();
+                let reading = ["get", "list"];
+                assert!(
+                    verbs.iter().all(|verb| reading.contains(verb)),
+                    "{resource}"
+                );
+                assert!(verbs.contains(&"get"), "{resource}");
+            }
+        }
+    }
+
+    #[test]
+    fn cluster_wide_kinds_say_so() {
+        let list = resources("v1alpha1");
+        let namespaced = |name: &str| {
+            let resources = list["resources"].as_array().unwrap();
+            resources.iter().find(|one| one["name"] == name).unwrap()["namespaced"].clone()
+        };
+        assert_eq!(namespaced("nodes"), json!(false));
+        assert_eq!(namespaced("namespaces"), json!(false));
+        assert_eq!(namespaced("deployments/edges"), json!(true));
+    }
+}

@@ -1,0 +1,317 @@
+//! What is asked for: the path, and the parameters behind it.
+
+use std::time::{Duration, SystemTime};
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+use kube::core::{Selector, SelectorExt as _};
+
+use super::inventory::Labels;
+use super::kind::Kind;
+use super::selector;
+use crate::reports::{LONGEST_WINDOW, SETTLED, SLOT, slot_of};
+
+/// Group of the API.
+pub const GROUP: &str = "metrics.smi-spec.io";
+/// Its versions, the preferred one first.
+pub const VERSIONS: [&str; 2] = ["v1alpha2", "v1alpha1"];
+/// Window when none is asked for.
+const DEFAULT_WINDOW: Duration = Duration::from_secs(30);
+/// Length of a query; the API server bounds it further.
+const MAX_QUERY: usize = 8192;
+/// Items of one page when the client says none: all.
+const MAX_LIMIT: usize = 100_000;
+
+/// Where something was measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Side {
+    /// By the caller's proxy.
+    Client,
+    /// By the proxy of the pod that was called.
+    Server,
+}
+
+impl Side {
+    /// As the API writes it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Client => "client",
+            Self::Server => "server",
+        }
+    }
+}
+
+/// The object or objects that a path names, as the API server reads it too.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Path {
+    /// One of [`VERSIONS`].
+    pub version: &'static str,
+    /// Kind.
+    pub kind: Kind,
+    /// Namespace, where the path has one.
+    pub namespace: Option<String>,
+    /// Name, where the path has one.
+    pub name: Option<String>,
+    /// Whether its edges are asked for.
+    pub edges: bool,
+}
+
+/// What the user must be allowed to do.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Attributes {
+    /// `get` or `list`.
+    pub verb: &'static str,
+    /// `v1alpha1` or `v1alpha2`.
+    pub version: &'static str,
+    /// Plural.
+    pub resource: &'static str,
+    /// `edges` or empty.
+    pub subresource: &'static str,
+    /// Empty for all.
+    pub namespace: String,
+    /// Empty for all.
+    pub name: String,
+}
+
+/// Why a question has no answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Mistake {
+    /// No such path.
+    NotFound,
+    /// A parameter is wrong: its name and why.
+    BadParameter(&'static str, String),
+}
+
+/// Everything beside the path.
+#[derive(Clone, Debug)]
+pub struct Parameters {
+    /// Length.
+    pub window: Duration,
+    /// Items that appear.
+    pub selector: Selector,
+    /// The selector as the client wrote it.
+    pub written: String,
+    /// Where to look, if not where it is usual.
+    pub side: Option<Side>,
+    /// Kind of the other ends.
+    pub edge_kind: Option<Kind>,
+    /// Items of one page; 0 for all.
+    pub limit: usize,
+    /// Where a former page ended.
+    pub from: Option<Continue>,
+}
+
+/// A page's end: the window's end in seconds, so that pages fit together, and
+/// the number of items before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Continue {
+    /// End of the window of the first page, in slots.
+    pub end: u64,
+    /// Items that were told.
+    pub seen: usize,
+}
+
+impl Path {
+    /// Reads what follows `/apis/metrics.smi-spec.io/`.
+    ///
+    /// # Errors
+    /// When there is no such path.
+    pub fn parse(path: &str) -> Result<Self, Mistake> {
+        let mut parts: Vec<&str> = path.trim_end_matches('/').split('/').collect();
+        let asked = parts.remove(0);
+        let version = VERSIONS.into_iter().find(|version| *version == asked);
+        let version = version.ok_or(Mistake::NotFound)?;
+        let kind = |plural: &str| Kind::from_plural(plural).ok_or(Mistake::NotFound);
+        let whole = |kind, namespace: Option<&str>, name: Option<&str>, edges| {
+            let text = |text: &str| text.to_owned();
+            Ok(Self {
+                version,
+                kind,
+                namespace: namespace.map(text),
+                name: name.map(text),
+                edges,
+            })
+        };
+        if parts.iter().any(|part| part.is_empty()) {
+            return Err(Mistake::NotFound);
+        }
+        match *parts {
+            ["namespaces"] => whole(Kind::Namespace, None, None, false),
+            ["namespaces", name] => whole(Kind::Namespace, None, Some(name), false),
+            ["namespaces", name, "edges"] => whole(Kind::Namespace, None, Some(name), true),
+            ["namespaces", namespace, plural] => namespaced(kind(plural)?, |kind| {
+                whole(kind, Some(namespace), None, false)
+            }),
+            ["namespaces", namespace, plural, name] => namespaced(kind(plural)?, |kind| {
+                whole(kind, Some(namespace), Some(name), false)
+            }),
+            ["namespaces", namespace, plural, name, "edges"] => namespaced(kind(plural)?, |kind| {
+                whole(kind, Some(namespace), Some(name), true)
+            }),
+            [plural] => whole(kind(plural)?, None, None, false),
+            [plural, name] if kind(plural)? == Kind::Node => {
+                whole(Kind::Node, None, Some(name), false)
+            }
+            [plural, name, "edges"] if kind(plural)? == Kind::Node => {
+                whole(Kind::Node, None, Some(name), true)
+            }
+            _ => Err(Mistake::NotFound),
+        }
+    }
+
+    /// What the user must be allowed to do. The API server has asked the same
+    /// before it called; it reads `/namespaces/x/edges` as the list of `edges`
+    /// in namespace x, and so does this.
+    pub fn attributes(&self) -> Attributes {
+        let name = self.name.clone().unwrap_or_default();
+        if self.kind == Kind::Namespace && self.edges {
+            return Attributes {
+                verb: "list",
+                version: self.version,
+                resource: "edges",
+                subresource: "",
+                namespace: name,
+                name: String::new(),
+            };
+        }
+        let namespace = match self.kind {
+            Kind::Namespace => name.clone(),
+            _ => self.namespace.clone().unwrap_or_default(),
+        };
+        Attributes {
+            verb: if self.name.is_some() { "get" } else { "list" },
+            version: self.version,
+            resource: self.kind.plural(),
+            subresource: if self.edges { "edges" } else { "" },
+            namespace,
+            name,
+        }
+    }
+}
+
+fn namespaced(
+    kind: Kind,
+    whole: impl FnOnce(Kind) -> Result<Path, Mistake>,
+) -> Result<Path, Mistake> {
+    if kind.namespaced() {
+        whole(kind)
+    } else {
+        Err(Mistake::NotFound)
+    }
+}
+
+impl Parameters {
+    /// Reads a query; parameters that are not the API's own are ignored, as
+    /// Kubernetes ignores them.
+    ///
+    /// # Errors
+    /// When one that counts is wrong.
+    pub fn parse(query: &str, path: &Path) -> Result<Self, Mistake> {
+        if query.len() > MAX_QUERY {
+            let why = format!("the query is longer than {MAX_QUERY} bytes");
+            return Err(Mistake::BadParameter("query", why));
+        }
+        let mut parameters = Self {
+            window: DEFAULT_WINDOW,
+            selector: Selector::default(),
+            written: String::new(),
+            side: None,
+            edge_kind: None,
+            limit: 0,
+            from: None,
+        };
+        for (name, value) in form_urlencoded::parse(query.as_bytes()) {
+            let bad = |name, why: &str| Mistake::BadParameter(name, format!("{value:?} {why}"));
+            match &*name {
+                _ if value.is_empty() => {}
+                "t" => parameters.window = window("t", &value)?,
+                "window" => parameters.window = window("window", &value)?,
+                "labelSelector" => {
+                    parameters.selector = selector::parse(&value)
+                        .map_err(|why| Mistake::BadParameter("labelSelector", why))?;
+                    parameters.written = value.clone().into_owned();
+                }
+                "fieldSelector" => return Err(bad("fieldSelector", "is not supported")),
+                "side" => {
+                    let side = match &*value {
+                        "client" => Side::Client,
+                        "server" => Side::Server,
+                        _ => return Err(bad("side", "is neither client nor server")),
+                    };
+                    if side == Side::Server && !path.kind.has_pods() {
+                        let why = "cannot be: callers alone know what they called";
+                        return Err(bad("side", why));
+                    }
+                    parameters.side = Some(side);
+                }
+                "edge-kind" => {
+                    let kind = Kind::from_plural(&value).filter(|kind| kind.has_pods());
+                    let why = "is no kind that has pods, such as deployments";
+                    parameters.edge_kind = Some(kind.ok_or_else(|| bad("edge-kind", why))?);
+                }
+                "limit" => {
+                    let limit: usize = value.parse().map_err(|_| bad("limit", "is no number"))?;
+                    parameters.limit = limit.min(MAX_LIMIT);
+                }
+                "continue" => {
+                    let from = Continue::parse(&value);
+                    let why = "was not made by this API";
+                    parameters.from = Some(from.ok_or_else(|| bad("continue", why))?);
+                }
+                _ => {}
+            }
+        }
+        Ok(parameters)
+    }
+
+    /// Whether an object with these labels appears.
+    pub fn selects(&self, labels: &Labels) -> bool {
+        self.selector.matches(labels)
+    }
+
+    /// The selector as Kubernetes writes it in objects.
+    pub fn label_selector(&self) -> Option<LabelSelector> {
+        (!self.written.is_empty()).then(|| self.selector.clone().into())
+    }
+
+    /// The slots of the window: from the first up to but without the second. It
+    /// ends on the last boundary that is at least [`SETTLED`] in the past.
+    pub fn slots(&self, now: SystemTime) -> (u64, u64) {
+        let end = match self.from {
+            Some(from) => from.end,
+            None => slot_of(now - SETTLED),
+        };
+        (end.saturating_sub(self.window.as_secs() / SLOT), end)
+    }
+}
+
+impl Continue {
+    /// As a client gets it.
+    pub fn token(self) -> String {
+        format!("{}-{}", self.end, self.seen)
+    }
+
+    fn parse(token: &str) -> Option<Self> {
+        let (end, seen) = token.split_once('-')?;
+        Some(Self {
+            end: end.parse().ok()?,
+            seen: seen.parse().ok()?,
+        })
+    }
+}
+
+/// A window, rounded up to whole slots.
+fn window(parameter: &'static str, text: &str) -> Result<Duration, Mistake> {
+    let bad = |why: &str| Mistake::BadParameter(parameter, format!("{text:?} {why}"));
+    let length = super::duration::parse(text)
+        .ok_or_else(|| bad("is no duration such as 30s, 1m30s or 5m"))?;
+    if length.is_zero() {
+        return Err(bad("is no time at all; the shortest window is 5s"));
+    }
+    if length > LONGEST_WINDOW {
+        return Err(bad("is too long; the longest window is 5m"));
+    }
+    let slots = length.as_millis().div_ceil(u128::from(SLOT) * 1000);
+    Ok(Duration::from_secs(
+        u64::try_from(slots).unwrap_or(1) * SLOT,
+    ))
+}

@@ -1,0 +1,405 @@
+//! Answers as Kubernetes clients read them: objects, lists, tables, refusals.
+
+use http::StatusCode;
+use serde_json::{Map, Value, json};
+
+use super::aggregate::{Direction, EdgeOf, End, Sums};
+use super::kind::Kind;
+use super::query::{GROUP, Mistake, Side};
+use crate::world::ObjectKey;
+
+/// One item of an answer, before it has a shape.
+#[derive(Clone, Debug)]
+pub struct Item {
+    /// Kind of the object.
+    pub kind: Kind,
+    /// The object.
+    pub object: ObjectKey,
+    /// The edge; `None` for everything that the object receives.
+    pub edge: Option<EdgeOf>,
+    /// Where everything was measured.
+    pub side: Side,
+    /// Of a TrafficSplit.
+    pub backend: Option<Backend>,
+    /// What was counted.
+    pub sums: Sums,
+}
+
+/// One backend of a TrafficSplit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Backend {
+    /// Root Service.
+    pub apex: String,
+    /// Backend.
+    pub name: String,
+    /// Its weight now.
+    pub weight: i64,
+}
+
+/// What all items of an answer share.
+#[derive(Clone, Debug)]
+pub struct Frame {
+    /// `v1alpha1` or `v1alpha2`.
+    pub version: &'static str,
+    /// End of the window, RFC 3339.
+    pub timestamp: String,
+    /// Length of the window in seconds.
+    pub window: u64,
+}
+
+/// Quantiles by name, in the order that clients know.
+const LATENCIES: [(&str, f64); 3] = [
+    ("p99_response_latency", 0.99),
+    ("p90_response_latency", 0.90),
+    ("p50_response_latency", 0.50),
+];
+
+impl Frame {
+    fn api_version(&self) -> String {
+        format!("{GROUP}/{}", self.version)
+    }
+
+    /// One object.
+    pub fn object(&self, item: &Item) -> Value {
+        let mut metrics: Vec<Value> = LATENCIES
+            .iter()
+            .map(|(name, share)| json!({"name": name, "unit": "ms", "value": millis(&item.sums, *share)}))
+            .collect();
+        for (name, count) in [
+            ("success_count", item.sums.success),
+            ("failure_count", item.sums.failure),
+        ] {
+            metrics.push(json!({"name": name, "value": count.to_string()}));
+        }
+        let mut object = json!({
+            "kind": "TrafficMetrics",
+            "apiVersion": self.api_version(),
+            "metadata": self.metadata(item),
+            "timestamp": self.timestamp,
+            "window": format!("{}s", self.window),
+            "resource": reference(item.kind, &item.object),
+            "edge": edge(item),
+            "metrics": metrics,
+        });
+        if let Some(backend) = &item.backend {
+            object["backend"] = json!({
+                "apex": backend.apex, "name": backend.name, "weight": backend.weight,
+            });
+        }
+        object
+    }
+
+    fn metadata(&self, item: &Item) -> Value {
+        let mut metadata = json!({
+            "name": &*item.object.name,
+            "creationTimestamp": self.timestamp,
+            "selfLink": self.link(item),
+        });
+        if item.kind.namespaced() {
+            metadata["namespace"] = json!(&*item.object.namespace);
+        }
+        metadata
+    }
+
+    fn link(&self, item: &Item) -> String {
+        let (plural, name) = (item.kind.plural(), &item.object.name);
+        let edges = if item.edge.is_some() { "/edges" } else { "" };
+        let namespace = if item.kind.namespaced() {
+            format!("namespaces/{}/", item.object.namespace)
+        } else {
+            String::new()
+        };
+        format!(
+            "/apis/{}/{namespace}{plural}/{name}{edges}",
+            self.api_version()
+        )
+    }
+
+    /// A list of `items`; `about` names what the list is of.
+    pub fn list(
+        &self,
+        about: &Value,
+        selector: Option<Value>,
+        page: &Page,
+        items: &[Item],
+    ) -> Value {
+        let mut list = json!({
+            "kind": "TrafficMetricsList",
+            "apiVersion": self.api_version(),
+            "metadata": page.metadata(),
+            "resource": about,
+            "items": items.iter().map(|item| self.object(item)).collect::<Vec<_>>(),
+        });
+        if let Some(selector) = selector {
+            list["selector"] = selector;
+        }
+        list
+    }
+
+    /// The same for people: what `kubectl get` prints.
+    pub fn table(&self, page: &Page, items: &[Item]) -> Value {
+        let columns = [
+            ("Name", "string", 0, "Name of the object."),
+            ("Backend", "string", 0, "Backend that a TrafficSplit chose."),
+            (
+                "Direction",
+                "string",
+                1,
+                "from: calls that the object receives; to: calls that it makes.",
+            ),
+            (
+                "Other End",
+                "string",
+                0,
+                "Who calls or is called; * for everybody.",
+            ),
+            ("Success", "integer", 0, "Calls that went well."),
+            ("Failure", "integer", 0, "Calls that did not."),
+            (
+                "P50",
+                "string",
+                0,
+                "Half of the requests took at most this long.",
+            ),
+            (
+                "P90",
+                "string",
+                1,
+                "Nine of ten requests took at most this long.",
+            ),
+            (
+                "P99",
+                "string",
+                0,
+                "99 of 100 requests took at most this long.",
+            ),
+            (
+                "Side",
+                "string",
+                1,
+                "Where it was measured: client or server.",
+            ),
+            (
+                "Window",
+                "string",
+                1,
+                "Length of the window that is counted.",
+            ),
+        ];
+        let backends = items.iter().any(|item| item.backend.is_some());
+        let edges = items.iter().any(|item| item.edge.is_some());
+        // A column that can only be empty helps nobody.
+        let shown = |name: &str| match name {
+            "Backend" => backends,
+            "Other End" => edges,
+            _ => true,
+        };
+        let definitions: Vec<Value> = columns
+            .iter()
+            .filter(|(name, ..)| shown(name))
+            .map(|(name, kind, priority, description)| {
+                let format = if *name == "Name" { "name" } else { "" };
+                let priority = if *name == "Direction" && edges { 0 } else { *priority };
+                json!({"name": name, "type": kind, "format": format, "description": description, "priority": priority})
+            })
+            .collect();
+        let rows: Vec<Value> = items
+            .iter()
+            .map(|item| {
+                let cells: Vec<Value> = columns
+                    .iter()
+                    .filter(|(name, ..)| shown(name))
+                    .map(|(name, ..)| self.cell(name, item))
+                    .collect();
+                let object = json!({
+                    "kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1",
+                    "metadata": self.metadata(item),
+                });
+                json!({"cells": cells, "object": object})
+            })
+            .collect();
+        json!({
+            "kind": "Table", "apiVersion": "meta.k8s.io/v1", "metadata": page.metadata(),
+            "columnDefinitions": definitions, "rows": rows,
+        })
+    }
+
+    fn cell(&self, column: &str, item: &Item) -> Value {
+        let quantile = |share| match item.sums.latency.quantile(share) {
+            Some(seconds) => json!(human(seconds)),
+            None => json!("-"),
+        };
+        match column {
+            "Name" => json!(&*item.object.name),
+            "Backend" => json!(item.backend.as_ref().map(|backend| &backend.name)),
+            "Direction" => json!(direction(item).as_str()),
+            "Other End" => json!(
+                item.edge
+                    .as_ref()
+                    .map_or("*".to_owned(), |edge| words(&edge.end))
+            ),
+            "Success" => json!(item.sums.success),
+            "Failure" => json!(item.sums.failure),
+            "P50" => quantile(0.5),
+            "P90" => quantile(0.9),
+            "P99" => quantile(0.99),
+            "Side" => json!(side(item).as_str()),
+            _ => json!(format!("{}s", self.window)),
+        }
+    }
+}
+
+/// Where a list stops.
+#[derive(Clone, Debug, Default)]
+pub struct Page {
+    /// Token for the rest.
+    pub next: Option<String>,
+    /// Items in the rest.
+    pub remaining: usize,
+}
+
+impl Page {
+    fn metadata(&self) -> Value {
+        match &self.next {
+            Some(next) => json!({"continue": next, "remainingItemCount": self.remaining}),
+            None => json!({}),
+        }
+    }
+}
+
+/// An ObjectReference.
+pub fn reference(kind: Kind, key: &ObjectKey) -> Value {
+    let mut reference = json!({"kind": kind.name()});
+    if kind.namespaced() {
+        reference["namespace"] = json!(&*key.namespace);
+    }
+    reference["name"] = json!(&*key.name);
+    reference
+}
+
+fn direction(item: &Item) -> Direction {
+    item.edge
+        .as_ref()
+        .map_or(Direction::From, |edge| edge.direction)
+}
+
+fn side(item: &Item) -> Side {
+    item.edge.as_ref().map_or(item.side, |edge| edge.side)
+}
+
+fn edge(item: &Item) -> Value {
+    let other = match item.edge.as_ref().map(|edge| &edge.end) {
+        None => json!({}),
+        Some(End::Object(kind, key)) => reference(*kind, key),
+        Some(End::Namespace(namespace)) => json!({"namespace": namespace}),
+        Some(End::External) => json!({"kind": "External"}),
+    };
+    json!({"direction": direction(item).as_str(), "side": side(item).as_str(), "resource": other})
+}
+
+fn words(end: &End) -> String {
+    match end {
+        End::Object(kind, key) if key.namespace.is_empty() => {
+            format!("{}/{}", kind.name().to_lowercase(), key.name)
+        }
+        End::Object(kind, key) => {
+            format!(
+                "{}/{}.{}",
+                kind.name().to_lowercase(),
+                key.name,
+                key.namespace
+            )
+        }
+        End::Namespace(namespace) => format!("namespace/{namespace}"),
+        End::External => "external".to_owned(),
+    }
+}
+
+/// Milliseconds as a quantity: whole ones as they are, others in thousandths.
+fn millis(sums: &Sums, share: f64) -> String {
+    let micros = sums.latency.quantile(share).unwrap_or(0.0) * 1e6;
+    // At most 30 s, so that neither sign nor size can be lost.
+    let micros = std::time::Duration::from_secs_f64(micros.round()).as_secs();
+    if micros.is_multiple_of(1000) {
+        (micros / 1000).to_string()
+    } else {
+        format!("{micros}m")
+    }
+}
+
+fn human(seconds: f64) -> String {
+    if seconds < 1.0 {
+        format!("{:.1}ms", seconds * 1e3)
+    } else {
+        format!("{seconds:.2}s")
+    }
+}
+
+/// A refusal.
+#[derive(Clone, Debug)]
+pub struct Refusal {
+    /// HTTP status.
+    pub code: StatusCode,
+    /// Kubernetes' word for it.
+    pub reason: &'static str,
+    /// For people.
+    pub message: String,
+    /// Kind and name of the object, where there is one.
+    pub about: Option<(&'static str, String)>,
+}
+
+impl Refusal {
+    /// A refusal without an object.
+    pub fn new(code: StatusCode, reason: &'static str, message: impl Into<String>) -> Self {
+        Self {
+            code,
+            reason,
+            message: message.into(),
+            about: None,
+        }
+    }
+
+    /// No object of that name.
+    pub fn missing(kind: Kind, name: &str) -> Self {
+        let message = format!("{} {name:?} not found", kind.plural());
+        Self {
+            about: Some((kind.plural(), name.to_owned())),
+            ..Self::new(StatusCode::NOT_FOUND, "NotFound", message)
+        }
+    }
+
+    /// As a Kubernetes Status.
+    pub fn json(&self) -> Value {
+        let mut status = json!({
+            "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
+            "message": self.message, "reason": self.reason, "code": self.code.as_u16(),
+        });
+        if let Some((kind, name)) = &self.about {
+            let mut details = Map::new();
+            details.insert("group".to_owned(), json!(GROUP));
+            details.insert("kind".to_owned(), json!(kind));
+            if !name.is_empty() {
+                details.insert("name".to_owned(), json!(name));
+            }
+            status["details"] = Value::Object(details);
+        }
+        status
+    }
+}
+
+impl From<Mistake> for Refusal {
+    fn from(mistake: Mistake) -> Self {
+        match mistake {
+            Mistake::NotFound => Self::new(
+                StatusCode::NOT_FOUND,
+                "NotFound",
+                "the server could not find the requested resource",
+            ),
+            Mistake::BadParameter(name, why) => Self::new(
+                StatusCode::BAD_REQUEST,
+                "BadRequest",
+                format!("parameter {name}: {why}"),
+            ),
+        }
+    }
+}

@@ -1,0 +1,285 @@
+//! The HTTPS server that the API server calls.
+//!
+//! Every pod can reach it, so everything is bounded: connections, calls, bytes
+//! and time. Whoever shows no certificate of the API server's gets no further
+//! than being told so.
+
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use identity::front::common_name;
+use serde_json::Value;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, watch};
+use tokio::task::AbortHandle;
+use tokio_rustls::TlsAcceptor;
+use tracing::{debug, warn};
+
+use super::access::{Gate, Verdict, refusal};
+use super::answer::Sources;
+use super::follow::Followed;
+use super::front::{self, Front};
+use super::query::{GROUP, Mistake, Parameters, Path, VERSIONS};
+use super::render::Refusal;
+use super::{discovery, openapi};
+use crate::metrics::ApiMetrics;
+use crate::serve::told;
+
+/// Connections at one time: a few API servers with a few connections each, and
+/// room. The oldest goes when another comes.
+const MAX_CONNECTIONS: usize = 128;
+/// Calls that are answered at one time; the others wait.
+const MAX_CALLS: usize = 16;
+/// Streams on one HTTP/2 connection.
+const MAX_STREAMS: u32 = 64;
+/// Bytes of all headers of one call. A user may be in many groups.
+const MAX_HEADERS: u32 = 64 * 1024;
+/// Time for a TLS handshake, and for the head of an HTTP/1 request.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Time for one call, which may wait for others.
+const CALL_TIMEOUT: Duration = Duration::from_secs(15);
+/// Wait after a failed accept, so it cannot spin.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Answers the API server.
+#[derive(Debug)]
+pub struct Api {
+    /// What answers are made of.
+    pub sources: Sources,
+    /// Whether that is whole.
+    pub followed: Followed,
+    /// How the API server calls.
+    pub front: front::Latest,
+    /// Who may read what.
+    pub gate: Gate,
+    /// Counters.
+    pub metrics: ApiMetrics,
+}
+
+/// Serves `listener` until `stop` says true.
+pub async fn serve(listener: TcpListener, api: Api, stop: watch::Receiver<bool>) {
+    let api = Arc::new(api);
+    let calls = Arc::new(Semaphore::new(MAX_CALLS));
+    let mut open: VecDeque<AbortHandle> = VecDeque::with_capacity(MAX_CONNECTIONS);
+    let stop = told(stop);
+    tokio::pin!(stop);
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = &mut stop => break,
+        };
+        let stream = match accepted {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                warn!(%error, "metrics API could not accept");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        open.retain(|connection| !connection.is_finished());
+        if open.len() >= MAX_CONNECTIONS
+            && let Some(oldest) = open.pop_front()
+        {
+            api.metrics.turned_away.inc();
+            oldest.abort();
+        }
+        let conversation = converse(stream, Arc::clone(&api), Arc::clone(&calls));
+        open.push_back(tokio::spawn(conversation).abort_handle());
+    }
+    open.iter().for_each(AbortHandle::abort);
+}
+
+async fn converse(stream: TcpStream, api: Arc<Api>, calls: Arc<Semaphore>) {
+    let trusted = api.front.borrow().clone();
+    // Nobody can be verified yet: closing is the only honest answer.
+    let Some(trusted) = trusted else { return };
+    let acceptor = TlsAcceptor::from(Arc::clone(&trusted.tls));
+    let handshake = tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream));
+    let stream = match handshake.await {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(error)) => return debug!(%error, "metrics API: handshake failed"),
+        Err(_) => return,
+    };
+    let certificates = stream.get_ref().1.peer_certificates().unwrap_or_default();
+    let name: Option<Arc<str>> = certificates
+        .first()
+        .map(|leaf| common_name(leaf).unwrap_or_default().into());
+    let service = service_fn(move |request| {
+        let (api, calls, name) = (Arc::clone(&api), Arc::clone(&calls), name.clone());
+        // Judged by the rules under which its certificate was verified.
+        let trusted = Arc::clone(&trusted);
+        async move {
+            let answer = api.call(&request, name.as_deref(), &trusted.front, &calls);
+            let answer = tokio::time::timeout(CALL_TIMEOUT, answer).await;
+            let answer = answer.unwrap_or_else(|_| {
+                Err(Refusal::new(
+                    StatusCode::GATEWAY_TIMEOUT,
+                    "Timeout",
+                    "the answer took too long",
+                ))
+            });
+            Ok::<_, Infallible>(api.respond(answer, request.method()))
+        }
+    });
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HANDSHAKE_TIMEOUT)
+        .max_buf_size(MAX_HEADERS as usize);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(MAX_STREAMS)
+        .max_header_list_size(MAX_HEADERS);
+    let served = builder.serve_connection(TokioIo::new(stream), service);
+    if let Err(error) = served.await {
+        debug!(%error, "metrics API: connection ended");
+    }
+}
+
+impl Api {
+    async fn call(
+        &self,
+        request: &Request<Incoming>,
+        certificate: Option<&str>,
+        front: &Front,
+        calls: &Semaphore,
+    ) -> Result<Value, Refusal> {
+        let user = front
+            .user(certificate, request.headers())
+            .map_err(|error| {
+                Refusal::new(StatusCode::UNAUTHORIZED, "Unauthorized", error.to_string())
+            })?;
+        if !matches!(*request.method(), Method::GET | Method::HEAD) {
+            return Err(not_allowed("metrics can be read and nothing else"));
+        }
+        // Never closed, so this waits at most for the call's time limit.
+        let _place = calls.acquire().await;
+        let path = request.uri().path();
+        if let Some(document) = document(path) {
+            return Ok(document);
+        }
+        let rest = path
+            .strip_prefix("/apis/")
+            .and_then(|path| path.strip_prefix(GROUP));
+        let rest = rest
+            .and_then(|path| path.strip_prefix('/'))
+            .ok_or(Mistake::NotFound)?;
+        let path = Path::parse(rest)?;
+        let asked = path.attributes();
+        match self.gate.admits(&user, &asked).await {
+            Ok(Verdict::Allowed) => {}
+            Ok(Verdict::Denied(reason)) => {
+                let message = refusal(&user, &asked, &reason);
+                return Err(Refusal {
+                    about: Some((asked.resource, asked.name.clone())),
+                    ..Refusal::new(StatusCode::FORBIDDEN, "Forbidden", message)
+                });
+            }
+            Err(message) => return Err(unavailable(message)),
+        }
+        let query = request.uri().query().unwrap_or_default();
+        if form_urlencoded::parse(query.as_bytes())
+            .any(|(name, value)| name == "watch" && matches!(&*value, "true" | "1"))
+        {
+            return Err(not_allowed("metrics cannot be watched: read them again"));
+        }
+        let parameters = Parameters::parse(query, &path)?;
+        if !self.followed.is_whole() {
+            return Err(unavailable(
+                "not every kind of object has been listed yet".to_owned(),
+            ));
+        }
+        self.sources
+            .answer(&path, &parameters, as_table(request), SystemTime::now())
+    }
+
+    fn respond(&self, answer: Result<Value, Refusal>, method: &Method) -> Response<Full<Bytes>> {
+        let (code, body) = match answer {
+            Ok(body) => (StatusCode::OK, body),
+            Err(refusal) => (refusal.code, refusal.json()),
+        };
+        self.metrics.answered(code.as_u16());
+        let body = if method == Method::HEAD {
+            Bytes::new()
+        } else {
+            Bytes::from(body.to_string())
+        };
+        let mut response = Response::new(Full::new(body));
+        *response.status_mut() = code;
+        let json = HeaderValue::from_static("application/json");
+        response.headers_mut().insert(header::CONTENT_TYPE, json);
+        if code == StatusCode::SERVICE_UNAVAILABLE {
+            let soon = HeaderValue::from_static("1");
+            response.headers_mut().insert(header::RETRY_AFTER, soon);
+        }
+        response
+    }
+}
+
+/// Documents about the API, which say nothing about the cluster.
+fn document(path: &str) -> Option<Value> {
+    match path.trim_end_matches('/') {
+        "/apis" => return Some(discovery::groups()),
+        "/openapi/v2" => return Some(openapi::v2()),
+        "/openapi/v3" => return Some(openapi::v3_index()),
+        _ => {}
+    }
+    let v3 = path.strip_prefix("/openapi/v3");
+    let group = v3
+        .unwrap_or(path)
+        .strip_prefix("/apis/")?
+        .strip_prefix(GROUP)?;
+    let group = group.trim_end_matches('/');
+    if group.is_empty() {
+        return v3.is_none().then(discovery::group);
+    }
+    let version = VERSIONS
+        .into_iter()
+        .find(|version| group.strip_prefix('/') == Some(version))?;
+    Some(match v3 {
+        Some(_) => openapi::v3(version),
+        None => discovery::resources(version),
+    })
+}
+
+/// Whether the client would rather have a table, as `kubectl get` does.
+fn as_table(request: &Request<Incoming>) -> bool {
+    let accepted = request.headers().get_all(header::ACCEPT).iter();
+    let accepted = accepted.filter_map(|value| value.to_str().ok());
+    // The first that can be served decides.
+    let mut offers = accepted.flat_map(|value| value.split(',')).map(str::trim);
+    offers.find_map(|offer| {
+        let mut parts = offer.split(';').map(str::trim);
+        let kind = parts.next()?;
+        let table = offer.contains("as=Table");
+        let known = offer.contains("v=v1;") || offer.ends_with("v=v1");
+        match kind {
+            "application/json" if table => known.then_some(true),
+            "application/json" | "*/*" | "application/*" => Some(false),
+            _ => None,
+        }
+    }) == Some(true)
+}
+
+fn not_allowed(message: &str) -> Refusal {
+    Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed", message)
+}
+
+fn unavailable(message: String) -> Refusal {
+    Refusal::new(
+        StatusCode::SERVICE_UNAVAILABLE,
+        "ServiceUnavailable",
+        message,
+    )
+}
