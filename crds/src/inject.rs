@@ -16,6 +16,7 @@ mod handlers;
 mod merge;
 mod refusal;
 mod wishes;
+mod workload;
 
 use std::collections::BTreeMap;
 
@@ -43,6 +44,9 @@ pub struct Settings {
     pub trust_domain: String,
     /// Version of the proxy.
     pub version: String,
+    /// Other meshes whose names the proxy's series get too, `linkerd,osm`; empty
+    /// for none, and then the pod's workload is not written down either.
+    pub compatibility_series: String,
 }
 
 /// What matters of the pod's namespace.
@@ -150,6 +154,7 @@ pub fn inject(
     let mut changed = pod.clone();
     let mut warnings = Vec::new();
     stamp(&mut changed, settings, &wishes);
+    let workload = workload::workload(pod);
     account::stamp(&mut changed, namespace, earlier.present)?;
     let spec = changed
         .get_mut("spec")
@@ -157,7 +162,7 @@ pub fn inject(
         .ok_or(Refusal::NotAPod)?;
     let handlers = handlers::rewrite(spec, &earlier, token)?;
     drain::add_delay(spec, wishes.drain_delay, &mut warnings);
-    containers::add(spec, settings, &wishes, &handlers);
+    containers::add(spec, settings, &wishes, &handlers, &workload);
 
     let patch = patch(pod, &changed);
     Ok(Outcome::Injected(Box::new(Injected {

@@ -33,6 +33,7 @@ impl Settings {
         let controller_address = env.required("WEFT_CONTROLLER_ADDRESS");
         let trust_domain = env.or("WEFT_TRUST_DOMAIN", "cluster.local".to_owned());
         let version = env.or("WEFT_VERSION", env!("CARGO_PKG_VERSION").to_owned());
+        let compatibility_series = env.or("WEFT_COMPATIBILITY_SERIES", String::new());
         let log = env.or("WEFT_LOG", "info".to_owned());
         env.finish_with(|| {
             let namespace = namespace?;
@@ -46,6 +47,7 @@ impl Settings {
                     controller_namespace: namespace.clone(),
                     trust_domain,
                     version,
+                    compatibility_series,
                 },
                 namespace,
             })

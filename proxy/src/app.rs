@@ -66,7 +66,8 @@ pub fn run(settings: Settings) -> anyhow::Result<()> {
         .map_err(|error| anyhow::anyhow!("{}: {error}", settings.trust_bundle.display()))?;
     let certs = CertHandle::empty();
     let mut registry = Registry::default();
-    let state = Arc::new(State::new(Metrics::register(&mut registry)));
+    let metrics = Metrics::register(&mut registry).compatible(&mut registry, &settings);
+    let state = Arc::new(State::new(metrics));
     let tls = MeshTls::new(certs.clone(), roots.clone());
     let proxy = Arc::new(Proxy {
         settings: Arc::clone(&settings),

@@ -260,6 +260,12 @@ impl Call {
                 bytes,
             });
         }
+        let success = !lost && good;
+        if let Some(compatibility) = &metrics.compatibility
+            && self.direction == Direction::inbound
+        {
+            compatibility.arrived(status, success, latency);
+        }
         metrics
             .requests
             .at(&RequestLabels {
@@ -270,7 +276,7 @@ impl Call {
                 peer: self.peer,
                 security: self.security,
                 status: status.as_u16(),
-                success: !lost && good,
+                success,
                 reason: own,
             })
             .inc();

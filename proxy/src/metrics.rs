@@ -25,6 +25,11 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
 use crate::memory::Memory;
+use crate::settings::Settings;
+
+mod compatibility;
+
+pub use compatibility::Compatibility;
 
 /// A series that nobody touched for this long is dropped at the next scrape.
 const SERIES_IDLE: Duration = Duration::from_secs(600);
@@ -255,6 +260,10 @@ pub struct Metrics {
     pub batches: Counter,
     pub nacks: Counter,
     pub destinations: Gauge,
+    /// Series under other meshes' names, off unless asked for.
+    pub compatibility: Option<Compatibility>,
+    /// Samples of series beyond the bound, of every family.
+    pub series_refused: Counter,
 }
 
 impl Metrics {
@@ -335,6 +344,8 @@ impl Metrics {
             batches: Counter::default(),
             nacks: Counter::default(),
             destinations: Gauge::default(),
+            compatibility: None,
+            series_refused: refused.clone(),
         };
         registry.register_collector(Box::new(Memory));
         registry.register(
@@ -383,6 +394,16 @@ impl Metrics {
             metrics.destinations.clone(),
         );
         metrics
+    }
+
+    /// Adds the series that the settings ask for beyond Weft's own.
+    #[must_use]
+    pub fn compatible(mut self, registry: &mut Registry, settings: &Settings) -> Self {
+        self.compatibility = settings.compatibility.as_ref().map(|asked| {
+            let (namespace, pod) = (&settings.namespace, &settings.pod);
+            Compatibility::register(registry, asked, namespace, pod, &self.series_refused)
+        });
+        self
     }
 
     /// Counts a mesh connection that TLS refused.

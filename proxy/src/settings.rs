@@ -30,6 +30,18 @@ pub struct Settings {
     /// JSON, as the injector wrote it.
     pub probes: Option<String>,
     pub hooks: Option<String>,
+    /// Series under the names of other meshes; `None` makes none.
+    pub compatibility: Option<Compatibility>,
+}
+
+/// Which other meshes' series are made, and of which workload they tell.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Compatibility {
+    pub linkerd: bool,
+    pub osm: bool,
+    /// `Deployment`, `StatefulSet` and so on.
+    pub kind: String,
+    pub workload: String,
 }
 
 impl Settings {
@@ -68,6 +80,7 @@ impl Settings {
         };
         let probes = env.optional("WEFT_PROBES");
         let hooks = env.optional("WEFT_HOOKS");
+        let compatibility = compatibility(&mut env);
         let mut id = |account: Option<&str>, namespace: Option<&str>| match SpiffeId::of(
             trust_domain.as_deref()?,
             namespace?,
@@ -96,6 +109,7 @@ impl Settings {
                 access_log,
                 probes,
                 hooks,
+                compatibility,
             })
         })
     }
@@ -105,6 +119,31 @@ impl Settings {
     pub fn is_own(&self, ip: IpAddr) -> bool {
         self.ips.contains(&ip.to_canonical())
     }
+}
+
+/// `WEFT_COMPATIBILITY_SERIES` is `linkerd`, `osm` or both; nothing is off.
+fn compatibility(env: &mut Reader) -> Option<Compatibility> {
+    const NAME: &str = "WEFT_COMPATIBILITY_SERIES";
+    let meshes: Vec<String> = env.list(NAME);
+    for mesh in &meshes {
+        if !["linkerd", "osm"].contains(&mesh.as_str()) {
+            env.mistake(NAME, format!("holds {mesh:?}, expected linkerd or osm"));
+        }
+    }
+    if meshes.is_empty() {
+        return None;
+    }
+    let has = |mesh: &str| meshes.iter().any(|held| held == mesh);
+    let (kind, workload) = (
+        env.required("WEFT_WORKLOAD_KIND"),
+        env.required("WEFT_WORKLOAD_NAME"),
+    );
+    Some(Compatibility {
+        linkerd: has("linkerd"),
+        osm: has("osm"),
+        kind: kind?,
+        workload: workload?,
+    })
 }
 
 #[cfg(test)]
@@ -138,6 +177,31 @@ mod tests {
             settings.identity.as_str(),
             "spiffe://cluster.local/ns/shop/sa/web"
         );
+    }
+
+    #[test]
+    fn series_of_other_meshes_are_off_until_asked_for_and_need_the_workload() {
+        let read = |more: &[(&'static str, &'static str)]| {
+            let all = GOOD.iter().chain(more).copied();
+            Settings::read(Reader::from_map(all)).map(|settings| settings.compatibility)
+        };
+        assert_eq!(read(&[]).unwrap(), None);
+        let asked = ("WEFT_COMPATIBILITY_SERIES", "osm");
+        let workload = [
+            ("WEFT_WORKLOAD_KIND", "Deployment"),
+            ("WEFT_WORKLOAD_NAME", "web"),
+        ];
+        let some = read(&[asked, workload[0], workload[1]]).unwrap().unwrap();
+        assert!(some.osm && !some.linkerd, "{some:?}");
+        assert!(
+            read(&[asked])
+                .unwrap_err()
+                .to_string()
+                .contains("WEFT_WORKLOAD_NAME")
+        );
+        let unknown = ("WEFT_COMPATIBILITY_SERIES", "istio");
+        let error = read(&[unknown, workload[0], workload[1]]).unwrap_err();
+        assert!(error.to_string().contains("istio"), "{error}");
     }
 
     #[test]

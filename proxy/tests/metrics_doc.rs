@@ -40,6 +40,8 @@ fn touch(metrics: &Metrics) {
         batches: _,
         nacks: _,
         destinations: _,
+        compatibility: _,
+        series_refused: _,
     } = metrics;
     let direction = Direction::outbound;
     let security = Security::mtls;

@@ -25,6 +25,7 @@ pub(super) fn add(
     settings: &Settings,
     wishes: &Wishes,
     handlers: &Handlers,
+    workload: &(String, String),
 ) {
     let init = list(spec, "initContainers");
     let (earlier, others): (Vec<_>, Vec<_>) =
@@ -38,7 +39,7 @@ pub(super) fn add(
         container
     };
     init.push(over_earlier(capture(settings, wishes)));
-    init.push(over_earlier(proxy(settings, wishes, handlers)));
+    init.push(over_earlier(proxy(settings, wishes, handlers, workload)));
     init.extend(others);
 
     let mut wrapped = json!({ "volumes": std::mem::take(list(spec, "volumes")) });
@@ -94,7 +95,12 @@ fn capture(settings: &Settings, wishes: &Wishes) -> Value {
 
 /// Carries the pod's traffic. A native sidecar: it starts before the application,
 /// ends after it, and does not keep a Job alive.
-fn proxy(settings: &Settings, wishes: &Wishes, handlers: &Handlers) -> Value {
+fn proxy(
+    settings: &Settings,
+    wishes: &Wishes,
+    handlers: &Handlers,
+    workload: &(String, String),
+) -> Value {
     json!({
         "name": PROXY_CONTAINER,
         "image": settings.proxy_image,
@@ -102,7 +108,7 @@ fn proxy(settings: &Settings, wishes: &Wishes, handlers: &Handlers) -> Value {
         "restartPolicy": "Always",
         "command": [BINARY],
         "args": ["run"],
-        "env": env(settings, wishes, handlers),
+        "env": env(settings, wishes, handlers, workload),
         "ports": [{ "name": "weft-admin", "containerPort": ADMIN_PORT, "protocol": "TCP" }],
         "resources": resources(wishes),
         // Long enough for a controller that restarts; after that the kubelet starts
@@ -128,7 +134,12 @@ fn proxy(settings: &Settings, wishes: &Wishes, handlers: &Handlers) -> Value {
     })
 }
 
-fn env(settings: &Settings, wishes: &Wishes, handlers: &Handlers) -> Vec<Value> {
+fn env(
+    settings: &Settings,
+    wishes: &Wishes,
+    handlers: &Handlers,
+    (kind, name): &(String, String),
+) -> Vec<Value> {
     let from_pod = |name: &str, field: &str| {
         json!({
             "name": name,
@@ -137,7 +148,7 @@ fn env(settings: &Settings, wishes: &Wishes, handlers: &Handlers) -> Vec<Value> 
     };
     let fixed = |name: &str, value: &str| json!({ "name": name, "value": value });
     let map = |map: &Map<String, Value>| Value::Object(map.clone()).to_string();
-    vec![
+    let mut all = vec![
         from_pod("WEFT_NAMESPACE", "metadata.namespace"),
         from_pod("WEFT_POD_NAME", "metadata.name"),
         from_pod("WEFT_POD_UID", "metadata.uid"),
@@ -153,7 +164,15 @@ fn env(settings: &Settings, wishes: &Wishes, handlers: &Handlers) -> Vec<Value> 
         fixed("WEFT_ACCESS_LOG", &wishes.access_log),
         fixed(PROBES_ENV, &map(&handlers.probes)),
         fixed(HOOKS_ENV, &map(&handlers.hooks)),
-    ]
+    ];
+    if !settings.compatibility_series.is_empty() {
+        all.extend([
+            fixed("WEFT_COMPATIBILITY_SERIES", &settings.compatibility_series),
+            fixed("WEFT_WORKLOAD_KIND", kind),
+            fixed("WEFT_WORKLOAD_NAME", name),
+        ]);
+    }
+    all
 }
 
 /// Every default is written out, so that a second run sees no difference.

@@ -12,6 +12,7 @@ fn settings() -> Settings {
         controller_namespace: "weft-system".into(),
         trust_domain: "cluster.local".into(),
         version: "0.1.0".into(),
+        compatibility_series: String::new(),
     }
 }
 
@@ -538,4 +539,30 @@ fn the_label_of_the_account_is_written_and_only_the_right_one_may_be_there() {
         account(&injected(&made).pod),
         labels::account_hash("shop", "api")
     );
+}
+
+#[test]
+fn workload_is_written_down_only_where_series_of_other_meshes_are_asked_for() {
+    let mut pod = one_container(json!({}));
+    pod["metadata"]["labels"]["pod-template-hash"] = json!("abc");
+    pod["metadata"]["ownerReferences"] =
+        json!([{ "kind": "ReplicaSet", "name": "web-abc", "controller": true }]);
+    let none = injected(&pod);
+    let names = proxy_of(&none.pod)["env"].to_string();
+    assert!(
+        !names.contains("WEFT_WORKLOAD") && !names.contains("COMPATIBILITY"),
+        "{names}"
+    );
+
+    let mut settings = settings();
+    settings.compatibility_series = "linkerd,osm".into();
+    let Ok(Outcome::Injected(some)) = inject(&pod, &meshed(), &settings, TOKEN) else {
+        panic!("the pod must be injected");
+    };
+    assert_eq!(
+        env_of(&some.pod, "WEFT_COMPATIBILITY_SERIES"),
+        "linkerd,osm"
+    );
+    assert_eq!(env_of(&some.pod, "WEFT_WORKLOAD_KIND"), "Deployment");
+    assert_eq!(env_of(&some.pod, "WEFT_WORKLOAD_NAME"), "web");
 }

@@ -49,6 +49,7 @@ impl Harness {
             controller_namespace: "weft-system".into(),
             trust_domain: "cluster.local".into(),
             version: "1".into(),
+            compatibility_series: String::new(),
         };
         let mut registry = Registry::default();
         let metrics = Metrics::register(&mut registry);

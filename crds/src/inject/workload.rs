@@ -1,0 +1,79 @@
+//! Which workload a pod belongs to, as far as the pod itself proves it.
+
+use serde_json::Value;
+
+/// Kind and name of the pod's workload: `Deployment` and `web`. A pod that nothing
+/// controls is its own.
+///
+/// The ReplicaSet of a Deployment is named after it and the hash that every one of
+/// its pods carries as a label; with both, the Deployment's name is certain.
+pub(super) fn workload(pod: &Value) -> (String, String) {
+    let metadata = &pod["metadata"];
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let owners = metadata["ownerReferences"].as_array();
+    let controller = owners
+        .into_iter()
+        .flatten()
+        .find(|owner| owner["controller"] == true);
+    let Some(controller) = controller else {
+        // A pod that is being made may only have the name that it will begin with.
+        let name = match metadata["name"].as_str() {
+            Some(name) => name.to_owned(),
+            None => text(&metadata["generateName"]).trim_end_matches('-').into(),
+        };
+        return ("Pod".into(), name);
+    };
+    let (kind, name) = (text(&controller["kind"]), text(&controller["name"]));
+    let hash = metadata["labels"]["pod-template-hash"].as_str();
+    let deployment = hash
+        .filter(|_| kind == "ReplicaSet")
+        .and_then(|hash| name.strip_suffix(hash)?.strip_suffix('-'));
+    match deployment {
+        Some(deployment) => ("Deployment".into(), deployment.into()),
+        None => (kind, name),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn workload_is_what_controls_the_pod_and_a_deployment_only_when_its_hash_says_so() {
+        let pod = |kind: &str, name: &str, labels: Value| {
+            json!({"metadata": {"generateName": "x-", "labels": labels, "ownerReferences": [
+                {"kind": "Node", "name": "other"},
+                {"kind": kind, "name": name, "controller": true}]}})
+        };
+        let hash = json!({"pod-template-hash": "5d6f8c"});
+        let rollout = json!({"rollouts-pod-template-hash": "5d6f8c"});
+        for (pod, kind, name) in [
+            (
+                pod("ReplicaSet", "web-api-5d6f8c", hash.clone()),
+                "Deployment",
+                "web-api",
+            ),
+            (
+                pod("ReplicaSet", "web-5d6f8c", rollout),
+                "ReplicaSet",
+                "web-5d6f8c",
+            ),
+            (
+                pod("ReplicaSet", "plain", hash.clone()),
+                "ReplicaSet",
+                "plain",
+            ),
+            (
+                pod("StatefulSet", "db-5d6f8c", hash),
+                "StatefulSet",
+                "db-5d6f8c",
+            ),
+            (json!({"metadata": {"name": "alone"}}), "Pod", "alone"),
+            (json!({"metadata": {"generateName": "job-"}}), "Pod", "job"),
+        ] {
+            assert_eq!(workload(&pod), (kind.into(), name.into()), "{pod}");
+        }
+    }
+}
