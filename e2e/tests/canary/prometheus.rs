@@ -1,28 +1,41 @@
 //! Debian's Prometheus beside the cluster: pods reach it at the host's address,
 //! and it reaches the pods.
+//!
+//! Debian builds it without the discovery of Kubernetes, so a thread here writes the
+//! proxies' addresses into the file that it watches.
 
 use std::{
+    fmt::Write as _,
     fs,
     io::{Read as _, Write as _},
     net::{TcpListener, TcpStream},
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
     time::Duration,
 };
 
 use anyhow::{Context as _, ensure};
 use e2e::harness::{Cluster, Namespace, cluster::root, eventually};
-use serde_json::json;
+use serde_json::{Value, json};
 
 /// The host, as pods of the local cluster see it.
 const HOST: &str = "10.199.0.1";
 /// The name of the proxies' port in every meshed pod.
 const ADMIN_PORT: &str = "weft-admin";
+/// Between two looks for pods; a new one is scraped this much later.
+const DISCOVERY: Duration = Duration::from_secs(2);
 
 /// A running Prometheus, which ends when this is dropped.
 #[derive(Debug)]
 pub(crate) struct Prometheus {
     child: Child,
     address: String,
+    stop: Arc<AtomicBool>,
 }
 
 impl Prometheus {
@@ -30,8 +43,8 @@ impl Prometheus {
     pub(crate) fn watching(ns: &Namespace) -> anyhow::Result<Self> {
         let folder = root().join("target/prometheus").join(&ns.name);
         fs::create_dir_all(&folder)?;
-        let kubeconfig = folder.join("kubeconfig");
-        fs::write(&kubeconfig, limited_kubeconfig(ns)?)?;
+        let targets = folder.join("targets.json");
+        write_targets(&ns.cluster, &ns.name, &targets)?;
         // Free at this moment; Prometheus has no way to tell a port that it chose.
         let port = TcpListener::bind((HOST, 0))
             .with_context(|| format!("{HOST} is no address here: is the local cluster up?"))?
@@ -42,17 +55,9 @@ impl Prometheus {
             "global: {{scrape_interval: 2s, scrape_timeout: 2s}}
 scrape_configs:
 - job_name: weft-proxies
-  kubernetes_sd_configs:
-  - role: pod
-    kubeconfig_file: {}
-    namespaces: {{names: [{}]}}
-  relabel_configs:
-  - {{source_labels: [__meta_kubernetes_pod_container_port_name], regex: {ADMIN_PORT}, action: keep}}
-  - {{source_labels: [__meta_kubernetes_namespace], target_label: namespace}}
-  - {{source_labels: [__meta_kubernetes_pod_name], target_label: pod}}
+  file_sd_configs: [{{files: ['{}'], refresh_interval: 2s}}]
 ",
-            kubeconfig.display(),
-            ns.name
+            targets.display(),
         );
         let config_file = folder.join("prometheus.yaml");
         fs::write(&config_file, config)?;
@@ -70,7 +75,13 @@ scrape_configs:
             .stderr(log)
             .spawn()
             .context("start prometheus (Debian: apt-get install prometheus)")?;
-        let prometheus = Self { child, address };
+        let stop = Arc::new(AtomicBool::new(false));
+        discover(ns, targets, stop.clone());
+        let prometheus = Self {
+            child,
+            address,
+            stop,
+        };
         eventually(Duration::from_secs(30), "Prometheus is ready", || {
             let answer = prometheus.get("/-/ready")?;
             ensure!(answer.starts_with("HTTP/1.1 200"), "it answered {answer}");
@@ -91,7 +102,8 @@ scrape_configs:
             if byte.is_ascii_alphanumeric() {
                 encoded.push(char::from(byte));
             } else {
-                encoded.push_str(&format!("%{byte:02X}"));
+                // Writing to a String cannot fail.
+                let _ = write!(encoded, "%{byte:02X}");
             }
         }
         let answer = self.get(&format!("/api/v1/query?query={encoded}"))?;
@@ -120,27 +132,45 @@ scrape_configs:
 
 impl Drop for Prometheus {
     fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-/// A kubeconfig that may list and watch the pods of one namespace.
-fn limited_kubeconfig(ns: &Namespace) -> anyhow::Result<String> {
-    let account = json!([{"kind": "ServiceAccount", "name": "prometheus", "namespace": ns.name}]);
-    ns.apply_all(&[
-        json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "prometheus"}}),
-        json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role",
-            "metadata": {"name": "prometheus"},
-            "rules": [{"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list", "watch"]}]}),
-        json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding",
-            "metadata": {"name": "prometheus"}, "subjects": account, "roleRef": {
-                "apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "prometheus"}}),
-    ])?;
-    let token = ns.kubectl(&["create", "token", "prometheus", "--duration=1h"])?;
-    let cluster: &Cluster = &ns.cluster;
-    let text = cluster.kubectl(&["config", "view", "--raw", "--minify", "-o", "json"])?;
-    let mut config: serde_json::Value = serde_json::from_str(&text)?;
-    config["users"][0]["user"] = json!({"token": token.trim()});
-    Ok(config.to_string())
+/// Looks for proxies until it is told to stop. A look that fails is repeated; what
+/// is not scraped shows as a canary without a value.
+fn discover(ns: &Namespace, targets: PathBuf, stop: Arc<AtomicBool>) {
+    let (cluster, name) = (ns.cluster.clone(), ns.name.clone());
+    thread::spawn(move || {
+        while !stop.load(Ordering::Relaxed) {
+            if let Err(error) = write_targets(&cluster, &name, &targets) {
+                eprintln!("Prometheus keeps its old targets: {error:#}");
+            }
+            thread::sleep(DISCOVERY);
+        }
+    });
+}
+
+fn write_targets(cluster: &Cluster, namespace: &str, file: &Path) -> anyhow::Result<()> {
+    let list = cluster.json(&["-n", namespace, "get", "pods"])?;
+    let pods = list["items"].as_array().into_iter().flatten();
+    let targets: Vec<Value> = pods.filter_map(target).collect();
+    let part = file.with_extension("part");
+    fs::write(&part, Value::from(targets).to_string())?;
+    fs::rename(&part, file).context("replace the targets")
+}
+
+/// The address of a pod's proxy, with the labels that discovery gives.
+fn target(pod: &Value) -> Option<Value> {
+    let containers = pod["spec"]["initContainers"].as_array()?;
+    let ports = containers
+        .iter()
+        .filter_map(|container| container["ports"].as_array())
+        .flatten();
+    let port =
+        ports.into_iter().find(|port| port["name"] == ADMIN_PORT)?["containerPort"].as_u64()?;
+    let address = format!("{}:{port}", pod["status"]["podIP"].as_str()?);
+    let (namespace, name) = (&pod["metadata"]["namespace"], &pod["metadata"]["name"]);
+    Some(json!({"targets": [address], "labels": {"namespace": namespace, "pod": name}}))
 }

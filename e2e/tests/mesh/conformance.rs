@@ -13,3 +13,4 @@ mod specs;
 mod split;
 mod splits;
 mod stored;
+mod versions;
