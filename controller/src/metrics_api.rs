@@ -23,3 +23,6 @@ pub mod render;
 pub mod selector;
 pub mod server;
 pub mod withdraw;
+
+#[cfg(test)]
+pub(crate) mod fixture;

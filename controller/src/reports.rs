@@ -378,3 +378,7 @@ impl State {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "reports/tests.rs"]
+mod tests;

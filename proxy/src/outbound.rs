@@ -450,13 +450,24 @@ impl Connection {
         tunnel.relay(&mut stream).await;
     }
 
+    /// The Service port that was called, as far as it is known.
+    fn called(&self, snapshot: &Snapshot) -> (Arc<str>, u16) {
+        if let Destination::Service(name) = &*self.destination
+            && let Some(service) = snapshot.services.get(name)
+        {
+            return (Arc::clone(&service.label), service.port);
+        }
+        ("".into(), self.addr.port())
+    }
+
     fn failed_tcp(&self, failure: &Failure) {
         tracing::debug!(addr = %self.addr, %failure, "could not serve a connection");
+        let (service, port) = self.called(&self.proxy.state.snapshot());
         Call::tcp(
             &self.proxy,
             Direction::outbound,
-            "".into(),
-            self.addr.port(),
+            service,
+            port,
             "".into(),
             "".into(),
             Security::plaintext,
@@ -525,8 +536,9 @@ async fn request_story(connection: Arc<Connection>, request: Request<Incoming>) 
     let route = match connection.route(&snapshot, Some((&facts, host.as_deref()))) {
         Ok(route) => route,
         Err(failure) => {
+            let (service, port) = connection.called(&snapshot);
             Call::http(proxy, Direction::outbound, &parts, started, trace)
-                .to("".into(), connection.addr.port(), "".into())
+                .to(service, port, "".into())
                 .failed(&failure);
             return failure.response(grpc);
         }

@@ -245,3 +245,7 @@ fn backend_of(edge: &Edge) -> String {
         .map(|backend| backend.name.to_string())
         .unwrap_or_default()
 }
+
+#[cfg(test)]
+#[path = "aggregate/tests.rs"]
+mod tests;

@@ -108,3 +108,46 @@ async fn repair(api: &Api<APIService>, name: &str, pem: &str) -> Result<bool, ku
         .await?;
     Ok(true)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fake_api::FakeApi;
+
+    fn path(version: &str) -> String {
+        format!("/apis/apiregistration.k8s.io/v1/apiservices/{version}.{GROUP}")
+    }
+
+    fn leads_to(service: &str) -> serde_json::Value {
+        json!({
+            "apiVersion": "apiregistration.k8s.io/v1", "kind": "APIService",
+            "metadata": {"name": "x"},
+            "spec": {"group": GROUP, "version": "v1alpha1", "groupPriorityMinimum": 100,
+                "versionPriority": 100, "service": {"name": service, "namespace": "weft-system"}},
+        })
+    }
+
+    #[tokio::test]
+    async fn roots_are_written_into_our_apiservices_once_and_into_no_others() {
+        let fake = FakeApi::default();
+        fake.put(&path("v1alpha1"), leads_to(SERVICE));
+        fake.put(&path("v1alpha2"), leads_to("smi-metrics"));
+        let api: Api<APIService> = Api::all(fake.client());
+        let name = |version: &str| format!("{version}.{GROUP}");
+        for (version, pem, written) in [
+            ("v1alpha1", "", false),
+            ("v1alpha1", "roots", true),
+            ("v1alpha1", "roots", false),
+            ("v1alpha1", "other roots", true),
+            ("v1alpha2", "roots", false),
+            ("v1alpha3", "roots", false),
+        ] {
+            let repaired = repair(&api, &name(version), pem).await.unwrap();
+            assert_eq!(repaired, written, "{version} {pem}");
+        }
+        let held = fake.read(&path("v1alpha1")).unwrap();
+        let held: ByteString = serde_json::from_value(held["spec"]["caBundle"].clone()).unwrap();
+        assert_eq!(held.0, b"other roots");
+        assert_eq!(fake.writes().len(), 2);
+    }
+}

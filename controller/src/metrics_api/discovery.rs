@@ -2,6 +2,12 @@
 //!
 //! Every resource can be read and nothing more. What deletes namespaces asks for
 //! resources that can be listed and deleted, and must find none here.
+//!
+//! kubectl goes from the name of a resource to its kind and back, so where all
+//! resources are of one kind it reads the last of them whatever was asked for.
+//! v1alpha1 says `TrafficMetrics` everywhere, as SMI wrote it down; v1alpha2, which
+//! kubectl prefers, has a kind of its own for each. Objects are `TrafficMetrics` in
+//! both.
 
 use serde_json::{Value, json};
 
@@ -35,8 +41,9 @@ fn group_body() -> Value {
 pub fn resources(version: &str) -> Value {
     let mut resources: Vec<Value> = Vec::new();
     for kind in KINDS {
-        resources.push(resource(kind.plural(), kind, &["get", "list"]));
+        resources.push(resource(version, kind.plural(), kind, &["get", "list"]));
         resources.push(resource(
+            version,
             &format!("{}/edges", kind.plural()),
             kind,
             &["get"],
@@ -48,13 +55,17 @@ pub fn resources(version: &str) -> Value {
     })
 }
 
-fn resource(name: &str, kind: Kind, verbs: &[&str]) -> Value {
+fn resource(version: &str, name: &str, kind: Kind, verbs: &[&str]) -> Value {
     let edges = name.contains('/');
     let mut resource = json!({
         "name": name,
         "singularName": if edges { String::new() } else { kind.name().to_lowercase() },
         "namespaced": kind.namespaced(),
-        "kind": if edges { "TrafficMetricsList" } else { "TrafficMetrics" },
+        "kind": match (edges, version) {
+            (true, _) => "TrafficMetricsList".to_owned(),
+            (false, "v1alpha1") => "TrafficMetrics".to_owned(),
+            (false, _) => format!("{}TrafficMetrics", kind.name()),
+        },
         "verbs": verbs,
     });
     if !edges {
@@ -88,6 +99,16 @@ mod tests {
                 assert!(verbs.contains(&"get"), "{resource}");
             }
         }
+    }
+
+    #[test]
+    fn preferred_version_lets_kubectl_tell_resources_apart() {
+        let list = resources(VERSIONS[0]);
+        let resources = list["resources"].as_array().unwrap().iter();
+        let named = resources.filter(|one| !one["name"].as_str().unwrap().contains('/'));
+        let kinds: std::collections::BTreeSet<&str> =
+            named.filter_map(|one| one["kind"].as_str()).collect();
+        assert_eq!(kinds.len(), KINDS.len());
     }
 
     #[test]

@@ -213,3 +213,77 @@ impl Inventory {
         chain
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixture::{inventory, key};
+    use super::*;
+
+    #[test]
+    fn ended_objects_are_remembered_for_ten_minutes_and_not_listed() {
+        let mut inventory = inventory();
+        let start = Instant::now();
+        let pod = key("shop", "api-1");
+        inventory.end(Kind::Pod, &pod, start);
+        inventory.end(Kind::ReplicaSet, &key("shop", "api-rs"), start);
+        assert_eq!(inventory.list(Kind::Pod, Some("shop")).count(), 2);
+        inventory.tidy(start + REMEMBERED - Duration::from_secs(1));
+        let owner = || Some(key("shop", "api"));
+        assert_eq!(inventory.of(Kind::Deployment, &pod, "shop-api"), owner());
+        inventory.tidy(start + REMEMBERED);
+        assert_eq!(inventory.of(Kind::Deployment, &pod, "shop-api"), None);
+        assert_eq!(inventory.pod_by_uid("shop-api"), None);
+    }
+
+    #[test]
+    fn too_many_ended_objects_cost_the_oldest() {
+        let mut inventory = Inventory::default();
+        let start = Instant::now();
+        for at in 0..=MAX_GONE as u64 {
+            let pod = key("shop", &format!("job-{at}"));
+            let thing = Thing {
+                uid: format!("uid-{at}").into(),
+                ..Thing::default()
+            };
+            inventory.put(Kind::Pod, pod.clone(), Arc::new(thing));
+            inventory.end(Kind::Pod, &pod, start + Duration::from_millis(at));
+        }
+        assert!(inventory.gone <= MAX_GONE, "{}", inventory.gone);
+        assert_eq!(inventory.pod_by_uid("uid-0"), None);
+        let last = format!("uid-{MAX_GONE}");
+        assert!(inventory.pod_by_uid(&last).is_some());
+    }
+
+    #[test]
+    fn pod_that_follows_another_of_its_name_does_not_take_its_past() {
+        let mut inventory = inventory();
+        let pod = key("shop", "api-1");
+        let next = Thing {
+            uid: "next".into(),
+            owner: Some((Kind::StatefulSet, "api".into())),
+            ..Thing::default()
+        };
+        inventory.put(Kind::Pod, pod.clone(), Arc::new(next));
+        assert_eq!(
+            inventory.of(Kind::Deployment, &pod, "shop-api"),
+            Some(key("shop", "api"))
+        );
+        assert_eq!(
+            inventory.of(Kind::StatefulSet, &pod, "next"),
+            Some(key("shop", "api"))
+        );
+        assert_eq!(inventory.of(Kind::Deployment, &pod, "next"), None);
+    }
+
+    #[test]
+    fn new_list_ends_what_it_does_not_hold() {
+        let mut inventory = inventory();
+        let kept = key("shop", "web");
+        inventory.keep_only(Kind::Deployment, |key| *key == kept, Instant::now());
+        let names: Vec<&ObjectKey> = inventory
+            .list(Kind::Deployment, None)
+            .map(|(key, _)| key)
+            .collect();
+        assert_eq!(names, [&kept]);
+    }
+}

@@ -315,3 +315,7 @@ fn window(parameter: &'static str, text: &str) -> Result<Duration, Mistake> {
         u64::try_from(slots).unwrap_or(1) * SLOT,
     ))
 }
+
+#[cfg(test)]
+#[path = "query/tests.rs"]
+mod tests;

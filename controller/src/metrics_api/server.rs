@@ -283,3 +283,7 @@ fn unavailable(message: String) -> Refusal {
         message,
     )
 }
+
+#[cfg(test)]
+#[path = "server/tests.rs"]
+mod tests;

@@ -39,6 +39,11 @@ impl Cluster {
         Ok(Self { kubeconfig, path })
     }
 
+    /// Where the kubeconfig lies; the local cluster's keys are beside it.
+    pub fn folder(&self) -> Option<&Path> {
+        self.kubeconfig.parent()
+    }
+
     /// A command of `program` that talks to this cluster.
     pub fn command(&self, program: &str, args: &[&str]) -> Command {
         let mut command = Command::new("env");

@@ -9,6 +9,7 @@ mod additive;
 mod conformance;
 mod identity;
 mod injection;
+mod metrics_api;
 mod modes;
 mod placement;
 mod protocols;

@@ -1,0 +1,207 @@
+use super::super::fixture::{
+    SLOT_NOW, call, inventory, key, report, reports, seen_by_client, seen_by_server,
+};
+use super::*;
+
+fn view<'a>(inventory: &'a Inventory, reports: &'a Reports) -> View<'a> {
+    View {
+        inventory,
+        reports,
+        slots: (SLOT_NOW, SLOT_NOW + 1),
+    }
+}
+
+/// What the object receives: good and bad calls.
+fn received(view: &View<'_>, kind: Kind, namespace: &str, name: &str) -> (u64, u64) {
+    let side = if kind.has_pods() {
+        Side::Server
+    } else {
+        Side::Client
+    };
+    let totals = view.totals(kind, side);
+    let sums = totals.get(&(key(namespace, name), String::new()));
+    sums.map_or((0, 0), |sums| (sums.success, sums.failure))
+}
+
+fn ends(
+    view: &View<'_>,
+    namespace: &str,
+    name: &str,
+    side: Option<Side>,
+) -> Vec<(Direction, Side, End, u64)> {
+    let of = (Kind::Deployment, key(namespace, name));
+    let edges = view.edges(&of, side, Kind::Deployment);
+    edges
+        .into_iter()
+        .map(|(edge, sums)| (edge.direction, edge.side, edge.end, sums.success))
+        .collect()
+}
+
+fn deployment(namespace: &str, name: &str) -> End {
+    End::Object(Kind::Deployment, key(namespace, name))
+}
+
+#[test]
+fn every_kind_gets_the_calls_of_its_pods_once() {
+    let (inventory, reports) = (inventory(), reports());
+    call(&reports, "shop/web", "shop/api", 10, 2);
+    let view = view(&inventory, &reports);
+    for (kind, namespace, name) in [
+        (Kind::Pod, "shop", "api-1"),
+        (Kind::ReplicaSet, "shop", "api-rs"),
+        (Kind::Deployment, "shop", "api"),
+        (Kind::Service, "shop", "api"),
+        (Kind::Namespace, "", "shop"),
+        (Kind::Node, "", "n1"),
+    ] {
+        assert_eq!(received(&view, kind, namespace, name), (10, 2), "{kind:?}");
+    }
+    assert_eq!(received(&view, Kind::Deployment, "shop", "web"), (0, 0));
+}
+
+#[test]
+fn two_that_call_each_other_keep_two_edges_each() {
+    let (inventory, reports) = (inventory(), reports());
+    call(&reports, "shop/web", "shop/api", 10, 0);
+    call(&reports, "shop/api", "shop/web", 3, 0);
+    let view = view(&inventory, &reports);
+    assert_eq!(
+        ends(&view, "shop", "web", None),
+        [
+            (Direction::From, Side::Server, deployment("shop", "api"), 3),
+            (Direction::To, Side::Client, deployment("shop", "api"), 10),
+        ]
+    );
+}
+
+#[test]
+fn same_name_in_another_namespace_is_another_object() {
+    let (inventory, reports) = (inventory(), reports());
+    call(&reports, "bank/web", "shop/web", 7, 0);
+    let view = view(&inventory, &reports);
+    assert_eq!(
+        ends(&view, "shop", "web", None),
+        [(Direction::From, Side::Server, deployment("bank", "web"), 7)]
+    );
+    assert_eq!(
+        ends(&view, "bank", "web", None),
+        [(Direction::To, Side::Client, deployment("shop", "web"), 7)]
+    );
+    assert_eq!(received(&view, Kind::Deployment, "bank", "web"), (0, 0));
+}
+
+#[test]
+fn call_to_oneself_shows_in_both_directions() {
+    let (inventory, reports) = (inventory(), reports());
+    call(&reports, "shop/web", "shop/web", 4, 0);
+    let view = view(&inventory, &reports);
+    assert_eq!(
+        ends(&view, "shop", "web", None),
+        [
+            (Direction::From, Side::Server, deployment("shop", "web"), 4),
+            (Direction::To, Side::Client, deployment("shop", "web"), 4),
+        ]
+    );
+}
+
+#[test]
+fn side_asks_the_other_end_of_the_same_calls() {
+    let (inventory, reports) = (inventory(), reports());
+    // Two calls never reached the server.
+    report(&reports, "shop/web", vec![seen_by_client("shop/api", 9, 0)]);
+    report(&reports, "shop/api", vec![seen_by_server("shop/web", 7, 0)]);
+    let view = view(&inventory, &reports);
+    let one = |side| ends(&view, "shop", "api", Some(side));
+    let web = || deployment("shop", "web");
+    assert_eq!(
+        one(Side::Server),
+        [(Direction::From, Side::Server, web(), 7)]
+    );
+    assert_eq!(
+        one(Side::Client),
+        [(Direction::From, Side::Client, web(), 9)]
+    );
+    let totals = view.totals(Kind::Deployment, Side::Client);
+    assert_eq!(totals[&(key("shop", "api"), String::new())].success, 9);
+}
+
+#[test]
+fn who_is_of_another_kind_or_unknown_is_still_an_end() {
+    let (inventory, reports) = (inventory(), reports());
+    let outside = v1_edge(|edge| (edge.caller, edge.identity) = (String::new(), String::new()));
+    let gone = v1_edge(|edge| (edge.caller, edge.identity) = ("old".into(), "bank/batch".into()));
+    let bare = v1_edge(|edge| edge.caller = "shop-bare".into());
+    report(&reports, "shop/api", vec![outside, gone, bare]);
+    let nowhere = wire::v1::Edge {
+        pod: String::new(),
+        ..seen_by_client("shop/web", 0, 1)
+    };
+    report(&reports, "shop/api", vec![nowhere]);
+    let view = view(&inventory, &reports);
+    let seen: Vec<End> = ends(&view, "shop", "api", None)
+        .into_iter()
+        .map(|(_, _, end, _)| end)
+        .collect();
+    assert_eq!(
+        seen,
+        [
+            End::Object(Kind::Pod, key("shop", "bare")),
+            End::Namespace("bank".to_owned()),
+            End::External,
+            End::Object(Kind::Service, key("shop", "web")),
+        ]
+    );
+}
+
+fn v1_edge(change: impl FnOnce(&mut wire::v1::Edge)) -> wire::v1::Edge {
+    let mut edge = seen_by_server("shop/web", 1, 0);
+    change(&mut edge);
+    edge
+}
+
+#[test]
+fn pod_that_is_gone_still_counts_for_its_owners() {
+    let (mut inventory, reports) = (inventory(), reports());
+    call(&reports, "shop/web", "shop/api", 5, 0);
+    let now = tokio::time::Instant::now();
+    inventory.end(Kind::Pod, &key("shop", "api-1"), now);
+    inventory.end(Kind::ReplicaSet, &key("shop", "api-rs"), now);
+    let view = view(&inventory, &reports);
+    assert_eq!(received(&view, Kind::Deployment, "shop", "api"), (5, 0));
+    assert!(inventory.get(Kind::Pod, &key("shop", "api-1")).is_none());
+}
+
+#[test]
+fn split_has_its_calls_by_backend_and_nobody_elses() {
+    let (inventory, reports) = (inventory(), reports());
+    let through = |split: &str, backend: &str, good| wire::v1::Edge {
+        split: split.to_owned(),
+        backend: backend.to_owned(),
+        ..seen_by_client("shop/api", good, 0)
+    };
+    let edges = vec![
+        through("shop/roll", "shop/v1", 90),
+        through("shop/roll", "shop/v2", 10),
+        through("bank/roll", "bank/v2", 55),
+        through("", "shop/api", 33),
+    ];
+    report(&reports, "shop/web", edges);
+    let view = view(&inventory, &reports);
+    let totals = view.totals(Kind::TrafficSplit, Side::Client);
+    let of = |backend: &str| totals[&(key("shop", "roll"), backend.to_owned())].success;
+    assert_eq!((of("v1"), of("v2")), (90, 10));
+    assert_eq!(received(&view, Kind::Service, "shop", "api"), (188, 0));
+}
+
+#[test]
+fn only_the_window_counts() {
+    let (inventory, reports) = (inventory(), reports());
+    call(&reports, "shop/web", "shop/api", 5, 0);
+    for slots in [(SLOT_NOW - 6, SLOT_NOW), (SLOT_NOW + 1, SLOT_NOW + 7)] {
+        let view = View {
+            slots,
+            ..view(&inventory, &reports)
+        };
+        assert_eq!(received(&view, Kind::Deployment, "shop", "api"), (0, 0));
+    }
+}

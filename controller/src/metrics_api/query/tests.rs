@@ -1,0 +1,118 @@
+use super::*;
+
+fn path(text: &str) -> Path {
+    Path::parse(text).unwrap_or_else(|error| panic!("{text}: {error:?}"))
+}
+
+fn attributes(text: &str) -> (String, String) {
+    let it = path(text).attributes();
+    let resource = match it.subresource {
+        "" => it.resource.to_owned(),
+        sub => format!("{}/{sub}", it.resource),
+    };
+    (
+        format!("{} {resource}", it.verb),
+        format!("{}/{}", it.namespace, it.name),
+    )
+}
+
+#[test]
+fn every_path_asks_for_the_right_that_the_api_server_asks_for() {
+    for (text, what, place) in [
+        ("v1alpha1/deployments", "list deployments", "/"),
+        ("v1alpha2/namespaces", "list namespaces", "/"),
+        ("v1alpha1/namespaces/shop", "get namespaces", "shop/shop"),
+        ("v1alpha1/namespaces/shop/edges", "list edges", "shop/"),
+        ("v1alpha1/namespaces/shop/pods", "list pods", "shop/"),
+        ("v1alpha1/namespaces/shop/endless", "", ""),
+        ("v1alpha1/namespaces/shop/jobs/x", "get jobs", "shop/x"),
+        (
+            "v1alpha1/namespaces/shop/jobs/x/edges",
+            "get jobs/edges",
+            "shop/x",
+        ),
+        ("v1alpha1/nodes/n1", "get nodes", "/n1"),
+        ("v1alpha1/nodes/n1/edges", "get nodes/edges", "/n1"),
+    ] {
+        if what.is_empty() {
+            assert_eq!(Path::parse(text), Err(Mistake::NotFound), "{text}");
+        } else {
+            assert_eq!(
+                attributes(text),
+                (what.to_owned(), place.to_owned()),
+                "{text}"
+            );
+        }
+    }
+}
+
+#[test]
+fn paths_that_are_none_are_not_guessed() {
+    for text in [
+        "",
+        "v1",
+        "v1alpha1",
+        "v1alpha3/pods",
+        "v1alpha1/cronjobs",
+        "v1alpha1/pods/x",
+        "v1alpha1/namespaces/shop/nodes/n1",
+        "v1alpha1/namespaces/shop/pods/x/log",
+        "v1alpha1/namespaces/shop/pods/x/edges/y",
+        "v1alpha1//pods",
+        "v1alpha1/namespaces//pods",
+    ] {
+        assert_eq!(Path::parse(text), Err(Mistake::NotFound), "{text}");
+    }
+}
+
+fn parameters(query: &str) -> Result<Parameters, Mistake> {
+    Parameters::parse(query, &path("v1alpha1/namespaces/shop/pods"))
+}
+
+#[test]
+fn window_has_whole_slots_and_ends_on_a_boundary_five_seconds_ago() {
+    let at = |seconds| std::time::UNIX_EPOCH + Duration::from_secs(seconds);
+    for (query, window) in [
+        ("", 30),
+        ("t=", 30),
+        ("t=1m", 60),
+        ("window=12s", 15),
+        ("t=300s", 300),
+        ("t=1ms", 5),
+    ] {
+        let parameters = parameters(query).unwrap();
+        assert_eq!(parameters.window.as_secs(), window, "{query}");
+        for (now, end) in [(1000, 995), (1004, 995), (1005, 1000)] {
+            let (first, last) = parameters.slots(at(now));
+            assert_eq!(
+                (last * SLOT, (last - first) * SLOT),
+                (end, window),
+                "{query} at {now}"
+            );
+        }
+    }
+}
+
+#[test]
+fn wrong_parameter_is_named_and_not_replaced() {
+    for (query, name) in [
+        ("t=30", "t"),
+        ("t=0s", "t"),
+        ("t=301s", "t"),
+        ("window=-5s", "window"),
+        ("side=middle", "side"),
+        ("edge-kind=services", "edge-kind"),
+        ("labelSelector=a%3D%3D%3Db", "labelSelector"),
+        ("fieldSelector=metadata.name%3Dx", "fieldSelector"),
+        ("limit=many", "limit"),
+        ("continue=xyz", "continue"),
+    ] {
+        match parameters(query) {
+            Err(Mistake::BadParameter(named, _)) => assert_eq!(named, name, "{query}"),
+            other => panic!("{query}: {other:?}"),
+        }
+    }
+    let services = path("v1alpha1/namespaces/shop/services");
+    assert!(Parameters::parse("side=server", &services).is_err());
+    assert!(Parameters::parse("side=client", &services).is_ok());
+}

@@ -1,0 +1,440 @@
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+use http_body_util::{BodyExt as _, Empty};
+use identity::tls::ServingHandle;
+use kube::client::Body;
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
+use rustls::crypto::aws_lc_rs;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::{ClientConfig, RootCertStore};
+use serde_json::json;
+use tokio_rustls::TlsConnector;
+
+use super::super::fixture::{call, inventory, reports};
+use super::*;
+use crate::authority::Authority;
+use crate::reports::{Reports, SLOT, slot_of};
+
+const NAME: &str = "weft-metrics.weft-system.svc";
+
+/// An authority, and certificates of it.
+struct Ca(Issuer<'static, KeyPair>, String);
+
+impl Ca {
+    fn new() -> Self {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let certificate = params.self_signed(&key).unwrap();
+        Self(Issuer::new(params, key), certificate.pem())
+    }
+
+    fn client(&self, name: &str) -> (CertificateDer<'static>, PrivateKeyDer<'static>) {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::default();
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ClientAuth];
+        let certificate = params.signed_by(&key, &self.0).unwrap();
+        let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
+        (certificate.into(), key)
+    }
+}
+
+/// The API on loopback, the cluster's authority, and one that nobody trusts.
+struct Bench {
+    addr: SocketAddr,
+    ca: Ca,
+    roots: RootCertStore,
+    reviews: Arc<std::sync::atomic::AtomicUsize>,
+    reports: Reports,
+    _stop: watch::Sender<bool>,
+}
+
+/// An API server that lets `reader` read deployments.
+fn judge(reviews: Arc<std::sync::atomic::AtomicUsize>) -> kube::Client {
+    let service = tower::service_fn(move |request: Request<Body>| {
+        let reviews = Arc::clone(&reviews);
+        async move {
+            assert_eq!(
+                request.uri().path(),
+                "/apis/authorization.k8s.io/v1/subjectaccessreviews"
+            );
+            reviews.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            let body = request.into_body().collect_bytes().await.unwrap();
+            let mut review: Value = serde_json::from_slice(&body).unwrap();
+            let spec = &review["spec"];
+            let asked = &spec["resourceAttributes"];
+            assert_eq!(asked["group"], GROUP);
+            let allowed = spec["user"] == "reader"
+                && spec["groups"] == json!(["readers", "all"])
+                && asked["resource"] == "deployments";
+            review["status"] = json!({"allowed": allowed, "reason": "by the test"});
+            Ok::<_, Infallible>(Response::new(Body::from(review.to_string().into_bytes())))
+        }
+    });
+    kube::Client::new(service, "default")
+}
+
+impl Bench {
+    async fn start() -> Self {
+        let (ca, authority) = (Ca::new(), Authority::in_memory());
+        let serving = ServingHandle::empty();
+        let made = authority.serving(&[NAME], SystemTime::now(), Duration::from_secs(600));
+        serving.store(&made.unwrap()).unwrap();
+        let mut roots = RootCertStore::empty();
+        let pem = authority.roots_pem().borrow().clone();
+        for root in CertificateDer::pem_slice_iter(pem.as_bytes()) {
+            roots.add(root.unwrap()).unwrap();
+        }
+        let data: BTreeMap<String, String> = [
+            ("requestheader-client-ca-file", ca.1.as_str()),
+            ("requestheader-allowed-names", "[\"front-proxy\"]"),
+            ("requestheader-username-headers", "[\"X-Remote-User\"]"),
+            ("requestheader-group-headers", "[\"X-Remote-Group\"]"),
+            (
+                "requestheader-extra-headers-prefix",
+                "[\"X-Remote-Extra-\"]",
+            ),
+        ]
+        .map(|(key, value)| (key.to_owned(), value.to_owned()))
+        .into();
+        let front = Front::read(&data).unwrap();
+        let tls = front.tls(&serving).unwrap();
+        let trusted = Arc::new(front::Trusted { front, tls });
+        let (publish, front) = watch::channel(Some(trusted));
+        let (models, latest) = watch::channel(None);
+        let reviews = Arc::default();
+        let (followed, reports) = (Followed::default(), reports());
+        *followed.inventory.write() = inventory();
+        let api = Api {
+            sources: Sources {
+                inventory: Arc::clone(&followed.inventory),
+                reports: reports.clone(),
+                latest,
+            },
+            followed,
+            front,
+            gate: Gate::new(judge(Arc::clone(&reviews))),
+            metrics: ApiMetrics::default(),
+        };
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let addr = listener.local_addr().unwrap();
+        let (stop, stopping) = watch::channel(false);
+        tokio::spawn(async move {
+            let _held = (publish, models);
+            serve(listener, api, stopping).await;
+        });
+        Self {
+            addr,
+            ca,
+            roots,
+            reviews,
+            reports,
+            _stop: stop,
+        }
+    }
+
+    async fn try_ask(
+        &self,
+        certificate: Option<(CertificateDer<'static>, PrivateKeyDer<'static>)>,
+        method: Method,
+        path: &str,
+        headers: &[(&str, &str)],
+    ) -> Result<(u16, Value), Box<dyn std::error::Error>> {
+        let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+            .with_safe_default_protocol_versions()?
+            .with_root_certificates(self.roots.clone());
+        let config = match certificate {
+            Some((chain, key)) => config.with_client_auth_cert(vec![chain], key)?,
+            None => config.with_no_client_auth(),
+        };
+        let socket = TcpStream::connect(self.addr).await?;
+        let name = ServerName::try_from(NAME)?;
+        let stream = TlsConnector::from(Arc::new(config))
+            .connect(name, socket)
+            .await?;
+        let (mut sender, connection) =
+            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+        tokio::spawn(connection);
+        let mut request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header("host", NAME);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let answer = sender
+            .send_request(request.body(Empty::<Bytes>::new())?)
+            .await?;
+        let status = answer.status().as_u16();
+        let body = answer.into_body().collect().await?.to_bytes();
+        Ok((status, serde_json::from_slice(&body)?))
+    }
+
+    /// As the API server on behalf of `user`.
+    async fn ask(&self, user: &str, path: &str) -> (u16, Value) {
+        let headers = [
+            ("x-remote-user", user),
+            ("x-remote-group", "readers"),
+            ("x-remote-group", "all"),
+        ];
+        let certificate = Some(self.ca.client("front-proxy"));
+        self.try_ask(certificate, Method::GET, path, &headers)
+            .await
+            .unwrap()
+    }
+}
+
+const DEPLOYMENTS: &str = "/apis/metrics.smi-spec.io/v1alpha1/namespaces/shop/deployments";
+const MIGHTY: [(&str, &str); 2] = [
+    ("x-remote-user", "reader"),
+    ("x-remote-group", "system:masters"),
+];
+
+#[tokio::test]
+async fn headers_of_whoever_is_not_the_api_server_are_worth_nothing() {
+    let bench = Bench::start().await;
+    for certificate in [None, Some(bench.ca.client("somebody"))] {
+        let answer = bench
+            .try_ask(certificate, Method::GET, DEPLOYMENTS, &MIGHTY)
+            .await;
+        let (status, body) = answer.unwrap();
+        assert_eq!(
+            (status, &body["reason"]),
+            (401, &json!("Unauthorized")),
+            "{body}"
+        );
+    }
+    // A certificate of another authority ends the connection, whatever its name.
+    let forged = Some(Ca::new().client("front-proxy"));
+    let answer = bench
+        .try_ask(forged, Method::GET, DEPLOYMENTS, &MIGHTY)
+        .await;
+    assert!(answer.is_err(), "{answer:?}");
+    // The API server itself, on nobody's behalf.
+    let own = Some(bench.ca.client("front-proxy"));
+    let answer = bench.try_ask(own, Method::GET, DEPLOYMENTS, &[]).await;
+    assert_eq!(answer.unwrap().0, 401);
+    assert_eq!(bench.reviews.load(std::sync::atomic::Ordering::Relaxed), 0);
+}
+
+#[tokio::test]
+async fn user_reads_what_the_api_server_lets_him_and_is_asked_about_once() {
+    let bench = Bench::start().await;
+    for _ in 0..3 {
+        let (status, body) = bench.ask("reader", DEPLOYMENTS).await;
+        assert_eq!(
+            (status, body["items"].as_array().unwrap().len()),
+            (200, 2),
+            "{body}"
+        );
+    }
+    assert_eq!(bench.reviews.load(std::sync::atomic::Ordering::Relaxed), 1);
+    let (status, body) = bench.ask("stranger", DEPLOYMENTS).await;
+    assert_eq!(
+        (status, &body["reason"], &body["kind"]),
+        (403, &json!("Forbidden"), &json!("Status"))
+    );
+    let message = body["message"].as_str().unwrap();
+    assert!(
+        message.contains("user \"stranger\" cannot list resource \"deployments\""),
+        "{message}"
+    );
+    let pods = DEPLOYMENTS.replace("deployments", "pods");
+    assert_eq!(bench.ask("reader", &pods).await.0, 403);
+}
+
+#[tokio::test]
+async fn object_has_the_shape_that_clients_know() {
+    let bench = Bench::start().await;
+    // Told now, in a slot that is still open; asked for when it has settled.
+    let edge = super::super::fixture::seen_by_server("bank/web", 8, 2);
+    let reporter = crate::reports::Reporter {
+        uid: "shop-api".into(),
+        pod: crate::world::ObjectKey::new("shop", "api-1"),
+    };
+    let slot = slot_of(SystemTime::now()) - 2;
+    let report = wire::v1::Report {
+        process: 1,
+        slot: slot * SLOT,
+        edges: vec![edge],
+    };
+    bench
+        .reports
+        .take(&reporter, report, true, SystemTime::now());
+    let (status, body) = bench.ask("reader", &format!("{DEPLOYMENTS}/api")).await;
+    assert_eq!(status, 200, "{body}");
+    assert_eq!(body["kind"], "TrafficMetrics");
+    assert_eq!(body["apiVersion"], "metrics.smi-spec.io/v1alpha1");
+    assert_eq!(
+        body["resource"],
+        json!({"kind": "Deployment", "namespace": "shop", "name": "api"})
+    );
+    assert_eq!(
+        body["edge"],
+        json!({"direction": "from", "side": "server", "resource": {}})
+    );
+    assert_eq!(body["window"], "30s");
+    let names: Vec<&Value> = body["metrics"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|m| &m["name"])
+        .collect();
+    assert_eq!(
+        names,
+        [
+            "p99_response_latency",
+            "p90_response_latency",
+            "p50_response_latency",
+            "success_count",
+            "failure_count"
+        ]
+    );
+    assert_eq!(
+        body["metrics"][3],
+        json!({"name": "success_count", "value": "8"})
+    );
+    assert_eq!(
+        body["metrics"][4],
+        json!({"name": "failure_count", "value": "2"})
+    );
+    // Half way through the bucket from 8.8 ms to 14 ms.
+    assert_eq!(
+        body["metrics"][2],
+        json!({"name": "p50_response_latency", "unit": "ms", "value": "11400m"})
+    );
+}
+
+#[tokio::test]
+async fn idle_object_has_zeros_and_a_missing_one_is_missing() {
+    let bench = Bench::start().await;
+    let (status, body) = bench.ask("reader", &format!("{DEPLOYMENTS}/web")).await;
+    assert_eq!(status, 200);
+    for metric in body["metrics"].as_array().unwrap() {
+        assert_eq!(metric["value"], "0", "{metric}");
+    }
+    let (status, body) = bench
+        .ask("reader", &format!("{DEPLOYMENTS}/web/edges"))
+        .await;
+    assert_eq!((status, &body["items"]), (200, &json!([])));
+    let (status, body) = bench.ask("reader", &format!("{DEPLOYMENTS}/nobody")).await;
+    assert_eq!((status, &body["reason"]), (404, &json!("NotFound")));
+    assert_eq!(body["details"]["name"], "nobody");
+}
+
+#[tokio::test]
+async fn questions_that_are_wrong_get_a_status_that_says_so() {
+    let bench = Bench::start().await;
+    for (query, code) in [
+        ("?t=soon", 400),
+        ("?t=6m", 400),
+        ("?watch=true", 405),
+        ("?labelSelector=a(", 400),
+    ] {
+        let (status, body) = bench.ask("reader", &format!("{DEPLOYMENTS}{query}")).await;
+        assert_eq!(
+            (status, &body["kind"], &body["code"]),
+            (code, &json!("Status"), &json!(code)),
+            "{query}"
+        );
+    }
+    let own = Some(bench.ca.client("front-proxy"));
+    let answer = bench
+        .try_ask(own, Method::DELETE, DEPLOYMENTS, &MIGHTY)
+        .await
+        .unwrap();
+    assert_eq!(answer.0, 405);
+    assert_eq!(
+        bench
+            .ask(
+                "reader",
+                "/apis/metrics.smi-spec.io/v1alpha1/namespaces/shop/secrets"
+            )
+            .await
+            .0,
+        404
+    );
+}
+
+#[tokio::test]
+async fn selector_chooses_items_and_pages_fit_together() {
+    let bench = Bench::start().await;
+    let names = |body: &Value| -> Vec<String> {
+        let items = body["items"].as_array().unwrap().iter();
+        items
+            .map(|item| item["resource"]["name"].as_str().unwrap().to_owned())
+            .collect()
+    };
+    let (_, body) = bench
+        .ask("reader", &format!("{DEPLOYMENTS}?labelSelector=app%3Dweb"))
+        .await;
+    assert_eq!(names(&body), ["web"]);
+    assert_eq!(body["selector"]["matchLabels"], json!({"app": "web"}));
+    let (_, first) = bench.ask("reader", &format!("{DEPLOYMENTS}?limit=1")).await;
+    assert_eq!(
+        (names(&first), &first["metadata"]["remainingItemCount"]),
+        (vec!["api".to_owned()], &json!(1))
+    );
+    let next = first["metadata"]["continue"].as_str().unwrap();
+    let (_, second) = bench
+        .ask("reader", &format!("{DEPLOYMENTS}?limit=1&continue={next}"))
+        .await;
+    assert_eq!(names(&second), ["web"]);
+    assert_eq!(second["metadata"]["continue"], Value::Null);
+    assert_eq!(
+        first["items"][0]["timestamp"],
+        second["items"][0]["timestamp"]
+    );
+}
+
+#[tokio::test]
+async fn what_the_api_says_of_itself_needs_no_right_but_the_api_servers_certificate() {
+    let bench = Bench::start().await;
+    for path in [
+        "/apis",
+        "/apis/metrics.smi-spec.io",
+        "/apis/metrics.smi-spec.io/v1alpha1",
+        "/apis/metrics.smi-spec.io/v1alpha2",
+        "/openapi/v2",
+        "/openapi/v3",
+        "/openapi/v3/apis/metrics.smi-spec.io/v1alpha1",
+    ] {
+        assert_eq!(bench.ask("anybody", path).await.0, 200, "{path}");
+        let answer = bench.try_ask(None, Method::GET, path, &[]).await.unwrap();
+        assert_eq!(answer.0, 401, "{path}");
+    }
+    assert_eq!(bench.reviews.load(std::sync::atomic::Ordering::Relaxed), 0);
+}
+
+#[tokio::test]
+async fn kubectl_gets_a_table() {
+    let bench = Bench::start().await;
+    call(&bench.reports, "shop/web", "shop/api", 1, 0);
+    let headers = [
+        ("x-remote-user", "reader"),
+        ("x-remote-group", "readers"),
+        ("x-remote-group", "all"),
+        (
+            "accept",
+            "application/json;as=Table;v=v1;g=meta.k8s.io,application/json;as=Table;v=v1beta1;g=meta.k8s.io,application/json",
+        ),
+    ];
+    let own = Some(bench.ca.client("front-proxy"));
+    let (_, table) = bench
+        .try_ask(own, Method::GET, DEPLOYMENTS, &headers)
+        .await
+        .unwrap();
+    assert_eq!(table["kind"], "Table");
+    let (columns, rows) = (
+        table["columnDefinitions"].as_array().unwrap(),
+        table["rows"].as_array().unwrap(),
+    );
+    assert_eq!(rows.len(), 2);
+    for row in rows {
+        assert_eq!(row["cells"].as_array().unwrap().len(), columns.len());
+        assert_eq!(row["object"]["kind"], "PartialObjectMetadata");
+    }
+}

@@ -1,0 +1,332 @@
+//! `metrics.smi-spec.io`: what kubectl and clients of SMI read of the traffic.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, ensure};
+use e2e::harness::{App, Namespace, Outcome, Pod, eventually};
+use policy::latency::bucket;
+use serde_json::{Value, json};
+
+use super::{SOON, split, url};
+
+mod direct;
+
+/// Where everything below stands.
+const ROOT: &str = "/apis/metrics.smi-spec.io/v1alpha1";
+/// A slot of 5 s, 5 s until it can be asked for, and what a busy machine adds.
+const TOLD: Duration = Duration::from_secs(25);
+
+/// Servers `slow` and `shaky`, and a client.
+fn town(claim: &str) -> anyhow::Result<Namespace> {
+    let ns = Namespace::meshed(claim)?;
+    for app in ["slow", "shaky", "client"] {
+        ns.apply_all(&App::new(app).objects())?;
+    }
+    ns.ready(&["slow", "shaky", "client"])?;
+    Ok(ns)
+}
+
+fn read(ns: &Namespace, path: &str) -> anyhow::Result<Value> {
+    let text = ns.cluster.kubectl(&["get", "--raw", path])?;
+    serde_json::from_str(&text).with_context(|| format!("{path} answered {text}"))
+}
+
+/// Below this namespace, over the last minute.
+fn inside(ns: &Namespace, path: &str) -> String {
+    format!("{ROOT}/namespaces/{}/{path}?t=1m", ns.name)
+}
+
+fn metric(item: &Value, name: &str) -> anyhow::Result<f64> {
+    let metrics = item["metrics"].as_array().context("no metrics")?;
+    let metric = metrics.iter().find(|metric| metric["name"] == name);
+    let value = metric.with_context(|| format!("no {name} in {item}"))?["value"]
+        .as_str()
+        .context("a value that is no quantity")?;
+    match value.strip_suffix('m') {
+        Some(thousandths) => Ok(thousandths.parse::<f64>()? / 1000.0),
+        None => Ok(value.parse()?),
+    }
+}
+
+fn counts(item: &Value) -> anyhow::Result<(f64, f64)> {
+    Ok((
+        metric(item, "success_count")?,
+        metric(item, "failure_count")?,
+    ))
+}
+
+/// Within 2 % of what the load generator saw.
+fn near(told: f64, seen: u64) -> anyhow::Result<()> {
+    let seen = seen as f64;
+    ensure!(
+        (told - seen).abs() <= seen * 0.02,
+        "{told} were told and {seen} seen"
+    );
+    Ok(())
+}
+
+fn items(list: &Value) -> Vec<&Value> {
+    list["items"].as_array().into_iter().flatten().collect()
+}
+
+/// The edges in one direction to objects of this name.
+fn edges<'a>(list: &'a Value, direction: &str, other: &str) -> Vec<&'a Value> {
+    let fits = |item: &&Value| {
+        item["edge"]["direction"] == direction && item["edge"]["resource"]["name"] == other
+    };
+    items(list).into_iter().filter(fits).collect()
+}
+
+#[test]
+fn counts_latencies_and_edges_are_what_the_load_generator_saw() -> Outcome {
+    let ns = town("traffic")?;
+    let client = ns.pod("client")?;
+    let slow = client.get(
+        &url("slow", 8080, "/?delay=75ms"),
+        &["-n", "400", "-c", "8"],
+    )?;
+    let good = client.get(&url("shaky", 8080, "/"), &["-n", "300", "-c", "4"])?;
+    let bad = client.get(
+        &url("shaky", 8080, "/?status=503"),
+        &["-n", "200", "-c", "4"],
+    )?;
+    assert_eq!(
+        (
+            slow.by_status.get("200"),
+            good.by_status.get("200"),
+            bad.by_status.get("503")
+        ),
+        (Some(&400), Some(&300), Some(&200)),
+        "{slow:?} {good:?} {bad:?}"
+    );
+    eventually(TOLD, "all calls are told", || {
+        let (success, failure) = counts(&read(&ns, &inside(&ns, "deployments/shaky"))?)?;
+        near(success, 300)?;
+        near(failure, 200)?;
+        let (success, failure) = counts(&read(&ns, &inside(&ns, "deployments/slow"))?)?;
+        near(success, 400)?;
+        near(failure, 0)
+    })?;
+
+    // At the client, whose view is nearest to the load generator's.
+    let told = read(
+        &ns,
+        &format!("{}&side=client", inside(&ns, "deployments/slow")),
+    )?;
+    for (name, seen) in [
+        ("p50_response_latency", slow.latency_ms.p50),
+        ("p90_response_latency", slow.latency_ms.p90),
+        ("p99_response_latency", slow.latency_ms.p99),
+    ] {
+        let told = metric(&told, name)?;
+        println!("{name}: {told} ms told, {seen} ms seen");
+        let apart = bucket(told / 1e3).abs_diff(bucket(seen / 1e3));
+        assert!(apart <= 1, "{name}: {told} ms told, {seen} ms seen");
+    }
+
+    // Both ends, each in its own direction, and nothing merged.
+    let out = read(&ns, &inside(&ns, "deployments/client/edges"))?;
+    assert_eq!(items(&out).len(), 2, "{out}");
+    for (other, success, failure) in [("slow", 400, 0), ("shaky", 300, 200)] {
+        let to = edges(&out, "to", other);
+        assert_eq!(to.len(), 1, "{out}");
+        assert_eq!(to[0]["edge"]["side"], "client");
+        let (good, bad) = counts(to[0])?;
+        near(good, success)?;
+        near(bad, failure)?;
+        let into = read(&ns, &inside(&ns, &format!("deployments/{other}/edges")))?;
+        let from = edges(&into, "from", "client");
+        assert_eq!((from.len(), items(&into).len()), (1, 1), "{into}");
+        assert_eq!(from[0]["edge"]["side"], "server");
+        near(counts(from[0])?.0, success)?;
+    }
+
+    // The same calls, for every kind that the pods belong to.
+    let pod = ns.pod("slow")?;
+    let owner = pod.object["metadata"]["ownerReferences"][0]["name"].as_str();
+    let set = owner.context("a pod without ReplicaSet")?;
+    for path in [
+        format!("pods/{}", pod.name),
+        format!("replicasets/{set}"),
+        "services/slow".to_owned(),
+    ] {
+        near(counts(&read(&ns, &inside(&ns, &path))?)?.0, 400).with_context(|| path)?;
+    }
+    let all = read(&ns, &format!("{ROOT}/namespaces/{}?t=1m", ns.name))?;
+    assert_eq!(all["resource"]["kind"], "Namespace");
+    near(counts(&all)?.0, 700)?;
+    let node = pod.object["spec"]["nodeName"]
+        .as_str()
+        .context("a pod without node")?;
+    let busy = counts(&read(&ns, &format!("{ROOT}/nodes/{node}?t=1m"))?)?.0;
+    assert!(busy >= 392.0, "node {node} has {busy}");
+
+    // Nothing calls the client: zeros, and no error.
+    let idle = read(&ns, &inside(&ns, "deployments/client"))?;
+    assert_eq!(counts(&idle)?, (0.0, 0.0));
+    assert_eq!(metric(&idle, "p99_response_latency")?, 0.0);
+    let missing = read(&ns, &inside(&ns, "deployments/nobody")).unwrap_err();
+    assert!(format!("{missing:#}").contains("not found"), "{missing:#}");
+    Ok(())
+}
+
+#[test]
+fn split_shows_every_backend_with_the_calls_that_it_got() -> Outcome {
+    let ns = split::shop("told")?;
+    split::weigh(&ns, &[("stable", 70), ("canary", 30), ("absent", 0)])?;
+    split::in_force(&ns, |seen| split::of(seen, "canary") > 5)?;
+    let seen = ns
+        .pod("client")?
+        .get(&url("shop", 8080, "/"), &["-n", "1000", "-c", "8"])?;
+    assert_eq!(seen.by_status.get("200"), Some(&1000), "{seen:?}");
+    eventually(TOLD, "every backend has its calls", || {
+        let list = read(&ns, &inside(&ns, "trafficsplits/shop"))?;
+        let found: Vec<_> = items(&list)
+            .iter()
+            .map(|item| (item["backend"].clone(), counts(item)))
+            .collect();
+        ensure!(found.len() == 3, "{list}");
+        for ((backend, counted), (name, weight)) in
+            found
+                .into_iter()
+                .zip([("stable", 70), ("canary", 30), ("absent", 0)])
+        {
+            ensure!(
+                backend == json!({"apex": "shop", "name": name, "weight": weight}),
+                "{backend}"
+            );
+            let (success, failure) = counted?;
+            // The short loads that waited for the weights are in it as well.
+            let least = split::of(&seen, name) as f64;
+            ensure!(
+                success >= least && failure == 0.0,
+                "{name}: {success} of {least}"
+            );
+        }
+        Ok(())
+    })?;
+    let item = &read(&ns, &inside(&ns, "trafficsplits/shop"))?["items"][0].clone();
+    assert_eq!(
+        item["edge"],
+        json!({"direction": "from", "side": "client", "resource": {}})
+    );
+    Ok(())
+}
+
+#[test]
+fn who_may_not_read_an_object_is_refused_its_metrics() -> Outcome {
+    let ns = Namespace::meshed("denied")?;
+    ns.apply(
+        "apiVersion: v1\nkind: ServiceAccount\nmetadata: {name: reader}\n---\n\
+         apiVersion: rbac.authorization.k8s.io/v1\nkind: Role\nmetadata: {name: reader}\nrules:\n\
+         - {apiGroups: [metrics.smi-spec.io], resources: [pods], verbs: [list]}\n---\n\
+         apiVersion: rbac.authorization.k8s.io/v1\nkind: RoleBinding\nmetadata: {name: reader}\n\
+         roleRef: {apiGroup: rbac.authorization.k8s.io, kind: Role, name: reader}\n\
+         subjects: [{kind: ServiceAccount, name: reader, namespace: $NS}]\n",
+    )?;
+    let user = format!("--as=system:serviceaccount:{}:reader", ns.name);
+    let ask = |resource: &str| {
+        let path = format!("{ROOT}/namespaces/{}/{resource}", ns.name);
+        ns.cluster.kubectl(&["get", "--raw", &path, &user])
+    };
+    eventually(SOON, "the role holds", || ask("pods"))?;
+    let refused = format!("{:#}", ask("deployments").unwrap_err());
+    assert!(refused.contains("Forbidden"), "{refused}");
+    Ok(())
+}
+
+#[test]
+fn kubectl_lists_metrics_as_a_table_and_explains_them() -> Outcome {
+    let ns = town("table")?;
+    let table = ns.kubectl(&["get", "deployments.metrics.smi-spec.io"])?;
+    let head = table.lines().next().unwrap_or_default();
+    for column in ["NAME", "SUCCESS", "FAILURE", "P50", "P99"] {
+        assert!(head.contains(column), "{table}");
+    }
+    let rows: Vec<&str> = table
+        .lines()
+        .skip(1)
+        .filter_map(|row| row.split_whitespace().next())
+        .collect();
+    assert_eq!(rows, ["client", "shaky", "slow"], "{table}");
+    let one = ns.json(&["get", "deployments.metrics.smi-spec.io", "slow"])?;
+    assert_eq!(one["resource"]["name"], "slow");
+    // Deployments without a group stay those of Kubernetes.
+    let plain = ns.json(&["get", "deployments", "slow"])?;
+    assert_eq!(plain["apiVersion"], "apps/v1");
+    let labelled = ns.kubectl(&["get", "pods.metrics.smi-spec.io", "-l", "app=slow"])?;
+    assert_eq!(labelled.lines().count(), 2, "{labelled}");
+    let explained = ns.kubectl(&[
+        "explain",
+        "deployments.edge",
+        "--api-version=metrics.smi-spec.io/v1alpha2",
+    ])?;
+    assert!(
+        explained.contains("calls that the object receives"),
+        "{explained}"
+    );
+    Ok(())
+}
+
+#[test]
+fn namespace_goes_while_the_api_is_served() -> Outcome {
+    let ns = town("goes")?;
+    // Fails when it takes longer, with what the API server waits for.
+    ns.cluster
+        .kubectl(&["delete", "namespace", &ns.name, "--wait", "--timeout=90s"])?;
+    Ok(())
+}
+
+#[test]
+fn both_replicas_answer_the_same_and_only_to_the_api_server() -> Outcome {
+    let ns = town("same")?;
+    let client = ns.pod("client")?;
+    client.get(&url("slow", 8080, "/"), &["-n", "500", "-c", "8"])?;
+    let path = inside(&ns, "deployments/client/edges");
+    eventually(TOLD, "the calls are told", || {
+        let (success, _) = counts(&read(&ns, &path)?["items"][0])?;
+        near(success, 500)
+    })?;
+    let list = ns.cluster.json(&[
+        "-n",
+        "weft-system",
+        "get",
+        "pods",
+        "-l",
+        "app.kubernetes.io/component=controller",
+    ])?;
+    let pods: Vec<Pod> = items(&list)
+        .into_iter()
+        .map(|pod| Pod::listed(&ns.cluster, "weft-system", pod))
+        .collect();
+    assert!(pods.len() >= 2, "{list}");
+    let mut caller = direct::Caller::new(&ns.cluster)?;
+    // The window moves on every five seconds, perhaps between two questions.
+    let answers = eventually(SOON, "all replicas were asked within one slot", || {
+        let mut answers = Vec::new();
+        for pod in &pods {
+            answers.push(caller.ask(pod, &path, direct::As::ApiServer)?);
+        }
+        let ends: Vec<&Value> = answers
+            .iter()
+            .map(|(_, body)| &body["items"][0]["timestamp"])
+            .collect();
+        ensure!(ends.windows(2).all(|pair| pair[0] == pair[1]), "{ends:?}");
+        Ok(answers)
+    })?;
+    for (status, body) in &answers {
+        assert_eq!((*status, body), (200, &answers[0].1));
+    }
+    let success = counts(&answers[0].1["items"][0])?.0;
+    near(success, 500)?;
+
+    for who in [direct::As::Nobody, direct::As::Administrator] {
+        let (status, body) = caller.ask(&pods[0], &path, who)?;
+        assert_eq!(
+            (status, &body["kind"]),
+            (401, &json!("Status")),
+            "{who:?}: {body}"
+        );
+    }
+    Ok(())
+}
