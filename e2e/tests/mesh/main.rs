@@ -11,6 +11,7 @@ mod identity;
 mod injection;
 mod metrics_api;
 mod modes;
+mod oracle;
 mod placement;
 mod protocols;
 mod split;
