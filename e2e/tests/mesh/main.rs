@@ -11,7 +11,6 @@ mod identity;
 mod injection;
 mod metrics_api;
 mod modes;
-mod oracle;
 mod placement;
 mod protocols;
 mod split;
