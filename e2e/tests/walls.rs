@@ -14,10 +14,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
         &["crds", "policy", "wire", "identity", "runtime", "oracle"],
     ),
     ("proxy", &["policy", "wire", "identity", "runtime"]),
-    (
-        "injector",
-        &["crds", "policy", "identity", "runtime", "oracle"],
-    ),
+    ("injector", &["crds", "policy", "identity", "runtime"]),
     ("e2e", &["crds", "policy", "wire", "identity", "oracle"]),
     // What the mesh is compared with shares no code with it.
     ("oracle", &[]),

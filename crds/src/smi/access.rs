@@ -48,20 +48,21 @@ pub struct TrafficTargetSpec {
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("required" = ["kind", "name"]), transform = without_defaults)]
 pub struct Subject {
-    /// API group of the kind. Empty for a ServiceAccount.
+    /// API group of the kind: `access.smi-spec.io` for an IdentityBinding. May be left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 253))]
     pub group: Option<String>,
-    /// `ServiceAccount`, or for a source also `Group`.
+    /// `ServiceAccount`, `IdentityBinding`, or for a source also `Group`.
     #[serde(default)]
     #[schemars(length(max = 63))]
     pub kind: String,
-    /// Name of the service account, or of the group: `system:authenticated` (every identity
+    /// Name of the service account, the IdentityBinding or the group: `system:authenticated` (every identity
     /// of the mesh) or `system:unauthenticated` (callers outside the mesh).
     #[serde(default)]
     #[schemars(length(max = 253))]
     pub name: String,
-    /// Namespace of the service account; this object's when it is left out.
+    /// Namespace of the service account or IdentityBinding; this object's when it is left
+    /// out. A destination must be in this object's namespace.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 63))]
     pub namespace: Option<String>,
@@ -77,7 +78,7 @@ pub struct Subject {
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("required" = ["kind", "name"]), transform = without_defaults)]
 pub struct RuleRef {
-    /// `HTTPRouteGroup` or `TCPRoute`.
+    /// `HTTPRouteGroup`, `TCPRoute` or `UDPRoute`.
     #[serde(default)]
     #[schemars(length(max = 63))]
     pub kind: String,
@@ -85,7 +86,8 @@ pub struct RuleRef {
     #[serde(default)]
     #[schemars(length(max = 253))]
     pub name: String,
-    /// Names of matches of the HTTPRouteGroup; every match when it is left out.
+    /// Names of matches of the HTTPRouteGroup; every match when it is left out, and none
+    /// when it is empty.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]
     pub matches: Option<Vec<String>>,

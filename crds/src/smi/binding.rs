@@ -35,14 +35,16 @@ pub struct IdentityBindingSpec {
 )]
 pub struct IdentitySchemes {
     /// The pods of this namespace that have all these labels. Not together with
-    /// `serviceAccount`.
+    /// `serviceAccount`. No pod when left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pod_label_selector: Option<PodLabels>,
-    /// SPIFFE ids, with or without `spiffe://` in front.
+    /// SPIFFE ids such as `spiffe://cluster.local/ns/shop/sa/web`, with or without
+    /// `spiffe://` in front, at most 64. None when left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 64), inner(length(min = 1, max = 2048)))]
     pub spiffe_identities: Option<Vec<String>>,
-    /// A service account of this namespace. Not together with `podLabelSelector`.
+    /// A service account of this namespace, for all pods that run as it. Not together
+    /// with `podLabelSelector`. None when left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
     pub service_account: Option<String>,

@@ -57,7 +57,7 @@ pub fn definitions(namespace: &str) -> Vec<(String, Value)> {
             SmiKind::TcpRoute,
             "tr",
             "Names TCP ports, for TrafficTargets to refer to.",
-            "Which ports belong to the route.",
+            "Which ports belong to the route; all of them when left out.",
             ports_column,
         ),
         kind::<TrafficSplit, TrafficSplitSpec>(
@@ -91,7 +91,7 @@ pub fn definitions(namespace: &str) -> Vec<(String, Value)> {
             SmiKind::UdpRoute,
             "ur",
             "Names UDP ports, for TrafficTargets to refer to.",
-            "Which ports belong to the route.",
+            "Which ports belong to the route; all of them when left out.",
             ports_column,
         ),
     ];
@@ -192,7 +192,8 @@ impl Kind {
 
     fn version(&self, version: SmiVersion) -> Value {
         let mut status = schema::<Status>();
-        status["description"] = "What the mesh says about it.".into();
+        status["description"] =
+            "What the mesh says about it; left out until then. Written by Weft only.".into();
         let mut spec = self.spec.clone();
         spec["description"] = self.spec_description.into();
         let mut whole = json!({

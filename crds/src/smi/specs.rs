@@ -25,7 +25,8 @@ smi_kind! {
 #[serde(rename_all = "camelCase")]
 #[schemars(transform = without_defaults)]
 pub struct HttpRouteGroupSpec {
-    /// The matches of this group; a request belongs to the group when one of them fits.
+    /// The matches of this group, at most 64; a request belongs to the group when one of
+    /// them fits. No request does when the list is empty or left out.
     #[serde(default)]
     #[schemars(length(max = 64))]
     pub matches: Vec<RouteMatch>,
@@ -40,8 +41,9 @@ pub struct RouteMatch {
     #[serde(default)]
     #[schemars(length(max = 253))]
     pub name: String,
-    /// Regular expression for the path without its query. It must fit from the first
-    /// character and may end early, so `/api` also fits `/api/v2`. Any path when left out.
+    /// Regular expression for the path without its query, at most 1024 bytes. It must fit
+    /// from the first character and may end early, so `/api` also fits `/api/v2`; end it
+    /// with `$` to fit the whole path. Any path when left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 1024))]
     pub path_regex: Option<String>,
@@ -49,8 +51,9 @@ pub struct RouteMatch {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 32))]
     pub methods: Option<Vec<String>>,
-    /// Header names, each with a regular expression that the whole value must fit.
-    /// Either a map, or a list of maps with one entry each.
+    /// Header names, at most 32, each with a regular expression that the whole value must
+    /// fit; every header must be there. Either a map, or a list of maps with one entry
+    /// each, and given back as it was written. Any headers when left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "headers_schema")]
     pub headers: Option<serde_json::Value>,
@@ -77,11 +80,12 @@ pub struct TcpRouteSpec {
 #[serde(rename_all = "camelCase")]
 #[schemars(transform = without_defaults)]
 pub struct TcpMatch {
-    /// A name for the reader; nothing refers to it.
+    /// A name for the reader; nothing refers to it. May be left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 253))]
     pub name: Option<String>,
-    /// Ports of the destination's containers; every port when empty or left out.
+    /// Ports of the destination's containers, from 1 to 65535, at most 128; every port
+    /// when empty or left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 128), inner(range(min = 1, max = 65535)))]
     pub ports: Option<Vec<i64>>,
@@ -102,11 +106,12 @@ pub struct UdpRouteSpec {
 #[serde(rename_all = "camelCase")]
 #[schemars(transform = without_defaults)]
 pub struct UdpMatch {
-    /// A name for the reader; nothing refers to it.
+    /// A name for the reader; nothing refers to it. May be left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 253))]
     pub name: Option<String>,
-    /// Ports of the destination's containers; every port when empty or left out.
+    /// Ports of the destination's containers, from 1 to 65535, at most 128; every port
+    /// when empty or left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 128), inner(range(min = 1, max = 65535)))]
     pub ports: Option<Vec<i64>>,

@@ -25,8 +25,9 @@ pub struct TrafficSplitSpec {
     #[serde(default)]
     #[schemars(length(max = 64))]
     pub backends: Vec<SplitBackend>,
-    /// HTTPRouteGroups of this namespace. When given, only requests that match one of
-    /// them are split; all other requests go to the root Service itself.
+    /// HTTPRouteGroups of this namespace, at most 16. Only requests that match one of
+    /// them are split; all other requests go to the root Service itself. Everything is
+    /// split when left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 16))]
     pub matches: Option<Vec<SplitMatch>>,
@@ -41,7 +42,8 @@ pub struct SplitBackend {
     #[serde(default)]
     #[schemars(length(max = 253))]
     pub service: String,
-    /// The share, relative to the sum of all weights. 0 means no traffic.
+    /// The share, a whole number relative to the sum of all weights: 2 beside 1 is two
+    /// thirds. 0 means no traffic.
     // Wider than a u32 on purpose: what another schema once stored must still be readable.
     #[serde(default)]
     #[schemars(range(min = 0, max = 2_147_483_647))]
@@ -53,7 +55,7 @@ pub struct SplitBackend {
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("required" = ["kind", "name"]), transform = without_defaults)]
 pub struct SplitMatch {
-    /// API group of the kind, `specs.smi-spec.io`.
+    /// API group of the kind, `specs.smi-spec.io`; means the same when left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 253))]
     pub api_group: Option<String>,

@@ -19,10 +19,12 @@ pub const PROGRAMMED: &str = "Programmed";
     transform = super::without_defaults
 )]
 pub struct Status {
-    /// The object in a few words, for the columns of `kubectl get`.
+    /// The object in a few words, for the columns of `kubectl get`. Left out when there is
+    /// nothing to say.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub summary: Option<String>,
-    /// `Accepted`, `ResolvedRefs` and `Programmed`, each with its reason.
+    /// `Accepted`, `ResolvedRefs` and `Programmed`, each with its reason. Empty until Weft
+    /// has seen the object.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "conditions_schema")]
     pub conditions: Vec<Condition>,
@@ -53,7 +55,7 @@ fn conditions_schema(_: &mut SchemaGenerator) -> schemars::Schema {
                     "type": "integer",
                     "format": "int64",
                     "minimum": 0,
-                    "description": "The generation of the object that this was said about."
+                    "description": "The generation of the object that this was said about; left out when unknown."
                 },
                 "lastTransitionTime": {
                     "type": "string",

@@ -76,7 +76,6 @@ fn group(version: SmiVersion, whole: &mut Value) {
     {
         // Typed, because rules cannot see a field without a type.
         one["properties"]["headers"] = json!({
-            "description": "No field of v1alpha1; headers can be matched from v1alpha2 on.",
             "type": "object",
             "x-kubernetes-preserve-unknown-fields": true,
         });
@@ -130,6 +129,8 @@ fn refuse(schema: &mut Value, field: &str, message: &str) {
     if let Some(field) = schema["properties"][field].as_object_mut() {
         // A null would count as set or not, depending on the reader.
         field.remove("nullable");
+        let description = format!("Must be left out: {message}.");
+        field.insert("description".into(), description.into());
     }
 }
 

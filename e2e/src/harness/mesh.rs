@@ -31,6 +31,11 @@ pub fn installed() -> anyhow::Result<()> {
 
 /// `helm upgrade --install` with the local images and these further `--set`s.
 pub fn install(more: &[&str]) -> anyhow::Result<()> {
+    install_with(more, &[])
+}
+
+/// The same with further flags of helm.
+pub fn install_with(more: &[&str], flags: &[&str]) -> anyhow::Result<()> {
     let cluster = Cluster::connect()?;
     let chart = root().join("charts/weft");
     let mut sets = vec![
@@ -59,6 +64,7 @@ pub fn install(more: &[&str]) -> anyhow::Result<()> {
         "--create-namespace",
     ];
     args.extend(["--wait", "--timeout", "4m"]);
+    args.extend(flags);
     for set in &sets {
         args.extend(["--set-string", set.as_str()]);
     }

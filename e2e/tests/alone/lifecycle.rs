@@ -77,6 +77,7 @@ fn uninstalled_mesh_leaves_traffic_and_objects_and_can_come_back() -> Outcome {
     let said = uninstall(&ns.cluster)?;
     println!("uninstalled after {:?}:\n{said}", begun.elapsed());
     assert!(said.contains("pods still carry a proxy"), "{said}");
+    assert!(said.contains("4 SMI definitions serve"), "{said}");
     let command = format!(
         "kubectl -n {} rollout restart deployment/client deployment/leaver deployment/server",
         ns.name
@@ -138,7 +139,7 @@ spec:
 ";
 
 /// All that it shows: what hooks log goes to standard error.
-fn uninstall(cluster: &Cluster) -> anyhow::Result<String> {
+pub(crate) fn uninstall(cluster: &Cluster) -> anyhow::Result<String> {
     let words = ["uninstall", "weft", "-n", mesh::NAMESPACE, "--wait"];
     let words = [&words[..], &["--timeout", "3m"]].concat();
     let output = cluster.command("helm", &words).output()?;

@@ -15,6 +15,7 @@ mod renewal;
 mod restart;
 mod revoked;
 mod sniffer;
+mod takeover;
 mod tokens;
 mod traffic;
 mod wire_capture;

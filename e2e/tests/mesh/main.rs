@@ -7,6 +7,7 @@
 mod access;
 mod additive;
 mod conformance;
+mod examples;
 mod identity;
 mod injection;
 mod metrics_api;

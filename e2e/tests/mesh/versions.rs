@@ -2,11 +2,14 @@
 //! written in one is read, listed, watched and changed in another.
 
 mod forms;
+mod kubectl;
+
+use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use e2e::{
     conformance::Record,
-    harness::{Api, Namespace, Outcome},
+    harness::{Api, Namespace, Outcome, eventually},
 };
 use serde_json::{Value, json};
 
@@ -126,14 +129,7 @@ impl Desk<'_> {
         let listed = items.iter().find(|item| item["metadata"]["name"] == *name);
         self.shows(listed.context("not in the list")?, to, &form.views)?;
 
-        let mut update = read;
-        update["metadata"]["labels"]["team"] = "shop".into();
-        if let Some((pointers, value)) = &form.change {
-            *update
-                .pointer_mut(pointers[to - 1])
-                .context("no such field")? = value.clone();
-        }
-        let updated = self.api.replace(&self.path(to, &name), &update)?;
+        let updated = self.update(form, to, &name)?;
         let views = form.changed();
         self.shows(&updated, to, &views)?;
         for version in VERSIONS {
@@ -142,6 +138,22 @@ impl Desk<'_> {
             ensure!(read["metadata"]["labels"]["team"] == "shop", "{read}");
         }
         Ok(())
+    }
+
+    /// As clients do it: read, change, replace, and again if the mesh wrote its status in
+    /// between.
+    fn update(&self, form: &Form, to: usize, name: &str) -> anyhow::Result<Value> {
+        let path = self.path(to, name);
+        let limit = Duration::from_secs(5);
+        eventually(limit, "nobody else writes", || {
+            let mut update = self.api.read(&path)?;
+            update["metadata"]["labels"]["team"] = "shop".into();
+            if let Some((pointers, value)) = &form.change {
+                let field = update.pointer_mut(pointers[to - 1]);
+                *field.context("no such field")? = value.clone();
+            }
+            self.api.replace(&path, &update)
+        })
     }
 
     /// Whether the object has exactly what the version shows, and its author's metadata.

@@ -208,6 +208,30 @@ fn every_schema_is_structural_described_and_without_defaults() {
 }
 
 #[test]
+fn every_optional_field_says_what_holds_without_it_and_every_number_has_a_range() {
+    let says = Regex::new("[Ll]eft out|[Ee]mpty|[Ww]ithout").unwrap();
+    for (plural, definition) in definitions("weft-system") {
+        for version in definition["spec"]["versions"].as_array().unwrap() {
+            let name = format!("{plural} {}", version["name"]);
+            let root = &version["schema"]["openAPIV3Schema"];
+            each_node(root, &name, &mut |node, at| {
+                for (key, field) in node["properties"].as_object().into_iter().flatten() {
+                    let required = node["required"].as_array();
+                    if required.is_some_and(|required| required.contains(&json!(key))) {
+                        continue;
+                    }
+                    let text = field["description"].as_str().unwrap_or_default();
+                    assert!(says.is_match(text), "{at}.{key} is optional: {text:?}");
+                }
+                if node["type"] == "integer" {
+                    assert!(node["minimum"].is_number(), "{at} has no minimum");
+                }
+            });
+        }
+    }
+}
+
+#[test]
 fn kubectl_shows_every_condition_and_at_most_six_columns() {
     for (plural, definition) in definitions("weft-system") {
         for version in definition["spec"]["versions"].as_array().unwrap() {

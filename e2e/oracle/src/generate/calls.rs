@@ -6,7 +6,7 @@ use serde_json::Value;
 use super::Place;
 use crate::{
     Call, Caller, Request, Traffic, World,
-    object::{list, name, namespace, spec},
+    object::{account, list, name, namespace, spec, text},
     random::Random,
 };
 
@@ -87,7 +87,9 @@ impl World {
         let targets: Vec<&Value> = self.all("TrafficTarget").collect();
         if !targets.is_empty() && random.percent(85) {
             let target = random.of(&targets);
-            let wanted = |pod: &&&Value| self.names(target, pod);
+            let destination = text(&spec(target)["destination"]["name"]);
+            let wanted =
+                |pod: &&&Value| namespace(pod) == namespace(target) && account(pod) == destination;
             let there: Vec<&&Value> = pods.iter().filter(wanted).collect();
             if !there.is_empty() {
                 to = there[random.below(there.len())];

@@ -112,7 +112,7 @@ fn spoil(random: &mut Random, content: &mut Value) {
     }
 }
 
-pub(super) fn collect(at: &str, value: &Value, places: &mut Vec<String>) {
+fn collect(at: &str, value: &Value, places: &mut Vec<String>) {
     places.push(at.to_owned());
     match value {
         Value::Object(map) => map
@@ -130,8 +130,7 @@ fn subject(random: &mut Random, place: &Place, source: bool) -> Map<String, Valu
     let mut subject = Map::new();
     let kind = match random.below(100) {
         0..60 => "ServiceAccount",
-        _ if !source && random.percent(80) => "ServiceAccount",
-        _ if !source => "IdentityBinding",
+        _ if !source => "ServiceAccount",
         60..78 => "Group",
         78..96 => "IdentityBinding",
         _ if !place.mistakes => "ServiceAccount",
@@ -151,7 +150,7 @@ fn subject(random: &mut Random, place: &Place, source: bool) -> Map<String, Valu
             "*",
         ]),
         "Group" => random.pick(&["system:authenticated", "system:unauthenticated"]),
-        "IdentityBinding" => random.pick(&BINDINGS),
+        "IdentityBinding" if source => random.pick(&BINDINGS),
         _ if place.mistakes && random.percent(2) => random.pick(&["", "a/b", "*"]),
         _ => random.pick(place.accounts),
     };
@@ -355,9 +354,6 @@ pub(super) fn binding(random: &mut Random, place: &Place) -> Value {
             })
             .collect();
         schemes["spiffeIdentities"] = json!(ids);
-    }
-    if place.mistakes && random.percent(5) {
-        schemes["serviceAccount"] = json!(random.pick(place.accounts));
     }
     let spec = json!({ "schemes": schemes });
     finish(random, place, object, 4, spec, false)

@@ -1,0 +1,234 @@
+//! Definitions of another product are taken over with what is stored in them, and the
+//! uninstall leaves objects that everybody can read.
+
+use std::time::Duration;
+
+use anyhow::{bail, ensure};
+use e2e::harness::{Cluster, Namespace, Outcome, eventually, mesh};
+use serde_json::{Value, json};
+
+use super::{altered::Altered, lifecycle::uninstall};
+
+const TARGETS: &str = "traffictargets.access.smi-spec.io";
+const SPLITS: &str = "trafficsplits.split.smi-spec.io";
+/// The controller looks every 15 s and waits 10 s before it writes.
+const REWRITTEN: Duration = Duration::from_secs(90);
+
+#[test]
+fn definitions_of_another_product_are_taken_over_only_when_told_so_and_lose_nothing() -> Outcome {
+    let ns = Namespace::unmeshed("takeover")?;
+    let cluster = &ns.cluster;
+    let altered = Altered::begin()?;
+    uninstall(cluster)?;
+    remove_definitions(cluster)?;
+    foreign_definitions(cluster)?;
+    ns.apply(FOREIGN)?;
+
+    let refused = mesh::install(&[]);
+    let said = refused
+        .err()
+        .map(|error| format!("{error:#}"))
+        .unwrap_or_default();
+    for word in [
+        "crds.smi.takeOver=true",
+        "--take-ownership",
+        TARGETS,
+        SPLITS,
+    ] {
+        assert!(said.contains(word), "{word} is not in: {said}");
+    }
+    mesh::install_with(&["crds.smi.takeOver=true"], &["--take-ownership"])?;
+    for name in [TARGETS, SPLITS] {
+        eventually(REWRITTEN, "everything is stored in one version", || {
+            let stored = stored_versions(cluster, name)?;
+            ensure!(stored == json!(["v1alpha4"]), "{name}: {stored}");
+            Ok(())
+        })?;
+    }
+    shows(
+        &ns,
+        "trafficsplits.v1alpha1.split.smi-spec.io/canary",
+        &json!(["1", "500m"]),
+    )?;
+    shows(
+        &ns,
+        "trafficsplits.v1alpha4.split.smi-spec.io/canary",
+        &json!([1000, 500]),
+    )?;
+    let target = ns.json(&["get", "traffictargets.v1alpha4.access.smi-spec.io/old"])?;
+    assert_eq!(target["spec"]["destination"]["port"], 8080, "{target}");
+
+    // Without the injector nothing converts: what is shown now is what is stored.
+    refusal_names_the_way_out(cluster)?;
+    uninstall(cluster)?;
+    shows(&ns, "trafficsplit/canary", &json!([1000, 500]))?;
+    let target = ns.json(&["get", "traffictarget/old"])?;
+    assert_eq!(target["spec"]["destination"]["port"], 8080, "{target}");
+    assert_eq!(target["apiVersion"], "access.smi-spec.io/v1alpha4");
+    ns.kubectl(&["label", "trafficsplit/canary", "team=web"])?;
+    for name in [TARGETS, SPLITS] {
+        let spec = definition(cluster, name)?["spec"].clone();
+        assert_eq!(spec["conversion"], json!({"strategy": "None"}));
+        let versions = spec["versions"].as_array().cloned().unwrap_or_default();
+        let served = versions.iter().filter(|version| version["served"] == true);
+        let served: Vec<&Value> = served.map(|version| &version["name"]).collect();
+        assert_eq!(served, ["v1alpha4"], "{name}");
+    }
+
+    altered.restore()?;
+    shows(
+        &ns,
+        "trafficsplits.v1alpha1.split.smi-spec.io/canary",
+        &json!(["1", "500m"]),
+    )?;
+    shows(
+        &ns,
+        "trafficsplits.v1alpha2.split.smi-spec.io/canary",
+        &json!([1000, 500]),
+    )?;
+    Ok(())
+}
+
+/// With a definition that says that older versions are stored, and nobody who rewrites.
+fn refusal_names_the_way_out(cluster: &Cluster) -> anyhow::Result<()> {
+    let controller = ["-n", mesh::NAMESPACE, "scale", "deployment/weft-controller"];
+    cluster.kubectl(&[&controller[..], &["--replicas=0"]].concat())?;
+    eventually(Duration::from_secs(60), "no controller runs", || {
+        let label = "app.kubernetes.io/component=controller";
+        let pods = cluster.kubectl(&[
+            "-n",
+            mesh::NAMESPACE,
+            "get",
+            "pods",
+            "-l",
+            label,
+            "-o",
+            "name",
+        ])?;
+        ensure!(pods.is_empty(), "{pods}");
+        Ok(())
+    })?;
+    store(cluster, &json!(["v1alpha1", "v1alpha4"]))?;
+    let Err(refused) = uninstall(cluster) else {
+        bail!("nothing kept the chart from going");
+    };
+    let said = format!("{refused:#}");
+    for word in [SPLITS, "v1alpha1", "try again"] {
+        ensure!(said.contains(word), "{word} is not in: {said}");
+    }
+    let spec = definition(cluster, TARGETS)?["spec"].clone();
+    ensure!(
+        spec["conversion"]["strategy"] == "Webhook",
+        "it was touched: {spec}"
+    );
+    // Who wants to keep the mesh after all.
+    cluster.helm(&[
+        "rollback",
+        "weft",
+        "-n",
+        mesh::NAMESPACE,
+        "--wait",
+        "--timeout",
+        "3m",
+    ])?;
+    mesh::install(&[])?;
+    eventually(REWRITTEN, "the controller has made it good", || {
+        let stored = stored_versions(cluster, SPLITS)?;
+        ensure!(stored == json!(["v1alpha4"]), "{stored}");
+        Ok(())
+    })
+}
+
+fn definition(cluster: &Cluster, name: &str) -> anyhow::Result<Value> {
+    cluster.json(&["get", "crd", name])
+}
+
+fn stored_versions(cluster: &Cluster, name: &str) -> anyhow::Result<Value> {
+    Ok(definition(cluster, name)?["status"]["storedVersions"].clone())
+}
+
+fn store(cluster: &Cluster, versions: &Value) -> anyhow::Result<()> {
+    let patch = json!({"status": {"storedVersions": versions}}).to_string();
+    let words = [
+        "patch",
+        "crd",
+        SPLITS,
+        "--subresource=status",
+        "--type=merge",
+        "-p",
+        &patch,
+    ];
+    cluster.kubectl(&words).map(drop)
+}
+
+fn remove_definitions(cluster: &Cluster) -> anyhow::Result<()> {
+    let names = cluster.kubectl(&["get", "crd", "-o", "name"])?;
+    let names: Vec<&str> = names
+        .lines()
+        .filter(|name| name.contains(".smi-spec.io"))
+        .collect();
+    if names.is_empty() {
+        return Ok(());
+    }
+    let words = [&["delete"], &names[..], &["--wait", "--timeout=60s"]].concat();
+    cluster.kubectl(&words).map(drop)
+}
+
+/// As other meshes have left them: one or two versions, no conversion between them.
+fn foreign_definitions(cluster: &Cluster) -> anyhow::Result<()> {
+    let definition = |kind: &str, plural: &str, group: &str, versions: &[&str]| {
+        let schema = json!({"openAPIV3Schema": {"type": "object",
+            "x-kubernetes-preserve-unknown-fields": true}});
+        let versions: Vec<Value> = versions
+            .iter()
+            .enumerate()
+            .map(|(i, name)| json!({"name": name, "served": true, "storage": i == 0, "schema": schema}))
+            .collect();
+        json!({"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+            "metadata": {"name": format!("{plural}.{group}")},
+            "spec": {"group": group, "scope": "Namespaced", "versions": versions,
+                "names": {"kind": kind, "plural": plural, "singular": kind.to_lowercase(),
+                    "listKind": format!("{kind}List")}}})
+    };
+    let split = ["v1alpha1", "v1alpha2"];
+    let list = json!({"apiVersion": "v1", "kind": "List", "items": [
+        definition("TrafficSplit", "trafficsplits", "split.smi-spec.io", &split),
+        definition("TrafficTarget", "traffictargets", "access.smi-spec.io", &["v1alpha2"]),
+    ]});
+    cluster.apply("default", &list.to_string())?;
+    for name in [TARGETS, SPLITS] {
+        let crd = format!("crd/{name}");
+        cluster.kubectl(&["wait", "--for=condition=Established", &crd, "--timeout=30s"])?;
+    }
+    Ok(())
+}
+
+fn shows(ns: &Namespace, object: &str, weights: &Value) -> anyhow::Result<()> {
+    eventually(Duration::from_secs(20), "the version is served", || {
+        let split = ns.json(&["get", object])?;
+        let backends = split["spec"]["backends"]
+            .as_array()
+            .cloned()
+            .unwrap_or_default();
+        let seen: Vec<&Value> = backends.iter().map(|backend| &backend["weight"]).collect();
+        ensure!(json!(seen) == *weights, "{object} shows {split}");
+        Ok(())
+    })
+}
+
+const FOREIGN: &str = r#"
+apiVersion: split.smi-spec.io/v1alpha1
+kind: TrafficSplit
+metadata: {name: canary}
+spec:
+  service: web
+  backends: [{service: web-v1, weight: "1"}, {service: web-v2, weight: 500m}]
+---
+apiVersion: access.smi-spec.io/v1alpha2
+kind: TrafficTarget
+metadata: {name: old}
+spec:
+  destination: {kind: ServiceAccount, name: web, port: 8080}
+  sources: [{kind: ServiceAccount, name: client}]
+  rules: [{kind: HTTPRouteGroup, name: routes}]
+"#;

@@ -1,0 +1,134 @@
+//! What kubectl knows of the kinds by itself.
+
+use std::collections::BTreeMap;
+
+use e2e::harness::{Namespace, Outcome};
+
+const KINDS: [(&str, &str, usize); 6] = [
+    ("traffictargets.access.smi-spec.io", "tt", 1),
+    ("identitybindings.access.smi-spec.io", "ib", 4),
+    ("httproutegroups.specs.smi-spec.io", "htr", 1),
+    ("tcproutes.specs.smi-spec.io", "tr", 1),
+    ("udproutes.specs.smi-spec.io", "ur", 4),
+    ("trafficsplits.split.smi-spec.io", "ts", 1),
+];
+
+#[test]
+fn kubectl_finds_every_kind_by_short_name_and_category() -> Outcome {
+    let ns = Namespace::meshed("short-names")?;
+    let table = ns.kubectl(&["api-resources", "--categories=weft", "--no-headers"])?;
+    let rows = table.lines().map(|line| {
+        let mut words = line.split_whitespace();
+        let mut word = || words.next().unwrap_or_default().to_owned();
+        let (plural, short, api_version) = (word(), word(), word());
+        let group = api_version.split('/').next().unwrap_or_default();
+        (format!("{plural}.{group}"), short)
+    });
+    let seen: BTreeMap<String, String> = rows.collect();
+    let wanted = KINDS.map(|(name, short, _)| (name.to_owned(), short.to_owned()));
+    assert_eq!(seen, wanted.into());
+    for (_, short, _) in KINDS {
+        ns.kubectl(&["get", short])?;
+    }
+    Ok(())
+}
+
+#[test]
+fn kubectl_explains_every_version_of_every_kind() -> Outcome {
+    let ns = Namespace::meshed("explain")?;
+    for (name, _, oldest) in KINDS {
+        let (plural, group) = name.split_once('.').unwrap_or_default();
+        for version in oldest..=4 {
+            let version = format!("--api-version={group}/v1alpha{version}");
+            let text = ns.kubectl(&["explain", plural, &version])?;
+            assert!(!text.contains("<no description>"), "{text}");
+        }
+    }
+    for (field, version, words) in [
+        (
+            "traffictargets.destination.port",
+            "access.smi-spec.io/v1alpha1",
+            "only port",
+        ),
+        (
+            "traffictargets.specs.matches",
+            "access.smi-spec.io/v1alpha1",
+            "every match",
+        ),
+        (
+            "traffictargets.spec.sources.name",
+            "access.smi-spec.io/v1alpha3",
+            "system:authenticated",
+        ),
+        (
+            "httproutegroups.matches.headers",
+            "specs.smi-spec.io/v1alpha2",
+            "at most 32",
+        ),
+        (
+            "httproutegroups.matches.headers",
+            "specs.smi-spec.io/v1alpha1",
+            "v1alpha2 or later",
+        ),
+        (
+            "tcproutes.spec.matches.ports",
+            "specs.smi-spec.io/v1alpha4",
+            "every port",
+        ),
+        (
+            "trafficsplits.spec.backends.weight",
+            "split.smi-spec.io/v1alpha1",
+            "500m",
+        ),
+        (
+            "trafficsplits.spec.backends.weight",
+            "split.smi-spec.io/v1alpha2",
+            "two thirds",
+        ),
+        (
+            "identitybindings.spec.schemes.spiffeIdentities",
+            "access.smi-spec.io/v1alpha4",
+            "SPIFFE",
+        ),
+        (
+            "udproutes.spec.matches.ports",
+            "specs.smi-spec.io/v1alpha4",
+            "65535",
+        ),
+    ] {
+        let text = ns.kubectl(&["explain", field, &format!("--api-version={version}")])?;
+        // kubectl breaks lines where it likes.
+        let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(text.contains(words), "{field} of {version}: {text}");
+    }
+    Ok(())
+}
+
+#[test]
+fn every_version_has_the_columns_of_its_kind() -> Outcome {
+    let ns = Namespace::meshed("columns-of-versions")?;
+    ns.apply(
+        r#"
+apiVersion: access.smi-spec.io/v1alpha4
+kind: TrafficTarget
+metadata: {name: one}
+spec:
+  destination: {kind: ServiceAccount, name: web}
+  sources: [{kind: ServiceAccount, name: prometheus}]
+  rules: [{kind: TCPRoute, name: any}]
+"#,
+    )?;
+    ns.await_condition("traffictarget/one", "Accepted", "True")?;
+    for version in 1..=4 {
+        let resource = format!("traffictargets.v1alpha{version}.access.smi-spec.io");
+        let table = ns.kubectl(&["get", &resource])?;
+        let words: Vec<&str> = table.split_whitespace().collect();
+        let begin =
+            "NAME DESTINATION SOURCES ACCEPTED RESOLVEDREFS PROGRAMMED AGE one web prometheus True";
+        assert!(
+            words.join(" ").starts_with(begin),
+            "v1alpha{version}: {table}"
+        );
+    }
+    Ok(())
+}
