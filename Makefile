@@ -1,6 +1,6 @@
 # The commands people type. `make` alone prints them.
 .DEFAULT_GOAL := help
-.PHONY: help cluster cluster-down cluster-smoke images check test conformance demo fmt lint deny proto bench bench-quick
+.PHONY: fuzz help cluster cluster-down cluster-smoke images check test conformance demo fmt lint deny proto bench bench-quick
 
 help: ## this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
@@ -28,6 +28,9 @@ test: ## every ring of tests; leaves the cluster running
 
 conformance: ## the table of SMI conformance, with real Flagger and Argo Rollouts
 	@e2e/conformance/run
+
+fuzz: ## random objects through everything that reads them, 10 min (SECONDS=600)
+	@WEFT_FUZZ_SECONDS=$(or $(SECONDS),600) WEFT_TEST_MORE=10 cargo test -p controller --test hostile --test decisions -- --nocapture
 
 bench: ## what the proxy costs beside Envoy, 40 min after the build (PREVIOUS=older weft-proxy)
 	@PREVIOUS="$(PREVIOUS)" bench/run full

@@ -38,6 +38,10 @@ impl Mistakes {
     }
 }
 
+/// Characters of one mistake's field or reason that are told: both may quote values of
+/// any length.
+const LONGEST_TEXT: usize = 400;
+
 /// The answer for one object.
 pub(crate) fn validate(request: &Request) -> Answer {
     if !concerns_us(request) {
@@ -60,7 +64,7 @@ pub(crate) fn validate(request: &Request) -> Answer {
     let mut named: Vec<String> = mistakes
         .iter()
         .take(MOST_MISTAKES)
-        .map(|mistake| format!("{}: {}", mistake.field, mistake.reason))
+        .map(|mistake| format!("{}: {}", short(&mistake.field), short(&mistake.reason)))
         .collect();
     if more > 0 {
         named.push(format!("and {more} more"));
@@ -142,5 +146,16 @@ fn is_name(text: &str) -> bool {
     text.len() <= 253 && text.split('.').all(is_label)
 }
 
+/// The beginning of a long text.
+fn short(text: &str) -> String {
+    if text.chars().count() <= LONGEST_TEXT {
+        return text.to_owned();
+    }
+    let begin: String = text.chars().take(LONGEST_TEXT).collect();
+    format!("{begin}...")
+}
+
+#[cfg(test)]
+mod hostile;
 #[cfg(test)]
 mod tests;

@@ -9,11 +9,17 @@ mod sources;
 use std::collections::BTreeSet;
 
 use policy::name::{Kind, ObjectRef};
+use prost::Message as _;
 use std::sync::{Arc, OnceLock};
 use wire::v1;
 
 use self::ports::{Pods, Ports, port_set};
-use super::{bindings::Bindings, endpoints::ByPort, few, object, origin, routes::Routes};
+use super::{
+    bindings::Bindings,
+    endpoints::ByPort,
+    few, object, origin,
+    routes::{Group, Routes},
+};
 use crate::{
     model::{Defaults, Target, TargetRule, Targets},
     problem::{About, Findings, Reason},
@@ -74,6 +80,12 @@ struct Reading<'a> {
     about: About<'a>,
 }
 
+/// Most bytes of HTTP matches that one target may add up to. A group may be as large as
+/// the API server takes, and each of many small targets repeats it: without a bound a
+/// few megabytes of objects would become gigabytes here. Also, far more than this is no
+/// message that a proxy accepts.
+const MOST_BYTES: usize = 512 * 1024;
+
 /// Whom a target is about.
 struct Destination {
     /// As it is written.
@@ -95,6 +107,10 @@ struct Traffic {
     ports: Option<Ports>,
     /// `None`: no HTTPRouteGroup.
     http: Option<Vec<v1::HttpMatch>>,
+    /// Which matches are in `http`, by group and place.
+    taken: BTreeSet<(Arc<str>, usize)>,
+    /// Bytes of `http` on the wire.
+    bytes: usize,
     /// Ports beyond which nothing applies; `None`: no limit.
     limit: Option<Ports>,
     origins: Vec<(ObjectRef, i64)>,
@@ -276,7 +292,7 @@ impl Reading<'_> {
     fn http(&mut self, field: &str, rule: &RuleFacts, traffic: &mut Traffic) {
         // Present from here on, even if nothing is found: absent would mean that any
         // request may pass where a TCPRoute allows the port.
-        let http = traffic.http.get_or_insert_default();
+        traffic.http.get_or_insert_default();
         let Some(group) = self.named.routes.group(&self.key.namespace, &rule.name) else {
             let message = format!("there is no HTTPRouteGroup {}", rule.name);
             self.about
@@ -285,7 +301,7 @@ impl Reading<'_> {
         };
         traffic.origins.push(group.origin.clone());
         let Some(matches) = &rule.matches else {
-            http.extend(group.all().cloned());
+            self.take(field, rule, group, 0..group.matches.len(), traffic);
             return;
         };
         if matches.is_empty() {
@@ -295,14 +311,46 @@ impl Reading<'_> {
                 .refuse(Reason::Invalid, &field, message.to_owned());
         }
         for (j, wanted) in matches.iter().enumerate() {
-            match group.matches.iter().find(|(name, _)| *name == **wanted) {
-                Some((_, usable)) => http.extend(usable.clone()),
+            match group.matches.iter().position(|(name, _)| *name == **wanted) {
+                Some(place) => self.take(field, rule, group, place..place + 1, traffic),
                 None => {
                     let message = format!("HTTPRouteGroup {} has no match {wanted:?}", rule.name);
                     let field = format!("{field}.matches[{j}]");
                     self.about.unresolved(Reason::RefNotFound, &field, message);
                 }
             }
+        }
+    }
+
+    /// Adds matches of a group, each once, as long as there is room.
+    fn take(
+        &mut self,
+        field: &str,
+        rule: &RuleFacts,
+        group: &Group,
+        places: std::ops::Range<usize>,
+        traffic: &mut Traffic,
+    ) {
+        let http = traffic.http.get_or_insert_default();
+        for place in places {
+            let Some((_, Some(usable))) = group.matches.get(place) else {
+                continue;
+            };
+            if !traffic.taken.insert((rule.name.clone(), place)) {
+                continue;
+            }
+            let bytes = usable.encoded_len();
+            if traffic.bytes + bytes > MOST_BYTES {
+                let message = format!(
+                    "names matches of more than {} KiB; what goes beyond allows nothing: use \
+                     several TrafficTargets",
+                    MOST_BYTES / 1024
+                );
+                self.about.refuse(Reason::Invalid, field, message);
+                return;
+            }
+            traffic.bytes += bytes;
+            http.push(usable.clone());
         }
     }
 

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use policy::name::Kind;
+use prost::Message;
 
 use super::{few, object, origin, routes::Routes};
 use crate::{
@@ -11,6 +12,9 @@ use crate::{
     world::{ObjectKey, ServiceFacts, SplitFacts, World},
 };
 
+/// Most bytes of HTTP matches that one split may add up to; it is repeated on every
+/// port of the root, and for every proxy that calls it.
+const MOST_BYTES: usize = 512 * 1024;
 /// API group of what a split may refer to; it may be left out.
 const ROUTES_GROUP: &str = crds::smi::SPECS_GROUP;
 
@@ -196,10 +200,11 @@ impl Reading<'_> {
                 continue;
             }
             match self.routes.group(&self.key.namespace, &reference.name) {
-                Some(group) => {
+                Some(group) if !origins.contains(&group.origin) => {
                     matches.extend(group.all().cloned());
                     origins.push(group.origin.clone());
                 }
+                Some(_) => {}
                 None => {
                     let message = format!(
                         "there is no HTTPRouteGroup {}; the split has no effect",
@@ -210,6 +215,15 @@ impl Reading<'_> {
                     complete = Err(Inactive);
                 }
             }
+        }
+        let bytes: usize = matches.iter().map(Message::encoded_len).sum();
+        if bytes > MOST_BYTES {
+            let message = format!(
+                "name matches of more than {} KiB; the split has no effect",
+                MOST_BYTES / 1024
+            );
+            self.about.refuse(Reason::Invalid, "spec.matches", message);
+            return Err(Inactive);
         }
         complete.map(|()| Some(matches))
     }

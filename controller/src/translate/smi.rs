@@ -35,52 +35,88 @@ where
 {
     let mut meta = meta(&object.metadata);
     let kind = object.types.as_ref().map_or("", |types| &types.kind);
-    if let Some(at) = list_for_object("", &object.data, kind) {
-        meta.unreadable = Some(format!("{at} is a list, but must be an object").into());
+    if let Err(why) = check_shape("", &object.data, kind) {
+        meta.unreadable = Some(why.into());
         return (meta, None);
     }
     match object.try_parse::<K>() {
         Ok(read) => (meta, Some(read)),
         Err(error) => {
-            meta.unreadable = Some(error.to_string().into());
+            // It may quote a value of any length.
+            let why: String = error.to_string().chars().take(LONGEST_REASON).collect();
+            meta.unreadable = Some(why.into());
             (meta, None)
         }
     }
 }
 
-/// Where a list stands in the place of an object. Reading into types would take its
-/// entries for fields, in the order in which the types happen to declare them, and
-/// so give a meaning to what has none.
-fn list_for_object(at: &str, value: &Value, kind: &str) -> Option<String> {
-    const OBJECTS: [&str; 6] = [
-        "spec",
-        "status",
-        "destination",
-        "schemes",
-        "podLabelSelector",
-        "matchLabels",
-    ];
+/// Characters of a reason that are kept.
+const LONGEST_REASON: usize = 300;
+
+/// Fields that hold objects; a list in their place would be read by position, in the
+/// order in which our types happen to declare their fields, and so get a meaning.
+const OBJECTS: [&str; 6] = [
+    "spec",
+    "status",
+    "destination",
+    "schemes",
+    "podLabelSelector",
+    "matchLabels",
+];
+
+/// The most entries of lists, as the schemas have them. Objects that were stored under
+/// another product's schema may hold more, and lists that refer to lists multiply.
+const BOUNDS: [(&str, usize); 7] = [
+    ("sources", 256),
+    ("rules", 64),
+    ("backends", 64),
+    ("matches", 64),
+    ("methods", 32),
+    ("ports", 128),
+    ("spiffeIdentities", 64),
+];
+
+/// Finds what reading into types would not: lists in the place of objects, and lists
+/// that are too long.
+fn check_shape(at: &str, value: &Value, kind: &str) -> Result<(), String> {
     match value {
-        Value::Object(fields) => fields.iter().find_map(|(name, value)| {
-            let at = match at {
-                "" => name.clone(),
-                at => format!("{at}.{name}"),
-            };
-            // Elsewhere `matches` is a list.
-            let of_ports = kind.ends_with("Route") && at == "spec.matches";
-            if value.is_array() && (of_ports || OBJECTS.contains(&name.as_str())) {
-                return Some(at);
+        Value::Object(fields) => {
+            for (name, value) in fields {
+                // Which has two shapes, and a reader of its own.
+                if name == "headers" {
+                    continue;
+                }
+                let at = match at {
+                    "" => name.clone(),
+                    at => format!("{at}.{name}"),
+                };
+                if let Value::Array(entries) = value {
+                    // Elsewhere `matches` is a list.
+                    let of_ports = kind.ends_with("Route") && at == "spec.matches";
+                    if of_ports || OBJECTS.contains(&name.as_str()) {
+                        return Err(format!("{at} is a list, but must be an object"));
+                    }
+                    let bound = BOUNDS.iter().find(|(bounded, _)| bounded == name);
+                    if let Some((_, most)) = bound.filter(|(_, most)| entries.len() > *most) {
+                        let many = entries.len();
+                        return Err(format!("{at} holds {many} entries; at most {most} may be"));
+                    }
+                }
+                check_shape(&at, value, kind)?;
             }
-            list_for_object(&at, value, kind)
-        }),
-        Value::Array(list) => list.iter().enumerate().find_map(|(i, entry)| {
-            let at = format!("{at}[{i}]");
-            if entry.is_array() {
-                return Some(at);
+            Ok(())
+        }
+        Value::Array(entries) => {
+            for (i, entry) in entries.iter().enumerate() {
+                let at = format!("{at}[{i}]");
+                if entry.is_array() {
+                    return Err(format!("{at} is a list, but must be an object"));
+                }
+                check_shape(&at, entry, kind)?;
             }
-            list_for_object(&at, entry, kind)
-        }),
-        _ => None,
+            Ok(())
+        }
+        _ => Ok(()),
     }
 }
 

@@ -30,6 +30,13 @@ impl Coverage {
                 ("headers as a list", r#""headers":[{"#),
                 ("a port in quotes", r#""port":"80"#),
                 ("an empty list of matches", r#""matches":[]"#),
+                (
+                    "an IdentityBinding as a subject",
+                    r#""kind":"IdentityBinding","name":"f"#,
+                ),
+                ("labels of pods", "podLabelSelector"),
+                ("SPIFFE ids", "spiffeIdentities"),
+                ("a port in a destination", r#""port":8080}"#),
                 ("a missing group", r#""name":"gone""#),
                 ("a missing route", r#""name":"lost""#),
                 ("a group of callers", "system:authenticated"),

@@ -30,7 +30,7 @@ impl World {
             "auto"
                 if !self
                     .all("TrafficTarget")
-                    .any(|target| protects(target, pod)) =>
+                    .any(|target| self.protects(target, pod)) =>
             {
                 return true;
             }
@@ -64,7 +64,7 @@ impl World {
             "open" | "audit" => false,
             "auto" => self
                 .all("TrafficTarget")
-                .any(|target| protects(target, pod)),
+                .any(|target| self.protects(target, pod)),
             _ => true,
         }
     }
@@ -82,7 +82,7 @@ impl World {
         pod: &Value,
         request: Option<(&Request, &str)>,
     ) -> bool {
-        if !readable(target) || !is_destination(target, pod) {
+        if !readable(target) || !self.is_destination(target, pod) {
             return false;
         }
         let home = namespace(target);
@@ -150,7 +150,7 @@ impl World {
             Some("IdentityBinding") => {
                 let binding = self.find("IdentityBinding", place, name);
                 pod.zip(binding)
-                    .is_some_and(|(pod, binding)| self.binding_means(binding, pod))
+                    .is_some_and(|(pod, binding)| Self::binding_means(binding, pod))
             }
             _ => false,
         }
@@ -158,7 +158,7 @@ impl World {
 
     /// Whether the target has HTTP rules for the port that could allow somebody.
     fn has_http_rules(&self, target: &Value, pod: &Value, port: u16) -> bool {
-        if !readable(target) || !is_destination(target, pod) {
+        if !readable(target) || !self.is_destination(target, pod) {
             return false;
         }
         let home = namespace(target);
@@ -187,33 +187,52 @@ impl World {
             Some("ServiceAccount") => word(name) && (place.is_empty() || word(place)),
             Some("IdentityBinding") => {
                 let place = if place.is_empty() { home } else { place };
-                self.find("IdentityBinding", place, name).is_some()
+                self.find("IdentityBinding", place, name)
+                    .is_some_and(|binding| self.binding_could_mean_somebody(binding))
             }
             _ => false,
         }
     }
-}
 
-/// Whether the target is about this pod and can be understood.
-fn is_destination(target: &Value, pod: &Value) -> bool {
-    spec(target)["destination"]["kind"] == "ServiceAccount" && names(target, pod)
-}
+    /// Whether the target is about this pod and can be understood.
+    fn is_destination(&self, target: &Value, pod: &Value) -> bool {
+        let destination = &spec(target)["destination"];
+        let understood = match destination["kind"].as_str() {
+            Some("ServiceAccount") => true,
+            Some("IdentityBinding") => self
+                .find(
+                    "IdentityBinding",
+                    namespace(target),
+                    text(&destination["name"]),
+                )
+                .is_some_and(Self::is_understood),
+            _ => false,
+        };
+        understood && self.names(target, pod)
+    }
 
-/// Whether the target names the pod's account, in its own namespace.
-fn names(target: &Value, pod: &Value) -> bool {
-    let destination = &spec(target)["destination"];
-    let place = text(&destination["namespace"]);
-    namespace(target) == namespace(pod)
-        && (place.is_empty() || place == namespace(target))
-        && text(&destination["name"]) == account(pod)
-}
+    /// Whether the target names the pod, in its own namespace.
+    pub(crate) fn names(&self, target: &Value, pod: &Value) -> bool {
+        let destination = &spec(target)["destination"];
+        let place = text(&destination["namespace"]);
+        let name = text(&destination["name"]);
+        let home =
+            namespace(target) == namespace(pod) && (place.is_empty() || place == namespace(target));
+        home && if destination["kind"] == "IdentityBinding" {
+            self.find("IdentityBinding", namespace(target), name)
+                .is_some_and(|binding| Self::binding_names(binding, pod))
+        } else {
+            name == account(pod)
+        }
+    }
 
-/// Whether the target closes the pod in mode auto. A mistake does not open it, but
-/// rules that are all about UDP say nothing about TCP.
-fn protects(target: &Value, pod: &Value) -> bool {
-    let rules = list(rules(target));
-    let only_udp = readable(target)
-        && !rules.is_empty()
-        && rules.iter().all(|rule| rule["kind"] == "UDPRoute");
-    names(target, pod) && !only_udp
+    /// Whether the target closes the pod in mode auto. A mistake does not open it, but
+    /// rules that are all about UDP say nothing about TCP.
+    fn protects(&self, target: &Value, pod: &Value) -> bool {
+        let rules = list(rules(target));
+        let only_udp = readable(target)
+            && !rules.is_empty()
+            && rules.iter().all(|rule| rule["kind"] == "UDPRoute");
+        self.names(target, pod) && !only_udp
+    }
 }

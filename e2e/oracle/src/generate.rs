@@ -2,7 +2,9 @@
 //! every kind that people make, so that it shows what they cost.
 
 mod calls;
+mod hostile;
 pub use calls::request;
+pub use hostile::hostile;
 mod objects;
 
 use std::collections::BTreeSet;
@@ -38,6 +40,11 @@ pub const SHOP: Place = Place {
 impl World {
     /// A world in [`SHOP`].
     pub fn random(random: &mut Random) -> Self {
+        Self::random_in(random, &SHOP)
+    }
+
+    /// A world whose SMI objects are about `place`; the rest is as in [`SHOP`].
+    pub fn random_in(random: &mut Random, place: &Place) -> Self {
         let mut world = Self {
             objects: Vec::new(),
             chart: chart(random),
@@ -55,7 +62,7 @@ impl World {
             }
         }
         world.objects.extend(services(random));
-        world.objects.extend(policies(random, &SHOP));
+        world.objects.extend(policies(random, place));
         world
     }
 }

@@ -5,6 +5,16 @@ use serde_json::Value;
 
 use crate::object::{list, rules, spec, version};
 
+/// The most entries that lists may hold (S19).
+fn most(field: &str) -> usize {
+    match field {
+        "sources" => 256,
+        "ports" => 128,
+        "methods" => 32,
+        _ => 64,
+    }
+}
+
 /// Whether the object has the shape of its kind.
 pub(crate) fn readable(object: &Value) -> bool {
     // Where there is no place of its own for the fields there is nothing to be wrong.
@@ -66,6 +76,7 @@ fn route(spec: &Value) -> bool {
             && text_or_null(matches, "name")
             && (matches["ports"].is_null()
                 || (matches["ports"].is_array()
+                    && list(&matches["ports"]).len() <= most("ports")
                     && list(&matches["ports"]).iter().all(Value::is_i64))))
 }
 
@@ -112,6 +123,7 @@ fn binding(spec: &Value) -> bool {
 fn objects(value: &Value, holder: &Value, field: &str, shape: impl Fn(&Value) -> bool) -> bool {
     holder.get(field).is_none()
         || (value.is_array()
+            && list(value).len() <= most(field)
             && list(value)
                 .iter()
                 .all(|entry| entry.is_object() && shape(entry)))
@@ -127,7 +139,10 @@ fn text_or_null(holder: &Value, field: &str) -> bool {
 
 fn texts_or_null(holder: &Value, field: &str) -> bool {
     let value = &holder[field];
-    value.is_null() || (value.is_array() && list(value).iter().all(Value::is_string))
+    value.is_null()
+        || (value.is_array()
+            && list(value).len() <= most(field)
+            && list(value).iter().all(Value::is_string))
 }
 
 fn number_or_null(holder: &Value, field: &str) -> bool {

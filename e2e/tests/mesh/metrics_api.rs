@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
+use e2e::conformance::Record;
 use e2e::harness::{App, Namespace, Outcome, Pod, eventually};
 use policy::latency::bucket;
 use serde_json::{Value, json};
@@ -79,6 +80,7 @@ fn edges<'a>(list: &'a Value, direction: &str, other: &str) -> Vec<&'a Value> {
 
 #[test]
 fn counts_latencies_and_edges_are_what_the_load_generator_saw() -> Outcome {
+    let mut row = Record::part("E20", "counts")?;
     let ns = town("traffic")?;
     let client = ns.pod("client")?;
     let slow = client.get(
@@ -120,6 +122,10 @@ fn counts_latencies_and_edges_are_what_the_load_generator_saw() -> Outcome {
     ] {
         let told = metric(&told, name)?;
         println!("{name}: {told} ms told, {seen} ms seen");
+        row.saw(
+            format!("400 x GET through slow, {name} of deployments/slow"),
+            format!("{told} ms told, {seen} ms seen by the load generator"),
+        );
         let apart = bucket(told / 1e3).abs_diff(bucket(seen / 1e3));
         assert!(apart <= 1, "{name}: {told} ms told, {seen} ms seen");
     }
@@ -139,6 +145,10 @@ fn counts_latencies_and_edges_are_what_the_load_generator_saw() -> Outcome {
         assert_eq!((from.len(), items(&into).len()), (1, 1), "{into}");
         assert_eq!(from[0]["edge"]["side"], "server");
         near(counts(from[0])?.0, success)?;
+        row.saw(
+            format!("GET deployments/client/edges and deployments/{other}/edges after {success} good and {failure} bad calls"),
+            format!("to {other}: {good} and {bad}; from client: {:?}", counts(from[0])?),
+        );
     }
 
     // The same calls, for every kind that the pods belong to.
@@ -167,11 +177,17 @@ fn counts_latencies_and_edges_are_what_the_load_generator_saw() -> Outcome {
     assert_eq!(metric(&idle, "p99_response_latency")?, 0.0);
     let missing = read(&ns, &inside(&ns, "deployments/nobody")).unwrap_err();
     assert!(format!("{missing:#}").contains("not found"), "{missing:#}");
+    row.saw(
+        "GET deployments/client, which nobody calls",
+        "zeros, no NaN, no error",
+    );
+    row.passed()?;
     Ok(())
 }
 
 #[test]
 fn split_shows_every_backend_with_the_calls_that_it_got() -> Outcome {
+    let mut row = Record::part("E20", "split")?;
     let ns = split::shop("told")?;
     split::weigh(&ns, &[("stable", 70), ("canary", 30), ("absent", 0)])?;
     split::in_force(&ns, |seen| split::of(seen, "canary") > 5)?;
@@ -210,6 +226,11 @@ fn split_shows_every_backend_with_the_calls_that_it_got() -> Outcome {
         item["edge"],
         json!({"direction": "from", "side": "client", "resource": {}})
     );
+    row.saw(
+        "1000 x GET through a split of 70, 30 and 0, GET trafficsplits/shop",
+        format!("three backends with at least {:?}", seen.by_version),
+    );
+    row.passed()?;
     Ok(())
 }
 

@@ -579,3 +579,27 @@ fn a_rule_carries_every_object_it_was_made_from_with_its_generation() {
     );
     assert_eq!(resolved.published("workload").origins[0].1, 7);
 }
+
+#[test]
+fn matches_that_many_rules_repeat_cost_their_size_once_and_have_a_bound() {
+    let long = format!("/{}", "a".repeat(1000));
+    let matches: Vec<_> = (0..64)
+        .map(|i| json!({"name": format!("m{i}"), "pathRegex": long, "headers": {"x": long}}))
+        .collect();
+    let rules: Vec<_> = (0..64)
+        .map(|i| json!({"kind": "HTTPRouteGroup", "name": format!("g{}", i % 8)}))
+        .collect();
+    let mut cluster = shop().with(target("t", "api", &["web"], json!(rules)));
+    for i in 0..8 {
+        cluster = cluster.with(group(&format!("g{i}"), json!(matches)));
+    }
+    let rule = cluster.resolve("api-1", &[]).rule("rule/shop/t");
+    let bytes = prost::Message::encoded_len(&rule);
+    assert!((400_000..600_000).contains(&bytes), "{bytes}");
+    let one =
+        shop()
+            .with(group("g0", json!(matches)))
+            .with(target("t", "api", &["web"], json!(rules)));
+    let rule = one.resolve("api-1", &[]).rule("rule/shop/t");
+    assert_eq!(rule.http.unwrap().matches.len(), 64);
+}

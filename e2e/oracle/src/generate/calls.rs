@@ -6,7 +6,7 @@ use serde_json::Value;
 use super::Place;
 use crate::{
     Call, Caller, Request, Traffic, World,
-    object::{account, list, name, namespace, spec, text},
+    object::{list, name, namespace, spec},
     random::Random,
 };
 
@@ -87,9 +87,7 @@ impl World {
         let targets: Vec<&Value> = self.all("TrafficTarget").collect();
         if !targets.is_empty() && random.percent(85) {
             let target = random.of(&targets);
-            let destination = text(&spec(target)["destination"]["name"]);
-            let wanted =
-                |pod: &&&Value| namespace(pod) == namespace(target) && account(pod) == destination;
+            let wanted = |pod: &&&Value| self.names(target, pod);
             let there: Vec<&&Value> = pods.iter().filter(wanted).collect();
             if !there.is_empty() {
                 to = there[random.below(there.len())];

@@ -112,7 +112,7 @@ fn spoil(random: &mut Random, content: &mut Value) {
     }
 }
 
-fn collect(at: &str, value: &Value, places: &mut Vec<String>) {
+pub(super) fn collect(at: &str, value: &Value, places: &mut Vec<String>) {
     places.push(at.to_owned());
     match value {
         Value::Object(map) => map
@@ -130,7 +130,8 @@ fn subject(random: &mut Random, place: &Place, source: bool) -> Map<String, Valu
     let mut subject = Map::new();
     let kind = match random.below(100) {
         0..60 => "ServiceAccount",
-        _ if !source => "ServiceAccount",
+        _ if !source && random.percent(80) => "ServiceAccount",
+        _ if !source => "IdentityBinding",
         60..78 => "Group",
         78..96 => "IdentityBinding",
         _ if !place.mistakes => "ServiceAccount",
@@ -150,7 +151,7 @@ fn subject(random: &mut Random, place: &Place, source: bool) -> Map<String, Valu
             "*",
         ]),
         "Group" => random.pick(&["system:authenticated", "system:unauthenticated"]),
-        "IdentityBinding" if source => random.pick(&BINDINGS),
+        "IdentityBinding" => random.pick(&BINDINGS),
         _ if place.mistakes && random.percent(2) => random.pick(&["", "a/b", "*"]),
         _ => random.pick(place.accounts),
     };
@@ -354,6 +355,9 @@ pub(super) fn binding(random: &mut Random, place: &Place) -> Value {
             })
             .collect();
         schemes["spiffeIdentities"] = json!(ids);
+    }
+    if place.mistakes && random.percent(5) {
+        schemes["serviceAccount"] = json!(random.pick(place.accounts));
     }
     let spec = json!({ "schemes": schemes });
     finish(random, place, object, 4, spec, false)

@@ -1,0 +1,183 @@
+//! No object of one tenant disturbs another, or the controller.
+//!
+//! Random objects, valid, nearly valid and hostile, of every kind and version, are
+//! put into one namespace. Whatever they are: nothing panics, each takes bounded
+//! time, what proxies of other namespaces are told stays the same byte for byte, and
+//! what is sent to the own ones is never something that a proxy would refuse.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test ends with the first surprise"
+)]
+
+#[path = "decisions/mesh.rs"]
+mod mesh;
+
+use std::time::{Duration, Instant};
+
+use kube::core::conversion::ConversionReview;
+use mesh::Mesh;
+use oracle::{
+    World,
+    generate::{Place, SHOP, hostile},
+    random::Random,
+};
+use serde_json::{Value, json};
+
+/// The tenant that is not to be trusted.
+const EVIL: Place = Place {
+    namespaces: &["evil"],
+    ..SHOP
+};
+/// How long the search goes on. `make fuzz` takes longer.
+const SECONDS: u64 = 40;
+/// Seeds that once found something, so that they are tried first for ever.
+const KEPT: &str = include_str!("hostile/seeds");
+/// Objects of one try.
+const OBJECTS: usize = 6;
+/// One conversion, or one compilation of the whole world, without optimisation on a
+/// busy machine. Objects are up to a megabyte and a half, as large as the API server
+/// takes them.
+const LONGEST: Duration = Duration::from_secs(2);
+/// There and back, to each of four versions.
+const CONVERSIONS: u32 = 8;
+/// Resident at most, in KiB: many times what a try needs, and little enough to see a
+/// single object that costs a thousand times its size.
+const MOST_MEMORY: u64 = 600_000;
+
+#[test]
+fn no_object_of_a_tenant_disturbs_another_tenant_or_the_controller() {
+    let seconds = std::env::var("WEFT_FUZZ_SECONDS").map_or(SECONDS, |text| text.parse().unwrap());
+    let end = Instant::now() + Duration::from_secs(seconds);
+    let kept: Vec<u64> = KEPT
+        .lines()
+        .filter(|line| !line.starts_with('#'))
+        .map(|line| line.parse().unwrap())
+        .collect();
+    let (mut tries, mut slowest, mut own) = (0, Duration::ZERO, 0);
+    let fresh = (0..).take_while(|_| Instant::now() < end);
+    for seed in kept.iter().copied().chain(fresh) {
+        let begun = Instant::now();
+        own += attempt(seed);
+        slowest = slowest.max(begun.elapsed());
+        tries += 1;
+    }
+    let memory = resident();
+    println!("{tries} tries, slowest {slowest:?}, {own} rules and splits, {memory} KiB at most");
+    assert!(memory < MOST_MEMORY, "{memory} KiB were resident");
+    assert!(
+        tries > 100 && own > tries / 2,
+        "{tries} tries, {own} rules and splits"
+    );
+}
+
+/// One world with a tenant too many. Returns how many rules and splits the tenant's
+/// own proxies got.
+fn attempt(seed: u64) -> usize {
+    let mut random = Random::new(seed);
+    let world = World::random(&mut random);
+    let mut with_pods = world.clone();
+    with_pods.objects.extend(evil_pods(&world));
+    let before = Mesh::new(&with_pods);
+    let mut harmed = with_pods.clone();
+    for _ in 0..OBJECTS {
+        let object = hostile(&mut random, &EVIL);
+        let begun = Instant::now();
+        for version in ["v1alpha1", "v1alpha2", "v1alpha3", "v1alpha4"] {
+            convert_twice(&object, version);
+        }
+        let took = begun.elapsed() / CONVERSIONS;
+        assert!(took < LONGEST, "seed {seed}: converting took {took:?}");
+        harmed.objects.push(object);
+    }
+    let begun = Instant::now();
+    let after = Mesh::new(&harmed);
+    let compiled = begun.elapsed();
+    assert!(
+        compiled < LONGEST,
+        "seed {seed}: compiling took {compiled:?}"
+    );
+    for place in SHOP.namespaces {
+        let (before, after) = (before.everything(place), after.everything(place));
+        assert!(!before.is_empty());
+        for (name, bytes) in &before {
+            assert!(
+                after.get(name) == Some(bytes),
+                "seed {seed}: {name} has changed"
+            );
+        }
+        assert_eq!(
+            before.len(),
+            after.len(),
+            "seed {seed}: something was added in {place}"
+        );
+    }
+    after.readable_by_proxies("evil")
+}
+
+/// The tenant's own pods and Services, which reach for others' addresses.
+fn evil_pods(world: &World) -> Vec<Value> {
+    let mut evil: Vec<Value> = world
+        .objects
+        .iter()
+        .filter(|object| {
+            ["Pod", "Service"].contains(&object["kind"].as_str().unwrap())
+                && object["metadata"]["namespace"] == "shop"
+        })
+        .cloned()
+        .collect();
+    for (i, object) in evil.iter_mut().enumerate() {
+        object["metadata"]["namespace"] = json!("evil");
+        object["metadata"]["creationTimestamp"] = json!("2020-01-01T00:00:00Z");
+        let ip = format!("10.66.0.{}", i + 1);
+        if object["kind"] == "Pod" {
+            object["metadata"]["uid"] = json!(format!("evil-{i}"));
+            object["status"]["podIPs"] = json!([{ "ip": ip }]);
+            object["status"]["podIP"] = json!(ip);
+        } else if object["spec"]["clusterIP"].is_string() {
+            let stolen = object["spec"]["clusterIP"].clone();
+            object["spec"]["externalIPs"] = json!([stolen, "10.0.0.1", "10.0.1.1"]);
+            object["spec"]["clusterIP"] = json!(ip);
+            object["spec"]["clusterIPs"] = json!([ip]);
+            object["spec"]["ports"][0]["appProtocol"] = json!("tcp");
+        }
+    }
+    evil
+}
+
+fn convert_twice(object: &Value, version: &str) {
+    let api_version = object["apiVersion"].as_str().unwrap();
+    let (group, _) = api_version.split_once('/').unwrap();
+    let asked = |objects: &Value, to: &str| {
+        let review: ConversionReview = serde_json::from_value(json!({
+            "apiVersion": "apiextensions.k8s.io/v1",
+            "kind": "ConversionReview",
+            "request": {
+                "uid": "u", "desiredAPIVersion": format!("{group}/{to}"), "objects": objects,
+            },
+        }))
+        .unwrap();
+        serde_json::to_value(crds::convert::review(review)).unwrap()
+    };
+    let answer = asked(&json!([object]), version);
+    let converted = &answer["response"]["convertedObjects"];
+    if answer["response"]["result"]["status"] == "Success" {
+        let one = &converted[0];
+        assert_eq!(one["metadata"]["name"], object["metadata"]["name"]);
+        asked(converted, "v1alpha4");
+    } else {
+        let message = answer["response"]["result"]["message"].as_str().unwrap();
+        assert!(!message.is_empty() && message.len() < 4096, "{message}");
+    }
+}
+
+/// Peak resident memory of this process in KiB.
+fn resident() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status
+        .lines()
+        .find(|line| line.starts_with("VmHWM:"))
+        .unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
