@@ -26,7 +26,7 @@ pub(crate) struct Parts<'a> {
     pub(crate) args: Vec<&'a str>,
     /// Where `GET` answers 200 when it is ready: path and port.
     pub(crate) ready: (&'a str, u16),
-    /// The one namespace in which it may work.
+    /// The one namespace, besides its own, in which it may do anything.
     pub(crate) works_in: &'a str,
 }
 
@@ -46,14 +46,16 @@ impl Client {
             json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole",
                 "metadata": {"name": cluster_role}, "rules": rules(&parts.role)?}),
         ])?;
-        // A RoleBinding: its rules hold in the one namespace where it works, and
-        // nowhere else.
+        // A RoleBinding: its rules hold where it works and where it runs (its own
+        // settings), and nowhere else.
         let subjects = json!([{"kind": "ServiceAccount", "name": name, "namespace": ns.name}]);
         let role = json!({"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole",
             "name": cluster_role});
         let binding = json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding",
             "metadata": {"name": name}, "roleRef": role, "subjects": subjects});
-        ns.cluster.apply(parts.works_in, &binding.to_string())?;
+        for namespace in [parts.works_in, &ns.name] {
+            ns.cluster.apply(namespace, &binding.to_string())?;
+        }
         ns.apply_all(&[deployment(parts)])?;
         ns.ready(&[name])?;
         Ok(client)
