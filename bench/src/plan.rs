@@ -19,6 +19,8 @@ pub(crate) struct Arguments {
     pub(crate) versions: String,
     /// Only these systems, separated by commas.
     pub(crate) only: Option<String>,
+    /// Only steps whose name holds one of these, separated by commas.
+    pub(crate) measures: Option<String>,
     /// One round of one second each, to see that everything works.
     smoke: bool,
 }
@@ -29,7 +31,7 @@ impl Arguments {
     pub(crate) fn read(arguments: impl IntoIterator<Item = String>) -> Result<Self> {
         let (mut full, mut smoke) = (false, false);
         let (mut proxy, mut previous, mut envoy, mut nginx) = (None, None, None, None);
-        let (mut out, mut versions, mut only) = (None, String::new(), None);
+        let (mut out, mut versions, mut only, mut measures) = (None, String::new(), None, None);
         for argument in arguments {
             match argument.split_once('=') {
                 Some(("--proxy", path)) => proxy = Some(PathBuf::from(path)),
@@ -40,6 +42,7 @@ impl Arguments {
                 Some(("--out", path)) => out = Some(PathBuf::from(path)),
                 Some(("--versions", text)) => text.clone_into(&mut versions),
                 Some(("--only", names)) => only = Some(names.to_owned()),
+                Some(("--measures", names)) => measures = Some(names.to_owned()),
                 None if argument == "full" => full = true,
                 None if argument == "quick" => full = false,
                 None if argument == "smoke" => smoke = true,
@@ -55,13 +58,14 @@ impl Arguments {
             out: out.context("--out= is missing")?,
             versions,
             only,
+            measures,
             smoke,
         })
     }
 }
 
 /// How much is done.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Plan {
     pub(crate) full: bool,
     pub(crate) rounds: usize,
@@ -73,11 +77,16 @@ pub(crate) struct Plan {
     pub(crate) at_most: Duration,
     /// Idle after a burst of connections, before memory is read again.
     pub(crate) calm: Duration,
+    measures: Option<Vec<String>>,
 }
 
 impl Plan {
-    pub(crate) const fn of(arguments: &Arguments) -> Self {
+    pub(crate) fn of(arguments: &Arguments) -> Self {
         let second = Duration::from_secs;
+        let measures = || {
+            let names = arguments.measures.as_ref()?;
+            Some(names.split(',').map(str::to_owned).collect())
+        };
         if arguments.smoke {
             return Self {
                 full: arguments.full,
@@ -86,6 +95,7 @@ impl Plan {
                 rate: second(1),
                 at_most: second(120),
                 calm: second(1),
+                measures: measures(),
             };
         }
         if arguments.full {
@@ -96,6 +106,7 @@ impl Plan {
                 rate: second(8),
                 at_most: second(36 * 60),
                 calm: second(60),
+                measures: measures(),
             }
         } else {
             Self {
@@ -105,8 +116,16 @@ impl Plan {
                 rate: second(3),
                 at_most: second(4 * 60 + 30),
                 calm: second(0),
+                measures: measures(),
             }
         }
+    }
+
+    /// Whether the command line asks for this step.
+    pub(crate) fn wants(&self, step: &str) -> bool {
+        self.measures
+            .as_ref()
+            .is_none_or(|names| names.iter().any(|name| step.contains(&**name)))
     }
 
     /// What is on the list of the bench and is not measured in such a run.

@@ -5,13 +5,14 @@
 //! reason to wait long: the caller meanwhile opens the way to the server, and
 //! whoever speaks first decides.
 
+use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use policy::protocol::Protocol;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, timeout_at};
 
 /// How long the first bytes may take on a port that has no declaration.
@@ -37,6 +38,13 @@ impl<S> Prefixed<S> {
             at: 0,
             inner,
         }
+    }
+
+    /// Makes these bytes the next ones.
+    pub fn put_back(&mut self, bytes: &[u8]) {
+        let mut prefix = bytes.to_vec();
+        prefix.extend_from_slice(&self.prefix[self.at..]);
+        (self.prefix, self.at) = (prefix, 0);
     }
 }
 
@@ -123,26 +131,35 @@ impl<S: AsyncRead + Unpin> Prefixed<S> {
     /// # Errors
     /// When reading fails.
     pub async fn look(&mut self, until: Instant, judge: fn(&[u8]) -> Seen) -> io::Result<Seen> {
-        let mut buffer = [0_u8; 512];
         loop {
             let seen = judge(&self.prefix);
             if seen != Seen::Unsure {
                 return Ok(seen);
             }
-            let Ok(read) = timeout_at(until, self.inner.read(&mut buffer)).await else {
+            let Ok(read) = timeout_at(until, self.more()).await else {
                 return Ok(Seen::Unsure);
             };
-            match read? {
-                0 => {
-                    return Ok(if self.prefix.is_empty() {
-                        Seen::Unsure
-                    } else {
-                        Seen::Opaque
-                    });
-                }
-                count => self.prefix.extend_from_slice(&buffer[..count]),
+            if read? == 0 {
+                return Ok(if self.prefix.is_empty() {
+                    Seen::Unsure
+                } else {
+                    Seen::Opaque
+                });
             }
         }
+    }
+
+    /// Reads what has come into the prefix; 0: the stream ended. The buffer is no
+    /// part of the future, so waiting connections stay small.
+    async fn more(&mut self) -> io::Result<usize> {
+        poll_fn(|cx| {
+            let mut buffer = [0_u8; 512];
+            let mut read = ReadBuf::new(&mut buffer);
+            ready!(Pin::new(&mut self.inner).poll_read(cx, &mut read))?;
+            self.prefix.extend_from_slice(read.filled());
+            Poll::Ready(Ok(read.filled().len()))
+        })
+        .await
     }
 
     /// Waits for the first bytes, which stay to be read. `false`: the stream ended.
@@ -151,9 +168,7 @@ impl<S: AsyncRead + Unpin> Prefixed<S> {
     /// When reading fails.
     pub async fn first_bytes(&mut self) -> io::Result<bool> {
         if self.prefix.is_empty() {
-            let mut buffer = [0_u8; 512];
-            let count = self.inner.read(&mut buffer).await?;
-            self.prefix.extend_from_slice(&buffer[..count]);
+            self.more().await?;
         }
         Ok(!self.prefix.is_empty())
     }

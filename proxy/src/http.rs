@@ -1,5 +1,6 @@
 //! HTTP as a server: one connection, both versions, with every bound named.
 
+use std::convert::Infallible;
 use std::future::Future;
 use std::pin::pin;
 use std::time::Duration;
@@ -7,7 +8,7 @@ use std::time::Duration;
 use http::uri::Authority;
 use http::{Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
-use hyper::server::conn::{http1, http2};
+use hyper::server::conn::{http1::Builder, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use policy::reason::Reason;
@@ -15,8 +16,9 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::body::{self, Body};
 use crate::failure::refusal;
+use crate::http1;
 use crate::peer::{
-    CONNECTION_WINDOW, HEADER_BYTES, HEADER_COUNT, PING_INTERVAL, PING_TIMEOUT, SEND_BUFFER,
+    CONNECTION_WINDOW, FRAME, HEADER_BYTES, HEADER_COUNT, PING_INTERVAL, PING_TIMEOUT, SEND_BUFFER,
     STREAM_WINDOW,
 };
 
@@ -33,6 +35,8 @@ pub const HEAD_WITHIN: Duration = Duration::from_secs(3600);
 pub enum From {
     OwnApplication,
     Network,
+    /// A peer proxy.
+    Mesh,
 }
 
 /// Serves one connection until it ends, or until `close` asks to end it after
@@ -48,7 +52,7 @@ pub async fn serve<I, H, F>(
     H: Fn(Request<Incoming>) -> F + Send + 'static,
     F: Future<Output = Response<Body>> + Send + 'static,
 {
-    let service = service_fn(move |request: Request<Incoming>| {
+    let handler = move |request: Request<Incoming>| {
         let refused = unacceptable(&request);
         let answer = if refused.is_some() {
             None
@@ -56,26 +60,30 @@ pub async fn serve<I, H, F>(
             Some(handler(request))
         };
         async move {
-            Ok::<_, std::convert::Infallible>(match (refused, answer) {
+            match (refused, answer) {
                 (None, Some(answer)) => answer.await,
                 (refused, _) => refused.unwrap_or_else(|| Response::new(body::empty())),
-            })
+            }
         }
-    });
-    let io = TokioIo::new(io);
+    };
     let mut close = pin!(close);
     let ended = if version == Version::HTTP_2 {
+        let service = service_fn(move |request| {
+            let answer = handler(request);
+            async move { Ok::<_, Infallible>(answer.await) }
+        });
         let connection = http2::Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
             .max_send_buf_size(SEND_BUFFER)
+            .max_frame_size((from == From::Mesh).then_some(FRAME))
             .max_header_list_size(HEADER_BYTES)
             .max_concurrent_streams(STREAMS)
             .keep_alive_interval(PING_INTERVAL)
             .keep_alive_timeout(PING_TIMEOUT)
             .auto_date_header(false)
-            .serve_connection(io, service);
+            .serve_connection(TokioIo::new(io), service);
         let mut connection = pin!(connection);
         tokio::select! {
             ended = connection.as_mut() => ended,
@@ -85,23 +93,16 @@ pub async fn serve<I, H, F>(
             }
         }
     } else {
-        let mut builder = http1::Builder::new();
+        let mut builder = Builder::new();
         builder
             .timer(TokioTimer::new())
             .max_headers(HEADER_COUNT)
             .max_header_size(HEADER_BYTES as usize)
             .auto_date_header(false)
-            .half_close(true)
-            .header_read_timeout((from == From::Network).then_some(HEAD_WITHIN));
-        let connection = builder.serve_connection(io, service).with_upgrades();
-        let mut connection = pin!(connection);
-        tokio::select! {
-            ended = connection.as_mut() => ended,
-            () = close.as_mut() => {
-                connection.as_mut().graceful_shutdown();
-                connection.await
-            }
-        }
+            .half_close(true);
+        let patience = (from != From::OwnApplication).then_some(HEAD_WITHIN);
+        builder.header_read_timeout(patience);
+        http1::serve(io, builder, patience, close.as_mut(), handler).await
     };
     if let Err(error) = ended {
         tracing::debug!(%error, "an HTTP connection ended early");

@@ -32,11 +32,13 @@ use crate::finish::{Call, Ended};
 use crate::headers;
 use crate::http::{From, serve as serve_http};
 use crate::metrics::{AuditLabels, ConnectionLabels, Direction, Security};
+use crate::peer::TLS_BUFFER;
 use crate::snapshot::Snapshot;
 use crate::tcp::{self, CONNECT_TIMEOUT};
 use crate::trace;
 use crate::tunnel;
 use crate::upstream::{self, Answer};
+use crate::wide::Wide;
 
 /// A caller has this long to finish the TLS handshake.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -67,7 +69,14 @@ pub async fn serve_mesh(proxy: Arc<Proxy>, stream: TcpStream) {
         return tunnel::reset(&stream);
     }
     let acceptor = tokio_rustls::TlsAcceptor::from(proxy.tls.server());
-    let secured = match timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await {
+    let secured = match timeout(
+        HANDSHAKE_TIMEOUT,
+        acceptor.accept_with(Wide::new(stream), |tls| {
+            tls.set_buffer_limit(Some(TLS_BUFFER))
+        }),
+    )
+    .await
+    {
         Ok(Ok(secured)) => secured,
         Ok(Err(error)) => {
             tracing::debug!(%error, "refused a caller on the mesh port");
@@ -98,7 +107,7 @@ pub async fn serve_mesh(proxy: Arc<Proxy>, stream: TcpStream) {
     let lifecycle = proxy.lifecycle.clone();
     let handler = move |request| mesh_request(Arc::clone(&proxy), peer.clone(), own.ip(), request);
     let close = async move { lifecycle.time_to_go().await };
-    serve_http(secured, Version::HTTP_2, From::Network, close, handler).await;
+    serve_http(secured, Version::HTTP_2, From::Mesh, close, handler).await;
 }
 
 /// One request or tunnel from a peer proxy.

@@ -23,6 +23,7 @@ use crate::body::Body;
 use crate::failure::Failure;
 use crate::mesh::{MESH_PORT, MeshTls};
 use crate::tcp::{self, CONNECT_TIMEOUT};
+use crate::wide::Wide;
 
 /// TLS handshake with a peer proxy, after the TCP connection stands.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(2);
@@ -46,6 +47,11 @@ pub const STREAM_WINDOW: u32 = 256 * 1024;
 pub const CONNECTION_WINDOW: u32 = 1024 * 1024;
 /// Bytes that one connection may hold unsent per stream.
 pub const SEND_BUFFER: usize = 256 * 1024;
+/// Largest frame that a peer may send: large ones are copied and counted less
+/// often, and nothing waits for a whole one.
+pub const FRAME: u32 = 64 * 1024;
+/// Bytes that TLS takes at once: a largest frame with its head.
+pub const TLS_BUFFER: usize = FRAME as usize + 1024;
 /// Sum of header names and values, both protocols.
 pub const HEADER_BYTES: u32 = 64 * 1024;
 pub const PING_INTERVAL: Duration = Duration::from_secs(10);
@@ -205,17 +211,20 @@ impl Multiplexed {
                     Failure::unsent(Reason::ConnectFailed, format!("{addr}: {error}"))
                 })?;
                 let connector = tokio_rustls::TlsConnector::from(tls.client(identity));
-                let secured = timeout(HANDSHAKE_TIMEOUT, connector.connect(peer_name(), stream))
-                    .await
-                    .map_err(|_| {
-                        Failure::unsent(
-                            Reason::TlsFailed,
-                            format!("{addr}: the TLS handshake took too long"),
-                        )
-                    })?
-                    .map_err(|error| {
-                        Failure::unsent(Reason::TlsFailed, format!("{addr}: {error}"))
-                    })?;
+                let secured = timeout(
+                    HANDSHAKE_TIMEOUT,
+                    connector.connect_with(peer_name(), Wide::new(stream), |tls| {
+                        tls.set_buffer_limit(Some(TLS_BUFFER))
+                    }),
+                )
+                .await
+                .map_err(|_| {
+                    Failure::unsent(
+                        Reason::TlsFailed,
+                        format!("{addr}: the TLS handshake took too long"),
+                    )
+                })?
+                .map_err(|error| Failure::unsent(Reason::TlsFailed, format!("{addr}: {error}")))?;
                 handshake(secured).await
             }
         }
@@ -242,6 +251,7 @@ where
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_send_buf_size(SEND_BUFFER)
+        .max_frame_size(FRAME)
         .max_header_list_size(HEADER_BYTES)
         .keep_alive_interval(PING_INTERVAL)
         .keep_alive_timeout(PING_TIMEOUT)

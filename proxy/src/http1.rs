@@ -1,0 +1,298 @@
+//! One HTTP/1.1 connection as a server, small while nobody uses it.
+//!
+//! hyper keeps two buffers of 8 KiB for each connection. One that has rested for
+//! a while gives them back: it is taken apart between two requests, and put
+//! together again when bytes come.
+
+use std::convert::Infallible;
+use std::future::{Future, poll_fn};
+use std::io;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, Response, header};
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use hyper::body::Incoming;
+use hyper::server::conn::http1::{Builder, Connection, Parts};
+use hyper::service::{HttpService, service_fn};
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::body::{Body, BoxError};
+use crate::detect::Prefixed;
+
+/// A connection without a request for this long, and for up to twice as long, is
+/// taken apart. Putting it together again costs about a microsecond, so busy
+/// connections must not get here.
+const REST_AFTER: Duration = Duration::from_millis(250);
+
+/// Serves until the connection ends, or until `close` asks to end it after the
+/// request in flight. A resting connection is closed after `patience`, if any.
+///
+/// # Errors
+/// Whatever ended the connection early.
+pub(crate) async fn serve<I, H, F>(
+    io: I,
+    builder: Builder,
+    patience: Option<Duration>,
+    close: impl Future<Output = ()>,
+    handler: H,
+) -> hyper::Result<()>
+where
+    I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    H: Fn(Request<Incoming>) -> F + Send + 'static,
+    F: Future<Output = Response<Body>> + Send + 'static,
+{
+    let used = Arc::new(Use::default());
+    let noted = Arc::clone(&used);
+    let mut service = service_fn(move |request: Request<Incoming>| {
+        let (busy, upgrade) = noted.begin(&request);
+        let answer = handler(request);
+        async move {
+            if upgrade {
+                // Gives the connection the time to become one that can.
+                tokio::task::yield_now().await;
+            }
+            let answer = answer.await;
+            Ok::<_, Infallible>(answer.map(|body| Guarded { body, _busy: busy }))
+        }
+    });
+    let mut close = pin!(close);
+    let mut io = Prefixed::new(io);
+    loop {
+        let outlet = Outlet {
+            io,
+            used: Arc::clone(&used),
+        };
+        let connection = builder.serve_connection(TokioIo::new(outlet), service);
+        // Boxed: while the connection rests, nothing of it stays in this future.
+        let parts = match Box::pin(run(connection, &used, close.as_mut())).await {
+            End::Over(outcome) => return outcome,
+            End::Resting(parts) => parts,
+        };
+        service = parts.service;
+        io = parts.io.into_inner().io;
+        if !parts.read_buf.is_empty() {
+            io.put_back(&parts.read_buf);
+            continue;
+        }
+        let next = async {
+            match patience {
+                Some(patience) => timeout(patience, io.first_bytes()).await,
+                None => Ok(io.first_bytes().await),
+            }
+        };
+        tokio::select! {
+            next = next => if !matches!(next, Ok(Ok(true))) {
+                return Ok(());
+            },
+            () = close.as_mut() => return Ok(()),
+        }
+    }
+}
+
+enum End<P> {
+    Over(hyper::Result<()>),
+    /// Between two requests; all that was answered has been sent.
+    Resting(P),
+}
+
+enum Event {
+    Ended(hyper::Result<()>),
+    Upgrade,
+    Close,
+    Tick,
+}
+
+async fn run<I, S>(
+    mut connection: Connection<TokioIo<Outlet<I>>, S>,
+    used: &Use,
+    mut close: Pin<&mut impl Future<Output = ()>>,
+) -> End<Parts<TokioIo<Outlet<I>>, S>>
+where
+    I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    S: HttpService<Incoming, ResBody = Guarded, Error = Infallible>,
+    S::Future: Send + 'static,
+{
+    let mut tick = pin!(sleep(REST_AFTER));
+    let begun = used.requests();
+    let mut seen = begun;
+    loop {
+        let event = poll_fn(|cx| {
+            if let Poll::Ready(ended) = Pin::new(&mut connection).poll(cx) {
+                return Poll::Ready(Event::Ended(ended));
+            }
+            if used.upgrade.load(Relaxed) {
+                return Poll::Ready(Event::Upgrade);
+            }
+            if close.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(Event::Close);
+            }
+            tick.as_mut().poll(cx).map(|()| Event::Tick)
+        })
+        .await;
+        match event {
+            Event::Ended(outcome) => return End::Over(outcome),
+            Event::Upgrade => {
+                let mut connection = connection.with_upgrades();
+                return End::Over(tokio::select! {
+                    ended = &mut connection => ended,
+                    () = close => {
+                        Pin::new(&mut connection).graceful_shutdown();
+                        connection.await
+                    }
+                });
+            }
+            Event::Close => {
+                Pin::new(&mut connection).graceful_shutdown();
+                return End::Over(connection.await);
+            }
+            Event::Tick => {
+                let requests = used.requests();
+                // A head that comes in small pieces stays where it is.
+                if requests == seen && requests != begun && used.is_quiet() {
+                    return End::Resting(connection.into_parts());
+                }
+                seen = requests;
+                tick.as_mut().reset(Instant::now() + REST_AFTER);
+            }
+        }
+    }
+}
+
+/// What a connection is doing.
+#[derive(Debug, Default)]
+struct Use {
+    requests: AtomicU64,
+    /// Answers that have not been handed over in full.
+    in_flight: AtomicU32,
+    /// The last request has a body. Nobody tells when all of it has come, and
+    /// what comes must never be taken for the next request.
+    body: AtomicBool,
+    /// A request asks for another protocol.
+    upgrade: AtomicBool,
+    /// The client does not take what was answered.
+    stuck: AtomicBool,
+}
+
+impl Use {
+    fn begin(self: &Arc<Self>, request: &Request<Incoming>) -> (Busy, bool) {
+        self.requests.fetch_add(1, Relaxed);
+        self.in_flight.fetch_add(1, Relaxed);
+        self.body.store(!request.body().is_end_stream(), Relaxed);
+        let upgrade = request.headers().contains_key(header::UPGRADE);
+        self.upgrade.fetch_or(upgrade, Relaxed);
+        (Busy(Arc::clone(self)), upgrade)
+    }
+
+    fn requests(&self) -> u64 {
+        self.requests.load(Relaxed)
+    }
+
+    fn is_quiet(&self) -> bool {
+        self.in_flight.load(Relaxed) == 0 && !self.body.load(Relaxed) && !self.stuck.load(Relaxed)
+    }
+}
+
+/// Held until an answer has been handed over.
+#[derive(Debug)]
+struct Busy(Arc<Use>);
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.0.in_flight.fetch_sub(1, Relaxed);
+    }
+}
+
+/// The body of an answer. hyper drops it once it has taken the last of it.
+struct Guarded {
+    body: Body,
+    _busy: Busy,
+}
+
+impl HttpBody for Guarded {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        Pin::new(&mut self.get_mut().body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// Notes whether the client takes what is written.
+struct Outlet<I> {
+    io: Prefixed<I>,
+    used: Arc<Use>,
+}
+
+impl<I> Outlet<I> {
+    fn note<T>(&self, written: Poll<T>) -> Poll<T> {
+        self.used.stuck.store(written.is_pending(), Relaxed);
+        written
+    }
+}
+
+impl<I: AsyncRead + Unpin> AsyncRead for Outlet<I> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        out: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().io).poll_read(cx, out)
+    }
+}
+
+impl<I: AsyncWrite + Unpin> AsyncWrite for Outlet<I> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        data: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let written = Pin::new(&mut this.io).poll_write(cx, data);
+        this.note(written)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        data: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let written = Pin::new(&mut this.io).poll_write_vectored(cx, data);
+        this.note(written)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let flushed = Pin::new(&mut this.io).poll_flush(cx);
+        this.note(flushed)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().io).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests;
