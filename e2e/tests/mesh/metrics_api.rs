@@ -259,7 +259,12 @@ fn who_may_not_read_an_object_is_refused_its_metrics() -> Outcome {
 #[test]
 fn kubectl_lists_metrics_as_a_table_and_explains_them() -> Outcome {
     let ns = town("table")?;
-    let table = ns.kubectl(&["get", "deployments.metrics.smi-spec.io"])?;
+    // The API server looks only now and then at what an API has to offer.
+    let table = eventually(Duration::from_secs(90), "kubectl knows the API", || {
+        let table = ns.kubectl(&["get", "deployments.metrics.smi-spec.io"])?;
+        ensure!(!table.is_empty(), "an empty table");
+        Ok(table)
+    })?;
     let head = table.lines().next().unwrap_or_default();
     for column in ["NAME", "SUCCESS", "FAILURE", "P50", "P99"] {
         assert!(head.contains(column), "{table}");

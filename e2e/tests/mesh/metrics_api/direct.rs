@@ -1,7 +1,7 @@
 //! Asks one replica of the controller itself, as the API server does.
 
 use std::io::{BufRead as _, BufReader};
-use std::process::{Child, Stdio};
+use std::process::{Child, ChildStdout, Stdio};
 use std::sync::Arc;
 
 use anyhow::{Context as _, ensure};
@@ -35,8 +35,8 @@ pub(crate) struct Caller {
     runtime: tokio::runtime::Runtime,
 }
 
-/// Ends with the test.
-struct Forward(Child);
+/// Ends with the question. Its output stays open: kubectl ends when it cannot write.
+struct Forward(Child, Option<BufReader<ChildStdout>>);
 
 impl Drop for Forward {
     fn drop(&mut self) {
@@ -79,9 +79,11 @@ impl Caller {
             .stdout(Stdio::piped())
             .spawn()?;
         let stdout = child.stdout.take().context("port-forward has no output")?;
-        let _forward = Forward(child);
+        let mut forward = Forward(child, None);
         let mut line = String::new();
-        BufReader::new(stdout).read_line(&mut line)?;
+        let mut output = BufReader::new(stdout);
+        output.read_line(&mut line)?;
+        forward.1 = Some(output);
         let address = line
             .strip_prefix("Forwarding from ")
             .and_then(|line| line.split_once(" -> "))
