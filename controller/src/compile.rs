@@ -29,7 +29,7 @@ use crate::{
 /// Compiles; see the module header.
 pub(crate) fn compile(world: &World, defaults: &Defaults) -> (Index, Problems) {
     let mut findings = Findings::default();
-    let routes = routes::Routes::new(world, &mut findings);
+    let routes = routes::Routes::new(world, defaults, &mut findings);
     let mut splits = splits::by_root(world, defaults, &routes, &mut findings);
     let pods_by_ip = pods_by_ip(world);
     let endpoints = endpoints::by_port(world, defaults, &pods_by_ip);
@@ -150,7 +150,7 @@ fn services_by_outer(world: &World) -> HashMap<(IpAddr, u16), ObjectKey> {
 }
 
 /// Names joined for one line, shortened when there are many.
-fn few(names: impl IntoIterator<Item = impl AsRef<str>>) -> String {
+pub(crate) fn few(names: impl IntoIterator<Item = impl AsRef<str>>) -> String {
     const SHOWN: usize = 5;
     let names: Vec<String> = names
         .into_iter()

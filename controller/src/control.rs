@@ -36,6 +36,7 @@ use crate::metrics_api::follow::Followed;
 use crate::metrics_api::server::{self, Api};
 use crate::metrics_api::{certificate, front};
 use crate::model::{Defaults, Model};
+use crate::network_policy;
 use crate::observed::Observed;
 use crate::own_certificate;
 use crate::replica::{Answerer, Listener};
@@ -135,10 +136,24 @@ pub async fn run(
     let observed = Observed::default();
     let reports = Reports::new(metrics.reports.clone());
     runtime::task::spawn("acks", acks.follow(latest.clone(), observed.clone()));
+    let (enforced, udp) = watch::channel(None);
+    let udp = settings.udp_network_policies.then_some(udp);
+    if udp.is_some() {
+        let keeper = network_policy::Keeper {
+            client: client.clone(),
+            latest: latest.clone(),
+            events: events.clone(),
+            enforced,
+            written: metrics.network_policies.clone(),
+        };
+        let keeper = move || keeper.clone().keep();
+        while_leading("network policies", &leadership, keeper);
+    }
     let status = StatusWriter {
         client: client.clone(),
         latest: latest.clone(),
         observed: observed.clone(),
+        enforced: udp,
         written: metrics.statuses.clone(),
     };
     let departure = Departure::new(client.clone(), &settings.namespace);
@@ -334,6 +349,7 @@ fn defaults(settings: &Settings) -> Defaults {
         mtls: settings.mtls_default,
         access_pods_may_loosen: settings.access_pods_may_loosen,
         mtls_pods_may_loosen: settings.mtls_pods_may_loosen,
+        udp_network_policies: settings.udp_network_policies,
     }
 }
 

@@ -23,6 +23,7 @@ pub mod leave;
 pub mod metrics;
 pub mod metrics_api;
 pub mod model;
+pub mod network_policy;
 pub mod observed;
 pub mod own_certificate;
 pub mod problem;

@@ -31,6 +31,8 @@ pub struct Metrics {
     pub statuses: Counter,
     /// Trust bundles written.
     pub bundles: Counter,
+    /// NetworkPolicies written and withdrawn.
+    pub network_policies: Counter,
     /// Events that did not fit into the queue.
     pub events_dropped: Counter,
     /// 1 while this replica holds the lease.
@@ -404,6 +406,11 @@ impl Metrics {
             "bundles_written",
             "Trust bundles written",
             m.bundles.clone(),
+        );
+        registry.register(
+            "network_policies_written",
+            "NetworkPolicies for UDP written and withdrawn",
+            m.network_policies.clone(),
         );
         registry.register(
             "events_dropped",

@@ -53,6 +53,8 @@ pub struct Defaults {
     pub access_pods_may_loosen: bool,
     /// `mtls.podsMayLoosen`.
     pub mtls_pods_may_loosen: bool,
+    /// `access.udpNetworkPolicies`.
+    pub udp_network_policies: bool,
 }
 
 impl Default for Defaults {
@@ -65,6 +67,7 @@ impl Default for Defaults {
             mtls: MtlsMode::Permissive,
             access_pods_may_loosen: false,
             mtls_pods_may_loosen: false,
+            udp_network_policies: false,
         }
     }
 }

@@ -47,6 +47,8 @@ pub struct Settings {
     pub access_pods_may_loosen: bool,
     /// Whether a pod may loosen its namespace's mTLS mode.
     pub mtls_pods_may_loosen: bool,
+    /// Whether UDPRoutes are written as NetworkPolicies.
+    pub udp_network_policies: bool,
     /// Namespaces that the mesh leaves alone.
     pub excluded_namespaces: Arc<BTreeSet<String>>,
     /// Whether the metrics API is served.
@@ -88,6 +90,7 @@ impl Settings {
         let mtls_default = env.or("WEFT_MTLS_DEFAULT", MtlsMode::Permissive);
         let access_pods_may_loosen = env.or("WEFT_ACCESS_PODS_MAY_LOOSEN", false);
         let mtls_pods_may_loosen = env.or("WEFT_MTLS_PODS_MAY_LOOSEN", false);
+        let udp_network_policies = env.or("WEFT_UDP_NETWORK_POLICIES", false);
         let excluded: Vec<String> = env.list("WEFT_EXCLUDED_NAMESPACES");
         let metrics_api = env.or("WEFT_METRICS_API", false);
         let log = env.or("WEFT_LOG", "info".to_owned());
@@ -104,6 +107,7 @@ impl Settings {
                 mtls_default,
                 access_pods_may_loosen,
                 mtls_pods_may_loosen,
+                udp_network_policies,
                 excluded_namespaces: Arc::new(excluded.into_iter().collect()),
                 metrics_api,
                 log,
@@ -156,6 +160,7 @@ mod tests {
         let settings = read(&[]).unwrap();
         assert_eq!(settings.access_default, AccessMode::Auto);
         assert_eq!(settings.mtls_default, MtlsMode::Permissive);
+        assert!(!settings.udp_network_policies);
         assert_eq!(settings.leaf_ttl, Duration::from_secs(86_400));
         assert_eq!(
             settings.identity.as_str(),

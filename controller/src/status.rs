@@ -8,7 +8,10 @@
 //!
 //! Only the Lease holder runs this.
 
+mod udp;
+
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crds::smi::{HTTPRouteGroup, IdentityBinding, TCPRoute, TrafficSplit, TrafficTarget, UDPRoute};
@@ -20,10 +23,12 @@ use kube::{Api, Client};
 use policy::name::{Kind, ObjectRef};
 use prometheus_client::metrics::counter::Counter;
 use serde_json::{Value, json};
+use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
 use tracing::{debug, warn};
 
 use crate::compiled::Latest;
+use crate::network_policy::{Enforced, InForce};
 use crate::observed::{Observed, Tally};
 use crate::problem::{Condition, Verdict};
 
@@ -55,6 +60,8 @@ pub struct StatusWriter {
     pub latest: Latest,
     /// What proxies acknowledged.
     pub observed: Observed,
+    /// What became of UDPRoutes; `None` where nobody asked to enforce them.
+    pub enforced: Option<watch::Receiver<Option<Arc<Enforced>>>>,
     /// Statuses written.
     pub written: Counter,
 }
@@ -94,11 +101,13 @@ impl StatusWriter {
     pub async fn write(mut self) {
         let mut acks = self.observed.changes();
         let mut written = self.read_all().await;
+        let mut enforced = self.enforced.clone();
         loop {
             sleep(SETTLE).await;
             let next = self.round(&mut written).await;
             tokio::select! {
                 changed = self.latest.changed() => if changed.is_err() { return },
+                () = next_change(&mut enforced) => {}
                 changed = acks.changed() => if changed.is_err() { return },
                 () = sleep_until(next.unwrap_or_else(Instant::now)), if next.is_some() => {}
             }
@@ -127,13 +136,17 @@ impl StatusWriter {
     async fn round(&mut self, written: &mut BTreeMap<ObjectRef, Written>) -> Option<Instant> {
         let compiled = self.latest.borrow_and_update().clone()?;
         let verdicts = &compiled.problems.verdicts;
+        let enforced = self.enforced.as_ref().map(|held| held.borrow().clone());
         written.retain(|object, _| verdicts.contains_key(object));
         let now = Instant::now();
         let mut next: Option<Instant> = None;
         let mut due = Vec::new();
         for (object, verdict) in verdicts {
             let tally = self.observed.tally(object, verdict.generation);
-            let status = Status::of(verdict, &tally);
+            let mut status = Status::of(verdict, &tally);
+            if let Some(enforced) = &enforced {
+                status.with_udp(udp::of(object, &compiled.world, enforced.as_deref()));
+            }
             match when(written.get(object), &status, now) {
                 When::Never => {}
                 When::Now => due.push((object, status)),
@@ -224,6 +237,24 @@ impl Status {
         }
     }
 
+    /// Adds what is known about UDP, if that is part of the object.
+    fn with_udp(&mut self, udp: Option<InForce>) {
+        let Some(udp) = udp else { return };
+        let [.., (_, condition)] = &mut self.conditions;
+        condition.message = format!("{}; {}", condition.message, udp.message);
+        match udp.lacks {
+            // What a proxy could not use is the worse news.
+            Some(reason) if condition.reason != "Nacked" => {
+                condition.status = false;
+                condition.reason = reason;
+            }
+            None if condition.reason == "NoProxies" && condition.status => {
+                condition.reason = "Programmed";
+            }
+            _ => {}
+        }
+    }
+
     /// Equal but for the counts in messages.
     fn differs_only_in_counts(&self, other: &Self) -> bool {
         let mut counted = other.clone();
@@ -270,6 +301,17 @@ fn when(before: Option<&Written>, status: &Status, now: Instant) -> When {
             if at <= now { When::Now } else { When::At(at) }
         }
         _ => When::Now,
+    }
+}
+
+/// Waits for news; for ever when there never will be any.
+async fn next_change(enforced: &mut Option<watch::Receiver<Option<Arc<Enforced>>>>) {
+    let changed = match enforced {
+        Some(enforced) => enforced.changed().await.is_ok(),
+        None => false,
+    };
+    if !changed {
+        std::future::pending().await
     }
 }
 

@@ -106,12 +106,15 @@ pub const MAX_LIST: usize = 128;
 /// NetworkPolicy names its namespace too.
 #[must_use]
 pub fn account_hash(namespace: &str, account: &str) -> String {
-    let digest = Sha256::digest(format!("{namespace}/{account}"));
-    digest
-        .iter()
-        .take(8)
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
+    short_hash(&format!("{namespace}/{account}"))
+}
+
+/// The first 16 hex digits of SHA-256: short enough for a label and for part of a name.
+#[must_use]
+pub fn short_hash(text: &str) -> String {
+    let digest = Sha256::digest(text);
+    let bytes = digest.iter().take(8);
+    bytes.map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// The service account of a pod's spec: absent and empty mean `default`.

@@ -18,7 +18,7 @@ use super::{
     bindings::Bindings,
     endpoints::ByPort,
     few, object, origin,
-    routes::{Group, Routes},
+    routes::{Group, Routes, UDP_NOT_ENFORCED},
 };
 use crate::{
     model::{Defaults, Target, TargetRule, Targets},
@@ -28,7 +28,7 @@ use crate::{
 
 const SERVICE_ACCOUNT: &str = crds::smi::SUBJECT_SERVICE_ACCOUNT;
 const IDENTITY_BINDING: &str = crds::smi::SUBJECT_IDENTITY_BINDING;
-/// A rule about UDP, which the mesh does not carry.
+/// A rule about UDP, which the mesh does not carry; [`crate::network_policy`] does.
 const UDP_ROUTE: &str = "UDPRoute";
 
 /// What the references of a target are looked up in.
@@ -275,9 +275,10 @@ impl Reading<'_> {
                         let field = format!("{field}.name");
                         self.about.unresolved(Reason::RefNotFound, &field, message);
                     }
-                    let message = "the mesh does not carry UDP; this rule has no effect";
-                    self.about
-                        .warn(Reason::NotEnforced, &field, message.to_owned());
+                    if !self.named.defaults.udp_network_policies {
+                        let message = UDP_NOT_ENFORCED.to_owned();
+                        self.about.warn(Reason::NotEnforced, &field, message);
+                    }
                 }
                 other => {
                     let message = format!("{other:?} is no kind of route; this rule is ignored");

@@ -7,6 +7,7 @@ use wire::v1;
 
 use super::{few, object, origin};
 use crate::{
+    model::Defaults,
     problem::{Findings, Reason},
     world::{GroupFacts, MatchFacts, Meta, ObjectKey, TcpRouteFacts, UdpRouteFacts, World},
 };
@@ -45,7 +46,7 @@ pub(super) struct RoutePorts {
 }
 
 impl Routes {
-    pub(super) fn new(world: &World, findings: &mut Findings) -> Self {
+    pub(super) fn new(world: &World, defaults: &Defaults, findings: &mut Findings) -> Self {
         let groups = world.groups.iter();
         let groups = groups.map(|(key, facts)| (key.clone(), group(key, facts, findings)));
         let groups = groups.collect();
@@ -53,7 +54,7 @@ impl Routes {
         let tcp = tcp.map(|(key, facts)| (key.clone(), tcp_ports(key, facts, findings)));
         let tcp = tcp.collect();
         let udp = world.udp_routes.iter();
-        let udp = udp.map(|(key, facts)| (key.clone(), udp_ports(key, facts, findings)));
+        let udp = udp.map(|(key, facts)| (key.clone(), udp_ports(key, facts, defaults, findings)));
         let udp = udp.collect();
         Self { groups, tcp, udp }
     }
@@ -137,7 +138,20 @@ fn tcp_ports(key: &ObjectKey, facts: &TcpRouteFacts, findings: &mut Findings) ->
     route_ports(Kind::TcpRoute, key, &facts.meta, &facts.ports, findings)
 }
 
-fn udp_ports(key: &ObjectKey, facts: &UdpRouteFacts, findings: &mut Findings) -> RoutePorts {
+/// What every UDPRoute and every rule about one says while nobody enforces it.
+pub(super) const UDP_NOT_ENFORCED: &str = "UDP does not pass through the mesh, and nothing filters \
+     it; chart value access.udpNetworkPolicies=true has it written as NetworkPolicies";
+
+fn udp_ports(
+    key: &ObjectKey,
+    facts: &UdpRouteFacts,
+    defaults: &Defaults,
+    findings: &mut Findings,
+) -> RoutePorts {
+    if !defaults.udp_network_policies {
+        let mut about = findings.about(&object(Kind::UdpRoute, key), facts.meta.generation);
+        about.warn(Reason::NotEnforced, "", UDP_NOT_ENFORCED.to_owned());
+    }
     let ports = facts.ports.as_deref().unwrap_or_default();
     route_ports(Kind::UdpRoute, key, &facts.meta, ports, findings)
 }

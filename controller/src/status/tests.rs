@@ -38,6 +38,7 @@ impl Bench {
         let writer = StatusWriter {
             client: api.client(),
             latest,
+            enforced: None,
             observed: Observed::default(),
             written: Counter::default(),
         };
@@ -209,4 +210,78 @@ async fn object_that_went_away_is_no_failure_to_retry() {
     let mut bench = Bench::new(&[("api", 1)]);
     bench.api.remove(PATH);
     assert_eq!(bench.round().await, None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn programmed_of_a_target_with_a_udp_route_waits_for_its_network_policies() {
+    const TARGET: &str = "/apis/access.smi-spec.io/v1alpha4/namespaces/shop/traffictargets/t";
+    let rules = json!([{"kind": "UDPRoute", "name": "dns"}]);
+    let target = fixture::target("t", "quiet", &["web"], rules);
+    let world = fixture::shop()
+        .with(target.clone())
+        .with(fixture::udp_route("dns", &[53]));
+    let compiled = |on: bool| {
+        let world = Arc::new(world.world());
+        let defaults = Defaults {
+            udp_network_policies: on,
+            ..Defaults::default()
+        };
+        let (model, problems) = Model::compile(&world, &defaults);
+        Arc::new(Compiled::new(world, model, problems))
+    };
+    let mut bench = Bench::new(&[("api", 1)]);
+    bench.api.put(TARGET, target);
+    let shown = |bench: &Bench, condition: usize| {
+        let held = bench.api.read(TARGET).unwrap()["status"]["conditions"][condition].clone();
+        let text = |field: &str| held[field].as_str().unwrap().to_owned();
+        (text("status"), text("reason"), text("message"))
+    };
+    let is = |shown: (String, String, String), status: &str, reason: &str, part: &str| {
+        assert_eq!(
+            (shown.0.as_str(), shown.1.as_str()),
+            (status, reason),
+            "{shown:?}"
+        );
+        assert!(shown.2.contains(part), "{shown:?}");
+    };
+    // Switched off: Accepted says so, and how to switch it on.
+    bench.models.send_replace(Some(compiled(false)));
+    bench.round().await;
+    is(
+        shown(&bench, 0),
+        "True",
+        "NotEnforced",
+        "access.udpNetworkPolicies=true",
+    );
+    is(shown(&bench, 2), "True", "NoProxies", "0 of 0");
+
+    let (enforced, held) = watch::channel(None);
+    bench.writer.enforced = Some(held);
+    bench.models.send_replace(Some(compiled(true)));
+    bench.round().await;
+    is(shown(&bench, 0), "True", "Accepted", "");
+    is(shown(&bench, 2), "False", "Pending", "not been settled");
+    let say = |generation: i64, lacks: Option<&'static str>, message: &str| {
+        let in_force = InForce {
+            generation,
+            lacks,
+            message: message.to_owned(),
+        };
+        let key = crate::world::ObjectKey::new("shop", "t");
+        enforced.send_replace(Some(Arc::new(Enforced::from([(key, in_force)]))));
+    };
+    say(1, Some("ForeignNetworkPolicy"), "NetworkPolicy theirs");
+    bench.round().await;
+    is(shown(&bench, 2), "False", "ForeignNetworkPolicy", "theirs");
+    say(1, None, "UDP by NetworkPolicy x");
+    bench.round().await;
+    is(
+        shown(&bench, 2),
+        "True",
+        "Programmed",
+        "0 of 0 proxies; UDP by NetworkPolicy x",
+    );
+    say(0, None, "of an older generation");
+    bench.round().await;
+    is(shown(&bench, 2), "False", "Pending", "");
 }

@@ -1,0 +1,667 @@
+//! Random clusters: what the policies allow is what a direct reading of the UDPRoutes
+//! allows, and never more than foreign policies do.
+//!
+//! The direct reading goes packet by packet through targets, sources and routes as
+//! docs/smi.md puts it. It shares nothing with the plan but the World's input.
+
+use std::collections::BTreeMap;
+
+use crds::labels::{ACCOUNT, account_hash};
+use policy::mode::AccessMode;
+use proptest::{collection::vec, option, prelude::*, sample::select};
+use serde_json::{Value, json};
+
+use super::{
+    evaluate::{Network, Seen},
+    live::Lives,
+    plan::plan,
+    tests::{foreign, network, seen, udp_route},
+};
+use crate::{
+    fixture::{self, Cluster},
+    model::Defaults,
+};
+
+const NAMESPACES: [&str; 2] = ["shop", "depot"];
+const ACCOUNTS: [&str; 2] = ["a", "b"];
+const MODES: [&str; 4] = ["deny", "auto", "open", "audit"];
+/// 4 stands in no route.
+const PORTS: [u16; 4] = [1, 2, 3, 4];
+
+#[derive(Clone, Debug)]
+struct Pod {
+    namespace: &'static str,
+    account: &'static str,
+    app: &'static str,
+    /// Account whose label it carries.
+    label: Option<&'static str>,
+    meshed: bool,
+    mode: Option<&'static str>,
+    ended: bool,
+}
+
+#[derive(Clone, Debug)]
+struct Subject {
+    kind: &'static str,
+    name: &'static str,
+    namespace: &'static str,
+}
+
+#[derive(Clone, Debug)]
+struct Target {
+    namespace: &'static str,
+    to: Subject,
+    limit: Option<i64>,
+    sources: Vec<Subject>,
+    /// Kind and name; `None` for a target that cannot be read.
+    rules: Option<Vec<(&'static str, &'static str)>>,
+}
+
+#[derive(Clone, Debug)]
+struct Binding {
+    namespace: &'static str,
+    name: &'static str,
+    schemes: Value,
+}
+
+#[derive(Clone, Debug)]
+struct Route {
+    namespace: &'static str,
+    name: &'static str,
+    ports: Option<Vec<i64>>,
+}
+
+#[derive(Clone, Debug)]
+struct Scene {
+    default: &'static str,
+    may_loosen: bool,
+    modes: [Option<&'static str>; 2],
+    pods: Vec<Pod>,
+    targets: Vec<Target>,
+    bindings: Vec<Binding>,
+    routes: Vec<Route>,
+    foreign: Vec<(&'static str, Value)>,
+}
+
+fn pod() -> impl Strategy<Value = Pod> {
+    let label = prop_oneof![
+        6 => Just(Some(true)),
+        1 => Just(None),
+        1 => Just(Some(false)),
+    ];
+    (
+        select(&NAMESPACES[..]),
+        select(&ACCOUNTS[..]),
+        select(vec!["x", "y"]),
+        label,
+        prop::bool::weighted(0.8),
+        option::weighted(0.2, select(&MODES[..])),
+        prop::bool::weighted(0.1),
+    )
+        .prop_map(
+            |(namespace, account, app, label, meshed, mode, ended)| Pod {
+                namespace,
+                account,
+                app,
+                label: label.map(|right| match (right, account) {
+                    (true, account) => account,
+                    (false, "a") => "b",
+                    (false, _) => "a",
+                }),
+                meshed,
+                mode,
+                ended,
+            },
+        )
+}
+
+fn subject() -> impl Strategy<Value = Subject> {
+    let names = prop_oneof![
+        5 => select(&ACCOUNTS[..]).prop_map(|name| ("ServiceAccount", name)),
+        1 => Just(("Group", "system:authenticated")),
+        1 => Just(("Group", "system:unauthenticated")),
+        2 => select(vec!["p", "q"]).prop_map(|name| ("IdentityBinding", name)),
+        1 => select(vec![("User", "a"), ("Group", "a"), ("", ""), ("ServiceAccount", "")]),
+    ];
+    (
+        names,
+        select(vec!["", "", "", "", "shop", "depot", "not one"]),
+    )
+        .prop_map(|((kind, name), namespace)| Subject {
+            kind,
+            name,
+            namespace,
+        })
+}
+
+fn target() -> impl Strategy<Value = Target> {
+    let to = prop_oneof![
+        5 => select(&ACCOUNTS[..]).prop_map(|name| ("ServiceAccount", name)),
+        2 => select(vec!["p", "q"]).prop_map(|name| ("IdentityBinding", name)),
+        1 => select(vec![("Group", "a"), ("ServiceAccount", "")]),
+    ];
+    let to = (to, select(vec!["", "", "", "depot"]));
+    let rule = prop_oneof![
+        6 => select(vec!["u", "u", "v", "missing"]).prop_map(|name| ("UDPRoute", name)),
+        1 => Just(("TCPRoute", "u")),
+    ];
+    (
+        select(&NAMESPACES[..]),
+        to,
+        option::weighted(0.15, select(vec![0, 1, 2, 70_000])),
+        vec(subject(), 0..5),
+        option::weighted(0.9, vec(rule, 0..3)),
+    )
+        .prop_map(
+            |(namespace, ((kind, name), to), limit, sources, rules)| Target {
+                namespace,
+                to: Subject {
+                    kind,
+                    name,
+                    namespace: to,
+                },
+                limit,
+                sources,
+                rules,
+            },
+        )
+}
+
+fn binding() -> impl Strategy<Value = Binding> {
+    let schemes = select(vec![
+        json!({"serviceAccount": "a"}),
+        json!({"serviceAccount": ""}),
+        json!({"podLabelSelector": {"matchLabels": {"app": "x"}}}),
+        json!({"podLabelSelector": {"matchLabels": {}}}),
+        json!({"podLabelSelector": {"matchLabels": {"no label": "x"}}}),
+        json!({"spiffeIdentities": ["spiffe://cluster.local/ns/shop/sa/b", "spiffe://else/ns/shop/sa/a"]}),
+        json!({"spiffeIdentities": ["cluster.local/ns/depot/sa/a"],
+            "podLabelSelector": {"matchLabels": {"app": "y"}}}),
+        json!({}),
+        // They exclude each other: closes, and allows nothing.
+        json!({"serviceAccount": "b", "podLabelSelector": {"matchLabels": {"app": "y"}}}),
+    ]);
+    (select(&NAMESPACES[..]), select(vec!["p", "q"]), schemes).prop_map(
+        |(namespace, name, schemes)| Binding {
+            namespace,
+            name,
+            schemes,
+        },
+    )
+}
+
+fn route() -> impl Strategy<Value = Route> {
+    let ports = select(vec![
+        None,
+        Some(vec![]),
+        Some(vec![1]),
+        Some(vec![1, 2]),
+        Some(vec![2, 3]),
+        Some(vec![0]),
+        Some(vec![-1, 3, 65_536]),
+    ]);
+    (select(&NAMESPACES[..]), select(vec!["u", "v"]), ports).prop_map(|(namespace, name, ports)| {
+        Route {
+            namespace,
+            name,
+            ports,
+        }
+    })
+}
+
+fn policies() -> impl Strategy<Value = Vec<(&'static str, Value)>> {
+    let a = account_hash("shop", "a");
+    let spec = select(vec![
+        json!({"podSelector": {"matchLabels": {"app": "x"}}}),
+        json!({"podSelector": {"matchLabels": {"app": "none"}}}),
+        json!({"podSelector": {}, "policyTypes": ["Egress"]}),
+        json!({"podSelector": {"matchExpressions": [
+            {"key": "app", "operator": "NotIn", "values": ["x"]}]},
+            "ingress": [{"ports": [{"protocol": "UDP", "port": 2}]}]}),
+        json!({"podSelector": {"matchLabels": {"weft.dev/account": a}},
+            "ingress": [{"from": [{"podSelector": {}}]}]}),
+    ]);
+    prop_oneof![
+        2 => Just(Vec::new()),
+        1 => vec((select(&NAMESPACES[..]), spec), 1..3),
+    ]
+}
+
+fn scene() -> impl Strategy<Value = Scene> {
+    let mode = || option::weighted(0.7, select(vec!["deny", "deny", "auto", "open", "audit"]));
+    (
+        select(&MODES[..]),
+        any::<bool>(),
+        [mode(), mode()],
+        vec(pod(), 1..7),
+        vec(target(), 0..9),
+        vec(binding(), 0..5),
+        vec(route(), 2..9),
+        policies(),
+    )
+        .prop_map(
+            |(default, may_loosen, modes, pods, targets, bindings, routes, foreign)| Scene {
+                default,
+                may_loosen,
+                modes,
+                pods,
+                targets,
+                bindings,
+                routes,
+                foreign,
+            },
+        )
+}
+
+/// The scene as the API server holds it.
+struct Stage {
+    cluster: Cluster,
+    defaults: Defaults,
+    foreign: Lives,
+    /// In the order of the scene.
+    seen: Vec<Seen>,
+}
+
+impl Scene {
+    fn stage(&self) -> Stage {
+        let mut cluster = Cluster::default();
+        for (name, mode) in NAMESPACES.iter().zip(self.modes) {
+            let object = fixture::namespace(name);
+            cluster = cluster.with(match mode {
+                Some(mode) => fixture::annotate(object, "weft.dev/access", mode),
+                None => object,
+            });
+        }
+        let mut all = Vec::new();
+        for (i, pod) in self.pods.iter().enumerate() {
+            let object = pod.object(i);
+            all.push(seen(&object));
+            cluster = cluster.with(object);
+        }
+        for (i, target) in self.targets.iter().enumerate() {
+            cluster = cluster.with(target.object(i));
+        }
+        // Of two with one name the later one stands, here and in the reading below.
+        for binding in &self.bindings {
+            let object = fixture::binding(binding.name, binding.schemes.clone());
+            cluster = cluster.with(fixture::in_namespace(object, binding.namespace));
+        }
+        for route in &self.routes {
+            let spec = route.ports.as_ref();
+            let spec = spec.map_or(json!({}), |ports| json!({"matches": {"ports": ports}}));
+            let object = udp_route(route.name, &spec);
+            cluster = cluster.with(fixture::in_namespace(object, route.namespace));
+        }
+        let foreign = self
+            .foreign
+            .iter()
+            .enumerate()
+            .map(|(i, (namespace, spec))| {
+                let (key, live) = foreign(&format!("f{i}"), namespace, spec.clone());
+                (key, live.into())
+            });
+        Stage {
+            cluster,
+            defaults: Defaults {
+                access: self.default.parse::<AccessMode>().unwrap(),
+                access_pods_may_loosen: self.may_loosen,
+                udp_network_policies: true,
+                ..Defaults::default()
+            },
+            foreign: foreign.collect(),
+            seen: all,
+        }
+    }
+
+    // ---- the direct reading ----
+
+    /// Whether the pods that carry the label of this account refuse UDP that no target
+    /// allows, as far as they can.
+    fn is_protected(&self, namespace: &str, account: &str) -> bool {
+        let carriers = || {
+            self.pods
+                .iter()
+                .filter(|p| p.carries(namespace, account) && !p.ended)
+        };
+        let mut members = carriers().filter(|pod| pod.meshed).peekable();
+        let closed = if members.peek().is_some() {
+            members.all(|pod| self.refuses(pod, namespace, account))
+        } else {
+            // Without pods of the mesh, whoever comes next counts.
+            let mode = self.mode(namespace, None);
+            mode == "deny"
+                || mode == "auto"
+                    && self.targets.iter().any(|t| {
+                        t.closes()
+                            && self.destinations(t).contains(&(account, None))
+                            && t.namespace == namespace
+                    })
+        };
+        // An account that nobody runs as and no target names has no policy.
+        let runs = |pod: &Pod| !pod.ended && (pod.namespace, pod.account) == (namespace, account);
+        let known = self.pods.iter().any(runs) && carriers().next().is_some()
+            || self.targets.iter().any(|t| {
+                t.namespace == namespace
+                    && self
+                        .destinations(t)
+                        .iter()
+                        .any(|(name, _)| *name == account)
+            });
+        closed && known
+    }
+
+    fn refuses(&self, pod: &Pod, namespace: &str, account: &str) -> bool {
+        match self.mode(namespace, pod.mode) {
+            "deny" => true,
+            "auto" => self.targets.iter().any(|target| {
+                target.closes() && self.is_destination(target, pod, namespace, account)
+            }),
+            _ => false,
+        }
+    }
+
+    fn mode(&self, namespace: &str, pod: Option<&'static str>) -> &'static str {
+        const TIGHTER: [&str; 4] = ["open", "audit", "auto", "deny"];
+        let rank = |mode| TIGHTER.iter().position(|one| *one == mode);
+        let at = NAMESPACES.iter().position(|one| *one == namespace).unwrap();
+        let outer = self.modes[at].unwrap_or(self.default);
+        match pod {
+            Some(pod) if self.may_loosen || rank(pod) > rank(outer) => pod,
+            _ => outer,
+        }
+    }
+
+    /// Accounts that a target is about, each with the `app` that a pod must have.
+    fn destinations(&self, target: &Target) -> Vec<(&str, Option<&str>)> {
+        let to = &target.to;
+        if to.name.is_empty() || !["", target.namespace].contains(&to.namespace) {
+            return Vec::new();
+        }
+        if to.kind != "IdentityBinding" {
+            return vec![(to.name, None)];
+        }
+        let Some(schemes) = self.schemes(target.namespace, to.name) else {
+            return Vec::new();
+        };
+        let mut found: Vec<(&str, Option<&str>)> = Vec::new();
+        found.extend(
+            schemes["serviceAccount"]
+                .as_str()
+                .filter(|name| !name.is_empty())
+                .map(|n| (n, None)),
+        );
+        for id in schemes["spiffeIdentities"].as_array().into_iter().flatten() {
+            let id = id.as_str().unwrap().trim_start_matches("spiffe://");
+            let here = format!("cluster.local/ns/{}/sa/", target.namespace);
+            found.extend(id.strip_prefix(&here).map(|name| (name, None)));
+        }
+        if let Some(app) = schemes["podLabelSelector"]["matchLabels"]["app"].as_str() {
+            let pods = self.pods.iter();
+            let pods = pods.filter(|p| !p.ended && p.namespace == target.namespace && p.app == app);
+            found.extend(pods.map(|pod| (pod.account, Some(app))));
+        }
+        found
+    }
+
+    fn is_destination(&self, target: &Target, pod: &Pod, namespace: &str, account: &str) -> bool {
+        target.namespace == namespace
+            && self
+                .destinations(target)
+                .iter()
+                .any(|(name, app)| *name == account && app.is_none_or(|app| app == pod.app))
+    }
+
+    fn schemes(&self, namespace: &str, name: &str) -> Option<&Value> {
+        let mut bindings = self.bindings.iter().rev();
+        let found = bindings.find(|b| b.namespace == namespace && b.name == name)?;
+        Some(&found.schemes)
+    }
+
+    /// Whether a target allows `from` to send to a port of a pod of this account.
+    fn reads(&self, from: Option<&Pod>, to: &Pod, account: &str, port: u16) -> bool {
+        self.targets.iter().any(|target| {
+            let Some(rules) = &target.rules else {
+                return false;
+            };
+            let bound = self.schemes(target.namespace, target.to.name);
+            let kind = match target.to.kind {
+                "ServiceAccount" => true,
+                "IdentityBinding" => !bound.is_some_and(is_contradiction),
+                _ => false,
+            };
+            let ports = rules.iter().any(|(kind, name)| {
+                *kind == "UDPRoute" && self.has_port(target.namespace, name, port)
+            });
+            let within = target.limit.is_none_or(|limit| limit == i64::from(port));
+            let from = || {
+                target
+                    .sources
+                    .iter()
+                    .any(|s| self.admits(target.namespace, s, from))
+            };
+            kind && within
+                && ports
+                && self.is_destination(target, to, to.namespace, account)
+                && from()
+        })
+    }
+
+    fn has_port(&self, namespace: &str, name: &str, port: u16) -> bool {
+        let mut routes = self.routes.iter().rev();
+        let route = routes.find(|r| r.namespace == namespace && r.name == name);
+        route.is_some_and(|route| match route.ports.as_deref() {
+            None | Some([]) => true,
+            Some(ports) => ports.contains(&i64::from(port)),
+        })
+    }
+
+    fn admits(&self, own: &str, source: &Subject, from: Option<&Pod>) -> bool {
+        let namespace = if source.namespace.is_empty() {
+            own
+        } else {
+            source.namespace
+        };
+        if namespace == "not one" {
+            return false;
+        }
+        match (source.kind, source.name) {
+            ("Group", "system:unauthenticated") => true,
+            ("Group", "system:authenticated") => from.is_some_and(|from| from.label.is_some()),
+            ("ServiceAccount", name) => from.is_some_and(|from| self.proves(from, namespace, name)),
+            ("IdentityBinding", name) => {
+                let (Some(schemes), Some(from)) = (self.schemes(namespace, name), from) else {
+                    return false;
+                };
+                if is_contradiction(schemes) {
+                    return false;
+                }
+                let account = schemes["serviceAccount"].as_str();
+                let ids = schemes["spiffeIdentities"].as_array().into_iter().flatten();
+                // A binding speaks of its own namespace only.
+                let here = format!("cluster.local/ns/{namespace}/sa/");
+                let mut ids = ids.filter_map(|id| {
+                    let id = id.as_str().unwrap().trim_start_matches("spiffe://");
+                    id.strip_prefix(&here)
+                });
+                let app = schemes["podLabelSelector"]["matchLabels"]["app"].as_str();
+                account.is_some_and(|name| self.proves(from, namespace, name))
+                    || ids.any(|name| self.proves(from, namespace, name))
+                    || app == Some(from.app) && from.namespace == namespace && from.label.is_some()
+            }
+            _ => false,
+        }
+    }
+
+    /// Whether a pod can prove to run as this account: it carries the label, and nobody
+    /// else does without right.
+    fn proves(&self, from: &Pod, namespace: &str, account: &str) -> bool {
+        let pretended = self
+            .pods
+            .iter()
+            .any(|p| !p.ended && p.carries(namespace, account) && p.account != account);
+        from.carries(namespace, account) && !pretended
+    }
+}
+
+fn is_contradiction(schemes: &Value) -> bool {
+    !schemes["serviceAccount"].is_null() && !schemes["podLabelSelector"].is_null()
+}
+
+impl Pod {
+    fn carries(&self, namespace: &str, account: &str) -> bool {
+        self.namespace == namespace && self.label == Some(account)
+    }
+
+    fn object(&self, number: usize) -> Value {
+        let name = format!("p{number}");
+        let ip = format!("10.0.0.{}", number + 1);
+        let make = if self.meshed {
+            fixture::pod
+        } else {
+            fixture::plain_pod
+        };
+        let mut labels = json!({"app": self.app});
+        if let Some(label) = self.label {
+            labels[ACCOUNT] = account_hash(self.namespace, label).into();
+        }
+        let mut object = fixture::set(make(&name, &ip, self.account), "/metadata/labels", labels);
+        if let Some(mode) = self.mode {
+            object = fixture::annotate(object, "weft.dev/access", mode);
+        }
+        if self.ended {
+            object = fixture::set(object, "/status/phase", json!("Succeeded"));
+        }
+        fixture::in_namespace(object, self.namespace)
+    }
+}
+
+impl Target {
+    /// Whether it closes its destination for UDP in mode auto.
+    fn closes(&self) -> bool {
+        self.rules.as_ref().is_none_or(|rules| {
+            rules.is_empty() || rules.iter().any(|(kind, _)| *kind == "UDPRoute")
+        })
+    }
+
+    fn object(&self, number: usize) -> Value {
+        let subject = |subject: &Subject| {
+            let mut object = json!({"kind": subject.kind, "name": subject.name});
+            if !subject.namespace.is_empty() {
+                object["namespace"] = subject.namespace.into();
+            }
+            object
+        };
+        let rules = self.rules.as_ref().map_or(json!("unreadable"), |rules| {
+            let rule = |(kind, name): &(&str, &str)| json!({"kind": kind, "name": name});
+            rules.iter().map(rule).collect()
+        });
+        let object = fixture::target(&format!("t{number}"), "", &[], rules);
+        let sources: Vec<Value> = self.sources.iter().map(subject).collect();
+        let mut to = subject(&self.to);
+        if let Some(limit) = self.limit {
+            to["port"] = limit.into();
+        }
+        let object = fixture::set(object, "/spec/sources", json!(sources));
+        let object = fixture::set(object, "/spec/destination", to);
+        fixture::in_namespace(object, self.namespace)
+    }
+}
+
+fn check(scene: &Scene) -> Result<Reached, TestCaseError> {
+    let stage = scene.stage();
+    let plan = plan(&stage.cluster.world(), &stage.defaults, &stage.foreign);
+    let both = network(&plan, &stage.foreign, &stage.cluster);
+    let theirs = Network {
+        policies: both.policies[plan.policies.len()..].to_vec(),
+        namespaces: both.namespaces.clone(),
+    };
+    let mut reached = Reached::default();
+    let running = || (0..scene.pods.len()).filter(|i| !scene.pods[*i].ended);
+    for to in running() {
+        let (pod, seen) = (&scene.pods[to], &stage.seen[to]);
+        let is_foreign = theirs.isolating(seen).next().is_some();
+        // The policies go by account: one foreign pod keeps them off all.
+        let touched = |i: usize| {
+            let label = pod
+                .label
+                .is_some_and(|label| scene.pods[i].carries(pod.namespace, label));
+            label && theirs.isolating(&stage.seen[i]).next().is_some()
+        };
+        let protected = pod
+            .label
+            .is_some_and(|label| scene.is_protected(pod.namespace, label))
+            && !running().any(touched);
+        let senders = running().map(|i| (Some(&scene.pods[i]), Some(&stage.seen[i])));
+        for (from, from_seen) in senders.chain([(None, None)]) {
+            for port in PORTS {
+                for protocol in ["TCP", "SCTP"] {
+                    let now = both.allows(from_seen, seen, protocol, port);
+                    let before = theirs.allows(from_seen, seen, protocol, port);
+                    prop_assert_eq!(now, before, "{} {} {:?}", protocol, port, pod);
+                }
+                let now = both.allows(from_seen, seen, "UDP", port);
+                let before = theirs.allows(from_seen, seen, "UDP", port);
+                let expected = match pod.label {
+                    _ if is_foreign => before,
+                    Some(label) if protected => scene.reads(from, pod, label, port),
+                    _ => true,
+                };
+                prop_assert_eq!(
+                    now,
+                    expected,
+                    "UDP {} from {:?} to {:?}, foreign {}, protected {}\n{:#?}",
+                    port,
+                    from,
+                    pod,
+                    is_foreign,
+                    protected,
+                    plan.policies
+                );
+                *reached.0.entry((is_foreign, protected, now)).or_default() += 1;
+            }
+        }
+    }
+    Ok(reached)
+}
+
+/// How often a packet met which case: foreign, protected, allowed.
+#[derive(Default)]
+struct Reached(BTreeMap<(bool, bool, bool), usize>);
+
+#[test]
+fn policies_allow_exactly_what_udp_routes_allow_and_widen_no_foreign_one() {
+    let config = ProptestConfig {
+        cases: 10_000,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    };
+    let mut runner = proptest::test_runner::TestRunner::new_with_rng(
+        config,
+        proptest::test_runner::TestRng::deterministic_rng(
+            proptest::test_runner::RngAlgorithm::ChaCha,
+        ),
+    );
+    let total = std::cell::RefCell::new(Reached::default());
+    let outcome = runner.run(&scene(), |scene| {
+        for (case, times) in check(&scene)?.0 {
+            *total.borrow_mut().0.entry(case).or_default() += times;
+        }
+        Ok(())
+    });
+    outcome.unwrap_or_else(|error| panic!("{error}"));
+    let total = total.into_inner().0;
+    println!("(foreign, protected, allowed): packets {total:?}");
+    // What is never met is not tested.
+    for case in [
+        (true, false, false),
+        (true, false, true),
+        (false, true, false),
+        (false, true, true),
+        (false, false, true),
+    ] {
+        assert!(
+            total.get(&case).is_some_and(|times| *times > 1000),
+            "{case:?}: {total:?}"
+        );
+    }
+}
