@@ -428,16 +428,19 @@ fn pods_older_than_the_label_and_pretenders_are_told_and_not_trusted() {
 
 #[test]
 fn a_target_without_room_is_left_out_and_the_older_ones_stay() {
-    let sources: Vec<Value> = (0..3000).map(|i| account(&format!("s{i}"))).collect();
+    // As many as one target may have; sixteen of them are 16 too many.
+    let sources: Vec<Value> = (0..256).map(|i| account(&format!("s{i}"))).collect();
     let target = |name: &str, second: u8, sources: Value| {
         let target = fixture::target(name, "server", &[], json!([udp("udp")]));
         fixture::created(fixture::set(target, "/spec/sources", sources), second)
     };
-    let case = Case::deny()
+    let mut case = Case::deny()
         .with(udp_route("udp", &ports(&[1])))
         .with(target("t", 9, json!(sources)))
-        .with(target("u", 5, json!(sources)))
         .with(target("v", 10, json!([account("client")])));
+    for i in 0..15 {
+        case = case.with(target(&format!("u{i}"), 5, json!(sources)));
+    }
     assert_eq!(case.lacks(), [LackReason::TooManyRules]);
     assert!(case.udp("client", 1), "a small one still fits");
     let size = serde_json::to_string(&case.plan().policies.values().next_back().unwrap()).unwrap();

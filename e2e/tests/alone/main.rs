@@ -18,6 +18,7 @@ mod sniffer;
 mod takeover;
 mod tokens;
 mod traffic;
+mod udp;
 mod wire_capture;
 
 /// The URL of one of the test application's ports, by Service name.

@@ -59,6 +59,61 @@ fn label_of_the_pod_wins_over_that_of_the_namespace() -> Outcome {
 }
 
 #[test]
+fn a_pod_carries_the_label_of_its_account_and_no_pod_anywhere_another_one() -> Outcome {
+    let ns = Namespace::meshed("account")?;
+    ns.apply_all(&App::new("web").objects())?;
+    ns.ready(&["web"])?;
+    let pod = ns.pod("web")?;
+    let account = crds::labels::account_of(&pod.object["spec"]);
+    let right = crds::labels::account_hash(&ns.name, account);
+    assert_eq!(
+        pod.object["metadata"]["labels"]["weft.dev/account"],
+        json!(right),
+        "of {account}"
+    );
+    let name = format!("pod/{}", pod.name);
+    let refused = |words: &[&str]| {
+        let answer = ns.kubectl(words);
+        let why = answer.err().map(|error| format!("{error:#}"));
+        ensure!(
+            why.as_deref()
+                .is_some_and(|why| why.contains("account.validate.weft.dev")),
+            "{words:?}: {why:?}"
+        );
+        Ok(())
+    };
+    let another = "weft.dev/account=0123456789abcdef";
+    refused(&["label", "--overwrite", &name, another])?;
+    refused(&["label", &name, "weft.dev/account-"])?;
+    // The status of a pod can carry labels, too.
+    let patch = json!({"metadata": {"labels": {"weft.dev/account": "0123456789abcdef"}}});
+    let patch = patch.to_string();
+    refused(&[
+        "patch",
+        &name,
+        "--subresource=status",
+        "--type=merge",
+        "-p",
+        &patch,
+    ])?;
+    // Everything else about the pod stays writable.
+    ns.kubectl(&["label", &name, "colour=blue"])?;
+
+    let outside = Namespace::unmeshed("false-account")?;
+    let image = e2e::harness::App::new("x").template()["spec"]["containers"][0]["image"].clone();
+    let mut bare = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "bare",
+        "labels": {"weft.dev/account": right}},
+        "spec": {"containers": [{"name": "app", "image": image}]}});
+    let answer = outside.apply(&bare.to_string());
+    let why = format!("{:#}", answer.err().context("it must be refused")?);
+    assert!(why.contains("account.validate.weft.dev"), "{why}");
+    let own = crds::labels::account_hash(&outside.name, "default");
+    bare["metadata"]["labels"]["weft.dev/account"] = json!(own);
+    outside.apply(&bare.to_string())?;
+    Ok(())
+}
+
+#[test]
 fn every_new_namespace_gets_the_trust_bundle_but_not_kube_system() -> Outcome {
     let ns = Namespace::unmeshed("bundle")?;
     eventually(super::SOON, "the trust bundle is there", || {
