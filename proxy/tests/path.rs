@@ -13,6 +13,7 @@ mod path {
     mod drain;
     mod http;
     mod mesh_port;
+    mod pods;
     mod routing;
     mod tcp;
 }

@@ -48,10 +48,21 @@ impl Authority {
     }
 
     pub(crate) fn leaf(&self, account: &str, life: Duration, now: SystemTime) -> CertHandle {
+        self.leaf_of(account, None, life, now)
+    }
+
+    /// A certificate that may say which pod it is for.
+    fn leaf_of(
+        &self,
+        account: &str,
+        uid: Option<&str>,
+        life: Duration,
+        now: SystemTime,
+    ) -> CertHandle {
         let key = LeafKey::generate().unwrap();
         let names = LeafNames {
             spiffe: id(account),
-            pod_dns: None,
+            pod_dns: uid.map(|uid| identity::verify::pod_dns(uid).unwrap()),
         };
         let issued = self
             .issuer
@@ -88,6 +99,13 @@ fn next_ip() -> IpAddr {
 impl Pod {
     pub(crate) async fn new(authority: &Authority, account: &str) -> Self {
         let certs = authority.leaf(account, Duration::from_secs(3600), SystemTime::now());
+        Self::with(authority.roots(), certs, account).await
+    }
+
+    /// A pod whose certificate says which one it is, as those of a real mesh do.
+    pub(crate) async fn of_uid(authority: &Authority, account: &str, uid: &str) -> Self {
+        let life = Duration::from_secs(3600);
+        let certs = authority.leaf_of(account, Some(uid), life, SystemTime::now());
         Self::with(authority.roots(), certs, account).await
     }
 
@@ -140,6 +158,18 @@ impl Pod {
     /// Sends resources as the controller would; none may be refused.
     pub(crate) fn set(&self, resources: Vec<v1::Resource>) {
         let nacks = self.try_set(resources);
+        assert!(nacks.is_empty(), "{nacks:?}");
+    }
+
+    /// Takes resources away and sends others, in one batch.
+    pub(crate) fn replace(&self, remove: &str, resources: Vec<v1::Resource>) {
+        let set = resources.into_iter().map(wire::version::stamp).collect();
+        let nacks = self.proxy.state.apply(v1::Batch {
+            id: 1,
+            set,
+            remove: vec![remove.to_owned()],
+            ..v1::Batch::default()
+        });
         assert!(nacks.is_empty(), "{nacks:?}");
     }
 
@@ -254,6 +284,21 @@ pub(crate) fn rule(
         &wire::names::rule("shop", name),
         v1::resource::Content::Rule(rule),
     )
+}
+
+/// A TrafficTarget's rule for pods by uid: any TCP, or HTTP on these paths.
+pub(crate) fn rule_for_pods(name: &str, uids: &[&str], paths: Option<&[&str]>) -> v1::Resource {
+    let any: &[u32] = &[];
+    let ports = paths.is_none().then_some(any);
+    let mut resource = rule(name, "nobody", ports, paths);
+    if let Some(v1::resource::Content::Rule(rule)) = &mut resource.content {
+        let uids = uids.iter().map(|uid| (*uid).to_owned()).collect();
+        rule.sources = vec![v1::Source {
+            who: Some(v1::source::Who::Pods(v1::PodSet { uids })),
+        }];
+        return wire::convert::rule_resource(rule.clone());
+    }
+    resource
 }
 
 pub(crate) fn endpoint(pod: IpAddr, port: u16, account: Option<&str>) -> v1::Endpoint {
