@@ -123,6 +123,13 @@ fn read<T: DeserializeOwned + Default>(spec: &Value) -> Result<T, serde_json::Er
     }
 }
 
+/// Schemas bound lists too; this holds where another product's schema is in force.
+fn check_count(field: &str, found: usize, most: usize, mistakes: &mut Mistakes) {
+    if found > most {
+        mistakes.add(field, format!("has {found} entries, but may have {most}"));
+    }
+}
+
 fn check_port(field: String, port: i64, mistakes: &mut Mistakes) {
     if !(1..=65535).contains(&port) {
         mistakes.add(field, format!("is {port}, but a port is from 1 to 65535"));

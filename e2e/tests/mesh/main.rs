@@ -9,6 +9,7 @@ mod additive;
 mod conformance;
 mod examples;
 mod identity;
+mod identity_binding;
 mod injection;
 mod metrics_api;
 mod modes;

@@ -6,7 +6,14 @@ use crds::smi::{
     SUBJECT_GROUP, SUBJECT_IDENTITY_BINDING, SUBJECT_SERVICE_ACCOUNT, Subject, TrafficTargetSpec,
 };
 
-use super::{Mistakes, check_port, is_label, is_name};
+use super::{Mistakes, check_count, check_port, is_label, is_name};
+
+/// A rule about UDP.
+const RULE_UDP_ROUTE: &str = "UDPRoute";
+/// Most sources, rules, and matches that one rule names; the schema says the same.
+const MOST_SOURCES: usize = 256;
+const MOST_RULES: usize = 64;
+const MOST_MATCHES: usize = 64;
 
 pub(super) fn check(spec: &TrafficTargetSpec, namespace: &str, mistakes: &mut Mistakes) {
     check_destination(&spec.destination, namespace, mistakes);
@@ -16,6 +23,7 @@ pub(super) fn check(spec: &TrafficTargetSpec, namespace: &str, mistakes: &mut Mi
             "must name at least one source; without one nothing is allowed",
         );
     }
+    check_count("spec.sources", spec.sources.len(), MOST_SOURCES, mistakes);
     for (index, source) in spec.sources.iter().enumerate() {
         check_source(&format!("spec.sources[{index}]"), source, mistakes);
     }
@@ -25,6 +33,7 @@ pub(super) fn check(spec: &TrafficTargetSpec, namespace: &str, mistakes: &mut Mi
             "must name at least one rule; without one nothing is allowed",
         );
     }
+    check_count("spec.rules", spec.rules.len(), MOST_RULES, mistakes);
     for (index, rule) in spec.rules.iter().enumerate() {
         check_rule(&format!("spec.rules[{index}]"), rule, mistakes);
     }
@@ -32,20 +41,16 @@ pub(super) fn check(spec: &TrafficTargetSpec, namespace: &str, mistakes: &mut Mi
 
 fn check_destination(destination: &Subject, namespace: &str, mistakes: &mut Mistakes) {
     match destination.kind.as_str() {
-        SUBJECT_SERVICE_ACCOUNT => {}
-        SUBJECT_IDENTITY_BINDING => mistakes.add(
-            "spec.destination.kind",
-            "IdentityBinding is not served yet; name a ServiceAccount",
-        ),
+        SUBJECT_SERVICE_ACCOUNT | SUBJECT_IDENTITY_BINDING => {}
         kind => mistakes.add(
             "spec.destination.kind",
-            format!("is {kind:?}, but must be ServiceAccount"),
+            format!("is {kind:?}, but must be ServiceAccount or IdentityBinding"),
         ),
     }
     if !is_name(&destination.name) {
         mistakes.add(
             "spec.destination.name",
-            "must be the name of a service account",
+            "must be the name of a service account or IdentityBinding",
         );
     }
     if let Some(other) = destination
@@ -69,11 +74,11 @@ fn check_destination(destination: &Subject, namespace: &str, mistakes: &mut Mist
 
 fn check_source(field: &str, source: &Subject, mistakes: &mut Mistakes) {
     match source.kind.as_str() {
-        SUBJECT_SERVICE_ACCOUNT => {
+        SUBJECT_SERVICE_ACCOUNT | SUBJECT_IDENTITY_BINDING => {
             if !is_name(&source.name) {
                 mistakes.add(
                     format!("{field}.name"),
-                    "must be the name of a service account",
+                    "must be the name of a service account or IdentityBinding",
                 );
             }
         }
@@ -89,13 +94,9 @@ fn check_source(field: &str, source: &Subject, mistakes: &mut Mistakes) {
                 );
             }
         }
-        SUBJECT_IDENTITY_BINDING => mistakes.add(
-            format!("{field}.kind"),
-            "IdentityBinding is not served yet; name a ServiceAccount or a Group",
-        ),
         kind => mistakes.add(
             format!("{field}.kind"),
-            format!("is {kind:?}, but must be ServiceAccount or Group"),
+            format!("is {kind:?}, but must be ServiceAccount, IdentityBinding or Group"),
         ),
     }
     if source
@@ -112,10 +113,10 @@ fn check_source(field: &str, source: &Subject, mistakes: &mut Mistakes) {
 
 fn check_rule(field: &str, rule: &RuleRef, mistakes: &mut Mistakes) {
     match rule.kind.as_str() {
-        RULE_HTTP_ROUTE_GROUP | RULE_TCP_ROUTE => {}
+        RULE_HTTP_ROUTE_GROUP | RULE_TCP_ROUTE | RULE_UDP_ROUTE => {}
         kind => mistakes.add(
             format!("{field}.kind"),
-            format!("is {kind:?}, but must be HTTPRouteGroup or TCPRoute"),
+            format!("is {kind:?}, but must be HTTPRouteGroup, TCPRoute or UDPRoute"),
         ),
     }
     if !is_name(&rule.name) {
@@ -124,6 +125,8 @@ fn check_rule(field: &str, rule: &RuleRef, mistakes: &mut Mistakes) {
             "must be the name of a route object",
         );
     }
+    let named = rule.matches.as_ref().map_or(0, Vec::len);
+    check_count(&format!("{field}.matches"), named, MOST_MATCHES, mistakes);
     if rule.matches.as_ref().is_some_and(Vec::is_empty) {
         mistakes.add(
             format!("{field}.matches"),

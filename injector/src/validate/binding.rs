@@ -4,10 +4,14 @@
 use crds::smi::IdentityBindingSpec;
 use policy::name::SpiffeId;
 
-use super::Mistakes;
+use super::{Mistakes, check_count, is_name};
 
 /// What an id may be written without.
 const SCHEME: &str = "spiffe://";
+
+/// Most SPIFFE ids and labels; the schema says the same.
+const MOST_IDS: usize = 64;
+const MOST_LABELS: usize = 32;
 
 pub(super) fn check(spec: &IdentityBindingSpec, mistakes: &mut Mistakes) {
     let schemes = &spec.schemes;
@@ -32,8 +36,19 @@ pub(super) fn check(spec: &IdentityBindingSpec, mistakes: &mut Mistakes) {
             "must name at least one label; without one it would mean every pod",
         );
     }
-    if account.is_some_and(str::is_empty) {
-        mistakes.add("spec.schemes.serviceAccount", "must not be empty");
+    if account.is_some_and(|account| !is_name(account)) {
+        mistakes.add(
+            "spec.schemes.serviceAccount",
+            "must be the name of a service account of this namespace",
+        );
+    }
+    let count = labels.map_or(0, |labels| labels.match_labels.len());
+    let field = "spec.schemes.podLabelSelector.matchLabels";
+    check_count(field, count, MOST_LABELS, mistakes);
+    let field = "spec.schemes.spiffeIdentities";
+    check_count(field, ids.map_or(0, <[_]>::len), MOST_IDS, mistakes);
+    if ids.is_some_and(<[_]>::is_empty) {
+        mistakes.add(field, "must name at least one SPIFFE id, or be left out");
     }
     for (index, id) in ids.into_iter().flatten().enumerate() {
         let whole = if id.starts_with(SCHEME) {

@@ -5,9 +5,17 @@ use std::collections::BTreeSet;
 use crds::smi::{HttpRouteGroupSpec, RouteMatch, TcpRouteSpec, UdpRouteSpec, parse_headers};
 use policy::http_match::HttpMatch;
 
-use super::{Mistakes, check_port};
+use super::{Mistakes, check_count, check_port};
+
+/// Most matches of a group, methods and headers of a match, and ports of a route; the
+/// schema says the same but for headers, which it cannot look into.
+const MOST_MATCHES: usize = 64;
+const MOST_METHODS: usize = 32;
+const MOST_HEADERS: usize = 32;
+const MOST_PORTS: usize = 128;
 
 pub(super) fn check_http(spec: &HttpRouteGroupSpec, mistakes: &mut Mistakes) {
+    check_count("spec.matches", spec.matches.len(), MOST_MATCHES, mistakes);
     let mut seen = BTreeSet::new();
     for (index, route) in spec.matches.iter().enumerate() {
         let field = format!("spec.matches[{index}]");
@@ -33,6 +41,18 @@ fn check_match(field: &str, route: &RouteMatch, mistakes: &mut Mistakes) {
         }
     };
     let methods = route.methods.as_deref().unwrap_or_default();
+    check_count(
+        &format!("{field}.methods"),
+        methods.len(),
+        MOST_METHODS,
+        mistakes,
+    );
+    check_count(
+        &format!("{field}.headers"),
+        headers.len(),
+        MOST_HEADERS,
+        mistakes,
+    );
     if let Err(bad) = HttpMatch::new(&route.name, route.path_regex.as_deref(), methods, &headers) {
         mistakes.add(format!("{field}.{}", bad.field), bad.reason);
     }
@@ -49,6 +69,8 @@ pub(super) fn check_udp(spec: &UdpRouteSpec, mistakes: &mut Mistakes) {
 }
 
 fn check_ports(ports: Option<&[i64]>, mistakes: &mut Mistakes) {
+    let count = ports.map_or(0, <[_]>::len);
+    check_count("spec.matches.ports", count, MOST_PORTS, mistakes);
     for (index, port) in ports.into_iter().flatten().enumerate() {
         check_port(format!("spec.matches.ports[{index}]"), *port, mistakes);
     }

@@ -4,16 +4,27 @@ use std::collections::BTreeSet;
 
 use crds::smi::{RULE_HTTP_ROUTE_GROUP, SPECS_GROUP, TrafficSplitSpec};
 
-use super::{Mistakes, is_label, is_name};
+use super::{Mistakes, check_count, is_label, is_name};
 
 /// Most that one weight may be; their sum has to fit into 64 bits with ease.
 const MOST_WEIGHT: i64 = i32::MAX as i64;
+/// Most backends and groups; the schema says the same.
+const MOST_BACKENDS: usize = 64;
+const MOST_GROUPS: usize = 16;
 
 pub(super) fn check(spec: &TrafficSplitSpec, namespace: &str, mistakes: &mut Mistakes) {
     check_service("spec.service", &spec.service, namespace, mistakes);
     if spec.backends.is_empty() {
         mistakes.add("spec.backends", "must name at least one Service");
     }
+    check_count(
+        "spec.backends",
+        spec.backends.len(),
+        MOST_BACKENDS,
+        mistakes,
+    );
+    let groups = spec.matches.as_ref().map_or(0, Vec::len);
+    check_count("spec.matches", groups, MOST_GROUPS, mistakes);
     for (index, backend) in spec.backends.iter().enumerate() {
         let field = format!("spec.backends[{index}]");
         check_service(

@@ -137,19 +137,21 @@ fn target_without_sources_or_rules_is_refused() {
 }
 
 #[test]
-fn kinds_that_are_not_served_are_refused_by_name() {
+fn every_kind_of_smi_may_be_named_and_no_other() {
     let mut spec = good_target();
     spec["sources"][0]["kind"] = "IdentityBinding".into();
-    refused(
-        &target(spec.clone()),
-        "spec.sources[0].kind",
-        "not served yet",
-    );
+    spec["destination"]["kind"] = "IdentityBinding".into();
+    spec["rules"] =
+        json!([{ "kind": "UDPRoute", "name": "dns" }, { "kind": "TCPRoute", "name": "dns" }]);
+    allowed(&target(spec.clone()));
+    spec["sources"][0]["name"] = "Not A Name".into();
+    refused(&target(spec), "spec.sources[0].name", "IdentityBinding");
+    let mut spec = good_target();
     spec["sources"][0]["kind"] = "User".into();
     refused(&target(spec), "spec.sources[0].kind", "is \"User\"");
     let mut spec = good_target();
-    spec["rules"][0]["kind"] = "UDPRoute".into();
-    refused(&target(spec), "spec.rules[0].kind", "is \"UDPRoute\"");
+    spec["rules"][0]["kind"] = "HTTPRoute".into();
+    refused(&target(spec), "spec.rules[0].kind", "is \"HTTPRoute\"");
     let mut spec = good_target();
     spec["destination"]["kind"] = "Group".into();
     refused(
@@ -157,6 +159,50 @@ fn kinds_that_are_not_served_are_refused_by_name() {
         "spec.destination.kind",
         "must be ServiceAccount",
     );
+}
+
+#[test]
+fn lists_that_are_too_long_are_refused_with_their_length() {
+    let many = |n: usize, one: Value| Value::Array(vec![one; n]);
+    let source = json!({ "kind": "ServiceAccount", "name": "web" });
+    let rule = json!({ "kind": "TCPRoute", "name": "a" });
+    let mut spec = good_target();
+    spec["sources"] = many(256, source.clone());
+    spec["rules"] = many(64, rule.clone());
+    allowed(&target(spec.clone()));
+    spec["sources"] = many(257, source);
+    spec["rules"] = many(65, rule);
+    refused(&target(spec.clone()), "spec.sources", "has 257 entries");
+    refused(&target(spec), "spec.rules", "may have 64");
+    let backend = json!({ "service": "a", "weight": 1 });
+    let spec = json!({ "service": "web", "backends": many(65, backend) });
+    refused(&split(spec), "spec.backends", "has 65 entries");
+    let headers: serde_json::Map<_, _> = (0..33).map(|n| (format!("x-{n}"), "a".into())).collect();
+    let spec = json!({ "matches": [{ "name": "a", "headers": headers }] });
+    refused(&routes(spec), "spec.matches[0].headers", "");
+    let ports = json!({ "matches": { "ports": many(129, json!(80)) } });
+    for kind in ["TCPRoute", "UDPRoute"] {
+        let route = request(smi::SPECS_GROUP, kind, ports.clone());
+        refused(&route, "spec.matches.ports", "has 129 entries");
+    }
+    let binding = |schemes: Value| {
+        request(
+            smi::ACCESS_GROUP,
+            "IdentityBinding",
+            json!({ "schemes": schemes }),
+        )
+    };
+    let ids = many(65, json!("td/a"));
+    let field = "spec.schemes.spiffeIdentities";
+    refused(
+        &binding(json!({ "spiffeIdentities": ids })),
+        field,
+        "has 65 entries",
+    );
+    let empty = json!({ "spiffeIdentities": [], "serviceAccount": "a" });
+    refused(&binding(empty), field, "at least one");
+    let slash = json!({ "serviceAccount": "a/b" });
+    refused(&binding(slash), "spec.schemes.serviceAccount", "name");
 }
 
 #[test]
