@@ -24,6 +24,35 @@ pub const MAX_REGEX_LEN: usize = 1024;
 /// bound in a short text. Large enough for a Unicode class repeated a few times.
 pub const MAX_REGEX_SIZE: usize = 256 * 1024;
 
+/// What the compiled expressions of one HTTPRouteGroup may take together, in bytes:
+/// one of 64 KiB in each of its 64 matches. Each proxy that a group concerns holds
+/// them, and whoever reads the group has to compile them.
+pub const MAX_GROUP_SIZE: usize = 4 * 1024 * 1024;
+
+/// What is left for the expressions of one object. What it refuses costs nothing to
+/// compile.
+#[derive(Debug)]
+pub struct Budget {
+    whole: usize,
+    left: usize,
+}
+
+impl Budget {
+    /// For all matches of one HTTPRouteGroup.
+    #[must_use]
+    pub const fn group() -> Self {
+        Self {
+            whole: MAX_GROUP_SIZE,
+            left: MAX_GROUP_SIZE,
+        }
+    }
+
+    /// For one match of a group that was within its budget.
+    const fn single() -> Self {
+        Self::group()
+    }
+}
+
 /// What a match looks at.
 #[derive(Clone, Copy, Debug)]
 pub struct RequestFacts<'a> {
@@ -66,15 +95,24 @@ impl HttpMatch {
         methods: &[impl AsRef<str>],
         headers: &[(impl AsRef<str>, impl AsRef<str>)],
     ) -> Result<Self, BadMatch> {
+        Self::within(&mut Budget::single(), name, path_regex, methods, headers)
+    }
+
+    /// The same, as one of several matches that share a budget.
+    pub fn within(
+        budget: &mut Budget,
+        name: &str,
+        path_regex: Option<&str>,
+        methods: &[impl AsRef<str>],
+        headers: &[(impl AsRef<str>, impl AsRef<str>)],
+    ) -> Result<Self, BadMatch> {
         let path = match path_regex {
-            Some(regex) => {
-                Some(
-                    Pattern::compile(regex, Anchor::Start).map_err(|reason| BadMatch {
-                        field: "pathRegex".to_owned(),
-                        reason,
-                    })?,
-                )
-            }
+            Some(regex) => Some(Pattern::compile(regex, Anchor::Start, budget).map_err(
+                |reason| BadMatch {
+                    field: "pathRegex".to_owned(),
+                    reason,
+                },
+            )?),
             None => None,
         };
         let methods_as_written: Vec<String> = methods
@@ -89,7 +127,7 @@ impl HttpMatch {
             name: name.to_owned(),
             path,
             methods: compile_methods(&methods_as_written)?,
-            headers: compile_headers(&headers_as_written)?,
+            headers: compile_headers(&headers_as_written, budget)?,
             methods_as_written,
             headers_as_written,
         })))
@@ -158,7 +196,10 @@ fn compile_methods(written: &[String]) -> Result<Vec<Method>, BadMatch> {
     Ok(methods)
 }
 
-fn compile_headers(written: &[(String, String)]) -> Result<Vec<(HeaderName, Pattern)>, BadMatch> {
+fn compile_headers(
+    written: &[(String, String)],
+    budget: &mut Budget,
+) -> Result<Vec<(HeaderName, Pattern)>, BadMatch> {
     written
         .iter()
         .map(|(name, regex)| {
@@ -169,7 +210,7 @@ fn compile_headers(written: &[(String, String)]) -> Result<Vec<(HeaderName, Patt
             };
             let parsed = HeaderName::from_bytes(name.as_bytes())
                 .map_err(|_| bad("is no header name".to_owned()))?;
-            let pattern = Pattern::compile(regex, Anchor::Full).map_err(bad)?;
+            let pattern = Pattern::compile(regex, Anchor::Full, budget).map_err(bad)?;
             Ok((parsed, pattern))
         })
         .collect()

@@ -8,7 +8,7 @@ use crds::smi::{
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::core::DynamicObject;
-use policy::http_match::HttpMatch;
+use policy::http_match::{Budget, HttpMatch};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
@@ -203,19 +203,22 @@ pub fn split(object: DynamicObject) -> SplitFacts {
 pub fn group(object: DynamicObject) -> GroupFacts {
     let (meta, read) = read::<HTTPRouteGroup>(object);
     let spec = read.map(|group| group.spec).unwrap_or_default();
-    let matches = spec.matches.iter().map(route_match);
+    let mut budget = Budget::group();
+    let matches = spec.matches.iter();
     GroupFacts {
-        matches: matches.collect(),
+        matches: matches
+            .map(|written| route_match(written, &mut budget))
+            .collect(),
         meta,
     }
 }
 
-fn route_match(written: &RouteMatch) -> MatchFacts {
+fn route_match(written: &RouteMatch, budget: &mut Budget) -> MatchFacts {
     let methods = texts(written.methods.as_deref());
     let (headers, bad) = match parse_headers(written.headers.as_ref()) {
         Ok(headers) => {
             let path = written.path_regex.as_deref();
-            let checked = HttpMatch::new(&written.name, path, &methods, &headers);
+            let checked = HttpMatch::within(budget, &written.name, path, &methods, &headers);
             let bad = checked
                 .err()
                 .map(|bad| (bad.field.into(), bad.reason.into()));

@@ -141,3 +141,25 @@ fn a_list_in_the_place_of_an_object_is_not_read_by_position() {
         "else it would stand for every port"
     );
 }
+
+#[test]
+fn a_group_of_heavy_expressions_keeps_what_fits_and_is_read_in_bounded_time() {
+    let heavy: Vec<Value> = (0..64)
+        .map(|n| {
+            let headers: serde_json::Map<_, _> = (0..32)
+                .map(|h| (format!("x-{h}"), json!(r"\w{3}")))
+                .collect();
+            json!({"name": format!("m{n}"), "headers": headers})
+        })
+        .collect();
+    let before = std::time::Instant::now();
+    let world = fixture::Cluster::default()
+        .with(fixture::group("heavy", json!(heavy)))
+        .world();
+    // Compiling all of them took some seconds.
+    assert!(before.elapsed().as_secs() < 2, "{:?}", before.elapsed());
+    let facts = world.groups.values().next().unwrap();
+    let bad = |facts: &crate::world::MatchFacts| facts.bad.is_some();
+    assert_eq!(facts.matches.len(), 64);
+    assert!(facts.matches.iter().skip(3).all(bad));
+}

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use crds::smi::{HttpRouteGroupSpec, RouteMatch, TcpRouteSpec, UdpRouteSpec, parse_headers};
-use policy::http_match::HttpMatch;
+use policy::http_match::{Budget, HttpMatch};
 
 use super::{Mistakes, check_count, check_port};
 
@@ -17,6 +17,7 @@ const MOST_PORTS: usize = 128;
 pub(super) fn check_http(spec: &HttpRouteGroupSpec, mistakes: &mut Mistakes) {
     check_count("spec.matches", spec.matches.len(), MOST_MATCHES, mistakes);
     let mut seen = BTreeSet::new();
+    let mut budget = Budget::group();
     for (index, route) in spec.matches.iter().enumerate() {
         let field = format!("spec.matches[{index}]");
         if route.name.is_empty() {
@@ -27,12 +28,12 @@ pub(super) fn check_http(spec: &HttpRouteGroupSpec, mistakes: &mut Mistakes) {
                 format!("{:?} is the name of two matches", route.name),
             );
         }
-        check_match(&field, route, mistakes);
+        check_match(&field, route, &mut budget, mistakes);
     }
 }
 
 /// The very code that will match requests says whether the match can be used.
-fn check_match(field: &str, route: &RouteMatch, mistakes: &mut Mistakes) {
+fn check_match(field: &str, route: &RouteMatch, budget: &mut Budget, mistakes: &mut Mistakes) {
     let headers = match parse_headers(route.headers.as_ref()) {
         Ok(headers) => headers,
         Err(error) => {
@@ -53,7 +54,8 @@ fn check_match(field: &str, route: &RouteMatch, mistakes: &mut Mistakes) {
         MOST_HEADERS,
         mistakes,
     );
-    if let Err(bad) = HttpMatch::new(&route.name, route.path_regex.as_deref(), methods, &headers) {
+    let path = route.path_regex.as_deref();
+    if let Err(bad) = HttpMatch::within(budget, &route.name, path, methods, &headers) {
         mistakes.add(format!("{field}.{}", bad.field), bad.reason);
     }
 }

@@ -265,6 +265,16 @@ fn regex_that_does_not_compile_or_is_too_long_is_refused() {
 }
 
 #[test]
+fn expressions_of_one_group_that_grow_together_are_refused_at_the_one_too_many() {
+    let matches: Vec<Value> = (0..64)
+        .map(|n| json!({ "name": format!("m{n}"), "pathRegex": r"/(\w{4}|x)", "headers": { "a": r"\w{3}" } }))
+        .collect();
+    let answer = validate(&routes(json!({ "matches": matches })));
+    let message = answer.refusal.expect("must be refused");
+    assert!(message.contains("more than 4096 KiB"), "{message}");
+}
+
+#[test]
 fn tcp_ports_must_exist() {
     let tcp = |spec: Value| request(smi::SPECS_GROUP, "TCPRoute", spec);
     allowed(&tcp(json!({})));

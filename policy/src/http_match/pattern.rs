@@ -3,7 +3,7 @@
 //! Most patterns that people write are a literal or a literal with `.*` around
 //! it. Those cost nothing to compile and a comparison to run.
 
-use super::{MAX_REGEX_LEN, MAX_REGEX_SIZE};
+use super::{Budget, MAX_REGEX_LEN, MAX_REGEX_SIZE};
 use regex::{Regex, RegexBuilder};
 
 /// Which ends of the text the pattern is tied to.
@@ -12,6 +12,10 @@ pub(super) enum Anchor {
     Start,
     Full,
 }
+
+/// Sizes that are tried for a compiled pattern, in bytes, and charged to its budget:
+/// the engine does not say how large it became, only that it fits.
+const SIZES: [usize; 3] = [16 * 1024, 64 * 1024, MAX_REGEX_SIZE];
 
 #[derive(Debug)]
 pub(super) struct Pattern {
@@ -38,13 +42,13 @@ impl PartialEq for Compiled {
 }
 
 impl Pattern {
-    pub(super) fn compile(text: &str, anchor: Anchor) -> Result<Self, String> {
+    pub(super) fn compile(text: &str, anchor: Anchor, budget: &mut Budget) -> Result<Self, String> {
         if text.len() > MAX_REGEX_LEN {
             return Err(format!("is longer than {MAX_REGEX_LEN} bytes"));
         }
         let plan = match shortcut(text, anchor) {
             Some(plan) => plan,
-            None => Plan::Run(Compiled(compile(text, anchor)?)),
+            None => Plan::Run(Compiled(compile(text, anchor, budget)?)),
         };
         Ok(Self {
             text: text.to_owned(),
@@ -68,40 +72,50 @@ impl Pattern {
     }
 }
 
-fn compile(text: &str, anchor: Anchor) -> Result<Regex, String> {
-    // Alone first: `a)|(b` is no pattern, though wrapping would make it one
-    // that escapes its anchors.
-    build(text)?;
-    build(&match anchor {
+fn compile(text: &str, anchor: Anchor, budget: &mut Budget) -> Result<Regex, String> {
+    let anchored = match anchor {
         Anchor::Start => format!(r"\A(?:{text})"),
         Anchor::Full => format!(r"\A(?:{text})\z"),
-    })
+    };
+    for size in SIZES {
+        if size > budget.left {
+            return Err(format!(
+                "the expressions before it and this one need more than {} KiB when compiled",
+                budget.whole / 1024
+            ));
+        }
+        // Alone first: `a)|(b` is no pattern, though wrapping would make it one
+        // that escapes its anchors.
+        match build(text, size).and_then(|_| build(&anchored, size)) {
+            Ok(regex) => {
+                budget.left -= size;
+                return Ok(regex);
+            }
+            Err(regex::Error::CompiledTooBig(_)) => {}
+            // The last line of a syntax error says what is wrong, the lines
+            // before draw where.
+            Err(other) => {
+                let drawn = other.to_string();
+                let says = drawn.lines().last().unwrap_or_default().trim();
+                return Err(format!(
+                    "is no regular expression: {}",
+                    says.trim_start_matches("error: ")
+                ));
+            }
+        }
+    }
+    // Finding that out was as dear as compiling it.
+    budget.left -= MAX_REGEX_SIZE;
+    let most = MAX_REGEX_SIZE / 1024;
+    Err(format!("needs more than {most} KiB when compiled"))
 }
 
-fn build(text: &str) -> Result<Regex, String> {
+fn build(text: &str, size: usize) -> Result<Regex, regex::Error> {
     RegexBuilder::new(text)
-        .size_limit(MAX_REGEX_SIZE)
+        .size_limit(size)
         // A cache per thread and pattern that is only filled by use.
         .dfa_size_limit(MAX_REGEX_SIZE)
         .build()
-        .map_err(|error| match error {
-            regex::Error::CompiledTooBig(_) => {
-                format!(
-                    "needs more than {} KiB when compiled",
-                    MAX_REGEX_SIZE / 1024
-                )
-            }
-            // The last line of a syntax error says what is wrong, the lines
-            // before draw where.
-            other => {
-                let drawn = other.to_string();
-                let says = drawn.lines().last().unwrap_or_default().trim();
-                format!(
-                    "is no regular expression: {}",
-                    says.trim_start_matches("error: ")
-                )
-            }
-        })
 }
 
 /// The same decision without an engine, where the text is simple enough.
@@ -201,8 +215,8 @@ mod tests {
         let mut short = 0;
         for pattern in patterns {
             for anchor in [Anchor::Start, Anchor::Full] {
-                let engine = compile(pattern, anchor).unwrap();
-                let fast = Pattern::compile(pattern, anchor).unwrap();
+                let engine = compile(pattern, anchor, &mut Budget::single()).unwrap();
+                let fast = Pattern::compile(pattern, anchor, &mut Budget::single()).unwrap();
                 short += usize::from(!matches!(fast.plan, Plan::Run(_)));
                 for subject in subjects {
                     assert_eq!(
@@ -222,7 +236,11 @@ mod tests {
 
     #[test]
     fn what_people_write_most_needs_no_engine() {
-        let plan = |text, anchor| Pattern::compile(text, anchor).unwrap().plan;
+        let plan = |text, anchor| {
+            Pattern::compile(text, anchor, &mut Budget::single())
+                .unwrap()
+                .plan
+        };
         assert_eq!(plan("/api", Anchor::Start), Plan::Prefix("/api".to_owned()));
         assert_eq!(
             plan("/api.*", Anchor::Start),

@@ -243,6 +243,34 @@ fn patterns_have_a_limit_in_text_and_in_size() {
 }
 
 #[test]
+fn the_expressions_of_a_group_share_one_budget_and_plain_ones_cost_nothing() {
+    let mut budget = Budget::group();
+    let mut add = |path: &str| {
+        let none: &[(&str, &str)] = &[];
+        HttpMatch::within(&mut budget, "m", Some(path), &["*"], none).map_err(|bad| bad.reason)
+    };
+    for _ in 0..1000 {
+        assert!(add("/api/.*").is_ok());
+    }
+    // Sixteen of the largest class are four MiB.
+    let heavy = r"/\w{3}";
+    let fit = (0..1000).take_while(|_| add(heavy).is_ok()).count();
+    assert!((16..=64).contains(&fit), "{fit} fit");
+    let refused = add(heavy).unwrap_err();
+    assert!(refused.contains("more than 4096 KiB"), "{refused}");
+    assert!(add("/api/.*").is_ok(), "what costs nothing still fits");
+    // One that is refused was compiled too.
+    let mut budget = Budget::group();
+    for _ in 0..16 {
+        let path = Some("(a{500}){500}");
+        let none: &[(&str, &str)] = &[];
+        let bad = HttpMatch::within(&mut budget, "m", path, &["*"], none).unwrap_err();
+        assert_eq!(bad.reason, "needs more than 256 KiB when compiled");
+    }
+    assert_eq!(budget.left, 0);
+}
+
+#[test]
 fn no_pattern_makes_matching_slow() {
     let value = vec![b'a'; 60 * 1024];
     let mut hostile = value.clone();
