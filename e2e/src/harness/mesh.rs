@@ -75,11 +75,18 @@ pub fn install_with(more: &[&str], flags: &[&str]) -> anyhow::Result<()> {
     let limit = Duration::from_secs(240);
     eventually(limit, "helm is free to upgrade", || {
         match cluster.helm(&args) {
-            Err(error) if format!("{error:#}").contains("another operation") => Err(error),
+            Err(error) if is_busy(&format!("{error:#}")) => Err(error),
             settled => Ok(settled),
         }
     })??;
     Ok(())
+}
+
+/// What helm says when another program installs at the same moment.
+fn is_busy(error: &str) -> bool {
+    ["another operation", "release: already exists"]
+        .iter()
+        .any(|said| error.contains(said))
 }
 
 /// Changes when the packed image does; `none` when it was packed elsewhere.
