@@ -291,30 +291,34 @@ impl Judge<'_> {
         rules.insert(None, vec![shape::not_udp()]);
         let mut room = MAX_ENTRIES;
         for (target, permit, labels) in &self.about.sayings {
-            let trusted = permit.peers.iter().filter(|peer| match peer {
-                permit::Peer::Account(account) => self.pods.pretender(account).is_none(),
-                _ => true,
-            });
-            let trusted: BTreeSet<_> = trusted.collect();
-            let entries = trusted.len()
-                + match &permit.ports {
-                    Ports::Any => 1,
-                    Ports::Only(ports) => ports.len(),
-                };
-            let rule = shape::udp(&trusted, &permit.ports, self.pods);
-            let needs = plan.targets.get_mut(*target);
-            let suffix = labels.map(suffix).unwrap_or_default();
-            if entries > room && rule.is_some() {
+            let mut needs = plan.targets.get_mut(*target);
+            let ports = match &permit.ports {
+                Ports::Any => 1,
+                Ports::Only(ports) => ports.len(),
+            };
+            let entries = permit.peers.len() + ports;
+            let says_something = !permit.peers.is_empty() && !permit.ports.is_none();
+            // Before the peers are looked at, which costs the more the less room there is.
+            if says_something && entries > room {
                 if let Some(needs) = needs {
                     needs.lacks.insert(self.too_many());
                 }
                 continue;
             }
-            if let Some(needs) = needs {
+            if let Some(needs) = &mut needs {
                 needs.policies.insert(name(""));
-                if rule.is_some() {
-                    needs.policies.insert(name(&suffix));
-                }
+            }
+            if !says_something {
+                continue;
+            }
+            let trusted = permit.peers.iter().filter(|peer| match peer {
+                permit::Peer::Account(account) => self.pods.pretender(account).is_none(),
+                _ => true,
+            });
+            let rule = shape::udp(&trusted.collect(), &permit.ports, self.pods);
+            if let (Some(needs), true) = (needs, rule.is_some()) {
+                let suffix = labels.map(suffix).unwrap_or_default();
+                needs.policies.insert(name(&suffix));
             }
             if let Some(rule) = rule {
                 room -= entries;

@@ -1,6 +1,6 @@
 //! Pods as NetworkPolicies see them: by namespace, account and account label.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{cell::RefCell, collections::BTreeMap, sync::Arc};
 
 use crds::labels::{ACCOUNT, account_hash};
 
@@ -14,7 +14,9 @@ pub(super) struct Pods<'a> {
     by_account: BTreeMap<ObjectKey, Vec<Pod<'a>>>,
     /// By namespace and value of the account label, true or not.
     by_label: BTreeMap<(Arc<str>, Arc<str>), Vec<Pod<'a>>>,
-    hashes: BTreeMap<ObjectKey, Arc<str>>,
+    /// Filled as asked: targets name the same accounts over and over, and accounts
+    /// that do not exist.
+    hashes: RefCell<BTreeMap<ObjectKey, Arc<str>>>,
 }
 
 impl<'a> Pods<'a> {
@@ -29,12 +31,10 @@ impl<'a> Pods<'a> {
                 by_label.entry(at).or_default().push(pod);
             }
         }
-        let hash = |account: &ObjectKey| (account.clone(), hash(account));
-        let hashes = by_account.keys().map(hash).collect();
         Self {
             by_account,
             by_label,
-            hashes,
+            hashes: RefCell::default(),
         }
     }
 
@@ -85,8 +85,13 @@ impl<'a> Pods<'a> {
     }
 
     pub(super) fn hash(&self, account: &ObjectKey) -> Arc<str> {
-        let known = self.hashes.get(account);
-        known.cloned().unwrap_or_else(|| hash(account))
+        if let Some(known) = self.hashes.borrow().get(account) {
+            return known.clone();
+        }
+        let new: Arc<str> = account_hash(&account.namespace, &account.name).into();
+        let mut hashes = self.hashes.borrow_mut();
+        hashes.insert(account.clone(), new.clone());
+        new
     }
 }
 
@@ -96,8 +101,4 @@ pub(super) fn account_of((key, facts): Pod<'_>) -> ObjectKey {
         namespace: key.namespace.clone(),
         name: facts.service_account.clone(),
     }
-}
-
-fn hash(account: &ObjectKey) -> Arc<str> {
-    account_hash(&account.namespace, &account.name).into()
 }
