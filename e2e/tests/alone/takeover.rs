@@ -109,28 +109,31 @@ fn refusal_names_the_way_out(cluster: &Cluster) -> anyhow::Result<()> {
         Ok(())
     })?;
     store(cluster, &json!(["v1alpha1", "v1alpha4"]))?;
-    let Err(refused) = uninstall(cluster) else {
+    let outcome = uninstall(cluster);
+    let touched = definition(cluster, TARGETS)?["spec"]["conversion"].clone();
+    // Who wants to keep the mesh after all. At once, so that a failure below does not
+    // leave a release that is neither here nor gone.
+    if outcome.is_err() {
+        let releases = cluster.helm(&["history", "weft", "-n", mesh::NAMESPACE, "-o", "json"])?;
+        let releases: Vec<Value> = serde_json::from_str(&releases)?;
+        let last = releases
+            .last()
+            .map(|release| release["revision"].to_string());
+        let last = last.unwrap_or_default();
+        let words = ["rollback", "weft", &last, "-n", mesh::NAMESPACE, "--wait"];
+        cluster.helm(&[&words[..], &["--timeout", "3m"]].concat())?;
+    }
+    let Err(refused) = outcome else {
         bail!("nothing kept the chart from going");
     };
     let said = format!("{refused:#}");
     for word in [SPLITS, "v1alpha1", "try again"] {
         ensure!(said.contains(word), "{word} is not in: {said}");
     }
-    let spec = definition(cluster, TARGETS)?["spec"].clone();
     ensure!(
-        spec["conversion"]["strategy"] == "Webhook",
-        "it was touched: {spec}"
+        touched["strategy"] == "Webhook",
+        "it was touched: {touched}"
     );
-    // Who wants to keep the mesh after all.
-    cluster.helm(&[
-        "rollback",
-        "weft",
-        "-n",
-        mesh::NAMESPACE,
-        "--wait",
-        "--timeout",
-        "3m",
-    ])?;
     mesh::install(&[])?;
     eventually(REWRITTEN, "the controller has made it good", || {
         let stored = stored_versions(cluster, SPLITS)?;

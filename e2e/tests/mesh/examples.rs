@@ -31,9 +31,11 @@ fn every_example_is_taken_and_understood() -> Outcome {
     }
     let all = [
         "httproutegroup",
+        "identitybinding",
         "tcproute",
         "trafficsplit",
         "traffictarget",
+        "udproute",
     ];
     assert_eq!(
         kinds,
