@@ -39,7 +39,7 @@ use crate::world::ObjectKey;
 pub const ROLE: &str = "weft-network-policies";
 /// Changes that come within this time are settled together.
 const SETTLE: Duration = Duration::from_millis(50);
-/// Least time between two writes of one policy: somebody who keeps changing it must
+/// Least time from one write of a policy to the next one that is no deletion: somebody who keeps changing it must
 /// not make us hammer the API server.
 const PACE: Duration = Duration::from_secs(1);
 /// Pause before a write that failed is tried again.
@@ -174,7 +174,9 @@ impl Keeper {
         state.written.retain(|_, at| now < *at + PACE);
         let mut due: Option<Instant> = None;
         for (key, step) in steps {
-            let again = match state.written.get(&key) {
+            // Taking back what must not be allowed never waits.
+            let paced = !matches!(step, Step::Delete { .. });
+            let again = match state.written.get(&key).filter(|_| paced) {
                 Some(at) => Some(*at + PACE),
                 None => {
                     state.written.insert(key.clone(), now);
