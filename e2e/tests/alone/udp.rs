@@ -143,7 +143,10 @@ fn network_policies_appear_change_and_vanish_and_make_way_for_foreign_ones() -> 
         ensure!(left.is_empty(), "{left:?}");
         Ok(())
     })?;
-    let condition = ns.condition("traffictarget/server", "Accepted")?;
-    assert_eq!(condition["reason"], json!("NotEnforced"), "{condition}");
-    Ok(())
+    // The new controllers may still wait for the Lease.
+    eventually(COLLECTED, "the target says that nobody enforces it", || {
+        let condition = ns.condition("traffictarget/server", "Accepted")?;
+        ensure!(condition["reason"] == json!("NotEnforced"), "{condition}");
+        Ok(())
+    })
 }
