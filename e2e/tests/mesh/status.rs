@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{bail, ensure};
 use e2e::harness::{App, Namespace, Outcome, app, eventually};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{SOON, url};
 
@@ -130,6 +130,29 @@ fn objects_that_cannot_work_are_rejected_with_their_field() -> Outcome {
         let object = serde_json::from_str(&object.to_string().replace("$NS", &ns.name))?;
         rejected_or_shown(&ns, what, field, &object)?;
     }
+    Ok(())
+}
+
+/// The webhook fails open, and could not even read such an object; neither could
+/// the controller, whose next list of all groups would fail.
+#[test]
+fn headers_nested_without_end_are_refused_and_nobody_else_notices() -> Outcome {
+    let ns = Namespace::meshed("nested")?;
+    ns.apply_all(&App::new("a").objects())?;
+    let nested = (0..300).fold(json!("x"), |inner, _| json!({"a": inner}));
+    let group = |headers: &Value| {
+        json!({"apiVersion": "specs.smi-spec.io/v1alpha4", "kind": "HTTPRouteGroup", "metadata": {"name": "nested"},
+            "spec": {"matches": [{"name": "m", "headers": headers}]}})
+    };
+    for headers in [nested, json!([["a"]]), json!("text")] {
+        let Err(refused) = ns.apply_all(&[group(&headers)]) else {
+            bail!("{headers} was taken");
+        };
+        ensure!(format!("{refused:#}").contains("headers"), "{refused:#}");
+    }
+    // Control: what is allowed is taken, and understood.
+    ns.apply_all(&[group(&json!([{"a": "b"}, {"c": "d"}]))])?;
+    ns.await_condition("httproutegroup/nested", "Accepted", "True")?;
     Ok(())
 }
 
