@@ -148,5 +148,6 @@ fn network_policies_appear_change_and_vanish_and_make_way_for_foreign_ones() -> 
         let condition = ns.condition("traffictarget/server", "Accepted")?;
         ensure!(condition["reason"] == json!("NotEnforced"), "{condition}");
         Ok(())
-    })
+    })?;
+    Ok(())
 }
