@@ -164,11 +164,13 @@ fn e6_udp_8300_is_blocked_where_tcp_8300_to_8302_and_udp_8301_to_8302_are_routes
         .with(udp_route("udp", &ports(&[8301, 8302])))
         .target(json!([account("client")]), json!([tcp, udp("udp")]));
     let udp: Vec<bool> = (8300..=8303).map(|port| case.udp("client", port)).collect();
+    println!("sent: UDP 8300, 8301, 8302, 8303 from the source of the target");
+    println!("saw: allowed {udp:?}");
     assert_eq!(udp, [false, true, true, false]);
-    assert!(
-        !case.udp("other", 8301) && !case.udp("", 8301),
-        "no other source"
-    );
+    let other = case.udp("other", 8301);
+    println!("sent: UDP 8301 from another account");
+    println!("saw: allowed {other}");
+    assert!(!other && !case.udp("", 8301), "no other source");
     // What TCP may do is the proxies' business.
     let network = case.network();
     for port in [8300, 9999] {
