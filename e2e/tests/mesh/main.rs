@@ -13,6 +13,7 @@ mod identity_binding;
 mod injection;
 mod metrics_api;
 mod modes;
+mod oracle;
 mod placement;
 mod protocols;
 mod split;

@@ -397,7 +397,8 @@ pub(super) fn split(random: &mut Random, place: &Place) -> Value {
         };
         backends.push(backend);
     }
-    let root = random.pick(&[place.services[0], place.services[0], place.services[1]]);
+    let second = place.services.get(1).unwrap_or(&place.services[0]);
+    let root = random.pick(&[place.services[0], place.services[0], second]);
     let mut spec = json!({"service": spelled(random, root), "backends": backends});
     if version > 2 && random.percent(50) {
         let references: Vec<Value> = (0..1 + random.below(2))
