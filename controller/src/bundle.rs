@@ -22,6 +22,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crds::item::Item;
 use futures::StreamExt as _;
 use k8s_openapi::api::authentication::v1::SelfSubjectReview;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace};
@@ -86,10 +87,11 @@ impl Bundle {
         };
         let namespaces = watcher::Config::default();
         let namespaces =
-            kube::runtime::watcher(Api::<Namespace>::all(self.client.clone()), namespaces);
+            kube::runtime::watcher(Api::<Item<Namespace>>::all(self.client.clone()), namespaces);
         let mut namespaces = pin!(namespaces.default_backoff());
         let copies = watcher::Config::default().fields(&format!("metadata.name={NAME}"));
-        let copies = kube::runtime::watcher(Api::<ConfigMap>::all(self.client.clone()), copies);
+        let copies =
+            kube::runtime::watcher(Api::<Item<ConfigMap>>::all(self.client.clone()), copies);
         let mut copies = pin!(copies.default_backoff());
         let mut seen = Seen::default();
         loop {
@@ -298,9 +300,10 @@ impl Seen {
         self.last.remove(namespace);
     }
 
-    fn namespace(&mut self, event: Event<Namespace>) {
+    fn namespace(&mut self, event: Event<Item<Namespace>>) {
         match event {
             Event::Apply(namespace) => {
+                let namespace = namespace.or_empty();
                 let name = namespace.metadata.name.unwrap_or_default();
                 if namespace.metadata.deletion_timestamp.is_some() {
                     self.gone(&name);
@@ -309,10 +312,11 @@ impl Seen {
                 }
             }
             Event::Delete(namespace) => {
-                self.gone(&namespace.metadata.name.unwrap_or_default());
+                self.gone(&namespace.or_empty().metadata.name.unwrap_or_default());
             }
             Event::Init => self.relisted.clear(),
             Event::InitApply(namespace) => {
+                let namespace = namespace.or_empty();
                 if namespace.metadata.deletion_timestamp.is_none() {
                     self.relisted
                         .insert(namespace.metadata.name.unwrap_or_default());
@@ -328,20 +332,22 @@ impl Seen {
         }
     }
 
-    fn copy(&mut self, event: Event<ConfigMap>) {
+    fn copy(&mut self, event: Event<Item<ConfigMap>>) {
         match event {
             Event::Apply(map) => {
+                let map = map.or_empty();
                 let namespace = map.metadata.namespace.clone().unwrap_or_default();
                 self.copies.insert(namespace.clone(), Copy::from(map));
                 self.dirty.insert(namespace);
             }
             Event::Delete(map) => {
-                let namespace = map.metadata.namespace.unwrap_or_default();
+                let namespace = map.or_empty().metadata.namespace.unwrap_or_default();
                 self.copies.remove(&namespace);
                 self.dirty.insert(namespace);
             }
             Event::Init => self.recopied.clear(),
             Event::InitApply(map) => {
+                let map = map.or_empty();
                 let namespace = map.metadata.namespace.clone().unwrap_or_default();
                 self.recopied.insert(namespace, Copy::from(map));
             }

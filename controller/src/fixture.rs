@@ -24,7 +24,7 @@ pub(crate) struct Cluster {
 pub(crate) fn apply(collector: &mut Collector, object: &Value) -> News {
     let kind = object["kind"].as_str().unwrap().to_owned();
     let object: DynamicObject = serde_json::from_value(object.clone()).unwrap();
-    let key = translate::key(&object);
+    let key = translate::key(&object.metadata);
     match kind.as_str() {
         "Pod" => collector
             .pods
@@ -67,7 +67,7 @@ pub(crate) fn apply(collector: &mut Collector, object: &Value) -> News {
 pub(crate) fn delete(collector: &mut Collector, object: &Value) -> News {
     let kind = object["kind"].as_str().unwrap().to_owned();
     let object: DynamicObject = serde_json::from_value(object.clone()).unwrap();
-    let key = translate::key(&object);
+    let key = translate::key(&object.metadata);
     match kind.as_str() {
         "Pod" => collector.pods.take(Step::Deleted(key)),
         "Service" => collector.services.take(Step::Deleted(key)),

@@ -12,6 +12,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
+use crds::item::Item;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod};
 use kube::api::{ListParams, Patch, PatchParams};
 use kube::{Api, Client};
@@ -69,12 +70,12 @@ struct Marked {
 }
 
 async fn mark(client: &Client) -> Result<Marked, kube::Error> {
-    let all: Api<ConfigMap> = Api::all(client.clone());
+    let all: Api<Item<ConfigMap>> = Api::all(client.clone());
     let params = ListParams::default().fields(&format!("metadata.name={NAME}"));
     let patch = Patch::Merge(json!({"data": {LEAVING_KEY: "true"}}));
     let mut outcome = Marked::default();
     for map in all.list(&params).await? {
-        let namespace = map.metadata.namespace.unwrap_or_default();
+        let namespace = map.or_empty().metadata.namespace.unwrap_or_default();
         let api: Api<ConfigMap> = Api::namespaced(client.clone(), &namespace);
         let params = PatchParams {
             field_manager: Some(LEAVE_MANAGER.to_owned()),
@@ -99,7 +100,7 @@ struct Carriers {
 }
 
 async fn carriers(client: &Client) -> Result<Carriers, kube::Error> {
-    let api: Api<Pod> = Api::all(client.clone());
+    let api: Api<Item<Pod>> = Api::all(client.clone());
     let mut carriers = Carriers::default();
     let mut params = ListParams::default().limit(PAGE);
     loop {
@@ -109,7 +110,9 @@ async fn carriers(client: &Client) -> Result<Carriers, kube::Error> {
             .continue_
             .clone()
             .filter(|token| !token.is_empty());
-        page.items.iter().for_each(|pod| carriers.add(pod));
+        page.items
+            .into_iter()
+            .for_each(|pod| carriers.add(&pod.or_empty()));
         match next {
             Some(token) => params = params.continue_token(&token),
             None => return Ok(carriers),

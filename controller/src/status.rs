@@ -14,6 +14,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crds::item::Item;
 use crds::smi::{HTTPRouteGroup, IdentityBinding, TCPRoute, TrafficSplit, TrafficTarget, UDPRoute};
 use futures::future::join_all;
 use k8s_openapi::jiff::Timestamp;
@@ -122,9 +123,12 @@ impl StatusWriter {
             let Some(resource) = resource(kind) else {
                 continue;
             };
-            let api: Api<DynamicObject> = Api::all_with(self.client.clone(), &resource);
+            let api: Api<Item<DynamicObject>> = Api::all_with(self.client.clone(), &resource);
             match api.list(&ListParams::default()).await {
-                Ok(list) => written.extend(list.into_iter().map(|object| read(kind, &object))),
+                Ok(list) => {
+                    let readable = list.into_iter().filter_map(|Item(object)| object.ok());
+                    written.extend(readable.map(|object| read(kind, &object)));
+                }
                 // Times of change start anew; the statuses themselves are right.
                 Err(error) => warn!(kind = kind.as_str(), %error, "statuses could not be read"),
             }
@@ -206,7 +210,7 @@ impl StatusWriter {
         }
         let patch = json!({"status": {"summary": status.summary, "conditions": conditions}});
         if let Some(resource) = resource(object.kind) {
-            let api: Api<DynamicObject> =
+            let api: Api<Item<DynamicObject>> =
                 Api::namespaced_with(self.client.clone(), &object.namespace, &resource);
             api.patch_status(&object.name, &PatchParams::default(), &Patch::Merge(&patch))
                 .await?;

@@ -19,11 +19,12 @@ mod tests;
 use std::time::Duration;
 
 use crds::convert::SmiKind;
+use crds::item::Item;
 use crds::smi::STORAGE_VERSION;
 use futures::{StreamExt, stream};
 use kube::api::{ApiResource, DynamicObject, ListParams, Patch, PatchParams};
 use kube::core::{GroupVersionKind, PartialObjectMeta};
-use kube::{Api, Client};
+use kube::{Api, Client, Resource as _};
 use runtime::backoff::Backoff;
 use serde_json::json;
 use tokio::time::sleep;
@@ -134,7 +135,7 @@ impl Storage {
     async fn rewrite(&self, kind: SmiKind) -> Result<usize, StorageError> {
         let gvk = GroupVersionKind::gvk(kind.group(), STORAGE_VERSION, kind.name());
         let resource = ApiResource::from_gvk_with_plural(&gvk, kind.plural());
-        let all: Api<PartialObjectMeta<DynamicObject>> =
+        let all: Api<Item<PartialObjectMeta<DynamicObject>>> =
             Api::all_with(self.client.clone(), &resource);
         let mut params = ListParams::default().limit(PAGE);
         let mut written = 0;
@@ -149,9 +150,10 @@ impl Storage {
                 })?;
             let next = page.metadata.continue_.filter(|token| !token.is_empty());
             let writes = page.items.into_iter().map(|object| {
-                let namespace = object.metadata.namespace.unwrap_or_default();
-                let name = object.metadata.name.unwrap_or_default();
-                self.write(&resource, namespace, name, object.metadata.uid)
+                let meta = object.meta().clone();
+                let namespace = meta.namespace.unwrap_or_default();
+                let name = meta.name.unwrap_or_default();
+                self.write(&resource, namespace, name, meta.uid)
             });
             let outcomes: Vec<Result<(), String>> = stream::iter(writes)
                 .buffer_unordered(AT_ONCE)
@@ -180,7 +182,7 @@ impl Storage {
         name: String,
         uid: Option<String>,
     ) -> Result<(), String> {
-        let api: Api<PartialObjectMeta<DynamicObject>> =
+        let api: Api<Item<PartialObjectMeta<DynamicObject>>> =
             Api::namespaced_with(self.client.clone(), &namespace, resource);
         // With the uid, an object of the same name made meanwhile is a conflict: it is
         // stored in the new version already.

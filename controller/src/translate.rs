@@ -9,7 +9,6 @@ mod smi;
 use std::sync::Arc;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube::core::DynamicObject;
 
 pub use self::{
     core::{namespace, node, owner, pod, service, slice},
@@ -29,8 +28,7 @@ pub enum Unusable {
 }
 
 /// The key of an object as the API server sent it.
-pub fn key(object: &DynamicObject) -> ObjectKey {
-    let meta = &object.metadata;
+pub fn key(meta: &ObjectMeta) -> ObjectKey {
     ObjectKey {
         namespace: text(meta.namespace.as_deref()),
         name: text(meta.name.as_deref()),

@@ -17,6 +17,7 @@ mod collect;
 
 use std::{sync::Arc, time::Duration};
 
+use crds::item::Item;
 use crds::smi::{HTTPRouteGroup, IdentityBinding, TCPRoute, TrafficSplit, TrafficTarget, UDPRoute};
 use futures::{TryStreamExt, pin_mut};
 use k8s_openapi::api::{
@@ -99,7 +100,7 @@ impl Follower {
         T: Fact,
     {
         let resource = ApiResource::erase::<K>(&());
-        let api: Api<DynamicObject> = Api::all_with(self.client.clone(), &resource);
+        let api = Api::all_with(self.client.clone(), &resource);
         let (steps, metrics) = (self.steps.clone(), self.metrics.clone());
         runtime::task::spawn("watch", async move {
             follow_kind(api, &resource.kind, steps, metrics, slot, translate).await;
@@ -108,16 +109,22 @@ impl Follower {
 }
 
 async fn follow_kind<T: Fact>(
-    api: Api<DynamicObject>,
+    api: Api<Item<DynamicObject>>,
     kind: &str,
     steps: mpsc::Sender<AnyStep>,
     metrics: WorldMetrics,
     slot: fn(&mut Collector) -> &mut Slot<T>,
     translate: fn(DynamicObject) -> Result<T, Unusable>,
 ) {
-    let usable = |object: DynamicObject| {
-        let key = translate::key(&object);
-        match translate(object) {
+    let usable = |Item(object): Item<DynamicObject>| {
+        let (key, fact) = match object {
+            Ok(object) => (translate::key(&object.metadata), translate(object)),
+            Err(error) => {
+                let why = Unusable::Shape(error.reason);
+                (translate::key(&error.metadata), Err(why))
+            }
+        };
+        match fact {
             Ok(fact) => (key, Some(fact)),
             Err(Unusable::NotOurs) => (key, None),
             Err(error) => {
@@ -145,7 +152,7 @@ async fn follow_kind<T: Fact>(
                         let (key, fact) = usable(object);
                         Step::Applied(key, fact)
                     }
-                    watcher::Event::Delete(object) => Step::Deleted(translate::key(&object)),
+                    watcher::Event::Delete(object) => Step::Deleted(translate::key(object.meta())),
                     watcher::Event::Init | watcher::Event::InitDone => {
                         if !listed {
                             info!(kind, "listed");

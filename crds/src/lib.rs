@@ -7,5 +7,7 @@
 pub mod chart;
 pub mod convert;
 pub mod inject;
+pub mod item;
 pub mod labels;
+pub mod shallow;
 pub mod smi;

@@ -4,7 +4,7 @@
 //! a whole kind and tells nobody why. Only a body in which no review can be found is
 //! refused as such: there is nobody to answer then.
 
-use crds::convert;
+use crds::{convert, shallow::Shallow};
 use http::StatusCode;
 use kube::core::{
     Status,
@@ -50,7 +50,10 @@ pub(crate) fn answer(body: &[u8]) -> Result<Converted, BadReview> {
         );
         return Ok(failure(asked.request.uid, &message, "bad-version"));
     }
-    let review: ConversionReview = match serde_json::from_slice(body) {
+    // A part that is nested without end becomes a text: refusing it would refuse the
+    // whole list of its kind to everybody.
+    let read = serde_json::from_slice(body).map(|Shallow(review)| review);
+    let review: ConversionReview = match read.and_then(serde_json::from_value) {
         Ok(review) => review,
         Err(error) => {
             let message = format!("the ConversionReview cannot be read: {error}");
@@ -139,6 +142,31 @@ mod tests {
             assert_eq!(converted.review["kind"], "ConversionReview");
             assert_eq!(converted.review["apiVersion"], "apiextensions.k8s.io/v1");
         }
+    }
+
+    #[test]
+    fn object_nested_without_end_is_converted_with_its_neighbours() {
+        let group = |name: &str, headers: &str| {
+            format!(
+                r#"{{"apiVersion": "specs.smi-spec.io/v1alpha2", "kind": "HTTPRouteGroup",
+                "metadata": {{"name": "{name}"}},
+                "matches": [{{"name": "m", "headers": {headers}}}]}}"#
+            )
+        };
+        let deep = format!("{}1{}", r#"{"a":"#.repeat(100_000), "}".repeat(100_000));
+        let body = format!(
+            r#"{{"apiVersion": "apiextensions.k8s.io/v1", "kind": "ConversionReview", "request":
+            {{"uid": "u-1", "desiredAPIVersion": "specs.smi-spec.io/v1alpha4", "objects": [{}, {}]}}}}"#,
+            group("deep", &deep),
+            group("good", r#"{"a": "b"}"#)
+        );
+        let converted = answer(body.as_bytes()).unwrap();
+        assert_eq!(converted.outcome, "converted");
+        let objects = &converted.review["response"]["convertedObjects"];
+        assert_eq!(objects[1]["metadata"]["name"], "good");
+        assert_eq!(objects[1]["spec"]["matches"][0]["headers"]["a"], "b");
+        // Still nothing that could be taken for a header.
+        assert!(objects[0]["spec"]["matches"][0]["headers"]["a"].is_object());
     }
 
     #[test]

@@ -4,7 +4,8 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use serde::Deserialize;
+use crds::shallow::Shallow;
+use serde::{Deserialize, Deserializer};
 use serde_json::{Value, json};
 
 /// Longest warning, in characters; the API server cuts what is longer.
@@ -33,11 +34,16 @@ pub(crate) struct Request {
     #[serde(default)]
     pub(crate) operation: String,
     /// As it shall be; null for DELETE.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "shallow")]
     pub(crate) object: Value,
     /// As it was; null for CREATE.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "shallow")]
     pub(crate) old_object: Value,
+}
+
+/// An object that is nested without end is judged like any other, not let by unseen.
+fn shallow<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Value, D::Error> {
+    Shallow::deserialize(deserializer).map(|Shallow(value)| value)
 }
 
 /// A kind of object.

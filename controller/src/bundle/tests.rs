@@ -39,7 +39,9 @@ impl Bench {
         };
         bench.seen.namespace(Event::Init);
         for name in namespaces {
-            bench.seen.namespace(Event::InitApply(namespace(name)));
+            bench
+                .seen
+                .namespace(Event::InitApply(Item(Ok(namespace(name)))));
         }
         bench.seen.namespace(Event::InitDone);
         bench.seen.copy(Event::Init);
@@ -62,7 +64,7 @@ impl Bench {
     /// Lets the watch bring it.
     fn watch(&mut self, namespace: &str) {
         let map = self.shown(namespace);
-        self.seen.copy(Event::Apply(map));
+        self.seen.copy(Event::Apply(Item(Ok(map))));
     }
 
     fn edit(&mut self, at: &str, edit: impl FnOnce(&mut Value)) {
@@ -125,7 +127,9 @@ async fn every_namespace_gets_the_roots_and_an_excluded_one_does_not() {
 #[tokio::test]
 async fn new_namespace_gets_its_copy_when_it_is_seen() {
     let mut bench = Bench::new(&[]);
-    bench.seen.namespace(Event::Apply(namespace("late")));
+    bench
+        .seen
+        .namespace(Event::Apply(Item(Ok(namespace("late")))));
     bench.settle("one").await;
     assert!(bench.api.read(&path("late")).is_some());
 }
@@ -191,7 +195,7 @@ async fn frozen_copy_is_made_anew_and_told() {
     let frozen = bench.shown("shop");
     bench.settle("one").await;
     assert!(bench.api.read(&path("shop")).is_none());
-    bench.seen.copy(Event::Delete(frozen));
+    bench.seen.copy(Event::Delete(Item(Ok(frozen))));
     bench.settle("one").await;
     assert_eq!(bench.data(), json!({ROOTS_KEY: PEM}));
     assert_eq!(bench.events().await, 1);
@@ -210,7 +214,7 @@ async fn copies_of_our_own_are_replaced_without_an_event_when_the_roots_change()
         assert_eq!(bench.data(), json!({ROOTS_KEY: roots}));
     }
     // The watch may be behind.
-    bench.seen.copy(Event::Apply(late));
+    bench.seen.copy(Event::Apply(Item(Ok(late))));
     bench.settle("one").await;
     assert_eq!(bench.events().await, 0);
 }

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use crds::item::Item;
 use crds::smi::TrafficSplit;
 use futures::StreamExt as _;
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, ReplicaSet, StatefulSet};
@@ -98,14 +99,14 @@ impl Followed {
         K: Resource<DynamicType = ()> + Clone + Debug + Send + Sync + 'static,
     {
         self.wait_for_one_more();
-        let api: Api<PartialObjectMeta<K>> = Api::all(client.clone());
+        let api: Api<Item<PartialObjectMeta<K>>> = Api::all(client.clone());
         let followed = self.clone();
         runtime::task::spawn("metrics watch", async move {
             followed.follow_kind(api, kind).await;
         });
     }
 
-    async fn follow_kind<K>(&self, api: Api<PartialObjectMeta<K>>, kind: Kind)
+    async fn follow_kind<K>(&self, api: Api<Item<PartialObjectMeta<K>>>, kind: Kind)
     where
         K: Resource<DynamicType = ()> + Clone + Debug + Send + Sync + 'static,
     {
@@ -116,9 +117,9 @@ impl Followed {
             match event {
                 Ok(Event::Init) => listing.clear(),
                 Ok(Event::InitApply(object)) => {
-                    let key = key(&object.metadata);
+                    let key = key(object.meta());
                     listing.insert(key.clone());
-                    let thing = thing(&object.metadata);
+                    let thing = thing(object.meta());
                     self.inventory.write().put(kind, key, Arc::new(thing));
                 }
                 Ok(Event::InitDone) => {
@@ -131,12 +132,12 @@ impl Followed {
                     }
                 }
                 Ok(Event::Apply(object)) => {
-                    let thing = thing(&object.metadata);
-                    let key = key(&object.metadata);
+                    let thing = thing(object.meta());
+                    let key = key(object.meta());
                     self.inventory.write().put(kind, key, Arc::new(thing));
                 }
                 Ok(Event::Delete(object)) => {
-                    let key = key(&object.metadata);
+                    let key = key(object.meta());
                     self.inventory.write().end(kind, &key, Instant::now());
                 }
                 // Without its definition nothing of that kind exists.

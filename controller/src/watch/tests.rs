@@ -138,6 +138,9 @@ async fn collecting_ends_when_nobody_reads() {
         .unwrap();
 }
 
+/// Stands for as many levels of nesting as fit into one object of etcd.
+const WITHOUT_END: &str = "(without end)";
+
 /// An API server that lists what `answer` gives for a path, and whose watches
 /// never say anything.
 fn server(answer: fn(&str) -> Result<Vec<Value>, StatusCode>) -> Client {
@@ -159,7 +162,9 @@ fn server(answer: fn(&str) -> Result<Vec<Value>, StatusCode>) -> Client {
                 (code, status)
             }
         };
-        let mut response = Response::new(Body::from(body.to_string().into_bytes()));
+        let text = format!("{}1{}", r#"{"a":"#.repeat(200_000), "}".repeat(200_000));
+        let body = body.to_string().replace(&format!("{WITHOUT_END:?}"), &text);
+        let mut response = Response::new(Body::from(body.into_bytes()));
         *response.status_mut() = code;
         Ok::<_, std::convert::Infallible>(response)
     });
@@ -191,6 +196,40 @@ async fn a_kind_that_the_server_does_not_know_and_an_unreadable_object_stop_noth
     assert_eq!(names, ["good"]);
     assert_eq!(metrics.times_left_out("Pod"), 1);
     assert_eq!(metrics.times_left_out("Service"), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn objects_nested_without_end_take_down_no_more_than_what_they_mean() {
+    let client = server(|path| match path {
+        "/apis/specs.smi-spec.io/v1alpha4/httproutegroups" => Ok(["deep", "good"]
+            .map(|name| {
+                let value = if name == "deep" { WITHOUT_END } else { "y" };
+                fixture::group(name, json!([{"name": "m", "headers": {"x": value}}]))
+            })
+            .to_vec()),
+        "/api/v1/pods" => Ok(vec![
+            fixture::set(
+                fixture::plain_pod("deep", "10.0.0.1", "x"),
+                "/metadata/managedFields",
+                json!([{"manager": "m", "fieldsV1": WITHOUT_END}]),
+            ),
+            fixture::plain_pod("good", "10.0.0.2", "x"),
+        ]),
+        _ => Ok(Vec::new()),
+    });
+    let mut worlds = start(client, WorldMetrics::default());
+    timeout(Duration::from_secs(20), worlds.changed())
+        .await
+        .unwrap()
+        .unwrap();
+    let world = worlds.borrow().clone().unwrap();
+    assert_eq!(world.pods.len(), 2);
+    let bad: Vec<_> = world
+        .groups
+        .iter()
+        .map(|(key, group)| (&*key.name, group.matches[0].bad.is_some()))
+        .collect();
+    assert_eq!(bad, [("deep", true), ("good", false)]);
 }
 
 #[tokio::test(start_paused = true)]

@@ -282,7 +282,7 @@ fn take(facts: &mut world::World, object: &Value) {
         None => object.clone(),
     };
     let object: DynamicObject = serde_json::from_value(object).unwrap();
-    let key = translate::key(&object);
+    let key = translate::key(&object.metadata);
     macro_rules! put {
         ($store:ident, $fact:expr) => {{
             Arc::make_mut(&mut facts.$store).insert(key, Arc::new($fact));
