@@ -92,6 +92,8 @@ pub enum Reason {
     PortSkipped,
     /// The rule exists but nothing enforces it.
     NotEnforced,
+    /// A field that has no meaning where it stands.
+    FieldIgnored,
     /// A source without a namespace was taken for one of the object's own.
     NamespaceDefaulted,
 }
@@ -114,6 +116,7 @@ impl Reason {
             Self::ServicePortMapped => "ServicePortMapped",
             Self::PortSkipped => "PortSkipped",
             Self::NotEnforced => "NotEnforced",
+            Self::FieldIgnored => "FieldIgnored",
             Self::NamespaceDefaulted => "NamespaceDefaulted",
         }
     }

@@ -261,6 +261,12 @@ impl Reading<'_> {
         let mut traffic = Traffic::default();
         for (i, rule) in self.facts.rules.iter().enumerate() {
             let field = format!("spec.rules[{i}]");
+            let of_ports = [crds::smi::RULE_TCP_ROUTE, UDP_ROUTE].contains(&&*rule.kind);
+            if of_ports && rule.matches.is_some() {
+                let message = format!("{} has no matches; leave the field out", rule.kind);
+                let field = format!("{field}.matches");
+                self.about.warn(Reason::FieldIgnored, &field, message);
+            }
             match &*rule.kind {
                 crds::smi::RULE_HTTP_ROUTE_GROUP => self.http(&field, rule, &mut traffic),
                 crds::smi::RULE_TCP_ROUTE => self.tcp(&field, rule, &mut traffic),

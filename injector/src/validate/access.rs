@@ -127,6 +127,16 @@ fn check_rule(field: &str, rule: &RuleRef, mistakes: &mut Mistakes) {
     }
     let named = rule.matches.as_ref().map_or(0, Vec::len);
     check_count(&format!("{field}.matches"), named, MOST_MATCHES, mistakes);
+    if named > 0 && [RULE_TCP_ROUTE, RULE_UDP_ROUTE].contains(&rule.kind.as_str()) {
+        mistakes.add(
+            format!("{field}.matches"),
+            format!(
+                "names matches, but a {} has none: leave the field out, and limit the ports in \
+                 the route",
+                rule.kind
+            ),
+        );
+    }
     if rule.matches.as_ref().is_some_and(Vec::is_empty) {
         mistakes.add(
             format!("{field}.matches"),

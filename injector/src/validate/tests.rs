@@ -162,6 +162,18 @@ fn every_kind_of_smi_may_be_named_and_no_other() {
 }
 
 #[test]
+fn matches_on_a_route_that_has_none_are_refused_with_the_way_out() {
+    for kind in ["TCPRoute", "UDPRoute"] {
+        let mut spec = good_target();
+        spec["rules"] = json!([{ "kind": kind, "name": "dns" }]);
+        allowed(&target(spec.clone()));
+        spec["rules"][0]["matches"] = json!(["a"]);
+        let words = format!("a {kind} has none: leave the field out");
+        refused(&target(spec), "spec.rules[0].matches", &words);
+    }
+}
+
+#[test]
 fn lists_that_are_too_long_are_refused_with_their_length() {
     let many = |n: usize, one: Value| Value::Array(vec![one; n]);
     let source = json!({ "kind": "ServiceAccount", "name": "web" });

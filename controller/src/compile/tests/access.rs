@@ -603,3 +603,16 @@ fn matches_that_many_rules_repeat_cost_their_size_once_and_have_a_bound() {
     let rule = one.resolve("api-1", &[]).rule("rule/shop/t");
     assert_eq!(rule.http.unwrap().matches.len(), 64);
 }
+
+#[test]
+fn matches_on_a_tcp_route_change_nothing_and_are_said_to_be_ignored() {
+    let mut rule = tcp_rule();
+    rule["matches"] = json!(["api"]);
+    let cluster = cluster().with(target("t", "api", &["web"], json!([rule])));
+    assert!(tcp(&cluster, "web", 8080));
+    let told = complaints(&cluster);
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert_eq!(told[0].reason, Reason::FieldIgnored);
+    assert_eq!(told[0].field, "spec.rules[0].matches");
+    assert!(told[0].message.contains("leave the field out"), "{told:?}");
+}
