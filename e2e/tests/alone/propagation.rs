@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::{Context as _, ensure};
-use e2e::harness::{Api, App, Namespace, Outcome, Pod, app, eventually, mesh};
+use e2e::harness::{Api, App, Forward, Namespace, Outcome, Pod, app, eventually, mesh};
 use serde_json::{Value, json};
 
 use super::url;
@@ -151,7 +151,8 @@ fn backends(canary: i64) -> Value {
 struct Record {
     api: Api,
     namespace: String,
-    controllers: Vec<String>,
+    /// By the controller's name. The record is shown on loopback only.
+    controllers: Vec<(String, Forward)>,
 }
 
 impl Record {
@@ -165,14 +166,18 @@ impl Record {
             "app.kubernetes.io/component=controller",
             "--field-selector=status.phase=Running",
         ])?;
-        let controllers: Vec<String> = list["items"]
+        let open = |name: &str| {
+            let forward = Forward::open(&ns.cluster, mesh::NAMESPACE, name, 8080)?;
+            Ok((name.to_owned(), forward))
+        };
+        let controllers: Vec<(String, Forward)> = list["items"]
             .as_array()
             .into_iter()
             .flatten()
             .filter(|pod| pod["metadata"]["deletionTimestamp"].is_null())
             .filter_map(|pod| pod["metadata"]["name"].as_str())
-            .map(str::to_owned)
-            .collect();
+            .map(open)
+            .collect::<anyhow::Result<_>>()?;
         ensure!(!controllers.is_empty(), "no controller runs");
         Ok(Self {
             api: Api::open(&ns.cluster)?,
@@ -184,12 +189,8 @@ impl Record {
     /// What each controller has noted about one generation of the split. Each
     /// answers for all proxies, its peers' included.
     fn entries(&self, generation: i64) -> anyhow::Result<Vec<Value>> {
-        let of = |controller: &String| {
-            let path = format!(
-                "/api/v1/namespaces/{}/pods/{controller}:8080/proxy/acks",
-                mesh::NAMESPACE
-            );
-            let record: Value = serde_json::from_str(&self.api.get(&path)?)?;
+        let of = |(controller, forward): &(String, Forward)| {
+            let record: Value = serde_json::from_str(&forward.get("/acks")?)?;
             record["acks"]
                 .as_array()
                 .into_iter()

@@ -1,12 +1,10 @@
 //! Asks one replica of the controller itself, as the API server does.
 
-use std::io::{BufRead as _, BufReader};
-use std::process::{Child, ChildStdout, Stdio};
 use std::sync::Arc;
 
 use anyhow::{Context as _, ensure};
 use base64::Engine as _;
-use e2e::harness::{Cluster, Pod};
+use e2e::harness::{Cluster, Forward, Pod};
 use http_body_util::{BodyExt as _, Empty};
 use hyper::body::Bytes;
 use hyper_util::rt::TokioIo;
@@ -35,16 +33,6 @@ pub(crate) struct Caller {
     runtime: tokio::runtime::Runtime,
 }
 
-/// Ends with the question. Its output stays open: kubectl ends when it cannot write.
-struct Forward(Child, Option<BufReader<ChildStdout>>);
-
-impl Drop for Forward {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
 impl Caller {
     /// Trusts what the APIService says that the API server trusts.
     pub(crate) fn new(cluster: &Cluster) -> anyhow::Result<Self> {
@@ -69,27 +57,8 @@ impl Caller {
 
     /// Status and body of the answer of one replica.
     pub(crate) fn ask(&mut self, pod: &Pod, path: &str, who: As) -> anyhow::Result<(u16, Value)> {
-        let target = format!("pod/{}", pod.name);
-        let mut child = self
-            .cluster
-            .command(
-                "kubectl",
-                &["-n", &pod.namespace, "port-forward", &target, ":8444"],
-            )
-            .stdout(Stdio::piped())
-            .spawn()?;
-        let stdout = child.stdout.take().context("port-forward has no output")?;
-        let mut forward = Forward(child, None);
-        let mut line = String::new();
-        let mut output = BufReader::new(stdout);
-        output.read_line(&mut line)?;
-        forward.1 = Some(output);
-        let address = line
-            .strip_prefix("Forwarding from ")
-            .and_then(|line| line.split_once(" -> "))
-            .with_context(|| format!("port-forward said {line:?}"))?
-            .0
-            .to_owned();
+        let forward = Forward::open(&self.cluster, &pod.namespace, &pod.name, 8444)?;
+        let address = forward.address().to_owned();
         let tls = self.tls(who)?;
         self.runtime.block_on(exchange(address, tls, path))
     }
