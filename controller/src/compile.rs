@@ -6,7 +6,7 @@
 //! unclear what an access rule means, it allows less.
 
 mod access;
-mod bindings;
+pub(crate) mod bindings;
 mod endpoints;
 pub(crate) mod modes;
 pub(crate) mod protocols;

@@ -33,4 +33,4 @@ mod random;
 mod tests;
 
 pub use keeper::{Enforced, InForce, Keeper, ROLE};
-pub(crate) use permit::names_udp;
+pub(crate) use permit::{names_udp, udp_routes};

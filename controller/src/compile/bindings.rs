@@ -22,27 +22,27 @@ use crate::{
 const SCHEME: &str = "spiffe://";
 
 /// Every IdentityBinding by name.
-pub(super) struct Bindings(BTreeMap<ObjectKey, Binding>);
+pub(crate) struct Bindings(BTreeMap<ObjectKey, Binding>);
 
 /// Whom one IdentityBinding means.
-pub(super) struct Binding {
-    pub(super) origin: (ObjectRef, i64),
+pub(crate) struct Binding {
+    pub(crate) origin: (ObjectRef, i64),
     /// Whether it may allow something. What follows counts for protection either way.
-    pub(super) usable: bool,
+    pub(crate) usable: bool,
     /// Identities that belong to it, each once.
-    pub(super) ids: Vec<SpiffeId>,
+    pub(crate) ids: Vec<SpiffeId>,
     /// Service accounts of its namespace that belong to it.
-    pub(super) accounts: BTreeSet<Arc<str>>,
+    pub(crate) accounts: BTreeSet<Arc<str>>,
     /// Pods of its namespace that belong to it by their labels; `None` if it does
     /// not ask for labels.
-    pub(super) pods: Option<Vec<ObjectKey>>,
+    pub(crate) pods: Option<Vec<ObjectKey>>,
     /// SPIFFE ids that are no account of its namespace: they can call, and cannot be
     /// protected.
-    pub(super) callers_only: Vec<SpiffeId>,
+    pub(crate) callers_only: Vec<SpiffeId>,
 }
 
 impl Bindings {
-    pub(super) fn new(world: &World, defaults: &Defaults, findings: &mut Findings) -> Self {
+    pub(crate) fn new(world: &World, defaults: &Defaults, findings: &mut Findings) -> Self {
         let bindings = world.bindings.iter().map(|(key, facts)| {
             let this = object(Kind::IdentityBinding, key);
             findings.seen(this.clone(), &facts.meta, summary(facts));
@@ -58,7 +58,7 @@ impl Bindings {
         Self(bindings.collect())
     }
 
-    pub(super) fn get(&self, key: &ObjectKey) -> Option<&Binding> {
+    pub(crate) fn get(&self, key: &ObjectKey) -> Option<&Binding> {
         self.0.get(key)
     }
 }

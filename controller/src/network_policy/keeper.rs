@@ -15,6 +15,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crds::item::Item;
 use futures::StreamExt as _;
 use k8s_openapi::api::networking::v1::{NetworkPolicy, NetworkPolicySpec};
 use k8s_openapi::api::rbac::v1::ClusterRole;
@@ -22,7 +23,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::api::{DeleteParams, ObjectMeta, PostParams, Preconditions};
 use kube::runtime::WatchStreamExt as _;
 use kube::runtime::watcher::{self, Event};
-use kube::{Api, Client};
+use kube::{Api, Client, Resource as _};
 use prometheus_client::metrics::counter::Counter;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
@@ -33,6 +34,7 @@ use super::plan::{Lack, Needs, Plan, plan};
 use crate::compile::few;
 use crate::compiled::Latest;
 use crate::events::{About, Events, Note, Tone};
+use crate::translate;
 use crate::world::ObjectKey;
 
 /// ClusterRole with the rights that this needs; owner of all that it writes.
@@ -55,6 +57,8 @@ pub type Enforced = BTreeMap<ObjectKey, InForce>;
 pub struct InForce {
     /// Generation of the target that this is about.
     pub generation: i64,
+    /// The UDPRoutes that it names, with the generations that this is about.
+    pub routes: BTreeMap<Arc<str>, i64>,
     /// `None` when it is; else the reason in one word.
     pub lacks: Option<&'static str>,
     /// For people.
@@ -106,7 +110,7 @@ impl Keeper {
             owner,
             ..State::default()
         };
-        let api: Api<NetworkPolicy> = Api::all(self.client.clone());
+        let api: Api<Item<NetworkPolicy>> = Api::all(self.client.clone());
         let policies = kube::runtime::watcher(api, watcher::Config::default());
         let mut policies = pin!(policies.default_backoff());
         let mut due = Some(Instant::now());
@@ -265,17 +269,19 @@ enum Step<'a> {
 }
 
 impl State {
-    fn take(&mut self, event: Event<NetworkPolicy>) {
+    fn take(&mut self, event: Event<Item<NetworkPolicy>>) {
         match event {
             Event::Apply(policy) => {
-                self.lives.insert(key(&policy), Arc::new(policy.into()));
+                self.lives
+                    .insert(translate::key(policy.meta()), live(policy));
             }
             Event::Delete(policy) => {
-                self.lives.remove(&key(&policy));
+                self.lives.remove(&translate::key(policy.meta()));
             }
             Event::Init => self.relisted.clear(),
             Event::InitApply(policy) => {
-                self.relisted.insert(key(&policy), Arc::new(policy.into()));
+                self.relisted
+                    .insert(translate::key(policy.meta()), live(policy));
             }
             Event::InitDone => {
                 self.lives = std::mem::take(&mut self.relisted);
@@ -365,6 +371,7 @@ impl State {
         let generation = needs.generation;
         let lacking = |reason, message| InForce {
             generation,
+            routes: needs.routes.clone(),
             lacks: Some(reason),
             message,
         };
@@ -393,6 +400,7 @@ impl State {
         };
         InForce {
             generation,
+            routes: needs.routes.clone(),
             lacks: None,
             message,
         }
@@ -426,12 +434,10 @@ fn policy(
     }
 }
 
-fn key(policy: &NetworkPolicy) -> ObjectKey {
-    let meta = &policy.metadata;
-    ObjectKey::new(
-        meta.namespace.as_deref().unwrap_or_default(),
-        meta.name.as_deref().unwrap_or_default(),
-    )
+/// A policy that cannot be read counts as somebody else's, for every pod of its
+/// namespace: ours must never widen what it may say.
+fn live(policy: Item<NetworkPolicy>) -> Arc<Live> {
+    Arc::new(policy.or_empty().into())
 }
 
 /// Uid of the ClusterRole. Without it nothing is written: nobody would remove it.

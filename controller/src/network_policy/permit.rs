@@ -9,17 +9,16 @@ use crds::smi::{
     GROUP_AUTHENTICATED, GROUP_UNAUTHENTICATED, SUBJECT_GROUP, SUBJECT_IDENTITY_BINDING,
     SUBJECT_SERVICE_ACCOUNT,
 };
-use policy::name::SpiffeId;
 
 use super::{
     pods::{Pods, account_of},
     selector::{Labels, can_be_label, is_value},
 };
+use crate::compile::bindings::Bindings;
 use crate::world::{BindingFacts, ObjectKey, SubjectFacts, TargetFacts, World};
 
 /// Kind of the rules that this is about.
 const UDP_ROUTE: &str = "UDPRoute";
-const SCHEME: &str = "spiffe://";
 
 /// Who may send.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -52,6 +51,23 @@ pub(crate) fn names_udp(facts: &TargetFacts) -> bool {
     facts.rules.iter().any(|rule| *rule.kind == *UDP_ROUTE)
 }
 
+/// The UDPRoutes that a target names and that exist, with their generations.
+pub(crate) fn udp_routes<'a>(
+    world: &'a World,
+    target: &'a ObjectKey,
+    facts: &'a TargetFacts,
+) -> impl Iterator<Item = (Arc<str>, i64)> + 'a {
+    let named = facts.rules.iter().filter(|rule| *rule.kind == *UDP_ROUTE);
+    named.filter_map(|rule| {
+        let key = ObjectKey {
+            namespace: target.namespace.clone(),
+            name: rule.name.clone(),
+        };
+        let route = world.udp_routes.get(&key)?;
+        Some((key.name, route.meta.generation))
+    })
+}
+
 /// Whom a target protects: an account, or those of its pods that carry labels.
 pub(super) type Destination = (ObjectKey, Option<Labels>);
 
@@ -69,14 +85,14 @@ pub(super) struct Permit {
 pub(super) fn read(
     world: &World,
     pods: &Pods<'_>,
-    trust_domain: &str,
+    bindings: &Bindings,
     key: &ObjectKey,
     facts: &TargetFacts,
 ) -> Option<Permit> {
     let reader = Reader {
         world,
         pods,
-        trust_domain,
+        bindings,
         key,
         facts,
     };
@@ -101,7 +117,7 @@ pub(super) fn read(
 struct Reader<'a> {
     world: &'a World,
     pods: &'a Pods<'a>,
-    trust_domain: &'a str,
+    bindings: &'a Bindings,
     key: &'a ObjectKey,
     facts: &'a TargetFacts,
 }
@@ -121,14 +137,13 @@ impl Reader<'_> {
                 usable,
             ));
         }
-        let binding = self.world.bindings.get(&self.account(own, &to.name))?;
-        let mut found = BTreeSet::new();
-        if let Some(name) = binding.service_account.as_deref().filter(|n| !n.is_empty()) {
-            found.insert((self.account(own, name), None));
-        }
-        let ids = self.accounts_of_ids(own, binding);
-        found.extend(ids.map(|id| (id, None)));
-        if let Some(labels) = usable_labels(binding) {
+        let named = self.account(own, &to.name);
+        let binding = self.bindings.get(&named)?;
+        let accounts = binding.accounts.iter();
+        let mut found: BTreeSet<Destination> = accounts
+            .map(|name| (self.account(own, name), None))
+            .collect();
+        if let Some(labels) = self.labels_of(&named) {
             let carries = |labels: &Labels, of: &Labels| {
                 labels
                     .iter()
@@ -138,7 +153,7 @@ impl Reader<'_> {
             let pods = pods.filter(|(_, facts)| carries(labels, &facts.labels));
             found.extend(pods.map(|pod| (account_of(pod), Some(labels.clone()))));
         }
-        Some((found, is_usable(binding)))
+        Some((found, binding.usable))
     }
 
     fn peers(&self) -> BTreeSet<Peer> {
@@ -159,46 +174,26 @@ impl Reader<'_> {
             (SUBJECT_SERVICE_ACCOUNT, name) => vec![Peer::Account(self.account(namespace, name))],
             (SUBJECT_GROUP, GROUP_AUTHENTICATED) => vec![Peer::Mesh],
             (SUBJECT_GROUP, GROUP_UNAUTHENTICATED) => vec![Peer::Anybody],
-            (SUBJECT_IDENTITY_BINDING, name) => {
-                let binding = self.world.bindings.get(&self.account(namespace, name));
-                binding.map_or_else(Vec::new, |binding| self.bound(namespace, binding))
-            }
+            (SUBJECT_IDENTITY_BINDING, name) => self.bound(&self.account(namespace, name)),
             _ => Vec::new(),
         }
     }
 
-    fn bound(&self, namespace: &Arc<str>, binding: &BindingFacts) -> Vec<Peer> {
-        if !is_usable(binding) {
+    fn bound(&self, named: &ObjectKey) -> Vec<Peer> {
+        let binding = self.bindings.get(named).filter(|binding| binding.usable);
+        let Some(binding) = binding else {
             return Vec::new();
-        }
-        let account = binding.service_account.iter().filter(|n| !n.is_empty());
-        let account = account.map(|name| Peer::Account(self.account(namespace, name)));
-        let ids = self.accounts_of_ids(namespace, binding);
-        let ids = ids.map(Peer::Account);
-        let labels = usable_labels(binding);
+        };
+        let namespace = &named.namespace;
+        let accounts = binding.accounts.iter();
+        let accounts = accounts.map(|name| Peer::Account(self.account(namespace, name)));
+        let labels = self.labels_of(named);
         let labels = labels.map(|labels| Peer::Labelled(namespace.clone(), labels.clone()));
-        account.chain(ids).chain(labels).collect()
+        accounts.chain(labels).collect()
     }
 
-    /// Accounts that the binding names by SPIFFE id. A binding speaks of its own
-    /// namespace only, and identities of other meshes have no pods here.
-    fn accounts_of_ids(
-        &self,
-        own: &Arc<str>,
-        binding: &BindingFacts,
-    ) -> impl Iterator<Item = ObjectKey> {
-        let ids = binding.spiffe_ids.iter().flatten();
-        ids.filter_map(|text| {
-            let id = match text.starts_with(SCHEME) {
-                true => SpiffeId::try_from(&**text),
-                false => SpiffeId::try_from(format!("{SCHEME}{text}").as_str()),
-            };
-            let id = id
-                .ok()
-                .filter(|id| id.trust_domain() == self.trust_domain)?;
-            (id.namespace()? == &**own).then_some(())?;
-            Some(self.account(own, id.service_account()?))
-        })
+    fn labels_of(&self, binding: &ObjectKey) -> Option<&Labels> {
+        usable_labels(self.world.bindings.get(binding)?)
     }
 
     fn ports(&self) -> Ports {
@@ -238,13 +233,6 @@ impl Reader<'_> {
             name: name.into(),
         }
     }
-}
-
-/// Whether the binding may allow something: it can be read, and does not name both an
-/// account and labels, which exclude each other.
-fn is_usable(binding: &BindingFacts) -> bool {
-    let both = binding.labels.is_some() && binding.service_account.is_some();
-    binding.meta.unreadable.is_none() && !both
 }
 
 /// The binding's labels, if pods can carry them all. Without any it would be every

@@ -21,8 +21,9 @@ use super::{
     shape,
 };
 use crate::{
-    compile::{few, modes},
+    compile::{bindings::Bindings, few, modes},
     model::Defaults,
+    problem::Findings,
     world::{Appearance, ObjectKey, World},
 };
 
@@ -45,6 +46,8 @@ pub(super) struct Plan {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Needs {
     pub(super) generation: i64,
+    /// UDPRoutes that it names and that exist, with their generations.
+    pub(super) routes: BTreeMap<Arc<str>, i64>,
     /// Policies in which it has its say.
     pub(super) policies: BTreeSet<ObjectKey>,
     /// Why it is not, or not wholly, in force; worst first.
@@ -88,11 +91,13 @@ impl LackReason {
 /// Decides; see the module.
 pub(super) fn plan(world: &World, defaults: &Defaults, lives: &Lives) -> Plan {
     let pods = Pods::new(world);
+    // What is wrong with them is said by who compiles them.
+    let bindings = Bindings::new(world, defaults, &mut Findings::default());
     let mut targets: Vec<_> = world
         .targets
         .iter()
         .filter_map(|(key, facts)| {
-            let permit = permit::read(world, &pods, &defaults.trust_domain, key, facts)?;
+            let permit = permit::read(world, &pods, &bindings, key, facts)?;
             Some((key, facts, permit))
         })
         .collect();
@@ -115,6 +120,8 @@ pub(super) fn plan(world: &World, defaults: &Defaults, lives: &Lives) -> Plan {
         if permit::names_udp(facts) {
             let needs = plan.targets.entry((*key).clone()).or_default();
             needs.generation = facts.meta.generation;
+            let routes = permit::udp_routes(world, key, facts);
+            needs.routes = routes.collect();
         }
     }
     let foreign = Foreign::new(lives);

@@ -213,13 +213,13 @@ async fn object_that_went_away_is_no_failure_to_retry() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn programmed_of_a_target_with_a_udp_route_waits_for_its_network_policies() {
+async fn programmed_of_a_udp_route_and_of_a_target_that_names_it_waits_for_its_network_policies() {
     const TARGET: &str = "/apis/access.smi-spec.io/v1alpha4/namespaces/shop/traffictargets/t";
+    const ROUTE: &str = "/apis/specs.smi-spec.io/v1alpha4/namespaces/shop/udproutes/dns";
     let rules = json!([{"kind": "UDPRoute", "name": "dns"}]);
     let target = fixture::target("t", "quiet", &["web"], rules);
-    let world = fixture::shop()
-        .with(target.clone())
-        .with(fixture::udp_route("dns", &[53]));
+    let route = fixture::udp_route("dns", &[53]);
+    let world = fixture::shop().with(target.clone()).with(route.clone());
     let compiled = |on: bool| {
         let world = Arc::new(world.world());
         let defaults = Defaults {
@@ -231,11 +231,14 @@ async fn programmed_of_a_target_with_a_udp_route_waits_for_its_network_policies(
     };
     let mut bench = Bench::new(&[("api", 1)]);
     bench.api.put(TARGET, target);
-    let shown = |bench: &Bench, condition: usize| {
-        let held = bench.api.read(TARGET).unwrap()["status"]["conditions"][condition].clone();
+    bench.api.put(ROUTE, route);
+    let shown_of = |bench: &Bench, path: &str, condition: usize| {
+        let held = bench.api.read(path).unwrap()["status"]["conditions"][condition].clone();
         let text = |field: &str| held[field].as_str().unwrap().to_owned();
         (text("status"), text("reason"), text("message"))
     };
+    let shown = |bench: &Bench, condition: usize| shown_of(bench, TARGET, condition);
+    let route_shown = |bench: &Bench| shown_of(bench, ROUTE, 2);
     let is = |shown: (String, String, String), status: &str, reason: &str, part: &str| {
         assert_eq!(
             (shown.0.as_str(), shown.1.as_str()),
@@ -261,19 +264,27 @@ async fn programmed_of_a_target_with_a_udp_route_waits_for_its_network_policies(
     bench.round().await;
     is(shown(&bench, 0), "True", "Accepted", "");
     is(shown(&bench, 2), "False", "Pending", "not been settled");
-    let say = |generation: i64, lacks: Option<&'static str>, message: &str| {
+    is(route_shown(&bench), "False", "Pending", "TrafficTarget t: ");
+    let say = |(generation, route): (i64, i64), lacks: Option<&'static str>, message: &str| {
         let in_force = InForce {
             generation,
+            routes: [("dns".into(), route)].into(),
             lacks,
             message: message.to_owned(),
         };
         let key = crate::world::ObjectKey::new("shop", "t");
         enforced.send_replace(Some(Arc::new(Enforced::from([(key, in_force)]))));
     };
-    say(1, Some("ForeignNetworkPolicy"), "NetworkPolicy theirs");
+    say((1, 1), Some("ForeignNetworkPolicy"), "NetworkPolicy theirs");
     bench.round().await;
     is(shown(&bench, 2), "False", "ForeignNetworkPolicy", "theirs");
-    say(1, None, "UDP by NetworkPolicy x");
+    is(
+        route_shown(&bench),
+        "False",
+        "ForeignNetworkPolicy",
+        "TrafficTarget t: NetworkPolicy theirs",
+    );
+    say((1, 1), None, "UDP by NetworkPolicy x");
     bench.round().await;
     is(
         shown(&bench, 2),
@@ -281,7 +292,17 @@ async fn programmed_of_a_target_with_a_udp_route_waits_for_its_network_policies(
         "Programmed",
         "0 of 0 proxies; UDP by NetworkPolicy x",
     );
-    say(0, None, "of an older generation");
+    is(
+        route_shown(&bench),
+        "True",
+        "Programmed",
+        "0 of 0 proxies; in force for TrafficTarget t",
+    );
+    say((1, 0), None, "of an older generation of the route");
+    bench.round().await;
+    is(shown(&bench, 2), "False", "Pending", "");
+    is(route_shown(&bench), "False", "Pending", "");
+    say((0, 1), None, "of an older generation");
     bench.round().await;
     is(shown(&bench, 2), "False", "Pending", "");
 }
