@@ -73,15 +73,8 @@ impl Answerer {
     /// When somebody else than a controller asks.
     pub fn report(&self, peer: Option<&PeerIdentity>) -> Result<Report, Status> {
         self.admit(peer)?;
-        let (outbox, sent) = mpsc::channel(OUTBOX);
-        let answerer = self.clone();
-        runtime::task::spawn("report", async move {
-            tokio::select! {
-                () = answerer.tell(outbox) => {}
-                () = told(answerer.stop.clone()) => {}
-            }
-        });
-        Ok(ReceiverStream::new(sent))
+        let (observed, changes) = (self.observed.clone(), self.observed.own_changes());
+        Ok(self.answer("report", changes, move |since| observed.own_since(since)))
     }
 
     /// Starts to tell what this replica's proxies reported, and then each report
@@ -91,15 +84,8 @@ impl Answerer {
     /// When somebody else than a controller asks.
     pub fn reports(&self, peer: Option<&PeerIdentity>) -> Result<Told, Status> {
         self.admit(peer)?;
-        let (outbox, sent) = mpsc::channel(OUTBOX);
-        let answerer = self.clone();
-        runtime::task::spawn("reports", async move {
-            tokio::select! {
-                () = answerer.tell_reports(outbox) => {}
-                () = told(answerer.stop.clone()) => {}
-            }
-        });
-        Ok(ReceiverStream::new(sent))
+        let (reports, changes) = (self.reports.clone(), self.reports.own_changes());
+        Ok(self.answer("reports", changes, move |since| reports.own_since(since)))
     }
 
     fn admit(&self, peer: Option<&PeerIdentity>) -> Result<(), Status> {
@@ -111,44 +97,46 @@ impl Answerer {
         Ok(())
     }
 
-    async fn tell_reports(&self, outbox: mpsc::Sender<Result<v1::Reports, Status>>) {
-        let mut changes = self.reports.own_changes();
-        let mut since = 0;
-        loop {
-            changes.mark_unchanged();
-            let (revision, messages) = self.reports.own_since(since);
-            for message in messages {
-                if outbox.send(Ok(message)).await.is_err() {
-                    return;
-                }
-            }
-            since = revision;
+    /// Answers on a task of its own: what `news` gives for revision 0, and after each
+    /// of `changes` what it gives for the revision that was told last.
+    fn answer<M: Send + 'static>(
+        &self,
+        task: &'static str,
+        changes: watch::Receiver<u64>,
+        news: impl Fn(u64) -> (u64, Vec<M>) + Send + Sync + 'static,
+    ) -> ReceiverStream<Result<M, Status>> {
+        let (outbox, sent) = mpsc::channel(OUTBOX);
+        let stop = told(self.stop.clone());
+        runtime::task::spawn(task, async move {
             tokio::select! {
-                changed = changes.changed() => if changed.is_err() { return },
-                () = outbox.closed() => return,
+                () = tell(changes, news, outbox) => {}
+                () = stop => {}
             }
-            sleep(SETTLE).await;
-        }
+        });
+        ReceiverStream::new(sent)
     }
+}
 
-    async fn tell(&self, outbox: mpsc::Sender<Result<v1::Observed, Status>>) {
-        let mut changes = self.observed.own_changes();
-        let mut since = 0;
-        loop {
-            changes.mark_unchanged();
-            let (revision, messages) = self.observed.own_since(since);
-            for message in messages {
-                if outbox.send(Ok(message)).await.is_err() {
-                    return;
-                }
+async fn tell<M>(
+    mut changes: watch::Receiver<u64>,
+    news: impl Fn(u64) -> (u64, Vec<M>),
+    outbox: mpsc::Sender<Result<M, Status>>,
+) {
+    let mut since = 0;
+    loop {
+        changes.mark_unchanged();
+        let (revision, messages) = news(since);
+        for message in messages {
+            if outbox.send(Ok(message)).await.is_err() {
+                return;
             }
-            since = revision;
-            tokio::select! {
-                changed = changes.changed() => if changed.is_err() { return },
-                () = outbox.closed() => return,
-            }
-            sleep(SETTLE).await;
         }
+        since = revision;
+        tokio::select! {
+            changed = changes.changed() => if changed.is_err() { return },
+            () = outbox.closed() => return,
+        }
+        sleep(SETTLE).await;
     }
 }
 

@@ -18,14 +18,14 @@ use identity::{CertHandle, PeerIdentity, Roots};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Server;
 use tonic::transport::server::Connected;
 use tonic::{Request, Response, Status, Streaming, async_trait};
-use tracing::{debug, info, warn};
+use tracing::{debug, info};
 use wire::v1;
 use wire::v1::control_server::{Control, ControlServer};
 use wire::v1::replica_server::{Replica, ReplicaServer};
@@ -46,8 +46,6 @@ const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(10), Duration::from
 const MAX_CALLS: u32 = 16;
 /// A Hello with its full share of destinations and resources has about 1 MB.
 const MAX_RECEIVED: usize = 4 * 1024 * 1024;
-/// Pause after accepting failed, for example for want of file descriptors.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Handshaken connections that wait to be served.
 const ACCEPT_QUEUE: usize = 64;
 
@@ -122,14 +120,7 @@ async fn accept(
 ) {
     let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     loop {
-        let (socket, addr) = match listener.accept().await {
-            Ok(accepted) => accepted,
-            Err(error) => {
-                warn!(%error, "accepting failed");
-                sleep(ACCEPT_PAUSE).await;
-                continue;
-            }
-        };
+        let (socket, addr) = runtime::accept::next(&listener, "proxies").await;
         let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
             metrics.turned_away.inc();
             continue;

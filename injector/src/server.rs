@@ -20,6 +20,7 @@ use hyper_util::server::{
     conn::auto,
     graceful::{GracefulShutdown, Watcher},
 };
+use runtime::accept;
 use rustls::ServerConfig;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
@@ -52,8 +53,6 @@ const MAX_STREAMS: u32 = 64;
 const CALL_TIMEOUT: Duration = Duration::from_millis(4500);
 /// Time for a TLS handshake, and for the head of an HTTP/1 request.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
-/// Wait after a failed accept (out of file descriptors), so it cannot spin.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Bytes of all headers of one call.
 const MAX_HEADERS: u32 = 16 * 1024;
 
@@ -103,17 +102,9 @@ pub(crate) async fn serve(
     let mut open: VecDeque<Connection> = VecDeque::with_capacity(MAX_CONNECTIONS);
     let mut stop = std::pin::pin!(stop);
     loop {
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
+        let (stream, _peer) = tokio::select! {
+            accepted = accept::next(&listener, "webhooks") => accepted,
             () = &mut stop => break,
-        };
-        let stream = match accepted {
-            Ok((stream, _peer)) => stream,
-            Err(error) => {
-                warn!(%error, "webhook port could not accept");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-                continue;
-            }
         };
         open.retain(|connection| !connection.task.is_finished());
         if open.len() >= MAX_CONNECTIONS && !make_room(&mut open) {

@@ -28,6 +28,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::AbortHandle;
 use tracing::{debug, warn};
 
+use crate::accept;
 use crate::ready::Ready;
 
 /// Connections at one time: a kubelet, a few scrapers and people, with room.
@@ -38,8 +39,6 @@ pub const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 pub const MAX_HEAD: usize = 8 * 1024;
 /// Bytes of a request body that handlers may see.
 pub const MAX_BODY: usize = 16 * 1024;
-/// Wait after a failed accept (out of file descriptors), so it cannot spin.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// A request with its body, which is at most [`MAX_BODY`] bytes.
 pub type Request = http::Request<Bytes>;
@@ -106,14 +105,7 @@ impl Admin {
         });
         let mut open: VecDeque<AbortHandle> = VecDeque::with_capacity(MAX_CONNECTIONS);
         loop {
-            let (stream, peer) = match self.listener.accept().await {
-                Ok(accepted) => accepted,
-                Err(error) => {
-                    warn!(%error, "admin port could not accept");
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
-                    continue;
-                }
-            };
+            let (stream, peer) = accept::next(&self.listener, "admin").await;
             open.retain(|connection| !connection.is_finished());
             if open.len() >= MAX_CONNECTIONS
                 && let Some(oldest) = open.pop_front()

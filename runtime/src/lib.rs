@@ -4,6 +4,7 @@
 //! Nothing here knows what the process does; that is why it depends on nothing
 //! else of ours.
 
+pub mod accept;
 pub mod admin;
 pub mod backoff;
 pub mod env;

@@ -17,12 +17,13 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use identity::front::common_name;
+use runtime::accept;
 use serde_json::Value;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::AbortHandle;
 use tokio_rustls::TlsAcceptor;
-use tracing::{debug, warn};
+use tracing::debug;
 
 use super::access::{Gate, Verdict, refusal};
 use super::answer::Sources;
@@ -47,8 +48,6 @@ const MAX_HEADERS: u32 = 64 * 1024;
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Time for one call, which may wait for others.
 const CALL_TIMEOUT: Duration = Duration::from_secs(15);
-/// Wait after a failed accept, so it cannot spin.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Answers the API server.
 #[derive(Debug)]
@@ -73,17 +72,9 @@ pub async fn serve(listener: TcpListener, api: Api, stop: watch::Receiver<bool>)
     let stop = told(stop);
     tokio::pin!(stop);
     loop {
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
+        let (stream, _) = tokio::select! {
+            accepted = accept::next(&listener, "metrics API") => accepted,
             () = &mut stop => break,
-        };
-        let stream = match accepted {
-            Ok((stream, _)) => stream,
-            Err(error) => {
-                warn!(%error, "metrics API could not accept");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-                continue;
-            }
         };
         open.retain(|connection| !connection.is_finished());
         if open.len() >= MAX_CONNECTIONS

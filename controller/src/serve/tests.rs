@@ -1,3 +1,5 @@
+use tokio::time::sleep;
+
 use super::*;
 
 mod bench;

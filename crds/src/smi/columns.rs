@@ -7,7 +7,6 @@ use serde_json::{Value, json};
 pub(super) struct Column {
     name: &'static str,
     path: &'static str,
-    kind: &'static str,
     description: &'static str,
 }
 
@@ -21,60 +20,49 @@ pub(super) const fn column(
     Column {
         name,
         path,
-        kind: "string",
         description,
     }
 }
 
 pub(super) fn printer_columns(own: &[Column]) -> Vec<Value> {
-    let programmed = Column {
-        name: "Programmed",
-        path: r#".status.conditions[?(@.type=="Programmed")].status"#,
-        kind: "string",
-        description: "Whether the proxies that need it serve it.",
-    };
-    // Only -o wide shows what has a priority above 0.
-    let message = Column {
-        name: "Message",
-        path: r#".status.conditions[?(@.type=="Programmed")].message"#,
-        kind: "string",
-        description: "How many proxies serve it.",
-    };
-    let accepted = Column {
-        name: "Accepted",
-        path: r#".status.conditions[?(@.type=="Accepted")].status"#,
-        kind: "string",
-        description: "Whether it can be understood as it is written.",
-    };
-    let resolved = Column {
-        name: "ResolvedRefs",
-        path: r#".status.conditions[?(@.type=="ResolvedRefs")].status"#,
-        kind: "string",
-        description: "Whether everything that it names exists and fits.",
-    };
-    let age = Column {
-        name: "Age",
-        path: ".metadata.creationTimestamp",
-        kind: "date",
-        description: "Time since it was made.",
-    };
-    let json = |column: &Column, priority: u8| {
+    let json = |name: &str, path: &str, kind: &str, description: &str, priority: u8| {
         json!({
-            "name": column.name,
-            "type": column.kind,
-            "jsonPath": column.path,
-            "description": column.description,
+            "name": name,
+            "type": kind,
+            "jsonPath": path,
+            "description": description,
             "priority": priority,
         })
     };
+    let condition = |name: &str, of: &str, field: &str, description: &str, priority: u8| {
+        let path = format!(r#".status.conditions[?(@.type=="{of}")].{field}"#);
+        json(name, &path, "string", description, priority)
+    };
+    let state = |of: &str, description: &str| condition(of, of, "status", description, 0);
     own.iter()
-        .map(|column| json(column, 0))
+        .map(|column| json(column.name, column.path, "string", column.description, 0))
         .chain([
-            json(&accepted, 0),
-            json(&resolved, 0),
-            json(&programmed, 0),
-            json(&message, 1),
-            json(&age, 0),
+            state("Accepted", "Whether it can be understood as it is written."),
+            state(
+                "ResolvedRefs",
+                "Whether everything that it names exists and fits.",
+            ),
+            state("Programmed", "Whether the proxies that need it serve it."),
+            // Only -o wide shows what has a priority above 0.
+            condition(
+                "Message",
+                "Programmed",
+                "message",
+                "How many proxies serve it.",
+                1,
+            ),
+            json(
+                "Age",
+                ".metadata.creationTimestamp",
+                "date",
+                "Time since it was made.",
+                0,
+            ),
         ])
         .collect()
 }

@@ -6,6 +6,7 @@
 //! defaults make it, also when it fails.
 
 mod altered;
+mod grant;
 mod held;
 mod latency;
 mod lifecycle;

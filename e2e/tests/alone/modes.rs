@@ -9,7 +9,7 @@ use e2e::{
     harness::{App, Namespace, Outcome, Pod, eventually},
 };
 
-use super::{held::Held, url};
+use super::{grant::grant, held::Held, url};
 
 /// The promise, from the moment kubectl says that it is written.
 const PROMISED: Duration = Duration::from_secs(2);
@@ -18,35 +18,11 @@ const LOAD: Duration = Duration::from_secs(18);
 const ACCESS: &str = "weft.dev/access";
 const MTLS: &str = "weft.dev/mtls";
 
-/// Whatever comes to port 8080 of either server, from `friend` alone.
-const FRIEND: &str = r"
-apiVersion: specs.smi-spec.io/v1alpha4
-kind: TCPRoute
-metadata: {name: front}
-spec: {matches: {ports: [8080]}}
----
-apiVersion: access.smi-spec.io/v1alpha4
-kind: TrafficTarget
-metadata: {name: server}
-spec:
-  destination: {kind: ServiceAccount, name: server, namespace: $NS}
-  rules: [{kind: TCPRoute, name: front}]
-  sources: [{kind: ServiceAccount, name: friend, namespace: $NS}]
----
-apiVersion: access.smi-spec.io/v1alpha4
-kind: TrafficTarget
-metadata: {name: opaque}
-spec:
-  destination: {kind: ServiceAccount, name: opaque, namespace: $NS}
-  rules: [{kind: TCPRoute, name: front}]
-  sources: [{kind: ServiceAccount, name: friend, namespace: $NS}]
-";
-
 #[test]
 fn access_modes_take_effect_within_2_s_and_cut_nothing_else() -> Outcome {
     let ns = shop("access")?;
     ns.annotate(ACCESS, Some("open"))?;
-    ns.apply(FRIEND)?;
+    grant(&ns, "friend")?;
     let (client, friend) = (ns.pod("client")?, ns.pod("friend")?);
     let restarts_before = ns.pod("server")?.restarts();
     let target = url("server", 8080, "/");
@@ -112,7 +88,7 @@ fn access_modes_take_effect_within_2_s_and_cut_nothing_else() -> Outcome {
 fn tightened_access_closes_open_connections_that_are_not_allowed_and_no_others() -> Outcome {
     let ns = shop("open-access")?;
     ns.annotate(ACCESS, Some("open"))?;
-    ns.apply(FRIEND)?;
+    grant(&ns, "friend")?;
     let (client, friend) = (ns.pod("client")?, ns.pod("friend")?);
     let open = |pod, target, messages| Held::open(&ns, pod, target, messages);
     let mut bytes = open(&client, "opaque:8080", 600)?;

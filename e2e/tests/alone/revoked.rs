@@ -8,34 +8,11 @@ use e2e::{
     harness::{App, Namespace, Outcome, eventually},
 };
 
-use super::{held::Held, url};
+use super::{grant::grant, held::Held, url};
 
 /// The promise, from the moment kubectl says that the target is gone.
 const PROMISED: Duration = Duration::from_secs(2);
 const RATE: u64 = 50;
-
-const GRANT: &str = r"
-apiVersion: specs.smi-spec.io/v1alpha4
-kind: TCPRoute
-metadata: {name: front}
-spec: {matches: {ports: [8080]}}
----
-apiVersion: access.smi-spec.io/v1alpha4
-kind: TrafficTarget
-metadata: {name: server}
-spec:
-  destination: {kind: ServiceAccount, name: server, namespace: $NS}
-  rules: [{kind: TCPRoute, name: front}]
-  sources: [{kind: ServiceAccount, name: client, namespace: $NS}]
----
-apiVersion: access.smi-spec.io/v1alpha4
-kind: TrafficTarget
-metadata: {name: opaque}
-spec:
-  destination: {kind: ServiceAccount, name: opaque, namespace: $NS}
-  rules: [{kind: TCPRoute, name: front}]
-  sources: [{kind: ServiceAccount, name: client, namespace: $NS}]
-";
 
 #[test]
 fn deleted_target_refuses_the_next_request_and_closes_tcp_within_2_s() -> Outcome {
@@ -48,7 +25,7 @@ fn deleted_target_refuses_the_next_request_and_closes_tcp_within_2_s() -> Outcom
     let opaque = App::new("opaque").annotation("weft.dev/opaque-ports", "8080");
     ns.apply_all(&opaque.objects())?;
     ns.ready(&["client", "server", "opaque"])?;
-    ns.apply(GRANT)?;
+    grant(&ns, "client")?;
     let client = ns.pod("client")?;
     let target = url("server", 8080, "/");
     eventually(Duration::from_secs(10), "the target allows", || {

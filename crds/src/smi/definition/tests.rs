@@ -128,6 +128,20 @@ fn verdict(manifest: &str) -> Vec<String> {
     violations(&schema, &object)
 }
 
+/// Every version of every definition, with a name.
+fn versions() -> Vec<(String, Value)> {
+    let named = |(plural, definition): (String, Value)| {
+        let versions = definition["spec"]["versions"].as_array().unwrap().clone();
+        versions
+            .into_iter()
+            .map(move |version| (format!("{plural} {}", version["name"]), version))
+    };
+    definitions("weft-system")
+        .into_iter()
+        .flat_map(named)
+        .collect()
+}
+
 fn each_node(schema: &Value, at: &str, visit: &mut impl FnMut(&Value, &str)) {
     visit(schema, at);
     for (key, field) in schema["properties"].as_object().into_iter().flatten() {
@@ -177,73 +191,65 @@ fn every_kind_serves_every_version_that_was_ever_published_and_stores_the_last()
 
 #[test]
 fn every_schema_is_structural_described_and_without_defaults() {
-    for (plural, definition) in definitions("weft-system") {
-        for version in definition["spec"]["versions"].as_array().unwrap() {
-            let name = format!("{plural} {}", version["name"]);
-            let root = &version["schema"]["openAPIV3Schema"];
-            assert_eq!(root["type"], "object");
-            each_node(root, &name, &mut |node, at| {
-                let either = node["x-kubernetes-int-or-string"] == true;
-                let preserve = node["x-kubernetes-preserve-unknown-fields"] == true;
+    for (name, version) in versions() {
+        let root = &version["schema"]["openAPIV3Schema"];
+        assert_eq!(root["type"], "object");
+        each_node(root, &name, &mut |node, at| {
+            let either = node["x-kubernetes-int-or-string"] == true;
+            let preserve = node["x-kubernetes-preserve-unknown-fields"] == true;
+            assert!(
+                node["type"].is_string() || either || preserve,
+                "{at} has no type"
+            );
+            assert!(!either || node.get("type").is_none(), "{at}: both types");
+            assert!(node.get("default").is_none(), "{at} has a default");
+            assert!(
+                at.ends_with("[]") || node["description"].is_string(),
+                "{at}: what is it"
+            );
+            assert!(node.get("$ref").is_none(), "{at}");
+            for key in node["required"].as_array().into_iter().flatten() {
                 assert!(
-                    node["type"].is_string() || either || preserve,
-                    "{at} has no type"
+                    node["properties"].get(key.as_str().unwrap()).is_some(),
+                    "{at} requires {key}, which it does not have"
                 );
-                assert!(!either || node.get("type").is_none(), "{at}: both types");
-                assert!(node.get("default").is_none(), "{at} has a default");
-                assert!(
-                    at.ends_with("[]") || node["description"].is_string(),
-                    "{at}: what is it"
-                );
-                assert!(node.get("$ref").is_none(), "{at}");
-                for key in node["required"].as_array().into_iter().flatten() {
-                    assert!(
-                        node["properties"].get(key.as_str().unwrap()).is_some(),
-                        "{at} requires {key}, which it does not have"
-                    );
-                }
-            });
-        }
+            }
+        });
     }
 }
 
 #[test]
 fn every_optional_field_says_what_holds_without_it_and_every_number_has_a_range() {
     let says = Regex::new("[Ll]eft out|[Ee]mpty|[Ww]ithout").unwrap();
-    for (plural, definition) in definitions("weft-system") {
-        for version in definition["spec"]["versions"].as_array().unwrap() {
-            let name = format!("{plural} {}", version["name"]);
-            let root = &version["schema"]["openAPIV3Schema"];
-            each_node(root, &name, &mut |node, at| {
-                for (key, field) in node["properties"].as_object().into_iter().flatten() {
-                    let required = node["required"].as_array();
-                    if required.is_some_and(|required| required.contains(&json!(key))) {
-                        continue;
-                    }
-                    let text = field["description"].as_str().unwrap_or_default();
-                    assert!(says.is_match(text), "{at}.{key} is optional: {text:?}");
+    for (name, version) in versions() {
+        let root = &version["schema"]["openAPIV3Schema"];
+        each_node(root, &name, &mut |node, at| {
+            for (key, field) in node["properties"].as_object().into_iter().flatten() {
+                let required = node["required"].as_array();
+                if required.is_some_and(|required| required.contains(&json!(key))) {
+                    continue;
                 }
-                if node["type"] == "integer" {
-                    assert!(node["minimum"].is_number(), "{at} has no minimum");
-                }
-            });
-        }
+                let text = field["description"].as_str().unwrap_or_default();
+                assert!(says.is_match(text), "{at}.{key} is optional: {text:?}");
+            }
+            if node["type"] == "integer" {
+                assert!(node["minimum"].is_number(), "{at} has no minimum");
+            }
+        });
     }
 }
 
 #[test]
 fn kubectl_shows_every_condition_and_at_most_six_columns() {
-    for (plural, definition) in definitions("weft-system") {
-        for version in definition["spec"]["versions"].as_array().unwrap() {
-            let columns = version["additionalPrinterColumns"].as_array().unwrap();
-            let shown = columns.iter().filter(|column| column["priority"] == 0);
-            let names: Vec<&str> = shown.filter_map(|c| c["name"].as_str()).collect();
-            for condition in ["Accepted", "ResolvedRefs", "Programmed"] {
-                assert!(names.contains(&condition), "{plural}: {names:?}");
-            }
-            assert!(names.len() <= 6, "{plural}: {names:?}");
-            assert!(!names.contains(&"Message"), "{plural}: {names:?}");
+    for (plural, version) in versions() {
+        let columns = version["additionalPrinterColumns"].as_array().unwrap();
+        let shown = columns.iter().filter(|column| column["priority"] == 0);
+        let names: Vec<&str> = shown.filter_map(|c| c["name"].as_str()).collect();
+        for condition in ["Accepted", "ResolvedRefs", "Programmed"] {
+            assert!(names.contains(&condition), "{plural}: {names:?}");
         }
+        assert!(names.len() <= 6, "{plural}: {names:?}");
+        assert!(!names.contains(&"Message"), "{plural}: {names:?}");
     }
 }
 
