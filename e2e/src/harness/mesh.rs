@@ -37,7 +37,6 @@ pub fn install(more: &[&str]) -> anyhow::Result<()> {
 /// The same with further flags of helm.
 pub fn install_with(more: &[&str], flags: &[&str]) -> anyhow::Result<()> {
     let cluster = Cluster::connect()?;
-    let chart = root().join("charts/weft");
     let mut sets = vec![
         format!(
             "image.registry={}",
@@ -53,7 +52,7 @@ pub fn install_with(more: &[&str], flags: &[&str]) -> anyhow::Result<()> {
             content_of(part)
         ));
     }
-    let chart = chart.to_string_lossy();
+    let chart = chart();
     let mut args = vec![
         "upgrade",
         "--install",
@@ -80,6 +79,11 @@ pub fn install_with(more: &[&str], flags: &[&str]) -> anyhow::Result<()> {
         }
     })??;
     Ok(())
+}
+
+/// The folder of the chart.
+pub fn chart() -> String {
+    root().join("charts/weft").to_string_lossy().into_owned()
 }
 
 /// What helm says when another program installs at the same moment.

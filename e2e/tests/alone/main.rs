@@ -20,6 +20,7 @@ mod takeover;
 mod tokens;
 mod traffic;
 mod udp;
+mod unmeasured;
 mod wire_capture;
 
 /// The URL of one of the test application's ports, by Service name.

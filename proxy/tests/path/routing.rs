@@ -69,6 +69,21 @@ async fn weights_decide_per_request_on_one_connection() {
 }
 
 #[tokio::test]
+async fn the_host_of_a_request_that_is_split_stays_what_the_client_wrote() {
+    let (client, _one, _two) = two_versions().await;
+    let only_v2 = vec![split("s", &[("v2", 1)])];
+    client.set(service("api", vip().ip(), Protocol::Http1, only_v2));
+    for host in ["web.shop", "api:80", "v1.shop.svc.cluster.local", "no.such"] {
+        let mut stream = client.call(vip()).await;
+        let request = format!("GET / HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
+        let limit = std::time::Duration::from_secs(5);
+        let answer = crate::harness::raw(&mut stream, request.as_bytes(), limit).await;
+        assert!(answer.contains("x-app: v2"), "{answer}");
+        assert!(answer.contains(&format!(" host={host} ")), "{answer}");
+    }
+}
+
+#[tokio::test]
 async fn a_split_without_a_usable_backend_answers_503_and_does_not_fall_back() {
     let (client, _one, _two) = two_versions().await;
     client.set(service(
