@@ -6,6 +6,7 @@
 //! so a test replays an hour in a microsecond and a decision can be explained.
 
 pub mod access;
+pub mod affinity;
 pub mod balance;
 pub mod http_match;
 pub mod latency;

@@ -11,6 +11,7 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
+use policy::affinity::Session;
 use policy::balance::{Cost, pick};
 use policy::name::SpiffeId;
 
@@ -93,33 +94,70 @@ impl EndpointSet {
         left.get(at).map(|endpoint| Arc::clone(endpoint))
     }
 
-    /// The same endpoint for the same caller while it exists: the highest of a
-    /// hash over caller and address, so that other endpoints' coming and going
+    /// The same endpoint for the same caller and turn while it exists: the highest of
+    /// a hash over them and the address, so that other endpoints' coming and going
     /// moves nobody else.
     #[must_use]
-    pub fn sticky(&self, caller: &str, tried: &[SocketAddr]) -> Option<Arc<Endpoint>> {
+    pub fn sticky(&self, caller: &str, turn: u64, tried: &[SocketAddr]) -> Option<Arc<Endpoint>> {
         use std::hash::{DefaultHasher, Hash, Hasher};
         self.endpoints
             .iter()
             .filter(|endpoint| !tried.contains(&endpoint.addr))
             .max_by_key(|endpoint| {
                 let mut hasher = DefaultHasher::new();
-                (caller, endpoint.addr).hash(&mut hasher);
+                (caller, turn, endpoint.addr).hash(&mut hasher);
                 hasher.finish()
             })
             .cloned()
     }
 }
 
+/// Session affinity of this pod's calls to one Service port.
+#[derive(Debug)]
+pub struct Affinity {
+    limit: Duration,
+    session: Mutex<Session>,
+}
+
+impl Affinity {
+    /// The turn of a call that is made at `now`.
+    pub fn turn(&self, now: Instant) -> u64 {
+        self.session.lock().call(now, self.limit)
+    }
+}
+
 type Key = (SocketAddr, Option<SpiffeId>);
 
-/// One `Endpoint` per address and identity.
+/// One `Endpoint` per address and identity, and one `Affinity` per Service port.
 #[derive(Debug, Default)]
 pub struct Registry {
     known: Mutex<HashMap<Key, Weak<Endpoint>>>,
+    sessions: Mutex<HashMap<Arc<str>, Weak<Affinity>>>,
 }
 
 impl Registry {
+    /// The session with a Service port, by its resource's name; `None` without
+    /// affinity. It goes on when the Service changes otherwise, or its time.
+    pub fn affinity(&self, service: &str, seconds: u32) -> Option<Arc<Affinity>> {
+        let limit = Duration::from_secs(seconds.into());
+        if limit.is_zero() {
+            return None;
+        }
+        let mut sessions = self.sessions.lock();
+        let held = sessions.get(service).and_then(Weak::upgrade);
+        let session = match held {
+            Some(held) if held.limit == limit => return Some(held),
+            Some(held) => *held.session.lock(),
+            None => Session::default(),
+        };
+        let affinity = Arc::new(Affinity {
+            limit,
+            session: Mutex::new(session),
+        });
+        sessions.insert(service.into(), Arc::downgrade(&affinity));
+        Some(affinity)
+    }
+
     /// The endpoint, with what was learned of it while somebody still holds it.
     pub fn at(
         &self,
@@ -148,8 +186,11 @@ impl Registry {
         endpoint
     }
 
-    /// Forgets addresses that nobody holds.
+    /// Forgets addresses and sessions that nobody holds.
     pub fn sweep(&self) {
+        self.sessions
+            .lock()
+            .retain(|_, session| session.strong_count() > 0);
         self.known
             .lock()
             .retain(|_, endpoint| endpoint.strong_count() > 0);
@@ -158,8 +199,10 @@ impl Registry {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+    use std::net::SocketAddr;
     use std::sync::Arc;
-    use std::time::Duration;
+    use std::time::{Duration, Instant};
 
     use super::{EndpointSet, Registry};
 
@@ -205,7 +248,7 @@ mod tests {
     fn a_sticky_caller_keeps_its_endpoint_when_others_leave() {
         let registry = Registry::default();
         let all = set(&registry, &["10.0.0.1:80", "10.0.0.2:80", "10.0.0.3:80"]);
-        let chosen = all.sticky("10.1.0.7", &[]).unwrap();
+        let chosen = all.sticky("10.1.0.7", 0, &[]).unwrap();
         let fewer = EndpointSet {
             endpoints: all
                 .endpoints
@@ -215,6 +258,37 @@ mod tests {
                 .map(|(_, endpoint)| Arc::clone(endpoint))
                 .collect(),
         };
-        assert_eq!(fewer.sticky("10.1.0.7", &[]).unwrap().addr, chosen.addr);
+        assert_eq!(fewer.sticky("10.1.0.7", 0, &[]).unwrap().addr, chosen.addr);
+    }
+
+    #[test]
+    fn a_sticky_caller_may_move_when_its_session_is_over_and_not_before() {
+        let registry = Registry::default();
+        let all = set(&registry, &["10.0.0.1:80", "10.0.0.2:80", "10.0.0.3:80"]);
+        let affinity = registry.affinity("service/shop/api:80", 30).unwrap();
+        let start = Instant::now();
+        let at = |seconds: u64| {
+            let turn = affinity.turn(start + Duration::from_secs(seconds));
+            all.sticky("10.1.0.7", turn, &[]).unwrap().addr
+        };
+        let first = at(0);
+        assert!((1..40).all(|i| at(i * 30) == first), "every call in time");
+        let later: BTreeSet<SocketAddr> = (1..40).map(|i| at(10_000 + i * 31)).collect();
+        assert_eq!(later.len(), 3, "none in time");
+    }
+
+    #[test]
+    fn a_session_outlives_a_change_of_its_service() {
+        let registry = Registry::default();
+        let of = |seconds| registry.affinity("service/shop/api:80", seconds);
+        assert!(of(0).is_none());
+        let (held, start) = (of(30).unwrap(), Instant::now());
+        held.turn(start);
+        assert_eq!(held.turn(start + Duration::from_secs(31)), 1);
+        assert_eq!(of(30).unwrap().turn(start + Duration::from_secs(40)), 1);
+        assert_eq!(of(60).unwrap().turn(start + Duration::from_secs(90)), 1);
+        drop(held);
+        registry.sweep();
+        assert!(registry.sessions.lock().is_empty());
     }
 }

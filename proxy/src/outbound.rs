@@ -205,8 +205,8 @@ struct Route {
 enum Choice {
     One(Arc<Endpoint>),
     Any(Arc<EndpointSet>),
-    /// Session affinity: every call of this pod to the same endpoint.
-    Sticky(Arc<EndpointSet>),
+    /// Session affinity: every call of this pod in this turn to the same endpoint.
+    Sticky(Arc<EndpointSet>, u64),
 }
 
 impl Route {
@@ -216,7 +216,7 @@ impl Route {
                 (!tried.contains(&endpoint.addr)).then(|| Arc::clone(endpoint))
             }
             Choice::Any(set) => set.pick(tried),
-            Choice::Sticky(set) => set.sticky(own_ip, tried),
+            Choice::Sticky(set, turn) => set.sticky(own_ip, *turn, tried),
         }
     }
 }
@@ -372,10 +372,9 @@ impl Connection {
         }
         let service = known(snapshot, name)?;
         let set = endpoints(snapshot, &service.endpoints);
-        let choice = if service.sticky {
-            Choice::Sticky(set)
-        } else {
-            Choice::Any(set)
+        let choice = match &service.affinity {
+            Some(affinity) => Choice::Sticky(set, affinity.turn(Instant::now())),
+            None => Choice::Any(set),
         };
         Ok(Route {
             service: Arc::clone(&service.label),

@@ -16,7 +16,7 @@ use policy::protocol::Protocol;
 use policy::split::Split;
 use wire::v1;
 
-use crate::endpoint::{Endpoint, EndpointSet, Registry};
+use crate::endpoint::{Affinity, Endpoint, EndpointSet, Registry};
 
 /// What stands at an address.
 #[derive(Debug)]
@@ -45,7 +45,8 @@ pub struct Service {
     pub label: Arc<str>,
     pub port: u16,
     pub protocol: Protocol,
-    pub sticky: bool,
+    /// Session affinity, if the Service asks for it.
+    pub affinity: Option<Arc<Affinity>>,
     pub splits: Vec<Split>,
     /// `namespace/name` of each split, for reports.
     pub split_labels: Vec<Arc<str>>,
@@ -243,8 +244,8 @@ impl Snapshot {
                     .insert(addr, Arc::new(destination_of(destination, registry)?));
             }
             v1::resource::Content::Service(service) => {
-                self.services
-                    .insert(name.into(), Arc::new(service_of(&service)?));
+                let service = service_of(&name, &service, registry)?;
+                self.services.insert(name.into(), Arc::new(service));
             }
             v1::resource::Content::Endpoints(endpoints) => {
                 let endpoints = endpoints
@@ -337,7 +338,7 @@ fn destination_of(
     )
 }
 
-fn service_of(service: &v1::Service) -> Result<Service, String> {
+fn service_of(name: &str, service: &v1::Service, registry: &Registry) -> Result<Service, String> {
     let splits: Vec<Split> = service
         .splits
         .iter()
@@ -352,7 +353,7 @@ fn service_of(service: &v1::Service) -> Result<Service, String> {
         label: format!("{}/{}", service.namespace, service.name).into(),
         port: port_of(service.port)?,
         protocol: protocol_of(service.protocol),
-        sticky: service.affinity_seconds > 0,
+        affinity: registry.affinity(name, service.affinity_seconds),
         split_labels: splits.iter().map(label).collect(),
         splits,
         endpoints: service.endpoints.as_str().into(),
