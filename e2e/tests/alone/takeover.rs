@@ -11,6 +11,9 @@ use super::{altered::Altered, lifecycle::uninstall};
 
 const TARGETS: &str = "traffictargets.access.smi-spec.io";
 const SPLITS: &str = "trafficsplits.split.smi-spec.io";
+const GROUPS: &str = "httproutegroups.specs.smi-spec.io";
+/// More than any reader with a limit of 128 takes, as a tenant may have stored it.
+const LEVELS: usize = 300;
 /// The controller looks every 15 s and waits 10 s before it writes.
 const REWRITTEN: Duration = Duration::from_secs(90);
 
@@ -23,6 +26,11 @@ fn definitions_of_another_product_are_taken_over_only_when_told_so_and_lose_noth
     remove_definitions(cluster)?;
     foreign_definitions(cluster)?;
     ns.apply(FOREIGN)?;
+    let nested = (0..LEVELS).fold(json!("x"), |inner, _| json!({"a": inner}));
+    ns.apply_all(&[
+        json!({"apiVersion": "specs.smi-spec.io/v1alpha2", "kind": "HTTPRouteGroup",
+        "metadata": {"name": "nested"}, "matches": [{"name": "m", "headers": nested}]}),
+    ])?;
 
     let refused = mesh::install(&[]);
     let said = refused
@@ -38,7 +46,7 @@ fn definitions_of_another_product_are_taken_over_only_when_told_so_and_lose_noth
         assert!(said.contains(word), "{word} is not in: {said}");
     }
     mesh::install_with(&["crds.smi.takeOver=true"], &["--take-ownership"])?;
-    for name in [TARGETS, SPLITS] {
+    for name in [TARGETS, SPLITS, GROUPS] {
         eventually(REWRITTEN, "everything is stored in one version", || {
             let stored = stored_versions(cluster, name)?;
             ensure!(stored == json!(["v1alpha4"]), "{name}: {stored}");
@@ -57,6 +65,11 @@ fn definitions_of_another_product_are_taken_over_only_when_told_so_and_lose_noth
     )?;
     let target = ns.json(&["get", "traffictargets.v1alpha4.access.smi-spec.io/old"])?;
     assert_eq!(target["spec"]["destination"]["port"], 8080, "{target}");
+
+    // What nobody can read harms nobody else, and stays changeable.
+    ns.await_condition("httproutegroup/routes", "Accepted", "True")?;
+    ns.await_condition("httproutegroup/nested", "Accepted", "False")?;
+    ns.kubectl(&["label", "httproutegroup/nested", "team=web"])?;
 
     // Without the injector nothing converts: what is shown now is what is stored.
     refusal_names_the_way_out(cluster)?;
@@ -197,9 +210,10 @@ fn foreign_definitions(cluster: &Cluster) -> anyhow::Result<()> {
     let list = json!({"apiVersion": "v1", "kind": "List", "items": [
         definition("TrafficSplit", "trafficsplits", "split.smi-spec.io", &split),
         definition("TrafficTarget", "traffictargets", "access.smi-spec.io", &["v1alpha2"]),
+        definition("HTTPRouteGroup", "httproutegroups", "specs.smi-spec.io", &["v1alpha2"]),
     ]});
     cluster.apply("default", &list.to_string())?;
-    for name in [TARGETS, SPLITS] {
+    for name in [TARGETS, SPLITS, GROUPS] {
         let crd = format!("crd/{name}");
         cluster.kubectl(&["wait", "--for=condition=Established", &crd, "--timeout=30s"])?;
     }
@@ -220,6 +234,11 @@ fn shows(ns: &Namespace, object: &str, weights: &Value) -> anyhow::Result<()> {
 }
 
 const FOREIGN: &str = r#"
+apiVersion: specs.smi-spec.io/v1alpha2
+kind: HTTPRouteGroup
+metadata: {name: routes}
+matches: [{name: m, pathRegex: /}]
+---
 apiVersion: split.smi-spec.io/v1alpha1
 kind: TrafficSplit
 metadata: {name: canary}
