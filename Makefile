@@ -1,6 +1,6 @@
 # The commands people type. `make` alone prints them.
 .DEFAULT_GOAL := help
-.PHONY: fuzz help cluster cluster-down cluster-smoke images check test conformance demo fmt lint deny proto bench bench-quick
+.PHONY: fuzz help cluster cluster-down cluster-smoke images check test conformance demo fmt lint deny proto bench bench-quick flame
 
 help: ## this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
@@ -37,6 +37,9 @@ bench: ## what the proxy costs beside Envoy, 40 min after the build (PREVIOUS=ol
 
 bench-quick: ## the same in 5 min, with fewer measures
 	@PREVIOUS="$(PREVIOUS)" bench/run quick
+
+flame: ## where the proxies spend their time, drawn (MEASURES=cpu-h2,tcp8-cpu)
+	@bench/run flame $(if $(MEASURES),--measures="$(MEASURES)")
 
 fmt: ## format all code
 	@cargo fmt --all && gofmt -w e2e/cluster/tools

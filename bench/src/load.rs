@@ -135,6 +135,20 @@ fn parse_h2load(said: &str) -> Result<Done> {
     })
 }
 
+/// As many gRPC calls as possible.
+pub(crate) fn grpc(system: &System, time: Duration) -> Result<Done> {
+    let message = system.message();
+    let extra = [
+        "-d",
+        &message,
+        "-H",
+        "content-type: application/grpc",
+        "-H",
+        "te: trailers",
+    ];
+    h2load(system, Port::Grpc, "/bench.Echo/Unary", &extra, time)
+}
+
 /// Requests at a fixed rate over 32 connections.
 pub(crate) fn fixed(system: &System, rate: u32, time: Duration) -> Result<Latencies> {
     let load = Load {

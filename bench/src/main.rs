@@ -1,11 +1,13 @@
 //! `weft-bench` measures what the proxy adds: nobody, a pair of Envoys and a
 //! pair of Weft's proxies between the same client and the same server, in
 //! turns, on one machine in one run. `make bench` and `make bench-quick` start it.
+//! `weft-bench flame` shows where Weft's proxies spend their time (`make flame`).
 
 mod book;
 mod chart;
 mod control;
 mod envoy;
+mod flame;
 mod grpc;
 mod load;
 mod measures;
@@ -46,6 +48,10 @@ fn main() -> ExitCode {
 fn run() -> Result<ExitCode> {
     if std::env::args().nth(1).as_deref() == Some("clean") {
         place::remove_what_dead_runs_left();
+        return Ok(ExitCode::SUCCESS);
+    }
+    if std::env::args().nth(1).as_deref() == Some("flame") {
+        flame::run(&flame::Arguments::read(std::env::args().skip(2))?)?;
         return Ok(ExitCode::SUCCESS);
     }
     let arguments = Arguments::read(std::env::args().skip(1))?;

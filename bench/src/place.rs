@@ -242,6 +242,22 @@ impl Process {
         }
     }
 
+    /// Waits for a program that ends by itself.
+    ///
+    /// # Errors
+    /// When it fails, or takes longer than `limit`.
+    pub(crate) fn finish(mut self, limit: Duration) -> Result<()> {
+        let until = Instant::now() + limit;
+        while Instant::now() < until {
+            if let Some(status) = self.child.try_wait()? {
+                ensure!(status.success(), "{status}");
+                return Ok(());
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        bail!("still running after {} s", limit.as_secs())
+    }
+
     /// CPU time of all threads so far, user and kernel together.
     pub(crate) fn cpu(&self) -> Result<Duration> {
         let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid()))?;

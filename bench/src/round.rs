@@ -25,13 +25,19 @@ const CHANGES: u32 = 50;
 const PAUSE: Duration = Duration::from_millis(150);
 
 /// One load of HTTP at the highest rate.
-struct Http {
-    cpu: &'static str,
+pub(crate) struct Http {
+    pub(crate) cpu: &'static str,
     rate: &'static str,
     port: Port,
     path: &'static str,
     connections: u32,
     full_only: bool,
+}
+
+impl Http {
+    pub(crate) fn make(&self, system: &System, time: Duration) -> Result<Done> {
+        load::wrk(system, self.port, self.path, self.connections, time, true)
+    }
 }
 
 const fn http(
@@ -51,7 +57,7 @@ const fn http(
     }
 }
 
-const HTTP: &[Http] = &[
+pub(crate) const HTTP: &[Http] = &[
     http("cpu-c1", "rps-c1", "/bench", 1, false),
     http("cpu-c32", "rps-c32", "/bench", 32, false),
     http("cpu-c128", "rps-c128", "/bench", 128, false),
@@ -235,14 +241,7 @@ fn at_full_speed(system: &mut System, plan: &Plan, load: &Http, book: &mut Book)
                     larger(system)
                 })
             });
-            let done = load::wrk(
-                system,
-                load.port,
-                load.path,
-                load.connections,
-                plan.load,
-                true,
-            );
+            let done = load.make(system, plan.load);
             under_load = measured.and_then(|thread| thread.join().ok()).transpose()?;
             done
         })
@@ -255,18 +254,7 @@ fn at_full_speed(system: &mut System, plan: &Plan, load: &Http, book: &mut Book)
 }
 
 fn grpc(system: &mut System, plan: &Plan, book: &mut Book) -> Result<()> {
-    let message = system.message();
-    let extra = [
-        "-d",
-        &message,
-        "-H",
-        "content-type: application/grpc",
-        "-H",
-        "te: trailers",
-    ];
-    let (done, cost) = costing(system, |system| {
-        load::h2load(system, Port::Grpc, "/bench.Echo/Unary", &extra, plan.load)
-    })?;
+    let (done, cost) = costing(system, |system| load::grpc(system, plan.load))?;
     // Without proxies the cost would be nginx's, which does not serve gRPC.
     if system.kind != Kind::Direct {
         book.note("cpu-grpc", system.name, cost.micros_per(done.requests));
