@@ -10,6 +10,11 @@
 //! everything otherwise. The estimate also sinks while nothing is sent, so a
 //! recovered endpoint is tried again.
 //!
+//! Answers faster than [`INDIFFERENT`] count as equally fast: who waits in a queue
+//! decides among them. Without that one answer of 8 ms among many of 2 ms would
+//! take an endpoint out for seconds, which wins nobody anything and looks as if
+//! the endpoint were not in use.
+//!
 //! Fast failures look attractive to a latency estimate; [`Cost::penalise`] is
 //! for an endpoint that could not be reached at all.
 
@@ -18,6 +23,10 @@ use std::time::{Duration, Instant};
 /// Time in which an estimate sinks to 1/e. The value that peers with the same
 /// algorithm settled on.
 pub const DECAY: Duration = Duration::from_secs(10);
+
+/// Below this, a difference in latency is the noise of a busy machine rather than
+/// an endpoint that is slower.
+pub const INDIFFERENT: Duration = Duration::from_millis(10);
 
 /// What an endpoint counts as while its first requests are on the way: the
 /// usual start value of peers with the same algorithm.
@@ -73,7 +82,10 @@ impl Cost {
     pub fn score(&self, now: Instant, in_flight: usize) -> f64 {
         let waiting = in_flight as f64 + 1.0;
         match self.measured {
-            Some(measured) => measured.seconds * measured.left(now) * waiting,
+            Some(measured) => {
+                let seconds = measured.seconds * measured.left(now);
+                seconds.max(INDIFFERENT.as_secs_f64()) * waiting
+            }
             None if in_flight == 0 => 0.0,
             None => ASSUMED_LATENCY.as_secs_f64() * waiting,
         }

@@ -106,6 +106,27 @@ fn equally_fast_endpoints_share_evenly() {
 }
 
 #[test]
+fn one_answer_that_was_a_little_slower_takes_no_endpoint_out() {
+    // 50 calls, one after the other, as a newcomer tries a Service out.
+    let taken = Load {
+        endpoints: 2,
+        per_second: 100,
+        warm_up: Duration::from_millis(100),
+        counted: Duration::from_millis(500),
+        seed: 5,
+        latency: &|index, since| {
+            if index == 1 && since < ms(50) {
+                ms(9)
+            } else {
+                ms(1)
+            }
+        },
+    }
+    .run();
+    assert!(taken.iter().all(|n| *n >= 10), "{taken:?}");
+}
+
+#[test]
 fn a_recovered_endpoint_comes_back_within_two_minutes() {
     let taken = Load {
         endpoints: 3,
@@ -190,8 +211,11 @@ fn an_unreachable_endpoint_is_left_alone() {
     let mut slow = Cost::new();
     slow.observe(now, ms(500));
     assert!(dead.score(now, 0) > slow.score(now, 5));
+    let later = now + Duration::from_secs(120);
+    let mut fast = Cost::new();
+    fast.observe(later, ms(1));
     assert!(
-        dead.score(now + Duration::from_secs(120), 0) < 0.001,
+        dead.score(later, 0) <= fast.score(later, 0),
         "and tried again later"
     );
 }
