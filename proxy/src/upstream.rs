@@ -2,7 +2,7 @@
 //! application can have seen it.
 
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use http::request::Parts;
 use http::{HeaderValue, Method, Request, Response, Uri, Version, header};
@@ -20,6 +20,9 @@ use crate::peer::{Multiplexed, Peers, Place};
 pub struct Answer {
     pub response: Response<Incoming>,
     pub place: Option<Place>,
+    /// From an open connection to the head of the answer. What opening cost says
+    /// nothing of how fast the endpoint serves the next request.
+    pub took: Duration,
 }
 
 /// Sends to a peer proxy. `parts` carries the mesh headers already.
@@ -52,10 +55,12 @@ pub async fn mesh(
 /// `never_reached` is set when the stream was refused or never opened.
 pub async fn multiplexed(peer: &Multiplexed, request: Request<Body>) -> Result<Answer, Failure> {
     let (mut sender, place) = peer.stream().await?.into_parts();
+    let sent = Instant::now();
     match sender.try_send_request(request).await {
         Ok(response) => Ok(Answer {
             response,
             place: Some(place),
+            took: sent.elapsed(),
         }),
         Err(mut error) => {
             let unsent = error.take_message().is_some();
@@ -106,6 +111,7 @@ pub async fn http1(
     let mut fresh = false;
     loop {
         let mut pooled = peers.http1(addr, limit, fresh).await?;
+        let sent = Instant::now();
         let body = replay.take().ok_or_else(|| {
             Failure::lost("the request's body was sent already and is too large to send again")
         })?;
@@ -133,6 +139,7 @@ pub async fn http1(
                 return Ok(Answer {
                     response,
                     place: None,
+                    took: sent.elapsed(),
                 });
             }
             Err(mut error) => {

@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, SystemTime};
 
 use http::{Request, Response};
@@ -83,14 +84,15 @@ pub(crate) struct Pod {
     pub(crate) proxy: Arc<Proxy>,
     pub(crate) ip: IpAddr,
     pub(crate) registry: Arc<Mutex<Registry>>,
-    batch: std::sync::atomic::AtomicU64,
+    batch: AtomicU64,
+    /// Milliseconds before a TLS handshake on the mesh port begins.
+    pub(crate) late: Arc<AtomicU64>,
 }
 
 /// Loopback addresses, one per pod of the whole test run.
 fn next_ip() -> IpAddr {
-    use std::sync::atomic::{AtomicU32, Ordering};
     static NEXT: AtomicU32 = AtomicU32::new(2);
-    let at = NEXT.fetch_add(1, Ordering::Relaxed);
+    let at = NEXT.fetch_add(1, Relaxed);
     // Two runs at the same time must not meet either.
     let run = (std::process::id() % 200) as u8 + 1;
     IpAddr::from([127, run, (at >> 8) as u8, at as u8])
@@ -135,10 +137,16 @@ impl Pod {
         });
         let listener = TcpListener::bind((ip, MESH_PORT)).await.unwrap();
         let serving = Arc::clone(&proxy);
+        let late = Arc::new(AtomicU64::new(0));
+        let wait = Arc::clone(&late);
         tokio::spawn(async move {
             loop {
                 let (stream, _) = listener.accept().await.unwrap();
-                tokio::spawn(inbound::serve_mesh(Arc::clone(&serving), stream));
+                let (proxy, wait) = (Arc::clone(&serving), Arc::clone(&wait));
+                tokio::spawn(async move {
+                    tokio::time::sleep(Duration::from_millis(wait.load(Relaxed))).await;
+                    inbound::serve_mesh(proxy, stream).await;
+                });
             }
         });
         let pod = Self {
@@ -146,6 +154,7 @@ impl Pod {
             ip,
             registry: Arc::new(Mutex::new(registry)),
             batch: 0.into(),
+            late,
         };
         pod.set(vec![workload(
             account,
@@ -174,10 +183,7 @@ impl Pod {
     }
 
     pub(crate) fn try_set(&self, resources: Vec<v1::Resource>) -> Vec<v1::Nack> {
-        let id = self
-            .batch
-            .fetch_add(1, std::sync::atomic::Ordering::Relaxed)
-            + 1;
+        let id = self.batch.fetch_add(1, Relaxed) + 1;
         let set = resources.into_iter().map(wire::version::stamp).collect();
         self.proxy.state.apply(v1::Batch {
             id,

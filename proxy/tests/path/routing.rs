@@ -1,10 +1,15 @@
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, Instant};
+
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use weft_proxy::{body, upstream};
 use wire::v1::{self, Protocol};
 
 use crate::harness::{
-    Authority, Pod, endpoint, endpoints, get, http_app, resource, service, split, vip,
+    Authority, Pod, endpoint, endpoints, get, http_app, id, pair, resource, service, split, vip,
 };
 
+/// A client, and two pods whose applications answer as `v1` and `v2`.
 async fn two_versions() -> (Pod, Pod, Pod) {
     let authority = Authority::new();
     let client = Pod::new(&authority, "web").await;
@@ -81,6 +86,31 @@ async fn the_host_of_a_request_that_is_split_stays_what_the_client_wrote() {
         assert!(answer.contains("x-app: v2"), "{answer}");
         assert!(answer.contains(&format!(" host={host} ")), "{answer}");
     }
+}
+
+#[tokio::test]
+async fn what_opening_a_connection_took_is_not_held_against_the_endpoint() {
+    let (client, server, port, _) = pair(Protocol::Http1).await;
+    let late = Duration::from_secs(1);
+    server.late.store(late.as_millis() as u64, Relaxed);
+    let (parts, ()) = http::Request::builder()
+        .uri("http://api.shop/")
+        .header("weft-port", port)
+        .body(())
+        .unwrap()
+        .into_parts();
+    let begun = Instant::now();
+    let answer = upstream::mesh(
+        &client.proxy.peers,
+        (server.ip, port).into(),
+        &id("api"),
+        parts,
+        body::empty(),
+    )
+    .await
+    .unwrap();
+    assert!(begun.elapsed() >= late, "the connection was not new");
+    assert!(answer.took < late / 2, "{:?}", answer.took);
 }
 
 #[tokio::test]

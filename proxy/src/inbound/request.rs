@@ -1,0 +1,238 @@
+//! One HTTP request from outside the pod: authorise, forward, finish.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use hyper_util::rt::TokioIo;
+use policy::reason::Reason;
+
+use super::Visit;
+use crate::body::{self, Body, Replay};
+use crate::failure::{Failure, is_grpc, refusal};
+use crate::finish::{Call, Ended};
+use crate::headers;
+use crate::metrics::Direction;
+use crate::tcp::{self, CONNECT_TIMEOUT};
+use crate::trace;
+use crate::upstream::{self, Answer};
+
+/// A request in flight that a change no longer allows may go on for this long.
+const IN_FLIGHT_GRACE: Duration = Duration::from_secs(30);
+
+/// Parts of an answer that pass before anybody looks whether it may go on: most
+/// answers have fewer, and need no watch.
+const FREE_FRAMES: u32 = 32;
+
+impl Visit {
+    /// One HTTP request: authorise, forward, finish.
+    pub(super) async fn request(
+        self: Arc<Self>,
+        request: Request<Incoming>,
+        http2: bool,
+        upgrade: Option<HeaderValue>,
+    ) -> Response<Body> {
+        let started = Instant::now();
+        let (mut parts, incoming) = request.into_parts();
+        let grpc = is_grpc(&parts.headers);
+        if parts.method == Method::CONNECT {
+            return refusal(Reason::BadRequest, "CONNECT is not served here", false);
+        }
+        let on_upgrade = upgrade
+            .as_ref()
+            .and_then(|_| parts.extensions.remove::<hyper::upgrade::OnUpgrade>());
+        headers::strip_hop_by_hop(&mut parts.headers);
+        headers::strip_ours(&mut parts.headers);
+        if parts.version == Version::HTTP_2 {
+            headers::join_cookies(&mut parts.headers);
+        }
+        let trace = trace::pass_on(&mut parts.headers);
+        let mut call = Call::http(&self.proxy, Direction::inbound, &parts, started, trace)
+            .to("".into(), self.local.port(), "".into())
+            .from_pod(self.pod.clone());
+        call.peer(Arc::clone(&self.label), self.security());
+        if let Err(failure) = self.authorise(&mut parts) {
+            call.failed(&failure);
+            return failure.response(grpc);
+        }
+        if let Some(peer) = &self.peer
+            && let Ok(id) = HeaderValue::from_str(peer.spiffe.as_str())
+        {
+            parts.headers.insert(headers::CLIENT_ID, id);
+        }
+        let replay = Replay::new(body::incoming(incoming));
+        let peers = &self.proxy.peers;
+        if let Some(upgrade) = &upgrade {
+            parts
+                .headers
+                .insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+            parts.headers.insert(header::UPGRADE, upgrade.clone());
+        }
+        let forward = async {
+            if !http2 {
+                return upstream::http1(peers, self.local, CONNECT_TIMEOUT, &parts, &replay).await;
+            }
+            match replay.take() {
+                Some(body) => upstream::http2(peers, self.local, &parts, body).await,
+                None => Err(Failure::lost("the request's body is gone")),
+            }
+        };
+        let revoked = async {
+            self.revoked_request(&parts).await;
+            tokio::time::sleep(IN_FLIGHT_GRACE).await;
+        };
+        let sent = tokio::select! {
+            sent = forward => sent,
+            () = revoked => Err(Failure::verdict(Reason::NotAllowed, "the call is no longer allowed")),
+        };
+        match sent {
+            Ok(answer) => self.finish(answer, call, parts, upgrade.map(|_| on_upgrade)),
+            Err(failure) => {
+                call.failed(&failure);
+                let response = failure.response(grpc);
+                // Only a peer proxy knows what to do with the proof.
+                if failure.never_reached && self.peer.is_some() {
+                    unsent(response)
+                } else {
+                    response
+                }
+            }
+        }
+    }
+
+    /// Passes the answer to the request `asked` on. `upgrade` holds the caller's
+    /// side of an upgrade.
+    fn finish(
+        self: Arc<Self>,
+        answer: Answer,
+        call: Call,
+        asked: http::request::Parts,
+        upgrade: Option<Option<hyper::upgrade::OnUpgrade>>,
+    ) -> Response<Body> {
+        let Answer {
+            mut response,
+            place,
+            ..
+        } = answer;
+        let status = response.status();
+        let switched_to = response.headers().get(header::UPGRADE).cloned();
+        let server_side = hyper::upgrade::on(&mut response);
+        let (mut parts, incoming) = response.into_parts();
+        headers::strip_hop_by_hop(&mut parts.headers);
+        headers::strip_ours(&mut parts.headers);
+        let ended = call.head(Ended::new(&parts, None));
+        let mesh = self.peer.is_some() && upgrade.is_some();
+        if mesh {
+            parts
+                .headers
+                .insert(headers::STATUS, HeaderValue::from(status.as_u16()));
+        }
+        if let (StatusCode::SWITCHING_PROTOCOLS, Some(Some(client_side))) = (status, upgrade) {
+            if let Some(protocol) = switched_to {
+                let name = if mesh {
+                    headers::UPGRADE_TO
+                } else {
+                    header::UPGRADE
+                };
+                parts.headers.insert(name, protocol);
+            }
+            if mesh {
+                parts.status = StatusCode::OK;
+            } else {
+                parts
+                    .headers
+                    .insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+            }
+            tokio::spawn(async move {
+                let (Ok(client), Ok(server)) = tokio::join!(client_side, server_side) else {
+                    return call.done(ended, body::End::Failed, 0, None);
+                };
+                let (mut client, mut server) = (TokioIo::new(client), TokioIo::new(server));
+                let bytes = tokio::select! {
+                    (copied, _) = tcp::relay(&mut client, &mut server) => copied.received,
+                    () = self.revoked_request(&asked) => 0,
+                };
+                call.done(ended, body::End::Complete, bytes, None);
+            });
+            return Response::from_parts(parts, body::empty());
+        }
+        if mesh {
+            // A CONNECT stream answered with 2xx would become a tunnel.
+            parts.status = StatusCode::MISDIRECTED_REQUEST;
+        }
+        let watched = body::Watched::new(body::incoming(incoming), move |end, bytes, trailers| {
+            drop(place);
+            call.done(ended, end, bytes, trailers);
+        });
+        let body = Revocable {
+            inner: watched.boxed_unsync(),
+            visit: self,
+            asked: Some(asked),
+            frames: 0,
+            over: None,
+        };
+        Response::from_parts(parts, body.boxed_unsync())
+    }
+}
+
+/// An answer that ends early when its request is no longer allowed. The wait is
+/// set up only when the body makes its reader wait, which most never do.
+struct Revocable {
+    inner: Body,
+    visit: Arc<Visit>,
+    asked: Option<http::request::Parts>,
+    frames: u32,
+    over: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
+}
+
+impl http_body::Body for Revocable {
+    type Data = bytes::Bytes;
+    type Error = body::BoxError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<http_body::Frame<bytes::Bytes>, body::BoxError>>> {
+        let this = self.get_mut();
+        let polled = Pin::new(&mut this.inner).poll_frame(cx);
+        this.frames += 1;
+        if (polled.is_pending() || this.frames > FREE_FRAMES)
+            && let Some(asked) = this.asked.take()
+        {
+            let visit = Arc::clone(&this.visit);
+            this.over = Some(Box::pin(async move {
+                visit.revoked_request(&asked).await;
+                tokio::time::sleep(IN_FLIGHT_GRACE).await;
+            }));
+        }
+        let Some(over) = &mut this.over else {
+            return polled;
+        };
+        if over.as_mut().poll(cx).is_pending() {
+            return polled;
+        }
+        this.over = None;
+        Poll::Ready(Some(Err("the call is no longer allowed".into())))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> http_body::SizeHint {
+        self.inner.size_hint()
+    }
+}
+
+/// Marks an answer as proof that no application saw the request.
+pub(super) fn unsent(mut response: Response<Body>) -> Response<Body> {
+    response
+        .headers_mut()
+        .insert(headers::UNSENT, HeaderValue::from_static("1"));
+    response
+}

@@ -1,0 +1,246 @@
+//! One HTTP request of the application, from its head to the end of its answer.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use http::request::Parts;
+use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header};
+use hyper::body::Incoming;
+use hyper_util::rt::TokioIo;
+use policy::http_match::RequestFacts;
+use policy::reason::Reason;
+
+use super::Connection;
+use super::route::Attempts;
+use crate::app::Proxy;
+use crate::body::{self, Body, Replay};
+use crate::endpoint::Endpoint;
+use crate::failure::{Failure, is_grpc, refusal};
+use crate::finish::{Call, Ended};
+use crate::headers;
+use crate::metrics::{Direction, Security};
+use crate::tcp::{self, CONNECT_TIMEOUT};
+use crate::trace;
+use crate::upstream::{self, Answer};
+
+/// One request of the application, from its head to the end of its answer.
+pub(super) async fn request_story(
+    connection: Arc<Connection>,
+    request: Request<Incoming>,
+) -> Response<Body> {
+    let started = Instant::now();
+    let proxy = &connection.proxy;
+    let snapshot = proxy.state.snapshot();
+    let (mut parts, incoming) = request.into_parts();
+    let grpc = is_grpc(&parts.headers);
+    if parts.method == Method::CONNECT {
+        return refusal(Reason::BadRequest, "CONNECT is not served here", false);
+    }
+    let upgrade = headers::upgrade_of(&parts);
+    let on_upgrade = upgrade
+        .as_ref()
+        .and_then(|_| parts.extensions.remove::<hyper::upgrade::OnUpgrade>());
+    let host = host_of(&parts);
+    headers::strip_hop_by_hop(&mut parts.headers);
+    headers::strip_ours(&mut parts.headers);
+    if parts.version == Version::HTTP_2 {
+        headers::join_cookies(&mut parts.headers);
+    }
+    let trace = trace::pass_on(&mut parts.headers);
+    if parts.version == Version::HTTP_2
+        && let Some(host) = &host
+        && let Ok(host) = HeaderValue::from_str(host)
+    {
+        // Matches may name the host, whatever the version of HTTP.
+        parts.headers.insert(header::HOST, host);
+    }
+    let facts = RequestFacts {
+        method: &parts.method,
+        path: parts.uri.path(),
+        headers: &parts.headers,
+    };
+    let route = match connection.route(&snapshot, Some((&facts, host.as_deref()))) {
+        Ok(route) => route,
+        Err(failure) => {
+            let (service, port) = connection.called(&snapshot);
+            Call::http(proxy, Direction::outbound, &parts, started, trace)
+                .to(service, port, "".into())
+                .failed(&failure);
+            return failure.response(grpc);
+        }
+    };
+    let mut call = Call::http(proxy, Direction::outbound, &parts, started, trace)
+        .to(
+            Arc::clone(&route.service),
+            route.port,
+            Arc::clone(&route.backend),
+        )
+        .split_by(route.split.clone());
+    let replay = Replay::new(body::incoming(incoming));
+    let mut attempts = Attempts::new(&route);
+    while let Some(endpoint) = attempts.next(&proxy.settings.own_ip) {
+        call.peer(Arc::clone(&endpoint.pod), Security::of(endpoint.meshed()));
+        let in_flight = endpoint.begin();
+        match send(
+            proxy,
+            &endpoint,
+            &parts,
+            host.as_deref(),
+            connection.addr,
+            &replay,
+            upgrade.as_ref(),
+        )
+        .await
+        {
+            Ok(answer) => {
+                endpoint.observe(answer.took);
+                return finish(answer, call, in_flight, on_upgrade);
+            }
+            Err(failure) => attempts.failed(endpoint, failure),
+        }
+    }
+    call.failed(&attempts.last);
+    attempts.last.response(grpc)
+}
+
+/// Authority of the request: the URI's before the Host header, as HTTP wants it.
+fn host_of(parts: &Parts) -> Option<String> {
+    if let Some(authority) = parts.uri.authority() {
+        return Some(authority.as_str().to_owned());
+    }
+    parts
+        .headers
+        .get(header::HOST)
+        .and_then(|host| host.to_str().ok())
+        .map(str::to_owned)
+}
+
+/// Sends one attempt to one endpoint.
+async fn send(
+    proxy: &Proxy,
+    endpoint: &Endpoint,
+    parts: &Parts,
+    host: Option<&str>,
+    called: SocketAddr,
+    replay: &Replay,
+    upgrade: Option<&HeaderValue>,
+) -> Result<Answer, Failure> {
+    let body = || {
+        replay
+            .take()
+            .ok_or_else(|| Failure::lost("the request's body is too large to be sent again"))
+    };
+    let Some(identity) = &endpoint.identity else {
+        if let Some(upgrade) = upgrade {
+            let mut parts = parts.clone();
+            parts
+                .headers
+                .insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+            parts.headers.insert(header::UPGRADE, upgrade.clone());
+            return upstream::http1(&proxy.peers, endpoint.addr, CONNECT_TIMEOUT, &parts, replay)
+                .await;
+        }
+        if parts.version == Version::HTTP_2 {
+            return upstream::http2(&proxy.peers, endpoint.addr, parts, body()?).await;
+        }
+        return upstream::http1(&proxy.peers, endpoint.addr, CONNECT_TIMEOUT, parts, replay).await;
+    };
+    let mut mesh = parts.clone();
+    let protocol = if parts.version == Version::HTTP_2 {
+        "http2"
+    } else {
+        "http1"
+    };
+    let authority = host.map_or_else(|| called.to_string(), str::to_owned);
+    let target = parts
+        .uri
+        .path_and_query()
+        .map_or("/", |target| target.as_str());
+    mesh.version = Version::HTTP_2;
+    mesh.headers.remove(header::HOST);
+    mesh.headers
+        .insert(headers::PORT, HeaderValue::from(endpoint.addr.port()));
+    mesh.headers
+        .insert(headers::PROTOCOL, HeaderValue::from_static(protocol));
+    let bad = |what: &str| Failure::unsent(Reason::BadRequest, format!("{what} cannot be sent on"));
+    if let Some(upgrade) = upgrade {
+        mesh.headers.insert(headers::UPGRADE_TO, upgrade.clone());
+        mesh.headers.insert(
+            headers::TARGET,
+            HeaderValue::from_str(target).map_err(|_| bad("the request target"))?,
+        );
+        mesh.method = Method::CONNECT;
+        mesh.uri = authority.parse().map_err(|_| bad("the Host header"))?;
+    } else {
+        mesh.uri = Uri::builder()
+            .scheme("http")
+            .authority(authority)
+            .path_and_query(target)
+            .build()
+            .map_err(|_| bad("the Host header"))?;
+    }
+    upstream::mesh(&proxy.peers, endpoint.addr, identity, mesh, body()?).await
+}
+
+/// Hands the answer to the application and counts when its body has ended.
+fn finish(
+    answer: Answer,
+    call: Call,
+    in_flight: crate::endpoint::InFlight,
+    on_upgrade: Option<hyper::upgrade::OnUpgrade>,
+) -> Response<Body> {
+    let Answer {
+        mut response,
+        place,
+        ..
+    } = answer;
+    let real_status = response
+        .headers()
+        .get(headers::STATUS)
+        .and_then(|status| StatusCode::from_bytes(status.as_bytes()).ok());
+    let switched_to = response
+        .headers()
+        .get(headers::UPGRADE_TO)
+        .or_else(|| response.headers().get(header::UPGRADE))
+        .cloned();
+    let server_side = hyper::upgrade::on(&mut response);
+    let (mut parts, incoming) = response.into_parts();
+    parts.version = Version::HTTP_11;
+    if let Some(status) = real_status {
+        parts.status = status;
+    }
+    let reason = call.reason_of(&parts.headers);
+    headers::strip_hop_by_hop(&mut parts.headers);
+    headers::strip_ours(&mut parts.headers);
+    if let Some(reason) = reason {
+        parts
+            .headers
+            .insert(headers::REASON, HeaderValue::from_static(reason));
+    }
+    let ended = call.head(Ended::new(&parts, reason));
+    if let (StatusCode::SWITCHING_PROTOCOLS, Some(client_side)) = (parts.status, on_upgrade) {
+        if let Some(protocol) = switched_to {
+            parts.headers.insert(header::UPGRADE, protocol);
+        }
+        parts
+            .headers
+            .insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+        tokio::spawn(async move {
+            let _held = (place, in_flight);
+            let (Ok(client), Ok(server)) = tokio::join!(client_side, server_side) else {
+                return call.done(ended, body::End::Failed, 0, None);
+            };
+            let (copied, _) =
+                tcp::relay(&mut TokioIo::new(client), &mut TokioIo::new(server)).await;
+            let bytes = copied.received;
+            call.done(ended, body::End::Complete, bytes, None);
+        });
+        return Response::from_parts(parts, body::empty());
+    }
+    let body = body::Watched::new(body::incoming(incoming), move |end, bytes, trailers| {
+        drop((place, in_flight));
+        call.done(ended, end, bytes, trailers);
+    });
+    Response::from_parts(parts, http_body_util::BodyExt::boxed_unsync(body))
+}

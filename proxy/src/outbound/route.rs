@@ -1,0 +1,238 @@
+//! Where one call goes, and which endpoint it tries next.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use policy::http_match::RequestFacts;
+use policy::reason::Reason;
+use policy::split::first_match;
+
+use super::Connection;
+use crate::endpoint::{Endpoint, EndpointSet};
+use crate::failure::Failure;
+use crate::snapshot::{Destination, Service, Snapshot};
+
+/// Endpoints that one call may try. The second and third are used only when it
+/// is proven that no application saw the call before.
+const ATTEMPTS: usize = 3;
+
+/// New connections to the same endpoint that one call may need, because the
+/// one in use ended just then.
+const RENEWALS: usize = 2;
+
+/// Where one call goes.
+pub(super) struct Route {
+    pub(super) service: Arc<str>,
+    pub(super) port: u16,
+    pub(super) backend: Arc<str>,
+    /// `namespace/name` of the split that chose the backend.
+    pub(super) split: Option<Arc<str>>,
+    choice: Choice,
+}
+
+enum Choice {
+    One(Arc<Endpoint>),
+    Any(Arc<EndpointSet>),
+    /// Session affinity: every call of this pod in this turn to the same endpoint.
+    Sticky(Arc<EndpointSet>, u64),
+}
+
+impl Route {
+    fn pick(&self, own_ip: &str, tried: &[SocketAddr]) -> Option<Arc<Endpoint>> {
+        match &self.choice {
+            Choice::One(endpoint) => {
+                (!tried.contains(&endpoint.addr)).then(|| Arc::clone(endpoint))
+            }
+            Choice::Any(set) => set.pick(tried),
+            Choice::Sticky(set, turn) => set.sticky(own_ip, *turn, tried),
+        }
+    }
+}
+
+/// Which endpoint a call tries next. Another one is tried only while it is
+/// proven that no application saw the call.
+pub(super) struct Attempts<'a> {
+    route: &'a Route,
+    tried: Vec<SocketAddr>,
+    /// An endpoint whose connection ended, not itself.
+    again: Option<Arc<Endpoint>>,
+    renewals: usize,
+    over: bool,
+    pub(super) last: Failure,
+}
+
+impl<'a> Attempts<'a> {
+    pub(super) fn new(route: &'a Route) -> Self {
+        let none = format!("no endpoint of {}", route.backend);
+        Self {
+            route,
+            tried: Vec::new(),
+            again: None,
+            renewals: 0,
+            over: false,
+            last: Failure::unsent(Reason::NoEndpoint, none),
+        }
+    }
+
+    pub(super) fn next(&mut self, own_ip: &str) -> Option<Arc<Endpoint>> {
+        if self.over || self.tried.len() >= ATTEMPTS {
+            return None;
+        }
+        self.again
+            .take()
+            .or_else(|| self.route.pick(own_ip, &self.tried))
+    }
+
+    pub(super) fn failed(&mut self, endpoint: Arc<Endpoint>, failure: Failure) {
+        if failure.stale && self.renewals < RENEWALS {
+            self.renewals += 1;
+            self.again = Some(endpoint);
+        } else {
+            endpoint.observe_failure();
+            self.tried.push(endpoint.addr);
+        }
+        self.over = !failure.never_reached;
+        self.last = failure;
+    }
+}
+
+impl Connection {
+    pub(super) fn route(
+        &self,
+        snapshot: &Snapshot,
+        request: Option<(&RequestFacts<'_>, Option<&str>)>,
+    ) -> Result<Route, Failure> {
+        let destination = snapshot
+            .destinations
+            .get(&self.addr)
+            .unwrap_or(&self.destination);
+        match &**destination {
+            Destination::Service(name) => {
+                Self::route_service(snapshot, name, request.map(|(facts, _)| facts))
+            }
+            Destination::Pod(pod) => {
+                let host = request.and_then(|(_, host)| host).map(canonical_host);
+                let headless = host
+                    .and_then(|host| pod.headless.iter().find(|(hosts, _)| hosts.contains(&host)));
+                if let Some((_, service)) = headless {
+                    // Only a split moves a call away from the pod that it names.
+                    let facts = request.map(|(facts, _)| facts);
+                    if let Some(route) = Self::split(snapshot, service, facts)? {
+                        return Ok(route);
+                    }
+                }
+                Ok(Route {
+                    service: "".into(),
+                    port: self.addr.port(),
+                    backend: "".into(),
+                    split: None,
+                    choice: Choice::One(Arc::clone(&pod.endpoint)),
+                })
+            }
+            Destination::External | Destination::Refused(_) => Err(Failure::unsent(
+                Reason::UnknownDestination,
+                "the address has left the mesh",
+            )),
+        }
+    }
+
+    fn route_service(
+        snapshot: &Snapshot,
+        name: &str,
+        facts: Option<&RequestFacts<'_>>,
+    ) -> Result<Route, Failure> {
+        if let Some(route) = Self::split(snapshot, name, facts)? {
+            return Ok(route);
+        }
+        let service = known(snapshot, name)?;
+        let set = endpoints(snapshot, &service.endpoints);
+        let choice = match &service.affinity {
+            Some(affinity) => Choice::Sticky(set, affinity.turn(Instant::now())),
+            None => Choice::Any(set),
+        };
+        Ok(Route {
+            service: Arc::clone(&service.label),
+            port: service.port,
+            backend: Arc::clone(&service.label),
+            split: None,
+            choice,
+        })
+    }
+
+    /// The backend that a split chooses, if a split applies.
+    fn split(
+        snapshot: &Snapshot,
+        name: &str,
+        facts: Option<&RequestFacts<'_>>,
+    ) -> Result<Option<Route>, Failure> {
+        let service = known(snapshot, name)?;
+        let Some(split) = first_match(&service.splits, facts) else {
+            return Ok(None);
+        };
+        let backend = split.choose(rand::random()).ok_or_else(|| {
+            Failure::unsent(
+                Reason::NoBackend,
+                format!("{} has no backend that may take traffic", split.origin),
+            )
+        })?;
+        Ok(Some(Route {
+            service: Arc::clone(&service.label),
+            port: service.port,
+            backend: backend.service.to_string().into(),
+            split: Some(service.split_label(split)),
+            choice: Choice::Any(endpoints(snapshot, &backend.endpoints)),
+        }))
+    }
+
+    /// The Service port that was called, as far as it is known.
+    pub(super) fn called(&self, snapshot: &Snapshot) -> (Arc<str>, u16) {
+        if let Destination::Service(name) = &*self.destination
+            && let Some(service) = snapshot.services.get(name)
+        {
+            return (Arc::clone(&service.label), service.port);
+        }
+        ("".into(), self.addr.port())
+    }
+}
+
+fn known<'a>(snapshot: &'a Snapshot, name: &str) -> Result<&'a Service, Failure> {
+    snapshot
+        .services
+        .get(name)
+        .map(|service| &**service)
+        .ok_or_else(|| Failure::unsent(Reason::UnknownDestination, format!("{name} is not known")))
+}
+
+fn endpoints(snapshot: &Snapshot, name: &str) -> Arc<EndpointSet> {
+    snapshot
+        .endpoints_of(name)
+        .map(Arc::clone)
+        .unwrap_or_default()
+}
+
+/// Host without port and trailing dot, in lower case.
+fn canonical_host(host: &str) -> String {
+    let name = match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
+        _ => host,
+    };
+    name.trim_end_matches('.').to_ascii_lowercase()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::canonical_host;
+
+    #[test]
+    fn a_host_is_compared_without_port_dot_and_case() {
+        for host in [
+            "Web.shop.svc",
+            "web.shop.svc.",
+            "web.shop.svc:8080",
+            "WEB.shop.svc.:80",
+        ] {
+            assert_eq!(canonical_host(host), "web.shop.svc", "{host}");
+        }
+    }
+}
