@@ -21,6 +21,8 @@ const BURST: (usize, usize) = (2, 5000);
 const CROWD: u16 = 1000;
 const SCRAPES: u32 = 100;
 const CHANGES: u32 = 50;
+/// How long connections have been idle when their memory is read.
+const REST: Duration = Duration::from_secs(2);
 /// Lets the machine settle between two measurements.
 const PAUSE: Duration = Duration::from_millis(150);
 
@@ -321,7 +323,7 @@ fn memory_of_connections(system: &mut System, _plan: &Plan, book: &mut Book) -> 
         .place
         .client
         .within(|| hold(target, Port::Http1.host(), IDLE))?;
-    std::thread::sleep(PAUSE);
+    std::thread::sleep(REST);
     let during = residents(system)?;
     drop(held);
     let grown = (during.0 + during.1).saturating_sub(before.0 + before.1);
