@@ -4,6 +4,7 @@
 //! a request which provably never reached an application can be sent to
 //! another endpoint. `Watched` runs a callback when a body ends, however it ends.
 
+use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -189,6 +190,80 @@ impl Copy {
     }
 }
 
+/// The body of an answer, with its first part if that was there already.
+struct Begun<B: HttpBody> {
+    first: Option<Result<Frame<Bytes>, B::Error>>,
+    rest: B,
+}
+
+impl<B: HttpBody<Data = Bytes> + Unpin> Begun<B> {
+    const fn new(rest: B) -> Self {
+        Self { first: None, rest }
+    }
+
+    /// Takes the first part if it comes before everything else that is ready now
+    /// has had its turn. Head and body of most answers arrive together; passed on
+    /// apart they would cost twice the writes.
+    async fn begin(&mut self) {
+        let mut yielded = false;
+        self.first = poll_fn(|cx| {
+            if self.rest.is_end_stream() {
+                return Poll::Ready(None);
+            }
+            match Pin::new(&mut self.rest).poll_frame(cx) {
+                Poll::Ready(frame) => Poll::Ready(frame),
+                Poll::Pending if yielded => Poll::Ready(None),
+                Poll::Pending => {
+                    yielded = true;
+                    // Not the runtime's own yield, which would ask the kernel as well.
+                    cx.waker().wake_by_ref();
+                    Poll::Pending
+                }
+            }
+        })
+        .await;
+    }
+}
+
+impl<B> HttpBody for Begun<B>
+where
+    B: HttpBody<Data = Bytes> + Unpin,
+    B::Error: Into<BoxError> + Unpin,
+{
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let this = self.get_mut();
+        let frame = match this.first.take() {
+            Some(first) => Some(first),
+            None => std::task::ready!(Pin::new(&mut this.rest).poll_frame(cx)),
+        };
+        Poll::Ready(frame.map(|frame| frame.map_err(Into::into)))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.first.is_none() && self.rest.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let first = match &self.first {
+            Some(Ok(frame)) => frame.data_ref().map_or(0, |data| data.len() as u64),
+            _ => 0,
+        };
+        let rest = self.rest.size_hint();
+        let mut whole = SizeHint::new();
+        whole.set_lower(rest.lower() + first);
+        if let Some(upper) = rest.upper() {
+            whole.set_upper(upper + first);
+        }
+        whole
+    }
+}
+
 /// How a body ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
@@ -202,7 +277,7 @@ pub enum End {
 /// Calls `finish` exactly once with how the body ended, the bytes that passed
 /// and the trailers, if any.
 pub struct Watched<F: FnOnce(End, u64, Option<&http::HeaderMap>)> {
-    inner: Body,
+    inner: Begun<Incoming>,
     bytes: u64,
     /// An error that the next poll returns.
     held: Option<BoxError>,
@@ -218,13 +293,17 @@ impl<F: FnOnce(End, u64, Option<&http::HeaderMap>) + Unpin> std::fmt::Debug for 
 }
 
 impl<F: FnOnce(End, u64, Option<&http::HeaderMap>)> Watched<F> {
-    pub fn new(inner: Body, finish: F) -> Self {
-        Self {
-            inner,
+    /// Watches `body`, and takes its first part if it is there already.
+    pub async fn begun(body: Incoming, finish: F) -> Self {
+        // Watched from now on: whoever stops waiting here is counted as well.
+        let mut watched = Self {
+            inner: Begun::new(body),
             bytes: 0,
             held: None,
             finish: Some(finish),
-        }
+        };
+        watched.inner.begin().await;
+        watched
     }
 
     fn end(&mut self, end: End, trailers: Option<&http::HeaderMap>) {
@@ -300,12 +379,41 @@ impl<F: FnOnce(End, u64, Option<&http::HeaderMap>)> Drop for Watched<F> {
 
 #[cfg(test)]
 mod tests {
+    use http_body::Body as HttpBody;
     use http_body_util::BodyExt;
 
-    use super::{Body, REPLAY_LIMIT, Replay, text};
+    use super::{Begun, Body, REPLAY_LIMIT, Replay, text};
 
     async fn read(body: Body) -> Vec<u8> {
         body.collect().await.unwrap().to_bytes().to_vec()
+    }
+
+    #[tokio::test]
+    async fn what_comes_within_a_turn_of_everything_that_is_ready_goes_with_the_head() {
+        for others in 0..3 {
+            let (sender, body) = crate::stream::outgoing();
+            let mut begun = Begun::new(body);
+            for _ in 0..others {
+                tokio::spawn(std::future::ready(()));
+            }
+            tokio::spawn(async move {
+                sender.send("hello".into());
+                std::future::pending::<()>().await;
+            });
+            begun.begin().await;
+            assert!(begun.first.is_some(), "with {others} others before it");
+            assert_eq!(begun.size_hint().lower(), 5);
+            let frame = begun.frame().await.unwrap().unwrap();
+            assert_eq!(frame.into_data().unwrap(), "hello");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_body_that_does_not_come_holds_nothing_up() {
+        let (_sender, body) = crate::stream::outgoing();
+        let mut begun = Begun::new(body);
+        begun.begin().await;
+        assert!(begun.first.is_none());
     }
 
     #[tokio::test]

@@ -40,6 +40,14 @@ impl<S> Prefixed<S> {
         }
     }
 
+    /// What was read already and is not passed on yet.
+    pub fn take_prefix(&mut self) -> Vec<u8> {
+        let at = std::mem::take(&mut self.at);
+        let mut prefix = std::mem::take(&mut self.prefix);
+        prefix.drain(..at);
+        prefix
+    }
+
     /// Makes these bytes the next ones.
     pub fn put_back(&mut self, bytes: &[u8]) {
         let mut prefix = bytes.to_vec();

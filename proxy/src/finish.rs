@@ -92,10 +92,10 @@ impl Call {
         Self {
             proxy: Arc::clone(proxy),
             direction,
-            service: "".into(),
+            service: Arc::default(),
             port: 0,
-            backend: "".into(),
-            peer: "".into(),
+            backend: Arc::default(),
+            peer: Arc::default(),
             caller: None,
             split: None,
             security: Security::plaintext,
@@ -162,7 +162,7 @@ impl Call {
             peer: if known {
                 Arc::clone(&self.peer)
             } else {
-                "".into()
+                Arc::default()
             },
             caller: self.caller.clone(),
             service: Arc::clone(&self.service),

@@ -15,8 +15,10 @@ pub const REASON: HeaderName = HeaderName::from_static("weft-reason");
 // Between two proxies only; none of these ever reaches an application.
 /// Container port that a request is for.
 pub const PORT: HeaderName = HeaderName::from_static("weft-port");
-/// How the application is to be spoken to.
+/// How the application is to be spoken to: `http1`, `http2`, or [`TCP`].
 pub const PROTOCOL: HeaderName = HeaderName::from_static("weft-protocol");
+/// The bodies of the exchange are the bytes of a connection.
+pub const TCP: &str = "tcp";
 /// On CONNECT streams: the protocol that the caller asked to upgrade to, and in
 /// the answer the one that the application switched to.
 pub const UPGRADE_TO: HeaderName = HeaderName::from_static("weft-upgrade");

@@ -1,8 +1,8 @@
 //! HTTP as a server: one connection, both versions, with every bound named.
 
 use std::convert::Infallible;
-use std::future::Future;
-use std::pin::pin;
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
 use std::time::Duration;
 
 use http::uri::Authority;
@@ -21,6 +21,7 @@ use crate::peer::{
     CONNECTION_WINDOW, FRAME, HEADER_BYTES, HEADER_COUNT, PING_INTERVAL, PING_TIMEOUT, SEND_BUFFER,
     STREAM_WINDOW,
 };
+use crate::wide::Outlet;
 
 /// Request target, in bytes; longer ones get 414.
 const TARGET_LIMIT: usize = 8 * 1024;
@@ -31,12 +32,12 @@ const STREAMS: u32 = 128;
 pub const HEAD_WITHIN: Duration = Duration::from_secs(3600);
 
 /// Where a connection comes from decides how patient the server is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub enum From {
     OwnApplication,
     Network,
-    /// A peer proxy.
-    Mesh,
+    /// A peer proxy, with what sends to it.
+    Mesh(Outlet),
 }
 
 /// Serves one connection until it ends, or until `close` asks to end it after
@@ -68,30 +69,8 @@ pub async fn serve<I, H, F>(
     };
     let mut close = pin!(close);
     let ended = if version == Version::HTTP_2 {
-        let service = service_fn(move |request| {
-            let answer = handler(request);
-            async move { Ok::<_, Infallible>(answer.await) }
-        });
-        let connection = http2::Builder::new(TokioExecutor::new())
-            .timer(TokioTimer::new())
-            .initial_stream_window_size(STREAM_WINDOW)
-            .initial_connection_window_size(CONNECTION_WINDOW)
-            .max_send_buf_size(SEND_BUFFER)
-            .max_frame_size((from == From::Mesh).then_some(FRAME))
-            .max_header_list_size(HEADER_BYTES)
-            .max_concurrent_streams(STREAMS)
-            .keep_alive_interval(PING_INTERVAL)
-            .keep_alive_timeout(PING_TIMEOUT)
-            .auto_date_header(false)
-            .serve_connection(TokioIo::new(io), service);
-        let mut connection = pin!(connection);
-        tokio::select! {
-            ended = connection.as_mut() => ended,
-            () = close.as_mut() => {
-                connection.as_mut().graceful_shutdown();
-                connection.await
-            }
-        }
+        // Boxed: connections of HTTP/1.1 must not be as large as this one.
+        Box::pin(http2(io, from, close.as_mut(), handler)).await
     } else {
         let mut builder = Builder::new();
         builder
@@ -100,13 +79,63 @@ pub async fn serve<I, H, F>(
             .max_header_size(HEADER_BYTES as usize)
             .auto_date_header(false)
             .half_close(true);
-        let patience = (from != From::OwnApplication).then_some(HEAD_WITHIN);
+        let patience = matches!(from, From::Network).then_some(HEAD_WITHIN);
         builder.header_read_timeout(patience);
         http1::serve(io, builder, patience, close.as_mut(), handler).await
     };
     if let Err(error) = ended {
         tracing::debug!(%error, "an HTTP connection ended early");
     }
+}
+
+async fn http2<I, H, F>(
+    io: I,
+    from: From,
+    mut close: Pin<&mut impl Future<Output = ()>>,
+    handler: H,
+) -> hyper::Result<()>
+where
+    I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    H: Fn(Request<Incoming>) -> F + Send + 'static,
+    F: Future<Output = Response<Body>> + Send + 'static,
+{
+    let service = service_fn(move |request| {
+        let answer = handler(request);
+        async move { Ok::<_, Infallible>(answer.await) }
+    });
+    let connection = http2::Builder::new(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_send_buf_size(SEND_BUFFER)
+        .max_frame_size(matches!(from, From::Mesh(_)).then_some(FRAME))
+        .max_header_list_size(HEADER_BYTES)
+        .max_concurrent_streams(STREAMS)
+        .keep_alive_interval(PING_INTERVAL)
+        .keep_alive_timeout(PING_TIMEOUT)
+        .auto_date_header(false)
+        .serve_connection(TokioIo::new(io), service);
+    let mut connection = pin!(connection);
+    let outlet = match from {
+        From::Mesh(outlet) => Some(outlet),
+        From::OwnApplication | From::Network => None,
+    };
+    if let Some(outlet) = &outlet {
+        outlet.collect();
+    }
+    let mut closing = false;
+    poll_fn(|cx| {
+        if !closing && close.as_mut().poll(cx).is_ready() {
+            closing = true;
+            connection.as_mut().graceful_shutdown();
+        }
+        let polled = connection.as_mut().poll(cx);
+        if let Some(outlet) = &outlet {
+            outlet.end_of_turn(cx);
+        }
+        polled
+    })
+    .await
 }
 
 /// Requests that are refused whoever sends them.

@@ -29,7 +29,7 @@ use crate::detect::Prefixed;
 /// A connection without a request for this long, and for up to twice as long, is
 /// taken apart. Putting it together again costs about a microsecond, so busy
 /// connections must not get here.
-const REST_AFTER: Duration = Duration::from_millis(250);
+const REST_AFTER: Duration = Duration::from_millis(100);
 
 /// Serves until the connection ends, or until `close` asks to end it after the
 /// request in flight. A resting connection is closed after `patience`, if any.

@@ -32,6 +32,7 @@ use crate::headers;
 use crate::http::{From, serve as serve_http};
 use crate::metrics::{ConnectionLabels, Direction, Security};
 use crate::peer::TLS_BUFFER;
+use crate::pieces::Pieces;
 use crate::tcp::{self, CONNECT_TIMEOUT};
 use crate::tunnel;
 use crate::wide::Wide;
@@ -58,11 +59,10 @@ pub async fn serve_mesh(proxy: Arc<Proxy>, stream: TcpStream) {
         return tunnel::reset(&stream);
     }
     let acceptor = tokio_rustls::TlsAcceptor::from(proxy.tls.server());
+    let (wide, outlet) = Wide::new(stream);
     let secured = match timeout(
         HANDSHAKE_TIMEOUT,
-        acceptor.accept_with(Wide::new(stream), |tls| {
-            tls.set_buffer_limit(Some(TLS_BUFFER))
-        }),
+        acceptor.accept_with(wide, |tls| tls.set_buffer_limit(Some(TLS_BUFFER))),
     )
     .await
     {
@@ -96,7 +96,7 @@ pub async fn serve_mesh(proxy: Arc<Proxy>, stream: TcpStream) {
     let lifecycle = proxy.lifecycle.clone();
     let handler = move |request| mesh_request(Arc::clone(&proxy), peer.clone(), own.ip(), request);
     let close = async move { lifecycle.time_to_go().await };
-    serve_http(secured, Version::HTTP_2, From::Mesh, close, handler).await;
+    serve_http(secured, Version::HTTP_2, From::Mesh(outlet), close, handler).await;
 }
 
 /// One request or tunnel from a peer proxy.
@@ -117,17 +117,24 @@ async fn mesh_request(
             false,
         );
     };
-    let http2 = map
-        .get(headers::PROTOCOL)
-        .is_some_and(|protocol| protocol == "http2");
+    let protocol = map.get(headers::PROTOCOL).map(HeaderValue::as_bytes);
+    let http2 = protocol == Some(b"http2");
+    let tcp = protocol == Some(headers::TCP.as_bytes());
     let upgrade = map.get(headers::UPGRADE_TO).cloned();
     let target = map.get(headers::TARGET).cloned();
     let visit = Arc::new(Visit::new(proxy, Some(peer), SocketAddr::new(ip, port)));
+    if tcp {
+        return visit.tunnel(request.into_body()).await;
+    }
     if request.method() != Method::CONNECT {
         return visit.request(request, http2, None).await;
     }
     let (Some(upgrade), Some(target)) = (upgrade, target) else {
-        return visit.tunnel(request).await;
+        return refusal(
+            Reason::BadRequest,
+            "CONNECT without weft-upgrade and weft-target",
+            false,
+        );
     };
     // Back to the request that the application on the other side made.
     let Ok(target) = PathAndQuery::try_from(target.as_bytes()) else {
@@ -302,7 +309,7 @@ impl Visit {
     /// Serves a connection or tunnel once it is known what it speaks.
     async fn converse<S>(self: Arc<Self>, stream: Prefixed<S>, spoken: std::io::Result<Spoken>)
     where
-        S: AsyncRead + AsyncWrite + Unpin + Send + Resettable + 'static,
+        S: AsyncRead + AsyncWrite + Pieces + Unpin + Send + Resettable + 'static,
     {
         match spoken {
             Ok(Spoken::Http(version)) => self.http(stream, version).await,

@@ -39,20 +39,20 @@ struct Connection {
 pub async fn serve(proxy: Arc<Proxy>, stream: TcpStream, addr: SocketAddr) {
     let (found, _usage) = proxy.state.find(addr).await;
     let Some(destination) = found else {
-        return unknown(&proxy, stream, addr).await;
+        return Box::pin(unknown(&proxy, stream, addr)).await;
     };
     let protocol = match &*destination {
-        Destination::External => return pass_through(&proxy, stream, addr).await,
+        Destination::External => return Box::pin(pass_through(&proxy, stream, addr)).await,
         Destination::Refused(reason) => {
             tracing::debug!(%addr, reason, "refused a connection");
             tunnel::reset(&stream);
             return Call::tcp(
                 &proxy,
                 Direction::outbound,
-                "".into(),
+                Arc::default(),
                 addr.port(),
-                "".into(),
-                "".into(),
+                Arc::default(),
+                Arc::default(),
                 Security::plaintext,
             )
             .refused(&Failure::unsent(Reason::NoEndpoint, reason.as_str()));
@@ -72,7 +72,7 @@ pub async fn serve(proxy: Arc<Proxy>, stream: TcpStream, addr: SocketAddr) {
     });
     let mut stream = Prefixed::new(stream);
     let (protocol, tunnel) = match protocol {
-        Protocol::Detect => match connection.detect(&mut stream).await {
+        Protocol::Detect => match Box::pin(connection.detect(&mut stream)).await {
             Ok(found) => found,
             Err(failure) => return connection.failed_tcp(&failure),
         },
@@ -82,7 +82,7 @@ pub async fn serve(proxy: Arc<Proxy>, stream: TcpStream, addr: SocketAddr) {
         Protocol::Http1 => Version::HTTP_11,
         Protocol::Http2 | Protocol::Grpc => Version::HTTP_2,
         Protocol::Detect | Protocol::Opaque | Protocol::Tls => {
-            return connection.relay(stream, tunnel).await;
+            return Box::pin(connection.relay(stream, tunnel)).await;
         }
     };
     // A declaration names the family; the bytes say which version it is.
@@ -164,9 +164,9 @@ async fn pass_through(proxy: &Arc<Proxy>, mut stream: TcpStream, addr: SocketAdd
     let call = Call::tcp(
         proxy,
         Direction::outbound,
-        "".into(),
+        Arc::default(),
         addr.port(),
-        "".into(),
+        Arc::default(),
         "external".into(),
         Security::plaintext,
     );
@@ -213,7 +213,7 @@ impl Connection {
             };
             return Ok((seen.protocol(), None));
         }
-        let Ok(mut tunnel) = self.open("detect").await else {
+        let Ok(mut tunnel) = self.open().await else {
             // What cannot be reached cannot speak first. The client's bytes
             // decide how it is told.
             let seen = stream
@@ -235,7 +235,7 @@ impl Connection {
     }
 
     /// Opens a byte stream to an endpoint, trying others while none was reached.
-    async fn open(&self, protocol: &'static str) -> Result<Tunnel, Failure> {
+    async fn open(&self) -> Result<Tunnel, Failure> {
         let snapshot = self.proxy.state.snapshot();
         let route = self.route(&snapshot, None)?;
         let mut attempts = Attempts::new(&route);
@@ -250,18 +250,18 @@ impl Connection {
                 Security::of(endpoint.meshed()),
             )
             .split_by(route.split.clone());
-            match tunnel::open(&self.proxy, &endpoint, protocol, call).await {
+            match tunnel::open(&self.proxy, &endpoint, call).await {
                 Ok(tunnel) => return Ok(tunnel),
                 Err(failure) => attempts.failed(endpoint, failure),
             }
         }
-        Err(attempts.last)
+        Err(attempts.into_failure())
     }
 
     async fn relay(&self, mut stream: Prefixed<TcpStream>, tunnel: Option<Tunnel>) {
         let tunnel = match tunnel {
             Some(tunnel) => tunnel,
-            None => match self.open("tcp").await {
+            None => match self.open().await {
                 Ok(tunnel) => tunnel,
                 Err(failure) => {
                     tunnel::reset(&stream.inner);
@@ -281,8 +281,8 @@ impl Connection {
             Direction::outbound,
             service,
             port,
-            "".into(),
-            "".into(),
+            Arc::default(),
+            Arc::default(),
             Security::plaintext,
         )
         .refused(failure);

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use ::identity::tls::peer_name;
 use hyper::client::conn::{http1, http2};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use parking_lot::Mutex;
 use policy::name::SpiffeId;
 use policy::reason::Reason;
@@ -23,7 +23,7 @@ use crate::body::Body;
 use crate::failure::Failure;
 use crate::mesh::{MESH_PORT, MeshTls};
 use crate::tcp::{self, CONNECT_TIMEOUT};
-use crate::wide::Wide;
+use crate::wide::{Outlet, Tasks, Wide};
 
 /// TLS handshake with a peer proxy, after the TCP connection stands.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(2);
@@ -42,8 +42,8 @@ const IDLE_POOLED: Duration = Duration::from_secs(3);
 /// Idle HTTP/1.1 connections kept per address.
 const POOL_LIMIT: usize = 128;
 /// Stream and connection windows: 1 MiB keeps a fast network busy, a stream
-/// may fill a quarter of it.
-pub const STREAM_WINDOW: u32 = 256 * 1024;
+/// may fill half of it.
+pub const STREAM_WINDOW: u32 = 512 * 1024;
 pub const CONNECTION_WINDOW: u32 = 1024 * 1024;
 /// Bytes that one connection may hold unsent per stream.
 pub const SEND_BUFFER: usize = 256 * 1024;
@@ -203,7 +203,7 @@ impl Multiplexed {
                     .map_err(|error| {
                         Failure::unsent(Reason::ConnectFailed, format!("{addr}: {error}"))
                     })?;
-                handshake(stream).await
+                handshake(stream, None).await
             }
             Via::Mesh(ip, identity, tls) => {
                 let addr = SocketAddr::new(*ip, MESH_PORT);
@@ -211,9 +211,10 @@ impl Multiplexed {
                     Failure::unsent(Reason::ConnectFailed, format!("{addr}: {error}"))
                 })?;
                 let connector = tokio_rustls::TlsConnector::from(tls.client(identity));
+                let (wide, outlet) = Wide::new(stream);
                 let secured = timeout(
                     HANDSHAKE_TIMEOUT,
-                    connector.connect_with(peer_name(), Wide::new(stream), |tls| {
+                    connector.connect_with(peer_name(), wide, |tls| {
                         tls.set_buffer_limit(Some(TLS_BUFFER))
                     }),
                 )
@@ -225,7 +226,7 @@ impl Multiplexed {
                     )
                 })?
                 .map_err(|error| Failure::unsent(Reason::TlsFailed, format!("{addr}: {error}")))?;
-                handshake(secured).await
+                handshake(secured, Some(outlet)).await
             }
         }
     }
@@ -242,11 +243,11 @@ impl Multiplexed {
     }
 }
 
-async fn handshake<I>(io: I) -> Result<http2::SendRequest<Body>, Failure>
+async fn handshake<I>(io: I, outlet: Option<Outlet>) -> Result<http2::SendRequest<Body>, Failure>
 where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let (sender, connection) = http2::Builder::new(TokioExecutor::new())
+    let (sender, connection) = http2::Builder::new(Tasks(outlet))
         .timer(TokioTimer::new())
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)

@@ -229,7 +229,7 @@ async fn told(leaving: &mut watch::Receiver<bool>) {
 impl Edge {
     /// Where the table is full: only the side is left.
     fn without_ends(&self) -> Self {
-        let nothing: Arc<str> = "".into();
+        let nothing: Arc<str> = Arc::default();
         Self {
             direction: self.direction,
             peer: Arc::clone(&nothing),

@@ -13,7 +13,7 @@ use policy::access::{Access, Rule};
 use policy::mode::{Enforcement, MtlsMode};
 use policy::name::{ServiceId, SpiffeId};
 use policy::protocol::Protocol;
-use policy::split::Split;
+use policy::split::{Backend, Split};
 use wire::v1;
 
 use crate::endpoint::{Affinity, Endpoint, EndpointSet, Registry};
@@ -48,19 +48,49 @@ pub struct Service {
     /// Session affinity, if the Service asks for it.
     pub affinity: Option<Arc<Affinity>>,
     pub splits: Vec<Split>,
-    /// `namespace/name` of each split, for reports.
-    pub split_labels: Vec<Arc<str>>,
+    /// How each of [`Self::splits`] and its backends are called where calls are counted.
+    pub split_labels: Vec<SplitLabels>,
     /// Name of the endpoints resource of the Service itself.
     pub endpoints: Arc<str>,
 }
 
 impl Service {
-    /// `namespace/name` of one of [`Self::splits`].
+    /// `namespace/name` of one of [`Self::splits`] and of one of its backends.
     #[must_use]
-    pub fn split_label(&self, split: &Split) -> Arc<str> {
+    pub fn labels(&self, split: &Split, backend: &Backend) -> (Arc<str>, Arc<str>) {
         let at = self.splits.iter().position(|one| std::ptr::eq(one, split));
-        at.and_then(|at| self.split_labels.get(at))
-            .map_or_else(|| "".into(), Arc::clone)
+        let Some(labels) = at.and_then(|at| self.split_labels.get(at)) else {
+            return Default::default();
+        };
+        let at = split
+            .backends
+            .iter()
+            .position(|one| std::ptr::eq(one, backend));
+        let backend = at.and_then(|at| labels.backends.get(at));
+        (
+            Arc::clone(&labels.split),
+            backend.map(Arc::clone).unwrap_or_default(),
+        )
+    }
+}
+
+/// `namespace/name` of a split, and of each of its backends in their order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SplitLabels {
+    split: Arc<str>,
+    backends: Vec<Arc<str>>,
+}
+
+impl SplitLabels {
+    fn of(split: &Split) -> Self {
+        Self {
+            split: format!("{}/{}", split.origin.namespace, split.origin.name).into(),
+            backends: split
+                .backends
+                .iter()
+                .map(|backend| backend.service.to_string().into())
+                .collect(),
+        }
     }
 }
 
@@ -344,7 +374,6 @@ fn service_of(name: &str, service: &v1::Service, registry: &Registry) -> Result<
         .iter()
         .map(|split| Split::try_from(split).map_err(|error| error.to_string()))
         .collect::<Result<_, _>>()?;
-    let label = |split: &Split| format!("{}/{}", split.origin.namespace, split.origin.name).into();
     Ok(Service {
         id: ServiceId {
             namespace: service.namespace.as_str().into(),
@@ -354,7 +383,7 @@ fn service_of(name: &str, service: &v1::Service, registry: &Registry) -> Result<
         port: port_of(service.port)?,
         protocol: protocol_of(service.protocol),
         affinity: registry.affinity(name, service.affinity_seconds),
-        split_labels: splits.iter().map(label).collect(),
+        split_labels: splits.iter().map(SplitLabels::of).collect(),
         splits,
         endpoints: service.endpoints.as_str().into(),
     })

@@ -1,16 +1,17 @@
 //! Opaque bytes: copied both ways, with half-close, until both sides ended.
 
-use std::cell::RefCell;
+use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
-use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use bytes::Bytes;
 use socket2::{SockRef, TcpKeepalive};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
+
+use crate::pieces::Pieces;
 
 /// Longest wait for a connection to an endpoint or the application.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
@@ -19,9 +20,6 @@ pub const CONNECT_TIMEOUT_EXTERNAL: Duration = Duration::from_secs(10);
 /// A dead peer is noticed after about a minute and a half of silence.
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
-/// What one read may bring. The buffer belongs to the thread, not to the
-/// connection, so it may be large: idle connections hold none of it.
-const SCRATCH: usize = 64 * 1024;
 
 /// Opens a connection with the socket options of every connection of ours.
 ///
@@ -58,13 +56,12 @@ pub struct Copied {
 
 /// Relays until both directions have ended or one side fails. What was copied
 /// until then is told in either case.
-pub async fn relay<A, B>(caller: &mut A, callee: &mut B) -> (Copied, io::Result<()>)
-where
-    A: AsyncRead + AsyncWrite + Unpin,
-    B: AsyncRead + AsyncWrite + Unpin,
-{
+pub async fn relay<A: Pieces, B: Pieces>(
+    caller: &mut A,
+    callee: &mut B,
+) -> (Copied, io::Result<()>) {
     let (mut there, mut back) = (Direction::default(), Direction::default());
-    let outcome = std::future::poll_fn(|cx| {
+    let outcome = poll_fn(|cx| {
         let there = there.poll(cx, caller, callee)?;
         let back = back.poll(cx, callee, caller)?;
         if there.is_ready() && back.is_ready() {
@@ -83,86 +80,42 @@ where
     )
 }
 
-thread_local! {
-    static BUFFER: RefCell<Box<[u8]>> = RefCell::new(vec![0; SCRATCH].into_boxed_slice());
-}
-
-/// One direction of a relay. Bytes that the receiver did not take at once wait
-/// here; nothing more is read before they are gone.
+/// One direction of a relay. Nothing more is read before the receiver took what
+/// was read before.
 #[derive(Debug, Default)]
 struct Direction {
-    waiting: Vec<u8>,
-    at: usize,
+    piece: Bytes,
     copied: u64,
-    unflushed: bool,
     ended: bool,
     closed: bool,
 }
 
 impl Direction {
-    fn poll<R, W>(&mut self, cx: &mut Context<'_>, from: &mut R, to: &mut W) -> io::Result<Poll<()>>
-    where
-        R: AsyncRead + Unpin,
-        W: AsyncWrite + Unpin,
-    {
-        loop {
-            if self.closed {
-                return Ok(Poll::Ready(()));
-            }
-            while self.at < self.waiting.len() {
-                let Poll::Ready(written) =
-                    Pin::new(&mut *to).poll_write(cx, &self.waiting[self.at..])?
-                else {
-                    return Ok(Poll::Pending);
-                };
-                if written == 0 {
-                    return Err(io::ErrorKind::WriteZero.into());
-                }
-                self.at += written;
-            }
-            self.waiting = Vec::new();
-            self.at = 0;
-            if self.ended {
-                let Poll::Ready(()) = Pin::new(&mut *to).poll_shutdown(cx)? else {
-                    return Ok(Poll::Pending);
-                };
-                self.closed = true;
-                continue;
-            }
-            if !self.step(cx, from, to)? {
-                if self.unflushed && Pin::new(&mut *to).poll_flush(cx)?.is_ready() {
-                    self.unflushed = false;
-                }
+    fn poll<R: Pieces, W: Pieces>(
+        &mut self,
+        cx: &mut Context<'_>,
+        from: &mut R,
+        to: &mut W,
+    ) -> io::Result<Poll<()>> {
+        while !self.closed {
+            if to.poll_send(cx, &mut self.piece)?.is_pending() {
                 return Ok(Poll::Pending);
             }
-        }
-    }
-
-    /// Reads once and passes on what the receiver takes. `false`: nothing came.
-    fn step<R, W>(&mut self, cx: &mut Context<'_>, from: &mut R, to: &mut W) -> io::Result<bool>
-    where
-        R: AsyncRead + Unpin,
-        W: AsyncWrite + Unpin,
-    {
-        BUFFER.with_borrow_mut(|buffer| {
-            let mut read = ReadBuf::new(buffer);
-            if Pin::new(from).poll_read(cx, &mut read)?.is_pending() {
-                return Ok(false);
+            if self.ended {
+                if to.poll_end(cx)?.is_pending() {
+                    return Ok(Poll::Pending);
+                }
+                self.closed = true;
+                break;
             }
-            let data = read.filled();
-            self.ended = data.is_empty();
-            self.copied += data.len() as u64;
-            if data.is_empty() {
-                return Ok(true);
-            }
-            self.unflushed = true;
-            let taken = match Pin::new(to).poll_write(cx, data)? {
-                Poll::Ready(taken) => taken,
-                Poll::Pending => 0,
+            let Poll::Ready(piece) = from.poll_piece(cx)? else {
+                return Ok(Poll::Pending);
             };
-            self.waiting.extend_from_slice(&data[taken..]);
-            Ok(true)
-        })
+            self.ended = piece.is_empty();
+            self.copied += piece.len() as u64;
+            self.piece = piece;
+        }
+        Ok(Poll::Ready(()))
     }
 }
 

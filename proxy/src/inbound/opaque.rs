@@ -2,22 +2,22 @@
 
 use std::sync::Arc;
 
-use http::{Request, Response};
+use http::Response;
 use hyper::body::Incoming;
-use hyper_util::rt::TokioIo;
 use policy::protocol::Protocol;
 use policy::reason::Reason;
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
 use super::judge::guards;
 use super::request::unsent;
 use super::{Spoken, Visit, race};
-use crate::body::{self, Body};
+use crate::body::Body;
 use crate::detect::Prefixed;
 use crate::failure::Failure;
 use crate::finish::Call;
 use crate::metrics::Direction;
+use crate::pieces::Pieces;
+use crate::stream::{self, Stream};
 use crate::tcp::{self, CONNECT_TIMEOUT};
 use crate::tunnel;
 
@@ -28,7 +28,7 @@ impl Visit {
         mut stream: Prefixed<S>,
         server: Option<Prefixed<TcpStream>>,
     ) where
-        S: AsyncRead + AsyncWrite + Unpin + Resettable,
+        S: Pieces + Resettable,
     {
         let call = self.tcp_call();
         if let Err(failure) = self.admits_tcp() {
@@ -59,8 +59,8 @@ impl Visit {
         }
     }
 
-    /// A CONNECT stream of a peer proxy: opaque bytes, or so it says.
-    pub(super) async fn tunnel(self: Arc<Self>, mut request: Request<Incoming>) -> Response<Body> {
+    /// Bytes that come as the body of a peer proxy's request: opaque, or so it says.
+    pub(super) async fn tunnel(self: Arc<Self>, incoming: Incoming) -> Response<Body> {
         let snapshot = self.proxy.state.snapshot();
         let port = self.local.port();
         let declared = snapshot
@@ -70,20 +70,14 @@ impl Visit {
         let guarded =
             guards(&snapshot, port) && declared != Protocol::Opaque && declared != Protocol::Tls;
         drop(snapshot);
-        let on_upgrade = hyper::upgrade::on(&mut request);
-        // What the peer calls opaque is not taken at its word: unless the port
-        // is declared so, HTTP in a tunnel is judged and cleaned as HTTP.
-        let looked_at = !matches!(declared, Protocol::Opaque | Protocol::Tls);
+        let (out, body) = stream::outgoing();
+        let mut stream = Prefixed::new(Stream::new(out, incoming));
         if guarded {
             tokio::spawn(async move {
-                let Ok(upgraded) = on_upgrade.await else {
-                    return;
-                };
-                let mut stream = Prefixed::new(TokioIo::new(upgraded));
                 let spoken = self.protocol(&mut stream, Protocol::Detect, true).await;
                 self.converse(stream, spoken).await;
             });
-            return Response::new(body::empty());
+            return Response::new(body);
         }
         if let Err(failure) = self.judge_tcp() {
             self.tcp_call().refused(&failure);
@@ -96,11 +90,10 @@ impl Visit {
                 return unsent(failure.response(false));
             }
         };
+        // What the peer calls opaque is not taken at its word: unless the port
+        // is declared so, HTTP in a tunnel is judged and cleaned as HTTP.
+        let looked_at = !matches!(declared, Protocol::Opaque | Protocol::Tls);
         tokio::spawn(async move {
-            let Ok(upgraded) = on_upgrade.await else {
-                return;
-            };
-            let mut stream = Prefixed::new(TokioIo::new(upgraded));
             let spoken = if looked_at {
                 race(&mut stream, server).await
             } else {
@@ -108,16 +101,16 @@ impl Visit {
             };
             self.converse(stream, spoken).await;
         });
-        Response::new(body::empty())
+        Response::new(body)
     }
 
     fn tcp_call(&self) -> Call {
         Call::tcp(
             &self.proxy,
             Direction::inbound,
-            "".into(),
+            Arc::default(),
             self.local.port(),
-            "".into(),
+            Arc::default(),
             Arc::clone(&self.label),
             self.security(),
         )
@@ -136,7 +129,7 @@ impl Resettable for TcpStream {
     }
 }
 
-impl Resettable for TokioIo<hyper::upgrade::Upgraded> {
+impl Resettable for Stream {
     /// Dropping a stream before its end resets it.
     fn reset(&self) {}
 }

@@ -53,7 +53,7 @@ impl Visit {
         }
         let trace = trace::pass_on(&mut parts.headers);
         let mut call = Call::http(&self.proxy, Direction::inbound, &parts, started, trace)
-            .to("".into(), self.local.port(), "".into())
+            .to(Arc::default(), self.local.port(), "".into())
             .from_pod(self.pod.clone());
         call.peer(Arc::clone(&self.label), self.security());
         if let Err(failure) = self.authorise(&mut parts) {
@@ -91,7 +91,10 @@ impl Visit {
             () = revoked => Err(Failure::verdict(Reason::NotAllowed, "the call is no longer allowed")),
         };
         match sent {
-            Ok(answer) => self.finish(answer, call, parts, upgrade.map(|_| on_upgrade)),
+            Ok(answer) => {
+                self.finish(answer, call, parts, upgrade.map(|_| on_upgrade))
+                    .await
+            }
             Err(failure) => {
                 call.failed(&failure);
                 let response = failure.response(grpc);
@@ -107,7 +110,7 @@ impl Visit {
 
     /// Passes the answer to the request `asked` on. `upgrade` holds the caller's
     /// side of an upgrade.
-    fn finish(
+    async fn finish(
         self: Arc<Self>,
         answer: Answer,
         call: Call,
@@ -165,12 +168,13 @@ impl Visit {
             // A CONNECT stream answered with 2xx would become a tunnel.
             parts.status = StatusCode::MISDIRECTED_REQUEST;
         }
-        let watched = body::Watched::new(body::incoming(incoming), move |end, bytes, trailers| {
+        let watched = body::Watched::begun(incoming, move |end, bytes, trailers| {
             drop(place);
             call.done(ended, end, bytes, trailers);
-        });
+        })
+        .await;
         let body = Revocable {
-            inner: watched.boxed_unsync(),
+            inner: watched,
             visit: self,
             asked: Some(asked),
             frames: 0,
@@ -182,15 +186,18 @@ impl Visit {
 
 /// An answer that ends early when its request is no longer allowed. The wait is
 /// set up only when the body makes its reader wait, which most never do.
-struct Revocable {
-    inner: Body,
+struct Revocable<B> {
+    inner: B,
     visit: Arc<Visit>,
     asked: Option<http::request::Parts>,
     frames: u32,
     over: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
 }
 
-impl http_body::Body for Revocable {
+impl<B> http_body::Body for Revocable<B>
+where
+    B: http_body::Body<Data = bytes::Bytes, Error = body::BoxError> + Unpin,
+{
     type Data = bytes::Bytes;
     type Error = body::BoxError;
 

@@ -65,7 +65,7 @@ pub(super) async fn request_story(
         Err(failure) => {
             let (service, port) = connection.called(&snapshot);
             Call::http(proxy, Direction::outbound, &parts, started, trace)
-                .to(service, port, "".into())
+                .to(service, port, Arc::default())
                 .failed(&failure);
             return failure.response(grpc);
         }
@@ -95,13 +95,14 @@ pub(super) async fn request_story(
         {
             Ok(answer) => {
                 endpoint.observe(answer.took);
-                return finish(answer, call, in_flight, on_upgrade);
+                return finish(answer, call, in_flight, on_upgrade).await;
             }
             Err(failure) => attempts.failed(endpoint, failure),
         }
     }
-    call.failed(&attempts.last);
-    attempts.last.response(grpc)
+    let failure = attempts.into_failure();
+    call.failed(&failure);
+    failure.response(grpc)
 }
 
 /// Authority of the request: the URI's before the Host header, as HTTP wants it.
@@ -184,7 +185,7 @@ async fn send(
 }
 
 /// Hands the answer to the application and counts when its body has ended.
-fn finish(
+async fn finish(
     answer: Answer,
     call: Call,
     in_flight: crate::endpoint::InFlight,
@@ -238,9 +239,10 @@ fn finish(
         });
         return Response::from_parts(parts, body::empty());
     }
-    let body = body::Watched::new(body::incoming(incoming), move |end, bytes, trailers| {
+    let body = body::Watched::begun(incoming, move |end, bytes, trailers| {
         drop((place, in_flight));
         call.done(ended, end, bytes, trailers);
-    });
+    })
+    .await;
     Response::from_parts(parts, http_body_util::BodyExt::boxed_unsync(body))
 }

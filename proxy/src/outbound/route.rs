@@ -59,19 +59,18 @@ pub(super) struct Attempts<'a> {
     again: Option<Arc<Endpoint>>,
     renewals: usize,
     over: bool,
-    pub(super) last: Failure,
+    last: Option<Failure>,
 }
 
 impl<'a> Attempts<'a> {
     pub(super) fn new(route: &'a Route) -> Self {
-        let none = format!("no endpoint of {}", route.backend);
         Self {
             route,
             tried: Vec::new(),
             again: None,
             renewals: 0,
             over: false,
-            last: Failure::unsent(Reason::NoEndpoint, none),
+            last: None,
         }
     }
 
@@ -84,6 +83,14 @@ impl<'a> Attempts<'a> {
             .or_else(|| self.route.pick(own_ip, &self.tried))
     }
 
+    /// Why the last attempt failed, or that there was nothing to attempt.
+    pub(super) fn into_failure(self) -> Failure {
+        self.last.unwrap_or_else(|| {
+            let none = format!("no endpoint of {}", self.route.backend);
+            Failure::unsent(Reason::NoEndpoint, none)
+        })
+    }
+
     pub(super) fn failed(&mut self, endpoint: Arc<Endpoint>, failure: Failure) {
         if failure.stale && self.renewals < RENEWALS {
             self.renewals += 1;
@@ -93,7 +100,7 @@ impl<'a> Attempts<'a> {
             self.tried.push(endpoint.addr);
         }
         self.over = !failure.never_reached;
-        self.last = failure;
+        self.last = Some(failure);
     }
 }
 
@@ -123,9 +130,9 @@ impl Connection {
                     }
                 }
                 Ok(Route {
-                    service: "".into(),
+                    service: Arc::default(),
                     port: self.addr.port(),
-                    backend: "".into(),
+                    backend: Arc::default(),
                     split: None,
                     choice: Choice::One(Arc::clone(&pod.endpoint)),
                 })
@@ -176,11 +183,12 @@ impl Connection {
                 format!("{} has no backend that may take traffic", split.origin),
             )
         })?;
+        let (split, label) = service.labels(split, backend);
         Ok(Some(Route {
             service: Arc::clone(&service.label),
             port: service.port,
-            backend: backend.service.to_string().into(),
-            split: Some(service.split_label(split)),
+            backend: label,
+            split: Some(split),
             choice: Choice::Any(endpoints(snapshot, &backend.endpoints)),
         }))
     }
@@ -192,7 +200,7 @@ impl Connection {
         {
             return (Arc::clone(&service.label), service.port);
         }
-        ("".into(), self.addr.port())
+        (Arc::default(), self.addr.port())
     }
 }
 

@@ -35,6 +35,7 @@ async fn peer(
 async fn ask(
     sender: &mut Sender,
     method: Method,
+    protocol: &str,
     uri: &str,
     port: &str,
 ) -> Result<u16, hyper::Error> {
@@ -42,7 +43,7 @@ async fn ask(
         .method(method)
         .uri(uri)
         .header("weft-port", port)
-        .header("weft-protocol", "http1")
+        .header("weft-protocol", protocol)
         .body(Empty::new())
         .unwrap();
     sender
@@ -60,7 +61,7 @@ async fn the_mesh_port_delivers_to_no_port_of_the_proxy_and_to_no_other_address(
     let mut sender = peer(&authority, &certs, &server).await.unwrap();
     for own in ["15101", "15106", "15108", "15190", "0", "", "70000", "x"] {
         assert_eq!(
-            ask(&mut sender, Method::GET, "http://h/", own)
+            ask(&mut sender, Method::GET, "http1", "http://h/", own)
                 .await
                 .unwrap(),
             400,
@@ -70,7 +71,7 @@ async fn the_mesh_port_delivers_to_no_port_of_the_proxy_and_to_no_other_address(
     // The authority names another address; only the connection's own counts.
     let other = format!("http://127.0.0.1:{port}/");
     assert_eq!(
-        ask(&mut sender, Method::GET, &other, &port.to_string())
+        ask(&mut sender, Method::GET, "http1", &other, &port.to_string())
             .await
             .unwrap(),
         200
@@ -79,13 +80,29 @@ async fn the_mesh_port_delivers_to_no_port_of_the_proxy_and_to_no_other_address(
     // An application that listens on 127.0.0.1 only stays out of reach.
     let local = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let local_port = local.local_addr().unwrap().port();
-    let uri = format!("127.0.0.1:{local_port}");
+    let uri = format!("http://127.0.0.1:{local_port}/");
+    let local_port = local_port.to_string();
     assert_eq!(
-        ask(&mut sender, Method::CONNECT, &uri, &local_port.to_string())
+        ask(&mut sender, Method::POST, "tcp", &uri, &local_port)
             .await
             .unwrap(),
         503
     );
+    // An upgrade says what to; anything else that would become bytes is refused.
+    let uri = format!("127.0.0.1:{port}");
+    assert_eq!(
+        ask(
+            &mut sender,
+            Method::CONNECT,
+            "tcp1",
+            &uri,
+            &port.to_string()
+        )
+        .await
+        .unwrap(),
+        400
+    );
+    assert_eq!(seen.lock().len(), 1);
 }
 
 #[tokio::test]
@@ -108,9 +125,15 @@ async fn callers_without_a_valid_certificate_are_refused() {
         let refused = match peer(&authority, &certs, &server).await {
             Err(_) => true,
             // TLS 1.3 tells a client of its refusal after the handshake.
-            Ok(mut sender) => ask(&mut sender, Method::GET, "http://h/", &port.to_string())
-                .await
-                .is_err(),
+            Ok(mut sender) => ask(
+                &mut sender,
+                Method::GET,
+                "http1",
+                "http://h/",
+                &port.to_string(),
+            )
+            .await
+            .is_err(),
         };
         assert!(refused, "{case}");
     }
@@ -125,9 +148,15 @@ async fn callers_without_a_valid_certificate_are_refused() {
         .await
         .unwrap();
     assert_eq!(
-        ask(&mut sender, Method::GET, "http://h/", &port.to_string())
-            .await
-            .unwrap(),
+        ask(
+            &mut sender,
+            Method::GET,
+            "http1",
+            "http://h/",
+            &port.to_string()
+        )
+        .await
+        .unwrap(),
         200
     );
 }
