@@ -1,6 +1,6 @@
 # The commands people type. `make` alone prints them.
 .DEFAULT_GOAL := help
-.PHONY: fuzz help cluster cluster-down cluster-smoke images check test conformance demo fmt lint deny proto bench bench-quick flame
+.PHONY: fuzz help cluster cluster-down cluster-smoke images check test conformance demo fmt lint deny proto bench bench-quick flame bench-control scale
 
 help: ## this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
@@ -40,6 +40,12 @@ bench-quick: ## the same in 5 min, with fewer measures
 
 flame: ## where the proxies spend their time, drawn (MEASURES=cpu-h2,tcp8-cpu)
 	@bench/run flame $(if $(MEASURES),--measures="$(MEASURES)")
+
+bench-control: ## what the controller costs with 10 000 pods and 2 000 proxies, 15 min
+	@bench/control/run control
+
+scale: ## what 2 000 TrafficTargets cost, and how it grows, 15 min
+	@bench/control/run scale
 
 fmt: ## format all code
 	@cargo fmt --all && gofmt -w e2e/cluster/tools

@@ -1,0 +1,286 @@
+//! `make bench-control`: many pods, many streaming proxies, endpoints that change all
+//! the time, and a controller that crashes.
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use serde_json::json;
+use tokio::time::{interval, sleep, timeout};
+use wire::v1;
+use wire::v1::resource::Content;
+
+use crate::Bench;
+use crate::board::{Board, Change};
+use crate::crowd::{self, Size};
+use crate::figures::{Delays, load, seconds};
+use crate::fleet::{Fleet, Role};
+use crate::probe::{Probe, Requests};
+use crate::process::{Controller, Memory, cpu, metric};
+
+/// Endpoint changes per second.
+const RATE: u32 = 50;
+/// Services that everybody calls a share of: a login, a price list.
+const CENTRAL: usize = 10;
+/// Other Services that one pod calls.
+const CALLS: usize = 9;
+/// Every so many pods one has a proxy that streams.
+const PODS_PER_PROXY: usize = 5;
+/// After the last write; what has not arrived by then is lost.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// How long the controller may take to write first statuses.
+const SETTLE: Duration = Duration::from_secs(60);
+/// Requests that stand for one kind in the report.
+const SHOWN: usize = 6;
+
+/// The figures of one size.
+#[derive(Clone, Debug)]
+pub(crate) struct Figures {
+    pub(crate) size: Size,
+    pub(crate) proxies: usize,
+    /// From the start to ready.
+    pub(crate) ready: f64,
+    /// Seconds until a fleet of new proxies was certified and connected.
+    pub(crate) first_connect: f64,
+    pub(crate) alone: Memory,
+    pub(crate) connected: Memory,
+    pub(crate) after_changes: Memory,
+    pub(crate) after_restart: Memory,
+    pub(crate) changes: usize,
+    pub(crate) lost: usize,
+    /// From the write's return to each proxy's acknowledgement.
+    pub(crate) each: Delays,
+    /// From before the write to the last proxy's acknowledgement.
+    pub(crate) last: Delays,
+    /// CPU milliseconds per change, of the controller and of etcd and API server.
+    pub(crate) cpu_per_change: f64,
+    pub(crate) api_cpu_per_change: f64,
+    /// Batches that the controller sent per change.
+    pub(crate) batches_per_change: f64,
+    /// Seconds from the crash until every proxy had its first batch again.
+    pub(crate) reconnect: f64,
+    /// CPU seconds of the controller for that.
+    pub(crate) reconnect_cpu: f64,
+    /// The same of etcd and API server.
+    pub(crate) reconnect_api_cpu: f64,
+    pub(crate) probe_before: Delays,
+    pub(crate) probe_meanwhile: Delays,
+    pub(crate) requests: Vec<(String, u64)>,
+    pub(crate) rejected: u64,
+    pub(crate) load: f64,
+}
+
+/// The sizes, with how long endpoints change at each.
+pub(crate) fn sizes(quick: bool) -> Vec<Size> {
+    let size = |services: usize| Size {
+        services,
+        pods_per_service: 10,
+        targets: services / 5,
+        groups: services / 5,
+        splits: services / 20,
+    };
+    let services: &[usize] = if quick {
+        &[100, 200]
+    } else {
+        &[100, 250, 500, 1000]
+    };
+    services.iter().copied().map(size).collect()
+}
+
+/// Measures one size. What of it is already there is `from`.
+pub(crate) async fn measure(
+    bench: &Bench,
+    from: &Size,
+    size: &Size,
+    changing: Duration,
+) -> Result<Figures> {
+    bench.grow(from, size).await?;
+    let mut controller = bench.program.start()?;
+    let ready = seconds(controller.ready().await?);
+    controller.quiet(SETTLE).await?;
+    let alone = controller.memory()?;
+    bench.say("connecting proxies");
+    let begun = Instant::now();
+    let roles = roles(size);
+    let fleet = Fleet::start(&bench.api, &Board::default(), roles).await?;
+    let first_connect = seconds(begun.elapsed());
+    controller.quiet(SETTLE).await?;
+    let connected = controller.memory()?;
+    let load = load();
+
+    bench.say("changing endpoints");
+    let (own, others) = (controller.cpu()?, bench.api_cpu()?);
+    let batches = metric("weft_controller_batches_total").await?;
+    let changes = change(bench, &fleet, size, changing).await?;
+    let count = changes.len() as f64;
+    let cpu_per_change = (controller.cpu()? - own) * 1000.0 / count;
+    let api_cpu_per_change = (bench.api_cpu()? - others) * 1000.0 / count;
+    let batches_per_change = (metric("weft_controller_batches_total").await? - batches) / count;
+    let after_changes = controller.memory()?;
+
+    bench.say("crashing the controller");
+    let probe = Probe::start(&bench.api);
+    sleep(Duration::from_secs(5)).await;
+    let probe_before = probe.end();
+    let restart = restart(bench, &fleet, controller).await?;
+    Ok(Figures {
+        size: *size,
+        proxies: fleet.len(),
+        ready,
+        first_connect,
+        alone,
+        connected,
+        after_changes,
+        changes: changes.len(),
+        lost: changes.iter().map(Change::missed).sum(),
+        each: Delays::of_seconds(changes.iter().flat_map(Change::delays)),
+        last: Delays::of_seconds(changes.iter().filter_map(Change::whole)),
+        cpu_per_change,
+        api_cpu_per_change,
+        batches_per_change,
+        after_restart: restart.memory,
+        reconnect: restart.took,
+        reconnect_cpu: restart.cpu,
+        reconnect_api_cpu: restart.api_cpu,
+        probe_before,
+        probe_meanwhile: restart.probe,
+        requests: restart.requests,
+        rejected: restart.rejected,
+        load,
+    })
+}
+
+/// One proxy for every so many pods. Each calls the next Services after its own and
+/// one of the central ones.
+fn roles(size: &Size) -> Vec<Role> {
+    let role = |number: usize| {
+        let pod = number * PODS_PER_PROXY;
+        let service = pod / size.pods_per_service;
+        let spread =
+            (0..CALLS).map(|step| CENTRAL + (number * 37 + step * 101) % (size.services - CENTRAL));
+        Role {
+            service,
+            place: pod % size.pods_per_service,
+            calls: spread.chain([number % CENTRAL]).collect(),
+        }
+    };
+    (0..size.pods() / PODS_PER_PROXY).map(role).collect()
+}
+
+/// Lets one endpoint after another become ready or not.
+async fn change(
+    bench: &Bench,
+    fleet: &Fleet,
+    size: &Size,
+    changing: Duration,
+) -> Result<Vec<Change>> {
+    let callers: Vec<BTreeSet<usize>> = (0..size.services)
+        .map(|service| fleet.callers(service))
+        .collect();
+    let mut ready: Vec<bool> = (0..size.services).map(crowd::first_is_ready).collect();
+    let mut turns = interval(Duration::from_secs(1) / RATE);
+    let mut writes = Vec::new();
+    for turn in 0..RATE as usize * changing.as_secs() as usize {
+        turns.tick().await;
+        // A stride without common divisor visits every Service before one again.
+        let service = (turn * 7919) % size.services;
+        let Some(now) = ready.get_mut(service) else {
+            continue;
+        };
+        *now = !*now;
+        let resource = wire::names::endpoints(
+            &crowd::namespace_of(service),
+            &crowd::service_name(service),
+            crowd::PORT,
+        );
+        let (address, there) = (
+            crowd::pod_ip(service * size.pods_per_service).to_string(),
+            *now,
+        );
+        let shows = move |resource: &v1::Resource| match &resource.content {
+            Some(Content::Endpoints(endpoints)) => {
+                endpoints
+                    .endpoints
+                    .iter()
+                    .any(|endpoint| endpoint.ip == address)
+                    == there
+            }
+            _ => false,
+        };
+        let proxies = callers.get(service).cloned().unwrap_or_default();
+        fleet.board().expect(&resource, proxies, Box::new(shows));
+        let (api, board) = (bench.api.clone(), fleet.board().clone());
+        writes.push(tokio::spawn(async move {
+            let change = json!([
+                {"op": "replace", "path": "/endpoints/0/conditions/ready", "value": there},
+                {"op": "replace", "path": "/endpoints/0/conditions/serving", "value": there},
+            ]);
+            api.patch(&crowd::slice_path(service), &change).await?;
+            board.written(&resource);
+            anyhow::Ok(())
+        }));
+    }
+    for write in writes {
+        write.await??;
+    }
+    // What is missing then is counted as lost.
+    let _ = timeout(PATIENCE, fleet.board().all_seen()).await;
+    // The next size starts from what the objects say.
+    for service in 0..size.services {
+        let first = crowd::first_is_ready(service);
+        if ready.get(service) != Some(&first) {
+            let change =
+                json!([{"op": "replace", "path": "/endpoints/0/conditions/ready", "value": first}]);
+            bench
+                .api
+                .patch(&crowd::slice_path(service), &change)
+                .await?;
+        }
+    }
+    Ok(fleet.board().take())
+}
+
+struct Restart {
+    took: f64,
+    cpu: f64,
+    api_cpu: f64,
+    memory: Memory,
+    probe: Delays,
+    requests: Vec<(String, u64)>,
+    rejected: u64,
+}
+
+async fn restart(bench: &Bench, fleet: &Fleet, controller: Controller) -> Result<Restart> {
+    let before = Requests::so_far(&bench.api).await?;
+    let api_cpu = bench.api_cpu()?;
+    let probe = Probe::start(&bench.api);
+    let begun = Instant::now();
+    controller.kill()?;
+    let mut controller = bench.program.start()?;
+    fleet.none_connected().await?;
+    fleet.all_connected().await?;
+    let took = seconds(begun.elapsed());
+    let (cpu, api_cpu) = (controller.cpu()?, bench.api_cpu()? - api_cpu);
+    controller.ready().await?;
+    controller.quiet(SETTLE).await?;
+    let probe = probe.end();
+    let now = Requests::so_far(&bench.api).await?;
+    let mut requests = now.since(&before);
+    requests.truncate(SHOWN);
+    Ok(Restart {
+        took,
+        cpu,
+        api_cpu,
+        memory: controller.memory()?,
+        probe,
+        requests,
+        rejected: now.rejected - before.rejected,
+    })
+}
+
+impl Bench {
+    /// CPU seconds of etcd and the API server so far.
+    pub(crate) fn api_cpu(&self) -> Result<f64> {
+        Ok(cpu(self.etcd)? + cpu(self.api_server)?)
+    }
+}

@@ -1,0 +1,171 @@
+//! `weft-bench-control` measures the controller: the release program against a real
+//! etcd and a real API server, with a crowd of pods that exist there only and proxies
+//! that speak the real protocol. `bench/control/run` starts it.
+
+mod api;
+mod board;
+mod crowd;
+mod crowded;
+mod figures;
+mod fleet;
+mod page;
+mod picture;
+mod probe;
+mod process;
+mod scale;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+
+use crate::api::Api;
+use crate::crowd::Size;
+use crate::page::Must;
+use crate::process::Program;
+
+/// How long endpoints change at each size.
+const CHANGING: Duration = Duration::from_secs(40);
+/// Single changes of SMI objects at each size.
+const CHANGES: usize = 240;
+
+/// What every measurement uses.
+struct Bench {
+    api: Api,
+    program: Program,
+    etcd: u32,
+    api_server: u32,
+    begun: Instant,
+}
+
+struct Arguments {
+    kind: String,
+    quick: bool,
+    kubeconfig: PathBuf,
+    controller: PathBuf,
+    work: PathBuf,
+    out: PathBuf,
+    etcd: u32,
+    api_server: u32,
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> ExitCode {
+    match run().await {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("weft-bench-control: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run() -> Result<ExitCode> {
+    let arguments = Arguments::read(std::env::args().skip(1))?;
+    let api = Api::new(&arguments.kubeconfig).await?;
+    let program = Program::new(
+        &api,
+        &arguments.controller,
+        &arguments.kubeconfig,
+        &arguments.work,
+    )
+    .await?;
+    let bench = Bench {
+        api,
+        program,
+        etcd: arguments.etcd,
+        api_server: arguments.api_server,
+        begun: Instant::now(),
+    };
+    let musts = match arguments.kind.as_str() {
+        "scale" => bench.scale(arguments.quick, &arguments.out).await?,
+        "control" => bench.control(arguments.quick, &arguments.out).await?,
+        other => bail!("{other:?} is neither scale nor control"),
+    };
+    let mut missed = false;
+    for must in musts {
+        let verdict = if must.holds() { "met" } else { "MISSED" };
+        println!(
+            "{verdict}: {}: {:.1} {} (at most {})",
+            must.what, must.found, must.unit, must.most
+        );
+        missed |= !must.holds();
+    }
+    Ok(if missed {
+        ExitCode::FAILURE
+    } else {
+        ExitCode::SUCCESS
+    })
+}
+
+impl Bench {
+    async fn scale(&self, quick: bool, out: &Path) -> Result<Vec<Must>> {
+        let mut all = Vec::new();
+        let mut from = Size::default();
+        let changes = if quick { CHANGES / 8 } else { CHANGES };
+        for (at, size) in scale::sizes(quick).into_iter().enumerate() {
+            let turns = at * changes..(at + 1) * changes;
+            let figures = scale::measure(self, &from, &size, turns).await?;
+            self.say(&format!("{figures:.1?}"));
+            all.push(figures);
+            from = size;
+            page::write_scale(out, &all, self.begun.elapsed().as_secs())?;
+        }
+        Ok(page::scale_musts(&all))
+    }
+
+    async fn control(&self, quick: bool, out: &Path) -> Result<Vec<Must>> {
+        probe::Probe::prepare(&self.api).await?;
+        let mut all = Vec::new();
+        let mut from = Size::default();
+        for size in crowded::sizes(quick) {
+            let changing = if quick { CHANGING / 4 } else { CHANGING };
+            let figures = crowded::measure(self, &from, &size, changing).await?;
+            self.say(&format!("{figures:.1?}"));
+            all.push(figures);
+            from = size;
+            page::write_crowded(out, &all, self.begun.elapsed().as_secs())?;
+        }
+        Ok(page::crowded_musts(&all))
+    }
+
+    /// Makes what a size has and the one before it has not.
+    async fn grow(&self, from: &Size, to: &Size) -> Result<()> {
+        self.say(&format!(
+            "growing to {} Services, {} Pods",
+            to.services,
+            to.pods()
+        ));
+        for wanted in crowd::growth(from, to) {
+            self.api.make(wanted).await?;
+        }
+        Ok(())
+    }
+
+    fn say(&self, text: &str) {
+        println!("[{:>4} s] {text}", self.begun.elapsed().as_secs());
+    }
+}
+
+impl Arguments {
+    fn read(arguments: impl Iterator<Item = String>) -> Result<Self> {
+        let all: Vec<String> = arguments.collect();
+        let named = |name: &str| -> Result<&str> {
+            let prefix = format!("--{name}=");
+            all.iter()
+                .find_map(|argument| argument.strip_prefix(&prefix))
+                .with_context(|| format!("--{name}= is missing"))
+        };
+        Ok(Self {
+            kind: all.first().context("scale or control")?.clone(),
+            quick: all.iter().any(|argument| argument == "--quick"),
+            kubeconfig: named("kubeconfig")?.into(),
+            controller: named("controller")?.into(),
+            work: named("work")?.into(),
+            out: named("out")?.into(),
+            etcd: named("etcd")?.parse()?,
+            api_server: named("api-server")?.parse()?,
+        })
+    }
+}
