@@ -12,6 +12,7 @@ use serde::Serialize;
 
 use crate::compiled::{Compiled, Latest};
 use crate::observed::{Observed, Tally};
+use crate::problem::Problems;
 
 /// Generations that are remembered; the oldest goes first.
 const MAX_ENTRIES: usize = 4096;
@@ -57,6 +58,7 @@ impl Acks {
     /// Follows models and acknowledgements until the models end.
     pub async fn follow(self, mut latest: Latest, observed: Observed) {
         let mut changes = observed.changes();
+        let mut known: Option<Arc<Problems>> = None;
         loop {
             tokio::select! {
                 biased;
@@ -64,7 +66,13 @@ impl Acks {
                     if changed.is_err() {
                         return;
                     }
-                    if let Some(compiled) = latest.borrow_and_update().clone() {
+                    let Some(compiled) = latest.borrow_and_update().clone() else {
+                        continue;
+                    };
+                    // The same verdicts hold the same generations.
+                    let same = |known: &Arc<Problems>| Arc::ptr_eq(known, &compiled.problems);
+                    if !known.as_ref().is_some_and(same) {
+                        known = Some(compiled.problems.clone());
                         self.compiled(&compiled);
                         // Proxies may need nothing new, and then answer nothing.
                         self.look(compiled.problems.verdicts.keys(), &observed);

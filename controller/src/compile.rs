@@ -1,11 +1,12 @@
-//! Compiles a World into a Model. Pure: no clock, no randomness, no memory of
-//! earlier Worlds.
+//! Compiles a World into a Model. Pure: no clock, no randomness, and no memory: where
+//! an earlier Model helps (`after`), it is an argument and changes nothing but the time.
 //!
 //! What users wrote is judged here and nowhere else. A mistake costs the object
 //! that holds it as little as is safe, and no other object anything. Where it is
 //! unclear what an access rule means, it allows less.
 
 mod access;
+mod after;
 pub(crate) mod bindings;
 mod endpoints;
 pub(crate) mod modes;
@@ -16,10 +17,12 @@ mod splits;
 use std::{
     collections::{BTreeMap, HashMap},
     net::IpAddr,
+    sync::Arc,
 };
 
 use policy::name::{Kind, ObjectRef};
 
+pub(crate) use self::after::compile_after;
 use crate::{
     model::{Defaults, Index, PodEntry, ServiceEntry},
     problem::{Findings, Problems},
@@ -50,6 +53,10 @@ pub(crate) fn compile(world: &World, defaults: &Defaults) -> (Index, Problems) {
         })
         .collect();
     endpoints::note_headless(world, &endpoints, &mut pods);
+    let pods: BTreeMap<ObjectKey, Arc<PodEntry>> = pods
+        .into_iter()
+        .map(|(key, entry)| (key, Arc::new(entry)))
+        .collect();
     let bindings = bindings::Bindings::new(world, defaults, &mut findings);
     let named = access::Named {
         defaults,
@@ -60,7 +67,7 @@ pub(crate) fn compile(world: &World, defaults: &Defaults) -> (Index, Problems) {
     protocols::check_annotations(world, &mut findings);
     modes::check_annotations(world, &mut findings);
 
-    let services: BTreeMap<ObjectKey, ServiceEntry> = world
+    let services: BTreeMap<ObjectKey, Arc<ServiceEntry>> = world
         .services
         .iter()
         .map(|(key, facts)| {
@@ -68,22 +75,22 @@ pub(crate) fn compile(world: &World, defaults: &Defaults) -> (Index, Problems) {
             let splits = splits.remove(key).unwrap_or_default();
             (
                 key.clone(),
-                ServiceEntry {
+                Arc::new(ServiceEntry {
                     facts: facts.clone(),
                     ports,
                     splits,
-                },
+                }),
             )
         })
         .collect();
 
     let index = Index {
-        pods_by_ip,
-        services_by_ip: services_by_ip(world),
-        services_by_outer: services_by_outer(world),
+        pods_by_ip: Arc::new(pods_by_ip),
+        services_by_ip: Arc::new(services_by_ip(world)),
+        services_by_outer: Arc::new(services_by_outer(world)),
         services,
-        pods,
-        targets,
+        pods: Arc::new(pods),
+        targets: Arc::new(targets),
         world: world.clone(),
         defaults: defaults.clone(),
     };

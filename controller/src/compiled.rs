@@ -1,15 +1,19 @@
 //! The newest compiled model, for everybody who needs it.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use tokio::sync::watch;
 use tracing::{debug, info};
 
-use crate::model::{Model, PodId};
+use crate::model::{Changes, Defaults, Interest, Model, PodId};
 use crate::problem::Problems;
-use crate::world::World;
+use crate::world::{ObjectKey, World};
+
+/// Models whose changes are remembered. A stream that is further behind looks at all
+/// that it needs, as it does at first.
+const REMEMBERED: usize = 32;
 
 /// One World, compiled.
 #[derive(Debug)]
@@ -18,26 +22,89 @@ pub struct Compiled {
     pub world: Arc<World>,
     /// What proxies are told.
     pub model: Model,
-    /// What authors are told.
-    pub problems: Problems,
+    /// What authors are told; the same allocation as before while nothing else is said.
+    pub problems: Arc<Problems>,
     /// When it was made.
     pub at: SystemTime,
     /// Pods with a proxy by uid, which is what their certificates name.
-    pods: HashMap<Arc<str>, PodId>,
+    pods: Arc<HashMap<Arc<str>, PodId>>,
+    /// Counts models.
+    number: u64,
+    /// What changed up to this one, the last change last.
+    recent: VecDeque<Arc<Changes>>,
 }
 
 impl Compiled {
-    /// Puts together what was compiled now.
-    pub fn new(world: Arc<World>, model: Model, problems: Problems) -> Self {
-        let by_uid = |id: &PodId| Some((model.pod(id)?.uid, id.clone()));
-        let pods = model.meshed_pods().filter_map(by_uid).collect();
+    /// Puts together what was compiled from nothing.
+    pub fn new(world: Arc<World>, model: Model, problems: impl Into<Arc<Problems>>) -> Self {
+        let pods = meshed_by_uid(&model);
+        Self {
+            world,
+            model,
+            problems: problems.into(),
+            at: SystemTime::now(),
+            pods: Arc::new(pods),
+            number: 0,
+            recent: VecDeque::new(),
+        }
+    }
+
+    /// Compiles a World after the one that `self` was made from.
+    pub fn after(&self, world: Arc<World>, defaults: &Defaults) -> Self {
+        let (model, problems, changes) =
+            Model::compile_after(&world, defaults, &self.model, &self.problems);
+        let pods = if Arc::ptr_eq(&world.pods, &self.world.pods) {
+            self.pods.clone()
+        } else {
+            Arc::new(meshed_by_uid(&model))
+        };
+        let mut recent = self.recent.clone();
+        recent.push_back(Arc::new(changes));
+        while recent.len() > REMEMBERED {
+            recent.pop_front();
+        }
         Self {
             world,
             model,
             problems,
             at: SystemTime::now(),
             pods,
+            number: self.number + 1,
+            recent,
         }
+    }
+
+    /// Counts models; for [`Self::concerns`].
+    pub fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// Whether a proxy that has seen the model of this number may get something else
+    /// now. True also when that cannot be told.
+    pub fn concerns(&self, seen: u64, interest: &Interest) -> bool {
+        self.missed(seen)
+            .is_none_or(|mut missed| missed.any(|changes| changes.concern(interest)))
+    }
+
+    /// The Services of this interest whose endpoints' states changed since the model of
+    /// this number; `None` if more did, or if that cannot be told.
+    pub fn states_since(&self, seen: u64, interest: &Interest) -> Option<BTreeSet<ObjectKey>> {
+        let mut services = BTreeSet::new();
+        for changes in self.missed(seen)? {
+            if changes.concern(interest) {
+                services.extend(changes.states_of(interest)?.cloned());
+            }
+        }
+        Some(services)
+    }
+
+    /// What changed since the model of this number, if that is remembered.
+    fn missed(&self, seen: u64) -> Option<impl Iterator<Item = &Changes>> {
+        let missed = usize::try_from(self.number.checked_sub(seen)?).ok()?;
+        let first = self.recent.len().checked_sub(missed)?;
+        // A model that was compiled from nothing says nothing about others.
+        let told = !self.recent.is_empty();
+        told.then(|| self.recent.iter().skip(first).map(Arc::as_ref))
     }
 
     /// The pod with a proxy that has this uid.
@@ -46,30 +113,39 @@ impl Compiled {
     }
 }
 
+fn meshed_by_uid(model: &Model) -> HashMap<Arc<str>, PodId> {
+    let by_uid = |id: &PodId| Some((model.pod(id)?.uid, id.clone()));
+    model.meshed_pods().filter_map(by_uid).collect()
+}
+
 /// The latest of them; `None` until every store has synced.
 pub type Latest = watch::Receiver<Option<Arc<Compiled>>>;
 
 /// Compiles every World that `worlds` brings. Ends with it.
-pub async fn run<F>(
+pub async fn run(
     mut worlds: watch::Receiver<Option<Arc<World>>>,
     publish: watch::Sender<Option<Arc<Compiled>>>,
-    compile: F,
-) where
-    F: Fn(&World) -> (Model, Problems),
-{
+    defaults: Defaults,
+) {
     loop {
         let world = worlds.borrow_and_update().clone();
         if let Some(world) = world {
             let start = std::time::Instant::now();
-            let (model, problems) = compile(&world);
+            let before = publish.borrow().clone();
+            let compiled = match &before {
+                Some(before) => before.after(world, &defaults),
+                None => {
+                    let (model, problems) = Model::compile(&world, &defaults);
+                    Compiled::new(world, model, problems)
+                }
+            };
             debug!(
                 micros = start.elapsed().as_micros(),
-                problems = problems.list.len(),
+                problems = compiled.problems.list.len(),
                 "compiled"
             );
-            let compiled = Compiled::new(world, model, problems);
-            let first = publish.send_replace(Some(Arc::new(compiled))).is_none();
-            if first {
+            publish.send_replace(Some(Arc::new(compiled)));
+            if before.is_none() {
                 info!("first model is ready");
             }
         }

@@ -36,7 +36,7 @@ use crate::metrics_api::answer::Sources;
 use crate::metrics_api::follow::Followed;
 use crate::metrics_api::server::{self, Api};
 use crate::metrics_api::{certificate, front};
-use crate::model::{Defaults, Model};
+use crate::model::Defaults;
 use crate::network_policy;
 use crate::observed::Observed;
 use crate::own_certificate;
@@ -104,13 +104,10 @@ pub async fn run(
     runtime::task::spawn("events", notes.run());
 
     let (publish, latest) = watch::channel(None);
-    let defaults = defaults(&settings);
     let worlds = crate::watch::start(client.clone(), metrics.world.clone());
     runtime::task::spawn(
         "compile",
-        compiled::run(worlds, publish, move |world| {
-            Model::compile(world, &defaults)
-        }),
+        compiled::run(worlds, publish, defaults(&settings)),
     );
     runtime::task::spawn(
         "gauges",

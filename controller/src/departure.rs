@@ -14,7 +14,7 @@ use kube::{Api, Client};
 use tracing::info;
 
 use crate::compiled::Latest;
-use crate::world::World;
+use crate::world::{PodFacts, Store, World};
 
 /// Service account of the job that runs before the chart is deleted.
 const ACCOUNT: &str = "weft-leave";
@@ -43,11 +43,16 @@ impl Departure {
     /// Looks for the sign in every World until they end. Every replica does, so
     /// that the next Lease holder knows too.
     pub async fn follow(self, mut latest: Latest) {
+        let mut pods: Store<PodFacts> = Store::default();
         loop {
             let compiled = latest.borrow_and_update().clone();
-            if compiled.is_some_and(|compiled| self.shows(&compiled.world)) {
-                self.note();
-                return;
+            let news = compiled.filter(|compiled| !Arc::ptr_eq(&compiled.world.pods, &pods));
+            if let Some(compiled) = news {
+                if self.shows(&compiled.world) {
+                    self.note();
+                    return;
+                }
+                pods = compiled.world.pods.clone();
             }
             if latest.changed().await.is_err() {
                 return;

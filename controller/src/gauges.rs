@@ -2,16 +2,22 @@
 //! them, so they are not to be added up over replicas.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use crate::compiled::Latest;
 use crate::metrics::WorldMetrics;
+use crate::world::{PodFacts, Store};
 
 /// Sets the gauges from every Model until the Models end.
 pub async fn follow(mut latest: Latest, metrics: WorldMetrics) {
     let mut before = BTreeMap::new();
+    let mut pods: Store<PodFacts> = Store::default();
     loop {
         let compiled = latest.borrow_and_update().clone();
-        if let Some(compiled) = compiled {
+        if let Some(compiled) = compiled
+            && !Arc::ptr_eq(&compiled.world.pods, &pods)
+        {
+            pods = compiled.world.pods.clone();
             let now = compiled.model.skipped_ports();
             metrics.set_skipped_ports(&before, &now);
             before = now;
@@ -24,8 +30,6 @@ pub async fn follow(mut latest: Latest, metrics: WorldMetrics) {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use prometheus_client::encoding::text::encode;
     use prometheus_client::registry::Registry;
     use serde_json::json;

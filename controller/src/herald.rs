@@ -6,6 +6,7 @@
 //! leave alone, and a workload that opened because its last TrafficTarget went.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use crds::labels;
 use policy::mode::AccessMode;
@@ -21,17 +22,31 @@ use crate::world::{ObjectKey, World};
 /// Tells what is new in every model until the models end.
 pub async fn tell(mut latest: Latest, events: Events) {
     let mut told = Told::default();
+    let mut before: Option<Arc<Compiled>> = None;
     loop {
         let compiled = latest.borrow_and_update().clone();
         if let Some(compiled) = compiled {
-            told.news(&compiled)
-                .into_iter()
-                .for_each(|note| events.say(note));
+            if before.is_none_or(|before| may_be_news(&before, &compiled)) {
+                told.news(&compiled)
+                    .into_iter()
+                    .for_each(|note| events.say(note));
+            }
+            before = Some(compiled);
         }
         if latest.changed().await.is_err() {
             return;
         }
     }
+}
+
+/// Whether anything differs that notes are about. Endpoints come and go all the time,
+/// and are not.
+fn may_be_news(before: &Compiled, now: &Compiled) -> bool {
+    let (was, is) = (&before.world, &now.world);
+    !(Arc::ptr_eq(&before.problems, &now.problems)
+        && Arc::ptr_eq(&was.pods, &is.pods)
+        && Arc::ptr_eq(&was.namespaces, &is.namespaces)
+        && now.model.has_targets_of(&before.model))
 }
 
 #[derive(Debug, Default)]

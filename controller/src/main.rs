@@ -8,6 +8,11 @@ use runtime::env::Reader;
 use runtime::log::Format;
 use weft_controller::{control, leave, settings::Settings};
 
+// Lists of ten thousand pods and two thousand streams come and go; glibc's own keeps
+// what they held.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
     let ended = match std::env::args().nth(1).as_deref() {

@@ -7,6 +7,7 @@
 //!
 //! Invariant: the same World gives the same bytes, whatever happened before.
 
+mod changes;
 mod destination;
 mod published;
 mod resolve;
@@ -28,7 +29,11 @@ use policy::{
 use wire::v1;
 
 pub(crate) use self::targets::{Mapped, Target, TargetRule, Targets};
-pub use self::{published::Published, urgency::must_not_wait};
+pub use self::{
+    changes::{Changes, Interest},
+    published::Published,
+    urgency::must_not_wait,
+};
 use crate::{
     compile::modes,
     problem::Problems,
@@ -106,6 +111,20 @@ impl Model {
         )
     }
 
+    /// The same as [`Self::compile`], faster: what `before` worked out and the news do not
+    /// touch is taken over, encoded resources included. Also tells what differs.
+    pub fn compile_after(
+        world: &World,
+        defaults: &Defaults,
+        before: &Self,
+        problems: &Arc<Problems>,
+    ) -> (Self, Arc<Problems>, Changes) {
+        let (index, problems, changes) =
+            crate::compile::compile_after(world, defaults, &before.index, problems);
+        let index = Arc::new(index);
+        (Self { index }, problems, changes)
+    }
+
     /// What is known about a pod; `None` if there is no such pod.
     pub fn pod(&self, pod: &PodId) -> Option<PodRecord> {
         let facts = self.index.world.pods.get(pod)?;
@@ -145,6 +164,11 @@ impl Model {
             .collect()
     }
 
+    /// Whether the TrafficTargets are the very same as in `before`.
+    pub fn has_targets_of(&self, before: &Self) -> bool {
+        Arc::ptr_eq(&self.index.targets, &before.index.targets)
+    }
+
     /// How many inbound ports reach applications past their proxies, by
     /// namespace: ports that traffic capture leaves alone, added up over pods.
     /// Namespaces without any are left out.
@@ -165,19 +189,20 @@ impl Model {
 }
 
 /// Everything that compiling worked out.
+/// Parts are shared with the Index before where nothing changed.
 #[derive(Debug)]
 pub(crate) struct Index {
     pub(crate) world: World,
     pub(crate) defaults: Defaults,
     /// Pods by address, without those that share their node's.
-    pub(crate) pods_by_ip: HashMap<IpAddr, ObjectKey>,
+    pub(crate) pods_by_ip: Arc<HashMap<IpAddr, ObjectKey>>,
     /// Services by cluster address.
-    pub(crate) services_by_ip: HashMap<IpAddr, ObjectKey>,
+    pub(crate) services_by_ip: Arc<HashMap<IpAddr, ObjectKey>>,
     /// Services by external or load balancer address and port.
-    pub(crate) services_by_outer: HashMap<(IpAddr, u16), ObjectKey>,
-    pub(crate) services: BTreeMap<ObjectKey, ServiceEntry>,
-    pub(crate) pods: BTreeMap<ObjectKey, PodEntry>,
-    pub(crate) targets: Targets,
+    pub(crate) services_by_outer: Arc<HashMap<(IpAddr, u16), ObjectKey>>,
+    pub(crate) services: BTreeMap<ObjectKey, Arc<ServiceEntry>>,
+    pub(crate) pods: Arc<BTreeMap<ObjectKey, Arc<PodEntry>>>,
+    pub(crate) targets: Arc<Targets>,
 }
 
 /// A Service and what its ports lead to.
@@ -222,7 +247,7 @@ pub(crate) struct PodEntry {
 }
 
 /// A TrafficSplit that is in force.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Split {
     pub(crate) origin: ObjectRef,
     /// The split and the groups that it refers to.

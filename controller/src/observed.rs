@@ -66,6 +66,8 @@ struct State {
     peers: HashMap<IpAddr, BTreeMap<String, v1::ProxyState>>,
     /// Who says what about an object, merged: object to pod to state.
     objects: HashMap<ObjectRef, BTreeMap<String, Needs>>,
+    /// The objects under which a pod stands there.
+    of_pod: HashMap<String, Vec<ObjectRef>>,
     /// Objects whose tally may have changed since they were last taken.
     touched: BTreeSet<ObjectRef>,
     remembered: HashMap<Workload, BTreeMap<String, u64>>,
@@ -319,13 +321,23 @@ impl State {
             };
             now.insert(name, needs);
         }
-        let touched = &mut self.touched;
-        self.objects.retain(|object, pods| {
-            if !now.contains_key(object) && pods.remove(key).is_some() {
-                touched.insert(object.clone());
+        for object in self.of_pod.remove(key).into_iter().flatten() {
+            if now.contains_key(&object) {
+                continue;
             }
-            !pods.is_empty()
-        });
+            if let Some(pods) = self.objects.get_mut(&object) {
+                pods.remove(key);
+                if pods.is_empty() {
+                    self.objects.remove(&object);
+                }
+            }
+            self.touched.insert(object);
+        }
+        if !now.is_empty() {
+            let objects = now.keys().cloned().collect();
+            self.of_pod.insert(key.to_owned(), objects);
+        }
+        let touched = &mut self.touched;
         for (object, needs) in now {
             let pods = self.objects.entry(object.clone()).or_default();
             if pods.get(key) != Some(&needs) {

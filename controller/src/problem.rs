@@ -140,8 +140,6 @@ pub struct Verdict {
     pub generation: i64,
     /// Unique id of the object.
     pub uid: Arc<str>,
-    /// Resource version that was read.
-    pub resource_version: Arc<str>,
     /// Can it be understood.
     pub accepted: Condition,
     /// Does everything that it names exist.
@@ -171,7 +169,6 @@ pub(crate) struct Findings {
 struct Seen {
     generation: i64,
     uid: Arc<str>,
-    resource_version: Arc<str>,
     summary: String,
 }
 
@@ -181,7 +178,6 @@ impl Findings {
         let seen = Seen {
             generation: meta.generation,
             uid: meta.uid.clone(),
-            resource_version: meta.resource_version.clone(),
             summary,
         };
         self.objects.insert(object, seen);
@@ -209,7 +205,6 @@ impl Findings {
             let verdict = Verdict {
                 generation: seen.generation,
                 uid: seen.uid,
-                resource_version: seen.resource_version,
                 accepted: condition(ConditionType::Accepted, problems),
                 resolved_refs: condition(ConditionType::ResolvedRefs, problems),
                 summary: seen.summary,

@@ -86,6 +86,8 @@ pub struct Answered {
     pub unknown: bool,
     /// From sending to the answer.
     pub after: Option<Duration>,
+    /// Whether it was about resources that were made from objects.
+    pub objects: bool,
 }
 
 impl Session {
@@ -174,10 +176,23 @@ impl Session {
                 must_not_wait(old.map(Arc::as_ref), new.map(Arc::as_ref))
             })
             || changes.any(|(old, new)| {
-                // Most resources are the very same allocation as before.
-                let same = old.zip(new).is_some_and(|(old, new)| Arc::ptr_eq(old, new));
+                // Most resources are as they were, and the version says so.
+                let same = old
+                    .zip(new)
+                    .is_some_and(|(old, new)| old.resource.version == new.resource.version);
                 !same && must_not_wait(old.map(Arc::as_ref), new.map(Arc::as_ref))
             })
+    }
+
+    /// The same for resources of these names, when no other has changed.
+    pub fn is_urgent_among(&self, names: &[String], target: &Target) -> bool {
+        names.iter().any(|name| {
+            let (old, new) = (self.sent.get(name), target.get(name));
+            let same = old
+                .zip(new)
+                .is_some_and(|(old, new)| old.resource.version == new.resource.version);
+            !same && must_not_wait(old.map(Arc::as_ref), new.map(Arc::as_ref))
+        })
     }
 
     /// The batch that takes the proxy from what it was sent to `target`; none
@@ -246,9 +261,11 @@ impl Session {
             .map(|nack| (nack.name.clone(), nack))
             .collect();
         let mut refused = 0;
+        let mut objects = false;
         for (name, version) in batch.carries {
             let nack = nacks.remove(&name);
             refused += usize::from(nack.is_some());
+            objects |= self.sent.get(&name).is_none_or(|sent| sent.is_of_objects());
             // What was sent again or taken back since is answered by a later batch.
             let newer = self
                 .unanswered
@@ -277,6 +294,7 @@ impl Session {
             refused,
             unknown: false,
             after: Some(now.duration_since(batch.at)),
+            objects,
         }
     }
 

@@ -31,7 +31,7 @@ use tracing::{debug, warn};
 use crate::compiled::Latest;
 use crate::network_policy::{Enforced, InForce};
 use crate::observed::{Observed, Tally};
-use crate::problem::{Condition, Verdict};
+use crate::problem::{Condition, Problems, Verdict};
 
 /// Time between two writes of an object whose counts only tick.
 pub const COUNT_EVERY: Duration = Duration::from_secs(5);
@@ -105,14 +105,43 @@ impl StatusWriter {
         let mut enforced = self.enforced.clone();
         loop {
             sleep(SETTLE).await;
+            // Before the round: what comes while it writes is news.
+            let said = self.verdicts();
             let next = self.round(&mut written).await;
-            tokio::select! {
-                changed = self.latest.changed() => if changed.is_err() { return },
-                () = next_change(&mut enforced) => {}
-                changed = acks.changed() => if changed.is_err() { return },
-                () = sleep_until(next.unwrap_or_else(Instant::now)), if next.is_some() => {}
+            loop {
+                tokio::select! {
+                    changed = self.latest.changed() => {
+                        if changed.is_err() {
+                            return;
+                        }
+                        // Endpoints come and go; most models say the same about objects.
+                        if self.says_the_same(said.as_ref()) {
+                            continue;
+                        }
+                    }
+                    () = next_change(&mut enforced) => {}
+                    changed = acks.changed() => if changed.is_err() { return },
+                    () = sleep_until(next.unwrap_or_else(Instant::now)), if next.is_some() => {}
+                }
+                break;
             }
         }
+    }
+
+    /// What the newest model says about objects.
+    fn verdicts(&self) -> Option<Arc<Problems>> {
+        let latest = self.latest.borrow();
+        latest.as_ref().map(|compiled| compiled.problems.clone())
+    }
+
+    /// Whether the newest model says what was `said`. What becomes of UDPRoutes is read
+    /// from the World, so there nothing is said twice.
+    fn says_the_same(&self, said: Option<&Arc<Problems>>) -> bool {
+        let now = self.verdicts();
+        let same = now
+            .zip(said)
+            .is_some_and(|(now, said)| Arc::ptr_eq(&now, said));
+        self.enforced.is_none() && same
     }
 
     /// What stands there already, so that times of change survive a new holder

@@ -22,7 +22,7 @@ use wire::v1::from_proxy::Message;
 use crate::authority::Authority;
 use crate::compiled::{Compiled, Latest};
 use crate::metrics::StreamMetrics;
-use crate::model::{PodId, Published};
+use crate::model::{Interest, PodId, Published};
 use crate::observed::{Observed, pod_key};
 use crate::publish::{ANSWER_TIMEOUT, Due, Session, Target};
 use crate::reports::{Reporter, Reports};
@@ -176,6 +176,8 @@ impl Streams {
             remembered,
             must_send: true,
             urgent: true,
+            seen: 0,
+            interest: Interest::default(),
             outbox,
         };
         self.metrics.open.inc();
@@ -220,6 +222,9 @@ struct Conversation<'a> {
     remembered: BTreeSet<String>,
     must_send: bool,
     urgent: bool,
+    /// Number of the model that was seen last, and what was read of it.
+    seen: u64,
+    interest: Interest,
     outbox: &'a mpsc::Sender<Result<v1::ToProxy, Status>>,
 }
 
@@ -254,7 +259,9 @@ impl Conversation<'_> {
                     if changed.is_err() {
                         return End::Over;
                     }
-                    if let Err(end) = self.look(&mut latest) {
+                    if !self.is_kept_up(&mut latest)
+                        && let Err(end) = self.look(&mut latest)
+                    {
                         return end;
                     }
                 }
@@ -280,6 +287,33 @@ impl Conversation<'_> {
         }
     }
 
+    /// Goes along with the newest model without a whole look at it. Most models hold
+    /// nothing new for this proxy, and most others nothing but the state of endpoints
+    /// that it knows. False if there may be more.
+    fn is_kept_up(&mut self, latest: &mut Latest) -> bool {
+        let latest = latest.borrow_and_update();
+        let Some(compiled) = latest.as_ref() else {
+            return false;
+        };
+        let Some(services) = compiled.states_since(self.seen, &self.interest) else {
+            return false;
+        };
+        self.seen = compiled.number();
+        if services.is_empty() {
+            return true;
+        }
+        let (pod, target) = (self.pod, &mut self.target);
+        let names = compiled.model.refresh(pod, &services, target);
+        let told = |name: &String| target.get(name).is_some_and(|held| held.is_of_objects());
+        let objects = names.iter().any(told);
+        self.urgent |= self.session.is_urgent_among(&names, target);
+        self.must_send = true;
+        if objects {
+            self.note();
+        }
+        true
+    }
+
     /// Reads the newest model.
     fn look(&mut self, latest: &mut Latest) -> Result<(), End> {
         let compiled = latest.borrow_and_update().clone();
@@ -290,6 +324,9 @@ impl Conversation<'_> {
             .resolve(self.pod, self.session.destinations())
             .ok_or_else(gone)?;
         self.drop_useless(&mut target);
+        let destinations = self.session.destinations();
+        self.interest = compiled.model.interest(self.pod, destinations);
+        self.seen = compiled.number();
         let bundle = bundle(&self.shared.authority);
         target.insert(bundle.resource.name.clone(), Arc::new(bundle));
         self.urgent |= self.session.is_urgent(&target);
@@ -370,7 +407,9 @@ impl Conversation<'_> {
                     self.shared.metrics.nacks.inc_by(answered.refused as u64);
                     warn!(pod = %self.pod, resources = answered.refused, "proxy could not use resources");
                 }
-                self.note();
+                if answered.objects {
+                    self.note();
+                }
                 Ok(())
             }
             Some(Message::Subscribe(change)) => {

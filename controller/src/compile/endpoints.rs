@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     net::IpAddr,
-    sync::OnceLock,
+    sync::{Arc, OnceLock},
 };
 
 use wire::v1;
@@ -11,7 +11,7 @@ use wire::v1;
 use super::protocols;
 use crate::{
     model::{Candidate, Defaults, PodEntry, PortEntry, identity_at},
-    world::{EndpointFacts, ObjectKey, PodFacts, ServiceFacts, World},
+    world::{EndpointFacts, ObjectKey, PodFacts, ServiceFacts, SliceFacts, World},
 };
 
 /// A Service and the number of one of its ports.
@@ -26,7 +26,7 @@ pub(super) struct Found {
     pub(super) pod: Option<ObjectKey>,
     identity: String,
     zone: String,
-    node: std::sync::Arc<str>,
+    node: Arc<str>,
     ready: bool,
     serving: bool,
     terminating: bool,
@@ -41,8 +41,54 @@ pub(super) fn by_port(
     defaults: &Defaults,
     by_ip: &HashMap<IpAddr, ObjectKey>,
 ) -> ByPort {
+    read(world.slices.iter(), world, defaults, by_ip)
+}
+
+/// Reads the slices of one Service.
+pub(super) fn of_service(
+    world: &World,
+    defaults: &Defaults,
+    by_ip: &HashMap<IpAddr, ObjectKey>,
+    service: &ObjectKey,
+) -> ByPort {
+    let start = ObjectKey {
+        namespace: service.namespace.clone(),
+        name: "".into(),
+    };
+    let slices = world
+        .slices
+        .range(start..)
+        .take_while(|(key, _)| key.namespace == service.namespace)
+        .filter(|(_, slice)| slice.service == service.name);
+    read(slices, world, defaults, by_ip)
+}
+
+/// Whether both have the same pods at the same ports, in whatever state: then
+/// everything but the endpoints themselves follows alike from them.
+pub(super) fn same_places(one: &ByPort, other: &ByPort) -> bool {
+    fn places(found: &[Found]) -> BTreeSet<(Option<&ObjectKey>, u16)> {
+        found
+            .iter()
+            .map(|found| (found.pod.as_ref(), found.port))
+            .collect()
+    }
+    one.len() == other.len()
+        && one
+            .iter()
+            .zip(other)
+            .all(|((one_key, one), (other_key, other))| {
+                one_key == other_key && places(one) == places(other)
+            })
+}
+
+fn read<'a>(
+    slices: impl Iterator<Item = (&'a ObjectKey, &'a Arc<SliceFacts>)>,
+    world: &World,
+    defaults: &Defaults,
+    by_ip: &HashMap<IpAddr, ObjectKey>,
+) -> ByPort {
     let mut found: BTreeMap<ServicePortKey, BTreeMap<(IpAddr, u16), Found>> = BTreeMap::new();
-    for (slice_key, slice) in world.slices.iter() {
+    for (slice_key, slice) in slices {
         let key = ObjectKey {
             namespace: slice_key.namespace.clone(),
             name: slice.service.clone(),
@@ -151,7 +197,7 @@ pub(super) fn ports(
     key: &ObjectKey,
     facts: &ServiceFacts,
     found: &ByPort,
-    pods: &BTreeMap<ObjectKey, PodEntry>,
+    pods: &BTreeMap<ObjectKey, Arc<PodEntry>>,
 ) -> BTreeMap<u16, PortEntry> {
     if facts.external_name.is_some() {
         return BTreeMap::new();

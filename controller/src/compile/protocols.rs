@@ -6,7 +6,7 @@
 //! the declaration, else the list. Both sides of a call must agree, so a Service
 //! that lost to an older one takes over what the older one says.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use policy::{
     name::Kind,
@@ -183,7 +183,7 @@ fn may_declare(service: &ObjectKey, pod: &ObjectKey) -> bool {
 #[derive(Debug)]
 pub(super) struct Reader<'a> {
     pub(super) world: &'a World,
-    pub(super) pods: &'a BTreeMap<ObjectKey, PodEntry>,
+    pub(super) pods: &'a BTreeMap<ObjectKey, Arc<PodEntry>>,
 }
 
 impl Reader<'_> {

@@ -28,6 +28,11 @@ impl Published {
         Self::stamped(resource, origins)
     }
 
+    /// Whether some object's state depends on who has this.
+    pub fn is_of_objects(&self) -> bool {
+        !self.origins.is_empty()
+    }
+
     /// Stamps a resource.
     pub(crate) fn stamped(resource: v1::Resource, mut origins: Vec<(ObjectRef, i64)>) -> Self {
         origins.sort();

@@ -46,6 +46,43 @@ impl Model {
     }
 }
 
+impl Model {
+    /// Brings what a pod's proxy has of some Services up to date, when nothing but the
+    /// state of their endpoints changed. Returns the names of those resources.
+    pub fn refresh<'a>(
+        &self,
+        pod: &PodId,
+        services: impl IntoIterator<Item = &'a ObjectKey>,
+        resources: &mut BTreeMap<String, Arc<Published>>,
+    ) -> Vec<String> {
+        let index = &self.index;
+        let mut refreshed = Vec::new();
+        let Some(facts) = index.world.pods.get(pod) else {
+            return refreshed;
+        };
+        let mut replace = |name: String, new: &dyn Fn() -> Arc<Published>| {
+            if let Some(held) = resources.get_mut(&name) {
+                *held = new();
+                refreshed.push(name);
+            }
+        };
+        for key in services {
+            let Some(entry) = index.services.get(key) else {
+                continue;
+            };
+            for (port, at) in &entry.ports {
+                replace(names::service(&key.namespace, &key.name, *port), &|| {
+                    index.service(key, entry, *port, at).clone()
+                });
+                replace(names::endpoints(&key.namespace, &key.name, *port), &|| {
+                    endpoints(key, entry, *port, at, &facts.node)
+                });
+            }
+        }
+        refreshed
+    }
+}
+
 struct Answer<'a> {
     index: &'a Index,
     node: &'a Arc<str>,

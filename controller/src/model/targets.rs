@@ -49,6 +49,18 @@ impl Targets {
         let places: BTreeSet<usize> = lists.into_iter().flatten().flatten().copied().collect();
         places.into_iter().filter_map(|place| self.all.get(place))
     }
+
+    /// Whether the two say the same, whatever was encoded of them so far.
+    pub(crate) fn same(&self, other: &Self) -> bool {
+        self.by_account == other.by_account
+            && self.by_pod == other.by_pod
+            && self.all.len() == other.all.len()
+            && self
+                .all
+                .iter()
+                .zip(&other.all)
+                .all(|(one, other)| one.same(other))
+    }
 }
 
 /// A TrafficTarget, as far as it concerns the pods that it protects.
@@ -59,6 +71,25 @@ pub(crate) struct Target {
     pub(crate) protects: bool,
     /// What it allows; `None` if nothing.
     pub(crate) rule: Option<TargetRule>,
+}
+
+impl Target {
+    /// Whether the two say the same.
+    pub(crate) fn same(&self, other: &Self) -> bool {
+        self.origin == other.origin
+            && self.protects == other.protects
+            && match (&self.rule, &other.rule) {
+                (None, None) => true,
+                (Some(one), Some(other)) => one.same(other),
+                _ => false,
+            }
+    }
+}
+
+impl TargetRule {
+    fn same(&self, other: &Self) -> bool {
+        self.rule == other.rule && self.origins == other.origins && self.mapped == other.mapped
+    }
 }
 
 /// What a TrafficTarget allows.

@@ -8,7 +8,9 @@ use super::Published;
 /// a rule that changed or went, a mode that became tighter. Such a change is sent
 /// at once; all others may wait for company.
 pub fn must_not_wait(old: Option<&Published>, new: Option<&Published>) -> bool {
-    let content = |published: Option<&Published>| published?.resource.content.clone();
+    fn content(published: Option<&Published>) -> Option<&Content> {
+        published?.resource.content.as_ref()
+    }
     match (content(old), content(new)) {
         (Some(Content::Endpoints(old)), Some(Content::Endpoints(new))) => {
             let kept = |gone: &v1::Endpoint| new.endpoints.contains(gone);

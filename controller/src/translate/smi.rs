@@ -21,7 +21,6 @@ use crate::world::{
 fn meta(meta: &ObjectMeta) -> Meta {
     Meta {
         generation: meta.generation.unwrap_or(0),
-        resource_version: text(meta.resource_version.as_deref()),
         created: created(meta),
         uid: text(meta.uid.as_deref()),
         unreadable: None,

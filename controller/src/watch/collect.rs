@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use crate::world::{
-    BindingFacts, GroupFacts, Meta, NamespaceFacts, NodeFacts, ObjectKey, PodFacts, ServiceFacts,
+    BindingFacts, GroupFacts, NamespaceFacts, NodeFacts, ObjectKey, PodFacts, ServiceFacts,
     SliceFacts, SplitFacts, Store, TargetFacts, TcpRouteFacts, UdpRouteFacts, World,
 };
 
@@ -38,11 +38,6 @@ pub(crate) enum Step<T> {
 
 /// A kind of fact.
 pub(crate) trait Fact: Clone + PartialEq + Send + Sync + 'static {
-    /// Whether the two mean the same to the mesh.
-    fn same(&self, other: &Self) -> bool {
-        self == other
-    }
-
     /// Whether going from one to the other must not wait.
     fn urgent(_old: Option<&Self>, _new: Option<&Self>) -> bool {
         false
@@ -121,18 +116,13 @@ impl<T: Fact> Slot<T> {
             (Some(old), Some(new)) if old == new => return News::None,
             _ => {}
         }
-        let same = matches!((old, &new), (Some(old), Some(new)) if old.same(new));
         let urgent = T::urgent(old.map(Arc::as_ref), new.as_deref());
         let store = Arc::make_mut(&mut self.store);
         match new {
             Some(fact) => store.insert(key, fact),
             None => store.remove(&key),
         };
-        match (same, urgent) {
-            (true, _) => News::None,
-            (false, true) => News::Urgent,
-            (false, false) => News::Ordinary,
-        }
+        if urgent { News::Urgent } else { News::Ordinary }
     }
 }
 
@@ -217,22 +207,7 @@ impl Fact for NamespaceFacts {
     }
 }
 
-/// Compares everything but the resource version, which a write of the status
-/// changes too.
-fn same_meta(one: &Meta, other: &Meta) -> bool {
-    Meta {
-        resource_version: other.resource_version.clone(),
-        ..one.clone()
-    } == *other
-}
-
 impl Fact for TargetFacts {
-    fn same(&self, other: &Self) -> bool {
-        same_meta(&self.meta, &other.meta)
-            && (&self.destination, &self.sources, &self.rules)
-                == (&other.destination, &other.sources, &other.rules)
-    }
-
     // Under mode auto even a new target tightens.
     fn urgent(_: Option<&Self>, _: Option<&Self>) -> bool {
         true
@@ -240,51 +215,27 @@ impl Fact for TargetFacts {
 }
 
 impl Fact for GroupFacts {
-    fn same(&self, other: &Self) -> bool {
-        same_meta(&self.meta, &other.meta) && self.matches == other.matches
-    }
-
     fn urgent(_: Option<&Self>, _: Option<&Self>) -> bool {
         true
     }
 }
 
 impl Fact for TcpRouteFacts {
-    fn same(&self, other: &Self) -> bool {
-        same_meta(&self.meta, &other.meta) && self.ports == other.ports
-    }
-
     fn urgent(_: Option<&Self>, _: Option<&Self>) -> bool {
         true
     }
 }
 
 impl Fact for UdpRouteFacts {
-    fn same(&self, other: &Self) -> bool {
-        same_meta(&self.meta, &other.meta) && self.ports == other.ports
-    }
-
     fn urgent(_: Option<&Self>, _: Option<&Self>) -> bool {
         true
     }
 }
 
 impl Fact for BindingFacts {
-    fn same(&self, other: &Self) -> bool {
-        same_meta(&self.meta, &other.meta)
-            && (&self.labels, &self.spiffe_ids, &self.service_account)
-                == (&other.labels, &other.spiffe_ids, &other.service_account)
-    }
-
     fn urgent(_: Option<&Self>, _: Option<&Self>) -> bool {
         true
     }
 }
 
-impl Fact for SplitFacts {
-    fn same(&self, other: &Self) -> bool {
-        same_meta(&self.meta, &other.meta)
-            && (&self.service, &self.backends, &self.matches)
-                == (&other.service, &other.backends, &other.matches)
-    }
-}
+impl Fact for SplitFacts {}

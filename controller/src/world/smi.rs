@@ -5,14 +5,12 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-/// What every SMI object has.
+/// What every SMI object has. Not its resource version: that changes with every write
+/// of the status, which is no news.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Meta {
     /// Counts changes of the spec.
     pub generation: i64,
-    /// Changes with every write, status included, so a watcher must not take
-    /// a difference in it for news.
-    pub resource_version: Arc<str>,
     /// Creation time, seconds since 1970.
     pub created: i64,
     /// Unique id.

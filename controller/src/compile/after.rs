@@ -1,0 +1,256 @@
+//! Compiles a World with the help of what the World before it compiled to.
+//!
+//! Two ways lead there. If nothing but the state of endpoints changed, which is by far
+//! the commonest news, only their Services are read again. After anything else all is
+//! read again, and what came out the same is replaced by what was there, so that
+//! resources stay encoded and proxies can be left alone.
+//!
+//! Invariant: the outcome says what compiling from nothing says.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    hash::Hash,
+    sync::Arc,
+};
+
+use super::endpoints;
+use crate::{
+    model::{Changes, Defaults, Index, PodEntry, ServiceEntry},
+    problem::Problems,
+    world::{ObjectKey, PodFacts, World},
+};
+
+/// Compiles; see the module header. `problems` belong to `before`.
+pub(crate) fn compile_after(
+    world: &World,
+    defaults: &Defaults,
+    before: &Index,
+    problems: &Arc<Problems>,
+) -> (Index, Arc<Problems>, Changes) {
+    if let Some((index, changes)) = states_only(world, before) {
+        return (index, problems.clone(), changes);
+    }
+    let (mut index, fresh) = super::compile(world, defaults);
+    let changes = take_over(&mut index, before);
+    let problems = if fresh == **problems {
+        problems.clone()
+    } else {
+        Arc::new(fresh)
+    };
+    (index, problems, changes)
+}
+
+/// The shorter way: `None` if more has changed than the state of endpoints.
+fn states_only(world: &World, before: &Index) -> Option<(Index, Changes)> {
+    let old = &before.world;
+    if !same_besides_slices(world, old) {
+        return None;
+    }
+    let defaults = &before.defaults;
+    let mut services = before.services.clone();
+    let affected = services_of_changed_slices(world, old);
+    for key in &affected {
+        // Slices without a Service mean nothing.
+        let Some(entry) = before.services.get(key) else {
+            continue;
+        };
+        let was = endpoints::of_service(old, defaults, &before.pods_by_ip, key);
+        let is = endpoints::of_service(world, defaults, &before.pods_by_ip, key);
+        if !endpoints::same_places(&was, &is) {
+            return None;
+        }
+        let new = ServiceEntry {
+            facts: entry.facts.clone(),
+            ports: endpoints::ports(world, key, &entry.facts, &is, &before.pods),
+            splits: entry.splits.clone(),
+        };
+        services.insert(key.clone(), Arc::new(new));
+    }
+    let index = Index {
+        world: world.clone(),
+        defaults: defaults.clone(),
+        pods_by_ip: before.pods_by_ip.clone(),
+        services_by_ip: before.services_by_ip.clone(),
+        services_by_outer: before.services_by_outer.clone(),
+        services,
+        pods: before.pods.clone(),
+        targets: before.targets.clone(),
+    };
+    let changes = Changes {
+        states_only: true,
+        services: affected.into_iter().collect(),
+        ..Changes::default()
+    };
+    Some((index, changes))
+}
+
+fn same_besides_slices(one: &World, other: &World) -> bool {
+    // Written out in full, so that a new kind cannot be forgotten.
+    let World {
+        pods,
+        services,
+        slices: _,
+        namespaces,
+        nodes,
+        targets,
+        splits,
+        groups,
+        tcp_routes,
+        udp_routes,
+        bindings,
+    } = one;
+    Arc::ptr_eq(pods, &other.pods)
+        && Arc::ptr_eq(services, &other.services)
+        && Arc::ptr_eq(namespaces, &other.namespaces)
+        && Arc::ptr_eq(nodes, &other.nodes)
+        && Arc::ptr_eq(targets, &other.targets)
+        && Arc::ptr_eq(splits, &other.splits)
+        && Arc::ptr_eq(groups, &other.groups)
+        && Arc::ptr_eq(tcp_routes, &other.tcp_routes)
+        && Arc::ptr_eq(udp_routes, &other.udp_routes)
+        && Arc::ptr_eq(bindings, &other.bindings)
+}
+
+fn services_of_changed_slices(one: &World, other: &World) -> BTreeSet<ObjectKey> {
+    let mut services = BTreeSet::new();
+    for (slices, others) in [(&one.slices, &other.slices), (&other.slices, &one.slices)] {
+        for (key, slice) in slices.iter() {
+            if others
+                .get(key)
+                .is_none_or(|other| !Arc::ptr_eq(slice, other))
+            {
+                services.insert(ObjectKey {
+                    namespace: key.namespace.clone(),
+                    name: slice.service.clone(),
+                });
+            }
+        }
+    }
+    services
+}
+
+/// Replaces what is as it was by what was there, and tells what is not.
+fn take_over(index: &mut Index, before: &Index) -> Changes {
+    let mut changes = Changes {
+        services: differing(&index.services, &before.services, |_, new, old| {
+            same_service(index, before, new, old)
+        }),
+        pods: pods_that_differ(index, before),
+        ..Changes::default()
+    };
+    let pods = by_key(&index.pods_by_ip, &before.pods_by_ip);
+    let services = by_key(&index.services_by_ip, &before.services_by_ip);
+    let outer = by_key(&index.services_by_outer, &before.services_by_outer);
+    changes.addresses = pods.into_iter().chain(services).collect();
+    changes
+        .addresses
+        .extend(outer.into_iter().map(|(ip, _)| ip));
+
+    for (key, entry) in &mut index.services {
+        if let Some(old) = before.services.get(key)
+            && !changes.services.contains(key)
+        {
+            *entry = old.clone();
+        }
+    }
+    for (key, entry) in Arc::make_mut(&mut index.pods) {
+        // Entries that nobody has used yet are not worth it, and their rules may differ.
+        if let Some(old) = before.pods.get(key)
+            && !rules_are_unused(old)
+            && !changes.pods.contains(key)
+        {
+            *entry = old.clone();
+        }
+    }
+    if index.targets.same(&before.targets) {
+        index.targets = before.targets.clone();
+    }
+    changes
+}
+
+/// Keys that only one of the two has, or that lead to something else.
+fn differing<T>(
+    new: &BTreeMap<ObjectKey, Arc<T>>,
+    old: &BTreeMap<ObjectKey, Arc<T>>,
+    same: impl Fn(&ObjectKey, &T, &T) -> bool,
+) -> HashSet<ObjectKey> {
+    let gone = old.keys().filter(|key| !new.contains_key(*key));
+    let changed = new.iter().filter(|(key, new)| {
+        let old = old.get(*key);
+        old.is_none_or(|old| !same(key, new, old))
+    });
+    changed.map(|(key, _)| key).chain(gone).cloned().collect()
+}
+
+fn by_key<K: Copy + Eq + Hash>(new: &HashMap<K, ObjectKey>, old: &HashMap<K, ObjectKey>) -> Vec<K> {
+    let gone = old.keys().filter(|key| !new.contains_key(*key));
+    let changed = new.iter().filter(|(key, to)| old.get(*key) != Some(*to));
+    changed.map(|(key, _)| key).chain(gone).copied().collect()
+}
+
+fn same_service(index: &Index, before: &Index, new: &ServiceEntry, old: &ServiceEntry) -> bool {
+    let ports = new.ports.len() == old.ports.len()
+        && new
+            .ports
+            .iter()
+            .zip(&old.ports)
+            .all(|((n, new), (o, old))| {
+                n == o && new.protocol == old.protocol && new.candidates == old.candidates
+            });
+    // A backend has a share on the ports that it has.
+    let same_backend = |backend: &ObjectKey| {
+        let ports = |index: &Index| {
+            let entry = index.services.get(backend)?;
+            Some(entry.ports.keys().copied().collect::<Vec<u16>>())
+        };
+        ports(index) == ports(before)
+    };
+    let mut backends = new.splits.iter().flat_map(|split| &split.backends);
+    ports
+        && new.facts == old.facts
+        && new.splits == old.splits
+        && backends.all(|(backend, _)| same_backend(backend))
+}
+
+/// Pods with other facts, protocols, surroundings or targets.
+fn pods_that_differ(index: &Index, before: &Index) -> HashSet<ObjectKey> {
+    let same_targets = index.targets.same(&before.targets);
+    differing(&index.pods, &before.pods, |key, new, old| {
+        let facts = |world: &World| world.pods.get(key).cloned();
+        let (Some(now), Some(then)) = (facts(&index.world), facts(&before.world)) else {
+            return false;
+        };
+        (Arc::ptr_eq(&now, &then) || now == then)
+            && new.declared == old.declared
+            && new.headless == old.headless
+            && same_surroundings(index, before, key, &now)
+            && (same_targets || rules_are_unused(old) || same_rules(index, before, key, &now))
+    })
+}
+
+/// Nobody has asked for the pod's rules, so nobody can miss that they changed.
+fn rules_are_unused(entry: &PodEntry) -> bool {
+    entry.workload.get().is_none()
+}
+
+/// Whether what stands around a pod means the same for it.
+fn same_surroundings(index: &Index, before: &Index, key: &ObjectKey, facts: &PodFacts) -> bool {
+    let (now, then) = (&index.world, &before.world);
+    now.namespace(&key.namespace) == then.namespace(&key.namespace)
+        && (Arc::ptr_eq(&now.nodes, &then.nodes) || now.zone(&facts.node) == then.zone(&facts.node))
+}
+
+fn same_rules(index: &Index, before: &Index, key: &ObjectKey, facts: &PodFacts) -> bool {
+    let mut now = index.targets.of(key, facts);
+    let mut then = before.targets.of(key, facts);
+    loop {
+        match (now.next(), then.next()) {
+            (None, None) => return true,
+            (Some(now), Some(then)) if now.same(then) => {}
+            _ => return false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

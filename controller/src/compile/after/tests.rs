@@ -1,0 +1,272 @@
+//! Long histories of a small cluster, compiled step by step and from nothing.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use rand::rngs::StdRng;
+use rand::{RngExt as _, SeedableRng as _};
+use serde_json::{Value, json};
+
+use super::*;
+use crate::compiled::Compiled;
+use crate::fixture;
+use crate::model::{Model, Published};
+use crate::watch::Collector;
+
+const SERVICES: usize = 5;
+const PODS: usize = 8;
+/// What the proxy of one pod asks for: a Service, a pod, and now and then an outer
+/// address and one that is nobody's. Few, so that most changes are others' business.
+fn destinations(pod: &ObjectKey) -> BTreeSet<String> {
+    let n: usize = pod.name.trim_start_matches("pod-").parse().unwrap();
+    let mut asked = BTreeSet::from([
+        format!("destination/10.96.0.{}:80", n % SERVICES),
+        format!("destination/10.0.0.{}:8080", (n + 3) % PODS),
+    ]);
+    match n {
+        0 => asked.insert("destination/192.0.2.1:80".to_owned()),
+        1 => asked.insert("destination/192.0.2.9:80".to_owned()),
+        _ => false,
+    };
+    asked
+}
+
+fn pick<'a>(dice: &mut StdRng, from: &[&'a str]) -> &'a str {
+    from[dice.random_range(0..from.len())]
+}
+
+fn service_name(n: usize) -> String {
+    format!("svc-{n}")
+}
+
+fn pod(dice: &mut StdRng) -> Value {
+    let n = dice.random_range(0..PODS);
+    let name = format!("pod-{n}");
+    let account = format!("account-{}", n % 3);
+    // Now and then an address passes from pod to pod.
+    let ip = if dice.random_ratio(1, 6) {
+        dice.random_range(0..PODS)
+    } else {
+        n
+    };
+    let ip = format!("10.0.0.{ip}");
+    let mut pod = if dice.random_ratio(3, 4) {
+        fixture::pod(&name, &ip, &account)
+    } else {
+        fixture::plain_pod(&name, &ip, &account)
+    };
+    pod["spec"]["nodeName"] = json!(pick(dice, &["node-a", "node-b"]));
+    pod["metadata"]["labels"] = json!({"tier": pick(dice, &["one", "two"])});
+    if dice.random_ratio(1, 6) {
+        pod["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:01:00Z");
+    }
+    match dice.random_range(0..8) {
+        0 => fixture::annotate(pod, "weft.dev/opaque-ports", "8080"),
+        1 => fixture::annotate(pod, "weft.dev/access", pick(dice, &["deny", "open", "?"])),
+        2 => fixture::set(pod, "/status/phase", json!("Succeeded")),
+        _ => pod,
+    }
+}
+
+fn service(dice: &mut StdRng) -> Value {
+    let n = dice.random_range(0..SERVICES);
+    let extra = ("more", 81);
+    let ports: &[(&str, u16)] = if dice.random() {
+        &[("http", 80)]
+    } else {
+        &[("http", 80), extra]
+    };
+    let mut service = fixture::service(&service_name(n), &format!("10.96.0.{n}"), ports);
+    match dice.random_range(0..6) {
+        0 => {
+            service["spec"]["ports"][0]["appProtocol"] = json!(pick(dice, &["http", "grpc", "tcp"]))
+        }
+        1 => service["spec"]["internalTrafficPolicy"] = json!("Local"),
+        2 => service["spec"]["externalIPs"] = json!(["192.0.2.1"]),
+        3 if n == 0 => {
+            service["spec"]["clusterIP"] = json!("None");
+            service["spec"]["clusterIPs"] = json!(["None"]);
+        }
+        _ => {}
+    }
+    let second = dice.random_range(0..3);
+    fixture::created(service, second)
+}
+
+fn slice(dice: &mut StdRng) -> Value {
+    let n = dice.random_range(0..SERVICES);
+    let name = service_name(n);
+    let some = dice.random_ratio(1, 5);
+    let mut endpoints: Vec<Value> = Vec::new();
+    for pod in (0..PODS).filter(|pod| (pod + n).is_multiple_of(2)) {
+        if some && dice.random() {
+            continue;
+        }
+        let mut endpoint = fixture::endpoint(&format!("pod-{pod}"), &format!("10.0.0.{pod}"));
+        endpoint["conditions"]["ready"] = json!(dice.random_ratio(2, 3));
+        if dice.random_ratio(1, 10) {
+            endpoint["targetRef"] = Value::Null;
+        }
+        endpoints.push(endpoint);
+    }
+    let part = dice.random_range(0..2);
+    fixture::slice(
+        &format!("{name}-{part}"),
+        &name,
+        &[("http", 8080)],
+        &endpoints,
+    )
+}
+
+fn policy(dice: &mut StdRng) -> Value {
+    let n = dice.random_range(0..3);
+    let generation = dice.random_range(1..4);
+    let mut object = match dice.random_range(0..4) {
+        0 => {
+            let rules = json!([{"kind": "HTTPRouteGroup", "name": format!("group-{n}")}]);
+            fixture::target(
+                &format!("target-{n}"),
+                &format!("account-{n}"),
+                &["web"],
+                rules,
+            )
+        }
+        1 => {
+            let path = pick(dice, &["/a", "/b", "["]);
+            fixture::group(
+                &format!("group-{n}"),
+                json!([{"name": "m", "methods": ["GET"], "pathRegex": path}]),
+            )
+        }
+        2 => {
+            let weight = dice.random_range(0..3);
+            let backends = [("svc-1", weight), ("svc-2", 1)];
+            fixture::split(&format!("split-{n}"), &service_name(n), &backends)
+        }
+        _ => {
+            let labels = json!({"podLabelSelector": {"matchLabels": {"tier": "one"}}});
+            fixture::binding(&format!("binding-{n}"), labels)
+        }
+    };
+    object["metadata"]["generation"] = json!(generation);
+    object
+}
+
+fn surroundings(dice: &mut StdRng) -> Value {
+    if dice.random() {
+        return fixture::node(
+            pick(dice, &["node-a", "node-b"]),
+            pick(dice, &["zone-a", "zone-b"]),
+        );
+    }
+    let namespace = fixture::namespace("shop");
+    match dice.random_range(0..3) {
+        0 => fixture::annotate(namespace, "weft.dev/access", "deny"),
+        1 => fixture::annotate(namespace, "weft.dev/opaque-ports", "8080"),
+        _ => namespace,
+    }
+}
+
+/// One step of a history. Endpoints change most, as in real life.
+fn step(dice: &mut StdRng, collector: &mut Collector) {
+    let object = match dice.random_range(0..20) {
+        0..10 => slice(dice),
+        10..14 => pod(dice),
+        14..16 => service(dice),
+        16..19 => policy(dice),
+        _ => surroundings(dice),
+    };
+    if dice.random_ratio(1, 8) {
+        fixture::delete(collector, &object);
+    } else {
+        fixture::apply(collector, &object);
+    }
+}
+
+type Told = BTreeMap<String, Published>;
+
+fn told(model: &Model, pod: &ObjectKey) -> Option<Told> {
+    let resources = model.resolve(pod, &destinations(pod))?;
+    Some(owned(resources))
+}
+
+fn owned(resources: BTreeMap<String, Arc<Published>>) -> Told {
+    let own = |(name, published): (String, Arc<Published>)| (name, (*published).clone());
+    resources.into_iter().map(own).collect()
+}
+
+#[test]
+fn compiling_after_says_what_compiling_from_nothing_says_and_whom_it_concerns() {
+    let defaults = Defaults::default();
+    let pods: Vec<ObjectKey> = (0..PODS)
+        .map(|n| ObjectKey::new("shop", &format!("pod-{n}")))
+        .collect();
+    let (mut shorter, mut untouched, mut refreshed) = (0, 0, 0);
+    for seed in 0..12 {
+        let mut dice = StdRng::seed_from_u64(seed);
+        let mut collector = Collector::default();
+        for _ in 0..60 {
+            step(&mut dice, &mut collector);
+        }
+        let world = Arc::new(collector.world());
+        let (model, problems) = Model::compile(&world, &defaults);
+        let mut compiled = Compiled::new(world, model, problems);
+        let mut seen: BTreeMap<ObjectKey, (u64, crate::model::Interest, Option<Told>)> =
+            BTreeMap::new();
+        for _ in 0..250 {
+            for _ in 0..dice.random_range(1..4) {
+                step(&mut dice, &mut collector);
+            }
+            let world = Arc::new(collector.world());
+            shorter += usize::from(states_only(&world, &compiled.model.index).is_some());
+            compiled = compiled.after(world.clone(), &defaults);
+            let (fresh, problems) = Model::compile(&world, &defaults);
+            assert_eq!(*compiled.problems, problems, "seed {seed}");
+            for pod in &pods {
+                let expected = told(&fresh, pod);
+                if let Some((number, interest, before)) = seen.get(pod)
+                    && !compiled.concerns(*number, interest)
+                {
+                    untouched += 1;
+                    assert_eq!(
+                        *before, expected,
+                        "{pod}, seed {seed}: a change was not told"
+                    );
+                    continue;
+                }
+                if let Some((number, interest, Some(held))) = seen.get_mut(pod)
+                    && let Some(services) = compiled.states_since(*number, interest)
+                {
+                    let mut resources: BTreeMap<String, Arc<Published>> = held
+                        .iter()
+                        .map(|(name, held)| (name.clone(), Arc::new(held.clone())))
+                        .collect();
+                    compiled.model.refresh(pod, &services, &mut resources);
+                    refreshed += 1;
+                    let now = owned(resources);
+                    assert_eq!(
+                        Some(&now),
+                        expected.as_ref(),
+                        "{pod}, seed {seed}: refreshed"
+                    );
+                }
+                // Some look late, as busy proxies do.
+                if dice.random_ratio(1, 3) {
+                    continue;
+                }
+                let now = told(&compiled.model, pod);
+                assert_eq!(now, expected, "{pod}, seed {seed}");
+                let interest = compiled.model.interest(pod, &destinations(pod));
+                seen.insert(pod.clone(), (compiled.number(), interest, now));
+            }
+        }
+    }
+    assert!(
+        shorter > 300,
+        "the shorter way was gone only {shorter} times"
+    );
+    assert!(refreshed > 100, "only {refreshed} times endpoints were all");
+    assert!(
+        untouched > 100,
+        "only {untouched} times somebody was left alone"
+    );
+}

@@ -1,0 +1,108 @@
+//! What differs between two models, and whom that concerns.
+//!
+//! Most changes concern few proxies. A proxy that remembers what its resources were
+//! made from need not look at a model whose changes touch none of it.
+//!
+//! Invariant: a change that is not told is no change of any resource of the proxy. In
+//! doubt more is told.
+
+use std::{collections::HashSet, net::IpAddr};
+
+use wire::names;
+
+use super::{Index, Model, PodId};
+use crate::world::ObjectKey;
+
+/// What of a model is not as it was in the one before.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Changes {
+    /// Nothing but the state of endpoints: every proxy needs resources of the same names
+    /// as before.
+    pub(crate) states_only: bool,
+    /// Services with another port, endpoint, protocol or split, or none before or now.
+    pub(crate) services: HashSet<ObjectKey>,
+    /// Pods with another address, mode, protocol or rule, or none before or now.
+    pub(crate) pods: HashSet<ObjectKey>,
+    /// Addresses that lead elsewhere.
+    pub(crate) addresses: HashSet<IpAddr>,
+}
+
+/// What the resources of one proxy were made from.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Interest {
+    services: HashSet<ObjectKey>,
+    pods: HashSet<ObjectKey>,
+    addresses: HashSet<IpAddr>,
+}
+
+impl Changes {
+    /// Whether a proxy with this interest may get something else now.
+    pub fn concern(&self, interest: &Interest) -> bool {
+        !(self.services.is_disjoint(&interest.services)
+            && self.pods.is_disjoint(&interest.pods)
+            && self.addresses.is_disjoint(&interest.addresses))
+    }
+
+    /// The Services among these whose endpoints' states are all that changed; `None` if
+    /// there is more.
+    pub fn states_of<'a>(
+        &'a self,
+        interest: &'a Interest,
+    ) -> Option<impl Iterator<Item = &'a ObjectKey>> {
+        self.states_only
+            .then(|| self.services.intersection(&interest.services))
+    }
+}
+
+impl Model {
+    /// What [`Model::resolve`] reads for this pod and these destinations.
+    pub fn interest<'a>(
+        &self,
+        pod: &PodId,
+        destinations: impl IntoIterator<Item = &'a String>,
+    ) -> Interest {
+        let mut interest = Interest {
+            pods: HashSet::from([pod.clone()]),
+            ..Interest::default()
+        };
+        for name in destinations {
+            if let Some(names::Name::Destination { ip, port }) = names::parse(name) {
+                interest.add(&self.index, ip, port);
+            }
+        }
+        interest
+    }
+}
+
+impl Interest {
+    fn add(&mut self, index: &Index, ip: IpAddr, port: u16) {
+        self.addresses.insert(ip);
+        if let Some(service) = index.services_by_ip.get(&ip) {
+            self.add_service(index, service);
+        } else if let Some(pod) = index.pods_by_ip.get(&ip) {
+            self.pods.insert(pod.clone());
+            let headless = index
+                .pods
+                .get(pod)
+                .into_iter()
+                .flat_map(|pod| &pod.headless);
+            for (_, service, _) in headless {
+                self.add_service(index, service);
+            }
+        } else if let Some(service) = index.services_by_outer.get(&(ip, port)) {
+            self.add_service(index, service);
+        }
+    }
+
+    fn add_service(&mut self, index: &Index, service: &ObjectKey) {
+        self.services.insert(service.clone());
+        let splits = index
+            .services
+            .get(service)
+            .into_iter()
+            .flat_map(|entry| &entry.splits);
+        for (backend, _) in splits.flat_map(|split| &split.backends) {
+            self.services.insert(backend.clone());
+        }
+    }
+}
