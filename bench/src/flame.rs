@@ -5,8 +5,10 @@
 //!
 //! The clock of the CPU is the event, because virtual machines seldom pass the
 //! processor's own counters on. Stacks are followed by frame pointers: the proxy
-//! has to be built with them and with its symbols, as `bench/run flame` does.
+//! has to be built with them, with its symbols and with debug information, as
+//! `bench/run flame` does.
 
+mod inlined;
 mod picture;
 mod stacks;
 
@@ -18,7 +20,8 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 
 use crate::control::Authority;
-use crate::flame::stacks::Node;
+use crate::flame::inlined::Inlined;
+use crate::flame::stacks::{Node, Origin};
 use crate::load;
 use crate::place::{Process, Who};
 use crate::resources::Pod;
@@ -140,13 +143,17 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         &shared.0,
     )?;
     system.start_pair()?;
+    // As the kernel, and so `perf`, names it.
+    let program = fs::canonicalize(&arguments.proxy)
+        .with_context(|| format!("--proxy={}", arguments.proxy.display()))?;
     for load in &arguments.loads {
         eprintln!("{load}: {} s", (LEAD + RECORDED + TAIL).as_secs());
         let recordings =
             record(&system, load, &shared.0).with_context(|| format!("load {load}"))?;
         system.pair_alive()?;
         for (side, recording) in ["outbound", "inbound"].into_iter().zip(recordings) {
-            let root = read(&recording).with_context(|| format!("load {load}, {side}"))?;
+            let root =
+                read(&recording, &program).with_context(|| format!("load {load}, {side}"))?;
             let file = arguments.out.join(format!("flame-{load}-{side}.svg"));
             let title = title(load, side, &root);
             fs::write(&file, picture::svg(&title, &root))
@@ -224,11 +231,12 @@ fn said(file: &Path) -> String {
     fs::read_to_string(file.with_extension("log")).unwrap_or_default()
 }
 
-fn read(recording: &Path) -> Result<Node> {
+fn read(recording: &Path, program: &Path) -> Result<Node> {
     let path = recording.to_string_lossy();
     let line = [
         "perf",
         "script",
+        // Debian's cannot, and another's takes minutes.
         "--no-inline",
         "-F",
         "comm,ip,sym,dso",
@@ -236,7 +244,11 @@ fn read(recording: &Path) -> Result<Node> {
         &path,
     ];
     let script = place::run(&line)?.stdout;
-    let root = stacks::fold(&String::from_utf8_lossy(&script));
+    let script = String::from_utf8_lossy(&script);
+    let samples = stacks::read(&script);
+    let places = stacks::places(&samples, program);
+    let inlined = Inlined::ask(program, &places, &recording.with_extension("list"))?;
+    let root = stacks::fold(&samples, program, &inlined);
     worth_drawing(&root)?;
     Ok(root)
 }
@@ -274,7 +286,7 @@ fn list(root: &Node) -> String {
             format!(
                 "  {:5.1} %  {}  {}\n",
                 picture::share(samples, root.samples),
-                if function.kernel {
+                if function.origin == Origin::Kernel {
                     "kernel "
                 } else {
                     "program"
@@ -288,8 +300,14 @@ fn list(root: &Node) -> String {
 #[cfg(test)]
 mod tests {
     use super::{Arguments, DEFAULT, known, list, worth_drawing};
-    use crate::flame::stacks::fold;
+    use crate::flame::inlined::Inlined;
+    use crate::flame::stacks::{self, Node};
     use crate::measures::SECTIONS;
+
+    fn fold(script: &str) -> Node {
+        let program = std::path::Path::new("/bin/weft-proxy");
+        stacks::fold(&stacks::read(script), program, &Inlined::default())
+    }
 
     fn asked(measures: &str) -> anyhow::Result<Arguments> {
         let line = format!("--proxy=p --nginx=n --out=o {measures}");

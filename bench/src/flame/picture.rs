@@ -4,7 +4,7 @@
 
 use std::fmt::Write;
 
-use crate::flame::stacks::{Function, Node};
+use crate::flame::stacks::{Function, Node, Origin};
 
 const WIDTH: f64 = 1400.0;
 const MARGIN: f64 = 10.0;
@@ -16,8 +16,9 @@ const NARROWEST: f64 = 0.3;
 const LETTER: f64 = 6.3;
 /// Shorter pieces of a name tell nothing.
 const FEWEST_LETTERS: usize = 4;
-/// Neighbours differ in shade, kernel and user in colour.
-const USER: [&str; 4] = ["#ffc078", "#ffb35c", "#ffa94d", "#ffcc8f"];
+/// Neighbours differ in shade, origins in colour.
+const PROGRAM: [&str; 4] = ["#ffc078", "#ffb35c", "#ffa94d", "#ffcc8f"];
+const INLINED: [&str; 4] = ["#ffec99", "#fff0b0", "#ffe680", "#fff3bf"];
 const KERNEL: [&str; 4] = ["#74c0fc", "#8fccfd", "#66b6f5", "#a5d8ff"];
 
 /// The picture, with a title above.
@@ -29,16 +30,18 @@ pub(crate) fn svg(title: &str, root: &Node) -> String {
          <rect width=\"100%\" height=\"100%\" fill=\"#ffffff\"/>\n\
          <text x=\"{MARGIN}\" y=\"24\" font-family=\"sans-serif\" font-size=\"16\" font-weight=\"bold\">{}</text>\n\
          <rect x=\"{MARGIN}\" y=\"36\" width=\"12\" height=\"12\" fill=\"{}\"/><text x=\"28\" y=\"46\" font-size=\"12\">program {:.1} %</text>\n\
-         <rect x=\"160\" y=\"36\" width=\"12\" height=\"12\" fill=\"{}\"/><text x=\"178\" y=\"46\" font-size=\"12\">kernel {:.1} %</text>\n",
+         <rect x=\"160\" y=\"36\" width=\"12\" height=\"12\" fill=\"{}\"/><text x=\"178\" y=\"46\" font-size=\"12\">merged into its caller</text>\n\
+         <rect x=\"370\" y=\"36\" width=\"12\" height=\"12\" fill=\"{}\"/><text x=\"388\" y=\"46\" font-size=\"12\">kernel {:.1} %</text>\n",
         escaped(title),
-        USER[2],
+        PROGRAM[2],
         share(root.samples.saturating_sub(kernel), root.samples),
+        INLINED[0],
         KERNEL[0],
         share(kernel, root.samples),
     );
     let all = Function {
         name: "all".to_owned(),
-        kernel: false,
+        origin: Origin::Program,
     };
     let mut picture = Picture {
         svg: &mut svg,
@@ -53,7 +56,9 @@ pub(crate) fn svg(title: &str, root: &Node) -> String {
 /// Samples that fell into the kernel, whoever called it.
 pub(crate) fn kernel_samples(root: &Node) -> u64 {
     let heaviest = root.heaviest();
-    let kernel = heaviest.iter().filter(|(function, _)| function.kernel);
+    let kernel = heaviest
+        .iter()
+        .filter(|(function, _)| function.origin == Origin::Kernel);
     kernel.map(|(_, samples)| samples).sum()
 }
 
@@ -76,7 +81,11 @@ impl Picture<'_> {
             return;
         }
         let y = self.bottom - ROW * level as f64;
-        let colour = if function.kernel { KERNEL } else { USER };
+        let colour = match function.origin {
+            Origin::Program => PROGRAM,
+            Origin::Inlined => INLINED,
+            Origin::Kernel => KERNEL,
+        };
         let shade = function.name.bytes().map(usize::from).sum::<usize>() + level;
         let _ = write!(
             self.svg,
@@ -159,7 +168,13 @@ fn escaped(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::{kernel_samples, label, svg, without_modules};
-    use crate::flame::stacks::fold;
+    use crate::flame::inlined::Inlined;
+    use crate::flame::stacks::{self, Node};
+
+    fn fold(script: &str) -> Node {
+        let program = std::path::Path::new("/bin/weft-proxy");
+        stacks::fold(&stacks::read(script), program, &Inlined::default())
+    }
 
     fn sample(thread: &str, frames: &[(&str, &str)]) -> String {
         let main = ("402f00", "main");
@@ -213,7 +228,10 @@ mod tests {
             read.contains("fill=\"#74c0fc\"")
                 || super::KERNEL.iter().any(|blue| read.contains(blue))
         );
-        assert!(super::USER.iter().any(|warm| poll.contains(warm)), "{poll}");
+        assert!(
+            super::PROGRAM.iter().any(|warm| poll.contains(warm)),
+            "{poll}"
+        );
         assert!(svg.contains("kernel 50.0 %"), "{svg}");
         for (open, close) in [
             ("<g>", "</g>"),

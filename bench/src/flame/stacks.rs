@@ -1,7 +1,10 @@
 //! What `perf script` says, folded into a tree: who called whom, and in how
 //! many samples.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use crate::flame::inlined::Inlined;
 
 /// Stands for the callers of a function that keeps no frame pointer, as those of
 /// the C library and hand-written assembly: the way back from there leads nowhere.
@@ -24,7 +27,24 @@ pub(crate) struct Node {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Function {
     pub(crate) name: String,
-    pub(crate) kernel: bool,
+    pub(crate) origin: Origin,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Origin {
+    Program,
+    /// Of the program, merged into its caller by the compiler.
+    Inlined,
+    Kernel,
+}
+
+impl Function {
+    fn of_program(name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            origin: Origin::Program,
+        }
+    }
 }
 
 impl Node {
@@ -40,20 +60,25 @@ impl Node {
         deepest.unwrap_or(0)
     }
 
-    /// Functions by their own samples, the heaviest first.
+    /// Functions by their own samples, the heaviest first. What is merged into a
+    /// function counts as its own: that is what a program is made of.
     pub(crate) fn heaviest(&self) -> Vec<(&Function, u64)> {
         let mut own = BTreeMap::new();
-        self.add_own(&mut own);
+        self.add_own(None, &mut own);
         let mut own: Vec<_> = own.into_iter().collect();
         // Sorting keeps the order of names among equals.
         own.sort_by_key(|(_, samples)| std::cmp::Reverse(*samples));
         own
     }
 
-    fn add_own<'a>(&'a self, own: &mut BTreeMap<&'a Function, u64>) {
+    fn add_own<'a>(&'a self, into: Option<&'a Function>, own: &mut BTreeMap<&'a Function, u64>) {
         for (function, node) in &self.calls {
-            *own.entry(function).or_default() += node.own();
-            node.add_own(own);
+            let whole = match function.origin {
+                Origin::Inlined => into.unwrap_or(function),
+                Origin::Program | Origin::Kernel => function,
+            };
+            *own.entry(whole).or_default() += node.own();
+            node.add_own(Some(whole), own);
         }
     }
 
@@ -67,43 +92,81 @@ impl Node {
     }
 }
 
-/// Reads what `perf script -F comm,ip,sym,dso` prints: for each sample a line
-/// with the name of the thread, then, indented, the functions from the innermost
-/// to the outermost, then an empty line. Threads are the lowest functions of the
-/// tree.
-pub(crate) fn fold(script: &str) -> Node {
-    let mut root = Node::default();
-    for sample in script.split("\n\n") {
-        let mut lines = sample.lines().filter(|line| !line.trim().is_empty());
-        let Some(thread) = lines.next().filter(|line| !starts_blank(line)) else {
-            continue;
-        };
-        let mut stack: Vec<Function> = Vec::new();
-        let mut complete = false;
-        for frame in lines.filter_map(Frame::read) {
+/// What a thread was doing at one moment.
+#[derive(Clone, Debug)]
+pub(crate) struct Sample<'a> {
+    thread: &'a str,
+    /// From the innermost to the outermost.
+    frames: Vec<Frame<'a>>,
+}
+
+impl<'a> Sample<'a> {
+    fn read(text: &'a str) -> Option<Self> {
+        let mut lines = text.lines().filter(|line| !line.trim().is_empty());
+        let thread = lines.next().filter(|line| !starts_blank(line))?.trim();
+        let mut frames = Vec::new();
+        let mut returns = false;
+        for mut frame in lines.filter_map(Frame::read) {
             // The innermost one is where the processor was; callers were read
             // from memory and may be anything.
-            if frame.in_no_file && !stack.is_empty() {
+            if frame.file == UNKNOWN && !frames.is_empty() {
                 break;
             }
-            complete = OUTERMOST.contains(&&*frame.function.name);
-            stack.push(frame.function);
-            if complete {
+            if !frame.kernel {
+                // A caller's place is where it goes on, which may belong to
+                // what comes after the call in its source.
+                frame.place = frame.place.saturating_sub(u64::from(returns));
+                returns = true;
+            }
+            let outermost = frame.is_outermost();
+            frames.push(frame);
+            if outermost {
                 break;
             }
         }
-        // Where no user's function is, the kernel works on its own account.
-        if !complete && stack.iter().any(|function| !function.kernel) {
-            stack.push(Function {
-                name: NO_CALLER.to_owned(),
-                kernel: false,
-            });
+        Some(Sample { thread, frames })
+    }
+}
+
+/// Reads what `perf script -F comm,ip,sym,dso` prints: for each sample a line
+/// with the name of the thread, then, indented, the functions from the innermost
+/// to the outermost, then an empty line.
+pub(crate) fn read(script: &str) -> Vec<Sample<'_>> {
+    script.split("\n\n").filter_map(Sample::read).collect()
+}
+
+/// Places in the file of `program` that occur.
+pub(crate) fn places(samples: &[Sample<'_>], program: &Path) -> BTreeSet<u64> {
+    let frames = samples.iter().flat_map(|sample| &sample.frames);
+    frames
+        .filter(|frame| Path::new(frame.file) == program)
+        .map(|frame| frame.place)
+        .collect()
+}
+
+/// Makes one tree of all samples, with threads as its lowest functions, and
+/// merged functions put back in `program`.
+pub(crate) fn fold(samples: &[Sample<'_>], program: &Path, inlined: &Inlined) -> Node {
+    let mut root = Node::default();
+    for sample in samples {
+        let mut stack = Vec::new();
+        for frame in &sample.frames {
+            if Path::new(frame.file) == program {
+                let merged = inlined.at(frame.place, frame.name).iter();
+                stack.extend(merged.map(|name| Function {
+                    name: name.clone(),
+                    origin: Origin::Inlined,
+                }));
+            }
+            stack.push(frame.function());
         }
-        let thread = Function {
-            name: thread.trim().to_owned(),
-            kernel: false,
-        };
-        root.add(std::iter::once(thread).chain(stack.into_iter().rev()));
+        // Where no function of the program is, the kernel works on its own account.
+        let complete = sample.frames.last().is_none_or(Frame::is_outermost);
+        if !complete && sample.frames.iter().any(|frame| !frame.kernel) {
+            stack.push(Function::of_program(NO_CALLER));
+        }
+        stack.push(Function::of_program(sample.thread));
+        root.add(stack.into_iter().rev());
     }
     root
 }
@@ -115,7 +178,7 @@ pub(crate) fn nameless(root: &Node) -> f64 {
     let own = |wanted: &dyn Fn(&Function) -> bool| -> u64 {
         heaviest
             .iter()
-            .filter(|(function, _)| !function.kernel && wanted(function))
+            .filter(|(function, _)| function.origin != Origin::Kernel && wanted(function))
             .map(|(_, samples)| samples)
             .sum()
     };
@@ -126,24 +189,43 @@ pub(crate) fn nameless(root: &Node) -> f64 {
     own(&|function| function.name == UNKNOWN) as f64 / all as f64
 }
 
-struct Frame {
-    function: Function,
-    in_no_file: bool,
+#[derive(Clone, Debug)]
+struct Frame<'a> {
+    /// In the file, or in the kernel's memory.
+    place: u64,
+    name: &'a str,
+    file: &'a str,
+    kernel: bool,
 }
 
-impl Frame {
+impl<'a> Frame<'a> {
     /// `  7f00 name of the function (/the/file)`
-    fn read(line: &str) -> Option<Self> {
+    fn read(line: &'a str) -> Option<Self> {
         let (address, rest) = line.trim().split_once(' ')?;
-        let (name, file) = rest.rsplit_once(" (")?;
+        let (name, file) = rest.strip_suffix(')')?.rsplit_once(" (")?;
+        let address = u64::from_str_radix(address, 16).ok()?;
         Some(Self {
-            function: Function {
-                name: name.to_owned(),
-                // The upper half of the addresses is the kernel's.
-                kernel: u64::from_str_radix(address, 16).ok()? >> 63 == 1,
-            },
-            in_no_file: file == "[unknown])",
+            place: address,
+            name,
+            file,
+            // The upper half of the addresses is the kernel's.
+            kernel: address >> 63 == 1,
         })
+    }
+
+    fn is_outermost(&self) -> bool {
+        OUTERMOST.contains(&self.name)
+    }
+
+    fn function(&self) -> Function {
+        Function {
+            origin: if self.kernel {
+                Origin::Kernel
+            } else {
+                Origin::Program
+            },
+            ..Function::of_program(self.name)
+        }
     }
 }
 
@@ -153,7 +235,19 @@ fn starts_blank(line: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::{Function, Node, fold, nameless};
+    use std::path::Path;
+
+    use super::{Function, Node, Origin, nameless, places, read};
+    use crate::flame::inlined::Inlined;
+    use crate::flame::stacks;
+
+    fn fold(script: &str) -> Node {
+        stacks::fold(
+            &read(script),
+            Path::new("/bin/weft-proxy"),
+            &Inlined::default(),
+        )
+    }
 
     /// Two samples in one call, one in its caller, one in another thread.
     const SCRIPT: &str = "weft-proxy \n\
@@ -204,12 +298,45 @@ slow work \n\
         let heaviest: Vec<_> = root
             .heaviest()
             .into_iter()
-            .map(|(Function { name, kernel }, samples)| (&**name, *kernel, samples))
+            .map(|(Function { name, origin }, samples)| (&**name, *origin, samples))
             .collect();
-        assert_eq!(heaviest[0], ("tcp_sendmsg", true, 2));
-        assert_eq!(heaviest[1], ("<a::B<C> as d::E>::poll", false, 1));
-        assert_eq!(heaviest[2], ("compile", false, 1));
+        assert_eq!(heaviest[0], ("tcp_sendmsg", Origin::Kernel, 2));
+        assert_eq!(heaviest[1], ("<a::B<C> as d::E>::poll", Origin::Program, 1));
+        assert_eq!(heaviest[2], ("compile", Origin::Program, 1));
         assert_eq!(heaviest[3].2, 0, "writev only called");
+    }
+
+    #[test]
+    fn merged_functions_are_put_back_where_the_call_was_and_count_as_their_callers_own() {
+        let program = Path::new("/bin/weft-proxy");
+        let script = "weft-proxy \n\
+\t          4325a0 poll (/bin/weft-proxy)\n\
+\t          4325b0 main (/bin/weft-proxy)\n\n\
+weft-proxy \n\
+\tffffffff82010004 tcp_sendmsg ([kernel.kallsyms])\n\
+\t          4325a0 poll (/bin/weft-proxy)\n\
+\t          4325b0 main (/bin/weft-proxy)\n\n";
+        let samples = read(script);
+        let asked: Vec<_> = places(&samples, program).into_iter().collect();
+        assert_eq!(
+            asked,
+            [0x4325a0, 0x4325af],
+            "a caller is asked for by its call"
+        );
+        let inlined = Inlined::of_unmoved(
+            "0x4325a0\nwrite\n??:0\nflush\n??:0\npoll\n??:0\n0x4325af\nrun\n??:0\nmain\n??:0\n",
+        );
+        let root = stacks::fold(&samples, program, &inlined);
+        let flush = at(&root, &["weft-proxy", "main", "run", "poll", "flush"]);
+        assert_eq!(at(flush, &["write"]).own(), 1);
+        assert_eq!(at(flush, &["write", "tcp_sendmsg"]).own(), 1);
+        let heaviest: Vec<_> = root
+            .heaviest()
+            .into_iter()
+            .map(|(function, samples)| (&*function.name, samples))
+            .filter(|(_, samples)| *samples > 0)
+            .collect();
+        assert_eq!(heaviest, [("poll", 1), ("tcp_sendmsg", 1)]);
     }
 
     #[test]
