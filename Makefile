@@ -30,7 +30,7 @@ conformance: ## the table of SMI conformance, with real Flagger and Argo Rollout
 	@e2e/conformance/run
 
 fuzz: ## random objects through everything that reads them, 10 min (SECONDS=600)
-	@WEFT_FUZZ_SECONDS=$(or $(SECONDS),600) WEFT_TEST_MORE=10 cargo test -p controller --test hostile --test decisions -- --nocapture
+	@WEFT_FUZZ_SECONDS=$(or $(SECONDS),600) WEFT_TEST_MORE=10 cargo test --workspace --test hostile --test decisions -- --nocapture
 
 bench: ## what the proxy costs beside Envoy, 40 min after the build (PREVIOUS=older weft-proxy)
 	@PREVIOUS="$(PREVIOUS)" bench/run full
