@@ -11,7 +11,7 @@ use policy::name::ObjectRef;
 use serde::Serialize;
 
 use crate::compiled::{Compiled, Latest};
-use crate::observed::{Observed, Tally};
+use crate::observed::{Observed, Reader, Tally};
 use crate::problem::Problems;
 
 /// Generations that are remembered; the oldest goes first.
@@ -72,17 +72,21 @@ impl Acks {
                     // The same verdicts hold the same generations.
                     let same = |known: &Arc<Problems>| Arc::ptr_eq(known, &compiled.problems);
                     if !known.as_ref().is_some_and(same) {
-                        known = Some(compiled.problems.clone());
-                        self.compiled(&compiled);
+                        let news = self.compiled(&compiled, known.as_deref());
                         // Proxies may need nothing new, and then answer nothing.
-                        self.look(compiled.problems.verdicts.keys(), &observed);
+                        self.look(news, &observed);
+                        known = Some(compiled.problems.clone());
                     }
                 }
                 changed = changes.changed() => {
                     if changed.is_err() {
                         return;
                     }
-                    self.look(observed.take_touched().iter(), &observed);
+                    match (observed.take_touched(Reader::Record), &known) {
+                        (Some(touched), _) => self.look(touched.iter(), &observed),
+                        (None, Some(known)) => self.look(known.verdicts.keys(), &observed),
+                        (None, None) => {}
+                    }
                 }
             }
         }
@@ -97,12 +101,28 @@ impl Acks {
         serde_json::to_string(&serde_json::json!({"acks": record.entries}))
     }
 
-    fn compiled(&self, compiled: &Compiled) {
-        let generations = compiled.problems.verdicts.iter();
-        self.record.lock().saw(
-            generations.map(|(object, verdict)| (object, verdict.generation)),
-            compiled.at,
-        );
+    /// Notes what a model says. Returns the objects about which it says something else
+    /// than `before`.
+    fn compiled<'a>(
+        &self,
+        compiled: &'a Compiled,
+        before: Option<&'a Problems>,
+    ) -> Box<dyn Iterator<Item = &'a ObjectRef> + Send + 'a> {
+        let verdicts = &compiled.problems.verdicts;
+        let mut record = self.record.lock();
+        let Some(before) = before else {
+            let generations = verdicts.iter();
+            let generations = generations.map(|(object, verdict)| (object, verdict.generation));
+            record.saw(generations, compiled.at);
+            return Box::new(verdicts.keys());
+        };
+        for object in compiled.problems.news(before) {
+            match verdicts.get(object) {
+                Some(verdict) => record.note(object, verdict.generation, compiled.at),
+                None => drop(record.current.remove(object)),
+            }
+        }
+        Box::new(compiled.problems.news(before))
     }
 
     fn look<'a>(&self, objects: impl Iterator<Item = &'a ObjectRef>, observed: &Observed) {
@@ -119,16 +139,18 @@ impl Acks {
 
 impl Record {
     fn saw<'a>(&mut self, objects: impl Iterator<Item = (&'a ObjectRef, i64)>, at: SystemTime) {
-        let mut current = BTreeMap::new();
         for (object, generation) in objects {
-            let number = match self.current.remove(object) {
-                Some((held, number)) if held == generation => number,
-                _ => self.add(object, generation, at),
-            };
-            current.insert(object.clone(), (generation, number));
+            self.note(object, generation, at);
         }
-        // Objects that are not there any more leave their entries behind.
-        self.current = current;
+    }
+
+    /// Objects that are not there any more leave their entries behind.
+    fn note(&mut self, object: &ObjectRef, generation: i64, at: SystemTime) {
+        let number = match self.current.get(object) {
+            Some((held, number)) if *held == generation => *number,
+            _ => self.add(object, generation, at),
+        };
+        self.current.insert(object.clone(), (generation, number));
     }
 
     fn add(&mut self, object: &ObjectRef, generation: i64, at: SystemTime) -> u64 {

@@ -28,6 +28,31 @@ const MAX_GONE: usize = 4096;
 /// Proxies in one message to a peer.
 const CHUNK: usize = 200;
 
+/// Who takes notice of touched objects, each for itself.
+#[derive(Clone, Copy, Debug)]
+pub enum Reader {
+    /// The record of acknowledgements.
+    Record,
+    /// The writer of statuses.
+    Status,
+}
+
+/// How many [`Reader`]s there are.
+const READERS: usize = 2;
+/// Touched objects that wait for a reader, such as one that does not hold the Lease.
+/// Above this it is told to look at everything.
+const MAX_TOUCHED: usize = 20_000;
+
+/// Objects by name, unless there are too many.
+#[derive(Debug)]
+struct Touched(Option<BTreeSet<ObjectRef>>);
+
+impl Default for Touched {
+    fn default() -> Self {
+        Self(Some(BTreeSet::new()))
+    }
+}
+
 /// Shared by streams, peers, status and `/acks`. Clones are the same state.
 #[derive(Clone, Debug)]
 pub struct Observed {
@@ -68,8 +93,9 @@ struct State {
     objects: HashMap<ObjectRef, BTreeMap<String, Needs>>,
     /// The objects under which a pod stands there.
     of_pod: HashMap<String, Vec<ObjectRef>>,
-    /// Objects whose tally may have changed since they were last taken.
-    touched: BTreeSet<ObjectRef>,
+    /// Objects whose tally may have changed since they were last taken, by who takes
+    /// them; `None` once there are more than [`MAX_TOUCHED`].
+    touched: [Touched; READERS],
     remembered: HashMap<Workload, BTreeMap<String, u64>>,
 }
 
@@ -265,9 +291,15 @@ impl Observed {
         tally
     }
 
-    /// Objects that some proxy's answer touched since the last call.
-    pub fn take_touched(&self) -> BTreeSet<ObjectRef> {
-        std::mem::take(&mut self.inner.state.lock().touched)
+    /// Objects that some proxy's answer touched since this reader's last call; `None`
+    /// when they were too many to remember.
+    pub fn take_touched(&self, reader: Reader) -> Option<BTreeSet<ObjectRef>> {
+        let [record, status] = &mut self.inner.state.lock().touched;
+        std::mem::take(match reader {
+            Reader::Record => record,
+            Reader::Status => status,
+        })
+        .0
     }
 
     /// Destinations that pods of a workload have asked for.
@@ -331,18 +363,28 @@ impl State {
                     self.objects.remove(&object);
                 }
             }
-            self.touched.insert(object);
+            self.touch(&object);
         }
         if !now.is_empty() {
             let objects = now.keys().cloned().collect();
             self.of_pod.insert(key.to_owned(), objects);
         }
-        let touched = &mut self.touched;
         for (object, needs) in now {
             let pods = self.objects.entry(object.clone()).or_default();
             if pods.get(key) != Some(&needs) {
                 pods.insert(key.to_owned(), needs);
-                touched.insert(object);
+                self.touch(&object);
+            }
+        }
+    }
+
+    fn touch(&mut self, object: &ObjectRef) {
+        for Touched(touched) in &mut self.touched {
+            if let Some(objects) = touched {
+                objects.insert(object.clone());
+                if objects.len() > MAX_TOUCHED {
+                    *touched = None;
+                }
             }
         }
     }

@@ -158,6 +158,20 @@ pub struct Problems {
     pub verdicts: BTreeMap<ObjectRef, Verdict>,
 }
 
+impl Problems {
+    /// Objects about which something else is said than `before`, or that only one of the
+    /// two knows.
+    pub fn news<'a>(&'a self, before: &'a Self) -> impl Iterator<Item = &'a ObjectRef> {
+        let changed = self.verdicts.iter().filter(|(object, verdict)| {
+            let held = before.verdicts.get(*object);
+            held != Some(*verdict)
+        });
+        let gone = before.verdicts.keys();
+        let gone = gone.filter(|object| !self.verdicts.contains_key(*object));
+        changed.map(|(object, _)| object).chain(gone)
+    }
+}
+
 /// Collects problems while compiling.
 #[derive(Debug, Default)]
 pub(crate) struct Findings {

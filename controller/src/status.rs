@@ -10,7 +10,7 @@
 
 mod udp;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,9 +28,9 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
 use tracing::{debug, warn};
 
-use crate::compiled::Latest;
+use crate::compiled::{Compiled, Latest};
 use crate::network_policy::{Enforced, InForce};
-use crate::observed::{Observed, Tally};
+use crate::observed::{Observed, Reader, Tally};
 use crate::problem::{Condition, Problems, Verdict};
 
 /// Time between two writes of an object whose counts only tick.
@@ -103,45 +103,54 @@ impl StatusWriter {
         let mut acks = self.observed.changes();
         let mut written = self.read_all().await;
         let mut enforced = self.enforced.clone();
+        let mut said: Option<Arc<Problems>> = None;
+        let mut later = BTreeMap::new();
+        // What becomes of UDPRoutes is read from the World, so then all is looked at.
+        let mut all = true;
         loop {
             sleep(SETTLE).await;
-            // Before the round: what comes while it writes is news.
-            let said = self.verdicts();
-            let next = self.round(&mut written).await;
+            let touched = self.observed.take_touched(Reader::Status);
+            let Some(compiled) = self.latest.borrow_and_update().clone() else {
+                if self.latest.changed().await.is_err() {
+                    return;
+                }
+                continue;
+            };
+            let scope = match (touched, &said) {
+                (Some(mut touched), Some(said)) if !std::mem::take(&mut all) => {
+                    if !Arc::ptr_eq(said, &compiled.problems) {
+                        touched.extend(compiled.problems.news(said).cloned());
+                    }
+                    touched.extend(later.into_keys());
+                    Some(touched)
+                }
+                _ => None,
+            };
+            later = self.write_due(&compiled, scope, &mut written).await;
+            let problems = said.insert(compiled.problems.clone());
+            drop(compiled);
             loop {
+                let next = later.values().min().copied();
                 tokio::select! {
                     changed = self.latest.changed() => {
                         if changed.is_err() {
                             return;
                         }
+                        let latest = self.latest.borrow();
+                        let same = |new: &Arc<Compiled>| Arc::ptr_eq(&new.problems, problems);
+                        all |= enforced.is_some();
                         // Endpoints come and go; most models say the same about objects.
-                        if self.says_the_same(said.as_ref()) {
+                        if !all && latest.as_ref().is_some_and(same) {
                             continue;
                         }
                     }
-                    () = next_change(&mut enforced) => {}
+                    () = next_change(&mut enforced) => all = true,
                     changed = acks.changed() => if changed.is_err() { return },
                     () = sleep_until(next.unwrap_or_else(Instant::now)), if next.is_some() => {}
                 }
                 break;
             }
         }
-    }
-
-    /// What the newest model says about objects.
-    fn verdicts(&self) -> Option<Arc<Problems>> {
-        let latest = self.latest.borrow();
-        latest.as_ref().map(|compiled| compiled.problems.clone())
-    }
-
-    /// Whether the newest model says what was `said`. What becomes of UDPRoutes is read
-    /// from the World, so there nothing is said twice.
-    fn says_the_same(&self, said: Option<&Arc<Problems>>) -> bool {
-        let now = self.verdicts();
-        let same = now
-            .zip(said)
-            .is_some_and(|(now, said)| Arc::ptr_eq(&now, said));
-        self.enforced.is_none() && same
     }
 
     /// What stands there already, so that times of change survive a new holder
@@ -165,16 +174,38 @@ impl StatusWriter {
         written
     }
 
-    /// Writes what is due. Returns when the next write is due, if any.
-    async fn round(&mut self, written: &mut BTreeMap<ObjectRef, Written>) -> Option<Instant> {
-        let compiled = self.latest.borrow_and_update().clone()?;
+    /// Writes what is due of these objects, or of all. Returns which of them are due
+    /// later, and when.
+    async fn write_due(
+        &self,
+        compiled: &Compiled,
+        scope: Option<BTreeSet<ObjectRef>>,
+        written: &mut BTreeMap<ObjectRef, Written>,
+    ) -> BTreeMap<ObjectRef, Instant> {
         let verdicts = &compiled.problems.verdicts;
         let enforced = self.enforced.as_ref().map(|held| held.borrow().clone());
-        written.retain(|object, _| verdicts.contains_key(object));
+        let objects: Vec<(&ObjectRef, &Verdict)> = match &scope {
+            None => {
+                written.retain(|object, _| verdicts.contains_key(object));
+                verdicts.iter().collect()
+            }
+            Some(scope) => {
+                for gone in scope
+                    .iter()
+                    .filter(|object| !verdicts.contains_key(*object))
+                {
+                    written.remove(gone);
+                }
+                let known = scope
+                    .iter()
+                    .filter_map(|object| verdicts.get_key_value(object));
+                known.collect()
+            }
+        };
         let now = Instant::now();
-        let mut next: Option<Instant> = None;
+        let mut later = BTreeMap::new();
         let mut due = Vec::new();
-        for (object, verdict) in verdicts {
+        for (object, verdict) in objects {
             let tally = self.observed.tally(object, verdict.generation);
             let mut status = Status::of(verdict, &tally);
             if let Some(enforced) = &enforced {
@@ -183,7 +214,7 @@ impl StatusWriter {
             match when(written.get(object), &status, now) {
                 When::Never => {}
                 When::Now => due.push((object, status)),
-                When::At(at) => next = Some(next.map_or(at, |next| next.min(at))),
+                When::At(at) => drop(later.insert(object.clone(), at)),
             }
         }
         for batch in due.chunks(PARALLEL) {
@@ -202,13 +233,12 @@ impl StatusWriter {
                     }
                     Err(error) => {
                         warn!(%object, %error, "status not written");
-                        let again = now + RETRY;
-                        next = Some(next.map_or(again, |next| next.min(again)));
+                        later.insert((*object).clone(), now + RETRY);
                     }
                 }
             }
         }
-        next
+        later
     }
 
     async fn put(

@@ -156,9 +156,19 @@ fn workload_remembers_its_destinations_and_no_more_than_the_bound() {
 fn object_that_nobody_needs_any_more_is_touched_and_has_no_proxies() {
     let observed = Observed::default();
     observed.note(1, state("a", 5, true));
-    assert!(observed.take_touched().contains(&split()));
-    assert!(observed.take_touched().is_empty());
+    assert!(
+        observed
+            .take_touched(Reader::Record)
+            .unwrap()
+            .contains(&split())
+    );
+    assert!(observed.take_touched(Reader::Record).unwrap().is_empty());
     observed.ended(1, "shop/a");
-    assert!(observed.take_touched().contains(&split()));
+    assert!(
+        observed
+            .take_touched(Reader::Record)
+            .unwrap()
+            .contains(&split())
+    );
     assert_eq!(observed.tally(&split(), 5), Tally::default());
 }

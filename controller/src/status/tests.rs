@@ -1,7 +1,6 @@
 use super::*;
 use std::sync::Arc;
 
-use crate::compiled::Compiled;
 use crate::fake_api::FakeApi;
 use crate::fixture;
 use crate::model::{Defaults, Model};
@@ -51,7 +50,9 @@ impl Bench {
     }
 
     async fn round(&mut self) -> Option<Instant> {
-        self.writer.round(&mut self.written).await
+        let compiled = self.writer.latest.borrow_and_update().clone()?;
+        let later = self.writer.write_due(&compiled, None, &mut self.written);
+        later.await.into_values().min()
     }
 
     fn proxy(&self, pod: &str, generation: i64, acknowledged: bool, nack: &str) {
@@ -305,4 +306,26 @@ async fn programmed_of_a_udp_route_and_of_a_target_that_names_it_waits_for_its_n
     say((0, 1), None, "of an older generation");
     bench.round().await;
     is(shown(&bench, 2), "False", "Pending", "");
+}
+
+#[tokio::test(start_paused = true)]
+async fn answers_and_models_that_come_later_are_written_each_alone() {
+    let bench = Bench::new(&[("api", 1)]);
+    let writing = tokio::spawn(bench.writer.clone().write());
+    sleep(Duration::from_secs(1)).await;
+    assert_eq!(bench.condition("Programmed")["reason"], json!("NoProxies"));
+    bench.proxy("client", 1, true, "");
+    sleep(Duration::from_secs(1)).await;
+    let told = bench.condition("Programmed")["message"].clone();
+    assert_eq!(told, json!("1 of 1 proxies"));
+    // Counts that only tick wait, and come without another cause.
+    bench.proxy("other", 1, true, "");
+    sleep(COUNT_EVERY + Duration::from_secs(1)).await;
+    let told = bench.condition("Programmed")["message"].clone();
+    assert_eq!(told, json!("2 of 2 proxies"));
+    bench.models.send_replace(Some(compiled(&[("api", 2)], 2)));
+    sleep(Duration::from_secs(1)).await;
+    let told = bench.condition("Accepted")["observedGeneration"].clone();
+    assert_eq!(told, json!(2));
+    writing.abort();
 }

@@ -52,6 +52,8 @@ pub(crate) struct Figures {
     pub(crate) each: Delays,
     /// From before the write to the last proxy's acknowledgement.
     pub(crate) last: Delays,
+    /// Compiling alone, while endpoints changed.
+    pub(crate) compiling: Delays,
     /// CPU milliseconds per change, of the controller and of etcd and API server.
     pub(crate) cpu_per_change: f64,
     pub(crate) api_cpu_per_change: f64,
@@ -110,6 +112,7 @@ pub(crate) async fn measure(
 
     bench.say("changing endpoints");
     let (own, others) = (controller.cpu()?, bench.api_cpu()?);
+    let logged = bench.program.logged()?;
     let batches = metric("weft_controller_batches_total").await?;
     let changes = change(bench, &fleet, size, changing).await?;
     let count = changes.len() as f64;
@@ -117,6 +120,7 @@ pub(crate) async fn measure(
     let api_cpu_per_change = (bench.api_cpu()? - others) * 1000.0 / count;
     let batches_per_change = (metric("weft_controller_batches_total").await? - batches) / count;
     let after_changes = controller.memory()?;
+    let compiling = bench.program.compiled_since(logged)?;
 
     bench.say("crashing the controller");
     let probe = Probe::start(&bench.api);
@@ -135,6 +139,7 @@ pub(crate) async fn measure(
         lost: changes.iter().map(Change::missed).sum(),
         each: Delays::of_seconds(changes.iter().flat_map(Change::delays)),
         last: Delays::of_seconds(changes.iter().filter_map(Change::whole)),
+        compiling,
         cpu_per_change,
         api_cpu_per_change,
         batches_per_change,

@@ -136,6 +136,9 @@ pub(crate) fn write_scale(root: &Path, all: &[scale::Figures], took: u64) -> Res
         "begin of the write to acknowledgement p99, ms",
         &|f| short(f.whole.p99()),
     );
+    line(&mut text, "compiling alone p50, p99, ms", &|f| {
+        format!("{}, {}", short(f.compiling.p50()), short(f.compiling.p99()))
+    });
     line(&mut text, "controller CPU per change, ms", &|f| {
         short(f.cpu_per_change)
     });
@@ -244,6 +247,9 @@ pub(crate) fn write_crowded(root: &Path, all: &[crowded::Figures], took: u64) ->
     );
     line(&mut text, "acknowledgements measured", &|f| {
         f.each.len().to_string()
+    });
+    line(&mut text, "compiling alone p50, p99, ms", &|f| {
+        format!("{}, {}", short(f.compiling.p50()), short(f.compiling.p99()))
     });
     line(&mut text, "controller CPU per change, ms", &|f| {
         short(f.cpu_per_change)

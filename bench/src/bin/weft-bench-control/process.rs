@@ -2,6 +2,7 @@
 //! the roles that the chart gives it.
 
 use std::fs::File;
+use std::io::{BufRead as _, BufReader, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -13,6 +14,7 @@ use tokio::net::TcpStream;
 use tokio::time::sleep;
 
 use crate::api::Api;
+use crate::figures::Delays;
 
 /// Where its gRPC port is.
 pub(crate) const SERVES: &str = "127.0.0.1:8443";
@@ -23,6 +25,8 @@ const ACCOUNT: &str = "weft-controller";
 const READY_WITHIN: Duration = Duration::from_secs(60);
 /// Clock ticks per second in /proc, which Linux fixes.
 const TICKS: f64 = 100.0;
+/// The default, and how long each compiling took.
+const LOG: &str = "info,weft_controller::compiled=debug";
 /// Longer than any run.
 const TOKEN_SECONDS: u32 = 2 * 3600;
 
@@ -76,6 +80,21 @@ impl Program {
         })
     }
 
+    /// How far its log has come.
+    pub(crate) fn logged(&self) -> Result<u64> {
+        Ok(std::fs::metadata(&self.log)?.len())
+    }
+
+    /// How long each compiling took since the log had come so far.
+    pub(crate) fn compiled_since(&self, logged: u64) -> Result<Delays> {
+        let mut log = File::open(&self.log)?;
+        log.seek(SeekFrom::Start(logged))?;
+        let seconds = BufReader::new(log).lines().map_while(Result::ok);
+        Ok(Delays::of_seconds(
+            seconds.filter_map(|line| compiled_in(&line)),
+        ))
+    }
+
     /// Starts it, without waiting for anything.
     pub(crate) fn start(&self) -> Result<Controller> {
         let log = File::options()
@@ -92,6 +111,7 @@ impl Program {
             .env("WEFT_SERVICE_ACCOUNT", ACCOUNT)
             .env("WEFT_EXCLUDED_NAMESPACES", "kube-system,weft-system")
             .env("WEFT_METRICS_API", "true")
+            .env("WEFT_LOG", LOG)
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log)
@@ -162,6 +182,16 @@ impl Drop for Controller {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Seconds, if the line tells of a compiling.
+fn compiled_in(line: &str) -> Option<f64> {
+    let line: serde_json::Value = serde_json::from_str(line).ok()?;
+    let fields = line.get("fields").unwrap_or(&line);
+    (fields["message"] == "compiled").then_some(())?;
+    let micros = &fields["micros"];
+    let micros = micros.as_f64().or_else(|| micros.as_str()?.parse().ok())?;
+    Some(micros / 1e6)
 }
 
 /// Resident memory of a process.

@@ -38,6 +38,8 @@ pub(crate) struct Figures {
     pub(crate) delays: Delays,
     /// From before the write.
     pub(crate) whole: Delays,
+    /// Compiling alone.
+    pub(crate) compiling: Delays,
     /// CPU milliseconds of the controller per change.
     pub(crate) cpu_per_change: f64,
     pub(crate) load: f64,
@@ -82,7 +84,7 @@ pub(crate) async fn measure(
     }
     bench.say("changing objects");
     let load = load();
-    let cpu = controller.cpu()?;
+    let (cpu, logged) = (controller.cpu()?, bench.program.logged()?);
     let count = turns.len() as f64;
     for turn in turns {
         change(bench, &fleet, turn).await?;
@@ -99,6 +101,7 @@ pub(crate) async fn measure(
         lost: done.iter().map(Change::missed).sum(),
         delays: Delays::of_seconds(done.iter().flat_map(Change::delays)),
         whole: Delays::of_seconds(done.iter().filter_map(Change::whole)),
+        compiling: bench.program.compiled_since(logged)?,
         cpu_per_change,
         load,
     })
