@@ -8,6 +8,8 @@ use e2e::harness::{Cluster, Namespace, Outcome, eventually, mesh};
 use super::altered::{Altered, own_pods, own_ready};
 
 const SOON: Duration = Duration::from_secs(60);
+/// The metrics API's own words.
+const NO_CERTIFICATE: &str = "no client certificate was shown";
 
 #[test]
 fn metrics_api_that_is_switched_off_is_not_served_and_holds_up_no_namespace() -> Outcome {
@@ -15,7 +17,7 @@ fn metrics_api_that_is_switched_off_is_not_served_and_holds_up_no_namespace() ->
     let altered = Altered::begin()?;
     // Control: what is looked for is there while the value is on.
     assert_eq!(api_services(&cluster)?.len(), 2);
-    answers(&cluster, "Unauthorized")?;
+    answers(&cluster, NO_CERTIFICATE)?;
 
     mesh::install(&["metricsApi.enabled=false"])?;
     own_ready(&cluster)?;
@@ -32,7 +34,7 @@ fn metrics_api_that_is_switched_off_is_not_served_and_holds_up_no_namespace() ->
     for service in api_services(&cluster)? {
         cluster.kubectl(&[&wait[..], &[&service]].concat())?;
     }
-    answers(&cluster, "Unauthorized")?;
+    answers(&cluster, NO_CERTIFICATE)?;
     Ok(())
 }
 
