@@ -10,6 +10,7 @@ mod envoy;
 mod flame;
 mod grpc;
 mod load;
+mod made;
 mod measures;
 mod micro;
 mod place;

@@ -3,13 +3,24 @@
 use std::fmt::Write;
 use std::fs;
 use std::path::Path;
-use std::process::Command;
 
 use anyhow::Result;
 
 use crate::book::{Book, Spread};
+use crate::made;
 use crate::measures::{Measure, Must, SECTIONS};
 use crate::micro::Timing;
+
+/// What the figures depend on.
+const SOURCES: &[&str] = &[
+    "proxy",
+    "policy",
+    "wire",
+    "identity",
+    "runtime",
+    "bench/src",
+    "Cargo.toml",
+];
 
 /// How the run was made, for the head of the report.
 #[derive(Clone, Debug)]
@@ -47,7 +58,7 @@ pub(crate) fn text(book: &Book, run: &Run, timings: &[Timing], versions: &str) -
         text,
         "Written by `{name}`, {}. Commit {}. {} interleaved rounds of direct, Envoy and Weft, {} s per load and {} s per fixed rate, proxies started anew in each round. Median [least to most].\n",
         time::OffsetDateTime::now_utc().date(),
-        commit(),
+        made::commit(SOURCES),
         run.rounds,
         run.load_seconds,
         run.rate_seconds
@@ -55,7 +66,7 @@ pub(crate) fn text(book: &Book, run: &Run, timings: &[Timing], versions: &str) -
     let _ = writeln!(
         text,
         "Machine: {}; load average before the run {}. {versions}\n",
-        machine(),
+        made::machine(),
         run.load_before
     );
     text.push_str(METHOD);
@@ -187,54 +198,6 @@ fn show(spread: Spread, decimals: usize) -> String {
         return format!("{median:.decimals$}");
     }
     format!("{median:.decimals$} [{least:.decimals$} to {most:.decimals$}]")
-}
-
-fn commit() -> String {
-    let git = |arguments: &[&str]| {
-        let output = Command::new("git").args(arguments).output().ok()?;
-        output
-            .status
-            .success()
-            .then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
-    };
-    let Some(commit) = git(&["rev-parse", "--short", "HEAD"]) else {
-        return "unknown".to_owned();
-    };
-    let clean = git(&[
-        "status",
-        "--porcelain",
-        "--",
-        "proxy",
-        "policy",
-        "wire",
-        "identity",
-        "runtime",
-        "bench/src",
-        "Cargo.toml",
-    ]);
-    match clean.as_deref() {
-        Some("") => commit,
-        _ => format!("{commit} with uncommitted changes"),
-    }
-}
-
-fn machine() -> String {
-    let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
-    let field = |text: &str, name: &str| {
-        let line = text.lines().find(|line| line.starts_with(name))?;
-        Some(line.split_once(':')?.1.trim().to_owned())
-    };
-    let cpu =
-        field(&read("/proc/cpuinfo"), "model name").unwrap_or_else(|| "unknown CPU".to_owned());
-    let cores = std::thread::available_parallelism().map_or(0, usize::from);
-    let memory = field(&read("/proc/meminfo"), "MemTotal").unwrap_or_default();
-    let kib: u64 = memory.trim_end_matches(" kB").parse().unwrap_or(0);
-    let kernel = read("/proc/sys/kernel/osrelease");
-    format!(
-        "{cores} cores of {cpu}, {} GiB, Linux {}",
-        kib / (1024 * 1024),
-        kernel.trim()
-    )
 }
 
 pub(crate) fn write(folder: &Path, text: &str, chart: &str) -> Result<()> {

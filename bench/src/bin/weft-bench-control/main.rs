@@ -8,6 +8,8 @@ mod crowd;
 mod crowded;
 mod figures;
 mod fleet;
+#[path = "../../made.rs"]
+mod made;
 mod page;
 mod picture;
 mod probe;

@@ -3,13 +3,25 @@
 use std::fmt::Write;
 use std::fs;
 use std::path::Path;
-use std::process::Command;
 
 use anyhow::Result;
 
 use crate::crowded;
+use crate::made;
 use crate::picture::{Panel, short, svg};
 use crate::scale;
+
+/// What the figures depend on.
+const SOURCES: &[&str] = &[
+    "controller",
+    "wire",
+    "policy",
+    "identity",
+    "runtime",
+    "crds",
+    "bench/src",
+    "Cargo.toml",
+];
 
 /// A bound, and what was found.
 #[derive(Clone, Debug)]
@@ -415,54 +427,7 @@ fn head(title: &str, command: &str, took: u64) -> String {
         "# {title}\n\nWritten by `{command}`, {}, in {} min. Commit {}. Machine: {}.\n\n",
         time::OffsetDateTime::now_utc().date(),
         took.div_ceil(60),
-        commit(),
-        machine()
-    )
-}
-
-fn commit() -> String {
-    let git = |arguments: &[&str]| {
-        let output = Command::new("git").args(arguments).output().ok()?;
-        let text = String::from_utf8_lossy(&output.stdout).trim().to_owned();
-        output.status.success().then_some(text)
-    };
-    let Some(commit) = git(&["rev-parse", "--short", "HEAD"]) else {
-        return "unknown".to_owned();
-    };
-    let sources = [
-        "status",
-        "--porcelain",
-        "--",
-        "controller",
-        "wire",
-        "policy",
-        "identity",
-        "runtime",
-        "crds",
-        "bench/src",
-        "Cargo.toml",
-    ];
-    match git(&sources).as_deref() {
-        Some("") => commit,
-        _ => format!("{commit} with changes"),
-    }
-}
-
-fn machine() -> String {
-    let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
-    let field = |text: &str, name: &str| {
-        let line = text.lines().find(|line| line.starts_with(name))?;
-        Some(line.split_once(':')?.1.trim().to_owned())
-    };
-    let cpu =
-        field(&read("/proc/cpuinfo"), "model name").unwrap_or_else(|| "unknown CPU".to_owned());
-    let cores = std::thread::available_parallelism().map_or(0, usize::from);
-    let memory = field(&read("/proc/meminfo"), "MemTotal").unwrap_or_default();
-    let kib: u64 = memory.trim_end_matches(" kB").parse().unwrap_or(0);
-    let kernel = read("/proc/sys/kernel/osrelease");
-    format!(
-        "{cores} cores of {cpu}, {} GiB, Linux {}",
-        kib / (1024 * 1024),
-        kernel.trim()
+        made::commit(SOURCES),
+        made::machine()
     )
 }
