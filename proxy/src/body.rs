@@ -17,6 +17,7 @@ use hyper::body::Incoming;
 use parking_lot::Mutex;
 
 use crate::headers;
+use crate::quiet::Coming;
 
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 pub type Body = UnsyncBoxBody<Bytes, BoxError>;
@@ -86,6 +87,12 @@ impl Replay {
             hint,
             empty,
         }
+    }
+
+    /// Bytes of the whole body, where that is known before.
+    #[must_use]
+    pub fn size(&self) -> Option<u64> {
+        self.hint.exact()
     }
 
     /// A body that starts at the beginning, or `None` when too much was sent
@@ -277,7 +284,7 @@ pub enum End {
 /// Calls `finish` exactly once with how the body ended, the bytes that passed
 /// and the trailers, if any.
 pub struct Watched<F: FnOnce(End, u64, Option<&http::HeaderMap>)> {
-    inner: Begun<Incoming>,
+    inner: Begun<Coming>,
     bytes: u64,
     /// An error that the next poll returns.
     held: Option<BoxError>,
@@ -294,7 +301,7 @@ impl<F: FnOnce(End, u64, Option<&http::HeaderMap>) + Unpin> std::fmt::Debug for 
 
 impl<F: FnOnce(End, u64, Option<&http::HeaderMap>)> Watched<F> {
     /// Watches `body`, and takes its first part if it is there already.
-    pub async fn begun(body: Incoming, finish: F) -> Self {
+    pub async fn begun(body: Coming, finish: F) -> Self {
         // Watched from now on: whoever stops waiting here is counted as well.
         let mut watched = Self {
             inner: Begun::new(body),

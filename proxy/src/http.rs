@@ -16,10 +16,11 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::body::{self, Body};
 use crate::failure::refusal;
+use crate::goodbye::Goodbye;
 use crate::http1;
 use crate::peer::{
-    CONNECTION_WINDOW, FRAME, HEADER_BYTES, HEADER_COUNT, PING_INTERVAL, PING_TIMEOUT, SEND_BUFFER,
-    STREAM_WINDOW,
+    CONNECTION_WINDOW, FRAME, HEADER_BYTES, HEADER_COUNT, MESH_HEADER_BYTES, MESH_HEADER_COUNT,
+    PING_INTERVAL, PING_TIMEOUT, SEND_BUFFER, STREAM_WINDOW,
 };
 use crate::wide::Outlet;
 
@@ -73,15 +74,27 @@ pub async fn serve<I, H, F>(
         Box::pin(http2(io, from, close.as_mut(), handler)).await
     } else {
         let mut builder = Builder::new();
-        builder
-            .timer(TokioTimer::new())
-            .max_headers(HEADER_COUNT)
-            .max_header_size(HEADER_BYTES as usize)
-            .auto_date_header(false)
-            .half_close(true);
-        let patience = matches!(from, From::Network).then_some(HEAD_WITHIN);
+        builder.timer(TokioTimer::new()).auto_date_header(false);
+        let mesh = matches!(from, From::Mesh(_));
+        if mesh {
+            // A peer proxy closes one direction only when it wants nothing more.
+            builder
+                .max_headers(MESH_HEADER_COUNT)
+                .max_header_size(MESH_HEADER_BYTES);
+        } else {
+            builder
+                .max_headers(HEADER_COUNT)
+                .max_header_size(HEADER_BYTES as usize)
+                .half_close(true);
+        }
+        let patience = (!matches!(from, From::OwnApplication)).then_some(HEAD_WITHIN);
         builder.header_read_timeout(patience);
-        http1::serve(io, builder, patience, close.as_mut(), handler).await
+        if mesh {
+            let io = Goodbye::new(io);
+            http1::serve(io, builder, patience, close.as_mut(), handler).await
+        } else {
+            http1::serve(io, builder, patience, close.as_mut(), handler).await
+        }
     };
     if let Err(error) = ended {
         tracing::debug!(%error, "an HTTP connection ended early");

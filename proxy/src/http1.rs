@@ -20,7 +20,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1::{Builder, Connection, Parts};
 use hyper::service::{HttpService, service_fn};
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::body::{Body, BoxError};
@@ -30,6 +30,9 @@ use crate::detect::Prefixed;
 /// taken apart. Putting it together again costs about a microsecond, so busy
 /// connections must not get here.
 const REST_AFTER: Duration = Duration::from_millis(100);
+
+/// A client has this long to take the end of a resting connection.
+const GOODBYE: Duration = Duration::from_secs(1);
 
 /// Serves until the connection ends, or until `close` asks to end it after the
 /// request in flight. A resting connection is closed after `patience`, if any.
@@ -88,11 +91,15 @@ where
             }
         };
         tokio::select! {
-            next = next => if !matches!(next, Ok(Ok(true))) {
-                return Ok(());
+            next = next => if matches!(next, Ok(Ok(true))) {
+                continue;
             },
-            () = close.as_mut() => return Ok(()),
+            () = close.as_mut() => {}
         }
+        // As hyper does between two requests: whoever sends the next one learns
+        // that it was not taken.
+        let _ = timeout(GOODBYE, io.shutdown()).await;
+        return Ok(());
     }
 }
 

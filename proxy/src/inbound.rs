@@ -9,6 +9,7 @@ use std::time::Duration;
 use http::uri::PathAndQuery;
 use http::{HeaderValue, Method, Request, Response, Uri, Version, header};
 use hyper::body::Incoming;
+use identity::tls::QUIET_ALPN;
 use identity::verify::{PeerIdentity, peer_identity};
 use policy::access::Caller;
 use policy::mode::MtlsMode;
@@ -92,11 +93,18 @@ pub async fn serve_mesh(proxy: Arc<Proxy>, stream: TcpStream) {
                 .tls_failed(Direction::inbound, "identity");
         }
     };
-    proxy.count_connection(Direction::inbound, "http2", Security::mtls);
+    let quiet = secured.get_ref().1.alpn_protocol() == Some(QUIET_ALPN);
+    let (version, label) = if quiet {
+        (Version::HTTP_11, "http1")
+    } else {
+        (Version::HTTP_2, "http2")
+    };
+    proxy.count_connection(Direction::inbound, label, Security::mtls);
     let lifecycle = proxy.lifecycle.clone();
-    let handler = move |request| mesh_request(Arc::clone(&proxy), peer.clone(), own.ip(), request);
+    let handler =
+        move |request| mesh_request(Arc::clone(&proxy), peer.clone(), own.ip(), quiet, request);
     let close = async move { lifecycle.time_to_go().await };
-    serve_http(secured, Version::HTTP_2, From::Mesh(outlet), close, handler).await;
+    serve_http(secured, version, From::Mesh(outlet), close, handler).await;
 }
 
 /// One request or tunnel from a peer proxy.
@@ -104,6 +112,7 @@ async fn mesh_request(
     proxy: Arc<Proxy>,
     peer: PeerIdentity,
     ip: IpAddr,
+    quiet: bool,
     mut request: Request<Incoming>,
 ) -> Response<Body> {
     let map = request.headers();
@@ -120,6 +129,9 @@ async fn mesh_request(
     let protocol = map.get(headers::PROTOCOL).map(HeaderValue::as_bytes);
     let http2 = protocol == Some(b"http2");
     let tcp = protocol == Some(headers::TCP.as_bytes());
+    if quiet && (tcp || request.method() == Method::CONNECT) {
+        return refusal(Reason::BadRequest, "tunnels are for HTTP/2", false);
+    }
     let upgrade = map.get(headers::UPGRADE_TO).cloned();
     let target = map.get(headers::TARGET).cloned();
     let visit = Arc::new(Visit::new(proxy, Some(peer), SocketAddr::new(ip, port)));

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use identity::Roots;
-use identity::tls::{self, CertHandle, ClientAuth, MESH_ALPN};
+use identity::tls::{self, CertHandle, ClientAuth, MESH_ALPN, QUIET_ALPN};
 use parking_lot::Mutex;
 use policy::name::SpiffeId;
 
@@ -26,7 +26,12 @@ pub struct MeshTls {
 impl MeshTls {
     #[must_use]
     pub fn new(certs: CertHandle, roots: Roots) -> Self {
-        let server = tls::mesh_server_config(&roots, &certs, &[MESH_ALPN], ClientAuth::Required);
+        let server = tls::mesh_server_config(
+            &roots,
+            &certs,
+            &[QUIET_ALPN, MESH_ALPN],
+            ClientAuth::Required,
+        );
         Self {
             certs,
             roots,
@@ -38,6 +43,14 @@ impl MeshTls {
     #[must_use]
     pub fn server(&self) -> Arc<rustls::ServerConfig> {
         Arc::clone(&self.server)
+    }
+
+    /// The same as [`Self::client`], and asks for the quiet transport. A peer that
+    /// does not know it takes the other one.
+    #[must_use]
+    pub fn quiet_client(&self, expected: &SpiffeId) -> Arc<rustls::ClientConfig> {
+        let alpn = [QUIET_ALPN, MESH_ALPN];
+        tls::mesh_client_config(&self.roots, &self.certs, expected.clone(), &alpn)
     }
 
     /// The configuration that accepts nobody but `expected`.

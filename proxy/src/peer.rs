@@ -10,18 +10,21 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use ::identity::tls::peer_name;
+use ::identity::tls::{QUIET_ALPN, peer_name};
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use parking_lot::Mutex;
 use policy::name::SpiffeId;
 use policy::reason::Reason;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
 use tokio::time::timeout;
+use tokio_rustls::client::TlsStream;
 
 use crate::body::Body;
 use crate::failure::Failure;
 use crate::mesh::{MESH_PORT, MeshTls};
+use crate::quiet::{Lines, Opening};
 use crate::tcp::{self, CONNECT_TIMEOUT};
 use crate::wide::{Outlet, Tasks, Wide};
 
@@ -76,6 +79,8 @@ struct Connection {
 pub struct Multiplexed {
     via: Via,
     connections: Mutex<Vec<Connection>>,
+    /// For requests while little else is said to this peer.
+    pub lines: Arc<Lines>,
     /// Held while connecting; counts attempts and remembers how the last failed.
     connecting: tokio::sync::Mutex<(u64, Option<Failure>)>,
     attempts: std::sync::atomic::AtomicU64,
@@ -119,6 +124,7 @@ impl Multiplexed {
         Self {
             via,
             connections: Mutex::default(),
+            lines: Arc::default(),
             connecting: tokio::sync::Mutex::new((0, None)),
             attempts: std::sync::atomic::AtomicU64::new(0),
         }
@@ -206,41 +212,72 @@ impl Multiplexed {
                 handshake(stream, None).await
             }
             Via::Mesh(ip, identity, tls) => {
-                let addr = SocketAddr::new(*ip, MESH_PORT);
-                let stream = tcp::connect(addr, CONNECT_TIMEOUT).await.map_err(|error| {
-                    Failure::unsent(Reason::ConnectFailed, format!("{addr}: {error}"))
-                })?;
-                let connector = tokio_rustls::TlsConnector::from(tls.client(identity));
-                let (wide, outlet) = Wide::new(stream);
-                let secured = timeout(
-                    HANDSHAKE_TIMEOUT,
-                    connector.connect_with(peer_name(), wide, |tls| {
-                        tls.set_buffer_limit(Some(TLS_BUFFER))
-                    }),
-                )
-                .await
-                .map_err(|_| {
-                    Failure::unsent(
-                        Reason::TlsFailed,
-                        format!("{addr}: the TLS handshake took too long"),
-                    )
-                })?
-                .map_err(|error| Failure::unsent(Reason::TlsFailed, format!("{addr}: {error}")))?;
+                let (secured, outlet) = secure(*ip, tls.client(identity), |_| {}).await?;
                 handshake(secured, Some(outlet)).await
             }
         }
     }
 
+    /// Opens a quiet line, beside whatever else goes on.
+    pub fn open_line(&self, opening: Opening) {
+        let Via::Mesh(ip, identity, tls) = &self.via else {
+            return;
+        };
+        let (ip, config) = (*ip, tls.quiet_client(identity));
+        tokio::spawn(async move {
+            match secure(ip, config, tcp::tune_closely).await {
+                Ok((secured, _)) if secured.get_ref().1.alpn_protocol() == Some(QUIET_ALPN) => {
+                    let mut builder = http1::Builder::new();
+                    builder.max_headers(MESH_HEADER_COUNT);
+                    opening.opened(secured, builder).await;
+                }
+                Ok(_) => opening.unknown(),
+                Err(error) => tracing::debug!(%error, "no quiet line to a peer"),
+            }
+        });
+    }
+
     /// Closes connections that nobody used for a while; true when none is left.
     fn sweep(&self) -> bool {
+        let quiet = self.lines.sweep(IDLE_MULTIPLEXED);
         let mut connections = self.connections.lock();
         connections.retain(|connection| {
             !connection.sender.is_closed()
                 && (connection.streams.load(Ordering::Relaxed) > 0
                     || connection.idle_since.elapsed() < IDLE_MULTIPLEXED)
         });
-        connections.is_empty()
+        connections.is_empty() && quiet
     }
+}
+
+/// Mutual TLS with the mesh port of a pod.
+async fn secure(
+    ip: IpAddr,
+    config: Arc<rustls::ClientConfig>,
+    tune: fn(&TcpStream),
+) -> Result<(TlsStream<Wide>, Outlet), Failure> {
+    let addr = SocketAddr::new(ip, MESH_PORT);
+    let stream = tcp::connect(addr, CONNECT_TIMEOUT)
+        .await
+        .map_err(|error| Failure::unsent(Reason::ConnectFailed, format!("{addr}: {error}")))?;
+    tune(&stream);
+    let connector = tokio_rustls::TlsConnector::from(config);
+    let (wide, outlet) = Wide::new(stream);
+    let secured = timeout(
+        HANDSHAKE_TIMEOUT,
+        connector.connect_with(peer_name(), wide, |tls| {
+            tls.set_buffer_limit(Some(TLS_BUFFER))
+        }),
+    )
+    .await
+    .map_err(|_| {
+        Failure::unsent(
+            Reason::TlsFailed,
+            format!("{addr}: the TLS handshake took too long"),
+        )
+    })?
+    .map_err(|error| Failure::unsent(Reason::TlsFailed, format!("{addr}: {error}")))?;
+    Ok((secured, outlet))
 }
 
 async fn handshake<I>(io: I, outlet: Option<Outlet>) -> Result<http2::SendRequest<Body>, Failure>
@@ -346,6 +383,10 @@ pub async fn http1_connection(
 
 /// Headers of one message.
 pub const HEADER_COUNT: usize = 100;
+/// The same between two proxies, which add some of their own.
+pub const MESH_HEADER_COUNT: usize = HEADER_COUNT + 16;
+/// Sum of header names and values between two proxies in HTTP/1.1.
+pub const MESH_HEADER_BYTES: usize = HEADER_BYTES as usize + 16 * 1024;
 
 /// Every connection that the proxy opens for HTTP.
 #[derive(Debug)]

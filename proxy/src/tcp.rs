@@ -3,6 +3,7 @@
 use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::AsFd;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
+use crate::peer::{PING_INTERVAL, PING_TIMEOUT};
 use crate::pieces::Pieces;
 
 /// Longest wait for a connection to an endpoint or the application.
@@ -45,6 +47,20 @@ pub fn tune(stream: &TcpStream) {
         .with_time(KEEPALIVE_IDLE)
         .with_interval(KEEPALIVE_INTERVAL);
     let _ = SockRef::from(stream).set_tcp_keepalive(&keepalive);
+}
+
+/// For connections that nothing but TCP watches: a dead peer is noticed as soon
+/// as HTTP/2 notices one by its pings, idle or waiting for an answer. Only for
+/// connections that send little: a peer that takes nothing for as long, though it
+/// lives, counts as dead too.
+pub fn tune_closely(stream: &impl AsFd) {
+    let keepalive = TcpKeepalive::new()
+        .with_time(PING_INTERVAL)
+        .with_interval(PING_TIMEOUT)
+        .with_retries(1);
+    let socket = SockRef::from(stream);
+    let _ = socket.set_tcp_keepalive(&keepalive);
+    let _ = socket.set_tcp_user_timeout(Some(PING_INTERVAL + PING_TIMEOUT));
 }
 
 /// Bytes that went each way: from the caller, and to the caller.

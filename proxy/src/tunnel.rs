@@ -69,8 +69,9 @@ pub async fn open(proxy: &Proxy, endpoint: &Arc<Endpoint>, call: Call) -> Result
         .body(body)
         .map_err(|error| Failure::unsent(Reason::BadRequest, error.to_string()))?;
     let (parts, body) = request.into_parts();
-    let answer = upstream::mesh(&proxy.peers, endpoint.addr, identity, parts, body).await?;
-    let (head, incoming) = answer.response.into_parts();
+    let peer = proxy.peers.mesh(endpoint.addr.ip(), identity);
+    let answer = upstream::mesh(&peer, parts, body).await?;
+    let (head, coming) = answer.response.into_parts();
     if head.status != StatusCode::OK {
         let reason = reason_in(&head.headers).unwrap_or(Reason::ConnectFailed);
         return Err(Failure::verdict(
@@ -78,6 +79,9 @@ pub async fn open(proxy: &Proxy, endpoint: &Arc<Endpoint>, call: Call) -> Result
             format!("{} refused the connection", endpoint.addr),
         ));
     }
+    let incoming = coming
+        .shared()
+        .map_err(|_| Failure::lost("a tunnel came by a quiet line"))?;
     Ok(Tunnel {
         io: Prefixed::new(Io::Mesh(Stream::new(out, incoming))),
         call,

@@ -6,38 +6,66 @@ use std::time::{Duration, Instant};
 
 use http::request::Parts;
 use http::{HeaderValue, Method, Request, Response, Uri, Version, header};
-use hyper::body::Incoming;
-use policy::name::SpiffeId;
 use policy::reason::Reason;
 
 use crate::body::{Body, Replay};
 use crate::failure::{Failure, reason_in};
 use crate::headers;
 use crate::peer::{Multiplexed, Peers, Place};
+use crate::quiet::{Coming, Offer};
 
 /// An answer and what has to live until its body ends.
 #[derive(Debug)]
 pub struct Answer {
-    pub response: Response<Incoming>,
+    pub response: Response<Coming>,
     pub place: Option<Place>,
     /// From an open connection to the head of the answer. What opening cost says
     /// nothing of how fast the endpoint serves the next request.
     pub took: Duration,
 }
 
+/// Sends to a peer proxy by a quiet line, if it has a free one and nothing else
+/// waits for it. `None`: HTTP/2 is the way. `make` gives the request, which
+/// carries the mesh headers already.
+///
+/// # Errors
+/// `never_reached` is set when the peer proves it.
+pub async fn mesh_by_line(
+    peer: &Multiplexed,
+    make: impl FnOnce() -> Result<Request<Body>, Failure>,
+) -> Result<Option<Answer>, Failure> {
+    let line = match peer.lines.offer() {
+        Offer::Line(line) => line,
+        Offer::Open(opening) => {
+            peer.open_line(opening);
+            return Ok(None);
+        }
+        Offer::No => return Ok(None),
+    };
+    let sent = Instant::now();
+    match line.send(make()?).await {
+        Ok(response) => told(Answer {
+            response,
+            place: None,
+            took: sent.elapsed(),
+        })
+        .map(Some),
+        // The line was at its end, not the peer.
+        Err(failure) if failure.stale => Ok(None),
+        Err(failure) => Err(failure),
+    }
+}
+
 /// Sends to a peer proxy. `parts` carries the mesh headers already.
 ///
 /// # Errors
 /// `never_reached` is set when the peer proves it or nothing was sent.
-pub async fn mesh(
-    peers: &Peers,
-    addr: SocketAddr,
-    identity: &SpiffeId,
-    parts: Parts,
-    body: Body,
-) -> Result<Answer, Failure> {
-    let peer = peers.mesh(addr.ip(), identity);
-    let answer = multiplexed(&peer, Request::from_parts(parts, body)).await?;
+pub async fn mesh(peer: &Multiplexed, parts: Parts, body: Body) -> Result<Answer, Failure> {
+    told(multiplexed(peer, Request::from_parts(parts, body)).await?)
+}
+
+/// Takes the verdict of a peer proxy that it did not reach the application.
+fn told(answer: Answer) -> Result<Answer, Failure> {
     let map = answer.response.headers();
     if map.contains_key(headers::UNSENT) {
         let reason = reason_in(map).unwrap_or(Reason::ConnectFailed);
@@ -58,7 +86,7 @@ pub async fn multiplexed(peer: &Multiplexed, request: Request<Body>) -> Result<A
     let sent = Instant::now();
     match sender.try_send_request(request).await {
         Ok(response) => Ok(Answer {
-            response,
+            response: response.map(Coming::from),
             place: Some(place),
             took: sent.elapsed(),
         }),
@@ -137,7 +165,7 @@ pub async fn http1(
                     peers.give_back(addr, pooled.sender);
                 }
                 return Ok(Answer {
-                    response,
+                    response: response.map(Coming::from),
                     place: None,
                     took: sent.elapsed(),
                 });

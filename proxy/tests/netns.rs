@@ -251,3 +251,19 @@ fn an_open_connection_survives_a_second_run() {
     place.pod().capture(&[]).unwrap();
     assert_eq!(held.echo("still here"), "still here");
 }
+
+#[test]
+fn a_connection_watched_closely_is_given_up_when_the_peer_is_gone_for_13_seconds() {
+    let place = Place::bare("watch");
+    // In the middle of a request, and between two.
+    let watched = ["hello", ""].map(|question| place.pod().watch("10.77.0.1:8000", question));
+    place.peer().unplug();
+    let waits = std::thread::scope(|scope| {
+        watched
+            .map(|watch| scope.spawn(|| watch.given_up_after()))
+            .map(|waiting| waiting.join().unwrap())
+    });
+    for waited in waits {
+        assert!((9..=17).contains(&waited), "{waits:?} s");
+    }
+}

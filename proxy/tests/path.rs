@@ -3,7 +3,11 @@
 //! are loopback addresses; only the redirection is missing, so the original
 //! address is told to the proxy by the test.
 
-#![allow(clippy::unwrap_used, reason = "a test ends with the first surprise")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test ends with the first surprise"
+)]
 
 #[path = "path/harness.rs"]
 mod harness;
@@ -14,6 +18,8 @@ mod path {
     mod http;
     mod mesh_port;
     mod pods;
+    mod quiet;
+    mod quiet_ends;
     mod routing;
     mod tcp;
 }

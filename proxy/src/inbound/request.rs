@@ -128,6 +128,12 @@ impl Visit {
         let (mut parts, incoming) = response.into_parts();
         headers::strip_hop_by_hop(&mut parts.headers);
         headers::strip_ours(&mut parts.headers);
+        if self.peer.is_some() {
+            // What the application spoke says nothing of the way to the peer, and
+            // not every way has a place for its phrase.
+            parts.version = Version::HTTP_11;
+            parts.extensions.remove::<hyper::ext::ReasonPhrase>();
+        }
         let ended = call.head(Ended::new(&parts, None));
         let mesh = self.peer.is_some() && upgrade.is_some();
         if mesh {

@@ -147,6 +147,13 @@ async fn send(
         }
         return upstream::http1(&proxy.peers, endpoint.addr, CONNECT_TIMEOUT, parts, replay).await;
     };
+    let peer = proxy.peers.mesh(endpoint.addr.ip(), identity);
+    if upgrade.is_none() && fits_a_line(parts, host, replay) {
+        let make = || Ok(line_request(endpoint, parts, host, body()?));
+        if let Some(answer) = upstream::mesh_by_line(&peer, make).await? {
+            return Ok(answer);
+        }
+    }
     let mut mesh = parts.clone();
     let protocol = if parts.version == Version::HTTP_2 {
         "http2"
@@ -181,7 +188,57 @@ async fn send(
             .build()
             .map_err(|_| bad("the Host header"))?;
     }
-    upstream::mesh(&proxy.peers, endpoint.addr, identity, mesh, body()?).await
+    let waiting = peer.lines.beside();
+    let answer = upstream::mesh(&peer, mesh, body()?).await;
+    drop(waiting);
+    answer
+}
+
+/// Bytes of a body that a quiet line carries: what every socket takes at once, so
+/// that a line never waits for an application that does not read.
+const LINE_BODY: u64 = 16 * 1024;
+
+/// True for requests that lose nothing in HTTP/1.1 with one at a time: those that
+/// came so, and are small and complete in themselves.
+fn fits_a_line(parts: &Parts, host: Option<&str>, replay: &Replay) -> bool {
+    parts.version == Version::HTTP_11
+        && host.is_some_and(|host| !host.is_empty())
+        && !parts.headers.contains_key(header::EXPECT)
+        && !parts.headers.contains_key(header::TE)
+        && replay.size().is_some_and(|size| size <= LINE_BODY)
+}
+
+/// The same request for a quiet line: origin form, Host, and what the peer must
+/// know.
+fn line_request(
+    endpoint: &Endpoint,
+    parts: &Parts,
+    host: Option<&str>,
+    body: Body,
+) -> Request<Body> {
+    let mut parts = parts.clone();
+    if parts.uri.authority().is_some() {
+        // A target with an authority beats the header.
+        if let Some(Ok(host)) = host.map(HeaderValue::from_str) {
+            parts.headers.insert(header::HOST, host);
+        }
+        let target = parts.uri.path_and_query().cloned();
+        parts.uri = target.map_or_else(|| Uri::from_static("/"), Uri::from);
+    }
+    let bodiless = [Method::GET, Method::HEAD, Method::DELETE].contains(&parts.method);
+    if !bodiless && !parts.headers.contains_key(header::CONTENT_LENGTH) {
+        // As by HTTP/2; some servers insist on it.
+        parts
+            .headers
+            .insert(header::CONTENT_LENGTH, HeaderValue::from(0));
+    }
+    parts
+        .headers
+        .insert(headers::PORT, HeaderValue::from(endpoint.addr.port()));
+    parts
+        .headers
+        .insert(headers::PROTOCOL, HeaderValue::from_static("http1"));
+    Request::from_parts(parts, body)
 }
 
 /// Hands the answer to the application and counts when its body has ended.

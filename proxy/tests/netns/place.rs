@@ -164,6 +164,19 @@ impl Namespace {
         }
     }
 
+    /// A connection that is watched closely, and waits for an answer to
+    /// `question`, or for nothing. Ends with how long it took to be given up.
+    pub(crate) fn watch(&self, to: &str, question: &str) -> Watch {
+        let mut process = Process::play(self, Who::App, "watch", &format!("{to} {question}"));
+        assert_eq!(process.line(), "\"ready\"");
+        Watch(process)
+    }
+
+    /// Takes the cable off: whoever is on the other side hears nothing more.
+    pub(crate) fn unplug(&self) {
+        self.ip("link set eth0 down");
+    }
+
     /// Runs the real `weft-proxy capture` and gives what it says.
     pub(crate) fn capture(&self, arguments: &[&str]) -> Result<String, String> {
         self.capture_as(Who::Init, arguments)
@@ -240,6 +253,17 @@ impl Drop for Namespace {
             "{} is left behind",
             self.name
         );
+    }
+}
+
+pub(crate) struct Watch(Process);
+
+impl Watch {
+    /// Seconds until the connection was given up, from the start or the question.
+    pub(crate) fn given_up_after(mut self) -> u64 {
+        writeln!(self.0.stdin, "ask").unwrap();
+        let answer: Result<u64, String> = serde_json::from_str(&self.0.line()).unwrap();
+        answer.unwrap()
     }
 }
 

@@ -1,13 +1,13 @@
 //! What the test binary does when it starts itself inside a namespace: serve
 //! ports, or dial one. Its answers are lines of JSON on stdout.
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
-use weft_proxy::capture;
+use weft_proxy::{capture, tcp};
 
 /// Environment variable that names the role; its arguments are in `ARGUMENTS`.
 pub(crate) const ROLE: &str = "WEFT_TEST_ROLE";
@@ -33,6 +33,7 @@ pub(crate) fn play() {
         "serve" => serve(&arguments),
         "connect" => connect(&arguments),
         "hold" => hold(&arguments),
+        "watch" => watch(&arguments),
         other => panic!("no such role: {other}"),
     }
 }
@@ -109,4 +110,24 @@ fn hold(to: &str) {
         reader.read_line(&mut back).unwrap();
         say(&back.trim_end());
     }
+}
+
+/// `address question`: dials, waits for a line of stdin, asks, and tells after how
+/// many seconds of waiting the kernel gave the connection up.
+fn watch(arguments: &str) {
+    let (to, question) = arguments.split_once(' ').unwrap();
+    let (mut stream, _reader, _) = dial(to).unwrap();
+    tcp::tune_closely(&stream);
+    stream.set_read_timeout(Some(4 * WITHIN)).unwrap();
+    say(&"ready");
+    std::io::stdin().lines().next().unwrap().unwrap();
+    let begun = Instant::now();
+    stream.write_all(question.as_bytes()).unwrap();
+    let told = match stream.read(&mut [0; 64]) {
+        Err(error) if error.kind() != std::io::ErrorKind::WouldBlock => {
+            Ok(begun.elapsed().as_secs())
+        }
+        other => Err(format!("{other:?} after {:?}", begun.elapsed())),
+    };
+    say(&told);
 }

@@ -100,15 +100,8 @@ async fn what_opening_a_connection_took_is_not_held_against_the_endpoint() {
         .unwrap()
         .into_parts();
     let begun = Instant::now();
-    let answer = upstream::mesh(
-        &client.proxy.peers,
-        (server.ip, port).into(),
-        &id("api"),
-        parts,
-        body::empty(),
-    )
-    .await
-    .unwrap();
+    let peer = client.proxy.peers.mesh(server.ip, &id("api"));
+    let answer = upstream::mesh(&peer, parts, body::empty()).await.unwrap();
     assert!(begun.elapsed() >= late, "the connection was not new");
     assert!(answer.took < late / 2, "{:?}", answer.took);
 }
