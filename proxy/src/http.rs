@@ -19,8 +19,8 @@ use crate::failure::refusal;
 use crate::goodbye::Goodbye;
 use crate::http1;
 use crate::peer::{
-    CONNECTION_WINDOW, FRAME, HEADER_BYTES, HEADER_COUNT, MESH_HEADER_BYTES, MESH_HEADER_COUNT,
-    PING_INTERVAL, PING_TIMEOUT, SEND_BUFFER, STREAM_WINDOW,
+    HEADER_BYTES, HEADER_COUNT, MESH, MESH_HEADER_BYTES, MESH_HEADER_COUNT, PING_INTERVAL,
+    PING_TIMEOUT, PLAIN,
 };
 use crate::wide::Outlet;
 
@@ -116,12 +116,17 @@ where
         let answer = handler(request);
         async move { Ok::<_, Infallible>(answer.await) }
     });
+    let flow = if matches!(from, From::Mesh(_)) {
+        MESH
+    } else {
+        PLAIN
+    };
     let connection = http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
-        .initial_stream_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
-        .max_send_buf_size(SEND_BUFFER)
-        .max_frame_size(matches!(from, From::Mesh(_)).then_some(FRAME))
+        .initial_stream_window_size(flow.stream_window)
+        .initial_connection_window_size(flow.connection_window)
+        .max_send_buf_size(flow.unsent)
+        .max_frame_size(flow.frame)
         .max_header_list_size(HEADER_BYTES)
         .max_concurrent_streams(STREAMS)
         .keep_alive_interval(PING_INTERVAL)

@@ -44,17 +44,42 @@ const IDLE_MULTIPLEXED: Duration = Duration::from_secs(60);
 const IDLE_POOLED: Duration = Duration::from_secs(3);
 /// Idle HTTP/1.1 connections kept per address.
 const POOL_LIMIT: usize = 128;
-/// Stream and connection windows: 1 MiB keeps a fast network busy, a stream
-/// may fill half of it.
-pub const STREAM_WINDOW: u32 = 512 * 1024;
-pub const CONNECTION_WINDOW: u32 = 1024 * 1024;
-/// Bytes that one connection may hold unsent per stream.
-pub const SEND_BUFFER: usize = 256 * 1024;
-/// Largest frame that a peer may send: large ones are copied and counted less
-/// often, and nothing waits for a whole one.
-pub const FRAME: u32 = 64 * 1024;
+/// How much may be on its way over HTTP/2, in bytes.
+#[derive(Clone, Copy, Debug)]
+pub struct Flow {
+    /// What a stream may send ahead.
+    pub stream_window: u32,
+    /// What all streams of a connection may send ahead: it bounds the memory of
+    /// streams that nobody reads.
+    pub connection_window: u32,
+    /// What a connection may hold unsent per stream.
+    pub unsent: usize,
+    /// Largest frame that may be received.
+    pub frame: u32,
+}
+
+/// Between two proxies. Only streams that are read in such pieces have frames of
+/// half a MiB; those cost a fifth less than in frames of 64 KiB. A window is two of
+/// them: one is on its way while the other is taken.
+pub const MESH: Flow = Flow {
+    stream_window: 2 * LARGEST_PIECE as u32,
+    connection_window: 4 * 1024 * 1024,
+    unsent: LARGEST_PIECE,
+    frame: 512 * 1024,
+};
+
+/// With applications.
+pub const PLAIN: Flow = Flow {
+    stream_window: 512 * 1024,
+    connection_window: 1024 * 1024,
+    unsent: 256 * 1024,
+    frame: 16 * 1024,
+};
+
+/// What fits into one frame, so that frame and head, 9 bytes, fill whole TLS records.
+pub const LARGEST_PIECE: usize = 512 * 1024 - 9;
 /// Bytes that TLS takes at once: a largest frame with its head.
-pub const TLS_BUFFER: usize = FRAME as usize + 1024;
+pub const TLS_BUFFER: usize = 512 * 1024 + 1024;
 /// Sum of header names and values, both protocols.
 pub const HEADER_BYTES: u32 = 64 * 1024;
 pub const PING_INTERVAL: Duration = Duration::from_secs(10);
@@ -209,11 +234,11 @@ impl Multiplexed {
                     .map_err(|error| {
                         Failure::unsent(Reason::ConnectFailed, format!("{addr}: {error}"))
                     })?;
-                handshake(stream, None).await
+                handshake(stream, PLAIN, None).await
             }
             Via::Mesh(ip, identity, tls) => {
                 let (secured, outlet) = secure(*ip, tls.client(identity), |_| {}).await?;
-                handshake(secured, Some(outlet)).await
+                handshake(secured, MESH, Some(outlet)).await
             }
         }
     }
@@ -280,16 +305,20 @@ async fn secure(
     Ok((secured, outlet))
 }
 
-async fn handshake<I>(io: I, outlet: Option<Outlet>) -> Result<http2::SendRequest<Body>, Failure>
+async fn handshake<I>(
+    io: I,
+    flow: Flow,
+    outlet: Option<Outlet>,
+) -> Result<http2::SendRequest<Body>, Failure>
 where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let (sender, connection) = http2::Builder::new(Tasks(outlet))
         .timer(TokioTimer::new())
-        .initial_stream_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
-        .max_send_buf_size(SEND_BUFFER)
-        .max_frame_size(FRAME)
+        .initial_stream_window_size(flow.stream_window)
+        .initial_connection_window_size(flow.connection_window)
+        .max_send_buf_size(flow.unsent)
+        .max_frame_size(flow.frame)
         .max_header_list_size(HEADER_BYTES)
         .keep_alive_interval(PING_INTERVAL)
         .keep_alive_timeout(PING_TIMEOUT)

@@ -5,21 +5,21 @@ use std::io;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::net::TcpStream;
 
 use crate::detect::Prefixed;
+use crate::peer::LARGEST_PIECE;
 use crate::stream::Stream;
 
-/// What one read may bring. Between two proxies a piece becomes an HTTP/2 frame with
-/// a head of 9 bytes, in four TLS records with 22 bytes each: together 64 KiB, which
-/// is what the peer reads at once. One byte more is one record and one read more.
-const PIECE: usize = 64 * 1024 - 9 - 4 * 22;
-/// Room below which the next read gets a new buffer.
-const LITTLE: usize = 48 * 1024;
+/// What one read may bring at first.
+const LEAST: usize = 64 * 1024;
+/// What one read of a fast stream may bring: fewer and larger writes wake the peer
+/// less often.
+const MOST: usize = LARGEST_PIECE;
 
 thread_local! {
     /// Where reads go. It belongs to the thread, not to the connection, so it may be
@@ -27,13 +27,33 @@ thread_local! {
     static BUFFER: RefCell<BytesMut> = RefCell::new(BytesMut::new());
 }
 
+/// What one direction of a relay reads at once: more while it gets all it asks for.
+#[derive(Debug)]
+pub struct Room(usize);
+
+impl Default for Room {
+    fn default() -> Self {
+        Self(LEAST)
+    }
+}
+
+impl Room {
+    fn note(&mut self, got: usize) {
+        if got >= self.0 {
+            self.0 = (self.0 * 2).min(MOST);
+        } else if got < self.0 / 4 {
+            self.0 = (self.0 / 2).max(LEAST);
+        }
+    }
+}
+
 /// One side of a relay.
 pub trait Pieces {
-    /// The next bytes; empty at the end.
+    /// The next bytes; empty at the end. `room` belongs to the direction that reads.
     ///
     /// # Errors
     /// Whatever ended the stream early.
-    fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Bytes>>;
+    fn poll_piece(&mut self, cx: &mut Context<'_>, room: &mut Room) -> Poll<io::Result<Bytes>>;
 
     /// Sends what it can of `piece`, and takes that away from it. Ready once it is
     /// empty.
@@ -58,13 +78,22 @@ impl Plain for TokioIo<Upgraded> {}
 impl Plain for tokio::io::DuplexStream {}
 
 impl<S: Plain> Pieces for S {
-    fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Bytes>> {
+    fn poll_piece(&mut self, cx: &mut Context<'_>, room: &mut Room) -> Poll<io::Result<Bytes>> {
         BUFFER.with_borrow_mut(|buffer| {
-            if buffer.capacity() < LITTLE {
-                buffer.reserve(PIECE);
+            if buffer.capacity() != room.0 {
+                *buffer = BytesMut::with_capacity(room.0);
             }
-            ready!(pin!(self.read_buf(&mut buffer.limit(PIECE))).poll(cx))?;
-            Poll::Ready(Ok(buffer.split().freeze()))
+            let got = ready!(pin!(self.read_buf(buffer)).poll(cx))?;
+            // A piece that nobody takes must not keep much more than itself.
+            let piece = if got < room.0 / 2 {
+                let piece = Bytes::copy_from_slice(buffer);
+                buffer.clear();
+                piece
+            } else {
+                std::mem::take(buffer).freeze()
+            };
+            room.note(got);
+            Poll::Ready(Ok(piece))
         })
     }
 
@@ -86,7 +115,7 @@ impl<S: Plain> Pieces for S {
 }
 
 impl Pieces for Stream {
-    fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Bytes>> {
+    fn poll_piece(&mut self, cx: &mut Context<'_>, _: &mut Room) -> Poll<io::Result<Bytes>> {
         Self::poll_piece(self, cx)
     }
 
@@ -100,12 +129,12 @@ impl Pieces for Stream {
 }
 
 impl<S: Pieces> Pieces for Prefixed<S> {
-    fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Bytes>> {
+    fn poll_piece(&mut self, cx: &mut Context<'_>, room: &mut Room) -> Poll<io::Result<Bytes>> {
         let prefix = self.take_prefix();
         if !prefix.is_empty() {
             return Poll::Ready(Ok(prefix.into()));
         }
-        self.inner.poll_piece(cx)
+        self.inner.poll_piece(cx, room)
     }
 
     fn poll_send(&mut self, cx: &mut Context<'_>, piece: &mut Bytes) -> Poll<io::Result<()>> {
@@ -114,5 +143,57 @@ impl<S: Pieces> Pieces for Prefixed<S> {
 
     fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.inner.poll_end(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use bytes::Bytes;
+    use tokio::io::{AsyncWriteExt, duplex};
+
+    use super::{LEAST, MOST, Pieces, Room};
+
+    /// Sends `sizes`, each when the one before was read, and gives what was read.
+    async fn read(room: &mut Room, sizes: &[usize]) -> Vec<Bytes> {
+        let (mut near, mut far) = duplex(4 * MOST);
+        let mut pieces = Vec::new();
+        for size in sizes {
+            near.write_all(&vec![b'x'; *size]).await.unwrap();
+            pieces.push(poll_fn(|cx| far.poll_piece(cx, room)).await.unwrap());
+        }
+        pieces
+    }
+
+    #[tokio::test]
+    async fn a_stream_that_fills_its_reads_is_read_in_larger_pieces() {
+        let mut room = Room::default();
+        let (mut near, mut far) = duplex(MOST);
+        let sending =
+            tokio::spawn(async move { while near.write_all(&[b'x'; 4096]).await.is_ok() {} });
+        let mut largest = 0;
+        for _ in 0..16 {
+            tokio::task::yield_now().await;
+            let piece = poll_fn(|cx| far.poll_piece(cx, &mut room)).await.unwrap();
+            largest = largest.max(piece.len());
+        }
+        assert_eq!(room.0, MOST, "the largest piece had {largest} bytes");
+        drop(far);
+        sending.await.unwrap();
+        read(&mut room, &[1; 8]).await;
+        assert_eq!(room.0, LEAST, "a slow stream keeps room for a fast one");
+    }
+
+    /// What a reader leaves lying must not cost many times its size.
+    #[tokio::test]
+    async fn a_piece_keeps_no_more_than_twice_its_size() {
+        let mut room = Room(MOST);
+        let sizes = [1, 1000, LEAST, MOST / 2 + 1, MOST, 3, 70_000, 70_001];
+        for piece in read(&mut room, &sizes).await {
+            let size = piece.len();
+            let kept = piece.try_into_mut().unwrap().capacity();
+            assert!(kept <= 2 * size, "{size} bytes keep {kept}");
+        }
     }
 }

@@ -13,7 +13,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use crate::peer::{PING_INTERVAL, PING_TIMEOUT};
-use crate::pieces::Pieces;
+use crate::pieces::{Pieces, Room};
 
 /// Longest wait for a connection to an endpoint or the application.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
@@ -100,6 +100,7 @@ pub async fn relay<A: Pieces, B: Pieces>(
 /// was read before.
 #[derive(Debug, Default)]
 struct Direction {
+    room: Room,
     piece: Bytes,
     copied: u64,
     ended: bool,
@@ -124,7 +125,7 @@ impl Direction {
                 self.closed = true;
                 break;
             }
-            let Poll::Ready(piece) = from.poll_piece(cx)? else {
+            let Poll::Ready(piece) = from.poll_piece(cx, &mut self.room)? else {
                 return Ok(Poll::Pending);
             };
             self.ended = piece.is_empty();

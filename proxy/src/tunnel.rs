@@ -20,7 +20,7 @@ use crate::failure::{Failure, reason_in};
 use crate::finish::Call;
 use crate::headers;
 use crate::peer::Place;
-use crate::pieces::Pieces;
+use crate::pieces::{Pieces, Room};
 use crate::stream::{self, Stream};
 use crate::tcp::{self, CONNECT_TIMEOUT};
 use crate::upstream;
@@ -104,9 +104,13 @@ pub fn reset(stream: &TcpStream) {
 }
 
 impl Pieces for Io {
-    fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<std::io::Result<Bytes>> {
+    fn poll_piece(
+        &mut self,
+        cx: &mut Context<'_>,
+        room: &mut Room,
+    ) -> Poll<std::io::Result<Bytes>> {
         match self {
-            Self::Plain(stream) => stream.poll_piece(cx),
+            Self::Plain(stream) => stream.poll_piece(cx, room),
             Self::Mesh(stream) => stream.poll_piece(cx),
         }
     }
