@@ -12,6 +12,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 use tokio_rustls::client::TlsStream;
 use weft_proxy::mesh::MESH_PORT;
+use weft_proxy::quiet::Offer;
 use wire::v1::Protocol;
 
 use super::quiet::{lines, warm};
@@ -455,10 +456,26 @@ async fn lines_are_few_and_end_when_nobody_uses_them() {
         assert_eq!(futures::future::join_all(calls).await, [200; 8]);
         tokio::time::sleep(Duration::from_millis(60)).await;
     }
-    assert!(lines.used().0 <= 2, "{lines:?}");
+    assert!(lines.used().0 <= 1, "{lines:?}");
     assert!(!lines.sweep(Duration::from_secs(60)), "used just now");
     assert!(lines.sweep(Duration::ZERO), "{lines:?}");
     assert_eq!(lines.used().0, 0);
     // And come again with use.
     warm(&client, &lines).await;
+}
+
+#[tokio::test]
+async fn a_crowd_goes_by_http2_until_it_has_been_calm_for_a_while() {
+    let (client, server, _, _) = pair(Protocol::Http1).await;
+    let lines = lines(&client, &server);
+    warm(&client, &lines).await;
+    let crowd = [lines.beside(), lines.beside(), lines.beside()];
+    drop(crowd);
+    assert!(matches!(lines.offer(), Offer::No), "{lines:?}");
+    tokio::time::sleep(Duration::from_millis(30)).await;
+    assert!(matches!(lines.offer(), Offer::Line(_)), "{lines:?}");
+    // Two at once are none.
+    warm(&client, &lines).await;
+    drop([lines.beside(), lines.beside()]);
+    assert!(matches!(lines.offer(), Offer::Line(_)), "{lines:?}");
 }
