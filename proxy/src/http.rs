@@ -14,7 +14,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use policy::reason::Reason;
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use crate::body::{self, Body};
+use crate::body::Body;
 use crate::failure::refusal;
 use crate::goodbye::Goodbye;
 use crate::http1;
@@ -55,16 +55,16 @@ pub async fn serve<I, H, F>(
     F: Future<Output = Response<Body>> + Send + 'static,
 {
     let handler = move |request: Request<Incoming>| {
-        let refused = unacceptable(&request);
-        let answer = if refused.is_some() {
-            None
-        } else {
-            Some(handler(request))
+        // Boxed: a story is some KiB, which every future around it would hold again
+        // for each place from which it is moved.
+        let answer = match unacceptable(&request) {
+            Some(refused) => Err(refused),
+            None => Ok(Box::pin(handler(request))),
         };
         async move {
-            match (refused, answer) {
-                (None, Some(answer)) => answer.await,
-                (refused, _) => refused.unwrap_or_else(|| Response::new(body::empty())),
+            match answer {
+                Ok(answer) => answer.await,
+                Err(refused) => refused,
             }
         }
     };
