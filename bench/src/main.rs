@@ -122,6 +122,9 @@ fn run() -> Result<ExitCode> {
         }
     }
     drop(systems);
+    if let Some(image) = &arguments.image {
+        book.note("image", "weft", fs::metadata(image)?.len() as f64 / 1e6);
+    }
     if let Some(direct) = book.median("p50-1000", "direct") {
         for system in ["envoy", "weft", "previous"] {
             if let Some(p50) = book.median("p50-1000", system) {

@@ -354,6 +354,7 @@ pub(crate) const SECTIONS: &[(&str, &[Measure])] = &[
                 Must::Shown,
             ),
             row("binary", "binary", "MB", 1, Must::Shown),
+            row("image", "image, its archive", "MB", 1, Must::Shown),
         ],
     ),
 ];
