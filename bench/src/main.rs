@@ -1,6 +1,7 @@
 //! `weft-bench` measures what the proxy adds: nobody, a pair of Envoys and a
 //! pair of Weft's proxies between the same client and the same server, in
 //! turns, on one machine in one run. `make bench` and `make bench-quick` start it.
+//! `weft-bench draw FOLDER` draws the pictures of the report there once more.
 //! `weft-bench flame` shows where Weft's proxies spend their time (`make flame`).
 
 mod book;
@@ -49,6 +50,11 @@ fn main() -> ExitCode {
 fn run() -> Result<ExitCode> {
     if std::env::args().nth(1).as_deref() == Some("clean") {
         place::remove_what_dead_runs_left();
+        return Ok(ExitCode::SUCCESS);
+    }
+    if std::env::args().nth(1).as_deref() == Some("draw") {
+        let folder = std::env::args().nth(2).context("weft-bench draw FOLDER")?;
+        report::draw(Path::new(&folder))?;
         return Ok(ExitCode::SUCCESS);
     }
     if std::env::args().nth(1).as_deref() == Some("flame") {
@@ -148,7 +154,7 @@ fn run() -> Result<ExitCode> {
             .any(|part| part.as_os_str() == "debug"),
     };
     let text = report::text(&book, &run, &timings, &arguments.versions);
-    report::write(&arguments.out, &text, &chart::svg(&book))?;
+    report::write(&arguments.out, &text)?;
     println!("{text}");
     if !run.failed.is_empty() {
         bail!("measurements failed: {}", run.failed.join("; "));

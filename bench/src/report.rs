@@ -1,15 +1,19 @@
-//! Writes bench/RESULTS.md.
+//! Writes bench/RESULTS.md and its pictures.
 
 use std::fmt::Write;
 use std::fs;
 use std::path::Path;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
 use crate::book::{Book, Spread};
+use crate::chart;
 use crate::made;
 use crate::measures::{Measure, Must, SECTIONS};
 use crate::micro::Timing;
+
+/// The report, in its folder.
+const PAGE: &str = "RESULTS.md";
 
 /// What the figures depend on.
 const SOURCES: &[&str] = &[
@@ -70,7 +74,6 @@ pub(crate) fn text(book: &Book, run: &Run, timings: &[Timing], versions: &str) -
         run.load_before
     );
     text.push_str(METHOD);
-    text.push_str("\n![CPU per request](cpu-per-request.svg)\n");
     for (title, rows) in SECTIONS {
         let rows: Vec<_> = rows
             .iter()
@@ -84,7 +87,8 @@ pub(crate) fn text(book: &Book, run: &Run, timings: &[Timing], versions: &str) -
         }
         let _ = writeln!(
             text,
-            "\n## {title}\n\n| measure | direct | Envoy | Weft | Weft / Envoy | must | |\n|---|---|---|---|---|---|---|"
+            "\n## {title}\n\n{}\n| measure | direct | Envoy | Weft | Weft / Envoy | must | |\n|---|---|---|---|---|---|---|",
+            chart::links(title)
         );
         for row in rows {
             let _ = writeln!(text, "{}", table_row(book, row));
@@ -200,9 +204,21 @@ fn show(spread: Spread, decimals: usize) -> String {
     format!("{median:.decimals$} [{least:.decimals$} to {most:.decimals$}]")
 }
 
-pub(crate) fn write(folder: &Path, text: &str, chart: &str) -> Result<()> {
-    fs::write(folder.join("RESULTS.md"), text)?;
-    fs::write(folder.join("cpu-per-request.svg"), chart)?;
+pub(crate) fn write(folder: &Path, text: &str) -> Result<()> {
+    fs::write(folder.join(PAGE), text)?;
+    draw(folder)
+}
+
+/// Draws the pictures of the report that the folder holds.
+///
+/// # Errors
+/// When there is none, or the folder cannot be written.
+pub(crate) fn draw(folder: &Path) -> Result<()> {
+    let page = folder.join(PAGE);
+    let text = fs::read_to_string(&page).with_context(|| page.display().to_string())?;
+    for (name, picture) in chart::pictures(&text) {
+        fs::write(folder.join(name), picture)?;
+    }
     Ok(())
 }
 
