@@ -1,10 +1,19 @@
 //! What was measured.
 
+use std::fmt;
 use std::time::Duration;
 
 /// Values of one kind in milliseconds.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub(crate) struct Delays(Vec<f64>);
+
+/// For the log of a run: not the thousands of values.
+impl fmt::Debug for Delays {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (count, p50, p99, most) = (self.len(), self.p50(), self.p99(), self.most());
+        write!(f, "{count} from p50 {p50:.1} and p99 {p99:.1} to {most:.1}")
+    }
+}
 
 impl Delays {
     pub(crate) fn of_seconds(seconds: impl IntoIterator<Item = f64>) -> Self {
