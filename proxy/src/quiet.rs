@@ -14,11 +14,10 @@
 //! request was not taken, whatever its method, and it goes by HTTP/2 instead.
 
 use std::future::{Future, poll_fn};
-use std::io;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::task::{Context, Poll, Waker, ready};
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -28,18 +27,14 @@ use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::task::coop::has_budget_remaining;
 use tokio::time::timeout;
+use tokio_util::io::InspectReader;
 
 use crate::body::Body;
 use crate::failure::Failure;
 
-/// Lines per peer. What comes while it is in use goes by HTTP/2: two or four lines
-/// cost no less at 1000 requests/s, and each has to be opened and kept.
-const LINES: usize = 1;
-/// Requests that may wait for the peer by HTTP/2 while another takes a line.
-const BESIDE: usize = 0;
 /// So many at once are a crowd, which HTTP/2 serves better. Without this the first
 /// of every wave of requests would take the line while the others wait together.
 const CROWD: usize = 3;
@@ -61,7 +56,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin + Send + 'static> Wire for T {}
 
 struct Line {
     sender: http1::SendRequest<Body>,
-    connection: http1::Connection<TokioIo<Io>, Body>,
+    connection: http1::Connection<TokioIo<Box<dyn Wire>>, Body>,
     /// Whether the peer said anything since the last request.
     heard: Arc<AtomicBool>,
     since: Instant,
@@ -99,23 +94,27 @@ fn deaf() -> Context<'static> {
     Context::from_waker(Waker::noop())
 }
 
-/// The quiet lines to one peer.
+/// The quiet line to one peer, or the way to get one.
 #[derive(Default)]
 pub struct Lines {
     state: Mutex<State>,
 }
 
+/// One for each peer. What comes while it is in use goes by HTTP/2: two or four
+/// cost no less at 1000 requests/s, and each has to be opened and kept.
+#[derive(Default)]
+enum Slot {
+    #[default]
+    Empty,
+    Opening,
+    Used,
+    Free(Box<Line>),
+}
+
 #[derive(Default)]
 struct State {
-    #[allow(
-        clippy::vec_box,
-        reason = "a line is large, and moves between here and the futures of requests"
-    )]
-    idle: Vec<Box<Line>>,
-    /// Idle, in use, and being opened.
-    count: usize,
+    slot: Slot,
     wanted: u32,
-    opening: bool,
     not_before: Option<Instant>,
     /// Requests that wait for an answer by HTTP/2.
     beside: usize,
@@ -129,10 +128,16 @@ impl std::fmt::Debug for Lines {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let state = self.state.lock();
         f.debug_struct("Lines")
-            .field("count", &state.count)
+            .field("exists", &state.slot.exists())
             .field("beside", &state.beside)
             .field("taken", &state.taken)
             .finish_non_exhaustive()
+    }
+}
+
+impl Slot {
+    const fn exists(&self) -> bool {
+        !matches!(self, Self::Empty)
     }
 }
 
@@ -149,7 +154,7 @@ impl Lines {
     /// A line for one request, if one is free and the peer is quiet.
     pub fn offer(self: &Arc<Self>) -> Offer {
         let mut state = self.state.lock();
-        if state.beside > BESIDE {
+        if state.beside > 0 {
             return Offer::No;
         }
         if let Some(then) = state.crowded {
@@ -158,27 +163,29 @@ impl Lines {
             }
             state.crowded = None;
         }
-        while let Some(mut line) = state.idle.pop() {
-            if line.is_free() {
-                state.taken += 1;
-                return Offer::Line(Taken {
-                    line: Some(line),
-                    home: Arc::clone(self),
-                });
+        match std::mem::take(&mut state.slot) {
+            busy @ (Slot::Opening | Slot::Used) => {
+                state.slot = busy;
+                return Offer::No;
             }
-            state.count -= 1;
+            Slot::Free(mut line) => {
+                if line.is_free() {
+                    state.slot = Slot::Used;
+                    state.taken += 1;
+                    return Offer::Line(Taken {
+                        line: Some(line),
+                        home: Arc::clone(self),
+                    });
+                }
+            }
+            Slot::Empty => {}
         }
         state.wanted = state.wanted.saturating_add(1);
         let now = Instant::now();
-        if state.wanted < WORTH_OPENING
-            || state.opening
-            || state.count >= LINES
-            || state.not_before.is_some_and(|then| now < then)
-        {
+        if state.wanted < WORTH_OPENING || state.not_before.is_some_and(|then| now < then) {
             return Offer::No;
         }
-        state.opening = true;
-        state.count += 1;
+        state.slot = Slot::Opening;
         state.not_before = Some(now + ATTEMPT_EVERY);
         Offer::Open(Opening {
             home: Arc::clone(self),
@@ -190,7 +197,7 @@ impl Lines {
     #[must_use]
     pub fn used(&self) -> (usize, u64) {
         let state = self.state.lock();
-        (state.count, state.taken)
+        (usize::from(state.slot.exists()), state.taken)
     }
 
     /// Counts a request as waiting by HTTP/2 until the guard is dropped.
@@ -205,20 +212,19 @@ impl Lines {
         Beside(Arc::clone(self))
     }
 
-    /// Closes lines that nobody used for `limit`; true when none is left.
+    /// Closes a line that nobody used for `limit`; true when none is left.
     pub fn sweep(&self, limit: Duration) -> bool {
         let mut state = self.state.lock();
-        for mut line in std::mem::take(&mut state.idle) {
-            if !line.is_free() {
-                state.count -= 1;
-            } else if line.since.elapsed() >= limit {
-                state.count -= 1;
+        if let Slot::Free(line) = &mut state.slot {
+            let (free, unused) = (line.is_free(), line.since.elapsed() >= limit);
+            if (!free || unused)
+                && let Slot::Free(line) = std::mem::take(&mut state.slot)
+                && free
+            {
                 line.close();
-            } else {
-                state.idle.push(line);
             }
         }
-        state.count == 0
+        !state.slot.exists()
     }
 }
 
@@ -242,11 +248,11 @@ impl Opening {
     /// Begins to speak HTTP/1.1 on a connection that the peer takes it on.
     pub async fn opened(mut self, wire: impl Wire, builder: http1::Builder) {
         let heard = Arc::<AtomicBool>::default();
-        let io = Io {
-            wire: Box::new(wire),
-            heard: Arc::clone(&heard),
-        };
-        let Ok((sender, connection)) = builder.handshake(TokioIo::new(io)).await else {
+        let hears = Arc::clone(&heard);
+        let wire: Box<dyn Wire> = Box::new(InspectReader::new(wire, move |said: &[u8]| {
+            hears.fetch_or(!said.is_empty(), Relaxed);
+        }));
+        let Ok((sender, connection)) = builder.handshake(TokioIo::new(wire)).await else {
             return;
         };
         let mut line = Box::new(Line {
@@ -258,7 +264,7 @@ impl Opening {
         });
         if line.is_free() {
             self.opened = true;
-            self.home.state.lock().idle.push(line);
+            self.home.state.lock().slot = Slot::Free(line);
         }
     }
 
@@ -270,10 +276,8 @@ impl Opening {
 
 impl Drop for Opening {
     fn drop(&mut self) {
-        let mut state = self.home.state.lock();
-        state.opening = false;
         if !self.opened {
-            state.count -= 1;
+            self.home.state.lock().slot = Slot::Empty;
         }
     }
 }
@@ -339,7 +343,7 @@ impl Taken {
         if let Some(mut line) = self.line.take() {
             if line.is_free() {
                 line.since = Instant::now();
-                self.home.state.lock().idle.push(line);
+                self.home.state.lock().slot = Slot::Free(line);
             } else {
                 self.line = Some(line);
             }
@@ -350,7 +354,7 @@ impl Taken {
 impl Drop for Taken {
     fn drop(&mut self) {
         if self.line.is_some() {
-            self.home.state.lock().count -= 1;
+            self.home.state.lock().slot = Slot::Empty;
         }
     }
 }
@@ -443,57 +447,5 @@ impl HttpBody for Coming {
 
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
-    }
-}
-
-/// Notes whether anything was read.
-struct Io {
-    wire: Box<dyn Wire>,
-    heard: Arc<AtomicBool>,
-}
-
-impl AsyncRead for Io {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        out: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let this = self.get_mut();
-        let before = out.filled().len();
-        ready!(Pin::new(&mut this.wire).poll_read(cx, out))?;
-        if out.filled().len() > before {
-            this.heard.store(true, Relaxed);
-        }
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl AsyncWrite for Io {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        data: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().wire).poll_write(cx, data)
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        data: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().wire).poll_write_vectored(cx, data)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.wire.is_write_vectored()
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().wire).poll_flush(cx)
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().wire).poll_shutdown(cx)
     }
 }
