@@ -27,7 +27,7 @@ thread_local! {
     static BUFFER: RefCell<BytesMut> = RefCell::new(BytesMut::new());
 }
 
-/// What one direction of a relay reads at once: more while it gets all it asks for.
+/// Bytes that one direction of a relay reads at once: more while it gets all it asks for.
 #[derive(Debug)]
 pub struct Room(usize);
 

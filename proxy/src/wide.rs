@@ -1,9 +1,8 @@
 //! A TCP connection between two proxies, read and written in large pieces.
 //!
 //! TLS asks for one record at a time, so a fast stream would cost a system call
-//! for every 16 KiB. Here one call brings up to 64 KiB into memory that belongs
-//! to the thread; what the caller did not ask for waits in a buffer that exists
-//! only while something is in it.
+//! for every 16 KiB. Here one call brings up to 64 KiB, in a buffer that belongs to
+//! the thread. A connection keeps it only while something is left in it.
 //!
 //! HTTP/2 writes every frame by itself. Once an [`Outlet`] has taken over, frames
 //! wait until everything that is ready was said, and leave in one call.
@@ -11,6 +10,7 @@
 use std::cell::RefCell;
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
+use std::ops::Range;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -26,21 +26,27 @@ const PIECE: usize = 64 * 1024;
 const LARGE: usize = 32 * 1024;
 /// Bytes that wait for the end of a turn; beyond it the writer waits for the peer.
 const FULL: usize = 128 * 1024;
-/// Empty buffers that a thread keeps for the next turn.
+/// Empty buffers of a kind that a thread keeps for the next turn.
 const SPARE: usize = 4;
 
 thread_local! {
-    static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; PIECE].into_boxed_slice());
-    static SPARES: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
+    static UNREAD: RefCell<Vec<Box<[u8]>>> = const { RefCell::new(Vec::new()) };
+    static UNSENT: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
 }
 
+/// A connection's reading and writing side, as TLS sees it.
 #[derive(Debug)]
 pub struct Wide {
     stream: OwnedReadHalf,
-    /// Read and not yet asked for, from `at` on.
-    rest: Vec<u8>,
-    at: usize,
+    rest: Option<Rest>,
     out: Arc<Mutex<Out>>,
+}
+
+/// Read and not yet asked for.
+#[derive(Debug)]
+struct Rest {
+    buffer: Box<[u8]>,
+    unread: Range<usize>,
 }
 
 /// The writing side, for whoever knows when a turn is over.
@@ -73,8 +79,7 @@ impl Wide {
         }));
         let wide = Self {
             stream: read,
-            rest: Vec::new(),
-            at: 0,
+            rest: None,
             out: Arc::clone(&out),
         };
         (wide, Outlet(out))
@@ -144,11 +149,7 @@ impl Out {
         let mut spare = std::mem::take(&mut self.waiting);
         if spare.capacity() > 0 {
             spare.clear();
-            SPARES.with_borrow_mut(|spares| {
-                if spares.len() < SPARE {
-                    spares.push(spare);
-                }
-            });
+            UNSENT.with_borrow_mut(|spares| keep(spares, spare));
         }
     }
 
@@ -182,7 +183,7 @@ impl Out {
             ready!(self.send(cx))?;
         }
         if self.waiting.capacity() == 0 {
-            self.waiting = SPARES.with_borrow_mut(Vec::pop).unwrap_or_default();
+            self.waiting = UNSENT.with_borrow_mut(Vec::pop).unwrap_or_default();
         }
         for piece in data {
             self.waiting.extend_from_slice(piece);
@@ -198,28 +199,41 @@ impl AsyncRead for Wide {
         out: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        if this.at == this.rest.len() {
-            this.rest = Vec::new();
-            this.at = 0;
-            if out.remaining() >= PIECE {
+        let Rest { buffer, mut unread } = match this.rest.take() {
+            Some(rest) => rest,
+            None if out.remaining() >= PIECE => {
                 return Pin::new(&mut this.stream).poll_read(cx, out);
             }
-            return SCRATCH.with_borrow_mut(|scratch| {
-                let mut piece = ReadBuf::new(scratch);
-                ready!(Pin::new(&mut this.stream).poll_read(cx, &mut piece))?;
-                let (now, later) = piece
-                    .filled()
-                    .split_at(piece.filled().len().min(out.remaining()));
-                out.put_slice(now);
-                this.rest.extend_from_slice(later);
-                Poll::Ready(Ok(()))
-            });
+            None => {
+                let mut buffer = UNREAD
+                    .with_borrow_mut(Vec::pop)
+                    .unwrap_or_else(|| vec![0; PIECE].into_boxed_slice());
+                let mut piece = ReadBuf::new(&mut buffer);
+                let polled = Pin::new(&mut this.stream).poll_read(cx, &mut piece);
+                let unread = 0..piece.filled().len();
+                if !matches!(polled, Poll::Ready(Ok(()))) {
+                    UNREAD.with_borrow_mut(|spares| keep(spares, buffer));
+                    return polled;
+                }
+                Rest { buffer, unread }
+            }
+        };
+        let now = unread.len().min(out.remaining());
+        out.put_slice(&buffer[unread.start..][..now]);
+        unread.start += now;
+        if unread.is_empty() {
+            UNREAD.with_borrow_mut(|spares| keep(spares, buffer));
+        } else {
+            this.rest = Some(Rest { buffer, unread });
         }
-        let rest = &this.rest[this.at..];
-        let now = rest.len().min(out.remaining());
-        out.put_slice(&rest[..now]);
-        this.at += now;
         Poll::Ready(Ok(()))
+    }
+}
+
+/// Puts an empty buffer where the thread finds it again.
+fn keep<T>(spares: &mut Vec<T>, buffer: T) {
+    if spares.len() < SPARE {
+        spares.push(buffer);
     }
 }
 
