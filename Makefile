@@ -32,7 +32,7 @@ conformance: ## the table of SMI conformance, with real Flagger and Argo Rollout
 fuzz: ## random objects through everything that reads them, 10 min (SECONDS=600)
 	@WEFT_FUZZ_SECONDS=$(or $(SECONDS),600) WEFT_TEST_MORE=10 cargo test --workspace --test hostile --test decisions -- --nocapture
 
-bench: ## what the proxy costs beside Envoy, 40 min after the build (PREVIOUS=older weft-proxy)
+bench: ## what the proxy costs beside Envoy, 25 min after the build (PREVIOUS=older weft-proxy)
 	@PREVIOUS="$(PREVIOUS)" bench/run full
 
 bench-quick: ## the same in 5 min, with fewer measures
