@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-use super::{FULL, Outlet, Wide};
+use super::{FULL, Outlet, PIECE, UNREAD, Wide};
 
 async fn pair() -> (Wide, Outlet, TcpStream) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -111,4 +111,34 @@ async fn a_peer_that_is_gone_is_told_to_the_writer() {
             .await
             .unwrap();
     assert!(ended.is_err());
+}
+
+/// Two connections in turns, so that each keeps what was left while the other takes
+/// a buffer of the thread.
+#[tokio::test]
+async fn what_one_read_brought_too_much_is_read_next_and_by_nobody_else() {
+    const ALL: usize = 500_000;
+    let bytes = |first: usize| (first..first + ALL).map(|at| (at % 251) as u8);
+    let (mut one, _one, mut far_one) = pair().await;
+    let (mut two, _two, mut far_two) = pair().await;
+    let sent = [bytes(0).collect::<Vec<u8>>(), bytes(100).collect()];
+    let said = sent.clone();
+    tokio::spawn(async move { far_one.write_all(&said[0]).await });
+    let said = sent.clone();
+    tokio::spawn(async move { far_two.write_all(&said[1]).await });
+    let mut got = [Vec::new(), Vec::new()];
+    for turn in 0.. {
+        let size = [7, 1000, 20_000, 2 * PIECE][turn % 4];
+        for (wide, got) in [&mut one, &mut two].into_iter().zip(&mut got) {
+            let mut piece = vec![0; size.min(ALL - got.len())];
+            wide.read_exact(&mut piece).await.unwrap();
+            got.extend(piece);
+        }
+        if got[0].len() == ALL {
+            break;
+        }
+    }
+    assert!(got == sent, "not what was sent");
+    assert!(UNREAD.with_borrow(Vec::len) > 0, "no buffer came back");
+    assert!(one.rest.is_none(), "a buffer stays without anything in it");
 }

@@ -1,18 +1,24 @@
 //! Two pods, and an application that records what came and reads it strictly.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
+use identity::tls::{self, QUIET_ALPN};
 use parking_lot::Mutex;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
+use weft_proxy::mesh::MESH_PORT;
 use wire::v1::{self, Enforcement, MtlsMode, Protocol};
 
 use crate::harness::{Authority, Pod, endpoint, endpoints, id, resource, service, vip};
 
 /// An answer that is to come comes within this time.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// So long a caller stays that keeps its connection.
+const STAY: Duration = Duration::from_millis(500);
+/// So long the end of an answer is waited for, where nobody says it.
+const LINGER: Duration = Duration::from_millis(150);
 /// After every attack an ordinary request is answered within this time.
 const HEALTHY_WITHIN: Duration = Duration::from_secs(1);
 
@@ -53,6 +59,26 @@ pub(crate) enum Way {
 }
 
 pub(crate) const WAYS: [Way; 2] = [Way::Outbound, Way::Inbound];
+
+/// Whoever can send bytes that are to be read as HTTP/1.1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Speaker {
+    Caller(Way),
+    /// A peer that holds a certificate of the mesh, by a quiet line.
+    Peer,
+}
+
+pub(crate) const SPEAKERS: [Speaker; 3] = [
+    Speaker::Caller(Way::Outbound),
+    Speaker::Caller(Way::Inbound),
+    Speaker::Peer,
+];
+
+impl From<Way> for Speaker {
+    fn from(way: Way) -> Self {
+        Self::Caller(way)
+    }
+}
 
 pub(crate) struct Field {
     pub(crate) authority: Authority,
@@ -120,7 +146,14 @@ impl Field {
     }
 
     /// Sends the bytes, ends the sending side, and returns all that comes back.
-    pub(crate) async fn send(&self, way: Way, bytes: impl AsRef<[u8]>) -> String {
+    pub(crate) async fn send(
+        &self,
+        speaker: impl Into<Speaker>,
+        bytes: impl AsRef<[u8]>,
+    ) -> String {
+        let Speaker::Caller(way) = speaker.into() else {
+            return self.send_by_line(bytes.as_ref(), LINGER).await;
+        };
         let mut stream = self.open(way).await;
         let _ = stream.write_all(bytes.as_ref()).await;
         let _ = stream.shutdown().await;
@@ -128,10 +161,48 @@ impl Field {
     }
 
     /// Sends the bytes and stays, as a caller that keeps its connection does.
-    pub(crate) async fn send_and_stay(&self, way: Way, bytes: impl AsRef<[u8]>) -> String {
+    pub(crate) async fn send_and_stay(
+        &self,
+        speaker: impl Into<Speaker>,
+        bytes: impl AsRef<[u8]>,
+    ) -> String {
+        let Speaker::Caller(way) = speaker.into() else {
+            return self.send_by_line(bytes.as_ref(), STAY).await;
+        };
         let mut stream = self.open(way).await;
         let _ = stream.write_all(bytes.as_ref()).await;
-        rest(&mut stream, Duration::from_millis(500)).await
+        rest(&mut stream, STAY).await
+    }
+
+    /// What a peer proxy says first in a head is put into the first one; a request
+    /// behind it has none and is refused. A peer that ends its side takes its request
+    /// back, so this one stays until nothing more comes for as long as `silence`.
+    async fn send_by_line(&self, bytes: &[u8], silence: Duration) -> String {
+        let alpn = [QUIET_ALPN];
+        let certs = self
+            .authority
+            .leaf("web", Duration::from_secs(600), SystemTime::now());
+        let config = tls::mesh_client_config(&self.authority.roots(), &certs, id("api"), &alpn);
+        let stream = TcpStream::connect((self.server.ip, MESH_PORT))
+            .await
+            .unwrap();
+        let mut line = tokio_rustls::TlsConnector::from(config)
+            .connect(tls::peer_name(), stream)
+            .await
+            .unwrap();
+        let begin = bytes.iter().take_while(|byte| b"\r\n".contains(byte));
+        let begin = begin.count();
+        let own = format!("weft-port: {}\r\nweft-protocol: http1\r\n", self.port);
+        let at = find(&bytes[begin..], b"\r\n").map_or(bytes.len(), |at| begin + at + 2);
+        let _ = line.write_all(&bytes[..at]).await;
+        let _ = line.write_all(own.as_bytes()).await;
+        let _ = line.write_all(&bytes[at..]).await;
+        let _ = line.flush().await;
+        let (mut answer, mut more) = (Vec::new(), vec![0; 4096]);
+        while let Ok(Ok(count @ 1..)) = timeout(silence, line.read(&mut more)).await {
+            answer.extend_from_slice(&more[..count]);
+        }
+        String::from_utf8_lossy(&answer).into_owned()
     }
 
     /// What the application got since the last call. Whatever happened before,
@@ -144,14 +215,14 @@ impl Field {
         all
     }
 
-    /// The control: an ordinary request on a new connection of each way.
+    /// The control: an ordinary request on a new connection from everybody.
     pub(crate) async fn works(&self, case: &str) {
         self.works_at("/ok", case).await;
     }
 
     pub(crate) async fn works_at(&self, path: &str, case: &str) {
         let before = self.log.lock().len();
-        for way in WAYS {
+        for way in SPEAKERS {
             let begun = Instant::now();
             let answer = self
                 .send(

@@ -3,13 +3,13 @@
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use wire::v1::Protocol;
 
-use super::field::{Field, WAYS, answers, rest, status};
+use super::field::{Field, SPEAKERS, WAYS, answers, rest, status};
 use std::time::Duration;
 
-/// Sends `bytes` on both ways; nobody may take them for a request, and the
+/// Sends `bytes` from everybody; nobody may take them for a request, and the
 /// caller is told so or hung up on.
 async fn refused(field: &Field, case: &str, bytes: &[u8]) {
-    for way in WAYS {
+    for way in SPEAKERS {
         let answer = field.send(way, bytes).await;
         let code = status(&answer);
         assert!(
@@ -73,7 +73,7 @@ async fn a_repeated_length_leaves_once_or_not_at_all() {
         "Content-Length: 5\r\nContent-Length: 5",
         "Content-Length: 5, 5",
     ] {
-        for way in WAYS {
+        for way in SPEAKERS {
             let answer = field.send(way, post(headers, "hello")).await;
             let got = field.recorded(headers);
             match status(&answer) {
@@ -134,7 +134,7 @@ async fn an_encoding_other_than_chunked_alone_is_refused() {
     // Case of letters and surrounding blanks mean nothing.
     for encoding in ["Chunked", "  chunked\t"] {
         let headers = format!("Transfer-Encoding: {encoding}");
-        for way in WAYS {
+        for way in SPEAKERS {
             let answer = field
                 .send(way, post(&headers, "5\r\nhello\r\n0\r\n\r\n"))
                 .await;
@@ -149,7 +149,7 @@ async fn an_encoding_other_than_chunked_alone_is_refused() {
 #[tokio::test]
 async fn connection_cannot_take_the_framing_away() {
     let field = Field::new(Protocol::Http1).await;
-    for way in WAYS {
+    for way in SPEAKERS {
         let length = post(
             "Connection: content-length, host\r\nContent-Length: 5",
             "hello",
@@ -178,7 +178,7 @@ async fn a_request_inside_a_chunk_stays_a_body() {
         "Content-Length: 4\r\nTransfer-Encoding: chunked",
     ] {
         let body = format!("{:x}\r\n{hidden}\r\n0\r\n\r\n", hidden.len());
-        for way in WAYS {
+        for way in SPEAKERS {
             let answer = field.send_and_stay(way, post(headers, &body)).await;
             assert_eq!(answers(&answer), 1, "{headers}, {way:?}: {answer}");
             let got = field.recorded(headers);
@@ -212,7 +212,7 @@ async fn chunks_that_parsers_read_differently_never_make_a_whole_request() {
         ("no last chunk", "3\r\nabc\r\n"),
         ("bare CR after the size", "3\rabc\r\n0\r\n\r\n"),
     ] {
-        for way in WAYS {
+        for way in SPEAKERS {
             let answer = field.send(way, chunked(body)).await;
             assert_ne!(status(&answer), 200, "{case}, {way:?}: {answer}");
             assert!(answers(&answer) <= 1, "{case}, {way:?}: {answer}");
@@ -265,7 +265,7 @@ async fn line_ends_leave_as_they_should() {
         "GET /ok HTTP/1.1\r\nHost: s\nx: y\r\n\r\n",
         "\r\n\r\nGET /ok HTTP/1.1\r\nHost: s\r\n\r\n",
     ] {
-        for way in WAYS {
+        for way in SPEAKERS {
             let answer = field.send(way, head).await;
             assert!(
                 [200, 400].contains(&status(&answer)),
@@ -283,7 +283,7 @@ async fn line_ends_leave_as_they_should() {
 async fn an_old_request_without_a_length_has_no_body() {
     let field = Field::new(Protocol::Http1).await;
     field.allow(Protocol::Http1, &["/ok"]);
-    for way in WAYS {
+    for way in SPEAKERS {
         let answer = field
             .send(
                 way,
@@ -347,7 +347,7 @@ async fn connect_reaches_nothing_and_what_follows_it_is_dropped() {
         let case = format!("CONNECT {target}");
         let bytes =
             format!("{case} HTTP/1.1\r\nHost: s\r\n\r\nGET /private HTTP/1.1\r\nHost: s\r\n\r\n");
-        for way in WAYS {
+        for way in SPEAKERS {
             let answer = field.send(way, &bytes).await;
             assert!(
                 answer.is_empty() || (400..500).contains(&status(&answer)),
@@ -424,7 +424,7 @@ async fn trailers_never_become_headers() {
     let field = Field::new(Protocol::Http1).await;
     let trailers = "Content-Length: 10\r\nTransfer-Encoding: gzip\r\nHost: evil\r\nAuthorization: x\r\nweft-client-id: spiffe://evil\r\nX-Sum: 1\r\nX-Sum: 2\r\n";
     let body = format!("3\r\nabc\r\n0\r\n{trailers}\r\n");
-    for way in WAYS {
+    for way in SPEAKERS {
         let headers = "Trailer: X-Sum\r\nTE: trailers\r\nTransfer-Encoding: chunked";
         let answer = field.send(way, post(headers, &body)).await;
         assert_eq!(status(&answer), 200, "{way:?}: {answer}");

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::io::AsyncWriteExt;
 use wire::v1::{Enforcement, Protocol};
 
-use super::field::{Field, WAYS, answers, for_everybody, rest, status};
+use super::field::{Field, SPEAKERS, WAYS, answers, for_everybody, rest, status};
 
 fn get(path: &str) -> String {
     format!("GET {path} HTTP/1.1\r\nHost: s\r\nConnection: close\r\n\r\n")
@@ -61,7 +61,7 @@ async fn no_spelling_of_a_path_leads_out_of_the_allowed_one() {
         "/public/%2",
         "/public/%u002e%u002e/private",
     ] {
-        for way in WAYS {
+        for way in SPEAKERS {
             let answer = field.send(way, get(path)).await;
             let got = field.recorded(path);
             match status(&answer) {
@@ -99,7 +99,7 @@ async fn what_only_looks_like_a_dot_segment_stays_as_it_is() {
         "/a?x=%2e%2e/y&z=//",
         "/a/.b/..c/d..",
     ] {
-        for way in WAYS {
+        for way in SPEAKERS {
             let answer = field.send(way, get(path)).await;
             assert_eq!(status(&answer), 200, "{path}, {way:?}: {answer}");
             let got = field.recorded(path);
@@ -112,7 +112,7 @@ async fn what_only_looks_like_a_dot_segment_stays_as_it_is() {
 async fn a_query_passes_and_takes_no_part_in_the_decision() {
     let field = Field::new(Protocol::Http1).await;
     field.allow(Protocol::Http1, &["/public"]);
-    for way in WAYS {
+    for way in SPEAKERS {
         let answer = field.send(way, get("/public?next=/private&x=/../")).await;
         assert_eq!(status(&answer), 200, "{way:?}: {answer}");
         let got = field.recorded("query");
@@ -124,7 +124,7 @@ async fn a_query_passes_and_takes_no_part_in_the_decision() {
 async fn the_authority_of_an_absolute_target_beats_the_host_header() {
     let field = Field::new(Protocol::Http1).await;
     field.allow(Protocol::Http1, &["/ok"]);
-    for way in WAYS {
+    for way in SPEAKERS {
         let denied = "GET http://t/private HTTP/1.1\r\nHost: s\r\nConnection: close\r\n\r\n";
         let answer = field.send(way, denied).await;
         assert!([400, 403].contains(&status(&answer)), "{way:?}: {answer}");
