@@ -15,6 +15,8 @@ use crate::{
     },
 };
 
+mod ports;
+
 /// The policy of a pod as its proxy would hold it.
 fn access(cluster: &Cluster, pod: &str) -> Access {
     let resolved = cluster.resolve(pod, &[]);
@@ -230,39 +232,6 @@ fn a_tcp_rule_covers_http_and_an_http_rule_does_not_cover_tcp() {
 }
 
 #[test]
-fn a_route_without_ports_means_every_port() {
-    let cluster = cluster().with(tcp_route("ports", &[])).with(target(
-        "t",
-        "api",
-        &["web"],
-        json!([tcp_rule()]),
-    ));
-    assert!(tcp(&cluster, "web", 1) && tcp(&cluster, "web", 65535));
-}
-
-#[test]
-fn a_route_whose_ports_are_all_wrong_or_unreadable_means_none() {
-    let wrong = tcp_route("ports", &[0, 70_000]);
-    let unreadable = set(
-        tcp_route("ports", &[]),
-        "/spec/matches/ports",
-        json!(["8080"]),
-    );
-    for object in [wrong, unreadable] {
-        let cluster =
-            cluster()
-                .with(object)
-                .with(target("t", "api", &["web"], json!([tcp_rule()])));
-        assert!(!tcp(&cluster, "web", 8080));
-        assert!(
-            !verdict(&cluster.compile().1, "TCPRoute ports")
-                .accepted
-                .status
-        );
-    }
-}
-
-#[test]
 fn a_reference_that_leads_nowhere_is_skipped_and_never_widens() {
     let ghost_http = json!({"kind": "HTTPRouteGroup", "name": "ghost"});
     let ghost_tcp = json!({"kind": "TCPRoute", "name": "ghost"});
@@ -437,124 +406,6 @@ fn a_source_that_is_no_source_is_skipped_alone() {
     let (_, problems) = cluster.compile();
     let expected = [(Reason::UnsupportedKind, "spec.sources[1].kind")];
     assert_eq!(failures(&problems, Accepted), expected);
-}
-
-#[test]
-fn the_port_of_an_old_destination_limits_every_rule() {
-    let limited = |rules: Value, port: i64| {
-        let object = target("t", "api", &["web"], rules);
-        cluster().with(set(object, "/spec/destination/port", json!(port)))
-    };
-    assert!(tcp(&limited(json!([tcp_rule()]), 8080), "web", 8080));
-    assert!(!tcp(&limited(json!([tcp_rule()]), 9090), "web", 8080));
-    assert!(!tcp(&limited(json!([tcp_rule()]), 9090), "web", 9090));
-    let both = json!([http_rule(None), tcp_rule()]);
-    assert!(http(&limited(both.clone(), 8080), "web", "GET", "/api"));
-    assert!(!http(&limited(both.clone(), 9090), "web", "GET", "/api"));
-    assert!(!http(&limited(both, 0), "web", "GET", "/api"));
-    assert!(!tcp(&limited(json!([tcp_rule()]), 0), "web", 8080));
-}
-
-#[test]
-fn a_destination_port_beside_http_rules_alone_admits_those_requests_there_and_no_raw_tcp() {
-    let object = target("t", "api", &["web"], json!([http_rule(Some(&["metrics"]))]));
-    let limited =
-        |port: i64| cluster().with(set(object.clone(), "/spec/destination/port", json!(port)));
-    for port in [8080, 80] {
-        // 80 is the port of Service api, which leads to 8080.
-        let cluster = limited(port);
-        assert!(http_at(&cluster, "web", 8080, "GET", "/metrics"));
-        assert!(!http_at(&cluster, "web", 8080, "POST", "/metrics"));
-        assert!(!http_at(&cluster, "web", 8080, "GET", "/api"));
-        assert!(!http_at(&cluster, "web", 9090, "GET", "/metrics"));
-        for raw in [80, 8080, 9090] {
-            assert!(!tcp(&cluster, "web", raw), "raw TCP was never asked for");
-        }
-        let (_, problems) = cluster.compile();
-        let condition = &verdict(&problems, "TrafficTarget t").accepted;
-        let reason = if port == 80 {
-            "ServicePortMapped"
-        } else {
-            "Accepted"
-        };
-        assert_eq!((condition.status, condition.reason), (true, reason));
-    }
-    let cluster = limited(0);
-    assert!(!http_at(&cluster, "web", 8080, "GET", "/metrics"));
-    let expected = [(Reason::Invalid, "spec.destination.port")];
-    assert_eq!(failures(&cluster.compile().1, Accepted), expected);
-    // A proxy of the first version must not take it for a rule without a limit.
-    let names = limited(8080).resolve("api-1", &[]);
-    assert!(names.names().contains(&"extended-rule/shop/t"));
-    assert!(!names.names().contains(&"rule/shop/t"));
-}
-
-#[test]
-fn a_destination_port_beside_udp_rules_alone_allows_no_tcp_and_closes_none() {
-    let rules = json!([{"kind": "UDPRoute", "name": "dns"}]);
-    let object = set(
-        target("t", "api", &["web"], rules),
-        "/spec/destination/port",
-        json!(8080),
-    );
-    let cluster = cluster().with(udp_route("dns", &[53])).with(object);
-    let access = access(&cluster, "api-1");
-    assert!(access.rules.is_empty());
-    assert_eq!(access.enforcement, Enforcement::Open);
-}
-
-#[test]
-fn a_port_that_only_a_service_has_means_the_container_port_behind_it() {
-    // Service api: 80 to 8080.
-    let rule = json!([tcp_rule()]);
-    let cluster =
-        cluster()
-            .with(tcp_route("ports", &[80]))
-            .with(target("t", "api", &["web"], rule));
-    assert!(tcp(&cluster, "web", 8080) && !tcp(&cluster, "web", 80));
-    let (_, problems) = cluster.compile();
-    let condition = &verdict(&problems, "TrafficTarget t").accepted;
-    assert_eq!(
-        (condition.status, condition.reason),
-        (true, "ServicePortMapped")
-    );
-    // A container port of that number wins.
-    let own = set(
-        pod("api-1", "10.0.0.11", "api"),
-        "/spec/containers/0/ports",
-        json!([{"containerPort": 80}]),
-    );
-    let cluster = cluster.with(own);
-    assert!(tcp(&cluster, "web", 80) && !tcp(&cluster, "web", 8080));
-}
-
-#[test]
-fn a_port_that_nobody_declares_means_itself() {
-    let rules = json!([tcp_rule()]);
-    let cluster =
-        cluster()
-            .with(tcp_route("ports", &[4000]))
-            .with(target("t", "api", &["web"], rules));
-    assert!(tcp(&cluster, "web", 4000));
-    assert!(complaints(&cluster).is_empty());
-}
-
-#[test]
-fn skipped_ports_are_mentioned_on_the_target() {
-    let args = json!(["capture", "--skip-inbound-ports=9090"]);
-    let skipping = set(
-        pod("api-1", "10.0.0.11", "api"),
-        "/spec/initContainers/0/args",
-        args,
-    );
-    let cluster = cluster()
-        .with(skipping)
-        .with(target("t", "api", &["web"], json!([tcp_rule()])));
-    let (_, problems) = cluster.compile();
-    assert_eq!(
-        verdict(&problems, "TrafficTarget t").accepted.reason,
-        "PortSkipped"
-    );
 }
 
 #[test]
