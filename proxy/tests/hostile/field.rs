@@ -17,7 +17,9 @@ use crate::harness::{Authority, Pod, endpoint, endpoints, id, resource, service,
 const PATIENCE: Duration = Duration::from_secs(5);
 /// So long a caller stays that keeps its connection.
 const STAY: Duration = Duration::from_millis(500);
-/// So long the end of an answer is waited for, where nobody says it.
+/// An answer by a line begins within this time, or there is none.
+const SILENT: Duration = Duration::from_secs(2);
+/// So long more is waited for after what came, where nobody says that it was all.
 const LINGER: Duration = Duration::from_millis(150);
 /// After every attack an ordinary request is answered within this time.
 const HEALTHY_WITHIN: Duration = Duration::from_secs(1);
@@ -176,8 +178,8 @@ impl Field {
 
     /// What a peer proxy says first in a head is put into the first one; a request
     /// behind it has none and is refused. A peer that ends its side takes its request
-    /// back, so this one stays until nothing more comes for as long as `silence`.
-    async fn send_by_line(&self, bytes: &[u8], silence: Duration) -> String {
+    /// back, so this one stays until nothing more came for as long as `linger`.
+    async fn send_by_line(&self, bytes: &[u8], linger: Duration) -> String {
         let alpn = [QUIET_ALPN];
         let certs = self
             .authority
@@ -190,8 +192,10 @@ impl Field {
             .connect(tls::peer_name(), stream)
             .await
             .unwrap();
-        let begin = bytes.iter().take_while(|byte| b"\r\n".contains(byte));
-        let begin = begin.count();
+        let begin = bytes
+            .iter()
+            .take_while(|byte| b"\r\n".contains(byte))
+            .count();
         let own = format!("weft-port: {}\r\nweft-protocol: http1\r\n", self.port);
         let at = find(&bytes[begin..], b"\r\n").map_or(bytes.len(), |at| begin + at + 2);
         let _ = line.write_all(&bytes[..at]).await;
@@ -199,8 +203,10 @@ impl Field {
         let _ = line.write_all(&bytes[at..]).await;
         let _ = line.flush().await;
         let (mut answer, mut more) = (Vec::new(), vec![0; 4096]);
-        while let Ok(Ok(count @ 1..)) = timeout(silence, line.read(&mut more)).await {
+        let mut patience = SILENT;
+        while let Ok(Ok(count @ 1..)) = timeout(patience, line.read(&mut more)).await {
             answer.extend_from_slice(&more[..count]);
+            patience = linger;
         }
         String::from_utf8_lossy(&answer).into_owned()
     }
