@@ -60,14 +60,12 @@ pub struct Flow {
 
 /// Between two proxies. A fast stream is worth a window of two MiB: at 1 GiB/s, two
 /// proxies that share two cores with what they serve answer each other in a
-/// millisecond or two. Half of that costs a tenth of the rate. Only streams that are
-/// read in large pieces have frames of the largest size: twice as large, those who
-/// send and receive wait for each other longer; half as large costs more.
+/// millisecond or two. Half of that costs a tenth of the rate.
 pub const MESH: Flow = Flow {
     stream_window: 16 * LARGEST_PIECE as u32,
     connection_window: 8 * 1024 * 1024,
     unsent: 4 * LARGEST_PIECE,
-    frame: 128 * 1024,
+    frame: LARGEST_PIECE as u32,
 };
 
 /// With applications.
@@ -78,10 +76,27 @@ pub const PLAIN: Flow = Flow {
     frame: 16 * 1024,
 };
 
-/// What fits into one frame, so that frame and head, 9 bytes, fill whole TLS records.
-pub const LARGEST_PIECE: usize = 128 * 1024 - 9;
-/// Bytes that TLS takes at once: a largest frame with its head.
-pub const TLS_BUFFER: usize = 128 * 1024 + 1024;
+/// Bytes that the kernel sends as one packet, if it has them, at the least: it splits
+/// at 64 KiB less headers and at whole segments, so this is for MTUs near 9000.
+/// Smaller ones leave more, and so does loopback.
+const PACKET: usize = 7 * 8896;
+/// Bytes of a stream in one frame. Each write is sent as soon as it can be, so what a
+/// write has above whole packets becomes a packet of its own, and a packet costs
+/// nearly as much with one byte as with 64 KiB. Two packets hold this: one would cost
+/// more, with three and four those who send and receive wait for each other longer.
+pub const LARGEST_PIECE: usize = 121 * 1024;
+const _: () = {
+    let frame = LARGEST_PIECE + 9;
+    let records = frame.div_ceil(16 * 1024);
+    assert!(
+        frame + 22 * records <= 2 * PACKET,
+        "a piece needs a third packet"
+    );
+};
+/// What a stream may be read by at first: one packet.
+pub const SMALL_PIECE: usize = 60 * 1024;
+/// Bytes that TLS takes at once: two largest frames with their heads.
+pub const TLS_BUFFER: usize = 2 * (LARGEST_PIECE + 9);
 /// Sum of header names and values, both protocols.
 pub const HEADER_BYTES: u32 = 64 * 1024;
 pub const PING_INTERVAL: Duration = Duration::from_secs(10);

@@ -12,11 +12,11 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::net::TcpStream;
 
 use crate::detect::Prefixed;
-use crate::peer::LARGEST_PIECE;
+use crate::peer::{LARGEST_PIECE, SMALL_PIECE};
 use crate::stream::Stream;
 
 /// What one read may bring at first.
-const LEAST: usize = 64 * 1024;
+const LEAST: usize = SMALL_PIECE;
 /// What one read of a fast stream may bring: fewer and larger writes wake the peer
 /// less often.
 const MOST: usize = LARGEST_PIECE;

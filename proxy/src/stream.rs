@@ -14,9 +14,10 @@ use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::body::{Body, BoxError};
+use crate::peer::SMALL_PIECE;
 
 /// One write becomes at most this much of a body.
-const PIECE: usize = 64 * 1024;
+const PIECE: usize = SMALL_PIECE;
 
 /// What one side says: one piece at a time, taken when HTTP/2 has room for it.
 #[derive(Debug, Default)]
