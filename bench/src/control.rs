@@ -141,6 +141,9 @@ async fn serve(
     let (ready, accepted) = mpsc::channel::<io::Result<Connection>>(QUEUE);
     tokio::spawn(async move {
         while let Ok((socket, _)) = listener.accept().await {
+            // As the controller does; else a proxy's start may wait 40 ms for an
+            // acknowledgement that the other side delays.
+            let _ = socket.set_nodelay(true);
             let (tls, ready) = (tls.clone(), ready.clone());
             tokio::spawn(async move {
                 // A proxy that goes away during its handshake is no news.
