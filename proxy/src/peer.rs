@@ -85,16 +85,19 @@ const PACKET: usize = 7 * 8896;
 /// nearly as much with one byte as with 64 KiB. Two packets hold this: one would cost
 /// more, with three and four those who send and receive wait for each other longer.
 pub const LARGEST_PIECE: usize = 121 * 1024;
-const _: () = {
-    let frame = LARGEST_PIECE + 9;
-    let records = frame.div_ceil(16 * 1024);
-    assert!(
-        frame + 22 * records <= 2 * PACKET,
-        "a piece needs a third packet"
-    );
-};
-/// What a stream may be read by at first: one packet.
+/// Bytes of a stream that is not fast yet: one packet.
 pub const SMALL_PIECE: usize = 60 * 1024;
+const _: () = {
+    assert!(with_heads(LARGEST_PIECE) <= 2 * PACKET, "needs a third");
+    assert!(with_heads(SMALL_PIECE) <= PACKET, "needs a second");
+};
+
+/// Bytes of a piece with the heads of its frame and of its TLS records.
+const fn with_heads(piece: usize) -> usize {
+    let frame = piece + 9;
+    frame + 22 * frame.div_ceil(16 * 1024)
+}
+
 /// Bytes that TLS takes at once: two largest frames with their heads.
 pub const TLS_BUFFER: usize = 2 * (LARGEST_PIECE + 9);
 /// Sum of header names and values, both protocols.

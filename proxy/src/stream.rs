@@ -16,9 +16,6 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use crate::body::{Body, BoxError};
 use crate::peer::SMALL_PIECE;
 
-/// One write becomes at most this much of a body.
-const PIECE: usize = SMALL_PIECE;
-
 /// What one side says: one piece at a time, taken when HTTP/2 has room for it.
 #[derive(Debug, Default)]
 struct Slot {
@@ -197,7 +194,7 @@ impl AsyncWrite for Stream {
         data: &[u8],
     ) -> Poll<io::Result<usize>> {
         ready!(self.out.poll_ready(cx))?;
-        let taken = data.len().min(PIECE);
+        let taken = data.len().min(SMALL_PIECE);
         self.out.send(Bytes::copy_from_slice(&data[..taken]));
         Poll::Ready(Ok(taken))
     }
