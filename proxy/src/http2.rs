@@ -6,13 +6,14 @@
 //! for every stream for ever. Here
 //!
 //! - END_STREAM goes with the last DATA frame wherever the end is known by then, and
-//!   no empty DATA frame is passed on ([`pipe`]);
+//!   no empty DATA frame is passed on ([`pipe`], [`empty_frames`]);
 //! - whatever breaks off on one side breaks off on the other, at once ([`recv`],
 //!   [`pipe`]);
 //! - no stream holds another one up, and fast streams get larger windows ([`flow`]);
 //! - a peer that says nothing is noticed within ten seconds ([`keepalive`]).
 
 pub mod client;
+mod empty_frames;
 pub mod flow;
 mod keepalive;
 mod pipe;

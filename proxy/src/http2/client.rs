@@ -16,9 +16,10 @@ use http_body::Body as HttpBody;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::timeout;
 
+use super::empty_frames::WithoutEmptyFrames;
 use super::flow::{CONNECTION_WINDOW, Credit, Flow, STREAMS};
 use super::keepalive::{Heard, Keepalive, Peer};
-use super::pipe::{Pipe, Stopped};
+use super::pipe::{Pipe, Stopped, flushed};
 use super::recv::{RecvBody, Upload};
 use super::{Profile, strip_connection_headers};
 use crate::body::Body;
@@ -100,7 +101,7 @@ where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let flow = Flow::new(credit);
-    let (io, heard) = Heard::new(io);
+    let (io, heard) = Heard::new(WithoutEmptyFrames::of_server(io));
     let (send, mut connection) = Builder::new()
         .initial_window_size(flow.window())
         .initial_connection_window_size(CONNECTION_WINDOW)
@@ -238,6 +239,7 @@ async fn send_body(mut pipe: Pipe) {
         Err(Stopped::Peer) => {}
         Err(Stopped::Body(error)) => {
             tracing::debug!(%error, "the body of a request broke off");
+            flushed().await;
             pipe.into_stream().send_reset(h2::Reason::CANCEL);
         }
     }
@@ -248,7 +250,7 @@ struct Task<I>
 where
     I: AsyncRead + AsyncWrite + Unpin,
 {
-    connection: Connection<Heard<I>, Bytes>,
+    connection: Connection<Heard<WithoutEmptyFrames<I>>, Bytes>,
     keepalive: Keepalive,
     flow: Arc<Flow>,
     shared: Arc<Shared>,

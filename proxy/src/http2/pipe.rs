@@ -5,7 +5,7 @@
 //! piece waits for credit the body is still looked at: one that breaks off resets the
 //! stream at once.
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -23,6 +23,20 @@ pub(super) enum Stopped {
     Peer,
     /// The body broke off. The stream is still open.
     Body(BoxError),
+}
+
+/// Waits until everything that was woken before has had its turn, so that the
+/// connection sends what it holds: a reset drops what has not left.
+pub(super) async fn flushed() {
+    let mut yielded = false;
+    poll_fn(|cx| {
+        if std::mem::replace(&mut yielded, true) {
+            return Poll::Ready(());
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
 }
 
 /// Sends `body`; ready when all of it was handed over.
@@ -123,12 +137,15 @@ impl Future for Pipe {
                     Next::Broken(error) => return Poll::Ready(Err(Stopped::Body(error))),
                 }
             }
-            if let Next::Broken(_) = this.next {
-                this.held = Bytes::new();
-                continue;
-            }
-            if let Err(stopped) = std::task::ready!(this.poll_credit(cx)) {
-                return Poll::Ready(Err(stopped));
+            match this.poll_credit(cx) {
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(stopped)) => return Poll::Ready(Err(stopped)),
+                // Nobody takes what came before it broke.
+                Poll::Pending if matches!(this.next, Next::Broken(_)) => {
+                    this.held = Bytes::new();
+                    continue;
+                }
+                Poll::Pending => return Poll::Pending,
             }
             let end = matches!(this.next, Next::End);
             let sent = this.stream.send_data(std::mem::take(&mut this.held), end);

@@ -16,9 +16,10 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
+use super::empty_frames::WithoutEmptyFrames;
 use super::flow::{CONNECTION_WINDOW, Credit, Flow, STREAMS};
 use super::keepalive::{Heard, Keepalive, Peer};
-use super::pipe::{Pipe, Stopped};
+use super::pipe::{Pipe, Stopped, flushed};
 use super::recv::RecvBody;
 use super::{Profile, strip_connection_headers};
 use crate::body::Body;
@@ -61,7 +62,7 @@ where
     F: Future<Output = Response<Body>> + Send + 'static,
 {
     let flow = Flow::new(credit);
-    let (io, heard) = Heard::new(io);
+    let (io, heard) = Heard::new(WithoutEmptyFrames::of_client(io));
     let handshake = Builder::new()
         .initial_window_size(flow.window())
         .initial_connection_window_size(CONNECTION_WINDOW)
@@ -191,6 +192,7 @@ async fn send(
         Ok(()) | Err(Stopped::Peer) => {}
         Err(Stopped::Body(error)) => {
             tracing::debug!(%error, "the body of an answer broke off");
+            flushed().await;
             let mut stream = pipe.into_stream();
             // A gRPC client reads a reset as an error in the server's program.
             if !asked.grpc || stream.send_trailers(unavailable()).is_err() {
