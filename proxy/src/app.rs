@@ -5,6 +5,7 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,9 +20,9 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, oneshot};
 
+use crate::budget::Budget;
 use crate::capture::original_dst;
 use crate::control::{Control, Progress};
-use crate::http2::flow::Credit;
 use crate::lifecycle::{Lifecycle, STOP_WITHIN};
 use crate::mesh::{MESH_PORT, MeshTls};
 use crate::metrics::Metrics;
@@ -40,8 +41,8 @@ pub const OWN_PORTS: [u16; 4] = [OUTBOUND_PORT, INBOUND_PORT, MESH_PORT, ADMIN_P
 /// Connections served at once, all listeners together: about 1 GiB at worst.
 /// Beyond it new connections wait in the kernel's queue.
 const CONNECTIONS: usize = 10_000;
-/// Bytes that peers may send ahead over HTTP/2, all together.
-const CREDIT: usize = 16 * 1024 * 1024;
+/// Memory that the proxy keeps within where its container has no limit, in bytes.
+const MEMORY: u64 = 64 * 1024 * 1024;
 const BACKLOG: i32 = 1024;
 /// Wait after a failed accept (out of file descriptors), so it cannot spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -53,8 +54,8 @@ pub struct Proxy {
     pub settings: Arc<Settings>,
     pub state: Arc<State>,
     pub peers: Peers,
-    /// What peers may send ahead.
-    pub credit: Arc<Credit>,
+    /// Bytes that connections may hold.
+    pub budget: Arc<Budget>,
     pub tls: MeshTls,
     pub lifecycle: Lifecycle,
 }
@@ -74,12 +75,13 @@ pub fn run(settings: Settings) -> anyhow::Result<()> {
     let metrics = Metrics::register(&mut registry).compatible(&mut registry, &settings);
     let state = Arc::new(State::new(metrics));
     let tls = MeshTls::new(certs.clone(), roots.clone());
-    let credit = Credit::new(CREDIT);
+    let limit = runtime::cgroup::memory_limit(Path::new(runtime::cgroup::ROOT)).unwrap_or(MEMORY);
+    let budget = Budget::new(usize::try_from(limit).unwrap_or(usize::MAX));
     let proxy = Arc::new(Proxy {
         settings: Arc::clone(&settings),
         state: Arc::clone(&state),
-        peers: Peers::new(tls.clone(), Arc::clone(&credit)),
-        credit,
+        peers: Peers::new(tls.clone(), Arc::clone(&budget)),
+        budget,
         tls,
         lifecycle: Lifecycle::default(),
     });
@@ -277,7 +279,7 @@ async fn conversation(proxy: Arc<Proxy>, stream: TcpStream, kind: Kind, unmeshed
         _ => return proxy.state.metrics.limit("direct-call"),
     };
     match kind {
-        _ if unmeshed => relay_unmeshed(stream, original).await,
+        _ if unmeshed => relay_unmeshed(&proxy, stream, original).await,
         Kind::Outbound => Box::pin(outbound::serve(proxy, stream, original)).await,
         Kind::Inbound => Box::pin(inbound::serve_plain(proxy, stream, original)).await,
         Kind::Mesh => {}
@@ -285,9 +287,9 @@ async fn conversation(proxy: Arc<Proxy>, stream: TcpStream, kind: Kind, unmeshed
 }
 
 /// The mesh is gone for good: be invisible.
-async fn relay_unmeshed(mut stream: TcpStream, original: SocketAddr) {
+async fn relay_unmeshed(proxy: &Proxy, mut stream: TcpStream, original: SocketAddr) {
     if let Ok(mut server) = tcp::connect(original, tcp::CONNECT_TIMEOUT_EXTERNAL).await {
-        let _ = tcp::relay(&mut stream, &mut server).await;
+        let _ = tcp::relay(&mut stream, &mut server, &proxy.budget).await;
     }
 }
 

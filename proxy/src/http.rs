@@ -13,12 +13,14 @@ use policy::reason::Reason;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::body::{Body, Received};
+use crate::budget::Budget;
 use crate::failure::refusal;
 use crate::goodbye::Goodbye;
 use crate::http1;
-use crate::http2::flow::Credit;
 use crate::http2::server;
-use crate::peer::{HEADER_BYTES, HEADER_COUNT, MESH, MESH_HEADER_BYTES, MESH_HEADER_COUNT, PLAIN};
+use crate::peer::{
+    BUFFER, HEADER_BYTES, HEADER_COUNT, MESH, MESH_HEADER_BYTES, MESH_HEADER_COUNT, PLAIN,
+};
 use crate::switched::MayAbort;
 use crate::wide::Outlet;
 
@@ -43,7 +45,7 @@ pub async fn serve<I, H, F>(
     io: I,
     version: Version,
     from: From,
-    credit: Arc<Credit>,
+    budget: Arc<Budget>,
     close: impl Future<Output = ()>,
     handler: H,
 ) where
@@ -73,13 +75,16 @@ pub async fn serve<I, H, F>(
         };
         let handler = move |request: Request<_>| handler(request.map(Received::from));
         // Boxed: connections of HTTP/1.1 must not be as large as this one.
-        let serving = server::serve(io, profile, credit, outlet, close.as_mut(), handler);
+        let serving = server::serve(io, profile, budget, outlet, close.as_mut(), handler);
         if let Err(error) = Box::pin(serving).await {
             tracing::debug!(%error, "an HTTP/2 connection ended early");
         }
     } else {
         let mut builder = Builder::new();
-        builder.timer(TokioTimer::new()).auto_date_header(false);
+        builder
+            .timer(TokioTimer::new())
+            .auto_date_header(false)
+            .max_buf_size(BUFFER);
         let mesh = matches!(from, From::Mesh(_));
         if mesh {
             // A peer proxy closes one direction only when it wants nothing more.
@@ -97,9 +102,9 @@ pub async fn serve<I, H, F>(
         builder.header_read_timeout(patience);
         let ended = if mesh {
             let io = Goodbye::new(io);
-            http1::serve(io, builder, patience, close.as_mut(), handler).await
+            http1::serve(io, builder, patience, budget, close.as_mut(), handler).await
         } else {
-            http1::serve(io, builder, patience, close.as_mut(), handler).await
+            http1::serve(io, builder, patience, budget, close.as_mut(), handler).await
         };
         if let Err(error) = ended {
             tracing::debug!(%error, "an HTTP connection ended early");

@@ -9,11 +9,12 @@ use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicIsize, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::task::AtomicWaker;
 use http::{Request, Response, Version, header};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
@@ -24,8 +25,9 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::body::{Body, BoxError};
+use crate::budget::{Budget, Holder};
 use crate::detect::Prefixed;
-use crate::switched::{Abort, MayAbort};
+use crate::switched::{Abort, MayAbort, read_at_most};
 
 /// A connection without a request for this long, and for up to twice as long, is
 /// taken apart. Putting it together again costs about a microsecond, so busy
@@ -44,6 +46,7 @@ pub(crate) async fn serve<I, H, F>(
     io: I,
     builder: Builder,
     patience: Option<Duration>,
+    budget: Arc<Budget>,
     close: impl Future<Output = ()>,
     handler: H,
 ) -> hyper::Result<()>
@@ -52,7 +55,10 @@ where
     H: Fn(Request<Incoming>) -> F + Send + 'static,
     F: Future<Output = Response<Body>> + Send + 'static,
 {
-    let used = Arc::new(Use::default());
+    let used = Arc::new(Use {
+        budget: Some(budget.hold()),
+        ..Use::default()
+    });
     let noted = Arc::clone(&used);
     let mut service = service_fn(move |mut request: Request<Incoming>| {
         let (busy, upgrade) = noted.begin(&request);
@@ -192,6 +198,12 @@ struct Use {
     upgrade: AtomicBool,
     /// The client does not take what was answered.
     stuck: AtomicBool,
+    /// Bytes of answers that hyper has and the client has not taken, or nearly: heads
+    /// are not counted when they come, so it may be less.
+    unsent: AtomicIsize,
+    /// Wakes whoever waits for `unsent` to get less.
+    taken: AtomicWaker,
+    budget: Option<Holder>,
     /// An answer broke off: a client that reads to the end of the connection must not
     /// take what it got for all of it.
     abort: Abort,
@@ -209,6 +221,26 @@ impl Use {
 
     fn requests(&self) -> u64 {
         self.requests.load(Relaxed)
+    }
+
+    fn piece(&self) -> usize {
+        self.budget.as_ref().map_or(usize::MAX, Holder::piece)
+    }
+
+    /// The client has enough to take.
+    fn is_full(&self) -> bool {
+        usize::try_from(self.unsent.load(Relaxed)).is_ok_and(|unsent| unsent >= self.piece())
+    }
+
+    /// `bytes` were written to the client.
+    fn written(&self, bytes: usize) {
+        let bytes = isize::try_from(bytes).unwrap_or(isize::MAX);
+        let before = self.unsent.fetch_sub(bytes, Relaxed);
+        if before < bytes {
+            // A head, or what chunks are wrapped in.
+            self.unsent.store(0, Relaxed);
+        }
+        self.taken.wake();
     }
 
     fn is_quiet(&self) -> bool {
@@ -252,7 +284,22 @@ impl HttpBody for Guarded {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let this = self.get_mut();
+        let used = &this.busy.0;
+        if used.is_full() {
+            // hyper would take more, up to a fixed size that many slow readers together
+            // do not fit.
+            used.taken.register(cx.waker());
+            if used.is_full() {
+                return Poll::Pending;
+            }
+        }
         let polled = Pin::new(&mut this.body).poll_frame(cx);
+        if let Poll::Ready(Some(Ok(frame))) = &polled
+            && let Some(data) = frame.data_ref()
+        {
+            used.unsent
+                .fetch_add(isize::try_from(data.len()).unwrap_or(isize::MAX), Relaxed);
+        }
         if let (true, Poll::Ready(Some(Err(_)))) = (this.by_close, &polled) {
             this.busy.0.abort.set();
         }
@@ -279,6 +326,13 @@ impl<I: MayAbort> Outlet<I> {
     fn note<T>(&self, written: Poll<T>) -> Poll<T> {
         self.used.stuck.store(written.is_pending(), Relaxed);
         written
+    }
+
+    fn written(&self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        if let Poll::Ready(Ok(bytes)) = &written {
+            self.used.written(*bytes);
+        }
+        self.note(written)
     }
 
     fn io(&mut self) -> io::Result<Pin<&mut Prefixed<I>>>
@@ -308,7 +362,9 @@ impl<I: AsyncRead + MayAbort + Unpin> AsyncRead for Outlet<I> {
         cx: &mut Context<'_>,
         out: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        self.get_mut().io()?.poll_read(cx, out)
+        let this = self.get_mut();
+        let most = this.used.piece();
+        read_at_most(this.io()?, cx, out, most)
     }
 }
 
@@ -320,7 +376,7 @@ impl<I: AsyncWrite + MayAbort + Unpin> AsyncWrite for Outlet<I> {
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         let written = this.io()?.poll_write(cx, data);
-        this.note(written)
+        this.written(written)
     }
 
     fn poll_write_vectored(
@@ -330,7 +386,7 @@ impl<I: AsyncWrite + MayAbort + Unpin> AsyncWrite for Outlet<I> {
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         let written = this.io()?.poll_write_vectored(cx, data);
-        this.note(written)
+        this.written(written)
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -20,6 +20,9 @@ mod pipe;
 pub mod recv;
 pub mod server;
 
+#[cfg(test)]
+mod tests;
+
 use http::HeaderMap;
 use http::header::{CONNECTION, HeaderName, TE, TRANSFER_ENCODING, UPGRADE};
 

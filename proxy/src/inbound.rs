@@ -100,11 +100,11 @@ pub async fn serve_mesh(proxy: Arc<Proxy>, stream: TcpStream) {
     };
     proxy.count_connection(Direction::inbound, label, Security::mtls);
     let lifecycle = proxy.lifecycle.clone();
-    let credit = Arc::clone(&proxy.credit);
+    let budget = Arc::clone(&proxy.budget);
     let handler =
         move |request| mesh_request(Arc::clone(&proxy), peer.clone(), own.ip(), quiet, request);
     let close = async move { lifecycle.time_to_go().await };
-    serve_http(secured, version, From::Mesh(outlet), credit, close, handler).await;
+    serve_http(secured, version, From::Mesh(outlet), budget, close, handler).await;
 }
 
 /// One request or tunnel from a peer proxy.
@@ -295,7 +295,7 @@ impl Visit {
         S: AsyncRead + AsyncWrite + MayAbort + Unpin + Send + 'static,
     {
         let http2 = version == Version::HTTP_2;
-        let credit = Arc::clone(&self.proxy.credit);
+        let budget = Arc::clone(&self.proxy.budget);
         self.proxy.count_connection(
             Direction::inbound,
             if http2 { "http2" } else { "http1" },
@@ -319,7 +319,7 @@ impl Visit {
                 visit.request(request, http2, upgrade).await
             }
         };
-        serve_http(stream, version, From::Network, credit, close, handler).await;
+        serve_http(stream, version, From::Network, budget, close, handler).await;
     }
 
     /// Serves a connection or tunnel once it is known what it speaks.

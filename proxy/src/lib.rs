@@ -7,6 +7,7 @@
 pub mod access_log;
 pub mod app;
 pub mod body;
+pub mod budget;
 pub mod capture;
 pub mod control;
 pub mod detect;

@@ -96,7 +96,7 @@ pub async fn serve(proxy: Arc<Proxy>, stream: TcpStream, addr: SocketAddr) {
         Err(_) => return,
     };
     connection.count("http1", "http2", version);
-    let credit = Arc::clone(&connection.proxy.credit);
+    let budget = Arc::clone(&connection.proxy.budget);
     let handler = {
         let connection = Arc::clone(&connection);
         move |request| request_story(Arc::clone(&connection), request)
@@ -105,7 +105,7 @@ pub async fn serve(proxy: Arc<Proxy>, stream: TcpStream, addr: SocketAddr) {
         stream,
         version,
         From::OwnApplication,
-        credit,
+        budget,
         std::future::pending(),
         handler,
     )
@@ -141,7 +141,7 @@ async fn unknown(proxy: &Arc<Proxy>, stream: TcpStream, addr: SocketAddr) {
         Ok(Seen::Http2) => Version::HTTP_2,
         _ => return,
     };
-    let credit = Arc::clone(&proxy.credit);
+    let budget = Arc::clone(&proxy.budget);
     let handler = |request: Request<Received>| {
         let grpc = is_grpc(request.headers());
         async move {
@@ -156,7 +156,7 @@ async fn unknown(proxy: &Arc<Proxy>, stream: TcpStream, addr: SocketAddr) {
         stream,
         version,
         From::OwnApplication,
-        credit,
+        budget,
         std::future::pending(),
         handler,
     )
@@ -175,7 +175,7 @@ async fn pass_through(proxy: &Arc<Proxy>, mut stream: TcpStream, addr: SocketAdd
         Security::plaintext,
     );
     match tcp::connect(addr, CONNECT_TIMEOUT_EXTERNAL).await {
-        Ok(mut server) => call.relayed(tcp::relay(&mut stream, &mut server).await),
+        Ok(mut server) => call.relayed(tcp::relay(&mut stream, &mut server, &proxy.budget).await),
         Err(error) => {
             tunnel::reset(&stream);
             call.refused(&Failure::unsent(Reason::ConnectFailed, error.to_string()));
@@ -274,7 +274,7 @@ impl Connection {
             },
         };
         self.count("opaque", "opaque", Version::HTTP_11);
-        tunnel.relay(&mut stream).await;
+        tunnel.relay(&mut stream, &self.proxy.budget).await;
     }
 
     fn failed_tcp(&self, failure: &Failure) {

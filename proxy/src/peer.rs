@@ -21,13 +21,14 @@ use tokio::time::timeout;
 use tokio_rustls::client::TlsStream;
 
 use crate::body::Body;
+use crate::budget::Budget;
 use crate::failure::Failure;
 use crate::http2::client::{self, Sender};
-use crate::http2::flow::{Credit, STREAMS};
+use crate::http2::flow::STREAMS;
 use crate::http2::{PLAIN_FRAME, Profile};
 use crate::mesh::{MESH_PORT, MeshTls};
 use crate::quiet::{Lines, Opening};
-use crate::switched::{Abort, Abortable};
+use crate::switched::{Abort, Upstream};
 use crate::tcp::{self, CONNECT_TIMEOUT};
 use crate::wide::{Outlet, Wide};
 
@@ -107,7 +108,7 @@ struct Connection {
 /// One peer, with the connections to it.
 pub struct Multiplexed {
     via: Via,
-    credit: Arc<Credit>,
+    budget: Arc<Budget>,
     connections: Mutex<Vec<Connection>>,
     /// For requests while little else is said to this peer.
     pub lines: Arc<Lines>,
@@ -150,10 +151,10 @@ impl Stream {
 
 impl Multiplexed {
     #[must_use]
-    pub fn new(via: Via, credit: Arc<Credit>) -> Self {
+    pub fn new(via: Via, budget: Arc<Budget>) -> Self {
         Self {
             via,
-            credit,
+            budget,
             connections: Mutex::default(),
             lines: Arc::default(),
             connecting: tokio::sync::Mutex::new((0, None)),
@@ -263,7 +264,7 @@ impl Multiplexed {
     where
         I: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
     {
-        client::handshake(io, profile, Arc::clone(&self.credit), outlet)
+        client::handshake(io, profile, Arc::clone(&self.budget), outlet)
             .await
             .map_err(|error| Failure::unsent(Reason::ConnectFailed, format!("HTTP/2: {error}")))
     }
@@ -397,14 +398,19 @@ impl Pool {
 ///
 /// # Errors
 /// When the connection cannot be made; the application has seen nothing.
-pub async fn http1_connection(addr: SocketAddr, limit: Duration) -> Result<Http1, Failure> {
+pub async fn http1_connection(
+    addr: SocketAddr,
+    limit: Duration,
+    budget: &Arc<Budget>,
+) -> Result<Http1, Failure> {
     let stream = tcp::connect(addr, limit)
         .await
         .map_err(|error| Failure::unsent(Reason::ConnectFailed, format!("{addr}: {error}")))?;
     let abort = Abort::default();
-    let stream = Abortable::new(stream, abort.clone());
+    let stream = Upstream::new(stream, abort.clone(), budget.hold());
     let (sender, connection) = http1::Builder::new()
         .max_headers(HEADER_COUNT)
+        .max_buf_size(BUFFER)
         .handshake(TokioIo::new(stream))
         .await
         .map_err(|error| Failure::unsent(Reason::ConnectFailed, format!("{addr}: {error}")))?;
@@ -416,6 +422,9 @@ pub async fn http1_connection(addr: SocketAddr, limit: Duration) -> Result<Http1
     Ok(Http1 { sender, abort })
 }
 
+/// What hyper may hold of one direction of HTTP/1.1: a largest head, and no more of a
+/// body, where hyper alone would keep 400 KiB.
+pub const BUFFER: usize = MESH_HEADER_BYTES + 16 * 1024;
 /// Headers of one message.
 pub const HEADER_COUNT: usize = 100;
 /// The same between two proxies, which add some of their own.
@@ -431,7 +440,7 @@ struct Served(SocketAddr, Arc<str>);
 #[derive(Debug)]
 pub struct Peers {
     tls: MeshTls,
-    credit: Arc<Credit>,
+    budget: Arc<Budget>,
     mesh: Mutex<HashMap<(IpAddr, SpiffeId), Arc<Multiplexed>>>,
     plain2: Mutex<HashMap<Served, Arc<Multiplexed>>>,
     plain1: Mutex<HashMap<SocketAddr, Arc<Pool>>>,
@@ -439,10 +448,10 @@ pub struct Peers {
 
 impl Peers {
     #[must_use]
-    pub fn new(tls: MeshTls, credit: Arc<Credit>) -> Self {
+    pub fn new(tls: MeshTls, budget: Arc<Budget>) -> Self {
         Self {
             tls,
-            credit,
+            budget,
             mesh: Mutex::default(),
             plain2: Mutex::default(),
             plain1: Mutex::default(),
@@ -454,7 +463,7 @@ impl Peers {
         Arc::clone(mesh.entry((ip, identity.clone())).or_insert_with(|| {
             Arc::new(Multiplexed::new(
                 Via::Mesh(ip, identity.clone(), self.tls.clone()),
-                Arc::clone(&self.credit),
+                Arc::clone(&self.budget),
             ))
         }))
     }
@@ -465,7 +474,7 @@ impl Peers {
         let mut plain = self.plain2.lock();
         let served = Served(addr, Arc::clone(caller));
         Arc::clone(plain.entry(served).or_insert_with(|| {
-            Arc::new(Multiplexed::new(Via::Plain(addr), Arc::clone(&self.credit)))
+            Arc::new(Multiplexed::new(Via::Plain(addr), Arc::clone(&self.budget)))
         }))
     }
 
@@ -489,7 +498,7 @@ impl Peers {
             }
         }
         Ok(Pooled {
-            connection: Box::pin(http1_connection(addr, limit)).await?,
+            connection: Box::pin(http1_connection(addr, limit, &self.budget)).await?,
             reused: false,
         })
     }

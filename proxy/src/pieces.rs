@@ -36,6 +36,15 @@ impl Default for Room {
 }
 
 impl Room {
+    /// Reads no more than `most` at once.
+    pub fn limit(&mut self, most: usize) {
+        if self.0 > most {
+            self.0 = most;
+        } else if self.0 < LEAST {
+            self.0 = most.min(LEAST);
+        }
+    }
+
     fn note(&mut self, got: usize) {
         if got >= self.0 {
             self.0 = (self.0 * 2).min(MOST);

@@ -18,6 +18,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::oneshot::Receiver;
 
+use crate::budget::Holder;
 use crate::detect::Prefixed;
 use crate::http2::recv::RecvBody;
 use crate::pieces::{Pieces, Plain, Room};
@@ -208,21 +209,70 @@ impl AsyncWrite for Upgrade {
     }
 }
 
-/// A connection that is reset when it is dropped, if somebody said so.
-#[derive(Debug)]
-pub struct Abortable {
-    io: TcpStream,
-    abort: Abort,
+/// Reads no more than `most` bytes, at least one.
+pub(crate) fn read_at_most<I: AsyncRead>(
+    io: Pin<&mut I>,
+    cx: &mut Context<'_>,
+    out: &mut ReadBuf<'_>,
+    most: usize,
+) -> Poll<io::Result<()>> {
+    let most = most.max(1);
+    if out.remaining() <= most {
+        return io.poll_read(cx, out);
+    }
+    let mut part = ReadBuf::new(out.initialize_unfilled_to(most));
+    let polled = io.poll_read(cx, &mut part);
+    let got = part.filled().len();
+    out.advance(got);
+    polled
 }
 
-impl Abortable {
+/// A connection to an application, as hyper gets it.
+///
+/// It is reset when it is dropped, if somebody said so. And an application may answer
+/// and close before it has taken the request: what it did not take is dropped then, so
+/// that hyper reads the answer and does not stop at the error of writing.
+#[derive(Debug)]
+pub struct Upstream {
+    io: TcpStream,
+    abort: Abort,
+    holder: Holder,
+    /// The application takes no more.
+    deaf: bool,
+}
+
+impl Upstream {
     #[must_use]
-    pub const fn new(io: TcpStream, abort: Abort) -> Self {
-        Self { io, abort }
+    pub const fn new(io: TcpStream, abort: Abort, holder: Holder) -> Self {
+        Self {
+            io,
+            abort,
+            holder,
+            deaf: false,
+        }
+    }
+
+    fn written(
+        &mut self,
+        size: usize,
+        written: Poll<io::Result<usize>>,
+    ) -> Poll<io::Result<usize>> {
+        match written {
+            Poll::Ready(Err(error))
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset
+                ) =>
+            {
+                self.deaf = true;
+                Poll::Ready(Ok(size))
+            }
+            other => other,
+        }
     }
 }
 
-impl Drop for Abortable {
+impl Drop for Upstream {
     fn drop(&mut self) {
         if self.abort.is_set() {
             tunnel::reset(&self.io);
@@ -230,23 +280,29 @@ impl Drop for Abortable {
     }
 }
 
-impl AsyncRead for Abortable {
+impl AsyncRead for Upstream {
     fn poll_read(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         out: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().io).poll_read(cx, out)
+        let this = self.get_mut();
+        read_at_most(Pin::new(&mut this.io), cx, out, this.holder.piece())
     }
 }
 
-impl AsyncWrite for Abortable {
+impl AsyncWrite for Upstream {
     fn poll_write(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         data: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().io).poll_write(cx, data)
+        let this = self.get_mut();
+        if this.deaf {
+            return Poll::Ready(Ok(data.len()));
+        }
+        let written = Pin::new(&mut this.io).poll_write(cx, data);
+        this.written(data.len(), written)
     }
 
     fn poll_write_vectored(
@@ -254,7 +310,13 @@ impl AsyncWrite for Abortable {
         cx: &mut Context<'_>,
         data: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().io).poll_write_vectored(cx, data)
+        let this = self.get_mut();
+        let size = data.iter().map(|part| part.len()).sum();
+        if this.deaf {
+            return Poll::Ready(Ok(size));
+        }
+        let written = Pin::new(&mut this.io).poll_write_vectored(cx, data);
+        this.written(size, written)
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -5,6 +5,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -13,6 +14,7 @@ use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep, timeout};
 
+use crate::budget::Budget;
 use crate::peer::{PING_INTERVAL, PING_TIMEOUT};
 use crate::pieces::{Pieces, Room};
 
@@ -81,13 +83,16 @@ const LOOK_AFTER: Duration = Duration::from_millis(500);
 pub async fn relay<A: Pieces, B: Pieces>(
     caller: &mut A,
     callee: &mut B,
+    budget: &Arc<Budget>,
 ) -> (Copied, io::Result<()>) {
     let (mut there, mut back) = (Direction::default(), Direction::default());
+    let holder = budget.hold();
     let mut look: Option<Pin<Box<Sleep>>> = None;
     let outcome = poll_fn(|cx| {
+        let most = holder.piece();
         let polled = (
-            there.poll(cx, caller, callee)?,
-            back.poll(cx, callee, caller)?,
+            there.poll(cx, most, caller, callee)?,
+            back.poll(cx, most, callee, caller)?,
         );
         if polled.0.is_ready() && polled.1.is_ready() {
             return Poll::Ready(Ok(()));
@@ -138,6 +143,7 @@ impl Direction {
     fn poll<R: Pieces, W: Pieces>(
         &mut self,
         cx: &mut Context<'_>,
+        most: usize,
         from: &mut R,
         to: &mut W,
     ) -> io::Result<Poll<()>> {
@@ -152,6 +158,7 @@ impl Direction {
                 self.closed = true;
                 break;
             }
+            self.room.limit(most);
             let Poll::Ready(piece) = from.poll_piece(cx, &mut self.room)? else {
                 return Ok(Poll::Pending);
             };
@@ -167,13 +174,14 @@ impl Direction {
 mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 
-    use super::{Copied, relay};
+    use super::{Budget, Copied, relay};
 
     #[tokio::test]
     async fn bytes_pass_both_ways_through_narrow_pipes_and_are_counted() {
         let (mut client, mut near) = duplex(1000);
         let (mut far, mut server) = duplex(7);
-        let relayed = tokio::spawn(async move { relay(&mut near, &mut far).await });
+        let relayed =
+            tokio::spawn(async move { relay(&mut near, &mut far, &Budget::new(1 << 26)).await });
         let sent: Vec<u8> = (0..100_000_u32).map(|at| at as u8).collect();
         let expected = sent.clone();
         let serving = tokio::spawn(async move {

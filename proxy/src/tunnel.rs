@@ -14,6 +14,7 @@ use tokio::io::{AsyncRead, ReadBuf};
 use tokio::net::TcpStream;
 
 use crate::app::Proxy;
+use crate::budget::Budget;
 use crate::detect::Prefixed;
 use crate::endpoint::{Endpoint, InFlight};
 use crate::failure::{Failure, reason_in};
@@ -91,8 +92,8 @@ pub async fn open(proxy: &Proxy, endpoint: &Arc<Endpoint>, call: Call) -> Result
 
 impl Tunnel {
     /// Copies until both directions have ended, and counts it.
-    pub async fn relay<S: Pieces>(mut self, client: &mut S) {
-        let outcome = tcp::relay(client, &mut self.io).await;
+    pub async fn relay<S: Pieces>(mut self, client: &mut S, budget: &Arc<Budget>) {
+        let outcome = tcp::relay(client, &mut self.io, budget).await;
         self.call.relayed(outcome);
     }
 }

@@ -7,6 +7,7 @@
 pub mod accept;
 pub mod admin;
 pub mod backoff;
+pub mod cgroup;
 pub mod env;
 pub mod log;
 pub mod ready;

@@ -74,7 +74,7 @@ impl Served {
             };
             let mut builder = Builder::new();
             builder.auto_date_header(false).half_close(true);
-            serve(io, builder, patience, close, handler).await
+            serve(io, builder, patience, Budget::new(1 << 26), close, handler).await
         });
         Self {
             client,

@@ -17,12 +17,13 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::timeout;
 
 use super::empty_frames::WithoutEmptyFrames;
-use super::flow::{CONNECTION_WINDOW, Credit, Flow, STREAMS};
+use super::flow::{CONNECTION_WINDOW, Flow, STREAMS};
 use super::keepalive::{Heard, Keepalive, Peer};
 use super::pipe::{Pipe, Stopped, flushed};
 use super::recv::{RecvBody, Upload};
 use super::{Profile, strip_connection_headers};
 use crate::body::Body;
+use crate::budget::Budget;
 use crate::peer::HEADER_BYTES;
 use crate::wide::Outlet;
 
@@ -94,13 +95,13 @@ impl SendError {
 pub async fn handshake<I>(
     io: I,
     profile: Profile,
-    credit: Arc<Credit>,
+    budget: Arc<Budget>,
     outlet: Option<Outlet>,
 ) -> Result<Sender, h2::Error>
 where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let flow = Flow::new(credit);
+    let flow = Flow::new(budget);
     let (io, heard) = Heard::new(WithoutEmptyFrames::of_server(io));
     let (send, mut connection) = Builder::new()
         .initial_window_size(flow.window())

@@ -21,6 +21,8 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
+use crate::budget::{Budget, Holder};
+
 /// Window of a stream that nobody has read much of yet.
 pub const STREAM_WINDOW: u32 = 64 * 1024;
 /// Window of a stream where the process has very many.
@@ -38,39 +40,10 @@ const _: () = assert!((STREAMS * STREAM_WINDOW) as usize + GROWN <= CONNECTION_W
 /// Windows stay large for this long after a stream last filled one.
 const CALM: Duration = Duration::from_secs(1);
 
-/// The credit of a whole process.
-#[derive(Debug)]
-pub struct Credit {
-    /// Bytes that all windows may come to; half of it for growth.
-    pool: usize,
-    streams: AtomicUsize,
-    /// What growth has come to, in bytes.
-    grown: AtomicUsize,
-}
-
-impl Credit {
-    /// `pool` in bytes.
-    #[must_use]
-    pub fn new(pool: usize) -> Arc<Self> {
-        Arc::new(Self {
-            pool,
-            streams: AtomicUsize::new(0),
-            grown: AtomicUsize::new(0),
-        })
-    }
-
-    /// The window of a stream while it has not grown.
-    fn base(&self) -> u32 {
-        let share = self.pool / self.streams.load(Relaxed).max(1);
-        let share = u32::try_from(share).unwrap_or(STREAM_WINDOW);
-        floor(share.clamp(LEAST_STREAM_WINDOW, STREAM_WINDOW))
-    }
-}
-
 /// The windows of one connection.
 #[derive(Debug)]
 pub struct Flow {
-    credit: Arc<Credit>,
+    budget: Arc<Budget>,
     streams: AtomicUsize,
     window: AtomicU32,
     /// A stream was read as fast as its window allowed.
@@ -80,7 +53,7 @@ pub struct Flow {
 
 #[derive(Debug, Default)]
 struct Growth {
-    /// Counted in the process's credit.
+    /// Counted in the process's budget.
     bytes: usize,
     /// When a stream last filled its window.
     last: Option<Instant>,
@@ -88,10 +61,10 @@ struct Growth {
 
 impl Flow {
     #[must_use]
-    pub fn new(credit: Arc<Credit>) -> Arc<Self> {
-        let window = AtomicU32::new(credit.base());
+    pub fn new(budget: Arc<Budget>) -> Arc<Self> {
+        let window = AtomicU32::new(base(&budget));
         Arc::new(Self {
-            credit,
+            budget,
             streams: AtomicUsize::new(0),
             window,
             wish: AtomicBool::new(false),
@@ -115,8 +88,8 @@ impl Flow {
     #[must_use]
     pub fn open(self: &Arc<Self>) -> Share {
         self.streams.fetch_add(1, Relaxed);
-        self.credit.streams.fetch_add(1, Relaxed);
         Share {
+            _holder: self.budget.hold(),
             flow: Arc::clone(self),
             read: 0,
         }
@@ -126,7 +99,7 @@ impl Flow {
     /// [`Self::said`] takes it into use.
     #[must_use]
     pub fn next(&self) -> Option<u32> {
-        let (now, base) = (self.window(), self.credit.base());
+        let (now, base) = (self.window(), base(&self.budget));
         let wish = self.wish.load(Relaxed);
         if now == base && !wish {
             return None;
@@ -147,11 +120,13 @@ impl Flow {
         (next != now).then_some(next)
     }
 
-    /// The largest window that the credit allows.
+    /// The largest window that the budget allows.
     fn most(&self, growth: &Growth) -> u32 {
         let streams = self.streams.load(Relaxed).max(1);
-        let others = self.credit.grown.load(Relaxed) - growth.bytes;
-        let left = (self.credit.pool / 2).saturating_sub(others).min(GROWN);
+        let others = self.budget.grown().saturating_sub(growth.bytes);
+        let left = (self.budget.windows() / 2)
+            .saturating_sub(others)
+            .min(GROWN);
         let most = u32::try_from(left / streams).unwrap_or(LARGEST_STREAM_WINDOW);
         floor(most.clamp(1, LARGEST_STREAM_WINDOW))
     }
@@ -164,9 +139,8 @@ impl Flow {
             growth.last = Some(Instant::now());
         }
         let streams = self.streams.load(Relaxed).max(1);
-        let bytes = window.saturating_sub(self.credit.base()) as usize * streams;
-        self.credit.grown.fetch_add(bytes, Relaxed);
-        self.credit.grown.fetch_sub(growth.bytes, Relaxed);
+        let bytes = window.saturating_sub(base(&self.budget)) as usize * streams;
+        self.budget.grow(growth.bytes, bytes);
         growth.bytes = bytes;
     }
 }
@@ -174,13 +148,14 @@ impl Flow {
 impl Drop for Flow {
     fn drop(&mut self) {
         let bytes = self.growth.get_mut().bytes;
-        self.credit.grown.fetch_sub(bytes, Relaxed);
+        self.budget.grow(bytes, 0);
     }
 }
 
-/// One stream among those that share the credit.
+/// One stream among those that share the budget.
 #[derive(Debug)]
 pub struct Share {
+    _holder: Holder,
     flow: Arc<Flow>,
     /// Since the last time that a window was filled.
     read: u64,
@@ -200,8 +175,13 @@ impl Share {
 impl Drop for Share {
     fn drop(&mut self) {
         self.flow.streams.fetch_sub(1, Relaxed);
-        self.flow.credit.streams.fetch_sub(1, Relaxed);
     }
+}
+
+/// The window of a stream while it has not grown.
+fn base(budget: &Budget) -> u32 {
+    let share = u32::try_from(budget.window()).unwrap_or(STREAM_WINDOW);
+    floor(share.clamp(LEAST_STREAM_WINDOW, STREAM_WINDOW))
 }
 
 /// The power of two below, so that windows do not follow every stream that comes
@@ -216,10 +196,11 @@ mod tests {
     use std::time::Duration;
 
     use super::{
-        Credit, Flow, GROWN, LARGEST_STREAM_WINDOW, LEAST_STREAM_WINDOW, STREAM_WINDOW, Share,
+        Budget, Flow, GROWN, LARGEST_STREAM_WINDOW, LEAST_STREAM_WINDOW, STREAM_WINDOW, Share,
     };
 
-    const POOL: usize = 32 * 1024 * 1024;
+    const LIMIT: usize = 128 * 1024 * 1024;
+    const POOL: usize = LIMIT / 4;
 
     /// Reads whole windows until the window stays as it is.
     fn read_fast(flow: &Flow, share: &mut Share) -> u32 {
@@ -234,7 +215,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_stream_that_is_read_fast_gets_a_large_window_and_loses_it_when_it_is_calm() {
-        let flow = Flow::new(Credit::new(POOL));
+        let flow = Flow::new(Budget::new(LIMIT));
         let mut share = flow.open();
         assert_eq!(flow.window(), STREAM_WINDOW);
         assert_eq!(read_fast(&flow, &mut share), LARGEST_STREAM_WINDOW);
@@ -246,7 +227,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_stream_that_nobody_reads_gets_no_more_than_it_began_with() {
-        let flow = Flow::new(Credit::new(POOL));
+        let flow = Flow::new(Budget::new(LIMIT));
         let mut share = flow.open();
         share.read(STREAM_WINDOW as usize - 1);
         assert_eq!(flow.next(), None);
@@ -255,7 +236,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn the_windows_of_a_connection_fit_its_own() {
         for streams in 1..=super::STREAMS {
-            let flow = Flow::new(Credit::new(POOL));
+            let flow = Flow::new(Budget::new(LIMIT));
             let mut shares: Vec<Share> = (0..streams).map(|_| flow.open()).collect();
             let window = read_fast(&flow, &mut shares[0]);
             let sum = window as usize * streams as usize;
@@ -265,7 +246,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_stream_that_comes_makes_grown_windows_smaller() {
-        let flow = Flow::new(Credit::new(POOL));
+        let flow = Flow::new(Budget::new(LIMIT));
         let mut shares: Vec<Share> = (0..4).map(|_| flow.open()).collect();
         assert_eq!(read_fast(&flow, &mut shares[0]), LARGEST_STREAM_WINDOW);
         shares.extend((0..4).map(|_| flow.open()));
@@ -274,25 +255,24 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn growth_of_all_connections_fits_half_of_the_pool() {
-        let credit = Credit::new(POOL);
+        let budget = Budget::new(LIMIT);
         let mut sum = 0;
         let mut held = Vec::new();
         for _ in 0..40 {
-            let flow = Flow::new(Arc::clone(&credit));
+            let flow = Flow::new(Arc::clone(&budget));
             let mut share = flow.open();
             sum += read_fast(&flow, &mut share) - STREAM_WINDOW;
             held.push((flow, share));
         }
         assert!(sum as usize <= POOL / 2, "{sum}");
         drop(held);
-        assert_eq!(credit.grown.load(super::Relaxed), 0);
-        assert_eq!(credit.streams.load(super::Relaxed), 0);
+        assert_eq!((budget.grown(), budget.holders()), (0, 0));
     }
 
     #[tokio::test(start_paused = true)]
     async fn many_streams_share_the_pool() {
-        let credit = Credit::new(POOL);
-        let flow = Flow::new(Arc::clone(&credit));
+        let budget = Budget::new(LIMIT);
+        let flow = Flow::new(Arc::clone(&budget));
         let shares: Vec<Share> = (0..1000).map(|_| flow.open()).collect();
         assert_eq!(flow.next(), Some(STREAM_WINDOW / 2));
         let more: Vec<Share> = (0..100_000).map(|_| flow.open()).collect();

@@ -16,6 +16,10 @@ use http_body::Body as HttpBody;
 
 use crate::body::{Body, BoxError};
 
+/// Behind a piece that is larger than this and waits for credit nobody looks: what comes
+/// would have to be held as well.
+const LOOK_BEYOND: usize = 16 * 1024;
+
 /// Why a body was not sent to its end.
 #[derive(Debug)]
 pub(super) enum Stopped {
@@ -116,7 +120,10 @@ impl Future for Pipe {
             if this.stream.poll_reset(cx).is_ready() {
                 return Poll::Ready(Err(Stopped::Peer));
             }
-            this.look(cx);
+            let waits = this.held.len() > LOOK_BEYOND && this.stream.capacity() == 0;
+            if !waits {
+                this.look(cx);
+            }
             if this.held.is_empty() {
                 match std::mem::replace(&mut this.next, Next::Unknown) {
                     Next::Unknown => return Poll::Pending,

@@ -17,12 +17,13 @@ use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use super::empty_frames::WithoutEmptyFrames;
-use super::flow::{CONNECTION_WINDOW, Credit, Flow, STREAMS};
+use super::flow::{CONNECTION_WINDOW, Flow, STREAMS};
 use super::keepalive::{Heard, Keepalive, Peer};
 use super::pipe::{Pipe, Stopped, flushed};
 use super::recv::RecvBody;
 use super::{Profile, strip_connection_headers};
 use crate::body::Body;
+use crate::budget::Budget;
 use crate::failure::is_grpc;
 use crate::peer::HEADER_BYTES;
 use crate::wide::Outlet;
@@ -51,7 +52,7 @@ impl Accept {
 pub async fn serve<I, H, F>(
     io: I,
     profile: Profile,
-    credit: Arc<Credit>,
+    budget: Arc<Budget>,
     outlet: Option<Outlet>,
     mut close: Pin<&mut impl Future<Output = ()>>,
     handler: H,
@@ -61,7 +62,7 @@ where
     H: Fn(Request<RecvBody>) -> F,
     F: Future<Output = Response<Body>> + Send + 'static,
 {
-    let flow = Flow::new(credit);
+    let flow = Flow::new(budget);
     let (io, heard) = Heard::new(WithoutEmptyFrames::of_client(io));
     let handshake = Builder::new()
         .initial_window_size(flow.window())

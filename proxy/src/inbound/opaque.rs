@@ -51,7 +51,7 @@ impl Visit {
         self.proxy
             .count_connection(Direction::inbound, "opaque", self.security());
         tokio::select! {
-            outcome = tcp::relay(&mut stream, &mut server) => call.relayed(outcome),
+            outcome = tcp::relay(&mut stream, &mut server, &self.proxy.budget) => call.relayed(outcome),
             failure = self.revoked() => {
                 stream.abort();
                 call.refused(&failure);

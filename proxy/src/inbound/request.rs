@@ -165,7 +165,7 @@ impl Visit {
                     return call.done(ended, body::End::Failed, 0, None);
                 };
                 let bytes = tokio::select! {
-                    (copied, _) = tcp::relay(&mut client, &mut server) => copied.received,
+                    (copied, _) = tcp::relay(&mut client, &mut server, &self.proxy.budget) => copied.received,
                     () = self.revoked_request(&asked) => {
                         client.abort();
                         server.abort();

@@ -13,6 +13,7 @@ use super::Connection;
 use super::route::Attempts;
 use crate::app::Proxy;
 use crate::body::{self, Body, Received, Replay};
+use crate::budget::Budget;
 use crate::endpoint::Endpoint;
 use crate::failure::{Failure, is_grpc, refusal};
 use crate::finish::{Call, Ended};
@@ -95,7 +96,8 @@ pub(super) async fn request_story(
         {
             Ok(answer) => {
                 endpoint.observe(answer.took);
-                return finish(answer, call, in_flight, on_upgrade).await;
+                let budget = Arc::clone(&proxy.budget);
+                return finish(answer, call, in_flight, on_upgrade, budget).await;
             }
             Err(failure) => attempts.failed(endpoint, failure),
         }
@@ -252,6 +254,7 @@ async fn finish(
     call: Call,
     in_flight: crate::endpoint::InFlight,
     on_upgrade: Option<Side>,
+    budget: Arc<Budget>,
 ) -> Response<Body> {
     let Answer {
         mut response,
@@ -300,7 +303,7 @@ async fn finish(
             let (Some(mut client), Some(mut server)) = sides else {
                 return call.done(ended, body::End::Failed, 0, None);
             };
-            let (copied, _) = tcp::relay(&mut client, &mut server).await;
+            let (copied, _) = tcp::relay(&mut client, &mut server, &budget).await;
             let bytes = copied.received;
             call.done(ended, body::End::Complete, bytes, None);
         });

@@ -430,3 +430,43 @@ async fn what_came_before_a_stream_broke_arrives_and_then_the_break() {
         }
     }
 }
+
+#[tokio::test]
+async fn an_answer_given_before_the_request_was_read_arrives() {
+    let mut field = Field::new(Protocol::Http1).await;
+    field.port = serving(&field.server, |mut stream: TcpStream| async move {
+        let mut head = [0; 64];
+        let _ = stream.read(&mut head).await;
+        let _ = stream
+            .write_all(
+                b"HTTP/1.1 404 Not Found\r\nContent-Length: 4\r\nConnection: close\r\n\r\nnone",
+            )
+            .await;
+        // Closes with most of the request unread, which the kernel tells by a reset.
+    })
+    .await;
+    field.deliver_to(field.port);
+    let request = format!(
+        "POST / HTTP/1.1\r\nHost: s\r\nContent-Length: 3000000\r\n\r\n{}",
+        "y".repeat(3_000_000)
+    );
+    for way in WAYS {
+        for at in 0..20 {
+            let mut caller = field.open(way).await;
+            let (mut read, mut write) = caller.split();
+            let sending = async {
+                let _ = write.write_all(request.as_bytes()).await;
+                std::future::pending::<()>().await;
+            };
+            let mut got = [0; 12];
+            let reading = timeout(SOON, read.read_exact(&mut got));
+            tokio::select! {
+                () = sending => {}
+                outcome = reading => {
+                    outcome.unwrap().unwrap();
+                    assert_eq!(&got, b"HTTP/1.1 404", "{way:?} {at}");
+                }
+            }
+        }
+    }
+}
