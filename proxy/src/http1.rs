@@ -55,10 +55,7 @@ where
     H: Fn(Request<Incoming>) -> F + Send + 'static,
     F: Future<Output = Response<Body>> + Send + 'static,
 {
-    let used = Arc::new(Use {
-        budget: Some(budget.hold()),
-        ..Use::default()
-    });
+    let used = Arc::new(Use::new(budget));
     let noted = Arc::clone(&used);
     let mut service = service_fn(move |mut request: Request<Incoming>| {
         let (busy, upgrade) = noted.begin(&request);
@@ -186,7 +183,7 @@ where
 }
 
 /// What a connection is doing.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Use {
     requests: AtomicU64,
     /// Answers that have not been handed over in full.
@@ -203,20 +200,38 @@ struct Use {
     unsent: AtomicIsize,
     /// Wakes whoever waits for `unsent` to get less.
     taken: AtomicWaker,
-    budget: Option<Holder>,
+    budget: Arc<Budget>,
     /// An answer broke off: a client that reads to the end of the connection must not
     /// take what it got for all of it.
     abort: Abort,
 }
 
 impl Use {
+    fn new(budget: Arc<Budget>) -> Self {
+        Self {
+            requests: AtomicU64::default(),
+            in_flight: AtomicU32::default(),
+            body: AtomicBool::default(),
+            upgrade: AtomicBool::default(),
+            stuck: AtomicBool::default(),
+            unsent: AtomicIsize::default(),
+            taken: AtomicWaker::new(),
+            budget,
+            abort: Abort::default(),
+        }
+    }
+
     fn begin(self: &Arc<Self>, request: &Request<Incoming>) -> (Busy, bool) {
         self.requests.fetch_add(1, Relaxed);
         self.in_flight.fetch_add(1, Relaxed);
         self.body.store(!request.body().is_end_stream(), Relaxed);
         let upgrade = request.headers().contains_key(header::UPGRADE);
         self.upgrade.fetch_or(upgrade, Relaxed);
-        (Busy(Arc::clone(self)), upgrade)
+        let busy = Busy {
+            used: Arc::clone(self),
+            _holder: self.budget.hold(),
+        };
+        (busy, upgrade)
     }
 
     fn requests(&self) -> u64 {
@@ -224,7 +239,7 @@ impl Use {
     }
 
     fn piece(&self) -> usize {
-        self.budget.as_ref().map_or(usize::MAX, Holder::piece)
+        self.budget.piece()
     }
 
     /// The client has enough to take.
@@ -250,11 +265,14 @@ impl Use {
 
 /// Held until an answer has been handed over.
 #[derive(Debug)]
-struct Busy(Arc<Use>);
+struct Busy {
+    used: Arc<Use>,
+    _holder: Holder,
+}
 
 impl Drop for Busy {
     fn drop(&mut self) {
-        self.0.in_flight.fetch_sub(1, Relaxed);
+        self.used.in_flight.fetch_sub(1, Relaxed);
     }
 }
 
@@ -284,7 +302,7 @@ impl HttpBody for Guarded {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let this = self.get_mut();
-        let used = &this.busy.0;
+        let used = &this.busy.used;
         if used.is_full() {
             // hyper would take more, up to a fixed size that many slow readers together
             // do not fit.
@@ -301,7 +319,7 @@ impl HttpBody for Guarded {
                 .fetch_add(isize::try_from(data.len()).unwrap_or(isize::MAX), Relaxed);
         }
         if let (true, Poll::Ready(Some(Err(_)))) = (this.by_close, &polled) {
-            this.busy.0.abort.set();
+            this.busy.used.abort.set();
         }
         polled
     }

@@ -86,10 +86,10 @@ pub async fn relay<A: Pieces, B: Pieces>(
     budget: &Arc<Budget>,
 ) -> (Copied, io::Result<()>) {
     let (mut there, mut back) = (Direction::default(), Direction::default());
-    let holder = budget.hold();
+    let mut holder = None;
     let mut look: Option<Pin<Box<Sleep>>> = None;
     let outcome = poll_fn(|cx| {
-        let most = holder.piece();
+        let most = budget.piece();
         let polled = (
             there.poll(cx, most, caller, callee)?,
             back.poll(cx, most, callee, caller)?,
@@ -98,9 +98,10 @@ pub async fn relay<A: Pieces, B: Pieces>(
             return Poll::Ready(Ok(()));
         }
         if !there.is_stuck() && !back.is_stuck() {
-            look = None;
+            (look, holder) = (None, None);
             return Poll::Pending;
         }
+        holder.get_or_insert_with(|| budget.hold());
         let look = look.get_or_insert_with(|| Box::pin(sleep(LOOK_AFTER)));
         while look.as_mut().poll(cx).is_ready() {
             look.as_mut().reset(Instant::now() + LOOK_AFTER);

@@ -207,3 +207,60 @@ async fn idle_connections_are_many_and_small() {
         kept.push((open, client, server));
     }
 }
+
+/// Callers that do not read, and applications that do not, at once.
+const SLOW: usize = 500;
+/// Both proxies, the callers and the applications, with all that a thousand calls in
+/// flight take beside bytes; four times as much where nothing bounds these.
+const SLOW_GROWTH: usize = 320 * MIB;
+
+#[tokio::test]
+async fn hundreds_that_read_nothing_are_held_back() {
+    let _alone = ONE_AT_A_TIME.lock().await;
+    let (client, server, _, _) = pair(Protocol::Http1).await;
+    serve_on(&client, &server, |mut stream| async move {
+        let mut first = [0; 1];
+        stream.read_exact(&mut first).await.unwrap();
+        head(&mut stream).await;
+        if first == *b"P" {
+            // An upload: nobody reads it.
+            return std::future::pending().await;
+        }
+        let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 1000000000\r\n\r\n";
+        stream.write_all(answer).await.unwrap();
+        // Not on each task's own heap: it would count.
+        static ZEROS: [u8; PART] = [0; PART];
+        while stream.write_all(&ZEROS).await.is_ok() {}
+    })
+    .await;
+    let mut open = Vec::new();
+    let ((), growth) = peak_growth(async {
+        for _ in 0..SLOW {
+            let mut down = client.call(vip()).await;
+            let request = b"GET / HTTP/1.1\r\nHost: h\r\n\r\n";
+            down.write_all(request).await.unwrap();
+            head(&mut down).await;
+            let mut up = client.call(vip()).await;
+            let request = b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 1000000000\r\n\r\n";
+            up.write_all(request).await.unwrap();
+            open.push(down);
+            open.push(up);
+        }
+        let part = vec![b'x'; PART];
+        for round in 0..40 {
+            for stream in open.iter().skip(1).step_by(2) {
+                // As much as is taken, without waiting for anybody.
+                while matches!(stream.try_write(&part), Ok(1..)) {}
+            }
+            if round % 2 == 0 {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    })
+    .await;
+    println!(
+        "{SLOW} slow readers and writers: {} KiB more",
+        growth / 1024
+    );
+    assert!(growth < SLOW_GROWTH, "{growth}");
+}

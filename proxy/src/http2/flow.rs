@@ -8,7 +8,7 @@
 //! - A stream begins with [`STREAM_WINDOW`], or with less where the process has many
 //!   streams: all of them share one pool.
 //! - A connection on which a stream was read as fast as it came gets larger windows,
-//!   by doubling, while the growth of all connections fits the same pool. Without such
+//!   by doubling, while the growth of all connections fits as much again. Without such
 //!   a stream for [`CALM`] they go back.
 //!
 //! `h2` knows one size for all streams of a connection, so growth is per connection,
@@ -124,9 +124,7 @@ impl Flow {
     fn most(&self, growth: &Growth) -> u32 {
         let streams = self.streams.load(Relaxed).max(1);
         let others = self.budget.grown().saturating_sub(growth.bytes);
-        let left = (self.budget.windows() / 2)
-            .saturating_sub(others)
-            .min(GROWN);
+        let left = self.budget.windows().saturating_sub(others).min(GROWN);
         let most = u32::try_from(left / streams).unwrap_or(LARGEST_STREAM_WINDOW);
         floor(most.clamp(1, LARGEST_STREAM_WINDOW))
     }
@@ -199,8 +197,8 @@ mod tests {
         Budget, Flow, GROWN, LARGEST_STREAM_WINDOW, LEAST_STREAM_WINDOW, STREAM_WINDOW, Share,
     };
 
-    const LIMIT: usize = 128 * 1024 * 1024;
-    const POOL: usize = LIMIT / 4;
+    const LIMIT: usize = 512 * 1024 * 1024;
+    const POOL: usize = LIMIT / 16;
 
     /// Reads whole windows until the window stays as it is.
     fn read_fast(flow: &Flow, share: &mut Share) -> u32 {
@@ -254,7 +252,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn growth_of_all_connections_fits_half_of_the_pool() {
+    async fn growth_of_all_connections_fits_the_pool() {
         let budget = Budget::new(LIMIT);
         let mut sum = 0;
         let mut held = Vec::new();
@@ -264,7 +262,7 @@ mod tests {
             sum += read_fast(&flow, &mut share) - STREAM_WINDOW;
             held.push((flow, share));
         }
-        assert!(sum as usize <= POOL / 2, "{sum}");
+        assert!(sum as usize <= POOL, "{sum}");
         drop(held);
         assert_eq!((budget.grown(), budget.holders()), (0, 0));
     }
