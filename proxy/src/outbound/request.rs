@@ -47,7 +47,7 @@ pub(super) async fn request_story(
     if parts.version == Version::HTTP_2 {
         headers::join_cookies(&mut parts.headers);
     }
-    let trace = trace::pass_on(&mut parts.headers);
+    let trace = trace::id(&parts.headers);
     if parts.version == Version::HTTP_2
         && let Some(host) = &host
         && let Ok(host) = HeaderValue::from_str(host)
