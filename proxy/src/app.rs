@@ -67,8 +67,8 @@ pub fn run(settings: Settings) -> anyhow::Result<()> {
     let certs = CertHandle::empty();
     let mut registry = Registry::default();
     let metrics = Metrics::register(&mut registry).compatible(&mut registry, &settings);
+    let tls = MeshTls::new(certs.clone(), roots.clone()).counted(metrics.clone());
     let state = Arc::new(State::new(metrics));
-    let tls = MeshTls::new(certs.clone(), roots.clone());
     let proxy = Arc::new(Proxy {
         settings: Arc::clone(&settings),
         state: Arc::clone(&state),

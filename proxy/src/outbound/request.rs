@@ -253,13 +253,17 @@ async fn finish(
         place,
         ..
     } = answer;
+    // Only a peer proxy speaks for the mesh; any server may send these headers.
+    let mutual = call.is_mutual();
     let real_status = response
         .headers()
         .get(headers::STATUS)
+        .filter(|_| mutual)
         .and_then(|status| StatusCode::from_bytes(status.as_bytes()).ok());
     let switched_to = response
         .headers()
         .get(headers::UPGRADE_TO)
+        .filter(|_| mutual)
         .or_else(|| response.headers().get(header::UPGRADE))
         .cloned();
     let server_side = hyper::upgrade::on(&mut response);
