@@ -21,6 +21,7 @@ use tokio::sync::{Semaphore, oneshot};
 
 use crate::capture::original_dst;
 use crate::control::{Control, Progress};
+use crate::http2::flow::Credit;
 use crate::lifecycle::{Lifecycle, STOP_WITHIN};
 use crate::mesh::{MESH_PORT, MeshTls};
 use crate::metrics::Metrics;
@@ -39,6 +40,8 @@ pub const OWN_PORTS: [u16; 4] = [OUTBOUND_PORT, INBOUND_PORT, MESH_PORT, ADMIN_P
 /// Connections served at once, all listeners together: about 1 GiB at worst.
 /// Beyond it new connections wait in the kernel's queue.
 const CONNECTIONS: usize = 10_000;
+/// Bytes that peers may send ahead over HTTP/2, all together.
+const CREDIT: usize = 16 * 1024 * 1024;
 const BACKLOG: i32 = 1024;
 /// Wait after a failed accept (out of file descriptors), so it cannot spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -50,6 +53,8 @@ pub struct Proxy {
     pub settings: Arc<Settings>,
     pub state: Arc<State>,
     pub peers: Peers,
+    /// What peers may send ahead.
+    pub credit: Arc<Credit>,
     pub tls: MeshTls,
     pub lifecycle: Lifecycle,
 }
@@ -69,10 +74,12 @@ pub fn run(settings: Settings) -> anyhow::Result<()> {
     let metrics = Metrics::register(&mut registry).compatible(&mut registry, &settings);
     let tls = MeshTls::new(certs.clone(), roots.clone()).counted(metrics.clone());
     let state = Arc::new(State::new(metrics));
+    let credit = Credit::new(CREDIT);
     let proxy = Arc::new(Proxy {
         settings: Arc::clone(&settings),
         state: Arc::clone(&state),
-        peers: Peers::new(tls.clone()),
+        peers: Peers::new(tls.clone(), Arc::clone(&credit)),
+        credit,
         tls,
         lifecycle: Lifecycle::default(),
     });

@@ -17,6 +17,7 @@ use hyper::body::Incoming;
 use parking_lot::Mutex;
 
 use crate::headers;
+use crate::http2::recv::RecvBody;
 use crate::quiet::Coming;
 
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -41,8 +42,58 @@ pub fn text(content: impl Into<Bytes>) -> Body {
 }
 
 #[must_use]
-pub fn incoming(body: Incoming) -> Body {
-    body.map_err(Into::into).boxed_unsync()
+pub fn incoming(body: Received) -> Body {
+    body.boxed_unsync()
+}
+
+/// The body of a message that came, by either version of HTTP.
+#[derive(Debug)]
+pub enum Received {
+    Http1(Incoming),
+    Http2(RecvBody),
+}
+
+impl From<Incoming> for Received {
+    fn from(body: Incoming) -> Self {
+        Self::Http1(body)
+    }
+}
+
+impl From<RecvBody> for Received {
+    fn from(body: RecvBody) -> Self {
+        Self::Http2(body)
+    }
+}
+
+impl HttpBody for Received {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        match self.get_mut() {
+            Self::Http1(body) => Pin::new(body)
+                .poll_frame(cx)
+                .map(|frame| frame.map(|frame| frame.map_err(Into::into))),
+            Self::Http2(body) => Pin::new(body).poll_frame(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Http1(body) => body.is_end_stream(),
+            Self::Http2(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Http1(body) => body.size_hint(),
+            Self::Http2(body) => body.size_hint(),
+        }
+    }
 }
 
 struct Tape {
@@ -178,8 +229,13 @@ impl HttpBody for Copy {
     }
 
     fn is_end_stream(&self) -> bool {
-        // Only known cheaply when nothing was ever there; `None` tells the rest.
-        self.replay.empty
+        if self.replay.empty {
+            return true;
+        }
+        let tape = self.replay.tape.lock();
+        let whole = tape.ended || tape.source.is_end_stream();
+        let trailers = tape.trailers.is_some() && !self.trailers_sent;
+        whole && !trailers && self.next >= tape.played.len()
     }
 
     fn size_hint(&self) -> SizeHint {
@@ -389,7 +445,18 @@ mod tests {
     use http_body::Body as HttpBody;
     use http_body_util::BodyExt;
 
-    use super::{Begun, Body, REPLAY_LIMIT, Replay, text};
+    use http_body::Frame;
+    use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
+    use tokio_stream::wrappers::UnboundedReceiverStream;
+
+    use super::{Begun, Body, BoxError, REPLAY_LIMIT, Replay, text};
+
+    /// A body that somebody else says, part by part.
+    fn later() -> (UnboundedSender<Result<Frame<bytes::Bytes>, BoxError>>, Body) {
+        let (sender, parts) = unbounded_channel();
+        let body = http_body_util::StreamBody::new(UnboundedReceiverStream::new(parts));
+        (sender, body.boxed_unsync())
+    }
 
     async fn read(body: Body) -> Vec<u8> {
         body.collect().await.unwrap().to_bytes().to_vec()
@@ -398,13 +465,13 @@ mod tests {
     #[tokio::test]
     async fn what_comes_within_a_turn_of_everything_that_is_ready_goes_with_the_head() {
         for others in 0..3 {
-            let (sender, body) = crate::stream::outgoing();
+            let (sender, body) = later();
             let mut begun = Begun::new(body);
             for _ in 0..others {
                 tokio::spawn(std::future::ready(()));
             }
             tokio::spawn(async move {
-                sender.send("hello".into());
+                sender.send(Ok(Frame::data("hello".into()))).unwrap();
                 std::future::pending::<()>().await;
             });
             begun.begin().await;
@@ -417,7 +484,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_body_that_does_not_come_holds_nothing_up() {
-        let (_sender, body) = crate::stream::outgoing();
+        let (_sender, body) = later();
         let mut begun = Begun::new(body);
         begun.begin().await;
         assert!(begun.first.is_none());

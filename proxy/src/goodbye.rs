@@ -16,6 +16,8 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep};
 
+use crate::switched::MayAbort;
+
 /// Long against the way between two pods, short against the stop of a proxy.
 const LINGER: Duration = Duration::from_millis(500);
 /// Bytes read at once, to be dropped.
@@ -30,6 +32,12 @@ pub(crate) struct Goodbye<I> {
 impl<I> Goodbye<I> {
     pub(crate) const fn new(io: I) -> Self {
         Self { io, until: None }
+    }
+}
+
+impl<I: MayAbort> MayAbort for Goodbye<I> {
+    fn abort(&mut self) {
+        self.io.abort();
     }
 }
 

@@ -1,33 +1,29 @@
 //! HTTP as a server: one connection, both versions, with every bound named.
 
-use std::convert::Infallible;
-use std::future::{Future, poll_fn};
-use std::pin::{Pin, pin};
+use std::future::Future;
+use std::pin::pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::uri::Authority;
 use http::{Request, Response, StatusCode, Version};
-use hyper::body::Incoming;
-use hyper::server::conn::{http1::Builder, http2};
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper::server::conn::http1::Builder;
+use hyper_util::rt::TokioTimer;
 use policy::reason::Reason;
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use crate::body::Body;
+use crate::body::{Body, Received};
 use crate::failure::refusal;
 use crate::goodbye::Goodbye;
 use crate::http1;
-use crate::peer::{
-    HEADER_BYTES, HEADER_COUNT, MESH, MESH_HEADER_BYTES, MESH_HEADER_COUNT, PING_INTERVAL,
-    PING_TIMEOUT, PLAIN,
-};
+use crate::http2::flow::Credit;
+use crate::http2::server;
+use crate::peer::{HEADER_BYTES, HEADER_COUNT, MESH, MESH_HEADER_BYTES, MESH_HEADER_COUNT, PLAIN};
+use crate::switched::MayAbort;
 use crate::wide::Outlet;
 
 /// Request target, in bytes; longer ones get 414.
 const TARGET_LIMIT: usize = 8 * 1024;
-/// Concurrent requests on one connection; a peer opens another one at 100.
-const STREAMS: u32 = 128;
 /// Longest wait for the next head on a connection from outside the pod. The
 /// pod's own application may keep its connections for as long as it likes.
 pub const HEAD_WITHIN: Duration = Duration::from_secs(3600);
@@ -47,14 +43,15 @@ pub async fn serve<I, H, F>(
     io: I,
     version: Version,
     from: From,
+    credit: Arc<Credit>,
     close: impl Future<Output = ()>,
     handler: H,
 ) where
-    I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    H: Fn(Request<Incoming>) -> F + Send + 'static,
+    I: AsyncRead + AsyncWrite + MayAbort + Unpin + Send + 'static,
+    H: Fn(Request<Received>) -> F + Send + 'static,
     F: Future<Output = Response<Body>> + Send + 'static,
 {
-    let handler = move |request: Request<Incoming>| {
+    let handler = move |request: Request<Received>| {
         // Boxed: a story is some KiB, which every future around it would hold again
         // for each place from which it is moved.
         let answer = match unacceptable(&request) {
@@ -69,9 +66,17 @@ pub async fn serve<I, H, F>(
         }
     };
     let mut close = pin!(close);
-    let ended = if version == Version::HTTP_2 {
+    if version == Version::HTTP_2 {
+        let (profile, outlet) = match from {
+            From::Mesh(outlet) => (MESH, Some(outlet)),
+            From::OwnApplication | From::Network => (PLAIN, None),
+        };
+        let handler = move |request: Request<_>| handler(request.map(Received::from));
         // Boxed: connections of HTTP/1.1 must not be as large as this one.
-        Box::pin(http2(io, from, close.as_mut(), handler)).await
+        let serving = server::serve(io, profile, credit, outlet, close.as_mut(), handler);
+        if let Err(error) = Box::pin(serving).await {
+            tracing::debug!(%error, "an HTTP/2 connection ended early");
+        }
     } else {
         let mut builder = Builder::new();
         builder.timer(TokioTimer::new()).auto_date_header(false);
@@ -87,77 +92,23 @@ pub async fn serve<I, H, F>(
                 .max_header_size(HEADER_BYTES as usize)
                 .half_close(true);
         }
+        let handler = move |request: Request<_>| handler(request.map(Received::from));
         let patience = (!matches!(from, From::OwnApplication)).then_some(HEAD_WITHIN);
         builder.header_read_timeout(patience);
-        if mesh {
+        let ended = if mesh {
             let io = Goodbye::new(io);
             http1::serve(io, builder, patience, close.as_mut(), handler).await
         } else {
             http1::serve(io, builder, patience, close.as_mut(), handler).await
+        };
+        if let Err(error) = ended {
+            tracing::debug!(%error, "an HTTP connection ended early");
         }
-    };
-    if let Err(error) = ended {
-        tracing::debug!(%error, "an HTTP connection ended early");
     }
-}
-
-async fn http2<I, H, F>(
-    io: I,
-    from: From,
-    mut close: Pin<&mut impl Future<Output = ()>>,
-    handler: H,
-) -> hyper::Result<()>
-where
-    I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    H: Fn(Request<Incoming>) -> F + Send + 'static,
-    F: Future<Output = Response<Body>> + Send + 'static,
-{
-    let service = service_fn(move |request| {
-        let answer = handler(request);
-        async move { Ok::<_, Infallible>(answer.await) }
-    });
-    let flow = if matches!(from, From::Mesh(_)) {
-        MESH
-    } else {
-        PLAIN
-    };
-    let connection = http2::Builder::new(TokioExecutor::new())
-        .timer(TokioTimer::new())
-        .initial_stream_window_size(flow.stream_window)
-        .initial_connection_window_size(flow.connection_window)
-        .max_send_buf_size(flow.unsent)
-        .max_frame_size(flow.frame)
-        .max_header_list_size(HEADER_BYTES)
-        .max_concurrent_streams(STREAMS)
-        .keep_alive_interval(PING_INTERVAL)
-        .keep_alive_timeout(PING_TIMEOUT)
-        .auto_date_header(false)
-        .serve_connection(TokioIo::new(io), service);
-    let mut connection = pin!(connection);
-    let outlet = match from {
-        From::Mesh(outlet) => Some(outlet),
-        From::OwnApplication | From::Network => None,
-    };
-    if let Some(outlet) = &outlet {
-        outlet.collect();
-    }
-    let mut closing = false;
-    poll_fn(|cx| {
-        if !closing && close.as_mut().poll(cx).is_ready() {
-            closing = true;
-            connection.as_mut().graceful_shutdown();
-        }
-        let polled = connection.as_mut().poll(cx);
-        if let Some(outlet) = &outlet {
-            outlet.end_of_turn(cx);
-        }
-        polled
-    })
-    .await
 }
 
 /// Requests that are refused whoever sends them.
-fn unacceptable(request: &Request<Incoming>) -> Option<Response<Body>> {
+fn unacceptable(request: &Request<Received>) -> Option<Response<Body>> {
     let bad = |detail: &str| Some(refusal(Reason::BadRequest, detail, false));
     let headers = request.headers();
     if request

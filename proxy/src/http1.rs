@@ -14,7 +14,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Request, Response, header};
+use http::{Request, Response, Version, header};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::server::conn::http1::{Builder, Connection, Parts};
@@ -25,6 +25,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::body::{Body, BoxError};
 use crate::detect::Prefixed;
+use crate::switched::{Abort, MayAbort};
 
 /// A connection without a request for this long, and for up to twice as long, is
 /// taken apart. Putting it together again costs about a microsecond, so busy
@@ -47,14 +48,17 @@ pub(crate) async fn serve<I, H, F>(
     handler: H,
 ) -> hyper::Result<()>
 where
-    I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    I: AsyncRead + AsyncWrite + MayAbort + Unpin + Send + 'static,
     H: Fn(Request<Incoming>) -> F + Send + 'static,
     F: Future<Output = Response<Body>> + Send + 'static,
 {
     let used = Arc::new(Use::default());
     let noted = Arc::clone(&used);
-    let mut service = service_fn(move |request: Request<Incoming>| {
+    let mut service = service_fn(move |mut request: Request<Incoming>| {
         let (busy, upgrade) = noted.begin(&request);
+        request.extensions_mut().insert(noted.abort.clone());
+        // Whoever speaks HTTP/1.0 may read an answer to the end of the connection.
+        let old = request.version() == Version::HTTP_10;
         let answer = handler(request);
         async move {
             if upgrade {
@@ -62,14 +66,14 @@ where
                 tokio::task::yield_now().await;
             }
             let answer = answer.await;
-            Ok::<_, Infallible>(answer.map(|body| Guarded { body, _busy: busy }))
+            Ok::<_, Infallible>(guard(answer, old, busy))
         }
     });
     let mut close = pin!(close);
     let mut io = Prefixed::new(io);
     loop {
         let outlet = Outlet {
-            io,
+            io: Some(io),
             used: Arc::clone(&used),
         };
         let connection = builder.serve_connection(TokioIo::new(outlet), service);
@@ -79,7 +83,10 @@ where
             End::Resting(parts) => parts,
         };
         service = parts.service;
-        io = parts.io.into_inner().io;
+        io = match parts.io.into_inner().io.take() {
+            Some(io) => io,
+            None => return Ok(()),
+        };
         if !parts.read_buf.is_empty() {
             io.put_back(&parts.read_buf);
             continue;
@@ -122,7 +129,7 @@ async fn run<I, S>(
     mut close: Pin<&mut impl Future<Output = ()>>,
 ) -> End<Parts<TokioIo<Outlet<I>>, S>>
 where
-    I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    I: AsyncRead + AsyncWrite + MayAbort + Unpin + Send + 'static,
     S: HttpService<Incoming, ResBody = Guarded, Error = Infallible>,
     S::Future: Send + 'static,
 {
@@ -185,6 +192,9 @@ struct Use {
     upgrade: AtomicBool,
     /// The client does not take what was answered.
     stuck: AtomicBool,
+    /// An answer broke off: a client that reads to the end of the connection must not
+    /// take what it got for all of it.
+    abort: Abort,
 }
 
 impl Use {
@@ -216,10 +226,21 @@ impl Drop for Busy {
     }
 }
 
+fn guard(answer: Response<Body>, old: bool, busy: Busy) -> Response<Guarded> {
+    let by_close = old && !answer.headers().contains_key(header::CONTENT_LENGTH);
+    answer.map(|body| Guarded {
+        body,
+        by_close,
+        busy,
+    })
+}
+
 /// The body of an answer. hyper drops it once it has taken the last of it.
 struct Guarded {
     body: Body,
-    _busy: Busy,
+    /// Nothing but the end of the connection tells its end.
+    by_close: bool,
+    busy: Busy,
 }
 
 impl HttpBody for Guarded {
@@ -230,7 +251,12 @@ impl HttpBody for Guarded {
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        Pin::new(&mut self.get_mut().body).poll_frame(cx)
+        let this = self.get_mut();
+        let polled = Pin::new(&mut this.body).poll_frame(cx);
+        if let (true, Poll::Ready(Some(Err(_)))) = (this.by_close, &polled) {
+            this.busy.0.abort.set();
+        }
+        polled
     }
 
     fn is_end_stream(&self) -> bool {
@@ -243,36 +269,57 @@ impl HttpBody for Guarded {
 }
 
 /// Notes whether the client takes what is written.
-struct Outlet<I> {
-    io: Prefixed<I>,
+struct Outlet<I: MayAbort> {
+    /// There until it is taken out of here.
+    io: Option<Prefixed<I>>,
     used: Arc<Use>,
 }
 
-impl<I> Outlet<I> {
+impl<I: MayAbort> Outlet<I> {
     fn note<T>(&self, written: Poll<T>) -> Poll<T> {
         self.used.stuck.store(written.is_pending(), Relaxed);
         written
     }
+
+    fn io(&mut self) -> io::Result<Pin<&mut Prefixed<I>>>
+    where
+        I: Unpin,
+    {
+        self.io
+            .as_mut()
+            .map(Pin::new)
+            .ok_or_else(|| io::ErrorKind::NotConnected.into())
+    }
 }
 
-impl<I: AsyncRead + Unpin> AsyncRead for Outlet<I> {
+impl<I: MayAbort> Drop for Outlet<I> {
+    fn drop(&mut self) {
+        if let Some(io) = &mut self.io
+            && self.used.abort.is_set()
+        {
+            io.abort();
+        }
+    }
+}
+
+impl<I: AsyncRead + MayAbort + Unpin> AsyncRead for Outlet<I> {
     fn poll_read(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         out: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().io).poll_read(cx, out)
+        self.get_mut().io()?.poll_read(cx, out)
     }
 }
 
-impl<I: AsyncWrite + Unpin> AsyncWrite for Outlet<I> {
+impl<I: AsyncWrite + MayAbort + Unpin> AsyncWrite for Outlet<I> {
     fn poll_write(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         data: &[u8],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        let written = Pin::new(&mut this.io).poll_write(cx, data);
+        let written = this.io()?.poll_write(cx, data);
         this.note(written)
     }
 
@@ -282,22 +329,27 @@ impl<I: AsyncWrite + Unpin> AsyncWrite for Outlet<I> {
         data: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        let written = Pin::new(&mut this.io).poll_write_vectored(cx, data);
+        let written = this.io()?.poll_write_vectored(cx, data);
         this.note(written)
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.io.is_write_vectored()
+        self.io.as_ref().is_some_and(AsyncWrite::is_write_vectored)
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        let flushed = Pin::new(&mut this.io).poll_flush(cx);
+        let flushed = this.io()?.poll_flush(cx);
         this.note(flushed)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().io).poll_shutdown(cx)
+        let this = self.get_mut();
+        if this.used.abort.is_set() {
+            // Whatever was said before must not look complete.
+            return Poll::Ready(Ok(()));
+        }
+        this.io()?.poll_shutdown(cx)
     }
 }
 

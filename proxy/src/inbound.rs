@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use http::uri::PathAndQuery;
 use http::{HeaderValue, Method, Request, Response, Uri, Version, header};
-use hyper::body::Incoming;
 use identity::tls::QUIET_ALPN;
 use identity::verify::{PeerIdentity, peer_identity};
 use policy::access::Caller;
@@ -24,9 +23,8 @@ mod opaque;
 mod request;
 
 use self::judge::guards;
-use self::opaque::Resettable;
 use crate::app::{OWN_PORTS, Proxy};
-use crate::body::Body;
+use crate::body::{Body, Received};
 use crate::detect::{DETECT_WITHIN, Prefixed, SILENCE, Seen, judge, judge_strictly};
 use crate::failure::refusal;
 use crate::headers;
@@ -35,6 +33,7 @@ use crate::mesh::tls_failure;
 use crate::metrics::{ConnectionLabels, Direction, Security};
 use crate::peer::TLS_BUFFER;
 use crate::pieces::Pieces;
+use crate::switched::MayAbort;
 use crate::tcp::{self, CONNECT_TIMEOUT};
 use crate::tunnel;
 use crate::wide::Wide;
@@ -102,10 +101,11 @@ pub async fn serve_mesh(proxy: Arc<Proxy>, stream: TcpStream) {
     };
     proxy.count_connection(Direction::inbound, label, Security::mtls);
     let lifecycle = proxy.lifecycle.clone();
+    let credit = Arc::clone(&proxy.credit);
     let handler =
         move |request| mesh_request(Arc::clone(&proxy), peer.clone(), own.ip(), quiet, request);
     let close = async move { lifecycle.time_to_go().await };
-    serve_http(secured, version, From::Mesh(outlet), close, handler).await;
+    serve_http(secured, version, From::Mesh(outlet), credit, close, handler).await;
 }
 
 /// One request or tunnel from a peer proxy.
@@ -114,7 +114,7 @@ async fn mesh_request(
     peer: PeerIdentity,
     ip: IpAddr,
     quiet: bool,
-    mut request: Request<Incoming>,
+    mut request: Request<Received>,
 ) -> Response<Body> {
     let map = request.headers();
     let port = map
@@ -137,7 +137,10 @@ async fn mesh_request(
     let target = map.get(headers::TARGET).cloned();
     let visit = Arc::new(Visit::new(proxy, Some(peer), SocketAddr::new(ip, port)));
     if tcp {
-        return visit.tunnel(request.into_body()).await;
+        return match request.into_body() {
+            Received::Http2(body) => visit.tunnel(body).await,
+            Received::Http1(_) => refusal(Reason::BadRequest, "tunnels are for HTTP/2", false),
+        };
     }
     if request.method() != Method::CONNECT {
         return visit.request(request, http2, None).await;
@@ -290,9 +293,10 @@ impl Visit {
     /// Serves HTTP on a connection or tunnel.
     async fn http<S>(self: Arc<Self>, stream: S, version: Version)
     where
-        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        S: AsyncRead + AsyncWrite + MayAbort + Unpin + Send + 'static,
     {
         let http2 = version == Version::HTTP_2;
+        let credit = Arc::clone(&self.proxy.credit);
         self.proxy.count_connection(
             Direction::inbound,
             if http2 { "http2" } else { "http1" },
@@ -307,7 +311,7 @@ impl Visit {
                 }
             }
         };
-        let handler = move |request: Request<Incoming>| {
+        let handler = move |request: Request<Received>| {
             let visit = Arc::clone(&self);
             async move {
                 let (parts, body) = request.into_parts();
@@ -316,13 +320,13 @@ impl Visit {
                 visit.request(request, http2, upgrade).await
             }
         };
-        serve_http(stream, version, From::Network, close, handler).await;
+        serve_http(stream, version, From::Network, credit, close, handler).await;
     }
 
     /// Serves a connection or tunnel once it is known what it speaks.
     async fn converse<S>(self: Arc<Self>, stream: Prefixed<S>, spoken: std::io::Result<Spoken>)
     where
-        S: AsyncRead + AsyncWrite + Pieces + Unpin + Send + Resettable + 'static,
+        S: AsyncRead + AsyncWrite + Pieces + MayAbort + Unpin + Send + 'static,
     {
         match spoken {
             Ok(Spoken::Http(version)) => self.http(stream, version).await,

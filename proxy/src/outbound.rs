@@ -6,7 +6,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use http::{Request, Version};
-use hyper::body::Incoming;
 use policy::mode::MtlsMode;
 use policy::protocol::Protocol;
 use policy::reason::Reason;
@@ -18,6 +17,7 @@ mod route;
 use self::request::request_story;
 use self::route::Attempts;
 use crate::app::Proxy;
+use crate::body::Received;
 use crate::detect::{DETECT_WITHIN, Prefixed, SILENCE, Seen, judge};
 use crate::failure::{Failure, is_grpc, refusal};
 use crate::finish::Call;
@@ -96,6 +96,7 @@ pub async fn serve(proxy: Arc<Proxy>, stream: TcpStream, addr: SocketAddr) {
         Err(_) => return,
     };
     connection.count("http1", "http2", version);
+    let credit = Arc::clone(&connection.proxy.credit);
     let handler = {
         let connection = Arc::clone(&connection);
         move |request| request_story(Arc::clone(&connection), request)
@@ -104,6 +105,7 @@ pub async fn serve(proxy: Arc<Proxy>, stream: TcpStream, addr: SocketAddr) {
         stream,
         version,
         From::OwnApplication,
+        credit,
         std::future::pending(),
         handler,
     )
@@ -141,7 +143,8 @@ async fn unknown(proxy: &Arc<Proxy>, stream: TcpStream, addr: SocketAddr) {
         Ok(Seen::Http2) => Version::HTTP_2,
         _ => return,
     };
-    let handler = |request: Request<Incoming>| {
+    let credit = Arc::clone(&proxy.credit);
+    let handler = |request: Request<Received>| {
         let grpc = is_grpc(request.headers());
         async move {
             refusal(
@@ -155,6 +158,7 @@ async fn unknown(proxy: &Arc<Proxy>, stream: TcpStream, addr: SocketAddr) {
         stream,
         version,
         From::OwnApplication,
+        credit,
         std::future::pending(),
         handler,
     )

@@ -11,22 +11,25 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use ::identity::tls::{QUIET_ALPN, peer_name};
-use hyper::client::conn::{http1, http2};
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
 use policy::name::SpiffeId;
 use policy::reason::Reason;
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::client::TlsStream;
 
 use crate::body::Body;
 use crate::failure::Failure;
+use crate::http2::client::{self, Sender};
+use crate::http2::flow::{Credit, STREAMS};
+use crate::http2::{PLAIN_FRAME, Profile};
 use crate::mesh::{MESH_PORT, MeshTls, tls_failure};
 use crate::quiet::{Lines, Opening};
+use crate::switched::{Abort, Abortable};
 use crate::tcp::{self, CONNECT_TIMEOUT};
-use crate::wide::{Outlet, Tasks, Wide};
+use crate::wide::{Outlet, Wide};
 
 /// TLS handshake with a peer proxy, after the TCP connection stands.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(2);
@@ -35,45 +38,24 @@ const STREAMS_PER_CONNECTION: usize = 100;
 /// Connections per peer. With 100 streams each, a tunnel for every connection
 /// that the proxy serves at all.
 const CONNECTIONS_PER_PEER: usize = 100;
-/// Streams on one connection when no other may be opened: what a peer proxy
-/// allows. More would wait for a place, and for tunnels that can be for ever.
-const STREAMS_AT_MOST: usize = 128;
 /// A connection without a stream is closed after this long.
 const IDLE_MULTIPLEXED: Duration = Duration::from_secs(60);
 /// Shorter than the keep-alive of common servers, so that ours closes first.
 const IDLE_POOLED: Duration = Duration::from_secs(3);
 /// Idle HTTP/1.1 connections kept per address.
 const POOL_LIMIT: usize = 128;
-/// How much may be on its way over HTTP/2, in bytes.
-#[derive(Clone, Copy, Debug)]
-pub struct Flow {
-    /// What a stream may send ahead.
-    pub stream_window: u32,
-    /// What all streams of a connection may send ahead: it bounds the memory of
-    /// streams that nobody reads.
-    pub connection_window: u32,
-    /// What a connection may hold unsent per stream.
-    pub unsent: usize,
-    /// Largest frame that may be received.
-    pub frame: u32,
-}
-
-/// Between two proxies. A fast stream is worth a window of two MiB: at 1 GiB/s, two
-/// proxies that share two cores with what they serve answer each other in a
-/// millisecond or two. Half of that costs a tenth of the rate.
-pub const MESH: Flow = Flow {
-    stream_window: 16 * LARGEST_PIECE as u32,
-    connection_window: 8 * 1024 * 1024,
-    unsent: 4 * LARGEST_PIECE,
+/// Between two proxies.
+pub const MESH: Profile = Profile {
     frame: LARGEST_PIECE as u32,
+    unsent: 4 * LARGEST_PIECE,
+    learn_limit: false,
 };
 
 /// With applications.
-pub const PLAIN: Flow = Flow {
-    stream_window: 512 * 1024,
-    connection_window: 1024 * 1024,
+pub const PLAIN: Profile = Profile {
+    frame: PLAIN_FRAME,
     unsent: 256 * 1024,
-    frame: 16 * 1024,
+    learn_limit: true,
 };
 
 /// Bytes that the kernel sends as one packet, if it has them, at the least: it splits
@@ -102,7 +84,9 @@ const fn with_heads(piece: usize) -> usize {
 pub const TLS_BUFFER: usize = 2 * (LARGEST_PIECE + 9);
 /// Sum of header names and values, both protocols.
 pub const HEADER_BYTES: u32 = 64 * 1024;
-pub const PING_INTERVAL: Duration = Duration::from_secs(10);
+/// A peer that TCP alone watches is asked after this silence,
+pub const PING_INTERVAL: Duration = Duration::from_secs(7);
+/// and has this long to answer.
 pub const PING_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// How one multiplexed peer is reached.
@@ -115,7 +99,7 @@ pub enum Via {
 }
 
 struct Connection {
-    sender: http2::SendRequest<Body>,
+    sender: Sender,
     streams: Arc<AtomicUsize>,
     idle_since: Instant,
 }
@@ -123,6 +107,7 @@ struct Connection {
 /// One peer, with the connections to it.
 pub struct Multiplexed {
     via: Via,
+    credit: Arc<Credit>,
     connections: Mutex<Vec<Connection>>,
     /// For requests while little else is said to this peer.
     pub lines: Arc<Lines>,
@@ -142,7 +127,7 @@ impl std::fmt::Debug for Multiplexed {
 /// The right to one stream; frees its place when dropped.
 #[derive(Debug)]
 pub struct Stream {
-    pub sender: http2::SendRequest<Body>,
+    pub sender: Sender,
     _place: Place,
 }
 
@@ -158,16 +143,17 @@ impl Drop for Place {
 impl Stream {
     /// Splits into the sender and what frees the place.
     #[must_use]
-    pub fn into_parts(self) -> (http2::SendRequest<Body>, Place) {
+    pub fn into_parts(self) -> (Sender, Place) {
         (self.sender, self._place)
     }
 }
 
 impl Multiplexed {
     #[must_use]
-    pub fn new(via: Via) -> Self {
+    pub fn new(via: Via, credit: Arc<Credit>) -> Self {
         Self {
             via,
+            credit,
             connections: Mutex::default(),
             lines: Arc::default(),
             connecting: tokio::sync::Mutex::new((0, None)),
@@ -193,7 +179,7 @@ impl Multiplexed {
             return Err(failure.clone());
         }
         if self.connections.lock().len() >= CONNECTIONS_PER_PEER {
-            return self.free(STREAMS_AT_MOST).ok_or_else(|| {
+            return self.free(STREAMS as usize).ok_or_else(|| {
                 Failure::unsent(Reason::Overload, "every stream to the peer is taken")
             });
         }
@@ -229,15 +215,20 @@ impl Multiplexed {
             .retain(|connection| !Arc::ptr_eq(&connection.streams, &place.0));
     }
 
+    /// A place on the connection with the fewest streams, if one has room: for `limit`
+    /// streams at most, and for no more than its server allows, since more would wait
+    /// for a place, and beside tunnels that can be for ever.
     fn free(&self, limit: usize) -> Option<Stream> {
         let mut connections = self.connections.lock();
         connections.retain(|connection| !connection.sender.is_closed());
         let least = connections
             .iter_mut()
+            .filter(|connection| {
+                let streams = connection.streams.load(Ordering::Relaxed);
+                streams < limit.min(connection.sender.stream_limit())
+                    && connection.sender.is_usable()
+            })
             .min_by_key(|connection| connection.streams.load(Ordering::Relaxed))?;
-        if least.streams.load(Ordering::Relaxed) >= limit {
-            return None;
-        }
         least.streams.fetch_add(1, Ordering::Relaxed);
         least.idle_since = Instant::now();
         Some(Stream {
@@ -246,7 +237,7 @@ impl Multiplexed {
         })
     }
 
-    async fn connect(&self) -> Result<http2::SendRequest<Body>, Failure> {
+    async fn connect(&self) -> Result<Sender, Failure> {
         match &self.via {
             Via::Plain(addr) => {
                 let stream = tcp::connect(*addr, CONNECT_TIMEOUT)
@@ -254,13 +245,27 @@ impl Multiplexed {
                     .map_err(|error| {
                         Failure::unsent(Reason::ConnectFailed, format!("{addr}: {error}"))
                     })?;
-                handshake(stream, PLAIN, None).await
+                self.handshake(stream, PLAIN, None).await
             }
             Via::Mesh(ip, identity, tls) => {
                 let (secured, outlet) = secure(*ip, tls, tls.client(identity), |_| {}).await?;
-                handshake(secured, MESH, Some(outlet)).await
+                self.handshake(secured, MESH, Some(outlet)).await
             }
         }
+    }
+
+    async fn handshake<I>(
+        &self,
+        io: I,
+        profile: Profile,
+        outlet: Option<Outlet>,
+    ) -> Result<Sender, Failure>
+    where
+        I: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
+    {
+        client::handshake(io, profile, Arc::clone(&self.credit), outlet)
+            .await
+            .map_err(|error| Failure::unsent(Reason::ConnectFailed, format!("HTTP/2: {error}")))
     }
 
     /// Opens a quiet line, beside whatever else goes on.
@@ -330,36 +335,16 @@ async fn secure(
     Ok((secured, outlet))
 }
 
-async fn handshake<I>(
-    io: I,
-    flow: Flow,
-    outlet: Option<Outlet>,
-) -> Result<http2::SendRequest<Body>, Failure>
-where
-    I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
-    let (sender, connection) = http2::Builder::new(Tasks(outlet))
-        .timer(TokioTimer::new())
-        .initial_stream_window_size(flow.stream_window)
-        .initial_connection_window_size(flow.connection_window)
-        .max_send_buf_size(flow.unsent)
-        .max_frame_size(flow.frame)
-        .max_header_list_size(HEADER_BYTES)
-        .keep_alive_interval(PING_INTERVAL)
-        .keep_alive_timeout(PING_TIMEOUT)
-        .handshake(TokioIo::new(io))
-        .await
-        .map_err(|error| Failure::unsent(Reason::ConnectFailed, format!("HTTP/2: {error}")))?;
-    tokio::spawn(async move {
-        if let Err(error) = connection.await {
-            tracing::debug!(%error, "connection to a peer ended");
-        }
-    });
-    Ok(sender)
+/// One HTTP/1.1 connection as a client.
+#[derive(Debug)]
+pub struct Http1 {
+    pub sender: http1::SendRequest<Body>,
+    /// Makes its close a reset.
+    pub abort: Abort,
 }
 
 struct Idle {
-    sender: http1::SendRequest<Body>,
+    connection: Http1,
     since: Instant,
 }
 
@@ -378,27 +363,27 @@ impl std::fmt::Debug for Pool {
 /// A connection for one request.
 #[derive(Debug)]
 pub struct Pooled {
-    pub sender: http1::SendRequest<Body>,
+    pub connection: Http1,
     /// True when it served before: the server may have closed it just now.
     pub reused: bool,
 }
 
 impl Pool {
-    fn reuse(&self) -> Option<http1::SendRequest<Body>> {
+    fn reuse(&self) -> Option<Http1> {
         let mut idle = self.idle.lock();
         while let Some(entry) = idle.pop() {
-            if entry.sender.is_ready() && entry.since.elapsed() < IDLE_POOLED {
-                return Some(entry.sender);
+            if entry.connection.sender.is_ready() && entry.since.elapsed() < IDLE_POOLED {
+                return Some(entry.connection);
             }
         }
         None
     }
 
-    fn put(&self, sender: http1::SendRequest<Body>) {
+    fn put(&self, connection: Http1) {
         let mut idle = self.idle.lock();
         if idle.len() < POOL_LIMIT {
             idle.push(Idle {
-                sender,
+                connection,
                 since: Instant::now(),
             });
         }
@@ -406,7 +391,9 @@ impl Pool {
 
     fn sweep(&self) -> bool {
         let mut idle = self.idle.lock();
-        idle.retain(|entry| entry.sender.is_ready() && entry.since.elapsed() < IDLE_POOLED);
+        idle.retain(|entry| {
+            entry.connection.sender.is_ready() && entry.since.elapsed() < IDLE_POOLED
+        });
         idle.is_empty()
     }
 }
@@ -415,13 +402,12 @@ impl Pool {
 ///
 /// # Errors
 /// When the connection cannot be made; the application has seen nothing.
-pub async fn http1_connection(
-    addr: SocketAddr,
-    limit: Duration,
-) -> Result<http1::SendRequest<Body>, Failure> {
+pub async fn http1_connection(addr: SocketAddr, limit: Duration) -> Result<Http1, Failure> {
     let stream = tcp::connect(addr, limit)
         .await
         .map_err(|error| Failure::unsent(Reason::ConnectFailed, format!("{addr}: {error}")))?;
+    let abort = Abort::default();
+    let stream = Abortable::new(stream, abort.clone());
     let (sender, connection) = http1::Builder::new()
         .max_headers(HEADER_COUNT)
         .handshake(TokioIo::new(stream))
@@ -432,7 +418,7 @@ pub async fn http1_connection(
             tracing::debug!(%error, "connection to a server ended");
         }
     });
-    Ok(sender)
+    Ok(Http1 { sender, abort })
 }
 
 /// Headers of one message.
@@ -442,20 +428,26 @@ pub const MESH_HEADER_COUNT: usize = HEADER_COUNT + 16;
 /// Sum of header names and values between two proxies in HTTP/1.1.
 pub const MESH_HEADER_BYTES: usize = HEADER_BYTES as usize + 16 * 1024;
 
+/// An application's address, and who calls it: a pod's uid, a name, or nothing.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Served(SocketAddr, Arc<str>);
+
 /// Every connection that the proxy opens for HTTP.
 #[derive(Debug)]
 pub struct Peers {
     tls: MeshTls,
+    credit: Arc<Credit>,
     mesh: Mutex<HashMap<(IpAddr, SpiffeId), Arc<Multiplexed>>>,
-    plain2: Mutex<HashMap<SocketAddr, Arc<Multiplexed>>>,
+    plain2: Mutex<HashMap<Served, Arc<Multiplexed>>>,
     plain1: Mutex<HashMap<SocketAddr, Arc<Pool>>>,
 }
 
 impl Peers {
     #[must_use]
-    pub fn new(tls: MeshTls) -> Self {
+    pub fn new(tls: MeshTls, credit: Arc<Credit>) -> Self {
         Self {
             tls,
+            credit,
             mesh: Mutex::default(),
             plain2: Mutex::default(),
             plain1: Mutex::default(),
@@ -465,21 +457,21 @@ impl Peers {
     pub fn mesh(&self, ip: IpAddr, identity: &SpiffeId) -> Arc<Multiplexed> {
         let mut mesh = self.mesh.lock();
         Arc::clone(mesh.entry((ip, identity.clone())).or_insert_with(|| {
-            Arc::new(Multiplexed::new(Via::Mesh(
-                ip,
-                identity.clone(),
-                self.tls.clone(),
-            )))
+            Arc::new(Multiplexed::new(
+                Via::Mesh(ip, identity.clone(), self.tls.clone()),
+                Arc::clone(&self.credit),
+            ))
         }))
     }
 
-    pub fn http2(&self, addr: SocketAddr) -> Arc<Multiplexed> {
+    /// Connections to an application for one caller: what an application does not take
+    /// from one of them must not hold up another.
+    pub fn http2(&self, addr: SocketAddr, caller: &Arc<str>) -> Arc<Multiplexed> {
         let mut plain = self.plain2.lock();
-        Arc::clone(
-            plain
-                .entry(addr)
-                .or_insert_with(|| Arc::new(Multiplexed::new(Via::Plain(addr)))),
-        )
+        let served = Served(addr, Arc::clone(caller));
+        Arc::clone(plain.entry(served).or_insert_with(|| {
+            Arc::new(Multiplexed::new(Via::Plain(addr), Arc::clone(&self.credit)))
+        }))
     }
 
     /// A pooled connection, or a new one.
@@ -494,25 +486,25 @@ impl Peers {
     ) -> Result<Pooled, Failure> {
         if !fresh {
             let pool = self.plain1.lock().get(&addr).cloned();
-            if let Some(sender) = pool.and_then(|pool| pool.reuse()) {
+            if let Some(connection) = pool.and_then(|pool| pool.reuse()) {
                 return Ok(Pooled {
-                    sender,
+                    connection,
                     reused: true,
                 });
             }
         }
         Ok(Pooled {
-            sender: Box::pin(http1_connection(addr, limit)).await?,
+            connection: Box::pin(http1_connection(addr, limit)).await?,
             reused: false,
         })
     }
 
     /// Gives a connection back once its exchange is over.
-    pub fn give_back(&self, addr: SocketAddr, mut sender: http1::SendRequest<Body>) {
+    pub fn give_back(&self, addr: SocketAddr, mut connection: Http1) {
         let pool = Arc::clone(self.plain1.lock().entry(addr).or_default());
         tokio::spawn(async move {
-            if sender.ready().await.is_ok() {
-                pool.put(sender);
+            if connection.sender.ready().await.is_ok() {
+                pool.put(connection);
             }
         });
     }

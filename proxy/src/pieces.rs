@@ -6,8 +6,6 @@ use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 
 use bytes::{Bytes, BytesMut};
-use hyper::upgrade::Upgraded;
-use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::net::TcpStream;
 
@@ -67,15 +65,50 @@ pub trait Pieces {
     /// # Errors
     /// When that cannot be said.
     fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
+
+    /// Whether the other end has broken it off, though bytes may be left to be read.
+    ///
+    /// # Errors
+    /// When it has.
+    fn poll_broken(&mut self, cx: &mut Context<'_>) -> io::Result<()>;
+
+    /// Makes its close look like what it is: not the end of what was sent.
+    fn abort(&mut self);
 }
 
 /// Streams of plain bytes.
-pub trait Plain: AsyncRead + AsyncWrite + Unpin {}
+pub trait Plain: AsyncRead + AsyncWrite + Unpin {
+    /// As [`Pieces::poll_broken`].
+    ///
+    /// # Errors
+    /// As there.
+    fn broken(&mut self) -> io::Result<()>;
 
-impl Plain for TcpStream {}
-impl Plain for TokioIo<Upgraded> {}
+    /// As [`Pieces::abort`].
+    fn abort(&mut self);
+}
+
+impl Plain for TcpStream {
+    fn broken(&mut self) -> io::Result<()> {
+        match self.take_error()? {
+            Some(error) => Err(error),
+            None => Ok(()),
+        }
+    }
+
+    fn abort(&mut self) {
+        crate::tunnel::reset(self);
+    }
+}
+
 #[cfg(test)]
-impl Plain for tokio::io::DuplexStream {}
+impl Plain for tokio::io::DuplexStream {
+    fn broken(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn abort(&mut self) {}
+}
 
 impl<S: Plain> Pieces for S {
     fn poll_piece(&mut self, cx: &mut Context<'_>, room: &mut Room) -> Poll<io::Result<Bytes>> {
@@ -112,6 +145,14 @@ impl<S: Plain> Pieces for S {
     fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(self).poll_shutdown(cx)
     }
+
+    fn poll_broken(&mut self, _: &mut Context<'_>) -> io::Result<()> {
+        self.broken()
+    }
+
+    fn abort(&mut self) {
+        Plain::abort(self);
+    }
 }
 
 impl Pieces for Stream {
@@ -123,8 +164,19 @@ impl Pieces for Stream {
         Self::poll_send(self, cx, piece)
     }
 
-    fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(self).poll_shutdown(cx)
+    fn poll_end(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(self.end())
+    }
+
+    fn poll_broken(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        if self.is_broken(cx) {
+            return Err(io::ErrorKind::ConnectionReset.into());
+        }
+        Ok(())
+    }
+
+    fn abort(&mut self) {
+        self.reset();
     }
 }
 
@@ -143,6 +195,14 @@ impl<S: Pieces> Pieces for Prefixed<S> {
 
     fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.inner.poll_end(cx)
+    }
+
+    fn poll_broken(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        self.inner.poll_broken(cx)
+    }
+
+    fn abort(&mut self) {
+        self.inner.abort();
     }
 }
 

@@ -23,7 +23,6 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body::{Body as HttpBody, Frame, SizeHint};
-use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
@@ -32,8 +31,9 @@ use tokio::task::coop::has_budget_remaining;
 use tokio::time::timeout;
 use tokio_util::io::InspectReader;
 
-use crate::body::Body;
+use crate::body::{Body, BoxError, Received};
 use crate::failure::Failure;
+use crate::http2::recv::RecvBody;
 
 /// So many at once are a crowd, which HTTP/2 serves better. Without this the first
 /// of every wave of requests would take the line while the others wait together.
@@ -324,7 +324,7 @@ impl Taken {
         })
         .await;
         match answer {
-            Ok(response) => Ok(response.map(|body| Coming::by(self, body))),
+            Ok(response) => Ok(response.map(|body| Coming::by(self, body.into()))),
             Err(mut error) => {
                 let unsent = error.take_message().is_some();
                 let error = error.into_error();
@@ -370,18 +370,21 @@ fn wake_if_cut_short(cx: &Context<'_>) {
 /// The body of an answer, with the line that it comes by if that has no task.
 #[derive(Debug)]
 pub struct Coming {
-    body: Incoming,
+    body: Received,
     line: Option<Taken>,
 }
 
-impl From<Incoming> for Coming {
-    fn from(body: Incoming) -> Self {
-        Self { body, line: None }
+impl<B: Into<Received>> From<B> for Coming {
+    fn from(body: B) -> Self {
+        Self {
+            body: body.into(),
+            line: None,
+        }
     }
 }
 
 impl Coming {
-    fn by(line: Taken, body: Incoming) -> Self {
+    fn by(line: Taken, body: Received) -> Self {
         let mut coming = Self {
             body,
             line: Some(line),
@@ -390,14 +393,12 @@ impl Coming {
         coming
     }
 
-    /// For what never comes by a line.
-    ///
-    /// # Errors
-    /// The body itself, when it does come by one.
-    pub fn shared(self) -> Result<Incoming, Self> {
-        match self.line {
-            None => Ok(self.body),
-            Some(_) => Err(self),
+    /// The stream that it comes by, if that is one of HTTP/2.
+    #[must_use]
+    pub fn into_http2(self) -> Option<RecvBody> {
+        match self.body {
+            Received::Http2(body) => Some(body),
+            Received::Http1(_) => None,
         }
     }
 
@@ -412,12 +413,12 @@ impl Coming {
 
 impl HttpBody for Coming {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = BoxError;
 
     fn poll_frame(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let this = self.get_mut();
         let Some(line) = this.line.as_mut().and_then(|taken| taken.line.as_mut()) else {
             return Pin::new(&mut this.body).poll_frame(cx);

@@ -1,16 +1,17 @@
 //! Opaque bytes: copied both ways, with half-close, until both sides ended.
 
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
+use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpStream;
-use tokio::time::timeout;
+use tokio::time::{Instant, Sleep, sleep, timeout};
 
 use crate::peer::{PING_INTERVAL, PING_TIMEOUT};
 use crate::pieces::{Pieces, Room};
@@ -70,23 +71,44 @@ pub struct Copied {
     pub received: u64,
 }
 
-/// Relays until both directions have ended or one side fails. What was copied
-/// until then is told in either case.
+/// While one side does not take what the other sent, nobody reads that other side, so
+/// nobody notices when it breaks. Then it is asked this often.
+const LOOK_AFTER: Duration = Duration::from_millis(500);
+
+/// Relays until both directions have ended or one side fails. Then the other one is
+/// broken off as well: what came until then is not all of it. What was copied until
+/// then is told in either case.
 pub async fn relay<A: Pieces, B: Pieces>(
     caller: &mut A,
     callee: &mut B,
 ) -> (Copied, io::Result<()>) {
     let (mut there, mut back) = (Direction::default(), Direction::default());
+    let mut look: Option<Pin<Box<Sleep>>> = None;
     let outcome = poll_fn(|cx| {
-        let there = there.poll(cx, caller, callee)?;
-        let back = back.poll(cx, callee, caller)?;
-        if there.is_ready() && back.is_ready() {
-            Poll::Ready(Ok(()))
-        } else {
-            Poll::Pending
+        let polled = (
+            there.poll(cx, caller, callee)?,
+            back.poll(cx, callee, caller)?,
+        );
+        if polled.0.is_ready() && polled.1.is_ready() {
+            return Poll::Ready(Ok(()));
         }
+        if !there.is_stuck() && !back.is_stuck() {
+            look = None;
+            return Poll::Pending;
+        }
+        let look = look.get_or_insert_with(|| Box::pin(sleep(LOOK_AFTER)));
+        while look.as_mut().poll(cx).is_ready() {
+            look.as_mut().reset(Instant::now() + LOOK_AFTER);
+            caller.poll_broken(cx)?;
+            callee.poll_broken(cx)?;
+        }
+        Poll::Pending
     })
     .await;
+    if outcome.is_err() {
+        caller.abort();
+        callee.abort();
+    }
     (
         Copied {
             sent: there.copied,
@@ -108,6 +130,11 @@ struct Direction {
 }
 
 impl Direction {
+    /// Holds what the receiver does not take.
+    fn is_stuck(&self) -> bool {
+        !self.piece.is_empty()
+    }
+
     fn poll<R: Pieces, W: Pieces>(
         &mut self,
         cx: &mut Context<'_>,

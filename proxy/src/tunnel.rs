@@ -21,7 +21,7 @@ use crate::finish::Call;
 use crate::headers;
 use crate::peer::Place;
 use crate::pieces::{Pieces, Room};
-use crate::stream::{self, Stream};
+use crate::stream::Stream;
 use crate::tcp::{self, CONNECT_TIMEOUT};
 use crate::upstream;
 
@@ -60,17 +60,16 @@ pub async fn open(proxy: &Proxy, endpoint: &Arc<Endpoint>, call: Call) -> Result
             _in_flight: in_flight,
         });
     };
-    let (out, body) = stream::outgoing();
     let request = Request::builder()
         .method(Method::POST)
         .uri(format!("http://{}/", endpoint.addr))
         .header(headers::PORT, HeaderValue::from(endpoint.addr.port()))
         .header(headers::PROTOCOL, HeaderValue::from_static(headers::TCP))
-        .body(body)
+        .body(())
         .map_err(|error| Failure::unsent(Reason::BadRequest, error.to_string()))?;
-    let (parts, body) = request.into_parts();
+    let (parts, ()) = request.into_parts();
     let peer = proxy.peers.mesh(endpoint.addr.ip(), identity);
-    let answer = upstream::mesh(&peer, parts, body).await?;
+    let answer = upstream::mesh_stream(&peer, parts).await?;
     let (head, coming) = answer.response.into_parts();
     if head.status != StatusCode::OK {
         let reason = reason_in(&head.headers).unwrap_or(Reason::ConnectFailed);
@@ -79,9 +78,9 @@ pub async fn open(proxy: &Proxy, endpoint: &Arc<Endpoint>, call: Call) -> Result
             format!("{} refused the connection", endpoint.addr),
         ));
     }
-    let incoming = coming
-        .shared()
-        .map_err(|_| Failure::lost("a tunnel came by a quiet line"))?;
+    let (Some(out), Some(incoming)) = (answer.out, coming.into_http2()) else {
+        return Err(Failure::lost("a tunnel needs a stream of HTTP/2"));
+    };
     Ok(Tunnel {
         io: Prefixed::new(Io::Mesh(Stream::new(out, incoming))),
         call,
@@ -126,6 +125,20 @@ impl Pieces for Io {
         match self {
             Self::Plain(stream) => stream.poll_end(cx),
             Self::Mesh(stream) => stream.poll_end(cx),
+        }
+    }
+
+    fn poll_broken(&mut self, cx: &mut Context<'_>) -> std::io::Result<()> {
+        match self {
+            Self::Plain(stream) => stream.poll_broken(cx),
+            Self::Mesh(stream) => stream.poll_broken(cx),
+        }
+    }
+
+    fn abort(&mut self) {
+        match self {
+            Self::Plain(stream) => reset(stream),
+            Self::Mesh(stream) => stream.reset(),
         }
     }
 }

@@ -2,8 +2,11 @@
 //! application can have seen it.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
+use h2::SendStream;
 use http::request::Parts;
 use http::{HeaderValue, Method, Request, Response, Uri, Version, header};
 use policy::reason::Reason;
@@ -11,6 +14,7 @@ use policy::reason::Reason;
 use crate::body::{Body, Replay};
 use crate::failure::{Failure, reason_in};
 use crate::headers;
+use crate::http2::client::SendError;
 use crate::peer::{Multiplexed, Peers, Place};
 use crate::quiet::{Coming, Offer};
 
@@ -18,6 +22,8 @@ use crate::quiet::{Coming, Offer};
 #[derive(Debug)]
 pub struct Answer {
     pub response: Response<Coming>,
+    /// The sending side, where the stream was opened for bytes both ways.
+    pub out: Option<SendStream<Bytes>>,
     pub place: Option<Place>,
     /// From an open connection to the head of the answer. What opening cost says
     /// nothing of how fast the endpoint serves the next request.
@@ -46,6 +52,7 @@ pub async fn mesh_by_line(
     match line.send(make()?).await {
         Ok(response) => told(Answer {
             response,
+            out: None,
             place: None,
             took: sent.elapsed(),
         })
@@ -77,6 +84,23 @@ fn told(answer: Answer) -> Result<Answer, Failure> {
     Ok(answer)
 }
 
+/// Opens a stream for bytes both ways to a peer proxy.
+///
+/// # Errors
+/// As [`mesh`].
+pub async fn mesh_stream(peer: &Multiplexed, parts: Parts) -> Result<Answer, Failure> {
+    let (mut sender, place) = peer.stream().await?.into_parts();
+    let sent = Instant::now();
+    let opened = sender.open(Request::from_parts(parts, ())).await;
+    let (response, out) = opened.map_err(|error| failed(peer, &place, &error))?;
+    told(Answer {
+        response: response.map(Coming::from),
+        out: Some(out),
+        place: Some(place),
+        took: sent.elapsed(),
+    })
+}
+
 /// Sends over a shared HTTP/2 connection.
 ///
 /// # Errors
@@ -84,39 +108,26 @@ fn told(answer: Answer) -> Result<Answer, Failure> {
 pub async fn multiplexed(peer: &Multiplexed, request: Request<Body>) -> Result<Answer, Failure> {
     let (mut sender, place) = peer.stream().await?.into_parts();
     let sent = Instant::now();
-    match sender.try_send_request(request).await {
-        Ok(response) => Ok(Answer {
-            response: response.map(Coming::from),
-            place: Some(place),
-            took: sent.elapsed(),
-        }),
-        Err(mut error) => {
-            let unsent = error.take_message().is_some();
-            let error = error.into_error();
-            if unsent || refused(&error) {
-                peer.retire(&place);
-                Err(Failure::stale(describe(&error)))
-            } else {
-                Err(Failure::lost(describe(&error)))
-            }
-        }
-    }
+    let response = sender.send(request).await;
+    Ok(Answer {
+        response: response
+            .map_err(|error| failed(peer, &place, &error))?
+            .map(Coming::from),
+        out: None,
+        place: Some(place),
+        took: sent.elapsed(),
+    })
 }
 
-/// True when HTTP/2 says that the stream was not processed.
-fn refused(error: &hyper::Error) -> bool {
-    let mut source = std::error::Error::source(error);
-    while let Some(cause) = source {
-        if let Some(error) = cause.downcast_ref::<h2::Error>() {
-            let reason = error.reason();
-            return reason == Some(h2::Reason::REFUSED_STREAM)
-                || (error.is_go_away()
-                    && error.is_remote()
-                    && reason == Some(h2::Reason::NO_ERROR));
+fn failed(peer: &Multiplexed, place: &Place, error: &SendError) -> Failure {
+    match error {
+        SendError::Unsent(_) => {
+            peer.retire(place);
+            Failure::stale(error.to_string())
         }
-        source = cause.source();
+        SendError::Malformed(_) => Failure::unsent(Reason::BadRequest, error.to_string()),
+        SendError::Lost(_) => Failure::lost(error.to_string()),
     }
-    false
 }
 
 fn describe(error: &hyper::Error) -> String {
@@ -144,11 +155,12 @@ pub async fn http1(
             Failure::lost("the request's body was sent already and is too large to send again")
         })?;
         match pooled
+            .connection
             .sender
             .try_send_request(http1_request(addr, parts.clone(), body))
             .await
         {
-            Ok(response) => {
+            Ok(mut response) => {
                 let switched = response.status() == http::StatusCode::SWITCHING_PROTOCOLS;
                 if switched && !parts.headers.contains_key(header::UPGRADE) {
                     return Err(Failure::lost("the server switched protocols unasked"));
@@ -161,11 +173,15 @@ pub async fn http1(
                         "the server encoded its answer in an unknown way",
                     ));
                 }
-                if !switched {
-                    peers.give_back(addr, pooled.sender);
+                if switched {
+                    let abort = pooled.connection.abort.clone();
+                    response.extensions_mut().insert(abort);
+                } else {
+                    peers.give_back(addr, pooled.connection);
                 }
                 return Ok(Answer {
                     response: response.map(Coming::from),
+                    out: None,
                     place: None,
                     took: sent.elapsed(),
                 });
@@ -196,6 +212,7 @@ pub async fn http1(
 pub async fn http2(
     peers: &Peers,
     addr: SocketAddr,
+    caller: &Arc<str>,
     parts: &Parts,
     body: Body,
 ) -> Result<Answer, Failure> {
@@ -206,7 +223,7 @@ pub async fn http2(
         // twice, which some servers refuse.
         parts.headers.remove(header::HOST);
     }
-    multiplexed(&peers.http2(addr), Request::from_parts(parts, body)).await
+    multiplexed(&peers.http2(addr, caller), Request::from_parts(parts, body)).await
 }
 
 fn closed_silently(error: &hyper::Error) -> bool {

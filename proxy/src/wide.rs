@@ -8,10 +8,9 @@
 //! wait until everything that is ready was said, and leave in one call.
 
 use std::cell::RefCell;
-use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::ops::Range;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
@@ -61,8 +60,6 @@ struct Out {
     at: usize,
     /// True once an outlet sends what waits.
     collecting: bool,
-    /// Counts writes, to tell who writes.
-    writes: u64,
     failed: Option<io::ErrorKind>,
 }
 
@@ -74,7 +71,6 @@ impl Wide {
             waiting: Vec::new(),
             at: 0,
             collecting: false,
-            writes: 0,
             failed: None,
         }));
         let wide = Self {
@@ -102,44 +98,6 @@ impl Outlet {
             out.clear();
             cx.waker().wake_by_ref();
         }
-    }
-
-    fn writes(&self) -> u64 {
-        self.0.lock().writes
-    }
-}
-
-/// Spawns the tasks of one HTTP/2 client connection. One of them writes to the
-/// connection; which one is not said, so the first that does is taken for it.
-#[derive(Clone, Debug)]
-pub struct Tasks(pub Option<Outlet>);
-
-impl<T> hyper::rt::Executor<T> for Tasks
-where
-    T: Future + Send + 'static,
-    T::Output: Send,
-{
-    fn execute(&self, task: T) {
-        let Some(outlet) = self.0.clone() else {
-            tokio::spawn(task);
-            return;
-        };
-        tokio::spawn(async move {
-            let mut task = pin!(task);
-            let mut writer = false;
-            outlet.collect();
-            poll_fn(|cx| {
-                let before = outlet.writes();
-                let polled = task.as_mut().poll(cx);
-                writer |= outlet.writes() != before;
-                // Only the writer may wait for room: there is place for one.
-                if writer {
-                    outlet.end_of_turn(cx);
-                }
-                polled
-            })
-            .await
-        });
     }
 }
 
@@ -173,7 +131,6 @@ impl Out {
         if let Some(kind) = self.failed {
             return Poll::Ready(Err(kind.into()));
         }
-        self.writes += 1;
         let size: usize = data.iter().map(|piece| piece.len()).sum();
         if !self.collecting || size >= LARGE {
             ready!(self.send(cx))?;

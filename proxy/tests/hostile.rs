@@ -22,6 +22,7 @@ mod hostile {
     mod identity;
     mod raw2;
     mod servers;
+    mod stalls;
     mod streaming;
     mod targets;
 }

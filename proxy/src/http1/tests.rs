@@ -17,6 +17,10 @@ const SMALL: usize = 1024;
 /// The server's end, which notes how much the last read asked for.
 struct Noted(DuplexStream, Arc<AtomicUsize>);
 
+impl MayAbort for Noted {
+    fn abort(&mut self) {}
+}
+
 impl AsyncRead for Noted {
     fn poll_read(
         self: Pin<&mut Self>,

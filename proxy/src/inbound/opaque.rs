@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use http::Response;
-use hyper::body::Incoming;
 use policy::protocol::Protocol;
 use policy::reason::Reason;
 use tokio::net::TcpStream;
@@ -11,15 +10,16 @@ use tokio::net::TcpStream;
 use super::judge::guards;
 use super::request::unsent;
 use super::{Spoken, Visit, race};
-use crate::body::Body;
+use crate::body::{self, Body};
 use crate::detect::Prefixed;
 use crate::failure::Failure;
 use crate::finish::Call;
+use crate::http2::recv::RecvBody;
+use crate::http2::server::Accept;
 use crate::metrics::Direction;
 use crate::pieces::Pieces;
-use crate::stream::{self, Stream};
+use crate::stream::Stream;
 use crate::tcp::{self, CONNECT_TIMEOUT};
-use crate::tunnel;
 
 impl Visit {
     /// Serves opaque bytes, for as long as they are allowed.
@@ -28,11 +28,11 @@ impl Visit {
         mut stream: Prefixed<S>,
         server: Option<Prefixed<TcpStream>>,
     ) where
-        S: Pieces + Resettable,
+        S: Pieces,
     {
         let call = self.tcp_call();
         if let Err(failure) = self.admits_tcp() {
-            stream.inner.reset();
+            stream.abort();
             return call.refused(&failure);
         }
         let server = match server {
@@ -44,7 +44,7 @@ impl Visit {
         let mut server = match server {
             Ok(server) => server,
             Err(error) => {
-                stream.inner.reset();
+                stream.abort();
                 return call.refused(&Failure::unsent(Reason::ConnectFailed, error.to_string()));
             }
         };
@@ -53,14 +53,14 @@ impl Visit {
         tokio::select! {
             outcome = tcp::relay(&mut stream, &mut server) => call.relayed(outcome),
             failure = self.revoked() => {
-                stream.inner.reset();
+                stream.abort();
                 call.refused(&failure);
             }
         }
     }
 
     /// Bytes that come as the body of a peer proxy's request: opaque, or so it says.
-    pub(super) async fn tunnel(self: Arc<Self>, incoming: Incoming) -> Response<Body> {
+    pub(super) async fn tunnel(self: Arc<Self>, incoming: RecvBody) -> Response<Body> {
         let snapshot = self.proxy.state.snapshot();
         let port = self.local.port();
         let declared = snapshot
@@ -70,14 +70,17 @@ impl Visit {
         let guarded =
             guards(&snapshot, port) && declared != Protocol::Opaque && declared != Protocol::Tls;
         drop(snapshot);
-        let (out, body) = stream::outgoing();
-        let mut stream = Prefixed::new(Stream::new(out, incoming));
+        let (accept, out) = Accept::new();
+        let mut response = Response::new(body::empty());
+        response.extensions_mut().insert(accept);
         if guarded {
             tokio::spawn(async move {
+                let Ok(out) = out.await else { return };
+                let mut stream = Prefixed::new(Stream::new(out, incoming));
                 let spoken = self.protocol(&mut stream, Protocol::Detect, true).await;
                 self.converse(stream, spoken).await;
             });
-            return Response::new(body);
+            return response;
         }
         if let Err(failure) = self.judge_tcp() {
             self.tcp_call().refused(&failure);
@@ -94,6 +97,8 @@ impl Visit {
         // is declared so, HTTP in a tunnel is judged and cleaned as HTTP.
         let looked_at = !matches!(declared, Protocol::Opaque | Protocol::Tls);
         tokio::spawn(async move {
+            let Ok(out) = out.await else { return };
+            let mut stream = Prefixed::new(Stream::new(out, incoming));
             let spoken = if looked_at {
                 race(&mut stream, server).await
             } else {
@@ -101,7 +106,7 @@ impl Visit {
             };
             self.converse(stream, spoken).await;
         });
-        Response::new(body)
+        response
     }
 
     fn tcp_call(&self) -> Call {
@@ -116,20 +121,4 @@ impl Visit {
         )
         .from_pod(self.pod.clone())
     }
-}
-
-/// Streams whose close can be made a reset.
-pub(super) trait Resettable {
-    fn reset(&self);
-}
-
-impl Resettable for TcpStream {
-    fn reset(&self) {
-        tunnel::reset(self);
-    }
-}
-
-impl Resettable for Stream {
-    /// Dropping a stream before its end resets it.
-    fn reset(&self) {}
 }

@@ -8,16 +8,17 @@ use std::time::{Duration, Instant};
 
 use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header};
 use http_body_util::BodyExt;
-use hyper::body::Incoming;
-use hyper_util::rt::TokioIo;
 use policy::reason::Reason;
 
 use super::Visit;
-use crate::body::{self, Body, Replay};
+use crate::body::{self, Body, Received, Replay};
 use crate::failure::{Failure, is_grpc, refusal};
 use crate::finish::{Call, Ended};
 use crate::headers;
+use crate::http2::server::Accept;
 use crate::metrics::Direction;
+use crate::pieces::Pieces;
+use crate::switched::Side;
 use crate::tcp::{self, CONNECT_TIMEOUT};
 use crate::trace;
 use crate::upstream::{self, Answer};
@@ -33,7 +34,7 @@ impl Visit {
     /// One HTTP request: authorise, forward, finish.
     pub(super) async fn request(
         self: Arc<Self>,
-        request: Request<Incoming>,
+        request: Request<Received>,
         http2: bool,
         upgrade: Option<HeaderValue>,
     ) -> Response<Body> {
@@ -43,9 +44,11 @@ impl Visit {
         if parts.method == Method::CONNECT {
             return refusal(Reason::BadRequest, "CONNECT is not served here", false);
         }
-        let on_upgrade = upgrade
-            .as_ref()
-            .and_then(|_| parts.extensions.remove::<hyper::upgrade::OnUpgrade>());
+        let (caller_side, incoming) = match incoming {
+            body if upgrade.is_none() => (None, body::incoming(body)),
+            Received::Http2(stream) => (Some(Side::Mesh(stream)), body::empty()),
+            body => (Side::of(&mut parts.extensions), body::incoming(body)),
+        };
         headers::strip_hop_by_hop(&mut parts.headers);
         headers::strip_ours(&mut parts.headers);
         if parts.version == Version::HTTP_2 {
@@ -65,7 +68,7 @@ impl Visit {
         {
             parts.headers.insert(headers::CLIENT_ID, id);
         }
-        let replay = Replay::new(body::incoming(incoming));
+        let replay = Replay::new(incoming);
         let peers = &self.proxy.peers;
         if let Some(upgrade) = &upgrade {
             parts
@@ -78,7 +81,7 @@ impl Visit {
                 return upstream::http1(peers, self.local, CONNECT_TIMEOUT, &parts, &replay).await;
             }
             match replay.take() {
-                Some(body) => upstream::http2(peers, self.local, &parts, body).await,
+                Some(body) => upstream::http2(peers, self.local, &self.label, &parts, body).await,
                 None => Err(Failure::lost("the request's body is gone")),
             }
         };
@@ -91,10 +94,7 @@ impl Visit {
             () = revoked => Err(Failure::verdict(Reason::NotAllowed, "the call is no longer allowed")),
         };
         match sent {
-            Ok(answer) => {
-                self.finish(answer, call, parts, upgrade.map(|_| on_upgrade))
-                    .await
-            }
+            Ok(answer) => self.finish(answer, call, parts, caller_side).await,
             Err(failure) => {
                 call.failed(&failure);
                 let response = failure.response(grpc);
@@ -115,7 +115,7 @@ impl Visit {
         answer: Answer,
         call: Call,
         asked: http::request::Parts,
-        upgrade: Option<Option<hyper::upgrade::OnUpgrade>>,
+        upgrade: Option<Side>,
     ) -> Response<Body> {
         let Answer {
             mut response,
@@ -124,7 +124,7 @@ impl Visit {
         } = answer;
         let status = response.status();
         let switched_to = response.headers().get(header::UPGRADE).cloned();
-        let server_side = hyper::upgrade::on(&mut response);
+        let server_side = Side::of_answer(&mut response);
         let (mut parts, incoming) = response.into_parts();
         headers::strip_hop_by_hop(&mut parts.headers);
         headers::strip_ours(&mut parts.headers);
@@ -135,13 +135,13 @@ impl Visit {
             parts.extensions.remove::<hyper::ext::ReasonPhrase>();
         }
         let ended = call.head(Ended::new(&parts, None));
-        let mesh = self.peer.is_some() && upgrade.is_some();
+        let mesh = matches!(upgrade, Some(Side::Mesh(_)));
         if mesh {
             parts
                 .headers
                 .insert(headers::STATUS, HeaderValue::from(status.as_u16()));
         }
-        if let (StatusCode::SWITCHING_PROTOCOLS, Some(Some(client_side))) = (status, upgrade) {
+        if let (StatusCode::SWITCHING_PROTOCOLS, Some(caller_side)) = (status, upgrade) {
             if let Some(protocol) = switched_to {
                 let name = if mesh {
                     headers::UPGRADE_TO
@@ -150,21 +150,27 @@ impl Visit {
                 };
                 parts.headers.insert(name, protocol);
             }
+            let (accept, out) = Accept::new();
             if mesh {
                 parts.status = StatusCode::OK;
+                parts.extensions.insert(accept);
             } else {
                 parts
                     .headers
                     .insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
             }
             tokio::spawn(async move {
-                let (Ok(client), Ok(server)) = tokio::join!(client_side, server_side) else {
+                let sides = tokio::join!(caller_side.opened(out), server_side.switched());
+                let (Some(mut client), Some(mut server)) = sides else {
                     return call.done(ended, body::End::Failed, 0, None);
                 };
-                let (mut client, mut server) = (TokioIo::new(client), TokioIo::new(server));
                 let bytes = tokio::select! {
                     (copied, _) = tcp::relay(&mut client, &mut server) => copied.received,
-                    () = self.revoked_request(&asked) => 0,
+                    () = self.revoked_request(&asked) => {
+                        client.abort();
+                        server.abort();
+                        0
+                    }
                 };
                 call.done(ended, body::End::Complete, bytes, None);
             });

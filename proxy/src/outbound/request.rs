@@ -6,20 +6,20 @@ use std::time::Instant;
 
 use http::request::Parts;
 use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header};
-use hyper::body::Incoming;
-use hyper_util::rt::TokioIo;
 use policy::http_match::RequestFacts;
 use policy::reason::Reason;
 
 use super::Connection;
 use super::route::Attempts;
 use crate::app::Proxy;
-use crate::body::{self, Body, Replay};
+use crate::body::{self, Body, Received, Replay};
 use crate::endpoint::Endpoint;
 use crate::failure::{Failure, is_grpc, refusal};
 use crate::finish::{Call, Ended};
 use crate::headers;
 use crate::metrics::{Direction, Security};
+use crate::stream::Stream;
+use crate::switched::Side;
 use crate::tcp::{self, CONNECT_TIMEOUT};
 use crate::trace;
 use crate::upstream::{self, Answer};
@@ -27,7 +27,7 @@ use crate::upstream::{self, Answer};
 /// One request of the application, from its head to the end of its answer.
 pub(super) async fn request_story(
     connection: Arc<Connection>,
-    request: Request<Incoming>,
+    request: Request<Received>,
 ) -> Response<Body> {
     let started = Instant::now();
     let proxy = &connection.proxy;
@@ -40,7 +40,7 @@ pub(super) async fn request_story(
     let upgrade = headers::upgrade_of(&parts);
     let on_upgrade = upgrade
         .as_ref()
-        .and_then(|_| parts.extensions.remove::<hyper::upgrade::OnUpgrade>());
+        .and_then(|_| Side::of(&mut parts.extensions));
     let host = host_of(&parts);
     headers::strip_hop_by_hop(&mut parts.headers);
     headers::strip_ours(&mut parts.headers);
@@ -143,7 +143,8 @@ async fn send(
                 .await;
         }
         if parts.version == Version::HTTP_2 {
-            return upstream::http2(&proxy.peers, endpoint.addr, parts, body()?).await;
+            return upstream::http2(&proxy.peers, endpoint.addr, &Arc::default(), parts, body()?)
+                .await;
         }
         return upstream::http1(&proxy.peers, endpoint.addr, CONNECT_TIMEOUT, parts, replay).await;
     };
@@ -189,7 +190,11 @@ async fn send(
             .map_err(|_| bad("the Host header"))?;
     }
     let waiting = peer.lines.beside();
-    let answer = upstream::mesh(&peer, mesh, body()?).await;
+    let answer = if upgrade.is_some() {
+        upstream::mesh_stream(&peer, mesh).await
+    } else {
+        upstream::mesh(&peer, mesh, body()?).await
+    };
     drop(waiting);
     answer
 }
@@ -225,8 +230,8 @@ fn line_request(
         let target = parts.uri.path_and_query().cloned();
         parts.uri = target.map_or_else(|| Uri::from_static("/"), Uri::from);
     }
-    let bodiless = [Method::GET, Method::HEAD, Method::DELETE].contains(&parts.method);
-    if !bodiless && !parts.headers.contains_key(header::CONTENT_LENGTH) {
+    let says_so = [Method::POST, Method::PUT, Method::PATCH].contains(&parts.method);
+    if says_so && !parts.headers.contains_key(header::CONTENT_LENGTH) {
         // As by HTTP/2; some servers insist on it.
         parts
             .headers
@@ -246,10 +251,11 @@ async fn finish(
     answer: Answer,
     call: Call,
     in_flight: crate::endpoint::InFlight,
-    on_upgrade: Option<hyper::upgrade::OnUpgrade>,
+    on_upgrade: Option<Side>,
 ) -> Response<Body> {
     let Answer {
         mut response,
+        out,
         place,
         ..
     } = answer;
@@ -266,7 +272,7 @@ async fn finish(
         .filter(|_| mutual)
         .or_else(|| response.headers().get(header::UPGRADE))
         .cloned();
-    let server_side = hyper::upgrade::on(&mut response);
+    let server_side = Side::of_answer(&mut response);
     let (mut parts, incoming) = response.into_parts();
     parts.version = Version::HTTP_11;
     if let Some(status) = real_status {
@@ -288,13 +294,17 @@ async fn finish(
         parts
             .headers
             .insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+        let server_side = match (out, incoming.into_http2()) {
+            (Some(out), Some(stream)) => Side::Open(Stream::new(out, stream)),
+            _ => server_side,
+        };
         tokio::spawn(async move {
             let _held = (place, in_flight);
-            let (Ok(client), Ok(server)) = tokio::join!(client_side, server_side) else {
+            let sides = tokio::join!(client_side.switched(), server_side.switched());
+            let (Some(mut client), Some(mut server)) = sides else {
                 return call.done(ended, body::End::Failed, 0, None);
             };
-            let (copied, _) =
-                tcp::relay(&mut TokioIo::new(client), &mut TokioIo::new(server)).await;
+            let (copied, _) = tcp::relay(&mut client, &mut server).await;
             let bytes = copied.received;
             call.done(ended, body::End::Complete, bytes, None);
         });

@@ -22,6 +22,7 @@ use runtime::env::Reader;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use weft_proxy::app::Proxy;
+use weft_proxy::http2::flow::Credit;
 use weft_proxy::lifecycle::Lifecycle;
 use weft_proxy::mesh::{MESH_PORT, MeshTls};
 use weft_proxy::metrics::Metrics;
@@ -129,10 +130,12 @@ impl Pod {
         let metrics = Metrics::register(&mut registry);
         let tls = MeshTls::new(certs, roots).counted(metrics.clone());
         let state = Arc::new(State::new(metrics));
+        let credit = Credit::new(16 * 1024 * 1024);
         let proxy = Arc::new(Proxy {
             settings: Arc::new(settings),
             state,
-            peers: Peers::new(tls.clone()),
+            peers: Peers::new(tls.clone(), Arc::clone(&credit)),
+            credit,
             tls,
             lifecycle: Lifecycle::default(),
         });

@@ -1,0 +1,166 @@
+//! Notices a peer that says nothing any more.
+//!
+//! A connection on which nothing came for a while is asked for a sign of life. One that
+//! does not give it soon gets no new requests, and at the latest ten seconds after its
+//! last byte it ends, and all its streams with it.
+
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use h2::{Ping, PingPong};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::{Instant, Sleep, sleep_until};
+
+/// How often is looked.
+const LOOK: Duration = Duration::from_millis(2500);
+/// Silence after which a peer is asked, while it owes something.
+const ASK: Duration = Duration::from_millis(2500);
+/// The same while no stream is open.
+const ASK_IDLE: Duration = Duration::from_secs(10);
+/// An answer that takes longer than this makes a peer suspect.
+const SUSPECT: Duration = Duration::from_millis(2500);
+/// A peer is dead this long after something was last seen to have come, which may have
+/// been there for [`LOOK`] already: ten seconds in all.
+const DEAD: Duration = Duration::from_millis(7500);
+
+/// A connection that notes when something came.
+#[derive(Debug)]
+pub(super) struct Heard<I> {
+    io: I,
+    heard: Arc<AtomicBool>,
+}
+
+impl<I> Heard<I> {
+    pub(super) fn new(io: I) -> (Self, Arc<AtomicBool>) {
+        let heard = Arc::<AtomicBool>::default();
+        let noted = Arc::clone(&heard);
+        (Self { io, heard: noted }, heard)
+    }
+}
+
+impl<I: AsyncRead + Unpin> AsyncRead for Heard<I> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        out: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let before = out.filled().len();
+        let polled = Pin::new(&mut this.io).poll_read(cx, out);
+        if out.filled().len() > before {
+            this.heard.store(true, Relaxed);
+        }
+        polled
+    }
+}
+
+impl<I: AsyncWrite + Unpin> AsyncWrite for Heard<I> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        data: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().io).poll_write(cx, data)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        data: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().io).poll_write_vectored(cx, data)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().io).poll_shutdown(cx)
+    }
+}
+
+/// Watches one connection.
+#[derive(Debug)]
+pub(super) struct Keepalive {
+    pings: PingPong,
+    heard: Arc<AtomicBool>,
+    /// When something was last known to have come.
+    last: Instant,
+    /// When the peer was asked, if it has not answered.
+    asked: Option<Instant>,
+    timer: Pin<Box<Sleep>>,
+}
+
+/// What silence means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Peer {
+    Alive,
+    /// Asked, and has not answered in time.
+    Suspect,
+    Dead,
+}
+
+impl Keepalive {
+    pub(super) fn new(pings: PingPong, heard: Arc<AtomicBool>) -> Self {
+        let now = Instant::now();
+        Self {
+            pings,
+            heard,
+            last: now,
+            asked: None,
+            timer: Box::pin(sleep_until(now + LOOK)),
+        }
+    }
+
+    /// What is known by now; wakes the task when that may change. `busy`: the
+    /// connection has streams.
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>, busy: bool) -> Peer {
+        if self.asked.is_some() && self.pings.poll_pong(cx).is_ready() {
+            self.asked = None;
+            self.last = Instant::now();
+        }
+        while self.timer.as_mut().poll(cx).is_ready() {
+            let now = Instant::now();
+            if self.heard.swap(false, Relaxed) {
+                self.last = now;
+            }
+            if self.dead(now) {
+                return Peer::Dead;
+            }
+            let ask = if busy { ASK } else { ASK_IDLE };
+            if self.asked.is_none()
+                && now - self.last >= ask
+                && self.pings.send_ping(Ping::opaque()).is_ok()
+            {
+                self.asked = Some(now);
+                // Registers for the answer.
+                let _ = self.pings.poll_pong(cx).map(|_| self.asked = None);
+            }
+            let next = self.asked.map_or(now + LOOK, |_| {
+                (now + LOOK).min((self.last + DEAD).max(now + Duration::from_millis(100)))
+            });
+            self.timer.as_mut().reset(next);
+        }
+        match self.asked {
+            Some(asked) if self.heard.load(Relaxed) || asked.elapsed() < SUSPECT => Peer::Alive,
+            Some(_) => Peer::Suspect,
+            None => Peer::Alive,
+        }
+    }
+
+    /// Silent for too long, and asked for long enough.
+    fn dead(&self, now: Instant) -> bool {
+        self.asked
+            .is_some_and(|asked| now - self.last >= DEAD && now - asked >= 2 * SUSPECT)
+    }
+}

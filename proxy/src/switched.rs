@@ -1,0 +1,271 @@
+//! A connection of HTTP/1.1 that carries another protocol from now on.
+//!
+//! hyper keeps the socket to itself, also then. So that its close can be made a reset,
+//! the socket is wrapped before hyper gets it, and whoever relays holds the switch.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use h2::SendStream;
+use http::{Extensions, Response};
+use hyper::upgrade::{OnUpgrade, Upgraded};
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::sync::oneshot::Receiver;
+
+use crate::detect::Prefixed;
+use crate::http2::recv::RecvBody;
+use crate::pieces::{Pieces, Plain, Room};
+use crate::stream::Stream;
+use crate::tunnel;
+use crate::wide::Wide;
+
+/// Says that a connection must be reset when it is dropped. In the extensions of the
+/// message that may switch.
+#[derive(Clone, Debug, Default)]
+pub struct Abort(Arc<AtomicBool>);
+
+impl Abort {
+    pub fn set(&self) {
+        self.0.store(true, Relaxed);
+    }
+
+    #[must_use]
+    pub fn is_set(&self) -> bool {
+        self.0.load(Relaxed)
+    }
+}
+
+/// Connections whose close can be made a reset.
+pub trait MayAbort {
+    /// The close looks like what it is: not the end of what was sent.
+    fn abort(&mut self);
+}
+
+impl MayAbort for TcpStream {
+    fn abort(&mut self) {
+        tunnel::reset(self);
+    }
+}
+
+impl MayAbort for Stream {
+    fn abort(&mut self) {
+        self.reset();
+    }
+}
+
+/// TLS that ends without its own goodbye tells as much.
+impl MayAbort for tokio_rustls::server::TlsStream<Wide> {
+    fn abort(&mut self) {}
+}
+
+impl<S: MayAbort> MayAbort for Prefixed<S> {
+    fn abort(&mut self) {
+        self.inner.abort();
+    }
+}
+
+/// One side of an upgrade, before it carries the other protocol.
+#[derive(Debug)]
+pub enum Side {
+    /// A connection that hyper gives up once the answer is out.
+    Http1(OnUpgrade, Abort),
+    /// What a caller sends by HTTP/2; the other direction opens with the answer.
+    Mesh(RecvBody),
+    Open(Stream),
+}
+
+impl Side {
+    /// Of a request that came by HTTP/1.1.
+    pub fn of(extensions: &mut Extensions) -> Option<Self> {
+        let switch = extensions.remove::<OnUpgrade>()?;
+        Some(Self::Http1(
+            switch,
+            extensions.remove::<Abort>().unwrap_or_default(),
+        ))
+    }
+
+    /// Of an answer that came by HTTP/1.1.
+    pub fn of_answer<B>(response: &mut Response<B>) -> Self {
+        let switch = hyper::upgrade::on(&mut *response);
+        let abort = response.extensions_mut().remove::<Abort>();
+        Self::Http1(switch, abort.unwrap_or_default())
+    }
+
+    /// The same as [`Self::switched`], also for a caller that sends by HTTP/2, whose
+    /// stream opens to the other direction as `out`.
+    pub async fn opened(self, out: Receiver<SendStream<Bytes>>) -> Option<Switched> {
+        match self {
+            Self::Mesh(incoming) => Some(Switched::Mesh(Stream::new(out.await.ok()?, incoming))),
+            other => other.switched().await,
+        }
+    }
+
+    /// The bytes of the other protocol; `None` when the connection was lost before.
+    pub async fn switched(self) -> Option<Switched> {
+        match self {
+            Self::Http1(switch, abort) => {
+                let io = TokioIo::new(switch.await.ok()?);
+                Some(Switched::Http1(Upgrade { io, abort }))
+            }
+            Self::Open(stream) => Some(Switched::Mesh(stream)),
+            Self::Mesh(_) => None,
+        }
+    }
+}
+
+/// One side of an upgrade.
+#[derive(Debug)]
+pub enum Switched {
+    Http1(Upgrade),
+    Mesh(Stream),
+}
+
+impl Pieces for Switched {
+    fn poll_piece(&mut self, cx: &mut Context<'_>, room: &mut Room) -> Poll<io::Result<Bytes>> {
+        match self {
+            Self::Http1(io) => io.poll_piece(cx, room),
+            Self::Mesh(stream) => stream.poll_piece(cx),
+        }
+    }
+
+    fn poll_send(&mut self, cx: &mut Context<'_>, piece: &mut Bytes) -> Poll<io::Result<()>> {
+        match self {
+            Self::Http1(io) => io.poll_send(cx, piece),
+            Self::Mesh(stream) => stream.poll_send(cx, piece),
+        }
+    }
+
+    fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Http1(io) => io.poll_end(cx),
+            Self::Mesh(stream) => stream.poll_end(cx),
+        }
+    }
+
+    fn poll_broken(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        match self {
+            Self::Http1(io) => io.poll_broken(cx),
+            Self::Mesh(stream) => stream.poll_broken(cx),
+        }
+    }
+
+    fn abort(&mut self) {
+        match self {
+            Self::Http1(io) => io.abort.set(),
+            Self::Mesh(stream) => stream.reset(),
+        }
+    }
+}
+
+/// What hyper gave up.
+#[derive(Debug)]
+pub struct Upgrade {
+    io: TokioIo<Upgraded>,
+    abort: Abort,
+}
+
+impl Plain for Upgrade {
+    fn broken(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn abort(&mut self) {
+        self.abort.set();
+    }
+}
+
+impl AsyncRead for Upgrade {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        out: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().io).poll_read(cx, out)
+    }
+}
+
+impl AsyncWrite for Upgrade {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        data: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().io).poll_write(cx, data)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().io).poll_shutdown(cx)
+    }
+}
+
+/// A connection that is reset when it is dropped, if somebody said so.
+#[derive(Debug)]
+pub struct Abortable {
+    io: TcpStream,
+    abort: Abort,
+}
+
+impl Abortable {
+    #[must_use]
+    pub const fn new(io: TcpStream, abort: Abort) -> Self {
+        Self { io, abort }
+    }
+}
+
+impl Drop for Abortable {
+    fn drop(&mut self) {
+        if self.abort.is_set() {
+            tunnel::reset(&self.io);
+        }
+    }
+}
+
+impl AsyncRead for Abortable {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        out: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().io).poll_read(cx, out)
+    }
+}
+
+impl AsyncWrite for Abortable {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        data: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().io).poll_write(cx, data)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        data: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().io).poll_write_vectored(cx, data)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().io).poll_shutdown(cx)
+    }
+}

@@ -1,0 +1,432 @@
+//! Streams that nobody reads, that crash, or whose other end vanishes: they cost
+//! themselves and nobody else, and what breaks on one side breaks on the other.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http::{HeaderMap, Request, Response};
+use socket2::SockRef;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use wire::v1::Protocol;
+
+use super::field::{Field, WAYS, serving, status};
+use super::raw2::{DATA, END_STREAM, Raw2, Told, frame};
+
+const SOON: Duration = Duration::from_secs(5);
+/// Streams that are left alone at once.
+const STALLED: usize = 100;
+
+/// Drops the connection so that the other end gets a reset.
+fn crash(stream: TcpStream) {
+    SockRef::from(&stream)
+        .set_linger(Some(Duration::ZERO))
+        .unwrap();
+    drop(stream);
+}
+
+/// Writes until nobody takes any more.
+async fn fill(stream: &mut TcpStream) {
+    let chunk = [b'x'; 64 * 1024];
+    while let Ok(Ok(())) = timeout(Duration::from_millis(300), stream.write_all(&chunk)).await {}
+}
+
+/// Answers each request with its body's size once that has come whole.
+async fn sizes(stream: TcpStream) {
+    let Ok(mut connection) = h2::server::handshake(stream).await else {
+        return;
+    };
+    while let Some(Ok((request, mut respond))) = connection.accept().await {
+        tokio::spawn(async move {
+            let mut body = request.into_body();
+            let mut size = 0;
+            while let Some(Ok(data)) = body.data().await {
+                size += data.len();
+                let _ = body.flow_control().release_capacity(data.len());
+            }
+            let response = Response::builder().header("size", size).body(()).unwrap();
+            let _ = respond.send_response(response, true);
+        });
+    }
+}
+
+#[tokio::test]
+async fn frames_that_hold_nothing_cost_nobody_a_connection() {
+    let mut field = Field::new(Protocol::Http2).await;
+    field.port = serving(&field.server, sizes).await;
+    field.deliver_to(field.port);
+    for way in WAYS {
+        let mut raw = Raw2::new(field.open(way).await).await;
+        for at in 0..300 {
+            let stream = 2 * at + 1;
+            let fields: [(&[u8], &[u8]); 4] = [
+                (b":method", b"POST"),
+                (b":scheme", b"http"),
+                (b":authority", b"s"),
+                (b":path", b"/"),
+            ];
+            raw.request(stream, false, &fields).await;
+            for (flags, content) in [(0, "a"), (0, ""), (0, "b"), (END_STREAM, "")] {
+                raw.write(&frame(DATA, flags, stream, content.as_bytes()))
+                    .await;
+            }
+            let told = raw.told(stream, SOON).await;
+            assert_eq!(told, Told::Status(200), "{way:?}, request {at}");
+        }
+    }
+}
+
+/// Counts the connections of an application that reads nothing, while they live.
+#[derive(Clone, Default)]
+struct Open(Arc<AtomicUsize>);
+
+impl Open {
+    /// Takes one piece, then waits for the end without reading.
+    async fn hold(self, mut stream: TcpStream) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        let _ = stream.read_u8().await;
+        let _ = stream.ready(tokio::io::Interest::ERROR).await;
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    async fn come_to(&self, count: usize) -> bool {
+        let until = Instant::now() + SOON;
+        while self.0.load(Ordering::Relaxed) != count {
+            if Instant::now() > until {
+                return false;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        true
+    }
+}
+
+#[tokio::test]
+async fn a_tunnel_that_crashes_while_it_is_stuck_ends_at_the_application_too() {
+    let mut field = Field::new(Protocol::Opaque).await;
+    let open = Open::default();
+    let held = open.clone();
+    field.port = serving(&field.server, move |stream| held.clone().hold(stream)).await;
+    field.deliver_to(field.port);
+    for round in 0..3 {
+        let mut callers = Vec::new();
+        for _ in 0..10 {
+            let mut caller = field.open(super::field::Way::Outbound).await;
+            fill(&mut caller).await;
+            callers.push(caller);
+        }
+        assert!(open.come_to(10).await, "round {round}: not all arrived");
+        callers.into_iter().for_each(crash);
+        let left = open.come_to(0).await;
+        assert!(left, "round {round}: {:?} are left", open.0);
+    }
+}
+
+/// HTTP/1.1 of every kind: `/endless` for ever, `/stuck` reads nothing, else an answer.
+async fn moody(mut stream: TcpStream) {
+    let mut head = Vec::new();
+    loop {
+        head.clear();
+        while !head.ends_with(b"\r\n\r\n") {
+            match stream.read_u8().await {
+                Ok(byte) => head.push(byte),
+                Err(_) => return,
+            }
+        }
+        let text = String::from_utf8_lossy(&head).into_owned();
+        if text.contains(" /endless ") {
+            let _ = stream
+                .write_all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+                .await;
+            let chunk = [b"4000\r\n".as_slice(), &[b'x'; 0x4000], b"\r\n"].concat();
+            while stream.write_all(&chunk).await.is_ok() {}
+            return;
+        }
+        if text.contains(" /stuck ") {
+            return std::future::pending().await;
+        }
+        let length = text
+            .lines()
+            .find_map(|line| {
+                line.to_ascii_lowercase()
+                    .strip_prefix("content-length: ")?
+                    .parse()
+                    .ok()
+            })
+            .unwrap_or(0);
+        let mut body = vec![0; length];
+        if stream.read_exact(&mut body).await.is_err() {
+            return;
+        }
+        let _ = stream
+            .write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+            .await;
+    }
+}
+
+#[tokio::test]
+async fn streams_that_nobody_reads_hold_up_no_other() {
+    let mut field = Field::new(Protocol::Http1).await;
+    field.port = serving(&field.server, moody).await;
+    field.deliver_to(field.port);
+    let way = super::field::Way::Outbound;
+    let post = format!(
+        "POST / HTTP/1.1\r\nHost: s\r\nContent-Length: 30000\r\nConnection: close\r\n\r\n{}",
+        "y".repeat(30_000)
+    );
+    let ask = async || {
+        let begun = Instant::now();
+        let answer = field.send(way, &post).await;
+        assert_eq!(
+            status(&answer),
+            200,
+            "after {:?}: {answer}",
+            begun.elapsed()
+        );
+        begun.elapsed()
+    };
+    let mut calm = Duration::ZERO;
+    for _ in 0..50 {
+        calm = calm.max(ask().await);
+    }
+    let mut stalled = Vec::new();
+    for at in 0..STALLED {
+        let mut down = field.open(way).await;
+        // The kernel would take megabytes for each before anything waits in a proxy.
+        SockRef::from(&down).set_recv_buffer_size(4096).unwrap();
+        down.write_all(b"GET /endless HTTP/1.1\r\nHost: s\r\n\r\n")
+            .await
+            .unwrap();
+        down.read_u8().await.unwrap();
+        let mut up = field.open(way).await;
+        up.write_all(b"POST /stuck HTTP/1.1\r\nHost: s\r\nContent-Length: 100000000\r\n\r\n")
+            .await
+            .unwrap();
+        let chunk = vec![b'z'; 4 * 1024 * 1024];
+        let _ = timeout(Duration::from_millis(30), up.write_all(&chunk)).await;
+        stalled.push((down, up));
+        if at % 10 == 9 {
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            ask().await;
+        }
+    }
+    let mut all = Vec::new();
+    for _ in 0..100 {
+        all.push(ask().await);
+    }
+    all.sort();
+    let p99 = all[all.len() - 2];
+    // Two processes' worth of work in one thread of a test: more than on the wire.
+    let bound = (2 * calm).max(Duration::from_millis(200));
+    assert!(p99 <= bound, "p99 {p99:?}, calm {calm:?}");
+}
+
+#[tokio::test]
+async fn a_reset_arrives_as_a_reset_in_both_directions() {
+    for protocol in [Protocol::Opaque, Protocol::Detect] {
+        let mut field = Field::new(protocol).await;
+        let (told, mut heard) = tokio::sync::mpsc::unbounded_channel();
+        field.port = serving(&field.server, move |mut stream: TcpStream| {
+            let told = told.clone();
+            async move {
+                if stream.read_u8().await.ok() == Some(1) {
+                    stream.write_all(&[7; 1000]).await.unwrap();
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                    return crash(stream);
+                }
+                let mut rest = Vec::new();
+                let outcome = stream.read_to_end(&mut rest).await;
+                let _ = told.send((rest.len(), outcome.map_err(|error| error.kind()).is_err()));
+            }
+        })
+        .await;
+        field.deliver_to(field.port);
+        for way in WAYS {
+            let mut caller = field.open(way).await;
+            caller.write_all(&[1]).await.unwrap();
+            let mut got = Vec::new();
+            let outcome = timeout(SOON, caller.read_to_end(&mut got)).await.unwrap();
+            assert!(
+                outcome.is_err(),
+                "{protocol:?} {way:?}: an end after {} bytes",
+                got.len()
+            );
+
+            let mut caller = field.open(way).await;
+            caller.write_all(&[2; 1000]).await.unwrap();
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            crash(caller);
+            let (size, reset) = timeout(SOON, heard.recv()).await.unwrap().unwrap();
+            assert!(reset, "{protocol:?} {way:?}: an end after {size} bytes");
+
+            // The control: a good end is a good end.
+            let mut caller = field.open(way).await;
+            caller.write_all(&[2; 1000]).await.unwrap();
+            caller.shutdown().await.unwrap();
+            let told = timeout(SOON, heard.recv()).await.unwrap().unwrap();
+            assert_eq!(told, (999, false), "{protocol:?} {way:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_answer_that_only_the_close_ends_does_not_look_whole_when_it_breaks() {
+    let mut field = Field::new(Protocol::Http1).await;
+    field.port = serving(&field.server, |mut stream: TcpStream| async move {
+        let mut head = vec![0; 1024];
+        let _ = stream.read(&mut head).await;
+        let _ = stream.write_all(b"HTTP/1.0 200 OK\r\n\r\nhalf").await;
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        crash(stream);
+    })
+    .await;
+    field.deliver_to(field.port);
+    for way in WAYS {
+        let mut caller = field.open(way).await;
+        caller
+            .write_all(b"GET / HTTP/1.0\r\nHost: s\r\n\r\n")
+            .await
+            .unwrap();
+        let mut got = Vec::new();
+        let outcome = timeout(SOON, caller.read_to_end(&mut got)).await.unwrap();
+        assert!(
+            outcome.is_err(),
+            "{way:?}: {}",
+            String::from_utf8_lossy(&got)
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_grpc_stream_whose_server_goes_away_says_unavailable() {
+    let mut field = Field::new(Protocol::Grpc).await;
+    field.port = serving(&field.server, |stream: TcpStream| async move {
+        let mut connection = h2::server::handshake(stream).await.unwrap();
+        let (_, mut respond) = connection.accept().await.unwrap().unwrap();
+        let head = Response::builder()
+            .header("content-type", "application/grpc")
+            .body(())
+            .unwrap();
+        let mut send = respond.send_response(head, false).unwrap();
+        send.send_data(Bytes::from_static(b"\0\0\0\0\x01x"), false)
+            .unwrap();
+        let serving = async { while connection.accept().await.is_some() {} };
+        let _ = timeout(Duration::from_millis(300), serving).await;
+    })
+    .await;
+    field.deliver_to(field.port);
+    for way in WAYS {
+        let (mut sender, connection) = h2::client::handshake(field.open(way).await).await.unwrap();
+        tokio::spawn(connection);
+        let request = Request::post("http://s/a.b/C")
+            .header("content-type", "application/grpc")
+            .header("te", "trailers")
+            .body(())
+            .unwrap();
+        let (response, _keep) = sender.send_request(request, false).unwrap();
+        let mut body = timeout(SOON, response).await.unwrap().unwrap().into_body();
+        assert_eq!(body.data().await.unwrap().unwrap().len(), 6);
+        assert!(
+            timeout(SOON, body.data()).await.unwrap().is_none(),
+            "{way:?}"
+        );
+        let trailers = body
+            .trailers()
+            .await
+            .unwrap()
+            .unwrap_or_else(HeaderMap::new);
+        assert_eq!(trailers["grpc-status"], "14", "{way:?}: {trailers:?}");
+    }
+}
+
+#[tokio::test]
+async fn one_caller_that_reads_nothing_does_not_stop_http2_of_others_to_the_application() {
+    let mut field = Field::new(Protocol::Http2).await;
+    field.port = serving(&field.server, |stream: TcpStream| async move {
+        // What an application that was configured for few may allow.
+        let Ok(mut connection) = h2::server::Builder::new()
+            .max_concurrent_streams(2)
+            .handshake::<_, Bytes>(stream)
+            .await
+        else {
+            return;
+        };
+        while let Some(Ok((request, mut respond))) = connection.accept().await {
+            let endless = request.uri().path() == "/endless";
+            let Ok(mut send) = respond.send_response(Response::new(()), !endless) else {
+                continue;
+            };
+            tokio::spawn(async move {
+                while endless && send.send_data(vec![b'x'; 16_384].into(), false).is_ok() {
+                    send.reserve_capacity(16_384);
+                    if std::future::poll_fn(|cx| send.poll_capacity(cx))
+                        .await
+                        .is_none()
+                    {
+                        return;
+                    }
+                }
+            });
+        }
+    })
+    .await;
+    field.deliver_to(field.port);
+    let mut held = Vec::new();
+    for way in WAYS {
+        let (mut sender, connection) = h2::client::handshake(field.open(way).await).await.unwrap();
+        tokio::spawn(connection);
+        for _ in 0..10 {
+            let request = Request::get("http://s/endless").body(()).unwrap();
+            let (response, _) = sender.send_request(request, true).unwrap();
+            // Head only: the body stays where it is.
+            held.push(timeout(SOON, response).await.unwrap().unwrap());
+        }
+    }
+    for way in WAYS {
+        let (mut sender, connection) = h2::client::handshake(field.open(way).await).await.unwrap();
+        tokio::spawn(connection);
+        for _ in 0..20 {
+            let request = Request::get("http://s/quick").body(()).unwrap();
+            let (response, _) = sender.send_request(request, true).unwrap();
+            let answer = timeout(SOON, response).await;
+            assert!(answer.is_ok(), "{way:?}: no answer");
+            assert_eq!(answer.unwrap().unwrap().status(), 200, "{way:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_came_before_a_stream_broke_arrives_and_then_the_break() {
+    let mut field = Field::new(Protocol::Http2).await;
+    field.port = serving(&field.server, |stream: TcpStream| async move {
+        let mut connection = h2::server::handshake(stream).await.unwrap();
+        while let Some(Ok((_, mut respond))) = connection.accept().await {
+            tokio::spawn(async move {
+                let mut send = respond.send_response(Response::new(()), false).unwrap();
+                send.send_data(Bytes::from_static(b"half"), false).unwrap();
+                tokio::task::yield_now().await;
+                send.send_reset(h2::Reason::INTERNAL_ERROR);
+            });
+        }
+    })
+    .await;
+    field.deliver_to(field.port);
+    for way in WAYS {
+        let (mut sender, connection) = h2::client::handshake(field.open(way).await).await.unwrap();
+        tokio::spawn(connection);
+        for at in 0..20 {
+            let request = Request::get("http://s/").body(()).unwrap();
+            let (response, _) = sender.send_request(request, true).unwrap();
+            let answer = timeout(SOON, response).await.unwrap().unwrap();
+            assert_eq!(answer.status(), 200, "{way:?} {at}");
+            assert!(!answer.headers().contains_key("content-length"));
+            let mut body = answer.into_body();
+            assert_eq!(body.data().await.unwrap().unwrap(), "half", "{way:?} {at}");
+            let end = timeout(SOON, body.data()).await.unwrap();
+            assert!(matches!(end, Some(Err(_))), "{way:?} {at}: {end:?}");
+        }
+    }
+}
