@@ -21,6 +21,7 @@ use std::{
     sync::{Arc, OnceLock},
 };
 
+use crds::labels;
 use policy::{
     mode::{AccessMode, MtlsMode},
     name::ObjectRef,
@@ -276,6 +277,8 @@ pub(crate) fn identity(defaults: &Defaults, pod: &ObjectKey, facts: &PodFacts) -
 }
 
 /// The identity to expect at a port of a pod: empty when it speaks plaintext there.
+/// That goes for the proxy's own admin port too: capture leaves it alone, so a scrape
+/// by a meshed Prometheus reaches it directly or not at all.
 pub(crate) fn identity_at(
     defaults: &Defaults,
     pod: &ObjectKey,
@@ -283,7 +286,9 @@ pub(crate) fn identity_at(
     port: u16,
 ) -> String {
     match &facts.proxy {
-        Some(proxy) if !proxy.skips(port) => identity(defaults, pod, facts),
+        Some(proxy) if port != labels::ADMIN_PORT && !proxy.skips(port) => {
+            identity(defaults, pod, facts)
+        }
         _ => String::new(),
     }
 }

@@ -49,7 +49,9 @@ const APP_PROTOCOLS: &[(&str, Protocol)] = &[
 ];
 
 /// Port names, alone or followed by a dash and anything. The longest that fits
-/// counts. gRPC-Web runs over either version of HTTP, so that one is detected.
+/// counts. gRPC-Web runs over either version of HTTP, so that one is detected. A
+/// `-tls` right behind one that is not opaque anyway means that protocol inside the
+/// application's own TLS, as in `grpc-tls`.
 const PORT_NAMES: &[(&str, Protocol)] = &[
     ("grpc-web", Protocol::Detect),
     ("http", Protocol::Http1),
@@ -57,6 +59,7 @@ const PORT_NAMES: &[(&str, Protocol)] = &[
     ("http2", Protocol::Http2),
     ("h2c", Protocol::Http2),
     ("grpc", Protocol::Grpc),
+    ("grpcs", Protocol::Tls),
     ("https", Protocol::Tls),
     ("tls", Protocol::Tls),
     ("tcp", Protocol::Opaque),
@@ -86,14 +89,19 @@ impl Protocol {
     }
 
     fn of_port_name(name: &str) -> Self {
-        PORT_NAMES
+        let found = PORT_NAMES
             .iter()
-            .filter(|(known, _)| {
-                name.strip_prefix(known)
-                    .is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
+            .filter_map(|(known, protocol)| {
+                let rest = name.strip_prefix(known)?;
+                let fits = rest.is_empty() || rest.starts_with('-');
+                fits.then_some((known.len(), rest, *protocol))
             })
-            .max_by_key(|(known, _)| known.len())
-            .map_or(Self::Detect, |(_, protocol)| *protocol)
+            .max_by_key(|(length, ..)| *length);
+        match found {
+            Some((_, rest, protocol)) if !protocol.is_opaque() && says_tls(rest) => Self::Tls,
+            Some((_, _, protocol)) => protocol,
+            None => Self::Detect,
+        }
     }
 
     /// True when requests can be told apart.
@@ -105,6 +113,12 @@ impl Protocol {
     pub fn is_opaque(self) -> bool {
         matches!(self, Self::Opaque | Self::Tls)
     }
+}
+
+/// Whether what follows in a port's name begins with the word `tls`.
+fn says_tls(rest: &str) -> bool {
+    rest.strip_prefix("-tls")
+        .is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
 }
 
 /// Most ranges in one list: an annotation with more is a mistake, and every new
@@ -260,6 +274,20 @@ mod tests {
             ("grpc-webx", Protocol::Grpc),
             ("tcp-server-first-x", Protocol::Opaque),
             ("redis-0", Protocol::Opaque),
+            ("grpc-tls", Protocol::Tls),
+            ("grpc-tls-x", Protocol::Tls),
+            ("grpc-web-tls", Protocol::Tls),
+            ("http-tls", Protocol::Tls),
+            ("http1-tls", Protocol::Tls),
+            ("http2-tls", Protocol::Tls),
+            ("h2c-tls", Protocol::Tls),
+            ("grpcs", Protocol::Tls),
+            ("grpcs-api", Protocol::Tls),
+            ("https-alt", Protocol::Tls),
+            ("tls-grpc", Protocol::Tls),
+            ("tcp-tls", Protocol::Opaque),
+            ("grpc-tlsx", Protocol::Grpc),
+            ("grpc-api-tls", Protocol::Grpc),
             ("httpbin", Protocol::Detect),
             ("web-http", Protocol::Detect),
             ("", Protocol::Detect),

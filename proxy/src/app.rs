@@ -73,8 +73,8 @@ pub fn run(settings: Settings) -> anyhow::Result<()> {
     let certs = CertHandle::empty();
     let mut registry = Registry::default();
     let metrics = Metrics::register(&mut registry).compatible(&mut registry, &settings);
+    let tls = MeshTls::new(certs.clone(), roots.clone()).counted(metrics.clone());
     let state = Arc::new(State::new(metrics));
-    let tls = MeshTls::new(certs.clone(), roots.clone());
     let limit = runtime::cgroup::memory_limit(Path::new(runtime::cgroup::ROOT)).unwrap_or(MEMORY);
     let budget = Budget::new(usize::try_from(limit).unwrap_or(usize::MAX));
     let proxy = Arc::new(Proxy {

@@ -2,7 +2,8 @@
 //!
 //! Configuration changes replace lists of endpoints; what was learned (latency,
 //! requests in flight) belongs to the address and survives. `Registry` keeps
-//! one `Endpoint` per address and identity for as long as somebody holds it.
+//! one `Endpoint` per address and identity for as long as somebody holds it, and
+//! remembers which addresses were meshed when nobody does any more.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -128,10 +129,38 @@ impl Affinity {
 
 type Key = (SocketAddr, Option<SpiffeId>);
 
+/// Addresses remembered as meshed: what a table of 65 536 places takes, 2.6 MiB.
+const MESHED: usize = 57_344;
+
+/// Addresses that were known as meshed, and when that was said last, as a count.
+#[derive(Debug, Default)]
+struct Meshed {
+    said: HashMap<SocketAddr, u64>,
+    now: u64,
+    /// Times that the oldest had to make room.
+    overflows: u64,
+}
+
+impl Meshed {
+    fn insert(&mut self, addr: SocketAddr) {
+        if self.said.len() >= MESHED && !self.said.contains_key(&addr) {
+            self.overflows += 1;
+            // An eighth at once, so that a crowd is not sorted anew for each address.
+            let mut ages: Vec<u64> = self.said.values().copied().collect();
+            let (_, oldest, _) = ages.select_nth_unstable(MESHED / 8);
+            let oldest = *oldest;
+            self.said.retain(|_, said| *said > oldest);
+        }
+        self.now += 1;
+        self.said.insert(addr, self.now);
+    }
+}
+
 /// One `Endpoint` per address and identity, and one `Affinity` per Service port.
 #[derive(Debug, Default)]
 pub struct Registry {
     known: Mutex<HashMap<Key, Weak<Endpoint>>>,
+    meshed: Mutex<Meshed>,
     sessions: Mutex<HashMap<Arc<str>, Weak<Affinity>>>,
 }
 
@@ -186,7 +215,29 @@ impl Registry {
         endpoint
     }
 
-    /// Forgets addresses and sessions that nobody holds.
+    /// Takes over what the controller says of an address. Its last word counts:
+    /// addresses are used again, by pods outside the mesh and by others.
+    pub fn note_meshed(&self, addr: SocketAddr, meshed: bool) {
+        let mut known = self.meshed.lock();
+        if meshed {
+            known.insert(addr);
+        } else {
+            known.said.remove(&addr);
+        }
+    }
+
+    /// Whether the last that was said of an address is that it is meshed.
+    #[must_use]
+    pub fn was_meshed(&self, addr: SocketAddr) -> bool {
+        self.meshed.lock().said.contains_key(&addr)
+    }
+
+    /// Whether addresses had to be forgotten since the last time that somebody asked.
+    pub fn forgot_meshed(&self) -> bool {
+        std::mem::take(&mut self.meshed.lock().overflows) > 0
+    }
+
+    /// Forgets endpoints and sessions that nobody holds.
     pub fn sweep(&self) {
         self.sessions
             .lock()
@@ -204,7 +255,7 @@ mod tests {
     use std::sync::Arc;
     use std::time::{Duration, Instant};
 
-    use super::{EndpointSet, Registry};
+    use super::{EndpointSet, MESHED, Registry};
 
     fn set(registry: &Registry, addrs: &[&str]) -> EndpointSet {
         let endpoints = addrs
@@ -220,6 +271,28 @@ mod tests {
         let old = set(&registry, &["10.0.0.1:80"]);
         let new = set(&registry, &["10.0.0.1:80", "10.0.0.2:80"]);
         assert!(Arc::ptr_eq(&old.endpoints[0], &new.endpoints[0]));
+    }
+
+    #[test]
+    fn of_more_meshed_addresses_than_are_remembered_the_oldest_go_and_that_is_told() {
+        let registry = Registry::default();
+        let at = |number: usize| {
+            let number = u32::try_from(number).unwrap();
+            SocketAddr::from((std::net::Ipv4Addr::from(number), 80))
+        };
+        for number in 0..MESHED {
+            registry.note_meshed(at(number), true);
+        }
+        assert!(!registry.forgot_meshed());
+        registry.note_meshed(at(0), true);
+        registry.note_meshed(at(MESHED), true);
+        assert!(registry.forgot_meshed());
+        for (number, remembered) in [(0, true), (1, false), (MESHED - 1, true), (MESHED, true)] {
+            assert_eq!(registry.was_meshed(at(number)), remembered, "{number}");
+        }
+        assert!(registry.meshed.lock().said.len() <= MESHED);
+        registry.note_meshed(at(0), false);
+        assert!(!registry.was_meshed(at(0)), "the last word counts");
     }
 
     #[test]

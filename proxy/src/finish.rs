@@ -1,5 +1,7 @@
 //! Counts how calls end. One `Call` per request or opaque connection, filled
-//! in while its story is told, and consumed exactly once.
+//! in while its story is told, and consumed exactly once. A request that is dropped
+//! instead had a caller who left before there was an answer: it counts as cancelled,
+//! so that successes, failures and cancelled ones are all requests there were.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -11,7 +13,9 @@ use crate::access_log;
 use crate::app::Proxy;
 use crate::body::End;
 use crate::failure::{Failure, grpc_status, is_success, reason_in};
-use crate::metrics::{ByteLabels, Direction, LatencyLabels, RequestLabels, Security, TcpLabels};
+use crate::metrics::{
+    ByteLabels, CancelledLabels, Direction, LatencyLabels, Port, RequestLabels, Security, TcpLabels,
+};
 use crate::report::{Edge, Outcome};
 use crate::tcp::Copied;
 
@@ -39,7 +43,13 @@ pub struct Call {
     security: Security,
     started: Instant,
     logged: Option<Logged>,
+    /// A request that nothing has counted yet.
+    awaited: bool,
 }
+
+/// What the access log says where the caller left before the answer, as other proxies
+/// do.
+const CLIENT_CLOSED_REQUEST: u16 = 499;
 
 /// The head of an answer, as far as it is counted.
 #[derive(Clone, Copy, Debug)]
@@ -101,6 +111,7 @@ impl Call {
             security: Security::plaintext,
             started,
             logged,
+            awaited: true,
         }
     }
 
@@ -127,6 +138,7 @@ impl Call {
             security,
             started,
             logged: None,
+            awaited: false,
         }
     }
 
@@ -154,8 +166,21 @@ impl Call {
         self
     }
 
+    /// The port as it is counted; `served` when the other end itself has answered.
+    fn port_label(&self, served: bool) -> Port {
+        let state = &self.proxy.state;
+        state.port_label(self.direction, &self.service, self.port, served)
+    }
+
+    /// True when the other end has proved that it is a proxy of the mesh: only then do
+    /// headers of the mesh in its answer mean anything.
+    #[must_use]
+    pub fn is_mutual(&self) -> bool {
+        self.security == Security::mtls
+    }
+
     /// What the controller is told of it.
-    fn report(&self, outcome: Outcome) {
+    fn report(&self, port: Port, outcome: Outcome) {
         let known = !matches!(&*self.peer, "outside" | "external");
         let edge = Edge {
             direction: self.direction,
@@ -166,7 +191,7 @@ impl Call {
             },
             caller: self.caller.clone(),
             service: Arc::clone(&self.service),
-            port: self.port,
+            port: port.number(),
             backend: Arc::clone(&self.backend),
             split: self.split.clone(),
         };
@@ -177,7 +202,7 @@ impl Call {
     /// own header of that name means nothing.
     #[must_use]
     pub fn reason_of(&self, map: &HeaderMap) -> Option<&'static str> {
-        if self.security != Security::mtls {
+        if !self.is_mutual() {
             return None;
         }
         reason_in(map).map(Reason::as_str)
@@ -212,55 +237,40 @@ impl Call {
     }
 
     fn count(
-        self,
+        mut self,
         status: StatusCode,
         grpc: Option<u16>,
         reason: Option<&'static str>,
         after: Option<Duration>,
         bytes: u64,
     ) {
+        self.awaited = false;
         let metrics = &self.proxy.state.metrics;
         let latency = after.unwrap_or_else(|| self.started.elapsed());
         let own = reason.unwrap_or("");
-        let lost = own == Reason::ConnectionLost.as_str();
-        let good = is_success(status, grpc);
-        self.report(Outcome {
-            // An answer of the mesh instead of the application's is a failure,
-            // whatever its status.
-            success: own.is_empty() && good,
-            latency: Some(latency.as_secs_f64()),
-            sent: 0,
-            received: bytes,
-        });
+        // An answer of the mesh instead of the application's is a failure, whatever
+        // its status.
+        let success = own.is_empty() && is_success(status, grpc);
+        let port = self.port_label(own.is_empty());
+        self.report(
+            port,
+            Outcome {
+                success,
+                latency: Some(latency.as_secs_f64()),
+                sent: 0,
+                received: bytes,
+            },
+        );
         metrics
             .latency
             .at(&LatencyLabels {
                 direction: self.direction,
                 service: Arc::clone(&self.service),
-                port: self.port,
+                port,
                 backend: Arc::clone(&self.backend),
             })
             .observe(latency.as_secs_f64());
-        if let Some(logged) = &self.logged {
-            access_log::write(&access_log::Line {
-                direction: match self.direction {
-                    Direction::inbound => "inbound",
-                    Direction::outbound => "outbound",
-                },
-                method: logged.method.as_str(),
-                host: &logged.host,
-                path: &logged.path,
-                status: status.as_u16(),
-                reason: own,
-                service: &self.service,
-                backend: &self.backend,
-                peer: &self.peer,
-                trace: logged.trace.as_deref(),
-                latency,
-                bytes,
-            });
-        }
-        let success = !lost && good;
+        self.log(status.as_u16(), own, latency, bytes);
         if let Some(compatibility) = &metrics.compatibility
             && self.direction == Direction::inbound
         {
@@ -270,16 +280,57 @@ impl Call {
             .requests
             .at(&RequestLabels {
                 direction: self.direction,
-                service: self.service,
-                port: self.port,
-                backend: self.backend,
-                peer: self.peer,
+                service: Arc::clone(&self.service),
+                port,
+                backend: Arc::clone(&self.backend),
+                peer: Arc::clone(&self.peer),
                 security: self.security,
                 status: status.as_u16(),
                 success,
                 reason: own,
             })
             .inc();
+    }
+
+    /// The caller left before there was an answer. That says nothing of how good the
+    /// answer would have been, so it is neither a success nor a failure, and no latency.
+    fn cancelled(&self) {
+        self.log(
+            CLIENT_CLOSED_REQUEST,
+            "cancelled",
+            self.started.elapsed(),
+            0,
+        );
+        let labels = CancelledLabels {
+            direction: self.direction,
+            service: Arc::clone(&self.service),
+            port: self.port_label(false),
+            backend: Arc::clone(&self.backend),
+            peer: Arc::clone(&self.peer),
+            security: self.security,
+        };
+        self.proxy.state.metrics.cancelled.at(&labels).inc();
+    }
+
+    fn log(&self, status: u16, reason: &str, latency: Duration, bytes: u64) {
+        let Some(logged) = &self.logged else { return };
+        access_log::write(&access_log::Line {
+            direction: match self.direction {
+                Direction::inbound => "inbound",
+                Direction::outbound => "outbound",
+            },
+            method: logged.method.as_str(),
+            host: &logged.host,
+            path: &logged.path,
+            status,
+            reason,
+            service: &self.service,
+            backend: &self.backend,
+            peer: &self.peer,
+            trace: logged.trace.as_deref(),
+            latency,
+            bytes,
+        });
     }
 
     /// An opaque connection that was not served.
@@ -307,21 +358,33 @@ impl Call {
     }
 
     fn count_tcp(self, reason: &'static str, copied: Copied) {
-        self.report(Outcome {
-            success: reason.is_empty(),
-            latency: None,
-            sent: copied.sent,
-            received: copied.received,
-        });
+        let port = self.port_label(reason.is_empty());
+        self.report(
+            port,
+            Outcome {
+                success: reason.is_empty(),
+                latency: None,
+                sent: copied.sent,
+                received: copied.received,
+            },
+        );
         let labels = TcpLabels {
             direction: self.direction,
-            service: self.service,
-            port: self.port,
-            backend: self.backend,
-            peer: self.peer,
+            service: Arc::clone(&self.service),
+            port,
+            backend: Arc::clone(&self.backend),
+            peer: Arc::clone(&self.peer),
             security: self.security,
             reason,
         };
         self.proxy.state.metrics.tcp.at(&labels).inc();
+    }
+}
+
+impl Drop for Call {
+    fn drop(&mut self) {
+        if self.awaited {
+            self.cancelled();
+        }
     }
 }

@@ -29,6 +29,7 @@ use crate::detect::{DETECT_WITHIN, Prefixed, SILENCE, Seen, judge, judge_strictl
 use crate::failure::refusal;
 use crate::headers;
 use crate::http::{From, serve as serve_http};
+use crate::mesh::tls_failure;
 use crate::metrics::{ConnectionLabels, Direction, Security};
 use crate::peer::TLS_BUFFER;
 use crate::pieces::Pieces;
@@ -72,7 +73,7 @@ pub async fn serve_mesh(proxy: Arc<Proxy>, stream: TcpStream) {
             return proxy
                 .state
                 .metrics
-                .tls_failed(Direction::inbound, "handshake");
+                .tls_failed(Direction::inbound, tls_failure(&error));
         }
         Err(_) => {
             return proxy
@@ -89,7 +90,7 @@ pub async fn serve_mesh(proxy: Arc<Proxy>, stream: TcpStream) {
             return proxy
                 .state
                 .metrics
-                .tls_failed(Direction::inbound, "identity");
+                .tls_failed(Direction::inbound, error.label());
         }
     };
     let quiet = secured.get_ref().1.alpn_protocol() == Some(QUIET_ALPN);

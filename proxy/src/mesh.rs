@@ -2,12 +2,16 @@
 //! configurations that both sides use.
 
 use std::collections::HashMap;
+use std::io;
 use std::sync::Arc;
 
 use identity::Roots;
 use identity::tls::{self, CertHandle, ClientAuth, MESH_ALPN, QUIET_ALPN};
+use identity::verify::IdentityError;
 use parking_lot::Mutex;
 use policy::name::SpiffeId;
+
+use crate::metrics::{Direction, Metrics};
 
 pub const MESH_PORT: u16 = 15108;
 /// Client configurations kept, one per identity called.
@@ -21,6 +25,13 @@ pub struct MeshTls {
     roots: Roots,
     server: Arc<rustls::ServerConfig>,
     clients: Arc<Mutex<HashMap<SpiffeId, Arc<rustls::ClientConfig>>>>,
+    metrics: Option<Metrics>,
+}
+
+/// Why a handshake failed, for metrics.
+#[must_use]
+pub fn tls_failure(error: &io::Error) -> &'static str {
+    IdentityError::from_io(error).map_or("handshake", |error| error.label())
 }
 
 impl MeshTls {
@@ -37,6 +48,21 @@ impl MeshTls {
             roots,
             server,
             clients: Arc::default(),
+            metrics: None,
+        }
+    }
+
+    /// Counts handshakes with peers that fail.
+    #[must_use]
+    pub fn counted(mut self, metrics: Metrics) -> Self {
+        self.metrics = Some(metrics);
+        self
+    }
+
+    /// A handshake that this proxy began has failed.
+    pub fn failed(&self, reason: &'static str) {
+        if let Some(metrics) = &self.metrics {
+            metrics.tls_failed(Direction::outbound, reason);
         }
     }
 

@@ -10,7 +10,7 @@ use std::collections::HashMap;
 use std::fmt::Debug;
 use std::hash::Hash;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::RwLock;
@@ -28,14 +28,25 @@ use crate::memory::Memory;
 use crate::settings::Settings;
 
 mod compatibility;
+mod ports;
 
 pub use compatibility::Compatibility;
+pub use ports::{Port, ServedPorts};
 
 /// A series that nobody touched for this long is dropped at the next scrape.
 const SERIES_IDLE: Duration = Duration::from_secs(600);
 /// Series per family; beyond it a sample is counted in `weft_series_refused`.
 /// 2000 series of one family are about 1 MiB.
 const SERIES_LIMIT: usize = 2000;
+/// The same for histograms, which are 27 lines each: 256 are about 1 MiB.
+const HISTOGRAM_LIMIT: usize = 256;
+/// Lines of a histogram on the page: its buckets, `+Inf`, sum and count.
+const HISTOGRAM_LINES: usize = policy::latency::BOUNDS.len() + 3;
+/// Bytes that the series of all families together may take on the page: a scraper
+/// reads it in one piece, every few seconds, from every pod.
+const PAGE_BYTES: usize = 4 * 1024 * 1024;
+/// Bytes of a line beyond its labels: name and value.
+const LINE_BYTES: usize = 64;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
 #[expect(
@@ -70,7 +81,7 @@ pub struct RequestLabels {
     pub direction: Direction,
     /// Outbound: `namespace/name` of the Service called. Inbound: empty.
     pub service: Arc<str>,
-    pub port: u16,
+    pub port: Port,
     /// Outbound: Service that a split chose, else the Service itself.
     pub backend: Arc<str>,
     /// Outbound: pod that answered. Inbound: `namespace/service-account` of the caller.
@@ -83,11 +94,22 @@ pub struct RequestLabels {
     pub reason: &'static str,
 }
 
+/// The same before there was an answer.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct CancelledLabels {
+    pub direction: Direction,
+    pub service: Arc<str>,
+    pub port: Port,
+    pub backend: Arc<str>,
+    pub peer: Arc<str>,
+    pub security: Security,
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct LatencyLabels {
     pub direction: Direction,
     pub service: Arc<str>,
-    pub port: u16,
+    pub port: Port,
     pub backend: Arc<str>,
 }
 
@@ -103,7 +125,7 @@ pub struct ConnectionLabels {
 pub struct TcpLabels {
     pub direction: Direction,
     pub service: Arc<str>,
-    pub port: u16,
+    pub port: Port,
     pub backend: Arc<str>,
     pub peer: Arc<str>,
     pub security: Security,
@@ -123,13 +145,14 @@ pub struct ByteLabels {
 pub struct AuditLabels {
     pub direction: Direction,
     pub peer: Arc<str>,
-    pub port: u16,
+    pub port: Port,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct TlsLabels {
     pub direction: Direction,
-    /// `handshake`, `timeout` or `identity`.
+    /// What was wrong with the peer's certificate, as `IdentityError::label` names it;
+    /// else `timeout`, or `handshake` when there was no handshake.
     pub reason: &'static str,
 }
 
@@ -141,6 +164,8 @@ pub struct LimitLabels {
 
 struct Timed<M> {
     metric: M,
+    /// Bytes on the page.
+    width: usize,
     /// Seconds since the family began.
     touched: AtomicU64,
 }
@@ -152,8 +177,20 @@ pub struct Series<L, M> {
     unit: Option<Unit>,
     began: Instant,
     make: fn() -> M,
-    refused: Counter,
+    limit: usize,
+    /// Lines of one series on the page.
+    lines: usize,
+    shared: Shared,
     map: Arc<RwLock<HashMap<L, Arc<Timed<M>>>>>,
+}
+
+/// What all families share.
+#[derive(Clone, Debug, Default)]
+pub struct Shared {
+    /// Samples beyond the bounds.
+    refused: Counter,
+    /// Bytes that their series take on the page, within [`PAGE_BYTES`].
+    page: Arc<AtomicUsize>,
 }
 
 impl<L, M> Clone for Series<L, M> {
@@ -164,7 +201,9 @@ impl<L, M> Clone for Series<L, M> {
             unit: self.unit.clone(),
             began: self.began,
             make: self.make,
-            refused: self.refused.clone(),
+            limit: self.limit,
+            lines: self.lines,
+            shared: self.shared.clone(),
             map: Arc::clone(&self.map),
         }
     }
@@ -178,7 +217,33 @@ impl<L, M> Debug for Series<L, M> {
     }
 }
 
-impl<L: Clone + Hash + Eq, M: Clone> Series<L, M> {
+impl<L: Clone + Hash + Eq + Debug, M: Clone + Typed> Series<L, M> {
+    fn new(
+        name: &'static str,
+        help: &'static str,
+        unit: Option<Unit>,
+        began: Instant,
+        make: fn() -> M,
+        shared: &Shared,
+    ) -> Self {
+        let histogram = matches!(M::TYPE, MetricType::Histogram);
+        Self {
+            name,
+            help,
+            unit,
+            began,
+            make,
+            limit: if histogram {
+                HISTOGRAM_LIMIT
+            } else {
+                SERIES_LIMIT
+            },
+            lines: if histogram { HISTOGRAM_LINES } else { 1 },
+            shared: shared.clone(),
+            map: Arc::default(),
+        }
+    }
+
     /// The metric for these labels, made at first use.
     pub fn at(&self, labels: &L) -> M {
         let now = self.began.elapsed().as_secs();
@@ -187,29 +252,42 @@ impl<L: Clone + Hash + Eq, M: Clone> Series<L, M> {
             return timed.metric.clone();
         }
         let mut map = self.map.write();
-        if map.len() >= SERIES_LIMIT && !map.contains_key(labels) {
-            self.refused.inc();
+        if let Some(timed) = map.get(labels) {
+            return timed.metric.clone();
+        }
+        // As good as what a scrape will write, and known without a scrape.
+        let width = self.lines * (LINE_BYTES + format!("{labels:?}").len());
+        let page = &self.shared.page;
+        if map.len() >= self.limit || page.load(Ordering::Relaxed) + width > PAGE_BYTES {
+            self.shared.refused.inc();
             return (self.make)();
         }
-        let timed = map.entry(labels.clone()).or_insert_with(|| {
-            Arc::new(Timed {
-                metric: (self.make)(),
-                touched: AtomicU64::new(now),
-            })
+        page.fetch_add(width, Ordering::Relaxed);
+        let timed = Arc::new(Timed {
+            metric: (self.make)(),
+            width,
+            touched: AtomicU64::new(now),
         });
-        timed.touched.store(now, Ordering::Relaxed);
-        timed.metric.clone()
+        let metric = timed.metric.clone();
+        map.insert(labels.clone(), timed);
+        metric
     }
 
     fn forget_idle(&self) {
         let now = self.began.elapsed().as_secs();
         self.map.write().retain(|_, timed| {
-            now.saturating_sub(timed.touched.load(Ordering::Relaxed)) < SERIES_IDLE.as_secs()
+            let idle = now.saturating_sub(timed.touched.load(Ordering::Relaxed));
+            let keep = idle < SERIES_IDLE.as_secs();
+            if !keep {
+                self.shared.page.fetch_sub(timed.width, Ordering::Relaxed);
+            }
+            keep
         });
     }
 }
 
-trait Typed {
+/// The kind of metric that a family holds.
+pub trait Typed {
     const TYPE: MetricType;
 }
 
@@ -245,6 +323,7 @@ where
 #[derive(Clone, Debug)]
 pub struct Metrics {
     pub requests: Series<RequestLabels, Counter>,
+    pub cancelled: Series<CancelledLabels, Counter>,
     pub latency: Series<LatencyLabels, Histogram>,
     pub connections: Series<ConnectionLabels, Counter>,
     pub tcp: Series<TcpLabels, Counter>,
@@ -262,25 +341,17 @@ pub struct Metrics {
     pub destinations: Gauge,
     /// Series under other meshes' names, off unless asked for.
     pub compatibility: Option<Compatibility>,
-    /// Samples of series beyond the bound, of every family.
-    pub series_refused: Counter,
+    /// Bounds that all families share.
+    pub shared: Shared,
 }
 
 impl Metrics {
     pub fn register(registry: &mut Registry) -> Self {
         let began = Instant::now();
-        let refused = Counter::default();
+        let shared = Shared::default();
         macro_rules! series {
             ($name:literal, $help:literal, $unit:expr, $make:expr) => {{
-                let series = Series {
-                    name: $name,
-                    help: $help,
-                    unit: $unit,
-                    began,
-                    make: $make,
-                    refused: refused.clone(),
-                    map: Arc::default(),
-                };
+                let series = Series::new($name, $help, $unit, began, $make, &shared);
                 registry.register_collector(Box::new(series.clone()));
                 series
             }};
@@ -291,6 +362,13 @@ impl Metrics {
             requests: series!(
                 "weft_requests",
                 "Requests by final outcome",
+                None,
+                Counter::default
+            ),
+            // Counted in no other family: nobody got an answer that could be judged.
+            cancelled: series!(
+                "weft_requests_cancelled",
+                "Requests whose caller left before the head of an answer",
                 None,
                 Counter::default
             ),
@@ -345,13 +423,13 @@ impl Metrics {
             nacks: Counter::default(),
             destinations: Gauge::default(),
             compatibility: None,
-            series_refused: refused.clone(),
+            shared: shared.clone(),
         };
         registry.register_collector(Box::new(Memory));
         registry.register(
             "weft_series_refused",
             "Samples of series beyond the bound",
-            refused,
+            shared.refused,
         );
         registry.register(
             "weft_open_connections",
@@ -401,7 +479,7 @@ impl Metrics {
     pub fn compatible(mut self, registry: &mut Registry, settings: &Settings) -> Self {
         self.compatibility = settings.compatibility.as_ref().map(|asked| {
             let (namespace, pod) = (&settings.namespace, &settings.pod);
-            Compatibility::register(registry, asked, namespace, pod, &self.series_refused)
+            Compatibility::register(registry, asked, namespace, pod, &self.shared)
         });
         self
     }
@@ -422,7 +500,13 @@ mod tests {
     use prometheus_client::encoding::text::encode;
     use prometheus_client::registry::Registry;
 
-    use super::{LimitLabels, Metrics, SERIES_IDLE, SERIES_LIMIT};
+    use std::sync::Arc;
+    use std::sync::atomic::Ordering;
+
+    use super::{
+        Direction, HISTOGRAM_LIMIT, LatencyLabels, LimitLabels, Metrics, PAGE_BYTES, Port,
+        RequestLabels, SERIES_IDLE, SERIES_LIMIT, Security,
+    };
 
     fn scrape(registry: &Registry) -> String {
         let mut text = String::new();
@@ -437,6 +521,51 @@ mod tests {
         metrics.limit("connections");
         metrics.limit("connections");
         assert!(scrape(&registry).contains("weft_limit_reached_total{limit=\"connections\"} 2"));
+    }
+
+    #[test]
+    fn page_is_bounded_however_many_series_and_however_long_their_names() {
+        let mut registry = Registry::default();
+        let metrics = Metrics::register(&mut registry);
+        let long = "n".repeat(120);
+        for at in 0..SERIES_LIMIT + 100 {
+            let service: Arc<str> = format!("{long}/{at}").into();
+            let direction = Direction::outbound;
+            let port = Port::Number(80);
+            let labels = LatencyLabels {
+                direction,
+                service: Arc::clone(&service),
+                port,
+                backend: Arc::clone(&service),
+            };
+            metrics.latency.at(&labels).observe(0.001);
+            let labels = RequestLabels {
+                direction,
+                service: Arc::clone(&service),
+                port,
+                backend: Arc::clone(&service),
+                peer: service,
+                security: Security::plaintext,
+                status: 200,
+                success: true,
+                reason: "unknown-destination",
+            };
+            metrics.requests.at(&labels).inc();
+        }
+        let page = scrape(&registry);
+        assert!(page.len() < PAGE_BYTES, "{}", page.len());
+        let held = |name: &str| page.matches(name).count();
+        assert_eq!(
+            held("weft_request_duration_seconds_count{"),
+            HISTOGRAM_LIMIT
+        );
+        assert!(held("weft_requests_total{") > 1000, "most are counted");
+        // What is forgotten makes room.
+        let mut later = metrics.latency.clone();
+        later.began -= SERIES_IDLE * 2;
+        let before = metrics.shared.page.load(Ordering::Relaxed);
+        later.forget_idle();
+        assert!(metrics.shared.page.load(Ordering::Relaxed) < before / 2);
     }
 
     #[test]

@@ -116,9 +116,11 @@ pub async fn serve(proxy: Arc<Proxy>, stream: TcpStream, addr: SocketAddr) {
 /// the declared version is assumed.
 const HEAD_PATIENCE: std::time::Duration = std::time::Duration::from_secs(3600);
 
-/// The controller did not say in time what the address is.
+/// The controller did not say in time what the address is. In plaintext it is called
+/// only if it was never seen as meshed.
 async fn unknown(proxy: &Arc<Proxy>, stream: TcpStream, addr: SocketAddr) {
-    if proxy.state.snapshot().mtls() == MtlsMode::Permissive {
+    let meshed = proxy.state.registry.was_meshed(addr);
+    if !meshed && proxy.state.snapshot().mtls() == MtlsMode::Permissive {
         let strict = async {
             let mut changes = proxy.state.policy_changes();
             while proxy.state.snapshot().mtls() == MtlsMode::Permissive {

@@ -26,7 +26,7 @@ use crate::failure::Failure;
 use crate::http2::client::{self, Sender};
 use crate::http2::flow::STREAMS;
 use crate::http2::{PLAIN_FRAME, Profile};
-use crate::mesh::{MESH_PORT, MeshTls};
+use crate::mesh::{MESH_PORT, MeshTls, tls_failure};
 use crate::quiet::{Lines, Opening};
 use crate::switched::{Abort, Upstream};
 use crate::tcp::{self, CONNECT_TIMEOUT};
@@ -249,7 +249,7 @@ impl Multiplexed {
                 self.handshake(stream, PLAIN, None).await
             }
             Via::Mesh(ip, identity, tls) => {
-                let (secured, outlet) = secure(*ip, tls.client(identity), |_| {}).await?;
+                let (secured, outlet) = secure(*ip, tls, tls.client(identity), |_| {}).await?;
                 self.handshake(secured, MESH, Some(outlet)).await
             }
         }
@@ -274,9 +274,9 @@ impl Multiplexed {
         let Via::Mesh(ip, identity, tls) = &self.via else {
             return;
         };
-        let (ip, config) = (*ip, tls.quiet_client(identity));
+        let (ip, tls, config) = (*ip, tls.clone(), tls.quiet_client(identity));
         tokio::spawn(async move {
-            match secure(ip, config, tcp::tune_closely).await {
+            match secure(ip, &tls, config, tcp::tune_closely).await {
                 Ok((secured, _)) if secured.get_ref().1.alpn_protocol() == Some(QUIET_ALPN) => {
                     let mut builder = http1::Builder::new();
                     builder.max_headers(MESH_HEADER_COUNT);
@@ -304,6 +304,7 @@ impl Multiplexed {
 /// Mutual TLS with the mesh port of a pod.
 async fn secure(
     ip: IpAddr,
+    tls: &MeshTls,
     config: Arc<rustls::ClientConfig>,
     tune: fn(&TcpStream),
 ) -> Result<(TlsStream<Wide>, Outlet), Failure> {
@@ -322,12 +323,16 @@ async fn secure(
     )
     .await
     .map_err(|_| {
+        tls.failed("timeout");
         Failure::unsent(
             Reason::TlsFailed,
             format!("{addr}: the TLS handshake took too long"),
         )
     })?
-    .map_err(|error| Failure::unsent(Reason::TlsFailed, format!("{addr}: {error}")))?;
+    .map_err(|error| {
+        tls.failed(tls_failure(&error));
+        Failure::unsent(Reason::TlsFailed, format!("{addr}: {error}"))
+    })?;
     Ok((secured, outlet))
 }
 

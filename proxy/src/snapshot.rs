@@ -5,15 +5,16 @@
 //! have replaced stays: a bad change never takes down more than itself, and
 //! never allows more than before.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use policy::access::{Access, Rule};
+use policy::access::{Access, Ports, Rule};
 use policy::mode::{Enforcement, MtlsMode};
 use policy::name::{ServiceId, SpiffeId};
 use policy::protocol::Protocol;
 use policy::split::{Backend, Split};
+use prost::Message as _;
 use wire::v1;
 
 use crate::endpoint::{Affinity, Endpoint, EndpointSet, Registry};
@@ -125,9 +126,25 @@ pub struct Snapshot {
     /// DER, empty until the controller sent some.
     pub roots: Vec<Vec<u8>>,
     rules: BTreeMap<String, Rule>,
-    versions: HashMap<String, String>,
+    versions: HashMap<String, Version>,
+    /// Ports of the own pod that somebody declared.
+    declared: Arc<BTreeSet<u16>>,
     /// Counts changes of the own policy, so that open connections look again.
     pub policy_revision: u64,
+}
+
+/// Ports of the own pod that count as declared; more are told apart only once they
+/// are served.
+const DECLARED_PORTS: usize = 256;
+/// Longer ranges say how ports are to be treated, not which there are.
+const DECLARED_RANGE: u16 = 64;
+
+/// What is held of a resource beside its content.
+#[derive(Clone, Debug)]
+struct Version {
+    version: String,
+    /// As it came.
+    bytes: usize,
 }
 
 /// Knows nothing, and allows nothing.
@@ -145,6 +162,7 @@ impl Default for Snapshot {
             roots: Vec::new(),
             rules: BTreeMap::new(),
             versions: HashMap::new(),
+            declared: Arc::default(),
             policy_revision: 0,
         }
     }
@@ -167,7 +185,58 @@ impl Snapshot {
 
     #[must_use]
     pub fn held(&self) -> HashMap<String, String> {
-        self.versions.clone()
+        let held = self.versions.iter();
+        held.map(|(name, held)| (name.clone(), held.version.clone()))
+            .collect()
+    }
+
+    /// Whether a port of the own pod was declared: by a Service, a container, an
+    /// annotation or a rule.
+    #[must_use]
+    pub fn declares(&self, port: u16) -> bool {
+        self.declared.contains(&port)
+    }
+
+    /// A meshed endpoint at this address, of whatever Service.
+    #[must_use]
+    pub fn meshed_at(&self, addr: SocketAddr) -> Option<&Arc<Endpoint>> {
+        let sets = self.endpoints.values();
+        sets.flat_map(|set| &set.endpoints)
+            .find(|endpoint| endpoint.addr == addr && endpoint.meshed())
+    }
+
+    /// Bytes of what is held for the sake of an address, without what `counted` names,
+    /// which grows.
+    pub fn bytes_for<'a>(&'a self, addr: SocketAddr, counted: &mut HashSet<&'a str>) -> usize {
+        let own = wire::names::destination(addr.ip(), addr.port());
+        let mut bytes = self.versions.get(&own).map_or(0, |held| held.bytes);
+        let Some(destination) = self.destinations.get(&addr) else {
+            return bytes;
+        };
+        let mut services: Vec<&str> = Vec::new();
+        match &**destination {
+            Destination::Service(name) => services.push(name),
+            Destination::Pod(pod) => services.extend(pod.headless.iter().map(|(_, name)| &**name)),
+            Destination::External | Destination::Refused(_) => {}
+        }
+        let mut count = |name: &'a str| {
+            if let Some((name, held)) = self.versions.get_key_value(name)
+                && counted.insert(name)
+            {
+                bytes += held.bytes;
+            }
+        };
+        for name in services {
+            count(name);
+            let Some(service) = self.services.get(name) else {
+                continue;
+            };
+            count(&service.endpoints);
+            for backend in service.splits.iter().flat_map(|split| &split.backends) {
+                count(&backend.endpoints);
+            }
+        }
+        bytes
     }
 
     #[must_use]
@@ -182,7 +251,7 @@ impl Snapshot {
         let mut nacks = Vec::new();
         let before = (next.workload.clone(), next.rules_fingerprint());
         if batch.full {
-            let kept: std::collections::HashSet<&str> = batch
+            let kept: HashSet<&str> = batch
                 .unchanged
                 .iter()
                 .map(String::as_str)
@@ -203,9 +272,10 @@ impl Snapshot {
         }
         for resource in batch.set {
             let (name, version) = (resource.name.clone(), resource.version.clone());
+            let bytes = resource.encoded_len();
             match next.set(resource, registry) {
                 Ok(()) => {
-                    next.versions.insert(name, version);
+                    next.versions.insert(name, Version { version, bytes });
                 }
                 Err(reason) => nacks.push(v1::Nack {
                     name,
@@ -223,14 +293,62 @@ impl Snapshot {
                     .map_or(Enforcement::Enforce, |workload| workload.enforcement),
                 rules: next.rules.values().cloned().collect(),
             });
+            next.declared = Arc::new(next.declared_ports());
         }
+        next.note_meshed_services(registry);
         (next, nacks)
+    }
+
+    fn declared_ports(&self) -> BTreeSet<u16> {
+        let workload = self.workload.iter().flat_map(|workload| &workload.ports);
+        let ranges =
+            workload.filter(|(first, last, _)| last.saturating_sub(*first) < DECLARED_RANGE);
+        let rules = self.rules.values();
+        let rules = rules.flat_map(|rule| rule.ports.iter().chain(&rule.limit));
+        let mut ports = BTreeSet::new();
+        for port in ranges
+            .flat_map(|(first, last, _)| *first..=*last)
+            .chain(rules.flat_map(|ports| {
+                match ports {
+                    Ports::Any => &[],
+                    Ports::Only(ports) => ports.as_slice(),
+                }
+                .iter()
+                .copied()
+            }))
+        {
+            if ports.len() == DECLARED_PORTS {
+                break;
+            }
+            ports.insert(port);
+        }
+        ports
+    }
+
+    /// An address of a Service is meshed when one of its endpoints is: whoever calls it
+    /// in plaintext may be led there.
+    fn note_meshed_services(&self, registry: &Registry) {
+        for (addr, destination) in &self.destinations {
+            let Destination::Service(name) = &**destination else {
+                continue;
+            };
+            let service = self.services.get(name);
+            let set = service.and_then(|service| self.endpoints.get(&service.endpoints));
+            // Without endpoints nothing new is said.
+            if let Some(set) = set.filter(|set| !set.endpoints.is_empty()) {
+                let meshed = set.endpoints.iter().any(|endpoint| endpoint.meshed());
+                registry.note_meshed(*addr, meshed);
+            }
+        }
     }
 
     fn rules_fingerprint(&self) -> Vec<(String, Option<String>)> {
         self.rules
             .keys()
-            .map(|name| (name.clone(), self.versions.get(name).cloned()))
+            .map(|name| {
+                let held = self.versions.get(name);
+                (name.clone(), held.map(|held| held.version.clone()))
+            })
             .collect()
     }
 
@@ -270,8 +388,16 @@ impl Snapshot {
             }
             v1::resource::Content::Destination(destination) => {
                 let addr = address_in(&name).ok_or_else(|| format!("{name} names no address"))?;
-                self.destinations
-                    .insert(addr, Arc::new(destination_of(destination, registry)?));
+                let destination = destination_of(destination, registry)?;
+                match &destination {
+                    Destination::Pod(pod) => {
+                        registry.note_meshed(pod.endpoint.addr, pod.endpoint.meshed());
+                    }
+                    Destination::External => registry.note_meshed(addr, false),
+                    // Its endpoints tell, or nothing is there.
+                    Destination::Service(_) | Destination::Refused(_) => {}
+                }
+                self.destinations.insert(addr, Arc::new(destination));
             }
             v1::resource::Content::Service(service) => {
                 let service = service_of(&name, &service, registry)?;
@@ -283,6 +409,9 @@ impl Snapshot {
                     .iter()
                     .map(|endpoint| endpoint_of(endpoint, registry))
                     .collect::<Result<Vec<_>, String>>()?;
+                for endpoint in &endpoints {
+                    registry.note_meshed(endpoint.addr, endpoint.meshed());
+                }
                 self.endpoints
                     .insert(name.into(), Arc::new(EndpointSet { endpoints }));
             }

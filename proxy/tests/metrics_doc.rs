@@ -1,15 +1,20 @@
-//! docs/metrics.md names every metric of the proxy, as a scraper sees it.
-//! `WEFT_WRITE_GENERATED=1 cargo test -p proxy --test metrics_doc` writes it anew.
+//! docs/metrics.md names every metric of the proxy, as a scraper sees it, and every
+//! value of a label whose values are fixed; no page names what does not exist.
+//! `WEFT_WRITE_GENERATED=1 cargo test -p proxy --test metrics_doc` writes the table of
+//! metrics anew.
 
-#![allow(clippy::expect_used)]
+#![allow(clippy::expect_used, clippy::panic)]
 
 #[path = "metrics_doc/table.rs"]
 mod table;
+#[path = "metrics_doc/words.rs"]
+mod words;
 
+use policy::reason::Reason;
 use prometheus_client::registry::Registry;
 use weft_proxy::metrics::{
-    AuditLabels, ByteLabels, ConnectionLabels, Direction, LatencyLabels, Metrics, RequestLabels,
-    Security, TcpLabels, TlsLabels,
+    AuditLabels, ByteLabels, CancelledLabels, ConnectionLabels, Direction, LatencyLabels, Metrics,
+    Port, RequestLabels, Security, TcpLabels, TlsLabels,
 };
 
 #[test]
@@ -20,11 +25,198 @@ fn the_page_names_every_metric_of_the_proxy() {
     table::check("proxy", &registry);
 }
 
+fn set<'a>(words: impl IntoIterator<Item = &'a str>) -> words::Words {
+    words.into_iter().map(str::to_owned).collect()
+}
+
+#[test]
+fn labels_with_fixed_values_have_these_values_and_no_others() {
+    let page = words::read("docs/metrics.md");
+    let code = words::code("proxy/src");
+    let documented = |label: &str| words::quoted(words::cell(&page, label));
+    // As the derive makes label values from the variants' names.
+    let directions = [Direction::inbound, Direction::outbound].map(|one| match one {
+        Direction::inbound => "inbound",
+        Direction::outbound => "outbound",
+    });
+    words::same("direction", &documented("`direction`"), &set(directions));
+    let securities = [Security::mtls, Security::plaintext].map(|one| match one {
+        Security::mtls => "mtls",
+        Security::plaintext => "plaintext",
+    });
+    words::same("security", &documented("`security`"), &set(securities));
+    words::same("success", &documented("`success`"), &set(["true", "false"]));
+
+    let flows = words::literals(&code, "for (flow, bytes) in [", "] {");
+    words::same("flow", &documented("`flow`"), &flows);
+    let protocols = documented("`protocol`");
+    for protocol in &protocols {
+        assert!(code.contains(&format!("\"{protocol}\"")), "{protocol}");
+    }
+    let counted = words::first_arguments(&code, "count_connection(Direction::inbound,");
+    let counted = &counted | &words::first_arguments(&code, "self.count(");
+    assert!(counted.is_subset(&protocols), "{counted:?} {protocols:?}");
+
+    let verifier = words::read("identity/src/verify/error.rs");
+    let mut failures = words::literals(&verifier, "pub fn label(", "\n    }\n");
+    for (word, at) in [
+        ("handshake", "map_or(\"handshake\""),
+        ("timeout", "failed(\"timeout\")"),
+    ] {
+        assert!(code.contains(at), "{at}");
+        failures.insert(word.to_owned());
+    }
+    let reasons = documented("`reason` of `weft_tls_failures_total`");
+    words::same("reason of TLS failures", &reasons, &failures);
+}
+
+#[test]
+fn every_bound_that_counts_is_on_the_page_and_no_other() {
+    let page = words::read("docs/metrics.md");
+    let code = words::code("proxy/src");
+    for (at, call) in code.match_indices("metrics.limit(") {
+        let argument = code[at + call.len()..].trim_start();
+        let line = argument.lines().next().unwrap_or_default();
+        assert!(
+            argument.starts_with('"'),
+            "a bound is named where it counts, as a literal: {line}"
+        );
+    }
+    let table = page
+        .split_once("| limit | bound |")
+        .and_then(|(_, rest)| rest.split_once("\n\n"))
+        .expect("the page must have the table of limits")
+        .0;
+    let documented = table
+        .lines()
+        .filter_map(|line| line.strip_prefix("| `")?.split('`').next())
+        .map(str::to_owned)
+        .collect();
+    words::same(
+        "limit",
+        &documented,
+        &words::first_arguments(&code, ".limit("),
+    );
+}
+
+#[test]
+fn every_reason_of_a_refusal_is_on_the_page_and_reserved_ones_are_given_by_nothing() {
+    let page = words::read("docs/operating.md");
+    let table = page
+        .split_once("## Refusals")
+        .and_then(|(_, rest)| rest.split_once("\n\nBroken syntax"))
+        .expect("the page must have the table of refusals")
+        .0;
+    let (mut given, mut reserved) = (words::Words::new(), words::Words::new());
+    for line in table.lines().filter(|line| line.starts_with("| `")) {
+        let names = words::quoted(line[2..].split(" | ").next().unwrap_or_default());
+        let to = if line.contains("reserved") {
+            &mut reserved
+        } else {
+            &mut given
+        };
+        to.extend(names);
+    }
+    let code = words::code("proxy/src");
+    let (used, unused): (Vec<Reason>, Vec<Reason>) = Reason::ALL
+        .into_iter()
+        .partition(|reason| code.contains(&format!("Reason::{reason:?}")));
+    let named = |reasons: &[Reason]| set(reasons.iter().map(|reason| reason.as_str()));
+    words::same("refusals", &given, &named(&used));
+    words::same("reserved refusals", &reserved, &named(&unused));
+}
+
+/// First cells of the tables of metrics.
+fn documented_metrics(page: &str) -> words::Words {
+    let rows = page.lines().filter_map(|line| line.strip_prefix("| `"));
+    rows.filter_map(|row| row.split_once("` | "))
+        .filter(|(_, rest)| {
+            ["counter", "gauge", "histogram"]
+                .iter()
+                .any(|kind| rest.starts_with(kind))
+        })
+        .map(|(name, _)| name.to_owned())
+        .collect()
+}
+
+#[test]
+fn no_page_names_a_metric_or_asks_for_a_value_that_does_not_exist() {
+    let known = documented_metrics(&words::read("docs/metrics.md"));
+    assert!(known.len() > 40, "{known:?}");
+    // Targets of log filters, and the beginning of a pattern for grep.
+    let no_metrics = set(["weft_controller", "weft_proxy", "weft_injector", "weft_"]);
+    let exists = |name: &str| {
+        let of_histogram = ["_bucket", "_sum", "_count"];
+        let bare = of_histogram.iter().find_map(|end| name.strip_suffix(end));
+        known.contains(name) || bare.is_some_and(|name| known.contains(name))
+    };
+    // What queries may ask for.
+    let failures = words::read("identity/src/verify/error.rs");
+    let mut reasons = words::literals(&failures, "pub fn label(", "\n    }\n");
+    reasons.extend(set(Reason::ALL.map(Reason::as_str)));
+    reasons.extend(set(["", "handshake", "timeout"]));
+    let limits = words::first_arguments(&words::code("proxy/src"), ".limit(");
+    let values = [
+        ("limit", limits),
+        ("reason", reasons),
+        ("success", set(["true", "false"])),
+        ("direction", set(["inbound", "outbound"])),
+        ("security", set(["mtls", "plaintext"])),
+    ];
+    for folder in ["docs", "charts"] {
+        for path in words::below(folder, &[".md", ".yaml", ".txt", ".tpl"]) {
+            let text = std::fs::read_to_string(&path).expect("the page must be readable");
+            for name in words::names(&text) {
+                assert!(
+                    exists(&name) || no_metrics.contains(&name),
+                    "{}: nothing counts {name}",
+                    path.display()
+                );
+            }
+            for (label, values) in &values {
+                let asked = words::first_arguments(&text, &format!("{label}="));
+                let never: Vec<_> = asked.difference(values).collect();
+                assert!(
+                    never.is_empty(),
+                    "{}: {label} never is {never:?}",
+                    path.display()
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn what_the_page_says_of_the_injector_is_in_its_source() {
+    let page = words::read("docs/metrics.md");
+    let code = words::read("injector/src/metrics.rs");
+    let registered = words::first_arguments(&code, "registry.register(");
+    let documented = documented_metrics(&page)
+        .iter()
+        .filter_map(|name| name.strip_prefix("weft_injector_"))
+        .map(|name| name.strip_suffix("_total").unwrap_or(name).to_owned())
+        .collect();
+    words::same("metrics of the injector", &documented, &registered);
+    let server = words::read("injector/src/server.rs");
+    let mut paths = words::literals(&server, "\"/mutate\" => ", "};");
+    paths.retain(|path| !path.starts_with('/'));
+    let said = words::quoted(words::cell(&page, "`path`"));
+    words::same("path", &said, &paths);
+    let refusals = words::read("crds/src/inject/refusal.rs");
+    let mut refusals = words::literals(&refusals, "Self::NotAPod => ", "\n    }\n");
+    let mutate = words::read("injector/src/mutate.rs");
+    refusals.extend(words::first_arguments(&mutate, "reason: "));
+    refusals.remove("");
+    let said = words::quoted(words::cell(&page, "`reason` of `refused`"));
+    words::same("reason of refused pods", &said, &refusals);
+}
+
 /// Makes one series of every family, because families without one are not shown.
 /// Every field is named, so that nobody adds one and forgets it here.
 fn touch(metrics: &Metrics) {
     let Metrics {
         requests,
+        cancelled,
         latency,
         connections,
         tcp,
@@ -41,7 +233,7 @@ fn touch(metrics: &Metrics) {
         nacks: _,
         destinations: _,
         compatibility: _,
-        series_refused: _,
+        shared: _,
     } = metrics;
     let direction = Direction::outbound;
     let security = Security::mtls;
@@ -55,7 +247,7 @@ fn touch(metrics: &Metrics) {
         .at(&RequestLabels {
             direction,
             service: "shop/web".into(),
-            port: 80,
+            port: Port::Number(80),
             backend: "shop/web".into(),
             peer: "shop/web-0".into(),
             security,
@@ -64,11 +256,21 @@ fn touch(metrics: &Metrics) {
             reason: "",
         })
         .inc();
+    cancelled
+        .at(&CancelledLabels {
+            direction,
+            service: "shop/web".into(),
+            port: Port::Number(80),
+            backend: "shop/web".into(),
+            peer: "shop/web-0".into(),
+            security,
+        })
+        .inc();
     latency
         .at(&LatencyLabels {
             direction,
             service: "shop/web".into(),
-            port: 80,
+            port: Port::Number(80),
             backend: "shop/web".into(),
         })
         .observe(0.001);
@@ -82,7 +284,7 @@ fn touch(metrics: &Metrics) {
     tcp.at(&TcpLabels {
         direction,
         service: "shop/db".into(),
-        port: 5432,
+        port: Port::Number(5432),
         backend: "shop/db".into(),
         peer: "shop/db-0".into(),
         security,
@@ -100,7 +302,7 @@ fn touch(metrics: &Metrics) {
         .at(&AuditLabels {
             direction,
             peer: "shop/web".into(),
-            port: 80,
+            port: Port::Number(80),
         })
         .inc();
     metrics.limit("connections");

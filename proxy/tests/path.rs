@@ -14,6 +14,8 @@ mod harness;
 
 mod path {
     mod access;
+    mod away;
+    mod counts;
     mod drain;
     mod http;
     mod mesh_port;

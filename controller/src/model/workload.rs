@@ -41,7 +41,7 @@ impl Index {
             enforcement: enforcement.into(),
             mtls: v1::MtlsMode::from(modes::mtls(&self.defaults, namespace, &facts.appearance))
                 .into(),
-            ports: self.pod_protocols(key, facts).ranges(),
+            ports: self.pod_protocols(key, facts).ranges(&facts.ports),
             zone: self.world.zone(&facts.node).to_owned(),
             node: facts.node.to_string(),
             ips: facts.ips.iter().map(ToString::to_string).collect(),

@@ -9,13 +9,13 @@ use crate::harness::metrics::Samples;
 const WEB: &str = r#"
 weft_requests_total{direction="outbound",service="shop/catalog",port="80",backend="shop/catalog-v1",peer="shop/a",security="mtls",status="200",success="true",reason=""} 360
 weft_requests_total{direction="outbound",service="shop/catalog",port="80",backend="shop/catalog-v2",peer="shop/b",security="mtls",status="200",success="true",reason=""} 40
-weft_requests_total{direction="outbound",service="shop/payments",port="80",backend="shop/payments",peer="shop/p",security="mtls",status="403",success="true",reason="not-allowed"} 20
+weft_requests_total{direction="outbound",service="shop/payments",port="80",backend="shop/payments",peer="shop/p",security="mtls",status="403",success="false",reason="not-allowed"} 20
 weft_request_duration_seconds_bucket{le="0.001",direction="outbound",service="shop/catalog",port="80",backend="shop/catalog-v1"} 100
 weft_request_duration_seconds_bucket{le="0.002",direction="outbound",service="shop/catalog",port="80",backend="shop/catalog-v1"} 360
 weft_request_duration_seconds_bucket{le="+Inf",direction="outbound",service="shop/catalog",port="80",backend="shop/catalog-v1"} 360
 "#;
 const PAYMENTS: &str = r#"
-weft_requests_total{direction="inbound",service="",port="8080",backend="",peer="shop/web",security="mtls",status="403",success="true",reason="not-allowed"} 20
+weft_requests_total{direction="inbound",service="",port="8080",backend="",peer="shop/web",security="mtls",status="403",success="false",reason="not-allowed"} 20
 weft_requests_total{direction="inbound",service="",port="8080",backend="",peer="shop/cart",security="mtls",status="200",success="true",reason=""} 200
 "#;
 
@@ -83,7 +83,7 @@ fn each_promise_is_broken_by_what_it_forbids() {
     assert_eq!(
         changed(
             r#"status="200",success="true",reason=""} 40"#,
-            r#"status="403",success="true",reason="not-allowed"} 40"#
+            r#"status="403",success="false",reason="not-allowed"} 40"#
         ),
         ["success"]
     );
@@ -96,7 +96,7 @@ fn each_promise_is_broken_by_what_it_forbids() {
     );
     assert_eq!(
         changed(
-            r#"status="403",success="true",reason="not-allowed""#,
+            r#"status="403",success="false",reason="not-allowed""#,
             r#"status="503",success="false",reason="no-endpoint""#
         ),
         ["refused"]

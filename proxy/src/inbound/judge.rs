@@ -49,7 +49,10 @@ impl Visit {
             let labels = AuditLabels {
                 direction: Direction::inbound,
                 peer: Arc::clone(&self.label),
-                port: self.local.port(),
+                port: self
+                    .proxy
+                    .state
+                    .port_label(Direction::inbound, "", self.local.port(), false),
             };
             self.proxy.state.metrics.audit.at(&labels).inc();
             tracing::info!(peer = %self.label, port = self.local.port(), "deny would refuse this call");

@@ -54,7 +54,7 @@ impl Visit {
         if parts.version == Version::HTTP_2 {
             headers::join_cookies(&mut parts.headers);
         }
-        let trace = trace::pass_on(&mut parts.headers);
+        let trace = trace::id(&parts.headers);
         let mut call = Call::http(&self.proxy, Direction::inbound, &parts, started, trace)
             .to(Arc::default(), self.local.port(), "".into())
             .from_pod(self.pod.clone());

@@ -13,7 +13,7 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
-use super::Series;
+use super::{Series, Shared, Typed};
 use crate::settings::Compatibility as Asked;
 
 /// Both meshes count latency in milliseconds.
@@ -38,13 +38,13 @@ struct Copied {
 }
 
 impl Compatibility {
-    /// Registers what was asked for; `refused` counts samples beyond the bound.
+    /// Registers what was asked for.
     pub fn register(
         registry: &mut Registry,
         asked: &Asked,
         namespace: &str,
         pod: &str,
-        refused: &Counter,
+        shared: &Shared,
     ) -> Self {
         let mut copied = |requests: &'static str, latency: &'static str, fixed: &[(&str, &str)]| {
             let fixed = fixed
@@ -54,10 +54,10 @@ impl Compatibility {
                 requests: series(
                     requests,
                     "As another mesh counts requests",
-                    refused,
+                    shared,
                     Counter::default,
                 ),
-                latency: series(latency, "As another mesh counts latency", refused, || {
+                latency: series(latency, "As another mesh counts latency", shared, || {
                     Histogram::new(policy::latency::BOUNDS.map(|bound| bound * MILLIS))
                 }),
                 fixed: fixed.collect(),
@@ -120,21 +120,13 @@ impl Copied {
     }
 }
 
-fn series<M>(
+fn series<M: Clone + Typed>(
     name: &'static str,
     help: &'static str,
-    refused: &Counter,
+    shared: &Shared,
     make: fn() -> M,
 ) -> Series<Labels, M> {
-    Series {
-        name,
-        help,
-        unit: None,
-        began: Instant::now(),
-        make,
-        refused: refused.clone(),
-        map: std::sync::Arc::default(),
-    }
+    Series::new(name, help, None, Instant::now(), make, shared)
 }
 
 #[cfg(test)]
@@ -152,7 +144,7 @@ mod tests {
             workload: "web".into(),
         };
         let series =
-            Compatibility::register(&mut registry, &asked, "shop", "web-1", &Counter::default());
+            Compatibility::register(&mut registry, &asked, "shop", "web-1", &Shared::default());
         series.arrived(StatusCode::OK, true, Duration::from_millis(3));
         series.arrived(StatusCode::OK, true, Duration::from_millis(3));
         // A gRPC failure fails with status 200.

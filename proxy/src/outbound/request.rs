@@ -48,7 +48,7 @@ pub(super) async fn request_story(
     if parts.version == Version::HTTP_2 {
         headers::join_cookies(&mut parts.headers);
     }
-    let trace = trace::pass_on(&mut parts.headers);
+    let trace = trace::id(&parts.headers);
     if parts.version == Version::HTTP_2
         && let Some(host) = &host
         && let Ok(host) = HeaderValue::from_str(host)
@@ -262,13 +262,17 @@ async fn finish(
         place,
         ..
     } = answer;
+    // Only a peer proxy speaks for the mesh; any server may send these headers.
+    let mutual = call.is_mutual();
     let real_status = response
         .headers()
         .get(headers::STATUS)
+        .filter(|_| mutual)
         .and_then(|status| StatusCode::from_bytes(status.as_bytes()).ok());
     let switched_to = response
         .headers()
         .get(headers::UPGRADE_TO)
+        .filter(|_| mutual)
         .or_else(|| response.headers().get(header::UPGRADE))
         .cloned();
     let server_side = Side::of_answer(&mut response);

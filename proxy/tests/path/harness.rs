@@ -127,8 +127,9 @@ impl Pod {
         ]))
         .unwrap();
         let mut registry = Registry::default();
-        let state = Arc::new(State::new(Metrics::register(&mut registry)));
-        let tls = MeshTls::new(certs, roots);
+        let metrics = Metrics::register(&mut registry);
+        let tls = MeshTls::new(certs, roots).counted(metrics.clone());
+        let state = Arc::new(State::new(metrics));
         let budget = Budget::new(64 * 1024 * 1024);
         let proxy = Arc::new(Proxy {
             settings: Arc::new(settings),

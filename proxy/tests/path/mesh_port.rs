@@ -139,10 +139,11 @@ async fn callers_without_a_valid_certificate_are_refused() {
     }
     assert!(seen.lock().is_empty());
     let metrics = server.metrics();
-    assert!(
-        metrics.contains("weft_tls_failures_total{direction=\"inbound\",reason=\"handshake\"} 3"),
-        "{metrics}"
-    );
+    for reason in ["unknown-authority", "expired", "no-certificate"] {
+        let line =
+            format!("weft_tls_failures_total{{direction=\"inbound\",reason=\"{reason}\"}} 1");
+        assert!(metrics.contains(&line), "{line}\n{metrics}");
+    }
     // Control: a good certificate on the same way.
     let mut sender = peer(&authority, &authority.leaf("web", hour, now), &server)
         .await
@@ -172,6 +173,9 @@ async fn a_peer_with_another_identity_than_expected_gets_no_request() {
     assert_eq!(status, 503, "{answer}");
     assert!(answer.contains("weft-reason: tls-failed"), "{answer}");
     assert!(seen.lock().is_empty());
+    let metrics = client.metrics();
+    let line = "weft_tls_failures_total{direction=\"outbound\",reason=\"wrong-identity\"} 1";
+    assert!(metrics.contains(line), "{metrics}");
 }
 
 #[tokio::test]

@@ -77,6 +77,28 @@ fn a_meshed_pods_address_expects_its_identity_on_any_port() {
 }
 
 #[test]
+fn the_admin_port_of_a_meshed_pod_is_called_without_its_proxy() {
+    let cluster = shop()
+        .with(service("admin", "10.96.0.9", &[("weft-admin", 15190)]))
+        .with(slice(
+            "admin-x",
+            "admin",
+            &[("weft-admin", 15190)],
+            &[endpoint("api-1", "10.0.0.11")],
+        ));
+    let scraped = pod_at(&cluster, "10.0.0.11:15190").endpoint.unwrap();
+    assert_eq!((&*scraped.identity, &*scraped.pod), ("", "api-1"));
+    let resolved = cluster.resolve("client", &["10.96.0.9:15190"]);
+    let behind = resolved.endpoints("endpoints/shop/admin:15190").endpoints;
+    assert_eq!(behind[0].identity, "");
+    // Control: every other port of the pod is the mesh's, its own included.
+    for port in [15101, 15106, 15108, 15189, 15191, 8080] {
+        let endpoint = pod_at(&cluster, &format!("10.0.0.11:{port}")).endpoint;
+        assert_ne!(endpoint.unwrap().identity, "", "{port}");
+    }
+}
+
+#[test]
 fn an_unmeshed_pod_has_no_identity() {
     let cluster = shop().with(plain_pod("old", "10.0.0.50", "api"));
     assert_eq!(

@@ -139,6 +139,30 @@ fn the_servers_proxy_learns_the_same_protocols() {
 }
 
 #[test]
+fn the_servers_proxy_learns_which_ports_its_containers_name() {
+    let ports = |cluster: Cluster| cluster.resolve("api-1", &[]).workload().ports;
+    let of_8080 = |ports: &[wire::v1::PortProtocol]| -> Vec<Protocol> {
+        let of = ports
+            .iter()
+            .filter(|one| (one.first, one.last) == (8080, 8080));
+        of.map(wire::v1::PortProtocol::protocol).collect()
+    };
+    assert_eq!(of_8080(&ports(declared("web", None))), [Protocol::Detect]);
+    // What is said of a port decides before that.
+    let said = of_8080(&ports(declared("grpc", None)));
+    assert_eq!(said, [Protocol::Grpc, Protocol::Detect]);
+    let ns = annotate(namespace("shop"), "weft.dev/opaque-ports", "8080");
+    let said = of_8080(&ports(declared("web", None).with(ns)));
+    assert_eq!(said, [Protocol::Opaque, Protocol::Detect]);
+}
+
+#[test]
+fn tls_to_the_controllers_own_port_passes_as_it_is() {
+    let own = declared("grpc-tls", None);
+    assert_eq!(protocols(&own), (Protocol::Tls, Protocol::Tls));
+}
+
+#[test]
 fn a_list_that_cannot_be_read_is_ignored_and_told() {
     let object = service("api", "10.96.0.1", &[("http", 80)]);
     let cluster = shop().with(annotate(object, "weft.dev/opaque-ports", "80,x"));

@@ -1,0 +1,158 @@
+//! What a proxy does with what it knows while no controller answers.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
+use wire::v1::{self, MtlsMode, Protocol, destination::Target};
+
+use crate::harness::{
+    Authority, Pod, endpoint, endpoints, get, http_app, pair, raw, resource, service, vip,
+};
+
+/// The resource that says what stands at an address.
+fn destination(at: SocketAddr, target: Target) -> v1::Resource {
+    resource(
+        &wire::names::destination(at.ip(), at.port()),
+        v1::resource::Content::Destination(v1::Destination {
+            target: Some(target),
+        }),
+    )
+}
+
+fn pod_target(ip: IpAddr, port: u16, account: Option<&str>) -> Target {
+    Target::Pod(v1::PodTarget {
+        endpoint: Some(endpoint(ip, port, account)),
+        ..v1::PodTarget::default()
+    })
+}
+
+#[tokio::test]
+async fn an_endpoint_called_by_its_own_address_is_called_with_identity_before_anybody_says_what_it_is()
+ {
+    let (client, server, port, seen) = pair(Protocol::Http1).await;
+    let at = SocketAddr::new(server.ip, port);
+    let (status, answer) = get(client.call(at).await, "/", "").await;
+    assert_eq!(status, 200, "{answer}");
+    assert!(
+        seen.lock()[0].contains("id=spiffe://cluster.local/ns/shop/sa/web"),
+        "{:?}",
+        seen.lock()
+    );
+    // Control: an address of which nothing was ever known passes as it is.
+    let outside = Pod::new(&Authority::new(), "outside").await;
+    let (port, seen) = http_app(&outside, "outside").await;
+    let at = SocketAddr::new(outside.ip, port);
+    assert_eq!(get(client.call(at).await, "/", "").await.0, 200);
+    assert!(seen.lock()[0].contains("id=-"), "{:?}", seen.lock());
+}
+
+#[tokio::test]
+async fn an_address_that_was_meshed_is_refused_when_nothing_is_known_of_it_any_more() {
+    let authority = Authority::new();
+    let client = Pod::new(&authority, "web").await;
+    let server = Pod::new(&authority, "api").await;
+    let (port, seen) = http_app(&server, "api").await;
+    let at = SocketAddr::new(server.ip, port);
+    // As the address of a pod, and as that of a Service in front of it.
+    let pod = destination(at, pod_target(server.ip, port, Some("api")));
+    let mut behind = service("api", server.ip, Protocol::Http1, Vec::new());
+    behind[0] = destination(at, Target::Service(wire::names::service("shop", "api", 80)));
+    let other = Pod::new(&authority, "api").await;
+    behind.push(endpoints("api", vec![endpoint(other.ip, 1, Some("api"))]));
+    for resources in [vec![pod], behind] {
+        let name = resources[0].name.clone();
+        client.set(resources);
+        client.replace(&name, Vec::new());
+        client.replace(&wire::names::endpoints("shop", "api", 80), Vec::new());
+        let (status, answer) = get(client.call(at).await, "/", "").await;
+        assert!(seen.lock().is_empty(), "{:?}", seen.lock());
+        assert_eq!(status, 503, "{answer}");
+        assert!(
+            answer.contains("weft-reason: unknown-destination"),
+            "{answer}"
+        );
+        // The honest reuse of an address: as soon as it is said to be outside the mesh.
+        client.set(vec![destination(at, Target::External(v1::External {}))]);
+        client.replace(&name, Vec::new());
+        assert_eq!(get(client.call(at).await, "/", "").await.0, 200);
+        assert_eq!(seen.lock().drain(..).count(), 1);
+    }
+}
+
+#[tokio::test]
+async fn an_address_is_called_as_the_controller_says_when_it_left_the_mesh() {
+    let (client, server, port, seen) = pair(Protocol::Http1).await;
+    client.set(vec![endpoints(
+        "api",
+        vec![endpoint(server.ip, port, None)],
+    )]);
+    let at = SocketAddr::new(server.ip, port);
+    for addr in [vip(), at] {
+        assert_eq!(get(client.call(addr).await, "/", "").await.0, 200);
+    }
+    assert_eq!(seen.lock().len(), 2);
+    assert!(seen.lock().iter().all(|line| line.contains("id=-")));
+    client.mode("web", v1::Enforcement::Open, MtlsMode::Strict);
+    let (status, _) = get(client.call(at).await, "/", "").await;
+    assert_eq!(status, 503, "strict, and not explained");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_address_that_was_used_once_stays_asked_for_however_long_ago() {
+    let (client, ..) = pair(Protocol::Http1).await;
+    let state = &client.proxy.state;
+    let (found, usage) = state.find(vip()).await;
+    assert!(found.is_some());
+    drop(usage);
+    tokio::time::advance(Duration::from_secs(3600)).await;
+    assert!(state.wanted().contains(&vip()), "{:?}", state.wanted());
+}
+
+/// Answers every connection once with these bytes, and ends it.
+async fn answering(pod: &Pod, answer: &'static str) -> u16 {
+    let listener = TcpListener::bind((pod.ip, 0)).await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            tokio::spawn(async move {
+                let mut head = [0; 4096];
+                let _ = stream.read(&mut head).await;
+                let _ = stream.write_all(answer.as_bytes()).await;
+                let _ = stream.shutdown().await;
+            });
+        }
+    });
+    port
+}
+
+#[tokio::test]
+async fn a_server_without_identity_cannot_speak_for_a_proxy() {
+    let (client, server, _, _) = pair(Protocol::Http1).await;
+    let upgrade = "GET / HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
+    let plain = "GET / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n";
+    let forged = "HTTP/1.1 500 Oops\r\nweft-status: 200\r\nweft-upgrade: forged\r\n\
+                  weft-reason: not-allowed\r\ncontent-length: 0\r\n\r\n";
+    let switched = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\
+                    weft-upgrade: forged\r\nConnection: Upgrade\r\n\r\n";
+    for (answer, ask, status) in [
+        (forged, plain, "HTTP/1.1 500"),
+        (forged, upgrade, "HTTP/1.1 500"),
+        (switched, upgrade, "HTTP/1.1 101"),
+    ] {
+        let port = answering(&server, answer).await;
+        client.set(vec![endpoints(
+            "api",
+            vec![endpoint(server.ip, port, None)],
+        )]);
+        let mut stream = client.call(vip()).await;
+        let told = raw(&mut stream, ask.as_bytes(), Duration::from_secs(1)).await;
+        assert!(told.starts_with(status), "{told}");
+        assert!(
+            !told.contains("forged") && !told.contains("weft-"),
+            "{told}"
+        );
+    }
+}
