@@ -19,7 +19,7 @@ use self::request::request_story;
 use self::route::Attempts;
 use crate::app::Proxy;
 use crate::detect::{DETECT_WITHIN, Prefixed, SILENCE, Seen, judge};
-use crate::failure::{Failure, is_grpc, refusal};
+use crate::failure::{Failure, answer_to, is_grpc, refusal};
 use crate::finish::Call;
 use crate::http::{From, serve as serve_http};
 use crate::metrics::{ConnectionLabels, Direction, Security};
@@ -141,13 +141,12 @@ async fn unknown(proxy: &Arc<Proxy>, stream: TcpStream, addr: SocketAddr) {
     };
     let handler = |request: Request<Incoming>| {
         let grpc = is_grpc(request.headers());
-        async move {
-            refusal(
-                Reason::UnknownDestination,
-                "the mesh does not know this address yet",
-                grpc,
-            )
-        }
+        let refused = refusal(
+            Reason::UnknownDestination,
+            "the mesh does not know this address yet",
+            grpc,
+        );
+        std::future::ready(answer_to(request.method(), refused))
     };
     serve_http(
         stream,
