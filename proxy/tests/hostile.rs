@@ -19,9 +19,11 @@ mod hostile {
     mod field;
     mod floods;
     mod framing;
+    mod honest;
     mod identity;
     mod raw2;
     mod servers;
     mod streaming;
     mod targets;
+    mod ways;
 }
