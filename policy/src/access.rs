@@ -188,6 +188,14 @@ impl Access {
         })
     }
 
+    /// True when some request of this caller could be allowed on the port by a target
+    /// with HTTP rules.
+    pub fn may_request(&self, caller: Caller<'_>, port: u16) -> bool {
+        self.rules
+            .iter()
+            .any(|rule| rule.admits(caller) && rule.judges_requests_on(port))
+    }
+
     /// True when requests on this port are judged one by one, and their paths are
     /// normalised. In open mode nothing is judged.
     pub fn has_http_rule(&self, port: u16) -> bool {

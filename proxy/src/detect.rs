@@ -28,8 +28,9 @@ pub const SILENCE: Duration = Duration::from_millis(50);
 /// Longest method that is recognised before the end of its line, with the blank
 /// after it.
 const ENOUGH: usize = 24;
-/// Longest first line that is watched: no server that is known reads a longer one.
-const LINE_LIMIT: usize = 1024 * 1024;
+/// Longest first line that is watched. Go's servers take a head of somewhat more than
+/// 1 MiB, which is the most of those that are known.
+const LINE_LIMIT: usize = 2 * 1024 * 1024;
 /// Bytes kept of the end of a first line: `HTTP/` and a version, with room.
 const LINE_END: usize = 24;
 /// Bytes of nothing but blank lines that are waited through.

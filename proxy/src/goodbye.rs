@@ -28,20 +28,32 @@ const SCRAP: usize = 2 * 1024;
 /// A connection whose shutdown is over when the other side has noticed it.
 pub(crate) struct Goodbye<I> {
     io: I,
-    /// Longest wait for the end of what comes, and for more of it.
-    whole: Duration,
-    silence: Duration,
+    waits: &'static Waits,
     /// The end of the whole wait, and the wait.
     lingering: Option<(Instant, Pin<Box<Sleep>>)>,
 }
+
+/// Longest wait for the end of what comes, and for more of it.
+struct Waits {
+    whole: Duration,
+    silence: Duration,
+}
+
+static FOR_PEERS: Waits = Waits {
+    whole: LINGER,
+    silence: LINGER,
+};
+static FOR_CLIENTS: Waits = Waits {
+    whole: LINGER_FOR_UPLOADS,
+    silence: LINGER_IN_SILENCE,
+};
 
 impl<I> Goodbye<I> {
     /// Of a quiet line.
     pub(crate) const fn to_peer(io: I) -> Self {
         Self {
             io,
-            whole: LINGER,
-            silence: LINGER,
+            waits: &FOR_PEERS,
             lingering: None,
         }
     }
@@ -50,8 +62,7 @@ impl<I> Goodbye<I> {
     pub(crate) const fn to_client(io: I) -> Self {
         Self {
             io,
-            whole: LINGER_FOR_UPLOADS,
-            silence: LINGER_IN_SILENCE,
+            waits: &FOR_CLIENTS,
             lingering: None,
         }
     }
@@ -97,7 +108,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Goodbye<I> {
         if this.lingering.is_none() {
             ready!(Pin::new(&mut this.io).poll_shutdown(cx))?;
         }
-        let (whole, silence) = (this.whole, this.silence);
+        let Waits { whole, silence } = *this.waits;
         let (until, wait) = this
             .lingering
             .get_or_insert_with(|| (Instant::now() + whole, Box::pin(sleep(silence))));

@@ -227,16 +227,19 @@ impl Visit {
         stream: &mut Prefixed<S>,
     ) -> std::io::Result<Spoken> {
         let mut changes = self.proxy.state.policy_changes();
-        let patience = tokio::time::Instant::now() + crate::http::HEAD_WITHIN;
+        let came = tokio::time::Instant::now();
         loop {
-            let (declared, judge) = match self.expected() {
+            let (declared, silence, judge) = match self.expected() {
                 Expected::Bytes => return Ok(Spoken::Opaque(None)),
                 Expected::Either => return self.whoever_speaks_first(stream).await,
-                Expected::Http { declared, judge } => (declared, judge),
+                Expected::Http {
+                    declared,
+                    silence,
+                    judge,
+                } => (declared, silence, judge),
             };
-            // Nothing is delivered until the protocol is known, so a caller that opens
-            // its connection ahead of its first request costs nothing else. It may be
-            // allowed more by then.
+            // Nothing is delivered until the protocol is known, so a caller that waits
+            // costs nothing else. It may be allowed more by then.
             tokio::select! {
                 begun = stream.first_bytes() => begun?,
                 changed = changes.changed() => {
@@ -245,8 +248,11 @@ impl Visit {
                     }
                     false
                 }
-                () = tokio::time::sleep_until(patience) => {
-                    return Err(std::io::ErrorKind::TimedOut.into());
+                () = tokio::time::sleep_until(came + silence) => {
+                    if declared {
+                        return Err(std::io::ErrorKind::TimedOut.into());
+                    }
+                    return Ok(Spoken::Opaque(None));
                 }
             };
             let until = tokio::time::Instant::now() + BEGUN_WITHIN;

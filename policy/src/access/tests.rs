@@ -313,6 +313,25 @@ fn bytes_that_were_not_read_pass_only_by_a_target_without_http_rules() {
 }
 
 #[test]
+fn a_caller_may_request_where_a_target_with_http_rules_admits_it() {
+    let access = enforced(vec![
+        Rule {
+            ports: Some(Ports::only([80])),
+            http: Some(vec![http("/a", &[])]),
+            ..rule("both kinds", &["s"])
+        },
+        Rule {
+            ports: Some(Ports::Any),
+            ..rule("ports", &["t"])
+        },
+    ]);
+    let may = |who: &str, port| access.may_request(Caller::mesh(&id(who)), port);
+    assert!(may("s", 80) && !may("s", 81));
+    assert!(!may("t", 80) && !may("u", 80));
+    assert!(!access.may_request(Caller::Outside, 80));
+}
+
+#[test]
 fn groups_admit_whom_they_name() {
     let from = |source| {
         enforced(vec![Rule {

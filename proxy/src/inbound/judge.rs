@@ -7,6 +7,7 @@
 
 use std::borrow::Cow;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::{HeaderValue, Uri, header};
 use policy::access::Verdict;
@@ -17,8 +18,9 @@ use policy::protocol::Protocol;
 use policy::reason::Reason;
 
 use super::Visit;
-use crate::detect::{Seen, judge_leniently, judge_strictly};
+use crate::detect::{DETECT_WITHIN, Seen, judge_leniently, judge_strictly};
 use crate::failure::Failure;
+use crate::http::HEAD_WITHIN;
 use crate::metrics::{AuditLabels, Direction};
 use crate::snapshot::Snapshot;
 
@@ -27,9 +29,11 @@ use crate::snapshot::Snapshot;
 pub(super) enum Expected {
     /// Anything: the port is declared to carry no HTTP.
     Bytes,
-    /// HTTP; nothing else is delivered. `judge` tells what is taken for it.
+    /// HTTP; nothing else is delivered. `judge` tells what is taken for it, and
+    /// `silence` for how long the caller may say nothing.
     Http {
         declared: bool,
+        silence: Duration,
         judge: fn(&[u8]) -> Seen,
     },
     /// Nobody declared it, and this caller may say anything: whoever speaks first
@@ -53,12 +57,19 @@ impl Visit {
         if !declared.is_http() && self.bytes_pass(&snapshot).is_ok() {
             return Expected::Either;
         }
+        let (declared, port) = (declared.is_http(), self.local.port());
         // Where requests are judged or told that they need an identity, whatever
         // might be one is read as one, so that its sender is told.
-        let answered = guards(&snapshot, self.local.port()) || self.needs_identity(&snapshot);
+        let answered = declared || guards(&snapshot, port) || self.needs_identity(&snapshot);
+        // Clients open connections ahead of their first request. One that waits for the
+        // server to speak is told by the end of its connection that it never will.
+        let welcome = declared
+            || self.identified(&snapshot).is_ok()
+                && snapshot.access.may_request(self.caller(), port);
         Expected::Http {
-            declared: declared.is_http(),
-            judge: if answered || declared.is_http() {
+            declared,
+            silence: if welcome { HEAD_WITHIN } else { DETECT_WITHIN },
+            judge: if answered {
                 judge_strictly
             } else {
                 judge_leniently

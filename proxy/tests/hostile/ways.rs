@@ -249,6 +249,29 @@ async fn a_silent_connection_to_a_guarded_undeclared_port_waits_for_its_request(
     }
 }
 
+/// Whoever waits for the server to speak learns that it never will.
+#[tokio::test]
+async fn a_silent_caller_that_nothing_admits_is_let_go_after_a_second() {
+    let ground = Ground::new(Protocol::Detect, "220 ready\r\n").await;
+    ground
+        .field
+        .workload(Protocol::Detect, Enforcement::Enforce);
+    let mut of_another = both_kinds(&["/public"]);
+    if let Some(v1::resource::Content::Rule(rule)) = &mut of_another.content {
+        rule.sources.truncate(1);
+        rule.sources[0].who = Some(v1::source::Who::SpiffeId(id("other").as_str().to_owned()));
+    }
+    for rules in [vec![], vec![of_another]] {
+        ground.field.server.set(rules);
+        for by in EVERY {
+            let mut stream = ground.open(by).await;
+            let mut buffer = [0; 16];
+            let read = timeout(2 * LATE, stream.read(&mut buffer)).await;
+            assert!(matches!(read, Ok(Ok(0) | Err(_))), "{by:?}: {read:?}");
+        }
+    }
+}
+
 /// First lines that some server reads as HTTP, with an identity of their own.
 fn forgeries() -> Vec<(Vec<u8>, Vec<u8>)> {
     let long = format!("{} / HTTP/1.1\r\n", "M".repeat(30));
