@@ -62,6 +62,7 @@ pub(crate) fn compile(world: &World, defaults: &Defaults) -> (Index, Problems) {
         defaults,
         routes: &routes,
         bindings: &bindings,
+        protocols: protocols::Reader { world, pods: &pods },
     };
     let targets = access::targets(world, &named, &endpoints, &mut findings);
     protocols::check_annotations(world, &mut findings);

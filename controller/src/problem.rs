@@ -86,6 +86,8 @@ pub enum Reason {
     PortNotFound,
     /// Two Services declare different protocols for one port of a pod.
     ProtocolConflict,
+    /// Rules of two kinds for a port that nobody has said what it carries.
+    ProtocolNotDeclared,
     /// A Service port was taken for the container port behind it.
     ServicePortMapped,
     /// The pod's capture leaves this port alone, so no rule applies to it.
@@ -113,6 +115,7 @@ impl Reason {
             Self::RefNotFound => "RefNotFound",
             Self::PortNotFound => "PortNotFound",
             Self::ProtocolConflict => "ProtocolConflict",
+            Self::ProtocolNotDeclared => "ProtocolNotDeclared",
             Self::ServicePortMapped => "ServicePortMapped",
             Self::PortSkipped => "PortSkipped",
             Self::NotEnforced => "NotEnforced",

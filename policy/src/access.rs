@@ -173,14 +173,31 @@ impl Access {
         self.decide(caller, |rule| rule.allows_request(port, request))
     }
 
-    /// Judges one connection whose bytes are relayed without looking at them.
+    /// Judges one connection of a port that is declared to carry no HTTP: its bytes
+    /// are relayed without looking at them, and HTTP rules say nothing there.
     pub fn decide_tcp(&self, caller: Caller<'_>, port: u16) -> Verdict<'_> {
         self.decide(caller, |rule| rule.allows_bytes(port))
     }
 
-    /// True when requests on this port are judged one by one. Such a port is
-    /// never relayed as opaque, and its paths are normalised. In open mode
-    /// nothing is judged.
+    /// Judges one connection of any other port whose bytes were not read as HTTP. A
+    /// target with HTTP rules wants to see requests, and these are none, however
+    /// they began and whatever a server may take them for.
+    pub fn decide_unread(&self, caller: Caller<'_>, port: u16) -> Verdict<'_> {
+        self.decide(caller, |rule| {
+            rule.http.is_none() && rule.allows_bytes(port)
+        })
+    }
+
+    /// True when some request of this caller could be allowed on the port by a target
+    /// with HTTP rules.
+    pub fn may_request(&self, caller: Caller<'_>, port: u16) -> bool {
+        self.rules
+            .iter()
+            .any(|rule| rule.admits(caller) && rule.judges_requests_on(port))
+    }
+
+    /// True when requests on this port are judged one by one, and their paths are
+    /// normalised. In open mode nothing is judged.
     pub fn has_http_rule(&self, port: u16) -> bool {
         self.enforcement != Enforcement::Open
             && self.rules.iter().any(|rule| rule.judges_requests_on(port))

@@ -1,7 +1,7 @@
 //! Why a request or connection could not be served, in one place: status,
 //! header, metric label and the right to try elsewhere are all read from here.
 
-use http::{HeaderValue, Response, StatusCode, header};
+use http::{HeaderValue, Method, Response, StatusCode, header};
 use policy::reason::Reason;
 
 use crate::body::{self, Body};
@@ -63,6 +63,23 @@ impl Failure {
     #[must_use]
     pub fn response(&self, grpc: bool) -> Response<Body> {
         refusal(self.reason, &self.detail, grpc)
+    }
+
+    /// The same to a request of this method.
+    #[must_use]
+    pub fn response_to(&self, method: &Method, grpc: bool) -> Response<Body> {
+        answer_to(method, self.response(grpc))
+    }
+}
+
+/// `response`, as an answer to this method may be: HEAD is answered without a body,
+/// and in HTTP/2 a client takes one for a broken stream.
+#[must_use]
+pub fn answer_to(method: &Method, response: Response<Body>) -> Response<Body> {
+    if *method == Method::HEAD {
+        response.map(|_| body::empty())
+    } else {
+        response
     }
 }
 

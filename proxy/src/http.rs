@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::uri::Authority;
-use http::{Request, Response, StatusCode, Version};
+use http::{Method, Request, Response, StatusCode, Version};
 use hyper::server::conn::http1::Builder;
 use hyper_util::rt::TokioTimer;
 use policy::reason::Reason;
@@ -14,7 +14,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::body::{Body, Received};
 use crate::budget::Budget;
-use crate::failure::refusal;
+use crate::failure::{answer_to, refusal};
 use crate::goodbye::Goodbye;
 use crate::http1;
 use crate::http2::server;
@@ -101,9 +101,10 @@ pub async fn serve<I, H, F>(
         let patience = (!matches!(from, From::OwnApplication)).then_some(HEAD_WITHIN);
         builder.header_read_timeout(patience);
         let ended = if mesh {
-            let io = Goodbye::new(io);
+            let io = Goodbye::to_peer(io);
             http1::serve(io, builder, patience, budget, close.as_mut(), handler).await
         } else {
+            let io = Goodbye::to_client(io);
             http1::serve(io, builder, patience, budget, close.as_mut(), handler).await
         };
         if let Err(error) = ended {
@@ -114,16 +115,26 @@ pub async fn serve<I, H, F>(
 
 /// Requests that are refused whoever sends them.
 fn unacceptable(request: &Request<Received>) -> Option<Response<Body>> {
-    let bad = |detail: &str| Some(refusal(Reason::BadRequest, detail, false));
+    let bad = |detail: &str| {
+        let refused = refusal(Reason::BadRequest, detail, false);
+        Some(answer_to(request.method(), refused))
+    };
     let headers = request.headers();
+    let uri = request.uri();
+    if uri.scheme().is_none() && uri.authority().is_some() && request.method() != Method::CONNECT {
+        // Servers disagree on what it is; sent on it would be another one.
+        return bad("the request target does not begin with a slash");
+    }
     if request
         .uri()
         .path_and_query()
         .is_some_and(|target| target.as_str().len() > TARGET_LIMIT)
     {
-        let mut response = refusal(Reason::BadRequest, "the request target is too long", false);
-        *response.status_mut() = StatusCode::URI_TOO_LONG;
-        return Some(response);
+        let mut response = bad("the request target is too long");
+        if let Some(response) = &mut response {
+            *response.status_mut() = StatusCode::URI_TOO_LONG;
+        }
+        return response;
     }
     let chunked = headers.contains_key(http::header::TRANSFER_ENCODING);
     if chunked && headers.contains_key(http::header::CONTENT_LENGTH) {

@@ -11,8 +11,6 @@ use http::{HeaderValue, Method, Request, Response, Uri, Version, header};
 use identity::tls::QUIET_ALPN;
 use identity::verify::{PeerIdentity, peer_identity};
 use policy::access::Caller;
-use policy::mode::MtlsMode;
-use policy::protocol::Protocol;
 use policy::reason::Reason;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
@@ -22,10 +20,10 @@ mod judge;
 mod opaque;
 mod request;
 
-use self::judge::guards;
+use self::judge::Expected;
 use crate::app::{OWN_PORTS, Proxy};
 use crate::body::{Body, Received};
-use crate::detect::{DETECT_WITHIN, Prefixed, SILENCE, Seen, judge, judge_strictly};
+use crate::detect::{BEGUN_WITHIN, DETECT_WITHIN, Prefixed, SILENCE, Seen, judge_leniently};
 use crate::failure::refusal;
 use crate::headers;
 use crate::http::{From, serve as serve_http};
@@ -133,7 +131,7 @@ async fn mesh_request(
     if quiet && (tcp || request.method() == Method::CONNECT) {
         return refusal(Reason::BadRequest, "tunnels are for HTTP/2", false);
     }
-    let upgrade = map.get(headers::UPGRADE_TO).cloned();
+    let upgrade = headers::without_http(map.get_all(headers::UPGRADE_TO));
     let target = map.get(headers::TARGET).cloned();
     let visit = Arc::new(Visit::new(proxy, Some(peer), SocketAddr::new(ip, port)));
     if tcp {
@@ -148,7 +146,7 @@ async fn mesh_request(
     let (Some(upgrade), Some(target)) = (upgrade, target) else {
         return refusal(
             Reason::BadRequest,
-            "CONNECT without weft-upgrade and weft-target",
+            "CONNECT without weft-target, or without a weft-upgrade to another protocol than HTTP",
             false,
         );
     };
@@ -177,21 +175,9 @@ pub async fn serve_plain(proxy: Arc<Proxy>, stream: TcpStream, original: SocketA
     if !proxy.settings.is_own(original.ip()) || OWN_PORTS.contains(&original.port()) {
         return tunnel::reset(&stream);
     }
-    let snapshot = proxy.state.snapshot();
-    let declared = snapshot
-        .workload
-        .as_ref()
-        .map_or(Protocol::Detect, |workload| {
-            workload.protocol(original.port())
-        });
-    let strict = snapshot.mtls() == MtlsMode::Strict;
-    let guarded = guards(&snapshot, original.port());
-    drop(snapshot);
     let visit = Arc::new(Visit::new(proxy, None, original));
     let mut stream = Prefixed::new(stream);
-    let spoken = visit
-        .protocol(&mut stream, declared, guarded || strict)
-        .await;
+    let spoken = visit.protocol(&mut stream).await;
     visit.converse(stream, spoken).await;
 }
 
@@ -239,55 +225,68 @@ impl Visit {
         Security::of(self.peer.is_some())
     }
 
-    /// Finds out what is spoken. Where HTTP rules apply (`guarded`) only the
-    /// caller's bytes count, and everything that may be HTTP is taken as HTTP.
+    /// Finds out what is spoken.
     async fn protocol<S: AsyncRead + AsyncWrite + Unpin>(
         &self,
         stream: &mut Prefixed<S>,
-        declared: Protocol,
-        guarded: bool,
     ) -> std::io::Result<Spoken> {
-        if matches!(declared, Protocol::Opaque | Protocol::Tls) {
-            return Ok(Spoken::Opaque(None));
-        }
-        let declared_http = matches!(declared, Protocol::Http1 | Protocol::Http2 | Protocol::Grpc);
-        let judge = if guarded || declared_http {
-            judge_strictly
-        } else {
-            judge
-        };
-        if guarded || declared_http {
-            // Nothing is delivered until the protocol is known, so patience
-            // costs nothing but the connection.
-            let patience = if declared_http {
-                crate::http::HEAD_WITHIN
-            } else {
-                DETECT_WITHIN
+        let mut changes = self.proxy.state.policy_changes();
+        let came = tokio::time::Instant::now();
+        loop {
+            let (declared, silence, judge) = match self.expected() {
+                Expected::Bytes => return Ok(Spoken::Opaque(None)),
+                Expected::Either => return self.whoever_speaks_first(stream).await,
+                Expected::Http {
+                    declared,
+                    silence,
+                    judge,
+                } => (declared, silence, judge),
             };
-            let seen = stream
-                .look(tokio::time::Instant::now() + patience, judge)
-                .await?;
-            return Ok(match seen {
+            // Nothing is delivered until the protocol is known, so a caller that waits
+            // costs nothing else. It may be allowed more by then.
+            tokio::select! {
+                begun = stream.first_bytes() => begun?,
+                changed = changes.changed() => {
+                    if changed.is_ok() {
+                        continue;
+                    }
+                    false
+                }
+                () = tokio::time::sleep_until(came + silence) => {
+                    if declared {
+                        return Err(std::io::ErrorKind::TimedOut.into());
+                    }
+                    return Ok(Spoken::Opaque(None));
+                }
+            };
+            let until = tokio::time::Instant::now() + BEGUN_WITHIN;
+            return Ok(match stream.look(until, judge).await? {
                 Seen::Http2 => Spoken::Http(Version::HTTP_2),
                 Seen::Http1 => Spoken::Http(Version::HTTP_11),
                 // The strict parser refuses what is no HTTP.
-                Seen::Opaque | Seen::Unsure if declared_http => Spoken::Http(Version::HTTP_11),
+                Seen::Opaque | Seen::Unsure if declared => Spoken::Http(Version::HTTP_11),
                 Seen::Opaque | Seen::Unsure => Spoken::Opaque(None),
             });
         }
+    }
+
+    /// For callers that may say anything on a port that nobody declared.
+    async fn whoever_speaks_first<S: AsyncRead + AsyncWrite + Unpin>(
+        &self,
+        stream: &mut Prefixed<S>,
+    ) -> std::io::Result<Spoken> {
         let now = tokio::time::Instant::now();
-        let mut seen = stream.look(now + SILENCE, judge).await?;
+        let mut seen = stream.look(now + SILENCE, judge_leniently).await?;
         if seen == Seen::Unsure
             && !stream.has_bytes()
-            && self.judge_tcp().is_ok()
             && let Ok(server) = tcp::connect(self.local, CONNECT_TIMEOUT).await
         {
             return race(stream, Prefixed::new(server)).await;
         }
         if seen == Seen::Unsure {
-            seen = stream.look(now + DETECT_WITHIN, judge).await?;
+            seen = stream.look(now + DETECT_WITHIN, judge_leniently).await?;
         }
-        Ok(spoken(seen, stream.has_bytes(), None))
+        Ok(spoken(seen, stream.begins_as_http(), None))
     }
 
     /// Serves HTTP on a connection or tunnel.
@@ -348,17 +347,17 @@ async fn race<S: AsyncRead + Unpin>(
         _ = server.first_bytes() => return Ok(Spoken::Opaque(Some(server))),
     }
     let seen = stream
-        .look(tokio::time::Instant::now() + DETECT_WITHIN, judge)
+        .look(tokio::time::Instant::now() + DETECT_WITHIN, judge_leniently)
         .await?;
-    Ok(spoken(seen, stream.has_bytes(), Some(server)))
+    Ok(spoken(seen, stream.begins_as_http(), Some(server)))
 }
 
-/// A beginning that HTTP may have, sent too slowly to be sure, counts as HTTP.
-fn spoken(seen: Seen, has_bytes: bool, server: Option<Prefixed<TcpStream>>) -> Spoken {
+/// The beginning of a request, sent too slowly to be sure, counts as HTTP.
+fn spoken(seen: Seen, begins_as_http: bool, server: Option<Prefixed<TcpStream>>) -> Spoken {
     match seen {
         Seen::Http2 => Spoken::Http(Version::HTTP_2),
         Seen::Http1 => Spoken::Http(Version::HTTP_11),
-        Seen::Unsure if has_bytes => Spoken::Http(Version::HTTP_11),
+        Seen::Unsure if begins_as_http => Spoken::Http(Version::HTTP_11),
         Seen::Opaque | Seen::Unsure => Spoken::Opaque(server),
     }
 }

@@ -40,5 +40,6 @@ pub mod target;
 pub mod tcp;
 pub mod trace;
 pub mod tunnel;
+pub(crate) mod upload;
 pub mod upstream;
 pub mod wide;

@@ -19,7 +19,7 @@ use self::route::Attempts;
 use crate::app::Proxy;
 use crate::body::Received;
 use crate::detect::{DETECT_WITHIN, Prefixed, SILENCE, Seen, judge};
-use crate::failure::{Failure, is_grpc, refusal};
+use crate::failure::{Failure, answer_to, is_grpc, refusal};
 use crate::finish::Call;
 use crate::http::{From, serve as serve_http};
 use crate::metrics::{ConnectionLabels, Direction, Security};
@@ -146,13 +146,12 @@ async fn unknown(proxy: &Arc<Proxy>, stream: TcpStream, addr: SocketAddr) {
     let budget = Arc::clone(&proxy.budget);
     let handler = |request: Request<Received>| {
         let grpc = is_grpc(request.headers());
-        async move {
-            refusal(
-                Reason::UnknownDestination,
-                "the mesh does not know this address yet",
-                grpc,
-            )
-        }
+        let refused = refusal(
+            Reason::UnknownDestination,
+            "the mesh does not know this address yet",
+            grpc,
+        );
+        std::future::ready(answer_to(request.method(), refused))
     };
     serve_http(
         stream,

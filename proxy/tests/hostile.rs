@@ -19,10 +19,12 @@ mod hostile {
     mod field;
     mod floods;
     mod framing;
+    mod honest;
     mod identity;
     mod raw2;
     mod servers;
     mod stalls;
     mod streaming;
     mod targets;
+    mod ways;
 }

@@ -18,6 +18,7 @@ use super::{
     bindings::Bindings,
     endpoints::ByPort,
     few, object, origin,
+    protocols::Reader,
     routes::{Group, Routes, UDP_NOT_ENFORCED},
 };
 use crate::{
@@ -36,6 +37,7 @@ pub(super) struct Named<'a> {
     pub(super) defaults: &'a Defaults,
     pub(super) routes: &'a Routes,
     pub(super) bindings: &'a Bindings,
+    pub(super) protocols: Reader<'a>,
 }
 
 /// All TrafficTargets, by whom they protect.
@@ -149,6 +151,7 @@ impl Reading<'_> {
             return Some((to, target));
         }
         let mapped = self.mapped(&to, &traffic);
+        self.warn_of_undeclared(&to, &traffic, &mapped);
         self.warn_of_skipped(&to);
         traffic.origins.push(origin.clone());
         traffic.origins.extend(callers.origins);

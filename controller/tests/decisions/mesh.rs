@@ -109,7 +109,8 @@ impl Mesh {
                 };
                 access.decide_http(caller, call.port, &facts).allowed
             }
-            _ => access.decide_tcp(caller, call.port).allowed,
+            _ if declared.is_opaque() => access.decide_tcp(caller, call.port).allowed,
+            _ => access.decide_unread(caller, call.port).allowed,
         }
     }
 

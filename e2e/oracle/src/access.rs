@@ -107,7 +107,10 @@ impl World {
             (true, true, true) => request_in_group && port_in_route,
             (true, true, false) => request_in_group,
             (true, false, true) => port_in_route,
-            (false, _, true) => port_in_route,
+            // What is declared as bytes asks for no HTTP. Bytes on any other port are
+            // no request, and a target with HTTP rules asks for one.
+            (false, true, true) => port_in_route && self.carries(pod, call.port) == Carries::Bytes,
+            (false, false, true) => port_in_route,
             (_, _, false) => false,
         };
         caller && traffic && self.destination_port_fits(target, pod, call.port)

@@ -53,6 +53,10 @@ fn tcp(access: &Access, who: &str, port: u16) -> bool {
     access.decide_tcp(Caller::mesh(&id(who)), port).allowed
 }
 
+fn unread(access: &Access, who: &str, port: u16) -> bool {
+    access.decide_unread(Caller::mesh(&id(who)), port).allowed
+}
+
 #[test]
 fn the_worked_example_of_the_specification_allows_exactly_what_it_says() {
     let on_8080 = |name, accounts: &[&str], one| Rule {
@@ -283,6 +287,51 @@ fn e5_a_tcp_route_admits_http_but_an_http_group_admits_no_bytes() {
 }
 
 #[test]
+fn bytes_that_were_not_read_pass_only_by_a_target_without_http_rules() {
+    let combined = |http: Vec<HttpMatch>| Rule {
+        ports: Some(Ports::Any),
+        http: Some(http),
+        ..rule("both kinds", &["s"])
+    };
+    for http in [vec![http(".*", &[])], vec![]] {
+        let access = enforced(vec![combined(http)]);
+        assert!(!unread(&access, "s", 80));
+        assert!(tcp(&access, "s", 80), "a port that is declared opaque");
+    }
+    let only_ports = Rule {
+        ports: Some(Ports::only([80])),
+        ..rule("ports", &["s"])
+    };
+    let other_caller = Rule {
+        sources: vec![Source::Identity(id("t"))],
+        ..only_ports.clone()
+    };
+    let access = enforced(vec![combined(vec![]), other_caller]);
+    assert!(!unread(&access, "s", 80) && unread(&access, "t", 80));
+    let access = enforced(vec![combined(vec![]), only_ports]);
+    assert!(unread(&access, "s", 80) && !unread(&access, "s", 81));
+}
+
+#[test]
+fn a_caller_may_request_where_a_target_with_http_rules_admits_it() {
+    let access = enforced(vec![
+        Rule {
+            ports: Some(Ports::only([80])),
+            http: Some(vec![http("/a", &[])]),
+            ..rule("both kinds", &["s"])
+        },
+        Rule {
+            ports: Some(Ports::Any),
+            ..rule("ports", &["t"])
+        },
+    ]);
+    let may = |who: &str, port| access.may_request(Caller::mesh(&id(who)), port);
+    assert!(may("s", 80) && !may("s", 81));
+    assert!(!may("t", 80) && !may("u", 80));
+    assert!(!access.may_request(Caller::Outside, 80));
+}
+
+#[test]
 fn groups_admit_whom_they_name() {
     let from = |source| {
         enforced(vec![Rule {
@@ -398,6 +447,8 @@ struct PlainCall {
     port: u16,
     /// Letter of the path and whether it is a GET; `None`: opaque bytes.
     request: Option<(char, bool)>,
+    /// Whether the port is declared to carry no HTTP.
+    opaque: bool,
 }
 
 /// Straight from the text: a list of TCPRoutes (an empty one means all ports)
@@ -431,7 +482,7 @@ fn plainly_allowed(targets: &[Plain], call: &PlainCall) -> bool {
         }
         let has_http = !target.http_routes.is_empty();
         let granted = match call.request {
-            None => has_tcp && port_ok,
+            None => has_tcp && port_ok && (call.opaque || !has_http),
             Some((letter, is_get)) => {
                 let mut route_ok = false;
                 for group in &target.http_routes {
@@ -518,12 +569,14 @@ fn a_target() -> impl Strategy<Value = Plain> {
 fn a_call() -> impl Strategy<Value = PlainCall> {
     let request = proptest::option::weighted(0.7, (a_letter(), any::<bool>()));
     let caller = proptest::option::weighted(0.8, 0u8..3);
-    (caller, any::<bool>(), 1u16..4, request).prop_map(|(caller, names_pod, port, request)| {
+    let bits = (any::<bool>(), any::<bool>());
+    (caller, bits, 1u16..4, request).prop_map(|(caller, (names_pod, opaque), port, request)| {
         PlainCall {
             caller,
             names_pod,
             port,
             request,
+            opaque,
         }
     })
 }
@@ -538,7 +591,8 @@ fn decide<'a>(access: &'a Access, call: &PlainCall) -> Verdict<'a> {
             pod: pod.as_deref().filter(|_| call.names_pod),
         });
     match call.request {
-        None => access.decide_tcp(caller, call.port),
+        None if call.opaque => access.decide_tcp(caller, call.port),
+        None => access.decide_unread(caller, call.port),
         Some((letter, is_get)) => {
             let headers = HeaderMap::new();
             let path = format!("/{letter}");

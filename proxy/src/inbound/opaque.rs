@@ -1,23 +1,25 @@
 //! Opaque bytes from outside the pod, and the tunnels of peer proxies.
 
+use std::io;
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 
+use bytes::Bytes;
 use http::Response;
-use policy::protocol::Protocol;
 use policy::reason::Reason;
 use tokio::net::TcpStream;
 
-use super::judge::guards;
+use super::judge::Expected;
 use super::request::unsent;
 use super::{Spoken, Visit, race};
 use crate::body::{self, Body};
-use crate::detect::Prefixed;
+use crate::detect::{FirstLine, Line, Prefixed};
 use crate::failure::Failure;
 use crate::finish::Call;
 use crate::http2::recv::RecvBody;
 use crate::http2::server::Accept;
 use crate::metrics::Direction;
-use crate::pieces::Pieces;
+use crate::pieces::{Pieces, Room};
 use crate::stream::Stream;
 use crate::tcp::{self, CONNECT_TIMEOUT};
 
@@ -50,10 +52,23 @@ impl Visit {
         };
         self.proxy
             .count_connection(Direction::inbound, "opaque", self.security());
+        let mut stream = Watched {
+            inner: stream,
+            line: self.watches_bytes().then(FirstLine::default),
+            is_http: false,
+        };
         tokio::select! {
-            outcome = tcp::relay(&mut stream, &mut server, &self.proxy.budget) => call.relayed(outcome),
+            outcome = tcp::relay(&mut stream, &mut server, &self.proxy.budget) => {
+                if stream.is_http {
+                    let why = "a first line of HTTP that came too slowly to be read as one";
+                    call.refused(&Failure::verdict(Reason::BadRequest, why));
+                } else {
+                    call.relayed(outcome);
+                }
+            }
             failure = self.revoked() => {
                 stream.abort();
+                server.abort();
                 call.refused(&failure);
             }
         }
@@ -61,30 +76,27 @@ impl Visit {
 
     /// Bytes that come as the body of a peer proxy's request: opaque, or so it says.
     pub(super) async fn tunnel(self: Arc<Self>, incoming: RecvBody) -> Response<Body> {
-        let snapshot = self.proxy.state.snapshot();
-        let port = self.local.port();
-        let declared = snapshot
-            .workload
-            .as_ref()
-            .map_or(Protocol::Detect, |workload| workload.protocol(port));
-        let guarded =
-            guards(&snapshot, port) && declared != Protocol::Opaque && declared != Protocol::Tls;
-        drop(snapshot);
         let (accept, out) = Accept::new();
         let mut response = Response::new(body::empty());
         response.extensions_mut().insert(accept);
-        if guarded {
+        let expected = self.expected();
+        // Somebody who may say nothing at all is told so before he says it.
+        let by_request = match expected {
+            Expected::Http { declared, .. } => declared || self.judges_requests(),
+            Expected::Bytes | Expected::Either => false,
+        };
+        if !by_request && let Err(failure) = self.judge_tcp() {
+            self.tcp_call().refused(&failure);
+            return failure.response(false);
+        }
+        if by_request {
             tokio::spawn(async move {
                 let Ok(out) = out.await else { return };
                 let mut stream = Prefixed::new(Stream::new(out, incoming));
-                let spoken = self.protocol(&mut stream, Protocol::Detect, true).await;
+                let spoken = self.protocol(&mut stream).await;
                 self.converse(stream, spoken).await;
             });
             return response;
-        }
-        if let Err(failure) = self.judge_tcp() {
-            self.tcp_call().refused(&failure);
-            return failure.response(false);
         }
         let server = match tcp::connect(self.local, CONNECT_TIMEOUT).await {
             Ok(server) => Prefixed::new(server),
@@ -93,16 +105,14 @@ impl Visit {
                 return unsent(failure.response(false));
             }
         };
-        // What the peer calls opaque is not taken at its word: unless the port
-        // is declared so, HTTP in a tunnel is judged and cleaned as HTTP.
-        let looked_at = !matches!(declared, Protocol::Opaque | Protocol::Tls);
         tokio::spawn(async move {
             let Ok(out) = out.await else { return };
             let mut stream = Prefixed::new(Stream::new(out, incoming));
-            let spoken = if looked_at {
-                race(&mut stream, server).await
-            } else {
-                Ok(Spoken::Opaque(Some(server)))
+            let spoken = match expected {
+                // What the peer calls opaque is not taken at its word: unless the port
+                // is declared so, HTTP in a tunnel is judged and cleaned as HTTP.
+                Expected::Either | Expected::Http { .. } => race(&mut stream, server).await,
+                Expected::Bytes => Ok(Spoken::Opaque(Some(server))),
             };
             self.converse(stream, spoken).await;
         });
@@ -120,5 +130,47 @@ impl Visit {
             self.security(),
         )
         .from_pod(self.pod.clone())
+    }
+}
+
+/// What a caller sends as opaque bytes, up to the end of a first line that is HTTP's.
+/// The headers that would follow are not passed on unread.
+struct Watched<S> {
+    inner: Prefixed<S>,
+    /// Until the first line has ended.
+    line: Option<FirstLine>,
+    is_http: bool,
+}
+
+impl<S: Pieces> Pieces for Watched<S> {
+    fn poll_piece(&mut self, cx: &mut Context<'_>, room: &mut Room) -> Poll<io::Result<Bytes>> {
+        let piece = ready!(self.inner.poll_piece(cx, room))?;
+        if let Some(line) = &mut self.line {
+            match line.note(&piece) {
+                Line::Blank | Line::Begun => {}
+                Line::Other => self.line = None,
+                Line::Http => {
+                    self.is_http = true;
+                    return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
+                }
+            }
+        }
+        Poll::Ready(Ok(piece))
+    }
+
+    fn poll_send(&mut self, cx: &mut Context<'_>, piece: &mut Bytes) -> Poll<io::Result<()>> {
+        self.inner.poll_send(cx, piece)
+    }
+
+    fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.inner.poll_end(cx)
+    }
+
+    fn poll_broken(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        self.inner.poll_broken(cx)
+    }
+
+    fn abort(&mut self) {
+        self.inner.abort();
     }
 }

@@ -21,6 +21,7 @@ use crate::pieces::Pieces;
 use crate::switched::Side;
 use crate::tcp::{self, CONNECT_TIMEOUT};
 use crate::trace;
+use crate::upload::Upload;
 use crate::upstream::{self, Answer};
 
 /// A request in flight that a change no longer allows may go on for this long.
@@ -40,6 +41,7 @@ impl Visit {
     ) -> Response<Body> {
         let started = Instant::now();
         let (mut parts, incoming) = request.into_parts();
+        headers::name_authority(&mut parts);
         let grpc = is_grpc(&parts.headers);
         if parts.method == Method::CONNECT {
             return refusal(Reason::BadRequest, "CONNECT is not served here", false);
@@ -61,14 +63,15 @@ impl Visit {
         call.peer(Arc::clone(&self.label), self.security());
         if let Err(failure) = self.authorise(&mut parts) {
             call.failed(&failure);
-            return failure.response(grpc);
+            return failure.response_to(&parts.method, grpc);
         }
         if let Some(peer) = &self.peer
             && let Ok(id) = HeaderValue::from_str(peer.spiffe.as_str())
         {
             parts.headers.insert(headers::CLIENT_ID, id);
         }
-        let replay = Replay::new(incoming);
+        let (body, upload) = Upload::watch(incoming);
+        let replay = Replay::new(body);
         let peers = &self.proxy.peers;
         if let Some(upgrade) = &upgrade {
             parts
@@ -96,8 +99,9 @@ impl Visit {
         match sent {
             Ok(answer) => self.finish(answer, call, parts, caller_side).await,
             Err(failure) => {
+                let failure = upload.blame(failure);
                 call.failed(&failure);
-                let response = failure.response(grpc);
+                let response = failure.response_to(&parts.method, grpc);
                 // Only a peer proxy knows what to do with the proof.
                 if failure.never_reached && self.peer.is_some() {
                     unsent(response)
@@ -123,6 +127,13 @@ impl Visit {
             ..
         } = answer;
         let status = response.status();
+        if status == StatusCode::SWITCHING_PROTOCOLS
+            && !headers::may_switch(response.headers().get_all(header::UPGRADE))
+        {
+            let failure = Failure::lost("the application switched to HTTP on the connection");
+            call.failed(&failure);
+            return failure.response(false);
+        }
         let switched_to = response.headers().get(header::UPGRADE).cloned();
         let server_side = Side::of_answer(&mut response);
         let (mut parts, incoming) = response.into_parts();

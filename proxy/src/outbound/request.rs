@@ -23,6 +23,7 @@ use crate::stream::Stream;
 use crate::switched::Side;
 use crate::tcp::{self, CONNECT_TIMEOUT};
 use crate::trace;
+use crate::upload::Upload;
 use crate::upstream::{self, Answer};
 
 /// One request of the application, from its head to the end of its answer.
@@ -34,6 +35,7 @@ pub(super) async fn request_story(
     let proxy = &connection.proxy;
     let snapshot = proxy.state.snapshot();
     let (mut parts, incoming) = request.into_parts();
+    headers::name_authority(&mut parts);
     let grpc = is_grpc(&parts.headers);
     if parts.method == Method::CONNECT {
         return refusal(Reason::BadRequest, "CONNECT is not served here", false);
@@ -68,7 +70,7 @@ pub(super) async fn request_story(
             Call::http(proxy, Direction::outbound, &parts, started, trace)
                 .to(service, port, Arc::default())
                 .failed(&failure);
-            return failure.response(grpc);
+            return failure.response_to(&parts.method, grpc);
         }
     };
     let mut call = Call::http(proxy, Direction::outbound, &parts, started, trace)
@@ -78,7 +80,8 @@ pub(super) async fn request_story(
             Arc::clone(&route.backend),
         )
         .split_by(route.split.clone());
-    let replay = Replay::new(body::incoming(incoming));
+    let (body, upload) = Upload::watch(body::incoming(incoming));
+    let replay = Replay::new(body);
     let mut attempts = Attempts::new(&route);
     while let Some(endpoint) = attempts.next(&proxy.settings.own_ip) {
         call.peer(Arc::clone(&endpoint.pod), Security::of(endpoint.meshed()));
@@ -99,12 +102,15 @@ pub(super) async fn request_story(
                 let budget = Arc::clone(&proxy.budget);
                 return finish(answer, call, in_flight, on_upgrade, budget).await;
             }
+            Err(failure) if upload.broke() => {
+                attempts.given_up(upload.blame(failure));
+            }
             Err(failure) => attempts.failed(endpoint, failure),
         }
     }
     let failure = attempts.into_failure();
     call.failed(&failure);
-    failure.response(grpc)
+    failure.response_to(&parts.method, grpc)
 }
 
 /// Authority of the request: the URI's before the Host header, as HTTP wants it.
@@ -116,6 +122,8 @@ fn host_of(parts: &Parts) -> Option<String> {
         .headers
         .get(header::HOST)
         .and_then(|host| host.to_str().ok())
+        // Legal where there is none, and nothing that HTTP/2 could carry.
+        .filter(|host| !host.is_empty())
         .map(str::to_owned)
 }
 
@@ -280,6 +288,16 @@ async fn finish(
     parts.version = Version::HTTP_11;
     if let Some(status) = real_status {
         parts.status = status;
+    }
+    let named = [&headers::UPGRADE_TO, &header::UPGRADE];
+    if parts.status == StatusCode::SWITCHING_PROTOCOLS
+        && !named
+            .iter()
+            .all(|name| headers::may_switch(parts.headers.get_all(*name)))
+    {
+        let failure = Failure::lost("the server switched to HTTP on the connection");
+        call.failed(&failure);
+        return failure.response(false);
     }
     let reason = call.reason_of(&parts.headers);
     headers::strip_hop_by_hop(&mut parts.headers);

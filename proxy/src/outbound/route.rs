@@ -91,6 +91,12 @@ impl<'a> Attempts<'a> {
         })
     }
 
+    /// No endpoint could serve the call, and none is to blame.
+    pub(super) fn given_up(&mut self, failure: Failure) {
+        self.over = true;
+        self.last = Some(failure);
+    }
+
     pub(super) fn failed(&mut self, endpoint: Arc<Endpoint>, failure: Failure) {
         if failure.stale && self.renewals < RENEWALS {
             self.renewals += 1;

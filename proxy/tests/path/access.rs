@@ -263,3 +263,56 @@ async fn audit_passes_bytes_that_look_like_bad_http() {
         .find(|line| line.starts_with("weft_audit_refusals_total{"));
     assert!(count.is_some_and(|line| line.ends_with(" 1")), "{metrics}");
 }
+
+/// A rule that comes later is applied to the path as it would have been then.
+#[tokio::test]
+async fn an_upgraded_connection_is_judged_anew_by_the_normal_form_of_its_path() {
+    let (client, server, _, _) = pair(Protocol::Http1).await;
+    let listener = TcpListener::bind((server.ip, 0)).await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let mut head = [0; 4096];
+                let _ = stream.read(&mut head).await;
+                let switched = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
+                let _ = stream.write_all(switched).await;
+                let (mut read, mut write) = stream.split();
+                let _ = tokio::io::copy(&mut read, &mut write).await;
+            });
+        }
+    });
+    client.set(vec![endpoints(
+        "api",
+        vec![endpoint(server.ip, port, Some("api"))],
+    )]);
+    let cases = [
+        ("/public/../private", false),
+        ("/public/%2fx", false),
+        ("/%70ublic", true),
+        ("/x/..//public", true),
+        ("/public", true),
+    ];
+    let mut open = Vec::new();
+    for (path, stays) in cases {
+        let mut stream = client.call(vip()).await;
+        let request = format!(
+            "GET {path} HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
+        );
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = [0; 4096];
+        let count = stream.read(&mut answer).await.unwrap();
+        assert!(answer[..count].starts_with(b"HTTP/1.1 101 "), "{path}");
+        open.push((path, stays, stream));
+    }
+    server.set(vec![rule("t", "web", None, Some(&["/public"]))]);
+    server.mode("api", Enforcement::Enforce, MtlsMode::Permissive);
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    for (path, stays, mut stream) in open {
+        let _ = stream.write_all(b"ping").await;
+        let mut back = [0; 4];
+        let read = tokio::time::timeout(Duration::from_secs(2), stream.read_exact(&mut back)).await;
+        let alive = matches!(read, Ok(Ok(_)));
+        assert_eq!(alive, stays, "{path}: {read:?}");
+    }
+}

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use policy::protocol::Protocol;
 use wire::v1;
 
 use super::{Destination, Reading, Traffic};
@@ -72,6 +73,13 @@ impl<'a> Pods<'a> {
     pub(super) fn uid(&self, pod: &ObjectKey) -> Option<&'a str> {
         let facts = self.world.pods.get(pod)?;
         facts.proxy.as_ref().map(|_| &*facts.uid)
+    }
+
+    /// Every port of a pod that somebody has named.
+    fn named_ports(&self, pod: &ObjectKey, facts: &PodFacts) -> BTreeSet<u16> {
+        let served = self.served.get(pod).into_iter().flatten();
+        let served = served.map(|(_, own)| *own);
+        facts.ports.keys().copied().chain(served).collect()
     }
 
     /// The container ports that `number` means on a pod: itself, unless it is no
@@ -190,6 +198,52 @@ impl Reading<'_> {
             ports.extend(own);
         }
         Some(Ports::Only(ports))
+    }
+
+    /// A target with rules of both kinds wants to see requests, and on a port that nobody
+    /// declared what is no HTTP never satisfies it.
+    pub(super) fn warn_of_undeclared(
+        &mut self,
+        to: &Destination,
+        traffic: &Traffic,
+        mapped: &BTreeMap<ObjectKey, Mapped>,
+    ) {
+        let (Some(_), Some(ports)) = (&traffic.http, &traffic.ports) else {
+            return;
+        };
+        let ports = port_set(ports);
+        let limit = traffic.limit.as_ref().map(port_set);
+        let holds = |set: Option<&v1::PortSet>, port: u16| {
+            set.is_none_or(|set| set.any || set.ports.contains(&port.into()))
+        };
+        let mut undeclared = BTreeSet::new();
+        for (pod, facts) in self.pods.of(to) {
+            let (ports, limit) = match mapped.get(pod) {
+                Some(own) => (own.ports.as_ref(), own.limit.as_ref()),
+                None => (Some(&ports), limit.as_ref()),
+            };
+            let written = ports.into_iter().filter(|set| !set.any);
+            let written = written.flat_map(|set| &set.ports).copied();
+            let mut meant: BTreeSet<u16> = written.filter_map(|p| u16::try_from(p).ok()).collect();
+            if ports.is_some_and(|set| set.any) {
+                meant = self.pods.named_ports(pod, facts);
+            }
+            let detected =
+                |port: &u16| self.named.protocols.of_pod_port(pod, *port) == Protocol::Detect;
+            meant.retain(|port| holds(limit, *port) && detected(port));
+            undeclared.extend(meant);
+        }
+        if !undeclared.is_empty() {
+            let message = format!(
+                "port {} of {} is not declared: beside an HTTPRouteGroup nothing but HTTP passes \
+                 there; declare it in a Service (appProtocol, or the port's name) as http, or as \
+                 tcp for the TCPRoute alone to decide",
+                few(undeclared.iter().map(ToString::to_string)),
+                to.name
+            );
+            self.about
+                .warn(Reason::ProtocolNotDeclared, "spec.rules", message);
+        }
     }
 
     pub(super) fn warn_of_skipped(&mut self, to: &Destination) {

@@ -152,3 +152,49 @@ fn skipped_ports_are_mentioned_on_the_target() {
         "PortSkipped"
     );
 }
+
+#[test]
+fn rules_of_both_kinds_on_a_port_that_nobody_declared_tell_to_declare_it() {
+    let both = || target("t", "api", &["web"], json!([http_rule(None), tcp_rule()]));
+    let said = |cluster: &Cluster| {
+        let condition = verdict(&cluster.compile().1, "TrafficTarget t")
+            .accepted
+            .clone();
+        assert!(condition.status, "a warning refuses nothing");
+        (condition.reason, condition.message)
+    };
+    let renamed = |name: &str| {
+        cluster()
+            .with(service("api", "10.96.0.1", &[(name, 80)]))
+            .with(slice(
+                "api-x",
+                "api",
+                &[(name, 8080)],
+                &[
+                    endpoint("api-1", "10.0.0.11"),
+                    endpoint("api-2", "10.0.0.12"),
+                ],
+            ))
+            .with(both())
+    };
+    // Service api names its port http.
+    let declared = cluster().with(both());
+    assert_eq!(said(&declared).0, "Accepted");
+    assert_eq!(said(&renamed("tcp")).0, "Accepted");
+    let (reason, message) = said(&renamed("web"));
+    assert_eq!(reason, "ProtocolNotDeclared");
+    assert!(
+        message.contains("spec.rules: port 8080 of api"),
+        "{message}"
+    );
+    // Every port: those that somebody names.
+    let any = renamed("web").with(tcp_route("ports", &[]));
+    assert!(said(&any).1.contains("port 8080"), "{:?}", said(&any));
+    // A port that the target does not reach, and rules of one kind, say nothing.
+    let elsewhere = set(both(), "/spec/destination/port", json!(9090));
+    assert_eq!(said(&renamed("web").with(elsewhere)).0, "Accepted");
+    for rules in [json!([http_rule(None)]), json!([tcp_rule()])] {
+        let one = renamed("web").with(target("t", "api", &["web"], rules));
+        assert_eq!(said(&one).0, "Accepted");
+    }
+}

@@ -1,0 +1,194 @@
+//! Rare and legal: what honest clients send, and what they must get as they would
+//! without a proxy in between.
+
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use wire::v1::Protocol;
+
+use super::field::{Field, WAYS, Way, rest, serving, status};
+use super::raw2::{DATA, Raw2, Told};
+use crate::harness::http_app;
+
+const PATIENCE: Duration = Duration::from_secs(2);
+
+async fn for_http2() -> Field {
+    let mut field = Field::new(Protocol::Http2).await;
+    let (port, _) = http_app(&field.server, "api").await;
+    field.deliver_to(port);
+    field.port = port;
+    field
+}
+
+#[tokio::test]
+async fn an_http2_request_may_name_its_host_in_a_header_alone() {
+    let field = for_http2().await;
+    field.allow(Protocol::Http2, &["/ok"]);
+    for way in WAYS {
+        for (path, expected) in [(&b"/ok"[..], 200), (b"/private", 403)] {
+            let mut raw = Raw2::new(field.open(way).await).await;
+            let fields: [(&[u8], &[u8]); 4] = [
+                (b":method", b"GET"),
+                (b":scheme", b"http"),
+                (b":path", path),
+                (b"host", b"api.shop"),
+            ];
+            raw.request(1, true, &fields).await;
+            let told = raw.told(1, PATIENCE).await;
+            assert_eq!(told, Told::Status(expected), "{way:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_get_with_a_body_that_asks_for_an_upgrade_is_served_without_one() {
+    let field = Field::new(Protocol::Http1).await;
+    for way in WAYS {
+        for (framing, body) in [
+            ("Content-Length: 5", "hello"),
+            ("Transfer-Encoding: chunked", "5\r\nhello\r\n0\r\n\r\n"),
+        ] {
+            let request = format!(
+                "GET /ok HTTP/1.1\r\nHost: s\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n{framing}\r\n\r\n{body}"
+            );
+            let answer = field.send_and_stay(way, request).await;
+            assert_eq!(status(&answer), 200, "{framing}, {way:?}: {answer}");
+            let got = field.recorded(framing);
+            assert_eq!(got.len(), 1, "{framing}, {way:?}");
+            assert_eq!(got[0].body, b"hello", "{framing}, {way:?}");
+            assert!(got[0].values("upgrade").is_empty(), "{framing}, {way:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_empty_host_is_served() {
+    let field = Field::new(Protocol::Http1).await;
+    for way in WAYS {
+        let request = "GET /ok HTTP/1.1\r\nHost:\r\nConnection: close\r\n\r\n";
+        let answer = field.send(way, request).await;
+        assert_eq!(status(&answer), 200, "{way:?}: {answer}");
+        assert_eq!(field.recorded("empty host")[0].values("host").len(), 1);
+    }
+}
+
+#[tokio::test]
+async fn a_head_that_is_refused_gets_its_status_and_no_body() {
+    let field = for_http2().await;
+    field.allow(Protocol::Http2, &["/ok"]);
+    for way in WAYS {
+        let mut raw = Raw2::new(field.open(way).await).await;
+        let fields: [(&[u8], &[u8]); 4] = [
+            (b":method", b"HEAD"),
+            (b":scheme", b"http"),
+            (b":authority", b"s"),
+            (b":path", b"/denied"),
+        ];
+        raw.request(1, true, &fields).await;
+        assert_eq!(raw.told(1, PATIENCE).await, Told::Status(403), "{way:?}");
+        let until = tokio::time::Instant::now() + Duration::from_millis(200);
+        while let Some(frame) = raw.read(until).await {
+            assert!(
+                frame.kind != DATA || frame.payload.is_empty(),
+                "{way:?}: a body of {} bytes",
+                frame.payload.len()
+            );
+        }
+    }
+    // By HTTP/1.1 through two proxies, which speak HTTP/2 to each other.
+    let field = Field::new(Protocol::Http1).await;
+    field.allow(Protocol::Http1, &["/ok"]);
+    for _ in 0..5 {
+        let request = "HEAD /denied HTTP/1.1\r\nHost: s\r\nConnection: close\r\n\r\n";
+        let answer = field.send(Way::Outbound, request).await;
+        assert_eq!(status(&answer), 403, "{answer}");
+        assert!(answer.ends_with("\r\n\r\n"), "{answer}");
+    }
+}
+
+#[tokio::test]
+async fn a_callers_broken_body_is_its_own_fault() {
+    let field = Field::new(Protocol::Http1).await;
+    for way in WAYS {
+        let request = "POST /ok HTTP/1.1\r\nHost: s\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\nzz\r\n";
+        let answer = field.send_and_stay(way, request).await;
+        assert_eq!(status(&answer), 400, "{way:?}: {answer}");
+    }
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    for pod in [&field.client, &field.server] {
+        let metrics = pod.metrics();
+        let blamed = metrics
+            .lines()
+            .find(|line| line.starts_with("weft_requests_total{") && line.contains("status=\"5"));
+        assert_eq!(blamed, None);
+    }
+    field.recorded("broken body");
+    field.works("broken bodies").await;
+}
+
+/// Most clients write all of a body before they read.
+#[tokio::test]
+async fn the_refusal_of_an_upload_can_be_read_after_all_of_it_was_sent() {
+    let field = Field::new(Protocol::Http1).await;
+    field.allow(Protocol::Http1, &["/ok"]);
+    for way in WAYS {
+        for size in [256 * 1024, 16 * 1024 * 1024] {
+            let mut stream = field.open(way).await;
+            let head =
+                format!("POST /denied HTTP/1.1\r\nHost: s\r\nContent-Length: {size}\r\n\r\n");
+            let body = vec![b'x'; size];
+            let sending = async {
+                stream.write_all(head.as_bytes()).await?;
+                for piece in body.chunks(16 * 1024) {
+                    stream.write_all(piece).await?;
+                }
+                Ok::<_, std::io::Error>(())
+            };
+            let sent = tokio::time::timeout(Duration::from_secs(5), sending).await;
+            assert!(matches!(sent, Ok(Ok(()))), "{way:?}, {size}: {sent:?}");
+            let mut answer = vec![0; 4096];
+            let read = tokio::time::timeout(PATIENCE, stream.read(&mut answer)).await;
+            let count = read.unwrap_or_else(|_| panic!("{way:?}, {size}: no answer"));
+            let count = count.unwrap_or_else(|error| panic!("{way:?}, {size}: {error}"));
+            let answer = String::from_utf8_lossy(&answer[..count]).into_owned();
+            assert_eq!(status(&answer), 403, "{way:?}, {size}: {answer}");
+        }
+    }
+    // Control: a client that stops when it is refused is let go at once.
+    let mut stream = field.open(Way::Inbound).await;
+    let head = "POST /denied HTTP/1.1\r\nHost: s\r\nContent-Length: 10\r\n\r\n";
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let answer = rest(&mut stream, PATIENCE).await;
+    assert_eq!(status(&answer), 403, "{answer}");
+    field.recorded("uploads");
+}
+
+/// HTTP/1.1 names its trailers before the body; then they pass, and others do not.
+#[tokio::test]
+async fn trailers_that_are_announced_pass_both_ways() {
+    let mut field = Field::new(Protocol::Http1).await;
+    for way in WAYS {
+        let request = "POST /ok HTTP/1.1\r\nHost: s\r\nTrailer: X-Sum\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\nX-Sum: 1\r\n\r\n";
+        let answer = field.send_and_stay(way, request).await;
+        assert_eq!(status(&answer), 200, "{way:?}: {answer}");
+        let got = field.recorded("announced");
+        assert_eq!(got[0].trailers.to_lowercase(), "x-sum: 1", "{way:?}");
+    }
+    let port = serving(&field.server, |mut stream| async move {
+        let mut head = [0; 4096];
+        let _ = stream.read(&mut head).await;
+        let answer = "HTTP/1.1 200 OK\r\nTrailer: X-Sum\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\nX-Sum: 1\r\n\r\n";
+        let _ = stream.write_all(answer.as_bytes()).await;
+    })
+    .await;
+    field.deliver_to(port);
+    field.port = port;
+    for way in WAYS {
+        let request = "GET /ok HTTP/1.1\r\nHost: s\r\nTE: trailers\r\n\r\n";
+        let answer = field.send_and_stay(way, request).await.to_lowercase();
+        assert!(
+            answer.ends_with("0\r\nx-sum: 1\r\n\r\n"),
+            "{way:?}: {answer}"
+        );
+    }
+}
