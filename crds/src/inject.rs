@@ -27,7 +27,7 @@ use serde_json::{Map, Value};
 
 pub use checks::ephemeral;
 pub use refusal::Refusal;
-pub use spelling::misspelled;
+pub use spelling::{misspelled, misspelled_in};
 
 use crate::labels;
 use handlers::Earlier;

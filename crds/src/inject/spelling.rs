@@ -4,15 +4,20 @@ use serde_json::Value;
 
 use crate::labels::{DISABLED, ENABLED, INJECT};
 
+/// [`misspelled`] of an object's metadata.
+#[must_use]
+pub fn misspelled_in(metadata: &Value) -> Option<String> {
+    let text = |map: &str| metadata.get(map)?.get(INJECT)?.as_str();
+    misspelled(text("labels"), text("annotations"))
+}
+
 /// What is wrong with how an object (a Namespace, a Pod, or what pods are made from) asks
 /// for a proxy, and how to spell it; None when nothing is.
 ///
-/// `metadata` holds the labels and annotations. A value that is neither `enabled` nor
-/// `disabled` selects nothing, and an annotation is not read at all.
+/// A label that is neither `enabled` nor `disabled` selects nothing, and an annotation of
+/// that name is not read at all.
 #[must_use]
-pub fn misspelled(metadata: &Value) -> Option<String> {
-    let text = |map: &str| metadata.get(map).and_then(|map| map.get(INJECT));
-    let label = text("labels").map(|value| value.as_str().unwrap_or_default());
+pub fn misspelled(label: Option<&str>, annotation: Option<&str>) -> Option<String> {
     match label {
         Some(ENABLED | DISABLED) => None,
         Some(other) => Some(format!(
@@ -21,8 +26,7 @@ pub fn misspelled(metadata: &Value) -> Option<String> {
             short(other)
         )),
         None => {
-            let annotation = text("annotations")?;
-            let annotation = annotation.as_str().unwrap_or_default();
+            let annotation = annotation?;
             Some(format!(
                 "annotation {INJECT} ({:?}) is not read: it must be a label; write \
                  {INJECT}={ENABLED} under metadata.labels",
@@ -51,7 +55,7 @@ mod tests {
             json!({"annotations": {"weft.dev/inject": "enabled"}}),
             json!({"labels": {"app": "x"}, "annotations": {"weft.dev/inject": "true"}}),
         ] {
-            let said = misspelled(&odd).unwrap();
+            let said = misspelled_in(&odd).unwrap();
             assert!(said.contains("write weft.dev/inject=enabled"), "{said}");
         }
         for right in [
@@ -63,7 +67,7 @@ mod tests {
             json!({"labels": {"weft.dev/inject": "enabled"},
                    "annotations": {"weft.dev/inject": "enabled"}}),
         ] {
-            assert_eq!(misspelled(&right), None, "{right}");
+            assert_eq!(misspelled_in(&right), None, "{right}");
         }
     }
 }
