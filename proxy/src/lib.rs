@@ -19,6 +19,7 @@ pub mod headers;
 pub mod http;
 pub mod http1;
 pub mod inbound;
+pub mod leaving;
 pub mod lifecycle;
 pub mod memory;
 pub mod mesh;
