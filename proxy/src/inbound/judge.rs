@@ -124,6 +124,7 @@ impl Visit {
                 .decide_http(self.caller(), self.local.port(), &facts),
         );
         self.judge(parts, &path)
+            .map_err(|failure| failure.told_to(&self.label))
     }
 
     /// Judges a request by the normal form of its path.
