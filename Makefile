@@ -29,8 +29,8 @@ test: ## every ring of tests; leaves the cluster running
 conformance: ## the table of SMI conformance, with real Flagger and Argo Rollouts
 	@e2e/conformance/run
 
-fuzz: ## random objects through everything that reads them, 10 min (SECONDS=600)
-	@WEFT_FUZZ_SECONDS=$(or $(SECONDS),600) WEFT_TEST_MORE=10 cargo test --workspace --test hostile --test decisions -- --nocapture
+fuzz: ## property tests with fresh seeds, 10 min (SECONDS=600)
+	@e2e/fuzz $(or $(SECONDS),600)
 
 bench: ## what the proxy costs beside Envoy, 25 min after the build (PREVIOUS=older weft-proxy)
 	@PREVIOUS="$(PREVIOUS)" bench/run full

@@ -94,8 +94,11 @@ impl Bundle {
             kube::runtime::watcher(Api::<Item<ConfigMap>>::all(self.client.clone()), copies);
         let mut copies = pin!(copies.default_backoff());
         let mut seen = Seen::default();
+        let mut departing = self.departure.stages();
         loop {
             tokio::select! {
+                // A mesh that stays after all has no use for the mark.
+                Ok(()) = departing.changed() => seen.all_dirty(),
                 event = namespaces.next() => match event {
                     Some(Ok(event)) => seen.namespace(event),
                     Some(Err(error)) => warn!(%error, "watching namespaces failed"),

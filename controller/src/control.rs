@@ -95,7 +95,11 @@ pub async fn run(
         NAME,
         &settings.pod_name,
     );
-    let lease = runtime::task::spawn("lease", candidate.run(serve::told(stopping.clone())));
+    let departure = Departure::new(client.clone(), &settings.namespace);
+    let lease = runtime::task::spawn(
+        "lease",
+        candidate.run(serve::told(stopping.clone()), departure.stages()),
+    );
     let (events, notes) = Events::new(
         client.clone(),
         &settings.pod_name,
@@ -154,7 +158,6 @@ pub async fn run(
         enforced: udp,
         written: metrics.statuses.clone(),
     };
-    let departure = Departure::new(client.clone(), &settings.namespace);
     runtime::task::spawn("departure", departure.clone().follow(latest.clone()));
     let bundle = Bundle {
         client: client.clone(),

@@ -8,6 +8,7 @@
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::{Method, Request, Response, StatusCode};
 use kube::Client;
@@ -30,6 +31,10 @@ struct State {
     writes: Vec<(Method, String)>,
     /// Objects that cannot be written.
     refused: Vec<String>,
+    /// The next call with a `continue` token has expired.
+    forgets: bool,
+    /// Most objects in one list.
+    largest: usize,
 }
 
 impl FakeApi {
@@ -42,6 +47,30 @@ impl FakeApi {
             }),
             "default",
         )
+    }
+
+    /// One whose every call takes a while.
+    pub(crate) fn slow_client(&self, each: Duration) -> Client {
+        let api = self.clone();
+        Client::new(
+            tower::service_fn(move |request| {
+                let api = api.clone();
+                async move {
+                    tokio::time::sleep(each).await;
+                    Ok::<_, Infallible>(api.answer(request).await)
+                }
+            }),
+            "default",
+        )
+    }
+
+    /// The next list that goes on is answered with 410.
+    pub(crate) fn forget_a_list(&self) {
+        self.state.lock().forgets = true;
+    }
+
+    pub(crate) fn largest_list(&self) -> usize {
+        self.state.lock().largest
     }
 
     pub(crate) fn put(&self, path: &str, mut object: Value) {
@@ -93,7 +122,7 @@ impl FakeApi {
 }
 
 impl State {
-    fn get(&self, path: &str, query: &str) -> Response<Body> {
+    fn get(&mut self, path: &str, query: &str) -> Response<Body> {
         if let Some(object) = self.objects.get(path) {
             return ok(object);
         }
@@ -102,7 +131,20 @@ impl State {
         if !last.ends_with('s') {
             return failure(StatusCode::NOT_FOUND, "NotFound");
         }
-        let items: Vec<&Value> = self.listed(path, query);
+        let number = |name: &str| -> Option<usize> {
+            let mut pairs = query.split('&');
+            pairs.find_map(|pair| pair.strip_prefix(name)?.parse().ok())
+        };
+        let begin = number("continue=");
+        if begin.is_some() && std::mem::take(&mut self.forgets) {
+            return failure(StatusCode::GONE, "Expired");
+        }
+        let (begin, limit) = (begin.unwrap_or(0), number("limit=").unwrap_or(usize::MAX));
+        let all: Vec<Value> = self.listed(path, query).into_iter().cloned().collect();
+        let items: Vec<&Value> = all.iter().skip(begin).take(limit).collect();
+        let end = begin + items.len();
+        let next = (end < all.len()).then(|| end.to_string());
+        self.largest = self.largest.max(items.len());
         if query.contains("watch=true") {
             // Ends at once after a pause would need a timer; an empty body makes
             // the watcher list again, which is all that tests need.
@@ -110,7 +152,7 @@ impl State {
         }
         ok(&json!({
             "kind": "List", "apiVersion": "v1",
-            "metadata": {"resourceVersion": self.version.to_string()},
+            "metadata": {"resourceVersion": self.version.to_string(), "continue": next},
             "items": items,
         }))
     }

@@ -1,14 +1,15 @@
 //! Turns what compiling found into Events. Only the Lease holder runs this.
 //!
 //! Problems with SMI objects stand in their conditions too; for Services, Pods
-//! and Namespaces the Event is all there is. Two facts are no problems of an object but
+//! and Namespaces the Event is all there is. Three facts are no problems of an object but
 //! surprises for its owner: a pod on its node's network that the mesh had to
-//! leave alone, and a workload that opened because its last TrafficTarget went.
+//! leave alone, a workload that opened because its last TrafficTarget went, and a wish
+//! for a proxy in words that nobody hears.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use crds::labels;
+use crds::{inject, labels};
 use policy::mode::AccessMode;
 use policy::name::{Kind, ObjectRef};
 
@@ -17,7 +18,7 @@ use crate::events::{About, Events, Note, Tone};
 use crate::model::PodId;
 use crate::problem::{Problem, Severity};
 use crate::status::api_version;
-use crate::world::{ObjectKey, World};
+use crate::world::{Appearance, ObjectKey, World};
 
 /// Tells what is new in every model until the models end.
 pub async fn tell(mut latest: Latest, events: Events) {
@@ -53,6 +54,7 @@ fn may_be_news(before: &Compiled, now: &Compiled) -> bool {
 struct Told {
     problems: BTreeSet<Problem>,
     skipped: BTreeSet<PodId>,
+    misspelled: BTreeMap<ObjectRef, String>,
     /// Pods that some TrafficTarget protects.
     protected: Option<BTreeSet<PodId>>,
 }
@@ -75,6 +77,13 @@ impl Told {
                 .map(|pod| about_skipped(&compiled.world, pod)),
         );
         self.skipped = skipped;
+
+        let misspelled = misspelled(&compiled.world);
+        let unheard = misspelled
+            .iter()
+            .filter(|(object, text)| self.misspelled.get(object) != Some(text));
+        notes.extend(unheard.map(|(object, text)| about_misspelled(&compiled.world, object, text)));
+        self.misspelled = misspelled;
 
         let protected = compiled.model.protected_pods();
         if let Some(before) = &self.protected {
@@ -163,6 +172,54 @@ fn about_skipped(world: &World, pod: &PodId) -> Note {
     }
 }
 
+/// Namespaces, and pods without a proxy, that ask for one in a way that is not read. Of
+/// the pods of one account a few: what makes them has to be changed.
+fn misspelled(world: &World) -> BTreeMap<ObjectRef, String> {
+    let wrong = |labels: &BTreeMap<Arc<str>, Arc<str>>, appearance: &Appearance| {
+        inject::misspelled(
+            labels.get(labels::INJECT).map(AsRef::as_ref),
+            appearance.inject.as_deref(),
+        )
+    };
+    let namespaces = world.namespaces.iter().filter_map(|(key, facts)| {
+        let text = wrong(&facts.labels, &facts.appearance)?;
+        Some((ObjectRef::new(Kind::Namespace, "", key.name.clone()), text))
+    });
+    let mut told: BTreeMap<ObjectKey, usize> = BTreeMap::new();
+    let pods = world.pods.iter().filter_map(|(pod, facts)| {
+        if facts.ended || facts.proxy.is_some() {
+            return None;
+        }
+        let text = wrong(&facts.labels, &facts.appearance)?;
+        let account = ObjectKey {
+            namespace: pod.namespace.clone(),
+            name: facts.service_account.clone(),
+        };
+        let told = told.entry(account).or_default();
+        *told += 1;
+        let object = ObjectRef::new(Kind::Pod, pod.namespace.clone(), pod.name.clone());
+        (*told <= MAX_TOLD).then_some((object, text))
+    });
+    namespaces.chain(pods).collect()
+}
+
+fn about_misspelled(world: &World, object: &ObjectRef, text: &str) -> Note {
+    let uid = match object.kind {
+        Kind::Namespace => world.namespace(&object.name).map(|facts| facts.uid.clone()),
+        _ => {
+            let pod = PodId::new(&object.namespace, &object.name);
+            world.pods.get(&pod).map(|facts| facts.uid.clone())
+        }
+    };
+    Note {
+        about: about(object, uid.map(|uid| uid.to_string())),
+        tone: Tone::Warning,
+        reason: "InjectNotUnderstood",
+        action: "Inject",
+        text: text.to_owned(),
+    }
+}
+
 /// One Event per pod whose last TrafficTarget went, as far as that opened it: in the
 /// other modes no target decides between open and closed.
 fn about_opened<'a>(compiled: &Compiled, pods: impl Iterator<Item = &'a PodId>) -> Vec<Note> {
@@ -182,7 +239,7 @@ fn about_opened<'a>(compiled: &Compiled, pods: impl Iterator<Item = &'a PodId>) 
         };
         let told = told.entry(account).or_default();
         *told += 1;
-        if *told > MAX_OPENED {
+        if *told > MAX_TOLD {
             continue;
         }
         notes.push(Note {
@@ -204,7 +261,7 @@ fn about_opened<'a>(compiled: &Compiled, pods: impl Iterator<Item = &'a PodId>) 
 }
 
 /// Pods of one workload that get the same note; one would do.
-const MAX_OPENED: usize = 3;
+const MAX_TOLD: usize = 3;
 
 #[cfg(test)]
 #[path = "herald/tests.rs"]

@@ -17,6 +17,10 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tracing::{info, warn};
 
+use crate::departure::Stage;
+
+type Stages = watch::Receiver<Stage>;
+
 /// How long a record that stands still keeps others away.
 pub const DURATION: Duration = Duration::from_secs(15);
 /// Time between two renewals.
@@ -113,13 +117,21 @@ impl Candidate {
     }
 
     /// Tries for and keeps the lease until `stop` resolves, then releases it
-    /// so that the next holder need not wait.
-    pub async fn run(mut self, stop: impl Future<Output = ()>) {
+    /// so that the next holder need not wait. While the installation goes it is released
+    /// too: once Helm has taken the rights away it could not be any more, and the next
+    /// installation would have to wait for it.
+    pub async fn run(mut self, stop: impl Future<Output = ()>, mut departing: Stages) {
         tokio::pin!(stop);
         loop {
-            let pause = self.step().await;
+            let pause = if *departing.borrow_and_update() == Stage::Going {
+                self.release().await;
+                LOOK_EVERY
+            } else {
+                self.step().await
+            };
             tokio::select! {
                 () = sleep(pause) => {}
+                Ok(()) = departing.changed() => {}
                 () = &mut stop => break,
             }
         }
@@ -242,6 +254,7 @@ impl Candidate {
     }
 
     async fn release(&mut self) {
+        self.renewed = None;
         let held = self.held.send_replace(false);
         if !held {
             return;
@@ -360,6 +373,29 @@ mod tests {
         assert!(!a_leads.is_held());
         b.step().await;
         assert!(b_leads.is_held());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn installation_that_goes_gives_the_lease_up_and_one_that_stays_takes_it_again() {
+        let api = FakeApi::default();
+        let (mut a, leads) = candidate(&api, "a");
+        a.step().await;
+        assert!(leads.is_held());
+        let (stage, departing) = watch::channel(Stage::Preparing);
+        let running = tokio::spawn(a.run(std::future::pending(), departing));
+        sleep(Duration::from_secs(1)).await;
+        assert!(leads.is_held(), "the job still needs the leader's work");
+        stage.send_replace(Stage::Going);
+        sleep(Duration::from_secs(1)).await;
+        assert!(!leads.is_held());
+        let (mut next, next_leads) = candidate(&api, "next");
+        next.step().await;
+        assert!(next_leads.is_held(), "without a wait");
+        next.release().await;
+        stage.send_replace(Stage::Stayed);
+        sleep(Duration::from_secs(1)).await;
+        assert!(leads.is_held());
+        running.abort();
     }
 
     #[tokio::test(start_paused = true)]

@@ -11,20 +11,32 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
+use std::time::Duration;
 
 use crds::item::Item;
+use futures::{StreamExt as _, stream};
 use k8s_openapi::api::core::v1::{ConfigMap, Pod};
 use kube::api::{ListParams, Patch, PatchParams};
 use kube::{Api, Client};
+use serde::de::DeserializeOwned;
 use serde_json::json;
+use tokio::time::timeout;
 
 use crate::bundle::{LEAVE_MANAGER, LEAVING_KEY, NAME};
 use crate::storage::{Refusal, retreat};
 
 /// Name of the proxy's container.
 const PROXY: &str = "weft-proxy";
-/// Pods read in one call.
-const PAGE: u32 = 500;
+/// Objects read in one call. A page of pods in full is a few megabytes.
+const PAGE: u32 = 200;
+/// Bundles marked at one time: a few hundred a second, which an API server does not feel.
+const AT_ONCE: usize = 16;
+/// A call that takes longer has failed; the Job is tried again, and goes on where it was.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// How often a list is begun anew because the API server has forgotten where it was.
+const LISTS: usize = 5;
+/// Failures that the report names.
+const NAMED: usize = 20;
 
 /// Prepares the mesh in `namespace` for its end and returns what to tell the person
 /// who uninstalls.
@@ -46,8 +58,12 @@ pub async fn leave(client: Client, namespace: &str) -> Result<String, Refusal> {
                 "{} trust bundles marked: new proxies no longer wait.",
                 outcome.marked
             );
-            for failure in outcome.failed {
+            for failure in outcome.failed.iter().take(NAMED) {
                 let _ = writeln!(report, "  not marked: {failure}");
+            }
+            if outcome.failed.len() > NAMED {
+                let more = outcome.failed.len() - NAMED;
+                let _ = writeln!(report, "  not marked: {more} more");
             }
         }
         Err(error) => {
@@ -69,24 +85,87 @@ struct Marked {
     failed: Vec<String>,
 }
 
+/// Marks every bundle that has no mark yet, so that a second run goes on where the first
+/// one ended.
 async fn mark(client: &Client) -> Result<Marked, kube::Error> {
     let all: Api<Item<ConfigMap>> = Api::all(client.clone());
     let params = ListParams::default().fields(&format!("metadata.name={NAME}"));
-    let patch = Patch::Merge(json!({"data": {LEAVING_KEY: "true"}}));
     let mut outcome = Marked::default();
-    for map in all.list(&params).await? {
-        let namespace = map.or_empty().metadata.namespace.unwrap_or_default();
-        let api: Api<ConfigMap> = Api::namespaced(client.clone(), &namespace);
-        let params = PatchParams {
-            field_manager: Some(LEAVE_MANAGER.to_owned()),
-            ..PatchParams::default()
+    let mut tried = BTreeSet::new();
+    each_page(&all, params, async |maps: Vec<ConfigMap>| {
+        let namespaces = maps.into_iter().filter_map(|map| {
+            let data = map.data.unwrap_or_default();
+            let namespace = map.metadata.namespace.unwrap_or_default();
+            let is_new = tried.insert(namespace.clone());
+            if is_new && data.get(LEAVING_KEY).is_some_and(|mark| mark == "true") {
+                outcome.marked += 1;
+                return None;
+            }
+            is_new.then_some(namespace)
+        });
+        let namespaces: Vec<String> = namespaces.collect();
+        let writes = namespaces
+            .into_iter()
+            .map(|namespace| mark_one(client.clone(), namespace));
+        let mut writes = stream::iter(writes).buffer_unordered(AT_ONCE);
+        while let Some(written) = writes.next().await {
+            match written {
+                Ok(true) => outcome.marked += 1,
+                Ok(false) => {}
+                Err(failure) => outcome.failed.push(failure),
+            }
+        }
+    })
+    .await?;
+    Ok(outcome)
+}
+
+/// False when there is no bundle, or no namespace, any more.
+async fn mark_one(client: Client, namespace: String) -> Result<bool, String> {
+    let api: Api<ConfigMap> = Api::namespaced(client, &namespace);
+    let params = PatchParams {
+        field_manager: Some(LEAVE_MANAGER.to_owned()),
+        ..PatchParams::default()
+    };
+    let patch = Patch::Merge(json!({"data": {LEAVING_KEY: "true"}}));
+    match timeout(PATIENCE, api.patch(NAME, &params, &patch)).await {
+        Ok(Ok(_)) => Ok(true),
+        Ok(Err(kube::Error::Api(status))) if status.is_not_found() => Ok(false),
+        Ok(Err(error)) => Err(format!("{namespace}: {error}")),
+        Err(_) => Err(format!("{namespace}: no answer in time")),
+    }
+}
+
+/// Hands a list over page by page. When the API server forgets where the list was, it
+/// begins anew, so `take` may see an object twice.
+async fn each_page<K>(
+    api: &Api<Item<K>>,
+    params: ListParams,
+    mut take: impl AsyncFnMut(Vec<K>),
+) -> Result<(), kube::Error>
+where
+    K: kube::Resource + Clone + std::fmt::Debug + DeserializeOwned + Default,
+{
+    let first = params.limit(PAGE);
+    let mut begun = 1;
+    let mut params = first.clone();
+    loop {
+        let page = match api.list(&params).await {
+            Ok(page) => page,
+            Err(kube::Error::Api(status)) if status.code == 410 && begun < LISTS => {
+                begun += 1;
+                params = first.clone();
+                continue;
+            }
+            Err(error) => return Err(error),
         };
-        match api.patch(NAME, &params, &patch).await {
-            Ok(_) => outcome.marked += 1,
-            Err(error) => outcome.failed.push(format!("{namespace}: {error}")),
+        let next = page.metadata.continue_.filter(|token| !token.is_empty());
+        take(page.items.into_iter().map(Item::or_empty).collect()).await;
+        match next {
+            Some(token) => params = first.clone().continue_token(&token),
+            None => return Ok(()),
         }
     }
-    Ok(outcome)
 }
 
 /// Who still carries a proxy, by namespace.
@@ -102,22 +181,16 @@ struct Carriers {
 async fn carriers(client: &Client) -> Result<Carriers, kube::Error> {
     let api: Api<Item<Pod>> = Api::all(client.clone());
     let mut carriers = Carriers::default();
-    let mut params = ListParams::default().limit(PAGE);
-    loop {
-        let page = api.list(&params).await?;
-        let next = page
-            .metadata
-            .continue_
-            .clone()
-            .filter(|token| !token.is_empty());
-        page.items
-            .into_iter()
-            .for_each(|pod| carriers.add(&pod.or_empty()));
-        match next {
-            Some(token) => params = params.continue_token(&token),
-            None => return Ok(carriers),
+    let mut seen = BTreeSet::new();
+    each_page(&api, ListParams::default(), async |pods: Vec<Pod>| {
+        for pod in pods {
+            if seen.insert(pod.metadata.uid.clone().or(pod.metadata.name.clone())) {
+                carriers.add(&pod);
+            }
         }
-    }
+    })
+    .await?;
+    Ok(carriers)
 }
 
 impl Carriers {
@@ -242,6 +315,62 @@ mod tests {
             assert_eq!(data[LEAVING_KEY], json!("true"));
             assert_eq!(data["ca.crt"], json!("pem"));
         }
+    }
+
+    fn bundle(namespace: &str) -> Value {
+        json!({"apiVersion": "v1", "kind": "ConfigMap",
+            "metadata": {"name": NAME, "namespace": namespace}, "data": {"ca.crt": "pem"}})
+    }
+
+    fn bundle_path(number: usize) -> String {
+        format!("/api/v1/namespaces/n{number}/configmaps/{NAME}")
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn thousand_bundles_are_marked_well_within_the_time_of_the_job() {
+        let api = FakeApi::default();
+        for number in 0..1000 {
+            api.put(&bundle_path(number), bundle(&format!("n{number}")));
+        }
+        // The API server forgets the list once.
+        api.forget_a_list();
+        let begun = tokio::time::Instant::now();
+        let client = api.slow_client(Duration::from_millis(200));
+        let outcome = mark(&client).await.unwrap();
+        assert_eq!((outcome.marked, outcome.failed.len()), (1000, 0));
+        assert!(
+            begun.elapsed() < Duration::from_secs(20),
+            "{:?}",
+            begun.elapsed()
+        );
+        for number in 0..1000 {
+            let held = api.read(&bundle_path(number)).unwrap();
+            assert_eq!(held["data"][LEAVING_KEY], "true", "{number}");
+        }
+        assert!(
+            api.largest_list() <= PAGE as usize,
+            "{}",
+            api.largest_list()
+        );
+    }
+
+    #[tokio::test]
+    async fn second_run_goes_on_where_the_first_one_ended() {
+        let api = FakeApi::default();
+        for number in 0..40 {
+            let mut map = bundle(&format!("n{number}"));
+            if number < 30 {
+                map["data"][LEAVING_KEY] = json!("true");
+            }
+            api.put(&bundle_path(number), map);
+        }
+        let outcome = mark(&api.client()).await.unwrap();
+        assert_eq!(outcome.marked, 40);
+        assert_eq!(
+            api.writes().len(),
+            10,
+            "what is marked is not written again"
+        );
     }
 
     #[tokio::test]

@@ -31,7 +31,7 @@ const PER_WORLD: usize = 50;
 fn a_hundred_thousand_requests_are_decided_as_the_objects_say() {
     let mut coverage = Coverage::default();
     let requests = REQUESTS * more();
-    for seed in 0..(requests / PER_WORLD) as u64 {
+    for seed in from()..from() + (requests / PER_WORLD) as u64 {
         let mut random = Random::new(seed);
         let world = World::random(&mut random);
         let mesh = Mesh::new(&world);
@@ -42,9 +42,10 @@ fn a_hundred_thousand_requests_are_decided_as_the_objects_say() {
             let done = mesh.allows(&call);
             if said != done {
                 let differs = |world: &World| world.allows(&call) != Mesh::new(world).allows(&call);
-                let least = smallest(&world, differs);
+                let least = world.smallest(differs);
                 panic!(
-                    "seed {seed}: the objects say {said}, the proxy says {done}\n{}\n{call:?}",
+                    "seed {seed}: the objects say {said}, the proxy says {done}, \
+                     smallest input:\n{}\n{call:?}",
                     show(&least)
                 );
             }
@@ -55,6 +56,11 @@ fn a_hundred_thousand_requests_are_decided_as_the_objects_say() {
     coverage.assert_broad();
 }
 
+/// The first seed: the same in every run but those of `make fuzz`.
+fn from() -> u64 {
+    std::env::var("WEFT_FUZZ_FROM").map_or(0, |from| from.parse().unwrap())
+}
+
 /// How many times the usual number of cases is wanted.
 fn more() -> usize {
     std::env::var("WEFT_TEST_MORE").map_or(1, |more| more.parse().unwrap())
@@ -63,7 +69,7 @@ fn more() -> usize {
 #[test]
 fn traffic_is_shared_out_as_the_objects_say() {
     let mut seen: BTreeMap<&str, usize> = BTreeMap::new();
-    for seed in 0..2_000 * more() as u64 {
+    for seed in from()..from() + 2_000 * more() as u64 {
         let mut random = Random::new(seed + 1_000_000);
         let world = World::random(&mut random);
         let mesh = Mesh::new(&world);
@@ -84,10 +90,10 @@ fn traffic_is_shared_out_as_the_objects_say() {
                         let said = world.shares("shop", service, port, &traffic);
                         done.is_some_and(|done| !same(&said, &done))
                     };
-                    let least = smallest(&world, differs);
+                    let least = world.smallest(differs);
                     panic!(
                         "seed {seed}, {service}:{port}: the objects say {said:?}, the proxy \
-                         {done:?}\n{}\n{traffic:?}",
+                         {done:?}, smallest input:\n{}\n{traffic:?}",
                         show(&least)
                     );
                 }
@@ -124,22 +130,6 @@ fn same(said: &Shares, done: &Shares) -> bool {
         }
         _ => false,
     }
-}
-
-/// The world without the objects that the difference does not need.
-fn smallest(world: &World, differs: impl Fn(&World) -> bool) -> World {
-    let mut least = world.clone();
-    let mut at = 0;
-    while at < least.objects.len() {
-        let mut smaller = least.clone();
-        smaller.objects.remove(at);
-        if differs(&smaller) {
-            least = smaller;
-        } else {
-            at += 1;
-        }
-    }
-    least
 }
 
 fn show(world: &World) -> String {

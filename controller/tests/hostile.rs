@@ -14,6 +14,7 @@
 #[path = "decisions/mesh.rs"]
 mod mesh;
 
+use std::panic::catch_unwind;
 use std::time::{Duration, Instant};
 
 use kube::core::conversion::ConversionReview;
@@ -30,12 +31,17 @@ const EVIL: Place = Place {
     namespaces: &["evil", "shop", "bank"],
     ..SHOP
 };
-/// How long the search goes on. `make fuzz` takes longer.
-const SECONDS: u64 = 60;
+/// How many fresh worlds are tried: always the same ones. `make fuzz` tries others, and
+/// for as long as it is told.
+const TRIES: usize = 300;
 /// Seeds that once found something, so that they are tried first for ever.
 const KEPT: &str = include_str!("hostile/seeds");
 /// Objects of one try.
 const OBJECTS: usize = 6;
+/// All of them.
+const EVERY: u32 = (1 << OBJECTS) - 1;
+/// Characters of an object that a failure shows; some are a megabyte long.
+const LONGEST_SHOWN: usize = 4000;
 /// One conversion, or one compilation of the whole world, without optimisation. Objects are up to a megabyte and a half, as large as the API server
 /// takes them.
 const LONGEST: Duration = Duration::from_secs(2);
@@ -47,20 +53,27 @@ const MOST_MEMORY: u64 = 600_000;
 
 #[test]
 fn no_object_of_a_tenant_disturbs_another_tenant_or_the_controller() {
-    let seconds = std::env::var("WEFT_FUZZ_SECONDS").map_or(SECONDS, |text| text.parse().unwrap());
-    let end = Instant::now() + Duration::from_secs(seconds);
+    let number = |name: &str| -> Option<u64> {
+        let text = std::env::var(name).ok()?;
+        Some(text.parse().unwrap())
+    };
+    let end = number("WEFT_FUZZ_SECONDS").map(|s| Instant::now() + Duration::from_secs(s));
+    let from = number("WEFT_FUZZ_FROM").unwrap_or(0);
     let kept: Vec<u64> = KEPT
         .lines()
         .filter(|line| !line.starts_with('#'))
         .map(|line| line.parse().unwrap())
         .collect();
     let (mut tries, mut slowest, mut own, mut reaching) = (0, Duration::ZERO, 0, 0);
-    // To go on where an earlier search ended.
-    let from = std::env::var("WEFT_FUZZ_FROM").map_or(0, |text| text.parse().unwrap());
-    let fresh = (from..).take_while(|_| Instant::now() < end);
+    let fresh = (from..)
+        .zip(0..)
+        .take_while(|(_, tried)| end.map_or(*tried < TRIES, |end| Instant::now() < end))
+        .map(|(seed, _)| seed);
     for seed in kept.iter().copied().chain(fresh) {
         let begun = computed();
-        let (got, reached) = attempt(seed);
+        let Ok((got, reached)) = catch_unwind(|| attempt(seed, EVERY)) else {
+            panic!("seed {seed}, smallest input:\n{}", smallest(seed));
+        };
         own += got;
         reaching += reached;
         slowest = slowest.max(computed() - begun);
@@ -77,9 +90,33 @@ fn no_object_of_a_tenant_disturbs_another_tenant_or_the_controller() {
     assert!(tries > 100 && own > tries / 2 && reaching > tries, "{seen}");
 }
 
-/// One world with a tenant too many. Returns how many rules and splits the tenant's
+/// The hostile objects of a failed try that are needed to make it fail, a line each.
+fn smallest(seed: u64) -> String {
+    let told = std::panic::take_hook();
+    // The failure has been told; those on the way to the smallest say nothing new.
+    std::panic::set_hook(Box::new(|_| {}));
+    let mut least = EVERY;
+    for bit in 0..OBJECTS {
+        let fewer = least & !(1 << bit);
+        if catch_unwind(|| attempt(seed, fewer)).is_err() {
+            least = fewer;
+        }
+    }
+    std::panic::set_hook(told);
+    let mut random = Random::new(seed);
+    let _ = World::random(&mut random);
+    let objects = (0..OBJECTS).map(|_| hostile(&mut random, &EVIL).to_string());
+    let kept = objects.enumerate().filter(|(i, _)| least & (1 << i) != 0);
+    let lines: Vec<String> = kept
+        .map(|(_, text)| text.chars().take(LONGEST_SHOWN).collect())
+        .collect();
+    lines.join("\n")
+}
+
+/// One world with a tenant too many, who has those of his objects whose bits are set in
+/// `chosen`. Returns how many rules and splits the tenant's
 /// own proxies got, and how many of his objects name another tenant's namespace.
-fn attempt(seed: u64) -> (usize, usize) {
+fn attempt(seed: u64, chosen: u32) -> (usize, usize) {
     let mut random = Random::new(seed);
     let world = World::random(&mut random);
     let mut with_pods = world.clone();
@@ -87,8 +124,11 @@ fn attempt(seed: u64) -> (usize, usize) {
     let before = Mesh::new(&with_pods);
     let mut harmed = with_pods.clone();
     let mut reached = 0;
-    for _ in 0..OBJECTS {
+    for bit in 0..OBJECTS {
         let mut object = hostile(&mut random, &EVIL);
+        if chosen & (1 << bit) == 0 {
+            continue;
+        }
         // Whatever it says of others, he can put it into his own namespace only.
         object["metadata"]["namespace"] = json!("evil");
         let text = object.to_string();

@@ -14,7 +14,9 @@ mod containers;
 mod drain;
 mod handlers;
 mod merge;
+mod placement;
 mod refusal;
+mod spelling;
 mod wishes;
 mod workload;
 
@@ -23,7 +25,9 @@ use std::collections::BTreeMap;
 use json_patch::{AddOperation, Patch, PatchOperation, RemoveOperation, jsonptr::PointerBuf};
 use serde_json::{Map, Value};
 
+pub use checks::ephemeral;
 pub use refusal::Refusal;
+pub use spelling::{misspelled, misspelled_in};
 
 use crate::labels;
 use handlers::Earlier;
@@ -150,6 +154,7 @@ pub fn inject(
     let wishes = Wishes::read(pod, namespace)?;
     let earlier = Earlier::read(spec)?;
     checks::check(spec, &earlier)?;
+    placement::check(spec)?;
 
     let mut changed = pod.clone();
     let mut warnings = Vec::new();
@@ -204,18 +209,11 @@ fn cannot_be_meshed(spec: &Map<String, Value>) -> Option<(Skip, String)> {
             ),
         ));
     }
-    if spec
-        .get("os")
-        .and_then(|os| os.get("name"))
-        .and_then(Value::as_str)
-        == Some("windows")
-    {
-        return Some((
-            Skip::Windows,
-            "weft: this pod gets no proxy, because it runs on Windows (spec.os.name)".to_owned(),
-        ));
-    }
-    None
+    let field = placement::on_windows(spec)?;
+    Some((
+        Skip::Windows,
+        format!("weft: this pod gets no proxy, because it runs on Windows ({field})"),
+    ))
 }
 
 /// Writes the annotations that say what was done.

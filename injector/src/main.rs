@@ -5,12 +5,14 @@ mod account;
 mod authority;
 mod bundle;
 mod convert;
+mod ephemeral;
 mod keeper;
 mod metrics;
 mod mutate;
 mod review;
 mod server;
 mod settings;
+mod spelling;
 mod validate;
 
 #[cfg(test)]

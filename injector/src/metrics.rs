@@ -15,7 +15,7 @@ const SECONDS: [f64; 8] = [0.001, 0.0025, 0.005, 0.01, 0.05, 0.25, 1.0, 5.0];
 /// How one call ended.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Labels {
-    /// `mutate`, `validate`, `account`, `convert` or `other`.
+    /// `mutate`, `validate`, `account`, `ephemeral`, `spelling`, `convert` or `other`.
     path: &'static str,
     /// `injected`, `refused`, ...
     outcome: &'static str,

@@ -62,6 +62,8 @@ pub(crate) enum BadReview {
     Json(#[from] serde_json::Error),
     #[error("the body is an AdmissionReview of version {0:?}, and admission.k8s.io/v1 is needed")]
     Version(String),
+    #[error("request.namespace is no name of a namespace")]
+    Namespace,
 }
 
 /// Reads the body of a call.
@@ -73,13 +75,27 @@ pub(crate) fn parse(body: &[u8]) -> Result<Request, BadReview> {
         request: Request,
     }
     let review: Review = serde_json::from_slice(body)?;
-    if review.api_version == "admission.k8s.io/v1" {
-        Ok(review.request)
-    } else {
-        Err(BadReview::Version(
+    if review.api_version != "admission.k8s.io/v1" {
+        return Err(BadReview::Version(
             review.api_version.chars().take(80).collect(),
-        ))
+        ));
     }
+    // It becomes part of a path of the API server, with the rights of this process, and
+    // anybody in the cluster can send a review.
+    let namespace = &review.request.namespace;
+    if !namespace.is_empty() && !is_dns_label(namespace) {
+        return Err(BadReview::Namespace);
+    }
+    Ok(review.request)
+}
+
+/// RFC 1123, as the API server demands of the name of a namespace.
+fn is_dns_label(text: &str) -> bool {
+    let inner = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+    (1..=63).contains(&text.len())
+        && text.bytes().all(inner)
+        && !text.starts_with('-')
+        && !text.ends_with('-')
 }
 
 /// What the API server is told.
@@ -161,6 +177,44 @@ mod tests {
         assert_eq!(review["response"]["allowed"], false);
         assert_eq!(review["response"]["status"]["message"], "no");
         assert_eq!(review["response"]["status"]["code"], 422);
+    }
+
+    #[test]
+    fn only_the_name_of_a_namespace_is_read_as_one() {
+        let read = |namespace: &str| {
+            let body = json!({
+                "apiVersion": "admission.k8s.io/v1",
+                "request": { "uid": "u", "kind": {}, "namespace": namespace },
+            });
+            parse(body.to_string().as_bytes()).map(|request| request.namespace)
+        };
+        let longest = "a".repeat(63);
+        for good in ["", "shop", "a-1", "0", &longest] {
+            assert_eq!(read(good).unwrap(), good);
+        }
+        let too_long = "a".repeat(64);
+        for bad in [
+            "shop/secrets/password",
+            "..",
+            ".",
+            "shop?watch=true",
+            "shop#",
+            "shop%2fx",
+            "Shop",
+            "-a",
+            "a-",
+            "a.b",
+            "a b",
+            "shop\n",
+            "\u{e4}",
+            &too_long,
+        ] {
+            let error = read(bad).unwrap_err().to_string();
+            assert_eq!(
+                error, "request.namespace is no name of a namespace",
+                "{bad}"
+            );
+        }
     }
 
     #[test]

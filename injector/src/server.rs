@@ -30,7 +30,7 @@ use tracing::{debug, warn};
 
 use crate::metrics::Metrics;
 use crate::mutate::Mutator;
-use crate::{account, convert, review, validate};
+use crate::{account, convert, ephemeral, review, spelling, validate};
 
 /// Bytes of one call. The API server's own limit for a request is 3 MiB.
 pub(crate) const MAX_BODY: usize = 3 * 1024 * 1024;
@@ -202,6 +202,8 @@ impl Webhooks {
             "/mutate" => "mutate",
             "/validate" => "validate",
             "/account" => "account",
+            "/ephemeral" => "ephemeral",
+            "/spelling" => "spelling",
             "/convert" => "convert",
             _ => "other",
         };
@@ -271,6 +273,8 @@ impl Webhooks {
         match path {
             "mutate" => self.mutate(&review).await,
             "account" => judged(account::check(&review), &review.uid),
+            "ephemeral" => judged(ephemeral::check(&review), &review.uid),
+            "spelling" => judged(spelling::check(&review), &review.uid),
             _ => judged(validate::validate(&review), &review.uid),
         }
     }
@@ -284,8 +288,9 @@ impl Webhooks {
             },
             Err(error) => {
                 warn!(%error, namespace = review.namespace, "namespace could not be read");
-                let message = format!("weft could not read the namespace: {error}");
-                failure(StatusCode::SERVICE_UNAVAILABLE, "no-namespace", &message)
+                // Without the API server's words: whoever asks may not read them himself.
+                let message = "weft could not read the namespace; the injector's log says why";
+                failure(StatusCode::SERVICE_UNAVAILABLE, "no-namespace", message)
             }
         }
     }

@@ -58,7 +58,10 @@ pub(crate) fn validate(request: &Request) -> Answer {
         }
     };
     if mistakes.is_empty() {
-        return Answer::allow();
+        return Answer {
+            warnings: doubts(request),
+            ..Answer::allow()
+        };
     }
     let more = mistakes.len().saturating_sub(MOST_MISTAKES);
     let mut named: Vec<String> = mistakes
@@ -76,6 +79,16 @@ pub(crate) fn validate(request: &Request) -> Answer {
         request.name,
         named.join("; ")
     ))
+}
+
+/// What can be meant, and hardly is.
+fn doubts(request: &Request) -> Vec<String> {
+    if request.kind.kind != "HTTPRouteGroup" {
+        return Vec::new();
+    }
+    let spec = request.object.get("spec").unwrap_or(&Value::Null);
+    let doubts = read(spec).map(|spec| specs::doubtful_methods(&spec));
+    doubts.unwrap_or_default()
 }
 
 /// Whether this write changes what a user asked for. An object that was stored when it

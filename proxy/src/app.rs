@@ -12,7 +12,6 @@ use std::time::Duration;
 use identity::Roots;
 use identity::tls::CertHandle;
 use parking_lot::Mutex;
-use policy::mode::MtlsMode;
 use prometheus_client::registry::Registry;
 use runtime::admin::Admin;
 use runtime::ready::Ready;
@@ -23,12 +22,12 @@ use tokio::sync::{Semaphore, oneshot};
 use crate::budget::Budget;
 use crate::capture::original_dst;
 use crate::control::{Control, Progress};
+use crate::leaving::follow_readiness;
 use crate::lifecycle::{Lifecycle, STOP_WITHIN};
 use crate::mesh::{MESH_PORT, MeshTls};
 use crate::metrics::Metrics;
 use crate::peer::Peers;
 use crate::settings::Settings;
-use crate::snapshot::Snapshot;
 use crate::target::State;
 use crate::{inbound, outbound, pages, tcp};
 
@@ -128,24 +127,21 @@ fn control_thread(
                 bound => bound,
             }?;
         let ready = Ready::new();
-        let certificate = ready.hold("certificate");
-        let policy = ready.hold("policy of the own workload");
+        // Until the task below has taken its own.
+        let starting = ready.hold("certificate");
         let progress = control.start();
-        let mut seen = progress.clone();
+        let seen = progress.clone();
         let _ = started.send(progress);
-        let noted = ready.clone();
+        let held = ready.clone();
         runtime::task::spawn("readiness", async move {
-            tokio::select! {
-                _ = async {
-                    let _ = seen.certified.wait_for(|done| *done).await;
-                    let _ = seen.configured.wait_for(|done| *done).await;
-                } => {}
-                _ = seen.leaving.wait_for(|leaving| *leaving) => {
-                    noted.note(Some("the mesh is being uninstalled: relaying without it"));
-                }
-            }
-            certificate.release();
-            policy.release();
+            let follow = follow_readiness(
+                held,
+                seen.certified,
+                seen.configured,
+                seen.leaving,
+                starting,
+            );
+            follow.await;
         });
         let pages = pages::Pages::new(Arc::clone(proxy))?;
         admin
@@ -212,14 +208,6 @@ enum Kind {
 }
 
 impl Kind {
-    /// What happens while the mesh is being uninstalled. Nobody tells where
-    /// Services are served any more, so permissive workloads call as if they had
-    /// no proxy. Callers are judged by the last rules while there are any.
-    fn without_mesh(self, snapshot: &Snapshot) -> bool {
-        let permissive = snapshot.mtls() == MtlsMode::Permissive;
-        !snapshot.is_complete() || (self == Self::Outbound && permissive)
-    }
-
     /// Redirected outbound connections arrive on loopback, nothing else does.
     const fn addresses(self, port: u16) -> [SocketAddr; 2] {
         let (v4, v6) = match self {
@@ -257,7 +245,8 @@ async fn accept(
         };
         tcp::tune(&stream);
         let proxy = Arc::clone(&proxy);
-        let unmeshed = *progress.leaving.borrow() && kind.without_mesh(&proxy.state.snapshot());
+        let leaving = *progress.leaving.borrow();
+        let unmeshed = leaving.relays(kind == Kind::Outbound, &proxy.state.snapshot());
         tokio::spawn(async move {
             let _place = place;
             proxy.state.metrics.open_connections.inc();

@@ -186,7 +186,9 @@ pub fn run(
     }
     match settings.then {
         Then::Write => Ok(Vec::new()),
-        Then::WriteAndCheck | Then::CheckOnly => Ok(check::check(&settings)?),
+        Then::WriteAndCheck | Then::CheckOnly => {
+            Ok(check::check(&settings, check::known_service())?)
+        }
     }
 }
 

@@ -25,6 +25,7 @@ use tonic::transport::{Channel, Endpoint};
 use wire::v1;
 use wire::v1::control_client::ControlClient;
 
+use crate::leaving::{Contact, Facts, Leaving};
 use crate::settings::Settings;
 use crate::target::State;
 
@@ -62,8 +63,8 @@ pub struct Control {
 pub struct Progress {
     pub certified: watch::Receiver<bool>,
     pub configured: watch::Receiver<bool>,
-    /// The mesh is being uninstalled.
-    pub leaving: watch::Receiver<bool>,
+    /// Whether the mesh is being uninstalled, and what that means here.
+    pub leaving: watch::Receiver<Leaving>,
 }
 
 impl Control {
@@ -72,20 +73,22 @@ impl Control {
     pub fn start(self) -> Progress {
         let (certified, certified_seen) = watch::channel(false);
         let (configured, configured_seen) = watch::channel(false);
-        let (leaving, leaving_seen) = watch::channel(false);
+        let (leaving, leaving_seen) = watch::channel(Leaving::No);
+        let contact = watch::Sender::new(Contact::default());
+        let contact_seen = contact.subscribe();
         let control = self.clone();
+        let made = contact.clone();
         runtime::task::spawn("certificate", async move {
-            control.keep_certified(certified).await
+            control.keep_certified(certified, &made).await
         });
         let control = self.clone();
         let ready = certified_seen.clone();
         runtime::task::spawn("control stream", async move {
-            control.keep_streaming(ready, configured).await
+            control.keep_streaming(ready, configured, &contact).await
         });
-        runtime::task::spawn(
-            "trust bundle",
-            async move { self.watch_bundle(leaving).await },
-        );
+        runtime::task::spawn("trust bundle", async move {
+            self.watch_bundle(leaving, contact_seen).await
+        });
         Progress {
             certified: certified_seen,
             configured: configured_seen,
@@ -93,10 +96,14 @@ impl Control {
         }
     }
 
-    async fn keep_certified(&self, certified: watch::Sender<bool>) {
+    async fn keep_certified(
+        &self,
+        certified: watch::Sender<bool>,
+        contact: &watch::Sender<Contact>,
+    ) {
         let mut backoff = Backoff::new(BACKOFF_FIRST, BACKOFF_LONGEST);
         loop {
-            match self.certify().await {
+            match self.certify(contact).await {
                 Ok(leaf) => {
                     let (issued, end) = (SystemTime::now(), leaf.not_after());
                     self.certs.store(leaf);
@@ -126,7 +133,7 @@ impl Control {
         }
     }
 
-    async fn certify(&self) -> Result<Leaf, BoxError> {
+    async fn certify(&self, contact: &watch::Sender<Contact>) -> Result<Leaf, BoxError> {
         let token = tokio::fs::read_to_string(&self.settings.token_file)
             .await
             .map_err(|error| format!("{}: {error}", self.settings.token_file.display()))?;
@@ -137,7 +144,7 @@ impl Control {
             self.settings.controller_identity.clone(),
             &[H2_ALPN],
         );
-        let channel = self.channel(config).await?;
+        let channel = self.channel(config, contact).await?;
         let request = v1::CertifyRequest {
             token: token.trim().to_owned(),
             csr,
@@ -176,14 +183,16 @@ impl Control {
         &self,
         mut certified: watch::Receiver<bool>,
         configured: watch::Sender<bool>,
+        contact: &watch::Sender<Contact>,
     ) {
         if certified.wait_for(|certified| *certified).await.is_err() {
             return;
         }
         let mut backoff = Backoff::new(BACKOFF_FIRST, BACKOFF_LONGEST);
         loop {
-            let ended = self.stream(&configured, &mut backoff).await;
+            let ended = self.stream(&configured, contact, &mut backoff).await;
             self.state.metrics.control_connected.set(0);
+            contact.send_modify(|contact| contact.streaming = false);
             match ended {
                 // The controller ends streams now and then, so that replicas share them.
                 Ok(()) => tracing::debug!("the controller ended the stream, opening another"),
@@ -196,6 +205,7 @@ impl Control {
     async fn stream(
         &self,
         configured: &watch::Sender<bool>,
+        contact: &watch::Sender<Contact>,
         backoff: &mut Backoff,
     ) -> Result<(), BoxError> {
         let config = tls::mesh_client_config(
@@ -204,7 +214,7 @@ impl Control {
             self.settings.controller_identity.clone(),
             &[H2_ALPN],
         );
-        let channel = self.channel(config).await?;
+        let channel = self.channel(config, contact).await?;
         let (outbox, messages) = mpsc::channel(OUTBOX);
         let (reports, reported) = mpsc::channel(REPORTS);
         let reported = ReceiverStream::new(reported)
@@ -232,6 +242,10 @@ impl Control {
                     let Some(v1::to_proxy::Message::Batch(batch)) = message.message else { continue };
                     outbox.try_send(self.take(batch))?;
                     self.state.metrics.control_connected.set(1);
+                    contact.send_if_modified(|contact| {
+                        contact.unreachable = false;
+                        !std::mem::replace(&mut contact.streaming, true)
+                    });
                     backoff.reset();
                     if self.state.snapshot().is_complete() {
                         configured.send_if_modified(|configured| !std::mem::replace(configured, true));
@@ -292,9 +306,17 @@ impl Control {
     }
 
     /// One connection to whichever controller answers first.
-    async fn channel(&self, config: Arc<rustls::ClientConfig>) -> Result<Channel, BoxError> {
-        let secured = timeout(CONNECT_WITHIN, self.connect(config))
-            .await
+    async fn channel(
+        &self,
+        config: Arc<rustls::ClientConfig>,
+        contact: &watch::Sender<Contact>,
+    ) -> Result<Channel, BoxError> {
+        let secured = timeout(CONNECT_WITHIN, self.connect(config)).await;
+        let unreachable = !matches!(secured, Ok(Ok(_)));
+        contact.send_if_modified(|contact| {
+            std::mem::replace(&mut contact.unreachable, unreachable) != unreachable
+        });
+        let secured = secured
             .map_err(|_| format!("{} did not answer in time", self.settings.controller))??;
         let io = std::sync::Mutex::new(Some(TokioIo::new(secured)));
         // One connection, made already: when it ends, so does the stream.
@@ -334,14 +356,25 @@ impl Control {
 
     /// Until the first certificate the mounted file decides whom to trust; it
     /// also carries the mark that the mesh is going away.
-    async fn watch_bundle(&self, leaving: watch::Sender<bool>) {
+    async fn watch_bundle(
+        &self,
+        leaving: watch::Sender<Leaving>,
+        mut contact: watch::Receiver<Contact>,
+    ) {
         let mark = self.settings.trust_bundle.with_file_name("leaving");
         let mut last = String::new();
         loop {
             let marked = tokio::fs::read_to_string(&mark)
                 .await
                 .is_ok_and(|mark| mark.trim() == "true");
-            leaving.send_if_modified(|leaving| std::mem::replace(leaving, marked) != marked);
+            let facts = Facts {
+                marked,
+                contact: *contact.borrow_and_update(),
+                configured: self.state.snapshot().is_complete(),
+                certificate_until: self.certs.not_after(),
+            };
+            let judged = facts.judge(SystemTime::now());
+            leaving.send_if_modified(|leaving| std::mem::replace(leaving, judged) != judged);
             if self.certs.current().is_none()
                 && let Ok(bundle) = tokio::fs::read_to_string(&self.settings.trust_bundle).await
                 && bundle != last
@@ -351,7 +384,11 @@ impl Control {
                 }
                 last = bundle;
             }
-            sleep(BUNDLE_EVERY).await;
+            tokio::select! {
+                () = sleep(BUNDLE_EVERY) => {}
+                // A controller that answers outweighs the mark at once.
+                Ok(()) = contact.changed() => {}
+            }
         }
     }
 }

@@ -50,6 +50,30 @@ impl Failure {
         }
     }
 
+    /// With what a refused caller needs to know: who it was taken for, and where to look.
+    /// It says nothing but the caller's own name.
+    #[must_use]
+    pub fn told_to(mut self, caller: &str) -> Self {
+        match self.reason {
+            Reason::NotAllowed => {
+                self.detail = format!(
+                    "{}; the caller is {caller}; `kubectl get traffictarget -A` lists what is \
+                     allowed, /config on the called pod's port 15190 what is in force there",
+                    self.detail
+                );
+            }
+            Reason::NoIdentity => {
+                self.detail = format!(
+                    "{}; the caller is outside the mesh: give its pod a proxy \
+                     (weft.dev/inject=enabled), or allow group system:unauthenticated",
+                    self.detail
+                );
+            }
+            _ => {}
+        }
+        self
+    }
+
     /// A connection that ended before it took the call.
     pub fn stale(detail: impl Into<String>) -> Self {
         Self {
@@ -144,4 +168,31 @@ pub fn is_success(status: StatusCode, grpc_status: Option<u16>) -> bool {
 #[must_use]
 pub fn grpc_status(map: &http::HeaderMap) -> Option<u16> {
     map.get("grpc-status")?.to_str().ok()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refused_caller_is_told_who_it_was_taken_for_and_where_to_look() {
+        let caller = "spiffe://cluster.local/ns/shop/sa/web";
+        let refused = Failure::verdict(Reason::NotAllowed, "no TrafficTarget allows this call");
+        let detail = refused.told_to(caller).detail;
+        assert!(
+            detail.starts_with("no TrafficTarget allows this call; the caller is spiffe://")
+                && detail.contains(caller)
+                && detail.contains("kubectl get traffictarget"),
+            "{detail}"
+        );
+        let outside = Failure::verdict(Reason::NoIdentity, "plaintext").told_to("outside");
+        assert!(
+            outside.detail.contains("weft.dev/inject=enabled"),
+            "{}",
+            outside.detail
+        );
+        // Other failures say what they said.
+        let other = Failure::verdict(Reason::BadRequest, "x").told_to(caller);
+        assert_eq!(other.detail, "x");
+    }
 }

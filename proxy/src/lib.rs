@@ -21,6 +21,7 @@ pub mod http;
 pub mod http1;
 pub mod http2;
 pub mod inbound;
+pub mod leaving;
 pub mod lifecycle;
 pub mod memory;
 pub mod mesh;

@@ -171,6 +171,25 @@ fn check_proves_both_families_right_after_writing() {
 }
 
 #[test]
+fn check_proves_that_the_address_of_a_service_arrives_as_it_was_called() {
+    let place = Place::unoccupied("checksvc");
+    let api = [
+        ("KUBERNETES_SERVICE_HOST", "10.96.0.1"),
+        ("KUBERNETES_SERVICE_PORT", "443"),
+    ];
+    let said = place.pod().capture_told(&api, &["--check"]).unwrap();
+    assert!(said.contains("connection to 10.96.0.1:443"), "{said}");
+    // What is skipped is nothing of the mesh's.
+    let skipped = ["--check", "--skip-outbound-ports=443"];
+    let said = place.pod().capture_told(&api, &skipped).unwrap();
+    assert!(!said.contains("10.96.0.1"), "{said}");
+    // A name is not a Service's address.
+    let named = [("KUBERNETES_SERVICE_HOST", "api.example"), api[1]];
+    let said = place.pod().capture_told(&named, &["--check"]).unwrap();
+    assert!(!said.contains(":443"), "{said}");
+}
+
+#[test]
 fn check_fails_where_nobody_wrote_rules() {
     let place = Place::unoccupied("unchecked");
     let said = place.pod().capture(&["--check-only"]).unwrap_err();

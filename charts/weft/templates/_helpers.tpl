@@ -24,11 +24,16 @@ app.kubernetes.io/managed-by: {{ $root.Release.Service }}
 helm.sh/chart: {{ $root.Chart.Name }}-{{ $root.Chart.Version | replace "+" "_" }}
 {{- end -}}
 
-{{/* What Pod Security Admission's restricted profile asks of a pod. */}}
+{{/*
+What Pod Security Admission's restricted profile asks of a pod. OpenShift gives every
+namespace user ids of its own and refuses others, so there none is named.
+*/}}
 {{- define "weft.podSecurity" -}}
 runAsNonRoot: true
+{{- if not (or (eq .Values.platform "openshift") (.Capabilities.APIVersions.Has "security.openshift.io/v1")) }}
 runAsUser: 65532
 runAsGroup: 65532
+{{- end }}
 seccompProfile: {type: RuntimeDefault}
 {{- end -}}
 
@@ -56,6 +61,25 @@ capabilities: {drop: [ALL]}
 {{- append .Values.excludedNamespaces .Release.Namespace | uniq | toJson -}}
 {{- end -}}
 
+{{/*
+Which nodes a pod may run on, and whose images it may pull: those of a part's values;
+called with (list $ "controller"). The images are built for one kind of node.
+*/}}
+{{- define "weft.nodes" -}}
+{{- $root := index . 0 -}}
+{{- $part := index $root.Values (index . 1) -}}
+nodeSelector:
+  {{- merge (dict) ($part.nodeSelector | default dict) (dict "kubernetes.io/os" "linux" "kubernetes.io/arch" "amd64") | toYaml | nindent 2 }}
+{{- with $part.tolerations }}
+tolerations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with $root.Values.imagePullSecrets }}
+imagePullSecrets:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end -}}
+
 {{/* Where the scheduler puts a part's replicas: apart, if it can. */}}
 {{- define "weft.placement" -}}
 {{- $root := index . 0 -}}
@@ -74,20 +98,9 @@ topologySpreadConstraints:
 {{- with $root.Values.priorityClassName }}
 priorityClassName: {{ . }}
 {{- end }}
-{{- with $part.nodeSelector }}
-nodeSelector:
-  {{- toYaml . | nindent 2 }}
-{{- end }}
-{{- with $part.tolerations }}
-tolerations:
-  {{- toYaml . | nindent 2 }}
-{{- end }}
+{{ include "weft.nodes" . }}
 {{- with $part.affinity }}
 affinity:
-  {{- toYaml . | nindent 2 }}
-{{- end }}
-{{- with $root.Values.imagePullSecrets }}
-imagePullSecrets:
   {{- toYaml . | nindent 2 }}
 {{- end }}
 {{- end -}}

@@ -50,6 +50,51 @@ fn pod_on_its_nodes_network_that_does_not_want_the_mesh_is_not_told() {
 }
 
 #[test]
+fn wish_for_a_proxy_that_nobody_hears_is_told_once_with_the_right_spelling() {
+    let mut namespace = meshed_namespace();
+    namespace["metadata"]["labels"]["weft.dev/inject"] = json!("true");
+    let pod = |name: &str, metadata: Value| {
+        let mut pod = fixture::plain_pod(name, "10.0.9.1", "web");
+        for (map, value) in metadata.as_object().unwrap() {
+            pod["metadata"][map] = value.clone();
+        }
+        pod
+    };
+    let note = json!({"annotations": {"weft.dev/inject": "enabled"}});
+    let mut cluster = Cluster::default().with(namespace);
+    for name in ["a", "b", "c", "d"] {
+        cluster = cluster.with(pod(name, note.clone()));
+    }
+    let right = json!({"labels": {"weft.dev/inject": "disabled"}});
+    cluster = cluster.with(pod("e", right)).with(pod("f", json!({})));
+    let mut told = Told::default();
+    let notes = told.news(&compiled(&cluster));
+    let about: Vec<(&str, &str)> = notes
+        .iter()
+        .map(|note| (note.about.kind.as_str(), note.about.name.as_str()))
+        .collect();
+    // Of the four pods of one account, three.
+    assert_eq!(
+        about,
+        [
+            ("Pod", "a"),
+            ("Pod", "b"),
+            ("Pod", "c"),
+            ("Namespace", "shop")
+        ],
+    );
+    for note in &notes {
+        assert_eq!(note.reason, "InjectNotUnderstood");
+        assert!(
+            note.text.contains("write weft.dev/inject=enabled"),
+            "{}",
+            note.text
+        );
+    }
+    assert!(told.news(&compiled(&cluster)).is_empty());
+}
+
+#[test]
 fn problem_of_an_object_is_told_with_its_field() {
     let cluster = fixture::shop().with(fixture::split("canary", "api", &[("api", -1)]));
     let notes = Told::default().news(&compiled(&cluster));

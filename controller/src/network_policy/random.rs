@@ -408,12 +408,7 @@ fn policies_allow_exactly_what_udp_routes_allow_and_widen_no_foreign_one() {
         failure_persistence: None,
         ..ProptestConfig::default()
     };
-    let mut runner = proptest::test_runner::TestRunner::new_with_rng(
-        config,
-        proptest::test_runner::TestRng::deterministic_rng(
-            proptest::test_runner::RngAlgorithm::ChaCha,
-        ),
-    );
+    let mut runner = proptest::test_runner::TestRunner::new(config);
     let total = std::cell::RefCell::new(Reached::default());
     let outcome = runner.run(&scene(), |scene| {
         for (case, times) in check(&scene)?.0 {

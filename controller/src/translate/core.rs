@@ -343,6 +343,7 @@ fn appearance(meta: &ObjectMeta) -> Appearance {
         access: annotation(meta, labels::ACCESS),
         mtls: annotation(meta, labels::MTLS),
         opaque_ports: annotation(meta, labels::OPAQUE_PORTS),
+        inject: annotation(meta, labels::INJECT),
     }
 }
 

@@ -60,7 +60,8 @@ impl Lossless {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase", deny_unknown_fields)]
 pub(super) enum Written {
-    /// The weights of the backends, by position.
+    /// The weights of the backends, by position; none where storage holds the author's
+    /// own, which may be null or left out. JSON could not tell those two apart here.
     Weights(Vec<Option<Value>>),
     /// Everything.
     Content(Content),
@@ -72,7 +73,7 @@ impl Written {
     pub(super) fn of(visible: &Content, plain: &Content) -> Self {
         let weights: Vec<Option<Value>> = shape::weights(visible)
             .into_iter()
-            .map(|weight| weight.cloned())
+            .map(|weight| weight.filter(|weight| !weight.is_null()).cloned())
             .collect();
         if shape::with_weights(plain, &weights).as_ref() == Some(visible) {
             Self::Weights(weights)

@@ -168,7 +168,8 @@ pub(super) fn weights(content: &Content) -> Vec<Option<&Value>> {
         .collect()
 }
 
-/// The same split with these weights; none unless they are as many as the backends.
+/// The same split with these weights, and its own where there is none; nothing unless
+/// they are as many as the backends.
 pub(super) fn with_weights(content: &Content, weights: &[Option<Value>]) -> Option<Content> {
     let mut content = content.clone();
     let backends = content
@@ -179,15 +180,10 @@ pub(super) fn with_weights(content: &Content, weights: &[Option<Value>]) -> Opti
         return None;
     }
     for (backend, weight) in backends.iter_mut().zip(weights) {
-        match (backend.as_object_mut(), weight) {
-            (Some(backend), Some(weight)) => {
-                backend.insert("weight".into(), weight.clone());
-            }
-            (Some(backend), None) => {
-                backend.remove("weight");
-            }
-            (None, Some(_)) => return None,
-            (None, None) => {}
+        if let Some(weight) = weight {
+            backend
+                .as_object_mut()?
+                .insert("weight".into(), weight.clone());
         }
     }
     Some(content)

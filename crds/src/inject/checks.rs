@@ -3,22 +3,25 @@
 use serde_json::{Map, Value};
 
 use super::{Refusal, handlers::Earlier};
-use crate::labels::{
-    CAPTURE_CONTAINER, PROXY_CONTAINER, PROXY_ID, PROXY_PORTS, TOKEN_VOLUME, TRUST_BUNDLE,
-};
+use crate::labels::{CAPTURE_CONTAINER, PROXY_CONTAINER, PROXY_ID, PROXY_PORTS, VOLUMES};
 
 /// Refuses ids, ports and names that belong to the proxy.
 pub(super) fn check(spec: &Map<String, Value>, earlier: &Earlier) -> Result<(), Refusal> {
-    for (field, container) in others(spec) {
-        names(&field, container)?;
-        for id in ["runAsUser", "runAsGroup"] {
-            ids(&field, container, spec, id)?;
+    for group in ["initContainers", "containers"] {
+        for (index, container) in list(spec, group).enumerate() {
+            let field = format!("spec.{group}[{index}]");
+            if earlier.present && group == "initContainers" && is_ours(container) {
+                continue;
+            }
+            names(&field, container)?;
+            ids(&field, container, spec)?;
+            ports(&field, container)?;
         }
-        ports(&field, container)?;
     }
+    groups(spec)?;
     if !earlier.present {
         for (index, volume) in list(spec, "volumes").enumerate() {
-            for name in [TOKEN_VOLUME, TRUST_BUNDLE] {
+            for name in VOLUMES {
                 if volume.get("name").and_then(Value::as_str) == Some(name) {
                     let field = format!("spec.volumes[{index}].name");
                     return Err(Refusal::NameTaken { field, name });
@@ -36,16 +39,31 @@ fn list<'a>(spec: &'a Map<String, Value>, name: &str) -> impl Iterator<Item = &'
         .flatten()
 }
 
-/// Every container but the two of Weft, with its field path.
-fn others(spec: &Map<String, Value>) -> impl Iterator<Item = (String, &Value)> {
-    ["initContainers", "containers"]
-        .into_iter()
-        .flat_map(|group| {
-            list(spec, group)
-                .enumerate()
-                .map(move |(index, container)| (format!("spec.{group}[{index}]"), container))
-                .filter(move |(_, container)| group == "containers" || !is_ours(container))
-        })
+/// Refuses the containers that a change adds to a running pod with a proxy: they come
+/// without [`check`], and share everything that it protects.
+///
+/// # Errors
+/// A [`Refusal`] that names the field.
+pub fn ephemeral(pod: &Value, before: &Value) -> Result<(), Refusal> {
+    let Some(spec) = pod.get("spec").and_then(Value::as_object) else {
+        return Err(Refusal::NotAPod);
+    };
+    if !list(spec, "initContainers").any(|container| name(container) == PROXY_CONTAINER) {
+        return Ok(());
+    }
+    let known = before.pointer("/spec/ephemeralContainers");
+    let known = known
+        .and_then(Value::as_array)
+        .map_or(&[][..], Vec::as_slice);
+    for (index, container) in list(spec, "ephemeralContainers").enumerate() {
+        // Who was there before the proxy knew of such containers stays.
+        if !known.contains(container) {
+            let field = format!("spec.ephemeralContainers[{index}]");
+            names(&field, container)?;
+            ids(&field, container, spec)?;
+        }
+    }
+    Ok(())
 }
 
 /// An init container with one of Weft's two names.
@@ -72,24 +90,43 @@ fn names(field: &str, container: &Value) -> Result<(), Refusal> {
     Ok(())
 }
 
-fn ids(field: &str, container: &Value, spec: &Map<String, Value>, id: &str) -> Result<(), Refusal> {
-    let own = container
-        .get("securityContext")
-        .and_then(|context| context.get(id));
-    let pods = spec
-        .get("securityContext")
-        .and_then(|context| context.get(id));
-    let (value, place) = match own.filter(|id| !id.is_null()) {
-        Some(own) => (Some(own), field),
-        None => (pods, "spec"),
-    };
-    if value.and_then(Value::as_i64) == Some(PROXY_ID) {
-        return Err(Refusal::ProxyId {
-            field: format!("{place}.securityContext.{id}"),
-            container: name(container).to_owned(),
-        });
+fn ids(field: &str, container: &Value, spec: &Map<String, Value>) -> Result<(), Refusal> {
+    for id in ["runAsUser", "runAsGroup"] {
+        let own = container
+            .get("securityContext")
+            .and_then(|context| context.get(id));
+        let pods = spec
+            .get("securityContext")
+            .and_then(|context| context.get(id));
+        let (value, place) = match own.filter(|id| !id.is_null()) {
+            Some(own) => (Some(own), field),
+            None => (pods, "spec"),
+        };
+        if value.and_then(Value::as_i64) == Some(PROXY_ID) {
+            return Err(Refusal::ProxyId {
+                field: format!("{place}.securityContext.{id}"),
+                container: name(container).to_owned(),
+            });
+        }
     }
     Ok(())
+}
+
+/// A member of the proxy's group can run a program that belongs to the group and sets it.
+fn groups(spec: &Map<String, Value>) -> Result<(), Refusal> {
+    let context = |name: &str| spec.get("securityContext").and_then(|own| own.get(name));
+    let is_proxys = |id: &Value| id.as_i64() == Some(PROXY_ID);
+    if context("fsGroup").is_some_and(is_proxys) {
+        let field = "spec.securityContext.fsGroup".to_owned();
+        return Err(Refusal::ProxyGroup { field });
+    }
+    let more = context("supplementalGroups").and_then(Value::as_array);
+    match more.and_then(|groups| groups.iter().position(is_proxys)) {
+        Some(index) => Err(Refusal::ProxyGroup {
+            field: format!("spec.securityContext.supplementalGroups[{index}]"),
+        }),
+        None => Ok(()),
+    }
 }
 
 fn ports(field: &str, container: &Value) -> Result<(), Refusal> {
@@ -108,4 +145,49 @@ fn ports(field: &str, container: &Value) -> Result<(), Refusal> {
 
 pub(super) fn is_proxy_port(port: i64) -> bool {
     PROXY_PORTS.iter().any(|own| i64::from(*own) == port)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn debugged(meshed: bool, debugger: &Value) -> Value {
+        let proxy = if meshed { "weft-proxy" } else { "other" };
+        json!({"spec": {
+            "initContainers": [{"name": "weft-capture"}, {"name": proxy}],
+            "containers": [{"name": "app"}],
+            "ephemeralContainers": [debugger],
+        }})
+    }
+
+    #[test]
+    fn debugger_of_a_meshed_pod_may_not_run_as_the_proxy() {
+        let before = json!({"spec": {}});
+        for (debugger, field) in [
+            (
+                json!({"name": "d", "securityContext": {"runAsUser": 15190}}),
+                "runAsUser is 15190",
+            ),
+            (
+                json!({"name": "d", "securityContext": {"runAsGroup": 15190}}),
+                "runAsGroup is 15190",
+            ),
+            (json!({"name": "weft-proxy"}), "name \"weft-proxy\""),
+        ] {
+            let refusal = ephemeral(&debugged(true, &debugger), &before).unwrap_err();
+            let refusal = refusal.to_string();
+            assert!(
+                refusal.starts_with("spec.ephemeralContainers[0].") && refusal.contains(field),
+                "{refusal}"
+            );
+            assert_eq!(ephemeral(&debugged(false, &debugger), &before), Ok(()));
+            // One that is there already cannot be taken away, and must not hold up others.
+            let there = debugged(true, &debugger);
+            assert_eq!(ephemeral(&there, &there), Ok(()));
+        }
+        let honest = json!({"name": "d", "image": "shell", "securityContext": {"runAsUser": 0}});
+        assert_eq!(ephemeral(&debugged(true, &honest), &before), Ok(()));
+    }
 }

@@ -6,11 +6,12 @@ use super::{
     Settings, checks,
     handlers::{HOOKS_ENV, Handlers, PROBES_ENV},
     merge::overlay,
+    placement,
     wishes::Wishes,
 };
 use crate::labels::{
-    ADMIN_PORT, CAPTURE_CONTAINER, PROXY_CONTAINER, PROXY_ID, TOKEN_AUDIENCE, TOKEN_SECONDS,
-    TOKEN_VOLUME, TRUST_BUNDLE,
+    ADMIN_PORT, API_TOKEN_FOLDER, ARCHITECTURE, CAPTURE_CONTAINER, NO_API_TOKEN_VOLUME,
+    PROXY_CONTAINER, PROXY_ID, TOKEN_AUDIENCE, TOKEN_SECONDS, TOKEN_VOLUME, TRUST_BUNDLE,
 };
 
 /// The one binary of the image.
@@ -34,7 +35,7 @@ pub(super) fn add(
         let found = earlier
             .iter()
             .find(|old| checks::name(old) == checks::name(&ours));
-        let mut container = found.cloned().unwrap_or_else(|| json!({}));
+        let mut container = found.map_or_else(|| json!({}), kept);
         overlay(&mut container, ours);
         container
     };
@@ -42,9 +43,59 @@ pub(super) fn add(
     init.push(over_earlier(proxy(settings, wishes, handlers, workload)));
     init.extend(others);
 
+    where_the_proxy_runs(spec);
     let mut wrapped = json!({ "volumes": std::mem::take(list(spec, "volumes")) });
     overlay(&mut wrapped, json!({ "volumes": volumes() }));
     spec.insert("volumes".into(), wrapped["volumes"].take());
+}
+
+/// What a container of an earlier run keeps: what the API server and other webhooks fill
+/// in, and nothing that gives it more than it needs. Mounts above all: what another one
+/// put in (the application's token, say) is not the proxy's business.
+fn kept(earlier: &Value) -> Value {
+    const MEMBERS: [&str; 4] = [
+        "name",
+        "resources",
+        "terminationMessagePath",
+        "terminationMessagePolicy",
+    ];
+    const CONTEXT: [&str; 2] = ["seLinuxOptions", "appArmorProfile"];
+    let some = |of: &Value, names: &[&str]| -> Map<String, Value> {
+        let found = names
+            .iter()
+            .filter_map(|name| Some(((*name).to_owned(), of.get(*name)?.clone())));
+        found.collect()
+    };
+    let mut container = some(earlier, &MEMBERS);
+    let context = some(&earlier["securityContext"], &CONTEXT);
+    if !context.is_empty() {
+        container.insert("securityContext".into(), context.into());
+    }
+    let env = earlier["env"].as_array().into_iter().flatten();
+    // Ours are written anew; one that we do not write would be somebody's wish for the
+    // proxy that no annotation allows.
+    let others = env.filter(|entry| {
+        entry["name"]
+            .as_str()
+            .is_some_and(|name| !name.starts_with("WEFT_"))
+    });
+    let others: Vec<Value> = others.cloned().collect();
+    if !others.is_empty() {
+        container.insert("env".into(), others.into());
+    }
+    Value::Object(container)
+}
+
+/// In a cluster with nodes of several kinds the pod must not come where its proxy cannot
+/// start. A pod that asks for such a node by itself has been refused before.
+fn where_the_proxy_runs(spec: &mut Map<String, Value>) {
+    let selector = spec.entry("nodeSelector").or_insert(Value::Null);
+    if selector.is_null() {
+        *selector = json!({});
+    }
+    if let Some(selector) = selector.as_object_mut() {
+        selector.insert(placement::ARCH.into(), ARCHITECTURE.into());
+    }
 }
 
 /// The named list of the spec, made when it is missing or null.
@@ -78,6 +129,7 @@ fn capture(settings: &Settings, wishes: &Wishes) -> Value {
         "args": args,
         "env": [{ "name": "WEFT_LOG", "value": wishes.log_level }],
         "resources": resources(wishes),
+        "volumeMounts": [no_api_token()],
         "securityContext": {
             "runAsUser": 0,
             // Root's group, so that nothing here counts as sent by the proxy.
@@ -120,6 +172,7 @@ fn proxy(
         "volumeMounts": [
             { "name": TOKEN_VOLUME, "mountPath": TOKEN_FOLDER, "readOnly": true },
             { "name": TRUST_BUNDLE, "mountPath": BUNDLE_FOLDER, "readOnly": true },
+            no_api_token(),
         ],
         "securityContext": {
             "runAsUser": PROXY_ID,
@@ -132,6 +185,12 @@ fn proxy(
             "seccompProfile": { "type": "RuntimeDefault" },
         },
     })
+}
+
+/// Keeps the API server from mounting the token of the application's service account:
+/// neither container calls it, and whoever takes one over should not be able to.
+fn no_api_token() -> Value {
+    json!({ "name": NO_API_TOKEN_VOLUME, "mountPath": API_TOKEN_FOLDER, "readOnly": true })
 }
 
 fn env(
@@ -219,5 +278,6 @@ fn volumes() -> Value {
             "name": TRUST_BUNDLE,
             "configMap": { "name": TRUST_BUNDLE, "defaultMode": 0o644, "optional": false },
         },
+        { "name": NO_API_TOKEN_VOLUME, "emptyDir": {} },
     ])
 }

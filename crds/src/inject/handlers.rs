@@ -8,7 +8,7 @@
 use serde_json::{Map, Value, json};
 
 use super::{HookToken, Refusal, checks};
-use crate::labels::{ADMIN_PORT, PROXY_CONTAINER};
+use crate::labels::{ADMIN_PORT, CAPTURE_CONTAINER, PROXY_CONTAINER};
 
 /// Env variable of the proxy that holds the original probes.
 pub(super) const PROBES_ENV: &str = "WEFT_PROBES";
@@ -39,11 +39,23 @@ pub(super) struct Earlier {
 
 impl Earlier {
     pub(super) fn read(spec: &Map<String, Value>) -> Result<Self, Refusal> {
+        // Both, once each, and the proxy with what only an earlier run writes into it:
+        // anything else that has one of the names is the user's own, and refused.
         let containers = spec.get("initContainers").and_then(Value::as_array);
-        let Some(proxy) = containers
-            .into_iter()
-            .flatten()
-            .find(|c| checks::name(c) == PROXY_CONTAINER)
+        let named = |name: &str| {
+            let mut found = containers
+                .into_iter()
+                .flatten()
+                .filter(|container| checks::name(container) == name);
+            found.next().filter(|_| found.next().is_none())
+        };
+        let is_known = |proxy: &&Value| {
+            let env = proxy.get("env").and_then(Value::as_array);
+            env.is_some_and(|env| env.iter().any(|entry| entry["name"] == PROBES_ENV))
+        };
+        let Some((proxy, _)) = named(PROXY_CONTAINER)
+            .filter(is_known)
+            .zip(named(CAPTURE_CONTAINER))
         else {
             return Ok(Self::default());
         };

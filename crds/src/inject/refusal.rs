@@ -27,6 +27,27 @@ pub enum Refusal {
         /// The container that it applies to.
         container: String,
     },
+    /// Every process of the pod would be a member of the proxy's group.
+    #[error(
+        "{field} is {PROXY_ID}, the group of the proxy, whose traffic is not redirected: any \
+         container could take it on and bypass the mesh; choose another group"
+    )]
+    ProxyGroup {
+        /// Where it stands.
+        field: String,
+    },
+    /// The pod can only run on nodes that the proxy is not built for.
+    #[error(
+        "{field} lets the pod run on nodes of {found} only, and the proxy is built for {}; let \
+         it run there, or label the pod weft.dev/inject=disabled",
+        crate::labels::ARCHITECTURE
+    )]
+    Architecture {
+        /// Where it stands.
+        field: String,
+        /// What it asks for.
+        found: String,
+    },
     /// A container uses a port of the proxy.
     #[error(
         "{field} is {port}, a port of the proxy (15101, 15106, 15108, 15190); choose another \
@@ -93,7 +114,8 @@ impl Refusal {
         match self {
             Self::NotAPod => "not-a-pod",
             Self::BadValue { .. } => "bad-value",
-            Self::ProxyId { .. } => "proxy-id",
+            Self::ProxyId { .. } | Self::ProxyGroup { .. } => "proxy-id",
+            Self::Architecture { .. } => "architecture",
             Self::ProxyPort { .. } => "proxy-port",
             Self::NameTaken { .. } => "name-taken",
             Self::UnknownPort { .. } => "unknown-port",

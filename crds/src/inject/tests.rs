@@ -142,15 +142,150 @@ fn second_run_changes_nothing_even_with_another_token() {
 }
 
 #[test]
-fn defaults_of_the_api_server_and_mounts_of_others_survive_a_second_run() {
+fn defaults_of_the_api_server_and_variables_of_others_survive_a_second_run() {
     let mut pod = injected(&one_container(json!({}))).pod;
     let proxy = &mut pod["spec"]["initContainers"][1];
     proxy["terminationMessagePath"] = "/dev/termination-log".into();
-    proxy["volumeMounts"]
-        .as_array_mut()
-        .unwrap()
-        .push(json!({ "name": "kube-api-access", "mountPath": "/var/run/secrets/x" }));
+    let env = proxy["env"].as_array_mut().unwrap();
+    env.insert(0, json!({ "name": "HTTP_PROXY", "value": "x" }));
     assert_eq!(injected(&pod).patch, Patch(vec![]));
+}
+
+#[test]
+fn nothing_of_the_applications_is_mounted_into_the_proxys_containers() {
+    let token = "/var/run/secrets/kubernetes.io/serviceaccount";
+    let mut pod = injected(&one_container(json!({}))).pod;
+    for index in [0, 1] {
+        // Where something is mounted already, the API server mounts no token.
+        let mounts = pod["spec"]["initContainers"][index]["volumeMounts"].clone();
+        let there = mounts.as_array().into_iter().flatten();
+        let empty: Vec<_> = there.filter(|mount| mount["mountPath"] == token).collect();
+        assert!(empty.len() == 1, "container {index} mounts {mounts}");
+        let volumes = pod["spec"]["volumes"].as_array().unwrap();
+        let volume = volumes.iter().find(|v| v["name"] == empty[0]["name"]);
+        assert_eq!(volume.unwrap()["emptyDir"], json!({}));
+    }
+    let clean = pod.clone();
+    // What another webhook, or the user, puts into them later goes again.
+    for index in [0, 1] {
+        let container = &mut pod["spec"]["initContainers"][index];
+        let mounts = container["volumeMounts"].as_array_mut().unwrap();
+        mounts.push(json!({ "name": "data", "mountPath": "/data" }));
+        container["envFrom"] = json!([{ "secretRef": { "name": "password" } }]);
+        container["lifecycle"]["postStart"] = json!({ "exec": { "command": ["x"] } });
+        container["securityContext"]["capabilities"]["add"] = json!(["SYS_ADMIN"]);
+        if let Some(env) = container["env"].as_array_mut() {
+            env.push(json!({ "name": "WEFT_SECRET_SWITCH", "value": "1" }));
+        }
+    }
+    assert_eq!(injected(&pod).pod, clean);
+}
+
+#[test]
+fn init_container_that_only_has_the_name_of_ours_is_refused_and_not_replaced() {
+    for name in ["weft-capture", "weft-proxy"] {
+        let theirs = json!({
+            "name": name, "image": "theirs",
+            "volumeMounts": [{ "name": "data", "mountPath": "/data" }],
+        });
+        let pod = pod(json!({
+            "initContainers": [{ "name": "migrate" }, theirs],
+            "containers": [{ "name": "app" }],
+        }));
+        let message = refusal(&pod);
+        let field = format!("spec.initContainers[1].name {name:?} is a name");
+        assert!(message.starts_with(&field), "{message}");
+    }
+    // Beside ours, and twice.
+    let mut pod = injected(&one_container(json!({}))).pod;
+    let init = pod["spec"]["initContainers"].as_array_mut().unwrap();
+    init.push(json!({ "name": "weft-capture", "image": "theirs" }));
+    assert!(refusal(&pod).contains("weft-capture"));
+}
+
+#[test]
+fn pod_whose_processes_are_in_the_proxys_group_is_refused() {
+    for (field, context) in [
+        ("fsGroup", json!({ "fsGroup": 15190 })),
+        (
+            "supplementalGroups[1]",
+            json!({ "supplementalGroups": [1, 15190] }),
+        ),
+    ] {
+        let mut pod = one_container(json!({}));
+        pod["spec"]["securityContext"] = context;
+        let message = refusal(&pod);
+        let field = format!("spec.securityContext.{field} is 15190");
+        assert!(message.starts_with(&field), "{message}");
+        assert!(message.contains("choose another group"), "{message}");
+    }
+    let mut other = one_container(json!({}));
+    other["spec"]["securityContext"] = json!({ "fsGroup": 2000, "supplementalGroups": [1, 2] });
+    injected(&other);
+}
+
+#[test]
+fn pod_runs_where_its_proxy_can_and_is_refused_where_it_could_only_fail() {
+    let arch = "kubernetes.io/arch";
+    let with = |nodes: Value, terms: Value| {
+        let mut pod = one_container(json!({}));
+        pod["spec"]["nodeSelector"] = nodes;
+        if !terms.is_null() {
+            pod["spec"]["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"] =
+                json!({ "nodeSelectorTerms": terms });
+        }
+        pod
+    };
+    let term = |operator: &str, values: &[&str]| json!({ "matchExpressions": [{ "key": arch, "operator": operator, "values": values }] });
+    for pod in [
+        with(json!(null), json!(null)),
+        with(json!({ "disk": "ssd" }), json!(null)),
+        with(json!({ arch: "amd64" }), json!(null)),
+        with(
+            json!({}),
+            json!([term("In", &["arm64"]), term("In", &["arm64", "amd64"])]),
+        ),
+        with(json!({}), json!([term("NotIn", &["arm64"])])),
+    ] {
+        let nodes = injected(&pod).pod["spec"]["nodeSelector"].clone();
+        assert_eq!(nodes[arch], "amd64", "{pod}");
+        assert_eq!(nodes["disk"], pod["spec"]["nodeSelector"]["disk"]);
+    }
+    for (pod, field) in [
+        (
+            with(json!({ arch: "arm64" }), json!(null)),
+            "spec.nodeSelector[kubernetes.io/arch]",
+        ),
+        (
+            with(json!({}), json!([term("In", &["arm64", "s390x"])])),
+            "spec.affinity.nodeAffinity",
+        ),
+        (
+            with(
+                json!({}),
+                json!([term("NotIn", &["amd64"]), term("In", &["arm64"])]),
+            ),
+            "spec.affinity.nodeAffinity",
+        ),
+    ] {
+        let message = refusal(&pod);
+        assert!(message.starts_with(field), "{message}");
+        assert!(
+            message.contains("built for amd64") && message.contains("weft.dev/inject=disabled"),
+            "{message}"
+        );
+    }
+    // Known by its selector alone, such a pod is Windows, too.
+    let windows = with(json!({ "kubernetes.io/os": "windows" }), json!(null));
+    let outcome = run(&windows);
+    let skipped = matches!(
+        &outcome,
+        Ok(Outcome::Skipped {
+            reason: Skip::Windows,
+            warning: Some(_)
+        })
+    );
+    assert!(skipped, "{outcome:?}");
 }
 
 #[test]

@@ -39,6 +39,26 @@ pub struct World {
     pub chart: Chart,
 }
 
+impl World {
+    /// The world without the objects that a difference does not need: what a failed
+    /// test shows.
+    #[must_use]
+    pub fn smallest(&self, differs: impl Fn(&Self) -> bool) -> Self {
+        let mut least = self.clone();
+        let mut at = 0;
+        while at < least.objects.len() {
+            let mut smaller = least.clone();
+            smaller.objects.remove(at);
+            if differs(&smaller) {
+                least = smaller;
+            } else {
+                at += 1;
+            }
+        }
+        least
+    }
+}
+
 /// Who calls, as far as it can be proven.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Caller {

@@ -88,6 +88,9 @@ fn uninstalled_mesh_leaves_traffic_and_objects_and_can_come_back() -> Outcome {
     let bundle = ns.json(&["get", "configmap", "weft-trust-bundle"])?;
     assert_eq!(bundle["data"]["leaving"], "true", "{bundle}");
     ns.kubectl(&["get", "trafficsplit", "shop"])?;
+    // Who holds a certificate and a configuration goes on with them.
+    let report = client.report(&url("server", 8080, "/"), &[])?;
+    assert!(report.client_id.is_some(), "in plaintext: {report:?}");
 
     ns.kubectl(&["rollout", "restart", "deployment/leaver"])?;
     ns.ready(&["leaver"])?;

@@ -21,6 +21,14 @@ fn rendered(settings: &[&str]) -> anyhow::Result<Vec<Value>> {
         .collect()
 }
 
+/// What helm says to settings that it must not take.
+fn refused(settings: &[&str]) -> anyhow::Result<String> {
+    match rendered(settings) {
+        Ok(_) => anyhow::bail!("{settings:?} was taken"),
+        Err(error) => Ok(format!("{error:#}")),
+    }
+}
+
 fn of_kind<'a>(objects: &'a [Value], kind: &str) -> Vec<&'a Value> {
     let objects = objects.iter();
     objects.filter(|object| object["kind"] == kind).collect()
@@ -112,6 +120,143 @@ fn api_service_goes_before_whoever_serves_it() -> Outcome {
         .context("the Job is not given the right")?;
     for right in [role, binding] {
         assert!(weight(right)? < weight(job)?, "{right} comes too late");
+    }
+    Ok(())
+}
+
+/// Each of these would give a mesh that does not start, or stops at once.
+#[test]
+fn values_that_cannot_work_are_refused_with_the_field() -> Outcome {
+    for (setting, field) in [
+        ("identity.leafTtl=1s", "leafTtl"),
+        ("identity.leafTtl=29s", "leafTtl"),
+        ("identity.leafTtl=169h", "leafTtl"),
+        ("identity.leafTtl=604801s", "leafTtl"),
+        ("identity.leafTtl=10081m", "leafTtl"),
+        ("identity.trustDomain=..", "trustDomain"),
+        ("identity.trustDomain=.a", "trustDomain"),
+        ("clusterDomain=null", "clusterDomain"),
+        ("clusterDomain=a..b", "clusterDomain"),
+        ("controller.replicas=0", "replicas"),
+        ("injector.replicas=0", "replicas"),
+        ("controller.resources.limits.memory=abc", "memory"),
+        ("injector.resources.requests.cpu=-1", "cpu"),
+        ("controller.resources.limit.memory=1Gi", "limit"),
+        ("controller.failurePolicy=Fail", "controller"),
+        ("controller.nodeSelector.disk=7", "disk"),
+        ("injector.tolerations[0].keys=x", "keys"),
+        ("platform=openshif", "platform"),
+        ("nonsense=1", "nonsense"),
+        ("controller.nonsense=1", "nonsense"),
+    ] {
+        let said = refused(&[setting])?;
+        assert!(said.contains(field), "{setting}: {said}");
+    }
+    // Control: what is at the edge of each range is taken.
+    for setting in [
+        "identity.leafTtl=30s",
+        "identity.leafTtl=604800s",
+        "identity.leafTtl=10080m",
+        "identity.leafTtl=168h",
+        "identity.trustDomain=mesh_1.example.org",
+        "clusterDomain=cluster.example",
+        "controller.replicas=1",
+        "controller.resources.limits.memory=1.5Gi",
+        "controller.resources.limits.cpu=2",
+        "priorityClassName=",
+        "controller.tolerations[0].operator=Exists",
+        "global.anything=1",
+    ] {
+        rendered(&[setting])?;
+    }
+    Ok(())
+}
+
+/// Every pod that the chart makes: of Deployments and Jobs, hooks and tests included.
+fn pods(objects: &[Value]) -> Vec<(String, Value)> {
+    let workloads = objects.iter().filter(|object| {
+        ["Deployment", "Job"].contains(&object["kind"].as_str().unwrap_or_default())
+    });
+    workloads
+        .map(|object| {
+            let name = object["metadata"]["name"].as_str().unwrap_or_default();
+            (name.to_owned(), object["spec"]["template"]["spec"].clone())
+        })
+        .collect()
+}
+
+#[test]
+fn every_pod_of_the_chart_goes_where_the_values_say_and_its_image_runs() -> Outcome {
+    let plain = pods(&rendered(&[])?);
+    let names: Vec<&str> = plain.iter().map(|(name, _)| name.as_str()).collect();
+    assert_eq!(names.len(), 5, "{names:?}");
+    for (name, pod) in &plain {
+        let nodes = &pod["nodeSelector"];
+        assert_eq!(
+            (&nodes["kubernetes.io/os"], &nodes["kubernetes.io/arch"]),
+            (&"linux".into(), &"amd64".into()),
+            "{name}"
+        );
+        assert_eq!(pod["securityContext"]["runAsUser"], 65532, "{name}");
+    }
+    let placed = rendered(&[
+        "imagePullSecrets[0].name=pull",
+        "controller.nodeSelector.pool=infra",
+        "controller.tolerations[0].key=infra",
+        "injector.nodeSelector.pool=infra",
+        "injector.tolerations[0].key=infra",
+        "platform=openshift",
+    ])?;
+    for (name, pod) in pods(&placed) {
+        assert_eq!(pod["imagePullSecrets"][0]["name"], "pull", "{name}");
+        assert_eq!(pod["nodeSelector"]["pool"], "infra", "{name}");
+        assert_eq!(pod["nodeSelector"]["kubernetes.io/arch"], "amd64", "{name}");
+        assert_eq!(pod["tolerations"][0]["key"], "infra", "{name}");
+        // The platform chooses the ids; the rest of the profile stays.
+        assert_eq!(pod["securityContext"]["runAsUser"], Value::Null, "{name}");
+        assert_eq!(pod["securityContext"]["runAsNonRoot"], true, "{name}");
+    }
+    Ok(())
+}
+
+#[test]
+fn priority_class_of_the_system_comes_with_the_quota_that_admits_it() -> Outcome {
+    let class = "system-cluster-critical";
+    let objects = rendered(&[])?;
+    let quotas = of_kind(&objects, "ResourceQuota");
+    assert_eq!(quotas.len(), 1);
+    let scope = &quotas[0]["spec"]["scopeSelector"]["matchExpressions"][0];
+    assert_eq!(
+        (&scope["scopeName"], &scope["values"][0]),
+        (&"PriorityClass".into(), &class.into())
+    );
+    for other in ["priorityClassName=", "priorityClassName=high"] {
+        let objects = rendered(&[other])?;
+        assert!(of_kind(&objects, "ResourceQuota").is_empty(), "{other}");
+    }
+    Ok(())
+}
+
+#[test]
+fn no_role_of_the_chart_has_a_right_to_everything_of_a_group() -> Outcome {
+    let objects = rendered(&["access.udpNetworkPolicies=true"])?;
+    let roles = [of_kind(&objects, "ClusterRole"), of_kind(&objects, "Role")].concat();
+    assert!(roles.len() > 8, "{}", roles.len());
+    for role in &roles {
+        let rules = role["rules"].to_string();
+        assert!(
+            !rules.contains("\"*\""),
+            "{}: {rules}",
+            role["metadata"]["name"]
+        );
+    }
+    let view = roles
+        .iter()
+        .find(|role| role["metadata"]["name"] == "weft-metrics-view")
+        .context("no role to view metrics")?;
+    let resources = view["rules"][0]["resources"].to_string();
+    for resource in ["\"pods\"", "\"trafficsplits\"", "\"deployments/edges\""] {
+        assert!(resources.contains(resource), "{resources}");
     }
     Ok(())
 }

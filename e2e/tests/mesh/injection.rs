@@ -264,6 +264,102 @@ fn host_network_pod_is_skipped_with_a_warning_and_an_event() -> Outcome {
     Ok(())
 }
 
+/// What kubectl tells beside its answer.
+fn told(ns: &Namespace, args: &[&str]) -> anyhow::Result<String> {
+    let output = ns.cluster.command("kubectl", args).output()?;
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    ensure!(output.status.success(), "{args:?}: {said}");
+    Ok(said)
+}
+
+#[test]
+fn wish_for_a_proxy_in_other_words_is_answered_with_the_right_ones_and_an_event() -> Outcome {
+    let ns = Namespace::unmeshed("spelling")?;
+    let label = |value: &str| format!("weft.dev/inject={value}");
+    let said = told(&ns, &["label", "namespace", &ns.name, &label("true")])?;
+    let right = "write weft.dev/inject=enabled";
+    assert!(said.contains("Warning") && said.contains(right), "{said}");
+    let mut deployment = App::new("web").template();
+    deployment["metadata"]["annotations"] = json!({"weft.dev/inject": "enabled"});
+    let deployment = json!({"apiVersion": "apps/v1", "kind": "Deployment",
+        "metadata": {"name": "web"}, "spec": {"replicas": 1, "template": deployment,
+            "selector": {"matchLabels": {"app": "web"}}}});
+    let file = std::env::temp_dir().join(format!("{}.json", ns.name));
+    std::fs::write(&file, deployment.to_string())?;
+    let file = file.to_string_lossy();
+    let said = told(&ns, &["-n", &ns.name, "apply", "-f", &file])?;
+    assert!(
+        said.contains("spec.template.metadata: annotation"),
+        "{said}"
+    );
+    eventually(SOON, "the Events on pod and namespace", || {
+        let events = ns.json(&["get", "events"])?.to_string();
+        ensure!(
+            events.contains("InjectNotUnderstood"),
+            "on no pod: {events}"
+        );
+        // Events about objects without a namespace are in `default`.
+        let args = ["-n", "default", "get", "events"];
+        let events = ns.cluster.json(&args)?;
+        let items = events["items"].as_array().map_or(&[][..], Vec::as_slice);
+        let about = items.iter().any(|event| {
+            event["reason"] == "InjectNotUnderstood" && event["involvedObject"]["name"] == ns.name
+        });
+        ensure!(about, "none about the namespace");
+        Ok(())
+    })?;
+    // Control: the right spelling is not talked about.
+    let args = [
+        "label",
+        "--overwrite",
+        "namespace",
+        &ns.name,
+        &label("enabled"),
+    ];
+    let said = told(&ns, &args)?;
+    assert!(!said.contains("weft:"), "{said}");
+    Ok(())
+}
+
+#[test]
+fn debugger_may_not_run_as_the_proxy_and_the_proxy_holds_no_token_of_the_application() -> Outcome {
+    let ns = Namespace::meshed("debugger")?;
+    ns.apply_all(&App::new("web").objects())?;
+    ns.ready(&["web"])?;
+    let pod = ns.pod("web")?;
+    let spec = &pod.object["spec"];
+    for container in spec["initContainers"]
+        .as_array()
+        .context("no init containers")?
+    {
+        let mounts = container["volumeMounts"].to_string();
+        assert!(!mounts.contains("kube-api-access"), "{mounts}");
+    }
+    let image = &spec["containers"][0]["image"];
+    let debug = |name: &str, user: u32| {
+        let patch = json!({"spec": {"ephemeralContainers": [{"name": name, "image": image,
+            "securityContext": {"runAsUser": user}}]}});
+        let patch = patch.to_string();
+        let pod = format!("pod/{}", pod.name);
+        let words = [
+            "patch",
+            &pod,
+            "--subresource=ephemeralcontainers",
+            "-p",
+            &patch,
+        ];
+        ns.kubectl(&words)
+    };
+    let refused = debug("thief", 15190);
+    let why = format!("{:#}", refused.err().context("it must be refused")?);
+    assert!(
+        why.contains("spec.ephemeralContainers[0].securityContext.runAsUser is 15190"),
+        "{why}"
+    );
+    debug("honest", 1000)?;
+    Ok(())
+}
+
 #[test]
 fn chart_has_nothing_that_helm_lint_minds() -> Outcome {
     let ns = Namespace::unmeshed("lint")?;

@@ -159,6 +159,70 @@ async fn pod_of_a_meshed_namespace_gets_a_patch() {
     assert!(metrics.contains(line), "{metrics}");
 }
 
+/// Nobody needs credentials to call this port, and the injector may read what they may not.
+#[tokio::test]
+async fn namespace_that_is_a_path_reads_nothing_and_errors_tell_nothing() {
+    let harness = Harness::start().await;
+    harness.api.put(
+        "/api/v1/namespaces/shop/secrets/password",
+        json!({ "metadata": {
+            "name": "password",
+            "labels": { "weft.dev/inject": "enabled" },
+            "annotations": { "weft.dev/log-level": "secret-word" },
+        } }),
+    );
+    let call = |namespace: &str| {
+        let mut request = pod(json!({ "containers": [{ "name": "app" }] }));
+        request["namespace"] = namespace.into();
+        json!({
+            "apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": request,
+        })
+        .to_string()
+    };
+    let (status, body) = harness.call("/mutate", call("shop/secrets/password")).await;
+    let body = String::from_utf8(body.to_vec()).unwrap();
+    assert!(!body.contains("secret-word"), "{body}");
+    assert_eq!(status, StatusCode::BAD_REQUEST, "{body}");
+
+    let (status, body) = harness.call("/mutate", call("unknown")).await;
+    assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
+    let body = String::from_utf8(body.to_vec()).unwrap();
+    assert!(!body.contains("NotFound") && body.len() < 100, "{body}");
+
+    // Control: a namespace is read.
+    let review = harness
+        .review("/mutate", pod(json!({ "containers": [{ "name": "app" }] })))
+        .await;
+    assert!(review["response"]["patch"].is_string(), "{review}");
+}
+
+#[tokio::test]
+async fn debuggers_and_misspelled_wishes_have_pages_of_their_own() {
+    let harness = Harness::start().await;
+    let debugged = json!({
+        "uid": "u1", "kind": { "group": "", "kind": "Pod" }, "namespace": "shop", "name": "web",
+        "operation": "UPDATE", "subResource": "ephemeralcontainers",
+        "object": { "spec": {
+            "initContainers": [{ "name": "weft-proxy" }],
+            "ephemeralContainers": [{ "name": "d", "securityContext": { "runAsGroup": 15190 } }],
+        } },
+    });
+    let review = harness.review("/ephemeral", debugged).await;
+    assert_eq!(review["response"]["allowed"], false, "{review}");
+    let namespace = json!({
+        "uid": "u1", "kind": { "group": "", "kind": "Namespace" }, "name": "shop",
+        "namespace": "shop", "operation": "UPDATE",
+        "object": { "metadata": { "labels": { "weft.dev/inject": "true" } } },
+    });
+    let review = harness.review("/spelling", namespace).await;
+    assert_eq!(review["response"]["allowed"], true);
+    let warning = review["response"]["warnings"][0].as_str().unwrap();
+    assert!(
+        warning.contains("write weft.dev/inject=enabled"),
+        "{warning}"
+    );
+}
+
 #[tokio::test]
 async fn refusal_names_pod_field_and_reason_and_is_counted() {
     let harness = Harness::start().await;

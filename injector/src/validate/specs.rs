@@ -14,6 +14,77 @@ const MOST_METHODS: usize = 32;
 const MOST_HEADERS: usize = 32;
 const MOST_PORTS: usize = 128;
 
+/// Methods that are registered for HTTP and its extensions and that people meet.
+const METHODS: [&str; 19] = [
+    "GET",
+    "HEAD",
+    "POST",
+    "PUT",
+    "DELETE",
+    "PATCH",
+    "OPTIONS",
+    "CONNECT",
+    "TRACE",
+    "QUERY",
+    "PROPFIND",
+    "PROPPATCH",
+    "MKCOL",
+    "COPY",
+    "MOVE",
+    "LOCK",
+    "UNLOCK",
+    "REPORT",
+    "SEARCH",
+];
+
+/// Methods that no client is likely to send, each with its field. They are taken: whoever
+/// invents a method may match it.
+pub(super) fn doubtful_methods(spec: &HttpRouteGroupSpec) -> Vec<String> {
+    let mut doubts = Vec::new();
+    for (index, route) in spec.matches.iter().enumerate() {
+        for (place, method) in route.methods.iter().flatten().enumerate() {
+            let method = method.as_str();
+            if method == "*" || METHODS.contains(&method) || doubts.len() >= MOST_DOUBTS {
+                continue;
+            }
+            let meant = METHODS.iter().find(|known| is_near(method, known));
+            let meant = meant.map_or(String::new(), |known| format!("; {known} is one"));
+            let shown: String = method.chars().take(40).collect();
+            doubts.push(format!(
+                "spec.matches[{index}].methods[{place}]: {shown:?} is no usual method of HTTP, \
+                 and methods are compared exactly{meant}"
+            ));
+        }
+    }
+    doubts
+}
+
+/// Most doubts that one answer tells.
+const MOST_DOUBTS: usize = 5;
+
+/// Whether one is the other in other case, with letters in another order, or with one
+/// more or less.
+fn is_near(written: &str, known: &str) -> bool {
+    let letters = |text: &str| {
+        let mut letters: Vec<u8> = text.bytes().map(|b| b.to_ascii_uppercase()).collect();
+        letters.sort_unstable();
+        letters
+    };
+    let (written, known) = (letters(written), letters(known));
+    let (long, short) = if written.len() >= known.len() {
+        (written, known)
+    } else {
+        (known, written)
+    };
+    // What the longer has more, letter by letter of both in order.
+    let mut rest = short.iter().peekable();
+    let more = long
+        .iter()
+        .filter(|letter| rest.next_if_eq(letter).is_none())
+        .count();
+    rest.peek().is_none() && more <= 1
+}
+
 pub(super) fn check_http(spec: &HttpRouteGroupSpec, mistakes: &mut Mistakes) {
     check_count("spec.matches", spec.matches.len(), MOST_MATCHES, mistakes);
     let mut seen = BTreeSet::new();

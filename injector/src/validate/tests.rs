@@ -370,3 +370,42 @@ fn udp_route_with_an_impossible_port_is_refused() {
     allowed(&route(json!([53, 65535])));
     refused(&route(json!([53, 65536])), "spec.matches.ports[1]", "65535");
 }
+
+#[test]
+fn method_that_nobody_sends_is_taken_with_a_warning_that_names_the_one_that_was_meant() {
+    let warned = |methods: &[&str]| {
+        let spec = json!({ "matches": [{ "name": "a", "methods": methods }] });
+        let answer = validate(&routes(spec));
+        assert_eq!(answer.refusal, None, "{methods:?}");
+        answer.warnings
+    };
+    for (method, meant) in [
+        ("GTE", "GET is one"),
+        ("get", "GET is one"),
+        ("POTS", "POST is one"),
+        ("DELET", "DELETE is one"),
+        ("FROBNICATE", "compared exactly"),
+    ] {
+        let warnings = warned(&["PUT", method]);
+        assert!(
+            warnings.len() == 1
+                && warnings[0].starts_with("spec.matches[0].methods[1]: ")
+                && warnings[0].contains(meant),
+            "{method}: {warnings:?}"
+        );
+    }
+    assert_eq!(warned(&["FROBNICATE"; 20]).len(), 5, "bounded");
+    let usual = ["GET", "POST", "PATCH", "PROPFIND", "*"];
+    assert_eq!(warned(&usual), [] as [String; 0]);
+}
+
+#[test]
+fn class_of_unicode_is_refused_as_every_proxy_would() {
+    let path = |path: &str| json!({ "matches": [{ "name": "a", "pathRegex": path }] });
+    for class in ["/\\p{L}+", "/[\\P{Greek}]", "/x\\pL"] {
+        refused(&routes(path(class)), "spec.matches[0].pathRegex", "Unicode");
+    }
+    for other in ["/\\w+", "/\\\\p", "/p{2}", "/[[:alpha:]]"] {
+        allowed(&routes(path(other)));
+    }
+}

@@ -46,6 +46,12 @@ impl Pattern {
         if text.len() > MAX_REGEX_LEN {
             return Err(format!("is longer than {MAX_REGEX_LEN} bytes"));
         }
+        if let Some(class) = unicode_class(text) {
+            return Err(format!(
+                "uses {class}{{...}}, and classes of Unicode are not known; write the characters, \
+                 or \\w, \\d and \\s"
+            ));
+        }
         let plan = match shortcut(text, anchor) {
             Some(plan) => plan,
             None => Plan::Run(Compiled(compile(text, anchor, budget)?)),
@@ -108,6 +114,23 @@ fn compile(text: &str, anchor: Anchor, budget: &mut Budget) -> Result<Regex, Str
     budget.left -= MAX_REGEX_SIZE;
     let most = MAX_REGEX_SIZE / 1024;
     Err(format!("needs more than {most} KiB when compiled"))
+}
+
+/// `\p` or `\P`, if the pattern has one. The tables behind them are large and left out;
+/// what else is linked into a binary must not decide whether they are there, or the
+/// webhook would take what the proxy cannot run.
+fn unicode_class(text: &str) -> Option<&'static str> {
+    let mut characters = text.chars();
+    while let Some(character) = characters.next() {
+        if character == '\\' {
+            match characters.next() {
+                Some('p') => return Some("\\p"),
+                Some('P') => return Some("\\P"),
+                _ => {}
+            }
+        }
+    }
+    None
 }
 
 fn build(text: &str, size: usize) -> Result<Regex, regex::Error> {

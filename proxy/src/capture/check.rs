@@ -57,6 +57,17 @@ pub enum CheckError {
         listener: SocketAddr,
         found: String,
     },
+    #[error(
+        "a connection to {service}, the address of a Service, left this pod's sockets as one to \
+         {arrived}: something on the node (Cilium's or Calico's eBPF load balancing) chooses \
+         endpoints before the mesh can, so splits and balancing would be off without a word. Let \
+         it keep away from pods' sockets: Cilium socketLB.hostNamespaceOnly=true, Calico \
+         bpfConnectTimeLoadBalancing=Disabled"
+    )]
+    ServiceTranslated {
+        service: SocketAddr,
+        arrived: SocketAddr,
+    },
     #[error("cannot listen on {listener}, so nothing can be proven: {source}")]
     Listen {
         listener: SocketAddr,
@@ -69,11 +80,22 @@ pub enum CheckError {
     NoRoute,
 }
 
-/// Checks every address family that the namespace can use.
+/// The address of the one Service that every pod is told, that of the API server. None
+/// where it is a name: then it is somebody's address outside the cluster.
+pub fn known_service() -> Option<SocketAddr> {
+    let told = |name: &str| std::env::var(name).ok();
+    let ip: IpAddr = told("KUBERNETES_SERVICE_HOST")?.parse().ok()?;
+    let port: u16 = told("KUBERNETES_SERVICE_PORT")?.parse().ok()?;
+    Some(SocketAddr::new(ip, port))
+}
+
+/// Checks every address family that the namespace can use, and that the address of
+/// `service` arrives as it was called.
 ///
 /// # Errors
-/// When a family that has a route is not redirected, or when none has a route.
-pub fn check(settings: &Settings) -> Result<Vec<Outcome>, CheckError> {
+/// When a family that has a route is not redirected, when none has a route, or when
+/// somebody else translates the addresses of Services.
+pub fn check(settings: &Settings, service: Option<SocketAddr>) -> Result<Vec<Outcome>, CheckError> {
     let families = [
         (
             "IPv4",
@@ -105,7 +127,7 @@ pub fn check(settings: &Settings) -> Result<Vec<Outcome>, CheckError> {
             Some((port, ip)) => {
                 let target = SocketAddr::new(ip, port);
                 if has_route(target) {
-                    arrives(target, listener)?;
+                    documented(target, listener, arrives(target, listener)?)?;
                     Outcome::Redirected(target)
                 } else {
                     Outcome::NoRoute { family }
@@ -120,7 +142,42 @@ pub fn check(settings: &Settings) -> Result<Vec<Outcome>, CheckError> {
     {
         return Err(CheckError::NoRoute);
     }
+    let service = service.filter(|service| {
+        !settings.skips_port(service.port())
+            && !settings.skips_address(service.ip())
+            && has_route(*service)
+    });
+    if let Some(service) = service {
+        let listener = match service {
+            SocketAddr::V4(_) => SocketAddr::from((Ipv4Addr::LOCALHOST, OUTBOUND)),
+            SocketAddr::V6(_) => SocketAddr::from((Ipv6Addr::LOCALHOST, OUTBOUND)),
+        };
+        untranslated(service, arrives(service, listener)?)?;
+        outcomes.push(Outcome::Redirected(service));
+    }
     Ok(outcomes)
+}
+
+fn documented(
+    target: SocketAddr,
+    listener: SocketAddr,
+    arrived: SocketAddr,
+) -> Result<(), CheckError> {
+    if arrived == target {
+        return Ok(());
+    }
+    Err(CheckError::NotRedirected {
+        target,
+        listener,
+        found: format!("the kernel calls it a connection to {arrived}"),
+    })
+}
+
+fn untranslated(service: SocketAddr, arrived: SocketAddr) -> Result<(), CheckError> {
+    if arrived == service {
+        return Ok(());
+    }
+    Err(CheckError::ServiceTranslated { service, arrived })
 }
 
 /// Asks the routing table without sending anything.
@@ -134,7 +191,9 @@ fn has_route(target: SocketAddr) -> bool {
         .is_ok()
 }
 
-fn arrives(target: SocketAddr, at: SocketAddr) -> Result<(), CheckError> {
+/// Where the kernel says that a connection to `target`, which arrived `at` the proxy's
+/// port, was going.
+fn arrives(target: SocketAddr, at: SocketAddr) -> Result<SocketAddr, CheckError> {
     let deadline = Instant::now() + WITHIN;
     let listener = TcpListener::bind(at)
         .and_then(|listener| listener.set_nonblocking(true).map(|()| listener))
@@ -159,15 +218,9 @@ fn arrives(target: SocketAddr, at: SocketAddr) -> Result<(), CheckError> {
             // Others may be early; only our own connection proves anything.
             Ok((_, peer)) if peer != from => {}
             Ok((stream, _)) => {
-                return match original_dst(&stream) {
-                    Ok(original) if original == target => Ok(()),
-                    Ok(original) => Err(not_redirected(format!(
-                        "the kernel calls it a connection to {original}"
-                    ))),
-                    Err(error) => Err(not_redirected(format!(
-                        "the original destination is lost: {error}"
-                    ))),
-                };
+                return original_dst(&stream).map_err(|error| {
+                    not_redirected(format!("the original destination is lost: {error}"))
+                });
             }
             Err(error)
                 if error.kind() == io::ErrorKind::WouldBlock && Instant::now() < deadline =>
@@ -178,6 +231,27 @@ fn arrives(target: SocketAddr, at: SocketAddr) -> Result<(), CheckError> {
                 return Err(not_redirected("somebody else answered it".into()));
             }
             Err(error) => return Err(not_redirected(error.to_string())),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn service_whose_address_was_translated_before_the_redirection_is_told_with_the_way_out() {
+        let service = SocketAddr::from(([10, 96, 0, 1], 443));
+        let endpoint = SocketAddr::from(([192, 168, 7, 7], 6443));
+        assert!(untranslated(service, service).is_ok());
+        let said = untranslated(service, endpoint).unwrap_err().to_string();
+        for word in [
+            "10.96.0.1:443",
+            "192.168.7.7:6443",
+            "socketLB.hostNamespaceOnly=true",
+            "bpfConnectTimeLoadBalancing=Disabled",
+        ] {
+            assert!(said.contains(word), "{word}: {said}");
         }
     }
 }

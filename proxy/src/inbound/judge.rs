@@ -194,7 +194,7 @@ impl Visit {
         let verdict = self.request_verdict(&snapshot, parts, path);
         self.audit(&snapshot, &verdict);
         self.identified(&snapshot)?;
-        refused_by(&verdict)?;
+        refused_by(&verdict).map_err(|failure| failure.told_to(&self.label))?;
         let forwarded = match &normal {
             // Audit judges the same path, and changes nothing.
             Ok(Cow::Owned(normal)) if self.judges_paths(&snapshot) => normal,

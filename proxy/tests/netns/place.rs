@@ -182,20 +182,20 @@ impl Namespace {
         self.capture_as(Who::Init, arguments)
     }
 
+    /// With what a container is told by its environment.
+    pub(crate) fn capture_told(
+        &self,
+        environment: &[(&str, &str)],
+        arguments: &[&str],
+    ) -> Result<String, String> {
+        let mut command = self.command(Who::Init, env!("CARGO_BIN_EXE_weft-proxy"));
+        command.envs(environment.iter().copied());
+        said(command.arg("capture").args(arguments))
+    }
+
     pub(crate) fn capture_as(&self, who: Who, arguments: &[&str]) -> Result<String, String> {
         let binary = env!("CARGO_BIN_EXE_weft-proxy");
-        let output = self
-            .command(who, binary)
-            .arg("capture")
-            .args(arguments)
-            .output()
-            .unwrap();
-        let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        if output.status.success() {
-            Ok(said)
-        } else {
-            Err(said)
-        }
+        said(self.command(who, binary).arg("capture").args(arguments))
     }
 
     /// The rules as somebody else's program sees them.
@@ -253,6 +253,16 @@ impl Drop for Namespace {
             "{} is left behind",
             self.name
         );
+    }
+}
+
+fn said(command: &mut Command) -> Result<String, String> {
+    let output = command.output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    if output.status.success() {
+        Ok(said)
+    } else {
+        Err(said)
     }
 }
 

@@ -104,3 +104,28 @@ fn an_object_that_its_version_can_show_carries_no_annotation() {
         }
     }
 }
+
+#[test]
+fn weights_that_are_null_or_left_out_come_back_beside_those_in_words() {
+    use serde_json::json;
+    for weights in [
+        json!([null, "1"]),
+        json!(["-", "1"]),
+        json!([null, "500m", "-", 2]),
+        json!(["-", null]),
+    ] {
+        let backends = weights.as_array().unwrap().iter();
+        let backends = backends.map(|weight| match weight.as_str() {
+            Some("-") => json!({"service": "a"}),
+            _ => json!({"service": "a", "weight": weight}),
+        });
+        let spec = json!({"service": "a", "backends": backends.collect::<Vec<_>>()});
+        let split = super::object(
+            super::SmiKind::TrafficSplit,
+            SmiVersion::V1alpha1,
+            json!({"spec": spec}),
+        );
+        comes_back(&split).unwrap();
+        survives(&stored(&split)).unwrap();
+    }
+}

@@ -1,0 +1,93 @@
+//! Where a pod may run, as far as it says so itself.
+
+use serde_json::{Map, Value};
+
+use super::Refusal;
+use crate::labels::ARCHITECTURE;
+
+/// Label of every node: its processor.
+pub(super) const ARCH: &str = "kubernetes.io/arch";
+/// Label of every node: its operating system.
+const OS: &str = "kubernetes.io/os";
+
+/// Whether the pod says that it runs on Windows, and where it says so.
+pub(super) fn on_windows(spec: &Map<String, Value>) -> Option<&'static str> {
+    let says = |value: Option<&Value>| value.and_then(Value::as_str) == Some("windows");
+    if says(spec.get("os").and_then(|os| os.get("name"))) {
+        return Some("spec.os.name");
+    }
+    if says(spec.get("nodeSelector").and_then(|nodes| nodes.get(OS))) {
+        return Some("spec.nodeSelector[kubernetes.io/os]");
+    }
+    let terms = terms(spec);
+    let all = !terms.is_empty()
+        && terms
+            .iter()
+            .all(|term| excludes(term, OS, "linux").is_some());
+    all.then_some("spec.affinity.nodeAffinity")
+}
+
+/// Refuses a pod that can only run on nodes that the proxy is not built for.
+///
+/// # Errors
+/// A [`Refusal`] that names the field.
+pub(super) fn check(spec: &Map<String, Value>) -> Result<(), Refusal> {
+    let selected = spec.get("nodeSelector").and_then(|nodes| nodes.get(ARCH));
+    if let Some(found) = selected.and_then(Value::as_str)
+        && found != ARCHITECTURE
+    {
+        return Err(Refusal::Architecture {
+            field: format!("spec.nodeSelector[{ARCH}]"),
+            found: cut(found),
+        });
+    }
+    // Any of the terms will do, so each must rule it out.
+    let terms = terms(spec);
+    let ruled_out: Vec<String> = terms
+        .iter()
+        .filter_map(|term| excludes(term, ARCH, ARCHITECTURE))
+        .collect();
+    match ruled_out.first() {
+        Some(found) if ruled_out.len() == terms.len() => Err(Refusal::Architecture {
+            field: "spec.affinity.nodeAffinity".to_owned(),
+            found: cut(found),
+        }),
+        _ => Ok(()),
+    }
+}
+
+fn cut(text: &str) -> String {
+    text.chars().take(80).collect()
+}
+
+fn terms(spec: &Map<String, Value>) -> &[Value] {
+    let required = spec
+        .get("affinity")
+        .and_then(|affinity| affinity.get("nodeAffinity"))
+        .and_then(|nodes| nodes.get("requiredDuringSchedulingIgnoredDuringExecution"));
+    let terms = required.and_then(|required| required.get("nodeSelectorTerms"));
+    terms.and_then(Value::as_array).map_or(&[], Vec::as_slice)
+}
+
+/// What the term asks of the label instead, when no node with this value fits it.
+fn excludes(term: &Value, label: &str, value: &str) -> Option<String> {
+    let expressions = term["matchExpressions"].as_array();
+    expressions.into_iter().flatten().find_map(|one| {
+        if one["key"] != label {
+            return None;
+        }
+        let values: Vec<&str> = one["values"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(Value::as_str)
+            .collect();
+        let named = values.contains(&value);
+        match one["operator"].as_str() {
+            Some("In") if !named => Some(values.join(", ")),
+            Some("NotIn") if named => Some(format!("anything but {value}")),
+            Some("DoesNotExist") => Some("an unknown kind".to_owned()),
+            _ => None,
+        }
+    })
+}

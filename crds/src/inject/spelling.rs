@@ -1,0 +1,73 @@
+//! Wishes for a proxy that nobody can hear, because they are spelt another way.
+
+use serde_json::Value;
+
+use crate::labels::{DISABLED, ENABLED, INJECT};
+
+/// [`misspelled`] of an object's metadata.
+#[must_use]
+pub fn misspelled_in(metadata: &Value) -> Option<String> {
+    let text = |map: &str| metadata.get(map)?.get(INJECT)?.as_str();
+    misspelled(text("labels"), text("annotations"))
+}
+
+/// What is wrong with how an object (a Namespace, a Pod, or what pods are made from) asks
+/// for a proxy, and how to spell it; None when nothing is.
+///
+/// A label that is neither `enabled` nor `disabled` selects nothing, and an annotation of
+/// that name is not read at all.
+#[must_use]
+pub fn misspelled(label: Option<&str>, annotation: Option<&str>) -> Option<String> {
+    match label {
+        Some(ENABLED | DISABLED) => None,
+        Some(other) => Some(format!(
+            "label {INJECT} is {:?}, which means nothing; write {INJECT}={ENABLED} for a proxy, \
+             or {INJECT}={DISABLED} for none",
+            short(other)
+        )),
+        None => {
+            let annotation = annotation?;
+            Some(format!(
+                "annotation {INJECT} ({:?}) is not read: it must be a label; write \
+                 {INJECT}={ENABLED} under metadata.labels",
+                short(annotation)
+            ))
+        }
+    }
+}
+
+fn short(text: &str) -> String {
+    text.chars().take(40).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn every_other_spelling_is_answered_with_the_right_one() {
+        for odd in [
+            json!({"labels": {"weft.dev/inject": "true"}}),
+            json!({"labels": {"weft.dev/inject": "Enabled"}}),
+            json!({"labels": {"weft.dev/inject": ""}}),
+            json!({"annotations": {"weft.dev/inject": "enabled"}}),
+            json!({"labels": {"app": "x"}, "annotations": {"weft.dev/inject": "true"}}),
+        ] {
+            let said = misspelled_in(&odd).unwrap();
+            assert!(said.contains("write weft.dev/inject=enabled"), "{said}");
+        }
+        for right in [
+            json!({}),
+            json!(null),
+            json!({"labels": {"weft.dev/inject": "enabled"}}),
+            json!({"labels": {"weft.dev/inject": "disabled"}}),
+            // The label decides, so the annotation beside it misleads nobody.
+            json!({"labels": {"weft.dev/inject": "enabled"},
+                   "annotations": {"weft.dev/inject": "enabled"}}),
+        ] {
+            assert_eq!(misspelled_in(&right), None, "{right}");
+        }
+    }
+}

@@ -1,0 +1,127 @@
+//! Warns of wishes for a proxy that nobody hears.
+//!
+//! A namespace with `weft.dev/inject: "true"` gets no proxies and no word about it: its
+//! pods are not even sent here. So what speaks of the mesh in another way is sent for
+//! this alone. The answer is always yes: the object means something to others.
+
+use crds::inject::misspelled_in;
+use crds::labels::{DISABLED, ENABLED, INJECT};
+use serde_json::Value;
+
+use crate::review::{Answer, Request};
+
+/// The answer for one write.
+pub(crate) fn check(request: &Request) -> Answer {
+    let kind = request.kind.kind.as_str();
+    let metadata = &request.object["metadata"];
+    let warning = match kind {
+        "Namespace" | "Pod" => misspelled_in(metadata),
+        _ => {
+            let template = &request.object["spec"]["template"]["metadata"];
+            misspelled_in(template)
+                .map(|text| format!("spec.template.metadata: {text}"))
+                .or_else(|| elsewhere(kind, metadata, template))
+        }
+    };
+    Answer {
+        warnings: warning
+            .into_iter()
+            .map(|text| format!("weft: {text}"))
+            .collect(),
+        ..Answer::allow()
+    }
+}
+
+/// The wish stands on what makes the pods and not on the pods.
+fn elsewhere(kind: &str, metadata: &Value, template: &Value) -> Option<String> {
+    let of = |metadata: &Value, map: &str| Some(metadata.get(map)?.get(INJECT)?.clone());
+    let asked = of(metadata, "labels").or_else(|| of(metadata, "annotations"))?;
+    let meant = match asked.as_str() {
+        Some(DISABLED | "false") => DISABLED,
+        _ => ENABLED,
+    };
+    let heard = of(template, "labels").is_some();
+    (!heard).then(|| {
+        format!(
+            "{INJECT} on a {kind} is not read; write {INJECT}: {meant} under \
+             spec.template.metadata.labels"
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn warned(kind: &str, object: &Value) -> Vec<String> {
+        let request = json!({
+            "uid": "u", "kind": {"group": "", "kind": kind}, "namespace": "shop", "name": "x",
+            "operation": "CREATE", "object": object,
+        });
+        let answer = check(&serde_json::from_value(request).unwrap());
+        assert_eq!((answer.refusal, answer.patch), (None, None));
+        answer.warnings
+    }
+
+    #[test]
+    fn every_place_where_the_wish_is_not_heard_is_answered_with_the_right_one() {
+        let label = |text: &str| json!({"labels": {INJECT: text}});
+        let note = |text: &str| json!({"annotations": {INJECT: text}});
+        for (kind, object, said) in [
+            (
+                "Namespace",
+                json!({"metadata": label("true")}),
+                "write weft.dev/inject=enabled",
+            ),
+            (
+                "Namespace",
+                json!({"metadata": note("enabled")}),
+                "must be a label",
+            ),
+            (
+                "Pod",
+                json!({"metadata": label("true")}),
+                "label weft.dev/inject is \"true\"",
+            ),
+            ("Pod", json!({"metadata": note("true")}), "must be a label"),
+            (
+                "Deployment",
+                json!({"spec": {"template": {"metadata": note("true")}}}),
+                "spec.template.metadata: annotation",
+            ),
+            (
+                "StatefulSet",
+                json!({"metadata": label("enabled"), "spec": {"template": {"metadata": {}}}}),
+                "on a StatefulSet is not read; write weft.dev/inject: enabled under spec.template",
+            ),
+            (
+                "Job",
+                json!({"metadata": note("disabled"), "spec": {"template": {}}}),
+                "weft.dev/inject: disabled under spec.template",
+            ),
+        ] {
+            let warnings = warned(kind, &object);
+            assert!(
+                warnings.len() == 1 && warnings[0].contains(said),
+                "{kind} {object}: {warnings:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn right_spelling_is_not_talked_about() {
+        let right = json!({"labels": {INJECT: "enabled"}});
+        let deployment = json!({"metadata": right, "spec": {"template": {"metadata": right}}});
+        for (kind, object) in [
+            ("Namespace", json!({"metadata": right})),
+            ("Pod", json!({"metadata": {"labels": {INJECT: "disabled"}}})),
+            ("Deployment", deployment),
+            ("Deployment", json!({"metadata": {"labels": {"app": "x"}}})),
+            ("Namespace", json!(null)),
+        ] {
+            assert_eq!(warned(kind, &object), [] as [String; 0], "{kind} {object}");
+        }
+    }
+}
