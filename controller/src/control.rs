@@ -14,6 +14,7 @@ use parking_lot::Mutex;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 use runtime::admin::{self, Admin};
+use runtime::clock::Clock;
 use runtime::ready::Ready;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -21,7 +22,7 @@ use tokio::time::timeout;
 use tracing::{info, warn};
 
 use crate::acks::Acks;
-use crate::authority::{Authority, Keeper};
+use crate::authority::{self, Authority, Keeper};
 use crate::bundle::Bundle;
 use crate::certify::{Certifier, KubeCluster};
 use crate::compiled::{self, Latest};
@@ -57,7 +58,7 @@ const ENDING: Duration = Duration::from_secs(3);
 /// Runs one replica until `end` resolves.
 ///
 /// # Errors
-/// When a port cannot be opened or serving fails.
+/// When a port cannot be opened or serving fails, or the mesh has another trust domain.
 pub async fn run(
     settings: Settings,
     client: Client,
@@ -87,6 +88,14 @@ pub async fn run(
     let listener = TcpListener::bind(settings.serve_addr())
         .await
         .context("gRPC port")?;
+
+    tokio::pin!(end);
+    // Before the Lease: a mesh of another trust domain is not ours to write to.
+    let known = authority::same_trust_domain(&client, &settings.namespace, &settings.identity);
+    tokio::select! {
+        known = known => known?,
+        () = &mut end => return Ok(()),
+    }
 
     let (stop, stopping) = watch::channel(false);
     let (candidate, leadership) = Candidate::new(
@@ -120,7 +129,7 @@ pub async fn run(
         }
     });
 
-    let authority = Authority::default();
+    let authority = Authority::new(&settings.identity);
     let keeper = Keeper {
         authority: authority.clone(),
         client: client.clone(),
@@ -128,8 +137,9 @@ pub async fn run(
         leadership: leadership.clone(),
         metrics: metrics.authority.clone(),
         events: events.clone(),
+        clock: Clock::system(),
     };
-    runtime::task::spawn("authority", keeper.run());
+    let mut keeper = runtime::task::spawn("authority", keeper.run());
 
     let observed = Observed::default();
     let reports = Reports::new(metrics.reports.clone());
@@ -180,9 +190,12 @@ pub async fn run(
         show(leadership.clone(), metrics.leader.clone()),
     );
 
-    tokio::pin!(end);
     let roots = tokio::select! {
         roots = authority.ready() => roots,
+        refused = &mut keeper => {
+            refused.context("certificate authority")??;
+            anyhow::bail!("the watch of the certificate authority's Secret ended");
+        }
         () = &mut end => {
             stop.send_replace(true);
             let _ = timeout(ENDING, lease).await;
@@ -198,6 +211,7 @@ pub async fn run(
             settings.leaf_ttl,
             certificate.clone(),
             metrics.authority.clone(),
+            Clock::system(),
         ),
     );
     certified.release();
@@ -216,7 +230,8 @@ pub async fn run(
     runtime::task::spawn("peers", peers.run());
 
     if settings.metrics_api {
-        let trusting = (authority.clone(), client.clone());
+        let trusting = client.clone();
+        let trusting = (authority.clone(), trusting);
         while_leading("metrics trust", &leadership, move || {
             let (authority, client) = trusting.clone();
             certificate::keep_trusted(authority, client)
@@ -296,7 +311,12 @@ async fn metrics_api(
     let namespace = settings.namespace.clone();
     runtime::task::spawn(
         "metrics certificate",
-        certificate::keep_serving(authority.clone(), namespace, serving.clone()),
+        certificate::keep_serving(
+            authority.clone(),
+            namespace,
+            serving.clone(),
+            Clock::system(),
+        ),
     );
     let (publish, front) = watch::channel(None);
     runtime::task::spawn(

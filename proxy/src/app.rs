@@ -62,7 +62,7 @@ pub fn run(settings: Settings) -> anyhow::Result<()> {
     let settings = Arc::new(settings);
     let bundle = std::fs::read_to_string(&settings.trust_bundle)
         .map_err(|error| anyhow::anyhow!("{}: {error}", settings.trust_bundle.display()))?;
-    let roots = Roots::from_pem(&bundle)
+    let roots = Roots::from_pem(&settings.identity, &bundle)
         .map_err(|error| anyhow::anyhow!("{}: {error}", settings.trust_bundle.display()))?;
     let certs = CertHandle::empty();
     let mut registry = Registry::default();
