@@ -14,6 +14,7 @@ use parking_lot::Mutex;
 use policy::mode::MtlsMode;
 use prometheus_client::registry::Registry;
 use runtime::admin::Admin;
+use runtime::clock::Clock;
 use runtime::ready::Ready;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
@@ -81,6 +82,7 @@ pub fn run(settings: Settings) -> anyhow::Result<()> {
         state,
         certs,
         roots,
+        clock: Clock::system(),
     };
     let (started, progress) = oneshot::channel();
     let beside = Arc::clone(&proxy);
