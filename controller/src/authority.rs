@@ -38,6 +38,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
 use tracing::{error, info, warn};
 
+use crate::api_client::WATCH_SECONDS;
 use crate::certify::Refusal;
 use crate::events::{About, Events, Note, Tone};
 use crate::lease::Leadership;
@@ -443,6 +444,7 @@ impl Keeper {
     pub async fn run(self) -> Result<(), CaError> {
         let api = self.api();
         let config = watcher::Config::default().fields(&format!("metadata.name={SECRET}"));
+        let config = config.timeout(WATCH_SECONDS);
         let mut changes = pin!(watcher::watcher(api, config).default_backoff());
         let mut due = Instant::now();
         loop {

@@ -6,6 +6,7 @@ use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use crds::labels;
 use http::{Method, StatusCode};
 use identity::CertHandle;
 use identity::tls::ServingHandle;
@@ -104,9 +105,11 @@ pub async fn run(
         NAME,
         &settings.pod_name,
     );
+    // The injector asks this before it gives pods their trust domain.
+    let candidate = candidate.annotated(labels::TRUST_DOMAIN, &settings.trust_domain);
     let lease = runtime::task::spawn("lease", candidate.run(serve::told(stopping.clone())));
     let (events, notes) = Events::new(
-        client.clone(),
+        leadership.client("events", &client),
         &settings.pod_name,
         metrics.events_dropped.clone(),
     );
@@ -132,7 +135,7 @@ pub async fn run(
     let authority = Authority::new(&settings.identity);
     let keeper = Keeper {
         authority: authority.clone(),
-        client: client.clone(),
+        client: leadership.client("authority", &client),
         namespace: settings.namespace.clone(),
         leadership: leadership.clone(),
         metrics: metrics.authority.clone(),
@@ -148,7 +151,7 @@ pub async fn run(
     let udp = settings.udp_network_policies.then_some(udp);
     if udp.is_some() {
         let keeper = network_policy::Keeper {
-            client: client.clone(),
+            client: leadership.client("network policies", &client),
             latest: latest.clone(),
             events: events.clone(),
             enforced,
@@ -158,7 +161,7 @@ pub async fn run(
         while_leading("network policies", &leadership, keeper);
     }
     let status = StatusWriter {
-        client: client.clone(),
+        client: leadership.client("status", &client),
         latest: latest.clone(),
         observed: observed.clone(),
         enforced: udp,
@@ -167,7 +170,7 @@ pub async fn run(
     let departure = Departure::new(client.clone(), &settings.namespace);
     runtime::task::spawn("departure", departure.clone().follow(latest.clone()));
     let bundle = Bundle {
-        client: client.clone(),
+        client: leadership.client("bundle", &client),
         excluded: Arc::clone(&settings.excluded_namespaces),
         roots: authority.roots_pem(),
         departure: departure.clone(),
@@ -180,7 +183,7 @@ pub async fn run(
     while_leading("bundle", &leadership, move || bundle.clone().keep());
     while_leading("herald", &leadership, telling);
     let storage = Storage {
-        client: client.clone(),
+        client: leadership.client("storage", &client),
         namespace: settings.namespace.clone(),
         metrics: metrics.storage.clone(),
     };
@@ -230,7 +233,7 @@ pub async fn run(
     runtime::task::spawn("peers", peers.run());
 
     if settings.metrics_api {
-        let trusting = client.clone();
+        let trusting = leadership.client("metrics trust", &client);
         let trusting = (authority.clone(), trusting);
         while_leading("metrics trust", &leadership, move || {
             let (authority, client) = trusting.clone();
