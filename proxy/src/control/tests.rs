@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::atomic::AtomicUsize;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use identity::authority::{ISSUER_LIFE, LeafNames, ROOT_LIFE};
 use identity::tls::ClientAuth;
