@@ -126,9 +126,9 @@ async fn serve(
     controller: Controller,
 ) -> Result<()> {
     let listener = TcpListener::from_std(listener)?;
-    let roots = Roots::new(vec![authority.root.certificate().clone()])?;
-    let key = LeafKey::generate()?;
     let own = SpiffeId::of(TRUST_DOMAIN, "weft-system", "weft-controller")?;
+    let roots = Roots::new(&own, vec![authority.root.certificate().clone()])?;
+    let key = LeafKey::generate()?;
     let issued = authority.issue(&key.csr()?, own)?;
     let certificate = CertHandle::empty();
     certificate.store(Leaf::new(issued.chain, &key)?);

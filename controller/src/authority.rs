@@ -5,6 +5,13 @@
 //! two thirds of its life, the others reload. Root and issuer that are loaded
 //! and work are never given up for ones that do not: a broken Secret stops
 //! signing only on a replica that has nothing better.
+//!
+//! An issuer that has ended while nobody ran (a cluster that was off for months) is
+//! not broken: with the root's key the Lease holder makes a new one.
+//!
+//! The Secret also says which trust domain the mesh has, since its first start. All
+//! identities are of that one, so a controller that was told another refuses to start
+//! and leaves the mesh to those that go on.
 
 use std::collections::BTreeMap;
 use std::pin::pin;
@@ -19,15 +26,19 @@ use identity::verify::BadRoots;
 use identity::{Issuer, Root, Roots, rotate};
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::jiff::Timestamp;
 use kube::api::{ObjectMeta, PostParams};
 use kube::runtime::WatchStreamExt as _;
 use kube::runtime::watcher;
 use kube::{Api, Client};
 use parking_lot::RwLock;
+use policy::name::SpiffeId;
+use runtime::clock::{Clock, LOOK_EVERY};
 use tokio::sync::watch;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep, sleep_until};
 use tracing::{error, info, warn};
 
+use crate::api_client::WATCH_SECONDS;
 use crate::certify::Refusal;
 use crate::events::{About, Events, Note, Tone};
 use crate::lease::Leadership;
@@ -39,8 +50,7 @@ const ROOT_CRT: &str = "root.crt";
 const ROOT_KEY: &str = "root.key";
 const ISSUER_CRT: &str = "issuer.crt";
 const ISSUER_KEY: &str = "issuer.key";
-/// How often remaining lives are looked at, beside the watch on the Secret.
-const TICK: Duration = Duration::from_secs(60);
+const TRUST_DOMAIN: &str = "trust-domain";
 /// Pause after a failed load or write.
 const RETRY: Duration = Duration::from_secs(2);
 const DAY: Duration = Duration::from_secs(24 * 3600);
@@ -62,6 +72,46 @@ pub enum CaError {
     /// Root or issuer cannot be used.
     #[error("{SECRET}: {0}")]
     Authority(#[from] BadAuthority),
+    /// The issuer's life is over.
+    #[error("{SECRET}: the issuer ended at {ended}; the holder of the Lease makes a new one")]
+    IssuerEnded {
+        /// When.
+        ended: String,
+    },
+    /// The issuer has to be replaced, and nobody here can.
+    #[error(
+        "{SECRET}: the issuer ended at {ended} and the root's key ({ROOT_KEY}) is not here to \
+         make a new one: put an issuer that the root has signed into {ISSUER_CRT} and {ISSUER_KEY}"
+    )]
+    NoRootKey {
+        /// When.
+        ended: String,
+    },
+    /// The root's life is over.
+    #[error(
+        "{SECRET}: the root ended at {ended}: delete the Secret while no controller runs, \
+         then start one, which makes a new root, and restart all meshed pods"
+    )]
+    RootEnded {
+        /// When.
+        ended: String,
+    },
+    /// The mesh has another trust domain than this controller was told.
+    #[error(
+        "this controller was told trust domain {told:?} (identity.trustDomain), but the mesh was \
+         started with {recorded:?} ({TRUST_DOMAIN} in Secret {SECRET}) and its proxies have \
+         identities of that: set identity.trustDomain={recorded}, or, to change the trust domain \
+         on purpose and restart every meshed pod, write {told:?} into the Secret first: kubectl \
+         -n {namespace} patch secret {SECRET} -p '{{\"stringData\":{{\"{TRUST_DOMAIN}\":\"{told}\"}}}}'"
+    )]
+    TrustDomain {
+        /// What this controller was told.
+        told: String,
+        /// What the Secret says.
+        recorded: String,
+        /// Where the Secret is.
+        namespace: String,
+    },
     /// The API server refused.
     #[error(transparent)]
     Api(#[from] kube::Error),
@@ -75,6 +125,8 @@ pub struct Authority {
 
 #[derive(Debug)]
 struct Inner {
+    /// This controller: everything is issued and trusted in its trust domain.
+    own: SpiffeId,
     /// What this replica trusts, shared with its TLS configurations; set by the
     /// first load.
     roots: OnceLock<Roots>,
@@ -93,19 +145,20 @@ struct Loaded {
     roots_der: Vec<Vec<u8>>,
 }
 
-impl Default for Authority {
-    fn default() -> Self {
+impl Authority {
+    /// An authority that nothing is known of yet, of the trust domain of `own`.
+    #[must_use]
+    pub fn new(own: &SpiffeId) -> Self {
         Self {
             inner: Arc::new(Inner {
+                own: own.clone(),
                 roots: OnceLock::new(),
                 loaded: RwLock::new(None),
                 pem: watch::Sender::new(Arc::from("")),
             }),
         }
     }
-}
 
-impl Authority {
     /// Waits until an authority is loaded, and gives the roots to trust. They
     /// change under running servers.
     pub async fn ready(&self) -> Roots {
@@ -159,18 +212,22 @@ impl Authority {
     /// Issues a serving certificate for the API server to call `dns_names`.
     ///
     /// # Errors
-    /// When nothing can be signed now.
+    /// When nothing can be signed now, or the API server would refuse it.
     pub fn serving(
         &self,
         dns_names: &[impl AsRef<str>],
         now: SystemTime,
         life: Duration,
     ) -> Result<Serving, Refusal> {
-        let Some(loaded) = self.loaded() else {
+        let (Some(loaded), Some(roots)) = (self.loaded(), self.inner.roots.get()) else {
             return Err(Refusal::CannotSign("no authority is loaded".to_owned()));
         };
         let serving = loaded.issuer.serving(dns_names, now, life);
-        serving.map_err(|error| Refusal::CannotSign(error.to_string()))
+        let serving = serving.map_err(|error| Refusal::CannotSign(error.to_string()))?;
+        serving.prove(roots, dns_names, now).map_err(|error| {
+            Refusal::CannotSign(format!("callers would refuse the certificate: {error}"))
+        })?;
+        Ok(serving)
     }
 
     fn loaded(&self) -> Option<Arc<Loaded>> {
@@ -184,11 +241,13 @@ impl Authority {
         if self.loaded().is_some_and(|loaded| loaded.data == data) {
             return Ok(false);
         }
-        let loaded = Loaded::from_data(data, now)?;
+        let namespace = secret.metadata.namespace.as_deref().unwrap_or_default();
+        self.must_be_ours(&data, namespace)?;
+        let loaded = Loaded::from_data(data, &self.inner.own, now)?;
         match self.inner.roots.get() {
             Some(roots) => roots.replace_pem(&loaded.roots_pem)?,
             None => {
-                let roots = Roots::from_pem(&loaded.roots_pem)?;
+                let roots = Roots::from_pem(&self.inner.own, &loaded.roots_pem)?;
                 // Nobody else loads: the keeper is the only caller.
                 let _ = self.inner.roots.set(roots);
             }
@@ -204,13 +263,29 @@ impl Authority {
         Ok(true)
     }
 
+    fn must_be_ours(
+        &self,
+        data: &BTreeMap<String, ByteString>,
+        namespace: &str,
+    ) -> Result<(), CaError> {
+        let told = self.inner.own.trust_domain();
+        match recorded(data) {
+            Some(recorded) if recorded != told => Err(CaError::TrustDomain {
+                told: told.to_owned(),
+                recorded,
+                namespace: namespace.to_owned(),
+            }),
+            _ => Ok(()),
+        }
+    }
+
     /// An authority that is in memory only, for tests.
     #[cfg(test)]
     pub(crate) fn in_memory() -> Self {
         let authority = Self::default();
         let now = SystemTime::now();
         let secret = Secret {
-            data: Some(fresh(now).unwrap()),
+            data: Some(fresh(&authority.inner.own, now).unwrap()),
             ..Secret::default()
         };
         authority.load(&secret, now).unwrap();
@@ -218,22 +293,28 @@ impl Authority {
     }
 }
 
+#[cfg(test)]
+impl Default for Authority {
+    fn default() -> Self {
+        Self::new(&SpiffeId::of("cluster.local", "weft-system", "weft-controller").unwrap())
+    }
+}
+
 impl Loaded {
-    fn from_data(data: BTreeMap<String, ByteString>, now: SystemTime) -> Result<Self, CaError> {
-        let text = |key: &'static str| {
-            let bytes = data.get(key).ok_or(CaError::Missing(key))?;
-            std::str::from_utf8(&bytes.0).map_err(|_| CaError::Missing(key))
-        };
-        let roots_pem = text(ROOT_CRT)?.to_owned();
-        let roots = Roots::from_pem(&roots_pem)?;
-        let issuer = Issuer::from_pem(text(ISSUER_CRT)?, text(ISSUER_KEY)?)?;
+    fn from_data(
+        data: BTreeMap<String, ByteString>,
+        own: &SpiffeId,
+        now: SystemTime,
+    ) -> Result<Self, CaError> {
+        let roots_pem = text(&data, ROOT_CRT)?.to_owned();
+        let roots = Roots::from_pem(own, &roots_pem)?;
+        let issuer = Issuer::from_pem(text(&data, ISSUER_CRT)?, text(&data, ISSUER_KEY)?)?;
+        if now >= issuer.not_after() {
+            let ended = date(issuer.not_after());
+            return Err(CaError::IssuerEnded { ended });
+        }
         issuer.prove(&roots, now)?;
-        // The key of a root that was brought may be elsewhere; then its owner
-        // renews the issuer.
-        let root = match text(ROOT_KEY) {
-            Ok(key) if !key.is_empty() => Some(Root::from_pem(first_certificate(&roots_pem), key)?),
-            _ => None,
-        };
+        let root = root_with_key(&data, &roots_pem)?;
         let roots_der = roots
             .certificates()
             .iter()
@@ -249,6 +330,72 @@ impl Loaded {
     }
 }
 
+fn text<'a>(data: &'a BTreeMap<String, ByteString>, key: &'static str) -> Result<&'a str, CaError> {
+    let bytes = data.get(key).ok_or(CaError::Missing(key))?;
+    std::str::from_utf8(&bytes.0).map_err(|_| CaError::Missing(key))
+}
+
+/// The key of a root that was brought may be elsewhere; then its owner renews the
+/// issuer.
+fn root_with_key(
+    data: &BTreeMap<String, ByteString>,
+    roots_pem: &str,
+) -> Result<Option<Root>, CaError> {
+    match text(data, ROOT_KEY) {
+        Ok(key) if !key.is_empty() => Ok(Some(Root::from_pem(first_certificate(roots_pem), key)?)),
+        _ => Ok(None),
+    }
+}
+
+/// The trust domain that the Secret names. A value that is not text is some other
+/// trust domain than any.
+fn recorded(data: &BTreeMap<String, ByteString>) -> Option<String> {
+    let bytes = data.get(TRUST_DOMAIN)?;
+    Some(String::from_utf8_lossy(&bytes.0).trim().to_owned())
+}
+
+/// A new issuer below `root`, if peers would trust what it signs.
+fn successor(root: &Root, roots: &Roots, now: SystemTime) -> Result<Issuer, CaError> {
+    if now >= root.not_after() {
+        let ended = date(root.not_after());
+        return Err(CaError::RootEnded { ended });
+    }
+    let issuer = root.issuer(now, ISSUER_LIFE)?;
+    issuer.prove(roots, now)?;
+    Ok(issuer)
+}
+
+fn date(at: SystemTime) -> String {
+    match Timestamp::try_from(at) {
+        Ok(at) => at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
+        Err(_) => "a time out of range".to_owned(),
+    }
+}
+
+/// Waits until the API server has said that the mesh, if there is one, has the trust
+/// domain of `own`. Whoever was told another must not take the Lease.
+///
+/// # Errors
+/// When it has another one.
+pub async fn same_trust_domain(
+    client: &Client,
+    namespace: &str,
+    own: &SpiffeId,
+) -> Result<(), CaError> {
+    let secrets: Api<Secret> = Api::namespaced(client.clone(), namespace);
+    loop {
+        match secrets.get_opt(SECRET).await {
+            Ok(None) => return Ok(()),
+            Ok(Some(secret)) => {
+                let data = secret.data.unwrap_or_default();
+                return Authority::new(own).must_be_ours(&data, namespace);
+            }
+            Err(error) => warn!(%error, "Secret {SECRET} could not be read"),
+        }
+        sleep(RETRY).await;
+    }
+}
+
 /// The signing root stands first in the list.
 fn first_certificate(pem: &str) -> &str {
     const END: &str = "-----END CERTIFICATE-----";
@@ -256,7 +403,7 @@ fn first_certificate(pem: &str) -> &str {
 }
 
 /// A new root and a new issuer.
-fn fresh(now: SystemTime) -> Result<BTreeMap<String, ByteString>, BadAuthority> {
+fn fresh(own: &SpiffeId, now: SystemTime) -> Result<BTreeMap<String, ByteString>, BadAuthority> {
     let root = Root::generate(now, ROOT_LIFE)?;
     let issuer = root.issuer(now, ISSUER_LIFE)?;
     let pair = |key: &str, text: String| (key.to_owned(), ByteString(text.into_bytes()));
@@ -265,6 +412,7 @@ fn fresh(now: SystemTime) -> Result<BTreeMap<String, ByteString>, BadAuthority> 
         pair(ROOT_KEY, root.key_pem()),
         pair(ISSUER_CRT, issuer.cert_pem().to_owned()),
         pair(ISSUER_KEY, issuer.key_pem()),
+        pair(TRUST_DOMAIN, own.trust_domain().to_owned()),
     ]))
 }
 
@@ -282,37 +430,53 @@ pub struct Keeper {
     pub metrics: AuthorityMetrics,
     /// Where a coming end is told.
     pub events: Events,
+    /// What lives are measured by.
+    pub clock: Clock,
 }
 
 opaque_debug!(Keeper);
 
 impl Keeper {
     /// Loads or makes the authority, then follows the Secret for ever.
-    pub async fn run(self) {
+    ///
+    /// # Errors
+    /// When the mesh turns out to have another trust domain before anything was loaded.
+    pub async fn run(self) -> Result<(), CaError> {
         let api = self.api();
         let config = watcher::Config::default().fields(&format!("metadata.name={SECRET}"));
+        let config = config.timeout(WATCH_SECONDS);
         let mut changes = pin!(watcher::watcher(api, config).default_backoff());
-        let mut pause = Duration::ZERO;
+        let mut due = Instant::now();
         loop {
             tokio::select! {
-                () = sleep(pause) => {}
+                () = sleep_until(due) => {}
                 change = changes.next() => match change {
                     Some(Ok(_)) => {}
+                    // What is due stays due, however often this happens.
                     Some(Err(error)) => {
                         warn!(%error, "watching the authority's Secret failed");
                         continue;
                     }
-                    None => return,
+                    None => return Ok(()),
                 }
             }
-            pause = match self.step(SystemTime::now()).await {
-                Ok(()) => TICK,
+            let pause = match self.step(self.clock.now()).await {
+                Ok(()) => LOOK_EVERY,
+                Err(error @ CaError::TrustDomain { .. }) => {
+                    // What is loaded goes on: somebody is changing it on purpose.
+                    if self.authority.loaded().is_none() {
+                        return Err(error);
+                    }
+                    error!(%error, "the trust domain in the Secret is another one now");
+                    LOOK_EVERY
+                }
                 Err(error) => {
                     error!(%error, "the certificate authority is not usable");
                     RETRY
                 }
             };
-            self.measure(SystemTime::now());
+            due = Instant::now() + pause;
+            self.measure(self.clock.now());
         }
     }
 
@@ -325,8 +489,13 @@ impl Keeper {
         let Some(secret) = self.api().get_opt(SECRET).await? else {
             return self.make(now).await;
         };
-        if self.authority.load(&secret, now)? {
-            info!("certificate authority loaded");
+        match self.authority.load(&secret, now) {
+            Ok(true) => info!("certificate authority loaded"),
+            Ok(false) => {}
+            Err(CaError::IssuerEnded { ended }) if self.leadership.is_held() => {
+                return self.revive(secret, ended, now).await;
+            }
+            Err(error) => return Err(error),
         }
         if self.leadership.is_held() {
             self.renew(secret, now).await?;
@@ -339,7 +508,7 @@ impl Keeper {
     async fn make(&self, now: SystemTime) -> Result<(), CaError> {
         let data = match self.authority.loaded() {
             Some(loaded) => loaded.data.clone(),
-            None => fresh(now)?,
+            None => fresh(&self.authority.inner.own, now)?,
         };
         let secret = Secret {
             metadata: ObjectMeta {
@@ -368,20 +537,59 @@ impl Keeper {
         Ok(())
     }
 
-    /// Replaces the issuer when two thirds of its life are over.
+    /// Replaces the issuer when two thirds of its life are over, and adds the trust
+    /// domain to a Secret of a version that did not write it.
     async fn renew(&self, mut secret: Secret, now: SystemTime) -> Result<(), CaError> {
-        let Some(loaded) = self.authority.loaded() else {
+        let (Some(loaded), Some(roots)) =
+            (self.authority.loaded(), self.authority.inner.roots.get())
+        else {
             return Ok(());
         };
         let issued = loaded.issuer.not_before() + BACKDATE;
         if now < rotate::renew_issuer_at(issued, loaded.issuer.not_after()) {
+            if loaded.data.contains_key(TRUST_DOMAIN) {
+                return Ok(());
+            }
+            self.write(&mut secret, now).await?;
+            info!("trust domain written into the authority's Secret");
             return Ok(());
         }
         let Some(root) = &loaded.root else {
             warn!("the issuer should be replaced, and the root's key is not here to do it");
             return Ok(());
         };
-        let issuer = root.issuer(now, ISSUER_LIFE)?;
+        let issuer = successor(root, roots, now)?;
+        let ended = loaded.issuer.not_after();
+        let ended = (now >= ended).then(|| date(ended));
+        self.replace(&mut secret, &issuer, ended, now).await
+    }
+
+    /// Replaces an issuer that ended before anybody could.
+    async fn revive(
+        &self,
+        mut secret: Secret,
+        ended: String,
+        now: SystemTime,
+    ) -> Result<(), CaError> {
+        let data = secret.data.get_or_insert_default();
+        let roots_pem = text(data, ROOT_CRT)?;
+        let roots = Roots::from_pem(&self.authority.inner.own, roots_pem)?;
+        let Some(root) = root_with_key(data, roots_pem)? else {
+            return Err(CaError::NoRootKey { ended });
+        };
+        let issuer = successor(&root, &roots, now)?;
+        self.replace(&mut secret, &issuer, Some(ended), now).await
+    }
+
+    /// Writes `issuer` and takes it into use. `ended`: when the one before it did, if
+    /// that is over.
+    async fn replace(
+        &self,
+        secret: &mut Secret,
+        issuer: &Issuer,
+        ended: Option<String>,
+        now: SystemTime,
+    ) -> Result<(), CaError> {
         let data = secret.data.get_or_insert_default();
         data.insert(
             ISSUER_CRT.to_owned(),
@@ -391,13 +599,35 @@ impl Keeper {
             ISSUER_KEY.to_owned(),
             ByteString(issuer.key_pem().into_bytes()),
         );
-        // Fails on a conflict, because the resource version that was read is in it.
+        self.write(secret, now).await?;
+        let Some(ended) = ended else {
+            info!("issuer replaced");
+            return Ok(());
+        };
+        let until = date(issuer.not_after());
+        warn!(ended, until, "the issuer had ended; it was replaced");
+        self.warn(
+            "IssuerEnded",
+            &format!(
+                "the issuer of the mesh's certificates had ended at {ended}: nothing was signed \
+                 since. A new one signs until {until}"
+            ),
+        );
+        Ok(())
+    }
+
+    /// Writes the Secret and takes it into use. Fails on a conflict, because the
+    /// resource version that was read is in it.
+    async fn write(&self, secret: &mut Secret, now: SystemTime) -> Result<(), CaError> {
+        let trust_domain = self.authority.inner.own.trust_domain();
+        let data = secret.data.get_or_insert_default();
+        data.entry(TRUST_DOMAIN.to_owned())
+            .or_insert_with(|| ByteString(trust_domain.as_bytes().to_vec()));
         let written = self
             .api()
-            .replace(SECRET, &PostParams::default(), &secret)
+            .replace(SECRET, &PostParams::default(), secret)
             .await?;
         self.authority.load(&written, now)?;
-        info!("issuer replaced");
         Ok(())
     }
 

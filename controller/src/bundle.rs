@@ -37,6 +37,7 @@ use tokio::time::sleep;
 use tracing::{info, warn};
 
 use self::copy::{Copy, Last, Need, Wanted, copy, need};
+use crate::api_client::WATCH_SECONDS;
 use crate::departure::Departure;
 use crate::events::{About, Events, Note, Tone};
 
@@ -85,11 +86,12 @@ impl Bundle {
             }
             sleep(RETRY).await;
         };
-        let namespaces = watcher::Config::default();
+        let namespaces = watcher::Config::default().timeout(WATCH_SECONDS);
         let namespaces =
             kube::runtime::watcher(Api::<Item<Namespace>>::all(self.client.clone()), namespaces);
         let mut namespaces = pin!(namespaces.default_backoff());
         let copies = watcher::Config::default().fields(&format!("metadata.name={NAME}"));
+        let copies = copies.timeout(WATCH_SECONDS);
         let copies =
             kube::runtime::watcher(Api::<Item<ConfigMap>>::all(self.client.clone()), copies);
         let mut copies = pin!(copies.default_backoff());

@@ -6,6 +6,7 @@ use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use crds::labels;
 use http::{Method, StatusCode};
 use identity::CertHandle;
 use identity::tls::ServingHandle;
@@ -14,6 +15,7 @@ use parking_lot::Mutex;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 use runtime::admin::{self, Admin};
+use runtime::clock::Clock;
 use runtime::ready::Ready;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -21,7 +23,7 @@ use tokio::time::timeout;
 use tracing::{info, warn};
 
 use crate::acks::Acks;
-use crate::authority::{Authority, Keeper};
+use crate::authority::{self, Authority, Keeper};
 use crate::bundle::Bundle;
 use crate::certify::{Certifier, KubeCluster};
 use crate::compiled::{self, Latest};
@@ -57,7 +59,7 @@ const ENDING: Duration = Duration::from_secs(3);
 /// Runs one replica until `end` resolves.
 ///
 /// # Errors
-/// When a port cannot be opened or serving fails.
+/// When a port cannot be opened or serving fails, or the mesh has another trust domain.
 pub async fn run(
     settings: Settings,
     client: Client,
@@ -88,6 +90,14 @@ pub async fn run(
         .await
         .context("gRPC port")?;
 
+    tokio::pin!(end);
+    // Before the Lease: a mesh of another trust domain is not ours to write to.
+    let known = authority::same_trust_domain(&client, &settings.namespace, &settings.identity);
+    tokio::select! {
+        known = known => known?,
+        () = &mut end => return Ok(()),
+    }
+
     let (stop, stopping) = watch::channel(false);
     let (candidate, leadership) = Candidate::new(
         client.clone(),
@@ -96,12 +106,14 @@ pub async fn run(
         &settings.pod_name,
     );
     let departure = Departure::new(client.clone(), &settings.namespace);
+    // The injector asks this before it gives pods their trust domain.
+    let candidate = candidate.annotated(labels::TRUST_DOMAIN, &settings.trust_domain);
     let lease = runtime::task::spawn(
         "lease",
         candidate.run(serve::told(stopping.clone()), departure.stages()),
     );
     let (events, notes) = Events::new(
-        client.clone(),
+        leadership.client("events", &client),
         &settings.pod_name,
         metrics.events_dropped.clone(),
     );
@@ -124,16 +136,17 @@ pub async fn run(
         }
     });
 
-    let authority = Authority::default();
+    let authority = Authority::new(&settings.identity);
     let keeper = Keeper {
         authority: authority.clone(),
-        client: client.clone(),
+        client: leadership.client("authority", &client),
         namespace: settings.namespace.clone(),
         leadership: leadership.clone(),
         metrics: metrics.authority.clone(),
         events: events.clone(),
+        clock: Clock::system(),
     };
-    runtime::task::spawn("authority", keeper.run());
+    let mut keeper = runtime::task::spawn("authority", keeper.run());
 
     let observed = Observed::default();
     let reports = Reports::new(metrics.reports.clone());
@@ -142,7 +155,7 @@ pub async fn run(
     let udp = settings.udp_network_policies.then_some(udp);
     if udp.is_some() {
         let keeper = network_policy::Keeper {
-            client: client.clone(),
+            client: leadership.client("network policies", &client),
             latest: latest.clone(),
             events: events.clone(),
             enforced,
@@ -152,7 +165,7 @@ pub async fn run(
         while_leading("network policies", &leadership, keeper);
     }
     let status = StatusWriter {
-        client: client.clone(),
+        client: leadership.client("status", &client),
         latest: latest.clone(),
         observed: observed.clone(),
         enforced: udp,
@@ -160,7 +173,7 @@ pub async fn run(
     };
     runtime::task::spawn("departure", departure.clone().follow(latest.clone()));
     let bundle = Bundle {
-        client: client.clone(),
+        client: leadership.client("bundle", &client),
         excluded: Arc::clone(&settings.excluded_namespaces),
         roots: authority.roots_pem(),
         departure: departure.clone(),
@@ -173,7 +186,7 @@ pub async fn run(
     while_leading("bundle", &leadership, move || bundle.clone().keep());
     while_leading("herald", &leadership, telling);
     let storage = Storage {
-        client: client.clone(),
+        client: leadership.client("storage", &client),
         namespace: settings.namespace.clone(),
         metrics: metrics.storage.clone(),
     };
@@ -183,9 +196,12 @@ pub async fn run(
         show(leadership.clone(), metrics.leader.clone()),
     );
 
-    tokio::pin!(end);
     let roots = tokio::select! {
         roots = authority.ready() => roots,
+        refused = &mut keeper => {
+            refused.context("certificate authority")??;
+            anyhow::bail!("the watch of the certificate authority's Secret ended");
+        }
         () = &mut end => {
             stop.send_replace(true);
             let _ = timeout(ENDING, lease).await;
@@ -201,6 +217,7 @@ pub async fn run(
             settings.leaf_ttl,
             certificate.clone(),
             metrics.authority.clone(),
+            Clock::system(),
         ),
     );
     certified.release();
@@ -219,7 +236,8 @@ pub async fn run(
     runtime::task::spawn("peers", peers.run());
 
     if settings.metrics_api {
-        let trusting = (authority.clone(), client.clone());
+        let trusting = leadership.client("metrics trust", &client);
+        let trusting = (authority.clone(), trusting);
         while_leading("metrics trust", &leadership, move || {
             let (authority, client) = trusting.clone();
             certificate::keep_trusted(authority, client)
@@ -299,7 +317,12 @@ async fn metrics_api(
     let namespace = settings.namespace.clone();
     runtime::task::spawn(
         "metrics certificate",
-        certificate::keep_serving(authority.clone(), namespace, serving.clone()),
+        certificate::keep_serving(
+            authority.clone(),
+            namespace,
+            serving.clone(),
+            Clock::system(),
+        ),
     );
     let (publish, front) = watch::channel(None);
     runtime::task::spawn(

@@ -235,6 +235,21 @@ mod tests {
         assert_eq!(api.writes().len(), 2, "{:?}", api.writes());
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn note_that_is_never_answered_holds_up_the_next_ones_for_one_time_limit() {
+        let api = FakeApi::default();
+        let client = crate::api_client::bounded(&api.client());
+        let (events, writer) = Events::new(client, "me", Counter::default());
+        tokio::spawn(writer.run());
+        api.vanish(true);
+        events.say(note("one"));
+        sleep(Duration::from_secs(1)).await;
+        api.vanish(false);
+        events.say(note("two"));
+        sleep(crate::api_client::CALL_WITHIN + Duration::from_secs(1)).await;
+        assert_eq!(api.writes().len(), 1, "{:?}", api.writes());
+    }
+
     #[tokio::test]
     async fn full_queue_drops_and_counts_instead_of_waiting() {
         let api = FakeApi::default();

@@ -16,6 +16,9 @@ use kube::client::Body;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 
+/// How long a watch lasts.
+const WATCH: Duration = Duration::from_millis(200);
+
 /// The objects, shared between the test and the client.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct FakeApi {
@@ -35,6 +38,12 @@ struct State {
     forgets: bool,
     /// Most objects in one list.
     largest: usize,
+    /// Collections that can be listed and not watched.
+    unwatchable: Vec<String>,
+    /// No call is answered any more.
+    vanished: bool,
+    /// Reads of each object.
+    reads: BTreeMap<String, usize>,
 }
 
 impl FakeApi {
@@ -84,6 +93,13 @@ impl FakeApi {
         self.state.lock().objects.get(path).cloned()
     }
 
+    /// Every object whose path begins so.
+    pub(crate) fn below(&self, path: &str) -> Vec<Value> {
+        let state = self.state.lock();
+        let found = state.objects.iter().filter(|(at, _)| at.starts_with(path));
+        found.map(|(_, object)| object.clone()).collect()
+    }
+
     pub(crate) fn remove(&self, path: &str) {
         self.state.lock().objects.remove(path);
     }
@@ -91,6 +107,26 @@ impl FakeApi {
     /// From now on the object can be read and not written.
     pub(crate) fn refuse(&self, path: &str) {
         self.state.lock().refused.push(path.to_owned());
+    }
+
+    /// From now on the collection can be listed and not watched.
+    pub(crate) fn refuse_watches(&self, path: &str) {
+        self.state.lock().unwatchable.push(path.to_owned());
+    }
+
+    /// While this is so, calls wait for ever, also those that were made meanwhile.
+    pub(crate) fn vanish(&self, vanished: bool) {
+        self.state.lock().vanished = vanished;
+    }
+
+    /// How often the object was read.
+    pub(crate) fn reads(&self, path: &str) -> usize {
+        self.state
+            .lock()
+            .reads
+            .get(path)
+            .copied()
+            .unwrap_or_default()
     }
 
     pub(crate) fn writes(&self) -> Vec<(Method, String)> {
@@ -103,7 +139,21 @@ impl FakeApi {
         let query = parts.uri.query().unwrap_or_default().to_owned();
         let bytes = body.collect_bytes().await.unwrap_or_default();
         let sent: Value = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
+        let vanished = self.state.lock().vanished;
+        if vanished {
+            std::future::pending::<()>().await;
+        }
+        // Else a watcher would ask again without a pause, and paused time stand still.
+        if query.contains("watch=true") {
+            tokio::time::sleep(WATCH).await;
+        }
         let mut state = self.state.lock();
+        if parts.method == Method::GET {
+            *state.reads.entry(path.clone()).or_default() += 1;
+            if query.contains("watch=true") && state.unwatchable.contains(&path) {
+                return failure(StatusCode::INTERNAL_SERVER_ERROR, "InternalError");
+            }
+        }
         if parts.method != Method::GET {
             state.writes.push((parts.method.clone(), path.clone()));
             if state.refused.contains(&path) {
@@ -146,8 +196,7 @@ impl State {
         let next = (end < all.len()).then(|| end.to_string());
         self.largest = self.largest.max(items.len());
         if query.contains("watch=true") {
-            // Ends at once after a pause would need a timer; an empty body makes
-            // the watcher list again, which is all that tests need.
+            // An empty body makes the watcher list again, which is all that tests need.
             return Response::new(Body::empty());
         }
         ok(&json!({

@@ -5,7 +5,12 @@
 //! duration by its own clock, so clocks of two machines are never compared.
 //! A holder that could not renew for [`RENEW_DEADLINE`] stops writing before
 //! anybody else may start.
+//!
+//! Who renews may still be of no use: the Lease's own calls are answered and those of
+//! the work that it is held for are not. A holder that notices this gives the Lease up
+//! and lets the others have it for [`STAND_BACK`].
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use k8s_openapi::api::coordination::v1::{Lease as LeaseObject, LeaseSpec};
@@ -13,10 +18,11 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{ObjectMeta, PostParams};
 use kube::{Api, Client};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tracing::{info, warn};
 
+use crate::api_client::Stalls;
 use crate::departure::Stage;
 
 type Stages = watch::Receiver<Stage>;
@@ -32,23 +38,36 @@ const RENEW_DEADLINE: Duration = Duration::from_secs(10);
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 /// Pause after a failed renewal.
 const RETRY_EVERY: Duration = Duration::from_secs(1);
+/// How long a holder whose work stalled leaves the Lease to others: long enough for
+/// each of them to look at it several times.
+const STAND_BACK: Duration = Duration::from_secs(30);
 /// A call that takes longer than this has failed.
 const CALL_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Whether this replica holds the lease; changes are seen by waiting on it.
 #[derive(Clone, Debug)]
-pub struct Leadership(watch::Receiver<bool>);
+pub struct Leadership {
+    held: watch::Receiver<bool>,
+    stalls: Stalls,
+}
 
 impl Leadership {
     /// True while this replica may write.
     pub fn is_held(&self) -> bool {
-        *self.0.borrow()
+        *self.held.borrow()
+    }
+
+    /// The client for what only the holder does, under the name `work`. Its calls have
+    /// a time limit, and while none is answered the Lease is given up.
+    #[must_use]
+    pub fn client(&self, work: &'static str, client: &Client) -> Client {
+        self.stalls.client(work, client)
     }
 
     /// Resolves once this replica holds the lease. Never resolves when it
     /// has stopped trying.
     pub async fn held(&mut self) {
-        if self.0.wait_for(|held| *held).await.is_err() {
+        if self.held.wait_for(|held| *held).await.is_err() {
             std::future::pending::<()>().await;
         }
     }
@@ -56,7 +75,7 @@ impl Leadership {
     /// Resolves once this replica does not hold the lease.
     pub async fn lost(&mut self) {
         // An error means that the candidate is gone, which is a loss too.
-        let _ = self.0.wait_for(|held| !*held).await;
+        let _ = self.held.wait_for(|held| !*held).await;
     }
 
     /// Runs `work` whenever the lease is held and drops it when it is lost.
@@ -76,7 +95,11 @@ impl Leadership {
     pub(crate) fn fixed(held: bool) -> Self {
         let (sender, receiver) = watch::channel(held);
         std::mem::forget(sender);
-        Self(receiver)
+        let (stalls, _) = Stalls::new();
+        Self {
+            held: receiver,
+            stalls,
+        }
     }
 }
 
@@ -85,7 +108,10 @@ pub struct Candidate {
     api: Api<LeaseObject>,
     name: String,
     me: String,
+    annotations: BTreeMap<String, String>,
     held: watch::Sender<bool>,
+    /// Names work of this replica that gets no answers.
+    stalled: mpsc::Receiver<&'static str>,
     seen: Option<Seen>,
     renewed: Option<Instant>,
 }
@@ -104,16 +130,30 @@ struct Seen {
 impl Candidate {
     /// `me` must differ between replicas: the pod's name.
     pub fn new(client: Client, namespace: &str, name: &str, me: &str) -> (Self, Leadership) {
-        let (held, leadership) = watch::channel(false);
+        let (held, holds) = watch::channel(false);
+        let (stalls, stalled) = Stalls::new();
         let candidate = Self {
             api: Api::namespaced(client, namespace),
             name: name.to_owned(),
             me: me.to_owned(),
+            annotations: BTreeMap::new(),
             held,
+            stalled,
             seen: None,
             renewed: None,
         };
-        (candidate, Leadership(leadership))
+        let leadership = Leadership {
+            held: holds,
+            stalls,
+        };
+        (candidate, leadership)
+    }
+
+    /// What the Lease says beside its holder, as long as that is this replica.
+    #[must_use]
+    pub fn annotated(mut self, name: &str, value: &str) -> Self {
+        self.annotations.insert(name.to_owned(), value.to_owned());
+        self
     }
 
     /// Tries for and keeps the lease until `stop` resolves, then releases it
@@ -130,8 +170,24 @@ impl Candidate {
                 self.step().await
             };
             tokio::select! {
-                () = sleep(pause) => {}
-                Ok(()) = departing.changed() => {}
+                () = sleep(pause) => continue,
+                Ok(()) = departing.changed() => continue,
+                Some(work) = self.stalled.recv() => {
+                    // Said while the Lease was another's.
+                    if !*self.held.borrow() {
+                        continue;
+                    }
+                    warn!(
+                        lease = self.name,
+                        work, "no answer from the API server to the holder's work, giving the lease up"
+                    );
+                    self.release().await;
+                    self.renewed = None;
+                }
+                () = &mut stop => break,
+            }
+            tokio::select! {
+                () = sleep(STAND_BACK) => {}
                 () = &mut stop => break,
             }
         }
@@ -180,6 +236,7 @@ impl Candidate {
             let lease = LeaseObject {
                 metadata: ObjectMeta {
                     name: Some(self.name.clone()),
+                    annotations: Some(self.annotations.clone()),
                     ..ObjectMeta::default()
                 },
                 spec: Some(self.record(None)),
@@ -191,6 +248,8 @@ impl Candidate {
             return Ok(false);
         }
         lease.spec = Some(self.record(Some(&spec)));
+        let annotations = lease.metadata.annotations.get_or_insert_default();
+        annotations.extend(self.annotations.clone());
         // The resource version that was read makes the write fail when another
         // candidate was quicker.
         won(self
@@ -336,6 +395,24 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn lease_carries_the_annotations_of_its_holder_and_keeps_those_of_others() {
+        let api = FakeApi::default();
+        let (a, _a) = candidate(&api, "a");
+        let (b, _b) = candidate(&api, "b");
+        let (mut a, mut b) = (a.annotated("domain", "old"), b.annotated("domain", "new"));
+        let said = || api.read(PATH).unwrap()["metadata"]["annotations"].clone();
+        a.step().await;
+        b.step().await;
+        assert_eq!(said(), json!({"domain": "old"}));
+        let mut record = api.read(PATH).unwrap();
+        record["metadata"]["annotations"]["owner"] = json!("somebody");
+        api.put(PATH, record);
+        a.release().await;
+        b.step().await;
+        assert_eq!(said(), json!({"domain": "new", "owner": "somebody"}));
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn renewal_by_the_holder_restarts_the_wait() {
         let api = FakeApi::default();
         let (mut a, _a) = candidate(&api, "a");
@@ -410,6 +487,74 @@ mod tests {
             a.step().await;
         }
         assert!(start.elapsed() <= RENEW_DEADLINE, "{:?}", start.elapsed());
+    }
+
+    /// Calls the API server again and again, as a loop of the holder does.
+    async fn work(client: Client) {
+        let api: Api<LeaseObject> = Api::namespaced(client, "mesh");
+        loop {
+            let _ = api.get_opt("two").await;
+            sleep(Duration::from_secs(2)).await;
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn holder_whose_work_gets_no_answers_gives_the_lease_to_one_that_does() {
+        let (api, silent) = (FakeApi::default(), FakeApi::default());
+        let (a, mut a_leads) = candidate(&api, "a");
+        let running = tokio::spawn(a.run(std::future::pending()));
+        a_leads.held().await;
+        let (b, mut b_leads) = candidate(&api, "b");
+        let b_running = tokio::spawn(b.run(std::future::pending()));
+        let client = a_leads.client("status", &silent.client());
+        tokio::spawn(a_leads.clone().while_held(move || work(client.clone())));
+
+        sleep(Duration::from_secs(300)).await;
+        assert!(a_leads.is_held(), "work that is answered stalls nothing");
+        silent.vanish(true);
+        let start = Instant::now();
+        timeout(Duration::from_secs(120), a_leads.lost())
+            .await
+            .expect("a stalled loop gives the lease up");
+        timeout(Duration::from_secs(5), b_leads.held())
+            .await
+            .unwrap();
+        assert_eq!(
+            api.read(PATH).unwrap()["spec"]["holderIdentity"],
+            json!("b")
+        );
+        assert!(
+            start.elapsed() > Duration::from_secs(45),
+            "one slow call is no stall"
+        );
+
+        // Who has the lease now keeps it.
+        silent.vanish(false);
+        sleep(STAND_BACK * 2).await;
+        assert!(!a_leads.is_held() && b_leads.is_held());
+        running.abort();
+        b_running.abort();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn single_replica_takes_the_lease_again_and_starts_its_work_anew() {
+        let (api, silent) = (FakeApi::default(), FakeApi::default());
+        let (a, mut a_leads) = candidate(&api, "a");
+        tokio::spawn(a.run(std::future::pending()));
+        let client = a_leads.client("status", &silent.client());
+        tokio::spawn(a_leads.clone().while_held(move || work(client.clone())));
+        a_leads.held().await;
+        silent.vanish(true);
+        a_leads.lost().await;
+        silent.vanish(false);
+        timeout(STAND_BACK + LOOK_EVERY, a_leads.held())
+            .await
+            .unwrap();
+        let reads = silent.reads("/apis/coordination.k8s.io/v1/namespaces/mesh/leases/two");
+        sleep(Duration::from_secs(120)).await;
+        assert!(a_leads.is_held());
+        let more = silent.reads("/apis/coordination.k8s.io/v1/namespaces/mesh/leases/two");
+        assert!(more > reads + 50, "{reads} then {more}");
     }
 
     fn unreachable() -> Client {

@@ -9,6 +9,7 @@
 mod opaque;
 
 pub mod acks;
+pub mod api_client;
 pub mod authority;
 pub mod bundle;
 pub mod certify;

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use runtime::env::Reader;
 use runtime::log::Format;
-use weft_controller::{control, leave, settings::Settings};
+use weft_controller::{api_client, control, leave, settings::Settings};
 
 // Lists of ten thousand pods and two thousand streams come and go; glibc's own keeps
 // what they held.
@@ -35,6 +35,7 @@ async fn run() -> anyhow::Result<()> {
     let settings = Settings::read(Reader::from_env())?;
     runtime::log::init(&settings.log, Format::Json)?;
     let client = kube::Client::try_default().await.context("API server")?;
+    let client = api_client::bounded(&client);
     control::run(settings, client, async {
         let name = signal.await;
         tracing::info!(signal = name, "told to end");
@@ -47,7 +48,10 @@ async fn leave() -> anyhow::Result<()> {
     let namespace: Option<String> = env.required("WEFT_NAMESPACE");
     let namespace = env.finish_with(|| namespace)?;
     match kube::Client::try_default().await {
-        Ok(client) => print!("{}", leave::leave(client, &namespace).await?),
+        Ok(client) => {
+            let client = api_client::bounded(&client);
+            print!("{}", leave::leave(client, &namespace).await?);
+        }
         // An uninstall must not hang on this.
         Err(error) => println!("The API server cannot be reached, nothing was marked: {error}"),
     }

@@ -46,6 +46,8 @@ pub const ACCESS_LOG: &str = "weft.dev/access-log";
 /// Annotation on a pod or namespace: seconds that an application without a preStop
 /// hook goes on serving after its pod is deleted; 0 switches that off.
 pub const DRAIN_DELAY: &str = "weft.dev/drain-delay";
+/// Annotation of the controllers' Lease: the trust domain that they have.
+pub const TRUST_DOMAIN: &str = "weft.dev/trust-domain";
 /// Annotation that the injector writes: version of the proxy in the pod.
 pub const PROXY_VERSION: &str = "weft.dev/proxy-version";
 /// Annotation that conversion writes: what an older version cannot show.

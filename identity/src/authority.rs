@@ -28,6 +28,8 @@ pub const ISSUER_LIFE: Duration = DAY.saturating_mul(90);
 /// Every certificate is valid from this long before its issue, so that a node
 /// whose clock is behind can use it at once.
 pub const BACKDATE: Duration = Duration::from_secs(5 * 60);
+/// Stands for a pod's uid in the leaf that an issuer is probed with.
+const PROBE_UID: &str = "00000000-0000-0000-0000-000000000000";
 /// Bytes of a serial number; RFC 5280 allows 20.
 const SERIAL_LENGTH: usize = 16;
 
@@ -252,13 +254,17 @@ impl Issuer {
     /// Issues a throw-away leaf and verifies it as a peer would. A reloaded
     /// issuer that fails this must not replace one that works.
     ///
+    /// The leaf has names of every kind that real ones have, in the trust domain of
+    /// `roots`: name constraints above the issuer may forbid just one of them.
+    ///
     /// # Errors
     /// Why peers would refuse leaves of this issuer.
     pub fn prove(&self, roots: &Roots, now: SystemTime) -> Result<(), BadAuthority> {
         let names = LeafNames {
-            spiffe: SpiffeId::try_from("spiffe://probe.weft/ns/probe/sa/probe")
-                .map_err(|_| BadAuthority::Probe(IssueError::Name("probe".to_owned())))?,
-            pod_dns: None,
+            spiffe: SpiffeId::of(roots.trust_domain(), "probe", "probe").map_err(|_| {
+                BadAuthority::Probe(IssueError::Name(roots.trust_domain().to_owned()))
+            })?,
+            pod_dns: verify::pod_dns(PROBE_UID),
         };
         let issued = LeafKey::generate()
             .map_err(IssueError::from)
@@ -314,6 +320,22 @@ impl fmt::Debug for Signer {
             .field("not_before", &self.not_before)
             .field("not_after", &self.not_after)
             .finish_non_exhaustive()
+    }
+}
+
+impl Serving {
+    /// Checks the chain as the caller of each of `dns_names` would. One that fails
+    /// must not replace one that works.
+    ///
+    /// # Errors
+    /// Why such a caller would refuse it.
+    pub fn prove(
+        &self,
+        roots: &Roots,
+        dns_names: &[impl AsRef<str>],
+        now: SystemTime,
+    ) -> Result<(), IdentityError> {
+        verify::verify_serving(roots, &self.chain, dns_names, unix(now))
     }
 }
 

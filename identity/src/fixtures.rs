@@ -28,7 +28,7 @@ impl Authority {
     }
 
     pub(crate) fn roots(&self) -> Roots {
-        Roots::new(vec![self.root.certificate().clone()]).unwrap()
+        Roots::new(&account("web"), vec![self.root.certificate().clone()]).unwrap()
     }
 
     pub(crate) fn leaf(&self, account: &str) -> Leaf {

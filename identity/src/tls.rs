@@ -223,7 +223,13 @@ impl ResolvesClientCert for CertHandle {
 /// The webhook's serving certificate, replaceable while connections run.
 #[derive(Clone, Debug, Default)]
 pub struct ServingHandle {
-    held: Arc<RwLock<Option<Arc<CertifiedKey>>>>,
+    held: Arc<RwLock<Option<Serves>>>,
+}
+
+#[derive(Clone, Debug)]
+struct Serves {
+    certified: Arc<CertifiedKey>,
+    not_after: SystemTime,
 }
 
 impl ServingHandle {
@@ -241,17 +247,29 @@ impl ServingHandle {
         let key = serving.key.to_der();
         let certified = CertifiedKey::from_der(serving.chain.clone(), key, &PROVIDER)
             .map_err(BadLeaf::KeyMismatch)?;
-        *self.held.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(certified));
+        let serves = Serves {
+            certified: Arc::new(certified),
+            not_after: serving.not_after,
+        };
+        *self.held.write().unwrap_or_else(PoisonError::into_inner) = Some(serves);
         Ok(())
+    }
+
+    /// When the certificate in use ends.
+    #[must_use]
+    pub fn not_after(&self) -> Option<SystemTime> {
+        self.current().map(|serves| serves.not_after)
+    }
+
+    fn current(&self) -> Option<Serves> {
+        let held = self.held.read().unwrap_or_else(PoisonError::into_inner);
+        held.clone()
     }
 }
 
 impl ResolvesServerCert for ServingHandle {
     fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        self.held
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.current().map(|serves| serves.certified)
     }
 }
 

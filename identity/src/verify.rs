@@ -2,7 +2,8 @@
 //!
 //! The chain is built by webpki from a list of roots that can be replaced while
 //! connections run; several roots are trusted at once while one follows another.
-//! Then the leaf must carry exactly one SPIFFE id. Host names are never looked
+//! The leaf must carry exactly one SPIFFE id, of the trust domain that the roots are
+//! for. Host names are never looked
 //! at: addresses are reused by other pods, identities are not.
 
 use std::fmt;
@@ -87,7 +88,8 @@ pub fn peer_identity(chain: &[CertificateDer<'_>]) -> Result<PeerIdentity, Ident
     identity_of(&parse(leaf)?)
 }
 
-/// Checks a chain, leaf first, at `now`: authority, time, purpose, identity.
+/// Checks a chain, leaf first, at `now`: trust domain, authority, time, purpose,
+/// identity.
 ///
 /// # Errors
 /// The first thing that is wrong with it.
@@ -99,6 +101,34 @@ pub fn verify_chain(
 ) -> Result<PeerIdentity, IdentityError> {
     let (leaf, intermediates) = chain.split_first().ok_or(IdentityError::NoCertificate)?;
     verify(roots, leaf, intermediates, now, purpose)
+}
+
+/// Checks a serving certificate as somebody does who knows nothing of SPIFFE and
+/// calls its bearer by each of these names.
+pub(crate) fn verify_serving(
+    roots: &Roots,
+    chain: &[CertificateDer<'_>],
+    dns_names: &[impl AsRef<str>],
+    now: UnixTime,
+) -> Result<(), IdentityError> {
+    let (leaf, intermediates) = chain.split_first().ok_or(IdentityError::NoCertificate)?;
+    let trusted = roots.current();
+    let leaf = EndEntityCert::try_from(leaf)?;
+    leaf.verify_for_usage(
+        ALGORITHMS.all,
+        trusted.anchors(),
+        intermediates,
+        now,
+        KeyUsage::server_auth(),
+        None,
+        None,
+    )?;
+    for name in dns_names {
+        let name = ServerName::try_from(name.as_ref())
+            .map_err(|_| IdentityError::Malformed("a name that is not DNS"))?;
+        leaf.verify_is_valid_for_subject_name(&name)?;
+    }
+    Ok(())
 }
 
 fn verify(
@@ -115,6 +145,17 @@ fn verify(
         Purpose::Server => KeyUsage::server_auth(),
         Purpose::Client => KeyUsage::client_auth(),
     };
+    let parsed = parse(leaf)?;
+    let identity = identity_of(&parsed);
+    // Before the chain: no signature makes an identity of another trust domain ours.
+    if let Ok(peer) = &identity
+        && peer.spiffe.trust_domain() != roots.trust_domain()
+    {
+        return Err(IdentityError::UnknownTrustDomain {
+            trusted: roots.trust_domain().to_owned(),
+            presented: peer.spiffe.clone(),
+        });
+    }
     let trusted = roots.current();
     EndEntityCert::try_from(leaf)
         .map_err(IdentityError::from)?
@@ -128,9 +169,8 @@ fn verify(
             None,
         )
         .map_err(IdentityError::from)?;
-    let parsed = parse(leaf)?;
     names_a_purpose(&parsed)?;
-    identity_of(&parsed)
+    identity
 }
 
 fn parse<'a>(leaf: &'a CertificateDer<'_>) -> Result<X509Certificate<'a>, IdentityError> {
@@ -266,7 +306,7 @@ impl ServerCertVerifier for ServerVerifier {
     }
 }
 
-/// The server's view: any identity of the mesh; policy judges it later.
+/// The server's view: any identity of the trust domain; policy judges it later.
 pub(crate) struct ClientVerifier {
     pub(crate) roots: Roots,
     pub(crate) mandatory: bool,

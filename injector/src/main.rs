@@ -13,6 +13,7 @@ mod review;
 mod server;
 mod settings;
 mod spelling;
+mod trust_domain;
 mod validate;
 
 #[cfg(test)]
@@ -80,11 +81,12 @@ fn run(settings: Settings) -> anyhow::Result<()> {
 
 async fn serve(settings: Settings) -> anyhow::Result<()> {
     // First of all, so that no SIGTERM is lost.
-    let ended = shutdown::signal().context("no signal handler")?;
+    let mut ended = Box::pin(shutdown::signal().context("no signal handler")?);
     let mut registry = Registry::default();
     let metrics = Metrics::register(&mut registry);
     let ready = Ready::new();
     let hold = ready.hold("caBundle where the API server looks for it");
+    let same = ready.hold("controllers of the same trust domain");
     let admin = Admin::bind(everywhere(ADMIN_PORT))
         .await
         .context("admin port")?;
@@ -95,6 +97,18 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
     task::spawn("admin", admin.run(ready, registry, admin::nothing_more));
 
     let client = Client::try_default().await.context("no API server")?;
+    let agreed = trust_domain::agreed(
+        client.clone(),
+        &settings.namespace,
+        &settings.inject.trust_domain,
+    );
+    tokio::select! {
+        () = agreed => same.release(),
+        signal = &mut ended => {
+            info!(signal, "injector ends");
+            return Ok(());
+        }
+    }
     let serving = ServingHandle::empty();
     let keeper = Keeper::new(
         &client,

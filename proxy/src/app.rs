@@ -14,6 +14,7 @@ use identity::tls::CertHandle;
 use parking_lot::Mutex;
 use prometheus_client::registry::Registry;
 use runtime::admin::Admin;
+use runtime::clock::Clock;
 use runtime::ready::Ready;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
@@ -67,7 +68,7 @@ pub fn run(settings: Settings) -> anyhow::Result<()> {
     let settings = Arc::new(settings);
     let bundle = std::fs::read_to_string(&settings.trust_bundle)
         .map_err(|error| anyhow::anyhow!("{}: {error}", settings.trust_bundle.display()))?;
-    let roots = Roots::from_pem(&bundle)
+    let roots = Roots::from_pem(&settings.identity, &bundle)
         .map_err(|error| anyhow::anyhow!("{}: {error}", settings.trust_bundle.display()))?;
     let certs = CertHandle::empty();
     let mut registry = Registry::default();
@@ -89,6 +90,7 @@ pub fn run(settings: Settings) -> anyhow::Result<()> {
         state,
         certs,
         roots,
+        clock: Clock::system(),
     };
     let (started, progress) = oneshot::channel();
     let beside = Arc::clone(&proxy);

@@ -2,23 +2,29 @@
 //! certificate, keep it fresh, hold the stream, apply what comes.
 //!
 //! Configuration never ages: while no controller answers, the last snapshot
-//! serves. A certificate does age, so it is renewed well before its end, and a
-//! failed renewal keeps the valid one.
+//! serves. A certificate does age, so it is renewed well before its end by the wall
+//! clock, and a failed renewal keeps the valid one.
+//!
+//! Whom to trust, the controller says. A proxy that missed the day on which the roots
+//! were replaced cannot hear it say so; then one connection, which asks for a
+//! certificate, trusts the mounted bundle as the first one of all did.
 
 use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, UNIX_EPOCH};
 
 use futures::StreamExt as _;
 use hyper_util::rt::TokioIo;
-use identity::Roots;
 use identity::key::LeafKey;
 use identity::tls::{self, CertHandle, H2_ALPN, Leaf};
+use identity::{IdentityError, Roots};
 use runtime::backoff::Backoff;
+use runtime::clock::Clock;
 use rustls::pki_types::CertificateDer;
 use tokio::net::TcpStream;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::{sleep, timeout};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::{Channel, Endpoint};
@@ -46,6 +52,9 @@ const BACKOFF_LONGEST: Duration = Duration::from_secs(10);
 const TIDY_EVERY: Duration = Duration::from_secs(60);
 /// How often the trust bundle's file is read again.
 const BUNDLE_EVERY: Duration = Duration::from_secs(2);
+/// How long a fresh certificate is not given up for a controller of an unknown
+/// authority: of two that disagree each would send us to the other.
+const FRESH_FOR: Duration = Duration::from_secs(30);
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -56,6 +65,33 @@ pub struct Control {
     pub state: Arc<State>,
     pub certs: CertHandle,
     pub roots: Roots,
+    /// What certificates are renewed by.
+    pub clock: Clock,
+}
+
+/// Whether a controller was met whose authority is unknown.
+#[derive(Debug, Default)]
+struct Doubt {
+    raised: AtomicBool,
+    news: Notify,
+}
+
+impl Doubt {
+    fn raise(&self) {
+        self.raised.store(true, Ordering::Relaxed);
+        self.news.notify_one();
+    }
+
+    /// For one connection.
+    fn take(&self) -> bool {
+        self.raised.swap(false, Ordering::Relaxed)
+    }
+
+    async fn raised(&self) {
+        while !self.raised.load(Ordering::Relaxed) {
+            self.news.notified().await;
+        }
+    }
 }
 
 /// What the rest of the process may wait for.
@@ -76,15 +112,18 @@ impl Control {
         let (leaving, leaving_seen) = watch::channel(Leaving::No);
         let contact = watch::Sender::new(Contact::default());
         let contact_seen = contact.subscribe();
-        let control = self.clone();
+        let doubt = Arc::new(Doubt::default());
+        let (control, doubted) = (self.clone(), Arc::clone(&doubt));
         let made = contact.clone();
         runtime::task::spawn("certificate", async move {
-            control.keep_certified(certified, &made).await
+            control.keep_certified(certified, &made, &doubted).await
         });
         let control = self.clone();
         let ready = certified_seen.clone();
         runtime::task::spawn("control stream", async move {
-            control.keep_streaming(ready, configured, &contact).await
+            control
+                .keep_streaming(ready, configured, &contact, &doubt)
+                .await
         });
         runtime::task::spawn("trust bundle", async move {
             self.watch_bundle(leaving, contact_seen).await
@@ -100,12 +139,13 @@ impl Control {
         &self,
         certified: watch::Sender<bool>,
         contact: &watch::Sender<Contact>,
+        doubt: &Doubt,
     ) {
         let mut backoff = Backoff::new(BACKOFF_FIRST, BACKOFF_LONGEST);
         loop {
-            match self.certify(contact).await {
+            match self.certify(contact, doubt).await {
                 Ok(leaf) => {
-                    let (issued, end) = (SystemTime::now(), leaf.not_after());
+                    let (issued, end) = (self.clock.now(), leaf.not_after());
                     self.certs.store(leaf);
                     backoff.reset();
                     certified.send_replace(true);
@@ -115,14 +155,20 @@ impl Control {
                         .certificate_expiry
                         .set(i64::try_from(unix).unwrap_or(i64::MAX));
                     let renew = identity::rotate::renew_at(issued, end, rand::random());
-                    let wait = renew
-                        .duration_since(SystemTime::now())
-                        .unwrap_or(BACKOFF_FIRST);
+                    let renew = renew.max(issued + BACKOFF_FIRST);
+                    let wait = renew.duration_since(issued).unwrap_or_default();
                     tracing::info!(
                         seconds = wait.as_secs(),
                         "certificate received, renewal planned"
                     );
-                    sleep(wait).await;
+                    let doubted = async {
+                        sleep(FRESH_FOR).await;
+                        doubt.raised().await;
+                    };
+                    tokio::select! {
+                        () = self.clock.sleep_until(renew) => {}
+                        () = doubted => {}
+                    }
                 }
                 Err(error) => {
                     self.state.metrics.certificate_failures.inc();
@@ -133,18 +179,28 @@ impl Control {
         }
     }
 
-    async fn certify(&self, contact: &watch::Sender<Contact>) -> Result<Leaf, BoxError> {
+    async fn certify(
+        &self,
+        contact: &watch::Sender<Contact>,
+        doubt: &Doubt,
+    ) -> Result<Leaf, BoxError> {
         let token = tokio::fs::read_to_string(&self.settings.token_file)
             .await
             .map_err(|error| format!("{}: {error}", self.settings.token_file.display()))?;
         let key = LeafKey::generate()?;
         let csr = key.csr()?;
+        let mounted = match doubt.take() {
+            true => self.mounted_roots().await,
+            false => None,
+        };
         let config = tls::bootstrap_client_config(
-            &self.roots,
+            mounted.as_ref().unwrap_or(&self.roots),
             self.settings.controller_identity.clone(),
             &[H2_ALPN],
         );
-        let channel = self.channel(config, contact).await?;
+        // A mounted bundle that is wrong must not be what is tried next time.
+        let doubt = Some(doubt).filter(|_| mounted.is_none());
+        let channel = self.channel(config, contact, doubt).await?;
         let request = v1::CertifyRequest {
             token: token.trim().to_owned(),
             csr,
@@ -163,8 +219,33 @@ impl Control {
             &key,
             &self.roots,
             &self.settings.identity,
-            SystemTime::now(),
+            self.clock.now(),
         )?)
+    }
+
+    /// The roots of the mounted bundle, where they are not those that are trusted
+    /// anyway.
+    async fn mounted_roots(&self) -> Option<Roots> {
+        let path = &self.settings.trust_bundle;
+        let read = tokio::fs::read_to_string(path).await;
+        let read = read.map_err(|error| error.to_string()).and_then(|bundle| {
+            let roots = Roots::from_pem(&self.settings.identity, &bundle);
+            roots.map_err(|error| error.to_string())
+        });
+        match read {
+            Ok(roots) if roots.certificates() == self.roots.certificates() => None,
+            Ok(roots) => {
+                tracing::warn!(
+                    bundle = %path.display(),
+                    "the controller's authority is unknown, asking for a certificate with the mounted trust bundle"
+                );
+                Some(roots)
+            }
+            Err(error) => {
+                tracing::warn!(bundle = %path.display(), error, "the mounted trust bundle cannot be used");
+                None
+            }
+        }
     }
 
     fn trust(&self, roots: Vec<Vec<u8>>) {
@@ -184,13 +265,14 @@ impl Control {
         mut certified: watch::Receiver<bool>,
         configured: watch::Sender<bool>,
         contact: &watch::Sender<Contact>,
+        doubt: &Doubt,
     ) {
         if certified.wait_for(|certified| *certified).await.is_err() {
             return;
         }
         let mut backoff = Backoff::new(BACKOFF_FIRST, BACKOFF_LONGEST);
         loop {
-            let ended = self.stream(&configured, contact, &mut backoff).await;
+            let ended = self.stream(&configured, contact, &mut backoff, doubt).await;
             self.state.metrics.control_connected.set(0);
             contact.send_modify(|contact| contact.streaming = false);
             match ended {
@@ -207,6 +289,7 @@ impl Control {
         configured: &watch::Sender<bool>,
         contact: &watch::Sender<Contact>,
         backoff: &mut Backoff,
+        doubt: &Doubt,
     ) -> Result<(), BoxError> {
         let config = tls::mesh_client_config(
             &self.roots,
@@ -214,7 +297,7 @@ impl Control {
             self.settings.controller_identity.clone(),
             &[H2_ALPN],
         );
-        let channel = self.channel(config, contact).await?;
+        let channel = self.channel(config, contact, Some(doubt)).await?;
         let (outbox, messages) = mpsc::channel(OUTBOX);
         let (reports, reported) = mpsc::channel(REPORTS);
         let reported = ReceiverStream::new(reported)
@@ -305,13 +388,15 @@ impl Control {
         Ok(())
     }
 
-    /// One connection to whichever controller answers first.
+    /// One connection to whichever controller answers first. Tells `doubt` of one
+    /// whose authority is unknown.
     async fn channel(
         &self,
         config: Arc<rustls::ClientConfig>,
         contact: &watch::Sender<Contact>,
+        doubt: Option<&Doubt>,
     ) -> Result<Channel, BoxError> {
-        let secured = timeout(CONNECT_WITHIN, self.connect(config)).await;
+        let secured = timeout(CONNECT_WITHIN, self.connect(config, doubt)).await;
         let unreachable = !matches!(secured, Ok(Ok(_)));
         contact.send_if_modified(|contact| {
             std::mem::replace(&mut contact.unreachable, unreachable) != unreachable
@@ -335,6 +420,7 @@ impl Control {
     async fn connect(
         &self,
         config: Arc<rustls::ClientConfig>,
+        doubt: Option<&Doubt>,
     ) -> Result<tokio_rustls::client::TlsStream<TcpStream>, BoxError> {
         let controller = &self.settings.controller;
         let addresses = tokio::net::lookup_host(controller)
@@ -346,7 +432,12 @@ impl Control {
                 Ok(stream) => {
                     let _ = stream.set_nodelay(true);
                     let connector = tokio_rustls::TlsConnector::from(Arc::clone(&config));
-                    return Ok(connector.connect(tls::peer_name(), stream).await?);
+                    let secured = connector.connect(tls::peer_name(), stream).await;
+                    let why = secured.as_ref().err().and_then(IdentityError::from_io);
+                    if let (Some(IdentityError::UnknownAuthority), Some(doubt)) = (why, doubt) {
+                        doubt.raise();
+                    }
+                    return Ok(secured?);
                 }
                 Err(error) => last = format!("{address}: {error}").into(),
             }
@@ -405,3 +496,6 @@ const fn from_proxy(message: v1::from_proxy::Message) -> v1::FromProxy {
         message: Some(message),
     }
 }
+
+#[cfg(test)]
+mod tests;

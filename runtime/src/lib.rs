@@ -1,5 +1,5 @@
 //! Process manners that every binary of the mesh shares: environment, logs,
-//! readiness, the admin port, named tasks, backoff and an orderly end.
+//! readiness, the admin port, named tasks, backoff, the wall clock and an orderly end.
 //!
 //! Nothing here knows what the process does; that is why it depends on nothing
 //! else of ours.
@@ -8,6 +8,7 @@ pub mod accept;
 pub mod admin;
 pub mod backoff;
 pub mod cgroup;
+pub mod clock;
 pub mod env;
 pub mod log;
 pub mod ready;

@@ -17,6 +17,34 @@ struct Bench {
     roots: watch::Sender<Arc<str>>,
 }
 
+#[tokio::test(start_paused = true)]
+async fn api_server_that_vanishes_in_a_call_holds_the_copies_up_for_one_time_limit() {
+    let api = FakeApi::default();
+    let client = crate::lease::Leadership::fixed(true).client("bundle", &api.client());
+    let (events, _writer) = Events::new(client.clone(), "me", Counter::default());
+    let (_sender, roots) = watch::channel(Arc::from(PEM));
+    api.put(
+        "/api/v1/namespaces/shop",
+        json!({"metadata": {"name": "shop"}}),
+    );
+    let bundle = Bundle {
+        client: client.clone(),
+        excluded: Arc::default(),
+        roots,
+        events,
+        departure: Departure::new(client, "weft-system"),
+        written: Counter::default(),
+    };
+    api.vanish(true);
+    let kept = tokio::spawn(bundle.keep());
+    sleep(Duration::from_secs(5)).await;
+    api.vanish(false);
+    // The call that was under way is never answered.
+    sleep(crate::api_client::CALL_WITHIN + 2 * RETRY).await;
+    assert!(api.read(&path("shop")).is_some());
+    kept.abort();
+}
+
 impl Bench {
     fn new(namespaces: &[&str]) -> Self {
         let api = FakeApi::default();

@@ -5,7 +5,7 @@
 //! them there. Such a certificate names no identity, so it is worth nothing
 //! inside the mesh.
 
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use identity::rotate;
 use identity::tls::ServingHandle;
@@ -13,6 +13,7 @@ use k8s_openapi::ByteString;
 use k8s_openapi::kube_aggregator::pkg::apis::apiregistration::v1::APIService;
 use kube::api::{Patch, PatchParams};
 use kube::{Api, Client};
+use runtime::clock::Clock;
 use serde_json::json;
 use tokio::time::{sleep, timeout};
 use tracing::{debug, info, warn};
@@ -31,14 +32,20 @@ const RETRY: Duration = Duration::from_secs(2);
 /// Time for one look at an APIService.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Keeps the serving certificate fresh; made anew at once when the roots change.
-pub async fn keep_serving(authority: Authority, namespace: String, handle: ServingHandle) {
+/// Keeps the serving certificate fresh; made anew at once when the roots change. One
+/// that the API server would refuse does not replace the one in use.
+pub async fn keep_serving(
+    authority: Authority,
+    namespace: String,
+    handle: ServingHandle,
+    clock: Clock,
+) {
     authority.ready().await;
     let mut roots = authority.roots_pem();
     // The API server calls a Service by this name, whatever the cluster's domain.
     let names = [format!("{SERVICE}.{namespace}.svc")];
     loop {
-        let now = SystemTime::now();
+        let now = clock.now();
         let made = authority
             .serving(&names, now, LIFE)
             .map_err(|error| error.to_string())
@@ -46,17 +53,15 @@ pub async fn keep_serving(authority: Authority, namespace: String, handle: Servi
                 handle.store(&serving).map_err(|error| error.to_string())?;
                 Ok(serving.not_after)
             });
-        let pause = match made {
-            Ok(end) => rotate::renew_at(now, end, rand::random())
-                .duration_since(now)
-                .unwrap_or(RETRY),
+        let renew = match made {
+            Ok(end) => rotate::renew_at(now, end, rand::random()).max(now + RETRY),
             Err(reason) => {
                 warn!(reason, "no serving certificate for the metrics API");
-                RETRY
+                now + RETRY
             }
         };
         tokio::select! {
-            () = sleep(pause) => {}
+            () = clock.sleep_until(renew) => {}
             changed = roots.changed() => if changed.is_err() { return },
         }
     }

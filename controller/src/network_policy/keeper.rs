@@ -31,6 +31,7 @@ use tracing::{info, warn};
 
 use super::live::{Live, Lives, MANAGER, OWNER_LABEL};
 use super::plan::{Lack, Needs, Plan, plan};
+use crate::api_client::WATCH_SECONDS;
 use crate::compile::few;
 use crate::compiled::Latest;
 use crate::events::{About, Events, Note, Tone};
@@ -111,7 +112,8 @@ impl Keeper {
             ..State::default()
         };
         let api: Api<Item<NetworkPolicy>> = Api::all(self.client.clone());
-        let policies = kube::runtime::watcher(api, watcher::Config::default());
+        let config = watcher::Config::default().timeout(WATCH_SECONDS);
+        let policies = kube::runtime::watcher(api, config);
         let mut policies = pin!(policies.default_backoff());
         let mut due = Some(Instant::now());
         loop {

@@ -203,6 +203,45 @@ async fn certificate_of_another_authority_is_refused_in_the_handshake() {
 }
 
 #[tokio::test]
+async fn identity_of_another_trust_domain_opens_neither_a_proxys_stream_nor_a_replicas() {
+    let bench = Bench::start(&fixture::shop()).await;
+    // Below the same root, as with two clusters of one company.
+    let abroad = |namespace, name| SpiffeId::of("other.example", namespace, name).unwrap();
+    let web = abroad("shop", "web");
+    let controller = abroad("weft-system", "weft-controller");
+    for (identity, uid) in [(&web, Some("uid-client")), (&controller, None)] {
+        let handle = CertHandle::empty();
+        handle.store(leaf(&bench.authority, identity, uid));
+        let tls = mesh_client_config(&bench.roots, &handle, bench.identity.clone(), &[H2_ALPN]);
+        let channel = channel(bench.addr, tls).await;
+        let refused = match channel {
+            Ok(channel) => {
+                let replica = ReplicaClient::new(channel.clone());
+                let asked = { replica }.observe(v1::ObserveRequest {}).await;
+                asked.is_err() && Proxy::try_open(channel, asks(&[])).await.is_err()
+            }
+            Err(_) => true,
+        };
+        assert!(refused, "{identity}");
+    }
+    let failed = bench.metrics.connections.handshakes_failed.get();
+    assert!(
+        failed >= 2,
+        "in the handshake, before anything is read: {failed}"
+    );
+    assert_eq!(bench.metrics.stream.batches.get(), 0);
+
+    let mut honest = bench.client(asks(&[])).await;
+    assert!(honest.batch().await.full);
+    // A replica does not listen to a controller of another trust domain either.
+    bench
+        .certificate
+        .store(leaf(&bench.authority, &controller, None));
+    let tls = bootstrap_client_config(&bench.roots, controller.clone(), &[H2_ALPN]);
+    assert!(channel(bench.addr, tls).await.is_err());
+}
+
+#[tokio::test]
 async fn certificate_without_a_pod_opens_no_stream() {
     let bench = Bench::start(&fixture::shop()).await;
     let channel = bench.somebody(&account("shop", "web"), None).await;

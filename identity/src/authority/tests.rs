@@ -206,6 +206,67 @@ fn unusable_issuer_is_told_from_a_usable_one() {
     ));
 }
 
+/// An issuer below `root` that may only name what `permitted` says.
+fn constrained(root: &Root, permitted: &str) -> Issuer {
+    let now = SystemTime::now();
+    let end = after(now, HOUR).unwrap();
+    let (mut params, key) = authority_params("constrained", 0, now, end).unwrap();
+    params.name_constraints = Some(rcgen::NameConstraints {
+        permitted_subtrees: vec![rcgen::GeneralSubtree::DnsName(permitted.to_owned())],
+        excluded_subtrees: Vec::new(),
+    });
+    let certificate = params.signed_by(&key, &root.0.issuer).unwrap();
+    Issuer::from_pem(&certificate.pem(), &key.serialize_pem()).unwrap()
+}
+
+#[test]
+fn issuer_whose_name_constraints_forbid_the_names_of_pods_is_not_taken_into_use() {
+    let authority = Authority::new();
+    let (roots, now) = (authority.roots(), SystemTime::now());
+    let forbidding = constrained(&authority.root, "example.com");
+    let key = LeafKey::generate().unwrap();
+    let real = forbidding
+        .issue(&key.csr().unwrap(), &names("web"), now, HOUR)
+        .unwrap();
+    let peers = verify::verify_chain(&roots, &real.chain, unix(now), Purpose::Server);
+    assert!(peers.is_err(), "peers refuse what pods would get");
+    let refused = forbidding.prove(&roots, now).unwrap_err();
+    assert!(
+        matches!(&refused, BadAuthority::NotTrusted(error) if error.to_string().contains("name constraints")),
+        "{refused:?}"
+    );
+    constrained(&authority.root, "pod.weft")
+        .prove(&roots, now)
+        .unwrap();
+}
+
+#[test]
+fn probe_of_an_issuer_is_of_the_trust_domain_of_the_roots() {
+    let authority = Authority::new();
+    let elsewhere = SpiffeId::of("other.example", "shop", "web").unwrap();
+    let roots = Roots::new(&elsewhere, authority.roots().certificates()).unwrap();
+    authority.issuer.prove(&roots, SystemTime::now()).unwrap();
+}
+
+#[test]
+fn serving_certificate_is_proved_for_the_names_it_is_called_by() {
+    let authority = Authority::new();
+    let (roots, now) = (authority.roots(), SystemTime::now());
+    let name = ["weft-metrics.weft-system.svc"];
+    let serving = authority.issuer.serving(&name, now, HOUR).unwrap();
+    serving.prove(&roots, &name, now).unwrap();
+    assert!(serving.prove(&roots, &["other.svc"], now).is_err());
+    assert!(serving.prove(&roots, &name, now + 2 * HOUR).is_err());
+    assert!(
+        serving
+            .prove(&Authority::new().roots(), &name, now)
+            .is_err()
+    );
+    let forbidding = constrained(&authority.root, "example.com");
+    let serving = forbidding.serving(&name, now, HOUR).unwrap();
+    assert!(serving.prove(&roots, &name, now).is_err());
+}
+
 #[test]
 fn leaf_cannot_become_an_issuer() {
     let authority = Authority::new();

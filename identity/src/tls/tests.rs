@@ -7,7 +7,7 @@ use tokio_rustls::{TlsAcceptor, TlsConnector, client, server};
 
 use super::*;
 use crate::authority::{ROOT_LIFE, Root};
-use crate::fixtures::{Authority, HOUR, account, names};
+use crate::fixtures::{Authority, HOUR, account, names, uri};
 
 type Client = client::TlsStream<DuplexStream>;
 type Server = server::TlsStream<DuplexStream>;
@@ -153,6 +153,33 @@ async fn server_of_another_root_is_refused() {
     let (client, server) = shake(pair.client(), pair.server(ClientAuth::Required)).await;
     assert_eq!(identity_error(client), IdentityError::UnknownAuthority);
     assert_eq!(alert(server), AlertDescription::UnknownCA);
+}
+
+#[tokio::test]
+async fn peer_of_another_trust_domain_below_the_same_root_is_refused_on_either_side() {
+    let pair = Pair::new();
+    let elsewhere = SpiffeId::of("other.example", "shop", "server").unwrap();
+    let (chain, key) = pair
+        .authority
+        .forge(|params| params.subject_alt_names = vec![uri(elsewhere.as_str())]);
+    let abroad = CertHandle::empty();
+    abroad.store(Leaf::new(chain, &key).unwrap());
+
+    let config = mesh_client_config(&pair.roots, &abroad, account("server"), &[MESH_ALPN]);
+    for auth in [ClientAuth::Required, ClientAuth::Optional] {
+        let (client, server) = shake(Arc::clone(&config), pair.server(auth)).await;
+        assert_eq!(identity_error(server).label(), "unknown-trust-domain");
+        assert!(client.is_err());
+    }
+    // Not even where exactly that identity is expected.
+    let server = mesh_server_config(&pair.roots, &abroad, &[MESH_ALPN], ClientAuth::Required);
+    let expecting = mesh_client_config(&pair.roots, &pair.client, elsewhere, &[MESH_ALPN]);
+    let (client, server) = shake(expecting, server).await;
+    assert_eq!(identity_error(client).label(), "unknown-trust-domain");
+    assert!(server.is_err());
+
+    let (client, server) = shake(pair.client(), pair.server(ClientAuth::Required)).await;
+    assert!(client.is_ok() && server.is_ok(), "ours are served");
 }
 
 #[tokio::test]

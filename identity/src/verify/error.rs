@@ -17,6 +17,11 @@ pub enum IdentityError {
     Expired { now: UnixTime, not_after: UnixTime },
     #[error("the certificate starts at {} and it is {} (seconds of the Unix clock)", not_before.as_secs(), now.as_secs())]
     NotYetValid { now: UnixTime, not_before: UnixTime },
+    #[error("{} is not of trust domain {trusted:?}", presented.as_str())]
+    UnknownTrustDomain {
+        trusted: String,
+        presented: SpiffeId,
+    },
     #[error("expected {}, the peer is {}", expected.as_str(), presented.as_str())]
     WrongIdentity {
         expected: SpiffeId,
@@ -40,6 +45,7 @@ impl IdentityError {
             Self::UnknownAuthority => "unknown-authority",
             Self::Expired { .. } => "expired",
             Self::NotYetValid { .. } => "not-yet-valid",
+            Self::UnknownTrustDomain { .. } => "unknown-trust-domain",
             Self::WrongIdentity { .. } => "wrong-identity",
             Self::NoIdentity(_) => "no-identity",
             Self::WrongPurpose => "wrong-purpose",
@@ -128,6 +134,9 @@ impl From<webpki::Error> for IdentityError {
             | Error::MaximumSignatureChecksExceeded
             | Error::MaximumNameConstraintComparisonsExceeded => {
                 Self::Malformed("the chain costs too much to verify")
+            }
+            Error::NameConstraintViolation => {
+                Self::Malformed("a name that its authority may not give (name constraints)")
             }
             Error::UnsupportedCriticalExtension => Self::Malformed("unknown critical extension"),
             Error::UnsupportedSignatureAlgorithmContext(_)

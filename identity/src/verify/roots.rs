@@ -1,8 +1,12 @@
-//! The roots that are trusted now.
+//! The roots that are trusted now, and for whom: one trust domain.
+//!
+//! A root says nothing about trust domains. Two clusters whose authorities hang
+//! below one corporate root would otherwise have each other's identities.
 
 use std::fmt;
 use std::sync::{Arc, PoisonError, RwLock};
 
+use policy::name::SpiffeId;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, TrustAnchor};
 
@@ -23,10 +27,12 @@ pub enum BadRoots {
     NotAnAuthority(usize),
 }
 
-/// A replaceable list of roots, never empty. Clones share the list: what one
-/// replaces, all verifiers use from the next handshake on.
+/// A replaceable list of roots, never empty, of one trust domain: they vouch for
+/// its identities and for no others. Clones share the list: what one replaces, all
+/// verifiers use from the next handshake on.
 #[derive(Clone)]
 pub struct Roots {
+    trust_domain: Arc<str>,
     shared: Arc<RwLock<Arc<Trusted>>>,
 }
 
@@ -36,21 +42,28 @@ pub(crate) struct Trusted {
 }
 
 impl Roots {
+    /// Roots of the trust domain that `member` belongs to.
+    ///
     /// # Errors
     /// When the list is empty, too long, or holds something that is no authority.
-    pub fn new(certificates: Vec<CertificateDer<'static>>) -> Result<Self, BadRoots> {
+    pub fn new(
+        member: &SpiffeId,
+        certificates: Vec<CertificateDer<'static>>,
+    ) -> Result<Self, BadRoots> {
         let trusted = Trusted::new(certificates)?;
         Ok(Self {
+            trust_domain: member.trust_domain().into(),
             shared: Arc::new(RwLock::new(Arc::new(trusted))),
         })
     }
 
-    /// Reads a bundle: PEM certificates one after another.
+    /// Reads a bundle: PEM certificates one after another, of the trust domain that
+    /// `member` belongs to.
     ///
     /// # Errors
     /// As [`Roots::new`], or when the text is not PEM.
-    pub fn from_pem(bundle: &str) -> Result<Self, BadRoots> {
-        Self::new(read_pem(bundle)?)
+    pub fn from_pem(member: &SpiffeId, bundle: &str) -> Result<Self, BadRoots> {
+        Self::new(member, read_pem(bundle)?)
     }
 
     /// Trusts these instead.
@@ -71,6 +84,12 @@ impl Roots {
         self.replace(read_pem(bundle)?)
     }
 
+    /// The trust domain whose identities these roots vouch for.
+    #[must_use]
+    pub fn trust_domain(&self) -> &str {
+        &self.trust_domain
+    }
+
     /// What is trusted now.
     #[must_use]
     pub fn certificates(&self) -> Vec<CertificateDer<'static>> {
@@ -86,6 +105,7 @@ impl Roots {
 impl fmt::Debug for Roots {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Roots")
+            .field("trust_domain", &self.trust_domain)
             .field("count", &self.current().certificates.len())
             .finish()
     }

@@ -38,6 +38,42 @@ fn issued_leaf_is_who_it_says_on_both_sides() {
     }
 }
 
+fn elsewhere() -> SpiffeId {
+    SpiffeId::of("other.example", "shop", "web").unwrap()
+}
+
+#[test]
+fn leaf_of_another_trust_domain_is_refused_whoever_signed_it() {
+    let authority = Authority::new();
+    let abroad = |authority: &Authority| {
+        let name = vec![uri(elsewhere().as_str())];
+        authority.forge(|params| params.subject_alt_names = name).0
+    };
+    let refused = Err(IdentityError::UnknownTrustDomain {
+        trusted: "cluster.local".to_owned(),
+        presented: elsewhere(),
+    });
+    let roots = authority.roots();
+    let shared = abroad(&authority);
+    for purpose in [Purpose::Server, Purpose::Client] {
+        assert_eq!(verify_chain(&roots, &shared, now(), purpose), refused);
+        let foreign = abroad(&Authority::new());
+        assert_eq!(verify_chain(&roots, &foreign, now(), purpose), refused);
+    }
+    // Under the same root each trust domain has its own identities, and keeps them
+    // when the roots are replaced.
+    let theirs = Roots::new(&elsewhere(), roots.certificates()).unwrap();
+    theirs.replace(roots.certificates()).unwrap();
+    roots.replace(theirs.certificates()).unwrap();
+    let ours = authority.leaf("web");
+    for purpose in [Purpose::Server, Purpose::Client] {
+        assert!(verify_chain(&theirs, &shared, now(), purpose).is_ok());
+        assert!(verify_chain(&theirs, ours.chain(), now(), purpose).is_err());
+        assert!(verify_chain(&roots, ours.chain(), now(), purpose).is_ok());
+        assert_eq!(verify_chain(&roots, &shared, now(), purpose), refused);
+    }
+}
+
 #[test]
 fn chain_of_another_root_is_of_an_unknown_authority() {
     let chain = Authority::new().leaf("web");
@@ -306,7 +342,7 @@ fn long_chain_is_refused_without_work() {
 fn renewed_issuer_of_the_same_root_is_trusted_at_once() {
     let time = SystemTime::now();
     let root = Root::generate(time, ROOT_LIFE).unwrap();
-    let roots = Roots::from_pem(root.cert_pem()).unwrap();
+    let roots = Roots::from_pem(&account("web"), root.cert_pem()).unwrap();
     for _ in 0..2 {
         let issuer = root.issuer(time, ISSUER_LIFE).unwrap();
         issuer.prove(&roots, time).unwrap();
@@ -340,6 +376,10 @@ fn nothing_presented_is_told_apart_from_something_bad() {
 fn every_error_survives_its_way_through_rustls() {
     let errors = [
         IdentityError::UnknownAuthority,
+        IdentityError::UnknownTrustDomain {
+            trusted: "cluster.local".to_owned(),
+            presented: elsewhere(),
+        },
         IdentityError::Expired {
             now: now(),
             not_after: now(),

@@ -46,7 +46,7 @@ impl Authority {
     }
 
     pub(crate) fn roots(&self) -> Roots {
-        Roots::new(vec![self.root.certificate().clone()]).unwrap()
+        Roots::new(&id("web"), vec![self.root.certificate().clone()]).unwrap()
     }
 
     pub(crate) fn leaf(&self, account: &str, life: Duration, now: SystemTime) -> CertHandle {
@@ -61,9 +61,20 @@ impl Authority {
         life: Duration,
         now: SystemTime,
     ) -> CertHandle {
+        self.leaf_named(id(account), uid, life, now)
+    }
+
+    /// A certificate with an identity of any trust domain.
+    pub(crate) fn leaf_named(
+        &self,
+        spiffe: SpiffeId,
+        uid: Option<&str>,
+        life: Duration,
+        now: SystemTime,
+    ) -> CertHandle {
         let key = LeafKey::generate().unwrap();
         let names = LeafNames {
-            spiffe: id(account),
+            spiffe,
             pod_dns: uid.map(|uid| identity::verify::pod_dns(uid).unwrap()),
         };
         let issued = self

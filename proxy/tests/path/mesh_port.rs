@@ -5,6 +5,7 @@ use http_body_util::Empty;
 use hyper::body::Bytes;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use identity::tls::{self, CertHandle, MESH_ALPN};
+use policy::name::SpiffeId;
 use tokio::net::TcpStream;
 use weft_proxy::mesh::MESH_PORT;
 use wire::v1::Protocol;
@@ -160,6 +161,30 @@ async fn callers_without_a_valid_certificate_are_refused() {
         .unwrap(),
         200
     );
+}
+
+#[tokio::test]
+async fn an_identity_of_another_trust_domain_is_refused_though_the_same_root_signed_it() {
+    let authority = Authority::new();
+    let server = Pod::new(&authority, "api").await;
+    let (port, seen) = http_app(&server, "api").await;
+    let (now, hour) = (SystemTime::now(), Duration::from_secs(3600));
+    let port = port.to_string();
+    let elsewhere = SpiffeId::of("other.example", "shop", "web").unwrap();
+    let abroad = authority.leaf_named(elsewhere, None, hour, now);
+    let refused = match peer(&authority, &abroad, &server).await {
+        Err(_) => true,
+        Ok(mut sender) => ask(&mut sender, Method::GET, "http1", "http://h/", &port)
+            .await
+            .is_err(),
+    };
+    assert!(refused);
+    assert!(seen.lock().is_empty());
+    // Control: the same account in our trust domain.
+    let ours = authority.leaf("web", hour, now);
+    let mut sender = peer(&authority, &ours, &server).await.unwrap();
+    let status = ask(&mut sender, Method::GET, "http1", "http://h/", &port).await;
+    assert_eq!(status.unwrap(), 200);
 }
 
 #[tokio::test]

@@ -78,7 +78,7 @@ pub(crate) struct Role {
 impl Fleet {
     /// Certifies and connects one proxy per role.
     pub(crate) async fn start(api: &Api, board: &Board, roles: Vec<Role>) -> Result<Self> {
-        let roots = Roots::from_pem(&trust_bundle(api).await?)?;
+        let roots = Roots::from_pem(&controller()?, &trust_bundle(api).await?)?;
         let mut fleet = Self {
             members: Vec::new(),
             tasks: Vec::new(),

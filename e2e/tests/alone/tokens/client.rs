@@ -68,7 +68,10 @@ impl Controller {
             cluster: cluster.clone(),
             pod: text(&pod["metadata"]["name"]).unwrap_or_default(),
             address: SocketAddr::new(ip.parse()?, PORT),
-            roots: Roots::from_pem(&roots)?,
+            roots: Roots::from_pem(
+                &SpiffeId::of("cluster.local", mesh::NAMESPACE, "weft-controller")?,
+                &roots,
+            )?,
             runtime: tokio::runtime::Builder::new_current_thread()
                 .enable_all()
                 .build()?,
