@@ -30,6 +30,8 @@ struct State {
     writes: Vec<(Method, String)>,
     /// Objects that cannot be written.
     refused: Vec<String>,
+    /// Collections in which nothing may be created.
+    forbidden: Vec<String>,
 }
 
 impl FakeApi {
@@ -64,6 +66,15 @@ impl FakeApi {
         self.state.lock().refused.push(path.to_owned());
     }
 
+    /// Whether anything may be created in a collection.
+    pub(crate) fn allow_creation(&self, collection: &str, allowed: bool) {
+        let forbidden = &mut self.state.lock().forbidden;
+        forbidden.retain(|held| held != collection);
+        if !allowed {
+            forbidden.push(collection.to_owned());
+        }
+    }
+
     pub(crate) fn writes(&self) -> Vec<(Method, String)> {
         self.state.lock().writes.clone()
     }
@@ -77,6 +88,9 @@ impl FakeApi {
         let mut state = self.state.lock();
         if parts.method != Method::GET {
             state.writes.push((parts.method.clone(), path.clone()));
+            if parts.method == Method::POST && state.forbidden.contains(&path) {
+                return failure(StatusCode::FORBIDDEN, "Forbidden");
+            }
             if state.refused.contains(&path) {
                 return failure(StatusCode::UNPROCESSABLE_ENTITY, "Invalid");
             }
