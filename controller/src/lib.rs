@@ -11,6 +11,7 @@ mod opaque;
 pub mod acks;
 pub mod authority;
 pub mod bundle;
+pub mod caps;
 pub mod certify;
 pub mod compiled;
 pub mod control;
