@@ -91,6 +91,8 @@ pub(crate) fn compile(world: &World, defaults: &Defaults) -> (Index, Problems) {
         services,
         pods: Arc::new(pods),
         targets: Arc::new(targets),
+        uses: Arc::default(),
+        running: Arc::default(),
         world: world.clone(),
         defaults: defaults.clone(),
     };

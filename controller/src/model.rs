@@ -9,6 +9,7 @@
 
 mod changes;
 mod destination;
+mod need;
 mod published;
 mod resolve;
 mod targets;
@@ -203,6 +204,10 @@ pub(crate) struct Index {
     pub(crate) services: BTreeMap<ObjectKey, Arc<ServiceEntry>>,
     pub(crate) pods: Arc<BTreeMap<ObjectKey, Arc<PodEntry>>>,
     pub(crate) targets: Arc<Targets>,
+    /// Whom each object concerns, once somebody asks.
+    pub(crate) uses: Arc<OnceLock<need::Uses>>,
+    /// Pods with a running proxy by account, once somebody asks.
+    pub(crate) running: Arc<OnceLock<need::Running>>,
 }
 
 /// A Service and what its ports lead to.

@@ -2,12 +2,15 @@
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use policy::mode::{AccessMode, MtlsMode};
 use policy::name::SpiffeId;
 use runtime::env::{BadEnv, Reader};
+
+use crate::caps::Caps;
 
 /// Port of the gRPC server.
 pub const SERVE_PORT: u16 = 8443;
@@ -21,6 +24,22 @@ pub const AUDIENCE: &str = "weft.dev";
 const SHORTEST_LEAF: Duration = Duration::from_secs(30);
 /// Longer leaves would outlive an issuer's overlap.
 const LONGEST_LEAF: Duration = Duration::from_secs(7 * 24 * 3600);
+
+/// Where a container sees its control group.
+pub const CGROUP: &str = "/sys/fs/cgroup";
+/// Files with the memory limit in bytes, of version 2 and of version 1. The latter writes
+/// a number near 2^63 where there is no limit, the former `max`.
+const LIMIT_FILES: [&str; 2] = ["memory.max", "memory/memory.limit_in_bytes"];
+/// More than a machine has is no limit.
+const NO_LIMIT: u64 = 1 << 50;
+
+/// The memory that this container may use, in bytes; `None` without a limit.
+pub fn memory_limit(cgroup: &Path) -> Option<u64> {
+    let read = |file: &&str| std::fs::read_to_string(cgroup.join(file)).ok();
+    let text = LIMIT_FILES.iter().find_map(read)?;
+    let limit: u64 = text.trim().parse().ok()?;
+    (limit > 0 && limit < NO_LIMIT).then_some(limit)
+}
 
 /// Settings of one replica, fixed for its life.
 #[derive(Clone, Debug)]
@@ -57,6 +76,8 @@ pub struct Settings {
     pub log: String,
     /// The controller's own identity.
     pub identity: SpiffeId,
+    /// Bounds that follow the memory limit.
+    pub caps: Caps,
 }
 
 impl Settings {
@@ -112,6 +133,7 @@ impl Settings {
                 metrics_api,
                 log,
                 identity: identity?,
+                caps: Caps::default(),
             })
         })
     }
@@ -181,6 +203,26 @@ mod tests {
         for variable in ["WEFT_LEAF_TTL", "WEFT_ACCESS_DEFAULT", "WEFT_TRUST_DOMAIN"] {
             assert!(error.contains(variable), "{error}");
         }
+    }
+
+    #[test]
+    fn memory_limit_is_read_from_either_version_of_control_groups() {
+        let dir = std::env::temp_dir().join(format!("weft-cgroup-{}", std::process::id()));
+        let write = |file: &str, text: &str| {
+            let path = dir.join(file);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, text).unwrap();
+        };
+        assert_eq!(memory_limit(&dir), None, "no control group");
+        write("memory/memory.limit_in_bytes", "134217728\n");
+        assert_eq!(memory_limit(&dir), Some(134_217_728));
+        write("memory/memory.limit_in_bytes", "9223372036854771712\n");
+        assert_eq!(memory_limit(&dir), None);
+        write("memory.max", "536870912\n");
+        assert_eq!(memory_limit(&dir), Some(536_870_912));
+        write("memory.max", "max\n");
+        assert_eq!(memory_limit(&dir), None);
+        std::fs::remove_dir_all(&dir).unwrap();
     }
 
     #[test]

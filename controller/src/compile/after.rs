@@ -75,6 +75,8 @@ fn states_only(world: &World, before: &Index) -> Option<(Index, Changes)> {
         services,
         pods: before.pods.clone(),
         targets: before.targets.clone(),
+        uses: before.uses.clone(),
+        running: before.running.clone(),
     };
     let changes = Changes {
         states_only: true,
