@@ -91,6 +91,8 @@ pub struct PodRecord {
     pub meshed: bool,
     /// Whether its proxy runs now.
     pub proxy_running: bool,
+    /// Whether it has ended.
+    pub ended: bool,
 }
 
 /// See the module header. Cloning costs one reference.
@@ -135,6 +137,7 @@ impl Model {
             node: facts.node.clone(),
             meshed: facts.proxy.is_some(),
             proxy_running: facts.proxy.as_ref().is_some_and(|proxy| proxy.running),
+            ended: facts.ended,
         })
     }
 
@@ -241,6 +244,9 @@ pub(crate) struct Candidate {
     pub(crate) last_resort: bool,
 }
 
+/// A Service, one of its ports, and the pod's own port behind that.
+pub(crate) type Served = (ObjectKey, u16, u16);
+
 /// What is known about a pod beyond its facts.
 #[derive(Debug, Default)]
 pub(crate) struct PodEntry {
@@ -248,6 +254,8 @@ pub(crate) struct PodEntry {
     pub(crate) declared: BTreeMap<u16, Protocol>,
     /// Headless Services that it serves: own port, Service, Service port.
     pub(crate) headless: Vec<(u16, ObjectKey, u16)>,
+    /// All Services that it serves.
+    pub(crate) serves: Vec<Served>,
     pub(crate) workload: OnceLock<Vec<Arc<Published>>>,
 }
 

@@ -114,6 +114,13 @@ impl Target {
 }
 
 impl TargetRule {
+    /// The ports that are written in it.
+    pub(crate) fn written(&self) -> impl Iterator<Item = u16> {
+        let sets = self.rule.ports.iter().chain(&self.rule.limit);
+        let sets = sets.filter(|set| !set.any).flat_map(|set| &set.ports);
+        sets.filter_map(|port| u16::try_from(*port).ok())
+    }
+
     fn same(&self, other: &Self) -> bool {
         self.rule == other.rule && self.origins == other.origins && self.mapped == other.mapped
     }
