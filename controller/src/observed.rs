@@ -14,7 +14,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -84,6 +84,8 @@ struct Inner {
     all: watch::Sender<u64>,
     /// When all proxies must have come back to this replica.
     returned: Instant,
+    /// Pods whose proxies ran when it first looked: those that have to come back.
+    returning: OnceLock<Vec<PodId>>,
     metrics: ObservedMetrics,
 }
 
@@ -98,8 +100,8 @@ pub struct Tally {
     pub nack: Option<(String, String)>,
     /// Pods whose proxies need it, lack it, and are not connected.
     pub away: Vec<String>,
-    /// Proxies that have not been heard of since this controller started, where they may
-    /// need the object as callers. What they call is not known.
+    /// Proxies that ran before this controller started and have not been heard of since,
+    /// where they may need the object as callers. What they call is not known.
     pub unheard: usize,
 }
 
@@ -195,6 +197,7 @@ impl Observed {
                 own: watch::Sender::new(0),
                 all: watch::Sender::new(0),
                 returned: Instant::now() + RETURN,
+                returning: OnceLock::new(),
                 metrics,
             }),
         }
@@ -418,8 +421,13 @@ impl Observed {
                 None => {}
             }
         }
-        if !through.is_empty() && Instant::now() < self.inner.returned {
-            tally.unheard = model.running_pods().filter(|pod| unheard(pod)).count();
+        if Instant::now() < self.inner.returned {
+            let all = || model.running_pods().cloned().collect();
+            let returning = self.inner.returning.get_or_init(all).iter();
+            let there = |pod: &&PodId| model.running_uid(pod).is_some() && unheard(pod);
+            if !through.is_empty() {
+                tally.unheard = returning.filter(there).count();
+            }
         }
         tally
     }

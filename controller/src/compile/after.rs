@@ -116,7 +116,7 @@ fn pods_and_places(world: &World, before: &Index) -> Option<(Index, Changes)> {
         facts.into_iter().flatten().any(|facts| is_told(facts))
             || bindings::differ_about(world, old, pod)
     };
-    if dirty.iter().any(|pod| means_more(pod)) {
+    if dirty.iter().any(means_more) {
         return None;
     }
     let ips = addresses_of(&dirty, [world, old]);

@@ -317,6 +317,12 @@ fn controller_that_has_just_started_says_how_many_it_has_not_heard() {
     let observed = Observed::default();
     let unheard = || observed.tally(&model, &split(), 1).unheard;
     assert_eq!(unheard(), 4);
+    let more = shop().with(fixture::pod("client-3", "10.0.0.3", "web"));
+    let later = observed.tally(&more.compile().0, &split(), 1).unheard;
+    assert_eq!(
+        later, 4,
+        "a pod that started since knows nothing from before"
+    );
     observed.note(1, says("client", "web", &[API], &[(&split(), 1)]));
     assert_eq!(unheard(), 3);
     let target = named(Kind::TrafficTarget, "t");
@@ -348,8 +354,9 @@ fn remembering_costs_the_same_for_each_destination_however_many_there_are() {
         assert_eq!(observed.remembered("shop", "web").len(), MAX_REMEMBERED);
         begun.elapsed()
     };
-    long(1000);
-    let (few, many) = (long(1000), long(16_000));
+    // The fastest of some tries, which nothing else disturbed.
+    let fastest = |destinations| (0..3).map(|_| long(destinations)).min().unwrap();
+    let (few, many) = (fastest(1000), fastest(16_000));
     assert!(many < few * 16 * 5, "{few:?} for 1000, {many:?} for 16 000");
 }
 
