@@ -13,6 +13,7 @@ use serde::Serialize;
 use crate::compiled::{Compiled, Latest};
 use crate::observed::{Observed, Reader, Tally};
 use crate::problem::Problems;
+use crate::world::{PodFacts, Store};
 
 /// Generations that are remembered; the oldest goes first.
 const MAX_ENTRIES: usize = 4096;
@@ -59,6 +60,7 @@ impl Acks {
     pub async fn follow(self, mut latest: Latest, observed: Observed) {
         let mut changes = observed.changes();
         let mut known: Option<Arc<Problems>> = None;
+        let mut pods: Store<PodFacts> = Store::default();
         loop {
             tokio::select! {
                 biased;
@@ -69,12 +71,16 @@ impl Acks {
                     let Some(compiled) = latest.borrow_and_update().clone() else {
                         continue;
                     };
+                    if !Arc::ptr_eq(&pods, &compiled.world.pods) {
+                        pods = compiled.world.pods.clone();
+                        observed.forget_gone(&compiled.model);
+                    }
                     // The same verdicts hold the same generations.
                     let same = |known: &Arc<Problems>| Arc::ptr_eq(known, &compiled.problems);
                     if !known.as_ref().is_some_and(same) {
                         let news = self.compiled(&compiled, known.as_deref());
                         // Proxies may need nothing new, and then answer nothing.
-                        self.look(news, &observed);
+                        self.look(news, &observed, &compiled);
                         known = Some(compiled.problems.clone());
                     }
                 }
@@ -82,9 +88,14 @@ impl Acks {
                     if changed.is_err() {
                         return;
                     }
+                    let Some(compiled) = latest.borrow().clone() else {
+                        continue;
+                    };
                     match (observed.take_touched(Reader::Record), &known) {
-                        (Some(touched), _) => self.look(touched.iter(), &observed),
-                        (None, Some(known)) => self.look(known.verdicts.keys(), &observed),
+                        (Some(touched), _) => self.look(touched.iter(), &observed, &compiled),
+                        (None, Some(known)) => {
+                            self.look(known.verdicts.keys(), &observed, &compiled);
+                        }
                         (None, None) => {}
                     }
                 }
@@ -125,14 +136,20 @@ impl Acks {
         Box::new(compiled.problems.news(before))
     }
 
-    fn look<'a>(&self, objects: impl Iterator<Item = &'a ObjectRef>, observed: &Observed) {
+    fn look<'a>(
+        &self,
+        objects: impl Iterator<Item = &'a ObjectRef>,
+        observed: &Observed,
+        compiled: &Compiled,
+    ) {
         let now = SystemTime::now();
         let mut record = self.record.lock();
         for object in objects {
             let Some((generation, _)) = record.current.get(object).copied() else {
                 continue;
             };
-            record.count(object, &observed.tally(object, generation), now);
+            let tally = observed.tally(&compiled.model, object, generation);
+            record.count(object, &tally, now);
         }
     }
 }
@@ -212,7 +229,7 @@ mod tests {
         Tally {
             needed,
             acknowledged,
-            nack: None,
+            ..Tally::default()
         }
     }
 

@@ -33,7 +33,7 @@ use kube::{Api, Client};
 use prometheus_client::metrics::counter::Counter;
 use serde_json::json;
 use tokio::sync::watch;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep, sleep_until};
 use tracing::{info, warn};
 
 use self::copy::{Copy, Last, Need, Wanted, copy, need};
@@ -56,6 +56,9 @@ pub const LEAVE_MANAGER: &str = "weft-leave";
 const OWN_WRITES: usize = 4;
 /// Pause before writes that failed are tried again.
 const RETRY: Duration = Duration::from_secs(2);
+/// The same where writing is not allowed: a quota, a policy engine or a missing right is
+/// mended by a person, and pods wait for the copy meanwhile.
+const RETRY_FORBIDDEN: Duration = Duration::from_secs(30);
 
 /// What the keeper needs.
 #[derive(Clone)]
@@ -98,6 +101,7 @@ impl Bundle {
         let mut seen = Seen::default();
         let mut departing = self.departure.stages();
         loop {
+            let again = seen.forbidden.values().min().copied();
             tokio::select! {
                 // A mesh that stays after all has no use for the mark.
                 Ok(()) = departing.changed() => seen.all_dirty(),
@@ -118,6 +122,10 @@ impl Bundle {
                     seen.all_dirty();
                 }
                 () = sleep(RETRY), if seen.ready() && !seen.dirty.is_empty() => {}
+                // A moment and no pause, which every event would begin anew.
+                () = sleep_until(again.unwrap_or_else(Instant::now)), if again.is_some() => {
+                    seen.retry_forbidden(Instant::now());
+                }
             }
             if seen.ready() {
                 self.settle(&install, &mut seen).await;
@@ -194,6 +202,13 @@ impl Bundle {
                 if foreign && forbidden {
                     self.tell(namespace, held, false);
                 }
+                if forbidden && seen.namespaces.contains(namespace) {
+                    if need == Need::Create {
+                        self.tell_forbidden(namespace, &message);
+                    }
+                    let at = Instant::now() + RETRY_FORBIDDEN;
+                    seen.forbidden.insert(namespace.to_owned(), at);
+                }
                 Ok(())
             }
             Err(error) => Err(error),
@@ -248,6 +263,27 @@ impl Bundle {
         }
     }
 
+    /// Says on the namespace why its pods do not start.
+    fn tell_forbidden(&self, namespace: &str, why: &str) {
+        self.events.say(Note {
+            about: About {
+                api_version: "v1".to_owned(),
+                kind: "Namespace".to_owned(),
+                namespace: String::new(),
+                name: namespace.to_owned(),
+                uid: String::new(),
+            },
+            tone: Tone::Warning,
+            reason: "TrustBundleForbidden",
+            action: "Write",
+            text: format!(
+                "ConfigMap {NAME}, which pods of the mesh wait for, may not be created here: \
+                 {why}; tried again every {} s",
+                RETRY_FORBIDDEN.as_secs()
+            ),
+        });
+    }
+
     fn tell(&self, namespace: &str, held: Option<&Copy>, repaired: bool) {
         let managers = held.map(Copy::managers).unwrap_or_default();
         let outcome = if repaired {
@@ -283,6 +319,8 @@ struct Seen {
     namespaces: BTreeSet<String>,
     copies: BTreeMap<String, Copy>,
     dirty: BTreeSet<String>,
+    /// Where writing is not allowed, and when it is tried again.
+    forbidden: BTreeMap<String, Instant>,
     namespaces_listed: bool,
     copies_listed: bool,
     /// By namespace, for as long as that exists.
@@ -300,8 +338,18 @@ impl Seen {
         self.dirty = self.namespaces.clone();
     }
 
+    fn retry_forbidden(&mut self, now: Instant) {
+        let due = self.forbidden.iter().filter(|(_, at)| **at <= now);
+        let due: Vec<String> = due.map(|(namespace, _)| namespace.clone()).collect();
+        for namespace in due {
+            self.forbidden.remove(&namespace);
+            self.dirty.insert(namespace);
+        }
+    }
+
     fn gone(&mut self, namespace: &str) {
         self.namespaces.remove(namespace);
+        self.forbidden.remove(namespace);
         self.last.remove(namespace);
     }
 

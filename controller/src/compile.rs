@@ -52,7 +52,7 @@ pub(crate) fn compile(world: &World, defaults: &Defaults) -> (Index, Problems) {
             )
         })
         .collect();
-    endpoints::note_headless(world, &endpoints, &mut pods);
+    endpoints::note_services(world, &endpoints, &mut pods);
     let pods: BTreeMap<ObjectKey, Arc<PodEntry>> = pods
         .into_iter()
         .map(|(key, entry)| (key, Arc::new(entry)))
@@ -92,6 +92,8 @@ pub(crate) fn compile(world: &World, defaults: &Defaults) -> (Index, Problems) {
         services,
         pods: Arc::new(pods),
         targets: Arc::new(targets),
+        uses: Arc::default(),
+        running: Arc::default(),
         world: world.clone(),
         defaults: defaults.clone(),
     };
@@ -115,13 +117,18 @@ fn origin(kind: Kind, key: &ObjectKey, meta: &Meta) -> (ObjectRef, i64) {
 /// Pods by address. An address passes from pod to pod: the one that has not ended
 /// counts, of several the one not being deleted, of several the newest.
 fn pods_by_ip(world: &World) -> HashMap<IpAddr, ObjectKey> {
+    holders(world, |_| true)
+}
+
+/// The same for these addresses.
+fn holders(world: &World, wanted: impl Fn(&IpAddr) -> bool) -> HashMap<IpAddr, ObjectKey> {
     let mut best: HashMap<IpAddr, (bool, i64, &ObjectKey)> = HashMap::new();
     for (key, facts) in world.pods.iter() {
         if facts.ended || facts.host_network {
             continue;
         }
         let rank = (!facts.terminating, facts.created, key);
-        for ip in &facts.ips {
+        for ip in facts.ips.iter().filter(|ip| wanted(ip)) {
             let holder = best.entry(*ip).or_insert(rank);
             *holder = (*holder).max(rank);
         }

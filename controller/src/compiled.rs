@@ -53,11 +53,7 @@ impl Compiled {
     pub fn after(&self, world: Arc<World>, defaults: &Defaults) -> Self {
         let (model, problems, changes) =
             Model::compile_after(&world, defaults, &self.model, &self.problems);
-        let pods = if Arc::ptr_eq(&world.pods, &self.world.pods) {
-            self.pods.clone()
-        } else {
-            Arc::new(meshed_by_uid(&model))
-        };
+        let pods = self.pods_after(&model, &changes);
         let mut recent = self.recent.clone();
         recent.push_back(Arc::new(changes));
         while recent.len() > REMEMBERED {
@@ -72,6 +68,23 @@ impl Compiled {
             number: self.number + 1,
             recent,
         }
+    }
+
+    /// The pods of a model that came after, most of which are the same.
+    fn pods_after(&self, model: &Model, changes: &Changes) -> Arc<HashMap<Arc<str>, PodId>> {
+        let mut pods = self.pods.clone();
+        let meshed = |model: &Model, id: &PodId| model.pod(id).filter(|pod| pod.meshed);
+        for id in changes.pods() {
+            if let Some(gone) = meshed(&self.model, id) {
+                Arc::make_mut(&mut pods).remove(&gone.uid);
+            }
+        }
+        for id in changes.pods() {
+            if let Some(pod) = meshed(model, id).filter(|pod| !pod.ended) {
+                Arc::make_mut(&mut pods).insert(pod.uid, id.clone());
+            }
+        }
+        pods
     }
 
     /// Counts models; for [`Self::concerns`].

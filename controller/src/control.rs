@@ -148,8 +148,8 @@ pub async fn run(
     };
     let mut keeper = runtime::task::spawn("authority", keeper.run());
 
-    let observed = Observed::default();
-    let reports = Reports::new(metrics.reports.clone());
+    let observed = Observed::new(metrics.observed.clone(), settings.caps.destinations);
+    let reports = Reports::holding(metrics.reports.clone(), settings.caps.report_edges);
     runtime::task::spawn("acks", acks.follow(latest.clone(), observed.clone()));
     let (enforced, udp) = watch::channel(None);
     let udp = settings.udp_network_policies.then_some(udp);
@@ -276,6 +276,7 @@ pub async fn run(
             identity: settings.identity.clone(),
             stop: stopping.clone(),
         },
+        connections: settings.caps.connections,
     };
     info!(addr = %settings.serve_addr(), "serving proxies");
     let connections = metrics.connections.clone();

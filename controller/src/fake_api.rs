@@ -44,6 +44,8 @@ struct State {
     vanished: bool,
     /// Reads of each object.
     reads: BTreeMap<String, usize>,
+    /// Collections in which nothing may be created.
+    forbidden: Vec<String>,
 }
 
 impl FakeApi {
@@ -129,6 +131,15 @@ impl FakeApi {
             .unwrap_or_default()
     }
 
+    /// Whether anything may be created in a collection.
+    pub(crate) fn allow_creation(&self, collection: &str, allowed: bool) {
+        let forbidden = &mut self.state.lock().forbidden;
+        forbidden.retain(|held| held != collection);
+        if !allowed {
+            forbidden.push(collection.to_owned());
+        }
+    }
+
     pub(crate) fn writes(&self) -> Vec<(Method, String)> {
         self.state.lock().writes.clone()
     }
@@ -156,6 +167,9 @@ impl FakeApi {
         }
         if parts.method != Method::GET {
             state.writes.push((parts.method.clone(), path.clone()));
+            if parts.method == Method::POST && state.forbidden.contains(&path) {
+                return failure(StatusCode::FORBIDDEN, "Forbidden");
+            }
             if state.refused.contains(&path) {
                 return failure(StatusCode::UNPROCESSABLE_ENTITY, "Invalid");
             }

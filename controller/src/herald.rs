@@ -8,10 +8,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use crds::{inject, labels};
 use policy::mode::AccessMode;
 use policy::name::{Kind, ObjectRef};
+use tokio::time::sleep;
 
 use crate::compiled::{Compiled, Latest};
 use crate::events::{About, Events, Note, Tone};
@@ -19,6 +21,9 @@ use crate::model::PodId;
 use crate::problem::{Problem, Severity};
 use crate::status::api_version;
 use crate::world::{Appearance, ObjectKey, World};
+
+/// Between two looks at the newest model. An Event may be a second late.
+const PAUSE: Duration = Duration::from_secs(1);
 
 /// Tells what is new in every model until the models end.
 pub async fn tell(mut latest: Latest, events: Events) {
@@ -33,6 +38,8 @@ pub async fn tell(mut latest: Latest, events: Events) {
                     .for_each(|note| events.say(note));
             }
             before = Some(compiled);
+            // Pods come and go all the time, and every look is one at all of them.
+            sleep(PAUSE).await;
         }
         if latest.changed().await.is_err() {
             return;

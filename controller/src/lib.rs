@@ -12,6 +12,7 @@ pub mod acks;
 pub mod api_client;
 pub mod authority;
 pub mod bundle;
+pub mod caps;
 pub mod certify;
 pub mod compiled;
 pub mod control;

@@ -1,12 +1,13 @@
 //! `weft-controller` runs a replica of the control plane; `weft-controller leave`
 //! prepares the mesh for being uninstalled.
 
+use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
 use runtime::env::Reader;
 use runtime::log::Format;
-use weft_controller::{api_client, control, leave, settings::Settings};
+use weft_controller::{api_client, caps::Caps, control, leave, settings::Settings};
 
 // Lists of ten thousand pods and two thousand streams come and go; glibc's own keeps
 // what they held.
@@ -32,8 +33,11 @@ async fn main() -> ExitCode {
 async fn run() -> anyhow::Result<()> {
     // First, so that a signal while starting is not lost.
     let signal = runtime::shutdown::signal().context("signals")?;
-    let settings = Settings::read(Reader::from_env())?;
+    let mut settings = Settings::read(Reader::from_env())?;
     runtime::log::init(&settings.log, Format::Json)?;
+    let memory = runtime::cgroup::memory_limit(Path::new(runtime::cgroup::ROOT));
+    settings.caps = Caps::of(memory);
+    tracing::info!(memory, caps = ?settings.caps, "bounds follow the memory limit");
     let client = kube::Client::try_default().await.context("API server")?;
     let client = api_client::bounded(&client);
     control::run(settings, client, async {

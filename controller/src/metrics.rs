@@ -27,6 +27,8 @@ pub struct Metrics {
     pub world: WorldMetrics,
     /// Objects brought into the storage version.
     pub storage: StorageMetrics,
+    /// What is known about proxies.
+    pub observed: ObservedMetrics,
     /// Statuses written.
     pub statuses: Counter,
     /// Trust bundles written.
@@ -124,6 +126,19 @@ pub struct StorageMetrics {
     pub rewritten: Counter,
     /// Objects that could not be written.
     pub failed: Counter,
+}
+
+/// What is known about proxies.
+#[derive(Clone, Debug, Default)]
+pub struct ObservedMetrics {
+    /// Proxies without a stream whose last state is kept.
+    pub away: Gauge,
+    /// Such proxies that did not fit.
+    pub away_forgotten: Counter,
+    /// Destinations that are remembered.
+    pub destinations: Gauge,
+    /// Remembered destinations that went because there were too many.
+    pub destinations_forgotten: Counter,
 }
 
 /// Streams to proxies.
@@ -396,6 +411,26 @@ impl Metrics {
             "object_rewrites_failed",
             "Failed tries to write an SMI object anew",
             m.storage.failed.clone(),
+        );
+        registry.register(
+            "proxies_away",
+            "Proxies without a stream whose pods are there",
+            m.observed.away.clone(),
+        );
+        registry.register(
+            "proxies_away_forgotten",
+            "Proxies without a stream whose last state did not fit",
+            m.observed.away_forgotten.clone(),
+        );
+        registry.register(
+            "remembered_destinations",
+            "Destinations that workloads used and are remembered",
+            m.observed.destinations.clone(),
+        );
+        registry.register(
+            "remembered_destinations_forgotten",
+            "Remembered destinations that went because there were too many",
+            m.observed.destinations_forgotten.clone(),
         );
         registry.register(
             "statuses_written",

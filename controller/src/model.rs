@@ -9,6 +9,7 @@
 
 mod changes;
 mod destination;
+mod need;
 mod published;
 mod resolve;
 mod targets;
@@ -91,6 +92,8 @@ pub struct PodRecord {
     pub meshed: bool,
     /// Whether its proxy runs now.
     pub proxy_running: bool,
+    /// Whether it has ended.
+    pub ended: bool,
 }
 
 /// See the module header. Cloning costs one reference.
@@ -135,6 +138,7 @@ impl Model {
             node: facts.node.clone(),
             meshed: facts.proxy.is_some(),
             proxy_running: facts.proxy.as_ref().is_some_and(|proxy| proxy.running),
+            ended: facts.ended,
         })
     }
 
@@ -204,6 +208,10 @@ pub(crate) struct Index {
     pub(crate) services: BTreeMap<ObjectKey, Arc<ServiceEntry>>,
     pub(crate) pods: Arc<BTreeMap<ObjectKey, Arc<PodEntry>>>,
     pub(crate) targets: Arc<Targets>,
+    /// Whom each object concerns, once somebody asks.
+    pub(crate) uses: Arc<OnceLock<need::Uses>>,
+    /// Pods with a running proxy by account, once somebody asks.
+    pub(crate) running: Arc<OnceLock<need::Running>>,
 }
 
 /// A Service and what its ports lead to.
@@ -237,6 +245,9 @@ pub(crate) struct Candidate {
     pub(crate) last_resort: bool,
 }
 
+/// A Service, one of its ports, and the pod's own port behind that.
+pub(crate) type Served = (ObjectKey, u16, u16);
+
 /// What is known about a pod beyond its facts.
 #[derive(Debug, Default)]
 pub(crate) struct PodEntry {
@@ -244,6 +255,8 @@ pub(crate) struct PodEntry {
     pub(crate) declared: BTreeMap<u16, Protocol>,
     /// Headless Services that it serves: own port, Service, Service port.
     pub(crate) headless: Vec<(u16, ObjectKey, u16)>,
+    /// All Services that it serves.
+    pub(crate) serves: Vec<Served>,
     pub(crate) workload: OnceLock<Vec<Arc<Published>>>,
 }
 

@@ -8,15 +8,24 @@
 //! A pod that moves from one replica to another is known to both for a moment:
 //! the replica that holds its stream is right, and among peers the one that
 //! spoke last.
+//!
+//! A proxy whose stream ended goes on with what it has. So what it had acknowledged
+//! still counts until its pod is gone, and what came after that it lacks.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use policy::name::ObjectRef;
 use tokio::sync::watch;
+use tokio::time::Instant;
 use wire::v1;
+
+use crate::caps::Caps;
+use crate::metrics::ObservedMetrics;
+use crate::model::{Model, PodId};
 
 /// Destinations that are remembered per workload; the longest unused goes first.
 pub const MAX_REMEMBERED: usize = 512;
@@ -25,8 +34,15 @@ const MAX_WORKLOADS: usize = 10_000;
 /// Ended streams that a peer may still have to hear of; a peer that is further
 /// behind gets everything anew.
 const MAX_GONE: usize = 4096;
+/// Proxies without a stream whose last state is kept until their pods are gone: as many
+/// as two replicas of the largest size serve. Of one that does not fit, nothing is known
+/// but its pod, so that it lacks everything.
+const MAX_AWAY: usize = 16_384;
 /// Proxies in one message to a peer.
 const CHUNK: usize = 200;
+/// Proxies come back to a controller that has just started within this time. Until all
+/// have, or it has passed, nobody can say that a Service has no caller.
+const RETURN: Duration = Duration::from_secs(60);
 
 /// Who takes notice of touched objects, each for itself.
 #[derive(Clone, Copy, Debug)]
@@ -66,6 +82,11 @@ struct Inner {
     own: watch::Sender<u64>,
     /// Counts all changes.
     all: watch::Sender<u64>,
+    /// When all proxies must have come back to this replica.
+    returned: Instant,
+    /// Pods whose proxies ran when it first looked: those that have to come back.
+    returning: OnceLock<Vec<PodId>>,
+    metrics: ObservedMetrics,
 }
 
 /// How many of the proxies that need an object have it.
@@ -77,6 +98,11 @@ pub struct Tally {
     pub acknowledged: usize,
     /// Pod and reason of one proxy that could not use it.
     pub nack: Option<(String, String)>,
+    /// Pods whose proxies need it, lack it, and are not connected.
+    pub away: Vec<String>,
+    /// Proxies that ran before this controller started and have not been heard of since,
+    /// where they may need the object as callers. What they call is not known.
+    pub unheard: usize,
 }
 
 #[derive(Debug, Default)]
@@ -89,14 +115,43 @@ struct State {
     /// Oldest revision from which a difference can still be told.
     floor: u64,
     peers: HashMap<IpAddr, BTreeMap<String, v1::ProxyState>>,
+    /// Last states of proxies without a stream.
+    away: HashMap<String, v1::ProxyState>,
     /// Who says what about an object, merged: object to pod to state.
-    objects: HashMap<ObjectRef, BTreeMap<String, Needs>>,
-    /// The objects under which a pod stands there.
-    of_pod: HashMap<String, Vec<ObjectRef>>,
+    objects: HashMap<ObjectRef, BTreeMap<Arc<str>, Needs>>,
+    /// What was last believed of a pod.
+    of_pod: HashMap<String, Believed>,
+    /// The pods that have a destination.
+    callers: HashMap<Arc<str>, BTreeSet<Arc<str>>>,
+    /// The workloads that remember a destination.
+    users: HashMap<Arc<str>, BTreeSet<Workload>>,
     /// Objects whose tally may have changed since they were last taken, by who takes
     /// them; `None` once there are more than [`MAX_TOUCHED`].
     touched: [Touched; READERS],
-    remembered: HashMap<Workload, BTreeMap<String, u64>>,
+    remembered: HashMap<Workload, Remembered>,
+    /// Destinations in `remembered`, and how many there may be.
+    destinations: usize,
+    most_remembered: usize,
+}
+
+/// The destinations of one workload, each with the revision at which it was last used.
+#[derive(Debug, Default)]
+struct Remembered {
+    used: u64,
+    names: BTreeMap<Arc<str>, u64>,
+}
+
+/// What is believed of a pod's proxy.
+#[derive(Debug, Default)]
+struct Believed {
+    /// Some replica serves it.
+    live: bool,
+    /// Of the pod; empty if a replica of an older version told.
+    uid: Arc<str>,
+    /// The objects under which it stands.
+    objects: Vec<ObjectRef>,
+    /// The destinations under which it stands.
+    destinations: Vec<Arc<str>>,
 }
 
 type Workload = (String, String);
@@ -118,17 +173,7 @@ struct Needs {
 
 impl Default for Observed {
     fn default() -> Self {
-        Self {
-            inner: Arc::new(Inner {
-                // 0 asks for everything, so the first revision is 1.
-                state: Mutex::new(State {
-                    revision: 1,
-                    ..State::default()
-                }),
-                own: watch::Sender::new(0),
-                all: watch::Sender::new(0),
-            }),
-        }
+        Self::new(ObservedMetrics::default(), Caps::default().destinations)
     }
 }
 
@@ -138,6 +183,35 @@ pub fn pod_key(state: &v1::ProxyState) -> String {
 }
 
 impl Observed {
+    /// Knows nobody yet, and will remember at most this many destinations of workloads.
+    pub fn new(metrics: ObservedMetrics, destinations: usize) -> Self {
+        // 0 asks for everything, so the first revision is 1.
+        let state = State {
+            revision: 1,
+            most_remembered: destinations,
+            ..State::default()
+        };
+        Self {
+            inner: Arc::new(Inner {
+                state: Mutex::new(state),
+                own: watch::Sender::new(0),
+                all: watch::Sender::new(0),
+                returned: Instant::now() + RETURN,
+                returning: OnceLock::new(),
+                metrics,
+            }),
+        }
+    }
+
+    /// One whose controller has run for long.
+    #[cfg(test)]
+    pub(crate) fn settled() -> Self {
+        let mut observed = Self::default();
+        let inner = Arc::get_mut(&mut observed.inner).unwrap();
+        inner.returned = Instant::now();
+        observed
+    }
+
     /// Changes of this replica's own streams; for peers.
     pub fn own_changes(&self) -> watch::Receiver<u64> {
         self.inner.own.subscribe()
@@ -158,7 +232,7 @@ impl Observed {
                 return false;
             }
             inner.revision += 1;
-            inner.remember(&state);
+            inner.remember(&state, &self.inner.metrics);
             let revision = inner.revision;
             inner.own.insert(
                 key.clone(),
@@ -168,7 +242,7 @@ impl Observed {
                     state,
                 },
             );
-            inner.merge(&key);
+            inner.merge(&key, None, &self.inner.metrics);
             true
         });
     }
@@ -179,7 +253,7 @@ impl Observed {
             if inner.own.get(key).is_none_or(|held| held.stream != stream) {
                 return false;
             }
-            inner.own.remove(key);
+            let last = inner.own.remove(key).map(|own| own.state);
             inner.revision += 1;
             inner.gone.insert(inner.revision, key.to_owned());
             while inner.gone.len() > MAX_GONE {
@@ -187,7 +261,7 @@ impl Observed {
                     inner.floor = revision;
                 }
             }
-            inner.merge(key);
+            inner.merge(key, last, &self.inner.metrics);
             true
         });
     }
@@ -195,21 +269,24 @@ impl Observed {
     /// Takes in what a peer says.
     pub fn heard(&self, peer: IpAddr, news: v1::Observed) {
         self.change(false, |inner| {
-            let mut touched: BTreeSet<String> = BTreeSet::new();
+            // Each with its state so far, if that is not what the peer says now.
+            let mut touched: BTreeMap<String, Option<v1::ProxyState>> = BTreeMap::new();
             let held = inner.peers.entry(peer).or_default();
             if news.full {
-                touched.extend(std::mem::take(held).into_keys());
+                let held = std::mem::take(held).into_iter();
+                touched.extend(held.map(|(key, state)| (key, Some(state))));
             }
             for key in news.gone {
-                held.remove(&key);
-                touched.insert(key);
+                if let Some(last) = held.remove(&key) {
+                    touched.insert(key, Some(last));
+                }
             }
             for state in &news.proxies {
-                touched.insert(pod_key(state));
+                touched.insert(pod_key(state), None);
                 held.insert(pod_key(state), state.clone());
             }
             for state in &news.proxies {
-                inner.remember(state);
+                inner.remember(state, &self.inner.metrics);
                 // The peer that spoke last holds the stream.
                 let key = pod_key(state);
                 for (other, states) in &mut inner.peers {
@@ -218,10 +295,11 @@ impl Observed {
                     }
                 }
             }
-            for key in &touched {
-                inner.merge(key);
+            let changed = !touched.is_empty();
+            for (key, last) in touched {
+                inner.merge(&key, last, &self.inner.metrics);
             }
-            !touched.is_empty()
+            changed
         });
     }
 
@@ -231,8 +309,27 @@ impl Observed {
             let Some(held) = inner.peers.remove(&peer) else {
                 return false;
             };
-            held.keys().for_each(|key| inner.merge(key));
+            for (key, last) in held {
+                inner.merge(&key, Some(last), &self.inner.metrics);
+            }
             true
+        });
+    }
+
+    /// Forgets the proxies without a stream whose pods are gone.
+    pub fn forget_gone(&self, model: &Model) {
+        self.change(false, |inner| {
+            let gone = |(key, state): (&String, &v1::ProxyState)| {
+                let uid = pod_id(key).and_then(|pod| model.running_uid(&pod).cloned());
+                let same = uid.is_some_and(|uid| state.uid.is_empty() || *uid == *state.uid);
+                (!same).then(|| key.clone())
+            };
+            let gone: Vec<String> = inner.away.iter().filter_map(gone).collect();
+            for key in &gone {
+                inner.away.remove(key);
+                inner.merge(key, None, &self.inner.metrics);
+            }
+            !gone.is_empty()
         });
     }
 
@@ -274,21 +371,70 @@ impl Observed {
         (state.revision, messages)
     }
 
-    /// How far an object's `generation` has come.
-    pub fn tally(&self, object: &ObjectRef, generation: i64) -> Tally {
+    /// How far an object's `generation` has come. Who needs it: the pods that it
+    /// protects, those that have a destination which leads to it, those of workloads that
+    /// remember one and have not been heard of, and whoever says so himself.
+    pub fn tally(&self, model: &Model, object: &ObjectRef, generation: i64) -> Tally {
+        let protected = model.protected_by(object);
+        let through = model.called_through(object);
         let state = self.inner.state.lock();
-        let mut tally = Tally::default();
-        for (pod, needs) in state.objects.get(object).into_iter().flatten() {
-            tally.needed += 1;
-            if needs.generation < generation {
-                continue;
+        let said = state.objects.get(object);
+        let live = |pod: &str| state.of_pod.get(pod).is_some_and(|known| known.live);
+
+        let mut needed: BTreeSet<Arc<str>> = BTreeSet::new();
+        let speakers = said.into_iter().flat_map(BTreeMap::keys);
+        needed.extend(speakers.filter(|pod| live(pod)).cloned());
+        let unheard = |pod: &PodId| state.known(pod, model).is_none();
+        needed.extend(protected.iter().map(|pod| pod.to_string().into()));
+        for name in &through {
+            let callers = state.callers.get(name.as_str()).into_iter().flatten();
+            let here = |pod: &str| live(pod) || runs(model, pod);
+            needed.extend(callers.filter(|pod| here(pod)).cloned());
+            for (namespace, account) in state.users.get(name.as_str()).into_iter().flatten() {
+                let pods = model.running_pods_of(namespace, account).iter();
+                needed.extend(
+                    pods.filter(|pod| unheard(pod))
+                        .map(|pod| pod.to_string().into()),
+                );
             }
-            tally.acknowledged += usize::from(needs.acknowledged);
-            if tally.nack.is_none() && !needs.nack.is_empty() {
-                tally.nack = Some((pod.clone(), needs.nack.clone()));
+        }
+
+        let mut tally = Tally {
+            needed: needed.len(),
+            ..Tally::default()
+        };
+        for pod in needed {
+            let live = live(&pod);
+            let known = live || pod_id(&pod).is_some_and(|pod| !unheard(&pod));
+            let needs = said.and_then(|said| said.get(&pod)).filter(|_| known);
+            match needs.filter(|needs| needs.generation >= generation) {
+                Some(needs) => {
+                    tally.acknowledged += usize::from(needs.acknowledged);
+                    if tally.nack.is_none() && !needs.nack.is_empty() {
+                        tally.nack = Some((pod.to_string(), needs.nack.clone()));
+                    }
+                    if !live && !needs.acknowledged {
+                        tally.away.push(pod.to_string());
+                    }
+                }
+                None if !live => tally.away.push(pod.to_string()),
+                None => {}
+            }
+        }
+        if Instant::now() < self.inner.returned {
+            let all = || model.running_pods().cloned().collect();
+            let returning = self.inner.returning.get_or_init(all).iter();
+            let there = |pod: &&PodId| model.running_uid(pod).is_some() && unheard(pod);
+            if !through.is_empty() {
+                tally.unheard = returning.filter(there).count();
             }
         }
         tally
+    }
+
+    /// When all proxies must have come back to this controller.
+    pub fn complete_at(&self) -> Instant {
+        self.inner.returned
     }
 
     /// Objects that some proxy's answer touched since this reader's last call; `None`
@@ -306,8 +452,9 @@ impl Observed {
     pub fn remembered(&self, namespace: &str, service_account: &str) -> Vec<String> {
         let workload = (namespace.to_owned(), service_account.to_owned());
         let state = self.inner.state.lock();
-        let names = state.remembered.get(&workload).into_iter().flatten();
-        names.map(|(name, _)| name.clone()).collect()
+        let workload = state.remembered.get(&workload);
+        let names = workload.into_iter().flat_map(|held| held.names.keys());
+        names.map(|name| name.to_string()).collect()
     }
 
     /// Streams of this replica, and proxies known through peers.
@@ -331,12 +478,29 @@ impl Observed {
 }
 
 impl State {
-    /// Puts what is now believed about a pod into the index by object.
-    fn merge(&mut self, key: &str) {
-        let believed = match self.own.get(key) {
-            Some(own) => Some(&own.state),
-            None => self.peers.values().find_map(|states| states.get(key)),
-        };
+    /// Puts what is now believed about a pod into the indices. `last`: what was, if its
+    /// stream has just ended somewhere.
+    fn merge(&mut self, key: &str, last: Option<v1::ProxyState>, metrics: &ObservedMetrics) {
+        let own = self.own.get(key).map(|own| &own.state);
+        let peers = || self.peers.values().find_map(|states| states.get(key));
+        let live = own.or_else(peers);
+        let is_live = live.is_some();
+        if is_live {
+            self.away.remove(key);
+        } else if let Some(last) = last {
+            if self.away.len() < MAX_AWAY || self.away.contains_key(key) {
+                self.away.insert(key.to_owned(), last);
+            } else {
+                metrics.away_forgotten.inc();
+            }
+        }
+        metrics
+            .away
+            .set(i64::try_from(self.away.len()).unwrap_or(i64::MAX));
+        let own = self.own.get(key).map(|own| &own.state);
+        let peers = || self.peers.values().find_map(|states| states.get(key));
+        let believed = own.or_else(peers).or_else(|| self.away.get(key));
+
         let mut now: BTreeMap<ObjectRef, Needs> = BTreeMap::new();
         for object in believed.into_iter().flat_map(|state| &state.objects) {
             let Some(name) = object
@@ -353,29 +517,71 @@ impl State {
             };
             now.insert(name, needs);
         }
-        for object in self.of_pod.remove(key).into_iter().flatten() {
-            if now.contains_key(&object) {
+        let fresh = believed.map(|state| {
+            let all = state.destinations.iter().chain(&state.given);
+            let all: BTreeSet<&str> = all.map(String::as_str).collect();
+            let shared = |name: &str| match self.callers.get_key_value(name) {
+                Some((held, _)) => Arc::clone(held),
+                None => Arc::from(name),
+            };
+            Believed {
+                live: is_live,
+                uid: state.uid.as_str().into(),
+                objects: now.keys().cloned().collect(),
+                destinations: all.into_iter().map(shared).collect(),
+            }
+        });
+
+        let before = self.of_pod.remove(key).unwrap_or_default();
+        let moved = before.live != is_live;
+        for object in &before.objects {
+            if now.contains_key(object) {
                 continue;
             }
-            if let Some(pods) = self.objects.get_mut(&object) {
+            if let Some(pods) = self.objects.get_mut(object) {
                 pods.remove(key);
                 if pods.is_empty() {
-                    self.objects.remove(&object);
+                    self.objects.remove(object);
                 }
             }
-            self.touch(&object);
+            self.touch(object);
         }
-        if !now.is_empty() {
-            let objects = now.keys().cloned().collect();
-            self.of_pod.insert(key.to_owned(), objects);
+        let pod: Arc<str> = key.into();
+        let destinations = fresh.as_ref().map_or(&[][..], |fresh| &fresh.destinations);
+        for name in &before.destinations {
+            if destinations.binary_search(name).is_ok() {
+                continue;
+            }
+            if let Some(pods) = self.callers.get_mut(name) {
+                pods.remove(key);
+                if pods.is_empty() {
+                    self.callers.remove(name);
+                }
+            }
+        }
+        for name in destinations {
+            if before.destinations.binary_search(name).is_err() {
+                let pods = self.callers.entry(Arc::clone(name)).or_default();
+                pods.insert(Arc::clone(&pod));
+            }
+        }
+        if let Some(fresh) = fresh {
+            self.of_pod.insert(key.to_owned(), fresh);
         }
         for (object, needs) in now {
             let pods = self.objects.entry(object.clone()).or_default();
-            if pods.get(key) != Some(&needs) {
-                pods.insert(key.to_owned(), needs);
+            if moved || pods.get(key) != Some(&needs) {
+                pods.insert(Arc::clone(&pod), needs);
                 self.touch(&object);
             }
         }
+    }
+
+    /// What is believed of the proxy of a pod, and not of another one that had its name.
+    fn known(&self, pod: &PodId, model: &Model) -> Option<&Believed> {
+        let known = self.of_pod.get(pod.to_string().as_str())?;
+        let uid = model.running_uid(pod)?;
+        (known.live || known.uid.is_empty() || known.uid == *uid).then_some(known)
     }
 
     fn touch(&mut self, object: &ObjectRef) {
@@ -389,30 +595,87 @@ impl State {
         }
     }
 
-    fn remember(&mut self, state: &v1::ProxyState) {
+    fn remember(&mut self, state: &v1::ProxyState, metrics: &ObservedMetrics) {
         if state.destinations.is_empty() {
             return;
         }
         let workload = (state.namespace.clone(), state.service_account.clone());
-        if !self.remembered.contains_key(&workload) && self.remembered.len() >= MAX_WORKLOADS {
-            return;
-        }
         let now = self.revision;
-        let names = self.remembered.entry(workload).or_default();
+        let held = self.remembered.entry(workload.clone()).or_default();
+        held.used = now;
         for name in &state.destinations {
-            names.insert(name.clone(), now);
-        }
-        while names.len() > MAX_REMEMBERED {
-            let oldest = names
-                .iter()
-                .min_by_key(|(_, used)| **used)
-                .map(|(name, _)| name.clone());
-            match oldest {
-                Some(name) => names.remove(&name),
-                None => break,
+            if let Some(used) = held.names.get_mut(name.as_str()) {
+                *used = now;
+                continue;
+            }
+            let name = match self.users.get_key_value(name.as_str()) {
+                Some((held, _)) => Arc::clone(held),
+                None => Arc::from(name.as_str()),
             };
+            held.names.insert(Arc::clone(&name), now);
+            self.destinations += 1;
+            self.users.entry(name).or_default().insert(workload.clone());
+        }
+        let over = held.names.len().saturating_sub(MAX_REMEMBERED);
+        if over > 0 {
+            // One look at all of them, however many are over: a pod may bring thousands
+            // with every message.
+            let mut by_use: Vec<(u64, Arc<str>)> = held
+                .names
+                .iter()
+                .map(|(name, used)| (*used, Arc::clone(name)))
+                .collect();
+            by_use.select_nth_unstable(over - 1);
+            for (_, name) in by_use.into_iter().take(over) {
+                held.names.remove(&name);
+                self.destinations -= 1;
+                forget_user(&mut self.users, &name, &workload);
+            }
+            metrics.destinations_forgotten.inc_by(over as u64);
+        }
+        while self.remembered.len() > MAX_WORKLOADS
+            || (self.destinations > self.most_remembered && self.remembered.len() > 1)
+        {
+            let others = self.remembered.iter().filter(|(one, _)| **one != workload);
+            let idle = others.min_by_key(|(_, held)| held.used);
+            let Some(idle) = idle.map(|(one, _)| one.clone()) else {
+                break;
+            };
+            let held = self.remembered.remove(&idle).unwrap_or_default();
+            self.destinations -= held.names.len();
+            metrics
+                .destinations_forgotten
+                .inc_by(held.names.len() as u64);
+            for name in held.names.keys() {
+                forget_user(&mut self.users, name, &idle);
+            }
+        }
+        let count = i64::try_from(self.destinations).unwrap_or(i64::MAX);
+        metrics.destinations.set(count);
+    }
+}
+
+fn forget_user(
+    users: &mut HashMap<Arc<str>, BTreeSet<Workload>>,
+    name: &Arc<str>,
+    workload: &Workload,
+) {
+    if let Some(held) = users.get_mut(name) {
+        held.remove(workload);
+        if held.is_empty() {
+            users.remove(name);
         }
     }
+}
+
+/// The pod of a key.
+fn pod_id(key: &str) -> Option<PodId> {
+    let (namespace, name) = key.split_once('/')?;
+    Some(PodId::new(namespace, name))
+}
+
+fn runs(model: &Model, key: &str) -> bool {
+    pod_id(key).is_some_and(|pod| model.running_uid(&pod).is_some())
 }
 
 #[cfg(test)]

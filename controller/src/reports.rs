@@ -16,6 +16,7 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 use wire::v1;
 
+use crate::caps::Caps;
 use crate::metrics::{ReportMetrics, ReportOutcome};
 use crate::world::ObjectKey;
 
@@ -31,9 +32,6 @@ pub const SETTLED: Duration = Duration::from_secs(5);
 const SLOTS: u64 = LONGEST_WINDOW.as_secs() / SLOT + 4;
 /// A proxy's clock may be ahead by this many slots.
 const AHEAD: u64 = 2;
-/// Edges of all slots, about 150 bytes each: 300 000 are 45 MB, or 1000 pods
-/// with five edges each over the longest window.
-const MAX_EDGES: usize = 300_000;
 /// Edges of one report. A proxy has half of it.
 const MAX_REPORT_EDGES: usize = 1024;
 /// Processes of one pod in one slot: a proxy that restarts all the time.
@@ -99,6 +97,9 @@ struct Inner {
     state: Mutex<State>,
     /// Counts reports of this replica's own streams.
     own: watch::Sender<u64>,
+    /// Edges of all slots, about 150 bytes each: 300 000 are 45 MB, or 1000 pods
+    /// with five edges each over the longest window.
+    most: usize,
     metrics: ReportMetrics,
 }
 
@@ -111,6 +112,8 @@ struct State {
     edges: usize,
     keys: HashSet<Arc<EdgeKey>>,
     revision: u64,
+    /// First slot of which nothing went early.
+    whole_from: u64,
     /// Own reports by the revision at which they came.
     own: BTreeMap<u64, (u64, Author)>,
 }
@@ -125,12 +128,19 @@ struct Held {
 }
 
 impl Reports {
-    /// An empty store that counts in `metrics`.
+    /// An empty store that counts in `metrics`, with the bound of the default memory
+    /// limit.
     pub fn new(metrics: ReportMetrics) -> Self {
+        Self::holding(metrics, Caps::default().report_edges)
+    }
+
+    /// An empty store for at most this many edges.
+    pub fn holding(metrics: ReportMetrics, most: usize) -> Self {
         Self {
             inner: Arc::new(Inner {
                 state: Mutex::default(),
                 own: watch::Sender::new(0),
+                most,
                 metrics,
             }),
         }
@@ -205,16 +215,23 @@ impl Reports {
                 state.own.remove(&revision);
             }
         }
-        while state.edges > MAX_EDGES && state.slots.len() > 1 {
+        while state.edges > self.inner.most && state.slots.len() > 1 {
             self.inner.metrics.slots_dropped.inc();
             let oldest = state.slots.keys().next().copied().unwrap_or_default();
             state.forget_before(oldest + 1);
+            state.whole_from = state.whole_from.max(oldest + 1);
         }
         self.inner
             .metrics
             .edges
             .set(i64::try_from(state.edges).unwrap_or(i64::MAX));
         ReportOutcome::Taken
+    }
+
+    /// The first slot of which nothing was dropped for want of room. What is told of
+    /// earlier ones is a part.
+    pub fn whole_from(&self) -> u64 {
+        self.inner.state.lock().whole_from
     }
 
     /// Shows every edge of the slots from `first` up to but without `end`

@@ -35,9 +35,6 @@ use crate::metrics::ConnectionMetrics;
 use crate::replica;
 use crate::stream::{Streams, ToProxies};
 
-/// Connections at one time, one per proxy: two replicas serve more pods than one
-/// of our clusters holds.
-const MAX_CONNECTIONS: usize = 8192;
 /// From accepting to the end of the handshake.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Silence after which a peer is asked whether it lives, and how long it may take.
@@ -67,6 +64,8 @@ pub struct Services {
     pub streams: Streams,
     /// Observe.
     pub replica: replica::Answerer,
+    /// Connections at one time, one per proxy; see [`crate::caps`].
+    pub connections: usize,
 }
 
 /// Serves `listener` until `stop` says true; then no connection is accepted any
@@ -86,7 +85,13 @@ pub async fn serve(
     let (ready, accepted) = mpsc::channel(ACCEPT_QUEUE);
     let accepting = runtime::task::spawn(
         "accept",
-        accept(listener, TlsAcceptor::from(tls), ready, metrics),
+        accept(
+            listener,
+            TlsAcceptor::from(tls),
+            ready,
+            services.connections,
+            metrics,
+        ),
     );
     let control = ControlServer::new(ControlService {
         certifier: services.certifier,
@@ -116,9 +121,10 @@ async fn accept(
     listener: TcpListener,
     tls: TlsAcceptor,
     ready: mpsc::Sender<io::Result<Connection>>,
+    connections: usize,
     metrics: ConnectionMetrics,
 ) {
-    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let places = Arc::new(Semaphore::new(connections));
     loop {
         let (socket, addr) = runtime::accept::next(&listener, "proxies").await;
         let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
@@ -161,7 +167,7 @@ async fn handshake(
     })
 }
 
-/// A place among [`MAX_CONNECTIONS`], counted while it is held.
+/// A place among [`Services::connections`], counted while it is held.
 #[derive(Debug)]
 struct Place {
     _permit: OwnedSemaphorePermit,

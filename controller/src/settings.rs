@@ -2,12 +2,15 @@
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use policy::mode::{AccessMode, MtlsMode};
 use policy::name::SpiffeId;
 use runtime::env::{BadEnv, Reader};
+
+use crate::caps::Caps;
 
 /// Port of the gRPC server.
 pub const SERVE_PORT: u16 = 8443;
@@ -57,6 +60,8 @@ pub struct Settings {
     pub log: String,
     /// The controller's own identity.
     pub identity: SpiffeId,
+    /// Bounds that follow the memory limit.
+    pub caps: Caps,
 }
 
 impl Settings {
@@ -112,6 +117,7 @@ impl Settings {
                 metrics_api,
                 log,
                 identity: identity?,
+                caps: Caps::default(),
             })
         })
     }

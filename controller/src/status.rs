@@ -1,10 +1,15 @@
 //! Writes what an object's author should know into its status.
 //!
 //! `Accepted` and `ResolvedRefs` come from compiling. `Programmed` counts the
-//! proxies that need the object and have acknowledged its generation. A changed
+//! proxies that need the object and have acknowledged its generation; one that
+//! needs it and is not connected counts and is named. A changed
 //! status, reason or generation is written at once; counts that only tick are
 //! written at most every [`COUNT_EVERY`] per object, because each write wakes
 //! every watcher of the kind.
+//!
+//! Streams end and begin anew all day, and pods start. So an object that was
+//! programmed does not cease to be for [`RECONNECT`], if all that it lacks is
+//! proxies without a stream.
 //!
 //! Only the Lease holder runs this.
 
@@ -28,16 +33,21 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
 use tracing::{debug, warn};
 
+use crate::compile::few;
 use crate::compiled::{Compiled, Latest};
 use crate::network_policy::{Enforced, InForce};
 use crate::observed::{Observed, Reader, Tally};
 use crate::problem::{Condition, Problems, Verdict};
+use crate::world::{PodFacts, Store};
 
 /// Time between two writes of an object whose counts only tick.
 pub const COUNT_EVERY: Duration = Duration::from_secs(5);
 /// Changes that come within this time are written together; the streams take
 /// about as long to see a new model.
 const SETTLE: Duration = Duration::from_millis(100);
+/// Proxies come back within this time: the longest pause between two of their tries, and
+/// the handshake.
+const RECONNECT: Duration = Duration::from_secs(15);
 /// Pause before a failed write is tried again.
 const RETRY: Duration = Duration::from_secs(2);
 /// Writes under way at one time.
@@ -87,6 +97,10 @@ struct Written {
     since: BTreeMap<String, (String, String)>,
     uid: String,
     at: Instant,
+    /// The generation of which `Programmed` stands there as True.
+    programmed: Option<i64>,
+    /// Since when only proxies without a stream lack that generation.
+    lapsed: Option<Instant>,
 }
 
 /// What to do about a status that differs.
@@ -107,8 +121,16 @@ impl StatusWriter {
         let mut later = BTreeMap::new();
         // What becomes of UDPRoutes is read from the World, so then all is looked at.
         let mut all = true;
+        // Pods that come and go change who needs an object, but never what it says.
+        let mut pods: Store<PodFacts> = Store::default();
+        let mut look_at_all: Option<Instant> = Some(self.observed.complete_at());
         loop {
             sleep(SETTLE).await;
+            let now = Instant::now();
+            if look_at_all.is_some_and(|at| at <= now) {
+                look_at_all = None;
+                all = true;
+            }
             let touched = self.observed.take_touched(Reader::Status);
             let Some(compiled) = self.latest.borrow_and_update().clone() else {
                 if self.latest.changed().await.is_err() {
@@ -127,10 +149,14 @@ impl StatusWriter {
                 _ => None,
             };
             later = self.write_due(&compiled, scope, &mut written).await;
+            if !Arc::ptr_eq(&pods, &compiled.world.pods) {
+                pods = compiled.world.pods.clone();
+                look_at_all.get_or_insert(now + COUNT_EVERY);
+            }
             let problems = said.insert(compiled.problems.clone());
             drop(compiled);
             loop {
-                let next = later.values().min().copied();
+                let next = later.values().copied().chain(look_at_all).min();
                 tokio::select! {
                     changed = self.latest.changed() => {
                         if changed.is_err() {
@@ -138,6 +164,10 @@ impl StatusWriter {
                         }
                         let latest = self.latest.borrow();
                         let same = |new: &Arc<Compiled>| Arc::ptr_eq(&new.problems, problems);
+                        let moved = |new: &Arc<Compiled>| !Arc::ptr_eq(&new.world.pods, &pods);
+                        if latest.as_ref().is_some_and(moved) {
+                            look_at_all.get_or_insert(Instant::now() + COUNT_EVERY);
+                        }
                         all |= enforced.is_some();
                         // Endpoints come and go; most models say the same about objects.
                         if !all && latest.as_ref().is_some_and(same) {
@@ -206,12 +236,17 @@ impl StatusWriter {
         let mut later = BTreeMap::new();
         let mut due = Vec::new();
         for (object, verdict) in objects {
-            let tally = self.observed.tally(object, verdict.generation);
+            let tally = self
+                .observed
+                .tally(&compiled.model, object, verdict.generation);
             let mut status = Status::of(verdict, &tally);
+            let mut absent = tally.only_lacks_absent();
             if let Some(enforced) = &enforced {
-                status.with_udp(udp::of(object, &compiled.world, enforced.as_deref()));
+                let udp = udp::of(object, &compiled.world, enforced.as_deref());
+                absent &= udp.as_ref().is_none_or(|udp| udp.lacks.is_none());
+                status.with_udp(udp);
             }
-            match when(written.get(object), &status, now) {
+            match when(written.get_mut(object), &status, absent, now) {
                 When::Never => {}
                 When::Now => due.push((object, status)),
                 When::At(at) => drop(later.insert(object.clone(), at)),
@@ -279,6 +314,8 @@ impl StatusWriter {
             since,
             uid: status.uid.clone(),
             at: Instant::now(),
+            programmed: status.conditions[2].1.status.then_some(status.generation),
+            lapsed: None,
         })
     }
 }
@@ -318,6 +355,12 @@ impl Status {
         }
     }
 
+    /// Whether it waits for proxies and for nothing else.
+    fn is_pending(&self) -> bool {
+        let [.., (_, programmed)] = &self.conditions;
+        !programmed.status && programmed.reason == "Pending"
+    }
+
     /// Equal but for the counts in messages.
     fn differs_only_in_counts(&self, other: &Self) -> bool {
         let mut counted = other.clone();
@@ -334,11 +377,22 @@ fn programmed(accepted: bool, tally: &Tally) -> Condition {
         needed,
         acknowledged,
         nack,
+        away,
+        unheard,
     } = tally;
     let mut message = format!("{acknowledged} of {needed} proxies");
+    if !away.is_empty() {
+        message = format!("{message}; not connected: {}", few(away));
+    }
     let (status, reason) = if let Some((pod, why)) = nack {
         message = format!("{message}; {pod} could not use it: {why}");
         (false, "Nacked")
+    } else if *unheard > 0 && acknowledged == needed {
+        message = format!(
+            "{message}; {unheard} have not connected since this controller started, so not \
+             everybody who calls it is known"
+        );
+        (false, "Pending")
     } else if *needed == 0 {
         (accepted, "NoProxies")
     } else if acknowledged == needed {
@@ -353,17 +407,51 @@ fn programmed(accepted: bool, tally: &Tally) -> Condition {
     }
 }
 
-fn when(before: Option<&Written>, status: &Status, now: Instant) -> When {
+impl Tally {
+    /// Whether proxies are lacking, and all of them are without a stream.
+    fn only_lacks_absent(&self) -> bool {
+        let absent = !self.away.is_empty() || self.unheard > 0;
+        absent && self.nack.is_none() && self.acknowledged + self.away.len() == self.needed
+    }
+}
+
+/// `absent`: proxies without a stream are all that may be lacking.
+fn when(before: Option<&mut Written>, status: &Status, absent: bool, now: Instant) -> When {
     let Some(before) = before.filter(|before| before.uid == status.uid) else {
         return When::Now;
     };
+    if before.status.as_ref() == Some(status) {
+        before.lapsed = None;
+        return When::Never;
+    }
+    let was = before.programmed == Some(status.generation);
+    if was && absent && status.is_pending() && before.says_the_rest_of(status) {
+        let until = *before.lapsed.get_or_insert(now) + RECONNECT;
+        if now < until {
+            return When::At(until);
+        }
+    } else {
+        before.lapsed = None;
+    }
     match &before.status {
-        Some(held) if held == status => When::Never,
         Some(held) if status.differs_only_in_counts(held) => {
             let at = before.at + COUNT_EVERY;
             if at <= now { When::Now } else { When::At(at) }
         }
         _ => When::Now,
+    }
+}
+
+impl Written {
+    /// Whether nothing but `Programmed` has changed, as far as that is known: of what an
+    /// earlier holder of the Lease wrote, the generation is.
+    fn says_the_rest_of(&self, status: &Status) -> bool {
+        self.status.as_ref().is_none_or(|held| {
+            let [accepted, resolved, _] = &held.conditions;
+            let [new_accepted, new_resolved, _] = &status.conditions;
+            (held.generation, &held.summary) == (status.generation, &status.summary)
+                && (accepted, resolved) == (new_accepted, new_resolved)
+        })
     }
 }
 
@@ -386,7 +474,8 @@ fn read(kind: Kind, object: &DynamicObject) -> (ObjectRef, Written) {
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let conditions = object.data["status"]["conditions"].as_array();
     let since = conditions
-        .into_iter()
+        .iter()
+        .copied()
         .flatten()
         .map(|held| {
             let entry = (text(&held["status"]), text(&held["lastTransitionTime"]));
@@ -400,6 +489,11 @@ fn read(kind: Kind, object: &DynamicObject) -> (ObjectRef, Written) {
         name: meta.name.as_deref().unwrap_or_default().into(),
     };
     let uid = meta.uid.clone().unwrap_or_default();
+    let programmed = conditions
+        .into_iter()
+        .flatten()
+        .find(|held| held["type"] == crds::smi::PROGRAMMED && held["status"] == "True")
+        .and_then(|held| held["observedGeneration"].as_i64());
     (
         name,
         Written {
@@ -407,6 +501,8 @@ fn read(kind: Kind, object: &DynamicObject) -> (ObjectRef, Written) {
             since,
             uid,
             at: Instant::now(),
+            programmed,
+            lapsed: None,
         },
     )
 }

@@ -452,6 +452,13 @@ impl Conversation<'_> {
             objects: self.session.objects(&self.target),
             destinations: self.asks.iter().cloned().collect(),
             service_account: self.account.clone(),
+            given: self
+                .session
+                .destinations()
+                .difference(&self.asks)
+                .cloned()
+                .collect(),
+            uid: self.reporter.uid.to_string(),
         }
     }
 

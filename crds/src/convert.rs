@@ -60,16 +60,6 @@ pub enum ConversionError {
         /// The wanted `apiVersion`.
         wanted: String,
     },
-    /// The weights cannot be brought to whole numbers of 32 bits. Only a write in
-    /// v1alpha1 can meet this.
-    #[error(
-        "spec.backends[{index}].weight: the weights of this object differ by more than whole \
-         numbers up to 2147483647 can express"
-    )]
-    Weight {
-        /// Position of the largest weight, from 0.
-        index: usize,
-    },
     /// The annotation that carries hidden parts was changed, so what they were is not
     /// known. Without them the object could allow more. Only a write through an older
     /// version can meet this.
@@ -144,7 +134,7 @@ fn stored(
     let note = note.unwrap_or_default();
 
     let content = match &note.hidden {
-        None => shape::to_storage(kind, version, &visible)?,
+        None => shape::to_storage(kind, version, &visible),
         Some(hidden) => hidden::restore(kind, version, &visible, hidden)?,
     };
     let mut left = Lossless {

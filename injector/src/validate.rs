@@ -112,7 +112,10 @@ fn find(request: &Request) -> Result<Mistakes, serde_json::Error> {
     let spec = request.object.get("spec").unwrap_or(&Value::Null);
     match (request.kind.group.as_str(), request.kind.kind.as_str()) {
         (smi::SPLIT_GROUP, "TrafficSplit") => {
-            split::check(&read(spec)?, namespace, &mut mistakes);
+            split::check_weights(spec, &mut mistakes);
+            if mistakes.0.is_empty() {
+                split::check(&read(spec)?, namespace, &mut mistakes);
+            }
         }
         (smi::ACCESS_GROUP, "TrafficTarget") => {
             access::check(&read(spec)?, namespace, &mut mistakes);

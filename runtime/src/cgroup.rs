@@ -17,3 +17,28 @@ pub fn memory_limit(root: &Path) -> Option<u64> {
     let limit: u64 = text.trim().parse().ok()?;
     (limit > 0 && limit < NO_LIMIT).then_some(limit)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::memory_limit;
+
+    #[test]
+    fn memory_limit_is_read_from_either_version_of_control_groups() {
+        let dir = std::env::temp_dir().join(format!("weft-cgroup-{}", std::process::id()));
+        let write = |file: &str, text: &str| {
+            let path = dir.join(file);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, text).unwrap();
+        };
+        assert_eq!(memory_limit(&dir), None, "no control group");
+        write("memory/memory.limit_in_bytes", "134217728\n");
+        assert_eq!(memory_limit(&dir), Some(134_217_728));
+        write("memory/memory.limit_in_bytes", "9223372036854771712\n");
+        assert_eq!(memory_limit(&dir), None);
+        write("memory.max", "536870912\n");
+        assert_eq!(memory_limit(&dir), Some(536_870_912));
+        write("memory.max", "max\n");
+        assert_eq!(memory_limit(&dir), None);
+        std::fs::remove_dir_all(&dir).unwrap();
+    }
+}

@@ -413,6 +413,13 @@ pub struct ProxyState {
     pub destinations: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
     #[prost(string, tag = "5")]
     pub service_account: ::prost::alloc::string::String,
+    /// Destinations that it was given without having asked, because other proxies of its
+    /// workload did.
+    #[prost(string, repeated, tag = "6")]
+    pub given: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Of the pod: another one may come to have its name.
+    #[prost(string, tag = "7")]
+    pub uid: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ObjectState {

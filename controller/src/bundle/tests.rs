@@ -294,3 +294,29 @@ async fn right_copy_is_not_written_again() {
     bench.settle("one").await;
     assert_eq!(bench.bundle.written.get(), 1);
 }
+
+#[tokio::test(start_paused = true)]
+async fn namespace_where_nothing_may_be_created_is_told_and_tried_again() {
+    let mut bench = Bench::new(&["shop", "bank"]);
+    let shop = "/api/v1/namespaces/shop/configmaps";
+    bench.api.allow_creation(shop, false);
+    bench.settle("one").await;
+    assert!(bench.api.read(&path("bank")).is_some(), "its neighbour");
+    assert!(bench.seen.dirty.is_empty(), "not at once");
+    bench.seen.retry_forbidden(Instant::now());
+    assert!(bench.seen.dirty.is_empty(), "not yet");
+
+    tokio::time::sleep(RETRY_FORBIDDEN).await;
+    bench.seen.retry_forbidden(Instant::now());
+    bench.settle("one").await;
+    assert!(bench.api.read(&path("shop")).is_none());
+
+    bench.api.allow_creation(shop, true);
+    tokio::time::sleep(RETRY_FORBIDDEN).await;
+    bench.seen.retry_forbidden(Instant::now());
+    bench.settle("one").await;
+    assert_eq!(bench.data(), json!({ROOTS_KEY: PEM}));
+    assert!(bench.seen.forbidden.is_empty());
+    // Said once, however often it was tried.
+    assert_eq!(bench.events().await, 1);
+}

@@ -3,7 +3,7 @@
 //! Every doubt is settled towards allowing less: a reference that leads nowhere
 //! stands for nothing, never for everything.
 
-mod ports;
+pub(super) mod ports;
 mod sources;
 
 use std::collections::BTreeSet;
@@ -233,11 +233,13 @@ impl Reading<'_> {
             self.about.unresolved(Reason::RefNotFound, FIELD, message);
             return None;
         };
-        if !binding.callers_only.is_empty() {
+        let elsewhere = binding.callers_only.iter().chain(&binding.foreign);
+        let elsewhere: Vec<String> = elsewhere.map(ToString::to_string).collect();
+        if !elsewhere.is_empty() {
             let message = format!(
                 "{} of IdentityBinding {} is no service account of this namespace; no pod is \
                  protected by it",
-                few(binding.callers_only.iter().map(ToString::to_string)),
+                few(&elsewhere),
                 key.name
             );
             self.about

@@ -1,21 +1,34 @@
 //! Compiles a World with the help of what the World before it compiled to.
 //!
-//! Two ways lead there. If nothing but the state of endpoints changed, which is by far
-//! the commonest news, only their Services are read again. After anything else all is
-//! read again, and what came out the same is replaced by what was there, so that
-//! resources stay encoded and proxies can be left alone.
+//! Three ways lead there. If nothing but the state of endpoints changed, which is by far
+//! the commonest news, only their Services are read again. If pods came, went or changed,
+//! or endpoints with them, those pods and the Services whose slices name them are. After
+//! anything else all is read again, and what came out the same is replaced by what was
+//! there, so that resources stay encoded and proxies can be left alone.
+//!
+//! The second way is for pods of which nobody has to be told anything and about which
+//! every policy says what is written in it. Others change what a policy means: a pod whose
+//! labels a binding asks for, one for which the port of a rule is a Service's, one with an
+//! annotation that cannot be read. They go the long way.
 //!
 //! Invariant: the outcome says what compiling from nothing says.
 
 use std::{
+    cmp::Ordering,
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     hash::Hash,
-    sync::Arc,
+    net::IpAddr,
+    sync::{Arc, OnceLock},
 };
 
-use super::endpoints;
+use super::{
+    access::ports::as_written,
+    bindings,
+    endpoints::{self, ByPort},
+    modes, protocols,
+};
 use crate::{
-    model::{Changes, Defaults, Index, PodEntry, ServiceEntry},
+    model::{Changes, Defaults, Index, PodEntry, Served, ServiceEntry},
     problem::Problems,
     world::{ObjectKey, PodFacts, World},
 };
@@ -28,6 +41,9 @@ pub(crate) fn compile_after(
     problems: &Arc<Problems>,
 ) -> (Index, Arc<Problems>, Changes) {
     if let Some((index, changes)) = states_only(world, before) {
+        return (index, problems.clone(), changes);
+    }
+    if let Some((index, changes)) = pods_and_places(world, before) {
         return (index, problems.clone(), changes);
     }
     let (mut index, fresh) = super::compile(world, defaults);
@@ -43,7 +59,7 @@ pub(crate) fn compile_after(
 /// The shorter way: `None` if more has changed than the state of endpoints.
 fn states_only(world: &World, before: &Index) -> Option<(Index, Changes)> {
     let old = &before.world;
-    if !same_besides_slices(world, old) {
+    if !same_besides_pods_and_slices(world, old) || !Arc::ptr_eq(&world.pods, &old.pods) {
         return None;
     }
     let defaults = &before.defaults;
@@ -75,6 +91,8 @@ fn states_only(world: &World, before: &Index) -> Option<(Index, Changes)> {
         services,
         pods: before.pods.clone(),
         targets: before.targets.clone(),
+        uses: before.uses.clone(),
+        running: before.running.clone(),
     };
     let changes = Changes {
         states_only: true,
@@ -84,10 +102,271 @@ fn states_only(world: &World, before: &Index) -> Option<(Index, Changes)> {
     Some((index, changes))
 }
 
-fn same_besides_slices(one: &World, other: &World) -> bool {
+/// The way in the middle: `None` if more has changed than pods and endpoints, or if the
+/// change means more than itself.
+fn pods_and_places(world: &World, before: &Index) -> Option<(Index, Changes)> {
+    let old = &before.world;
+    if !same_besides_pods_and_slices(world, old) {
+        return None;
+    }
+    let defaults = &before.defaults;
+    let dirty = changed_pods(world, old);
+    let means_more = |pod: &ObjectKey| {
+        let facts = [world.pods.get(pod), old.pods.get(pod)];
+        facts.into_iter().flatten().any(|facts| is_told(facts))
+            || bindings::differ_about(world, old, pod)
+    };
+    if dirty.iter().any(means_more) {
+        return None;
+    }
+    let ips = addresses_of(&dirty, [world, old]);
+    let (pods_by_ip, addresses) = new_holders(world, before, &ips);
+    let mut affected = services_of_changed_slices(world, old);
+    affected.extend(services_that_name(world, &dirty, &ips));
+    let mut found = ByPort::new();
+    let known = |key: &&ObjectKey| before.services.contains_key(*key);
+    for key in affected.iter().filter(known) {
+        found.append(&mut endpoints::of_service(
+            world,
+            defaults,
+            &pods_by_ip,
+            key,
+        ));
+    }
+
+    let served = endpoints::served_by_pod(&found);
+    let mut around = dirty.clone();
+    around.extend(served.keys().copied().cloned());
+    around.extend(affected.iter().flat_map(|key| pods_behind(before, key)));
+    let mut pods = Arc::clone(&before.pods);
+    let mut changed = HashSet::new();
+    // Services whose pods speak something else now.
+    let mut reread = BTreeSet::new();
+    for key in &around {
+        let was = before.pods.get(key);
+        if let (Some(was), Some(facts)) = (was, old.pods.get(key)) {
+            let targets = before.targets.of(key, facts);
+            protocols::declared_for_pod(old, key, &was.serves)?;
+            if !as_written(targets, key, facts, &was.serves) {
+                return None;
+            }
+        }
+        let Some(facts) = world.pods.get(key) else {
+            if was.is_some() {
+                Arc::make_mut(&mut pods).remove(key);
+                changed.insert(key.clone());
+            }
+            continue;
+        };
+        let serves = now_served(was, served.get(key), &affected);
+        let declared = protocols::declared_for_pod(world, key, &serves)?;
+        if !as_written(before.targets.of(key, facts), key, facts, &serves) {
+            return None;
+        }
+        let headless = endpoints::headless(world, &serves);
+        let itself = dirty.contains(key);
+        let same = was.is_some_and(|was| was.declared == declared && was.headless == headless);
+        if itself || was.is_none_or(|was| was.declared != declared) {
+            reread.extend(serves.iter().map(|(service, ..)| service.clone()));
+        }
+        let workload = match was {
+            Some(was) if same && !itself => was.workload.clone(),
+            _ => {
+                changed.insert(key.clone());
+                OnceLock::new()
+            }
+        };
+        if itself || !same || was.is_none_or(|was| was.serves != serves) {
+            let entry = PodEntry {
+                declared,
+                headless,
+                serves,
+                workload,
+            };
+            Arc::make_mut(&mut pods).insert(key.clone(), Arc::new(entry));
+        }
+    }
+
+    for key in reread.iter().filter(|key| !affected.contains(*key)) {
+        found.append(&mut endpoints::of_service(
+            world,
+            defaults,
+            &pods_by_ip,
+            key,
+        ));
+    }
+    let mut services = before.services.clone();
+    let mut moved = HashSet::new();
+    for key in affected.union(&reread) {
+        // Slices without a Service mean nothing.
+        let Some(entry) = before.services.get(key) else {
+            continue;
+        };
+        let new = ServiceEntry {
+            facts: entry.facts.clone(),
+            ports: endpoints::ports(world, key, &entry.facts, &found, &pods),
+            splits: entry.splits.clone(),
+        };
+        if !same_ports(&new, entry) {
+            services.insert(key.clone(), Arc::new(new));
+            moved.insert(key.clone());
+        }
+    }
+    let meshed = |pod: &ObjectKey| {
+        let facts = [world.pods.get(pod), old.pods.get(pod)];
+        facts
+            .into_iter()
+            .flatten()
+            .any(|facts| facts.proxy.is_some())
+    };
+    let index = Index {
+        world: world.clone(),
+        defaults: defaults.clone(),
+        pods_by_ip,
+        services_by_ip: before.services_by_ip.clone(),
+        services_by_outer: before.services_by_outer.clone(),
+        services,
+        pods,
+        targets: before.targets.clone(),
+        uses: before.uses.clone(),
+        running: if dirty.iter().any(meshed) {
+            Arc::default()
+        } else {
+            before.running.clone()
+        },
+    };
+    let changes = Changes {
+        states_only: false,
+        services: moved,
+        pods: changed,
+        addresses,
+    };
+    Some((index, changes))
+}
+
+/// Whether somebody is told something about a pod's annotations.
+fn is_told(facts: &PodFacts) -> bool {
+    protocols::is_told(&facts.appearance)
+        || (facts.proxy.is_some() && modes::is_told(&facts.appearance))
+}
+
+/// Pods that are not the same in both, in one walk along both.
+fn changed_pods(one: &World, other: &World) -> BTreeSet<ObjectKey> {
+    let mut changed = BTreeSet::new();
+    if Arc::ptr_eq(&one.pods, &other.pods) {
+        return changed;
+    }
+    let (mut ones, mut others) = (one.pods.iter().peekable(), other.pods.iter().peekable());
+    loop {
+        let order = match (ones.peek(), others.peek()) {
+            (None, None) => return changed,
+            (Some(_), None) => Ordering::Less,
+            (None, Some(_)) => Ordering::Greater,
+            (Some((one, _)), Some((other, _))) => one.cmp(other),
+        };
+        let one = if order.is_le() { ones.next() } else { None };
+        let other = if order.is_ge() { others.next() } else { None };
+        match (one, other) {
+            (Some((_, one)), Some((_, other))) if Arc::ptr_eq(one, other) => {}
+            (Some((key, _)), _) | (None, Some((key, _))) => drop(changed.insert(key.clone())),
+            (None, None) => {}
+        }
+    }
+}
+
+fn addresses_of(pods: &BTreeSet<ObjectKey>, worlds: [&World; 2]) -> HashSet<IpAddr> {
+    let facts = |pod| {
+        worlds
+            .into_iter()
+            .filter_map(move |world| world.pods.get(pod))
+    };
+    let ips = pods.iter().flat_map(facts).flat_map(|facts| &facts.ips);
+    ips.copied().collect()
+}
+
+/// Pods by address, when those of these addresses may have changed, and which have.
+fn new_holders(
+    world: &World,
+    before: &Index,
+    ips: &HashSet<IpAddr>,
+) -> (Arc<HashMap<IpAddr, ObjectKey>>, HashSet<IpAddr>) {
+    let mut pods_by_ip = Arc::clone(&before.pods_by_ip);
+    let mut changed = HashSet::new();
+    if ips.is_empty() {
+        return (pods_by_ip, changed);
+    }
+    let mut holders = super::holders(world, |ip| ips.contains(ip));
+    for ip in ips {
+        let holder = holders.remove(ip);
+        if before.pods_by_ip.get(ip) == holder.as_ref() {
+            continue;
+        }
+        changed.insert(*ip);
+        let pods_by_ip = Arc::make_mut(&mut pods_by_ip);
+        match holder {
+            Some(pod) => drop(pods_by_ip.insert(*ip, pod)),
+            None => drop(pods_by_ip.remove(ip)),
+        }
+    }
+    (pods_by_ip, changed)
+}
+
+/// Services with a slice that names one of these pods, or one of these addresses without
+/// a pod.
+fn services_that_name(
+    world: &World,
+    pods: &BTreeSet<ObjectKey>,
+    ips: &HashSet<IpAddr>,
+) -> BTreeSet<ObjectKey> {
+    let mut services = BTreeSet::new();
+    if pods.is_empty() {
+        return services;
+    }
+    for (key, slice) in world.slices.iter() {
+        let named = slice.endpoints.iter().any(|endpoint| match &endpoint.pod {
+            Some(pod) => pods.contains(pod),
+            None => ips.contains(&endpoint.ip),
+        });
+        if named {
+            services.insert(ObjectKey {
+                namespace: key.namespace.clone(),
+                name: slice.service.clone(),
+            });
+        }
+    }
+    services
+}
+
+/// Pods that served a Service.
+fn pods_behind(before: &Index, service: &ObjectKey) -> impl Iterator<Item = ObjectKey> {
+    let entry = before.services.get(service);
+    let ports = entry.into_iter().flat_map(|entry| entry.ports.values());
+    let endpoints = ports
+        .flat_map(|port| &port.candidates)
+        .map(|it| &it.endpoint);
+    endpoints
+        .filter(|endpoint| !endpoint.pod.is_empty())
+        .map(|endpoint| ObjectKey::new(&endpoint.namespace, &endpoint.pod))
+}
+
+/// What a pod serves, if of these Services it serves what was found.
+fn now_served(
+    was: Option<&Arc<PodEntry>>,
+    found: Option<&Vec<Served>>,
+    reread: &BTreeSet<ObjectKey>,
+) -> Vec<Served> {
+    let was = was.into_iter().flat_map(|was| &was.serves);
+    let others = was.filter(|(service, ..)| !reread.contains(service));
+    let mut served: Vec<Served> = others.chain(found.into_iter().flatten()).cloned().collect();
+    // Stable: the ports of one Service stay in their order.
+    served.sort_by(|one, other| (&one.0, one.1).cmp(&(&other.0, other.1)));
+    served
+}
+
+fn same_besides_pods_and_slices(one: &World, other: &World) -> bool {
     // Written out in full, so that a new kind cannot be forgotten.
     let World {
-        pods,
+        pods: _,
         services,
         slices: _,
         namespaces,
@@ -99,8 +378,7 @@ fn same_besides_slices(one: &World, other: &World) -> bool {
         udp_routes,
         bindings,
     } = one;
-    Arc::ptr_eq(pods, &other.pods)
-        && Arc::ptr_eq(services, &other.services)
+    Arc::ptr_eq(services, &other.services)
         && Arc::ptr_eq(namespaces, &other.namespaces)
         && Arc::ptr_eq(nodes, &other.nodes)
         && Arc::ptr_eq(targets, &other.targets)
@@ -159,7 +437,17 @@ fn take_over(index: &mut Index, before: &Index) -> Changes {
             && !rules_are_unused(old)
             && !changes.pods.contains(key)
         {
-            *entry = old.clone();
+            // No resource tells of all that a pod serves, so that may differ alone.
+            *entry = if entry.serves == old.serves {
+                old.clone()
+            } else {
+                Arc::new(PodEntry {
+                    declared: entry.declared.clone(),
+                    headless: entry.headless.clone(),
+                    serves: entry.serves.clone(),
+                    workload: old.workload.clone(),
+                })
+            };
         }
     }
     if index.targets.same(&before.targets) {
@@ -188,15 +476,18 @@ fn by_key<K: Copy + Eq + Hash>(new: &HashMap<K, ObjectKey>, old: &HashMap<K, Obj
     changed.map(|(key, _)| key).chain(gone).copied().collect()
 }
 
-fn same_service(index: &Index, before: &Index, new: &ServiceEntry, old: &ServiceEntry) -> bool {
-    let ports = new.ports.len() == old.ports.len()
+fn same_ports(new: &ServiceEntry, old: &ServiceEntry) -> bool {
+    new.ports.len() == old.ports.len()
         && new
             .ports
             .iter()
             .zip(&old.ports)
             .all(|((n, new), (o, old))| {
                 n == o && new.protocol == old.protocol && new.candidates == old.candidates
-            });
+            })
+}
+
+fn same_service(index: &Index, before: &Index, new: &ServiceEntry, old: &ServiceEntry) -> bool {
     // A backend has a share on the ports that it has.
     let same_backend = |backend: &ObjectKey| {
         let ports = |index: &Index| {
@@ -206,7 +497,7 @@ fn same_service(index: &Index, before: &Index, new: &ServiceEntry, old: &Service
         ports(index) == ports(before)
     };
     let mut backends = new.splits.iter().flat_map(|split| &split.backends);
-    ports
+    same_ports(new, old)
         && new.facts == old.facts
         && new.splits == old.splits
         && backends.all(|(backend, _)| same_backend(backend))

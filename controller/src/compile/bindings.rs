@@ -39,6 +39,8 @@ pub(crate) struct Binding {
     /// SPIFFE ids that are no account of its namespace: they can call, and cannot be
     /// protected.
     pub(crate) callers_only: Vec<SpiffeId>,
+    /// SPIFFE ids of this mesh that belong to other namespaces: they are ignored.
+    pub(crate) foreign: Vec<SpiffeId>,
 }
 
 impl Bindings {
@@ -90,6 +92,7 @@ impl Reading<'_> {
             accounts: BTreeSet::new(),
             pods: None,
             callers_only: Vec::new(),
+            foreign: Vec::new(),
         };
         self.account(&mut binding);
         self.spiffe_ids(&mut binding);
@@ -168,6 +171,7 @@ impl Reading<'_> {
                          only; ignored: name an IdentityBinding or ServiceAccount of {namespace}"
                     );
                     self.about.refuse(Reason::ForeignIdentity, &field, message);
+                    binding.foreign.push(id);
                     continue;
                 }
                 (true, Some(_), Some(account)) => {
@@ -192,17 +196,36 @@ impl Reading<'_> {
             binding.pods = Some(Vec::new());
             return;
         }
-        let has_all = |facts: &PodFacts| {
-            let mut labels = labels.iter();
-            labels.all(|(name, value)| facts.labels.get(name) == Some(value))
-        };
         let pods = pods_of(self.world, &self.key.namespace);
         binding.pods = Some(
-            pods.filter(|(_, facts)| !facts.ended && has_all(facts))
+            pods.filter(|(_, facts)| !facts.ended && has_all(facts, labels))
                 .map(|(pod, _)| pod.clone())
                 .collect(),
         );
     }
+}
+
+/// Whether some binding means a pod by its labels in one of two worlds, and not in the
+/// other or not in the same way.
+pub(super) fn differ_about(world: &World, before: &World, pod: &ObjectKey) -> bool {
+    let (now, then) = (world.pods.get(pod), before.pods.get(pod));
+    let mut bindings = world
+        .bindings
+        .range(ObjectKey::new(&pod.namespace, "")..)
+        .take_while(|(key, _)| key.namespace == pod.namespace)
+        .filter_map(|(_, binding)| binding.labels.as_ref());
+    bindings.any(|labels| {
+        let meant = |facts: Option<&Arc<PodFacts>>| {
+            let facts = facts.filter(|facts| !facts.ended && has_all(facts, labels))?;
+            Some((facts.uid.clone(), facts.proxy.is_some()))
+        };
+        meant(now) != meant(then)
+    })
+}
+
+fn has_all(facts: &PodFacts, labels: &BTreeMap<Arc<str>, Arc<str>>) -> bool {
+    let mut labels = labels.iter();
+    labels.all(|(name, value)| facts.labels.get(name) == Some(value))
 }
 
 /// A SPIFFE id with or without its scheme: examples of the specification leave it out.

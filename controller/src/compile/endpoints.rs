@@ -10,7 +10,7 @@ use wire::v1;
 
 use super::protocols;
 use crate::{
-    model::{Candidate, Defaults, PodEntry, PortEntry, identity_at},
+    model::{Candidate, Defaults, PodEntry, PortEntry, Served, identity_at},
     world::{EndpointFacts, ObjectKey, PodFacts, ServiceFacts, SliceFacts, World},
 };
 
@@ -247,25 +247,42 @@ fn candidate(found: &Found, protocols: &protocols::Reader<'_>) -> Candidate {
     }
 }
 
-/// Notes on every pod which headless Services it serves.
-pub(super) fn note_headless(
+/// Notes on every pod which Services it serves.
+pub(super) fn note_services(
     world: &World,
     found: &ByPort,
     pods: &mut BTreeMap<ObjectKey, PodEntry>,
 ) {
-    for ((service, number), found) in found {
-        if !world
-            .services
-            .get(service)
-            .is_some_and(|facts| facts.headless)
-        {
-            continue;
-        }
-        for found in found {
-            let Some(entry) = found.pod.as_ref().and_then(|pod| pods.get_mut(pod)) else {
-                continue;
-            };
-            entry.headless.push((found.port, service.clone(), *number));
+    for (pod, served) in served_by_pod(found) {
+        if let Some(entry) = pods.get_mut(pod) {
+            entry.headless = headless(world, &served);
+            entry.serves = served;
         }
     }
+}
+
+/// What each pod serves, in one order.
+pub(super) fn served_by_pod(found: &ByPort) -> BTreeMap<&ObjectKey, Vec<Served>> {
+    let mut pods: BTreeMap<&ObjectKey, Vec<Served>> = BTreeMap::new();
+    for ((service, number), found) in found {
+        for found in found {
+            if let Some(pod) = &found.pod {
+                let served = (service.clone(), *number, found.port);
+                pods.entry(pod).or_default().push(served);
+            }
+        }
+    }
+    pods
+}
+
+/// The headless Services among these: own port, Service, Service port.
+pub(super) fn headless(world: &World, served: &[Served]) -> Vec<(u16, ObjectKey, u16)> {
+    let headless = |service: &ObjectKey| {
+        let facts = world.services.get(service);
+        facts.is_some_and(|facts| facts.headless)
+    };
+    let served = served.iter().filter(|(service, ..)| headless(service));
+    served
+        .map(|(service, number, port)| (*port, service.clone(), *number))
+        .collect()
 }

@@ -49,6 +49,11 @@ fn read<M: FromStr>(value: Option<&str>, tightest: M) -> Option<M> {
     value.map(|value| value.parse().unwrap_or(tightest))
 }
 
+/// Whether a mode cannot be read.
+pub(super) fn is_told(appearance: &Appearance) -> bool {
+    bad::<AccessMode>(&appearance.access).is_some() || bad::<MtlsMode>(&appearance.mtls).is_some()
+}
+
 /// Says which pods and namespaces carry a mode that cannot be read.
 pub(super) fn check_annotations(world: &World, findings: &mut Findings) {
     let pods = world.pods.iter().filter(|(_, facts)| facts.proxy.is_some());

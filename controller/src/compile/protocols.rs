@@ -19,9 +19,9 @@ use super::{
     object,
 };
 use crate::{
-    model::PodEntry,
+    model::{PodEntry, Served},
     problem::{Findings, Reason},
-    world::{NamespaceFacts, ObjectKey, PodFacts, ServiceFacts, World},
+    world::{Appearance, NamespaceFacts, ObjectKey, PodFacts, ServiceFacts, World},
 };
 
 /// Declared protocols of a pod's ports, in order of precedence.
@@ -178,6 +178,26 @@ pub(super) fn declared_for_pods(
     declared
 }
 
+/// What Services declare for the ports of one pod that serves them; `None` if they
+/// contradict each other, which somebody has to be told.
+pub(super) fn declared_for_pod(
+    world: &World,
+    pod: &ObjectKey,
+    served: &[Served],
+) -> Option<BTreeMap<u16, Protocol>> {
+    let mut declared: BTreeMap<u16, Protocol> = BTreeMap::new();
+    for (key, number, port) in served.iter().filter(|(key, ..)| may_declare(key, pod)) {
+        let Some(service) = world.services.get(key) else {
+            continue;
+        };
+        let protocol = declaration(service, *number);
+        if protocol != Protocol::Detect && *declared.entry(*port).or_insert(protocol) != protocol {
+            return None;
+        }
+    }
+    Some(declared)
+}
+
 /// A Service written by hand may name any address; it declares nothing for pods
 /// of other namespaces.
 fn may_declare(service: &ObjectKey, pod: &ObjectKey) -> bool {
@@ -253,6 +273,12 @@ impl Reader<'_> {
             Protocol::Detect
         }
     }
+}
+
+/// Whether a list of opaque ports cannot be read.
+pub(super) fn is_told(appearance: &Appearance) -> bool {
+    let list = appearance.opaque_ports.as_deref();
+    list.is_some_and(|list| PortRange::parse_list(list).is_err())
 }
 
 /// Says which lists of opaque ports cannot be read.

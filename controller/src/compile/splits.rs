@@ -170,7 +170,8 @@ impl Reading<'_> {
     fn weights_are_sound(&mut self) -> bool {
         let mut sound = true;
         for (i, backend) in self.facts.backends.iter().enumerate() {
-            if u32::try_from(backend.weight).is_err() {
+            // As the schema has it. Another product may have stored more.
+            if !(0..=i64::from(i32::MAX)).contains(&backend.weight) {
                 let message = format!("{} is not a whole number from 0 up", backend.weight);
                 let field = format!("spec.backends[{i}].weight");
                 self.about.refuse(Reason::Invalid, &field, message);
@@ -248,7 +249,7 @@ impl Reading<'_> {
             match self.world.services.get(&service) {
                 None => {
                     let message = format!("there is no Service {}", service.name);
-                    self.about.unresolved(Reason::RefNotFound, &field, message);
+                    self.missing(&service, Reason::RefNotFound, &field, message);
                 }
                 Some(facts) if facts.external_name.is_some() => {
                     let message = format!("{} is of type ExternalName", service.name);
@@ -285,6 +286,20 @@ impl Reading<'_> {
         backends
     }
 
+    /// Says that a backend is not there, or not on every port. One that gets no traffic
+    /// takes nothing away by that: canary tools name a backend before they make it, and
+    /// weigh it 0 until then.
+    fn missing(&mut self, backend: &ObjectKey, reason: Reason, field: &str, message: String) {
+        let backends = self.facts.backends.iter();
+        let named = backends.filter(|one| self.service(&one.service).as_ref() == Ok(backend));
+        if named.clone().any(|one| one.weight > 0) {
+            self.about.unresolved(reason, field, message);
+        } else {
+            let message = format!("{message}; its weight is 0");
+            self.about.caution(reason, field, message);
+        }
+    }
+
     fn has(&self, service: &ObjectKey, number: u16) -> bool {
         let service = self.world.services.get(service);
         service.is_some_and(|facts| facts.ports.iter().any(|port| port.number == number))
@@ -306,7 +321,7 @@ impl Reading<'_> {
             .collect();
         if !missing.is_empty() {
             let message = format!("{} has no port {}", service.name, few(&missing));
-            self.about.unresolved(Reason::PortNotFound, field, message);
+            self.missing(service, Reason::PortNotFound, field, message);
         }
     }
 }

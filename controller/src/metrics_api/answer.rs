@@ -22,6 +22,24 @@ use crate::world::{ObjectKey, SplitFacts, Store};
 /// asked for all of them in one go.
 const MAX_ITEMS: usize = 20_000;
 
+/// An answer, and what has to be said beside it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Answer {
+    /// As Kubernetes clients read it.
+    pub body: Value,
+    /// For the header `Warning`, which kubectl prints.
+    pub warning: Option<String>,
+}
+
+impl From<Value> for Answer {
+    fn from(body: Value) -> Self {
+        Self {
+            body,
+            warning: None,
+        }
+    }
+}
+
 /// Everything that answers are made of. Clones share it.
 #[derive(Clone, Debug)]
 pub struct Sources {
@@ -35,7 +53,8 @@ pub struct Sources {
 
 impl Sources {
     /// Answers one question, as JSON; with `table` in the form that `kubectl get`
-    /// prints.
+    /// prints. Of slots that went early nothing is told: the window begins after them,
+    /// so that sums and window fit together.
     ///
     /// # Errors
     /// When there is nothing to tell, or the question is wrong.
@@ -45,12 +64,39 @@ impl Sources {
         parameters: &Parameters,
         table: bool,
         now: SystemTime,
+    ) -> Result<Answer, Refusal> {
+        let asked = parameters.slots(now);
+        let slots = (asked.0.max(self.reports.whole_from()), asked.1);
+        if slots.0 >= slots.1 {
+            let message = "proxies report more than this replica may hold: nothing of the window \
+                 is left. Ask for a shorter one (t), or raise the controller's memory limit, \
+                 which its bounds follow"
+                .to_owned();
+            let code = StatusCode::SERVICE_UNAVAILABLE;
+            return Err(Refusal::new(code, "ServiceUnavailable", message));
+        }
+        let window = (slots.1 - slots.0) * SLOT;
+        let warning = (slots != asked).then(|| {
+            format!(
+                "only the last {window}s of the window are told: proxies report more than this \
+                 replica may hold; raise the controller's memory limit, which its bounds follow"
+            )
+        });
+        let body = self.told(path, parameters, table, slots)?;
+        Ok(Answer { body, warning })
+    }
+
+    fn told(
+        &self,
+        path: &Path,
+        parameters: &Parameters,
+        table: bool,
+        slots: (u64, u64),
     ) -> Result<Value, Refusal> {
-        let slots = parameters.slots(now);
         let frame = Frame {
             version: path.version,
             timestamp: rfc3339(slots.1 * SLOT)?,
-            window: parameters.window.as_secs(),
+            window: (slots.1 - slots.0) * SLOT,
         };
         let inventory = self.inventory.read();
         let view = View {

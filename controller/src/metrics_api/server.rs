@@ -26,7 +26,7 @@ use tokio_rustls::TlsAcceptor;
 use tracing::debug;
 
 use super::access::{Gate, Verdict, refusal};
-use super::answer::Sources;
+use super::answer::{Answer, Sources};
 use super::follow::Followed;
 use super::front::{self, Front};
 use super::query::{GROUP, Mistake, Parameters, Path, VERSIONS};
@@ -145,7 +145,7 @@ impl Api {
         certificate: Option<&str>,
         front: &Front,
         calls: &Semaphore,
-    ) -> Result<Value, Refusal> {
+    ) -> Result<Answer, Refusal> {
         let user = front
             .user(certificate, request.headers())
             .map_err(|error| {
@@ -158,7 +158,7 @@ impl Api {
         let _place = calls.acquire().await;
         let path = request.uri().path();
         if let Some(document) = document(path) {
-            return Ok(document);
+            return Ok(document.into());
         }
         let rest = path
             .strip_prefix("/apis/")
@@ -195,10 +195,10 @@ impl Api {
             .answer(&path, &parameters, as_table(request), SystemTime::now())
     }
 
-    fn respond(&self, answer: Result<Value, Refusal>, method: &Method) -> Response<Full<Bytes>> {
-        let (code, body) = match answer {
-            Ok(body) => (StatusCode::OK, body),
-            Err(refusal) => (refusal.code, refusal.json()),
+    fn respond(&self, answer: Result<Answer, Refusal>, method: &Method) -> Response<Full<Bytes>> {
+        let (code, Answer { body, warning }) = match answer {
+            Ok(answer) => (StatusCode::OK, answer),
+            Err(refusal) => (refusal.code, refusal.json().into()),
         };
         self.metrics.answered(code.as_u16());
         let body = if method == Method::HEAD {
@@ -210,6 +210,11 @@ impl Api {
         *response.status_mut() = code;
         let json = HeaderValue::from_static("application/json");
         response.headers_mut().insert(header::CONTENT_TYPE, json);
+        // RFC 7234: code 299, no agent, the text in quotes. Ours has none.
+        let warning = warning.and_then(|text| format!("299 - \"{text}\"").try_into().ok());
+        if let Some(warning) = warning {
+            response.headers_mut().insert(header::WARNING, warning);
+        }
         if code == StatusCode::SERVICE_UNAVAILABLE {
             let soon = HeaderValue::from_static("1");
             response.headers_mut().insert(header::RETRY_AFTER, soon);

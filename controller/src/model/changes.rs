@@ -36,6 +36,11 @@ pub struct Interest {
 }
 
 impl Changes {
+    /// Pods that are not what they were.
+    pub(crate) fn pods(&self) -> impl Iterator<Item = &ObjectKey> {
+        self.pods.iter()
+    }
+
     /// Whether a proxy with this interest may get something else now.
     pub fn concern(&self, interest: &Interest) -> bool {
         !(self.services.is_disjoint(&interest.services)

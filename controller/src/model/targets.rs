@@ -50,6 +50,26 @@ impl Targets {
         places.into_iter().filter_map(|place| self.all.get(place))
     }
 
+    /// Every target with the accounts and the pods that it is about.
+    pub(super) fn about(&self) -> impl Iterator<Item = (&Target, About<'_>)> {
+        let mut about: Vec<About<'_>> = self.all.iter().map(|_| About::default()).collect();
+        for (account, places) in &self.by_account {
+            for place in places {
+                if let Some(about) = about.get_mut(*place) {
+                    about.accounts.push(account);
+                }
+            }
+        }
+        for (pod, places) in &self.by_pod {
+            for place in places {
+                if let Some(about) = about.get_mut(*place) {
+                    about.pods.push(pod);
+                }
+            }
+        }
+        self.all.iter().zip(about)
+    }
+
     /// Whether the two say the same, whatever was encoded of them so far.
     pub(crate) fn same(&self, other: &Self) -> bool {
         self.by_account == other.by_account
@@ -61,6 +81,13 @@ impl Targets {
                 .zip(&other.all)
                 .all(|(one, other)| one.same(other))
     }
+}
+
+/// Whom a target is about.
+#[derive(Debug, Default)]
+pub(super) struct About<'a> {
+    pub(super) accounts: Vec<&'a ObjectKey>,
+    pub(super) pods: Vec<&'a ObjectKey>,
 }
 
 /// A TrafficTarget, as far as it concerns the pods that it protects.
@@ -87,6 +114,13 @@ impl Target {
 }
 
 impl TargetRule {
+    /// The ports that are written in it.
+    pub(crate) fn written(&self) -> impl Iterator<Item = u16> {
+        let sets = self.rule.ports.iter().chain(&self.rule.limit);
+        let sets = sets.filter(|set| !set.any).flat_map(|set| &set.ports);
+        sets.filter_map(|port| u16::try_from(*port).ok())
+    }
+
     fn same(&self, other: &Self) -> bool {
         self.rule == other.rule && self.origins == other.origins && self.mapped == other.mapped
     }

@@ -1,5 +1,7 @@
 use super::*;
+use crate::fixture::{self, Cluster};
 use policy::name::Kind;
+use serde_json::json;
 
 const A: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 1));
 const B: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 2));
@@ -24,7 +26,17 @@ fn state(pod: &str, needed: i64, acknowledged: bool) -> v1::ProxyState {
         }],
         destinations: vec!["destination/10.1.0.1:80".to_owned()],
         service_account: "client".to_owned(),
+        ..v1::ProxyState::default()
     }
+}
+
+/// Of a cluster without anything.
+fn nothing() -> Model {
+    Cluster::default().compile().0
+}
+
+fn tally(observed: &Observed, generation: i64) -> Tally {
+    observed.tally(&nothing(), &split(), generation)
 }
 
 #[test]
@@ -32,7 +44,7 @@ fn proxy_that_still_has_an_older_generation_does_not_count_as_having_the_new_one
     let observed = Observed::default();
     observed.note(1, state("a", 4, true));
     observed.note(2, state("b", 5, true));
-    let tally = observed.tally(&split(), 5);
+    let tally = tally(&observed, 5);
     assert_eq!((tally.acknowledged, tally.needed), (1, 2));
 }
 
@@ -46,9 +58,9 @@ fn proxies_of_peers_count_like_our_own() {
         gone: Vec::new(),
     };
     observed.heard(A, theirs);
-    assert_eq!(observed.tally(&split(), 5).acknowledged, 2);
+    assert_eq!(tally(&observed, 5).acknowledged, 2);
     observed.lost(A);
-    assert_eq!(observed.tally(&split(), 5).needed, 1);
+    assert_eq!(tally(&observed, 5).needed, 1);
 }
 
 #[test]
@@ -68,17 +80,17 @@ fn own_stream_is_believed_over_a_peer_and_the_last_speaker_among_peers() {
     say(A, false);
     say(B, true);
     assert_eq!(
-        observed.tally(&split(), 5),
+        tally(&observed, 5),
         Tally {
             needed: 1,
             acknowledged: 1,
-            nack: None
+            ..Tally::default()
         }
     );
     observed.note(1, state("a", 5, false));
-    assert_eq!(observed.tally(&split(), 5).acknowledged, 0);
+    assert_eq!(tally(&observed, 5).acknowledged, 0);
     observed.ended(1, "shop/a");
-    assert_eq!(observed.tally(&split(), 5).acknowledged, 1);
+    assert_eq!(tally(&observed, 5).acknowledged, 1);
 }
 
 #[test]
@@ -87,7 +99,7 @@ fn end_of_an_older_stream_does_not_hide_the_newer_one() {
     observed.note(1, state("a", 5, false));
     observed.note(2, state("a", 5, true));
     observed.ended(1, "shop/a");
-    assert_eq!(observed.tally(&split(), 5).acknowledged, 1);
+    assert_eq!(tally(&observed, 5).acknowledged, 1);
 }
 
 #[test]
@@ -170,5 +182,197 @@ fn object_that_nobody_needs_any_more_is_touched_and_has_no_proxies() {
             .unwrap()
             .contains(&split())
     );
-    assert_eq!(observed.tally(&split(), 5), Tally::default());
+    assert_eq!(tally(&observed, 5), Tally::default());
+}
+
+/// A cluster where `client` and `client-2` of account `web` may call Service `api`, which
+/// is split, and where a TrafficTarget protects the pods of account `api`.
+fn shop() -> Cluster {
+    fixture::shop()
+        .with(fixture::pod("client-2", "10.0.0.2", "web"))
+        .with(fixture::split("web", "api", &[("api", 1)]))
+        .with(fixture::group("g", json!([{"name": "all"}])))
+        .with(fixture::target(
+            "t",
+            "api",
+            &["web"],
+            json!([{"kind": "HTTPRouteGroup", "name": "g"}]),
+        ))
+}
+
+fn named(kind: Kind, name: &str) -> ObjectRef {
+    ObjectRef::new(kind, "shop", name)
+}
+
+/// What the proxy of a pod says, in the way of a session.
+fn says(pod: &str, account: &str, asks: &[&str], has: &[(&ObjectRef, i64)]) -> v1::ProxyState {
+    let state = |(object, generation): &(&ObjectRef, i64)| v1::ObjectState {
+        object: Some(v1::ObjectRef::from(*object)),
+        needed: *generation,
+        acknowledged: true,
+        nack: String::new(),
+    };
+    v1::ProxyState {
+        namespace: "shop".to_owned(),
+        pod: pod.to_owned(),
+        uid: format!("uid-{pod}"),
+        service_account: account.to_owned(),
+        destinations: asks.iter().map(|name| (*name).to_owned()).collect(),
+        objects: has.iter().map(state).collect(),
+        ..v1::ProxyState::default()
+    }
+}
+
+const API: &str = "destination/10.96.0.1:80";
+
+#[test]
+fn pod_that_a_policy_protects_needs_it_before_its_proxy_says_a_word() {
+    let model = shop().compile().0;
+    let observed = Observed::settled();
+    let (target, group) = (
+        named(Kind::TrafficTarget, "t"),
+        named(Kind::HttpRouteGroup, "g"),
+    );
+    for object in [&target, &group] {
+        let tally = observed.tally(&model, object, 1);
+        assert_eq!((tally.acknowledged, tally.needed), (0, 2), "{object}");
+        assert_eq!(tally.away, ["shop/api-1", "shop/api-2"]);
+    }
+    for (stream, pod) in [(1, "api-1"), (2, "api-2")] {
+        observed.note(stream, says(pod, "api", &[], &[(&target, 1), (&group, 1)]));
+    }
+    let tally = observed.tally(&model, &target, 1);
+    assert_eq!((tally.acknowledged, tally.needed), (2, 2));
+    assert!(tally.away.is_empty());
+}
+
+#[test]
+fn open_workload_is_sent_no_rule_and_so_needs_no_route() {
+    let namespace = fixture::namespace("shop");
+    let open = shop().with(fixture::annotate(namespace, "weft.dev/access", "open"));
+    let model = open.compile().0;
+    let observed = Observed::settled();
+    let of = |kind, name| observed.tally(&model, &named(kind, name), 1).needed;
+    assert_eq!(of(Kind::HttpRouteGroup, "g"), 0);
+    assert_eq!(
+        of(Kind::TrafficTarget, "t"),
+        2,
+        "its workload says that it is open"
+    );
+}
+
+#[test]
+fn caller_whose_stream_ended_has_what_it_had_and_lacks_what_came_after() {
+    let model = shop().compile().0;
+    let observed = Observed::settled();
+    observed.note(1, says("client", "web", &[API], &[(&split(), 1)]));
+    observed.ended(1, "shop/client");
+    let tally = |generation| observed.tally(&model, &split(), generation);
+    let now = tally(1);
+    assert_eq!(now.acknowledged, 1, "it goes on with it");
+    let next = tally(2);
+    assert_eq!(next.acknowledged, 0);
+    assert!(next.away.contains(&"shop/client".to_owned()), "{next:?}");
+
+    // Until its pod is gone, or another pod has its name.
+    let other = fixture::pod("client", "10.0.0.1", "web");
+    let other = fixture::set(other, "/metadata/uid", json!("uid-another"));
+    observed.forget_gone(&shop().with(other).compile().0);
+    assert_eq!(tally(1).acknowledged, 0);
+}
+
+#[test]
+fn pods_of_a_workload_that_called_before_need_the_split_although_they_were_never_heard() {
+    let model = shop().compile().0;
+    let observed = Observed::settled();
+    observed.note(1, says("client", "web", &[API], &[(&split(), 1)]));
+    let tally = observed.tally(&model, &split(), 1);
+    assert_eq!((tally.acknowledged, tally.needed), (1, 2));
+    assert_eq!(tally.away, ["shop/client-2"]);
+    // One that is connected and calls something else needs nothing.
+    observed.note(
+        2,
+        says("client-2", "web", &["destination/10.0.0.11:8080"], &[]),
+    );
+    let tally = observed.tally(&model, &split(), 1);
+    assert_eq!((tally.acknowledged, tally.needed), (1, 1));
+}
+
+#[test]
+fn connected_caller_needs_a_new_split_before_its_stream_has_looked() {
+    let model = shop().compile().0;
+    let observed = Observed::settled();
+    observed.note(1, says("client", "web", &[API], &[]));
+    let mut given = says("client-2", "web", &[], &[]);
+    given.given = vec![API.to_owned()];
+    observed.note(2, given);
+    let tally = observed.tally(&model, &split(), 1);
+    assert_eq!((tally.acknowledged, tally.needed), (0, 2));
+    assert!(tally.away.is_empty(), "they are connected");
+}
+
+#[test]
+fn controller_that_has_just_started_says_how_many_it_has_not_heard() {
+    let model = shop().compile().0;
+    let observed = Observed::default();
+    let unheard = || observed.tally(&model, &split(), 1).unheard;
+    assert_eq!(unheard(), 4);
+    let more = shop().with(fixture::pod("client-3", "10.0.0.3", "web"));
+    let later = observed.tally(&more.compile().0, &split(), 1).unheard;
+    assert_eq!(
+        later, 4,
+        "a pod that started since knows nothing from before"
+    );
+    observed.note(1, says("client", "web", &[API], &[(&split(), 1)]));
+    assert_eq!(unheard(), 3);
+    let target = named(Kind::TrafficTarget, "t");
+    assert_eq!(
+        observed.tally(&model, &target, 1).unheard,
+        0,
+        "has no callers"
+    );
+    assert_eq!(Observed::settled().tally(&model, &split(), 1).unheard, 0);
+}
+
+/// Many more than may be remembered, many times, as a crawler brings them.
+#[test]
+fn remembering_costs_the_same_for_each_destination_however_many_there_are() {
+    let long = |destinations: usize| {
+        let mut state = says("crawler", "web", &[], &[]);
+        let name = |at: usize| format!("destination/10.1.{}.{}:80", at / 250, at % 250);
+        state.destinations = (0..destinations).map(name).collect();
+        let observed = Observed::settled();
+        let begun = std::time::Instant::now();
+        for round in 0..6_i64 {
+            state.objects = vec![v1::ObjectState {
+                object: Some(v1::ObjectRef::from(&split())),
+                needed: round,
+                ..v1::ObjectState::default()
+            }];
+            observed.note(1, state.clone());
+        }
+        assert_eq!(observed.remembered("shop", "web").len(), MAX_REMEMBERED);
+        begun.elapsed()
+    };
+    // The fastest of some tries, which nothing else disturbed.
+    let fastest = |destinations| (0..3).map(|_| long(destinations)).min().unwrap();
+    let (few, many) = (fastest(1000), fastest(16_000));
+    assert!(many < few * 16 * 5, "{few:?} for 1000, {many:?} for 16 000");
+}
+
+#[test]
+fn destinations_of_all_workloads_together_are_bounded_and_the_longest_idle_go() {
+    let metrics = ObservedMetrics::default();
+    let observed = Observed::new(metrics.clone(), 10);
+    for (stream, account) in [(1, "one"), (2, "two"), (3, "three")] {
+        let mut state = says(account, account, &[], &[]);
+        state.destinations = (0..4)
+            .map(|n| format!("destination/10.1.0.{n}:80"))
+            .collect();
+        observed.note(stream, state);
+    }
+    let kept = |account| observed.remembered("shop", account).len();
+    assert_eq!((kept("one"), kept("two"), kept("three")), (0, 4, 4));
+    assert_eq!(metrics.destinations_forgotten.get(), 4);
+    assert_eq!(metrics.destinations.get(), 8);
 }

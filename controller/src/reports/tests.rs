@@ -100,7 +100,7 @@ fn more_than_a_proxy_of_ours_sends_is_refused() {
 fn too_many_edges_cost_the_oldest_slots_and_are_counted() {
     let reports = Reports::new(ReportMetrics::default());
     let edges = [1; MAX_REPORT_EDGES];
-    let pods = MAX_EDGES / MAX_REPORT_EDGES / 2 + 1;
+    let pods = Caps::default().report_edges / MAX_REPORT_EDGES / 2 + 1;
     for slots_ago in [3, 2, 1] {
         for at in 0..pods {
             reports.take(
@@ -112,7 +112,7 @@ fn too_many_edges_cost_the_oldest_slots_and_are_counted() {
         }
     }
     let held = reports.inner.state.lock().edges;
-    assert!(held <= MAX_EDGES, "{held}");
+    assert!(held <= Caps::default().report_edges, "{held}");
     assert!(reports.inner.metrics.slots_dropped.get() >= 1);
     let oldest = reports.inner.state.lock().slots.keys().next().copied();
     assert!(oldest > Some(NOW / SLOT - 3));

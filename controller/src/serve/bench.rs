@@ -23,7 +23,7 @@ pub(super) use crate::fixture::{self, Cluster};
 pub(super) use crate::metrics::ReportMetrics;
 pub(super) use crate::metrics::{Metrics, Outcome};
 pub(super) use crate::model::{Defaults, Model};
-pub(super) use crate::observed::Observed;
+pub(super) use crate::observed::{Observed, Tally};
 pub(super) use crate::replica::Listener;
 pub(super) use crate::reports::{Reports, slot_of};
 use crate::serve::*;
@@ -84,6 +84,7 @@ impl Bench {
                 identity: identity.clone(),
                 stop: stopping.clone(),
             },
+            connections: crate::caps::Caps::default().connections,
         };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
@@ -138,10 +139,19 @@ impl Bench {
         .await
     }
 
+    pub(super) fn tally_now(&self, object: &ObjectRef) -> Tally {
+        self.tally_of(&self.observed, object)
+    }
+
+    pub(super) fn tally_of(&self, observed: &Observed, object: &ObjectRef) -> Tally {
+        let compiled = self.models.borrow().clone().unwrap();
+        observed.tally(&compiled.model, object, 1)
+    }
+
     pub(super) async fn tally(&self, object: &ObjectRef, acknowledged: usize) {
         let mut changes = self.observed.changes();
         let deadline = Instant::now() + PATIENCE;
-        while self.observed.tally(object, 1).acknowledged != acknowledged {
+        while self.tally_now(object).acknowledged != acknowledged {
             tokio::time::timeout_at(deadline, changes.changed())
                 .await
                 .unwrap()

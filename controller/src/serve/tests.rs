@@ -118,10 +118,10 @@ async fn acknowledgement_programs_the_object_that_the_resource_was_made_of() {
     let bench = Bench::start(&with_split(10)).await;
     let mut proxy = bench.client(asks(&[API])).await;
     let batch = proxy.batch().await;
-    assert_eq!(bench.observed.tally(&canary(), 1).acknowledged, 0);
+    assert_eq!(bench.tally_now(&canary()).acknowledged, 0);
     proxy.ack(&batch).await;
     bench.tally(&canary(), 1).await;
-    assert_eq!(bench.observed.tally(&canary(), 1).needed, 1);
+    assert_eq!(bench.tally_now(&canary()).needed, 1);
 }
 
 #[tokio::test]
@@ -146,11 +146,11 @@ async fn nack_names_the_proxy_and_its_reason_and_the_resource_is_not_sent_again(
         }))
         .await;
     let deadline = Instant::now() + PATIENCE;
-    while bench.observed.tally(&canary(), 1).nack.is_none() {
+    while bench.tally_now(&canary()).nack.is_none() {
         assert!(Instant::now() < deadline);
         sleep(Duration::from_millis(5)).await;
     }
-    let nack = bench.observed.tally(&canary(), 1).nack.unwrap();
+    let nack = bench.tally_now(&canary()).nack.unwrap();
     assert_eq!(nack, ("shop/client".to_owned(), "unknown split".to_owned()));
     bench.publish(&with_split(10));
     assert!(proxy.is_silent_for(Duration::from_millis(300)).await);
@@ -409,7 +409,7 @@ async fn replica_hears_what_another_observes_and_what_changes() {
     let listening = tokio::spawn(async move { listener.listen(addr).await });
     let mut changes = other.changes();
     let deadline = Instant::now() + PATIENCE;
-    while other.tally(&canary(), 1).acknowledged != 1 {
+    while bench.tally_of(&other, &canary()).acknowledged != 1 {
         tokio::time::timeout_at(deadline, changes.changed())
             .await
             .unwrap()
@@ -417,12 +417,18 @@ async fn replica_hears_what_another_observes_and_what_changes() {
     }
     assert_eq!(other.remembered("shop", "web"), [API]);
     drop(proxy);
-    while other.tally(&canary(), 1).needed != 0 {
+    while other.counts() != (0, 0) {
         tokio::time::timeout_at(deadline, changes.changed())
             .await
             .unwrap()
             .unwrap();
     }
+    let tally = bench.tally_of(&other, &canary());
+    assert_eq!(
+        (tally.acknowledged, tally.needed),
+        (1, 1),
+        "its pod is there"
+    );
     listening.abort();
 }
 

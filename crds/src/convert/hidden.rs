@@ -120,9 +120,8 @@ pub(super) fn hide(
     stored: &Content,
     wrap: bool,
 ) -> Option<Hidden> {
-    let told = shape::to_storage(kind, version, visible)
-        .map(|base| in_place(base, &pieces))
-        .is_ok_and(|told| told.as_ref() == Some(stored));
+    let base = shape::to_storage(kind, version, visible);
+    let told = in_place(base, &pieces).as_ref() == Some(stored);
     if told && pieces.is_empty() && !wrap {
         return None;
     }
@@ -170,11 +169,10 @@ pub(super) fn restore(
         && (unchanged || kind == SmiKind::TcpRoute)
     {
         let shown = shows(whole);
-        if shown == *visible || base.as_ref().is_ok_and(|base| shown == shows(base)) {
+        if shown == *visible || shown == shows(&base) {
             return Ok(whole.clone());
         }
     }
-    let base = base?;
     let plain = shows(&base);
     let exact = if unchanged {
         in_place(base.clone(), &hidden.pieces)

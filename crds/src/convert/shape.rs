@@ -6,7 +6,7 @@
 use serde_json::{Map, Value, json};
 
 use super::{
-    Content, ConversionError, SmiKind,
+    Content, SmiKind,
     SmiVersion::{self, V1alpha1, V1alpha2, V1alpha3},
     hidden::Piece,
     weight,
@@ -28,13 +28,9 @@ const TARGET_FIELDS: &[(&str, &str)] = &[
 const GROUP_FIELDS: &[(&str, &str)] = &[("matches", "matches")];
 
 /// The stored form of what was written in `version`.
-pub(super) fn to_storage(
-    kind: SmiKind,
-    version: SmiVersion,
-    content: &Content,
-) -> Result<Content, ConversionError> {
+pub(super) fn to_storage(kind: SmiKind, version: SmiVersion, content: &Content) -> Content {
     if version == SmiVersion::STORAGE {
-        return Ok(content.clone());
+        return content.clone();
     }
     let mut content = match top_fields(kind, version) {
         Some(fields) => into_spec(content, fields),
@@ -44,15 +40,14 @@ pub(super) fn to_storage(
         SmiKind::TrafficTarget if version < V1alpha3 => ports_as_numbers(&mut content),
         SmiKind::TcpRoute => all_ports(&mut content),
         SmiKind::TrafficSplit if version == V1alpha1 => {
-            let weights = weight::to_storage(&weights(&content))
-                .map_err(|index| ConversionError::Weight { index })?;
+            let weights = weight::to_storage(&weights(&content));
             if let Some(scaled) = with_weights(&content, &weights) {
                 content = scaled;
             }
         }
         _ => {}
     }
-    Ok(content)
+    content
 }
 
 /// What a reader in `version` sees of the stored form.

@@ -22,26 +22,31 @@ struct Decimal {
 
 /// What is stored for these weights, position by position.
 ///
-/// Left out and null stay so. If one weight is no quantity, all stay as they are:
-/// such an object is unreadable as v1alpha4, has no effect, and its status says so.
-/// The error is the position of the largest weight of a set that does not fit.
-pub(super) fn to_storage(raw: &[Option<&Value>]) -> Result<Vec<Option<Value>>, usize> {
-    let unchanged = || raw.iter().map(|weight| weight.cloned()).collect();
+/// Left out and null stay so. If one weight is no quantity, or the weights do not fit
+/// side by side, all stay as they are: such an object is unreadable as v1alpha4, has no
+/// effect, and its status says so. It must not be an error. The API server converts what
+/// another product stored whenever somebody lists the kind, and one failure fails the
+/// list; a client that writes such weights is refused by the validating webhook.
+pub(super) fn to_storage(raw: &[Option<&Value>]) -> Vec<Option<Value>> {
+    whole(raw).unwrap_or_else(|| raw.iter().map(|weight| weight.cloned()).collect())
+}
+
+/// The weights as whole numbers of 32 bits; `None` if they stay as they are.
+fn whole(raw: &[Option<&Value>]) -> Option<Vec<Option<Value>>> {
     let mut numbers = Vec::with_capacity(raw.len());
     for weight in raw {
         match weight {
             None | Some(Value::Null) => numbers.push(None),
             Some(weight) => match parse(weight) {
                 Parsed::Number(number) => numbers.push(Some(number)),
-                Parsed::NoQuantity => return Ok(unchanged()),
+                Parsed::NoQuantity => return None,
             },
         }
     }
     let finest = numbers.iter().flatten().map(|n| n.exponent).min();
-    let scale = match finest {
-        None => return Ok(unchanged()),
-        Some(finest) if finest >= 0 => 0,
-        Some(finest) => finest.min(MILLI),
+    let scale = match finest? {
+        finest if finest >= 0 => 0,
+        finest => finest.min(MILLI),
     };
     let scaled: Vec<Option<i128>> = numbers
         .iter()
@@ -49,8 +54,7 @@ pub(super) fn to_storage(raw: &[Option<&Value>]) -> Result<Vec<Option<Value>>, u
             None => Some(None),
             Some(number) => at_scale(*number, scale).map(Some),
         })
-        .collect::<Option<_>>()
-        .ok_or_else(|| largest(&numbers))?;
+        .collect::<Option<_>>()?;
     let fits = |n: i128| n.abs() <= MOST;
     let divisor = if scaled.iter().flatten().all(|n| fits(*n)) {
         1
@@ -65,22 +69,13 @@ pub(super) fn to_storage(raw: &[Option<&Value>]) -> Result<Vec<Option<Value>>, u
         .iter()
         .zip(raw)
         .map(|(number, raw)| match number {
-            None => Ok(raw.cloned()),
-            Some(number) => i32::try_from(number / divisor)
-                .map(|weight| Some(weight.into()))
-                .map_err(|_| largest(&numbers)),
+            None => Some(raw.cloned()),
+            Some(number) => {
+                let weight = i32::try_from(number / divisor).ok()?;
+                Some(Some(weight.into()))
+            }
         })
         .collect()
-}
-
-fn largest(numbers: &[Option<Decimal>]) -> usize {
-    let size = |n: &Decimal| n.digits.unsigned_abs() as f64 * 10f64.powi(n.exponent);
-    numbers
-        .iter()
-        .enumerate()
-        .filter_map(|(index, number)| Some((index, size(number.as_ref()?))))
-        .max_by(|a, b| a.1.total_cmp(&b.1))
-        .map_or(0, |(index, _)| index)
 }
 
 fn at_scale(number: Decimal, scale: i32) -> Option<i128> {
@@ -185,10 +180,10 @@ mod tests {
 
     use super::*;
 
-    fn stored(weights: &Value) -> Result<Value, usize> {
+    fn stored(weights: &Value) -> Value {
         let list = weights.as_array().unwrap();
-        to_storage(&list.iter().map(Some).collect::<Vec<_>>())
-            .map(|weights| weights.into_iter().map(Option::unwrap).collect())
+        let weights = to_storage(&list.iter().map(Some).collect::<Vec<_>>());
+        weights.into_iter().map(Option::unwrap).collect()
     }
 
     #[test]
@@ -210,7 +205,7 @@ mod tests {
             (json!([null, "500m"]), json!([null, 500])),
             (json!(["-1", "1"]), json!([-1, 1])),
         ] {
-            assert_eq!(stored(&written), Ok(wanted), "{written}");
+            assert_eq!(stored(&written), wanted, "{written}");
         }
     }
 
@@ -218,16 +213,21 @@ mod tests {
     fn what_is_no_quantity_leaves_all_weights_as_they_are() {
         for odd in ["50%", "", "m", "1.2.3", "1 ", "e", "1e", "+", "0x1", "١"] {
             let written = json!(["1", odd]);
-            assert_eq!(stored(&written), Ok(written), "{odd}");
+            assert_eq!(stored(&written), written, "{odd}");
         }
-        assert_eq!(stored(&json!([true, 1])), Ok(json!([true, 1])));
+        assert_eq!(stored(&json!([true, 1])), json!([true, 1]));
     }
 
     #[test]
-    fn weights_beyond_32_bits_are_refused_with_the_position_of_the_largest() {
-        assert_eq!(stored(&json!(["1n", "2147483647"])), Err(1));
-        assert_eq!(stored(&json!(["1E", "1n"])), Err(0));
-        assert_eq!(stored(&json!(["3", "1e900", "1"])), Err(1));
-        assert_eq!(stored(&json!(["1e900"])), Err(0));
+    fn weights_that_do_not_fit_into_32_bits_side_by_side_stay_as_they_are() {
+        for vast in [
+            json!(["1n", "2147483647"]),
+            json!(["1E", "1n"]),
+            json!(["3", "1e900", "1"]),
+            json!(["1e900"]),
+            json!([4_294_967_296_i64, 1]),
+        ] {
+            assert_eq!(stored(&vast), vast);
+        }
     }
 }

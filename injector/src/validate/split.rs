@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use crds::smi::{RULE_HTTP_ROUTE_GROUP, SPECS_GROUP, TrafficSplitSpec};
+use serde_json::Value;
 
 use super::{Mistakes, check_count, is_label, is_name};
 
@@ -11,6 +12,21 @@ const MOST_WEIGHT: i64 = i32::MAX as i64;
 /// Most backends and groups; the schema says the same.
 const MOST_BACKENDS: usize = 64;
 const MOST_GROUPS: usize = 16;
+
+/// A weight that conversion left as text: it is no quantity, or the weights of the object
+/// cannot stand side by side as whole numbers.
+pub(super) fn check_weights(spec: &Value, mistakes: &mut Mistakes) {
+    let backends = spec.get("backends").and_then(Value::as_array);
+    for (index, backend) in backends.into_iter().flatten().enumerate() {
+        if let Some(text) = backend.get("weight").and_then(Value::as_str) {
+            let reason = format!(
+                "is {text:?}: all weights of this object must be quantities that whole numbers \
+                 from 0 to {MOST_WEIGHT} can express side by side"
+            );
+            mistakes.add(format!("spec.backends[{index}].weight"), reason);
+        }
+    }
+}
 
 pub(super) fn check(spec: &TrafficSplitSpec, namespace: &str, mistakes: &mut Mistakes) {
     check_service("spec.service", &spec.service, namespace, mistakes);

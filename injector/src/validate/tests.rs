@@ -89,6 +89,8 @@ fn root_may_be_written_in_every_form_of_a_service_name_of_its_namespace() {
 fn negative_weight_and_empty_split_are_refused() {
     let spec = json!({ "service": "web", "backends": [{ "service": "a", "weight": -200 }] });
     refused(&split(spec), "spec.backends[0].weight", "is -200");
+    let spec = json!({ "service": "web", "backends": [{ "service": "a", "weight": "1n" }] });
+    refused(&split(spec), "spec.backends[0].weight", "side by side");
     refused(
         &split(json!({ "service": "web", "backends": [] })),
         "spec.backends",

@@ -60,6 +60,13 @@ impl Api {
             .await
     }
 
+    /// Deletes at once, as for a pod that no kubelet has to end.
+    pub(crate) async fn delete(&self, path: &str) -> Result<Value> {
+        let options = serde_json::json!({"gracePeriodSeconds": 0});
+        self.call(Method::DELETE, path, "application/json", Some(&options))
+            .await
+    }
+
     async fn call(
         &self,
         method: Method,

@@ -208,8 +208,33 @@ fn service(service: usize) -> Wanted {
     plain(in_namespace(service, "services"), object)
 }
 
+pub(crate) fn pod_path(service: usize, place: usize) -> String {
+    let pods = in_namespace(service, "pods");
+    format!("{pods}/{}", pod_name(service, place))
+}
+
+/// Path and object of a pod that has nothing to do with the mesh.
+pub(crate) fn job(number: usize) -> (String, Wanted) {
+    let name = format!("report-{number:05}");
+    let ip = pod_ip(200_000 + number % 50_000);
+    let object = json!({
+        "apiVersion": "v1", "kind": "Pod",
+        "metadata": {"name": name, "labels": {"job-name": name, "team": "reports"}},
+        "spec": {"nodeName": node_name(0), "restartPolicy": "Never",
+            "containers": [{"name": "report", "image": "shop/report:1.0.0"}]},
+    });
+    let status = json!({"phase": "Running", "podIP": ip, "podIPs": [{"ip": ip}]});
+    let path = in_namespace(0, "pods");
+    let wanted = Wanted {
+        path: path.clone(),
+        object,
+        status: Some(status),
+    };
+    (format!("{path}/{name}"), wanted)
+}
+
 /// A pod as the injector leaves it: the application, the proxy and traffic capture.
-fn pod(service: usize, place: usize, at: usize) -> Wanted {
+pub(crate) fn pod(service: usize, place: usize, at: usize) -> Wanted {
     let (name, app) = (pod_name(service, place), service_name(service));
     let owner = json!([{
         "apiVersion": "apps/v1", "kind": "ReplicaSet", "name": format!("{app}-7c9d5b6f4d"),
@@ -265,18 +290,22 @@ fn pod(service: usize, place: usize, at: usize) -> Wanted {
     }
 }
 
+/// The endpoint of one pod in its Service's slice.
+pub(crate) fn endpoint(service: usize, per: usize, place: usize) -> Value {
+    let at = service * per + place;
+    let ready = place > 0 || first_is_ready(service);
+    json!({
+        "addresses": [pod_ip(at)], "nodeName": node_name(at / PER_NODE), "zone": format!("zone-{}", at / PER_NODE % 3),
+        "conditions": {"ready": ready, "serving": ready, "terminating": false},
+        "targetRef": {"kind": "Pod", "namespace": namespace_of(service), "name": pod_name(service, place)},
+    })
+}
+
 fn slice(service: usize, per: usize) -> Wanted {
     let name = service_name(service);
-    let endpoint = |place: usize| {
-        let at = service * per + place;
-        let ready = place > 0 || first_is_ready(service);
-        json!({
-            "addresses": [pod_ip(at)], "nodeName": node_name(at / PER_NODE), "zone": format!("zone-{}", at / PER_NODE % 3),
-            "conditions": {"ready": ready, "serving": ready, "terminating": false},
-            "targetRef": {"kind": "Pod", "namespace": namespace_of(service), "name": pod_name(service, place)},
-        })
-    };
-    let endpoints: Vec<Value> = (0..per).map(endpoint).collect();
+    let endpoints: Vec<Value> = (0..per)
+        .map(|place| endpoint(service, per, place))
+        .collect();
     let object = json!({
         "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
         "metadata": {"name": format!("{name}-x7k2p"), "labels": {

@@ -1,5 +1,5 @@
 //! `make bench-control`: many pods, many streaming proxies, endpoints that change all
-//! the time, and a controller that crashes.
+//! the time, pods that come and go, and a controller that crashes.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -11,6 +11,7 @@ use wire::v1;
 use wire::v1::resource::Content;
 
 use crate::Bench;
+use crate::api::Wanted;
 use crate::board::{Board, Change};
 use crate::crowd::{self, Size};
 use crate::figures::{Delays, load, seconds};
@@ -20,6 +21,10 @@ use crate::process::{Controller, Memory, cpu, metric};
 
 /// Endpoint changes per second.
 const RATE: u32 = 50;
+/// Pods that come, go or change a label, per second.
+const POD_RATE: u32 = 10;
+/// Rounds of five turns for which a pod is gone: longer than the news of it travel.
+const AWAY: usize = 4;
 /// Services that everybody calls a share of: a login, a price list.
 const CENTRAL: usize = 10;
 /// Other Services that one pod calls.
@@ -59,6 +64,14 @@ pub(crate) struct Figures {
     pub(crate) api_cpu_per_change: f64,
     /// Batches that the controller sent per change.
     pub(crate) batches_per_change: f64,
+    /// Pods that came, went or changed a label.
+    pub(crate) pods_moved: usize,
+    pub(crate) pods_lost: usize,
+    /// From the slice's write to each proxy's acknowledgement, for pods that came or went.
+    pub(crate) pods_each: Delays,
+    /// Compiling alone, while pods came and went.
+    pub(crate) pods_compiling: Delays,
+    pub(crate) cpu_per_pod: f64,
     /// Seconds from the crash until every proxy had its first batch again.
     pub(crate) reconnect: f64,
     /// CPU seconds of the controller for that.
@@ -122,6 +135,12 @@ pub(crate) async fn measure(
     let after_changes = controller.memory()?;
     let compiling = bench.program.compiled_since(logged)?;
 
+    bench.say("letting pods come and go");
+    let (own, logged) = (controller.cpu()?, bench.program.logged()?);
+    let (pods_moved, moved) = come_and_go(bench, &fleet, size, changing / 2).await?;
+    let cpu_per_pod = (controller.cpu()? - own) * 1000.0 / pods_moved as f64;
+    let pods_compiling = bench.program.compiled_since(logged)?;
+
     bench.say("crashing the controller");
     let probe = Probe::start(&bench.api);
     sleep(Duration::from_secs(5)).await;
@@ -143,6 +162,11 @@ pub(crate) async fn measure(
         cpu_per_change,
         api_cpu_per_change,
         batches_per_change,
+        pods_moved,
+        pods_lost: moved.iter().map(Change::missed).sum(),
+        pods_each: Delays::of_seconds(moved.iter().flat_map(Change::delays)),
+        pods_compiling,
+        cpu_per_pod,
         after_restart: restart.memory,
         reconnect: restart.took,
         reconnect_cpu: restart.cpu,
@@ -243,6 +267,117 @@ async fn change(
         }
     }
     Ok(fleet.board().take())
+}
+
+/// Lets pods come and go and change their labels: of every five turns two are a pod of
+/// no Service, one is a label, and in two a meshed pod leaves its Service and one that
+/// left a while ago comes back. Returns the number of turns, and what proxies had to learn.
+async fn come_and_go(
+    bench: &Bench,
+    fleet: &Fleet,
+    size: &Size,
+    changing: Duration,
+) -> Result<(usize, Vec<Change>)> {
+    let rounds = POD_RATE as usize * changing.as_secs() as usize / 5;
+    let mut turns = interval(Duration::from_secs(1) / POD_RATE);
+    let service = |round: usize| (round * 7919) % size.services;
+    for round in 0..rounds + AWAY {
+        let leaving = Moved::new(size, service(round));
+        if round < rounds {
+            turns.tick().await;
+            let (_, job) = crowd::job(round);
+            bench.api.make([job]).await?;
+            turns.tick().await;
+            leaving.announce(fleet, false);
+            // The controller may hear of the pod before it hears of the slice.
+            bench.api.delete(&leaving.pod_path()).await?;
+            leaving.write(bench, fleet, false).await?;
+            turns.tick().await;
+            let label = json!({"metadata": {"labels": {"weft-bench/round": round.to_string()}}});
+            bench.api.merge(&leaving.neighbour_path(), &label).await?;
+        }
+        if let Some(before) = round.checked_sub(AWAY) {
+            turns.tick().await;
+            let coming = Moved::new(size, service(before));
+            coming.announce(fleet, true);
+            bench.api.make([coming.pod()]).await?;
+            coming.write(bench, fleet, true).await?;
+            turns.tick().await;
+            bench.api.delete(&crowd::job(before).0).await?;
+        }
+    }
+    let _ = timeout(PATIENCE, fleet.board().all_seen()).await;
+    Ok((rounds * 5, fleet.board().take()))
+}
+
+/// The last pod of a Service, whose own proxy does not stream: only callers are asked.
+struct Moved {
+    service: usize,
+    place: usize,
+    per: usize,
+    resource: String,
+}
+
+impl Moved {
+    fn new(size: &Size, service: usize) -> Self {
+        let resource = wire::names::endpoints(
+            &crowd::namespace_of(service),
+            &crowd::service_name(service),
+            crowd::PORT,
+        );
+        Self {
+            service,
+            place: size.pods_per_service - 1,
+            per: size.pods_per_service,
+            resource,
+        }
+    }
+
+    fn at(&self) -> usize {
+        self.service * self.per + self.place
+    }
+
+    fn pod(&self) -> Wanted {
+        crowd::pod(self.service, self.place, self.at())
+    }
+
+    fn pod_path(&self) -> String {
+        crowd::pod_path(self.service, self.place)
+    }
+
+    fn neighbour_path(&self) -> String {
+        crowd::pod_path(self.service, self.place - 1)
+    }
+
+    /// Everybody who calls the Service must learn whether the pod is there.
+    fn announce(&self, fleet: &Fleet, there: bool) {
+        let address = crowd::pod_ip(self.at()).to_string();
+        let shows = move |resource: &v1::Resource| match &resource.content {
+            Some(Content::Endpoints(endpoints)) => {
+                let mut endpoints = endpoints.endpoints.iter();
+                endpoints.any(|endpoint| endpoint.ip == address) == there
+            }
+            _ => false,
+        };
+        let callers = fleet.callers(self.service);
+        let board = fleet.board();
+        board.expect(&self.resource, callers, Box::new(shows));
+    }
+
+    /// Takes the pod out of its slice or puts it back.
+    async fn write(&self, bench: &Bench, fleet: &Fleet, there: bool) -> Result<()> {
+        let path = format!("/endpoints/{}", self.place);
+        let change = if there {
+            let endpoint = crowd::endpoint(self.service, self.per, self.place);
+            json!([{"op": "add", "path": path, "value": endpoint}])
+        } else {
+            json!([{"op": "remove", "path": path}])
+        };
+        let slice = crowd::slice_path(self.service);
+        bench.api.patch(&slice, &change).await?;
+        fleet.board().written(&self.resource);
+        Ok(())
+    }
 }
 
 struct Restart {

@@ -92,6 +92,18 @@ pub(crate) fn crowded_musts(all: &[crowded::Figures]) -> Vec<Must> {
             found: figures.lost as f64,
         },
         Must {
+            what: "a pod that comes or goes, slice to acknowledgement, p99",
+            unit: "ms",
+            most: 500.0,
+            found: figures.pods_each.p99(),
+        },
+        Must {
+            what: "pods' coming or going that a proxy missed",
+            unit: "",
+            most: 0.0,
+            found: figures.pods_lost as f64,
+        },
+        Must {
             what: "reconnect of all proxies after a crash",
             unit: "s",
             most: 15.0,
@@ -207,7 +219,10 @@ pub(crate) fn write_crowded(root: &Path, all: &[crowded::Figures], took: u64) ->
          everybody shares. There is one TrafficTarget and one HTTPRouteGroup for every fifth Service and a split for \
          every twentieth.\n\n\
          50 times a second one endpoint becomes ready or stops being it. The time runs from the API server's answer \
-         until a proxy that calls the Service has the change and acknowledges it. Then the controller is killed and \
+         until a proxy that calls the Service has the change and acknowledges it. After that pods come, go and change \
+         labels, 10 a second in turns: one of no Service comes, a meshed one goes with its endpoint, another changes a \
+         label, the meshed one comes back, the first one goes; the time runs from the write of the slice, which may come \
+         before the proxies have heard of the pod itself. Then the controller is killed and \
          started anew at once, as a container that crashed; the time runs from the kill until every proxy has the \
          first batch of a new stream. Proxies wait between tries as real ones do. Everything shares the machine's \
          cores: bench, proxies, etcd, API server, controller.\n\n",
@@ -268,6 +283,21 @@ pub(crate) fn write_crowded(root: &Path, all: &[crowded::Figures], took: u64) ->
     });
     line(&mut text, "batches per change", &|f| {
         short(f.batches_per_change)
+    });
+    line(&mut text, "pods that came, went or changed a label", &|f| {
+        f.pods_moved.to_string()
+    });
+    line(
+        &mut text,
+        "their endpoint's change to acknowledgement p50, p99, ms",
+        &|f| format!("{}, {}", short(f.pods_each.p50()), short(f.pods_each.p99())),
+    );
+    line(&mut text, "compiling alone meanwhile p50, p99, ms", &|f| {
+        let all = &f.pods_compiling;
+        format!("{}, {}", short(all.p50()), short(all.p99()))
+    });
+    line(&mut text, "controller CPU per pod, ms", &|f| {
+        short(f.cpu_per_pod)
     });
     line(&mut text, "etcd and API server CPU per change, ms", &|f| {
         short(f.api_cpu_per_change)
@@ -383,7 +413,7 @@ fn outlook(all: &[crowded::Figures]) -> String {
         "## At 100 000 Pods\n\nA line through the two largest sizes, with 10 000 Services and 20 000 proxies on one replica: \
          {:.1} GiB of memory, {} ms of CPU per change and {} s of CPU for a reconnect. At 50 changes/s that is {} of \
          one core, and the controller uses one: {}. A replica also takes at most 8 192 connections, so 20 000 \
-         proxies need three replicas, which share the proxies but each hold the whole World.\n",
+         proxies need four replicas, three that share them and one that may be missing; each holds the whole World.\n",
         memory / 1024.0,
         short(cpu),
         short(reconnect),

@@ -8,7 +8,7 @@ use wire::v1;
 use super::{Destination, Reading, Traffic};
 use crate::{
     compile::{endpoints::ByPort, few},
-    model::Mapped,
+    model::{Mapped, Served, Target},
     problem::Reason,
     world::{ObjectKey, PodFacts, World},
 };
@@ -86,8 +86,8 @@ impl<'a> Pods<'a> {
     /// container port and a Service gives the pod such a port.
     fn container_ports(&self, pod: &ObjectKey, facts: &PodFacts, number: u16) -> Vec<u16> {
         let served = self.served.get(pod);
-        let mut pairs = served.into_iter().flatten();
-        if facts.ports.contains_key(&number) || pairs.any(|(_, own)| *own == number) {
+        let pairs = served.into_iter().flatten();
+        if is_own(facts, pairs.map(|(_, own)| *own), number) {
             return vec![number];
         }
         let through = served.into_iter().flatten().filter(|(at, _)| *at == number);
@@ -98,6 +98,39 @@ impl<'a> Pods<'a> {
             through
         }
     }
+}
+
+/// Whether a pod has this port, as it or a Service says.
+fn is_own(facts: &PodFacts, mut served: impl Iterator<Item = u16>, number: u16) -> bool {
+    facts.ports.contains_key(&number) || served.any(|own| own == number)
+}
+
+/// Whether targets say nothing about this pod but what is written in them: its ports mean
+/// themselves, and it skips none.
+pub(in crate::compile) fn as_written<'a>(
+    targets: impl Iterator<Item = &'a Target>,
+    pod: &ObjectKey,
+    facts: &PodFacts,
+    served: &[Served],
+) -> bool {
+    if facts.ended {
+        return true;
+    }
+    let skips = facts.proxy.as_ref();
+    let skips = skips.is_some_and(|proxy| !proxy.skip_inbound_ports.is_empty());
+    let here = served
+        .iter()
+        .filter(|(key, ..)| key.namespace == pod.namespace);
+    targets
+        .filter_map(|target| target.rule.as_ref())
+        .all(|rule| {
+            !skips
+                && rule.written().all(|port| {
+                    let mut here = here.clone();
+                    is_own(facts, here.clone().map(|(.., own)| *own), port)
+                        || !here.any(|(_, number, _)| *number == port)
+                })
+        })
 }
 
 #[derive(Clone, PartialEq)]

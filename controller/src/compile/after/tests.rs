@@ -200,7 +200,7 @@ fn compiling_after_says_what_compiling_from_nothing_says_and_whom_it_concerns() 
     let pods: Vec<ObjectKey> = (0..PODS)
         .map(|n| ObjectKey::new("shop", &format!("pod-{n}")))
         .collect();
-    let (mut shorter, mut untouched, mut refreshed) = (0, 0, 0);
+    let (mut shorter, mut middle, mut untouched, mut refreshed) = (0, 0, 0, 0);
     for seed in 0..12 {
         let mut dice = StdRng::seed_from_u64(seed);
         let mut collector = Collector::default();
@@ -217,10 +217,27 @@ fn compiling_after_says_what_compiling_from_nothing_says_and_whom_it_concerns() 
                 step(&mut dice, &mut collector);
             }
             let world = Arc::new(collector.world());
-            shorter += usize::from(states_only(&world, &compiled.model.index).is_some());
+            if states_only(&world, &compiled.model.index).is_some() {
+                shorter += 1;
+            } else {
+                let before = &compiled.model.index;
+                middle += usize::from(pods_and_places(&world, before).is_some());
+            }
             compiled = compiled.after(world.clone(), &defaults);
             let (fresh, problems) = Model::compile(&world, &defaults);
             assert_eq!(*compiled.problems, problems, "seed {seed}");
+            let kept = &compiled.model;
+            for object in problems.verdicts.keys() {
+                let needs =
+                    |model: &Model| (model.protected_by(object), model.called_through(object));
+                assert_eq!(needs(kept), needs(&fresh), "{object}, seed {seed}");
+            }
+            let by_uid = Compiled::new(world.clone(), fresh.clone(), problems);
+            for pod in &pods {
+                let uid = format!("uid-{}", pod.name);
+                let known = |compiled: &Compiled| compiled.pod_by_uid(&uid).cloned();
+                assert_eq!(known(&compiled), known(&by_uid), "{pod}, seed {seed}");
+            }
             for pod in &pods {
                 let expected = told(&fresh, pod);
                 if let Some((number, interest, before)) = seen.get(pod)
@@ -264,9 +281,119 @@ fn compiling_after_says_what_compiling_from_nothing_says_and_whom_it_concerns() 
         shorter > 300,
         "the shorter way was gone only {shorter} times"
     );
+    assert!(middle > 300, "the middle way was gone only {middle} times");
     assert!(refreshed > 100, "only {refreshed} times endpoints were all");
     assert!(
         untouched > 100,
         "only {untouched} times somebody was left alone"
     );
+}
+
+/// A cluster with policies and many more pods than change.
+fn city() -> fixture::Cluster {
+    const SIZE: usize = 150;
+    let mut city = fixture::Cluster::default()
+        .with(fixture::namespace("shop"))
+        .with(fixture::tcp_route("ports", &[8080]));
+    for n in 0..SIZE {
+        let (service, account) = (format!("svc-{n}"), format!("account-{n}"));
+        let at = |place: usize| format!("10.{place}.{}.{}", n / 200, n % 200 + 1);
+        let pods: Vec<(String, String)> =
+            (1..5).map(|p| (format!("{service}-{p}"), at(p))).collect();
+        for (name, ip) in &pods {
+            city = city.with(fixture::pod(name, ip, &account));
+        }
+        let places: Vec<Value> = pods
+            .iter()
+            .map(|(name, ip)| fixture::endpoint(name, ip))
+            .collect();
+        let rules = json!([{"kind": "TCPRoute", "name": "ports"}]);
+        city = city
+            .with(fixture::service(&service, &at(96), &[("http", 80)]))
+            .with(fixture::slice(
+                &service,
+                &service,
+                &[("http", 8080)],
+                &places,
+            ))
+            .with(fixture::target(
+                &format!("t-{n}"),
+                &account,
+                &["web"],
+                rules,
+            ));
+    }
+    city
+}
+
+fn replaced(world: &World, object: &Value) -> Arc<World> {
+    let one = fixture::Cluster::default().with(object.clone()).world();
+    let mut world = world.clone();
+    Arc::make_mut(&mut world.pods).extend((*one.pods).clone());
+    Arc::make_mut(&mut world.slices).extend((*one.slices).clone());
+    Arc::new(world)
+}
+
+/// Time of the fastest of some tries: what it takes when nothing else disturbs.
+fn fastest<T>(mut work: impl FnMut() -> T) -> std::time::Duration {
+    let tries = (0..5).map(|_| {
+        let begun = std::time::Instant::now();
+        work();
+        begun.elapsed()
+    });
+    tries.min().unwrap()
+}
+
+#[test]
+fn pod_that_comes_goes_or_changes_a_label_costs_a_fraction_of_a_whole_compile() {
+    let defaults = Defaults::default();
+    let world = Arc::new(city().world());
+    let (model, problems) = Model::compile(&world, &defaults);
+    let compiled = Compiled::new(world.clone(), model, problems);
+    let whole = fastest(|| Model::compile(&world, &defaults));
+
+    let job = fixture::plain_pod("job", "10.200.0.1", "batch");
+    let meshed = fixture::pod("svc-7-1", "10.1.0.8", "account-7");
+    let labelled = fixture::set(meshed, "/metadata/labels/version", json!("2"));
+    let fifth = fixture::pod("svc-7-5", "10.5.0.8", "account-7");
+    let gone = {
+        let mut world = (*world).clone();
+        Arc::make_mut(&mut world.pods).remove(&ObjectKey::new("shop", "svc-3-2"));
+        Arc::new(world)
+    };
+    for (what, next) in [
+        ("an unmeshed pod came", replaced(&world, &job)),
+        ("a pod changed a label", replaced(&world, &labelled)),
+        ("a meshed pod came", replaced(&world, &fifth)),
+        ("a pod went", gone),
+    ] {
+        let after = fastest(|| compiled.after(next.clone(), &defaults));
+        assert!(
+            after * 3 < whole,
+            "{what}: {after:?}, and all anew {whole:?}"
+        );
+    }
+
+    // Its slice names the new pod: one Service and its pods.
+    let next = replaced(&world, &fifth);
+    let came = compiled.after(next.clone(), &defaults);
+    let mut places: Vec<Value> = (1..5)
+        .map(|p| fixture::endpoint(&format!("svc-7-{p}"), &format!("10.{p}.0.8")))
+        .collect();
+    places.push(fixture::endpoint("svc-7-5", "10.5.0.8"));
+    let slice = fixture::slice("svc-7", "svc-7", &[("http", 8080)], &places);
+    let joined = replaced(&next, &slice);
+    let after = fastest(|| came.after(joined.clone(), &defaults));
+    assert!(
+        after * 3 < whole,
+        "an endpoint joined: {after:?}, and all anew {whole:?}"
+    );
+    let joined = came.after(joined, &defaults);
+    let api = BTreeSet::from(["destination/10.96.0.8:80".to_owned()]);
+    let told = joined
+        .model
+        .resolve(&ObjectKey::new("shop", "svc-3-1"), &api);
+    let told = fixture::Resolved(told.unwrap());
+    let at = told.addresses("endpoints/shop/svc-7:80");
+    assert!(at.contains(&"10.5.0.8:8080".to_owned()), "{at:?}");
 }

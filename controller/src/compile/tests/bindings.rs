@@ -347,6 +347,34 @@ fn spiffe_ids_that_are_no_account_here_protect_nobody_and_the_target_says_so() {
 }
 
 #[test]
+fn target_says_so_when_its_destination_names_accounts_of_another_namespace() {
+    let ids = json!([
+        "cluster.local/ns/shop/sa/api",
+        "cluster.local/ns/bank/sa/vault"
+    ]);
+    let cluster = shop()
+        .with(tcp_route("ports", &[8080]))
+        .with(to_binding("callees"))
+        .with(binding("callees", json!({"spiffeIdentities": ids})));
+    let (_, problems) = cluster.compile();
+    let expected = [(Reason::ForeignIdentity, "spec.destination.name")];
+    assert_eq!(failures(&problems, ResolvedRefs), expected);
+    let condition = &verdict(&problems, "TrafficTarget t").resolved_refs;
+    assert!(
+        condition.message.contains("/ns/bank/sa/vault"),
+        "{condition:?}"
+    );
+
+    // Its own accounts alone are nothing to say.
+    let own = json!({"spiffeIdentities": ["cluster.local/ns/shop/sa/api"]});
+    let cluster = shop()
+        .with(tcp_route("ports", &[8080]))
+        .with(to_binding("callees"))
+        .with(binding("callees", own));
+    assert_eq!(failures(&cluster.compile().1, ResolvedRefs), []);
+}
+
+#[test]
 fn a_destination_binding_that_contradicts_itself_protects_both_and_allows_nothing() {
     let mut schemes = by_labels(json!({"app": "c"}));
     schemes["serviceAccount"] = json!("api");

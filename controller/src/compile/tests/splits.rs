@@ -160,6 +160,26 @@ fn a_backend_that_does_not_exist_leaves_its_share_to_the_others() {
 }
 
 #[test]
+fn a_backend_of_weight_0_may_be_missing_and_is_told_as_a_caution() {
+    let about = |backends: &[(&str, i64)]| {
+        let (_, problems) = cluster().with(split("s", "api", backends)).compile();
+        let condition = verdict(&problems, "TrafficSplit s").resolved_refs.clone();
+        (condition.status, condition.reason, condition.message)
+    };
+    let (status, reason, message) = about(&[("v1", 100), ("v3", 0)]);
+    assert!(status, "{message}");
+    assert_eq!(reason, "RefNotFound");
+    assert!(
+        message.contains("there is no Service v3; its weight is 0"),
+        "{message}"
+    );
+    // Named twice, its weights are added.
+    assert!(!about(&[("v1", 100), ("v3", 0), ("v3", 1)]).0);
+    assert!(!about(&[("v1", 100), ("v3", 1)]).0);
+    assert!(!about(&[("v3", 0)]).0, "nobody takes the port");
+}
+
+#[test]
 fn a_backend_without_the_roots_port_number_is_left_out_for_that_port() {
     let root = service("api", "10.96.0.1", &[("http", 80), ("other", 90)]);
     let cluster = cluster()

@@ -89,6 +89,10 @@ impl Bench {
     }
 
     async fn about(followed: Followed) -> Self {
+        Self::telling(followed, reports()).await
+    }
+
+    async fn telling(followed: Followed, reports: Reports) -> Self {
         let (ca, authority) = (Ca::new(), Authority::in_memory());
         let serving = ServingHandle::empty();
         let made = authority.serving(&[NAME], SystemTime::now(), Duration::from_secs(600));
@@ -116,7 +120,6 @@ impl Bench {
         let (publish, front) = watch::channel(Some(trusted));
         let (models, latest) = watch::channel(None);
         let reviews = Arc::default();
-        let reports = reports();
         let api = Api {
             sources: Sources {
                 inventory: Arc::clone(&followed.inventory),
@@ -152,6 +155,19 @@ impl Bench {
         path: &str,
         headers: &[(&str, &str)],
     ) -> Result<(u16, Value), Box<dyn std::error::Error>> {
+        let answer = self.send(certificate, method, path, headers).await?;
+        let status = answer.status().as_u16();
+        let body = answer.into_body().collect().await?.to_bytes();
+        Ok((status, serde_json::from_slice(&body)?))
+    }
+
+    async fn send(
+        &self,
+        certificate: Option<(CertificateDer<'static>, PrivateKeyDer<'static>)>,
+        method: Method,
+        path: &str,
+        headers: &[(&str, &str)],
+    ) -> Result<Response<Incoming>, Box<dyn std::error::Error>> {
         let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
             .with_safe_default_protocol_versions()?
             .with_root_certificates(self.roots.clone());
@@ -174,12 +190,9 @@ impl Bench {
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        let answer = sender
+        Ok(sender
             .send_request(request.body(Empty::<Bytes>::new())?)
-            .await?;
-        let status = answer.status().as_u16();
-        let body = answer.into_body().collect().await?.to_bytes();
-        Ok((status, serde_json::from_slice(&body)?))
+            .await?)
     }
 
     /// What a proxy of `shop` tells now, in a slot that is still open; asked for when
@@ -335,6 +348,55 @@ async fn idle_object_has_zeros_and_a_missing_one_is_missing() {
     let (status, body) = bench.ask("reader", &format!("{DEPLOYMENTS}/nobody")).await;
     assert_eq!((status, &body["reason"]), (404, &json!("NotFound")));
     assert_eq!(body["details"]["name"], "nobody");
+}
+
+/// One edge in each of the last three slots that may be asked for, in a store for `most`.
+/// The window of the answer, and the header that warns.
+async fn window_and_warning(most: usize) -> (String, Option<String>) {
+    let followed = Followed::default();
+    *followed.inventory.write() = inventory();
+    let reports = Reports::holding(crate::metrics::ReportMetrics::default(), most);
+    let reporter = crate::reports::Reporter {
+        uid: "shop-api".into(),
+        pod: ObjectKey::new("shop", "api-1"),
+    };
+    for ago in [4, 3, 2] {
+        let report = wire::v1::Report {
+            process: 1,
+            slot: (slot_of(SystemTime::now()) - ago) * SLOT,
+            edges: vec![seen_by_server("shop/web", 1, 0)],
+        };
+        reports.take(&reporter, report, true, SystemTime::now());
+    }
+    let bench = Bench::telling(followed, reports).await;
+    let certificate = Some(bench.ca.client("front-proxy"));
+    let path = format!("{DEPLOYMENTS}/api");
+    let headers = [
+        ("x-remote-user", "reader"),
+        ("x-remote-group", "readers"),
+        ("x-remote-group", "all"),
+    ];
+    let answer = bench
+        .send(certificate, Method::GET, &path, &headers)
+        .await
+        .unwrap();
+    assert_eq!(answer.status(), 200);
+    let warning = answer.headers().get(header::WARNING);
+    let warning = warning.map(|warning| warning.to_str().unwrap().to_owned());
+    let body = answer.into_body().collect().await.unwrap().to_bytes();
+    let body: Value = serde_json::from_slice(&body).unwrap();
+    (body["window"].as_str().unwrap().to_owned(), warning)
+}
+
+#[tokio::test]
+async fn window_that_was_cut_for_want_of_room_says_so_and_how_far_it_reaches() {
+    assert_eq!(window_and_warning(3).await, ("30s".to_owned(), None));
+    let (window, warning) = window_and_warning(2).await;
+    let warning = warning.unwrap();
+    assert!(["10s", "15s"].contains(&&*window), "{window}");
+    let said = format!("299 - \"only the last {window} of the window are told: ");
+    assert!(warning.starts_with(&said), "{warning}");
+    assert!(warning.contains("memory limit"), "the way out: {warning}");
 }
 
 #[tokio::test]

@@ -44,7 +44,9 @@ fn every_object_is_answered_in_the_order_of_the_request() {
 
 #[test]
 fn a_failure_names_the_object_and_converts_none() {
-    let objects = json!([split("fine", "1"), split("vast", "2147483647")]);
+    let mut odd = split("odd", "1");
+    odd["kind"] = json!("TrafficMirror");
+    let objects = json!([split("fine", "1"), odd]);
     let answer = answer("split.smi-spec.io/v1alpha4", &objects);
     let response = &answer["response"];
     assert_eq!(response["uid"], "u-1");
@@ -52,9 +54,31 @@ fn a_failure_names_the_object_and_converts_none() {
     assert_eq!(response["convertedObjects"], json!([]));
     let message = response["result"]["message"].as_str().unwrap();
     assert!(
-        message.starts_with("TrafficSplit shop/vast: spec.backends[0].weight: "),
+        message.starts_with("TrafficMirror shop/odd: TrafficMirror of "),
         "{message}"
     );
+}
+
+/// A list of a kind is one review: an object that another product stored must not
+/// keep everybody from reading its neighbours.
+#[test]
+fn a_stored_weight_that_fits_nowhere_leaves_the_rest_of_the_list_readable() {
+    let objects = json!([split("fine", "1"), split("vast", "2147483647")]);
+    let answer = answer("split.smi-spec.io/v1alpha4", &objects);
+    assert_eq!(
+        answer["response"]["result"]["status"], "Success",
+        "{answer}"
+    );
+    let converted = &answer["response"]["convertedObjects"];
+    let weights = |n: usize| {
+        let backends = converted[n]["spec"]["backends"].as_array().unwrap();
+        backends
+            .iter()
+            .map(|b| b["weight"].clone())
+            .collect::<Vec<Value>>()
+    };
+    assert_eq!(weights(0), [json!(1_000_000_000), json!(1)]);
+    assert_eq!(weights(1), [json!("2147483647"), json!("1n")], "as it was");
 }
 
 #[test]

@@ -1,0 +1,186 @@
+//! Who has to have an object before it is in force everywhere.
+//!
+//! A policy is needed by the pods that it protects, whether or not their proxies are
+//! connected. A split is needed by whoever calls its root; a Model does not know callers,
+//! but it knows the destinations that lead there, and `observed` knows who uses those.
+//!
+//! Invariant: a pod of which this says that it needs an object has the object among the
+//! origins of its resources, so that it can acknowledge it.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+};
+
+use policy::name::{Kind, ObjectRef};
+use wire::{names, v1};
+
+use super::{Index, Model, PodId, Target};
+use crate::world::{ObjectKey, PodFacts};
+
+/// Pods with a running proxy by account (namespace, account).
+pub(crate) type Running = HashMap<ObjectKey, Vec<PodId>>;
+
+/// Whom objects concern, by object.
+#[derive(Debug, Default)]
+pub(crate) struct Uses(HashMap<ObjectRef, Use>);
+
+#[derive(Debug, Default)]
+struct Use {
+    /// Accounts that targets made from the object are about.
+    accounts: BTreeSet<ObjectKey>,
+    /// Pods that those targets name by label.
+    pods: BTreeSet<ObjectKey>,
+    /// Services that splits made from the object share out.
+    roots: BTreeSet<ObjectKey>,
+}
+
+impl Model {
+    /// The pods with a running proxy whose own policy is made from this object.
+    pub fn protected_by(&self, object: &ObjectRef) -> BTreeSet<PodId> {
+        let index = &self.index;
+        let Some(uses) = index.uses().0.get(object) else {
+            return BTreeSet::new();
+        };
+        let running = index.running();
+        let of_accounts = uses.accounts.iter().filter_map(|at| running.get(at));
+        let pods = of_accounts.flatten().chain(&uses.pods);
+        pods.filter(|pod| {
+            let facts = self.running_pod(pod);
+            facts.is_some_and(|facts| index.policy_is_made_from(object, pod, facts))
+        })
+        .cloned()
+        .collect()
+    }
+
+    /// The destination resources through which callers get this object.
+    pub fn called_through(&self, object: &ObjectRef) -> BTreeSet<String> {
+        let index = &self.index;
+        let uses = index.uses().0.get(object);
+        let roots = uses.into_iter().flat_map(|uses| &uses.roots);
+        roots.flat_map(|root| index.destinations_of(root)).collect()
+    }
+
+    /// Pods of an account whose proxies run.
+    pub fn running_pods_of(&self, namespace: &str, account: &str) -> &[PodId] {
+        let at = ObjectKey::new(namespace, account);
+        self.index.running().get(&at).map_or(&[], Vec::as_slice)
+    }
+
+    /// All pods whose proxies run.
+    pub fn running_pods(&self) -> impl Iterator<Item = &PodId> {
+        self.index.running().values().flatten()
+    }
+
+    /// Uid of a pod whose proxy runs.
+    pub fn running_uid(&self, pod: &PodId) -> Option<&Arc<str>> {
+        Some(&self.running_pod(pod)?.uid)
+    }
+
+    fn running_pod(&self, pod: &PodId) -> Option<&PodFacts> {
+        let facts = self.index.world.pods.get(pod)?;
+        is_running(facts).then_some(facts)
+    }
+}
+
+/// Whether a pod has a proxy that may hold a configuration: one that does not run
+/// carries no traffic.
+fn is_running(facts: &PodFacts) -> bool {
+    !facts.ended && facts.proxy.as_ref().is_some_and(|proxy| proxy.running)
+}
+
+impl Index {
+    fn uses(&self) -> &Uses {
+        self.uses.get_or_init(|| {
+            let mut uses: HashMap<ObjectRef, Use> = HashMap::new();
+            for (target, about) in self.targets.about() {
+                let rule = target.rule.iter().flat_map(|rule| &rule.origins);
+                let origins: BTreeSet<&ObjectRef> = rule
+                    .chain([&target.origin])
+                    .map(|(object, _)| object)
+                    .collect();
+                for object in origins {
+                    let this = uses.entry(object.clone()).or_default();
+                    this.accounts
+                        .extend(about.accounts.iter().copied().cloned());
+                    this.pods.extend(about.pods.iter().copied().cloned());
+                }
+            }
+            for (root, entry) in &self.services {
+                for (object, _) in entry.splits.iter().flat_map(|split| &split.origins) {
+                    let this = uses.entry(object.clone()).or_default();
+                    this.roots.insert(root.clone());
+                }
+            }
+            Uses(uses)
+        })
+    }
+
+    fn running(&self) -> &Running {
+        self.running.get_or_init(|| {
+            let mut running = Running::new();
+            for (pod, facts) in self
+                .world
+                .pods
+                .iter()
+                .filter(|(_, facts)| is_running(facts))
+            {
+                let account = ObjectKey {
+                    namespace: pod.namespace.clone(),
+                    name: facts.service_account.clone(),
+                };
+                running.entry(account).or_default().push(pod.clone());
+            }
+            running
+        })
+    }
+
+    /// Whether the object is an origin of the pod's own resources.
+    fn policy_is_made_from(&self, object: &ObjectRef, pod: &ObjectKey, facts: &PodFacts) -> bool {
+        let targets: Vec<&Target> = self.targets.of(pod, facts).collect();
+        if object.kind == Kind::TrafficTarget {
+            return targets.iter().any(|target| target.origin.0 == *object);
+        }
+        // The others are origins of rules, and an open workload is sent none.
+        self.enforcement(pod, facts, &targets) != v1::Enforcement::Open
+            && targets.iter().any(|target| {
+                let rule = target.rule.iter().flat_map(|rule| &rule.origins);
+                rule.map(|(origin, _)| origin)
+                    .any(|origin| origin == object)
+            })
+    }
+
+    /// The destinations that lead to a Service: its own addresses, and where it is
+    /// headless its pods', as [`Self::destination`] reads them.
+    fn destinations_of(&self, key: &ObjectKey) -> Vec<String> {
+        let Some(entry) = self.services.get(key) else {
+            return Vec::new();
+        };
+        let cluster = entry.facts.cluster_ips.iter();
+        let cluster = cluster.filter(|ip| self.services_by_ip.get(ip) == Some(key));
+        let outer = entry.facts.outer_ips.iter();
+        let mut destinations: Vec<String> = entry
+            .ports
+            .keys()
+            .flat_map(|port| {
+                let outer = outer
+                    .clone()
+                    .filter(|ip| self.services_by_outer.get(&(**ip, *port)) == Some(key));
+                cluster
+                    .clone()
+                    .chain(outer)
+                    .map(|ip| names::destination(*ip, *port))
+            })
+            .collect();
+        if entry.facts.headless {
+            let candidates = entry.ports.values().flat_map(|port| &port.candidates);
+            for endpoint in candidates.map(|candidate| &candidate.endpoint) {
+                let pod = ObjectKey::new(&endpoint.namespace, &endpoint.pod);
+                let ips = self.world.pods.get(&pod).into_iter().flat_map(|f| &f.ips);
+                let port = u16::try_from(endpoint.port).unwrap_or(0);
+                destinations.extend(ips.map(|ip| names::destination(*ip, port)));
+            }
+        }
+        destinations
+    }
+}
