@@ -464,7 +464,7 @@ impl Control {
                 configured: self.state.snapshot().is_complete(),
                 certificate_until: self.certs.not_after(),
             };
-            let judged = facts.judge(SystemTime::now());
+            let judged = facts.judge(self.clock.now());
             leaving.send_if_modified(|leaving| std::mem::replace(leaving, judged) != judged);
             if self.certs.current().is_none()
                 && let Ok(bundle) = tokio::fs::read_to_string(&self.settings.trust_bundle).await
