@@ -25,7 +25,7 @@ pub struct MeshTls {
     roots: Roots,
     server: Arc<rustls::ServerConfig>,
     clients: Arc<Mutex<HashMap<SpiffeId, Arc<rustls::ClientConfig>>>>,
-    metrics: Option<Metrics>,
+    metrics: Option<Arc<Metrics>>,
 }
 
 /// Why a handshake failed, for metrics.
@@ -55,7 +55,7 @@ impl MeshTls {
     /// Counts handshakes with peers that fail.
     #[must_use]
     pub fn counted(mut self, metrics: Metrics) -> Self {
-        self.metrics = Some(metrics);
+        self.metrics = Some(Arc::new(metrics));
         self
     }
 
