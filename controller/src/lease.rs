@@ -502,10 +502,10 @@ mod tests {
     async fn holder_whose_work_gets_no_answers_gives_the_lease_to_one_that_does() {
         let (api, silent) = (FakeApi::default(), FakeApi::default());
         let (a, mut a_leads) = candidate(&api, "a");
-        let running = tokio::spawn(a.run(std::future::pending()));
+        let running = tokio::spawn(a.run(std::future::pending(), watch::channel(Stage::Stays).1));
         a_leads.held().await;
         let (b, mut b_leads) = candidate(&api, "b");
-        let b_running = tokio::spawn(b.run(std::future::pending()));
+        let b_running = tokio::spawn(b.run(std::future::pending(), watch::channel(Stage::Stays).1));
         let client = a_leads.client("status", &silent.client());
         tokio::spawn(a_leads.clone().while_held(move || work(client.clone())));
 
@@ -540,7 +540,7 @@ mod tests {
     async fn single_replica_takes_the_lease_again_and_starts_its_work_anew() {
         let (api, silent) = (FakeApi::default(), FakeApi::default());
         let (a, mut a_leads) = candidate(&api, "a");
-        tokio::spawn(a.run(std::future::pending()));
+        tokio::spawn(a.run(std::future::pending(), watch::channel(Stage::Stays).1));
         let client = a_leads.client("status", &silent.client());
         tokio::spawn(a_leads.clone().while_held(move || work(client.clone())));
         a_leads.held().await;
