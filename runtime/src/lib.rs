@@ -1,5 +1,6 @@
 //! Process manners that every binary of the mesh shares: environment, logs,
-//! readiness, the admin port, named tasks, backoff and an orderly end.
+//! readiness, the admin port, places of a listener, named tasks, backoff and an
+//! orderly end.
 //!
 //! Nothing here knows what the process does; that is why it depends on nothing
 //! else of ours.
@@ -8,7 +9,11 @@ pub mod accept;
 pub mod admin;
 pub mod backoff;
 pub mod env;
+pub mod head_timer;
+pub mod lines;
 pub mod log;
+pub mod metrics;
+pub mod occupancy;
 pub mod ready;
 pub mod shutdown;
 pub mod task;
