@@ -12,8 +12,11 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use policy::protocol::Protocol;
+use runtime::occupancy::Place;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
+
+use crate::http::HEAD_WITHIN;
 
 /// How long the first bytes may take on a port that has no declaration.
 pub const DETECT_WITHIN: Duration = Duration::from_secs(1);
@@ -155,6 +158,25 @@ impl<S: AsyncRead + Unpin> Prefixed<S> {
                 });
             }
         }
+    }
+
+    /// The same where HTTP is declared: as long as `patience` for the first byte,
+    /// and for the others as long as for any head.
+    ///
+    /// # Errors
+    /// When reading fails.
+    pub async fn look_at_head(
+        &mut self,
+        patience: Duration,
+        judge: fn(&[u8]) -> Seen,
+        place: &Place,
+    ) -> io::Result<Seen> {
+        match timeout(patience, self.first_bytes()).await {
+            Ok(Ok(true)) => place.head_begins(),
+            Ok(Ok(false)) | Err(_) => return Ok(Seen::Unsure),
+            Ok(Err(error)) => return Err(error),
+        }
+        self.look(Instant::now() + HEAD_WITHIN, judge).await
     }
 
     /// Reads what has come into the prefix; 0: the stream ended. The buffer is no

@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::uri::Authority;
@@ -12,6 +13,7 @@ use hyper::server::conn::{http1::Builder, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use policy::reason::Reason;
+use runtime::occupancy::Place;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::body::Body;
@@ -28,9 +30,11 @@ use crate::wide::Outlet;
 const TARGET_LIMIT: usize = 8 * 1024;
 /// Concurrent requests on one connection; a peer opens another one at 100.
 const STREAMS: u32 = 128;
-/// Longest wait for the next head on a connection from outside the pod. The
+/// Time for a head, from its first byte.
+pub const HEAD_WITHIN: Duration = Duration::from_secs(10);
+/// Longest rest between two requests on a connection from outside the pod. The
 /// pod's own application may keep its connections for as long as it likes.
-pub const HEAD_WITHIN: Duration = Duration::from_secs(3600);
+pub const IDLE_WITHIN: Duration = Duration::from_secs(3600);
 
 /// Where a connection comes from decides how patient the server is.
 #[derive(Clone, Debug)]
@@ -41,12 +45,13 @@ pub enum From {
     Mesh(Outlet),
 }
 
-/// Serves one connection until it ends, or until `close` asks to end it after
-/// what is in flight.
+/// Serves one connection until it ends, or until `close` or its `place` asks to
+/// end it after what is in flight.
 pub async fn serve<I, H, F>(
     io: I,
     version: Version,
     from: From,
+    place: Arc<Place>,
     close: impl Future<Output = ()>,
     handler: H,
 ) where
@@ -68,13 +73,19 @@ pub async fn serve<I, H, F>(
             }
         }
     };
-    let mut close = pin!(close);
+    let asked = Arc::clone(&place);
+    let mut close = pin!(async move {
+        tokio::select! {
+            () = close => {}
+            () = asked.wanted() => {}
+        }
+    });
     let ended = if version == Version::HTTP_2 {
         // Boxed: connections of HTTP/1.1 must not be as large as this one.
         Box::pin(http2(io, from, close.as_mut(), handler)).await
     } else {
         let mut builder = Builder::new();
-        builder.timer(TokioTimer::new()).auto_date_header(false);
+        builder.auto_date_header(false);
         let mesh = matches!(from, From::Mesh(_));
         if mesh {
             // A peer proxy closes one direction only when it wants nothing more.
@@ -87,13 +98,12 @@ pub async fn serve<I, H, F>(
                 .max_header_size(HEADER_BYTES as usize)
                 .half_close(true);
         }
-        let patience = (!matches!(from, From::OwnApplication)).then_some(HEAD_WITHIN);
-        builder.header_read_timeout(patience);
+        let patience = (!matches!(from, From::OwnApplication)).then_some(IDLE_WITHIN);
         if mesh {
             let io = Goodbye::new(io);
-            http1::serve(io, builder, patience, close.as_mut(), handler).await
+            http1::serve(io, builder, patience, place, close.as_mut(), handler).await
         } else {
-            http1::serve(io, builder, patience, close.as_mut(), handler).await
+            http1::serve(io, builder, patience, place, close.as_mut(), handler).await
         }
     };
     if let Err(error) = ended {

@@ -20,11 +20,14 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1::{Builder, Connection, Parts};
 use hyper::service::{HttpService, service_fn};
 use hyper_util::rt::TokioIo;
+use runtime::head_timer::watch_heads;
+use runtime::occupancy::Place;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::body::{Body, BoxError};
 use crate::detect::Prefixed;
+use crate::http::HEAD_WITHIN;
 
 /// A connection without a request for this long, and for up to twice as long, is
 /// taken apart. Putting it together again costs about a microsecond, so busy
@@ -36,13 +39,15 @@ const GOODBYE: Duration = Duration::from_secs(1);
 
 /// Serves until the connection ends, or until `close` asks to end it after the
 /// request in flight. A resting connection is closed after `patience`, if any.
+/// `place` learns what the connection is doing, and sees to slow heads.
 ///
 /// # Errors
 /// Whatever ended the connection early.
 pub(crate) async fn serve<I, H, F>(
     io: I,
-    builder: Builder,
+    mut builder: Builder,
     patience: Option<Duration>,
+    place: Arc<Place>,
     close: impl Future<Output = ()>,
     handler: H,
 ) -> hyper::Result<()>
@@ -51,7 +56,9 @@ where
     H: Fn(Request<Incoming>) -> F + Send + 'static,
     F: Future<Output = Response<Body>> + Send + 'static,
 {
-    let used = Arc::new(Use::default());
+    let used = Arc::new(Use::of(place));
+    let waiting = Arc::clone(&used);
+    watch_heads(&mut builder, move || waiting.waits());
     let noted = Arc::clone(&used);
     let mut service = service_fn(move |request: Request<Incoming>| {
         let (busy, upgrade) = noted.begin(&request);
@@ -67,7 +74,25 @@ where
     });
     let mut close = pin!(close);
     let mut io = Prefixed::new(io);
+    used.waits();
     loop {
+        let next = async {
+            match patience {
+                Some(patience) => timeout(patience, io.first_bytes()).await,
+                None => Ok(io.first_bytes().await),
+            }
+        };
+        // Nothing is set up for a connection on which nothing has been said.
+        let spoken = tokio::select! {
+            next = next => matches!(next, Ok(Ok(true))),
+            () = close.as_mut() => false,
+        };
+        if !spoken {
+            // As hyper does between two requests: whoever sends the next one learns
+            // that it was not taken.
+            let _ = timeout(GOODBYE, io.shutdown()).await;
+            return Ok(());
+        }
         let outlet = Outlet {
             io,
             used: Arc::clone(&used),
@@ -82,24 +107,7 @@ where
         io = parts.io.into_inner().io;
         if !parts.read_buf.is_empty() {
             io.put_back(&parts.read_buf);
-            continue;
         }
-        let next = async {
-            match patience {
-                Some(patience) => timeout(patience, io.first_bytes()).await,
-                None => Ok(io.first_bytes().await),
-            }
-        };
-        tokio::select! {
-            next = next => if matches!(next, Ok(Ok(true))) {
-                continue;
-            },
-            () = close.as_mut() => {}
-        }
-        // As hyper does between two requests: whoever sends the next one learns
-        // that it was not taken.
-        let _ = timeout(GOODBYE, io.shutdown()).await;
-        return Ok(());
     }
 }
 
@@ -159,6 +167,8 @@ where
                 Pin::new(&mut connection).graceful_shutdown();
                 return End::Over(connection.await);
             }
+            // What was answered has been taken, or this would be in use.
+            Event::Tick if used.place.head_is_overdue(HEAD_WITHIN) => return End::Over(Ok(())),
             Event::Tick => {
                 let requests = used.requests();
                 // A head that comes in small pieces stays where it is.
@@ -173,13 +183,16 @@ where
 }
 
 /// What a connection is doing.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Use {
+    place: Arc<Place>,
+    /// A head is expected; whatever came before has been read to its end.
+    expects: AtomicBool,
     requests: AtomicU64,
     /// Answers that have not been handed over in full.
     in_flight: AtomicU32,
-    /// The last request has a body. Nobody tells when all of it has come, and
-    /// what comes must never be taken for the next request.
+    /// The last request has a body, and not all of it has come. What comes must
+    /// never be taken for the next request.
     body: AtomicBool,
     /// A request asks for another protocol.
     upgrade: AtomicBool,
@@ -188,7 +201,43 @@ struct Use {
 }
 
 impl Use {
+    fn of(place: Arc<Place>) -> Self {
+        Self {
+            place,
+            expects: AtomicBool::new(false),
+            requests: AtomicU64::new(0),
+            in_flight: AtomicU32::new(0),
+            body: AtomicBool::new(false),
+            upgrade: AtomicBool::new(false),
+            stuck: AtomicBool::new(false),
+        }
+    }
+
+    /// The next head may come.
+    fn waits(&self) {
+        self.body.store(false, Relaxed);
+        self.expects.store(true, Relaxed);
+        self.rests();
+    }
+
+    /// An answer that is not taken in full is no rest between two requests.
+    fn rests(&self) {
+        if self.stuck.load(Relaxed) {
+            self.place.stuck();
+        } else {
+            self.place.idle();
+        }
+    }
+
+    fn hears(&self) {
+        if self.expects.load(Relaxed) {
+            self.place.head_begins();
+        }
+    }
+
     fn begin(self: &Arc<Self>, request: &Request<Incoming>) -> (Busy, bool) {
+        self.expects.store(false, Relaxed);
+        self.place.busy();
         self.requests.fetch_add(1, Relaxed);
         self.in_flight.fetch_add(1, Relaxed);
         self.body.store(!request.body().is_end_stream(), Relaxed);
@@ -242,7 +291,7 @@ impl HttpBody for Guarded {
     }
 }
 
-/// Notes whether the client takes what is written.
+/// Notes whether the client takes what is written, and when a head begins.
 struct Outlet<I> {
     io: Prefixed<I>,
     used: Arc<Use>,
@@ -250,7 +299,10 @@ struct Outlet<I> {
 
 impl<I> Outlet<I> {
     fn note<T>(&self, written: Poll<T>) -> Poll<T> {
-        self.used.stuck.store(written.is_pending(), Relaxed);
+        let stuck = written.is_pending();
+        if self.used.stuck.swap(stuck, Relaxed) != stuck && self.used.expects.load(Relaxed) {
+            self.used.rests();
+        }
         written
     }
 }
@@ -261,7 +313,13 @@ impl<I: AsyncRead + Unpin> AsyncRead for Outlet<I> {
         cx: &mut Context<'_>,
         out: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().io).poll_read(cx, out)
+        let this = self.get_mut();
+        let before = out.filled().len();
+        let read = Pin::new(&mut this.io).poll_read(cx, out);
+        if out.filled().len() > before {
+            this.used.hears();
+        }
+        read
     }
 }
 

@@ -15,6 +15,7 @@ use policy::access::Caller;
 use policy::mode::MtlsMode;
 use policy::protocol::Protocol;
 use policy::reason::Reason;
+use runtime::occupancy::Place;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -30,7 +31,7 @@ use crate::body::Body;
 use crate::detect::{DETECT_WITHIN, Prefixed, SILENCE, Seen, judge, judge_strictly};
 use crate::failure::refusal;
 use crate::headers;
-use crate::http::{From, serve as serve_http};
+use crate::http::{From, IDLE_WITHIN, serve as serve_http};
 use crate::metrics::{ConnectionLabels, Direction, Security};
 use crate::peer::TLS_BUFFER;
 use crate::pieces::Pieces;
@@ -54,13 +55,16 @@ struct Visit {
 }
 
 /// Serves one connection to the mesh port.
-pub async fn serve_mesh(proxy: Arc<Proxy>, stream: TcpStream) {
+pub async fn serve_mesh(proxy: Arc<Proxy>, stream: TcpStream, place: Arc<Place>) {
     let Ok(own) = stream.local_addr() else { return };
     if !proxy.settings.is_own(own.ip()) {
         return tunnel::reset(&stream);
     }
     let acceptor = tokio_rustls::TlsAcceptor::from(proxy.tls.server());
     let (wide, outlet) = Wide::new(stream);
+    // Whoever does not finish a handshake is the first to lose its place.
+    place.silent();
+    place.head_begins();
     let secured = match timeout(
         HANDSHAKE_TIMEOUT,
         acceptor.accept_with(wide, |tls| tls.set_buffer_limit(Some(TLS_BUFFER))),
@@ -93,6 +97,8 @@ pub async fn serve_mesh(proxy: Arc<Proxy>, stream: TcpStream) {
                 .tls_failed(Direction::inbound, "identity");
         }
     };
+    place.busy();
+    place.prove(peer.spiffe.as_str());
     let quiet = secured.get_ref().1.alpn_protocol() == Some(QUIET_ALPN);
     let (version, label) = if quiet {
         (Version::HTTP_11, "http1")
@@ -104,7 +110,8 @@ pub async fn serve_mesh(proxy: Arc<Proxy>, stream: TcpStream) {
     let handler =
         move |request| mesh_request(Arc::clone(&proxy), peer.clone(), own.ip(), quiet, request);
     let close = async move { lifecycle.time_to_go().await };
-    serve_http(secured, version, From::Mesh(outlet), close, handler).await;
+    let from = From::Mesh(outlet);
+    serve_http(secured, version, from, place, close, handler).await;
 }
 
 /// One request or tunnel from a peer proxy.
@@ -169,7 +176,12 @@ async fn mesh_request(
 }
 
 /// Serves one connection that came in plaintext, redirected from `original`.
-pub async fn serve_plain(proxy: Arc<Proxy>, stream: TcpStream, original: SocketAddr) {
+pub async fn serve_plain(
+    proxy: Arc<Proxy>,
+    stream: TcpStream,
+    original: SocketAddr,
+    place: Arc<Place>,
+) {
     if !proxy.settings.is_own(original.ip()) || OWN_PORTS.contains(&original.port()) {
         return tunnel::reset(&stream);
     }
@@ -185,10 +197,11 @@ pub async fn serve_plain(proxy: Arc<Proxy>, stream: TcpStream, original: SocketA
     drop(snapshot);
     let visit = Arc::new(Visit::new(proxy, None, original));
     let mut stream = Prefixed::new(stream);
+    place.silent();
     let spoken = visit
-        .protocol(&mut stream, declared, guarded || strict)
+        .protocol(&mut stream, declared, guarded || strict, &place)
         .await;
-    visit.converse(stream, spoken).await;
+    visit.converse(stream, spoken, &place).await;
 }
 
 /// What a connection turned out to speak.
@@ -242,6 +255,7 @@ impl Visit {
         stream: &mut Prefixed<S>,
         declared: Protocol,
         guarded: bool,
+        place: &Place,
     ) -> std::io::Result<Spoken> {
         if matches!(declared, Protocol::Opaque | Protocol::Tls) {
             return Ok(Spoken::Opaque(None));
@@ -255,14 +269,13 @@ impl Visit {
         if guarded || declared_http {
             // Nothing is delivered until the protocol is known, so patience
             // costs nothing but the connection.
-            let patience = if declared_http {
-                crate::http::HEAD_WITHIN
+            let seen = if declared_http {
+                stream.look_at_head(IDLE_WITHIN, judge, place).await?
             } else {
-                DETECT_WITHIN
+                stream
+                    .look(tokio::time::Instant::now() + DETECT_WITHIN, judge)
+                    .await?
             };
-            let seen = stream
-                .look(tokio::time::Instant::now() + patience, judge)
-                .await?;
             return Ok(match seen {
                 Seen::Http2 => Spoken::Http(Version::HTTP_2),
                 Seen::Http1 => Spoken::Http(Version::HTTP_11),
@@ -287,7 +300,7 @@ impl Visit {
     }
 
     /// Serves HTTP on a connection or tunnel.
-    async fn http<S>(self: Arc<Self>, stream: S, version: Version)
+    async fn http<S>(self: Arc<Self>, stream: S, version: Version, place: &Arc<Place>)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
@@ -315,17 +328,25 @@ impl Visit {
                 visit.request(request, http2, upgrade).await
             }
         };
-        serve_http(stream, version, From::Network, close, handler).await;
+        let place = Arc::clone(place);
+        serve_http(stream, version, From::Network, place, close, handler).await;
     }
 
     /// Serves a connection or tunnel once it is known what it speaks.
-    async fn converse<S>(self: Arc<Self>, stream: Prefixed<S>, spoken: std::io::Result<Spoken>)
-    where
+    async fn converse<S>(
+        self: Arc<Self>,
+        stream: Prefixed<S>,
+        spoken: std::io::Result<Spoken>,
+        place: &Arc<Place>,
+    ) where
         S: AsyncRead + AsyncWrite + Pieces + Unpin + Send + Resettable + 'static,
     {
         match spoken {
-            Ok(Spoken::Http(version)) => self.http(stream, version).await,
-            Ok(Spoken::Opaque(server)) => self.opaque(stream, server).await,
+            Ok(Spoken::Http(version)) => self.http(stream, version, place).await,
+            Ok(Spoken::Opaque(server)) => {
+                place.busy();
+                self.opaque(stream, server).await;
+            }
             Err(error) => tracing::debug!(%error, "a caller left before it said anything"),
         }
     }

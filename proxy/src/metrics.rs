@@ -348,6 +348,7 @@ impl Metrics {
             series_refused: refused.clone(),
         };
         registry.register_collector(Box::new(Memory));
+        runtime::metrics::register(registry);
         registry.register(
             "weft_series_refused",
             "Samples of series beyond the bound",

@@ -6,6 +6,7 @@ use http::Response;
 use hyper::body::Incoming;
 use policy::protocol::Protocol;
 use policy::reason::Reason;
+use runtime::occupancy::Place;
 use tokio::net::TcpStream;
 
 use super::judge::guards;
@@ -74,8 +75,11 @@ impl Visit {
         let mut stream = Prefixed::new(Stream::new(out, incoming));
         if guarded {
             tokio::spawn(async move {
-                let spoken = self.protocol(&mut stream, Protocol::Detect, true).await;
-                self.converse(stream, spoken).await;
+                let place = Place::unlisted();
+                let spoken = self
+                    .protocol(&mut stream, Protocol::Detect, true, &place)
+                    .await;
+                self.converse(stream, spoken, &place).await;
             });
             return Response::new(body);
         }
@@ -99,7 +103,7 @@ impl Visit {
             } else {
                 Ok(Spoken::Opaque(Some(server)))
             };
-            self.converse(stream, spoken).await;
+            self.converse(stream, spoken, &Place::unlisted()).await;
         });
         Response::new(body)
     }
