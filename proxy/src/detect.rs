@@ -59,6 +59,11 @@ impl<S> Prefixed<S> {
     }
 }
 
+/// An empty line, in either spelling.
+fn ends_head(bytes: &[u8]) -> bool {
+    bytes.windows(2).any(|pair| pair == b"\n\n") || bytes.windows(3).any(|pair| pair == b"\n\r\n")
+}
+
 /// What the first bytes say so far.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Seen {
@@ -201,6 +206,23 @@ impl<S: AsyncRead + Unpin> Prefixed<S> {
             self.more().await?;
         }
         Ok(!self.prefix.is_empty())
+    }
+
+    /// Reads on until the prefix holds the end of a head, or `limit` bytes, or the
+    /// stream ends.
+    ///
+    /// # Errors
+    /// When reading fails.
+    pub async fn whole_head(&mut self, limit: usize) -> io::Result<()> {
+        let mut looked = 0;
+        while !ends_head(&self.prefix[looked..]) && self.prefix.len() < limit {
+            // The end may lie across two reads.
+            looked = self.prefix.len().saturating_sub(2);
+            if self.more().await? == 0 {
+                break;
+            }
+        }
+        Ok(())
     }
 
     /// True once the client sent anything at all.

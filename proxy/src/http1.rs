@@ -34,6 +34,10 @@ use crate::http::HEAD_WITHIN;
 /// connections must not get here.
 const REST_AFTER: Duration = Duration::from_millis(100);
 
+/// A head is waited for without hyper's buffers up to this size, so that half of
+/// one costs little more than its bytes.
+const SMALL_HEAD: usize = 16 * 1024;
+
 /// A client has this long to take the end of a resting connection.
 const GOODBYE: Duration = Duration::from_secs(1);
 
@@ -82,7 +86,7 @@ where
                 None => Ok(io.first_bytes().await),
             }
         };
-        // Nothing is set up for a connection on which nothing has been said.
+        // Nothing is set up for a connection on which no head has come.
         let spoken = tokio::select! {
             next = next => matches!(next, Ok(Ok(true))),
             () = close.as_mut() => false,
@@ -91,6 +95,12 @@ where
             // As hyper does between two requests: whoever sends the next one learns
             // that it was not taken.
             let _ = timeout(GOODBYE, io.shutdown()).await;
+            return Ok(());
+        }
+        used.hears();
+        let whole = timeout(HEAD_WITHIN, io.whole_head(SMALL_HEAD)).await;
+        if !matches!(whole, Ok(Ok(()))) {
+            used.place.head_is_overdue(HEAD_WITHIN);
             return Ok(());
         }
         let outlet = Outlet {

@@ -162,17 +162,19 @@ impl Occupancy {
             let now = self.now();
             let table = self.table.lock();
             for seat in table.holders.values().flat_map(HashMap::values) {
-                match (seat.activity.load(Relaxed), seat.head_age(now)) {
-                    (BUSY, _) => {}
-                    (_, Some(age)) if age >= millis(self.bounds.head_within) => {
-                        if self.send(seat, CUT) {
-                            (self.reached)(Reached::SlowHead);
-                        }
-                    }
-                    (IDLE, None) if seat.age(now) >= millis(self.bounds.idle_within) => {
-                        self.send(seat, CLOSE);
-                    }
-                    _ => {}
+                let activity = seat.activity.load(Relaxed);
+                let overdue = seat
+                    .head_age(now)
+                    .map(|age| age >= millis(self.bounds.head_within));
+                let rested = seat.age(now) >= millis(self.bounds.idle_within);
+                if activity == BUSY {
+                    continue;
+                }
+                if overdue == Some(true) && self.send(seat, CUT) {
+                    (self.reached)(Reached::SlowHead);
+                }
+                if overdue.is_none() && activity == IDLE && rested {
+                    self.send(seat, CLOSE);
                 }
             }
         }
