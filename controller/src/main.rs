@@ -21,6 +21,7 @@ async fn main() -> ExitCode {
         Some("leave") => leave().await,
         Some(other) => Err(anyhow::anyhow!("{other:?} is neither run nor leave")),
     };
+    runtime::log::flush();
     match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

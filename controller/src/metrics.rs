@@ -329,6 +329,7 @@ impl Metrics {
     /// Puts everything under `weft_controller_`.
     pub fn register(registry: &mut Registry) -> Self {
         let metrics = Self::default();
+        runtime::metrics::register(registry);
         let registry = registry.sub_registry_with_prefix("weft_controller");
         let m = &metrics;
         registry.register(

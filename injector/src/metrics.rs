@@ -55,6 +55,7 @@ impl Metrics {
             authority_expires: Gauge::default(),
             leaf_expires: Gauge::default(),
         };
+        runtime::metrics::register(registry);
         let registry = registry.sub_registry_with_prefix("weft_injector");
         registry.register(
             "reviews",

@@ -2,11 +2,13 @@
 //!
 //! A line holds what metrics must not: path, host and trace id, each escaped
 //! by the JSON writer and cut, so that no caller can forge a line or fill a disk
-//! faster than it sends requests.
+//! faster than it sends requests. No request waits for the reader of standard
+//! output: a line that finds the queue full is lost and counted.
 
-use std::io::Write;
+use std::sync::LazyLock;
 use std::time::Duration;
 
+use runtime::lines::{FLUSH_WITHIN, Lines};
 use serde::Serialize;
 
 /// Longest text of one field, in bytes.
@@ -43,11 +45,24 @@ pub fn cut(text: &str) -> &str {
     &text[..end]
 }
 
-/// Writes the line. A closed standard output loses it, nothing else.
+/// Started by the first line. Without a thread there is no log.
+static LINES: LazyLock<Option<Lines>> =
+    LazyLock::new(|| Lines::to("access log", std::io::stdout()).ok());
+
+/// Queues the line. A closed standard output loses it, nothing else.
 pub fn write(line: &Line<'_>) {
-    if let Ok(mut text) = serde_json::to_vec(line) {
+    if let Ok(mut text) = serde_json::to_vec(line)
+        && let Some(lines) = &*LINES
+    {
         text.push(b'\n');
-        let _ = std::io::stdout().lock().write_all(&text);
+        lines.write(text);
+    }
+}
+
+/// Waits until what was queued is written, for a moment at most.
+pub fn flush() {
+    if let Some(Some(lines)) = LazyLock::get(&LINES) {
+        lines.flush(FLUSH_WITHIN);
     }
 }
 

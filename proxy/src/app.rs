@@ -15,10 +15,11 @@ use parking_lot::Mutex;
 use prometheus_client::registry::Registry;
 use runtime::admin::Admin;
 use runtime::clock::Clock;
+use runtime::occupancy::{Occupancy, Place};
 use runtime::ready::Ready;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::oneshot;
 
 use crate::budget::Budget;
 use crate::capture::original_dst;
@@ -30,7 +31,7 @@ use crate::metrics::Metrics;
 use crate::peer::Peers;
 use crate::settings::Settings;
 use crate::target::State;
-use crate::{inbound, outbound, pages, tcp};
+use crate::{inbound, outbound, pages, places, tcp, tunnel};
 
 pub const OUTBOUND_PORT: u16 = 15101;
 pub const INBOUND_PORT: u16 = 15106;
@@ -38,9 +39,6 @@ pub const ADMIN_PORT: u16 = 15190;
 /// Never delivered to, whoever asks.
 pub const OWN_PORTS: [u16; 4] = [OUTBOUND_PORT, INBOUND_PORT, MESH_PORT, ADMIN_PORT];
 
-/// Connections served at once, all listeners together: about 1 GiB at worst.
-/// Beyond it new connections wait in the kernel's queue.
-const CONNECTIONS: usize = 10_000;
 /// Memory that the proxy keeps within where its container has no limit, in bytes.
 const MEMORY: u64 = 64 * 1024 * 1024;
 const BACKLOG: i32 = 1024;
@@ -99,6 +97,7 @@ pub fn run(settings: Settings) -> anyhow::Result<()> {
         .spawn(move || {
             if let Err(error) = control_thread(&beside, control, registry, started) {
                 tracing::error!(%error, "the control thread could not start");
+                runtime::log::flush();
                 std::process::exit(1);
             }
         })?;
@@ -159,13 +158,16 @@ fn control_thread(
 
 async fn serve(proxy: Arc<Proxy>, progress: Progress) -> anyhow::Result<()> {
     let stopped = runtime::shutdown::signal()?;
-    let places = Arc::new(Semaphore::new(CONNECTIONS));
     let mut listeners = Vec::new();
+    let mut held = Vec::new();
     for (kind, port) in [
         (Kind::Outbound, OUTBOUND_PORT),
         (Kind::Inbound, INBOUND_PORT),
         (Kind::Mesh, MESH_PORT),
     ] {
+        let places = kind.places(&proxy.state.metrics);
+        runtime::task::spawn("slow heads", Arc::clone(&places).watch());
+        held.push(Arc::clone(&places));
         for addr in kind.addresses(port) {
             let listener = match listen(addr) {
                 Ok(listener) => listener,
@@ -196,9 +198,13 @@ async fn serve(proxy: Arc<Proxy>, progress: Progress) -> anyhow::Result<()> {
     for listener in &listeners {
         listener.abort();
     }
-    let all = u32::try_from(CONNECTIONS).unwrap_or(u32::MAX);
+    let ended = async {
+        for places in &held {
+            places.emptied().await;
+        }
+    };
     // What is still open then belongs to applications that have ended.
-    let _ = tokio::time::timeout(STOP_WITHIN, places.acquire_many(all)).await;
+    let _ = tokio::time::timeout(STOP_WITHIN, ended).await;
     Ok(())
 }
 
@@ -210,6 +216,14 @@ enum Kind {
 }
 
 impl Kind {
+    fn places(self, metrics: &Metrics) -> Arc<Occupancy> {
+        match self {
+            Self::Outbound => places::of_listener(metrics, "outbound-connections", false),
+            Self::Inbound => places::of_listener(metrics, "inbound-connections", true),
+            Self::Mesh => places::of_listener(metrics, "mesh-connections", true),
+        }
+    }
+
     /// Redirected outbound connections arrive on loopback, nothing else does.
     const fn addresses(self, port: u16) -> [SocketAddr; 2] {
         let (v4, v6) = match self {
@@ -227,32 +241,36 @@ async fn accept(
     proxy: Arc<Proxy>,
     listener: TcpListener,
     kind: Kind,
-    places: Arc<Semaphore>,
+    places: Arc<Occupancy>,
     progress: Progress,
 ) {
     loop {
-        if places.available_permits() == 0 {
-            proxy.state.metrics.limit("connections");
-        }
-        let Ok(place) = Arc::clone(&places).acquire_owned().await else {
-            return;
-        };
-        let stream = match listener.accept().await {
-            Ok((stream, _)) => stream,
+        let (stream, caller) = match listener.accept().await {
+            Ok(accepted) => accepted,
             Err(error) => {
                 tracing::warn!(%error, "could not accept");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
                 continue;
             }
         };
+        let Ok(place) = places.admit(caller.ip().into()).await else {
+            tunnel::reset(&stream);
+            continue;
+        };
         tcp::tune(&stream);
         let proxy = Arc::clone(&proxy);
         let leaving = *progress.leaving.borrow();
         let unmeshed = leaving.relays(kind == Kind::Outbound, &proxy.state.snapshot());
         tokio::spawn(async move {
-            let _place = place;
             proxy.state.metrics.open_connections.inc();
-            conversation(Arc::clone(&proxy), stream, kind, unmeshed).await;
+            let story = conversation(
+                Arc::clone(&proxy),
+                stream,
+                kind,
+                unmeshed,
+                Arc::clone(&place),
+            );
+            places::keep(&place, story).await;
             proxy.state.metrics.open_connections.dec();
         });
     }
@@ -260,9 +278,15 @@ async fn accept(
 
 /// One accepted connection, boxed where the story is long so that waiting
 /// connections stay small.
-async fn conversation(proxy: Arc<Proxy>, stream: TcpStream, kind: Kind, unmeshed: bool) {
+async fn conversation(
+    proxy: Arc<Proxy>,
+    stream: TcpStream,
+    kind: Kind,
+    unmeshed: bool,
+    place: Arc<Place>,
+) {
     if kind == Kind::Mesh {
-        return Box::pin(inbound::serve_mesh(proxy, stream)).await;
+        return Box::pin(inbound::serve_mesh(proxy, stream, place)).await;
     }
     let original = match original_dst(&stream) {
         Ok(original) if !is_own_listener(&proxy, original) => original,
@@ -271,8 +295,8 @@ async fn conversation(proxy: Arc<Proxy>, stream: TcpStream, kind: Kind, unmeshed
     };
     match kind {
         _ if unmeshed => relay_unmeshed(&proxy, stream, original).await,
-        Kind::Outbound => Box::pin(outbound::serve(proxy, stream, original)).await,
-        Kind::Inbound => Box::pin(inbound::serve_plain(proxy, stream, original)).await,
+        Kind::Outbound => Box::pin(outbound::serve(proxy, stream, original, place)).await,
+        Kind::Inbound => Box::pin(inbound::serve_plain(proxy, stream, original, place)).await,
         Kind::Mesh => {}
     }
 }

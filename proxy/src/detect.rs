@@ -18,8 +18,11 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use policy::protocol::Protocol;
+use runtime::occupancy::Place;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
+
+use crate::http::HEAD_WITHIN;
 
 /// How long the first bytes may take on a port that has no declaration.
 pub const DETECT_WITHIN: Duration = Duration::from_secs(1);
@@ -71,6 +74,11 @@ impl<S> Prefixed<S> {
         prefix.extend_from_slice(&self.prefix[self.at..]);
         (self.prefix, self.at) = (prefix, 0);
     }
+}
+
+/// An empty line, in either spelling.
+fn ends_head(bytes: &[u8]) -> bool {
+    bytes.windows(2).any(|pair| pair == b"\n\n") || bytes.windows(3).any(|pair| pair == b"\n\r\n")
 }
 
 /// What the first bytes say so far.
@@ -302,6 +310,25 @@ impl<S: AsyncRead + Unpin> Prefixed<S> {
         }
     }
 
+    /// The same where HTTP is declared: as long as `patience` for the first byte,
+    /// and for the others as long as for any head.
+    ///
+    /// # Errors
+    /// When reading fails.
+    pub async fn look_at_head(
+        &mut self,
+        patience: Duration,
+        judge: fn(&[u8]) -> Seen,
+        place: &Place,
+    ) -> io::Result<Seen> {
+        match timeout(patience, self.first_bytes()).await {
+            Ok(Ok(true)) => place.head_begins(),
+            Ok(Ok(false)) | Err(_) => return Ok(Seen::Unsure),
+            Ok(Err(error)) => return Err(error),
+        }
+        self.look(Instant::now() + HEAD_WITHIN, judge).await
+    }
+
     /// Reads what has come into the prefix; 0: the stream ended. The buffer is no
     /// part of the future, so waiting connections stay small.
     async fn more(&mut self) -> io::Result<usize> {
@@ -324,6 +351,23 @@ impl<S: AsyncRead + Unpin> Prefixed<S> {
             self.more().await?;
         }
         Ok(!self.prefix.is_empty())
+    }
+
+    /// Reads on until the prefix holds the end of a head, or `limit` bytes, or the
+    /// stream ends.
+    ///
+    /// # Errors
+    /// When reading fails.
+    pub async fn whole_head(&mut self, limit: usize) -> io::Result<()> {
+        let mut looked = 0;
+        while !ends_head(&self.prefix[looked..]) && self.prefix.len() < limit {
+            // The end may lie across two reads.
+            looked = self.prefix.len().saturating_sub(2);
+            if self.more().await? == 0 {
+                break;
+            }
+        }
+        Ok(())
     }
 
     /// True once the client sent anything at all.

@@ -8,8 +8,8 @@ use std::time::Duration;
 use http::uri::Authority;
 use http::{Method, Request, Response, StatusCode, Version};
 use hyper::server::conn::http1::Builder;
-use hyper_util::rt::TokioTimer;
 use policy::reason::Reason;
+use runtime::occupancy::Place;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::body::{Body, Received};
@@ -26,9 +26,11 @@ use crate::wide::Outlet;
 
 /// Request target, in bytes; longer ones get 414.
 const TARGET_LIMIT: usize = 8 * 1024;
-/// Longest wait for the next head on a connection from outside the pod. The
+/// Time for a head, from its first byte.
+pub const HEAD_WITHIN: Duration = Duration::from_secs(10);
+/// Longest rest between two requests on a connection from outside the pod. The
 /// pod's own application may keep its connections for as long as it likes.
-pub const HEAD_WITHIN: Duration = Duration::from_secs(3600);
+pub const IDLE_WITHIN: Duration = Duration::from_secs(3600);
 
 /// Where a connection comes from decides how patient the server is.
 #[derive(Clone, Debug)]
@@ -39,13 +41,14 @@ pub enum From {
     Mesh(Outlet),
 }
 
-/// Serves one connection until it ends, or until `close` asks to end it after
-/// what is in flight.
+/// Serves one connection until it ends, or until `close` or its `place` asks to
+/// end it after what is in flight.
 pub async fn serve<I, H, F>(
     io: I,
     version: Version,
     from: From,
     budget: Arc<Budget>,
+    place: Arc<Place>,
     close: impl Future<Output = ()>,
     handler: H,
 ) where
@@ -67,7 +70,13 @@ pub async fn serve<I, H, F>(
             }
         }
     };
-    let mut close = pin!(close);
+    let asked = Arc::clone(&place);
+    let mut close = pin!(async move {
+        tokio::select! {
+            () = close => {}
+            () = asked.wanted() => {}
+        }
+    });
     if version == Version::HTTP_2 {
         let (profile, outlet) = match from {
             From::Mesh(outlet) => (MESH, Some(outlet)),
@@ -75,16 +84,13 @@ pub async fn serve<I, H, F>(
         };
         let handler = move |request: Request<_>| handler(request.map(Received::from));
         // Boxed: connections of HTTP/1.1 must not be as large as this one.
-        let serving = server::serve(io, profile, budget, outlet, close.as_mut(), handler);
+        let serving = server::serve(io, profile, budget, outlet, place, close.as_mut(), handler);
         if let Err(error) = Box::pin(serving).await {
             tracing::debug!(%error, "an HTTP/2 connection ended early");
         }
     } else {
         let mut builder = Builder::new();
-        builder
-            .timer(TokioTimer::new())
-            .auto_date_header(false)
-            .max_buf_size(BUFFER);
+        builder.auto_date_header(false).max_buf_size(BUFFER);
         let mesh = matches!(from, From::Mesh(_));
         if mesh {
             // A peer proxy closes one direction only when it wants nothing more.
@@ -98,14 +104,31 @@ pub async fn serve<I, H, F>(
                 .half_close(true);
         }
         let handler = move |request: Request<_>| handler(request.map(Received::from));
-        let patience = (!matches!(from, From::OwnApplication)).then_some(HEAD_WITHIN);
-        builder.header_read_timeout(patience);
+        let patience = (!matches!(from, From::OwnApplication)).then_some(IDLE_WITHIN);
         let ended = if mesh {
             let io = Goodbye::to_peer(io);
-            http1::serve(io, builder, patience, budget, close.as_mut(), handler).await
+            http1::serve(
+                io,
+                builder,
+                patience,
+                budget,
+                place,
+                close.as_mut(),
+                handler,
+            )
+            .await
         } else {
             let io = Goodbye::to_client(io);
-            http1::serve(io, builder, patience, budget, close.as_mut(), handler).await
+            http1::serve(
+                io,
+                builder,
+                patience,
+                budget,
+                place,
+                close.as_mut(),
+                handler,
+            )
+            .await
         };
         if let Err(error) = ended {
             tracing::debug!(%error, "an HTTP connection ended early");

@@ -21,12 +21,15 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1::{Builder, Connection, Parts};
 use hyper::service::{HttpService, service_fn};
 use hyper_util::rt::TokioIo;
+use runtime::head_timer::watch_heads;
+use runtime::occupancy::Place;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::body::{Body, BoxError};
 use crate::budget::{Budget, Holder};
 use crate::detect::Prefixed;
+use crate::http::HEAD_WITHIN;
 use crate::switched::{Abort, MayAbort, read_at_most};
 
 /// A connection without a request for this long, and for up to twice as long, is
@@ -34,19 +37,25 @@ use crate::switched::{Abort, MayAbort, read_at_most};
 /// connections must not get here.
 const REST_AFTER: Duration = Duration::from_millis(100);
 
+/// A head is waited for without hyper's buffers up to this size, so that half of
+/// one costs little more than its bytes.
+const SMALL_HEAD: usize = 16 * 1024;
+
 /// A client has this long to take the end of a resting connection.
 const GOODBYE: Duration = Duration::from_secs(1);
 
 /// Serves until the connection ends, or until `close` asks to end it after the
 /// request in flight. A resting connection is closed after `patience`, if any.
+/// `place` learns what the connection is doing, and sees to slow heads.
 ///
 /// # Errors
 /// Whatever ended the connection early.
 pub(crate) async fn serve<I, H, F>(
     io: I,
-    builder: Builder,
+    mut builder: Builder,
     patience: Option<Duration>,
     budget: Arc<Budget>,
+    place: Arc<Place>,
     close: impl Future<Output = ()>,
     handler: H,
 ) -> hyper::Result<()>
@@ -55,7 +64,9 @@ where
     H: Fn(Request<Incoming>) -> F + Send + 'static,
     F: Future<Output = Response<Body>> + Send + 'static,
 {
-    let used = Arc::new(Use::new(budget));
+    let used = Arc::new(Use::new(budget, place));
+    let waiting = Arc::clone(&used);
+    watch_heads(&mut builder, move || waiting.waits());
     let noted = Arc::clone(&used);
     let mut service = service_fn(move |mut request: Request<Incoming>| {
         let (busy, upgrade) = noted.begin(&request);
@@ -74,7 +85,31 @@ where
     });
     let mut close = pin!(close);
     let mut io = Prefixed::new(io);
+    used.waits();
     loop {
+        let next = async {
+            match patience {
+                Some(patience) => timeout(patience, io.first_bytes()).await,
+                None => Ok(io.first_bytes().await),
+            }
+        };
+        // Nothing is set up for a connection on which no head has come.
+        let spoken = tokio::select! {
+            next = next => matches!(next, Ok(Ok(true))),
+            () = close.as_mut() => false,
+        };
+        if !spoken {
+            // As hyper does between two requests: whoever sends the next one learns
+            // that it was not taken.
+            let _ = timeout(GOODBYE, io.shutdown()).await;
+            return Ok(());
+        }
+        used.hears();
+        let whole = timeout(HEAD_WITHIN, io.whole_head(SMALL_HEAD)).await;
+        if !matches!(whole, Ok(Ok(()))) {
+            used.place.head_is_overdue(HEAD_WITHIN);
+            return Ok(());
+        }
         let outlet = Outlet {
             io: Some(io),
             used: Arc::clone(&used),
@@ -92,24 +127,7 @@ where
         };
         if !parts.read_buf.is_empty() {
             io.put_back(&parts.read_buf);
-            continue;
         }
-        let next = async {
-            match patience {
-                Some(patience) => timeout(patience, io.first_bytes()).await,
-                None => Ok(io.first_bytes().await),
-            }
-        };
-        tokio::select! {
-            next = next => if matches!(next, Ok(Ok(true))) {
-                continue;
-            },
-            () = close.as_mut() => {}
-        }
-        // As hyper does between two requests: whoever sends the next one learns
-        // that it was not taken.
-        let _ = timeout(GOODBYE, io.shutdown()).await;
-        return Ok(());
     }
 }
 
@@ -169,6 +187,8 @@ where
                 Pin::new(&mut connection).graceful_shutdown();
                 return End::Over(connection.await);
             }
+            // What was answered has been taken, or this would be in use.
+            Event::Tick if used.place.head_is_overdue(HEAD_WITHIN) => return End::Over(Ok(())),
             Event::Tick => {
                 let requests = used.requests();
                 // A head that comes in small pieces stays where it is.
@@ -185,11 +205,14 @@ where
 /// What a connection is doing.
 #[derive(Debug)]
 struct Use {
+    place: Arc<Place>,
+    /// A head is expected; whatever came before has been read to its end.
+    expects: AtomicBool,
     requests: AtomicU64,
     /// Answers that have not been handed over in full.
     in_flight: AtomicU32,
-    /// The last request has a body. Nobody tells when all of it has come, and
-    /// what comes must never be taken for the next request.
+    /// The last request has a body, and not all of it has come. What comes must
+    /// never be taken for the next request.
     body: AtomicBool,
     /// A request asks for another protocol.
     upgrade: AtomicBool,
@@ -207,8 +230,10 @@ struct Use {
 }
 
 impl Use {
-    fn new(budget: Arc<Budget>) -> Self {
+    fn new(budget: Arc<Budget>, place: Arc<Place>) -> Self {
         Self {
+            place,
+            expects: AtomicBool::default(),
             requests: AtomicU64::default(),
             in_flight: AtomicU32::default(),
             body: AtomicBool::default(),
@@ -221,7 +246,31 @@ impl Use {
         }
     }
 
+    /// The next head may come.
+    fn waits(&self) {
+        self.body.store(false, Relaxed);
+        self.expects.store(true, Relaxed);
+        self.rests();
+    }
+
+    /// An answer that is not taken in full is no rest between two requests.
+    fn rests(&self) {
+        if self.stuck.load(Relaxed) {
+            self.place.stuck();
+        } else {
+            self.place.idle();
+        }
+    }
+
+    fn hears(&self) {
+        if self.expects.load(Relaxed) {
+            self.place.head_begins();
+        }
+    }
+
     fn begin(self: &Arc<Self>, request: &Request<Incoming>) -> (Busy, bool) {
+        self.expects.store(false, Relaxed);
+        self.place.busy();
         self.requests.fetch_add(1, Relaxed);
         self.in_flight.fetch_add(1, Relaxed);
         self.body.store(!request.body().is_end_stream(), Relaxed);
@@ -333,7 +382,7 @@ impl HttpBody for Guarded {
     }
 }
 
-/// Notes whether the client takes what is written.
+/// Notes whether the client takes what is written, and when a head begins.
 struct Outlet<I: MayAbort> {
     /// There until it is taken out of here.
     io: Option<Prefixed<I>>,
@@ -342,7 +391,10 @@ struct Outlet<I: MayAbort> {
 
 impl<I: MayAbort> Outlet<I> {
     fn note<T>(&self, written: Poll<T>) -> Poll<T> {
-        self.used.stuck.store(written.is_pending(), Relaxed);
+        let stuck = written.is_pending();
+        if self.used.stuck.swap(stuck, Relaxed) != stuck && self.used.expects.load(Relaxed) {
+            self.used.rests();
+        }
         written
     }
 
@@ -382,7 +434,12 @@ impl<I: AsyncRead + MayAbort + Unpin> AsyncRead for Outlet<I> {
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let most = this.used.piece();
-        read_at_most(this.io()?, cx, out, most)
+        let before = out.filled().len();
+        let read = read_at_most(this.io()?, cx, out, most);
+        if out.filled().len() > before {
+            this.used.hears();
+        }
+        read
     }
 }
 

@@ -12,6 +12,7 @@ use identity::tls::QUIET_ALPN;
 use identity::verify::{PeerIdentity, peer_identity};
 use policy::access::Caller;
 use policy::reason::Reason;
+use runtime::occupancy::Place;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -52,13 +53,16 @@ struct Visit {
 }
 
 /// Serves one connection to the mesh port.
-pub async fn serve_mesh(proxy: Arc<Proxy>, stream: TcpStream) {
+pub async fn serve_mesh(proxy: Arc<Proxy>, stream: TcpStream, place: Arc<Place>) {
     let Ok(own) = stream.local_addr() else { return };
     if !proxy.settings.is_own(own.ip()) {
         return tunnel::reset(&stream);
     }
     let acceptor = tokio_rustls::TlsAcceptor::from(proxy.tls.server());
     let (wide, outlet) = Wide::new(stream);
+    // Whoever does not finish a handshake is the first to lose its place.
+    place.silent();
+    place.head_begins();
     let secured = match timeout(
         HANDSHAKE_TIMEOUT,
         acceptor.accept_with(wide, |tls| tls.set_buffer_limit(Some(TLS_BUFFER))),
@@ -91,6 +95,8 @@ pub async fn serve_mesh(proxy: Arc<Proxy>, stream: TcpStream) {
                 .tls_failed(Direction::inbound, error.label());
         }
     };
+    place.busy();
+    place.prove(peer.spiffe.as_str());
     let quiet = secured.get_ref().1.alpn_protocol() == Some(QUIET_ALPN);
     let (version, label) = if quiet {
         (Version::HTTP_11, "http1")
@@ -103,7 +109,8 @@ pub async fn serve_mesh(proxy: Arc<Proxy>, stream: TcpStream) {
     let handler =
         move |request| mesh_request(Arc::clone(&proxy), peer.clone(), own.ip(), quiet, request);
     let close = async move { lifecycle.time_to_go().await };
-    serve_http(secured, version, From::Mesh(outlet), budget, close, handler).await;
+    let from = From::Mesh(outlet);
+    serve_http(secured, version, from, budget, place, close, handler).await;
 }
 
 /// One request or tunnel from a peer proxy.
@@ -171,14 +178,20 @@ async fn mesh_request(
 }
 
 /// Serves one connection that came in plaintext, redirected from `original`.
-pub async fn serve_plain(proxy: Arc<Proxy>, stream: TcpStream, original: SocketAddr) {
+pub async fn serve_plain(
+    proxy: Arc<Proxy>,
+    stream: TcpStream,
+    original: SocketAddr,
+    place: Arc<Place>,
+) {
     if !proxy.settings.is_own(original.ip()) || OWN_PORTS.contains(&original.port()) {
         return tunnel::reset(&stream);
     }
     let visit = Arc::new(Visit::new(proxy, None, original));
     let mut stream = Prefixed::new(stream);
-    let spoken = visit.protocol(&mut stream).await;
-    visit.converse(stream, spoken).await;
+    place.silent();
+    let spoken = visit.protocol(&mut stream, &place).await;
+    visit.converse(stream, spoken, &place).await;
 }
 
 /// What a connection turned out to speak.
@@ -229,6 +242,7 @@ impl Visit {
     async fn protocol<S: AsyncRead + AsyncWrite + Unpin>(
         &self,
         stream: &mut Prefixed<S>,
+        place: &Place,
     ) -> std::io::Result<Spoken> {
         let mut changes = self.proxy.state.policy_changes();
         let came = tokio::time::Instant::now();
@@ -259,6 +273,7 @@ impl Visit {
                     return Ok(Spoken::Opaque(None));
                 }
             };
+            place.head_begins();
             let until = tokio::time::Instant::now() + BEGUN_WITHIN;
             return Ok(match stream.look(until, judge).await? {
                 Seen::Http2 => Spoken::Http(Version::HTTP_2),
@@ -290,7 +305,7 @@ impl Visit {
     }
 
     /// Serves HTTP on a connection or tunnel.
-    async fn http<S>(self: Arc<Self>, stream: S, version: Version)
+    async fn http<S>(self: Arc<Self>, stream: S, version: Version, place: &Arc<Place>)
     where
         S: AsyncRead + AsyncWrite + MayAbort + Unpin + Send + 'static,
     {
@@ -319,17 +334,34 @@ impl Visit {
                 visit.request(request, http2, upgrade).await
             }
         };
-        serve_http(stream, version, From::Network, budget, close, handler).await;
+        let place = Arc::clone(place);
+        serve_http(
+            stream,
+            version,
+            From::Network,
+            budget,
+            place,
+            close,
+            handler,
+        )
+        .await;
     }
 
     /// Serves a connection or tunnel once it is known what it speaks.
-    async fn converse<S>(self: Arc<Self>, stream: Prefixed<S>, spoken: std::io::Result<Spoken>)
-    where
+    async fn converse<S>(
+        self: Arc<Self>,
+        stream: Prefixed<S>,
+        spoken: std::io::Result<Spoken>,
+        place: &Arc<Place>,
+    ) where
         S: AsyncRead + AsyncWrite + Pieces + MayAbort + Unpin + Send + 'static,
     {
         match spoken {
-            Ok(Spoken::Http(version)) => self.http(stream, version).await,
-            Ok(Spoken::Opaque(server)) => self.opaque(stream, server).await,
+            Ok(Spoken::Http(version)) => self.http(stream, version, place).await,
+            Ok(Spoken::Opaque(server)) => {
+                place.busy();
+                self.opaque(stream, server).await;
+            }
             Err(error) => tracing::debug!(%error, "a caller left before it said anything"),
         }
     }

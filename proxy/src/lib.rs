@@ -30,6 +30,7 @@ pub mod outbound;
 pub mod pages;
 pub mod peer;
 pub mod pieces;
+pub mod places;
 pub mod probe;
 pub mod quiet;
 pub mod report;

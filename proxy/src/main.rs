@@ -4,7 +4,7 @@
 use std::process::ExitCode;
 
 use weft_proxy::settings::Settings;
-use weft_proxy::{app, capture, drain_command};
+use weft_proxy::{access_log, app, capture, drain_command};
 
 // Under load it holds two thirds of what glibc's holds, and streams of bytes cost
 // no page faults.
@@ -36,11 +36,14 @@ fn run() -> ExitCode {
         eprintln!("weft-proxy: WEFT_LOG: {error}");
         return ExitCode::from(78);
     }
-    match app::run(settings) {
+    let code = match app::run(settings) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!(%error, "the proxy could not go on");
             ExitCode::FAILURE
         }
-    }
+    };
+    access_log::flush();
+    runtime::log::flush();
+    code
 }

@@ -426,6 +426,7 @@ impl Metrics {
             shared: shared.clone(),
         };
         registry.register_collector(Box::new(Memory));
+        runtime::metrics::register(registry);
         registry.register(
             "weft_series_refused",
             "Samples of series beyond the bound",

@@ -9,6 +9,7 @@ use http::{Request, Version};
 use policy::mode::MtlsMode;
 use policy::protocol::Protocol;
 use policy::reason::Reason;
+use runtime::occupancy::Place;
 use tokio::net::TcpStream;
 
 mod request;
@@ -36,10 +37,10 @@ struct Connection {
 }
 
 /// Serves one redirected connection until it ends.
-pub async fn serve(proxy: Arc<Proxy>, stream: TcpStream, addr: SocketAddr) {
+pub async fn serve(proxy: Arc<Proxy>, stream: TcpStream, addr: SocketAddr, place: Arc<Place>) {
     let (found, _usage) = proxy.state.find(addr).await;
     let Some(destination) = found else {
-        return Box::pin(unknown(&proxy, stream, addr)).await;
+        return Box::pin(unknown(&proxy, stream, addr, place)).await;
     };
     let protocol = match &*destination {
         Destination::External => return Box::pin(pass_through(&proxy, stream, addr)).await,
@@ -71,6 +72,7 @@ pub async fn serve(proxy: Arc<Proxy>, stream: TcpStream, addr: SocketAddr) {
         destination,
     });
     let mut stream = Prefixed::new(stream);
+    place.silent();
     let (protocol, tunnel) = match protocol {
         Protocol::Detect => match Box::pin(connection.detect(&mut stream)).await {
             Ok(found) => found,
@@ -82,14 +84,12 @@ pub async fn serve(proxy: Arc<Proxy>, stream: TcpStream, addr: SocketAddr) {
         Protocol::Http1 => Version::HTTP_11,
         Protocol::Http2 | Protocol::Grpc => Version::HTTP_2,
         Protocol::Detect | Protocol::Opaque | Protocol::Tls => {
+            place.busy();
             return Box::pin(connection.relay(stream, tunnel)).await;
         }
     };
     // A declaration names the family; the bytes say which version it is.
-    let version = match stream
-        .look(tokio::time::Instant::now() + HEAD_PATIENCE, judge)
-        .await
-    {
+    let version = match stream.look_at_head(HEAD_PATIENCE, judge, &place).await {
         Ok(Seen::Http2) => Version::HTTP_2,
         Ok(Seen::Http1) => Version::HTTP_11,
         Ok(_) => version,
@@ -106,6 +106,7 @@ pub async fn serve(proxy: Arc<Proxy>, stream: TcpStream, addr: SocketAddr) {
         version,
         From::OwnApplication,
         budget,
+        place,
         std::future::pending(),
         handler,
     )
@@ -118,7 +119,7 @@ const HEAD_PATIENCE: std::time::Duration = std::time::Duration::from_secs(3600);
 
 /// The controller did not say in time what the address is. In plaintext it is called
 /// only if it was never seen as meshed.
-async fn unknown(proxy: &Arc<Proxy>, stream: TcpStream, addr: SocketAddr) {
+async fn unknown(proxy: &Arc<Proxy>, stream: TcpStream, addr: SocketAddr, place: Arc<Place>) {
     let meshed = proxy.state.registry.was_meshed(addr);
     if !meshed && proxy.state.snapshot().mtls() == MtlsMode::Permissive {
         let strict = async {
@@ -158,6 +159,7 @@ async fn unknown(proxy: &Arc<Proxy>, stream: TcpStream, addr: SocketAddr) {
         version,
         From::OwnApplication,
         budget,
+        place,
         std::future::pending(),
         handler,
     )

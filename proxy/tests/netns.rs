@@ -6,6 +6,8 @@
 // Helpers of tests are tests to us; clippy sees only functions marked so.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+#[path = "netns/floods.rs"]
+mod floods;
 #[path = "netns/place.rs"]
 mod place;
 #[path = "netns/roles.rs"]

@@ -1,17 +1,22 @@
 //! The port for the cluster's eyes: `/live`, `/ready`, `/metrics`, and whatever
 //! the process adds.
 //!
-//! Everybody in the cluster can reach it and the kubelet's probes depend on it,
-//! so it is bounded on its own, and a new connection takes the place of the
-//! oldest when all places are taken: a hoarder of connections must not be able
-//! to make a probe fail and the pod restart.
+//! Everybody in the cluster can reach it and the kubelet's probes depend on it: a
+//! flood must not make a probe fail and the pod restart. So one address has few
+//! connections at a time; a newcomer takes the place of one that is not being
+//! answered, never of one that is; whoever does not take an answer is cut off; and
+//! few places are for pages that may be large, so that the others stay for what
+//! the kubelet asks.
 
-use std::collections::VecDeque;
+use std::collections::HashMap;
 use std::convert::Infallible;
 use std::future::Future;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
+use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -21,20 +26,36 @@ use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
 use prometheus_client::registry::Registry;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::task::AbortHandle;
+use tokio::time::{Sleep, sleep, timeout};
 use tracing::{debug, warn};
 
-use crate::accept;
+use crate::head_timer::watch_heads;
+use crate::occupancy::{Bounds, Occupancy, Place, Reached};
 use crate::ready::Ready;
+use crate::{accept, metrics};
 
 /// Connections at one time: a kubelet, a few scrapers and people, with room.
-pub const MAX_CONNECTIONS: usize = 64;
+pub const MAX_CONNECTIONS: usize = 128;
+/// Connections of one address at one time. A kubelet opens one per probe of each
+/// container, a scraper one.
+pub const MAX_PER_ADDRESS: usize = 32;
+/// Pages that are read at one time, of those that the kubelet does not ask for:
+/// they may be a megabyte each, and their readers slow.
+const MAX_PAGES: usize = 16;
+/// The same for one address, so that no other reader keeps a scraper out.
+const MAX_PAGES_PER_ADDRESS: usize = 4;
 /// Time for a whole request head, and of rest on a kept connection.
 pub const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+/// Who lost a place leaves it within a turn of the runtime. Nobody waits longer,
+/// because the kubelet may be next.
+const ROOM_WITHIN: Duration = Duration::from_millis(20);
+/// Whoever takes nothing of an answer for this long is cut off.
+const STUCK_FOR: Duration = Duration::from_secs(10);
 /// Bytes of a request head. No caller of this port has reason to send more.
 pub const MAX_HEAD: usize = 8 * 1024;
 /// Bytes of a request body that handlers may see.
@@ -102,19 +123,36 @@ impl Admin {
             ready,
             registry,
             extra,
+            large: Arc::default(),
         });
-        let mut open: VecDeque<AbortHandle> = VecDeque::with_capacity(MAX_CONNECTIONS);
+        let bounds = Bounds {
+            places: MAX_CONNECTIONS,
+            per_holder: MAX_PER_ADDRESS,
+            shared: true,
+            head_within: HEAD_TIMEOUT,
+            idle_within: HEAD_TIMEOUT,
+        };
+        let occupancy = Occupancy::new(bounds, |reached| {
+            if matches!(reached, Reached::Hoarder | Reached::SlowHead) {
+                metrics::admin_closed();
+            }
+        });
+        tokio::spawn(Arc::clone(&occupancy).watch());
         loop {
             let (stream, peer) = accept::next(&self.listener, "admin").await;
-            open.retain(|connection| !connection.is_finished());
-            if open.len() >= MAX_CONNECTIONS
-                && let Some(oldest) = open.pop_front()
-            {
-                oldest.abort();
-                debug!(%peer, "admin port is full, oldest connection closed");
-            }
-            let connection = tokio::spawn(converse(stream, peer, Arc::clone(&pages)));
-            open.push_back(connection.abort_handle());
+            let place = timeout(ROOM_WITHIN, occupancy.admit(peer.ip().into())).await;
+            let Ok(place) = place else {
+                metrics::admin_closed();
+                continue;
+            };
+            let Ok(place) = place else { continue };
+            let pages = Arc::clone(&pages);
+            tokio::spawn(async move {
+                tokio::select! {
+                    () = converse(stream, peer, pages, &place) => {}
+                    () = place.cut() => {}
+                }
+            });
         }
     }
 }
@@ -147,25 +185,218 @@ struct Pages<H> {
     ready: Ready,
     registry: Arc<Mutex<Registry>>,
     extra: H,
+    large: Arc<Large>,
 }
 
-async fn converse<H, F>(stream: TcpStream, peer: SocketAddr, pages: Arc<Pages<H>>)
-where
+async fn converse<H, F>(
+    stream: TcpStream,
+    peer: SocketAddr,
+    pages: Arc<Pages<H>>,
+    place: &Arc<Place>,
+) where
     H: Fn(Request, SocketAddr) -> F + Send + Sync + 'static,
     F: Future<Output = Answer> + Send + 'static,
 {
-    let service = service_fn(|request| {
-        let pages = Arc::clone(&pages);
-        async move { Ok::<_, Infallible>(pages.answer(request, peer).await) }
+    let exchange = Arc::new(Exchange::of(place));
+    place.idle();
+    let io = TokioIo::new(Watched {
+        stream,
+        exchange: Arc::clone(&exchange),
+        stuck: None,
     });
-    let served = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_TIMEOUT)
-        .max_buf_size(MAX_HEAD)
-        .serve_connection(TokioIo::new(stream), service)
-        .await;
+    let mut builder = http1::Builder::new();
+    builder.max_buf_size(MAX_HEAD);
+    let waiting = Arc::clone(&exchange);
+    watch_heads(&mut builder, move || waiting.waits());
+    let service = service_fn(|request: http::Request<Incoming>| {
+        exchange.begins();
+        let (exchange, pages) = (Arc::clone(&exchange), Arc::clone(&pages));
+        async move {
+            if !of_kubelet(request.uri().path()) && !exchange.may_be_large(&pages.large, peer.ip())
+            {
+                metrics::admin_closed();
+                return Ok::<_, Infallible>(text(
+                    StatusCode::SERVICE_UNAVAILABLE,
+                    "too many pages are being read, come back\n",
+                ));
+            }
+            Ok(pages.answer(request, peer).await)
+        }
+    });
+    let mut served = pin!(builder.serve_connection(io, service));
+    let served = tokio::select! {
+        served = &mut served => served,
+        () = place.wanted() => {
+            served.as_mut().graceful_shutdown();
+            served.await
+        }
+    };
     if let Err(error) = served {
         debug!(%peer, %error, "admin connection ended early");
+    }
+}
+
+/// What probes and hooks ask for.
+fn of_kubelet(path: &str) -> bool {
+    matches!(path, "/live" | "/ready" | "/drain")
+        || path.starts_with("/probe/")
+        || path.starts_with("/hook/")
+}
+
+/// What one connection is doing.
+struct Exchange {
+    place: Arc<Place>,
+    waits: AtomicBool,
+    /// Held while an answer that may be large is made and taken.
+    large: Mutex<Option<Reading>>,
+}
+
+impl Exchange {
+    fn of(place: &Arc<Place>) -> Self {
+        Self {
+            place: Arc::clone(place),
+            waits: AtomicBool::new(false),
+            large: Mutex::new(None),
+        }
+    }
+
+    /// The next head may come. What was answered may still be on its way.
+    fn waits(&self) {
+        self.waits.store(true, Relaxed);
+    }
+
+    /// All that was answered has been taken.
+    fn flushed(&self) {
+        if self.waits.load(Relaxed) {
+            *self.large.lock() = None;
+            self.place.idle();
+        }
+    }
+
+    fn hears(&self) {
+        if self.waits.load(Relaxed) {
+            self.place.head_begins();
+        }
+    }
+
+    fn begins(&self) {
+        self.waits.store(false, Relaxed);
+        self.place.busy();
+    }
+
+    fn may_be_large(&self, readers: &Arc<Large>, reader: IpAddr) -> bool {
+        let reading = Large::begin(readers, reader);
+        let may = reading.is_some();
+        *self.large.lock() = reading;
+        may
+    }
+}
+
+/// Pages that are being read, by their readers' addresses.
+#[derive(Default)]
+struct Large(Mutex<HashMap<IpAddr, usize>>);
+
+struct Reading {
+    of: Arc<Large>,
+    reader: IpAddr,
+}
+
+impl Large {
+    fn begin(of: &Arc<Self>, reader: IpAddr) -> Option<Reading> {
+        let mut readers = of.0.lock();
+        if readers.values().sum::<usize>() >= MAX_PAGES {
+            return None;
+        }
+        let pages = readers.entry(reader).or_default();
+        if *pages >= MAX_PAGES_PER_ADDRESS {
+            return None;
+        }
+        *pages += 1;
+        Some(Reading {
+            of: Arc::clone(of),
+            reader,
+        })
+    }
+}
+
+impl Drop for Reading {
+    fn drop(&mut self) {
+        let mut readers = self.of.0.lock();
+        if let Some(pages) = readers.get_mut(&self.reader) {
+            *pages -= 1;
+            if *pages == 0 {
+                readers.remove(&self.reader);
+            }
+        }
+    }
+}
+
+/// Notes when a head begins, and ends a connection whose peer takes nothing.
+struct Watched {
+    stream: TcpStream,
+    exchange: Arc<Exchange>,
+    stuck: Option<Pin<Box<Sleep>>>,
+}
+
+impl Watched {
+    fn unless_stuck<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        written: Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
+        if written.is_ready() {
+            self.stuck = None;
+            return written;
+        }
+        let stuck = self
+            .stuck
+            .get_or_insert_with(|| Box::pin(sleep(STUCK_FOR)))
+            .as_mut();
+        stuck.poll(cx).map(|()| {
+            metrics::admin_closed();
+            Err(io::Error::new(io::ErrorKind::TimedOut, "nobody reads"))
+        })
+    }
+}
+
+impl AsyncRead for Watched {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        out: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let before = out.filled().len();
+        let read = Pin::new(&mut this.stream).poll_read(cx, out);
+        if out.filled().len() > before {
+            this.exchange.hears();
+        }
+        read
+    }
+}
+
+impl AsyncWrite for Watched {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        data: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let written = Pin::new(&mut this.stream).poll_write(cx, data);
+        this.unless_stuck(cx, written)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let flushed = Pin::new(&mut this.stream).poll_flush(cx);
+        if flushed.is_ready() {
+            this.exchange.flushed();
+        }
+        flushed
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_shutdown(cx)
     }
 }
 

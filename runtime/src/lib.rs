@@ -1,5 +1,7 @@
 //! Process manners that every binary of the mesh shares: environment, logs,
-//! readiness, the admin port, named tasks, backoff, the wall clock and an orderly end.
+//! Process manners that every binary of the mesh shares: environment, logs,
+//! readiness, the admin port, places of a listener, named tasks, backoff, the wall
+//! clock and an orderly end.
 //!
 //! Nothing here knows what the process does; that is why it depends on nothing
 //! else of ours.
@@ -10,7 +12,11 @@ pub mod backoff;
 pub mod cgroup;
 pub mod clock;
 pub mod env;
+pub mod head_timer;
+pub mod lines;
 pub mod log;
+pub mod metrics;
+pub mod occupancy;
 pub mod ready;
 pub mod shutdown;
 pub mod task;

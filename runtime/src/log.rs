@@ -1,13 +1,21 @@
 //! Structured logs on standard error.
 //!
 //! Standard output is left alone: access logs and commands own it.
+//!
+//! No event waits for the reader of standard error ([`crate::lines`]), so whoever
+//! ends the process calls [`flush`] first.
 
 use std::io::IsTerminal;
 use std::str::FromStr;
+use std::sync::OnceLock;
 
 use tracing::error;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::util::SubscriberInitExt;
+
+use crate::lines::{FLUSH_WITHIN, Lines};
+
+static EVENTS: OnceLock<Lines> = OnceLock::new();
 
 /// How a log line looks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -40,6 +48,8 @@ pub enum BadLog {
     Format(String),
     #[error("logging was set up before")]
     Twice,
+    #[error("the log's thread could not start: {0}")]
+    Thread(#[from] std::io::Error),
 }
 
 /// Starts logging for the whole process and makes every panic a log event.
@@ -49,9 +59,11 @@ pub enum BadLog {
 /// # Errors
 /// A level that is not understood, or a second call in one process.
 pub fn init(level: &str, format: Format) -> Result<(), BadLog> {
+    let filter = filter(level)?;
+    let lines = Lines::to("log", std::io::stderr())?;
     let subscriber = tracing_subscriber::fmt()
-        .with_env_filter(filter(level)?)
-        .with_writer(std::io::stderr);
+        .with_env_filter(filter)
+        .with_writer(lines.clone());
     let started = match format {
         Format::Text => subscriber
             .with_ansi(std::io::stderr().is_terminal())
@@ -60,8 +72,16 @@ pub fn init(level: &str, format: Format) -> Result<(), BadLog> {
         Format::Json => subscriber.json().flatten_event(true).finish().try_init(),
     };
     started.map_err(|_| BadLog::Twice)?;
+    EVENTS.set(lines).map_err(|_| BadLog::Twice)?;
     log_panics();
     Ok(())
+}
+
+/// Waits until what was logged is written, for a moment at most.
+pub fn flush() {
+    if let Some(events) = EVENTS.get() {
+        events.flush(FLUSH_WITHIN);
+    }
 }
 
 fn filter(level: &str) -> Result<EnvFilter, BadLog> {
@@ -79,6 +99,7 @@ fn log_panics() {
         let message = panic.payload_as_str().unwrap_or("no message");
         let place = panic.location().map(ToString::to_string);
         error!(message_text = message, place, "panicked");
+        flush();
     }));
 }
 

@@ -23,7 +23,10 @@ where
     F: Future + Send + 'static,
     F::Output: Send + 'static,
 {
-    spawn_guarded(name, future, || std::process::exit(PANIC_EXIT_CODE))
+    spawn_guarded(name, future, || {
+        crate::log::flush();
+        std::process::exit(PANIC_EXIT_CODE)
+    })
 }
 
 /// Panics of named tasks since the start of the process.

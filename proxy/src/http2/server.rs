@@ -4,7 +4,6 @@ use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::Duration;
 
 use bytes::Bytes;
 use h2::SendStream;
@@ -12,9 +11,9 @@ use h2::server::{Builder, SendResponse};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, header};
 use http_body::Body as HttpBody;
 use parking_lot::Mutex;
+use runtime::occupancy::Place;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::oneshot;
-use tokio::time::timeout;
 
 use super::empty_frames::WithoutEmptyFrames;
 use super::flow::{CONNECTION_WINDOW, Flow, STREAMS};
@@ -27,9 +26,6 @@ use crate::budget::Budget;
 use crate::failure::is_grpc;
 use crate::peer::HEADER_BYTES;
 use crate::wide::Outlet;
-
-/// A client has this long to begin.
-const PREFACE_WITHIN: Duration = Duration::from_secs(10);
 
 /// In the extensions of an answer: whoever takes over the sending side of the stream,
 /// for bytes both ways. The body of the answer is not sent then.
@@ -54,6 +50,7 @@ pub async fn serve<I, H, F>(
     profile: Profile,
     budget: Arc<Budget>,
     outlet: Option<Outlet>,
+    place: Arc<Place>,
     mut close: Pin<&mut impl Future<Output = ()>>,
     handler: H,
 ) -> Result<(), h2::Error>
@@ -62,6 +59,8 @@ where
     H: Fn(Request<RecvBody>) -> F,
     F: Future<Output = Response<Body>> + Send + 'static,
 {
+    place.silent();
+    place.head_begins();
     let flow = Flow::new(budget);
     let (io, heard) = Heard::new(WithoutEmptyFrames::of_client(io));
     let handshake = Builder::new()
@@ -72,10 +71,10 @@ where
         .max_header_list_size(HEADER_BYTES)
         .max_concurrent_streams(STREAMS)
         .handshake::<_, Bytes>(io);
-    let Ok(connection) = timeout(PREFACE_WITHIN, handshake).await else {
-        return Err(h2::Reason::SETTINGS_TIMEOUT.into());
-    };
-    let mut connection = connection?;
+    let mut connection = handshake.await?;
+    // What was begun has come whole.
+    place.busy();
+    let mut busy = None;
     let mut keepalive = connection
         .ping_pong()
         .map(|pings| Keepalive::new(pings, heard));
@@ -92,6 +91,14 @@ where
             && keepalive.poll(cx, flow.streams() > 0) == Peer::Dead
         {
             return Poll::Ready(Err(h2::Reason::NO_ERROR.into()));
+        }
+        if busy != Some(flow.streams() > 0) {
+            busy = Some(flow.streams() > 0);
+            if flow.streams() > 0 {
+                place.busy();
+            } else {
+                place.idle();
+            }
         }
         let ended = loop {
             if let Some(window) = flow.next()

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use http::{HeaderMap, Method, Request, Response};
 use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody};
+use runtime::occupancy::Place;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio::sync::mpsc::unbounded_channel;
 use tokio::time::{Instant, timeout};
@@ -48,7 +49,16 @@ where
     let (sender, far) = client().await;
     tokio::spawn(async move {
         let close = pin!(pending::<()>());
-        let _ = server::serve(far, PROFILE, budget(), None, close, handler).await;
+        let _ = server::serve(
+            far,
+            PROFILE,
+            budget(),
+            None,
+            Place::unlisted(),
+            close,
+            handler,
+        )
+        .await;
     });
     sender
 }

@@ -7,6 +7,7 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 use http::Response;
 use policy::reason::Reason;
+use runtime::occupancy::Place;
 use tokio::net::TcpStream;
 
 use super::judge::Expected;
@@ -93,8 +94,9 @@ impl Visit {
             tokio::spawn(async move {
                 let Ok(out) = out.await else { return };
                 let mut stream = Prefixed::new(Stream::new(out, incoming));
-                let spoken = self.protocol(&mut stream).await;
-                self.converse(stream, spoken).await;
+                let place = Place::unlisted();
+                let spoken = self.protocol(&mut stream, &place).await;
+                self.converse(stream, spoken, &place).await;
             });
             return response;
         }
@@ -114,7 +116,7 @@ impl Visit {
                 Expected::Either | Expected::Http { .. } => race(&mut stream, server).await,
                 Expected::Bytes => Ok(Spoken::Opaque(Some(server))),
             };
-            self.converse(stream, spoken).await;
+            self.converse(stream, spoken, &Place::unlisted()).await;
         });
         response
     }

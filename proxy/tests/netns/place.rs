@@ -172,6 +172,58 @@ impl Namespace {
         Watch(process)
     }
 
+    /// Asks for a path so many times, on one connection.
+    pub(crate) fn ask(&self, from: &str, to: &str, path: &str, count: usize) -> String {
+        let arguments = format!("{from} {to} {path} {count}");
+        let line = Process::play(self, Who::App, "ask", &arguments).line();
+        serde_json::from_str(&line).unwrap()
+    }
+
+    pub(crate) fn page(&self, to: &str, path: &str) -> String {
+        let line = Process::play(self, Who::App, "page", &format!("{to} {path}")).line();
+        serde_json::from_str(&line).unwrap()
+    }
+
+    /// Returns when all connections are open.
+    pub(crate) fn flood(&self, to: &str, count: usize) -> Flood {
+        let mut process = Process::play(self, Who::App, "flood", &format!("{to} {count}"));
+        assert_eq!(process.line(), "\"ready\"");
+        Flood(process)
+    }
+
+    /// Runs the real `weft-proxy run`, without a controller. `logs`: they go
+    /// where this test's go, else nobody reads them.
+    pub(crate) fn proxy(&self, bundle: &str, logs: bool) -> Proxy {
+        let binary = env!("CARGO_BIN_EXE_weft-proxy");
+        let pipe = || {
+            if logs {
+                Stdio::inherit()
+            } else {
+                Stdio::piped()
+            }
+        };
+        let mut command = self.command(Who::Ids(15190, 15190), binary);
+        let child = command
+            .arg("run")
+            .envs([
+                ("WEFT_TRUST_DOMAIN", "cluster.local"),
+                ("WEFT_NAMESPACE", "shop"),
+                ("WEFT_SERVICE_ACCOUNT", "web"),
+                ("WEFT_CONTROLLER_NAMESPACE", "weft-system"),
+                ("WEFT_POD_NAME", "web-1"),
+                ("WEFT_POD_IPS", "10.77.0.2"),
+                ("WEFT_CONTROLLER_ADDRESS", "127.0.0.1:1"),
+                ("WEFT_TOKEN_FILE", "/none"),
+                ("WEFT_TRUST_BUNDLE", bundle),
+                ("WEFT_ACCESS_LOG", if logs { "off" } else { "json" }),
+            ])
+            .stdout(pipe())
+            .stderr(pipe())
+            .spawn()
+            .unwrap();
+        Proxy(child)
+    }
+
     /// Takes the cable off: whoever is on the other side hears nothing more.
     pub(crate) fn unplug(&self) {
         self.ip("link set eth0 down");
@@ -263,6 +315,44 @@ fn said(command: &mut Command) -> Result<String, String> {
         Ok(said)
     } else {
         Err(said)
+    }
+}
+
+pub(crate) struct Flood(Process);
+
+impl Flood {
+    /// What it says next.
+    pub(crate) fn tell(&mut self) -> String {
+        serde_json::from_str(&self.0.line()).unwrap()
+    }
+}
+
+/// The real proxy, ended with this value.
+pub(crate) struct Proxy(Child);
+
+impl Proxy {
+    /// Tells it to end, and gives what it wrote to standard error.
+    pub(crate) fn end(mut self) -> String {
+        let pid = self.0.id().to_string();
+        run(&["kill", "-TERM", &pid]);
+        let mut said = Vec::new();
+        // Both at once: it writes to both.
+        let mut out = self.0.stdout.take().unwrap();
+        let reading = std::thread::spawn(move || {
+            std::io::copy(&mut out, &mut std::io::sink()).unwrap();
+        });
+        let mut errors = self.0.stderr.take().unwrap();
+        std::io::Read::read_to_end(&mut errors, &mut said).unwrap();
+        reading.join().unwrap();
+        assert!(self.0.wait().unwrap().success());
+        String::from_utf8_lossy(&said).into_owned()
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
 }
 

@@ -34,6 +34,9 @@ pub(crate) fn play() {
         "connect" => connect(&arguments),
         "hold" => hold(&arguments),
         "watch" => watch(&arguments),
+        "ask" => say(&crate::floods::ask(&arguments)),
+        "page" => say(&crate::floods::page(&arguments)),
+        "flood" => crate::floods::flood(&arguments, |said| say(&said)),
         other => panic!("no such role: {other}"),
     }
 }

@@ -19,6 +19,7 @@ use parking_lot::Mutex;
 use policy::name::SpiffeId;
 use prometheus_client::registry::Registry;
 use runtime::env::Reader;
+use runtime::occupancy::Place;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use weft_proxy::app::Proxy;
@@ -160,7 +161,7 @@ impl Pod {
                 let (proxy, wait) = (Arc::clone(&serving), Arc::clone(&wait));
                 tokio::spawn(async move {
                     tokio::time::sleep(Duration::from_millis(wait.load(Relaxed))).await;
-                    inbound::serve_mesh(proxy, stream).await;
+                    inbound::serve_mesh(proxy, stream, Place::unlisted()).await;
                 });
             }
         });
@@ -218,7 +219,8 @@ impl Pod {
             .await
             .unwrap();
         let (stream, _) = listener.accept().await.unwrap();
-        tokio::spawn(outbound::serve(Arc::clone(&self.proxy), stream, addr));
+        let proxy = Arc::clone(&self.proxy);
+        tokio::spawn(outbound::serve(proxy, stream, addr, Place::unlisted()));
         client
     }
 
@@ -229,11 +231,10 @@ impl Pod {
             .await
             .unwrap();
         let (stream, _) = listener.accept().await.unwrap();
-        tokio::spawn(inbound::serve_plain(
-            Arc::clone(&self.proxy),
-            stream,
-            SocketAddr::new(self.ip, port),
-        ));
+        let proxy = Arc::clone(&self.proxy);
+        let original = SocketAddr::new(self.ip, port);
+        let place = Place::unlisted();
+        tokio::spawn(inbound::serve_plain(proxy, stream, original, place));
         client
     }
 

@@ -159,3 +159,122 @@ async fn kept_connection_that_rests_is_closed() {
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
     assert!(before.elapsed() <= HEAD_TIMEOUT + Duration::from_secs(1));
 }
+
+/// Another address of this host.
+async fn connect_from(last: u8, addr: SocketAddr) -> TcpStream {
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(4096).unwrap();
+    socket
+        .bind((Ipv4Addr::new(127, 0, 9, last), 0).into())
+        .unwrap();
+    socket.connect(addr).await.unwrap()
+}
+
+/// True while the server keeps the connection.
+async fn is_open(stream: &mut TcpStream) -> bool {
+    let mut rest = Vec::new();
+    let ended = stream.read_to_end(&mut rest);
+    let ended = tokio::time::timeout(Duration::from_millis(300), ended).await;
+    ended.is_err()
+}
+
+#[tokio::test]
+async fn one_address_has_its_share_and_a_request_under_way_is_not_lost_to_a_flood_of_others() {
+    let addr = start(Ready::new(), Registry::default()).await;
+    // The kubelet has asked, and waits for the body to be taken.
+    let mut probe = connect_from(200, addr).await;
+    probe
+        .write_all(
+            b"POST /length HTTP/1.1\r\nhost: a\r\nconnection: close\r\ncontent-length: 2\r\n\r\nx",
+        )
+        .await
+        .unwrap();
+    let mut quiet = connect_from(201, addr).await;
+    quiet.write_all(b"GET /li").await.unwrap();
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    let mut hoard = Vec::new();
+    for _ in 0..MAX_PER_ADDRESS * 2 {
+        let mut stream = connect_from(1, addr).await;
+        let _ = stream.write_all(b"GET /li").await;
+        hoard.push(stream);
+    }
+    for last in 2..8 {
+        for _ in 0..MAX_PER_ADDRESS {
+            let mut stream = connect_from(last, addr).await;
+            let _ = stream.write_all(b"G").await;
+            hoard.push(stream);
+        }
+    }
+    assert!(get(addr, "/live").await.starts_with("HTTP/1.1 200"));
+    assert!(is_open(&mut probe).await, "it is being answered");
+    assert!(is_open(&mut quiet).await, "others hold more");
+    probe.write_all(b"y").await.unwrap();
+    let mut answer = String::new();
+    probe.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.ends_with("\r\n\r\n2"), "{answer}");
+    let mut open = 0;
+    for stream in &mut hoard[..MAX_PER_ADDRESS * 2] {
+        let mut byte = [0];
+        let read = tokio::time::timeout(Duration::from_millis(5), stream.read(&mut byte)).await;
+        open += usize::from(read.is_err());
+    }
+    assert!(open <= MAX_PER_ADDRESS, "{open} of one address");
+}
+
+#[tokio::test]
+async fn readers_who_take_no_page_leave_places_for_probes_and_are_cut_off() {
+    let mut registry = Registry::with_prefix("weft");
+    // About 6 MiB, more than two sockets hold.
+    let many =
+        prometheus_client::metrics::family::Family::<Vec<(String, String)>, Counter>::default();
+    for at in 0..3000 {
+        let labels = vec![("x".to_owned(), format!("{at:02000}"))];
+        many.get_or_create(&labels).inc();
+    }
+    registry.register("many", "Many", many);
+    let addr = start(Ready::new(), registry).await;
+    let mut readers = Vec::new();
+    for at in 0..MAX_CONNECTIONS {
+        let mut stream = connect_from(u8::try_from(1 + at % 5).unwrap(), addr).await;
+        let _ = stream
+            .write_all(b"GET /metrics HTTP/1.1\r\nhost: a\r\n\r\n")
+            .await;
+        readers.push(stream);
+    }
+    for path in ["/live", "/ready"] {
+        let mut probe = connect_from(200, addr).await;
+        let request = format!("GET {path} HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n");
+        probe.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        let read = probe.read_to_string(&mut answer);
+        let read = tokio::time::timeout(Duration::from_secs(5), read).await;
+        assert!(read.is_ok(), "{path}");
+        assert!(answer.starts_with("HTTP/1.1 200"), "{path}: {answer}");
+    }
+    // Who reads is served; who asks beyond the bound learns it.
+    let mut statuses = Vec::new();
+    for stream in &mut readers {
+        let mut head = [0; 12];
+        let read = tokio::time::timeout(Duration::from_millis(100), stream.read_exact(&mut head));
+        if let Ok(Ok(_)) = read.await {
+            statuses.push(String::from_utf8_lossy(&head).into_owned());
+        }
+    }
+    let count = |status: &str| {
+        statuses
+            .iter()
+            .filter(|said| said.ends_with(status))
+            .count()
+    };
+    assert_eq!(count("200"), MAX_PAGES, "{statuses:?}");
+    assert!(count("503") > 0, "{statuses:?}");
+    // After the time for a reader who takes nothing the pages are free again.
+    tokio::time::sleep(STUCK_FOR + Duration::from_secs(2)).await;
+    let mut late = connect_from(9, addr).await;
+    late.write_all(b"GET /metrics HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n")
+        .await
+        .unwrap();
+    let mut page = Vec::new();
+    late.read_to_end(&mut page).await.unwrap();
+    assert!(page.ends_with(b"# EOF\n"), "{} bytes", page.len());
+}

@@ -1,0 +1,534 @@
+//! Who holds the connections of a listener, and who loses one when there are
+//! too many.
+//!
+//! A listener that takes everybody can be filled by anybody. So each has places
+//! of its own, a head must be complete soon after its first byte, and once nine
+//! tenths of the places are taken every newcomer costs the holder of most a
+//! connection that does nothing: one between two requests, the longest idle
+//! first, else one on which nothing has been said or whose head has not come. What
+//! is in use (an answer, a stream, a tunnel, an upgrade) is never taken away.
+//!
+//! A holder is a proven identity where there is one, else an address. Whoever
+//! shares the listener with a hoarder that only holds what is in use keeps the
+//! last tenth: the hoarder's further connections are turned away.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep, timeout};
+
+/// Overdue heads are looked for this often.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// A head or a handshake that is younger goes last, and not for another connection
+/// of its own holder: an honest one takes milliseconds.
+const YOUNG: Duration = Duration::from_secs(1);
+/// When nobody has anything to lose, nobody is asked again for this long.
+const ASK_AGAIN: Duration = Duration::from_millis(50);
+/// The holder of most loses this part of its connections at once, so that a flood
+/// of newcomers does not search the whole table for each.
+const BATCH: usize = 128;
+
+/// Who has a connection.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Holder {
+    /// Nobody proved who it is. Whole addresses, of IPv6 too: the pods of a node
+    /// often share a /64.
+    Address(IpAddr),
+    /// What a certificate says.
+    Identity(Arc<str>),
+}
+
+impl From<IpAddr> for Holder {
+    fn from(address: IpAddr) -> Self {
+        Self::Address(address.to_canonical())
+    }
+}
+
+/// The bounds of a listener.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bounds {
+    /// Connections at one time.
+    pub places: usize,
+    /// Connections of one holder at one time.
+    pub per_holder: usize,
+    /// Everybody can call, so a hoarder is turned away before all places are
+    /// taken. A listener with one caller has nobody to keep places for.
+    pub shared: bool,
+    /// Time for a head, from its first byte.
+    pub head_within: Duration,
+    /// Longest rest between two requests.
+    pub idle_within: Duration,
+}
+
+/// What happened, for whoever counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Reached {
+    /// All places are taken.
+    Full,
+    /// A holder of most lost a connection, or was turned away.
+    Hoarder,
+    /// A head was not complete in time.
+    SlowHead,
+}
+
+/// The places of one listener.
+pub struct Occupancy {
+    bounds: Bounds,
+    began: Instant,
+    table: Mutex<Table>,
+    /// Connections that were asked to go and are not gone.
+    leaving: AtomicUsize,
+    freed: Notify,
+    reached: Box<dyn Fn(Reached) + Send + Sync>,
+}
+
+#[derive(Default)]
+struct Table {
+    holders: HashMap<Holder, HashMap<u64, Arc<Seat>>>,
+    taken: usize,
+    next: u64,
+    /// Nobody had anything to lose; milliseconds.
+    asked_in_vain: Option<u64>,
+}
+
+/// One connection's place. Free again when the last clone of the `Arc` is gone.
+pub struct Place {
+    seat: Arc<Seat>,
+    began: Instant,
+    of: Option<Of>,
+}
+
+struct Of {
+    occupancy: Arc<Occupancy>,
+    holder: Mutex<Holder>,
+    id: u64,
+}
+
+/// What a connection is doing. Written at every request, so without a lock.
+#[derive(Default)]
+struct Seat {
+    activity: AtomicU8,
+    /// Milliseconds, when `activity` began.
+    since: AtomicU64,
+    /// Milliseconds and one, when the head that is coming began; 0: none is.
+    head: AtomicU64,
+    verdict: AtomicU8,
+    told: Notify,
+}
+
+/// Nothing is known, or it is in use.
+const BUSY: u8 = 0;
+/// Between two requests.
+const IDLE: u8 = 1;
+/// Nothing was said yet.
+const SILENT: u8 = 2;
+/// A class of losses only: a head that is no older than [`YOUNG`].
+const YOUNGER: u8 = 3;
+
+const STAY: u8 = 0;
+/// To be closed as between two requests.
+const CLOSE: u8 = 1;
+/// To be cut off.
+const CUT: u8 = 2;
+
+/// There is no place for this connection: close it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TurnedAway;
+
+impl Occupancy {
+    #[must_use]
+    pub fn new(bounds: Bounds, reached: impl Fn(Reached) + Send + Sync + 'static) -> Arc<Self> {
+        Arc::new(Self {
+            bounds,
+            began: Instant::now(),
+            table: Mutex::default(),
+            leaving: AtomicUsize::new(0),
+            freed: Notify::new(),
+            reached: Box::new(reached),
+        })
+    }
+
+    /// Cuts off whoever takes too long over a head, and closes what has rested too
+    /// long, for ever.
+    pub async fn watch(self: Arc<Self>) {
+        loop {
+            sleep(LOOK_EVERY).await;
+            let now = self.now();
+            let table = self.table.lock();
+            for seat in table.holders.values().flat_map(HashMap::values) {
+                let activity = seat.activity.load(Relaxed);
+                let overdue = seat
+                    .head_age(now)
+                    .map(|age| age >= millis(self.bounds.head_within));
+                let rested = seat.age(now) >= millis(self.bounds.idle_within);
+                if activity == BUSY {
+                    continue;
+                }
+                if overdue == Some(true) && self.send(seat, CUT) {
+                    (self.reached)(Reached::SlowHead);
+                }
+                if overdue.is_none() && activity == IDLE && rested {
+                    self.send(seat, CLOSE);
+                }
+            }
+        }
+    }
+
+    /// A place for a connection of `holder`, at once or when there is one.
+    ///
+    /// # Errors
+    /// When the holder has its share.
+    pub async fn admit(self: &Arc<Self>, holder: Holder) -> Result<Arc<Place>, TurnedAway> {
+        let mut told = false;
+        loop {
+            let freed = self.freed.notified();
+            if let Some(place) = self.try_admit(&holder)? {
+                return Ok(place);
+            }
+            if !told {
+                told = true;
+                (self.reached)(Reached::Full);
+            }
+            // Who had nothing to lose may have something now.
+            let _ = timeout(YOUNG, freed).await;
+        }
+    }
+
+    /// `None` when all places are taken.
+    ///
+    /// # Errors
+    /// When the holder has its share.
+    pub fn try_admit(self: &Arc<Self>, holder: &Holder) -> Result<Option<Arc<Place>>, TurnedAway> {
+        let now = self.now();
+        let mut table = self.table.lock();
+        let held = table.held(holder);
+        if held >= self.bounds.per_holder && !self.take_from(&table, holder, now) {
+            (self.reached)(Reached::Hoarder);
+            return Err(TurnedAway);
+        }
+        let staying = table.taken.saturating_sub(self.leaving.load(Relaxed));
+        if staying >= self.crowded() && !self.make_room(&mut table, holder, now) {
+            let most = table.holders.values().map(HashMap::len).max();
+            if self.bounds.shared && held > 1 && Some(held) == most {
+                (self.reached)(Reached::Hoarder);
+                return Err(TurnedAway);
+            }
+        }
+        if table.taken >= self.bounds.places {
+            return Ok(None);
+        }
+        let id = table.next;
+        table.next += 1;
+        table.taken += 1;
+        let seat = Arc::new(Seat::default());
+        seat.since.store(now, Relaxed);
+        let seats = table.holders.entry(holder.clone()).or_default();
+        seats.insert(id, Arc::clone(&seat));
+        Ok(Some(Arc::new(Place {
+            seat,
+            began: self.began,
+            of: Some(Of {
+                occupancy: Arc::clone(self),
+                holder: Mutex::new(holder.clone()),
+                id,
+            }),
+        })))
+    }
+
+    /// Connections that have a place.
+    #[must_use]
+    pub fn taken(&self) -> usize {
+        self.table.lock().taken
+    }
+
+    /// Returns when no connection has a place.
+    pub async fn emptied(&self) {
+        loop {
+            let freed = self.freed.notified();
+            if self.taken() == 0 {
+                return;
+            }
+            let _ = timeout(YOUNG, freed).await;
+        }
+    }
+
+    /// From here on newcomers cost somebody a connection.
+    const fn crowded(&self) -> usize {
+        self.bounds.places - self.bounds.places / 10
+    }
+
+    /// Takes one from a holder that has its share, the oldest first.
+    fn take_from(&self, table: &Table, holder: &Holder, now: u64) -> bool {
+        let seats = table.holders.get(holder).into_iter();
+        let longest = seats
+            .flat_map(HashMap::values)
+            .filter_map(|seat| Some((seat.loss(now)?, seat)))
+            .min_by_key(|(loss, _)| *loss);
+        longest.is_some_and(|(loss, seat)| self.take(seat, loss))
+    }
+
+    /// Takes from the holder of most, or from the next one that has something to
+    /// lose. False when nobody has.
+    fn make_room(&self, table: &mut Table, newcomer: &Holder, now: u64) -> bool {
+        let vain = millis(ASK_AGAIN);
+        if table.asked_in_vain.is_some_and(|at| now < at + vain) {
+            return false;
+        }
+        let mut losses = Vec::new();
+        let mut spared = false;
+        for (holder, seats) in &table.holders {
+            let held = usize::MAX - seats.len();
+            for seat in seats.values() {
+                match seat.loss(now) {
+                    Some(loss) if loss.class == YOUNGER && holder == newcomer => spared = true,
+                    Some(loss) => losses.push((held, loss, holder, seat)),
+                    None => {}
+                }
+            }
+        }
+        losses.sort_unstable_by_key(|(held, loss, ..)| (*held, *loss));
+        let Some((held, _, first, _)) = losses.first() else {
+            // Others may take what was spared.
+            table.asked_in_vain = (!spared).then_some(now);
+            return false;
+        };
+        let batch = ((usize::MAX - held) / BATCH).max(1);
+        let mut taken = false;
+        for (_, loss, holder, seat) in losses.iter().take(batch) {
+            if holder == first {
+                taken |= self.take(seat, *loss);
+            }
+        }
+        taken
+    }
+
+    fn take(&self, seat: &Seat, loss: Loss) -> bool {
+        let verdict = if loss.class == IDLE { CLOSE } else { CUT };
+        let sent = self.send(seat, verdict);
+        if sent {
+            (self.reached)(Reached::Hoarder);
+        }
+        sent
+    }
+
+    fn send(&self, seat: &Seat, verdict: u8) -> bool {
+        let before = seat.verdict.fetch_max(verdict, Relaxed);
+        if before == STAY {
+            self.leaving.fetch_add(1, Relaxed);
+        }
+        if before < verdict {
+            seat.told.notify_waiters();
+        }
+        before == STAY
+    }
+
+    fn now(&self) -> u64 {
+        millis(self.began.elapsed())
+    }
+
+    fn leave(&self, of: &Of, seat: &Seat) {
+        let holder = of.holder.lock();
+        let mut table = self.table.lock();
+        table.remove(&holder, of.id);
+        table.taken -= 1;
+        if seat.verdict.load(Relaxed) != STAY {
+            self.leaving.fetch_sub(1, Relaxed);
+        }
+        drop(table);
+        self.freed.notify_waiters();
+    }
+}
+
+impl Table {
+    fn held(&self, holder: &Holder) -> usize {
+        self.holders.get(holder).map_or(0, HashMap::len)
+    }
+
+    fn remove(&mut self, holder: &Holder, id: u64) -> Option<Arc<Seat>> {
+        let seats = self.holders.get_mut(holder)?;
+        let seat = seats.remove(&id);
+        if seats.is_empty() {
+            self.holders.remove(holder);
+        }
+        seat
+    }
+}
+
+/// What is lost with a connection: the smallest goes first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Loss {
+    class: u8,
+    since: u64,
+}
+
+impl Seat {
+    fn age(&self, now: u64) -> u64 {
+        now.saturating_sub(self.since.load(Relaxed))
+    }
+
+    fn head_age(&self, now: u64) -> Option<u64> {
+        let begun = self.head.load(Relaxed).checked_sub(1)?;
+        Some(now.saturating_sub(begun))
+    }
+
+    /// None when it must stay, or goes already.
+    fn loss(&self, now: u64) -> Option<Loss> {
+        let activity = self.activity.load(Relaxed);
+        if activity == BUSY || self.verdict.load(Relaxed) != STAY {
+            return None;
+        }
+        let since = self.since.load(Relaxed);
+        match self.head_age(now) {
+            None if activity == IDLE => Some(Loss { class: IDLE, since }),
+            None => Some(Loss {
+                class: SILENT,
+                since,
+            }),
+            Some(age) => Some(Loss {
+                class: if age < millis(YOUNG) { YOUNGER } else { SILENT },
+                since: now - age,
+            }),
+        }
+    }
+}
+
+impl Place {
+    /// A place in no table: for connections that nobody bounds here.
+    #[must_use]
+    pub fn unlisted() -> Arc<Self> {
+        Arc::new(Self {
+            seat: Arc::default(),
+            began: Instant::now(),
+            of: None,
+        })
+    }
+
+    /// From here on the connection counts for who it proved to be.
+    pub fn prove(&self, identity: &str) {
+        let Some(of) = &self.of else { return };
+        let mut holder = of.holder.lock();
+        let mut table = of.occupancy.table.lock();
+        let proven = Holder::Identity(identity.into());
+        if let Some(seat) = table.remove(&holder, of.id) {
+            let seats = table.holders.entry(proven.clone()).or_default();
+            seats.insert(of.id, seat);
+        }
+        drop(table);
+        *holder = proven;
+    }
+
+    /// Nothing was said yet, by nobody: may be cut off.
+    pub fn silent(&self) {
+        self.does(SILENT);
+    }
+
+    /// Between two requests: may be closed. A head may be coming already.
+    pub fn idle(&self) {
+        self.does(IDLE);
+        if self.seat.verdict.load(Relaxed) != STAY {
+            // It came while this was in use.
+            self.seat.told.notify_waiters();
+        }
+    }
+
+    /// In use: stays, however long. Whatever head was coming is complete.
+    pub fn busy(&self) {
+        self.seat.head.store(0, Relaxed);
+        self.does(BUSY);
+    }
+
+    /// In use, though a head may be coming: stays.
+    pub fn stuck(&self) {
+        self.does(BUSY);
+    }
+
+    /// The first byte of a head came, or a handshake begins. Later bytes of the
+    /// same head change nothing.
+    pub fn head_begins(&self) {
+        let now = self.now() + 1;
+        let _ = self.seat.head.compare_exchange(0, now, Relaxed, Relaxed);
+    }
+
+    /// True, and counted once, when the head that is coming began `within` ago:
+    /// for servers that need not wait until somebody looks.
+    pub fn head_is_overdue(&self, within: Duration) -> bool {
+        let age = self.seat.head_age(self.now());
+        let in_use = self.seat.activity.load(Relaxed) == BUSY;
+        let overdue = !in_use && age.is_some_and(|age| age >= millis(within));
+        if overdue
+            && let Some(of) = &self.of
+            && of.occupancy.send(&self.seat, CUT)
+        {
+            (of.occupancy.reached)(Reached::SlowHead);
+        }
+        overdue
+    }
+
+    /// Returns when the connection should end as between two requests, or after
+    /// the one in flight.
+    pub async fn wanted(&self) {
+        self.verdict(CLOSE).await;
+    }
+
+    /// Returns when the connection should be dropped as it is.
+    pub async fn cut(&self) {
+        self.verdict(CUT).await;
+    }
+
+    async fn verdict(&self, at_least: u8) {
+        loop {
+            let told = self.seat.told.notified();
+            let verdict = self.seat.verdict.load(Relaxed);
+            let in_use = self.seat.activity.load(Relaxed) == BUSY;
+            // What began meanwhile goes on: it was not to be lost.
+            if verdict >= at_least && !(at_least == CUT && in_use) {
+                return;
+            }
+            told.await;
+        }
+    }
+
+    fn does(&self, activity: u8) {
+        self.seat.since.store(self.now(), Relaxed);
+        self.seat.activity.store(activity, Relaxed);
+    }
+
+    fn now(&self) -> u64 {
+        millis(self.began.elapsed())
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if let Some(of) = &self.of {
+            of.occupancy.leave(of, &self.seat);
+        }
+    }
+}
+
+impl fmt::Debug for Occupancy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Occupancy")
+            .field("bounds", &self.bounds)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Place").finish_non_exhaustive()
+    }
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,263 @@
+use std::future::Future;
+use std::pin::pin;
+use std::task::{Context, Waker};
+
+use super::*;
+
+/// True when `future` is ready at the first look.
+fn now(future: impl Future) -> bool {
+    let mut future = pin!(future);
+    let mut context = Context::from_waker(Waker::noop());
+    future.as_mut().poll(&mut context).is_ready()
+}
+
+const BOUNDS: Bounds = Bounds {
+    places: 10,
+    per_holder: usize::MAX,
+    shared: true,
+    head_within: Duration::from_secs(10),
+    idle_within: Duration::from_secs(60),
+};
+
+type Counts = Arc<Mutex<HashMap<Reached, usize>>>;
+
+fn occupancy(bounds: Bounds) -> (Arc<Occupancy>, Counts) {
+    let counts = Counts::default();
+    let counting = Arc::clone(&counts);
+    let occupancy = Occupancy::new(bounds, move |reached| {
+        *counting.lock().entry(reached).or_default() += 1;
+    });
+    (occupancy, counts)
+}
+
+fn count(counts: &Counts, reached: Reached) -> usize {
+    counts.lock().get(&reached).copied().unwrap_or_default()
+}
+
+fn holder(last: u8) -> Holder {
+    IpAddr::from([10, 0, 0, last]).into()
+}
+
+fn enter(occupancy: &Arc<Occupancy>, last: u8) -> Arc<Place> {
+    occupancy.try_admit(&holder(last)).unwrap().unwrap()
+}
+
+/// So many idle connections, a second between each two, the longest idle first.
+async fn idle(occupancy: &Arc<Occupancy>, last: u8, many: usize) -> Vec<Arc<Place>> {
+    let mut places = Vec::new();
+    for _ in 0..many {
+        let place = enter(occupancy, last);
+        place.idle();
+        places.push(place);
+        sleep(Duration::from_secs(1)).await;
+    }
+    places
+}
+
+fn wanted(places: &[Arc<Place>]) -> Vec<usize> {
+    let all = places.iter().enumerate();
+    all.filter(|(_, place)| now(place.wanted()))
+        .map(|(at, _)| at)
+        .collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn at_nine_tenths_the_holder_of_most_loses_its_longest_idle_to_each_newcomer() {
+    let (occupancy, counts) = occupancy(BOUNDS);
+    let quiet = idle(&occupancy, 1, 2).await;
+    let mut hoard = idle(&occupancy, 2, 6).await;
+    // A request on the longest idle one makes it the youngest.
+    hoard[0].busy();
+    hoard[0].idle();
+    let eighth = enter(&occupancy, 3);
+    assert_eq!((wanted(&quiet), wanted(&hoard)), (vec![], vec![]));
+
+    let _first = enter(&occupancy, 3);
+    assert_eq!((wanted(&quiet), wanted(&hoard)), (vec![], vec![1]));
+    // Who was asked to go does not count any more, though it is still there.
+    drop(eighth);
+    let _second = enter(&occupancy, 4);
+    assert_eq!((wanted(&quiet), wanted(&hoard)), (vec![], vec![1]));
+    // All places are taken until the first of them is gone.
+    assert!(occupancy.try_admit(&holder(5)).unwrap().is_none());
+    assert_eq!((wanted(&quiet), wanted(&hoard)), (vec![], vec![1, 2]));
+    hoard.remove(1);
+    let _third = enter(&occupancy, 5);
+    assert_eq!((wanted(&quiet), wanted(&hoard)), (vec![], vec![1]));
+    assert_eq!(count(&counts, Reached::Hoarder), 2);
+    hoard.clear();
+    assert_eq!(occupancy.taken(), 5, "two quiet ones and three newcomers");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_in_use_is_never_taken_away_and_its_hoarder_leaves_the_last_tenth_to_others() {
+    let (occupancy, counts) = occupancy(BOUNDS);
+    let hoard: Vec<_> = (0..9).map(|_| enter(&occupancy, 1)).collect();
+    hoard[0].idle();
+    hoard[0].busy();
+    sleep(Duration::from_secs(3600)).await;
+    let turned_away = occupancy.try_admit(&holder(1));
+    assert!(matches!(turned_away, Err(TurnedAway)));
+    assert_eq!(count(&counts, Reached::Hoarder), 1);
+    let other = occupancy.try_admit(&holder(2)).unwrap();
+    assert!(other.is_some());
+    assert_eq!(wanted(&hoard), Vec::<usize>::new());
+    assert!(!hoard.iter().any(|place| now(place.cut())));
+    assert!(occupancy.try_admit(&holder(3)).unwrap().is_none(), "full");
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_only_one_calls_all_places_are_its_own_and_the_next_waits_for_one() {
+    let bounds = Bounds {
+        shared: false,
+        ..BOUNDS
+    };
+    let (occupancy, counts) = occupancy(bounds);
+    let mut all: Vec<_> = (0..10).map(|_| enter(&occupancy, 1)).collect();
+    let next = Arc::clone(&occupancy);
+    let next = tokio::spawn(async move { next.admit(holder(1)).await });
+    sleep(Duration::from_secs(30)).await;
+    assert!(!next.is_finished());
+    all.pop();
+    let admitted = timeout(Duration::from_millis(1), next).await;
+    assert!(admitted.unwrap().unwrap().is_ok());
+    assert_eq!(count(&counts, Reached::Full), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_holder_is_the_identity_that_was_proven() {
+    let (occupancy, _) = occupancy(BOUNDS);
+    // Five addresses, one identity: together they hold most.
+    let mut hoard = Vec::new();
+    for last in 1..=5 {
+        let place = enter(&occupancy, last);
+        place.prove("spiffe://cluster.local/ns/shop/sa/web");
+        place.idle();
+        hoard.push(place);
+        sleep(Duration::from_secs(1)).await;
+    }
+    let quiet = idle(&occupancy, 9, 4).await;
+    let _newcomer = enter(&occupancy, 9);
+    assert_eq!((wanted(&hoard), wanted(&quiet)), (vec![0], vec![]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_head_that_takes_too_long_is_cut_off_and_one_between_two_requests_is_not() {
+    let (occupancy, counts) = occupancy(BOUNDS);
+    tokio::spawn(Arc::clone(&occupancy).watch());
+    let (slow, resting, in_use) = (
+        enter(&occupancy, 1),
+        enter(&occupancy, 1),
+        enter(&occupancy, 1),
+    );
+    for place in [&slow, &resting] {
+        place.idle();
+    }
+    sleep(Duration::from_secs(20)).await;
+    slow.head_begins();
+    // Complete at once, and answered for long.
+    in_use.head_begins();
+    in_use.busy();
+    for _ in 0..9 {
+        sleep(Duration::from_secs(1)).await;
+        // One byte more is no new head.
+        slow.head_begins();
+        assert!(!now(slow.cut()));
+    }
+    assert!(!slow.head_is_overdue(BOUNDS.head_within));
+    let cut = timeout(Duration::from_millis(2100), slow.cut()).await;
+    assert!(cut.is_ok());
+    assert!(slow.head_is_overdue(BOUNDS.head_within));
+    assert!(!now(resting.cut()) && !now(resting.wanted()));
+    assert!(!now(in_use.cut()) && !now(in_use.wanted()));
+    assert_eq!(count(&counts, Reached::SlowHead), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rest_that_is_too_long_ends_and_silence_before_the_first_word_does_not() {
+    let (occupancy, counts) = occupancy(BOUNDS);
+    tokio::spawn(Arc::clone(&occupancy).watch());
+    let (resting, silent) = (enter(&occupancy, 1), enter(&occupancy, 1));
+    resting.idle();
+    silent.silent();
+    sleep(BOUNDS.idle_within - Duration::from_secs(1)).await;
+    assert!(!now(resting.wanted()));
+    sleep(Duration::from_secs(2)).await;
+    assert!(now(resting.wanted()));
+    assert!(!now(silent.wanted()) && !now(silent.cut()));
+    assert!(counts.lock().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn half_heads_are_taken_away_for_others_at_once_and_for_their_own_holder_when_they_are_late()
+{
+    let (occupancy, _) = occupancy(BOUNDS);
+    let half = |last| {
+        let place = enter(&occupancy, last);
+        place.silent();
+        place.head_begins();
+        place
+    };
+    let hoard: Vec<_> = (0..9).map(|_| half(1)).collect();
+    assert!(occupancy.try_admit(&holder(1)).is_err());
+    let other = half(2);
+    assert_eq!(hoard.iter().filter(|place| now(place.cut())).count(), 1);
+    assert!(!now(other.cut()));
+    sleep(YOUNG).await;
+    drop(other);
+    let again = occupancy.try_admit(&holder(1)).unwrap();
+    assert!(again.is_some());
+    assert_eq!(hoard.iter().filter(|place| now(place.cut())).count(), 1);
+    let _more = occupancy.try_admit(&holder(1)).unwrap();
+    assert_eq!(hoard.iter().filter(|place| now(place.cut())).count(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_comes_while_its_connection_is_taken_away_is_answered_first() {
+    let (occupancy, _) = occupancy(BOUNDS);
+    let place = enter(&occupancy, 1);
+    place.idle();
+    place.head_begins();
+    sleep(BOUNDS.head_within).await;
+    assert!(place.head_is_overdue(BOUNDS.head_within));
+    // The rest of the head was there already.
+    place.busy();
+    assert!(!now(place.cut()));
+    assert!(now(place.wanted()), "the connection ends after the answer");
+    place.idle();
+    assert!(now(place.cut()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_holder_with_its_share_gives_its_oldest_for_its_next_and_nothing_that_is_in_use() {
+    let bounds = Bounds {
+        per_holder: 3,
+        ..BOUNDS
+    };
+    let (occupancy, _) = occupancy(bounds);
+    let mut own = idle(&occupancy, 1, 3).await;
+    let other = idle(&occupancy, 2, 1).await;
+    own.push(enter(&occupancy, 1));
+    assert_eq!((wanted(&own), wanted(&other)), (vec![0], vec![]));
+    for place in &own {
+        place.busy();
+    }
+    own.remove(0);
+    assert!(occupancy.try_admit(&holder(1)).is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_table_is_empty_when_the_last_connection_is_gone() {
+    let (occupancy, _) = occupancy(BOUNDS);
+    let place = enter(&occupancy, 1);
+    let same = Arc::clone(&place);
+    let emptied = Arc::clone(&occupancy);
+    let emptied = tokio::spawn(async move { emptied.emptied().await });
+    drop(place);
+    sleep(Duration::from_millis(1)).await;
+    assert!(!emptied.is_finished(), "an upgraded connection has it too");
+    drop(same);
+    let ended = timeout(Duration::from_millis(1), emptied).await;
+    assert!(ended.is_ok());
+    assert!(occupancy.table.lock().holders.is_empty());
+}
