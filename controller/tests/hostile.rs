@@ -36,6 +36,8 @@ const EVIL: Place = Place {
 const TRIES: usize = 300;
 /// Seeds that once found something, so that they are tried first for ever.
 const KEPT: &str = include_str!("hostile/seeds");
+/// Fewer say nothing, however slow the machine is.
+const LEAST: usize = 101;
 /// Objects of one try.
 const OBJECTS: usize = 6;
 /// All of them.
@@ -67,7 +69,9 @@ fn no_object_of_a_tenant_disturbs_another_tenant_or_the_controller() {
     let (mut tries, mut slowest, mut own, mut reaching) = (0, Duration::ZERO, 0, 0);
     let fresh = (from..)
         .zip(0..)
-        .take_while(|(_, tried)| end.map_or(*tried < TRIES, |end| Instant::now() < end))
+        .take_while(|(_, tried)| {
+            end.map_or(*tried < TRIES, |end| *tried < LEAST || Instant::now() < end)
+        })
         .map(|(seed, _)| seed);
     for seed in kept.iter().copied().chain(fresh) {
         let begun = computed();
@@ -87,7 +91,10 @@ fn no_object_of_a_tenant_disturbs_another_tenant_or_the_controller() {
          another tenant, {memory} KiB at most"
     );
     println!("{seen}");
-    assert!(tries > 100 && own > tries / 2 && reaching > tries, "{seen}");
+    assert!(
+        tries >= LEAST && own > tries / 2 && reaching > tries,
+        "{seen}"
+    );
 }
 
 /// The hostile objects of a failed try that are needed to make it fail, a line each.
