@@ -14,6 +14,7 @@ use parking_lot::Mutex;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 use runtime::admin::{self, Admin};
+use runtime::limit::Reached;
 use runtime::ready::Ready;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -46,7 +47,7 @@ use crate::serve::{self, Services};
 use crate::settings::Settings;
 use crate::status::StatusWriter;
 use crate::storage::Storage;
-use crate::stream::Streams;
+use crate::stream::{self, Streams};
 
 /// Name of the Lease and of the Service of all replicas.
 const NAME: &str = "weft-controller";
@@ -226,7 +227,7 @@ pub async fn run(
             &client,
             &authority,
             (reports.clone(), latest.clone()),
-            metrics.api.clone(),
+            (metrics.api.clone(), metrics.limits.clone()),
             stopping.clone(),
         )
         .await?;
@@ -248,6 +249,8 @@ pub async fn run(
             metrics: metrics.stream.clone(),
             stop: stopping.clone(),
             next: Arc::new(AtomicU64::new(1)),
+            places: stream::places(&metrics.limits),
+            limits: metrics.limits.clone(),
         },
         replica: Answerer {
             observed,
@@ -264,11 +267,12 @@ pub async fn run(
         &certificate,
         services,
         connections,
+        &metrics.limits,
         stopping,
     );
     tokio::pin!(served);
     tokio::select! {
-        failed = &mut served => return failed.context("gRPC server"),
+        () = &mut served => anyhow::bail!("the gRPC server has ended"),
         () = &mut end => {}
     }
     info!("ending");
@@ -286,7 +290,7 @@ async fn metrics_api(
     client: &Client,
     authority: &Authority,
     (reports, latest): (Reports, Latest),
-    metrics: ApiMetrics,
+    (metrics, limits): (ApiMetrics, Reached),
     stop: watch::Receiver<bool>,
 ) -> anyhow::Result<()> {
     let listener = TcpListener::bind(settings.metrics_addr())
@@ -315,7 +319,9 @@ async fn metrics_api(
         gate: Gate::new(client.clone()),
         metrics,
     };
-    runtime::task::spawn("metrics API", server::serve(listener, api, stop));
+    runtime::task::spawn("metrics API", async move {
+        server::serve(listener, api, &limits, stop).await;
+    });
     Ok(())
 }
 

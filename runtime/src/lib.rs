@@ -15,3 +15,4 @@ pub mod rate;
 pub mod ready;
 pub mod shutdown;
 pub mod task;
+pub mod turns;
