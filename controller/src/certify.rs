@@ -8,6 +8,7 @@
 //! message that says what to do about it.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -17,8 +18,9 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::api::PostParams;
 use kube::{Api, Client};
 use policy::name::SpiffeId;
-use tokio::sync::Semaphore;
-use tokio::time::timeout;
+use runtime::rate::{Allowance, Rates};
+use runtime::turns::Turns;
+use tokio::time::{Instant, timeout};
 use tonic::async_trait;
 use tracing::{info, warn};
 use wire::v1;
@@ -32,6 +34,27 @@ use crate::settings::AUDIENCE;
 /// Reviews under way at one time. A review takes milliseconds, so this is
 /// thousands a second; more would only queue in the API server.
 const PARALLEL: usize = 64;
+/// How many of these may be of one address. The address may be a whole node.
+const PARALLEL_OF_ONE: usize = 16;
+/// Requests of one address, before anything is known about it: a node that starts with
+/// a hundred pods has them served at once, and the proxies of the others try again.
+const BY_SOURCE: Allowance = Allowance {
+    burst: 100,
+    every: Duration::from_millis(50),
+};
+/// Certificates of one pod, once it is known which: its container may crash a few
+/// times, and the shortest life of a certificate is 30 s.
+const BY_POD: Allowance = Allowance {
+    burst: 10,
+    every: Duration::from_secs(10),
+};
+/// How often the log says that an address was throttled.
+const SAID: Allowance = Allowance {
+    burst: 1,
+    every: Duration::from_secs(10),
+};
+/// Addresses, and pods, that are remembered at one time; about 200 bytes each.
+const MAX_KEYS: usize = 16 * 1024;
 /// How long a request waits for its turn. The proxy tries again with backoff.
 const TURN: Duration = Duration::from_secs(3);
 /// A review that takes longer has failed.
@@ -100,6 +123,14 @@ pub enum Refusal {
     /// Too many at once.
     #[error("too many requests at once, try again")]
     Overloaded,
+    /// Too many of one caller.
+    #[error("{who} asks for certificates too often, try again in {} ms", wait.as_millis())]
+    Throttled {
+        /// An address or a pod.
+        who: String,
+        /// When it may ask again.
+        wait: Duration,
+    },
     /// The API server could not be asked.
     #[error("the API server could not be asked, try again: {0}")]
     Unavailable(String),
@@ -119,6 +150,7 @@ impl Refusal {
             Self::NotBound => Outcome::NotBound,
             Self::PodGone(_) => Outcome::PodGone,
             Self::Overloaded => Outcome::Overloaded,
+            Self::Throttled { .. } => Outcome::Throttled,
             Self::Unavailable(_) => Outcome::Unavailable,
             Self::CannotSign(_) => Outcome::CannotSign,
         }
@@ -134,7 +166,7 @@ impl From<Refusal> for tonic::Status {
             Refusal::NotAServiceAccount(_) | Refusal::NotBound | Refusal::PodGone(_) => {
                 Self::permission_denied(message)
             }
-            Refusal::Overloaded => Self::resource_exhausted(message),
+            Refusal::Overloaded | Refusal::Throttled { .. } => Self::resource_exhausted(message),
             Refusal::Unavailable(_) | Refusal::CannotSign(_) => Self::unavailable(message),
         }
     }
@@ -147,7 +179,10 @@ pub struct Certifier {
     authority: Authority,
     trust_domain: Arc<str>,
     ttl: Duration,
-    turns: Arc<Semaphore>,
+    turns: Arc<Turns<IpAddr>>,
+    by_source: Arc<Rates<IpAddr>>,
+    by_pod: Arc<Rates<Arc<str>>>,
+    said: Arc<Rates<IpAddr>>,
     metrics: CertifyMetrics,
 }
 
@@ -168,44 +203,62 @@ impl Certifier {
         ttl: Duration,
         metrics: CertifyMetrics,
     ) -> Self {
-        let turns = Arc::new(Semaphore::new(PARALLEL));
         Self {
             cluster,
             authority,
             trust_domain: trust_domain.into(),
             ttl,
-            turns,
+            turns: Arc::new(Turns::new(PARALLEL, PARALLEL_OF_ONE)),
+            by_source: Arc::new(Rates::new(BY_SOURCE, MAX_KEYS)),
+            by_pod: Arc::new(Rates::new(BY_POD, MAX_KEYS)),
+            said: Arc::new(Rates::new(SAID, MAX_KEYS)),
             metrics,
         }
     }
 
-    /// Answers one request and counts the outcome.
+    /// Answers one request that came from `source` and counts the outcome.
     ///
     /// # Errors
     /// A refusal, as the proxy sees it.
     pub async fn certify(
         &self,
         request: v1::CertifyRequest,
+        source: IpAddr,
     ) -> Result<v1::CertifyResponse, tonic::Status> {
-        let answer = self.decide(request).await;
+        let answer = self.decide(request, source).await;
         let outcome = answer
             .as_ref()
             .map_or_else(Refusal::outcome, |_| Outcome::Issued);
         self.metrics.count(outcome);
         answer.map_err(|refusal| {
-            warn!(reason = outcome.as_str(), %refusal, "certificate refused");
+            // Who floods the port shall not flood the log.
+            if outcome != Outcome::Throttled || self.said.take(&source, Instant::now()).is_ok() {
+                warn!(reason = outcome.as_str(), %source, %refusal, "certificate refused");
+            }
             refusal.into()
         })
     }
 
-    async fn decide(&self, request: v1::CertifyRequest) -> Result<v1::CertifyResponse, Refusal> {
+    async fn decide(
+        &self,
+        request: v1::CertifyRequest,
+        source: IpAddr,
+    ) -> Result<v1::CertifyResponse, Refusal> {
+        let throttled = |who: String| move |wait| Refusal::Throttled { who, wait };
+        self.by_source
+            .take(&source, Instant::now())
+            .map_err(throttled(format!("address {source}")))?;
         check_sizes(&request)?;
-        let Ok(Ok(_turn)) = timeout(TURN, self.turns.acquire()).await else {
+        let Ok(_turn) = timeout(TURN, self.turns.take(source)).await else {
             return Err(Refusal::Overloaded);
         };
         let review = timeout(REVIEW_TIMEOUT, self.cluster.review(&request.token)).await;
         let review = answered(review)?;
         let bearer = bearer(review)?;
+        let pod = format!("pod {}/{}", bearer.namespace, bearer.pod);
+        self.by_pod
+            .take(&bearer.uid.as_str().into(), Instant::now())
+            .map_err(throttled(pod))?;
         self.must_exist(&bearer).await?;
         let names = self.names(&bearer)?;
         let issued = self
@@ -214,6 +267,7 @@ impl Certifier {
         info!(
             identity = names.spiffe.as_str(),
             pod = bearer.pod,
+            %source,
             serial = issued.serial,
             "certificate issued"
         );

@@ -16,6 +16,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 use runtime::admin::{self, Admin};
 use runtime::clock::Clock;
+use runtime::limit::Reached;
 use runtime::ready::Ready;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -48,7 +49,7 @@ use crate::serve::{self, Services};
 use crate::settings::Settings;
 use crate::status::StatusWriter;
 use crate::storage::Storage;
-use crate::stream::Streams;
+use crate::stream::{self, Streams};
 
 /// Name of the Lease and of the Service of all replicas.
 const NAME: &str = "weft-controller";
@@ -247,7 +248,7 @@ pub async fn run(
             &client,
             &authority,
             (reports.clone(), latest.clone()),
-            metrics.api.clone(),
+            (metrics.api.clone(), metrics.limits.clone()),
             stopping.clone(),
         )
         .await?;
@@ -269,6 +270,8 @@ pub async fn run(
             metrics: metrics.stream.clone(),
             stop: stopping.clone(),
             next: Arc::new(AtomicU64::new(1)),
+            places: stream::places(&metrics.limits),
+            limits: metrics.limits.clone(),
         },
         replica: Answerer {
             observed,
@@ -286,11 +289,12 @@ pub async fn run(
         &certificate,
         services,
         connections,
+        &metrics.limits,
         stopping,
     );
     tokio::pin!(served);
     tokio::select! {
-        failed = &mut served => return failed.context("gRPC server"),
+        () = &mut served => anyhow::bail!("the gRPC server has ended"),
         () = &mut end => {}
     }
     info!("ending");
@@ -308,7 +312,7 @@ async fn metrics_api(
     client: &Client,
     authority: &Authority,
     (reports, latest): (Reports, Latest),
-    metrics: ApiMetrics,
+    (metrics, limits): (ApiMetrics, Reached),
     stop: watch::Receiver<bool>,
 ) -> anyhow::Result<()> {
     let listener = TcpListener::bind(settings.metrics_addr())
@@ -342,7 +346,9 @@ async fn metrics_api(
         gate: Gate::new(client.clone()),
         metrics,
     };
-    runtime::task::spawn("metrics API", server::serve(listener, api, stop));
+    runtime::task::spawn("metrics API", async move {
+        server::serve(listener, api, &limits, stop).await;
+    });
     Ok(())
 }
 

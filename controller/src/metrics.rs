@@ -11,6 +11,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
+use runtime::limit::Reached;
 
 /// Everything, handed to the parts that count.
 #[derive(Clone, Debug, Default)]
@@ -45,6 +46,8 @@ pub struct Metrics {
     pub reports: ReportMetrics,
     /// The metrics API.
     pub api: ApiMetrics,
+    /// Bounds that were reached.
+    pub limits: Reached,
 }
 
 /// What proxies report.
@@ -53,7 +56,9 @@ pub struct ReportMetrics {
     taken: Family<ReportLabel, Counter>,
     /// Edges that are held.
     pub edges: Gauge,
-    /// Slots that went early because too many edges were held.
+    /// Bytes that they take at most.
+    pub bytes: Gauge,
+    /// Slots of a pod that went early because it, or all, held too much.
     pub slots_dropped: Counter,
 }
 
@@ -68,6 +73,8 @@ pub enum ReportOutcome {
     OutOfTime,
     /// It has more edges or longer names than a proxy of ours sends.
     TooLarge,
+    /// A name in it is none of Kubernetes.
+    Malformed,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -93,6 +100,7 @@ fn report_label(outcome: ReportOutcome) -> ReportLabel {
         ReportOutcome::Known => "known",
         ReportOutcome::OutOfTime => "out-of-time",
         ReportOutcome::TooLarge => "too-large",
+        ReportOutcome::Malformed => "malformed",
     };
     ReportLabel { outcome }
 }
@@ -190,7 +198,7 @@ pub struct ConnectionMetrics {
     pub open: Gauge,
     /// Handshakes that failed or took too long.
     pub handshakes_failed: Counter,
-    /// Connections that were turned away because too many were open.
+    /// Connections that were turned away or closed because too many were open or came.
     pub turned_away: Counter,
 }
 
@@ -278,6 +286,8 @@ pub enum Outcome {
     PodGone,
     /// Too many at once.
     Overloaded,
+    /// Too many of one address or pod.
+    Throttled,
     /// The API server could not be asked.
     Unavailable,
     /// There is no usable issuer.
@@ -301,6 +311,7 @@ impl Outcome {
             Self::NotBound => "not-bound",
             Self::PodGone => "pod-gone",
             Self::Overloaded => "overloaded",
+            Self::Throttled => "throttled",
             Self::Unavailable => "unavailable",
             Self::CannotSign => "cannot-sign",
         }
@@ -355,7 +366,7 @@ impl Metrics {
         );
         registry.register(
             "destinations_left_out",
-            "Destinations that exceeded the bound of one proxy",
+            "Destinations that exceeded the bound of one proxy, or whose names are none",
             m.stream.left_out.clone(),
         );
         registry.register(
@@ -390,7 +401,7 @@ impl Metrics {
         );
         registry.register(
             "connections_turned_away",
-            "Connections turned away because too many were open",
+            "Connections turned away or closed because too many were open or came",
             m.connections.turned_away.clone(),
         );
         registry.register(
@@ -475,8 +486,13 @@ impl Metrics {
         );
         registry.register(
             "report_slots_dropped",
-            "Slots that were forgotten early because too many edges were held",
+            "Slots of a pod that were forgotten early because it held most and all together too much",
             m.reports.slots_dropped.clone(),
+        );
+        registry.register(
+            "report_bytes",
+            "Bytes that the held edges take at most",
+            m.reports.bytes.clone(),
         );
         registry.register(
             "metrics_api_answers",
@@ -493,6 +509,7 @@ impl Metrics {
             "Kinds of objects that the metrics API waits for",
             m.api.unlisted.clone(),
         );
+        m.limits.register(registry);
         metrics
     }
 }

@@ -19,6 +19,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use policy::name::ObjectRef;
+use prost::Message as _;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use wire::v1;
@@ -43,6 +44,8 @@ const CHUNK: usize = 200;
 /// Proxies come back to a controller that has just started within this time. Until all
 /// have, or it has passed, nobody can say that a Service has no caller.
 const RETURN: Duration = Duration::from_secs(60);
+/// Encoded bytes of one, unless a single proxy has more. A peer takes 64 MiB.
+const CHUNK_BYTES: usize = 1024 * 1024;
 
 /// Who takes notice of touched objects, each for itself.
 #[derive(Clone, Copy, Debug)]
@@ -353,14 +356,24 @@ impl Observed {
             .filter(|key| !full && !state.own.contains_key(*key))
             .cloned()
             .collect();
-        let mut messages: Vec<v1::Observed> = fresh
-            .chunks(CHUNK)
-            .map(|chunk| v1::Observed {
-                full: false,
-                proxies: chunk.to_vec(),
-                gone: Vec::new(),
-            })
-            .collect();
+        let mut messages: Vec<v1::Observed> = Vec::new();
+        let mut bytes = 0;
+        for proxy in fresh {
+            let more = proxy.encoded_len();
+            match messages.last_mut() {
+                Some(last) if last.proxies.len() < CHUNK && bytes + more <= CHUNK_BYTES => {
+                    bytes += more;
+                    last.proxies.push(proxy);
+                }
+                _ => {
+                    bytes = more;
+                    messages.push(v1::Observed {
+                        proxies: vec![proxy],
+                        ..v1::Observed::default()
+                    });
+                }
+            }
+        }
         if messages.is_empty() && (full || !gone.is_empty()) {
             messages.push(v1::Observed::default());
         }

@@ -45,7 +45,8 @@ const OUTBOX: usize = 4;
 const MAX_PEERS: usize = 32;
 /// From dialling to the end of the handshake.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// A message of [`crate::observed`] has at most 200 proxies.
+/// Messages have about 1 MiB, and a single proxy's part never more than 4 MiB; replicas
+/// of the version before made larger ones.
 const MAX_RECEIVED: usize = 64 * 1024 * 1024;
 
 /// What an asking replica is sent.
@@ -99,12 +100,12 @@ impl Answerer {
 
     /// Answers on a task of its own: what `news` gives for revision 0, and after each
     /// of `changes` what it gives for the revision that was told last.
-    fn answer<M: Send + 'static>(
+    fn answer<N: IntoIterator<Item: Send, IntoIter: Send> + Send + 'static>(
         &self,
         task: &'static str,
         changes: watch::Receiver<u64>,
-        news: impl Fn(u64) -> (u64, Vec<M>) + Send + Sync + 'static,
-    ) -> ReceiverStream<Result<M, Status>> {
+        news: impl Fn(u64) -> (u64, N) + Send + Sync + 'static,
+    ) -> ReceiverStream<Result<N::Item, Status>> {
         let (outbox, sent) = mpsc::channel(OUTBOX);
         let stop = told(self.stop.clone());
         runtime::task::spawn(task, async move {
@@ -117,21 +118,29 @@ impl Answerer {
     }
 }
 
-async fn tell<M>(
+async fn tell<N: IntoIterator>(
     mut changes: watch::Receiver<u64>,
-    news: impl Fn(u64) -> (u64, Vec<M>),
-    outbox: mpsc::Sender<Result<M, Status>>,
+    news: impl Fn(u64) -> (u64, N),
+    outbox: mpsc::Sender<Result<N::Item, Status>>,
 ) {
     let mut since = 0;
     loop {
         changes.mark_unchanged();
-        let (revision, messages) = news(since);
-        for message in messages {
-            if outbox.send(Ok(message)).await.is_err() {
-                return;
+        // Some give a part at a time, so that what a slow peer has not taken yet is
+        // not held twice.
+        loop {
+            let (revision, messages) = news(since);
+            since = revision;
+            let mut messages = messages.into_iter().peekable();
+            if messages.peek().is_none() {
+                break;
+            }
+            for message in messages {
+                if outbox.send(Ok(message)).await.is_err() {
+                    return;
+                }
             }
         }
-        since = revision;
         tokio::select! {
             changed = changes.changed() => if changed.is_err() { return },
             () = outbox.closed() => return,

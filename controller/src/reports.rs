@@ -7,12 +7,17 @@
 //!
 //! Of two reports of one slot the one with more calls is right: a pod that ends
 //! tells its open slot several times, and streams may overtake each other.
+//!
+//! Any pod of the mesh may report whatever it likes about itself. So a pod has a share
+//! in bytes, and when all together are too much, the pod with most loses its oldest
+//! slots: nobody can push out what others reported.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
+use prost::Message as _;
 use tokio::sync::watch;
 use wire::v1;
 
@@ -34,12 +39,26 @@ const SLOTS: u64 = LONGEST_WINDOW.as_secs() / SLOT + 4;
 const AHEAD: u64 = 2;
 /// Edges of one report. A proxy has half of it.
 const MAX_REPORT_EDGES: usize = 1024;
+/// Bytes of all edges, as if each had its key to itself: what the edges of the
+/// default memory limit with usual names come to.
+const MAX_BYTES: usize = 96 * 1024 * 1024;
+/// Edges of one pod. A proxy that has all its edges in every slot has 33 000.
+const MAX_POD_EDGES: usize = 40_000;
+/// Bytes of one pod's edges.
+const MAX_POD_BYTES: usize = 16 * 1024 * 1024;
+/// Encoded bytes of one report: 512 edges with long names.
+const MAX_REPORT_BYTES: usize = 512 * 1024;
 /// Processes of one pod in one slot: a proxy that restarts all the time.
 const MAX_PROCESSES: usize = 4;
+/// Bytes of a namespace and of any other name of Kubernetes.
+const MAX_NAMES: (usize, usize) = (63, 253);
 /// Bytes of one name in a report: two names of Kubernetes and a slash.
-const MAX_NAME: usize = 600;
-/// Reports in one message to another replica.
-const CHUNK: usize = 50;
+const MAX_NAME: usize = MAX_NAMES.0 + 1 + MAX_NAMES.1;
+/// Encoded bytes of one message to another replica, unless a single report has more.
+/// Whoever listens takes 64 MiB.
+const CHUNK: usize = 1024 * 1024;
+/// What an edge takes besides its texts and its latencies.
+const EDGE_BYTES: usize = 128;
 
 /// What an edge is about; shared by all slots that have it.
 #[derive(Debug, PartialEq, Eq, Hash)]
@@ -110,6 +129,11 @@ type Author = (Arc<str>, u64);
 struct State {
     slots: BTreeMap<u64, HashMap<Author, Held>>,
     edges: usize,
+    bytes: usize,
+    /// What each pod has, by uid.
+    pods: HashMap<Arc<str>, PodShare>,
+    /// Pods by bytes.
+    largest: BTreeSet<(usize, Arc<str>)>,
     keys: HashSet<Arc<EdgeKey>>,
     revision: u64,
     /// First slot of which nothing went early.
@@ -118,12 +142,22 @@ struct State {
     own: BTreeMap<u64, (u64, Author)>,
 }
 
+/// What one pod has in all slots.
+#[derive(Debug, Default)]
+struct PodShare {
+    edges: usize,
+    bytes: usize,
+    /// Slot and process.
+    reports: BTreeSet<(u64, u64)>,
+}
+
 #[derive(Debug)]
 struct Held {
     reporter: Arc<Reporter>,
     /// Set for a report of this replica's own stream.
     revision: Option<u64>,
     calls: u64,
+    bytes: usize,
     edges: Box<[Edge]>,
 }
 
@@ -169,8 +203,14 @@ impl Reports {
         if !report.slot.is_multiple_of(SLOT) || slot > current + AHEAD || slot + SLOTS <= current {
             return ReportOutcome::OutOfTime;
         }
-        if report.edges.len() > MAX_REPORT_EDGES || report.edges.iter().any(too_long) {
+        if report.edges.len() > MAX_REPORT_EDGES
+            || report.edges.iter().any(too_long)
+            || report.encoded_len() > MAX_REPORT_BYTES
+        {
             return ReportOutcome::TooLarge;
+        }
+        if !report.edges.iter().all(is_well_formed) {
+            return ReportOutcome::Malformed;
         }
         let author: Author = (reporter.uid.clone(), report.process);
         let mut state = self.inner.state.lock();
@@ -202,25 +242,19 @@ impl Reports {
             state.own.insert(revision, (slot, author.clone()));
             revision
         });
-        state.edges += edges.len();
         let held = Held {
             reporter: Arc::new(reporter.clone()),
             revision,
             calls,
+            bytes: edges.iter().map(Edge::bytes_at_most).sum(),
             edges,
         };
-        if let Some(before) = state.slots.entry(slot).or_default().insert(author, held) {
-            state.edges -= before.edges.len();
-            if let Some(revision) = before.revision {
-                state.own.remove(&revision);
-            }
-        }
-        while state.edges > self.inner.most && state.slots.len() > 1 {
-            self.inner.metrics.slots_dropped.inc();
-            let oldest = state.slots.keys().next().copied().unwrap_or_default();
-            state.forget_before(oldest + 1);
-            state.whole_from = state.whole_from.max(oldest + 1);
-        }
+        state.drop_report(slot, &author);
+        state.hold(slot, &author, held);
+        let dropped = state.fit(&author.0, self.inner.most);
+        self.inner.metrics.slots_dropped.inc_by(dropped);
+        let bytes = i64::try_from(state.bytes).unwrap_or(i64::MAX);
+        self.inner.metrics.bytes.set(bytes);
         self.inner
             .metrics
             .edges
@@ -254,31 +288,33 @@ impl Reports {
         self.inner.own.subscribe()
     }
 
-    /// Own reports after revision `since`, in messages of bounded size, and the
-    /// revision that they lead to. 0 gives everything.
-    pub fn own_since(&self, since: u64) -> (u64, Vec<v1::Reports>) {
+    /// Own reports after revision `since`, as many as fit into one message, and the
+    /// revision that they lead to; nothing when all is told. 0 begins with the first.
+    pub fn own_since(&self, since: u64) -> (u64, Option<v1::Reports>) {
         let state = self.inner.state.lock();
-        let reports: Vec<v1::PodReport> = state
-            .own
-            .range(since + 1..)
-            .filter_map(|(_, (slot, author))| {
-                let held = state.slots.get(slot)?.get(author)?;
-                Some(v1::PodReport {
-                    namespace: held.reporter.pod.namespace.to_string(),
-                    pod: held.reporter.pod.name.to_string(),
-                    uid: held.reporter.uid.to_string(),
-                    report: Some(v1::Report {
-                        process: author.1,
-                        slot: slot * SLOT,
-                        edges: held.edges.iter().map(message).collect(),
-                    }),
-                })
-            })
-            .collect();
-        let messages = reports.chunks(CHUNK).map(|chunk| v1::Reports {
-            reports: chunk.to_vec(),
-        });
-        (state.revision, messages.collect())
+        let mut news = v1::Reports::default();
+        let (mut bytes, mut told) = (0, since);
+        for (revision, (slot, author)) in state.own.range(since + 1..) {
+            let held = state.slots.get(slot).and_then(|slot| slot.get(author));
+            let Some(held) = held else { continue };
+            let report = v1::PodReport {
+                namespace: held.reporter.pod.namespace.to_string(),
+                pod: held.reporter.pod.name.to_string(),
+                uid: held.reporter.uid.to_string(),
+                report: Some(v1::Report {
+                    process: author.1,
+                    slot: slot * SLOT,
+                    edges: held.edges.iter().map(message).collect(),
+                }),
+            };
+            bytes += report.encoded_len();
+            if bytes > CHUNK && !news.reports.is_empty() {
+                return (told, Some(news));
+            }
+            told = *revision;
+            news.reports.push(report);
+        }
+        (state.revision, (!news.reports.is_empty()).then_some(news))
     }
 
     /// Takes in what another replica tells.
@@ -310,6 +346,26 @@ fn too_long(edge: &v1::Edge) -> bool {
         &edge.split,
     ];
     names.iter().any(|name| name.len() > MAX_NAME) || edge.latency.len() > policy::latency::BUCKETS
+}
+
+/// Whether all names are empty or names of Kubernetes.
+fn is_well_formed(edge: &v1::Edge) -> bool {
+    let objects = [
+        &edge.pod,
+        &edge.identity,
+        &edge.service,
+        &edge.backend,
+        &edge.split,
+    ];
+    let part = |text: &str, most: usize| {
+        let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'.';
+        (1..=most).contains(&text.len()) && text.bytes().all(plain)
+    };
+    let object = |text: &String| match text.split_once('/') {
+        Some((namespace, name)) => part(namespace, MAX_NAMES.0) && part(name, MAX_NAMES.1),
+        None => text.is_empty(),
+    };
+    (edge.caller.is_empty() || part(&edge.caller, MAX_NAMES.0)) && objects.into_iter().all(object)
 }
 
 /// `namespace/name`.
@@ -375,24 +431,128 @@ impl State {
         }
     }
 
-    /// Drops slots before `first`, and keys that nobody has any more.
+    /// Drops slots before `first`.
     fn forget_before(&mut self, first: u64) {
-        let mut dropped = false;
-        while let Some(entry) = self.slots.first_entry() {
-            if *entry.key() >= first {
+        while let Some((slot, held)) = self.slots.first_key_value() {
+            let slot = *slot;
+            if slot >= first {
                 break;
             }
-            dropped = true;
-            for held in entry.remove().into_values() {
-                self.edges -= held.edges.len();
-                if let Some(revision) = held.revision {
-                    self.own.remove(&revision);
-                }
+            let authors: Vec<Author> = held.keys().cloned().collect();
+            for author in &authors {
+                self.drop_report(slot, author);
+            }
+            self.slots.remove(&slot);
+        }
+    }
+
+    /// Takes a report in.
+    fn hold(&mut self, slot: u64, author: &Author, held: Held) {
+        let (edges, bytes) = (held.edges.len(), held.bytes);
+        self.share(&author.0, |share| {
+            share.edges += edges;
+            share.bytes += bytes;
+            share.reports.insert((slot, author.1));
+        });
+        self.edges += edges;
+        self.bytes += bytes;
+        self.slots
+            .entry(slot)
+            .or_default()
+            .insert(author.clone(), held);
+    }
+
+    /// Takes a report out, and keys that nobody has any more.
+    fn drop_report(&mut self, slot: u64, author: &Author) {
+        let Some(reports) = self.slots.get_mut(&slot) else {
+            return;
+        };
+        let Some(held) = reports.remove(author) else {
+            return;
+        };
+        if reports.is_empty() {
+            self.slots.remove(&slot);
+        }
+        self.edges -= held.edges.len();
+        self.bytes -= held.bytes;
+        if let Some(revision) = held.revision {
+            self.own.remove(&revision);
+        }
+        self.share(&author.0, |share| {
+            share.edges -= held.edges.len();
+            share.bytes -= held.bytes;
+            share.reports.remove(&(slot, author.1));
+        });
+        for Edge { key, .. } in held.edges {
+            // One in the set, and this one.
+            if Arc::strong_count(&key) == 2 {
+                self.keys.remove(&key);
             }
         }
-        if dropped {
-            self.keys.retain(|key| Arc::strong_count(key) > 1);
+    }
+
+    /// Changes what one pod has.
+    fn share(&mut self, uid: &Arc<str>, change: impl FnOnce(&mut PodShare)) {
+        let share = self.pods.entry(uid.clone()).or_default();
+        self.largest.remove(&(share.bytes, uid.clone()));
+        change(share);
+        if share.reports.is_empty() {
+            self.pods.remove(uid);
+        } else {
+            self.largest.insert((share.bytes, uid.clone()));
         }
+    }
+
+    /// Makes the pod `uid`, and then all together, fit. Returns how many slots of pods
+    /// went for it.
+    fn fit(&mut self, uid: &Arc<str>, most: usize) -> u64 {
+        let mut dropped = 0;
+        loop {
+            let over =
+                |share: &PodShare| share.edges > MAX_POD_EDGES || share.bytes > MAX_POD_BYTES;
+            let crowded = self.edges > most || self.bytes > MAX_BYTES;
+            let own = self.pods.get(uid).is_some_and(over);
+            let victim = if own {
+                uid.clone()
+            } else if crowded {
+                match self.largest.last() {
+                    Some((_, largest)) => largest.clone(),
+                    None => return dropped,
+                }
+            } else {
+                return dropped;
+            };
+            let oldest = self
+                .pods
+                .get(&victim)
+                .and_then(|share| share.reports.first());
+            let Some((slot, process)) = oldest.copied() else {
+                return dropped;
+            };
+            self.drop_report(slot, &(victim, process));
+            if !own {
+                // What a pod lost by its own excess is missing from nobody else's answer.
+                self.whole_from = self.whole_from.max(slot + 1);
+            }
+            dropped += 1;
+        }
+    }
+}
+
+impl Edge {
+    /// What it takes, if nobody shares its key.
+    fn bytes_at_most(&self) -> usize {
+        let key = &self.key;
+        let objects = [
+            &key.pod,
+            &key.account,
+            &key.service,
+            &key.backend,
+            &key.split,
+        ];
+        let texts = objects.into_iter().flatten();
+        let texts: usize = texts.map(|key| key.namespace.len() + key.name.len()).sum();
+        EDGE_BYTES + key.caller.len() + texts + std::mem::size_of_val(&*self.latency)
     }
 }
 

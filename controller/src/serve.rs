@@ -4,47 +4,102 @@
 //! time of a handshake and what a certificate proves are ours to decide. A
 //! client certificate is optional at TLS level, because a new proxy has none;
 //! each call says what it needs.
+//!
+//! Whoever has shown no certificate can be any pod of the cluster. Such connections
+//! have places of their own, in which the address that holds most gives way, live for
+//! seconds, and may send what a request for a certificate needs and no more. What
+//! they do never costs a place of somebody with a certificate.
 
+use std::convert::Infallible;
 use std::io;
-use std::net::SocketAddr;
-use std::pin::Pin;
+use std::net::{IpAddr, SocketAddr};
+use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
+use http::Request as HttpRequest;
+use hyper::body::Incoming;
+use hyper::server::conn::http2;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use identity::tls::{ClientAuth, H2_ALPN, mesh_server_config};
 use identity::verify::peer_identity;
 use identity::{CertHandle, PeerIdentity, Roots};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use runtime::limit::Reached;
+use runtime::pool::{Limits, Pool, Share};
+use runtime::rate::{Allowance, Rates};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
-use tokio::time::timeout;
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, sleep_until, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
-use tokio_stream::wrappers::ReceiverStream;
-use tonic::transport::Server;
-use tonic::transport::server::Connected;
+use tonic::body::Body;
 use tonic::{Request, Response, Status, Streaming, async_trait};
+use tower::Service;
 use tracing::{debug, info};
 use wire::v1;
-use wire::v1::control_server::{Control, ControlServer};
-use wire::v1::replica_server::{Replica, ReplicaServer};
+use wire::v1::control_server::{self, Control, ControlServer};
+use wire::v1::replica_server::{self, Replica, ReplicaServer};
 
 use crate::certify::Certifier;
 use crate::metrics::ConnectionMetrics;
 use crate::replica;
 use crate::stream::{Streams, ToProxies};
 
+/// Connections that have not proven anything: everybody's, for a moment. A certificate
+/// takes milliseconds, so this serves some thousand new proxies a second; each may
+/// cost 100 kB. One address may be a whole node, so it may have many.
+const UNPROVEN: Limits = Limits {
+    total: 512,
+    per_holder: 256,
+};
+/// From accepting to the end of such a connection: a handshake, and a certificate with
+/// all that it may wait for.
+const UNPROVEN_LIFE: Duration = Duration::from_secs(15);
+/// Connections of one proxy: it has one, and another while it finds out that the first
+/// is dead.
+const PER_PROXY: usize = 4;
+/// New connections of one address. A handshake costs a third of a millisecond.
+const ARRIVALS: Allowance = Allowance {
+    burst: 500,
+    every: Duration::from_millis(10),
+};
+/// Addresses whose connections are counted at one time.
+const MAX_SOURCES: usize = 16 * 1024;
 /// From accepting to the end of the handshake.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Silence after which a peer is asked whether it lives, and how long it may take.
 const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(3));
-/// Calls at one time on a connection; a proxy makes one or two.
-const MAX_CALLS: u32 = 16;
-/// A Hello with its full share of destinations and resources has about 1 MB.
+/// Bytes of one message on a proxy's stream. A Hello with its full share of
+/// destinations and resources has about 1 MB.
 const MAX_RECEIVED: usize = 4 * 1024 * 1024;
-/// Handshaken connections that wait to be served.
-const ACCEPT_QUEUE: usize = 64;
+/// Bytes of any other message: a token and a request for a certificate have 24 KiB at
+/// most.
+const MAX_RECEIVED_UNPROVEN: usize = 32 * 1024;
+
+/// What one connection may take before anybody has read it.
+#[derive(Clone, Copy, Debug)]
+struct Bounds {
+    /// Calls at one time.
+    calls: u32,
+    /// Bytes of one call, and of all, that wait to be read.
+    windows: (u32, u32),
+    /// Bytes of the headers of one call.
+    headers: u32,
+}
+
+/// Of somebody without a certificate, who calls Certify and goes.
+const STRANGER: Bounds = Bounds {
+    calls: 2,
+    windows: (32 * 1024, 64 * 1024),
+    headers: 8 * 1024,
+};
+/// Of a proxy, which has one stream, and of a replica, which asks two things.
+const MEMBER: Bounds = Bounds {
+    calls: 4,
+    windows: (256 * 1024, 512 * 1024),
+    headers: 16 * 1024,
+};
 
 /// Who is at the other end of a connection.
 #[derive(Clone, Debug)]
@@ -53,6 +108,8 @@ pub struct Peer {
     pub addr: SocketAddr,
     /// What its certificate proves, if it showed one.
     pub identity: Option<PeerIdentity>,
+    /// Its place among those who have proven nothing.
+    place: Option<Arc<Share<IpAddr>>>,
 }
 
 /// What the port offers.
@@ -70,46 +127,35 @@ pub struct Services {
 
 /// Serves `listener` until `stop` says true; then no connection is accepted any
 /// more, streams end in order, and this returns.
-///
-/// # Errors
-/// When tonic gives up.
 pub async fn serve(
     listener: TcpListener,
     roots: &Roots,
     certificate: &CertHandle,
     services: Services,
     metrics: ConnectionMetrics,
+    limits: &Reached,
     stop: watch::Receiver<bool>,
-) -> Result<(), tonic::transport::Error> {
+) {
     let tls = mesh_server_config(roots, certificate, &[H2_ALPN], ClientAuth::Optional);
-    let (ready, accepted) = mpsc::channel(ACCEPT_QUEUE);
-    let accepting = runtime::task::spawn(
-        "accept",
-        accept(
-            listener,
-            TlsAcceptor::from(tls),
-            ready,
-            services.connections,
-            metrics,
+    let (open, mut ended) = mpsc::channel(1);
+    let port = Port {
+        tls: TlsAcceptor::from(tls),
+        proven: Pool::new(
+            Limits {
+                total: services.connections,
+                per_holder: PER_PROXY,
+            },
+            limits.counter("proven-connections"),
         ),
-    );
-    let control = ControlServer::new(ControlService {
-        certifier: services.certifier,
-        streams: services.streams,
-    })
-    .max_decoding_message_size(MAX_RECEIVED);
-    let replica = ReplicaServer::new(services.replica);
-    let replica = replica.max_decoding_message_size(MAX_RECEIVED);
-    let served = Server::builder()
-        .http2_keepalive_interval(Some(KEEPALIVE.0))
-        .http2_keepalive_timeout(Some(KEEPALIVE.1))
-        .max_concurrent_streams(MAX_CALLS)
-        .add_service(control)
-        .add_service(replica)
-        .serve_with_incoming_shutdown(ReceiverStream::new(accepted), told(stop))
-        .await;
-    accepting.abort();
-    served
+        offer: Offer::new(services),
+        unproven: Pool::new(UNPROVEN, limits.counter("unproven-connections")),
+        metrics,
+        stop,
+        _open: open,
+    };
+    port.accept(listener, limits).await;
+    // Nothing is sent: it ends when the last connection has dropped its end.
+    let _: Option<Infallible> = ended.recv().await;
 }
 
 /// Resolves when `stop` says true or nobody can say it any more.
@@ -117,41 +163,135 @@ pub async fn told(mut stop: watch::Receiver<bool>) {
     let _ = stop.wait_for(|stop| *stop).await;
 }
 
-async fn accept(
-    listener: TcpListener,
+/// What every connection needs.
+#[derive(Clone)]
+struct Port {
     tls: TlsAcceptor,
-    ready: mpsc::Sender<io::Result<Connection>>,
-    connections: usize,
+    offer: Offer,
+    unproven: Pool<IpAddr>,
+    /// By pod.
+    proven: Pool<Arc<str>>,
     metrics: ConnectionMetrics,
-) {
-    let places = Arc::new(Semaphore::new(connections));
-    loop {
-        let (socket, addr) = runtime::accept::next(&listener, "proxies").await;
-        let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
-            metrics.turned_away.inc();
-            continue;
-        };
-        let place = Place::new(place, &metrics);
-        let (tls, ready, metrics) = (tls.clone(), ready.clone(), metrics.clone());
-        runtime::task::spawn("handshake", async move {
-            match handshake(tls, socket, addr, place).await {
-                // Fails only while the server is ending.
-                Ok(connection) => drop(ready.send(Ok(connection)).await),
-                Err(error) => {
-                    metrics.handshakes_failed.inc();
-                    debug!(%addr, %error, "handshake failed");
-                }
+    stop: watch::Receiver<bool>,
+    _open: mpsc::Sender<Infallible>,
+}
+
+impl Port {
+    async fn accept(self, listener: TcpListener, limits: &Reached) {
+        let arrivals: Rates<IpAddr> = Rates::new(ARRIVALS, MAX_SOURCES);
+        let too_often = limits.counter("connection-rate");
+        let mut stop = pin!(told(self.stop.clone()));
+        loop {
+            let (socket, addr) = tokio::select! {
+                accepted = runtime::accept::next(&listener, "proxies") => accepted,
+                () = &mut stop => return,
+            };
+            let source = addr.ip().to_canonical();
+            if arrivals.take(&source, Instant::now()).is_err() {
+                too_often.inc();
+                self.metrics.turned_away.inc();
+                continue;
             }
+            let Ok(place) = self.unproven.take(source, 1) else {
+                self.metrics.turned_away.inc();
+                continue;
+            };
+            runtime::task::spawn("connection", self.clone().attend(socket, addr, place));
+        }
+    }
+
+    /// One connection, from its handshake to its end.
+    async fn attend(self, socket: TcpStream, addr: SocketAddr, place: Share<IpAddr>) {
+        let _open = Open::new(&self.metrics);
+        let until = Instant::now() + UNPROVEN_LIFE;
+        let shaken = tokio::select! {
+            shaken = handshake(&self.tls, socket) => shaken,
+            () = place.taken() => return self.turned_away(addr),
+            () = told(self.stop.clone()) => return,
+        };
+        let (stream, identity) = match shaken {
+            Ok(shaken) => shaken,
+            Err(error) => {
+                self.metrics.handshakes_failed.inc();
+                return debug!(%addr, %error, "handshake failed");
+            }
+        };
+        let Some(identity) = identity else {
+            let place = Arc::new(place);
+            let peer = Peer {
+                addr,
+                identity: None,
+                place: Some(Arc::clone(&place)),
+            };
+            tokio::select! {
+                () = self.converse(stream, peer, STRANGER) => {}
+                () = place.taken() => self.turned_away(addr),
+                () = sleep_until(until) => debug!(%addr, "connection without a certificate ended"),
+            }
+            return;
+        };
+        let Ok(proven) = self.proven.take(holder(&identity, addr.ip()), 1) else {
+            return self.turned_away(addr);
+        };
+        drop(place);
+        let peer = Peer {
+            addr,
+            identity: Some(identity),
+            place: None,
+        };
+        tokio::select! {
+            () = self.converse(stream, peer, MEMBER) => {}
+            () = proven.taken() => self.turned_away(addr),
+        }
+    }
+
+    /// Answers the calls of one connection.
+    async fn converse(&self, stream: TlsStream<TcpStream>, peer: Peer, bounds: Bounds) {
+        let (offer, addr) = (self.offer.clone(), peer.addr);
+        let service = service_fn(move |mut request: HttpRequest<Incoming>| {
+            request.extensions_mut().insert(peer.clone());
+            offer.call(&peer, request.map(Body::new))
         });
+        let connection = http2::Builder::new(TokioExecutor::new())
+            .timer(TokioTimer::new())
+            .keep_alive_interval(KEEPALIVE.0)
+            .keep_alive_timeout(KEEPALIVE.1)
+            .max_concurrent_streams(bounds.calls)
+            .initial_stream_window_size(bounds.windows.0)
+            .initial_connection_window_size(bounds.windows.1)
+            .max_header_list_size(bounds.headers)
+            .serve_connection(TokioIo::new(stream), service);
+        let mut connection = pin!(connection);
+        let ended = tokio::select! {
+            ended = connection.as_mut() => ended,
+            () = told(self.stop.clone()) => {
+                connection.as_mut().graceful_shutdown();
+                connection.await
+            }
+        };
+        if let Err(error) = ended {
+            debug!(%addr, %error, "connection ended");
+        }
+    }
+
+    fn turned_away(&self, addr: SocketAddr) {
+        self.metrics.turned_away.inc();
+        debug!(%addr, "connection closed: there are too many");
+    }
+}
+
+/// Whose connection it is: a pod's, or a replica's, which is known by its address.
+fn holder(identity: &PeerIdentity, ip: IpAddr) -> Arc<str> {
+    match identity.pod_uid() {
+        Some(uid) => uid.into(),
+        None => format!("{} at {}", identity.spiffe.as_str(), ip.to_canonical()).into(),
     }
 }
 
 async fn handshake(
-    tls: TlsAcceptor,
+    tls: &TlsAcceptor,
     socket: TcpStream,
-    addr: SocketAddr,
-    place: Place,
-) -> io::Result<Connection> {
+) -> io::Result<(TlsStream<TcpStream>, Option<PeerIdentity>)> {
     socket.set_nodelay(true)?;
     let stream = timeout(HANDSHAKE_TIMEOUT, tls.accept(socket))
         .await
@@ -160,77 +300,67 @@ async fn handshake(
         None | Some([]) => None,
         Some(chain) => Some(peer_identity(chain).map_err(io::Error::other)?),
     };
-    Ok(Connection {
-        stream,
-        peer: Peer { addr, identity },
-        _place: place,
-    })
+    Ok((stream, identity))
 }
 
-/// A place among [`Services::connections`], counted while it is held.
-#[derive(Debug)]
-struct Place {
-    _permit: OwnedSemaphorePermit,
-    metrics: ConnectionMetrics,
-}
+/// Counts a connection as open for as long as it lives.
+struct Open(ConnectionMetrics);
 
-impl Place {
-    fn new(permit: OwnedSemaphorePermit, metrics: &ConnectionMetrics) -> Self {
+impl Open {
+    fn new(metrics: &ConnectionMetrics) -> Self {
         metrics.open.inc();
+        Self(metrics.clone())
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.open.dec();
+    }
+}
+
+type Answering = Pin<Box<dyn Future<Output = Result<http::Response<Body>, Infallible>> + Send>>;
+
+/// The calls, each with the bytes that it may send.
+#[derive(Clone)]
+struct Offer {
+    /// Every call of somebody without a certificate, and Certify of everybody.
+    small: ControlServer<ControlService>,
+    /// A proxy's stream.
+    large: ControlServer<ControlService>,
+    replica: ReplicaServer<replica::Answerer>,
+}
+
+impl Offer {
+    fn new(services: Services) -> Self {
+        let control = Arc::new(ControlService {
+            certifier: services.certifier,
+            streams: services.streams,
+        });
+        let server =
+            |most| ControlServer::from_arc(Arc::clone(&control)).max_decoding_message_size(most);
+        let replica = ReplicaServer::new(services.replica);
         Self {
-            _permit: permit,
-            metrics: metrics.clone(),
+            small: server(MAX_RECEIVED_UNPROVEN),
+            large: server(MAX_RECEIVED),
+            replica: replica.max_decoding_message_size(MAX_RECEIVED_UNPROVEN),
         }
     }
-}
 
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.metrics.open.dec();
-    }
-}
-
-/// A connection with what its handshake proved.
-#[derive(Debug)]
-struct Connection {
-    stream: TlsStream<TcpStream>,
-    peer: Peer,
-    _place: Place,
-}
-
-impl Connected for Connection {
-    type ConnectInfo = Peer;
-
-    fn connect_info(&self) -> Peer {
-        self.peer.clone()
-    }
-}
-
-impl AsyncRead for Connection {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buf)
-    }
-}
-
-impl AsyncWrite for Connection {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, buf)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+    fn call(&self, peer: &Peer, request: HttpRequest<Body>) -> Answering {
+        let path = request.uri().path();
+        let mut parts = path.trim_start_matches('/').split('/');
+        match (parts.next(), parts.next()) {
+            (Some(control_server::SERVICE_NAME), Some("Stream")) if peer.identity.is_some() => {
+                self.large.clone().call(request)
+            }
+            (Some(control_server::SERVICE_NAME), _) => self.small.clone().call(request),
+            (Some(replica_server::SERVICE_NAME), _) => self.replica.clone().call(request),
+            _ => {
+                let unknown = Status::unimplemented("no such service");
+                Box::pin(std::future::ready(Ok(unknown.into_http())))
+            }
+        }
     }
 }
 
@@ -239,6 +369,22 @@ pub(crate) fn peer<T>(request: &Request<T>) -> Result<Peer, Status> {
     let peer = request.extensions().get::<Peer>();
     peer.cloned()
         .ok_or_else(|| Status::internal("the connection has no peer"))
+}
+
+/// Says that a connection's place is in use for as long as it lives.
+struct Busy<'a>(&'a Share<IpAddr>);
+
+impl<'a> Busy<'a> {
+    fn new(place: &'a Share<IpAddr>) -> Self {
+        place.begin();
+        Self(place)
+    }
+}
+
+impl Drop for Busy<'_> {
+    fn drop(&mut self) {
+        self.0.end();
+    }
 }
 
 struct ControlService {
@@ -252,7 +398,11 @@ impl Control for ControlService {
         &self,
         request: Request<v1::CertifyRequest>,
     ) -> Result<Response<v1::CertifyResponse>, Status> {
-        let answer = self.certifier.certify(request.into_inner()).await?;
+        let peer = peer(&request)?;
+        let source = peer.addr.ip().to_canonical();
+        // While it is answered, others of the same address that say nothing go first.
+        let _busy = peer.place.as_deref().map(Busy::new);
+        let answer = self.certifier.certify(request.into_inner(), source).await?;
         Ok(Response::new(answer))
     }
 

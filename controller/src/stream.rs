@@ -9,7 +9,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
+use futures::FutureExt as _;
 use identity::PeerIdentity;
+use runtime::limit::Reached;
+use runtime::pool::{Limits, Pool, Share};
+use runtime::rate::{Allowance, Rate};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 use tokio_stream::StreamExt as _;
@@ -40,6 +44,29 @@ const LIFE_JITTER: Duration = Duration::from_secs(30 * 60);
 /// unanswered, so this never fills.
 const OUTBOX: usize = 4;
 
+/// Streams at one time. A proxy has one, and another while the first one is dead and
+/// nobody knows yet; each may cost a message of 4 MiB while it says Hello.
+const PLACES: Limits = Limits {
+    total: 8192,
+    per_holder: 2,
+};
+/// Messages of one proxy, apart from answers to batches, of which there are as many as
+/// batches. A new stream begins with reports of five minutes; after that comes a report
+/// in 5 s, and whatever addresses the application calls for the first time.
+const MESSAGES: Allowance = Allowance {
+    burst: 500,
+    every: Duration::from_millis(10),
+};
+/// Messages that are taken in before the model is looked at once for all of them.
+const TOGETHER: usize = 64;
+/// Bytes of a proxy's version that the log shows.
+const VERSION_LIMIT: usize = 64;
+
+/// Where streams have their places, by uid of the pod.
+pub fn places(limits: &Reached) -> Pool<Arc<str>> {
+    Pool::new(PLACES, limits.counter("streams"))
+}
+
 /// What a stream sends.
 pub type ToProxies = ReceiverStream<Result<v1::ToProxy, Status>>;
 
@@ -60,6 +87,10 @@ pub struct Streams {
     pub stop: watch::Receiver<bool>,
     /// Numbers streams.
     pub next: Arc<AtomicU64>,
+    /// Made by [`places`].
+    pub places: Pool<Arc<str>>,
+    /// Bounds that were reached.
+    pub limits: Reached,
 }
 
 /// Why a stream ends without the proxy's doing.
@@ -79,16 +110,24 @@ impl Streams {
         identity: PeerIdentity,
         mut incoming: Streaming<v1::FromProxy>,
     ) -> Result<ToProxies, Status> {
+        let uid = identity.pod_uid().unwrap_or_default();
+        let place = self.places.take(uid.into(), 1).map_err(|full| {
+            Status::resource_exhausted(format!("there are too many streams: {full}"))
+        })?;
         let pod = self.pod_of(&identity).await?;
         let (outbox, sent) = mpsc::channel(OUTBOX);
         let streams = self.clone();
         runtime::task::spawn("stream", async move {
             // The answer's head goes out before the Hello comes: a client may
             // wait for one before it sends the other.
-            let end = match hello(&mut incoming).await {
+            let hello = tokio::select! {
+                hello = hello(&mut incoming) => hello,
+                () = place.taken() => Err(taken_over()),
+            };
+            let end = match hello {
                 Ok(hello) => {
                     streams
-                        .converse(&pod, &identity, hello, incoming, &outbox)
+                        .converse(&pod, &identity, hello, incoming, (&outbox, &place))
                         .await
                 }
                 Err(refusal) => End::Refused(refusal),
@@ -145,22 +184,28 @@ impl Streams {
         identity: &PeerIdentity,
         hello: v1::Hello,
         incoming: Streaming<v1::FromProxy>,
-        outbox: &mpsc::Sender<Result<v1::ToProxy, Status>>,
+        (outbox, place): (&mpsc::Sender<Result<v1::ToProxy, Status>>, &Share<Arc<str>>),
     ) -> End {
         let account = identity
             .spiffe
             .service_account()
             .unwrap_or_default()
             .to_owned();
-        let asked: BTreeSet<String> = hello.destinations.iter().cloned().collect();
+        let mut hello = hello;
+        let unnamed = keep_names(&mut hello.destinations);
+        self.left_out(pod, unnamed);
+        let mut asked: BTreeSet<String> = hello.destinations.iter().cloned().collect();
+        let version: String = hello.proxy_version.chars().take(VERSION_LIMIT).collect();
         let remembered = self.observed.remembered(&pod.namespace, &account);
         let remembered: BTreeSet<String> = remembered
             .into_iter()
             .filter(|name| !asked.contains(name))
             .collect();
-        debug!(%pod, version = hello.proxy_version, asked = asked.len(), remembered = remembered.len(), "hello");
+        debug!(%pod, version, asked = asked.len(), remembered = remembered.len(), "hello");
         let (session, left_out) = Session::new(hello, remembered.iter().cloned());
-        self.metrics.left_out.inc_by(left_out as u64);
+        self.left_out(pod, left_out);
+        // What found no place is not told to other replicas either.
+        asked.retain(|name| session.destinations().contains(name));
         let mut stream = Conversation {
             number: self.next.fetch_add(1, Ordering::Relaxed),
             shared: self,
@@ -175,17 +220,43 @@ impl Streams {
             asks: asked,
             remembered,
             must_send: true,
+            must_look: false,
             urgent: true,
+            messages: Rate::new(MESSAGES),
+            paused: None,
             seen: 0,
             interest: Interest::default(),
             outbox,
         };
         self.metrics.open.inc();
-        let end = stream.run(incoming).await;
+        let end = stream.run(incoming, place).await;
         self.metrics.open.dec();
         self.observed.ended(stream.number, &stream.key());
         end
     }
+
+    fn left_out(&self, pod: &PodId, names: usize) {
+        if names > 0 {
+            self.metrics.left_out.inc_by(names as u64);
+            warn!(%pod, left_out = names, "proxy asks for too many destinations, or for what is none");
+        }
+    }
+}
+
+/// What a stream is told that another one of its pod replaces.
+fn taken_over() -> Status {
+    Status::aborted("newer streams of this pod have taken over")
+}
+
+/// Keeps names of destinations and nothing else: what is kept is remembered and told to
+/// all replicas. Returns how many it left out.
+fn keep_names(names: &mut Vec<String>) -> usize {
+    let before = names.len();
+    names.retain(|name| {
+        let name = wire::names::parse(name);
+        matches!(name, Some(wire::names::Name::Destination { .. }))
+    });
+    before - names.len()
 }
 
 async fn hello(incoming: &mut Streaming<v1::FromProxy>) -> Result<v1::Hello, Status> {
@@ -221,7 +292,12 @@ struct Conversation<'a> {
     /// What others asked for; those of no use are dropped after the first look.
     remembered: BTreeSet<String>,
     must_send: bool,
+    /// Messages have changed what is asked for.
+    must_look: bool,
     urgent: bool,
+    messages: Rate,
+    /// Until when nothing is read, because too much came.
+    paused: Option<Instant>,
     /// Number of the model that was seen last, and what was read of it.
     seen: u64,
     interest: Interest,
@@ -229,7 +305,11 @@ struct Conversation<'a> {
 }
 
 impl Conversation<'_> {
-    async fn run(&mut self, mut incoming: Streaming<v1::FromProxy>) -> End {
+    async fn run(
+        &mut self,
+        mut incoming: Streaming<v1::FromProxy>,
+        place: &Share<Arc<str>>,
+    ) -> End {
         let mut latest = self.shared.latest.clone();
         let mut roots = self.shared.authority.roots_pem();
         let mut stop = self.shared.stop.clone();
@@ -242,19 +322,30 @@ impl Conversation<'_> {
                 Ok(wake) => wake.min(over),
                 Err(end) => return end,
             };
+            let wake = self.paused.map_or(wake, |until| wake.min(until));
             tokio::select! {
-                message = incoming.next() => match message {
-                    Some(Ok(message)) => {
-                        if let Err(end) = self.take(message, &mut latest) {
+                message = incoming.next(), if self.paused.is_none() => {
+                    let mut message = Some(message);
+                    for _ in 0..TOGETHER {
+                        // At first the one that came, then those that are there already.
+                        let Some(next) = message.take().or_else(|| incoming.next().now_or_never())
+                        else {
+                            break;
+                        };
+                        if let Err(end) = self.hear(next) {
                             return end;
                         }
+                        if self.paused.is_some() {
+                            break;
+                        }
                     }
-                    Some(Err(status)) => {
-                        debug!(pod = %self.pod, %status, "stream broke");
-                        return End::Over;
+                    if std::mem::take(&mut self.must_look)
+                        && let Err(end) = self.look(&mut latest)
+                    {
+                        return end;
                     }
-                    None => return End::Over,
                 },
+                () = place.taken() => return End::Refused(taken_over()),
                 changed = latest.changed() => {
                     if changed.is_err() {
                         return End::Over;
@@ -279,6 +370,7 @@ impl Conversation<'_> {
                     if now >= over {
                         return End::Over;
                     }
+                    self.paused = self.paused.filter(|until| now < *until);
                     if self.session.is_stuck(now) {
                         return End::Refused(Status::deadline_exceeded("a batch was not answered"));
                     }
@@ -388,7 +480,29 @@ impl Conversation<'_> {
         }
     }
 
-    fn take(&mut self, message: v1::FromProxy, latest: &mut Latest) -> Result<(), End> {
+    /// One message, or the end of them.
+    fn hear(&mut self, message: Option<Result<v1::FromProxy, Status>>) -> Result<(), End> {
+        let message = match message {
+            Some(Ok(message)) => message,
+            Some(Err(status)) => {
+                debug!(pod = %self.pod, %status, "stream broke");
+                return Err(End::Over);
+            }
+            None => return Err(End::Over),
+        };
+        let now = Instant::now();
+        if !matches!(message.message, Some(Message::Ack(_)))
+            && let Err(wait) = self.messages.take(now)
+        {
+            // Not an end: whoever really has so much to say is only slowed down.
+            if self.paused.replace(now + wait).is_none() {
+                self.shared.limits.counter("stream-messages").inc();
+            }
+        }
+        self.take(message)
+    }
+
+    fn take(&mut self, message: v1::FromProxy) -> Result<(), End> {
         match message.message {
             Some(Message::Ack(ack)) => {
                 let answered = self.session.answer(ack, Instant::now());
@@ -412,20 +526,19 @@ impl Conversation<'_> {
                 }
                 Ok(())
             }
-            Some(Message::Subscribe(change)) => {
+            Some(Message::Subscribe(mut change)) => {
+                let unnamed = keep_names(&mut change.add);
                 for name in &change.remove {
                     self.asks.remove(name);
                 }
                 self.asks.extend(change.add.iter().cloned());
                 let left_out = self.session.subscribe(change);
-                if left_out > 0 {
-                    self.shared.metrics.left_out.inc_by(left_out as u64);
-                    warn!(pod = %self.pod, left_out, "proxy asks for too many destinations");
-                }
+                self.shared.left_out(self.pod, unnamed + left_out);
                 self.asks
                     .retain(|name| self.session.destinations().contains(name));
                 self.urgent = true;
-                self.look(latest)
+                self.must_look = true;
+                Ok(())
             }
             Some(Message::Hello(_)) => {
                 Err(End::Refused(Status::invalid_argument("a second Hello")))

@@ -29,7 +29,7 @@ use serde_json::{Map, Value};
 
 use annotation::{Lossless, Written};
 pub use kinds::{SmiKind, SmiVersion};
-pub use review::review;
+pub use review::{one, review};
 
 /// The top-level keys of an object other than `apiVersion`, `kind`, `metadata` and
 /// `status`: what the author wrote.

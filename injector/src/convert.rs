@@ -4,14 +4,13 @@
 //! a whole kind and tells nobody why. Only a body in which no review can be found is
 //! refused as such: there is nobody to answer then.
 
+use std::fmt;
+
 use crds::{convert, shallow::Shallow};
-use http::StatusCode;
-use kube::core::{
-    Status,
-    conversion::{ConversionResponse, ConversionReview},
-};
+use kube::core::Status;
 use serde::Deserialize;
-use serde_json::Value;
+use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde_json::json;
 
 /// Why there is nobody to answer.
 #[derive(Debug, thiserror::Error)]
@@ -21,8 +20,12 @@ pub(crate) enum BadReview {
 }
 
 /// An answer, and how it counts.
+#[derive(Debug)]
 pub(crate) struct Converted {
-    pub(crate) review: Value,
+    /// A ConversionReview.
+    pub(crate) review: Vec<u8>,
+    /// Why nothing was converted, if so.
+    pub(crate) refusal: Option<String>,
     pub(crate) outcome: &'static str,
     pub(crate) reason: &'static str,
 }
@@ -32,71 +35,186 @@ pub(crate) struct Converted {
 struct Asked {
     #[serde(default, rename = "apiVersion")]
     api_version: String,
-    request: Uid,
+    request: Request,
 }
 
 #[derive(Deserialize)]
-struct Uid {
+struct Request {
     uid: String,
+    #[serde(default, rename = "desiredAPIVersion")]
+    desired: String,
+    /// Read later, one by one; here so that there is one list of them.
+    #[serde(default)]
+    objects: Option<IgnoredAny>,
 }
 
 /// The answer to the review in `body`.
+///
+/// A list may hold thousands of objects, each of which takes many times its length
+/// once it is read, so only one of them is at a time.
 pub(crate) fn answer(body: &[u8]) -> Result<Converted, BadReview> {
     let asked: Asked = serde_json::from_slice(body)?;
+    let request = asked.request;
     if asked.api_version != "apiextensions.k8s.io/v1" {
         let message = format!(
             "this is a ConversionReview of version {:?}, and apiextensions.k8s.io/v1 is needed",
             asked.api_version.chars().take(80).collect::<String>()
         );
-        return Ok(failure(asked.request.uid, &message, "bad-version"));
+        return Ok(failure(&request.uid, message, "failed", "bad-version"));
     }
-    // A part that is nested without end becomes a text: refusing it would refuse the
-    // whole list of its kind to everybody.
-    let read = serde_json::from_slice(body).map(|Shallow(review)| review);
-    let review: ConversionReview = match read.and_then(serde_json::from_value) {
-        Ok(review) => review,
-        Err(error) => {
-            let message = format!("the ConversionReview cannot be read: {error}");
-            return Ok(failure(asked.request.uid, &message, "unreadable"));
-        }
+    let mut objects = Objects {
+        desired: &request.desired,
+        converted: Vec::new(),
+        failure: None,
     };
-    let review = serde_json::to_value(convert::review(review))?;
-    let succeeded = review.pointer("/response/result/status") == Some(&"Success".into());
+    let mut reader = serde_json::Deserializer::from_slice(body);
+    let field = Field("request", Field("objects", &mut objects));
+    let read = match request.objects {
+        Some(_) => field.deserialize(&mut reader),
+        None => Err(serde_json::Error::missing_field("objects")),
+    };
+    if let Err(error) = read {
+        let message = format!("the ConversionReview cannot be read: {error}");
+        return Ok(failure(&request.uid, message, "failed", "unreadable"));
+    }
+    if let Some(message) = objects.failure {
+        return Ok(failure(&request.uid, message, "refused", ""));
+    }
+    // The beginning and the end of what `around` writes, with the list between them.
+    let around = review(&json!({
+        "uid": request.uid,
+        "result": Status::success(),
+        "convertedObjects": [],
+    }));
+    let mut review = objects.converted;
+    let around = around.to_string();
+    let Some((before, after)) = around.split_once(r#""convertedObjects":[]"#) else {
+        let message = "the answer cannot be written".to_owned();
+        return Ok(failure(&request.uid, message, "failed", "unreadable"));
+    };
+    let before = format!(r#"{before}"convertedObjects":["#);
+    review.splice(..0, before.into_bytes());
+    review.push(b']');
+    review.extend_from_slice(after.as_bytes());
     Ok(Converted {
         review,
-        outcome: if succeeded { "converted" } else { "refused" },
+        refusal: None,
+        outcome: "converted",
         reason: "",
     })
 }
 
-fn failure(uid: String, message: &str, reason: &'static str) -> Converted {
-    let status = Status::failure(message, "BadRequest").with_code(StatusCode::BAD_REQUEST.as_u16());
-    let mut response = ConversionResponse::invalid(status);
-    response.uid = uid;
-    let review = ConversionReview {
-        types: kube::core::TypeMeta {
-            api_version: "apiextensions.k8s.io/v1".into(),
-            kind: "ConversionReview".into(),
-        },
-        request: None,
-        response: Some(response),
+/// Reads one field of a map and passes over the others.
+struct Field<S>(&'static str, S);
+
+impl<'de, S: DeserializeSeed<'de, Value = ()>> DeserializeSeed<'de> for Field<S> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_map(self)
+    }
+}
+
+impl<'de, S: DeserializeSeed<'de, Value = ()>> Visitor<'de> for Field<S> {
+    type Value = ();
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "a map with {}", self.0)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut fields: A) -> Result<(), A::Error> {
+        let Self(name, inner) = self;
+        let mut inner = Some(inner);
+        while let Some(key) = fields.next_key::<String>()? {
+            match inner.take_if(|_| key == name) {
+                Some(inner) => fields.next_value_seed(inner)?,
+                None => {
+                    fields.next_value::<IgnoredAny>()?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Converts a list of objects one by one, up to the first that cannot be.
+struct Objects<'a> {
+    desired: &'a str,
+    /// JSON, with commas between.
+    converted: Vec<u8>,
+    failure: Option<String>,
+}
+
+impl<'de> DeserializeSeed<'de> for &mut Objects<'_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_seq(self)
+    }
+}
+
+impl<'de> Visitor<'de> for &mut Objects<'_> {
+    type Value = ();
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("a list of objects")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut objects: A) -> Result<(), A::Error> {
+        // A part that is nested without end becomes a text: refusing it would refuse
+        // the whole list of its kind to everybody.
+        while let Some(Shallow(object)) = objects.next_element()? {
+            match convert::one(&object, self.desired) {
+                Ok(object) => {
+                    if !self.converted.is_empty() {
+                        self.converted.push(b',');
+                    }
+                    serde_json::to_writer(&mut self.converted, &object).map_err(Error::custom)?;
+                }
+                Err(message) => {
+                    self.failure = Some(message);
+                    self.converted = Vec::new();
+                    while objects.next_element::<IgnoredAny>()?.is_some() {}
+                    return Ok(());
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn review(response: &serde_json::Value) -> serde_json::Value {
+    json!({
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "ConversionReview",
+        "response": response,
+    })
+}
+
+fn failure(uid: &str, message: String, outcome: &'static str, reason: &'static str) -> Converted {
+    let (word, code) = match outcome {
+        "refused" => ("ConversionFailed", 0),
+        _ => ("BadRequest", 400),
     };
+    let status = Status::failure(&message, word).with_code(code);
     Converted {
-        // A review without objects always has a JSON form.
-        review: serde_json::to_value(review).unwrap_or_default(),
-        outcome: "failed",
+        review: review(&json!({ "uid": uid, "result": status, "convertedObjects": [] }))
+            .to_string()
+            .into_bytes(),
+        refusal: Some(message),
+        outcome,
         reason,
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use serde_json::Value;
 
     use super::*;
 
-    fn answered(body: &Value) -> Converted {
-        answer(body.to_string().as_bytes()).unwrap()
+    fn parsed(converted: &Converted) -> Value {
+        serde_json::from_slice(&converted.review).unwrap()
     }
 
     fn review(api_version: &str, objects: &Value) -> Value {
@@ -132,15 +250,16 @@ mod tests {
                 "",
             ),
         ] {
-            let converted = answered(&body);
-            let response = &converted.review["response"];
+            let converted = answer(body.to_string().as_bytes()).unwrap();
+            let review = parsed(&converted);
+            let response = &review["response"];
             assert_eq!(response["uid"], "u-1");
             assert_eq!(response["result"]["status"], "Failure");
             let message = response["result"]["message"].as_str().unwrap();
             assert!(message.contains(word), "{message}");
             assert_eq!(converted.reason, reason);
-            assert_eq!(converted.review["kind"], "ConversionReview");
-            assert_eq!(converted.review["apiVersion"], "apiextensions.k8s.io/v1");
+            assert_eq!(review["kind"], "ConversionReview");
+            assert_eq!(review["apiVersion"], "apiextensions.k8s.io/v1");
         }
     }
 
@@ -162,11 +281,35 @@ mod tests {
         );
         let converted = answer(body.as_bytes()).unwrap();
         assert_eq!(converted.outcome, "converted");
-        let objects = &converted.review["response"]["convertedObjects"];
+        let review = parsed(&converted);
+        let objects = &review["response"]["convertedObjects"];
         assert_eq!(objects[1]["metadata"]["name"], "good");
         assert_eq!(objects[1]["spec"]["matches"][0]["headers"]["a"], "b");
         // Still nothing that could be taken for a header.
         assert!(objects[0]["spec"]["matches"][0]["headers"]["a"].is_object());
+    }
+
+    /// What is answered object by object is what converting all of them gives.
+    #[test]
+    fn answer_is_that_of_the_whole_review() {
+        let split = |name: &str, version: &str| {
+            json!({"apiVersion": format!("split.smi-spec.io/{version}"), "kind": "TrafficSplit",
+                "metadata": {"name": name, "namespace": "shop", "annotations": {"a": "convertedObjects\":[]"}},
+                "spec": {"service": "web", "backends": [{"service": "a", "weight": 1}]}})
+        };
+        let lists = [
+            json!([]),
+            json!([split("a", "v1alpha2"), split("b", "v1alpha4")]),
+            json!([split("a", "v1alpha2"), {"apiVersion": "v1", "kind": "Pod"}, split("b", "v1alpha4")]),
+        ];
+        for objects in lists {
+            let mut asked = review("apiextensions.k8s.io/v1", &objects);
+            // A uid that looks like the place where the list goes.
+            asked["request"]["uid"] = "\"convertedObjects\":[]".into();
+            let converted = answer(asked.to_string().as_bytes()).unwrap();
+            let whole = convert::review(serde_json::from_value(asked).unwrap());
+            assert_eq!(parsed(&converted), serde_json::to_value(whole).unwrap());
+        }
     }
 
     #[test]

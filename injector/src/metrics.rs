@@ -8,6 +8,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
+use runtime::limit::Reached;
 
 /// Upper bounds in seconds. The last is the time limit of a call.
 const SECONDS: [f64; 8] = [0.001, 0.0025, 0.005, 0.01, 0.05, 0.25, 1.0, 5.0];
@@ -43,6 +44,8 @@ pub(crate) struct Metrics {
     authority_rotations: Counter,
     authority_expires: Gauge,
     leaf_expires: Gauge,
+    /// Bounds that were reached.
+    pub(crate) limits: Reached,
 }
 
 impl Metrics {
@@ -54,6 +57,7 @@ impl Metrics {
             authority_rotations: Counter::default(),
             authority_expires: Gauge::default(),
             leaf_expires: Gauge::default(),
+            limits: Reached::default(),
         };
         runtime::metrics::register(registry);
         let registry = registry.sub_registry_with_prefix("weft_injector");
@@ -87,6 +91,7 @@ impl Metrics {
             "End of this replica's serving certificate, Unix time",
             metrics.leaf_expires.clone(),
         );
+        metrics.limits.register(registry);
         metrics
     }
 

@@ -98,6 +98,72 @@ fn is_dns_label(text: &str) -> bool {
         && !text.ends_with('-')
 }
 
+/// What it takes in memory to read a body, at most.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Cost {
+    /// As one value.
+    pub(crate) whole: usize,
+    /// Of the largest value that stands in a list of the request, as the objects of a
+    /// conversion do.
+    pub(crate) part: usize,
+}
+
+/// A map of one entry takes a node for eleven.
+const MAP_BYTES: usize = 640;
+/// A list begins with room for four.
+const LIST_BYTES: usize = 128;
+/// Another entry: a place in a list that has just grown, or a map's at its emptiest.
+const ENTRY_BYTES: usize = 128;
+/// A text besides its bytes, as the allocator rounds it.
+const TEXT_BYTES: usize = 48;
+/// How deep the objects of a conversion stand: in a list in the request in the review.
+const PART_DEPTH: usize = 3;
+
+/// Looks at a body without reading it. What is no JSON costs whatever it looks like, and
+/// reading it ends where it begins to be none.
+pub(crate) fn cost(body: &[u8]) -> Cost {
+    let mut cost = Cost::default();
+    let (mut depth, mut begin) = (0_usize, 0);
+    let (mut in_text, mut escaped) = (false, false);
+    for byte in body {
+        cost.whole += 1;
+        if in_text {
+            match byte {
+                _ if escaped => escaped = false,
+                b'\\' => escaped = true,
+                b'"' => in_text = false,
+                _ => {}
+            }
+            continue;
+        }
+        match byte {
+            b'"' => {
+                in_text = true;
+                cost.whole += TEXT_BYTES;
+            }
+            b'{' | b'[' => {
+                if depth == PART_DEPTH {
+                    begin = cost.whole;
+                }
+                depth += 1;
+                cost.whole += if *byte == b'{' { MAP_BYTES } else { LIST_BYTES };
+            }
+            b'}' | b']' => {
+                depth = depth.saturating_sub(1);
+                if depth == PART_DEPTH {
+                    cost.part = cost.part.max(cost.whole - begin);
+                }
+            }
+            b',' => cost.whole += ENTRY_BYTES,
+            _ => {}
+        }
+    }
+    if depth > PART_DEPTH {
+        cost.part = cost.part.max(cost.whole - begin);
+    }
+    cost
+}
+
 /// What the API server is told.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Answer {
@@ -160,6 +226,25 @@ fn cut(text: &str, longest: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn cost_counts_what_is_read_and_not_what_stands_in_texts() {
+        let text = json!({"a": "[{,\\\"{{{{".repeat(1000)}).to_string();
+        let plain = cost(text.as_bytes()).whole;
+        assert!(plain < text.len() + 2 * MAP_BYTES, "{plain}");
+        let maps = format!("[{}]", vec![r#"{"":0}"#; 1000].join(","));
+        assert!(cost(maps.as_bytes()).whole > 1000 * MAP_BYTES);
+        // Only the largest object of a conversion counts, not their number.
+        let one = r#"{"a":{"b":[1,2,3]}}"#;
+        let list = |count| {
+            let all = vec![one; count].join(",");
+            cost(format!(r#"{{"request":{{"uid":"u","objects":[{all}]}}}}"#).as_bytes())
+        };
+        assert_eq!(list(1).part, list(500).part);
+        assert!(list(500).whole > 100 * list(1).whole);
+        let single = cost(one.as_bytes()).whole;
+        assert!(list(1).part.abs_diff(single) <= 1, "{:?} {single}", list(1));
+    }
 
     #[test]
     fn patch_is_sent_as_base64_and_refusal_as_a_status() {

@@ -1,19 +1,27 @@
 //! The HTTPS server that the API server calls.
 //!
-//! Everybody in the cluster can reach it, so everything is bounded: connections,
-//! calls, bytes and time. A flood may delay the API server, it cannot exhaust
-//! this process.
+//! Everybody in the cluster can reach it, and the API server shows no certificate
+//! here. So all that tells callers apart is their address, and everything is shared by
+//! address: connections, bytes, and what is read at one time. Where there is not
+//! enough, the address that holds most gives way. The API server holds next to
+//! nothing, so a flood may delay it, and neither shuts it out nor exhausts this
+//! process.
+//!
+//! Bytes are counted from the first one of a body until the last one of the answer has
+//! been taken, with what a body takes in memory once it is read: that can be a hundred
+//! times its length.
 
-use std::collections::VecDeque;
 use std::convert::Infallible;
+use std::net::{IpAddr, SocketAddr};
+use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
-use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
-use hyper::body::Incoming;
+use http_body_util::BodyExt;
+use hyper::body::{Body, Frame, Incoming, SizeHint};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::{
@@ -21,10 +29,14 @@ use hyper_util::server::{
     graceful::{GracefulShutdown, Watcher},
 };
 use runtime::accept;
+use runtime::pool::{Limits, Pool, Share};
+use runtime::rate::{Allowance, Rates};
+use runtime::turns::Turns;
 use rustls::ServerConfig;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::Notify;
 use tokio::task::AbortHandle;
+use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 use tracing::{debug, warn};
 
@@ -37,20 +49,42 @@ pub(crate) const MAX_BODY: usize = 3 * 1024 * 1024;
 /// Bytes of one conversion, which may hold many objects. etcd takes 1.5 MiB for one, and
 /// the API server mostly asks for one at a time.
 pub(crate) const MAX_CONVERSION: usize = 16 * 1024 * 1024;
-/// Conversions that are read and answered at one time; with [`MAX_CONVERSION`] and what
-/// their objects take once read, what they can hold in memory.
-const MAX_CONVERSIONS: usize = 4;
-/// Calls that are read and answered at one time; with [`MAX_BODY`], what they can
-/// hold in memory.
-const MAX_CALLS: usize = 32;
+/// Bytes of all calls at one time, and what they take once they are read. With 128 MiB
+/// for the process this leaves 40 MiB for connections and everything else.
+const MEMORY: Limits = Limits {
+    total: 88 * 1024 * 1024,
+    per_holder: 88 * 1024 * 1024,
+};
+/// What one call may take once it is read. The largest object that etcd takes, with its
+/// former state, has about 60 MiB.
+const MAX_COST: usize = 64 * 1024 * 1024;
+/// Calls that are answered at one time, and those of one address.
+const MAX_CALLS: (usize, usize) = (32, 24);
 /// Connections at one time: a few API servers, with a few connections each, and room.
-const MAX_CONNECTIONS: usize = 128;
+const CONNECTIONS: Limits = Limits {
+    total: 128,
+    per_holder: 64,
+};
+/// New connections of one address. API servers keep theirs.
+const ARRIVALS: Allowance = Allowance {
+    burst: 200,
+    every: Duration::from_millis(10),
+};
+/// Addresses whose connections are counted at one time.
+const MAX_SOURCES: usize = 4096;
 /// Streams on one HTTP/2 connection. More than [`MAX_CALLS`], so that one API server
 /// can use them all and the rest queues here and not there.
 const MAX_STREAMS: u32 = 64;
+/// Bytes of one call, and of all calls of a connection, that wait to be read. They are
+/// read as they come.
+const WINDOWS: (u32, u32) = (64 * 1024, 256 * 1024);
 /// Time for one call, from its head to its answer. The webhooks are configured with 5 s,
 /// and an answer that says why is better than none.
 const CALL_TIMEOUT: Duration = Duration::from_millis(4500);
+/// Time to take an answer: the API server has given up by then.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+/// Bytes of an answer that are given to the connection at once.
+const PIECE: usize = 16 * 1024;
 /// Time for a TLS handshake, and for the head of an HTTP/1 request.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Bytes of all headers of one call.
@@ -60,33 +94,28 @@ const MAX_HEADERS: u32 = 16 * 1024;
 pub(crate) struct Webhooks {
     mutator: Mutator,
     metrics: Metrics,
-    calls: Semaphore,
-    conversions: Semaphore,
+    turns: Turns<IpAddr>,
+    memory: Pool<IpAddr>,
 }
 
 impl Webhooks {
     pub(crate) fn new(mutator: Mutator, metrics: Metrics) -> Self {
         Self {
             mutator,
+            turns: Turns::new(MAX_CALLS.0, MAX_CALLS.1),
+            memory: Pool::new(MEMORY, metrics.limits.counter("memory")),
             metrics,
-            calls: Semaphore::new(MAX_CALLS),
-            conversions: Semaphore::new(MAX_CONVERSIONS),
         }
     }
 }
 
-/// One open connection, as the accept loop sees it.
-struct Connection {
-    task: AbortHandle,
-    state: Arc<ConnectionState>,
-}
-
-#[derive(Default)]
-struct ConnectionState {
-    /// Calls that have no answer yet.
-    busy: AtomicUsize,
-    /// Whether a well-formed review ever came.
-    proven: AtomicBool,
+/// One open connection.
+struct Caller {
+    source: IpAddr,
+    place: Share<IpAddr>,
+    memory: Share<IpAddr>,
+    /// An answer was not taken in time.
+    stuck: Notify,
 }
 
 /// Accepts until `stop` ends, then lets open connections finish for `grace`.
@@ -99,48 +128,55 @@ pub(crate) async fn serve(
 ) {
     let acceptor = TlsAcceptor::from(tls);
     let graceful = GracefulShutdown::new();
-    let mut open: VecDeque<Connection> = VecDeque::with_capacity(MAX_CONNECTIONS);
-    let mut stop = std::pin::pin!(stop);
+    let limits = &webhooks.metrics.limits;
+    let places = Pool::new(CONNECTIONS, limits.counter("connections"));
+    let arrivals: Rates<IpAddr> = Rates::new(ARRIVALS, MAX_SOURCES);
+    let too_often = limits.counter("connection-rate");
+    let mut stop = pin!(stop);
     loop {
-        let (stream, _peer) = tokio::select! {
+        let (stream, addr) = tokio::select! {
             accepted = accept::next(&listener, "webhooks") => accepted,
             () = &mut stop => break,
         };
-        open.retain(|connection| !connection.task.is_finished());
-        if open.len() >= MAX_CONNECTIONS && !make_room(&mut open) {
+        let source = addr.ip().to_canonical();
+        if arrivals.take(&source, Instant::now()).is_err() {
+            too_often.inc();
             continue;
         }
-        let state = Arc::new(ConnectionState::default());
-        let conversation = converse(
-            stream,
-            acceptor.clone(),
-            Arc::clone(&webhooks),
-            Arc::clone(&state),
-            graceful.watcher(),
-        );
-        let task = tokio::spawn(conversation).abort_handle();
-        open.push_back(Connection { task, state });
+        let (Ok(place), Ok(memory)) = (places.take(source, 1), webhooks.memory.take(source, 0))
+        else {
+            continue;
+        };
+        let caller = Arc::new(Caller {
+            source,
+            place,
+            memory,
+            stuck: Notify::new(),
+        });
+        let (acceptor, webhooks) = (acceptor.clone(), Arc::clone(&webhooks));
+        let watcher = graceful.watcher();
+        tokio::spawn(attend(stream, addr, acceptor, webhooks, caller, watcher));
     }
     drop(listener);
     let _ = tokio::time::timeout(grace, graceful.shutdown()).await;
 }
 
-/// Closes the oldest connection that is not in use, first among those that never
-/// said anything sensible; false when all are in use.
-fn make_room(open: &mut VecDeque<Connection>) -> bool {
-    let idle = |c: &Connection| c.state.busy.load(Ordering::Relaxed) == 0;
-    let proven = |c: &Connection| c.state.proven.load(Ordering::Relaxed);
-    let victim = open
-        .iter()
-        .position(|c| idle(c) && !proven(c))
-        .or_else(|| open.iter().position(idle));
-    match victim.and_then(|index| open.remove(index)) {
-        Some(connection) => {
-            connection.task.abort();
-            debug!("webhook port is full, an idle connection was closed");
-            true
+/// One connection, from its handshake to its end.
+async fn attend(
+    stream: TcpStream,
+    addr: SocketAddr,
+    acceptor: TlsAcceptor,
+    webhooks: Arc<Webhooks>,
+    caller: Arc<Caller>,
+    watcher: Watcher,
+) {
+    tokio::select! {
+        () = converse(stream, acceptor, webhooks, Arc::clone(&caller), watcher) => {}
+        () = caller.place.taken() => debug!(%addr, "connection closed: there are too many"),
+        () = caller.memory.taken() => {
+            warn!(%addr, "connection closed: its calls hold most of the memory, and others need some");
         }
-        None => false,
+        () = caller.stuck.notified() => debug!(%addr, "connection closed: it took no answer"),
     }
 }
 
@@ -148,7 +184,7 @@ async fn converse(
     stream: TcpStream,
     acceptor: TlsAcceptor,
     webhooks: Arc<Webhooks>,
-    state: Arc<ConnectionState>,
+    caller: Arc<Caller>,
     watcher: Watcher,
 ) {
     let handshake = tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream));
@@ -162,8 +198,8 @@ async fn converse(
     };
     let service = service_fn(move |request| {
         let webhooks = Arc::clone(&webhooks);
-        let state = Arc::clone(&state);
-        async move { Ok::<_, Infallible>(webhooks.call(request, &state).await) }
+        let caller = Arc::clone(&caller);
+        async move { Ok::<_, Infallible>(webhooks.call(request, caller).await) }
     });
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder
@@ -175,6 +211,8 @@ async fn converse(
         .http2()
         .timer(TokioTimer::new())
         .max_concurrent_streams(MAX_STREAMS)
+        .initial_stream_window_size(WINDOWS.0)
+        .initial_connection_window_size(WINDOWS.1)
         .max_header_list_size(MAX_HEADERS);
     let connection = builder
         .serve_connection(TokioIo::new(stream), service)
@@ -184,19 +222,142 @@ async fn converse(
     }
 }
 
+/// Bytes that a call has of its connection's share, given back when it is dropped.
+struct Held {
+    caller: Arc<Caller>,
+    bytes: usize,
+}
+
+impl Held {
+    fn new(caller: Arc<Caller>) -> Self {
+        caller.place.begin();
+        Self { caller, bytes: 0 }
+    }
+
+    fn grow(&mut self, bytes: usize) -> Result<(), Box<Outcome>> {
+        self.caller.memory.grow(bytes).map_err(|_| {
+            refused(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "overload",
+                "too many bytes at once, try again",
+            )
+        })?;
+        self.bytes += bytes;
+        Ok(())
+    }
+
+    /// Goes on with so many bytes at most.
+    fn shrink_to(&mut self, bytes: usize) {
+        self.caller.memory.shrink(self.bytes.saturating_sub(bytes));
+        self.bytes = self.bytes.min(bytes);
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.shrink_to(0);
+        self.caller.place.end();
+    }
+}
+
+/// The body of an answer, which counts until it has been taken. In pieces: what a
+/// connection has been given it holds, whether its peer reads or not.
+pub(crate) struct Answer {
+    rest: Bytes,
+    _held: Held,
+    timer: AbortHandle,
+}
+
+impl Answer {
+    fn new(body: Bytes, mut held: Held) -> Self {
+        held.shrink_to(body.len());
+        let caller = Arc::clone(&held.caller);
+        let timer = tokio::spawn(async move {
+            tokio::time::sleep(ANSWER_TIMEOUT).await;
+            caller.stuck.notify_one();
+        });
+        Self {
+            rest: body,
+            _held: held,
+            timer: timer.abort_handle(),
+        }
+    }
+}
+
+impl Drop for Answer {
+    fn drop(&mut self) {
+        self.timer.abort();
+    }
+}
+
+impl Body for Answer {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        if self.rest.is_empty() {
+            return Poll::Ready(None);
+        }
+        let length = self.rest.len().min(PIECE);
+        let piece = self.rest.split_to(length);
+        Poll::Ready(Some(Ok(Frame::data(piece))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.rest.is_empty()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.rest.len() as u64)
+    }
+}
+
+/// Reads a body as it comes, counting it.
+async fn read(mut body: Incoming, most: usize, held: &mut Held) -> Result<Vec<u8>, Box<Outcome>> {
+    let too_large = || {
+        refused(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            "too-large",
+            "the body is too large",
+        )
+    };
+    if body.size_hint().lower() > most as u64 {
+        return Err(too_large());
+    }
+    let mut whole = Vec::new();
+    while let Some(frame) = body.frame().await {
+        let Ok(frame) = frame else {
+            return Err(refused(
+                StatusCode::BAD_REQUEST,
+                "broken",
+                "the body broke off",
+            ));
+        };
+        let Ok(data) = frame.into_data() else {
+            continue;
+        };
+        if whole.len() + data.len() > most {
+            return Err(too_large());
+        }
+        // A growing list has up to twice what is in it.
+        held.grow(2 * data.len())?;
+        whole.extend_from_slice(&data);
+    }
+    Ok(whole)
+}
+
 /// How a call ended, in the words of the metrics.
 struct Outcome {
-    response: Response<Full<Bytes>>,
+    response: Response<Bytes>,
     outcome: &'static str,
     reason: &'static str,
 }
 
 impl Webhooks {
-    async fn call(
-        &self,
-        request: Request<Incoming>,
-        state: &ConnectionState,
-    ) -> Response<Full<Bytes>> {
+    async fn call(&self, request: Request<Incoming>, caller: Arc<Caller>) -> Response<Answer> {
         let began = Instant::now();
         let path = match request.uri().path() {
             "/mutate" => "mutate",
@@ -207,76 +368,77 @@ impl Webhooks {
             "/convert" => "convert",
             _ => "other",
         };
-        state.busy.fetch_add(1, Ordering::Relaxed);
-        let _busy = Busy(&state.busy);
-        let answer = tokio::time::timeout(CALL_TIMEOUT, self.answer(path, request, state));
-        let outcome = answer.await.unwrap_or_else(|_| {
-            failure(
+        let mut held = Held::new(caller);
+        let answer = self.answer(path, request, &mut held);
+        let answer = tokio::time::timeout(CALL_TIMEOUT, answer).await;
+        let outcome = match answer {
+            Ok(Ok(outcome)) => outcome,
+            Ok(Err(outcome)) => *outcome,
+            Err(_) => failure(
                 StatusCode::SERVICE_UNAVAILABLE,
                 "timeout",
                 "the call took too long",
-            )
-        });
+            ),
+        };
         self.metrics
             .review(path, outcome.outcome, outcome.reason, began.elapsed());
-        outcome.response
+        outcome.response.map(|body| Answer::new(body, held))
     }
 
+    /// The answer, or why there is none.
     async fn answer(
         &self,
         path: &'static str,
         request: Request<Incoming>,
-        state: &ConnectionState,
-    ) -> Outcome {
+        held: &mut Held,
+    ) -> Result<Outcome, Box<Outcome>> {
         if path == "other" {
-            return failure(StatusCode::NOT_FOUND, "no-such-path", "no such page");
+            let message = "no such page";
+            return Err(refused(StatusCode::NOT_FOUND, "no-such-path", message));
         }
         if request.method() != Method::POST {
-            return failure(StatusCode::METHOD_NOT_ALLOWED, "bad-method", "use POST");
+            let status = StatusCode::METHOD_NOT_ALLOWED;
+            return Err(refused(status, "bad-method", "use POST"));
         }
-        // Closing the semaphore is nobody's business, so this waits at most for the
-        // call's time limit.
-        let (places, most) = if path == "convert" {
-            (&self.conversions, MAX_CONVERSION)
+        let conversion = path == "convert";
+        let most = if conversion { MAX_CONVERSION } else { MAX_BODY };
+        // Before the turn: a body that comes slowly holds its own bytes and nothing else.
+        let body = read(request.into_body(), most, held).await?;
+        let _turn = self.turns.take(held.caller.source).await;
+        let cost = review::cost(&body);
+        // Of a conversion one object is read at a time, and converted into another; the
+        // answer grows beside them.
+        let cost = if conversion {
+            2 * cost.part + 2 * body.len()
         } else {
-            (&self.calls, MAX_BODY)
+            cost.whole
         };
-        let Ok(_place) = places.acquire().await else {
-            return failure(
-                StatusCode::SERVICE_UNAVAILABLE,
-                "overload",
-                "too many calls",
-            );
-        };
-        let body = match Limited::new(request.into_body(), most).collect().await {
-            Ok(body) => body.to_bytes(),
-            Err(error) if error.is::<LengthLimitError>() => {
-                return failure(
-                    StatusCode::PAYLOAD_TOO_LARGE,
-                    "too-large",
-                    "the body is too large",
-                );
-            }
-            Err(_) => return failure(StatusCode::BAD_REQUEST, "broken", "the body broke off"),
-        };
-        if path == "convert" {
-            return converted(&body, state);
+        if cost > MAX_COST {
+            return Err(refused(
+                StatusCode::PAYLOAD_TOO_LARGE,
+                "too-large",
+                "reading this body would take too much memory: it holds too many values",
+            ));
+        }
+        held.grow(cost)?;
+        if conversion {
+            return Ok(converted(&body));
         }
         let review = match review::parse(&body) {
             Ok(review) => review,
             Err(error) => {
-                return failure(StatusCode::BAD_REQUEST, "bad-review", &error.to_string());
+                let message = error.to_string();
+                return Err(refused(StatusCode::BAD_REQUEST, "bad-review", &message));
             }
         };
         drop(body);
-        state.proven.store(true, Ordering::Relaxed);
-        match path {
+        Ok(match path {
             "mutate" => self.mutate(&review).await,
             "account" => judged(account::check(&review), &review.uid),
             "ephemeral" => judged(ephemeral::check(&review), &review.uid),
             "spelling" => judged(spelling::check(&review), &review.uid),
             _ => judged(validate::validate(&review), &review.uid),
-        }
+        })
     }
 
     async fn mutate(&self, review: &review::Request) -> Outcome {
@@ -296,15 +458,6 @@ impl Webhooks {
     }
 }
 
-/// Counts a call as open for as long as it lives, also when it is dropped half-way.
-struct Busy<'a>(&'a AtomicUsize);
-
-impl Drop for Busy<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
 fn judged(answer: review::Answer, uid: &str) -> Outcome {
     let outcome = if answer.refusal.is_none() {
         "valid"
@@ -318,15 +471,14 @@ fn judged(answer: review::Answer, uid: &str) -> Outcome {
     }
 }
 
-fn converted(body: &[u8], state: &ConnectionState) -> Outcome {
+fn converted(body: &[u8]) -> Outcome {
     match convert::answer(body) {
         Ok(converted) => {
-            state.proven.store(true, Ordering::Relaxed);
-            if let Some(message) = refusal(&converted.review) {
+            if let Some(message) = converted.refusal {
                 warn!(message, "objects could not be converted");
             }
             Outcome {
-                response: answered(&converted.review),
+                response: json(converted.review.into()),
                 outcome: converted.outcome,
                 reason: converted.reason,
             }
@@ -335,15 +487,12 @@ fn converted(body: &[u8], state: &ConnectionState) -> Outcome {
     }
 }
 
-/// Why a conversion failed, if it did.
-fn refusal(review: &serde_json::Value) -> Option<&str> {
-    let result = review.pointer("/response/result")?;
-    let failed = result.get("status")?.as_str()? == "Failure";
-    failed.then(|| result.get("message")?.as_str()).flatten()
+fn answered(review: &serde_json::Value) -> Response<Bytes> {
+    json(review.to_string().into())
 }
 
-fn answered(review: &serde_json::Value) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::new(Bytes::from(review.to_string())));
+fn json(body: Bytes) -> Response<Bytes> {
+    let mut response = Response::new(body);
     response.headers_mut().insert(
         header::CONTENT_TYPE,
         HeaderValue::from_static("application/json"),
@@ -351,9 +500,14 @@ fn answered(review: &serde_json::Value) -> Response<Full<Bytes>> {
     response
 }
 
+/// The same, for `?`.
+fn refused(status: StatusCode, reason: &'static str, message: &str) -> Box<Outcome> {
+    Box::new(failure(status, reason, message))
+}
+
 /// A call without an answer: the webhook's failure policy decides.
 fn failure(status: StatusCode, reason: &'static str, message: &str) -> Outcome {
-    let mut response = Response::new(Full::new(Bytes::from(format!("{message}\n"))));
+    let mut response = Response::new(Bytes::from(format!("{message}\n")));
     *response.status_mut() = status;
     Outcome {
         response,

@@ -4,6 +4,8 @@ use super::*;
 use identity::LeafKey;
 use identity::verify::peer_identity;
 
+const SOMEWHERE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 9));
+
 /// A cluster that answers what the test says.
 #[derive(Debug, Default)]
 pub(crate) struct FakeCluster {
@@ -49,6 +51,21 @@ fn review(namespace: &str, account: &str, pod: &str, uid: &str) -> Review {
     }
 }
 
+/// Reviews that the API server was asked for take this long.
+struct SlowCluster(Arc<FakeCluster>, Duration);
+
+#[async_trait]
+impl Cluster for SlowCluster {
+    async fn review(&self, token: &str) -> Result<Review, kube::Error> {
+        tokio::time::sleep(self.1).await;
+        self.0.review(token).await
+    }
+
+    async fn pod_uid(&self, pod: &PodId) -> Result<Option<String>, kube::Error> {
+        self.0.pod_uid(pod).await
+    }
+}
+
 struct Bench {
     cluster: Arc<FakeCluster>,
     certifier: Certifier,
@@ -77,11 +94,19 @@ impl Bench {
     }
 
     async fn ask(&self, token: &str) -> Result<v1::CertifyResponse, tonic::Status> {
+        self.ask_from(SOMEWHERE, token).await
+    }
+
+    async fn ask_from(
+        &self,
+        source: IpAddr,
+        token: &str,
+    ) -> Result<v1::CertifyResponse, tonic::Status> {
         let request = v1::CertifyRequest {
             token: token.to_owned(),
             csr: self.csr.clone(),
         };
-        self.certifier.certify(request).await
+        self.certifier.certify(request, source).await
     }
 
     async fn must_refuse(&self, token: &str, code: tonic::Code, outcome: Outcome) {
@@ -237,13 +262,126 @@ async fn without_an_authority_the_answer_is_to_try_again() {
 #[tokio::test(start_paused = true)]
 async fn more_requests_than_may_run_at_once_are_told_to_come_back() {
     let bench = Bench::new();
-    let _all = bench
-        .certifier
-        .turns
-        .acquire_many(u32::try_from(PARALLEL).unwrap())
-        .await
-        .unwrap();
+    let mut all = Vec::new();
+    for at in 0..PARALLEL {
+        let source = IpAddr::from([10, 0, 1, u8::try_from(at).unwrap()]);
+        all.push(bench.certifier.turns.take(source).await);
+    }
     bench
         .must_refuse("good", tonic::Code::ResourceExhausted, Outcome::Overloaded)
         .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn pod_gets_ten_certificates_at_once_and_then_one_in_ten_seconds() {
+    let bench = Bench::new();
+    bench
+        .cluster
+        .knows("other", "shop", "web", "web-1", "uid-1");
+    let mut issued = 0;
+    for _ in 0..50 {
+        match bench.ask("good").await {
+            Ok(_) => issued += 1,
+            Err(refused) => {
+                assert_eq!(refused.code(), tonic::Code::ResourceExhausted);
+                assert!(refused.message().contains("pod shop/web-0"), "{refused}");
+            }
+        }
+    }
+    assert_eq!(issued, 10);
+    assert_eq!(bench.metrics.answers(Outcome::Throttled), 40);
+    // Another pod is not held back by it, and neither is this one for long.
+    bench.ask("other").await.unwrap();
+    tokio::time::advance(Duration::from_secs(10)).await;
+    bench.ask("good").await.unwrap();
+    bench.ask("good").await.unwrap_err();
+}
+
+#[tokio::test(start_paused = true)]
+async fn address_that_asks_without_end_costs_the_api_server_twenty_reviews_a_second() {
+    let bench = Bench::new();
+    let (attacker, honest) = ([10, 0, 0, 66].into(), [10, 0, 0, 2].into());
+    let begin = Instant::now();
+    while begin.elapsed() < Duration::from_secs(10) {
+        let refused = bench.ask_from(attacker, "forged").await.unwrap_err();
+        if refused.code() == tonic::Code::ResourceExhausted {
+            assert!(refused.message().contains("address 10.0.0.66"), "{refused}");
+        }
+        tokio::time::advance(Duration::from_millis(5)).await;
+    }
+    let reviewed = bench.metrics.answers(Outcome::NotAuthenticated);
+    assert!(
+        (290..=310).contains(&reviewed),
+        "{reviewed} reviews in 10 s"
+    );
+    bench.ask_from(honest, "good").await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn address_whose_reviews_take_long_leaves_turns_to_others() {
+    let bench = Bench::new();
+    let slow = SlowCluster(bench.cluster.clone(), Duration::from_secs(2));
+    let mut certifier = bench.certifier.clone();
+    certifier.cluster = Arc::new(slow);
+    let csr = &bench.csr;
+    let ask = |from: [u8; 4], token: &str| {
+        let request = v1::CertifyRequest {
+            token: token.to_owned(),
+            csr: csr.clone(),
+        };
+        let certifier = certifier.clone();
+        async move { certifier.certify(request, from.into()).await }
+    };
+    let flood: Vec<_> = (0..PARALLEL + 30)
+        .map(|_| tokio::spawn(ask([10, 0, 0, 66], "forged")))
+        .collect();
+    tokio::time::sleep(Duration::from_millis(10)).await;
+    let begin = Instant::now();
+    ask([10, 0, 0, 2], "good").await.unwrap();
+    let took = begin.elapsed();
+    assert!(
+        took < Duration::from_millis(2100),
+        "it waited for others: {took:?}"
+    );
+    for one in flood {
+        one.await.unwrap().unwrap_err();
+    }
+    assert_eq!(certifier.turns.sources(), 0, "addresses are kept");
+}
+
+/// The worst that is honest: a node whose pods all have its address, restarted at once.
+#[tokio::test(start_paused = true)]
+async fn two_hundred_pods_behind_one_address_all_get_their_certificates() {
+    let bench = Bench::new();
+    let mut proxies = Vec::new();
+    let begin = Instant::now();
+    for at in 0..200 {
+        let (token, uid, pod) = (format!("t{at}"), format!("u{at}"), format!("web-{at}"));
+        bench.cluster.knows(&token, "shop", "web", &pod, &uid);
+        let (certifier, csr) = (bench.certifier.clone(), bench.csr.clone());
+        proxies.push(tokio::spawn(async move {
+            // As the proxy waits between tries.
+            let mut backoff =
+                runtime::backoff::Backoff::new(Duration::from_millis(100), Duration::from_secs(10));
+            loop {
+                let request = v1::CertifyRequest {
+                    token: token.clone(),
+                    csr: csr.clone(),
+                };
+                match certifier.certify(request, SOMEWHERE).await {
+                    Ok(_) => return begin.elapsed(),
+                    Err(_) => backoff.wait().await,
+                }
+            }
+        }));
+    }
+    let mut slowest = Duration::ZERO;
+    for proxy in proxies {
+        slowest = slowest.max(proxy.await.unwrap());
+    }
+    assert!(slowest < Duration::from_secs(30), "{slowest:?}");
+    assert!(
+        slowest > Duration::from_secs(4),
+        "nobody had to wait: {slowest:?}"
+    );
 }

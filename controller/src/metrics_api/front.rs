@@ -106,16 +106,27 @@ impl Front {
         front_server_config(serving, &self.client_ca)
     }
 
+    /// Whether a certificate, verified by [`Front::tls`], with this common name is the
+    /// API server's.
+    ///
+    /// # Errors
+    /// When it is somebody else's, or there is none.
+    pub fn knows(&self, certificate: Option<&str>) -> Result<(), Stranger> {
+        let name = certificate.ok_or(Stranger::NoCertificate)?;
+        if self.allowed.is_empty() || self.allowed.iter().any(|allowed| allowed == name) {
+            Ok(())
+        } else {
+            Err(Stranger::WrongName(name.to_owned()))
+        }
+    }
+
     /// The user behind a request whose certificate, verified by [`Front::tls`],
     /// has this common name.
     ///
     /// # Errors
     /// When the caller is not the API server, or names nobody.
     pub fn user(&self, certificate: Option<&str>, headers: &HeaderMap) -> Result<User, Stranger> {
-        let name = certificate.ok_or(Stranger::NoCertificate)?;
-        if !self.allowed.is_empty() && !self.allowed.iter().any(|allowed| allowed == name) {
-            return Err(Stranger::WrongName(name.to_owned()));
-        }
+        self.knows(certificate)?;
         let first = |names: &[String]| {
             let mut values = names.iter().filter_map(|name| headers.get(name.as_str()));
             let value =

@@ -2,10 +2,13 @@
 //!
 //! Every pod can reach it, so everything is bounded: connections, calls, bytes
 //! and time. Whoever shows no certificate of the API server's gets no further
-//! than being told so.
+//! than being told so, and has places of his own, so that no number of such callers
+//! costs the API server a connection: while it cannot reach this API, no namespace
+//! of the cluster can be deleted.
 
-use std::collections::VecDeque;
 use std::convert::Infallible;
+use std::net::{IpAddr, SocketAddr};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -18,11 +21,15 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use identity::front::common_name;
 use runtime::accept;
+use runtime::limit::Reached;
+use runtime::pool::{Limits, Pool, Share};
+use runtime::rate::{Allowance, Rates};
 use serde_json::Value;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
-use tokio::task::AbortHandle;
+use tokio::time::{Instant, sleep_until};
 use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 use tracing::debug;
 
 use super::access::{Gate, Verdict, refusal};
@@ -35,15 +42,38 @@ use super::{discovery, openapi};
 use crate::metrics::ApiMetrics;
 use crate::serve::told;
 
-/// Connections at one time: a few API servers with a few connections each, and
-/// room. The oldest goes when another comes.
-const MAX_CONNECTIONS: usize = 128;
+/// Connections of the API servers at one time: a few, with a few connections each, and
+/// room.
+const PROVEN: Limits = Limits {
+    total: 128,
+    per_holder: 128,
+};
+/// Connections whose handshake has not ended, or has proven nothing.
+const UNPROVEN: Limits = Limits {
+    total: 128,
+    per_holder: 32,
+};
+/// From accepting to the end of such a connection.
+const UNPROVEN_LIFE: Duration = Duration::from_secs(10);
+/// New connections of one address. API servers keep theirs.
+const ARRIVALS: Allowance = Allowance {
+    burst: 100,
+    every: Duration::from_millis(20),
+};
+/// Addresses whose connections are counted at one time.
+const MAX_SOURCES: usize = 4096;
 /// Calls that are answered at one time; the others wait.
 const MAX_CALLS: usize = 16;
 /// Streams on one HTTP/2 connection.
 const MAX_STREAMS: u32 = 64;
+/// Streams on the connection of somebody else.
+const MAX_UNPROVEN_STREAMS: u32 = 2;
 /// Bytes of all headers of one call. A user may be in many groups.
 const MAX_HEADERS: u32 = 64 * 1024;
+/// The same of somebody else.
+const MAX_UNPROVEN_HEADERS: u32 = 8 * 1024;
+/// Bytes of bodies that wait to be read on one connection: nobody sends any.
+const WINDOW: u32 = 16 * 1024;
 /// Time for a TLS handshake, and for the head of an HTTP/1 request.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Time for one call, which may wait for others.
@@ -65,76 +95,141 @@ pub struct Api {
 }
 
 /// Serves `listener` until `stop` says true.
-pub async fn serve(listener: TcpListener, api: Api, stop: watch::Receiver<bool>) {
-    let api = Arc::new(api);
-    let calls = Arc::new(Semaphore::new(MAX_CALLS));
-    let mut open: VecDeque<AbortHandle> = VecDeque::with_capacity(MAX_CONNECTIONS);
-    let stop = told(stop);
-    tokio::pin!(stop);
+pub async fn serve(listener: TcpListener, api: Api, limits: &Reached, stop: watch::Receiver<bool>) {
+    let arrivals: Rates<IpAddr> = Rates::new(ARRIVALS, MAX_SOURCES);
+    let too_often = limits.counter("metrics-api-connection-rate");
+    let unproven = Pool::new(UNPROVEN, limits.counter("metrics-api-unproven-connections"));
+    let port = Port {
+        proven: Pool::new(PROVEN, limits.counter("metrics-api-connections")),
+        api: Arc::new(api),
+        calls: Arc::new(Semaphore::new(MAX_CALLS)),
+        stop: stop.clone(),
+    };
+    let mut stop = pin!(told(stop));
     loop {
-        let (stream, _) = tokio::select! {
+        let (stream, addr) = tokio::select! {
             accepted = accept::next(&listener, "metrics API") => accepted,
-            () = &mut stop => break,
+            () = &mut stop => return,
         };
-        open.retain(|connection| !connection.is_finished());
-        if open.len() >= MAX_CONNECTIONS
-            && let Some(oldest) = open.pop_front()
-        {
-            api.metrics.turned_away.inc();
-            oldest.abort();
+        let source = addr.ip().to_canonical();
+        if arrivals.take(&source, Instant::now()).is_err() {
+            too_often.inc();
+            port.api.metrics.turned_away.inc();
+            continue;
         }
-        let conversation = converse(stream, Arc::clone(&api), Arc::clone(&calls));
-        open.push_back(tokio::spawn(conversation).abort_handle());
+        match unproven.take(source, 1) {
+            Ok(place) => {
+                tokio::spawn(port.clone().attend(stream, addr, place));
+            }
+            Err(_) => {
+                port.api.metrics.turned_away.inc();
+            }
+        }
     }
-    open.iter().for_each(AbortHandle::abort);
 }
 
-async fn converse(stream: TcpStream, api: Arc<Api>, calls: Arc<Semaphore>) {
-    let trusted = api.front.borrow().clone();
-    // Nobody can be verified yet: closing is the only honest answer.
-    let Some(trusted) = trusted else { return };
-    let acceptor = TlsAcceptor::from(Arc::clone(&trusted.tls));
-    let handshake = tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream));
-    let stream = match handshake.await {
-        Ok(Ok(stream)) => stream,
-        Ok(Err(error)) => return debug!(%error, "metrics API: handshake failed"),
-        Err(_) => return,
-    };
-    let certificates = stream.get_ref().1.peer_certificates().unwrap_or_default();
-    let name: Option<Arc<str>> = certificates
-        .first()
-        .map(|leaf| common_name(leaf).unwrap_or_default().into());
-    let service = service_fn(move |request| {
-        let (api, calls, name) = (Arc::clone(&api), Arc::clone(&calls), name.clone());
-        // Judged by the rules under which its certificate was verified.
-        let trusted = Arc::clone(&trusted);
-        async move {
-            let answer = api.call(&request, name.as_deref(), &trusted.front, &calls);
-            let answer = tokio::time::timeout(CALL_TIMEOUT, answer).await;
-            let answer = answer.unwrap_or_else(|_| {
-                Err(Refusal::new(
-                    StatusCode::GATEWAY_TIMEOUT,
-                    "Timeout",
-                    "the answer took too long",
-                ))
-            });
-            Ok::<_, Infallible>(api.respond(answer, request.method()))
+/// What every connection needs.
+#[derive(Clone)]
+struct Port {
+    api: Arc<Api>,
+    calls: Arc<Semaphore>,
+    /// By address.
+    proven: Pool<IpAddr>,
+    stop: watch::Receiver<bool>,
+}
+
+impl Port {
+    /// One connection, from its handshake to its end.
+    async fn attend(self, stream: TcpStream, addr: SocketAddr, place: Share<IpAddr>) {
+        let until = Instant::now() + UNPROVEN_LIFE;
+        let trusted = self.api.front.borrow().clone();
+        // Nobody can be verified yet: closing is the only honest answer.
+        let Some(trusted) = trusted else { return };
+        let acceptor = TlsAcceptor::from(Arc::clone(&trusted.tls));
+        let handshake = tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream));
+        let stream = tokio::select! {
+            shaken = handshake => match shaken {
+                Ok(Ok(stream)) => stream,
+                Ok(Err(error)) => return debug!(%addr, %error, "metrics API: handshake failed"),
+                Err(_) => return,
+            },
+            () = place.taken() => return self.turned_away(addr),
+            () = told(self.stop.clone()) => return,
+        };
+        let certificates = stream.get_ref().1.peer_certificates().unwrap_or_default();
+        let name: Option<Arc<str>> = certificates
+            .first()
+            .map(|leaf| common_name(leaf).unwrap_or_default().into());
+        let stop = told(self.stop.clone());
+        if trusted.front.knows(name.as_deref()).is_err() {
+            let bounds = (MAX_UNPROVEN_STREAMS, MAX_UNPROVEN_HEADERS);
+            tokio::select! {
+                () = self.converse(stream, trusted, name, bounds) => {}
+                () = place.taken() => self.turned_away(addr),
+                () = sleep_until(until) => debug!(%addr, "metrics API: no API server, closed"),
+                () = stop => {}
+            }
+            return;
         }
-    });
-    let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder
-        .http1()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HANDSHAKE_TIMEOUT)
-        .max_buf_size(MAX_HEADERS as usize);
-    builder
-        .http2()
-        .timer(TokioTimer::new())
-        .max_concurrent_streams(MAX_STREAMS)
-        .max_header_list_size(MAX_HEADERS);
-    let served = builder.serve_connection(TokioIo::new(stream), service);
-    if let Err(error) = served.await {
-        debug!(%error, "metrics API: connection ended");
+        let Ok(proven) = self.proven.take(addr.ip().to_canonical(), 1) else {
+            return self.turned_away(addr);
+        };
+        drop(place);
+        tokio::select! {
+            () = self.converse(stream, trusted, name, (MAX_STREAMS, MAX_HEADERS)) => {}
+            () = proven.taken() => self.turned_away(addr),
+            () = stop => {}
+        }
+    }
+
+    /// Answers the calls of one connection.
+    async fn converse(
+        &self,
+        stream: TlsStream<TcpStream>,
+        trusted: Arc<front::Trusted>,
+        name: Option<Arc<str>>,
+        (streams, headers): (u32, u32),
+    ) {
+        let (api, calls) = (Arc::clone(&self.api), Arc::clone(&self.calls));
+        let service = service_fn(move |request| {
+            let (api, calls, name) = (Arc::clone(&api), Arc::clone(&calls), name.clone());
+            // Judged by the rules under which its certificate was verified.
+            let trusted = Arc::clone(&trusted);
+            async move {
+                let answer = api.call(&request, name.as_deref(), &trusted.front, &calls);
+                let answer = tokio::time::timeout(CALL_TIMEOUT, answer).await;
+                let answer = answer.unwrap_or_else(|_| {
+                    Err(Refusal::new(
+                        StatusCode::GATEWAY_TIMEOUT,
+                        "Timeout",
+                        "the answer took too long",
+                    ))
+                });
+                Ok::<_, Infallible>(api.respond(answer, request.method()))
+            }
+        });
+        let mut builder = auto::Builder::new(TokioExecutor::new());
+        builder
+            .http1()
+            .timer(TokioTimer::new())
+            .header_read_timeout(HANDSHAKE_TIMEOUT)
+            .max_buf_size(headers as usize);
+        builder
+            .http2()
+            .timer(TokioTimer::new())
+            .max_concurrent_streams(streams)
+            .initial_stream_window_size(WINDOW)
+            .initial_connection_window_size(WINDOW)
+            .max_header_list_size(headers);
+        let served = builder.serve_connection(TokioIo::new(stream), service);
+        if let Err(error) = served.await {
+            debug!(%error, "metrics API: connection ended");
+        }
+    }
+
+    fn turned_away(&self, addr: SocketAddr) {
+        self.api.metrics.turned_away.inc();
+        debug!(%addr, "metrics API: connection closed, there are too many");
     }
 }
 

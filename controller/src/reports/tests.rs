@@ -124,28 +124,167 @@ fn replicas_that_tell_each_other_hold_the_same() {
         Reports::new(ReportMetrics::default()),
         Reports::new(ReportMetrics::default()),
     );
-    for at in 0..CHUNK as u64 + 10 {
+    for at in 0..60 {
         one.take(&pod(&format!("a{at}")), report(1, 2, &[at]), true, now());
     }
     other.take(&pod("b"), report(1, 2, &[1000]), true, now());
     let tell = |from: &Reports, to: &Reports, since| {
-        let (revision, messages) = from.own_since(since);
-        assert!(
-            messages
-                .iter()
-                .all(|message| message.reports.len() <= CHUNK)
-        );
-        messages
-            .into_iter()
-            .for_each(|message| to.heard(message, now()));
+        let mut revision = since;
+        while let (next, Some(message)) = from.own_since(revision) {
+            to.heard(message, now());
+            revision = next;
+        }
         revision
     };
     let revision = tell(&one, &other, 0);
     tell(&other, &one, 0);
     assert_eq!(calls(&one), calls(&other));
     // What was heard is not told back, and what was told not again.
-    assert!(one.own_since(revision).1.is_empty());
+    assert!(one.own_since(revision).1.is_none());
     one.take(&pod("late"), report(1, 2, &[5]), true, now());
     tell(&one, &other, revision);
     assert_eq!(calls(&one), calls(&other));
+}
+
+/// An edge with the longest names that Kubernetes has, all different by `salt`.
+fn long_edge(salt: usize) -> v1::Edge {
+    let object = |what: char| {
+        let namespace = what.to_string().repeat(MAX_NAMES.0);
+        let name = format!("{salt:0>width$}", width = MAX_NAMES.1);
+        format!("{namespace}/{name}")
+    };
+    v1::Edge {
+        pod: object('p'),
+        identity: object('i'),
+        service: object('s'),
+        backend: object('b'),
+        split: object('t'),
+        success: 1,
+        latency: vec![1; policy::latency::BUCKETS],
+        ..v1::Edge::default()
+    }
+}
+
+/// As much as one report may be, `salt` apart from any other.
+fn long_report(slots_ago: u64, process: u64, salt: usize) -> v1::Report {
+    v1::Report {
+        process,
+        slot: NOW - slots_ago * SLOT,
+        edges: (0..280).map(|at| long_edge(salt * 1000 + at)).collect(),
+    }
+}
+
+/// A hundred pods, each with a hundred edges in the oldest slot.
+fn honest_pods(reports: &Reports) {
+    for at in 0..100 {
+        let honest = report(1, SLOTS - 2, &[1; 100]);
+        reports.take(&pod(&format!("honest{at}")), honest, true, now());
+    }
+}
+
+fn honest_edges(reports: &Reports) -> usize {
+    let mut honest = 0;
+    reports.each(0, u64::MAX, |reporter, _| {
+        honest += usize::from(reporter.uid.starts_with("honest"));
+    });
+    honest
+}
+
+#[test]
+fn pods_that_report_all_the_edges_they_can_push_nobody_else_out() {
+    let reports = Reports::new(ReportMetrics::default());
+    honest_pods(&reports);
+    let edges = [1; MAX_REPORT_EDGES];
+    for slots_ago in 0..SLOTS - 2 {
+        for process in 0..3 {
+            for greedy in ["greedy1", "greedy2"] {
+                let all = report(process, slots_ago, &edges);
+                reports.take(&pod(greedy), all, true, now());
+            }
+        }
+    }
+    assert_eq!(honest_edges(&reports), 100 * 100, "edges of honest pods");
+    assert!(reports.inner.metrics.slots_dropped.get() > 0);
+}
+
+#[test]
+fn pods_that_report_the_longest_names_they_can_push_nobody_else_out() {
+    let reports = Reports::new(ReportMetrics::default());
+    honest_pods(&reports);
+    for slots_ago in 0..40 {
+        for member in 0..8_usize {
+            let all = long_report(slots_ago, 1, member * 100 + slots_ago as usize);
+            reports.take(&pod(&format!("greedy{member}")), all, true, now());
+        }
+    }
+    assert_eq!(honest_edges(&reports), 100 * 100, "edges of honest pods");
+    let state = reports.inner.state.lock();
+    assert!(state.bytes <= MAX_BYTES, "{}", state.bytes);
+    for (uid, share) in &state.pods {
+        assert!(share.bytes <= MAX_POD_BYTES, "{uid}: {}", share.bytes);
+    }
+    // What was dropped is gone entirely.
+    let held = || state.slots.values().flat_map(HashMap::values);
+    assert_eq!(held().map(|held| held.bytes).sum::<usize>(), state.bytes);
+    let edges = held().flat_map(|held| &held.edges);
+    let keys: HashSet<_> = edges.map(|edge| &edge.key).collect();
+    assert_eq!(keys.len(), state.keys.len());
+}
+
+#[test]
+fn reports_of_any_size_are_told_in_messages_that_a_replica_takes() {
+    let (one, other) = (
+        Reports::new(ReportMetrics::default()),
+        Reports::new(ReportMetrics::default()),
+    );
+    for at in 0..60 {
+        one.take(&pod(&format!("p{at}")), long_report(2, 1, at), true, now());
+    }
+    assert_eq!(outcomes(&one, ReportOutcome::Taken), 60);
+    let (mut since, mut messages) = (0, 0);
+    while let (next, Some(message)) = one.own_since(since) {
+        assert!(message.encoded_len() <= CHUNK, "{}", message.encoded_len());
+        other.heard(message, now());
+        messages += 1;
+        since = next;
+    }
+    assert!(messages > 20, "{messages}");
+    assert_eq!(calls(&one), calls(&other));
+    assert_eq!(one.own_since(since), (since, None));
+}
+
+#[test]
+fn report_with_a_name_that_is_none_is_refused() {
+    let reports = Reports::new(ReportMetrics::default());
+    let bad = [
+        "shop",
+        "shop/",
+        "/p",
+        "shop/a/b",
+        "Shop/p",
+        "shop/p\n",
+        "shop/\u{e9}",
+    ];
+    for name in bad {
+        let mut one = report(1, 1, &[1]);
+        one.edges[0].service = name.to_owned();
+        reports.take(&pod("a"), one, true, now());
+    }
+    let mut caller = report(1, 1, &[1]);
+    caller.edges[0].caller = "x".repeat(64);
+    reports.take(&pod("a"), caller, true, now());
+    let refused = outcomes(&reports, ReportOutcome::Malformed);
+    assert_eq!(refused, bad.len() as u64 + 1);
+    assert_eq!(calls(&reports), 0);
+    // Control: every name of an honest proxy, and none.
+    let mut good = report(1, 1, &[1, 1]);
+    good.edges[0] = v1::Edge {
+        pod: "shop/api-7d4b9c6f5-x2x4z".to_owned(),
+        caller: "4f0c3f7e-6c0e-4a8e-9a3e-1f2d3c4b5a69".to_owned(),
+        identity: "shop/web.front".to_owned(),
+        ..long_edge(1)
+    };
+    good.edges[1].pod = String::new();
+    reports.take(&pod("a"), good, true, now());
+    assert_eq!(outcomes(&reports, ReportOutcome::Taken), 1);
 }

@@ -11,6 +11,7 @@ pub(super) use identity::{Leaf, LeafKey};
 pub(super) use policy::name::{Kind, ObjectRef, SpiffeId};
 pub(super) use tokio::time::Instant;
 pub(super) use tokio_rustls::TlsConnector;
+pub(super) use tokio_stream::wrappers::ReceiverStream;
 pub(super) use tonic::transport::{Channel, Endpoint, Uri};
 pub(super) use wire::v1::control_client::ControlClient;
 pub(super) use wire::v1::from_proxy::Message;
@@ -44,7 +45,7 @@ pub(super) struct Bench {
     pub(super) metrics: Metrics,
     pub(super) models: watch::Sender<Option<Arc<Compiled>>>,
     pub(super) stop: watch::Sender<bool>,
-    pub(super) server: tokio::task::JoinHandle<Result<(), tonic::transport::Error>>,
+    pub(super) server: tokio::task::JoinHandle<()>,
 }
 
 impl Bench {
@@ -77,6 +78,8 @@ impl Bench {
                 metrics: metrics.stream.clone(),
                 stop: stopping.clone(),
                 next: Arc::new(AtomicU64::new(1)),
+                places: crate::stream::places(&metrics.limits),
+                limits: metrics.limits.clone(),
             },
             replica: replica::Answerer {
                 reports: reports.clone(),
@@ -88,13 +91,19 @@ impl Bench {
         };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
-        let (trusted, handle, connections) = (
-            roots.clone(),
-            certificate.clone(),
-            metrics.connections.clone(),
-        );
+        let (trusted, handle, all) = (roots.clone(), certificate.clone(), metrics.clone());
         let server = tokio::spawn(async move {
-            serve(listener, &trusted, &handle, services, connections, stopping).await
+            let connections = all.connections;
+            serve(
+                listener,
+                &trusted,
+                &handle,
+                services,
+                connections,
+                &all.limits,
+                stopping,
+            )
+            .await;
         });
         Self {
             addr,
@@ -128,6 +137,25 @@ impl Bench {
         handle.store(leaf(&self.authority, identity, uid));
         let tls = mesh_client_config(&self.roots, &handle, self.identity.clone(), &[H2_ALPN]);
         channel(self.addr, tls).await.unwrap()
+    }
+
+    /// The same, from an address of its own.
+    pub(super) async fn somebody_at(
+        &self,
+        from: [u8; 4],
+        identity: &SpiffeId,
+        uid: Option<&str>,
+    ) -> Channel {
+        let handle = CertHandle::empty();
+        handle.store(leaf(&self.authority, identity, uid));
+        let tls = mesh_client_config(&self.roots, &handle, self.identity.clone(), &[H2_ALPN]);
+        channel_from(from, self.addr, tls).await.unwrap()
+    }
+
+    /// A channel without a client certificate, from an address of its own.
+    pub(super) async fn nobody_at(&self, from: [u8; 4]) -> Channel {
+        let tls = bootstrap_client_config(&self.roots, self.identity.clone(), &[H2_ALPN]);
+        channel_from(from, self.addr, tls).await.unwrap()
     }
 
     pub(super) async fn client(&self, hello: v1::Hello) -> Proxy {
@@ -245,13 +273,28 @@ pub(super) async fn channel(
     addr: SocketAddr,
     tls: Arc<rustls::ClientConfig>,
 ) -> Result<Channel, tonic::transport::Error> {
+    channel_from([127, 0, 0, 1], addr, tls).await
+}
+
+/// A socket from one of loopback's many addresses.
+pub(super) async fn socket_from(from: [u8; 4], to: SocketAddr) -> io::Result<TcpStream> {
+    let socket = tokio::net::TcpSocket::new_v4()?;
+    socket.bind(SocketAddr::from((from, 0)))?;
+    socket.connect(to).await
+}
+
+pub(super) async fn channel_from(
+    from: [u8; 4],
+    addr: SocketAddr,
+    tls: Arc<rustls::ClientConfig>,
+) -> Result<Channel, tonic::transport::Error> {
     let connector = TlsConnector::from(tls);
     Endpoint::try_from(format!("http://{addr}"))
         .unwrap()
         .connect_with_connector(tower::service_fn(move |_uri: Uri| {
             let connector = connector.clone();
             async move {
-                let socket = TcpStream::connect(addr).await?;
+                let socket = socket_from(from, addr).await?;
                 Ok::<_, io::Error>(TokioIo::new(connector.connect(peer_name(), socket).await?))
             }
         }))

@@ -3,6 +3,7 @@ use tokio::time::sleep;
 use super::*;
 
 mod bench;
+mod limits;
 use bench::*;
 
 #[tokio::test]
@@ -365,11 +366,7 @@ async fn stop_ends_streams_in_order_and_then_the_server() {
     let end = timeout(PATIENCE, proxy.inbox.message()).await.unwrap();
     assert!(matches!(end, Ok(None)), "{end:?}");
     drop(proxy);
-    timeout(PATIENCE, bench.server)
-        .await
-        .unwrap()
-        .unwrap()
-        .unwrap();
+    timeout(PATIENCE, bench.server).await.unwrap().unwrap();
 }
 
 #[tokio::test]

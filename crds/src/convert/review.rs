@@ -19,10 +19,7 @@ pub fn review(mut review: ConversionReview) -> ConversionReview {
     let converted: Result<Vec<Value>, String> = request
         .objects
         .iter()
-        .map(|object| {
-            convert(object, &request.desired_api_version)
-                .map_err(|error| format!("{}: {error}", name(object)))
-        })
+        .map(|object| one(object, &request.desired_api_version))
         .collect();
     let response = ConversionResponse::for_request(request);
     let response = match converted {
@@ -30,6 +27,14 @@ pub fn review(mut review: ConversionReview) -> ConversionReview {
         Err(message) => response.failure(Status::failure(&message, "ConversionFailed")),
     };
     answer(review, response)
+}
+
+/// One object of a review in another version, or why not, with the object's name.
+///
+/// # Errors
+/// As [`convert`], with the object's kind and name before it.
+pub fn one(object: &Value, to: &str) -> Result<Value, String> {
+    convert(object, to).map_err(|error| format!("{}: {error}", name(object)))
 }
 
 fn answer(mut review: ConversionReview, response: ConversionResponse) -> ConversionReview {

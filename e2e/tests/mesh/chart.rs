@@ -72,6 +72,71 @@ fn metrics_api_that_is_switched_off_leaves_no_trace_in_the_chart() -> Outcome {
     Ok(())
 }
 
+/// Ports of the pods of one part that a NetworkPolicy opens, with whom it opens them to.
+fn opened(objects: &[Value], part: &str) -> Vec<(u64, Value)> {
+    let policies = of_kind(objects, "NetworkPolicy").into_iter();
+    let of_part = policies.filter(|policy| {
+        let labels = &policy["spec"]["podSelector"]["matchLabels"];
+        labels["app.kubernetes.io/component"] == part
+    });
+    let mut opened = Vec::new();
+    for rule in
+        of_part.flat_map(|policy| policy["spec"]["ingress"].as_array().into_iter().flatten())
+    {
+        for port in rule["ports"].as_array().into_iter().flatten() {
+            opened.push((port["port"].as_u64().unwrap_or(0), rule["from"].clone()));
+        }
+    }
+    opened.sort_by_key(|(port, _)| *port);
+    opened
+}
+
+#[test]
+fn network_policies_for_the_meshs_own_pods_open_every_port_that_is_served() -> Outcome {
+    assert!(
+        of_kind(&rendered(&[])?, "NetworkPolicy").is_empty(),
+        "off by default"
+    );
+    let ports =
+        |opened: &[(u64, Value)]| -> Vec<u64> { opened.iter().map(|(port, _)| *port).collect() };
+    let open = rendered(&["networkPolicy.enabled=true"])?;
+    let (controller, injector) = (opened(&open, "controller"), opened(&open, "injector"));
+    assert_eq!(ports(&controller), [8080, 8443, 8444]);
+    assert_eq!(ports(&injector), [8080, 8443]);
+    let everybody = controller
+        .iter()
+        .chain(&injector)
+        .all(|(_, from)| from.is_null());
+    assert!(everybody, "{controller:?} {injector:?}");
+
+    let closed = rendered(&[
+        "networkPolicy.enabled=true",
+        "networkPolicy.apiServers={10.0.0.1/32,fd00::1/128}",
+    ])?;
+    let servers = serde_json::json!([
+        {"ipBlock": {"cidr": "10.0.0.1/32"}}, {"ipBlock": {"cidr": "fd00::1/128"}},
+    ]);
+    // Webhooks and metrics API are theirs alone; proxies and probes come from anywhere.
+    for (part, port, alone) in [
+        ("controller", 8080, false),
+        ("controller", 8443, false),
+        ("controller", 8444, true),
+        ("injector", 8080, false),
+        ("injector", 8443, true),
+    ] {
+        let all = opened(&closed, part);
+        let (_, from) = all
+            .iter()
+            .find(|(other, _)| *other == port)
+            .with_context(|| format!("{part} {port} is closed"))?;
+        let expected = if alone { servers.clone() } else { Value::Null };
+        assert_eq!(*from, expected, "{part} {port}");
+    }
+    let without = rendered(&["networkPolicy.enabled=true", "metricsApi.enabled=false"])?;
+    assert_eq!(ports(&opened(&without, "controller")), [8080, 8443]);
+    Ok(())
+}
+
 /// An APIService that nobody serves holds up the deletion of every namespace.
 #[test]
 fn api_service_goes_before_whoever_serves_it() -> Outcome {

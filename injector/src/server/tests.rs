@@ -15,8 +15,12 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::oneshot;
 use tokio_rustls::TlsConnector;
 
+use http_body_util::Full;
+
 use super::*;
 use crate::fake_api::FakeApi;
+
+mod floods;
 
 const NAME: &str = "weft-injector.weft-system.svc";
 
@@ -25,6 +29,7 @@ struct Harness {
     root: Root,
     api: FakeApi,
     registry: Registry,
+    webhooks: Arc<Webhooks>,
     stop: Option<oneshot::Sender<()>>,
     running: tokio::task::JoinHandle<()>,
 }
@@ -60,7 +65,7 @@ impl Harness {
         let running = tokio::spawn(serve(
             listener,
             webhook_server_config(&serving),
-            webhooks,
+            Arc::clone(&webhooks),
             async { drop(stopped.await) },
             Duration::from_secs(2),
         ));
@@ -69,12 +74,22 @@ impl Harness {
             root,
             api,
             registry,
+            webhooks,
             stop: Some(stop),
             running,
         }
     }
 
     async fn connect(&self, alpn: &[u8]) -> tokio_rustls::client::TlsStream<TcpStream> {
+        self.connect_from([127, 0, 0, 1], alpn).await
+    }
+
+    /// From one of loopback's many addresses.
+    async fn connect_from(
+        &self,
+        from: [u8; 4],
+        alpn: &[u8],
+    ) -> tokio_rustls::client::TlsStream<TcpStream> {
         let mut roots = RootCertStore::empty();
         roots.add(self.root.certificate().clone()).unwrap();
         let mut config =
@@ -84,7 +99,9 @@ impl Harness {
                 .with_root_certificates(roots)
                 .with_no_client_auth();
         config.alpn_protocols = vec![alpn.to_vec()];
-        let stream = TcpStream::connect(self.address).await.unwrap();
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.bind(SocketAddr::from((from, 0))).unwrap();
+        let stream = socket.connect(self.address).await.unwrap();
         let name = ServerName::try_from(NAME).unwrap();
         TlsConnector::from(Arc::new(config))
             .connect(name, stream)
@@ -455,7 +472,7 @@ async fn bytes_that_are_no_tls_and_no_http_harm_nobody() {
 async fn idle_connections_of_a_hoarder_make_room() {
     let harness = Harness::start().await;
     let mut hoard = Vec::new();
-    for _ in 0..MAX_CONNECTIONS + 10 {
+    for _ in 0..CONNECTIONS.total + 10 {
         hoard.push(TcpStream::connect(harness.address).await.unwrap());
     }
     let review = harness

@@ -5,6 +5,7 @@
 //! as real ones do, with the same waits. What they lack is traffic.
 
 use std::collections::{BTreeSet, HashMap};
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -15,7 +16,7 @@ use identity::tls::{H2_ALPN, bootstrap_client_config, mesh_client_config, peer_n
 use identity::{CertHandle, Leaf, LeafKey, Roots};
 use policy::name::SpiffeId;
 use serde_json::json;
-use tokio::net::TcpStream;
+use tokio::net::TcpSocket;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
@@ -200,7 +201,7 @@ impl Member {
         let key = LeafKey::generate()?;
         let csr = key.csr()?;
         let config = bootstrap_client_config(roots, controller()?, &[H2_ALPN]);
-        let channel = channel(config).await?;
+        let channel = channel(config, self.number).await?;
         let answer = ControlClient::new(channel)
             .certify(v1::CertifyRequest { token, csr })
             .await?
@@ -255,7 +256,7 @@ impl Member {
         connected: &watch::Sender<usize>,
     ) -> Result<()> {
         let config = mesh_client_config(roots, &self.certs, controller()?, &[H2_ALPN]);
-        let channel = channel(config).await?;
+        let channel = channel(config, self.number).await?;
         let (outbox, messages) = mpsc::channel(OUTBOX);
         let hello = v1::Hello {
             proxy_version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -343,9 +344,17 @@ async fn trust_bundle(api: &Api) -> Result<String> {
     }
 }
 
-async fn channel(config: Arc<tokio_rustls::rustls::ClientConfig>) -> Result<Channel> {
+/// Each proxy from an address of its own, as pods are: what the controller does for one
+/// address is limited.
+async fn channel(
+    config: Arc<tokio_rustls::rustls::ClientConfig>,
+    number: usize,
+) -> Result<Channel> {
     let connect = async {
-        let socket = TcpStream::connect(SERVES).await?;
+        let [.., high, low] = number.to_be_bytes();
+        let socket = TcpSocket::new_v4()?;
+        socket.bind(SocketAddr::from(([127, 1, high, low], 0)))?;
+        let socket = socket.connect(SERVES.parse()?).await?;
         socket.set_nodelay(true)?;
         let connector = tokio_rustls::TlsConnector::from(config);
         anyhow::Ok(connector.connect(peer_name(), socket).await?)

@@ -18,6 +18,8 @@ use crate::authority::Authority;
 use crate::reports::{Reports, SLOT, slot_of};
 use crate::world::ObjectKey;
 
+#[path = "tests/floods.rs"]
+mod floods;
 #[path = "tests/owners.rs"]
 mod owners;
 
@@ -136,7 +138,7 @@ impl Bench {
         let (stop, stopping) = watch::channel(false);
         tokio::spawn(async move {
             let _held = (publish, models);
-            serve(listener, api, stopping).await;
+            serve(listener, api, &Reached::default(), stopping).await;
         });
         Self {
             addr,

@@ -1,0 +1,416 @@
+//! Shares of something scarce, such as connections or bytes, so that no holder can take
+//! it from the others.
+//!
+//! Who may be anybody can ask for everything, and refusing whoever comes last would
+//! refuse the honest one. So nobody is refused because the pool is full: the holder
+//! that has most loses its oldest share instead. Only who would have most himself is
+//! refused, and then only if none of his own shares is idle.
+//!
+//! A holder is a key: an address before anything is proven, a pod afterwards.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fmt;
+use std::hash::Hash;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
+use parking_lot::Mutex;
+use prometheus_client::metrics::counter::Counter;
+use tokio::sync::Notify;
+
+/// How much there is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// For all together.
+    pub total: usize,
+    /// For one holder.
+    pub per_holder: usize,
+}
+
+/// What is shared. Clones are the same pool.
+pub struct Pool<K> {
+    inner: Arc<Inner<K>>,
+}
+
+struct Inner<K> {
+    limits: Limits,
+    state: Mutex<State<K>>,
+    /// Shares taken away, and requests refused.
+    reached: Counter<u64, AtomicU64>,
+}
+
+struct State<K> {
+    held: usize,
+    /// The most that was held at one time.
+    peak: usize,
+    next: u64,
+    holders: HashMap<K, Holder>,
+    /// Holders by what they have; of two the one with the older share is last.
+    order: BTreeSet<(usize, std::cmp::Reverse<u64>, K)>,
+}
+
+#[derive(Default)]
+struct Holder {
+    held: usize,
+    /// By age.
+    shares: BTreeMap<u64, Entry>,
+}
+
+struct Entry {
+    amount: usize,
+    uses: usize,
+    taken: Arc<Notify>,
+}
+
+/// A share that is held until it is dropped or taken away.
+pub struct Share<K: Clone + Ord + Hash> {
+    pool: Pool<K>,
+    holder: K,
+    number: u64,
+    taken: Arc<Notify>,
+}
+
+/// There is no room, and nobody has more than who asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the limit is reached, and nobody holds more than the caller")]
+pub struct Full;
+
+impl<K> Clone for Pool<K> {
+    fn clone(&self) -> Self {
+        Self {
+            inner: Arc::clone(&self.inner),
+        }
+    }
+}
+
+impl<K> fmt::Debug for Pool<K> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut pool = f.debug_struct("Pool");
+        pool.field("limits", &self.inner.limits);
+        pool.field("held", &self.inner.state.lock().held);
+        pool.finish_non_exhaustive()
+    }
+}
+
+impl<K: Clone + Ord + Hash> fmt::Debug for Share<K> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Share")
+            .field("number", &self.number)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<K: Clone + Ord + Hash> Pool<K> {
+    /// `reached` counts shares that are taken away and requests that are refused.
+    #[must_use]
+    pub fn new(limits: Limits, reached: Counter<u64, AtomicU64>) -> Self {
+        Self {
+            inner: Arc::new(Inner {
+                limits,
+                state: Mutex::new(State {
+                    held: 0,
+                    peak: 0,
+                    next: 0,
+                    holders: HashMap::new(),
+                    order: BTreeSet::new(),
+                }),
+                reached,
+            }),
+        }
+    }
+
+    /// A new share for `holder`, for which others may lose theirs.
+    ///
+    /// # Errors
+    /// When the holder itself has most, and uses all of it.
+    pub fn take(&self, holder: K, amount: usize) -> Result<Share<K>, Full> {
+        let mut state = self.inner.state.lock();
+        self.make_room(&mut state, &holder, None, amount)?;
+        state.next += 1;
+        let number = state.next;
+        let taken = Arc::new(Notify::new());
+        let entry = Entry {
+            amount,
+            uses: 0,
+            taken: Arc::clone(&taken),
+        };
+        state.change(&holder, |holder| {
+            holder.shares.insert(number, entry);
+        });
+        drop(state);
+        Ok(Share {
+            pool: self.clone(),
+            holder,
+            number,
+            taken,
+        })
+    }
+
+    /// What is held by all together.
+    #[must_use]
+    pub fn held(&self) -> usize {
+        self.inner.state.lock().held
+    }
+
+    /// The most that was ever held at one time.
+    #[must_use]
+    pub fn peak(&self) -> usize {
+        self.inner.state.lock().peak
+    }
+
+    /// Those that hold something.
+    #[must_use]
+    pub fn holders(&self) -> usize {
+        self.inner.state.lock().holders.len()
+    }
+
+    /// Takes shares away until `amount` more fits; `keep` is never among them.
+    fn make_room(
+        &self,
+        state: &mut State<K>,
+        holder: &K,
+        keep: Option<u64>,
+        amount: usize,
+    ) -> Result<(), Full> {
+        let Limits { total, per_holder } = self.inner.limits;
+        loop {
+            let own = state.holders.get(holder).map_or(0, |own| own.held);
+            let wanted = own.saturating_add(amount);
+            let victim = if wanted > per_holder {
+                None
+            } else if state.held.saturating_add(amount) <= total {
+                return Ok(());
+            } else {
+                let mut others = state.order.iter().rev();
+                others
+                    .find(|(_, _, other)| other != holder)
+                    .filter(|(most, _, _)| *most >= wanted)
+                    .map(|(_, _, other)| other.clone())
+            };
+            self.inner.reached.inc();
+            let taken = match victim {
+                Some(victim) => state.take_oldest(&victim, None, true),
+                None => state.take_oldest(holder, keep, false),
+            };
+            if !taken {
+                return Err(Full);
+            }
+        }
+    }
+}
+
+impl<K: Clone + Ord + Hash> State<K> {
+    /// Changes one holder and keeps the order.
+    fn change(&mut self, key: &K, change: impl FnOnce(&mut Holder)) {
+        let holder = self.holders.entry(key.clone()).or_default();
+        if let Some(rank) = holder.rank(key) {
+            self.order.remove(&rank);
+        }
+        self.held -= holder.held;
+        change(holder);
+        holder.held = holder.shares.values().map(|entry| entry.amount).sum();
+        self.held += holder.held;
+        self.peak = self.peak.max(self.held);
+        match holder.rank(key) {
+            Some(rank) => {
+                self.order.insert(rank);
+            }
+            None => {
+                self.holders.remove(key);
+                if self.holders.len() < self.holders.capacity() / 8 {
+                    self.holders.shrink_to_fit();
+                }
+            }
+        }
+    }
+
+    /// Takes the oldest share of a holder away, first among those that are not in use.
+    fn take_oldest(&mut self, key: &K, keep: Option<u64>, used_as_well: bool) -> bool {
+        let Some(holder) = self.holders.get(key) else {
+            return false;
+        };
+        let others = || holder.shares.iter().filter(|(at, _)| Some(**at) != keep);
+        let idle = others().find(|(_, entry)| entry.uses == 0);
+        let oldest = idle.or_else(|| others().next().filter(|_| used_as_well));
+        let Some(number) = oldest.map(|(number, _)| *number) else {
+            return false;
+        };
+        self.change(key, |holder| {
+            if let Some(entry) = holder.shares.remove(&number) {
+                entry.taken.notify_one();
+            }
+        });
+        true
+    }
+}
+
+impl Holder {
+    fn rank<K: Clone>(&self, key: &K) -> Option<(usize, std::cmp::Reverse<u64>, K)> {
+        let oldest = self.shares.keys().next()?;
+        Some((self.held, std::cmp::Reverse(*oldest), key.clone()))
+    }
+}
+
+impl<K: Clone + Ord + Hash> Share<K> {
+    /// Resolves when the share is taken away; whoever holds it must then let go of
+    /// what it stands for. For one waiter.
+    pub async fn taken(&self) {
+        self.taken.notified().await;
+    }
+
+    /// Asks for so much more.
+    ///
+    /// # Errors
+    /// When it is not there, or the share was taken away.
+    pub fn grow(&self, amount: usize) -> Result<(), Full> {
+        let mut state = self.pool.inner.state.lock();
+        let holder = state.holders.get(&self.holder);
+        if holder.is_none_or(|holder| !holder.shares.contains_key(&self.number)) {
+            return Err(Full);
+        }
+        self.pool
+            .make_room(&mut state, &self.holder, Some(self.number), amount)?;
+        self.entry(&mut state, |entry| entry.amount += amount);
+        Ok(())
+    }
+
+    /// Gives so much back.
+    pub fn shrink(&self, amount: usize) {
+        self.entry(&mut self.pool.inner.state.lock(), |entry| {
+            entry.amount = entry.amount.saturating_sub(amount);
+        });
+    }
+
+    /// Says that work for it begins, so that its holder's idle ones go first.
+    pub fn begin(&self) {
+        self.entry(&mut self.pool.inner.state.lock(), |entry| entry.uses += 1);
+    }
+
+    /// Says that as much work has ended.
+    pub fn end(&self) {
+        self.entry(&mut self.pool.inner.state.lock(), |entry| {
+            entry.uses = entry.uses.saturating_sub(1);
+        });
+    }
+
+    fn entry(&self, state: &mut State<K>, change: impl FnOnce(&mut Entry)) {
+        if !state.holders.contains_key(&self.holder) {
+            return;
+        }
+        state.change(&self.holder, |holder| {
+            if let Some(entry) = holder.shares.get_mut(&self.number) {
+                change(entry);
+            }
+        });
+    }
+}
+
+impl<K: Clone + Ord + Hash> Drop for Share<K> {
+    fn drop(&mut self) {
+        let mut state = self.pool.inner.state.lock();
+        if state.holders.contains_key(&self.holder) {
+            state.change(&self.holder, |holder| {
+                holder.shares.remove(&self.number);
+            });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pool(total: usize, per_holder: usize) -> Pool<&'static str> {
+        Pool::new(Limits { total, per_holder }, Counter::default())
+    }
+
+    async fn is_taken(share: &Share<&'static str>) -> bool {
+        tokio::select! {
+            biased;
+            () = share.taken() => true,
+            () = tokio::task::yield_now() => false,
+        }
+    }
+
+    #[tokio::test]
+    async fn flood_of_one_holder_costs_that_holder_its_oldest_and_nobody_else() {
+        let pool = pool(10, 10);
+        let honest = pool.take("honest", 1).unwrap();
+        let flood: Vec<_> = (0..1_000).map(|_| pool.take("flood", 1).unwrap()).collect();
+        assert_eq!(pool.held(), 10);
+        assert!(!is_taken(&honest).await);
+        assert!(is_taken(&flood[0]).await && is_taken(&flood[990]).await);
+        assert!(!is_taken(&flood[991]).await, "the newest are kept");
+        // Who comes when all is taken gets in, at the cost of who has most.
+        let late = pool.take("late", 1).unwrap();
+        assert!(is_taken(&flood[991]).await);
+        assert!(!is_taken(&honest).await && !is_taken(&late).await);
+        drop(flood);
+        assert_eq!((pool.held(), pool.holders()), (2, 2));
+        assert_eq!(pool.inner.reached.get(), 992);
+    }
+
+    #[tokio::test]
+    async fn among_equals_the_oldest_goes() {
+        let pool = pool(3, 3);
+        let names = ["c", "a", "b", "d"];
+        let shares = names.map(|name| pool.take(name, 1).unwrap());
+        let mut taken = Vec::new();
+        for share in &shares {
+            taken.push(is_taken(share).await);
+        }
+        assert_eq!(taken, [true, false, false, false]);
+    }
+
+    #[tokio::test]
+    async fn holder_at_its_own_limit_loses_its_idle_ones_and_is_refused_when_all_are_in_use() {
+        let pool = pool(10, 2);
+        let (one, two) = (pool.take("a", 1).unwrap(), pool.take("a", 1).unwrap());
+        one.begin();
+        let three = pool.take("a", 1).unwrap();
+        assert!(is_taken(&two).await && !is_taken(&one).await);
+        three.begin();
+        assert_eq!(pool.take("a", 1).unwrap_err(), Full);
+        three.end();
+        let _four = pool.take("a", 1).unwrap();
+        assert!(is_taken(&three).await && !is_taken(&one).await);
+    }
+
+    #[tokio::test]
+    async fn share_in_use_goes_for_somebody_who_has_less_only() {
+        let pool = pool(4, 4);
+        let greedy = [(); 4].map(|()| pool.take("greedy", 1).unwrap());
+        greedy.iter().for_each(Share::begin);
+        assert_eq!(pool.take("greedy", 1).unwrap_err(), Full);
+        let _modest = pool.take("modest", 1).unwrap();
+        assert!(is_taken(&greedy[0]).await && !is_taken(&greedy[1]).await);
+    }
+
+    #[tokio::test]
+    async fn amounts_count_and_who_would_have_most_is_refused() {
+        let pool = pool(100, 80);
+        let (large, small) = (
+            pool.take("large", 10).unwrap(),
+            pool.take("small", 10).unwrap(),
+        );
+        large.grow(60).unwrap();
+        assert_eq!(large.grow(11), Err(Full), "more than one may have");
+        // 70 and 10: with 25 more the small one still has less.
+        small.grow(25).unwrap();
+        assert!(is_taken(&large).await && !is_taken(&small).await);
+        assert_eq!(large.grow(1), Err(Full), "what is taken away does not grow");
+        assert_eq!(pool.held(), 35);
+        small.shrink(25);
+        drop(large);
+        assert_eq!((pool.held(), pool.peak()), (10, 80));
+        let two = pool.take("two", 60).unwrap();
+        assert_eq!(
+            small.grow(55),
+            Err(Full),
+            "it would have more than the other"
+        );
+        assert!(!is_taken(&two).await);
+        drop((small, two));
+        assert_eq!((pool.held(), pool.holders()), (0, 0));
+    }
+}

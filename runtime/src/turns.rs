@@ -1,0 +1,104 @@
+//! Work under way at one time, of which one source has its share at most.
+//!
+//! Who waits for his turn waits behind his own kind first, so one source whose work
+//! takes long does not make the others wait.
+
+use std::collections::HashMap;
+use std::hash::Hash;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
+
+/// Who may work. The map holds sources that work or wait, and no others.
+#[derive(Debug)]
+pub struct Turns<K> {
+    all: Semaphore,
+    of_one: usize,
+    sources: Mutex<HashMap<K, Arc<Semaphore>>>,
+}
+
+/// The right to work, until it is dropped.
+#[derive(Debug)]
+pub struct Turn<'a, K: Clone + Eq + Hash> {
+    turns: &'a Turns<K>,
+    source: K,
+    own: Option<OwnedSemaphorePermit>,
+    all: Option<SemaphorePermit<'a>>,
+}
+
+impl<K: Clone + Eq + Hash> Turns<K> {
+    /// `all` at one time, of which one source may have `of_one`.
+    #[must_use]
+    pub fn new(all: usize, of_one: usize) -> Self {
+        Self {
+            all: Semaphore::new(all),
+            of_one,
+            sources: Mutex::new(HashMap::new()),
+        }
+    }
+
+    /// Waits for a turn. May be dropped at any time.
+    pub async fn take(&self, source: K) -> Turn<'_, K> {
+        let own = Arc::clone(
+            self.sources
+                .lock()
+                .entry(source.clone())
+                .or_insert_with(|| Arc::new(Semaphore::new(self.of_one))),
+        );
+        // Made before it waits, so that giving up tidies as well.
+        let mut turn = Turn {
+            turns: self,
+            source,
+            own: None,
+            all: None,
+        };
+        // Neither is ever closed, so both are some.
+        turn.own = own.acquire_owned().await.ok();
+        turn.all = self.all.acquire().await.ok();
+        turn
+    }
+
+    /// Sources that work or wait.
+    #[must_use]
+    pub fn sources(&self) -> usize {
+        self.sources.lock().len()
+    }
+}
+
+impl<K: Clone + Eq + Hash> Drop for Turn<'_, K> {
+    fn drop(&mut self) {
+        self.all = None;
+        self.own = None;
+        let mut sources = self.turns.sources.lock();
+        let unused = |own: &Arc<Semaphore>| Arc::strong_count(own) == 1;
+        if sources.get(&self.source).is_some_and(unused) {
+            sources.remove(&self.source);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::time::timeout;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn source_that_uses_its_share_leaves_the_rest_to_others() {
+        let turns = Turns::new(4, 2);
+        let soon = Duration::from_millis(1);
+        let first = turns.take("a").await;
+        let second = turns.take("a").await;
+        assert!(timeout(soon, turns.take("a")).await.is_err());
+        let other = timeout(soon, turns.take("b")).await.unwrap();
+        let third = timeout(soon, turns.take("c")).await.unwrap();
+        assert!(timeout(soon, turns.take("d")).await.is_err(), "four in all");
+        drop(first);
+        let again = timeout(soon, turns.take("a")).await.unwrap();
+        drop((second, other, third, again));
+        assert_eq!(turns.sources(), 0);
+    }
+}
