@@ -5,7 +5,9 @@ import concurrent.futures
 import os
 import pathlib
 import shutil
+import subprocess
 import sys
+import tempfile
 import time
 
 from . import page, place, rows
@@ -17,6 +19,7 @@ PLACES = ("direct", "declared", "undeclared")
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--short", action="store_true", help="the rows of `make test`")
+    parser.add_argument("--all", action="store_true", help="a row that cannot be tried fails the run")
     parser.add_argument("--only", default="", help="rows whose name holds this")
     parser.add_argument("--client", default="", help="clients whose name holds this")
     parser.add_argument("--calls", type=int, default=int(os.environ.get("CALLS", 0)), help="calls of each load")
@@ -32,8 +35,9 @@ def main():
     folder = pathlib.Path(options.folder)
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    # nginx and others give their rights away and must still find their files.
-    folder.chmod(0o755)
+    # Some servers give their rights away and must still find their files, wherever the checkout is.
+    inner = pathlib.Path(tempfile.mkdtemp(prefix="weft-interop-"))
+    inner.chmod(0o755)
     chosen, missing = rows.choose(pathlib.Path(options.programs), options.short, options.calls)
     chosen = [row for row in chosen if options.only in row.name]
     if not chosen:
@@ -45,7 +49,7 @@ def main():
         for name in PLACES:
             proxy = None if name == "direct" else options.proxy
             ports = declared if name == "declared" else {}
-            places.append(place.Place(name, folder / name, proxy, options.stand_in, ports))
+            places.append(place.Place(name, inner / name, proxy, options.stand_in, ports))
         # The places wait more than they work; but a load would disturb the others.
         with concurrent.futures.ThreadPoolExecutor(len(places)) as pool:
             for row in chosen:
@@ -53,7 +57,7 @@ def main():
                 direct, *others = [one.result() for one in tries]
                 for there in others:
                     for one, other in zip(direct, there, strict=True):
-                        other.difference = judge(one, other)
+                        judge(one, other)
                         results.append(other)
                         tell(other, folder)
                 for one in direct:
@@ -65,28 +69,33 @@ def main():
     finally:
         for where in places:
             where.close()
-    unnamed = [one for one in results if one.difference and not one.client.differs]
-    gone = [one for one in results if one.client.differs and one.place != "direct" and not one.difference]
+        for log in inner.glob("*/*.log"):
+            shutil.copy(log, folder / f"{log.parent.name}-{log.name}")
+        shutil.rmtree(inner, ignore_errors=True)
+    unnamed = [one for one in results if one.difference]
     if options.page:
-        pathlib.Path(options.page).write_text(page.write(results, chosen, missing))
+        pathlib.Path(options.page).write_text(page.write(results, chosen, missing, f"weft-proxy at {commit()}"))
     for said in complaints:
         print(f"FAILED {said}")
     for one in missing:
         print(f"not tried: {one}")
-    for one in gone:
-        print(f"note: {one.row.name}, {one.client.name}, {one.place}: the named difference no longer shows")
     tried = len([one for one in results if one.place != "direct"])
     print(f"{tried} trials through the mesh in {time.monotonic() - began:.0f} s, {len(unnamed)} with differences that nobody named, "
           f"{len(missing)} rows not tried")
-    sys.exit(1 if unnamed or complaints else 0)
+    sys.exit(1 if unnamed or complaints or (options.all and missing) else 0)
+
+
+def commit():
+    done = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False, cwd=pathlib.Path(__file__).parent)
+    return done.stdout.strip() or "an unknown commit"
 
 
 def tell(one, folder):
-    state = "same" if not one.difference else "differs as named" if one.client.differs else "DIFFERS"
+    state = "DIFFERS" if one.difference else "same, but named" if one.named else "same"
     print(f"{state:17} {one.row.name:18} {one.client.name:34} {one.place:11} {one.seconds:5.1f} s", flush=True)
     safe = "".join(letter if letter.isalnum() else "-" for letter in f"{one.row.name}-{one.client.name}-{one.place}")
     (folder / f"{safe}.txt").write_text(one.transcript)
-    if one.difference and not one.client.differs:
+    if one.difference:
         print("    " + "\n    ".join(one.difference.splitlines()[:40]), flush=True)
 
 

@@ -182,7 +182,15 @@ class Place:
         for program in reversed(self.programs):
             program.stop()
         for namespace in self.namespaces.values():
+            # Servers may have left helpers behind, as RabbitMQ does.
+            end_all_in(namespace)
             run("ip", "netns", "del", namespace, check=False)
+
+
+def end_all_in(namespace):
+    for inside in run("ip", "netns", "pids", namespace, check=False).split():
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(int(inside), signal.SIGKILL)
 
 
 def until(true, seconds, what):
@@ -198,7 +206,5 @@ def remove_what_dead_runs_left():
         pid = entry.name[len(PREFIX):].split("-")[0]
         if pathlib.Path("/proc", pid).exists():
             continue
-        for inside in run("ip", "netns", "pids", entry.name, check=False).split():
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(int(inside), signal.SIGKILL)
+        end_all_in(entry.name)
         run("ip", "netns", "del", entry.name, check=False)

@@ -3,7 +3,6 @@
 import os
 import pathlib
 import pwd
-import subprocess
 
 from .place import run
 
@@ -30,6 +29,9 @@ def config(where, name):
 
 
 def nginx(where):
+    if not (where.folder / "tls.pem").exists():
+        run("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "30",
+            "-subj", "/CN=app", "-addext", "subjectAltName=DNS:app", "-keyout", str(where.folder / "tls.key"), "-out", str(where.folder / "tls.pem"))
     config(where, "nginx.conf")
 
 
@@ -87,5 +89,24 @@ def mariadb(where):
     if folder.exists():
         return
     folder.mkdir()
-    subprocess.run(["chown", "mysql", folder], check=True)
-    run("mariadb-install-db", "--no-defaults", "--user=mysql", f"--datadir={folder}", "--skip-test-db", "--auth-root-authentication-method=normal", timeout=90)
+    run("mariadb-install-db", "--no-defaults", "--user=root", f"--datadir={folder}", "--skip-test-db", "--auth-root-authentication-method=normal", timeout=90)
+
+
+def rabbitmq(where):
+    """Everything that it writes goes into the place's folder, not into the machine's."""
+    folder = where.folder / "rabbitmq"
+    folder.mkdir(exist_ok=True)
+    (folder / "rabbitmq.conf").write_text(
+        "listeners.tcp.1 = 0.0.0.0:5672\nloopback_users.guest = false\nlog.console = true\nlog.file = false\n")
+    (folder / "enabled_plugins").write_text("[].\n")
+
+
+RABBITMQ = ["/usr/bin/env", "HOME=PLACE/rabbitmq", "RABBITMQ_HOME=/usr/lib/rabbitmq", "RABBITMQ_MNESIA_BASE=PLACE/rabbitmq/mnesia",
+            "RABBITMQ_LOG_BASE=PLACE/rabbitmq/log", "RABBITMQ_PID_FILE=PLACE/rabbitmq/pid", "RABBITMQ_NODENAME=rabbit@localhost",
+            "RABBITMQ_CONFIG_FILE=PLACE/rabbitmq/rabbitmq.conf", "RABBITMQ_ENABLED_PLUGINS_FILE=PLACE/rabbitmq/enabled_plugins"]
+
+
+def rabbitmq_program():
+    # The command in the path wants to become its own user first.
+    found = sorted(pathlib.Path("/usr/lib/rabbitmq").glob("lib/*/sbin/rabbitmq-server"))
+    return found[-1] if found else pathlib.Path("/usr/lib/rabbitmq/none/rabbitmq-server")

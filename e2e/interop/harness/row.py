@@ -2,13 +2,14 @@
 it, each once in every place. A client prints a transcript of what it saw; transcripts
 must not differ between the places."""
 
+import collections
 import dataclasses
 import difflib
 import re
 import time
 from collections.abc import Callable
 
-from . import place
+from . import differences, place
 
 
 @dataclasses.dataclass
@@ -21,8 +22,8 @@ class Client:
     """Takes out of the transcript what differs from run to run: rates, times."""
     must: str = ""
     """A pattern that the direct transcript must hold, so that a row in which nothing works does not pass."""
-    differs: str = ""
-    """The difference that docs/interop.md names for this client; empty: none may be."""
+    named: tuple = ()
+    """Differences that docs/interop.md names and that this client may see, of `differences.NAMED`."""
 
 
 @dataclasses.dataclass
@@ -52,6 +53,9 @@ class Result:
     transcript: str
     seconds: float
     difference: str = ""
+    """What differs and is not named."""
+    named: list = dataclasses.field(default_factory=list)
+    """Named differences that showed."""
 
 
 def try_row(row, where, only=None):
@@ -85,10 +89,23 @@ def fill(text, port=0):
 
 
 def judge(direct, other):
-    """What differs, as lines of a diff; empty when nothing does."""
+    """Writes into `other` what differs, apart from what is named."""
     if direct.client.must and not re.search(direct.client.must, direct.transcript):
-        return f"without the mesh it does not do what it should ({direct.client.must}): {direct.transcript[-1500:]}"
-    if direct.transcript == other.transcript:
-        return ""
-    lines = difflib.unified_diff(direct.transcript.splitlines(), other.transcript.splitlines(), "direct", other.place, lineterm="", n=1)
-    return "\n".join(list(lines)[:60])
+        other.difference = f"without the mesh it does not do what it should ({direct.client.must}): {direct.transcript[-1500:]}"
+        return
+    expected, got = direct.transcript, other.transcript
+    for name in direct.client.named:
+        alike = differences.NAMED[name].alike
+        before = differing(expected, got)
+        expected, got = alike(expected), alike(got)
+        if differing(expected, got) < before:
+            other.named.append(name)
+    if expected != got:
+        lines = difflib.unified_diff(expected.splitlines(), got.splitlines(), "direct", other.place, lineterm="", n=1)
+        other.difference = "\n".join(list(lines)[:80])
+
+
+def differing(one, other):
+    """How many lines are not in both."""
+    return sum((collections.Counter(one.splitlines()) - collections.Counter(other.splitlines())).values()) + sum(
+        (collections.Counter(other.splitlines()) - collections.Counter(one.splitlines())).values())

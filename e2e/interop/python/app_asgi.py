@@ -41,6 +41,14 @@ async def app(scope, receive, send):
             more = event.get("more_body", False)
             await body(event.get("body", b""), True)
         await body()
+    elif path == "/size":
+        more, count = True, 0
+        while more:
+            event = await receive()
+            more = event.get("more_body", False)
+            count += len(event.get("body", b""))
+        await start()
+        await body(b"%d\n" % count)
     elif path == "/drip":
         await start()
         for n in range(5):

@@ -45,6 +45,8 @@ public class Pages {
                     out.write(buffer, 0, read);
                     out.flush();
                 }
+            } else if (path.equals("/size")) {
+                whole(call, out, 200, call.getRequestBody().readAllBytes().length + "\n", head);
             } else if (path.equals("/drip")) {
                 call.sendResponseHeaders(200, 0);
                 for (int n = 0; n < 5; n++) {

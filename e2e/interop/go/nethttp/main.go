@@ -69,8 +69,12 @@ func serve(address string) {
 				}
 				_ = control.Flush()
 			}
-			if err != nil {
+			if err == io.EOF {
 				return
+			}
+			if err != nil {
+				// A broken upload must not look like a whole one.
+				panic(http.ErrAbortHandler)
 			}
 		}
 	})
