@@ -9,6 +9,7 @@
 //!               "access": "open",   or audit, enforce
 //!               "mtls": "permissive",              or strict
 //!               "ports": { "8080": "http1" },      declared; others are detected
+//!               "sees": "opaque",   optional: it is told that every port carries bytes
 //!               "rules": [ { "name": "a", "ports": [8080], "paths": ["/public.*"] } ]
 //!   } ] }
 //! ```
@@ -45,6 +46,8 @@ pub(crate) struct Pod {
     access: v1::Enforcement,
     mtls: v1::MtlsMode,
     ports: BTreeMap<u16, v1::Protocol>,
+    /// Instead of what is declared, so that its proxy opens tunnels.
+    sees: Option<v1::Protocol>,
     rules: Vec<Value>,
 }
 
@@ -53,21 +56,20 @@ impl Pod {
         Ok(SpiffeId::of(TRUST_DOMAIN, NAMESPACE, &self.name)?)
     }
 
-    fn protocol(&self, port: u16) -> v1::Protocol {
-        self.ports
-            .get(&port)
-            .copied()
-            .unwrap_or(v1::Protocol::Detect)
+    /// What `asker` is told that a port of this pod carries.
+    fn protocol(&self, asker: &Pod, port: u16) -> v1::Protocol {
+        let declared = self.ports.get(&port).copied();
+        asker.sees.or(declared).unwrap_or(v1::Protocol::Detect)
     }
 
-    fn endpoint(&self, port: u16) -> Result<v1::Endpoint> {
+    fn endpoint(&self, asker: &Pod, port: u16) -> Result<v1::Endpoint> {
         Ok(v1::Endpoint {
             ip: self.ip.to_string(),
             port: port.into(),
             identity: self.identity()?.as_str().to_owned(),
             namespace: NAMESPACE.to_owned(),
             pod: self.name.clone(),
-            opaque: self.protocol(port) == v1::Protocol::Opaque,
+            opaque: self.protocol(asker, port) == v1::Protocol::Opaque,
             ..v1::Endpoint::default()
         })
     }
@@ -166,8 +168,8 @@ impl Cluster {
         ))
     }
 
-    /// What stands at an address, with everything that this refers to.
-    pub(crate) fn destination(&self, addr: SocketAddr) -> Result<Vec<v1::Resource>> {
+    /// What stands at an address, as `asker` is told, with everything that this refers to.
+    pub(crate) fn destination(&self, asker: &Pod, addr: SocketAddr) -> Result<Vec<v1::Resource>> {
         let name = names::destination(addr.ip(), addr.port());
         let mut all = Vec::new();
         let target = if addr.ip() == self.service {
@@ -180,20 +182,20 @@ impl Cluster {
                 namespace: NAMESPACE.to_owned(),
                 name: SERVICE.to_owned(),
                 port: addr.port().into(),
-                protocol: pod.protocol(addr.port()).into(),
+                protocol: pod.protocol(asker, addr.port()).into(),
                 endpoints: endpoints.clone(),
                 ..v1::Service::default()
             };
             let served = v1::Endpoints {
-                endpoints: vec![pod.endpoint(addr.port())?],
+                endpoints: vec![pod.endpoint(asker, addr.port())?],
             };
             all.push(resource(&endpoints, Content::Endpoints(served)));
             all.push(resource(&key, Content::Service(service)));
             v1::destination::Target::Service(key)
         } else if let Some(pod) = self.pods.iter().find(|pod| pod.ip == addr.ip()) {
             v1::destination::Target::Pod(v1::PodTarget {
-                endpoint: Some(pod.endpoint(addr.port())?),
-                protocol: pod.protocol(addr.port()).into(),
+                endpoint: Some(pod.endpoint(asker, addr.port())?),
+                protocol: pod.protocol(asker, addr.port()).into(),
                 headless: Vec::new(),
             })
         } else {
@@ -236,6 +238,10 @@ fn pod(value: &Value) -> Result<Pod> {
             other => bail!("pod {name}: mtls is permissive or strict, not {other}"),
         },
         ports,
+        sees: match &value["sees"] {
+            Value::Null => None,
+            protocol => Some(protocol_of(protocol)?),
+        },
         rules: value["rules"].as_array().cloned().unwrap_or_default(),
         name,
     })

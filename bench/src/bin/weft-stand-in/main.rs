@@ -186,11 +186,11 @@ async fn talk(
         let (full, set) = match message.message {
             Some(v1::from_proxy::Message::Hello(hello)) => {
                 let own = std::iter::once(bundle.clone()).chain(cluster.own(pod)?);
-                let asked = described(cluster, &hello.destinations)?;
+                let asked = described(cluster, pod, &hello.destinations)?;
                 (true, own.chain(asked).collect())
             }
             Some(v1::from_proxy::Message::Subscribe(change)) => {
-                (false, described(cluster, &change.add)?)
+                (false, described(cluster, pod, &change.add)?)
             }
             Some(v1::from_proxy::Message::Ack(ack)) => {
                 for nack in ack.nacks {
@@ -215,11 +215,11 @@ async fn talk(
     Ok(())
 }
 
-fn described(cluster: &Cluster, names: &[String]) -> Result<Vec<v1::Resource>> {
+fn described(cluster: &Cluster, pod: &Pod, names: &[String]) -> Result<Vec<v1::Resource>> {
     let mut all = Vec::new();
     for name in names {
         if let Some(Name::Destination { ip, port }) = wire::names::parse(name) {
-            all.extend(cluster.destination(SocketAddr::new(ip, port))?);
+            all.extend(cluster.destination(pod, SocketAddr::new(ip, port))?);
         }
     }
     Ok(all)
