@@ -77,7 +77,7 @@ def main():
         for log in inner.glob("*/*.log"):
             shutil.copy(log, folder / f"{log.parent.name}-{log.name}")
         shutil.rmtree(inner, ignore_errors=True)
-    text, wrong = report(attacks, rounds)
+    text, wrong = report(attacks, rounds, commit(options.proxy))
     if options.page:
         pathlib.Path(options.page).write_text(text)
     print(text)
@@ -208,7 +208,7 @@ def list_of_classes(python):
     return json.loads(text)
 
 
-def report(attacks, rounds):
+def report(attacks, rounds, proxy):
     wrong = [said for attack in attacks for said in attack.wrong]
     past = sum(sum(attack.past.values()) for attack in attacks)
     forged = sum(sum(attack.forged.values()) for attack in attacks)
@@ -220,7 +220,7 @@ def report(attacks, rounds):
     lines = ["# Hostile neighbours", "", "Written by `make attack`; do not edit. Two meshes in network namespaces, one that enforces and one as installed, each",
              "with a neighbour without a proxy and a member whose traffic comes in tunnels. `past` counts requests that no rule",
              "admits and that reached the application, `forged` those that reached it with a `weft-client-id` of the sender's choice.",
-             "", f"{time.strftime('%Y-%m-%d')}, weft-proxy at {commit()}, {rounds} rounds: {past} past a rule, {forged} forged, {restarts} restarts of a proxy, {len(wrong)} complaints.",
+             "", f"{time.strftime('%Y-%m-%d')}, weft-proxy {proxy}, {rounds} rounds: {past} past a rule, {forged} forged, {restarts} restarts of a proxy, {len(wrong)} complaints.",
              "", "## First bytes", "", "Ways: by the caller's proxy, directly without a proxy, in a tunnel. Sent to a guarded port that nobody declared, a guarded",
              "one declared as HTTP/1.1, and one with a TCPRoute only.", "", "| class | sent | past: proxy, direct, tunnel | forged: proxy, direct, tunnel |", "|---|---|---|---|"]
     for name in dict.fromkeys(name for attack in attacks for name, _ in attack.tried):

@@ -2,6 +2,7 @@
 
 import argparse
 import concurrent.futures
+import hashlib
 import os
 import pathlib
 import shutil
@@ -74,7 +75,7 @@ def main():
         shutil.rmtree(inner, ignore_errors=True)
     unnamed = [one for one in results if one.difference]
     if options.page:
-        pathlib.Path(options.page).write_text(page.write(results, chosen, missing, f"weft-proxy at {commit()}"))
+        pathlib.Path(options.page).write_text(page.write(results, chosen, missing, f"weft-proxy {commit(options.proxy)}"))
     for said in complaints:
         print(f"FAILED {said}")
     for one in missing:
@@ -85,9 +86,11 @@ def main():
     sys.exit(1 if unnamed or complaints or (options.all and missing) else 0)
 
 
-def commit():
+def commit(proxy):
+    """What was tried: the checkout, and the program itself, which may be older."""
     done = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False, cwd=pathlib.Path(__file__).parent)
-    return done.stdout.strip() or "an unknown commit"
+    program = hashlib.sha256(pathlib.Path(proxy).read_bytes()).hexdigest()[:8]
+    return f"of the checkout {done.stdout.strip() or 'unknown'}, program {program}"
 
 
 def tell(one, folder):

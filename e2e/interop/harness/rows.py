@@ -47,6 +47,7 @@ def grpc(programs, calls):
             load_short(go, "unary 100 B, 50 at once", calls, limit),
             load("grpcio unary 100 B, 20 at once", python, scripts / "grpcio_load.py", "{to}", str(calls), "20"),
             load("Node http2 unary 100 B, 50 at once", "node", HERE / "node/grpc_load.js", "{to}", str(calls), "50"),
+            load("Node http2 unary 100 B, ended late, 50 at once", "node", HERE / "node/grpc_load.js", "{to}", str(calls), "50", "late"),
             load_short(go, "bidi, 5 rounds each, 50 at once", calls // 10, limit, "-kind=bidi"),
             load_short(go, "unary 10 KB, 50 at once", calls // 10, limit, "-size=10000"),
             load_short(go, "unary 1 MB, 8 at once", calls // 1000, limit, "-size=1000000", "-parallel=8"),
@@ -71,13 +72,13 @@ def http1(programs, short):
     def raw(pages="", *named):
         return Client("raw sockets", [python, scripts / "raw_http.py", "{to}", pages], 240, must="all whole", named=HTTP1 + named)
 
-    node = Client("Node http", ["node", HERE / "node/client.js", "http://{to}"], 90, must="GET /hello at the end: 200")
+    node = Client("Node http", ["node", HERE / "node/client.js", "http://{to}"], 90, must="GET /hello at the end: 200", named=("trailers",))
     curl = Client("curl", ["bash", HERE / "curl.sh", "http://{to}"], 60, must="hello", named=HTTP1)
     wrk = Client("wrk, 50 at once", ["wrk", "-t2", "-c50", "-d2s", "http://{to}/hello"], 30, wrk_errors, "Socket errors|^$")
-    gocall = Client("Go net/http", [go / "nethttp", "call", "http://{to}"], 90, must="wrong map", named=("interim",))
+    gocall = Client("Go net/http", [go / "nethttp", "call", "http://{to}"], 90, must="wrong map", named=("interim", "trailers"))
     return [
         Row("nginx", [["nginx", "-c", "PLACE/nginx.conf", "-p", "PLACE"]], 8090, "http1", [raw("absolute"), curl, wrk], ["nginx", "-v"], True, prepare.nginx),
-        Row("Go net/http", [[go / "nethttp", "serve", ":8081"]], 8081, "http1", [raw("echo,abort,drip,absolute,half"), gocall, node], short=True),
+        Row("Go net/http", [[go / "nethttp", "serve", ":8081"]], 8081, "http1", [raw("echo,abort,drip,absolute,half", "trailers"), gocall, node], short=True),
         Row("Node http", [["node", HERE / "node/server.js", "8082"]], 8082, "http1", [raw("echo,abort,drip"), gocall, node], short=True),
         Row("Apache", [["apache2", "-D", "FOREGROUND", "-f", "PLACE/apache.conf"]], 8095, "http1", [raw("absolute,half"), curl], prepare=prepare.apache),
         Row("HAProxy", [["haproxy", "-f", "PLACE/haproxy.cfg"]], 8097, "http1", [curl, wrk], prepare=prepare.haproxy),
@@ -87,7 +88,7 @@ def http1(programs, short):
             [raw("echo,drip"), curl, node]),
         Row("gunicorn", [[programs / "venv/bin/gunicorn", "--chdir", scripts, "-b", "0.0.0.0:8102", "--threads", "60", "app_wsgi:app"]], 8102, "http1",
             [raw("echo,drip,lax"), curl]),
-        Row("Java HttpServer", [["java", HERE / "servers/Pages.java", "8103"]], 8103, "http1", [raw("echo,drip,lax", "close"), curl, dataclasses.replace(gocall, named=("interim", "gone"))]),
+        Row("Java HttpServer", [["java", HERE / "servers/Pages.java", "8103"]], 8103, "http1", [raw("echo,drip,lax", "close"), curl, dataclasses.replace(gocall, named=("interim", "gone", "trailers"))]),
         Row("websockets", [[python, scripts / "websocket.py", "8104"]], 8104, "http1",
             [Client("websockets", [python, scripts / "websocket.py", "ws://{to}/"], 60, must="closed 1000")], short=False),
     ]

@@ -1,10 +1,12 @@
 // Node's own http2 calls grpc's interop service:
-// node grpc_load.js HOST:PORT CALLS PARALLEL
-// It ends a request as Node's users do, with write() and then end().
+// node grpc_load.js HOST:PORT CALLS PARALLEL [late]
+// A request ends with write() and then end(); `late`, with end() in the next turn, which
+// makes it an empty frame of its own, as streaming clients send it.
 'use strict';
 const http2 = require('node:http2');
 
 const [to, calls, parallel] = [process.argv[2], Number(process.argv[3]), Number(process.argv[4])];
+const late = process.argv[5] === 'late';
 const SIZE = 100;
 const field = (number, payload) => Buffer.concat([Buffer.from([(number << 3) | 2, payload.length]), payload]);
 const framed = (message) => {
@@ -63,6 +65,7 @@ function next() {
   call.on('error', (error) => { reason = `${error.code} ${error.message}`; });
   call.on('close', finish);
   call.write(asked);
-  call.end();
+  if (late) setImmediate(() => call.end());
+  else call.end();
 }
 for (let n = 0; n < parallel; n += 1) next();

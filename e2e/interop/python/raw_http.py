@@ -1,7 +1,7 @@
 """HTTP/1 as bytes on a socket, where libraries would tidy up: `raw_http.py HOST:PORT [pages,...]`.
 
 Prints what came back as it came, but for the date, and how the connection ended. `pages`
-says what the server offers beyond /hello and /bytes/N: echo, abort, drip; absolute, where it
+says what the server offers beyond /hello and /bytes/N: echo, abort (and /trailers), drip; absolute, where it
 takes a whole address as target; half, where a client may end its side and still be answered; lax, where broken bodies are taken.
 """
 
@@ -196,6 +196,7 @@ def main():
         echoes()
     if "abort" in pages:
         once("a server that breaks off in chunks", ask("GET", "/abort"))
+        once("trailers that are asked for", ask("GET", "/trailers", "TE: trailers", "Connection: TE, close", close=False))
     if "drip" in pages:
         drip()
 
