@@ -57,12 +57,12 @@ impl Pod {
     }
 
     /// What `asker` is told that a port of this pod carries.
-    fn protocol(&self, asker: &Pod, port: u16) -> v1::Protocol {
+    fn protocol(&self, asker: &Self, port: u16) -> v1::Protocol {
         let declared = self.ports.get(&port).copied();
         asker.sees.or(declared).unwrap_or(v1::Protocol::Detect)
     }
 
-    fn endpoint(&self, asker: &Pod, port: u16) -> Result<v1::Endpoint> {
+    fn endpoint(&self, asker: &Self, port: u16) -> Result<v1::Endpoint> {
         Ok(v1::Endpoint {
             ip: self.ip.to_string(),
             port: port.into(),
