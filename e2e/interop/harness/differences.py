@@ -88,6 +88,11 @@ NAMED = {
         "Nobody else has to understand them (RFC 9110, 6.5.1). gRPC says so, and over HTTP/2 they always pass.",
         without_trailers,
     ),
+    "empty": Difference(
+        "An empty answer in chunks may arrive with `Content-Length: 0`",
+        "Where the end is known with the head, nothing is left to be sent in chunks. The content is the same.",
+        lambda text: re.sub(r"length=(?:undefined chunked|0 ) 0 bytes", "length=* 0 bytes", text),
+    ),
     "interim": Difference(
         "103 Early Hints are not passed on; over HTTP/2 no `100 Continue` comes, so that a client that asked for it waits until it gives up waiting",
         "The HTTP library gives interim answers to nobody. The final answer is the same.",

@@ -55,6 +55,12 @@ def main():
         with concurrent.futures.ThreadPoolExecutor(len(places)) as pool:
             for row in chosen:
                 tries = [pool.submit(try_row, row, where, options.client) for where in places]
+                concurrent.futures.wait(tries)
+                failed = [str(one.exception()) for one in tries if one.exception()]
+                if failed:
+                    # The others are worth trying all the same.
+                    complaints += [f"{row.name}: {said}" for said in failed]
+                    continue
                 direct, *others = [one.result() for one in tries]
                 for there in others:
                     for one, other in zip(direct, there, strict=True):

@@ -89,7 +89,9 @@ def mariadb(where):
     if folder.exists():
         return
     folder.mkdir()
-    run("mariadb-install-db", "--no-defaults", "--user=root", f"--datadir={folder}", "--skip-test-db", "--auth-root-authentication-method=normal", timeout=90)
+    run("mariadb-install-db", "--no-defaults", "--user=root", f"--datadir={folder}", "--skip-test-db", "--auth-root-authentication-method=normal",
+        # Three at once would trip over each other's files in the common one.
+        f"--tmpdir={folder}", timeout=90)
 
 
 def rabbitmq(where):

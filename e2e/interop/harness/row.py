@@ -60,6 +60,14 @@ class Result:
 
 def try_row(row, where, only=None):
     """All clients of a row in one place."""
+    try:
+        return _try_row(row, where, only)
+    finally:
+        for program in [one for one in where.programs if one.name.startswith("server-")]:
+            where.stop(program)
+
+
+def _try_row(row, where, only):
     for number, line in enumerate(row.server):
         if number == 0 and row.prepare:
             row.prepare(where)
@@ -79,8 +87,6 @@ def try_row(row, where, only=None):
         elif status != 0:
             transcript += f"\n[status {status}] {client.filter(err)[-600:]}"
         results.append(Result(row, client, where.name, transcript, time.monotonic() - began))
-    for program in [one for one in where.programs if one.name.startswith("server-")]:
-        where.stop(program)
     return results
 
 

@@ -72,7 +72,7 @@ def http1(programs, short):
     def raw(pages="", *named):
         return Client("raw sockets", [python, scripts / "raw_http.py", "{to}", pages], 240, must="all whole", named=HTTP1 + named)
 
-    node = Client("Node http", ["node", HERE / "node/client.js", "http://{to}"], 90, must="GET /hello at the end: 200", named=("trailers",))
+    node = Client("Node http", ["node", HERE / "node/client.js", "http://{to}"], 90, must="GET /hello at the end: 200", named=("trailers", "empty"))
     curl = Client("curl", ["bash", HERE / "curl.sh", "http://{to}"], 60, must="hello", named=HTTP1)
     wrk = Client("wrk, 50 at once", ["wrk", "-t2", "-c50", "-d2s", "http://{to}/hello"], 30, wrk_errors, "Socket errors|^$")
     gocall = Client("Go net/http", [go / "nethttp", "call", "http://{to}"], 90, must="wrong map", named=("interim", "trailers"))
@@ -143,7 +143,7 @@ def bytes_(programs, short):
             [script("ssh, scp", ["bash", HERE / "ssh.sh", "{host}", "{port}"], "over ssh")], prepare=prepare.sshd),
         Row("PostgreSQL", [prepare.postgres_line(postgres)], 5432, "opaque",
             [script("psql", ["bash", HERE / "psql.sh", "{host}", "{port}"], "cancel", 90)], [f"{postgres}/postgres", "--version"], prepare=prepare.postgres),
-        Row("MariaDB", [["mariadbd", "--no-defaults", "--user=root", "--datadir=PLACE/mysql", "--port=3306", "--bind-address=0.0.0.0",
+        Row("MariaDB", [["mariadbd", "--no-defaults", "--user=root", "--datadir=PLACE/mysql", "--tmpdir=PLACE/mysql", "--port=3306", "--bind-address=0.0.0.0",
                          "--socket=PLACE/mysql.sock", "--skip-grant-tables", "--skip-networking=0", "--skip-name-resolve"]], 3306, "opaque",
             [script("mariadb", ["bash", HERE / "mariadb.sh", "{host}", "{port}"], "sum"),], ["mariadbd", "--version"], prepare=prepare.mariadb),
     ]
