@@ -1,6 +1,6 @@
 # The commands people type. `make` alone prints them.
 .DEFAULT_GOAL := help
-.PHONY: fuzz help cluster cluster-down cluster-smoke images check test conformance demo fmt lint deny proto bench bench-quick flame bench-control scale
+.PHONY: fuzz help cluster cluster-down cluster-smoke images check test conformance demo fmt lint deny proto bench bench-quick flame bench-control scale interop attack
 
 help: ## this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
@@ -31,6 +31,12 @@ conformance: ## the table of SMI conformance, with real Flagger and Argo Rollout
 
 fuzz: ## property tests with fresh seeds, 10 min (SECONDS=600)
 	@e2e/fuzz $(or $(SECONDS),600)
+
+interop: ## clients and servers that we did not write, directly and through the mesh, 20 min (ONLY=row)
+	@e2e/interop/run $(if $(ONLY),--only="$(ONLY)",--page $(CURDIR)/docs/interop.md)
+
+attack: ## hostile neighbours beside an honest load, an hour (MINUTES=60)
+	@e2e/interop/run attack --minutes $(or $(MINUTES),60) --page $(CURDIR)/docs/attacks.md
 
 bench: ## what the proxy costs beside Envoy, 25 min after the build (PREVIOUS=older weft-proxy)
 	@PREVIOUS="$(PREVIOUS)" bench/run full

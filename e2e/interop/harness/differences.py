@@ -1,0 +1,101 @@
+"""Differences that docs/interop.md names. Each makes two transcripts alike where they
+may differ and leaves everything else as it is; what still differs fails the run."""
+
+import dataclasses
+import re
+from collections.abc import Callable
+
+
+@dataclasses.dataclass
+class Difference:
+    says: str
+    reason: str
+    alike: Callable
+
+
+FIELD = re.compile(r"(?m)^([A-Za-z][A-Za-z0-9-]*): ")
+HOP = re.compile(r"(?im)^(?:connection|keep-alive): [^\n]*\n")
+
+
+def sorted_heads(text):
+    """The order of fields with different names has no meaning; where lines are left out it would be lost."""
+    lines, head = [], []
+    for line in text.splitlines():
+        if FIELD.match(line):
+            head.append(line)
+            continue
+        lines += sorted(head)
+        head = []
+        lines.append(line)
+    return "\n".join(lines + sorted(head))
+
+
+def without_trailers(text):
+    """As the harness's clients print them; the raw transcript only loses the one that was not announced."""
+    text = re.sub(r"(?m)((?:^|\[chunks end\]))X-Late: unannounced\\r\n", r"\1", text)
+    text = re.sub(r"trailers=map\[.*?\] type", "trailers type", text)
+    return re.sub(r" trailers \{[^}\n]*\}", "", text)
+
+
+NAMED = {
+    "names": Difference(
+        "Names of HTTP/1 fields arrive in small letters, and fields with different names in another order",
+        "Names have no case (RFC 9110, 5.1), and between the proxies they travel as HTTP/2 asks, in small letters.",
+        lambda text: sorted_heads(FIELD.sub(lambda match: match[0].lower(), text)),
+    ),
+    "hop": Difference(
+        "`Connection: keep-alive` and `Keep-Alive` of a server do not reach the client",
+        "They speak of one connection (RFC 9110, 7.6.1); the client's connection is the proxy's, which keeps it open.",
+        lambda text: HOP.sub("", text),
+    ),
+    "version": Difference(
+        "An HTTP/1.0 request is answered as HTTP/1.0 where the server would say HTTP/1.1",
+        "The version is that of the hop (RFC 9110, 2.5).",
+        lambda text: re.sub(r"(?m)^HTTP/1\.[01] ", "HTTP/1.x ", text),
+    ),
+    "phrase": Difference(
+        "The words after the status are the standard ones, or missing, whatever the server says",
+        "HTTP/2 between the proxies has no such words, and clients shall ignore them (RFC 9112, 4).",
+        lambda text: re.sub(r"(?m)^(HTTP/1\..) (\d{3}) .*$", r"\1 \2", text),
+    ),
+    "absolute": Difference(
+        "A whole address as target arrives as path, where a server would tell them apart (Node does)",
+        "Both mean the same (RFC 9112, 3.2.2); access rules judge the path.",
+        str,
+    ),
+    "h2c": Difference(
+        "The offer `Upgrade: h2c` of a server does not reach the client",
+        "Raw HTTP/2 would pass beside the rules for HTTP. HTTP/2 with prior knowledge works.",
+        lambda text: re.sub(r"(?im)^upgrade: h2c[^\n]*\n", "", text),
+    ),
+    "gone": Difference(
+        "Where a server ends the connection without an answer, the proxy answers 502, `weft-reason: connection-lost`",
+        "The client's connection is the proxy's, and goes on.",
+        lambda text: re.sub(r"(?m): (?:unexpected EOF$|HTTP/\S+ 502 .*$)", ": no answer", text),
+    ),
+    "close": Difference(
+        "Where a client asks for the end of its connection and the server does not end it, the proxy does",
+        "As `Connection: close` says (RFC 9112, 9.6).",
+        lambda text: re.sub(r"\[open after \d+ s\]", "[FIN]", text),
+    ),
+    "http": Difference(
+        "On an undeclared port, a line that is HTTP is answered as HTTP, by the proxy where the server does not",
+        "What is HTTP is judged as HTTP there. Declare a port that carries something else.",
+        lambda text: re.sub(r"(?m)^(something that looks like HTTP): .*$", r"\1: *", text),
+    ),
+    "trailers": Difference(
+        "Trailers of an HTTP/1.1 answer reach clients that say `TE: trailers`, where the server announced them, and others not",
+        "Nobody else has to understand them (RFC 9110, 6.5.1). gRPC says so, and over HTTP/2 they always pass.",
+        without_trailers,
+    ),
+    "empty": Difference(
+        "An empty answer in chunks may arrive with `Content-Length: 0`",
+        "Where the end is known with the head, nothing is left to be sent in chunks. The content is the same.",
+        lambda text: re.sub(r"length=(?:undefined chunked|0 ) 0 bytes", "length=* 0 bytes", text),
+    ),
+    "interim": Difference(
+        "103 Early Hints are not passed on; over HTTP/2 no `100 Continue` comes, so that a client that asked for it waits until it gives up waiting",
+        "The HTTP library gives interim answers to nobody. The final answer is the same.",
+        lambda text: re.sub(r"(?m)^([^:\n]*):(?: 10[03])+ ", r"\1: ", text),
+    ),
+}

@@ -1,0 +1,112 @@
+"""Tries every row in three places: without a mesh, on a declared port, on an undeclared one."""
+
+import argparse
+import concurrent.futures
+import hashlib
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+
+from . import page, place, rows
+from .row import judge, try_row
+
+PLACES = ("direct", "declared", "undeclared")
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--short", action="store_true", help="the rows of `make test`")
+    parser.add_argument("--all", action="store_true", help="a row that cannot be tried fails the run")
+    parser.add_argument("--only", default="", help="rows whose name holds this")
+    parser.add_argument("--client", default="", help="clients whose name holds this")
+    parser.add_argument("--calls", type=int, default=int(os.environ.get("CALLS", 0)), help="calls of each load")
+    parser.add_argument("--proxy", required=True)
+    parser.add_argument("--stand-in", required=True)
+    parser.add_argument("--programs", required=True, help="folder with what was built and installed")
+    parser.add_argument("--folder", required=True, help="logs and transcripts")
+    parser.add_argument("--page", help="where the table is written")
+    options = parser.parse_args()
+
+    began = time.monotonic()
+    place.remove_what_dead_runs_left()
+    folder = pathlib.Path(options.folder)
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    # Some servers give their rights away and must still find their files, wherever the checkout is.
+    inner = pathlib.Path(tempfile.mkdtemp(prefix="weft-interop-"))
+    inner.chmod(0o755)
+    chosen, missing = rows.choose(pathlib.Path(options.programs), options.short, options.calls)
+    chosen = [row for row in chosen if options.only in row.name]
+    if not chosen:
+        sys.exit(f"no row is called {options.only}")
+    declared = {row.port: row.declared for row in chosen}
+    places = []
+    results, complaints = [], []
+    try:
+        for name in PLACES:
+            proxy = None if name == "direct" else options.proxy
+            ports = declared if name == "declared" else {}
+            places.append(place.Place(name, inner / name, proxy, options.stand_in, ports))
+        # The places wait more than they work; but a load would disturb the others.
+        with concurrent.futures.ThreadPoolExecutor(len(places)) as pool:
+            for row in chosen:
+                tries = [pool.submit(try_row, row, where, options.client) for where in places]
+                concurrent.futures.wait(tries)
+                failed = [str(one.exception()) for one in tries if one.exception()]
+                if failed:
+                    # The others are worth trying all the same.
+                    complaints += [f"{row.name}: {said}" for said in failed]
+                    continue
+                direct, *others = [one.result() for one in tries]
+                for there in others:
+                    for one, other in zip(direct, there, strict=True):
+                        judge(one, other)
+                        results.append(other)
+                        tell(other, folder)
+                for one in direct:
+                    results.append(one)
+                found = [said for where in places for said in where.complaints()]
+                if found:
+                    complaints += [f"{row.name}: {said}" for said in found]
+                    break
+    finally:
+        for where in places:
+            where.close()
+        for log in inner.glob("*/*.log"):
+            shutil.copy(log, folder / f"{log.parent.name}-{log.name}")
+        shutil.rmtree(inner, ignore_errors=True)
+    unnamed = [one for one in results if one.difference]
+    if options.page:
+        pathlib.Path(options.page).write_text(page.write(results, chosen, missing, f"weft-proxy {commit(options.proxy)}"))
+    for said in complaints:
+        print(f"FAILED {said}")
+    for one in missing:
+        print(f"not tried: {one}")
+    tried = len([one for one in results if one.place != "direct"])
+    print(f"{tried} trials through the mesh in {time.monotonic() - began:.0f} s, {len(unnamed)} with differences that nobody named, "
+          f"{len(missing)} rows not tried")
+    sys.exit(1 if unnamed or complaints or (options.all and missing) else 0)
+
+
+def commit(proxy):
+    """What was tried: the checkout, and the program itself, which may be older."""
+    done = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False, cwd=pathlib.Path(__file__).parent)
+    program = hashlib.sha256(pathlib.Path(proxy).read_bytes()).hexdigest()[:8]
+    return f"of the checkout {done.stdout.strip() or 'unknown'}, program {program}"
+
+
+def tell(one, folder):
+    state = "DIFFERS" if one.difference else "same, but named" if one.named else "same"
+    print(f"{state:17} {one.row.name:18} {one.client.name:34} {one.place:11} {one.seconds:5.1f} s", flush=True)
+    safe = "".join(letter if letter.isalnum() else "-" for letter in f"{one.row.name}-{one.client.name}-{one.place}")
+    (folder / f"{safe}.txt").write_text(one.transcript)
+    if one.difference:
+        print("    " + "\n    ".join(one.difference.splitlines()[:40]), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,86 @@
+"""Writes docs/interop.md."""
+
+import os
+import platform
+import re
+import subprocess
+import time
+
+from .differences import NAMED
+
+# Reasons that do not change from machine to machine.
+NEVER_TRIED = [
+    "MongoDB: Debian has no package of it; NATS stands in its place.",
+    "grpc-java and Netty: a build of their artefacts by Maven is not set up; Java's own HTTP server is tried.",
+    "grpc-go's interop cases `compute_engine_creds`, `jwt_token_creds`, `per_rpc_creds`, `oauth2_auth_token`, `google_default_credentials` "
+    "and those of load balancing: they need credentials or services of a cloud.",
+]
+
+
+def write(results, rows, missing, proxy):
+    through = [one for one in results if one.place != "direct"]
+    lines = [
+        "# Clients and servers that we did not write",
+        "",
+        "Written by `make interop`; do not edit. Every client talks to every server of its row three times in network",
+        "namespaces: directly, through two proxies with mutual TLS and real redirection to a port that its Service declares,",
+        "and the same on a port that nobody declared. What the clients print (bytes, their order, how it ended, errors) must",
+        "be the same, apart from the differences that this page names. Any other fails the run.",
+        "",
+        f"{time.strftime('%Y-%m-%d')}, {os.cpu_count()} cores, Linux {platform.release()}, {proxy}. "
+        f"{len(through)} trials through the mesh, {len([one for one in through if one.difference])} with a difference that is not named below.",
+        "",
+        "| server | client | declared | undeclared |",
+        "|---|---|---|---|",
+    ]
+    for row in rows:
+        shown = version(row)
+        for client in row.clients:
+            states = [state(one) for name in ("declared", "undeclared") for one in through
+                      if one.row is row and one.client is client and one.place == name]
+            if states:
+                lines.append(f"| {row.name}{shown} | {client.name} | {' | '.join(states)} |")
+                shown = ""
+    lines += ["", "## Differences", ""]
+    lines += ["| name | difference | why | seen by |", "|---|---|---|---|"]
+    for name, difference in NAMED.items():
+        seen = sorted({f"{one.row.name}" for one in through if name in one.named})
+        lines.append(f"| {name} | {difference.says} | {difference.reason} | {', '.join(seen) or 'nobody in this run'} |")
+    lines += ["", "## Programs", "", *programs(), "", "## Not tried", ""]
+    lines += [f"- {one}" for one in [*missing, *NEVER_TRIED]]
+    return "\n".join(lines) + "\n"
+
+
+def state(one):
+    if one.difference:
+        return "**differs**"
+    return f"same but for {', '.join(one.named)}" if one.named else "same"
+
+
+def version(row):
+    return f" {number(row.version)}" if row.version else ""
+
+
+def number(line):
+    try:
+        done = subprocess.run([str(part) for part in line], capture_output=True, text=True, timeout=20, check=False)
+    except OSError:
+        return ""
+    found = re.search(r"\d+\.\d+(?:\.\d+)*", done.stdout + done.stderr)
+    return found[0] if found else ""
+
+
+def programs():
+    """Versions of what several rows use."""
+    each = {
+        "curl": ["curl", "--version"], "Node": ["node", "--version"], "Go": ["go", "version"], "Python": ["python3", "--version"],
+        "Java": ["java", "-version"], "nghttp2": ["h2load", "--version"], "redis-cli": ["redis-cli", "--version"],
+        "psql": ["psql", "--version"], "OpenSSH": ["ssh", "-V"], "HAProxy": ["haproxy", "-v"], "Apache": ["apache2", "-v"],
+    }
+    here = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    lines = [", ".join(f"{name} {number(line)}" for name, line in each.items() if number(line)) + "."]
+    with open(f"{here}/python/requirements.txt", encoding="ascii") as pins:
+        lines.append("Python packages: " + ", ".join(pin.strip().replace("==", " ") for pin in pins) + ".")
+    with open(f"{here}/go/go.mod", encoding="ascii") as pins:
+        lines.append("grpc-go " + re.search(r"google.golang.org/grpc v(\S+)", pins.read())[1] + ".")
+    return lines

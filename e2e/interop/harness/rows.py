@@ -1,0 +1,158 @@
+"""All rows. To add one: a server, its port, what a Service would declare, its clients."""
+
+import dataclasses
+import os
+import pathlib
+import re
+import shutil
+
+from . import prepare
+from .row import Client, Row
+
+HERE = pathlib.Path(__file__).resolve().parents[1]
+HTTP1 = ("names", "hop", "version", "phrase", "h2c")
+LONG_CALLS, SHORT_CALLS = 100_000, 2_000
+
+
+def choose(programs, short, calls):
+    """The rows, and what is not tried with the reason."""
+    calls = calls or (SHORT_CALLS if short else LONG_CALLS)
+    every = [*grpc(programs, calls), *http1(programs, short), *http2(programs, calls), *bytes_(programs, short)]
+    every = [row for row in every if row.short or not short]
+    rows, missing = [], []
+    for row in every:
+        lacks = [line[0] for line in row.server + [client.line for client in row.clients]
+                 if not shutil.which(str(line[0])) and not os.path.exists(str(line[0]))]
+        if lacks:
+            missing.append(f"{row.name}: no program {', '.join(sorted({str(one) for one in lacks}))} on this machine")
+        else:
+            rows.append(row)
+    return rows, missing
+
+
+def tools(programs):
+    return programs / "go", programs / "venv/bin/python", HERE / "python"
+
+
+def grpc(programs, calls):
+    go, python, scripts = tools(programs)
+    limit = 60 + calls // 100
+
+    def load(name, *line):
+        return Client(name, [*line], limit, must=rf"calls {calls} failed 0")
+
+    return [
+        Row("grpc-go", [[go / "server", "--port=50051"]], 50051, "grpc", [
+            Client("grpc-go's interop client, 14 cases", ["bash", HERE / "grpc_interop.sh", go / "client", "{host}", "{port}"], 120, must="unimplemented_service: 0"),
+            load_short(go, "unary 100 B, 50 at once", calls, limit),
+            load("grpcio unary 100 B, 20 at once", python, scripts / "grpcio_load.py", "{to}", str(calls), "20"),
+            load("Node http2 unary 100 B, 50 at once", "node", HERE / "node/grpc_load.js", "{to}", str(calls), "50"),
+            load("Node http2 unary 100 B, ended late, 50 at once", "node", HERE / "node/grpc_load.js", "{to}", str(calls), "50", "late"),
+            load_short(go, "bidi, 5 rounds each, 50 at once", calls // 10, limit, "-kind=bidi"),
+            load_short(go, "unary 10 KB, 50 at once", calls // 10, limit, "-size=10000"),
+            load_short(go, "unary 1 MB, 8 at once", calls // 1000, limit, "-size=1000000", "-parallel=8"),
+        ], short=True),
+        Row("grpcio", [[python, scripts / "grpcio_server.py", "50061"]], 50061, "grpc", [
+            load_short(go, "unary 100 B, 50 at once", calls // 10, limit),
+            Client("grpcio unary 100 B, 20 at once", [python, scripts / "grpcio_load.py", "{to}", str(calls // 10), "20"], limit,
+                   must=rf"calls {calls // 10} failed 0"),
+            Client("grpcio bidi, 20 at once", [python, scripts / "grpcio_load.py", "{to}", str(calls // 20), "20", "bidi"], limit,
+                   must=rf"calls {calls // 20} failed 0"),
+        ], short=True),
+    ]
+
+
+def load_short(go, name, calls, limit, *more):
+    return Client(f"grpc-go {name}", [go / "grpcload", "-to={to}", f"-calls={calls}", *more], limit, must=rf"calls {calls} failed 0")
+
+
+def http1(programs, short):
+    go, python, scripts = tools(programs)
+
+    def raw(pages="", *named):
+        return Client("raw sockets", [python, scripts / "raw_http.py", "{to}", pages], 240, must="all whole", named=HTTP1 + named)
+
+    node = Client("Node http", ["node", HERE / "node/client.js", "http://{to}"], 90, must="GET /hello at the end: 200", named=("trailers", "empty"))
+    curl = Client("curl", ["bash", HERE / "curl.sh", "http://{to}"], 60, must="hello", named=HTTP1)
+    wrk = Client("wrk, 50 at once", ["wrk", "-t2", "-c50", "-d2s", "http://{to}/hello"], 30, wrk_errors, "Socket errors|^$")
+    gocall = Client("Go net/http", [go / "nethttp", "call", "http://{to}"], 90, must="wrong map", named=("interim", "trailers"))
+    return [
+        Row("nginx", [["nginx", "-c", "PLACE/nginx.conf", "-p", "PLACE"]], 8090, "http1", [raw("absolute"), curl, wrk], ["nginx", "-v"], True, prepare.nginx),
+        Row("Go net/http", [[go / "nethttp", "serve", ":8081"]], 8081, "http1", [raw("echo,abort,drip,absolute,half", "trailers"), gocall, node], short=True),
+        Row("Node http", [["node", HERE / "node/server.js", "8082"]], 8082, "http1", [raw("echo,abort,drip"), gocall, node], short=True),
+        Row("Apache", [["apache2", "-D", "FOREGROUND", "-f", "PLACE/apache.conf"]], 8095, "http1", [raw("absolute,half"), curl], prepare=prepare.apache),
+        Row("HAProxy", [["haproxy", "-f", "PLACE/haproxy.cfg"]], 8097, "http1", [curl, wrk], prepare=prepare.haproxy),
+        Row("uvicorn", [[programs / "venv/bin/uvicorn", "--app-dir", scripts, "--host", "0.0.0.0", "--port", "8100", "app_asgi:app"]], 8100, "http1",
+            [raw("echo,drip"), curl, node, Client("websockets", [python, scripts / "websocket.py", "ws://{to}/"], 60, must="closed 1000")]),
+        Row("hypercorn", [[programs / "venv/bin/hypercorn", "-b", "0.0.0.0:8101", scripts / "app_asgi.py:app"]], 8101, "http1",
+            [raw("echo,drip"), curl, node]),
+        Row("gunicorn", [[programs / "venv/bin/gunicorn", "--chdir", scripts, "-b", "0.0.0.0:8102", "--threads", "60", "app_wsgi:app"]], 8102, "http1",
+            [raw("echo,drip,lax"), curl]),
+        Row("Java HttpServer", [["java", HERE / "servers/Pages.java", "8103"]], 8103, "http1", [raw("echo,drip,lax", "close"), curl, dataclasses.replace(gocall, named=("interim", "gone", "trailers"))]),
+        Row("websockets", [[python, scripts / "websocket.py", "8104"]], 8104, "http1",
+            [Client("websockets", [python, scripts / "websocket.py", "ws://{to}/"], 60, must="closed 1000")], short=False),
+    ]
+
+
+def http2(programs, calls):
+    go, python, scripts = tools(programs)
+    limit = 60 + calls // 100
+
+    def h2load(*more):
+        return Client(f"h2load {' '.join(map(str, more))}".replace(str(HERE) + "/", ""),
+                      ["h2load", "-n", str(calls), *more, "http://{to}/bytes/1000"], limit, h2load_counts, rf"{calls} succeeded, 0 failed, 0 errored")
+
+    frames = Client("h2 frame by frame", [python, scripts / "h2_frames.py", "{to}", "300"], 120, must="300 x 200 'ab' end")
+    node = Client("Node http2", ["node", HERE / "node/client.js", "http://{to}", "h2"], 90, must="GET /hello at the end: 200")
+    gocall = Client("Go net/http", [go / "nethttp", "call", "http://{to}", "h2"], 90, must="wrong map", named=("interim",))
+    nghttp = Client("nghttp", ["bash", HERE / "nghttp.sh", "http://{to}"], 60, must="hello")
+    return [
+        Row("nghttpd h2c", [["nghttpd", "--no-tls", "-d", "PLACE/www", "8110"]], 8110, "http2",
+            [h2load("-c1", "-m50", "-d", HERE / "site/1k"), nghttp], ["nghttpd", "--version"], True, prepare.pages),
+        Row("nginx h2c", [["nginx", "-c", "PLACE/nginx.conf", "-p", "PLACE"]], 8091, "http2", [h2load("-c10", "-m10"), nghttp], ["nginx", "-v"], True, prepare.nginx),
+        Row("Go net/http h2c", [[go / "nethttp", "serve", ":8083"]], 8083, "http2", [frames, gocall, node], short=True),
+        Row("Node http2", [["node", HERE / "node/server.js", "8084", "h2"]], 8084, "http2", [frames, gocall, node], short=True),
+        Row("hypercorn h2c", [[programs / "venv/bin/hypercorn", "-b", "0.0.0.0:8111", scripts / "app_asgi.py:app"]], 8111, "http2", [node]),
+    ]
+
+
+def bytes_(programs, short):
+    go, python, scripts = tools(programs)
+
+    def script(name, line, must, limit=60, named=()):
+        return Client(name, line, limit, must=must, named=named)
+
+    postgres = prepare.postgres_programs()
+    return [
+        Row("sockets", [[python, scripts / "raw_tcp.py", "serve", "8120"]], 8120, "opaque",
+            [script("raw sockets", [python, scripts / "raw_tcp.py", "call", "{to}"], "50 at once, both ways: .'whole'", 120)]),
+        Row("Redis", [["redis-server", "--port", "6379", "--bind", "0.0.0.0", "--protected-mode", "no", "--save", "", "--dir", "PLACE"]], 6379, "opaque",
+            [script("redis-cli", ["bash", HERE / "redis.sh", "{host}", "{port}"], "PONG"),
+             script("inline and pipelined", [python, scripts / "lines.py", "redis", "{to}"], "PONG", named=("http",))], ["redis-server", "--version"], True),
+        Row("Memcached", [["memcached", "-u", "nobody", "-p", "11211", "-l", "0.0.0.0"]], 11211, "opaque",
+            [script("text protocol", [python, scripts / "lines.py", "memcached", "{to}"], "VALUE")], ["memcached", "-V"]),
+        Row("NATS", [["nats-server", "-a", "0.0.0.0", "-p", "4222"]], 4222, "opaque",
+            [script("text protocol", [python, scripts / "lines.py", "nats", "{to}"], "MSG")], ["nats-server", "-v"]),
+        Row("SMTP (aiosmtpd)", [[python, "-m", "aiosmtpd", "-n", "-l", "0.0.0.0:8025", "-c", "aiosmtpd.handlers.Debugging", "stdout"]], 8025, "opaque",
+            [script("smtplib", [python, scripts / "smtp.py", "{host}", "{port}"], "sent 20")]),
+        Row("nginx with TLS", [["nginx", "-c", "PLACE/nginx.conf", "-p", "PLACE"]], 8093, "tls",
+            [script("curl", ["bash", HERE / "https.sh", "{host}", "{port}"], "2 200")], ["nginx", "-v"], True, prepare.nginx),
+        Row("RabbitMQ", [[*prepare.RABBITMQ, prepare.rabbitmq_program()]], 5672, "opaque",
+            [script("pika", [python, scripts / "rabbit.py", "{host}", "{port}"], "closed", 90)], prepare=prepare.rabbitmq),
+        Row("OpenSSH", [["/usr/sbin/sshd", "-D", "-e", "-f", "PLACE/sshd_config"]], 8022, "opaque",
+            [script("ssh, scp", ["bash", HERE / "ssh.sh", "{host}", "{port}"], "over ssh")], prepare=prepare.sshd),
+        Row("PostgreSQL", [prepare.postgres_line(postgres)], 5432, "opaque",
+            [script("psql", ["bash", HERE / "psql.sh", "{host}", "{port}"], "cancel", 90)], [f"{postgres}/postgres", "--version"], prepare=prepare.postgres),
+        Row("MariaDB", [["mariadbd", "--no-defaults", "--user=root", "--datadir=PLACE/mysql", "--tmpdir=PLACE/mysql", "--port=3306", "--bind-address=0.0.0.0",
+                         "--socket=PLACE/mysql.sock", "--skip-grant-tables", "--skip-networking=0", "--skip-name-resolve"]], 3306, "opaque",
+            [script("mariadb", ["bash", HERE / "mariadb.sh", "{host}", "{port}"], "sum"),], ["mariadbd", "--version"], prepare=prepare.mariadb),
+    ]
+
+
+def h2load_counts(text):
+    # Rates and times differ from run to run; how the requests ended must not.
+    return "\n".join(re.findall(r"^(?:requests:|status codes:).*$", text, re.M))
+
+
+def wrk_errors(text):
+    return "\n".join(re.findall(r"^ *(?:Socket errors:|Non-2xx).*$", text, re.M))
