@@ -58,9 +58,9 @@ async fn serve(cluster: Cluster) -> Result<()> {
     let authority = Authority::new()?;
     std::fs::write(&cluster.root, authority.root.cert_pem())?;
     let listener = TcpListener::bind(cluster.listen).await?;
-    let roots = Roots::new(vec![authority.root.certificate().clone()])?;
-    let key = LeafKey::generate()?;
     let own = SpiffeId::of(TRUST_DOMAIN, "weft-system", "weft-controller")?;
+    let roots = Roots::new(&own, vec![authority.root.certificate().clone()])?;
+    let key = LeafKey::generate()?;
     let issued = authority.issue(&key.csr()?, own)?;
     let certificate = CertHandle::empty();
     certificate.store(Leaf::new(issued.chain, &key)?);
