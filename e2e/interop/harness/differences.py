@@ -93,6 +93,11 @@ NAMED = {
         "Where the end is known with the head, nothing is left to be sent in chunks. The content is the same.",
         lambda text: re.sub(r"length=(?:undefined chunked|0 ) 0 bytes", "length=* 0 bytes", text),
     ),
+    "host": Difference(
+        "An empty `Host` arrives as the address that was called, where a server would refuse it (nginx, Apache)",
+        "HTTP/2 between the proxies has no empty authority; it is the address that the client meant.",
+        lambda text: re.sub(r"(== Host that is empty\n)(?:400|200)\b", r"\1*", text),
+    ),
     "interim": Difference(
         "103 Early Hints are not passed on; over HTTP/2 no `100 Continue` comes, so that a client that asked for it waits until it gives up waiting",
         "The HTTP library gives interim answers to nobody. The final answer is the same.",

@@ -77,10 +77,10 @@ def http1(programs, short):
     wrk = Client("wrk, 50 at once", ["wrk", "-t2", "-c50", "-d2s", "http://{to}/hello"], 30, wrk_errors, "Socket errors|^$")
     gocall = Client("Go net/http", [go / "nethttp", "call", "http://{to}"], 90, must="wrong map", named=("interim", "trailers"))
     return [
-        Row("nginx", [["nginx", "-c", "PLACE/nginx.conf", "-p", "PLACE"]], 8090, "http1", [raw("absolute"), curl, wrk], ["nginx", "-v"], True, prepare.nginx),
+        Row("nginx", [["nginx", "-c", "PLACE/nginx.conf", "-p", "PLACE"]], 8090, "http1", [raw("absolute", "host"), curl, wrk], ["nginx", "-v"], True, prepare.nginx),
         Row("Go net/http", [[go / "nethttp", "serve", ":8081"]], 8081, "http1", [raw("echo,abort,drip,absolute,half", "trailers"), gocall, node], short=True),
         Row("Node http", [["node", HERE / "node/server.js", "8082"]], 8082, "http1", [raw("echo,abort,drip"), gocall, node], short=True),
-        Row("Apache", [["apache2", "-D", "FOREGROUND", "-f", "PLACE/apache.conf"]], 8095, "http1", [raw("absolute,half"), curl], prepare=prepare.apache),
+        Row("Apache", [["apache2", "-D", "FOREGROUND", "-f", "PLACE/apache.conf"]], 8095, "http1", [raw("absolute,half", "host"), curl], prepare=prepare.apache),
         Row("HAProxy", [["haproxy", "-f", "PLACE/haproxy.cfg"]], 8097, "http1", [curl, wrk], prepare=prepare.haproxy),
         Row("uvicorn", [[programs / "venv/bin/uvicorn", "--app-dir", scripts, "--host", "0.0.0.0", "--port", "8100", "app_asgi:app"]], 8100, "http1",
             [raw("echo,drip"), curl, node, Client("websockets", [python, scripts / "websocket.py", "ws://{to}/"], 60, must="closed 1000")]),
