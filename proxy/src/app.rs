@@ -217,11 +217,12 @@ enum Kind {
 
 impl Kind {
     fn places(self, metrics: &Metrics) -> Arc<Occupancy> {
-        match self {
-            Self::Outbound => places::of_listener(metrics, "outbound-connections", false),
-            Self::Inbound => places::of_listener(metrics, "inbound-connections", true),
-            Self::Mesh => places::of_listener(metrics, "mesh-connections", true),
-        }
+        let full: fn(&Metrics) = match self {
+            Self::Outbound => |metrics| metrics.limit("outbound-connections"),
+            Self::Inbound => |metrics| metrics.limit("inbound-connections"),
+            Self::Mesh => |metrics| metrics.limit("mesh-connections"),
+        };
+        places::of_listener(metrics, full, self != Self::Outbound)
     }
 
     /// Redirected outbound connections arrive on loopback, nothing else does.

@@ -27,9 +27,9 @@ fn places(memory: Option<u64>) -> usize {
     places.map_or(MOST, |places| places.clamp(FEWEST, MOST))
 }
 
-/// The places of one listener. `full` is what is counted when all are taken.
+/// The places of one listener. `full` counts that all are taken.
 #[must_use]
-pub fn of_listener(metrics: &Metrics, full: &'static str, shared: bool) -> Arc<Occupancy> {
+pub fn of_listener(metrics: &Metrics, full: fn(&Metrics), shared: bool) -> Arc<Occupancy> {
     let metrics = metrics.clone();
     let bounds = Bounds {
         places: places(memory_limit(Path::new(ROOT))),
@@ -39,12 +39,10 @@ pub fn of_listener(metrics: &Metrics, full: &'static str, shared: bool) -> Arc<O
         // Every server has a patience of its own.
         idle_within: Duration::MAX,
     };
-    Occupancy::new(bounds, move |reached| {
-        metrics.limit(match reached {
-            Reached::Full => full,
-            Reached::Hoarder => "hoarder",
-            Reached::SlowHead => "slow-head",
-        });
+    Occupancy::new(bounds, move |reached| match reached {
+        Reached::Full => full(&metrics),
+        Reached::Hoarder => metrics.limit("hoarder"),
+        Reached::SlowHead => metrics.limit("slow-head"),
     })
 }
 

@@ -190,7 +190,11 @@ fn no_page_names_a_metric_or_asks_for_a_value_that_does_not_exist() {
 fn what_the_page_says_of_the_injector_is_in_its_source() {
     let page = words::read("docs/metrics.md");
     let code = words::read("injector/src/metrics.rs");
-    let registered = words::first_arguments(&code, "registry.register(");
+    let mut registered = words::first_arguments(&code, "registry.register(");
+    // Shared with the controller.
+    assert!(code.contains("runtime::limit::Reached"));
+    let limits = words::read("runtime/src/limit.rs");
+    registered.extend(words::first_arguments(&limits, "registry.register("));
     let documented = documented_metrics(&page)
         .iter()
         .filter_map(|name| name.strip_prefix("weft_injector_"))
