@@ -281,6 +281,8 @@ fn wish_for_a_proxy_in_other_words_is_answered_with_the_right_ones_and_an_event(
     assert!(said.contains("Warning") && said.contains(right), "{said}");
     let mut deployment = App::new("web").template();
     deployment["metadata"]["annotations"] = json!({"weft.dev/inject": "enabled"});
+    // Only the template is applied, and not the account that belongs to it.
+    deployment["spec"]["serviceAccountName"] = json!("default");
     let deployment = json!({"apiVersion": "apps/v1", "kind": "Deployment",
         "metadata": {"name": "web"}, "spec": {"replicas": 1, "template": deployment,
             "selector": {"matchLabels": {"app": "web"}}}});
