@@ -66,7 +66,7 @@ mod tests {
     }
 
     #[test]
-    fn every_place_where_the_wish_is_not_heard_is_answered_with_the_right_one() {
+    fn every_place_where_the_label_has_no_effect_is_answered_with_the_right_one() {
         let label = |text: &str| json!({"labels": {INJECT: text}});
         let note = |text: &str| json!({"annotations": {INJECT: text}});
         for (kind, object, said) in [
