@@ -1,10 +1,10 @@
 //! Turns what compiling found into Events. Only the Lease holder runs this.
 //!
-//! Problems with SMI objects stand in their conditions too; for Services, Pods
-//! and Namespaces the Event is all there is. Three facts are no problems of an object but
-//! surprises for its owner: a pod on its node's network that the mesh had to
-//! leave alone, a workload that opened because its last TrafficTarget went, and a wish
-//! for a proxy in words that nobody hears.
+//! Problems with SMI objects stand in their conditions too; for Services, Pods and
+//! Namespaces the Event is all there is. Three facts are no problems of an object but
+//! surprises for its owner: a pod on its node's network that the mesh had to leave
+//! alone, a workload that opened because its last TrafficTarget went, and a request
+//! for injection that is misspelled and so has no effect.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

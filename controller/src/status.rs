@@ -2,10 +2,9 @@
 //!
 //! `Accepted` and `ResolvedRefs` come from compiling. `Programmed` counts the
 //! proxies that need the object and have acknowledged its generation; one that
-//! needs it and is not connected counts and is named. A changed
-//! status, reason or generation is written at once; counts that only tick are
-//! written at most every [`COUNT_EVERY`] per object, because each write wakes
-//! every watcher of the kind.
+//! needs it and is not connected counts and is named. A changed status, reason or
+//! generation is written at once; counts that only tick are written at most every
+//! [`COUNT_EVERY`] per object, because each write wakes every watcher of the kind.
 //!
 //! Streams end and begin anew all day, and pods start. So an object that was
 //! programmed does not cease to be for [`RECONNECT`], if all that it lacks is

@@ -22,7 +22,8 @@ use coverage::Coverage;
 use mesh::Mesh;
 use oracle::{Call, Shares, Traffic, World, generate::SHOP, random::Random};
 
-/// Requests for which access is compared; `make fuzz` compares more.
+/// Requests for which access is compared; `make fuzz` compares others, and
+/// `WEFT_TEST_MORE` is how many times as many.
 const REQUESTS: usize = 100_000;
 /// Requests sent into each world.
 const PER_WORLD: usize = 50;

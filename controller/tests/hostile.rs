@@ -120,9 +120,9 @@ fn smallest(seed: u64) -> String {
     lines.join("\n")
 }
 
-/// One world with a tenant too many, who has those of his objects whose bits are set in
-/// `chosen`. Returns how many rules and splits the tenant's
-/// own proxies got, and how many of his objects name another tenant's namespace.
+/// One world with one more tenant, which is hostile and has those of its objects whose bits
+/// are set in `chosen`. Returns how many rules and splits the tenant's own proxies got, and
+/// how many of its objects name another tenant's namespace.
 fn attempt(seed: u64, chosen: u32) -> (usize, usize) {
     let mut random = Random::new(seed);
     let world = World::random(&mut random);

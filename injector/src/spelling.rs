@@ -1,4 +1,4 @@
-//! Warns of wishes for a proxy that nobody hears.
+//! Warns of requests for injection that have no effect.
 //!
 //! A namespace with `weft.dev/inject: "true"` gets no proxies and no word about it: its
 //! pods are not even sent here. So what speaks of the mesh in another way is sent for
@@ -32,7 +32,7 @@ pub(crate) fn check(request: &Request) -> Answer {
     }
 }
 
-/// The wish stands on what makes the pods and not on the pods.
+/// The label stands on what makes the pods and not on the pods.
 fn elsewhere(kind: &str, metadata: &Value, template: &Value) -> Option<String> {
     let of = |metadata: &Value, map: &str| Some(metadata.get(map)?.get(INJECT)?.clone());
     let asked = of(metadata, "labels").or_else(|| of(metadata, "annotations"))?;
@@ -66,7 +66,7 @@ mod tests {
     }
 
     #[test]
-    fn every_place_where_the_wish_is_not_heard_is_answered_with_the_right_one() {
+    fn every_place_where_the_label_has_no_effect_is_answered_with_the_right_one() {
         let label = |text: &str| json!({"labels": {INJECT: text}});
         let note = |text: &str| json!({"annotations": {INJECT: text}});
         for (kind, object, said) in [

@@ -264,20 +264,20 @@ async fn accept(
         let unmeshed = leaving.relays(kind == Kind::Outbound, &proxy.state.snapshot());
         tokio::spawn(async move {
             proxy.state.metrics.open_connections.inc();
-            let story = conversation(
+            let serving = conversation(
                 Arc::clone(&proxy),
                 stream,
                 kind,
                 unmeshed,
                 Arc::clone(&place),
             );
-            places::keep(&place, story).await;
+            places::keep(&place, serving).await;
             proxy.state.metrics.open_connections.dec();
         });
     }
 }
 
-/// One accepted connection, boxed where the story is long so that waiting
+/// One accepted connection, boxed where its future is large so that waiting
 /// connections stay small.
 async fn conversation(
     proxy: Arc<Proxy>,

@@ -1,5 +1,5 @@
 //! Counts how calls end. One `Call` per request or opaque connection, filled
-//! in while its story is told, and consumed exactly once. A request that is dropped
+//! in while it is served, and consumed exactly once. A request that is dropped
 //! instead had a caller who left before there was an answer: it counts as cancelled,
 //! so that successes, failures and cancelled ones are all requests there were.
 

@@ -57,8 +57,8 @@ pub async fn serve<I, H, F>(
     F: Future<Output = Response<Body>> + Send + 'static,
 {
     let handler = move |request: Request<Received>| {
-        // Boxed: a story is some KiB, which every future around it would hold again
-        // for each place from which it is moved.
+        // Boxed: the handler's future has some KiB, which every future around it would
+        // hold again for each place from which it is moved.
         let answer = match unacceptable(&request) {
             Some(refused) => Err(refused),
             None => Ok(Box::pin(handler(request))),

@@ -10,7 +10,8 @@
 //! - whatever breaks off on one side breaks off on the other, at once ([`recv`],
 //!   [`pipe`]);
 //! - no stream holds another one up, and fast streams get larger windows ([`flow`]);
-//! - a peer that says nothing is noticed within ten seconds ([`keepalive`]).
+//! - a peer that owes something and says nothing is given up within ten seconds
+//!   ([`keepalive`]).
 
 pub mod client;
 mod empty_frames;

@@ -3,8 +3,8 @@
 //!
 //! Who may be anybody can ask for everything, and refusing whoever comes last would
 //! refuse the honest one. So nobody is refused because the pool is full: the holder
-//! that has most loses its oldest share instead. Only who would have most himself is
-//! refused, and then only if none of his own shares is idle.
+//! that has most loses its oldest share instead. Only one that would have most itself is
+//! refused, and then only if none of its own shares is idle.
 //!
 //! A holder is a key: an address before anything is proven, a pod afterwards.
 

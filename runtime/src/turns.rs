@@ -1,7 +1,7 @@
 //! Work under way at one time, of which one source has its share at most.
 //!
-//! Who waits for his turn waits behind his own kind first, so one source whose work
-//! takes long does not make the others wait.
+//! A caller waits behind others of its own source first, so one source whose work takes
+//! long does not make the others wait.
 
 use std::collections::HashMap;
 use std::hash::Hash;

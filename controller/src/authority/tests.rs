@@ -217,7 +217,7 @@ async fn issuer_that_ended_and_cannot_be_replaced_says_why_and_stays() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn cluster_that_slept_a_hundred_days_has_every_certificate_again_by_itself() {
+async fn cluster_that_was_off_for_a_hundred_days_has_every_certificate_again_by_itself() {
     let api = FakeApi::default();
     let (clock, ahead) = clock();
     let mut holder = keeper(&api, true);

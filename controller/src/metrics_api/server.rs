@@ -2,7 +2,7 @@
 //!
 //! Every pod can reach it, so everything is bounded: connections, calls, bytes
 //! and time. Whoever shows no certificate of the API server's gets no further
-//! than being told so, and has places of his own, so that no number of such callers
+//! than being told so, and has places of their own, so that no number of such callers
 //! costs the API server a connection: while it cannot reach this API, no namespace
 //! of the cluster can be deleted.
 

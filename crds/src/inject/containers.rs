@@ -72,7 +72,7 @@ fn kept(earlier: &Value) -> Value {
         container.insert("securityContext".into(), context.into());
     }
     let env = earlier["env"].as_array().into_iter().flatten();
-    // Ours are written anew; one that we do not write would be somebody's wish for the
+    // Ours are written anew; one that we do not write would be somebody's setting for the
     // proxy that no annotation allows.
     let others = env.filter(|entry| {
         entry["name"]

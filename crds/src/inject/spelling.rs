@@ -1,4 +1,4 @@
-//! Wishes for a proxy that nobody can hear, because they are spelt another way.
+//! Requests for injection that have no effect, because they are misspelled.
 
 use serde_json::Value;
 

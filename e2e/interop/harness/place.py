@@ -214,7 +214,7 @@ class Place:
         for program in reversed(self.programs):
             program.stop()
         for namespace in self.namespaces.values():
-            # Servers may have left helpers behind, as RabbitMQ does.
+            # Servers may have left child processes behind, as RabbitMQ does.
             end_all_in(namespace)
             run("ip", "netns", "del", namespace, check=False)
         for group in self.cgroups:

@@ -273,7 +273,7 @@ fn told(ns: &Namespace, args: &[&str]) -> anyhow::Result<String> {
 }
 
 #[test]
-fn wish_for_a_proxy_in_other_words_is_answered_with_the_right_ones_and_an_event() -> Outcome {
+fn misspelled_request_for_injection_is_answered_with_the_right_spelling_and_an_event() -> Outcome {
     let ns = Namespace::unmeshed("spelling")?;
     let label = |value: &str| format!("weft.dev/inject={value}");
     let said = told(&ns, &["label", "namespace", &ns.name, &label("true")])?;

@@ -214,7 +214,7 @@ async fn namespace_that_is_a_path_reads_nothing_and_errors_tell_nothing() {
 }
 
 #[tokio::test]
-async fn debuggers_and_misspelled_wishes_have_pages_of_their_own() {
+async fn debuggers_and_misspelled_labels_have_paths_of_their_own() {
     let harness = Harness::start().await;
     let debugged = json!({
         "uid": "u1", "kind": { "group": "", "kind": "Pod" }, "namespace": "shop", "name": "web",

@@ -282,7 +282,7 @@ async fn mounted_bundle_is_trusted_by_nothing_but_the_connection_for_a_certifica
         assert!(bench.holds_one_of(&old), "the certificate is kept");
         assert_eq!(bench.control.roots.certificates(), old.roots());
     };
-    // Somebody put a root of his own there: while controllers are known it is not read.
+    // Somebody put a root of their own there: while controllers are known it is not read.
     bench.mount(&stranger);
     pass(FRESH_FOR).await;
     sleep(3 * BUNDLE_EVERY / 2).await;

@@ -1,8 +1,9 @@
 //! Notices a peer that says nothing any more.
 //!
 //! A connection on which nothing came for a while is asked for a sign of life. One that
-//! does not give it soon gets no new requests, and at the latest ten seconds after its
-//! last byte it ends, and all its streams with it.
+//! does not give it soon gets no new requests. While it has streams it ends at the
+//! latest ten seconds after its last byte, and all its streams with it. One without
+//! streams is asked later, because nobody waits for it.
 
 use std::future::Future;
 use std::io;

@@ -81,7 +81,7 @@ impl Visit {
         let mut response = Response::new(body::empty());
         response.extensions_mut().insert(accept);
         let expected = self.expected();
-        // Somebody who may say nothing at all is told so before he says it.
+        // Somebody who may say nothing at all is told so before saying it.
         let by_request = match expected {
             Expected::Http { declared, .. } => declared || self.judges_requests(),
             Expected::Bytes | Expected::Either => false,
