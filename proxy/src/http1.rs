@@ -95,6 +95,8 @@ where
         };
         // Nothing is set up for a connection on which no head has come.
         let spoken = tokio::select! {
+            // A request that is there already is served.
+            biased;
             next = next => matches!(next, Ok(Ok(true))),
             () = close.as_mut() => false,
         };

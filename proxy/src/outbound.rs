@@ -43,7 +43,9 @@ pub async fn serve(proxy: Arc<Proxy>, stream: TcpStream, addr: SocketAddr, place
         return Box::pin(unknown(&proxy, stream, addr, place)).await;
     };
     let protocol = match &*destination {
-        Destination::External => return Box::pin(pass_through(&proxy, stream, addr)).await,
+        Destination::External => {
+            return Box::pin(pass_through(&proxy, stream, addr, std::future::pending())).await;
+        }
         Destination::Refused(reason) => {
             tracing::debug!(%addr, reason, "refused a connection");
             tunnel::reset(&stream);
@@ -130,10 +132,7 @@ async fn unknown(proxy: &Arc<Proxy>, stream: TcpStream, addr: SocketAddr, place:
                 }
             }
         };
-        return tokio::select! {
-            () = pass_through(proxy, stream, addr) => {}
-            () = strict => {}
-        };
+        return pass_through(proxy, stream, addr, strict).await;
     }
     let mut stream = Prefixed::new(stream);
     let seen = stream
@@ -166,8 +165,14 @@ async fn unknown(proxy: &Arc<Proxy>, stream: TcpStream, addr: SocketAddr, place:
     .await;
 }
 
-/// Relays to an address outside the mesh as if no proxy were there.
-async fn pass_through(proxy: &Arc<Proxy>, mut stream: TcpStream, addr: SocketAddr) {
+/// Relays to an address outside the mesh as if no proxy were there, until that is
+/// `forbidden`.
+async fn pass_through(
+    proxy: &Arc<Proxy>,
+    mut stream: TcpStream,
+    addr: SocketAddr,
+    forbidden: impl Future<Output = ()>,
+) {
     let call = Call::tcp(
         proxy,
         Direction::outbound,
@@ -178,7 +183,13 @@ async fn pass_through(proxy: &Arc<Proxy>, mut stream: TcpStream, addr: SocketAdd
         Security::plaintext,
     );
     match tcp::connect(addr, CONNECT_TIMEOUT_EXTERNAL).await {
-        Ok(mut server) => call.relayed(tcp::relay(&mut stream, &mut server, &proxy.budget).await),
+        Ok(mut server) => tokio::select! {
+            outcome = tcp::relay(&mut stream, &mut server, &proxy.budget) => call.relayed(outcome),
+            () = forbidden => {
+                tunnel::reset(&stream);
+                tunnel::reset(&server);
+            }
+        },
         Err(error) => {
             tunnel::reset(&stream);
             call.refused(&Failure::unsent(Reason::ConnectFailed, error.to_string()));

@@ -221,7 +221,7 @@ impl Multiplexed {
     /// for a place, and beside tunnels that can be for ever.
     fn free(&self, limit: usize) -> Option<Stream> {
         let mut connections = self.connections.lock();
-        connections.retain(|connection| !connection.sender.is_closed());
+        connections.retain_mut(|connection| connection.sender.takes_requests());
         let least = connections
             .iter_mut()
             .filter(|connection| {

@@ -239,6 +239,8 @@ pub struct Upstream {
     holder: Holder,
     /// The application takes no more.
     deaf: bool,
+    /// It broke off, and the error of writing was the only sign of that.
+    broken: bool,
 }
 
 impl Upstream {
@@ -249,6 +251,7 @@ impl Upstream {
             abort,
             holder,
             deaf: false,
+            broken: false,
         }
     }
 
@@ -265,6 +268,8 @@ impl Upstream {
                 ) =>
             {
                 self.deaf = true;
+                // After an end in good order the first error is a broken pipe.
+                self.broken |= error.kind() == io::ErrorKind::ConnectionReset;
                 Poll::Ready(Ok(size))
             }
             other => other,
@@ -287,7 +292,13 @@ impl AsyncRead for Upstream {
         out: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        read_at_most(Pin::new(&mut this.io), cx, out, this.holder.piece())
+        let (before, room) = (out.filled().len(), out.remaining());
+        let read = read_at_most(Pin::new(&mut this.io), cx, out, this.holder.piece());
+        let ended = matches!(read, Poll::Ready(Ok(()))) && out.filled().len() == before;
+        if this.broken && room > 0 && ended {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
+        }
+        read
     }
 }
 

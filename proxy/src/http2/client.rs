@@ -58,7 +58,10 @@ impl std::fmt::Debug for Sender {
 
 impl Drop for Sender {
     fn drop(&mut self) {
-        self.shared.task.wake();
+        // The task has one and this is one: nobody else sends.
+        if Arc::strong_count(&self.shared) <= 2 {
+            self.shared.task.wake();
+        }
     }
 }
 
@@ -122,7 +125,9 @@ where
         // The first frame of a server says how many streams it takes, so that is known
         // with the answer to anything.
         let learned = poll_fn(|cx| {
-            if let Poll::Ready(Err(error)) = Pin::new(&mut connection).poll(cx) {
+            if let Poll::Ready(ended) = Pin::new(&mut connection).poll(cx) {
+                // Also a good end: nobody is there to send to.
+                let error = ended.err().unwrap_or_else(|| h2::Reason::NO_ERROR.into());
                 return Poll::Ready(Err(error));
             }
             pings.poll_pong(cx).map_ok(|_| ())
@@ -150,10 +155,17 @@ impl Sender {
         !self.shared.closed.load(Relaxed) && !self.shared.suspect.load(Relaxed)
     }
 
-    /// True when it has ended, or takes no more requests.
+    /// True when the connection has ended.
     #[must_use]
     pub fn is_closed(&self) -> bool {
         self.shared.closed.load(Relaxed)
+    }
+
+    /// False as soon as the server said that it takes nothing more, though streams that
+    /// it has taken go on.
+    pub fn takes_requests(&mut self) -> bool {
+        let mut cx = Context::from_waker(Waker::noop());
+        !self.is_closed() && !matches!(self.send.poll_ready(&mut cx), Poll::Ready(Err(_)))
     }
 
     /// Streams that the server allows at once.

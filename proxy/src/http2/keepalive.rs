@@ -139,10 +139,11 @@ impl Keepalive {
                 return Peer::Dead;
             }
             let ask = if busy { ASK } else { ASK_IDLE };
-            if self.asked.is_none()
-                && now - self.last >= ask
-                && self.pings.send_ping(Ping::opaque()).is_ok()
-            {
+            if self.asked.is_none() && now - self.last >= ask {
+                // What the handshake asked may have been answered late, or never; then
+                // it is still the question.
+                let _ = self.pings.poll_pong(cx);
+                let _ = self.pings.send_ping(Ping::opaque());
                 self.asked = Some(now);
                 // Registers for the answer.
                 let _ = self.pings.poll_pong(cx).map(|_| self.asked = None);

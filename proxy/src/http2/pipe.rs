@@ -120,7 +120,11 @@ impl Future for Pipe {
             if this.stream.poll_reset(cx).is_ready() {
                 return Poll::Ready(Err(Stopped::Peer));
             }
-            let waits = this.held.len() > LOOK_BEYOND && this.stream.capacity() == 0;
+            let waits = this.held.len() > LOOK_BEYOND && {
+                // Without having asked there is none, however open the window is.
+                this.stream.reserve_capacity(1);
+                this.stream.capacity() == 0
+            };
             if !waits {
                 this.look(cx);
             }

@@ -75,6 +75,15 @@ impl RecvBody {
     }
 }
 
+impl Drop for RecvBody {
+    fn drop(&mut self) {
+        // Whoever knew that nothing more comes did not ask for it.
+        if self.upload.is_some() && (self.stream.is_end_stream() || self.left == Some(0)) {
+            self.ended();
+        }
+    }
+}
+
 impl HttpBody for RecvBody {
     type Data = Bytes;
     type Error = BoxError;

@@ -82,19 +82,22 @@ where
         outlet.collect();
     }
     let mut closing = false;
+    // Held by every answer on its way. A request's own body is often gone by then.
+    let open = Arc::new(());
     poll_fn(|cx| {
+        let in_use = flow.streams() > 0 || Arc::strong_count(&open) > 1;
         if !closing && close.as_mut().poll(cx).is_ready() {
             closing = true;
             connection.graceful_shutdown();
         }
         if let Some(keepalive) = &mut keepalive
-            && keepalive.poll(cx, flow.streams() > 0) == Peer::Dead
+            && keepalive.poll(cx, in_use) == Peer::Dead
         {
             return Poll::Ready(Err(h2::Reason::NO_ERROR.into()));
         }
-        if busy != Some(flow.streams() > 0) {
-            busy = Some(flow.streams() > 0);
-            if flow.streams() > 0 {
+        if busy != Some(in_use) {
+            busy = Some(in_use);
+            if in_use {
                 place.busy();
             } else {
                 place.idle();
@@ -115,7 +118,11 @@ where
                     let (head, stream) = request.into_parts();
                     let body = RecvBody::new(stream, flow.open(), &head.headers);
                     let answer = handler(Request::from_parts(head, body));
-                    tokio::spawn(exchange(answer, respond, asked));
+                    let held = Arc::clone(&open);
+                    tokio::spawn(async move {
+                        let _held = held;
+                        exchange(answer, respond, asked).await;
+                    });
                 }
             }
         };

@@ -185,6 +185,92 @@ async fn a_peer_that_says_nothing_is_avoided_and_given_up_within_ten_seconds() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_peer_that_is_slow_to_say_its_limits_is_watched_all_the_same() {
+    let (near, far) = duplex(1 << 20);
+    let profile = Profile {
+        learn_limit: true,
+        ..PROFILE
+    };
+    let mut sender = client::handshake(near, profile, budget(), None)
+        .await
+        .unwrap();
+    let begun = Instant::now();
+    let outcome = sender.send(post(body::empty())).await.map(|_| ());
+    assert!(matches!(outcome, Err(SendError::Lost(_))), "{outcome:?}");
+    let took = begun.elapsed();
+    assert!(took <= Duration::from_millis(10_100), "{took:?}");
+    drop(far);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_closes_at_once_is_not_waited_for() {
+    let (near, mut far) = duplex(1 << 20);
+    tokio::spawn(async move {
+        let mut preface = [0; 24];
+        far.read_exact(&mut preface).await.unwrap();
+        drop(far);
+    });
+    let profile = Profile {
+        learn_limit: true,
+        ..PROFILE
+    };
+    let begun = Instant::now();
+    let made = client::handshake(near, profile, budget(), None).await;
+    assert!(made.is_err(), "a connection to nobody");
+    assert!(begun.elapsed() < Duration::from_millis(500));
+}
+
+#[tokio::test]
+async fn a_server_that_says_goodbye_gets_no_new_requests_while_its_streams_go_on() {
+    let (mut sender, far) = client().await;
+    let (go, mut gone) = unbounded_channel();
+    tokio::spawn(async move {
+        let mut connection = h2::server::handshake(far).await.unwrap();
+        let (_, mut respond) = connection.accept().await.unwrap().unwrap();
+        let mut stream = respond.send_response(Response::new(()), false).unwrap();
+        connection.graceful_shutdown();
+        tokio::spawn(async move {
+            let () = gone.recv().await.unwrap();
+            stream.send_data(Bytes::from_static(b"late"), true).unwrap();
+        });
+        while connection.accept().await.is_some() {}
+    });
+    let answer = sender.send(post(body::empty())).await.unwrap();
+    let until = Instant::now() + Duration::from_secs(5);
+    while sender.takes_requests() {
+        assert!(Instant::now() < until, "the goodbye is not noticed");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert!(!sender.is_closed());
+    go.send(()).unwrap();
+    let rest = answer.into_body().collect().await.unwrap().to_bytes();
+    assert_eq!(rest, "late");
+}
+
+#[tokio::test]
+async fn a_request_goes_on_after_an_answer_that_came_early_and_whole() {
+    let (told, mut heard) = unbounded_channel();
+    let mut sender = pair(move |request| {
+        let told = told.clone();
+        async move {
+            tokio::spawn(async move {
+                let all = request.into_body().collect().await;
+                let _ = told.send(all.map(|all| all.to_bytes().len()).ok());
+            });
+            Response::new(body::empty())
+        }
+    })
+    .await;
+    let (parts, body) = later([data("first")]);
+    let answer = sender.send(post(body)).await.unwrap();
+    drop(answer);
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    parts.send(data("second")).unwrap();
+    drop(parts);
+    assert_eq!(heard.recv().await.unwrap(), Some(11), "it was broken off");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_peer_that_lives_and_says_nothing_else_is_kept() {
     let mut sender = pair(|_| async {
         tokio::time::sleep(Duration::from_secs(120)).await;

@@ -20,7 +20,7 @@ use policy::reason::Reason;
 use super::Visit;
 use crate::detect::{DETECT_WITHIN, Seen, judge_leniently, judge_strictly};
 use crate::failure::Failure;
-use crate::http::HEAD_WITHIN;
+use crate::http::IDLE_WITHIN;
 use crate::metrics::{AuditLabels, Direction};
 use crate::snapshot::Snapshot;
 
@@ -68,7 +68,7 @@ impl Visit {
                 && snapshot.access.may_request(self.caller(), port);
         Expected::Http {
             declared,
-            silence: if welcome { HEAD_WITHIN } else { DETECT_WITHIN },
+            silence: if welcome { IDLE_WITHIN } else { DETECT_WITHIN },
             judge: if answered {
                 judge_strictly
             } else {

@@ -27,6 +27,9 @@ use crate::upstream::{self, Answer};
 /// A request in flight that a change no longer allows may go on for this long.
 const IN_FLIGHT_GRACE: Duration = Duration::from_secs(30);
 
+/// New connections that one request may need, because the one in use ended just then.
+const RENEWALS: usize = 2;
+
 /// Parts of an answer that pass before anybody looks whether it may go on: most
 /// answers have fewer, and need no watch.
 const FREE_FRAMES: u32 = 32;
@@ -83,9 +86,16 @@ impl Visit {
             if !http2 {
                 return upstream::http1(peers, self.local, CONNECT_TIMEOUT, &parts, &replay).await;
             }
-            match replay.take() {
-                Some(body) => upstream::http2(peers, self.local, &self.label, &parts, body).await,
-                None => Err(Failure::lost("the request's body is gone")),
+            let mut renewals = 0;
+            loop {
+                let Some(body) = replay.take() else {
+                    break Err(Failure::lost("the request's body is gone"));
+                };
+                match upstream::http2(peers, self.local, &self.label, &parts, body).await {
+                    // The connection was at its end and took nothing; another one may do.
+                    Err(failure) if failure.stale && renewals < RENEWALS => renewals += 1,
+                    sent => break sent,
+                }
             }
         };
         let revoked = async {

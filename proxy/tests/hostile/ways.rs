@@ -249,6 +249,24 @@ async fn a_silent_connection_to_a_guarded_undeclared_port_waits_for_its_request(
     }
 }
 
+/// Longer than a head may take once it has begun.
+#[tokio::test]
+async fn a_connection_that_is_opened_ahead_waits_for_its_first_request() {
+    for protocol in [Protocol::Detect, Protocol::Http1] {
+        let field = Field::new(protocol).await;
+        field.allow(protocol, &["/public"]);
+        let mut ahead = [field.open(WAYS[0]).await, field.open(WAYS[1]).await];
+        sleep(Duration::from_secs(11)).await;
+        for (stream, way) in ahead.iter_mut().zip(WAYS) {
+            let request = b"GET /public HTTP/1.1\r\nHost: s\r\nConnection: close\r\n\r\n";
+            let sent = stream.write_all(request).await;
+            assert!(sent.is_ok(), "{protocol:?} {way:?}: {sent:?}");
+            let answer = rest(stream, Duration::from_secs(2)).await;
+            assert_eq!(status(&answer), 200, "{protocol:?} {way:?}: {answer}");
+        }
+    }
+}
+
 /// Whoever waits for the server to speak learns that it never will.
 #[tokio::test]
 async fn a_silent_caller_that_nothing_admits_is_let_go_after_a_second() {
