@@ -16,10 +16,11 @@ use std::net::Ipv4Addr;
 
 use anyhow::Result;
 use bytes::{Buf, Bytes};
+use futures::TryStreamExt;
 use http::{HeaderMap, HeaderValue, Request, Response};
 use http_body_util::combinators::UnsyncBoxBody;
-use http_body_util::{BodyExt, Full, StreamBody};
-use hyper::body::{Frame, Incoming};
+use http_body_util::{BodyExt, BodyStream, Full, StreamBody};
+use hyper::body::{Body, Frame, Incoming};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::net::TcpListener;
@@ -41,7 +42,7 @@ const SERVICE: &str = "/bench.Echo/";
 const OK: HeaderValue = HeaderValue::from_static("0");
 const INVALID_ARGUMENT: HeaderValue = HeaderValue::from_static("3");
 
-type Body = UnsyncBoxBody<Bytes, hyper::Error>;
+type Answer = UnsyncBoxBody<Bytes, hyper::Error>;
 
 /// Bytes of a message of this length on the wire.
 pub(crate) const fn framed(length: u32) -> usize {
@@ -87,14 +88,14 @@ pub(crate) fn serve(listener: std::net::TcpListener) -> Result<()> {
     Ok(())
 }
 
-async fn answer(request: Request<Incoming>) -> Result<Response<Body>, hyper::Error> {
+async fn answer(request: Request<Incoming>) -> Result<Response<Answer>, hyper::Error> {
     let (head, body) = request.into_parts();
     let Some(method) = head.uri.path().strip_prefix(SERVICE) else {
         let body = body.collect().await?.to_bytes();
         return Ok(Response::new(whole(body)));
     };
     if method == "Both" {
-        return Ok(grpc(body.boxed_unsync(), OK));
+        return Ok(grpc(sent_back(body).boxed_unsync(), OK));
     }
     let asked = body.collect().await?.to_bytes();
     let answer = match (method, messages(asked.clone())) {
@@ -111,7 +112,7 @@ async fn answer(request: Request<Incoming>) -> Result<Response<Body>, hyper::Err
     })
 }
 
-fn grpc(body: Body, status: HeaderValue) -> Response<Body> {
+fn grpc(body: Answer, status: HeaderValue) -> Response<Answer> {
     let mut trailers = HeaderMap::new();
     trailers.insert("grpc-status", status);
     let ended = body.with_trailers(std::future::ready(Some(Ok(trailers))));
@@ -122,12 +123,25 @@ fn grpc(body: Body, status: HeaderValue) -> Response<Body> {
     response
 }
 
-fn whole(body: Bytes) -> Body {
+fn whole(body: Bytes) -> Answer {
     Full::new(body).map_err(never).boxed_unsync()
 }
 
+/// Without the empty frame with which clients of gRPC end their half: in an answer,
+/// which ends with trailers, it says nothing, and Envoy takes it for a flood.
+fn sent_back<B>(body: B) -> impl Body<Data = Bytes, Error = B::Error>
+where
+    B: Body<Data = Bytes>,
+{
+    let says_something = |frame: &Frame<Bytes>| {
+        let empty = frame.data_ref().is_some_and(Bytes::is_empty);
+        std::future::ready(!empty)
+    };
+    StreamBody::new(BodyStream::new(body).try_filter(says_something))
+}
+
 /// One DATA frame for each message, as servers of gRPC send them.
-fn produced() -> Body {
+fn produced() -> Answer {
     let message = Bytes::from(message(STREAMED_LENGTH));
     let frames = std::iter::repeat_n(message, STREAMED).map(|message| Ok(Frame::data(message)));
     StreamBody::new(futures::stream::iter(frames)).boxed_unsync()
@@ -154,13 +168,19 @@ fn messages(mut bytes: Bytes) -> Option<usize> {
 
 #[cfg(test)]
 mod tests {
+    use std::convert::Infallible;
     use std::net::Ipv4Addr;
 
     use anyhow::Result;
     use bytes::Bytes;
+    use futures::TryStreamExt;
     use http::Request;
+    use http_body_util::{BodyStream, StreamBody};
+    use hyper::body::Frame;
 
-    use super::{EMPTY_MESSAGE, STREAM, STREAMED, STREAMED_LENGTH, message, messages, serve};
+    use super::{
+        EMPTY_MESSAGE, STREAM, STREAMED, STREAMED_LENGTH, message, messages, sent_back, serve,
+    };
 
     #[test]
     fn a_message_without_its_end_is_none() {
@@ -171,6 +191,18 @@ mod tests {
             assert_eq!(messages(Bytes::copy_from_slice(&stream[..end])), None);
         }
         assert_eq!(messages(Bytes::new()), Some(0));
+    }
+
+    #[tokio::test]
+    async fn an_empty_frame_is_not_sent_back() {
+        let frames = ["one", "", "two"].map(|data| Ok::<_, Infallible>(Frame::data(data.into())));
+        let body = StreamBody::new(futures::stream::iter(frames));
+        let mut stream = BodyStream::new(Box::pin(sent_back(body)));
+        let mut seen: Vec<Bytes> = Vec::new();
+        while let Some(frame) = stream.try_next().await.unwrap() {
+            seen.extend(frame.into_data());
+        }
+        assert_eq!(seen, ["one", "two"]);
     }
 
     /// Length of the answer's body, and gRPC's status.
@@ -184,7 +216,8 @@ mod tests {
         tokio::spawn(connection);
         let request = Request::post(format!("http://web{path}")).body(())?;
         let (answer, mut sending) = sender.ready().await?.send_request(request, false)?;
-        sending.send_data(body, true)?;
+        sending.send_data(body, false)?;
+        sending.send_data(Bytes::new(), true)?;
         let mut body = answer.await?.into_body();
         let mut length = 0;
         while let Some(data) = body.data().await {
@@ -216,6 +249,8 @@ mod tests {
             let cut = call(target, path, short).await.unwrap();
             assert_eq!(cut, (0, "3".to_owned()), "{path}");
         }
+        let both = call(target, "/bench.Echo/Both", hundred.clone().into()).await;
+        assert_eq!(both.unwrap(), (hundred.len(), "0".to_owned()));
         let echoed = call(target, "/bench-echo", hundred.clone().into()).await;
         assert_eq!(echoed.unwrap(), (hundred.len(), String::new()));
     }

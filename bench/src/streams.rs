@@ -116,7 +116,9 @@ async fn one_stream(
     // As clients of gRPC do, which do not know beforehand which message is the last.
     sending.send_data(Bytes::new(), true)?;
     while let Some(data) = receiving.data().await {
-        ensure!(data?.is_empty(), "more came back than was sent");
+        let data =
+            data.with_context(|| format!("a stream broke at its end, after {count} messages"))?;
+        ensure!(data.is_empty(), "more came back than was sent");
     }
     let status = early.or(last_status(&mut receiving).await?);
     ensure!(
