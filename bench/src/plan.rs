@@ -129,7 +129,7 @@ impl Plan {
                 load: second(2),
                 rate: second(3),
                 bodies: second(1),
-                at_most: with_previous(second(5 * 60 + 30)),
+                at_most: with_previous(second(6 * 60)),
                 calm: second(0),
                 measures: measures(),
             }
