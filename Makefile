@@ -38,7 +38,7 @@ interop: ## clients and servers that we did not write, directly and through the 
 attack: ## hostile neighbours beside an honest load, an hour (MINUTES=60)
 	@e2e/interop/run attack --minutes $(or $(MINUTES),60) --page $(CURDIR)/docs/attacks.md
 
-bench: ## what the proxy costs beside Envoy, 25 min after the build (PREVIOUS=older weft-proxy)
+bench: ## what the proxy costs beside Envoy, 28 min after the build (PREVIOUS=older weft-proxy)
 	@PREVIOUS="$(PREVIOUS)" bench/run full
 
 bench-quick: ## the same in 5 min, with fewer measures

@@ -42,17 +42,16 @@ impl Book {
         Some(self.spread(measure, system)?.median)
     }
 
-    /// Figures that rose by more than a tenth and beyond the spread of both.
+    /// CPU per request or per byte that rose by more than a tenth and beyond the spread of both.
     pub(crate) fn dearer(
         &self,
         old: &'static str,
         new: &'static str,
     ) -> Vec<(&'static str, f64, f64)> {
         const MORE: f64 = 1.10;
-        let measures = self
-            .figures
-            .keys()
-            .filter(|(measure, system)| measure.starts_with("cpu-") && *system == new);
+        let measures = self.figures.keys().filter(|(measure, system)| {
+            (measure.starts_with("cpu-") || measure.ends_with("-cpu")) && *system == new
+        });
         measures
             .filter_map(|(measure, _)| {
                 let (before, after) = (self.spread(measure, old)?, self.spread(measure, new)?);
@@ -98,5 +97,15 @@ mod tests {
         );
         let risen = book(&[10.0, 10.0, 11.0], &[12.0, 12.5, 13.0]).dearer("old", "new");
         assert_eq!(risen, [("cpu-c1", 10.0, 12.5)]);
+    }
+
+    #[test]
+    fn bytes_that_cost_more_are_a_regression_as_well() {
+        let mut book = Book::default();
+        for (measure, risen) in [("get-h2-cpu", 2.0), ("get-h2-rate", 2.0), ("tcp-cpu", 1.0)] {
+            book.note(measure, "old", 1.0);
+            book.note(measure, "new", risen);
+        }
+        assert_eq!(book.dearer("old", "new"), [("get-h2-cpu", 1.0, 2.0)]);
     }
 }

@@ -95,6 +95,20 @@ const COMPARISONS: &[Comparison] = &[
         &[ENVOY, WEFT],
     ),
     comparison(
+        "http-rate.svg",
+        "Bytes over HTTP, GiB per second",
+        "Bytes over HTTP",
+        "GiB/s",
+        &[DIRECT, ENVOY, WEFT],
+    ),
+    comparison(
+        "http-cpu.svg",
+        "Bytes over HTTP, seconds of CPU per GiB, both proxies",
+        "Bytes over HTTP",
+        "s/GiB",
+        &[ENVOY, WEFT],
+    ),
+    comparison(
         "memory.svg",
         "Resident memory, MB",
         "Resident memory",

@@ -81,7 +81,12 @@ fn outbound_listeners() -> String {
             &format!("{{destination_port: {port}}}"),
             &http_filter(
                 codec,
-                &[("web", "web"), ("web-h2", "web-h2"), ("web-grpc", "web-h2")],
+                &[
+                    ("web", "web"),
+                    ("web-h2", "web-h2"),
+                    ("web-echo", "web-h2"),
+                    ("web-grpc", "web-h2"),
+                ],
             ),
             "",
         )
@@ -96,6 +101,7 @@ fn outbound_listeners() -> String {
     let chains = [
         http(80, "HTTP1"),
         http(81, "HTTP2"),
+        http(83, "HTTP2"),
         http(84, "HTTP2"),
         tcp(82, "bytes"),
         tcp(5201, "bulk"),
@@ -125,6 +131,7 @@ fn inbound_listeners(folder: &Path) -> String {
     let hosts = [
         ("web", "web"),
         ("web-h2", "web-h2"),
+        ("web-echo", "web-echo"),
         ("web-grpc", "web-grpc"),
     ];
     // Only ports that the redirection leaves alone can be called directly.
@@ -192,6 +199,7 @@ fn inbound_clusters() -> String {
         local("web", 8080, false),
         local("web-h2", 8082, true),
         local("web-grpc", 8084, true),
+        local("web-echo", 8085, true),
         local("bytes", 8083, false),
         local("bulk", 5201, false),
     ]

@@ -25,7 +25,7 @@ use crate::flame::stacks::{Node, Origin};
 use crate::load;
 use crate::place::{Process, Who};
 use crate::resources::Pod;
-use crate::round::HTTP;
+use crate::round::{COUNTED, HTTP};
 use crate::system::{Kind, Port, System};
 use crate::{Shared, place};
 
@@ -50,10 +50,10 @@ type Make = fn(&System, Duration) -> Result<()>;
 /// Loads besides those of [`HTTP`], named as the rows of the report are.
 const OTHER_LOADS: &[(&str, Make)] = &[
     ("cpu-h2", |system, time| {
-        load::h2load(system, Port::Http2, "/bench", &[], time).map(drop)
+        load::h2load(system, Port::Http2, "/bench", time).map(drop)
     }),
-    ("cpu-grpc", |system, time| {
-        load::grpc(system, time).map(drop)
+    ("cpu-both", |system, time| {
+        load::both_ways(system, time).map(drop)
     }),
     ("cpu-r1000", |system, time| {
         load::fixed(system, 1000, time).map(drop)
@@ -120,6 +120,7 @@ impl Arguments {
 fn known() -> impl Iterator<Item = &'static str> {
     HTTP.iter()
         .map(|load| load.cpu)
+        .chain(COUNTED.iter().map(|load| load.cpu))
         .chain(OTHER_LOADS.iter().map(|(name, _)| *name))
 }
 
@@ -189,6 +190,11 @@ fn record(system: &System, load: &str, folder: &Path) -> Result<[PathBuf; 2]> {
 fn make(system: &System, load: &str, time: Duration) -> Result<()> {
     if let Some(http) = HTTP.iter().find(|http| http.cpu == load) {
         return http.make(system, time).map(drop);
+    }
+    if let Some(counted) = COUNTED.iter().find(|counted| counted.cpu == load) {
+        let calls = counted.calls;
+        let count = calls.in_time(system, time)?;
+        return calls.make(system, count, time).map(drop);
     }
     let other = OTHER_LOADS.iter().find(|(name, _)| *name == load);
     let (_, make) = other.context("no such load")?;

@@ -5,10 +5,15 @@ use std::time::Duration;
 use anyhow::{Context, Result, anyhow, ensure};
 
 use crate::rate::{self, Latencies, Load};
+use crate::streams;
 use crate::system::{Port, System};
 
 /// Beyond its own time, a program gets this long to begin and end.
 const SLACK: Duration = Duration::from_secs(5);
+/// Streams on the one connection of HTTP/2.
+const AT_ONCE: u32 = 32;
+/// Content of the messages of gRPC that go both ways.
+const BOTH_WAYS: u32 = 100;
 
 /// CPU time that both proxies used, or the server where there are none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -26,6 +31,99 @@ pub(crate) struct Done {
     pub(crate) requests: f64,
     /// Per second.
     pub(crate) rate: f64,
+}
+
+/// Calls that are counted out beforehand, so that each of them comes to its end,
+/// and whose answers are counted by the byte: one that is shorter than it should
+/// be is a failure, whatever its status says.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Calls {
+    pub(crate) port: Port,
+    pub(crate) path: &'static str,
+    /// A file of the bench that is sent with each.
+    pub(crate) body: Option<&'static str>,
+    /// Bytes of each answer.
+    pub(crate) answer: usize,
+    /// At a time.
+    pub(crate) streams: u32,
+    /// Made before those that are measured, to learn how many fit into the time.
+    pub(crate) probe: u32,
+}
+
+impl Calls {
+    pub(crate) const fn grpc(method: &'static str, body: &'static str, answer: usize) -> Self {
+        Self {
+            port: Port::Grpc,
+            path: method,
+            body: Some(body),
+            answer,
+            streams: AT_ONCE,
+            probe: 2000,
+        }
+    }
+
+    /// A body that comes back.
+    pub(crate) const fn echo(body: &'static str, length: usize) -> Self {
+        Self {
+            port: Port::Echo,
+            path: "/bench-echo",
+            body: Some(body),
+            answer: length,
+            streams: AT_ONCE,
+            probe: 2000,
+        }
+    }
+
+    /// A MB in messages of gRPC, in one direction.
+    pub(crate) const fn stream(method: &'static str, body: &'static str, answer: usize) -> Self {
+        Self {
+            probe: 64,
+            ..Self::grpc(method, body, answer)
+        }
+    }
+
+    /// One after the other.
+    pub(crate) const fn download(port: Port, path: &'static str, length: usize) -> Self {
+        Self {
+            port,
+            path,
+            body: None,
+            answer: length,
+            streams: 1,
+            probe: 1,
+        }
+    }
+
+    /// How many of them take about this long.
+    pub(crate) fn in_time(&self, system: &System, time: Duration) -> Result<u32> {
+        let probe = self
+            .make(system, self.probe, time)
+            .context("before the measurement")?;
+        Ok((probe.rate * time.as_secs_f64()).max(f64::from(self.streams)) as u32)
+    }
+
+    /// Makes that many.
+    pub(crate) fn make(&self, system: &System, count: u32, time: Duration) -> Result<Done> {
+        let (count_text, streams) = (count.to_string(), format!("-m{}", self.streams));
+        let body = self.body.map(|body| system.shared(body));
+        let mut extra = vec![&*streams, "-n", &count_text];
+        if let Some(body) = &body {
+            extra.extend(["-d", body]);
+        }
+        match self.port {
+            Port::Http1 => extra.push("--h1"),
+            Port::Grpc => {
+                extra.extend(["-H", "content-type: application/grpc", "-H", "te: trailers"])
+            }
+            _ => {}
+        }
+        // The probe may have met a quicker moment than what is measured.
+        let said = run_h2load(system, self.port, self.path, &extra, time * 2)?;
+        let answered = u64::from(count) * self.answer as u64;
+        parse_h2load(&said)
+            .and_then(|done| every_byte(&said, answered).map(|()| done))
+            .map_err(|error| anyhow!("{error:#}; the load said {said}"))
+    }
 }
 
 /// Runs `work` and says what it cost.
@@ -93,23 +191,32 @@ fn parse_wrk(said: &str) -> Result<Done> {
 }
 
 /// One HTTP/2 connection with 32 requests at a time.
-pub(crate) fn h2load(
+pub(crate) fn h2load(system: &System, port: Port, path: &str, time: Duration) -> Result<Done> {
+    let (streams, duration) = (format!("-m{AT_ONCE}"), time.as_secs().max(1).to_string());
+    let said = run_h2load(system, port, path, &[&streams, "-D", &duration], time)?;
+    parse_h2load(&said).map_err(|error| anyhow!("{error:#}; the load said {said}"))
+}
+
+fn run_h2load(
     system: &System,
     port: Port,
     path: &str,
     extra: &[&str],
     time: Duration,
-) -> Result<Done> {
-    let duration = time.as_secs().max(1).to_string();
+) -> Result<String> {
     let (host, url) = (
         format!(":authority: {}", port.host()),
         format!("http://{}{path}", system.target(port)),
     );
-    let mut line = vec!["h2load", "-t1", "-c1", "-m32", "-D", &duration, "-H", &host];
+    let mut line = vec!["h2load", "-t1", "-c1", "-H", &host];
     line.extend(extra);
     line.push(&url);
-    let said = system.place.client.run_within(time + SLACK, &line)?;
-    parse_h2load(&said).map_err(|error| anyhow!("{error:#}; the load said {said}"))
+    let limit = time + SLACK;
+    system
+        .place
+        .client
+        .run_within(limit, &line)
+        .with_context(|| format!("h2load failed, or waits for calls after {limit:?}"))
 }
 
 fn parse_h2load(said: &str) -> Result<Done> {
@@ -124,7 +231,13 @@ fn parse_h2load(said: &str) -> Result<Done> {
     for bad in ["3xx", "4xx", "5xx"] {
         ensure!(
             number(codes, bad) == Some(0.0),
-            "answers that are no success"
+            "answers that are no success: {codes}"
+        );
+    }
+    for bad in ["failed", "errored", "timeout"] {
+        ensure!(
+            number(requests, bad) == Some(0.0),
+            "calls failed: {requests}"
         );
     }
     ensure!(done > 0.0, "no request was answered");
@@ -135,18 +248,31 @@ fn parse_h2load(said: &str) -> Result<Done> {
     })
 }
 
-/// As many gRPC calls as possible.
-pub(crate) fn grpc(system: &System, time: Duration) -> Result<Done> {
-    let message = system.message();
-    let extra = [
-        "-d",
-        &message,
-        "-H",
-        "content-type: application/grpc",
-        "-H",
-        "te: trailers",
-    ];
-    h2load(system, Port::Grpc, "/bench.Echo/Unary", &extra, time)
+/// That the answers' bodies had together this many bytes.
+fn every_byte(said: &str, expected: u64) -> Result<()> {
+    let traffic = said.lines().find(|line| line.starts_with("traffic:"));
+    let data = traffic
+        .and_then(|line| line.strip_suffix(" data")?.rsplit_once('('))
+        .and_then(|(_, bytes)| bytes.strip_suffix(')')?.parse::<u64>().ok())
+        .context("no count of bytes")?;
+    ensure!(
+        data == expected,
+        "calls failed: their answers have {data} bytes instead of {expected}"
+    );
+    Ok(())
+}
+
+/// Messages of gRPC that are sent back and forth on 32 streams.
+pub(crate) fn both_ways(system: &System, time: Duration) -> Result<Done> {
+    let load = streams::Load {
+        target: system.target(Port::Grpc),
+        host: Port::Grpc.host(),
+        path: "/bench.Echo/Both",
+        streams: AT_ONCE,
+        length: BOTH_WAYS,
+        time,
+    };
+    system.place.client.within(|| streams::run(load))
 }
 
 /// Requests at a fixed rate over 32 connections.
@@ -171,6 +297,19 @@ pub(crate) struct Bulk {
     pub(crate) gib_per_second: f64,
 }
 
+impl Bulk {
+    /// Calls that moved this many bytes each.
+    pub(crate) fn of(done: Done, bytes_each: usize) -> Self {
+        let gib_each = bytes_each as f64 / GIB;
+        Self {
+            gib: done.requests * gib_each,
+            gib_per_second: done.rate * gib_each,
+        }
+    }
+}
+
+const GIB: f64 = 1024.0 * 1024.0 * 1024.0;
+
 /// Bytes as fast as they go, from client to server.
 pub(crate) fn iperf(system: &System, streams: u32, time: Duration) -> Result<Bulk> {
     let target = system.target(Port::Bulk);
@@ -183,7 +322,6 @@ pub(crate) fn iperf(system: &System, streams: u32, time: Duration) -> Result<Bul
 }
 
 fn parse_iperf(said: &str) -> Result<Bulk> {
-    const GIB: f64 = 1024.0 * 1024.0 * 1024.0;
     let said: serde_json::Value = serde_json::from_str(said)?;
     let received = &said["end"]["sum_received"];
     let bytes = received["bytes"].as_f64().context("no bytes")?;
@@ -197,7 +335,7 @@ fn parse_iperf(said: &str) -> Result<Bulk> {
 
 #[cfg(test)]
 mod tests {
-    use super::{parse_h2load, parse_wrk};
+    use super::{Bulk, Done, every_byte, parse_h2load, parse_wrk};
 
     #[test]
     fn a_refused_request_is_no_result_of_wrk() {
@@ -215,5 +353,39 @@ mod tests {
         assert_eq!(parse_h2load(good).unwrap().requests, 101.0);
         assert_eq!(parse_h2load(good).unwrap().rate, 50.5);
         assert!(parse_h2load(&good.replace("0 4xx", "1 4xx")).is_err());
+    }
+
+    #[test]
+    fn a_call_that_broke_off_is_no_result_of_h2load() {
+        let good = "finished in 2.00s, 50.50 req/s, 1KB/s\nrequests: 101 total, 101 started, 101 done, 101 succeeded, 0 failed, 0 errored, 0 timeout\nstatus codes: 101 2xx, 0 3xx, 0 4xx, 0 5xx\n";
+        assert!(parse_h2load(good).is_ok());
+        for bad in ["failed", "errored", "timeout"] {
+            let said = good.replace(&format!("0 {bad}"), &format!("3 {bad}"));
+            let error = parse_h2load(&said).expect_err(bad).to_string();
+            assert!(error.contains(&format!("3 {bad}")), "{error}");
+        }
+    }
+
+    /// gRPC's status is in trailers, which `h2load` does not read.
+    #[test]
+    fn an_answer_of_200_without_its_bytes_is_a_failure() {
+        let said = "status codes: 3 2xx, 0 3xx, 0 4xx, 0 5xx\ntraffic: 8.59MB (9010324) total, 339B (339) headers (space savings 38.92%), 8.58MB (9000000) data\n";
+        assert!(every_byte(said, 3 * 3_000_000).is_ok());
+        let error = every_byte(said, 4 * 3_000_000).unwrap_err().to_string();
+        assert!(
+            error.contains("9000000 bytes instead of 12000000"),
+            "{error}"
+        );
+        assert!(every_byte("", 0).is_err());
+    }
+
+    #[test]
+    fn calls_of_a_mebibyte_are_gibibytes() {
+        let done = Done {
+            requests: 2048.0,
+            rate: 512.0,
+        };
+        let bulk = Bulk::of(done, 1024 * 1024);
+        assert_eq!((bulk.gib, bulk.gib_per_second), (2.0, 0.5));
     }
 }

@@ -21,6 +21,7 @@ mod rate;
 mod report;
 mod resources;
 mod round;
+mod streams;
 mod system;
 
 use std::collections::BTreeSet;
@@ -30,11 +31,12 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Instant;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 
 use crate::book::Book;
 use crate::control::Authority;
 use crate::plan::{Arguments, Plan};
+use crate::round::Gaps;
 use crate::system::{Kind, System};
 
 fn main() -> ExitCode {
@@ -105,8 +107,13 @@ fn run() -> Result<ExitCode> {
         let mut complete = true;
         for system in &mut systems {
             eprintln!("round {} of {}: {}", round + 1, plan.rounds, system.name);
-            let gaps = round::run(system, &plan, round, deadline, &mut book)
-                .with_context(|| format!("round {}, {}", round + 1, system.name))?;
+            let mut gaps = Gaps::default();
+            if let Err(error) = round::run(system, &plan, round, deadline, &mut book, &mut gaps) {
+                eprintln!("{}: {error:#}", system.name);
+                gaps.failed.push(format!("{}: {error:#}", system.name));
+                complete = false;
+                system.stop_pair();
+            }
             complete &= gaps.out_of_time.is_empty();
             let late = gaps
                 .out_of_time
@@ -143,9 +150,11 @@ fn run() -> Result<ExitCode> {
     let run = report::Run {
         full: plan.full,
         rounds,
+        planned: plan.rounds,
         load_before: load.split(' ').next().unwrap_or_default().to_owned(),
         load_seconds: plan.load.as_secs(),
         rate_seconds: plan.rate.as_secs(),
+        bodies_seconds: plan.bodies.as_secs(),
         left_out,
         failed: failed.into_iter().collect(),
         development_binary: arguments
@@ -156,19 +165,12 @@ fn run() -> Result<ExitCode> {
     let text = report::text(&book, &run, &timings, &arguments.versions);
     report::write(&arguments.out, &text)?;
     println!("{text}");
-    if !run.failed.is_empty() {
-        bail!("measurements failed: {}", run.failed.join("; "));
-    }
-    if rounds < plan.rounds {
-        bail!(
-            "only {rounds} of {} rounds are complete; what is missing is listed above",
-            plan.rounds
-        );
-    }
     let dearer = book.dearer("previous", "weft");
     for (measure, before, after) in &dearer {
-        eprintln!("regression: {measure} rose from {before:.1} to {after:.1} µs per request");
+        let unit = measures::unit(measure);
+        eprintln!("regression: {measure} rose from {before:.2} to {after:.2} {unit}");
     }
+    run.complete()?;
     Ok(if dearer.is_empty() {
         ExitCode::SUCCESS
     } else {
@@ -185,8 +187,16 @@ impl Shared {
             std::env::temp_dir().join(format!("{}{}-files", place::PREFIX, std::process::id()));
         fs::create_dir(&folder).with_context(|| folder.display().to_string())?;
         let shared = Self(folder);
-        shared.write("10k", &[b'x'; 10 * 1024])?;
+        shared.write("10k", &[b'x'; round::BODY_10K as usize])?;
+        shared.write("100", &[b'x'; round::BODY as usize])?;
         shared.write("grpc", &grpc::EMPTY_MESSAGE)?;
+        shared.write("grpc-100", &grpc::message(round::BODY))?;
+        shared.write("grpc-10k", &grpc::message(round::BODY_10K))?;
+        let stream = grpc::message(grpc::STREAMED_LENGTH).repeat(grpc::STREAMED);
+        shared.write("grpc-stream", &stream)?;
+        // A hole, which takes no place on the disk.
+        let large = fs::File::create(shared.0.join("large"))?;
+        large.set_len(round::LARGE as u64)?;
         Ok(shared)
     }
 

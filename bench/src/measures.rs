@@ -102,7 +102,48 @@ pub(crate) const SECTIONS: &[(&str, &[Measure])] = &[
                 1,
                 less(28.0, 20.0, 40.0),
             ),
-            row("cpu-grpc", "gRPC unary, 32 streams", "µs", 1, Must::Shown),
+            row(
+                "cpu-grpc",
+                "gRPC unary, empty messages, 32 streams",
+                "µs",
+                1,
+                Must::Shown,
+            ),
+            row(
+                "cpu-h2-100",
+                "HTTP/2, 100 B there and back, 32 streams",
+                "µs",
+                1,
+                Must::Shown,
+            ),
+            row(
+                "cpu-h2-10k",
+                "HTTP/2, 10 KB there and back, 32 streams",
+                "µs",
+                1,
+                Must::Shown,
+            ),
+            row(
+                "cpu-grpc-100",
+                "gRPC unary, 100 B there and back, 32 streams",
+                "µs",
+                1,
+                Must::Shown,
+            ),
+            row(
+                "cpu-grpc-10k",
+                "gRPC unary, 10 KB there and back, 32 streams",
+                "µs",
+                1,
+                Must::Shown,
+            ),
+            row(
+                "cpu-both",
+                "a message of 100 B in a gRPC stream both ways, 32 streams",
+                "µs",
+                1,
+                Must::Shown,
+            ),
             row(
                 "cpu-r1000",
                 "fixed 1000 requests/s, 32 connections",
@@ -185,7 +226,48 @@ pub(crate) const SECTIONS: &[(&str, &[Measure])] = &[
                 0,
                 Must::Shown,
             ),
-            row("rps-grpc", "gRPC unary, 32 streams", "1/s", 0, Must::Shown),
+            row(
+                "rps-grpc",
+                "gRPC unary, empty messages, 32 streams",
+                "1/s",
+                0,
+                Must::Shown,
+            ),
+            row(
+                "rps-h2-100",
+                "HTTP/2, 100 B there and back, 32 streams",
+                "1/s",
+                0,
+                Must::Shown,
+            ),
+            row(
+                "rps-h2-10k",
+                "HTTP/2, 10 KB there and back, 32 streams",
+                "1/s",
+                0,
+                Must::Shown,
+            ),
+            row(
+                "rps-grpc-100",
+                "gRPC unary, 100 B there and back, 32 streams",
+                "1/s",
+                0,
+                Must::Shown,
+            ),
+            row(
+                "rps-grpc-10k",
+                "gRPC unary, 10 KB there and back, 32 streams",
+                "1/s",
+                0,
+                Must::Shown,
+            ),
+            row(
+                "rps-both",
+                "a message of 100 B in a gRPC stream both ways, 32 streams",
+                "1/s",
+                0,
+                Must::Shown,
+            ),
             row(
                 "conn-tcp",
                 "new TCP connections, 16 at a time",
@@ -261,6 +343,67 @@ pub(crate) const SECTIONS: &[(&str, &[Measure])] = &[
             row(
                 "tcp8-cpu",
                 "eight streams, CPU of both proxies",
+                "s/GiB",
+                2,
+                Must::Shown,
+            ),
+        ],
+    ),
+    (
+        "Bytes over HTTP",
+        &[
+            row(
+                "grpc-up-rate",
+                "gRPC streams to the server, messages of 1 KB, 32 at a time",
+                "GiB/s",
+                2,
+                Must::Shown,
+            ),
+            row(
+                "grpc-up-cpu",
+                "gRPC streams to the server, messages of 1 KB, 32 at a time, CPU of both proxies",
+                "s/GiB",
+                2,
+                Must::Shown,
+            ),
+            row(
+                "grpc-down-rate",
+                "gRPC streams from the server, messages of 1 KB, 32 at a time",
+                "GiB/s",
+                2,
+                Must::Shown,
+            ),
+            row(
+                "grpc-down-cpu",
+                "gRPC streams from the server, messages of 1 KB, 32 at a time, CPU of both proxies",
+                "s/GiB",
+                2,
+                Must::Shown,
+            ),
+            row(
+                "get-h1-rate",
+                "download of 64 MiB by HTTP/1.1",
+                "GiB/s",
+                2,
+                Must::Shown,
+            ),
+            row(
+                "get-h1-cpu",
+                "download of 64 MiB by HTTP/1.1, CPU of both proxies",
+                "s/GiB",
+                2,
+                Must::Shown,
+            ),
+            row(
+                "get-h2-rate",
+                "download of 64 MiB by HTTP/2",
+                "GiB/s",
+                2,
+                Must::Shown,
+            ),
+            row(
+                "get-h2-cpu",
+                "download of 64 MiB by HTTP/2, CPU of both proxies",
                 "s/GiB",
                 2,
                 Must::Shown,
@@ -359,6 +502,13 @@ pub(crate) const SECTIONS: &[(&str, &[Measure])] = &[
     ),
 ];
 
+/// In which a measure is.
+pub(crate) fn unit(id: &str) -> &'static str {
+    let rows = SECTIONS.iter().flat_map(|(_, rows)| *rows);
+    let mut named = rows.filter(|row| row.id == id);
+    named.next().map_or("", |row| row.unit)
+}
+
 impl Must {
     /// Must and aim for Weft on this machine in this run, given Envoy's figure.
     pub(crate) fn bounds(self, envoy: Option<f64>) -> Option<(f64, f64)> {
@@ -393,7 +543,8 @@ impl Must {
 mod tests {
     use std::collections::BTreeSet;
 
-    use super::{SECTIONS, less, more};
+    use super::{SECTIONS, less, more, unit};
+    use crate::round::COUNTED;
 
     #[test]
     fn a_slower_machine_moves_the_bound_as_it_moves_envoy() {
@@ -412,5 +563,16 @@ mod tests {
             .map(|row| row.id)
             .collect();
         assert_eq!(rows.iter().collect::<BTreeSet<_>>().len(), rows.len());
+    }
+
+    /// A figure that is noted under a name without a row would never be shown.
+    #[test]
+    fn every_load_with_bodies_has_its_two_rows() {
+        for load in COUNTED {
+            let (rate, cpu) = (unit(load.rate), unit(load.cpu));
+            let bytes = load.bytes.is_some();
+            assert_eq!(rate, if bytes { "GiB/s" } else { "1/s" }, "{}", load.rate);
+            assert_eq!(cpu, if bytes { "s/GiB" } else { "µs" }, "{}", load.cpu);
+        }
     }
 }

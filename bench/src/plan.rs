@@ -78,6 +78,8 @@ pub(crate) struct Plan {
     pub(crate) load: Duration,
     /// One load at a fixed rate.
     pub(crate) rate: Duration,
+    /// One load of calls with bodies, or of downloads.
+    pub(crate) bodies: Duration,
     /// No measurement begins after this.
     pub(crate) at_most: Duration,
     /// Idle after a burst of connections, before memory is read again.
@@ -92,12 +94,18 @@ impl Plan {
             let names = arguments.measures.as_ref()?;
             Some(names.split(',').map(str::to_owned).collect())
         };
+        // A fourth system beside direct, Envoy and Weft.
+        let with_previous = |time: Duration| match arguments.previous {
+            Some(_) => time * 4 / 3,
+            None => time,
+        };
         if arguments.smoke {
             return Self {
                 full: arguments.full,
                 rounds: 1,
                 load: second(1),
                 rate: second(1),
+                bodies: second(1),
                 at_most: second(120),
                 calm: second(1),
                 measures: measures(),
@@ -109,7 +117,8 @@ impl Plan {
                 rounds: 5,
                 load: second(4),
                 rate: second(8),
-                at_most: second(36 * 60),
+                bodies: second(2),
+                at_most: with_previous(second(36 * 60)),
                 calm: second(60),
                 measures: measures(),
             }
@@ -119,7 +128,8 @@ impl Plan {
                 rounds: 3,
                 load: second(2),
                 rate: second(3),
-                at_most: second(4 * 60 + 30),
+                bodies: second(1),
+                at_most: with_previous(second(6 * 60)),
                 calm: second(0),
                 measures: measures(),
             }
@@ -136,7 +146,7 @@ impl Plan {
     /// What is on the list of the bench and is not measured in such a run.
     pub(crate) fn never(&self) -> impl Iterator<Item = &'static str> {
         let quick = [
-            "in the quick run: gRPC, 10 KB at 1 and 128 connections, 4000 requests/s, eight TCP streams, new HTTP connections, memory after a burst and with many Services, scrapes, decisions alone",
+            "in the quick run: gRPC with empty messages, 10 KB by HTTP/1.1 at 1 and 128 connections, 4000 requests/s, eight TCP streams, new HTTP connections, memory after a burst and with many Services, scrapes, decisions alone",
         ];
         let full = self.full;
         quick.into_iter().filter(move |_| !full)

@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::fs;
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
 use crate::book::{Book, Spread};
 use crate::chart;
@@ -30,17 +30,39 @@ const SOURCES: &[&str] = &[
 #[derive(Clone, Debug)]
 pub(crate) struct Run {
     pub(crate) full: bool,
+    /// Complete ones.
     pub(crate) rounds: usize,
+    pub(crate) planned: usize,
     /// Of the last minute before the run: others' work that disturbs.
     pub(crate) load_before: String,
     pub(crate) load_seconds: u64,
     pub(crate) rate_seconds: u64,
+    pub(crate) bodies_seconds: u64,
     /// What was left out for want of time.
     pub(crate) left_out: Vec<String>,
-    /// What did not work, with the reason.
+    /// What did not work, with the reason, in order; begins with the system.
     pub(crate) failed: Vec<String>,
     /// What was measured is not what users get.
     pub(crate) development_binary: bool,
+}
+
+impl Run {
+    /// # Errors
+    /// When a measured call failed, or something was not measured for want of time.
+    pub(crate) fn complete(&self) -> Result<()> {
+        ensure!(
+            self.failed.is_empty(),
+            "measurements failed: {}",
+            self.failed.join("; ")
+        );
+        ensure!(
+            self.rounds == self.planned,
+            "only {} of {} rounds are complete; what is missing is listed above",
+            self.rounds,
+            self.planned
+        );
+        Ok(())
+    }
 }
 
 /// The report's text.
@@ -58,14 +80,22 @@ pub(crate) fn text(book: &Book, run: &Run, timings: &[Timing], versions: &str) -
             "**Measured with a development build: these are not Weft's figures.**\n"
         );
     }
+    if !run.failed.is_empty() {
+        let _ = writeln!(
+            text,
+            "**This run failed: of {}, measured calls failed, which are named under [Failed](#failed).**\n",
+            of_whom(&run.failed)
+        );
+    }
     let _ = writeln!(
         text,
-        "Written by `{name}`, {}. Commit {}. {} interleaved rounds of direct, Envoy and Weft, {} s per load and {} s per fixed rate, proxies started anew in each round. Median [least to most].\n",
+        "Written by `{name}`, {}. Commit {}. {} interleaved rounds of direct, Envoy and Weft, {} s per load, {} s per fixed rate and {} s per load of calls with bodies or of downloads, proxies started anew in each round. Median [least to most].\n",
         time::OffsetDateTime::now_utc().date(),
         made::commit(SOURCES),
         run.rounds,
         run.load_seconds,
-        run.rate_seconds
+        run.rate_seconds,
+        run.bodies_seconds
     );
     let _ = writeln!(
         text,
@@ -116,6 +146,16 @@ pub(crate) fn text(book: &Book, run: &Run, timings: &[Timing], versions: &str) -
     text
 }
 
+/// The systems of these failures, whose names come first.
+fn of_whom(failed: &[String]) -> String {
+    let mut systems: Vec<_> = failed
+        .iter()
+        .filter_map(|what| what.split([',', ':']).next())
+        .collect();
+    systems.dedup();
+    systems.join(" and ")
+}
+
 /// Figures of the binary that was given as the previous one, if any.
 fn beside_previous(book: &Book) -> String {
     let mut text = String::new();
@@ -141,6 +181,8 @@ fn beside_previous(book: &Book) -> String {
 }
 
 const METHOD: &str = "How: each system has its own pair of network namespaces, client and server, joined by a veth pair. In the client's namespace are the load generator and the outbound proxy, in the server's the inbound proxy and nginx (one process). Both pairs stand behind the redirection that `weft-proxy capture` writes; the first hop is redirected, the second goes straight to port 15108. Both do mutual TLS 1.3 with client certificates and SPIFFE ids checked, HTTP/1.1 on the outside, HTTP/2 between the proxies (what Envoy did best with; Weft changes to HTTP/1.1 by itself while the pair is quiet), request metrics on, access log off, one worker. Envoy has one plain route by Host. Weft has more to do: a TrafficSplit over two backends and, at the server, a TrafficTarget of ten routes of which the last one matches, in enforcing, strict mode; the run fails unless the counters of both backends, of the caller's identity and of a refusal moved.
+
+Calls with bodies and downloads are made by h2load, over one connection; how many, a short probe tells beforehand, so that each of them comes to its end and the bytes of all answers can be counted. gRPC streams both ways are the bench's own client's: each of them sends a message when the one before is back. The server of both is the bench's own, for downloads it is nginx. The run fails when any call that is measured fails, of any system: a connection that breaks, a status other than 200 or grpc-status 0, an answer that is a byte too short or late.
 
 CPU is utime + stime of the proxies' processes. Latency counts from when a request was due, not from when it was sent. A must is a figure relative to Envoy's in the same run (bound = table's must / table's Envoy x this Envoy); for memory, start and scrape it is absolute. Rates depend on everything that shares the machine's cores; CPU per request is the figure to compare.
 ";
@@ -224,9 +266,47 @@ pub(crate) fn draw(folder: &Path) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use super::table_row;
+    use super::{Run, table_row, text};
     use crate::book::Book;
     use crate::measures::SECTIONS;
+
+    fn run(failed: &[&str]) -> Run {
+        Run {
+            full: false,
+            rounds: 3,
+            planned: 3,
+            load_before: "0.1".to_owned(),
+            load_seconds: 2,
+            rate_seconds: 3,
+            bodies_seconds: 1,
+            left_out: Vec::new(),
+            failed: failed.iter().map(|&what| what.to_owned()).collect(),
+            development_binary: false,
+        }
+    }
+
+    #[test]
+    fn one_failed_call_fails_the_run_and_is_named_in_the_page() {
+        let what = "weft, gRPC with 100 B: calls failed";
+        let (good, bad) = (run(&[]), run(&[what]));
+        good.complete().unwrap();
+        let error = bad.complete().unwrap_err().to_string();
+        assert!(error.contains(what), "{error}");
+        let page = |run| text(&Book::default(), run, &[], "");
+        assert!(!page(&good).contains("failed:"));
+        let page = page(&bad);
+        assert!(page.contains("**This run failed: of weft, "), "{page}");
+        assert!(page.contains(&format!("## Failed\n\n- {what}\n")), "{page}");
+    }
+
+    #[test]
+    fn a_round_that_is_not_complete_fails_the_run() {
+        let short = Run {
+            rounds: 2,
+            ..run(&[])
+        };
+        assert!(short.complete().is_err());
+    }
 
     #[test]
     fn a_figure_is_judged_against_envoy_in_the_same_run() {

@@ -5,6 +5,7 @@
 //!   :80    HTTP/1.1, split evenly between web-a (port 8080) and web-b (8081)
 //!   :81    HTTP/2 without TLS, port 8082
 //!   :82    opaque, port 8083
+//!   :83    HTTP/2 without TLS, port 8085
 //!   :84    gRPC, port 8084
 //!   :5201  opaque, port 5201
 //! crowd/many-N at 10.97.0.0 + N, port 80, with ten endpoints each; those with N
@@ -87,6 +88,7 @@ pub(crate) fn own(pod: Pod) -> Vec<v1::Resource> {
             port(8082, v1::Protocol::Http2),
             port(8083, v1::Protocol::Opaque),
             port(8084, v1::Protocol::Grpc),
+            port(8085, v1::Protocol::Http2),
             port(5201, v1::Protocol::Opaque),
         ],
     };
@@ -145,6 +147,7 @@ fn web(port: u16) -> Option<Described> {
         80 => (v1::Protocol::Http1, 8080),
         81 => (v1::Protocol::Http2, 8082),
         82 => (v1::Protocol::Opaque, 8083),
+        83 => (v1::Protocol::Http2, 8085),
         84 => (v1::Protocol::Grpc, 8084),
         5201 => (v1::Protocol::Opaque, 5201),
         _ => return None,

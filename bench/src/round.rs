@@ -2,10 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 
 use crate::book::Book;
-use crate::load::{self, Done, costing};
+use crate::grpc::{EMPTY_MESSAGE, STREAM, framed};
+use crate::load::{self, Bulk, Calls, Done, costing};
 use crate::plan::Plan;
 use crate::proof;
 use crate::resources::{self, Pod, SERVED};
@@ -68,6 +69,108 @@ pub(crate) const HTTP: &[Http] = &[
     http("cpu-10k-c128", "rps-10k-c128", "/bench10k", 128, true),
 ];
 
+/// Bytes of the large file.
+pub(crate) const LARGE: usize = 64 * 1024 * 1024;
+/// Content of bodies; the larger one is the file that HTTP/1.1 gets.
+pub(crate) const BODY: u32 = 100;
+pub(crate) const BODY_10K: u32 = 10 * 1024;
+
+/// Calls with bodies, and downloads.
+pub(crate) struct Counted {
+    step: &'static str,
+    pub(crate) cpu: &'static str,
+    pub(crate) rate: &'static str,
+    pub(crate) calls: Calls,
+    /// Of each call, where bytes are what is measured.
+    pub(crate) bytes: Option<usize>,
+    full_only: bool,
+}
+
+const fn calls(step: &'static str, cpu: &'static str, rate: &'static str, calls: Calls) -> Counted {
+    Counted {
+        step,
+        cpu,
+        rate,
+        calls,
+        bytes: None,
+        full_only: false,
+    }
+}
+
+const fn bytes(
+    step: &'static str,
+    ids: (&'static str, &'static str),
+    made: Calls,
+    bytes: usize,
+) -> Counted {
+    Counted {
+        bytes: Some(bytes),
+        ..calls(step, ids.0, ids.1, made)
+    }
+}
+
+const UNARY: &str = "/bench.Echo/Unary";
+
+pub(crate) const COUNTED: &[Counted] = &[
+    Counted {
+        full_only: true,
+        ..calls(
+            "gRPC",
+            "cpu-grpc",
+            "rps-grpc",
+            Calls::grpc(UNARY, "grpc", EMPTY_MESSAGE.len()),
+        )
+    },
+    calls(
+        "HTTP/2 with 100 B",
+        "cpu-h2-100",
+        "rps-h2-100",
+        Calls::echo("100", BODY as usize),
+    ),
+    calls(
+        "HTTP/2 with 10 KB",
+        "cpu-h2-10k",
+        "rps-h2-10k",
+        Calls::echo("10k", BODY_10K as usize),
+    ),
+    calls(
+        "gRPC with 100 B",
+        "cpu-grpc-100",
+        "rps-grpc-100",
+        Calls::grpc(UNARY, "grpc-100", framed(BODY)),
+    ),
+    calls(
+        "gRPC with 10 KB",
+        "cpu-grpc-10k",
+        "rps-grpc-10k",
+        Calls::grpc(UNARY, "grpc-10k", framed(BODY_10K)),
+    ),
+    bytes(
+        "gRPC stream to the server",
+        ("grpc-up-cpu", "grpc-up-rate"),
+        Calls::stream("/bench.Echo/Collect", "grpc-stream", EMPTY_MESSAGE.len()),
+        STREAM,
+    ),
+    bytes(
+        "gRPC stream from the server",
+        ("grpc-down-cpu", "grpc-down-rate"),
+        Calls::stream("/bench.Echo/Produce", "grpc", STREAM),
+        STREAM,
+    ),
+    bytes(
+        "download by HTTP/1.1",
+        ("get-h1-cpu", "get-h1-rate"),
+        Calls::download(Port::Http1, "/bench-large", LARGE),
+        LARGE,
+    ),
+    bytes(
+        "download by HTTP/2",
+        ("get-h2-cpu", "get-h2-rate"),
+        Calls::download(Port::Http2, "/bench-large", LARGE),
+        LARGE,
+    ),
+];
+
 /// What a round did not give.
 #[derive(Debug, Default)]
 pub(crate) struct Gaps {
@@ -86,7 +189,8 @@ pub(crate) fn run(
     round: usize,
     deadline: Instant,
     book: &mut Book,
-) -> Result<Gaps> {
+    gaps: &mut Gaps,
+) -> Result<()> {
     if let Some(took) = system.start_pair()? {
         book.note("start", system.name, took.as_secs_f64() * 1e3);
     }
@@ -96,7 +200,7 @@ pub(crate) fn run(
         plan,
         book,
         deadline,
-        gaps: Gaps::default(),
+        gaps,
     };
     if proxied {
         steps.step(
@@ -123,7 +227,7 @@ pub(crate) fn run(
     }
     steps.step("h2c", plan.load, |system, plan, book| {
         let (done, cost) = costing(system, |system| {
-            load::h2load(system, Port::Http2, "/bench", &[], plan.load)
+            load::h2load(system, Port::Http2, "/bench", plan.load)
         })?;
         note(book, system, "cpu-h2", "rps-h2", done, cost);
         Ok(())
@@ -146,7 +250,6 @@ pub(crate) fn run(
         )
     })?;
     if plan.full {
-        steps.step("gRPC", plan.load, grpc)?;
         steps.step("4000/s", plan.rate, |system, plan, book| {
             fixed_rate(system, plan, 4000, AT_4000, book)
         })?;
@@ -163,6 +266,12 @@ pub(crate) fn run(
             )
         })?;
     }
+    for load in COUNTED.iter().filter(|load| plan.full || !load.full_only) {
+        steps.step(load.step, plan.bodies, |system, plan, book| {
+            counted(system, plan, load, book)
+        })?;
+    }
+    steps.step("gRPC stream both ways", plan.bodies, both_ways)?;
     if proxied {
         steps
             .book
@@ -180,7 +289,7 @@ pub(crate) fn run(
         }
     }
     steps.system.stop_pair();
-    Ok(steps.gaps)
+    Ok(())
 }
 
 /// Measurements one after the other, as long as there is time.
@@ -189,7 +298,7 @@ struct Steps<'a> {
     plan: &'a Plan,
     book: &'a mut Book,
     deadline: Instant,
-    gaps: Gaps,
+    gaps: &'a mut Gaps,
 }
 
 impl Steps<'_> {
@@ -255,13 +364,30 @@ fn at_full_speed(system: &mut System, plan: &Plan, load: &Http, book: &mut Book)
     Ok(())
 }
 
-fn grpc(system: &mut System, plan: &Plan, book: &mut Book) -> Result<()> {
-    let (done, cost) = costing(system, |system| load::grpc(system, plan.load))?;
-    // Without proxies the cost would be nginx's, which does not serve gRPC.
+fn counted(system: &mut System, plan: &Plan, load: &Counted, book: &mut Book) -> Result<()> {
+    let count = load.calls.in_time(system, plan.bodies)?;
+    let (done, cost) = costing(system, |system| load.calls.make(system, count, plan.bodies))?;
+    let (rate, cost) = match load.bytes {
+        Some(bytes) => {
+            let bulk = Bulk::of(done, bytes);
+            (bulk.gib_per_second, cost.0.as_secs_f64() / bulk.gib)
+        }
+        None => (done.rate, cost.micros_per(done.requests)),
+    };
+    book.note(load.rate, system.name, rate);
+    // Without proxies the cost would be nginx's, which serves only the downloads.
     if system.kind != Kind::Direct {
-        book.note("cpu-grpc", system.name, cost.micros_per(done.requests));
+        book.note(load.cpu, system.name, cost);
     }
-    book.note("rps-grpc", system.name, done.rate);
+    Ok(())
+}
+
+fn both_ways(system: &mut System, plan: &Plan, book: &mut Book) -> Result<()> {
+    let (done, cost) = costing(system, |system| load::both_ways(system, plan.bodies))?;
+    book.note("rps-both", system.name, done.rate);
+    if system.kind != Kind::Direct {
+        book.note("cpu-both", system.name, cost.micros_per(done.requests));
+    }
     Ok(())
 }
 
@@ -366,7 +492,8 @@ fn crowd(system: &mut System, _plan: &Plan, book: &mut Book) -> Result<()> {
     system.start_pair()?;
     system.place.client.within(|| {
         for n in 0..SERVED {
-            get(resources::crowd(n), "web", "/bench")?;
+            let (status, _) = get(resources::crowd(n), "web", "/bench")?;
+            ensure!(status == 200, "one of the crowd answered {status}");
         }
         Ok(())
     })?;

@@ -35,6 +35,8 @@ pub(crate) enum Port {
     Http1 = 80,
     Http2 = 81,
     Bytes = 82,
+    /// HTTP/2 whose bodies come back.
+    Echo = 83,
     Grpc = 84,
     Bulk = 5201,
 }
@@ -46,6 +48,7 @@ impl Port {
             Self::Http1 => 8080,
             Self::Http2 => 8082,
             Self::Bytes => 8083,
+            Self::Echo => 8085,
             Self::Grpc => 8084,
             Self::Bulk => 5201,
         }
@@ -55,6 +58,7 @@ impl Port {
     pub(crate) const fn host(self) -> &'static str {
         match self {
             Self::Http2 => "web-h2",
+            Self::Echo => "web-echo",
             Self::Grpc => "web-grpc",
             Self::Http1 | Self::Bytes | Self::Bulk => "web",
         }
@@ -102,7 +106,9 @@ impl System {
             &["iperf3", "-s", "-p", "5201"],
             &[],
         )?);
-        crate::grpc::start(&place.server, Port::Grpc.of_server())?;
+        for port in [Port::Grpc, Port::Echo] {
+            crate::grpc::start(&place.server, port.of_server())?;
+        }
         if kind != Kind::Direct {
             // Both pairs stand behind the rules that a user's pod gets.
             let capture = capture
@@ -294,10 +300,10 @@ impl System {
         self.place.client.within(|| get(target, port.host(), path))
     }
 
-    /// File with the body of a gRPC call.
-    pub(crate) fn message(&self) -> String {
+    /// A file that all systems share.
+    pub(crate) fn shared(&self, name: &str) -> String {
         self.folder
-            .with_file_name("grpc")
+            .with_file_name(name)
             .to_string_lossy()
             .into_owned()
     }
@@ -338,6 +344,7 @@ http {{
     listen 8080 backlog=4096; listen 8081 backlog=4096; listen 8083 backlog=4096; listen 8082 http2;
     location / {{ return 200 ok; }}
     location = /bench10k {{ alias {shared}/10k; }}
+    location = /bench-large {{ alias {shared}/large; sendfile on; }}
   }}
 }}
 ",
