@@ -122,7 +122,7 @@ impl Calls {
         let answered = u64::from(count) * self.answer as u64;
         parse_h2load(&said)
             .and_then(|done| every_byte(&said, answered).map(|()| done))
-            .map_err(|error| anyhow!("{error:#}; the load said {said}"))
+            .map_err(|error| anyhow!("{error:#}; the load said\n{said}"))
     }
 }
 
@@ -169,7 +169,7 @@ pub(crate) fn wrk(
     }
     line.push(&url);
     let said = system.place.client.run_within(time + SLACK, &line)?;
-    parse_wrk(&said).map_err(|error| anyhow!("{error:#}; the load said {said}"))
+    parse_wrk(&said).map_err(|error| anyhow!("{error:#}; the load said\n{said}"))
 }
 
 fn parse_wrk(said: &str) -> Result<Done> {
@@ -194,7 +194,7 @@ fn parse_wrk(said: &str) -> Result<Done> {
 pub(crate) fn h2load(system: &System, port: Port, path: &str, time: Duration) -> Result<Done> {
     let (streams, duration) = (format!("-m{AT_ONCE}"), time.as_secs().max(1).to_string());
     let said = run_h2load(system, port, path, &[&streams, "-D", &duration], time)?;
-    parse_h2load(&said).map_err(|error| anyhow!("{error:#}; the load said {said}"))
+    parse_h2load(&said).map_err(|error| anyhow!("{error:#}; the load said\n{said}"))
 }
 
 fn run_h2load(
