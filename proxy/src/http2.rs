@@ -40,6 +40,9 @@ pub struct Profile {
     /// Wait for what the server says of its limits before the first request: peers of
     /// ours allow as many streams as they are sent.
     pub learn_limit: bool,
+    /// Windows may change after the start. Some applications wait for WINDOW_UPDATE and
+    /// do not notice a window that SETTINGS made larger.
+    pub grows: bool,
 }
 
 /// Removes what has no place in HTTP/2, so that `h2` does not refuse the message.

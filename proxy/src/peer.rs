@@ -50,6 +50,7 @@ pub const MESH: Profile = Profile {
     frame: LARGEST_PIECE as u32,
     unsent: 4 * LARGEST_PIECE,
     learn_limit: false,
+    grows: true,
 };
 
 /// With applications.
@@ -57,6 +58,7 @@ pub const PLAIN: Profile = Profile {
     frame: PLAIN_FRAME,
     unsent: 256 * 1024,
     learn_limit: true,
+    grows: false,
 };
 
 /// Bytes that the kernel sends as one packet, if it has them, at the least: it splits

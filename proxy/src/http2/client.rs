@@ -143,6 +143,7 @@ where
         flow: Arc::clone(&flow),
         shared: Arc::clone(&shared),
         outlet,
+        grows: profile.grows,
     };
     tokio::spawn(task);
     Ok(Sender { send, flow, shared })
@@ -268,6 +269,7 @@ where
     flow: Arc<Flow>,
     shared: Arc<Shared>,
     outlet: Option<Outlet>,
+    grows: bool,
 }
 
 impl<I: AsyncRead + AsyncWrite + Unpin> Future for Task<I> {
@@ -288,7 +290,8 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Future for Task<I> {
                 return Poll::Ready(());
             }
         }
-        if let Some(window) = this.flow.next()
+        if this.grows
+            && let Some(window) = this.flow.next()
             && this.connection.set_initial_window_size(window).is_ok()
         {
             this.flow.said(window);

@@ -104,7 +104,8 @@ where
             }
         }
         let ended = loop {
-            if let Some(window) = flow.next()
+            if profile.grows
+                && let Some(window) = flow.next()
                 && connection.set_initial_window_size(window).is_ok()
             {
                 flow.said(window);

@@ -24,6 +24,7 @@ const PROFILE: Profile = Profile {
     frame: PLAIN_FRAME,
     unsent: 256 * 1024,
     learn_limit: false,
+    grows: true,
 };
 
 fn budget() -> Arc<Budget> {
