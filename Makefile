@@ -1,6 +1,6 @@
 # The commands people type. `make` alone prints them.
 .DEFAULT_GOAL := help
-.PHONY: fuzz help cluster cluster-down cluster-smoke images check test conformance demo fmt lint deny proto bench bench-quick flame bench-control scale interop attack
+.PHONY: bench-paired fuzz help cluster cluster-down cluster-smoke images check test conformance demo fmt lint deny proto bench bench-quick flame bench-control scale interop attack
 
 help: ## this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
@@ -43,6 +43,9 @@ bench: ## what the proxy costs beside Envoy, 28 min after the build (PREVIOUS=ol
 
 bench-quick: ## the same in 5 min, with fewer measures
 	@PREVIOUS="$(PREVIOUS)" bench/run quick
+
+bench-paired: ## whether the proxy costs more than an older one, in turns, 45 min (PREVIOUS=older weft-proxy)
+	@PREVIOUS="$(PREVIOUS)" bench/run paired
 
 flame: ## where the proxies spend their time, drawn (MEASURES=cpu-h2,tcp8-cpu)
 	@bench/run flame $(if $(MEASURES),--measures="$(MEASURES)")

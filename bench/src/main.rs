@@ -2,7 +2,8 @@
 //! pair of Weft's proxies between the same client and the same server, in
 //! turns, on one machine in one run. `make bench` and `make bench-quick` start it.
 //! `weft-bench draw FOLDER` draws the pictures of the report there once more.
-//! `weft-bench flame` shows where Weft's proxies spend their time (`make flame`).
+//! `weft-bench flame` shows where Weft's proxies spend their time (`make flame`),
+//! `weft-bench paired` whether they cost more than older ones (`make bench-paired`).
 
 mod book;
 mod chart;
@@ -14,6 +15,7 @@ mod load;
 mod made;
 mod measures;
 mod micro;
+mod paired;
 mod place;
 mod plan;
 mod proof;
@@ -35,7 +37,7 @@ use anyhow::{Context, Result};
 
 use crate::book::Book;
 use crate::control::Authority;
-use crate::plan::{Arguments, Plan};
+use crate::plan::{Arguments, Plan, RunKind};
 use crate::round::Gaps;
 use crate::system::{Kind, System};
 
@@ -64,6 +66,11 @@ fn run() -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let arguments = Arguments::read(std::env::args().skip(1))?;
+    if arguments.kind == RunKind::Paired {
+        place::remove_what_dead_runs_left();
+        paired::run(&arguments, &Shared::new()?.0)?;
+        return Ok(ExitCode::SUCCESS);
+    }
     let plan = Plan::of(&arguments);
     let load = fs::read_to_string("/proc/loadavg")?;
     let deadline = Instant::now() + plan.at_most;

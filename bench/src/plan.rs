@@ -5,10 +5,24 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
+/// Differences of a paired run, unless the command line says otherwise.
+const PAIRED_ROUNDS: usize = 20;
+
+/// What kind of run is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum RunKind {
+    Full,
+    Quick,
+    /// One round of one second each, to see that everything works.
+    Smoke,
+    /// The older proxy and the newer one in turns; see `paired`.
+    Paired,
+}
+
 /// The command line.
 #[derive(Clone, Debug)]
 pub(crate) struct Arguments {
-    full: bool,
+    pub(crate) kind: RunKind,
     pub(crate) proxy: PathBuf,
     pub(crate) previous: Option<PathBuf>,
     pub(crate) envoy: PathBuf,
@@ -23,15 +37,15 @@ pub(crate) struct Arguments {
     pub(crate) only: Option<String>,
     /// Only steps whose name holds one of these, separated by commas.
     pub(crate) measures: Option<String>,
-    /// One round of one second each, to see that everything works.
-    smoke: bool,
+    /// How often a paired run measures.
+    rounds: usize,
 }
 
 impl Arguments {
     /// # Errors
     /// An argument that is unknown or missing.
     pub(crate) fn read(arguments: impl IntoIterator<Item = String>) -> Result<Self> {
-        let (mut full, mut smoke) = (false, false);
+        let (mut kind, mut rounds) = (RunKind::Quick, PAIRED_ROUNDS);
         let (mut proxy, mut previous, mut envoy, mut nginx) = (None, None, None, None);
         let mut image = None;
         let (mut out, mut versions, mut only, mut measures) = (None, String::new(), None, None);
@@ -47,14 +61,18 @@ impl Arguments {
                 Some(("--versions", text)) => text.clone_into(&mut versions),
                 Some(("--only", names)) => only = Some(names.to_owned()),
                 Some(("--measures", names)) => measures = Some(names.to_owned()),
-                None if argument == "full" => full = true,
-                None if argument == "quick" => full = false,
-                None if argument == "smoke" => smoke = true,
+                Some(("--rounds", count)) => {
+                    rounds = count.parse().with_context(|| argument.clone())?;
+                }
+                None if argument == "full" => kind = RunKind::Full,
+                None if argument == "quick" => kind = RunKind::Quick,
+                None if argument == "smoke" => kind = RunKind::Smoke,
+                None if argument == "paired" => kind = RunKind::Paired,
                 _ => bail!("{argument:?} is not understood"),
             }
         }
         Ok(Self {
-            full,
+            kind,
             proxy: proxy.context("--proxy= is missing")?,
             previous,
             envoy: envoy.context("--envoy= is missing")?,
@@ -64,7 +82,7 @@ impl Arguments {
             versions,
             only,
             measures,
-            smoke,
+            rounds,
         })
     }
 }
@@ -99,9 +117,9 @@ impl Plan {
             Some(_) => time * 4 / 3,
             None => time,
         };
-        if arguments.smoke {
-            return Self {
-                full: arguments.full,
+        match arguments.kind {
+            RunKind::Smoke => Self {
+                full: false,
                 rounds: 1,
                 load: second(1),
                 rate: second(1),
@@ -109,10 +127,18 @@ impl Plan {
                 at_most: second(120),
                 calm: second(1),
                 measures: measures(),
-            };
-        }
-        if arguments.full {
-            Self {
+            },
+            RunKind::Paired => Self {
+                full: false,
+                rounds: arguments.rounds,
+                load: second(1),
+                rate: second(2),
+                bodies: second(1),
+                at_most: second(100 * 60),
+                calm: second(0),
+                measures: measures(),
+            },
+            RunKind::Full => Self {
                 full: true,
                 rounds: 5,
                 load: second(4),
@@ -121,9 +147,8 @@ impl Plan {
                 at_most: with_previous(second(36 * 60)),
                 calm: second(60),
                 measures: measures(),
-            }
-        } else {
-            Self {
+            },
+            RunKind::Quick => Self {
                 full: false,
                 rounds: 3,
                 load: second(2),
@@ -132,7 +157,7 @@ impl Plan {
                 at_most: with_previous(second(6 * 60)),
                 calm: second(0),
                 measures: measures(),
-            }
+            },
         }
     }
 
