@@ -272,6 +272,15 @@ where
     grows: bool,
 }
 
+impl<I: AsyncRead + AsyncWrite + Unpin> Task<I> {
+    /// Tells the peer of other windows, where they are due.
+    fn adjust(&mut self) -> bool {
+        let connection = &mut self.connection;
+        let tell = |window| connection.set_initial_window_size(window).is_ok();
+        self.grows && self.flow.adjust(tell)
+    }
+}
+
 impl<I: AsyncRead + AsyncWrite + Unpin> Future for Task<I> {
     type Output = ();
 
@@ -290,13 +299,12 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Future for Task<I> {
                 return Poll::Ready(());
             }
         }
-        if this.grows
-            && let Some(window) = this.flow.next()
-            && this.connection.set_initial_window_size(window).is_ok()
-        {
-            this.flow.said(window);
-        }
+        this.adjust();
         let ended = Pin::new(&mut this.connection).poll(cx);
+        // What was read just now may allow it, and it is not sent by itself.
+        if ended.is_pending() && this.adjust() {
+            cx.waker().wake_by_ref();
+        }
         if let Some(outlet) = &this.outlet {
             outlet.end_of_turn(cx);
         }

@@ -13,11 +13,18 @@
 //!
 //! `h2` knows one size for all streams of a connection, so growth is per connection,
 //! and bounded by how many streams it has.
+//!
+//! When a window becomes smaller, its sender may have used more than the small one has
+//! and waits for WINDOW_UPDATE. `h2` asks whether one is due when bytes are given back,
+//! and all of them may have been by then. So it is asked again once the peer knows the
+//! smaller window.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
+use h2::{FlowControl, StreamId};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
@@ -49,6 +56,10 @@ pub struct Flow {
     /// A stream was read as fast as its window allowed.
     wish: AtomicBool,
     growth: Mutex<Growth>,
+    /// The window became smaller, and the peer may not know yet.
+    shrunk: AtomicBool,
+    /// Streams that brought more than the smallest window.
+    used: Mutex<HashMap<StreamId, FlowControl>>,
 }
 
 #[derive(Debug, Default)]
@@ -69,6 +80,8 @@ impl Flow {
             window,
             wish: AtomicBool::new(false),
             growth: Mutex::default(),
+            shrunk: AtomicBool::new(false),
+            used: Mutex::default(),
         })
     }
 
@@ -92,13 +105,38 @@ impl Flow {
             _holder: self.budget.hold(),
             flow: Arc::clone(self),
             read: 0,
+            given_back: 0,
+            used: None,
         }
+    }
+
+    /// Has the connection `tell` the peer which window its streams have from now on, if
+    /// that is to be told. `tell` is true when it will, which it is only once the peer
+    /// knows what it was told before.
+    pub fn adjust(&self, tell: impl FnOnce(u32) -> bool) -> bool {
+        let shrunk = self.shrunk.load(Relaxed);
+        let next = self.next();
+        // The same window again, to learn that the peer knows it.
+        let Some(window) = next.or_else(|| shrunk.then(|| self.window())) else {
+            return false;
+        };
+        if !tell(window) {
+            return false;
+        }
+        if shrunk {
+            for stream in self.used.lock().values_mut() {
+                let _ = stream.release_capacity(0);
+            }
+        }
+        self.shrunk.store(window < self.window(), Relaxed);
+        self.said(window);
+        true
     }
 
     /// The window that streams should have from now on, if that is another one.
     /// [`Self::said`] takes it into use.
     #[must_use]
-    pub fn next(&self) -> Option<u32> {
+    fn next(&self) -> Option<u32> {
         let (now, base) = (self.window(), base(&self.budget));
         let wish = self.wish.load(Relaxed);
         if now == base && !wish {
@@ -130,7 +168,7 @@ impl Flow {
     }
 
     /// The peer was told of `window`.
-    pub fn said(&self, window: u32) {
+    fn said(&self, window: u32) {
         let mut growth = self.growth.lock();
         self.window.store(window, Relaxed);
         if self.wish.swap(false, Relaxed) {
@@ -157,9 +195,26 @@ pub struct Share {
     flow: Arc<Flow>,
     /// Since the last time that a window was filled.
     read: u64,
+    /// All that the peer may have sent ahead again.
+    given_back: u64,
+    /// Among [`Flow::used`].
+    used: Option<StreamId>,
 }
 
 impl Share {
+    /// Lets the peer send as many further bytes of `stream`.
+    pub fn give_back(&mut self, stream: &mut FlowControl, bytes: usize) {
+        self.given_back += bytes as u64;
+        // Before they are given back: the window may become smaller just then.
+        if self.used.is_none() && self.given_back >= u64::from(LEAST_STREAM_WINDOW) {
+            let id = stream.stream_id();
+            self.used = Some(id);
+            self.flow.used.lock().insert(id, stream.clone());
+        }
+        // Only what was received is given back, so this cannot fail.
+        let _ = stream.release_capacity(bytes);
+    }
+
     /// Notes that `bytes` were read and are passed on.
     pub fn read(&mut self, bytes: usize) {
         self.read += bytes as u64;
@@ -173,6 +228,11 @@ impl Share {
 impl Drop for Share {
     fn drop(&mut self) {
         self.flow.streams.fetch_sub(1, Relaxed);
+        if let Some(id) = self.used {
+            let stream = self.flow.used.lock().remove(&id);
+            // Maybe the last that holds it, so it ends here and not under the lock.
+            drop(stream);
+        }
     }
 }
 

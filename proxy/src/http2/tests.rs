@@ -374,6 +374,77 @@ async fn a_sender_waits_until_its_last_piece_was_taken() {
     assert!(sent <= 3, "{sent} pieces for a window of 64 KiB");
 }
 
+/// How long a test waits, in its own time, for what has to come.
+const SOON: Duration = Duration::from_secs(5);
+
+/// Has the connection look at its windows.
+async fn touch(sender: &mut Sender) {
+    let request = Request::get("http://s/quick").body(body::empty()).unwrap();
+    let answer = timeout(SOON, sender.send(request)).await.unwrap().unwrap();
+    answer.into_body().collect().await.unwrap();
+}
+
+/// Takes `size` bytes from what `parts` sends, in pieces as a relay has them.
+async fn pass(
+    parts: &tokio::sync::mpsc::UnboundedSender<Result<Frame<Bytes>, BoxError>>,
+    body: &mut super::recv::RecvBody,
+    size: usize,
+) -> Result<(), String> {
+    const PIECE: usize = 16 * 1024;
+    for _ in 0..size / PIECE {
+        let _ = parts.send(Ok(Frame::data(Bytes::from(vec![7; PIECE]))));
+    }
+    let mut got = 0;
+    while got < size / PIECE * PIECE {
+        let frame = timeout(SOON, body.frame()).await;
+        let frame = frame.map_err(|_| format!("{got} of {size} bytes came"))?;
+        let frame = frame
+            .ok_or("it ended")?
+            .map_err(|error| error.to_string())?;
+        got += frame.data_ref().map_or(0, Bytes::len);
+    }
+    Ok(())
+}
+
+/// Whatever of its window a stream had used when that became small again, what comes
+/// afterwards arrives.
+#[tokio::test(start_paused = true)]
+async fn a_stream_goes_on_after_its_window_became_small_again() {
+    for used in (64..=1024).step_by(64) {
+        let (asked, mut bodies) = unbounded_channel();
+        let mut sender = pair(move |request| {
+            let asked = asked.clone();
+            async move {
+                if request.uri().path() == "/quick" {
+                    return Response::new(body::empty());
+                }
+                let (parts, answer) = later([]);
+                asked.send((parts, request.into_body())).unwrap();
+                Response::new(answer)
+            }
+        })
+        .await;
+        let (up, upload) = later([]);
+        let answer = sender.send(post(upload)).await.unwrap();
+        let (down, mut request) = bodies.recv().await.unwrap();
+        let mut answer = answer.into_body();
+        for (way, parts, body) in [
+            ("download", &down, &mut answer),
+            ("upload", &up, &mut request),
+        ] {
+            pass(parts, body, 8 << 20).await.unwrap();
+            // From here on the window has its largest size, and this much of it is used.
+            pass(parts, body, used << 10).await.unwrap();
+            for _ in 0..4 {
+                tokio::time::sleep(Duration::from_millis(600)).await;
+                touch(&mut sender).await;
+            }
+            let rest = pass(parts, body, 256 << 10).await;
+            assert_eq!(rest, Ok(()), "{way}, {used} KiB after the last update");
+        }
+    }
+}
+
 #[tokio::test]
 async fn streams_that_are_not_read_leave_the_others_of_their_connection_alone() {
     let mut sender = pair(|request| async move {
