@@ -104,7 +104,7 @@ pub async fn handshake<I>(
 where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let flow = Flow::new(budget);
+    let flow = Flow::new(budget, profile.grows);
     let (io, heard) = Heard::new(WithoutEmptyFrames::of_server(io));
     let (send, mut connection) = Builder::new()
         .initial_window_size(flow.window())
@@ -143,7 +143,6 @@ where
         flow: Arc::clone(&flow),
         shared: Arc::clone(&shared),
         outlet,
-        grows: profile.grows,
     };
     tokio::spawn(task);
     Ok(Sender { send, flow, shared })
@@ -269,7 +268,6 @@ where
     flow: Arc<Flow>,
     shared: Arc<Shared>,
     outlet: Option<Outlet>,
-    grows: bool,
 }
 
 impl<I: AsyncRead + AsyncWrite + Unpin> Task<I> {
@@ -277,7 +275,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Task<I> {
     fn adjust(&mut self) -> bool {
         let connection = &mut self.connection;
         let tell = |window| connection.set_initial_window_size(window).is_ok();
-        self.grows && self.flow.adjust(tell)
+        self.flow.adjust(tell)
     }
 }
 

@@ -44,6 +44,8 @@ const GROWN: usize = 8 * 1024 * 1024;
 /// Window of a connection: more than its streams can use together.
 pub const CONNECTION_WINDOW: u32 = 16 * 1024 * 1024;
 const _: () = assert!((STREAMS * STREAM_WINDOW) as usize + GROWN <= CONNECTION_WINDOW as usize);
+/// What a peer takes for the window of a stream until it hears of another.
+const ASSUMED_WINDOW: u32 = 65_535;
 /// Windows stay large for this long after a stream last filled one.
 const CALM: Duration = Duration::from_secs(1);
 
@@ -51,6 +53,8 @@ const CALM: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub struct Flow {
     budget: Arc<Budget>,
+    /// Windows may change after the start.
+    grows: bool,
     streams: AtomicUsize,
     window: AtomicU32,
     /// A stream was read as fast as its window allowed.
@@ -72,15 +76,16 @@ struct Growth {
 
 impl Flow {
     #[must_use]
-    pub fn new(budget: Arc<Budget>) -> Arc<Self> {
-        let window = AtomicU32::new(base(&budget));
+    pub fn new(budget: Arc<Budget>, grows: bool) -> Arc<Self> {
+        let window = base(&budget);
         Arc::new(Self {
             budget,
+            grows,
             streams: AtomicUsize::new(0),
-            window,
+            window: AtomicU32::new(window),
             wish: AtomicBool::new(false),
             growth: Mutex::default(),
-            shrunk: AtomicBool::new(false),
+            shrunk: AtomicBool::new(window < ASSUMED_WINDOW),
             used: Mutex::default(),
         })
     }
@@ -115,7 +120,7 @@ impl Flow {
     /// knows what it was told before.
     pub fn adjust(&self, tell: impl FnOnce(u32) -> bool) -> bool {
         let shrunk = self.shrunk.load(Relaxed);
-        let next = self.next();
+        let next = if self.grows { self.next() } else { None };
         // The same window again, to learn that the peer knows it.
         let Some(window) = next.or_else(|| shrunk.then(|| self.window())) else {
             return false;
@@ -273,7 +278,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_stream_that_is_read_fast_gets_a_large_window_and_loses_it_when_it_is_calm() {
-        let flow = Flow::new(Budget::new(LIMIT));
+        let flow = Flow::new(Budget::new(LIMIT), true);
         let mut share = flow.open();
         assert_eq!(flow.window(), STREAM_WINDOW);
         assert_eq!(read_fast(&flow, &mut share), LARGEST_STREAM_WINDOW);
@@ -285,7 +290,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_stream_that_nobody_reads_gets_no_more_than_it_began_with() {
-        let flow = Flow::new(Budget::new(LIMIT));
+        let flow = Flow::new(Budget::new(LIMIT), true);
         let mut share = flow.open();
         share.read(STREAM_WINDOW as usize - 1);
         assert_eq!(flow.next(), None);
@@ -294,7 +299,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn the_windows_of_a_connection_fit_its_own() {
         for streams in 1..=super::STREAMS {
-            let flow = Flow::new(Budget::new(LIMIT));
+            let flow = Flow::new(Budget::new(LIMIT), true);
             let mut shares: Vec<Share> = (0..streams).map(|_| flow.open()).collect();
             let window = read_fast(&flow, &mut shares[0]);
             let sum = window as usize * streams as usize;
@@ -304,7 +309,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_stream_that_comes_makes_grown_windows_smaller() {
-        let flow = Flow::new(Budget::new(LIMIT));
+        let flow = Flow::new(Budget::new(LIMIT), true);
         let mut shares: Vec<Share> = (0..4).map(|_| flow.open()).collect();
         assert_eq!(read_fast(&flow, &mut shares[0]), LARGEST_STREAM_WINDOW);
         shares.extend((0..4).map(|_| flow.open()));
@@ -317,7 +322,7 @@ mod tests {
         let mut sum = 0;
         let mut held = Vec::new();
         for _ in 0..40 {
-            let flow = Flow::new(Arc::clone(&budget));
+            let flow = Flow::new(Arc::clone(&budget), true);
             let mut share = flow.open();
             sum += read_fast(&flow, &mut share) - STREAM_WINDOW;
             held.push((flow, share));
@@ -330,7 +335,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn many_streams_share_the_pool() {
         let budget = Budget::new(LIMIT);
-        let flow = Flow::new(Arc::clone(&budget));
+        let flow = Flow::new(Arc::clone(&budget), true);
         let shares: Vec<Share> = (0..1000).map(|_| flow.open()).collect();
         assert_eq!(flow.next(), Some(STREAM_WINDOW / 2));
         let more: Vec<Share> = (0..100_000).map(|_| flow.open()).collect();

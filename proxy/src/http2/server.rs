@@ -61,7 +61,7 @@ where
 {
     place.silent();
     place.head_begins();
-    let flow = Flow::new(budget);
+    let flow = Flow::new(budget, profile.grows);
     let (io, heard) = Heard::new(WithoutEmptyFrames::of_client(io));
     let handshake = Builder::new()
         .initial_window_size(flow.window())
@@ -87,7 +87,7 @@ where
     // Tells the peer of other windows, where they are due.
     let adjust = |connection: &mut Connection<_, Bytes>| {
         let tell = |window| connection.set_initial_window_size(window).is_ok();
-        profile.grows && flow.adjust(tell)
+        flow.adjust(tell)
     };
     poll_fn(|cx| {
         let in_use = flow.streams() > 0 || Arc::strong_count(&open) > 1;
