@@ -102,6 +102,8 @@ struct Tape {
     trailers: Option<http::HeaderMap>,
     /// `None` once the body outgrew the limit.
     size: Option<usize>,
+    /// Bytes that came.
+    came: u64,
     ended: bool,
 }
 
@@ -131,6 +133,7 @@ impl Replay {
             played: Vec::new(),
             trailers: None,
             size: Some(0),
+            came: 0,
             ended: empty,
         };
         Self {
@@ -144,6 +147,13 @@ impl Replay {
     #[must_use]
     pub fn size(&self) -> Option<u64> {
         self.hint.exact()
+    }
+
+    /// Whether all of it was handed out by now.
+    #[must_use]
+    pub fn is_sent(&self) -> bool {
+        let tape = self.tape.lock();
+        tape.ended || tape.source.is_end_stream() || self.size() == Some(tape.came)
     }
 
     /// A body that starts at the beginning, or `None` when too much was sent
@@ -203,6 +213,7 @@ impl HttpBody for Copy {
         };
         match frame.into_data() {
             Ok(data) => {
+                tape.came += data.len() as u64;
                 let size = tape.size.map(|size| size + data.len());
                 tape.size = size.filter(|size| *size <= REPLAY_LIMIT);
                 if tape.size.is_some() {

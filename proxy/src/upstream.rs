@@ -176,9 +176,11 @@ pub async fn http1(
                 if switched {
                     let abort = pooled.connection.abort.clone();
                     response.extensions_mut().insert(abort);
-                } else {
+                } else if replay.is_sent() {
                     peers.give_back(addr, pooled.connection);
                 }
+                // Who answers before it has the request may never read the rest, and then
+                // nothing that comes behind it: the next one must not wait there.
                 return Ok(Answer {
                     response: response.map(Coming::from),
                     out: None,

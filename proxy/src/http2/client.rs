@@ -104,7 +104,7 @@ pub async fn handshake<I>(
 where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let flow = Flow::new(budget);
+    let flow = Flow::new(budget, profile.grows);
     let (io, heard) = Heard::new(WithoutEmptyFrames::of_server(io));
     let (send, mut connection) = Builder::new()
         .initial_window_size(flow.window())
@@ -143,7 +143,6 @@ where
         flow: Arc::clone(&flow),
         shared: Arc::clone(&shared),
         outlet,
-        grows: profile.grows,
     };
     tokio::spawn(task);
     Ok(Sender { send, flow, shared })
@@ -269,7 +268,15 @@ where
     flow: Arc<Flow>,
     shared: Arc<Shared>,
     outlet: Option<Outlet>,
-    grows: bool,
+}
+
+impl<I: AsyncRead + AsyncWrite + Unpin> Task<I> {
+    /// Tells the peer of other windows, where they are due.
+    fn adjust(&mut self) -> bool {
+        let connection = &mut self.connection;
+        let tell = |window| connection.set_initial_window_size(window).is_ok();
+        self.flow.adjust(tell)
+    }
 }
 
 impl<I: AsyncRead + AsyncWrite + Unpin> Future for Task<I> {
@@ -290,13 +297,12 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Future for Task<I> {
                 return Poll::Ready(());
             }
         }
-        if this.grows
-            && let Some(window) = this.flow.next()
-            && this.connection.set_initial_window_size(window).is_ok()
-        {
-            this.flow.said(window);
-        }
+        this.adjust();
         let ended = Pin::new(&mut this.connection).poll(cx);
+        // What was read just now may allow it, and it is not sent by itself.
+        if ended.is_pending() && this.adjust() {
+            cx.waker().wake_by_ref();
+        }
         if let Some(outlet) = &this.outlet {
             outlet.end_of_turn(cx);
         }

@@ -13,11 +13,18 @@
 //!
 //! `h2` knows one size for all streams of a connection, so growth is per connection,
 //! and bounded by how many streams it has.
+//!
+//! When a window becomes smaller, its sender may have used more than the small one has
+//! and waits for WINDOW_UPDATE. `h2` asks whether one is due when bytes are given back,
+//! and all of them may have been by then. So it is asked again once the peer knows the
+//! smaller window.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
+use h2::{FlowControl, StreamId};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
@@ -37,6 +44,8 @@ const GROWN: usize = 8 * 1024 * 1024;
 /// Window of a connection: more than its streams can use together.
 pub const CONNECTION_WINDOW: u32 = 16 * 1024 * 1024;
 const _: () = assert!((STREAMS * STREAM_WINDOW) as usize + GROWN <= CONNECTION_WINDOW as usize);
+/// What a peer takes for the window of a stream until it hears of another.
+const ASSUMED_WINDOW: u32 = 65_535;
 /// Windows stay large for this long after a stream last filled one.
 const CALM: Duration = Duration::from_secs(1);
 
@@ -44,11 +53,17 @@ const CALM: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub struct Flow {
     budget: Arc<Budget>,
+    /// Windows may change after the start.
+    grows: bool,
     streams: AtomicUsize,
     window: AtomicU32,
     /// A stream was read as fast as its window allowed.
     wish: AtomicBool,
     growth: Mutex<Growth>,
+    /// The window became smaller, and the peer may not know yet.
+    shrunk: AtomicBool,
+    /// Streams that brought more than the smallest window.
+    used: Mutex<HashMap<StreamId, FlowControl>>,
 }
 
 #[derive(Debug, Default)]
@@ -61,14 +76,17 @@ struct Growth {
 
 impl Flow {
     #[must_use]
-    pub fn new(budget: Arc<Budget>) -> Arc<Self> {
-        let window = AtomicU32::new(base(&budget));
+    pub fn new(budget: Arc<Budget>, grows: bool) -> Arc<Self> {
+        let window = base(&budget);
         Arc::new(Self {
             budget,
+            grows,
             streams: AtomicUsize::new(0),
-            window,
+            window: AtomicU32::new(window),
             wish: AtomicBool::new(false),
             growth: Mutex::default(),
+            shrunk: AtomicBool::new(window < ASSUMED_WINDOW),
+            used: Mutex::default(),
         })
     }
 
@@ -92,13 +110,38 @@ impl Flow {
             _holder: self.budget.hold(),
             flow: Arc::clone(self),
             read: 0,
+            given_back: 0,
+            used: None,
         }
+    }
+
+    /// Has the connection `tell` the peer which window its streams have from now on, if
+    /// that is to be told. `tell` is true when it will, which it is only once the peer
+    /// knows what it was told before.
+    pub fn adjust(&self, tell: impl FnOnce(u32) -> bool) -> bool {
+        let shrunk = self.shrunk.load(Relaxed);
+        let next = if self.grows { self.next() } else { None };
+        // The same window again, to learn that the peer knows it.
+        let Some(window) = next.or_else(|| shrunk.then(|| self.window())) else {
+            return false;
+        };
+        if !tell(window) {
+            return false;
+        }
+        if shrunk {
+            for stream in self.used.lock().values_mut() {
+                let _ = stream.release_capacity(0);
+            }
+        }
+        self.shrunk.store(window < self.window(), Relaxed);
+        self.said(window);
+        true
     }
 
     /// The window that streams should have from now on, if that is another one.
     /// [`Self::said`] takes it into use.
     #[must_use]
-    pub fn next(&self) -> Option<u32> {
+    fn next(&self) -> Option<u32> {
         let (now, base) = (self.window(), base(&self.budget));
         let wish = self.wish.load(Relaxed);
         if now == base && !wish {
@@ -130,7 +173,7 @@ impl Flow {
     }
 
     /// The peer was told of `window`.
-    pub fn said(&self, window: u32) {
+    fn said(&self, window: u32) {
         let mut growth = self.growth.lock();
         self.window.store(window, Relaxed);
         if self.wish.swap(false, Relaxed) {
@@ -157,9 +200,26 @@ pub struct Share {
     flow: Arc<Flow>,
     /// Since the last time that a window was filled.
     read: u64,
+    /// All that the peer may have sent ahead again.
+    given_back: u64,
+    /// Among [`Flow::used`].
+    used: Option<StreamId>,
 }
 
 impl Share {
+    /// Lets the peer send as many further bytes of `stream`.
+    pub fn give_back(&mut self, stream: &mut FlowControl, bytes: usize) {
+        self.given_back += bytes as u64;
+        // Before they are given back: the window may become smaller just then.
+        if self.used.is_none() && self.given_back >= u64::from(LEAST_STREAM_WINDOW) {
+            let id = stream.stream_id();
+            self.used = Some(id);
+            self.flow.used.lock().insert(id, stream.clone());
+        }
+        // Only what was received is given back, so this cannot fail.
+        let _ = stream.release_capacity(bytes);
+    }
+
     /// Notes that `bytes` were read and are passed on.
     pub fn read(&mut self, bytes: usize) {
         self.read += bytes as u64;
@@ -173,6 +233,11 @@ impl Share {
 impl Drop for Share {
     fn drop(&mut self) {
         self.flow.streams.fetch_sub(1, Relaxed);
+        if let Some(id) = self.used {
+            let stream = self.flow.used.lock().remove(&id);
+            // Maybe the last that holds it, so it ends here and not under the lock.
+            drop(stream);
+        }
     }
 }
 
@@ -213,7 +278,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_stream_that_is_read_fast_gets_a_large_window_and_loses_it_when_it_is_calm() {
-        let flow = Flow::new(Budget::new(LIMIT));
+        let flow = Flow::new(Budget::new(LIMIT), true);
         let mut share = flow.open();
         assert_eq!(flow.window(), STREAM_WINDOW);
         assert_eq!(read_fast(&flow, &mut share), LARGEST_STREAM_WINDOW);
@@ -225,7 +290,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_stream_that_nobody_reads_gets_no_more_than_it_began_with() {
-        let flow = Flow::new(Budget::new(LIMIT));
+        let flow = Flow::new(Budget::new(LIMIT), true);
         let mut share = flow.open();
         share.read(STREAM_WINDOW as usize - 1);
         assert_eq!(flow.next(), None);
@@ -234,7 +299,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn the_windows_of_a_connection_fit_its_own() {
         for streams in 1..=super::STREAMS {
-            let flow = Flow::new(Budget::new(LIMIT));
+            let flow = Flow::new(Budget::new(LIMIT), true);
             let mut shares: Vec<Share> = (0..streams).map(|_| flow.open()).collect();
             let window = read_fast(&flow, &mut shares[0]);
             let sum = window as usize * streams as usize;
@@ -244,7 +309,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_stream_that_comes_makes_grown_windows_smaller() {
-        let flow = Flow::new(Budget::new(LIMIT));
+        let flow = Flow::new(Budget::new(LIMIT), true);
         let mut shares: Vec<Share> = (0..4).map(|_| flow.open()).collect();
         assert_eq!(read_fast(&flow, &mut shares[0]), LARGEST_STREAM_WINDOW);
         shares.extend((0..4).map(|_| flow.open()));
@@ -257,7 +322,7 @@ mod tests {
         let mut sum = 0;
         let mut held = Vec::new();
         for _ in 0..40 {
-            let flow = Flow::new(Arc::clone(&budget));
+            let flow = Flow::new(Arc::clone(&budget), true);
             let mut share = flow.open();
             sum += read_fast(&flow, &mut share) - STREAM_WINDOW;
             held.push((flow, share));
@@ -270,7 +335,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn many_streams_share_the_pool() {
         let budget = Budget::new(LIMIT);
-        let flow = Flow::new(Arc::clone(&budget));
+        let flow = Flow::new(Arc::clone(&budget), true);
         let shares: Vec<Share> = (0..1000).map(|_| flow.open()).collect();
         assert_eq!(flow.next(), Some(STREAM_WINDOW / 2));
         let more: Vec<Share> = (0..100_000).map(|_| flow.open()).collect();

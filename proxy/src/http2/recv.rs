@@ -96,8 +96,8 @@ impl HttpBody for RecvBody {
         while !this.data_ended {
             match ready!(this.stream.poll_data(cx)) {
                 Some(Ok(data)) => {
-                    // Only what was received is given back, so this cannot fail.
-                    let _ = this.stream.flow_control().release_capacity(data.len());
+                    let stream = this.stream.flow_control();
+                    this.share.give_back(stream, data.len());
                     if data.is_empty() {
                         // Says nothing, and is not passed on.
                         continue;

@@ -7,7 +7,7 @@ use std::task::Poll;
 
 use bytes::Bytes;
 use h2::SendStream;
-use h2::server::{Builder, SendResponse};
+use h2::server::{Builder, Connection, SendResponse};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, header};
 use http_body::Body as HttpBody;
 use parking_lot::Mutex;
@@ -61,7 +61,7 @@ where
 {
     place.silent();
     place.head_begins();
-    let flow = Flow::new(budget);
+    let flow = Flow::new(budget, profile.grows);
     let (io, heard) = Heard::new(WithoutEmptyFrames::of_client(io));
     let handshake = Builder::new()
         .initial_window_size(flow.window())
@@ -84,6 +84,11 @@ where
     let mut closing = false;
     // Held by every answer on its way. A request's own body is often gone by then.
     let open = Arc::new(());
+    // Tells the peer of other windows, where they are due.
+    let adjust = |connection: &mut Connection<_, Bytes>| {
+        let tell = |window| connection.set_initial_window_size(window).is_ok();
+        flow.adjust(tell)
+    };
     poll_fn(|cx| {
         let in_use = flow.streams() > 0 || Arc::strong_count(&open) > 1;
         if !closing && close.as_mut().poll(cx).is_ready() {
@@ -104,14 +109,15 @@ where
             }
         }
         let ended = loop {
-            if profile.grows
-                && let Some(window) = flow.next()
-                && connection.set_initial_window_size(window).is_ok()
-            {
-                flow.said(window);
-            }
+            adjust(&mut connection);
             match connection.poll_accept(cx) {
-                Poll::Pending => break None,
+                Poll::Pending => {
+                    // What was read just now may allow it, and it is not sent by itself.
+                    if adjust(&mut connection) {
+                        cx.waker().wake_by_ref();
+                    }
+                    break None;
+                }
                 Poll::Ready(None) => break Some(Ok(())),
                 Poll::Ready(Some(Err(error))) => break Some(Err(error)),
                 Poll::Ready(Some(Ok((request, respond)))) => {

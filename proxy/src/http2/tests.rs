@@ -8,7 +8,7 @@ use http::{HeaderMap, Method, Request, Response};
 use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody};
 use runtime::occupancy::Place;
-use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, copy, duplex, split};
 use tokio::sync::mpsc::unbounded_channel;
 use tokio::time::{Instant, timeout};
 use tokio_stream::wrappers::UnboundedReceiverStream;
@@ -372,6 +372,128 @@ async fn a_sender_waits_until_its_last_piece_was_taken() {
         "a reader that does not read was sent everything"
     );
     assert!(sent <= 3, "{sent} pieces for a window of 64 KiB");
+}
+
+/// How long a test waits, in its own time, for what has to come.
+const SOON: Duration = Duration::from_secs(5);
+
+/// Has the connection look at its windows.
+async fn touch(sender: &mut Sender) {
+    let request = Request::get("http://s/quick").body(body::empty()).unwrap();
+    let answer = timeout(SOON, sender.send(request)).await.unwrap().unwrap();
+    answer.into_body().collect().await.unwrap();
+}
+
+/// Takes `size` bytes from what `parts` sends, in pieces as a relay has them.
+async fn pass(
+    parts: &tokio::sync::mpsc::UnboundedSender<Result<Frame<Bytes>, BoxError>>,
+    body: &mut super::recv::RecvBody,
+    size: usize,
+) -> Result<(), String> {
+    const PIECE: usize = 16 * 1024;
+    for _ in 0..size / PIECE {
+        let _ = parts.send(Ok(Frame::data(Bytes::from(vec![7; PIECE]))));
+    }
+    let mut got = 0;
+    while got < size / PIECE * PIECE {
+        let frame = timeout(SOON, body.frame()).await;
+        let frame = frame.map_err(|_| format!("{got} of {size} bytes came"))?;
+        let frame = frame
+            .ok_or("it ended")?
+            .map_err(|error| error.to_string())?;
+        got += frame.data_ref().map_or(0, Bytes::len);
+    }
+    Ok(())
+}
+
+/// Whatever of its window a stream had used when that became small again, what comes
+/// afterwards arrives.
+#[tokio::test(start_paused = true)]
+async fn a_stream_goes_on_after_its_window_became_small_again() {
+    for used in (64..=1024).step_by(64) {
+        let (asked, mut bodies) = unbounded_channel();
+        let mut sender = pair(move |request| {
+            let asked = asked.clone();
+            async move {
+                if request.uri().path() == "/quick" {
+                    return Response::new(body::empty());
+                }
+                let (parts, answer) = later([]);
+                asked.send((parts, request.into_body())).unwrap();
+                Response::new(answer)
+            }
+        })
+        .await;
+        let (up, upload) = later([]);
+        let answer = sender.send(post(upload)).await.unwrap();
+        let (down, mut request) = bodies.recv().await.unwrap();
+        let mut answer = answer.into_body();
+        for (way, parts, body) in [
+            ("download", &down, &mut answer),
+            ("upload", &up, &mut request),
+        ] {
+            pass(parts, body, 8 << 20).await.unwrap();
+            // From here on the window has its largest size, and this much of it is used.
+            pass(parts, body, used << 10).await.unwrap();
+            for _ in 0..4 {
+                tokio::time::sleep(Duration::from_millis(600)).await;
+                touch(&mut sender).await;
+            }
+            let rest = pass(parts, body, 256 << 10).await;
+            assert_eq!(rest, Ok(()), "{way}, {used} KiB after the last update");
+        }
+    }
+}
+
+/// Where a process has very many streams they begin with less than a client may send
+/// before it hears of that.
+#[tokio::test(start_paused = true)]
+async fn a_stream_that_began_before_the_first_settings_came_goes_on() {
+    let profile = Profile {
+        grows: false,
+        ..PROFILE
+    };
+    for first in (4..=60).step_by(4) {
+        let crowded = budget();
+        let _others: Vec<_> = (0..1000).map(|_| crowded.hold()).collect();
+        let (asked, mut bodies) = unbounded_channel();
+        let (mut sender, slow) = client().await;
+        let (far, other) = duplex(1 << 20);
+        // The client hears late, so all that it sends by itself is read before.
+        let (mut to_client, mut to_server) = (split(slow), split(other));
+        tokio::spawn(async move { copy(&mut to_client.0, &mut to_server.1).await });
+        tokio::spawn(async move {
+            loop {
+                let mut buffer = vec![0; 1 << 16];
+                let count = to_server.0.read(&mut buffer).await.unwrap();
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                if to_client.1.write_all(&buffer[..count]).await.is_err() {
+                    return;
+                }
+            }
+        });
+        let (up, upload) = later([Ok(Frame::data(Bytes::from(vec![7; first << 10])))]);
+        let asking = tokio::spawn(async move { sender.send(post(upload)).await });
+        tokio::spawn(async move {
+            let close = pin!(pending::<()>());
+            let handler = |request: Request<super::recv::RecvBody>| {
+                asked.send(request.into_body()).unwrap();
+                pending()
+            };
+            let place = Place::unlisted();
+            let _ = server::serve(far, profile, crowded, None, place, close, handler).await;
+        });
+        let mut body = bodies.recv().await.unwrap();
+        let mut got = 0;
+        while got < first << 10 {
+            let frame = body.frame().await.unwrap().unwrap();
+            got += frame.data_ref().map_or(0, Bytes::len);
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        let rest = pass(&up, &mut body, 256 << 10).await;
+        assert_eq!(rest, Ok(()), "after {first} KiB");
+        asking.abort();
+    }
 }
 
 #[tokio::test]

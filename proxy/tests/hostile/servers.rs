@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::time::timeout;
 use wire::v1::Protocol;
 
 use super::field::{Field, WAYS, answers, rest, serving, status};
@@ -226,6 +227,51 @@ async fn an_early_answer_reaches_a_caller_that_still_sends() {
         let answer = rest(&mut stream, Duration::from_secs(1)).await;
         assert_eq!(status(&answer), 413, "{way:?}: {answer}");
         assert!(answer.ends_with("big"), "{way:?}: {answer}");
+    }
+}
+
+/// Answers as soon as it has a head, though slowly. What comes behind a POST it never
+/// reads: hypercorn does not when its application leaves ten pieces of one unread.
+async fn deaf(mut stream: TcpStream) {
+    let mut buffer = [0; 4096];
+    let count = stream.read(&mut buffer).await.unwrap_or(0);
+    let _ = stream
+        .write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\no")
+        .await;
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let _ = stream.write_all(b"k").await;
+    if buffer[..count].starts_with(b"POST") {
+        std::future::pending::<()>().await;
+    }
+}
+
+#[tokio::test]
+async fn nobody_waits_behind_a_request_that_was_answered_before_it_was_read() {
+    let mut field = Field::new(Protocol::Http1).await;
+    let port = serving(&field.server, deaf).await;
+    field.deliver_to(port);
+    field.port = port;
+    for way in WAYS {
+        let mut stream = field.open(way).await;
+        let head = "POST /ok HTTP/1.1\r\nHost: s\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n";
+        stream.write_all(head.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        while !answer.ends_with("\r\n\r\no") {
+            let mut buffer = [0; 1024];
+            let read = timeout(Duration::from_secs(1), stream.read(&mut buffer)).await;
+            let count = read
+                .unwrap_or_else(|_| panic!("{way:?}: {answer}"))
+                .unwrap();
+            assert_ne!(count, 0, "{way:?}: {answer}");
+            answer.push_str(&String::from_utf8_lossy(&buffer[..count]));
+        }
+        // The request is whole before the answer is.
+        stream.write_all(b"1\r\nb\r\n0\r\n\r\n").await.unwrap();
+        let end = rest(&mut stream, Duration::from_secs(1)).await;
+        assert_eq!(end, "k", "{way:?}");
+        let next = timeout(Duration::from_secs(2), field.send(way, request("GET"))).await;
+        let next = next.unwrap_or_else(|_| panic!("{way:?}: it waits where nobody reads"));
+        assert_eq!(status(&next), 200, "{way:?}: {next}");
     }
 }
 
