@@ -19,6 +19,30 @@ pub struct Failure {
     /// True when a connection was at its end, not its endpoint: another
     /// connection to the same endpoint may do.
     pub stale: bool,
+    /// How the other end reset the stream of the request, where it did.
+    pub reset: Option<StreamReset>,
+}
+
+/// The code of an HTTP/2 RST_STREAM frame that the other end sent. In the extensions of
+/// an answer it takes the answer's place where the caller speaks HTTP/2: what a code
+/// means is between the two ends. gRPC clients read CANCEL as their own deadline.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StreamReset(pub h2::Reason);
+
+impl StreamReset {
+    /// `None` for every other end of a stream.
+    #[must_use]
+    pub fn of(error: &h2::Error) -> Option<Self> {
+        let theirs = error.is_reset() && error.is_remote();
+        error.reason().filter(|_| theirs).map(Self)
+    }
+
+    /// The same for what broke a body off.
+    #[must_use]
+    pub fn behind(error: &(dyn std::error::Error + 'static)) -> Option<Self> {
+        std::iter::successors(Some(error), |error| error.source())
+            .find_map(|error| error.downcast_ref().and_then(Self::of))
+    }
 }
 
 impl Failure {
@@ -28,6 +52,7 @@ impl Failure {
             detail: detail.into(),
             never_reached: true,
             stale: false,
+            reset: None,
         }
     }
 
@@ -37,6 +62,7 @@ impl Failure {
             detail: detail.into(),
             never_reached: false,
             stale: false,
+            reset: None,
         }
     }
 
@@ -47,6 +73,7 @@ impl Failure {
             detail: detail.into(),
             never_reached: false,
             stale: false,
+            reset: None,
         }
     }
 
@@ -86,7 +113,11 @@ impl Failure {
     /// response of headers only, as gRPC clients expect it.
     #[must_use]
     pub fn response(&self, grpc: bool) -> Response<Body> {
-        refusal(self.reason, &self.detail, grpc)
+        let mut response = refusal(self.reason, &self.detail, grpc);
+        if let Some(reset) = self.reset {
+            response.extensions_mut().insert(reset);
+        }
+        response
     }
 
     /// The same to a request of this method.

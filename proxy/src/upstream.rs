@@ -12,7 +12,7 @@ use http::{HeaderValue, Method, Request, Response, Uri, Version, header};
 use policy::reason::Reason;
 
 use crate::body::{Body, Replay};
-use crate::failure::{Failure, reason_in};
+use crate::failure::{Failure, StreamReset, reason_in};
 use crate::headers;
 use crate::http2::client::SendError;
 use crate::peer::{Multiplexed, Peers, Place};
@@ -126,7 +126,10 @@ fn failed(peer: &Multiplexed, place: &Place, error: &SendError) -> Failure {
             Failure::stale(error.to_string())
         }
         SendError::Malformed(_) => Failure::unsent(Reason::BadRequest, error.to_string()),
-        SendError::Lost(_) => Failure::lost(error.to_string()),
+        SendError::Lost(cause) => Failure {
+            reset: StreamReset::of(cause),
+            ..Failure::lost(error.to_string())
+        },
     }
 }
 

@@ -23,7 +23,7 @@ use super::recv::RecvBody;
 use super::{Profile, strip_connection_headers};
 use crate::body::Body;
 use crate::budget::Budget;
-use crate::failure::is_grpc;
+use crate::failure::{StreamReset, is_grpc};
 use crate::peer::HEADER_BYTES;
 use crate::wide::Outlet;
 
@@ -175,6 +175,9 @@ async fn exchange(
         .await
     };
     let Some(response) = response else { return };
+    if let Some(StreamReset(code)) = response.extensions().get() {
+        return respond.send_reset(*code);
+    }
     if let Err(error) = send(response, &mut respond, asked).await {
         tracing::debug!(%error, "an answer could not be sent");
         respond.send_reset(h2::Reason::INTERNAL_ERROR);
@@ -216,6 +219,10 @@ async fn send(
             tracing::debug!(%error, "the body of an answer broke off");
             flushed().await;
             let mut stream = pipe.into_stream();
+            if let Some(StreamReset(code)) = StreamReset::behind(&*error) {
+                stream.send_reset(code);
+                return Ok(());
+            }
             // A gRPC client reads a reset as an error in the server's program.
             if !asked.grpc || stream.send_trailers(unavailable()).is_err() {
                 stream.send_reset(h2::Reason::INTERNAL_ERROR);

@@ -23,7 +23,8 @@ enum Event {
     Ended,
 }
 
-/// Echoes each message at once; answers to `/headers-only` without a body.
+/// Echoes each message at once; answers to `/headers-only` without a body, and resets
+/// with the code in `/reset/head/CODE` and `/reset/body/CODE`.
 async fn echo(stream: tokio::net::TcpStream, events: mpsc::UnboundedSender<Event>) {
     let Ok(mut connection) = h2::server::handshake(stream).await else {
         return;
@@ -51,6 +52,19 @@ async fn one(
     if path == "/headers-only" {
         let response = response.header("grpc-status", "7").body(()).unwrap();
         respond.send_response(response, true)?;
+        return Ok(());
+    }
+    if let Some(reset) = path.strip_prefix("/reset/") {
+        let (when, code) = reset.split_once('/').unwrap();
+        let code = h2::Reason::from(code.parse::<u32>().unwrap());
+        if when == "head" {
+            respond.send_reset(code);
+            return Ok(());
+        }
+        let mut send = respond.send_response(response.body(()).unwrap(), false)?;
+        send.send_data(Bytes::from_static(b"half"), false)?;
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        send.send_reset(code);
         return Ok(());
     }
     let mut send = respond.send_response(response.body(()).unwrap(), false)?;
@@ -170,6 +184,40 @@ async fn a_lost_caller_cancels_its_calls_at_the_server() {
         drop(send);
         let event = timeout(SOON, told.recv()).await.expect("cancelled in time");
         assert!(matches!(event, Some(Event::Reset(_))), "{way:?}: {event:?}");
+    }
+}
+
+/// Whose deadline has passed resets with CANCEL, and gRPC clients then look at their own
+/// clocks; any other answer would be taken for what the application says.
+#[tokio::test]
+async fn a_stream_that_the_application_resets_is_reset_with_the_same_code() {
+    let (field, mut told) = field().await;
+    for way in WAYS {
+        let calls = Calls::new(&field, way).await;
+        for code in [
+            h2::Reason::CANCEL,
+            h2::Reason::INTERNAL_ERROR,
+            h2::Reason::ENHANCE_YOUR_CALM,
+        ] {
+            let number = u32::from(code);
+            let (answer, _send) = calls.begin(&format!("/reset/head/{number}")).await;
+            let failed = timeout(SOON, answer).await.expect("an end").unwrap_err();
+            assert!(failed.is_reset(), "{way:?} {code:?}: {failed}");
+            assert_eq!(failed.reason(), Some(code), "{way:?} before the head");
+
+            let (answer, _send) = calls.begin(&format!("/reset/body/{number}")).await;
+            let mut body = timeout(SOON, answer).await.unwrap().unwrap().into_body();
+            assert_eq!(message(&mut body).await, "half", "{way:?}");
+            let end = timeout(SOON, body.data()).await.expect("an end");
+            let failed = end.expect("no good end").unwrap_err();
+            assert_eq!(failed.reason(), Some(code), "{way:?} in the body");
+        }
+        // Others on the same connection go on.
+        let (answer, mut send) = calls.begin("/echo").await;
+        send.send_data(Bytes::from_static(b"two"), true).unwrap();
+        let answer = timeout(SOON, answer).await.unwrap().unwrap();
+        assert_eq!(message(&mut answer.into_body()).await, "two", "{way:?}");
+        while told.try_recv().is_ok() {}
     }
 }
 
