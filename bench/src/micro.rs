@@ -9,7 +9,8 @@ use policy::access::{Access, Caller, Rule, Source};
 use policy::balance::{Cost, pick};
 use policy::http_match::{HttpMatch, RequestFacts};
 use policy::mode::Enforcement;
-use policy::name::{Kind, ObjectRef, SpiffeId};
+use policy::name::SpiffeId;
+use policy::origin::Origin;
 
 /// Each decision is repeated for this long; the least of five tries counts,
 /// because whatever disturbs only adds.
@@ -100,11 +101,7 @@ fn rule(caller: &SpiffeId, routes: usize) -> Result<Rule> {
         })
         .collect::<Result<_>>()?;
     Ok(Rule {
-        origin: ObjectRef {
-            kind: Kind::TrafficTarget,
-            namespace: "bench".into(),
-            name: "web".into(),
-        },
+        origin: Origin::new("TrafficTarget", "bench", "web"),
         sources: vec![Source::Identity(caller.clone())],
         ports: None,
         http: Some(http),

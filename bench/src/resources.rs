@@ -308,7 +308,7 @@ pub(crate) fn resource(name: &str, content: Content) -> v1::Resource {
 #[cfg(test)]
 mod tests {
     use policy::access::Rule;
-    use policy::split::Split;
+    use policy::route;
     use wire::v1::resource::Content;
 
     use super::{Pod, RULES, SERVICE_IP, crowd, destination, own};
@@ -323,17 +323,17 @@ mod tests {
             })
             .collect();
         assert_eq!(rules[0].http.as_ref().unwrap().len(), RULES);
-        let splits: Vec<Split> = destination((SERVICE_IP, 80).into())
+        let splits: Vec<route::Rule<_>> = destination((SERVICE_IP, 80).into())
             .into_iter()
             .filter_map(|resource| match resource.content {
                 Some(Content::Service(service)) => Some(service),
                 _ => None,
             })
             .flat_map(|service| service.splits)
-            .map(|split| Split::try_from(&split).unwrap())
+            .map(|split| route::Rule::try_from(&split).unwrap())
             .collect();
         assert_eq!(splits.len(), 1);
-        assert_eq!(splits[0].backends.len(), 2);
+        assert_eq!(splits[0].then.len(), 2);
     }
 
     #[test]

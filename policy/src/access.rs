@@ -8,7 +8,8 @@
 
 use crate::http_match::{HttpMatch, RequestFacts};
 use crate::mode::Enforcement;
-use crate::name::{ObjectRef, SpiffeId};
+use crate::name::SpiffeId;
+use crate::origin::Origin;
 use crate::reason::Reason;
 use std::sync::Arc;
 
@@ -95,7 +96,7 @@ impl Ports {
 /// One TrafficTarget that protects the workload.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rule {
-    pub origin: ObjectRef,
+    pub origin: Origin,
     pub sources: Vec<Source>,
     /// `None`: the target has no TCPRoute.
     pub ports: Option<Ports>,
@@ -156,7 +157,7 @@ pub struct Verdict<'a> {
     /// What deny would say; differs from `allowed` in audit and open only.
     pub would_allow: bool,
     /// The first rule that allows the call.
-    pub by: Option<&'a ObjectRef>,
+    pub by: Option<&'a Origin>,
     /// Why deny would refuse; set exactly when `would_allow` is false.
     pub reason: Option<Reason>,
 }

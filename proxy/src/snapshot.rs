@@ -9,11 +9,11 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use policy::access::{Access, Ports, Rule};
+use policy::access::{self, Access, Ports};
 use policy::mode::{Enforcement, MtlsMode};
 use policy::name::{ServiceId, SpiffeId};
 use policy::protocol::Protocol;
-use policy::split::{Backend, Split};
+use policy::route::{Forward, Rule, Table};
 use prost::Message as _;
 use wire::v1;
 
@@ -48,51 +48,12 @@ pub struct Service {
     pub protocol: Protocol,
     /// Session affinity, if the Service asks for it.
     pub affinity: Option<Arc<Affinity>>,
-    pub splits: Vec<Split>,
-    /// How each of [`Self::splits`] and its backends are called where calls are counted.
-    pub split_labels: Vec<SplitLabels>,
+    /// The splits that are in force, in order of precedence.
+    pub routes: Table<Forward>,
     /// Name of the endpoints resource of the Service itself.
     pub endpoints: Arc<str>,
-}
-
-impl Service {
-    /// `namespace/name` of one of [`Self::splits`] and of one of its backends.
-    #[must_use]
-    pub fn labels(&self, split: &Split, backend: &Backend) -> (Arc<str>, Arc<str>) {
-        let at = self.splits.iter().position(|one| std::ptr::eq(one, split));
-        let Some(labels) = at.and_then(|at| self.split_labels.get(at)) else {
-            return Default::default();
-        };
-        let at = split
-            .backends
-            .iter()
-            .position(|one| std::ptr::eq(one, backend));
-        let backend = at.and_then(|at| labels.backends.get(at));
-        (
-            Arc::clone(&labels.split),
-            backend.map(Arc::clone).unwrap_or_default(),
-        )
-    }
-}
-
-/// `namespace/name` of a split, and of each of its backends in their order.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SplitLabels {
-    split: Arc<str>,
-    backends: Vec<Arc<str>>,
-}
-
-impl SplitLabels {
-    fn of(split: &Split) -> Self {
-        Self {
-            split: format!("{}/{}", split.origin.namespace, split.origin.name).into(),
-            backends: split
-                .backends
-                .iter()
-                .map(|backend| backend.service.to_string().into())
-                .collect(),
-        }
-    }
+    /// Those of all backends, also of such as take nothing now.
+    pub backends: Vec<Arc<str>>,
 }
 
 /// What the controller says of the proxy's own pod.
@@ -125,7 +86,7 @@ pub struct Snapshot {
     pub endpoints: HashMap<Arc<str>, Arc<EndpointSet>>,
     /// DER, empty until the controller sent some.
     pub roots: Vec<Vec<u8>>,
-    rules: BTreeMap<String, Rule>,
+    rules: BTreeMap<String, access::Rule>,
     versions: HashMap<String, Version>,
     /// Ports of the own pod that somebody declared.
     declared: Arc<BTreeSet<u16>>,
@@ -232,8 +193,8 @@ impl Snapshot {
                 continue;
             };
             count(&service.endpoints);
-            for backend in service.splits.iter().flat_map(|split| &split.backends) {
-                count(&backend.endpoints);
+            for backend in &service.backends {
+                count(backend);
             }
         }
         bytes
@@ -383,7 +344,7 @@ impl Snapshot {
                 self.workload = Some(Arc::new(workload_of(&workload)?));
             }
             v1::resource::Content::Rule(rule) | v1::resource::Content::ExtendedRule(rule) => {
-                let rule = Rule::try_from(&rule).map_err(|error| error.to_string())?;
+                let rule = access::Rule::try_from(&rule).map_err(|error| error.to_string())?;
                 self.rules.insert(name, rule);
             }
             v1::resource::Content::Destination(destination) => {
@@ -498,11 +459,13 @@ fn destination_of(
 }
 
 fn service_of(name: &str, service: &v1::Service, registry: &Registry) -> Result<Service, String> {
-    let splits: Vec<Split> = service
+    let rules = service
         .splits
         .iter()
-        .map(|split| Split::try_from(split).map_err(|error| error.to_string()))
-        .collect::<Result<_, _>>()?;
+        .map(|split| Rule::try_from(split).map(|rule| rule.map(Forward::split)))
+        .collect::<Result<_, _>>()
+        .map_err(|error| error.to_string())?;
+    let backends = service.splits.iter().flat_map(|split| &split.backends);
     Ok(Service {
         id: ServiceId {
             namespace: service.namespace.as_str().into(),
@@ -512,9 +475,14 @@ fn service_of(name: &str, service: &v1::Service, registry: &Registry) -> Result<
         port: port_of(service.port)?,
         protocol: protocol_of(service.protocol),
         affinity: registry.affinity(name, service.affinity_seconds),
-        split_labels: splits.iter().map(SplitLabels::of).collect(),
-        splits,
+        routes: Table {
+            rules,
+            otherwise: Forward::Root,
+        },
         endpoints: service.endpoints.as_str().into(),
+        backends: backends
+            .map(|backend| backend.endpoints.as_str().into())
+            .collect(),
     })
 }
 

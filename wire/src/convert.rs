@@ -11,8 +11,9 @@ use policy::access::{Ports, Rule, Source};
 use policy::http_match::HttpMatch;
 use policy::mode::{Enforcement, MtlsMode};
 use policy::name::{ObjectRef, ServiceId, SpiffeId};
+use policy::origin::Origin;
 use policy::protocol::{PortProtocols, PortRange, Protocol};
-use policy::split::{Backend, Split};
+use policy::route::{self, Backend, Match};
 use std::fmt;
 use std::sync::Arc;
 
@@ -75,9 +76,14 @@ where
         .collect()
 }
 
-fn origin(message: Option<&v1::ObjectRef>) -> Result<ObjectRef, BadResource> {
+fn origin(message: Option<&v1::ObjectRef>) -> Result<Origin, BadResource> {
     let message = message.ok_or_else(|| BadResource::new("origin", "is missing"))?;
-    ObjectRef::try_from(message).map_err(|bad| bad.within("origin"))
+    for (field, text) in [("kind", &message.kind), ("name", &message.name)] {
+        if text.is_empty() {
+            return Err(BadResource::new(field, "is missing").within("origin"));
+        }
+    }
+    Ok(Origin::from(message))
 }
 
 fn matches(
@@ -109,6 +115,27 @@ impl TryFrom<&v1::ObjectRef> for ObjectRef {
             message.namespace.as_str(),
             message.name.as_str(),
         ))
+    }
+}
+
+/// Any kind will do: an origin is only told, and the text says enough.
+impl From<&v1::ObjectRef> for Origin {
+    fn from(message: &v1::ObjectRef) -> Self {
+        Self::new(
+            &message.kind,
+            message.namespace.as_str(),
+            message.name.as_str(),
+        )
+    }
+}
+
+impl From<&Origin> for v1::ObjectRef {
+    fn from(origin: &Origin) -> Self {
+        Self {
+            kind: origin.kind().to_owned(),
+            namespace: origin.namespace().to_string(),
+            name: origin.name().to_string(),
+        }
     }
 }
 
@@ -306,37 +333,38 @@ pub fn rule_in(resource: &v1::Resource) -> Option<&v1::Rule> {
     }
 }
 
-impl TryFrom<&v1::Split> for Split {
+impl TryFrom<&v1::Split> for route::Rule<Vec<Backend>> {
     type Error = BadResource;
 
     fn try_from(message: &v1::Split) -> Result<Self, BadResource> {
         let origin = origin(message.origin.as_ref())?;
-        let backends = message
-            .backends
-            .iter()
-            .map(|backend| Backend {
-                service: ServiceId::new(Arc::clone(&origin.namespace), backend.service.as_str()),
-                weight: backend.weight,
-                endpoints: backend.endpoints.as_str().into(),
-            })
-            .collect();
-        let matches = matches(message.matches.as_ref(), "matches")?;
+        let when = match matches(message.matches.as_ref(), "matches")? {
+            Some(matches) => Match::AnyOf(matches),
+            None => Match::Always,
+        };
+        let backends = message.backends.iter().map(|backend| {
+            // Backends stand in the split's own namespace, so only their names are sent.
+            let service = ServiceId::new(Arc::clone(origin.namespace()), backend.service.as_str());
+            Backend::new(service, backend.weight, backend.endpoints.as_str())
+        });
         Ok(Self {
+            then: backends.collect(),
             origin,
-            matches,
-            backends,
+            when,
         })
     }
 }
 
-/// Backends stand in the split's own namespace, so only their names are sent.
-impl From<&Split> for v1::Split {
-    fn from(split: &Split) -> Self {
+impl From<&route::Rule<Vec<Backend>>> for v1::Split {
+    fn from(split: &route::Rule<Vec<Backend>>) -> Self {
         Self {
             origin: Some((&split.origin).into()),
-            matches: split.matches.as_deref().map(v1::HttpMatches::from),
+            matches: match &split.when {
+                Match::Always => None,
+                Match::AnyOf(matches) => Some(v1::HttpMatches::from(&**matches)),
+            },
             backends: split
-                .backends
+                .then
                 .iter()
                 .map(|backend| v1::Backend {
                     service: backend.service.name.to_string(),

@@ -15,7 +15,7 @@ use policy::{
     mode::{Enforcement, MtlsMode},
     name::SpiffeId,
     protocol::{PortProtocols, Protocol},
-    split::Split,
+    route::{self, Backend, Table},
 };
 use prost::Message;
 use serde_json::{Value, json};
@@ -137,11 +137,14 @@ impl Mesh {
             Content::Service(service) => Some(service),
             _ => None,
         })?;
-        let splits: Vec<Split> = service
-            .splits
-            .iter()
-            .map(|split| Split::try_from(split).unwrap())
-            .collect();
+        let splits = service.splits.iter().map(|split| {
+            let rule = route::Rule::<Vec<Backend>>::try_from(split).unwrap();
+            rule.map(Some)
+        });
+        let table = Table {
+            rules: splits.collect(),
+            otherwise: None,
+        };
         let parts = match traffic {
             Traffic::Http(request) => Some((method(request), headers(request), &request.path)),
             Traffic::Bytes => None,
@@ -151,11 +154,11 @@ impl Mesh {
             path,
             headers,
         });
-        let Some(split) = policy::split::first_match(&splits, facts.as_ref()) else {
+        let (Some(backends), _) = table.decide(facts.as_ref()) else {
             return Some(Shares::Root);
         };
         let mut shares = BTreeMap::new();
-        for backend in &split.backends {
+        for backend in backends {
             *shares.entry(backend.service.name.to_string()).or_default() +=
                 f64::from(backend.weight);
         }
@@ -204,7 +207,8 @@ impl Mesh {
                 }
                 Content::Service(service) => {
                     for split in &service.splits {
-                        Split::try_from(split).unwrap_or_else(|error| panic!("{name}: {error}"));
+                        route::Rule::<Vec<Backend>>::try_from(split)
+                            .unwrap_or_else(|error| panic!("{name}: {error}"));
                         read += 1;
                     }
                 }

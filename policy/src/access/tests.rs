@@ -1,5 +1,4 @@
 use super::*;
-use crate::name::Kind;
 use http::{HeaderMap, Method};
 use proptest::prelude::*;
 
@@ -13,7 +12,7 @@ fn http(path: &str, methods: &[&str]) -> HttpMatch {
 
 fn rule(name: &str, accounts: &[&str]) -> Rule {
     Rule {
-        origin: ObjectRef::new(Kind::TrafficTarget, "default", name),
+        origin: Origin::new("TrafficTarget", "default", name),
         sources: accounts
             .iter()
             .map(|account| Source::Identity(id(account)))
@@ -529,7 +528,7 @@ fn as_rule(index: usize, plain: &Plain) -> Rule {
             )
         });
     Rule {
-        origin: ObjectRef::new(Kind::TrafficTarget, "default", format!("t{index}")),
+        origin: Origin::new("TrafficTarget", "default", format!("t{index}")),
         sources: sources.collect(),
         ports,
         http: (!plain.http_routes.is_empty()).then(|| matches.collect()),

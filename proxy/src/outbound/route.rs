@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use policy::http_match::RequestFacts;
 use policy::reason::Reason;
-use policy::split::first_match;
+use policy::route::{Forward, choose};
 
 use super::Connection;
 use crate::endpoint::{Endpoint, EndpointSet};
@@ -180,21 +180,22 @@ impl Connection {
         facts: Option<&RequestFacts<'_>>,
     ) -> Result<Option<Route>, Failure> {
         let service = known(snapshot, name)?;
-        let Some(split) = first_match(&service.splits, facts) else {
-            return Ok(None);
+        let (forward, origin) = service.routes.decide(facts);
+        let chosen = match forward {
+            Forward::Root => return Ok(None),
+            Forward::Split(backends) => choose(backends, rand::random()).ok_or(Reason::NoBackend),
+            Forward::Refuse(reason) => Err(*reason),
         };
-        let backend = split.choose(rand::random()).ok_or_else(|| {
-            Failure::unsent(
-                Reason::NoBackend,
-                format!("{} has no backend that may take traffic", split.origin),
-            )
+        let backend = chosen.map_err(|reason| {
+            let origin = origin.map(ToString::to_string).unwrap_or_default();
+            let detail = format!("{origin} has no backend that may take traffic");
+            Failure::unsent(reason, detail)
         })?;
-        let (split, label) = service.labels(split, backend);
         Ok(Some(Route {
             service: Arc::clone(&service.label),
             port: service.port,
-            backend: label,
-            split: Some(split),
+            backend: Arc::clone(&backend.label),
+            split: origin.map(|origin| Arc::clone(origin.label())),
             choice: Choice::Any(endpoints(snapshot, &backend.endpoints)),
         }))
     }

@@ -1,0 +1,151 @@
+//! Which rule decides about a call, and where a call goes.
+//!
+//! One kind of list serves every use: the rules of a Service's routes, sections of
+//! policies, names of routes in metrics. The first rule that fits decides, and what no
+//! rule fits has an answer of its own, so there is no second matcher that could differ.
+
+use std::sync::Arc;
+
+use crate::http_match::{HttpMatch, RequestFacts};
+use crate::name::ServiceId;
+use crate::origin::Origin;
+use crate::reason::Reason;
+
+/// Rules in order of precedence.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Table<T> {
+    pub rules: Vec<Rule<T>>,
+    /// For a call that fits no rule.
+    pub otherwise: T,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rule<T> {
+    /// The object that says so.
+    pub origin: Origin,
+    pub when: Match,
+    pub then: T,
+}
+
+/// Which calls a rule speaks about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Match {
+    /// Every request and every connection.
+    Always,
+    /// Requests that one of these describes; no request if there is none, and never
+    /// opaque bytes.
+    AnyOf(Vec<HttpMatch>),
+}
+
+impl Match {
+    /// `None` stands for opaque bytes.
+    #[must_use]
+    pub fn fits(&self, request: Option<&RequestFacts<'_>>) -> bool {
+        match (self, request) {
+            (Self::Always, _) => true,
+            (Self::AnyOf(matches), Some(request)) => matches.iter().any(|one| one.matches(request)),
+            (Self::AnyOf(_), None) => false,
+        }
+    }
+}
+
+impl<T> Rule<T> {
+    /// The same rule with something else to do.
+    #[must_use]
+    pub fn map<U>(self, make: impl FnOnce(T) -> U) -> Rule<U> {
+        Rule {
+            origin: self.origin,
+            when: self.when,
+            then: make(self.then),
+        }
+    }
+}
+
+impl<T> Table<T> {
+    /// What is done with every call.
+    #[must_use]
+    pub const fn only(otherwise: T) -> Self {
+        Self {
+            rules: Vec::new(),
+            otherwise,
+        }
+    }
+
+    /// What the first rule that fits says, and whose rule it is; without one what is
+    /// said otherwise. `None` as request stands for opaque bytes.
+    #[must_use]
+    pub fn decide(&self, request: Option<&RequestFacts<'_>>) -> (&T, Option<&Origin>) {
+        self.rules
+            .iter()
+            .find(|rule| rule.when.fits(request))
+            .map_or((&self.otherwise, None), |rule| {
+                (&rule.then, Some(&rule.origin))
+            })
+    }
+}
+
+/// Where a call to a port of a Service goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Forward {
+    /// To the endpoints of the Service itself.
+    Root,
+    /// To one of these by weight; at least one has a weight.
+    Split(Vec<Backend>),
+    /// Nowhere.
+    Refuse(Reason),
+}
+
+/// A Service that takes a share of the calls.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Backend {
+    pub service: ServiceId,
+    /// `namespace/name`, made once for metrics.
+    pub label: Arc<str>,
+    /// Share relative to the other backends; 0 takes nothing.
+    pub weight: u32,
+    /// Name of the endpoints resource.
+    pub endpoints: Arc<str>,
+}
+
+impl Backend {
+    #[must_use]
+    pub fn new(service: ServiceId, weight: u32, endpoints: impl Into<Arc<str>>) -> Self {
+        Self {
+            label: service.to_string().into(),
+            service,
+            weight,
+            endpoints: endpoints.into(),
+        }
+    }
+}
+
+impl Forward {
+    /// A split over these backends. Without any weight nobody may take a call, which is a
+    /// refusal and never a way back to the root.
+    #[must_use]
+    pub fn split(backends: Vec<Backend>) -> Self {
+        if backends.iter().any(|backend| backend.weight > 0) {
+            Self::Split(backends)
+        } else {
+            Self::Refuse(Reason::NoBackend)
+        }
+    }
+}
+
+/// The backend at `point`, which is uniform over all of `u64`; `None` when no backend has
+/// a weight.
+#[must_use]
+pub fn choose(backends: &[Backend], point: u64) -> Option<&Backend> {
+    let total: u64 = backends.iter().map(|b| u64::from(b.weight)).sum();
+    // Scales the point to 0..total without the bias of a remainder.
+    let mut left = u64::try_from((u128::from(point) * u128::from(total)) >> 64).ok()?;
+    backends.iter().find(|backend| {
+        let weight = u64::from(backend.weight);
+        let here = left < weight;
+        left = left.saturating_sub(weight);
+        here
+    })
+}
+
+#[cfg(test)]
+mod tests;

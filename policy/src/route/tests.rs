@@ -1,0 +1,163 @@
+use super::*;
+use http::{HeaderMap, Method};
+use proptest::prelude::*;
+
+fn backends(weights: &[u32]) -> Vec<Backend> {
+    weights
+        .iter()
+        .enumerate()
+        .map(|(index, weight)| {
+            let service = ServiceId::new("shop", format!("v{index}"));
+            Backend::new(service, *weight, format!("endpoints/shop/v{index}:80"))
+        })
+        .collect()
+}
+
+fn rule(name: &str, when: Match) -> Rule<Forward> {
+    Rule {
+        origin: Origin::new("TrafficSplit", "shop", name),
+        when,
+        then: Forward::split(backends(&[1])),
+    }
+}
+
+fn with_path(name: &str, path: &str) -> Rule<Forward> {
+    let one = HttpMatch::new("m", Some(path), &[] as &[&str], &[] as &[(&str, &str)]);
+    rule(name, Match::AnyOf(vec![one.unwrap()]))
+}
+
+/// Which rule decides; `None` when it is the root.
+fn decides(rules: &[Rule<Forward>], request: Option<&RequestFacts<'_>>) -> Option<String> {
+    let table = Table {
+        rules: rules.to_vec(),
+        otherwise: Forward::Root,
+    };
+    let (forward, origin) = table.decide(request);
+    assert_eq!(*forward == Forward::Root, origin.is_none());
+    origin.map(|origin| origin.name().to_string())
+}
+
+/// Counts per backend over points that are spread evenly with a random offset.
+fn shares(backends: &[Backend], draws: u64) -> Vec<u64> {
+    let mut taken = vec![0; backends.len()];
+    let mut state = 1u64;
+    for _ in 0..draws {
+        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut point = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        point = (point ^ (point >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        let chosen = choose(backends, point ^ (point >> 31)).unwrap();
+        let index = backends
+            .iter()
+            .position(|b| b.service == chosen.service)
+            .unwrap();
+        taken[index] += 1;
+    }
+    taken
+}
+
+#[test]
+fn shares_are_within_five_sigma_of_the_weights() {
+    for weights in [
+        &[90, 10][..],
+        &[1000, 500],
+        &[1, 1, 1],
+        &[99, 1],
+        &[0, 3, 7],
+    ] {
+        let draws = 10_000;
+        let total: u32 = weights.iter().sum();
+        for (taken, weight) in shares(&backends(weights), draws).iter().zip(weights) {
+            let p = f64::from(*weight) / f64::from(total);
+            let expected = p * draws as f64;
+            let sigma = (expected * (1.0 - p)).sqrt();
+            assert!(
+                (*taken as f64 - expected).abs() <= 5.0 * sigma,
+                "{weights:?}: {taken}"
+            );
+        }
+    }
+}
+
+#[test]
+fn weight_zero_takes_nothing_and_the_rest_everything() {
+    assert_eq!(shares(&backends(&[100, 0]), 1000), [1000, 0]);
+    assert_eq!(shares(&backends(&[0, 100]), 1000), [0, 1000]);
+}
+
+#[test]
+fn without_any_weight_there_is_no_backend() {
+    for weights in [&[][..], &[0], &[0, 0]] {
+        for point in [0, 1, u64::MAX] {
+            assert_eq!(choose(&backends(weights), point), None);
+            assert_eq!(
+                Forward::split(backends(weights)),
+                Forward::Refuse(Reason::NoBackend),
+                "a refusal, and no way back to the root"
+            );
+        }
+    }
+}
+
+#[test]
+fn the_largest_weights_do_not_overflow() {
+    let both = backends(&[u32::MAX, u32::MAX]);
+    assert_eq!(choose(&both, 0), Some(&both[0]));
+    assert_eq!(choose(&both, u64::MAX / 2), Some(&both[0]));
+    assert_eq!(choose(&both, u64::MAX / 2 + 2), Some(&both[1]));
+    assert_eq!(choose(&both, u64::MAX), Some(&both[1]));
+}
+
+#[test]
+fn the_first_split_that_applies_decides() {
+    let rules = [
+        with_path("a", "/a"),
+        with_path("any", "/"),
+        rule("all", Match::Always),
+    ];
+    let headers = HeaderMap::new();
+    let at = |path| RequestFacts {
+        method: &Method::GET,
+        path,
+        headers: &headers,
+    };
+    assert_eq!(decides(&rules, Some(&at("/a"))).unwrap(), "a");
+    assert_eq!(decides(&rules, Some(&at("/b"))).unwrap(), "any");
+    assert_eq!(
+        decides(&rules[..1], Some(&at("/b"))),
+        None,
+        "what does not match goes to the root"
+    );
+}
+
+#[test]
+fn a_split_with_matches_never_takes_opaque_bytes() {
+    let rules = [with_path("any", ".*"), rule("all", Match::Always)];
+    assert_eq!(decides(&rules, None).unwrap(), "all");
+    assert_eq!(decides(&rules[..1], None), None);
+}
+
+#[test]
+fn a_split_whose_matches_are_empty_applies_to_nothing() {
+    let rules = [rule("none", Match::AnyOf(vec![]))];
+    let headers = HeaderMap::new();
+    let request = RequestFacts {
+        method: &Method::GET,
+        path: "/",
+        headers: &headers,
+    };
+    assert_eq!(decides(&rules, Some(&request)), None);
+    assert_eq!(decides(&rules, None), None);
+}
+
+proptest! {
+    #[test]
+    fn a_backend_is_chosen_exactly_when_one_has_a_weight(
+        weights in proptest::collection::vec(prop_oneof![Just(0), any::<u32>()], 0..6),
+        point: u64,
+    ) {
+        let all = backends(&weights);
+        let chosen = choose(&all, point);
+        prop_assert_eq!(chosen.is_some(), weights.iter().any(|w| *w > 0));
+        prop_assert!(chosen.is_none_or(|backend| backend.weight > 0));
+    }
+}
