@@ -4,6 +4,7 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use crds::label_syntax::is_dns_label;
 use crds::shallow::Shallow;
 use serde::{Deserialize, Deserializer};
 use serde_json::{Value, json};
@@ -87,15 +88,6 @@ pub(crate) fn parse(body: &[u8]) -> Result<Request, BadReview> {
         return Err(BadReview::Namespace);
     }
     Ok(review.request)
-}
-
-/// RFC 1123, as the API server demands of the name of a namespace.
-fn is_dns_label(text: &str) -> bool {
-    let inner = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
-    (1..=63).contains(&text.len())
-        && text.bytes().all(inner)
-        && !text.starts_with('-')
-        && !text.ends_with('-')
 }
 
 /// What it takes in memory to read a body, at most.

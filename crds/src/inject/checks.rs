@@ -2,8 +2,12 @@
 
 use serde_json::{Map, Value};
 
-use super::{Refusal, handlers::Earlier};
-use crate::labels::{CAPTURE_CONTAINER, PROXY_CONTAINER, PROXY_ID, PROXY_PORTS, VOLUMES};
+use super::{
+    Refusal,
+    earlier::Earlier,
+    pod::{is_ours, is_proxy_port, list, name},
+};
+use crate::labels::{CAPTURE_CONTAINER, PROXY_CONTAINER, PROXY_ID, VOLUMES};
 
 /// Refuses ids, ports and names that belong to the proxy.
 pub(super) fn check(spec: &Map<String, Value>, earlier: &Earlier) -> Result<(), Refusal> {
@@ -32,13 +36,6 @@ pub(super) fn check(spec: &Map<String, Value>, earlier: &Earlier) -> Result<(), 
     Ok(())
 }
 
-fn list<'a>(spec: &'a Map<String, Value>, name: &str) -> impl Iterator<Item = &'a Value> {
-    spec.get(name)
-        .and_then(Value::as_array)
-        .into_iter()
-        .flatten()
-}
-
 /// Refuses the containers that a change adds to a running pod with a proxy: they come
 /// without [`check`], and share everything that it protects.
 ///
@@ -64,18 +61,6 @@ pub fn ephemeral(pod: &Value, before: &Value) -> Result<(), Refusal> {
         }
     }
     Ok(())
-}
-
-/// An init container with one of Weft's two names.
-pub(super) fn is_ours(container: &Value) -> bool {
-    [CAPTURE_CONTAINER, PROXY_CONTAINER].contains(&name(container))
-}
-
-pub(super) fn name(container: &Value) -> &str {
-    container
-        .get("name")
-        .and_then(Value::as_str)
-        .unwrap_or_default()
 }
 
 fn names(field: &str, container: &Value) -> Result<(), Refusal> {
@@ -141,10 +126,6 @@ fn ports(field: &str, container: &Value) -> Result<(), Refusal> {
         }
     }
     Ok(())
-}
-
-pub(super) fn is_proxy_port(port: i64) -> bool {
-    PROXY_PORTS.iter().any(|own| i64::from(*own) == port)
 }
 
 #[cfg(test)]

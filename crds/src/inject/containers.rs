@@ -3,10 +3,10 @@
 use serde_json::{Map, Value, json};
 
 use super::{
-    Settings, checks,
-    handlers::{HOOKS_ENV, Handlers, PROBES_ENV},
+    Settings,
+    earlier::{HOOKS_ENV, Handlers, PROBES_ENV},
     merge::overlay,
-    placement,
+    placement, pod,
     wishes::Wishes,
 };
 use crate::labels::{
@@ -30,11 +30,11 @@ pub(super) fn add(
 ) {
     let init = list(spec, "initContainers");
     let (earlier, others): (Vec<_>, Vec<_>) =
-        std::mem::take(init).into_iter().partition(checks::is_ours);
+        std::mem::take(init).into_iter().partition(pod::is_ours);
     let over_earlier = |ours: Value| {
         let found = earlier
             .iter()
-            .find(|old| checks::name(old) == checks::name(&ours));
+            .find(|old| pod::name(old) == pod::name(&ours));
         let mut container = found.map_or_else(|| json!({}), kept);
         overlay(&mut container, ours);
         container

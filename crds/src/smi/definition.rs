@@ -5,14 +5,13 @@ use schemars::JsonSchema;
 use serde_json::{Value, json};
 
 use super::{
-    HTTPRouteGroup, HttpRouteGroupSpec, IdentityBinding, IdentityBindingSpec, Status, TCPRoute,
-    TcpRouteSpec, TrafficSplit, TrafficSplitSpec, TrafficTarget, TrafficTargetSpec, UDPRoute,
-    UdpRouteSpec,
+    HTTPRouteGroup, HttpRouteGroupSpec, IdentityBinding, IdentityBindingSpec, SmiKind, SmiVersion,
+    Status, TCPRoute, TcpRouteSpec, TrafficSplit, TrafficSplitSpec, TrafficTarget,
+    TrafficTargetSpec, UDPRoute, UdpRouteSpec,
     columns::{Column, SUMMARY_PATH, column, printer_columns},
     schema::schema,
     versions,
 };
-use crate::convert::{SmiKind, SmiVersion};
 
 #[cfg(test)]
 pub(super) mod tests;

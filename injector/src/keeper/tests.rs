@@ -1,3 +1,5 @@
+//! What is put right in the cluster, and when.
+
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use http::Method;

@@ -1,3 +1,5 @@
+//! The server as the API server meets it.
+
 use std::time::SystemTime;
 
 use base64::Engine;

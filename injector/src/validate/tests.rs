@@ -1,3 +1,5 @@
+//! What is refused, and that the reason says which field.
+
 use serde_json::json;
 
 use super::*;

@@ -1,3 +1,5 @@
+//! Who may call whom, case by case.
+
 use super::*;
 use crate::name::Kind;
 use http::{HeaderMap, Method};

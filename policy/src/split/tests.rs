@@ -1,3 +1,5 @@
+//! How traffic is shared out.
+
 use super::*;
 use crate::name::Kind;
 use http::{HeaderMap, Method};

@@ -1,3 +1,5 @@
+//! Messages become types and back, and bad ones are refused.
+
 use super::*;
 use policy::name::Kind;
 use proptest::prelude::*;
