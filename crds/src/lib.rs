@@ -10,5 +10,6 @@ pub mod inject;
 pub mod item;
 pub mod label_syntax;
 pub mod labels;
+pub mod objects;
 pub mod shallow;
 pub mod smi;

@@ -9,7 +9,6 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use crds::labels::INJECTOR;
 use futures::StreamExt;
 use identity::tls::{BadLeaf, ServingHandle};
 use identity::{authority::IssueError, rotate};
@@ -17,6 +16,7 @@ use kube::api::DynamicObject;
 use kube::core::PartialObjectMeta;
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client};
+use policy::well_known::INJECTOR;
 use runtime::backoff::Backoff;
 use runtime::ready::Hold;
 use tokio::sync::Notify;

@@ -16,3 +16,4 @@ pub mod path;
 pub mod protocol;
 pub mod reason;
 pub mod split;
+pub mod well_known;

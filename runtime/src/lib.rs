@@ -1,5 +1,4 @@
 //! Process manners that every binary of the mesh shares: environment, logs,
-//! Process manners that every binary of the mesh shares: environment, logs,
 //! readiness, the admin port, places of a listener, named tasks, backoff, the wall
 //! clock and an orderly end.
 //!

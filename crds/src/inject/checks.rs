@@ -7,7 +7,8 @@ use super::{
     earlier::Earlier,
     pod::{is_ours, is_proxy_port, list, name},
 };
-use crate::labels::{CAPTURE_CONTAINER, PROXY_CONTAINER, PROXY_ID, VOLUMES};
+use crate::objects::{CAPTURE_CONTAINER, PROXY_CONTAINER, VOLUMES};
+use policy::well_known::PROXY_UID;
 
 /// Refuses ids, ports and names that belong to the proxy.
 pub(super) fn check(spec: &Map<String, Value>, earlier: &Earlier) -> Result<(), Refusal> {
@@ -87,7 +88,7 @@ fn ids(field: &str, container: &Value, spec: &Map<String, Value>) -> Result<(), 
             Some(own) => (Some(own), field),
             None => (pods, "spec"),
         };
-        if value.and_then(Value::as_i64) == Some(PROXY_ID) {
+        if value.and_then(Value::as_i64) == Some(i64::from(PROXY_UID)) {
             return Err(Refusal::ProxyId {
                 field: format!("{place}.securityContext.{id}"),
                 container: name(container).to_owned(),
@@ -100,7 +101,7 @@ fn ids(field: &str, container: &Value, spec: &Map<String, Value>) -> Result<(), 
 /// A member of the proxy's group can run a program that belongs to the group and sets it.
 fn groups(spec: &Map<String, Value>) -> Result<(), Refusal> {
     let context = |name: &str| spec.get("securityContext").and_then(|own| own.get(name));
-    let is_proxys = |id: &Value| id.as_i64() == Some(PROXY_ID);
+    let is_proxys = |id: &Value| id.as_i64() == Some(i64::from(PROXY_UID));
     if context("fsGroup").is_some_and(is_proxys) {
         let field = "spec.securityContext.fsGroup".to_owned();
         return Err(Refusal::ProxyGroup { field });

@@ -9,10 +9,11 @@ use super::{
     placement, pod,
     wishes::Wishes,
 };
-use crate::labels::{
-    ADMIN_PORT, API_TOKEN_FOLDER, ARCHITECTURE, CAPTURE_CONTAINER, NO_API_TOKEN_VOLUME,
-    PROXY_CONTAINER, PROXY_ID, TOKEN_AUDIENCE, TOKEN_SECONDS, TOKEN_VOLUME, TRUST_BUNDLE,
+use crate::objects::{
+    API_TOKEN_FOLDER, ARCHITECTURE, CAPTURE_CONTAINER, NO_API_TOKEN_VOLUME, PROXY_CONTAINER,
+    TOKEN_SECONDS, TOKEN_VOLUME, TRUST_BUNDLE,
 };
+use policy::well_known::{ADMIN_PORT, PROXY_UID, TOKEN_AUDIENCE};
 
 /// The one binary of the image.
 const BINARY: &str = "/weft-proxy";
@@ -175,8 +176,8 @@ fn proxy(
             no_api_token(),
         ],
         "securityContext": {
-            "runAsUser": PROXY_ID,
-            "runAsGroup": PROXY_ID,
+            "runAsUser": PROXY_UID,
+            "runAsGroup": PROXY_UID,
             "runAsNonRoot": true,
             "privileged": false,
             "allowPrivilegeEscalation": false,

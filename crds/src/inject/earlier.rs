@@ -3,7 +3,7 @@
 use serde_json::{Map, Value};
 
 use super::{Refusal, pod};
-use crate::labels::{CAPTURE_CONTAINER, PROXY_CONTAINER};
+use crate::objects::{CAPTURE_CONTAINER, PROXY_CONTAINER};
 
 /// Env variable of the proxy that holds the original probes.
 pub(super) const PROBES_ENV: &str = "WEFT_PROBES";

@@ -12,7 +12,7 @@ use super::{
     earlier::{Earlier, Handlers},
     pod,
 };
-use crate::labels::ADMIN_PORT;
+use policy::well_known::ADMIN_PORT;
 
 const PROBES: [(&str, &str); 3] = [
     ("livenessProbe", "liveness"),

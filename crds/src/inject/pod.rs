@@ -2,7 +2,8 @@
 
 use serde_json::{Map, Value};
 
-use crate::labels::{CAPTURE_CONTAINER, PROXY_CONTAINER, PROXY_PORTS};
+use crate::objects::{CAPTURE_CONTAINER, PROXY_CONTAINER};
+use policy::well_known::PROXY_PORTS;
 
 /// An init container with one of Weft's two names.
 pub(super) fn is_ours(container: &Value) -> bool {

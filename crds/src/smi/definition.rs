@@ -18,7 +18,7 @@ pub(super) mod tests;
 
 /// The Service that answers the API server's conversion reviews, in the namespace of
 /// the mesh.
-pub const CONVERSION_SERVICE: &str = "weft-injector";
+pub const CONVERSION_SERVICE: &str = policy::well_known::INJECTOR;
 /// Where it answers them.
 pub const CONVERSION_PATH: &str = "/convert";
 

@@ -22,7 +22,7 @@ use rules::{Crate, Exempt, Silent};
 const ALLOWED: &[(&str, &[&str])] = &[
     ("policy", &[]),
     ("runtime", &[]),
-    ("crds", &["oracle"]),
+    ("crds", &["policy", "oracle"]),
     ("wire", &["policy"]),
     ("identity", &["policy"]),
     (
