@@ -15,13 +15,13 @@ mod drain;
 mod earlier;
 mod handlers;
 mod merge;
+mod overrides;
 mod patch;
 mod placement;
 mod pod;
 mod refusal;
 mod request;
 mod spelling;
-mod wishes;
 mod workload;
 
 use json_patch::Patch;
@@ -34,8 +34,8 @@ pub use spelling::{misspelled, misspelled_in};
 
 use crate::labels;
 use earlier::Earlier;
+use overrides::Overrides;
 use pod::object;
-use wishes::Wishes;
 
 /// What became of a pod.
 #[derive(Clone, Debug, PartialEq)]
@@ -113,14 +113,14 @@ pub fn inject(
             warning: Some(warning),
         });
     }
-    let wishes = Wishes::read(pod, namespace)?;
+    let overrides = Overrides::read(pod, namespace)?;
     let earlier = Earlier::read(spec)?;
     checks::check(spec, &earlier)?;
     placement::check(spec)?;
 
     let mut changed = pod.clone();
     let mut warnings = Vec::new();
-    stamp(&mut changed, settings, &wishes);
+    stamp(&mut changed, settings, &overrides);
     let workload = workload::workload(pod);
     account::stamp(&mut changed, namespace, earlier.present)?;
     let spec = changed
@@ -128,8 +128,8 @@ pub fn inject(
         .and_then(Value::as_object_mut)
         .ok_or(Refusal::NotAPod)?;
     let handlers = handlers::rewrite(spec, &earlier, token)?;
-    drain::add_delay(spec, wishes.drain_delay, &mut warnings);
-    containers::add(spec, settings, &wishes, &handlers, &workload);
+    drain::add_delay(spec, overrides.drain_delay, &mut warnings);
+    containers::add(spec, settings, &overrides, &handlers, &workload);
 
     let patch = patch::patch(pod, &changed);
     Ok(Outcome::Injected(Box::new(Injected {
@@ -179,7 +179,7 @@ fn cannot_be_meshed(spec: &Map<String, Value>) -> Option<(Skip, String)> {
 }
 
 /// Writes the annotations that say what was done.
-fn stamp(pod: &mut Value, settings: &Settings, wishes: &Wishes) {
+fn stamp(pod: &mut Value, settings: &Settings, overrides: &Overrides) {
     let first = pod
         .pointer("/spec/containers/0/name")
         .and_then(Value::as_str)
@@ -201,7 +201,7 @@ fn stamp(pod: &mut Value, settings: &Settings, wishes: &Wishes) {
     }
     // The controller publishes skipped ports as plaintext and knows them from the pod
     // alone, so what the namespace asked for at this moment has to be on the pod.
-    for (name, list) in wishes.skip_lists() {
+    for (name, list) in overrides.skip_lists() {
         if !list.is_empty() {
             annotations.entry(name).or_insert_with(|| list.into());
         }

@@ -158,7 +158,7 @@ pub(crate) fn cost(body: &[u8]) -> Cost {
 
 /// What the API server is told.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(crate) struct Answer {
+pub(crate) struct AdmissionResponse {
     /// None allows.
     pub(crate) refusal: Option<String>,
     /// JSON patch; None changes nothing.
@@ -167,7 +167,7 @@ pub(crate) struct Answer {
     pub(crate) warnings: Vec<String>,
 }
 
-impl Answer {
+impl AdmissionResponse {
     /// Yes, without a change.
     pub(crate) fn allow() -> Self {
         Self::default()
@@ -240,9 +240,9 @@ mod tests {
 
     #[test]
     fn patch_is_sent_as_base64_and_refusal_as_a_status() {
-        let answer = Answer {
+        let answer = AdmissionResponse {
             patch: Some(json!([])),
-            ..Answer::allow()
+            ..AdmissionResponse::allow()
         };
         let review = answer.into_review("u1");
         assert_eq!(review["response"]["uid"], "u1");
@@ -250,7 +250,7 @@ mod tests {
         assert_eq!(review["response"]["patchType"], "JSONPatch");
         assert_eq!(review["response"]["patch"], "W10=");
 
-        let review = Answer::refuse("no".into()).into_review("u2");
+        let review = AdmissionResponse::refuse("no".into()).into_review("u2");
         assert_eq!(review["response"]["allowed"], false);
         assert_eq!(review["response"]["status"]["message"], "no");
         assert_eq!(review["response"]["status"]["code"], 422);

@@ -458,7 +458,7 @@ impl Webhooks {
     }
 }
 
-fn judged(answer: review::Answer, uid: &str) -> Outcome {
+fn judged(answer: review::AdmissionResponse, uid: &str) -> Outcome {
     let outcome = if answer.refusal.is_none() {
         "valid"
     } else {

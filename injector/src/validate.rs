@@ -14,7 +14,7 @@ use crds::smi;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use crate::review::{Answer, Request};
+use crate::review::{AdmissionResponse, Request};
 use mistakes::{Mistake, Mistakes};
 
 /// Most mistakes that one answer names.
@@ -25,9 +25,9 @@ const MOST_MISTAKES: usize = 10;
 const LONGEST_TEXT: usize = 400;
 
 /// The answer for one object.
-pub(crate) fn validate(request: &Request) -> Answer {
+pub(crate) fn validate(request: &Request) -> AdmissionResponse {
     if !concerns_us(request) {
-        return Answer::allow();
+        return AdmissionResponse::allow();
     }
     let mistakes = match find(request) {
         Ok(mistakes) => mistakes.0,
@@ -40,9 +40,9 @@ pub(crate) fn validate(request: &Request) -> Answer {
         }
     };
     if mistakes.is_empty() {
-        return Answer {
+        return AdmissionResponse {
             warnings: doubts(request),
-            ..Answer::allow()
+            ..AdmissionResponse::allow()
         };
     }
     let more = mistakes.len().saturating_sub(MOST_MISTAKES);
@@ -54,7 +54,7 @@ pub(crate) fn validate(request: &Request) -> Answer {
     if more > 0 {
         named.push(format!("and {more} more"));
     }
-    Answer::refuse(format!(
+    AdmissionResponse::refuse(format!(
         "{} {}/{} is invalid: {}",
         request.kind.kind,
         request.namespace,

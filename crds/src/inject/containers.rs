@@ -6,8 +6,8 @@ use super::{
     Settings,
     earlier::{HOOKS_ENV, Handlers, PROBES_ENV},
     merge::overlay,
+    overrides::Overrides,
     placement, pod,
-    wishes::Wishes,
 };
 use crate::objects::{
     API_TOKEN_FOLDER, ARCHITECTURE, CAPTURE_CONTAINER, NO_API_TOKEN_VOLUME, PROXY_CONTAINER,
@@ -25,7 +25,7 @@ const BUNDLE_FOLDER: &str = "/var/run/weft/bundle";
 pub(super) fn add(
     spec: &mut Map<String, Value>,
     settings: &Settings,
-    wishes: &Wishes,
+    overrides: &Overrides,
     handlers: &Handlers,
     workload: &(String, String),
 ) {
@@ -40,8 +40,8 @@ pub(super) fn add(
         overlay(&mut container, ours);
         container
     };
-    init.push(over_earlier(capture(settings, wishes)));
-    init.push(over_earlier(proxy(settings, wishes, handlers, workload)));
+    init.push(over_earlier(capture(settings, overrides)));
+    init.push(over_earlier(proxy(settings, overrides, handlers, workload)));
     init.extend(others);
 
     where_the_proxy_runs(spec);
@@ -111,12 +111,12 @@ fn list<'a>(spec: &'a mut Map<String, Value>, name: &str) -> &'a mut Vec<Value> 
 }
 
 /// Redirects the pod's traffic, proves that it works, and ends.
-fn capture(settings: &Settings, wishes: &Wishes) -> Value {
+fn capture(settings: &Settings, overrides: &Overrides) -> Value {
     let mut args = vec!["capture".to_owned(), "--check".to_owned()];
     for (flag, list) in [
-        ("--skip-inbound-ports", &wishes.skip_inbound_ports),
-        ("--skip-outbound-ports", &wishes.skip_outbound_ports),
-        ("--skip-outbound-cidrs", &wishes.skip_outbound_cidrs),
+        ("--skip-inbound-ports", &overrides.skip_inbound_ports),
+        ("--skip-outbound-ports", &overrides.skip_outbound_ports),
+        ("--skip-outbound-cidrs", &overrides.skip_outbound_cidrs),
     ] {
         if !list.is_empty() {
             args.push(format!("{flag}={list}"));
@@ -128,8 +128,8 @@ fn capture(settings: &Settings, wishes: &Wishes) -> Value {
         "imagePullPolicy": settings.proxy_pull_policy,
         "command": [BINARY],
         "args": args,
-        "env": [{ "name": "WEFT_LOG", "value": wishes.log_level }],
-        "resources": resources(wishes),
+        "env": [{ "name": "WEFT_LOG", "value": overrides.log_level }],
+        "resources": resources(overrides),
         "volumeMounts": [no_api_token()],
         "securityContext": {
             "runAsUser": 0,
@@ -150,7 +150,7 @@ fn capture(settings: &Settings, wishes: &Wishes) -> Value {
 /// ends after it, and does not keep a Job alive.
 fn proxy(
     settings: &Settings,
-    wishes: &Wishes,
+    overrides: &Overrides,
     handlers: &Handlers,
     workload: &(String, String),
 ) -> Value {
@@ -161,9 +161,9 @@ fn proxy(
         "restartPolicy": "Always",
         "command": [BINARY],
         "args": ["run"],
-        "env": env(settings, wishes, handlers, workload),
+        "env": env(settings, overrides, handlers, workload),
         "ports": [{ "name": "weft-admin", "containerPort": ADMIN_PORT, "protocol": "TCP" }],
-        "resources": resources(wishes),
+        "resources": resources(overrides),
         // Long enough for a controller that restarts; after that the kubelet starts
         // the proxy anew.
         "startupProbe": probe("/ready", 1, 120),
@@ -196,7 +196,7 @@ fn no_api_token() -> Value {
 
 fn env(
     settings: &Settings,
-    wishes: &Wishes,
+    overrides: &Overrides,
     handlers: &Handlers,
     (kind, name): &(String, String),
 ) -> Vec<Value> {
@@ -220,8 +220,8 @@ fn env(
         fixed("WEFT_TRUST_DOMAIN", &settings.trust_domain),
         fixed("WEFT_TOKEN_FILE", &format!("{TOKEN_FOLDER}/token")),
         fixed("WEFT_TRUST_BUNDLE", &format!("{BUNDLE_FOLDER}/ca.crt")),
-        fixed("WEFT_LOG", &wishes.log_level),
-        fixed("WEFT_ACCESS_LOG", &wishes.access_log),
+        fixed("WEFT_LOG", &overrides.log_level),
+        fixed("WEFT_ACCESS_LOG", &overrides.access_log),
         fixed(PROBES_ENV, &map(&handlers.probes)),
         fixed(HOOKS_ENV, &map(&handlers.hooks)),
     ];
@@ -246,11 +246,14 @@ fn probe(path: &str, period: u8, failures: u8) -> Value {
     })
 }
 
-fn resources(wishes: &Wishes) -> Value {
+fn resources(overrides: &Overrides) -> Value {
     let mut resources = json!({
-        "requests": { "cpu": wishes.cpu_request, "memory": wishes.memory_request },
+        "requests": { "cpu": overrides.cpu_request, "memory": overrides.memory_request },
     });
-    for (name, limit) in [("cpu", &wishes.cpu_limit), ("memory", &wishes.memory_limit)] {
+    for (name, limit) in [
+        ("cpu", &overrides.cpu_limit),
+        ("memory", &overrides.memory_limit),
+    ] {
         if let Some(limit) = limit {
             resources["limits"][name] = limit.as_str().into();
         }

@@ -40,7 +40,7 @@ fn refused(request: &Request, field: &str, reason: &str) {
 }
 
 fn allowed(request: &Request) {
-    assert_eq!(validate(request), Answer::allow());
+    assert_eq!(validate(request), AdmissionResponse::allow());
 }
 
 fn good_target() -> Value {

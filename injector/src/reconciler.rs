@@ -52,7 +52,7 @@ pub(crate) enum KeepError {
 }
 
 /// See the module.
-pub(crate) struct Keeper {
+pub(crate) struct Reconciler {
     store: Store,
     configurations: Vec<Configuration>,
     dns_names: [String; 1],
@@ -67,7 +67,7 @@ struct Leaf {
     renew_at: SystemTime,
 }
 
-impl Keeper {
+impl Reconciler {
     pub(crate) fn new(
         client: &Client,
         namespace: &str,
