@@ -19,7 +19,6 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::control::Authority;
 use crate::files::Shared;
 use crate::flame::inlined::Inlined;
 use crate::flame::stacks::{Node, Origin};
@@ -28,6 +27,7 @@ use crate::place;
 use crate::place::{Process, Who};
 use crate::resources::Pod;
 use crate::round::{COUNTED, HTTP};
+use crate::standing_in::Authority;
 use crate::system::{Kind, Port, System};
 
 /// How long one load is looked at.

@@ -23,6 +23,7 @@ mod rate;
 mod report;
 mod resources;
 mod round;
+mod standing_in;
 mod streams;
 mod system;
 
@@ -36,10 +37,10 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 
 use crate::book::Book;
-use crate::control::Authority;
 use crate::files::Shared;
 use crate::plan::{Arguments, Plan};
 use crate::round::Gaps;
+use crate::standing_in::Authority;
 use crate::system::{Kind, System};
 
 fn main() -> ExitCode {
