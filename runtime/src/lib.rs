@@ -12,6 +12,7 @@ pub mod cgroup;
 pub mod clock;
 pub mod env;
 pub mod head_timer;
+pub mod https;
 pub mod limit;
 pub mod listen;
 pub mod log;
