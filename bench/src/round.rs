@@ -5,8 +5,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, ensure};
 
 use crate::book::Book;
+use crate::done::Done;
 use crate::grpc::{EMPTY_MESSAGE, STREAM, framed};
-use crate::load::{self, Bulk, Calls, Done, costing};
+use crate::load::{self, Bulk, Calls, costing};
 use crate::plan::Plan;
 use crate::proof;
 use crate::resources::{self, Pod, SERVED};

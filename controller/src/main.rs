@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
-use runtime::env::Reader;
+use runtime::env::EnvReader;
 use runtime::log::Format;
 use weft_controller::{api_client, caps::Caps, control, leave, settings::Settings};
 
@@ -34,7 +34,7 @@ async fn main() -> ExitCode {
 async fn run() -> anyhow::Result<()> {
     // First, so that a signal while starting is not lost.
     let signal = runtime::shutdown::signal().context("signals")?;
-    let mut settings = Settings::read(Reader::from_env())?;
+    let mut settings = Settings::read(EnvReader::from_env())?;
     runtime::log::init(&settings.log, Format::Json)?;
     let memory = runtime::cgroup::memory_limit(Path::new(runtime::cgroup::ROOT));
     settings.caps = Caps::of(memory);
@@ -49,7 +49,7 @@ async fn run() -> anyhow::Result<()> {
 }
 
 async fn leave() -> anyhow::Result<()> {
-    let mut env = Reader::from_env();
+    let mut env = EnvReader::from_env();
     let namespace: Option<String> = env.required("WEFT_NAMESPACE");
     let namespace = env.finish_with(|| namespace)?;
     match kube::Client::try_default().await {

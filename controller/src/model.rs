@@ -22,7 +22,6 @@ use std::{
     sync::{Arc, OnceLock},
 };
 
-use crds::labels;
 use policy::{
     mode::{AccessMode, MtlsMode},
     name::ObjectRef,
@@ -299,7 +298,7 @@ pub(crate) fn identity_at(
     port: u16,
 ) -> String {
     match &facts.proxy {
-        Some(proxy) if port != labels::ADMIN_PORT && !proxy.skips(port) => {
+        Some(proxy) if port != policy::well_known::ADMIN_PORT && !proxy.skips(port) => {
             identity(defaults, pod, facts)
         }
         _ => String::new(),

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use policy::mode::{AccessMode, MtlsMode};
 use policy::name::SpiffeId;
-use runtime::env::{BadEnv, Reader};
+use runtime::env::{BadEnv, EnvReader};
 
 use crate::caps::Caps;
 
@@ -68,7 +68,7 @@ impl Settings {
     ///
     /// # Errors
     /// Every variable that is missing or wrong.
-    pub fn read(mut env: Reader) -> Result<Self, BadEnv> {
+    pub fn read(mut env: EnvReader) -> Result<Self, BadEnv> {
         let namespace: Option<String> = env.required("WEFT_NAMESPACE");
         let pod_name = env.required("WEFT_POD_NAME");
         let pod_ip = env.required("WEFT_POD_IP");
@@ -157,7 +157,7 @@ mod tests {
     ];
 
     fn read(more: &[(&str, &str)]) -> Result<Settings, BadEnv> {
-        Settings::read(Reader::from_map(LEAST.iter().chain(more).copied()))
+        Settings::read(EnvReader::from_map(LEAST.iter().chain(more).copied()))
     }
 
     #[test]

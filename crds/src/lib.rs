@@ -8,6 +8,8 @@ pub mod chart;
 pub mod convert;
 pub mod inject;
 pub mod item;
+pub mod label_syntax;
 pub mod labels;
+pub mod objects;
 pub mod shallow;
 pub mod smi;

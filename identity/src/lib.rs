@@ -12,7 +12,7 @@
 //!   connected stays connected.
 
 pub mod authority;
-pub mod front;
+pub mod front_proxy;
 pub mod key;
 pub mod request;
 pub mod rotate;

@@ -7,7 +7,7 @@ use kube::{Api, Client};
 use serde_json::Value;
 use tracing::info;
 
-use crate::review::{Answer, Request};
+use crate::review::{AdmissionResponse, Request};
 
 /// Gives pods their proxies.
 #[derive(Clone)]
@@ -19,7 +19,7 @@ pub(crate) struct Mutator {
 /// An answer, with what is counted about it.
 #[derive(Debug)]
 pub(crate) struct Mutation {
-    pub(crate) answer: Answer,
+    pub(crate) answer: AdmissionResponse,
     /// `injected`, `unchanged`, `skipped`, `refused` or `ignored`.
     pub(crate) outcome: &'static str,
     /// From the closed lists of `crds::inject`, or empty.
@@ -44,7 +44,7 @@ impl Mutator {
             && request.sub_resource.as_deref().is_none_or(str::is_empty);
         if !pod_is_made {
             return Ok(Mutation {
-                answer: Answer::allow(),
+                answer: AdmissionResponse::allow(),
                 outcome: "ignored",
                 reason: "",
             });
@@ -69,34 +69,36 @@ impl Mutator {
     fn answer(&self, request: &Request, outcome: Result<Outcome, inject::Refusal>) -> Mutation {
         match outcome {
             Ok(Outcome::Injected(injected)) if injected.patch.0.is_empty() => Mutation {
-                answer: Answer {
+                answer: AdmissionResponse {
                     warnings: injected.warnings,
-                    ..Answer::allow()
+                    ..AdmissionResponse::allow()
                 },
                 outcome: "unchanged",
                 reason: "",
             },
             Ok(Outcome::Injected(injected)) => match serde_json::to_value(&injected.patch) {
                 Ok(patch) => Mutation {
-                    answer: Answer {
+                    answer: AdmissionResponse {
                         patch: Some(patch),
                         warnings: injected.warnings,
-                        ..Answer::allow()
+                        ..AdmissionResponse::allow()
                     },
                     outcome: "injected",
                     reason: "",
                 },
                 // A patch is plain JSON; should it not be, the pod must not come up bare.
                 Err(error) => Mutation {
-                    answer: Answer::refuse(format!("the patch could not be written: {error}")),
+                    answer: AdmissionResponse::refuse(format!(
+                        "the patch could not be written: {error}"
+                    )),
                     outcome: "refused",
                     reason: "internal",
                 },
             },
             Ok(Outcome::Skipped { reason, warning }) => Mutation {
-                answer: Answer {
+                answer: AdmissionResponse {
                     warnings: warning.into_iter().collect(),
-                    ..Answer::allow()
+                    ..AdmissionResponse::allow()
                 },
                 outcome: "skipped",
                 reason: reason.as_str(),
@@ -107,7 +109,7 @@ impl Mutator {
                 let reason = refusal.as_str();
                 info!(namespace, pod, reason, "pod cannot have a proxy");
                 Mutation {
-                    answer: Answer::refuse(format!(
+                    answer: AdmissionResponse::refuse(format!(
                         "weft cannot add its proxy to pod {namespace}/{pod}: {refusal}"
                     )),
                     outcome: "refused",

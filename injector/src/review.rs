@@ -4,6 +4,7 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use crds::label_syntax::is_dns_label;
 use crds::shallow::Shallow;
 use serde::{Deserialize, Deserializer};
 use serde_json::{Value, json};
@@ -89,15 +90,6 @@ pub(crate) fn parse(body: &[u8]) -> Result<Request, BadReview> {
     Ok(review.request)
 }
 
-/// RFC 1123, as the API server demands of the name of a namespace.
-fn is_dns_label(text: &str) -> bool {
-    let inner = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
-    (1..=63).contains(&text.len())
-        && text.bytes().all(inner)
-        && !text.starts_with('-')
-        && !text.ends_with('-')
-}
-
 /// What it takes in memory to read a body, at most.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Cost {
@@ -166,7 +158,7 @@ pub(crate) fn cost(body: &[u8]) -> Cost {
 
 /// What the API server is told.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(crate) struct Answer {
+pub(crate) struct AdmissionResponse {
     /// None allows.
     pub(crate) refusal: Option<String>,
     /// JSON patch; None changes nothing.
@@ -175,7 +167,7 @@ pub(crate) struct Answer {
     pub(crate) warnings: Vec<String>,
 }
 
-impl Answer {
+impl AdmissionResponse {
     /// Yes, without a change.
     pub(crate) fn allow() -> Self {
         Self::default()
@@ -248,9 +240,9 @@ mod tests {
 
     #[test]
     fn patch_is_sent_as_base64_and_refusal_as_a_status() {
-        let answer = Answer {
+        let answer = AdmissionResponse {
             patch: Some(json!([])),
-            ..Answer::allow()
+            ..AdmissionResponse::allow()
         };
         let review = answer.into_review("u1");
         assert_eq!(review["response"]["uid"], "u1");
@@ -258,7 +250,7 @@ mod tests {
         assert_eq!(review["response"]["patchType"], "JSONPatch");
         assert_eq!(review["response"]["patch"], "W10=");
 
-        let review = Answer::refuse("no".into()).into_review("u2");
+        let review = AdmissionResponse::refuse("no".into()).into_review("u2");
         assert_eq!(review["response"]["allowed"], false);
         assert_eq!(review["response"]["status"]["message"], "no");
         assert_eq!(review["response"]["status"]["code"], 422);

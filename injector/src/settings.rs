@@ -1,7 +1,7 @@
 //! What the injector is told by its environment.
 
 use crds::inject;
-use runtime::env::{BadEnv, Reader};
+use runtime::env::{BadEnv, EnvReader};
 
 /// Everything that differs between installations.
 #[derive(Clone, Debug)]
@@ -19,7 +19,7 @@ pub(crate) struct Settings {
 impl Settings {
     /// # Errors
     /// Every mistake at once.
-    pub(crate) fn read(mut env: Reader) -> Result<Self, BadEnv> {
+    pub(crate) fn read(mut env: EnvReader) -> Result<Self, BadEnv> {
         let namespace: Option<String> = env.required("WEFT_NAMESPACE");
         let pod_name = env.required("WEFT_POD_NAME");
         let proxy_image = env.required("WEFT_PROXY_IMAGE");

@@ -6,6 +6,7 @@
 
 mod access;
 mod binding;
+mod mistakes;
 mod specs;
 mod split;
 
@@ -13,39 +14,20 @@ use crds::smi;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use crate::review::{Answer, Request};
+use crate::review::{AdmissionResponse, Request};
+use mistakes::{Mistake, Mistakes};
 
 /// Most mistakes that one answer names.
 const MOST_MISTAKES: usize = 10;
-
-/// One mistake: the field, and what is wrong with it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Mistake {
-    field: String,
-    reason: String,
-}
-
-/// Mistakes of one object, in the order of its fields.
-#[derive(Debug, Default)]
-struct Mistakes(Vec<Mistake>);
-
-impl Mistakes {
-    fn add(&mut self, field: impl Into<String>, reason: impl Into<String>) {
-        self.0.push(Mistake {
-            field: field.into(),
-            reason: reason.into(),
-        });
-    }
-}
 
 /// Characters of one mistake's field or reason that are told: both may quote values of
 /// any length.
 const LONGEST_TEXT: usize = 400;
 
 /// The answer for one object.
-pub(crate) fn validate(request: &Request) -> Answer {
+pub(crate) fn validate(request: &Request) -> AdmissionResponse {
     if !concerns_us(request) {
-        return Answer::allow();
+        return AdmissionResponse::allow();
     }
     let mistakes = match find(request) {
         Ok(mistakes) => mistakes.0,
@@ -58,9 +40,9 @@ pub(crate) fn validate(request: &Request) -> Answer {
         }
     };
     if mistakes.is_empty() {
-        return Answer {
+        return AdmissionResponse {
             warnings: doubts(request),
-            ..Answer::allow()
+            ..AdmissionResponse::allow()
         };
     }
     let more = mistakes.len().saturating_sub(MOST_MISTAKES);
@@ -72,7 +54,7 @@ pub(crate) fn validate(request: &Request) -> Answer {
     if more > 0 {
         named.push(format!("and {more} more"));
     }
-    Answer::refuse(format!(
+    AdmissionResponse::refuse(format!(
         "{} {}/{} is invalid: {}",
         request.kind.kind,
         request.namespace,
@@ -137,36 +119,6 @@ fn read<T: DeserializeOwned + Default>(spec: &Value) -> Result<T, serde_json::Er
     } else {
         T::deserialize(spec)
     }
-}
-
-/// Schemas bound lists too; this holds where another product's schema is in force.
-fn check_count(field: &str, found: usize, most: usize, mistakes: &mut Mistakes) {
-    if found > most {
-        mistakes.add(field, format!("has {found} entries, but may have {most}"));
-    }
-}
-
-fn check_port(field: String, port: i64, mistakes: &mut Mistakes) {
-    if !(1..=65535).contains(&port) {
-        mistakes.add(field, format!("is {port}, but a port is from 1 to 65535"));
-    }
-}
-
-/// Whether `text` is a DNS label, as names of Services and namespaces are.
-fn is_label(text: &str) -> bool {
-    let bytes = text.as_bytes();
-    !bytes.is_empty()
-        && bytes.len() <= 63
-        && bytes
-            .iter()
-            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || *b == b'-')
-        && !text.starts_with('-')
-        && !text.ends_with('-')
-}
-
-/// Whether `text` is a name of dot-separated labels, as names of most objects are.
-fn is_name(text: &str) -> bool {
-    text.len() <= 253 && text.split('.').all(is_label)
 }
 
 /// The beginning of a long text.

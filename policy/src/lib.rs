@@ -17,3 +17,4 @@ pub mod path;
 pub mod protocol;
 pub mod reason;
 pub mod route;
+pub mod well_known;

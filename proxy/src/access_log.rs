@@ -8,7 +8,7 @@
 use std::sync::LazyLock;
 use std::time::Duration;
 
-use runtime::lines::{FLUSH_WITHIN, Lines};
+use runtime::log_writer::{FLUSH_WITHIN, LogWriter};
 use serde::Serialize;
 
 /// Longest text of one field, in bytes.
@@ -46,8 +46,8 @@ pub fn cut(text: &str) -> &str {
 }
 
 /// Started by the first line. Without a thread there is no log.
-static LINES: LazyLock<Option<Lines>> =
-    LazyLock::new(|| Lines::to("access log", std::io::stdout()).ok());
+static LINES: LazyLock<Option<LogWriter>> =
+    LazyLock::new(|| LogWriter::to("access log", std::io::stdout()).ok());
 
 /// Queues the line. A closed standard output loses it, nothing else.
 pub fn write(line: &Line<'_>) {

@@ -1,5 +1,4 @@
 //! Process manners that every binary of the mesh shares: environment, logs,
-//! Process manners that every binary of the mesh shares: environment, logs,
 //! readiness, the admin port, places of a listener, named tasks, backoff, the wall
 //! clock and an orderly end.
 //!
@@ -13,9 +12,11 @@ pub mod cgroup;
 pub mod clock;
 pub mod env;
 pub mod head_timer;
+pub mod https;
 pub mod limit;
-pub mod lines;
+pub mod listen;
 pub mod log;
+pub mod log_writer;
 pub mod metrics;
 pub mod occupancy;
 pub mod pool;

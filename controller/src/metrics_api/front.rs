@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use futures::StreamExt as _;
 use http::HeaderMap;
-use identity::front::{BadAuthorities, front_server_config};
+use identity::front_proxy::{BadAuthorities, front_server_config};
 use identity::tls::ServingHandle;
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::runtime::watcher::{self, Event};

@@ -19,7 +19,7 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-use identity::front::common_name;
+use identity::front_proxy::common_name;
 use runtime::accept;
 use runtime::limit::Reached;
 use runtime::pool::{Limits, Pool, Share};

@@ -88,7 +88,7 @@ fn split(split: &Value) -> bool {
             text(backend, "service")
                 && backend.get("weight").is_none_or(|weight| {
                     if quantities {
-                        crate::split::quantity(weight).is_some()
+                        crate::quantity::quantity(weight).is_some()
                     } else {
                         weight.is_i64()
                     }

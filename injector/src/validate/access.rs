@@ -1,12 +1,13 @@
 //! TrafficTarget. Whatever is refused here would allow nothing or, read
 //! otherwise, too much.
 
+use crds::label_syntax::{is_dns_label, is_dns_subdomain};
 use crds::smi::{
     GROUP_AUTHENTICATED, GROUP_UNAUTHENTICATED, RULE_HTTP_ROUTE_GROUP, RULE_TCP_ROUTE, RuleRef,
     SUBJECT_GROUP, SUBJECT_IDENTITY_BINDING, SUBJECT_SERVICE_ACCOUNT, Subject, TrafficTargetSpec,
 };
 
-use super::{Mistakes, check_count, check_port, is_label, is_name};
+use super::mistakes::{Mistakes, check_count, check_port};
 
 /// A rule about UDP.
 const RULE_UDP_ROUTE: &str = "UDPRoute";
@@ -47,7 +48,7 @@ fn check_destination(destination: &Subject, namespace: &str, mistakes: &mut Mist
             format!("is {kind:?}, but must be ServiceAccount or IdentityBinding"),
         ),
     }
-    if !is_name(&destination.name) {
+    if !is_dns_subdomain(&destination.name) {
         mistakes.add(
             "spec.destination.name",
             "must be the name of a service account or IdentityBinding",
@@ -75,7 +76,7 @@ fn check_destination(destination: &Subject, namespace: &str, mistakes: &mut Mist
 fn check_source(field: &str, source: &Subject, mistakes: &mut Mistakes) {
     match source.kind.as_str() {
         SUBJECT_SERVICE_ACCOUNT | SUBJECT_IDENTITY_BINDING => {
-            if !is_name(&source.name) {
+            if !is_dns_subdomain(&source.name) {
                 mistakes.add(
                     format!("{field}.name"),
                     "must be the name of a service account or IdentityBinding",
@@ -102,7 +103,7 @@ fn check_source(field: &str, source: &Subject, mistakes: &mut Mistakes) {
     if source
         .namespace
         .as_deref()
-        .is_some_and(|n| !n.is_empty() && !is_label(n))
+        .is_some_and(|n| !n.is_empty() && !is_dns_label(n))
     {
         mistakes.add(
             format!("{field}.namespace"),
@@ -119,7 +120,7 @@ fn check_rule(field: &str, rule: &RuleRef, mistakes: &mut Mistakes) {
             format!("is {kind:?}, but must be HTTPRouteGroup, TCPRoute or UDPRoute"),
         ),
     }
-    if !is_name(&rule.name) {
+    if !is_dns_subdomain(&rule.name) {
         mistakes.add(
             format!("{field}.name"),
             "must be the name of a route object",

@@ -1,10 +1,11 @@
 //! IdentityBinding. One that names nobody, or somebody who cannot exist, would quietly
 //! take a source out of every target that refers to it.
 
+use crds::label_syntax::is_dns_subdomain;
 use crds::smi::IdentityBindingSpec;
 use policy::name::SpiffeId;
 
-use super::{Mistakes, check_count, is_name};
+use super::mistakes::{Mistakes, check_count};
 
 /// What an id may be written without.
 const SCHEME: &str = "spiffe://";
@@ -36,7 +37,7 @@ pub(super) fn check(spec: &IdentityBindingSpec, mistakes: &mut Mistakes) {
             "must name at least one label; without one it would mean every pod",
         );
     }
-    if account.is_some_and(|account| !is_name(account)) {
+    if account.is_some_and(|account| !is_dns_subdomain(account)) {
         mistakes.add(
             "spec.schemes.serviceAccount",
             "must be the name of a service account of this namespace",

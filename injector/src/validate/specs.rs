@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use crds::smi::{HttpRouteGroupSpec, RouteMatch, TcpRouteSpec, UdpRouteSpec, parse_headers};
 use policy::http_match::{Budget, HttpMatch};
 
-use super::{Mistakes, check_count, check_port};
+use super::mistakes::{Mistakes, check_count, check_port};
 
 /// Most matches of a group, methods and headers of a match, and ports of a route; the
 /// schema says the same but for headers, which it cannot look into.

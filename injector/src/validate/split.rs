@@ -2,10 +2,11 @@
 
 use std::collections::BTreeSet;
 
+use crds::label_syntax::{is_dns_label, is_dns_subdomain};
 use crds::smi::{RULE_HTTP_ROUTE_GROUP, SPECS_GROUP, TrafficSplitSpec};
 use serde_json::Value;
 
-use super::{Mistakes, check_count, is_label, is_name};
+use super::mistakes::{Mistakes, check_count};
 
 /// Most that one weight may be; their sum has to fit into 64 bits with ease.
 const MOST_WEIGHT: i64 = i32::MAX as i64;
@@ -75,7 +76,7 @@ pub(super) fn check(spec: &TrafficSplitSpec, namespace: &str, mistakes: &mut Mis
                 format!("is {api_group:?}, but must be {SPECS_GROUP:?} or left out"),
             );
         }
-        if !is_name(&group.name) {
+        if !is_dns_subdomain(&group.name) {
             mistakes.add(
                 format!("{field}.name"),
                 "must be the name of an HTTPRouteGroup",
@@ -96,7 +97,8 @@ fn check_service(field: &str, service: &str, namespace: &str, mistakes: &mut Mis
     let mut labels = name.split('.');
     let first = labels.next().unwrap_or_default();
     let (second, third) = (labels.next(), labels.next());
-    if !is_name(name) || !is_label(first) || third.is_some_and(|label| label != "svc") {
+    if !is_dns_subdomain(name) || !is_dns_label(first) || third.is_some_and(|label| label != "svc")
+    {
         mistakes.add(
             field,
             format!(

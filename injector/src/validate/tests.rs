@@ -1,3 +1,5 @@
+//! What is refused, and that the reason says which field.
+
 use serde_json::json;
 
 use super::*;
@@ -38,7 +40,7 @@ fn refused(request: &Request, field: &str, reason: &str) {
 }
 
 fn allowed(request: &Request) {
-    assert_eq!(validate(request), Answer::allow());
+    assert_eq!(validate(request), AdmissionResponse::allow());
 }
 
 fn good_target() -> Value {

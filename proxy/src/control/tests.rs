@@ -11,7 +11,7 @@ use identity::{Issuer, Root};
 use parking_lot::Mutex;
 use policy::name::SpiffeId;
 use prometheus_client::registry::Registry;
-use runtime::env::Reader;
+use runtime::env::EnvReader;
 use rustls::pki_types::UnixTime;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
@@ -129,7 +129,7 @@ impl Bench {
         let connections = Arc::new(Mutex::new(JoinSet::new()));
         let bundle = file("ca.crt", ca.root.cert_pem());
         let token = file("token", "a token");
-        let settings = crate::settings::Settings::read(Reader::from_map([
+        let settings = crate::settings::Settings::read(EnvReader::from_map([
             ("WEFT_TRUST_DOMAIN", "cluster.local"),
             ("WEFT_NAMESPACE", "shop"),
             ("WEFT_SERVICE_ACCOUNT", "web"),

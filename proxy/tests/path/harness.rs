@@ -18,7 +18,7 @@ use identity::tls::{CertHandle, Leaf};
 use parking_lot::Mutex;
 use policy::name::SpiffeId;
 use prometheus_client::registry::Registry;
-use runtime::env::Reader;
+use runtime::env::EnvReader;
 use runtime::occupancy::Place;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -126,7 +126,7 @@ impl Pod {
 
     pub(crate) async fn with(roots: Roots, certs: CertHandle, account: &str) -> Self {
         let ip = next_ip();
-        let settings = Settings::read(Reader::from_map([
+        let settings = Settings::read(EnvReader::from_map([
             ("WEFT_TRUST_DOMAIN", "cluster.local"),
             ("WEFT_NAMESPACE", "shop"),
             ("WEFT_SERVICE_ACCOUNT", account),

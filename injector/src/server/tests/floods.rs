@@ -5,6 +5,7 @@ use futures::channel::mpsc;
 use hyper::body::Frame;
 use tokio::time::timeout;
 
+use super::super::counted::ANSWER_TIMEOUT;
 use super::*;
 
 const ATTACKERS: [[u8; 4]; 2] = [[127, 0, 0, 66], [127, 0, 0, 67]];

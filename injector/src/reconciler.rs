@@ -9,7 +9,6 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use crds::labels::INJECTOR;
 use futures::StreamExt;
 use identity::tls::{BadLeaf, ServingHandle};
 use identity::{authority::IssueError, rotate};
@@ -17,6 +16,7 @@ use kube::api::DynamicObject;
 use kube::core::PartialObjectMeta;
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client};
+use policy::well_known::INJECTOR;
 use runtime::backoff::Backoff;
 use runtime::ready::Hold;
 use tokio::sync::Notify;
@@ -52,7 +52,7 @@ pub(crate) enum KeepError {
 }
 
 /// See the module.
-pub(crate) struct Keeper {
+pub(crate) struct Reconciler {
     store: Store,
     configurations: Vec<Configuration>,
     dns_names: [String; 1],
@@ -67,7 +67,7 @@ struct Leaf {
     renew_at: SystemTime,
 }
 
-impl Keeper {
+impl Reconciler {
     pub(crate) fn new(
         client: &Client,
         namespace: &str,

@@ -31,7 +31,7 @@ pub fn lost() -> u64 {
 
 /// A queue of lines and the thread that writes them. Clones are the same queue.
 #[derive(Clone, Debug)]
-pub struct Lines {
+pub struct LogWriter {
     sender: SyncSender<Entry>,
     queue: Arc<Queue>,
 }
@@ -56,7 +56,7 @@ enum Entry {
     Flush(SyncSender<()>),
 }
 
-impl Lines {
+impl LogWriter {
     /// Starts the thread. It lives as long as the process.
     ///
     /// # Errors
@@ -127,7 +127,7 @@ fn write_all(entries: &Receiver<Entry>, queue: &Queue, target: &mut impl Write) 
 
 /// One event of the log, which comes in one piece.
 #[derive(Debug)]
-pub struct Event<'a>(&'a Lines);
+pub struct Event<'a>(&'a LogWriter);
 
 impl Write for Event<'_> {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
@@ -140,7 +140,7 @@ impl Write for Event<'_> {
     }
 }
 
-impl<'a> MakeWriter<'a> for Lines {
+impl<'a> MakeWriter<'a> for LogWriter {
     type Writer = Event<'a>;
 
     fn make_writer(&'a self) -> Event<'a> {
@@ -163,7 +163,7 @@ mod tests {
     #[test]
     fn a_pipe_that_nobody_reads_keeps_no_writer_waiting_and_what_is_lost_is_counted() {
         let (mut reader, writer) = io::pipe().unwrap();
-        let lines = Lines::to("lines", writer).unwrap();
+        let lines = LogWriter::to("lines", writer).unwrap();
         let begun = Instant::now();
         // A pipe of Linux takes 64 KiB, the queue 1 024 lines, one is in hand.
         const ALL: usize = 5000;
@@ -196,7 +196,7 @@ mod tests {
     fn what_is_queued_at_the_end_is_written_and_a_stuck_reader_holds_the_end_up_for_its_time_only()
     {
         let (mut reader, writer) = io::pipe().unwrap();
-        let lines = Lines::to("lines", writer).unwrap();
+        let lines = LogWriter::to("lines", writer).unwrap();
         for at in 0..300 {
             lines.write(line(at));
         }
@@ -216,7 +216,7 @@ mod tests {
     #[test]
     fn long_lines_are_bounded_by_their_bytes() {
         let (_reader, writer) = io::pipe().unwrap();
-        let lines = Lines::to("lines", writer).unwrap();
+        let lines = LogWriter::to("lines", writer).unwrap();
         for _ in 0..100 {
             lines.write(vec![b'x'; BYTES / 10]);
         }
@@ -229,7 +229,7 @@ mod tests {
     fn a_closed_pipe_loses_lines_and_nothing_else() {
         let (reader, writer) = io::pipe().unwrap();
         drop(reader);
-        let lines = Lines::to("lines", writer).unwrap();
+        let lines = LogWriter::to("lines", writer).unwrap();
         lines.write(line(1));
         lines.flush(FLUSH_WITHIN);
         assert_eq!(lines.lost(), 1);

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::smi::{ACCESS_GROUP, SPECS_GROUP, SPLIT_GROUP};
+use super::{ACCESS_GROUP, SPECS_GROUP, SPLIT_GROUP};
 
 /// A kind of SMI that is stored as an object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -7,7 +7,7 @@ use crate::labels::{self, BadValue};
 
 /// Read once, checked, with defaults filled in.
 #[derive(Clone, Debug)]
-pub(super) struct Wishes {
+pub(super) struct Overrides {
     pub(super) skip_inbound_ports: String,
     pub(super) skip_outbound_ports: String,
     pub(super) skip_outbound_cidrs: String,
@@ -25,53 +25,53 @@ pub(super) struct Wishes {
 const CPU_REQUEST: &str = "10m";
 const MEMORY_REQUEST: &str = "20Mi";
 
-impl Wishes {
+impl Overrides {
     pub(super) fn read(pod: &Value, namespace: &Namespace) -> Result<Self, Refusal> {
-        let read = Reader { pod, namespace };
+        let read = OverrideReader { pod, namespace };
         let same = |text: &str| text.to_owned();
         Ok(Self {
             skip_inbound_ports: read
-                .wish(labels::SKIP_INBOUND_PORTS, |text| {
+                .value(labels::SKIP_INBOUND_PORTS, |text| {
                     labels::parse_ports(text).map(|_| same(text))
                 })?
                 .unwrap_or_default(),
             skip_outbound_ports: read
-                .wish(labels::SKIP_OUTBOUND_PORTS, |text| {
+                .value(labels::SKIP_OUTBOUND_PORTS, |text| {
                     labels::parse_ports(text).map(|_| same(text))
                 })?
                 .unwrap_or_default(),
             skip_outbound_cidrs: read
-                .wish(labels::SKIP_OUTBOUND_CIDRS, |text| {
+                .value(labels::SKIP_OUTBOUND_CIDRS, |text| {
                     labels::parse_cidrs(text).map(|_| same(text))
                 })?
                 .unwrap_or_default(),
             cpu_request: read
-                .wish(labels::PROXY_CPU_REQUEST, |text| {
+                .value(labels::PROXY_CPU_REQUEST, |text| {
                     labels::parse_quantity(text).map(same)
                 })?
                 .unwrap_or_else(|| CPU_REQUEST.to_owned()),
             memory_request: read
-                .wish(labels::PROXY_MEMORY_REQUEST, |text| {
+                .value(labels::PROXY_MEMORY_REQUEST, |text| {
                     labels::parse_quantity(text).map(same)
                 })?
                 .unwrap_or_else(|| MEMORY_REQUEST.to_owned()),
-            cpu_limit: read.wish(labels::PROXY_CPU_LIMIT, |text| {
+            cpu_limit: read.value(labels::PROXY_CPU_LIMIT, |text| {
                 labels::parse_quantity(text).map(same)
             })?,
-            memory_limit: read.wish(labels::PROXY_MEMORY_LIMIT, |text| {
+            memory_limit: read.value(labels::PROXY_MEMORY_LIMIT, |text| {
                 labels::parse_quantity(text).map(same)
             })?,
             log_level: read
-                .wish(labels::LOG_LEVEL, |text| {
+                .value(labels::LOG_LEVEL, |text| {
                     labels::parse_log_level(text).map(same)
                 })?
                 .unwrap_or_else(|| "info".to_owned()),
             access_log: read
-                .wish(labels::ACCESS_LOG, |text| {
+                .value(labels::ACCESS_LOG, |text| {
                     labels::parse_access_log(text).map(same)
                 })?
                 .unwrap_or_else(|| "off".to_owned()),
-            drain_delay: read.wish(labels::DRAIN_DELAY, labels::parse_drain_delay)?,
+            drain_delay: read.value(labels::DRAIN_DELAY, labels::parse_drain_delay)?,
         })
     }
 
@@ -85,14 +85,14 @@ impl Wishes {
     }
 }
 
-struct Reader<'a> {
+struct OverrideReader<'a> {
     pod: &'a Value,
     namespace: &'a Namespace,
 }
 
-impl Reader<'_> {
+impl OverrideReader<'_> {
     /// The pod's annotation, else the namespace's, checked by `parse`.
-    fn wish<T>(
+    fn value<T>(
         &self,
         name: &str,
         parse: impl Fn(&str) -> Result<T, BadValue>,

@@ -1,3 +1,5 @@
+//! What is put right in the cluster, and when.
+
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use http::Method;
@@ -12,9 +14,9 @@ const MUTATING: &str =
 const VALIDATING: &str =
     "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations/weft-validator";
 
-fn keeper(api: &FakeApi) -> Keeper {
+fn reconciler(api: &FakeApi) -> Reconciler {
     let metrics = Metrics::register(&mut Registry::default());
-    Keeper::new(
+    Reconciler::new(
         &api.client(),
         "weft-system",
         ServingHandle::empty(),
@@ -47,14 +49,14 @@ async fn every_webhook_gets_the_bundle_and_a_second_pass_writes_nothing() {
     let api = FakeApi::default();
     configuration(&api, MUTATING, &["pods.weft.dev", "namespaces.weft.dev"]);
     configuration(&api, VALIDATING, &["smi.weft.dev"]);
-    let mut keeper = keeper(&api);
+    let mut reconciler = reconciler(&api);
     let now = SystemTime::now();
-    keeper.pass(now).await.unwrap();
+    reconciler.pass(now).await.unwrap();
     assert!(bundle_of(&api, MUTATING, 1).contains("BEGIN CERTIFICATE"));
     assert_eq!(bundle_of(&api, MUTATING, 0), bundle_of(&api, VALIDATING, 0));
 
     api.writes();
-    keeper.pass(now).await.unwrap();
+    reconciler.pass(now).await.unwrap();
     assert_eq!(api.writes(), []);
 }
 
@@ -63,11 +65,11 @@ async fn bundle_that_an_upgrade_emptied_is_written_again() {
     let api = FakeApi::default();
     configuration(&api, MUTATING, &["pods.weft.dev"]);
     configuration(&api, VALIDATING, &["smi.weft.dev"]);
-    let mut keeper = keeper(&api);
-    keeper.pass(SystemTime::now()).await.unwrap();
+    let mut reconciler = reconciler(&api);
+    reconciler.pass(SystemTime::now()).await.unwrap();
     configuration(&api, MUTATING, &["pods.weft.dev"]);
     api.writes();
-    keeper.pass(SystemTime::now()).await.unwrap();
+    reconciler.pass(SystemTime::now()).await.unwrap();
     assert_eq!(api.writes(), [(Method::PATCH, MUTATING.to_owned())]);
 }
 
@@ -89,8 +91,8 @@ async fn definitions_that_call_this_injector_get_the_bundle_and_others_are_left_
     let ours = "traffictargets.access.smi-spec.io";
     definition(ours, "weft-injector");
     definition("trafficsplits.split.smi-spec.io", "smi-webhook");
-    let mut keeper = keeper(&api);
-    keeper.pass(SystemTime::now()).await.unwrap();
+    let mut reconciler = reconciler(&api);
+    reconciler.pass(SystemTime::now()).await.unwrap();
     let written: Vec<String> = api.writes().into_iter().map(|(_, at)| at).collect();
     assert!(written.contains(&path(ours)), "{written:?}");
     assert!(!written.contains(&path("trafficsplits.split.smi-spec.io")));
@@ -103,7 +105,7 @@ async fn definitions_that_call_this_injector_get_the_bundle_and_others_are_left_
     );
 
     definition(ours, "weft-injector");
-    keeper.pass(SystemTime::now()).await.unwrap();
+    reconciler.pass(SystemTime::now()).await.unwrap();
     assert_eq!(
         api.writes(),
         [(Method::PATCH, path(ours))],
@@ -115,7 +117,7 @@ async fn definitions_that_call_this_injector_get_the_bundle_and_others_are_left_
 async fn pass_fails_while_a_configuration_is_missing_but_serves_the_other() {
     let api = FakeApi::default();
     configuration(&api, VALIDATING, &["smi.weft.dev"]);
-    let error = keeper(&api).pass(SystemTime::now()).await.unwrap_err();
+    let error = reconciler(&api).pass(SystemTime::now()).await.unwrap_err();
     assert!(
         error.to_string().contains("weft-injector does not exist"),
         "{error}"
@@ -128,19 +130,22 @@ async fn leaf_is_signed_anew_before_it_ends_and_when_another_authority_signs() {
     let api = FakeApi::default();
     configuration(&api, MUTATING, &["pods.weft.dev"]);
     configuration(&api, VALIDATING, &["smi.weft.dev"]);
-    let mut keeper = keeper(&api);
+    let mut reconciler = reconciler(&api);
     let now = SystemTime::now();
-    keeper.pass(now).await.unwrap();
-    let first = keeper.leaf.as_ref().unwrap().renew_at;
+    reconciler.pass(now).await.unwrap();
+    let first = reconciler.leaf.as_ref().unwrap().renew_at;
     assert!(first < now + LEAF_LIFE);
-    keeper.pass(now + Duration::from_secs(60)).await.unwrap();
+    reconciler
+        .pass(now + Duration::from_secs(60))
+        .await
+        .unwrap();
     assert_eq!(
-        keeper.leaf.as_ref().unwrap().renew_at,
+        reconciler.leaf.as_ref().unwrap().renew_at,
         first,
         "not before it is due"
     );
-    keeper.pass(first).await.unwrap();
-    assert!(keeper.leaf.as_ref().unwrap().renew_at > first);
+    reconciler.pass(first).await.unwrap();
+    assert!(reconciler.leaf.as_ref().unwrap().renew_at > first);
 }
 
 #[tokio::test(start_paused = true)]
@@ -148,7 +153,7 @@ async fn process_is_unready_until_the_bundle_is_in_place() {
     let api = FakeApi::default();
     configuration(&api, VALIDATING, &["smi.weft.dev"]);
     let ready = runtime::ready::Ready::new();
-    let running = tokio::spawn(keeper(&api).run(ready.hold("caBundle")));
+    let running = tokio::spawn(reconciler(&api).run(ready.hold("caBundle")));
     tokio::time::sleep(Duration::from_secs(60)).await;
     assert!(!ready.is_ready());
     configuration(&api, MUTATING, &["pods.weft.dev"]);
