@@ -21,7 +21,7 @@ const MAX_ENTRIES: usize = 4096;
 /// One generation of one object. Times are milliseconds since 1970.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Entry {
+pub(crate) struct Entry {
     /// For example `TrafficSplit`.
     pub kind: &'static str,
     /// Namespace of the object.
@@ -42,7 +42,7 @@ pub struct Entry {
 
 /// The record. Clones share it.
 #[derive(Clone, Debug, Default)]
-pub struct Acks {
+pub(crate) struct Acks {
     record: Arc<Mutex<Record>>,
 }
 
@@ -57,7 +57,7 @@ struct Record {
 
 impl Acks {
     /// Follows models and acknowledgements until the models end.
-    pub async fn follow(self, mut latest: Latest, observed: Observed) {
+    pub(crate) async fn follow(self, mut latest: Latest, observed: Observed) {
         let mut changes = observed.changes();
         let mut known: Option<Arc<Problems>> = None;
         let mut pods: Store<PodFacts> = Store::default();
@@ -107,7 +107,7 @@ impl Acks {
     ///
     /// # Errors
     /// Never in practice: the entries are plain.
-    pub fn json(&self) -> Result<String, serde_json::Error> {
+    pub(crate) fn json(&self) -> Result<String, serde_json::Error> {
         let record = self.record.lock();
         serde_json::to_string(&serde_json::json!({"acks": record.entries}))
     }

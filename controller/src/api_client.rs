@@ -20,17 +20,17 @@ use tower::BoxError;
 
 /// From a call to the end of its answer. The slowest honest one is a write that waits
 /// for somebody's webhook, which the API server gives at most this long.
-pub const CALL_WITHIN: Duration = Duration::from_secs(30);
+pub(crate) const CALL_WITHIN: Duration = Duration::from_secs(30);
 /// Seconds after which the Lease holder's watches begin anew: kube notices a watch that
 /// has died 5 s later, instead of after its five minutes.
-pub const WATCH_SECONDS: u32 = 60;
+pub(crate) const WATCH_SECONDS: u32 = 60;
 /// A loop without an answer for this long, and in two calls at least, is stalled.
 const STALLED_AFTER: Duration = Duration::from_secs(45);
 
 /// The API server did not answer in time.
 #[derive(Debug, thiserror::Error)]
 #[error("the API server did not answer {method} {path} within {} s", CALL_WITHIN.as_secs())]
-pub struct NoAnswer {
+pub(crate) struct NoAnswer {
     method: http::Method,
     path: String,
 }

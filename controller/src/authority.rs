@@ -45,7 +45,7 @@ use crate::lease::Leadership;
 use crate::metrics::AuthorityMetrics;
 
 /// Name of the Secret.
-pub const SECRET: &str = "weft-ca";
+pub(crate) const SECRET: &str = "weft-ca";
 const ROOT_CRT: &str = "root.crt";
 const ROOT_KEY: &str = "root.key";
 const ISSUER_CRT: &str = "issuer.crt";
@@ -62,7 +62,7 @@ const ISSUER_WARNING: Duration = DAY.saturating_mul(20);
 
 /// Why no certificate can be issued, or the Secret not be used.
 #[derive(Debug, thiserror::Error)]
-pub enum CaError {
+pub(crate) enum CaError {
     /// A key of the Secret is missing or not text.
     #[error("{SECRET} has no usable key {0}")]
     Missing(&'static str),
@@ -119,7 +119,7 @@ pub enum CaError {
 
 /// Signs with the newest usable issuer. Clones share it.
 #[derive(Clone, Debug)]
-pub struct Authority {
+pub(crate) struct Authority {
     inner: Arc<Inner>,
 }
 
@@ -148,7 +148,7 @@ struct Loaded {
 impl Authority {
     /// An authority that nothing is known of yet, of the trust domain of `own`.
     #[must_use]
-    pub fn new(own: &SpiffeId) -> Self {
+    pub(crate) fn new(own: &SpiffeId) -> Self {
         Self {
             inner: Arc::new(Inner {
                 own: own.clone(),
@@ -161,7 +161,7 @@ impl Authority {
 
     /// Waits until an authority is loaded, and gives the roots to trust. They
     /// change under running servers.
-    pub async fn ready(&self) -> Roots {
+    pub(crate) async fn ready(&self) -> Roots {
         let mut pem = self.roots_pem();
         loop {
             if let Some(roots) = self.inner.roots.get() {
@@ -173,12 +173,12 @@ impl Authority {
     }
 
     /// The roots as PEM, for trust bundles; empty until they are loaded.
-    pub fn roots_pem(&self) -> watch::Receiver<Arc<str>> {
+    pub(crate) fn roots_pem(&self) -> watch::Receiver<Arc<str>> {
         self.inner.pem.subscribe()
     }
 
     /// The roots as DER, for proxies.
-    pub fn roots_der(&self) -> Vec<Vec<u8>> {
+    pub(crate) fn roots_der(&self) -> Vec<Vec<u8>> {
         self.loaded()
             .map(|loaded| loaded.roots_der.clone())
             .unwrap_or_default()
@@ -188,7 +188,7 @@ impl Authority {
     ///
     /// # Errors
     /// When the request is bad or nothing can be signed now.
-    pub fn issue(
+    pub(crate) fn issue(
         &self,
         csr: &[u8],
         names: &LeafNames,
@@ -213,7 +213,7 @@ impl Authority {
     ///
     /// # Errors
     /// When nothing can be signed now, or the API server would refuse it.
-    pub fn serving(
+    pub(crate) fn serving(
         &self,
         dns_names: &[impl AsRef<str>],
         now: SystemTime,
@@ -377,7 +377,7 @@ fn date(at: SystemTime) -> String {
 ///
 /// # Errors
 /// When it has another one.
-pub async fn same_trust_domain(
+pub(crate) async fn same_trust_domain(
     client: &Client,
     namespace: &str,
     own: &SpiffeId,
@@ -417,7 +417,7 @@ fn fresh(own: &SpiffeId, now: SystemTime) -> Result<BTreeMap<String, ByteString>
 }
 
 /// Keeps the authority of this replica in step with the Secret.
-pub struct Keeper {
+pub(crate) struct Keeper {
     /// What is kept.
     pub authority: Authority,
     /// API server.
@@ -441,7 +441,7 @@ impl Keeper {
     ///
     /// # Errors
     /// When the mesh turns out to have another trust domain before anything was loaded.
-    pub async fn run(self) -> Result<(), CaError> {
+    pub(crate) async fn run(self) -> Result<(), CaError> {
         let api = self.api();
         let config = watcher::Config::default().fields(&format!("metadata.name={SECRET}"));
         let config = config.timeout(WATCH_SECONDS);

@@ -42,15 +42,15 @@ use crate::departure::Departure;
 use crate::events::{About, Events, Note, Tone};
 
 /// Name of the ConfigMap in each namespace.
-pub const NAME: &str = "weft-trust-bundle";
+pub(crate) const NAME: &str = "weft-trust-bundle";
 /// Key of the trusted roots, PEM.
-pub const ROOTS_KEY: &str = "ca.crt";
+pub(crate) const ROOTS_KEY: &str = "ca.crt";
 /// Key of the mark that tells proxies that the mesh is being removed.
-pub const LEAVING_KEY: &str = "leaving";
+pub(crate) const LEAVING_KEY: &str = "leaving";
 /// Field manager of the copies.
 const MANAGER: &str = "weft-controller";
 /// Field manager of the mark.
-pub const LEAVE_MANAGER: &str = "weft-leave";
+pub(crate) const LEAVE_MANAGER: &str = "weft-leave";
 /// Writes of its own that the keeper recognises per namespace. The watch is
 /// rarely more than one behind.
 const OWN_WRITES: usize = 4;
@@ -62,7 +62,7 @@ const RETRY_FORBIDDEN: Duration = Duration::from_secs(30);
 
 /// What the keeper needs.
 #[derive(Clone)]
-pub struct Bundle {
+pub(crate) struct Bundle {
     /// API server.
     pub client: Client,
     /// Namespaces without a copy.
@@ -81,7 +81,7 @@ opaque_debug!(Bundle);
 
 impl Bundle {
     /// Keeps the copies right until dropped. Runs on the Lease holder only.
-    pub async fn keep(mut self) {
+    pub(crate) async fn keep(mut self) {
         let install = loop {
             match installation(&self.client).await {
                 Ok(uid) => break uid,

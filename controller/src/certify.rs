@@ -68,7 +68,7 @@ const POD_UID: &str = "authentication.kubernetes.io/pod-uid";
 
 /// What the API server says about a token.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Review {
+pub(crate) struct Review {
     /// Whether it is valid for one of the audiences asked for.
     pub authenticated: bool,
     /// Audiences that it is valid for.
@@ -83,7 +83,7 @@ pub struct Review {
 
 /// Asks the API server.
 #[async_trait]
-pub trait Cluster: Send + Sync + 'static {
+pub(crate) trait Cluster: Send + Sync + 'static {
     /// What a token proves, for our audience.
     async fn review(&self, token: &str) -> Result<Review, kube::Error>;
     /// Uid of the pod of this name, if there is one.
@@ -92,7 +92,7 @@ pub trait Cluster: Send + Sync + 'static {
 
 /// The bearer of a token: a pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Bearer {
+pub(crate) struct Bearer {
     namespace: String,
     service_account: String,
     pod: String,
@@ -174,7 +174,7 @@ impl From<Refusal> for tonic::Status {
 
 /// Issues certificates to pods.
 #[derive(Clone)]
-pub struct Certifier {
+pub(crate) struct Certifier {
     cluster: Arc<dyn Cluster>,
     authority: Authority,
     trust_domain: Arc<str>,
@@ -196,7 +196,7 @@ impl std::fmt::Debug for Certifier {
 
 impl Certifier {
     /// `ttl`: life of what is issued.
-    pub fn new(
+    pub(crate) fn new(
         cluster: Arc<dyn Cluster>,
         authority: Authority,
         trust_domain: &str,
@@ -220,7 +220,7 @@ impl Certifier {
     ///
     /// # Errors
     /// A refusal, as the proxy sees it.
-    pub async fn certify(
+    pub(crate) async fn certify(
         &self,
         request: v1::CertifyRequest,
         source: IpAddr,
@@ -362,7 +362,7 @@ fn bearer(review: Review) -> Result<Bearer, Refusal> {
 
 /// The real cluster: pods are looked up in the newest model first.
 #[derive(Clone)]
-pub struct KubeCluster {
+pub(crate) struct KubeCluster {
     client: Client,
     latest: Latest,
 }
@@ -371,7 +371,7 @@ opaque_debug!(KubeCluster);
 
 impl KubeCluster {
     /// `latest` spares most calls about pods.
-    pub fn new(client: Client, latest: Latest) -> Self {
+    pub(crate) fn new(client: Client, latest: Latest) -> Self {
         Self { client, latest }
     }
 }

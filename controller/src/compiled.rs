@@ -17,7 +17,7 @@ const REMEMBERED: usize = 32;
 
 /// One World, compiled.
 #[derive(Debug)]
-pub struct Compiled {
+pub(crate) struct Compiled {
     /// What it was made from.
     pub world: Arc<World>,
     /// What proxies are told.
@@ -36,7 +36,7 @@ pub struct Compiled {
 
 impl Compiled {
     /// Puts together what was compiled from nothing.
-    pub fn new(world: Arc<World>, model: Model, problems: impl Into<Arc<Problems>>) -> Self {
+    pub(crate) fn new(world: Arc<World>, model: Model, problems: impl Into<Arc<Problems>>) -> Self {
         let pods = meshed_by_uid(&model);
         Self {
             world,
@@ -50,7 +50,7 @@ impl Compiled {
     }
 
     /// Compiles a World after the one that `self` was made from.
-    pub fn after(&self, world: Arc<World>, defaults: &Defaults) -> Self {
+    pub(crate) fn after(&self, world: Arc<World>, defaults: &Defaults) -> Self {
         let (model, problems, changes) =
             Model::compile_after(&world, defaults, &self.model, &self.problems);
         let pods = self.pods_after(&model, &changes);
@@ -87,21 +87,27 @@ impl Compiled {
         pods
     }
 
-    /// Counts models; for [`Self::concerns`].
-    pub fn number(&self) -> u64 {
+    /// Counts models; for [`Self::states_since`].
+    pub(crate) fn number(&self) -> u64 {
         self.number
     }
 
     /// Whether a proxy that has seen the model of this number may get something else
-    /// now. True also when that cannot be told.
-    pub fn concerns(&self, seen: u64, interest: &Interest) -> bool {
+    /// now. True also when that cannot be told. Streams ask [`Self::states_since`], which
+    /// says more.
+    #[cfg(test)]
+    pub(crate) fn concerns(&self, seen: u64, interest: &Interest) -> bool {
         self.missed(seen)
             .is_none_or(|mut missed| missed.any(|changes| changes.concern(interest)))
     }
 
     /// The Services of this interest whose endpoints' states changed since the model of
     /// this number; `None` if more did, or if that cannot be told.
-    pub fn states_since(&self, seen: u64, interest: &Interest) -> Option<BTreeSet<ObjectKey>> {
+    pub(crate) fn states_since(
+        &self,
+        seen: u64,
+        interest: &Interest,
+    ) -> Option<BTreeSet<ObjectKey>> {
         let mut services = BTreeSet::new();
         for changes in self.missed(seen)? {
             if changes.concern(interest) {
@@ -121,7 +127,7 @@ impl Compiled {
     }
 
     /// The pod with a proxy that has this uid.
-    pub fn pod_by_uid(&self, uid: &str) -> Option<&PodId> {
+    pub(crate) fn pod_by_uid(&self, uid: &str) -> Option<&PodId> {
         self.pods.get(uid)
     }
 }
@@ -132,10 +138,10 @@ fn meshed_by_uid(model: &Model) -> HashMap<Arc<str>, PodId> {
 }
 
 /// The latest of them; `None` until every store has synced.
-pub type Latest = watch::Receiver<Option<Arc<Compiled>>>;
+pub(crate) type Latest = watch::Receiver<Option<Arc<Compiled>>>;
 
 /// Compiles every World that `worlds` brings. Ends with it.
-pub async fn run(
+pub(crate) async fn run(
     mut worlds: watch::Receiver<Option<Arc<World>>>,
     publish: watch::Sender<Option<Arc<Compiled>>>,
     defaults: Defaults,

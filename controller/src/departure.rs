@@ -30,7 +30,7 @@ const AFTERWARDS: Duration = Duration::from_secs(60);
 
 /// How far it has come.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Stage {
+pub(crate) enum Stage {
     /// No job, or one that refused.
     #[default]
     Stays,
@@ -61,7 +61,7 @@ enum Sight {
 
 /// Follows the sign. Clones are the same memory.
 #[derive(Clone)]
-pub struct Departure {
+pub(crate) struct Departure {
     client: Client,
     namespace: Arc<str>,
     stage: Arc<watch::Sender<Stage>>,
@@ -71,7 +71,7 @@ opaque_debug!(Departure);
 
 impl Departure {
     /// `namespace`: the controller's own.
-    pub fn new(client: Client, namespace: &str) -> Self {
+    pub(crate) fn new(client: Client, namespace: &str) -> Self {
         Self {
             client,
             namespace: namespace.into(),
@@ -80,13 +80,13 @@ impl Departure {
     }
 
     /// Tells every change.
-    pub fn stages(&self) -> watch::Receiver<Stage> {
+    pub(crate) fn stages(&self) -> watch::Receiver<Stage> {
         self.stage.subscribe()
     }
 
     /// Looks for the sign in every World until they end. Every replica does, so
     /// that the next Lease holder knows too.
-    pub async fn follow(self, mut latest: Latest) {
+    pub(crate) async fn follow(self, mut latest: Latest) {
         let mut pods: Store<PodFacts> = Store::default();
         let mut stages = self.stages();
         let mut until = Instant::now();
@@ -122,7 +122,7 @@ impl Departure {
     ///
     /// # Errors
     /// When the API server does not answer; then nothing is known.
-    pub async fn is_under_way(&self) -> Result<bool, kube::Error> {
+    pub(crate) async fn is_under_way(&self) -> Result<bool, kube::Error> {
         let stage = *self.stage.borrow();
         if stage.is_under_way() {
             return Ok(true);

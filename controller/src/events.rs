@@ -33,14 +33,14 @@ const NOTE_LIMIT: usize = 1024;
 
 /// Where notes are handed in. Cheap to clone.
 #[derive(Clone, Debug)]
-pub struct Events {
+pub(crate) struct Events {
     queue: mpsc::Sender<Note>,
     dropped: Counter,
 }
 
 /// How it shows in `kubectl get events`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Tone {
+pub(crate) enum Tone {
     /// Something happened.
     Normal,
     /// Something needs a person.
@@ -49,7 +49,7 @@ pub enum Tone {
 
 /// One thing to say about one object.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Note {
+pub(crate) struct Note {
     /// The object that it is about.
     pub about: About,
     /// Normal or Warning.
@@ -64,7 +64,7 @@ pub struct Note {
 
 /// The object of a note.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Default)]
-pub struct About {
+pub(crate) struct About {
     /// For example `v1` or `split.smi-spec.io/v1alpha4`.
     pub api_version: String,
     /// For example `Pod`.
@@ -79,7 +79,7 @@ pub struct About {
 
 impl Events {
     /// Starts nothing: [`Writer::run`] writes what is handed in here.
-    pub fn new(client: Client, me: &str, dropped: Counter) -> (Self, Writer) {
+    pub(crate) fn new(client: Client, me: &str, dropped: Counter) -> (Self, Writer) {
         let (queue, notes) = mpsc::channel(QUEUE);
         let writer = Writer {
             client,
@@ -91,7 +91,7 @@ impl Events {
     }
 
     /// Hands a note in. Never waits.
-    pub fn say(&self, note: Note) {
+    pub(crate) fn say(&self, note: Note) {
         if self.queue.try_send(note).is_err() {
             self.dropped.inc();
         }
@@ -99,7 +99,7 @@ impl Events {
 }
 
 /// Writes the notes to the API server.
-pub struct Writer {
+pub(crate) struct Writer {
     client: Client,
     me: String,
     notes: mpsc::Receiver<Note>,
@@ -110,7 +110,7 @@ opaque_debug!(Writer);
 
 impl Writer {
     /// Ends when every [`Events`] is gone.
-    pub async fn run(mut self) {
+    pub(crate) async fn run(mut self) {
         while let Some(note) = self.notes.recv().await {
             if !self.is_news(&note, Instant::now()) {
                 continue;

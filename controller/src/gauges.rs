@@ -9,7 +9,7 @@ use crate::metrics::WorldMetrics;
 use crate::world::{PodFacts, Store};
 
 /// Sets the gauges from every Model until the Models end.
-pub async fn follow(mut latest: Latest, metrics: WorldMetrics) {
+pub(crate) async fn follow(mut latest: Latest, metrics: WorldMetrics) {
     let mut before = BTreeMap::new();
     let mut pods: Store<PodFacts> = Store::default();
     loop {

@@ -26,7 +26,7 @@ use crate::world::{Appearance, ObjectKey, World};
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// Tells what is new in every model until the models end.
-pub async fn tell(mut latest: Latest, events: Events) {
+pub(crate) async fn tell(mut latest: Latest, events: Events) {
     let mut told = Told::default();
     let mut before: Option<Arc<Compiled>> = None;
     loop {

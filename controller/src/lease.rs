@@ -28,7 +28,7 @@ use crate::departure::Stage;
 type Stages = watch::Receiver<Stage>;
 
 /// How long a record that stands still keeps others away.
-pub const DURATION: Duration = Duration::from_secs(15);
+pub(crate) const DURATION: Duration = Duration::from_secs(15);
 /// Time between two renewals.
 const RENEW_EVERY: Duration = Duration::from_secs(5);
 /// A holder without a successful renewal for this long stops writing: shorter
@@ -46,40 +46,40 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Whether this replica holds the lease; changes are seen by waiting on it.
 #[derive(Clone, Debug)]
-pub struct Leadership {
+pub(crate) struct Leadership {
     held: watch::Receiver<bool>,
     stalls: Stalls,
 }
 
 impl Leadership {
     /// True while this replica may write.
-    pub fn is_held(&self) -> bool {
+    pub(crate) fn is_held(&self) -> bool {
         *self.held.borrow()
     }
 
     /// The client for what only the holder does, under the name `work`. Its calls have
     /// a time limit, and while none is answered the Lease is given up.
     #[must_use]
-    pub fn client(&self, work: &'static str, client: &Client) -> Client {
+    pub(crate) fn client(&self, work: &'static str, client: &Client) -> Client {
         self.stalls.client(work, client)
     }
 
     /// Resolves once this replica holds the lease. Never resolves when it
     /// has stopped trying.
-    pub async fn held(&mut self) {
+    pub(crate) async fn held(&mut self) {
         if self.held.wait_for(|held| *held).await.is_err() {
             std::future::pending::<()>().await;
         }
     }
 
     /// Resolves once this replica does not hold the lease.
-    pub async fn lost(&mut self) {
+    pub(crate) async fn lost(&mut self) {
         // An error means that the candidate is gone, which is a loss too.
         let _ = self.held.wait_for(|held| !*held).await;
     }
 
     /// Runs `work` whenever the lease is held and drops it when it is lost.
-    pub async fn while_held<F: Future<Output = ()>>(mut self, mut work: impl FnMut() -> F) {
+    pub(crate) async fn while_held<F: Future<Output = ()>>(mut self, mut work: impl FnMut() -> F) {
         loop {
             self.held().await;
             let mut watched = self.clone();
@@ -104,7 +104,7 @@ impl Leadership {
 }
 
 /// A replica that wants the lease.
-pub struct Candidate {
+pub(crate) struct Candidate {
     api: Api<LeaseObject>,
     name: String,
     me: String,
@@ -129,7 +129,7 @@ struct Seen {
 
 impl Candidate {
     /// `me` must differ between replicas: the pod's name.
-    pub fn new(client: Client, namespace: &str, name: &str, me: &str) -> (Self, Leadership) {
+    pub(crate) fn new(client: Client, namespace: &str, name: &str, me: &str) -> (Self, Leadership) {
         let (held, holds) = watch::channel(false);
         let (stalls, stalled) = Stalls::new();
         let candidate = Self {
@@ -151,7 +151,7 @@ impl Candidate {
 
     /// What the Lease says beside its holder, as long as that is this replica.
     #[must_use]
-    pub fn annotated(mut self, name: &str, value: &str) -> Self {
+    pub(crate) fn annotated(mut self, name: &str, value: &str) -> Self {
         self.annotations.insert(name.to_owned(), value.to_owned());
         self
     }
@@ -160,7 +160,7 @@ impl Candidate {
     /// so that the next holder need not wait. While the installation goes it is released
     /// too: once Helm has taken the rights away it could not be any more, and the next
     /// installation would have to wait for it.
-    pub async fn run(mut self, stop: impl Future<Output = ()>, mut departing: Stages) {
+    pub(crate) async fn run(mut self, stop: impl Future<Output = ()>, mut departing: Stages) {
         tokio::pin!(stop);
         loop {
             let pause = if *departing.borrow_and_update() == Stage::Going {

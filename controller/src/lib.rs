@@ -8,42 +8,51 @@
 #[macro_use]
 mod opaque;
 
-pub mod acks;
-pub mod api_client;
-pub mod authority;
-pub mod bundle;
-pub mod caps;
-pub mod certify;
-pub mod compiled;
-pub mod control;
-pub mod departure;
-pub mod events;
-pub mod gauges;
-pub mod herald;
-pub mod lease;
-pub mod leave;
-pub mod metrics;
-pub mod metrics_api;
-pub mod model;
-pub mod network_policy;
-pub mod observed;
-pub mod own_certificate;
-pub mod problem;
-pub mod publish;
-pub mod replica;
-pub mod reports;
-pub mod serve;
-pub mod settings;
-pub mod status;
-pub mod storage;
-pub mod stream;
+mod acks;
+mod api_client;
+mod authority;
+mod bundle;
+mod caps;
+mod certify;
+mod compile;
+mod compiled;
+mod control;
+mod departure;
+mod events;
+mod gauges;
+mod herald;
+mod lease;
+mod leave;
+mod metrics;
+mod metrics_api;
+mod model;
+mod network_policy;
+mod observed;
+mod own_certificate;
+mod problem;
+mod publish;
+mod replica;
+mod reports;
+mod serve;
+mod settings;
+mod status;
+mod storage;
+mod stream;
+// The test that compares decisions with a second reader takes a cluster in as this
+// crate does.
 pub mod translate;
-pub mod watch;
+mod watch;
 pub mod world;
 
-mod compile;
 #[cfg(test)]
 mod fake_api;
-
 #[cfg(test)]
 mod fixture;
+
+// What `main` starts.
+pub use self::{api_client::bounded, caps::Caps, control::run, leave::leave, settings::Settings};
+// What tests of the whole crate name.
+pub use self::{
+    metrics::{Metrics, Outcome, ReportOutcome},
+    model::{Defaults, Model, PodId},
+};

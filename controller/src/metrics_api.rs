@@ -7,22 +7,22 @@
 //! (`inventory`): `query` reads the question, `aggregate` adds up, `render` gives
 //! it the shape that clients know.
 
-pub mod access;
-pub mod aggregate;
-pub mod answer;
-pub mod certificate;
-pub mod discovery;
-pub mod duration;
-pub mod follow;
-pub mod front;
-pub mod inventory;
-pub mod kind;
-pub mod openapi;
-pub mod query;
-pub mod render;
-pub mod selector;
-pub mod server;
-pub mod withdraw;
+pub(crate) mod access;
+pub(crate) mod aggregate;
+pub(crate) mod answer;
+pub(crate) mod certificate;
+pub(crate) mod discovery;
+pub(crate) mod duration;
+pub(crate) mod follow;
+pub(crate) mod front;
+pub(crate) mod inventory;
+pub(crate) mod kind;
+pub(crate) mod openapi;
+pub(crate) mod query;
+pub(crate) mod render;
+pub(crate) mod selector;
+pub(crate) mod server;
+pub(crate) mod withdraw;
 
 #[cfg(test)]
 pub(crate) mod fixture;

@@ -31,7 +31,7 @@ use policy::{
 use wire::v1;
 
 pub(crate) use self::targets::{Mapped, Target, TargetRule, Targets};
-pub use self::{
+pub(crate) use self::{
     changes::{Changes, Interest},
     published::Published,
     urgency::must_not_wait,

@@ -32,5 +32,5 @@ mod random;
 #[cfg(test)]
 mod tests;
 
-pub use keeper::{Enforced, InForce, Keeper, ROLE};
+pub(crate) use keeper::{Enforced, InForce, Keeper};
 pub(crate) use permit::{names_udp, udp_routes};

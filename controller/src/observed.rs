@@ -29,7 +29,7 @@ use crate::metrics::ObservedMetrics;
 use crate::model::{Model, PodId};
 
 /// Destinations that are remembered per workload; the longest unused goes first.
-pub const MAX_REMEMBERED: usize = 512;
+pub(crate) const MAX_REMEMBERED: usize = 512;
 /// Workloads with remembered destinations.
 const MAX_WORKLOADS: usize = 10_000;
 /// Ended streams that a peer may still have to hear of; a peer that is further
@@ -49,7 +49,7 @@ const CHUNK_BYTES: usize = 1024 * 1024;
 
 /// Who takes notice of touched objects, each for itself.
 #[derive(Clone, Copy, Debug)]
-pub enum Reader {
+pub(crate) enum Reader {
     /// The record of acknowledgements.
     Record,
     /// The writer of statuses.
@@ -74,7 +74,7 @@ impl Default for Touched {
 
 /// Shared by streams, peers, status and `/acks`. Clones are the same state.
 #[derive(Clone, Debug)]
-pub struct Observed {
+pub(crate) struct Observed {
     inner: Arc<Inner>,
 }
 
@@ -94,7 +94,7 @@ struct Inner {
 
 /// How many of the proxies that need an object have it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Tally {
+pub(crate) struct Tally {
     /// Proxies that need the object.
     pub needed: usize,
     /// Proxies that acknowledged everything made of it.
@@ -181,13 +181,13 @@ impl Default for Observed {
 }
 
 /// `namespace/pod`, the key of everything here.
-pub fn pod_key(state: &v1::ProxyState) -> String {
+pub(crate) fn pod_key(state: &v1::ProxyState) -> String {
     format!("{}/{}", state.namespace, state.pod)
 }
 
 impl Observed {
     /// Knows nobody yet, and will remember at most this many destinations of workloads.
-    pub fn new(metrics: ObservedMetrics, destinations: usize) -> Self {
+    pub(crate) fn new(metrics: ObservedMetrics, destinations: usize) -> Self {
         // 0 asks for everything, so the first revision is 1.
         let state = State {
             revision: 1,
@@ -216,17 +216,17 @@ impl Observed {
     }
 
     /// Changes of this replica's own streams; for peers.
-    pub fn own_changes(&self) -> watch::Receiver<u64> {
+    pub(crate) fn own_changes(&self) -> watch::Receiver<u64> {
         self.inner.own.subscribe()
     }
 
     /// All changes; for status and `/acks`.
-    pub fn changes(&self) -> watch::Receiver<u64> {
+    pub(crate) fn changes(&self) -> watch::Receiver<u64> {
         self.inner.all.subscribe()
     }
 
     /// Notes what a proxy on this replica has. `stream` grows with time.
-    pub fn note(&self, stream: u64, state: v1::ProxyState) {
+    pub(crate) fn note(&self, stream: u64, state: v1::ProxyState) {
         let key = pod_key(&state);
         self.change(true, |inner| {
             if let Some(held) = inner.own.get(&key)
@@ -251,7 +251,7 @@ impl Observed {
     }
 
     /// Notes that a stream ended. A newer stream of the same pod stays.
-    pub fn ended(&self, stream: u64, key: &str) {
+    pub(crate) fn ended(&self, stream: u64, key: &str) {
         self.change(true, |inner| {
             if inner.own.get(key).is_none_or(|held| held.stream != stream) {
                 return false;
@@ -270,7 +270,7 @@ impl Observed {
     }
 
     /// Takes in what a peer says.
-    pub fn heard(&self, peer: IpAddr, news: v1::Observed) {
+    pub(crate) fn heard(&self, peer: IpAddr, news: v1::Observed) {
         self.change(false, |inner| {
             // Each with its state so far, if that is not what the peer says now.
             let mut touched: BTreeMap<String, Option<v1::ProxyState>> = BTreeMap::new();
@@ -307,7 +307,7 @@ impl Observed {
     }
 
     /// Forgets a peer that is gone.
-    pub fn lost(&self, peer: IpAddr) {
+    pub(crate) fn lost(&self, peer: IpAddr) {
         self.change(false, |inner| {
             let Some(held) = inner.peers.remove(&peer) else {
                 return false;
@@ -320,7 +320,7 @@ impl Observed {
     }
 
     /// Forgets the proxies without a stream whose pods are gone.
-    pub fn forget_gone(&self, model: &Model) {
+    pub(crate) fn forget_gone(&self, model: &Model) {
         self.change(false, |inner| {
             let gone = |(key, state): (&String, &v1::ProxyState)| {
                 let uid = pod_id(key).and_then(|pod| model.running_uid(&pod).cloned());
@@ -339,7 +339,7 @@ impl Observed {
     /// What changed among this replica's own streams after `since`, in messages
     /// of bounded size, and the revision that they lead to. `since` 0 and one
     /// too old to tell the difference give everything.
-    pub fn own_since(&self, since: u64) -> (u64, Vec<v1::Observed>) {
+    pub(crate) fn own_since(&self, since: u64) -> (u64, Vec<v1::Observed>) {
         let state = self.inner.state.lock();
         let full = since == 0 || since < state.floor;
         let from = if full { 0 } else { since };
@@ -387,7 +387,7 @@ impl Observed {
     /// How far an object's `generation` has come. Who needs it: the pods that it
     /// protects, those that have a destination which leads to it, those of workloads that
     /// remember one and have not been heard of, and whoever says so himself.
-    pub fn tally(&self, model: &Model, object: &ObjectRef, generation: i64) -> Tally {
+    pub(crate) fn tally(&self, model: &Model, object: &ObjectRef, generation: i64) -> Tally {
         let protected = model.protected_by(object);
         let through = model.called_through(object);
         let state = self.inner.state.lock();
@@ -446,13 +446,13 @@ impl Observed {
     }
 
     /// When all proxies must have come back to this controller.
-    pub fn complete_at(&self) -> Instant {
+    pub(crate) fn complete_at(&self) -> Instant {
         self.inner.returned
     }
 
     /// Objects that some proxy's answer touched since this reader's last call; `None`
     /// when they were too many to remember.
-    pub fn take_touched(&self, reader: Reader) -> Option<BTreeSet<ObjectRef>> {
+    pub(crate) fn take_touched(&self, reader: Reader) -> Option<BTreeSet<ObjectRef>> {
         let [record, status] = &mut self.inner.state.lock().touched;
         std::mem::take(match reader {
             Reader::Record => record,
@@ -462,7 +462,7 @@ impl Observed {
     }
 
     /// Destinations that pods of a workload have asked for.
-    pub fn remembered(&self, namespace: &str, service_account: &str) -> Vec<String> {
+    pub(crate) fn remembered(&self, namespace: &str, service_account: &str) -> Vec<String> {
         let workload = (namespace.to_owned(), service_account.to_owned());
         let state = self.inner.state.lock();
         let workload = state.remembered.get(&workload);
@@ -471,7 +471,8 @@ impl Observed {
     }
 
     /// Streams of this replica, and proxies known through peers.
-    pub fn counts(&self) -> (usize, usize) {
+    #[cfg(test)]
+    pub(crate) fn counts(&self) -> (usize, usize) {
         let state = self.inner.state.lock();
         (
             state.own.len(),

@@ -21,7 +21,7 @@ const SHORTEST_PAUSE: Duration = Duration::from_secs(1);
 
 /// Keeps the certificate that this replica serves with, and shows to its peers.
 /// Renewed as a proxy's is, and at once when the roots change.
-pub async fn keep_serving(
+pub(crate) async fn keep_serving(
     authority: Authority,
     identity: SpiffeId,
     ttl: Duration,

@@ -23,23 +23,23 @@ use crate::model::{Published, must_not_wait};
 
 /// Destinations that one proxy may ask for. One per address and port that its
 /// pod ever calls; what is above is refused and counted.
-pub const MAX_DESTINATIONS: usize = 4096;
+pub(crate) const MAX_DESTINATIONS: usize = 4096;
 /// A busy proxy gets at most one batch per this time.
-pub const PACE: Duration = Duration::from_millis(100);
+pub(crate) const PACE: Duration = Duration::from_millis(100);
 /// Batches without an answer, at most. More than one only so that the answer to
 /// a new destination need not wait for the answer to a batch before it.
 const MAX_UNANSWERED: usize = 3;
 /// A proxy that answers nothing for this long is cut off; it then starts afresh.
-pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
+pub(crate) const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 /// Bytes of a nack's reason that are kept.
 const REASON_LIMIT: usize = 512;
 
 /// What a proxy should hold: resources by name.
-pub type Target = BTreeMap<String, Arc<Published>>;
+pub(crate) type Target = BTreeMap<String, Arc<Published>>;
 
 /// One stream's state.
 #[derive(Debug)]
-pub struct Session {
+pub(crate) struct Session {
     held: BTreeMap<String, String>,
     destinations: BTreeSet<String>,
     /// What the proxy holds once all batches are answered.
@@ -68,7 +68,7 @@ struct Unanswered {
 
 /// When the next batch may go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Due {
+pub(crate) enum Due {
     /// Now.
     Now,
     /// Not before this moment.
@@ -79,7 +79,7 @@ pub enum Due {
 
 /// What an answer told.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Answered {
+pub(crate) struct Answered {
     /// Resources that the proxy could not use.
     pub refused: usize,
     /// The batch was not one that waited for an answer.
@@ -93,7 +93,10 @@ pub struct Answered {
 impl Session {
     /// `remembered`: what other proxies of the same workload asked for.
     /// Returns the session and how many destinations did not fit.
-    pub fn new(hello: v1::Hello, remembered: impl IntoIterator<Item = String>) -> (Self, usize) {
+    pub(crate) fn new(
+        hello: v1::Hello,
+        remembered: impl IntoIterator<Item = String>,
+    ) -> (Self, usize) {
         let mut session = Self {
             held: hello.held.into_iter().collect(),
             destinations: BTreeSet::new(),
@@ -111,12 +114,12 @@ impl Session {
     }
 
     /// Destinations that this proxy gets.
-    pub fn destinations(&self) -> &BTreeSet<String> {
+    pub(crate) fn destinations(&self) -> &BTreeSet<String> {
         &self.destinations
     }
 
     /// Returns how many were left out because of [`MAX_DESTINATIONS`].
-    pub fn subscribe(&mut self, change: v1::Subscribe) -> usize {
+    pub(crate) fn subscribe(&mut self, change: v1::Subscribe) -> usize {
         for name in &change.remove {
             self.destinations.remove(name);
         }
@@ -124,7 +127,7 @@ impl Session {
     }
 
     /// Takes destinations out that turned out to be of no use.
-    pub fn forget(&mut self, names: &[String]) {
+    pub(crate) fn forget(&mut self, names: &[String]) {
         for name in names {
             self.destinations.remove(name);
         }
@@ -144,7 +147,7 @@ impl Session {
 
     /// When a batch may be sent. `urgent`: a subscription, or a change that
     /// must not wait.
-    pub fn due(&self, urgent: bool, now: Instant) -> Due {
+    pub(crate) fn due(&self, urgent: bool, now: Instant) -> Due {
         let room = if urgent { MAX_UNANSWERED } else { 1 };
         if self.unanswered.len() >= room {
             return Due::AfterAnswer;
@@ -156,14 +159,14 @@ impl Session {
     }
 
     /// True when the proxy has let a batch wait for too long.
-    pub fn is_stuck(&self, now: Instant) -> bool {
+    pub(crate) fn is_stuck(&self, now: Instant) -> bool {
         let oldest = self.unanswered.values().next();
         oldest.is_some_and(|batch| now.duration_since(batch.at) >= ANSWER_TIMEOUT)
     }
 
     /// True when the way from what was sent to `target` takes something away,
     /// which must not wait for [`PACE`].
-    pub fn is_urgent(&self, target: &Target) -> bool {
+    pub(crate) fn is_urgent(&self, target: &Target) -> bool {
         let gone = self
             .sent
             .iter()
@@ -185,7 +188,7 @@ impl Session {
     }
 
     /// The same for resources of these names, when no other has changed.
-    pub fn is_urgent_among(&self, names: &[String], target: &Target) -> bool {
+    pub(crate) fn is_urgent_among(&self, names: &[String], target: &Target) -> bool {
         names.iter().any(|name| {
             let (old, new) = (self.sent.get(name), target.get(name));
             let same = old
@@ -197,7 +200,7 @@ impl Session {
 
     /// The batch that takes the proxy from what it was sent to `target`; none
     /// when there is no difference. The first is always made.
-    pub fn next(&mut self, target: &Target, now: Instant) -> Option<v1::Batch> {
+    pub(crate) fn next(&mut self, target: &Target, now: Instant) -> Option<v1::Batch> {
         let first = self.last_id == 0;
         let mut batch = v1::Batch {
             full: first,
@@ -248,7 +251,7 @@ impl Session {
     }
 
     /// Takes the proxy's answer to a batch.
-    pub fn answer(&mut self, ack: v1::Ack, now: Instant) -> Answered {
+    pub(crate) fn answer(&mut self, ack: v1::Ack, now: Instant) -> Answered {
         let Some(batch) = self.unanswered.remove(&ack.batch) else {
             return Answered {
                 unknown: true,
@@ -299,7 +302,7 @@ impl Session {
     }
 
     /// What each object needs of this proxy, and how far it is.
-    pub fn objects(&self, target: &Target) -> Vec<v1::ObjectState> {
+    pub(crate) fn objects(&self, target: &Target) -> Vec<v1::ObjectState> {
         let mut objects: BTreeMap<&ObjectRef, v1::ObjectState> = BTreeMap::new();
         for (name, published) in target {
             let version = &published.resource.version;

@@ -50,13 +50,13 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const MAX_RECEIVED: usize = 64 * 1024 * 1024;
 
 /// What an asking replica is sent.
-pub type Report = ReceiverStream<Result<v1::Observed, Status>>;
+pub(crate) type Report = ReceiverStream<Result<v1::Observed, Status>>;
 /// What an asking replica is sent of the proxies' reports.
-pub type Told = ReceiverStream<Result<v1::Reports, Status>>;
+pub(crate) type Told = ReceiverStream<Result<v1::Reports, Status>>;
 
 /// Answers other replicas.
 #[derive(Clone, Debug)]
-pub struct Answerer {
+pub(crate) struct Answerer {
     /// What is told.
     pub observed: Observed,
     /// What proxies reported.
@@ -72,7 +72,7 @@ impl Answerer {
     ///
     /// # Errors
     /// When somebody else than a controller asks.
-    pub fn report(&self, peer: Option<&PeerIdentity>) -> Result<Report, Status> {
+    pub(crate) fn report(&self, peer: Option<&PeerIdentity>) -> Result<Report, Status> {
         self.admit(peer)?;
         let (observed, changes) = (self.observed.clone(), self.observed.own_changes());
         Ok(self.answer("report", changes, move |since| observed.own_since(since)))
@@ -83,7 +83,7 @@ impl Answerer {
     ///
     /// # Errors
     /// When somebody else than a controller asks.
-    pub fn reports(&self, peer: Option<&PeerIdentity>) -> Result<Told, Status> {
+    pub(crate) fn reports(&self, peer: Option<&PeerIdentity>) -> Result<Told, Status> {
         self.admit(peer)?;
         let (reports, changes) = (self.reports.clone(), self.reports.own_changes());
         Ok(self.answer("reports", changes, move |since| reports.own_since(since)))
@@ -151,7 +151,7 @@ async fn tell<N: IntoIterator>(
 
 /// Listens to all other replicas.
 #[derive(Clone)]
-pub struct Listener {
+pub(crate) struct Listener {
     /// API server.
     pub client: Client,
     /// Namespace of the control plane.
@@ -178,7 +178,7 @@ opaque_debug!(Listener);
 
 impl Listener {
     /// Follows the Service's endpoints until dropped.
-    pub async fn run(self) {
+    pub(crate) async fn run(self) {
         let api: Api<EndpointSlice> = Api::namespaced(self.client.clone(), &self.namespace);
         let selector = format!("kubernetes.io/service-name={}", self.service);
         let config = watcher::Config::default().labels(&selector);

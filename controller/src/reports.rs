@@ -21,17 +21,16 @@ use prost::Message as _;
 use tokio::sync::watch;
 use wire::v1;
 
-use crate::caps::Caps;
 use crate::metrics::{ReportMetrics, ReportOutcome};
 use crate::world::ObjectKey;
 
 /// Length of a slot in seconds, as in the proxies.
-pub const SLOT: u64 = 5;
+pub(crate) const SLOT: u64 = 5;
 /// The longest window that can be asked for.
-pub const LONGEST_WINDOW: Duration = Duration::from_secs(300);
+pub(crate) const LONGEST_WINDOW: Duration = Duration::from_secs(300);
 /// Slots end this long before they can be asked for: proxies report within a
 /// second, and replicas tell each other at once.
-pub const SETTLED: Duration = Duration::from_secs(5);
+pub(crate) const SETTLED: Duration = Duration::from_secs(5);
 /// Slots that are kept: the longest window, what is not settled, and one that a
 /// clock may be ahead.
 const SLOTS: u64 = LONGEST_WINDOW.as_secs() / SLOT + 4;
@@ -62,7 +61,7 @@ const EDGE_BYTES: usize = 128;
 
 /// What an edge is about; shared by all slots that have it.
 #[derive(Debug, PartialEq, Eq, Hash)]
-pub struct EdgeKey {
+pub(crate) struct EdgeKey {
     /// Whether the caller's proxy measured it.
     pub client: bool,
     /// Client side: the pod that was called.
@@ -83,7 +82,7 @@ pub struct EdgeKey {
 
 /// The sums of one edge in one slot.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Edge {
+pub(crate) struct Edge {
     /// What it is about.
     pub key: Arc<EdgeKey>,
     /// Calls that went well.
@@ -98,7 +97,7 @@ pub struct Edge {
 
 /// The pod that reported.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Reporter {
+pub(crate) struct Reporter {
     /// Uid of this incarnation.
     pub uid: Arc<str>,
     /// Namespace and name.
@@ -107,7 +106,7 @@ pub struct Reporter {
 
 /// Shared by streams, peers and the API. Clones are the same state.
 #[derive(Clone, Debug)]
-pub struct Reports {
+pub(crate) struct Reports {
     inner: Arc<Inner>,
 }
 
@@ -164,12 +163,13 @@ struct Held {
 impl Reports {
     /// An empty store that counts in `metrics`, with the bound of the default memory
     /// limit.
-    pub fn new(metrics: ReportMetrics) -> Self {
-        Self::holding(metrics, Caps::default().report_edges)
+    #[cfg(test)]
+    pub(crate) fn new(metrics: ReportMetrics) -> Self {
+        Self::holding(metrics, crate::caps::Caps::default().report_edges)
     }
 
     /// An empty store for at most this many edges.
-    pub fn holding(metrics: ReportMetrics, most: usize) -> Self {
+    pub(crate) fn holding(metrics: ReportMetrics, most: usize) -> Self {
         Self {
             inner: Arc::new(Inner {
                 state: Mutex::default(),
@@ -183,7 +183,7 @@ impl Reports {
     /// Takes a report that came on a stream of this replica (`own`) or from
     /// another one. `reporter` is what the stream's certificate proves, never
     /// what the report says.
-    pub fn take(&self, reporter: &Reporter, report: v1::Report, own: bool, now: SystemTime) {
+    pub(crate) fn take(&self, reporter: &Reporter, report: v1::Report, own: bool, now: SystemTime) {
         let outcome = self.try_take(reporter, report, own, now);
         self.inner.metrics.count(outcome);
         if own && outcome == ReportOutcome::Taken {
@@ -264,13 +264,13 @@ impl Reports {
 
     /// The first slot of which nothing was dropped for want of room. What is told of
     /// earlier ones is a part.
-    pub fn whole_from(&self) -> u64 {
+    pub(crate) fn whole_from(&self) -> u64 {
         self.inner.state.lock().whole_from
     }
 
     /// Shows every edge of the slots from `first` up to but without `end`
     /// (numbers of slots), with the pod that reported it.
-    pub fn each(&self, first: u64, end: u64, mut see: impl FnMut(&Reporter, &Edge)) {
+    pub(crate) fn each(&self, first: u64, end: u64, mut see: impl FnMut(&Reporter, &Edge)) {
         let state = self.inner.state.lock();
         for held in state
             .slots
@@ -284,13 +284,13 @@ impl Reports {
     }
 
     /// Changes of this replica's own reports; for peers.
-    pub fn own_changes(&self) -> watch::Receiver<u64> {
+    pub(crate) fn own_changes(&self) -> watch::Receiver<u64> {
         self.inner.own.subscribe()
     }
 
     /// Own reports after revision `since`, as many as fit into one message, and the
     /// revision that they lead to; nothing when all is told. 0 begins with the first.
-    pub fn own_since(&self, since: u64) -> (u64, Option<v1::Reports>) {
+    pub(crate) fn own_since(&self, since: u64) -> (u64, Option<v1::Reports>) {
         let state = self.inner.state.lock();
         let mut news = v1::Reports::default();
         let (mut bytes, mut told) = (0, since);
@@ -318,7 +318,7 @@ impl Reports {
     }
 
     /// Takes in what another replica tells.
-    pub fn heard(&self, news: v1::Reports, now: SystemTime) {
+    pub(crate) fn heard(&self, news: v1::Reports, now: SystemTime) {
         for one in news.reports {
             let reporter = Reporter {
                 uid: one.uid.into(),
@@ -332,7 +332,7 @@ impl Reports {
 }
 
 /// Number of the slot that `now` lies in.
-pub fn slot_of(now: SystemTime) -> u64 {
+pub(crate) fn slot_of(now: SystemTime) -> u64 {
     now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs() / SLOT
 }
 

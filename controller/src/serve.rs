@@ -103,7 +103,7 @@ const MEMBER: Bounds = Bounds {
 
 /// Who is at the other end of a connection.
 #[derive(Clone, Debug)]
-pub struct Peer {
+pub(crate) struct Peer {
     /// Its address, which proves nothing.
     pub addr: SocketAddr,
     /// What its certificate proves, if it showed one.
@@ -114,7 +114,7 @@ pub struct Peer {
 
 /// What the port offers.
 #[derive(Clone, Debug)]
-pub struct Services {
+pub(crate) struct Services {
     /// Certify.
     pub certifier: Certifier,
     /// Stream.
@@ -127,7 +127,7 @@ pub struct Services {
 
 /// Serves `listener` until `stop` says true; then no connection is accepted any
 /// more, streams end in order, and this returns.
-pub async fn serve(
+pub(crate) async fn serve(
     listener: TcpListener,
     roots: &Roots,
     certificate: &CertHandle,
@@ -159,7 +159,7 @@ pub async fn serve(
 }
 
 /// Resolves when `stop` says true or nobody can say it any more.
-pub async fn told(mut stop: watch::Receiver<bool>) {
+pub(crate) async fn told(mut stop: watch::Receiver<bool>) {
     let _ = stop.wait_for(|stop| *stop).await;
 }
 

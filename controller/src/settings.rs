@@ -12,13 +12,13 @@ use runtime::env::{BadEnv, Reader};
 use crate::caps::Caps;
 
 /// Port of the gRPC server.
-pub const SERVE_PORT: u16 = 8443;
+pub(crate) const SERVE_PORT: u16 = 8443;
 /// Port of the metrics API.
-pub const METRICS_PORT: u16 = 8444;
+pub(crate) const METRICS_PORT: u16 = 8444;
 /// Port of `/live`, `/ready`, `/metrics` and `/acks`.
-pub const ADMIN_PORT: u16 = 8080;
+pub(crate) const ADMIN_PORT: u16 = 8080;
 /// Audience of the tokens that proxies show.
-pub const AUDIENCE: &str = "weft.dev";
+pub(crate) const AUDIENCE: &str = "weft.dev";
 /// Shorter leaves would be renewed faster than a busy cluster signs.
 const SHORTEST_LEAF: Duration = Duration::from_secs(30);
 /// Longer leaves would outlive an issuer's overlap.

@@ -40,7 +40,7 @@ use crate::problem::{Condition, Problems, Verdict};
 use crate::world::{PodFacts, Store};
 
 /// Time between two writes of an object whose counts only tick.
-pub const COUNT_EVERY: Duration = Duration::from_secs(5);
+pub(crate) const COUNT_EVERY: Duration = Duration::from_secs(5);
 /// Changes that come within this time are written together; the streams take
 /// about as long to see a new model.
 const SETTLE: Duration = Duration::from_millis(100);
@@ -63,7 +63,7 @@ const KINDS: [Kind; 6] = [
 
 /// Writes the statuses.
 #[derive(Clone)]
-pub struct StatusWriter {
+pub(crate) struct StatusWriter {
     /// API server.
     pub client: Client,
     /// What compiling found.
@@ -112,7 +112,7 @@ enum When {
 
 impl StatusWriter {
     /// Writes until dropped or until the model ends.
-    pub async fn write(mut self) {
+    pub(crate) async fn write(mut self) {
         let mut acks = self.observed.changes();
         let mut written = self.read_all().await;
         let mut enforced = self.enforced.clone();

@@ -30,8 +30,8 @@ use serde_json::json;
 use tokio::time::sleep;
 use tracing::{info, warn};
 
-pub use definition::{Definition, DefinitionError};
-pub use retreat::{Refusal, retreat};
+pub(crate) use definition::{Definition, DefinitionError};
+pub(crate) use retreat::{Refusal, retreat};
 
 use crate::metrics::StorageMetrics;
 
@@ -53,7 +53,7 @@ const NAMED: usize = 5;
 
 /// What the Lease holder runs.
 #[derive(Clone)]
-pub struct Storage {
+pub(crate) struct Storage {
     /// To the API server.
     pub client: Client,
     /// The mesh's own, where the injector answers.
@@ -66,7 +66,7 @@ opaque_debug!(Storage);
 
 /// Why a kind still has objects in an older version.
 #[derive(Debug, thiserror::Error)]
-pub enum StorageError {
+pub(crate) enum StorageError {
     /// The definition could not be read or written.
     #[error(transparent)]
     Definition(#[from] DefinitionError),
@@ -85,7 +85,7 @@ pub enum StorageError {
 
 impl Storage {
     /// Looks again and again.
-    pub async fn keep(self) {
+    pub(crate) async fn keep(self) {
         let mut backoff = Backoff::new(RETRY, LOOK_EVERY);
         loop {
             let mut failed = false;

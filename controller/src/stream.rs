@@ -63,16 +63,16 @@ const TOGETHER: usize = 64;
 const VERSION_LIMIT: usize = 64;
 
 /// Where streams have their places, by uid of the pod.
-pub fn places(limits: &Reached) -> Pool<Arc<str>> {
+pub(crate) fn places(limits: &Reached) -> Pool<Arc<str>> {
     Pool::new(PLACES, limits.counter("streams"))
 }
 
 /// What a stream sends.
-pub type ToProxies = ReceiverStream<Result<v1::ToProxy, Status>>;
+pub(crate) type ToProxies = ReceiverStream<Result<v1::ToProxy, Status>>;
 
 /// Opens streams.
 #[derive(Clone, Debug)]
-pub struct Streams {
+pub(crate) struct Streams {
     /// Newest model.
     pub latest: Latest,
     /// Where acknowledgements go.
@@ -105,7 +105,7 @@ impl Streams {
     ///
     /// # Errors
     /// When it does not say Hello, or its pod is not known.
-    pub async fn open(
+    pub(crate) async fn open(
         &self,
         identity: PeerIdentity,
         mut incoming: Streaming<v1::FromProxy>,

@@ -27,7 +27,7 @@ type Question = (User, Attributes);
 
 /// Asks the API server. Clones share what is remembered.
 #[derive(Clone)]
-pub struct Gate {
+pub(crate) struct Gate {
     reviews: Api<SubjectAccessReview>,
     remembered: Arc<Mutex<HashMap<Question, (Verdict, Instant)>>>,
 }
@@ -36,7 +36,7 @@ opaque_debug!(Gate);
 
 /// What the API server says.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub(crate) enum Verdict {
     /// The user may.
     Allowed,
     /// He may not; why, if the API server says.
@@ -45,7 +45,7 @@ pub enum Verdict {
 
 impl Gate {
     /// A gate that asks through `client`.
-    pub fn new(client: Client) -> Self {
+    pub(crate) fn new(client: Client) -> Self {
         Self {
             reviews: Api::all(client),
             remembered: Arc::default(),
@@ -56,7 +56,7 @@ impl Gate {
     ///
     /// # Errors
     /// When the API server does not say.
-    pub async fn admits(&self, user: &User, asked: &Attributes) -> Result<Verdict, String> {
+    pub(crate) async fn admits(&self, user: &User, asked: &Attributes) -> Result<Verdict, String> {
         let question = (user.clone(), asked.clone());
         if let Some((verdict, until)) = self.remembered.lock().get(&question)
             && Instant::now() < *until
@@ -117,7 +117,7 @@ fn spec(user: &User, asked: &Attributes) -> SubjectAccessReviewSpec {
 }
 
 /// What a user who may not is told.
-pub fn refusal(user: &User, asked: &Attributes, reason: &str) -> String {
+pub(crate) fn refusal(user: &User, asked: &Attributes, reason: &str) -> String {
     let resource = match asked.subresource {
         "" => asked.resource.to_owned(),
         sub => format!("{}/{sub}", asked.resource),

@@ -24,7 +24,7 @@ const MAX_ITEMS: usize = 20_000;
 
 /// An answer, and what has to be said beside it.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Answer {
+pub(crate) struct Answer {
     /// As Kubernetes clients read it.
     pub body: Value,
     /// For the header `Warning`, which kubectl prints.
@@ -42,7 +42,7 @@ impl From<Value> for Answer {
 
 /// Everything that answers are made of. Clones share it.
 #[derive(Clone, Debug)]
-pub struct Sources {
+pub(crate) struct Sources {
     /// Which objects there are.
     pub inventory: Arc<RwLock<Inventory>>,
     /// What proxies reported.
@@ -58,7 +58,7 @@ impl Sources {
     ///
     /// # Errors
     /// When there is nothing to tell, or the question is wrong.
-    pub fn answer(
+    pub(crate) fn answer(
         &self,
         path: &Path,
         parameters: &Parameters,

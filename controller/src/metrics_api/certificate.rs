@@ -22,7 +22,7 @@ use super::query::{GROUP, VERSIONS};
 use crate::authority::Authority;
 
 /// Name of the Service in front of the replicas.
-pub const SERVICE: &str = "weft-metrics";
+pub(crate) const SERVICE: &str = "weft-metrics";
 /// Life of a certificate.
 const LIFE: Duration = Duration::from_secs(24 * 3600);
 /// How often everything is looked at.
@@ -34,7 +34,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Keeps the serving certificate fresh; made anew at once when the roots change. One
 /// that the API server would refuse does not replace the one in use.
-pub async fn keep_serving(
+pub(crate) async fn keep_serving(
     authority: Authority,
     namespace: String,
     handle: ServingHandle,
@@ -69,7 +69,7 @@ pub async fn keep_serving(
 
 /// Keeps the roots in the APIServices. One that does not exist is left alone: the
 /// chart makes it, or did not want it.
-pub async fn keep_trusted(authority: Authority, client: Client) {
+pub(crate) async fn keep_trusted(authority: Authority, client: Client) {
     let api: Api<APIService> = Api::all(client);
     let mut roots = authority.roots_pem();
     loop {

@@ -37,7 +37,7 @@ const TIDY_EVERY: Duration = Duration::from_secs(60);
 
 /// The inventory, and whether it is whole. Clones share both.
 #[derive(Clone, Debug, Default)]
-pub struct Followed {
+pub(crate) struct Followed {
     /// Which objects there are.
     pub inventory: Arc<RwLock<Inventory>>,
     /// Kinds whose first list is not there yet.
@@ -48,7 +48,7 @@ pub struct Followed {
 impl Followed {
     /// Starts to follow every kind, on tasks of their own. `unlisted` shows how
     /// many kinds are waited for.
-    pub fn start(client: &Client, latest: Latest, unlisted: Gauge) -> Self {
+    pub(crate) fn start(client: &Client, latest: Latest, unlisted: Gauge) -> Self {
         let followed = Self {
             gauge: unlisted,
             ..Self::default()
@@ -80,7 +80,7 @@ impl Followed {
     }
 
     /// Whether every kind has been listed.
-    pub fn is_whole(&self) -> bool {
+    pub(crate) fn is_whole(&self) -> bool {
         self.waiting.load(Ordering::Acquire) == 0
     }
 

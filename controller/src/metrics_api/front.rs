@@ -36,7 +36,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A user, as the API server passes him on.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-pub struct User {
+pub(crate) struct User {
     /// Name.
     pub name: String,
     /// Unique id, may be empty.
@@ -49,7 +49,7 @@ pub struct User {
 
 /// Why a caller is nobody.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Stranger {
+pub(crate) enum Stranger {
     /// No certificate of the API server's authority.
     #[error("only the API server may call: no client certificate was shown")]
     NoCertificate,
@@ -63,7 +63,7 @@ pub enum Stranger {
 
 /// How the API server calls.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Front {
+pub(crate) struct Front {
     client_ca: String,
     /// Empty allows every name.
     allowed: Vec<String>,
@@ -78,7 +78,7 @@ impl Front {
     ///
     /// # Errors
     /// The key that is missing or no list.
-    pub fn read(data: &BTreeMap<String, String>) -> Result<Self, String> {
+    pub(crate) fn read(data: &BTreeMap<String, String>) -> Result<Self, String> {
         let list = |key: &str, default: &[&str]| match data.get(key) {
             None => Ok(default.iter().map(|name| (*name).to_owned()).collect()),
             Some(text) => {
@@ -102,7 +102,7 @@ impl Front {
     ///
     /// # Errors
     /// When the authority cannot be used.
-    pub fn tls(&self, serving: &ServingHandle) -> Result<Arc<ServerConfig>, BadAuthorities> {
+    pub(crate) fn tls(&self, serving: &ServingHandle) -> Result<Arc<ServerConfig>, BadAuthorities> {
         front_server_config(serving, &self.client_ca)
     }
 
@@ -111,7 +111,7 @@ impl Front {
     ///
     /// # Errors
     /// When it is somebody else's, or there is none.
-    pub fn knows(&self, certificate: Option<&str>) -> Result<(), Stranger> {
+    pub(crate) fn knows(&self, certificate: Option<&str>) -> Result<(), Stranger> {
         let name = certificate.ok_or(Stranger::NoCertificate)?;
         if self.allowed.is_empty() || self.allowed.iter().any(|allowed| allowed == name) {
             Ok(())
@@ -125,7 +125,11 @@ impl Front {
     ///
     /// # Errors
     /// When the caller is not the API server, or names nobody.
-    pub fn user(&self, certificate: Option<&str>, headers: &HeaderMap) -> Result<User, Stranger> {
+    pub(crate) fn user(
+        &self,
+        certificate: Option<&str>,
+        headers: &HeaderMap,
+    ) -> Result<User, Stranger> {
         self.knows(certificate)?;
         let first = |names: &[String]| {
             let mut values = names.iter().filter_map(|name| headers.get(name.as_str()));
@@ -170,11 +174,11 @@ impl Front {
 }
 
 /// What is in force: `None` until the API server's ConfigMap was read.
-pub type Latest = watch::Receiver<Option<Arc<Trusted>>>;
+pub(crate) type Latest = watch::Receiver<Option<Arc<Trusted>>>;
 
 /// How the API server calls, with the TLS that verifies it.
 #[derive(Clone, Debug)]
-pub struct Trusted {
+pub(crate) struct Trusted {
     /// Names and headers.
     pub front: Front,
     /// Verifies certificates.
@@ -182,7 +186,7 @@ pub struct Trusted {
 }
 
 /// Follows the API server's ConfigMap. What cannot be used changes nothing.
-pub async fn keep(
+pub(crate) async fn keep(
     client: Client,
     serving: ServingHandle,
     publish: watch::Sender<Option<Arc<Trusted>>>,

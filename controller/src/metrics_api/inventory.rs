@@ -19,11 +19,11 @@ const REMEMBERED: Duration = Duration::from_secs(600);
 const MAX_GONE: usize = 20_000;
 
 /// Labels of an object.
-pub type Labels = BTreeMap<String, String>;
+pub(crate) type Labels = BTreeMap<String, String>;
 
 /// What is kept of an object.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Thing {
+pub(crate) struct Thing {
     /// Unique id.
     pub uid: Arc<str>,
     /// Its labels.
@@ -36,7 +36,7 @@ pub struct Thing {
 
 /// One other end, or one object: kind, namespace (empty for cluster-wide ones)
 /// and name.
-pub type Named = (Kind, ObjectKey);
+pub(crate) type Named = (Kind, ObjectKey);
 
 #[derive(Debug)]
 struct Held {
@@ -46,7 +46,7 @@ struct Held {
 
 /// See the module.
 #[derive(Debug, Default)]
-pub struct Inventory {
+pub(crate) struct Inventory {
     objects: HashMap<Kind, BTreeMap<ObjectKey, Held>>,
     /// Pods by uid, those that are gone included: a StatefulSet gives the name
     /// to another one.
@@ -56,7 +56,7 @@ pub struct Inventory {
 
 impl Inventory {
     /// An object is there.
-    pub fn put(&mut self, kind: Kind, key: ObjectKey, thing: Arc<Thing>) {
+    pub(crate) fn put(&mut self, kind: Kind, key: ObjectKey, thing: Arc<Thing>) {
         if kind == Kind::Pod {
             let known = (key.clone(), Arc::clone(&thing));
             self.pods.insert(thing.uid.clone(), known);
@@ -69,7 +69,7 @@ impl Inventory {
     }
 
     /// An object is gone.
-    pub fn end(&mut self, kind: Kind, key: &ObjectKey, now: Instant) {
+    pub(crate) fn end(&mut self, kind: Kind, key: &ObjectKey, now: Instant) {
         let objects = self.objects.entry(kind).or_default();
         if let Some(held) = objects.get_mut(key)
             && held.gone.is_none()
@@ -83,7 +83,12 @@ impl Inventory {
     }
 
     /// Whatever `keep` does not hold is gone.
-    pub fn keep_only(&mut self, kind: Kind, keep: impl Fn(&ObjectKey) -> bool, now: Instant) {
+    pub(crate) fn keep_only(
+        &mut self,
+        kind: Kind,
+        keep: impl Fn(&ObjectKey) -> bool,
+        now: Instant,
+    ) {
         let objects = self.objects.entry(kind).or_default().iter();
         let ended: Vec<ObjectKey> = objects
             .filter(|(key, held)| held.gone.is_none() && !keep(key))
@@ -95,7 +100,7 @@ impl Inventory {
     }
 
     /// Forgets what ended long ago.
-    pub fn tidy(&mut self, now: Instant) {
+    pub(crate) fn tidy(&mut self, now: Instant) {
         self.forget(now, MAX_GONE);
     }
 
@@ -128,13 +133,13 @@ impl Inventory {
     }
 
     /// An object that exists.
-    pub fn get(&self, kind: Kind, key: &ObjectKey) -> Option<&Arc<Thing>> {
+    pub(crate) fn get(&self, kind: Kind, key: &ObjectKey) -> Option<&Arc<Thing>> {
         let held = self.objects.get(&kind)?.get(key)?;
         held.gone.is_none().then_some(&held.thing)
     }
 
     /// The objects of a kind that exist, in order, in one namespace or in all.
-    pub fn list<'a>(
+    pub(crate) fn list<'a>(
         &'a self,
         kind: Kind,
         namespace: Option<&'a str>,
@@ -149,13 +154,13 @@ impl Inventory {
     }
 
     /// The pod with this uid, gone or not.
-    pub fn pod_by_uid(&self, uid: &str) -> Option<&ObjectKey> {
+    pub(crate) fn pod_by_uid(&self, uid: &str) -> Option<&ObjectKey> {
         self.pods.get(uid).map(|(key, _)| key)
     }
 
     /// The object of `kind` that a pod belongs to. `uid` tells apart pods of one
     /// name; empty takes the latest.
-    pub fn of(&self, kind: Kind, pod: &ObjectKey, uid: &str) -> Option<ObjectKey> {
+    pub(crate) fn of(&self, kind: Kind, pod: &ObjectKey, uid: &str) -> Option<ObjectKey> {
         match kind {
             Kind::Pod => return Some(pod.clone()),
             Kind::Namespace => return Some(ObjectKey::new("", &pod.namespace)),
@@ -175,7 +180,7 @@ impl Inventory {
 
     /// What a pod is shown as where it does not belong to the kind asked for:
     /// its topmost owner, or itself.
-    pub fn topmost(&self, pod: &ObjectKey, uid: &str) -> Named {
+    pub(crate) fn topmost(&self, pod: &ObjectKey, uid: &str) -> Named {
         let top = self
             .thing(pod, uid)
             .and_then(|thing| self.owners(pod, thing).pop());

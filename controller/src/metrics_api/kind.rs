@@ -2,7 +2,7 @@
 
 /// A kind whose objects have metrics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Kind {
+pub(crate) enum Kind {
     /// Everything in a namespace.
     Namespace,
     /// Everything on a node.
@@ -28,7 +28,7 @@ pub enum Kind {
 }
 
 /// All of them, in the order of discovery.
-pub const KINDS: [Kind; 11] = [
+pub(crate) const KINDS: [Kind; 11] = [
     Kind::DaemonSet,
     Kind::Deployment,
     Kind::Job,
@@ -44,7 +44,7 @@ pub const KINDS: [Kind; 11] = [
 
 impl Kind {
     /// As Kubernetes writes it.
-    pub const fn name(self) -> &'static str {
+    pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Namespace => "Namespace",
             Self::Node => "Node",
@@ -61,7 +61,7 @@ impl Kind {
     }
 
     /// Name in paths.
-    pub const fn plural(self) -> &'static str {
+    pub(crate) const fn plural(self) -> &'static str {
         match self {
             Self::Namespace => "namespaces",
             Self::Node => "nodes",
@@ -78,7 +78,7 @@ impl Kind {
     }
 
     /// Group and version of the object itself.
-    pub const fn api_version(self) -> &'static str {
+    pub(crate) const fn api_version(self) -> &'static str {
         match self {
             Self::DaemonSet | Self::Deployment | Self::ReplicaSet | Self::StatefulSet => "apps/v1",
             Self::Job => "batch/v1",
@@ -92,22 +92,22 @@ impl Kind {
     }
 
     /// Whether its objects live in namespaces.
-    pub const fn namespaced(self) -> bool {
+    pub(crate) const fn namespaced(self) -> bool {
         !matches!(self, Self::Namespace | Self::Node)
     }
 
     /// Whether its traffic is that of pods, so that both ends can be of it.
-    pub const fn has_pods(self) -> bool {
+    pub(crate) const fn has_pods(self) -> bool {
         !matches!(self, Self::Service | Self::TrafficSplit)
     }
 
     /// The kind with this name in paths.
-    pub fn from_plural(plural: &str) -> Option<Self> {
+    pub(crate) fn from_plural(plural: &str) -> Option<Self> {
         KINDS.into_iter().find(|kind| kind.plural() == plural)
     }
 
     /// The kind that an owner reference means.
-    pub fn owner(kind: &str, api_version: &str) -> Option<Self> {
+    pub(crate) fn owner(kind: &str, api_version: &str) -> Option<Self> {
         let known = KINDS.into_iter().filter(|known| known.has_pods());
         known
             .filter(|known| known.namespaced() && *known != Self::Pod)

@@ -81,7 +81,7 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// Answers the API server.
 #[derive(Debug)]
-pub struct Api {
+pub(crate) struct Api {
     /// What answers are made of.
     pub sources: Sources,
     /// Whether that is whole.
@@ -95,7 +95,12 @@ pub struct Api {
 }
 
 /// Serves `listener` until `stop` says true.
-pub async fn serve(listener: TcpListener, api: Api, limits: &Reached, stop: watch::Receiver<bool>) {
+pub(crate) async fn serve(
+    listener: TcpListener,
+    api: Api,
+    limits: &Reached,
+    stop: watch::Receiver<bool>,
+) {
     let arrivals: Rates<IpAddr> = Rates::new(ARRIVALS, MAX_SOURCES);
     let too_often = limits.counter("metrics-api-connection-rate");
     let unproven = Pool::new(UNPROVEN, limits.counter("metrics-api-unproven-connections"));

@@ -14,7 +14,7 @@ use super::query::{GROUP, VERSIONS};
 
 /// Deletes the APIServices that lead to the mesh and says so in `report`. It
 /// never fails, as leaving does not.
-pub async fn withdraw(client: &Client, report: &mut String) {
+pub(crate) async fn withdraw(client: &Client, report: &mut String) {
     let api: Api<APIService> = Api::all(client.clone());
     for version in VERSIONS {
         let name = format!("{version}.{GROUP}");

@@ -7,7 +7,7 @@ use super::Published;
 /// Whether going from `old` to `new` takes something away: an endpoint that left,
 /// a rule that changed or went, a mode that became tighter. Such a change is sent
 /// at once; all others may wait for company.
-pub fn must_not_wait(old: Option<&Published>, new: Option<&Published>) -> bool {
+pub(crate) fn must_not_wait(old: Option<&Published>, new: Option<&Published>) -> bool {
     fn content(published: Option<&Published>) -> Option<&Content> {
         published?.resource.content.as_ref()
     }

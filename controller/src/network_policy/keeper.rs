@@ -39,7 +39,7 @@ use crate::translate;
 use crate::world::ObjectKey;
 
 /// ClusterRole with the rights that this needs; owner of all that it writes.
-pub const ROLE: &str = "weft-network-policies";
+pub(crate) const ROLE: &str = "weft-network-policies";
 /// Changes that come within this time are settled together.
 const SETTLE: Duration = Duration::from_millis(50);
 /// Least time from one write of a policy to the next one that is no deletion: somebody who keeps changing it must
@@ -51,11 +51,11 @@ const RETRY: Duration = Duration::from_secs(2);
 const LISTED: usize = 4;
 
 /// What is in force for each TrafficTarget with a UDPRoute.
-pub type Enforced = BTreeMap<ObjectKey, InForce>;
+pub(crate) type Enforced = BTreeMap<ObjectKey, InForce>;
 
 /// Whether UDP is filtered as one TrafficTarget says.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct InForce {
+pub(crate) struct InForce {
     /// Generation of the target that this is about.
     pub generation: i64,
     /// The UDPRoutes that it names, with the generations that this is about.
@@ -68,7 +68,7 @@ pub struct InForce {
 
 /// See the module.
 #[derive(Clone)]
-pub struct Keeper {
+pub(crate) struct Keeper {
     /// API server.
     pub client: Client,
     /// What is asked for.
@@ -100,7 +100,7 @@ struct State {
 
 impl Keeper {
     /// Keeps the policies right until dropped. Runs on the Lease holder only.
-    pub async fn keep(mut self) {
+    pub(crate) async fn keep(mut self) {
         let owner = loop {
             match owner(&self.client).await {
                 Some(uid) => break uid,

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 /// A definition as it was read.
 #[derive(Clone, Debug)]
-pub struct Definition {
+pub(crate) struct Definition {
     name: String,
     held: CustomResourceDefinition,
 }
@@ -36,7 +36,10 @@ impl Definition {
     ///
     /// # Errors
     /// When the API server does not answer or does not allow it.
-    pub async fn read(client: &Client, kind: SmiKind) -> Result<Option<Self>, DefinitionError> {
+    pub(crate) async fn read(
+        client: &Client,
+        kind: SmiKind,
+    ) -> Result<Option<Self>, DefinitionError> {
         // Kinds with one version were never stored in another.
         if kind.versions().len() < 2 {
             return Ok(None);
@@ -52,12 +55,12 @@ impl Definition {
     }
 
     /// Such as `traffictargets.access.smi-spec.io`.
-    pub fn name(&self) -> &str {
+    pub(crate) fn name(&self) -> &str {
         &self.name
     }
 
     /// Whether the injector in `namespace` converts its objects.
-    pub fn converts_here(&self, namespace: &str) -> bool {
+    pub(crate) fn converts_here(&self, namespace: &str) -> bool {
         let conversion = self.held.spec.conversion.as_ref();
         let webhook = conversion.and_then(|conversion| conversion.webhook.as_ref());
         webhook
@@ -68,7 +71,7 @@ impl Definition {
     }
 
     /// The versions in which objects may be stored.
-    pub fn stored_versions(&self) -> &[String] {
+    pub(crate) fn stored_versions(&self) -> &[String] {
         let status = self.held.status.as_ref();
         status
             .and_then(|status| status.stored_versions.as_deref())
@@ -76,7 +79,7 @@ impl Definition {
     }
 
     /// Whether every object is stored in the storage version.
-    pub fn settled(&self) -> bool {
+    pub(crate) fn settled(&self) -> bool {
         self.stored_versions().iter().all(|v| v == STORAGE_VERSION)
     }
 
@@ -84,7 +87,7 @@ impl Definition {
     ///
     /// # Errors
     /// A conflict when the definition is not what was read any more.
-    pub async fn set_stored_versions(&self, client: &Client) -> Result<(), DefinitionError> {
+    pub(crate) async fn set_stored_versions(&self, client: &Client) -> Result<(), DefinitionError> {
         let patch = json!({
             "metadata": {"resourceVersion": self.held.metadata.resource_version},
             "status": {"storedVersions": [STORAGE_VERSION]},
@@ -99,7 +102,7 @@ impl Definition {
     ///
     /// # Errors
     /// A conflict when the definition is not what was read any more.
-    pub async fn serve_storage_only(&self, client: &Client) -> Result<(), DefinitionError> {
+    pub(crate) async fn serve_storage_only(&self, client: &Client) -> Result<(), DefinitionError> {
         let mut versions = self.held.spec.versions.clone();
         for version in &mut versions {
             version.served = version.name == STORAGE_VERSION;

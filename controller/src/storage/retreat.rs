@@ -44,7 +44,7 @@ pub enum Refusal {
 ///
 /// # Errors
 /// See [`Refusal`].
-pub async fn retreat(client: &Client, namespace: &str) -> Result<usize, Refusal> {
+pub(crate) async fn retreat(client: &Client, namespace: &str) -> Result<usize, Refusal> {
     let mut kinds = Vec::new();
     for kind in SmiKind::ALL {
         if ready(client, namespace, kind).await?.is_some() {
