@@ -13,6 +13,9 @@
 //! identities are of that one, so a controller that was told another refuses to start
 //! and leaves the mesh to those that go on.
 
+pub(crate) mod certify;
+pub(crate) mod own_certificate;
+
 use std::collections::BTreeMap;
 use std::pin::pin;
 use std::sync::{Arc, OnceLock};
@@ -38,10 +41,10 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
 use tracing::{error, info, warn};
 
-use crate::api_client::WATCH_SECONDS;
-use crate::certify::Refusal;
-use crate::events::{About, Events, Note, Tone};
-use crate::lease::Leadership;
+use self::certify::Refusal;
+use crate::apiserver::client::WATCH_SECONDS;
+use crate::apiserver::events::{About, Events, Note, Tone};
+use crate::apiserver::lease::Leadership;
 use crate::metrics::AuthorityMetrics;
 
 /// Name of the Secret.
@@ -691,5 +694,4 @@ fn seconds(duration: Duration) -> i64 {
 }
 
 #[cfg(test)]
-#[path = "authority/tests.rs"]
 mod tests;

@@ -5,42 +5,31 @@
 //! another; `compile` turns each into a `model`, purely; the rest serves that to
 //! proxies, collects what they acknowledge, and writes back what became of it.
 
+// First, for the macro in it.
 #[macro_use]
-mod opaque;
+mod apiserver;
 
-mod acks;
-mod api_client;
 mod authority;
-mod bundle;
-mod caps;
-mod certify;
 mod compile;
 mod compiled;
-mod control;
-mod departure;
-mod events;
-mod gauges;
-mod herald;
-mod lease;
-mod leave;
 mod metrics;
 mod metrics_api;
 mod model;
 mod network_policy;
-mod observed;
-mod own_certificate;
+mod observe;
 mod problem;
 mod publish;
-mod replica;
-mod reports;
+mod run;
 mod serve;
 mod settings;
 mod status;
-mod storage;
+mod storage_migration;
 mod stream;
 // The test that compares decisions with a second reader takes a cluster in as this
 // crate does.
 pub mod translate;
+mod trust_bundle;
+mod uninstall;
 mod watch;
 pub mod world;
 
@@ -50,7 +39,12 @@ mod fake_api;
 mod fixture;
 
 // What `main` starts.
-pub use self::{api_client::bounded, caps::Caps, control::run, leave::leave, settings::Settings};
+pub use self::{
+    apiserver::client::bounded,
+    run::run,
+    settings::{Settings, caps::Caps},
+    uninstall::hook::leave,
+};
 // What tests of the whole crate name.
 pub use self::{
     metrics::{Metrics, Outcome, ReportOutcome},

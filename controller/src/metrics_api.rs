@@ -3,7 +3,7 @@
 //!
 //! The API server calls with a certificate of its own and says on whose behalf
 //! (`front`); what that user may read is asked back (`access`). The answer is
-//! made of what proxies reported (`crate::reports`) and of which objects exist
+//! made of what proxies reported (`crate::observe::reports`) and of which objects exist
 //! (`inventory`): `query` reads the question, `aggregate` adds up, `render` gives
 //! it the shape that clients know.
 
@@ -22,7 +22,6 @@ pub(crate) mod query;
 pub(crate) mod render;
 pub(crate) mod selector;
 pub(crate) mod server;
-pub(crate) mod withdraw;
 
 #[cfg(test)]
 pub(crate) mod fixture;

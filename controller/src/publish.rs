@@ -339,5 +339,4 @@ fn cut(mut reason: String) -> String {
 }
 
 #[cfg(test)]
-#[path = "publish/tests.rs"]
 mod tests;

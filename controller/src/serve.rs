@@ -41,9 +41,9 @@ use wire::v1;
 use wire::v1::control_server::{self, Control, ControlServer};
 use wire::v1::replica_server::{self, Replica, ReplicaServer};
 
-use crate::certify::Certifier;
+use crate::authority::certify::Certifier;
 use crate::metrics::ConnectionMetrics;
-use crate::replica;
+use crate::observe::exchange;
 use crate::stream::{Streams, ToProxies};
 
 /// Connections that have not proven anything: everybody's, for a moment. A certificate
@@ -120,8 +120,8 @@ pub(crate) struct Services {
     /// Stream.
     pub streams: Streams,
     /// Observe.
-    pub replica: replica::Answerer,
-    /// Connections at one time, one per proxy; see [`crate::caps`].
+    pub replica: exchange::Answerer,
+    /// Connections at one time, one per proxy; see [`crate::settings::caps`].
     pub connections: usize,
 }
 
@@ -328,7 +328,7 @@ struct Offer {
     small: ControlServer<ControlService>,
     /// A proxy's stream.
     large: ControlServer<ControlService>,
-    replica: ReplicaServer<replica::Answerer>,
+    replica: ReplicaServer<exchange::Answerer>,
 }
 
 impl Offer {
@@ -425,23 +425,23 @@ impl Control for ControlService {
 }
 
 #[async_trait]
-impl Replica for replica::Answerer {
-    type ObserveStream = replica::Report;
+impl Replica for exchange::Answerer {
+    type ObserveStream = exchange::Report;
 
     async fn observe(
         &self,
         request: Request<v1::ObserveRequest>,
-    ) -> Result<Response<replica::Report>, Status> {
+    ) -> Result<Response<exchange::Report>, Status> {
         let peer = peer(&request)?;
         Ok(Response::new(self.report(peer.identity.as_ref())?))
     }
 
-    type ReportsStream = replica::Told;
+    type ReportsStream = exchange::Told;
 
     async fn reports(
         &self,
         request: Request<v1::ReportsRequest>,
-    ) -> Result<Response<replica::Told>, Status> {
+    ) -> Result<Response<exchange::Told>, Status> {
         let peer = peer(&request)?;
         let told = Self::reports(self, peer.identity.as_ref())?;
         Ok(Response::new(told))
@@ -449,5 +449,4 @@ impl Replica for replica::Answerer {
 }
 
 #[cfg(test)]
-#[path = "serve/tests.rs"]
 mod tests;

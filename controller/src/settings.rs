@@ -1,5 +1,7 @@
 //! What the environment tells the controller.
 
+pub(crate) mod caps;
+
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
@@ -9,7 +11,7 @@ use policy::mode::{AccessMode, MtlsMode};
 use policy::name::SpiffeId;
 use runtime::env::{BadEnv, Reader};
 
-use crate::caps::Caps;
+use self::caps::Caps;
 
 /// Port of the gRPC server.
 pub(crate) const SERVE_PORT: u16 = 8443;

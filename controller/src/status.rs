@@ -12,6 +12,8 @@
 //!
 //! Only the Lease holder runs this.
 
+pub(crate) mod events;
+pub(crate) mod gauges;
 mod udp;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -35,7 +37,7 @@ use tracing::{debug, warn};
 use crate::compile::few;
 use crate::compiled::{Compiled, Latest};
 use crate::network_policy::{Enforced, InForce};
-use crate::observed::{Observed, Reader, Tally};
+use crate::observe::acknowledged::{Observed, Reader, Tally};
 use crate::problem::{Condition, Problems, Verdict};
 use crate::world::{PodFacts, Store};
 
@@ -525,5 +527,4 @@ pub(crate) fn api_version(kind: Kind) -> String {
 }
 
 #[cfg(test)]
-#[path = "status/tests.rs"]
 mod tests;

@@ -27,9 +27,9 @@ use crate::authority::Authority;
 use crate::compiled::{Compiled, Latest};
 use crate::metrics::StreamMetrics;
 use crate::model::{Interest, PodId, Published};
-use crate::observed::{Observed, pod_key};
+use crate::observe::acknowledged::{Observed, pod_key};
+use crate::observe::reports::{Reporter, Reports};
 use crate::publish::{ANSWER_TIMEOUT, Due, Session, Target};
-use crate::reports::{Reporter, Reports};
 
 /// From the call to the Hello.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(3);

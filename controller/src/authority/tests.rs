@@ -1,7 +1,7 @@
+use super::own_certificate::keep_serving;
 use super::*;
 use crate::fake_api::FakeApi;
 use crate::metrics_api::certificate;
-use crate::own_certificate::keep_serving;
 use identity::tls::ServingHandle;
 use identity::verify::peer_identity;
 use identity::{CertHandle, LeafKey};

@@ -13,7 +13,7 @@ use policy::latency::Histogram;
 use super::inventory::{Inventory, Named};
 use super::kind::Kind;
 use super::query::Side;
-use crate::reports::{Edge, Reporter, Reports};
+use crate::observe::reports::{Edge, Reporter, Reports};
 use crate::world::ObjectKey;
 
 /// Sums of one item.
@@ -252,5 +252,4 @@ fn backend_of(edge: &Edge) -> String {
 }
 
 #[cfg(test)]
-#[path = "aggregate/tests.rs"]
 mod tests;

@@ -15,7 +15,7 @@ use super::kind::Kind;
 use super::query::{Continue, Parameters, Path, Side};
 use super::render::{Backend, Frame, Item, Page, Refusal, reference};
 use crate::compiled::Latest;
-use crate::reports::{Reports, SLOT};
+use crate::observe::reports::{Reports, SLOT};
 use crate::world::{ObjectKey, SplitFacts, Store};
 
 /// Items of one answer without a limit of the client's; a cluster of 20 000 pods

@@ -8,7 +8,7 @@ use wire::v1;
 use super::inventory::{Inventory, Labels, Thing};
 use super::kind::Kind;
 use crate::metrics::ReportMetrics;
-use crate::reports::{Reporter, Reports, SLOT};
+use crate::observe::reports::{Reporter, Reports, SLOT};
 use crate::world::ObjectKey;
 
 /// The slot that everything happens in, and the time at which it may be asked for.

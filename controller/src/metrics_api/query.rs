@@ -8,7 +8,7 @@ use kube::core::{Selector, SelectorExt as _};
 use super::inventory::Labels;
 use super::kind::Kind;
 use super::selector;
-use crate::reports::{LONGEST_WINDOW, SETTLED, SLOT, slot_of};
+use crate::observe::reports::{LONGEST_WINDOW, SETTLED, SLOT, slot_of};
 
 /// Group of the API.
 pub(crate) const GROUP: &str = "metrics.smi-spec.io";
@@ -317,5 +317,4 @@ fn window(parameter: &'static str, text: &str) -> Result<Duration, Mistake> {
 }
 
 #[cfg(test)]
-#[path = "query/tests.rs"]
 mod tests;

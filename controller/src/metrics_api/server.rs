@@ -381,5 +381,4 @@ fn unavailable(message: String) -> Refusal {
 }
 
 #[cfg(test)]
-#[path = "server/tests.rs"]
 mod tests;

@@ -22,8 +22,8 @@ use serde::de::DeserializeOwned;
 use serde_json::json;
 use tokio::time::timeout;
 
-use crate::bundle::{LEAVE_MANAGER, LEAVING_KEY, NAME};
-use crate::storage::{Refusal, retreat};
+use super::definitions::{Refusal, retreat};
+use crate::trust_bundle::{LEAVE_MANAGER, LEAVING_KEY, NAME};
 
 /// Name of the proxy's container.
 const PROXY: &str = "weft-proxy";
@@ -50,7 +50,7 @@ pub async fn leave(client: Client, namespace: &str) -> Result<String, Refusal> {
         report,
         "{definitions} SMI definitions serve their storage version only, until a mesh that converts is installed."
     );
-    crate::metrics_api::withdraw::withdraw(&client, &mut report).await;
+    super::api_services::withdraw(&client, &mut report).await;
     match mark(&client).await {
         Ok(outcome) => {
             let _ = writeln!(

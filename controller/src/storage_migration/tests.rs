@@ -1,18 +1,17 @@
-use http::Method;
 use serde_json::{Value, json};
 
 use super::*;
 use crate::fake_api::FakeApi;
 use crate::metrics::Metrics;
 
-const MESH: &str = "weft-system";
-const TARGETS: &str =
+pub(crate) const MESH: &str = "weft-system";
+pub(crate) const TARGETS: &str =
     "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/traffictargets.access.smi-spec.io";
-const SPLITS: &str =
+pub(crate) const SPLITS: &str =
     "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/trafficsplits.split.smi-spec.io";
 
 /// A definition that `service` converts, with objects in these versions.
-fn definition(api: &FakeApi, path: &str, service: &str, stored: &[&str]) {
+pub(crate) fn definition(api: &FakeApi, path: &str, service: &str, stored: &[&str]) {
     let (_, name) = path.rsplit_once('/').unwrap();
     let (plural, group) = name.split_once('.').unwrap();
     let versions = ["v1alpha1", "v1alpha2", "v1alpha3", "v1alpha4"];
@@ -113,40 +112,4 @@ async fn list_is_kept_while_one_object_could_not_be_written() {
         "its neighbour is written: {written:?}"
     );
     assert_eq!(storage.metrics.failed.get(), 1);
-}
-
-#[tokio::test(start_paused = true)]
-async fn uninstall_is_refused_while_older_versions_are_stored_and_touches_nothing() {
-    let api = FakeApi::default();
-    definition(&api, TARGETS, "weft-injector", &["v1alpha4"]);
-    definition(&api, SPLITS, "weft-injector", &["v1alpha1", "v1alpha4"]);
-    let refusal = retreat(&api.client(), MESH).await.unwrap_err();
-    let said = refusal.to_string();
-    for word in ["trafficsplits.split.smi-spec.io", "v1alpha1", "try again"] {
-        assert!(said.contains(word), "{said}");
-    }
-    assert_eq!(api.writes(), []);
-}
-
-#[tokio::test(start_paused = true)]
-async fn uninstall_leaves_one_version_and_no_conversion() {
-    let api = FakeApi::default();
-    definition(&api, TARGETS, "weft-injector", &["v1alpha4"]);
-    definition(&api, SPLITS, "smi-webhook", &["v1alpha1"]);
-    assert_eq!(retreat(&api.client(), MESH).await.unwrap(), 1);
-    let spec = api.read(TARGETS).unwrap()["spec"].clone();
-    assert_eq!(spec["conversion"], json!({"strategy": "None"}));
-    let versions = spec["versions"].as_array().unwrap();
-    let served: Vec<&Value> = versions.iter().map(|version| &version["served"]).collect();
-    assert_eq!(served, [false, false, false, true]);
-    assert_eq!(
-        api.writes(),
-        [(Method::PATCH, TARGETS.to_owned())],
-        "others stay"
-    );
-    assert_eq!(
-        retreat(&api.client(), MESH).await.unwrap(),
-        0,
-        "and once is enough"
-    );
 }

@@ -15,8 +15,8 @@ use policy::mode::AccessMode;
 use policy::name::{Kind, ObjectRef};
 use tokio::time::sleep;
 
+use crate::apiserver::events::{About, Events, Note, Tone};
 use crate::compiled::{Compiled, Latest};
-use crate::events::{About, Events, Note, Tone};
 use crate::model::PodId;
 use crate::problem::{Problem, Severity};
 use crate::status::api_version;
@@ -271,5 +271,4 @@ fn about_opened<'a>(compiled: &Compiled, pods: impl Iterator<Item = &'a PodId>) 
 const MAX_TOLD: usize = 3;
 
 #[cfg(test)]
-#[path = "herald/tests.rs"]
 mod tests;

@@ -419,5 +419,4 @@ impl Cluster for KubeCluster {
 }
 
 #[cfg(test)]
-#[path = "certify/tests.rs"]
 pub(crate) mod tests;

@@ -22,8 +22,8 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tracing::{info, warn};
 
-use crate::api_client::Stalls;
-use crate::departure::Stage;
+use super::client::Stalls;
+use crate::trust_bundle::uninstalling::Stage;
 
 type Stages = watch::Receiver<Stage>;
 

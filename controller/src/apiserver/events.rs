@@ -238,7 +238,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn note_that_is_never_answered_holds_up_the_next_ones_for_one_time_limit() {
         let api = FakeApi::default();
-        let client = crate::api_client::bounded(&api.client());
+        let client = crate::apiserver::client::bounded(&api.client());
         let (events, writer) = Events::new(client, "me", Counter::default());
         tokio::spawn(writer.run());
         api.vanish(true);
@@ -246,7 +246,7 @@ mod tests {
         sleep(Duration::from_secs(1)).await;
         api.vanish(false);
         events.say(note("two"));
-        sleep(crate::api_client::CALL_WITHIN + Duration::from_secs(1)).await;
+        sleep(crate::apiserver::client::CALL_WITHIN + Duration::from_secs(1)).await;
         assert_eq!(api.writes().len(), 1, "{:?}", api.writes());
     }
 

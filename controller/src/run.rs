@@ -23,16 +23,11 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 use tracing::{info, warn};
 
-use crate::acks::Acks;
-use crate::authority::{self, Authority, Keeper};
-use crate::bundle::Bundle;
-use crate::certify::{Certifier, KubeCluster};
+use crate::apiserver::events::Events;
+use crate::apiserver::lease::{Candidate, Leadership};
+use crate::authority::certify::{Certifier, KubeCluster};
+use crate::authority::{self, Authority, Keeper, own_certificate};
 use crate::compiled::{self, Latest};
-use crate::departure::Departure;
-use crate::events::Events;
-use crate::gauges;
-use crate::herald;
-use crate::lease::{Candidate, Leadership};
 use crate::metrics::{ApiMetrics, Metrics};
 use crate::metrics_api::access::Gate;
 use crate::metrics_api::answer::Sources;
@@ -41,15 +36,17 @@ use crate::metrics_api::server::{self, Api};
 use crate::metrics_api::{certificate, front};
 use crate::model::Defaults;
 use crate::network_policy;
-use crate::observed::Observed;
-use crate::own_certificate;
-use crate::replica::{Answerer, Listener};
-use crate::reports::Reports;
+use crate::observe::acknowledged::Observed;
+use crate::observe::exchange::{Answerer, Listener};
+use crate::observe::propagation::Acks;
+use crate::observe::reports::Reports;
 use crate::serve::{self, Services};
 use crate::settings::Settings;
-use crate::status::StatusWriter;
-use crate::storage::Storage;
+use crate::status::{StatusWriter, events, gauges};
+use crate::storage_migration::Storage;
 use crate::stream::{self, Streams};
+use crate::trust_bundle::Bundle;
+use crate::trust_bundle::uninstalling::Departure;
 
 /// Name of the Lease and of the Service of all replicas.
 const NAME: &str = "weft-controller";
@@ -182,7 +179,7 @@ pub async fn run(
         written: metrics.bundles.clone(),
     };
     let telling = latest.clone();
-    let telling = move || herald::tell(telling.clone(), events.clone());
+    let telling = move || events::tell(telling.clone(), events.clone());
     while_leading("status", &leadership, move || status.clone().write());
     while_leading("bundle", &leadership, move || bundle.clone().keep());
     while_leading("herald", &leadership, telling);

@@ -24,9 +24,9 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use wire::v1;
 
-use crate::caps::Caps;
 use crate::metrics::ObservedMetrics;
 use crate::model::{Model, PodId};
+use crate::settings::caps::Caps;
 
 /// Destinations that are remembered per workload; the longest unused goes first.
 pub(crate) const MAX_REMEMBERED: usize = 512;
@@ -693,5 +693,4 @@ fn runs(model: &Model, key: &str) -> bool {
 }
 
 #[cfg(test)]
-#[path = "observed/tests.rs"]
 mod tests;

@@ -13,14 +13,14 @@ struct Bench {
     api: FakeApi,
     bundle: Bundle,
     seen: Seen,
-    events: crate::events::Writer,
+    events: crate::apiserver::events::Writer,
     roots: watch::Sender<Arc<str>>,
 }
 
 #[tokio::test(start_paused = true)]
 async fn api_server_that_vanishes_in_a_call_holds_the_copies_up_for_one_time_limit() {
     let api = FakeApi::default();
-    let client = crate::lease::Leadership::fixed(true).client("bundle", &api.client());
+    let client = crate::apiserver::lease::Leadership::fixed(true).client("bundle", &api.client());
     let (events, _writer) = Events::new(client.clone(), "me", Counter::default());
     let (_sender, roots) = watch::channel(Arc::from(PEM));
     api.put(
@@ -40,7 +40,7 @@ async fn api_server_that_vanishes_in_a_call_holds_the_copies_up_for_one_time_lim
     sleep(Duration::from_secs(5)).await;
     api.vanish(false);
     // The call that was under way is never answered.
-    sleep(crate::api_client::CALL_WITHIN + 2 * RETRY).await;
+    sleep(crate::apiserver::client::CALL_WITHIN + 2 * RETRY).await;
     assert!(api.read(&path("shop")).is_some());
     kept.abort();
 }

@@ -9,7 +9,7 @@ use crds::convert::SmiKind;
 use crds::smi::STORAGE_VERSION;
 use kube::Client;
 
-use super::{Definition, DefinitionError};
+use crate::storage_migration::{Definition, DefinitionError};
 
 /// Tries per definition: others write it too, the injector for one.
 const TRIES: usize = 5;
@@ -97,3 +97,6 @@ async fn secure(client: &Client, namespace: &str, kind: SmiKind) -> Result<(), R
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -12,9 +12,8 @@
 //! belong to somebody else.
 
 mod definition;
-mod retreat;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::time::Duration;
 
@@ -31,7 +30,6 @@ use tokio::time::sleep;
 use tracing::{info, warn};
 
 pub(crate) use definition::{Definition, DefinitionError};
-pub(crate) use retreat::{Refusal, retreat};
 
 use crate::metrics::StorageMetrics;
 

@@ -31,10 +31,10 @@ use tracing::{info, warn};
 
 use super::live::{Live, Lives, MANAGER, OWNER_LABEL};
 use super::plan::{Lack, Needs, Plan, plan};
-use crate::api_client::WATCH_SECONDS;
+use crate::apiserver::client::WATCH_SECONDS;
+use crate::apiserver::events::{About, Events, Note, Tone};
 use crate::compile::few;
 use crate::compiled::Latest;
-use crate::events::{About, Events, Note, Tone};
 use crate::translate;
 use crate::world::ObjectKey;
 
@@ -455,5 +455,4 @@ async fn owner(client: &Client) -> Option<String> {
 }
 
 #[cfg(test)]
-#[path = "keeper/tests.rs"]
 mod tests;

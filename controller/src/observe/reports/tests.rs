@@ -1,4 +1,5 @@
 use super::*;
+use crate::settings::caps::Caps;
 
 const NOW: u64 = 1_000_000;
 

@@ -31,8 +31,8 @@ use tracing::{debug, info, warn};
 use wire::v1;
 use wire::v1::replica_client::ReplicaClient;
 
-use crate::observed::Observed;
-use crate::reports::Reports;
+use super::acknowledged::Observed;
+use super::reports::Reports;
 use crate::serve::told;
 use crate::settings::SERVE_PORT;
 

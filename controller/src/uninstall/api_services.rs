@@ -9,8 +9,8 @@ use k8s_openapi::kube_aggregator::pkg::apis::apiregistration::v1::APIService;
 use kube::api::DeleteParams;
 use kube::{Api, Client};
 
-use super::certificate::SERVICE;
-use super::query::{GROUP, VERSIONS};
+use crate::metrics_api::certificate::SERVICE;
+use crate::metrics_api::query::{GROUP, VERSIONS};
 
 /// Deletes the APIServices that lead to the mesh and says so in `report`. It
 /// never fails, as leaving does not.

@@ -10,8 +10,8 @@ use parking_lot::Mutex;
 use policy::name::ObjectRef;
 use serde::Serialize;
 
+use super::acknowledged::{Observed, Reader, Tally};
 use crate::compiled::{Compiled, Latest};
-use crate::observed::{Observed, Reader, Tally};
 use crate::problem::Problems;
 use crate::world::{PodFacts, Store};
 

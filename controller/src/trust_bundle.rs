@@ -16,6 +16,7 @@
 //! uid of the service account that wrote the copy.
 
 mod copy;
+pub(crate) mod uninstalling;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::pin::pin;
@@ -37,9 +38,9 @@ use tokio::time::{Instant, sleep, sleep_until};
 use tracing::{info, warn};
 
 use self::copy::{Copy, Last, Need, Wanted, copy, need};
-use crate::api_client::WATCH_SECONDS;
-use crate::departure::Departure;
-use crate::events::{About, Events, Note, Tone};
+use self::uninstalling::Departure;
+use crate::apiserver::client::WATCH_SECONDS;
+use crate::apiserver::events::{About, Events, Note, Tone};
 
 /// Name of the ConfigMap in each namespace.
 pub(crate) const NAME: &str = "weft-trust-bundle";
@@ -425,5 +426,4 @@ async fn installation(client: &Client) -> Result<String, kube::Error> {
 }
 
 #[cfg(test)]
-#[path = "bundle/tests.rs"]
 mod tests;

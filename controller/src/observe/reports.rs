@@ -165,7 +165,7 @@ impl Reports {
     /// limit.
     #[cfg(test)]
     pub(crate) fn new(metrics: ReportMetrics) -> Self {
-        Self::holding(metrics, crate::caps::Caps::default().report_edges)
+        Self::holding(metrics, crate::settings::caps::Caps::default().report_edges)
     }
 
     /// An empty store for at most this many edges.
@@ -557,5 +557,4 @@ impl Edge {
 }
 
 #[cfg(test)]
-#[path = "reports/tests.rs"]
 mod tests;

@@ -18,15 +18,14 @@ pub(super) use wire::v1::from_proxy::Message;
 pub(super) use wire::v1::replica_client::ReplicaClient;
 
 pub(super) use crate::authority::Authority;
-pub(super) use crate::certify::tests::FakeCluster;
+pub(super) use crate::authority::certify::tests::FakeCluster;
 pub(super) use crate::compiled::Compiled;
 pub(super) use crate::fixture::{self, Cluster};
-pub(super) use crate::metrics::ReportMetrics;
-pub(super) use crate::metrics::{Metrics, Outcome};
+pub(super) use crate::metrics::{Metrics, Outcome, ReportMetrics};
 pub(super) use crate::model::{Defaults, Model};
-pub(super) use crate::observed::{Observed, Tally};
-pub(super) use crate::replica::Listener;
-pub(super) use crate::reports::{Reports, slot_of};
+pub(super) use crate::observe::acknowledged::{Observed, Tally};
+pub(super) use crate::observe::exchange::Listener;
+pub(super) use crate::observe::reports::{Reports, slot_of};
 use crate::serve::*;
 
 pub(super) const API: &str = "destination/10.96.0.1:80";
@@ -81,13 +80,13 @@ impl Bench {
                 places: crate::stream::places(&metrics.limits),
                 limits: metrics.limits.clone(),
             },
-            replica: replica::Answerer {
+            replica: exchange::Answerer {
                 reports: reports.clone(),
                 observed: observed.clone(),
                 identity: identity.clone(),
                 stop: stopping.clone(),
             },
-            connections: crate::caps::Caps::default().connections,
+            connections: crate::settings::caps::Caps::default().connections,
         };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
