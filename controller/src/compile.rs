@@ -12,6 +12,7 @@ mod endpoints;
 pub(crate) mod modes;
 pub(crate) mod protocols;
 mod routes;
+pub(crate) mod run;
 mod splits;
 
 use std::{

@@ -11,20 +11,18 @@ mod apiserver;
 
 mod authority;
 mod compile;
-mod compiled;
 mod metrics;
 mod metrics_api;
 mod model;
 mod network_policy;
 mod observe;
 mod problem;
-mod publish;
+mod resources;
 mod run;
 mod serve;
 mod settings;
 mod status;
 mod storage_migration;
-mod stream;
 // The test that compares decisions with a second reader takes a cluster in as this
 // crate does.
 pub mod translate;

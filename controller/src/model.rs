@@ -8,13 +8,10 @@
 //! Invariant: the same World gives the same bytes, whatever happened before.
 
 mod changes;
-mod destination;
+pub(crate) mod compiled;
 mod need;
 mod published;
-mod resolve;
 mod targets;
-mod urgency;
-mod workload;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -34,7 +31,6 @@ pub(crate) use self::targets::{Mapped, Target, TargetRule, Targets};
 pub(crate) use self::{
     changes::{Changes, Interest},
     published::Published,
-    urgency::must_not_wait,
 };
 use crate::{
     compile::modes,

@@ -27,7 +27,7 @@ use crate::apiserver::events::Events;
 use crate::apiserver::lease::{Candidate, Leadership};
 use crate::authority::certify::{Certifier, KubeCluster};
 use crate::authority::{self, Authority, Keeper, own_certificate};
-use crate::compiled::{self, Latest};
+use crate::compile;
 use crate::metrics::{ApiMetrics, Metrics};
 use crate::metrics_api::access::Gate;
 use crate::metrics_api::answer::Sources;
@@ -35,16 +35,17 @@ use crate::metrics_api::follow::Followed;
 use crate::metrics_api::server::{self, Api};
 use crate::metrics_api::{certificate, front};
 use crate::model::Defaults;
+use crate::model::compiled::Latest;
 use crate::network_policy;
 use crate::observe::acknowledged::Observed;
 use crate::observe::exchange::{Answerer, Listener};
 use crate::observe::propagation::Acks;
 use crate::observe::reports::Reports;
-use crate::serve::{self, Services};
+use crate::serve::stream::Streams;
+use crate::serve::{self, Services, stream};
 use crate::settings::Settings;
 use crate::status::{StatusWriter, events, gauges};
 use crate::storage_migration::Storage;
-use crate::stream::{self, Streams};
 use crate::trust_bundle::Bundle;
 use crate::trust_bundle::uninstalling::Departure;
 
@@ -121,7 +122,7 @@ pub async fn run(
     let worlds = crate::watch::start(client.clone(), metrics.world.clone());
     runtime::task::spawn(
         "compile",
-        compiled::run(worlds, publish, defaults(&settings)),
+        compile::run::run(worlds, publish, defaults(&settings)),
     );
     runtime::task::spawn(
         "gauges",

@@ -10,6 +10,9 @@
 //! seconds, and may send what a request for a certificate needs and no more. What
 //! they do never costs a place of somebody with a certificate.
 
+pub(crate) mod session;
+pub(crate) mod stream;
+
 use std::convert::Infallible;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -41,10 +44,10 @@ use wire::v1;
 use wire::v1::control_server::{self, Control, ControlServer};
 use wire::v1::replica_server::{self, Replica, ReplicaServer};
 
+use self::stream::{Streams, ToProxies};
 use crate::authority::certify::Certifier;
 use crate::metrics::ConnectionMetrics;
 use crate::observe::exchange;
-use crate::stream::{Streams, ToProxies};
 
 /// Connections that have not proven anything: everybody's, for a moment. A certificate
 /// takes milliseconds, so this serves some thousand new proxies a second; each may

@@ -35,7 +35,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use tracing::{debug, warn};
 
 use crate::compile::few;
-use crate::compiled::{Compiled, Latest};
+use crate::model::compiled::{Compiled, Latest};
 use crate::network_policy::{Enforced, InForce};
 use crate::observe::acknowledged::{Observed, Reader, Tally};
 use crate::problem::{Condition, Problems, Verdict};

@@ -26,9 +26,9 @@ use tracing::{info, warn};
 use wire::v1;
 
 use crate::authority::Authority;
-use crate::compiled::Latest;
 use crate::metrics::{CertifyMetrics, Outcome};
 use crate::model::PodId;
+use crate::model::compiled::Latest;
 use crate::settings::AUDIENCE;
 
 /// Reviews under way at one time. A review takes milliseconds, so this is

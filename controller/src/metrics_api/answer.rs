@@ -14,7 +14,7 @@ use super::inventory::{Inventory, Thing};
 use super::kind::Kind;
 use super::query::{Continue, Parameters, Path, Side};
 use super::render::{Backend, Frame, Item, Page, Refusal, reference};
-use crate::compiled::Latest;
+use crate::model::compiled::Latest;
 use crate::observe::reports::{Reports, SLOT};
 use crate::world::{ObjectKey, SplitFacts, Store};
 

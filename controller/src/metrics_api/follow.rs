@@ -28,7 +28,7 @@ use tracing::{debug, warn};
 
 use super::inventory::{Inventory, Labels, Thing};
 use super::kind::Kind;
-use crate::compiled::Latest;
+use crate::model::compiled::Latest;
 use crate::translate;
 use crate::world::{ObjectKey, Owner, PodFacts, Store};
 

@@ -34,7 +34,7 @@ use super::plan::{Lack, Needs, Plan, plan};
 use crate::apiserver::client::WATCH_SECONDS;
 use crate::apiserver::events::{About, Events, Note, Tone};
 use crate::compile::few;
-use crate::compiled::Latest;
+use crate::model::compiled::Latest;
 use crate::translate;
 use crate::world::ObjectKey;
 

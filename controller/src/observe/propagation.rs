@@ -11,7 +11,7 @@ use policy::name::ObjectRef;
 use serde::Serialize;
 
 use super::acknowledged::{Observed, Reader, Tally};
-use crate::compiled::{Compiled, Latest};
+use crate::model::compiled::{Compiled, Latest};
 use crate::problem::Problems;
 use crate::world::{PodFacts, Store};
 

@@ -16,8 +16,8 @@ use policy::name::{Kind, ObjectRef};
 use tokio::time::sleep;
 
 use crate::apiserver::events::{About, Events, Note, Tone};
-use crate::compiled::{Compiled, Latest};
 use crate::model::PodId;
+use crate::model::compiled::{Compiled, Latest};
 use crate::problem::{Problem, Severity};
 use crate::status::api_version;
 use crate::world::{Appearance, ObjectKey, World};

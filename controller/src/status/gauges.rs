@@ -4,8 +4,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::compiled::Latest;
 use crate::metrics::WorldMetrics;
+use crate::model::compiled::Latest;
 use crate::world::{PodFacts, Store};
 
 /// Sets the gauges from every Model until the Models end.
@@ -36,9 +36,9 @@ mod tests {
     use tokio::sync::watch;
 
     use super::*;
-    use crate::compiled::Compiled;
     use crate::fixture::{self, Cluster};
     use crate::metrics::Metrics;
+    use crate::model::compiled::Compiled;
     use crate::model::{Defaults, Model};
 
     fn compiled(cluster: &Cluster) -> Option<Arc<Compiled>> {

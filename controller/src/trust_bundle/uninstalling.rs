@@ -19,7 +19,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 use tracing::{info, warn};
 
-use crate::compiled::Latest;
+use crate::model::compiled::Latest;
 use crate::world::{PodFacts, Store, World};
 
 /// Service account of the job that runs before the chart is deleted.
@@ -213,9 +213,9 @@ mod tests {
     use tokio::sync::watch;
 
     use super::*;
-    use crate::compiled::Compiled;
     use crate::fake_api::FakeApi;
     use crate::fixture::{self, Cluster};
+    use crate::model::compiled::Compiled;
     use crate::model::{Defaults, Model};
 
     fn job(namespace: &str) -> serde_json::Value {

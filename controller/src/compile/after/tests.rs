@@ -7,8 +7,8 @@ use rand::{RngExt as _, SeedableRng as _};
 use serde_json::{Value, json};
 
 use super::*;
-use crate::compiled::Compiled;
 use crate::fixture;
+use crate::model::compiled::Compiled;
 use crate::model::{Model, Published};
 use crate::watch::Collector;
 

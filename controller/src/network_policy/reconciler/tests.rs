@@ -4,9 +4,9 @@ use http::Method;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::compiled::Compiled;
 use crate::fake_api::FakeApi;
 use crate::fixture::{self, Cluster};
+use crate::model::compiled::Compiled;
 use crate::model::{Defaults, Model};
 use crate::network_policy::tests::{pod, udp_route};
 use crds::labels::account_hash;

@@ -19,9 +19,9 @@ pub(super) use wire::v1::replica_client::ReplicaClient;
 
 pub(super) use crate::authority::Authority;
 pub(super) use crate::authority::certify::tests::FakeCluster;
-pub(super) use crate::compiled::Compiled;
 pub(super) use crate::fixture::{self, Cluster};
 pub(super) use crate::metrics::{Metrics, Outcome, ReportMetrics};
+pub(super) use crate::model::compiled::Compiled;
 pub(super) use crate::model::{Defaults, Model};
 pub(super) use crate::observe::acknowledged::{Observed, Tally};
 pub(super) use crate::observe::exchange::Listener;
@@ -77,7 +77,7 @@ impl Bench {
                 metrics: metrics.stream.clone(),
                 stop: stopping.clone(),
                 next: Arc::new(AtomicU64::new(1)),
-                places: crate::stream::places(&metrics.limits),
+                places: crate::serve::stream::places(&metrics.limits),
                 limits: metrics.limits.clone(),
             },
             replica: exchange::Answerer {

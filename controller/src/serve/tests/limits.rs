@@ -151,7 +151,7 @@ async fn name_that_is_no_destination_is_neither_remembered_nor_told_to_replicas(
 #[tokio::test]
 async fn more_destinations_than_one_proxy_may_have_are_not_told_to_replicas() {
     let bench = Bench::start(&fixture::shop()).await;
-    let many: Vec<String> = (0..crate::publish::MAX_DESTINATIONS + 500)
+    let many: Vec<String> = (0..crate::serve::session::MAX_DESTINATIONS + 500)
         .map(|at| format!("destination/10.{}.{}.1:80", at / 250, at % 250))
         .collect();
     let mut hello = asks(&[]);
@@ -164,7 +164,7 @@ async fn more_destinations_than_one_proxy_may_have_are_not_told_to_replicas() {
         .flat_map(|message| &message.proxies)
         .map(|proxy| proxy.destinations.len())
         .sum();
-    assert_eq!(told, crate::publish::MAX_DESTINATIONS);
+    assert_eq!(told, crate::serve::session::MAX_DESTINATIONS);
     assert_eq!(bench.metrics.stream.left_out.get(), 500);
 }
 

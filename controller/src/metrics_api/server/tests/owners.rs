@@ -1,10 +1,10 @@
 //! Whose traffic it is, from the lists of the API server to the answer.
 
 use super::*;
-use crate::compiled::Compiled;
 use crate::fixture;
 use crate::metrics_api::inventory::Thing;
 use crate::metrics_api::kind::Kind;
+use crate::model::compiled::Compiled;
 
 /// An API server that lists these objects by path, and whose watches never say anything.
 fn lists(objects: BTreeMap<String, Vec<Value>>) -> kube::Client {

@@ -23,13 +23,13 @@ use tracing::{debug, info, warn};
 use wire::v1;
 use wire::v1::from_proxy::Message;
 
+use super::session::{ANSWER_TIMEOUT, Due, Session, Target};
 use crate::authority::Authority;
-use crate::compiled::{Compiled, Latest};
 use crate::metrics::StreamMetrics;
+use crate::model::compiled::{Compiled, Latest};
 use crate::model::{Interest, PodId, Published};
 use crate::observe::acknowledged::{Observed, pod_key};
 use crate::observe::reports::{Reporter, Reports};
-use crate::publish::{ANSWER_TIMEOUT, Due, Session, Target};
 
 /// From the call to the Hello.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(3);

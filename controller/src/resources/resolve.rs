@@ -8,7 +8,7 @@ use std::{
 
 use wire::{names, v1};
 
-use super::{Index, Model, PodId, PortEntry, Published, ServiceEntry};
+use crate::model::{Index, Model, PodId, PortEntry, Published, ServiceEntry};
 use crate::world::ObjectKey;
 
 impl Model {
@@ -186,7 +186,7 @@ impl PortEntry {
     /// The endpoints to use among those on a node: the ready ones, or if none is,
     /// those that still serve while they terminate.
     fn usable(&self, on: impl Fn(&Arc<str>) -> bool) -> Vec<v1::Endpoint> {
-        let pick = |wanted: fn(&super::Candidate) -> bool| -> Vec<v1::Endpoint> {
+        let pick = |wanted: fn(&crate::model::Candidate) -> bool| -> Vec<v1::Endpoint> {
             let here = self
                 .candidates
                 .iter()
@@ -241,7 +241,7 @@ impl Index {
     }
 
     /// A split as one port sees it: a backend without that port has no share.
-    fn split_at(&self, split: &super::Split, port: u16) -> v1::Split {
+    fn split_at(&self, split: &crate::model::Split, port: u16) -> v1::Split {
         let has_port = |backend: &ObjectKey| {
             self.services
                 .get(backend)

@@ -19,7 +19,8 @@ use policy::name::ObjectRef;
 use tokio::time::Instant;
 use wire::v1;
 
-use crate::model::{Published, must_not_wait};
+use crate::model::Published;
+use crate::resources::urgency::must_not_wait;
 
 /// Destinations that one proxy may ask for. One per address and port that its
 /// pod ever calls; what is above is refused and counted.

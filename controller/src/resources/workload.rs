@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use wire::{names, v1};
 
-use super::{Index, Published, Target};
+use crate::model::{Index, Published, Target};
 use crate::{
     compile::{modes, protocols},
     world::{ObjectKey, PodFacts},
@@ -12,7 +12,7 @@ use crate::{
 
 impl Index {
     /// The workload resource and the rules of a pod.
-    pub(super) fn workload(&self, key: &ObjectKey, facts: &PodFacts) -> &[Arc<Published>] {
+    pub(crate) fn workload(&self, key: &ObjectKey, facts: &PodFacts) -> &[Arc<Published>] {
         let Some(entry) = self.pods.get(key) else {
             return &[];
         };
@@ -22,14 +22,14 @@ impl Index {
     }
 
     /// The declared protocols of a pod's ports.
-    pub(super) fn pod_protocols(&self, key: &ObjectKey, facts: &PodFacts) -> protocols::Declared {
+    pub(crate) fn pod_protocols(&self, key: &ObjectKey, facts: &PodFacts) -> protocols::Declared {
         let namespace = self.world.namespace(&key.namespace);
         let declared = self.pods.get(key).map(|entry| &entry.declared);
         protocols::of_pod(facts, namespace, declared)
     }
 
     /// What the proxy of a pod with these targets does about refusals.
-    pub(super) fn enforcement(
+    pub(crate) fn enforcement(
         &self,
         key: &ObjectKey,
         facts: &PodFacts,

@@ -2,7 +2,7 @@
 
 use wire::v1::{self, resource::Content};
 
-use super::Published;
+use crate::model::Published;
 
 /// Whether going from `old` to `new` takes something away: an endpoint that left,
 /// a rule that changed or went, a mode that became tighter. Such a change is sent
@@ -26,3 +26,6 @@ pub(crate) fn must_not_wait(old: Option<&Published>, new: Option<&Published>) ->
         _ => false,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use policy::protocol::Protocol;
 use wire::{names, v1};
 
-use super::{Index, identity_at};
+use crate::model::{Index, identity_at};
 use crate::world::{ObjectKey, PodFacts};
 
 impl Index {
@@ -15,7 +15,7 @@ impl Index {
     ///
     /// Node ports and pods that share their node's address are external: plain
     /// relaying to them works.
-    pub(super) fn destination(&self, ip: IpAddr, port: u16) -> v1::Destination {
+    pub(crate) fn destination(&self, ip: IpAddr, port: u16) -> v1::Destination {
         use v1::destination::Target;
         let target = if let Some(key) = self.services_by_ip.get(&ip) {
             let known = self
