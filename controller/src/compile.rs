@@ -21,13 +21,11 @@ use std::{
     sync::Arc,
 };
 
-use policy::name::{Kind, ObjectRef};
-
 pub(crate) use self::after::compile_after;
 use crate::{
     model::{Defaults, Index, PodEntry, ServiceEntry},
     problem::{Findings, Problems},
-    world::{Meta, ObjectKey, World},
+    world::{ObjectKey, World},
 };
 
 /// Compiles; see the module header.
@@ -101,20 +99,6 @@ pub(crate) fn compile(world: &World, defaults: &Defaults) -> (Index, Problems) {
     (index, findings.finish())
 }
 
-/// The name of an object as problems and origins carry it.
-fn object(kind: Kind, key: &ObjectKey) -> ObjectRef {
-    ObjectRef {
-        kind,
-        namespace: key.namespace.clone(),
-        name: key.name.clone(),
-    }
-}
-
-/// An object with its generation.
-fn origin(kind: Kind, key: &ObjectKey, meta: &Meta) -> (ObjectRef, i64) {
-    (object(kind, key), meta.generation)
-}
-
 /// Pods by address. An address passes from pod to pod: the one that has not ended
 /// counts, of several the one not being deleted, of several the newest.
 fn pods_by_ip(world: &World) -> HashMap<IpAddr, ObjectKey> {
@@ -163,20 +147,6 @@ fn services_by_outer(world: &World) -> HashMap<(IpAddr, u16), ObjectKey> {
         .into_iter()
         .map(|(at, (_, key))| (at, key.clone()))
         .collect()
-}
-
-/// Names joined for one line, shortened when there are many.
-pub(crate) fn few(names: impl IntoIterator<Item = impl AsRef<str>>) -> String {
-    const SHOWN: usize = 5;
-    let names: Vec<String> = names
-        .into_iter()
-        .map(|name| name.as_ref().to_owned())
-        .collect();
-    let mut text = names[..names.len().min(SHOWN)].join(", ");
-    if names.len() > SHOWN {
-        text.push_str(&format!(" +{}", names.len() - SHOWN));
-    }
-    text
 }
 
 #[cfg(test)]

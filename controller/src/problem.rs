@@ -348,5 +348,19 @@ fn shortened(message: String) -> String {
     format!("{}…", &message[..end])
 }
 
+/// Names joined for one line, shortened when there are many.
+pub(crate) fn few(names: impl IntoIterator<Item = impl AsRef<str>>) -> String {
+    const SHOWN: usize = 5;
+    let names: Vec<String> = names
+        .into_iter()
+        .map(|name| name.as_ref().to_owned())
+        .collect();
+    let mut text = names[..names.len().min(SHOWN)].join(", ");
+    if names.len() > SHOWN {
+        text.push_str(&format!(" +{}", names.len() - SHOWN));
+    }
+    text
+}
+
 #[cfg(test)]
 mod tests;

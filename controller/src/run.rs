@@ -27,7 +27,6 @@ use crate::apiserver::events::Events;
 use crate::apiserver::lease::{Candidate, Leadership};
 use crate::authority::certify::{Certifier, KubeCluster};
 use crate::authority::{self, Authority, Keeper, own_certificate};
-use crate::compile;
 use crate::metrics::{ApiMetrics, Metrics};
 use crate::metrics_api::access::Gate;
 use crate::metrics_api::answer::Sources;
@@ -36,7 +35,6 @@ use crate::metrics_api::server::{self, Api};
 use crate::metrics_api::{certificate, front};
 use crate::model::Defaults;
 use crate::model::compiled::Latest;
-use crate::network_policy;
 use crate::observe::acknowledged::Observed;
 use crate::observe::exchange::{Answerer, Listener};
 use crate::observe::propagation::Acks;
@@ -48,6 +46,7 @@ use crate::status::{StatusWriter, events, gauges};
 use crate::storage_migration::Storage;
 use crate::trust_bundle::Bundle;
 use crate::trust_bundle::uninstalling::Departure;
+use crate::{compile, network_policy};
 
 /// Name of the Lease and of the Service of all replicas.
 const NAME: &str = "weft-controller";

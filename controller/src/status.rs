@@ -34,11 +34,10 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
 use tracing::{debug, warn};
 
-use crate::compile::few;
 use crate::model::compiled::{Compiled, Latest};
 use crate::network_policy::{Enforced, InForce};
 use crate::observe::acknowledged::{Observed, Reader, Tally};
-use crate::problem::{Condition, Problems, Verdict};
+use crate::problem::{Condition, Problems, Verdict, few};
 use crate::world::{PodFacts, Store};
 
 /// Time between two writes of an object whose counts only tick.

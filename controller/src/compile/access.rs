@@ -17,7 +17,6 @@ use self::ports::{Pods, Ports, port_set};
 use super::{
     bindings::Bindings,
     endpoints::ByPort,
-    few, object, origin,
     protocols::Reader,
     routes::{Group, Routes, UDP_NOT_ENFORCED},
 };
@@ -25,6 +24,10 @@ use crate::{
     model::{Defaults, Target, TargetRule, Targets},
     problem::{About, Findings, Reason},
     world::{ObjectKey, RuleFacts, TargetFacts, World},
+};
+use crate::{
+    problem::few,
+    world::{object, origin},
 };
 
 const SERVICE_ACCOUNT: &str = crds::smi::SUBJECT_SERVICE_ACCOUNT;

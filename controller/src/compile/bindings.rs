@@ -11,7 +11,8 @@ use std::{
 
 use policy::name::{Kind, ObjectRef, SpiffeId};
 
-use super::{few, object, origin};
+use crate::problem::few;
+use crate::world::{object, origin};
 use crate::{
     model::Defaults,
     problem::{About, Findings, Reason},

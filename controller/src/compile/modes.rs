@@ -11,7 +11,7 @@ use policy::{
     name::Kind,
 };
 
-use super::object;
+use crate::world::object;
 use crate::{
     model::Defaults,
     problem::{Findings, Reason},

@@ -14,10 +14,8 @@ use policy::{
 };
 use wire::v1;
 
-use super::{
-    endpoints::{ByPort, Found},
-    object,
-};
+use super::endpoints::{ByPort, Found};
+use crate::world::object;
 use crate::{
     model::{PodEntry, Served},
     problem::{Findings, Reason},

@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use policy::name::{Kind, ObjectRef};
 use wire::v1;
 
-use super::{few, object, origin};
+use crate::problem::few;
+use crate::world::{object, origin};
 use crate::{
     model::Defaults,
     problem::{Findings, Reason},

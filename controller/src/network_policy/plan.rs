@@ -21,9 +21,9 @@ use super::{
     shape,
 };
 use crate::{
-    compile::{bindings::Bindings, few, modes},
+    compile::{bindings::Bindings, modes},
     model::Defaults,
-    problem::Findings,
+    problem::{Findings, few},
     world::{Appearance, ObjectKey, World},
 };
 

@@ -33,8 +33,8 @@ use super::live::{Live, Lives, MANAGER, OWNER_LABEL};
 use super::plan::{Lack, Needs, Plan, plan};
 use crate::apiserver::client::WATCH_SECONDS;
 use crate::apiserver::events::{About, Events, Note, Tone};
-use crate::compile::few;
 use crate::model::compiled::Latest;
+use crate::problem::few;
 use crate::translate;
 use crate::world::ObjectKey;
 
