@@ -7,9 +7,9 @@
 
 mod access;
 mod after;
+mod annotations;
 pub(crate) mod bindings;
 mod endpoints;
-pub(crate) mod modes;
 pub(crate) mod protocols;
 mod routes;
 pub(crate) mod run;
@@ -64,8 +64,8 @@ pub(crate) fn compile(world: &World, defaults: &Defaults) -> (Index, Problems) {
         protocols: protocols::Reader { world, pods: &pods },
     };
     let targets = access::targets(world, &named, &endpoints, &mut findings);
-    protocols::check_annotations(world, &mut findings);
-    modes::check_annotations(world, &mut findings);
+    annotations::check_opaque_ports(world, &mut findings);
+    annotations::check_modes(world, &mut findings);
 
     let services: BTreeMap<ObjectKey, Arc<ServiceEntry>> = world
         .services

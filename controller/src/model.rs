@@ -9,7 +9,9 @@
 
 mod changes;
 pub(crate) mod compiled;
+pub(crate) mod modes;
 mod need;
+pub(crate) mod protocols;
 mod published;
 mod targets;
 
@@ -33,7 +35,6 @@ pub(crate) use self::{
     published::Published,
 };
 use crate::{
-    compile::modes,
     problem::Problems,
     world::{ObjectKey, PodFacts, ServiceFacts, World},
 };

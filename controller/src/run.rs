@@ -23,30 +23,43 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 use tracing::{info, warn};
 
-use crate::apiserver::events::Events;
-use crate::apiserver::lease::{Candidate, Leadership};
-use crate::authority::certify::{Certifier, KubeCluster};
-use crate::authority::{self, Authority, Keeper, own_certificate};
-use crate::metrics::{ApiMetrics, Metrics};
-use crate::metrics_api::access::Gate;
-use crate::metrics_api::answer::Sources;
-use crate::metrics_api::follow::Followed;
-use crate::metrics_api::server::{self, Api};
-use crate::metrics_api::{certificate, front};
-use crate::model::Defaults;
-use crate::model::compiled::Latest;
-use crate::observe::acknowledged::Observed;
-use crate::observe::exchange::{Answerer, Listener};
-use crate::observe::propagation::Acks;
-use crate::observe::reports::Reports;
-use crate::serve::stream::Streams;
-use crate::serve::{self, Services, stream};
-use crate::settings::Settings;
-use crate::status::{StatusWriter, events, gauges};
-use crate::storage_migration::Storage;
-use crate::trust_bundle::Bundle;
-use crate::trust_bundle::uninstalling::Departure;
-use crate::{compile, network_policy};
+use crate::{
+    apiserver::{
+        events::Events,
+        lease::{Candidate, Leadership},
+    },
+    authority::{
+        self, Authority, Keeper,
+        certify::{Certifier, KubeCluster},
+        own_certificate,
+    },
+    compile,
+    metrics::{ApiMetrics, Metrics},
+    metrics_api::{
+        access::Gate,
+        answer::Sources,
+        certificate,
+        follow::Followed,
+        front,
+        server::{self, Api},
+    },
+    model::{Defaults, compiled::Latest},
+    network_policy,
+    observe::{
+        acknowledged::Observed,
+        exchange::{Answerer, Listener},
+        propagation::Acks,
+        reports::Reports,
+    },
+    serve::{
+        self, Services,
+        stream::{self, Streams},
+    },
+    settings::Settings,
+    status::{StatusWriter, events, gauges},
+    storage_migration::Storage,
+    trust_bundle::{Bundle, uninstalling::Departure},
+};
 
 /// Name of the Lease and of the Service of all replicas.
 const NAME: &str = "weft-controller";

@@ -22,12 +22,8 @@ use super::{
 };
 use crate::{
     model::{Defaults, Target, TargetRule, Targets},
-    problem::{About, Findings, Reason},
-    world::{ObjectKey, RuleFacts, TargetFacts, World},
-};
-use crate::{
-    problem::few,
-    world::{object, origin},
+    problem::{About, Findings, Reason, few},
+    world::{ObjectKey, RuleFacts, TargetFacts, World, object, origin},
 };
 
 const SERVICE_ACCOUNT: &str = crds::smi::SUBJECT_SERVICE_ACCOUNT;

@@ -23,9 +23,9 @@ use std::{
 
 use super::{
     access::ports::as_written,
-    bindings,
+    annotations, bindings,
     endpoints::{self, ByPort},
-    modes, protocols,
+    protocols,
 };
 use crate::{
     model::{Changes, Defaults, Index, PodEntry, Served, ServiceEntry},
@@ -113,7 +113,10 @@ fn pods_and_places(world: &World, before: &Index) -> Option<(Index, Changes)> {
     let dirty = changed_pods(world, old);
     let means_more = |pod: &ObjectKey| {
         let facts = [world.pods.get(pod), old.pods.get(pod)];
-        facts.into_iter().flatten().any(|facts| is_told(facts))
+        facts
+            .into_iter()
+            .flatten()
+            .any(|facts| annotations::is_told(facts))
             || bindings::differ_about(world, old, pod)
     };
     if dirty.iter().any(means_more) {
@@ -242,12 +245,6 @@ fn pods_and_places(world: &World, before: &Index) -> Option<(Index, Changes)> {
         addresses,
     };
     Some((index, changes))
-}
-
-/// Whether somebody is told something about a pod's annotations.
-fn is_told(facts: &PodFacts) -> bool {
-    protocols::is_told(&facts.appearance)
-        || (facts.proxy.is_some() && modes::is_told(&facts.appearance))
 }
 
 /// Pods that are not the same in both, in one walk along both.

@@ -11,12 +11,10 @@ use std::{
 
 use policy::name::{Kind, ObjectRef, SpiffeId};
 
-use crate::problem::few;
-use crate::world::{object, origin};
 use crate::{
     model::Defaults,
-    problem::{About, Findings, Reason},
-    world::{BindingFacts, ObjectKey, PodFacts, World},
+    problem::{About, Findings, Reason, few},
+    world::{BindingFacts, ObjectKey, PodFacts, World, object, origin},
 };
 
 /// What SPIFFE ids may be written without.

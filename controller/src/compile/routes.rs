@@ -5,12 +5,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use policy::name::{Kind, ObjectRef};
 use wire::v1;
 
-use crate::problem::few;
-use crate::world::{object, origin};
 use crate::{
     model::Defaults,
-    problem::{Findings, Reason},
-    world::{GroupFacts, MatchFacts, Meta, ObjectKey, TcpRouteFacts, UdpRouteFacts, World},
+    problem::{Findings, Reason, few},
+    world::{
+        GroupFacts, MatchFacts, Meta, ObjectKey, TcpRouteFacts, UdpRouteFacts, World, object,
+        origin,
+    },
 };
 
 /// The usable part of every route object.

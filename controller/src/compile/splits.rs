@@ -8,12 +8,8 @@ use prost::Message;
 use super::routes::Routes;
 use crate::{
     model::{Defaults, Split},
-    problem::{About, Findings, Reason},
-    world::{ObjectKey, ServiceFacts, SplitFacts, World},
-};
-use crate::{
-    problem::few,
-    world::{object, origin},
+    problem::{About, Findings, Reason, few},
+    world::{ObjectKey, ServiceFacts, SplitFacts, World, object, origin},
 };
 
 /// Most bytes of HTTP matches that one split may add up to; it is repeated on every

@@ -32,13 +32,16 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tracing::debug;
 
-use super::access::{Gate, Verdict, refusal};
-use super::answer::{Answer, Sources};
-use super::follow::Followed;
-use super::front::{self, Front};
-use super::query::{GROUP, Mistake, Parameters, Path, VERSIONS};
-use super::render::Refusal;
-use super::{discovery, openapi};
+use super::{
+    access::{Gate, Verdict, refusal},
+    answer::{Answer, Sources},
+    discovery,
+    follow::Followed,
+    front::{self, Front},
+    openapi,
+    query::{GROUP, Mistake, Parameters, Path, VERSIONS},
+    render::Refusal,
+};
 use crate::metrics::ApiMetrics;
 use crate::serve::told;
 

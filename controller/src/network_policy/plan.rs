@@ -21,8 +21,8 @@ use super::{
     shape,
 };
 use crate::{
-    compile::{bindings::Bindings, modes},
-    model::Defaults,
+    compile::bindings::Bindings,
+    model::{Defaults, modes},
     problem::{Findings, few},
     world::{Appearance, ObjectKey, World},
 };

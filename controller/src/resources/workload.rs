@@ -4,9 +4,8 @@ use std::sync::Arc;
 
 use wire::{names, v1};
 
-use crate::model::{Index, Published, Target};
 use crate::{
-    compile::{modes, protocols},
+    model::{Index, Published, Target, modes, protocols},
     world::{ObjectKey, PodFacts},
 };
 
