@@ -21,15 +21,42 @@ use std::{
     sync::Arc,
 };
 
-pub(crate) use self::after::compile_after;
 use crate::{
-    model::{Defaults, Index, PodEntry, ServiceEntry},
+    model::{Changes, Defaults, Index, Model, PodEntry, ServiceEntry},
     problem::{Findings, Problems},
     world::{ObjectKey, World},
 };
 
+impl Model {
+    /// Compiles a World. Never fails: what is wrong is said in the Problems, and
+    /// everything else is in force.
+    pub fn compile(world: &World, defaults: &Defaults) -> (Self, Problems) {
+        let (index, problems) = compile(world, defaults);
+        (
+            Self {
+                index: Arc::new(index),
+            },
+            problems,
+        )
+    }
+
+    /// The same as [`Self::compile`], faster: what `before` worked out and the news do not
+    /// touch is taken over, encoded resources included. Also tells what differs.
+    pub fn compile_after(
+        world: &World,
+        defaults: &Defaults,
+        before: &Self,
+        problems: &Arc<Problems>,
+    ) -> (Self, Arc<Problems>, Changes) {
+        let (index, problems, changes) =
+            after::compile_after(world, defaults, &before.index, problems);
+        let index = Arc::new(index);
+        (Self { index }, problems, changes)
+    }
+}
+
 /// Compiles; see the module header.
-pub(crate) fn compile(world: &World, defaults: &Defaults) -> (Index, Problems) {
+fn compile(world: &World, defaults: &Defaults) -> (Index, Problems) {
     let mut findings = Findings::default();
     let routes = routes::Routes::new(world, defaults, &mut findings);
     let mut splits = splits::by_root(world, defaults, &routes, &mut findings);

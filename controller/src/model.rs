@@ -34,10 +34,7 @@ pub(crate) use self::{
     changes::{Changes, Interest},
     published::Published,
 };
-use crate::{
-    problem::Problems,
-    world::{ObjectKey, PodFacts, ServiceFacts, World},
-};
+use crate::world::{ObjectKey, PodFacts, ServiceFacts, World};
 
 /// Namespace and name of a pod.
 pub type PodId = ObjectKey;
@@ -100,32 +97,6 @@ pub struct Model {
 }
 
 impl Model {
-    /// Compiles a World. Never fails: what is wrong is said in the Problems, and
-    /// everything else is in force.
-    pub fn compile(world: &World, defaults: &Defaults) -> (Self, Problems) {
-        let (index, problems) = crate::compile::compile(world, defaults);
-        (
-            Self {
-                index: Arc::new(index),
-            },
-            problems,
-        )
-    }
-
-    /// The same as [`Self::compile`], faster: what `before` worked out and the news do not
-    /// touch is taken over, encoded resources included. Also tells what differs.
-    pub fn compile_after(
-        world: &World,
-        defaults: &Defaults,
-        before: &Self,
-        problems: &Arc<Problems>,
-    ) -> (Self, Arc<Problems>, Changes) {
-        let (index, problems, changes) =
-            crate::compile::compile_after(world, defaults, &before.index, problems);
-        let index = Arc::new(index);
-        (Self { index }, problems, changes)
-    }
-
     /// What is known about a pod; `None` if there is no such pod.
     pub fn pod(&self, pod: &PodId) -> Option<PodRecord> {
         let facts = self.index.world.pods.get(pod)?;

@@ -6,7 +6,7 @@ use std::time::SystemTime;
 
 use tokio::sync::watch;
 
-use crate::model::{Changes, Defaults, Interest, Model, PodId};
+use crate::model::{Changes, Interest, Model, PodId};
 use crate::problem::Problems;
 use crate::world::{ObjectKey, World};
 
@@ -48,10 +48,12 @@ impl Compiled {
         }
     }
 
-    /// Compiles a World after the one that `self` was made from.
-    pub(crate) fn after(&self, world: Arc<World>, defaults: &Defaults) -> Self {
-        let (model, problems, changes) =
-            Model::compile_after(&world, defaults, &self.model, &self.problems);
+    /// Puts together what was compiled after `self`.
+    pub(crate) fn followed_by(
+        &self,
+        world: Arc<World>,
+        (model, problems, changes): (Model, Arc<Problems>, Changes),
+    ) -> Self {
         let pods = self.pods_after(&model, &changes);
         let mut recent = self.recent.clone();
         recent.push_back(Arc::new(changes));
