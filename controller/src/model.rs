@@ -23,7 +23,7 @@ use std::{
 
 use crds::labels;
 use policy::{
-    mode::{AccessMode, MtlsMode},
+    mode::{AccessMode, Enforcement, MtlsMode},
     name::ObjectRef,
     protocol::Protocol,
 };
@@ -245,6 +245,19 @@ impl Index {
     /// SPIFFE id of a pod.
     pub(crate) fn identity(&self, pod: &ObjectKey, facts: &PodFacts) -> String {
         identity(&self.defaults, pod, facts)
+    }
+
+    /// What the proxy of a pod with these targets does about refusals.
+    pub(crate) fn enforcement(
+        &self,
+        key: &ObjectKey,
+        facts: &PodFacts,
+        targets: &[&Target],
+    ) -> Enforcement {
+        let namespace = self.world.namespace(&key.namespace);
+        let access = modes::access(&self.defaults, namespace, &facts.appearance);
+        let protected = targets.iter().any(|target| target.protects);
+        access.enforcement(protected)
     }
 }
 

@@ -27,23 +27,10 @@ impl Index {
         protocols::of_pod(facts, namespace, declared)
     }
 
-    /// What the proxy of a pod with these targets does about refusals.
-    pub(crate) fn enforcement(
-        &self,
-        key: &ObjectKey,
-        facts: &PodFacts,
-        targets: &[&Target],
-    ) -> v1::Enforcement {
-        let namespace = self.world.namespace(&key.namespace);
-        let access = modes::access(&self.defaults, namespace, &facts.appearance);
-        let protected = targets.iter().any(|target| target.protects);
-        v1::Enforcement::from(access.enforcement(protected))
-    }
-
     fn make_workload(&self, key: &ObjectKey, facts: &PodFacts) -> Vec<Arc<Published>> {
         let targets: Vec<&Target> = self.targets.of(key, facts).collect();
         let namespace = self.world.namespace(&key.namespace);
-        let enforcement = self.enforcement(key, facts, &targets);
+        let enforcement = v1::Enforcement::from(self.enforcement(key, facts, &targets));
         let workload = v1::Workload {
             namespace: key.namespace.to_string(),
             pod: key.name.to_string(),
