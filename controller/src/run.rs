@@ -18,6 +18,7 @@ use runtime::admin::{self, Admin};
 use runtime::clock::Clock;
 use runtime::limit::Reached;
 use runtime::ready::Ready;
+use runtime::stop;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::time::timeout;
@@ -121,7 +122,7 @@ pub async fn run(
     let candidate = candidate.annotated(labels::TRUST_DOMAIN, &settings.trust_domain);
     let lease = runtime::task::spawn(
         "lease",
-        candidate.run(serve::told(stopping.clone()), departure.stages()),
+        candidate.run(stop::requested(stopping.clone()), departure.stages()),
     );
     let (events, notes) = Events::new(
         leadership.client("events", &client),

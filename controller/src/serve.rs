@@ -31,6 +31,7 @@ use identity::{CertHandle, PeerIdentity, Roots};
 use runtime::limit::Reached;
 use runtime::pool::{Limits, Pool, Share};
 use runtime::rate::{Allowance, Rates};
+use runtime::stop;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until, timeout};
@@ -161,11 +162,6 @@ pub(crate) async fn serve(
     let _: Option<Infallible> = ended.recv().await;
 }
 
-/// Resolves when `stop` says true or nobody can say it any more.
-pub(crate) async fn told(mut stop: watch::Receiver<bool>) {
-    let _ = stop.wait_for(|stop| *stop).await;
-}
-
 /// What every connection needs.
 #[derive(Clone)]
 struct Port {
@@ -183,7 +179,7 @@ impl Port {
     async fn accept(self, listener: TcpListener, limits: &Reached) {
         let arrivals: Rates<IpAddr> = Rates::new(ARRIVALS, MAX_SOURCES);
         let too_often = limits.counter("connection-rate");
-        let mut stop = pin!(told(self.stop.clone()));
+        let mut stop = pin!(stop::requested(self.stop.clone()));
         loop {
             let (socket, addr) = tokio::select! {
                 accepted = runtime::accept::next(&listener, "proxies") => accepted,
@@ -210,7 +206,7 @@ impl Port {
         let shaken = tokio::select! {
             shaken = handshake(&self.tls, socket) => shaken,
             () = place.taken() => return self.turned_away(addr),
-            () = told(self.stop.clone()) => return,
+            () = stop::requested(self.stop.clone()) => return,
         };
         let (stream, identity) = match shaken {
             Ok(shaken) => shaken,
@@ -267,7 +263,7 @@ impl Port {
         let mut connection = pin!(connection);
         let ended = tokio::select! {
             ended = connection.as_mut() => ended,
-            () = told(self.stop.clone()) => {
+            () = stop::requested(self.stop.clone()) => {
                 connection.as_mut().graceful_shutdown();
                 connection.await
             }

@@ -24,6 +24,7 @@ use runtime::accept;
 use runtime::limit::Reached;
 use runtime::pool::{Limits, Pool, Share};
 use runtime::rate::{Allowance, Rates};
+use runtime::stop;
 use serde_json::Value;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
@@ -43,7 +44,6 @@ use super::{
     render::Refusal,
 };
 use crate::metrics::ApiMetrics;
-use crate::serve::told;
 
 /// Connections of the API servers at one time: a few, with a few connections each, and
 /// room.
@@ -113,7 +113,7 @@ pub(crate) async fn serve(
         calls: Arc::new(Semaphore::new(MAX_CALLS)),
         stop: stop.clone(),
     };
-    let mut stop = pin!(told(stop));
+    let mut stop = pin!(stop::requested(stop));
     loop {
         let (stream, addr) = tokio::select! {
             accepted = accept::next(&listener, "metrics API") => accepted,
@@ -162,13 +162,13 @@ impl Port {
                 Err(_) => return,
             },
             () = place.taken() => return self.turned_away(addr),
-            () = told(self.stop.clone()) => return,
+            () = stop::requested(self.stop.clone()) => return,
         };
         let certificates = stream.get_ref().1.peer_certificates().unwrap_or_default();
         let name: Option<Arc<str>> = certificates
             .first()
             .map(|leaf| common_name(leaf).unwrap_or_default().into());
-        let stop = told(self.stop.clone());
+        let stop = stop::requested(self.stop.clone());
         if trusted.front.knows(name.as_deref()).is_err() {
             let bounds = (MAX_UNPROVEN_STREAMS, MAX_UNPROVEN_HEADERS);
             tokio::select! {

@@ -19,6 +19,7 @@ use kube::{Api, Client};
 use policy::name::SpiffeId;
 use prometheus_client::metrics::gauge::Gauge;
 use runtime::backoff::Backoff;
+use runtime::stop;
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
@@ -33,7 +34,6 @@ use wire::v1::replica_client::ReplicaClient;
 
 use super::acknowledged::Observed;
 use super::reports::Reports;
-use crate::serve::told;
 use crate::settings::SERVE_PORT;
 
 /// Changes within this time travel together.
@@ -107,7 +107,7 @@ impl Answerer {
         news: impl Fn(u64) -> (u64, N) + Send + Sync + 'static,
     ) -> ReceiverStream<Result<N::Item, Status>> {
         let (outbox, sent) = mpsc::channel(OUTBOX);
-        let stop = told(self.stop.clone());
+        let stop = stop::requested(self.stop.clone());
         runtime::task::spawn(task, async move {
             tokio::select! {
                 () = tell(changes, news, outbox) => {}
