@@ -23,7 +23,29 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tracing::{info, warn};
 
 use super::client::Stalls;
-use crate::trust_bundle::uninstalling::Stage;
+
+/// How far the removal of this installation has come. It is judged elsewhere; the Lease is
+/// let go by it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Stage {
+    /// No job, or one that refused.
+    #[default]
+    Stays,
+    /// The job works.
+    Preparing,
+    /// The job is done: the chart goes next.
+    Going,
+    /// It did not go after all. Unlike the first, the job's pod, should it still be
+    /// there, proves nothing any more.
+    Stayed,
+}
+
+impl Stage {
+    /// Whether marks are right.
+    pub(crate) fn is_under_way(self) -> bool {
+        matches!(self, Self::Preparing | Self::Going)
+    }
+}
 
 type Stages = watch::Receiver<Stage>;
 

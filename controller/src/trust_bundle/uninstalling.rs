@@ -19,6 +19,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 use tracing::{info, warn};
 
+use crate::apiserver::lease::Stage;
 use crate::model::compiled::Latest;
 use crate::world::{PodFacts, Store, World};
 
@@ -27,28 +28,6 @@ const ACCOUNT: &str = "weft-leave";
 /// How long after the job this process may still run if the chart is deleted: Helm
 /// deletes at once, and the kubelet grants a pod 30 s.
 const AFTERWARDS: Duration = Duration::from_secs(60);
-
-/// How far it has come.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum Stage {
-    /// No job, or one that refused.
-    #[default]
-    Stays,
-    /// The job works.
-    Preparing,
-    /// The job is done: the chart goes next.
-    Going,
-    /// It did not go after all. Unlike the first, the job's pod, should it still be
-    /// there, proves nothing any more.
-    Stayed,
-}
-
-impl Stage {
-    /// Whether marks are right.
-    fn is_under_way(self) -> bool {
-        matches!(self, Self::Preparing | Self::Going)
-    }
-}
 
 /// What the job's pods show.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
