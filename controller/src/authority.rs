@@ -41,7 +41,6 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
 use tracing::{error, info, warn};
 
-use self::certify::Refusal;
 use crate::apiserver::client::WATCH_SECONDS;
 use crate::apiserver::events::{About, Events, Note, Tone};
 use crate::apiserver::lease::Leadership;
@@ -118,6 +117,17 @@ pub(crate) enum CaError {
     /// The API server refused.
     #[error(transparent)]
     Api(#[from] kube::Error),
+}
+
+/// Why nothing was signed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SigningError {
+    /// What was asked for cannot be signed.
+    #[error("the request is not usable: {0}")]
+    BadRequest(String),
+    /// There is nothing to sign with, or nothing that others would trust.
+    #[error("certificates cannot be signed now, try again: {0}")]
+    Unavailable(String),
 }
 
 /// Signs with the newest usable issuer. Clones share it.
@@ -197,18 +207,20 @@ impl Authority {
         names: &LeafNames,
         now: SystemTime,
         ttl: Duration,
-    ) -> Result<Issued, Refusal> {
+    ) -> Result<Issued, SigningError> {
         let Some(loaded) = self.loaded() else {
-            return Err(Refusal::CannotSign("no authority is loaded".to_owned()));
+            return Err(SigningError::Unavailable(
+                "no authority is loaded".to_owned(),
+            ));
         };
         loaded
             .issuer
             .issue(csr, names, now, ttl)
             .map_err(|error| match error {
                 IssueError::Request(_) | IssueError::Name(_) => {
-                    Refusal::BadRequest(error.to_string())
+                    SigningError::BadRequest(error.to_string())
                 }
-                _ => Refusal::CannotSign(error.to_string()),
+                _ => SigningError::Unavailable(error.to_string()),
             })
     }
 
@@ -221,14 +233,16 @@ impl Authority {
         dns_names: &[impl AsRef<str>],
         now: SystemTime,
         life: Duration,
-    ) -> Result<Serving, Refusal> {
+    ) -> Result<Serving, SigningError> {
         let (Some(loaded), Some(roots)) = (self.loaded(), self.inner.roots.get()) else {
-            return Err(Refusal::CannotSign("no authority is loaded".to_owned()));
+            return Err(SigningError::Unavailable(
+                "no authority is loaded".to_owned(),
+            ));
         };
         let serving = loaded.issuer.serving(dns_names, now, life);
-        let serving = serving.map_err(|error| Refusal::CannotSign(error.to_string()))?;
+        let serving = serving.map_err(|error| SigningError::Unavailable(error.to_string()))?;
         serving.prove(roots, dns_names, now).map_err(|error| {
-            Refusal::CannotSign(format!("callers would refuse the certificate: {error}"))
+            SigningError::Unavailable(format!("callers would refuse the certificate: {error}"))
         })?;
         Ok(serving)
     }

@@ -25,7 +25,7 @@ use tonic::async_trait;
 use tracing::{info, warn};
 use wire::v1;
 
-use crate::authority::Authority;
+use super::{Authority, SigningError};
 use crate::metrics::{CertifyMetrics, Outcome};
 use crate::model::PodId;
 use crate::model::compiled::Latest;
@@ -137,6 +137,15 @@ pub enum Refusal {
     /// There is no authority to sign with.
     #[error("certificates cannot be signed now, try again: {0}")]
     CannotSign(String),
+}
+
+impl From<SigningError> for Refusal {
+    fn from(error: SigningError) -> Self {
+        match error {
+            SigningError::BadRequest(why) => Self::BadRequest(why),
+            SigningError::Unavailable(why) => Self::CannotSign(why),
+        }
+    }
 }
 
 impl Refusal {
