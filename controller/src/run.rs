@@ -30,9 +30,10 @@ use crate::{
         lease::{Candidate, Leadership},
     },
     authority::{
-        self, Authority, Keeper,
+        Authority,
         certify::{Certifier, KubeCluster},
         own_certificate,
+        reconciler::{self, Keeper},
     },
     compile,
     metrics::{ApiMetrics, Metrics},
@@ -104,7 +105,7 @@ pub async fn run(
 
     tokio::pin!(end);
     // Before the Lease: a mesh of another trust domain is not ours to write to.
-    let known = authority::same_trust_domain(&client, &settings.namespace, &settings.identity);
+    let known = reconciler::same_trust_domain(&client, &settings.namespace, &settings.identity);
     tokio::select! {
         known = known => known?,
         () = &mut end => return Ok(()),

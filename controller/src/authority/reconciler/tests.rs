@@ -1,13 +1,16 @@
-use super::own_certificate::keep_serving;
 use super::*;
+use crate::authority::own_certificate::keep_serving;
+use crate::authority::secret::ROOT_KEY;
 use crate::fake_api::FakeApi;
 use crate::metrics_api::certificate;
+use identity::authority::{ISSUER_LIFE, LeafNames, ROOT_LIFE};
 use identity::tls::ServingHandle;
 use identity::verify::peer_identity;
 use identity::{CertHandle, LeafKey};
 use policy::name::SpiffeId;
 use prometheus_client::metrics::counter::Counter;
 use serde_json::{Value, json};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use tokio::time::timeout;
 
