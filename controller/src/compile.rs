@@ -10,6 +10,7 @@ mod after;
 mod annotations;
 pub(crate) mod bindings;
 mod endpoints;
+pub(crate) mod findings;
 pub(crate) mod protocols;
 mod routes;
 pub(crate) mod run;
@@ -21,9 +22,10 @@ use std::{
     sync::Arc,
 };
 
+use self::findings::Findings;
 use crate::{
     model::{Changes, Defaults, Index, Model, PodEntry, ServiceEntry},
-    problem::{Findings, Problems},
+    problem::Problems,
     world::{ObjectKey, World},
 };
 

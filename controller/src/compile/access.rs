@@ -17,12 +17,13 @@ use self::ports::{Pods, Ports, port_set};
 use super::{
     bindings::Bindings,
     endpoints::ByPort,
+    findings::{About, Findings},
     protocols::Reader,
     routes::{Group, Routes, UDP_NOT_ENFORCED},
 };
 use crate::{
     model::{Defaults, Target, TargetRule, Targets},
-    problem::{About, Findings, Reason, few},
+    problem::{Reason, few},
     world::{ObjectKey, RuleFacts, TargetFacts, World, object, origin},
 };
 

@@ -9,8 +9,9 @@ use policy::{
     protocol::PortRange,
 };
 
+use super::findings::Findings;
 use crate::{
-    problem::{Findings, Reason},
+    problem::Reason,
     world::{Appearance, PodFacts, World, object},
 };
 

@@ -11,9 +11,10 @@ use std::{
 
 use policy::name::{Kind, ObjectRef, SpiffeId};
 
+use super::findings::{About, Findings};
 use crate::{
     model::Defaults,
-    problem::{About, Findings, Reason, few},
+    problem::{Reason, few},
     world::{BindingFacts, ObjectKey, PodFacts, World, object, origin},
 };
 

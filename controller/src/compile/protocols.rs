@@ -9,12 +9,13 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use super::endpoints::{ByPort, Found};
+use super::findings::Findings;
 use crate::{
     model::{
         PodEntry, Served,
         protocols::{holds, opaque_list, ranges},
     },
-    problem::{Findings, Reason},
+    problem::Reason,
     world::{ObjectKey, ServiceFacts, World, object},
 };
 use policy::{name::Kind, protocol::Protocol};

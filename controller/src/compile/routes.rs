@@ -5,9 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use policy::name::{Kind, ObjectRef};
 use wire::v1;
 
+use super::findings::Findings;
 use crate::{
     model::Defaults,
-    problem::{Findings, Reason, few},
+    problem::{Reason, few},
     world::{
         GroupFacts, MatchFacts, Meta, ObjectKey, TcpRouteFacts, UdpRouteFacts, World, object,
         origin,

@@ -5,10 +5,11 @@ use std::collections::BTreeMap;
 use policy::name::Kind;
 use prost::Message;
 
+use super::findings::{About, Findings};
 use super::routes::Routes;
 use crate::{
     model::{Defaults, Split},
-    problem::{About, Findings, Reason, few},
+    problem::{Reason, few},
     world::{ObjectKey, ServiceFacts, SplitFacts, World, object, origin},
 };
 

@@ -21,9 +21,9 @@ use super::{
     shape,
 };
 use crate::{
-    compile::bindings::Bindings,
+    compile::{bindings::Bindings, findings::Findings},
     model::{Defaults, modes},
-    problem::{Findings, few},
+    problem::few,
     world::{Appearance, ObjectKey, World},
 };
 
