@@ -9,8 +9,10 @@
 #[macro_use]
 mod apiserver;
 
+mod aggregated;
 mod authority;
 mod compile;
+mod inventory;
 mod metrics;
 mod metrics_api;
 mod model;

@@ -25,6 +25,7 @@ use tokio::time::timeout;
 use tracing::{info, warn};
 
 use crate::{
+    aggregated::{access::Gate, certificate, front_proxy},
     apiserver::{
         events::Events,
         lease::{Candidate, Leadership},
@@ -36,13 +37,11 @@ use crate::{
         reconciler::{self, Keeper},
     },
     compile,
+    inventory::follow::Followed,
     metrics::{ApiMetrics, Metrics},
     metrics_api::{
-        access::Gate,
+        self,
         answer::Sources,
-        certificate,
-        follow::Followed,
-        front,
         server::{self, Api},
     },
     model::{Defaults, compiled::Latest},
@@ -253,7 +252,7 @@ pub async fn run(
         let trusting = (authority.clone(), trusting);
         while_leading("metrics trust", &leadership, move || {
             let (authority, client) = trusting.clone();
-            certificate::keep_trusted(authority, client)
+            certificate::keep_trusted(metrics_api::SERVED, authority, client)
         });
         metrics_api(
             &settings,
@@ -335,6 +334,7 @@ async fn metrics_api(
     runtime::task::spawn(
         "metrics certificate",
         certificate::keep_serving(
+            metrics_api::SERVED,
             authority.clone(),
             namespace,
             serving.clone(),
@@ -344,7 +344,7 @@ async fn metrics_api(
     let (publish, front) = watch::channel(None);
     runtime::task::spawn(
         "metrics front",
-        front::keep(client.clone(), serving, publish),
+        front_proxy::keep(client.clone(), serving, publish),
     );
     let followed = Followed::start(client, latest.clone(), metrics.unlisted.clone());
     let api = Api {

@@ -10,9 +10,9 @@ use std::collections::BTreeMap;
 
 use policy::latency::Histogram;
 
-use super::inventory::{Inventory, Named};
-use super::kind::Kind;
 use super::query::Side;
+use crate::inventory::kind::Kind;
+use crate::inventory::{Inventory, Named};
 use crate::observe::reports::{Edge, Reporter, Reports};
 use crate::world::ObjectKey;
 

@@ -10,10 +10,10 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use super::aggregate::{Totals, View};
-use super::inventory::{Inventory, Thing};
-use super::kind::Kind;
 use super::query::{Continue, Parameters, Path, Side};
 use super::render::{Backend, Frame, Item, Page, Refusal, reference};
+use crate::inventory::kind::Kind;
+use crate::inventory::{Inventory, Thing};
 use crate::model::compiled::Latest;
 use crate::observe::reports::{Reports, SLOT};
 use crate::world::{ObjectKey, SplitFacts, Store};

@@ -11,8 +11,8 @@
 
 use serde_json::{Value, json};
 
-use super::kind::{KINDS, Kind};
 use super::query::{GROUP, VERSIONS};
+use crate::inventory::kind::{KINDS, Kind};
 
 /// The answer to `/apis`.
 pub(crate) fn groups() -> Value {

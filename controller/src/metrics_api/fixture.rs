@@ -5,8 +5,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use wire::v1;
 
-use super::inventory::{Inventory, Labels, Thing};
-use super::kind::Kind;
+use crate::inventory::kind::Kind;
+use crate::inventory::{Inventory, Labels, Thing};
 use crate::metrics::ReportMetrics;
 use crate::observe::reports::{Reporter, Reports, SLOT};
 use crate::world::ObjectKey;

@@ -3,8 +3,8 @@
 
 use serde_json::{Value, json};
 
-use super::kind::{KINDS, Kind};
 use super::query::{GROUP, VERSIONS};
+use crate::inventory::kind::{KINDS, Kind};
 
 /// Name of a schema of ours in one version.
 fn schema_name(version: &str, name: &str) -> String {

@@ -5,9 +5,10 @@ use std::time::{Duration, SystemTime};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use kube::core::{Selector, SelectorExt as _};
 
-use super::inventory::Labels;
-use super::kind::Kind;
 use super::selector;
+use crate::aggregated::access::Attributes;
+use crate::inventory::Labels;
+use crate::inventory::kind::Kind;
 use crate::observe::reports::{LONGEST_WINDOW, SETTLED, SLOT, slot_of};
 
 /// Group of the API.
@@ -53,23 +54,6 @@ pub(crate) struct Path {
     pub name: Option<String>,
     /// Whether its edges are asked for.
     pub edges: bool,
-}
-
-/// What the user must be allowed to do.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct Attributes {
-    /// `get` or `list`.
-    pub verb: &'static str,
-    /// `v1alpha1` or `v1alpha2`.
-    pub version: &'static str,
-    /// Plural.
-    pub resource: &'static str,
-    /// `edges` or empty.
-    pub subresource: &'static str,
-    /// Empty for all.
-    pub namespace: String,
-    /// Empty for all.
-    pub name: String,
 }
 
 /// Why a question has no answer.
@@ -165,6 +149,7 @@ impl Path {
         let name = self.name.clone().unwrap_or_default();
         if self.kind == Kind::Namespace && self.edges {
             return Attributes {
+                group: GROUP,
                 verb: "list",
                 version: self.version,
                 resource: "edges",
@@ -178,6 +163,7 @@ impl Path {
             _ => self.namespace.clone().unwrap_or_default(),
         };
         Attributes {
+            group: GROUP,
             verb: if self.name.is_some() { "get" } else { "list" },
             version: self.version,
             resource: self.kind.plural(),

@@ -4,8 +4,8 @@ use http::StatusCode;
 use serde_json::{Map, Value, json};
 
 use super::aggregate::{Direction, EdgeOf, End, Sums};
-use super::kind::Kind;
 use super::query::{GROUP, Mistake, Side};
+use crate::inventory::kind::Kind;
 use crate::world::ObjectKey;
 
 /// One item of an answer, before it has a shape.

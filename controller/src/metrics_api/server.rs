@@ -34,16 +34,19 @@ use tokio_rustls::server::TlsStream;
 use tracing::debug;
 
 use super::{
-    access::{Gate, Verdict, refusal},
     answer::{Answer, Sources},
-    discovery,
-    follow::Followed,
-    front::{self, Front},
-    openapi,
+    discovery, openapi,
     query::{GROUP, Mistake, Parameters, Path, VERSIONS},
     render::Refusal,
 };
-use crate::metrics::ApiMetrics;
+use crate::{
+    aggregated::{
+        access::{Gate, Verdict, refusal},
+        front_proxy::{self, Front},
+    },
+    inventory::follow::Followed,
+    metrics::ApiMetrics,
+};
 
 /// Connections of the API servers at one time: a few, with a few connections each, and
 /// room.
@@ -90,7 +93,7 @@ pub(crate) struct Api {
     /// Whether that is whole.
     pub followed: Followed,
     /// How the API server calls.
-    pub front: front::Latest,
+    pub front: front_proxy::Latest,
     /// Who may read what.
     pub gate: Gate,
     /// Counters.
@@ -194,7 +197,7 @@ impl Port {
     async fn converse(
         &self,
         stream: TlsStream<TcpStream>,
-        trusted: Arc<front::Trusted>,
+        trusted: Arc<front_proxy::Trusted>,
         name: Option<Arc<str>>,
         (streams, headers): (u32, u32),
     ) {

@@ -9,15 +9,13 @@ use k8s_openapi::kube_aggregator::pkg::apis::apiregistration::v1::APIService;
 use kube::api::DeleteParams;
 use kube::{Api, Client};
 
-use crate::metrics_api::certificate::SERVICE;
-use crate::metrics_api::query::{GROUP, VERSIONS};
+use crate::metrics_api::SERVED;
 
 /// Deletes the APIServices that lead to the mesh and says so in `report`. It
 /// never fails, as leaving does not.
 pub(crate) async fn withdraw(client: &Client, report: &mut String) {
     let api: Api<APIService> = Api::all(client.clone());
-    for version in VERSIONS {
-        let name = format!("{version}.{GROUP}");
+    for name in SERVED.api_services() {
         let outcome = match delete(&api, &name).await {
             Ok(false) => continue,
             Ok(true) => "no longer served".to_owned(),
@@ -36,7 +34,7 @@ async fn delete(api: &Api<APIService>, name: &str) -> Result<bool, kube::Error> 
         return Ok(false);
     };
     let service = held.spec.and_then(|spec| spec.service);
-    let ours = service.is_some_and(|service| service.name.as_deref() == Some(SERVICE));
+    let ours = service.is_some_and(|service| service.name.as_deref() == Some(SERVED.service));
     if ours {
         api.delete(name, &DeleteParams::default()).await?;
     }
@@ -49,6 +47,7 @@ mod tests {
 
     use super::*;
     use crate::fake_api::FakeApi;
+    use crate::metrics_api::query::GROUP;
 
     fn path(version: &str) -> String {
         format!("/apis/apiregistration.k8s.io/v1/apiservices/{version}.{GROUP}")
@@ -83,7 +82,7 @@ mod tests {
     #[tokio::test]
     async fn ours_go_and_those_of_others_stay() {
         let api = FakeApi::default();
-        api.put(&path("v1alpha1"), service("v1alpha1", SERVICE));
+        api.put(&path("v1alpha1"), service("v1alpha1", SERVED.service));
         api.put(&path("v1alpha2"), service("v1alpha2", "smi-metrics"));
         let mut report = String::new();
         withdraw(&api.client(), &mut report).await;

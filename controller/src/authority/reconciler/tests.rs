@@ -1,8 +1,8 @@
 use super::*;
+use crate::aggregated::certificate;
 use crate::authority::own_certificate::keep_serving;
 use crate::authority::secret::ROOT_KEY;
 use crate::fake_api::FakeApi;
-use crate::metrics_api::certificate;
 use identity::authority::{ISSUER_LIFE, LeafNames, ROOT_LIFE};
 use identity::tls::ServingHandle;
 use identity::verify::peer_identity;
@@ -238,6 +238,7 @@ async fn cluster_that_was_off_for_a_hundred_days_has_every_certificate_again_by_
         clock.clone(),
     ));
     tokio::spawn(certificate::keep_serving(
+        crate::metrics_api::SERVED,
         authority.clone(),
         "weft-system".to_owned(),
         front.clone(),

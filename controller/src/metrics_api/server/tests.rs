@@ -118,7 +118,7 @@ impl Bench {
         .into();
         let front = Front::read(&data).unwrap();
         let tls = front.tls(&serving).unwrap();
-        let trusted = Arc::new(front::Trusted { front, tls });
+        let trusted = Arc::new(front_proxy::Trusted { front, tls });
         let (publish, front) = watch::channel(Some(trusted));
         let (models, latest) = watch::channel(None);
         let reviews = Arc::default();

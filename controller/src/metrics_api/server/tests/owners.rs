@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::fixture;
-use crate::metrics_api::inventory::Thing;
-use crate::metrics_api::kind::Kind;
+use crate::inventory::Thing;
+use crate::inventory::kind::Kind;
 use crate::model::compiled::Compiled;
 
 /// An API server that lists these objects by path, and whose watches never say anything.

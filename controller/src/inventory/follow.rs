@@ -26,8 +26,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use tokio::time::Instant;
 use tracing::{debug, warn};
 
-use super::inventory::{Inventory, Labels, Thing};
-use super::kind::Kind;
+use super::{Inventory, Labels, Thing, kind::Kind};
 use crate::model::compiled::Latest;
 use crate::translate;
 use crate::world::{ObjectKey, Owner, PodFacts, Store};

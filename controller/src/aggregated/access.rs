@@ -13,8 +13,7 @@ use kube::{Api, Client};
 use parking_lot::Mutex;
 use tokio::time::{Instant, timeout};
 
-use super::front::User;
-use super::query::{Attributes, GROUP};
+use super::front_proxy::User;
 
 /// How long an answer holds. A right that is taken away is gone after it.
 const REMEMBERED: Duration = Duration::from_secs(5);
@@ -22,6 +21,25 @@ const REMEMBERED: Duration = Duration::from_secs(5);
 const MAX_REMEMBERED: usize = 1024;
 /// Time for one question.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// What the user must be allowed to do.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Attributes {
+    /// Group of the API.
+    pub group: &'static str,
+    /// `get` or `list`.
+    pub verb: &'static str,
+    /// Version of the API.
+    pub version: &'static str,
+    /// Plural.
+    pub resource: &'static str,
+    /// Below the resource, or empty.
+    pub subresource: &'static str,
+    /// Empty for all.
+    pub namespace: String,
+    /// Empty for all.
+    pub name: String,
+}
 
 type Question = (User, Attributes);
 
@@ -103,7 +121,7 @@ fn spec(user: &User, asked: &Attributes) -> SubjectAccessReviewSpec {
         groups: Some(user.groups.clone()),
         extra: (!user.extra.is_empty()).then(|| user.extra.clone()),
         resource_attributes: Some(ResourceAttributes {
-            group: Some(GROUP.to_owned()),
+            group: Some(asked.group.to_owned()),
             version: some(asked.version),
             resource: some(asked.resource),
             subresource: some(asked.subresource),
@@ -132,7 +150,7 @@ pub(crate) fn refusal(user: &User, asked: &Attributes, reason: &str) -> String {
         format!(": {reason}")
     };
     format!(
-        "user {:?} cannot {} resource {resource:?} in API group {GROUP:?} {place}{why}",
-        user.name, asked.verb
+        "user {:?} cannot {} resource {resource:?} in API group {:?} {place}{why}",
+        user.name, asked.verb, asked.group
     )
 }

@@ -3,13 +3,16 @@
 //! An object that is gone is remembered for a while: its traffic of the last
 //! minutes still belongs to its owners. It is no longer listed itself.
 
+pub(crate) mod follow;
+pub(crate) mod kind;
+
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::kind::Kind;
+use self::kind::Kind;
 use crate::world::ObjectKey;
 
 /// How long an object is remembered after its end: longer than any window.
@@ -221,8 +224,8 @@ impl Inventory {
 
 #[cfg(test)]
 mod tests {
-    use super::super::fixture::{inventory, key};
     use super::*;
+    use crate::metrics_api::fixture::{inventory, key};
 
     #[test]
     fn ended_objects_are_remembered_for_ten_minutes_and_not_listed() {

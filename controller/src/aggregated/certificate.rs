@@ -18,11 +18,8 @@ use serde_json::json;
 use tokio::time::{sleep, timeout};
 use tracing::{debug, info, warn};
 
-use super::query::{GROUP, VERSIONS};
 use crate::authority::Authority;
 
-/// Name of the Service in front of the replicas.
-pub(crate) const SERVICE: &str = "weft-metrics";
 /// Life of a certificate.
 const LIFE: Duration = Duration::from_secs(24 * 3600);
 /// How often everything is looked at.
@@ -32,9 +29,29 @@ const RETRY: Duration = Duration::from_secs(2);
 /// Time for one look at an APIService.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// What the API server knows an aggregated API by.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ServedApi {
+    /// Name of the Service in front of the replicas.
+    pub service: &'static str,
+    /// Its group.
+    pub group: &'static str,
+    /// Its versions, the preferred one first.
+    pub versions: &'static [&'static str],
+}
+
+impl ServedApi {
+    /// Names of its APIServices, one for each version.
+    pub(crate) fn api_services(&self) -> impl Iterator<Item = String> {
+        let versions = self.versions.iter();
+        versions.map(|version| format!("{version}.{}", self.group))
+    }
+}
+
 /// Keeps the serving certificate fresh; made anew at once when the roots change. One
 /// that the API server would refuse does not replace the one in use.
 pub(crate) async fn keep_serving(
+    served: ServedApi,
     authority: Authority,
     namespace: String,
     handle: ServingHandle,
@@ -43,7 +60,7 @@ pub(crate) async fn keep_serving(
     authority.ready().await;
     let mut roots = authority.roots_pem();
     // The API server calls a Service by this name, whatever the cluster's domain.
-    let names = [format!("{SERVICE}.{namespace}.svc")];
+    let names = [format!("{}.{namespace}.svc", served.service)];
     loop {
         let now = clock.now();
         let made = authority
@@ -69,15 +86,14 @@ pub(crate) async fn keep_serving(
 
 /// Keeps the roots in the APIServices. One that does not exist is left alone: the
 /// chart makes it, or did not want it.
-pub(crate) async fn keep_trusted(authority: Authority, client: Client) {
+pub(crate) async fn keep_trusted(served: ServedApi, authority: Authority, client: Client) {
     let api: Api<APIService> = Api::all(client);
     let mut roots = authority.roots_pem();
     loop {
         let pem = roots.borrow_and_update().clone();
         let mut pause = TICK;
-        for version in VERSIONS {
-            let name = format!("{version}.{GROUP}");
-            let repaired = timeout(PATIENCE, repair(&api, &name, &pem));
+        for name in served.api_services() {
+            let repaired = timeout(PATIENCE, repair(&api, served.service, &name, &pem));
             match repaired.await {
                 Ok(Ok(false)) => {}
                 Ok(Ok(true)) => info!(name, "caBundle written"),
@@ -95,14 +111,19 @@ pub(crate) async fn keep_trusted(authority: Authority, client: Client) {
     }
 }
 
-async fn repair(api: &Api<APIService>, name: &str, pem: &str) -> Result<bool, kube::Error> {
+async fn repair(
+    api: &Api<APIService>,
+    served_by: &str,
+    name: &str,
+    pem: &str,
+) -> Result<bool, kube::Error> {
     let Some(service) = api.get_opt(name).await? else {
         return Ok(false);
     };
     let spec = service.spec.unwrap_or_default();
     let ours = spec
         .service
-        .is_some_and(|service| service.name.as_deref() == Some(SERVICE));
+        .is_some_and(|service| service.name.as_deref() == Some(served_by));
     let held = spec.ca_bundle.is_some_and(|held| held.0 == pem.as_bytes());
     // An APIService that leads elsewhere is somebody else's.
     if pem.is_empty() || !ours || held {
@@ -118,6 +139,9 @@ async fn repair(api: &Api<APIService>, name: &str, pem: &str) -> Result<bool, ku
 mod tests {
     use super::*;
     use crate::fake_api::FakeApi;
+
+    const SERVICE: &str = "weft-metrics";
+    const GROUP: &str = "metrics.smi-spec.io";
 
     fn path(version: &str) -> String {
         format!("/apis/apiregistration.k8s.io/v1/apiservices/{version}.{GROUP}")
@@ -147,7 +171,7 @@ mod tests {
             ("v1alpha2", "roots", false),
             ("v1alpha3", "roots", false),
         ] {
-            let repaired = repair(&api, &name(version), pem).await.unwrap();
+            let repaired = repair(&api, SERVICE, &name(version), pem).await.unwrap();
             assert_eq!(repaired, written, "{version} {pem}");
         }
         let held = fake.read(&path("v1alpha1")).unwrap();
