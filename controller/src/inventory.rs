@@ -225,7 +225,7 @@ impl Inventory {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::metrics_api::fixture::{inventory, key};
+    use crate::testing::town::{inventory, key};
 
     #[test]
     fn ended_objects_are_remembered_for_ten_minutes_and_not_listed() {

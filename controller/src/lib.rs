@@ -34,9 +34,7 @@ mod watch;
 pub mod world;
 
 #[cfg(test)]
-mod fake_api;
-#[cfg(test)]
-mod fixture;
+mod testing;
 
 // What `main` starts.
 pub use self::{

@@ -17,9 +17,6 @@ pub(crate) mod render;
 pub(crate) mod selector;
 pub(crate) mod server;
 
-#[cfg(test)]
-pub(crate) mod fixture;
-
 use crate::aggregated::certificate::ServedApi;
 
 /// What the API server knows it by.

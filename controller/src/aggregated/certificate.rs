@@ -138,7 +138,7 @@ async fn repair(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fake_api::FakeApi;
+    use crate::testing::api_server::FakeApi;
 
     const SERVICE: &str = "weft-metrics";
     const GROUP: &str = "metrics.smi-spec.io";

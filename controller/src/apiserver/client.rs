@@ -153,7 +153,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::fake_api::FakeApi;
+    use crate::testing::api_server::FakeApi;
 
     fn maps(client: Client) -> Api<ConfigMap> {
         Api::namespaced(client, "mesh")

@@ -205,7 +205,7 @@ fn cut(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fake_api::FakeApi;
+    use crate::testing::api_server::FakeApi;
 
     fn note(text: &str) -> Note {
         Note {

@@ -378,7 +378,7 @@ fn won<T>(written: Result<T, kube::Error>) -> Result<bool, kube::Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fake_api::FakeApi;
+    use crate::testing::api_server::FakeApi;
     use serde_json::json;
 
     const PATH: &str = "/apis/coordination.k8s.io/v1/namespaces/mesh/leases/one";

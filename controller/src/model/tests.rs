@@ -1,6 +1,6 @@
 use serde_json::json;
 
-use crate::fixture::*;
+use crate::testing::cluster::*;
 
 #[test]
 fn a_version_changes_with_the_content_and_only_with_it() {

@@ -36,10 +36,11 @@ mod tests {
     use tokio::sync::watch;
 
     use super::*;
-    use crate::fixture::{self, Cluster};
     use crate::metrics::Metrics;
     use crate::model::compiled::Compiled;
     use crate::model::{Defaults, Model};
+    use crate::testing::cluster;
+    use crate::testing::cluster::Cluster;
 
     fn compiled(cluster: &Cluster) -> Option<Arc<Compiled>> {
         let world = Arc::new(cluster.world());
@@ -48,9 +49,9 @@ mod tests {
     }
 
     fn skipping(name: &str, ports: &str) -> serde_json::Value {
-        let pod = fixture::pod(name, "10.0.0.21", "db");
+        let pod = cluster::pod(name, "10.0.0.21", "db");
         let arguments = json!(["capture", "--skip-inbound-ports", ports]);
-        fixture::set(pod, "/spec/initContainers/0/args", arguments)
+        cluster::set(pod, "/spec/initContainers/0/args", arguments)
     }
 
     fn shown(registry: &Registry) -> Vec<String> {
@@ -67,7 +68,7 @@ mod tests {
     async fn skipped_ports_are_added_up_per_namespace_and_go_with_their_pods() {
         let mut registry = Registry::default();
         let metrics = Metrics::register(&mut registry);
-        let with = fixture::shop()
+        let with = cluster::shop()
             .with(skipping("db-1", "5432,9000-9009"))
             .with(skipping("db-2", "5432"));
         let (models, latest) = watch::channel(compiled(&with));
@@ -75,7 +76,7 @@ mod tests {
         tokio::task::yield_now().await;
         let expected = r#"weft_controller_skipped_ports{namespace="shop"} 12"#;
         assert_eq!(shown(&registry), [expected]);
-        models.send_replace(compiled(&fixture::shop()));
+        models.send_replace(compiled(&cluster::shop()));
         drop(models);
         following.await.unwrap();
         assert!(shown(&registry).is_empty());

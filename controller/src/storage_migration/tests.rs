@@ -1,8 +1,8 @@
 use serde_json::{Value, json};
 
 use super::*;
-use crate::fake_api::FakeApi;
 use crate::metrics::Metrics;
+use crate::testing::api_server::FakeApi;
 
 pub(crate) const MESH: &str = "weft-system";
 pub(crate) const TARGETS: &str =

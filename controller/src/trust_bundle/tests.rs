@@ -1,5 +1,5 @@
 use super::*;
-use crate::fake_api::FakeApi;
+use crate::testing::api_server::FakeApi;
 use kube::api::ObjectMeta;
 use serde_json::Value;
 
@@ -104,7 +104,7 @@ impl Bench {
 
     /// The pod of the job that runs before the chart is deleted.
     fn uninstall(&self) {
-        let pod = crate::fixture::plain_pod("weft-leave-x", "10.0.0.9", "weft-leave");
+        let pod = crate::testing::cluster::plain_pod("weft-leave-x", "10.0.0.9", "weft-leave");
         self.api
             .put("/api/v1/namespaces/weft-system/pods/weft-leave-x", pod);
     }

@@ -192,14 +192,15 @@ mod tests {
     use tokio::sync::watch;
 
     use super::*;
-    use crate::fake_api::FakeApi;
-    use crate::fixture::{self, Cluster};
     use crate::model::compiled::Compiled;
     use crate::model::{Defaults, Model};
+    use crate::testing::api_server::FakeApi;
+    use crate::testing::cluster;
+    use crate::testing::cluster::Cluster;
 
     fn job(namespace: &str) -> serde_json::Value {
-        let pod = fixture::plain_pod("weft-leave-x", "10.0.0.9", ACCOUNT);
-        fixture::in_namespace(pod, namespace)
+        let pod = cluster::plain_pod("weft-leave-x", "10.0.0.9", ACCOUNT);
+        cluster::in_namespace(pod, namespace)
     }
 
     async fn known_after(cluster: Cluster) -> bool {
@@ -215,12 +216,12 @@ mod tests {
 
     #[tokio::test]
     async fn the_job_in_the_controllers_namespace_is_remembered_after_it_is_gone() {
-        assert!(known_after(fixture::shop().with(job("weft-system"))).await);
+        assert!(known_after(cluster::shop().with(job("weft-system"))).await);
     }
 
     #[tokio::test]
     async fn a_pod_of_that_account_elsewhere_is_no_sign() {
-        assert!(!known_after(fixture::shop().with(job("shop"))).await);
+        assert!(!known_after(cluster::shop().with(job("shop"))).await);
     }
 
     #[tokio::test]
@@ -258,7 +259,7 @@ mod tests {
 
         /// The job's pod in this phase, or none, as watch and API server show it.
         async fn show(&self, phase: Option<&str>) {
-            let mut cluster = fixture::shop();
+            let mut cluster = cluster::shop();
             self.api.remove(PATH);
             if let Some(phase) = phase {
                 let mut pod = job("weft-system");

@@ -46,8 +46,8 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::fake_api::FakeApi;
     use crate::metrics_api::query::GROUP;
+    use crate::testing::api_server::FakeApi;
 
     fn path(version: &str) -> String {
         format!("/apis/apiregistration.k8s.io/v1/apiservices/{version}.{GROUP}")

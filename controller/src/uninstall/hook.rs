@@ -266,7 +266,7 @@ fn owner(pod: &Pod) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fake_api::FakeApi;
+    use crate::testing::api_server::FakeApi;
     use serde_json::Value;
 
     const MESH: &str = "weft-system";

@@ -2,7 +2,7 @@ use super::*;
 use crate::aggregated::certificate;
 use crate::authority::own_certificate::keep_serving;
 use crate::authority::secret::ROOT_KEY;
-use crate::fake_api::FakeApi;
+use crate::testing::api_server::FakeApi;
 use identity::authority::{ISSUER_LIFE, LeafNames, ROOT_LIFE};
 use identity::tls::ServingHandle;
 use identity::verify::peer_identity;

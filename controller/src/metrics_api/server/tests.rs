@@ -12,10 +12,10 @@ use rustls::{ClientConfig, RootCertStore};
 use serde_json::json;
 use tokio_rustls::TlsConnector;
 
-use super::super::fixture::{call, inventory, reports, seen_by_server};
 use super::*;
 use crate::authority::Authority;
 use crate::observe::reports::{Reports, SLOT, slot_of};
+use crate::testing::town::{call, inventory, reports, seen_by_server};
 use crate::world::ObjectKey;
 
 #[path = "tests/floods.rs"]

@@ -4,11 +4,12 @@ use http::Method;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::fake_api::FakeApi;
-use crate::fixture::{self, Cluster};
 use crate::model::compiled::Compiled;
 use crate::model::{Defaults, Model};
 use crate::network_policy::tests::{pod, udp_route};
+use crate::testing::api_server::FakeApi;
+use crate::testing::cluster;
+use crate::testing::cluster::Cluster;
 use crds::labels::account_hash;
 
 const ROLES: &str = "/apis/rbac.authorization.k8s.io/v1/clusterroles";
@@ -50,10 +51,10 @@ fn compiled(cluster: &Cluster) -> Arc<Compiled> {
 fn closed() -> Cluster {
     let rules = json!([{"kind": "UDPRoute", "name": "dns"}]);
     Cluster::default()
-        .with(fixture::namespace("shop"))
+        .with(cluster::namespace("shop"))
         .with(pod("server", "server"))
         .with(udp_route("dns", &json!({"matches": {"ports": [53]}})))
-        .with(fixture::target("t", "server", &["client"], rules))
+        .with(cluster::target("t", "server", &["client"], rules))
 }
 
 impl Bench {
@@ -156,7 +157,7 @@ async fn a_policy_appears_stays_as_it_is_and_goes_with_its_reason() {
     assert_eq!(spec["ingress"][1]["ports"][0]["port"], 54);
 
     let open = Cluster::default()
-        .with(fixture::namespace("shop"))
+        .with(cluster::namespace("shop"))
         .with(pod("server", "server"));
     bench.models.send_replace(Some(compiled(&open)));
     bench.settle().await;
@@ -171,7 +172,7 @@ async fn what_somebody_edits_or_deletes_is_put_back_at_a_measured_pace() {
     let right = bench.api.read(&path(&server())).unwrap();
     let start = Instant::now();
     for edit in ["/spec/ingress", "/metadata/ownerReferences"] {
-        let edited = fixture::set(right.clone(), edit, json!([]));
+        let edited = cluster::set(right.clone(), edit, json!([]));
         bench.write(&server(), edited);
         bench.settle().await;
         let now = bench.api.read(&path(&server())).unwrap();
@@ -182,13 +183,13 @@ async fn what_somebody_edits_or_deletes_is_put_back_at_a_measured_pace() {
         );
     }
     // Without its label it is still known as ours.
-    let bare = fixture::set(right.clone(), "/metadata/labels", json!({}));
-    let bare = fixture::set(
+    let bare = cluster::set(right.clone(), "/metadata/labels", json!({}));
+    let bare = cluster::set(
         bare,
         "/metadata/managedFields",
         json!([{"manager": MANAGER}]),
     );
-    let bare = fixture::set(bare, "/spec/ingress", json!([]));
+    let bare = cluster::set(bare, "/spec/ingress", json!([]));
     bench.write(&server(), bare);
     bench.settle().await;
     assert_eq!(bench.spec(&server()).unwrap(), right["spec"]);

@@ -1,5 +1,6 @@
 use super::*;
-use crate::fixture::{self, Cluster};
+use crate::testing::cluster;
+use crate::testing::cluster::Cluster;
 use policy::name::Kind;
 use serde_json::json;
 
@@ -188,11 +189,11 @@ fn object_that_nobody_needs_any_more_is_touched_and_has_no_proxies() {
 /// A cluster where `client` and `client-2` of account `web` may call Service `api`, which
 /// is split, and where a TrafficTarget protects the pods of account `api`.
 fn shop() -> Cluster {
-    fixture::shop()
-        .with(fixture::pod("client-2", "10.0.0.2", "web"))
-        .with(fixture::split("web", "api", &[("api", 1)]))
-        .with(fixture::group("g", json!([{"name": "all"}])))
-        .with(fixture::target(
+    cluster::shop()
+        .with(cluster::pod("client-2", "10.0.0.2", "web"))
+        .with(cluster::split("web", "api", &[("api", 1)]))
+        .with(cluster::group("g", json!([{"name": "all"}])))
+        .with(cluster::target(
             "t",
             "api",
             &["web"],
@@ -248,8 +249,8 @@ fn pod_that_a_policy_protects_needs_it_before_its_proxy_says_a_word() {
 
 #[test]
 fn open_workload_is_sent_no_rule_and_so_needs_no_route() {
-    let namespace = fixture::namespace("shop");
-    let open = shop().with(fixture::annotate(namespace, "weft.dev/access", "open"));
+    let namespace = cluster::namespace("shop");
+    let open = shop().with(cluster::annotate(namespace, "weft.dev/access", "open"));
     let model = open.compile().0;
     let observed = Observed::settled();
     let of = |kind, name| observed.tally(&model, &named(kind, name), 1).needed;
@@ -275,8 +276,8 @@ fn caller_whose_stream_ended_has_what_it_had_and_lacks_what_came_after() {
     assert!(next.away.contains(&"shop/client".to_owned()), "{next:?}");
 
     // Until its pod is gone, or another pod has its name.
-    let other = fixture::pod("client", "10.0.0.1", "web");
-    let other = fixture::set(other, "/metadata/uid", json!("uid-another"));
+    let other = cluster::pod("client", "10.0.0.1", "web");
+    let other = cluster::set(other, "/metadata/uid", json!("uid-another"));
     observed.forget_gone(&shop().with(other).compile().0);
     assert_eq!(tally(1).acknowledged, 0);
 }
@@ -317,7 +318,7 @@ fn controller_that_has_just_started_says_how_many_it_has_not_heard() {
     let observed = Observed::default();
     let unheard = || observed.tally(&model, &split(), 1).unheard;
     assert_eq!(unheard(), 4);
-    let more = shop().with(fixture::pod("client-3", "10.0.0.3", "web"));
+    let more = shop().with(cluster::pod("client-3", "10.0.0.3", "web"));
     let later = observed.tally(&more.compile().0, &split(), 1).unheard;
     assert_eq!(
         later, 4,

@@ -19,7 +19,6 @@ pub(super) use wire::v1::replica_client::ReplicaClient;
 
 pub(super) use crate::authority::Authority;
 pub(super) use crate::authority::certify::tests::FakeCluster;
-pub(super) use crate::fixture::{self, Cluster};
 pub(super) use crate::metrics::{Metrics, Outcome, ReportMetrics};
 pub(super) use crate::model::compiled::Compiled;
 pub(super) use crate::model::{Defaults, Model};
@@ -27,6 +26,8 @@ pub(super) use crate::observe::acknowledged::{Observed, Tally};
 pub(super) use crate::observe::exchange::Listener;
 pub(super) use crate::observe::reports::{Reports, slot_of};
 use crate::serve::*;
+pub(super) use crate::testing::cluster;
+pub(super) use crate::testing::cluster::Cluster;
 
 pub(super) const API: &str = "destination/10.96.0.1:80";
 pub(super) const PATIENCE: Duration = Duration::from_secs(5);
@@ -328,7 +329,7 @@ pub(super) fn weight(batch: &v1::Batch, backend: usize) -> u32 {
 }
 
 pub(super) fn with_split(first: i64) -> Cluster {
-    fixture::shop().with(fixture::split("canary", "api", &[("api", first)]))
+    cluster::shop().with(cluster::split("canary", "api", &[("api", first)]))
 }
 
 pub(super) fn canary() -> ObjectRef {

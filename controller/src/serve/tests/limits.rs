@@ -39,7 +39,7 @@ async fn must_be_served(bench: &Bench) {
 
 #[tokio::test]
 async fn flood_of_silent_connections_turns_no_proxy_away() {
-    let bench = Bench::start(&fixture::shop()).await;
+    let bench = Bench::start(&cluster::shop()).await;
     must_be_served(&bench).await;
     let flood = silent(&bench, ATTACKER, UNPROVEN.per_holder + 50).await;
     must_be_served(&bench).await;
@@ -56,7 +56,7 @@ async fn flood_of_silent_connections_turns_no_proxy_away() {
 
 #[tokio::test]
 async fn address_that_connects_without_end_is_dropped_before_its_handshakes() {
-    let bench = Bench::start(&fixture::shop()).await;
+    let bench = Bench::start(&cluster::shop()).await;
     let count = 3 * ARRIVALS.burst as usize;
     for _ in 0..count {
         drop(socket_from(ATTACKER, bench.addr).await.unwrap());
@@ -68,7 +68,7 @@ async fn address_that_connects_without_end_is_dropped_before_its_handshakes() {
 
 #[tokio::test]
 async fn connection_without_a_certificate_ends_after_its_time() {
-    let bench = Bench::start(&fixture::shop()).await;
+    let bench = Bench::start(&cluster::shop()).await;
     let tls = bootstrap_client_config(&bench.roots, bench.identity.clone(), &[H2_ALPN]);
     let socket = socket_from(ATTACKER, bench.addr).await.unwrap();
     let stream = TlsConnector::from(tls).connect(peer_name(), socket).await;
@@ -84,7 +84,7 @@ async fn connection_without_a_certificate_ends_after_its_time() {
 
 #[tokio::test]
 async fn request_for_a_certificate_is_cut_off_at_32_kib() {
-    let bench = Bench::start(&fixture::shop()).await;
+    let bench = Bench::start(&cluster::shop()).await;
     let channel = bench.nobody_at(ATTACKER).await;
     let refused = ControlClient::new(channel)
         .certify(request(&"x".repeat(MAX_RECEIVED_UNPROVEN)))
@@ -98,7 +98,7 @@ async fn request_for_a_certificate_is_cut_off_at_32_kib() {
 
 #[tokio::test]
 async fn newest_two_streams_of_a_pod_stay_and_older_ones_end() {
-    let bench = Bench::start(&fixture::shop()).await;
+    let bench = Bench::start(&cluster::shop()).await;
     let mut streams = Vec::new();
     for _ in 0..4 {
         let mut proxy = bench.client(asks(&[])).await;
@@ -116,7 +116,7 @@ async fn newest_two_streams_of_a_pod_stay_and_older_ones_end() {
 
 #[tokio::test]
 async fn name_that_is_no_destination_is_neither_remembered_nor_told_to_replicas() {
-    let bench = Bench::start(&fixture::shop()).await;
+    let bench = Bench::start(&cluster::shop()).await;
     let huge = "x".repeat(1_000_000);
     let bad = [
         huge.as_str(),
@@ -150,7 +150,7 @@ async fn name_that_is_no_destination_is_neither_remembered_nor_told_to_replicas(
 
 #[tokio::test]
 async fn more_destinations_than_one_proxy_may_have_are_not_told_to_replicas() {
-    let bench = Bench::start(&fixture::shop()).await;
+    let bench = Bench::start(&cluster::shop()).await;
     let many: Vec<String> = (0..crate::serve::session::MAX_DESTINATIONS + 500)
         .map(|at| format!("destination/10.{}.{}.1:80", at / 250, at % 250))
         .collect();
@@ -170,7 +170,7 @@ async fn more_destinations_than_one_proxy_may_have_are_not_told_to_replicas() {
 
 #[tokio::test]
 async fn proxy_that_talks_without_end_is_slowed_down_and_still_served() {
-    let bench = Bench::start(&fixture::shop()).await;
+    let bench = Bench::start(&cluster::shop()).await;
     let mut loud = bench.client(asks(&[])).await;
     let batch = loud.batch().await;
     let outbox = loud.outbox.clone();

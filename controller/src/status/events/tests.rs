@@ -1,8 +1,9 @@
 use std::sync::Arc;
 
 use super::*;
-use crate::fixture::{self, Cluster};
 use crate::model::{Defaults, Model};
+use crate::testing::cluster;
+use crate::testing::cluster::Cluster;
 use serde_json::{Value, json};
 
 fn compiled(cluster: &Cluster) -> Compiled {
@@ -12,7 +13,7 @@ fn compiled(cluster: &Cluster) -> Compiled {
 }
 
 fn host_pod(name: &str, label: Option<&str>) -> Value {
-    let mut pod = fixture::plain_pod(name, "192.168.0.1", "web");
+    let mut pod = cluster::plain_pod(name, "192.168.0.1", "web");
     pod["spec"]["hostNetwork"] = json!(true);
     if let Some(label) = label {
         pod["metadata"]["labels"] = json!({"weft.dev/inject": label});
@@ -54,7 +55,7 @@ fn wish_for_a_proxy_that_nobody_hears_is_told_once_with_the_right_spelling() {
     let mut namespace = meshed_namespace();
     namespace["metadata"]["labels"]["weft.dev/inject"] = json!("true");
     let pod = |name: &str, metadata: Value| {
-        let mut pod = fixture::plain_pod(name, "10.0.9.1", "web");
+        let mut pod = cluster::plain_pod(name, "10.0.9.1", "web");
         for (map, value) in metadata.as_object().unwrap() {
             pod["metadata"][map] = value.clone();
         }
@@ -96,7 +97,7 @@ fn wish_for_a_proxy_that_nobody_hears_is_told_once_with_the_right_spelling() {
 
 #[test]
 fn problem_of_an_object_is_told_with_its_field() {
-    let cluster = fixture::shop().with(fixture::split("canary", "api", &[("api", -1)]));
+    let cluster = cluster::shop().with(cluster::split("canary", "api", &[("api", -1)]));
     let notes = Told::default().news(&compiled(&cluster));
     let note = notes
         .iter()
@@ -113,10 +114,10 @@ fn problem_of_an_object_is_told_with_its_field() {
 
 #[test]
 fn workload_whose_last_target_went_is_told_that_it_is_open() {
-    let guarded = fixture::shop().with(fixture::target("guard", "api", &["web"], json!([])));
+    let guarded = cluster::shop().with(cluster::target("guard", "api", &["web"], json!([])));
     let mut told = Told::default();
     told.news(&compiled(&guarded));
-    let notes = told.news(&compiled(&fixture::shop()));
+    let notes = told.news(&compiled(&cluster::shop()));
     let pods: Vec<&str> = notes.iter().map(|note| note.about.name.as_str()).collect();
     assert_eq!(pods, ["api-1", "api-2"]);
     assert!(notes.iter().all(|note| note.reason == "NoTrafficTarget"));
@@ -125,9 +126,9 @@ fn workload_whose_last_target_went_is_told_that_it_is_open() {
 #[test]
 fn workload_is_told_that_it_is_open_only_where_targets_decide_that() {
     for (mode, told_of) in [("auto", 2), ("deny", 0), ("open", 0), ("audit", 0)] {
-        let namespace = fixture::annotate(fixture::namespace("shop"), "weft.dev/access", mode);
-        let bare = fixture::shop().with(namespace);
-        let guard = fixture::target("guard", "api", &["web"], json!([]));
+        let namespace = cluster::annotate(cluster::namespace("shop"), "weft.dev/access", mode);
+        let bare = cluster::shop().with(namespace);
+        let guard = cluster::target("guard", "api", &["web"], json!([]));
         let mut told = Told::default();
         told.news(&compiled(&bare.clone().with(guard)));
         let notes = told.news(&compiled(&bare));
@@ -137,9 +138,9 @@ fn workload_is_told_that_it_is_open_only_where_targets_decide_that() {
 
 #[test]
 fn pod_that_is_closed_by_its_own_mode_is_not_told_that_it_is_open() {
-    let pod = fixture::pod("api-1", "10.0.0.11", "api");
-    let bare = fixture::shop().with(fixture::annotate(pod, "weft.dev/access", "deny"));
-    let guard = fixture::target("guard", "api", &["web"], json!([]));
+    let pod = cluster::pod("api-1", "10.0.0.11", "api");
+    let bare = cluster::shop().with(cluster::annotate(pod, "weft.dev/access", "deny"));
+    let guard = cluster::target("guard", "api", &["web"], json!([]));
     let mut told = Told::default();
     told.news(&compiled(&bare.clone().with(guard)));
     let notes = told.news(&compiled(&bare));
@@ -149,9 +150,9 @@ fn pod_that_is_closed_by_its_own_mode_is_not_told_that_it_is_open() {
 
 #[test]
 fn wrong_mode_of_a_namespace_is_told_on_the_namespace() {
-    let namespace = fixture::annotate(fixture::namespace("shop"), "weft.dev/access", "Deny");
-    let namespace = fixture::set(namespace, "/metadata/uid", json!("uid-shop"));
-    let notes = Told::default().news(&compiled(&fixture::shop().with(namespace)));
+    let namespace = cluster::annotate(cluster::namespace("shop"), "weft.dev/access", "Deny");
+    let namespace = cluster::set(namespace, "/metadata/uid", json!("uid-shop"));
+    let notes = Told::default().news(&compiled(&cluster::shop().with(namespace)));
     let [note] = notes.as_slice() else {
         panic!("{notes:?}")
     };
@@ -169,10 +170,10 @@ fn wrong_mode_of_a_namespace_is_told_on_the_namespace() {
 
 #[test]
 fn workload_that_another_target_still_names_is_not_told() {
-    let one = fixture::shop().with(fixture::target("one", "api", &["web"], json!([])));
+    let one = cluster::shop().with(cluster::target("one", "api", &["web"], json!([])));
     let two = one
         .clone()
-        .with(fixture::target("two", "api", &["web"], json!([])));
+        .with(cluster::target("two", "api", &["web"], json!([])));
     let mut told = Told::default();
     told.news(&compiled(&two));
     assert!(

@@ -2,8 +2,8 @@ use http::Method;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::fake_api::FakeApi;
 use crate::storage_migration::tests::{MESH, SPLITS, TARGETS, definition};
+use crate::testing::api_server::FakeApi;
 
 #[tokio::test(start_paused = true)]
 async fn uninstall_is_refused_while_older_versions_are_stored_and_touches_nothing() {
