@@ -5,6 +5,8 @@
 //! from `serve` and knows nothing of them.
 
 pub(crate) mod acknowledged;
+pub(crate) mod acknowledgements;
 pub(crate) mod exchange;
 pub(crate) mod propagation;
+mod report_store;
 pub(crate) mod reports;

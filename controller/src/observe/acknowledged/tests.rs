@@ -1,4 +1,5 @@
 use super::*;
+use crate::observe::acknowledgements::MAX_REMEMBERED;
 use crate::testing::cluster;
 use crate::testing::cluster::Cluster;
 use policy::name::Kind;

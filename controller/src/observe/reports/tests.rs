@@ -1,5 +1,7 @@
 use super::*;
+use crate::observe::report_store::{MAX_BYTES, MAX_POD_BYTES};
 use crate::settings::caps::Caps;
+use std::collections::{HashMap, HashSet};
 
 const NOW: u64 = 1_000_000;
 
