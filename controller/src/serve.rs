@@ -10,6 +10,7 @@
 //! seconds, and may send what a request for a certificate needs and no more. What
 //! they do never costs a place of somebody with a certificate.
 
+mod open;
 pub(crate) mod session;
 pub(crate) mod stream;
 

@@ -2,48 +2,38 @@
 //!
 //! Which pod it serves follows from the certificate alone: the pod whose uid is
 //! in it, if that pod runs as the service account in it. What is sent is decided
-//! in `publish`; this file moves messages and waits.
+//! in `session`; this file moves messages and waits. `open` makes it.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 use std::time::{Duration, SystemTime};
 
 use futures::FutureExt as _;
-use identity::PeerIdentity;
 use runtime::limit::Reached;
 use runtime::pool::{Limits, Pool, Share};
 use runtime::rate::{Allowance, Rate};
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, sleep_until, timeout, timeout_at};
+use tokio::time::{Instant, sleep_until};
 use tokio_stream::StreamExt as _;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
-use tracing::{debug, info, warn};
+use tracing::{debug, warn};
 use wire::v1;
 use wire::v1::from_proxy::Message;
 
 use super::session::{ANSWER_TIMEOUT, Due, Session, Target};
 use crate::authority::Authority;
 use crate::metrics::StreamMetrics;
-use crate::model::compiled::{Compiled, Latest};
+use crate::model::compiled::Latest;
 use crate::model::{Interest, PodId, Published};
 use crate::observe::acknowledged::{Observed, pod_key};
 use crate::observe::reports::{Reporter, Reports};
 
-/// From the call to the Hello.
-const HELLO_TIMEOUT: Duration = Duration::from_secs(3);
-/// How long a pod that is not known yet is waited for: its certificate proves
-/// that it exists, so the watch will show it.
-const POD_TIMEOUT: Duration = Duration::from_secs(5);
 /// Life of a stream, so that proxies spread over replicas again.
 const LIFE: Duration = Duration::from_secs(30 * 60);
 /// Added to [`LIFE`] by chance, so that streams do not end together.
 const LIFE_JITTER: Duration = Duration::from_secs(30 * 60);
-/// Messages on their way to the proxy. Sessions leave at most three batches
-/// unanswered, so this never fills.
-const OUTBOX: usize = 4;
-
 /// Streams at one time. A proxy has one, and another while the first one is dead and
 /// nobody knows yet; each may cost a message of 4 MiB while it says Hello.
 const PLACES: Limits = Limits {
@@ -53,15 +43,12 @@ const PLACES: Limits = Limits {
 /// Messages of one proxy, apart from answers to batches, of which there are as many as
 /// batches. A new stream begins with reports of five minutes; after that comes a report
 /// in 5 s, and whatever addresses the application calls for the first time.
-const MESSAGES: Allowance = Allowance {
+pub(super) const MESSAGES: Allowance = Allowance {
     burst: 500,
     every: Duration::from_millis(10),
 };
 /// Messages that are taken in before the model is looked at once for all of them.
 const TOGETHER: usize = 64;
-/// Bytes of a proxy's version that the log shows.
-const VERSION_LIMIT: usize = 64;
-
 /// Where streams have their places, by uid of the pod.
 pub(crate) fn places(limits: &Reached) -> Pool<Arc<str>> {
     Pool::new(PLACES, limits.counter("streams"))
@@ -94,163 +81,15 @@ pub(crate) struct Streams {
 }
 
 /// Why a stream ends without the proxy's doing.
-enum End {
+pub(super) enum End {
     /// In order; the proxy opens another.
     Over,
     Refused(Status),
 }
 
-impl Streams {
-    /// Starts to serve a proxy with this identity.
-    ///
-    /// # Errors
-    /// When it does not say Hello, or its pod is not known.
-    pub(crate) async fn open(
-        &self,
-        identity: PeerIdentity,
-        mut incoming: Streaming<v1::FromProxy>,
-    ) -> Result<ToProxies, Status> {
-        let uid = identity.pod_uid().unwrap_or_default();
-        let place = self.places.take(uid.into(), 1).map_err(|full| {
-            Status::resource_exhausted(format!("there are too many streams: {full}"))
-        })?;
-        let pod = self.pod_of(&identity).await?;
-        let (outbox, sent) = mpsc::channel(OUTBOX);
-        let streams = self.clone();
-        runtime::task::spawn("stream", async move {
-            // The answer's head goes out before the Hello comes: a client may
-            // wait for one before it sends the other.
-            let hello = tokio::select! {
-                hello = hello(&mut incoming) => hello,
-                () = place.taken() => Err(taken_over()),
-            };
-            let end = match hello {
-                Ok(hello) => {
-                    streams
-                        .converse(&pod, &identity, hello, incoming, (&outbox, &place))
-                        .await
-                }
-                Err(refusal) => End::Refused(refusal),
-            };
-            match end {
-                End::Over => debug!(%pod, "stream ended"),
-                End::Refused(status) => {
-                    info!(%pod, reason = status.message(), "stream ended");
-                    let _ = timeout(Duration::from_secs(1), outbox.send(Err(status))).await;
-                }
-            }
-        });
-        Ok(ReceiverStream::new(sent))
-    }
-
-    /// The pod that a certificate names, once the model shows it.
-    async fn pod_of(&self, identity: &PeerIdentity) -> Result<PodId, Status> {
-        let Some(uid) = identity.pod_uid() else {
-            return Err(Status::permission_denied("the certificate names no pod"));
-        };
-        let deadline = Instant::now() + POD_TIMEOUT;
-        let mut latest = self.latest.clone();
-        let found = timeout_at(
-            deadline,
-            latest.wait_for(|latest| {
-                latest
-                    .as_ref()
-                    .is_some_and(|compiled| compiled.pod_by_uid(uid).is_some())
-            }),
-        )
-        .await;
-        let compiled = match found {
-            Ok(Ok(latest)) => latest.clone(),
-            Ok(Err(_)) => return Err(Status::unavailable("the controller is ending")),
-            Err(_) => None,
-        };
-        let Some((compiled, pod)) = compiled.and_then(|compiled| {
-            let pod = compiled.pod_by_uid(uid)?.clone();
-            Some((compiled, pod))
-        }) else {
-            return Err(Status::not_found("the pod of the certificate is not known"));
-        };
-        if !runs_as(&compiled, &pod, identity) {
-            return Err(Status::permission_denied(
-                "the pod does not run as the certificate's identity",
-            ));
-        }
-        Ok(pod)
-    }
-
-    async fn converse(
-        &self,
-        pod: &PodId,
-        identity: &PeerIdentity,
-        hello: v1::Hello,
-        incoming: Streaming<v1::FromProxy>,
-        (outbox, place): (&mpsc::Sender<Result<v1::ToProxy, Status>>, &Share<Arc<str>>),
-    ) -> End {
-        let account = identity
-            .spiffe
-            .service_account()
-            .unwrap_or_default()
-            .to_owned();
-        let mut hello = hello;
-        let unnamed = keep_names(&mut hello.destinations);
-        self.left_out(pod, unnamed);
-        let mut asked: BTreeSet<String> = hello.destinations.iter().cloned().collect();
-        let version: String = hello.proxy_version.chars().take(VERSION_LIMIT).collect();
-        let remembered = self.observed.remembered(&pod.namespace, &account);
-        let remembered: BTreeSet<String> = remembered
-            .into_iter()
-            .filter(|name| !asked.contains(name))
-            .collect();
-        debug!(%pod, version, asked = asked.len(), remembered = remembered.len(), "hello");
-        let (session, left_out) = Session::new(hello, remembered.iter().cloned());
-        self.left_out(pod, left_out);
-        // What found no place is not told to other replicas either.
-        asked.retain(|name| session.destinations().contains(name));
-        let mut stream = Conversation {
-            number: self.next.fetch_add(1, Ordering::Relaxed),
-            shared: self,
-            pod,
-            account,
-            reporter: Reporter {
-                uid: identity.pod_uid().unwrap_or_default().into(),
-                pod: pod.clone(),
-            },
-            session,
-            target: Target::new(),
-            asks: asked,
-            remembered,
-            must_send: true,
-            must_look: false,
-            urgent: true,
-            messages: Rate::new(MESSAGES),
-            paused: None,
-            seen: 0,
-            interest: Interest::default(),
-            outbox,
-        };
-        self.metrics.open.inc();
-        let end = stream.run(incoming, place).await;
-        self.metrics.open.dec();
-        self.observed.ended(stream.number, &stream.key());
-        end
-    }
-
-    fn left_out(&self, pod: &PodId, names: usize) {
-        if names > 0 {
-            self.metrics.left_out.inc_by(names as u64);
-            warn!(%pod, left_out = names, "proxy asks for too many destinations, or for what is none");
-        }
-    }
-}
-
-/// What a stream is told that another one of its pod replaces.
-fn taken_over() -> Status {
-    Status::aborted("newer streams of this pod have taken over")
-}
-
 /// Keeps names of destinations and nothing else: what is kept is remembered and told to
 /// all replicas. Returns how many it left out.
-fn keep_names(names: &mut Vec<String>) -> usize {
+pub(super) fn keep_names(names: &mut Vec<String>) -> usize {
     let before = names.len();
     names.retain(|name| {
         let name = wire::names::parse(name);
@@ -259,53 +98,47 @@ fn keep_names(names: &mut Vec<String>) -> usize {
     before - names.len()
 }
 
-async fn hello(incoming: &mut Streaming<v1::FromProxy>) -> Result<v1::Hello, Status> {
-    match timeout(HELLO_TIMEOUT, incoming.message()).await {
-        Ok(Ok(Some(v1::FromProxy {
-            message: Some(Message::Hello(hello)),
-        }))) => Ok(hello),
-        Ok(Ok(_)) => Err(Status::invalid_argument("the first message must be Hello")),
-        Ok(Err(status)) => Err(status),
-        Err(_) => Err(Status::deadline_exceeded("no Hello in time")),
+impl Streams {
+    pub(super) fn left_out(&self, pod: &PodId, names: usize) {
+        if names > 0 {
+            self.metrics.left_out.inc_by(names as u64);
+            warn!(%pod, left_out = names, "proxy asks for too many destinations, or for what is none");
+        }
     }
 }
 
-fn runs_as(compiled: &Compiled, pod: &PodId, identity: &PeerIdentity) -> bool {
-    let Some(record) = compiled.model.pod(pod) else {
-        return false;
-    };
-    identity.spiffe.namespace() == Some(&*pod.namespace)
-        && identity.spiffe.service_account() == Some(&*record.service_account)
-        && identity.pod_uid() == Some(&*record.uid)
+/// What a stream is told that another one of its pod replaces.
+pub(super) fn taken_over() -> Status {
+    Status::aborted("newer streams of this pod have taken over")
 }
 
-struct Conversation<'a> {
-    number: u64,
-    shared: &'a Streams,
-    pod: &'a PodId,
-    account: String,
-    reporter: Reporter,
-    session: Session,
-    target: Target,
+pub(super) struct Conversation<'a> {
+    pub(super) number: u64,
+    pub(super) shared: &'a Streams,
+    pub(super) pod: &'a PodId,
+    pub(super) account: String,
+    pub(super) reporter: Reporter,
+    pub(super) session: Session,
+    pub(super) target: Target,
     /// What this proxy asked for itself, which is what gets remembered.
-    asks: BTreeSet<String>,
+    pub(super) asks: BTreeSet<String>,
     /// What others asked for; those of no use are dropped after the first look.
-    remembered: BTreeSet<String>,
-    must_send: bool,
+    pub(super) remembered: BTreeSet<String>,
+    pub(super) must_send: bool,
     /// Messages have changed what is asked for.
-    must_look: bool,
-    urgent: bool,
-    messages: Rate,
+    pub(super) must_look: bool,
+    pub(super) urgent: bool,
+    pub(super) messages: Rate,
     /// Until when nothing is read, because too much came.
-    paused: Option<Instant>,
+    pub(super) paused: Option<Instant>,
     /// Number of the model that was seen last, and what was read of it.
-    seen: u64,
-    interest: Interest,
-    outbox: &'a mpsc::Sender<Result<v1::ToProxy, Status>>,
+    pub(super) seen: u64,
+    pub(super) interest: Interest,
+    pub(super) outbox: &'a mpsc::Sender<Result<v1::ToProxy, Status>>,
 }
 
 impl Conversation<'_> {
-    async fn run(
+    pub(super) async fn run(
         &mut self,
         mut incoming: Streaming<v1::FromProxy>,
         place: &Share<Arc<str>>,
@@ -575,7 +408,7 @@ impl Conversation<'_> {
         }
     }
 
-    fn key(&self) -> String {
+    pub(super) fn key(&self) -> String {
         pod_key(&v1::ProxyState {
             namespace: self.pod.namespace.to_string(),
             pod: self.pod.name.to_string(),
@@ -585,7 +418,7 @@ impl Conversation<'_> {
 }
 
 /// The trusted roots as a resource like any other.
-fn bundle(authority: &Authority) -> Published {
+pub(super) fn bundle(authority: &Authority) -> Published {
     let roots = authority.roots_der();
     let resource = v1::Resource {
         name: wire::names::BUNDLE.to_owned(),
