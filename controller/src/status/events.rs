@@ -15,11 +15,11 @@ use policy::mode::AccessMode;
 use policy::name::{Kind, ObjectRef};
 use tokio::time::sleep;
 
+use super::conditions::api_version;
 use crate::apiserver::events::{About, Events, Note, Tone};
 use crate::model::PodId;
 use crate::model::compiled::{Compiled, Latest};
 use crate::problem::{Problem, Severity};
-use crate::status::api_version;
 use crate::world::{Appearance, ObjectKey, World};
 
 /// Between two looks at the newest model. An Event may be a second late.

@@ -1,4 +1,7 @@
+use super::conditions::RECONNECT;
 use super::*;
+use crate::network_policy::InForce;
+use serde_json::Value;
 use std::sync::Arc;
 
 use crate::model::{Defaults, Model};
