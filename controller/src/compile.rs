@@ -9,11 +9,13 @@ mod access;
 mod after;
 mod annotations;
 pub(crate) mod bindings;
+mod differences;
 mod endpoints;
 pub(crate) mod findings;
 pub(crate) mod protocols;
 mod routes;
 pub(crate) mod run;
+mod slices;
 mod splits;
 
 use std::{
@@ -63,7 +65,7 @@ fn compile(world: &World, defaults: &Defaults) -> (Index, Problems) {
     let routes = routes::Routes::new(world, defaults, &mut findings);
     let mut splits = splits::by_root(world, defaults, &routes, &mut findings);
     let pods_by_ip = pods_by_ip(world);
-    let endpoints = endpoints::by_port(world, defaults, &pods_by_ip);
+    let endpoints = slices::by_port(world, defaults, &pods_by_ip);
     let mut declared = protocols::declared_for_pods(world, &endpoints, &mut findings);
 
     let mut pods: BTreeMap<ObjectKey, PodEntry> = world

@@ -16,10 +16,10 @@ use wire::v1;
 use self::ports::{Pods, Ports, port_set};
 use super::{
     bindings::Bindings,
-    endpoints::ByPort,
     findings::{About, Findings},
     protocols::Reader,
     routes::{Group, Routes, UDP_NOT_ENFORCED},
+    slices::ByPort,
 };
 use crate::{
     model::{Defaults, Target, TargetRule, Targets},

@@ -8,8 +8,8 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use super::endpoints::{ByPort, Found};
 use super::findings::Findings;
+use super::slices::{ByPort, Found};
 use crate::{
     model::{
         PodEntry, Served,

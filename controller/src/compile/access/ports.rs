@@ -7,7 +7,7 @@ use wire::v1;
 
 use super::{Destination, Reading, Traffic};
 use crate::{
-    compile::endpoints::ByPort,
+    compile::slices::ByPort,
     model::{Mapped, Served, Target},
     problem::{Reason, few},
     world::{ObjectKey, PodFacts, World},
