@@ -9,6 +9,7 @@
 #[macro_use]
 mod apiserver;
 
+mod admin;
 mod aggregated;
 mod authority;
 mod compile;

@@ -5,6 +5,8 @@
 //! in the Model for the next proxy.
 
 mod destination;
+mod endpoints;
 mod resolve;
+mod service;
 pub(crate) mod urgency;
 mod workload;

@@ -1,20 +1,18 @@
 //! Puts the parts of one replica together.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use crds::labels;
-use http::{Method, StatusCode};
 use identity::CertHandle;
 use identity::tls::ServingHandle;
 use kube::Client;
 use parking_lot::Mutex;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
-use runtime::admin::{self, Admin};
+use runtime::admin::Admin;
 use runtime::clock::Clock;
 use runtime::limit::Reached;
 use runtime::ready::Ready;
@@ -93,7 +91,7 @@ pub async fn run(
             ready,
             Arc::new(Mutex::new(registry)),
             move |request, peer| {
-                let answer = page(&request, peer.ip(), &pages);
+                let answer = crate::admin::page(&request, peer.ip(), &pages);
                 async move { answer }
             },
         ),
@@ -393,41 +391,5 @@ fn defaults(settings: &Settings) -> Defaults {
         access_pods_may_loosen: settings.access_pods_may_loosen,
         mtls_pods_may_loosen: settings.mtls_pods_may_loosen,
         udp_network_policies: settings.udp_network_policies,
-    }
-}
-
-/// What is not for everybody in the cluster: the record names the objects of all
-/// namespaces, so only who may enter this pod sees it.
-fn page(request: &admin::Request, peer: IpAddr, acks: &Acks) -> admin::Answer {
-    if request.uri().path() != "/acks" || !peer.to_canonical().is_loopback() {
-        return admin::text(StatusCode::NOT_FOUND, "no such page\n");
-    }
-    if request.method() != Method::GET {
-        return admin::text(StatusCode::METHOD_NOT_ALLOWED, "GET\n");
-    }
-    match acks.json() {
-        Ok(body) => admin::json(StatusCode::OK, body),
-        Err(error) => admin::text(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn record_of_acknowledgements_is_shown_on_loopback_only() {
-        let acks = Acks::default();
-        let status = |peer: &str, path: &str| {
-            let request = http::Request::get(path).body(Default::default()).unwrap();
-            page(&request, peer.parse().unwrap(), &acks).status()
-        };
-        for peer in ["127.0.0.1", "::1", "::ffff:127.0.0.1"] {
-            assert_eq!(status(peer, "/acks"), StatusCode::OK, "{peer}");
-            assert_eq!(status(peer, "/other"), StatusCode::NOT_FOUND, "{peer}");
-        }
-        for peer in ["10.0.0.1", "::ffff:10.0.0.1", "fd00::1"] {
-            assert_eq!(status(peer, "/acks"), StatusCode::NOT_FOUND, "{peer}");
-        }
     }
 }

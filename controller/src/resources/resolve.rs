@@ -8,6 +8,7 @@ use std::{
 
 use wire::{names, v1};
 
+use super::endpoints::endpoints;
 use crate::model::{Index, Model, PodId, PortEntry, Published, ServiceEntry};
 use crate::world::ObjectKey;
 
@@ -142,128 +143,5 @@ impl Answer<'_> {
 
     fn endpoints(&mut self, key: &ObjectKey, entry: &ServiceEntry, port: u16, at: &PortEntry) {
         self.add(endpoints(key, entry, port, at, self.node));
-    }
-}
-
-/// The endpoints resource that a proxy on `node` gets.
-fn endpoints(
-    key: &ObjectKey,
-    entry: &ServiceEntry,
-    port: u16,
-    at: &PortEntry,
-    node: &Arc<str>,
-) -> Arc<Published> {
-    let publish = |endpoints: Vec<v1::Endpoint>| {
-        Arc::new(Published::new(
-            names::endpoints(&key.namespace, &key.name, port),
-            v1::resource::Content::Endpoints(v1::Endpoints { endpoints }),
-            Vec::new(),
-        ))
-    };
-    let by_node = at.endpoints.get_or_init(|| {
-        let mut nodes = BTreeMap::from([("".into(), at.usable(|_| true))]);
-        if entry.facts.internal_local {
-            nodes.clear();
-            for node in at.candidates.iter().map(|candidate| &candidate.node) {
-                if !nodes.contains_key(node) {
-                    nodes.insert(node.clone(), at.usable(|other| other == node));
-                }
-            }
-        }
-        nodes
-            .into_iter()
-            .map(|(node, endpoints)| (node, publish(endpoints)))
-            .collect()
-    });
-    let node: &str = if entry.facts.internal_local { node } else { "" };
-    by_node
-        .get(node)
-        .unwrap_or_else(|| at.nothing.get_or_init(|| publish(Vec::new())))
-        .clone()
-}
-
-impl PortEntry {
-    /// The endpoints to use among those on a node: the ready ones, or if none is,
-    /// those that still serve while they terminate.
-    fn usable(&self, on: impl Fn(&Arc<str>) -> bool) -> Vec<v1::Endpoint> {
-        let pick = |wanted: fn(&crate::model::Candidate) -> bool| -> Vec<v1::Endpoint> {
-            let here = self
-                .candidates
-                .iter()
-                .filter(|candidate| on(&candidate.node));
-            here.filter(|c| wanted(c))
-                .map(|candidate| candidate.endpoint.clone())
-                .collect()
-        };
-        let ready = pick(|candidate| candidate.ready);
-        if ready.is_empty() {
-            pick(|candidate| candidate.last_resort)
-        } else {
-            ready
-        }
-    }
-}
-
-impl Index {
-    fn service<'a>(
-        &self,
-        key: &ObjectKey,
-        entry: &ServiceEntry,
-        port: u16,
-        at: &'a PortEntry,
-    ) -> &'a Arc<Published> {
-        at.service.get_or_init(|| {
-            let splits = entry
-                .splits
-                .iter()
-                .map(|split| self.split_at(split, port))
-                .collect();
-            let service = v1::Service {
-                namespace: key.namespace.to_string(),
-                name: key.name.to_string(),
-                port: port.into(),
-                protocol: v1::Protocol::from(at.protocol).into(),
-                affinity_seconds: entry.facts.affinity_seconds,
-                splits,
-                endpoints: names::endpoints(&key.namespace, &key.name, port),
-            };
-            let origins = entry
-                .splits
-                .iter()
-                .flat_map(|split| split.origins.clone())
-                .collect();
-            Arc::new(Published::new(
-                names::service(&key.namespace, &key.name, port),
-                v1::resource::Content::Service(service),
-                origins,
-            ))
-        })
-    }
-
-    /// A split as one port sees it: a backend without that port has no share.
-    fn split_at(&self, split: &crate::model::Split, port: u16) -> v1::Split {
-        let has_port = |backend: &ObjectKey| {
-            self.services
-                .get(backend)
-                .is_some_and(|entry| entry.ports.contains_key(&port))
-        };
-        let backends = split
-            .backends
-            .iter()
-            .filter(|(backend, _)| has_port(backend));
-        v1::Split {
-            origin: Some((&split.origin).into()),
-            matches: split
-                .matches
-                .clone()
-                .map(|matches| v1::HttpMatches { matches }),
-            backends: backends
-                .map(|(backend, weight)| v1::Backend {
-                    service: backend.name.to_string(),
-                    weight: *weight,
-                    endpoints: names::endpoints(&backend.namespace, &backend.name, port),
-                })
-                .collect(),
-        }
     }
 }
