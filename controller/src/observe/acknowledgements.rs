@@ -38,7 +38,7 @@ const MAX_TOUCHED: usize = 20_000;
 
 /// Objects by name, unless there are too many.
 #[derive(Debug)]
-struct Touched(pub(super) Option<BTreeSet<ObjectRef>>);
+pub(super) struct Touched(pub(super) Option<BTreeSet<ObjectRef>>);
 
 impl Default for Touched {
     fn default() -> Self {
@@ -77,14 +77,14 @@ pub(super) struct State {
 
 /// The destinations of one workload, each with the revision at which it was last used.
 #[derive(Debug, Default)]
-struct Remembered {
+pub(super) struct Remembered {
     pub(super) used: u64,
     pub(super) names: BTreeMap<Arc<str>, u64>,
 }
 
 /// What is believed of a pod's proxy.
 #[derive(Debug, Default)]
-struct Believed {
+pub(super) struct Believed {
     /// Some replica serves it.
     pub(super) live: bool,
     /// Of the pod; empty if a replica of an older version told.
@@ -95,7 +95,7 @@ struct Believed {
     pub(super) destinations: Vec<Arc<str>>,
 }
 
-type Workload = (String, String);
+pub(super) type Workload = (String, String);
 
 #[derive(Debug)]
 pub(super) struct Own {
@@ -106,7 +106,7 @@ pub(super) struct Own {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Needs {
+pub(super) struct Needs {
     pub(super) generation: i64,
     pub(super) acknowledged: bool,
     pub(super) nack: String,

@@ -87,7 +87,7 @@ pub(super) struct State {
 
 /// What one pod has in all slots.
 #[derive(Debug, Default)]
-struct PodShare {
+pub(super) struct PodShare {
     pub(super) edges: usize,
     pub(super) bytes: usize,
     /// Slot and process.
