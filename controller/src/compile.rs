@@ -7,11 +7,15 @@
 
 mod access;
 mod after;
+mod annotations;
 pub(crate) mod bindings;
+mod differences;
 mod endpoints;
-pub(crate) mod modes;
+pub(crate) mod findings;
 pub(crate) mod protocols;
 mod routes;
+pub(crate) mod run;
+mod slices;
 mod splits;
 
 use std::{
@@ -20,22 +24,48 @@ use std::{
     sync::Arc,
 };
 
-use policy::name::{Kind, ObjectRef};
-
-pub(crate) use self::after::compile_after;
+use self::findings::Findings;
 use crate::{
-    model::{Defaults, Index, PodEntry, ServiceEntry},
-    problem::{Findings, Problems},
-    world::{Meta, ObjectKey, World},
+    model::{Changes, Defaults, Index, Model, PodEntry, ServiceEntry},
+    problem::Problems,
+    world::{ObjectKey, World},
 };
 
+impl Model {
+    /// Compiles a World. Never fails: what is wrong is said in the Problems, and
+    /// everything else is in force.
+    pub fn compile(world: &World, defaults: &Defaults) -> (Self, Problems) {
+        let (index, problems) = compile(world, defaults);
+        (
+            Self {
+                index: Arc::new(index),
+            },
+            problems,
+        )
+    }
+
+    /// The same as [`Self::compile`], faster: what `before` worked out and the news do not
+    /// touch is taken over, encoded resources included. Also tells what differs.
+    pub fn compile_after(
+        world: &World,
+        defaults: &Defaults,
+        before: &Self,
+        problems: &Arc<Problems>,
+    ) -> (Self, Arc<Problems>, Changes) {
+        let (index, problems, changes) =
+            after::compile_after(world, defaults, &before.index, problems);
+        let index = Arc::new(index);
+        (Self { index }, problems, changes)
+    }
+}
+
 /// Compiles; see the module header.
-pub(crate) fn compile(world: &World, defaults: &Defaults) -> (Index, Problems) {
+fn compile(world: &World, defaults: &Defaults) -> (Index, Problems) {
     let mut findings = Findings::default();
     let routes = routes::Routes::new(world, defaults, &mut findings);
     let mut splits = splits::by_root(world, defaults, &routes, &mut findings);
     let pods_by_ip = pods_by_ip(world);
-    let endpoints = endpoints::by_port(world, defaults, &pods_by_ip);
+    let endpoints = slices::by_port(world, defaults, &pods_by_ip);
     let mut declared = protocols::declared_for_pods(world, &endpoints, &mut findings);
 
     let mut pods: BTreeMap<ObjectKey, PodEntry> = world
@@ -65,8 +95,8 @@ pub(crate) fn compile(world: &World, defaults: &Defaults) -> (Index, Problems) {
         protocols: protocols::Reader { world, pods: &pods },
     };
     let targets = access::targets(world, &named, &endpoints, &mut findings);
-    protocols::check_annotations(world, &mut findings);
-    modes::check_annotations(world, &mut findings);
+    annotations::check_opaque_ports(world, &mut findings);
+    annotations::check_modes(world, &mut findings);
 
     let services: BTreeMap<ObjectKey, Arc<ServiceEntry>> = world
         .services
@@ -98,20 +128,6 @@ pub(crate) fn compile(world: &World, defaults: &Defaults) -> (Index, Problems) {
         defaults: defaults.clone(),
     };
     (index, findings.finish())
-}
-
-/// The name of an object as problems and origins carry it.
-fn object(kind: Kind, key: &ObjectKey) -> ObjectRef {
-    ObjectRef {
-        kind,
-        namespace: key.namespace.clone(),
-        name: key.name.clone(),
-    }
-}
-
-/// An object with its generation.
-fn origin(kind: Kind, key: &ObjectKey, meta: &Meta) -> (ObjectRef, i64) {
-    (object(kind, key), meta.generation)
 }
 
 /// Pods by address. An address passes from pod to pod: the one that has not ended
@@ -162,20 +178,6 @@ fn services_by_outer(world: &World) -> HashMap<(IpAddr, u16), ObjectKey> {
         .into_iter()
         .map(|(at, (_, key))| (at, key.clone()))
         .collect()
-}
-
-/// Names joined for one line, shortened when there are many.
-pub(crate) fn few(names: impl IntoIterator<Item = impl AsRef<str>>) -> String {
-    const SHOWN: usize = 5;
-    let names: Vec<String> = names
-        .into_iter()
-        .map(|name| name.as_ref().to_owned())
-        .collect();
-    let mut text = names[..names.len().min(SHOWN)].join(", ");
-    if names.len() > SHOWN {
-        text.push_str(&format!(" +{}", names.len() - SHOWN));
-    }
-    text
 }
 
 #[cfg(test)]

@@ -272,7 +272,7 @@ pub struct CertifyMetrics {
 pub enum Outcome {
     /// A certificate was issued.
     Issued,
-    /// See [`crate::certify::Refusal`] for these.
+    /// See [`crate::authority::certify::Refusal`] for these.
     BadRequest,
     /// The API server does not accept the token.
     NotAuthenticated,

@@ -8,13 +8,12 @@
 //! Invariant: the same World gives the same bytes, whatever happened before.
 
 mod changes;
-mod destination;
+pub(crate) mod compiled;
+pub(crate) mod modes;
 mod need;
+pub(crate) mod protocols;
 mod published;
-mod resolve;
 mod targets;
-mod urgency;
-mod workload;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -23,23 +22,18 @@ use std::{
 };
 
 use policy::{
-    mode::{AccessMode, MtlsMode},
+    mode::{AccessMode, Enforcement, MtlsMode},
     name::ObjectRef,
     protocol::Protocol,
 };
 use wire::v1;
 
 pub(crate) use self::targets::{Mapped, Target, TargetRule, Targets};
-pub use self::{
+pub(crate) use self::{
     changes::{Changes, Interest},
     published::Published,
-    urgency::must_not_wait,
 };
-use crate::{
-    compile::modes,
-    problem::Problems,
-    world::{ObjectKey, PodFacts, ServiceFacts, World},
-};
+use crate::world::{ObjectKey, PodFacts, ServiceFacts, World};
 
 /// Namespace and name of a pod.
 pub type PodId = ObjectKey;
@@ -102,32 +96,6 @@ pub struct Model {
 }
 
 impl Model {
-    /// Compiles a World. Never fails: what is wrong is said in the Problems, and
-    /// everything else is in force.
-    pub fn compile(world: &World, defaults: &Defaults) -> (Self, Problems) {
-        let (index, problems) = crate::compile::compile(world, defaults);
-        (
-            Self {
-                index: Arc::new(index),
-            },
-            problems,
-        )
-    }
-
-    /// The same as [`Self::compile`], faster: what `before` worked out and the news do not
-    /// touch is taken over, encoded resources included. Also tells what differs.
-    pub fn compile_after(
-        world: &World,
-        defaults: &Defaults,
-        before: &Self,
-        problems: &Arc<Problems>,
-    ) -> (Self, Arc<Problems>, Changes) {
-        let (index, problems, changes) =
-            crate::compile::compile_after(world, defaults, &before.index, problems);
-        let index = Arc::new(index);
-        (Self { index }, problems, changes)
-    }
-
     /// What is known about a pod; `None` if there is no such pod.
     pub fn pod(&self, pod: &PodId) -> Option<PodRecord> {
         let facts = self.index.world.pods.get(pod)?;
@@ -276,6 +244,19 @@ impl Index {
     /// SPIFFE id of a pod.
     pub(crate) fn identity(&self, pod: &ObjectKey, facts: &PodFacts) -> String {
         identity(&self.defaults, pod, facts)
+    }
+
+    /// What the proxy of a pod with these targets does about refusals.
+    pub(crate) fn enforcement(
+        &self,
+        key: &ObjectKey,
+        facts: &PodFacts,
+        targets: &[&Target],
+    ) -> Enforcement {
+        let namespace = self.world.namespace(&key.namespace);
+        let access = modes::access(&self.defaults, namespace, &facts.appearance);
+        let protected = targets.iter().any(|target| target.protects);
+        access.enforcement(protected)
     }
 }
 

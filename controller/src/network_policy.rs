@@ -17,11 +17,11 @@
 //! Only where the chart value `access.udpNetworkPolicies` asks for it, because it
 //! needs the right to write NetworkPolicies everywhere.
 
-mod keeper;
 mod live;
 mod permit;
 mod plan;
 mod pods;
+mod reconciler;
 mod selector;
 mod shape;
 
@@ -32,5 +32,5 @@ mod random;
 #[cfg(test)]
 mod tests;
 
-pub use keeper::{Enforced, InForce, Keeper, ROLE};
+pub(crate) use self::reconciler::{Enforced, InForce, Keeper};
 pub(crate) use permit::{names_udp, udp_routes};

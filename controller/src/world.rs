@@ -12,6 +12,8 @@ mod smi;
 
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
+use policy::name::{Kind, ObjectRef};
+
 pub use facts::{
     Appearance, EndpointFacts, NamespaceFacts, NodeFacts, Owner, PodFacts, Proxy, ServiceFacts,
     ServicePort, SliceFacts, SlicePort,
@@ -96,4 +98,18 @@ impl World {
             .get(&ObjectKey::new("", node))
             .map_or("", |node| node.zone.as_ref())
     }
+}
+
+/// The name of an object as problems and origins carry it.
+pub(crate) fn object(kind: Kind, key: &ObjectKey) -> ObjectRef {
+    ObjectRef {
+        kind,
+        namespace: key.namespace.clone(),
+        name: key.name.clone(),
+    }
+}
+
+/// An object with its generation.
+pub(crate) fn origin(kind: Kind, key: &ObjectKey, meta: &Meta) -> (ObjectRef, i64) {
+    (object(kind, key), meta.generation)
 }

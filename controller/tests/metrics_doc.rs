@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use prometheus_client::registry::Registry;
-use weft_controller::metrics::{Metrics, Outcome, ReportOutcome};
+use weft_controller::{Metrics, Outcome, ReportOutcome};
 
 #[test]
 fn the_page_names_every_metric_of_the_controller() {

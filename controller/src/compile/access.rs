@@ -16,15 +16,15 @@ use wire::v1;
 use self::ports::{Pods, Ports, port_set};
 use super::{
     bindings::Bindings,
-    endpoints::ByPort,
-    few, object, origin,
+    findings::{About, Findings},
     protocols::Reader,
     routes::{Group, Routes, UDP_NOT_ENFORCED},
+    slices::ByPort,
 };
 use crate::{
     model::{Defaults, Target, TargetRule, Targets},
-    problem::{About, Findings, Reason},
-    world::{ObjectKey, RuleFacts, TargetFacts, World},
+    problem::{Reason, few},
+    world::{ObjectKey, RuleFacts, TargetFacts, World, object, origin},
 };
 
 const SERVICE_ACCOUNT: &str = crds::smi::SUBJECT_SERVICE_ACCOUNT;

@@ -12,8 +12,11 @@ use std::{
     sync::Arc,
 };
 
-use policy::name::{Kind, ObjectRef};
-use wire::{names, v1};
+use policy::{
+    mode::Enforcement,
+    name::{Kind, ObjectRef},
+};
+use wire::names;
 
 use super::{Index, Model, PodId, Target};
 use crate::world::{ObjectKey, PodFacts};
@@ -142,7 +145,7 @@ impl Index {
             return targets.iter().any(|target| target.origin.0 == *object);
         }
         // The others are origins of rules, and an open workload is sent none.
-        self.enforcement(pod, facts, &targets) != v1::Enforcement::Open
+        self.enforcement(pod, facts, &targets) != Enforcement::Open
             && targets.iter().any(|target| {
                 let rule = target.rule.iter().flat_map(|rule| &rule.origins);
                 rule.map(|(origin, _)| origin)

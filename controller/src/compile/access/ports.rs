@@ -7,9 +7,9 @@ use wire::v1;
 
 use super::{Destination, Reading, Traffic};
 use crate::{
-    compile::{endpoints::ByPort, few},
+    compile::slices::ByPort,
     model::{Mapped, Served, Target},
-    problem::Reason,
+    problem::{Reason, few},
     world::{ObjectKey, PodFacts, World},
 };
 
