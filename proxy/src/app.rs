@@ -21,17 +21,18 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
 
-use crate::budget::Budget;
-use crate::capture::original_dst;
 use crate::control::{Control, Progress};
 use crate::leaving::follow_readiness;
 use crate::lifecycle::{Lifecycle, STOP_WITHIN};
 use crate::mesh::{MESH_PORT, MeshTls};
 use crate::metrics::Metrics;
+use crate::net::budget::Budget;
+use crate::net::original_dst::original_dst;
+use crate::net::relay;
 use crate::peer::Peers;
 use crate::settings::Settings;
 use crate::target::State;
-use crate::{inbound, outbound, pages, places, tcp, tunnel};
+use crate::{inbound, outbound, pages, places, tunnel};
 
 pub const OUTBOUND_PORT: u16 = 15101;
 pub const INBOUND_PORT: u16 = 15106;
@@ -258,7 +259,7 @@ async fn accept(
             tunnel::reset(&stream);
             continue;
         };
-        tcp::tune(&stream);
+        relay::tune(&stream);
         let proxy = Arc::clone(&proxy);
         let leaving = *progress.leaving.borrow();
         let unmeshed = leaving.relays(kind == Kind::Outbound, &proxy.state.snapshot());
@@ -304,8 +305,8 @@ async fn conversation(
 
 /// The mesh is gone for good: be invisible.
 async fn relay_unmeshed(proxy: &Proxy, mut stream: TcpStream, original: SocketAddr) {
-    if let Ok(mut server) = tcp::connect(original, tcp::CONNECT_TIMEOUT_EXTERNAL).await {
-        let _ = tcp::relay(&mut stream, &mut server, &proxy.budget).await;
+    if let Ok(mut server) = relay::connect(original, relay::CONNECT_TIMEOUT_EXTERNAL).await {
+        let _ = relay::relay(&mut stream, &mut server, &proxy.budget).await;
     }
 }
 

@@ -15,10 +15,7 @@ use policy::protocol::PortRange;
 
 pub mod check;
 pub mod nftables;
-pub mod original_dst;
 pub mod rules;
-
-pub use original_dst::original_dst;
 
 /// The proxy's listener for connections that the application makes.
 pub const OUTBOUND: u16 = 15101;

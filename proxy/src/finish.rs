@@ -16,8 +16,8 @@ use crate::failure::{Failure, grpc_status, is_success, reason_in};
 use crate::metrics::{
     ByteLabels, CancelledLabels, Direction, LatencyLabels, Port, RequestLabels, Security, TcpLabels,
 };
+use crate::net::relay::Copied;
 use crate::report::{Edge, Outcome};
-use crate::tcp::Copied;
 
 /// What the access log shows beyond the metrics. Only made when it is on.
 #[derive(Debug)]

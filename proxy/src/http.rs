@@ -13,16 +13,16 @@ use runtime::occupancy::Place;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::body::{Body, Received};
-use crate::budget::Budget;
 use crate::failure::{answer_to, refusal};
-use crate::goodbye::Goodbye;
 use crate::http1;
 use crate::http2::server;
+use crate::net::budget::Budget;
+use crate::net::coalesce::Outlet;
+use crate::net::linger::Goodbye;
 use crate::peer::{
     BUFFER, HEADER_BYTES, HEADER_COUNT, MESH, MESH_HEADER_BYTES, MESH_HEADER_COUNT, PLAIN,
 };
 use crate::switched::MayAbort;
-use crate::wide::Outlet;
 
 /// Request target, in bytes; longer ones get 414.
 const TARGET_LIMIT: usize = 8 * 1024;

@@ -27,9 +27,9 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::body::{Body, BoxError};
-use crate::budget::{Budget, Holder};
-use crate::detect::Prefixed;
 use crate::http::HEAD_WITHIN;
+use crate::net::budget::{Budget, Holder};
+use crate::net::sniff::Prefixed;
 use crate::switched::{Abort, MayAbort, read_at_most};
 
 /// A connection without a request for this long, and for up to twice as long, is

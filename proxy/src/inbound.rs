@@ -24,18 +24,18 @@ mod request;
 use self::judge::Expected;
 use crate::app::{OWN_PORTS, Proxy};
 use crate::body::{Body, Received};
-use crate::detect::{BEGUN_WITHIN, DETECT_WITHIN, Prefixed, SILENCE, Seen, judge_leniently};
 use crate::failure::refusal;
 use crate::headers;
 use crate::http::{From, serve as serve_http};
 use crate::mesh::tls_failure;
 use crate::metrics::{ConnectionLabels, Direction, Security};
+use crate::net::chunk::Pieces;
+use crate::net::coalesce::Wide;
+use crate::net::relay::{self, CONNECT_TIMEOUT};
+use crate::net::sniff::{BEGUN_WITHIN, DETECT_WITHIN, Prefixed, SILENCE, Seen, judge_leniently};
 use crate::peer::TLS_BUFFER;
-use crate::pieces::Pieces;
 use crate::switched::MayAbort;
-use crate::tcp::{self, CONNECT_TIMEOUT};
 use crate::tunnel;
-use crate::wide::Wide;
 
 /// A caller has this long to finish the TLS handshake.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -294,7 +294,7 @@ impl Visit {
         let mut seen = stream.look(now + SILENCE, judge_leniently).await?;
         if seen == Seen::Unsure
             && !stream.has_bytes()
-            && let Ok(server) = tcp::connect(self.local, CONNECT_TIMEOUT).await
+            && let Ok(server) = relay::connect(self.local, CONNECT_TIMEOUT).await
         {
             return race(stream, Prefixed::new(server)).await;
         }

@@ -19,13 +19,13 @@ use self::request::request_story;
 use self::route::Attempts;
 use crate::app::Proxy;
 use crate::body::Received;
-use crate::detect::{DETECT_WITHIN, Prefixed, SILENCE, Seen, judge};
 use crate::failure::{Failure, answer_to, is_grpc, refusal};
 use crate::finish::Call;
 use crate::http::{From, serve as serve_http};
 use crate::metrics::{ConnectionLabels, Direction, Security};
+use crate::net::relay::{self, CONNECT_TIMEOUT_EXTERNAL};
+use crate::net::sniff::{DETECT_WITHIN, Prefixed, SILENCE, Seen, judge};
 use crate::snapshot::Destination;
-use crate::tcp::{self, CONNECT_TIMEOUT_EXTERNAL};
 use crate::tunnel::{self, Tunnel};
 
 /// One connection of the application.
@@ -182,9 +182,9 @@ async fn pass_through(
         "external".into(),
         Security::plaintext,
     );
-    match tcp::connect(addr, CONNECT_TIMEOUT_EXTERNAL).await {
+    match relay::connect(addr, CONNECT_TIMEOUT_EXTERNAL).await {
         Ok(mut server) => tokio::select! {
-            outcome = tcp::relay(&mut stream, &mut server, &proxy.budget) => call.relayed(outcome),
+            outcome = relay::relay(&mut stream, &mut server, &proxy.budget) => call.relayed(outcome),
             () = forbidden => {
                 tunnel::reset(&stream);
                 tunnel::reset(&server);

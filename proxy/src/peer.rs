@@ -21,16 +21,16 @@ use tokio::time::timeout;
 use tokio_rustls::client::TlsStream;
 
 use crate::body::Body;
-use crate::budget::Budget;
 use crate::failure::Failure;
 use crate::http2::client::{self, Sender};
 use crate::http2::flow::STREAMS;
 use crate::http2::{PLAIN_FRAME, Profile};
 use crate::mesh::{MESH_PORT, MeshTls, tls_failure};
+use crate::net::budget::Budget;
+use crate::net::coalesce::{Outlet, Wide};
+use crate::net::relay::{self, CONNECT_TIMEOUT};
 use crate::quiet::{Lines, Opening};
 use crate::switched::{Abort, Upstream};
-use crate::tcp::{self, CONNECT_TIMEOUT};
-use crate::wide::{Outlet, Wide};
 
 /// TLS handshake with a peer proxy, after the TCP connection stands.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(2);
@@ -243,7 +243,7 @@ impl Multiplexed {
     async fn connect(&self) -> Result<Sender, Failure> {
         match &self.via {
             Via::Plain(addr) => {
-                let stream = tcp::connect(*addr, CONNECT_TIMEOUT)
+                let stream = relay::connect(*addr, CONNECT_TIMEOUT)
                     .await
                     .map_err(|error| {
                         Failure::unsent(Reason::ConnectFailed, format!("{addr}: {error}"))
@@ -278,7 +278,7 @@ impl Multiplexed {
         };
         let (ip, tls, config) = (*ip, tls.clone(), tls.quiet_client(identity));
         tokio::spawn(async move {
-            match secure(ip, &tls, config, tcp::tune_closely).await {
+            match secure(ip, &tls, config, relay::tune_closely).await {
                 Ok((secured, _)) if secured.get_ref().1.alpn_protocol() == Some(QUIET_ALPN) => {
                     let mut builder = http1::Builder::new();
                     builder.max_headers(MESH_HEADER_COUNT);
@@ -311,7 +311,7 @@ async fn secure(
     tune: fn(&TcpStream),
 ) -> Result<(TlsStream<Wide>, Outlet), Failure> {
     let addr = SocketAddr::new(ip, MESH_PORT);
-    let stream = tcp::connect(addr, CONNECT_TIMEOUT)
+    let stream = relay::connect(addr, CONNECT_TIMEOUT)
         .await
         .map_err(|error| Failure::unsent(Reason::ConnectFailed, format!("{addr}: {error}")))?;
     tune(&stream);
@@ -410,7 +410,7 @@ pub async fn http1_connection(
     limit: Duration,
     budget: &Arc<Budget>,
 ) -> Result<Http1, Failure> {
-    let stream = tcp::connect(addr, limit)
+    let stream = relay::connect(addr, limit)
         .await
         .map_err(|error| Failure::unsent(Reason::ConnectFailed, format!("{addr}: {error}")))?;
     let abort = Abort::default();

@@ -18,13 +18,13 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::oneshot::Receiver;
 
-use crate::budget::Holder;
-use crate::detect::Prefixed;
 use crate::http2::recv::RecvBody;
-use crate::pieces::{Pieces, Plain, Room};
+use crate::net::budget::Holder;
+use crate::net::chunk::{Pieces, Plain, Room};
+use crate::net::coalesce::Wide;
+use crate::net::sniff::Prefixed;
 use crate::stream::Stream;
 use crate::tunnel;
-use crate::wide::Wide;
 
 /// Says that a connection must be reset when it is dropped. In the extensions of the
 /// message that may switch.

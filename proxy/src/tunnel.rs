@@ -14,16 +14,16 @@ use tokio::io::{AsyncRead, ReadBuf};
 use tokio::net::TcpStream;
 
 use crate::app::Proxy;
-use crate::budget::Budget;
-use crate::detect::Prefixed;
 use crate::endpoint::{Endpoint, InFlight};
 use crate::failure::{Failure, reason_in};
 use crate::finish::Call;
 use crate::headers;
+use crate::net::budget::Budget;
+use crate::net::chunk::{Pieces, Room};
+use crate::net::relay::{self, CONNECT_TIMEOUT};
+use crate::net::sniff::Prefixed;
 use crate::peer::Place;
-use crate::pieces::{Pieces, Room};
 use crate::stream::Stream;
-use crate::tcp::{self, CONNECT_TIMEOUT};
 use crate::upstream;
 
 /// Either kind of stream.
@@ -49,7 +49,7 @@ pub struct Tunnel {
 pub async fn open(proxy: &Proxy, endpoint: &Arc<Endpoint>, call: Call) -> Result<Tunnel, Failure> {
     let in_flight = endpoint.begin();
     let Some(identity) = &endpoint.identity else {
-        let stream = tcp::connect(endpoint.addr, CONNECT_TIMEOUT)
+        let stream = relay::connect(endpoint.addr, CONNECT_TIMEOUT)
             .await
             .map_err(|error| {
                 Failure::unsent(Reason::ConnectFailed, format!("{}: {error}", endpoint.addr))
@@ -93,7 +93,7 @@ pub async fn open(proxy: &Proxy, endpoint: &Arc<Endpoint>, call: Call) -> Result
 impl Tunnel {
     /// Copies until both directions have ended, and counts it.
     pub async fn relay<S: Pieces>(mut self, client: &mut S, budget: &Arc<Budget>) {
-        let outcome = tcp::relay(client, &mut self.io, budget).await;
+        let outcome = relay::relay(client, &mut self.io, budget).await;
         self.call.relayed(outcome);
     }
 }

@@ -10,7 +10,8 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::time::{Duration, Instant};
 
-use super::{OUTBOUND, Settings, UID, original_dst};
+use super::{OUTBOUND, Settings, UID};
+use crate::net::original_dst::original_dst;
 
 /// A connection within one machine takes microseconds; the rest is for one that
 /// is starved of CPU.

@@ -23,9 +23,9 @@ use super::pipe::{Pipe, Stopped, flushed};
 use super::recv::{RecvBody, Upload};
 use super::{Profile, strip_connection_headers};
 use crate::body::Body;
-use crate::budget::Budget;
+use crate::net::budget::Budget;
+use crate::net::coalesce::Outlet;
 use crate::peer::HEADER_BYTES;
-use crate::wide::Outlet;
 
 /// A server has this long to say what it allows.
 const SETTINGS_WITHIN: Duration = Duration::from_secs(1);

@@ -21,7 +21,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use crate::budget::{Budget, Holder};
+use crate::net::budget::{Budget, Holder};
 
 /// Window of a stream that nobody has read much of yet.
 pub const STREAM_WINDOW: u32 = 64 * 1024;

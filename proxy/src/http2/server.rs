@@ -22,10 +22,10 @@ use super::pipe::{Pipe, Stopped, flushed};
 use super::recv::RecvBody;
 use super::{Profile, strip_connection_headers};
 use crate::body::Body;
-use crate::budget::Budget;
 use crate::failure::is_grpc;
+use crate::net::budget::Budget;
+use crate::net::coalesce::Outlet;
 use crate::peer::HEADER_BYTES;
-use crate::wide::Outlet;
 
 /// In the extensions of an answer: whoever takes over the sending side of the stream,
 /// for bytes both ways. The body of the answer is not sent then.

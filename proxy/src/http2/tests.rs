@@ -17,7 +17,7 @@ use super::client::{self, SendError, Sender};
 use super::server::{self, Accept};
 use super::{PLAIN_FRAME, Profile};
 use crate::body::{self, Body, BoxError};
-use crate::budget::Budget;
+use crate::net::budget::Budget;
 use crate::stream::Stream;
 
 const PROFILE: Profile = Profile {

@@ -18,10 +18,10 @@ use policy::protocol::Protocol;
 use policy::reason::Reason;
 
 use super::Visit;
-use crate::detect::{DETECT_WITHIN, Seen, judge_leniently, judge_strictly};
 use crate::failure::Failure;
 use crate::http::IDLE_WITHIN;
 use crate::metrics::{AuditLabels, Direction};
+use crate::net::sniff::{DETECT_WITHIN, Seen, judge_leniently, judge_strictly};
 use crate::snapshot::Snapshot;
 
 /// What a caller may say on a port.

@@ -14,15 +14,15 @@ use super::judge::Expected;
 use super::request::unsent;
 use super::{Spoken, Visit, race};
 use crate::body::{self, Body};
-use crate::detect::{FirstLine, Line, Prefixed};
 use crate::failure::Failure;
 use crate::finish::Call;
 use crate::http2::recv::RecvBody;
 use crate::http2::server::Accept;
 use crate::metrics::Direction;
-use crate::pieces::{Pieces, Room};
+use crate::net::chunk::{Pieces, Room};
+use crate::net::relay::{self, CONNECT_TIMEOUT};
+use crate::net::sniff::{FirstLine, Line, Prefixed};
 use crate::stream::Stream;
-use crate::tcp::{self, CONNECT_TIMEOUT};
 
 impl Visit {
     /// Serves opaque bytes, for as long as they are allowed.
@@ -40,7 +40,7 @@ impl Visit {
         }
         let server = match server {
             Some(server) => Ok(server),
-            None => tcp::connect(self.local, CONNECT_TIMEOUT)
+            None => relay::connect(self.local, CONNECT_TIMEOUT)
                 .await
                 .map(Prefixed::new),
         };
@@ -59,7 +59,7 @@ impl Visit {
             is_http: false,
         };
         tokio::select! {
-            outcome = tcp::relay(&mut stream, &mut server, &self.proxy.budget) => {
+            outcome = relay::relay(&mut stream, &mut server, &self.proxy.budget) => {
                 if stream.is_http {
                     let why = "a first line of HTTP that came too slowly to be read as one";
                     call.refused(&Failure::verdict(Reason::BadRequest, why));
@@ -100,7 +100,7 @@ impl Visit {
             });
             return response;
         }
-        let server = match tcp::connect(self.local, CONNECT_TIMEOUT).await {
+        let server = match relay::connect(self.local, CONNECT_TIMEOUT).await {
             Ok(server) => Prefixed::new(server),
             Err(error) => {
                 let failure = Failure::unsent(Reason::ConnectFailed, error.to_string());

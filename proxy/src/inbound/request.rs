@@ -17,9 +17,9 @@ use crate::finish::{Call, Ended};
 use crate::headers;
 use crate::http2::server::Accept;
 use crate::metrics::Direction;
-use crate::pieces::Pieces;
+use crate::net::chunk::Pieces;
+use crate::net::relay::{self, CONNECT_TIMEOUT};
 use crate::switched::Side;
-use crate::tcp::{self, CONNECT_TIMEOUT};
 use crate::trace;
 use crate::upload::Upload;
 use crate::upstream::{self, Answer};
@@ -186,7 +186,7 @@ impl Visit {
                     return call.done(ended, body::End::Failed, 0, None);
                 };
                 let bytes = tokio::select! {
-                    (copied, _) = tcp::relay(&mut client, &mut server, &self.proxy.budget) => copied.received,
+                    (copied, _) = relay::relay(&mut client, &mut server, &self.proxy.budget) => copied.received,
                     () = self.revoked_request(&asked) => {
                         client.abort();
                         server.abort();

@@ -13,15 +13,15 @@ use super::Connection;
 use super::route::Attempts;
 use crate::app::Proxy;
 use crate::body::{self, Body, Received, Replay};
-use crate::budget::Budget;
 use crate::endpoint::Endpoint;
 use crate::failure::{Failure, is_grpc, refusal};
 use crate::finish::{Call, Ended};
 use crate::headers;
 use crate::metrics::{Direction, Security};
+use crate::net::budget::Budget;
+use crate::net::relay::{self, CONNECT_TIMEOUT};
 use crate::stream::Stream;
 use crate::switched::Side;
-use crate::tcp::{self, CONNECT_TIMEOUT};
 use crate::trace;
 use crate::upload::Upload;
 use crate::upstream::{self, Answer};
@@ -325,7 +325,7 @@ async fn finish(
             let (Some(mut client), Some(mut server)) = sides else {
                 return call.done(ended, body::End::Failed, 0, None);
             };
-            let (copied, _) = tcp::relay(&mut client, &mut server, &budget).await;
+            let (copied, _) = relay::relay(&mut client, &mut server, &budget).await;
             let bytes = copied.received;
             call.done(ended, body::End::Complete, bytes, None);
         });

@@ -9,7 +9,7 @@ use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::net::TcpStream;
 
-use crate::detect::Prefixed;
+use crate::net::sniff::Prefixed;
 use crate::peer::{LARGEST_PIECE, SMALL_PIECE};
 use crate::stream::Stream;
 
