@@ -22,6 +22,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
 
 use crate::control::{Control, Progress};
+use crate::http::client::multiplexed::Peers;
 use crate::leaving::follow_readiness;
 use crate::lifecycle::{Lifecycle, STOP_WITHIN};
 use crate::mesh::{MESH_PORT, MeshTls};
@@ -29,7 +30,6 @@ use crate::metrics::Metrics;
 use crate::net::budget::Budget;
 use crate::net::original_dst::original_dst;
 use crate::net::relay;
-use crate::peer::Peers;
 use crate::settings::Settings;
 use crate::target::State;
 use crate::{inbound, outbound, pages, places, tunnel};

@@ -4,8 +4,8 @@
 use http::{HeaderValue, Method, Response, StatusCode, header};
 use policy::reason::Reason;
 
-use crate::body::{self, Body};
-use crate::headers;
+use crate::http::body::{self, Body};
+use crate::http::headers;
 
 /// What went wrong, and whether the application can have seen the request.
 #[derive(Clone, Debug, thiserror::Error)]

@@ -11,8 +11,8 @@ use policy::reason::Reason;
 
 use crate::access_log;
 use crate::app::Proxy;
-use crate::body::End;
 use crate::failure::{Failure, grpc_status, is_success, reason_in};
+use crate::http::body::End;
 use crate::metrics::{
     ByteLabels, CancelledLabels, Direction, LatencyLabels, Port, RequestLabels, Security, TcpLabels,
 };

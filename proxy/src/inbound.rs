@@ -23,18 +23,18 @@ mod request;
 
 use self::judge::Expected;
 use crate::app::{OWN_PORTS, Proxy};
-use crate::body::{Body, Received};
 use crate::failure::refusal;
-use crate::headers;
-use crate::http::{From, serve as serve_http};
+use crate::http::body::{Body, Received};
+use crate::http::client::multiplexed::TLS_BUFFER;
+use crate::http::headers;
+use crate::http::server::{From, serve as serve_http};
+use crate::http::upgrade::MayAbort;
 use crate::mesh::tls_failure;
 use crate::metrics::{ConnectionLabels, Direction, Security};
 use crate::net::chunk::Pieces;
 use crate::net::coalesce::Wide;
 use crate::net::relay::{self, CONNECT_TIMEOUT};
 use crate::net::sniff::{BEGUN_WITHIN, DETECT_WITHIN, Prefixed, SILENCE, Seen, judge_leniently};
-use crate::peer::TLS_BUFFER;
-use crate::switched::MayAbort;
 use crate::tunnel;
 
 /// A caller has this long to finish the TLS handshake.

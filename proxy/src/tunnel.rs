@@ -17,14 +17,14 @@ use crate::app::Proxy;
 use crate::endpoint::{Endpoint, InFlight};
 use crate::failure::{Failure, reason_in};
 use crate::finish::Call;
-use crate::headers;
+use crate::http::byte_stream::Stream;
+use crate::http::client::exchange;
+use crate::http::client::multiplexed::Place;
+use crate::http::headers;
 use crate::net::budget::Budget;
 use crate::net::chunk::{Pieces, Room};
 use crate::net::relay::{self, CONNECT_TIMEOUT};
 use crate::net::sniff::Prefixed;
-use crate::peer::Place;
-use crate::stream::Stream;
-use crate::upstream;
 
 /// Either kind of stream.
 #[derive(Debug)]
@@ -70,7 +70,7 @@ pub async fn open(proxy: &Proxy, endpoint: &Arc<Endpoint>, call: Call) -> Result
         .map_err(|error| Failure::unsent(Reason::BadRequest, error.to_string()))?;
     let (parts, ()) = request.into_parts();
     let peer = proxy.peers.mesh(endpoint.addr.ip(), identity);
-    let answer = upstream::mesh_stream(&peer, parts).await?;
+    let answer = exchange::mesh_stream(&peer, parts).await?;
     let (head, coming) = answer.response.into_parts();
     if head.status != StatusCode::OK {
         let reason = reason_in(&head.headers).unwrap_or(Reason::ConnectFailed);

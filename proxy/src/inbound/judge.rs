@@ -19,7 +19,7 @@ use policy::reason::Reason;
 
 use super::Visit;
 use crate::failure::Failure;
-use crate::http::IDLE_WITHIN;
+use crate::http::server::IDLE_WITHIN;
 use crate::metrics::{AuditLabels, Direction};
 use crate::net::sniff::{DETECT_WITHIN, Seen, judge_leniently, judge_strictly};
 use crate::snapshot::Snapshot;

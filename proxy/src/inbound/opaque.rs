@@ -13,16 +13,16 @@ use tokio::net::TcpStream;
 use super::judge::Expected;
 use super::request::unsent;
 use super::{Spoken, Visit, race};
-use crate::body::{self, Body};
 use crate::failure::Failure;
 use crate::finish::Call;
-use crate::http2::recv::RecvBody;
-use crate::http2::server::Accept;
+use crate::http::body::{self, Body};
+use crate::http::byte_stream::Stream;
+use crate::http::http2::recv::RecvBody;
+use crate::http::http2::server::Accept;
 use crate::metrics::Direction;
 use crate::net::chunk::{Pieces, Room};
 use crate::net::relay::{self, CONNECT_TIMEOUT};
 use crate::net::sniff::{FirstLine, Line, Prefixed};
-use crate::stream::Stream;
 
 impl Visit {
     /// Serves opaque bytes, for as long as they are allowed.

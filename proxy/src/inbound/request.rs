@@ -11,18 +11,18 @@ use http_body_util::BodyExt;
 use policy::reason::Reason;
 
 use super::Visit;
-use crate::body::{self, Body, Received, Replay};
 use crate::failure::{Failure, is_grpc, refusal};
 use crate::finish::{Call, Ended};
-use crate::headers;
-use crate::http2::server::Accept;
+use crate::http::body::{self, Body, Received, Replay};
+use crate::http::client::exchange::{self, Answer};
+use crate::http::headers;
+use crate::http::http2::server::Accept;
+use crate::http::upgrade::Side;
+use crate::http::upload::Upload;
 use crate::metrics::Direction;
 use crate::net::chunk::Pieces;
 use crate::net::relay::{self, CONNECT_TIMEOUT};
-use crate::switched::Side;
 use crate::trace;
-use crate::upload::Upload;
-use crate::upstream::{self, Answer};
 
 /// A request in flight that a change no longer allows may go on for this long.
 const IN_FLIGHT_GRACE: Duration = Duration::from_secs(30);
@@ -84,14 +84,14 @@ impl Visit {
         }
         let forward = async {
             if !http2 {
-                return upstream::http1(peers, self.local, CONNECT_TIMEOUT, &parts, &replay).await;
+                return exchange::http1(peers, self.local, CONNECT_TIMEOUT, &parts, &replay).await;
             }
             let mut renewals = 0;
             loop {
                 let Some(body) = replay.take() else {
                     break Err(Failure::lost("the request's body is gone"));
                 };
-                match upstream::http2(peers, self.local, &self.label, &parts, body).await {
+                match exchange::http2(peers, self.local, &self.label, &parts, body).await {
                     // The connection was at its end and took nothing; another one may do.
                     Err(failure) if failure.stale && renewals < RENEWALS => renewals += 1,
                     sent => break sent,

@@ -9,9 +9,9 @@ use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::net::TcpStream;
 
+use crate::http::byte_stream::Stream;
+use crate::http::client::multiplexed::{LARGEST_PIECE, SMALL_PIECE};
 use crate::net::sniff::Prefixed;
-use crate::peer::{LARGEST_PIECE, SMALL_PIECE};
-use crate::stream::Stream;
 
 /// What one read may bring at first.
 const LEAST: usize = SMALL_PIECE;

@@ -14,9 +14,9 @@ use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep, timeout};
 
+use crate::http::client::multiplexed::{PING_INTERVAL, PING_TIMEOUT};
 use crate::net::budget::Budget;
 use crate::net::chunk::{Pieces, Room};
-use crate::peer::{PING_INTERVAL, PING_TIMEOUT};
 
 /// Longest wait for a connection to an endpoint or the application.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);

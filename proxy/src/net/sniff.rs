@@ -22,7 +22,7 @@ use runtime::occupancy::Place;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, timeout, timeout_at};
 
-use crate::http::HEAD_WITHIN;
+use crate::http::server::HEAD_WITHIN;
 
 /// How long the first bytes may take on a port that has no declaration.
 pub const DETECT_WITHIN: Duration = Duration::from_secs(1);

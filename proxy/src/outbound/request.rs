@@ -12,19 +12,19 @@ use policy::reason::Reason;
 use super::Connection;
 use super::route::Attempts;
 use crate::app::Proxy;
-use crate::body::{self, Body, Received, Replay};
 use crate::endpoint::Endpoint;
 use crate::failure::{Failure, is_grpc, refusal};
 use crate::finish::{Call, Ended};
-use crate::headers;
+use crate::http::body::{self, Body, Received, Replay};
+use crate::http::byte_stream::Stream;
+use crate::http::client::exchange::{self, Answer};
+use crate::http::headers;
+use crate::http::upgrade::Side;
+use crate::http::upload::Upload;
 use crate::metrics::{Direction, Security};
 use crate::net::budget::Budget;
 use crate::net::relay::{self, CONNECT_TIMEOUT};
-use crate::stream::Stream;
-use crate::switched::Side;
 use crate::trace;
-use crate::upload::Upload;
-use crate::upstream::{self, Answer};
 
 /// One request of the application, from its head to the end of its answer.
 pub(super) async fn request_story(
@@ -149,19 +149,19 @@ async fn send(
                 .headers
                 .insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
             parts.headers.insert(header::UPGRADE, upgrade.clone());
-            return upstream::http1(&proxy.peers, endpoint.addr, CONNECT_TIMEOUT, &parts, replay)
+            return exchange::http1(&proxy.peers, endpoint.addr, CONNECT_TIMEOUT, &parts, replay)
                 .await;
         }
         if parts.version == Version::HTTP_2 {
-            return upstream::http2(&proxy.peers, endpoint.addr, &Arc::default(), parts, body()?)
+            return exchange::http2(&proxy.peers, endpoint.addr, &Arc::default(), parts, body()?)
                 .await;
         }
-        return upstream::http1(&proxy.peers, endpoint.addr, CONNECT_TIMEOUT, parts, replay).await;
+        return exchange::http1(&proxy.peers, endpoint.addr, CONNECT_TIMEOUT, parts, replay).await;
     };
     let peer = proxy.peers.mesh(endpoint.addr.ip(), identity);
     if upgrade.is_none() && fits_a_line(parts, host, replay) {
         let make = || Ok(line_request(endpoint, parts, host, body()?));
-        if let Some(answer) = upstream::mesh_by_line(&peer, make).await? {
+        if let Some(answer) = exchange::mesh_by_line(&peer, make).await? {
             return Ok(answer);
         }
     }
@@ -201,9 +201,9 @@ async fn send(
     }
     let waiting = peer.lines.beside();
     let answer = if upgrade.is_some() {
-        upstream::mesh_stream(&peer, mesh).await
+        exchange::mesh_stream(&peer, mesh).await
     } else {
-        upstream::mesh(&peer, mesh, body()?).await
+        exchange::mesh(&peer, mesh, body()?).await
     };
     drop(waiting);
     answer

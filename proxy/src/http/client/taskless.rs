@@ -31,9 +31,9 @@ use tokio::task::coop::has_budget_remaining;
 use tokio::time::timeout;
 use tokio_util::io::InspectReader;
 
-use crate::body::{Body, BoxError, Received};
 use crate::failure::Failure;
-use crate::http2::recv::RecvBody;
+use crate::http::body::{Body, BoxError, Received};
+use crate::http::http2::recv::RecvBody;
 
 /// So many at once are a crowd, which HTTP/2 serves better. Without this the first
 /// of every wave of requests would take the line while the others wait together.

@@ -16,9 +16,9 @@ use http_body_util::combinators::UnsyncBoxBody;
 use hyper::body::Incoming;
 use parking_lot::Mutex;
 
-use crate::headers;
-use crate::http2::recv::RecvBody;
-use crate::quiet::Coming;
+use crate::http::client::taskless::Coming;
+use crate::http::headers;
+use crate::http::http2::recv::RecvBody;
 
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 pub type Body = UnsyncBoxBody<Bytes, BoxError>;

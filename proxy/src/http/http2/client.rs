@@ -22,10 +22,10 @@ use super::keepalive::{Heard, Keepalive, Peer};
 use super::pipe::{Pipe, Stopped, flushed};
 use super::recv::{RecvBody, Upload};
 use super::{Profile, strip_connection_headers};
-use crate::body::Body;
+use crate::http::body::Body;
+use crate::http::client::multiplexed::HEADER_BYTES;
 use crate::net::budget::Budget;
 use crate::net::coalesce::Outlet;
-use crate::peer::HEADER_BYTES;
 
 /// A server has this long to say what it allows.
 const SETTINGS_WITHIN: Duration = Duration::from_secs(1);

@@ -26,11 +26,11 @@ use runtime::occupancy::Place;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::body::{Body, BoxError};
-use crate::http::HEAD_WITHIN;
+use crate::http::body::{Body, BoxError};
+use crate::http::server::HEAD_WITHIN;
+use crate::http::upgrade::{Abort, MayAbort, read_at_most};
 use crate::net::budget::{Budget, Holder};
 use crate::net::sniff::Prefixed;
-use crate::switched::{Abort, MayAbort, read_at_most};
 
 /// A connection without a request for this long, and for up to twice as long, is
 /// taken apart. Putting it together again costs about a microsecond, so busy

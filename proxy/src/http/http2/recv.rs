@@ -10,7 +10,7 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use tokio::task::AbortHandle;
 
 use super::flow::Share;
-use crate::body::BoxError;
+use crate::http::body::BoxError;
 
 /// What of a message comes after its head.
 #[derive(Debug)]

@@ -14,7 +14,7 @@ use h2::SendStream;
 use http::HeaderMap;
 use http_body::Body as HttpBody;
 
-use crate::body::{Body, BoxError};
+use crate::http::body::{Body, BoxError};
 
 /// Behind a piece that is larger than this and waits for credit nobody looks: what comes
 /// would have to be held as well.

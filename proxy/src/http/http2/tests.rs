@@ -16,9 +16,9 @@ use tokio_stream::wrappers::UnboundedReceiverStream;
 use super::client::{self, SendError, Sender};
 use super::server::{self, Accept};
 use super::{PLAIN_FRAME, Profile};
-use crate::body::{self, Body, BoxError};
+use crate::http::body::{self, Body, BoxError};
+use crate::http::byte_stream::Stream;
 use crate::net::budget::Budget;
-use crate::stream::Stream;
 
 const PROFILE: Profile = Profile {
     frame: PLAIN_FRAME,

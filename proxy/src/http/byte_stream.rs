@@ -10,8 +10,8 @@ use h2::SendStream;
 use http_body::Body as HttpBody;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::http2::recv::RecvBody;
-use crate::peer::SMALL_PIECE;
+use crate::http::client::multiplexed::SMALL_PIECE;
+use crate::http::http2::recv::RecvBody;
 
 /// Both directions. Dropped before its end, it resets the HTTP/2 stream.
 #[derive(Debug)]

@@ -21,11 +21,11 @@ use super::keepalive::{Heard, Keepalive, Peer};
 use super::pipe::{Pipe, Stopped, flushed};
 use super::recv::RecvBody;
 use super::{Profile, strip_connection_headers};
-use crate::body::Body;
 use crate::failure::is_grpc;
+use crate::http::body::Body;
+use crate::http::client::multiplexed::HEADER_BYTES;
 use crate::net::budget::Budget;
 use crate::net::coalesce::Outlet;
-use crate::peer::HEADER_BYTES;
 
 /// In the extensions of an answer: whoever takes over the sending side of the stream,
 /// for bytes both ways. The body of the answer is not sent then.

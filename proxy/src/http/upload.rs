@@ -11,8 +11,8 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::BodyExt;
 use policy::reason::Reason;
 
-use crate::body::{Body, BoxError};
 use crate::failure::Failure;
+use crate::http::body::{Body, BoxError};
 
 /// Knows whether the body of a request came whole, as far as it was read.
 #[derive(Debug, Default)]

@@ -20,17 +20,17 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::client::TlsStream;
 
-use crate::body::Body;
 use crate::failure::Failure;
-use crate::http2::client::{self, Sender};
-use crate::http2::flow::STREAMS;
-use crate::http2::{PLAIN_FRAME, Profile};
+use crate::http::body::Body;
+use crate::http::client::taskless::{Lines, Opening};
+use crate::http::http2::client::{self, Sender};
+use crate::http::http2::flow::STREAMS;
+use crate::http::http2::{PLAIN_FRAME, Profile};
+use crate::http::upgrade::{Abort, Upstream};
 use crate::mesh::{MESH_PORT, MeshTls, tls_failure};
 use crate::net::budget::Budget;
 use crate::net::coalesce::{Outlet, Wide};
 use crate::net::relay::{self, CONNECT_TIMEOUT};
-use crate::quiet::{Lines, Opening};
-use crate::switched::{Abort, Upstream};
 
 /// TLS handshake with a peer proxy, after the TCP connection stands.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(2);

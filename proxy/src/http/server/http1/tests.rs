@@ -8,7 +8,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
 use super::*;
-use crate::body;
+use crate::http::body;
 
 /// Well beyond the time after which a connection rests.
 const LONG: Duration = Duration::from_secs(2);

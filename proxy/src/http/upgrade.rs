@@ -18,12 +18,12 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::oneshot::Receiver;
 
-use crate::http2::recv::RecvBody;
+use crate::http::byte_stream::Stream;
+use crate::http::http2::recv::RecvBody;
 use crate::net::budget::Holder;
 use crate::net::chunk::{Pieces, Plain, Room};
 use crate::net::coalesce::Wide;
 use crate::net::sniff::Prefixed;
-use crate::stream::Stream;
 use crate::tunnel;
 
 /// Says that a connection must be reset when it is dropped. In the extensions of the

@@ -1,0 +1,5 @@
+//! HTTP as a client.
+
+pub mod exchange;
+pub mod multiplexed;
+pub mod taskless;
