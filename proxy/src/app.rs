@@ -21,17 +21,17 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
 
+use crate::config::store::State;
 use crate::control::{Control, Progress};
 use crate::http::client::multiplexed::Peers;
 use crate::leaving::follow_readiness;
 use crate::lifecycle::{Lifecycle, STOP_WITHIN};
-use crate::mesh::{MESH_PORT, MeshTls};
+use crate::mesh::tls::{MESH_PORT, MeshTls};
 use crate::metrics::Metrics;
 use crate::net::budget::Budget;
 use crate::net::original_dst::original_dst;
 use crate::net::relay;
 use crate::settings::Settings;
-use crate::target::State;
 use crate::{inbound, outbound, pages, places, tunnel};
 
 pub const OUTBOUND_PORT: u16 = 15101;

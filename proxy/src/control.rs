@@ -31,9 +31,9 @@ use tonic::transport::{Channel, Endpoint};
 use wire::v1;
 use wire::v1::control_client::ControlClient;
 
+use crate::config::store::State;
 use crate::leaving::{Contact, Facts, Leaving};
 use crate::settings::Settings;
-use crate::target::State;
 
 /// Resolving the controller's name and connecting to one of its addresses.
 const CONNECT_WITHIN: Duration = Duration::from_secs(5);

@@ -29,7 +29,7 @@ use crate::http::client::multiplexed::TLS_BUFFER;
 use crate::http::headers;
 use crate::http::server::{From, serve as serve_http};
 use crate::http::upgrade::MayAbort;
-use crate::mesh::tls_failure;
+use crate::mesh::tls::tls_failure;
 use crate::metrics::{ConnectionLabels, Direction, Security};
 use crate::net::chunk::Pieces;
 use crate::net::coalesce::Wide;

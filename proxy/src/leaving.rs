@@ -12,7 +12,7 @@ use policy::mode::MtlsMode;
 use runtime::ready::{Hold, Ready};
 use tokio::sync::watch;
 
-use crate::snapshot::Snapshot;
+use crate::config::snapshot::Snapshot;
 
 /// How the last try to reach a controller went.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -18,6 +18,7 @@ mod route;
 use self::request::request_story;
 use self::route::Attempts;
 use crate::app::Proxy;
+use crate::config::snapshot::Destination;
 use crate::failure::{Failure, answer_to, is_grpc, refusal};
 use crate::finish::Call;
 use crate::http::body::Received;
@@ -25,7 +26,6 @@ use crate::http::server::{From, serve as serve_http};
 use crate::metrics::{ConnectionLabels, Direction, Security};
 use crate::net::relay::{self, CONNECT_TIMEOUT_EXTERNAL};
 use crate::net::sniff::{DETECT_WITHIN, Prefixed, SILENCE, Seen, judge};
-use crate::snapshot::Destination;
 use crate::tunnel::{self, Tunnel};
 
 /// One connection of the application.

@@ -14,7 +14,7 @@ use tokio::io::{AsyncRead, ReadBuf};
 use tokio::net::TcpStream;
 
 use crate::app::Proxy;
-use crate::endpoint::{Endpoint, InFlight};
+use crate::endpoints::registry::{Endpoint, InFlight};
 use crate::failure::{Failure, reason_in};
 use crate::finish::Call;
 use crate::http::byte_stream::Stream;

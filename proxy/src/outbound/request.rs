@@ -12,7 +12,7 @@ use policy::reason::Reason;
 use super::Connection;
 use super::route::Attempts;
 use crate::app::Proxy;
-use crate::endpoint::Endpoint;
+use crate::endpoints::registry::Endpoint;
 use crate::failure::{Failure, is_grpc, refusal};
 use crate::finish::{Call, Ended};
 use crate::http::body::{self, Body, Received, Replay};
@@ -260,7 +260,7 @@ fn line_request(
 async fn finish(
     answer: Answer,
     call: Call,
-    in_flight: crate::endpoint::InFlight,
+    in_flight: crate::endpoints::registry::InFlight,
     on_upgrade: Option<Side>,
     budget: Arc<Budget>,
 ) -> Response<Body> {

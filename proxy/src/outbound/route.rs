@@ -9,9 +9,9 @@ use policy::reason::Reason;
 use policy::split::first_match;
 
 use super::Connection;
-use crate::endpoint::{Endpoint, EndpointSet};
+use crate::config::snapshot::{Destination, Service, Snapshot};
+use crate::endpoints::registry::{Endpoint, EndpointSet};
 use crate::failure::Failure;
-use crate::snapshot::{Destination, Service, Snapshot};
 
 /// Endpoints that one call may try. The second and third are used only when it
 /// is proven that no application saw the call before.

@@ -27,7 +27,7 @@ use crate::http::http2::client::{self, Sender};
 use crate::http::http2::flow::STREAMS;
 use crate::http::http2::{PLAIN_FRAME, Profile};
 use crate::http::upgrade::{Abort, Upstream};
-use crate::mesh::{MESH_PORT, MeshTls, tls_failure};
+use crate::mesh::tls::{MESH_PORT, MeshTls, tls_failure};
 use crate::net::budget::Budget;
 use crate::net::coalesce::{Outlet, Wide};
 use crate::net::relay::{self, CONNECT_TIMEOUT};

@@ -17,7 +17,7 @@ use policy::split::{Backend, Split};
 use prost::Message as _;
 use wire::v1;
 
-use crate::endpoint::{Affinity, Endpoint, EndpointSet, Registry};
+use crate::endpoints::registry::{Affinity, Endpoint, EndpointSet, Registry};
 
 /// What stands at an address.
 #[derive(Debug)]

@@ -17,10 +17,10 @@ use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, timeout};
 use wire::v1;
 
-use crate::endpoint::Registry;
+use crate::config::snapshot::{Destination, PodTarget, Snapshot};
+use crate::endpoints::registry::Registry;
 use crate::metrics::{Direction, Metrics, Port, ServedPorts};
 use crate::report::Reports;
-use crate::snapshot::{Destination, PodTarget, Snapshot};
 
 /// How long a call waits for the controller to say what an address is.
 pub const LOOKUP_WAIT: Duration = Duration::from_secs(1);

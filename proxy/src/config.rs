@@ -1,0 +1,6 @@
+//! What the controller said, and which of it this proxy asks for.
+//!
+//! Imports `endpoints` and `telemetry`.
+
+pub mod snapshot;
+pub mod store;

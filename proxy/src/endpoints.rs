@@ -1,0 +1,5 @@
+//! Where Services are served, with what this proxy has learned of each address.
+//!
+//! Imports nothing of this crate.
+
+pub mod registry;
