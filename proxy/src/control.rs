@@ -9,6 +9,8 @@
 //! were replaced cannot hear it say so; then one connection, which asks for a
 //! certificate, trusts the mounted bundle as the first one of all did.
 
+pub mod leaving;
+
 use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -32,7 +34,7 @@ use wire::v1;
 use wire::v1::control_client::ControlClient;
 
 use crate::config::store::State;
-use crate::leaving::{Contact, Facts, Leaving};
+use crate::control::leaving::{Contact, Facts, Leaving};
 use crate::settings::Settings;
 
 /// Resolving the controller's name and connecting to one of its addresses.

@@ -22,7 +22,6 @@ mod opaque;
 mod request;
 
 use self::judge::Expected;
-use crate::app::{OWN_PORTS, Proxy};
 use crate::failure::refusal;
 use crate::http::body::{Body, Received};
 use crate::http::client::multiplexed::TLS_BUFFER;
@@ -30,11 +29,12 @@ use crate::http::headers;
 use crate::http::server::{From, serve as serve_http};
 use crate::http::upgrade::MayAbort;
 use crate::mesh::tls::tls_failure;
-use crate::metrics::{ConnectionLabels, Direction, Security};
 use crate::net::chunk::Pieces;
 use crate::net::coalesce::Wide;
 use crate::net::relay::{self, CONNECT_TIMEOUT};
 use crate::net::sniff::{BEGUN_WITHIN, DETECT_WITHIN, Prefixed, SILENCE, Seen, judge_leniently};
+use crate::process::{OWN_PORTS, Proxy};
+use crate::telemetry::metrics::{ConnectionLabels, Direction, Security};
 use crate::tunnel;
 
 /// A caller has this long to finish the TLS handshake.

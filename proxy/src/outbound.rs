@@ -17,15 +17,15 @@ mod route;
 
 use self::request::request_story;
 use self::route::Attempts;
-use crate::app::Proxy;
 use crate::config::snapshot::Destination;
 use crate::failure::{Failure, answer_to, is_grpc, refusal};
-use crate::finish::Call;
 use crate::http::body::Received;
 use crate::http::server::{From, serve as serve_http};
-use crate::metrics::{ConnectionLabels, Direction, Security};
 use crate::net::relay::{self, CONNECT_TIMEOUT_EXTERNAL};
 use crate::net::sniff::{DETECT_WITHIN, Prefixed, SILENCE, Seen, judge};
+use crate::process::Proxy;
+use crate::telemetry::call::Call;
+use crate::telemetry::metrics::{ConnectionLabels, Direction, Security};
 use crate::tunnel::{self, Tunnel};
 
 /// One connection of the application.

@@ -13,10 +13,8 @@ use socket2::SockRef;
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio::net::TcpStream;
 
-use crate::app::Proxy;
 use crate::endpoints::registry::{Endpoint, InFlight};
 use crate::failure::{Failure, reason_in};
-use crate::finish::Call;
 use crate::http::byte_stream::Stream;
 use crate::http::client::exchange;
 use crate::http::client::multiplexed::Place;
@@ -25,6 +23,8 @@ use crate::net::budget::Budget;
 use crate::net::chunk::{Pieces, Room};
 use crate::net::relay::{self, CONNECT_TIMEOUT};
 use crate::net::sniff::Prefixed;
+use crate::process::Proxy;
+use crate::telemetry::call::Call;
 
 /// Either kind of stream.
 #[derive(Debug)]

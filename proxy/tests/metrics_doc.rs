@@ -12,7 +12,7 @@ mod words;
 
 use policy::reason::Reason;
 use prometheus_client::registry::Registry;
-use weft_proxy::metrics::{
+use weft_proxy::telemetry::metrics::{
     AuditLabels, ByteLabels, CancelledLabels, ConnectionLabels, Direction, LatencyLabels, Metrics,
     Port, RequestLabels, Security, TcpLabels, TlsLabels,
 };

@@ -19,8 +19,8 @@ use wire::v1;
 
 use crate::config::snapshot::{Destination, PodTarget, Snapshot};
 use crate::endpoints::registry::Registry;
-use crate::metrics::{Direction, Metrics, Port, ServedPorts};
-use crate::report::Reports;
+use crate::telemetry::metrics::{Direction, Metrics, Port, ServedPorts};
+use crate::telemetry::report::Reports;
 
 /// How long a call waits for the controller to say what an address is.
 pub const LOOKUP_WAIT: Duration = Duration::from_secs(1);

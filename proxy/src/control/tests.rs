@@ -19,7 +19,7 @@ use tonic::{Request, Response, Status, Streaming};
 use wire::v1::control_server::{Control as Service, ControlServer};
 
 use super::*;
-use crate::metrics::Metrics;
+use crate::telemetry::metrics::Metrics;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 const LIFE: Duration = Duration::from_secs(24 * 3600);

@@ -14,15 +14,15 @@ use super::judge::Expected;
 use super::request::unsent;
 use super::{Spoken, Visit, race};
 use crate::failure::Failure;
-use crate::finish::Call;
 use crate::http::body::{self, Body};
 use crate::http::byte_stream::Stream;
 use crate::http::http2::recv::RecvBody;
 use crate::http::http2::server::Accept;
-use crate::metrics::Direction;
 use crate::net::chunk::{Pieces, Room};
 use crate::net::relay::{self, CONNECT_TIMEOUT};
 use crate::net::sniff::{FirstLine, Line, Prefixed};
+use crate::telemetry::call::Call;
+use crate::telemetry::metrics::Direction;
 
 impl Visit {
     /// Serves opaque bytes, for as long as they are allowed.

@@ -12,17 +12,17 @@ use policy::reason::Reason;
 
 use super::Visit;
 use crate::failure::{Failure, is_grpc, refusal};
-use crate::finish::{Call, Ended};
 use crate::http::body::{self, Body, Received, Replay};
 use crate::http::client::exchange::{self, Answer};
 use crate::http::headers;
 use crate::http::http2::server::Accept;
 use crate::http::upgrade::Side;
 use crate::http::upload::Upload;
-use crate::metrics::Direction;
 use crate::net::chunk::Pieces;
 use crate::net::relay::{self, CONNECT_TIMEOUT};
-use crate::trace;
+use crate::telemetry::call::{Call, Ended};
+use crate::telemetry::metrics::Direction;
+use crate::telemetry::trace;
 
 /// A request in flight that a change no longer allows may go on for this long.
 const IN_FLIGHT_GRACE: Duration = Duration::from_secs(30);

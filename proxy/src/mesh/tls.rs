@@ -11,7 +11,7 @@ use identity::verify::IdentityError;
 use parking_lot::Mutex;
 use policy::name::SpiffeId;
 
-use crate::metrics::{Direction, Metrics};
+use crate::telemetry::metrics::{Direction, Metrics};
 
 pub const MESH_PORT: u16 = 15108;
 /// Client configurations kept, one per identity called.

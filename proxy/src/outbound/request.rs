@@ -11,20 +11,20 @@ use policy::reason::Reason;
 
 use super::Connection;
 use super::route::Attempts;
-use crate::app::Proxy;
 use crate::endpoints::registry::Endpoint;
 use crate::failure::{Failure, is_grpc, refusal};
-use crate::finish::{Call, Ended};
 use crate::http::body::{self, Body, Received, Replay};
 use crate::http::byte_stream::Stream;
 use crate::http::client::exchange::{self, Answer};
 use crate::http::headers;
 use crate::http::upgrade::Side;
 use crate::http::upload::Upload;
-use crate::metrics::{Direction, Security};
 use crate::net::budget::Budget;
 use crate::net::relay::{self, CONNECT_TIMEOUT};
-use crate::trace;
+use crate::process::Proxy;
+use crate::telemetry::call::{Call, Ended};
+use crate::telemetry::metrics::{Direction, Security};
+use crate::telemetry::trace;
 
 /// One request of the application, from its head to the end of its answer.
 pub(super) async fn request_story(

@@ -22,14 +22,14 @@ use runtime::env::Reader;
 use runtime::occupancy::Place;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use weft_proxy::app::Proxy;
 use weft_proxy::config::store::State;
+use weft_proxy::drain::Lifecycle;
 use weft_proxy::http::client::multiplexed::Peers;
-use weft_proxy::lifecycle::Lifecycle;
 use weft_proxy::mesh::tls::{MESH_PORT, MeshTls};
-use weft_proxy::metrics::Metrics;
 use weft_proxy::net::budget::Budget;
+use weft_proxy::process::Proxy;
 use weft_proxy::settings::Settings;
+use weft_proxy::telemetry::metrics::Metrics;
 use weft_proxy::{inbound, outbound};
 use wire::v1;
 

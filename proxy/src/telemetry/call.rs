@@ -9,15 +9,15 @@ use std::time::{Duration, Instant};
 use http::{HeaderMap, Method, StatusCode, header, request, response};
 use policy::reason::Reason;
 
-use crate::access_log;
-use crate::app::Proxy;
 use crate::failure::{Failure, grpc_status, is_success, reason_in};
 use crate::http::body::End;
-use crate::metrics::{
+use crate::net::relay::Copied;
+use crate::process::Proxy;
+use crate::telemetry::access_log;
+use crate::telemetry::metrics::{
     ByteLabels, CancelledLabels, Direction, LatencyLabels, Port, RequestLabels, Security, TcpLabels,
 };
-use crate::net::relay::Copied;
-use crate::report::{Edge, Outcome};
+use crate::telemetry::report::{Edge, Outcome};
 
 /// What the access log shows beyond the metrics. Only made when it is on.
 #[derive(Debug)]

@@ -5,6 +5,8 @@
 //! served. Stopping begins with SIGTERM, which a native sidecar gets after the
 //! application has ended, so little is left to wait for.
 
+pub mod command;
+
 use std::sync::Arc;
 use std::time::Duration;
 

@@ -12,7 +12,7 @@ use runtime::cgroup::{ROOT, memory_limit};
 use runtime::occupancy::{Bounds, Occupancy, Place, Reached};
 
 use crate::http::server::HEAD_WITHIN;
-use crate::metrics::Metrics;
+use crate::telemetry::metrics::Metrics;
 
 /// Connections that one listener serves at once; more wait in the kernel's queue.
 pub const MOST: usize = 10_000;

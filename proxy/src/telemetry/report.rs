@@ -19,7 +19,7 @@ use policy::latency::Histogram;
 use tokio::sync::{mpsc, watch};
 use wire::v1;
 
-use crate::metrics::{Direction, Metrics};
+use crate::telemetry::metrics::{Direction, Metrics};
 
 /// Length of a slot in seconds. Slots begin at multiples of it.
 pub const SLOT: u64 = 5;

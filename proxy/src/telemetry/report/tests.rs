@@ -5,7 +5,7 @@ use tokio::sync::mpsc;
 use wire::v1;
 
 use super::{EDGES, Edge, KEPT_EDGES, KEPT_SLOTS, Outcome, Reports, SLOT};
-use crate::metrics::{Direction, LimitLabels, Metrics};
+use crate::telemetry::metrics::{Direction, LimitLabels, Metrics};
 
 fn reports() -> Reports {
     Reports::new(Metrics::register(&mut Registry::default()))

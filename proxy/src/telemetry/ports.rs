@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use parking_lot::Mutex;
 use prometheus_client::encoding::{EncodeLabelValue, LabelValueEncoder};
 
-use super::Direction;
+use crate::telemetry::metrics::Direction;
 
 /// Ports that are known only because they were served, in each direction. A server
 /// that opens more (passive FTP does) is counted under one label for the rest.
@@ -75,7 +75,7 @@ impl ServedPorts {
 #[cfg(test)]
 mod tests {
     use super::{SERVED_PORTS, ServedPorts};
-    use crate::metrics::Direction::{inbound, outbound};
+    use crate::telemetry::metrics::Direction::{inbound, outbound};
 
     #[test]
     fn a_port_is_known_from_its_first_service_on_and_in_that_direction_only() {

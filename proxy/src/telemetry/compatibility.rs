@@ -13,8 +13,8 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
-use super::{Series, Shared, Typed};
 use crate::settings::Compatibility as Asked;
+use crate::telemetry::metrics::{Series, Shared, Typed};
 
 /// Both meshes count latency in milliseconds.
 const MILLIS: f64 = 1000.0;

@@ -10,8 +10,8 @@ use http::{Method, StatusCode};
 use runtime::admin::{Answer, Request, json, text};
 use serde_json::{Map, Value};
 
-use crate::app::Proxy;
 use crate::probe::Probes;
+use crate::process::Proxy;
 
 #[derive(Clone, Debug)]
 pub struct Pages {

@@ -24,14 +24,11 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
-use crate::memory::Memory;
 use crate::settings::Settings;
+use crate::telemetry::memory::Memory;
 
-mod compatibility;
-mod ports;
-
-pub use compatibility::Compatibility;
-pub use ports::{Port, ServedPorts};
+pub use super::compatibility::Compatibility;
+pub use super::ports::{Port, ServedPorts};
 
 /// A series that nobody touched for this long is dropped at the next scrape.
 const SERIES_IDLE: Duration = Duration::from_secs(600);
@@ -218,7 +215,7 @@ impl<L, M> Debug for Series<L, M> {
 }
 
 impl<L: Clone + Hash + Eq + Debug, M: Clone + Typed> Series<L, M> {
-    fn new(
+    pub(super) fn new(
         name: &'static str,
         help: &'static str,
         unit: Option<Unit>,

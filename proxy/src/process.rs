@@ -3,6 +3,8 @@
 //! The data path has a thread of its own; certificates, configuration, probes
 //! and scrapes live on another, so that none of them can delay a request.
 
+pub mod permits;
+
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
@@ -21,18 +23,19 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
 
+use crate::admin;
 use crate::config::store::State;
+use crate::control::leaving::follow_readiness;
 use crate::control::{Control, Progress};
+use crate::drain::{Lifecycle, STOP_WITHIN};
 use crate::http::client::multiplexed::Peers;
-use crate::leaving::follow_readiness;
-use crate::lifecycle::{Lifecycle, STOP_WITHIN};
 use crate::mesh::tls::{MESH_PORT, MeshTls};
-use crate::metrics::Metrics;
 use crate::net::budget::Budget;
 use crate::net::original_dst::original_dst;
 use crate::net::relay;
 use crate::settings::Settings;
-use crate::{inbound, outbound, pages, places, tunnel};
+use crate::telemetry::metrics::Metrics;
+use crate::{inbound, outbound, tunnel};
 
 pub const OUTBOUND_PORT: u16 = 15101;
 pub const INBOUND_PORT: u16 = 15106;
@@ -145,7 +148,7 @@ fn control_thread(
             );
             follow.await;
         });
-        let pages = pages::Pages::new(Arc::clone(proxy))?;
+        let pages = admin::Pages::new(Arc::clone(proxy))?;
         admin
             .run(
                 ready,
@@ -223,7 +226,7 @@ impl Kind {
             Self::Inbound => |metrics| metrics.limit("inbound-connections"),
             Self::Mesh => |metrics| metrics.limit("mesh-connections"),
         };
-        places::of_listener(metrics, full, self != Self::Outbound)
+        permits::of_listener(metrics, full, self != Self::Outbound)
     }
 
     /// Redirected outbound connections arrive on loopback, nothing else does.
@@ -272,7 +275,7 @@ async fn accept(
                 unmeshed,
                 Arc::clone(&place),
             );
-            places::keep(&place, serving).await;
+            permits::keep(&place, serving).await;
             proxy.state.metrics.open_connections.dec();
         });
     }
