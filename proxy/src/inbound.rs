@@ -17,25 +17,25 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-mod judge;
+pub mod authorize;
 mod opaque;
 mod request;
 
-use self::judge::Expected;
 use crate::failure::refusal;
 use crate::http::body::{Body, Received};
 use crate::http::client::multiplexed::TLS_BUFFER;
 use crate::http::headers;
 use crate::http::server::{From, serve as serve_http};
 use crate::http::upgrade::MayAbort;
+use crate::inbound::authorize::Expected;
 use crate::mesh::tls::tls_failure;
 use crate::net::chunk::Pieces;
 use crate::net::coalesce::Wide;
 use crate::net::relay::{self, CONNECT_TIMEOUT};
 use crate::net::sniff::{BEGUN_WITHIN, DETECT_WITHIN, Prefixed, SILENCE, Seen, judge_leniently};
+use crate::outbound::tunnel;
 use crate::process::{OWN_PORTS, Proxy};
 use crate::telemetry::metrics::{ConnectionLabels, Direction, Security};
-use crate::tunnel;
 
 /// A caller has this long to finish the TLS handshake.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);

@@ -20,4 +20,3 @@ pub mod probe;
 pub mod process;
 pub mod settings;
 pub mod telemetry;
-pub mod tunnel;

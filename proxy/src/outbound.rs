@@ -14,6 +14,7 @@ use tokio::net::TcpStream;
 
 mod request;
 mod route;
+pub mod tunnel;
 
 use self::request::request_story;
 use self::route::Attempts;
@@ -23,10 +24,10 @@ use crate::http::body::Received;
 use crate::http::server::{From, serve as serve_http};
 use crate::net::relay::{self, CONNECT_TIMEOUT_EXTERNAL};
 use crate::net::sniff::{DETECT_WITHIN, Prefixed, SILENCE, Seen, judge};
+use crate::outbound::tunnel::Tunnel;
 use crate::process::Proxy;
 use crate::telemetry::call::Call;
 use crate::telemetry::metrics::{ConnectionLabels, Direction, Security};
-use crate::tunnel::{self, Tunnel};
 
 /// One connection of the application.
 struct Connection {

@@ -33,9 +33,10 @@ use crate::mesh::tls::{MESH_PORT, MeshTls};
 use crate::net::budget::Budget;
 use crate::net::original_dst::original_dst;
 use crate::net::relay;
+use crate::outbound::tunnel;
 use crate::settings::Settings;
 use crate::telemetry::metrics::Metrics;
-use crate::{inbound, outbound, tunnel};
+use crate::{inbound, outbound};
 
 pub const OUTBOUND_PORT: u16 = 15101;
 pub const INBOUND_PORT: u16 = 15106;

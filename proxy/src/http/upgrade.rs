@@ -24,7 +24,7 @@ use crate::net::budget::Holder;
 use crate::net::chunk::{Pieces, Plain, Room};
 use crate::net::coalesce::Wide;
 use crate::net::sniff::Prefixed;
-use crate::tunnel;
+use crate::outbound::tunnel;
 
 /// Says that a connection must be reset when it is dropped. In the extensions of the
 /// message that may switch.

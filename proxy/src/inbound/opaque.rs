@@ -10,7 +10,6 @@ use policy::reason::Reason;
 use runtime::occupancy::Place;
 use tokio::net::TcpStream;
 
-use super::judge::Expected;
 use super::request::unsent;
 use super::{Spoken, Visit, race};
 use crate::failure::Failure;
@@ -18,6 +17,7 @@ use crate::http::body::{self, Body};
 use crate::http::byte_stream::Stream;
 use crate::http::http2::recv::RecvBody;
 use crate::http::http2::server::Accept;
+use crate::inbound::authorize::Expected;
 use crate::net::chunk::{Pieces, Room};
 use crate::net::relay::{self, CONNECT_TIMEOUT};
 use crate::net::sniff::{FirstLine, Line, Prefixed};

@@ -106,7 +106,7 @@ impl Plain for TcpStream {
     }
 
     fn abort(&mut self) {
-        crate::tunnel::reset(self);
+        crate::outbound::tunnel::reset(self);
     }
 }
 
