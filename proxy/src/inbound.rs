@@ -23,17 +23,18 @@ mod request;
 
 use crate::failure::refusal;
 use crate::http::body::{Body, Received};
-use crate::http::client::multiplexed::TLS_BUFFER;
 use crate::http::headers;
 use crate::http::server::{From, serve as serve_http};
-use crate::http::upgrade::MayAbort;
 use crate::inbound::authorize::Expected;
 use crate::mesh::tls::tls_failure;
+use crate::net::abort::MayAbort;
 use crate::net::chunk::Pieces;
 use crate::net::coalesce::Wide;
-use crate::net::relay::{self, CONNECT_TIMEOUT};
-use crate::net::sniff::{BEGUN_WITHIN, DETECT_WITHIN, Prefixed, SILENCE, Seen, judge_leniently};
-use crate::outbound::tunnel;
+use crate::net::connect::{self, CONNECT_TIMEOUT};
+use crate::net::prefixed::Prefixed;
+use crate::net::sniff::{BEGUN_WITHIN, DETECT_WITHIN, SILENCE, Seen, judge_leniently};
+use crate::net::tuning::TLS_BUFFER;
+
 use crate::process::{OWN_PORTS, Proxy};
 use crate::telemetry::metrics::{ConnectionLabels, Direction, Security};
 
@@ -56,7 +57,7 @@ struct Visit {
 pub async fn serve_mesh(proxy: Arc<Proxy>, stream: TcpStream, place: Arc<Place>) {
     let Ok(own) = stream.local_addr() else { return };
     if !proxy.settings.is_own(own.ip()) {
-        return tunnel::reset(&stream);
+        return connect::reset(&stream);
     }
     let acceptor = tokio_rustls::TlsAcceptor::from(proxy.tls.server());
     let (wide, outlet) = Wide::new(stream);
@@ -185,7 +186,7 @@ pub async fn serve_plain(
     place: Arc<Place>,
 ) {
     if !proxy.settings.is_own(original.ip()) || OWN_PORTS.contains(&original.port()) {
-        return tunnel::reset(&stream);
+        return connect::reset(&stream);
     }
     let visit = Arc::new(Visit::new(proxy, None, original));
     let mut stream = Prefixed::new(stream);
@@ -294,7 +295,7 @@ impl Visit {
         let mut seen = stream.look(now + SILENCE, judge_leniently).await?;
         if seen == Seen::Unsure
             && !stream.has_bytes()
-            && let Ok(server) = relay::connect(self.local, CONNECT_TIMEOUT).await
+            && let Ok(server) = connect::connect(self.local, CONNECT_TIMEOUT).await
         {
             return race(stream, Prefixed::new(server)).await;
         }

@@ -22,8 +22,10 @@ use crate::config::snapshot::Destination;
 use crate::failure::{Failure, answer_to, is_grpc, refusal};
 use crate::http::body::Received;
 use crate::http::server::{From, serve as serve_http};
-use crate::net::relay::{self, CONNECT_TIMEOUT_EXTERNAL};
-use crate::net::sniff::{DETECT_WITHIN, Prefixed, SILENCE, Seen, judge};
+use crate::net::connect::CONNECT_TIMEOUT_EXTERNAL;
+use crate::net::prefixed::Prefixed;
+use crate::net::sniff::{DETECT_WITHIN, SILENCE, Seen, judge};
+use crate::net::{connect, relay};
 use crate::outbound::tunnel::Tunnel;
 use crate::process::Proxy;
 use crate::telemetry::call::Call;
@@ -49,7 +51,7 @@ pub async fn serve(proxy: Arc<Proxy>, stream: TcpStream, addr: SocketAddr, place
         }
         Destination::Refused(reason) => {
             tracing::debug!(%addr, reason, "refused a connection");
-            tunnel::reset(&stream);
+            connect::reset(&stream);
             return Call::tcp(
                 &proxy,
                 Direction::outbound,
@@ -183,16 +185,16 @@ async fn pass_through(
         "external".into(),
         Security::plaintext,
     );
-    match relay::connect(addr, CONNECT_TIMEOUT_EXTERNAL).await {
+    match connect::connect(addr, CONNECT_TIMEOUT_EXTERNAL).await {
         Ok(mut server) => tokio::select! {
             outcome = relay::relay(&mut stream, &mut server, &proxy.budget) => call.relayed(outcome),
             () = forbidden => {
-                tunnel::reset(&stream);
-                tunnel::reset(&server);
+                connect::reset(&stream);
+                connect::reset(&server);
             }
         },
         Err(error) => {
-            tunnel::reset(&stream);
+            connect::reset(&stream);
             call.refused(&Failure::unsent(Reason::ConnectFailed, error.to_string()));
         }
     }
@@ -283,7 +285,7 @@ impl Connection {
             None => match self.open().await {
                 Ok(tunnel) => tunnel,
                 Err(failure) => {
-                    tunnel::reset(&stream.inner);
+                    connect::reset(&stream.inner);
                     return self.failed_tcp(&failure);
                 }
             },

@@ -32,8 +32,7 @@ use crate::http::client::multiplexed::Peers;
 use crate::mesh::tls::{MESH_PORT, MeshTls};
 use crate::net::budget::Budget;
 use crate::net::original_dst::original_dst;
-use crate::net::relay;
-use crate::outbound::tunnel;
+use crate::net::{connect, relay};
 use crate::settings::Settings;
 use crate::telemetry::metrics::Metrics;
 use crate::{inbound, outbound};
@@ -260,10 +259,10 @@ async fn accept(
             }
         };
         let Ok(place) = places.admit(caller.ip().into()).await else {
-            tunnel::reset(&stream);
+            connect::reset(&stream);
             continue;
         };
-        relay::tune(&stream);
+        connect::tune(&stream);
         let proxy = Arc::clone(&proxy);
         let leaving = *progress.leaving.borrow();
         let unmeshed = leaving.relays(kind == Kind::Outbound, &proxy.state.snapshot());
@@ -309,7 +308,7 @@ async fn conversation(
 
 /// The mesh is gone for good: be invisible.
 async fn relay_unmeshed(proxy: &Proxy, mut stream: TcpStream, original: SocketAddr) {
-    if let Ok(mut server) = relay::connect(original, relay::CONNECT_TIMEOUT_EXTERNAL).await {
+    if let Ok(mut server) = connect::connect(original, connect::CONNECT_TIMEOUT_EXTERNAL).await {
         let _ = relay::relay(&mut stream, &mut server, &proxy.budget).await;
     }
 }

@@ -10,8 +10,10 @@ use h2::SendStream;
 use http_body::Body as HttpBody;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::http::client::multiplexed::SMALL_PIECE;
 use crate::http::http2::recv::RecvBody;
+use crate::net::abort::MayAbort;
+use crate::net::chunk::{Pieces, Room};
+use crate::net::tuning::SMALL_PIECE;
 
 /// Both directions. Dropped before its end, it resets the HTTP/2 stream.
 #[derive(Debug)]
@@ -143,5 +145,36 @@ impl AsyncWrite for Stream {
 
     fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         Poll::Ready(self.get_mut().end())
+    }
+}
+
+impl Pieces for Stream {
+    fn poll_piece(&mut self, cx: &mut Context<'_>, _: &mut Room) -> Poll<io::Result<Bytes>> {
+        Self::poll_piece(self, cx)
+    }
+
+    fn poll_send(&mut self, cx: &mut Context<'_>, piece: &mut Bytes) -> Poll<io::Result<()>> {
+        Self::poll_send(self, cx, piece)
+    }
+
+    fn poll_end(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(self.end())
+    }
+
+    fn poll_broken(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        if self.is_broken(cx) {
+            return Err(io::ErrorKind::ConnectionReset.into());
+        }
+        Ok(())
+    }
+
+    fn abort(&mut self) {
+        self.reset();
+    }
+}
+
+impl MayAbort for Stream {
+    fn abort(&mut self) {
+        self.reset();
     }
 }

@@ -16,20 +16,17 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::failure::{answer_to, refusal};
 use crate::http::body::{Body, Received};
-
 use crate::http::client::multiplexed::{
     BUFFER, HEADER_BYTES, HEADER_COUNT, MESH, MESH_HEADER_BYTES, MESH_HEADER_COUNT, PLAIN,
 };
 use crate::http::http2::server;
-use crate::http::upgrade::MayAbort;
+use crate::net::abort::MayAbort;
 use crate::net::budget::Budget;
 use crate::net::coalesce::Outlet;
 use crate::net::linger::Goodbye;
 
 /// Request target, in bytes; longer ones get 414.
 const TARGET_LIMIT: usize = 8 * 1024;
-/// Time for a head, from its first byte.
-pub const HEAD_WITHIN: Duration = Duration::from_secs(10);
 /// Longest rest between two requests on a connection from outside the pod. The
 /// pod's own application may keep its connections for as long as it likes.
 pub const IDLE_WITHIN: Duration = Duration::from_secs(3600);

@@ -5,8 +5,6 @@
 
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -20,56 +18,11 @@ use tokio::sync::oneshot::Receiver;
 
 use crate::http::byte_stream::Stream;
 use crate::http::http2::recv::RecvBody;
+use crate::net::abort::Abort;
 use crate::net::budget::Holder;
+use crate::net::chunk::read_at_most;
 use crate::net::chunk::{Pieces, Plain, Room};
-use crate::net::coalesce::Wide;
-use crate::net::sniff::Prefixed;
-use crate::outbound::tunnel;
-
-/// Says that a connection must be reset when it is dropped. In the extensions of the
-/// message that may switch.
-#[derive(Clone, Debug, Default)]
-pub struct Abort(Arc<AtomicBool>);
-
-impl Abort {
-    pub fn set(&self) {
-        self.0.store(true, Relaxed);
-    }
-
-    #[must_use]
-    pub fn is_set(&self) -> bool {
-        self.0.load(Relaxed)
-    }
-}
-
-/// Connections whose close can be made a reset.
-pub trait MayAbort {
-    /// The close looks like what it is: not the end of what was sent.
-    fn abort(&mut self);
-}
-
-impl MayAbort for TcpStream {
-    fn abort(&mut self) {
-        tunnel::reset(self);
-    }
-}
-
-impl MayAbort for Stream {
-    fn abort(&mut self) {
-        self.reset();
-    }
-}
-
-/// TLS that ends without its own goodbye tells as much.
-impl MayAbort for tokio_rustls::server::TlsStream<Wide> {
-    fn abort(&mut self) {}
-}
-
-impl<S: MayAbort> MayAbort for Prefixed<S> {
-    fn abort(&mut self) {
-        self.inner.abort();
-    }
-}
+use crate::net::connect;
 
 /// One side of an upgrade, before it carries the other protocol.
 #[derive(Debug)]
@@ -209,24 +162,6 @@ impl AsyncWrite for Upgrade {
     }
 }
 
-/// Reads no more than `most` bytes, at least one.
-pub(crate) fn read_at_most<I: AsyncRead>(
-    io: Pin<&mut I>,
-    cx: &mut Context<'_>,
-    out: &mut ReadBuf<'_>,
-    most: usize,
-) -> Poll<io::Result<()>> {
-    let most = most.max(1);
-    if out.remaining() <= most {
-        return io.poll_read(cx, out);
-    }
-    let mut part = ReadBuf::new(out.initialize_unfilled_to(most));
-    let polled = io.poll_read(cx, &mut part);
-    let got = part.filled().len();
-    out.advance(got);
-    polled
-}
-
 /// A connection to an application, as hyper gets it.
 ///
 /// It is reset when it is dropped, if somebody said so. And an application may answer
@@ -280,7 +215,7 @@ impl Upstream {
 impl Drop for Upstream {
     fn drop(&mut self) {
         if self.abort.is_set() {
-            tunnel::reset(&self.io);
+            connect::reset(&self.io);
         }
     }
 }

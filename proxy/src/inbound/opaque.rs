@@ -19,8 +19,10 @@ use crate::http::http2::recv::RecvBody;
 use crate::http::http2::server::Accept;
 use crate::inbound::authorize::Expected;
 use crate::net::chunk::{Pieces, Room};
-use crate::net::relay::{self, CONNECT_TIMEOUT};
-use crate::net::sniff::{FirstLine, Line, Prefixed};
+use crate::net::connect::CONNECT_TIMEOUT;
+use crate::net::prefixed::Prefixed;
+use crate::net::sniff::{FirstLine, Line};
+use crate::net::{connect, relay};
 use crate::telemetry::call::Call;
 use crate::telemetry::metrics::Direction;
 
@@ -40,7 +42,7 @@ impl Visit {
         }
         let server = match server {
             Some(server) => Ok(server),
-            None => relay::connect(self.local, CONNECT_TIMEOUT)
+            None => connect::connect(self.local, CONNECT_TIMEOUT)
                 .await
                 .map(Prefixed::new),
         };
@@ -100,7 +102,7 @@ impl Visit {
             });
             return response;
         }
-        let server = match relay::connect(self.local, CONNECT_TIMEOUT).await {
+        let server = match connect::connect(self.local, CONNECT_TIMEOUT).await {
             Ok(server) => Prefixed::new(server),
             Err(error) => {
                 let failure = Failure::unsent(Reason::ConnectFailed, error.to_string());

@@ -6,12 +6,11 @@ use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 
 use bytes::{Bytes, BytesMut};
+use tokio::io::ReadBuf;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::net::TcpStream;
 
-use crate::http::byte_stream::Stream;
-use crate::http::client::multiplexed::{LARGEST_PIECE, SMALL_PIECE};
-use crate::net::sniff::Prefixed;
+use crate::net::tuning::{LARGEST_PIECE, SMALL_PIECE};
 
 /// What one read may bring at first.
 const LEAST: usize = SMALL_PIECE;
@@ -106,7 +105,7 @@ impl Plain for TcpStream {
     }
 
     fn abort(&mut self) {
-        crate::outbound::tunnel::reset(self);
+        crate::net::connect::reset(self);
     }
 }
 
@@ -164,55 +163,22 @@ impl<S: Plain> Pieces for S {
     }
 }
 
-impl Pieces for Stream {
-    fn poll_piece(&mut self, cx: &mut Context<'_>, _: &mut Room) -> Poll<io::Result<Bytes>> {
-        Self::poll_piece(self, cx)
+/// Reads no more than `most` bytes, at least one.
+pub(crate) fn read_at_most<I: AsyncRead>(
+    io: Pin<&mut I>,
+    cx: &mut Context<'_>,
+    out: &mut ReadBuf<'_>,
+    most: usize,
+) -> Poll<io::Result<()>> {
+    let most = most.max(1);
+    if out.remaining() <= most {
+        return io.poll_read(cx, out);
     }
-
-    fn poll_send(&mut self, cx: &mut Context<'_>, piece: &mut Bytes) -> Poll<io::Result<()>> {
-        Self::poll_send(self, cx, piece)
-    }
-
-    fn poll_end(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(self.end())
-    }
-
-    fn poll_broken(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
-        if self.is_broken(cx) {
-            return Err(io::ErrorKind::ConnectionReset.into());
-        }
-        Ok(())
-    }
-
-    fn abort(&mut self) {
-        self.reset();
-    }
-}
-
-impl<S: Pieces> Pieces for Prefixed<S> {
-    fn poll_piece(&mut self, cx: &mut Context<'_>, room: &mut Room) -> Poll<io::Result<Bytes>> {
-        let prefix = self.take_prefix();
-        if !prefix.is_empty() {
-            return Poll::Ready(Ok(prefix.into()));
-        }
-        self.inner.poll_piece(cx, room)
-    }
-
-    fn poll_send(&mut self, cx: &mut Context<'_>, piece: &mut Bytes) -> Poll<io::Result<()>> {
-        self.inner.poll_send(cx, piece)
-    }
-
-    fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.inner.poll_end(cx)
-    }
-
-    fn poll_broken(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
-        self.inner.poll_broken(cx)
-    }
-
-    fn abort(&mut self) {
-        self.inner.abort();
-    }
+    let mut part = ReadBuf::new(out.initialize_unfilled_to(most));
+    let polled = io.poll_read(cx, &mut part);
+    let got = part.filled().len();
+    out.advance(got);
+    polled
 }
 
 #[cfg(test)]

@@ -16,7 +16,7 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep};
 
-use crate::http::upgrade::MayAbort;
+use crate::net::abort::MayAbort;
 
 /// For peers. Long against the way between two pods, short against the stop of a proxy.
 const LINGER: Duration = Duration::from_millis(500);

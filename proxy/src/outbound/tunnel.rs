@@ -4,12 +4,10 @@
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, StatusCode};
 use policy::reason::Reason;
-use socket2::SockRef;
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio::net::TcpStream;
 
@@ -21,8 +19,10 @@ use crate::http::client::multiplexed::Place;
 use crate::http::headers;
 use crate::net::budget::Budget;
 use crate::net::chunk::{Pieces, Room};
-use crate::net::relay::{self, CONNECT_TIMEOUT};
-use crate::net::sniff::Prefixed;
+use crate::net::connect::CONNECT_TIMEOUT;
+use crate::net::connect::reset;
+use crate::net::prefixed::Prefixed;
+use crate::net::{connect, relay};
 use crate::process::Proxy;
 use crate::telemetry::call::Call;
 
@@ -49,7 +49,7 @@ pub struct Tunnel {
 pub async fn open(proxy: &Proxy, endpoint: &Arc<Endpoint>, call: Call) -> Result<Tunnel, Failure> {
     let in_flight = endpoint.begin();
     let Some(identity) = &endpoint.identity else {
-        let stream = relay::connect(endpoint.addr, CONNECT_TIMEOUT)
+        let stream = connect::connect(endpoint.addr, CONNECT_TIMEOUT)
             .await
             .map_err(|error| {
                 Failure::unsent(Reason::ConnectFailed, format!("{}: {error}", endpoint.addr))
@@ -96,11 +96,6 @@ impl Tunnel {
         let outcome = relay::relay(client, &mut self.io, budget).await;
         self.call.relayed(outcome);
     }
-}
-
-/// Makes the close of `stream` a reset, as a refused connection looks like.
-pub fn reset(stream: &TcpStream) {
-    let _ = SockRef::from(stream).set_linger(Some(Duration::ZERO));
 }
 
 impl Pieces for Io {

@@ -11,7 +11,7 @@ use std::time::Duration;
 use runtime::cgroup::{ROOT, memory_limit};
 use runtime::occupancy::{Bounds, Occupancy, Place, Reached};
 
-use crate::http::server::HEAD_WITHIN;
+use crate::net::tuning::HEAD_WITHIN;
 use crate::telemetry::metrics::Metrics;
 
 /// Connections that one listener serves at once; more wait in the kernel's queue.

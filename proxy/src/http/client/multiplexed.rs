@@ -26,11 +26,13 @@ use crate::http::client::taskless::{Lines, Opening};
 use crate::http::http2::client::{self, Sender};
 use crate::http::http2::flow::STREAMS;
 use crate::http::http2::{PLAIN_FRAME, Profile};
-use crate::http::upgrade::{Abort, Upstream};
+use crate::http::upgrade::Upstream;
 use crate::mesh::tls::{MESH_PORT, MeshTls, tls_failure};
+use crate::net::abort::Abort;
 use crate::net::budget::Budget;
 use crate::net::coalesce::{Outlet, Wide};
-use crate::net::relay::{self, CONNECT_TIMEOUT};
+use crate::net::connect::{self, CONNECT_TIMEOUT};
+use crate::net::tuning::{LARGEST_PIECE, TLS_BUFFER};
 
 /// TLS handshake with a peer proxy, after the TCP connection stands.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(2);
@@ -61,37 +63,8 @@ pub const PLAIN: Profile = Profile {
     grows: false,
 };
 
-/// Bytes that the kernel sends as one packet, if it has them, at the least: it splits
-/// at 64 KiB less headers and at whole segments, so this is for MTUs near 9000.
-/// Smaller ones leave more, and so does loopback.
-const PACKET: usize = 7 * 8896;
-/// Bytes of a stream in one frame. Each write is sent as soon as it can be, so what a
-/// write has above whole packets becomes a packet of its own, and a packet costs
-/// nearly as much with one byte as with 64 KiB. Two packets hold this: one would cost
-/// more, with three and four those who send and receive wait for each other longer.
-pub const LARGEST_PIECE: usize = 121 * 1024;
-/// Bytes of a stream that is not fast yet: one packet.
-pub const SMALL_PIECE: usize = 60 * 1024;
-const _: () = {
-    assert!(with_heads(LARGEST_PIECE) <= 2 * PACKET, "needs a third");
-    assert!(with_heads(SMALL_PIECE) <= PACKET, "needs a second");
-};
-
-/// Bytes of a piece with the heads of its frame and of its TLS records.
-const fn with_heads(piece: usize) -> usize {
-    let frame = piece + 9;
-    frame + 22 * frame.div_ceil(16 * 1024)
-}
-
-/// Bytes that TLS takes at once: two largest frames with their heads.
-pub const TLS_BUFFER: usize = 2 * (LARGEST_PIECE + 9);
 /// Sum of header names and values, both protocols.
 pub const HEADER_BYTES: u32 = 64 * 1024;
-/// A peer that TCP alone watches is asked after this silence,
-pub const PING_INTERVAL: Duration = Duration::from_secs(7);
-/// and has this long to answer.
-pub const PING_TIMEOUT: Duration = Duration::from_secs(3);
-
 /// How one multiplexed peer is reached.
 #[derive(Clone, Debug)]
 pub enum Via {
@@ -243,7 +216,7 @@ impl Multiplexed {
     async fn connect(&self) -> Result<Sender, Failure> {
         match &self.via {
             Via::Plain(addr) => {
-                let stream = relay::connect(*addr, CONNECT_TIMEOUT)
+                let stream = connect::connect(*addr, CONNECT_TIMEOUT)
                     .await
                     .map_err(|error| {
                         Failure::unsent(Reason::ConnectFailed, format!("{addr}: {error}"))
@@ -278,7 +251,7 @@ impl Multiplexed {
         };
         let (ip, tls, config) = (*ip, tls.clone(), tls.quiet_client(identity));
         tokio::spawn(async move {
-            match secure(ip, &tls, config, relay::tune_closely).await {
+            match secure(ip, &tls, config, connect::tune_closely).await {
                 Ok((secured, _)) if secured.get_ref().1.alpn_protocol() == Some(QUIET_ALPN) => {
                     let mut builder = http1::Builder::new();
                     builder.max_headers(MESH_HEADER_COUNT);
@@ -311,7 +284,7 @@ async fn secure(
     tune: fn(&TcpStream),
 ) -> Result<(TlsStream<Wide>, Outlet), Failure> {
     let addr = SocketAddr::new(ip, MESH_PORT);
-    let stream = relay::connect(addr, CONNECT_TIMEOUT)
+    let stream = connect::connect(addr, CONNECT_TIMEOUT)
         .await
         .map_err(|error| Failure::unsent(Reason::ConnectFailed, format!("{addr}: {error}")))?;
     tune(&stream);
@@ -410,7 +383,7 @@ pub async fn http1_connection(
     limit: Duration,
     budget: &Arc<Budget>,
 ) -> Result<Http1, Failure> {
-    let stream = relay::connect(addr, limit)
+    let stream = connect::connect(addr, limit)
         .await
         .map_err(|error| Failure::unsent(Reason::ConnectFailed, format!("{addr}: {error}")))?;
     let abort = Abort::default();

@@ -27,10 +27,11 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::http::body::{Body, BoxError};
-use crate::http::server::HEAD_WITHIN;
-use crate::http::upgrade::{Abort, MayAbort, read_at_most};
+use crate::net::abort::{Abort, MayAbort};
 use crate::net::budget::{Budget, Holder};
-use crate::net::sniff::Prefixed;
+use crate::net::chunk::read_at_most;
+use crate::net::prefixed::Prefixed;
+use crate::net::tuning::HEAD_WITHIN;
 
 /// A connection without a request for this long, and for up to twice as long, is
 /// taken apart. Putting it together again costs about a microsecond, so busy
