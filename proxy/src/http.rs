@@ -7,8 +7,15 @@
 pub mod body;
 pub mod byte_stream;
 pub mod client;
+pub mod grpc;
 pub mod headers;
 pub mod http2;
+pub mod incoming;
+pub mod limits;
+pub mod received;
+pub mod refusal;
+pub mod replay;
 pub mod server;
 pub mod upgrade;
 pub mod upload;
+pub mod watched;

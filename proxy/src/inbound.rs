@@ -21,9 +21,10 @@ pub mod authorize;
 mod opaque;
 mod request;
 
-use crate::failure::refusal;
-use crate::http::body::{Body, Received};
+use crate::http::body::Body;
 use crate::http::headers;
+use crate::http::incoming::Received;
+use crate::http::refusal::refusal;
 use crate::http::server::{From, serve as serve_http};
 use crate::inbound::authorize::Expected;
 use crate::mesh::tls::tls_failure;

@@ -27,6 +27,8 @@ mod tests;
 use http::HeaderMap;
 use http::header::{CONNECTION, HeaderName, TE, TRANSFER_ENCODING, UPGRADE};
 
+use crate::net::tuning::LARGEST_PIECE;
+
 /// Largest frame that may be received from applications: what everybody sends.
 pub const PLAIN_FRAME: u32 = 16 * 1024;
 
@@ -44,6 +46,22 @@ pub struct Profile {
     /// not notice a window that SETTINGS made larger.
     pub grows: bool,
 }
+
+/// Between two proxies.
+pub const MESH: Profile = Profile {
+    frame: LARGEST_PIECE as u32,
+    unsent: 4 * LARGEST_PIECE,
+    learn_limit: false,
+    grows: true,
+};
+
+/// With applications.
+pub const PLAIN: Profile = Profile {
+    frame: PLAIN_FRAME,
+    unsent: 256 * 1024,
+    learn_limit: true,
+    grows: false,
+};
 
 /// Removes what has no place in HTTP/2, so that `h2` does not refuse the message.
 fn strip_connection_headers(map: &mut HeaderMap) {

@@ -11,13 +11,19 @@ use http_body_util::BodyExt;
 use policy::reason::Reason;
 
 use super::Visit;
-use crate::failure::{Failure, is_grpc, refusal};
-use crate::http::body::{self, Body, Received, Replay};
+use crate::failure::Failure;
+use crate::http::body::Body;
 use crate::http::client::exchange::{self, Answer};
+use crate::http::grpc::is_grpc;
 use crate::http::headers;
 use crate::http::http2::server::Accept;
+use crate::http::incoming::Received;
+use crate::http::refusal::refusal;
+use crate::http::replay::Replay;
 use crate::http::upgrade::Side;
 use crate::http::upload::Upload;
+use crate::http::watched;
+use crate::http::{body, incoming};
 use crate::net::chunk::Pieces;
 use crate::net::connect::CONNECT_TIMEOUT;
 use crate::net::relay;
@@ -51,9 +57,9 @@ impl Visit {
             return refusal(Reason::BadRequest, "CONNECT is not served here", false);
         }
         let (caller_side, incoming) = match incoming {
-            body if upgrade.is_none() => (None, body::incoming(body)),
+            body if upgrade.is_none() => (None, incoming::incoming(body)),
             Received::Http2(stream) => (Some(Side::Mesh(stream)), body::empty()),
-            body => (Side::of(&mut parts.extensions), body::incoming(body)),
+            body => (Side::of(&mut parts.extensions), incoming::incoming(body)),
         };
         headers::strip_hop_by_hop(&mut parts.headers);
         headers::strip_ours(&mut parts.headers);
@@ -184,7 +190,7 @@ impl Visit {
             tokio::spawn(async move {
                 let sides = tokio::join!(caller_side.opened(out), server_side.switched());
                 let (Some(mut client), Some(mut server)) = sides else {
-                    return call.done(ended, body::End::Failed, 0, None);
+                    return call.done(ended, watched::End::Failed, 0, None);
                 };
                 let bytes = tokio::select! {
                     (copied, _) = relay::relay(&mut client, &mut server, &self.proxy.budget) => copied.received,
@@ -194,7 +200,7 @@ impl Visit {
                         0
                     }
                 };
-                call.done(ended, body::End::Complete, bytes, None);
+                call.done(ended, watched::End::Complete, bytes, None);
             });
             return Response::from_parts(parts, body::empty());
         }
@@ -202,7 +208,7 @@ impl Visit {
             // A CONNECT stream answered with 2xx would become a tunnel.
             parts.status = StatusCode::MISDIRECTED_REQUEST;
         }
-        let watched = body::Watched::begun(incoming, move |end, bytes, trailers| {
+        let watched = watched::Watched::begun(incoming, move |end, bytes, trailers| {
             drop(place);
             call.done(ended, end, bytes, trailers);
         })

@@ -12,13 +12,19 @@ use policy::reason::Reason;
 use super::Connection;
 use super::route::Attempts;
 use crate::endpoints::registry::Endpoint;
-use crate::failure::{Failure, is_grpc, refusal};
-use crate::http::body::{self, Body, Received, Replay};
+use crate::failure::Failure;
+use crate::http::body::Body;
 use crate::http::byte_stream::Stream;
 use crate::http::client::exchange::{self, Answer};
+use crate::http::grpc::is_grpc;
 use crate::http::headers;
+use crate::http::incoming::Received;
+use crate::http::refusal::refusal;
+use crate::http::replay::Replay;
 use crate::http::upgrade::Side;
 use crate::http::upload::Upload;
+use crate::http::watched;
+use crate::http::{body, incoming};
 use crate::net::budget::Budget;
 use crate::net::connect::CONNECT_TIMEOUT;
 use crate::net::relay;
@@ -81,7 +87,7 @@ pub(super) async fn request_story(
             Arc::clone(&route.backend),
         )
         .split_by(route.split.clone());
-    let (body, upload) = Upload::watch(body::incoming(incoming));
+    let (body, upload) = Upload::watch(incoming::incoming(incoming));
     let replay = Replay::new(body);
     let mut attempts = Attempts::new(&route);
     while let Some(endpoint) = attempts.next(&proxy.settings.own_ip) {
@@ -324,15 +330,15 @@ async fn finish(
             let _held = (place, in_flight);
             let sides = tokio::join!(client_side.switched(), server_side.switched());
             let (Some(mut client), Some(mut server)) = sides else {
-                return call.done(ended, body::End::Failed, 0, None);
+                return call.done(ended, watched::End::Failed, 0, None);
             };
             let (copied, _) = relay::relay(&mut client, &mut server, &budget).await;
             let bytes = copied.received;
-            call.done(ended, body::End::Complete, bytes, None);
+            call.done(ended, watched::End::Complete, bytes, None);
         });
         return Response::from_parts(parts, body::empty());
     }
-    let body = body::Watched::begun(incoming, move |end, bytes, trailers| {
+    let body = watched::Watched::begun(incoming, move |end, bytes, trailers| {
         drop((place, in_flight));
         call.done(ended, end, bytes, trailers);
     })

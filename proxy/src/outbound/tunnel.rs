@@ -12,11 +12,12 @@ use tokio::io::{AsyncRead, ReadBuf};
 use tokio::net::TcpStream;
 
 use crate::endpoints::registry::{Endpoint, InFlight};
-use crate::failure::{Failure, reason_in};
+use crate::failure::Failure;
 use crate::http::byte_stream::Stream;
 use crate::http::client::exchange;
 use crate::http::client::multiplexed::Place;
 use crate::http::headers;
+use crate::http::refusal::reason_in;
 use crate::net::budget::Budget;
 use crate::net::chunk::{Pieces, Room};
 use crate::net::connect::CONNECT_TIMEOUT;

@@ -9,8 +9,10 @@ use std::time::{Duration, Instant};
 use http::{HeaderMap, Method, StatusCode, header, request, response};
 use policy::reason::Reason;
 
-use crate::failure::{Failure, grpc_status, is_success, reason_in};
-use crate::http::body::End;
+use crate::failure::Failure;
+use crate::http::grpc::{grpc_status, is_success};
+use crate::http::refusal::reason_in;
+use crate::http::watched::End;
 use crate::net::relay::Copied;
 use crate::process::Proxy;
 use crate::telemetry::access_log;

@@ -11,12 +11,14 @@ use http::request::Parts;
 use http::{HeaderValue, Method, Request, Response, Uri, Version, header};
 use policy::reason::Reason;
 
-use crate::failure::{Failure, reason_in};
-use crate::http::body::{Body, Replay};
+use crate::failure::Failure;
+use crate::http::body::Body;
 use crate::http::client::multiplexed::{Multiplexed, Peers, Place};
 use crate::http::client::taskless::{Coming, Offer};
 use crate::http::headers;
 use crate::http::http2::client::SendError;
+use crate::http::refusal::reason_in;
+use crate::http::replay::Replay;
 
 /// An answer and what has to live until its body ends.
 #[derive(Debug)]

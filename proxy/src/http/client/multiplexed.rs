@@ -12,7 +12,6 @@ use std::time::{Duration, Instant};
 
 use ::identity::tls::{QUIET_ALPN, peer_name};
 use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
 use policy::name::SpiffeId;
 use policy::reason::Reason;
@@ -21,18 +20,18 @@ use tokio::time::timeout;
 use tokio_rustls::client::TlsStream;
 
 use crate::failure::Failure;
-use crate::http::body::Body;
+use crate::http::client::http1::{Http1, Pool, Pooled, http1_connection};
 use crate::http::client::taskless::{Lines, Opening};
+use crate::http::http2::Profile;
 use crate::http::http2::client::{self, Sender};
 use crate::http::http2::flow::STREAMS;
-use crate::http::http2::{PLAIN_FRAME, Profile};
-use crate::http::upgrade::Upstream;
+use crate::http::http2::{MESH, PLAIN};
+use crate::http::limits::MESH_HEADER_COUNT;
 use crate::mesh::tls::{MESH_PORT, MeshTls, tls_failure};
-use crate::net::abort::Abort;
 use crate::net::budget::Budget;
 use crate::net::coalesce::{Outlet, Wide};
 use crate::net::connect::{self, CONNECT_TIMEOUT};
-use crate::net::tuning::{LARGEST_PIECE, TLS_BUFFER};
+use crate::net::tuning::TLS_BUFFER;
 
 /// TLS handshake with a peer proxy, after the TCP connection stands.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(2);
@@ -43,28 +42,6 @@ const STREAMS_PER_CONNECTION: usize = 100;
 const CONNECTIONS_PER_PEER: usize = 100;
 /// A connection without a stream is closed after this long.
 const IDLE_MULTIPLEXED: Duration = Duration::from_secs(60);
-/// Shorter than the keep-alive of common servers, so that ours closes first.
-const IDLE_POOLED: Duration = Duration::from_secs(3);
-/// Idle HTTP/1.1 connections kept per address.
-const POOL_LIMIT: usize = 128;
-/// Between two proxies.
-pub const MESH: Profile = Profile {
-    frame: LARGEST_PIECE as u32,
-    unsent: 4 * LARGEST_PIECE,
-    learn_limit: false,
-    grows: true,
-};
-
-/// With applications.
-pub const PLAIN: Profile = Profile {
-    frame: PLAIN_FRAME,
-    unsent: 256 * 1024,
-    learn_limit: true,
-    grows: false,
-};
-
-/// Sum of header names and values, both protocols.
-pub const HEADER_BYTES: u32 = 64 * 1024;
 /// How one multiplexed peer is reached.
 #[derive(Clone, Debug)]
 pub enum Via {
@@ -310,107 +287,6 @@ async fn secure(
     })?;
     Ok((secured, outlet))
 }
-
-/// One HTTP/1.1 connection as a client.
-#[derive(Debug)]
-pub struct Http1 {
-    pub sender: http1::SendRequest<Body>,
-    /// Makes its close a reset.
-    pub abort: Abort,
-}
-
-struct Idle {
-    connection: Http1,
-    since: Instant,
-}
-
-/// HTTP/1.1 connections to one address.
-#[derive(Default)]
-pub struct Pool {
-    idle: Mutex<Vec<Idle>>,
-}
-
-impl std::fmt::Debug for Pool {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Pool").finish_non_exhaustive()
-    }
-}
-
-/// A connection for one request.
-#[derive(Debug)]
-pub struct Pooled {
-    pub connection: Http1,
-    /// True when it served before: the server may have closed it just now.
-    pub reused: bool,
-}
-
-impl Pool {
-    fn reuse(&self) -> Option<Http1> {
-        let mut idle = self.idle.lock();
-        while let Some(entry) = idle.pop() {
-            if entry.connection.sender.is_ready() && entry.since.elapsed() < IDLE_POOLED {
-                return Some(entry.connection);
-            }
-        }
-        None
-    }
-
-    fn put(&self, connection: Http1) {
-        let mut idle = self.idle.lock();
-        if idle.len() < POOL_LIMIT {
-            idle.push(Idle {
-                connection,
-                since: Instant::now(),
-            });
-        }
-    }
-
-    fn sweep(&self) -> bool {
-        let mut idle = self.idle.lock();
-        idle.retain(|entry| {
-            entry.connection.sender.is_ready() && entry.since.elapsed() < IDLE_POOLED
-        });
-        idle.is_empty()
-    }
-}
-
-/// Opens an HTTP/1.1 connection; `upgradable` ones can be turned into bytes.
-///
-/// # Errors
-/// When the connection cannot be made; the application has seen nothing.
-pub async fn http1_connection(
-    addr: SocketAddr,
-    limit: Duration,
-    budget: &Arc<Budget>,
-) -> Result<Http1, Failure> {
-    let stream = connect::connect(addr, limit)
-        .await
-        .map_err(|error| Failure::unsent(Reason::ConnectFailed, format!("{addr}: {error}")))?;
-    let abort = Abort::default();
-    let stream = Upstream::new(stream, abort.clone(), budget.hold());
-    let (sender, connection) = http1::Builder::new()
-        .max_headers(HEADER_COUNT)
-        .max_buf_size(BUFFER)
-        .handshake(TokioIo::new(stream))
-        .await
-        .map_err(|error| Failure::unsent(Reason::ConnectFailed, format!("{addr}: {error}")))?;
-    tokio::spawn(async move {
-        if let Err(error) = connection.with_upgrades().await {
-            tracing::debug!(%error, "connection to a server ended");
-        }
-    });
-    Ok(Http1 { sender, abort })
-}
-
-/// What hyper may hold of one direction of HTTP/1.1: a largest head, and no more of a
-/// body, where hyper alone would keep 400 KiB.
-pub const BUFFER: usize = MESH_HEADER_BYTES + 16 * 1024;
-/// Headers of one message.
-pub const HEADER_COUNT: usize = 100;
-/// The same between two proxies, which add some of their own.
-pub const MESH_HEADER_COUNT: usize = HEADER_COUNT + 16;
-/// Sum of header names and values between two proxies in HTTP/1.1.
-pub const MESH_HEADER_BYTES: usize = HEADER_BYTES as usize + 16 * 1024;
 
 /// An application's address, and who calls it: a pod's uid, a name, or nothing.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

@@ -32,8 +32,9 @@ use tokio::time::timeout;
 use tokio_util::io::InspectReader;
 
 use crate::failure::Failure;
-use crate::http::body::{Body, BoxError, Received};
+use crate::http::body::{Body, BoxError};
 use crate::http::http2::recv::RecvBody;
+use crate::http::incoming::Received;
 
 /// So many at once are a crowd, which HTTP/2 serves better. Without this the first
 /// of every wave of requests would take the line while the others wait together.

@@ -23,7 +23,7 @@ use super::pipe::{Pipe, Stopped, flushed};
 use super::recv::{RecvBody, Upload};
 use super::{Profile, strip_connection_headers};
 use crate::http::body::Body;
-use crate::http::client::multiplexed::HEADER_BYTES;
+use crate::http::limits::HEADER_BYTES;
 use crate::net::budget::Budget;
 use crate::net::coalesce::Outlet;
 

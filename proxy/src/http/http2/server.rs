@@ -21,9 +21,9 @@ use super::keepalive::{Heard, Keepalive, Peer};
 use super::pipe::{Pipe, Stopped, flushed};
 use super::recv::RecvBody;
 use super::{Profile, strip_connection_headers};
-use crate::failure::is_grpc;
 use crate::http::body::Body;
-use crate::http::client::multiplexed::HEADER_BYTES;
+use crate::http::grpc::is_grpc;
+use crate::http::limits::HEADER_BYTES;
 use crate::net::budget::Budget;
 use crate::net::coalesce::Outlet;
 
