@@ -2,5 +2,6 @@
 //!
 //! Imports `endpoints` and `telemetry`.
 
+pub mod apply;
 pub mod snapshot;
 pub mod store;

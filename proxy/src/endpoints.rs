@@ -2,4 +2,7 @@
 //!
 //! Imports nothing of this crate.
 
+pub mod affinity;
+pub mod endpoint;
 pub mod registry;
+pub mod set;

@@ -27,6 +27,7 @@ use crate::http::incoming::Received;
 use crate::http::refusal::refusal;
 use crate::http::server::{From, serve as serve_http};
 use crate::inbound::authorize::Expected;
+use crate::mesh::protocol;
 use crate::mesh::tls::tls_failure;
 use crate::net::abort::MayAbort;
 use crate::net::chunk::Pieces;
@@ -125,7 +126,7 @@ async fn mesh_request(
 ) -> Response<Body> {
     let map = request.headers();
     let port = map
-        .get(headers::PORT)
+        .get(protocol::PORT)
         .and_then(|port| port.to_str().ok()?.parse::<u16>().ok());
     let Some(port) = port.filter(|port| *port != 0 && !OWN_PORTS.contains(port)) else {
         return refusal(
@@ -134,14 +135,14 @@ async fn mesh_request(
             false,
         );
     };
-    let protocol = map.get(headers::PROTOCOL).map(HeaderValue::as_bytes);
+    let protocol = map.get(protocol::PROTOCOL).map(HeaderValue::as_bytes);
     let http2 = protocol == Some(b"http2");
-    let tcp = protocol == Some(headers::TCP.as_bytes());
+    let tcp = protocol == Some(protocol::TCP.as_bytes());
     if quiet && (tcp || request.method() == Method::CONNECT) {
         return refusal(Reason::BadRequest, "tunnels are for HTTP/2", false);
     }
-    let upgrade = headers::without_http(map.get_all(headers::UPGRADE_TO));
-    let target = map.get(headers::TARGET).cloned();
+    let upgrade = headers::without_http(map.get_all(protocol::UPGRADE_TO));
+    let target = map.get(protocol::TARGET).cloned();
     let visit = Arc::new(Visit::new(proxy, Some(peer), SocketAddr::new(ip, port)));
     if tcp {
         return match request.into_body() {

@@ -2,4 +2,5 @@
 //!
 //! Imports `failure`, `http`, `net` and `ports`.
 
+pub mod protocol;
 pub mod tls;

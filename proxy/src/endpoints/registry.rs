@@ -7,125 +7,17 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::AtomicU32;
 use std::sync::{Arc, Weak};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use policy::affinity::Session;
-use policy::balance::{Cost, pick};
+use policy::balance::Cost;
 use policy::name::SpiffeId;
 
-/// One address that serves.
-#[derive(Debug)]
-pub struct Endpoint {
-    pub addr: SocketAddr,
-    /// Expected of the peer; `None`: plaintext.
-    pub identity: Option<SpiffeId>,
-    /// `namespace/name`, empty when no pod stands behind the address.
-    pub pod: Arc<str>,
-    pub opaque: bool,
-    cost: Mutex<Cost>,
-    in_flight: AtomicU32,
-}
-
-impl Endpoint {
-    #[must_use]
-    pub const fn meshed(&self) -> bool {
-        self.identity.is_some()
-    }
-
-    pub fn observe(&self, latency: Duration) {
-        self.cost.lock().observe(Instant::now(), latency);
-    }
-
-    pub fn observe_failure(&self) {
-        self.cost.lock().penalise(Instant::now());
-    }
-
-    fn score(&self, now: Instant) -> f64 {
-        self.cost
-            .lock()
-            .score(now, self.in_flight.load(Ordering::Relaxed) as usize)
-    }
-
-    /// Counts a request as in flight until the guard is dropped.
-    #[must_use]
-    pub fn begin(self: &Arc<Self>) -> InFlight {
-        self.in_flight.fetch_add(1, Ordering::Relaxed);
-        InFlight(Arc::clone(self))
-    }
-}
-
-#[derive(Debug)]
-pub struct InFlight(Arc<Endpoint>);
-
-impl Drop for InFlight {
-    fn drop(&mut self) {
-        self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-/// The endpoints of one Service port.
-#[derive(Debug, Default)]
-pub struct EndpointSet {
-    pub endpoints: Vec<Arc<Endpoint>>,
-}
-
-impl EndpointSet {
-    /// The cheaper of two random endpoints that `tried` does not hold.
-    #[must_use]
-    pub fn pick(&self, tried: &[SocketAddr]) -> Option<Arc<Endpoint>> {
-        let now = Instant::now();
-        let random = (rand::random::<u64>(), rand::random::<u64>());
-        if tried.is_empty() {
-            let at = pick(
-                |at| self.endpoints[at].score(now),
-                self.endpoints.len(),
-                random,
-            )?;
-            return self.endpoints.get(at).cloned();
-        }
-        let left: Vec<&Arc<Endpoint>> = self
-            .endpoints
-            .iter()
-            .filter(|endpoint| !tried.contains(&endpoint.addr))
-            .collect();
-        let at = pick(|at| left[at].score(now), left.len(), random)?;
-        left.get(at).map(|endpoint| Arc::clone(endpoint))
-    }
-
-    /// The same endpoint for the same caller and turn while it exists: the highest of
-    /// a hash over them and the address, so that other endpoints' coming and going
-    /// moves nobody else.
-    #[must_use]
-    pub fn sticky(&self, caller: &str, turn: u64, tried: &[SocketAddr]) -> Option<Arc<Endpoint>> {
-        use std::hash::{DefaultHasher, Hash, Hasher};
-        self.endpoints
-            .iter()
-            .filter(|endpoint| !tried.contains(&endpoint.addr))
-            .max_by_key(|endpoint| {
-                let mut hasher = DefaultHasher::new();
-                (caller, turn, endpoint.addr).hash(&mut hasher);
-                hasher.finish()
-            })
-            .cloned()
-    }
-}
-
-/// Session affinity of this pod's calls to one Service port.
-#[derive(Debug)]
-pub struct Affinity {
-    limit: Duration,
-    session: Mutex<Session>,
-}
-
-impl Affinity {
-    /// The turn of a call that is made at `now`.
-    pub fn turn(&self, now: Instant) -> u64 {
-        self.session.lock().call(now, self.limit)
-    }
-}
+use crate::endpoints::affinity::Affinity;
+use crate::endpoints::endpoint::Endpoint;
 
 type Key = (SocketAddr, Option<SpiffeId>);
 
@@ -255,7 +147,8 @@ mod tests {
     use std::sync::Arc;
     use std::time::{Duration, Instant};
 
-    use super::{EndpointSet, MESHED, Registry};
+    use super::{MESHED, Registry};
+    use crate::endpoints::set::EndpointSet;
 
     fn set(registry: &Registry, addrs: &[&str]) -> EndpointSet {
         let endpoints = addrs

@@ -13,23 +13,6 @@ pub const CLIENT_ID: HeaderName = HeaderName::from_static("weft-client-id");
 /// Why the mesh answered instead of the application.
 pub const REASON: HeaderName = HeaderName::from_static("weft-reason");
 
-// Between two proxies only; none of these ever reaches an application.
-/// Container port that a request is for.
-pub const PORT: HeaderName = HeaderName::from_static("weft-port");
-/// How the application is to be spoken to: `http1`, `http2`, or [`TCP`].
-pub const PROTOCOL: HeaderName = HeaderName::from_static("weft-protocol");
-/// The bodies of the exchange are the bytes of a connection.
-pub const TCP: &str = "tcp";
-/// On CONNECT streams: the protocol that the caller asked to upgrade to, and in
-/// the answer the one that the application switched to.
-pub const UPGRADE_TO: HeaderName = HeaderName::from_static("weft-upgrade");
-/// On CONNECT streams of an upgrade: the request target.
-pub const TARGET: HeaderName = HeaderName::from_static("weft-target");
-/// On CONNECT streams of an upgrade: the status that the application answered.
-pub const STATUS: HeaderName = HeaderName::from_static("weft-status");
-/// Present when the peer proxy proves that no application saw the request.
-pub const UNSENT: HeaderName = HeaderName::from_static("weft-unsent");
-
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");

@@ -10,7 +10,6 @@ use policy::reason::Reason;
 use runtime::occupancy::Place;
 use tokio::net::TcpStream;
 
-use super::request::unsent;
 use super::{Spoken, Visit, race};
 use crate::failure::Failure;
 use crate::http::body::{self, Body};
@@ -18,6 +17,7 @@ use crate::http::byte_stream::Stream;
 use crate::http::http2::recv::RecvBody;
 use crate::http::http2::server::Accept;
 use crate::inbound::authorize::Expected;
+use crate::mesh::protocol::unsent;
 use crate::net::chunk::{Pieces, Room};
 use crate::net::connect::CONNECT_TIMEOUT;
 use crate::net::prefixed::Prefixed;

@@ -24,6 +24,7 @@ use crate::http::upgrade::Side;
 use crate::http::upload::Upload;
 use crate::http::watched;
 use crate::http::{body, incoming};
+use crate::mesh::protocol::{self, unsent};
 use crate::net::chunk::Pieces;
 use crate::net::connect::CONNECT_TIMEOUT;
 use crate::net::relay;
@@ -167,12 +168,12 @@ impl Visit {
         if mesh {
             parts
                 .headers
-                .insert(headers::STATUS, HeaderValue::from(status.as_u16()));
+                .insert(protocol::STATUS, HeaderValue::from(status.as_u16()));
         }
         if let (StatusCode::SWITCHING_PROTOCOLS, Some(caller_side)) = (status, upgrade) {
             if let Some(protocol) = switched_to {
                 let name = if mesh {
-                    headers::UPGRADE_TO
+                    protocol::UPGRADE_TO
                 } else {
                     header::UPGRADE
                 };
@@ -274,12 +275,4 @@ where
     fn size_hint(&self) -> http_body::SizeHint {
         self.inner.size_hint()
     }
-}
-
-/// Marks an answer as proof that no application saw the request.
-pub(super) fn unsent(mut response: Response<Body>) -> Response<Body> {
-    response
-        .headers_mut()
-        .insert(headers::UNSENT, HeaderValue::from_static("1"));
-    response
 }

@@ -11,7 +11,7 @@ use policy::reason::Reason;
 
 use super::Connection;
 use super::route::Attempts;
-use crate::endpoints::registry::Endpoint;
+use crate::endpoints::endpoint::Endpoint;
 use crate::failure::Failure;
 use crate::http::body::Body;
 use crate::http::byte_stream::Stream;
@@ -25,6 +25,7 @@ use crate::http::upgrade::Side;
 use crate::http::upload::Upload;
 use crate::http::watched;
 use crate::http::{body, incoming};
+use crate::mesh::protocol;
 use crate::net::budget::Budget;
 use crate::net::connect::CONNECT_TIMEOUT;
 use crate::net::relay;
@@ -186,14 +187,14 @@ async fn send(
     mesh.version = Version::HTTP_2;
     mesh.headers.remove(header::HOST);
     mesh.headers
-        .insert(headers::PORT, HeaderValue::from(endpoint.addr.port()));
+        .insert(protocol::PORT, HeaderValue::from(endpoint.addr.port()));
     mesh.headers
-        .insert(headers::PROTOCOL, HeaderValue::from_static(protocol));
+        .insert(protocol::PROTOCOL, HeaderValue::from_static(protocol));
     let bad = |what: &str| Failure::unsent(Reason::BadRequest, format!("{what} cannot be sent on"));
     if let Some(upgrade) = upgrade {
-        mesh.headers.insert(headers::UPGRADE_TO, upgrade.clone());
+        mesh.headers.insert(protocol::UPGRADE_TO, upgrade.clone());
         mesh.headers.insert(
-            headers::TARGET,
+            protocol::TARGET,
             HeaderValue::from_str(target).map_err(|_| bad("the request target"))?,
         );
         mesh.method = Method::CONNECT;
@@ -256,10 +257,10 @@ fn line_request(
     }
     parts
         .headers
-        .insert(headers::PORT, HeaderValue::from(endpoint.addr.port()));
+        .insert(protocol::PORT, HeaderValue::from(endpoint.addr.port()));
     parts
         .headers
-        .insert(headers::PROTOCOL, HeaderValue::from_static("http1"));
+        .insert(protocol::PROTOCOL, HeaderValue::from_static("http1"));
     Request::from_parts(parts, body)
 }
 
@@ -267,7 +268,7 @@ fn line_request(
 async fn finish(
     answer: Answer,
     call: Call,
-    in_flight: crate::endpoints::registry::InFlight,
+    in_flight: crate::endpoints::endpoint::InFlight,
     on_upgrade: Option<Side>,
     budget: Arc<Budget>,
 ) -> Response<Body> {
@@ -281,12 +282,12 @@ async fn finish(
     let mutual = call.is_mutual();
     let real_status = response
         .headers()
-        .get(headers::STATUS)
+        .get(protocol::STATUS)
         .filter(|_| mutual)
         .and_then(|status| StatusCode::from_bytes(status.as_bytes()).ok());
     let switched_to = response
         .headers()
-        .get(headers::UPGRADE_TO)
+        .get(protocol::UPGRADE_TO)
         .filter(|_| mutual)
         .or_else(|| response.headers().get(header::UPGRADE))
         .cloned();
@@ -296,7 +297,7 @@ async fn finish(
     if let Some(status) = real_status {
         parts.status = status;
     }
-    let named = [&headers::UPGRADE_TO, &header::UPGRADE];
+    let named = [&protocol::UPGRADE_TO, &header::UPGRADE];
     if parts.status == StatusCode::SWITCHING_PROTOCOLS
         && !named
             .iter()

@@ -10,7 +10,8 @@ use policy::split::first_match;
 
 use super::Connection;
 use crate::config::snapshot::{Destination, Service, Snapshot};
-use crate::endpoints::registry::{Endpoint, EndpointSet};
+use crate::endpoints::endpoint::Endpoint;
+use crate::endpoints::set::EndpointSet;
 use crate::failure::Failure;
 
 /// Endpoints that one call may try. The second and third are used only when it

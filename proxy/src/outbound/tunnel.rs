@@ -11,13 +11,13 @@ use policy::reason::Reason;
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio::net::TcpStream;
 
-use crate::endpoints::registry::{Endpoint, InFlight};
+use crate::endpoints::endpoint::{Endpoint, InFlight};
 use crate::failure::Failure;
 use crate::http::byte_stream::Stream;
 use crate::http::client::exchange;
 use crate::http::client::multiplexed::Place;
-use crate::http::headers;
 use crate::http::refusal::reason_in;
+use crate::mesh::protocol;
 use crate::net::budget::Budget;
 use crate::net::chunk::{Pieces, Room};
 use crate::net::connect::CONNECT_TIMEOUT;
@@ -65,8 +65,8 @@ pub async fn open(proxy: &Proxy, endpoint: &Arc<Endpoint>, call: Call) -> Result
     let request = Request::builder()
         .method(Method::POST)
         .uri(format!("http://{}/", endpoint.addr))
-        .header(headers::PORT, HeaderValue::from(endpoint.addr.port()))
-        .header(headers::PROTOCOL, HeaderValue::from_static(headers::TCP))
+        .header(protocol::PORT, HeaderValue::from(endpoint.addr.port()))
+        .header(protocol::PROTOCOL, HeaderValue::from_static(protocol::TCP))
         .body(())
         .map_err(|error| Failure::unsent(Reason::BadRequest, error.to_string()))?;
     let (parts, ()) = request.into_parts();

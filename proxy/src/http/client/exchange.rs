@@ -15,10 +15,10 @@ use crate::failure::Failure;
 use crate::http::body::Body;
 use crate::http::client::multiplexed::{Multiplexed, Peers, Place};
 use crate::http::client::taskless::{Coming, Offer};
-use crate::http::headers;
 use crate::http::http2::client::SendError;
 use crate::http::refusal::reason_in;
 use crate::http::replay::Replay;
+use crate::mesh::protocol;
 
 /// An answer and what has to live until its body ends.
 #[derive(Debug)]
@@ -76,7 +76,7 @@ pub async fn mesh(peer: &Multiplexed, parts: Parts, body: Body) -> Result<Answer
 /// Takes the verdict of a peer proxy that it did not reach the application.
 fn told(answer: Answer) -> Result<Answer, Failure> {
     let map = answer.response.headers();
-    if map.contains_key(headers::UNSENT) {
+    if map.contains_key(protocol::UNSENT) {
         let reason = reason_in(map).unwrap_or(Reason::ConnectFailed);
         return Err(Failure::unsent(
             reason,
