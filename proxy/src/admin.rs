@@ -11,7 +11,7 @@ use runtime::admin::{Answer, Request, json, text};
 use serde_json::{Map, Value};
 
 use crate::probe::Probes;
-use crate::process::Proxy;
+use crate::proxy::Proxy;
 
 #[derive(Clone, Debug)]
 pub struct Pages {

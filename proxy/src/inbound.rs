@@ -37,8 +37,9 @@ use crate::net::prefixed::Prefixed;
 use crate::net::sniff::{BEGUN_WITHIN, DETECT_WITHIN, SILENCE, Seen, judge_leniently};
 use crate::net::tuning::TLS_BUFFER;
 
-use crate::process::{OWN_PORTS, Proxy};
-use crate::telemetry::metrics::{ConnectionLabels, Direction, Security};
+use crate::ports::OWN_PORTS;
+use crate::proxy::Proxy;
+use crate::telemetry::labels::{ConnectionLabels, Direction, Security};
 
 /// A caller has this long to finish the TLS handshake.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);

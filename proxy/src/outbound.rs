@@ -29,9 +29,9 @@ use crate::net::prefixed::Prefixed;
 use crate::net::sniff::{DETECT_WITHIN, SILENCE, Seen, judge};
 use crate::net::{connect, relay};
 use crate::outbound::tunnel::Tunnel;
-use crate::process::Proxy;
+use crate::proxy::Proxy;
 use crate::telemetry::call::Call;
-use crate::telemetry::metrics::{ConnectionLabels, Direction, Security};
+use crate::telemetry::labels::{ConnectionLabels, Direction, Security};
 
 /// One connection of the application.
 struct Connection {

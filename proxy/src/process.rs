@@ -3,10 +3,10 @@
 //! The data path has a thread of its own; certificates, configuration, probes
 //! and scrapes live on another, so that none of them can delay a request.
 
+pub mod listener;
 pub mod permits;
 
-use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,10 +17,7 @@ use parking_lot::Mutex;
 use prometheus_client::registry::Registry;
 use runtime::admin::Admin;
 use runtime::clock::Clock;
-use runtime::occupancy::{Occupancy, Place};
 use runtime::ready::Ready;
-use socket2::{Domain, Protocol, Socket, Type};
-use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
 
 use crate::admin;
@@ -29,38 +26,18 @@ use crate::control::leaving::follow_readiness;
 use crate::control::{Control, Progress};
 use crate::drain::{Lifecycle, STOP_WITHIN};
 use crate::http::client::multiplexed::Peers;
-use crate::mesh::tls::{MESH_PORT, MeshTls};
+use crate::mesh::tls::MeshTls;
 use crate::net::budget::Budget;
-use crate::net::original_dst::original_dst;
-use crate::net::{connect, relay};
+use crate::ports::MESH_PORT;
+use crate::ports::{ADMIN_PORT, INBOUND_PORT, OUTBOUND_PORT};
+use crate::process::listener::{Kind, accept, listen, no_ipv6};
+use crate::proxy::Proxy;
 use crate::settings::Settings;
 use crate::telemetry::metrics::Metrics;
-use crate::{inbound, outbound};
-
-pub const OUTBOUND_PORT: u16 = 15101;
-pub const INBOUND_PORT: u16 = 15106;
-pub const ADMIN_PORT: u16 = 15190;
-/// Never delivered to, whoever asks.
-pub const OWN_PORTS: [u16; 4] = [OUTBOUND_PORT, INBOUND_PORT, MESH_PORT, ADMIN_PORT];
 
 /// Memory that the proxy keeps within where its container has no limit, in bytes.
 const MEMORY: u64 = 64 * 1024 * 1024;
-const BACKLOG: i32 = 1024;
-/// Wait after a failed accept (out of file descriptors), so it cannot spin.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 const SWEEP_EVERY: Duration = Duration::from_secs(5);
-
-/// Everything that a connection needs.
-#[derive(Debug)]
-pub struct Proxy {
-    pub settings: Arc<Settings>,
-    pub state: Arc<State>,
-    pub peers: Peers,
-    /// Bytes that connections may hold.
-    pub budget: Arc<Budget>,
-    pub tls: MeshTls,
-    pub lifecycle: Lifecycle,
-}
 
 /// Runs the proxy until SIGTERM.
 ///
@@ -210,130 +187,4 @@ async fn serve(proxy: Arc<Proxy>, progress: Progress) -> anyhow::Result<()> {
     // What is still open then belongs to applications that have ended.
     let _ = tokio::time::timeout(STOP_WITHIN, ended).await;
     Ok(())
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
-    Outbound,
-    Inbound,
-    Mesh,
-}
-
-impl Kind {
-    fn places(self, metrics: &Metrics) -> Arc<Occupancy> {
-        let full: fn(&Metrics) = match self {
-            Self::Outbound => |metrics| metrics.limit("outbound-connections"),
-            Self::Inbound => |metrics| metrics.limit("inbound-connections"),
-            Self::Mesh => |metrics| metrics.limit("mesh-connections"),
-        };
-        permits::of_listener(metrics, full, self != Self::Outbound)
-    }
-
-    /// Redirected outbound connections arrive on loopback, nothing else does.
-    const fn addresses(self, port: u16) -> [SocketAddr; 2] {
-        let (v4, v6) = match self {
-            Self::Outbound => (Ipv4Addr::LOCALHOST, Ipv6Addr::LOCALHOST),
-            Self::Inbound | Self::Mesh => (Ipv4Addr::UNSPECIFIED, Ipv6Addr::UNSPECIFIED),
-        };
-        [
-            SocketAddr::new(IpAddr::V4(v4), port),
-            SocketAddr::new(IpAddr::V6(v6), port),
-        ]
-    }
-}
-
-async fn accept(
-    proxy: Arc<Proxy>,
-    listener: TcpListener,
-    kind: Kind,
-    places: Arc<Occupancy>,
-    progress: Progress,
-) {
-    loop {
-        let (stream, caller) = match listener.accept().await {
-            Ok(accepted) => accepted,
-            Err(error) => {
-                tracing::warn!(%error, "could not accept");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-                continue;
-            }
-        };
-        let Ok(place) = places.admit(caller.ip().into()).await else {
-            connect::reset(&stream);
-            continue;
-        };
-        connect::tune(&stream);
-        let proxy = Arc::clone(&proxy);
-        let leaving = *progress.leaving.borrow();
-        let unmeshed = leaving.relays(kind == Kind::Outbound, &proxy.state.snapshot());
-        tokio::spawn(async move {
-            proxy.state.metrics.open_connections.inc();
-            let serving = conversation(
-                Arc::clone(&proxy),
-                stream,
-                kind,
-                unmeshed,
-                Arc::clone(&place),
-            );
-            permits::keep(&place, serving).await;
-            proxy.state.metrics.open_connections.dec();
-        });
-    }
-}
-
-/// One accepted connection, boxed where its future is large so that waiting
-/// connections stay small.
-async fn conversation(
-    proxy: Arc<Proxy>,
-    stream: TcpStream,
-    kind: Kind,
-    unmeshed: bool,
-    place: Arc<Place>,
-) {
-    if kind == Kind::Mesh {
-        return Box::pin(inbound::serve_mesh(proxy, stream, place)).await;
-    }
-    let original = match original_dst(&stream) {
-        Ok(original) if !is_own_listener(&proxy, original) => original,
-        // Somebody called the proxy's port itself: nothing to relay to.
-        _ => return proxy.state.metrics.limit("direct-call"),
-    };
-    match kind {
-        _ if unmeshed => relay_unmeshed(&proxy, stream, original).await,
-        Kind::Outbound => Box::pin(outbound::serve(proxy, stream, original, place)).await,
-        Kind::Inbound => Box::pin(inbound::serve_plain(proxy, stream, original, place)).await,
-        Kind::Mesh => {}
-    }
-}
-
-/// The mesh is gone for good: be invisible.
-async fn relay_unmeshed(proxy: &Proxy, mut stream: TcpStream, original: SocketAddr) {
-    if let Ok(mut server) = connect::connect(original, connect::CONNECT_TIMEOUT_EXTERNAL).await {
-        let _ = relay::relay(&mut stream, &mut server, &proxy.budget).await;
-    }
-}
-
-fn is_own_listener(proxy: &Proxy, addr: SocketAddr) -> bool {
-    OWN_PORTS.contains(&addr.port())
-        && (addr.ip().is_loopback() || proxy.settings.is_own(addr.ip()))
-}
-
-fn listen(addr: SocketAddr) -> io::Result<TcpListener> {
-    let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
-    if addr.is_ipv6() {
-        socket.set_only_v6(true)?;
-    }
-    socket.set_reuse_address(true)?;
-    socket.set_nonblocking(true)?;
-    socket.bind(&addr.into())?;
-    socket.listen(BACKLOG)?;
-    TcpListener::from_std(socket.into())
-}
-
-/// True for the errors of a kernel or namespace without IPv6.
-fn no_ipv6(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::AddrNotAvailable | io::ErrorKind::Unsupported
-    ) || error.raw_os_error() == Some(libc::EAFNOSUPPORT)
 }

@@ -5,8 +5,10 @@
 pub mod access_log;
 pub mod call;
 pub mod compatibility;
+pub mod labels;
 pub mod memory;
 pub mod metrics;
 pub mod ports;
 pub mod report;
+pub mod series;
 pub mod trace;

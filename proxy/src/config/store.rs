@@ -19,7 +19,10 @@ use wire::v1;
 
 use crate::config::snapshot::{Destination, PodTarget, Snapshot};
 use crate::endpoints::registry::Registry;
-use crate::telemetry::metrics::{Direction, Metrics, Port, ServedPorts};
+use crate::telemetry::labels::Direction;
+use crate::telemetry::labels::Port;
+use crate::telemetry::metrics::Metrics;
+use crate::telemetry::ports::ServedPorts;
 use crate::telemetry::report::Reports;
 
 /// How long a call waits for the controller to say what an address is.

@@ -22,7 +22,7 @@ use crate::config::snapshot::Snapshot;
 use crate::failure::Failure;
 use crate::http::server::IDLE_WITHIN;
 use crate::net::sniff::{DETECT_WITHIN, Seen, judge_leniently, judge_strictly};
-use crate::telemetry::metrics::{AuditLabels, Direction};
+use crate::telemetry::labels::{AuditLabels, Direction};
 
 /// What a caller may say on a port.
 #[derive(Clone, Copy, Debug)]

@@ -24,7 +24,7 @@ use crate::net::prefixed::Prefixed;
 use crate::net::sniff::{FirstLine, Line};
 use crate::net::{connect, relay};
 use crate::telemetry::call::Call;
-use crate::telemetry::metrics::Direction;
+use crate::telemetry::labels::Direction;
 
 impl Visit {
     /// Serves opaque bytes, for as long as they are allowed.

@@ -29,7 +29,7 @@ use crate::net::chunk::Pieces;
 use crate::net::connect::CONNECT_TIMEOUT;
 use crate::net::relay;
 use crate::telemetry::call::{Call, Ended};
-use crate::telemetry::metrics::Direction;
+use crate::telemetry::labels::Direction;
 use crate::telemetry::trace;
 
 /// A request in flight that a change no longer allows may go on for this long.

@@ -11,9 +11,9 @@ use identity::verify::IdentityError;
 use parking_lot::Mutex;
 use policy::name::SpiffeId;
 
-use crate::telemetry::metrics::{Direction, Metrics};
+use crate::telemetry::labels::Direction;
+use crate::telemetry::metrics::Metrics;
 
-pub const MESH_PORT: u16 = 15108;
 /// Client configurations kept, one per identity called.
 const CONFIGS_KEPT: usize = 1024;
 

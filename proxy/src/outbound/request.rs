@@ -29,9 +29,9 @@ use crate::mesh::protocol;
 use crate::net::budget::Budget;
 use crate::net::connect::CONNECT_TIMEOUT;
 use crate::net::relay;
-use crate::process::Proxy;
+use crate::proxy::Proxy;
 use crate::telemetry::call::{Call, Ended};
-use crate::telemetry::metrics::{Direction, Security};
+use crate::telemetry::labels::{Direction, Security};
 use crate::telemetry::trace;
 
 /// One request of the application, from its head to the end of its answer.

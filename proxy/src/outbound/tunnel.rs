@@ -24,7 +24,7 @@ use crate::net::connect::CONNECT_TIMEOUT;
 use crate::net::connect::reset;
 use crate::net::prefixed::Prefixed;
 use crate::net::{connect, relay};
-use crate::process::Proxy;
+use crate::proxy::Proxy;
 use crate::telemetry::call::Call;
 
 /// Either kind of stream.

@@ -14,10 +14,11 @@ use crate::http::grpc::{grpc_status, is_success};
 use crate::http::refusal::reason_in;
 use crate::http::watched::End;
 use crate::net::relay::Copied;
-use crate::process::Proxy;
+use crate::proxy::Proxy;
 use crate::telemetry::access_log;
-use crate::telemetry::metrics::{
-    ByteLabels, CancelledLabels, Direction, LatencyLabels, Port, RequestLabels, Security, TcpLabels,
+use crate::telemetry::labels::Port;
+use crate::telemetry::labels::{
+    ByteLabels, CancelledLabels, Direction, LatencyLabels, RequestLabels, Security, TcpLabels,
 };
 use crate::telemetry::report::{Edge, Outcome};
 

@@ -14,7 +14,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
 use crate::settings::Compatibility as Asked;
-use crate::telemetry::metrics::{Series, Shared, Typed};
+use crate::telemetry::series::{Series, Shared, Typed};
 
 /// Both meshes count latency in milliseconds.
 const MILLIS: f64 = 1000.0;

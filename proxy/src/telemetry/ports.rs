@@ -7,41 +7,12 @@
 use std::collections::BTreeSet;
 
 use parking_lot::Mutex;
-use prometheus_client::encoding::{EncodeLabelValue, LabelValueEncoder};
 
-use crate::telemetry::metrics::Direction;
+use crate::telemetry::labels::Direction;
 
 /// Ports that are known only because they were served, in each direction. A server
 /// that opens more (passive FTP does) is counted under one label for the rest.
 const SERVED_PORTS: usize = 64;
-
-/// A port as a label.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Port {
-    Number(u16),
-    /// Neither declared nor ever served.
-    Other,
-}
-
-impl Port {
-    /// The number, 0 where none is kept.
-    #[must_use]
-    pub const fn number(self) -> u16 {
-        match self {
-            Self::Number(number) => number,
-            Self::Other => 0,
-        }
-    }
-}
-
-impl EncodeLabelValue for Port {
-    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), std::fmt::Error> {
-        match self {
-            Self::Number(number) => EncodeLabelValue::encode(number, encoder),
-            Self::Other => EncodeLabelValue::encode(&"other", encoder),
-        }
-    }
-}
 
 /// Ports that were served without being declared.
 #[derive(Debug, Default)]
@@ -75,7 +46,7 @@ impl ServedPorts {
 #[cfg(test)]
 mod tests {
     use super::{SERVED_PORTS, ServedPorts};
-    use crate::telemetry::metrics::Direction::{inbound, outbound};
+    use crate::telemetry::labels::Direction::{inbound, outbound};
 
     #[test]
     fn a_port_is_known_from_its_first_service_on_and_in_that_direction_only() {

@@ -19,7 +19,8 @@ use policy::latency::Histogram;
 use tokio::sync::{mpsc, watch};
 use wire::v1;
 
-use crate::telemetry::metrics::{Direction, Metrics};
+use crate::telemetry::labels::Direction;
+use crate::telemetry::metrics::Metrics;
 
 /// Length of a slot in seconds. Slots begin at multiples of it.
 pub const SLOT: u64 = 5;

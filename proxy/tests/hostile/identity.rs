@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream};
 use weft_proxy::inbound;
-use weft_proxy::process::OWN_PORTS;
+use weft_proxy::ports::OWN_PORTS;
 use wire::v1::Protocol;
 
 use super::field::{Field, WAYS, Way, rest, status};

@@ -12,7 +12,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 use tokio_rustls::client::TlsStream;
 use weft_proxy::http::client::taskless::Offer;
-use weft_proxy::mesh::tls::MESH_PORT;
+use weft_proxy::ports::MESH_PORT;
 use wire::v1::Protocol;
 
 use super::quiet::{lines, warm};

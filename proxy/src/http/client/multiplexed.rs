@@ -27,11 +27,12 @@ use crate::http::http2::client::{self, Sender};
 use crate::http::http2::flow::STREAMS;
 use crate::http::http2::{MESH, PLAIN};
 use crate::http::limits::MESH_HEADER_COUNT;
-use crate::mesh::tls::{MESH_PORT, MeshTls, tls_failure};
+use crate::mesh::tls::{MeshTls, tls_failure};
 use crate::net::budget::Budget;
 use crate::net::coalesce::{Outlet, Wide};
 use crate::net::connect::{self, CONNECT_TIMEOUT};
 use crate::net::tuning::TLS_BUFFER;
+use crate::ports::MESH_PORT;
 
 /// TLS handshake with a peer proxy, after the TCP connection stands.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(2);

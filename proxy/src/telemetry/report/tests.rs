@@ -5,7 +5,8 @@ use tokio::sync::mpsc;
 use wire::v1;
 
 use super::{EDGES, Edge, KEPT_EDGES, KEPT_SLOTS, Outcome, Reports, SLOT};
-use crate::telemetry::metrics::{Direction, LimitLabels, Metrics};
+use crate::telemetry::labels::{Direction, LimitLabels};
+use crate::telemetry::metrics::Metrics;
 
 fn reports() -> Reports {
     Reports::new(Metrics::register(&mut Registry::default()))

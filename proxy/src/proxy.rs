@@ -1,0 +1,22 @@
+//! What one workload has.
+
+use std::sync::Arc;
+
+use crate::config::store::State;
+use crate::drain::Lifecycle;
+use crate::http::client::multiplexed::Peers;
+use crate::mesh::tls::MeshTls;
+use crate::net::budget::Budget;
+use crate::settings::Settings;
+
+/// Everything that a connection needs.
+#[derive(Debug)]
+pub struct Proxy {
+    pub settings: Arc<Settings>,
+    pub state: Arc<State>,
+    pub peers: Peers,
+    /// Bytes that connections may hold.
+    pub budget: Arc<Budget>,
+    pub tls: MeshTls,
+    pub lifecycle: Lifecycle,
+}
