@@ -8,6 +8,7 @@ use crate::http::client::multiplexed::Peers;
 use crate::mesh::tls::MeshTls;
 use crate::net::budget::Budget;
 use crate::settings::Settings;
+use crate::telemetry::labels::{ConnectionLabels, Direction, Security};
 
 /// Everything that a connection needs.
 #[derive(Debug)]
@@ -19,4 +20,23 @@ pub struct Proxy {
     pub budget: Arc<Budget>,
     pub tls: MeshTls,
     pub lifecycle: Lifecycle,
+}
+
+impl Proxy {
+    pub(crate) fn count_connection(
+        &self,
+        direction: Direction,
+        protocol: &'static str,
+        security: Security,
+    ) {
+        self.state
+            .metrics
+            .connections
+            .at(&ConnectionLabels {
+                direction,
+                protocol,
+                security,
+            })
+            .inc();
+    }
 }

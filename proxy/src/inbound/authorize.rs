@@ -17,10 +17,10 @@ use policy::path::BadPath;
 use policy::protocol::Protocol;
 use policy::reason::Reason;
 
-use super::Visit;
 use crate::config::snapshot::Snapshot;
 use crate::failure::Failure;
 use crate::http::server::IDLE_WITHIN;
+use crate::inbound::connection::Visit;
 use crate::net::sniff::{DETECT_WITHIN, Seen, judge_leniently, judge_strictly};
 use crate::telemetry::labels::{AuditLabels, Direction};
 
@@ -43,7 +43,7 @@ pub(super) enum Expected {
 
 impl Visit {
     /// True when plaintext is refused altogether, whatever the rules say.
-    fn needs_identity(&self, snapshot: &Snapshot) -> bool {
+    pub(super) fn needs_identity(&self, snapshot: &Snapshot) -> bool {
         self.peer.is_none() && snapshot.mtls() == MtlsMode::Strict
     }
 
@@ -124,7 +124,7 @@ impl Visit {
         !self.declared(&self.proxy.state.snapshot()).is_opaque()
     }
 
-    fn identified(&self, snapshot: &Snapshot) -> Result<(), Failure> {
+    pub(super) fn identified(&self, snapshot: &Snapshot) -> Result<(), Failure> {
         if self.needs_identity(snapshot) {
             return Err(Failure::verdict(
                 Reason::NoIdentity,
@@ -147,35 +147,6 @@ impl Visit {
             };
             self.proxy.state.metrics.audit.at(&labels).inc();
             tracing::info!(peer = %self.label, port = self.local.port(), "deny would refuse this call");
-        }
-    }
-
-    /// Returns when this plaintext connection is no longer wanted. One that was
-    /// never wanted stays, so that each of its requests is told why.
-    pub(super) async fn plaintext_forbidden(&self) {
-        let mut changes = self.proxy.state.policy_changes();
-        if self.needs_identity(&self.proxy.state.snapshot()) {
-            std::future::pending::<()>().await;
-        }
-        while !self.needs_identity(&self.proxy.state.snapshot()) {
-            if changes.changed().await.is_err() {
-                std::future::pending::<()>().await;
-            }
-        }
-    }
-
-    /// Returns when a policy change takes away what was allowed.
-    pub(super) async fn revoked(&self) -> Failure {
-        let mut changes = self.proxy.state.policy_changes();
-        loop {
-            // Looked at before the first wait: the change may have come while
-            // the way to the application was being opened.
-            if let Err(failure) = self.judge_tcp() {
-                return failure;
-            }
-            if changes.changed().await.is_err() {
-                std::future::pending::<()>().await;
-            }
         }
     }
 
@@ -211,7 +182,7 @@ impl Visit {
     }
 
     /// The path that rules see: always the normal form, if there is one.
-    fn judged_path<'a>(
+    pub(super) fn judged_path<'a>(
         &self,
         snapshot: &Snapshot,
         parts: &'a http::request::Parts,
@@ -226,7 +197,7 @@ impl Visit {
         }
     }
 
-    fn request_verdict<'a>(
+    pub(super) fn request_verdict<'a>(
         &self,
         snapshot: &'a Snapshot,
         parts: &http::request::Parts,
@@ -240,27 +211,6 @@ impl Visit {
         snapshot
             .access
             .decide_http(self.caller(), self.local.port(), &facts)
-    }
-
-    /// Returns when a request that was allowed would be refused by now. Rules that
-    /// came since see the same form of its path as those that allowed it.
-    pub(super) async fn revoked_request(&self, parts: &http::request::Parts) {
-        let mut changes = self.proxy.state.policy_changes();
-        let normal = policy::path::normalise(parts.uri.path());
-        loop {
-            let snapshot = self.proxy.state.snapshot();
-            let allowed = self.identified(&snapshot).is_ok()
-                && self
-                    .judged_path(&snapshot, parts, &normal)
-                    .is_ok_and(|path| self.request_verdict(&snapshot, parts, path).allowed);
-            if !allowed {
-                return;
-            }
-            drop(snapshot);
-            if changes.changed().await.is_err() {
-                std::future::pending::<()>().await;
-            }
-        }
     }
 }
 

@@ -1,29 +1,19 @@
 //! Opaque bytes from outside the pod, and the tunnels of peer proxies.
 
 use std::io;
-use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use http::Response;
 use policy::reason::Reason;
-use runtime::occupancy::Place;
 use tokio::net::TcpStream;
 
-use super::{Spoken, Visit, race};
 use crate::failure::Failure;
-use crate::http::body::{self, Body};
-use crate::http::byte_stream::Stream;
-use crate::http::http2::recv::RecvBody;
-use crate::http::http2::server::Accept;
-use crate::inbound::authorize::Expected;
-use crate::mesh::protocol::unsent;
+use crate::inbound::connection::Visit;
 use crate::net::chunk::{Pieces, Room};
 use crate::net::connect::CONNECT_TIMEOUT;
 use crate::net::prefixed::Prefixed;
 use crate::net::sniff::{FirstLine, Line};
 use crate::net::{connect, relay};
-use crate::telemetry::call::Call;
 use crate::telemetry::labels::Direction;
 
 impl Visit {
@@ -75,65 +65,6 @@ impl Visit {
                 call.refused(&failure);
             }
         }
-    }
-
-    /// Bytes that come as the body of a peer proxy's request: opaque, or so it says.
-    pub(super) async fn tunnel(self: Arc<Self>, incoming: RecvBody) -> Response<Body> {
-        let (accept, out) = Accept::new();
-        let mut response = Response::new(body::empty());
-        response.extensions_mut().insert(accept);
-        let expected = self.expected();
-        // Somebody who may say nothing at all is told so before saying it.
-        let by_request = match expected {
-            Expected::Http { declared, .. } => declared || self.judges_requests(),
-            Expected::Bytes | Expected::Either => false,
-        };
-        if !by_request && let Err(failure) = self.judge_tcp() {
-            self.tcp_call().refused(&failure);
-            return failure.response(false);
-        }
-        if by_request {
-            tokio::spawn(async move {
-                let Ok(out) = out.await else { return };
-                let mut stream = Prefixed::new(Stream::new(out, incoming));
-                let place = Place::unlisted();
-                let spoken = self.protocol(&mut stream, &place).await;
-                self.converse(stream, spoken, &place).await;
-            });
-            return response;
-        }
-        let server = match connect::connect(self.local, CONNECT_TIMEOUT).await {
-            Ok(server) => Prefixed::new(server),
-            Err(error) => {
-                let failure = Failure::unsent(Reason::ConnectFailed, error.to_string());
-                return unsent(failure.response(false));
-            }
-        };
-        tokio::spawn(async move {
-            let Ok(out) = out.await else { return };
-            let mut stream = Prefixed::new(Stream::new(out, incoming));
-            let spoken = match expected {
-                // What the peer calls opaque is not taken at its word: unless the port
-                // is declared so, HTTP in a tunnel is judged and cleaned as HTTP.
-                Expected::Either | Expected::Http { .. } => race(&mut stream, server).await,
-                Expected::Bytes => Ok(Spoken::Opaque(Some(server))),
-            };
-            self.converse(stream, spoken, &Place::unlisted()).await;
-        });
-        response
-    }
-
-    fn tcp_call(&self) -> Call {
-        Call::tcp(
-            &self.proxy,
-            Direction::inbound,
-            Arc::default(),
-            self.local.port(),
-            Arc::default(),
-            Arc::clone(&self.label),
-            self.security(),
-        )
-        .from_pod(self.pod.clone())
     }
 }
 

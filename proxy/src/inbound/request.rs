@@ -1,16 +1,12 @@
 //! One HTTP request from outside the pod: authorise, forward, finish.
 
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header};
 use http_body_util::BodyExt;
 use policy::reason::Reason;
 
-use super::Visit;
 use crate::failure::Failure;
 use crate::http::body::Body;
 use crate::http::client::exchange::{self, Answer};
@@ -24,6 +20,8 @@ use crate::http::upgrade::Side;
 use crate::http::upload::Upload;
 use crate::http::watched;
 use crate::http::{body, incoming};
+use crate::inbound::connection::Visit;
+use crate::inbound::reauthorize::{IN_FLIGHT_GRACE, Revocable};
 use crate::mesh::protocol::{self, unsent};
 use crate::net::chunk::Pieces;
 use crate::net::connect::CONNECT_TIMEOUT;
@@ -32,15 +30,8 @@ use crate::telemetry::call::{Call, Ended};
 use crate::telemetry::labels::Direction;
 use crate::telemetry::trace;
 
-/// A request in flight that a change no longer allows may go on for this long.
-const IN_FLIGHT_GRACE: Duration = Duration::from_secs(30);
-
 /// New connections that one request may need, because the one in use ended just then.
 const RENEWALS: usize = 2;
-
-/// Parts of an answer that pass before anybody looks whether it may go on: most
-/// answers have fewer, and need no watch.
-const FREE_FRAMES: u32 = 32;
 
 impl Visit {
     /// One HTTP request: authorise, forward, finish.
@@ -222,57 +213,5 @@ impl Visit {
             over: None,
         };
         Response::from_parts(parts, body.boxed_unsync())
-    }
-}
-
-/// An answer that ends early when its request is no longer allowed. The wait is
-/// set up only when the body makes its reader wait, which most never do.
-struct Revocable<B> {
-    inner: B,
-    visit: Arc<Visit>,
-    asked: Option<http::request::Parts>,
-    frames: u32,
-    over: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
-}
-
-impl<B> http_body::Body for Revocable<B>
-where
-    B: http_body::Body<Data = bytes::Bytes, Error = body::BoxError> + Unpin,
-{
-    type Data = bytes::Bytes;
-    type Error = body::BoxError;
-
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<http_body::Frame<bytes::Bytes>, body::BoxError>>> {
-        let this = self.get_mut();
-        let polled = Pin::new(&mut this.inner).poll_frame(cx);
-        this.frames += 1;
-        if (polled.is_pending() || this.frames > FREE_FRAMES)
-            && let Some(asked) = this.asked.take()
-        {
-            let visit = Arc::clone(&this.visit);
-            this.over = Some(Box::pin(async move {
-                visit.revoked_request(&asked).await;
-                tokio::time::sleep(IN_FLIGHT_GRACE).await;
-            }));
-        }
-        let Some(over) = &mut this.over else {
-            return polled;
-        };
-        if over.as_mut().poll(cx).is_pending() {
-            return polled;
-        }
-        this.over = None;
-        Poll::Ready(Some(Err("the call is no longer allowed".into())))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.inner.is_end_stream()
-    }
-
-    fn size_hint(&self) -> http_body::SizeHint {
-        self.inner.size_hint()
     }
 }
