@@ -6,7 +6,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use crate::capture::ADMIN;
+use crate::ports::ADMIN_PORT;
 
 /// The proxy takes note and answers at once; draining itself goes on without us.
 const WITHIN: Duration = Duration::from_secs(5);
@@ -56,7 +56,7 @@ fn post(address: SocketAddr) -> io::Result<String> {
 
 /// [`drain`] for `main`: success means that the proxy has accepted.
 pub fn command() -> ExitCode {
-    let result = drain((Ipv4Addr::LOCALHOST, ADMIN).into());
+    let result = drain((Ipv4Addr::LOCALHOST, ADMIN_PORT).into());
     let (code, line) = match result {
         Ok(said) => (ExitCode::SUCCESS, said),
         Err(error) => (ExitCode::FAILURE, error.to_string()),
