@@ -8,7 +8,6 @@ use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 
 use crate::http::body::BoxError;
-use crate::http::client::taskless::Coming;
 use crate::http::headers;
 
 /// The body of an answer, with its first part if that was there already.
@@ -97,15 +96,25 @@ pub enum End {
 
 /// Calls `finish` exactly once with how the body ended, the bytes that passed
 /// and the trailers, if any.
-pub struct Watched<F: FnOnce(End, u64, Option<&http::HeaderMap>)> {
-    inner: Begun<Coming>,
+pub struct Watched<B, F>
+where
+    B: HttpBody<Data = Bytes> + Unpin,
+    B::Error: Into<BoxError> + Unpin,
+    F: FnOnce(End, u64, Option<&http::HeaderMap>),
+{
+    inner: Begun<B>,
     bytes: u64,
     /// An error that the next poll returns.
     held: Option<BoxError>,
     finish: Option<F>,
 }
 
-impl<F: FnOnce(End, u64, Option<&http::HeaderMap>) + Unpin> std::fmt::Debug for Watched<F> {
+impl<B, F> std::fmt::Debug for Watched<B, F>
+where
+    B: HttpBody<Data = Bytes> + Unpin,
+    B::Error: Into<BoxError> + Unpin,
+    F: FnOnce(End, u64, Option<&http::HeaderMap>),
+{
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Watched")
             .field("bytes", &self.bytes)
@@ -113,9 +122,14 @@ impl<F: FnOnce(End, u64, Option<&http::HeaderMap>) + Unpin> std::fmt::Debug for 
     }
 }
 
-impl<F: FnOnce(End, u64, Option<&http::HeaderMap>)> Watched<F> {
+impl<B, F> Watched<B, F>
+where
+    B: HttpBody<Data = Bytes> + Unpin,
+    B::Error: Into<BoxError> + Unpin,
+    F: FnOnce(End, u64, Option<&http::HeaderMap>),
+{
     /// Watches `body`, and takes its first part if it is there already.
-    pub async fn begun(body: Coming, finish: F) -> Self {
+    pub async fn begun(body: B, finish: F) -> Self {
         // Watched from now on: whoever stops waiting here is counted as well.
         let mut watched = Self {
             inner: Begun::new(body),
@@ -134,7 +148,12 @@ impl<F: FnOnce(End, u64, Option<&http::HeaderMap>)> Watched<F> {
     }
 }
 
-impl<F: FnOnce(End, u64, Option<&http::HeaderMap>) + Unpin> HttpBody for Watched<F> {
+impl<B, F> HttpBody for Watched<B, F>
+where
+    B: HttpBody<Data = Bytes> + Unpin,
+    B::Error: Into<BoxError> + Unpin,
+    F: FnOnce(End, u64, Option<&http::HeaderMap>) + Unpin,
+{
     type Data = Bytes;
     type Error = BoxError;
 
@@ -186,7 +205,12 @@ impl<F: FnOnce(End, u64, Option<&http::HeaderMap>) + Unpin> HttpBody for Watched
     }
 }
 
-impl<F: FnOnce(End, u64, Option<&http::HeaderMap>)> Drop for Watched<F> {
+impl<B, F> Drop for Watched<B, F>
+where
+    B: HttpBody<Data = Bytes> + Unpin,
+    B::Error: Into<BoxError> + Unpin,
+    F: FnOnce(End, u64, Option<&http::HeaderMap>),
+{
     fn drop(&mut self) {
         // A body known to be empty is often dropped without being polled.
         let end = if self.inner.is_end_stream() {
