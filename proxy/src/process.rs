@@ -33,6 +33,7 @@ use crate::ports::{ADMIN_PORT, INBOUND_PORT, OUTBOUND_PORT};
 use crate::process::listener::{Kind, accept, listen, no_ipv6};
 use crate::proxy::Proxy;
 use crate::settings::Settings;
+use crate::telemetry::labels::Direction;
 use crate::telemetry::metrics::Metrics;
 
 /// Memory that the proxy keeps within where its container has no limit, in bytes.
@@ -52,7 +53,10 @@ pub fn run(settings: Settings) -> anyhow::Result<()> {
     let certs = CertHandle::empty();
     let mut registry = Registry::default();
     let metrics = Metrics::register(&mut registry).compatible(&mut registry, &settings);
-    let tls = MeshTls::new(certs.clone(), roots.clone()).counted(metrics.clone());
+    let tls = MeshTls::new(certs.clone(), roots.clone()).counted({
+        let metrics = metrics.clone();
+        move |reason| metrics.tls_failed(Direction::outbound, reason)
+    });
     let state = Arc::new(State::new(metrics));
     let limit = runtime::cgroup::memory_limit(Path::new(runtime::cgroup::ROOT)).unwrap_or(MEMORY);
     let budget = Budget::new(usize::try_from(limit).unwrap_or(usize::MAX));

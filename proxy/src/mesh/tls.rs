@@ -11,9 +11,6 @@ use identity::verify::IdentityError;
 use parking_lot::Mutex;
 use policy::name::SpiffeId;
 
-use crate::telemetry::labels::Direction;
-use crate::telemetry::metrics::Metrics;
-
 /// Client configurations kept, one per identity called.
 const CONFIGS_KEPT: usize = 1024;
 
@@ -25,7 +22,17 @@ pub struct MeshTls {
     roots: Roots,
     server: Arc<rustls::ServerConfig>,
     clients: Arc<Mutex<HashMap<SpiffeId, Arc<rustls::ClientConfig>>>>,
-    metrics: Option<Arc<Metrics>>,
+    on_failure: Option<OnFailure>,
+}
+
+/// Counts a handshake that failed, by its reason.
+#[derive(Clone)]
+struct OnFailure(Arc<dyn Fn(&'static str) + Send + Sync>);
+
+impl std::fmt::Debug for OnFailure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("OnFailure").finish_non_exhaustive()
+    }
 }
 
 /// Why a handshake failed, for metrics.
@@ -48,21 +55,22 @@ impl MeshTls {
             roots,
             server,
             clients: Arc::default(),
-            metrics: None,
+            on_failure: None,
         }
     }
 
-    /// Counts handshakes with peers that fail.
+    /// Calls `counts` with the reason of each handshake that this proxy began and that
+    /// fails.
     #[must_use]
-    pub fn counted(mut self, metrics: Metrics) -> Self {
-        self.metrics = Some(Arc::new(metrics));
+    pub fn counted(mut self, counts: impl Fn(&'static str) + Send + Sync + 'static) -> Self {
+        self.on_failure = Some(OnFailure(Arc::new(counts)));
         self
     }
 
     /// A handshake that this proxy began has failed.
     pub fn failed(&self, reason: &'static str) {
-        if let Some(metrics) = &self.metrics {
-            metrics.tls_failed(Direction::outbound, reason);
+        if let Some(OnFailure(counts)) = &self.on_failure {
+            counts(reason);
         }
     }
 

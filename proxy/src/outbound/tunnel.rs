@@ -29,15 +29,15 @@ use crate::telemetry::call::Call;
 
 /// Either kind of stream.
 #[derive(Debug)]
-pub enum Io {
+pub(super) enum Io {
     Plain(TcpStream),
     Mesh(Stream),
 }
 
 /// An open way to an endpoint.
 #[derive(Debug)]
-pub struct Tunnel {
-    pub io: Prefixed<Io>,
+pub(super) struct Tunnel {
+    pub(super) io: Prefixed<Io>,
     call: Call,
     _place: Option<Place>,
     _in_flight: InFlight,
@@ -47,7 +47,7 @@ pub struct Tunnel {
 ///
 /// # Errors
 /// When the endpoint cannot be reached or refuses.
-pub async fn open(proxy: &Proxy, endpoint: &Arc<Endpoint>, call: Call) -> Result<Tunnel, Failure> {
+pub(super) async fn open(proxy: &Proxy, endpoint: &Arc<Endpoint>, call: Call) -> Result<Tunnel, Failure> {
     let in_flight = endpoint.begin();
     let Some(identity) = &endpoint.identity else {
         let stream = connect::connect(endpoint.addr, CONNECT_TIMEOUT)
@@ -93,7 +93,7 @@ pub async fn open(proxy: &Proxy, endpoint: &Arc<Endpoint>, call: Call) -> Result
 
 impl Tunnel {
     /// Copies until both directions have ended, and counts it.
-    pub async fn relay<S: Pieces>(mut self, client: &mut S, budget: &Arc<Budget>) {
+    pub(super) async fn relay<S: Pieces>(mut self, client: &mut S, budget: &Arc<Budget>) {
         let outcome = relay::relay(client, &mut self.io, budget).await;
         self.call.relayed(outcome);
     }

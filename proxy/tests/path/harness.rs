@@ -30,6 +30,7 @@ use weft_proxy::net::budget::Budget;
 use weft_proxy::ports::MESH_PORT;
 use weft_proxy::proxy::Proxy;
 use weft_proxy::settings::Settings;
+use weft_proxy::telemetry::labels::Direction;
 use weft_proxy::telemetry::metrics::Metrics;
 use weft_proxy::{inbound, outbound};
 use wire::v1;
@@ -141,7 +142,10 @@ impl Pod {
         .unwrap();
         let mut registry = Registry::default();
         let metrics = Metrics::register(&mut registry);
-        let tls = MeshTls::new(certs, roots).counted(metrics.clone());
+        let tls = MeshTls::new(certs, roots).counted({
+            let metrics = metrics.clone();
+            move |reason| metrics.tls_failed(Direction::outbound, reason)
+        });
         let state = Arc::new(State::new(metrics));
         let budget = Budget::new(64 * 1024 * 1024);
         let proxy = Arc::new(Proxy {
