@@ -2,5 +2,7 @@
 //!
 //! Imports `failure`, `http`, `net` and `ports`.
 
+pub mod peer;
+pub mod peers;
 pub mod protocol;
 pub mod tls;

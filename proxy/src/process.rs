@@ -25,7 +25,8 @@ use crate::config::store::State;
 use crate::control::leaving::follow_readiness;
 use crate::control::{Control, Progress};
 use crate::drain::{Lifecycle, STOP_WITHIN};
-use crate::http::client::multiplexed::Peers;
+use crate::http::client::Clients;
+use crate::mesh::peers::Peers;
 use crate::mesh::tls::MeshTls;
 use crate::net::budget::Budget;
 use crate::ports::MESH_PORT;
@@ -64,6 +65,7 @@ pub fn run(settings: Settings) -> anyhow::Result<()> {
         settings: Arc::clone(&settings),
         state: Arc::clone(&state),
         peers: Peers::new(tls.clone(), Arc::clone(&budget)),
+        clients: Clients::new(Arc::clone(&budget)),
         budget,
         tls,
         lifecycle: Lifecycle::default(),
@@ -174,6 +176,7 @@ async fn serve(proxy: Arc<Proxy>, progress: Progress) -> anyhow::Result<()> {
         loop {
             tokio::time::sleep(SWEEP_EVERY).await;
             sweeping.peers.sweep();
+            sweeping.clients.sweep();
         }
     });
     let signal = stopped.await;

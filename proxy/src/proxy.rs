@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use crate::config::store::State;
 use crate::drain::Lifecycle;
-use crate::http::client::multiplexed::Peers;
+use crate::http::client::Clients;
+use crate::mesh::peers::Peers;
 use crate::mesh::tls::MeshTls;
 use crate::net::budget::Budget;
 use crate::settings::Settings;
@@ -16,6 +17,7 @@ pub struct Proxy {
     pub settings: Arc<Settings>,
     pub state: Arc<State>,
     pub peers: Peers,
+    pub clients: Clients,
     /// Bytes that connections may hold.
     pub budget: Arc<Budget>,
     pub tls: MeshTls,

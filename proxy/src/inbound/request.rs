@@ -74,7 +74,7 @@ impl Visit {
         }
         let (body, upload) = Upload::watch(incoming);
         let replay = Replay::new(body);
-        let peers = &self.proxy.peers;
+        let clients = &self.proxy.clients;
         if let Some(upgrade) = &upgrade {
             parts
                 .headers
@@ -83,14 +83,15 @@ impl Visit {
         }
         let forward = async {
             if !http2 {
-                return exchange::http1(peers, self.local, CONNECT_TIMEOUT, &parts, &replay).await;
+                return exchange::http1(clients, self.local, CONNECT_TIMEOUT, &parts, &replay)
+                    .await;
             }
             let mut renewals = 0;
             loop {
                 let Some(body) = replay.take() else {
                     break Err(Failure::lost("the request's body is gone"));
                 };
-                match exchange::http2(peers, self.local, &self.label, &parts, body).await {
+                match exchange::http2(clients, self.local, &self.label, &parts, body).await {
                     // The connection was at its end and took nothing; another one may do.
                     Err(failure) if failure.stale && renewals < RENEWALS => renewals += 1,
                     sent => break sent,

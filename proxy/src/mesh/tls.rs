@@ -3,14 +3,28 @@
 
 use std::collections::HashMap;
 use std::io;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use identity::Roots;
-use identity::tls::{self, CertHandle, ClientAuth, MESH_ALPN, QUIET_ALPN};
+use identity::tls::{self, CertHandle, ClientAuth, MESH_ALPN, QUIET_ALPN, peer_name};
 use identity::verify::IdentityError;
 use parking_lot::Mutex;
 use policy::name::SpiffeId;
+use policy::reason::Reason;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_rustls::client::TlsStream;
 
+use crate::failure::Failure;
+use crate::net::coalesce::{Outlet, Wide};
+use crate::net::connect::{self, CONNECT_TIMEOUT};
+use crate::net::tuning::TLS_BUFFER;
+use crate::ports::MESH_PORT;
+
+/// TLS handshake with a peer proxy, after the TCP connection stands.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(2);
 /// Client configurations kept, one per identity called.
 const CONFIGS_KEPT: usize = 1024;
 
@@ -102,4 +116,39 @@ impl MeshTls {
         clients.insert(expected.clone(), Arc::clone(&config));
         config
     }
+}
+
+/// Mutual TLS with the mesh port of a pod.
+pub(crate) async fn secure(
+    ip: IpAddr,
+    tls: &MeshTls,
+    config: Arc<rustls::ClientConfig>,
+    tune: fn(&TcpStream),
+) -> Result<(TlsStream<Wide>, Outlet), Failure> {
+    let addr = SocketAddr::new(ip, MESH_PORT);
+    let stream = connect::connect(addr, CONNECT_TIMEOUT)
+        .await
+        .map_err(|error| Failure::unsent(Reason::ConnectFailed, format!("{addr}: {error}")))?;
+    tune(&stream);
+    let connector = tokio_rustls::TlsConnector::from(config);
+    let (wide, outlet) = Wide::new(stream);
+    let secured = timeout(
+        HANDSHAKE_TIMEOUT,
+        connector.connect_with(peer_name(), wide, |tls| {
+            tls.set_buffer_limit(Some(TLS_BUFFER))
+        }),
+    )
+    .await
+    .map_err(|_| {
+        tls.failed("timeout");
+        Failure::unsent(
+            Reason::TlsFailed,
+            format!("{addr}: the TLS handshake took too long"),
+        )
+    })?
+    .map_err(|error| {
+        tls.failed(tls_failure(&error));
+        Failure::unsent(Reason::TlsFailed, format!("{addr}: {error}"))
+    })?;
+    Ok((secured, outlet))
 }

@@ -13,6 +13,7 @@ use crate::failure::Failure;
 use crate::http::body::Body;
 use crate::http::client::exchange::{self, Answer};
 use crate::http::replay::Replay;
+use crate::mesh::peer;
 use crate::mesh::protocol;
 use crate::net::connect::CONNECT_TIMEOUT;
 use crate::proxy::Proxy;
@@ -39,19 +40,38 @@ pub(crate) async fn send(
                 .headers
                 .insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
             parts.headers.insert(header::UPGRADE, upgrade.clone());
-            return exchange::http1(&proxy.peers, endpoint.addr, CONNECT_TIMEOUT, &parts, replay)
-                .await;
+            return exchange::http1(
+                &proxy.clients,
+                endpoint.addr,
+                CONNECT_TIMEOUT,
+                &parts,
+                replay,
+            )
+            .await;
         }
         if parts.version == Version::HTTP_2 {
-            return exchange::http2(&proxy.peers, endpoint.addr, &Arc::default(), parts, body()?)
-                .await;
+            return exchange::http2(
+                &proxy.clients,
+                endpoint.addr,
+                &Arc::default(),
+                parts,
+                body()?,
+            )
+            .await;
         }
-        return exchange::http1(&proxy.peers, endpoint.addr, CONNECT_TIMEOUT, parts, replay).await;
+        return exchange::http1(
+            &proxy.clients,
+            endpoint.addr,
+            CONNECT_TIMEOUT,
+            parts,
+            replay,
+        )
+        .await;
     };
     let peer = proxy.peers.mesh(endpoint.addr.ip(), identity);
     if upgrade.is_none() && fits_a_line(parts, host, replay) {
         let make = || Ok(line_request(endpoint, parts, host, body()?));
-        if let Some(answer) = exchange::mesh_by_line(&peer, make).await? {
+        if let Some(answer) = peer::send_by_line(&peer, make).await? {
             return Ok(answer);
         }
     }
@@ -91,9 +111,9 @@ pub(crate) async fn send(
     }
     let waiting = peer.lines.beside();
     let answer = if upgrade.is_some() {
-        exchange::mesh_stream(&peer, mesh).await
+        peer::open(&peer, mesh).await
     } else {
-        exchange::mesh(&peer, mesh, body()?).await
+        peer::send(&peer, mesh, body()?).await
     };
     drop(waiting);
     answer

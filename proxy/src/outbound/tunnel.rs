@@ -14,9 +14,9 @@ use tokio::net::TcpStream;
 use crate::endpoints::endpoint::{Endpoint, InFlight};
 use crate::failure::Failure;
 use crate::http::byte_stream::Stream;
-use crate::http::client::exchange;
 use crate::http::client::multiplexed::Place;
 use crate::http::refusal::reason_in;
+use crate::mesh::peer;
 use crate::mesh::protocol;
 use crate::net::budget::Budget;
 use crate::net::chunk::{Pieces, Room};
@@ -47,7 +47,11 @@ pub(super) struct Tunnel {
 ///
 /// # Errors
 /// When the endpoint cannot be reached or refuses.
-pub(super) async fn open(proxy: &Proxy, endpoint: &Arc<Endpoint>, call: Call) -> Result<Tunnel, Failure> {
+pub(super) async fn open(
+    proxy: &Proxy,
+    endpoint: &Arc<Endpoint>,
+    call: Call,
+) -> Result<Tunnel, Failure> {
     let in_flight = endpoint.begin();
     let Some(identity) = &endpoint.identity else {
         let stream = connect::connect(endpoint.addr, CONNECT_TIMEOUT)
@@ -71,7 +75,7 @@ pub(super) async fn open(proxy: &Proxy, endpoint: &Arc<Endpoint>, call: Call) ->
         .map_err(|error| Failure::unsent(Reason::BadRequest, error.to_string()))?;
     let (parts, ()) = request.into_parts();
     let peer = proxy.peers.mesh(endpoint.addr.ip(), identity);
-    let answer = exchange::mesh_stream(&peer, parts).await?;
+    let answer = peer::open(&peer, parts).await?;
     let (head, coming) = answer.response.into_parts();
     if head.status != StatusCode::OK {
         let reason = reason_in(&head.headers).unwrap_or(Reason::ConnectFailed);

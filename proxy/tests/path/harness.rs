@@ -24,7 +24,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use weft_proxy::config::store::State;
 use weft_proxy::drain::Lifecycle;
-use weft_proxy::http::client::multiplexed::Peers;
+use weft_proxy::http::client::Clients;
+use weft_proxy::mesh::peers::Peers;
 use weft_proxy::mesh::tls::MeshTls;
 use weft_proxy::net::budget::Budget;
 use weft_proxy::ports::MESH_PORT;
@@ -152,6 +153,7 @@ impl Pod {
             settings: Arc::new(settings),
             state,
             peers: Peers::new(tls.clone(), Arc::clone(&budget)),
+            clients: Clients::new(Arc::clone(&budget)),
             budget,
             tls,
             lifecycle: Lifecycle::default(),

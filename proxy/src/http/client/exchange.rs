@@ -13,12 +13,11 @@ use policy::reason::Reason;
 
 use crate::failure::Failure;
 use crate::http::body::Body;
-use crate::http::client::multiplexed::{Multiplexed, Peers, Place};
-use crate::http::client::taskless::{Coming, Offer};
+use crate::http::client::Clients;
+use crate::http::client::multiplexed::{Multiplexed, Place};
+use crate::http::client::taskless::Coming;
 use crate::http::http2::client::SendError;
-use crate::http::refusal::reason_in;
 use crate::http::replay::Replay;
-use crate::mesh::protocol;
 
 /// An answer and what has to live until its body ends.
 #[derive(Debug)]
@@ -30,77 +29,6 @@ pub struct Answer {
     /// From an open connection to the head of the answer. What opening cost says
     /// nothing of how fast the endpoint serves the next request.
     pub took: Duration,
-}
-
-/// Sends to a peer proxy by a quiet line, if it has a free one and nothing else
-/// waits for it. `None`: HTTP/2 is the way. `make` gives the request, which
-/// carries the mesh headers already.
-///
-/// # Errors
-/// `never_reached` is set when the peer proves it.
-pub async fn mesh_by_line(
-    peer: &Multiplexed,
-    make: impl FnOnce() -> Result<Request<Body>, Failure>,
-) -> Result<Option<Answer>, Failure> {
-    let line = match peer.lines.offer() {
-        Offer::Line(line) => line,
-        Offer::Open(opening) => {
-            peer.open_line(opening);
-            return Ok(None);
-        }
-        Offer::No => return Ok(None),
-    };
-    let sent = Instant::now();
-    match line.send(make()?).await {
-        Ok(response) => told(Answer {
-            response,
-            out: None,
-            place: None,
-            took: sent.elapsed(),
-        })
-        .map(Some),
-        // The line was at its end, not the peer.
-        Err(failure) if failure.stale => Ok(None),
-        Err(failure) => Err(failure),
-    }
-}
-
-/// Sends to a peer proxy. `parts` carries the mesh headers already.
-///
-/// # Errors
-/// `never_reached` is set when the peer proves it or nothing was sent.
-pub async fn mesh(peer: &Multiplexed, parts: Parts, body: Body) -> Result<Answer, Failure> {
-    told(multiplexed(peer, Request::from_parts(parts, body)).await?)
-}
-
-/// Takes the verdict of a peer proxy that it did not reach the application.
-fn told(answer: Answer) -> Result<Answer, Failure> {
-    let map = answer.response.headers();
-    if map.contains_key(protocol::UNSENT) {
-        let reason = reason_in(map).unwrap_or(Reason::ConnectFailed);
-        return Err(Failure::unsent(
-            reason,
-            "the peer proxy could not reach the application",
-        ));
-    }
-    Ok(answer)
-}
-
-/// Opens a stream for bytes both ways to a peer proxy.
-///
-/// # Errors
-/// As [`mesh`].
-pub async fn mesh_stream(peer: &Multiplexed, parts: Parts) -> Result<Answer, Failure> {
-    let (mut sender, place) = peer.stream().await?.into_parts();
-    let sent = Instant::now();
-    let opened = sender.open(Request::from_parts(parts, ())).await;
-    let (response, out) = opened.map_err(|error| failed(peer, &place, &error))?;
-    told(Answer {
-        response: response.map(Coming::from),
-        out: Some(out),
-        place: Some(place),
-        took: sent.elapsed(),
-    })
 }
 
 /// Sends over a shared HTTP/2 connection.
@@ -116,6 +44,23 @@ pub async fn multiplexed(peer: &Multiplexed, request: Request<Body>) -> Result<A
             .map_err(|error| failed(peer, &place, &error))?
             .map(Coming::from),
         out: None,
+        place: Some(place),
+        took: sent.elapsed(),
+    })
+}
+
+/// Opens a stream of a shared HTTP/2 connection for bytes both ways.
+///
+/// # Errors
+/// As [`multiplexed`].
+pub(crate) async fn open(peer: &Multiplexed, parts: Parts) -> Result<Answer, Failure> {
+    let (mut sender, place) = peer.stream().await?.into_parts();
+    let sent = Instant::now();
+    let opened = sender.open(Request::from_parts(parts, ())).await;
+    let (response, out) = opened.map_err(|error| failed(peer, &place, &error))?;
+    Ok(Answer {
+        response: response.map(Coming::from),
+        out: Some(out),
         place: Some(place),
         took: sent.elapsed(),
     })
@@ -143,7 +88,7 @@ fn describe(error: &hyper::Error) -> String {
 /// # Errors
 /// `never_reached` is set when nothing was sent.
 pub async fn http1(
-    peers: &Peers,
+    clients: &Clients,
     addr: SocketAddr,
     limit: Duration,
     parts: &Parts,
@@ -151,7 +96,7 @@ pub async fn http1(
 ) -> Result<Answer, Failure> {
     let mut fresh = false;
     loop {
-        let mut pooled = peers.http1(addr, limit, fresh).await?;
+        let mut pooled = clients.http1(addr, limit, fresh).await?;
         let sent = Instant::now();
         let body = replay.take().ok_or_else(|| {
             Failure::lost("the request's body was sent already and is too large to send again")
@@ -179,7 +124,7 @@ pub async fn http1(
                     let abort = pooled.connection.abort.clone();
                     response.extensions_mut().insert(abort);
                 } else {
-                    peers.give_back(addr, pooled.connection);
+                    clients.give_back(addr, pooled.connection);
                 }
                 return Ok(Answer {
                     response: response.map(Coming::from),
@@ -212,7 +157,7 @@ pub async fn http1(
 /// # Errors
 /// As [`multiplexed`].
 pub async fn http2(
-    peers: &Peers,
+    clients: &Clients,
     addr: SocketAddr,
     caller: &Arc<str>,
     parts: &Parts,
@@ -225,7 +170,11 @@ pub async fn http2(
         // twice, which some servers refuse.
         parts.headers.remove(header::HOST);
     }
-    multiplexed(&peers.http2(addr, caller), Request::from_parts(parts, body)).await
+    multiplexed(
+        &clients.http2(addr, caller),
+        Request::from_parts(parts, body),
+    )
+    .await
 }
 
 fn closed_silently(error: &hyper::Error) -> bool {

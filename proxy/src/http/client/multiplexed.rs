@@ -1,56 +1,32 @@
-//! Connections to whoever serves: multiplexed HTTP/2 to peer proxies (over
-//! mutual TLS) and to h2c applications, pooled HTTP/1.1 to everything else.
+//! Connections of HTTP/2 to one peer or application, whose streams everybody shares.
 //!
 //! One handshake at a time per peer: callers that come while it runs share its
 //! outcome, so a dead peer costs one attempt and not one per request.
 
-use std::collections::HashMap;
-use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use ::identity::tls::{QUIET_ALPN, peer_name};
-use hyper::client::conn::http1;
+use futures::future::BoxFuture;
 use parking_lot::Mutex;
-use policy::name::SpiffeId;
 use policy::reason::Reason;
-use tokio::net::TcpStream;
-use tokio::time::timeout;
-use tokio_rustls::client::TlsStream;
 
 use crate::failure::Failure;
-use crate::http::client::http1::{Http1, Pool, Pooled, http1_connection};
-use crate::http::client::taskless::{Lines, Opening};
 use crate::http::http2::Profile;
 use crate::http::http2::client::{self, Sender};
 use crate::http::http2::flow::STREAMS;
-use crate::http::http2::{MESH, PLAIN};
-use crate::http::limits::MESH_HEADER_COUNT;
-use crate::mesh::tls::{MeshTls, tls_failure};
 use crate::net::budget::Budget;
-use crate::net::coalesce::{Outlet, Wide};
-use crate::net::connect::{self, CONNECT_TIMEOUT};
-use crate::net::tuning::TLS_BUFFER;
-use crate::ports::MESH_PORT;
+use crate::net::coalesce::Outlet;
 
-/// TLS handshake with a peer proxy, after the TCP connection stands.
-const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(2);
 /// Requests on one HTTP/2 connection before another is opened.
 const STREAMS_PER_CONNECTION: usize = 100;
 /// Connections per peer. With 100 streams each, a tunnel for every connection
 /// that the proxy serves at all.
 const CONNECTIONS_PER_PEER: usize = 100;
 /// A connection without a stream is closed after this long.
-const IDLE_MULTIPLEXED: Duration = Duration::from_secs(60);
-/// How one multiplexed peer is reached.
-#[derive(Clone, Debug)]
-pub enum Via {
-    /// The mesh port of a pod whose certificate must carry this identity.
-    Mesh(IpAddr, SpiffeId, MeshTls),
-    /// An application that speaks HTTP/2 without TLS.
-    Plain(SocketAddr),
-}
+pub(crate) const IDLE_MULTIPLEXED: Duration = Duration::from_secs(60);
+/// Opens one connection of HTTP/2, for whoever shares its streams.
+type Connector = Box<dyn Fn() -> BoxFuture<'static, Result<Sender, Failure>> + Send + Sync>;
 
 struct Connection {
     sender: Sender,
@@ -60,11 +36,8 @@ struct Connection {
 
 /// One peer, with the connections to it.
 pub struct Multiplexed {
-    via: Via,
-    budget: Arc<Budget>,
+    connector: Connector,
     connections: Mutex<Vec<Connection>>,
-    /// For requests while little else is said to this peer.
-    pub lines: Arc<Lines>,
     /// Held while connecting; counts attempts and remembers how the last failed.
     connecting: tokio::sync::Mutex<(u64, Option<Failure>)>,
     attempts: std::sync::atomic::AtomicU64,
@@ -72,9 +45,7 @@ pub struct Multiplexed {
 
 impl std::fmt::Debug for Multiplexed {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Multiplexed")
-            .field("via", &self.via)
-            .finish_non_exhaustive()
+        f.debug_struct("Multiplexed").finish_non_exhaustive()
     }
 }
 
@@ -103,13 +74,15 @@ impl Stream {
 }
 
 impl Multiplexed {
-    #[must_use]
-    pub fn new(via: Via, budget: Arc<Budget>) -> Self {
+    /// Connections that `connect` opens, when one is needed.
+    pub(crate) fn new<F>(connect: impl Fn() -> F + Send + Sync + 'static) -> Self
+    where
+        F: Future<Output = Result<Sender, Failure>> + Send + 'static,
+    {
         Self {
-            via,
-            budget,
+            // Boxed: its future is large, and every waiting request holds this one.
+            connector: Box::new(move || Box::pin(connect())),
             connections: Mutex::default(),
-            lines: Arc::default(),
             connecting: tokio::sync::Mutex::new((0, None)),
             attempts: std::sync::atomic::AtomicU64::new(0),
         }
@@ -137,8 +110,7 @@ impl Multiplexed {
                 Failure::unsent(Reason::Overload, "every stream to the peer is taken")
             });
         }
-        // Boxed: its future is large, and every waiting request holds this one.
-        let outcome = Box::pin(self.connect()).await;
+        let outcome = (self.connector)().await;
         connecting.0 = self.attempts.fetch_add(1, Ordering::AcqRel) + 1;
         match outcome {
             Ok(sender) => {
@@ -191,196 +163,32 @@ impl Multiplexed {
         })
     }
 
-    async fn connect(&self) -> Result<Sender, Failure> {
-        match &self.via {
-            Via::Plain(addr) => {
-                let stream = connect::connect(*addr, CONNECT_TIMEOUT)
-                    .await
-                    .map_err(|error| {
-                        Failure::unsent(Reason::ConnectFailed, format!("{addr}: {error}"))
-                    })?;
-                self.handshake(stream, PLAIN, None).await
-            }
-            Via::Mesh(ip, identity, tls) => {
-                let (secured, outlet) = secure(*ip, tls, tls.client(identity), |_| {}).await?;
-                self.handshake(secured, MESH, Some(outlet)).await
-            }
-        }
-    }
-
-    async fn handshake<I>(
-        &self,
-        io: I,
-        profile: Profile,
-        outlet: Option<Outlet>,
-    ) -> Result<Sender, Failure>
-    where
-        I: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
-    {
-        client::handshake(io, profile, Arc::clone(&self.budget), outlet)
-            .await
-            .map_err(|error| Failure::unsent(Reason::ConnectFailed, format!("HTTP/2: {error}")))
-    }
-
-    /// Opens a quiet line, beside whatever else goes on.
-    pub fn open_line(&self, opening: Opening) {
-        let Via::Mesh(ip, identity, tls) = &self.via else {
-            return;
-        };
-        let (ip, tls, config) = (*ip, tls.clone(), tls.quiet_client(identity));
-        tokio::spawn(async move {
-            match secure(ip, &tls, config, connect::tune_closely).await {
-                Ok((secured, _)) if secured.get_ref().1.alpn_protocol() == Some(QUIET_ALPN) => {
-                    let mut builder = http1::Builder::new();
-                    builder.max_headers(MESH_HEADER_COUNT);
-                    opening.opened(secured, builder).await;
-                }
-                Ok(_) => opening.unknown(),
-                Err(error) => tracing::debug!(%error, "no quiet line to a peer"),
-            }
-        });
-    }
-
     /// Closes connections that nobody used for a while; true when none is left.
-    fn sweep(&self) -> bool {
-        let quiet = self.lines.sweep(IDLE_MULTIPLEXED);
+    pub(crate) fn sweep(&self) -> bool {
         let mut connections = self.connections.lock();
         connections.retain(|connection| {
             !connection.sender.is_closed()
                 && (connection.streams.load(Ordering::Relaxed) > 0
                     || connection.idle_since.elapsed() < IDLE_MULTIPLEXED)
         });
-        connections.is_empty() && quiet
+        connections.is_empty()
     }
 }
 
-/// Mutual TLS with the mesh port of a pod.
-async fn secure(
-    ip: IpAddr,
-    tls: &MeshTls,
-    config: Arc<rustls::ClientConfig>,
-    tune: fn(&TcpStream),
-) -> Result<(TlsStream<Wide>, Outlet), Failure> {
-    let addr = SocketAddr::new(ip, MESH_PORT);
-    let stream = connect::connect(addr, CONNECT_TIMEOUT)
-        .await
-        .map_err(|error| Failure::unsent(Reason::ConnectFailed, format!("{addr}: {error}")))?;
-    tune(&stream);
-    let connector = tokio_rustls::TlsConnector::from(config);
-    let (wide, outlet) = Wide::new(stream);
-    let secured = timeout(
-        HANDSHAKE_TIMEOUT,
-        connector.connect_with(peer_name(), wide, |tls| {
-            tls.set_buffer_limit(Some(TLS_BUFFER))
-        }),
-    )
-    .await
-    .map_err(|_| {
-        tls.failed("timeout");
-        Failure::unsent(
-            Reason::TlsFailed,
-            format!("{addr}: the TLS handshake took too long"),
-        )
-    })?
-    .map_err(|error| {
-        tls.failed(tls_failure(&error));
-        Failure::unsent(Reason::TlsFailed, format!("{addr}: {error}"))
-    })?;
-    Ok((secured, outlet))
-}
-
-/// An application's address, and who calls it: a pod's uid, a name, or nothing.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct Served(SocketAddr, Arc<str>);
-
-/// Every connection that the proxy opens for HTTP.
-#[derive(Debug)]
-pub struct Peers {
-    tls: MeshTls,
+/// Begins to speak HTTP/2 on a connection that stands.
+///
+/// # Errors
+/// When it breaks before that.
+pub(crate) async fn handshake<I>(
+    io: I,
+    profile: Profile,
     budget: Arc<Budget>,
-    mesh: Mutex<HashMap<(IpAddr, SpiffeId), Arc<Multiplexed>>>,
-    plain2: Mutex<HashMap<Served, Arc<Multiplexed>>>,
-    plain1: Mutex<HashMap<SocketAddr, Arc<Pool>>>,
-}
-
-impl Peers {
-    #[must_use]
-    pub fn new(tls: MeshTls, budget: Arc<Budget>) -> Self {
-        Self {
-            tls,
-            budget,
-            mesh: Mutex::default(),
-            plain2: Mutex::default(),
-            plain1: Mutex::default(),
-        }
-    }
-
-    pub fn mesh(&self, ip: IpAddr, identity: &SpiffeId) -> Arc<Multiplexed> {
-        let mut mesh = self.mesh.lock();
-        Arc::clone(mesh.entry((ip, identity.clone())).or_insert_with(|| {
-            Arc::new(Multiplexed::new(
-                Via::Mesh(ip, identity.clone(), self.tls.clone()),
-                Arc::clone(&self.budget),
-            ))
-        }))
-    }
-
-    /// Connections to an application for one caller: what an application does not take
-    /// from one of them must not hold up another.
-    pub fn http2(&self, addr: SocketAddr, caller: &Arc<str>) -> Arc<Multiplexed> {
-        let mut plain = self.plain2.lock();
-        let served = Served(addr, Arc::clone(caller));
-        Arc::clone(plain.entry(served).or_insert_with(|| {
-            Arc::new(Multiplexed::new(Via::Plain(addr), Arc::clone(&self.budget)))
-        }))
-    }
-
-    /// A pooled connection, or a new one.
-    ///
-    /// # Errors
-    /// When none can be made; the application has seen nothing.
-    pub async fn http1(
-        &self,
-        addr: SocketAddr,
-        limit: Duration,
-        fresh: bool,
-    ) -> Result<Pooled, Failure> {
-        if !fresh {
-            let pool = self.plain1.lock().get(&addr).cloned();
-            if let Some(connection) = pool.and_then(|pool| pool.reuse()) {
-                return Ok(Pooled {
-                    connection,
-                    reused: true,
-                });
-            }
-        }
-        Ok(Pooled {
-            connection: Box::pin(http1_connection(addr, limit, &self.budget)).await?,
-            reused: false,
-        })
-    }
-
-    /// Gives a connection back once its exchange is over.
-    pub fn give_back(&self, addr: SocketAddr, mut connection: Http1) {
-        let pool = Arc::clone(self.plain1.lock().entry(addr).or_default());
-        tokio::spawn(async move {
-            if connection.sender.ready().await.is_ok() {
-                pool.put(connection);
-            }
-        });
-    }
-
-    /// Closes what is idle. Called every few seconds.
-    pub fn sweep(&self) {
-        // A peer that somebody is connecting to right now is held by them too.
-        self.mesh
-            .lock()
-            .retain(|_, peer| !peer.sweep() || Arc::strong_count(peer) > 1);
-        self.plain2
-            .lock()
-            .retain(|_, peer| !peer.sweep() || Arc::strong_count(peer) > 1);
-        self.plain1
-            .lock()
-            .retain(|_, pool| !pool.sweep() || Arc::strong_count(pool) > 1);
-    }
+    outlet: Option<Outlet>,
+) -> Result<Sender, Failure>
+where
+    I: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
+{
+    client::handshake(io, profile, budget, outlet)
+        .await
+        .map_err(|error| Failure::unsent(Reason::ConnectFailed, format!("HTTP/2: {error}")))
 }
