@@ -1,25 +1,40 @@
 //! A controller on loopback whose authority can be replaced under it.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
 use std::time::{Instant, SystemTime};
 
+use identity::Roots;
 use identity::authority::{ISSUER_LIFE, LeafNames, ROOT_LIFE};
+use identity::key::LeafKey;
 use identity::tls::ClientAuth;
+use identity::tls::{self, CertHandle, H2_ALPN, Leaf};
 use identity::verify::{Purpose, verify_chain};
 use identity::{Issuer, Root};
 use parking_lot::Mutex;
 use policy::name::SpiffeId;
 use prometheus_client::registry::Registry;
+use runtime::clock::Clock;
 use runtime::env::EnvReader;
+use rustls::pki_types::CertificateDer;
 use rustls::pki_types::UnixTime;
 use tokio::net::TcpListener;
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
+use wire::v1;
 use wire::v1::control_server::{Control as Service, ControlServer};
 
-use super::*;
-use crate::metrics::Metrics;
+use super::Control;
+use crate::config::store::State;
+use crate::control::certificate::FRESH_FOR;
+use crate::control::trust_bundle::BUNDLE_EVERY;
+use crate::telemetry::metrics::Metrics;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 const LIFE: Duration = Duration::from_secs(24 * 3600);
