@@ -45,6 +45,9 @@ const IDLE_MULTIPLEXED: Duration = Duration::from_secs(60);
 const IDLE_POOLED: Duration = Duration::from_secs(3);
 /// Idle HTTP/1.1 connections kept per address.
 const POOL_LIMIT: usize = 128;
+/// Connections that may be left unused in a second though they could serve again. The
+/// port of each stays taken for a minute, and there are some 28 000.
+const LEAVE_PER_SECOND: u32 = 200;
 /// Between two proxies.
 pub const MESH: Profile = Profile {
     frame: LARGEST_PIECE as u32,
@@ -451,6 +454,8 @@ pub struct Peers {
     mesh: Mutex<HashMap<(IpAddr, SpiffeId), Arc<Multiplexed>>>,
     plain2: Mutex<HashMap<Served, Arc<Multiplexed>>>,
     plain1: Mutex<HashMap<SocketAddr, Arc<Pool>>>,
+    /// Connections that were left in the second that began then.
+    left: Mutex<Option<(Instant, u32)>>,
 }
 
 impl Peers {
@@ -462,6 +467,7 @@ impl Peers {
             mesh: Mutex::default(),
             plain2: Mutex::default(),
             plain1: Mutex::default(),
+            left: Mutex::default(),
         }
     }
 
@@ -508,6 +514,17 @@ impl Peers {
             connection: Box::pin(http1_connection(addr, limit, &self.budget)).await?,
             reused: false,
         })
+    }
+
+    /// Whether one more connection may be left that could serve again, and counts it.
+    pub fn may_leave(&self) -> bool {
+        let mut left = self.left.lock();
+        let (begun, count) = left.get_or_insert_with(|| (Instant::now(), 0));
+        if begun.elapsed() >= Duration::from_secs(1) {
+            (*begun, *count) = (Instant::now(), 0);
+        }
+        *count += 1;
+        *count <= LEAVE_PER_SECOND
     }
 
     /// Gives a connection back once its exchange is over.
