@@ -9,7 +9,7 @@ pub mod upstream;
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use policy::reason::Reason;
@@ -22,6 +22,10 @@ use crate::http::http2::client::Sender;
 use crate::net::budget::Budget;
 use crate::net::connect::{self, CONNECT_TIMEOUT};
 
+/// Connections that may be left unused in a second though they could serve again. The
+/// port of each stays taken for a minute, and there are some 28 000.
+const LEAVE_PER_SECOND: u32 = 200;
+
 /// An application's address, and who calls it: a pod's uid, a name, or nothing.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Served(SocketAddr, Arc<str>);
@@ -32,6 +36,8 @@ pub struct Clients {
     budget: Arc<Budget>,
     http2: Mutex<HashMap<Served, Arc<Multiplexed>>>,
     http1: Mutex<HashMap<SocketAddr, Arc<Pool>>>,
+    /// Connections that were left in the second that began then.
+    left: Mutex<Option<(Instant, u32)>>,
 }
 
 impl Clients {
@@ -41,6 +47,7 @@ impl Clients {
             budget,
             http2: Mutex::default(),
             http1: Mutex::default(),
+            left: Mutex::default(),
         }
     }
 
@@ -80,6 +87,17 @@ impl Clients {
             connection: Box::pin(http1_connection(addr, limit, &self.budget)).await?,
             reused: false,
         })
+    }
+
+    /// Whether one more connection may be left that could serve again, and counts it.
+    pub fn may_leave(&self) -> bool {
+        let mut left = self.left.lock();
+        let (begun, count) = left.get_or_insert_with(|| (Instant::now(), 0));
+        if begun.elapsed() >= Duration::from_secs(1) {
+            (*begun, *count) = (Instant::now(), 0);
+        }
+        *count += 1;
+        *count <= LEAVE_PER_SECOND
     }
 
     /// Gives a connection back once its exchange is over.

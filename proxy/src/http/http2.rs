@@ -42,8 +42,7 @@ pub struct Profile {
     /// Wait for what the server says of its limits before the first request: peers of
     /// ours allow as many streams as they are sent.
     pub learn_limit: bool,
-    /// Windows may change after the start. An application may wait for WINDOW_UPDATE and
-    /// not notice a window that SETTINGS made larger.
+    /// Windows may change after the start. Not every application was tried with that.
     pub grows: bool,
 }
 

@@ -25,8 +25,9 @@ struct Tape {
     trailers: Option<http::HeaderMap>,
     /// `None` once the body outgrew the limit.
     size: Option<usize>,
-    /// Bytes that came.
+    /// Bytes that came, and in how many pieces.
     came: u64,
+    pieces: u64,
     ended: bool,
 }
 
@@ -57,6 +58,7 @@ impl Replay {
             trailers: None,
             size: Some(0),
             came: 0,
+            pieces: 0,
             ended: empty,
         };
         Self {
@@ -77,6 +79,12 @@ impl Replay {
     pub fn is_sent(&self) -> bool {
         let tape = self.tape.lock();
         tape.ended || tape.source.is_end_stream() || self.size() == Some(tape.came)
+    }
+
+    /// In how many pieces it came until now.
+    #[must_use]
+    pub fn pieces(&self) -> u64 {
+        self.tape.lock().pieces
     }
 
     /// A body that starts at the beginning, or `None` when too much was sent
@@ -137,6 +145,7 @@ impl HttpBody for Copy {
         match frame.into_data() {
             Ok(data) => {
                 tape.came += data.len() as u64;
+                tape.pieces += 1;
                 let size = tape.size.map(|size| size + data.len());
                 tape.size = size.filter(|size| *size <= REPLAY_LIMIT);
                 if tape.size.is_some() {

@@ -275,6 +275,35 @@ async fn nobody_waits_behind_a_request_that_was_answered_before_it_was_read() {
     }
 }
 
+/// The same, where all of the request was sent before the answer came.
+#[tokio::test]
+async fn nobody_waits_behind_chunks_that_were_left_unread() {
+    let mut field = Field::new(Protocol::Http1).await;
+    let port = serving(&field.server, |mut stream| async move {
+        let mut buffer = [0; 4096];
+        let count = stream.read(&mut buffer).await.unwrap_or(0);
+        let posted = buffer[..count].starts_with(b"POST");
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+        let _ = stream.write_all(answer).await;
+        if posted {
+            std::future::pending::<()>().await;
+        }
+    })
+    .await;
+    field.deliver_to(port);
+    field.port = port;
+    for way in WAYS {
+        let head = "POST /ok HTTP/1.1\r\nHost: s\r\nTransfer-Encoding: chunked\r\n\r\n";
+        let posted = format!("{head}{}0\r\n\r\n", "1\r\na\r\n".repeat(20));
+        let answer = field.send(way, posted).await;
+        assert_eq!(status(&answer), 200, "{way:?}: {answer}");
+        let next = timeout(Duration::from_secs(2), field.send(way, request("GET"))).await;
+        let next = next.unwrap_or_else(|_| panic!("{way:?}: it waits where nobody reads"));
+        assert_eq!(status(&next), 200, "{way:?}: {next}");
+    }
+}
+
 /// The end of a body that broke off must not look like its proper end.
 #[tokio::test]
 async fn a_body_that_breaks_off_looks_broken_to_the_caller() {

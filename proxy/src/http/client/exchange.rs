@@ -126,11 +126,9 @@ pub async fn http1(
                 if switched {
                     let abort = pooled.connection.abort.clone();
                     response.extensions_mut().insert(abort);
-                } else if replay.is_sent() {
+                } else if is_surely_read(parts, replay) || !clients.may_leave() {
                     clients.give_back(addr, pooled.connection);
                 }
-                // Who answers before it has the request may never read the rest, and then
-                // nothing that comes behind it: the next one must not wait there.
                 return Ok(Answer {
                     response: response.map(Coming::from),
                     out: None,
@@ -180,6 +178,19 @@ pub async fn http2(
         Request::from_parts(parts, body),
     )
     .await
+}
+
+/// Whether the server that answers will read what comes behind this request. One that
+/// answers before it has all of it may leave the rest unread for ever, and then the next
+/// request would wait there. With chunks that happens to hypercorn also where all were
+/// sent: ten that its application does not take are in the way of everything else.
+fn is_surely_read(parts: &Parts, replay: &Replay) -> bool {
+    let chunks = if parts.headers.contains_key(header::CONTENT_LENGTH) {
+        0
+    } else {
+        replay.pieces()
+    };
+    replay.is_sent() && chunks <= 1
 }
 
 fn closed_silently(error: &hyper::Error) -> bool {

@@ -12,10 +12,12 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, copy, duplex, split};
 use tokio::sync::mpsc::unbounded_channel;
 use tokio::time::{Instant, timeout};
 use tokio_stream::wrappers::UnboundedReceiverStream;
+use tokio_util::io::InspectReader;
 
 use super::client::{self, SendError, Sender};
+use super::flow::STREAM_WINDOW;
 use super::server::{self, Accept};
-use super::{PLAIN_FRAME, Profile};
+use super::{PLAIN, PLAIN_FRAME, Profile};
 use crate::http::body::{self, Body, BoxError};
 use crate::http::byte_stream::Stream;
 use crate::net::budget::Budget;
@@ -196,7 +198,8 @@ async fn a_peer_that_is_slow_to_say_its_limits_is_watched_all_the_same() {
         .await
         .unwrap();
     let begun = Instant::now();
-    let outcome = sender.send(post(body::empty())).await.map(|_| ());
+    let asked = timeout(Duration::from_secs(60), sender.send(post(body::empty())));
+    let outcome = asked.await.expect("nobody watches it").map(|_| ());
     assert!(matches!(outcome, Err(SendError::Lost(_))), "{outcome:?}");
     let took = begun.elapsed();
     assert!(took <= Duration::from_millis(10_100), "{took:?}");
@@ -494,6 +497,72 @@ async fn a_stream_that_began_before_the_first_settings_came_goes_on() {
         assert_eq!(rest, Ok(()), "after {first} KiB");
         asking.abort();
     }
+}
+
+/// The windows of streams that SETTINGS among `said` tell of.
+fn windows(mut said: &[u8]) -> Vec<u32> {
+    let mut told = Vec::new();
+    while let [a, b, c, kind, flags, ..] = *said {
+        let size = u32::from_be_bytes([0, a, b, c]) as usize;
+        if (kind, flags & 1) == (4, 0) {
+            for setting in said[9..9 + size].chunks(6) {
+                if setting[..2] == [0, 4] {
+                    told.push(u32::from_be_bytes(setting[2..].try_into().unwrap()));
+                }
+            }
+        }
+        said = said.get(9 + size..).unwrap_or_default();
+    }
+    told
+}
+
+/// However fast a stream is: not every application expects it.
+#[tokio::test]
+async fn windows_towards_applications_stay_as_they_were_told_first() {
+    const SIZE: usize = 8 << 20;
+    let heard = Arc::<parking_lot::Mutex<Vec<u8>>>::default();
+    let hears = |io| {
+        let heard = Arc::clone(&heard);
+        InspectReader::new(io, move |said: &[u8]| heard.lock().extend_from_slice(said))
+    };
+
+    let (near, far) = duplex(1 << 20);
+    let far = hears(far);
+    tokio::spawn(async move {
+        let mut connection = h2::server::handshake(far).await.unwrap();
+        while let Some(Ok((_, mut respond))) = connection.accept().await {
+            let mut stream = respond.send_response(Response::new(()), false).unwrap();
+            stream.send_data(vec![7; SIZE].into(), true).unwrap();
+        }
+    });
+    let mut sender = client::handshake(near, PLAIN, budget(), None)
+        .await
+        .unwrap();
+    let answer = sender.send(post(body::empty())).await.unwrap();
+    let got = answer.into_body().collect().await.unwrap().to_bytes().len();
+    assert_eq!(got, SIZE);
+    let said = std::mem::take(&mut *heard.lock());
+    assert_eq!(windows(&said[24..]), [STREAM_WINDOW], "as a client");
+
+    let (near, far) = duplex(1 << 20);
+    tokio::spawn(async move {
+        let close = pin!(pending::<()>());
+        let handler = |request: Request<super::recv::RecvBody>| async move {
+            let got = request.into_body().collect().await.unwrap().to_bytes();
+            Response::new(body::text(got.len().to_string()))
+        };
+        let place = Place::unlisted();
+        let _ = server::serve(far, PLAIN, budget(), None, place, close, handler).await;
+    });
+    let (mut send, connection) = h2::client::handshake(hears(near)).await.unwrap();
+    tokio::spawn(connection);
+    let head = Request::post("http://s/").body(()).unwrap();
+    let (response, mut stream) = send.send_request(head, false).unwrap();
+    stream.send_data(Bytes::from(vec![7; SIZE]), true).unwrap();
+    let mut answer = response.await.unwrap().into_body();
+    let got = answer.data().await.unwrap().unwrap();
+    assert_eq!(got, SIZE.to_string());
+    assert_eq!(windows(&heard.lock()), [STREAM_WINDOW], "as a server");
 }
 
 #[tokio::test]
