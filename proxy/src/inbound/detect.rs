@@ -27,7 +27,12 @@ pub(crate) async fn race<S: AsyncRead + Unpin>(
 ) -> std::io::Result<Spoken> {
     tokio::select! {
         _ = stream.first_bytes() => {}
-        _ = server.first_bytes() => return Ok(Spoken::Opaque(Some(server))),
+        _ = server.first_bytes() => {
+            if !server.greets_in_http2().await {
+                return Ok(Spoken::Opaque(Some(server)));
+            }
+            stream.first_bytes().await?;
+        }
     }
     let seen = stream
         .look(tokio::time::Instant::now() + DETECT_WITHIN, judge_leniently)

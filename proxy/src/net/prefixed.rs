@@ -12,7 +12,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::net::chunk::{Pieces, Room};
-use crate::net::sniff::{Seen, judge};
+use crate::net::sniff::{SILENCE, Seen, judge, judge_greeting};
 use crate::net::tuning::HEAD_WITHIN;
 
 /// A stream whose first bytes were read already.
@@ -118,6 +118,13 @@ impl<S: AsyncRead + Unpin> Prefixed<S> {
             self.more().await?;
         }
         Ok(!self.prefix.is_empty())
+    }
+
+    /// Whether what a server says first is HTTP/2. Its client will say so as well, and
+    /// decides.
+    pub async fn greets_in_http2(&mut self) -> bool {
+        let until = Instant::now() + SILENCE;
+        matches!(self.look(until, judge_greeting).await, Ok(Seen::Http2))
     }
 
     /// Reads on until the prefix holds the end of a head, or `limit` bytes, or the

@@ -32,6 +32,9 @@ const BLANK_LIMIT: usize = 1024;
 /// Where nothing is delivered before the protocol is known, what tells it comes within
 /// this time after the first byte.
 pub const BEGUN_WITHIN: Duration = Duration::from_secs(10);
+/// Bytes of settings in the first frame of a server: a largest frame of whoever said
+/// nothing of it.
+const LARGEST_GREETING: u32 = 16 * 1024;
 const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// What the first bytes say so far.
@@ -218,6 +221,26 @@ fn ends_as_http(line: &[u8]) -> bool {
         && !version.contains(&b' ')
 }
 
+/// Judges the first bytes of a server that speaks first: HTTP/2 if they are the head of
+/// SETTINGS, with which its servers begin and need not wait for the client's preface.
+pub(crate) fn judge_greeting(bytes: &[u8]) -> Seen {
+    match *bytes {
+        [a, b, c, 4, 0, 0, 0, 0, 0, ..] => {
+            let size = u32::from_be_bytes([0, a, b, c]);
+            if size.is_multiple_of(6) && size <= LARGEST_GREETING {
+                Seen::Http2
+            } else {
+                Seen::Opaque
+            }
+        }
+        [] | [0] | [0, _] | [0, _, _] => Seen::Unsure,
+        [0, _, _, 4, ref rest @ ..] if rest.len() < 5 && rest.iter().all(|byte| *byte == 0) => {
+            Seen::Unsure
+        }
+        _ => Seen::Opaque,
+    }
+}
+
 /// The same for ports that HTTP rules protect, where letting HTTP through as
 /// opaque bytes would go around the rules: whatever a lenient server might
 /// still read as HTTP counts as HTTP, and the strict parser refuses the rest.
@@ -244,7 +267,9 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::time::Instant;
 
-    use super::{DETECT_WITHIN, FirstLine, LINE_LIMIT, Line, Seen, judge, judge_leniently};
+    use super::{
+        DETECT_WITHIN, FirstLine, LINE_LIMIT, Line, Seen, judge, judge_greeting, judge_leniently,
+    };
     use crate::net::prefixed::Prefixed;
 
     #[test]
@@ -265,6 +290,28 @@ mod tests {
             (b"", Seen::Unsure),
         ] {
             assert_eq!(judge(bytes), seen, "{:?}", String::from_utf8_lossy(bytes));
+        }
+    }
+
+    #[test]
+    fn a_server_greets_in_http2_with_the_head_of_settings_only() {
+        for (bytes, seen) in [
+            (&[0, 0, 0, 4, 0, 0, 0, 0, 0][..], Seen::Http2),
+            (&[0, 0, 18, 4, 0, 0, 0, 0, 0, 0, 3], Seen::Http2),
+            (&[0, 0, 18, 4, 0, 0, 0, 0], Seen::Unsure),
+            (&[0, 0, 18], Seen::Unsure),
+            (&[0], Seen::Unsure),
+            (&[0, 0, 18, 4, 0, 0, 0, 1], Seen::Opaque),
+            (&[0, 0, 18, 5], Seen::Opaque),
+            // No number of settings has this size, and nobody has so many.
+            (&[0, 0, 17, 4, 0, 0, 0, 0, 0], Seen::Opaque),
+            (&[6, 0, 0, 4, 0, 0, 0, 0, 0], Seen::Opaque),
+            // The acknowledgement is no beginning.
+            (&[0, 0, 0, 4, 1, 0, 0, 0, 0], Seen::Opaque),
+            (b"220 mail ready\r\n", Seen::Opaque),
+            (b"HTTP/1.1 400 Bad Request\r\n", Seen::Opaque),
+        ] {
+            assert_eq!(judge_greeting(bytes), seen, "{bytes:?}");
         }
     }
 

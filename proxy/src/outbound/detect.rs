@@ -42,7 +42,12 @@ impl Connection {
         // No limit: while both are silent nothing is withheld from anybody.
         tokio::select! {
             _ = stream.first_bytes() => {}
-            _ = tunnel.io.first_bytes() => return Ok((Protocol::Opaque, Some(tunnel))),
+            _ = tunnel.io.first_bytes() => {
+                if !tunnel.io.greets_in_http2().await {
+                    return Ok((Protocol::Opaque, Some(tunnel)));
+                }
+                stream.first_bytes().await.map_err(lost)?;
+            }
         }
         let until = tokio::time::Instant::now() + DETECT_WITHIN;
         match stream.look(until, judge).await.map_err(lost)? {

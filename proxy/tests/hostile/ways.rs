@@ -14,8 +14,8 @@ use weft_proxy::ports::MESH_PORT;
 use wire::v1::{self, Enforcement, Protocol};
 
 use super::field::{Field, WAYS, Way, for_everybody, rest, serving, status};
-use super::raw2::{Raw2, Told};
-use crate::harness::{Pod, id, service, vip};
+use super::raw2::{Raw2, Told, get};
+use crate::harness::{Pod, endpoint, endpoints, id, service, vip};
 
 /// Longer than a proxy waits for the first bytes on a port that nobody declared.
 const LATE: Duration = Duration::from_millis(1300);
@@ -223,6 +223,41 @@ async fn a_port_declared_opaque_gets_bytes_by_the_tcp_route_of_any_target() {
         stream.write_all(b"\x01bytes").await.unwrap();
         sleep(SETTLED).await;
         assert_eq!(ground.kept(), "\x01bytes", "{by:?}");
+    }
+}
+
+/// Says its SETTINGS as soon as it is connected, as a server of HTTP/2 may.
+async fn eager(stream: TcpStream) {
+    // Who only finds out what is spoken leaves without a word.
+    let Ok(mut connection) = h2::server::handshake(stream).await else {
+        return;
+    };
+    while let Some(Ok((_, mut respond))) = connection.accept().await {
+        let _ = respond.send_response(http::Response::new(()), true);
+    }
+}
+
+/// That the server spoke first does not make it anything but HTTP/2.
+#[tokio::test]
+async fn a_late_caller_is_served_by_a_server_of_http2_that_does_not_wait_for_it() {
+    let mut field = Field::new(Protocol::Detect).await;
+    field.port = serving(&field.server, eager).await;
+    let meshed = endpoint(field.server.ip, field.port, Some("api"));
+    let other = endpoint(field.server.ip, field.port, None);
+    for (case, way, there) in [
+        ("by two proxies", Way::Outbound, meshed.clone()),
+        ("from outside", Way::Inbound, meshed),
+        ("to a pod without a proxy", Way::Outbound, other),
+    ] {
+        field.client.set(vec![endpoints("api", vec![there])]);
+        for late in [Duration::ZERO, Duration::from_millis(300), LATE] {
+            let stream = field.open(way).await;
+            sleep(late).await;
+            let mut raw = Raw2::new(stream).await;
+            raw.request(1, true, &get("/ok")).await;
+            let told = raw.told(1, Duration::from_secs(2)).await;
+            assert_eq!(told, Told::Status(200), "{case}, after {late:?}");
+        }
     }
 }
 
