@@ -147,10 +147,7 @@ impl Admin {
             };
             let Ok(place) = place else { continue };
             let pages = Arc::clone(&pages);
-            #[expect(
-                clippy::disallowed_methods,
-                reason = "one connection's task: its panic ends that connection only"
-            )]
+            #[expect(clippy::disallowed_methods, reason = "its panic ends one connection")]
             tokio::spawn(async move {
                 tokio::select! {
                     () = converse(stream, peer, pages, &place) => {}
