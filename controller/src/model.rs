@@ -7,13 +7,15 @@
 //!
 //! Invariant: the same World gives the same bytes, whatever happened before.
 
-mod changes;
+pub(crate) mod changes;
 pub(crate) mod compiled;
+mod defaults;
 pub(crate) mod modes;
 mod need;
 pub(crate) mod protocols;
-mod published;
+pub(crate) mod published;
 mod targets;
+mod uses;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -23,55 +25,19 @@ use std::{
 
 use crds::labels;
 use policy::{
-    mode::{AccessMode, Enforcement, MtlsMode},
+    mode::{AccessMode, Enforcement},
     name::ObjectRef,
     protocol::Protocol,
 };
 use wire::v1;
 
+pub use self::defaults::Defaults;
+pub(crate) use self::published::Published;
 pub(crate) use self::targets::{Mapped, Target, TargetRule, Targets};
-pub(crate) use self::{
-    changes::{Changes, Interest},
-    published::Published,
-};
 use crate::world::{ObjectKey, PodFacts, ServiceFacts, World};
 
 /// Namespace and name of a pod.
 pub type PodId = ObjectKey;
-
-/// What the chart says where nothing closer does.
-#[derive(Clone, Debug)]
-pub struct Defaults {
-    /// Trust domain of every identity.
-    pub trust_domain: Arc<str>,
-    /// DNS domain of the cluster, without dots at its ends.
-    pub cluster_domain: Arc<str>,
-    /// `access.default`.
-    pub access: AccessMode,
-    /// `mtls.default`.
-    pub mtls: MtlsMode,
-    /// `access.podsMayLoosen`.
-    pub access_pods_may_loosen: bool,
-    /// `mtls.podsMayLoosen`.
-    pub mtls_pods_may_loosen: bool,
-    /// `access.udpNetworkPolicies`.
-    pub udp_network_policies: bool,
-}
-
-impl Default for Defaults {
-    /// What the chart says when its values are left alone.
-    fn default() -> Self {
-        Self {
-            trust_domain: "cluster.local".into(),
-            cluster_domain: "cluster.local".into(),
-            access: AccessMode::Auto,
-            mtls: MtlsMode::Permissive,
-            access_pods_may_loosen: false,
-            mtls_pods_may_loosen: false,
-            udp_network_policies: false,
-        }
-    }
-}
 
 /// The facts about a pod that serving it needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -177,9 +143,9 @@ pub(crate) struct Index {
     pub(crate) pods: Arc<BTreeMap<ObjectKey, Arc<PodEntry>>>,
     pub(crate) targets: Arc<Targets>,
     /// Whom each object concerns, once somebody asks.
-    pub(crate) uses: Arc<OnceLock<need::Uses>>,
+    pub(crate) uses: Arc<OnceLock<uses::Uses>>,
     /// Pods with a running proxy by account, once somebody asks.
-    pub(crate) running: Arc<OnceLock<need::Running>>,
+    pub(crate) running: Arc<OnceLock<uses::Running>>,
 }
 
 /// A Service and what its ports lead to.

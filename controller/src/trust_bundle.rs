@@ -15,7 +15,7 @@
 //! ([`Departure`]) and at no other time. An earlier installation is known by the
 //! uid of the service account that wrote the copy.
 
-mod copy;
+pub(crate) mod copy;
 pub(crate) mod uninstalling;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -37,21 +37,11 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
 use tracing::{info, warn};
 
-use self::copy::{Copy, Last, Need, Wanted, copy, need};
+use self::copy::{Copy, LEAVING_KEY, Last, MANAGER, NAME, Need, Wanted, copy, need};
 use self::uninstalling::Departure;
 use crate::apiserver::client::WATCH_SECONDS;
 use crate::apiserver::events::{About, Events, Note, Tone};
 
-/// Name of the ConfigMap in each namespace.
-pub(crate) const NAME: &str = "weft-trust-bundle";
-/// Key of the trusted roots, PEM.
-pub(crate) const ROOTS_KEY: &str = "ca.crt";
-/// Key of the mark that tells proxies that the mesh is being removed.
-pub(crate) const LEAVING_KEY: &str = "leaving";
-/// Field manager of the copies.
-const MANAGER: &str = "weft-controller";
-/// Field manager of the mark.
-pub(crate) const LEAVE_MANAGER: &str = "weft-leave";
 /// Writes of its own that the keeper recognises per namespace. The watch is
 /// rarely more than one behind.
 const OWN_WRITES: usize = 4;

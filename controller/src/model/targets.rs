@@ -8,7 +8,7 @@ use std::{
 use policy::name::ObjectRef;
 use wire::v1;
 
-use super::Published;
+use super::published::Published;
 use crate::world::{ObjectKey, PodFacts};
 
 /// Every TrafficTarget that protects somebody.

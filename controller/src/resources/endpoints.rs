@@ -4,7 +4,8 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use wire::{names, v1};
 
-use crate::model::{PortEntry, Published, ServiceEntry};
+use crate::model::published::Published;
+use crate::model::{PortEntry, ServiceEntry};
 use crate::world::ObjectKey;
 
 /// The endpoints resource that a proxy on `node` gets.

@@ -9,7 +9,8 @@ use std::{
 use wire::{names, v1};
 
 use super::endpoints::endpoints;
-use crate::model::{Index, Model, PodId, PortEntry, Published, ServiceEntry};
+use crate::model::published::Published;
+use crate::model::{Index, Model, PodId, PortEntry, ServiceEntry};
 use crate::world::ObjectKey;
 
 impl Model {

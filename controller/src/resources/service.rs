@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use wire::{names, v1};
 
-use crate::model::Split;
-use crate::model::{Index, PortEntry, Published, ServiceEntry};
+use crate::model::published::Published;
+use crate::model::{Index, PortEntry, ServiceEntry, Split};
 use crate::world::ObjectKey;
 
 impl Index {

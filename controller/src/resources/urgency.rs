@@ -2,7 +2,7 @@
 
 use wire::v1::{self, resource::Content};
 
-use crate::model::Published;
+use crate::model::published::Published;
 
 /// Whether going from `old` to `new` takes something away: an endpoint that left,
 /// a rule that changed or went, a mode that became tighter. Such a change is sent

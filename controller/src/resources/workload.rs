@@ -5,7 +5,7 @@ use std::sync::Arc;
 use wire::{names, v1};
 
 use crate::{
-    model::{Index, Published, Target, modes, protocols},
+    model::{Index, Target, modes, protocols, published::Published},
     world::{ObjectKey, PodFacts},
 };
 

@@ -21,8 +21,9 @@ use wire::v1::from_proxy::Message;
 
 use super::session::{Session, Target};
 use super::stream::{Conversation, End, MESSAGES, Streams, ToProxies, keep_names, taken_over};
+use crate::model::PodId;
+use crate::model::changes::Interest;
 use crate::model::compiled::Compiled;
-use crate::model::{Interest, PodId};
 use crate::observe::reports::Reporter;
 
 /// From the call to the Hello.

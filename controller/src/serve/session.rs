@@ -19,7 +19,7 @@ use policy::name::ObjectRef;
 use tokio::time::Instant;
 use wire::v1;
 
-use crate::model::Published;
+use crate::model::published::Published;
 use crate::resources::urgency::must_not_wait;
 
 /// Destinations that one proxy may ask for. One per address and port that its

@@ -25,8 +25,10 @@ use wire::v1::from_proxy::Message;
 use super::session::{ANSWER_TIMEOUT, Due, Session, Target};
 use crate::authority::Authority;
 use crate::metrics::StreamMetrics;
+use crate::model::PodId;
+use crate::model::changes::Interest;
 use crate::model::compiled::Latest;
-use crate::model::{Interest, PodId, Published};
+use crate::model::published::Published;
 use crate::observe::acknowledged::{Observed, pod_key};
 use crate::observe::reports::{Reporter, Reports};
 

@@ -7,7 +7,7 @@ use kube::core::DynamicObject;
 use serde_json::{Value, json};
 
 use crate::{
-    model::{Defaults, Model, PodId, Published},
+    model::{Defaults, Model, PodId, published::Published},
     problem::Problems,
     translate,
     watch::{Collector, News, Step},

@@ -1,3 +1,4 @@
+use super::copy::{LEAVE_MANAGER, ROOTS_KEY};
 use super::*;
 use crate::testing::api_server::FakeApi;
 use kube::api::ObjectMeta;

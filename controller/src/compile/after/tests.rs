@@ -7,8 +7,9 @@ use rand::{RngExt as _, SeedableRng as _};
 use serde_json::{Value, json};
 
 use super::*;
+use crate::model::Model;
 use crate::model::compiled::Compiled;
-use crate::model::{Model, Published};
+use crate::model::published::Published;
 use crate::testing::cluster;
 use crate::watch::Collector;
 
@@ -210,7 +211,7 @@ fn compiling_after_says_what_compiling_from_nothing_says_and_whom_it_concerns() 
         let world = Arc::new(collector.world());
         let (model, problems) = Model::compile(&world, &defaults);
         let mut compiled = Compiled::new(world, model, problems);
-        let mut seen: BTreeMap<ObjectKey, (u64, crate::model::Interest, Option<Told>)> =
+        let mut seen: BTreeMap<ObjectKey, (u64, crate::model::changes::Interest, Option<Told>)> =
             BTreeMap::new();
         for _ in 0..250 {
             for _ in 0..dice.random_range(1..4) {
