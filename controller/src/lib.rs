@@ -46,6 +46,6 @@ pub use self::{
 };
 // What tests of the whole crate name.
 pub use self::{
-    metrics::{Metrics, Outcome, ReportOutcome},
+    metrics::{CertifyResult, Metrics, ReportOutcome},
     model::{Defaults, Model, PodId},
 };

@@ -32,7 +32,7 @@ use policy::{
 use wire::v1;
 
 pub use self::defaults::Defaults;
-pub(crate) use self::published::Published;
+pub(crate) use self::published::EncodedResource;
 pub(crate) use self::targets::{Mapped, Target, TargetRule, Targets};
 use crate::world::{ObjectKey, PodFacts, ServiceFacts, World};
 
@@ -161,17 +161,17 @@ pub(crate) struct ServiceEntry {
 #[derive(Debug)]
 pub(crate) struct PortEntry {
     pub(crate) protocol: Protocol,
-    pub(crate) candidates: Vec<Candidate>,
-    pub(crate) service: OnceLock<Arc<Published>>,
+    pub(crate) candidates: Vec<EndpointState>,
+    pub(crate) service: OnceLock<Arc<EncodedResource>>,
     /// By node for a Service with local traffic policy; else only under "".
-    pub(crate) endpoints: OnceLock<BTreeMap<Arc<str>, Arc<Published>>>,
+    pub(crate) endpoints: OnceLock<BTreeMap<Arc<str>, Arc<EncodedResource>>>,
     /// What a node without endpoints of a local Service gets.
-    pub(crate) nothing: OnceLock<Arc<Published>>,
+    pub(crate) nothing: OnceLock<Arc<EncodedResource>>,
 }
 
 /// An endpoint that may be published, depending on the others.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Candidate {
+pub(crate) struct EndpointState {
     pub(crate) endpoint: v1::Endpoint,
     pub(crate) node: Arc<str>,
     pub(crate) ready: bool,
@@ -191,7 +191,7 @@ pub(crate) struct PodEntry {
     pub(crate) headless: Vec<(u16, ObjectKey, u16)>,
     /// All Services that it serves.
     pub(crate) serves: Vec<Served>,
-    pub(crate) workload: OnceLock<Vec<Arc<Published>>>,
+    pub(crate) workload: OnceLock<Vec<Arc<EncodedResource>>>,
 }
 
 /// A TrafficSplit that is in force.

@@ -20,7 +20,7 @@ use self::ports::{Pods, Ports, port_set};
 use super::{
     bindings::Bindings,
     findings::{About, Findings},
-    protocols::Reader,
+    protocols::Protocols,
     routes::{Group, Routes, UDP_NOT_ENFORCED},
     slices::ByPort,
 };
@@ -40,7 +40,7 @@ pub(super) struct Named<'a> {
     pub(super) defaults: &'a Defaults,
     pub(super) routes: &'a Routes,
     pub(super) bindings: &'a Bindings,
-    pub(super) protocols: Reader<'a>,
+    pub(super) protocols: Protocols<'a>,
 }
 
 /// All TrafficTargets, by whom they protect.

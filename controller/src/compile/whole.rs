@@ -45,7 +45,7 @@ pub(super) fn compile(world: &World, defaults: &Defaults) -> (Index, Problems) {
         defaults,
         routes: &routes,
         bindings: &bindings,
-        protocols: protocols::Reader { world, pods: &pods },
+        protocols: protocols::Protocols { world, pods: &pods },
     };
     let targets = access::targets(world, &named, &endpoints, &mut findings);
     annotations::check_opaque_ports(world, &mut findings);

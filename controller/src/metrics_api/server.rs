@@ -41,7 +41,7 @@ use super::{
 };
 use crate::{
     aggregated::{
-        access::{Gate, Verdict, refusal},
+        access::{AccessDecision, Gate, refusal},
         front_proxy::{self, Front},
     },
     inventory::follow::Followed,
@@ -175,7 +175,7 @@ impl Port {
         if trusted.front.knows(name.as_deref()).is_err() {
             let bounds = (MAX_UNPROVEN_STREAMS, MAX_UNPROVEN_HEADERS);
             tokio::select! {
-                () = self.converse(stream, trusted, name, bounds) => {}
+                () = self.serve_connection(stream, trusted, name, bounds) => {}
                 () = place.taken() => self.turned_away(addr),
                 () = sleep_until(until) => debug!(%addr, "metrics API: no API server, closed"),
                 () = stop => {}
@@ -187,14 +187,14 @@ impl Port {
         };
         drop(place);
         tokio::select! {
-            () = self.converse(stream, trusted, name, (MAX_STREAMS, MAX_HEADERS)) => {}
+            () = self.serve_connection(stream, trusted, name, (MAX_STREAMS, MAX_HEADERS)) => {}
             () = proven.taken() => self.turned_away(addr),
             () = stop => {}
         }
     }
 
     /// Answers the calls of one connection.
-    async fn converse(
+    async fn serve_connection(
         &self,
         stream: TlsStream<TcpStream>,
         trusted: Arc<front_proxy::Trusted>,
@@ -275,8 +275,8 @@ impl Api {
         let path = Path::parse(rest)?;
         let asked = path.attributes();
         match self.gate.admits(&user, &asked).await {
-            Ok(Verdict::Allowed) => {}
-            Ok(Verdict::Denied(reason)) => {
+            Ok(AccessDecision::Allowed) => {}
+            Ok(AccessDecision::Denied(reason)) => {
                 let message = refusal(&user, &asked, &reason);
                 return Err(Refusal {
                     about: Some((asked.resource, asked.name.clone())),
