@@ -5,45 +5,47 @@
 //! another; `compile` turns each into a `model`, purely; the rest serves that to
 //! proxies, collects what they acknowledge, and writes back what became of it.
 
+// First, for the macro in it.
 #[macro_use]
-mod opaque;
+mod apiserver;
 
-pub mod acks;
-pub mod api_client;
-pub mod authority;
-pub mod bundle;
-pub mod caps;
-pub mod certify;
-pub mod compiled;
-pub mod control;
-pub mod departure;
-pub mod events;
-pub mod gauges;
-pub mod herald;
-pub mod lease;
-pub mod leave;
-pub mod metrics;
-pub mod metrics_api;
-pub mod model;
-pub mod network_policy;
-pub mod observed;
-pub mod own_certificate;
-pub mod problem;
-pub mod publish;
-pub mod replica;
-pub mod reports;
-pub mod serve;
-pub mod settings;
-pub mod status;
-pub mod storage;
-pub mod stream;
+mod admin;
+mod aggregated;
+mod authority;
+mod compile;
+mod inventory;
+mod metrics;
+mod metrics_api;
+mod model;
+mod network_policy;
+mod observe;
+mod problem;
+mod resources;
+mod run;
+mod serve;
+mod settings;
+mod status;
+mod storage_migration;
+// The test that compares decisions with a second reader takes a cluster in as this
+// crate does.
 pub mod translate;
-pub mod watch;
+mod trust_bundle;
+mod uninstall;
+mod watch;
 pub mod world;
 
-mod compile;
 #[cfg(test)]
-mod fake_api;
+mod testing;
 
-#[cfg(test)]
-mod fixture;
+// What `main` starts.
+pub use self::{
+    apiserver::client::bounded,
+    run::run,
+    settings::{Settings, caps::Caps},
+    uninstall::hook::leave,
+};
+// What tests of the whole crate name.
+pub use self::{
+    metrics::{CertifyResult, Metrics, ReportOutcome},
+    model::{Defaults, Model, PodId},
+};

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use runtime::env::EnvReader;
 use runtime::log::Format;
-use weft_controller::{api_client, caps::Caps, control, leave, settings::Settings};
+use weft_controller::{Caps, Settings, bounded, leave as uninstall, run as run_replica};
 
 // Lists of ten thousand pods and two thousand streams come and go; glibc's own keeps
 // what they held.
@@ -40,8 +40,8 @@ async fn run() -> anyhow::Result<()> {
     settings.caps = Caps::of(memory);
     tracing::info!(memory, caps = ?settings.caps, "bounds follow the memory limit");
     let client = kube::Client::try_default().await.context("API server")?;
-    let client = api_client::bounded(&client);
-    control::run(settings, client, async {
+    let client = bounded(&client);
+    run_replica(settings, client, async {
         let name = signal.await;
         tracing::info!(signal = name, "told to end");
     })
@@ -54,8 +54,8 @@ async fn leave() -> anyhow::Result<()> {
     let namespace = env.finish_with(|| namespace)?;
     match kube::Client::try_default().await {
         Ok(client) => {
-            let client = api_client::bounded(&client);
-            print!("{}", leave::leave(client, &namespace).await?);
+            let client = bounded(&client);
+            print!("{}", uninstall(client, &namespace).await?);
         }
         // An uninstall must not hang on this.
         Err(error) => println!("The API server cannot be reached, nothing was marked: {error}"),

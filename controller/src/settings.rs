@@ -1,5 +1,7 @@
 //! What the environment tells the controller.
 
+pub(crate) mod caps;
+
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
@@ -9,16 +11,16 @@ use policy::mode::{AccessMode, MtlsMode};
 use policy::name::SpiffeId;
 use runtime::env::{BadEnv, EnvReader};
 
-use crate::caps::Caps;
+use self::caps::Caps;
 
 /// Port of the gRPC server.
-pub const SERVE_PORT: u16 = 8443;
+pub(crate) const SERVE_PORT: u16 = 8443;
 /// Port of the metrics API.
-pub const METRICS_PORT: u16 = 8444;
+pub(crate) const METRICS_PORT: u16 = 8444;
 /// Port of `/live`, `/ready`, `/metrics` and `/acks`.
-pub const ADMIN_PORT: u16 = 8080;
+pub(crate) const ADMIN_PORT: u16 = 8080;
 /// Audience of the tokens that proxies show.
-pub const AUDIENCE: &str = "weft.dev";
+pub(crate) const AUDIENCE: &str = "weft.dev";
 /// Shorter leaves would be renewed faster than a busy cluster signs.
 const SHORTEST_LEAF: Duration = Duration::from_secs(30);
 /// Longer leaves would outlive an issuer's overlap.

@@ -60,7 +60,7 @@ type AnyStep = Box<dyn FnOnce(&mut Collector) -> News + Send>;
 /// Starts watching. The receiver holds `None` until everything has been listed
 /// once. Watching ends when the receiver and all its clones are dropped. Objects
 /// that cannot be read are counted in `metrics`.
-pub fn start(client: Client, metrics: WorldMetrics) -> watch::Receiver<Option<Arc<World>>> {
+pub(crate) fn start(client: Client, metrics: WorldMetrics) -> watch::Receiver<Option<Arc<World>>> {
     let (steps, received) = mpsc::channel(STEPS);
     let (publish, worlds) = watch::channel(None);
     let follower = Follower {

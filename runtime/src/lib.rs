@@ -32,5 +32,6 @@ pub mod pool;
 pub mod rate;
 pub mod ready;
 pub mod shutdown;
+pub mod stop;
 pub mod task;
 pub mod turns;

@@ -11,11 +11,11 @@ use std::{
 
 use policy::name::{Kind, ObjectRef, SpiffeId};
 
-use super::{few, object, origin};
+use super::findings::{About, Findings};
 use crate::{
     model::Defaults,
-    problem::{About, Findings, Reason},
-    world::{BindingFacts, ObjectKey, PodFacts, World},
+    problem::{Reason, few},
+    world::{BindingFacts, ObjectKey, PodFacts, World, object, origin},
 };
 
 /// What SPIFFE ids may be written without.

@@ -5,11 +5,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use policy::name::{Kind, ObjectRef};
 use wire::v1;
 
-use super::{few, object, origin};
+use super::findings::Findings;
 use crate::{
     model::Defaults,
-    problem::{Findings, Reason},
-    world::{GroupFacts, MatchFacts, Meta, ObjectKey, TcpRouteFacts, UdpRouteFacts, World},
+    problem::{Reason, few},
+    world::{
+        GroupFacts, MatchFacts, Meta, ObjectKey, TcpRouteFacts, UdpRouteFacts, World, object,
+        origin,
+    },
 };
 
 /// The usable part of every route object.

@@ -5,11 +5,12 @@ use std::collections::BTreeMap;
 use policy::name::Kind;
 use prost::Message;
 
-use super::{few, object, origin, routes::Routes};
+use super::findings::{About, Findings};
+use super::routes::Routes;
 use crate::{
     model::{Defaults, Split},
-    problem::{About, Findings, Reason},
-    world::{ObjectKey, ServiceFacts, SplitFacts, World},
+    problem::{Reason, few},
+    world::{ObjectKey, ServiceFacts, SplitFacts, World, object, origin},
 };
 
 /// Most bytes of HTTP matches that one split may add up to; it is repeated on every

@@ -2,7 +2,7 @@ use kube::core::DynamicObject;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::fixture;
+use crate::testing::cluster;
 
 fn dynamic(object: Value) -> DynamicObject {
     serde_json::from_value(object).unwrap()
@@ -10,8 +10,8 @@ fn dynamic(object: Value) -> DynamicObject {
 
 #[test]
 fn a_pod_without_a_service_account_runs_as_default() {
-    let object = fixture::set(
-        fixture::plain_pod("p", "10.0.0.1", "x"),
+    let object = cluster::set(
+        cluster::plain_pod("p", "10.0.0.1", "x"),
         "/spec/serviceAccountName",
         Value::Null,
     );
@@ -20,20 +20,20 @@ fn a_pod_without_a_service_account_runs_as_default() {
 
 #[test]
 fn a_proxy_is_seen_with_whether_it_runs() {
-    let meshed = fixture::pod("p", "10.0.0.1", "x");
+    let meshed = cluster::pod("p", "10.0.0.1", "x");
     assert!(pod(dynamic(meshed.clone())).unwrap().proxy.unwrap().running);
     let waiting = json!([{"name": "weft-proxy", "state": {"waiting": {}},
         "ready": false, "restartCount": 0, "image": "", "imageID": ""}]);
-    let waiting = fixture::set(meshed, "/status/initContainerStatuses", waiting);
+    let waiting = cluster::set(meshed, "/status/initContainerStatuses", waiting);
     assert!(!pod(dynamic(waiting)).unwrap().proxy.unwrap().running);
-    let plain = fixture::plain_pod("p", "10.0.0.1", "x");
+    let plain = cluster::plain_pod("p", "10.0.0.1", "x");
     assert_eq!(pod(dynamic(plain)).unwrap().proxy, None);
 }
 
 #[test]
 fn ports_of_other_protocols_are_dropped() {
-    let object = fixture::set(
-        fixture::plain_pod("p", "10.0.0.1", "x"),
+    let object = cluster::set(
+        cluster::plain_pod("p", "10.0.0.1", "x"),
         "/spec/containers/0/ports",
         json!([{"containerPort": 53, "protocol": "UDP"}, {"containerPort": 80}]),
     );
@@ -45,21 +45,21 @@ fn ports_of_other_protocols_are_dropped() {
             .collect::<Vec<_>>(),
         [80]
     );
-    let slice_object = fixture::slice("s", "svc", &[("dns", 53)], &[]);
-    let udp = fixture::set(slice_object, "/ports/0/protocol", json!("UDP"));
+    let slice_object = cluster::slice("s", "svc", &[("dns", 53)], &[]);
+    let udp = cluster::set(slice_object, "/ports/0/protocol", json!("UDP"));
     assert_eq!(slice(dynamic(udp)), Err(Unusable::NotOurs));
 }
 
 #[test]
 fn an_object_of_the_wrong_shape_is_an_error_or_says_so_itself() {
-    let bad = fixture::set(
-        fixture::plain_pod("p", "10.0.0.1", "x"),
+    let bad = cluster::set(
+        cluster::plain_pod("p", "10.0.0.1", "x"),
         "/spec",
         json!("none"),
     );
     assert!(matches!(pod(dynamic(bad)), Err(Unusable::Shape(_))));
-    let bad = fixture::set(
-        fixture::split("s", "r", &[]),
+    let bad = cluster::set(
+        cluster::split("s", "r", &[]),
         "/spec/backends",
         json!("none"),
     );
@@ -70,7 +70,7 @@ fn an_object_of_the_wrong_shape_is_an_error_or_says_so_itself() {
 
 #[test]
 fn an_unreadable_target_still_says_whom_it_protects() {
-    let object = fixture::target("t", "api", &["web"], json!("everything"));
+    let object = cluster::target("t", "api", &["web"], json!("everything"));
     let facts = target(dynamic(object));
     assert!(facts.meta.unreadable.is_some());
     assert_eq!(&*facts.destination.unwrap().name, "api");
@@ -80,8 +80,8 @@ fn an_unreadable_target_still_says_whom_it_protects() {
 #[test]
 fn an_identity_binding_keeps_each_scheme_and_a_broken_one_whom_it_names() {
     let read = |schemes: Value| {
-        let world = fixture::Cluster::default()
-            .with(fixture::binding("b", schemes))
+        let world = cluster::Cluster::default()
+            .with(cluster::binding("b", schemes))
             .world();
         world.bindings.values().next().unwrap().clone()
     };
@@ -105,10 +105,10 @@ fn an_identity_binding_keeps_each_scheme_and_a_broken_one_whom_it_names() {
 
 #[test]
 fn ports_of_a_udp_route_may_be_absent() {
-    let world = fixture::Cluster::default()
-        .with(fixture::udp_route("some", &[53]))
-        .with(fixture::set(
-            fixture::udp_route("all", &[]),
+    let world = cluster::Cluster::default()
+        .with(cluster::udp_route("some", &[53]))
+        .with(cluster::set(
+            cluster::udp_route("all", &[]),
             "/spec",
             json!({}),
         ))
@@ -121,7 +121,7 @@ fn ports_of_a_udp_route_may_be_absent() {
 fn a_list_in_the_place_of_an_object_is_not_read_by_position() {
     let source = json!([null, "ServiceAccount", "web"]);
     let rules = json!([{"kind": "TCPRoute", "name": "all"}]);
-    let mut object = fixture::target("t", "api", &[], rules);
+    let mut object = cluster::target("t", "api", &[], rules);
     object["spec"]["sources"] = json!([source]);
     let fact = target(dynamic(object));
     assert_eq!(
@@ -133,7 +133,7 @@ fn a_list_in_the_place_of_an_object_is_not_read_by_position() {
         (0, "api")
     );
 
-    let mut object = fixture::tcp_route("r", &[8080]);
+    let mut object = cluster::tcp_route("r", &[8080]);
     object["spec"]["matches"] = json!([]);
     let fact = tcp_route(dynamic(object));
     assert!(
@@ -153,8 +153,8 @@ fn a_group_of_heavy_expressions_keeps_what_fits_and_is_read_in_bounded_time() {
         })
         .collect();
     let before = std::time::Instant::now();
-    let world = fixture::Cluster::default()
-        .with(fixture::group("heavy", json!(heavy)))
+    let world = cluster::Cluster::default()
+        .with(cluster::group("heavy", json!(heavy)))
         .world();
     // Compiling all of them took some seconds.
     assert!(before.elapsed().as_secs() < 2, "{:?}", before.elapsed());

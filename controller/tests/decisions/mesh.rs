@@ -20,8 +20,7 @@ use policy::{
 use prost::Message;
 use serde_json::{Value, json};
 use weft_controller::{
-    model::{Defaults, Model, PodId},
-    translate,
+    Defaults, Model, PodId, translate,
     world::{self, ObjectKey},
 };
 use wire::v1::{self, resource::Content};

@@ -7,8 +7,8 @@ use wire::v1::{self, source::Who};
 
 use super::{IDENTITY_BINDING, Reading, SERVICE_ACCOUNT};
 use crate::{
-    compile::{bindings::Binding, few},
-    problem::Reason,
+    compile::bindings::Binding,
+    problem::{Reason, few},
     world::{ObjectKey, SubjectFacts},
 };
 

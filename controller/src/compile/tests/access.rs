@@ -8,11 +8,11 @@ use serde_json::{Value, json};
 
 use super::{failures, verdict};
 use crate::{
-    fixture::*,
     problem::{
         ConditionType::{Accepted, ResolvedRefs},
         Problem, Reason,
     },
+    testing::cluster::*,
 };
 
 mod ports;

@@ -1,6 +1,6 @@
 use serde_json::{Value, json};
 
-use crate::fixture::*;
+use crate::testing::cluster::*;
 
 const API: &str = "endpoints/shop/api:80";
 
