@@ -59,9 +59,15 @@ impl Visit {
             headers::join_cookies(&mut parts.headers);
         }
         let trace = trace::id(&parts.headers);
-        let mut call = Call::http(&self.proxy, Direction::inbound, &parts, started, trace)
-            .to(Arc::default(), self.local.port(), "".into())
-            .from_pod(self.pod.clone());
+        let mut call = Call::http(
+            &self.proxy.telemetry,
+            Direction::inbound,
+            &parts,
+            started,
+            trace,
+        )
+        .to(Arc::default(), self.local.port(), "".into())
+        .from_pod(self.pod.clone());
         call.peer(Arc::clone(&self.label), self.security());
         if let Err(failure) = self.authorise(&mut parts) {
             call.failed(&failure);

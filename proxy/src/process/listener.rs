@@ -78,7 +78,7 @@ pub(crate) async fn accept(
         let leaving = *progress.leaving.borrow();
         let unmeshed = leaving.relays(kind == Kind::Outbound, &proxy.state.snapshot());
         tokio::spawn(async move {
-            proxy.state.metrics.open_connections.inc();
+            proxy.telemetry.metrics.open_connections.inc();
             let serving = conversation(
                 Arc::clone(&proxy),
                 stream,
@@ -87,7 +87,7 @@ pub(crate) async fn accept(
                 Arc::clone(&place),
             );
             permits::keep(&place, serving).await;
-            proxy.state.metrics.open_connections.dec();
+            proxy.telemetry.metrics.open_connections.dec();
         });
     }
 }
@@ -107,7 +107,7 @@ pub(crate) async fn conversation(
     let original = match original_dst(&stream) {
         Ok(original) if !is_own_listener(&proxy, original) => original,
         // Somebody called the proxy's port itself: nothing to relay to.
-        _ => return proxy.state.metrics.limit("direct-call"),
+        _ => return proxy.telemetry.metrics.limit("direct-call"),
     };
     match kind {
         _ if unmeshed => relay_unmeshed(&proxy, stream, original).await,
