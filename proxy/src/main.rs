@@ -3,8 +3,11 @@
 
 use std::process::ExitCode;
 
+use weft_proxy::capture;
+use weft_proxy::drain::command;
+use weft_proxy::process;
 use weft_proxy::settings::Settings;
-use weft_proxy::{access_log, app, capture, drain_command};
+use weft_proxy::telemetry::access_log;
 
 // Under load it holds two thirds of what glibc's holds, and streams of bytes cost
 // no page faults.
@@ -16,7 +19,7 @@ fn main() -> ExitCode {
     match arguments.next().as_deref() {
         Some("run") | None => run(),
         Some("capture") => capture::command(arguments),
-        Some("drain") => drain_command::command(),
+        Some("drain") => command::command(),
         Some(other) => {
             eprintln!("weft-proxy: {other:?} is no command; known are run, capture and drain");
             ExitCode::from(64)
@@ -36,7 +39,7 @@ fn run() -> ExitCode {
         eprintln!("weft-proxy: WEFT_LOG: {error}");
         return ExitCode::from(78);
     }
-    let code = match app::run(settings) {
+    let code = match process::run(settings) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!(%error, "the proxy could not go on");

@@ -24,13 +24,12 @@ use runtime::admin::{self, Answer};
 mod exchange;
 mod grpc;
 mod http_get;
+pub mod result;
 pub mod target;
 
+use crate::probe::result::Verdict;
 pub use target::BadTargets;
 use target::{Check, HttpGet, Probe};
-
-/// What a probe or hook found, in a few words; `Err` is a failure.
-pub type Verdict = Result<String, String>;
 
 /// All probes and hooks of this pod.
 #[derive(Debug)]

@@ -32,7 +32,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use runtime::occupancy::Place;
 use tokio::net::{TcpListener, TcpStream};
-use weft_proxy::app::Proxy;
+use weft_proxy::proxy::Proxy;
 use weft_proxy::{inbound, outbound};
 use wire::v1::{self, Protocol};
 

@@ -12,10 +12,12 @@ mod words;
 
 use policy::reason::Reason;
 use prometheus_client::registry::Registry;
-use weft_proxy::metrics::{
-    AuditLabels, ByteLabels, CancelledLabels, ConnectionLabels, Direction, LatencyLabels, Metrics,
-    Port, RequestLabels, Security, TcpLabels, TlsLabels,
+use weft_proxy::telemetry::labels::Port;
+use weft_proxy::telemetry::labels::{
+    AuditLabels, ByteLabels, CancelledLabels, ConnectionLabels, Direction, LatencyLabels,
+    RequestLabels, Security, TcpLabels, TlsLabels,
 };
+use weft_proxy::telemetry::metrics::Metrics;
 
 #[test]
 fn the_page_names_every_metric_of_the_proxy() {

@@ -10,7 +10,9 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::time::{Duration, Instant};
 
-use super::{OUTBOUND, Settings, UID, original_dst};
+use crate::capture::settings::{Settings, UID};
+use crate::net::original_dst::original_dst;
+use crate::ports::OUTBOUND_PORT;
 
 /// A connection within one machine takes microseconds; the rest is for one that
 /// is starved of CPU.
@@ -99,7 +101,7 @@ pub fn check(settings: &Settings, service: Option<SocketAddr>) -> Result<Vec<Out
     let families = [
         (
             "IPv4",
-            SocketAddr::from((Ipv4Addr::LOCALHOST, OUTBOUND)),
+            SocketAddr::from((Ipv4Addr::LOCALHOST, OUTBOUND_PORT)),
             [
                 Ipv4Addr::new(192, 0, 2, 1).into(),
                 Ipv4Addr::new(198, 51, 100, 1).into(),
@@ -108,7 +110,7 @@ pub fn check(settings: &Settings, service: Option<SocketAddr>) -> Result<Vec<Out
         ),
         (
             "IPv6",
-            SocketAddr::from((Ipv6Addr::LOCALHOST, OUTBOUND)),
+            SocketAddr::from((Ipv6Addr::LOCALHOST, OUTBOUND_PORT)),
             [
                 Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1).into(),
                 Ipv6Addr::new(0x2001, 0xdb8, 0xffff, 0, 0, 0, 0, 1).into(),
@@ -149,8 +151,8 @@ pub fn check(settings: &Settings, service: Option<SocketAddr>) -> Result<Vec<Out
     });
     if let Some(service) = service {
         let listener = match service {
-            SocketAddr::V4(_) => SocketAddr::from((Ipv4Addr::LOCALHOST, OUTBOUND)),
-            SocketAddr::V6(_) => SocketAddr::from((Ipv6Addr::LOCALHOST, OUTBOUND)),
+            SocketAddr::V4(_) => SocketAddr::from((Ipv4Addr::LOCALHOST, OUTBOUND_PORT)),
+            SocketAddr::V6(_) => SocketAddr::from((Ipv6Addr::LOCALHOST, OUTBOUND_PORT)),
         };
         untranslated(service, arrives(service, listener)?)?;
         outcomes.push(Outcome::Redirected(service));

@@ -13,7 +13,8 @@
 use ipnet::IpNet;
 use policy::protocol::PortRange;
 
-use super::{GID, INBOUND, OUTBOUND, OWN_PORTS, Settings, UID};
+use crate::capture::settings::{GID, Settings, UID};
+use crate::ports::{INBOUND_PORT, OUTBOUND_PORT, OWN_PORTS};
 
 /// One chain of the table, hooked into the kernel's destination nat.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -75,7 +76,7 @@ pub fn plan(settings: &Settings) -> Vec<Chain> {
             .iter()
             .map(|net| rule([Match::Destination(*net)], Verdict::Return)),
     )
-    .chain([rule([], Verdict::Redirect(OUTBOUND))])
+    .chain([rule([], Verdict::Redirect(OUTBOUND_PORT))])
     .collect();
 
     let prerouting = [
@@ -85,7 +86,7 @@ pub fn plan(settings: &Settings) -> Vec<Chain> {
     .into_iter()
     .chain(OWN_PORTS.map(|port| rule([Match::PortBetween(port, port)], Verdict::Return)))
     .chain(ports(&settings.skip_inbound_ports))
-    .chain([rule([], Verdict::Redirect(INBOUND))])
+    .chain([rule([], Verdict::Redirect(INBOUND_PORT))])
     .collect();
 
     vec![

@@ -1,28 +1,20 @@
 //! Opaque bytes from outside the pod, and the tunnels of peer proxies.
 
 use std::io;
-use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use http::Response;
 use policy::reason::Reason;
-use runtime::occupancy::Place;
 use tokio::net::TcpStream;
 
-use super::judge::Expected;
-use super::request::unsent;
-use super::{Spoken, Visit, race};
-use crate::body::{self, Body};
-use crate::detect::{FirstLine, Line, Prefixed};
 use crate::failure::Failure;
-use crate::finish::Call;
-use crate::http2::recv::RecvBody;
-use crate::http2::server::Accept;
-use crate::metrics::Direction;
-use crate::pieces::{Pieces, Room};
-use crate::stream::Stream;
-use crate::tcp::{self, CONNECT_TIMEOUT};
+use crate::inbound::connection::Visit;
+use crate::net::chunk::{Pieces, Room};
+use crate::net::connect::CONNECT_TIMEOUT;
+use crate::net::prefixed::Prefixed;
+use crate::net::sniff::{FirstLine, Line};
+use crate::net::{connect, relay};
+use crate::telemetry::labels::Direction;
 
 impl Visit {
     /// Serves opaque bytes, for as long as they are allowed.
@@ -40,7 +32,7 @@ impl Visit {
         }
         let server = match server {
             Some(server) => Ok(server),
-            None => tcp::connect(self.local, CONNECT_TIMEOUT)
+            None => connect::connect(self.local, CONNECT_TIMEOUT)
                 .await
                 .map(Prefixed::new),
         };
@@ -59,7 +51,7 @@ impl Visit {
             is_http: false,
         };
         tokio::select! {
-            outcome = tcp::relay(&mut stream, &mut server, &self.proxy.budget) => {
+            outcome = relay::relay(&mut stream, &mut server, &self.proxy.budget) => {
                 if stream.is_http {
                     let why = "a first line of HTTP that came too slowly to be read as one";
                     call.refused(&Failure::verdict(Reason::BadRequest, why));
@@ -73,65 +65,6 @@ impl Visit {
                 call.refused(&failure);
             }
         }
-    }
-
-    /// Bytes that come as the body of a peer proxy's request: opaque, or so it says.
-    pub(super) async fn tunnel(self: Arc<Self>, incoming: RecvBody) -> Response<Body> {
-        let (accept, out) = Accept::new();
-        let mut response = Response::new(body::empty());
-        response.extensions_mut().insert(accept);
-        let expected = self.expected();
-        // Somebody who may say nothing at all is told so before saying it.
-        let by_request = match expected {
-            Expected::Http { declared, .. } => declared || self.judges_requests(),
-            Expected::Bytes | Expected::Either => false,
-        };
-        if !by_request && let Err(failure) = self.judge_tcp() {
-            self.tcp_call().refused(&failure);
-            return failure.response(false);
-        }
-        if by_request {
-            tokio::spawn(async move {
-                let Ok(out) = out.await else { return };
-                let mut stream = Prefixed::new(Stream::new(out, incoming));
-                let place = Place::unlisted();
-                let spoken = self.protocol(&mut stream, &place).await;
-                self.converse(stream, spoken, &place).await;
-            });
-            return response;
-        }
-        let server = match tcp::connect(self.local, CONNECT_TIMEOUT).await {
-            Ok(server) => Prefixed::new(server),
-            Err(error) => {
-                let failure = Failure::unsent(Reason::ConnectFailed, error.to_string());
-                return unsent(failure.response(false));
-            }
-        };
-        tokio::spawn(async move {
-            let Ok(out) = out.await else { return };
-            let mut stream = Prefixed::new(Stream::new(out, incoming));
-            let spoken = match expected {
-                // What the peer calls opaque is not taken at its word: unless the port
-                // is declared so, HTTP in a tunnel is judged and cleaned as HTTP.
-                Expected::Either | Expected::Http { .. } => race(&mut stream, server).await,
-                Expected::Bytes => Ok(Spoken::Opaque(Some(server))),
-            };
-            self.converse(stream, spoken, &Place::unlisted()).await;
-        });
-        response
-    }
-
-    fn tcp_call(&self) -> Call {
-        Call::tcp(
-            &self.proxy,
-            Direction::inbound,
-            Arc::default(),
-            self.local.port(),
-            Arc::default(),
-            Arc::clone(&self.label),
-            self.security(),
-        )
-        .from_pod(self.pod.clone())
     }
 }
 

@@ -7,10 +7,10 @@ use http::{HeaderValue, Method, Request, header};
 use http_body_util::Full;
 use prost::Message;
 
-use super::Verdict;
 use super::exchange;
 use super::http_get::{USER_AGENT, authority};
 use super::target::Grpc;
+use crate::probe::result::Verdict;
 
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct HealthCheckRequest {

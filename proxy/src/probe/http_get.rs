@@ -9,9 +9,9 @@ use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Request, StatusCode, Uri, header};
 use http_body_util::Full;
 
-use super::Verdict;
 use super::exchange::{self, Answer};
 use super::target::{self, HttpGet};
+use crate::probe::result::Verdict;
 
 /// Applications tell probes from users by the first part.
 pub(super) const USER_AGENT: &str = concat!("kube-probe/weft-", env!("CARGO_PKG_VERSION"));

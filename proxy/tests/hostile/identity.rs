@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream};
-use weft_proxy::app::OWN_PORTS;
 use weft_proxy::inbound;
+use weft_proxy::ports::OWN_PORTS;
 use wire::v1::Protocol;
 
 use super::field::{Field, WAYS, Way, rest, status};

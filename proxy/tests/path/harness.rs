@@ -22,14 +22,18 @@ use runtime::env::EnvReader;
 use runtime::occupancy::Place;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use weft_proxy::app::Proxy;
-use weft_proxy::budget::Budget;
-use weft_proxy::lifecycle::Lifecycle;
-use weft_proxy::mesh::{MESH_PORT, MeshTls};
-use weft_proxy::metrics::Metrics;
-use weft_proxy::peer::Peers;
+use weft_proxy::config::store::State;
+use weft_proxy::drain::Lifecycle;
+use weft_proxy::http::client::Clients;
+use weft_proxy::mesh::peers::Peers;
+use weft_proxy::mesh::tls::MeshTls;
+use weft_proxy::net::budget::Budget;
+use weft_proxy::ports::MESH_PORT;
+use weft_proxy::proxy::Proxy;
 use weft_proxy::settings::Settings;
-use weft_proxy::target::State;
+use weft_proxy::telemetry::Telemetry;
+use weft_proxy::telemetry::labels::Direction;
+use weft_proxy::telemetry::metrics::Metrics;
 use weft_proxy::{inbound, outbound};
 use wire::v1;
 
@@ -140,13 +144,19 @@ impl Pod {
         .unwrap();
         let mut registry = Registry::default();
         let metrics = Metrics::register(&mut registry);
-        let tls = MeshTls::new(certs, roots).counted(metrics.clone());
-        let state = Arc::new(State::new(metrics));
+        let tls = MeshTls::new(certs, roots).counted({
+            let metrics = metrics.clone();
+            move |reason| metrics.tls_failed(Direction::outbound, reason)
+        });
+        let telemetry = Arc::new(Telemetry::new(metrics, false));
+        let state = Arc::new(State::new(Arc::clone(&telemetry)));
         let budget = Budget::new(64 * 1024 * 1024);
         let proxy = Arc::new(Proxy {
             settings: Arc::new(settings),
             state,
+            telemetry,
             peers: Peers::new(tls.clone(), Arc::clone(&budget)),
+            clients: Clients::new(Arc::clone(&budget)),
             budget,
             tls,
             lifecycle: Lifecycle::default(),

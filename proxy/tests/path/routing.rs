@@ -2,7 +2,8 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use weft_proxy::{body, upstream};
+use weft_proxy::http::body;
+use weft_proxy::mesh::peer;
 use wire::v1::{self, Protocol};
 
 use crate::harness::{
@@ -101,7 +102,7 @@ async fn what_opening_a_connection_took_is_not_held_against_the_endpoint() {
         .into_parts();
     let begun = Instant::now();
     let peer = client.proxy.peers.mesh(server.ip, &id("api"));
-    let answer = upstream::mesh(&peer, parts, body::empty()).await.unwrap();
+    let answer = peer::send(&peer, parts, body::empty()).await.unwrap();
     assert!(begun.elapsed() >= late, "the connection was not new");
     assert!(answer.took < late / 2, "{:?}", answer.took);
 }

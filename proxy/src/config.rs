@@ -1,0 +1,7 @@
+//! What the controller said, and which of it this proxy asks for.
+//!
+//! Imports `endpoints` and `telemetry`.
+
+pub mod apply;
+pub mod snapshot;
+pub mod store;

@@ -1,0 +1,129 @@
+//! A connection to an application, as hyper gets it.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+
+use crate::net::abort::Abort;
+use crate::net::budget::Holder;
+use crate::net::chunk::read_at_most;
+use crate::net::connect;
+
+/// A connection to an application, as hyper gets it.
+///
+/// It is reset when it is dropped, if somebody said so. And an application may answer
+/// and close before it has taken the request: what it did not take is dropped then, so
+/// that hyper reads the answer and does not stop at the error of writing.
+#[derive(Debug)]
+pub struct Upstream {
+    io: TcpStream,
+    abort: Abort,
+    holder: Holder,
+    /// The application takes no more.
+    deaf: bool,
+    /// It broke off, and the error of writing was the only sign of that.
+    broken: bool,
+}
+
+impl Upstream {
+    #[must_use]
+    pub const fn new(io: TcpStream, abort: Abort, holder: Holder) -> Self {
+        Self {
+            io,
+            abort,
+            holder,
+            deaf: false,
+            broken: false,
+        }
+    }
+
+    fn written(
+        &mut self,
+        size: usize,
+        written: Poll<io::Result<usize>>,
+    ) -> Poll<io::Result<usize>> {
+        match written {
+            Poll::Ready(Err(error))
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset
+                ) =>
+            {
+                self.deaf = true;
+                // After an end in good order the first error is a broken pipe.
+                self.broken |= error.kind() == io::ErrorKind::ConnectionReset;
+                Poll::Ready(Ok(size))
+            }
+            other => other,
+        }
+    }
+}
+
+impl Drop for Upstream {
+    fn drop(&mut self) {
+        if self.abort.is_set() {
+            connect::reset(&self.io);
+        }
+    }
+}
+
+impl AsyncRead for Upstream {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        out: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let (before, room) = (out.filled().len(), out.remaining());
+        let read = read_at_most(Pin::new(&mut this.io), cx, out, this.holder.piece());
+        let ended = matches!(read, Poll::Ready(Ok(()))) && out.filled().len() == before;
+        if this.broken && room > 0 && ended {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
+        }
+        read
+    }
+}
+
+impl AsyncWrite for Upstream {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        data: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        if this.deaf {
+            return Poll::Ready(Ok(data.len()));
+        }
+        let written = Pin::new(&mut this.io).poll_write(cx, data);
+        this.written(data.len(), written)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        data: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let size = data.iter().map(|part| part.len()).sum();
+        if this.deaf {
+            return Poll::Ready(Ok(size));
+        }
+        let written = Pin::new(&mut this.io).poll_write_vectored(cx, data);
+        this.written(size, written)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().io).poll_shutdown(cx)
+    }
+}
