@@ -88,6 +88,7 @@ pub fn run(settings: Settings) -> anyhow::Result<()> {
             if let Err(error) = control_thread(&beside, control, registry, started) {
                 tracing::error!(%error, "the control thread could not start");
                 runtime::log::flush();
+                #[expect(clippy::disallowed_methods, reason = "nothing is served any more")]
                 std::process::exit(1);
             }
         })?;

@@ -186,6 +186,7 @@ impl Visit {
                     .headers
                     .insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
             }
+            #[expect(clippy::disallowed_methods, reason = "one upgraded connection")]
             tokio::spawn(async move {
                 let sides = tokio::join!(caller_side.opened(out), server_side.switched());
                 let (Some(mut client), Some(mut server)) = sides else {

@@ -77,6 +77,10 @@ pub(crate) async fn accept(
         let proxy = Arc::clone(&proxy);
         let leaving = *progress.leaving.borrow();
         let unmeshed = leaving.relays(kind == Kind::Outbound, &proxy.state.snapshot());
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "one connection's: its panic ends that connection only"
+        )]
         tokio::spawn(async move {
             proxy.telemetry.metrics.open_connections.inc();
             let serving = conversation(
