@@ -23,10 +23,10 @@ use crate::files::Shared;
 use crate::flame::inlined::Inlined;
 use crate::flame::stacks::{Node, Origin};
 use crate::load;
+use crate::loads::{COUNTED, HTTP};
 use crate::place;
 use crate::place::{Process, Who};
 use crate::resources::Pod;
-use crate::round::{COUNTED, HTTP};
 use crate::standing_in::Authority;
 use crate::system::{Kind, Port, System};
 

@@ -14,6 +14,7 @@ mod files;
 mod flame;
 mod grpc;
 mod load;
+mod loads;
 mod made;
 mod measures;
 mod micro;

@@ -5,6 +5,15 @@
 //! another; `compile` turns each into a `model`, purely; the rest serves that to
 //! proxies, collects what they acknowledge, and writes back what became of it.
 
+#![cfg_attr(
+    not(test),
+    warn(
+        clippy::disallowed_methods,
+        clippy::disallowed_types,
+        clippy::large_futures
+    )
+)]
+
 // First, for the macro in it.
 #[macro_use]
 mod apiserver;
@@ -46,6 +55,6 @@ pub use self::{
 };
 // What tests of the whole crate name.
 pub use self::{
-    metrics::{Metrics, Outcome, ReportOutcome},
+    metrics::{CertifyResult, Metrics, ReportOutcome},
     model::{Defaults, Model, PodId},
 };

@@ -1,6 +1,15 @@
 //! `weft-controller` runs a replica of the control plane; `weft-controller leave`
 //! prepares the mesh for being uninstalled.
 
+#![cfg_attr(
+    not(test),
+    warn(
+        clippy::disallowed_methods,
+        clippy::disallowed_types,
+        clippy::large_futures
+    )
+)]
+
 use std::path::Path;
 use std::process::ExitCode;
 

@@ -269,7 +269,7 @@ pub struct CertifyMetrics {
 
 /// How a request for a certificate ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Outcome {
+pub enum CertifyResult {
     /// A certificate was issued.
     Issued,
     /// See [`crate::authority::certify::Refusal`] for these.
@@ -296,10 +296,10 @@ pub enum Outcome {
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct OutcomeLabel {
-    outcome: Outcome,
+    outcome: CertifyResult,
 }
 
-impl Outcome {
+impl CertifyResult {
     /// The label's value.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -318,7 +318,7 @@ impl Outcome {
     }
 }
 
-impl EncodeLabelValue for Outcome {
+impl EncodeLabelValue for CertifyResult {
     fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), std::fmt::Error> {
         EncodeLabelValue::encode(&self.as_str(), encoder)
     }
@@ -326,12 +326,12 @@ impl EncodeLabelValue for Outcome {
 
 impl CertifyMetrics {
     /// Counts one answer.
-    pub fn count(&self, outcome: Outcome) {
+    pub fn count(&self, outcome: CertifyResult) {
         self.answers.get_or_create(&OutcomeLabel { outcome }).inc();
     }
 
     /// Answers with this outcome so far.
-    pub fn answers(&self, outcome: Outcome) -> u64 {
+    pub fn answers(&self, outcome: CertifyResult) -> u64 {
         self.answers.get_or_create(&OutcomeLabel { outcome }).get()
     }
 }

@@ -7,13 +7,15 @@
 //!
 //! Invariant: the same World gives the same bytes, whatever happened before.
 
-mod changes;
+pub(crate) mod changes;
 pub(crate) mod compiled;
+mod defaults;
 pub(crate) mod modes;
 mod need;
 pub(crate) mod protocols;
-mod published;
+pub(crate) mod published;
 mod targets;
+mod uses;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -22,55 +24,19 @@ use std::{
 };
 
 use policy::{
-    mode::{AccessMode, Enforcement, MtlsMode},
+    mode::{AccessMode, Enforcement},
     name::ObjectRef,
     protocol::Protocol,
 };
 use wire::v1;
 
+pub use self::defaults::Defaults;
+pub(crate) use self::published::EncodedResource;
 pub(crate) use self::targets::{Mapped, Target, TargetRule, Targets};
-pub(crate) use self::{
-    changes::{Changes, Interest},
-    published::Published,
-};
 use crate::world::{ObjectKey, PodFacts, ServiceFacts, World};
 
 /// Namespace and name of a pod.
 pub type PodId = ObjectKey;
-
-/// What the chart says where nothing closer does.
-#[derive(Clone, Debug)]
-pub struct Defaults {
-    /// Trust domain of every identity.
-    pub trust_domain: Arc<str>,
-    /// DNS domain of the cluster, without dots at its ends.
-    pub cluster_domain: Arc<str>,
-    /// `access.default`.
-    pub access: AccessMode,
-    /// `mtls.default`.
-    pub mtls: MtlsMode,
-    /// `access.podsMayLoosen`.
-    pub access_pods_may_loosen: bool,
-    /// `mtls.podsMayLoosen`.
-    pub mtls_pods_may_loosen: bool,
-    /// `access.udpNetworkPolicies`.
-    pub udp_network_policies: bool,
-}
-
-impl Default for Defaults {
-    /// What the chart says when its values are left alone.
-    fn default() -> Self {
-        Self {
-            trust_domain: "cluster.local".into(),
-            cluster_domain: "cluster.local".into(),
-            access: AccessMode::Auto,
-            mtls: MtlsMode::Permissive,
-            access_pods_may_loosen: false,
-            mtls_pods_may_loosen: false,
-            udp_network_policies: false,
-        }
-    }
-}
 
 /// The facts about a pod that serving it needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -176,9 +142,9 @@ pub(crate) struct Index {
     pub(crate) pods: Arc<BTreeMap<ObjectKey, Arc<PodEntry>>>,
     pub(crate) targets: Arc<Targets>,
     /// Whom each object concerns, once somebody asks.
-    pub(crate) uses: Arc<OnceLock<need::Uses>>,
+    pub(crate) uses: Arc<OnceLock<uses::Uses>>,
     /// Pods with a running proxy by account, once somebody asks.
-    pub(crate) running: Arc<OnceLock<need::Running>>,
+    pub(crate) running: Arc<OnceLock<uses::Running>>,
 }
 
 /// A Service and what its ports lead to.
@@ -194,17 +160,17 @@ pub(crate) struct ServiceEntry {
 #[derive(Debug)]
 pub(crate) struct PortEntry {
     pub(crate) protocol: Protocol,
-    pub(crate) candidates: Vec<Candidate>,
-    pub(crate) service: OnceLock<Arc<Published>>,
+    pub(crate) candidates: Vec<EndpointState>,
+    pub(crate) service: OnceLock<Arc<EncodedResource>>,
     /// By node for a Service with local traffic policy; else only under "".
-    pub(crate) endpoints: OnceLock<BTreeMap<Arc<str>, Arc<Published>>>,
+    pub(crate) endpoints: OnceLock<BTreeMap<Arc<str>, Arc<EncodedResource>>>,
     /// What a node without endpoints of a local Service gets.
-    pub(crate) nothing: OnceLock<Arc<Published>>,
+    pub(crate) nothing: OnceLock<Arc<EncodedResource>>,
 }
 
 /// An endpoint that may be published, depending on the others.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Candidate {
+pub(crate) struct EndpointState {
     pub(crate) endpoint: v1::Endpoint,
     pub(crate) node: Arc<str>,
     pub(crate) ready: bool,
@@ -224,7 +190,7 @@ pub(crate) struct PodEntry {
     pub(crate) headless: Vec<(u16, ObjectKey, u16)>,
     /// All Services that it serves.
     pub(crate) serves: Vec<Served>,
-    pub(crate) workload: OnceLock<Vec<Arc<Published>>>,
+    pub(crate) workload: OnceLock<Vec<Arc<EncodedResource>>>,
 }
 
 /// A TrafficSplit that is in force.

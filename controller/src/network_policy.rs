@@ -11,7 +11,7 @@
 //! that need it say so. Between a foreign policy's creation and the withdrawal of
 //! ours lie the watch and one call, during which both hold.
 //!
-//! `plan` decides, purely, from a World and the policies that stand; [`Keeper`]
+//! `plan` decides, purely, from a World and the policies that stand; [`Reconciler`]
 //! carries it out.
 //!
 //! Only where the chart value `access.udpNetworkPolicies` asks for it, because it
@@ -32,5 +32,5 @@ mod random;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use self::reconciler::{Enforced, InForce, Keeper};
+pub(crate) use self::reconciler::{Enforced, InForce, Reconciler};
 pub(crate) use permit::{names_udp, udp_routes};

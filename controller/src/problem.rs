@@ -132,7 +132,7 @@ pub struct Condition {
 
 /// What is said about one SMI object.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Verdict {
+pub struct ObjectReport {
     /// The generation that this is about.
     pub generation: i64,
     /// Unique id of the object.
@@ -152,7 +152,7 @@ pub struct Problems {
     /// Namespaces, which have no conditions: those become Events only.
     pub list: Vec<Problem>,
     /// One verdict per SMI object, problem or not.
-    pub verdicts: BTreeMap<ObjectRef, Verdict>,
+    pub verdicts: BTreeMap<ObjectRef, ObjectReport>,
 }
 
 impl Problems {

@@ -25,14 +25,14 @@ use tracing::{info, warn};
 use crate::{
     aggregated::{access::Gate, certificate, front_proxy},
     apiserver::{
-        events::Events,
+        events::EventRecorder,
         lease::{Candidate, Leadership},
     },
     authority::{
         Authority,
         certify::{Certifier, KubeCluster},
         own_certificate,
-        reconciler::{self, Keeper},
+        reconciler::{self, Reconciler},
     },
     compile,
     inventory::follow::Followed,
@@ -122,7 +122,7 @@ pub async fn run(
         "lease",
         candidate.run(stop::requested(stopping.clone()), departure.stages()),
     );
-    let (events, notes) = Events::new(
+    let (events, notes) = EventRecorder::new(
         leadership.client("events", &client),
         &settings.pod_name,
         metrics.events_dropped.clone(),
@@ -147,7 +147,7 @@ pub async fn run(
     });
 
     let authority = Authority::new(&settings.identity);
-    let keeper = Keeper {
+    let reconciler = Reconciler {
         authority: authority.clone(),
         client: leadership.client("authority", &client),
         namespace: settings.namespace.clone(),
@@ -156,7 +156,7 @@ pub async fn run(
         events: events.clone(),
         clock: Clock::system(),
     };
-    let mut keeper = runtime::task::spawn("authority", keeper.run());
+    let mut reconciler = runtime::task::spawn("authority", reconciler.run());
 
     let observed = Observed::new(metrics.observed.clone(), settings.caps.destinations);
     let reports = Reports::holding(metrics.reports.clone(), settings.caps.report_edges);
@@ -164,15 +164,15 @@ pub async fn run(
     let (enforced, udp) = watch::channel(None);
     let udp = settings.udp_network_policies.then_some(udp);
     if udp.is_some() {
-        let keeper = network_policy::Keeper {
+        let reconciler = network_policy::Reconciler {
             client: leadership.client("network policies", &client),
             latest: latest.clone(),
             events: events.clone(),
             enforced,
             written: metrics.network_policies.clone(),
         };
-        let keeper = move || keeper.clone().keep();
-        while_leading("network policies", &leadership, keeper);
+        let reconciler = move || reconciler.clone().keep();
+        while_leading("network policies", &leadership, reconciler);
     }
     let status = StatusWriter {
         client: leadership.client("status", &client),
@@ -208,7 +208,7 @@ pub async fn run(
 
     let roots = tokio::select! {
         roots = authority.ready() => roots,
-        refused = &mut keeper => {
+        refused = &mut reconciler => {
             refused.context("certificate authority")??;
             anyhow::bail!("the watch of the certificate authority's Secret ended");
         }

@@ -224,7 +224,7 @@ impl Port {
                 place: Some(Arc::clone(&place)),
             };
             tokio::select! {
-                () = self.converse(stream, peer, STRANGER) => {}
+                () = self.serve_connection(stream, peer, STRANGER) => {}
                 () = place.taken() => self.turned_away(addr),
                 () = sleep_until(until) => debug!(%addr, "connection without a certificate ended"),
             }
@@ -240,13 +240,13 @@ impl Port {
             place: None,
         };
         tokio::select! {
-            () = self.converse(stream, peer, MEMBER) => {}
+            () = self.serve_connection(stream, peer, MEMBER) => {}
             () = proven.taken() => self.turned_away(addr),
         }
     }
 
     /// Answers the calls of one connection.
-    async fn converse(&self, stream: TlsStream<TcpStream>, peer: Peer, bounds: Bounds) {
+    async fn serve_connection(&self, stream: TlsStream<TcpStream>, peer: Peer, bounds: Bounds) {
         let (offer, addr) = (self.offer.clone(), peer.addr);
         let service = service_fn(move |mut request: HttpRequest<Incoming>| {
             request.extensions_mut().insert(peer.clone());

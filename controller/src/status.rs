@@ -37,8 +37,8 @@ use tracing::{debug, warn};
 use self::conditions::{COUNT_EVERY, Status, When, Written, read, resource, when, word};
 use crate::model::compiled::{Compiled, Latest};
 use crate::network_policy::Enforced;
-use crate::observe::acknowledged::{Observed, Reader};
-use crate::problem::{Problems, Verdict};
+use crate::observe::acknowledged::{Consumer, Observed};
+use crate::problem::{ObjectReport, Problems};
 use crate::world::{PodFacts, Store};
 
 /// Changes that come within this time are written together; the streams take
@@ -95,7 +95,7 @@ impl StatusWriter {
                 look_at_all = None;
                 all = true;
             }
-            let touched = self.observed.take_touched(Reader::Status);
+            let touched = self.observed.take_touched(Consumer::Status);
             let Some(compiled) = self.latest.borrow_and_update().clone() else {
                 if self.latest.changed().await.is_err() {
                     return;
@@ -178,7 +178,7 @@ impl StatusWriter {
     ) -> BTreeMap<ObjectRef, Instant> {
         let verdicts = &compiled.problems.verdicts;
         let enforced = self.enforced.as_ref().map(|held| held.borrow().clone());
-        let objects: Vec<(&ObjectRef, &Verdict)> = match &scope {
+        let objects: Vec<(&ObjectRef, &ObjectReport)> = match &scope {
             None => {
                 written.retain(|object, _| verdicts.contains_key(object));
                 verdicts.iter().collect()

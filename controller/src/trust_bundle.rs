@@ -15,7 +15,7 @@
 //! ([`Departure`]) and at no other time. An earlier installation is known by the
 //! uid of the service account that wrote the copy.
 
-mod copy;
+pub(crate) mod copy;
 pub(crate) mod uninstalling;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -29,7 +29,7 @@ use k8s_openapi::api::authentication::v1::SelfSubjectReview;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace};
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::runtime::WatchStreamExt as _;
-use kube::runtime::watcher::{self, Event};
+use kube::runtime::watcher;
 use kube::{Api, Client};
 use prometheus_client::metrics::counter::Counter;
 use serde_json::json;
@@ -37,21 +37,11 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
 use tracing::{info, warn};
 
-use self::copy::{Copy, Last, Need, Wanted, copy, need};
+use self::copy::{Copy, LEAVING_KEY, Last, MANAGER, NAME, Need, Wanted, copy, need};
 use self::uninstalling::Departure;
 use crate::apiserver::client::WATCH_SECONDS;
-use crate::apiserver::events::{About, Events, Note, Tone};
+use crate::apiserver::events::{About, Event, EventRecorder, EventType};
 
-/// Name of the ConfigMap in each namespace.
-pub(crate) const NAME: &str = "weft-trust-bundle";
-/// Key of the trusted roots, PEM.
-pub(crate) const ROOTS_KEY: &str = "ca.crt";
-/// Key of the mark that tells proxies that the mesh is being removed.
-pub(crate) const LEAVING_KEY: &str = "leaving";
-/// Field manager of the copies.
-const MANAGER: &str = "weft-controller";
-/// Field manager of the mark.
-pub(crate) const LEAVE_MANAGER: &str = "weft-leave";
 /// Writes of its own that the keeper recognises per namespace. The watch is
 /// rarely more than one behind.
 const OWN_WRITES: usize = 4;
@@ -71,7 +61,7 @@ pub(crate) struct Bundle {
     /// Trusted roots, PEM, newest first.
     pub roots: watch::Receiver<Arc<str>>,
     /// Where foreign edits are told.
-    pub events: Events,
+    pub events: EventRecorder,
     /// Whether the mark `leaving` is right.
     pub departure: Departure,
     /// Copies written.
@@ -266,7 +256,7 @@ impl Bundle {
 
     /// Says on the namespace why its pods do not start.
     fn tell_forbidden(&self, namespace: &str, why: &str) {
-        self.events.say(Note {
+        self.events.record(Event {
             about: About {
                 api_version: "v1".to_owned(),
                 kind: "Namespace".to_owned(),
@@ -274,7 +264,7 @@ impl Bundle {
                 name: namespace.to_owned(),
                 uid: String::new(),
             },
-            tone: Tone::Warning,
+            event_type: EventType::Warning,
             reason: "TrustBundleForbidden",
             action: "Write",
             text: format!(
@@ -298,7 +288,7 @@ impl Bundle {
                  believe what stands there"
             )
         };
-        self.events.say(Note {
+        self.events.record(Event {
             about: About {
                 api_version: "v1".to_owned(),
                 kind: "ConfigMap".to_owned(),
@@ -306,7 +296,7 @@ impl Bundle {
                 name: NAME.to_owned(),
                 uid: held.map(|held| held.uid.clone()).unwrap_or_default(),
             },
-            tone: Tone::Warning,
+            event_type: EventType::Warning,
             reason: "ForeignEdit",
             action: "Repair",
             text: format!("the trust bundle was changed by somebody else{managers} and {outcome}"),
@@ -354,9 +344,9 @@ impl Seen {
         self.last.remove(namespace);
     }
 
-    fn namespace(&mut self, event: Event<Item<Namespace>>) {
+    fn namespace(&mut self, event: watcher::Event<Item<Namespace>>) {
         match event {
-            Event::Apply(namespace) => {
+            watcher::Event::Apply(namespace) => {
                 let namespace = namespace.or_empty();
                 let name = namespace.metadata.name.unwrap_or_default();
                 if namespace.metadata.deletion_timestamp.is_some() {
@@ -365,18 +355,18 @@ impl Seen {
                     self.dirty.insert(name);
                 }
             }
-            Event::Delete(namespace) => {
+            watcher::Event::Delete(namespace) => {
                 self.gone(&namespace.or_empty().metadata.name.unwrap_or_default());
             }
-            Event::Init => self.relisted.clear(),
-            Event::InitApply(namespace) => {
+            watcher::Event::Init => self.relisted.clear(),
+            watcher::Event::InitApply(namespace) => {
                 let namespace = namespace.or_empty();
                 if namespace.metadata.deletion_timestamp.is_none() {
                     self.relisted
                         .insert(namespace.metadata.name.unwrap_or_default());
                 }
             }
-            Event::InitDone => {
+            watcher::Event::InitDone => {
                 self.namespaces = std::mem::take(&mut self.relisted);
                 let namespaces = &self.namespaces;
                 self.last.retain(|name, _| namespaces.contains(name));
@@ -386,26 +376,26 @@ impl Seen {
         }
     }
 
-    fn copy(&mut self, event: Event<Item<ConfigMap>>) {
+    fn copy(&mut self, event: watcher::Event<Item<ConfigMap>>) {
         match event {
-            Event::Apply(map) => {
+            watcher::Event::Apply(map) => {
                 let map = map.or_empty();
                 let namespace = map.metadata.namespace.clone().unwrap_or_default();
                 self.copies.insert(namespace.clone(), Copy::from(map));
                 self.dirty.insert(namespace);
             }
-            Event::Delete(map) => {
+            watcher::Event::Delete(map) => {
                 let namespace = map.or_empty().metadata.namespace.unwrap_or_default();
                 self.copies.remove(&namespace);
                 self.dirty.insert(namespace);
             }
-            Event::Init => self.recopied.clear(),
-            Event::InitApply(map) => {
+            watcher::Event::Init => self.recopied.clear(),
+            watcher::Event::InitApply(map) => {
                 let map = map.or_empty();
                 let namespace = map.metadata.namespace.clone().unwrap_or_default();
                 self.recopied.insert(namespace, Copy::from(map));
             }
-            Event::InitDone => {
+            watcher::Event::InitDone => {
                 self.copies = std::mem::take(&mut self.recopied);
                 self.copies_listed = true;
                 self.all_dirty();

@@ -4,6 +4,15 @@
 //! Only these types touch the API server. Nothing here does I/O, so the webhook
 //! and a command line can share every decision.
 
+#![cfg_attr(
+    not(test),
+    warn(
+        clippy::disallowed_methods,
+        clippy::disallowed_types,
+        clippy::large_futures
+    )
+)]
+
 pub mod chart;
 pub mod convert;
 pub mod inject;

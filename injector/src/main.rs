@@ -1,6 +1,15 @@
 //! The webhooks: gives pods their proxies, refuses SMI objects that could not mean
 //! anything, and converts SMI objects between their versions.
 
+#![cfg_attr(
+    not(test),
+    warn(
+        clippy::disallowed_methods,
+        clippy::disallowed_types,
+        clippy::large_futures
+    )
+)]
+
 mod account;
 mod authority;
 mod bundle;

@@ -133,6 +133,10 @@ pub(crate) async fn serve(
         let caller = Arc::new(Caller::new(source, place, memory));
         let (acceptor, webhooks) = (acceptor.clone(), Arc::clone(&webhooks));
         let watcher = graceful.watcher();
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "one connection's task: its panic ends that connection only"
+        )]
         tokio::spawn(attend(stream, addr, acceptor, webhooks, caller, watcher));
     }
     drop(door);

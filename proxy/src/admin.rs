@@ -49,7 +49,7 @@ impl Pages {
             _ if !local => text(StatusCode::NOT_FOUND, "no such page\n"),
             (&Method::POST, "/drain") => {
                 self.proxy.lifecycle.drain();
-                self.proxy.state.reports.leave();
+                self.proxy.telemetry.reports.leave();
                 text(StatusCode::OK, "draining\n")
             }
             (&Method::GET, "/config") => json(StatusCode::OK, self.config()),

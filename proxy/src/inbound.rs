@@ -64,13 +64,13 @@ pub async fn serve_mesh(proxy: Arc<Proxy>, stream: TcpStream, place: Arc<Place>)
         Ok(Err(error)) => {
             tracing::debug!(%error, "refused a caller on the mesh port");
             return proxy
-                .state
+                .telemetry
                 .metrics
                 .tls_failed(Direction::inbound, tls_failure(&error));
         }
         Err(_) => {
             return proxy
-                .state
+                .telemetry
                 .metrics
                 .tls_failed(Direction::inbound, "timeout");
         }
@@ -81,7 +81,7 @@ pub async fn serve_mesh(proxy: Arc<Proxy>, stream: TcpStream, place: Arc<Place>)
         Err(error) => {
             tracing::debug!(%error, "refused a caller on the mesh port");
             return proxy
-                .state
+                .telemetry
                 .metrics
                 .tls_failed(Direction::inbound, error.label());
         }

@@ -4,6 +4,15 @@
 //! `outbound` and `inbound` tell the story of a connection; everything else is
 //! a step of one of the two. `app` puts the parts together.
 
+#![cfg_attr(
+    not(test),
+    warn(
+        clippy::disallowed_methods,
+        clippy::disallowed_types,
+        clippy::large_futures
+    )
+)]
+
 pub mod admin;
 pub mod capture;
 pub mod config;

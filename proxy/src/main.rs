@@ -1,6 +1,15 @@
 //! `weft-proxy run` is the sidecar, `capture` the init container, `drain` the
 //! hook that runs when the pod is deleted.
 
+#![cfg_attr(
+    not(test),
+    warn(
+        clippy::disallowed_methods,
+        clippy::disallowed_types,
+        clippy::large_futures
+    )
+)]
+
 use std::process::ExitCode;
 
 use weft_proxy::capture;

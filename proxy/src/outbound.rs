@@ -53,7 +53,7 @@ pub async fn serve(proxy: Arc<Proxy>, stream: TcpStream, addr: SocketAddr, place
             tracing::debug!(%addr, reason, "refused a connection");
             connect::reset(&stream);
             return Call::tcp(
-                &proxy,
+                &proxy.telemetry,
                 Direction::outbound,
                 Arc::default(),
                 addr.port(),

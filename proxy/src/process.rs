@@ -34,6 +34,7 @@ use crate::ports::{ADMIN_PORT, INBOUND_PORT, OUTBOUND_PORT};
 use crate::process::listener::{Kind, accept, listen, no_ipv6};
 use crate::proxy::Proxy;
 use crate::settings::Settings;
+use crate::telemetry::Telemetry;
 use crate::telemetry::labels::Direction;
 use crate::telemetry::metrics::Metrics;
 
@@ -58,12 +59,14 @@ pub fn run(settings: Settings) -> anyhow::Result<()> {
         let metrics = metrics.clone();
         move |reason| metrics.tls_failed(Direction::outbound, reason)
     });
-    let state = Arc::new(State::new(metrics));
+    let telemetry = Arc::new(Telemetry::new(metrics, settings.access_log));
+    let state = Arc::new(State::new(Arc::clone(&telemetry)));
     let limit = runtime::cgroup::memory_limit(Path::new(runtime::cgroup::ROOT)).unwrap_or(MEMORY);
     let budget = Budget::new(usize::try_from(limit).unwrap_or(usize::MAX));
     let proxy = Arc::new(Proxy {
         settings: Arc::clone(&settings),
         state: Arc::clone(&state),
+        telemetry,
         peers: Peers::new(tls.clone(), Arc::clone(&budget)),
         clients: Clients::new(Arc::clone(&budget)),
         budget,
@@ -85,6 +88,7 @@ pub fn run(settings: Settings) -> anyhow::Result<()> {
             if let Err(error) = control_thread(&beside, control, registry, started) {
                 tracing::error!(%error, "the control thread could not start");
                 runtime::log::flush();
+                #[expect(clippy::disallowed_methods, reason = "nothing is served any more")]
                 std::process::exit(1);
             }
         })?;
@@ -152,7 +156,7 @@ async fn serve(proxy: Arc<Proxy>, progress: Progress) -> anyhow::Result<()> {
         (Kind::Inbound, INBOUND_PORT),
         (Kind::Mesh, MESH_PORT),
     ] {
-        let places = kind.places(&proxy.state.metrics);
+        let places = kind.places(&proxy.telemetry.metrics);
         runtime::task::spawn("slow heads", Arc::clone(&places).watch());
         held.push(Arc::clone(&places));
         for addr in kind.addresses(port) {
@@ -182,7 +186,7 @@ async fn serve(proxy: Arc<Proxy>, progress: Progress) -> anyhow::Result<()> {
     let signal = stopped.await;
     tracing::info!(signal, "stopping");
     proxy.lifecycle.drain();
-    proxy.state.reports.leave();
+    proxy.telemetry.reports.leave();
     for listener in &listeners {
         listener.abort();
     }

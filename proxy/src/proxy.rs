@@ -9,6 +9,7 @@ use crate::mesh::peers::Peers;
 use crate::mesh::tls::MeshTls;
 use crate::net::budget::Budget;
 use crate::settings::Settings;
+use crate::telemetry::Telemetry;
 use crate::telemetry::labels::{ConnectionLabels, Direction, Security};
 
 /// Everything that a connection needs.
@@ -16,6 +17,7 @@ use crate::telemetry::labels::{ConnectionLabels, Direction, Security};
 pub struct Proxy {
     pub settings: Arc<Settings>,
     pub state: Arc<State>,
+    pub telemetry: Arc<Telemetry>,
     pub peers: Peers,
     pub clients: Clients,
     /// Bytes that connections may hold.
@@ -31,7 +33,7 @@ impl Proxy {
         protocol: &'static str,
         security: Security,
     ) {
-        self.state
+        self.telemetry
             .metrics
             .connections
             .at(&ConnectionLabels {

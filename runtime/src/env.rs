@@ -68,6 +68,10 @@ impl Display for BadEnv {
 impl EnvReader {
     /// Reads the environment of this process.
     #[must_use]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the one place that reads the environment"
+    )]
     pub fn from_env() -> Self {
         Self::over(|name| match std::env::var(name) {
             Ok(text) => Found::Text(text),

@@ -5,6 +5,15 @@
 //! Nothing here knows what the process does; that is why it depends on nothing
 //! else of ours.
 
+#![cfg_attr(
+    not(test),
+    warn(
+        clippy::disallowed_methods,
+        clippy::disallowed_types,
+        clippy::large_futures
+    )
+)]
+
 pub mod accept;
 pub mod admin;
 pub mod backoff;

@@ -47,14 +47,14 @@ type Question = (User, Attributes);
 #[derive(Clone)]
 pub(crate) struct Gate {
     reviews: Api<SubjectAccessReview>,
-    remembered: Arc<Mutex<HashMap<Question, (Verdict, Instant)>>>,
+    remembered: Arc<Mutex<HashMap<Question, (AccessDecision, Instant)>>>,
 }
 
 opaque_debug!(Gate);
 
 /// What the API server says.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Verdict {
+pub(crate) enum AccessDecision {
     /// The user may.
     Allowed,
     /// He may not; why, if the API server says.
@@ -74,7 +74,11 @@ impl Gate {
     ///
     /// # Errors
     /// When the API server does not say.
-    pub(crate) async fn admits(&self, user: &User, asked: &Attributes) -> Result<Verdict, String> {
+    pub(crate) async fn admits(
+        &self,
+        user: &User,
+        asked: &Attributes,
+    ) -> Result<AccessDecision, String> {
         let question = (user.clone(), asked.clone());
         if let Some((verdict, until)) = self.remembered.lock().get(&question)
             && Instant::now() < *until
@@ -92,15 +96,15 @@ impl Gate {
             .map_err(|error| format!("whether this is allowed could not be asked: {error}"))?;
         let status = answer.status.unwrap_or_default();
         let verdict = if status.allowed {
-            Verdict::Allowed
+            AccessDecision::Allowed
         } else {
-            Verdict::Denied(status.reason.unwrap_or_default())
+            AccessDecision::Denied(status.reason.unwrap_or_default())
         };
         self.remember(question, verdict.clone());
         Ok(verdict)
     }
 
-    fn remember(&self, question: Question, verdict: Verdict) {
+    fn remember(&self, question: Question, verdict: AccessDecision) {
         let now = Instant::now();
         let mut remembered = self.remembered.lock();
         if remembered.len() >= MAX_REMEMBERED {

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::ObjectReference;
-use k8s_openapi::api::events::v1::Event;
+use k8s_openapi::api::events::v1;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{ObjectMeta, PostParams};
@@ -33,14 +33,14 @@ const NOTE_LIMIT: usize = 1024;
 
 /// Where notes are handed in. Cheap to clone.
 #[derive(Clone, Debug)]
-pub(crate) struct Events {
-    queue: mpsc::Sender<Note>,
+pub(crate) struct EventRecorder {
+    queue: mpsc::Sender<Event>,
     dropped: Counter,
 }
 
 /// How it shows in `kubectl get events`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Tone {
+pub(crate) enum EventType {
     /// Something happened.
     Normal,
     /// Something needs a person.
@@ -49,11 +49,11 @@ pub(crate) enum Tone {
 
 /// One thing to say about one object.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct Note {
+pub(crate) struct Event {
     /// The object that it is about.
     pub about: About,
     /// Normal or Warning.
-    pub tone: Tone,
+    pub event_type: EventType,
     /// CamelCase, machine-readable.
     pub reason: &'static str,
     /// What the controller did, CamelCase.
@@ -77,7 +77,7 @@ pub(crate) struct About {
     pub uid: String,
 }
 
-impl Events {
+impl EventRecorder {
     /// Starts nothing: [`Writer::run`] writes what is handed in here.
     pub(crate) fn new(client: Client, me: &str, dropped: Counter) -> (Self, Writer) {
         let (queue, notes) = mpsc::channel(QUEUE);
@@ -91,7 +91,7 @@ impl Events {
     }
 
     /// Hands a note in. Never waits.
-    pub(crate) fn say(&self, note: Note) {
+    pub(crate) fn record(&self, note: Event) {
         if self.queue.try_send(note).is_err() {
             self.dropped.inc();
         }
@@ -102,14 +102,14 @@ impl Events {
 pub(crate) struct Writer {
     client: Client,
     me: String,
-    notes: mpsc::Receiver<Note>,
-    said: HashMap<Note, Instant>,
+    notes: mpsc::Receiver<Event>,
+    said: HashMap<Event, Instant>,
 }
 
 opaque_debug!(Writer);
 
 impl Writer {
-    /// Ends when every [`Events`] is gone.
+    /// Ends when every [`EventRecorder`] is gone.
     pub(crate) async fn run(mut self) {
         while let Some(note) = self.notes.recv().await {
             if !self.is_news(&note, Instant::now()) {
@@ -123,7 +123,7 @@ impl Writer {
         }
     }
 
-    fn is_news(&mut self, note: &Note, now: Instant) -> bool {
+    fn is_news(&mut self, note: &Event, now: Instant) -> bool {
         if self.said.len() >= REMEMBERED {
             self.said
                 .retain(|_, at| now.duration_since(*at) < SAY_AGAIN_AFTER);
@@ -141,14 +141,14 @@ impl Writer {
         }
     }
 
-    async fn write(&self, note: &Note) -> Result<(), kube::Error> {
+    async fn write(&self, note: &Event) -> Result<(), kube::Error> {
         // Events about objects without a namespace live in `default`, where
         // kubectl looks for them.
         let namespace = match note.about.namespace.as_str() {
             "" => "default",
             namespace => namespace,
         };
-        let event = Event {
+        let event = v1::Event {
             metadata: ObjectMeta {
                 generate_name: Some("weft-".to_owned()),
                 namespace: Some(namespace.to_owned()),
@@ -161,13 +161,13 @@ impl Writer {
             regarding: Some(note.about.reference()),
             reporting_controller: Some("weft.dev/controller".to_owned()),
             reporting_instance: Some(self.me.clone()),
-            type_: Some(match note.tone {
-                Tone::Normal => "Normal".to_owned(),
-                Tone::Warning => "Warning".to_owned(),
+            type_: Some(match note.event_type {
+                EventType::Normal => "Normal".to_owned(),
+                EventType::Warning => "Warning".to_owned(),
             }),
-            ..Event::default()
+            ..v1::Event::default()
         };
-        let api: Api<Event> = Api::namespaced(self.client.clone(), namespace);
+        let api: Api<v1::Event> = Api::namespaced(self.client.clone(), namespace);
         match api.create(&PostParams::default(), &event).await {
             Ok(_) => Ok(()),
             // The namespace is going away, and its Events with it.
@@ -207,8 +207,8 @@ mod tests {
     use super::*;
     use crate::testing::api_server::FakeApi;
 
-    fn note(text: &str) -> Note {
-        Note {
+    fn note(text: &str) -> Event {
+        Event {
             about: About {
                 api_version: "v1".to_owned(),
                 kind: "Pod".to_owned(),
@@ -216,7 +216,7 @@ mod tests {
                 name: "web".to_owned(),
                 uid: "1".to_owned(),
             },
-            tone: Tone::Warning,
+            event_type: EventType::Warning,
             reason: "Skipped",
             action: "Observe",
             text: text.to_owned(),
@@ -226,9 +226,9 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn same_note_is_written_once_and_another_text_again() {
         let api = FakeApi::default();
-        let (events, writer) = Events::new(api.client(), "me", Counter::default());
+        let (events, writer) = EventRecorder::new(api.client(), "me", Counter::default());
         for text in ["one", "one", "two", "one"] {
-            events.say(note(text));
+            events.record(note(text));
         }
         drop(events);
         writer.run().await;
@@ -239,13 +239,13 @@ mod tests {
     async fn note_that_is_never_answered_holds_up_the_next_ones_for_one_time_limit() {
         let api = FakeApi::default();
         let client = crate::apiserver::client::bounded(&api.client());
-        let (events, writer) = Events::new(client, "me", Counter::default());
+        let (events, writer) = EventRecorder::new(client, "me", Counter::default());
         tokio::spawn(writer.run());
         api.vanish(true);
-        events.say(note("one"));
+        events.record(note("one"));
         sleep(Duration::from_secs(1)).await;
         api.vanish(false);
-        events.say(note("two"));
+        events.record(note("two"));
         sleep(crate::apiserver::client::CALL_WITHIN + Duration::from_secs(1)).await;
         assert_eq!(api.writes().len(), 1, "{:?}", api.writes());
     }
@@ -254,9 +254,9 @@ mod tests {
     async fn full_queue_drops_and_counts_instead_of_waiting() {
         let api = FakeApi::default();
         let dropped = Counter::default();
-        let (events, _writer) = Events::new(api.client(), "me", dropped.clone());
+        let (events, _writer) = EventRecorder::new(api.client(), "me", dropped.clone());
         for number in 0..QUEUE + 3 {
-            events.say(note(&number.to_string()));
+            events.record(note(&number.to_string()));
         }
         assert_eq!(dropped.get(), 3);
     }

@@ -26,7 +26,7 @@ use tracing::{info, warn};
 use wire::v1;
 
 use super::{Authority, SigningError};
-use crate::metrics::{CertifyMetrics, Outcome};
+use crate::metrics::{CertifyMetrics, CertifyResult};
 use crate::model::PodId;
 use crate::model::compiled::Latest;
 use crate::settings::AUDIENCE;
@@ -150,18 +150,18 @@ impl From<SigningError> for Refusal {
 
 impl Refusal {
     /// The label under which it is counted.
-    pub fn outcome(&self) -> Outcome {
+    pub fn outcome(&self) -> CertifyResult {
         match self {
-            Self::BadRequest(_) => Outcome::BadRequest,
-            Self::NotAuthenticated(_) => Outcome::NotAuthenticated,
-            Self::WrongAudience => Outcome::WrongAudience,
-            Self::NotAServiceAccount(_) => Outcome::NotAServiceAccount,
-            Self::NotBound => Outcome::NotBound,
-            Self::PodGone(_) => Outcome::PodGone,
-            Self::Overloaded => Outcome::Overloaded,
-            Self::Throttled { .. } => Outcome::Throttled,
-            Self::Unavailable(_) => Outcome::Unavailable,
-            Self::CannotSign(_) => Outcome::CannotSign,
+            Self::BadRequest(_) => CertifyResult::BadRequest,
+            Self::NotAuthenticated(_) => CertifyResult::NotAuthenticated,
+            Self::WrongAudience => CertifyResult::WrongAudience,
+            Self::NotAServiceAccount(_) => CertifyResult::NotAServiceAccount,
+            Self::NotBound => CertifyResult::NotBound,
+            Self::PodGone(_) => CertifyResult::PodGone,
+            Self::Overloaded => CertifyResult::Overloaded,
+            Self::Throttled { .. } => CertifyResult::Throttled,
+            Self::Unavailable(_) => CertifyResult::Unavailable,
+            Self::CannotSign(_) => CertifyResult::CannotSign,
         }
     }
 }
@@ -237,11 +237,13 @@ impl Certifier {
         let answer = self.decide(request, source).await;
         let outcome = answer
             .as_ref()
-            .map_or_else(Refusal::outcome, |_| Outcome::Issued);
+            .map_or_else(Refusal::outcome, |_| CertifyResult::Issued);
         self.metrics.count(outcome);
         answer.map_err(|refusal| {
             // Who floods the port shall not flood the log.
-            if outcome != Outcome::Throttled || self.said.take(&source, Instant::now()).is_ok() {
+            if outcome != CertifyResult::Throttled
+                || self.said.take(&source, Instant::now()).is_ok()
+            {
                 warn!(reason = outcome.as_str(), %source, %refusal, "certificate refused");
             }
             refusal.into()

@@ -27,7 +27,7 @@ use super::{
     },
 };
 use crate::apiserver::client::WATCH_SECONDS;
-use crate::apiserver::events::{About, Events, Note, Tone};
+use crate::apiserver::events::{About, Event, EventRecorder, EventType};
 use crate::apiserver::lease::Leadership;
 use crate::metrics::AuthorityMetrics;
 
@@ -76,7 +76,7 @@ fn successor(root: &Root, roots: &Roots, now: SystemTime) -> Result<Issuer, CaEr
 }
 
 /// Keeps the authority of this replica in step with the Secret.
-pub(crate) struct Keeper {
+pub(crate) struct Reconciler {
     /// What is kept.
     pub authority: Authority,
     /// API server.
@@ -88,14 +88,14 @@ pub(crate) struct Keeper {
     /// Remaining lives.
     pub metrics: AuthorityMetrics,
     /// Where a coming end is told.
-    pub events: Events,
+    pub events: EventRecorder,
     /// What lives are measured by.
     pub clock: Clock,
 }
 
-opaque_debug!(Keeper);
+opaque_debug!(Reconciler);
 
-impl Keeper {
+impl Reconciler {
     /// Loads or makes the authority, then follows the Secret for ever.
     ///
     /// # Errors
@@ -322,7 +322,7 @@ impl Keeper {
     }
 
     fn warn(&self, reason: &'static str, text: &str) {
-        self.events.say(Note {
+        self.events.record(Event {
             about: About {
                 api_version: "v1".to_owned(),
                 kind: "Secret".to_owned(),
@@ -330,7 +330,7 @@ impl Keeper {
                 name: SECRET.to_owned(),
                 uid: String::new(),
             },
-            tone: Tone::Warning,
+            event_type: EventType::Warning,
             reason,
             action: "Watch",
             text: text.to_owned(),

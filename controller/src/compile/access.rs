@@ -3,21 +3,24 @@
 //! Every doubt is settled towards allowing less: a reference that leads nowhere
 //! stands for nothing, never for everything.
 
+mod destination;
+mod port_mapping;
 pub(super) mod ports;
 mod sources;
 
 use std::collections::BTreeSet;
+use std::sync::{Arc, OnceLock};
 
 use policy::name::{Kind, ObjectRef};
 use prost::Message as _;
-use std::sync::{Arc, OnceLock};
 use wire::v1;
 
+use self::destination::Destination;
 use self::ports::{Pods, Ports, port_set};
 use super::{
     bindings::Bindings,
     findings::{About, Findings},
-    protocols::Reader,
+    protocols::Protocols,
     routes::{Group, Routes, UDP_NOT_ENFORCED},
     slices::ByPort,
 };
@@ -37,7 +40,7 @@ pub(super) struct Named<'a> {
     pub(super) defaults: &'a Defaults,
     pub(super) routes: &'a Routes,
     pub(super) bindings: &'a Bindings,
-    pub(super) protocols: Reader<'a>,
+    pub(super) protocols: Protocols<'a>,
 }
 
 /// All TrafficTargets, by whom they protect.
@@ -87,20 +90,6 @@ struct Reading<'a> {
 /// few megabytes of objects would become gigabytes here. Also, far more than this is no
 /// message that a proxy accepts.
 const MOST_BYTES: usize = 512 * 1024;
-
-/// Whom a target is about.
-struct Destination {
-    /// As it is written.
-    name: Arc<str>,
-    /// All pods of these accounts.
-    accounts: Vec<ObjectKey>,
-    /// Pods that were found by their labels.
-    pods: Vec<ObjectKey>,
-    /// The binding that said so.
-    origin: Option<(ObjectRef, i64)>,
-    /// Whether the target may allow something; it protects them either way.
-    usable: bool,
-}
 
 /// What the rules of a target add up to.
 #[derive(Default)]

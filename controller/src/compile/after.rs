@@ -19,16 +19,18 @@ use std::{
     sync::{Arc, OnceLock},
 };
 
-use super::differences::{
-    changed_pods, same_besides_pods_and_slices, same_ports, services_of_changed_slices, take_over,
-};
 use super::{
     access::ports::as_written,
-    annotations, bindings, endpoints, protocols,
+    annotations, bindings,
+    differences::{
+        changed_pods, same_besides_pods_and_slices, same_ports, services_of_changed_slices,
+        take_over,
+    },
+    endpoints, protocols,
     slices::{self, ByPort},
 };
 use crate::{
-    model::{Changes, Defaults, Index, PodEntry, Served, ServiceEntry},
+    model::{Defaults, Index, PodEntry, Served, ServiceEntry, changes::Changes},
     problem::Problems,
     world::{ObjectKey, World},
 };
@@ -46,7 +48,7 @@ pub(crate) fn compile_after(
     if let Some((index, changes)) = pods_and_places(world, before) {
         return (index, problems.clone(), changes);
     }
-    let (mut index, fresh) = super::compile(world, defaults);
+    let (mut index, fresh) = super::whole::compile(world, defaults);
     let changes = take_over(&mut index, before);
     let problems = if fresh == **problems {
         problems.clone()
@@ -258,7 +260,7 @@ fn new_holders(
     if ips.is_empty() {
         return (pods_by_ip, changed);
     }
-    let mut holders = super::holders(world, |ip| ips.contains(ip));
+    let mut holders = super::addresses::holders(world, |ip| ips.contains(ip));
     for ip in ips {
         let holder = holders.remove(ip);
         if before.pods_by_ip.get(ip) == holder.as_ref() {

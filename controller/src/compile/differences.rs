@@ -8,7 +8,7 @@ use std::{
 };
 
 use crate::{
-    model::{Changes, Index, PodEntry, ServiceEntry},
+    model::{Index, PodEntry, ServiceEntry, changes::Changes},
     world::{ObjectKey, PodFacts, World},
 };
 

@@ -8,9 +8,9 @@ use std::{
 use wire::v1;
 
 use super::protocols;
-use super::slices::{ByPort, Found, served_by_pod};
+use super::slices::{ByPort, SliceEndpoint, served_by_pod};
 use crate::{
-    model::{Candidate, PodEntry, PortEntry, Served},
+    model::{EndpointState, PodEntry, PortEntry, Served},
     world::{ObjectKey, ServiceFacts, World},
 };
 
@@ -28,7 +28,7 @@ pub(super) fn ports(
     let port = |number: u16| {
         let at = (key.clone(), number);
         let found = found.get(&at).map_or(&[][..], Vec::as_slice);
-        let protocols = protocols::Reader { world, pods };
+        let protocols = protocols::Protocols { world, pods };
         PortEntry {
             protocol: protocols.of_service_port(key, facts, number, found),
             candidates: found
@@ -47,11 +47,11 @@ pub(super) fn ports(
         .collect()
 }
 
-fn candidate(found: &Found, protocols: &protocols::Reader<'_>) -> Candidate {
+fn candidate(found: &SliceEndpoint, protocols: &protocols::Protocols<'_>) -> EndpointState {
     let (namespace, name) = found.pod.as_ref().map_or_else(Default::default, |pod| {
         (pod.namespace.to_string(), pod.name.to_string())
     });
-    Candidate {
+    EndpointState {
         endpoint: v1::Endpoint {
             ip: found.ip.to_string(),
             port: found.port.into(),

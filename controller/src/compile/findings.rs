@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use policy::name::ObjectRef;
 
 use crate::{
-    problem::{Condition, ConditionType, Problem, Problems, Reason, Severity, Verdict},
+    problem::{Condition, ConditionType, ObjectReport, Problem, Problems, Reason, Severity},
     world::Meta,
 };
 
@@ -59,7 +59,7 @@ impl Findings {
         }
         let verdicts = self.objects.into_iter().map(|(object, seen)| {
             let problems = by_object.get(&object).map_or(&[][..], Vec::as_slice);
-            let verdict = Verdict {
+            let verdict = ObjectReport {
                 generation: seen.generation,
                 uid: seen.uid,
                 accepted: condition(ConditionType::Accepted, problems),

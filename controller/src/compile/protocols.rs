@@ -9,7 +9,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use super::findings::Findings;
-use super::slices::{ByPort, Found};
+use super::slices::{ByPort, SliceEndpoint};
 use crate::{
     model::{
         PodEntry, Served,
@@ -131,12 +131,12 @@ fn may_declare(service: &ObjectKey, pod: &ObjectKey) -> bool {
 
 /// Reads protocols once the pods' are known.
 #[derive(Debug)]
-pub(super) struct Reader<'a> {
+pub(super) struct Protocols<'a> {
     pub(super) world: &'a World,
     pub(super) pods: &'a BTreeMap<ObjectKey, Arc<PodEntry>>,
 }
 
-impl Reader<'_> {
+impl Protocols<'_> {
     /// The protocol of a container port.
     pub(super) fn of_pod_port(&self, pod: &ObjectKey, port: u16) -> Protocol {
         let Some(facts) = self.world.pods.get(pod) else {
@@ -166,7 +166,7 @@ impl Reader<'_> {
         key: &ObjectKey,
         service: &ServiceFacts,
         number: u16,
-        found: &[Found],
+        found: &[SliceEndpoint],
     ) -> Protocol {
         let pods = found
             .iter()

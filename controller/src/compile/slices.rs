@@ -16,7 +16,7 @@ type ServicePortKey = (ObjectKey, u16);
 
 /// An endpoint before its protocol is known.
 #[derive(Clone, Debug)]
-pub(super) struct Found {
+pub(super) struct SliceEndpoint {
     pub(super) ip: IpAddr,
     /// Container port.
     pub(super) port: u16,
@@ -30,7 +30,7 @@ pub(super) struct Found {
 }
 
 /// All endpoints by Service port, sorted by address.
-pub(super) type ByPort = BTreeMap<ServicePortKey, Vec<Found>>;
+pub(super) type ByPort = BTreeMap<ServicePortKey, Vec<SliceEndpoint>>;
 
 /// Reads all slices.
 pub(super) fn by_port(
@@ -63,7 +63,7 @@ pub(super) fn of_service(
 /// Whether both have the same pods at the same ports, in whatever state: then
 /// everything but the endpoints themselves follows alike from them.
 pub(super) fn same_places(one: &ByPort, other: &ByPort) -> bool {
-    fn places(found: &[Found]) -> BTreeSet<(Option<&ObjectKey>, u16)> {
+    fn places(found: &[SliceEndpoint]) -> BTreeSet<(Option<&ObjectKey>, u16)> {
         found
             .iter()
             .map(|found| (found.pod.as_ref(), found.port))
@@ -84,7 +84,8 @@ fn read<'a>(
     defaults: &Defaults,
     by_ip: &HashMap<IpAddr, ObjectKey>,
 ) -> ByPort {
-    let mut found: BTreeMap<ServicePortKey, BTreeMap<(IpAddr, u16), Found>> = BTreeMap::new();
+    let mut found: BTreeMap<ServicePortKey, BTreeMap<(IpAddr, u16), SliceEndpoint>> =
+        BTreeMap::new();
     for (slice_key, slice) in slices {
         let key = ObjectKey {
             namespace: slice_key.namespace.clone(),
@@ -127,7 +128,7 @@ fn read<'a>(
 
 /// A pod with addresses of both families is one endpoint: its lowest address,
 /// which is the IPv4 one.
-fn one_per_pod(found: impl Iterator<Item = Found>) -> Vec<Found> {
+fn one_per_pod(found: impl Iterator<Item = SliceEndpoint>) -> Vec<SliceEndpoint> {
     let mut seen: BTreeSet<(ObjectKey, u16)> = BTreeSet::new();
     found
         .filter(|found| match &found.pod {
@@ -147,7 +148,7 @@ fn look_up(
     service: &ServiceFacts,
     endpoint: &EndpointFacts,
     port: u16,
-) -> Option<Found> {
+) -> Option<SliceEndpoint> {
     let pod: Option<(&ObjectKey, &PodFacts)> = match &endpoint.pod {
         Some(claimed) => {
             let (key, facts) = world.pods.get_key_value(claimed)?;
@@ -172,7 +173,7 @@ fn look_up(
         "" => world.zone(&node).to_owned(),
         zone => zone.to_owned(),
     };
-    Some(Found {
+    Some(SliceEndpoint {
         ip: endpoint.ip,
         port,
         identity: pod.map_or_else(String::new, |(key, facts)| {

@@ -6,7 +6,10 @@ use std::time::SystemTime;
 
 use tokio::sync::watch;
 
-use crate::model::{Changes, Interest, Model, PodId};
+use super::{
+    Model, PodId,
+    changes::{Changes, Interest},
+};
 use crate::problem::Problems;
 use crate::world::{ObjectKey, World};
 

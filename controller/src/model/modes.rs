@@ -8,7 +8,7 @@ use std::str::FromStr;
 
 use policy::mode::{AccessMode, MtlsMode, resolve};
 
-use super::Defaults;
+use super::defaults::Defaults;
 use crate::world::{Appearance, NamespaceFacts};
 
 /// The access mode of a pod.

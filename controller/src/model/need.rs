@@ -18,25 +18,11 @@ use policy::{
 };
 use wire::names;
 
-use super::{Index, Model, PodId, Target};
+use super::{
+    Index, Model, PodId, Target,
+    uses::{Running, Use, Uses},
+};
 use crate::world::{ObjectKey, PodFacts};
-
-/// Pods with a running proxy by account (namespace, account).
-pub(crate) type Running = HashMap<ObjectKey, Vec<PodId>>;
-
-/// Whom objects concern, by object.
-#[derive(Debug, Default)]
-pub(crate) struct Uses(HashMap<ObjectRef, Use>);
-
-#[derive(Debug, Default)]
-struct Use {
-    /// Accounts that targets made from the object are about.
-    accounts: BTreeSet<ObjectKey>,
-    /// Pods that those targets name by label.
-    pods: BTreeSet<ObjectKey>,
-    /// Services that splits made from the object share out.
-    roots: BTreeSet<ObjectKey>,
-}
 
 impl Model {
     /// The pods with a running proxy whose own policy is made from this object.

@@ -5,7 +5,7 @@
 //! anew, what is not wanted any more goes first. Policies that are not ours are never
 //! touched.
 //!
-//! Every policy of ours is owned by the ClusterRole that lets this keeper write it.
+//! Every policy of ours is owned by the ClusterRole that lets this reconciler write it.
 //! When the chart takes that role away, because the value was switched off or the mesh
 //! is removed, Kubernetes removes the policies with it, and nobody needs the right to
 //! do it instead.
@@ -22,7 +22,7 @@ use k8s_openapi::api::rbac::v1::ClusterRole;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::api::{DeleteParams, ObjectMeta, PostParams, Preconditions};
 use kube::runtime::WatchStreamExt as _;
-use kube::runtime::watcher::{self, Event};
+use kube::runtime::watcher;
 use kube::{Api, Client, Resource as _};
 use prometheus_client::metrics::counter::Counter;
 use tokio::sync::watch;
@@ -32,7 +32,7 @@ use tracing::{info, warn};
 use super::live::{Live, Lives, MANAGER, OWNER_LABEL};
 use super::plan::{Lack, Needs, Plan, plan};
 use crate::apiserver::client::WATCH_SECONDS;
-use crate::apiserver::events::{About, Events, Note, Tone};
+use crate::apiserver::events::{About, Event, EventRecorder, EventType};
 use crate::model::compiled::Latest;
 use crate::problem::few;
 use crate::translate;
@@ -68,20 +68,20 @@ pub(crate) struct InForce {
 
 /// See the module.
 #[derive(Clone)]
-pub(crate) struct Keeper {
+pub(crate) struct Reconciler {
     /// API server.
     pub client: Client,
     /// What is asked for.
     pub latest: Latest,
     /// Where accounts without protection are told.
-    pub events: Events,
+    pub events: EventRecorder,
     /// What became of it, for the conditions.
     pub enforced: watch::Sender<Option<Arc<Enforced>>>,
     /// Policies written and deleted.
     pub written: Counter,
 }
 
-opaque_debug!(Keeper);
+opaque_debug!(Reconciler);
 
 /// What is known between two rounds.
 #[derive(Debug, Default)]
@@ -98,7 +98,7 @@ struct State {
     told: BTreeMap<ObjectKey, Lack>,
 }
 
-impl Keeper {
+impl Reconciler {
     /// Keeps the policies right until dropped. Runs on the Lease holder only.
     pub(crate) async fn keep(mut self) {
         let owner = loop {
@@ -237,7 +237,7 @@ impl Keeper {
             if state.told.get(account) == Some(lack) {
                 continue;
             }
-            self.events.say(Note {
+            self.events.record(Event {
                 about: About {
                     api_version: "v1".to_owned(),
                     kind: "ServiceAccount".to_owned(),
@@ -245,7 +245,7 @@ impl Keeper {
                     name: account.name.to_string(),
                     uid: String::new(),
                 },
-                tone: Tone::Warning,
+                event_type: EventType::Warning,
                 reason: lack.reason.as_str(),
                 action: "FilterUdp",
                 text: lack.message.clone(),
@@ -271,21 +271,21 @@ enum Step<'a> {
 }
 
 impl State {
-    fn take(&mut self, event: Event<Item<NetworkPolicy>>) {
+    fn take(&mut self, event: watcher::Event<Item<NetworkPolicy>>) {
         match event {
-            Event::Apply(policy) => {
+            watcher::Event::Apply(policy) => {
                 self.lives
                     .insert(translate::key(policy.meta()), live(policy));
             }
-            Event::Delete(policy) => {
+            watcher::Event::Delete(policy) => {
                 self.lives.remove(&translate::key(policy.meta()));
             }
-            Event::Init => self.relisted.clear(),
-            Event::InitApply(policy) => {
+            watcher::Event::Init => self.relisted.clear(),
+            watcher::Event::InitApply(policy) => {
                 self.relisted
                     .insert(translate::key(policy.meta()), live(policy));
             }
-            Event::InitDone => {
+            watcher::Event::InitDone => {
                 self.lives = std::mem::take(&mut self.relisted);
                 self.listed = true;
             }

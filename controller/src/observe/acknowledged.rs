@@ -24,8 +24,8 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use wire::v1;
 
-pub(crate) use super::acknowledgements::Reader;
-use super::acknowledgements::{Own, State};
+pub(crate) use super::acknowledgements::Consumer;
+use super::acknowledgements::{Acknowledgements, Own};
 use crate::metrics::ObservedMetrics;
 use crate::model::{Model, PodId};
 use crate::settings::caps::Caps;
@@ -49,7 +49,7 @@ pub(crate) struct Observed {
 
 #[derive(Debug)]
 struct Inner {
-    state: Mutex<State>,
+    state: Mutex<Acknowledgements>,
     /// Counts changes of this replica's own streams.
     own: watch::Sender<u64>,
     /// Counts all changes.
@@ -92,10 +92,10 @@ impl Observed {
     /// Knows nobody yet, and will remember at most this many destinations of workloads.
     pub(crate) fn new(metrics: ObservedMetrics, destinations: usize) -> Self {
         // 0 asks for everything, so the first revision is 1.
-        let state = State {
+        let state = Acknowledgements {
             revision: 1,
             most_remembered: destinations,
-            ..State::default()
+            ..Acknowledgements::default()
         };
         Self {
             inner: Arc::new(Inner {
@@ -355,11 +355,11 @@ impl Observed {
 
     /// Objects that some proxy's answer touched since this reader's last call; `None`
     /// when they were too many to remember.
-    pub(crate) fn take_touched(&self, reader: Reader) -> Option<BTreeSet<ObjectRef>> {
+    pub(crate) fn take_touched(&self, consumer: Consumer) -> Option<BTreeSet<ObjectRef>> {
         let [record, status] = &mut self.inner.state.lock().touched;
-        std::mem::take(match reader {
-            Reader::Record => record,
-            Reader::Status => status,
+        std::mem::take(match consumer {
+            Consumer::Record => record,
+            Consumer::Status => status,
         })
         .0
     }
@@ -383,7 +383,7 @@ impl Observed {
         )
     }
 
-    fn change(&self, own: bool, change: impl FnOnce(&mut State) -> bool) {
+    fn change(&self, own: bool, change: impl FnOnce(&mut Acknowledgements) -> bool) {
         let changed = change(&mut self.inner.state.lock());
         if changed {
             self.inner.all.send_modify(|count| *count += 1);

@@ -23,16 +23,16 @@ const MAX_WORKLOADS: usize = 10_000;
 const MAX_AWAY: usize = 16_384;
 /// Who takes notice of touched objects, each for itself.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Reader {
+pub(crate) enum Consumer {
     /// The record of acknowledgements.
     Record,
     /// The writer of statuses.
     Status,
 }
 
-/// How many [`Reader`]s there are.
-const READERS: usize = 2;
-/// Touched objects that wait for a reader, such as one that does not hold the Lease.
+/// How many [`Consumer`]s there are.
+const CONSUMERS: usize = 2;
+/// Touched objects that wait for a consumer, such as one that does not hold the Lease.
 /// Above this it is told to look at everything.
 const MAX_TOUCHED: usize = 20_000;
 
@@ -47,7 +47,7 @@ impl Default for Touched {
 }
 
 #[derive(Debug, Default)]
-pub(super) struct State {
+pub(super) struct Acknowledgements {
     pub(super) revision: u64,
     /// Streams of this replica by `namespace/pod`.
     pub(super) own: BTreeMap<String, Own>,
@@ -68,7 +68,7 @@ pub(super) struct State {
     pub(super) users: HashMap<Arc<str>, BTreeSet<Workload>>,
     /// Objects whose tally may have changed since they were last taken, by who takes
     /// them; `None` once there are more than [`MAX_TOUCHED`].
-    pub(super) touched: [Touched; READERS],
+    pub(super) touched: [Touched; CONSUMERS],
     pub(super) remembered: HashMap<Workload, Remembered>,
     /// Destinations in `remembered`, and how many there may be.
     pub(super) destinations: usize,
@@ -112,7 +112,7 @@ pub(super) struct Needs {
     pub(super) nack: String,
 }
 
-impl State {
+impl Acknowledgements {
     /// Puts what is now believed about a pod into the indices. `last`: what was, if its
     /// stream has just ended somewhere.
     pub(super) fn merge(

@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use policy::name::ObjectRef;
 use serde::Serialize;
 
-use super::acknowledged::{Observed, Reader, Tally};
+use super::acknowledged::{Consumer, Observed, Tally};
 use crate::model::compiled::{Compiled, Latest};
 use crate::problem::Problems;
 use crate::world::{PodFacts, Store};
@@ -91,7 +91,7 @@ impl Acks {
                     let Some(compiled) = latest.borrow().clone() else {
                         continue;
                     };
-                    match (observed.take_touched(Reader::Record), &known) {
+                    match (observed.take_touched(Consumer::Record), &known) {
                         (Some(touched), _) => self.look(touched.iter(), &observed, &compiled),
                         (None, Some(known)) => {
                             self.look(known.verdicts.keys(), &observed, &compiled);

@@ -69,7 +69,7 @@ pub(crate) struct Reporter {
 pub(super) type Author = (Arc<str>, u64);
 
 #[derive(Debug, Default)]
-pub(super) struct State {
+pub(super) struct ReportStore {
     pub(super) slots: BTreeMap<u64, HashMap<Author, Held>>,
     pub(super) edges: usize,
     pub(super) bytes: usize,
@@ -110,7 +110,7 @@ pub(super) fn key(text: &str) -> Option<ObjectKey> {
     Some(ObjectKey::new(namespace, name))
 }
 
-impl State {
+impl ReportStore {
     pub(super) fn edge(&mut self, edge: v1::Edge) -> Edge {
         let fresh = EdgeKey {
             client: edge.side() == v1::Side::Client,

@@ -20,7 +20,7 @@ use prost::Message as _;
 use tokio::sync::watch;
 use wire::v1;
 
-use super::report_store::{Author, Held, State};
+use super::report_store::{Author, Held, ReportStore};
 
 pub(crate) use super::report_store::{Edge, Reporter};
 use crate::metrics::{ReportMetrics, ReportOutcome};
@@ -59,7 +59,7 @@ pub(crate) struct Reports {
 
 #[derive(Debug)]
 struct Inner {
-    state: Mutex<State>,
+    state: Mutex<ReportStore>,
     /// Counts reports of this replica's own streams.
     own: watch::Sender<u64>,
     /// Edges of all slots, about 150 bytes each: 300 000 are 45 MB, or 1000 pods

@@ -4,7 +4,8 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use wire::{names, v1};
 
-use crate::model::{PortEntry, Published, ServiceEntry};
+use crate::model::published::EncodedResource;
+use crate::model::{PortEntry, ServiceEntry};
 use crate::world::ObjectKey;
 
 /// The endpoints resource that a proxy on `node` gets.
@@ -14,9 +15,9 @@ pub(super) fn endpoints(
     port: u16,
     at: &PortEntry,
     node: &Arc<str>,
-) -> Arc<Published> {
+) -> Arc<EncodedResource> {
     let publish = |endpoints: Vec<v1::Endpoint>| {
-        Arc::new(Published::new(
+        Arc::new(EncodedResource::new(
             names::endpoints(&key.namespace, &key.name, port),
             v1::resource::Content::Endpoints(v1::Endpoints { endpoints }),
             Vec::new(),
@@ -48,7 +49,7 @@ impl PortEntry {
     /// The endpoints to use among those on a node: the ready ones, or if none is,
     /// those that still serve while they terminate.
     fn usable(&self, on: impl Fn(&Arc<str>) -> bool) -> Vec<v1::Endpoint> {
-        let pick = |wanted: fn(&crate::model::Candidate) -> bool| -> Vec<v1::Endpoint> {
+        let pick = |wanted: fn(&crate::model::EndpointState) -> bool| -> Vec<v1::Endpoint> {
             let here = self
                 .candidates
                 .iter()

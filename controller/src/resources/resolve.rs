@@ -9,41 +9,42 @@ use std::{
 use wire::{names, v1};
 
 use super::endpoints::endpoints;
-use crate::model::{Index, Model, PodId, PortEntry, Published, ServiceEntry};
+use crate::model::published::EncodedResource;
+use crate::model::{Index, Model, PodId, PortEntry, ServiceEntry};
 use crate::world::ObjectKey;
 
 impl Model {
     /// Every resource that the proxy of `pod` needs, by name, without the trust
     /// bundle. `destinations` are names of destination resources; one that is no
-    /// such name is left out of the answer. `None` when there is no such pod.
+    /// such name is left out of the set. `None` when there is no such pod.
     pub fn resolve(
         &self,
         pod: &PodId,
         destinations: &BTreeSet<String>,
-    ) -> Option<BTreeMap<String, Arc<Published>>> {
+    ) -> Option<BTreeMap<String, Arc<EncodedResource>>> {
         let index = &self.index;
         let facts = index.world.pods.get(pod)?;
-        let mut answer = Answer {
+        let mut set = ResourceSet {
             index,
             node: &facts.node,
             resources: BTreeMap::new(),
         };
         for resource in index.workload(pod, facts) {
-            answer.add(resource.clone());
+            set.add(resource.clone());
         }
         for name in destinations {
             let Some(names::Name::Destination { ip, port }) = names::parse(name) else {
                 continue;
             };
             let destination = index.destination(ip, port);
-            answer.follow(&destination);
-            answer.add(Arc::new(Published::new(
+            set.follow(&destination);
+            set.add(Arc::new(EncodedResource::new(
                 name.clone(),
                 v1::resource::Content::Destination(destination),
                 Vec::new(),
             )));
         }
-        Some(answer.resources)
+        Some(set.resources)
     }
 }
 
@@ -54,14 +55,14 @@ impl Model {
         &self,
         pod: &PodId,
         services: impl IntoIterator<Item = &'a ObjectKey>,
-        resources: &mut BTreeMap<String, Arc<Published>>,
+        resources: &mut BTreeMap<String, Arc<EncodedResource>>,
     ) -> Vec<String> {
         let index = &self.index;
         let mut refreshed = Vec::new();
         let Some(facts) = index.world.pods.get(pod) else {
             return refreshed;
         };
-        let mut replace = |name: String, new: &dyn Fn() -> Arc<Published>| {
+        let mut replace = |name: String, new: &dyn Fn() -> Arc<EncodedResource>| {
             if let Some(held) = resources.get_mut(&name) {
                 *held = new();
                 refreshed.push(name);
@@ -84,14 +85,14 @@ impl Model {
     }
 }
 
-struct Answer<'a> {
+struct ResourceSet<'a> {
     index: &'a Index,
     node: &'a Arc<str>,
-    resources: BTreeMap<String, Arc<Published>>,
+    resources: BTreeMap<String, Arc<EncodedResource>>,
 }
 
-impl Answer<'_> {
-    fn add(&mut self, published: Arc<Published>) {
+impl ResourceSet<'_> {
+    fn add(&mut self, published: Arc<EncodedResource>) {
         self.resources
             .insert(published.resource.name.clone(), published);
     }

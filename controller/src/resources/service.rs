@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use wire::{names, v1};
 
-use crate::model::Split;
-use crate::model::{Index, PortEntry, Published, ServiceEntry};
+use crate::model::published::EncodedResource;
+use crate::model::{Index, PortEntry, ServiceEntry, Split};
 use crate::world::ObjectKey;
 
 impl Index {
@@ -15,7 +15,7 @@ impl Index {
         entry: &ServiceEntry,
         port: u16,
         at: &'a PortEntry,
-    ) -> &'a Arc<Published> {
+    ) -> &'a Arc<EncodedResource> {
         at.service.get_or_init(|| {
             let splits = entry
                 .splits
@@ -36,7 +36,7 @@ impl Index {
                 .iter()
                 .flat_map(|split| split.origins.clone())
                 .collect();
-            Arc::new(Published::new(
+            Arc::new(EncodedResource::new(
                 names::service(&key.namespace, &key.name, port),
                 v1::resource::Content::Service(service),
                 origins,

@@ -2,13 +2,13 @@
 
 use wire::v1::{self, resource::Content};
 
-use crate::model::Published;
+use crate::model::published::EncodedResource;
 
 /// Whether going from `old` to `new` takes something away: an endpoint that left,
 /// a rule that changed or went, a mode that became tighter. Such a change is sent
 /// at once; all others may wait for company.
-pub(crate) fn must_not_wait(old: Option<&Published>, new: Option<&Published>) -> bool {
-    fn content(published: Option<&Published>) -> Option<&Content> {
+pub(crate) fn must_not_wait(old: Option<&EncodedResource>, new: Option<&EncodedResource>) -> bool {
+    fn content(published: Option<&EncodedResource>) -> Option<&Content> {
         published?.resource.content.as_ref()
     }
     match (content(old), content(new)) {

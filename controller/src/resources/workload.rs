@@ -5,13 +5,13 @@ use std::sync::Arc;
 use wire::{names, v1};
 
 use crate::{
-    model::{Index, Published, Target, modes, protocols},
+    model::{Index, Target, modes, protocols, published::EncodedResource},
     world::{ObjectKey, PodFacts},
 };
 
 impl Index {
     /// The workload resource and the rules of a pod.
-    pub(crate) fn workload(&self, key: &ObjectKey, facts: &PodFacts) -> &[Arc<Published>] {
+    pub(crate) fn workload(&self, key: &ObjectKey, facts: &PodFacts) -> &[Arc<EncodedResource>] {
         let Some(entry) = self.pods.get(key) else {
             return &[];
         };
@@ -27,7 +27,7 @@ impl Index {
         protocols::of_pod(facts, namespace, declared)
     }
 
-    fn make_workload(&self, key: &ObjectKey, facts: &PodFacts) -> Vec<Arc<Published>> {
+    fn make_workload(&self, key: &ObjectKey, facts: &PodFacts) -> Vec<Arc<EncodedResource>> {
         let targets: Vec<&Target> = self.targets.of(key, facts).collect();
         let namespace = self.world.namespace(&key.namespace);
         let enforcement = v1::Enforcement::from(self.enforcement(key, facts, &targets));
@@ -46,7 +46,7 @@ impl Index {
         // Whether a target protects shows in the enforcement, so it is an origin.
         let origins = targets.iter().map(|target| target.origin.clone()).collect();
         let content = v1::resource::Content::Workload(workload);
-        let mut resources = vec![Arc::new(Published::new(
+        let mut resources = vec![Arc::new(EncodedResource::new(
             names::WORKLOAD.to_owned(),
             content,
             origins,
@@ -59,10 +59,10 @@ impl Index {
     }
 }
 
-fn rule(target: &Target, pod: &ObjectKey) -> Option<Arc<Published>> {
+fn rule(target: &Target, pod: &ObjectKey) -> Option<Arc<EncodedResource>> {
     let allowed = target.rule.as_ref()?;
     let publish = |rule: v1::Rule| {
-        Arc::new(Published::stamped(
+        Arc::new(EncodedResource::stamped(
             wire::convert::rule_resource(rule),
             allowed.origins.clone(),
         ))

@@ -20,9 +20,10 @@ use wire::v1;
 use wire::v1::from_proxy::Message;
 
 use super::session::{Session, Target};
-use super::stream::{Conversation, End, MESSAGES, Streams, ToProxies, keep_names, taken_over};
+use super::stream::{MESSAGES, ProxyStream, StreamEnd, Streams, ToProxies, keep_names, taken_over};
+use crate::model::PodId;
+use crate::model::changes::Interest;
 use crate::model::compiled::Compiled;
-use crate::model::{Interest, PodId};
 use crate::observe::reports::Reporter;
 
 /// From the call to the Hello.
@@ -64,14 +65,14 @@ impl Streams {
             let end = match hello {
                 Ok(hello) => {
                     streams
-                        .converse(&pod, &identity, hello, incoming, (&outbox, &place))
+                        .serve(&pod, &identity, hello, incoming, (&outbox, &place))
                         .await
                 }
-                Err(refusal) => End::Refused(refusal),
+                Err(refusal) => StreamEnd::Refused(refusal),
             };
             match end {
-                End::Over => debug!(%pod, "stream ended"),
-                End::Refused(status) => {
+                StreamEnd::Over => debug!(%pod, "stream ended"),
+                StreamEnd::Refused(status) => {
                     info!(%pod, reason = status.message(), "stream ended");
                     let _ = timeout(Duration::from_secs(1), outbox.send(Err(status))).await;
                 }
@@ -115,14 +116,14 @@ impl Streams {
         Ok(pod)
     }
 
-    async fn converse(
+    async fn serve(
         &self,
         pod: &PodId,
         identity: &PeerIdentity,
         hello: v1::Hello,
         incoming: Streaming<v1::FromProxy>,
         (outbox, place): (&mpsc::Sender<Result<v1::ToProxy, Status>>, &Share<Arc<str>>),
-    ) -> End {
+    ) -> StreamEnd {
         let account = identity
             .spiffe
             .service_account()
@@ -143,7 +144,7 @@ impl Streams {
         self.left_out(pod, left_out);
         // What found no place is not told to other replicas either.
         asked.retain(|name| session.destinations().contains(name));
-        let mut stream = Conversation {
+        let mut stream = ProxyStream {
             number: self.next.fetch_add(1, Ordering::Relaxed),
             shared: self,
             pod,

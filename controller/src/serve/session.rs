@@ -19,7 +19,7 @@ use policy::name::ObjectRef;
 use tokio::time::Instant;
 use wire::v1;
 
-use crate::model::Published;
+use crate::model::published::EncodedResource;
 use crate::resources::urgency::must_not_wait;
 
 /// Destinations that one proxy may ask for. One per address and port that its
@@ -36,7 +36,7 @@ pub(crate) const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 const REASON_LIMIT: usize = 512;
 
 /// What a proxy should hold: resources by name.
-pub(crate) type Target = BTreeMap<String, Arc<Published>>;
+pub(crate) type Target = BTreeMap<String, Arc<EncodedResource>>;
 
 /// One stream's state.
 #[derive(Debug)]
@@ -175,17 +175,17 @@ impl Session {
         let mut changes = target
             .iter()
             .map(|(name, new)| (self.sent.get(name), Some(new)));
-        gone.map(|(_, old)| (Some(old), None))
-            .any(|(old, new): (_, Option<&Arc<Published>>)| {
+        gone.map(|(_, old)| (Some(old), None)).any(
+            |(old, new): (_, Option<&Arc<EncodedResource>>)| {
                 must_not_wait(old.map(Arc::as_ref), new.map(Arc::as_ref))
-            })
-            || changes.any(|(old, new)| {
-                // Most resources are as they were, and the version says so.
-                let same = old
-                    .zip(new)
-                    .is_some_and(|(old, new)| old.resource.version == new.resource.version);
-                !same && must_not_wait(old.map(Arc::as_ref), new.map(Arc::as_ref))
-            })
+            },
+        ) || changes.any(|(old, new)| {
+            // Most resources are as they were, and the version says so.
+            let same = old
+                .zip(new)
+                .is_some_and(|(old, new)| old.resource.version == new.resource.version);
+            !same && must_not_wait(old.map(Arc::as_ref), new.map(Arc::as_ref))
+        })
     }
 
     /// The same for resources of these names, when no other has changed.

@@ -25,8 +25,10 @@ use wire::v1::from_proxy::Message;
 use super::session::{ANSWER_TIMEOUT, Due, Session, Target};
 use crate::authority::Authority;
 use crate::metrics::StreamMetrics;
+use crate::model::PodId;
+use crate::model::changes::Interest;
 use crate::model::compiled::Latest;
-use crate::model::{Interest, PodId, Published};
+use crate::model::published::EncodedResource;
 use crate::observe::acknowledged::{Observed, pod_key};
 use crate::observe::reports::{Reporter, Reports};
 
@@ -81,7 +83,7 @@ pub(crate) struct Streams {
 }
 
 /// Why a stream ends without the proxy's doing.
-pub(super) enum End {
+pub(super) enum StreamEnd {
     /// In order; the proxy opens another.
     Over,
     Refused(Status),
@@ -112,7 +114,7 @@ pub(super) fn taken_over() -> Status {
     Status::aborted("newer streams of this pod have taken over")
 }
 
-pub(super) struct Conversation<'a> {
+pub(super) struct ProxyStream<'a> {
     pub(super) number: u64,
     pub(super) shared: &'a Streams,
     pub(super) pod: &'a PodId,
@@ -137,12 +139,12 @@ pub(super) struct Conversation<'a> {
     pub(super) outbox: &'a mpsc::Sender<Result<v1::ToProxy, Status>>,
 }
 
-impl Conversation<'_> {
+impl ProxyStream<'_> {
     pub(super) async fn run(
         &mut self,
         mut incoming: Streaming<v1::FromProxy>,
         place: &Share<Arc<str>>,
-    ) -> End {
+    ) -> StreamEnd {
         let mut latest = self.shared.latest.clone();
         let mut roots = self.shared.authority.roots_pem();
         let mut stop = self.shared.stop.clone();
@@ -178,10 +180,10 @@ impl Conversation<'_> {
                         return end;
                     }
                 },
-                () = place.taken() => return End::Refused(taken_over()),
+                () = place.taken() => return StreamEnd::Refused(taken_over()),
                 changed = latest.changed() => {
                     if changed.is_err() {
-                        return End::Over;
+                        return StreamEnd::Over;
                     }
                     if !self.is_kept_up(&mut latest)
                         && let Err(end) = self.look(&mut latest)
@@ -191,21 +193,21 @@ impl Conversation<'_> {
                 }
                 changed = roots.changed() => {
                     if changed.is_err() {
-                        return End::Over;
+                        return StreamEnd::Over;
                     }
                     if let Err(end) = self.look(&mut latest) {
                         return end;
                     }
                 }
-                _ = stop.wait_for(|stop| *stop) => return End::Over,
+                _ = stop.wait_for(|stop| *stop) => return StreamEnd::Over,
                 () = sleep_until(wake) => {
                     let now = Instant::now();
                     if now >= over {
-                        return End::Over;
+                        return StreamEnd::Over;
                     }
                     self.paused = self.paused.filter(|until| now < *until);
                     if self.session.is_stuck(now) {
-                        return End::Refused(Status::deadline_exceeded("a batch was not answered"));
+                        return StreamEnd::Refused(Status::deadline_exceeded("a batch was not answered"));
                     }
                 }
             }
@@ -240,9 +242,9 @@ impl Conversation<'_> {
     }
 
     /// Reads the newest model.
-    fn look(&mut self, latest: &mut Latest) -> Result<(), End> {
+    fn look(&mut self, latest: &mut Latest) -> Result<(), StreamEnd> {
         let compiled = latest.borrow_and_update().clone();
-        let gone = || End::Refused(Status::not_found("the pod is gone"));
+        let gone = || StreamEnd::Refused(Status::not_found("the pod is gone"));
         let compiled = compiled.ok_or_else(gone)?;
         let mut target = compiled
             .model
@@ -264,7 +266,7 @@ impl Conversation<'_> {
     /// Remembered destinations that lead nowhere by now are not sent: pods'
     /// addresses come and go, and nobody asked for these.
     fn drop_useless(&mut self, target: &mut Target) {
-        let useless = |published: &Published| match &published.resource.content {
+        let useless = |published: &EncodedResource| match &published.resource.content {
             Some(v1::resource::Content::Destination(destination)) => matches!(
                 destination.target,
                 None | Some(
@@ -285,7 +287,7 @@ impl Conversation<'_> {
     }
 
     /// Sends what is due. Returns when to look again at the latest.
-    fn send(&mut self) -> Result<Instant, End> {
+    fn send(&mut self) -> Result<Instant, StreamEnd> {
         let now = Instant::now();
         let patience = now + ANSWER_TIMEOUT;
         if !self.must_send {
@@ -309,19 +311,19 @@ impl Conversation<'_> {
         match self.outbox.try_send(Ok(message)) {
             Ok(()) => Ok(patience),
             // Closed: the proxy went away. Full cannot be, see OUTBOX.
-            Err(_) => Err(End::Over),
+            Err(_) => Err(StreamEnd::Over),
         }
     }
 
     /// One message, or the end of them.
-    fn hear(&mut self, message: Option<Result<v1::FromProxy, Status>>) -> Result<(), End> {
+    fn hear(&mut self, message: Option<Result<v1::FromProxy, Status>>) -> Result<(), StreamEnd> {
         let message = match message {
             Some(Ok(message)) => message,
             Some(Err(status)) => {
                 debug!(pod = %self.pod, %status, "stream broke");
-                return Err(End::Over);
+                return Err(StreamEnd::Over);
             }
-            None => return Err(End::Over),
+            None => return Err(StreamEnd::Over),
         };
         let now = Instant::now();
         if !matches!(message.message, Some(Message::Ack(_)))
@@ -335,12 +337,12 @@ impl Conversation<'_> {
         self.take(message)
     }
 
-    fn take(&mut self, message: v1::FromProxy) -> Result<(), End> {
+    fn take(&mut self, message: v1::FromProxy) -> Result<(), StreamEnd> {
         match message.message {
             Some(Message::Ack(ack)) => {
                 let answered = self.session.answer(ack, Instant::now());
                 if answered.unknown {
-                    return Err(End::Refused(Status::invalid_argument(
+                    return Err(StreamEnd::Refused(Status::invalid_argument(
                         "answer to a batch that was not sent",
                     )));
                 }
@@ -373,9 +375,9 @@ impl Conversation<'_> {
                 self.must_look = true;
                 Ok(())
             }
-            Some(Message::Hello(_)) => {
-                Err(End::Refused(Status::invalid_argument("a second Hello")))
-            }
+            Some(Message::Hello(_)) => Err(StreamEnd::Refused(Status::invalid_argument(
+                "a second Hello",
+            ))),
             Some(Message::Report(report)) => {
                 let (reports, now) = (&self.shared.reports, SystemTime::now());
                 reports.take(&self.reporter, report, true, now);
@@ -418,14 +420,14 @@ impl Conversation<'_> {
 }
 
 /// The trusted roots as a resource like any other.
-pub(super) fn bundle(authority: &Authority) -> Published {
+pub(super) fn bundle(authority: &Authority) -> EncodedResource {
     let roots = authority.roots_der();
     let resource = v1::Resource {
         name: wire::names::BUNDLE.to_owned(),
         version: String::new(),
         content: Some(v1::resource::Content::Bundle(v1::Bundle { roots })),
     };
-    Published {
+    EncodedResource {
         resource: wire::version::stamp(resource),
         origins: Vec::new(),
     }

@@ -31,7 +31,7 @@ async fn new_proxy_gets_a_certificate_with_which_its_stream_opens() {
     let batch = proxy.batch().await;
     assert!(batch.full);
     assert_eq!(names(&batch), ["bundle", "workload"]);
-    assert_eq!(bench.metrics.certify.answers(Outcome::Issued), 1);
+    assert_eq!(bench.metrics.certify.answers(CertifyResult::Issued), 1);
 }
 
 #[tokio::test]

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use crate::network_policy::InForce;
 use crate::observe::acknowledged::Tally;
-use crate::problem::{Condition, Verdict, few};
+use crate::problem::{Condition, ObjectReport, few};
 
 /// Time between two writes of an object whose counts only tick.
 pub(crate) const COUNT_EVERY: Duration = Duration::from_secs(5);
@@ -51,7 +51,7 @@ pub(super) enum When {
 }
 
 impl Status {
-    pub(super) fn of(verdict: &Verdict, tally: &Tally) -> Self {
+    pub(super) fn of(verdict: &ObjectReport, tally: &Tally) -> Self {
         Self {
             uid: verdict.uid.to_string(),
             generation: verdict.generation,

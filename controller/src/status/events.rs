@@ -16,7 +16,7 @@ use policy::name::{Kind, ObjectRef};
 use tokio::time::sleep;
 
 use super::conditions::api_version;
-use crate::apiserver::events::{About, Events, Note, Tone};
+use crate::apiserver::events::{About, Event, EventRecorder, EventType};
 use crate::model::PodId;
 use crate::model::compiled::{Compiled, Latest};
 use crate::problem::{Problem, Severity};
@@ -26,7 +26,7 @@ use crate::world::{Appearance, ObjectKey, World};
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// Tells what is new in every model until the models end.
-pub(crate) async fn tell(mut latest: Latest, events: Events) {
+pub(crate) async fn tell(mut latest: Latest, events: EventRecorder) {
     let mut told = Told::default();
     let mut before: Option<Arc<Compiled>> = None;
     loop {
@@ -35,7 +35,7 @@ pub(crate) async fn tell(mut latest: Latest, events: Events) {
             if before.is_none_or(|before| may_be_news(&before, &compiled)) {
                 told.news(&compiled)
                     .into_iter()
-                    .for_each(|note| events.say(note));
+                    .for_each(|note| events.record(note));
             }
             before = Some(compiled);
             // Pods come and go all the time, and every look is one at all of them.
@@ -67,7 +67,7 @@ struct Told {
 }
 
 impl Told {
-    fn news(&mut self, compiled: &Compiled) -> Vec<Note> {
+    fn news(&mut self, compiled: &Compiled) -> Vec<Event> {
         let mut notes = Vec::new();
         let problems: BTreeSet<Problem> = compiled.problems.list.iter().cloned().collect();
         notes.extend(
@@ -101,7 +101,7 @@ impl Told {
     }
 }
 
-fn about_problem(compiled: &Compiled, problem: &Problem) -> Note {
+fn about_problem(compiled: &Compiled, problem: &Problem) -> Event {
     let object = &problem.object;
     let uid = match object.kind {
         Kind::Pod => {
@@ -126,11 +126,11 @@ fn about_problem(compiled: &Compiled, problem: &Problem) -> Note {
         "" => problem.message.clone(),
         field => format!("{field}: {}", problem.message),
     };
-    Note {
+    Event {
         about: about(object, uid),
-        tone: match problem.severity {
-            Severity::Failure => Tone::Warning,
-            Severity::Warning => Tone::Normal,
+        event_type: match problem.severity {
+            Severity::Failure => EventType::Warning,
+            Severity::Warning => EventType::Normal,
         },
         reason: problem.reason.as_str(),
         action: "Compile",
@@ -167,12 +167,12 @@ fn skipped(world: &World) -> BTreeSet<PodId> {
     .collect()
 }
 
-fn about_skipped(world: &World, pod: &PodId) -> Note {
+fn about_skipped(world: &World, pod: &PodId) -> Event {
     let object = ObjectRef::new(Kind::Pod, pod.namespace.clone(), pod.name.clone());
     let uid = world.pods.get(pod).map(|facts| facts.uid.to_string());
-    Note {
+    Event {
         about: about(&object, uid),
-        tone: Tone::Warning,
+        event_type: EventType::Warning,
         reason: "HostNetworkSkipped",
         action: "Inject",
         text: "the pod uses its node's network (hostNetwork), so it got no proxy and is not part of the mesh".to_owned(),
@@ -210,7 +210,7 @@ fn misspelled(world: &World) -> BTreeMap<ObjectRef, String> {
     namespaces.chain(pods).collect()
 }
 
-fn about_misspelled(world: &World, object: &ObjectRef, text: &str) -> Note {
+fn about_misspelled(world: &World, object: &ObjectRef, text: &str) -> Event {
     let uid = match object.kind {
         Kind::Namespace => world.namespace(&object.name).map(|facts| facts.uid.clone()),
         _ => {
@@ -218,9 +218,9 @@ fn about_misspelled(world: &World, object: &ObjectRef, text: &str) -> Note {
             world.pods.get(&pod).map(|facts| facts.uid.clone())
         }
     };
-    Note {
+    Event {
         about: about(object, uid.map(|uid| uid.to_string())),
-        tone: Tone::Warning,
+        event_type: EventType::Warning,
         reason: "InjectNotUnderstood",
         action: "Inject",
         text: text.to_owned(),
@@ -229,7 +229,7 @@ fn about_misspelled(world: &World, object: &ObjectRef, text: &str) -> Note {
 
 /// One Event per pod whose last TrafficTarget went, as far as that opened it: in the
 /// other modes no target decides between open and closed.
-fn about_opened<'a>(compiled: &Compiled, pods: impl Iterator<Item = &'a PodId>) -> Vec<Note> {
+fn about_opened<'a>(compiled: &Compiled, pods: impl Iterator<Item = &'a PodId>) -> Vec<Event> {
     let mut notes = Vec::new();
     let mut told: BTreeMap<ObjectKey, usize> = BTreeMap::new();
     for pod in pods {
@@ -249,12 +249,12 @@ fn about_opened<'a>(compiled: &Compiled, pods: impl Iterator<Item = &'a PodId>) 
         if *told > MAX_TOLD {
             continue;
         }
-        notes.push(Note {
+        notes.push(Event {
             about: about(
                 &ObjectRef::new(Kind::Pod, pod.namespace.clone(), pod.name.clone()),
                 Some(facts.uid.to_string()),
             ),
-            tone: Tone::Warning,
+            event_type: EventType::Warning,
             reason: "NoTrafficTarget",
             action: "Compile",
             text: format!(

@@ -7,7 +7,7 @@ use kube::core::DynamicObject;
 use serde_json::{Value, json};
 
 use crate::{
-    model::{Defaults, Model, PodId, Published},
+    model::{Defaults, Model, PodId, published::EncodedResource},
     problem::Problems,
     translate,
     watch::{Collector, News, Step},
@@ -122,7 +122,7 @@ pub(crate) fn resolve(
     model: &Model,
     pod: &str,
     destinations: &[&str],
-) -> BTreeMap<String, Arc<Published>> {
+) -> BTreeMap<String, Arc<EncodedResource>> {
     let names: BTreeSet<String> = destinations
         .iter()
         .map(|at| format!("destination/{at}"))
@@ -131,7 +131,7 @@ pub(crate) fn resolve(
 }
 
 /// Resources by name, with readers that fail loudly.
-pub(crate) struct Resolved(pub(crate) BTreeMap<String, Arc<Published>>);
+pub(crate) struct Resolved(pub(crate) BTreeMap<String, Arc<EncodedResource>>);
 
 macro_rules! reader {
     ($name:ident, $content:ident) => {
@@ -145,7 +145,7 @@ macro_rules! reader {
 }
 
 impl Resolved {
-    pub(crate) fn published(&self, name: &str) -> &Published {
+    pub(crate) fn published(&self, name: &str) -> &EncodedResource {
         self.0
             .get(name)
             .unwrap_or_else(|| panic!("no {name} in {:?}", self.names()))

@@ -14,7 +14,7 @@ use kube::core::DynamicObject;
 use policy::protocol::PortRange;
 use serde::de::DeserializeOwned;
 
-use super::{Unusable, annotation, created, text};
+use super::metadata::{Unusable, annotation, created, text};
 use crate::world::{
     Appearance, EndpointFacts, NamespaceFacts, NodeFacts, ObjectKey, Owner, PodFacts, Proxy,
     ServiceFacts, ServicePort, SliceFacts, SlicePort,

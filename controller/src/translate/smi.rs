@@ -12,7 +12,7 @@ use policy::http_match::{Budget, HttpMatch};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::{created, text};
+use super::metadata::{created, text};
 use crate::world::{
     BackendFacts, BindingFacts, GroupFacts, Header, MatchFacts, Meta, RefFacts, RuleFacts,
     SplitFacts, SubjectFacts, TargetFacts, TcpRouteFacts, UdpRouteFacts,

@@ -7,7 +7,16 @@ use k8s_openapi::api::core::v1::ConfigMap;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ManagedFieldsEntry;
 use kube::api::ObjectMeta;
 
-use super::{LEAVE_MANAGER, LEAVING_KEY, MANAGER, NAME, ROOTS_KEY};
+/// Name of the ConfigMap in each namespace.
+pub(crate) const NAME: &str = "weft-trust-bundle";
+/// Key of the trusted roots, PEM.
+pub(crate) const ROOTS_KEY: &str = "ca.crt";
+/// Key of the mark that tells proxies that the mesh is being removed.
+pub(crate) const LEAVING_KEY: &str = "leaving";
+/// Field manager of the copies.
+pub(crate) const MANAGER: &str = "weft-controller";
+/// Field manager of the mark.
+pub(crate) const LEAVE_MANAGER: &str = "weft-leave";
 
 /// Uid of the controller's service account that wrote the copy.
 const INSTALL: &str = "weft.dev/install";

@@ -1,3 +1,4 @@
+use super::copy::{LEAVE_MANAGER, ROOTS_KEY};
 use super::*;
 use crate::testing::api_server::FakeApi;
 use kube::api::ObjectMeta;
@@ -21,7 +22,7 @@ struct Bench {
 async fn api_server_that_vanishes_in_a_call_holds_the_copies_up_for_one_time_limit() {
     let api = FakeApi::default();
     let client = crate::apiserver::lease::Leadership::fixed(true).client("bundle", &api.client());
-    let (events, _writer) = Events::new(client.clone(), "me", Counter::default());
+    let (events, _writer) = EventRecorder::new(client.clone(), "me", Counter::default());
     let (_sender, roots) = watch::channel(Arc::from(PEM));
     api.put(
         "/api/v1/namespaces/shop",
@@ -48,7 +49,7 @@ async fn api_server_that_vanishes_in_a_call_holds_the_copies_up_for_one_time_lim
 impl Bench {
     fn new(namespaces: &[&str]) -> Self {
         let api = FakeApi::default();
-        let (events, writer) = Events::new(api.client(), "me", Counter::default());
+        let (events, writer) = EventRecorder::new(api.client(), "me", Counter::default());
         let (sender, roots) = watch::channel(Arc::from(PEM));
         let bundle = Bundle {
             client: api.client(),
@@ -65,15 +66,15 @@ impl Bench {
             events: writer,
             roots: sender,
         };
-        bench.seen.namespace(Event::Init);
+        bench.seen.namespace(watcher::Event::Init);
         for name in namespaces {
             bench
                 .seen
-                .namespace(Event::InitApply(Item(Ok(namespace(name)))));
+                .namespace(watcher::Event::InitApply(Item(Ok(namespace(name)))));
         }
-        bench.seen.namespace(Event::InitDone);
-        bench.seen.copy(Event::Init);
-        bench.seen.copy(Event::InitDone);
+        bench.seen.namespace(watcher::Event::InitDone);
+        bench.seen.copy(watcher::Event::Init);
+        bench.seen.copy(watcher::Event::InitDone);
         bench
     }
 
@@ -92,7 +93,7 @@ impl Bench {
     /// Lets the watch bring it.
     fn watch(&mut self, namespace: &str) {
         let map = self.shown(namespace);
-        self.seen.copy(Event::Apply(Item(Ok(map))));
+        self.seen.copy(watcher::Event::Apply(Item(Ok(map))));
     }
 
     fn edit(&mut self, at: &str, edit: impl FnOnce(&mut Value)) {
@@ -157,7 +158,7 @@ async fn new_namespace_gets_its_copy_when_it_is_seen() {
     let mut bench = Bench::new(&[]);
     bench
         .seen
-        .namespace(Event::Apply(Item(Ok(namespace("late")))));
+        .namespace(watcher::Event::Apply(Item(Ok(namespace("late")))));
     bench.settle("one").await;
     assert!(bench.api.read(&path("late")).is_some());
 }
@@ -223,7 +224,7 @@ async fn frozen_copy_is_made_anew_and_told() {
     let frozen = bench.shown("shop");
     bench.settle("one").await;
     assert!(bench.api.read(&path("shop")).is_none());
-    bench.seen.copy(Event::Delete(Item(Ok(frozen))));
+    bench.seen.copy(watcher::Event::Delete(Item(Ok(frozen))));
     bench.settle("one").await;
     assert_eq!(bench.data(), json!({ROOTS_KEY: PEM}));
     assert_eq!(bench.events().await, 1);
@@ -242,7 +243,7 @@ async fn copies_of_our_own_are_replaced_without_an_event_when_the_roots_change()
         assert_eq!(bench.data(), json!({ROOTS_KEY: roots}));
     }
     // The watch may be behind.
-    bench.seen.copy(Event::Apply(Item(Ok(late))));
+    bench.seen.copy(watcher::Event::Apply(Item(Ok(late))));
     bench.settle("one").await;
     assert_eq!(bench.events().await, 0);
 }

@@ -23,7 +23,7 @@ use serde_json::json;
 use tokio::time::timeout;
 
 use super::definitions::{Refusal, retreat};
-use crate::trust_bundle::{LEAVE_MANAGER, LEAVING_KEY, NAME};
+use crate::trust_bundle::copy::{LEAVE_MANAGER, LEAVING_KEY, NAME};
 
 /// Name of the proxy's container.
 const PROXY: &str = "weft-proxy";

@@ -60,7 +60,7 @@ pub(crate) struct Target {
     pub modules: Vec<Module>,
     pub functions: Vec<Function>,
     pub calls: Vec<Call>,
-    /// Modules that are declared, but have no file.
+    /// Modules that are declared, but have no file, or none that can be read.
     pub missing: Vec<String>,
 }
 

@@ -19,7 +19,13 @@ pub(crate) fn read(
         target.missing.push(file.to_owned());
         return;
     };
-    let parsed = syn::parse_file(text).unwrap_or_else(|error| panic!("{file}: {error}"));
+    let parsed = match syn::parse_file(text) {
+        Ok(parsed) => parsed,
+        Err(error) => {
+            target.missing.push(format!("{file}: {error}"));
+            return;
+        }
+    };
     let mut reader = Reader {
         target,
         file,

@@ -225,12 +225,12 @@ fn silence(member: &Crate, target: &Target, exempt: &Exempt, found: &mut BTreeSe
     for rule in rules {
         for module in target.naming(rule.about) {
             let path = module.path.join("/");
-            let within = |folder: &&str| {
-                path.strip_prefix(*folder)
+            let within = |folder: &str| {
+                path.strip_prefix(folder)
                     .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
             };
-            if rule.folders.iter().any(|folder| within(&folder))
-                && !rule.besides.iter().any(|folder| within(&folder))
+            if rule.folders.iter().any(|folder| within(folder))
+                && !rule.besides.iter().any(|folder| within(folder))
             {
                 let subject = format!("{} names {}", module.file, rule.about);
                 found.insert(Breach::of("silent", subject));

@@ -93,6 +93,10 @@ impl CountedBody {
     pub(super) fn new(body: Bytes, mut held: Held) -> Self {
         held.shrink_to(body.len());
         let caller = Arc::clone(&held.caller);
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "one answer's timer, aborted with it"
+        )]
         let timer = tokio::spawn(async move {
             tokio::time::sleep(ANSWER_TIMEOUT).await;
             caller.stuck.notify_one();

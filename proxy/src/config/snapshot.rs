@@ -145,13 +145,6 @@ impl Snapshot {
             .collect()
     }
 
-    /// Whether a port of the own pod was declared: by a Service, a container, an
-    /// annotation or a rule.
-    #[must_use]
-    pub fn declares(&self, port: u16) -> bool {
-        self.declared.contains(&port)
-    }
-
     /// A meshed endpoint at this address, of whatever Service.
     #[must_use]
     pub fn meshed_at(&self, addr: SocketAddr) -> Option<&Arc<Endpoint>> {

@@ -19,11 +19,7 @@ use wire::v1;
 
 use crate::config::snapshot::{Destination, PodTarget, Snapshot};
 use crate::endpoints::registry::Registry;
-use crate::telemetry::labels::Direction;
-use crate::telemetry::labels::Port;
-use crate::telemetry::metrics::Metrics;
-use crate::telemetry::ports::ServedPorts;
-use crate::telemetry::report::Reports;
+use crate::telemetry::Telemetry;
 
 /// How long a call waits for the controller to say what an address is.
 pub const LOOKUP_WAIT: Duration = Duration::from_secs(1);
@@ -53,9 +49,7 @@ pub struct State {
     wanted: Mutex<HashMap<SocketAddr, Wanted>>,
     /// Told when `wanted` changed.
     pub asked: Notify,
-    pub metrics: Metrics,
-    pub reports: Reports,
-    served: ServedPorts,
+    pub telemetry: Arc<Telemetry>,
 }
 
 /// Keeps a destination subscribed while a connection uses it.
@@ -76,7 +70,7 @@ impl Drop for Use {
 
 impl State {
     #[must_use]
-    pub fn new(metrics: Metrics) -> Self {
+    pub fn new(telemetry: Arc<Telemetry>) -> Self {
         Self {
             snapshot: ArcSwap::default(),
             changed: watch::Sender::new(0),
@@ -84,9 +78,7 @@ impl State {
             registry: Registry::default(),
             wanted: Mutex::default(),
             asked: Notify::new(),
-            reports: Reports::new(metrics.clone()),
-            served: ServedPorts::default(),
-            metrics,
+            telemetry,
         }
     }
 
@@ -104,16 +96,18 @@ impl State {
     /// Puts a batch into use and returns what could not be used.
     pub fn apply(&self, batch: v1::Batch) -> Vec<v1::Nack> {
         let (next, nacks) = self.snapshot.load().after(batch, &self.registry);
-        self.metrics.batches.inc();
-        self.metrics.nacks.inc_by(nacks.len() as u64);
-        self.metrics
+        self.telemetry.metrics.batches.inc();
+        self.telemetry.metrics.nacks.inc_by(nacks.len() as u64);
+        self.telemetry
+            .metrics
             .destinations
             .set(i64::try_from(next.destinations.len()).unwrap_or(i64::MAX));
         let policy = next.policy_revision;
+        self.telemetry.declare(Arc::clone(&next.declared));
         self.snapshot.store(Arc::new(next));
         self.registry.sweep();
         if self.registry.forgot_meshed() {
-            self.metrics.limit("meshed-addresses");
+            self.telemetry.metrics.limit("meshed-addresses");
         }
         self.changed.send_modify(|revision| *revision += 1);
         self.policy.send_if_modified(|revision| {
@@ -122,28 +116,6 @@ impl State {
             changed
         });
         nacks
-    }
-
-    /// How `port` is counted: by its number where somebody declared it or it was ever
-    /// served, `served` being the news. `service` is empty inbound and for what is
-    /// called by its own address.
-    #[must_use]
-    pub fn port_label(&self, direction: Direction, service: &str, port: u16, served: bool) -> Port {
-        let declared = match direction {
-            Direction::inbound => self.snapshot.load().declares(port),
-            Direction::outbound => !service.is_empty(),
-        };
-        if declared {
-            return Port::Number(port);
-        }
-        match self.served.note(direction, port, served) {
-            Some(true) => Port::Number(port),
-            Some(false) => Port::Other,
-            None => {
-                self.metrics.limit("served-ports");
-                Port::Other
-            }
-        }
     }
 
     /// What stands at `addr`. When the controller has not told within [`LOOKUP_WAIT`],
@@ -168,7 +140,7 @@ impl State {
         if found.is_some() {
             return (found, usage);
         }
-        self.metrics.unknown_destinations.inc();
+        self.telemetry.metrics.unknown_destinations.inc();
         let snapshot = self.snapshot.load();
         let endpoint = snapshot.meshed_at(addr).map(|endpoint| {
             Arc::new(Destination::Pod(PodTarget {
@@ -192,7 +164,7 @@ impl State {
             entry.last_used = now;
         } else {
             if wanted.len() >= DESTINATION_LIMIT {
-                self.metrics.limit("destinations");
+                self.telemetry.metrics.limit("destinations");
                 let oldest = wanted
                     .iter()
                     .filter(|(_, entry)| entry.users == 0)
@@ -240,7 +212,7 @@ impl State {
             bytes += snapshot.bytes_for(addr, &mut counted);
             if bytes > KEPT_BYTES && at >= KEPT_AT_LEAST && !used {
                 wanted.remove(&addr);
-                self.metrics.limit("destination-bytes");
+                self.telemetry.metrics.limit("destination-bytes");
             }
         }
     }
@@ -252,6 +224,7 @@ mod tests {
     use wire::v1::destination::Target;
 
     use super::*;
+    use crate::telemetry::metrics::Metrics;
 
     fn at(number: usize) -> SocketAddr {
         let number = u32::try_from(number).unwrap();
@@ -272,7 +245,10 @@ mod tests {
     }
 
     async fn used(number: usize, bytes: usize) -> Arc<State> {
-        let state = State::new(Metrics::register(&mut Registry::default()));
+        let state = State::new(Arc::new(Telemetry::new(
+            Metrics::register(&mut Registry::default()),
+            false,
+        )));
         let state = Arc::new(state);
         let set = (0..number).map(|at| destination(at, bytes)).collect();
         let nacks = state.apply(v1::Batch {

@@ -39,6 +39,7 @@ impl Control {
                     certified.send_replace(true);
                     let unix = end.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
                     self.state
+                        .telemetry
                         .metrics
                         .certificate_expiry
                         .set(i64::try_from(unix).unwrap_or(i64::MAX));
@@ -59,7 +60,7 @@ impl Control {
                     }
                 }
                 Err(error) => {
-                    self.state.metrics.certificate_failures.inc();
+                    self.state.telemetry.metrics.certificate_failures.inc();
                     tracing::warn!(%error, "no certificate from the controller, trying again");
                     sleep(backoff.next_delay()).await;
                 }

@@ -33,10 +33,10 @@ impl Control {
         });
         let secured = secured
             .map_err(|_| format!("{} did not answer in time", self.settings.controller))??;
-        let io = std::sync::Mutex::new(Some(TokioIo::new(secured)));
+        let io = parking_lot::Mutex::new(Some(TokioIo::new(secured)));
         // One connection, made already: when it ends, so does the stream.
         let connector = tower::service_fn(move |_| {
-            let io = io.lock().ok().and_then(|mut io| io.take());
+            let io = io.lock().take();
             std::future::ready(io.ok_or_else(|| std::io::Error::other("the connection has ended")))
         });
         Ok(Endpoint::from_static("http://weft-controller")

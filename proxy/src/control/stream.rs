@@ -56,7 +56,7 @@ impl Control {
         let mut backoff = Backoff::new(BACKOFF_FIRST, BACKOFF_LONGEST);
         loop {
             let ended = self.stream(&configured, contact, &mut backoff, doubt).await;
-            self.state.metrics.control_connected.set(0);
+            self.state.telemetry.metrics.control_connected.set(0);
             contact.send_modify(|contact| contact.streaming = false);
             match ended {
                 // The controller ends streams now and then, so that replicas share them.
@@ -107,7 +107,7 @@ impl Control {
                     let Some(message) = message? else { return Ok(()) };
                     let Some(v1::to_proxy::Message::Batch(batch)) = message.message else { continue };
                     outbox.try_send(self.take(batch))?;
-                    self.state.metrics.control_connected.set(1);
+                    self.state.telemetry.metrics.control_connected.set(1);
                     contact.send_if_modified(|contact| {
                         contact.unreachable = false;
                         !std::mem::replace(&mut contact.streaming, true)
@@ -127,7 +127,7 @@ impl Control {
     /// Tells what was counted, once the controller has answered: the first
     /// message of a stream is Hello.
     pub(super) async fn report(&self, stream: mpsc::Sender<v1::Report>) {
-        self.state.reports.feed(stream).await;
+        self.state.telemetry.reports.feed(stream).await;
     }
 
     /// Applies a batch and says how that went.

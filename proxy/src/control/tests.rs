@@ -34,6 +34,7 @@ use super::Control;
 use crate::config::store::State;
 use crate::control::certificate::FRESH_FOR;
 use crate::control::trust_bundle::BUNDLE_EVERY;
+use crate::telemetry::Telemetry;
 use crate::telemetry::metrics::Metrics;
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -160,7 +161,10 @@ impl Bench {
         let bench = Self {
             control: Control {
                 settings: Arc::new(settings),
-                state: Arc::new(State::new(Metrics::register(&mut registry))),
+                state: Arc::new(State::new(Arc::new(Telemetry::new(
+                    Metrics::register(&mut registry),
+                    false,
+                )))),
                 certs: CertHandle::empty(),
                 roots: Roots::new(&id("shop", "web"), ca.roots()).unwrap(),
                 clock,
@@ -307,7 +311,15 @@ async fn mounted_bundle_is_trusted_by_nothing_but_the_connection_for_a_certifica
     // Neither does it help a controller of a third authority.
     bench.becomes(&new);
     pass(FRESH_FOR).await;
-    let failures = || bench.control.state.metrics.certificate_failures.get();
+    let failures = || {
+        bench
+            .control
+            .state
+            .telemetry
+            .metrics
+            .certificate_failures
+            .get()
+    };
     bench.until(|_| failures() >= 2).await;
     trusted(&bench);
 

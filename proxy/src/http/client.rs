@@ -103,6 +103,10 @@ impl Clients {
     /// Gives a connection back once its exchange is over.
     pub fn give_back(&self, addr: SocketAddr, mut connection: Http1) {
         let pool = Arc::clone(self.http1.lock().entry(addr).or_default());
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "one connection to an application"
+        )]
         tokio::spawn(async move {
             if connection.sender.ready().await.is_ok() {
                 pool.put(connection);

@@ -140,12 +140,14 @@ impl Visit {
             let labels = AuditLabels {
                 direction: Direction::inbound,
                 peer: Arc::clone(&self.label),
-                port: self
-                    .proxy
-                    .state
-                    .port_label(Direction::inbound, "", self.local.port(), false),
+                port: self.proxy.telemetry.port_label(
+                    Direction::inbound,
+                    "",
+                    self.local.port(),
+                    false,
+                ),
             };
-            self.proxy.state.metrics.audit.at(&labels).inc();
+            self.proxy.telemetry.metrics.audit.at(&labels).inc();
             tracing::info!(peer = %self.label, port = self.local.port(), "deny would refuse this call");
         }
     }

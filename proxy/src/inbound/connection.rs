@@ -63,7 +63,7 @@ impl Visit {
 impl Visit {
     pub(super) fn tcp_call(&self) -> Call {
         Call::tcp(
-            &self.proxy,
+            &self.proxy.telemetry,
             Direction::inbound,
             Arc::default(),
             self.local.port(),

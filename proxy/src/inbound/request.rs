@@ -59,9 +59,15 @@ impl Visit {
             headers::join_cookies(&mut parts.headers);
         }
         let trace = trace::id(&parts.headers);
-        let mut call = Call::http(&self.proxy, Direction::inbound, &parts, started, trace)
-            .to(Arc::default(), self.local.port(), "".into())
-            .from_pod(self.pod.clone());
+        let mut call = Call::http(
+            &self.proxy.telemetry,
+            Direction::inbound,
+            &parts,
+            started,
+            trace,
+        )
+        .to(Arc::default(), self.local.port(), "".into())
+        .from_pod(self.pod.clone());
         call.peer(Arc::clone(&self.label), self.security());
         if let Err(failure) = self.authorise(&mut parts) {
             call.failed(&failure);
@@ -180,6 +186,7 @@ impl Visit {
                     .headers
                     .insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
             }
+            #[expect(clippy::disallowed_methods, reason = "one upgraded connection")]
             tokio::spawn(async move {
                 let sides = tokio::join!(caller_side.opened(out), server_side.switched());
                 let (Some(mut client), Some(mut server)) = sides else {

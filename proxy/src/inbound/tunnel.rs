@@ -35,6 +35,7 @@ impl Visit {
             return failure.response(false);
         }
         if by_request {
+            #[expect(clippy::disallowed_methods, reason = "one byte stream")]
             tokio::spawn(async move {
                 let Ok(out) = out.await else { return };
                 let mut stream = Prefixed::new(Stream::new(out, incoming));
@@ -51,6 +52,7 @@ impl Visit {
                 return unsent(failure.response(false));
             }
         };
+        #[expect(clippy::disallowed_methods, reason = "one byte stream")]
         tokio::spawn(async move {
             let Ok(out) = out.await else { return };
             let mut stream = Prefixed::new(Stream::new(out, incoming));

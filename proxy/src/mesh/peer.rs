@@ -57,6 +57,7 @@ impl Peer {
     pub fn open_line(&self, opening: Opening) {
         let (ip, tls) = (self.ip, self.tls.clone());
         let config = tls.quiet_client(&self.identity);
+        #[expect(clippy::disallowed_methods, reason = "one connection to a peer")]
         tokio::spawn(async move {
             match secure(ip, &tls, config, connect::tune_closely).await {
                 Ok((secured, _)) if secured.get_ref().1.alpn_protocol() == Some(QUIET_ALPN) => {

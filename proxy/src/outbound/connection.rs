@@ -32,14 +32,14 @@ impl Connection {
             protocol,
             security: Security::plaintext,
         };
-        self.proxy.state.metrics.connections.at(&labels).inc();
+        self.proxy.telemetry.metrics.connections.at(&labels).inc();
     }
 
     pub(super) fn failed_tcp(&self, failure: &Failure) {
         tracing::debug!(addr = %self.addr, %failure, "could not serve a connection");
         let (service, port) = self.called(&self.proxy.state.snapshot());
         Call::tcp(
-            &self.proxy,
+            &self.proxy.telemetry,
             Direction::outbound,
             service,
             port,

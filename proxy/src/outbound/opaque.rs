@@ -22,7 +22,7 @@ impl Connection {
         let mut attempts = Attempts::new(&route);
         while let Some(endpoint) = attempts.next(&self.proxy.settings.own_ip) {
             let call = Call::tcp(
-                &self.proxy,
+                &self.proxy.telemetry,
                 Direction::outbound,
                 Arc::clone(&route.service),
                 route.port,

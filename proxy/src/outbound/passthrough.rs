@@ -82,7 +82,7 @@ pub(crate) async fn pass_through(
     forbidden: impl Future<Output = ()>,
 ) {
     let call = Call::tcp(
-        proxy,
+        &proxy.telemetry,
         Direction::outbound,
         Arc::default(),
         addr.port(),

@@ -65,19 +65,31 @@ pub(super) async fn request_story(
         Ok(route) => route,
         Err(failure) => {
             let (service, port) = connection.called(&snapshot);
-            Call::http(proxy, Direction::outbound, &parts, started, trace)
-                .to(service, port, Arc::default())
-                .failed(&failure);
+            Call::http(
+                &proxy.telemetry,
+                Direction::outbound,
+                &parts,
+                started,
+                trace,
+            )
+            .to(service, port, Arc::default())
+            .failed(&failure);
             return failure.response_to(&parts.method, grpc);
         }
     };
-    let mut call = Call::http(proxy, Direction::outbound, &parts, started, trace)
-        .to(
-            Arc::clone(&route.service),
-            route.port,
-            Arc::clone(&route.backend),
-        )
-        .split_by(route.split.clone());
+    let mut call = Call::http(
+        &proxy.telemetry,
+        Direction::outbound,
+        &parts,
+        started,
+        trace,
+    )
+    .to(
+        Arc::clone(&route.service),
+        route.port,
+        Arc::clone(&route.backend),
+    )
+    .split_by(route.split.clone());
     let (body, upload) = Upload::watch(incoming::incoming(incoming));
     let replay = Replay::new(body);
     let mut attempts = Attempts::new(&route);

@@ -79,6 +79,7 @@ pub(crate) async fn finish(
             (Some(out), Some(stream)) => Side::Open(Stream::new(out, stream)),
             _ => server_side,
         };
+        #[expect(clippy::disallowed_methods, reason = "one upgraded connection")]
         tokio::spawn(async move {
             let _held = (place, in_flight);
             let sides = tokio::join!(client_side.switched(), server_side.switched());

@@ -77,8 +77,12 @@ pub(crate) async fn accept(
         let proxy = Arc::clone(&proxy);
         let leaving = *progress.leaving.borrow();
         let unmeshed = leaving.relays(kind == Kind::Outbound, &proxy.state.snapshot());
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "one connection's: its panic ends that connection only"
+        )]
         tokio::spawn(async move {
-            proxy.state.metrics.open_connections.inc();
+            proxy.telemetry.metrics.open_connections.inc();
             let serving = conversation(
                 Arc::clone(&proxy),
                 stream,
@@ -87,7 +91,7 @@ pub(crate) async fn accept(
                 Arc::clone(&place),
             );
             permits::keep(&place, serving).await;
-            proxy.state.metrics.open_connections.dec();
+            proxy.telemetry.metrics.open_connections.dec();
         });
     }
 }
@@ -107,7 +111,7 @@ pub(crate) async fn conversation(
     let original = match original_dst(&stream) {
         Ok(original) if !is_own_listener(&proxy, original) => original,
         // Somebody called the proxy's port itself: nothing to relay to.
-        _ => return proxy.state.metrics.limit("direct-call"),
+        _ => return proxy.telemetry.metrics.limit("direct-call"),
     };
     match kind {
         _ if unmeshed => relay_unmeshed(&proxy, stream, original).await,

@@ -14,7 +14,7 @@ use crate::http::grpc::{grpc_status, is_success};
 use crate::http::refusal::reason_in;
 use crate::http::watched::End;
 use crate::net::relay::Copied;
-use crate::proxy::Proxy;
+use crate::telemetry::Telemetry;
 use crate::telemetry::access_log;
 use crate::telemetry::labels::Port;
 use crate::telemetry::labels::{
@@ -33,7 +33,7 @@ struct Logged {
 
 #[derive(Debug)]
 pub struct Call {
-    proxy: Arc<Proxy>,
+    telemetry: Arc<Telemetry>,
     direction: Direction,
     service: Arc<str>,
     port: u16,
@@ -79,13 +79,13 @@ impl Ended {
 impl Call {
     #[must_use]
     pub fn http(
-        proxy: &Arc<Proxy>,
+        telemetry: &Arc<Telemetry>,
         direction: Direction,
         parts: &request::Parts,
         started: Instant,
         trace: Option<String>,
     ) -> Self {
-        let logged = proxy.settings.access_log.then(|| Logged {
+        let logged = telemetry.access_log.then(|| Logged {
             method: parts.method.clone(),
             host: parts
                 .uri
@@ -103,7 +103,7 @@ impl Call {
             trace,
         });
         Self {
-            proxy: Arc::clone(proxy),
+            telemetry: Arc::clone(telemetry),
             direction,
             service: Arc::default(),
             port: 0,
@@ -120,7 +120,7 @@ impl Call {
 
     #[must_use]
     pub fn tcp(
-        proxy: &Arc<Proxy>,
+        telemetry: &Arc<Telemetry>,
         direction: Direction,
         service: Arc<str>,
         port: u16,
@@ -130,7 +130,7 @@ impl Call {
     ) -> Self {
         let started = Instant::now();
         Self {
-            proxy: Arc::clone(proxy),
+            telemetry: Arc::clone(telemetry),
             direction,
             service,
             port,
@@ -171,8 +171,9 @@ impl Call {
 
     /// The port as it is counted; `served` when the other end itself has answered.
     fn port_label(&self, served: bool) -> Port {
-        let state = &self.proxy.state;
-        state.port_label(self.direction, &self.service, self.port, served)
+        let (direction, service) = (self.direction, &self.service);
+        self.telemetry
+            .port_label(direction, service, self.port, served)
     }
 
     /// True when the other end has proved that it is a proxy of the mesh: only then do
@@ -198,7 +199,7 @@ impl Call {
             backend: Arc::clone(&self.backend),
             split: self.split.clone(),
         };
-        self.proxy.state.reports.count(edge, outcome);
+        self.telemetry.reports.count(edge, outcome);
     }
 
     /// Why the peer proxy answered instead of the application. An application's
@@ -248,7 +249,7 @@ impl Call {
         bytes: u64,
     ) {
         self.awaited = false;
-        let metrics = &self.proxy.state.metrics;
+        let metrics = &self.telemetry.metrics;
         let latency = after.unwrap_or_else(|| self.started.elapsed());
         let own = reason.unwrap_or("");
         // An answer of the mesh instead of the application's is a failure, whatever
@@ -312,7 +313,7 @@ impl Call {
             peer: Arc::clone(&self.peer),
             security: self.security,
         };
-        self.proxy.state.metrics.cancelled.at(&labels).inc();
+        self.telemetry.metrics.cancelled.at(&labels).inc();
     }
 
     fn log(&self, status: u16, reason: &str, latency: Duration, bytes: u64) {
@@ -343,7 +344,7 @@ impl Call {
 
     /// An opaque connection that was served, and has ended.
     pub fn relayed(self, (copied, outcome): (Copied, std::io::Result<()>)) {
-        let metrics = &self.proxy.state.metrics;
+        let metrics = &self.telemetry.metrics;
         for (flow, bytes) in [("sent", copied.sent), ("received", copied.received)] {
             let labels = ByteLabels {
                 direction: self.direction,
@@ -380,7 +381,7 @@ impl Call {
             security: self.security,
             reason,
         };
-        self.proxy.state.metrics.tcp.at(&labels).inc();
+        self.telemetry.metrics.tcp.at(&labels).inc();
     }
 }
 

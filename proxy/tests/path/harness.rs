@@ -31,6 +31,7 @@ use weft_proxy::net::budget::Budget;
 use weft_proxy::ports::MESH_PORT;
 use weft_proxy::proxy::Proxy;
 use weft_proxy::settings::Settings;
+use weft_proxy::telemetry::Telemetry;
 use weft_proxy::telemetry::labels::Direction;
 use weft_proxy::telemetry::metrics::Metrics;
 use weft_proxy::{inbound, outbound};
@@ -147,11 +148,13 @@ impl Pod {
             let metrics = metrics.clone();
             move |reason| metrics.tls_failed(Direction::outbound, reason)
         });
-        let state = Arc::new(State::new(metrics));
+        let telemetry = Arc::new(Telemetry::new(metrics, false));
+        let state = Arc::new(State::new(Arc::clone(&telemetry)));
         let budget = Budget::new(64 * 1024 * 1024);
         let proxy = Arc::new(Proxy {
             settings: Arc::new(settings),
             state,
+            telemetry,
             peers: Peers::new(tls.clone(), Arc::clone(&budget)),
             clients: Clients::new(Arc::clone(&budget)),
             budget,

@@ -109,11 +109,11 @@ impl Bench {
         self.certifier.certify(request, source).await
     }
 
-    async fn must_refuse(&self, token: &str, code: tonic::Code, outcome: Outcome) {
+    async fn must_refuse(&self, token: &str, code: tonic::Code, outcome: CertifyResult) {
         let status = self.ask(token).await.unwrap_err();
         assert_eq!(status.code(), code, "{status}");
         assert_eq!(self.metrics.answers(outcome), 1, "{status}");
-        assert_eq!(self.metrics.answers(Outcome::Issued), 0);
+        assert_eq!(self.metrics.answers(CertifyResult::Issued), 0);
     }
 }
 
@@ -133,7 +133,7 @@ async fn pods_token_gives_a_certificate_with_the_accounts_identity_and_the_pods_
     );
     assert_eq!(identity.pod_uid(), Some("uid-0"));
     assert_eq!(answer.roots.len(), 1);
-    assert_eq!(bench.metrics.answers(Outcome::Issued), 1);
+    assert_eq!(bench.metrics.answers(CertifyResult::Issued), 1);
 }
 
 #[tokio::test]
@@ -143,7 +143,7 @@ async fn token_that_the_api_server_does_not_accept_is_refused() {
         .must_refuse(
             "forged",
             tonic::Code::Unauthenticated,
-            Outcome::NotAuthenticated,
+            CertifyResult::NotAuthenticated,
         )
         .await;
 }
@@ -162,7 +162,7 @@ async fn token_of_another_audience_is_refused() {
         .must_refuse(
             "foreign",
             tonic::Code::Unauthenticated,
-            Outcome::WrongAudience,
+            CertifyResult::WrongAudience,
         )
         .await;
 }
@@ -174,7 +174,11 @@ async fn review_without_audiences_is_refused() {
     old.audiences.clear();
     bench.cluster.reviews.lock().insert("old".to_owned(), old);
     bench
-        .must_refuse("old", tonic::Code::Unauthenticated, Outcome::WrongAudience)
+        .must_refuse(
+            "old",
+            tonic::Code::Unauthenticated,
+            CertifyResult::WrongAudience,
+        )
         .await;
 }
 
@@ -188,7 +192,7 @@ async fn users_token_is_refused() {
         .must_refuse(
             "user",
             tonic::Code::PermissionDenied,
-            Outcome::NotAServiceAccount,
+            CertifyResult::NotAServiceAccount,
         )
         .await;
 }
@@ -205,7 +209,11 @@ async fn token_that_is_not_bound_to_a_pod_is_refused() {
             .lock()
             .insert("unbound".to_owned(), unbound);
         bench
-            .must_refuse("unbound", tonic::Code::PermissionDenied, Outcome::NotBound)
+            .must_refuse(
+                "unbound",
+                tonic::Code::PermissionDenied,
+                CertifyResult::NotBound,
+            )
             .await;
     }
 }
@@ -215,7 +223,11 @@ async fn token_of_a_deleted_pod_is_refused_even_when_the_api_server_still_accept
     let bench = Bench::new();
     bench.cluster.pods.lock().clear();
     bench
-        .must_refuse("good", tonic::Code::PermissionDenied, Outcome::PodGone)
+        .must_refuse(
+            "good",
+            tonic::Code::PermissionDenied,
+            CertifyResult::PodGone,
+        )
         .await;
 }
 
@@ -228,7 +240,11 @@ async fn token_of_a_pod_whose_name_another_has_now_is_refused() {
         .lock()
         .insert(PodId::new("shop", "web-0"), "uid-1".to_owned());
     bench
-        .must_refuse("good", tonic::Code::PermissionDenied, Outcome::PodGone)
+        .must_refuse(
+            "good",
+            tonic::Code::PermissionDenied,
+            CertifyResult::PodGone,
+        )
         .await;
 }
 
@@ -237,7 +253,11 @@ async fn request_that_is_no_certificate_request_is_refused() {
     let mut bench = Bench::new();
     bench.csr = b"not a request".to_vec();
     bench
-        .must_refuse("good", tonic::Code::InvalidArgument, Outcome::BadRequest)
+        .must_refuse(
+            "good",
+            tonic::Code::InvalidArgument,
+            CertifyResult::BadRequest,
+        )
         .await;
 }
 
@@ -246,7 +266,11 @@ async fn oversized_token_is_refused_before_anybody_is_asked() {
     let bench = Bench::new();
     let long = "x".repeat(TOKEN_LIMIT + 1);
     bench
-        .must_refuse(&long, tonic::Code::InvalidArgument, Outcome::BadRequest)
+        .must_refuse(
+            &long,
+            tonic::Code::InvalidArgument,
+            CertifyResult::BadRequest,
+        )
         .await;
 }
 
@@ -255,7 +279,7 @@ async fn without_an_authority_the_answer_is_to_try_again() {
     let mut bench = Bench::new();
     bench.certifier.authority = Authority::default();
     bench
-        .must_refuse("good", tonic::Code::Unavailable, Outcome::CannotSign)
+        .must_refuse("good", tonic::Code::Unavailable, CertifyResult::CannotSign)
         .await;
 }
 
@@ -268,7 +292,11 @@ async fn more_requests_than_may_run_at_once_are_told_to_come_back() {
         all.push(bench.certifier.turns.take(source).await);
     }
     bench
-        .must_refuse("good", tonic::Code::ResourceExhausted, Outcome::Overloaded)
+        .must_refuse(
+            "good",
+            tonic::Code::ResourceExhausted,
+            CertifyResult::Overloaded,
+        )
         .await;
 }
 
@@ -289,7 +317,7 @@ async fn pod_gets_ten_certificates_at_once_and_then_one_in_ten_seconds() {
         }
     }
     assert_eq!(issued, 10);
-    assert_eq!(bench.metrics.answers(Outcome::Throttled), 40);
+    assert_eq!(bench.metrics.answers(CertifyResult::Throttled), 40);
     // Another pod is not held back by it, and neither is this one for long.
     bench.ask("other").await.unwrap();
     tokio::time::advance(Duration::from_secs(10)).await;
@@ -309,7 +337,7 @@ async fn address_that_asks_without_end_costs_the_api_server_twenty_reviews_a_sec
         }
         tokio::time::advance(Duration::from_millis(5)).await;
     }
-    let reviewed = bench.metrics.answers(Outcome::NotAuthenticated);
+    let reviewed = bench.metrics.answers(CertifyResult::NotAuthenticated);
     assert!(
         (290..=310).contains(&reviewed),
         "{reviewed} reviews in 10 s"

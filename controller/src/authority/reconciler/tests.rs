@@ -16,9 +16,9 @@ use tokio::time::timeout;
 
 const PATH: &str = "/api/v1/namespaces/mesh/secrets/weft-ca";
 
-fn keeper(api: &FakeApi, leads: bool) -> Keeper {
-    let (events, _writer) = Events::new(api.client(), "me", Counter::default());
-    Keeper {
+fn reconciler(api: &FakeApi, leads: bool) -> Reconciler {
+    let (events, _writer) = EventRecorder::new(api.client(), "me", Counter::default());
+    Reconciler {
         authority: Authority::default(),
         client: api.client(),
         namespace: "mesh".to_owned(),
@@ -43,14 +43,14 @@ fn key(api: &FakeApi, name: &str) -> Value {
     api.read(PATH).unwrap()["data"][name].clone()
 }
 
-fn can_sign(keeper: &Keeper, now: SystemTime) -> bool {
+fn can_sign(reconciler: &Reconciler, now: SystemTime) -> bool {
     let spiffe = SpiffeId::of("cluster.local", "shop", "web").unwrap();
     let csr = LeafKey::generate().unwrap().csr().unwrap();
     let names = LeafNames {
         spiffe: spiffe.clone(),
         pod_dns: None,
     };
-    let issued = keeper
+    let issued = reconciler
         .authority
         .issue(&csr, &names, now, Duration::from_secs(60));
     issued.is_ok_and(|issued| peer_identity(&issued.chain).is_ok_and(|peer| peer.spiffe == spiffe))
@@ -60,7 +60,7 @@ fn can_sign(keeper: &Keeper, now: SystemTime) -> bool {
 async fn first_controller_makes_the_authority_and_the_second_uses_the_same() {
     let api = FakeApi::default();
     let now = SystemTime::now();
-    let (a, b) = (keeper(&api, true), keeper(&api, false));
+    let (a, b) = (reconciler(&api, true), reconciler(&api, false));
     a.step(now).await.unwrap();
     b.step(now).await.unwrap();
     assert!(can_sign(&a, now) && can_sign(&b, now));
@@ -72,7 +72,7 @@ async fn first_controller_makes_the_authority_and_the_second_uses_the_same() {
 async fn loser_of_the_race_to_create_reads_what_the_winner_wrote() {
     let api = FakeApi::default();
     let now = SystemTime::now();
-    let (a, b) = (keeper(&api, true), keeper(&api, false));
+    let (a, b) = (reconciler(&api, true), reconciler(&api, false));
     a.step(now).await.unwrap();
     b.make(now).await.unwrap();
     assert_eq!(a.authority.roots_der(), b.authority.roots_der());
@@ -82,7 +82,7 @@ async fn loser_of_the_race_to_create_reads_what_the_winner_wrote() {
 async fn issuer_is_replaced_at_two_thirds_of_its_life_by_the_lease_holder_only() {
     let api = FakeApi::default();
     let start = SystemTime::now();
-    let (holder, other) = (keeper(&api, true), keeper(&api, false));
+    let (holder, other) = (reconciler(&api, true), reconciler(&api, false));
     holder.step(start).await.unwrap();
     other.step(start).await.unwrap();
     let first = key(&api, ISSUER_CRT);
@@ -109,13 +109,13 @@ async fn issuer_is_replaced_at_two_thirds_of_its_life_by_the_lease_holder_only()
 async fn broken_secret_does_not_replace_an_authority_that_works() {
     let api = FakeApi::default();
     let now = SystemTime::now();
-    let keeper = keeper(&api, false);
-    keeper.step(now).await.unwrap();
+    let reconciler = reconciler(&api, false);
+    reconciler.step(now).await.unwrap();
     let mut broken = api.read(PATH).unwrap();
     broken["data"][ISSUER_CRT] = json!("bm90IGEgY2VydGlmaWNhdGU=");
     api.put(PATH, broken);
-    assert!(keeper.step(now).await.is_err());
-    assert!(can_sign(&keeper, now));
+    assert!(reconciler.step(now).await.is_err());
+    assert!(can_sign(&reconciler, now));
 }
 
 #[tokio::test]
@@ -126,20 +126,20 @@ async fn broken_secret_at_the_start_means_no_signing_and_no_end_of_the_process()
         json!({"metadata": {"name": SECRET, "namespace": "mesh"}, "data": {}}),
     );
     let now = SystemTime::now();
-    let keeper = keeper(&api, true);
-    assert!(keeper.step(now).await.is_err());
-    assert!(!can_sign(&keeper, now));
+    let reconciler = reconciler(&api, true);
+    assert!(reconciler.step(now).await.is_err());
+    assert!(!can_sign(&reconciler, now));
 }
 
 #[tokio::test]
 async fn secret_that_was_deleted_under_a_running_mesh_comes_back_with_the_same_root() {
     let api = FakeApi::default();
     let now = SystemTime::now();
-    let keeper = keeper(&api, true);
-    keeper.step(now).await.unwrap();
+    let reconciler = reconciler(&api, true);
+    reconciler.step(now).await.unwrap();
     let root = key(&api, ROOT_CRT);
     api.remove(PATH);
-    keeper.step(now).await.unwrap();
+    reconciler.step(now).await.unwrap();
     assert_eq!(key(&api, ROOT_CRT), root);
 }
 
@@ -167,17 +167,17 @@ async fn own_certificate_carries_the_controllers_identity() {
 async fn issuer_that_ended_while_nobody_ran_is_replaced_by_the_lease_holder_who_names_the_date() {
     let api = FakeApi::default();
     let start = SystemTime::now();
-    keeper(&api, true).step(start).await.unwrap();
+    reconciler(&api, true).step(start).await.unwrap();
     let (root, issuer) = (key(&api, ROOT_CRT), key(&api, ISSUER_CRT));
 
     // All processes are new: the cluster was off.
     let later = start + 100 * DAY;
     let ended = date(start + ISSUER_LIFE);
     let ended = ended.split('T').next().unwrap();
-    let (events, writer) = Events::new(api.client(), "me", Counter::default());
-    let mut holder = keeper(&api, true);
+    let (events, writer) = EventRecorder::new(api.client(), "me", Counter::default());
+    let mut holder = reconciler(&api, true);
     holder.events = events;
-    let other = keeper(&api, false);
+    let other = reconciler(&api, false);
     let waiting = other.step(later).await.unwrap_err().to_string();
     assert!(waiting.contains(ended), "{waiting}");
     assert_eq!(key(&api, ISSUER_CRT), issuer, "not its task");
@@ -200,17 +200,17 @@ async fn issuer_that_ended_while_nobody_ran_is_replaced_by_the_lease_holder_who_
 async fn issuer_that_ended_and_cannot_be_replaced_says_why_and_stays() {
     let api = FakeApi::default();
     let start = SystemTime::now();
-    keeper(&api, true).step(start).await.unwrap();
+    reconciler(&api, true).step(start).await.unwrap();
 
     let late = start + ROOT_LIFE + DAY;
     let before = api.writes().len();
-    let error = keeper(&api, true).step(late).await.unwrap_err();
+    let error = reconciler(&api, true).step(late).await.unwrap_err();
     assert!(matches!(error, CaError::RootEnded { .. }), "{error}");
 
     let mut without = api.read(PATH).unwrap();
     without["data"].as_object_mut().unwrap().remove(ROOT_KEY);
     api.put(PATH, without);
-    let error = keeper(&api, true)
+    let error = reconciler(&api, true)
         .step(start + 100 * DAY)
         .await
         .unwrap_err();
@@ -223,7 +223,7 @@ async fn issuer_that_ended_and_cannot_be_replaced_says_why_and_stays() {
 async fn cluster_that_was_off_for_a_hundred_days_has_every_certificate_again_by_itself() {
     let api = FakeApi::default();
     let (clock, ahead) = clock();
-    let mut holder = keeper(&api, true);
+    let mut holder = reconciler(&api, true);
     holder.clock = clock.clone();
     let authority = holder.authority.clone();
     tokio::spawn(holder.run());
@@ -268,7 +268,7 @@ async fn watch_that_fails_again_and_again_does_not_put_off_the_look_at_the_secre
     let api = FakeApi::default();
     api.refuse_watches("/api/v1/namespaces/mesh/secrets");
     let (clock, ahead) = clock();
-    let mut holder = keeper(&api, true);
+    let mut holder = reconciler(&api, true);
     holder.clock = clock;
     tokio::spawn(holder.run());
     // By now the watch fails once or twice a minute.
@@ -282,11 +282,11 @@ async fn watch_that_fails_again_and_again_does_not_put_off_the_look_at_the_secre
     assert_ne!(key(&api, ISSUER_CRT), first);
 }
 
-fn told(api: &FakeApi, trust_domain: &str) -> Keeper {
+fn told(api: &FakeApi, trust_domain: &str) -> Reconciler {
     let own = SpiffeId::of(trust_domain, "mesh", "weft-controller").unwrap();
-    Keeper {
+    Reconciler {
         authority: Authority::new(&own),
-        ..keeper(api, true)
+        ..reconciler(api, true)
     }
 }
 
@@ -345,11 +345,11 @@ async fn controller_told_another_trust_domain_than_the_mesh_has_refuses_to_start
 async fn secret_of_a_version_that_wrote_no_trust_domain_gets_the_lease_holders() {
     let api = FakeApi::default();
     let now = SystemTime::now();
-    keeper(&api, true).step(now).await.unwrap();
+    reconciler(&api, true).step(now).await.unwrap();
     let mut old = api.read(PATH).unwrap();
     old["data"].as_object_mut().unwrap().remove(TRUST_DOMAIN);
     api.put(PATH, old);
-    let (holder, other) = (keeper(&api, true), keeper(&api, false));
+    let (holder, other) = (reconciler(&api, true), reconciler(&api, false));
     other.step(now).await.unwrap();
     assert_eq!(key(&api, TRUST_DOMAIN), Value::Null, "not its task");
     holder.step(now).await.unwrap();

@@ -7,8 +7,9 @@ use rand::{RngExt as _, SeedableRng as _};
 use serde_json::{Value, json};
 
 use super::*;
+use crate::model::Model;
 use crate::model::compiled::Compiled;
-use crate::model::{Model, Published};
+use crate::model::published::EncodedResource;
 use crate::testing::cluster;
 use crate::watch::Collector;
 
@@ -182,15 +183,15 @@ fn step(dice: &mut StdRng, collector: &mut Collector) {
     }
 }
 
-type Told = BTreeMap<String, Published>;
+type Told = BTreeMap<String, EncodedResource>;
 
 fn told(model: &Model, pod: &ObjectKey) -> Option<Told> {
     let resources = model.resolve(pod, &destinations(pod))?;
     Some(owned(resources))
 }
 
-fn owned(resources: BTreeMap<String, Arc<Published>>) -> Told {
-    let own = |(name, published): (String, Arc<Published>)| (name, (*published).clone());
+fn owned(resources: BTreeMap<String, Arc<EncodedResource>>) -> Told {
+    let own = |(name, published): (String, Arc<EncodedResource>)| (name, (*published).clone());
     resources.into_iter().map(own).collect()
 }
 
@@ -210,7 +211,7 @@ fn compiling_after_says_what_compiling_from_nothing_says_and_whom_it_concerns() 
         let world = Arc::new(collector.world());
         let (model, problems) = Model::compile(&world, &defaults);
         let mut compiled = Compiled::new(world, model, problems);
-        let mut seen: BTreeMap<ObjectKey, (u64, crate::model::Interest, Option<Told>)> =
+        let mut seen: BTreeMap<ObjectKey, (u64, crate::model::changes::Interest, Option<Told>)> =
             BTreeMap::new();
         for _ in 0..250 {
             for _ in 0..dice.random_range(1..4) {
@@ -253,7 +254,7 @@ fn compiling_after_says_what_compiling_from_nothing_says_and_whom_it_concerns() 
                 if let Some((number, interest, Some(held))) = seen.get_mut(pod)
                     && let Some(services) = compiled.states_since(*number, interest)
                 {
-                    let mut resources: BTreeMap<String, Arc<Published>> = held
+                    let mut resources: BTreeMap<String, Arc<EncodedResource>> = held
                         .iter()
                         .map(|(name, held)| (name.clone(), Arc::new(held.clone())))
                         .collect();

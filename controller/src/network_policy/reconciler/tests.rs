@@ -16,7 +16,7 @@ const ROLES: &str = "/apis/rbac.authorization.k8s.io/v1/clusterroles";
 
 struct Bench {
     api: FakeApi,
-    keeper: Keeper,
+    reconciler: Reconciler,
     state: State,
     models: watch::Sender<Option<Arc<Compiled>>>,
     enforced: watch::Receiver<Option<Arc<Enforced>>>,
@@ -61,11 +61,11 @@ impl Bench {
     fn new(cluster: &Cluster) -> Self {
         let api = FakeApi::default();
         api.put(&format!("{ROLES}/{ROLE}"), role("role-1"));
-        let (events, _) = Events::new(api.client(), "me", Counter::default());
+        let (events, _) = EventRecorder::new(api.client(), "me", Counter::default());
         let (models, latest) = watch::channel(Some(compiled(cluster)));
         let (sender, enforced) = watch::channel(None);
         Self {
-            keeper: Keeper {
+            reconciler: Reconciler {
                 client: api.client(),
                 latest,
                 events,
@@ -85,7 +85,7 @@ impl Bench {
     }
 
     async fn round(&mut self) -> Option<Instant> {
-        self.keeper.round(&mut self.state).await
+        self.reconciler.round(&mut self.state).await
     }
 
     /// Rounds until nothing is due.
@@ -105,15 +105,17 @@ impl Bench {
         policy["metadata"]["namespace"] = "shop".into();
         self.api.put(&path(name), policy);
         let policy = self.api.read(&path(name)).unwrap();
-        self.state
-            .take(Event::Apply(serde_json::from_value(policy).unwrap()));
+        self.state.take(watcher::Event::Apply(
+            serde_json::from_value(policy).unwrap(),
+        ));
     }
 
     fn delete(&mut self, name: &str) {
         let policy = self.api.read(&path(name)).unwrap();
         self.api.remove(&path(name));
-        self.state
-            .take(Event::Delete(serde_json::from_value(policy).unwrap()));
+        self.state.take(watcher::Event::Delete(
+            serde_json::from_value(policy).unwrap(),
+        ));
     }
 
     fn spec(&self, name: &str) -> Option<Value> {

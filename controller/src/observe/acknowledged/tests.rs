@@ -172,15 +172,15 @@ fn object_that_nobody_needs_any_more_is_touched_and_has_no_proxies() {
     observed.note(1, state("a", 5, true));
     assert!(
         observed
-            .take_touched(Reader::Record)
+            .take_touched(Consumer::Record)
             .unwrap()
             .contains(&split())
     );
-    assert!(observed.take_touched(Reader::Record).unwrap().is_empty());
+    assert!(observed.take_touched(Consumer::Record).unwrap().is_empty());
     observed.ended(1, "shop/a");
     assert!(
         observed
-            .take_touched(Reader::Record)
+            .take_touched(Consumer::Record)
             .unwrap()
             .contains(&split())
     );

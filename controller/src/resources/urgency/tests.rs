@@ -1,10 +1,10 @@
 use super::*;
 
-fn published(content: Content) -> Published {
-    Published::new("x".to_owned(), content, Vec::new())
+fn published(content: Content) -> EncodedResource {
+    EncodedResource::new("x".to_owned(), content, Vec::new())
 }
 
-fn endpoints(ports: &[u32]) -> Published {
+fn endpoints(ports: &[u32]) -> EncodedResource {
     let endpoint = |port: &u32| v1::Endpoint {
         port: *port,
         ..v1::Endpoint::default()
@@ -13,7 +13,7 @@ fn endpoints(ports: &[u32]) -> Published {
     published(Content::Endpoints(v1::Endpoints { endpoints }))
 }
 
-fn workload(enforcement: v1::Enforcement) -> Published {
+fn workload(enforcement: v1::Enforcement) -> EncodedResource {
     let workload = v1::Workload {
         enforcement: enforcement.into(),
         ..v1::Workload::default()

@@ -6,7 +6,7 @@ fn split() -> ObjectRef {
 }
 
 /// A resource whose content follows from `text`, made from generation `generation`.
-fn resource(name: &str, text: &str, generation: i64) -> (String, Arc<Published>) {
+fn resource(name: &str, text: &str, generation: i64) -> (String, Arc<EncodedResource>) {
     let content = v1::resource::Content::Destination(v1::Destination {
         target: Some(v1::destination::Target::Service(text.to_owned())),
     });
@@ -15,14 +15,14 @@ fn resource(name: &str, text: &str, generation: i64) -> (String, Arc<Published>)
         version: String::new(),
         content: Some(content),
     };
-    let published = Published {
+    let published = EncodedResource {
         resource: wire::version::stamp(resource),
         origins: vec![(split(), generation)],
     };
     (name.to_owned(), Arc::new(published))
 }
 
-fn endpoints(ips: &[&str]) -> (String, Arc<Published>) {
+fn endpoints(ips: &[&str]) -> (String, Arc<EncodedResource>) {
     let endpoint = |ip: &&str| v1::Endpoint {
         ip: (*ip).to_owned(),
         port: 80,
@@ -37,7 +37,7 @@ fn endpoints(ips: &[&str]) -> (String, Arc<Published>) {
         version: String::new(),
         content: Some(content),
     };
-    let published = Published {
+    let published = EncodedResource {
         resource: wire::version::stamp(resource),
         origins: Vec::new(),
     };

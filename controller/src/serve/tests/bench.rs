@@ -19,7 +19,7 @@ pub(super) use wire::v1::replica_client::ReplicaClient;
 
 pub(super) use crate::authority::Authority;
 pub(super) use crate::authority::certify::tests::FakeCluster;
-pub(super) use crate::metrics::{Metrics, Outcome, ReportMetrics};
+pub(super) use crate::metrics::{CertifyResult, Metrics, ReportMetrics};
 pub(super) use crate::model::compiled::Compiled;
 pub(super) use crate::model::{Defaults, Model};
 pub(super) use crate::observe::acknowledged::{Observed, Tally};

@@ -91,7 +91,7 @@ async fn request_for_a_certificate_is_cut_off_at_32_kib() {
         .await
         .unwrap_err();
     assert_eq!(refused.code(), tonic::Code::OutOfRange, "{refused}");
-    let read = bench.metrics.certify.answers(Outcome::BadRequest);
+    let read = bench.metrics.certify.answers(CertifyResult::BadRequest);
     assert_eq!(read, 0, "it was read as a whole");
     must_be_served(&bench).await;
 }

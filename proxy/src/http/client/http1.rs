@@ -105,6 +105,10 @@ pub async fn http1_connection(
         .handshake(TokioIo::new(stream))
         .await
         .map_err(|error| Failure::unsent(Reason::ConnectFailed, format!("{addr}: {error}")))?;
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "one connection to an application"
+    )]
     tokio::spawn(async move {
         if let Err(error) = connection.with_upgrades().await {
             tracing::debug!(%error, "connection to a server ended");

@@ -80,6 +80,7 @@ impl Line {
 
     /// Says goodbye, so that the peer need not take it for an accident.
     fn close(self: Box<Self>) {
+        #[expect(clippy::disallowed_methods, reason = "one connection")]
         tokio::spawn(async move {
             let Self {
                 sender, connection, ..

@@ -144,6 +144,7 @@ where
         shared: Arc::clone(&shared),
         outlet,
     };
+    #[expect(clippy::disallowed_methods, reason = "one connection")]
     tokio::spawn(task);
     Ok(Sender { send, flow, shared })
 }
@@ -198,6 +199,10 @@ impl Sender {
             // Most bodies are there already, and need no task.
             match pipe.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
                 Poll::Ready(()) => None,
+                #[expect(
+                    clippy::disallowed_methods,
+                    reason = "one body, aborted with its stream"
+                )]
                 Poll::Pending => Some(Upload::new(tokio::spawn(pipe).abort_handle())),
             }
         };

@@ -127,6 +127,7 @@ where
                     let body = RecvBody::new(stream, flow.open(), &head.headers);
                     let answer = handler(Request::from_parts(head, body));
                     let held = Arc::clone(&open);
+                    #[expect(clippy::disallowed_methods, reason = "one stream")]
                     tokio::spawn(async move {
                         let _held = held;
                         exchange(answer, respond, asked).await;
