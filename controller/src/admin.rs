@@ -1,4 +1,6 @@
 //! Pages of the admin port that show more than probes and metrics.
+//!
+//! May import `observe`.
 
 use std::net::IpAddr;
 

@@ -12,6 +12,8 @@
 //! The Secret also says which trust domain the mesh has, since its first start. All
 //! identities are of that one, so a controller that was told another refuses to start
 //! and leaves the mesh to those that go on.
+//!
+//! May import `apiserver`, `metrics`, `model` and `settings`.
 
 pub(crate) mod certify;
 pub(crate) mod own_certificate;
@@ -180,7 +182,7 @@ impl Authority {
             Some(roots) => roots.replace_pem(&loaded.roots_pem)?,
             None => {
                 let roots = Roots::from_pem(&self.inner.own, &loaded.roots_pem)?;
-                // Nobody else loads: the keeper is the only caller.
+                // Nobody else loads: the reconciler is the only caller.
                 let _ = self.inner.roots.set(roots);
             }
         }

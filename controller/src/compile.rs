@@ -4,6 +4,8 @@
 //! What users wrote is judged here and nowhere else. A mistake costs the object
 //! that holds it as little as is safe, and no other object anything. Where it is
 //! unclear what an access rule means, it allows less.
+//!
+//! May import `model`, `problem` and `world`.
 
 mod access;
 mod addresses;

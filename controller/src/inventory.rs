@@ -2,6 +2,8 @@
 //!
 //! An object that is gone is remembered for a while: its traffic of the last
 //! minutes still belongs to its owners. It is no longer listed itself.
+//!
+//! May import `model`, `translate` and `world`.
 
 pub(crate) mod follow;
 pub(crate) mod kind;

@@ -1,9 +1,13 @@
 //! The control plane: understands the cluster, compiles it into what proxies need,
 //! and tells them.
 //!
-//! `watch` follows the API server and hands on one immutable `world` after
-//! another; `compile` turns each into a `model`, purely; the rest serves that to
-//! proxies, collects what they acknowledge, and writes back what became of it.
+//! `watch` follows the API server and hands on one immutable `world` after another, made
+//! of objects by `translate`; `compile` turns each into a `model`, purely; `resources`
+//! picks what one proxy gets of it and `serve` sends that; `observe` collects what proxies
+//! acknowledge, and `status` writes back what became of it. `run` starts all of that.
+//!
+//! What a folder may import stands at its head, and for all of them in
+//! docs/architecture.md.
 
 #![cfg_attr(
     not(test),

@@ -1,5 +1,7 @@
 //! What the controller counts. Labels are closed sets, or names of namespaces
 //! that lose their series when there is nothing to say about them.
+//!
+//! May import nothing else of this crate.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -6,6 +6,8 @@
 //! made of what proxies reported (`observe::reports`) and of which objects exist
 //! (`inventory`): `query` reads the question, `aggregate` adds up, `render` gives
 //! it the shape that clients know.
+//!
+//! May import `aggregated`, `inventory`, `metrics`, `model`, `observe` and `world`.
 
 pub(crate) mod aggregate;
 pub(crate) mod answer;

@@ -6,6 +6,8 @@
 //! with what proxies use and not with what the cluster holds.
 //!
 //! Invariant: the same World gives the same bytes, whatever happened before.
+//!
+//! May import `problem` and `world`, and never what makes it (`compile`) or reads it.
 
 pub(crate) mod changes;
 pub(crate) mod compiled;

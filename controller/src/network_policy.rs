@@ -16,6 +16,9 @@
 //!
 //! Only where the chart value `access.udpNetworkPolicies` asks for it, because it
 //! needs the right to write NetworkPolicies everywhere.
+//!
+//! May import `apiserver`, `model`, `problem`, `translate` and `world`, and of
+//! `compile` the bindings.
 
 mod live;
 mod permit;

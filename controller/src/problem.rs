@@ -3,6 +3,8 @@
 //! Compiling never fails: it uses what it can, and says about the rest which
 //! field is wrong and why. From the same findings come the conditions `Accepted`
 //! and `ResolvedRefs` and the Events, so they cannot disagree.
+//!
+//! May import nothing else of this crate.
 
 use std::{collections::BTreeMap, sync::Arc};
 

@@ -1,4 +1,6 @@
-//! Puts the parts of one replica together.
+//! Puts the parts of one replica together: in which order they start and end.
+//!
+//! May import everything; nothing but `main` may import it.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;

@@ -9,6 +9,8 @@
 //! have places of their own, in which the address that holds most gives way, live for
 //! seconds, and may send what a request for a certificate needs and no more. What
 //! they do never costs a place of somebody with a certificate.
+//!
+//! May import `authority`, `metrics`, `model`, `observe` and `resources`.
 
 mod open;
 pub(crate) mod session;

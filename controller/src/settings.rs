@@ -1,4 +1,6 @@
 //! What the environment tells the controller.
+//!
+//! May import nothing else of this crate.
 
 pub(crate) mod caps;
 

@@ -11,6 +11,9 @@
 //! proxies without a stream.
 //!
 //! Only the Lease holder runs this.
+//!
+//! May import `apiserver`, `metrics`, `model`, `network_policy`, `observe`, `problem`
+//! and `world`.
 
 mod conditions;
 pub(crate) mod events;

@@ -10,6 +10,8 @@
 //!
 //! Only definitions that call this mesh's injector for conversion are looked at: others
 //! belong to somebody else.
+//!
+//! May import `metrics`.
 
 mod definition;
 #[cfg(test)]

@@ -2,6 +2,8 @@
 //!
 //! An object that cannot be read gives an error (or, for SMI kinds, a fact that
 //! says so) and never disturbs its neighbours.
+//!
+//! May import `world`.
 
 mod core;
 mod metadata;

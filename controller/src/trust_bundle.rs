@@ -14,6 +14,8 @@
 //! The mark `leaving` stays while this installation is being removed
 //! ([`Departure`]) and at no other time. An earlier installation is known by the
 //! uid of the service account that wrote the copy.
+//!
+//! May import `apiserver`, `model` and `world`.
 
 pub(crate) mod copy;
 pub(crate) mod uninstalling;
@@ -42,7 +44,7 @@ use self::uninstalling::Departure;
 use crate::apiserver::client::WATCH_SECONDS;
 use crate::apiserver::events::{About, Event, EventRecorder, EventType};
 
-/// Writes of its own that the keeper recognises per namespace. The watch is
+/// Writes of its own that the reconciler recognises per namespace. The watch is
 /// rarely more than one behind.
 const OWN_WRITES: usize = 4;
 /// Pause before writes that failed are tried again.
@@ -51,7 +53,7 @@ const RETRY: Duration = Duration::from_secs(2);
 /// mended by a person, and pods wait for the copy meanwhile.
 const RETRY_FORBIDDEN: Duration = Duration::from_secs(30);
 
-/// What the keeper needs.
+/// What the reconciler needs.
 #[derive(Clone)]
 pub(crate) struct Bundle {
     /// API server.

@@ -12,6 +12,8 @@
 //!
 //! A kind whose CustomResourceDefinition is missing counts as empty until it
 //! appears.
+//!
+//! May import `metrics`, `translate` and `world`.
 
 mod collect;
 

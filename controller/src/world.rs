@@ -6,6 +6,8 @@
 //!
 //! Taking a snapshot costs one reference per store: the maps sit behind `Arc`
 //! and are copied only when they change while an older World is still in use.
+//!
+//! May import nothing else of this crate.
 
 mod facts;
 mod key;

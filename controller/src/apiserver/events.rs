@@ -1,8 +1,8 @@
 //! Events: what a person sees under `kubectl describe`.
 //!
-//! Said once: the same note about the same object is not repeated for
+//! Said once: the same Event about the same object is not repeated for
 //! [`SAY_AGAIN_AFTER`]. The queue is bounded and never waits, because no part
-//! of the mesh may stand still for a note; what does not fit is counted.
+//! of the mesh may stand still for an Event; what does not fit is counted.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -22,16 +22,16 @@ use tracing::{debug, warn};
 const QUEUE: usize = 512;
 /// Notes that are remembered for not being repeated.
 const REMEMBERED: usize = 8192;
-/// After this time the same note may be said again; the API server forgets
+/// After this time the same Event may be said again; the API server forgets
 /// Events after an hour.
 const SAY_AGAIN_AFTER: Duration = Duration::from_secs(50 * 60);
-/// At most twenty notes a second, so that a cluster full of mistakes does not
+/// At most twenty Events a second, so that a cluster full of mistakes does not
 /// fill etcd with Events.
 const PAUSE: Duration = Duration::from_millis(50);
-/// The API server refuses longer notes.
+/// The API server refuses longer texts.
 const NOTE_LIMIT: usize = 1024;
 
-/// Where notes are handed in. Cheap to clone.
+/// Where Events are handed in. Cheap to clone.
 #[derive(Clone, Debug)]
 pub(crate) struct EventRecorder {
     queue: mpsc::Sender<Event>,
@@ -62,7 +62,7 @@ pub(crate) struct Event {
     pub text: String,
 }
 
-/// The object of a note.
+/// The object of an Event.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Default)]
 pub(crate) struct About {
     /// For example `v1` or `split.smi-spec.io/v1alpha4`.
@@ -90,15 +90,15 @@ impl EventRecorder {
         (Self { queue, dropped }, writer)
     }
 
-    /// Hands a note in. Never waits.
-    pub(crate) fn record(&self, note: Event) {
-        if self.queue.try_send(note).is_err() {
+    /// Hands an Event in. Never waits.
+    pub(crate) fn record(&self, event: Event) {
+        if self.queue.try_send(event).is_err() {
             self.dropped.inc();
         }
     }
 }
 
-/// Writes the notes to the API server.
+/// Writes the Events to the API server.
 pub(crate) struct Writer {
     client: Client,
     me: String,

@@ -176,7 +176,7 @@ async fn foreign_edit_is_undone_and_told() {
     assert_eq!(bench.events().await, 1);
 }
 
-/// Foreign roots, with everything else as the keeper itself would write it.
+/// Foreign roots, with everything else as the reconciler itself would write it.
 #[tokio::test(start_paused = true)]
 async fn forged_annotations_hide_no_foreign_roots() {
     for install in ["one", "two"] {
