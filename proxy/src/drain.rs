@@ -5,7 +5,7 @@
 //! served. Stopping begins with SIGTERM, which a native sidecar gets after the
 //! application has ended, so little is left to wait for.
 
-pub mod command;
+pub(crate) mod command;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 /// After SIGTERM open connections get this long to end.
-pub const STOP_WITHIN: Duration = Duration::from_millis(1500);
+pub(crate) const STOP_WITHIN: Duration = Duration::from_millis(1500);
 
 /// How long a connection is served that came while draining.
 const LATECOMER: Duration = Duration::from_secs(1);

@@ -24,16 +24,16 @@ use runtime::admin::{self, Answer};
 mod exchange;
 mod grpc;
 mod http_get;
-pub mod result;
-pub mod target;
+pub(crate) mod result;
+pub(crate) mod target;
 
 use crate::probe::result::Verdict;
-pub use target::BadTargets;
+pub(crate) use target::BadTargets;
 use target::{Check, HttpGet, Probe};
 
 /// All probes and hooks of this pod.
 #[derive(Debug)]
-pub struct Probes {
+pub(crate) struct Probes {
     pod_ip: IpAddr,
     /// By `<container>/<kind>`.
     probes: HashMap<String, Arc<Slot>>,
@@ -53,7 +53,7 @@ impl Probes {
     ///
     /// # Errors
     /// Names the variable, the key and what is wrong with it.
-    pub fn parse(probes: &str, hooks: &str, pod_ip: IpAddr) -> Result<Self, BadTargets> {
+    pub(crate) fn parse(probes: &str, hooks: &str, pod_ip: IpAddr) -> Result<Self, BadTargets> {
         let slot = |probe| {
             Arc::new(Slot {
                 probe,
@@ -69,7 +69,7 @@ impl Probes {
     }
 
     /// Answers `/probe/...` and `/hook/...`; `None` for every other path.
-    pub async fn answer(&self, method: &Method, path: &str) -> Option<Answer> {
+    pub(crate) async fn answer(&self, method: &Method, path: &str) -> Option<Answer> {
         let probe = path.strip_prefix("/probe/");
         let hook = path.strip_prefix("/hook/");
         if probe.or(hook).is_some() && method != Method::GET {

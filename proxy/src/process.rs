@@ -3,8 +3,8 @@
 //! The data path has a thread of its own; certificates, configuration, probes
 //! and scrapes live on another, so that none of them can delay a request.
 
-pub mod listener;
-pub mod permits;
+pub(crate) mod listener;
+pub(crate) mod permits;
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;

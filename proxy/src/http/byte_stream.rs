@@ -17,7 +17,7 @@ use crate::net::tuning::SMALL_PIECE;
 
 /// Both directions. Dropped before its end, it resets the HTTP/2 stream.
 #[derive(Debug)]
-pub struct Stream {
+pub(crate) struct Stream {
     out: SendStream<Bytes>,
     incoming: RecvBody,
     /// Came, and was not read yet.
@@ -28,7 +28,7 @@ pub struct Stream {
 
 impl Stream {
     #[must_use]
-    pub const fn new(out: SendStream<Bytes>, incoming: RecvBody) -> Self {
+    pub(crate) const fn new(out: SendStream<Bytes>, incoming: RecvBody) -> Self {
         Self {
             out,
             incoming,
@@ -38,7 +38,7 @@ impl Stream {
     }
 
     /// The next bytes; empty at the end.
-    pub fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Bytes>> {
+    pub(crate) fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Bytes>> {
         if !self.rest.is_empty() {
             return Poll::Ready(Ok(std::mem::take(&mut self.rest)));
         }
@@ -79,7 +79,11 @@ impl Stream {
     }
 
     /// Sends `piece` as it is, and leaves it empty.
-    pub fn poll_send(&mut self, cx: &mut Context<'_>, piece: &mut Bytes) -> Poll<io::Result<()>> {
+    pub(crate) fn poll_send(
+        &mut self,
+        cx: &mut Context<'_>,
+        piece: &mut Bytes,
+    ) -> Poll<io::Result<()>> {
         if !piece.is_empty() {
             ready!(self.poll_ready(cx))?;
             self.send(std::mem::take(piece), false)?;
@@ -91,7 +95,7 @@ impl Stream {
     ///
     /// # Errors
     /// When the stream is over already.
-    pub fn end(&mut self) -> io::Result<()> {
+    pub(crate) fn end(&mut self) -> io::Result<()> {
         if self.ended {
             return Ok(());
         }
@@ -100,12 +104,12 @@ impl Stream {
     }
 
     /// Breaks both directions off.
-    pub fn reset(&mut self) {
+    pub(crate) fn reset(&mut self) {
         self.out.send_reset(h2::Reason::CANCEL);
     }
 
     /// Whether the peer has broken the stream off, though bytes may be left to be read.
-    pub fn is_broken(&mut self, cx: &mut Context<'_>) -> bool {
+    pub(crate) fn is_broken(&mut self, cx: &mut Context<'_>) -> bool {
         self.out.poll_reset(cx).is_ready()
     }
 }

@@ -12,7 +12,7 @@ use crate::http::body::{Body, BoxError};
 use crate::http::http2::recv::RecvBody;
 
 #[must_use]
-pub fn incoming(body: Received) -> Body {
+pub(crate) fn incoming(body: Received) -> Body {
     body.boxed_unsync()
 }
 

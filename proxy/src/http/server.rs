@@ -1,6 +1,6 @@
 //! HTTP as a server: one connection, both versions, with every bound named.
 
-pub mod http1;
+pub(crate) mod http1;
 
 use std::future::Future;
 use std::pin::pin;
@@ -27,11 +27,11 @@ use crate::net::linger::Goodbye;
 
 /// Longest rest between two requests on a connection from outside the pod. The
 /// pod's own application may keep its connections for as long as it likes.
-pub const IDLE_WITHIN: Duration = Duration::from_secs(3600);
+pub(crate) const IDLE_WITHIN: Duration = Duration::from_secs(3600);
 
 /// Where a connection comes from decides how patient the server is.
 #[derive(Clone, Debug)]
-pub enum From {
+pub(crate) enum From {
     OwnApplication,
     Network,
     /// A peer proxy, with what sends to it.
@@ -40,7 +40,7 @@ pub enum From {
 
 /// Serves one connection until it ends, or until `close` or its `place` asks to
 /// end it after what is in flight.
-pub async fn serve<I, H, F>(
+pub(crate) async fn serve<I, H, F>(
     io: I,
     version: Version,
     from: From,

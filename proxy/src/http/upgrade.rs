@@ -22,7 +22,7 @@ use crate::net::chunk::{Pieces, Plain, Room};
 
 /// One side of an upgrade, before it carries the other protocol.
 #[derive(Debug)]
-pub enum Side {
+pub(crate) enum Side {
     /// A connection that hyper gives up once the answer is out.
     Http1(OnUpgrade, Abort),
     /// What a caller sends by HTTP/2; the other direction opens with the answer.
@@ -32,7 +32,7 @@ pub enum Side {
 
 impl Side {
     /// Of a request that came by HTTP/1.1.
-    pub fn of(extensions: &mut Extensions) -> Option<Self> {
+    pub(crate) fn of(extensions: &mut Extensions) -> Option<Self> {
         let switch = extensions.remove::<OnUpgrade>()?;
         Some(Self::Http1(
             switch,
@@ -41,7 +41,7 @@ impl Side {
     }
 
     /// Of an answer that came by HTTP/1.1.
-    pub fn of_answer<B>(response: &mut Response<B>) -> Self {
+    pub(crate) fn of_answer<B>(response: &mut Response<B>) -> Self {
         let switch = hyper::upgrade::on(&mut *response);
         let abort = response.extensions_mut().remove::<Abort>();
         Self::Http1(switch, abort.unwrap_or_default())
@@ -49,7 +49,7 @@ impl Side {
 
     /// The same as [`Self::switched`], also for a caller that sends by HTTP/2, whose
     /// stream opens to the other direction as `out`.
-    pub async fn opened(self, out: Receiver<SendStream<Bytes>>) -> Option<Switched> {
+    pub(crate) async fn opened(self, out: Receiver<SendStream<Bytes>>) -> Option<Switched> {
         match self {
             Self::Mesh(incoming) => Some(Switched::Mesh(Stream::new(out.await.ok()?, incoming))),
             other => other.switched().await,
@@ -57,7 +57,7 @@ impl Side {
     }
 
     /// The bytes of the other protocol; `None` when the connection was lost before.
-    pub async fn switched(self) -> Option<Switched> {
+    pub(crate) async fn switched(self) -> Option<Switched> {
         match self {
             Self::Http1(switch, abort) => {
                 let io = TokioIo::new(switch.await.ok()?);
@@ -71,7 +71,7 @@ impl Side {
 
 /// One side of an upgrade.
 #[derive(Debug)]
-pub enum Switched {
+pub(crate) enum Switched {
     Http1(Upgrade),
     Mesh(Stream),
 }
@@ -115,7 +115,7 @@ impl Pieces for Switched {
 
 /// What hyper gave up.
 #[derive(Debug)]
-pub struct Upgrade {
+pub(crate) struct Upgrade {
     io: TokioIo<Upgraded>,
     abort: Abort,
 }

@@ -86,7 +86,7 @@ where
 
 /// How a body ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum End {
+pub(crate) enum End {
     Complete,
     /// The sender failed before the end.
     Failed,
@@ -96,7 +96,7 @@ pub enum End {
 
 /// Calls `finish` exactly once with how the body ended, the bytes that passed
 /// and the trailers, if any.
-pub struct Watched<B, F>
+pub(crate) struct Watched<B, F>
 where
     B: HttpBody<Data = Bytes> + Unpin,
     B::Error: Into<BoxError> + Unpin,
@@ -129,7 +129,7 @@ where
     F: FnOnce(End, u64, Option<&http::HeaderMap>),
 {
     /// Watches `body`, and takes its first part if it is there already.
-    pub async fn begun(body: B, finish: F) -> Self {
+    pub(crate) async fn begun(body: B, finish: F) -> Self {
         // Watched from now on: whoever stops waiting here is counted as well.
         let mut watched = Self {
             inner: Begun::new(body),

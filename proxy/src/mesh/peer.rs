@@ -94,7 +94,7 @@ async fn connect_mesh(
 ///
 /// # Errors
 /// `never_reached` is set when the peer proves it.
-pub async fn send_by_line(
+pub(crate) async fn send_by_line(
     peer: &Peer,
     make: impl FnOnce() -> Result<Request<Body>, Failure>,
 ) -> Result<Option<Answer>, Failure> {
@@ -146,6 +146,6 @@ fn told(answer: Answer) -> Result<Answer, Failure> {
 ///
 /// # Errors
 /// As [`send`].
-pub async fn open(peer: &Peer, parts: Parts) -> Result<Answer, Failure> {
+pub(crate) async fn open(peer: &Peer, parts: Parts) -> Result<Answer, Failure> {
     told(exchange::open(&peer.shared, parts).await?)
 }

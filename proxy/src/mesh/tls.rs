@@ -51,7 +51,7 @@ impl std::fmt::Debug for OnFailure {
 
 /// Why a handshake failed, for metrics.
 #[must_use]
-pub fn tls_failure(error: &io::Error) -> &'static str {
+pub(crate) fn tls_failure(error: &io::Error) -> &'static str {
     IdentityError::from_io(error).map_or("handshake", |error| error.label())
 }
 

@@ -28,7 +28,7 @@ impl Abort {
 }
 
 /// Connections whose close can be made a reset.
-pub trait MayAbort {
+pub(crate) trait MayAbort {
     /// The close looks like what it is: not the end of what was sent.
     fn abort(&mut self);
 }

@@ -26,7 +26,7 @@ thread_local! {
 
 /// Bytes that one direction of a relay reads at once: more while it gets all it asks for.
 #[derive(Debug)]
-pub struct Room(usize);
+pub(crate) struct Room(usize);
 
 impl Default for Room {
     fn default() -> Self {
@@ -36,7 +36,7 @@ impl Default for Room {
 
 impl Room {
     /// Reads no more than `most` at once.
-    pub fn limit(&mut self, most: usize) {
+    pub(crate) fn limit(&mut self, most: usize) {
         if self.0 > most {
             self.0 = most;
         } else if self.0 < LEAST {
@@ -54,7 +54,7 @@ impl Room {
 }
 
 /// One side of a relay.
-pub trait Pieces {
+pub(crate) trait Pieces {
     /// The next bytes; empty at the end. `room` belongs to the direction that reads.
     ///
     /// # Errors
@@ -85,7 +85,7 @@ pub trait Pieces {
 }
 
 /// Streams of plain bytes.
-pub trait Plain: AsyncRead + AsyncWrite + Unpin {
+pub(crate) trait Plain: AsyncRead + AsyncWrite + Unpin {
     /// As [`Pieces::poll_broken`].
     ///
     /// # Errors

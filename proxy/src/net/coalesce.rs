@@ -35,7 +35,7 @@ thread_local! {
 
 /// A connection's reading and writing side, as TLS sees it.
 #[derive(Debug)]
-pub struct Wide {
+pub(crate) struct Wide {
     stream: OwnedReadHalf,
     rest: Option<Rest>,
     out: Arc<Mutex<Out>>,
@@ -50,7 +50,7 @@ struct Rest {
 
 /// The writing side, for whoever knows when a turn is over.
 #[derive(Clone, Debug)]
-pub struct Outlet(Arc<Mutex<Out>>);
+pub(crate) struct Outlet(Arc<Mutex<Out>>);
 
 #[derive(Debug)]
 struct Out {
@@ -64,7 +64,7 @@ struct Out {
 }
 
 impl Wide {
-    pub fn new(stream: TcpStream) -> (Self, Outlet) {
+    pub(crate) fn new(stream: TcpStream) -> (Self, Outlet) {
         let (read, write) = stream.into_split();
         let out = Arc::new(Mutex::new(Out {
             stream: write,
@@ -84,13 +84,13 @@ impl Wide {
 
 impl Outlet {
     /// From now on what is written waits for [`Self::end_of_turn`].
-    pub fn collect(&self) {
+    pub(crate) fn collect(&self) {
         self.0.lock().collecting = true;
     }
 
     /// Sends what was written while the connection's task was polled. To be called
     /// after each such poll, with the context of that task.
-    pub fn end_of_turn(&self, cx: &mut Context<'_>) {
+    pub(crate) fn end_of_turn(&self, cx: &mut Context<'_>) {
         let mut out = self.0.lock();
         if let Poll::Ready(Err(error)) = out.send(cx) {
             // Told at the next flush, and what waits is lost anyway.

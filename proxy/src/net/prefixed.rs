@@ -17,14 +17,14 @@ use crate::net::tuning::HEAD_WITHIN;
 
 /// A stream whose first bytes were read already.
 #[derive(Debug)]
-pub struct Prefixed<S> {
+pub(crate) struct Prefixed<S> {
     prefix: Vec<u8>,
     at: usize,
     pub inner: S,
 }
 
 impl<S> Prefixed<S> {
-    pub const fn new(inner: S) -> Self {
+    pub(crate) const fn new(inner: S) -> Self {
         Self {
             prefix: Vec::new(),
             at: 0,
@@ -33,7 +33,7 @@ impl<S> Prefixed<S> {
     }
 
     /// What was read already and is not passed on yet.
-    pub fn take_prefix(&mut self) -> Vec<u8> {
+    pub(crate) fn take_prefix(&mut self) -> Vec<u8> {
         let at = std::mem::take(&mut self.at);
         let mut prefix = std::mem::take(&mut self.prefix);
         prefix.drain(..at);
@@ -41,7 +41,7 @@ impl<S> Prefixed<S> {
     }
 
     /// Makes these bytes the next ones.
-    pub fn put_back(&mut self, bytes: &[u8]) {
+    pub(crate) fn put_back(&mut self, bytes: &[u8]) {
         let mut prefix = bytes.to_vec();
         prefix.extend_from_slice(&self.prefix[self.at..]);
         (self.prefix, self.at) = (prefix, 0);
@@ -58,7 +58,11 @@ impl<S: AsyncRead + Unpin> Prefixed<S> {
     ///
     /// # Errors
     /// When reading fails.
-    pub async fn look(&mut self, until: Instant, judge: fn(&[u8]) -> Seen) -> io::Result<Seen> {
+    pub(crate) async fn look(
+        &mut self,
+        until: Instant,
+        judge: fn(&[u8]) -> Seen,
+    ) -> io::Result<Seen> {
         loop {
             let seen = judge(&self.prefix);
             if seen != Seen::Unsure {
@@ -82,7 +86,7 @@ impl<S: AsyncRead + Unpin> Prefixed<S> {
     ///
     /// # Errors
     /// When reading fails.
-    pub async fn look_at_head(
+    pub(crate) async fn look_at_head(
         &mut self,
         patience: Duration,
         judge: fn(&[u8]) -> Seen,
@@ -113,7 +117,7 @@ impl<S: AsyncRead + Unpin> Prefixed<S> {
     ///
     /// # Errors
     /// When reading fails.
-    pub async fn first_bytes(&mut self) -> io::Result<bool> {
+    pub(crate) async fn first_bytes(&mut self) -> io::Result<bool> {
         if self.prefix.is_empty() {
             self.more().await?;
         }
@@ -125,7 +129,7 @@ impl<S: AsyncRead + Unpin> Prefixed<S> {
     ///
     /// # Errors
     /// When reading fails.
-    pub async fn whole_head(&mut self, limit: usize) -> io::Result<()> {
+    pub(crate) async fn whole_head(&mut self, limit: usize) -> io::Result<()> {
         let mut looked = 0;
         while !ends_head(&self.prefix[looked..]) && self.prefix.len() < limit {
             // The end may lie across two reads.
@@ -139,13 +143,13 @@ impl<S: AsyncRead + Unpin> Prefixed<S> {
 
     /// True once the client sent anything at all.
     #[must_use]
-    pub fn has_bytes(&self) -> bool {
+    pub(crate) fn has_bytes(&self) -> bool {
         !self.prefix.is_empty()
     }
 
     /// True when what came is the beginning of a request, and of little else.
     #[must_use]
-    pub fn begins_as_http(&self) -> bool {
+    pub(crate) fn begins_as_http(&self) -> bool {
         self.has_bytes() && judge(&self.prefix) == Seen::Unsure
     }
 }

@@ -15,7 +15,7 @@ use crate::net::chunk::{Pieces, Room};
 
 /// Bytes that went each way: from the caller, and to the caller.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Copied {
+pub(crate) struct Copied {
     pub sent: u64,
     pub received: u64,
 }
@@ -27,7 +27,7 @@ const LOOK_AFTER: Duration = Duration::from_millis(500);
 /// Relays until both directions have ended or one side fails. Then the other one is
 /// broken off as well: what came until then is not all of it. What was copied until
 /// then is told in either case.
-pub async fn relay<A: Pieces, B: Pieces>(
+pub(crate) async fn relay<A: Pieces, B: Pieces>(
     caller: &mut A,
     callee: &mut B,
     budget: &Arc<Budget>,

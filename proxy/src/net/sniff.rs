@@ -16,9 +16,9 @@ use std::time::Duration;
 use policy::protocol::Protocol;
 
 /// How long the first bytes may take on a port that has no declaration.
-pub const DETECT_WITHIN: Duration = Duration::from_secs(1);
+pub(crate) const DETECT_WITHIN: Duration = Duration::from_secs(1);
 /// Silence after which the server may be the one that speaks first.
-pub const SILENCE: Duration = Duration::from_millis(50);
+pub(crate) const SILENCE: Duration = Duration::from_millis(50);
 /// Longest method that is recognised before the end of its line, with the blank
 /// after it.
 const ENOUGH: usize = 24;
@@ -31,12 +31,12 @@ const LINE_END: usize = 24;
 const BLANK_LIMIT: usize = 1024;
 /// Where nothing is delivered before the protocol is known, what tells it comes within
 /// this time after the first byte.
-pub const BEGUN_WITHIN: Duration = Duration::from_secs(10);
+pub(crate) const BEGUN_WITHIN: Duration = Duration::from_secs(10);
 const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// What the first bytes say so far.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Seen {
+pub(crate) enum Seen {
     Http1,
     Http2,
     Opaque,
@@ -46,7 +46,7 @@ pub enum Seen {
 
 impl Seen {
     #[must_use]
-    pub const fn protocol(self) -> Protocol {
+    pub(crate) const fn protocol(self) -> Protocol {
         match self {
             Self::Http1 => Protocol::Http1,
             Self::Http2 => Protocol::Http2,
@@ -61,7 +61,7 @@ impl Seen {
 /// counts as opaque: it is a conversation with a forward proxy, whose bytes
 /// are none of ours.
 #[must_use]
-pub fn judge(bytes: &[u8]) -> Seen {
+pub(crate) fn judge(bytes: &[u8]) -> Seen {
     if bytes.is_empty() {
         return Seen::Unsure;
     }
@@ -94,7 +94,7 @@ pub fn judge(bytes: &[u8]) -> Seen {
 /// lenient servers do: a first line, after blank ones, that ends in `HTTP/` and a
 /// version. The parser serves it or refuses it; as opaque bytes it does not pass.
 #[must_use]
-pub fn judge_leniently(bytes: &[u8]) -> Seen {
+pub(crate) fn judge_leniently(bytes: &[u8]) -> Seen {
     let seen = judge(bytes);
     if matches!(seen, Seen::Http1 | Seen::Http2) {
         return seen;
@@ -121,7 +121,7 @@ fn is_old_request(bytes: &[u8]) -> bool {
 
 /// What a first line is, as far as it has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Line {
+pub(crate) enum Line {
     /// Blank lines and blanks only.
     Blank,
     /// Not at its end.
@@ -134,7 +134,7 @@ pub enum Line {
 
 /// Reads the first line of a stream that is not blank, in whatever pieces it comes.
 #[derive(Debug, Default)]
-pub struct FirstLine {
+pub(crate) struct FirstLine {
     /// The last bytes of the line, runs of blanks as one.
     end: Vec<u8>,
     /// Blanks came after `end`.
@@ -145,7 +145,7 @@ pub struct FirstLine {
 
 impl FirstLine {
     /// Takes the next bytes. What they say of the line stays said.
-    pub fn note(&mut self, bytes: &[u8]) -> Line {
+    pub(crate) fn note(&mut self, bytes: &[u8]) -> Line {
         for byte in bytes {
             if let Some(over) = self.over {
                 return over;
@@ -222,7 +222,7 @@ fn ends_as_http(line: &[u8]) -> bool {
 /// opaque bytes would go around the rules: whatever a lenient server might
 /// still read as HTTP counts as HTTP, and the strict parser refuses the rest.
 #[must_use]
-pub fn judge_strictly(bytes: &[u8]) -> Seen {
+pub(crate) fn judge_strictly(bytes: &[u8]) -> Seen {
     match judge(bytes) {
         Seen::Opaque | Seen::Unsure
             if bytes

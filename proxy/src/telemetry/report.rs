@@ -23,7 +23,7 @@ use crate::telemetry::labels::Direction;
 use crate::telemetry::metrics::Metrics;
 
 /// Length of a slot in seconds. Slots begin at multiples of it.
-pub const SLOT: u64 = 5;
+pub(crate) const SLOT: u64 = 5;
 /// Edges of one slot, about 300 bytes each. A pod that talks to more others
 /// within five seconds keeps its sums and loses who the rest were.
 const EDGES: usize = 512;

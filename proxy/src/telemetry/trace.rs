@@ -22,7 +22,7 @@ impl Extractor for Reader<'_> {
 }
 
 /// The trace that a message belongs to, if its `traceparent` is valid.
-pub fn id(map: &HeaderMap) -> Option<String> {
+pub(crate) fn id(map: &HeaderMap) -> Option<String> {
     if !map.contains_key("traceparent") {
         return None;
     }

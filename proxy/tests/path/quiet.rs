@@ -7,7 +7,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use weft_proxy::http::client::taskless::Lines;
+use weft_proxy::Lines;
 use wire::v1::{Enforcement, MtlsMode, Protocol};
 
 use crate::harness::{Pod, endpoint, endpoints, get, id, pair, raw, rule, vip};

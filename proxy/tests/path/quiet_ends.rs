@@ -11,8 +11,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 use tokio_rustls::client::TlsStream;
-use weft_proxy::http::client::taskless::Offer;
-use weft_proxy::ports::MESH_PORT;
+use weft_proxy::MESH_PORT;
+use weft_proxy::Offer;
 use wire::v1::Protocol;
 
 use super::quiet::{lines, warm};

@@ -35,7 +35,10 @@ pub struct Answer {
 ///
 /// # Errors
 /// `never_reached` is set when the stream was refused or never opened.
-pub async fn multiplexed(peer: &Multiplexed, request: Request<Body>) -> Result<Answer, Failure> {
+pub(crate) async fn multiplexed(
+    peer: &Multiplexed,
+    request: Request<Body>,
+) -> Result<Answer, Failure> {
     let (mut sender, place) = peer.stream().await?.into_parts();
     let sent = Instant::now();
     let response = sender.send(request).await;
@@ -87,7 +90,7 @@ fn describe(error: &hyper::Error) -> String {
 ///
 /// # Errors
 /// `never_reached` is set when nothing was sent.
-pub async fn http1(
+pub(crate) async fn http1(
     clients: &Clients,
     addr: SocketAddr,
     limit: Duration,
@@ -156,7 +159,7 @@ pub async fn http1(
 ///
 /// # Errors
 /// As [`multiplexed`].
-pub async fn http2(
+pub(crate) async fn http2(
     clients: &Clients,
     addr: SocketAddr,
     caller: &Arc<str>,

@@ -95,7 +95,7 @@ impl SendError {
 ///
 /// # Errors
 /// When the connection breaks before it stands.
-pub async fn handshake<I>(
+pub(crate) async fn handshake<I>(
     io: I,
     profile: Profile,
     budget: Arc<Budget>,

@@ -24,25 +24,25 @@ use tokio::time::Instant;
 use crate::net::budget::{Budget, Holder};
 
 /// Window of a stream that nobody has read much of yet.
-pub const STREAM_WINDOW: u32 = 64 * 1024;
+pub(crate) const STREAM_WINDOW: u32 = 64 * 1024;
 /// Window of a stream where the process has very many.
 const LEAST_STREAM_WINDOW: u32 = 16 * 1024;
 /// Largest window of a stream. At 1 GiB/s two proxies that share two cores with what
 /// they serve answer each other in a millisecond or two.
 const LARGEST_STREAM_WINDOW: u32 = 2 * 1024 * 1024;
 /// Concurrent streams on one connection.
-pub const STREAMS: u32 = 128;
+pub(crate) const STREAMS: u32 = 128;
 /// What the windows of a connection's streams may come to once they have grown.
 const GROWN: usize = 8 * 1024 * 1024;
 /// Window of a connection: more than its streams can use together.
-pub const CONNECTION_WINDOW: u32 = 16 * 1024 * 1024;
+pub(crate) const CONNECTION_WINDOW: u32 = 16 * 1024 * 1024;
 const _: () = assert!((STREAMS * STREAM_WINDOW) as usize + GROWN <= CONNECTION_WINDOW as usize);
 /// Windows stay large for this long after a stream last filled one.
 const CALM: Duration = Duration::from_secs(1);
 
 /// The windows of one connection.
 #[derive(Debug)]
-pub struct Flow {
+pub(crate) struct Flow {
     budget: Arc<Budget>,
     streams: AtomicUsize,
     window: AtomicU32,
@@ -61,7 +61,7 @@ struct Growth {
 
 impl Flow {
     #[must_use]
-    pub fn new(budget: Arc<Budget>) -> Arc<Self> {
+    pub(crate) fn new(budget: Arc<Budget>) -> Arc<Self> {
         let window = AtomicU32::new(base(&budget));
         Arc::new(Self {
             budget,
@@ -74,19 +74,19 @@ impl Flow {
 
     /// The window that the connection's streams have, as far as this side has said.
     #[must_use]
-    pub fn window(&self) -> u32 {
+    pub(crate) fn window(&self) -> u32 {
         self.window.load(Relaxed)
     }
 
     /// Streams that are open.
     #[must_use]
-    pub fn streams(&self) -> usize {
+    pub(crate) fn streams(&self) -> usize {
         self.streams.load(Relaxed)
     }
 
     /// Counts a stream until the share is dropped.
     #[must_use]
-    pub fn open(self: &Arc<Self>) -> Share {
+    pub(crate) fn open(self: &Arc<Self>) -> Share {
         self.streams.fetch_add(1, Relaxed);
         Share {
             _holder: self.budget.hold(),
@@ -98,7 +98,7 @@ impl Flow {
     /// The window that streams should have from now on, if that is another one.
     /// [`Self::said`] takes it into use.
     #[must_use]
-    pub fn next(&self) -> Option<u32> {
+    pub(crate) fn next(&self) -> Option<u32> {
         let (now, base) = (self.window(), base(&self.budget));
         let wish = self.wish.load(Relaxed);
         if now == base && !wish {
@@ -130,7 +130,7 @@ impl Flow {
     }
 
     /// The peer was told of `window`.
-    pub fn said(&self, window: u32) {
+    pub(crate) fn said(&self, window: u32) {
         let mut growth = self.growth.lock();
         self.window.store(window, Relaxed);
         if self.wish.swap(false, Relaxed) {
@@ -152,7 +152,7 @@ impl Drop for Flow {
 
 /// One stream among those that share the budget.
 #[derive(Debug)]
-pub struct Share {
+pub(crate) struct Share {
     _holder: Holder,
     flow: Arc<Flow>,
     /// Since the last time that a window was filled.
@@ -161,7 +161,7 @@ pub struct Share {
 
 impl Share {
     /// Notes that `bytes` were read and are passed on.
-    pub fn read(&mut self, bytes: usize) {
+    pub(crate) fn read(&mut self, bytes: usize) {
         self.read += bytes as u64;
         if self.read >= u64::from(self.flow.window()) {
             self.read = 0;

@@ -30,11 +30,11 @@ use crate::net::coalesce::Outlet;
 /// In the extensions of an answer: whoever takes over the sending side of the stream,
 /// for bytes both ways. The body of the answer is not sent then.
 #[derive(Clone, Debug)]
-pub struct Accept(Arc<Mutex<Option<oneshot::Sender<SendStream<Bytes>>>>>);
+pub(crate) struct Accept(Arc<Mutex<Option<oneshot::Sender<SendStream<Bytes>>>>>);
 
 impl Accept {
     #[must_use]
-    pub fn new() -> (Self, oneshot::Receiver<SendStream<Bytes>>) {
+    pub(crate) fn new() -> (Self, oneshot::Receiver<SendStream<Bytes>>) {
         let (sender, receiver) = oneshot::channel();
         (Self(Arc::new(Mutex::new(Some(sender)))), receiver)
     }
@@ -45,7 +45,7 @@ impl Accept {
 ///
 /// # Errors
 /// Whatever ended the connection early.
-pub async fn serve<I, H, F>(
+pub(crate) async fn serve<I, H, F>(
     io: I,
     profile: Profile,
     budget: Arc<Budget>,
