@@ -24,7 +24,7 @@ use identity::tls::CertHandle;
 use runtime::clock::Clock;
 use tokio::sync::{Notify, watch};
 
-use crate::config::store::State;
+use crate::config::store::Store;
 use crate::control::leaving::{Contact, Leaving};
 use crate::settings::Settings;
 
@@ -36,7 +36,7 @@ pub(crate) type BoxError = Box<dyn std::error::Error + Send + Sync>;
 #[derive(Clone, Debug)]
 pub(crate) struct Control {
     pub settings: Arc<Settings>,
-    pub state: Arc<State>,
+    pub state: Arc<Store>,
     pub certs: CertHandle,
     pub roots: Roots,
     /// What certificates are renewed by.

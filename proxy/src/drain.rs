@@ -19,11 +19,11 @@ pub(crate) const STOP_WITHIN: Duration = Duration::from_millis(1500);
 const LATECOMER: Duration = Duration::from_secs(1);
 
 #[derive(Clone, Debug)]
-pub struct Lifecycle {
+pub struct Drain {
     draining: Arc<watch::Sender<bool>>,
 }
 
-impl Default for Lifecycle {
+impl Default for Drain {
     fn default() -> Self {
         Self {
             draining: Arc::new(watch::Sender::new(false)),
@@ -31,7 +31,7 @@ impl Default for Lifecycle {
     }
 }
 
-impl Lifecycle {
+impl Drain {
     pub fn drain(&self) {
         self.draining.send_replace(true);
     }

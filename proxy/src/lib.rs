@@ -32,11 +32,11 @@ pub use crate::settings::Settings;
 pub use crate::telemetry::access_log::flush as flush_access_log;
 
 // A pod in process, as the integration tests make it.
-pub use crate::config::store::State;
-pub use crate::drain::Lifecycle;
+pub use crate::config::store::Store;
+pub use crate::drain::Drain;
 pub use crate::http::body::empty as empty_body;
 pub use crate::http::client::Clients;
-pub use crate::http::client::taskless::{Lines, Offer};
+pub use crate::http::client::taskless::{Acquire, Dedicated};
 pub use crate::inbound::{serve_mesh, serve_plain};
 pub use crate::mesh::peer::send as send_to_peer;
 pub use crate::mesh::peers::Peers;

@@ -27,7 +27,7 @@ mod http_get;
 pub(crate) mod result;
 pub(crate) mod target;
 
-use crate::probe::result::Verdict;
+use crate::probe::result::ProbeResult;
 pub(crate) use target::BadTargets;
 use target::{Check, HttpGet, Probe};
 
@@ -45,7 +45,7 @@ pub(crate) struct Probes {
 #[derive(Debug)]
 struct Slot {
     probe: Probe,
-    running: Mutex<Option<WeakShared<BoxFuture<'static, Verdict>>>>,
+    running: Mutex<Option<WeakShared<BoxFuture<'static, ProbeResult>>>>,
 }
 
 impl Probes {
@@ -91,7 +91,7 @@ impl Probes {
 
 impl Slot {
     /// Joins the run under way, or starts one.
-    fn verdict(self: &Arc<Self>, pod_ip: IpAddr) -> Shared<BoxFuture<'static, Verdict>> {
+    fn verdict(self: &Arc<Self>, pod_ip: IpAddr) -> Shared<BoxFuture<'static, ProbeResult>> {
         let mut running = self.running.lock();
         let under_way = running.as_ref().and_then(WeakShared::upgrade);
         if let Some(run) = under_way.filter(|run| run.peek().is_none()) {
@@ -105,7 +105,7 @@ impl Slot {
 }
 
 impl Probe {
-    async fn run(&self, pod_ip: IpAddr) -> Verdict {
+    async fn run(&self, pod_ip: IpAddr) -> ProbeResult {
         let check = async {
             match &self.check {
                 Check::Http(get) => http_get::probe(get, pod_ip).await,
@@ -123,7 +123,7 @@ impl Probe {
     }
 }
 
-fn probed(verdict: Verdict) -> Answer {
+fn probed(verdict: ProbeResult) -> Answer {
     match verdict {
         Ok(found) => admin::text(StatusCode::OK, found + "\n"),
         Err(reason) => admin::text(StatusCode::SERVICE_UNAVAILABLE, reason + "\n"),
@@ -133,7 +133,7 @@ fn probed(verdict: Verdict) -> Answer {
 /// To the kubelet any answer to a hook is a success, whatever its status; only
 /// the lack of one is a failure. A redirect to what is no URL is what its client
 /// reports as such, and so a failed postStart still restarts the container.
-fn hooked(verdict: Verdict) -> Answer {
+fn hooked(verdict: ProbeResult) -> Answer {
     match verdict {
         Ok(found) => admin::text(StatusCode::OK, found + "\n"),
         Err(reason) => {

@@ -12,12 +12,12 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::http::http2::recv::RecvBody;
 use crate::net::abort::MayAbort;
-use crate::net::chunk::{Pieces, Room};
+use crate::net::chunk::{ChunkIo, ReadSize};
 use crate::net::tuning::SMALL_PIECE;
 
 /// Both directions. Dropped before its end, it resets the HTTP/2 stream.
 #[derive(Debug)]
-pub(crate) struct Stream {
+pub(crate) struct ByteStream {
     out: SendStream<Bytes>,
     incoming: RecvBody,
     /// Came, and was not read yet.
@@ -26,7 +26,7 @@ pub(crate) struct Stream {
     ended: bool,
 }
 
-impl Stream {
+impl ByteStream {
     #[must_use]
     pub(crate) const fn new(out: SendStream<Bytes>, incoming: RecvBody) -> Self {
         Self {
@@ -114,7 +114,7 @@ impl Stream {
     }
 }
 
-impl AsyncRead for Stream {
+impl AsyncRead for ByteStream {
     fn poll_read(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -129,7 +129,7 @@ impl AsyncRead for Stream {
     }
 }
 
-impl AsyncWrite for Stream {
+impl AsyncWrite for ByteStream {
     fn poll_write(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -152,8 +152,8 @@ impl AsyncWrite for Stream {
     }
 }
 
-impl Pieces for Stream {
-    fn poll_piece(&mut self, cx: &mut Context<'_>, _: &mut Room) -> Poll<io::Result<Bytes>> {
+impl ChunkIo for ByteStream {
+    fn poll_piece(&mut self, cx: &mut Context<'_>, _: &mut ReadSize) -> Poll<io::Result<Bytes>> {
         Self::poll_piece(self, cx)
     }
 
@@ -177,7 +177,7 @@ impl Pieces for Stream {
     }
 }
 
-impl MayAbort for Stream {
+impl MayAbort for ByteStream {
     fn abort(&mut self) {
         self.reset();
     }

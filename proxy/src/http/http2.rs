@@ -34,7 +34,7 @@ pub(crate) const PLAIN_FRAME: u32 = 16 * 1024;
 
 /// What of a connection differs by who is on its other end.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Profile {
+pub(crate) struct Tuning {
     /// Largest frame that may be received.
     pub frame: u32,
     /// Bytes of one stream that may wait to be sent.
@@ -48,7 +48,7 @@ pub(crate) struct Profile {
 }
 
 /// Between two proxies.
-pub(crate) const MESH: Profile = Profile {
+pub(crate) const MESH: Tuning = Tuning {
     frame: LARGEST_PIECE as u32,
     unsent: 4 * LARGEST_PIECE,
     learn_limit: false,
@@ -56,7 +56,7 @@ pub(crate) const MESH: Profile = Profile {
 };
 
 /// With applications.
-pub(crate) const PLAIN: Profile = Profile {
+pub(crate) const PLAIN: Tuning = Tuning {
     frame: PLAIN_FRAME,
     unsent: 256 * 1024,
     learn_limit: true,

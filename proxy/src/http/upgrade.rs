@@ -15,10 +15,10 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::oneshot::Receiver;
 
-use crate::http::byte_stream::Stream;
+use crate::http::byte_stream::ByteStream;
 use crate::http::http2::recv::RecvBody;
 use crate::net::abort::Abort;
-use crate::net::chunk::{Pieces, Plain, Room};
+use crate::net::chunk::{ChunkIo, Plain, ReadSize};
 
 /// One side of an upgrade, before it carries the other protocol.
 #[derive(Debug)]
@@ -27,7 +27,7 @@ pub(crate) enum Side {
     Http1(OnUpgrade, Abort),
     /// What a caller sends by HTTP/2; the other direction opens with the answer.
     Mesh(RecvBody),
-    Open(Stream),
+    Open(ByteStream),
 }
 
 impl Side {
@@ -51,7 +51,9 @@ impl Side {
     /// stream opens to the other direction as `out`.
     pub(crate) async fn opened(self, out: Receiver<SendStream<Bytes>>) -> Option<Switched> {
         match self {
-            Self::Mesh(incoming) => Some(Switched::Mesh(Stream::new(out.await.ok()?, incoming))),
+            Self::Mesh(incoming) => {
+                Some(Switched::Mesh(ByteStream::new(out.await.ok()?, incoming)))
+            }
             other => other.switched().await,
         }
     }
@@ -73,11 +75,11 @@ impl Side {
 #[derive(Debug)]
 pub(crate) enum Switched {
     Http1(Upgrade),
-    Mesh(Stream),
+    Mesh(ByteStream),
 }
 
-impl Pieces for Switched {
-    fn poll_piece(&mut self, cx: &mut Context<'_>, room: &mut Room) -> Poll<io::Result<Bytes>> {
+impl ChunkIo for Switched {
+    fn poll_piece(&mut self, cx: &mut Context<'_>, room: &mut ReadSize) -> Poll<io::Result<Bytes>> {
         match self {
             Self::Http1(io) => io.poll_piece(cx, room),
             Self::Mesh(stream) => stream.poll_piece(cx),

@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use tokio::net::TcpStream;
 
-use crate::net::coalesce::Wide;
+use crate::net::coalesce::Coalescing;
 use crate::net::connect;
 use crate::net::prefixed::Prefixed;
 
@@ -40,7 +40,7 @@ impl MayAbort for TcpStream {
 }
 
 /// TLS that ends without its own goodbye tells as much.
-impl MayAbort for tokio_rustls::server::TlsStream<Wide> {
+impl MayAbort for tokio_rustls::server::TlsStream<Coalescing> {
     fn abort(&mut self) {}
 }
 

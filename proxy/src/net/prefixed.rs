@@ -11,8 +11,8 @@ use runtime::occupancy::Place;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, timeout, timeout_at};
 
-use crate::net::chunk::{Pieces, Room};
-use crate::net::sniff::{Seen, judge};
+use crate::net::chunk::{ChunkIo, ReadSize};
+use crate::net::sniff::{Seen, sniff};
 use crate::net::tuning::HEAD_WITHIN;
 
 /// A stream whose first bytes were read already.
@@ -61,10 +61,10 @@ impl<S: AsyncRead + Unpin> Prefixed<S> {
     pub(crate) async fn look(
         &mut self,
         until: Instant,
-        judge: fn(&[u8]) -> Seen,
+        sniff: fn(&[u8]) -> Seen,
     ) -> io::Result<Seen> {
         loop {
-            let seen = judge(&self.prefix);
+            let seen = sniff(&self.prefix);
             if seen != Seen::Unsure {
                 return Ok(seen);
             }
@@ -89,7 +89,7 @@ impl<S: AsyncRead + Unpin> Prefixed<S> {
     pub(crate) async fn look_at_head(
         &mut self,
         patience: Duration,
-        judge: fn(&[u8]) -> Seen,
+        sniff: fn(&[u8]) -> Seen,
         place: &Place,
     ) -> io::Result<Seen> {
         match timeout(patience, self.first_bytes()).await {
@@ -97,7 +97,7 @@ impl<S: AsyncRead + Unpin> Prefixed<S> {
             Ok(Ok(false)) | Err(_) => return Ok(Seen::Unsure),
             Ok(Err(error)) => return Err(error),
         }
-        self.look(Instant::now() + HEAD_WITHIN, judge).await
+        self.look(Instant::now() + HEAD_WITHIN, sniff).await
     }
 
     /// Reads what has come into the prefix; 0: the stream ended. The buffer is no
@@ -150,7 +150,7 @@ impl<S: AsyncRead + Unpin> Prefixed<S> {
     /// True when what came is the beginning of a request, and of little else.
     #[must_use]
     pub(crate) fn begins_as_http(&self) -> bool {
-        self.has_bytes() && judge(&self.prefix) == Seen::Unsure
+        self.has_bytes() && sniff(&self.prefix) == Seen::Unsure
     }
 }
 
@@ -204,8 +204,8 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Prefixed<S> {
     }
 }
 
-impl<S: Pieces> Pieces for Prefixed<S> {
-    fn poll_piece(&mut self, cx: &mut Context<'_>, room: &mut Room) -> Poll<io::Result<Bytes>> {
+impl<S: ChunkIo> ChunkIo for Prefixed<S> {
+    fn poll_piece(&mut self, cx: &mut Context<'_>, room: &mut ReadSize) -> Poll<io::Result<Bytes>> {
         let prefix = self.take_prefix();
         if !prefix.is_empty() {
             return Poll::Ready(Ok(prefix.into()));

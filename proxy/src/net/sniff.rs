@@ -61,7 +61,7 @@ impl Seen {
 /// counts as opaque: it is a conversation with a forward proxy, whose bytes
 /// are none of ours.
 #[must_use]
-pub(crate) fn judge(bytes: &[u8]) -> Seen {
+pub(crate) fn sniff(bytes: &[u8]) -> Seen {
     if bytes.is_empty() {
         return Seen::Unsure;
     }
@@ -94,8 +94,8 @@ pub(crate) fn judge(bytes: &[u8]) -> Seen {
 /// lenient servers do: a first line, after blank ones, that ends in `HTTP/` and a
 /// version. The parser serves it or refuses it; as opaque bytes it does not pass.
 #[must_use]
-pub(crate) fn judge_leniently(bytes: &[u8]) -> Seen {
-    let seen = judge(bytes);
+pub(crate) fn sniff_leniently(bytes: &[u8]) -> Seen {
+    let seen = sniff(bytes);
     if matches!(seen, Seen::Http1 | Seen::Http2) {
         return seen;
     }
@@ -222,8 +222,8 @@ fn ends_as_http(line: &[u8]) -> bool {
 /// opaque bytes would go around the rules: whatever a lenient server might
 /// still read as HTTP counts as HTTP, and the strict parser refuses the rest.
 #[must_use]
-pub(crate) fn judge_strictly(bytes: &[u8]) -> Seen {
-    match judge(bytes) {
+pub(crate) fn sniff_strictly(bytes: &[u8]) -> Seen {
+    match sniff(bytes) {
         Seen::Opaque | Seen::Unsure
             if bytes
                 .first()
@@ -244,7 +244,7 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::time::Instant;
 
-    use super::{DETECT_WITHIN, FirstLine, LINE_LIMIT, Line, Seen, judge, judge_leniently};
+    use super::{DETECT_WITHIN, FirstLine, LINE_LIMIT, Line, Seen, sniff, sniff_leniently};
     use crate::net::prefixed::Prefixed;
 
     #[test]
@@ -264,7 +264,7 @@ mod tests {
             (b"\0", Seen::Opaque),
             (b"", Seen::Unsure),
         ] {
-            assert_eq!(judge(bytes), seen, "{:?}", String::from_utf8_lossy(bytes));
+            assert_eq!(sniff(bytes), seen, "{:?}", String::from_utf8_lossy(bytes));
         }
     }
 
@@ -295,7 +295,7 @@ mod tests {
             (b"OPTIONS rtsp://h/ RTSP/1.0\r\n", Seen::Opaque),
             (b"first\nget / HTTP/1.1\r\n", Seen::Opaque),
         ] {
-            let got = judge_leniently(bytes);
+            let got = sniff_leniently(bytes);
             assert_eq!(got, seen, "{:?}", String::from_utf8_lossy(bytes));
         }
     }
@@ -336,7 +336,7 @@ mod tests {
         let mut stream = Prefixed::new(server);
         client.write_all(b"G").await.unwrap();
         let seen = stream
-            .look(Instant::now() + DETECT_WITHIN, judge)
+            .look(Instant::now() + DETECT_WITHIN, sniff)
             .await
             .unwrap();
         assert_eq!(seen, Seen::Unsure);

@@ -79,7 +79,7 @@ pub(crate) async fn accept(
         let unmeshed = leaving.relays(kind == Kind::Outbound, &proxy.state.snapshot());
         tokio::spawn(async move {
             proxy.telemetry.metrics.open_connections.inc();
-            let serving = conversation(
+            let serving = serve_connection(
                 Arc::clone(&proxy),
                 stream,
                 kind,
@@ -94,7 +94,7 @@ pub(crate) async fn accept(
 
 /// One accepted connection, boxed where its future is large so that waiting
 /// connections stay small.
-pub(crate) async fn conversation(
+pub(crate) async fn serve_connection(
     proxy: Arc<Proxy>,
     stream: TcpStream,
     kind: Kind,

@@ -12,7 +12,7 @@ use policy::reason::Reason;
 use crate::failure::Failure;
 use crate::http::grpc::{grpc_status, is_success};
 use crate::http::refusal::reason_in;
-use crate::http::watched::End;
+use crate::http::watched::BodyEnd;
 use crate::net::relay::Copied;
 use crate::telemetry::Telemetry;
 use crate::telemetry::access_log;
@@ -20,7 +20,7 @@ use crate::telemetry::labels::Port;
 use crate::telemetry::labels::{
     ByteLabels, CancelledLabels, Direction, LatencyLabels, RequestLabels, Security, TcpLabels,
 };
-use crate::telemetry::report::{Edge, Outcome};
+use crate::telemetry::report::{CallResult, Edge};
 
 /// What the access log shows beyond the metrics. Only made when it is on.
 #[derive(Debug)]
@@ -184,7 +184,7 @@ impl Call {
     }
 
     /// What the controller is told of it.
-    fn report(&self, port: Port, outcome: Outcome) {
+    fn report(&self, port: Port, outcome: CallResult) {
         let known = !matches!(&*self.peer, "outside" | "external");
         let edge = Edge {
             direction: self.direction,
@@ -224,11 +224,11 @@ impl Call {
     }
 
     /// The caller got an answer with this head, and its body has ended.
-    pub(crate) fn done(self, ended: Ended, end: End, bytes: u64, trailers: Option<&HeaderMap>) {
+    pub(crate) fn done(self, ended: Ended, end: BodyEnd, bytes: u64, trailers: Option<&HeaderMap>) {
         let grpc = trailers.and_then(grpc_status).or(ended.grpc);
         let reason = match end {
-            End::Failed => Some(Reason::ConnectionLost.as_str()),
-            End::Complete | End::Dropped => ended.reason,
+            BodyEnd::Failed => Some(Reason::ConnectionLost.as_str()),
+            BodyEnd::Complete | BodyEnd::Dropped => ended.reason,
         };
         self.count(ended.status, grpc, reason, ended.after, bytes);
     }
@@ -258,7 +258,7 @@ impl Call {
         let port = self.port_label(own.is_empty());
         self.report(
             port,
-            Outcome {
+            CallResult {
                 success,
                 latency: Some(latency.as_secs_f64()),
                 sent: 0,
@@ -365,7 +365,7 @@ impl Call {
         let port = self.port_label(reason.is_empty());
         self.report(
             port,
-            Outcome {
+            CallResult {
                 success: reason.is_empty(),
                 latency: None,
                 sent: copied.sent,

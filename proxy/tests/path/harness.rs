@@ -25,15 +25,15 @@ use tokio::net::{TcpListener, TcpStream};
 use weft_proxy::Budget;
 use weft_proxy::Clients;
 use weft_proxy::Direction;
-use weft_proxy::Lifecycle;
+use weft_proxy::Drain;
 use weft_proxy::MESH_PORT;
 use weft_proxy::MeshTls;
 use weft_proxy::Metrics;
 use weft_proxy::Peers;
 use weft_proxy::Proxy;
 use weft_proxy::Settings;
-use weft_proxy::State;
 use weft_proxy::Telemetry;
+use weft_proxy::Store;
 use weft_proxy::{serve_mesh, serve_outbound, serve_plain};
 use wire::v1;
 
@@ -149,7 +149,7 @@ impl Pod {
             move |reason| metrics.tls_failed(Direction::outbound, reason)
         });
         let telemetry = Arc::new(Telemetry::new(metrics, false));
-        let state = Arc::new(State::new(Arc::clone(&telemetry)));
+        let state = Arc::new(Store::new(Arc::clone(&telemetry)));
         let budget = Budget::new(64 * 1024 * 1024);
         let proxy = Arc::new(Proxy {
             settings: Arc::new(settings),
@@ -159,7 +159,7 @@ impl Pod {
             clients: Clients::new(Arc::clone(&budget)),
             budget,
             tls,
-            lifecycle: Lifecycle::default(),
+            lifecycle: Drain::default(),
         });
         let listener = TcpListener::bind((ip, MESH_PORT)).await.unwrap();
         let serving = Arc::clone(&proxy);

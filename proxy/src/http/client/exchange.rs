@@ -14,18 +14,18 @@ use policy::reason::Reason;
 use crate::failure::Failure;
 use crate::http::body::Body;
 use crate::http::client::Clients;
-use crate::http::client::multiplexed::{Multiplexed, Place};
-use crate::http::client::taskless::Coming;
+use crate::http::client::multiplexed::{Multiplexed, StreamPermit};
+use crate::http::client::taskless::ResponseBody;
 use crate::http::http2::client::SendError;
 use crate::http::replay::Replay;
 
 /// An answer and what has to live until its body ends.
 #[derive(Debug)]
-pub struct Answer {
-    pub response: Response<Coming>,
+pub struct UpstreamResponse {
+    pub response: Response<ResponseBody>,
     /// The sending side, where the stream was opened for bytes both ways.
     pub out: Option<SendStream<Bytes>>,
-    pub place: Option<Place>,
+    pub place: Option<StreamPermit>,
     /// From an open connection to the head of the answer. What opening cost says
     /// nothing of how fast the endpoint serves the next request.
     pub took: Duration,
@@ -38,14 +38,14 @@ pub struct Answer {
 pub(crate) async fn multiplexed(
     peer: &Multiplexed,
     request: Request<Body>,
-) -> Result<Answer, Failure> {
+) -> Result<UpstreamResponse, Failure> {
     let (mut sender, place) = peer.stream().await?.into_parts();
     let sent = Instant::now();
     let response = sender.send(request).await;
-    Ok(Answer {
+    Ok(UpstreamResponse {
         response: response
             .map_err(|error| failed(peer, &place, &error))?
-            .map(Coming::from),
+            .map(ResponseBody::from),
         out: None,
         place: Some(place),
         took: sent.elapsed(),
@@ -56,20 +56,20 @@ pub(crate) async fn multiplexed(
 ///
 /// # Errors
 /// As [`multiplexed`].
-pub(crate) async fn open(peer: &Multiplexed, parts: Parts) -> Result<Answer, Failure> {
+pub(crate) async fn open(peer: &Multiplexed, parts: Parts) -> Result<UpstreamResponse, Failure> {
     let (mut sender, place) = peer.stream().await?.into_parts();
     let sent = Instant::now();
     let opened = sender.open(Request::from_parts(parts, ())).await;
     let (response, out) = opened.map_err(|error| failed(peer, &place, &error))?;
-    Ok(Answer {
-        response: response.map(Coming::from),
+    Ok(UpstreamResponse {
+        response: response.map(ResponseBody::from),
         out: Some(out),
         place: Some(place),
         took: sent.elapsed(),
     })
 }
 
-fn failed(peer: &Multiplexed, place: &Place, error: &SendError) -> Failure {
+fn failed(peer: &Multiplexed, place: &StreamPermit, error: &SendError) -> Failure {
     match error {
         SendError::Unsent(_) => {
             peer.retire(place);
@@ -96,7 +96,7 @@ pub(crate) async fn http1(
     limit: Duration,
     parts: &Parts,
     replay: &Replay,
-) -> Result<Answer, Failure> {
+) -> Result<UpstreamResponse, Failure> {
     let mut fresh = false;
     loop {
         let mut pooled = clients.http1(addr, limit, fresh).await?;
@@ -129,8 +129,8 @@ pub(crate) async fn http1(
                 } else {
                     clients.give_back(addr, pooled.connection);
                 }
-                return Ok(Answer {
-                    response: response.map(Coming::from),
+                return Ok(UpstreamResponse {
+                    response: response.map(ResponseBody::from),
                     out: None,
                     place: None,
                     took: sent.elapsed(),
@@ -165,7 +165,7 @@ pub(crate) async fn http2(
     caller: &Arc<str>,
     parts: &Parts,
     body: Body,
-) -> Result<Answer, Failure> {
+) -> Result<UpstreamResponse, Failure> {
     let mut parts = parts.clone();
     parts.version = Version::HTTP_2;
     if parts.uri.authority().is_some() {

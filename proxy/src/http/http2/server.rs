@@ -20,12 +20,12 @@ use super::flow::{CONNECTION_WINDOW, Flow, STREAMS};
 use super::keepalive::{Heard, Keepalive, Peer};
 use super::pipe::{Pipe, Stopped, flushed};
 use super::recv::RecvBody;
-use super::{Profile, strip_connection_headers};
+use super::{Tuning, strip_connection_headers};
 use crate::http::body::Body;
 use crate::http::grpc::is_grpc;
 use crate::http::limits::HEADER_BYTES;
 use crate::net::budget::Budget;
-use crate::net::coalesce::Outlet;
+use crate::net::coalesce::FlushHandle;
 
 /// In the extensions of an answer: whoever takes over the sending side of the stream,
 /// for bytes both ways. The body of the answer is not sent then.
@@ -47,9 +47,9 @@ impl Accept {
 /// Whatever ended the connection early.
 pub(crate) async fn serve<I, H, F>(
     io: I,
-    profile: Profile,
+    profile: Tuning,
     budget: Arc<Budget>,
-    outlet: Option<Outlet>,
+    outlet: Option<FlushHandle>,
     place: Arc<Place>,
     mut close: Pin<&mut impl Future<Output = ()>>,
     handler: H,
@@ -128,7 +128,7 @@ where
             }
         };
         if let Some(outlet) = &outlet {
-            outlet.end_of_turn(cx);
+            outlet.flush(cx);
         }
         ended.map_or(Poll::Pending, Poll::Ready)
     })
