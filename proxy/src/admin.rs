@@ -2,6 +2,8 @@
 //!
 //! Probes and hooks are for the kubelet; what shows configuration or changes
 //! state is for the pod itself and answers loopback only.
+//!
+//! Imports `config`, `drain`, `probe`, `proxy` and `telemetry`.
 
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -5,6 +5,8 @@
 //! `weft-capture` with uid 0 and NET_ADMIN. The rules live in the kernel from
 //! then on, so the proxy itself needs no privilege. They can be written again
 //! at any time: the whole table is replaced in one transaction.
+//!
+//! Imports `net` and `ports`.
 
 use std::io::Write;
 use std::process::ExitCode;

@@ -8,6 +8,8 @@
 //! Whom to trust, the controller says. A proxy that missed the day on which the roots
 //! were replaced cannot hear it say so; then one connection, which asks for a
 //! certificate, trusts the mounted bundle as the first one of all did.
+//!
+//! Imports `config`, `settings` and `telemetry`.
 
 pub(crate) mod certificate;
 pub(crate) mod channel;

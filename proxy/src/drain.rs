@@ -4,6 +4,8 @@
 //! inbound connections are told to go elsewhere while everything is still
 //! served. Stopping begins with SIGTERM, which a native sidecar gets after the
 //! application has ended, so little is left to wait for.
+//!
+//! Imports `ports`.
 
 pub(crate) mod command;
 

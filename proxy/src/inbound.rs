@@ -1,6 +1,9 @@
 //! What happens to a connection from outside the pod: accept, tls (or
 //! plaintext where permitted), detect, then per request or connection
 //! authorise, forward to the application, and count how it ended.
+//!
+//! Imports `config`, `failure`, `http`, `mesh`, `net`, `ports`, `proxy` and `telemetry`;
+//! not `endpoints`, and never `outbound`.
 
 use std::net::SocketAddr;
 use std::sync::Arc;

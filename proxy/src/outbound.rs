@@ -1,6 +1,9 @@
 //! What happens to a connection that the application opens:
 //! accept, target, detect, then per request or connection route, split,
 //! balance, connect, send; and count how it ended.
+//!
+//! Imports `config`, `endpoints`, `failure`, `http`, `mesh`, `net`, `proxy` and
+//! `telemetry`; never `inbound`.
 
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -1,4 +1,6 @@
 //! Ports of the proxy itself.
+//!
+//! Imports nothing of this crate.
 
 /// The proxy's listener for connections that the application makes.
 pub(crate) const OUTBOUND_PORT: u16 = 15101;

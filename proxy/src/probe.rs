@@ -10,6 +10,8 @@
 //! that the pod's author wrote, hooks need the token that the injector made, and
 //! askers of one probe share one run of it: asking often neither loads the
 //! application nor crowds out the kubelet.
+//!
+//! Imports nothing of this crate.
 
 use std::collections::HashMap;
 use std::net::IpAddr;

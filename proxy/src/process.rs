@@ -2,6 +2,8 @@
 //!
 //! The data path has a thread of its own; certificates, configuration, probes
 //! and scrapes live on another, so that none of them can delay a request.
+//!
+//! Imports everything but `probe` and `capture`.
 
 pub(crate) mod listener;
 pub(crate) mod permits;

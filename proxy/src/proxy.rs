@@ -1,4 +1,7 @@
 //! What one workload has.
+//!
+//! Imports what it holds: `config`, `drain`, `http`, `mesh`, `net`, `settings` and
+//! `telemetry`.
 
 use std::sync::Arc;
 

@@ -32,8 +32,8 @@ use weft_proxy::Metrics;
 use weft_proxy::Peers;
 use weft_proxy::Proxy;
 use weft_proxy::Settings;
-use weft_proxy::Telemetry;
 use weft_proxy::Store;
+use weft_proxy::Telemetry;
 use weft_proxy::{serve_mesh, serve_outbound, serve_plain};
 use wire::v1;
 
