@@ -2,6 +2,8 @@
 //!
 //! Probes and hooks are for the kubelet; what shows configuration or changes
 //! state is for the pod itself and answers loopback only.
+//!
+//! Imports `config`, `drain`, `probe`, `proxy` and `telemetry`.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -14,7 +16,7 @@ use crate::probe::Probes;
 use crate::proxy::Proxy;
 
 #[derive(Clone, Debug)]
-pub struct Pages {
+pub(crate) struct Pages {
     proxy: Arc<Proxy>,
     probes: Arc<Probes>,
 }
@@ -22,7 +24,7 @@ pub struct Pages {
 impl Pages {
     /// # Errors
     /// When the injected probes or hooks cannot be read.
-    pub fn new(proxy: Arc<Proxy>) -> anyhow::Result<Self> {
+    pub(crate) fn new(proxy: Arc<Proxy>) -> anyhow::Result<Self> {
         let settings = &proxy.settings;
         let ip = *settings
             .ips
@@ -39,7 +41,7 @@ impl Pages {
         })
     }
 
-    pub async fn answer(self, request: Request, peer: SocketAddr) -> Answer {
+    pub(crate) async fn answer(self, request: Request, peer: SocketAddr) -> Answer {
         let path = request.uri().path();
         if let Some(answer) = self.probes.answer(request.method(), path).await {
             return answer;

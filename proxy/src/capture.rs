@@ -5,20 +5,22 @@
 //! `weft-capture` with uid 0 and NET_ADMIN. The rules live in the kernel from
 //! then on, so the proxy itself needs no privilege. They can be written again
 //! at any time: the whole table is replaced in one transaction.
+//!
+//! Imports `net` and `ports`.
 
 use std::io::Write;
 use std::process::ExitCode;
 
 use crate::capture::settings::{BadArguments, Settings, Then};
 
-pub mod check;
-pub mod nftables;
-pub mod rules;
-pub mod settings;
+pub(crate) mod check;
+pub(crate) mod nftables;
+pub(crate) mod rules;
+pub(crate) mod settings;
 
 /// Why the pod's traffic is not, or not provably, brought to the proxy.
 #[derive(Debug, thiserror::Error)]
-pub enum CaptureError {
+pub(crate) enum CaptureError {
     #[error(transparent)]
     Arguments(#[from] BadArguments),
     #[error("traffic redirection could not be written: {0}")]
@@ -31,7 +33,7 @@ pub enum CaptureError {
 ///
 /// # Errors
 /// See [`CaptureError`]; with `--check`, rules may have been written.
-pub fn run(
+pub(crate) fn run(
     arguments: impl IntoIterator<Item = String>,
 ) -> Result<Vec<check::Outcome>, CaptureError> {
     let settings = Settings::from_arguments(arguments)?;

@@ -2,6 +2,6 @@
 //!
 //! Imports `endpoints` and `telemetry`.
 
-pub mod apply;
-pub mod snapshot;
-pub mod store;
+pub(crate) mod apply;
+pub(crate) mod snapshot;
+pub(crate) mod store;

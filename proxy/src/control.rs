@@ -8,12 +8,14 @@
 //! Whom to trust, the controller says. A proxy that missed the day on which the roots
 //! were replaced cannot hear it say so; then one connection, which asks for a
 //! certificate, trusts the mounted bundle as the first one of all did.
+//!
+//! Imports `config`, `settings` and `telemetry`.
 
-pub mod certificate;
-pub mod channel;
-pub mod leaving;
-pub mod stream;
-pub mod trust_bundle;
+pub(crate) mod certificate;
+pub(crate) mod channel;
+pub(crate) mod leaving;
+pub(crate) mod stream;
+pub(crate) mod trust_bundle;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -24,7 +26,7 @@ use identity::tls::CertHandle;
 use runtime::clock::Clock;
 use tokio::sync::{Notify, watch};
 
-use crate::config::store::State;
+use crate::config::store::Store;
 use crate::control::leaving::{Contact, Leaving};
 use crate::settings::Settings;
 
@@ -34,9 +36,9 @@ pub(crate) type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// What the conversation needs and fills.
 #[derive(Clone, Debug)]
-pub struct Control {
+pub(crate) struct Control {
     pub settings: Arc<Settings>,
-    pub state: Arc<State>,
+    pub state: Arc<Store>,
     pub certs: CertHandle,
     pub roots: Roots,
     /// What certificates are renewed by.
@@ -70,7 +72,7 @@ impl Doubt {
 
 /// What the rest of the process may wait for.
 #[derive(Clone, Debug)]
-pub struct Progress {
+pub(crate) struct Progress {
     pub certified: watch::Receiver<bool>,
     pub configured: watch::Receiver<bool>,
     /// Whether the mesh is being uninstalled, and what that means here.
@@ -80,7 +82,7 @@ pub struct Progress {
 impl Control {
     /// Starts the conversation on the current runtime.
     #[must_use]
-    pub fn start(self) -> Progress {
+    pub(crate) fn start(self) -> Progress {
         let (certified, certified_seen) = watch::channel(false);
         let (configured, configured_seen) = watch::channel(false);
         let (leaving, leaving_seen) = watch::channel(Leaving::No);

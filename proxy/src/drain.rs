@@ -4,8 +4,10 @@
 //! inbound connections are told to go elsewhere while everything is still
 //! served. Stopping begins with SIGTERM, which a native sidecar gets after the
 //! application has ended, so little is left to wait for.
+//!
+//! Imports `ports`.
 
-pub mod command;
+pub(crate) mod command;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,17 +15,17 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 /// After SIGTERM open connections get this long to end.
-pub const STOP_WITHIN: Duration = Duration::from_millis(1500);
+pub(crate) const STOP_WITHIN: Duration = Duration::from_millis(1500);
 
 /// How long a connection is served that came while draining.
 const LATECOMER: Duration = Duration::from_secs(1);
 
 #[derive(Clone, Debug)]
-pub struct Lifecycle {
+pub struct Drain {
     draining: Arc<watch::Sender<bool>>,
 }
 
-impl Default for Lifecycle {
+impl Default for Drain {
     fn default() -> Self {
         Self {
             draining: Arc::new(watch::Sender::new(false)),
@@ -31,7 +33,7 @@ impl Default for Lifecycle {
     }
 }
 
-impl Lifecycle {
+impl Drain {
     pub fn drain(&self) {
         self.draining.send_replace(true);
     }

@@ -2,7 +2,7 @@
 //!
 //! Imports nothing of this crate.
 
-pub mod affinity;
-pub mod endpoint;
-pub mod registry;
-pub mod set;
+pub(crate) mod affinity;
+pub(crate) mod endpoint;
+pub(crate) mod registry;
+pub(crate) mod set;

@@ -1,5 +1,8 @@
-//! Why a request or connection could not be served, in one place: status,
-//! header, metric label and the right to try elsewhere are all read from here.
+//! Why a request or connection could not be served, in one place: status, header, metric
+//! label and the right to try elsewhere are all read from here. `http::refusal` makes the
+//! answer.
+//!
+//! Imports nothing of this crate.
 
 use policy::reason::Reason;
 

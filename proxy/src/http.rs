@@ -4,18 +4,18 @@
 //! Imports `failure` and `net`. It never names the mesh: who is on the other end of a
 //! connection is told by whoever opens or accepts it.
 
-pub mod body;
-pub mod byte_stream;
-pub mod client;
-pub mod grpc;
-pub mod headers;
-pub mod http2;
-pub mod incoming;
-pub mod limits;
-pub mod received;
-pub mod refusal;
-pub mod replay;
-pub mod server;
-pub mod upgrade;
-pub mod upload;
-pub mod watched;
+pub(crate) mod body;
+pub(crate) mod byte_stream;
+pub(crate) mod client;
+pub(crate) mod grpc;
+pub(crate) mod headers;
+pub(crate) mod http2;
+pub(crate) mod incoming;
+pub(crate) mod limits;
+pub(crate) mod received;
+pub(crate) mod refusal;
+pub(crate) mod replay;
+pub(crate) mod server;
+pub(crate) mod upgrade;
+pub(crate) mod upload;
+pub(crate) mod watched;

@@ -1,6 +1,9 @@
 //! What happens to a connection from outside the pod: accept, tls (or
 //! plaintext where permitted), detect, then per request or connection
 //! authorise, forward to the application, and count how it ended.
+//!
+//! Imports `config`, `failure`, `http`, `mesh`, `net`, `ports`, `proxy` and `telemetry`;
+//! not `endpoints`, and never `outbound`.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -23,17 +26,17 @@ mod request;
 mod serve;
 mod tunnel;
 
-use crate::http::server::{From, serve as serve_http};
+use crate::http::server::{Profile, serve as serve_http};
 
 use crate::mesh::tls::tls_failure;
 
-use crate::net::coalesce::Wide;
+use crate::net::coalesce::Coalescing;
 use crate::net::connect;
 use crate::net::prefixed::Prefixed;
 
 use crate::net::tuning::TLS_BUFFER;
 
-use crate::inbound::connection::Visit;
+use crate::inbound::connection::Connection;
 
 use crate::inbound::peer::mesh_request;
 use crate::ports::OWN_PORTS;
@@ -50,7 +53,7 @@ pub async fn serve_mesh(proxy: Arc<Proxy>, stream: TcpStream, place: Arc<Place>)
         return connect::reset(&stream);
     }
     let acceptor = tokio_rustls::TlsAcceptor::from(proxy.tls.server());
-    let (wide, outlet) = Wide::new(stream);
+    let (wide, outlet) = Coalescing::new(stream);
     // Whoever does not finish a handshake is the first to lose its place.
     place.silent();
     place.head_begins();
@@ -100,7 +103,7 @@ pub async fn serve_mesh(proxy: Arc<Proxy>, stream: TcpStream, place: Arc<Place>)
     let handler =
         move |request| mesh_request(Arc::clone(&proxy), peer.clone(), own.ip(), quiet, request);
     let close = async move { lifecycle.time_to_go().await };
-    let from = From::Mesh(outlet);
+    let from = Profile::Mesh(outlet);
     serve_http(secured, version, from, budget, place, close, handler).await;
 }
 
@@ -114,9 +117,9 @@ pub async fn serve_plain(
     if !proxy.settings.is_own(original.ip()) || OWN_PORTS.contains(&original.port()) {
         return connect::reset(&stream);
     }
-    let visit = Arc::new(Visit::new(proxy, None, original));
+    let connection = Arc::new(Connection::new(proxy, None, original));
     let mut stream = Prefixed::new(stream);
     place.silent();
-    let spoken = visit.protocol(&mut stream, &place).await;
-    visit.converse(stream, spoken, &place).await;
+    let spoken = connection.protocol(&mut stream, &place).await;
+    connection.serve(stream, spoken, &place).await;
 }

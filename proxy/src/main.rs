@@ -12,11 +12,7 @@
 
 use std::process::ExitCode;
 
-use weft_proxy::capture;
-use weft_proxy::drain::command;
-use weft_proxy::process;
-use weft_proxy::settings::Settings;
-use weft_proxy::telemetry::access_log;
+use weft_proxy::{Settings, capture_command, drain_command, flush_access_log, run as run_proxy};
 
 // Under load it holds two thirds of what glibc's holds, and streams of bytes cost
 // no page faults.
@@ -27,8 +23,8 @@ fn main() -> ExitCode {
     let mut arguments = std::env::args().skip(1);
     match arguments.next().as_deref() {
         Some("run") | None => run(),
-        Some("capture") => capture::command(arguments),
-        Some("drain") => command::command(),
+        Some("capture") => capture_command(arguments),
+        Some("drain") => drain_command(),
         Some(other) => {
             eprintln!("weft-proxy: {other:?} is no command; known are run, capture and drain");
             ExitCode::from(64)
@@ -48,14 +44,14 @@ fn run() -> ExitCode {
         eprintln!("weft-proxy: WEFT_LOG: {error}");
         return ExitCode::from(78);
     }
-    let code = match process::run(settings) {
+    let code = match run_proxy(settings) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!(%error, "the proxy could not go on");
             ExitCode::FAILURE
         }
     };
-    access_log::flush();
+    flush_access_log();
     runtime::log::flush();
     code
 }

@@ -2,7 +2,7 @@
 //!
 //! Imports `failure`, `http`, `net` and `ports`.
 
-pub mod peer;
-pub mod peers;
-pub mod protocol;
-pub mod tls;
+pub(crate) mod peer;
+pub(crate) mod peers;
+pub(crate) mod protocol;
+pub(crate) mod tls;

@@ -2,14 +2,14 @@
 //!
 //! Imports nothing of this crate, so that everything else may stand on it.
 
-pub mod abort;
-pub mod budget;
-pub mod chunk;
-pub mod coalesce;
-pub mod connect;
-pub mod linger;
-pub mod original_dst;
-pub mod prefixed;
-pub mod relay;
-pub mod sniff;
-pub mod tuning;
+pub(crate) mod abort;
+pub(crate) mod budget;
+pub(crate) mod chunk;
+pub(crate) mod coalesce;
+pub(crate) mod connect;
+pub(crate) mod linger;
+pub(crate) mod original_dst;
+pub(crate) mod prefixed;
+pub(crate) mod relay;
+pub(crate) mod sniff;
+pub(crate) mod tuning;

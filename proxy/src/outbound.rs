@@ -1,6 +1,9 @@
 //! What happens to a connection that the application opens:
 //! accept, target, detect, then per request or connection route, split,
 //! balance, connect, send; and count how it ended.
+//!
+//! Imports `config`, `endpoints`, `failure`, `http`, `mesh`, `net`, `proxy` and
+//! `telemetry`; never `inbound`.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -22,16 +25,16 @@ mod route;
 mod send;
 mod tunnel;
 
-use self::request::request_story;
+use self::request::handle_request;
 
 use crate::config::snapshot::Destination;
 use crate::failure::Failure;
 
-use crate::http::server::{From, serve as serve_http};
+use crate::http::server::{Profile, serve as serve_http};
 
 use crate::net::connect;
 use crate::net::prefixed::Prefixed;
-use crate::net::sniff::{Seen, judge};
+use crate::net::sniff::{Seen, sniff};
 
 use crate::outbound::connection::Connection;
 use crate::outbound::passthrough::{pass_through, unknown};
@@ -94,7 +97,7 @@ pub async fn serve(proxy: Arc<Proxy>, stream: TcpStream, addr: SocketAddr, place
         }
     };
     // A declaration names the family; the bytes say which version it is.
-    let version = match stream.look_at_head(HEAD_PATIENCE, judge, &place).await {
+    let version = match stream.look_at_head(HEAD_PATIENCE, sniff, &place).await {
         Ok(Seen::Http2) => Version::HTTP_2,
         Ok(Seen::Http1) => Version::HTTP_11,
         Ok(_) => version,
@@ -104,12 +107,12 @@ pub async fn serve(proxy: Arc<Proxy>, stream: TcpStream, addr: SocketAddr, place
     let budget = Arc::clone(&connection.proxy.budget);
     let handler = {
         let connection = Arc::clone(&connection);
-        move |request| request_story(Arc::clone(&connection), request)
+        move |request| handle_request(Arc::clone(&connection), request)
     };
     serve_http(
         stream,
         version,
-        From::OwnApplication,
+        Profile::OwnApplication,
         budget,
         place,
         std::future::pending(),

@@ -2,9 +2,11 @@
 //!
 //! The data path has a thread of its own; certificates, configuration, probes
 //! and scrapes live on another, so that none of them can delay a request.
+//!
+//! Imports everything but `probe` and `capture`.
 
-pub mod listener;
-pub mod permits;
+pub(crate) mod listener;
+pub(crate) mod permits;
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
@@ -21,10 +23,10 @@ use runtime::ready::Ready;
 use tokio::sync::oneshot;
 
 use crate::admin;
-use crate::config::store::State;
+use crate::config::store::Store;
 use crate::control::leaving::follow_readiness;
 use crate::control::{Control, Progress};
-use crate::drain::{Lifecycle, STOP_WITHIN};
+use crate::drain::{Drain, STOP_WITHIN};
 use crate::http::client::Clients;
 use crate::mesh::peers::Peers;
 use crate::mesh::tls::MeshTls;
@@ -60,7 +62,7 @@ pub fn run(settings: Settings) -> anyhow::Result<()> {
         move |reason| metrics.tls_failed(Direction::outbound, reason)
     });
     let telemetry = Arc::new(Telemetry::new(metrics, settings.access_log));
-    let state = Arc::new(State::new(Arc::clone(&telemetry)));
+    let state = Arc::new(Store::new(Arc::clone(&telemetry)));
     let limit = runtime::cgroup::memory_limit(Path::new(runtime::cgroup::ROOT)).unwrap_or(MEMORY);
     let budget = Budget::new(usize::try_from(limit).unwrap_or(usize::MAX));
     let proxy = Arc::new(Proxy {
@@ -71,7 +73,7 @@ pub fn run(settings: Settings) -> anyhow::Result<()> {
         clients: Clients::new(Arc::clone(&budget)),
         budget,
         tls,
-        lifecycle: Lifecycle::default(),
+        lifecycle: Drain::default(),
     });
     let control = Control {
         settings,

@@ -1,9 +1,12 @@
 //! What one workload has.
+//!
+//! Imports what it holds: `config`, `drain`, `http`, `mesh`, `net`, `settings` and
+//! `telemetry`.
 
 use std::sync::Arc;
 
-use crate::config::store::State;
-use crate::drain::Lifecycle;
+use crate::config::store::Store;
+use crate::drain::Drain;
 use crate::http::client::Clients;
 use crate::mesh::peers::Peers;
 use crate::mesh::tls::MeshTls;
@@ -16,14 +19,14 @@ use crate::telemetry::labels::{ConnectionLabels, Direction, Security};
 #[derive(Debug)]
 pub struct Proxy {
     pub settings: Arc<Settings>,
-    pub state: Arc<State>,
+    pub state: Arc<Store>,
     pub telemetry: Arc<Telemetry>,
     pub peers: Peers,
     pub clients: Clients,
     /// Bytes that connections may hold.
     pub budget: Arc<Budget>,
     pub tls: MeshTls,
-    pub lifecycle: Lifecycle,
+    pub lifecycle: Drain,
 }
 
 impl Proxy {

@@ -2,6 +2,8 @@
 //!
 //! Modes and rules are not here: they come from the controller and change at
 //! run time.
+//!
+//! Imports nothing of this crate.
 
 use std::net::IpAddr;
 use std::path::PathBuf;

@@ -2,16 +2,16 @@
 //!
 //! Imports `failure`, `http`, `net` and `settings`.
 
-pub mod access_log;
-pub mod call;
-pub mod compatibility;
-pub mod labels;
-pub mod memory;
-pub mod metrics;
-pub mod ports;
-pub mod report;
-pub mod series;
-pub mod trace;
+pub(crate) mod access_log;
+pub(crate) mod call;
+pub(crate) mod compatibility;
+pub(crate) mod labels;
+pub(crate) mod memory;
+pub(crate) mod metrics;
+pub(crate) mod ports;
+pub(crate) mod report;
+pub(crate) mod series;
+pub(crate) mod trace;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

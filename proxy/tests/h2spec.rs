@@ -32,8 +32,8 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use runtime::occupancy::Place;
 use tokio::net::{TcpListener, TcpStream};
-use weft_proxy::proxy::Proxy;
-use weft_proxy::{inbound, outbound};
+use weft_proxy::Proxy;
+use weft_proxy::{serve_outbound, serve_plain};
 use wire::v1::{self, Protocol};
 
 /// Cases that fail, and why they may. A case that fails and is not here fails
@@ -204,7 +204,7 @@ async fn the_outbound_listener_conforms_to_http2() {
         vec![endpoint(server.ip, port, Some("api"))],
     )]);
     let addr = listen(&client, |proxy, stream| {
-        outbound::serve(proxy, stream, vip(), Place::unlisted())
+        serve_outbound(proxy, stream, vip(), Place::unlisted())
     })
     .await;
     conforms("outbound", addr).await;
@@ -217,7 +217,7 @@ async fn the_inbound_listener_conforms_to_http2() {
     server.set(vec![declared_http2()]);
     let original = SocketAddr::new(server.ip, port);
     let addr = listen(&server, move |proxy, stream| {
-        inbound::serve_plain(proxy, stream, original, Place::unlisted())
+        serve_plain(proxy, stream, original, Place::unlisted())
     })
     .await;
     conforms("inbound", addr).await;

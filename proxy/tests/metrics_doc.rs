@@ -12,12 +12,12 @@ mod words;
 
 use policy::reason::Reason;
 use prometheus_client::registry::Registry;
-use weft_proxy::telemetry::labels::Port;
-use weft_proxy::telemetry::labels::{
+use weft_proxy::Metrics;
+use weft_proxy::Port;
+use weft_proxy::{
     AuditLabels, ByteLabels, CancelledLabels, ConnectionLabels, Direction, LatencyLabels,
     RequestLabels, Security, TcpLabels, TlsLabels,
 };
-use weft_proxy::telemetry::metrics::Metrics;
 
 #[test]
 fn the_page_names_every_metric_of_the_proxy() {

@@ -23,7 +23,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(5);
 
 /// What was found for one address family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
+pub(crate) enum Outcome {
     /// A connection to this address arrived at the proxy's port.
     Redirected(SocketAddr),
     /// The namespace cannot reach anybody in this family.
@@ -48,7 +48,7 @@ impl fmt::Display for Outcome {
 
 /// Why redirection is not proven.
 #[derive(Debug, thiserror::Error)]
-pub enum CheckError {
+pub(crate) enum CheckError {
     #[error(
         "a connection to {target} did not arrive at {listener}: {found}. Either no rules are \
          there (run `weft-proxy capture` in this pod, or the CNI plugin that replaces it), or \
@@ -84,7 +84,7 @@ pub enum CheckError {
 
 /// The address of the one Service that every pod is told, that of the API server. None
 /// where it is a name: then it is somebody's address outside the cluster.
-pub fn known_service() -> Option<SocketAddr> {
+pub(crate) fn known_service() -> Option<SocketAddr> {
     #[expect(
         clippy::disallowed_methods,
         reason = "what Kubernetes tells every container"
@@ -101,7 +101,10 @@ pub fn known_service() -> Option<SocketAddr> {
 /// # Errors
 /// When a family that has a route is not redirected, when none has a route, or when
 /// somebody else translates the addresses of Services.
-pub fn check(settings: &Settings, service: Option<SocketAddr>) -> Result<Vec<Outcome>, CheckError> {
+pub(crate) fn check(
+    settings: &Settings,
+    service: Option<SocketAddr>,
+) -> Result<Vec<Outcome>, CheckError> {
     let families = [
         (
             "IPv4",

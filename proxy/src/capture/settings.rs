@@ -6,17 +6,17 @@ use ipnet::IpNet;
 use policy::protocol::PortRange;
 
 /// The proxy's user; its connections are not redirected.
-pub const UID: u32 = 15190;
+pub(crate) const UID: u32 = 15190;
 /// The proxy's group, exempt like the user.
-pub const GID: u32 = 15190;
+pub(crate) const GID: u32 = 15190;
 
 /// Most nets in a skip list. Every entry is a rule that each new connection
 /// walks, and full lists must fit into one netlink message of 200 KiB.
-pub const MAX_NETS: usize = 128;
+pub(crate) const MAX_NETS: usize = 128;
 
 /// What is written, and whether it is written and proven.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Settings {
+pub(crate) struct Settings {
     pub skip_inbound_ports: Vec<PortRange>,
     pub skip_outbound_ports: Vec<PortRange>,
     pub skip_outbound_cidrs: Vec<IpNet>,
@@ -24,7 +24,7 @@ pub struct Settings {
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Then {
+pub(crate) enum Then {
     /// Write the rules and trust the kernel's word.
     #[default]
     Write,
@@ -40,7 +40,7 @@ const USAGE: &str = "usage: weft-proxy capture [--check | --check-only] \
 
 /// A command line that cannot be understood.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
-pub enum BadArguments {
+pub(crate) enum BadArguments {
     #[error("unknown argument {0:?}; {USAGE}")]
     Unknown(String),
     #[error("{0} needs a value; {USAGE}")]
@@ -55,7 +55,7 @@ impl Settings {
     ///
     /// # Errors
     /// The first argument that is not understood.
-    pub fn from_arguments(
+    pub(crate) fn from_arguments(
         arguments: impl IntoIterator<Item = String>,
     ) -> Result<Self, BadArguments> {
         let mut settings = Self::default();

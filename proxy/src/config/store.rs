@@ -22,11 +22,11 @@ use crate::endpoints::registry::Registry;
 use crate::telemetry::Telemetry;
 
 /// How long a call waits for the controller to say what an address is.
-pub const LOOKUP_WAIT: Duration = Duration::from_secs(1);
+pub(crate) const LOOKUP_WAIT: Duration = Duration::from_secs(1);
 /// Destinations held at most; the controller enforces the same bound. A pod
 /// that calls more addresses than this is a crawler, and the least recently
 /// used one makes room.
-pub const DESTINATION_LIMIT: usize = 4096;
+pub(crate) const DESTINATION_LIMIT: usize = 4096;
 /// Bytes of configuration that are kept for destinations, as it came; in memory it is
 /// about twice that. Endpoints are 100 bytes each.
 const KEPT_BYTES: usize = 4 * 1024 * 1024;
@@ -41,7 +41,7 @@ struct Wanted {
 
 /// The proxy's knowledge, and its wish for more. Shared by everything.
 #[derive(Debug)]
-pub struct State {
+pub struct Store {
     snapshot: ArcSwap<Snapshot>,
     changed: watch::Sender<u64>,
     policy: watch::Sender<u64>,
@@ -54,12 +54,12 @@ pub struct State {
 
 /// Keeps a destination subscribed while a connection uses it.
 #[derive(Debug)]
-pub struct Use {
-    state: Arc<State>,
+pub struct DestinationGuard {
+    state: Arc<Store>,
     addr: SocketAddr,
 }
 
-impl Drop for Use {
+impl Drop for DestinationGuard {
     fn drop(&mut self) {
         if let Some(wanted) = self.state.wanted.lock().get_mut(&self.addr) {
             wanted.users = wanted.users.saturating_sub(1);
@@ -68,7 +68,7 @@ impl Drop for Use {
     }
 }
 
-impl State {
+impl Store {
     #[must_use]
     pub fn new(telemetry: Arc<Telemetry>) -> Self {
         Self {
@@ -120,7 +120,10 @@ impl State {
 
     /// What stands at `addr`. When the controller has not told within [`LOOKUP_WAIT`],
     /// the endpoint of that address if a Service has one that is meshed, else `None`.
-    pub async fn find(self: &Arc<Self>, addr: SocketAddr) -> (Option<Arc<Destination>>, Use) {
+    pub async fn find(
+        self: &Arc<Self>,
+        addr: SocketAddr,
+    ) -> (Option<Arc<Destination>>, DestinationGuard) {
         let usage = self.want(addr);
         if let Some(found) = self.snapshot.load().destinations.get(&addr) {
             return (Some(Arc::clone(found)), usage);
@@ -156,7 +159,7 @@ impl State {
         (endpoint, usage)
     }
 
-    fn want(self: &Arc<Self>, addr: SocketAddr) -> Use {
+    fn want(self: &Arc<Self>, addr: SocketAddr) -> DestinationGuard {
         let mut wanted = self.wanted.lock();
         let now = Instant::now();
         if let Some(entry) = wanted.get_mut(&addr) {
@@ -183,7 +186,7 @@ impl State {
             );
             self.asked.notify_one();
         }
-        Use {
+        DestinationGuard {
             state: Arc::clone(self),
             addr,
         }
@@ -244,8 +247,8 @@ mod tests {
         })
     }
 
-    async fn used(number: usize, bytes: usize) -> Arc<State> {
-        let state = State::new(Arc::new(Telemetry::new(
+    async fn used(number: usize, bytes: usize) -> Arc<Store> {
+        let state = Store::new(Arc::new(Telemetry::new(
             Metrics::register(&mut Registry::default()),
             false,
         )));

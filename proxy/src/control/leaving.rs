@@ -16,7 +16,7 @@ use crate::config::snapshot::Snapshot;
 
 /// How the last try to reach a controller went.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Contact {
+pub(crate) struct Contact {
     /// The stream of configuration is open.
     pub streaming: bool,
     /// No controller could be connected to. One that answers and refuses is there.
@@ -25,7 +25,7 @@ pub struct Contact {
 
 /// What decides.
 #[derive(Clone, Copy, Debug)]
-pub struct Facts {
+pub(crate) struct Facts {
     /// The trust bundle says that the mesh is being uninstalled.
     pub marked: bool,
     pub contact: Contact,
@@ -37,7 +37,7 @@ pub struct Facts {
 
 /// What the mark means to this proxy.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Leaving {
+pub(crate) enum Leaving {
     /// Nothing: there is none, or a controller answers.
     #[default]
     No,
@@ -49,7 +49,7 @@ pub enum Leaving {
 
 impl Facts {
     #[must_use]
-    pub fn judge(&self, now: SystemTime) -> Leaving {
+    pub(crate) fn judge(&self, now: SystemTime) -> Leaving {
         let certified = self.certificate_until.is_some_and(|end| now < end);
         match self {
             Self { marked: false, .. } => Leaving::No,
@@ -64,7 +64,7 @@ impl Facts {
 impl Leaving {
     /// What `/ready` says about it.
     #[must_use]
-    pub const fn note(self) -> Option<&'static str> {
+    pub(crate) const fn note(self) -> Option<&'static str> {
         match self {
             Self::No => None,
             Self::WithLastConfig => {
@@ -78,7 +78,7 @@ impl Leaving {
     /// where Services are served, so a permissive workload calls by itself; callers are
     /// judged by the last rules while there are any.
     #[must_use]
-    pub fn relays(self, outbound: bool, snapshot: &Snapshot) -> bool {
+    pub(crate) fn relays(self, outbound: bool, snapshot: &Snapshot) -> bool {
         let permissive = snapshot.mtls() == MtlsMode::Permissive;
         self == Self::LeftBehind && (!snapshot.is_complete() || (outbound && permissive))
     }
@@ -86,7 +86,7 @@ impl Leaving {
 
 /// Keeps readiness true to what is held: not ready while something is waited for, unless
 /// nobody will ever send it. `starting` bridges the time until the first look.
-pub async fn follow_readiness(
+pub(crate) async fn follow_readiness(
     ready: Ready,
     mut certified: watch::Receiver<bool>,
     mut configured: watch::Receiver<bool>,

@@ -31,7 +31,7 @@ use wire::v1;
 use wire::v1::control_server::{Control as Service, ControlServer};
 
 use super::Control;
-use crate::config::store::State;
+use crate::config::store::Store;
 use crate::control::certificate::FRESH_FOR;
 use crate::control::trust_bundle::BUNDLE_EVERY;
 use crate::telemetry::Telemetry;
@@ -161,7 +161,7 @@ impl Bench {
         let bench = Self {
             control: Control {
                 settings: Arc::new(settings),
-                state: Arc::new(State::new(Arc::new(Telemetry::new(
+                state: Arc::new(Store::new(Arc::new(Telemetry::new(
                     Metrics::register(&mut registry),
                     false,
                 )))),

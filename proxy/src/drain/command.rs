@@ -16,7 +16,7 @@ const MAX_ANSWER: u64 = 16 * 1024;
 
 /// Why the proxy does not drain.
 #[derive(Debug, thiserror::Error)]
-pub enum DrainError {
+pub(crate) enum DrainError {
     #[error("the proxy's admin port {0} cannot be asked: {1}")]
     Unreachable(SocketAddr, #[source] io::Error),
     #[error("the proxy refused: {0}")]
@@ -27,7 +27,7 @@ pub enum DrainError {
 ///
 /// # Errors
 /// When nobody answers within 5 s, or when the answer is no success.
-pub fn drain(address: SocketAddr) -> Result<String, DrainError> {
+pub(crate) fn drain(address: SocketAddr) -> Result<String, DrainError> {
     let answer = post(address).map_err(|source| DrainError::Unreachable(address, source))?;
     let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
     let status = head.split(' ').nth(1).unwrap_or_default();

@@ -13,8 +13,8 @@ pub struct Affinity {
 }
 
 impl Affinity {
-    /// The turn of a call that is made at `now`.
-    pub fn turn(&self, now: Instant) -> u64 {
+    /// The epoch of a call that is made at `now`.
+    pub fn epoch(&self, now: Instant) -> u64 {
         self.session.lock().call(now, self.limit)
     }
 }

@@ -234,8 +234,8 @@ mod tests {
         let affinity = registry.affinity("service/shop/api:80", 30).unwrap();
         let start = Instant::now();
         let at = |seconds: u64| {
-            let turn = affinity.turn(start + Duration::from_secs(seconds));
-            all.sticky("10.1.0.7", turn, &[]).unwrap().addr
+            let epoch = affinity.epoch(start + Duration::from_secs(seconds));
+            all.sticky("10.1.0.7", epoch, &[]).unwrap().addr
         };
         let first = at(0);
         assert!((1..40).all(|i| at(i * 30) == first), "every call in time");
@@ -249,10 +249,10 @@ mod tests {
         let of = |seconds| registry.affinity("service/shop/api:80", seconds);
         assert!(of(0).is_none());
         let (held, start) = (of(30).unwrap(), Instant::now());
-        held.turn(start);
-        assert_eq!(held.turn(start + Duration::from_secs(31)), 1);
-        assert_eq!(of(30).unwrap().turn(start + Duration::from_secs(40)), 1);
-        assert_eq!(of(60).unwrap().turn(start + Duration::from_secs(90)), 1);
+        held.epoch(start);
+        assert_eq!(held.epoch(start + Duration::from_secs(31)), 1);
+        assert_eq!(of(30).unwrap().epoch(start + Duration::from_secs(40)), 1);
+        assert_eq!(of(60).unwrap().epoch(start + Duration::from_secs(90)), 1);
         drop(held);
         registry.sweep();
         assert!(registry.sessions.lock().is_empty());

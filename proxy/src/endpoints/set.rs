@@ -37,18 +37,18 @@ impl EndpointSet {
         left.get(at).map(|endpoint| Arc::clone(endpoint))
     }
 
-    /// The same endpoint for the same caller and turn while it exists: the highest of
+    /// The same endpoint for the same caller and epoch while it exists: the highest of
     /// a hash over them and the address, so that other endpoints' coming and going
     /// moves nobody else.
     #[must_use]
-    pub fn sticky(&self, caller: &str, turn: u64, tried: &[SocketAddr]) -> Option<Arc<Endpoint>> {
+    pub fn sticky(&self, caller: &str, epoch: u64, tried: &[SocketAddr]) -> Option<Arc<Endpoint>> {
         use std::hash::{DefaultHasher, Hash, Hasher};
         self.endpoints
             .iter()
             .filter(|endpoint| !tried.contains(&endpoint.addr))
             .max_by_key(|endpoint| {
                 let mut hasher = DefaultHasher::new();
-                (caller, turn, endpoint.addr).hash(&mut hasher);
+                (caller, epoch, endpoint.addr).hash(&mut hasher);
                 hasher.finish()
             })
             .cloned()

@@ -4,8 +4,8 @@ use bytes::Bytes;
 use http_body_util::BodyExt;
 use http_body_util::combinators::UnsyncBoxBody;
 
-pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
-pub type Body = UnsyncBoxBody<Bytes, BoxError>;
+pub(crate) type BoxError = Box<dyn std::error::Error + Send + Sync>;
+pub(crate) type Body = UnsyncBoxBody<Bytes, BoxError>;
 
 #[must_use]
 pub fn empty() -> Body {
@@ -15,7 +15,7 @@ pub fn empty() -> Body {
 }
 
 #[must_use]
-pub fn text(content: impl Into<Bytes>) -> Body {
+pub(crate) fn text(content: impl Into<Bytes>) -> Body {
     http_body_util::Full::new(content.into())
         .map_err(|never| match never {})
         .boxed_unsync()

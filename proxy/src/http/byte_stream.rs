@@ -12,12 +12,12 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::http::http2::recv::RecvBody;
 use crate::net::abort::MayAbort;
-use crate::net::chunk::{Pieces, Room};
+use crate::net::chunk::{ChunkIo, ReadSize};
 use crate::net::tuning::SMALL_PIECE;
 
 /// Both directions. Dropped before its end, it resets the HTTP/2 stream.
 #[derive(Debug)]
-pub struct Stream {
+pub(crate) struct ByteStream {
     out: SendStream<Bytes>,
     incoming: RecvBody,
     /// Came, and was not read yet.
@@ -26,9 +26,9 @@ pub struct Stream {
     ended: bool,
 }
 
-impl Stream {
+impl ByteStream {
     #[must_use]
-    pub const fn new(out: SendStream<Bytes>, incoming: RecvBody) -> Self {
+    pub(crate) const fn new(out: SendStream<Bytes>, incoming: RecvBody) -> Self {
         Self {
             out,
             incoming,
@@ -38,7 +38,7 @@ impl Stream {
     }
 
     /// The next bytes; empty at the end.
-    pub fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Bytes>> {
+    pub(crate) fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Bytes>> {
         if !self.rest.is_empty() {
             return Poll::Ready(Ok(std::mem::take(&mut self.rest)));
         }
@@ -79,7 +79,11 @@ impl Stream {
     }
 
     /// Sends `piece` as it is, and leaves it empty.
-    pub fn poll_send(&mut self, cx: &mut Context<'_>, piece: &mut Bytes) -> Poll<io::Result<()>> {
+    pub(crate) fn poll_send(
+        &mut self,
+        cx: &mut Context<'_>,
+        piece: &mut Bytes,
+    ) -> Poll<io::Result<()>> {
         if !piece.is_empty() {
             ready!(self.poll_ready(cx))?;
             self.send(std::mem::take(piece), false)?;
@@ -91,7 +95,7 @@ impl Stream {
     ///
     /// # Errors
     /// When the stream is over already.
-    pub fn end(&mut self) -> io::Result<()> {
+    pub(crate) fn end(&mut self) -> io::Result<()> {
         if self.ended {
             return Ok(());
         }
@@ -100,17 +104,17 @@ impl Stream {
     }
 
     /// Breaks both directions off.
-    pub fn reset(&mut self) {
+    pub(crate) fn reset(&mut self) {
         self.out.send_reset(h2::Reason::CANCEL);
     }
 
     /// Whether the peer has broken the stream off, though bytes may be left to be read.
-    pub fn is_broken(&mut self, cx: &mut Context<'_>) -> bool {
+    pub(crate) fn is_broken(&mut self, cx: &mut Context<'_>) -> bool {
         self.out.poll_reset(cx).is_ready()
     }
 }
 
-impl AsyncRead for Stream {
+impl AsyncRead for ByteStream {
     fn poll_read(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -125,7 +129,7 @@ impl AsyncRead for Stream {
     }
 }
 
-impl AsyncWrite for Stream {
+impl AsyncWrite for ByteStream {
     fn poll_write(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -148,8 +152,8 @@ impl AsyncWrite for Stream {
     }
 }
 
-impl Pieces for Stream {
-    fn poll_piece(&mut self, cx: &mut Context<'_>, _: &mut Room) -> Poll<io::Result<Bytes>> {
+impl ChunkIo for ByteStream {
+    fn poll_piece(&mut self, cx: &mut Context<'_>, _: &mut ReadSize) -> Poll<io::Result<Bytes>> {
         Self::poll_piece(self, cx)
     }
 
@@ -173,7 +177,7 @@ impl Pieces for Stream {
     }
 }
 
-impl MayAbort for Stream {
+impl MayAbort for ByteStream {
     fn abort(&mut self) {
         self.reset();
     }

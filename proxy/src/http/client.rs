@@ -1,10 +1,10 @@
 //! HTTP as a client: connections to applications, and one request on one of them.
 
-pub mod exchange;
-pub mod http1;
-pub mod multiplexed;
-pub mod taskless;
-pub mod upstream;
+pub(crate) mod exchange;
+pub(crate) mod http1;
+pub(crate) mod multiplexed;
+pub(crate) mod taskless;
+pub(crate) mod upstream;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;

@@ -5,7 +5,7 @@ use http::{StatusCode, header};
 
 /// True for gRPC requests, whose failures travel in `grpc-status`.
 #[must_use]
-pub fn is_grpc(map: &http::HeaderMap) -> bool {
+pub(crate) fn is_grpc(map: &http::HeaderMap) -> bool {
     map.get(header::CONTENT_TYPE)
         .is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
 }
@@ -13,11 +13,11 @@ pub fn is_grpc(map: &http::HeaderMap) -> bool {
 /// Whether an answer counts as a success for metrics: no server error, and for
 /// gRPC no status that blames the server.
 #[must_use]
-pub fn is_success(status: StatusCode, grpc_status: Option<u16>) -> bool {
+pub(crate) fn is_success(status: StatusCode, grpc_status: Option<u16>) -> bool {
     !status.is_server_error() && !matches!(grpc_status, Some(2 | 4 | 12..=15))
 }
 
 #[must_use]
-pub fn grpc_status(map: &http::HeaderMap) -> Option<u16> {
+pub(crate) fn grpc_status(map: &http::HeaderMap) -> Option<u16> {
     map.get("grpc-status")?.to_str().ok()?.parse().ok()
 }

@@ -9,9 +9,9 @@ use http::uri::{Authority, Scheme, Uri};
 use http::{Method, Version};
 
 /// Verified SPIFFE id of the caller, for the application.
-pub const CLIENT_ID: HeaderName = HeaderName::from_static("weft-client-id");
+pub(crate) const CLIENT_ID: HeaderName = HeaderName::from_static("weft-client-id");
 /// Why the mesh answered instead of the application.
-pub const REASON: HeaderName = HeaderName::from_static("weft-reason");
+pub(crate) const REASON: HeaderName = HeaderName::from_static("weft-reason");
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
@@ -26,7 +26,7 @@ fn is_ours(name: &HeaderName) -> bool {
 }
 
 /// Removes every header that starts with `weft-`: whoever sent it, it was not us.
-pub fn strip_ours(map: &mut HeaderMap) {
+pub(crate) fn strip_ours(map: &mut HeaderMap) {
     let ours: Vec<HeaderName> = map.keys().filter(|name| is_ours(name)).cloned().collect();
     for name in ours {
         map.remove(name);
@@ -36,7 +36,7 @@ pub fn strip_ours(map: &mut HeaderMap) {
 /// Removes what belongs to one connection only, named ones included. Runs
 /// before our own headers are added, so that nobody can name them away.
 /// `TE: trailers` stays, gRPC needs it.
-pub fn strip_hop_by_hop(map: &mut HeaderMap) {
+pub(crate) fn strip_hop_by_hop(map: &mut HeaderMap) {
     if map.contains_key(CONNECTION) {
         let named: Vec<HeaderName> = map
             .get_all(CONNECTION)
@@ -76,7 +76,7 @@ pub fn strip_hop_by_hop(map: &mut HeaderMap) {
 }
 
 /// HTTP/2 may cut a cookie into crumbs; rules and applications want it whole.
-pub fn join_cookies(map: &mut HeaderMap) {
+pub(crate) fn join_cookies(map: &mut HeaderMap) {
     if map.get_all(COOKIE).iter().nth(1).is_none() {
         return;
     }
@@ -92,7 +92,7 @@ pub fn join_cookies(map: &mut HeaderMap) {
 
 /// Removes from trailers what would mean something in a header: framing,
 /// routing, and every header of ours.
-pub fn clean_trailers(map: &mut HeaderMap) {
+pub(crate) fn clean_trailers(map: &mut HeaderMap) {
     strip_hop_by_hop(map);
     strip_ours(map);
     for name in [CONTENT_LENGTH, HOST, TE, TRAILER] {
@@ -104,7 +104,7 @@ pub fn clean_trailers(map: &mut HeaderMap) {
 /// without a body, which is all that protocols define it for. HTTP itself does not
 /// count, by whatever name: the proxy answers such requests over HTTP/1.1.
 #[must_use]
-pub fn upgrade_of(parts: &Parts) -> Option<HeaderValue> {
+pub(crate) fn upgrade_of(parts: &Parts) -> Option<HeaderValue> {
     if parts.version != Version::HTTP_11 || parts.method != Method::GET || has_body(parts) {
         return None;
     }
@@ -129,7 +129,7 @@ fn has_body(parts: &Parts) -> bool {
 /// requests past whatever judges them. `None` when nothing is left, or when a part
 /// of the list is no protocol and so may be read as anything.
 #[must_use]
-pub fn without_http(values: GetAll<'_, HeaderValue>) -> Option<HeaderValue> {
+pub(crate) fn without_http(values: GetAll<'_, HeaderValue>) -> Option<HeaderValue> {
     let mut listed = protocols(values)?;
     listed.retain(|protocol| !is_http(protocol));
     if listed.is_empty() {
@@ -140,7 +140,7 @@ pub fn without_http(values: GetAll<'_, HeaderValue>) -> Option<HeaderValue> {
 
 /// Whether an answer that switches protocols may be followed.
 #[must_use]
-pub fn may_switch(values: GetAll<'_, HeaderValue>) -> bool {
+pub(crate) fn may_switch(values: GetAll<'_, HeaderValue>) -> bool {
     protocols(values).is_some_and(|chosen| !chosen.iter().any(|protocol| is_http(protocol)))
 }
 
@@ -198,7 +198,7 @@ fn is_http(protocol: &[u8]) -> bool {
 
 /// HTTP/2 may name the host in a header alone. From here on it stands where rules,
 /// splits and whoever sends the request on look for it.
-pub fn name_authority(parts: &mut Parts) {
+pub(crate) fn name_authority(parts: &mut Parts) {
     if parts.version != Version::HTTP_2 || parts.uri.authority().is_some() {
         return;
     }

@@ -13,13 +13,13 @@
 //! - a peer that owes something and says nothing is given up within ten seconds
 //!   ([`keepalive`]).
 
-pub mod client;
+pub(crate) mod client;
 mod empty_frames;
-pub mod flow;
+pub(crate) mod flow;
 mod keepalive;
 mod pipe;
-pub mod recv;
-pub mod server;
+pub(crate) mod recv;
+pub(crate) mod server;
 
 #[cfg(test)]
 mod tests;
@@ -30,11 +30,11 @@ use http::header::{CONNECTION, HeaderName, TE, TRANSFER_ENCODING, UPGRADE};
 use crate::net::tuning::LARGEST_PIECE;
 
 /// Largest frame that may be received from applications: what everybody sends.
-pub const PLAIN_FRAME: u32 = 16 * 1024;
+pub(crate) const PLAIN_FRAME: u32 = 16 * 1024;
 
 /// What of a connection differs by who is on its other end.
 #[derive(Clone, Copy, Debug)]
-pub struct Profile {
+pub(crate) struct Tuning {
     /// Largest frame that may be received.
     pub frame: u32,
     /// Bytes of one stream that may wait to be sent.
@@ -47,7 +47,7 @@ pub struct Profile {
 }
 
 /// Between two proxies.
-pub const MESH: Profile = Profile {
+pub(crate) const MESH: Tuning = Tuning {
     frame: LARGEST_PIECE as u32,
     unsent: 4 * LARGEST_PIECE,
     learn_limit: false,
@@ -55,7 +55,7 @@ pub const MESH: Profile = Profile {
 };
 
 /// With applications.
-pub const PLAIN: Profile = Profile {
+pub(crate) const PLAIN: Tuning = Tuning {
     frame: PLAIN_FRAME,
     unsent: 256 * 1024,
     learn_limit: true,

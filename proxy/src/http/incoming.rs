@@ -12,30 +12,30 @@ use crate::http::body::{Body, BoxError};
 use crate::http::http2::recv::RecvBody;
 
 #[must_use]
-pub fn incoming(body: Received) -> Body {
+pub(crate) fn incoming(body: IncomingBody) -> Body {
     body.boxed_unsync()
 }
 
 /// The body of a message that came, by either version of HTTP.
 #[derive(Debug)]
-pub enum Received {
+pub enum IncomingBody {
     Http1(Incoming),
     Http2(RecvBody),
 }
 
-impl From<Incoming> for Received {
+impl From<Incoming> for IncomingBody {
     fn from(body: Incoming) -> Self {
         Self::Http1(body)
     }
 }
 
-impl From<RecvBody> for Received {
+impl From<RecvBody> for IncomingBody {
     fn from(body: RecvBody) -> Self {
         Self::Http2(body)
     }
 }
 
-impl HttpBody for Received {
+impl HttpBody for IncomingBody {
     type Data = Bytes;
     type Error = BoxError;
 

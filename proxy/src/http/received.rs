@@ -5,14 +5,14 @@ use http::{Method, Request, Response, StatusCode, Version};
 use policy::reason::Reason;
 
 use crate::http::body::Body;
-use crate::http::incoming::Received;
+use crate::http::incoming::IncomingBody;
 use crate::http::refusal::{answer_to, refusal};
 
 /// Request target, in bytes; longer ones get 414.
 const TARGET_LIMIT: usize = 8 * 1024;
 
 /// Requests that are refused whoever sends them.
-pub(crate) fn unacceptable(request: &Request<Received>) -> Option<Response<Body>> {
+pub(crate) fn unacceptable(request: &Request<IncomingBody>) -> Option<Response<Body>> {
     let bad = |detail: &str| {
         let refused = refusal(Reason::BadRequest, detail, false);
         Some(answer_to(request.method(), refused))

@@ -10,7 +10,7 @@ use crate::http::headers;
 /// `response`, as an answer to this method may be: HEAD is answered without a body,
 /// and in HTTP/2 a client takes one for a broken stream.
 #[must_use]
-pub fn answer_to(method: &Method, response: Response<Body>) -> Response<Body> {
+pub(crate) fn answer_to(method: &Method, response: Response<Body>) -> Response<Body> {
     if *method == Method::HEAD {
         response.map(|_| body::empty())
     } else {
@@ -20,7 +20,7 @@ pub fn answer_to(method: &Method, response: Response<Body>) -> Response<Body> {
 
 /// An answer made by the proxy itself, recognisable by `weft-reason`.
 #[must_use]
-pub fn refusal(reason: Reason, detail: &str, grpc: bool) -> Response<Body> {
+pub(crate) fn refusal(reason: Reason, detail: &str, grpc: bool) -> Response<Body> {
     let mut response = if grpc {
         let mut response = Response::new(body::empty());
         let map = response.headers_mut();
@@ -55,7 +55,7 @@ pub fn refusal(reason: Reason, detail: &str, grpc: bool) -> Response<Body> {
 
 /// The reason that a peer proxy gave for its own answer.
 #[must_use]
-pub fn reason_in(map: &http::HeaderMap) -> Option<Reason> {
+pub(crate) fn reason_in(map: &http::HeaderMap) -> Option<Reason> {
     let given = map.get(headers::REASON)?;
     Reason::ALL
         .into_iter()

@@ -17,7 +17,7 @@ use crate::http::headers;
 
 /// Bytes of a request body kept for sending it again. Larger bodies are sent
 /// once; 64 KiB holds nearly every API call and bounds memory per request.
-pub const REPLAY_LIMIT: usize = 64 * 1024;
+pub(crate) const REPLAY_LIMIT: usize = 64 * 1024;
 
 struct Tape {
     source: Body,
@@ -33,7 +33,7 @@ struct Tape {
 
 /// Hands out copies of one request body.
 #[derive(Clone)]
-pub struct Replay {
+pub(crate) struct Replay {
     tape: Arc<Mutex<Tape>>,
     hint: SizeHint,
     empty: bool,
@@ -49,7 +49,7 @@ impl std::fmt::Debug for Replay {
 
 impl Replay {
     #[must_use]
-    pub fn new(source: Body) -> Self {
+    pub(crate) fn new(source: Body) -> Self {
         let hint = source.size_hint();
         let empty = source.is_end_stream();
         let tape = Tape {
@@ -70,7 +70,7 @@ impl Replay {
 
     /// Bytes of the whole body, where that is known before.
     #[must_use]
-    pub fn size(&self) -> Option<u64> {
+    pub(crate) fn size(&self) -> Option<u64> {
         self.hint.exact()
     }
 
@@ -90,7 +90,7 @@ impl Replay {
     /// A body that starts at the beginning, or `None` when too much was sent
     /// already. An earlier copy must no longer be read.
     #[must_use]
-    pub fn take(&self) -> Option<Body> {
+    pub(crate) fn take(&self) -> Option<Body> {
         if self.empty {
             return Some(empty());
         }

@@ -1,6 +1,6 @@
 //! HTTP as a server: one connection, both versions, with every bound named.
 
-pub mod http1;
+pub(crate) mod http1;
 
 use std::future::Future;
 use std::pin::pin;
@@ -15,45 +15,45 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use crate::http::body::Body;
 use crate::http::http2::server;
 use crate::http::http2::{MESH, PLAIN};
-use crate::http::incoming::Received;
+use crate::http::incoming::IncomingBody;
 use crate::http::limits::{
     BUFFER, HEADER_BYTES, HEADER_COUNT, MESH_HEADER_BYTES, MESH_HEADER_COUNT,
 };
 use crate::http::received::unacceptable;
 use crate::net::abort::MayAbort;
 use crate::net::budget::Budget;
-use crate::net::coalesce::Outlet;
-use crate::net::linger::Goodbye;
+use crate::net::coalesce::FlushHandle;
+use crate::net::linger::Lingering;
 
 /// Longest rest between two requests on a connection from outside the pod. The
 /// pod's own application may keep its connections for as long as it likes.
-pub const IDLE_WITHIN: Duration = Duration::from_secs(3600);
+pub(crate) const IDLE_WITHIN: Duration = Duration::from_secs(3600);
 
 /// Where a connection comes from decides how patient the server is.
 #[derive(Clone, Debug)]
-pub enum From {
+pub(crate) enum Profile {
     OwnApplication,
     Network,
     /// A peer proxy, with what sends to it.
-    Mesh(Outlet),
+    Mesh(FlushHandle),
 }
 
 /// Serves one connection until it ends, or until `close` or its `place` asks to
 /// end it after what is in flight.
-pub async fn serve<I, H, F>(
+pub(crate) async fn serve<I, H, F>(
     io: I,
     version: Version,
-    from: From,
+    from: Profile,
     budget: Arc<Budget>,
     place: Arc<Place>,
     close: impl Future<Output = ()>,
     handler: H,
 ) where
     I: AsyncRead + AsyncWrite + MayAbort + Unpin + Send + 'static,
-    H: Fn(Request<Received>) -> F + Send + 'static,
+    H: Fn(Request<IncomingBody>) -> F + Send + 'static,
     F: Future<Output = Response<Body>> + Send + 'static,
 {
-    let handler = move |request: Request<Received>| {
+    let handler = move |request: Request<IncomingBody>| {
         // Boxed: the handler's future has some KiB, which every future around it would
         // hold again for each place from which it is moved.
         let answer = match unacceptable(&request) {
@@ -76,10 +76,10 @@ pub async fn serve<I, H, F>(
     });
     if version == Version::HTTP_2 {
         let (profile, outlet) = match from {
-            From::Mesh(outlet) => (MESH, Some(outlet)),
-            From::OwnApplication | From::Network => (PLAIN, None),
+            Profile::Mesh(outlet) => (MESH, Some(outlet)),
+            Profile::OwnApplication | Profile::Network => (PLAIN, None),
         };
-        let handler = move |request: Request<_>| handler(request.map(Received::from));
+        let handler = move |request: Request<_>| handler(request.map(IncomingBody::from));
         // Boxed: connections of HTTP/1.1 must not be as large as this one.
         let serving = server::serve(io, profile, budget, outlet, place, close.as_mut(), handler);
         if let Err(error) = Box::pin(serving).await {
@@ -88,7 +88,7 @@ pub async fn serve<I, H, F>(
     } else {
         let mut builder = Builder::new();
         builder.auto_date_header(false).max_buf_size(BUFFER);
-        let mesh = matches!(from, From::Mesh(_));
+        let mesh = matches!(from, Profile::Mesh(_));
         if mesh {
             // A peer proxy closes one direction only when it wants nothing more.
             builder
@@ -100,10 +100,10 @@ pub async fn serve<I, H, F>(
                 .max_header_size(HEADER_BYTES as usize)
                 .half_close(true);
         }
-        let handler = move |request: Request<_>| handler(request.map(Received::from));
-        let patience = (!matches!(from, From::OwnApplication)).then_some(IDLE_WITHIN);
+        let handler = move |request: Request<_>| handler(request.map(IncomingBody::from));
+        let patience = (!matches!(from, Profile::OwnApplication)).then_some(IDLE_WITHIN);
         let ended = if mesh {
-            let io = Goodbye::to_peer(io);
+            let io = Lingering::to_peer(io);
             http1::serve(
                 io,
                 builder,
@@ -115,7 +115,7 @@ pub async fn serve<I, H, F>(
             )
             .await
         } else {
-            let io = Goodbye::to_client(io);
+            let io = Lingering::to_client(io);
             http1::serve(
                 io,
                 builder,

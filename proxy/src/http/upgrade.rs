@@ -15,24 +15,24 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::oneshot::Receiver;
 
-use crate::http::byte_stream::Stream;
+use crate::http::byte_stream::ByteStream;
 use crate::http::http2::recv::RecvBody;
 use crate::net::abort::Abort;
-use crate::net::chunk::{Pieces, Plain, Room};
+use crate::net::chunk::{ChunkIo, Plain, ReadSize};
 
 /// One side of an upgrade, before it carries the other protocol.
 #[derive(Debug)]
-pub enum Side {
+pub(crate) enum Side {
     /// A connection that hyper gives up once the answer is out.
     Http1(OnUpgrade, Abort),
     /// What a caller sends by HTTP/2; the other direction opens with the answer.
     Mesh(RecvBody),
-    Open(Stream),
+    Open(ByteStream),
 }
 
 impl Side {
     /// Of a request that came by HTTP/1.1.
-    pub fn of(extensions: &mut Extensions) -> Option<Self> {
+    pub(crate) fn of(extensions: &mut Extensions) -> Option<Self> {
         let switch = extensions.remove::<OnUpgrade>()?;
         Some(Self::Http1(
             switch,
@@ -41,7 +41,7 @@ impl Side {
     }
 
     /// Of an answer that came by HTTP/1.1.
-    pub fn of_answer<B>(response: &mut Response<B>) -> Self {
+    pub(crate) fn of_answer<B>(response: &mut Response<B>) -> Self {
         let switch = hyper::upgrade::on(&mut *response);
         let abort = response.extensions_mut().remove::<Abort>();
         Self::Http1(switch, abort.unwrap_or_default())
@@ -49,15 +49,17 @@ impl Side {
 
     /// The same as [`Self::switched`], also for a caller that sends by HTTP/2, whose
     /// stream opens to the other direction as `out`.
-    pub async fn opened(self, out: Receiver<SendStream<Bytes>>) -> Option<Switched> {
+    pub(crate) async fn opened(self, out: Receiver<SendStream<Bytes>>) -> Option<Switched> {
         match self {
-            Self::Mesh(incoming) => Some(Switched::Mesh(Stream::new(out.await.ok()?, incoming))),
+            Self::Mesh(incoming) => {
+                Some(Switched::Mesh(ByteStream::new(out.await.ok()?, incoming)))
+            }
             other => other.switched().await,
         }
     }
 
     /// The bytes of the other protocol; `None` when the connection was lost before.
-    pub async fn switched(self) -> Option<Switched> {
+    pub(crate) async fn switched(self) -> Option<Switched> {
         match self {
             Self::Http1(switch, abort) => {
                 let io = TokioIo::new(switch.await.ok()?);
@@ -71,13 +73,13 @@ impl Side {
 
 /// One side of an upgrade.
 #[derive(Debug)]
-pub enum Switched {
+pub(crate) enum Switched {
     Http1(Upgrade),
-    Mesh(Stream),
+    Mesh(ByteStream),
 }
 
-impl Pieces for Switched {
-    fn poll_piece(&mut self, cx: &mut Context<'_>, room: &mut Room) -> Poll<io::Result<Bytes>> {
+impl ChunkIo for Switched {
+    fn poll_piece(&mut self, cx: &mut Context<'_>, room: &mut ReadSize) -> Poll<io::Result<Bytes>> {
         match self {
             Self::Http1(io) => io.poll_piece(cx, room),
             Self::Mesh(stream) => stream.poll_piece(cx),
@@ -115,7 +117,7 @@ impl Pieces for Switched {
 
 /// What hyper gave up.
 #[derive(Debug)]
-pub struct Upgrade {
+pub(crate) struct Upgrade {
     io: TokioIo<Upgraded>,
     abort: Abort,
 }

@@ -86,7 +86,7 @@ where
 
 /// How a body ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum End {
+pub(crate) enum BodyEnd {
     Complete,
     /// The sender failed before the end.
     Failed,
@@ -96,11 +96,11 @@ pub enum End {
 
 /// Calls `finish` exactly once with how the body ended, the bytes that passed
 /// and the trailers, if any.
-pub struct Watched<B, F>
+pub(crate) struct Watched<B, F>
 where
     B: HttpBody<Data = Bytes> + Unpin,
     B::Error: Into<BoxError> + Unpin,
-    F: FnOnce(End, u64, Option<&http::HeaderMap>),
+    F: FnOnce(BodyEnd, u64, Option<&http::HeaderMap>),
 {
     inner: Begun<B>,
     bytes: u64,
@@ -113,7 +113,7 @@ impl<B, F> std::fmt::Debug for Watched<B, F>
 where
     B: HttpBody<Data = Bytes> + Unpin,
     B::Error: Into<BoxError> + Unpin,
-    F: FnOnce(End, u64, Option<&http::HeaderMap>),
+    F: FnOnce(BodyEnd, u64, Option<&http::HeaderMap>),
 {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Watched")
@@ -126,10 +126,10 @@ impl<B, F> Watched<B, F>
 where
     B: HttpBody<Data = Bytes> + Unpin,
     B::Error: Into<BoxError> + Unpin,
-    F: FnOnce(End, u64, Option<&http::HeaderMap>),
+    F: FnOnce(BodyEnd, u64, Option<&http::HeaderMap>),
 {
     /// Watches `body`, and takes its first part if it is there already.
-    pub async fn begun(body: B, finish: F) -> Self {
+    pub(crate) async fn begun(body: B, finish: F) -> Self {
         // Watched from now on: whoever stops waiting here is counted as well.
         let mut watched = Self {
             inner: Begun::new(body),
@@ -141,7 +141,7 @@ where
         watched
     }
 
-    fn end(&mut self, end: End, trailers: Option<&http::HeaderMap>) {
+    fn end(&mut self, end: BodyEnd, trailers: Option<&http::HeaderMap>) {
         if let Some(finish) = self.finish.take() {
             finish(end, self.bytes, trailers);
         }
@@ -152,7 +152,7 @@ impl<B, F> HttpBody for Watched<B, F>
 where
     B: HttpBody<Data = Bytes> + Unpin,
     B::Error: Into<BoxError> + Unpin,
-    F: FnOnce(End, u64, Option<&http::HeaderMap>) + Unpin,
+    F: FnOnce(BodyEnd, u64, Option<&http::HeaderMap>) + Unpin,
 {
     type Data = Bytes;
     type Error = BoxError;
@@ -177,13 +177,13 @@ where
                     this.bytes += data.len() as u64;
                 }
                 if let Some(trailers) = frame.trailers_ref() {
-                    this.end(End::Complete, Some(trailers));
+                    this.end(BodyEnd::Complete, Some(trailers));
                 } else if this.inner.is_end_stream() {
-                    this.end(End::Complete, None);
+                    this.end(BodyEnd::Complete, None);
                 }
             }
-            Some(Err(_)) => this.end(End::Failed, None),
-            None => this.end(End::Complete, None),
+            Some(Err(_)) => this.end(BodyEnd::Failed, None),
+            None => this.end(BodyEnd::Complete, None),
         }
         if let Some(Err(error)) = polled {
             // Servers drop what they have not flushed yet when a body fails. One
@@ -209,14 +209,14 @@ impl<B, F> Drop for Watched<B, F>
 where
     B: HttpBody<Data = Bytes> + Unpin,
     B::Error: Into<BoxError> + Unpin,
-    F: FnOnce(End, u64, Option<&http::HeaderMap>),
+    F: FnOnce(BodyEnd, u64, Option<&http::HeaderMap>),
 {
     fn drop(&mut self) {
         // A body known to be empty is often dropped without being polled.
         let end = if self.inner.is_end_stream() {
-            End::Complete
+            BodyEnd::Complete
         } else {
-            End::Dropped
+            BodyEnd::Dropped
         };
         self.end(end, None);
     }

@@ -20,8 +20,8 @@ use policy::reason::Reason;
 use crate::config::snapshot::Snapshot;
 use crate::failure::Failure;
 use crate::http::server::IDLE_WITHIN;
-use crate::inbound::connection::Visit;
-use crate::net::sniff::{DETECT_WITHIN, Seen, judge_leniently, judge_strictly};
+use crate::inbound::connection::Connection;
+use crate::net::sniff::{DETECT_WITHIN, Seen, sniff_leniently, sniff_strictly};
 use crate::telemetry::labels::{AuditLabels, Direction};
 
 /// What a caller may say on a port.
@@ -29,19 +29,19 @@ use crate::telemetry::labels::{AuditLabels, Direction};
 pub(super) enum Expected {
     /// Anything: the port is declared to carry no HTTP.
     Bytes,
-    /// HTTP; nothing else is delivered. `judge` tells what is taken for it, and
+    /// HTTP; nothing else is delivered. `sniff` tells what is taken for it, and
     /// `silence` for how long the caller may say nothing.
     Http {
         declared: bool,
         silence: Duration,
-        judge: fn(&[u8]) -> Seen,
+        sniff: fn(&[u8]) -> Seen,
     },
     /// Nobody declared it, and this caller may say anything: whoever speaks first
     /// decides.
     Either,
 }
 
-impl Visit {
+impl Connection {
     /// True when plaintext is refused altogether, whatever the rules say.
     pub(super) fn needs_identity(&self, snapshot: &Snapshot) -> bool {
         self.peer.is_none() && snapshot.mtls() == MtlsMode::Strict
@@ -60,7 +60,8 @@ impl Visit {
         let (declared, port) = (declared.is_http(), self.local.port());
         // Where requests are judged or told that they need an identity, whatever
         // might be one is read as one, so that its sender is told.
-        let answered = declared || guards(&snapshot, port) || self.needs_identity(&snapshot);
+        let answered =
+            declared || has_http_rules(&snapshot, port) || self.needs_identity(&snapshot);
         // Clients open connections ahead of their first request. One that waits for the
         // server to speak is told by the end of its connection that it never will.
         let welcome = declared
@@ -69,10 +70,10 @@ impl Visit {
         Expected::Http {
             declared,
             silence: if welcome { IDLE_WITHIN } else { DETECT_WITHIN },
-            judge: if answered {
-                judge_strictly
+            sniff: if answered {
+                sniff_strictly
             } else {
-                judge_leniently
+                sniff_leniently
             },
         }
     }
@@ -116,7 +117,7 @@ impl Visit {
 
     /// True where callers without any right to send bytes may have one to requests.
     pub(super) fn judges_requests(&self) -> bool {
-        guards(&self.proxy.state.snapshot(), self.local.port())
+        has_http_rules(&self.proxy.state.snapshot(), self.local.port())
     }
 
     /// True where HTTP must not pass as opaque bytes.
@@ -180,7 +181,7 @@ impl Visit {
 
     /// True where the form of a path decides, and is what is sent on.
     fn judges_paths(&self, snapshot: &Snapshot) -> bool {
-        guards(snapshot, self.local.port())
+        has_http_rules(snapshot, self.local.port())
     }
 
     /// The path that rules see: always the normal form, if there is one.
@@ -218,7 +219,7 @@ impl Visit {
 
 /// True where HTTP rules decide, so that what may be a request is read as one.
 /// Audit refuses nothing, this neither.
-fn guards(snapshot: &Snapshot, port: u16) -> bool {
+fn has_http_rules(snapshot: &Snapshot, port: u16) -> bool {
     snapshot.access.enforcement == Enforcement::Enforce && snapshot.access.has_http_rule(port)
 }
 

@@ -11,7 +11,7 @@ use crate::telemetry::call::Call;
 use crate::telemetry::labels::{Direction, Security};
 
 /// Who calls, and which port of the application.
-pub(crate) struct Visit {
+pub(crate) struct Connection {
     pub(super) proxy: Arc<Proxy>,
     pub(super) peer: Option<PeerIdentity>,
     /// `namespace/service-account`, or `outside`.
@@ -22,7 +22,7 @@ pub(crate) struct Visit {
     pub(super) local: SocketAddr,
 }
 
-impl Visit {
+impl Connection {
     pub(super) fn new(proxy: Arc<Proxy>, peer: Option<PeerIdentity>, local: SocketAddr) -> Self {
         let label = peer.as_ref().map_or_else(
             || "outside".into(),
@@ -60,7 +60,7 @@ impl Visit {
     }
 }
 
-impl Visit {
+impl Connection {
     pub(super) fn tcp_call(&self) -> Call {
         Call::tcp(
             &self.proxy.telemetry,

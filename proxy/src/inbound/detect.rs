@@ -6,10 +6,10 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
 use crate::inbound::authorize::Expected;
-use crate::inbound::connection::Visit;
+use crate::inbound::connection::Connection;
 use crate::net::connect::{self, CONNECT_TIMEOUT};
 use crate::net::prefixed::Prefixed;
-use crate::net::sniff::{BEGUN_WITHIN, DETECT_WITHIN, SILENCE, Seen, judge_leniently};
+use crate::net::sniff::{BEGUN_WITHIN, DETECT_WITHIN, SILENCE, Seen, sniff_leniently};
 
 /// What a connection turned out to speak.
 pub(crate) enum Spoken {
@@ -35,7 +35,7 @@ pub(crate) async fn race<S: AsyncRead + Unpin>(
         }
     }
     let seen = stream
-        .look(tokio::time::Instant::now() + DETECT_WITHIN, judge_leniently)
+        .look(tokio::time::Instant::now() + DETECT_WITHIN, sniff_leniently)
         .await?;
     Ok(spoken(seen, stream.begins_as_http(), Some(server)))
 }
@@ -54,7 +54,7 @@ pub(crate) fn spoken(
     }
 }
 
-impl Visit {
+impl Connection {
     /// Finds out what is spoken.
     pub(super) async fn protocol<S: AsyncRead + AsyncWrite + Unpin>(
         &self,
@@ -64,14 +64,14 @@ impl Visit {
         let mut changes = self.proxy.state.policy_changes();
         let came = tokio::time::Instant::now();
         loop {
-            let (declared, silence, judge) = match self.expected() {
+            let (declared, silence, sniff) = match self.expected() {
                 Expected::Bytes => return Ok(Spoken::Opaque(None)),
                 Expected::Either => return self.whoever_speaks_first(stream).await,
                 Expected::Http {
                     declared,
                     silence,
-                    judge,
-                } => (declared, silence, judge),
+                    sniff,
+                } => (declared, silence, sniff),
             };
             // Nothing is delivered until the protocol is known, so a caller that waits
             // costs nothing else. It may be allowed more by then.
@@ -92,7 +92,7 @@ impl Visit {
             };
             place.head_begins();
             let until = tokio::time::Instant::now() + BEGUN_WITHIN;
-            return Ok(match stream.look(until, judge).await? {
+            return Ok(match stream.look(until, sniff).await? {
                 Seen::Http2 => Spoken::Http(Version::HTTP_2),
                 Seen::Http1 => Spoken::Http(Version::HTTP_11),
                 // The strict parser refuses what is no HTTP.
@@ -108,7 +108,7 @@ impl Visit {
         stream: &mut Prefixed<S>,
     ) -> std::io::Result<Spoken> {
         let now = tokio::time::Instant::now();
-        let mut seen = stream.look(now + SILENCE, judge_leniently).await?;
+        let mut seen = stream.look(now + SILENCE, sniff_leniently).await?;
         if seen == Seen::Unsure
             && !stream.has_bytes()
             && let Ok(server) = connect::connect(self.local, CONNECT_TIMEOUT).await
@@ -116,7 +116,7 @@ impl Visit {
             return race(stream, Prefixed::new(server)).await;
         }
         if seen == Seen::Unsure {
-            seen = stream.look(now + DETECT_WITHIN, judge_leniently).await?;
+            seen = stream.look(now + DETECT_WITHIN, sniff_leniently).await?;
         }
         Ok(spoken(seen, stream.begins_as_http(), None))
     }

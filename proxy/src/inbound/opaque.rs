@@ -8,22 +8,22 @@ use policy::reason::Reason;
 use tokio::net::TcpStream;
 
 use crate::failure::Failure;
-use crate::inbound::connection::Visit;
-use crate::net::chunk::{Pieces, Room};
+use crate::inbound::connection::Connection;
+use crate::net::chunk::{ChunkIo, ReadSize};
 use crate::net::connect::CONNECT_TIMEOUT;
 use crate::net::prefixed::Prefixed;
 use crate::net::sniff::{FirstLine, Line};
 use crate::net::{connect, relay};
 use crate::telemetry::labels::Direction;
 
-impl Visit {
+impl Connection {
     /// Serves opaque bytes, for as long as they are allowed.
     pub(super) async fn opaque<S>(
         &self,
         mut stream: Prefixed<S>,
         server: Option<Prefixed<TcpStream>>,
     ) where
-        S: Pieces,
+        S: ChunkIo,
     {
         let call = self.tcp_call();
         if let Err(failure) = self.admits_tcp() {
@@ -77,8 +77,8 @@ struct Watched<S> {
     is_http: bool,
 }
 
-impl<S: Pieces> Pieces for Watched<S> {
-    fn poll_piece(&mut self, cx: &mut Context<'_>, room: &mut Room) -> Poll<io::Result<Bytes>> {
+impl<S: ChunkIo> ChunkIo for Watched<S> {
+    fn poll_piece(&mut self, cx: &mut Context<'_>, room: &mut ReadSize) -> Poll<io::Result<Bytes>> {
         let piece = ready!(self.inner.poll_piece(cx, room))?;
         if let Some(line) = &mut self.line {
             match line.note(&piece) {

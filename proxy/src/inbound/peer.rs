@@ -10,9 +10,9 @@ use policy::reason::Reason;
 
 use crate::http::body::Body;
 use crate::http::headers;
-use crate::http::incoming::Received;
+use crate::http::incoming::IncomingBody;
 use crate::http::refusal::refusal;
-use crate::inbound::connection::Visit;
+use crate::inbound::connection::Connection;
 use crate::mesh::protocol;
 use crate::ports::OWN_PORTS;
 use crate::proxy::Proxy;
@@ -23,7 +23,7 @@ pub(crate) async fn mesh_request(
     peer: PeerIdentity,
     ip: IpAddr,
     quiet: bool,
-    mut request: Request<Received>,
+    mut request: Request<IncomingBody>,
 ) -> Response<Body> {
     let map = request.headers();
     let port = map
@@ -44,15 +44,19 @@ pub(crate) async fn mesh_request(
     }
     let upgrade = headers::without_http(map.get_all(protocol::UPGRADE_TO));
     let target = map.get(protocol::TARGET).cloned();
-    let visit = Arc::new(Visit::new(proxy, Some(peer), SocketAddr::new(ip, port)));
+    let connection = Arc::new(Connection::new(
+        proxy,
+        Some(peer),
+        SocketAddr::new(ip, port),
+    ));
     if tcp {
         return match request.into_body() {
-            Received::Http2(body) => visit.tunnel(body).await,
-            Received::Http1(_) => refusal(Reason::BadRequest, "tunnels are for HTTP/2", false),
+            IncomingBody::Http2(body) => connection.tunnel(body).await,
+            IncomingBody::Http1(_) => refusal(Reason::BadRequest, "tunnels are for HTTP/2", false),
         };
     }
     if request.method() != Method::CONNECT {
-        return visit.request(request, http2, None).await;
+        return connection.handle_request(request, http2, None).await;
     }
     let (Some(upgrade), Some(target)) = (upgrade, target) else {
         return refusal(
@@ -78,5 +82,7 @@ pub(crate) async fn mesh_request(
     if let Some(host) = host {
         request.headers_mut().insert(header::HOST, host);
     }
-    visit.request(request, false, Some(upgrade)).await
+    connection
+        .handle_request(request, false, Some(upgrade))
+        .await
 }

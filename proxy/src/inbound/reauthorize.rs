@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::failure::Failure;
 use crate::http::body;
-use crate::inbound::connection::Visit;
+use crate::inbound::connection::Connection;
 
 /// A request in flight that a change no longer allows may go on for this long.
 pub(crate) const IN_FLIGHT_GRACE: Duration = Duration::from_secs(30);
@@ -21,7 +21,7 @@ const FREE_FRAMES: u32 = 32;
 /// set up only when the body makes its reader wait, which most never do.
 pub(crate) struct Revocable<B> {
     pub(super) inner: B,
-    pub(super) visit: Arc<Visit>,
+    pub(super) connection: Arc<Connection>,
     pub(super) asked: Option<http::request::Parts>,
     pub(super) frames: u32,
     pub(super) over: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
@@ -44,9 +44,9 @@ where
         if (polled.is_pending() || this.frames > FREE_FRAMES)
             && let Some(asked) = this.asked.take()
         {
-            let visit = Arc::clone(&this.visit);
+            let connection = Arc::clone(&this.connection);
             this.over = Some(Box::pin(async move {
-                visit.revoked_request(&asked).await;
+                connection.revoked_request(&asked).await;
                 tokio::time::sleep(IN_FLIGHT_GRACE).await;
             }));
         }
@@ -69,7 +69,7 @@ where
     }
 }
 
-impl Visit {
+impl Connection {
     /// Returns when this plaintext connection is no longer wanted. One that was
     /// never wanted stays, so that each of its requests is told why.
     pub(super) async fn plaintext_forbidden(&self) {

@@ -9,21 +9,21 @@ use policy::reason::Reason;
 
 use crate::failure::Failure;
 use crate::http::body::Body;
-use crate::http::client::exchange::{self, Answer};
+use crate::http::client::exchange::{self, UpstreamResponse};
 use crate::http::grpc::is_grpc;
 use crate::http::headers;
 use crate::http::http2::server::Accept;
-use crate::http::incoming::Received;
+use crate::http::incoming::IncomingBody;
 use crate::http::refusal::refusal;
 use crate::http::replay::Replay;
 use crate::http::upgrade::Side;
 use crate::http::upload::Upload;
 use crate::http::watched;
 use crate::http::{body, incoming};
-use crate::inbound::connection::Visit;
+use crate::inbound::connection::Connection;
 use crate::inbound::reauthorize::{IN_FLIGHT_GRACE, Revocable};
 use crate::mesh::protocol::{self, unsent};
-use crate::net::chunk::Pieces;
+use crate::net::chunk::ChunkIo;
 use crate::net::connect::CONNECT_TIMEOUT;
 use crate::net::relay;
 use crate::telemetry::call::{Call, Ended};
@@ -33,11 +33,11 @@ use crate::telemetry::trace;
 /// New connections that one request may need, because the one in use ended just then.
 const RENEWALS: usize = 2;
 
-impl Visit {
+impl Connection {
     /// One HTTP request: authorise, forward, finish.
-    pub(super) async fn request(
+    pub(super) async fn handle_request(
         self: Arc<Self>,
-        request: Request<Received>,
+        request: Request<IncomingBody>,
         http2: bool,
         upgrade: Option<HeaderValue>,
     ) -> Response<Body> {
@@ -50,7 +50,7 @@ impl Visit {
         }
         let (caller_side, incoming) = match incoming {
             body if upgrade.is_none() => (None, incoming::incoming(body)),
-            Received::Http2(stream) => (Some(Side::Mesh(stream)), body::empty()),
+            IncomingBody::Http2(stream) => (Some(Side::Mesh(stream)), body::empty()),
             body => (Side::of(&mut parts.extensions), incoming::incoming(body)),
         };
         headers::strip_hop_by_hop(&mut parts.headers);
@@ -132,12 +132,12 @@ impl Visit {
     /// side of an upgrade.
     async fn finish(
         self: Arc<Self>,
-        answer: Answer,
+        answer: UpstreamResponse,
         call: Call,
         asked: http::request::Parts,
         upgrade: Option<Side>,
     ) -> Response<Body> {
-        let Answer {
+        let UpstreamResponse {
             mut response,
             place,
             ..
@@ -190,7 +190,7 @@ impl Visit {
             tokio::spawn(async move {
                 let sides = tokio::join!(caller_side.opened(out), server_side.switched());
                 let (Some(mut client), Some(mut server)) = sides else {
-                    return call.done(ended, watched::End::Failed, 0, None);
+                    return call.done(ended, watched::BodyEnd::Failed, 0, None);
                 };
                 let bytes = tokio::select! {
                     (copied, _) = relay::relay(&mut client, &mut server, &self.proxy.budget) => copied.received,
@@ -200,7 +200,7 @@ impl Visit {
                         0
                     }
                 };
-                call.done(ended, watched::End::Complete, bytes, None);
+                call.done(ended, watched::BodyEnd::Complete, bytes, None);
             });
             return Response::from_parts(parts, body::empty());
         }
@@ -215,7 +215,7 @@ impl Visit {
         .await;
         let body = Revocable {
             inner: watched,
-            visit: self,
+            connection: self,
             asked: Some(asked),
             frames: 0,
             over: None,

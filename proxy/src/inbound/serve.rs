@@ -7,16 +7,16 @@ use runtime::occupancy::Place;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::http::headers;
-use crate::http::incoming::Received;
-use crate::http::server::{From, serve as serve_http};
-use crate::inbound::connection::Visit;
+use crate::http::incoming::IncomingBody;
+use crate::http::server::{Profile, serve as serve_http};
+use crate::inbound::connection::Connection;
 use crate::inbound::detect::Spoken;
 use crate::net::abort::MayAbort;
-use crate::net::chunk::Pieces;
+use crate::net::chunk::ChunkIo;
 use crate::net::prefixed::Prefixed;
 use crate::telemetry::labels::Direction;
 
-impl Visit {
+impl Connection {
     /// Serves HTTP on a connection or tunnel.
     pub(super) async fn http<S>(self: Arc<Self>, stream: S, version: Version, place: &Arc<Place>)
     where
@@ -30,28 +30,28 @@ impl Visit {
             self.security(),
         );
         let close = {
-            let visit = Arc::clone(&self);
+            let connection = Arc::clone(&self);
             async move {
                 tokio::select! {
-                    () = visit.proxy.lifecycle.time_to_go() => {}
-                    () = visit.plaintext_forbidden() => {}
+                    () = connection.proxy.lifecycle.time_to_go() => {}
+                    () = connection.plaintext_forbidden() => {}
                 }
             }
         };
-        let handler = move |request: Request<Received>| {
-            let visit = Arc::clone(&self);
+        let handler = move |request: Request<IncomingBody>| {
+            let connection = Arc::clone(&self);
             async move {
                 let (parts, body) = request.into_parts();
                 let upgrade = headers::upgrade_of(&parts);
                 let request = Request::from_parts(parts, body);
-                visit.request(request, http2, upgrade).await
+                connection.handle_request(request, http2, upgrade).await
             }
         };
         let place = Arc::clone(place);
         serve_http(
             stream,
             version,
-            From::Network,
+            Profile::Network,
             budget,
             place,
             close,
@@ -61,13 +61,13 @@ impl Visit {
     }
 
     /// Serves a connection or tunnel once it is known what it speaks.
-    pub(super) async fn converse<S>(
+    pub(super) async fn serve<S>(
         self: Arc<Self>,
         stream: Prefixed<S>,
         spoken: std::io::Result<Spoken>,
         place: &Arc<Place>,
     ) where
-        S: AsyncRead + AsyncWrite + Pieces + MayAbort + Unpin + Send + 'static,
+        S: AsyncRead + AsyncWrite + ChunkIo + MayAbort + Unpin + Send + 'static,
     {
         match spoken {
             Ok(Spoken::Http(version)) => self.http(stream, version, place).await,

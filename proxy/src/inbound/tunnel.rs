@@ -8,17 +8,17 @@ use runtime::occupancy::Place;
 
 use crate::failure::Failure;
 use crate::http::body::{self, Body};
-use crate::http::byte_stream::Stream;
+use crate::http::byte_stream::ByteStream;
 use crate::http::http2::recv::RecvBody;
 use crate::http::http2::server::Accept;
 use crate::inbound::authorize::Expected;
-use crate::inbound::connection::Visit;
+use crate::inbound::connection::Connection;
 use crate::inbound::detect::{Spoken, race};
 use crate::mesh::protocol::unsent;
 use crate::net::connect::{self, CONNECT_TIMEOUT};
 use crate::net::prefixed::Prefixed;
 
-impl Visit {
+impl Connection {
     /// Bytes that come as the body of a peer proxy's request: opaque, or so it says.
     pub(super) async fn tunnel(self: Arc<Self>, incoming: RecvBody) -> Response<Body> {
         let (accept, out) = Accept::new();
@@ -38,10 +38,10 @@ impl Visit {
             #[expect(clippy::disallowed_methods, reason = "one byte stream")]
             tokio::spawn(async move {
                 let Ok(out) = out.await else { return };
-                let mut stream = Prefixed::new(Stream::new(out, incoming));
+                let mut stream = Prefixed::new(ByteStream::new(out, incoming));
                 let place = Place::unlisted();
                 let spoken = self.protocol(&mut stream, &place).await;
-                self.converse(stream, spoken, &place).await;
+                self.serve(stream, spoken, &place).await;
             });
             return response;
         }
@@ -55,14 +55,14 @@ impl Visit {
         #[expect(clippy::disallowed_methods, reason = "one byte stream")]
         tokio::spawn(async move {
             let Ok(out) = out.await else { return };
-            let mut stream = Prefixed::new(Stream::new(out, incoming));
+            let mut stream = Prefixed::new(ByteStream::new(out, incoming));
             let spoken = match expected {
                 // What the peer calls opaque is not taken at its word: unless the port
                 // is declared so, HTTP in a tunnel is judged and cleaned as HTTP.
                 Expected::Either | Expected::Http { .. } => race(&mut stream, server).await,
                 Expected::Bytes => Ok(Spoken::Opaque(Some(server))),
             };
-            self.converse(stream, spoken, &Place::unlisted()).await;
+            self.serve(stream, spoken, &Place::unlisted()).await;
         });
         response
     }

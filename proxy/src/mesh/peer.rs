@@ -14,9 +14,9 @@ use policy::reason::Reason;
 
 use crate::failure::Failure;
 use crate::http::body::Body;
-use crate::http::client::exchange::{self, Answer};
+use crate::http::client::exchange::{self, UpstreamResponse};
 use crate::http::client::multiplexed::{IDLE_MULTIPLEXED, Multiplexed, handshake};
-use crate::http::client::taskless::{Lines, Offer, Opening};
+use crate::http::client::taskless::{Acquire, Connecting, Dedicated};
 use crate::http::http2::MESH;
 use crate::http::http2::client::Sender;
 use crate::http::limits::MESH_HEADER_COUNT;
@@ -35,7 +35,7 @@ pub struct Peer {
     tls: MeshTls,
     shared: Multiplexed,
     /// For requests while little else is said to this peer.
-    pub lines: Arc<Lines>,
+    pub lines: Arc<Dedicated>,
 }
 
 impl Peer {
@@ -54,7 +54,7 @@ impl Peer {
     }
 
     /// Opens a quiet line, beside whatever else goes on.
-    pub fn open_line(&self, opening: Opening) {
+    pub fn open_line(&self, opening: Connecting) {
         let (ip, tls) = (self.ip, self.tls.clone());
         let config = tls.quiet_client(&self.identity);
         #[expect(clippy::disallowed_methods, reason = "one connection to a peer")]
@@ -95,21 +95,21 @@ async fn connect_mesh(
 ///
 /// # Errors
 /// `never_reached` is set when the peer proves it.
-pub async fn send_by_line(
+pub(crate) async fn send_by_line(
     peer: &Peer,
     make: impl FnOnce() -> Result<Request<Body>, Failure>,
-) -> Result<Option<Answer>, Failure> {
+) -> Result<Option<UpstreamResponse>, Failure> {
     let line = match peer.lines.offer() {
-        Offer::Line(line) => line,
-        Offer::Open(opening) => {
+        Acquire::Line(line) => line,
+        Acquire::Open(opening) => {
             peer.open_line(opening);
             return Ok(None);
         }
-        Offer::No => return Ok(None),
+        Acquire::No => return Ok(None),
     };
     let sent = Instant::now();
     match line.send(make()?).await {
-        Ok(response) => told(Answer {
+        Ok(response) => told(UpstreamResponse {
             response,
             out: None,
             place: None,
@@ -126,12 +126,12 @@ pub async fn send_by_line(
 ///
 /// # Errors
 /// `never_reached` is set when the peer proves it or nothing was sent.
-pub async fn send(peer: &Peer, parts: Parts, body: Body) -> Result<Answer, Failure> {
+pub async fn send(peer: &Peer, parts: Parts, body: Body) -> Result<UpstreamResponse, Failure> {
     told(exchange::multiplexed(&peer.shared, Request::from_parts(parts, body)).await?)
 }
 
 /// Takes the verdict of a peer proxy that it did not reach the application.
-fn told(answer: Answer) -> Result<Answer, Failure> {
+fn told(answer: UpstreamResponse) -> Result<UpstreamResponse, Failure> {
     let map = answer.response.headers();
     if map.contains_key(protocol::UNSENT) {
         let reason = reason_in(map).unwrap_or(Reason::ConnectFailed);
@@ -147,6 +147,6 @@ fn told(answer: Answer) -> Result<Answer, Failure> {
 ///
 /// # Errors
 /// As [`send`].
-pub async fn open(peer: &Peer, parts: Parts) -> Result<Answer, Failure> {
+pub(crate) async fn open(peer: &Peer, parts: Parts) -> Result<UpstreamResponse, Failure> {
     told(exchange::open(&peer.shared, parts).await?)
 }

@@ -8,20 +8,20 @@ use crate::mesh::protocol;
 
 // Between two proxies only; none of these ever reaches an application.
 /// Container port that a request is for.
-pub const PORT: HeaderName = HeaderName::from_static("weft-port");
+pub(crate) const PORT: HeaderName = HeaderName::from_static("weft-port");
 /// How the application is to be spoken to: `http1`, `http2`, or [`TCP`].
-pub const PROTOCOL: HeaderName = HeaderName::from_static("weft-protocol");
+pub(crate) const PROTOCOL: HeaderName = HeaderName::from_static("weft-protocol");
 /// The bodies of the exchange are the bytes of a connection.
-pub const TCP: &str = "tcp";
+pub(crate) const TCP: &str = "tcp";
 /// On CONNECT streams: the protocol that the caller asked to upgrade to, and in
 /// the answer the one that the application switched to.
-pub const UPGRADE_TO: HeaderName = HeaderName::from_static("weft-upgrade");
+pub(crate) const UPGRADE_TO: HeaderName = HeaderName::from_static("weft-upgrade");
 /// On CONNECT streams of an upgrade: the request target.
-pub const TARGET: HeaderName = HeaderName::from_static("weft-target");
+pub(crate) const TARGET: HeaderName = HeaderName::from_static("weft-target");
 /// On CONNECT streams of an upgrade: the status that the application answered.
-pub const STATUS: HeaderName = HeaderName::from_static("weft-status");
+pub(crate) const STATUS: HeaderName = HeaderName::from_static("weft-status");
 /// Present when the peer proxy proves that no application saw the request.
-pub const UNSENT: HeaderName = HeaderName::from_static("weft-unsent");
+pub(crate) const UNSENT: HeaderName = HeaderName::from_static("weft-unsent");
 
 /// Marks an answer as proof that no application saw the request.
 pub(crate) fn unsent(mut response: Response<Body>) -> Response<Body> {

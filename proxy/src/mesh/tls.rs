@@ -18,7 +18,7 @@ use tokio::time::timeout;
 use tokio_rustls::client::TlsStream;
 
 use crate::failure::Failure;
-use crate::net::coalesce::{Outlet, Wide};
+use crate::net::coalesce::{Coalescing, FlushHandle};
 use crate::net::connect::{self, CONNECT_TIMEOUT};
 use crate::net::tuning::TLS_BUFFER;
 use crate::ports::MESH_PORT;
@@ -51,7 +51,7 @@ impl std::fmt::Debug for OnFailure {
 
 /// Why a handshake failed, for metrics.
 #[must_use]
-pub fn tls_failure(error: &io::Error) -> &'static str {
+pub(crate) fn tls_failure(error: &io::Error) -> &'static str {
     IdentityError::from_io(error).map_or("handshake", |error| error.label())
 }
 
@@ -124,14 +124,14 @@ pub(crate) async fn secure(
     tls: &MeshTls,
     config: Arc<rustls::ClientConfig>,
     tune: fn(&TcpStream),
-) -> Result<(TlsStream<Wide>, Outlet), Failure> {
+) -> Result<(TlsStream<Coalescing>, FlushHandle), Failure> {
     let addr = SocketAddr::new(ip, MESH_PORT);
     let stream = connect::connect(addr, CONNECT_TIMEOUT)
         .await
         .map_err(|error| Failure::unsent(Reason::ConnectFailed, format!("{addr}: {error}")))?;
     tune(&stream);
     let connector = tokio_rustls::TlsConnector::from(config);
-    let (wide, outlet) = Wide::new(stream);
+    let (wide, outlet) = Coalescing::new(stream);
     let secured = timeout(
         HANDSHAKE_TIMEOUT,
         connector.connect_with(peer_name(), wide, |tls| {

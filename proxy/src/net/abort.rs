@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use tokio::net::TcpStream;
 
-use crate::net::coalesce::Wide;
+use crate::net::coalesce::Coalescing;
 use crate::net::connect;
 use crate::net::prefixed::Prefixed;
 
@@ -28,7 +28,7 @@ impl Abort {
 }
 
 /// Connections whose close can be made a reset.
-pub trait MayAbort {
+pub(crate) trait MayAbort {
     /// The close looks like what it is: not the end of what was sent.
     fn abort(&mut self);
 }
@@ -40,7 +40,7 @@ impl MayAbort for TcpStream {
 }
 
 /// TLS that ends without its own goodbye tells as much.
-impl MayAbort for tokio_rustls::server::TlsStream<Wide> {
+impl MayAbort for tokio_rustls::server::TlsStream<Coalescing> {
     fn abort(&mut self) {}
 }
 

@@ -26,17 +26,17 @@ thread_local! {
 
 /// Bytes that one direction of a relay reads at once: more while it gets all it asks for.
 #[derive(Debug)]
-pub struct Room(usize);
+pub(crate) struct ReadSize(usize);
 
-impl Default for Room {
+impl Default for ReadSize {
     fn default() -> Self {
         Self(LEAST)
     }
 }
 
-impl Room {
+impl ReadSize {
     /// Reads no more than `most` at once.
-    pub fn limit(&mut self, most: usize) {
+    pub(crate) fn limit(&mut self, most: usize) {
         if self.0 > most {
             self.0 = most;
         } else if self.0 < LEAST {
@@ -54,12 +54,12 @@ impl Room {
 }
 
 /// One side of a relay.
-pub trait Pieces {
+pub(crate) trait ChunkIo {
     /// The next bytes; empty at the end. `room` belongs to the direction that reads.
     ///
     /// # Errors
     /// Whatever ended the stream early.
-    fn poll_piece(&mut self, cx: &mut Context<'_>, room: &mut Room) -> Poll<io::Result<Bytes>>;
+    fn poll_piece(&mut self, cx: &mut Context<'_>, room: &mut ReadSize) -> Poll<io::Result<Bytes>>;
 
     /// Sends what it can of `piece`, and takes that away from it. Ready once it is
     /// empty.
@@ -85,14 +85,14 @@ pub trait Pieces {
 }
 
 /// Streams of plain bytes.
-pub trait Plain: AsyncRead + AsyncWrite + Unpin {
-    /// As [`Pieces::poll_broken`].
+pub(crate) trait Plain: AsyncRead + AsyncWrite + Unpin {
+    /// As [`ChunkIo::poll_broken`].
     ///
     /// # Errors
     /// As there.
     fn broken(&mut self) -> io::Result<()>;
 
-    /// As [`Pieces::abort`].
+    /// As [`ChunkIo::abort`].
     fn abort(&mut self);
 }
 
@@ -118,8 +118,8 @@ impl Plain for tokio::io::DuplexStream {
     fn abort(&mut self) {}
 }
 
-impl<S: Plain> Pieces for S {
-    fn poll_piece(&mut self, cx: &mut Context<'_>, room: &mut Room) -> Poll<io::Result<Bytes>> {
+impl<S: Plain> ChunkIo for S {
+    fn poll_piece(&mut self, cx: &mut Context<'_>, room: &mut ReadSize) -> Poll<io::Result<Bytes>> {
         BUFFER.with_borrow_mut(|buffer| {
             if buffer.capacity() != room.0 {
                 *buffer = BytesMut::with_capacity(room.0);
@@ -188,10 +188,10 @@ mod tests {
     use bytes::Bytes;
     use tokio::io::{AsyncWriteExt, duplex};
 
-    use super::{LEAST, MOST, Pieces, Room};
+    use super::{ChunkIo, LEAST, MOST, ReadSize};
 
     /// Sends `sizes`, each when the one before was read, and gives what was read.
-    async fn read(room: &mut Room, sizes: &[usize]) -> Vec<Bytes> {
+    async fn read(room: &mut ReadSize, sizes: &[usize]) -> Vec<Bytes> {
         let (mut near, mut far) = duplex(4 * MOST);
         let mut pieces = Vec::new();
         for size in sizes {
@@ -203,7 +203,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_stream_that_fills_its_reads_is_read_in_larger_pieces() {
-        let mut room = Room::default();
+        let mut room = ReadSize::default();
         let (mut near, mut far) = duplex(MOST);
         let sending =
             tokio::spawn(async move { while near.write_all(&[b'x'; 4096]).await.is_ok() {} });
@@ -223,7 +223,7 @@ mod tests {
     /// What a reader leaves lying must not cost many times its size.
     #[tokio::test]
     async fn a_piece_keeps_no_more_than_twice_its_size() {
-        let mut room = Room(MOST);
+        let mut room = ReadSize(MOST);
         let sizes = [1, 1000, LEAST, MOST / 2 + 1, MOST, 3, 70_000, 70_001];
         for piece in read(&mut room, &sizes).await {
             let size = piece.len();

@@ -4,7 +4,7 @@
 //! for every 16 KiB. Here one call brings up to 64 KiB, in a buffer that belongs to
 //! the thread. A connection keeps it only while something is left in it.
 //!
-//! HTTP/2 writes every frame by itself. Once an [`Outlet`] has taken over, frames
+//! HTTP/2 writes every frame by itself. Once an [`FlushHandle`] has taken over, frames
 //! wait until everything that is ready was said, and leave in one call.
 
 use std::cell::RefCell;
@@ -35,7 +35,7 @@ thread_local! {
 
 /// A connection's reading and writing side, as TLS sees it.
 #[derive(Debug)]
-pub struct Wide {
+pub(crate) struct Coalescing {
     stream: OwnedReadHalf,
     rest: Option<Rest>,
     out: Arc<Mutex<Out>>,
@@ -50,7 +50,7 @@ struct Rest {
 
 /// The writing side, for whoever knows when a turn is over.
 #[derive(Clone, Debug)]
-pub struct Outlet(Arc<Mutex<Out>>);
+pub(crate) struct FlushHandle(Arc<Mutex<Out>>);
 
 #[derive(Debug)]
 struct Out {
@@ -63,8 +63,8 @@ struct Out {
     failed: Option<io::ErrorKind>,
 }
 
-impl Wide {
-    pub fn new(stream: TcpStream) -> (Self, Outlet) {
+impl Coalescing {
+    pub(crate) fn new(stream: TcpStream) -> (Self, FlushHandle) {
         let (read, write) = stream.into_split();
         let out = Arc::new(Mutex::new(Out {
             stream: write,
@@ -78,19 +78,19 @@ impl Wide {
             rest: None,
             out: Arc::clone(&out),
         };
-        (wide, Outlet(out))
+        (wide, FlushHandle(out))
     }
 }
 
-impl Outlet {
-    /// From now on what is written waits for [`Self::end_of_turn`].
-    pub fn collect(&self) {
+impl FlushHandle {
+    /// From now on what is written waits for [`Self::flush`].
+    pub(crate) fn collect(&self) {
         self.0.lock().collecting = true;
     }
 
     /// Sends what was written while the connection's task was polled. To be called
     /// after each such poll, with the context of that task.
-    pub fn end_of_turn(&self, cx: &mut Context<'_>) {
+    pub(crate) fn flush(&self, cx: &mut Context<'_>) {
         let mut out = self.0.lock();
         if let Poll::Ready(Err(error)) = out.send(cx) {
             // Told at the next flush, and what waits is lost anyway.
@@ -149,7 +149,7 @@ impl Out {
     }
 }
 
-impl AsyncRead for Wide {
+impl AsyncRead for Coalescing {
     fn poll_read(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -194,7 +194,7 @@ fn keep<T>(spares: &mut Vec<T>, buffer: T) {
     }
 }
 
-impl AsyncWrite for Wide {
+impl AsyncWrite for Coalescing {
     fn poll_write(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,

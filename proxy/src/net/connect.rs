@@ -12,9 +12,9 @@ use tokio::time::timeout;
 use crate::net::tuning::{PING_INTERVAL, PING_TIMEOUT};
 
 /// Longest wait for a connection to an endpoint or the application.
-pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// Outside the mesh distances are unknown, so the wait is the usual one.
-pub const CONNECT_TIMEOUT_EXTERNAL: Duration = Duration::from_secs(10);
+pub(crate) const CONNECT_TIMEOUT_EXTERNAL: Duration = Duration::from_secs(10);
 /// A dead peer is noticed after about a minute and a half of silence.
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
@@ -23,7 +23,7 @@ const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 ///
 /// # Errors
 /// When the peer refuses, is unreachable, or does not answer within `limit`.
-pub async fn connect(addr: SocketAddr, limit: Duration) -> io::Result<TcpStream> {
+pub(crate) async fn connect(addr: SocketAddr, limit: Duration) -> io::Result<TcpStream> {
     let stream = timeout(limit, TcpStream::connect(addr))
         .await
         .map_err(|_| {
@@ -37,7 +37,7 @@ pub async fn connect(addr: SocketAddr, limit: Duration) -> io::Result<TcpStream>
 }
 
 /// No delay, and keepalive. Failing to set an option never fails a connection.
-pub fn tune(stream: &TcpStream) {
+pub(crate) fn tune(stream: &TcpStream) {
     let _ = stream.set_nodelay(true);
     let keepalive = TcpKeepalive::new()
         .with_time(KEEPALIVE_IDLE)
@@ -60,6 +60,6 @@ pub fn tune_closely(stream: &impl AsFd) {
 }
 
 /// Makes the close of `stream` a reset, as a refused connection looks like.
-pub fn reset(stream: &TcpStream) {
+pub(crate) fn reset(stream: &TcpStream) {
     let _ = SockRef::from(stream).set_linger(Some(Duration::ZERO));
 }

@@ -28,7 +28,7 @@ const LINGER_IN_SILENCE: Duration = Duration::from_secs(2);
 const SCRAP: usize = 2 * 1024;
 
 /// A connection whose shutdown is over when the other side has noticed it.
-pub(crate) struct Goodbye<I> {
+pub(crate) struct Lingering<I> {
     io: I,
     waits: &'static Waits,
     /// The end of the whole wait, and the wait.
@@ -50,7 +50,7 @@ static FOR_CLIENTS: Waits = Waits {
     silence: LINGER_IN_SILENCE,
 };
 
-impl<I> Goodbye<I> {
+impl<I> Lingering<I> {
     /// Of a quiet line.
     pub(crate) const fn to_peer(io: I) -> Self {
         Self {
@@ -70,13 +70,13 @@ impl<I> Goodbye<I> {
     }
 }
 
-impl<I: MayAbort> MayAbort for Goodbye<I> {
+impl<I: MayAbort> MayAbort for Lingering<I> {
     fn abort(&mut self) {
         self.io.abort();
     }
 }
 
-impl<I: AsyncRead + Unpin> AsyncRead for Goodbye<I> {
+impl<I: AsyncRead + Unpin> AsyncRead for Lingering<I> {
     fn poll_read(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -86,7 +86,7 @@ impl<I: AsyncRead + Unpin> AsyncRead for Goodbye<I> {
     }
 }
 
-impl<I: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Goodbye<I> {
+impl<I: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Lingering<I> {
     fn poll_write(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -140,13 +140,13 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
     use tokio::time::{Instant, timeout};
 
-    use super::{Goodbye, LINGER, LINGER_FOR_UPLOADS, LINGER_IN_SILENCE};
+    use super::{LINGER, LINGER_FOR_UPLOADS, LINGER_IN_SILENCE, Lingering};
 
     #[tokio::test(start_paused = true)]
     async fn what_comes_after_the_goodbye_is_taken_until_the_peer_closes() {
         let (mut peer, served) = duplex(64);
         let begun = Instant::now();
-        let ending = tokio::spawn(async move { Goodbye::to_peer(served).shutdown().await });
+        let ending = tokio::spawn(async move { Lingering::to_peer(served).shutdown().await });
         let mut rest = Vec::new();
         peer.read_to_end(&mut rest).await.unwrap();
         // More than the pipe holds: somebody takes it.
@@ -161,7 +161,7 @@ mod tests {
     async fn a_peer_that_does_not_close_is_not_waited_for_long() {
         let (_peer, served) = duplex(64);
         let begun = Instant::now();
-        Goodbye::to_peer(served).shutdown().await.unwrap();
+        Lingering::to_peer(served).shutdown().await.unwrap();
         let took = begun.elapsed();
         assert!(
             took >= LINGER && took < LINGER + Duration::from_millis(100),
@@ -172,7 +172,7 @@ mod tests {
     async fn a_client_that_goes_on_sending_is_listened_to_for_so_long_and_a_silent_one_is_not() {
         let (mut client, served) = duplex(64);
         let begun = Instant::now();
-        let ending = tokio::spawn(async move { Goodbye::to_client(served).shutdown().await });
+        let ending = tokio::spawn(async move { Lingering::to_client(served).shutdown().await });
         let sending = tokio::spawn(async move {
             while client.write_all(b"x").await.is_ok() {
                 tokio::time::sleep(Duration::from_secs(1)).await;
@@ -183,7 +183,7 @@ mod tests {
         sending.await.unwrap();
         let (_client, served) = duplex(64);
         let begun = Instant::now();
-        Goodbye::to_client(served).shutdown().await.unwrap();
+        Lingering::to_client(served).shutdown().await.unwrap();
         assert_eq!(begun.elapsed(), LINGER_IN_SILENCE);
     }
 }

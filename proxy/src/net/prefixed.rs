@@ -11,20 +11,20 @@ use runtime::occupancy::Place;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, timeout, timeout_at};
 
-use crate::net::chunk::{Pieces, Room};
-use crate::net::sniff::{SILENCE, Seen, judge, judge_greeting};
+use crate::net::chunk::{ChunkIo, ReadSize};
+use crate::net::sniff::{SILENCE, Seen, sniff, sniff_greeting};
 use crate::net::tuning::HEAD_WITHIN;
 
 /// A stream whose first bytes were read already.
 #[derive(Debug)]
-pub struct Prefixed<S> {
+pub(crate) struct Prefixed<S> {
     prefix: Vec<u8>,
     at: usize,
     pub inner: S,
 }
 
 impl<S> Prefixed<S> {
-    pub const fn new(inner: S) -> Self {
+    pub(crate) const fn new(inner: S) -> Self {
         Self {
             prefix: Vec::new(),
             at: 0,
@@ -33,7 +33,7 @@ impl<S> Prefixed<S> {
     }
 
     /// What was read already and is not passed on yet.
-    pub fn take_prefix(&mut self) -> Vec<u8> {
+    pub(crate) fn take_prefix(&mut self) -> Vec<u8> {
         let at = std::mem::take(&mut self.at);
         let mut prefix = std::mem::take(&mut self.prefix);
         prefix.drain(..at);
@@ -41,7 +41,7 @@ impl<S> Prefixed<S> {
     }
 
     /// Makes these bytes the next ones.
-    pub fn put_back(&mut self, bytes: &[u8]) {
+    pub(crate) fn put_back(&mut self, bytes: &[u8]) {
         let mut prefix = bytes.to_vec();
         prefix.extend_from_slice(&self.prefix[self.at..]);
         (self.prefix, self.at) = (prefix, 0);
@@ -58,9 +58,13 @@ impl<S: AsyncRead + Unpin> Prefixed<S> {
     ///
     /// # Errors
     /// When reading fails.
-    pub async fn look(&mut self, until: Instant, judge: fn(&[u8]) -> Seen) -> io::Result<Seen> {
+    pub(crate) async fn look(
+        &mut self,
+        until: Instant,
+        sniff: fn(&[u8]) -> Seen,
+    ) -> io::Result<Seen> {
         loop {
-            let seen = judge(&self.prefix);
+            let seen = sniff(&self.prefix);
             if seen != Seen::Unsure {
                 return Ok(seen);
             }
@@ -82,10 +86,10 @@ impl<S: AsyncRead + Unpin> Prefixed<S> {
     ///
     /// # Errors
     /// When reading fails.
-    pub async fn look_at_head(
+    pub(crate) async fn look_at_head(
         &mut self,
         patience: Duration,
-        judge: fn(&[u8]) -> Seen,
+        sniff: fn(&[u8]) -> Seen,
         place: &Place,
     ) -> io::Result<Seen> {
         match timeout(patience, self.first_bytes()).await {
@@ -93,7 +97,7 @@ impl<S: AsyncRead + Unpin> Prefixed<S> {
             Ok(Ok(false)) | Err(_) => return Ok(Seen::Unsure),
             Ok(Err(error)) => return Err(error),
         }
-        self.look(Instant::now() + HEAD_WITHIN, judge).await
+        self.look(Instant::now() + HEAD_WITHIN, sniff).await
     }
 
     /// Reads what has come into the prefix; 0: the stream ended. The buffer is no
@@ -113,7 +117,7 @@ impl<S: AsyncRead + Unpin> Prefixed<S> {
     ///
     /// # Errors
     /// When reading fails.
-    pub async fn first_bytes(&mut self) -> io::Result<bool> {
+    pub(crate) async fn first_bytes(&mut self) -> io::Result<bool> {
         if self.prefix.is_empty() {
             self.more().await?;
         }
@@ -122,9 +126,9 @@ impl<S: AsyncRead + Unpin> Prefixed<S> {
 
     /// Whether what a server says first is HTTP/2. Its client will say so as well, and
     /// decides.
-    pub async fn greets_in_http2(&mut self) -> bool {
+    pub(crate) async fn greets_in_http2(&mut self) -> bool {
         let until = Instant::now() + SILENCE;
-        matches!(self.look(until, judge_greeting).await, Ok(Seen::Http2))
+        matches!(self.look(until, sniff_greeting).await, Ok(Seen::Http2))
     }
 
     /// Reads on until the prefix holds the end of a head, or `limit` bytes, or the
@@ -132,7 +136,7 @@ impl<S: AsyncRead + Unpin> Prefixed<S> {
     ///
     /// # Errors
     /// When reading fails.
-    pub async fn whole_head(&mut self, limit: usize) -> io::Result<()> {
+    pub(crate) async fn whole_head(&mut self, limit: usize) -> io::Result<()> {
         let mut looked = 0;
         while !ends_head(&self.prefix[looked..]) && self.prefix.len() < limit {
             // The end may lie across two reads.
@@ -146,14 +150,14 @@ impl<S: AsyncRead + Unpin> Prefixed<S> {
 
     /// True once the client sent anything at all.
     #[must_use]
-    pub fn has_bytes(&self) -> bool {
+    pub(crate) fn has_bytes(&self) -> bool {
         !self.prefix.is_empty()
     }
 
     /// True when what came is the beginning of a request, and of little else.
     #[must_use]
-    pub fn begins_as_http(&self) -> bool {
-        self.has_bytes() && judge(&self.prefix) == Seen::Unsure
+    pub(crate) fn begins_as_http(&self) -> bool {
+        self.has_bytes() && sniff(&self.prefix) == Seen::Unsure
     }
 }
 
@@ -207,8 +211,8 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Prefixed<S> {
     }
 }
 
-impl<S: Pieces> Pieces for Prefixed<S> {
-    fn poll_piece(&mut self, cx: &mut Context<'_>, room: &mut Room) -> Poll<io::Result<Bytes>> {
+impl<S: ChunkIo> ChunkIo for Prefixed<S> {
+    fn poll_piece(&mut self, cx: &mut Context<'_>, room: &mut ReadSize) -> Poll<io::Result<Bytes>> {
         let prefix = self.take_prefix();
         if !prefix.is_empty() {
             return Poll::Ready(Ok(prefix.into()));

@@ -11,11 +11,11 @@ use bytes::Bytes;
 use tokio::time::{Instant, Sleep, sleep};
 
 use crate::net::budget::Budget;
-use crate::net::chunk::{Pieces, Room};
+use crate::net::chunk::{ChunkIo, ReadSize};
 
 /// Bytes that went each way: from the caller, and to the caller.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Copied {
+pub(crate) struct Copied {
     pub sent: u64,
     pub received: u64,
 }
@@ -27,7 +27,7 @@ const LOOK_AFTER: Duration = Duration::from_millis(500);
 /// Relays until both directions have ended or one side fails. Then the other one is
 /// broken off as well: what came until then is not all of it. What was copied until
 /// then is told in either case.
-pub async fn relay<A: Pieces, B: Pieces>(
+pub(crate) async fn relay<A: ChunkIo, B: ChunkIo>(
     caller: &mut A,
     callee: &mut B,
     budget: &Arc<Budget>,
@@ -75,7 +75,7 @@ pub async fn relay<A: Pieces, B: Pieces>(
 /// was read before.
 #[derive(Debug, Default)]
 struct Direction {
-    room: Room,
+    room: ReadSize,
     piece: Bytes,
     copied: u64,
     ended: bool,
@@ -88,7 +88,7 @@ impl Direction {
         !self.piece.is_empty()
     }
 
-    fn poll<R: Pieces, W: Pieces>(
+    fn poll<R: ChunkIo, W: ChunkIo>(
         &mut self,
         cx: &mut Context<'_>,
         most: usize,

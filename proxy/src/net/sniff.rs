@@ -16,9 +16,9 @@ use std::time::Duration;
 use policy::protocol::Protocol;
 
 /// How long the first bytes may take on a port that has no declaration.
-pub const DETECT_WITHIN: Duration = Duration::from_secs(1);
+pub(crate) const DETECT_WITHIN: Duration = Duration::from_secs(1);
 /// Silence after which the server may be the one that speaks first.
-pub const SILENCE: Duration = Duration::from_millis(50);
+pub(crate) const SILENCE: Duration = Duration::from_millis(50);
 /// Longest method that is recognised before the end of its line, with the blank
 /// after it.
 const ENOUGH: usize = 24;
@@ -31,7 +31,7 @@ const LINE_END: usize = 24;
 const BLANK_LIMIT: usize = 1024;
 /// Where nothing is delivered before the protocol is known, what tells it comes within
 /// this time after the first byte.
-pub const BEGUN_WITHIN: Duration = Duration::from_secs(10);
+pub(crate) const BEGUN_WITHIN: Duration = Duration::from_secs(10);
 /// Bytes of settings in the first frame of a server: a largest frame of whoever said
 /// nothing of it.
 const LARGEST_GREETING: u32 = 16 * 1024;
@@ -39,7 +39,7 @@ const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// What the first bytes say so far.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Seen {
+pub(crate) enum Seen {
     Http1,
     Http2,
     Opaque,
@@ -49,7 +49,7 @@ pub enum Seen {
 
 impl Seen {
     #[must_use]
-    pub const fn protocol(self) -> Protocol {
+    pub(crate) const fn protocol(self) -> Protocol {
         match self {
             Self::Http1 => Protocol::Http1,
             Self::Http2 => Protocol::Http2,
@@ -64,7 +64,7 @@ impl Seen {
 /// counts as opaque: it is a conversation with a forward proxy, whose bytes
 /// are none of ours.
 #[must_use]
-pub fn judge(bytes: &[u8]) -> Seen {
+pub(crate) fn sniff(bytes: &[u8]) -> Seen {
     if bytes.is_empty() {
         return Seen::Unsure;
     }
@@ -97,8 +97,8 @@ pub fn judge(bytes: &[u8]) -> Seen {
 /// lenient servers do: a first line, after blank ones, that ends in `HTTP/` and a
 /// version. The parser serves it or refuses it; as opaque bytes it does not pass.
 #[must_use]
-pub fn judge_leniently(bytes: &[u8]) -> Seen {
-    let seen = judge(bytes);
+pub(crate) fn sniff_leniently(bytes: &[u8]) -> Seen {
+    let seen = sniff(bytes);
     if matches!(seen, Seen::Http1 | Seen::Http2) {
         return seen;
     }
@@ -124,7 +124,7 @@ fn is_old_request(bytes: &[u8]) -> bool {
 
 /// What a first line is, as far as it has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Line {
+pub(crate) enum Line {
     /// Blank lines and blanks only.
     Blank,
     /// Not at its end.
@@ -137,7 +137,7 @@ pub enum Line {
 
 /// Reads the first line of a stream that is not blank, in whatever pieces it comes.
 #[derive(Debug, Default)]
-pub struct FirstLine {
+pub(crate) struct FirstLine {
     /// The last bytes of the line, runs of blanks as one.
     end: Vec<u8>,
     /// Blanks came after `end`.
@@ -148,7 +148,7 @@ pub struct FirstLine {
 
 impl FirstLine {
     /// Takes the next bytes. What they say of the line stays said.
-    pub fn note(&mut self, bytes: &[u8]) -> Line {
+    pub(crate) fn note(&mut self, bytes: &[u8]) -> Line {
         for byte in bytes {
             if let Some(over) = self.over {
                 return over;
@@ -223,7 +223,7 @@ fn ends_as_http(line: &[u8]) -> bool {
 
 /// Judges the first bytes of a server that speaks first: HTTP/2 if they are the head of
 /// SETTINGS, with which its servers begin and need not wait for the client's preface.
-pub(crate) fn judge_greeting(bytes: &[u8]) -> Seen {
+pub(crate) fn sniff_greeting(bytes: &[u8]) -> Seen {
     match *bytes {
         [a, b, c, 4, 0, 0, 0, 0, 0, ..] => {
             let size = u32::from_be_bytes([0, a, b, c]);
@@ -245,8 +245,8 @@ pub(crate) fn judge_greeting(bytes: &[u8]) -> Seen {
 /// opaque bytes would go around the rules: whatever a lenient server might
 /// still read as HTTP counts as HTTP, and the strict parser refuses the rest.
 #[must_use]
-pub fn judge_strictly(bytes: &[u8]) -> Seen {
-    match judge(bytes) {
+pub(crate) fn sniff_strictly(bytes: &[u8]) -> Seen {
+    match sniff(bytes) {
         Seen::Opaque | Seen::Unsure
             if bytes
                 .first()
@@ -268,7 +268,7 @@ mod tests {
     use tokio::time::Instant;
 
     use super::{
-        DETECT_WITHIN, FirstLine, LINE_LIMIT, Line, Seen, judge, judge_greeting, judge_leniently,
+        DETECT_WITHIN, FirstLine, LINE_LIMIT, Line, Seen, sniff, sniff_greeting, sniff_leniently,
     };
     use crate::net::prefixed::Prefixed;
 
@@ -289,7 +289,7 @@ mod tests {
             (b"\0", Seen::Opaque),
             (b"", Seen::Unsure),
         ] {
-            assert_eq!(judge(bytes), seen, "{:?}", String::from_utf8_lossy(bytes));
+            assert_eq!(sniff(bytes), seen, "{:?}", String::from_utf8_lossy(bytes));
         }
     }
 
@@ -311,7 +311,7 @@ mod tests {
             (b"220 mail ready\r\n", Seen::Opaque),
             (b"HTTP/1.1 400 Bad Request\r\n", Seen::Opaque),
         ] {
-            assert_eq!(judge_greeting(bytes), seen, "{bytes:?}");
+            assert_eq!(sniff_greeting(bytes), seen, "{bytes:?}");
         }
     }
 
@@ -342,7 +342,7 @@ mod tests {
             (b"OPTIONS rtsp://h/ RTSP/1.0\r\n", Seen::Opaque),
             (b"first\nget / HTTP/1.1\r\n", Seen::Opaque),
         ] {
-            let got = judge_leniently(bytes);
+            let got = sniff_leniently(bytes);
             assert_eq!(got, seen, "{:?}", String::from_utf8_lossy(bytes));
         }
     }
@@ -383,7 +383,7 @@ mod tests {
         let mut stream = Prefixed::new(server);
         client.write_all(b"G").await.unwrap();
         let seen = stream
-            .look(Instant::now() + DETECT_WITHIN, judge)
+            .look(Instant::now() + DETECT_WITHIN, sniff)
             .await
             .unwrap();
         assert_eq!(seen, Seen::Unsure);

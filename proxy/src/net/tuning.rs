@@ -10,9 +10,9 @@ const PACKET: usize = 7 * 8896;
 /// write has above whole packets becomes a packet of its own, and a packet costs
 /// nearly as much with one byte as with 64 KiB. Two packets hold this: one would cost
 /// more, with three and four those who send and receive wait for each other longer.
-pub const LARGEST_PIECE: usize = 121 * 1024;
+pub(crate) const LARGEST_PIECE: usize = 121 * 1024;
 /// Bytes of a stream that is not fast yet: one packet.
-pub const SMALL_PIECE: usize = 60 * 1024;
+pub(crate) const SMALL_PIECE: usize = 60 * 1024;
 const _: () = {
     assert!(with_heads(LARGEST_PIECE) <= 2 * PACKET, "needs a third");
     assert!(with_heads(SMALL_PIECE) <= PACKET, "needs a second");
@@ -25,12 +25,12 @@ const fn with_heads(piece: usize) -> usize {
 }
 
 /// Bytes that TLS takes at once: two largest frames with their heads.
-pub const TLS_BUFFER: usize = 2 * (LARGEST_PIECE + 9);
+pub(crate) const TLS_BUFFER: usize = 2 * (LARGEST_PIECE + 9);
 
 /// A peer that TCP alone watches is asked after this silence,
-pub const PING_INTERVAL: Duration = Duration::from_secs(7);
+pub(crate) const PING_INTERVAL: Duration = Duration::from_secs(7);
 /// and has this long to answer.
-pub const PING_TIMEOUT: Duration = Duration::from_secs(3);
+pub(crate) const PING_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Time for a head, from its first byte.
-pub const HEAD_WITHIN: Duration = Duration::from_secs(10);
+pub(crate) const HEAD_WITHIN: Duration = Duration::from_secs(10);

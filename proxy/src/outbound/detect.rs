@@ -6,7 +6,7 @@ use tokio::net::TcpStream;
 
 use crate::failure::Failure;
 use crate::net::prefixed::Prefixed;
-use crate::net::sniff::{DETECT_WITHIN, SILENCE, Seen, judge};
+use crate::net::sniff::{DETECT_WITHIN, SILENCE, Seen, sniff};
 use crate::outbound::connection::Connection;
 use crate::outbound::tunnel::Tunnel;
 
@@ -18,11 +18,11 @@ impl Connection {
     ) -> Result<(Protocol, Option<Tunnel>), Failure> {
         let lost = |error: std::io::Error| Failure::unsent(Reason::BadRequest, error.to_string());
         let now = tokio::time::Instant::now();
-        let seen = stream.look(now + SILENCE, judge).await.map_err(lost)?;
+        let seen = stream.look(now + SILENCE, sniff).await.map_err(lost)?;
         if seen != Seen::Unsure || stream.has_bytes() {
             let seen = if seen == Seen::Unsure {
                 stream
-                    .look(now + DETECT_WITHIN, judge)
+                    .look(now + DETECT_WITHIN, sniff)
                     .await
                     .map_err(lost)?
             } else {
@@ -34,7 +34,7 @@ impl Connection {
             // What cannot be reached cannot speak first. The client's bytes
             // decide how it is told.
             let seen = stream
-                .look(now + DETECT_WITHIN, judge)
+                .look(now + DETECT_WITHIN, sniff)
                 .await
                 .map_err(lost)?;
             return Ok((seen.protocol(), None));
@@ -50,7 +50,7 @@ impl Connection {
             }
         }
         let until = tokio::time::Instant::now() + DETECT_WITHIN;
-        match stream.look(until, judge).await.map_err(lost)? {
+        match stream.look(until, sniff).await.map_err(lost)? {
             Seen::Opaque | Seen::Unsure => Ok((Protocol::Opaque, Some(tunnel))),
             http => Ok((http.protocol(), None)),
         }

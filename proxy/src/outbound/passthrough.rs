@@ -11,12 +11,12 @@ use tokio::net::TcpStream;
 
 use crate::failure::Failure;
 use crate::http::grpc::is_grpc;
-use crate::http::incoming::Received;
+use crate::http::incoming::IncomingBody;
 use crate::http::refusal::{answer_to, refusal};
-use crate::http::server::{From, serve as serve_http};
+use crate::http::server::{Profile, serve as serve_http};
 use crate::net::connect::CONNECT_TIMEOUT_EXTERNAL;
 use crate::net::prefixed::Prefixed;
-use crate::net::sniff::{DETECT_WITHIN, Seen, judge};
+use crate::net::sniff::{DETECT_WITHIN, Seen, sniff};
 use crate::net::{connect, relay};
 use crate::proxy::Proxy;
 use crate::telemetry::call::Call;
@@ -44,7 +44,7 @@ pub(crate) async fn unknown(
     }
     let mut stream = Prefixed::new(stream);
     let seen = stream
-        .look(tokio::time::Instant::now() + DETECT_WITHIN, judge)
+        .look(tokio::time::Instant::now() + DETECT_WITHIN, sniff)
         .await;
     let version = match seen {
         Ok(Seen::Http1) => Version::HTTP_11,
@@ -52,7 +52,7 @@ pub(crate) async fn unknown(
         _ => return,
     };
     let budget = Arc::clone(&proxy.budget);
-    let handler = |request: Request<Received>| {
+    let handler = |request: Request<IncomingBody>| {
         let grpc = is_grpc(request.headers());
         let refused = refusal(
             Reason::UnknownDestination,
@@ -64,7 +64,7 @@ pub(crate) async fn unknown(
     serve_http(
         stream,
         version,
-        From::OwnApplication,
+        Profile::OwnApplication,
         budget,
         place,
         std::future::pending(),

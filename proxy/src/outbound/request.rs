@@ -11,7 +11,7 @@ use policy::reason::Reason;
 use crate::http::body::Body;
 use crate::http::grpc::is_grpc;
 use crate::http::headers;
-use crate::http::incoming::{self, Received};
+use crate::http::incoming::{self, IncomingBody};
 use crate::http::refusal::refusal;
 use crate::http::replay::Replay;
 use crate::http::upgrade::Side;
@@ -25,9 +25,9 @@ use crate::telemetry::labels::{Direction, Security};
 use crate::telemetry::trace;
 
 /// One request of the application, from its head to the end of its answer.
-pub(super) async fn request_story(
+pub(super) async fn handle_request(
     connection: Arc<Connection>,
-    request: Request<Received>,
+    request: Request<IncomingBody>,
 ) -> Response<Body> {
     let started = Instant::now();
     let proxy = &connection.proxy;

@@ -6,8 +6,8 @@ use http::{HeaderValue, Response, StatusCode, Version, header};
 
 use crate::failure::Failure;
 use crate::http::body::{self, Body};
-use crate::http::byte_stream::Stream;
-use crate::http::client::exchange::Answer;
+use crate::http::byte_stream::ByteStream;
+use crate::http::client::exchange::UpstreamResponse;
 use crate::http::headers;
 use crate::http::upgrade::Side;
 use crate::http::watched;
@@ -18,13 +18,13 @@ use crate::telemetry::call::{Call, Ended};
 
 /// Hands the answer to the application and counts when its body has ended.
 pub(crate) async fn finish(
-    answer: Answer,
+    answer: UpstreamResponse,
     call: Call,
     in_flight: crate::endpoints::endpoint::InFlight,
     on_upgrade: Option<Side>,
     budget: Arc<Budget>,
 ) -> Response<Body> {
-    let Answer {
+    let UpstreamResponse {
         mut response,
         out,
         place,
@@ -76,7 +76,7 @@ pub(crate) async fn finish(
             .headers
             .insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
         let server_side = match (out, incoming.into_http2()) {
-            (Some(out), Some(stream)) => Side::Open(Stream::new(out, stream)),
+            (Some(out), Some(stream)) => Side::Open(ByteStream::new(out, stream)),
             _ => server_side,
         };
         #[expect(clippy::disallowed_methods, reason = "one upgraded connection")]
@@ -84,11 +84,11 @@ pub(crate) async fn finish(
             let _held = (place, in_flight);
             let sides = tokio::join!(client_side.switched(), server_side.switched());
             let (Some(mut client), Some(mut server)) = sides else {
-                return call.done(ended, watched::End::Failed, 0, None);
+                return call.done(ended, watched::BodyEnd::Failed, 0, None);
             };
             let (copied, _) = relay::relay(&mut client, &mut server, &budget).await;
             let bytes = copied.received;
-            call.done(ended, watched::End::Complete, bytes, None);
+            call.done(ended, watched::BodyEnd::Complete, bytes, None);
         });
         return Response::from_parts(parts, body::empty());
     }

@@ -27,7 +27,7 @@ pub(super) struct Route {
 enum Choice {
     One(Arc<Endpoint>),
     Any(Arc<EndpointSet>),
-    /// Session affinity: every call of this pod in this turn to the same endpoint.
+    /// Session affinity: every call of this pod in this epoch to the same endpoint.
     Sticky(Arc<EndpointSet>, u64),
 }
 
@@ -38,7 +38,7 @@ impl Route {
                 (!tried.contains(&endpoint.addr)).then(|| Arc::clone(endpoint))
             }
             Choice::Any(set) => set.pick(tried),
-            Choice::Sticky(set, turn) => set.sticky(own_ip, *turn, tried),
+            Choice::Sticky(set, epoch) => set.sticky(own_ip, *epoch, tried),
         }
     }
 }
@@ -94,7 +94,7 @@ impl Connection {
         let service = known(snapshot, name)?;
         let set = endpoints(snapshot, &service.endpoints);
         let choice = match &service.affinity {
-            Some(affinity) => Choice::Sticky(set, affinity.turn(Instant::now())),
+            Some(affinity) => Choice::Sticky(set, affinity.epoch(Instant::now())),
             None => Choice::Any(set),
         };
         Ok(Route {

@@ -11,7 +11,7 @@ use policy::reason::Reason;
 use crate::endpoints::endpoint::Endpoint;
 use crate::failure::Failure;
 use crate::http::body::Body;
-use crate::http::client::exchange::{self, Answer};
+use crate::http::client::exchange::{self, UpstreamResponse};
 use crate::http::replay::Replay;
 use crate::mesh::peer;
 use crate::mesh::protocol;
@@ -27,7 +27,7 @@ pub(crate) async fn send(
     called: SocketAddr,
     replay: &Replay,
     upgrade: Option<&HeaderValue>,
-) -> Result<Answer, Failure> {
+) -> Result<UpstreamResponse, Failure> {
     let body = || {
         replay
             .take()

@@ -13,13 +13,13 @@ use tokio::net::TcpStream;
 
 use crate::endpoints::endpoint::{Endpoint, InFlight};
 use crate::failure::Failure;
-use crate::http::byte_stream::Stream;
-use crate::http::client::multiplexed::Place;
+use crate::http::byte_stream::ByteStream;
+use crate::http::client::multiplexed::StreamPermit;
 use crate::http::refusal::reason_in;
 use crate::mesh::peer;
 use crate::mesh::protocol;
 use crate::net::budget::Budget;
-use crate::net::chunk::{Pieces, Room};
+use crate::net::chunk::{ChunkIo, ReadSize};
 use crate::net::connect::CONNECT_TIMEOUT;
 use crate::net::connect::reset;
 use crate::net::prefixed::Prefixed;
@@ -31,7 +31,7 @@ use crate::telemetry::call::Call;
 #[derive(Debug)]
 pub(super) enum Io {
     Plain(TcpStream),
-    Mesh(Stream),
+    Mesh(ByteStream),
 }
 
 /// An open way to an endpoint.
@@ -39,7 +39,7 @@ pub(super) enum Io {
 pub(super) struct Tunnel {
     pub(super) io: Prefixed<Io>,
     call: Call,
-    _place: Option<Place>,
+    _place: Option<StreamPermit>,
     _in_flight: InFlight,
 }
 
@@ -88,7 +88,7 @@ pub(super) async fn open(
         return Err(Failure::lost("a tunnel needs a stream of HTTP/2"));
     };
     Ok(Tunnel {
-        io: Prefixed::new(Io::Mesh(Stream::new(out, incoming))),
+        io: Prefixed::new(Io::Mesh(ByteStream::new(out, incoming))),
         call,
         _place: answer.place,
         _in_flight: in_flight,
@@ -97,17 +97,17 @@ pub(super) async fn open(
 
 impl Tunnel {
     /// Copies until both directions have ended, and counts it.
-    pub(super) async fn relay<S: Pieces>(mut self, client: &mut S, budget: &Arc<Budget>) {
+    pub(super) async fn relay<S: ChunkIo>(mut self, client: &mut S, budget: &Arc<Budget>) {
         let outcome = relay::relay(client, &mut self.io, budget).await;
         self.call.relayed(outcome);
     }
 }
 
-impl Pieces for Io {
+impl ChunkIo for Io {
     fn poll_piece(
         &mut self,
         cx: &mut Context<'_>,
-        room: &mut Room,
+        room: &mut ReadSize,
     ) -> Poll<std::io::Result<Bytes>> {
         match self {
             Self::Plain(stream) => stream.poll_piece(cx, room),

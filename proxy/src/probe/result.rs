@@ -1,4 +1,4 @@
 //! What a probe or hook found.
 
 /// What a probe or hook found, in a few words; `Err` is a failure.
-pub type Verdict = Result<String, String>;
+pub(crate) type ProbeResult = Result<String, String>;

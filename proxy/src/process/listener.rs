@@ -83,7 +83,7 @@ pub(crate) async fn accept(
         )]
         tokio::spawn(async move {
             proxy.telemetry.metrics.open_connections.inc();
-            let serving = conversation(
+            let serving = serve_connection(
                 Arc::clone(&proxy),
                 stream,
                 kind,
@@ -98,7 +98,7 @@ pub(crate) async fn accept(
 
 /// One accepted connection, boxed where its future is large so that waiting
 /// connections stay small.
-pub(crate) async fn conversation(
+pub(crate) async fn serve_connection(
     proxy: Arc<Proxy>,
     stream: TcpStream,
     kind: Kind,

@@ -15,7 +15,7 @@ use crate::net::tuning::HEAD_WITHIN;
 use crate::telemetry::metrics::Metrics;
 
 /// Connections that one listener serves at once; more wait in the kernel's queue.
-pub const MOST: usize = 10_000;
+pub(crate) const MOST: usize = 10_000;
 /// A small container has fewer places, but never fewer than this.
 const FEWEST: usize = 500;
 /// Half a head costs about 7 KiB, a request in flight three times that; the three
@@ -29,7 +29,7 @@ fn places(memory: Option<u64>) -> usize {
 
 /// The places of one listener. `full` counts that all are taken.
 #[must_use]
-pub fn of_listener(metrics: &Metrics, full: fn(&Metrics), shared: bool) -> Arc<Occupancy> {
+pub(crate) fn of_listener(metrics: &Metrics, full: fn(&Metrics), shared: bool) -> Arc<Occupancy> {
     let metrics = metrics.clone();
     let bounds = Bounds {
         places: places(memory_limit(Path::new(ROOT))),
@@ -47,7 +47,7 @@ pub fn of_listener(metrics: &Metrics, full: fn(&Metrics), shared: bool) -> Arc<O
 }
 
 /// Serves a connection for as long as it may keep its place.
-pub async fn keep(place: &Place, conversation: impl Future<Output = ()>) {
+pub(crate) async fn keep(place: &Place, conversation: impl Future<Output = ()>) {
     tokio::select! {
         () = conversation => {}
         () = place.cut() => {}

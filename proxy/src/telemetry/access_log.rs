@@ -15,7 +15,7 @@ use serde::Serialize;
 const FIELD_LIMIT: usize = 256;
 
 #[derive(Debug, Serialize)]
-pub struct Line<'a> {
+pub(crate) struct Line<'a> {
     pub direction: &'static str,
     pub method: &'a str,
     pub host: &'a str,
@@ -37,7 +37,7 @@ fn milliseconds<S: serde::Serializer>(value: &Duration, serializer: S) -> Result
 
 /// At most [`FIELD_LIMIT`] bytes of `text`, on a character boundary.
 #[must_use]
-pub fn cut(text: &str) -> &str {
+pub(crate) fn cut(text: &str) -> &str {
     let mut end = text.len().min(FIELD_LIMIT);
     while !text.is_char_boundary(end) {
         end -= 1;
@@ -50,7 +50,7 @@ static LINES: LazyLock<Option<LogWriter>> =
     LazyLock::new(|| LogWriter::to("access log", std::io::stdout()).ok());
 
 /// Queues the line. A closed standard output loses it, nothing else.
-pub fn write(line: &Line<'_>) {
+pub(crate) fn write(line: &Line<'_>) {
     if let Ok(mut text) = serde_json::to_vec(line)
         && let Some(lines) = &*LINES
     {

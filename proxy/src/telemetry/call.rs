@@ -12,7 +12,7 @@ use policy::reason::Reason;
 use crate::failure::Failure;
 use crate::http::grpc::{grpc_status, is_success};
 use crate::http::refusal::reason_in;
-use crate::http::watched::End;
+use crate::http::watched::BodyEnd;
 use crate::net::relay::Copied;
 use crate::telemetry::Telemetry;
 use crate::telemetry::access_log;
@@ -20,7 +20,7 @@ use crate::telemetry::labels::Port;
 use crate::telemetry::labels::{
     ByteLabels, CancelledLabels, Direction, LatencyLabels, RequestLabels, Security, TcpLabels,
 };
-use crate::telemetry::report::{Edge, Outcome};
+use crate::telemetry::report::{CallResult, Edge};
 
 /// What the access log shows beyond the metrics. Only made when it is on.
 #[derive(Debug)]
@@ -32,7 +32,7 @@ struct Logged {
 }
 
 #[derive(Debug)]
-pub struct Call {
+pub(crate) struct Call {
     telemetry: Arc<Telemetry>,
     direction: Direction,
     service: Arc<str>,
@@ -56,7 +56,7 @@ const CLIENT_CLOSED_REQUEST: u16 = 499;
 
 /// The head of an answer, as far as it is counted.
 #[derive(Clone, Copy, Debug)]
-pub struct Ended {
+pub(crate) struct Ended {
     status: StatusCode,
     grpc: Option<u16>,
     reason: Option<&'static str>,
@@ -66,7 +66,7 @@ pub struct Ended {
 
 impl Ended {
     #[must_use]
-    pub fn new(parts: &response::Parts, reason: Option<&'static str>) -> Self {
+    pub(crate) fn new(parts: &response::Parts, reason: Option<&'static str>) -> Self {
         Self {
             status: parts.status,
             grpc: grpc_status(&parts.headers),
@@ -78,7 +78,7 @@ impl Ended {
 
 impl Call {
     #[must_use]
-    pub fn http(
+    pub(crate) fn http(
         telemetry: &Arc<Telemetry>,
         direction: Direction,
         parts: &request::Parts,
@@ -119,7 +119,7 @@ impl Call {
     }
 
     #[must_use]
-    pub fn tcp(
+    pub(crate) fn tcp(
         telemetry: &Arc<Telemetry>,
         direction: Direction,
         service: Arc<str>,
@@ -146,25 +146,25 @@ impl Call {
     }
 
     #[must_use]
-    pub fn to(mut self, service: Arc<str>, port: u16, backend: Arc<str>) -> Self {
+    pub(crate) fn to(mut self, service: Arc<str>, port: u16, backend: Arc<str>) -> Self {
         (self.service, self.port, self.backend) = (service, port, backend);
         self
     }
 
-    pub fn peer(&mut self, peer: Arc<str>, security: Security) {
+    pub(crate) fn peer(&mut self, peer: Arc<str>, security: Security) {
         (self.peer, self.security) = (peer, security);
     }
 
     /// Which pod calls, where its certificate says so.
     #[must_use]
-    pub fn from_pod(mut self, uid: Option<Arc<str>>) -> Self {
+    pub(crate) fn from_pod(mut self, uid: Option<Arc<str>>) -> Self {
         self.caller = uid;
         self
     }
 
     /// Which split sent the call to its backend.
     #[must_use]
-    pub fn split_by(mut self, split: Option<Arc<str>>) -> Self {
+    pub(crate) fn split_by(mut self, split: Option<Arc<str>>) -> Self {
         self.split = split;
         self
     }
@@ -179,12 +179,12 @@ impl Call {
     /// True when the other end has proved that it is a proxy of the mesh: only then do
     /// headers of the mesh in its answer mean anything.
     #[must_use]
-    pub fn is_mutual(&self) -> bool {
+    pub(crate) fn is_mutual(&self) -> bool {
         self.security == Security::mtls
     }
 
     /// What the controller is told of it.
-    fn report(&self, port: Port, outcome: Outcome) {
+    fn report(&self, port: Port, outcome: CallResult) {
         let known = !matches!(&*self.peer, "outside" | "external");
         let edge = Edge {
             direction: self.direction,
@@ -205,7 +205,7 @@ impl Call {
     /// Why the peer proxy answered instead of the application. An application's
     /// own header of that name means nothing.
     #[must_use]
-    pub fn reason_of(&self, map: &HeaderMap) -> Option<&'static str> {
+    pub(crate) fn reason_of(&self, map: &HeaderMap) -> Option<&'static str> {
         if !self.is_mutual() {
             return None;
         }
@@ -213,7 +213,7 @@ impl Call {
     }
 
     /// The caller got an answer that this proxy made.
-    pub fn failed(self, failure: &Failure) {
+    pub(crate) fn failed(self, failure: &Failure) {
         self.count(
             failure.reason.status(),
             None,
@@ -224,18 +224,18 @@ impl Call {
     }
 
     /// The caller got an answer with this head, and its body has ended.
-    pub fn done(self, ended: Ended, end: End, bytes: u64, trailers: Option<&HeaderMap>) {
+    pub(crate) fn done(self, ended: Ended, end: BodyEnd, bytes: u64, trailers: Option<&HeaderMap>) {
         let grpc = trailers.and_then(grpc_status).or(ended.grpc);
         let reason = match end {
-            End::Failed => Some(Reason::ConnectionLost.as_str()),
-            End::Complete | End::Dropped => ended.reason,
+            BodyEnd::Failed => Some(Reason::ConnectionLost.as_str()),
+            BodyEnd::Complete | BodyEnd::Dropped => ended.reason,
         };
         self.count(ended.status, grpc, reason, ended.after, bytes);
     }
 
     /// Notes when the head of the answer came.
     #[must_use]
-    pub fn head(&self, mut ended: Ended) -> Ended {
+    pub(crate) fn head(&self, mut ended: Ended) -> Ended {
         ended.after = Some(self.started.elapsed());
         ended
     }
@@ -258,7 +258,7 @@ impl Call {
         let port = self.port_label(own.is_empty());
         self.report(
             port,
-            Outcome {
+            CallResult {
                 success,
                 latency: Some(latency.as_secs_f64()),
                 sent: 0,
@@ -338,12 +338,12 @@ impl Call {
     }
 
     /// An opaque connection that was not served.
-    pub fn refused(self, failure: &Failure) {
+    pub(crate) fn refused(self, failure: &Failure) {
         self.count_tcp(failure.reason.as_str(), Copied::default());
     }
 
     /// An opaque connection that was served, and has ended.
-    pub fn relayed(self, (copied, outcome): (Copied, std::io::Result<()>)) {
+    pub(crate) fn relayed(self, (copied, outcome): (Copied, std::io::Result<()>)) {
         let metrics = &self.telemetry.metrics;
         for (flow, bytes) in [("sent", copied.sent), ("received", copied.received)] {
             let labels = ByteLabels {
@@ -365,7 +365,7 @@ impl Call {
         let port = self.port_label(reason.is_empty());
         self.report(
             port,
-            Outcome {
+            CallResult {
                 success: reason.is_empty(),
                 latency: None,
                 sent: copied.sent,

@@ -10,7 +10,7 @@ use prometheus_client::registry::Unit;
 
 /// Asks the kernel at every scrape.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Memory;
+pub(crate) struct Memory;
 
 impl Collector for Memory {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {

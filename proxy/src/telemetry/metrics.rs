@@ -7,7 +7,6 @@
 //! starts at zero, which every consumer of counters understands.
 
 use std::fmt::Debug;
-
 use std::time::Instant;
 
 use prometheus_client::metrics::counter::Counter;
@@ -17,13 +16,11 @@ use prometheus_client::registry::{Registry, Unit};
 
 use crate::settings::Settings;
 use crate::telemetry::compatibility::Compatibility;
-use crate::telemetry::memory::Memory;
-
-pub use crate::telemetry::labels::Port;
 use crate::telemetry::labels::{
     AuditLabels, ByteLabels, CancelledLabels, ConnectionLabels, Direction, LatencyLabels,
     LimitLabels, RequestLabels, TcpLabels, TlsLabels,
 };
+use crate::telemetry::memory::Memory;
 use crate::telemetry::series::{Series, Shared};
 
 /// Every metric of the proxy.

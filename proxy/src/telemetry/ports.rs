@@ -16,7 +16,7 @@ const SERVED_PORTS: usize = 64;
 
 /// Ports that were served without being declared.
 #[derive(Debug, Default)]
-pub struct ServedPorts {
+pub(crate) struct ServedPorts {
     inbound: Mutex<BTreeSet<u16>>,
     outbound: Mutex<BTreeSet<u16>>,
 }
@@ -24,7 +24,7 @@ pub struct ServedPorts {
 impl ServedPorts {
     /// Whether `port` was ever served, `served` being the news; `None` when it is
     /// served and there is no place for it.
-    pub fn note(&self, direction: Direction, port: u16, served: bool) -> Option<bool> {
+    pub(crate) fn note(&self, direction: Direction, port: u16, served: bool) -> Option<bool> {
         let mut known = match direction {
             Direction::inbound => self.inbound.lock(),
             Direction::outbound => self.outbound.lock(),

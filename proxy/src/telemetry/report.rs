@@ -23,7 +23,7 @@ use crate::telemetry::labels::Direction;
 use crate::telemetry::metrics::Metrics;
 
 /// Length of a slot in seconds. Slots begin at multiples of it.
-pub const SLOT: u64 = 5;
+pub(crate) const SLOT: u64 = 5;
 /// Edges of one slot, about 300 bytes each. A pod that talks to more others
 /// within five seconds keeps its sums and loses who the rest were.
 const EDGES: usize = 512;
@@ -59,7 +59,7 @@ pub struct Edge {
 
 /// How one call ended.
 #[derive(Clone, Copy, Debug)]
-pub struct Outcome {
+pub struct CallResult {
     pub success: bool,
     /// Of an HTTP request, in seconds.
     pub latency: Option<f64>,
@@ -107,11 +107,11 @@ impl Reports {
     }
 
     /// Counts a call that ended now.
-    pub fn count(&self, edge: Edge, outcome: Outcome) {
+    pub fn count(&self, edge: Edge, outcome: CallResult) {
         self.count_at(slot_of(SystemTime::now()), edge, outcome);
     }
 
-    fn count_at(&self, slot: u64, edge: Edge, outcome: Outcome) {
+    fn count_at(&self, slot: u64, edge: Edge, outcome: CallResult) {
         let mut held = self.held.lock();
         // A clock that went back must not tear a slot apart.
         if slot > held.slot {

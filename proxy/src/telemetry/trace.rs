@@ -9,9 +9,9 @@ use opentelemetry::propagation::{Extractor, TextMapPropagator};
 use opentelemetry::trace::TraceContextExt;
 use opentelemetry_sdk::propagation::TraceContextPropagator;
 
-struct Reader<'a>(&'a HeaderMap);
+struct HeaderExtractor<'a>(&'a HeaderMap);
 
-impl Extractor for Reader<'_> {
+impl Extractor for HeaderExtractor<'_> {
     fn get(&self, key: &str) -> Option<&str> {
         self.0.get(key)?.to_str().ok()
     }
@@ -22,11 +22,11 @@ impl Extractor for Reader<'_> {
 }
 
 /// The trace that a message belongs to, if its `traceparent` is valid.
-pub fn id(map: &HeaderMap) -> Option<String> {
+pub(crate) fn id(map: &HeaderMap) -> Option<String> {
     if !map.contains_key("traceparent") {
         return None;
     }
-    let context = TraceContextPropagator::new().extract(&Reader(map));
+    let context = TraceContextPropagator::new().extract(&HeaderExtractor(map));
     let span = context.span().span_context().clone();
     span.is_valid().then(|| span.trace_id().to_string())
 }

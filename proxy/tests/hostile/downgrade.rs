@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use identity::tls::{self, MESH_ALPN};
 use tokio::net::TcpStream;
-use weft_proxy::ports::MESH_PORT;
+use weft_proxy::MESH_PORT;
 use wire::v1::Protocol;
 
 use super::field::{Field, Log, Way};

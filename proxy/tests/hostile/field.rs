@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
-use weft_proxy::ports::MESH_PORT;
+use weft_proxy::MESH_PORT;
 use wire::v1::{self, Enforcement, MtlsMode, Protocol};
 
 use crate::harness::{Authority, Pod, endpoint, endpoints, id, resource, service, vip};

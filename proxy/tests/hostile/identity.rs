@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream};
-use weft_proxy::inbound;
-use weft_proxy::ports::OWN_PORTS;
+use weft_proxy::OWN_PORTS;
+use weft_proxy::serve_plain;
 use wire::v1::Protocol;
 
 use super::field::{Field, WAYS, Way, rest, status};
@@ -136,7 +136,7 @@ async fn the_inbound_side_relays_to_nobody_else() {
             .await
             .unwrap();
         let (accepted, _) = listener.accept().await.unwrap();
-        tokio::spawn(inbound::serve_plain(
+        tokio::spawn(serve_plain(
             Arc::clone(&field.server.proxy),
             accepted,
             target,

@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
-use weft_proxy::ports::MESH_PORT;
+use weft_proxy::MESH_PORT;
 use wire::v1::{self, Enforcement, Protocol};
 
 use super::field::{Field, WAYS, Way, for_everybody, rest, serving, status};

@@ -22,19 +22,19 @@ use runtime::env::EnvReader;
 use runtime::occupancy::Place;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use weft_proxy::config::store::State;
-use weft_proxy::drain::Lifecycle;
-use weft_proxy::http::client::Clients;
-use weft_proxy::mesh::peers::Peers;
-use weft_proxy::mesh::tls::MeshTls;
-use weft_proxy::net::budget::Budget;
-use weft_proxy::ports::MESH_PORT;
-use weft_proxy::proxy::Proxy;
-use weft_proxy::settings::Settings;
-use weft_proxy::telemetry::Telemetry;
-use weft_proxy::telemetry::labels::Direction;
-use weft_proxy::telemetry::metrics::Metrics;
-use weft_proxy::{inbound, outbound};
+use weft_proxy::Budget;
+use weft_proxy::Clients;
+use weft_proxy::Direction;
+use weft_proxy::Drain;
+use weft_proxy::MESH_PORT;
+use weft_proxy::MeshTls;
+use weft_proxy::Metrics;
+use weft_proxy::Peers;
+use weft_proxy::Proxy;
+use weft_proxy::Settings;
+use weft_proxy::Store;
+use weft_proxy::Telemetry;
+use weft_proxy::{serve_mesh, serve_outbound, serve_plain};
 use wire::v1;
 
 pub(crate) struct Authority {
@@ -149,7 +149,7 @@ impl Pod {
             move |reason| metrics.tls_failed(Direction::outbound, reason)
         });
         let telemetry = Arc::new(Telemetry::new(metrics, false));
-        let state = Arc::new(State::new(Arc::clone(&telemetry)));
+        let state = Arc::new(Store::new(Arc::clone(&telemetry)));
         let budget = Budget::new(64 * 1024 * 1024);
         let proxy = Arc::new(Proxy {
             settings: Arc::new(settings),
@@ -159,7 +159,7 @@ impl Pod {
             clients: Clients::new(Arc::clone(&budget)),
             budget,
             tls,
-            lifecycle: Lifecycle::default(),
+            lifecycle: Drain::default(),
         });
         let listener = TcpListener::bind((ip, MESH_PORT)).await.unwrap();
         let serving = Arc::clone(&proxy);
@@ -171,7 +171,7 @@ impl Pod {
                 let (proxy, wait) = (Arc::clone(&serving), Arc::clone(&wait));
                 tokio::spawn(async move {
                     tokio::time::sleep(Duration::from_millis(wait.load(Relaxed))).await;
-                    inbound::serve_mesh(proxy, stream, Place::unlisted()).await;
+                    serve_mesh(proxy, stream, Place::unlisted()).await;
                 });
             }
         });
@@ -230,7 +230,7 @@ impl Pod {
             .unwrap();
         let (stream, _) = listener.accept().await.unwrap();
         let proxy = Arc::clone(&self.proxy);
-        tokio::spawn(outbound::serve(proxy, stream, addr, Place::unlisted()));
+        tokio::spawn(serve_outbound(proxy, stream, addr, Place::unlisted()));
         client
     }
 
@@ -244,7 +244,7 @@ impl Pod {
         let proxy = Arc::clone(&self.proxy);
         let original = SocketAddr::new(self.ip, port);
         let place = Place::unlisted();
-        tokio::spawn(inbound::serve_plain(proxy, stream, original, place));
+        tokio::spawn(serve_plain(proxy, stream, original, place));
         client
     }
 

@@ -7,7 +7,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use identity::tls::{self, CertHandle, MESH_ALPN};
 use policy::name::SpiffeId;
 use tokio::net::TcpStream;
-use weft_proxy::ports::MESH_PORT;
+use weft_proxy::MESH_PORT;
 use wire::v1::Protocol;
 
 use crate::harness::{Authority, Pod, endpoint, endpoints, get, http_app, id, pair, service, vip};

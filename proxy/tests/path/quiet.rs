@@ -7,7 +7,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use weft_proxy::http::client::taskless::Lines;
+use weft_proxy::Dedicated;
 use wire::v1::{Enforcement, MtlsMode, Protocol};
 
 use crate::harness::{Pod, endpoint, endpoints, get, id, pair, raw, rule, vip};
@@ -15,12 +15,12 @@ use crate::harness::{Pod, endpoint, endpoints, get, id, pair, raw, rule, vip};
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The lines of `client` to `server`.
-pub(super) fn lines(client: &Pod, server: &Pod) -> Arc<Lines> {
+pub(super) fn lines(client: &Pod, server: &Pod) -> Arc<Dedicated> {
     Arc::clone(&client.proxy.peers.mesh(server.ip, &id("api")).lines)
 }
 
 /// Calls until a call was served by a quiet line.
-pub(super) async fn warm(client: &Pod, lines: &Arc<Lines>) {
+pub(super) async fn warm(client: &Pod, lines: &Arc<Dedicated>) {
     let before = lines.used().1;
     for _ in 0..200 {
         let (status, answer) = get(client.call(vip()).await, "/warm", "").await;
@@ -41,7 +41,7 @@ struct Ways {
     client: Pod,
     server: Pod,
     got: Got,
-    lines: Arc<Lines>,
+    lines: Arc<Dedicated>,
 }
 
 impl Ways {

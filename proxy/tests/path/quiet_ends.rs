@@ -11,8 +11,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 use tokio_rustls::client::TlsStream;
-use weft_proxy::http::client::taskless::Offer;
-use weft_proxy::ports::MESH_PORT;
+use weft_proxy::Acquire;
+use weft_proxy::MESH_PORT;
 use wire::v1::Protocol;
 
 use super::quiet::{lines, warm};
@@ -471,11 +471,11 @@ async fn a_crowd_goes_by_http2_until_it_has_been_calm_for_a_while() {
     warm(&client, &lines).await;
     let crowd = [lines.beside(), lines.beside(), lines.beside()];
     drop(crowd);
-    assert!(matches!(lines.offer(), Offer::No), "{lines:?}");
+    assert!(matches!(lines.offer(), Acquire::No), "{lines:?}");
     tokio::time::sleep(Duration::from_millis(30)).await;
-    assert!(matches!(lines.offer(), Offer::Line(_)), "{lines:?}");
+    assert!(matches!(lines.offer(), Acquire::Line(_)), "{lines:?}");
     // Two at once are none.
     warm(&client, &lines).await;
     drop([lines.beside(), lines.beside()]);
-    assert!(matches!(lines.offer(), Offer::Line(_)), "{lines:?}");
+    assert!(matches!(lines.offer(), Acquire::Line(_)), "{lines:?}");
 }

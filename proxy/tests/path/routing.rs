@@ -2,8 +2,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use weft_proxy::http::body;
-use weft_proxy::mesh::peer;
+use weft_proxy::{empty_body, send_to_peer};
 use wire::v1::{self, Protocol};
 
 use crate::harness::{
@@ -102,7 +101,7 @@ async fn what_opening_a_connection_took_is_not_held_against_the_endpoint() {
         .into_parts();
     let begun = Instant::now();
     let peer = client.proxy.peers.mesh(server.ip, &id("api"));
-    let answer = peer::send(&peer, parts, body::empty()).await.unwrap();
+    let answer = send_to_peer(&peer, parts, empty_body()).await.unwrap();
     assert!(begun.elapsed() >= late, "the connection was not new");
     assert!(answer.took < late / 2, "{:?}", answer.took);
 }

@@ -14,18 +14,18 @@ use policy::reason::Reason;
 use crate::failure::{Failure, StreamReset};
 use crate::http::body::Body;
 use crate::http::client::Clients;
-use crate::http::client::multiplexed::{Multiplexed, Place};
-use crate::http::client::taskless::Coming;
+use crate::http::client::multiplexed::{Multiplexed, StreamPermit};
+use crate::http::client::taskless::ResponseBody;
 use crate::http::http2::client::SendError;
 use crate::http::replay::Replay;
 
 /// An answer and what has to live until its body ends.
 #[derive(Debug)]
-pub struct Answer {
-    pub response: Response<Coming>,
+pub struct UpstreamResponse {
+    pub response: Response<ResponseBody>,
     /// The sending side, where the stream was opened for bytes both ways.
     pub out: Option<SendStream<Bytes>>,
-    pub place: Option<Place>,
+    pub place: Option<StreamPermit>,
     /// From an open connection to the head of the answer. What opening cost says
     /// nothing of how fast the endpoint serves the next request.
     pub took: Duration,
@@ -35,14 +35,17 @@ pub struct Answer {
 ///
 /// # Errors
 /// `never_reached` is set when the stream was refused or never opened.
-pub async fn multiplexed(peer: &Multiplexed, request: Request<Body>) -> Result<Answer, Failure> {
+pub(crate) async fn multiplexed(
+    peer: &Multiplexed,
+    request: Request<Body>,
+) -> Result<UpstreamResponse, Failure> {
     let (mut sender, place) = peer.stream().await?.into_parts();
     let sent = Instant::now();
     let response = sender.send(request).await;
-    Ok(Answer {
+    Ok(UpstreamResponse {
         response: response
             .map_err(|error| failed(peer, &place, &error))?
-            .map(Coming::from),
+            .map(ResponseBody::from),
         out: None,
         place: Some(place),
         took: sent.elapsed(),
@@ -53,20 +56,20 @@ pub async fn multiplexed(peer: &Multiplexed, request: Request<Body>) -> Result<A
 ///
 /// # Errors
 /// As [`multiplexed`].
-pub(crate) async fn open(peer: &Multiplexed, parts: Parts) -> Result<Answer, Failure> {
+pub(crate) async fn open(peer: &Multiplexed, parts: Parts) -> Result<UpstreamResponse, Failure> {
     let (mut sender, place) = peer.stream().await?.into_parts();
     let sent = Instant::now();
     let opened = sender.open(Request::from_parts(parts, ())).await;
     let (response, out) = opened.map_err(|error| failed(peer, &place, &error))?;
-    Ok(Answer {
-        response: response.map(Coming::from),
+    Ok(UpstreamResponse {
+        response: response.map(ResponseBody::from),
         out: Some(out),
         place: Some(place),
         took: sent.elapsed(),
     })
 }
 
-fn failed(peer: &Multiplexed, place: &Place, error: &SendError) -> Failure {
+fn failed(peer: &Multiplexed, place: &StreamPermit, error: &SendError) -> Failure {
     match error {
         SendError::Unsent(_) => {
             peer.retire(place);
@@ -90,13 +93,13 @@ fn describe(error: &hyper::Error) -> String {
 ///
 /// # Errors
 /// `never_reached` is set when nothing was sent.
-pub async fn http1(
+pub(crate) async fn http1(
     clients: &Clients,
     addr: SocketAddr,
     limit: Duration,
     parts: &Parts,
     replay: &Replay,
-) -> Result<Answer, Failure> {
+) -> Result<UpstreamResponse, Failure> {
     let mut fresh = false;
     loop {
         let mut pooled = clients.http1(addr, limit, fresh).await?;
@@ -129,8 +132,8 @@ pub async fn http1(
                 } else if is_surely_read(parts, replay) || !clients.may_leave() {
                     clients.give_back(addr, pooled.connection);
                 }
-                return Ok(Answer {
-                    response: response.map(Coming::from),
+                return Ok(UpstreamResponse {
+                    response: response.map(ResponseBody::from),
                     out: None,
                     place: None,
                     took: sent.elapsed(),
@@ -159,13 +162,13 @@ pub async fn http1(
 ///
 /// # Errors
 /// As [`multiplexed`].
-pub async fn http2(
+pub(crate) async fn http2(
     clients: &Clients,
     addr: SocketAddr,
     caller: &Arc<str>,
     parts: &Parts,
     body: Body,
-) -> Result<Answer, Failure> {
+) -> Result<UpstreamResponse, Failure> {
     let mut parts = parts.clone();
     parts.version = Version::HTTP_2;
     if parts.uri.authority().is_some() {

@@ -37,7 +37,7 @@ struct Idle {
 
 /// HTTP/1.1 connections to one address.
 #[derive(Default)]
-pub struct Pool {
+pub(crate) struct Pool {
     idle: Mutex<Vec<Idle>>,
 }
 
@@ -89,7 +89,7 @@ impl Pool {
 ///
 /// # Errors
 /// When the connection cannot be made; the application has seen nothing.
-pub async fn http1_connection(
+pub(crate) async fn http1_connection(
     addr: SocketAddr,
     limit: Duration,
     budget: &Arc<Budget>,

@@ -12,11 +12,11 @@ use parking_lot::Mutex;
 use policy::reason::Reason;
 
 use crate::failure::Failure;
-use crate::http::http2::Profile;
+use crate::http::http2::Tuning;
 use crate::http::http2::client::{self, Sender};
 use crate::http::http2::flow::STREAMS;
 use crate::net::budget::Budget;
-use crate::net::coalesce::Outlet;
+use crate::net::coalesce::FlushHandle;
 
 /// Requests on one HTTP/2 connection before another is opened.
 const STREAMS_PER_CONNECTION: usize = 100;
@@ -51,24 +51,24 @@ impl std::fmt::Debug for Multiplexed {
 
 /// The right to one stream; frees its place when dropped.
 #[derive(Debug)]
-pub struct Stream {
+pub struct Http2Stream {
     pub sender: Sender,
-    _place: Place,
+    _place: StreamPermit,
 }
 
 #[derive(Debug)]
-pub struct Place(Arc<AtomicUsize>);
+pub struct StreamPermit(Arc<AtomicUsize>);
 
-impl Drop for Place {
+impl Drop for StreamPermit {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
-impl Stream {
+impl Http2Stream {
     /// Splits into the sender and what frees the place.
     #[must_use]
-    pub fn into_parts(self) -> (Sender, Place) {
+    pub fn into_parts(self) -> (Sender, StreamPermit) {
         (self.sender, self._place)
     }
 }
@@ -92,7 +92,7 @@ impl Multiplexed {
     ///
     /// # Errors
     /// When no connection can be made; the application has seen nothing.
-    pub async fn stream(&self) -> Result<Stream, Failure> {
+    pub async fn stream(&self) -> Result<Http2Stream, Failure> {
         if let Some(stream) = self.free(STREAMS_PER_CONNECTION) {
             return Ok(stream);
         }
@@ -121,9 +121,9 @@ impl Multiplexed {
                     streams: Arc::clone(&streams),
                     idle_since: Instant::now(),
                 });
-                Ok(Stream {
+                Ok(Http2Stream {
                     sender,
-                    _place: Place(streams),
+                    _place: StreamPermit(streams),
                 })
             }
             Err(failure) => {
@@ -135,7 +135,7 @@ impl Multiplexed {
 
     /// Sends nothing more on the connection that `place` belongs to. Streams
     /// that it carries go on.
-    pub fn retire(&self, place: &Place) {
+    pub fn retire(&self, place: &StreamPermit) {
         self.connections
             .lock()
             .retain(|connection| !Arc::ptr_eq(&connection.streams, &place.0));
@@ -144,7 +144,7 @@ impl Multiplexed {
     /// A place on the connection with the fewest streams, if one has room: for `limit`
     /// streams at most, and for no more than its server allows, since more would wait
     /// for a place, and beside tunnels that can be for ever.
-    fn free(&self, limit: usize) -> Option<Stream> {
+    fn free(&self, limit: usize) -> Option<Http2Stream> {
         let mut connections = self.connections.lock();
         connections.retain_mut(|connection| connection.sender.takes_requests());
         let least = connections
@@ -157,9 +157,9 @@ impl Multiplexed {
             .min_by_key(|connection| connection.streams.load(Ordering::Relaxed))?;
         least.streams.fetch_add(1, Ordering::Relaxed);
         least.idle_since = Instant::now();
-        Some(Stream {
+        Some(Http2Stream {
             sender: least.sender.clone(),
-            _place: Place(Arc::clone(&least.streams)),
+            _place: StreamPermit(Arc::clone(&least.streams)),
         })
     }
 
@@ -181,9 +181,9 @@ impl Multiplexed {
 /// When it breaks before that.
 pub(crate) async fn handshake<I>(
     io: I,
-    profile: Profile,
+    profile: Tuning,
     budget: Arc<Budget>,
-    outlet: Option<Outlet>,
+    outlet: Option<FlushHandle>,
 ) -> Result<Sender, Failure>
 where
     I: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,

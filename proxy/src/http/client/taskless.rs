@@ -34,7 +34,7 @@ use tokio_util::io::InspectReader;
 use crate::failure::Failure;
 use crate::http::body::{Body, BoxError};
 use crate::http::http2::recv::RecvBody;
-use crate::http::incoming::Received;
+use crate::http::incoming::IncomingBody;
 
 /// So many at once are a crowd, which HTTP/2 serves better. Without this the first
 /// of every wave of requests would take the line while the others wait together.
@@ -98,8 +98,8 @@ fn deaf() -> Context<'static> {
 
 /// The quiet line to one peer, or the way to get one.
 #[derive(Default)]
-pub struct Lines {
-    state: Mutex<State>,
+pub struct Dedicated {
+    state: Mutex<Usage>,
 }
 
 /// One for each peer. What comes while it is in use goes by HTTP/2: two or four
@@ -108,13 +108,13 @@ pub struct Lines {
 enum Slot {
     #[default]
     Empty,
-    Opening,
+    Connecting,
     Used,
     Free(Box<Line>),
 }
 
 #[derive(Default)]
-struct State {
+struct Usage {
     slot: Slot,
     wanted: u32,
     not_before: Option<Instant>,
@@ -126,10 +126,10 @@ struct State {
     taken: u64,
 }
 
-impl std::fmt::Debug for Lines {
+impl std::fmt::Debug for Dedicated {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let state = self.state.lock();
-        f.debug_struct("Lines")
+        f.debug_struct("Dedicated")
             .field("exists", &state.slot.exists())
             .field("beside", &state.beside)
             .field("taken", &state.taken)
@@ -145,36 +145,36 @@ impl Slot {
 
 /// Whether a request gets a line.
 #[derive(Debug)]
-pub enum Offer {
-    Line(Taken),
+pub enum Acquire {
+    Line(Lease),
     /// The caller should open one, beside what it does.
-    Open(Opening),
+    Open(Connecting),
     No,
 }
 
-impl Lines {
+impl Dedicated {
     /// A line for one request, if one is free and the peer is quiet.
-    pub fn offer(self: &Arc<Self>) -> Offer {
+    pub fn offer(self: &Arc<Self>) -> Acquire {
         let mut state = self.state.lock();
         if state.beside > 0 {
-            return Offer::No;
+            return Acquire::No;
         }
         if let Some(then) = state.crowded {
             if then.elapsed() < CALM {
-                return Offer::No;
+                return Acquire::No;
             }
             state.crowded = None;
         }
         match std::mem::take(&mut state.slot) {
-            busy @ (Slot::Opening | Slot::Used) => {
+            busy @ (Slot::Connecting | Slot::Used) => {
                 state.slot = busy;
-                return Offer::No;
+                return Acquire::No;
             }
             Slot::Free(mut line) => {
                 if line.is_free() {
                     state.slot = Slot::Used;
                     state.taken += 1;
-                    return Offer::Line(Taken {
+                    return Acquire::Line(Lease {
                         line: Some(line),
                         home: Arc::clone(self),
                     });
@@ -185,17 +185,17 @@ impl Lines {
         state.wanted = state.wanted.saturating_add(1);
         let now = Instant::now();
         if state.wanted < WORTH_OPENING || state.not_before.is_some_and(|then| now < then) {
-            return Offer::No;
+            return Acquire::No;
         }
-        state.slot = Slot::Opening;
+        state.slot = Slot::Connecting;
         state.not_before = Some(now + ATTEMPT_EVERY);
-        Offer::Open(Opening {
+        Acquire::Open(Connecting {
             home: Arc::clone(self),
             opened: false,
         })
     }
 
-    /// Lines that exist, and requests that got one.
+    /// Dedicated that exist, and requests that got one.
     #[must_use]
     pub fn used(&self) -> (usize, u64) {
         let state = self.state.lock();
@@ -231,7 +231,7 @@ impl Lines {
 }
 
 #[derive(Debug)]
-pub struct Beside(Arc<Lines>);
+pub struct Beside(Arc<Dedicated>);
 
 impl Drop for Beside {
     fn drop(&mut self) {
@@ -241,12 +241,12 @@ impl Drop for Beside {
 
 /// The right to open one line.
 #[derive(Debug)]
-pub struct Opening {
-    home: Arc<Lines>,
+pub struct Connecting {
+    home: Arc<Dedicated>,
     opened: bool,
 }
 
-impl Opening {
+impl Connecting {
     /// Begins to speak HTTP/1.1 on a connection that the peer takes it on.
     pub async fn opened(mut self, wire: impl Wire, builder: http1::Builder) {
         let heard = Arc::<AtomicBool>::default();
@@ -276,7 +276,7 @@ impl Opening {
     }
 }
 
-impl Drop for Opening {
+impl Drop for Connecting {
     fn drop(&mut self) {
         if !self.opened {
             self.home.state.lock().slot = Slot::Empty;
@@ -286,23 +286,23 @@ impl Drop for Opening {
 
 /// A line in use. Given back when the answer has ended, and broken off when it
 /// is dropped before.
-pub struct Taken {
+pub struct Lease {
     line: Option<Box<Line>>,
-    home: Arc<Lines>,
+    home: Arc<Dedicated>,
 }
 
-impl std::fmt::Debug for Taken {
+impl std::fmt::Debug for Lease {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Taken").finish_non_exhaustive()
+        f.debug_struct("Lease").finish_non_exhaustive()
     }
 }
 
-impl Taken {
+impl Lease {
     /// Sends one request, in origin form and with its Host.
     ///
     /// # Errors
     /// `stale` when the peer did not take the request.
-    pub async fn send(mut self, request: Request<Body>) -> Result<Response<Coming>, Failure> {
+    pub async fn send(mut self, request: Request<Body>) -> Result<Response<ResponseBody>, Failure> {
         let Some(line) = &mut self.line else {
             return Err(Failure::stale("the line is in use"));
         };
@@ -326,7 +326,7 @@ impl Taken {
         })
         .await;
         match answer {
-            Ok(response) => Ok(response.map(|body| Coming::by(self, body.into()))),
+            Ok(response) => Ok(response.map(|body| ResponseBody::by(self, body.into()))),
             Err(mut error) => {
                 let unsent = error.take_message().is_some();
                 let error = error.into_error();
@@ -353,7 +353,7 @@ impl Taken {
     }
 }
 
-impl Drop for Taken {
+impl Drop for Lease {
     fn drop(&mut self) {
         if self.line.is_some() {
             self.home.state.lock().slot = Slot::Empty;
@@ -371,12 +371,12 @@ fn wake_if_cut_short(cx: &Context<'_>) {
 
 /// The body of an answer, with the line that it comes by if that has no task.
 #[derive(Debug)]
-pub struct Coming {
-    body: Received,
-    line: Option<Taken>,
+pub struct ResponseBody {
+    body: IncomingBody,
+    line: Option<Lease>,
 }
 
-impl<B: Into<Received>> From<B> for Coming {
+impl<B: Into<IncomingBody>> From<B> for ResponseBody {
     fn from(body: B) -> Self {
         Self {
             body: body.into(),
@@ -385,8 +385,8 @@ impl<B: Into<Received>> From<B> for Coming {
     }
 }
 
-impl Coming {
-    fn by(line: Taken, body: Received) -> Self {
+impl ResponseBody {
+    fn by(line: Lease, body: IncomingBody) -> Self {
         let mut coming = Self {
             body,
             line: Some(line),
@@ -399,8 +399,8 @@ impl Coming {
     #[must_use]
     pub fn into_http2(self) -> Option<RecvBody> {
         match self.body {
-            Received::Http2(body) => Some(body),
-            Received::Http1(_) => None,
+            IncomingBody::Http2(body) => Some(body),
+            IncomingBody::Http1(_) => None,
         }
     }
 
@@ -413,7 +413,7 @@ impl Coming {
     }
 }
 
-impl HttpBody for Coming {
+impl HttpBody for ResponseBody {
     type Data = Bytes;
     type Error = BoxError;
 

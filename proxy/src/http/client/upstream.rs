@@ -18,7 +18,7 @@ use crate::net::connect;
 /// and close before it has taken the request: what it did not take is dropped then, so
 /// that hyper reads the answer and does not stop at the error of writing.
 #[derive(Debug)]
-pub struct Upstream {
+pub(crate) struct Upstream {
     io: TcpStream,
     abort: Abort,
     holder: Holder,
@@ -30,7 +30,7 @@ pub struct Upstream {
 
 impl Upstream {
     #[must_use]
-    pub const fn new(io: TcpStream, abort: Abort, holder: Holder) -> Self {
+    pub(crate) const fn new(io: TcpStream, abort: Abort, holder: Holder) -> Self {
         Self {
             io,
             abort,

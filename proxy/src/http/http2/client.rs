@@ -21,11 +21,11 @@ use super::flow::{CONNECTION_WINDOW, Flow, STREAMS};
 use super::keepalive::{Heard, Keepalive, Peer};
 use super::pipe::{Pipe, Stopped, flushed};
 use super::recv::{RecvBody, Upload};
-use super::{Profile, strip_connection_headers};
+use super::{Tuning, strip_connection_headers};
 use crate::http::body::Body;
 use crate::http::limits::HEADER_BYTES;
 use crate::net::budget::Budget;
-use crate::net::coalesce::Outlet;
+use crate::net::coalesce::FlushHandle;
 
 /// A server has this long to say what it allows.
 const SETTINGS_WITHIN: Duration = Duration::from_secs(1);
@@ -95,11 +95,11 @@ impl SendError {
 ///
 /// # Errors
 /// When the connection breaks before it stands.
-pub async fn handshake<I>(
+pub(crate) async fn handshake<I>(
     io: I,
-    profile: Profile,
+    profile: Tuning,
     budget: Arc<Budget>,
-    outlet: Option<Outlet>,
+    outlet: Option<FlushHandle>,
 ) -> Result<Sender, h2::Error>
 where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -272,7 +272,7 @@ where
     keepalive: Keepalive,
     flow: Arc<Flow>,
     shared: Arc<Shared>,
-    outlet: Option<Outlet>,
+    outlet: Option<FlushHandle>,
 }
 
 impl<I: AsyncRead + AsyncWrite + Unpin> Task<I> {
@@ -309,7 +309,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Future for Task<I> {
             cx.waker().wake_by_ref();
         }
         if let Some(outlet) = &this.outlet {
-            outlet.end_of_turn(cx);
+            outlet.flush(cx);
         }
         if let Err(error) = ready!(ended) {
             tracing::debug!(%error, "an HTTP/2 connection to a peer ended");

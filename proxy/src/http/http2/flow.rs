@@ -31,18 +31,18 @@ use tokio::time::Instant;
 use crate::net::budget::{Budget, Holder};
 
 /// Window of a stream that nobody has read much of yet.
-pub const STREAM_WINDOW: u32 = 64 * 1024;
+pub(crate) const STREAM_WINDOW: u32 = 64 * 1024;
 /// Window of a stream where the process has very many.
 const LEAST_STREAM_WINDOW: u32 = 16 * 1024;
 /// Largest window of a stream. At 1 GiB/s two proxies that share two cores with what
 /// they serve answer each other in a millisecond or two.
 const LARGEST_STREAM_WINDOW: u32 = 2 * 1024 * 1024;
 /// Concurrent streams on one connection.
-pub const STREAMS: u32 = 128;
+pub(crate) const STREAMS: u32 = 128;
 /// What the windows of a connection's streams may come to once they have grown.
 const GROWN: usize = 8 * 1024 * 1024;
 /// Window of a connection: more than its streams can use together.
-pub const CONNECTION_WINDOW: u32 = 16 * 1024 * 1024;
+pub(crate) const CONNECTION_WINDOW: u32 = 16 * 1024 * 1024;
 const _: () = assert!((STREAMS * STREAM_WINDOW) as usize + GROWN <= CONNECTION_WINDOW as usize);
 /// What a peer takes for the window of a stream until it hears of another.
 const ASSUMED_WINDOW: u32 = 65_535;
@@ -51,7 +51,7 @@ const CALM: Duration = Duration::from_secs(1);
 
 /// The windows of one connection.
 #[derive(Debug)]
-pub struct Flow {
+pub(crate) struct Flow {
     budget: Arc<Budget>,
     /// Windows may change after the start.
     grows: bool,
@@ -76,7 +76,7 @@ struct Growth {
 
 impl Flow {
     #[must_use]
-    pub fn new(budget: Arc<Budget>, grows: bool) -> Arc<Self> {
+    pub(crate) fn new(budget: Arc<Budget>, grows: bool) -> Arc<Self> {
         let window = base(&budget);
         Arc::new(Self {
             budget,
@@ -92,19 +92,19 @@ impl Flow {
 
     /// The window that the connection's streams have, as far as this side has said.
     #[must_use]
-    pub fn window(&self) -> u32 {
+    pub(crate) fn window(&self) -> u32 {
         self.window.load(Relaxed)
     }
 
     /// Streams that are open.
     #[must_use]
-    pub fn streams(&self) -> usize {
+    pub(crate) fn streams(&self) -> usize {
         self.streams.load(Relaxed)
     }
 
     /// Counts a stream until the share is dropped.
     #[must_use]
-    pub fn open(self: &Arc<Self>) -> Share {
+    pub(crate) fn open(self: &Arc<Self>) -> Share {
         self.streams.fetch_add(1, Relaxed);
         Share {
             _holder: self.budget.hold(),
@@ -118,7 +118,7 @@ impl Flow {
     /// Has the connection `tell` the peer which window its streams have from now on, if
     /// that is to be told. `tell` is true when it will, which it is only once the peer
     /// knows what it was told before.
-    pub fn adjust(&self, tell: impl FnOnce(u32) -> bool) -> bool {
+    pub(crate) fn adjust(&self, tell: impl FnOnce(u32) -> bool) -> bool {
         let shrunk = self.shrunk.load(Relaxed);
         let next = if self.grows { self.next() } else { None };
         // The same window again, to learn that the peer knows it.
@@ -195,7 +195,7 @@ impl Drop for Flow {
 
 /// One stream among those that share the budget.
 #[derive(Debug)]
-pub struct Share {
+pub(crate) struct Share {
     _holder: Holder,
     flow: Arc<Flow>,
     /// Since the last time that a window was filled.
@@ -208,7 +208,7 @@ pub struct Share {
 
 impl Share {
     /// Lets the peer send as many further bytes of `stream`.
-    pub fn give_back(&mut self, stream: &mut FlowControl, bytes: usize) {
+    pub(crate) fn give_back(&mut self, stream: &mut FlowControl, bytes: usize) {
         self.given_back += bytes as u64;
         // Before they are given back: the window may become smaller just then.
         if self.used.is_none() && self.given_back >= u64::from(LEAST_STREAM_WINDOW) {
@@ -221,7 +221,7 @@ impl Share {
     }
 
     /// Notes that `bytes` were read and are passed on.
-    pub fn read(&mut self, bytes: usize) {
+    pub(crate) fn read(&mut self, bytes: usize) {
         self.read += bytes as u64;
         if self.read >= u64::from(self.flow.window()) {
             self.read = 0;

@@ -20,22 +20,22 @@ use super::flow::{CONNECTION_WINDOW, Flow, STREAMS};
 use super::keepalive::{Heard, Keepalive, Peer};
 use super::pipe::{Pipe, Stopped, flushed};
 use super::recv::RecvBody;
-use super::{Profile, strip_connection_headers};
+use super::{Tuning, strip_connection_headers};
 use crate::failure::StreamReset;
 use crate::http::body::Body;
 use crate::http::grpc::is_grpc;
 use crate::http::limits::HEADER_BYTES;
 use crate::net::budget::Budget;
-use crate::net::coalesce::Outlet;
+use crate::net::coalesce::FlushHandle;
 
 /// In the extensions of an answer: whoever takes over the sending side of the stream,
 /// for bytes both ways. The body of the answer is not sent then.
 #[derive(Clone, Debug)]
-pub struct Accept(Arc<Mutex<Option<oneshot::Sender<SendStream<Bytes>>>>>);
+pub(crate) struct Accept(Arc<Mutex<Option<oneshot::Sender<SendStream<Bytes>>>>>);
 
 impl Accept {
     #[must_use]
-    pub fn new() -> (Self, oneshot::Receiver<SendStream<Bytes>>) {
+    pub(crate) fn new() -> (Self, oneshot::Receiver<SendStream<Bytes>>) {
         let (sender, receiver) = oneshot::channel();
         (Self(Arc::new(Mutex::new(Some(sender)))), receiver)
     }
@@ -46,11 +46,11 @@ impl Accept {
 ///
 /// # Errors
 /// Whatever ended the connection early.
-pub async fn serve<I, H, F>(
+pub(crate) async fn serve<I, H, F>(
     io: I,
-    profile: Profile,
+    profile: Tuning,
     budget: Arc<Budget>,
-    outlet: Option<Outlet>,
+    outlet: Option<FlushHandle>,
     place: Arc<Place>,
     mut close: Pin<&mut impl Future<Output = ()>>,
     handler: H,
@@ -136,7 +136,7 @@ where
             }
         };
         if let Some(outlet) = &outlet {
-            outlet.end_of_turn(cx);
+            outlet.flush(cx);
         }
         ended.map_or(Poll::Pending, Poll::Ready)
     })

@@ -17,12 +17,12 @@ use tokio_util::io::InspectReader;
 use super::client::{self, SendError, Sender};
 use super::flow::STREAM_WINDOW;
 use super::server::{self, Accept};
-use super::{PLAIN, PLAIN_FRAME, Profile};
+use super::{PLAIN, PLAIN_FRAME, Tuning};
 use crate::http::body::{self, Body, BoxError};
-use crate::http::byte_stream::Stream;
+use crate::http::byte_stream::ByteStream;
 use crate::net::budget::Budget;
 
-const PROFILE: Profile = Profile {
+const PROFILE: Tuning = Tuning {
     frame: PLAIN_FRAME,
     unsent: 256 * 1024,
     learn_limit: false,
@@ -190,7 +190,7 @@ async fn a_peer_that_says_nothing_is_avoided_and_given_up_within_ten_seconds() {
 #[tokio::test(start_paused = true)]
 async fn a_peer_that_is_slow_to_say_its_limits_is_watched_all_the_same() {
     let (near, far) = duplex(1 << 20);
-    let profile = Profile {
+    let profile = Tuning {
         learn_limit: true,
         ..PROFILE
     };
@@ -214,7 +214,7 @@ async fn a_server_that_closes_at_once_is_not_waited_for() {
         far.read_exact(&mut preface).await.unwrap();
         drop(far);
     });
-    let profile = Profile {
+    let profile = Tuning {
         learn_limit: true,
         ..PROFILE
     };
@@ -287,7 +287,9 @@ async fn a_peer_that_lives_and_says_nothing_else_is_kept() {
 }
 
 /// A stream in both directions, as the client has it; the server's side is `serve`d.
-async fn opened<F>(serve: impl Fn(Stream) -> F + Clone + Send + Sync + 'static) -> (Stream, Sender)
+async fn opened<F>(
+    serve: impl Fn(ByteStream) -> F + Clone + Send + Sync + 'static,
+) -> (ByteStream, Sender)
 where
     F: Future<Output = ()> + Send + 'static,
 {
@@ -298,7 +300,7 @@ where
             let mut response = Response::new(body::empty());
             response.extensions_mut().insert(accept);
             tokio::spawn(async move {
-                serve(Stream::new(out.await.unwrap(), request.into_body())).await;
+                serve(ByteStream::new(out.await.unwrap(), request.into_body())).await;
             });
             response
         }
@@ -306,17 +308,17 @@ where
     .await;
     let head = Request::post("http://s/").body(()).unwrap();
     let (response, out) = sender.open(head).await.unwrap();
-    (Stream::new(out, response.into_body()), sender)
+    (ByteStream::new(out, response.into_body()), sender)
 }
 
-async fn send(stream: &mut Stream, piece: &'static [u8]) -> std::io::Result<()> {
+async fn send(stream: &mut ByteStream, piece: &'static [u8]) -> std::io::Result<()> {
     let mut piece = Bytes::from_static(piece);
     poll_fn(|cx| stream.poll_send(cx, &mut piece)).await
 }
 
 #[tokio::test]
 async fn pieces_arrive_in_order_and_the_end_is_told() {
-    let (mut stream, _sender) = opened(|mut stream: Stream| async move {
+    let (mut stream, _sender) = opened(|mut stream: ByteStream| async move {
         let mut got = Vec::new();
         stream.read_to_end(&mut got).await.unwrap();
         stream.write_all(&got).await.unwrap();
@@ -335,7 +337,7 @@ async fn pieces_arrive_in_order_and_the_end_is_told() {
 #[tokio::test]
 async fn a_sender_that_is_dropped_early_breaks_the_body_off() {
     let (told, mut heard) = unbounded_channel();
-    let (mut stream, _sender) = opened(move |mut stream: Stream| {
+    let (mut stream, _sender) = opened(move |mut stream: ByteStream| {
         let told = told.clone();
         async move {
             let mut got = Vec::new();
@@ -351,14 +353,14 @@ async fn a_sender_that_is_dropped_early_breaks_the_body_off() {
 
 #[tokio::test]
 async fn a_sender_learns_that_nobody_wants_more() {
-    let (mut stream, _sender) = opened(|stream: Stream| async move { drop(stream) }).await;
+    let (mut stream, _sender) = opened(|stream: ByteStream| async move { drop(stream) }).await;
     let sending = async { while send(&mut stream, &[7; 60_000]).await.is_ok() {} };
     timeout(Duration::from_secs(5), sending).await.unwrap();
 }
 
 #[tokio::test]
 async fn a_sender_waits_until_its_last_piece_was_taken() {
-    let (mut stream, _sender) = opened(|stream: Stream| async move {
+    let (mut stream, _sender) = opened(|stream: ByteStream| async move {
         let _held = stream;
         pending::<()>().await;
     })
@@ -452,7 +454,7 @@ async fn a_stream_goes_on_after_its_window_became_small_again() {
 /// before it hears of that.
 #[tokio::test(start_paused = true)]
 async fn a_stream_that_began_before_the_first_settings_came_goes_on() {
-    let profile = Profile {
+    let profile = Tuning {
         grows: false,
         ..PROFILE
     };

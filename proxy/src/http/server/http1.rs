@@ -113,15 +113,15 @@ where
             used.place.head_is_overdue(HEAD_WITHIN);
             return Ok(());
         }
-        let outlet = Outlet {
+        let outlet = WriteObserver {
             io: Some(io),
             used: Arc::clone(&used),
         };
         let connection = builder.serve_connection(TokioIo::new(outlet), service);
         // Boxed: while the connection rests, nothing of it stays in this future.
         let parts = match Box::pin(run(connection, &used, close.as_mut())).await {
-            End::Over(outcome) => return outcome,
-            End::Resting(parts) => parts,
+            Served::Over(outcome) => return outcome,
+            Served::Resting(parts) => parts,
         };
         service = parts.service;
         io = match parts.io.into_inner().io.take() {
@@ -134,7 +134,7 @@ where
     }
 }
 
-enum End<P> {
+enum Served<P> {
     Over(hyper::Result<()>),
     /// Between two requests; all that was answered has been sent.
     Resting(P),
@@ -148,10 +148,10 @@ enum Event {
 }
 
 async fn run<I, S>(
-    mut connection: Connection<TokioIo<Outlet<I>>, S>,
+    mut connection: Connection<TokioIo<WriteObserver<I>>, S>,
     used: &Use,
     mut close: Pin<&mut impl Future<Output = ()>>,
-) -> End<Parts<TokioIo<Outlet<I>>, S>>
+) -> Served<Parts<TokioIo<WriteObserver<I>>, S>>
 where
     I: AsyncRead + AsyncWrite + MayAbort + Unpin + Send + 'static,
     S: HttpService<Incoming, ResBody = Guarded, Error = Infallible>,
@@ -175,10 +175,10 @@ where
         })
         .await;
         match event {
-            Event::Ended(outcome) => return End::Over(outcome),
+            Event::Ended(outcome) => return Served::Over(outcome),
             Event::Upgrade => {
                 let mut connection = connection.with_upgrades();
-                return End::Over(tokio::select! {
+                return Served::Over(tokio::select! {
                     ended = &mut connection => ended,
                     () = close => {
                         Pin::new(&mut connection).graceful_shutdown();
@@ -188,15 +188,15 @@ where
             }
             Event::Close => {
                 Pin::new(&mut connection).graceful_shutdown();
-                return End::Over(connection.await);
+                return Served::Over(connection.await);
             }
             // What was answered has been taken, or this would be in use.
-            Event::Tick if used.place.head_is_overdue(HEAD_WITHIN) => return End::Over(Ok(())),
+            Event::Tick if used.place.head_is_overdue(HEAD_WITHIN) => return Served::Over(Ok(())),
             Event::Tick => {
                 let requests = used.requests();
                 // A head that comes in small pieces stays where it is.
                 if requests == seen && requests != begun && used.is_quiet() {
-                    return End::Resting(connection.into_parts());
+                    return Served::Resting(connection.into_parts());
                 }
                 seen = requests;
                 tick.as_mut().reset(Instant::now() + REST_AFTER);
@@ -386,13 +386,13 @@ impl HttpBody for Guarded {
 }
 
 /// Notes whether the client takes what is written, and when a head begins.
-struct Outlet<I: MayAbort> {
+struct WriteObserver<I: MayAbort> {
     /// There until it is taken out of here.
     io: Option<Prefixed<I>>,
     used: Arc<Use>,
 }
 
-impl<I: MayAbort> Outlet<I> {
+impl<I: MayAbort> WriteObserver<I> {
     fn note<T>(&self, written: Poll<T>) -> Poll<T> {
         let stuck = written.is_pending();
         if self.used.stuck.swap(stuck, Relaxed) != stuck && self.used.expects.load(Relaxed) {
@@ -419,7 +419,7 @@ impl<I: MayAbort> Outlet<I> {
     }
 }
 
-impl<I: MayAbort> Drop for Outlet<I> {
+impl<I: MayAbort> Drop for WriteObserver<I> {
     fn drop(&mut self) {
         if let Some(io) = &mut self.io
             && self.used.abort.is_set()
@@ -429,7 +429,7 @@ impl<I: MayAbort> Drop for Outlet<I> {
     }
 }
 
-impl<I: AsyncRead + MayAbort + Unpin> AsyncRead for Outlet<I> {
+impl<I: AsyncRead + MayAbort + Unpin> AsyncRead for WriteObserver<I> {
     fn poll_read(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -446,7 +446,7 @@ impl<I: AsyncRead + MayAbort + Unpin> AsyncRead for Outlet<I> {
     }
 }
 
-impl<I: AsyncWrite + MayAbort + Unpin> AsyncWrite for Outlet<I> {
+impl<I: AsyncWrite + MayAbort + Unpin> AsyncWrite for WriteObserver<I> {
     fn poll_write(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,

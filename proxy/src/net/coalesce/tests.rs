@@ -5,25 +5,25 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-use super::{FULL, Outlet, PIECE, UNREAD, Wide};
+use super::{Coalescing, FULL, FlushHandle, PIECE, UNREAD};
 
-async fn pair() -> (Wide, Outlet, TcpStream) {
+async fn pair() -> (Coalescing, FlushHandle, TcpStream) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let near = TcpStream::connect(listener.local_addr().unwrap())
         .await
         .unwrap();
     let (far, _) = listener.accept().await.unwrap();
-    let (wide, outlet) = Wide::new(near);
+    let (wide, outlet) = Coalescing::new(near);
     (wide, outlet, far)
 }
 
 /// Polls `task` to its end, as whoever holds an outlet does.
-async fn drive<T: Future>(outlet: &Outlet, task: T) -> T::Output {
+async fn drive<T: Future>(outlet: &FlushHandle, task: T) -> T::Output {
     let mut task = pin!(task);
     outlet.collect();
     poll_fn(|cx| {
         let polled = task.as_mut().poll(cx);
-        outlet.end_of_turn(cx);
+        outlet.flush(cx);
         polled
     })
     .await

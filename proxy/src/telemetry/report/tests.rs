@@ -4,7 +4,7 @@ use prometheus_client::registry::Registry;
 use tokio::sync::mpsc;
 use wire::v1;
 
-use super::{EDGES, Edge, KEPT_EDGES, KEPT_SLOTS, Outcome, Reports, SLOT};
+use super::{CallResult, EDGES, Edge, KEPT_EDGES, KEPT_SLOTS, Reports, SLOT};
 use crate::telemetry::labels::{Direction, LimitLabels};
 use crate::telemetry::metrics::Metrics;
 
@@ -24,13 +24,13 @@ fn to(pod: &str) -> Edge {
     }
 }
 
-const GOOD: Outcome = Outcome {
+const GOOD: CallResult = CallResult {
     success: true,
     latency: Some(0.001),
     sent: 1,
     received: 2,
 };
-const BAD: Outcome = Outcome {
+const BAD: CallResult = CallResult {
     success: false,
     ..GOOD
 };
