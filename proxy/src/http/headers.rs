@@ -54,13 +54,12 @@ pub(crate) fn strip_hop_by_hop(map: &mut HeaderMap) {
         }
         map.remove(CONNECTION);
     }
-    for name in [
-        KEEP_ALIVE,
-        PROXY_CONNECTION,
-        TRANSFER_ENCODING,
-        UPGRADE,
-        HTTP2_SETTINGS,
-    ] {
+    // A transfer coding says where the message ends, and then a length beside it says
+    // nothing: passed on without the coding, it would.
+    if map.remove(TRANSFER_ENCODING).is_some() {
+        map.remove(CONTENT_LENGTH);
+    }
+    for name in [KEEP_ALIVE, PROXY_CONNECTION, UPGRADE, HTTP2_SETTINGS] {
         map.remove(name);
     }
     if let Some(te) = map.get(TE) {

@@ -10,7 +10,7 @@
 //! - whatever breaks off on one side breaks off on the other, at once ([`recv`],
 //!   [`pipe`]);
 //! - no stream holds another one up, and fast streams get larger windows ([`flow`]);
-//! - a peer that owes something and says nothing is given up within ten seconds
+//! - a proxy that owes something and says nothing is given up within ten seconds
 //!   ([`keepalive`]).
 
 pub(crate) mod client;
@@ -44,6 +44,10 @@ pub(crate) struct Tuning {
     pub learn_limit: bool,
     /// Windows may change after the start. Not every application was tried with that.
     pub grows: bool,
+    /// Who is silent is asked for a sign of life, and given up without one. Every proxy
+    /// answers; whoever computes, or reads only when it wants something, does not, and
+    /// of such TCP alone tells who is dead.
+    pub asks: bool,
 }
 
 /// Between two proxies.
@@ -52,6 +56,7 @@ pub(crate) const MESH: Tuning = Tuning {
     unsent: 4 * LARGEST_PIECE,
     learn_limit: false,
     grows: true,
+    asks: true,
 };
 
 /// With applications.
@@ -60,6 +65,7 @@ pub(crate) const PLAIN: Tuning = Tuning {
     unsent: 256 * 1024,
     learn_limit: true,
     grows: false,
+    asks: false,
 };
 
 /// Removes what has no place in HTTP/2, so that `h2` does not refuse the message.

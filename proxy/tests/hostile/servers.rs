@@ -163,6 +163,38 @@ fn cut(text: &str) -> &str {
     text.get(..300).unwrap_or(text)
 }
 
+/// A transfer coding says where an answer ends; a length beside it is none.
+#[tokio::test]
+async fn an_answer_with_both_a_length_and_chunks_arrives_whole() {
+    for length in [2, 3, 500] {
+        for (first, second) in [
+            (
+                format!("Content-Length: {length}"),
+                "Transfer-Encoding: chunked".to_owned(),
+            ),
+            (
+                "Transfer-Encoding: chunked".to_owned(),
+                format!("Content-Length: {length}"),
+            ),
+        ] {
+            let script = format!(
+                "HTTP/1.1 200 OK\r\n{first}\r\n{second}\r\n\r\n2\r\nok\r\n6\r\n123456\r\n0\r\n\r\n"
+            );
+            let (field, _) = lying(script, false).await;
+            for way in WAYS {
+                let answer = field.send(way, request("GET")).await;
+                let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+                let content: String = if head.to_lowercase().contains("chunked") {
+                    body.split("\r\n").skip(1).step_by(2).collect()
+                } else {
+                    body.to_owned()
+                };
+                assert_eq!(content, "ok123456", "{first}, {way:?}: {answer}");
+            }
+        }
+    }
+}
+
 /// A body behind the answer to a HEAD would be the answer to whoever is next.
 #[tokio::test]
 async fn what_follows_an_answer_reaches_nobody_else() {

@@ -139,7 +139,7 @@ where
     let shared = Arc::<Shared>::default();
     let task = Task {
         connection,
-        keepalive: Keepalive::new(pings, heard),
+        keepalive: profile.asks.then(|| Keepalive::new(pings, heard)),
         flow: Arc::clone(&flow),
         shared: Arc::clone(&shared),
         outlet,
@@ -269,7 +269,7 @@ where
     I: AsyncRead + AsyncWrite + Unpin,
 {
     connection: Connection<Heard<WithoutEmptyFrames<I>>, Bytes>,
-    keepalive: Keepalive,
+    keepalive: Option<Keepalive>,
     flow: Arc<Flow>,
     shared: Arc<Shared>,
     outlet: Option<FlushHandle>,
@@ -294,12 +294,14 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Future for Task<I> {
             outlet.collect();
         }
         let busy = this.flow.streams() > 0;
-        match this.keepalive.poll(cx, busy) {
-            Peer::Alive => this.shared.suspect.store(false, Relaxed),
-            Peer::Suspect => this.shared.suspect.store(true, Relaxed),
-            Peer::Dead => {
-                tracing::debug!("a peer gave no sign of life");
-                return Poll::Ready(());
+        if let Some(keepalive) = &mut this.keepalive {
+            match keepalive.poll(cx, busy) {
+                Peer::Alive => this.shared.suspect.store(false, Relaxed),
+                Peer::Suspect => this.shared.suspect.store(true, Relaxed),
+                Peer::Dead => {
+                    tracing::debug!("a peer gave no sign of life");
+                    return Poll::Ready(());
+                }
             }
         }
         this.adjust();

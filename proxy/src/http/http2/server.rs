@@ -78,6 +78,7 @@ where
     let mut busy = None;
     let mut keepalive = connection
         .ping_pong()
+        .filter(|_| profile.asks)
         .map(|pings| Keepalive::new(pings, heard));
     if let Some(outlet) = &outlet {
         outlet.collect();

@@ -27,6 +27,7 @@ const PROFILE: Tuning = Tuning {
     unsent: 256 * 1024,
     learn_limit: false,
     grows: true,
+    asks: true,
 };
 
 fn budget() -> Arc<Budget> {
@@ -272,6 +273,51 @@ async fn a_request_goes_on_after_an_answer_that_came_early_and_whole() {
     parts.send(data("second")).unwrap();
     drop(parts);
     assert_eq!(heard.recv().await.unwrap(), Some(11), "it was broken off");
+}
+
+/// An application that computes answers no ping, nor does a caller that reads only when
+/// it wants something.
+#[tokio::test(start_paused = true)]
+async fn whoever_is_no_proxy_may_be_silent_for_minutes() {
+    const MINUTES: Duration = Duration::from_secs(10 * 60);
+    // As an application: it has the request, and says nothing.
+    let (near, mut far) = duplex(1 << 20);
+    let silent = Profile {
+        learn_limit: false,
+        ..PLAIN
+    };
+    let mut sender = client::handshake(near, silent, budget(), None)
+        .await
+        .unwrap();
+    let mut other = sender.clone();
+    let asking = tokio::spawn(async move { sender.send(post(body::empty())).await });
+    let mut preface = [0; 24];
+    far.read_exact(&mut preface).await.unwrap();
+    tokio::time::sleep(MINUTES).await;
+    assert!(!asking.is_finished(), "the application was given up");
+    assert!(other.is_usable() && other.takes_requests());
+    // As a caller: it has asked for something, and does not read.
+    let (near, far) = duplex(1 << 10);
+    let place = Place::unlisted();
+    let serving = tokio::spawn(async move {
+        let handler = |_| async {
+            let (_, body) = later([data("one")]);
+            Response::new(body)
+        };
+        let close = pin!(pending::<()>());
+        server::serve(far, PLAIN, budget(), None, place, close, handler).await
+    });
+    let (mut caller, connection) = h2::client::handshake(near).await.unwrap();
+    let mut connection = Box::pin(connection);
+    let request = Request::get("http://s/").body(()).unwrap();
+    let (answer, _) = caller.send_request(request, true).unwrap();
+    let begun = tokio::select! {
+        answer = answer => answer.unwrap(),
+        _ = &mut connection => panic!("the connection ended"),
+    };
+    tokio::time::sleep(MINUTES).await;
+    assert!(!serving.is_finished(), "the caller was given up");
+    drop(begun);
 }
 
 #[tokio::test(start_paused = true)]
