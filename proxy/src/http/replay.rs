@@ -76,14 +76,14 @@ impl Replay {
 
     /// Whether all of it was handed out by now.
     #[must_use]
-    pub fn is_sent(&self) -> bool {
+    pub(crate) fn is_sent(&self) -> bool {
         let tape = self.tape.lock();
         tape.ended || tape.source.is_end_stream() || self.size() == Some(tape.came)
     }
 
     /// In how many pieces it came until now.
     #[must_use]
-    pub fn pieces(&self) -> u64 {
+    pub(crate) fn pieces(&self) -> u64 {
         self.tape.lock().pieces
     }
 
