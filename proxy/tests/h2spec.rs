@@ -11,9 +11,9 @@
     reason = "a test ends with the first surprise"
 )]
 
-#[path = "path/harness.rs"]
+#[path = "support/pod.rs"]
 #[allow(dead_code, reason = "shared with tests that use the rest of it")]
-mod harness;
+mod support;
 
 use std::collections::BTreeSet;
 use std::convert::Infallible;
@@ -23,7 +23,6 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::sync::{Arc, OnceLock};
 
-use harness::{Pod, endpoint, endpoints, id, pair, resource, vip};
 use http::{Method, Request, Response};
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Bytes, Incoming};
@@ -31,6 +30,7 @@ use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use runtime::occupancy::Place;
+use support::{Pod, endpoint, endpoints, id, pair, resource, vip};
 use tokio::net::{TcpListener, TcpStream};
 use weft_proxy::Proxy;
 use weft_proxy::{serve_outbound, serve_plain};

@@ -22,11 +22,11 @@ use crate::endpoints::registry::Registry;
 use crate::telemetry::Telemetry;
 
 /// How long a call waits for the controller to say what an address is.
-pub(crate) const LOOKUP_WAIT: Duration = Duration::from_secs(1);
+const LOOKUP_WAIT: Duration = Duration::from_secs(1);
 /// Destinations held at most; the controller enforces the same bound. A pod
 /// that calls more addresses than this is a crawler, and the least recently
 /// used one makes room.
-pub(crate) const DESTINATION_LIMIT: usize = 4096;
+const DESTINATION_LIMIT: usize = 4096;
 /// Bytes of configuration that are kept for destinations, as it came; in memory it is
 /// about twice that. Endpoints are 100 bytes each.
 const KEPT_BYTES: usize = 4 * 1024 * 1024;

@@ -71,6 +71,6 @@ impl Connection {
             Arc::clone(&self.label),
             self.security(),
         )
-        .from_pod(self.pod.clone())
+        .with_caller(self.pod.clone())
     }
 }

@@ -67,7 +67,7 @@ impl Connection {
             trace,
         )
         .to(Arc::default(), self.local.port(), "".into())
-        .from_pod(self.pod.clone());
+        .with_caller(self.pod.clone());
         call.peer(Arc::clone(&self.label), self.security());
         if let Err(failure) = self.authorise(&mut parts) {
             call.failed(&failure);

@@ -125,7 +125,7 @@ const LINE_BODY: u64 = 16 * 1024;
 
 /// True for requests that lose nothing in HTTP/1.1 with one at a time: those that
 /// came so, and are small and complete in themselves.
-pub(crate) fn fits_a_line(parts: &Parts, host: Option<&str>, replay: &Replay) -> bool {
+fn fits_a_line(parts: &Parts, host: Option<&str>, replay: &Replay) -> bool {
     parts.version == Version::HTTP_11
         && host.is_some_and(|host| !host.is_empty())
         && !parts.headers.contains_key(header::EXPECT)
@@ -135,7 +135,7 @@ pub(crate) fn fits_a_line(parts: &Parts, host: Option<&str>, replay: &Replay) ->
 
 /// The same request for a quiet line: origin form, Host, and what the peer must
 /// know.
-pub(crate) fn line_request(
+fn line_request(
     endpoint: &Endpoint,
     parts: &Parts,
     host: Option<&str>,

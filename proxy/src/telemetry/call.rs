@@ -157,7 +157,7 @@ impl Call {
 
     /// Which pod calls, where its certificate says so.
     #[must_use]
-    pub(crate) fn from_pod(mut self, uid: Option<Arc<str>>) -> Self {
+    pub(crate) fn with_caller(mut self, uid: Option<Arc<str>>) -> Self {
         self.caller = uid;
         self
     }

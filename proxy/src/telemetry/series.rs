@@ -20,17 +20,17 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Unit;
 
 /// A series that nobody touched for this long is dropped at the next scrape.
-pub(crate) const SERIES_IDLE: Duration = Duration::from_secs(600);
+const SERIES_IDLE: Duration = Duration::from_secs(600);
 /// Series per family; beyond it a sample is counted in `weft_series_refused`.
 /// 2000 series of one family are about 1 MiB.
-pub(crate) const SERIES_LIMIT: usize = 2000;
+const SERIES_LIMIT: usize = 2000;
 /// The same for histograms, which are 27 lines each: 256 are about 1 MiB.
-pub(crate) const HISTOGRAM_LIMIT: usize = 256;
+const HISTOGRAM_LIMIT: usize = 256;
 /// Lines of a histogram on the page: its buckets, `+Inf`, sum and count.
 const HISTOGRAM_LINES: usize = policy::latency::BOUNDS.len() + 3;
 /// Bytes that the series of all families together may take on the page: a scraper
 /// reads it in one piece, every few seconds, from every pod.
-pub(crate) const PAGE_BYTES: usize = 4 * 1024 * 1024;
+const PAGE_BYTES: usize = 4 * 1024 * 1024;
 /// Bytes of a line beyond its labels: name and value.
 const LINE_BYTES: usize = 64;
 

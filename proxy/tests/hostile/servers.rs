@@ -10,10 +10,11 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use wire::v1::Protocol;
 
-use super::field::{Field, WAYS, answers, rest, serving, status};
-use super::raw2::{
-    self, END_HEADERS, END_STREAM, GOAWAY, HEADERS, PUSH_PROMISE, Raw2, SETTINGS, Told, frame, get,
+use super::raw_http2::{
+    self, END_HEADERS, END_STREAM, GOAWAY, HEADERS, PUSH_PROMISE, RawHttp2, SETTINGS, Told, frame,
+    get,
 };
+use super::two_pods::{TwoPods, WAYS, answers, rest, serving, status};
 
 /// Reads the head of a request and writes `script`; `keep` leaves the
 /// connection open afterwards, for whoever would use it again.
@@ -37,8 +38,8 @@ async fn scripted(mut stream: TcpStream, script: Arc<Vec<u8>>, keep: bool) {
 }
 
 /// A field whose application answers every connection with `script`.
-async fn lying(script: impl Into<Vec<u8>>, keep: bool) -> (Field, Arc<AtomicUsize>) {
-    let mut field = Field::new(Protocol::Http1).await;
+async fn lying(script: impl Into<Vec<u8>>, keep: bool) -> (TwoPods, Arc<AtomicUsize>) {
+    let mut field = TwoPods::new(Protocol::Http1).await;
     let connections = Arc::new(AtomicUsize::new(0));
     let script = Arc::new(script.into());
     let count = Arc::clone(&connections);
@@ -152,8 +153,8 @@ async fn answers_that_parsers_read_differently_become_one_answer_or_502() {
             }
         }
         // The control: the same pods, with an application that behaves.
-        let (port, _log) = super::field::recorder(&field.server).await;
-        let field = Field { port, ..field };
+        let (port, _log) = super::two_pods::recorder(&field.server).await;
+        let field = TwoPods { port, ..field };
         field.deliver_to(port);
         field.works(case).await;
     }
@@ -279,7 +280,7 @@ async fn deaf(mut stream: TcpStream) {
 
 #[tokio::test]
 async fn nobody_waits_behind_a_request_that_was_answered_before_it_was_read() {
-    let mut field = Field::new(Protocol::Http1).await;
+    let mut field = TwoPods::new(Protocol::Http1).await;
     let port = serving(&field.server, deaf).await;
     field.deliver_to(port);
     field.port = port;
@@ -310,7 +311,7 @@ async fn nobody_waits_behind_a_request_that_was_answered_before_it_was_read() {
 /// The same, where all of the request was sent before the answer came.
 #[tokio::test]
 async fn nobody_waits_behind_chunks_that_were_left_unread() {
-    let mut field = Field::new(Protocol::Http1).await;
+    let mut field = TwoPods::new(Protocol::Http1).await;
     let port = serving(&field.server, |mut stream| async move {
         let mut buffer = [0; 4096];
         let count = stream.read(&mut buffer).await.unwrap_or(0);
@@ -399,34 +400,37 @@ async fn http2_servers_that_break_the_rules_cost_their_caller_one_502() {
     let mut goaway = no_streams.clone();
     goaway.extend(frame(GOAWAY, 0, 0, &[0, 0, 0, 0, 0, 0, 0, 1]));
     let mut bomb = vec![0x88];
-    bomb.extend(raw2::block(&[(b"x", &[b'a'; 16_000])]));
+    bomb.extend(raw_http2::block(&[(b"x", &[b'a'; 16_000])]));
     let endless: Vec<u8> = frame(HEADERS, 0, 1, &[0x88])
         .into_iter()
         .chain((0..2000).flat_map(|_| {
             frame(
-                raw2::CONTINUATION,
+                raw_http2::CONTINUATION,
                 0,
                 1,
-                &raw2::block(&[(b"x", &[b'a'; 15_000])]),
+                &raw_http2::block(&[(b"x", &[b'a'; 15_000])]),
             )
         }))
         .collect();
     let push: Vec<u8> = [0, 0, 0, 2]
         .into_iter()
-        .chain(raw2::block(&get("/pushed")))
+        .chain(raw_http2::block(&get("/pushed")))
         .collect();
     for (case, script) in [
         ("goaway with streams forbidden", goaway),
         ("headers without end", endless),
         ("push", frame(PUSH_PROMISE, END_HEADERS, 1, &push)),
-        ("body on a stream of nobody", frame(raw2::DATA, 0, 77, b"x")),
+        (
+            "body on a stream of nobody",
+            frame(raw_http2::DATA, 0, 77, b"x"),
+        ),
         (
             "no status",
             frame(
                 HEADERS,
                 END_HEADERS | END_STREAM,
                 1,
-                &raw2::block(&[(b"x", b"y")]),
+                &raw_http2::block(&[(b"x", b"y")]),
             ),
         ),
         (
@@ -437,7 +441,7 @@ async fn http2_servers_that_break_the_rules_cost_their_caller_one_502() {
             "upper case",
             frame(HEADERS, END_HEADERS | END_STREAM, 1, &{
                 let mut block = vec![0x88];
-                block.extend(raw2::block(&[(b"X-Up", b"y")]));
+                block.extend(raw_http2::block(&[(b"X-Up", b"y")]));
                 block
             }),
         ),
@@ -445,13 +449,13 @@ async fn http2_servers_that_break_the_rules_cost_their_caller_one_502() {
             "connection header",
             frame(HEADERS, END_HEADERS | END_STREAM, 1, &{
                 let mut block = vec![0x88];
-                block.extend(raw2::block(&[(b"connection", b"close")]));
+                block.extend(raw_http2::block(&[(b"connection", b"close")]));
                 block
             }),
         ),
     ] {
-        let mut field = Field::new(Protocol::Http2).await;
-        let good = crate::harness::http_app(&field.server, "api").await.0;
+        let mut field = TwoPods::new(Protocol::Http2).await;
+        let good = crate::support::http_app(&field.server, "api").await.0;
         let script = Arc::new(script);
         let port = serving(&field.server, move |stream| {
             bad2(stream, Arc::clone(&script))
@@ -460,7 +464,7 @@ async fn http2_servers_that_break_the_rules_cost_their_caller_one_502() {
         for way in WAYS {
             field.deliver_to(port);
             field.port = port;
-            let mut raw = Raw2::new(field.open(way).await).await;
+            let mut raw = RawHttp2::new(field.open(way).await).await;
             raw.request(1, true, &get("/ok")).await;
             let told = raw.told(1, Duration::from_secs(5)).await;
             assert!(
@@ -470,7 +474,7 @@ async fn http2_servers_that_break_the_rules_cost_their_caller_one_502() {
             // Another application, over the same pair of proxies.
             field.deliver_to(good);
             field.port = good;
-            let mut raw = Raw2::new(field.open(way).await).await;
+            let mut raw = RawHttp2::new(field.open(way).await).await;
             raw.request(1, true, &get("/ok")).await;
             let told = raw.told(1, Duration::from_secs(1)).await;
             assert_eq!(told, Told::Status(200), "after {case}, {way:?}");

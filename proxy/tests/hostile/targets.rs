@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::io::AsyncWriteExt;
 use wire::v1::{Enforcement, Protocol};
 
-use super::field::{Field, SPEAKERS, WAYS, answers, for_everybody, rest, status};
+use super::two_pods::{SPEAKERS, TwoPods, WAYS, answers, for_everybody, rest, status};
 
 fn get(path: &str) -> String {
     format!("GET {path} HTTP/1.1\r\nHost: s\r\nConnection: close\r\n\r\n")
@@ -14,7 +14,7 @@ fn get(path: &str) -> String {
 
 #[tokio::test]
 async fn no_spelling_of_a_path_leads_out_of_the_allowed_one() {
-    let field = Field::new(Protocol::Http1).await;
+    let field = TwoPods::new(Protocol::Http1).await;
     field.allow(Protocol::Http1, &["/public"]);
     for path in [
         "/public/../private",
@@ -84,7 +84,7 @@ async fn no_spelling_of_a_path_leads_out_of_the_allowed_one() {
 /// Decoding twice would turn harmless text into dots.
 #[tokio::test]
 async fn what_only_looks_like_a_dot_segment_stays_as_it_is() {
-    let field = Field::new(Protocol::Http1).await;
+    let field = TwoPods::new(Protocol::Http1).await;
     field.allow(Protocol::Http1, &["/"]);
     for path in [
         "/%252e%252e/private",
@@ -110,7 +110,7 @@ async fn what_only_looks_like_a_dot_segment_stays_as_it_is() {
 
 #[tokio::test]
 async fn a_query_passes_and_takes_no_part_in_the_decision() {
-    let field = Field::new(Protocol::Http1).await;
+    let field = TwoPods::new(Protocol::Http1).await;
     field.allow(Protocol::Http1, &["/public"]);
     for way in SPEAKERS {
         let answer = field.send(way, get("/public?next=/private&x=/../")).await;
@@ -122,7 +122,7 @@ async fn a_query_passes_and_takes_no_part_in_the_decision() {
 
 #[tokio::test]
 async fn the_authority_of_an_absolute_target_beats_the_host_header() {
-    let field = Field::new(Protocol::Http1).await;
+    let field = TwoPods::new(Protocol::Http1).await;
     field.allow(Protocol::Http1, &["/ok"]);
     for way in SPEAKERS {
         let denied = "GET http://t/private HTTP/1.1\r\nHost: s\r\nConnection: close\r\n\r\n";
@@ -167,7 +167,7 @@ async fn the_authority_of_an_absolute_target_beats_the_host_header() {
 
 #[tokio::test]
 async fn methods_are_compared_as_they_are() {
-    let field = Field::new(Protocol::Http1).await;
+    let field = TwoPods::new(Protocol::Http1).await;
     field.workload(Protocol::Http1, Enforcement::Enforce);
     field.server.set(vec![for_everybody(&["/"], &["GET"])]);
     let long = "A".repeat(10 * 1024);
@@ -201,7 +201,7 @@ async fn methods_are_compared_as_they_are() {
 /// A denied handshake stays HTTP: what follows is judged as requests.
 #[tokio::test]
 async fn a_websocket_to_a_denied_path_is_refused_without_an_upgrade() {
-    let field = Field::new(Protocol::Http1).await;
+    let field = TwoPods::new(Protocol::Http1).await;
     field.allow(Protocol::Http1, &["/ok"]);
     for way in WAYS {
         let bytes = "GET /ws HTTP/1.1\r\nHost: s\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\nGET /private HTTP/1.1\r\nHost: s\r\n\r\n";
@@ -215,10 +215,10 @@ async fn a_websocket_to_a_denied_path_is_refused_without_an_upgrade() {
 
 #[tokio::test]
 async fn a_denied_request_that_expects_a_100_gets_its_403_without_the_body() {
-    let field = Field::new(Protocol::Http1).await;
+    let field = TwoPods::new(Protocol::Http1).await;
     field.allow(Protocol::Http1, &["/ok"]);
     // The inbound side decides before it asks for a body.
-    let mut stream = field.open(super::field::Way::Inbound).await;
+    let mut stream = field.open(super::two_pods::Way::Inbound).await;
     let head = "POST /denied HTTP/1.1\r\nHost: s\r\nExpect: 100-continue\r\nContent-Length: 1000000\r\n\r\n";
     stream.write_all(head.as_bytes()).await.unwrap();
     let answer = rest(&mut stream, Duration::from_millis(500)).await;
@@ -227,7 +227,7 @@ async fn a_denied_request_that_expects_a_100_gets_its_403_without_the_body() {
     // Through two proxies the first one asks for the body, once: an interim
     // answer of the second could not come back to it. The verdict still comes
     // without the body.
-    let mut stream = field.open(super::field::Way::Outbound).await;
+    let mut stream = field.open(super::two_pods::Way::Outbound).await;
     stream.write_all(head.as_bytes()).await.unwrap();
     let answer = rest(&mut stream, Duration::from_millis(500)).await;
     assert!(answer.matches(" 100 ").count() <= 1, "{answer}");
@@ -239,7 +239,7 @@ async fn a_denied_request_that_expects_a_100_gets_its_403_without_the_body() {
 /// On a port with HTTP rules slowness and disguise open nothing.
 #[tokio::test]
 async fn a_guarded_port_that_is_not_declared_never_becomes_opaque() {
-    let field = Field::new(Protocol::Detect).await;
+    let field = TwoPods::new(Protocol::Detect).await;
     field.allow(Protocol::Detect, &["/ok"]);
     for (case, first, then) in [
         (
@@ -301,7 +301,7 @@ async fn a_guarded_port_that_is_not_declared_never_becomes_opaque() {
 /// Names that callers choose must not become series of a metric.
 #[tokio::test]
 async fn a_thousand_hosts_and_paths_make_no_new_metrics() {
-    let field = Field::new(Protocol::Http1).await;
+    let field = TwoPods::new(Protocol::Http1).await;
     field.works("warm-up").await;
     let before = field.server.metrics().lines().count() + field.client.metrics().lines().count();
     for way in WAYS {

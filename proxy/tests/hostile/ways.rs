@@ -13,9 +13,9 @@ use tokio::time::{sleep, timeout};
 use weft_proxy::MESH_PORT;
 use wire::v1::{self, Enforcement, Protocol};
 
-use super::field::{Field, WAYS, Way, for_everybody, rest, serving, status};
-use super::raw2::{Raw2, Told, get};
-use crate::harness::{Pod, endpoint, endpoints, id, service, vip};
+use super::raw_http2::{RawHttp2, Told, get};
+use super::two_pods::{TwoPods, WAYS, Way, for_everybody, rest, serving, status};
+use crate::support::{Pod, endpoint, endpoints, id, service, vip};
 
 /// Longer than a proxy waits for the first bytes on a port that nobody declared.
 const LATE: Duration = Duration::from_millis(1300);
@@ -61,7 +61,7 @@ const EVERY: [By; 3] = [
 ];
 
 struct Ground {
-    field: Field,
+    field: TwoPods,
     kept: Bytes,
 }
 
@@ -69,7 +69,7 @@ impl Ground {
     /// The server's port is declared as `protocol`; an application that echoes
     /// serves it.
     async fn new(protocol: Protocol, banner: &'static str) -> Self {
-        let mut field = Field::new(protocol).await;
+        let mut field = TwoPods::new(protocol).await;
         let (port, kept) = echo(&field.server, banner).await;
         field.deliver_to(port);
         field.port = port;
@@ -240,7 +240,7 @@ async fn eager(stream: TcpStream) {
 /// That the server spoke first does not make it anything but HTTP/2.
 #[tokio::test]
 async fn a_late_caller_is_served_by_a_server_of_http2_that_does_not_wait_for_it() {
-    let mut field = Field::new(Protocol::Detect).await;
+    let mut field = TwoPods::new(Protocol::Detect).await;
     field.port = serving(&field.server, eager).await;
     let meshed = endpoint(field.server.ip, field.port, Some("api"));
     let other = endpoint(field.server.ip, field.port, None);
@@ -253,7 +253,7 @@ async fn a_late_caller_is_served_by_a_server_of_http2_that_does_not_wait_for_it(
         for late in [Duration::ZERO, Duration::from_millis(300), LATE] {
             let stream = field.open(way).await;
             sleep(late).await;
-            let mut raw = Raw2::new(stream).await;
+            let mut raw = RawHttp2::new(stream).await;
             raw.request(1, true, &get("/ok")).await;
             let told = raw.told(1, Duration::from_secs(2)).await;
             assert_eq!(told, Told::Status(200), "{case}, after {late:?}");
@@ -264,7 +264,7 @@ async fn a_late_caller_is_served_by_a_server_of_http2_that_does_not_wait_for_it(
 /// Clients open connections ahead of their first request.
 #[tokio::test]
 async fn a_silent_connection_to_a_guarded_undeclared_port_waits_for_its_request() {
-    let field = Field::new(Protocol::Detect).await;
+    let field = TwoPods::new(Protocol::Detect).await;
     field.allow(Protocol::Detect, &["/public"]);
     for way in WAYS {
         let mut stream = field.open(way).await;
@@ -288,7 +288,7 @@ async fn a_silent_connection_to_a_guarded_undeclared_port_waits_for_its_request(
 #[tokio::test]
 async fn a_connection_that_is_opened_ahead_waits_for_its_first_request() {
     for protocol in [Protocol::Detect, Protocol::Http1] {
-        let field = Field::new(protocol).await;
+        let field = TwoPods::new(protocol).await;
         field.allow(protocol, &["/public"]);
         let mut ahead = [field.open(WAYS[0]).await, field.open(WAYS[1]).await];
         sleep(Duration::from_secs(11)).await;
@@ -509,7 +509,7 @@ fn switch_to(protocol: &str) -> String {
     )
 }
 
-async fn ask_for(field: &Field, way: Way, upgrade: &[u8]) -> (u16, TcpStream) {
+async fn ask_for(field: &TwoPods, way: Way, upgrade: &[u8]) -> (u16, TcpStream) {
     let mut stream = field.open(way).await;
     let request = [
         &b"GET /ok HTTP/1.1\r\nHost: s\r\nConnection: Upgrade, HTTP2-Settings\r\nHTTP2-Settings: AAMAAABk\r\nUpgrade: "[..],
@@ -526,7 +526,7 @@ async fn ask_for(field: &Field, way: Way, upgrade: &[u8]) -> (u16, TcpStream) {
 
 #[tokio::test]
 async fn nobody_switches_to_http2_whatever_it_is_called() {
-    let mut field = Field::new(Protocol::Http1).await;
+    let mut field = TwoPods::new(Protocol::Http1).await;
     let (port, kept) = switching(&field.server, None).await;
     field.deliver_to(port);
     field.port = port;
@@ -579,7 +579,7 @@ async fn nobody_switches_to_http2_whatever_it_is_called() {
             .connect(tls::peer_name(), stream.unwrap())
             .await
             .unwrap();
-        let mut raw = Raw2::new(secured).await;
+        let mut raw = RawHttp2::new(secured).await;
         let port = field.port.to_string();
         let fields: [(&[u8], &[u8]); 6] = [
             (b":method", b"CONNECT"),
@@ -610,7 +610,7 @@ async fn nobody_switches_to_http2_whatever_it_is_called() {
 #[tokio::test]
 async fn an_application_that_switches_to_http2_unasked_is_not_followed() {
     for chosen in ["h2c", "H2C", "h2c\u{a0}", "foo, h2c"] {
-        let mut field = Field::new(Protocol::Http1).await;
+        let mut field = TwoPods::new(Protocol::Http1).await;
         let (port, kept) = switching(&field.server, Some(chosen)).await;
         field.deliver_to(port);
         field.port = port;

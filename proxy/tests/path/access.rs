@@ -4,7 +4,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use wire::v1::{Enforcement, MtlsMode, Protocol};
 
-use crate::harness::{endpoint, endpoints, get, pair, raw, rule, vip};
+use crate::support::{endpoint, endpoints, get, pair, raw, rule, vip};
 
 #[tokio::test]
 async fn only_what_a_target_allows_reaches_the_application() {

@@ -10,7 +10,7 @@ use tokio::net::TcpStream;
 use weft_proxy::MESH_PORT;
 use wire::v1::Protocol;
 
-use crate::harness::{Authority, Pod, endpoint, endpoints, get, http_app, id, pair, service, vip};
+use crate::support::{Authority, Pod, endpoint, endpoints, get, http_app, id, pair, service, vip};
 
 type Sender = hyper::client::conn::http2::SendRequest<Empty<Bytes>>;
 

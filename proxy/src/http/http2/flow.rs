@@ -31,7 +31,7 @@ use tokio::time::Instant;
 use crate::net::budget::{Budget, Holder};
 
 /// Window of a stream that nobody has read much of yet.
-pub(crate) const STREAM_WINDOW: u32 = 64 * 1024;
+pub(super) const STREAM_WINDOW: u32 = 64 * 1024;
 /// Window of a stream where the process has very many.
 const LEAST_STREAM_WINDOW: u32 = 16 * 1024;
 /// Largest window of a stream. At 1 GiB/s two proxies that share two cores with what

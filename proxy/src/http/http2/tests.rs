@@ -282,7 +282,7 @@ async fn whoever_is_no_proxy_may_be_silent_for_minutes() {
     const MINUTES: Duration = Duration::from_secs(10 * 60);
     // As an application: it has the request, and says nothing.
     let (near, mut far) = duplex(1 << 20);
-    let silent = Profile {
+    let silent = Tuning {
         learn_limit: false,
         ..PLAIN
     };

@@ -55,7 +55,7 @@ pub(crate) struct Frame {
 pub(crate) trait Io: AsyncRead + AsyncWrite + Unpin + Send {}
 impl<T: AsyncRead + AsyncWrite + Unpin + Send> Io for T {}
 
-pub(crate) struct Raw2 {
+pub(crate) struct RawHttp2 {
     io: Box<dyn Io>,
     bytes: Vec<u8>,
     told: HashMap<u32, Told>,
@@ -109,7 +109,7 @@ pub(crate) fn get(path: &str) -> [(&[u8], &[u8]); 4] {
     ]
 }
 
-impl Raw2 {
+impl RawHttp2 {
     pub(crate) async fn new(io: impl Io + 'static) -> Self {
         let mut raw = Self {
             io: Box::new(io),

@@ -11,7 +11,7 @@ use tokio::time::timeout;
 use weft_proxy::MESH_PORT;
 use wire::v1::{self, Enforcement, MtlsMode, Protocol};
 
-use crate::harness::{Authority, Pod, endpoint, endpoints, id, resource, service, vip};
+use crate::support::{Authority, Pod, endpoint, endpoints, id, resource, service, vip};
 
 /// An answer that is to come comes within this time.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -82,7 +82,7 @@ impl From<Way> for Speaker {
     }
 }
 
-pub(crate) struct Field {
+pub(crate) struct TwoPods {
     pub(crate) authority: Authority,
     pub(crate) client: Pod,
     pub(crate) server: Pod,
@@ -90,7 +90,7 @@ pub(crate) struct Field {
     pub(crate) log: Log,
 }
 
-impl Field {
+impl TwoPods {
     /// The port is declared as `protocol` on both sides.
     pub(crate) async fn new(protocol: Protocol) -> Self {
         let authority = Authority::new();

@@ -15,8 +15,8 @@ use weft_proxy::Acquire;
 use weft_proxy::MESH_PORT;
 use wire::v1::Protocol;
 
-use super::quiet::{lines, warm};
-use crate::harness::{
+use super::dedicated::{lines, warm};
+use crate::support::{
     Authority, Pod, Seen, endpoint, endpoints, get, http_app, id, pair, raw, service, vip,
 };
 

@@ -10,7 +10,7 @@ use tokio::net::{TcpListener, TcpStream};
 use weft_proxy::Dedicated;
 use wire::v1::{Enforcement, MtlsMode, Protocol};
 
-use crate::harness::{Pod, endpoint, endpoints, get, id, pair, raw, rule, vip};
+use crate::support::{Pod, endpoint, endpoints, get, id, pair, raw, rule, vip};
 
 const PATIENCE: Duration = Duration::from_secs(5);
 
