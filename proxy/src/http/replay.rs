@@ -17,7 +17,7 @@ use crate::http::headers;
 
 /// Bytes of a request body kept for sending it again. Larger bodies are sent
 /// once; 64 KiB holds nearly every API call and bounds memory per request.
-const REPLAY_LIMIT: usize = 64 * 1024;
+pub(crate) const REPLAY_LIMIT: usize = 64 * 1024;
 
 struct Tape {
     source: Body,

@@ -2,8 +2,8 @@
 //! answer or a 502, and the broken connection serves nobody else.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -14,7 +14,7 @@ use super::raw_http2::{
     self, END_HEADERS, END_STREAM, GOAWAY, HEADERS, PUSH_PROMISE, RawHttp2, SETTINGS, Told, frame,
     get,
 };
-use super::two_pods::{TwoPods, WAYS, answers, rest, serving, status};
+use super::two_pods::{TwoPods, WAYS, Way, answers, rest, serving, status};
 
 /// Reads the head of a request and writes `script`; `keep` leaves the
 /// connection open afterwards, for whoever would use it again.
@@ -334,6 +334,143 @@ async fn nobody_waits_behind_chunks_that_were_left_unread() {
         let next = timeout(Duration::from_secs(2), field.send(way, request("GET"))).await;
         let next = next.unwrap_or_else(|_| panic!("{way:?}: it waits where nobody reads"));
         assert_eq!(status(&next), 200, "{way:?}: {next}");
+    }
+}
+
+/// Answers requests with five bytes, and as soon as `keeps` is unset closes `after` an
+/// answer without having said so.
+async fn closing(mut stream: TcpStream, keeps: Arc<AtomicBool>, after: Duration) {
+    let (mut seen, mut buffer) = (Vec::new(), [0; 4096]);
+    loop {
+        let end = loop {
+            let head = seen.windows(4).position(|part| part == b"\r\n\r\n");
+            if let Some(end) = head.map(|at| at + 9)
+                && seen.len() >= end
+            {
+                break end;
+            }
+            match stream.read(&mut buffer).await {
+                Ok(0) | Err(_) => return,
+                Ok(count) => seen.extend_from_slice(&buffer[..count]),
+            }
+        };
+        seen.drain(..end);
+        let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+        if stream.write_all(answer).await.is_err() {
+            return;
+        }
+        if !keeps.load(Ordering::Relaxed) {
+            tokio::time::sleep(after).await;
+            return;
+        }
+    }
+}
+
+struct Closing {
+    field: Field,
+    keeps: Arc<AtomicBool>,
+    connections: Arc<AtomicUsize>,
+}
+
+impl Closing {
+    async fn new(keeps: bool, after: Duration) -> Self {
+        let mut field = TwoPods::new(Protocol::Http1).await;
+        let keeps = Arc::new(AtomicBool::new(keeps));
+        let connections = Arc::new(AtomicUsize::new(0));
+        let (kept, count) = (Arc::clone(&keeps), Arc::clone(&connections));
+        field.port = serving(&field.server, move |stream| {
+            count.fetch_add(1, Ordering::Relaxed);
+            closing(stream, Arc::clone(&kept), after)
+        })
+        .await;
+        field.deliver_to(field.port);
+        Self {
+            field,
+            keeps,
+            connections,
+        }
+    }
+
+    fn connections(&self) -> usize {
+        self.connections.load(Ordering::Relaxed)
+    }
+
+    /// Posts for longer than a server needs to prove that it keeps its connections.
+    async fn prove(&self, way: Way) {
+        let begun = Instant::now();
+        while begun.elapsed() < Duration::from_millis(1300) {
+            assert_eq!(status(&post(&self.field, way).await), 200, "{way:?}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+}
+
+/// Posts over a connection of its own, which a direct caller would never see fail.
+async fn post(field: &TwoPods, way: Way) -> String {
+    let mut stream = field.open(way).await;
+    let request =
+        b"POST /ok HTTP/1.1\r\nHost: s\r\nConnection: close\r\nContent-Length: 5\r\n\r\nhello";
+    stream.write_all(request).await.unwrap();
+    rest(&mut stream, Duration::from_secs(5)).await
+}
+
+/// Whoever calls directly has a connection of its own, and loses none of these.
+#[tokio::test]
+async fn posts_to_servers_that_close_unannounced_are_all_answered() {
+    for after in [0, 1, 5, 20].map(Duration::from_millis) {
+        let application = Closing::new(false, after).await;
+        for way in WAYS {
+            let callers = (0..4).map(|caller| {
+                let field = &application.field;
+                async move {
+                    for turn in 0..40_u64 {
+                        let answer = post(field, way).await;
+                        assert_eq!(status(&answer), 200, "{after:?}, {way:?}: {answer}");
+                        tokio::time::sleep(Duration::from_millis((turn * 7 + caller) % 11)).await;
+                    }
+                }
+            });
+            futures::future::join_all(callers).await;
+        }
+    }
+}
+
+/// What a server did for long may cost the one request that finds out.
+#[tokio::test]
+async fn posts_use_no_pooled_connection_after_an_unannounced_close() {
+    for way in WAYS {
+        let application = Closing::new(true, Duration::from_millis(5)).await;
+        application.prove(way).await;
+        application.keeps.store(false, Ordering::Relaxed);
+        let mut lost = 0;
+        for _ in 0..40 {
+            lost += usize::from(status(&post(&application.field, way).await) != 200);
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        assert!(lost <= 1, "{way:?}: {lost}");
+        // Nor are they as soon as it keeps its connections again.
+        application.keeps.store(true, Ordering::Relaxed);
+        application.prove(way).await;
+        let begun = application.connections();
+        for _ in 0..20 {
+            assert_eq!(status(&post(&application.field, way).await), 200, "{way:?}");
+        }
+        assert_eq!(application.connections() - begun, 20, "{way:?}");
+    }
+}
+
+/// The control: one that keeps its connections is not asked for one by every POST.
+#[tokio::test]
+async fn posts_share_the_connections_of_a_server_that_keeps_them() {
+    for way in WAYS {
+        let application = Closing::new(true, Duration::ZERO).await;
+        application.prove(way).await;
+        let before = application.connections();
+        for _ in 0..50 {
+            assert_eq!(status(&post(&application.field, way).await), 200, "{way:?}");
+        }
+        let opened = application.connections() - before;
+        assert!(opened <= 2, "{way:?}: {opened}");
     }
 }
 

@@ -9,15 +9,17 @@ use bytes::Bytes;
 use h2::SendStream;
 use http::request::Parts;
 use http::{HeaderValue, Method, Request, Response, Uri, Version, header};
+use hyper::body::Incoming;
 use policy::reason::Reason;
 
 use crate::failure::{Failure, StreamReset};
 use crate::http::body::Body;
 use crate::http::client::Clients;
+use crate::http::client::http1::Reuse;
 use crate::http::client::multiplexed::{Multiplexed, StreamPermit};
 use crate::http::client::taskless::ResponseBody;
 use crate::http::http2::client::SendError;
-use crate::http::replay::Replay;
+use crate::http::replay::{REPLAY_LIMIT, Replay};
 
 /// An answer and what has to live until its body ends.
 #[derive(Debug)]
@@ -89,7 +91,8 @@ fn describe(error: &hyper::Error) -> String {
 }
 
 /// Sends over HTTP/1.1. A pooled connection that the server closed in the same
-/// moment is replaced once when the method allows it.
+/// moment is replaced once when the method allows it; a request that cannot be sent
+/// again uses one only where the server is proven to keep them.
 ///
 /// # Errors
 /// `never_reached` is set when nothing was sent.
@@ -100,9 +103,13 @@ pub(crate) async fn http1(
     parts: &Parts,
     replay: &Replay,
 ) -> Result<UpstreamResponse, Failure> {
-    let mut fresh = false;
+    let again = is_idempotent(&parts.method)
+        && replay
+            .size()
+            .is_some_and(|size| size <= REPLAY_LIMIT as u64);
+    let mut reuse = if again { Reuse::Pooled } else { Reuse::Proven };
     loop {
-        let mut pooled = clients.http1(addr, limit, fresh).await?;
+        let mut pooled = clients.http1(addr, limit, reuse).await?;
         let sent = Instant::now();
         let body = replay.take().ok_or_else(|| {
             Failure::lost("the request's body was sent already and is too large to send again")
@@ -130,7 +137,8 @@ pub(crate) async fn http1(
                     let abort = pooled.connection.abort.clone();
                     response.extensions_mut().insert(abort);
                 } else if is_surely_read(parts, replay) || !clients.may_leave() {
-                    clients.give_back(addr, pooled.connection);
+                    let last = is_last(&response);
+                    clients.give_back(addr, pooled.connection, last);
                 }
                 return Ok(UpstreamResponse {
                     response: response.map(ResponseBody::from),
@@ -142,10 +150,16 @@ pub(crate) async fn http1(
             Err(mut error) => {
                 let unsent = error.take_message().is_some();
                 let error = error.into_error();
-                let stale = pooled.reused
+                if let Some(unused) = pooled.unused
+                    && closed_silently(&error)
+                {
+                    let unused = if again { unused } else { Duration::ZERO };
+                    clients.closed(addr, unused);
+                }
+                let stale = pooled.unused.is_some()
                     && (unsent || (is_idempotent(&parts.method) && closed_silently(&error)));
-                if stale && !fresh {
-                    fresh = true;
+                if stale && reuse != Reuse::Never {
+                    reuse = Reuse::Never;
                     continue;
                 }
                 return Err(if unsent {
@@ -194,6 +208,22 @@ fn is_surely_read(parts: &Parts, replay: &Replay) -> bool {
         replay.pieces()
     };
     replay.is_sent() && chunks <= 1
+}
+
+/// Whether the server said with its answer that the connection ends.
+fn is_last(response: &Response<Incoming>) -> bool {
+    let headers = response.headers();
+    let close = headers
+        .get_all(header::CONNECTION)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .any(|option| option.trim().eq_ignore_ascii_case("close"));
+    let framed = headers.contains_key(header::TRANSFER_ENCODING)
+        || http_body::Body::size_hint(response.body())
+            .exact()
+            .is_some();
+    close || !framed || response.version() != Version::HTTP_11
 }
 
 fn closed_silently(error: &hyper::Error) -> bool {

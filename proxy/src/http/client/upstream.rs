@@ -1,9 +1,14 @@
 //! A connection to an application, as hyper gets it.
 
 use std::io;
+use std::mem::MaybeUninit;
 use std::pin::Pin;
+use std::sync::{Arc, OnceLock, Weak};
 use std::task::{Context, Poll};
+use std::time::Instant;
 
+use parking_lot::Mutex;
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
@@ -19,7 +24,8 @@ use crate::net::connect;
 /// that hyper reads the answer and does not stop at the error of writing.
 #[derive(Debug)]
 pub(crate) struct Upstream {
-    io: TcpStream,
+    io: Arc<Mutex<TcpStream>>,
+    ended: Arc<OnceLock<Instant>>,
     abort: Abort,
     holder: Holder,
     /// The application takes no more.
@@ -28,15 +34,50 @@ pub(crate) struct Upstream {
     broken: bool,
 }
 
+/// What can be seen of a connection while hyper owns its [`Upstream`].
+#[derive(Clone, Debug)]
+pub struct Watch {
+    io: Weak<Mutex<TcpStream>>,
+    ended: Arc<OnceLock<Instant>>,
+}
+
+impl Watch {
+    /// When the end that the server put to the connection was read.
+    #[must_use]
+    pub fn ended(&self) -> Option<Instant> {
+        self.ended.get().copied()
+    }
+
+    /// Whether the connection is open and nothing came by it, as the kernel knows it:
+    /// the task that reads may not have run since the server closed.
+    #[must_use]
+    pub fn is_quiet(&self) -> bool {
+        let Some(io) = self.io.upgrade() else {
+            return false;
+        };
+        let peeked = SockRef::from(&*io.lock()).peek(&mut [MaybeUninit::uninit()]);
+        peeked.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
+    }
+}
+
 impl Upstream {
     #[must_use]
-    pub(crate) const fn new(io: TcpStream, abort: Abort, holder: Holder) -> Self {
+    pub(crate) fn new(io: TcpStream, abort: Abort, holder: Holder) -> Self {
         Self {
-            io,
+            io: Arc::new(Mutex::new(io)),
+            ended: Arc::default(),
             abort,
             holder,
             deaf: false,
             broken: false,
+        }
+    }
+
+    #[must_use]
+    pub(crate) fn watch(&self) -> Watch {
+        Watch {
+            io: Arc::downgrade(&self.io),
+            ended: Arc::clone(&self.ended),
         }
     }
 
@@ -65,7 +106,7 @@ impl Upstream {
 impl Drop for Upstream {
     fn drop(&mut self) {
         if self.abort.is_set() {
-            connect::reset(&self.io);
+            connect::reset(&self.io.lock());
         }
     }
 }
@@ -78,8 +119,12 @@ impl AsyncRead for Upstream {
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let (before, room) = (out.filled().len(), out.remaining());
-        let read = read_at_most(Pin::new(&mut this.io), cx, out, this.holder.piece());
+        let piece = this.holder.piece();
+        let read = read_at_most(Pin::new(&mut *this.io.lock()), cx, out, piece);
         let ended = matches!(read, Poll::Ready(Ok(()))) && out.filled().len() == before;
+        if room > 0 && (ended || matches!(read, Poll::Ready(Err(_)))) {
+            this.ended.get_or_init(Instant::now);
+        }
         if this.broken && room > 0 && ended {
             return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
         }
@@ -97,7 +142,7 @@ impl AsyncWrite for Upstream {
         if this.deaf {
             return Poll::Ready(Ok(data.len()));
         }
-        let written = Pin::new(&mut this.io).poll_write(cx, data);
+        let written = Pin::new(&mut *this.io.lock()).poll_write(cx, data);
         this.written(data.len(), written)
     }
 
@@ -111,19 +156,19 @@ impl AsyncWrite for Upstream {
         if this.deaf {
             return Poll::Ready(Ok(size));
         }
-        let written = Pin::new(&mut this.io).poll_write_vectored(cx, data);
+        let written = Pin::new(&mut *this.io.lock()).poll_write_vectored(cx, data);
         this.written(size, written)
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.io.is_write_vectored()
+        self.io.lock().is_write_vectored()
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().io).poll_flush(cx)
+        Pin::new(&mut *self.io.lock()).poll_flush(cx)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().io).poll_shutdown(cx)
+        Pin::new(&mut *self.io.lock()).poll_shutdown(cx)
     }
 }
