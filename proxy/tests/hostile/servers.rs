@@ -367,7 +367,7 @@ async fn closing(mut stream: TcpStream, keeps: Arc<AtomicBool>, after: Duration)
 }
 
 struct Closing {
-    field: Field,
+    field: TwoPods,
     keeps: Arc<AtomicBool>,
     connections: Arc<AtomicUsize>,
 }
