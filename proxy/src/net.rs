@@ -13,3 +13,4 @@ pub mod prefixed;
 pub mod relay;
 pub mod sniff;
 pub mod tuning;
+pub mod unread;
