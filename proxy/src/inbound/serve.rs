@@ -38,6 +38,10 @@ impl Visit {
                 }
             }
         };
+        let refused = {
+            let visit = Arc::clone(&self);
+            move |status| visit.turned_away(status)
+        };
         let handler = move |request: Request<Received>| {
             let visit = Arc::clone(&self);
             async move {
@@ -55,6 +59,7 @@ impl Visit {
             budget,
             place,
             close,
+            refused,
             handler,
         )
         .await;

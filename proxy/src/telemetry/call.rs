@@ -118,6 +118,22 @@ impl Call {
         }
     }
 
+    /// A request that was refused before anybody saw what it asks for.
+    #[must_use]
+    pub fn unread(proxy: &Arc<Proxy>, direction: Direction) -> Self {
+        let mut call = Self::tcp(
+            proxy,
+            direction,
+            Arc::default(),
+            0,
+            Arc::default(),
+            Arc::default(),
+            Security::plaintext,
+        );
+        call.awaited = true;
+        call
+    }
+
     #[must_use]
     pub fn tcp(
         proxy: &Arc<Proxy>,
@@ -209,6 +225,11 @@ impl Call {
             return None;
         }
         reason_in(map).map(Reason::as_str)
+    }
+
+    /// The caller got an answer of this status, because no request could be made out.
+    pub fn turned_away(self, status: StatusCode) {
+        self.count(status, None, Some(Reason::BadRequest.as_str()), None, 0);
     }
 
     /// The caller got an answer that this proxy made.
