@@ -84,14 +84,17 @@ impl Failure {
             Reason::NotAllowed => {
                 self.detail = format!(
                     "{}; the caller is {caller}; `kubectl get traffictarget -A` lists what is \
-                     allowed, /config on the called pod's port 15190 what is in force there",
+                     allowed; `kubectl port-forward` to port 15190 of the called pod and /config on \
+                     localhost, which alone is answered, what is in force there",
                     self.detail
                 );
             }
             Reason::NoIdentity => {
                 self.detail = format!(
                     "{}; the caller is outside the mesh: give its pod a proxy \
-                     (weft.dev/inject=enabled), or allow group system:unauthenticated",
+                     (label weft.dev/inject=enabled, then make the pod anew); if plaintext is \
+                     to be accepted, annotate the called namespace weft.dev/mtls=permissive, and \
+                     where calls are denied allow group system:unauthenticated in a TrafficTarget",
                     self.detail
                 );
             }
@@ -121,12 +124,14 @@ mod tests {
         assert!(
             detail.starts_with("no TrafficTarget allows this call; the caller is spiffe://")
                 && detail.contains(caller)
-                && detail.contains("kubectl get traffictarget"),
+                && detail.contains("kubectl get traffictarget")
+                && detail.contains("kubectl port-forward"),
             "{detail}"
         );
         let outside = Failure::verdict(Reason::NoIdentity, "plaintext").told_to("outside");
         assert!(
-            outside.detail.contains("weft.dev/inject=enabled"),
+            outside.detail.contains("weft.dev/inject=enabled")
+                && outside.detail.contains("weft.dev/mtls=permissive"),
             "{}",
             outside.detail
         );

@@ -100,11 +100,25 @@ pub async fn serve_mesh(proxy: Arc<Proxy>, stream: TcpStream, place: Arc<Place>)
     proxy.count_connection(Direction::inbound, label, Security::mtls);
     let lifecycle = proxy.lifecycle.clone();
     let budget = Arc::clone(&proxy.budget);
+    let refused = {
+        let (proxy, peer) = (Arc::clone(&proxy), peer.clone());
+        move |status| {
+            Connection::new(
+                Arc::clone(&proxy),
+                Some(peer.clone()),
+                SocketAddr::new(own.ip(), 0),
+            )
+            .turned_away(status)
+        }
+    };
     let handler =
         move |request| mesh_request(Arc::clone(&proxy), peer.clone(), own.ip(), quiet, request);
     let close = async move { lifecycle.time_to_go().await };
     let from = Profile::Mesh(outlet);
-    serve_http(secured, version, from, budget, place, close, handler).await;
+    serve_http(
+        secured, version, from, budget, place, close, refused, handler,
+    )
+    .await;
 }
 
 /// Serves one connection that came in plaintext, redirected from `original`.

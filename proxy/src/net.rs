@@ -13,3 +13,4 @@ pub(crate) mod prefixed;
 pub(crate) mod relay;
 pub(crate) mod sniff;
 pub(crate) mod tuning;
+pub(crate) mod unread;

@@ -105,6 +105,10 @@ pub async fn serve(proxy: Arc<Proxy>, stream: TcpStream, addr: SocketAddr, place
     };
     connection.count("http1", "http2", version);
     let budget = Arc::clone(&connection.proxy.budget);
+    let refused = {
+        let connection = Arc::clone(&connection);
+        move |status| connection.turned_away(status)
+    };
     let handler = {
         let connection = Arc::clone(&connection);
         move |request| handle_request(Arc::clone(&connection), request)
@@ -116,6 +120,7 @@ pub async fn serve(proxy: Arc<Proxy>, stream: TcpStream, addr: SocketAddr, place
         budget,
         place,
         std::future::pending(),
+        refused,
         handler,
     )
     .await;

@@ -8,6 +8,8 @@ use http::request::Parts;
 use http::uri::{Authority, Scheme, Uri};
 use http::{Method, Version};
 
+use crate::net::sniff::is_token;
+
 /// Verified SPIFFE id of the caller, for the application.
 pub(crate) const CLIENT_ID: HeaderName = HeaderName::from_static("weft-client-id");
 /// Why the mesh answered instead of the application.
@@ -162,26 +164,6 @@ fn protocols(values: GetAll<'_, HeaderValue>) -> Option<Vec<&[u8]>> {
         listed.push(protocol);
     }
     Some(listed)
-}
-
-const fn is_token(byte: u8) -> bool {
-    matches!(
-        byte,
-        b'!' | b'#'
-            | b'$'
-            | b'%'
-            | b'&'
-            | b'\''
-            | b'*'
-            | b'+'
-            | b'-'
-            | b'.'
-            | b'^'
-            | b'_'
-            | b'`'
-            | b'|'
-            | b'~'
-    ) || byte.is_ascii_alphanumeric()
 }
 
 /// HTTP over the same connection: HTTP/2 by its name, by those of its drafts and by

@@ -1,13 +1,14 @@
 //! HTTP as a server: one connection, both versions, with every bound named.
 
 pub(crate) mod http1;
+mod refused_head;
 
 use std::future::Future;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{Request, Response, Version};
+use http::{Request, Response, StatusCode, Version};
 use hyper::server::conn::http1::Builder;
 use runtime::occupancy::Place;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -39,7 +40,9 @@ pub(crate) enum Profile {
 }
 
 /// Serves one connection until it ends, or until `close` or its `place` asks to
-/// end it after what is in flight.
+/// end it after what is in flight. `refused` is told the status of each answer to a
+/// request that `handler` does not get to see.
+#[expect(clippy::too_many_arguments, reason = "each is of another kind")]
 pub(crate) async fn serve<I, H, F>(
     io: I,
     version: Version,
@@ -47,17 +50,22 @@ pub(crate) async fn serve<I, H, F>(
     budget: Arc<Budget>,
     place: Arc<Place>,
     close: impl Future<Output = ()>,
+    refused: impl Fn(StatusCode) + Clone + Send + 'static,
     handler: H,
 ) where
     I: AsyncRead + AsyncWrite + MayAbort + Unpin + Send + 'static,
     H: Fn(Request<IncomingBody>) -> F + Send + 'static,
     F: Future<Output = Response<Body>> + Send + 'static,
 {
+    let count = refused.clone();
     let handler = move |request: Request<IncomingBody>| {
         // Boxed: the handler's future has some KiB, which every future around it would
         // hold again for each place from which it is moved.
         let answer = match unacceptable(&request) {
-            Some(refused) => Err(refused),
+            Some(refused) => {
+                count(refused.status());
+                Err(refused)
+            }
             None => Ok(Box::pin(handler(request))),
         };
         async move {
@@ -111,6 +119,7 @@ pub(crate) async fn serve<I, H, F>(
                 budget,
                 place,
                 close.as_mut(),
+                refused,
                 handler,
             )
             .await
@@ -123,6 +132,7 @@ pub(crate) async fn serve<I, H, F>(
                 budget,
                 place,
                 close.as_mut(),
+                refused,
                 handler,
             )
             .await

@@ -167,8 +167,9 @@ impl Connection {
         let path = self.judged_path(&snapshot, parts, &normal)?;
         let verdict = self.request_verdict(&snapshot, parts, path);
         self.audit(&snapshot, &verdict);
-        self.identified(&snapshot)?;
-        refused_by(&verdict).map_err(|failure| failure.told_to(&self.label))?;
+        self.identified(&snapshot)
+            .and_then(|()| refused_by(&verdict))
+            .map_err(|failure| failure.told_to(&self.label))?;
         let forwarded = match &normal {
             // Audit judges the same path, and changes nothing.
             Ok(Cow::Owned(normal)) if self.judges_paths(&snapshot) => normal,

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use http::StatusCode;
 use identity::verify::PeerIdentity;
 use policy::access::Caller;
 
@@ -72,5 +73,14 @@ impl Connection {
             self.security(),
         )
         .with_caller(self.pod.clone())
+    }
+
+    /// Counts a request that was refused before it was read.
+    pub(super) fn turned_away(&self, status: StatusCode) {
+        let mut call = Call::unread(&self.proxy.telemetry, Direction::inbound)
+            .to(Arc::default(), self.local.port(), Arc::default())
+            .with_caller(self.pod.clone());
+        call.peer(Arc::clone(&self.label), self.security());
+        call.turned_away(status);
     }
 }

@@ -12,7 +12,7 @@ use crate::inbound::connection::Connection;
 use crate::net::chunk::{ChunkIo, ReadSize};
 use crate::net::connect::CONNECT_TIMEOUT;
 use crate::net::prefixed::Prefixed;
-use crate::net::sniff::{FirstLine, Line};
+use crate::net::unread::{Found, Unread};
 use crate::net::{connect, relay};
 use crate::telemetry::labels::Direction;
 
@@ -47,14 +47,15 @@ impl Connection {
             .count_connection(Direction::inbound, "opaque", self.security());
         let mut stream = Watched {
             inner: stream,
-            line: self.watches_bytes().then(FirstLine::default),
-            is_http: false,
+            unread: self
+                .watches_bytes()
+                .then(|| Unread::new(server.has_bytes())),
+            found: None,
         };
         tokio::select! {
             outcome = relay::relay(&mut stream, &mut server, &self.proxy.budget) => {
-                if stream.is_http {
-                    let why = "a first line of HTTP that came too slowly to be read as one";
-                    call.refused(&Failure::verdict(Reason::BadRequest, why));
+                if let Some(found) = stream.found {
+                    call.refused(&Failure::verdict(Reason::BadRequest, found.describe()));
                 } else {
                     call.relayed(outcome);
                 }
@@ -68,27 +69,19 @@ impl Connection {
     }
 }
 
-/// What a caller sends as opaque bytes, up to the end of a first line that is HTTP's.
-/// The headers that would follow are not passed on unread.
+/// What a caller sends as opaque bytes, up to what must not pass unread.
 struct Watched<S> {
     inner: Prefixed<S>,
-    /// Until the first line has ended.
-    line: Option<FirstLine>,
-    is_http: bool,
+    unread: Option<Unread>,
+    found: Option<Found>,
 }
 
 impl<S: ChunkIo> ChunkIo for Watched<S> {
     fn poll_piece(&mut self, cx: &mut Context<'_>, room: &mut ReadSize) -> Poll<io::Result<Bytes>> {
         let piece = ready!(self.inner.poll_piece(cx, room))?;
-        if let Some(line) = &mut self.line {
-            match line.note(&piece) {
-                Line::Blank | Line::Begun => {}
-                Line::Other => self.line = None,
-                Line::Http => {
-                    self.is_http = true;
-                    return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
-                }
-            }
+        self.found = self.unread.as_mut().and_then(|unread| unread.note(&piece));
+        if self.found.is_some() {
+            return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
         }
         Poll::Ready(Ok(piece))
     }

@@ -38,6 +38,10 @@ impl Connection {
                 }
             }
         };
+        let refused = {
+            let connection = Arc::clone(&self);
+            move |status| connection.turned_away(status)
+        };
         let handler = move |request: Request<IncomingBody>| {
             let connection = Arc::clone(&self);
             async move {
@@ -55,6 +59,7 @@ impl Connection {
             budget,
             place,
             close,
+            refused,
             handler,
         )
         .await;

@@ -22,7 +22,7 @@ use crate::net::abort::MayAbort;
 const LINGER: Duration = Duration::from_millis(500);
 /// For clients, which may send all of an upload before they read: as long as it takes
 /// at some MiB per second, and not for one that says nothing more.
-const LINGER_FOR_UPLOADS: Duration = Duration::from_secs(30);
+pub(crate) const LINGER_FOR_UPLOADS: Duration = Duration::from_secs(30);
 const LINGER_IN_SILENCE: Duration = Duration::from_secs(2);
 /// Bytes read at once, to be dropped.
 const SCRAP: usize = 2 * 1024;

@@ -9,7 +9,8 @@
 //! taken from it only where it is read. Servers read more as HTTP than a strict
 //! parser does: blank lines before the first one, tabs for blanks, any method, any
 //! case. So the first line counts as HTTP when it ends as HTTP's do, and where it
-//! comes too slowly to wait for, [`FirstLine`] watches it as it passes.
+//! comes too slowly to wait for, [`FirstLine`] watches it as it passes. What is read
+//! as a request although it ends otherwise is for [`crate::net::unread`].
 
 use std::time::Duration;
 
@@ -144,9 +145,19 @@ pub(crate) struct FirstLine {
     blanks: bool,
     length: usize,
     over: Option<Line>,
+    /// A byte of the first word cannot stand in a method.
+    odd: bool,
+    request: bool,
 }
 
 impl FirstLine {
+    /// True when some server may read the line as a request with headers after it: it
+    /// has a method and something more, or ends in a name and a version of its own.
+    #[must_use]
+    pub(crate) const fn may_be_request(&self) -> bool {
+        self.request
+    }
+
     /// Takes the next bytes. What they say of the line stays said.
     pub(crate) fn note(&mut self, bytes: &[u8]) -> Line {
         for byte in bytes {
@@ -166,10 +177,11 @@ impl FirstLine {
         if byte == b'\n' {
             if self.end.is_empty() {
                 self.blanks = false;
-            } else if ends_as_http(&self.end) {
-                self.over = Some(Line::Http);
             } else {
-                self.over = Some(Line::Other);
+                let name = versioned(&self.end);
+                self.request |= name.is_some();
+                let http = name.is_some_and(|name| name.eq_ignore_ascii_case(b"http"));
+                self.over = Some(if http { Line::Http } else { Line::Other });
             }
             return;
         }
@@ -179,9 +191,13 @@ impl FirstLine {
         } else if is_blank(byte) {
             self.blanks = true;
         } else {
-            if std::mem::take(&mut self.blanks) {
+            if std::mem::take(&mut self.blanks) && !self.end.is_empty() {
+                // Further words decide nothing: what was odd or a request stays so.
+                self.request |= !self.odd;
+                self.odd = true;
                 self.push(b' ');
             }
+            self.odd |= !is_token(byte);
             self.push(byte);
         }
     }
@@ -196,29 +212,53 @@ impl FirstLine {
 
 /// What servers take for a blank in a first line: some split it at everything that
 /// is white space in Latin-1.
-const fn is_blank(byte: u8) -> bool {
+#[must_use]
+pub(crate) const fn is_blank(byte: u8) -> bool {
     matches!(
         byte,
         b' ' | b'\t' | 0x0b | 0x0c | b'\r' | 0x1c..=0x1f | 0x85 | 0xa0
     )
 }
 
-/// True when a line ends in a blank, `HTTP/` in any case, and what begins with a
-/// digit.
-fn ends_as_http(line: &[u8]) -> bool {
-    let Some(slash) = line.iter().rposition(|byte| *byte == b'/') else {
-        return false;
-    };
+/// What the names of methods, header fields and protocols consist of.
+#[must_use]
+pub(crate) const fn is_token(byte: u8) -> bool {
+    matches!(
+        byte,
+        b'!' | b'#'
+            | b'$'
+            | b'%'
+            | b'&'
+            | b'\''
+            | b'*'
+            | b'+'
+            | b'-'
+            | b'.'
+            | b'^'
+            | b'_'
+            | b'`'
+            | b'|'
+            | b'~'
+    ) || byte.is_ascii_alphanumeric()
+}
+
+/// The name at the end of a line that ends in a blank, letters, a slash and what
+/// begins with a digit: the name and version of a protocol.
+fn versioned(line: &[u8]) -> Option<&[u8]> {
+    let slash = line.iter().rposition(|byte| *byte == b'/')?;
     let (before, version) = (line[..slash].trim_ascii_end(), &line[slash + 1..]);
     let version = version.trim_ascii_start();
-    let Some(at) = before.len().checked_sub(4) else {
-        return false;
-    };
-    let (rest, name) = before.split_at(at);
-    name.eq_ignore_ascii_case(b"http")
+    let letters = before
+        .iter()
+        .rev()
+        .take_while(|byte| byte.is_ascii_alphabetic())
+        .count();
+    let (rest, name) = before.split_at(before.len() - letters);
+    let ends = !name.is_empty()
         && rest.last().is_none_or(|byte| *byte == b' ')
         && version.first().is_some_and(u8::is_ascii_digit)
-        && !version.contains(&b' ')
+        && !version.contains(&b' ');
+    ends.then_some(name)
 }
 
 /// Judges the first bytes of a server that speaks first: HTTP/2 if they are the head of
@@ -362,6 +402,38 @@ mod tests {
                 last = line.note(&[*byte]);
             }
             assert_eq!(last, expected, "{:?}", String::from_utf8_lossy(bytes));
+        }
+    }
+
+    #[test]
+    fn a_method_with_something_after_it_or_a_name_and_version_may_be_a_request() {
+        for (bytes, request) in [
+            (&b"GET /x RTSP/1.0\r\n"[..], true),
+            (b"\r\n\nGET /x\r\n", true),
+            (b"SOURCE x ICE/1.0\r\n", true),
+            (b"M1\tx", true),
+            (b"get k\r\n", true),
+            (b"\xffx y rtsp / 1.0 \r\n", true),
+            (b"\xffx y word/9\r\n", true),
+            (b"PROXY TCP4 1.2.3.4 5.6.7.8 1 2\r\n", true),
+            (b"", false),
+            (b"GET", false),
+            (b"GET ", false),
+            (b"PING\r\nGET /x\r\n", false),
+            (b"*2\r\n$3\r\nGET\r\n", false),
+            (b"<34>1 2026-01-01 x\r\n", false),
+            (b"{\"a\": 1}\r\n", false),
+            (b"\0\0 x\r\n", false),
+            (b"\xffx /1.0\r\n", false),
+            (b"\xffx y x1/1.0\r\n", false),
+            (b"CONNECT\naccept-version:1.2\n\n\0", false),
+        ] {
+            let mut line = FirstLine::default();
+            for byte in bytes {
+                line.note(&[*byte]);
+            }
+            let case = String::from_utf8_lossy(bytes);
+            assert_eq!(line.may_be_request(), request, "{case:?}");
         }
     }
 

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use http::Version;
+use http::{StatusCode, Version};
 
 use crate::config::snapshot::Destination;
 use crate::config::snapshot::Snapshot;
@@ -48,6 +48,14 @@ impl Connection {
             Security::plaintext,
         )
         .refused(failure);
+    }
+
+    /// Counts a request that was refused before it was read.
+    pub(super) fn turned_away(&self, status: StatusCode) {
+        let (service, port) = self.called(&self.proxy.state.snapshot());
+        Call::unread(&self.proxy.telemetry, Direction::outbound)
+            .to(service, port, Arc::default())
+            .turned_away(status);
     }
 }
 

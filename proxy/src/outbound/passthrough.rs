@@ -68,6 +68,8 @@ pub(crate) async fn unknown(
         budget,
         place,
         std::future::pending(),
+        // As what the handler refuses: the address is of no Service that could be named.
+        |_| {},
         handler,
     )
     .await;

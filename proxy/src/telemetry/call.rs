@@ -118,6 +118,22 @@ impl Call {
         }
     }
 
+    /// A request that was refused before anybody saw what it asks for.
+    #[must_use]
+    pub(crate) fn unread(telemetry: &Arc<Telemetry>, direction: Direction) -> Self {
+        let mut call = Self::tcp(
+            telemetry,
+            direction,
+            Arc::default(),
+            0,
+            Arc::default(),
+            Arc::default(),
+            Security::plaintext,
+        );
+        call.awaited = true;
+        call
+    }
+
     #[must_use]
     pub(crate) fn tcp(
         telemetry: &Arc<Telemetry>,
@@ -210,6 +226,11 @@ impl Call {
             return None;
         }
         reason_in(map).map(Reason::as_str)
+    }
+
+    /// The caller got an answer of this status, because no request could be made out.
+    pub(crate) fn turned_away(self, status: StatusCode) {
+        self.count(status, None, Some(Reason::BadRequest.as_str()), None, 0);
     }
 
     /// The caller got an answer that this proxy made.

@@ -120,6 +120,160 @@ async fn a_query_passes_and_takes_no_part_in_the_decision() {
     }
 }
 
+/// curl and others send some bytes as they are that belong percent-encoded. They are
+/// encoded before anything is judged, and what is judged arrives.
+#[tokio::test]
+async fn what_clients_leave_unencoded_is_judged_and_arrives_in_one_form() {
+    let field = Field::new(Protocol::Http1).await;
+    field.allow(Protocol::Http1, &["/public.*"]);
+    for (target, arrives) in [
+        (
+            &b"/public?query=up{job=\"x\"}"[..],
+            "/public?query=up{job=%22x%22}",
+        ),
+        (b"/public?a=<b>", "/public?a=%3Cb%3E"),
+        (b"/public/<b>", "/public/%3Cb%3E"),
+        (b"/public/`x`?`<", "/public/%60x%60?`%3C"),
+        (b"/public/\xe4", "/public/%E4"),
+    ] {
+        for way in SPEAKERS {
+            let case = String::from_utf8_lossy(target);
+            let request = [
+                b"GET ",
+                target,
+                b" HTTP/1.1\r\nHost: s\r\nX: <`\">\r\nConnection: close\r\n\r\n",
+            ]
+            .concat();
+            let answer = field.send(way, request).await;
+            assert_eq!(status(&answer), 200, "{case}, {way:?}: {answer}");
+            let got = field.recorded(&case);
+            assert_eq!(got[0].line(), format!("GET {arrives} HTTP/1.1"), "{way:?}");
+            assert_eq!(got[0].values("x"), ["<`\">"], "{way:?}");
+        }
+    }
+    field.allow(Protocol::Http1, &["/public$", "/public<x$", "/pub`lic$"]);
+    for target in [
+        &b"/private?a=<b>"[..],
+        b"/private?\"/public",
+        b"/private#</public",
+        b"/private<",
+        b"/private`/public",
+        b"/public<",
+        b"/public<x",
+        b"/pub`lic",
+        b"/public/../private?\"",
+        b"/public/<../private",
+        b"/public/../<private",
+        b"/public/%2e%2e/private?<",
+        b"/public/..%2fprivate`",
+        b"/public\xff",
+        b"/private\xc3<",
+        b"/\xc0\xae\xc0\xae/public`",
+        b"<//public",
+        b"http://s</public",
+        b"http://s/private?<",
+    ] {
+        for way in SPEAKERS {
+            let case = String::from_utf8_lossy(target);
+            let request = [
+                b"GET ",
+                target,
+                b" HTTP/1.1\r\nHost: s\r\nConnection: close\r\n\r\n",
+            ]
+            .concat();
+            let answer = field.send(way, request).await;
+            assert!(
+                [400, 403].contains(&status(&answer)),
+                "{case}, {way:?}: {answer}"
+            );
+            let got = field.recorded(&case);
+            assert!(got.is_empty(), "{case}, {way:?}: {got:?}");
+        }
+    }
+    field.works_at("/public", "unencoded targets").await;
+}
+
+#[tokio::test]
+async fn a_head_that_cannot_be_sent_on_is_refused_with_the_reason_and_counted() {
+    let field = Field::new(Protocol::Http1).await;
+    let refused = [
+        (
+            &b"GET /\x7f HTTP/1.1\r\nHost: s\r\n\r\n"[..],
+            "0x7f in the request target",
+        ),
+        (b"GET /a b HTTP/1.1\r\nHost: s\r\n\r\n", "the request line"),
+        (b"G(T /ok HTTP/1.1\r\nHost: s\r\n\r\n", "0x28 in the method"),
+        (
+            b"GET /ok HTTP/1.1\r\nHost: s\r\nX y: 1\r\n\r\n",
+            "0x20 in the name",
+        ),
+        (
+            b"GET /ok HTTP/1.1\r\nHost: s\r\nX: \x01\r\n\r\n",
+            "0x01 in the value",
+        ),
+        (
+            b"GET /ok HTTP/1.1\r\nHost: s\r\nX: 1\r\n folded\r\n\r\n",
+            "folded",
+        ),
+        (
+            b"GET /<\\ /ok HTTP/1.1\r\nHost: s\r\n\r\n",
+            "the request line",
+        ),
+        (
+            b"GET /ok HTTP/1.1\r\nHost: s\r\nContent-Length: x\r\n\r\n",
+            "length of the body",
+        ),
+        (
+            b"GET /ok HTTP/1.1\r\nHost: a\xc3\xa4@b\r\n\r\n",
+            "Host is no host",
+        ),
+    ];
+    let good = b"GET /ok HTTP/1.1\r\nHost: s\r\n\r\n";
+    for way in WAYS {
+        for (head, told) in refused {
+            let behind = [&good[..], head].concat();
+            for (bytes, before) in [(head, 0), (&behind[..], 1)] {
+                let answer = field.send_and_stay(way, bytes).await;
+                let got = field.recorded(told);
+                assert_eq!(got.len(), before, "{told}, {way:?}: {got:?}");
+                let at = answer.find("HTTP/1.1 400 ").unwrap_or(answer.len());
+                assert_eq!(answers(&answer[..at]), before, "{told}, {way:?}: {answer}");
+                let answer = &answer[at..];
+                assert!(
+                    answer.contains("weft-reason: bad-request"),
+                    "{told}, {way:?}: {answer}"
+                );
+                assert!(answer.contains(told), "{told}, {way:?}: {answer}");
+            }
+            // A head that comes after a rest, and in two parts.
+            let mut stream = field.open(way).await;
+            stream.write_all(good).await.unwrap();
+            tokio::time::sleep(Duration::from_millis(250)).await;
+            let (first, then) = head.split_at(6);
+            stream.write_all(first).await.unwrap();
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            let _ = stream.write_all(then).await;
+            let answer = rest(&mut stream, Duration::from_secs(1)).await;
+            assert!(answer.contains(told), "{told}, {way:?}: {answer}");
+            field.recorded(told);
+        }
+        let pod = match way {
+            super::field::Way::Outbound => &field.client,
+            super::field::Way::Inbound => &field.server,
+        };
+        let metrics = pod.metrics();
+        let counted: u64 = metrics
+            .lines()
+            .filter(|line| {
+                line.starts_with("weft_requests_total{") && line.contains("reason=\"bad-request\"")
+            })
+            .filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok())
+            .sum();
+        assert!(counted >= 3 * refused.len() as u64, "{way:?}: {counted}");
+    }
+    field.works("refused heads").await;
+}
+
 #[tokio::test]
 async fn the_authority_of_an_absolute_target_beats_the_host_header() {
     let field = TwoPods::new(Protocol::Http1).await;

@@ -403,9 +403,87 @@ async fn no_first_line_that_a_server_may_read_as_http_brings_an_identity_of_its_
     }
 }
 
+/// First lines that end otherwise than HTTP's and that some server reads as a request with
+/// headers, each with the way in which it comes: whole, in two parts, letter by letter.
+fn requests_of_other_names() -> Vec<(Vec<u8>, Vec<u8>)> {
+    let lines: [&[u8]; 16] = [
+        b"GET rtsp://a/private RTSP/1.0\r\n",
+        b"\r\nGET /private RTSP/1.0\r\n",
+        b"\nGET /private RTSP/1.0\r\n",
+        b"GET  /private RTSP/1.0\r\n",
+        b"GET\tx\trtsp/1.0 \r\n",
+        b"\r\nSOURCE /private ICE/1.0\r\n",
+        b"SOURCE private ICE/1.0\r\n",
+        b"SOURCE private ice/1.0\n",
+        b"M1 x WORD/12.34\r\n",
+        b"\r\nGET /private\r\n",
+        b"GET private\r\n",
+        b"get k\n",
+        b"GET / HTTP/1.1 x\r\n",
+        b"OPTIONS rtsp://a/ RTSP/1.0\r\n\r\nGET / HTTP/1.1\r\n",
+        b"get k\r\nGET / HTTP/1.1\r\n",
+        b"PROXY TCP4 1.2.3.4 5.6.7.8 1 2\r\nGET / HTTP/1.1\r\n",
+    ];
+    let forged = [
+        FORGED,
+        "WEFT_Client_Id : spiffe://evil\r\n\r\n",
+        "Host: s\rweft-client-id: spiffe://evil\r\n\r\n",
+    ];
+    let mut cases = Vec::new();
+    for line in lines {
+        for forged in forged {
+            let whole = [line, forged.as_bytes()].concat();
+            cases.push((whole.clone(), Vec::new()));
+            for at in [1, 2, line.len() - 3, line.len(), line.len() + 14] {
+                let (first, then) = whole.split_at(at);
+                cases.push((first.to_vec(), then.to_vec()));
+            }
+        }
+    }
+    cases
+}
+
+/// They pass, as RTSP, memcached and Redis have such lines, but bring no identity.
+#[tokio::test]
+async fn no_line_of_another_protocol_that_a_server_may_read_as_a_request_brings_an_identity() {
+    let modes = [
+        (Enforcement::Open, None),
+        (Enforcement::Audit, Some(for_everybody(&["/"], &[]))),
+        (Enforcement::Enforce, Some(only_ports())),
+    ];
+    for (mode, rule) in modes {
+        let ground = Ground::new(Protocol::Detect, "").await;
+        ground.field.workload(Protocol::Detect, mode);
+        ground.field.server.set(rule.into_iter().collect());
+        for by in EVERY {
+            for cases in requests_of_other_names().chunks(150) {
+                let arrived = ground.arrived(by, cases).await;
+                let evil: Vec<&str> = arrived
+                    .match_indices("evil")
+                    .map(|(at, _)| &arrived[arrived[..at].rfind("1.").unwrap_or(0)..at])
+                    .collect();
+                assert!(evil.is_empty(), "{mode:?}, {by:?}: {evil:?}");
+            }
+            // Whoever sends one sees its connection end, and it is counted.
+            let mut stream = ground.open(by).await;
+            let bytes = format!("GET rtsp://a/x RTSP/1.0\r\n{FORGED}");
+            stream.write_all(bytes.as_bytes()).await.unwrap();
+            let read = timeout(LATE, stream.read(&mut [0; 16])).await;
+            assert!(matches!(read, Ok(Ok(0) | Err(_))), "{by:?}: {read:?}");
+        }
+        let metrics = ground.field.server.metrics();
+        assert!(
+            metrics.lines().any(|line| line.starts_with("weft_tcp")
+                && line.contains("bad-request")
+                && !line.ends_with(" 0")),
+            "{metrics}"
+        );
+    }
+}
+
 /// What clients of other text protocols say first. Redis' inline form of a command
 /// with a path as its first word is the one that cannot be told from HTTP.
-const CONVERSATIONS: [(&str, &str); 12] = [
+const CONVERSATIONS: [(&str, &str); 15] = [
     ("memcached", "get k\r\n"),
     ("memcached", "get /a/path\r\n"),
     ("memcached", "set k 0 0 5\r\nhello\r\n"),
@@ -415,6 +493,18 @@ const CONVERSATIONS: [(&str, &str); 12] = [
     ("NATS", "CONNECT {\"verbose\":false}\r\nPING\r\n"),
     ("STOMP", "CONNECT\naccept-version:1.2\nhost:h\n\n\0"),
     ("RTSP", "OPTIONS rtsp://h/a RTSP/1.0\r\nCSeq: 1\r\n\r\n"),
+    (
+        "RTSP",
+        "DESCRIBE rtsp://h/a RTSP/1.0\r\nCSeq: 2\r\nAccept: application/sdp\r\n\r\n",
+    ),
+    (
+        "SIP",
+        "OPTIONS sip:a@h SIP/2.0\r\nVia: SIP/2.0/TCP h\r\nContent-Length: 0\r\n\r\n",
+    ),
+    (
+        "Redis with a header as value",
+        "*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$17\r\nweft-client-id: x\r\n",
+    ),
     ("SSH", "SSH-2.0-x\r\n"),
     ("without a line's end", "ruok"),
     ("Kafka", "\0\0\0\x24\0\x12\0\x03\0\0\0\x01\0\x07rdkafka\0"),

@@ -91,6 +91,7 @@ async fn strict_refuses_plaintext_of_both_kinds_at_run_time() {
     let (status, answer) = get(server.plain(port).await, "/", "").await;
     assert_eq!(status, 403);
     assert!(answer.contains("weft-reason: no-identity"), "{answer}");
+    assert!(answer.contains("weft.dev/inject=enabled"), "{answer}");
     let mut stream = server.plain(port).await;
     assert_eq!(
         raw(&mut stream, b"\x00raw", Duration::from_secs(3)).await,

@@ -9,13 +9,15 @@ use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicIsize, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{
+    AtomicBool, AtomicIsize, AtomicU16, AtomicU32, AtomicU64, Ordering::Relaxed,
+};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures::task::AtomicWaker;
-use http::{Request, Response, Version, header};
+use http::{Request, Response, StatusCode, Version, header};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::server::conn::http1::{Builder, Connection, Parts};
@@ -27,9 +29,11 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::http::body::{Body, BoxError};
+use crate::http::server::refused_head;
 use crate::net::abort::{Abort, MayAbort};
 use crate::net::budget::{Budget, Holder};
 use crate::net::chunk::read_at_most;
+use crate::net::linger::LINGER_FOR_UPLOADS;
 use crate::net::prefixed::Prefixed;
 use crate::net::tuning::HEAD_WITHIN;
 
@@ -47,10 +51,12 @@ const GOODBYE: Duration = Duration::from_secs(1);
 
 /// Serves until the connection ends, or until `close` asks to end it after the
 /// request in flight. A resting connection is closed after `patience`, if any.
-/// `place` learns what the connection is doing, and sees to slow heads.
+/// `place` learns what the connection is doing, and sees to slow heads. `refused` is told
+/// the status of the answer to a head that cannot be read.
 ///
 /// # Errors
 /// Whatever ended the connection early.
+#[expect(clippy::too_many_arguments, reason = "each is of another kind")]
 pub(crate) async fn serve<I, H, F>(
     io: I,
     mut builder: Builder,
@@ -58,6 +64,7 @@ pub(crate) async fn serve<I, H, F>(
     budget: Arc<Budget>,
     place: Arc<Place>,
     close: impl Future<Output = ()>,
+    refused: impl Fn(StatusCode),
     handler: H,
 ) -> hyper::Result<()>
 where
@@ -119,9 +126,10 @@ where
         };
         let connection = builder.serve_connection(TokioIo::new(outlet), service);
         // Boxed: while the connection rests, nothing of it stays in this future.
-        let parts = match Box::pin(run(connection, &used, close.as_mut())).await {
+        let (parts, refusal) = match Box::pin(run(connection, &used, close.as_mut())).await {
             Served::Over(outcome) => return outcome,
-            Served::Resting(parts) => parts,
+            Served::Resting(parts) => (parts, None),
+            Served::Refused(parts, status) => (parts, Some(status)),
         };
         service = parts.service;
         io = match parts.io.into_inner().io.take() {
@@ -131,11 +139,25 @@ where
         if !parts.read_buf.is_empty() {
             io.put_back(&parts.read_buf);
         }
+        let Some(status) = refusal else { continue };
+        refused(status);
+        let answer = refused_head::answer(&io.take_prefix(), status);
+        let said = async {
+            io.write_all(&answer).await?;
+            io.flush().await
+        };
+        if let Ok(Ok(())) = timeout(GOODBYE, said).await {
+            let _ = timeout(LINGER_FOR_UPLOADS + GOODBYE, io.shutdown()).await;
+        }
+        return Ok(());
     }
 }
 
 enum Served<P> {
     Over(hyper::Result<()>),
+    /// hyper could not read a head and would have answered with this status. What of
+    /// the head it did not take is what was read and not used.
+    Refused(P, StatusCode),
     /// Between two requests; all that was answered has been sent.
     Resting(P),
 }
@@ -175,7 +197,12 @@ where
         })
         .await;
         match event {
-            Event::Ended(outcome) => return Served::Over(outcome),
+            Event::Ended(outcome) => {
+                return match used.refusal() {
+                    Some(status) => Served::Refused(connection.into_parts(), status),
+                    None => Served::Over(outcome),
+                };
+            }
             Event::Upgrade => {
                 let mut connection = connection.with_upgrades();
                 return Served::Over(tokio::select! {
@@ -188,7 +215,11 @@ where
             }
             Event::Close => {
                 Pin::new(&mut connection).graceful_shutdown();
-                return Served::Over(connection.await);
+                let outcome = (&mut connection).await;
+                return match used.refusal() {
+                    Some(status) => Served::Refused(connection.into_parts(), status),
+                    None => Served::Over(outcome),
+                };
             }
             // What was answered has been taken, or this would be in use.
             Event::Tick if used.place.head_is_overdue(HEAD_WITHIN) => return Served::Over(Ok(())),
@@ -211,6 +242,8 @@ struct Use {
     place: Arc<Place>,
     /// A head is expected; whatever came before has been read to its end.
     expects: AtomicBool,
+    /// Nothing of it has come.
+    fresh: AtomicBool,
     requests: AtomicU64,
     /// Answers that have not been handed over in full.
     in_flight: AtomicU32,
@@ -227,6 +260,8 @@ struct Use {
     /// Wakes whoever waits for `unsent` to get less.
     taken: AtomicWaker,
     budget: Arc<Budget>,
+    /// The status of an answer of hyper itself that was kept back; 0: none.
+    refusal: AtomicU16,
     /// An answer broke off: a client that reads to the end of the connection must not
     /// take what it got for all of it.
     abort: Abort,
@@ -237,6 +272,7 @@ impl Use {
         Self {
             place,
             expects: AtomicBool::default(),
+            fresh: AtomicBool::default(),
             requests: AtomicU64::default(),
             in_flight: AtomicU32::default(),
             body: AtomicBool::default(),
@@ -245,14 +281,37 @@ impl Use {
             unsent: AtomicIsize::default(),
             taken: AtomicWaker::new(),
             budget,
+            refusal: AtomicU16::default(),
             abort: Abort::default(),
         }
+    }
+
+    /// True when `data` is an answer of hyper itself, to a head that no handler gets,
+    /// and is to be kept back for one that says more. Answers of handlers that look like
+    /// it say that they are the last ones, so that no head is expected after them.
+    fn keeps_back(&self, data: &[u8]) -> bool {
+        if !self.expects.load(Relaxed)
+            || self.upgrade.load(Relaxed)
+            || self.unsent.load(Relaxed) > 0
+        {
+            return false;
+        }
+        let status = refused_head::by_hyper(data);
+        if let Some(status) = status {
+            self.refusal.store(status.as_u16(), Relaxed);
+        }
+        status.is_some()
+    }
+
+    fn refusal(&self) -> Option<StatusCode> {
+        StatusCode::from_u16(self.refusal.swap(0, Relaxed)).ok()
     }
 
     /// The next head may come.
     fn waits(&self) {
         self.body.store(false, Relaxed);
         self.expects.store(true, Relaxed);
+        self.fresh.store(true, Relaxed);
         self.rests();
     }
 
@@ -439,8 +498,18 @@ impl<I: AsyncRead + MayAbort + Unpin> AsyncRead for WriteObserver<I> {
         let most = this.used.piece();
         let before = out.filled().len();
         let read = read_at_most(this.io()?, cx, out, most);
-        if out.filled().len() > before {
-            this.used.hears();
+        if out.filled().len() == before {
+            return read;
+        }
+        this.used.hears();
+        // Behind a body nothing is mended: only what hyper waits for as a head is one.
+        if this.used.expects.load(Relaxed)
+            && this.used.fresh.swap(false, Relaxed)
+            && let Some(mended) = refused_head::mend(&out.filled()[before..])
+        {
+            out.set_filled(before);
+            this.io()?.put_back(&mended);
+            return read_at_most(this.io()?, cx, out, most);
         }
         read
     }
@@ -453,6 +522,9 @@ impl<I: AsyncWrite + MayAbort + Unpin> AsyncWrite for WriteObserver<I> {
         data: &[u8],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
+        if this.used.keeps_back(data) {
+            return Poll::Ready(Ok(data.len()));
+        }
         let written = this.io()?.poll_write(cx, data);
         this.written(written)
     }
@@ -462,6 +534,10 @@ impl<I: AsyncWrite + MayAbort + Unpin> AsyncWrite for WriteObserver<I> {
         cx: &mut Context<'_>,
         data: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        let mut filled = data.iter().filter(|part| !part.is_empty());
+        if let (Some(only), None) = (filled.next(), filled.next()) {
+            return self.poll_write(cx, only);
+        }
         let this = self.get_mut();
         let written = this.io()?.poll_write_vectored(cx, data);
         this.written(written)
@@ -479,8 +555,8 @@ impl<I: AsyncWrite + MayAbort + Unpin> AsyncWrite for WriteObserver<I> {
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        if this.used.abort.is_set() {
-            // Whatever was said before must not look complete.
+        if this.used.abort.is_set() || this.used.refusal.load(Relaxed) != 0 {
+            // Whatever was said before must not look complete, or more is to be said.
             return Poll::Ready(Ok(()));
         }
         this.io()?.poll_shutdown(cx)

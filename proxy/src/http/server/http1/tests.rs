@@ -99,6 +99,7 @@ impl Served {
                 Budget::new(1 << 26),
                 place,
                 close,
+                |_| {},
                 handler,
             )
             .await
