@@ -6,7 +6,7 @@ use std::process::Command;
 const ALLOWED: &[(&str, &[&str])] = &[
     ("policy", &[]),
     ("runtime", &[]),
-    ("crds", &["oracle"]),
+    ("crds", &["policy", "oracle"]),
     ("wire", &["policy"]),
     ("identity", &["policy"]),
     (
