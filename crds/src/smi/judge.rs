@@ -28,6 +28,7 @@ use serde_json::Value;
 pub use http_route_group::{Criteria, RouteGroup, RouteGroupMatch};
 pub use identity_binding::{Binding, BindingId};
 pub use ports::RoutePorts;
+pub use shape::spec;
 pub use traffic_split::{Backend, ServiceRef, Split};
 pub use traffic_target::{
     Destination, DestinationKind, PortLimit, Rule, RuleKind, Source, SourceKind, Target,
@@ -35,6 +36,9 @@ pub use traffic_target::{
 
 /// Characters of one field or text that are kept: both may quote values of any length.
 const LONGEST_TEXT: usize = 400;
+/// Mistakes of one object that are kept, many times what anybody reads. Entries of lists
+/// that nobody knows may be as many as fit into an object.
+const MOST_MISTAKES: usize = 100;
 
 /// What one object may be judged by besides itself.
 #[derive(Clone, Copy, Debug)]
@@ -62,17 +66,6 @@ pub trait Judge: Default + DeserializeOwned {
 
     /// Adds what stands against reading the spec and only this kind can have.
     fn misshapen(_written: &Value, _mistakes: &mut Mistakes) {}
-}
-
-/// What the spec of an object means, as it stands in JSON. An absent one is an empty one.
-pub fn spec<S: Judge>(written: Option<&Value>, at: &Surroundings<'_>) -> (S::Judged, Vec<Mistake>) {
-    let Some(written) = written else {
-        return S::default().judge(at);
-    };
-    match shape::read::<S>(written) {
-        Ok(spec) => spec.judge(at),
-        Err(mistakes) => (S::unreadable(written, at), mistakes.0),
-    }
 }
 
 /// What follows from a mistake.
@@ -120,6 +113,9 @@ pub struct Mistakes(Vec<Mistake>);
 
 impl Mistakes {
     fn add(&mut self, severity: Severity, code: Code, field: &str, text: &str) {
+        if self.0.len() == MOST_MISTAKES {
+            return;
+        }
         self.0.push(Mistake {
             field: short(field),
             severity,

@@ -7,7 +7,7 @@
 
 use serde_json::{Value, json};
 
-use super::{Code, Judge, Mistakes};
+use super::{Code, Judge, Mistake, Mistakes, Surroundings};
 
 /// Fields that hold objects wherever they stand.
 const OBJECTS: [&str; 6] = [
@@ -31,14 +31,27 @@ const BOUNDS: [(&str, usize); 7] = [
     ("spiffeIdentities", 64),
 ];
 
+/// Characters of a field's name that its path shows; ours have at most 17.
+const LONGEST_NAME: usize = 64;
+
+/// What the spec of an object means, as it stands in JSON. An absent one is an empty one.
+pub fn spec<S: Judge>(written: Option<&Value>, at: &Surroundings<'_>) -> (S::Judged, Vec<Mistake>) {
+    let Some(written) = written else {
+        return S::default().judge(at);
+    };
+    match read::<S>(written) {
+        Ok(spec) => spec.judge(at),
+        Err(mistakes) => (S::unreadable(written, at), mistakes.0),
+    }
+}
+
 /// Reads, or says everything that stands against it.
-pub(super) fn read<S: Judge>(written: &Value) -> Result<S, Mistakes> {
+fn read<S: Judge>(written: &Value) -> Result<S, Mistakes> {
     let mut mistakes = Mistakes::default();
     check("spec", "spec", written, &mut mistakes);
     S::misshapen(written, &mut mistakes);
-    let read = S::deserialize(written);
     if mistakes.0.is_empty() {
-        match read {
+        match S::deserialize(written) {
             Ok(spec) => return Ok(spec),
             Err(error) => {
                 let fails = |part: Value| S::deserialize(part).is_err();
@@ -76,7 +89,7 @@ fn check(at: &str, name: &str, value: &Value, mistakes: &mut Mistakes) {
         Value::Object(fields) => {
             // Headers have two shapes, and a reader of their own.
             for (name, value) in fields.iter().filter(|(name, _)| *name != "headers") {
-                check(&format!("{at}.{name}"), name, value, mistakes);
+                check(&below(at, name), name, value, mistakes);
             }
         }
         Value::Array(_) if OBJECTS.contains(&name) => check_object(at, value, mistakes),
@@ -100,6 +113,12 @@ fn check(at: &str, name: &str, value: &Value, mistakes: &mut Mistakes) {
     }
 }
 
+/// The path of a field. Names may have any length, and every entry below repeats them.
+fn below(at: &str, name: &str) -> String {
+    let shown: String = name.chars().take(LONGEST_NAME).collect();
+    format!("{at}.{shown}")
+}
+
 /// The innermost field that makes reading fail. Every field may be absent, so each part
 /// can be read without its neighbours, and tells whether it is to blame.
 fn blamed(at: &str, value: &Value, fails: &dyn Fn(Value) -> bool) -> String {
@@ -108,7 +127,7 @@ fn blamed(at: &str, value: &Value, fails: &dyn Fn(Value) -> bool) -> String {
             for (name, value) in fields {
                 let alone = |part: Value| fails(json!({ (name.as_str()): part }));
                 if alone(value.clone()) {
-                    return blamed(&format!("{at}.{name}"), value, &alone);
+                    return blamed(&below(at, name), value, &alone);
                 }
             }
         }

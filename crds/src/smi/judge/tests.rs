@@ -329,3 +329,17 @@ fn an_unusual_method_is_taken_with_a_warning() {
     );
     assert_eq!(mistakes[0].severity, Severity::Warn);
 }
+
+#[test]
+fn an_object_full_of_mistakes_is_judged_in_bounded_time_and_keeps_a_bounded_number() {
+    let before = std::time::Instant::now();
+    let lists = Value::Array(vec![json!([]); 300_000]);
+    let long = "x".repeat(500_000);
+    let fields: serde_json::Map<_, _> = (0..50_000).map(|n| (n.to_string(), json!([[]]))).collect();
+    let mut spec = json!({ "rules": [{"kind": "TCPRoute", "name": "a"}], "unknown": lists });
+    spec[long.as_str()] = Value::Object(fields);
+    let (target, mistakes) = judged::<TrafficTargetSpec>(spec);
+    assert_eq!(mistakes.len(), 100);
+    assert!(target.rules.is_empty(), "nothing of it is allowed");
+    assert!(before.elapsed().as_secs() < 5, "{:?}", before.elapsed());
+}
