@@ -1,9 +1,10 @@
 //! Compiles a World into a Model. Pure: no clock, no randomness, and no memory: where
 //! an earlier Model helps (`after`), it is an argument and changes nothing but the time.
 //!
-//! What users wrote is judged here and nowhere else. A mistake costs the object
-//! that holds it as little as is safe, and no other object anything. Where it is
-//! unclear what an access rule means, it allows less.
+//! What an object means by itself has been judged when it was read; here it meets the
+//! others, and what does not fit is said of it. A mistake costs the object that holds it
+//! as little as is safe, and no other object anything. Where it is unclear what an access
+//! rule means, it allows less.
 
 mod access;
 mod after;
@@ -33,7 +34,7 @@ use crate::{
 pub(crate) fn compile(world: &World, defaults: &Defaults) -> (Index, Problems) {
     let mut findings = Findings::default();
     let routes = routes::Routes::new(world, defaults, &mut findings);
-    let mut splits = splits::by_root(world, defaults, &routes, &mut findings);
+    let mut splits = splits::by_root(world, &routes, &mut findings);
     let pods_by_ip = pods_by_ip(world);
     let endpoints = endpoints::by_port(world, defaults, &pods_by_ip);
     let mut declared = protocols::declared_for_pods(world, &endpoints, &mut findings);

@@ -41,6 +41,12 @@ pub mod translate;
 pub mod watch;
 pub mod world;
 
+// What tests of the whole crate, and of its agreement with the webhook, name.
+pub use self::{
+    model::{Defaults, Model},
+    problem::{ConditionType, Problem, Reason, Severity},
+};
+
 mod compile;
 #[cfg(test)]
 mod fake_api;

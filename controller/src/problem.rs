@@ -6,6 +6,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
+use crds::smi::judge::{self, Code, Mistake};
 use policy::name::ObjectRef;
 
 /// Most characters of one message; a condition's limit is 32768, and what names
@@ -96,6 +97,8 @@ pub enum Reason {
     NotEnforced,
     /// A field that has no meaning where it stands.
     FieldIgnored,
+    /// A method that no client is likely to send.
+    UnusualMethod,
     /// A source without a namespace was taken for one of the object's own.
     NamespaceDefaulted,
 }
@@ -120,7 +123,21 @@ impl Reason {
             Self::PortSkipped => "PortSkipped",
             Self::NotEnforced => "NotEnforced",
             Self::FieldIgnored => "FieldIgnored",
+            Self::UnusualMethod => "UnusualMethod",
             Self::NamespaceDefaulted => "NamespaceDefaulted",
+        }
+    }
+}
+
+impl From<Code> for Reason {
+    fn from(code: Code) -> Self {
+        match code {
+            Code::Unreadable => Self::Unreadable,
+            Code::Invalid => Self::Invalid,
+            Code::ForeignDestination => Self::ForeignDestination,
+            Code::UnsupportedKind => Self::UnsupportedKind,
+            Code::FieldIgnored => Self::FieldIgnored,
+            Code::UnusualMethod => Self::UnusualMethod,
         }
     }
 }
@@ -244,6 +261,25 @@ pub(crate) struct About<'a> {
 }
 
 impl About<'_> {
+    /// What is wrong with the object by itself, in the words of the webhook.
+    pub(crate) fn judged(&mut self, mistakes: &[Mistake]) {
+        for mistake in mistakes {
+            let severity = match mistake.severity {
+                judge::Severity::Refuse => Severity::Failure,
+                judge::Severity::Warn => Severity::Warning,
+            };
+            let text = mistake.text.clone();
+            let reason = mistake.code.into();
+            self.add(
+                ConditionType::Accepted,
+                severity,
+                reason,
+                &mistake.field,
+                text,
+            );
+        }
+    }
+
     /// `Accepted` is false.
     pub(crate) fn refuse(&mut self, reason: Reason, field: &str, message: String) {
         self.add(

@@ -17,8 +17,7 @@ pub use facts::{
     ServicePort, SliceFacts, SlicePort,
 };
 pub use smi::{
-    BackendFacts, BindingFacts, GroupFacts, Header, MatchFacts, Meta, RefFacts, RuleFacts,
-    SplitFacts, SubjectFacts, TargetFacts, TcpRouteFacts, UdpRouteFacts,
+    BindingFacts, GroupFacts, Meta, SplitFacts, TargetFacts, TcpRouteFacts, UdpRouteFacts,
 };
 
 /// Namespace and name of an object. Cluster-scoped objects have an empty namespace.
