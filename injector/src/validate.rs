@@ -92,6 +92,8 @@ fn judged(request: &Request, at: &Surroundings<'_>) -> Option<Vec<Mistake>> {
 }
 
 #[cfg(test)]
+mod agreement;
+#[cfg(test)]
 mod hostile;
 #[cfg(test)]
 mod tests;
