@@ -121,70 +121,73 @@ fn stored(object: &Value) -> Option<Value> {
     crds::convert::convert(object, &format!("{group}/v1alpha4")).ok()
 }
 
-/// Values that are just right or just wrong somewhere.
+/// Texts that are right in one field and wrong in another.
+const TEXTS: [&str; 39] = [
+    "",
+    "web",
+    "Web",
+    "web_1",
+    "web.shop",
+    "web.bank",
+    "web.shop.svc",
+    "web.shop.pod",
+    "web.",
+    "web..",
+    ".web",
+    "web..shop",
+    "-web",
+    "web-",
+    "a/b",
+    "*",
+    "default",
+    "routes",
+    "web.shop.svc.cluster.local",
+    "web.shop.svc.cluster.local.",
+    "web.shop.svc.other.example",
+    "system:authenticated",
+    "ServiceAccount",
+    "IdentityBinding",
+    "HTTPRouteGroup",
+    "TCPRoute",
+    "UDPRoute",
+    "Group",
+    "GET",
+    "get",
+    "specs.smi-spec.io",
+    "cluster.local/ns/shop/sa/web",
+    "spiffe://other/x",
+    "spiffe://",
+    "(",
+    ".*",
+    "shop",
+    "bank",
+    "Shop",
+];
+/// Around the bounds of ports and weights.
+const NUMBERS: [i64; 10] = [
+    -1,
+    0,
+    1,
+    80,
+    65_535,
+    65_536,
+    2_147_483_647,
+    2_147_483_648,
+    4_294_967_295,
+    i64::MAX,
+];
+/// Around the bounds of lists.
+const LENGTHS: [usize; 13] = [0, 1, 2, 16, 17, 32, 33, 64, 65, 128, 129, 256, 257];
+
+/// A value that is just right or just wrong somewhere.
 fn borderline(random: &mut Random) -> Value {
-    let label = "a".repeat(63);
-    let names = [
-        "",
-        "web",
-        "Web",
-        "web_1",
-        "web.shop",
-        "web.bank",
-        "web.shop.svc",
-        "web.shop.pod",
-        "web.",
-        "web..",
-        ".web",
-        "web..shop",
-        "-web",
-        "web-",
-        "a/b",
-        "*",
-        "default",
-        "routes",
-        "web.shop.svc.cluster.local",
-        "web.shop.svc.cluster.local.",
-        "web.shop.svc.other.example",
-        "system:authenticated",
-        "ServiceAccount",
-        "IdentityBinding",
-        "HTTPRouteGroup",
-        "TCPRoute",
-        "UDPRoute",
-        "Group",
-        "GET",
-        "get",
-        "specs.smi-spec.io",
-        "cluster.local/ns/shop/sa/web",
-        "spiffe://other/x",
-        "spiffe://",
-        "(",
-        ".*",
-        "shop",
-        "bank",
-        "Shop",
-        label.as_str(),
-    ];
-    let numbers = [
-        -1,
-        0,
-        1,
-        80,
-        65_535,
-        65_536,
-        2_147_483_647,
-        2_147_483_648,
-        4_294_967_295,
-        i64::MAX,
-    ];
-    let long = [17, 32, 33, 64, 65, 128, 129, 256, 257];
     match random.below(12) {
-        0..6 => json!(random.pick(&names)),
-        6 | 7 => json!(random.of(&numbers)),
-        8 => json!([random.pick(&names), random.pick(&names)]),
-        9 => json!(vec![random.of(&numbers); random.of(&long)]),
-        10 => json!(format!("{label}a")),
+        0..6 => json!(random.pick(&TEXTS)),
+        6 | 7 => json!(random.of(&NUMBERS)),
+        8 => json!([random.pick(&TEXTS), random.pick(&TEXTS)]),
+        9 => json!(vec![random.of(&NUMBERS); random.of(&LENGTHS)]),
+        // Labels of names have at most 63.
+        10 => json!("a".repeat(random.of(&[63, 64]))),
         _ => random.of(&[
             json!(null),
             json!([]),
@@ -222,10 +225,7 @@ fn nearly_valid(random: &mut Random) -> Value {
         match &mut *value {
             Value::Array(list) if !list.is_empty() && random.percent(70) => {
                 let one = list[random.below(list.len())].clone();
-                list.resize(
-                    random.of(&[0, 1, 2, 16, 17, 32, 33, 64, 65, 128, 129, 256, 257]),
-                    one,
-                );
+                list.resize(random.of(&LENGTHS), one);
             }
             Value::Object(map) if random.percent(70) => {
                 let keys: Vec<String> = map.keys().cloned().collect();
@@ -329,105 +329,8 @@ fn the_webhook_refuses_exactly_what_the_controller_does_not_accept() {
 /// What the two judged differently as long as each had a judgement of its own.
 #[test]
 fn what_was_judged_differently_once_is_refused_by_both_in_the_same_words() {
-    let split = |edit: Value| {
-        let mut spec = json!({"service": "web", "backends": [{"service": "a", "weight": 1}]});
-        merge(&mut spec, edit);
-        ("split.smi-spec.io", "TrafficSplit", spec)
-    };
-    let target = |edit: Value| {
-        let mut spec = json!({
-            "destination": {"kind": "ServiceAccount", "name": "api"},
-            "sources": [{"kind": "ServiceAccount", "name": "web"}],
-            "rules": [{"kind": "TCPRoute", "name": "ports"}],
-        });
-        merge(&mut spec, edit);
-        ("access.smi-spec.io", "TrafficTarget", spec)
-    };
-    let source = |name: &str, namespace: &str| {
-        target(json!({"sources": [
-            {"kind": "ServiceAccount", "name": name, "namespace": namespace},
-        ]}))
-    };
-    let groups = |names: Vec<String>| {
-        let of = |name| json!({"kind": "HTTPRouteGroup", "name": name});
-        split(json!({"matches": names.into_iter().map(of).collect::<Vec<Value>>()}))
-    };
-    let binding = |schemes: Value| {
-        let spec = json!({"schemes": schemes});
-        ("access.smi-spec.io", "IdentityBinding", spec)
-    };
-    let labels: serde_json::Map<_, _> = (0..33).map(|n| (format!("l{n}"), json!("a"))).collect();
-    let tcp = |spec: Value| ("specs.smi-spec.io", "TCPRoute", spec);
-    let http = |spec: Value| ("specs.smi-spec.io", "HTTPRouteGroup", spec);
-    let table = [
-        (
-            split(json!({"service": "web.shop.svc.other.example"})),
-            "spec.service",
-        ),
-        (split(json!({"service": "web.."})), "spec.service"),
-        (split(json!({"service": "Web"})), "spec.service"),
-        (split(json!({"backends": []})), "spec.backends"),
-        (
-            split(json!({"backends": [{"service": "a/b", "weight": 1}]})),
-            "spec.backends[0].service",
-        ),
-        (
-            groups((0..17).map(|n| format!("g{n}")).collect()),
-            "spec.matches",
-        ),
-        (groups(vec!["g".into(), "g".into()]), "spec.matches[1].name"),
-        (groups(vec!["Not A Name".into()]), "spec.matches[0].name"),
-        (
-            split(json!({"matches": [{"kind": "HTTPRouteGroup", "name": "g", "apiGroup": "x"}]})),
-            "spec.matches[0].apiGroup",
-        ),
-        (
-            target(json!({"destination": {"kind": "ServiceAccount", "name": "a/b"}})),
-            "spec.destination.name",
-        ),
-        (source("Web", "shop"), "spec.sources[0].name"),
-        (source("web", "a.b"), "spec.sources[0].namespace"),
-        (
-            target(json!({"sources": [
-                {"kind": "Group", "name": "system:authenticated", "namespace": "A"},
-            ]})),
-            "spec.sources[0].namespace",
-        ),
-        (
-            target(json!({"rules": [{"kind": "TCPRoute", "name": "A"}]})),
-            "spec.rules[0].name",
-        ),
-        (
-            target(json!({"rules": [{"kind": "TCPRoute", "name": "a", "matches": ["x"]}]})),
-            "spec.rules[0].matches",
-        ),
-        (
-            target(json!({"rules": [{"kind": "UDPRoute", "name": "a", "matches": []}]})),
-            "spec.rules[0].matches",
-        ),
-        (
-            binding(json!({"serviceAccount": "Web"})),
-            "spec.schemes.serviceAccount",
-        ),
-        (
-            binding(json!({"podLabelSelector": {"matchLabels": labels}})),
-            "spec.schemes.podLabelSelector.matchLabels",
-        ),
-        (tcp(json!(null)), "spec"),
-        (tcp(json!([])), "spec"),
-        (tcp(json!({"matches": []})), "spec.matches"),
-        (http(json!(null)), "spec"),
-        (http(json!({"matches": [["x"]]})), "spec.matches[0]"),
-        (
-            http(json!({"matches": [{"name": "a", "methods": [1]}]})),
-            "spec.matches[0].methods[0]",
-        ),
-    ];
-    for ((group, kind, spec), field) in table {
-        let object = json!({
-            "apiVersion": format!("{group}/v1alpha4"), "kind": kind,
-            "metadata": {"name": "x", "namespace": "shop", "generation": 1}, "spec": spec,
-        });
+    let cases = [split_cases(), target_cases(), other_cases()];
+    for (object, field) in cases.into_iter().flatten() {
         assert_eq!(difference(&object), None, "{object}");
         let refusal = reviewed(&object).refusal;
         let refusal = refusal.unwrap_or_else(|| panic!("taken: {object}"));
@@ -438,12 +341,119 @@ fn what_was_judged_differently_once_is_refused_by_both_in_the_same_words() {
     }
 }
 
-#[expect(
-    clippy::needless_pass_by_value,
-    reason = "keeps the test's json! plain"
-)]
-fn merge(spec: &mut Value, edit: Value) {
-    for (name, value) in edit.as_object().unwrap() {
-        spec[name.as_str()] = value.clone();
-    }
+/// An object, and the first field that is wrong with it.
+type Case = (Value, &'static str);
+
+fn object(group: &str, kind: &str, spec: Value) -> Value {
+    let mut object = json!({
+        "apiVersion": format!("{group}/v1alpha4"), "kind": kind,
+        "metadata": {"name": "x", "namespace": "shop", "generation": 1},
+    });
+    object["spec"] = spec;
+    object
+}
+
+/// A good spec with another value for one field.
+fn with(mut spec: Value, field: &str, value: Value) -> Value {
+    spec[field] = value;
+    spec
+}
+
+fn split_cases() -> Vec<Case> {
+    let split = |field: &str, value: Value| {
+        let good = json!({"service": "web", "backends": [{"service": "a", "weight": 1}]});
+        object(
+            "split.smi-spec.io",
+            "TrafficSplit",
+            with(good, field, value),
+        )
+    };
+    let groups = |names: &[String]| {
+        let of = |name: &String| json!({"kind": "HTTPRouteGroup", "name": name});
+        split("matches", names.iter().map(of).collect())
+    };
+    let many: Vec<String> = (0..17).map(|n| format!("g{n}")).collect();
+    let backend = json!([{"service": "a/b", "weight": 1}]);
+    let foreign = json!([{"kind": "HTTPRouteGroup", "name": "g", "apiGroup": "x"}]);
+    vec![
+        (
+            split("service", json!("web.shop.svc.other.example")),
+            "spec.service",
+        ),
+        (split("service", json!("web..")), "spec.service"),
+        (split("service", json!("Web")), "spec.service"),
+        (split("backends", json!([])), "spec.backends"),
+        (split("backends", backend), "spec.backends[0].service"),
+        (groups(&many), "spec.matches"),
+        (groups(&["g".into(), "g".into()]), "spec.matches[1].name"),
+        (groups(&["Not A Name".into()]), "spec.matches[0].name"),
+        (split("matches", foreign), "spec.matches[0].apiGroup"),
+    ]
+}
+
+fn target_cases() -> Vec<Case> {
+    let target = |field: &str, value: Value| {
+        let good = json!({
+            "destination": {"kind": "ServiceAccount", "name": "api"},
+            "sources": [{"kind": "ServiceAccount", "name": "web"}],
+            "rules": [{"kind": "TCPRoute", "name": "ports"}],
+        });
+        object(
+            "access.smi-spec.io",
+            "TrafficTarget",
+            with(good, field, value),
+        )
+    };
+    let source = |kind: &str, name: &str, namespace: &str| {
+        let one = json!({"kind": kind, "name": name, "namespace": namespace});
+        target("sources", json!([one]))
+    };
+    let rule = |rule: Value| target("rules", json!([rule]));
+    let nobody = json!({"kind": "ServiceAccount", "name": "a/b"});
+    let group = "system:authenticated";
+    let named = json!({"kind": "TCPRoute", "name": "a", "matches": ["x"]});
+    let empty = json!({"kind": "UDPRoute", "name": "a", "matches": []});
+    vec![
+        (target("destination", nobody), "spec.destination.name"),
+        (
+            source("ServiceAccount", "Web", "shop"),
+            "spec.sources[0].name",
+        ),
+        (
+            source("ServiceAccount", "web", "a.b"),
+            "spec.sources[0].namespace",
+        ),
+        (source("Group", group, "A"), "spec.sources[0].namespace"),
+        (
+            rule(json!({"kind": "TCPRoute", "name": "A"})),
+            "spec.rules[0].name",
+        ),
+        (rule(named), "spec.rules[0].matches"),
+        (rule(empty), "spec.rules[0].matches"),
+    ]
+}
+
+fn other_cases() -> Vec<Case> {
+    let binding = |schemes: Value| {
+        let spec = json!({"schemes": schemes});
+        object("access.smi-spec.io", "IdentityBinding", spec)
+    };
+    let labels: serde_json::Map<_, _> = (0..33).map(|n| (format!("l{n}"), json!("a"))).collect();
+    let labels = json!({"podLabelSelector": {"matchLabels": labels}});
+    let tcp = |spec: Value| object("specs.smi-spec.io", "TCPRoute", spec);
+    let http = |spec: Value| object("specs.smi-spec.io", "HTTPRouteGroup", spec);
+    let method = json!({"matches": [{"name": "a", "methods": [1]}]});
+    vec![
+        (
+            binding(json!({"serviceAccount": "Web"})),
+            "spec.schemes.serviceAccount",
+        ),
+        (binding(labels), "spec.schemes.podLabelSelector.matchLabels"),
+        (tcp(json!(null)), "spec"),
+        (tcp(json!([])), "spec"),
+        (tcp(json!({"matches": []})), "spec.matches"),
+        (http(json!(null)), "spec"),
+        (http(json!({"matches": [["x"]]})), "spec.matches[0]"),
+        (http(method), "spec.matches[0].methods[0]"),
+    ]
 }
