@@ -1,3 +1,5 @@
+//! What a Model shares with the one before.
+
 use serde_json::json;
 
 use crate::testing::cluster::*;

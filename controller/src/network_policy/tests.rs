@@ -1,3 +1,5 @@
+//! UDPRoutes become NetworkPolicies.
+
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use policy::mode::AccessMode;
 use serde_json::{Value, json};

@@ -1,3 +1,5 @@
+//! The gRPC port, with proxies that behave and others.
+
 use tokio::time::sleep;
 
 use super::*;

@@ -1,3 +1,5 @@
+//! Conditions follow what is judged and acknowledged.
+
 use super::conditions::RECONNECT;
 use super::*;
 use crate::network_policy::InForce;

@@ -1,3 +1,5 @@
+//! Stored objects come to the storage version.
+
 use serde_json::{Value, json};
 
 use super::*;

@@ -1,3 +1,5 @@
+//! Objects of the API server become facts.
+
 use kube::core::DynamicObject;
 use serde_json::{Value, json};
 

@@ -1,3 +1,5 @@
+//! Every namespace has the trust bundle.
+
 use super::copy::{LEAVE_MANAGER, ROOTS_KEY};
 use super::*;
 use crate::testing::api_server::FakeApi;

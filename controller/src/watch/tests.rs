@@ -1,3 +1,5 @@
+//! Watches gather a World, and survive their ends.
+
 use std::time::Duration;
 
 use http::{Request, Response, StatusCode};

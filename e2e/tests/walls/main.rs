@@ -8,6 +8,7 @@
 mod allowance;
 mod circles;
 mod modules;
+mod named;
 mod planted;
 mod reader;
 mod rooms;

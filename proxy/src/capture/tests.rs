@@ -1,3 +1,5 @@
+//! The settings of the redirection.
+
 use crate::capture::settings::{BadArguments, MAX_NETS, Settings, Then};
 
 fn parse(line: &str) -> Result<Settings, BadArguments> {

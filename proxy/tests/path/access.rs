@@ -1,3 +1,5 @@
+//! Rules, modes and revocation on the data path.
+
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};

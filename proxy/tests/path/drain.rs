@@ -1,3 +1,5 @@
+//! A pod that goes loses no request.
+
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};

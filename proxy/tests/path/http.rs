@@ -1,3 +1,5 @@
+//! HTTP through two proxies.
+
 use std::time::Duration;
 
 use http::{Request, Version};

@@ -1,3 +1,5 @@
+//! Who may use the port between proxies, and for what.
+
 use std::time::{Duration, SystemTime};
 
 use http::{Method, Request};

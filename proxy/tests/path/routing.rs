@@ -1,3 +1,5 @@
+//! Splits, endpoints and attempts.
+
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 

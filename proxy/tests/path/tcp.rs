@@ -1,3 +1,5 @@
+//! Bytes through two proxies.
+
 use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};

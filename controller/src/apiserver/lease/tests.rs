@@ -1,3 +1,5 @@
+//! Who holds the Lease, and for how long.
+
 use super::*;
 use crate::testing::api_server::FakeApi;
 use serde_json::json;

@@ -1,3 +1,5 @@
+//! Which requests get a certificate, and which are told why not.
+
 use parking_lot::Mutex;
 
 use super::*;

@@ -1,3 +1,5 @@
+//! The authority's Secret is made, kept and renewed.
+
 use super::*;
 use crate::aggregated::certificate;
 use crate::authority::own_certificate::keep_serving;

@@ -1,3 +1,5 @@
+//! What is said of an object, once and in order.
+
 use std::sync::Arc;
 
 use policy::name::{Kind, ObjectRef};

@@ -1,3 +1,5 @@
+//! TrafficTargets become rules.
+
 use policy::{
     access::{Access, Caller},
     http_match::RequestFacts,

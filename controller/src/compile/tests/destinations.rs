@@ -1,3 +1,5 @@
+//! What stands at an address.
+
 use serde_json::json;
 use wire::v1::destination::Target;
 

@@ -1,3 +1,5 @@
+//! Where a Service's port is served.
+
 use serde_json::{Value, json};
 
 use crate::testing::cluster::*;

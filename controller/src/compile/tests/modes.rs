@@ -1,3 +1,5 @@
+//! Modes of namespaces and pods.
+
 use serde_json::json;
 use wire::v1::{Enforcement, MtlsMode};
 

@@ -1,3 +1,5 @@
+//! What is declared for a port.
+
 use serde_json::json;
 use wire::v1::{Protocol, destination::Target};
 

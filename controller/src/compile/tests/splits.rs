@@ -1,3 +1,5 @@
+//! TrafficSplits become routes.
+
 use serde_json::{Value, json};
 
 use super::{failures, verdict};

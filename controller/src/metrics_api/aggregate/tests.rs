@@ -1,3 +1,5 @@
+//! Reports become the figures of a workload.
+
 use super::*;
 use crate::testing::town::{
     SLOT_NOW, call, inventory, key, report, reports, seen_by_client, seen_by_server,

@@ -1,3 +1,5 @@
+//! Who may ask the metrics API, and how much.
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 

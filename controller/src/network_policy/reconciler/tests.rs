@@ -1,3 +1,5 @@
+//! NetworkPolicies follow what is planned, and never one of the user's.
+
 use std::time::Duration;
 
 use http::Method;

@@ -1,3 +1,5 @@
+//! Which objects are in use by whom.
+
 use super::*;
 use crate::observe::acknowledgements::MAX_REMEMBERED;
 use crate::testing::cluster;

@@ -1,3 +1,5 @@
+//! Reports are kept within their bounds.
+
 use super::*;
 use crate::observe::report_store::{MAX_BYTES, MAX_POD_BYTES};
 use crate::settings::caps::Caps;

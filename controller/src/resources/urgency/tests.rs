@@ -1,3 +1,5 @@
+//! Which changes must not wait.
+
 use super::*;
 
 fn published(content: Content) -> EncodedResource {

@@ -1,3 +1,5 @@
+//! What one proxy is sent next.
+
 use super::*;
 use policy::name::Kind;
 

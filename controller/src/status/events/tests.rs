@@ -1,3 +1,5 @@
+//! Events are written once, and within a rate.
+
 use std::sync::Arc;
 
 use super::*;

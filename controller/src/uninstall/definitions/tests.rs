@@ -1,3 +1,5 @@
+//! What stays of the definitions when the mesh goes.
+
 use http::Method;
 use serde_json::{Value, json};
 

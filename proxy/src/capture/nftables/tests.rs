@@ -1,3 +1,5 @@
+//! What the kernel is told, and what it answers.
+
 use super::*;
 use crate::capture::rules;
 use crate::capture::settings::Settings;

@@ -1,3 +1,5 @@
+//! HTTP/2 with itself, and frame by frame.
+
 use std::future::{pending, poll_fn};
 use std::pin::pin;
 use std::sync::Arc;

@@ -1,3 +1,5 @@
+//! What is written in one turn leaves at once.
+
 use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::time::Duration;

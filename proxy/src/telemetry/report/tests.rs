@@ -1,3 +1,5 @@
+//! What the controller is told, slot by slot.
+
 use std::sync::Arc;
 
 use prometheus_client::registry::Registry;

@@ -1,3 +1,5 @@
+//! HTTP/1 as a server, byte by byte.
+
 use std::future::pending;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
