@@ -1,9 +1,10 @@
 //! Compiles a World into a Model. Pure: no clock, no randomness, and no memory: where
 //! an earlier Model helps (`after`), it is an argument and changes nothing but the time.
 //!
-//! What users wrote is judged here and nowhere else. A mistake costs the object
-//! that holds it as little as is safe, and no other object anything. Where it is
-//! unclear what an access rule means, it allows less.
+//! What an object means by itself has been judged when it was read; here it meets the
+//! others, and what does not fit is said of it. A mistake costs the object that holds it
+//! as little as is safe, and no other object anything. Where it is unclear what an access
+//! rule means, it allows less.
 //!
 //! May import `model`, `problem` and `world`.
 

@@ -57,8 +57,9 @@ pub use self::{
     settings::{Settings, caps::Caps},
     uninstall::hook::leave,
 };
-// What tests of the whole crate name.
+// What tests of the whole crate, and of its agreement with the webhook, name.
 pub use self::{
     metrics::{CertifyResult, Metrics, ReportOutcome},
     model::{Defaults, Model, PodId},
+    problem::{ConditionType, Problem, Reason, Severity},
 };

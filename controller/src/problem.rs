@@ -8,6 +8,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
+use crds::smi::judge::Code;
 use policy::name::ObjectRef;
 
 /// The condition that a problem belongs to.
@@ -92,6 +93,8 @@ pub enum Reason {
     NotEnforced,
     /// A field that has no meaning where it stands.
     FieldIgnored,
+    /// A method that no client is likely to send.
+    UnusualMethod,
     /// A source without a namespace was taken for one of the object's own.
     NamespaceDefaulted,
 }
@@ -116,7 +119,21 @@ impl Reason {
             Self::PortSkipped => "PortSkipped",
             Self::NotEnforced => "NotEnforced",
             Self::FieldIgnored => "FieldIgnored",
+            Self::UnusualMethod => "UnusualMethod",
             Self::NamespaceDefaulted => "NamespaceDefaulted",
+        }
+    }
+}
+
+impl From<Code> for Reason {
+    fn from(code: Code) -> Self {
+        match code {
+            Code::Unreadable => Self::Unreadable,
+            Code::Invalid => Self::Invalid,
+            Code::ForeignDestination => Self::ForeignDestination,
+            Code::UnsupportedKind => Self::UnsupportedKind,
+            Code::FieldIgnored => Self::FieldIgnored,
+            Code::UnusualMethod => Self::UnusualMethod,
         }
     }
 }

@@ -132,11 +132,10 @@ pub async fn run(
     runtime::task::spawn("events", notes.run());
 
     let (publish, latest) = watch::channel(None);
-    let worlds = crate::watch::start(client.clone(), metrics.world.clone());
-    runtime::task::spawn(
-        "compile",
-        compile::run::run(worlds, publish, defaults(&settings)),
-    );
+    let defaults = defaults(&settings);
+    let domain = defaults.cluster_domain.clone();
+    let worlds = crate::watch::start(client.clone(), domain, metrics.world.clone());
+    runtime::task::spawn("compile", compile::run::run(worlds, publish, defaults));
     runtime::task::spawn(
         "gauges",
         gauges::follow(latest.clone(), metrics.world.clone()),

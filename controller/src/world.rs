@@ -22,8 +22,7 @@ pub use facts::{
 pub use key::ObjectKey;
 pub(crate) use key::{object, origin};
 pub use smi::{
-    BackendFacts, BindingFacts, GroupFacts, Header, MatchFacts, Meta, RefFacts, RuleFacts,
-    SplitFacts, SubjectFacts, TargetFacts, TcpRouteFacts, UdpRouteFacts,
+    BindingFacts, GroupFacts, Meta, SplitFacts, TargetFacts, TcpRouteFacts, UdpRouteFacts,
 };
 
 /// One kind's facts by name.

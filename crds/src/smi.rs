@@ -10,6 +10,7 @@ mod binding;
 mod columns;
 mod definition;
 mod headers;
+pub mod judge;
 mod kinds;
 mod schema;
 mod specs;

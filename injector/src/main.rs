@@ -135,7 +135,7 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
         "injector started"
     );
     let mutator = Mutator::new(client, settings.inject);
-    let webhooks = Arc::new(Webhooks::new(mutator, metrics));
+    let webhooks = Arc::new(Webhooks::new(mutator, settings.cluster_domain, metrics));
     let stop = async {
         let signal = ended.await;
         info!(signal, "injector ends");

@@ -82,15 +82,17 @@ const CALL_TIMEOUT: Duration = Duration::from_millis(4500);
 /// What answers the calls.
 pub(crate) struct Webhooks {
     mutator: Mutator,
+    cluster_domain: String,
     metrics: Metrics,
     turns: Turns<IpAddr>,
     memory: Pool<IpAddr>,
 }
 
 impl Webhooks {
-    pub(crate) fn new(mutator: Mutator, metrics: Metrics) -> Self {
+    pub(crate) fn new(mutator: Mutator, cluster_domain: String, metrics: Metrics) -> Self {
         Self {
             mutator,
+            cluster_domain,
             turns: Turns::new(MAX_CALLS.0, MAX_CALLS.1),
             memory: Pool::new(MEMORY, metrics.limits.counter("memory")),
             metrics,
@@ -267,7 +269,10 @@ impl Webhooks {
             "account" => judged(account::check(&review), &review.uid),
             "ephemeral" => judged(ephemeral::check(&review), &review.uid),
             "spelling" => judged(spelling::check(&review), &review.uid),
-            _ => judged(validate::validate(&review), &review.uid),
+            _ => {
+                let answer = validate::validate(&review, &self.cluster_domain);
+                judged(answer, &review.uid)
+            }
         })
     }
 

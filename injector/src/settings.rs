@@ -10,6 +10,8 @@ pub(crate) struct Settings {
     pub(crate) namespace: String,
     /// Name of this pod, for logs.
     pub(crate) pod_name: String,
+    /// DNS domain of the cluster, without dots at its ends.
+    pub(crate) cluster_domain: String,
     /// What is logged.
     pub(crate) log: String,
     /// What goes into every proxy.
@@ -32,6 +34,7 @@ impl Settings {
         }
         let controller_address = env.required("WEFT_CONTROLLER_ADDRESS");
         let trust_domain = env.or("WEFT_TRUST_DOMAIN", "cluster.local".to_owned());
+        let cluster_domain = env.or("WEFT_CLUSTER_DOMAIN", "cluster.local".to_owned());
         let version = env.or("WEFT_VERSION", env!("CARGO_PKG_VERSION").to_owned());
         let compatibility_series = env.or("WEFT_COMPATIBILITY_SERIES", String::new());
         let log = env.or("WEFT_LOG", "info".to_owned());
@@ -39,6 +42,7 @@ impl Settings {
             let namespace = namespace?;
             Some(Self {
                 pod_name: pod_name?,
+                cluster_domain,
                 log,
                 inject: inject::Settings {
                     proxy_image: proxy_image?,

@@ -1,76 +1,61 @@
 //! Refuses SMI objects that could not mean anything, while their author looks on.
 //!
-//! The controller judges again, because this webhook may be away and objects may
-//! be older than it. What does not exist yet is no mistake here: objects may
-//! come in any order.
+//! What an object means is judged in `crds::smi::judge`, where the controller asks again:
+//! this webhook may be away, and objects may be older than it. What does not exist yet is
+//! no mistake here: objects may come in any order.
 
-mod access;
-mod binding;
-mod mistakes;
-mod specs;
-mod split;
-
-use crds::smi;
-use serde::de::DeserializeOwned;
-use serde_json::Value;
+use crds::smi::{
+    self, HttpRouteGroupSpec, IdentityBindingSpec, TcpRouteSpec, TrafficSplitSpec,
+    TrafficTargetSpec, UdpRouteSpec,
+    judge::{self, Mistake, Severity, Surroundings},
+};
 
 use crate::review::{AdmissionResponse, Request};
-use mistakes::{Mistake, Mistakes};
 
 /// Most mistakes that one answer names.
 const MOST_MISTAKES: usize = 10;
 
-/// Characters of one mistake's field or reason that are told: both may quote values of
-/// any length.
-const LONGEST_TEXT: usize = 400;
-
-/// The answer for one object.
-pub(crate) fn validate(request: &Request) -> AdmissionResponse {
+/// The answer for one object, in a cluster of this DNS domain.
+pub(crate) fn validate(request: &Request, cluster_domain: &str) -> AdmissionResponse {
     if !concerns_us(request) {
         return AdmissionResponse::allow();
     }
-    let mistakes = match find(request) {
-        Ok(mistakes) => mistakes.0,
-        Err(error) => {
-            // A kind that is not ours reaches us only through a wrong selector.
-            vec![Mistake {
-                field: "the object".into(),
-                reason: error.to_string(),
-            }]
-        }
+    let at = Surroundings {
+        namespace: &request.namespace,
+        cluster_domain,
     };
-    if mistakes.is_empty() {
+    let Some(mistakes) = judged(request, &at) else {
+        // It reaches us only through a wrong selector.
+        let kind: String = request.kind.kind.chars().take(80).collect();
+        return refusal(
+            request,
+            &format!("kind: {kind:?} is not a kind that Weft serves"),
+        );
+    };
+    let named = |severity: Severity| {
+        let mistakes = mistakes.iter();
+        let mistakes = mistakes.filter(move |mistake| mistake.severity == severity);
+        mistakes.map(|mistake| format!("{}: {}", mistake.field, mistake.text))
+    };
+    let mut refused: Vec<String> = named(Severity::Refuse).collect();
+    if refused.is_empty() {
         return AdmissionResponse {
-            warnings: doubts(request),
+            warnings: named(Severity::Warn).collect(),
             ..AdmissionResponse::allow()
         };
     }
-    let more = mistakes.len().saturating_sub(MOST_MISTAKES);
-    let mut named: Vec<String> = mistakes
-        .iter()
-        .take(MOST_MISTAKES)
-        .map(|mistake| format!("{}: {}", short(&mistake.field), short(&mistake.reason)))
-        .collect();
+    let more = refused.len().saturating_sub(MOST_MISTAKES);
     if more > 0 {
-        named.push(format!("and {more} more"));
+        refused.truncate(MOST_MISTAKES);
+        refused.push(format!("and {more} more"));
     }
-    AdmissionResponse::refuse(format!(
-        "{} {}/{} is invalid: {}",
-        request.kind.kind,
-        request.namespace,
-        request.name,
-        named.join("; ")
-    ))
+    refusal(request, &refused.join("; "))
 }
 
-/// What can be meant, and hardly is.
-fn doubts(request: &Request) -> Vec<String> {
-    if request.kind.kind != "HTTPRouteGroup" {
-        return Vec::new();
-    }
-    let spec = request.object.get("spec").unwrap_or(&Value::Null);
-    let doubts = read(spec).map(|spec| specs::doubtful_methods(&spec));
-    doubts.unwrap_or_default()
+fn refusal(request: &Request, why: &str) -> AdmissionResponse {
+    let kind: String = request.kind.kind.chars().take(80).collect();
+    let (namespace, name) = (&request.namespace, &request.name);
+    AdmissionResponse::refuse(format!("{kind} {namespace}/{name} is invalid: {why}"))
 }
 
 /// Whether this write changes what a user asked for. An object that was stored when it
@@ -88,48 +73,26 @@ fn concerns_us(request: &Request) -> bool {
     asked && itself && spec_changed && !going
 }
 
-fn find(request: &Request) -> Result<Mistakes, serde_json::Error> {
-    let mut mistakes = Mistakes::default();
-    let namespace = request.namespace.as_str();
-    let spec = request.object.get("spec").unwrap_or(&Value::Null);
-    match (request.kind.group.as_str(), request.kind.kind.as_str()) {
-        (smi::SPLIT_GROUP, "TrafficSplit") => {
-            split::check_weights(spec, &mut mistakes);
-            if mistakes.0.is_empty() {
-                split::check(&read(spec)?, namespace, &mut mistakes);
+/// What is wrong with the object; `None` if its kind is none of ours.
+fn judged(request: &Request, at: &Surroundings<'_>) -> Option<Vec<Mistake>> {
+    let spec = request.object.get("spec");
+    Some(
+        match (request.kind.group.as_str(), request.kind.kind.as_str()) {
+            (smi::SPLIT_GROUP, "TrafficSplit") => judge::spec::<TrafficSplitSpec>(spec, at).1,
+            (smi::ACCESS_GROUP, "TrafficTarget") => judge::spec::<TrafficTargetSpec>(spec, at).1,
+            (smi::SPECS_GROUP, "HTTPRouteGroup") => judge::spec::<HttpRouteGroupSpec>(spec, at).1,
+            (smi::SPECS_GROUP, "TCPRoute") => judge::spec::<TcpRouteSpec>(spec, at).1,
+            (smi::SPECS_GROUP, "UDPRoute") => judge::spec::<UdpRouteSpec>(spec, at).1,
+            (smi::ACCESS_GROUP, "IdentityBinding") => {
+                judge::spec::<IdentityBindingSpec>(spec, at).1
             }
-        }
-        (smi::ACCESS_GROUP, "TrafficTarget") => {
-            access::check(&read(spec)?, namespace, &mut mistakes);
-        }
-        (smi::SPECS_GROUP, "HTTPRouteGroup") => specs::check_http(&read(spec)?, &mut mistakes),
-        (smi::SPECS_GROUP, "TCPRoute") => specs::check_tcp(&read(spec)?, &mut mistakes),
-        (smi::SPECS_GROUP, "UDPRoute") => specs::check_udp(&read(spec)?, &mut mistakes),
-        (smi::ACCESS_GROUP, "IdentityBinding") => {
-            binding::check(&read(spec)?, &mut mistakes);
-        }
-        (_, kind) => mistakes.add("kind", format!("{kind:?} is not a kind that Weft serves")),
-    }
-    Ok(mistakes)
+            _ => return None,
+        },
+    )
 }
 
-fn read<T: DeserializeOwned + Default>(spec: &Value) -> Result<T, serde_json::Error> {
-    if spec.is_null() {
-        Ok(T::default())
-    } else {
-        T::deserialize(spec)
-    }
-}
-
-/// The beginning of a long text.
-fn short(text: &str) -> String {
-    if text.chars().count() <= LONGEST_TEXT {
-        return text.to_owned();
-    }
-    let begin: String = text.chars().take(LONGEST_TEXT).collect();
-    format!("{begin}...")
-}
-
+#[cfg(test)]
+mod agreement;
 #[cfg(test)]
 mod hostile;
 #[cfg(test)]

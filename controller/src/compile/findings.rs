@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
+use crds::smi::judge::{self, Mistake};
 use policy::name::ObjectRef;
 
 use crate::{
@@ -84,6 +85,25 @@ pub(crate) struct About<'a> {
 }
 
 impl About<'_> {
+    /// What is wrong with the object by itself, in the words of the webhook.
+    pub(crate) fn judged(&mut self, mistakes: &[Mistake]) {
+        for mistake in mistakes {
+            let severity = match mistake.severity {
+                judge::Severity::Refuse => Severity::Failure,
+                judge::Severity::Warn => Severity::Warning,
+            };
+            let text = mistake.text.clone();
+            let reason = mistake.code.into();
+            self.add(
+                ConditionType::Accepted,
+                severity,
+                reason,
+                &mistake.field,
+                text,
+            );
+        }
+    }
+
     /// `Accepted` is false.
     pub(crate) fn refuse(&mut self, reason: Reason, field: &str, message: String) {
         self.add(

@@ -16,7 +16,7 @@ use crate::{
 pub(super) fn compile(world: &World, defaults: &Defaults) -> (Index, Problems) {
     let mut findings = findings::Findings::default();
     let routes = routes::Routes::new(world, defaults, &mut findings);
-    let mut splits = splits::by_root(world, defaults, &routes, &mut findings);
+    let mut splits = splits::by_root(world, &routes, &mut findings);
     let pods_by_ip = addresses::pods_by_ip(world);
     let endpoints = slices::by_port(world, defaults, &pods_by_ip);
     let mut declared = protocols::declared_for_pods(world, &endpoints, &mut findings);

@@ -204,15 +204,15 @@ impl Asked<'_> {
             return Vec::new();
         };
         let mut backends: Vec<Backend> = Vec::new();
-        for backend in &split.backends {
-            let name = short(&backend.service).to_owned();
+        for backend in &split.spec.backends {
+            let name = short(&backend.service.written).to_owned();
             match backends.iter_mut().find(|held| held.name == name) {
                 // Named twice: its weights add up.
-                Some(held) => held.weight = held.weight.saturating_add(backend.weight),
+                Some(held) => held.weight = held.weight.saturating_add(backend.weight.into()),
                 None => backends.push(Backend {
-                    apex: short(&split.service).to_owned(),
+                    apex: short(&split.spec.root.written).to_owned(),
                     name,
-                    weight: backend.weight,
+                    weight: backend.weight.into(),
                 }),
             }
         }

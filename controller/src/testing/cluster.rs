@@ -41,24 +41,30 @@ pub(crate) fn apply(collector: &mut Collector, object: &Value) -> News {
         "Node" => collector
             .nodes
             .take(Step::Applied(key, translate::node(object).ok())),
-        "TrafficTarget" => collector
-            .targets
-            .take(Step::Applied(key, Some(translate::target(object)))),
-        "TrafficSplit" => collector
-            .splits
-            .take(Step::Applied(key, Some(translate::split(object)))),
-        "HTTPRouteGroup" => collector
-            .groups
-            .take(Step::Applied(key, Some(translate::group(object)))),
-        "TCPRoute" => collector
-            .tcp_routes
-            .take(Step::Applied(key, Some(translate::tcp_route(object)))),
-        "UDPRoute" => collector
-            .udp_routes
-            .take(Step::Applied(key, Some(translate::udp_route(object)))),
-        "IdentityBinding" => collector
-            .bindings
-            .take(Step::Applied(key, Some(translate::binding(object)))),
+        "TrafficTarget" => collector.targets.take(Step::Applied(
+            key,
+            Some(translate::target(&object, "cluster.local")),
+        )),
+        "TrafficSplit" => collector.splits.take(Step::Applied(
+            key,
+            Some(translate::split(&object, "cluster.local")),
+        )),
+        "HTTPRouteGroup" => collector.groups.take(Step::Applied(
+            key,
+            Some(translate::group(&object, "cluster.local")),
+        )),
+        "TCPRoute" => collector.tcp_routes.take(Step::Applied(
+            key,
+            Some(translate::tcp_route(&object, "cluster.local")),
+        )),
+        "UDPRoute" => collector.udp_routes.take(Step::Applied(
+            key,
+            Some(translate::udp_route(&object, "cluster.local")),
+        )),
+        "IdentityBinding" => collector.bindings.take(Step::Applied(
+            key,
+            Some(translate::binding(&object, "cluster.local")),
+        )),
         other => panic!("no such kind: {other}"),
     }
 }

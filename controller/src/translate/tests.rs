@@ -6,6 +6,8 @@ use serde_json::{Value, json};
 use super::*;
 use crate::testing::cluster;
 
+const DOMAIN: &str = "cluster.local";
+
 fn dynamic(object: Value) -> DynamicObject {
     serde_json::from_value(object).unwrap()
 }
@@ -65,18 +67,18 @@ fn an_object_of_the_wrong_shape_is_an_error_or_says_so_itself() {
         "/spec/backends",
         json!("none"),
     );
-    let facts = split(dynamic(bad));
-    assert!(facts.meta.unreadable.is_some());
+    let facts = split(&dynamic(bad), DOMAIN);
+    assert!(facts.meta.unreadable().is_some());
     assert_eq!(facts.meta.generation, 1);
 }
 
 #[test]
 fn an_unreadable_target_still_says_whom_it_protects() {
     let object = cluster::target("t", "api", &["web"], json!("everything"));
-    let facts = target(dynamic(object));
-    assert!(facts.meta.unreadable.is_some());
-    assert_eq!(&*facts.destination.unwrap().name, "api");
-    assert!(facts.sources.is_empty() && facts.rules.is_empty());
+    let facts = target(&dynamic(object), DOMAIN);
+    assert!(facts.meta.unreadable().is_some());
+    assert_eq!(&*facts.spec.destination.unwrap().name, "api");
+    assert!(facts.spec.sources.is_empty() && facts.spec.rules.is_empty());
 }
 
 #[test]
@@ -88,21 +90,28 @@ fn an_identity_binding_keeps_each_scheme_and_a_broken_one_whom_it_names() {
         world.bindings.values().next().unwrap().clone()
     };
     let facts = read(json!({"serviceAccount": "web", "spiffeIdentities": ["td/a"]}));
-    assert_eq!(facts.service_account.as_deref(), Some("web"));
-    assert_eq!(facts.spiffe_ids, Some(vec!["td/a".into()]));
+    assert_eq!(facts.spec.service_account.as_deref(), Some("web"));
+    let ids: Vec<_> = facts
+        .spec
+        .ids
+        .iter()
+        .map(|id| (&*id.written, &id.id))
+        .collect();
+    assert_eq!(ids, [("td/a", &"spiffe://td/a".parse().ok())]);
     assert_eq!(
-        (facts.labels.clone(), &facts.meta.unreadable),
-        (None, &None)
+        (&facts.spec.labels, &*facts.meta.mistakes),
+        (&None, &[][..])
     );
     let facts = read(json!({"podLabelSelector": {"matchLabels": {"app": "web"}}}));
     let labels = [("app".into(), "web".into())].into();
-    assert_eq!(facts.labels, Some(labels));
+    assert_eq!(facts.spec.labels, Some(labels));
     let broken = json!({"serviceAccount": "web", "spiffeIdentities": "x",
         "podLabelSelector": {"matchLabels": {"app": "web", "n": 1}}});
     let facts = read(broken);
-    assert!(facts.meta.unreadable.is_some());
-    assert_eq!(facts.service_account.as_deref(), Some("web"));
-    assert_eq!(facts.labels, Some([("app".into(), "web".into())].into()));
+    assert!(facts.meta.unreadable().is_some());
+    assert_eq!(facts.spec.service_account.as_deref(), Some("web"));
+    let labels = [("app".into(), "web".into())].into();
+    assert_eq!(facts.spec.labels, Some(labels));
 }
 
 #[test]
@@ -115,7 +124,11 @@ fn ports_of_a_udp_route_may_be_absent() {
             json!({}),
         ))
         .world();
-    let ports: Vec<_> = world.udp_routes.values().map(|r| r.ports.clone()).collect();
+    let ports: Vec<_> = world
+        .udp_routes
+        .values()
+        .map(|r| r.ports.0.clone())
+        .collect();
     assert_eq!(ports, [None, Some(vec![53])]);
 }
 
@@ -125,21 +138,23 @@ fn a_list_in_the_place_of_an_object_is_not_read_by_position() {
     let rules = json!([{"kind": "TCPRoute", "name": "all"}]);
     let mut object = cluster::target("t", "api", &[], rules);
     object["spec"]["sources"] = json!([source]);
-    let fact = target(dynamic(object));
+    let fact = target(&dynamic(object), DOMAIN);
+    let why = fact.meta.unreadable().unwrap();
+    assert_eq!(why.field, "spec.sources[0]");
+    assert!(why.text.starts_with("is a list, but must be an object"));
     assert_eq!(
-        fact.meta.unreadable.as_deref(),
-        Some("spec.sources[0] is a list, but must be an object")
-    );
-    assert_eq!(
-        (fact.sources.len(), &*fact.destination.unwrap().name),
+        (
+            fact.spec.sources.len(),
+            &*fact.spec.destination.unwrap().name
+        ),
         (0, "api")
     );
 
     let mut object = cluster::tcp_route("r", &[8080]);
     object["spec"]["matches"] = json!([]);
-    let fact = tcp_route(dynamic(object));
+    let fact = tcp_route(&dynamic(object), DOMAIN);
     assert!(
-        fact.meta.unreadable.is_some(),
+        fact.meta.unreadable().is_some(),
         "else it would stand for every port"
     );
 }
@@ -161,7 +176,7 @@ fn a_group_of_heavy_expressions_keeps_what_fits_and_is_read_in_bounded_time() {
     // Compiling all of them took some seconds.
     assert!(before.elapsed().as_secs() < 2, "{:?}", before.elapsed());
     let facts = world.groups.values().next().unwrap();
-    let bad = |facts: &crate::world::MatchFacts| facts.bad.is_some();
-    assert_eq!(facts.matches.len(), 64);
-    assert!(facts.matches.iter().skip(3).all(bad));
+    let matches = &facts.spec.matches;
+    assert_eq!(matches.len(), 64);
+    assert!(matches.iter().skip(3).all(|one| one.criteria.is_none()));
 }

@@ -188,7 +188,7 @@ async fn a_kind_that_the_server_does_not_know_and_an_unreadable_object_stop_noth
         _ => Ok(Vec::new()),
     });
     let metrics = WorldMetrics::default();
-    let mut worlds = start(client, metrics.clone());
+    let mut worlds = start(client, "cluster.local".into(), metrics.clone());
     timeout(Duration::from_secs(20), worlds.changed())
         .await
         .unwrap()
@@ -219,7 +219,7 @@ async fn objects_nested_without_end_take_down_no_more_than_what_they_mean() {
         ]),
         _ => Ok(Vec::new()),
     });
-    let mut worlds = start(client, WorldMetrics::default());
+    let mut worlds = start(client, "cluster.local".into(), WorldMetrics::default());
     timeout(Duration::from_secs(20), worlds.changed())
         .await
         .unwrap()
@@ -229,7 +229,7 @@ async fn objects_nested_without_end_take_down_no_more_than_what_they_mean() {
     let bad: Vec<_> = world
         .groups
         .iter()
-        .map(|(key, group)| (&*key.name, group.matches[0].bad.is_some()))
+        .map(|(key, group)| (&*key.name, group.spec.matches[0].criteria.is_none()))
         .collect();
     assert_eq!(bad, [("deep", true), ("good", false)]);
 }
@@ -240,6 +240,6 @@ async fn a_server_that_cannot_answer_yet_is_waited_for() {
         "/apis/access.smi-spec.io/v1alpha4/traffictargets" => Err(StatusCode::SERVICE_UNAVAILABLE),
         _ => Ok(Vec::new()),
     });
-    let mut worlds = start(client, WorldMetrics::default());
+    let mut worlds = start(client, "cluster.local".into(), WorldMetrics::default());
     no_world(&mut worlds, Duration::from_secs(600)).await;
 }

@@ -53,7 +53,7 @@ impl World {
         });
         let weights = list(&spec["backends"]).iter().all(|backend| {
             let weight = weight(split, backend);
-            (0.0..=f64::from(u32::MAX)).contains(&weight)
+            (0.0..=f64::from(i32::MAX)).contains(&weight)
         });
         readable(split) && root.is_some_and(is_real) && references && weights
     }

@@ -62,7 +62,8 @@ impl Harness {
         };
         let mut registry = Registry::default();
         let metrics = Metrics::register(&mut registry);
-        let webhooks = Arc::new(Webhooks::new(Mutator::new(api.client(), settings), metrics));
+        let mutator = Mutator::new(api.client(), settings);
+        let webhooks = Arc::new(Webhooks::new(mutator, "cluster.local".to_owned(), metrics));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (stop, stopped) = oneshot::channel();

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crds::smi::judge::PortLimit;
 use policy::protocol::Protocol;
 use wire::v1;
 
@@ -19,19 +20,13 @@ use crate::{
 impl Reading<'_> {
     /// `destination.port` of the oldest versions: nothing is allowed on another port,
     /// and nothing is allowed by it alone.
-    pub(super) fn limit_to_destination_port(&mut self, traffic: &mut Traffic) {
-        let Some(port) = self.facts.destination.as_ref().and_then(|to| to.port) else {
-            return;
+    pub(super) fn limit_to_destination_port(&self, traffic: &mut Traffic) {
+        let destination = self.facts.spec.destination.as_ref();
+        traffic.limit = match destination.map(|to| to.limit).unwrap_or_default() {
+            PortLimit::Any => return,
+            PortLimit::Only(port) => Some(Ports::Only(BTreeSet::from([port]))),
+            PortLimit::Nothing => Some(Ports::Only(BTreeSet::new())),
         };
-        let port = u16::try_from(port).ok().filter(|port| *port != 0);
-        if port.is_none() {
-            self.about.refuse(
-                Reason::Invalid,
-                "spec.destination.port",
-                "is no port; nothing is allowed".to_owned(),
-            );
-        }
-        traffic.limit = Some(Ports::Only(port.into_iter().collect()));
     }
 
     /// The container ports for those pods on which a written port is a Service's.
