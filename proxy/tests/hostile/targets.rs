@@ -124,7 +124,7 @@ async fn a_query_passes_and_takes_no_part_in_the_decision() {
 /// encoded before anything is judged, and what is judged arrives.
 #[tokio::test]
 async fn what_clients_leave_unencoded_is_judged_and_arrives_in_one_form() {
-    let field = Field::new(Protocol::Http1).await;
+    let field = TwoPods::new(Protocol::Http1).await;
     field.allow(Protocol::Http1, &["/public.*"]);
     for (target, arrives) in [
         (
@@ -195,7 +195,7 @@ async fn what_clients_leave_unencoded_is_judged_and_arrives_in_one_form() {
 
 #[tokio::test]
 async fn a_head_that_cannot_be_sent_on_is_refused_with_the_reason_and_counted() {
-    let field = Field::new(Protocol::Http1).await;
+    let field = TwoPods::new(Protocol::Http1).await;
     let refused = [
         (
             &b"GET /\x7f HTTP/1.1\r\nHost: s\r\n\r\n"[..],
@@ -258,8 +258,8 @@ async fn a_head_that_cannot_be_sent_on_is_refused_with_the_reason_and_counted() 
             field.recorded(told);
         }
         let pod = match way {
-            super::field::Way::Outbound => &field.client,
-            super::field::Way::Inbound => &field.server,
+            super::two_pods::Way::Outbound => &field.client,
+            super::two_pods::Way::Inbound => &field.server,
         };
         let metrics = pod.metrics();
         let counted: u64 = metrics
