@@ -8,10 +8,13 @@
 //! process.
 //!
 //! Bytes are counted from the first one of a body until the last one of the answer has
-//! been taken, with what a body takes in memory once it is read: that can be a hundred
-//! times its length.
+//! been taken. What a body takes in memory once it is read can be a hundred times its
+//! length, and judging it can take as long as matching a thousand requests. So that is
+//! done beside this thread, one review at a time and by turns of the addresses; see
+//! [`lanes`].
 
 mod counted;
+mod lanes;
 mod outcome;
 
 use std::convert::Infallible;
@@ -20,6 +23,8 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
+use crds::inject;
 use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
@@ -36,10 +41,12 @@ use tokio_rustls::TlsAcceptor;
 use tracing::{debug, warn};
 
 use counted::{Caller, CountedBody, Held, read};
-use outcome::{Outcome, answered, failure, json, refused};
+use lanes::{Lanes, MAX_COST};
+use outcome::{Outcome, answered, failure, json, refused, unanswered};
 
 use crate::metrics::Metrics;
-use crate::mutate::Mutator;
+use crate::mutate::{self, Mutator};
+use crate::review::AdmissionResponse;
 use crate::{account, convert, ephemeral, review, spelling, validate};
 
 /// Bytes of one call. The API server's own limit for a request is 3 MiB.
@@ -47,17 +54,14 @@ pub(crate) const MAX_BODY: usize = 3 * 1024 * 1024;
 /// Bytes of one conversion, which may hold many objects. etcd takes 1.5 MiB for one, and
 /// the API server mostly asks for one at a time.
 pub(crate) const MAX_CONVERSION: usize = 16 * 1024 * 1024;
-/// Bytes of all calls at one time, and what they take once they are read. With 128 MiB
-/// for the process this leaves 40 MiB for connections and everything else.
+/// Bytes of the bodies and answers of all calls at one time. With 128 MiB for the process
+/// and what the lanes may take, this leaves 36 MiB for connections and everything else.
 const MEMORY: Limits = Limits {
-    total: 88 * 1024 * 1024,
-    per_holder: 88 * 1024 * 1024,
+    total: 24 * 1024 * 1024,
+    per_holder: 24 * 1024 * 1024,
 };
-/// What one call may take once it is read. The largest object that etcd takes, with its
-/// former state, has about 60 MiB.
-const MAX_COST: usize = 64 * 1024 * 1024;
-/// Calls that are answered at one time, and those of one address.
-const MAX_CALLS: (usize, usize) = (32, 24);
+/// Namespaces that are read at one time, and those for one address.
+const MAX_LOOKUPS: (usize, usize) = (32, 24);
 /// Connections at one time: a few API servers, with a few connections each, and room.
 const CONNECTIONS: Limits = Limits {
     total: 128,
@@ -68,23 +72,25 @@ const ARRIVALS: Allowance = Allowance {
     burst: 200,
     every: Duration::from_millis(10),
 };
-/// More streams than [`MAX_CALLS`], so that one API server can use them all and the rest
-/// queues here and not there; bodies are read as they come.
+/// As many streams as one API server has calls under way, so that they queue here, where
+/// turns are taken, and not there; bodies are read as they come.
 const BOUNDS: Bounds = Bounds {
     handshake: Duration::from_secs(5),
     streams: 64,
     headers: 16 * 1024,
-    windows: (64 * 1024, 256 * 1024),
+    windows: (64 * 1024, 128 * 1024),
 };
 /// Time for one call, from its head to its answer. The webhooks are configured with 5 s,
 /// and an answer that says why is better than none.
 const CALL_TIMEOUT: Duration = Duration::from_millis(4500);
+
 /// What answers the calls.
 pub(crate) struct Webhooks {
     mutator: Mutator,
-    cluster_domain: String,
+    cluster_domain: Arc<str>,
     metrics: Metrics,
-    turns: Turns<IpAddr>,
+    lanes: Lanes,
+    lookups: Turns<IpAddr>,
     memory: Pool<IpAddr>,
 }
 
@@ -92,8 +98,9 @@ impl Webhooks {
     pub(crate) fn new(mutator: Mutator, cluster_domain: String, metrics: Metrics) -> Self {
         Self {
             mutator,
-            cluster_domain,
-            turns: Turns::new(MAX_CALLS.0, MAX_CALLS.1),
+            cluster_domain: cluster_domain.into(),
+            lanes: Lanes::new(&metrics.limits),
+            lookups: Turns::new(MAX_LOOKUPS.0, MAX_LOOKUPS.1),
             memory: Pool::new(MEMORY, metrics.limits.counter("memory")),
             metrics,
         }
@@ -162,6 +169,7 @@ async fn attend(
         }
         () = caller.stuck.notified() => debug!(%addr, "connection closed: it took no answer"),
     }
+    caller.close();
 }
 
 async fn serve_connection(
@@ -200,9 +208,13 @@ impl Webhooks {
             "/convert" => "convert",
             _ => "other",
         };
-        let mut held = Held::new(caller);
-        let answer = self.answer(path, request, &mut held);
-        let answer = tokio::time::timeout(CALL_TIMEOUT, answer).await;
+        let mut held = Held::new(Arc::clone(&caller));
+        let answer = tokio::time::timeout(CALL_TIMEOUT, self.answer(path, request, &mut held));
+        let answer = tokio::select! {
+            answer = answer => answer,
+            // Nobody waits, and its bytes are somebody else's by now.
+            () = caller.closed() => Ok(Err(unanswered())),
+        };
         let outcome = match answer {
             Ok(Ok(outcome)) => outcome,
             Ok(Err(outcome)) => *outcome,
@@ -211,6 +223,10 @@ impl Webhooks {
                 "timeout",
                 "the call took too long",
             ),
+        };
+        let outcome = match held.resize(outcome.response.body().len()) {
+            Ok(()) => outcome,
+            Err(overload) => *overload,
         };
         self.metrics
             .review(path, outcome.outcome, outcome.reason, began.elapsed());
@@ -234,92 +250,114 @@ impl Webhooks {
         }
         let conversion = path == "convert";
         let most = if conversion { MAX_CONVERSION } else { MAX_BODY };
-        // Before the turn: a body that comes slowly holds its own bytes and nothing else.
-        let body = read(request.into_body(), most, held).await?;
-        let _turn = self.turns.take(held.caller.source).await;
-        let cost = review::cost(&body);
-        // Of a conversion one object is read at a time, and converted into another; the
-        // answer grows beside them.
-        let cost = if conversion {
-            2 * cost.part + 2 * body.len()
-        } else {
-            cost.whole
-        };
-        if cost > MAX_COST {
-            return Err(refused(
-                StatusCode::PAYLOAD_TOO_LARGE,
-                "too-large",
-                "reading this body would take too much memory: it holds too many values",
-            ));
-        }
-        held.grow(cost)?;
+        let body = Bytes::from(read(request.into_body(), most, held).await?);
+        let source = held.caller.source;
+        let lane = self.lanes.of(&body);
         if conversion {
-            return Ok(converted(&body));
+            return lane.run(source, move || converted(&body)).await?;
         }
-        let review = match review::parse(&body) {
-            Ok(review) => review,
-            Err(error) => {
-                let message = error.to_string();
-                return Err(refused(StatusCode::BAD_REQUEST, "bad-review", &message));
+        if path != "mutate" {
+            let domain = Arc::clone(&self.cluster_domain);
+            return lane
+                .run(source, move || judged(path, &body, &domain))
+                .await?;
+        }
+        let namespace = {
+            let body = body.clone();
+            let about = lane.run(source, move || read_as(&body, review::about));
+            let about = about.await??;
+            if !about.is_new_pod() {
+                return Ok(answered(
+                    AdmissionResponse::allow(),
+                    &about.uid,
+                    "ignored",
+                    "",
+                ));
             }
+            let _turn = self.lookups.take(source).await;
+            self.namespace(&about.namespace).await?
         };
-        drop(body);
-        Ok(match path {
-            "mutate" => self.mutate(&review).await,
-            "account" => judged(account::check(&review), &review.uid),
-            "ephemeral" => judged(ephemeral::check(&review), &review.uid),
-            "spelling" => judged(spelling::check(&review), &review.uid),
-            _ => {
-                let answer = validate::validate(&review, &self.cluster_domain);
-                judged(answer, &review.uid)
-            }
-        })
+        let mutator = self.mutator.clone();
+        lane.run(source, move || mutated(&mutator, &body, &namespace))
+            .await?
     }
 
-    async fn mutate(&self, review: &review::Request) -> Outcome {
-        match self.mutator.mutate(review).await {
-            Ok(mutation) => Outcome {
-                response: answered(&mutation.answer.into_review(&review.uid)),
-                outcome: mutation.outcome,
-                reason: mutation.reason,
-            },
-            Err(error) => {
-                warn!(%error, namespace = review.namespace, "namespace could not be read");
-                // Without the API server's words: whoever asks may not read them himself.
-                let message = "weft could not read the namespace; the injector's log says why";
-                failure(StatusCode::SERVICE_UNAVAILABLE, "no-namespace", message)
-            }
-        }
+    async fn namespace(&self, name: &str) -> Result<inject::Namespace, Box<Outcome>> {
+        self.mutator.namespace(name).await.map_err(|error| {
+            warn!(%error, namespace = name, "namespace could not be read");
+            // Without the API server's words: whoever asks may not read them himself.
+            let message = "weft could not read the namespace; the injector's log says why";
+            refused(StatusCode::SERVICE_UNAVAILABLE, "no-namespace", message)
+        })
     }
 }
 
-fn judged(answer: review::AdmissionResponse, uid: &str) -> Outcome {
+/// The review in a body, if it may be read.
+fn read_as<R>(
+    body: &[u8],
+    read: impl FnOnce(&[u8]) -> Result<R, review::BadReview>,
+) -> Result<R, Box<Outcome>> {
+    must_fit(review::cost(body).whole)?;
+    read(body).map_err(|error| refused(StatusCode::BAD_REQUEST, "bad-review", &error.to_string()))
+}
+
+fn must_fit(cost: usize) -> Result<(), Box<Outcome>> {
+    if cost <= MAX_COST {
+        return Ok(());
+    }
+    Err(refused(
+        StatusCode::PAYLOAD_TOO_LARGE,
+        "too-large",
+        "reading this body would take too much memory: it holds too many values",
+    ))
+}
+
+fn mutated(
+    mutator: &Mutator,
+    body: &[u8],
+    namespace: &inject::Namespace,
+) -> Result<Outcome, Box<Outcome>> {
+    let review = read_as(body, review::parse)?;
+    must_fit(mutate::COPIES * review::size(&review.object))?;
+    let mutation = mutator.mutate(&review, namespace);
+    Ok(answered(
+        mutation.answer,
+        &review.uid,
+        mutation.outcome,
+        mutation.reason,
+    ))
+}
+
+fn judged(path: &'static str, body: &[u8], cluster_domain: &str) -> Result<Outcome, Box<Outcome>> {
+    let review = read_as(body, review::parse)?;
+    let answer = match path {
+        "account" => account::check(&review),
+        "ephemeral" => ephemeral::check(&review),
+        "spelling" => spelling::check(&review),
+        _ => validate::validate(&review, cluster_domain),
+    };
     let outcome = if answer.refusal.is_none() {
         "valid"
     } else {
         "invalid"
     };
-    Outcome {
-        response: answered(&answer.into_review(uid)),
-        outcome,
-        reason: "",
-    }
+    Ok(answered(answer, &review.uid, outcome, ""))
 }
 
-fn converted(body: &[u8]) -> Outcome {
-    match convert::answer(body) {
-        Ok(converted) => {
-            if let Some(message) = converted.refusal {
-                warn!(message, "objects could not be converted");
-            }
-            Outcome {
-                response: json(converted.review.into()),
-                outcome: converted.outcome,
-                reason: converted.reason,
-            }
-        }
-        Err(error) => failure(StatusCode::BAD_REQUEST, "bad-review", &error.to_string()),
+fn converted(body: &[u8]) -> Result<Outcome, Box<Outcome>> {
+    // One object is read at a time, and converted into another; the answer grows beside
+    // them.
+    must_fit(2 * review::cost(body).part + 2 * body.len())?;
+    let converted = convert::answer(body)
+        .map_err(|error| refused(StatusCode::BAD_REQUEST, "bad-review", &error.to_string()))?;
+    if let Some(message) = converted.refusal {
+        warn!(message, "objects could not be converted");
     }
+    Ok(Outcome {
+        response: json(converted.review.into()),
+        outcome: converted.outcome,
+        reason: converted.reason,
+    })
 }
 
 #[cfg(test)]

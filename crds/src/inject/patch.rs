@@ -25,12 +25,11 @@ pub(super) fn patch(old: &Value, new: &Value) -> Patch {
 }
 
 fn members(old: &Value, new: &Value, path: &[&str], operations: &mut Vec<PatchOperation>) {
-    let at = |value: &Value| {
-        path.iter()
-            .try_fold(value.clone(), |v, key| v.get(key).cloned())
-    };
-    let empty = || Value::Object(Map::new());
-    let (old, new) = (at(old).unwrap_or_else(empty), at(new).unwrap_or_else(empty));
+    let empty = Value::Object(Map::new());
+    let (old, new) = (
+        at(old, path).unwrap_or(&empty),
+        at(new, path).unwrap_or(&empty),
+    );
     let (Some(old), Some(new)) = (old.as_object(), new.as_object()) else {
         return;
     };
@@ -44,6 +43,10 @@ fn members(old: &Value, new: &Value, path: &[&str], operations: &mut Vec<PatchOp
         let path = PointerBuf::from_tokens([path, &[key.as_str()]].concat());
         operations.push(PatchOperation::Remove(RemoveOperation { path }));
     }
+}
+
+fn at<'a>(value: &'a Value, path: &[&str]) -> Option<&'a Value> {
+    path.iter().try_fold(value, |value, key| value.get(key))
 }
 
 fn add(path: &[&str], value: &Value) -> PatchOperation {

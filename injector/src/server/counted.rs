@@ -13,7 +13,7 @@ use http::StatusCode;
 use http_body_util::BodyExt;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use runtime::pool::Share;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 use tokio::task::AbortHandle;
 
 use super::outcome::{Outcome, refused};
@@ -30,6 +30,8 @@ pub(super) struct Caller {
     pub(super) memory: Share<IpAddr>,
     /// An answer was not taken in time.
     pub(super) stuck: Notify,
+    /// Closed when the connection is. HTTP/2 goes on with calls that nobody waits for.
+    gone: Semaphore,
 }
 
 impl Caller {
@@ -39,7 +41,18 @@ impl Caller {
             place,
             memory,
             stuck: Notify::new(),
+            gone: Semaphore::new(0),
         }
+    }
+
+    pub(super) fn close(&self) {
+        self.gone.close();
+    }
+
+    /// Resolves when the connection is closed.
+    pub(super) async fn closed(&self) {
+        // There never is a permit.
+        let _ = self.gone.acquire().await;
     }
 }
 
@@ -65,6 +78,12 @@ impl Held {
         })?;
         self.bytes += bytes;
         Ok(())
+    }
+
+    /// Goes on with so many bytes.
+    pub(super) fn resize(&mut self, bytes: usize) -> Result<(), Box<Outcome>> {
+        self.shrink_to(bytes);
+        self.grow(bytes - self.bytes)
     }
 
     /// Goes on with so many bytes at most.
@@ -156,7 +175,8 @@ pub(super) async fn read(
     if body.size_hint().lower() > most as u64 {
         return Err(too_large());
     }
-    let mut whole = Vec::new();
+    let length = body.size_hint().exact();
+    let mut whole: Vec<u8> = Vec::new();
     while let Some(frame) = body.frame().await {
         let Ok(frame) = frame else {
             return Err(refused(
@@ -171,8 +191,17 @@ pub(super) async fn read(
         if whole.len() + data.len() > most {
             return Err(too_large());
         }
-        // A growing list has up to twice what is in it.
-        held.grow(2 * data.len())?;
+        let needed = whole.len() + data.len();
+        if needed > whole.capacity() {
+            // Twice what is there, unless it is known to end earlier; never all of what
+            // is only announced.
+            let end = length.and_then(|length| usize::try_from(length).ok());
+            let room = needed
+                .max(2 * whole.len())
+                .min(end.unwrap_or(most).max(needed));
+            held.grow(room - whole.capacity())?;
+            whole.reserve_exact(room - whole.len());
+        }
         whole.extend_from_slice(&data);
     }
     Ok(whole)

@@ -3,6 +3,8 @@
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
 
+use crate::review::AdmissionResponse;
+
 /// How a call ended, in the words of the metrics.
 pub(super) struct Outcome {
     pub(super) response: Response<Bytes>,
@@ -10,8 +12,17 @@ pub(super) struct Outcome {
     pub(super) reason: &'static str,
 }
 
-pub(super) fn answered(review: &serde_json::Value) -> Response<Bytes> {
-    json(review.to_string().into())
+pub(super) fn answered(
+    answer: AdmissionResponse,
+    uid: &str,
+    outcome: &'static str,
+    reason: &'static str,
+) -> Outcome {
+    Outcome {
+        response: json(answer.into_review(uid).to_string().into()),
+        outcome,
+        reason,
+    }
 }
 
 pub(super) fn json(body: Bytes) -> Response<Bytes> {
@@ -26,6 +37,15 @@ pub(super) fn json(body: Bytes) -> Response<Bytes> {
 /// The same, for `?`.
 pub(super) fn refused(status: StatusCode, reason: &'static str, message: &str) -> Box<Outcome> {
     Box::new(failure(status, reason, message))
+}
+
+/// For a call that nobody waits for any more.
+pub(super) fn unanswered() -> Box<Outcome> {
+    refused(
+        StatusCode::SERVICE_UNAVAILABLE,
+        "gone",
+        "the connection is closed",
+    )
 }
 
 /// A call without an answer: the webhook's failure policy decides.
