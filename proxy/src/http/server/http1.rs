@@ -10,7 +10,7 @@ use std::io;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{
-    AtomicBool, AtomicIsize, AtomicU16, AtomicU32, AtomicU64, Ordering::Relaxed,
+    AtomicBool, AtomicIsize, AtomicU16, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed,
 };
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -141,7 +141,12 @@ where
         }
         let Some(status) = refusal else { continue };
         refused(status);
-        let answer = refused_head::answer(&io.take_prefix(), status);
+        let mut head = io.take_prefix();
+        if head.len() < used.head.load(Relaxed) {
+            // hyper has taken it, and this is what came behind it.
+            head.clear();
+        }
+        let answer = refused_head::answer(&head, status);
         let said = async {
             io.write_all(&answer).await?;
             io.flush().await
@@ -244,6 +249,8 @@ struct Use {
     expects: AtomicBool,
     /// Nothing of it has come.
     fresh: AtomicBool,
+    /// Bytes that have come since, for all that is known.
+    head: AtomicUsize,
     requests: AtomicU64,
     /// Answers that have not been handed over in full.
     in_flight: AtomicU32,
@@ -273,6 +280,7 @@ impl Use {
             place,
             expects: AtomicBool::default(),
             fresh: AtomicBool::default(),
+            head: AtomicUsize::default(),
             requests: AtomicU64::default(),
             in_flight: AtomicU32::default(),
             body: AtomicBool::default(),
@@ -312,6 +320,7 @@ impl Use {
         self.body.store(false, Relaxed);
         self.expects.store(true, Relaxed);
         self.fresh.store(true, Relaxed);
+        self.head.store(0, Relaxed);
         self.rests();
     }
 
@@ -503,14 +512,17 @@ impl<I: AsyncRead + MayAbort + Unpin> AsyncRead for WriteObserver<I> {
         }
         this.used.hears();
         // Behind a body nothing is mended: only what hyper waits for as a head is one.
+        let mut read = read;
         if this.used.expects.load(Relaxed)
             && this.used.fresh.swap(false, Relaxed)
             && let Some(mended) = refused_head::mend(&out.filled()[before..])
         {
             out.set_filled(before);
             this.io()?.put_back(&mended);
-            return read_at_most(this.io()?, cx, out, most);
+            read = read_at_most(this.io()?, cx, out, most);
         }
+        let came = out.filled().len() - before;
+        this.used.head.fetch_add(came, Relaxed);
         read
     }
 }

@@ -94,7 +94,7 @@ fn skip_blank_lines(mut head: &[u8]) -> &[u8] {
     head
 }
 
-/// The answer to a head that cannot be sent on.
+/// The answer to a head that cannot be sent on; an empty one if nobody has it any more.
 pub(super) fn answer(head: &[u8], status: StatusCode) -> Vec<u8> {
     let reason = Reason::BadRequest.as_str();
     let body = format!("weft: {reason}: {}\n", complaint(head, status));
@@ -134,8 +134,8 @@ fn complaint(head: &[u8], status: StatusCode) -> String {
     let (Some(method), Some(target), Some(b"HTTP/1.1" | b"HTTP/1.0"), None) =
         (words.next(), words.next(), words.next(), words.next())
     else {
-        return "the request line is not a method, a target and HTTP/1.1, with one blank between \
-                them"
+        return "the request line is not a method, a target and a version of HTTP/1, with one \
+                blank between them"
             .to_owned();
     };
     if let Some(byte) = method.iter().find(|byte| !is_token(**byte)) {
@@ -160,7 +160,7 @@ fn complaint(head: &[u8], status: StatusCode) -> String {
             return format!("byte 0x{byte:02x} in the value of a header");
         }
     }
-    "the head cannot be read as HTTP/1.1".to_owned()
+    "the head cannot be read as HTTP/1".to_owned()
 }
 
 #[cfg(test)]
