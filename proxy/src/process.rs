@@ -3,8 +3,10 @@
 //! The data path has a thread of its own; certificates, configuration, probes
 //! and scrapes live on another, so that none of them can delay a request.
 
+pub mod heap;
 pub mod listener;
 pub mod permits;
+pub mod relief;
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
@@ -60,7 +62,7 @@ pub fn run(settings: Settings) -> anyhow::Result<()> {
     });
     let state = Arc::new(State::new(metrics));
     let limit = runtime::cgroup::memory_limit(Path::new(runtime::cgroup::ROOT)).unwrap_or(MEMORY);
-    let budget = Budget::new(usize::try_from(limit).unwrap_or(usize::MAX));
+    let budget = Budget::measured(usize::try_from(limit).unwrap_or(usize::MAX), heap::held);
     let proxy = Arc::new(Proxy {
         settings: Arc::clone(&settings),
         state: Arc::clone(&state),
@@ -171,6 +173,12 @@ async fn serve(proxy: Arc<Proxy>, progress: Progress) -> anyhow::Result<()> {
             listeners.push(runtime::task::spawn("accept", accepting));
         }
     }
+    let relieving = relief::relieve(
+        Arc::clone(&proxy.budget),
+        held.clone(),
+        proxy.state.metrics.clone(),
+    );
+    runtime::task::spawn("memory", relieving);
     let sweeping = Arc::clone(&proxy);
     runtime::task::spawn("sweep", async move {
         loop {

@@ -11,6 +11,10 @@
 //! A holder is a proven identity where there is one, else an address. Whoever
 //! shares the listener with a hoarder that only holds what is in use keeps the
 //! last tenth: the hoarder's further connections are turned away.
+//!
+//! Beside its place a connection notes about how many bytes it has the process hold.
+//! When memory runs out, and only then, the holder of most bytes loses connections
+//! whatever they do, the largest first.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -111,7 +115,7 @@ struct Of {
 }
 
 /// What a connection is doing. Written at every request, so without a lock.
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Seat {
     activity: AtomicU8,
     /// Milliseconds, when `activity` began.
@@ -119,7 +123,46 @@ struct Seat {
     /// Milliseconds and one, when the head that is coming began; 0: none is.
     head: AtomicU64,
     verdict: AtomicU8,
+    /// About what is held for it, beside [`CONNECTION`], in bytes.
+    held: AtomicUsize,
     told: Notify,
+}
+
+/// Bytes that are held for one connection, until they are dropped.
+#[derive(Debug)]
+pub struct Held {
+    seat: Arc<Seat>,
+    bytes: AtomicUsize,
+}
+
+impl Held {
+    /// So many from now on; gives how many there were.
+    pub fn set(&self, bytes: usize) -> usize {
+        let before = self.bytes.swap(bytes, Relaxed);
+        if before != bytes {
+            self.seat.held.fetch_add(bytes, Relaxed);
+            self.seat.held.fetch_sub(before, Relaxed);
+        }
+        before
+    }
+
+    /// So many more.
+    pub fn add(&self, bytes: usize) {
+        self.bytes.fetch_add(bytes, Relaxed);
+        self.seat.held.fetch_add(bytes, Relaxed);
+    }
+
+    /// Others for the same connection.
+    #[must_use]
+    pub fn beside(&self, bytes: usize) -> Self {
+        Seat::hold(&self.seat, bytes)
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.seat.held.fetch_sub(*self.bytes.get_mut(), Relaxed);
+    }
 }
 
 /// Nothing is known, or it is in use.
@@ -136,6 +179,11 @@ const STAY: u8 = 0;
 const CLOSE: u8 = 1;
 /// To be cut off.
 const CUT: u8 = 2;
+/// To be cut off even when it is in use.
+const SHED: u8 = 3;
+
+/// What a connection costs of which nothing is known, in bytes.
+const CONNECTION: usize = 8 * 1024;
 
 /// There is no place for this connection: close it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -245,6 +293,42 @@ impl Occupancy {
     #[must_use]
     pub fn taken(&self) -> usize {
         self.table.lock().taken
+    }
+
+    /// Who has the process hold most bytes, and about how many. Connections that were
+    /// told to go do not count.
+    #[must_use]
+    pub fn heaviest(&self) -> Option<(usize, Holder)> {
+        let table = self.table.lock();
+        let heaviest = table
+            .holders
+            .iter()
+            .map(|(holder, seats)| (seats.values().map(|seat| seat.weight()).sum(), holder))
+            .max_by_key(|(weight, _): &(usize, _)| *weight)?;
+        Some((heaviest.0, heaviest.1.clone()))
+    }
+
+    /// Cuts off connections of `holder`, the largest first, until they held `bytes`;
+    /// gives how many.
+    pub fn shed(&self, holder: &Holder, bytes: usize) -> usize {
+        let table = self.table.lock();
+        let seats = table.holders.get(holder).into_iter();
+        let mut seats: Vec<_> = seats
+            .flat_map(HashMap::values)
+            .map(|seat| (seat.weight(), seat))
+            .filter(|(weight, _)| *weight > 0)
+            .collect();
+        seats.sort_unstable_by_key(|(weight, _)| std::cmp::Reverse(*weight));
+        let (mut freed, mut shed) = (0, 0);
+        for (weight, seat) in seats {
+            if freed >= bytes {
+                break;
+            }
+            freed += weight;
+            shed += 1;
+            self.send(seat, SHED);
+        }
+        shed
     }
 
     /// Returns when no connection has a place.
@@ -377,6 +461,22 @@ impl Seat {
         Some(now.saturating_sub(begun))
     }
 
+    fn hold(this: &Arc<Self>, bytes: usize) -> Held {
+        this.held.fetch_add(bytes, Relaxed);
+        Held {
+            seat: Arc::clone(this),
+            bytes: AtomicUsize::new(bytes),
+        }
+    }
+
+    /// About what is held for it, in bytes; nothing when it goes at once.
+    fn weight(&self) -> usize {
+        if self.verdict.load(Relaxed) == SHED {
+            return 0;
+        }
+        CONNECTION + self.held.load(Relaxed)
+    }
+
     /// None when it must stay, or goes already.
     fn loss(&self, now: u64) -> Option<Loss> {
         let activity = self.activity.load(Relaxed);
@@ -470,6 +570,12 @@ impl Place {
         overdue
     }
 
+    /// Counts `bytes` as held for this connection.
+    #[must_use]
+    pub fn hold(&self, bytes: usize) -> Held {
+        Seat::hold(&self.seat, bytes)
+    }
+
     /// Returns when the connection should end as between two requests, or after
     /// the one in flight.
     pub async fn wanted(&self) {
@@ -487,7 +593,8 @@ impl Place {
             let verdict = self.seat.verdict.load(Relaxed);
             let in_use = self.seat.activity.load(Relaxed) == BUSY;
             // What began meanwhile goes on: it was not to be lost.
-            if verdict >= at_least && !(at_least == CUT && in_use) {
+            let spared = at_least == CUT && in_use && verdict != SHED;
+            if verdict >= at_least && !spared {
                 return;
             }
             told.await;

@@ -29,6 +29,7 @@ use weft_proxy::mesh::peers::Peers;
 use weft_proxy::mesh::tls::MeshTls;
 use weft_proxy::net::budget::Budget;
 use weft_proxy::ports::MESH_PORT;
+use weft_proxy::process::permits;
 use weft_proxy::proxy::Proxy;
 use weft_proxy::settings::Settings;
 use weft_proxy::telemetry::labels::Direction;
@@ -128,6 +129,16 @@ impl Pod {
     }
 
     pub(crate) async fn with(roots: Roots, certs: CertHandle, account: &str) -> Self {
+        Self::within(Budget::new(64 * 1024 * 1024), roots, certs, account).await
+    }
+
+    /// A pod that keeps within a budget.
+    pub(crate) async fn within(
+        budget: Arc<Budget>,
+        roots: Roots,
+        certs: CertHandle,
+        account: &str,
+    ) -> Self {
         let ip = next_ip();
         let settings = Settings::read(EnvReader::from_map([
             ("WEFT_TRUST_DOMAIN", "cluster.local"),
@@ -148,7 +159,6 @@ impl Pod {
             move |reason| metrics.tls_failed(Direction::outbound, reason)
         });
         let state = Arc::new(State::new(metrics));
-        let budget = Budget::new(64 * 1024 * 1024);
         let proxy = Arc::new(Proxy {
             settings: Arc::new(settings),
             state,
@@ -233,6 +243,11 @@ impl Pod {
 
     /// A plaintext connection from outside the mesh to `port` of this pod.
     pub(crate) async fn plain(&self, port: u16) -> TcpStream {
+        self.plain_at(port, Place::unlisted()).await
+    }
+
+    /// The same from whoever has this place.
+    pub(crate) async fn plain_at(&self, port: u16, place: Arc<Place>) -> TcpStream {
         let listener = TcpListener::bind((self.ip, 0)).await.unwrap();
         let client = TcpStream::connect(listener.local_addr().unwrap())
             .await
@@ -240,8 +255,10 @@ impl Pod {
         let (stream, _) = listener.accept().await.unwrap();
         let proxy = Arc::clone(&self.proxy);
         let original = SocketAddr::new(self.ip, port);
-        let place = Place::unlisted();
-        tokio::spawn(inbound::serve_plain(proxy, stream, original, place));
+        tokio::spawn(async move {
+            let serving = inbound::serve_plain(proxy, stream, original, Arc::clone(&place));
+            permits::keep(&place, serving).await;
+        });
         client
     }
 

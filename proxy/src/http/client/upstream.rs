@@ -2,7 +2,7 @@
 
 use std::io;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
@@ -77,6 +77,7 @@ impl AsyncRead for Upstream {
         out: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        ready!(this.holder.poll_room(cx));
         let (before, room) = (out.filled().len(), out.remaining());
         let read = read_at_most(Pin::new(&mut this.io), cx, out, this.holder.piece());
         let ended = matches!(read, Poll::Ready(Ok(()))) && out.filled().len() == before;

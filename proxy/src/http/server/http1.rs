@@ -10,7 +10,7 @@ use std::io;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicIsize, AtomicU32, AtomicU64, Ordering::Relaxed};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -22,13 +22,14 @@ use hyper::server::conn::http1::{Builder, Connection, Parts};
 use hyper::service::{HttpService, service_fn};
 use hyper_util::rt::TokioIo;
 use runtime::head_timer::watch_heads;
-use runtime::occupancy::Place;
+use runtime::occupancy::{Held, Place};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::http::body::{Body, BoxError};
+use crate::http::limits::size;
 use crate::net::abort::{Abort, MayAbort};
-use crate::net::budget::{Budget, Holder};
+use crate::net::budget::{Budget, Holder, Promise};
 use crate::net::chunk::read_at_most;
 use crate::net::prefixed::Prefixed;
 use crate::net::tuning::HEAD_WITHIN;
@@ -41,6 +42,9 @@ const REST_AFTER: Duration = Duration::from_millis(100);
 /// A head is waited for without hyper's buffers up to this size, so that half of
 /// one costs little more than its bytes.
 const SMALL_HEAD: usize = 16 * 1024;
+
+/// What a request in flight costs beside its head, in bytes.
+const REQUEST: usize = 16 * 1024;
 
 /// A client has this long to take the end of a resting connection.
 const GOODBYE: Duration = Duration::from_secs(1);
@@ -107,8 +111,8 @@ where
             let _ = timeout(GOODBYE, io.shutdown()).await;
             return Ok(());
         }
-        used.hears();
-        let whole = timeout(HEAD_WITHIN, io.whole_head(SMALL_HEAD)).await;
+        used.hears(0);
+        let whole = timeout(HEAD_WITHIN, io.whole_head(SMALL_HEAD, &used.budget)).await;
         if !matches!(whole, Ok(Ok(()))) {
             used.place.head_is_overdue(HEAD_WITHIN);
             return Ok(());
@@ -227,6 +231,8 @@ struct Use {
     /// Wakes whoever waits for `unsent` to get less.
     taken: AtomicWaker,
     budget: Arc<Budget>,
+    /// What came of the next head.
+    head: Held,
     /// An answer broke off: a client that reads to the end of the connection must not
     /// take what it got for all of it.
     abort: Abort,
@@ -235,6 +241,7 @@ struct Use {
 impl Use {
     fn new(budget: Arc<Budget>, place: Arc<Place>) -> Self {
         Self {
+            head: place.hold(0),
             place,
             expects: AtomicBool::default(),
             requests: AtomicU64::default(),
@@ -265,9 +272,11 @@ impl Use {
         }
     }
 
-    fn hears(&self) {
+    /// So many bytes of a head came.
+    fn hears(&self, bytes: usize) {
         if self.expects.load(Relaxed) {
             self.place.head_begins();
+            self.head.add(bytes);
         }
     }
 
@@ -279,9 +288,12 @@ impl Use {
         self.body.store(!request.body().is_end_stream(), Relaxed);
         let upgrade = request.headers().contains_key(header::UPGRADE);
         self.upgrade.fetch_or(upgrade, Relaxed);
+        let head = self.head.set(0);
         let busy = Busy {
             used: Arc::clone(self),
             _holder: self.budget.hold(),
+            held: self.head.beside(REQUEST + head),
+            _promise: self.budget.promise(head),
         };
         (busy, upgrade)
     }
@@ -320,6 +332,9 @@ impl Use {
 struct Busy {
     used: Arc<Use>,
     _holder: Holder,
+    /// Its head, and that of the answer.
+    held: Held,
+    _promise: Option<Promise>,
 }
 
 impl Drop for Busy {
@@ -330,6 +345,7 @@ impl Drop for Busy {
 
 fn guard(answer: Response<Body>, old: bool, busy: Busy) -> Response<Guarded> {
     let by_close = old && !answer.headers().contains_key(header::CONTENT_LENGTH);
+    busy.held.add(size(answer.headers()));
     answer.map(|body| Guarded {
         body,
         by_close,
@@ -436,11 +452,13 @@ impl<I: AsyncRead + MayAbort + Unpin> AsyncRead for Outlet<I> {
         out: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        ready!(this.used.budget.poll_room(cx));
         let most = this.used.piece();
         let before = out.filled().len();
         let read = read_at_most(this.io()?, cx, out, most);
-        if out.filled().len() > before {
-            this.used.hears();
+        let came = out.filled().len() - before;
+        if came > 0 {
+            this.used.hears(came);
         }
         read
     }
