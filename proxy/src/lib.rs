@@ -36,6 +36,9 @@ mod telemetry;
 // The program.
 pub use crate::capture::command as capture_command;
 pub use crate::drain::command::command as drain_command;
+pub use crate::process::heap::{count as heap_count, held as heap_held};
+pub use crate::process::permits::{keep as keep_place, of_listener};
+pub use crate::process::relief::relieve;
 pub use crate::process::run;
 pub use crate::settings::Settings;
 pub use crate::telemetry::access_log::flush as flush_access_log;
@@ -58,7 +61,7 @@ pub use crate::ports::{MESH_PORT, OWN_PORTS};
 pub use crate::proxy::Proxy;
 pub use crate::telemetry::Telemetry;
 pub use crate::telemetry::labels::{
-    AuditLabels, ByteLabels, CancelledLabels, ConnectionLabels, Direction, LatencyLabels, Port,
-    RequestLabels, Security, TcpLabels, TlsLabels,
+    AuditLabels, ByteLabels, CancelledLabels, ConnectionLabels, Direction, LatencyLabels,
+    LimitLabels, Port, RequestLabels, Security, TcpLabels, TlsLabels,
 };
 pub use crate::telemetry::metrics::Metrics;

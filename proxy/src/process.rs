@@ -5,8 +5,10 @@
 //!
 //! Imports everything but `probe` and `capture`.
 
+pub(crate) mod heap;
 pub(crate) mod listener;
 pub(crate) mod permits;
+pub(crate) mod relief;
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
@@ -64,7 +66,7 @@ pub fn run(settings: Settings) -> anyhow::Result<()> {
     let telemetry = Arc::new(Telemetry::new(metrics, settings.access_log));
     let state = Arc::new(Store::new(Arc::clone(&telemetry)));
     let limit = runtime::cgroup::memory_limit(Path::new(runtime::cgroup::ROOT)).unwrap_or(MEMORY);
-    let budget = Budget::new(usize::try_from(limit).unwrap_or(usize::MAX));
+    let budget = Budget::measured(usize::try_from(limit).unwrap_or(usize::MAX), heap::held);
     let proxy = Arc::new(Proxy {
         settings: Arc::clone(&settings),
         state: Arc::clone(&state),
@@ -177,6 +179,12 @@ async fn serve(proxy: Arc<Proxy>, progress: Progress) -> anyhow::Result<()> {
             listeners.push(runtime::task::spawn("accept", accepting));
         }
     }
+    let relieving = relief::relieve(
+        Arc::clone(&proxy.budget),
+        held.clone(),
+        proxy.telemetry.metrics.clone(),
+    );
+    runtime::task::spawn("memory", relieving);
     let sweeping = Arc::clone(&proxy);
     runtime::task::spawn("sweep", async move {
         loop {

@@ -11,6 +11,10 @@
 //! A holder is a proven identity where there is one, else an address. Whoever
 //! shares the listener with a hoarder that only holds what is in use keeps the
 //! last tenth: the hoarder's further connections are turned away.
+//!
+//! Beside its place a connection notes about how many bytes it has the process hold.
+//! When memory runs out, and only then, the holder of most bytes loses connections
+//! whatever they do, the largest first.
 
 mod seat;
 
@@ -25,7 +29,8 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, timeout};
 
-use seat::{BUSY, CLOSE, CUT, IDLE, Loss, SILENT, STAY, Seat, YOUNG, YOUNGER, millis};
+pub use seat::Held;
+use seat::{BUSY, CLOSE, CUT, IDLE, Loss, SHED, SILENT, STAY, Seat, YOUNG, YOUNGER, millis};
 
 /// Overdue heads are looked for this often.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -221,6 +226,42 @@ impl Occupancy {
         self.table.lock().taken
     }
 
+    /// Who has the process hold most bytes, and about how many. Connections that were
+    /// told to go do not count.
+    #[must_use]
+    pub fn heaviest(&self) -> Option<(usize, Holder)> {
+        let table = self.table.lock();
+        let heaviest = table
+            .holders
+            .iter()
+            .map(|(holder, seats)| (seats.values().map(|seat| seat.weight()).sum(), holder))
+            .max_by_key(|(weight, _): &(usize, _)| *weight)?;
+        Some((heaviest.0, heaviest.1.clone()))
+    }
+
+    /// Cuts off connections of `holder`, the largest first, until they held `bytes`;
+    /// gives how many.
+    pub fn shed(&self, holder: &Holder, bytes: usize) -> usize {
+        let table = self.table.lock();
+        let seats = table.holders.get(holder).into_iter();
+        let mut seats: Vec<_> = seats
+            .flat_map(HashMap::values)
+            .map(|seat| (seat.weight(), seat))
+            .filter(|(weight, _)| *weight > 0)
+            .collect();
+        seats.sort_unstable_by_key(|(weight, _)| std::cmp::Reverse(*weight));
+        let (mut freed, mut shed) = (0, 0);
+        for (weight, seat) in seats {
+            if freed >= bytes {
+                break;
+            }
+            freed += weight;
+            shed += 1;
+            self.send(seat, SHED);
+        }
+        shed
+    }
+
     /// Returns when no connection has a place.
     pub async fn emptied(&self) {
         loop {
@@ -406,6 +447,12 @@ impl Place {
         overdue
     }
 
+    /// Counts `bytes` as held for this connection.
+    #[must_use]
+    pub fn hold(&self, bytes: usize) -> Held {
+        Seat::hold(&self.seat, bytes)
+    }
+
     /// Returns when the connection should end as between two requests, or after
     /// the one in flight.
     pub async fn wanted(&self) {
@@ -423,7 +470,8 @@ impl Place {
             let verdict = self.seat.verdict.load(Relaxed);
             let in_use = self.seat.activity.load(Relaxed) == BUSY;
             // What began meanwhile goes on: it was not to be lost.
-            if verdict >= at_least && !(at_least == CUT && in_use) {
+            let spared = at_least == CUT && in_use && verdict != SHED;
+            if verdict >= at_least && !spared {
                 return;
             }
             told.await;

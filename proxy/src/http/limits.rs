@@ -1,5 +1,7 @@
 //! How large a head may be, and what is held of one direction.
 
+use http::HeaderMap;
+
 /// Sum of header names and values, both protocols.
 pub(crate) const HEADER_BYTES: u32 = 64 * 1024;
 
@@ -12,3 +14,11 @@ pub(crate) const HEADER_COUNT: usize = 100;
 pub(crate) const MESH_HEADER_COUNT: usize = HEADER_COUNT + 16;
 /// Sum of header names and values between two proxies in HTTP/1.1.
 pub(crate) const MESH_HEADER_BYTES: usize = HEADER_BYTES as usize + 16 * 1024;
+
+/// Bytes of a head's names and values.
+#[must_use]
+pub(crate) fn size(head: &HeaderMap) -> usize {
+    head.iter()
+        .map(|(name, value)| name.as_str().len() + value.len())
+        .sum()
+}

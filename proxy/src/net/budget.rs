@@ -5,34 +5,167 @@
 //! else, counts as a holder. What one of them may hold follows from how many there are,
 //! so a thousand slow readers cost as much memory as fifty, each of them is slowed as
 //! much as the others, and none has to end.
+//!
+//! Not everything that may be held is counted here: heads, what `h2` keeps of a stream,
+//! tasks. So what the program really holds is asked as well, before every read, since
+//! nothing grows without one. From [`Budget::is_tight`] on pieces and windows are the
+//! smallest; from [`Budget::is_full`] on nobody reads until who holds most has lost
+//! connections ([`crate::process::relief`]).
 
+use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use std::task::{Context, Poll, Waker};
+
+use parking_lot::Mutex;
+use tokio::sync::Notify;
 
 /// A piece that is on its way. Smaller ones cost more in system calls than they save.
 const LEAST_PIECE: usize = 4 * 1024;
+/// In percent of what the process may use: pieces and windows are the smallest.
+const TIGHT: usize = 60;
+/// Nobody reads before somebody has lost something. What is left is for what no read
+/// brings, for pages that are free and not given back yet, and for the program itself.
+const FULL: usize = 70;
 /// More than any piece has.
 const LARGEST_PIECE: usize = 128 * 1024;
 
+/// What heads have that cost nothing beside their requests.
+const SMALL_HEAD: usize = 4 * 1024;
+/// Readers that wait at most; with more of them all look again.
+const WAITING: usize = 64 * 1024;
+
 /// The bytes of one process.
-#[derive(Debug)]
 pub struct Budget {
     /// What the process may use of memory, in bytes.
     limit: usize,
     holders: AtomicUsize,
     /// What windows have grown by, in bytes.
     grown: AtomicUsize,
+    /// What heads that have come will cost once they are sent on, in bytes.
+    promised: AtomicUsize,
+    /// What the program holds of memory, in bytes.
+    used: fn() -> usize,
+    /// Nobody may read.
+    closed: AtomicBool,
+    /// Everybody may read, though it is full.
+    spared: AtomicBool,
+    /// Who would read.
+    waiting: Mutex<Vec<Waker>>,
+    /// Somebody must lose something.
+    full: Notify,
+}
+
+impl fmt::Debug for Budget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Budget")
+            .field("limit", &self.limit)
+            .field("holders", &self.holders())
+            .field("grown", &self.grown())
+            .finish_non_exhaustive()
+    }
 }
 
 impl Budget {
     /// `limit` of the process's memory, in bytes.
     #[must_use]
     pub fn new(limit: usize) -> Arc<Self> {
+        Self::measured(limit, || 0)
+    }
+
+    /// The same for a process that holds `used` bytes, which is asked very often.
+    #[must_use]
+    pub fn measured(limit: usize, used: fn() -> usize) -> Arc<Self> {
         Arc::new(Self {
             limit,
             holders: AtomicUsize::new(0),
             grown: AtomicUsize::new(0),
+            promised: AtomicUsize::new(0),
+            used,
+            closed: AtomicBool::new(false),
+            spared: AtomicBool::new(false),
+            waiting: Mutex::default(),
+            full: Notify::new(),
         })
+    }
+
+    /// What the process may use of memory, in bytes.
+    #[must_use]
+    pub const fn limit(&self) -> usize {
+        self.limit
+    }
+
+    /// What the process holds of memory, or will without reading more, in bytes.
+    #[must_use]
+    pub fn used(&self) -> usize {
+        (self.used)() + self.promised.load(Relaxed)
+    }
+
+    /// Counts a head of so many bytes until the guard is dropped: it is held once more
+    /// for whoever it is sent to, and while that grows once more. A small one costs
+    /// nothing beside its request.
+    #[must_use]
+    pub fn promise(self: &Arc<Self>, head: usize) -> Option<Promise> {
+        let bytes = 2 * head.checked_sub(SMALL_HEAD)?;
+        self.promised.fetch_add(bytes, Relaxed);
+        Some(Promise {
+            budget: Arc::clone(self),
+            bytes,
+        })
+    }
+
+    /// So much is in use that nobody gets more than the least.
+    #[must_use]
+    pub fn is_tight(&self) -> bool {
+        self.used() > self.tight_from()
+    }
+
+    /// So much is in use that somebody must lose something.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.used() > self.limit / 100 * FULL
+    }
+
+    /// As [`Self::is_tight`], in bytes.
+    #[must_use]
+    pub const fn tight_from(&self) -> usize {
+        self.limit / 100 * TIGHT
+    }
+
+    /// Ready when bytes may be read from anywhere.
+    pub fn poll_room(&self, cx: &Context<'_>) -> Poll<()> {
+        if !self.closed.load(Relaxed) {
+            if !self.is_full() || self.spared.load(Relaxed) {
+                return Poll::Ready(());
+            }
+            self.closed.store(true, Relaxed);
+            self.full.notify_one();
+        }
+        let mut waiting = self.waiting.lock();
+        if waiting.len() >= WAITING {
+            waiting.drain(..).for_each(Waker::wake);
+        }
+        if !waiting
+            .last()
+            .is_some_and(|last| last.will_wake(cx.waker()))
+        {
+            waiting.push(cx.waker().clone());
+        }
+        Poll::Pending
+    }
+
+    /// Returns when somebody must lose something. Until [`Self::reopen`] nobody reads.
+    pub async fn filled(&self) {
+        self.full.notified().await;
+    }
+
+    /// Lets everybody read again as long as there is room, or `though_full`, until this
+    /// is called again.
+    pub fn reopen(&self, though_full: bool) {
+        self.spared.store(though_full, Relaxed);
+        self.closed.store(false, Relaxed);
+        let waiting = std::mem::take(&mut *self.waiting.lock());
+        waiting.into_iter().for_each(Waker::wake);
     }
 
     /// Counts a holder until the guard is dropped.
@@ -52,6 +185,9 @@ impl Budget {
     /// right then: a harmonic sum, which for a thousand is some seven times the 64th part.
     #[must_use]
     pub fn piece(&self) -> usize {
+        if self.is_tight() {
+            return LEAST_PIECE;
+        }
         (self.limit / 64 / self.holders().max(1)).clamp(LEAST_PIECE, LARGEST_PIECE)
     }
 
@@ -65,6 +201,9 @@ impl Budget {
     /// A stream's part of [`Self::windows`].
     #[must_use]
     pub fn window(&self) -> usize {
+        if self.is_tight() {
+            return 0;
+        }
         self.windows() / self.holders().max(1)
     }
 
@@ -81,6 +220,19 @@ impl Budget {
     }
 }
 
+/// What a head will cost.
+#[derive(Debug)]
+pub struct Promise {
+    budget: Arc<Budget>,
+    bytes: usize,
+}
+
+impl Drop for Promise {
+    fn drop(&mut self) {
+        self.budget.promised.fetch_sub(self.bytes, Relaxed);
+    }
+}
+
 /// Something that may hold bytes.
 #[derive(Debug)]
 pub struct Holder(Arc<Budget>);
@@ -90,6 +242,11 @@ impl Holder {
     #[must_use]
     pub fn piece(&self) -> usize {
         self.0.piece()
+    }
+
+    /// As [`Budget::poll_room`].
+    pub fn poll_room(&self, cx: &Context<'_>) -> Poll<()> {
+        self.0.poll_room(cx)
     }
 }
 
@@ -101,9 +258,30 @@ impl Drop for Holder {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+    use std::future::poll_fn;
+    use std::sync::Arc;
+    use std::task::{Context, Waker};
+
     use super::{Budget, Holder, LARGEST_PIECE, LEAST_PIECE};
 
     const LIMIT: usize = 64 * 1024 * 1024;
+    const MIB: usize = 1024 * 1024;
+
+    thread_local! {
+        /// What the program of a test holds.
+        static USED: Cell<usize> = const { Cell::new(0) };
+    }
+
+    fn measured() -> Arc<Budget> {
+        Budget::measured(LIMIT, || USED.get())
+    }
+
+    fn may_read(budget: &Budget) -> bool {
+        budget
+            .poll_room(&Context::from_waker(Waker::noop()))
+            .is_ready()
+    }
     /// Places of a stream that hold a piece each.
     const PLACES: usize = 5;
 
@@ -120,5 +298,47 @@ mod tests {
         assert_eq!(budget.piece(), LEAST_PIECE);
         held.clear();
         assert_eq!((budget.holders(), budget.piece()), (0, LARGEST_PIECE));
+    }
+
+    #[test]
+    fn pieces_and_windows_are_the_smallest_when_memory_is_tight() {
+        let budget = measured();
+        USED.set(38 * MIB);
+        assert_eq!(budget.piece(), LARGEST_PIECE);
+        assert!(budget.window() > 0 && may_read(&budget));
+        USED.set(39 * MIB);
+        assert_eq!((budget.piece(), budget.window()), (LEAST_PIECE, 0));
+        assert!(may_read(&budget), "there is room");
+    }
+
+    #[tokio::test]
+    async fn nobody_reads_when_memory_is_full_until_somebody_made_room() {
+        let budget = measured();
+        USED.set(45 * MIB);
+        assert!(!may_read(&budget));
+        budget.filled().await;
+        // Less is held, but who makes room is not done.
+        USED.set(40 * MIB);
+        assert!(!may_read(&budget));
+        let waiting = Arc::clone(&budget);
+        let reader = tokio::spawn(async move { poll_fn(|cx| waiting.poll_room(cx)).await });
+        tokio::task::yield_now().await;
+        assert!(!reader.is_finished());
+        budget.reopen(false);
+        reader.await.unwrap();
+        assert!(may_read(&budget));
+    }
+
+    #[test]
+    fn heads_that_have_come_count_for_what_sending_them_on_costs() {
+        let budget = measured();
+        USED.set(40 * MIB);
+        assert!(budget.promise(4000).is_none(), "no more than a request");
+        let heads: Vec<_> = (0..50).map(|_| budget.promise(60_000)).collect();
+        assert!(!may_read(&budget), "{}", budget.used());
+        drop(heads);
+        assert_eq!(budget.used(), 40 * MIB);
+        budget.reopen(false);
+        assert!(may_read(&budget));
     }
 }

@@ -11,6 +11,7 @@ use runtime::occupancy::Place;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, timeout, timeout_at};
 
+use crate::net::budget::Budget;
 use crate::net::chunk::{ChunkIo, ReadSize};
 use crate::net::sniff::{SILENCE, Seen, sniff, sniff_greeting};
 use crate::net::tuning::HEAD_WITHIN;
@@ -136,9 +137,10 @@ impl<S: AsyncRead + Unpin> Prefixed<S> {
     ///
     /// # Errors
     /// When reading fails.
-    pub(crate) async fn whole_head(&mut self, limit: usize) -> io::Result<()> {
+    pub(crate) async fn whole_head(&mut self, limit: usize, budget: &Budget) -> io::Result<()> {
         let mut looked = 0;
         while !ends_head(&self.prefix[looked..]) && self.prefix.len() < limit {
+            poll_fn(|cx| budget.poll_room(cx)).await;
             // The end may lie across two reads.
             looked = self.prefix.len().saturating_sub(2);
             if self.more().await? == 0 {

@@ -4,7 +4,7 @@ use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -36,6 +36,7 @@ pub(crate) async fn relay<A: ChunkIo, B: ChunkIo>(
     let mut holder = None;
     let mut look: Option<Pin<Box<Sleep>>> = None;
     let outcome = poll_fn(|cx| {
+        ready!(budget.poll_room(cx));
         let most = budget.piece();
         let polled = (
             there.poll(cx, most, caller, callee)?,

@@ -1,6 +1,7 @@
 //! Binds the listeners, and accepts: which side a connection is of, and the address that
 //! it was for before it was redirected.
 
+use std::future::poll_fn;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
@@ -69,6 +70,7 @@ pub(crate) async fn accept(
                 continue;
             }
         };
+        poll_fn(|cx| proxy.budget.poll_room(cx)).await;
         let Ok(place) = places.admit(caller.ip().into()).await else {
             connect::reset(&stream);
             continue;

@@ -29,7 +29,7 @@ fn places(memory: Option<u64>) -> usize {
 
 /// The places of one listener. `full` counts that all are taken.
 #[must_use]
-pub(crate) fn of_listener(metrics: &Metrics, full: fn(&Metrics), shared: bool) -> Arc<Occupancy> {
+pub fn of_listener(metrics: &Metrics, full: fn(&Metrics), shared: bool) -> Arc<Occupancy> {
     let metrics = metrics.clone();
     let bounds = Bounds {
         places: places(memory_limit(Path::new(ROOT))),
@@ -47,7 +47,7 @@ pub(crate) fn of_listener(metrics: &Metrics, full: fn(&Metrics), shared: bool) -
 }
 
 /// Serves a connection for as long as it may keep its place.
-pub(crate) async fn keep(place: &Place, conversation: impl Future<Output = ()>) {
+pub async fn keep(place: &Place, conversation: impl Future<Output = ()>) {
     tokio::select! {
         () = conversation => {}
         () = place.cut() => {}

@@ -34,6 +34,7 @@ use weft_proxy::Proxy;
 use weft_proxy::Settings;
 use weft_proxy::Store;
 use weft_proxy::Telemetry;
+use weft_proxy::keep_place;
 use weft_proxy::{serve_mesh, serve_outbound, serve_plain};
 use wire::v1;
 
@@ -129,6 +130,16 @@ impl Pod {
     }
 
     pub(crate) async fn with(roots: Roots, certs: CertHandle, account: &str) -> Self {
+        Self::within(Budget::new(64 * 1024 * 1024), roots, certs, account).await
+    }
+
+    /// A pod that keeps within a budget.
+    pub(crate) async fn within(
+        budget: Arc<Budget>,
+        roots: Roots,
+        certs: CertHandle,
+        account: &str,
+    ) -> Self {
         let ip = next_ip();
         let settings = Settings::read(EnvReader::from_map([
             ("WEFT_TRUST_DOMAIN", "cluster.local"),
@@ -150,7 +161,6 @@ impl Pod {
         });
         let telemetry = Arc::new(Telemetry::new(metrics, false));
         let state = Arc::new(Store::new(Arc::clone(&telemetry)));
-        let budget = Budget::new(64 * 1024 * 1024);
         let proxy = Arc::new(Proxy {
             settings: Arc::new(settings),
             state,
@@ -236,6 +246,11 @@ impl Pod {
 
     /// A plaintext connection from outside the mesh to `port` of this pod.
     pub(crate) async fn plain(&self, port: u16) -> TcpStream {
+        self.plain_at(port, Place::unlisted()).await
+    }
+
+    /// The same from whoever has this place.
+    pub(crate) async fn plain_at(&self, port: u16, place: Arc<Place>) -> TcpStream {
         let listener = TcpListener::bind((self.ip, 0)).await.unwrap();
         let client = TcpStream::connect(listener.local_addr().unwrap())
             .await
@@ -243,8 +258,10 @@ impl Pod {
         let (stream, _) = listener.accept().await.unwrap();
         let proxy = Arc::clone(&self.proxy);
         let original = SocketAddr::new(self.ip, port);
-        let place = Place::unlisted();
-        tokio::spawn(serve_plain(proxy, stream, original, place));
+        tokio::spawn(async move {
+            let serving = serve_plain(proxy, stream, original, Arc::clone(&place));
+            keep_place(&place, serving).await;
+        });
         client
     }
 

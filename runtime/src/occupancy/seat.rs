@@ -1,6 +1,7 @@
 //! What one connection is doing, and what would be lost with it.
 
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use tokio::sync::Notify;
@@ -10,7 +11,7 @@ use tokio::sync::Notify;
 pub(super) const YOUNG: Duration = Duration::from_secs(1);
 
 /// What a connection is doing. Written at every request, so without a lock.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub(super) struct Seat {
     pub(super) activity: AtomicU8,
     /// Milliseconds, when `activity` began.
@@ -18,7 +19,46 @@ pub(super) struct Seat {
     /// Milliseconds and one, when the head that is coming began; 0: none is.
     pub(super) head: AtomicU64,
     pub(super) verdict: AtomicU8,
+    /// About what is held for it, beside [`CONNECTION`], in bytes.
+    pub(super) held: AtomicUsize,
     pub(super) told: Notify,
+}
+
+/// Bytes that are held for one connection, until they are dropped.
+#[derive(Debug)]
+pub struct Held {
+    seat: Arc<Seat>,
+    bytes: AtomicUsize,
+}
+
+impl Held {
+    /// So many from now on; gives how many there were.
+    pub fn set(&self, bytes: usize) -> usize {
+        let before = self.bytes.swap(bytes, Relaxed);
+        if before != bytes {
+            self.seat.held.fetch_add(bytes, Relaxed);
+            self.seat.held.fetch_sub(before, Relaxed);
+        }
+        before
+    }
+
+    /// So many more.
+    pub fn add(&self, bytes: usize) {
+        self.bytes.fetch_add(bytes, Relaxed);
+        self.seat.held.fetch_add(bytes, Relaxed);
+    }
+
+    /// Others for the same connection.
+    #[must_use]
+    pub fn beside(&self, bytes: usize) -> Self {
+        Seat::hold(&self.seat, bytes)
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.seat.held.fetch_sub(*self.bytes.get_mut(), Relaxed);
+    }
 }
 
 /// Nothing is known, or it is in use.
@@ -35,6 +75,11 @@ pub(super) const STAY: u8 = 0;
 pub(super) const CLOSE: u8 = 1;
 /// To be cut off.
 pub(super) const CUT: u8 = 2;
+/// To be cut off even when it is in use.
+pub(super) const SHED: u8 = 3;
+
+/// What a connection costs of which nothing is known, in bytes.
+pub(super) const CONNECTION: usize = 8 * 1024;
 
 /// What is lost with a connection: the smallest goes first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -51,6 +96,22 @@ impl Seat {
     pub(super) fn head_age(&self, now: u64) -> Option<u64> {
         let begun = self.head.load(Relaxed).checked_sub(1)?;
         Some(now.saturating_sub(begun))
+    }
+
+    pub(super) fn hold(this: &Arc<Self>, bytes: usize) -> Held {
+        this.held.fetch_add(bytes, Relaxed);
+        Held {
+            seat: Arc::clone(this),
+            bytes: AtomicUsize::new(bytes),
+        }
+    }
+
+    /// About what is held for it, in bytes; nothing when it goes at once.
+    pub(super) fn weight(&self) -> usize {
+        if self.verdict.load(Relaxed) == SHED {
+            return 0;
+        }
+        CONNECTION + self.held.load(Relaxed)
     }
 
     /// None when it must stay, or goes already.

@@ -4,6 +4,7 @@ use std::future::Future;
 use std::pin::pin;
 use std::task::{Context, Waker};
 
+use super::seat::CONNECTION;
 use super::*;
 
 /// True when `future` is ready at the first look.
@@ -262,4 +263,52 @@ async fn a_table_is_empty_when_the_last_connection_is_gone() {
     let ended = timeout(Duration::from_millis(1), emptied).await;
     assert!(ended.is_ok());
     assert!(occupancy.table.lock().holders.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_holds_most_bytes_loses_its_largest_connections_in_use_or_not() {
+    let (occupancy, _) = occupancy(BOUNDS);
+    let honest = enter(&occupancy, 1);
+    honest.busy();
+    let _small = honest.hold(10_000);
+    let greedy = [1, 3, 2].map(|times| {
+        let place = enter(&occupancy, 2);
+        place.busy();
+        let held = place.hold(times * 100_000);
+        (place, held)
+    });
+    let (weight, most) = occupancy.heaviest().unwrap();
+    assert_eq!((weight, &most), (600_000 + 3 * CONNECTION, &holder(2)));
+    assert_eq!(occupancy.shed(&most, 400_000), 2);
+    let cut = |place: &Arc<Place>| {
+        let place = Arc::clone(place);
+        now(async move { place.cut().await })
+    };
+    assert_eq!(
+        greedy.each_ref().map(|(place, _)| cut(place)),
+        [false, true, true]
+    );
+    assert!(!cut(&honest));
+    // Those that go are not counted, nor cut off again.
+    assert_eq!(occupancy.heaviest().unwrap().0, 100_000 + CONNECTION);
+    assert_eq!(occupancy.shed(&most, usize::MAX), 1);
+    drop(greedy);
+    assert_eq!(occupancy.heaviest().unwrap().1, holder(1));
+}
+
+#[test]
+fn what_is_held_for_a_connection_goes_with_its_guards() {
+    let (occupancy, _) = occupancy(BOUNDS);
+    let place = enter(&occupancy, 1);
+    let weight = || occupancy.heaviest().unwrap().0 - CONNECTION;
+    let held = place.hold(5);
+    let beside = held.beside(7);
+    held.add(3);
+    assert_eq!(weight(), 15);
+    assert_eq!(held.set(1), 8);
+    assert_eq!(weight(), 8);
+    drop(held);
+    assert_eq!(weight(), 7);
+    drop(beside);
+    assert_eq!(weight(), 0);
 }

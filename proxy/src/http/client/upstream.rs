@@ -4,7 +4,7 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock, Weak};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
 use parking_lot::Mutex;
@@ -118,6 +118,7 @@ impl AsyncRead for Upstream {
         out: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        ready!(this.holder.poll_room(cx));
         let (before, room) = (out.filled().len(), out.remaining());
         let piece = this.holder.piece();
         let read = read_at_most(Pin::new(&mut *this.io.lock()), cx, out, piece);

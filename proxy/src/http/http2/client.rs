@@ -104,8 +104,8 @@ pub(crate) async fn handshake<I>(
 where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let flow = Flow::new(budget, profile.grows);
-    let (io, heard) = Heard::new(WithoutEmptyFrames::of_server(io));
+    let flow = Flow::new(Arc::clone(&budget), profile.grows);
+    let (io, heard) = Heard::new(WithoutEmptyFrames::of_server(io), budget);
     let (send, mut connection) = Builder::new()
         .initial_window_size(flow.window())
         .initial_connection_window_size(CONNECTION_WINDOW)

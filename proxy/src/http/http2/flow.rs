@@ -96,6 +96,12 @@ impl Flow {
         self.window.load(Relaxed)
     }
 
+    /// Whose bytes they are.
+    #[must_use]
+    pub(crate) const fn budget(&self) -> &Arc<Budget> {
+        &self.budget
+    }
+
     /// Streams that are open.
     #[must_use]
     pub(crate) fn streams(&self) -> usize {
@@ -218,6 +224,11 @@ impl Share {
         }
         // Only what was received is given back, so this cannot fail.
         let _ = stream.release_capacity(bytes);
+    }
+
+    /// Bytes that may wait to be read.
+    pub(crate) fn window(&self) -> usize {
+        self.flow.window() as usize
     }
 
     /// Notes that `bytes` were read and are passed on.

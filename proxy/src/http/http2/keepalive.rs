@@ -10,12 +10,14 @@ use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use h2::{Ping, PingPong};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep_until};
+
+use crate::net::budget::Budget;
 
 /// How often is looked.
 const LOOK: Duration = Duration::from_millis(2500);
@@ -33,14 +35,20 @@ const DEAD: Duration = Duration::from_millis(7500);
 #[derive(Debug)]
 pub(super) struct Heard<I> {
     io: I,
+    budget: Arc<Budget>,
     heard: Arc<AtomicBool>,
 }
 
 impl<I> Heard<I> {
-    pub(super) fn new(io: I) -> (Self, Arc<AtomicBool>) {
+    pub(super) fn new(io: I, budget: Arc<Budget>) -> (Self, Arc<AtomicBool>) {
         let heard = Arc::<AtomicBool>::default();
         let noted = Arc::clone(&heard);
-        (Self { io, heard: noted }, heard)
+        let this = Self {
+            io,
+            budget,
+            heard: noted,
+        };
+        (this, heard)
     }
 }
 
@@ -51,6 +59,7 @@ impl<I: AsyncRead + Unpin> AsyncRead for Heard<I> {
         out: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        ready!(this.budget.poll_room(cx));
         let before = out.filled().len();
         let polled = Pin::new(&mut this.io).poll_read(cx, out);
         if out.filled().len() > before {

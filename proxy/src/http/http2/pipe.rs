@@ -13,12 +13,16 @@ use bytes::Bytes;
 use h2::SendStream;
 use http::HeaderMap;
 use http_body::Body as HttpBody;
+use runtime::occupancy::Held;
 
+use super::flow::STREAM_WINDOW;
 use crate::http::body::{Body, BoxError};
 
 /// Behind a piece that is larger than this and waits for credit nobody looks: what comes
 /// would have to be held as well.
 const LOOK_BEYOND: usize = 16 * 1024;
+/// Smaller pieces are not counted: that costs an allocation.
+const WORTH_COUNTING: usize = 4 * 1024;
 
 /// Why a body was not sent to its end.
 #[derive(Debug)]
@@ -49,6 +53,36 @@ pub(super) struct Pipe {
     body: Body,
     held: Bytes,
     next: Next,
+    cost: Option<Cost>,
+}
+
+/// What an answer that is not taken holds.
+struct Cost {
+    stream: Held,
+    /// What waits here, and what its sender may have sent ahead.
+    stuck: Held,
+}
+
+/// A piece that counts until it was sent.
+struct Counted {
+    piece: Bytes,
+    _held: Held,
+}
+
+impl AsRef<[u8]> for Counted {
+    fn as_ref(&self) -> &[u8] {
+        &self.piece
+    }
+}
+
+/// The same piece, which counts beside `held` until the last of it is dropped. Small
+/// ones are not worth it.
+pub(super) fn counted(piece: Bytes, held: &Held) -> Bytes {
+    if piece.len() < WORTH_COUNTING {
+        return piece;
+    }
+    let _held = held.beside(piece.len());
+    Bytes::from_owner(Counted { piece, _held })
 }
 
 /// What follows the piece that is held.
@@ -67,6 +101,25 @@ impl Pipe {
             body,
             held: Bytes::new(),
             next: Next::Unknown,
+            cost: None,
+        }
+    }
+
+    /// Counts what is not taken, for who does not take it.
+    pub(super) fn counted(mut self, stream: Held) -> Self {
+        let stuck = stream.beside(0);
+        self.cost = Some(Cost { stream, stuck });
+        self
+    }
+
+    fn note(&self, stuck: bool) {
+        if let Some(cost) = &self.cost {
+            let behind = match &self.next {
+                Next::Data(data) => data.len(),
+                _ => 0,
+            };
+            let bytes = self.held.len() + behind + STREAM_WINDOW as usize;
+            cost.stuck.set(if stuck { bytes } else { 0 });
         }
     }
 
@@ -148,7 +201,9 @@ impl Future for Pipe {
                     Next::Broken(error) => return Poll::Ready(Err(Stopped::Body(error))),
                 }
             }
-            match this.poll_credit(cx) {
+            let credit = this.poll_credit(cx);
+            this.note(credit.is_pending());
+            match credit {
                 Poll::Ready(Ok(())) => {}
                 Poll::Ready(Err(stopped)) => return Poll::Ready(Err(stopped)),
                 // Nobody takes what came before it broke.
@@ -159,7 +214,11 @@ impl Future for Pipe {
                 Poll::Pending => return Poll::Pending,
             }
             let end = matches!(this.next, Next::End);
-            let sent = this.stream.send_data(std::mem::take(&mut this.held), end);
+            let mut piece = std::mem::take(&mut this.held);
+            if let Some(cost) = &this.cost {
+                piece = counted(piece, &cost.stream);
+            }
+            let sent = this.stream.send_data(piece, end);
             match sent {
                 Err(_) => return Poll::Ready(Err(Stopped::Peer)),
                 Ok(()) if end => return Poll::Ready(Ok(())),

@@ -7,9 +7,11 @@ use bytes::Bytes;
 use h2::RecvStream;
 use http::{HeaderMap, header};
 use http_body::{Body as HttpBody, Frame, SizeHint};
+use runtime::occupancy::Held;
 use tokio::task::AbortHandle;
 
 use super::flow::Share;
+use super::pipe::counted;
 use crate::http::body::BoxError;
 
 /// What of a message comes after its head.
@@ -17,6 +19,8 @@ use crate::http::body::BoxError;
 pub struct RecvBody {
     stream: RecvStream,
     share: Share,
+    /// What has come and waits to be read, where somebody counts that.
+    unread: Option<Held>,
     /// Bytes that are still to come, where that was announced.
     left: Option<u64>,
     data_ended: bool,
@@ -56,9 +60,25 @@ impl RecvBody {
         Self {
             stream,
             share,
+            unread: None,
             left,
             data_ended: false,
             upload: None,
+        }
+    }
+
+    /// Counts what waits to be read, and what was read until it was sent, for who sends.
+    pub(super) fn counted(mut self, unread: Held) -> Self {
+        if !self.stream.is_end_stream() {
+            self.unread = Some(unread);
+        }
+        self
+    }
+
+    /// Bytes may wait to be read from now on, or none do.
+    fn note(&mut self, unread: bool) {
+        if let Some(held) = &self.unread {
+            held.set(if unread { self.share.window() } else { 0 });
         }
     }
 
@@ -94,7 +114,9 @@ impl HttpBody for RecvBody {
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let this = self.get_mut();
         while !this.data_ended {
-            match ready!(this.stream.poll_data(cx)) {
+            let polled = this.stream.poll_data(cx);
+            this.note(polled.is_ready());
+            match ready!(polled) {
                 Some(Ok(data)) => {
                     let stream = this.stream.flow_control();
                     this.share.give_back(stream, data.len());
@@ -109,6 +131,10 @@ impl HttpBody for RecvBody {
                     if this.stream.is_end_stream() {
                         this.ended();
                     }
+                    let data = match &this.unread {
+                        Some(held) => counted(data, held),
+                        None => data,
+                    };
                     return Poll::Ready(Some(Ok(Frame::data(data))));
                 }
                 // Every reset breaks the message off, also one that says CANCEL: what

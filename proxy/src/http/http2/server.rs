@@ -11,7 +11,7 @@ use h2::server::{Builder, Connection, SendResponse};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, header};
 use http_body::Body as HttpBody;
 use parking_lot::Mutex;
-use runtime::occupancy::Place;
+use runtime::occupancy::{Held, Place};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::oneshot;
 
@@ -24,9 +24,12 @@ use super::{Tuning, strip_connection_headers};
 use crate::failure::StreamReset;
 use crate::http::body::Body;
 use crate::http::grpc::is_grpc;
-use crate::http::limits::HEADER_BYTES;
+use crate::http::limits::{HEADER_BYTES, size};
 use crate::net::budget::Budget;
 use crate::net::coalesce::FlushHandle;
+
+/// What a request in flight costs beside its head, in bytes.
+const REQUEST: usize = 16 * 1024;
 
 /// In the extensions of an answer: whoever takes over the sending side of the stream,
 /// for bytes both ways. The body of the answer is not sent then.
@@ -62,8 +65,8 @@ where
 {
     place.silent();
     place.head_begins();
-    let flow = Flow::new(budget, profile.grows);
-    let (io, heard) = Heard::new(WithoutEmptyFrames::of_client(io));
+    let flow = Flow::new(Arc::clone(&budget), profile.grows);
+    let (io, heard) = Heard::new(WithoutEmptyFrames::of_client(io), budget);
     let handshake = Builder::new()
         .initial_window_size(flow.window())
         .initial_connection_window_size(CONNECTION_WINDOW)
@@ -125,13 +128,17 @@ where
                 Poll::Ready(Some(Ok((request, respond)))) => {
                     let asked = Asked::of(&request);
                     let (head, stream) = request.into_parts();
-                    let body = RecvBody::new(stream, flow.open(), &head.headers);
+                    let bytes = size(&head.headers);
+                    let promise = flow.budget().promise(bytes);
+                    let cost = place.hold(REQUEST + bytes);
+                    let body =
+                        RecvBody::new(stream, flow.open(), &head.headers).counted(cost.beside(0));
                     let answer = handler(Request::from_parts(head, body));
                     let held = Arc::clone(&open);
                     #[expect(clippy::disallowed_methods, reason = "one stream")]
                     tokio::spawn(async move {
-                        let _held = held;
-                        exchange(answer, respond, asked).await;
+                        let _held = (held, promise);
+                        exchange(answer, respond, asked, cost).await;
                     });
                 }
             }
@@ -165,6 +172,7 @@ async fn exchange(
     answer: impl Future<Output = Response<Body>>,
     mut respond: SendResponse<Bytes>,
     asked: Asked,
+    cost: Held,
 ) {
     let response = {
         let mut answer = pin!(answer);
@@ -181,7 +189,7 @@ async fn exchange(
     if let Some(StreamReset(code)) = response.extensions().get() {
         return respond.send_reset(*code);
     }
-    if let Err(error) = send(response, &mut respond, asked).await {
+    if let Err(error) = send(response, &mut respond, asked, cost).await {
         tracing::debug!(%error, "an answer could not be sent");
         respond.send_reset(h2::Reason::INTERNAL_ERROR);
     }
@@ -191,8 +199,10 @@ async fn send(
     response: Response<Body>,
     respond: &mut SendResponse<Bytes>,
     asked: Asked,
+    cost: Held,
 ) -> Result<(), h2::Error> {
     let (mut head, body) = response.into_parts();
+    cost.add(size(&head.headers));
     strip_connection_headers(&mut head.headers);
     let accept = head.extensions.remove::<Accept>();
     if let Some(accept) = accept {
@@ -215,7 +225,7 @@ async fn send(
     if whole {
         return Ok(());
     }
-    let mut pipe = Pipe::new(stream, body);
+    let mut pipe = Pipe::new(stream, body).counted(cost);
     match Pin::new(&mut pipe).await {
         Ok(()) | Err(Stopped::Peer) => {}
         Err(Stopped::Body(error)) => {

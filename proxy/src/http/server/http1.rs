@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{
     AtomicBool, AtomicIsize, AtomicU16, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed,
 };
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -24,14 +24,15 @@ use hyper::server::conn::http1::{Builder, Connection, Parts};
 use hyper::service::{HttpService, service_fn};
 use hyper_util::rt::TokioIo;
 use runtime::head_timer::watch_heads;
-use runtime::occupancy::Place;
+use runtime::occupancy::{Held, Place};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::http::body::{Body, BoxError};
+use crate::http::limits::size;
 use crate::http::server::refused_head;
 use crate::net::abort::{Abort, MayAbort};
-use crate::net::budget::{Budget, Holder};
+use crate::net::budget::{Budget, Holder, Promise};
 use crate::net::chunk::read_at_most;
 use crate::net::linger::LINGER_FOR_UPLOADS;
 use crate::net::prefixed::Prefixed;
@@ -45,6 +46,9 @@ const REST_AFTER: Duration = Duration::from_millis(100);
 /// A head is waited for without hyper's buffers up to this size, so that half of
 /// one costs little more than its bytes.
 const SMALL_HEAD: usize = 16 * 1024;
+
+/// What a request in flight costs beside its head, in bytes.
+const REQUEST: usize = 16 * 1024;
 
 /// A client has this long to take the end of a resting connection.
 const GOODBYE: Duration = Duration::from_secs(1);
@@ -114,8 +118,8 @@ where
             let _ = timeout(GOODBYE, io.shutdown()).await;
             return Ok(());
         }
-        used.hears();
-        let whole = timeout(HEAD_WITHIN, io.whole_head(SMALL_HEAD)).await;
+        used.hears(0);
+        let whole = timeout(HEAD_WITHIN, io.whole_head(SMALL_HEAD, &used.budget)).await;
         if !matches!(whole, Ok(Ok(()))) {
             used.place.head_is_overdue(HEAD_WITHIN);
             return Ok(());
@@ -269,6 +273,8 @@ struct Use {
     budget: Arc<Budget>,
     /// The status of an answer of hyper itself that was kept back; 0: none.
     refusal: AtomicU16,
+    /// What came of the next head, as it is counted for this connection.
+    held_head: Held,
     /// An answer broke off: a client that reads to the end of the connection must not
     /// take what it got for all of it.
     abort: Abort,
@@ -277,6 +283,7 @@ struct Use {
 impl Use {
     fn new(budget: Arc<Budget>, place: Arc<Place>) -> Self {
         Self {
+            held_head: place.hold(0),
             place,
             expects: AtomicBool::default(),
             fresh: AtomicBool::default(),
@@ -333,9 +340,11 @@ impl Use {
         }
     }
 
-    fn hears(&self) {
+    /// So many bytes of a head came.
+    fn hears(&self, bytes: usize) {
         if self.expects.load(Relaxed) {
             self.place.head_begins();
+            self.held_head.add(bytes);
         }
     }
 
@@ -347,9 +356,12 @@ impl Use {
         self.body.store(!request.body().is_end_stream(), Relaxed);
         let upgrade = request.headers().contains_key(header::UPGRADE);
         self.upgrade.fetch_or(upgrade, Relaxed);
+        let head = self.held_head.set(0);
         let busy = Busy {
             used: Arc::clone(self),
             _holder: self.budget.hold(),
+            held: self.held_head.beside(REQUEST + head),
+            _promise: self.budget.promise(head),
         };
         (busy, upgrade)
     }
@@ -388,6 +400,9 @@ impl Use {
 struct Busy {
     used: Arc<Use>,
     _holder: Holder,
+    /// Its head, and that of the answer.
+    held: Held,
+    _promise: Option<Promise>,
 }
 
 impl Drop for Busy {
@@ -398,6 +413,7 @@ impl Drop for Busy {
 
 fn guard(answer: Response<Body>, old: bool, busy: Busy) -> Response<Guarded> {
     let by_close = old && !answer.headers().contains_key(header::CONTENT_LENGTH);
+    busy.held.add(size(answer.headers()));
     answer.map(|body| Guarded {
         body,
         by_close,
@@ -504,13 +520,14 @@ impl<I: AsyncRead + MayAbort + Unpin> AsyncRead for WriteObserver<I> {
         out: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        ready!(this.used.budget.poll_room(cx));
         let most = this.used.piece();
         let before = out.filled().len();
         let read = read_at_most(this.io()?, cx, out, most);
         if out.filled().len() == before {
             return read;
         }
-        this.used.hears();
+        this.used.hears(out.filled().len() - before);
         // Behind a body nothing is mended: only what hyper waits for as a head is one.
         let mut read = read;
         if this.used.expects.load(Relaxed)

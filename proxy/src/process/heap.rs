@@ -1,0 +1,81 @@
+//! How much memory the program holds, asked before every read.
+//!
+//! The allocator counts what each thread allocates and frees, and says so for the
+//! price of two loads. What it holds in whole pages, with what lies unused between
+//! small things, takes microseconds to ask; so that is asked when a mebibyte was
+//! added or freed, and every now and then. Between two questions the thread's own
+//! count is added, which is exact on the thread of the data path.
+
+use std::cell::Cell;
+
+use tikv_jemalloc_ctl::thread::{ThreadLocal, allocatedp, deallocatedp};
+use tikv_jemalloc_ctl::{Error, epoch, epoch_mib, stats};
+
+/// Asked anew when this thread holds so much more or less, in bytes.
+const ASK_AFTER: u64 = 1024 * 1024;
+
+thread_local! {
+    static METER: Option<Meter> = Meter::new().ok();
+}
+
+struct Meter {
+    allocated: ThreadLocal<u64>,
+    freed: ThreadLocal<u64>,
+    epoch: epoch_mib,
+    active: stats::active_mib,
+    /// What this thread held when the pages were counted, and what they came to.
+    counted: Cell<(u64, usize)>,
+}
+
+impl Meter {
+    fn new() -> Result<Self, Error> {
+        let meter = Self {
+            allocated: allocatedp::read()?,
+            freed: deallocatedp::read()?,
+            epoch: epoch::mib()?,
+            active: stats::active::mib()?,
+            counted: Cell::default(),
+        };
+        meter.count()?;
+        Ok(meter)
+    }
+
+    /// May be below zero: others free what this thread allocated, and the reverse.
+    fn own(&self) -> u64 {
+        self.allocated.get().wrapping_sub(self.freed.get())
+    }
+
+    fn count(&self) -> Result<usize, Error> {
+        self.epoch.advance()?;
+        let active = self.active.read()?;
+        self.counted.set((self.own(), active));
+        Ok(active)
+    }
+
+    fn held(&self) -> usize {
+        let (then, active) = self.counted.get();
+        let more = self.own().wrapping_sub(then) as i64;
+        if more.unsigned_abs() >= ASK_AFTER
+            && let Ok(active) = self.count()
+        {
+            return active;
+        }
+        active.saturating_add_signed(more as isize)
+    }
+}
+
+/// Bytes that the program holds; 0 where another allocator is used.
+#[must_use]
+pub fn held() -> usize {
+    METER.with(|meter| meter.as_ref().map_or(0, Meter::held))
+}
+
+/// Asks for the pages anew, whatever this thread did since.
+pub fn count() {
+    METER.with(|meter| {
+        if let Some(meter) = meter {
+            // What was counted last stays when it cannot be asked.
+            let _ = meter.count();
+        }
+    });
+}

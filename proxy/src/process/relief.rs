@@ -1,0 +1,178 @@
+//! Takes connections from who holds most when memory runs out.
+//!
+//! The last resort: whoever is bounded elsewhere does not get here. While it is at work
+//! nobody reads ([`Budget::poll_room`]), so nothing grows meanwhile. An identity, or an
+//! address where none is proven, is one holder however many connections it has, so an
+//! honest caller beside a flood is not the heaviest.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use runtime::occupancy::Occupancy;
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::net::budget::Budget;
+use crate::process::heap;
+use crate::telemetry::metrics::Metrics;
+
+/// What the program holds is counted anew so often.
+const COUNT_EVERY: Duration = Duration::from_millis(100);
+/// What was cut off is gone after a turn or two of the event loop.
+const GOING: Duration = Duration::from_millis(1);
+/// Turns to wait before more is cut off.
+const TURNS: u32 = 4;
+/// Nobody waits longer than this, whatever is still held.
+const LONGEST: Duration = Duration::from_millis(60);
+/// Where that did not suffice, everybody reads for so long before it is tried again.
+const SPARED: Duration = Duration::from_millis(5);
+/// Part of the memory that somebody must hold to lose anything: where configuration
+/// fills it, taking connections does not help.
+const WORTH: usize = 32;
+
+/// Makes room whenever there is none, for ever.
+pub async fn relieve(budget: Arc<Budget>, places: Vec<Arc<Occupancy>>, metrics: Metrics) {
+    loop {
+        if timeout(COUNT_EVERY, budget.filled()).await.is_err() {
+            heap::count();
+            continue;
+        }
+        let began = Instant::now();
+        while budget.is_full() && began.elapsed() < LONGEST {
+            let shed = shed(&budget, &places);
+            if shed == 0 {
+                break;
+            }
+            for _ in 0..shed {
+                metrics.limit("memory");
+            }
+            for _ in 0..TURNS {
+                sleep(GOING).await;
+                heap::count();
+                if !budget.is_full() {
+                    break;
+                }
+            }
+        }
+        let full = budget.is_full();
+        budget.reopen(full);
+        if full {
+            sleep(SPARED).await;
+            budget.reopen(false);
+        }
+    }
+}
+
+/// Cuts off the largest connections of the heaviest holder of all listeners; gives how
+/// many.
+fn shed(budget: &Budget, places: &[Arc<Occupancy>]) -> usize {
+    let heaviest = places
+        .iter()
+        .filter_map(|places| Some((places.heaviest()?, places)))
+        .max_by_key(|((weight, _), _)| *weight);
+    let Some(((weight, holder), places)) = heaviest else {
+        return 0;
+    };
+    if weight < budget.limit() / WORTH {
+        return 0;
+    }
+    let excess = budget.used().saturating_sub(budget.tight_from());
+    let shed = places.shed(&holder, excess);
+    tracing::warn!(?holder, shed, "memory runs out: connections were cut off");
+    shed
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+    use std::future::poll_fn;
+    use std::net::IpAddr;
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use prometheus_client::registry::Registry;
+    use runtime::occupancy::{Occupancy, Place};
+    use tokio::time::{sleep, timeout};
+
+    use super::{LONGEST, relieve};
+    use crate::net::budget::Budget;
+    use crate::process::permits;
+    use crate::telemetry::metrics::Metrics;
+
+    const MIB: usize = 1024 * 1024;
+
+    thread_local! {
+        static USED: Cell<usize> = const { Cell::new(0) };
+    }
+
+    fn hold(bytes: usize) -> impl Drop {
+        struct Bytes(usize);
+        impl Drop for Bytes {
+            fn drop(&mut self) {
+                USED.set(USED.get() - self.0);
+            }
+        }
+        USED.set(USED.get() + bytes);
+        Bytes(bytes)
+    }
+
+    /// A connection in use, with an answer of so many bytes that nobody takes.
+    fn enter(places: &Arc<Occupancy>, last: u8, bytes: usize) -> tokio::task::JoinHandle<()> {
+        let from = IpAddr::from([10, 0, 0, last]).into();
+        let place: Arc<Place> = places.try_admit(&from).unwrap().unwrap();
+        place.busy();
+        let held = (place.hold(bytes), hold(bytes));
+        tokio::spawn(async move {
+            let conversation = async {
+                let _held = held;
+                std::future::pending().await
+            };
+            permits::keep(&place, conversation).await;
+        })
+    }
+
+    fn setting() -> (Arc<Budget>, Arc<Occupancy>, Metrics) {
+        let metrics = Metrics::register(&mut Registry::default());
+        let places = permits::of_listener(&metrics, |_| {}, true);
+        let budget = Budget::measured(64 * MIB, || USED.get());
+        let relieving = relieve(
+            Arc::clone(&budget),
+            vec![Arc::clone(&places)],
+            metrics.clone(),
+        );
+        tokio::spawn(relieving);
+        (budget, places, metrics)
+    }
+
+    fn count(metrics: &Metrics) -> u64 {
+        let limit = crate::telemetry::labels::LimitLabels { limit: "memory" };
+        metrics.limits.at(&limit).get()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_flood_costs_the_flooder_and_nobody_beside_it() {
+        let (budget, places, metrics) = setting();
+        let honest = enter(&places, 1, MIB);
+        let flood: Vec<_> = (0..44).map(|_| enter(&places, 2, MIB)).collect();
+        assert!(budget.is_full());
+        poll_fn(|cx| budget.poll_room(cx)).await;
+        assert!(!budget.is_full());
+        let lost = flood.iter().filter(|task| task.is_finished()).count();
+        assert!((6..=8).contains(&lost), "{lost} of {}", flood.len());
+        assert_eq!(count(&metrics), lost as u64);
+        assert!(!honest.is_finished());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn where_connections_hold_little_none_is_cut_off_and_reading_goes_on() {
+        let (budget, places, metrics) = setting();
+        let caller = enter(&places, 1, MIB);
+        let _configuration = hold(60 * MIB);
+        for _ in 0..20 {
+            let room = poll_fn(|cx| budget.poll_room(cx));
+            timeout(LONGEST, room).await.unwrap();
+            sleep(Duration::from_millis(3)).await;
+        }
+        assert!(!caller.is_finished());
+        assert_eq!(count(&metrics), 0);
+    }
+}

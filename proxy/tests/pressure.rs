@@ -1,0 +1,371 @@
+//! What a proxy holds when strangers try to make it hold all they can: requests that
+//! nobody finishes, answers that nobody takes, heads as large as heads may be. A process
+//! of its own and one test at a time, because what is measured is the process: clients
+//! and applications of the tests included, so the true numbers are smaller.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test ends with the first surprise"
+)]
+
+#[path = "hostile/raw_http2.rs"]
+#[allow(dead_code, reason = "shared with tests that use the rest of it")]
+mod raw_http2;
+#[path = "support/pod.rs"]
+#[allow(dead_code, reason = "shared with tests that use the rest of it")]
+mod support;
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use http::Response;
+use raw_http2::{
+    CONTINUATION, DATA, END_HEADERS, END_STREAM, HEADERS, SETTINGS, WINDOW_UPDATE, block, frame,
+    get,
+};
+use runtime::occupancy::Occupancy;
+use support::{Authority, Pod, raw};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Mutex;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep, timeout};
+use weft_proxy::{Budget, LimitLabels, heap_count, heap_held, of_listener, relieve};
+
+// The proxy's own, which says how much it holds.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+static ONE_AT_A_TIME: Mutex<()> = Mutex::const_new(());
+
+const MIB: usize = 1024 * 1024;
+const LIMIT: usize = 64 * MIB;
+/// What may be held at most: what no read brings comes on top of seven tenths.
+const MOST: usize = LIMIT * 85 / 100;
+/// What the stranger makes the proxy hold goes on for so long.
+const FLOODED: Duration = Duration::from_secs(3);
+/// An honest call takes no longer, in a test that is not optimised.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+static BEFORE: AtomicUsize = AtomicUsize::new(0);
+static PEAK: AtomicUsize = AtomicUsize::new(0);
+
+/// What this test holds beyond what others of this process left.
+fn used() -> usize {
+    let used = heap_held().saturating_sub(BEFORE.load(Relaxed));
+    PEAK.fetch_max(used, Relaxed);
+    used
+}
+
+/// A pod with an application, its places, and who sees to its memory.
+struct Field {
+    pod: Arc<Pod>,
+    places: Arc<Occupancy>,
+    port: u16,
+}
+
+impl Field {
+    async fn new() -> Self {
+        // What the test before left goes first.
+        sleep(Duration::from_millis(500)).await;
+        heap_count();
+        BEFORE.store(heap_held(), Relaxed);
+        PEAK.store(0, Relaxed);
+        let authority = Authority::new();
+        let now = SystemTime::now();
+        let certs = authority.leaf("api", Duration::from_secs(3600), now);
+        let budget = Budget::measured(LIMIT, used);
+        let pod = Pod::within(Arc::clone(&budget), authority.roots(), certs, "api").await;
+        let metrics = pod.proxy.telemetry.metrics.clone();
+        let places = of_listener(&metrics, |_| {}, true);
+        tokio::spawn(relieve(budget, vec![Arc::clone(&places)], metrics));
+        let listener = TcpListener::bind((pod.ip, 0)).await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                tokio::spawn(application(stream));
+            }
+        });
+        Self {
+            pod: Arc::new(pod),
+            places,
+            port,
+        }
+    }
+
+    async fn open(&self, last: u8) -> TcpStream {
+        let from = IpAddr::from([10, 0, 0, last]).into();
+        let place = self.places.admit(from).await.unwrap();
+        self.pod.plain_at(self.port, place).await
+    }
+
+    /// Somebody else's calls for as long as the flood lasts: how many were served.
+    async fn honest_calls(&self) -> usize {
+        let (began, mut served) = (Instant::now(), 0);
+        while began.elapsed() < FLOODED {
+            let body = "h".repeat(20_000);
+            let request = format!(
+                "POST /echo HTTP/1.1\r\nHost: app\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}",
+                body.len()
+            );
+            let mut stream = self.open(1).await;
+            let answer = raw(&mut stream, request.as_bytes(), PATIENCE).await;
+            assert!(
+                answer.starts_with("HTTP/1.1 200") && answer.ends_with(&body),
+                "after {served}: {:?}",
+                answer.get(..300)
+            );
+            served += 1;
+            sleep(Duration::from_millis(20)).await;
+        }
+        served
+    }
+
+    /// `many` connections of a stranger, each of which writes `attack` until nobody takes
+    /// it, and reads nothing.
+    async fn survives(&self, many: usize, attack: Vec<u8>) {
+        // One copy for all of them: it is no memory of the proxy.
+        let attack = Bytes::from(attack);
+        let mut flood: Vec<JoinHandle<()>> = Vec::new();
+        for _ in 0..many {
+            let (mut stream, bytes) = (self.open(2).await, attack.clone());
+            flood.push(tokio::spawn(async move {
+                // Before a server has said how much it takes it takes little.
+                let (first, rest) = bytes.split_at(60);
+                let _ = stream.write_all(first).await;
+                sleep(Duration::from_millis(100)).await;
+                let _ = stream.write_all(rest).await;
+                std::future::pending().await
+            }));
+        }
+        let served = self.honest_calls().await;
+        flood.iter().for_each(JoinHandle::abort);
+        let peak = PEAK.load(Relaxed);
+        println!("{} MiB at most, {served} honest calls", peak / MIB);
+        assert!(peak <= MOST, "{} MiB", peak / MIB);
+        assert!(served > 5, "{served}");
+    }
+
+    /// How many connections were cut off.
+    fn cut_off(&self) -> u64 {
+        let label = LimitLabels { limit: "memory" };
+        self.pod.proxy.telemetry.metrics.limits.at(&label).get()
+    }
+}
+
+/// Speaks both versions, and does as the path says.
+async fn application(stream: TcpStream) {
+    let mut first = [0; 3];
+    while stream.peek(&mut first).await.unwrap_or(3) < 3 {}
+    if &first == b"PRI" {
+        return application2(stream).await;
+    }
+    let mut stream = BufReader::new(stream);
+    let (mut line, mut path, mut length) = (String::new(), String::new(), 0);
+    loop {
+        line.clear();
+        if stream.read_line(&mut line).await.unwrap_or(0) == 0 {
+            return;
+        }
+        if path.is_empty() {
+            path = line.split(' ').nth(1).unwrap().to_owned();
+        }
+        if let Some(value) = line.to_ascii_lowercase().strip_prefix("content-length:") {
+            length = value.trim().parse().unwrap();
+        }
+        if line.trim().is_empty() {
+            break;
+        }
+    }
+    // Not for as long as it waits.
+    drop(line);
+    match path.as_str() {
+        "/echo" => {
+            let mut body = vec![0; length];
+            stream.read_exact(&mut body).await.unwrap();
+            let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n");
+            let _ = stream.write_all(&[head.as_bytes(), &body].concat()).await;
+        }
+        _ => std::future::pending().await,
+    }
+}
+
+async fn application2(stream: TcpStream) {
+    static ZEROS: [u8; 16 * 1024] = [0; 16 * 1024];
+    // What it may hold itself is not to be measured.
+    let builder = h2::server::Builder::new()
+        .initial_window_size(16)
+        .max_concurrent_streams(1000)
+        .max_send_buffer_size(ZEROS.len())
+        .clone();
+    let Ok(mut connection) = builder.handshake::<_, Bytes>(stream).await else {
+        return;
+    };
+    while let Some(Ok((request, mut respond))) = connection.accept().await {
+        tokio::spawn(async move {
+            match request.uri().path() {
+                "/flood" => {
+                    let Ok(mut stream) = respond.send_response(Response::new(()), false) else {
+                        return;
+                    };
+                    loop {
+                        stream.reserve_capacity(ZEROS.len());
+                        match std::future::poll_fn(|cx| stream.poll_capacity(cx)).await {
+                            Some(Ok(room)) => {
+                                let part = Bytes::from_static(&ZEROS[..room.min(ZEROS.len())]);
+                                if stream.send_data(part, false).is_err() {
+                                    return;
+                                }
+                            }
+                            _ => return,
+                        }
+                    }
+                }
+                "/head" => {
+                    let mut answer = Response::builder();
+                    for at in 0..50 {
+                        answer = answer.header(format!("x-{at}"), "v".repeat(1000));
+                    }
+                    let _ = respond.send_response(answer.body(()).unwrap(), true);
+                }
+                // Neither read nor answered, until the caller has left.
+                _ => {
+                    let _request = request;
+                    let _ = std::future::poll_fn(|cx| respond.poll_reset(cx)).await;
+                }
+            }
+        });
+    }
+}
+
+/// The beginning of a connection whose streams have such a window.
+fn begin(window: u32) -> Vec<u8> {
+    let mut bytes = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
+    let setting = [&4_u16.to_be_bytes()[..], &window.to_be_bytes()].concat();
+    bytes.extend(frame(SETTINGS, 0, 0, &setting));
+    if window > 65_535 {
+        let more = 0x7fff_ffff_u32 - 65_535;
+        bytes.extend(frame(WINDOW_UPDATE, 0, 0, &more.to_be_bytes()));
+    }
+    bytes
+}
+
+/// So many requests for a path on one connection.
+fn requests(window: u32, path: &str, many: u32) -> Vec<u8> {
+    let mut bytes = begin(window);
+    for at in 0..many {
+        let flags = END_HEADERS | END_STREAM;
+        bytes.extend(frame(HEADERS, flags, 2 * at + 1, &block(&get(path))));
+    }
+    bytes
+}
+
+fn large_value() -> String {
+    "v".repeat(60_000)
+}
+
+#[tokio::test]
+async fn heads_that_do_not_end_cost_who_sends_them_connections() {
+    let _alone = ONE_AT_A_TIME.lock().await;
+    let field = Field::new().await;
+    let head = format!("GET / HTTP/1.1\r\nHost: app\r\nX: {}", large_value());
+    field.survives(1500, head.into_bytes()).await;
+    assert!(field.cut_off() > 0);
+}
+
+#[tokio::test]
+async fn large_heads_that_wait_for_an_answer_cost_who_sends_them_connections() {
+    let _alone = ONE_AT_A_TIME.lock().await;
+    let field = Field::new().await;
+    let head = format!(
+        "GET /wait HTTP/1.1\r\nHost: app\r\nX: {}\r\n\r\n",
+        large_value()
+    );
+    field.survives(800, head.into_bytes()).await;
+    assert!(field.cut_off() > 0);
+}
+
+#[tokio::test]
+async fn downloads_over_http2_that_nobody_reads_cost_who_asked_connections() {
+    let _alone = ONE_AT_A_TIME.lock().await;
+    for window in [1, 0x7fff_ffff] {
+        let field = Field::new().await;
+        field.survives(15, requests(window, "/flood", 100)).await;
+        assert!(field.cut_off() > 0, "{window}");
+    }
+}
+
+#[tokio::test]
+async fn uploads_over_http2_that_nobody_reads_cost_who_sends_them_connections() {
+    let _alone = ONE_AT_A_TIME.lock().await;
+    let field = Field::new().await;
+    let mut fields = get("/wait");
+    fields[0].1 = b"POST";
+    let mut attack = begin(65_535);
+    {
+        let bytes = &mut attack;
+        for at in 0..100 {
+            let stream = 2 * at + 1;
+            bytes.extend(frame(HEADERS, END_HEADERS, stream, &block(&fields)));
+            bytes.extend(frame(DATA, 0, stream, &[0; 16_000]));
+        }
+    }
+    field.survives(60, attack).await;
+    assert!(field.cut_off() > 0);
+}
+
+#[tokio::test]
+async fn large_heads_of_answers_over_http2_that_nobody_reads_stay_within_the_limit() {
+    let _alone = ONE_AT_A_TIME.lock().await;
+    let field = Field::new().await;
+    field
+        .survives(10, requests(0x7fff_ffff, "/head", 100))
+        .await;
+}
+
+#[tokio::test]
+async fn large_heads_over_http2_cost_who_sends_them_connections() {
+    let _alone = ONE_AT_A_TIME.lock().await;
+    let field = Field::new().await;
+    let value = "v".repeat(50_000);
+    let mut fields = get("/wait").to_vec();
+    fields.push((b"x", value.as_bytes()));
+    let head = block(&fields);
+    let mut attack = begin(65_535);
+    {
+        let bytes = &mut attack;
+        for at in 0..100 {
+            let stream = 2 * at + 1;
+            let parts: Vec<_> = head.chunks(16_000).collect();
+            for (nth, part) in parts.iter().enumerate() {
+                let kind = if nth == 0 { HEADERS } else { CONTINUATION };
+                let mut flags = if nth == 0 { END_STREAM } else { 0 };
+                if nth + 1 == parts.len() {
+                    flags |= END_HEADERS;
+                }
+                bytes.extend(frame(kind, flags, stream, part));
+            }
+        }
+    }
+    field.survives(6, attack).await;
+    assert!(field.cut_off() > 0);
+}
+
+#[tokio::test]
+async fn hundreds_of_ordinary_requests_in_flight_lose_nothing() {
+    let _alone = ONE_AT_A_TIME.lock().await;
+    let field = Field::new().await;
+    let ordinary = format!(
+        "GET /wait HTTP/1.1\r\nHost: app\r\nCookie: {}\r\n\r\n",
+        "c".repeat(1500)
+    );
+    field.survives(500, ordinary.into_bytes()).await;
+    assert_eq!(field.cut_off(), 0);
+    // And they are still there.
+    assert!(timeout(PATIENCE, field.open(3)).await.is_ok());
+}
