@@ -239,6 +239,14 @@ impl Occupancy {
         Some((heaviest.0, heaviest.1.clone()))
     }
 
+    /// About what all connections have the process hold, in bytes.
+    #[must_use]
+    pub fn weight(&self) -> usize {
+        let table = self.table.lock();
+        let seats = table.holders.values().flat_map(HashMap::values);
+        seats.map(|seat| seat.weight()).sum()
+    }
+
     /// Cuts off connections of `holder`, the largest first, until they held `bytes`;
     /// gives how many.
     pub fn shed(&self, holder: &Holder, bytes: usize) -> usize {

@@ -20,9 +20,19 @@ def note(port, data):
     log.flush()
 
 
+def pour(http2, left):
+    """Sends what the windows allow of answers that are not whole; `left` is how much is, by stream."""
+    for stream in list(left):
+        while left[stream] and (room := min(http2.local_flow_control_window(stream), http2.max_outbound_frame_size, left[stream])) > 0:
+            left[stream] -= room
+            http2.send_data(stream, b"x" * room, end_stream=not left[stream])
+        if not left[stream]:
+            del left[stream]
+
+
 async def serve(reader, writer):
     port = writer.get_extra_info("sockname")[1]
-    http2 = None
+    http2, left = None, {}
     try:
         while data := await reader.read(65536):
             # Bodies of floods are of no interest and would fill the disk.
@@ -34,7 +44,15 @@ async def serve(reader, writer):
                 for event in http2.receive_data(data):
                     if isinstance(event, h2.events.RequestReceived):
                         note(port, b"\n".join(name + b": " + value for name, value in event.headers))
-                        http2.send_headers(event.stream_id, [(b":status", b"200")], end_stream=True)
+                        path = dict(event.headers)[b":path"]
+                        if path == b"/stuck":
+                            continue
+                        http2.send_headers(event.stream_id, [(b":status", b"200")], end_stream=path != b"/large")
+                        if path == b"/large":
+                            left[event.stream_id] = 5_000_000
+                    elif isinstance(event, h2.events.StreamReset):
+                        left.pop(event.stream_id, None)
+                pour(http2, left)
                 writer.write(http2.data_to_send())
             elif b"upgrade: h2c" in data.lower():
                 writer.write(SWITCH)

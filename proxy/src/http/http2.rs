@@ -27,6 +27,7 @@ mod tests;
 use http::HeaderMap;
 use http::header::{CONNECTION, HeaderName, TE, TRANSFER_ENCODING, UPGRADE};
 
+use crate::net::budget::Budget;
 use crate::net::tuning::LARGEST_PIECE;
 
 /// Largest frame that may be received from applications: what everybody sends.
@@ -48,6 +49,20 @@ pub(crate) struct Tuning {
     /// answers; whoever computes, or reads only when it wants something, does not, and
     /// of such TCP alone tells who is dead.
     pub asks: bool,
+}
+
+/// The same on a connection that begins when memory is tight.
+const LEAST_UNSENT: usize = 32 * 1024;
+
+impl Profile {
+    /// Bytes of one stream that may wait to be sent.
+    fn unsent(&self, budget: &Budget) -> usize {
+        if budget.is_tight() {
+            LEAST_UNSENT
+        } else {
+            self.unsent
+        }
+    }
 }
 
 /// Between two proxies.

@@ -23,10 +23,10 @@ use tokio::sync::Notify;
 /// A piece that is on its way. Smaller ones cost more in system calls than they save.
 const LEAST_PIECE: usize = 4 * 1024;
 /// In percent of what the process may use: pieces and windows are the smallest.
-const TIGHT: usize = 60;
+const TIGHT: usize = 55;
 /// Nobody reads before somebody has lost something. What is left is for what no read
 /// brings, for pages that are free and not given back yet, and for the program itself.
-const FULL: usize = 70;
+const FULL: usize = 65;
 /// More than any piece has.
 const LARGEST_PIECE: usize = 128 * 1024;
 
@@ -37,8 +37,10 @@ const WAITING: usize = 64 * 1024;
 
 /// The bytes of one process.
 pub struct Budget {
-    /// What the process may use of memory, in bytes.
+    /// What is shared out among connections, in bytes.
     limit: usize,
+    /// What the process may use of memory, in bytes.
+    heap: usize,
     holders: AtomicUsize,
     /// What windows have grown by, in bytes.
     grown: AtomicUsize,
@@ -70,14 +72,16 @@ impl Budget {
     /// `limit` of the process's memory, in bytes.
     #[must_use]
     pub fn new(limit: usize) -> Arc<Self> {
-        Self::measured(limit, || 0)
+        Self::measured(limit, usize::MAX, || 0)
     }
 
-    /// The same for a process that holds `used` bytes, which is asked very often.
+    /// The same for a process that holds `used` bytes, which is asked very often, and may
+    /// hold `heap`.
     #[must_use]
-    pub fn measured(limit: usize, used: fn() -> usize) -> Arc<Self> {
+    pub fn measured(limit: usize, heap: usize, used: fn() -> usize) -> Arc<Self> {
         Arc::new(Self {
             limit,
+            heap,
             holders: AtomicUsize::new(0),
             grown: AtomicUsize::new(0),
             promised: AtomicUsize::new(0),
@@ -91,8 +95,8 @@ impl Budget {
 
     /// What the process may use of memory, in bytes.
     #[must_use]
-    pub const fn limit(&self) -> usize {
-        self.limit
+    pub const fn heap(&self) -> usize {
+        self.heap
     }
 
     /// What the process holds of memory, or will without reading more, in bytes.
@@ -123,13 +127,13 @@ impl Budget {
     /// So much is in use that somebody must lose something.
     #[must_use]
     pub fn is_full(&self) -> bool {
-        self.used() > self.limit / 100 * FULL
+        self.used() > self.heap / 100 * FULL
     }
 
     /// As [`Self::is_tight`], in bytes.
     #[must_use]
     pub const fn tight_from(&self) -> usize {
-        self.limit / 100 * TIGHT
+        self.heap / 100 * TIGHT
     }
 
     /// Ready when bytes may be read from anywhere.
@@ -274,7 +278,7 @@ mod tests {
     }
 
     fn measured() -> Arc<Budget> {
-        Budget::measured(LIMIT, || USED.get())
+        Budget::measured(LIMIT, LIMIT, || USED.get())
     }
 
     fn may_read(budget: &Budget) -> bool {
@@ -303,10 +307,10 @@ mod tests {
     #[test]
     fn pieces_and_windows_are_the_smallest_when_memory_is_tight() {
         let budget = measured();
-        USED.set(38 * MIB);
+        USED.set(35 * MIB);
         assert_eq!(budget.piece(), LARGEST_PIECE);
         assert!(budget.window() > 0 && may_read(&budget));
-        USED.set(39 * MIB);
+        USED.set(36 * MIB);
         assert_eq!((budget.piece(), budget.window()), (LEAST_PIECE, 0));
         assert!(may_read(&budget), "there is room");
     }

@@ -15,8 +15,8 @@ use crate::net::budget::Budget;
 use crate::process::heap;
 use crate::telemetry::metrics::Metrics;
 
-/// What the program holds is counted anew so often.
-const COUNT_EVERY: Duration = Duration::from_millis(100);
+/// What the program holds is counted anew so often: other threads allocate as well.
+const COUNT_EVERY: Duration = Duration::from_secs(1);
 /// What was cut off is gone after a turn or two of the event loop.
 const GOING: Duration = Duration::from_millis(1);
 /// Turns to wait before more is cut off.
@@ -25,9 +25,10 @@ const TURNS: u32 = 4;
 const LONGEST: Duration = Duration::from_millis(60);
 /// Where that did not suffice, everybody reads for so long before it is tried again.
 const SPARED: Duration = Duration::from_millis(5);
-/// Part of the memory that somebody must hold to lose anything: where configuration
-/// fills it, taking connections does not help.
+/// Part of the memory that somebody must hold to lose anything, or that all must hold
+/// together: where configuration fills it, taking connections does not help.
 const WORTH: usize = 32;
+const WORTH_TOGETHER: usize = 4;
 
 /// Makes room whenever there is none, for ever.
 pub async fn relieve(budget: Arc<Budget>, places: Vec<Arc<Occupancy>>, metrics: Metrics) {
@@ -69,14 +70,15 @@ fn shed(budget: &Budget, places: &[Arc<Occupancy>]) -> usize {
         .iter()
         .filter_map(|places| Some((places.heaviest()?, places)))
         .max_by_key(|((weight, _), _)| *weight);
-    let Some(((weight, holder), places)) = heaviest else {
+    let Some(((weight, holder), of)) = heaviest else {
         return 0;
     };
-    if weight < budget.limit() / WORTH {
+    let together = || places.iter().map(|places| places.weight()).sum::<usize>();
+    if weight < budget.heap() / WORTH && together() < budget.heap() / WORTH_TOGETHER {
         return 0;
     }
     let excess = budget.used().saturating_sub(budget.tight_from());
-    let shed = places.shed(&holder, excess);
+    let shed = of.shed(&holder, excess);
     tracing::warn!(?holder, shed, "memory runs out: connections were cut off");
     shed
 }
@@ -133,7 +135,7 @@ mod tests {
     fn setting() -> (Arc<Budget>, Arc<Occupancy>, Metrics) {
         let metrics = Metrics::register(&mut Registry::default());
         let places = permits::of_listener(&metrics, |_| {}, true);
-        let budget = Budget::measured(64 * MIB, || USED.get());
+        let budget = Budget::measured(64 * MIB, 64 * MIB, || USED.get());
         let relieving = relieve(
             Arc::clone(&budget),
             vec![Arc::clone(&places)],
@@ -157,9 +159,20 @@ mod tests {
         poll_fn(|cx| budget.poll_room(cx)).await;
         assert!(!budget.is_full());
         let lost = flood.iter().filter(|task| task.is_finished()).count();
-        assert!((6..=8).contains(&lost), "{lost} of {}", flood.len());
+        assert!((9..=11).contains(&lost), "{lost} of {}", flood.len());
         assert_eq!(count(&metrics), lost as u64);
         assert!(!honest.is_finished());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn many_who_hold_little_each_lose_some_when_together_they_fill_the_memory() {
+        let (budget, places, metrics) = setting();
+        let all: Vec<_> = (0..48).map(|at| enter(&places, at, MIB)).collect();
+        poll_fn(|cx| budget.poll_room(cx)).await;
+        assert!(!budget.is_full());
+        let lost = all.iter().filter(|task| task.is_finished()).count();
+        assert_eq!(count(&metrics), lost as u64);
+        assert!((6..=9).contains(&lost), "{lost}");
     }
 
     #[tokio::test(start_paused = true)]

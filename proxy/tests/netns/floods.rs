@@ -10,7 +10,7 @@ use std::time::{Duration, Instant, SystemTime};
 use identity::authority::{ROOT_LIFE, Root};
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::place::{Place, Proxy};
+use super::place::{Group, Place, Proxy};
 
 /// More than one listener serves.
 const FLOOD: usize = 10_050;
@@ -36,6 +36,32 @@ fn ten_thousand_half_heads_cut_neither_callers_nor_the_pods_own_calls_off_and_en
     let page = place.peer().page(ADMIN, "/metrics");
     assert!(page.contains(r#"limit="slow-head""#), "{page}");
     assert!(!page.contains(r#"limit="outbound-connections""#), "{page}");
+}
+
+/// What the proxy of this test may hold, in MiB.
+const MEMORY: u64 = 64;
+
+#[test]
+fn large_heads_that_never_end_do_not_get_a_small_proxy_killed_nor_callers_refused() {
+    let (place, mut proxy) = with_proxy("memory", true);
+    let group = Group::of_mebibytes("memory", MEMORY);
+    proxy.confine(&group);
+    for (kind, count) in [("http1", 1500), ("http2", 1500), ("whole", 1500)] {
+        let mut hoard = place.peer().hoard(PLAIN, kind, count);
+        let begun = Instant::now();
+        while begun.elapsed() < Duration::from_secs(2) {
+            assert_eq!(place.peer().ask(QUIET, PLAIN, "/", 1), "403 403", "{kind}");
+            assert_eq!(place.pod().ask("0.0.0.0:0", OWN_CALL, "/", 1), "503 503");
+        }
+        let open: usize = hoard.tell().parse().unwrap();
+        let peak = group.peak();
+        println!("{kind}: {open} of {count} stay, {peak:?} MiB at most");
+        assert!(proxy.is_running(), "{kind}: {peak:?} MiB");
+        assert_eq!(group.killed(), 0, "{kind}");
+    }
+    let page = place.peer().page(ADMIN, "/metrics");
+    assert!(page.contains(r#"limit="memory""#), "{page}");
+    drop(proxy);
 }
 
 #[test]
@@ -161,4 +187,72 @@ pub(crate) fn flood(arguments: &str, say: impl Fn(String)) {
             usize::from(read.is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock));
     }
     say(open.to_string());
+}
+
+/// Bytes of a value that makes a head nearly as large as heads may be.
+const LARGE: usize = 60_000;
+
+/// Role: `to kind count`. Opens connections with most of a large head on each, or with
+/// a whole one over and over, reads nothing, says so, and after three seconds tells how
+/// many of them are still open.
+pub(crate) fn hoard(arguments: &str, say: impl Fn(String)) {
+    let [to, kind, count] = arguments.split(' ').collect::<Vec<_>>()[..] else {
+        panic!("{arguments}");
+    };
+    let value = "v".repeat(LARGE);
+    let bytes = match kind {
+        "http1" => format!("GET / HTTP/1.1\r\nHost: a\r\nX: {value}").into_bytes(),
+        "whole" => format!("GET / HTTP/1.1\r\nHost: a\r\nX: {value}\r\n\r\n")
+            .repeat(3)
+            .into_bytes(),
+        "http2" => unfinished_http2(),
+        other => panic!("no such kind: {other}"),
+    };
+    let mut all = Vec::new();
+    for _ in 0..count.parse().unwrap() {
+        if let Ok(mut stream) = dial("10.77.0.1:0", to) {
+            stream.set_nonblocking(true).unwrap();
+            // As much as is taken without waiting.
+            let _ = stream.write_all(&bytes);
+            all.push(stream);
+        }
+    }
+    say("ready".to_owned());
+    std::thread::sleep(Duration::from_secs(3));
+    let mut open = 0;
+    for stream in &mut all {
+        let mut answers = [0; 64 * 1024];
+        open += usize::from(loop {
+            match stream.read(&mut answers) {
+                Ok(1..) => {}
+                Ok(_) => break false,
+                Err(error) => break error.kind() == std::io::ErrorKind::WouldBlock,
+            }
+        });
+    }
+    say(open.to_string());
+}
+
+/// The beginning of HTTP/2, and of a head whose last frame never comes.
+fn unfinished_http2() -> Vec<u8> {
+    let mut bytes = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
+    let mut frame = |kind: u8, stream: u8, content: &[u8]| {
+        bytes.extend_from_slice(&(content.len() as u32).to_be_bytes()[1..]);
+        bytes.extend_from_slice(&[kind, 0, 0, 0, 0, stream]);
+        bytes.extend_from_slice(content);
+    };
+    frame(4, 0, &[]);
+    // GET / of http, then a literal whose length says more than comes.
+    let mut head = vec![0x82, 0x84, 0x86, 0x00, 1, b'x', 0x7f];
+    let mut length = LARGE - 127;
+    while length >= 128 {
+        head.push((length % 128) as u8 | 128);
+        length /= 128;
+    }
+    head.push(length as u8);
+    frame(1, 1, &head);
+    for part in vec![b'v'; LARGE - 5000].chunks(16_000) {
+        frame(9, 1, part);
+    }
+    bytes
 }

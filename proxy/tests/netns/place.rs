@@ -7,7 +7,8 @@
 use std::io::{BufRead, BufReader, Lines, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Output, Stdio};
 use std::sync::Once;
-use std::{fs, path::Path};
+use std::time::Duration;
+use std::{fs, path::Path, path::PathBuf};
 
 use super::roles::{ARGUMENTS, Met, ROLE};
 
@@ -191,6 +192,14 @@ impl Namespace {
         Flood(process)
     }
 
+    /// Returns when so many connections of one kind are open.
+    pub(crate) fn hoard(&self, to: &str, kind: &str, count: usize) -> Flood {
+        let arguments = format!("{to} {kind} {count}");
+        let mut process = Process::play(self, Who::App, "hoard", &arguments);
+        assert_eq!(process.line(), "\"ready\"");
+        Flood(process)
+    }
+
     /// Runs the real `weft-proxy run`, without a controller. `logs`: they go
     /// where this test's go, else nobody reads them.
     pub(crate) fn proxy(&self, bundle: &str, logs: bool) -> Proxy {
@@ -331,6 +340,15 @@ impl Flood {
 pub(crate) struct Proxy(Child);
 
 impl Proxy {
+    /// Puts it into a control group. What it holds already counts for where it was.
+    pub(crate) fn confine(&self, group: &Group) {
+        fs::write(group.0.join("cgroup.procs"), self.0.id().to_string()).unwrap();
+    }
+
+    pub(crate) fn is_running(&mut self) -> bool {
+        self.0.try_wait().unwrap().is_none()
+    }
+
     /// Tells it to end, and gives what it wrote to standard error.
     pub(crate) fn end(mut self) -> String {
         let pid = self.0.id().to_string();
@@ -353,6 +371,59 @@ impl Drop for Proxy {
     fn drop(&mut self) {
         let _ = self.0.kill();
         let _ = self.0.wait();
+    }
+}
+
+/// A control group with a memory limit, of version 2 or 1. Gone with this value, once
+/// nobody is in it.
+pub(crate) struct Group(PathBuf);
+
+impl Group {
+    pub(crate) fn of_mebibytes(name: &str, limit: u64) -> Self {
+        let base = Path::new("/sys/fs/cgroup");
+        let controllers = fs::read_to_string(base.join("cgroup.controllers"));
+        let unified = controllers.is_ok_and(|names| names.contains("memory"));
+        let (base, file) = if unified {
+            fs::write(base.join("cgroup.subtree_control"), "+memory").unwrap();
+            (base.to_owned(), "memory.max")
+        } else {
+            (base.join("memory"), "memory.limit_in_bytes")
+        };
+        let group = base.join(format!("{PREFIX}{}-{name}", std::process::id()));
+        fs::create_dir(&group).expect("these tests limit memory and need control groups");
+        fs::write(group.join(file), (limit << 20).to_string()).unwrap();
+        Self(group)
+    }
+
+    /// The most that was held at one time, in MiB, where the kernel tells.
+    pub(crate) fn peak(&self) -> Option<u64> {
+        let files = ["memory.peak", "memory.max_usage_in_bytes"];
+        let mut files = files.iter().map(|file| self.0.join(file));
+        let told = files.find_map(|file| fs::read_to_string(file).ok())?;
+        Some(told.trim().parse::<u64>().unwrap() >> 20)
+    }
+
+    /// How often somebody in it was killed for want of memory.
+    pub(crate) fn killed(&self) -> u64 {
+        let files = ["memory.events", "memory.oom_control"];
+        let mut files = files.iter().map(|file| self.0.join(file));
+        let told = files
+            .find_map(|file| fs::read_to_string(file).ok())
+            .unwrap();
+        let line = told.lines().find_map(|line| line.strip_prefix("oom_kill "));
+        line.unwrap().trim().parse().unwrap()
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        // Who was in it ends a moment after it was told.
+        for _ in 0..100 {
+            if fs::remove_dir(&self.0).is_ok() {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
     }
 }
 

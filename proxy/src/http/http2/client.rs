@@ -104,13 +104,14 @@ pub(crate) async fn handshake<I>(
 where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
+    let unsent = profile.unsent(&budget);
     let flow = Flow::new(Arc::clone(&budget), profile.grows);
     let (io, heard) = Heard::new(WithoutEmptyFrames::of_server(io), budget);
     let (send, mut connection) = Builder::new()
         .initial_window_size(flow.window())
         .initial_connection_window_size(CONNECTION_WINDOW)
         .initial_max_send_streams(STREAMS as usize)
-        .max_send_buffer_size(profile.unsent)
+        .max_send_buffer_size(unsent)
         .max_frame_size(profile.frame)
         .max_header_list_size(HEADER_BYTES)
         .enable_push(false)

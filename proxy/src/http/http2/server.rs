@@ -28,6 +28,8 @@ use crate::http::limits::{HEADER_BYTES, size};
 use crate::net::budget::Budget;
 use crate::net::coalesce::FlushHandle;
 
+/// What a connection costs beside its place, in bytes: what `h2` reads and writes by.
+const CONNECTION: usize = 24 * 1024;
 /// What a request in flight costs beside its head, in bytes.
 const REQUEST: usize = 16 * 1024;
 
@@ -65,12 +67,13 @@ where
 {
     place.silent();
     place.head_begins();
+    let _connection = place.hold(CONNECTION);
     let flow = Flow::new(Arc::clone(&budget), profile.grows);
     let (io, heard) = Heard::new(WithoutEmptyFrames::of_client(io), budget);
     let handshake = Builder::new()
         .initial_window_size(flow.window())
         .initial_connection_window_size(CONNECTION_WINDOW)
-        .max_send_buffer_size(profile.unsent)
+        .max_send_buffer_size(profile.unsent(flow.budget()))
         .max_frame_size(profile.frame)
         .max_header_list_size(HEADER_BYTES)
         .max_concurrent_streams(STREAMS)
