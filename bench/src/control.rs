@@ -2,29 +2,16 @@
 //! a client certificate, then Stream with one) over the real TLS, and tells of a
 //! cluster that never changes.
 
-use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
-use identity::authority::{ISSUER_LIFE, Issuer, LeafNames, ROOT_LIFE, Root};
-use identity::key::LeafKey;
-use identity::tls::{ClientAuth, H2_ALPN, mesh_server_config};
-use identity::verify::peer_identity;
-use identity::{CertHandle, Leaf, Roots};
-use policy::name::SpiffeId;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
-use tokio_rustls::TlsAcceptor;
-use tokio_rustls::server::TlsStream;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Server;
-use tonic::transport::server::Connected;
 use tonic::{Request, Response, Status, Streaming, async_trait};
 use wire::names::Name;
 use wire::v1;
@@ -32,40 +19,14 @@ use wire::v1::control_server::{Control, ControlServer};
 
 use crate::place::Place;
 use crate::resources::{self, NAMESPACE, Pod, TRUST_DOMAIN};
+use crate::standing_in::{self, Authority};
 
 pub(crate) const PORT: u16 = 8443;
-const LEAF_LIFE: Duration = Duration::from_secs(24 * 3600);
 /// Batches that wait for a proxy; two proxies subscribe one at a time.
 const QUEUE: usize = 64;
 /// A proxy applies a batch in far less.
 const APPLY_WITHIN: Duration = Duration::from_secs(5);
 const MESSAGE_LIMIT: usize = 4 * 1024 * 1024;
-
-/// The authority of one run. Both pairs are certified by it.
-#[derive(Debug)]
-pub(crate) struct Authority {
-    pub(crate) root: Root,
-    pub(crate) issuer: Issuer,
-}
-
-impl Authority {
-    pub(crate) fn new() -> Result<Self> {
-        let now = SystemTime::now();
-        let root = Root::generate(now, ROOT_LIFE)?;
-        let issuer = root.issuer(now, ISSUER_LIFE)?;
-        Ok(Self { root, issuer })
-    }
-
-    pub(crate) fn issue(&self, csr: &[u8], spiffe: SpiffeId) -> Result<identity::Issued> {
-        let names = LeafNames {
-            spiffe,
-            pod_dns: None,
-        };
-        Ok(self
-            .issuer
-            .issue(csr, &names, SystemTime::now(), LEAF_LIFE)?)
-    }
-}
 
 /// The stand-in as the bench sees it.
 #[derive(Clone, Debug)]
@@ -126,40 +87,15 @@ async fn serve(
     controller: Controller,
 ) -> Result<()> {
     let listener = TcpListener::from_std(listener)?;
-    let own = SpiffeId::of(TRUST_DOMAIN, "weft-system", "weft-controller")?;
-    let roots = Roots::new(&own, vec![authority.root.certificate().clone()])?;
-    let key = LeafKey::generate()?;
-    let issued = authority.issue(&key.csr()?, own)?;
-    let certificate = CertHandle::empty();
-    certificate.store(Leaf::new(issued.chain, &key)?);
-    let tls = TlsAcceptor::from(mesh_server_config(
-        &roots,
-        &certificate,
-        &[H2_ALPN],
-        ClientAuth::Optional,
-    ));
-    let (ready, accepted) = mpsc::channel::<io::Result<Connection>>(QUEUE);
-    tokio::spawn(async move {
-        while let Ok((socket, _)) = listener.accept().await {
-            // As the controller does; else a proxy's start may wait 40 ms for an
-            // acknowledgement that the other side delays.
-            let _ = socket.set_nodelay(true);
-            let (tls, ready) = (tls.clone(), ready.clone());
-            tokio::spawn(async move {
-                // A proxy that goes away during its handshake is no news.
-                if let Ok(stream) = tls.accept(socket).await {
-                    let _ = ready.send(Ok(Connection(stream))).await;
-                }
-            });
-        }
-    });
+    let tls = authority.tls(TRUST_DOMAIN)?;
+    let accepted = standing_in::accepted(listener, tls, NAMESPACE);
     let control = StandIn {
         authority,
         controller,
     };
     Server::builder()
         .add_service(ControlServer::new(control).max_decoding_message_size(MESSAGE_LIMIT))
-        .serve_with_incoming(ReceiverStream::new(accepted))
+        .serve_with_incoming(accepted)
         .await
         .context("gRPC")
 }
@@ -195,7 +131,8 @@ impl Control for StandIn {
         &self,
         request: Request<Streaming<v1::FromProxy>>,
     ) -> Result<Response<Self::StreamStream>, Status> {
-        let pod = request.extensions().get::<Option<Pod>>().copied().flatten();
+        let account = standing_in::account(&request);
+        let pod = account.and_then(Pod::by_name);
         let pod = pod.ok_or_else(|| Status::unauthenticated("a stream needs a certificate"))?;
         let (outbox, batches) = mpsc::channel(QUEUE);
         let bundle = v1::Bundle {
@@ -297,46 +234,4 @@ fn described(names: &[String]) -> Vec<v1::Resource> {
         })
         .flat_map(resources::destination)
         .collect()
-}
-
-/// A connection that knows which pod its certificate names.
-struct Connection(TlsStream<TcpStream>);
-
-impl Connected for Connection {
-    type ConnectInfo = Option<Pod>;
-
-    fn connect_info(&self) -> Option<Pod> {
-        let chain = self.0.get_ref().1.peer_certificates()?;
-        let identity = peer_identity(chain).ok()?.spiffe;
-        (identity.namespace() == Some(NAMESPACE)).then_some(())?;
-        Pod::by_name(identity.service_account()?)
-    }
-}
-
-impl AsyncRead for Connection {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_read(cx, buf)
-    }
-}
-
-impl AsyncWrite for Connection {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write(cx, buf)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_shutdown(cx)
-    }
 }

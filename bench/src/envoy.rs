@@ -15,9 +15,9 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use rcgen::{CertificateParams, KeyPair};
 
-use crate::control::Authority;
 use crate::place::SERVER_IP;
 use crate::resources::Pod;
+use crate::standing_in::Authority;
 
 /// Envoy's own page of statistics, on loopback.
 pub(crate) const ADMIN_PORT: u16 = 15000;

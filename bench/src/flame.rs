@@ -19,15 +19,16 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::control::Authority;
+use crate::files::Shared;
 use crate::flame::inlined::Inlined;
 use crate::flame::stacks::{Node, Origin};
 use crate::load;
+use crate::loads::{COUNTED, HTTP};
+use crate::place;
 use crate::place::{Process, Who};
 use crate::resources::Pod;
-use crate::round::{COUNTED, HTTP};
+use crate::standing_in::Authority;
 use crate::system::{Kind, Port, System};
-use crate::{Shared, place};
 
 /// How long one load is looked at.
 const RECORDED: Duration = Duration::from_secs(10);

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, ensure};
 
+use crate::done::Done;
 use crate::rate::{self, Latencies, Load};
 use crate::streams;
 use crate::system::{Port, System};
@@ -23,14 +24,6 @@ impl Cost {
     pub(crate) fn micros_per(self, requests: f64) -> f64 {
         self.0.as_secs_f64() * 1e6 / requests
     }
-}
-
-/// What `wrk` or `h2load` did.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) struct Done {
-    pub(crate) requests: f64,
-    /// Per second.
-    pub(crate) rate: f64,
 }
 
 /// Calls that are counted out beforehand, so that each of them comes to its end,

@@ -8,10 +8,13 @@
 mod book;
 mod chart;
 mod control;
+mod done;
 mod envoy;
+mod files;
 mod flame;
 mod grpc;
 mod load;
+mod loads;
 mod made;
 mod measures;
 mod micro;
@@ -23,12 +26,13 @@ mod rate;
 mod report;
 mod resources;
 mod round;
+mod standing_in;
 mod streams;
 mod system;
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Instant;
@@ -36,9 +40,10 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 
 use crate::book::Book;
-use crate::control::Authority;
+use crate::files::Shared;
 use crate::plan::{Arguments, Plan, RunKind};
 use crate::round::Gaps;
+use crate::standing_in::Authority;
 use crate::system::{Kind, System};
 
 fn main() -> ExitCode {
@@ -183,37 +188,4 @@ fn run() -> Result<ExitCode> {
     } else {
         ExitCode::FAILURE
     })
-}
-
-/// A folder with what processes of the run read and write; gone afterwards.
-struct Shared(PathBuf);
-
-impl Shared {
-    fn new() -> Result<Self> {
-        let folder =
-            std::env::temp_dir().join(format!("{}{}-files", place::PREFIX, std::process::id()));
-        fs::create_dir(&folder).with_context(|| folder.display().to_string())?;
-        let shared = Self(folder);
-        shared.write("10k", &[b'x'; round::BODY_10K as usize])?;
-        shared.write("100", &[b'x'; round::BODY as usize])?;
-        shared.write("grpc", &grpc::EMPTY_MESSAGE)?;
-        shared.write("grpc-100", &grpc::message(round::BODY))?;
-        shared.write("grpc-10k", &grpc::message(round::BODY_10K))?;
-        let stream = grpc::message(grpc::STREAMED_LENGTH).repeat(grpc::STREAMED);
-        shared.write("grpc-stream", &stream)?;
-        // A hole, which takes no place on the disk.
-        let large = fs::File::create(shared.0.join("large"))?;
-        large.set_len(round::LARGE as u64)?;
-        Ok(shared)
-    }
-
-    fn write(&self, name: &str, content: &[u8]) -> Result<()> {
-        Ok(fs::write(Path::new(&self.0).join(name), content)?)
-    }
-}
-
-impl Drop for Shared {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
 }

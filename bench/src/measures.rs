@@ -544,7 +544,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::{SECTIONS, less, more, unit};
-    use crate::round::COUNTED;
+    use crate::loads::COUNTED;
 
     #[test]
     fn a_slower_machine_moves_the_bound_as_it_moves_envoy() {

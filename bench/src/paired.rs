@@ -17,10 +17,10 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail, ensure};
 
 use crate::book::Book;
-use crate::control::Authority;
 use crate::measures::{self, Must};
 use crate::plan::{Arguments, Plan};
 use crate::round::{self, Gaps};
+use crate::standing_in::Authority;
 use crate::system::{Kind, System};
 
 const OLDER: &str = "older";

@@ -16,8 +16,8 @@ use h2::{RecvStream, SendStream};
 use http::{HeaderMap, Request};
 use tokio::net::TcpStream;
 
+use crate::done::Done;
 use crate::grpc;
-use crate::load::Done;
 
 /// Beyond its time, a stream gets this long for its last message and its end.
 const PATIENCE: Duration = Duration::from_secs(5);

@@ -10,12 +10,13 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::control::{self, Authority, Controller};
+use crate::control::{self, Controller};
 use crate::envoy;
 use crate::place::{
     CONTROL_FOR_CLIENT, CONTROL_FOR_SERVER, Namespace, Place, Process, SERVER_IP, Who,
 };
 use crate::resources::{NAMESPACE, Pod, SERVICE_IP, TRUST_DOMAIN};
+use crate::standing_in::Authority;
 
 /// Weft's port for metrics and readiness.
 const WEFT_ADMIN: u16 = 15190;

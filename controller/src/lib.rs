@@ -1,49 +1,65 @@
 //! The control plane: understands the cluster, compiles it into what proxies need,
 //! and tells them.
 //!
-//! `watch` follows the API server and hands on one immutable `world` after
-//! another; `compile` turns each into a `model`, purely; the rest serves that to
-//! proxies, collects what they acknowledge, and writes back what became of it.
+//! `watch` follows the API server and hands on one immutable `world` after another, made
+//! of objects by `translate`; `compile` turns each into a `model`, purely; `resources`
+//! picks what one proxy gets of it and `serve` sends that; `observe` collects what proxies
+//! acknowledge, and `status` writes back what became of it. `run` starts all of that.
+//!
+//! What a folder may import stands at its head, and for all of them in
+//! docs/architecture.md.
 
+#![cfg_attr(
+    not(test),
+    warn(
+        clippy::disallowed_methods,
+        clippy::disallowed_types,
+        clippy::large_futures
+    )
+)]
+
+// First, for the macro in it.
 #[macro_use]
-mod opaque;
+mod apiserver;
 
-pub mod acks;
-pub mod api_client;
-pub mod authority;
-pub mod bundle;
-pub mod caps;
-pub mod certify;
-pub mod compiled;
-pub mod control;
-pub mod departure;
-pub mod events;
-pub mod gauges;
-pub mod herald;
-pub mod lease;
-pub mod leave;
-pub mod metrics;
-pub mod metrics_api;
-pub mod model;
-pub mod network_policy;
-pub mod observed;
-pub mod own_certificate;
-pub mod problem;
-pub mod publish;
-pub mod replica;
-pub mod reports;
-pub mod serve;
-pub mod settings;
-pub mod status;
-pub mod storage;
-pub mod stream;
+mod admin;
+mod aggregated;
+mod authority;
+mod compile;
+mod inventory;
+mod metrics;
+mod metrics_api;
+mod model;
+mod network_policy;
+mod observe;
+mod problem;
+mod resources;
+mod run;
+mod serve;
+mod settings;
+mod status;
+mod storage_migration;
+// The test that compares decisions with a second reader takes a cluster in as this
+// crate does.
 pub mod translate;
-pub mod watch;
+mod trust_bundle;
+mod uninstall;
+mod watch;
 pub mod world;
 
-mod compile;
 #[cfg(test)]
-mod fake_api;
+mod testing;
 
-#[cfg(test)]
-mod fixture;
+// What `main` starts.
+pub use self::{
+    apiserver::client::bounded,
+    run::run,
+    settings::{Settings, caps::Caps},
+    uninstall::hook::leave,
+};
+// What tests of the whole crate, and of its agreement with the webhook, name.
+pub use self::{
+    metrics::{CertifyResult, Metrics, ReportOutcome},
+    model::{Defaults, Model, PodId},
+    problem::{ConditionType, Problem, Reason, Severity},
+};

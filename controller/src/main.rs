@@ -1,13 +1,22 @@
 //! `weft-controller` runs a replica of the control plane; `weft-controller leave`
 //! prepares the mesh for being uninstalled.
 
+#![cfg_attr(
+    not(test),
+    warn(
+        clippy::disallowed_methods,
+        clippy::disallowed_types,
+        clippy::large_futures
+    )
+)]
+
 use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
-use runtime::env::Reader;
+use runtime::env::EnvReader;
 use runtime::log::Format;
-use weft_controller::{api_client, caps::Caps, control, leave, settings::Settings};
+use weft_controller::{Caps, Settings, bounded, leave as uninstall, run as run_replica};
 
 // Lists of ten thousand pods and two thousand streams come and go; glibc's own keeps
 // what they held.
@@ -34,14 +43,14 @@ async fn main() -> ExitCode {
 async fn run() -> anyhow::Result<()> {
     // First, so that a signal while starting is not lost.
     let signal = runtime::shutdown::signal().context("signals")?;
-    let mut settings = Settings::read(Reader::from_env())?;
+    let mut settings = Settings::read(EnvReader::from_env())?;
     runtime::log::init(&settings.log, Format::Json)?;
     let memory = runtime::cgroup::memory_limit(Path::new(runtime::cgroup::ROOT));
     settings.caps = Caps::of(memory);
     tracing::info!(memory, caps = ?settings.caps, "bounds follow the memory limit");
     let client = kube::Client::try_default().await.context("API server")?;
-    let client = api_client::bounded(&client);
-    control::run(settings, client, async {
+    let client = bounded(&client);
+    run_replica(settings, client, async {
         let name = signal.await;
         tracing::info!(signal = name, "told to end");
     })
@@ -49,13 +58,13 @@ async fn run() -> anyhow::Result<()> {
 }
 
 async fn leave() -> anyhow::Result<()> {
-    let mut env = Reader::from_env();
+    let mut env = EnvReader::from_env();
     let namespace: Option<String> = env.required("WEFT_NAMESPACE");
     let namespace = env.finish_with(|| namespace)?;
     match kube::Client::try_default().await {
         Ok(client) => {
-            let client = api_client::bounded(&client);
-            print!("{}", leave::leave(client, &namespace).await?);
+            let client = bounded(&client);
+            print!("{}", uninstall(client, &namespace).await?);
         }
         // An uninstall must not hang on this.
         Err(error) => println!("The API server cannot be reached, nothing was marked: {error}"),

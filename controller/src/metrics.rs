@@ -1,5 +1,7 @@
 //! What the controller counts. Labels are closed sets, or names of namespaces
 //! that lose their series when there is nothing to say about them.
+//!
+//! May import nothing else of this crate.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -269,10 +271,10 @@ pub struct CertifyMetrics {
 
 /// How a request for a certificate ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Outcome {
+pub enum CertifyResult {
     /// A certificate was issued.
     Issued,
-    /// See [`crate::certify::Refusal`] for these.
+    /// See [`crate::authority::certify::Refusal`] for these.
     BadRequest,
     /// The API server does not accept the token.
     NotAuthenticated,
@@ -296,10 +298,10 @@ pub enum Outcome {
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct OutcomeLabel {
-    outcome: Outcome,
+    outcome: CertifyResult,
 }
 
-impl Outcome {
+impl CertifyResult {
     /// The label's value.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -318,7 +320,7 @@ impl Outcome {
     }
 }
 
-impl EncodeLabelValue for Outcome {
+impl EncodeLabelValue for CertifyResult {
     fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), std::fmt::Error> {
         EncodeLabelValue::encode(&self.as_str(), encoder)
     }
@@ -326,12 +328,12 @@ impl EncodeLabelValue for Outcome {
 
 impl CertifyMetrics {
     /// Counts one answer.
-    pub fn count(&self, outcome: Outcome) {
+    pub fn count(&self, outcome: CertifyResult) {
         self.answers.get_or_create(&OutcomeLabel { outcome }).inc();
     }
 
     /// Answers with this outcome so far.
-    pub fn answers(&self, outcome: Outcome) -> u64 {
+    pub fn answers(&self, outcome: CertifyResult) -> u64 {
         self.answers.get_or_create(&OutcomeLabel { outcome }).get()
     }
 }

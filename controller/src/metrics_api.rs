@@ -2,27 +2,28 @@
 //! aggregated API that every replica serves.
 //!
 //! The API server calls with a certificate of its own and says on whose behalf
-//! (`front`); what that user may read is asked back (`access`). The answer is
-//! made of what proxies reported (`crate::reports`) and of which objects exist
+//! (`aggregated::front_proxy`); what that user may read is asked back (`aggregated::access`). The answer is
+//! made of what proxies reported (`observe::reports`) and of which objects exist
 //! (`inventory`): `query` reads the question, `aggregate` adds up, `render` gives
 //! it the shape that clients know.
+//!
+//! May import `aggregated`, `inventory`, `metrics`, `model`, `observe` and `world`.
 
-pub mod access;
-pub mod aggregate;
-pub mod answer;
-pub mod certificate;
-pub mod discovery;
-pub mod duration;
-pub mod follow;
-pub mod front;
-pub mod inventory;
-pub mod kind;
-pub mod openapi;
-pub mod query;
-pub mod render;
-pub mod selector;
-pub mod server;
-pub mod withdraw;
+pub(crate) mod aggregate;
+pub(crate) mod answer;
+pub(crate) mod discovery;
+pub(crate) mod duration;
+pub(crate) mod openapi;
+pub(crate) mod query;
+pub(crate) mod render;
+pub(crate) mod selector;
+pub(crate) mod server;
 
-#[cfg(test)]
-pub(crate) mod fixture;
+use crate::aggregated::certificate::ServedApi;
+
+/// What the API server knows it by.
+pub(crate) const SERVED: ServedApi = ServedApi {
+    service: "weft-metrics",
+    group: query::GROUP,
+    versions: &query::VERSIONS,
+};

@@ -6,15 +6,18 @@
 //! with what proxies use and not with what the cluster holds.
 //!
 //! Invariant: the same World gives the same bytes, whatever happened before.
+//!
+//! May import `problem` and `world`, and never what makes it (`compile`) or reads it.
 
-mod changes;
-mod destination;
+pub(crate) mod changes;
+pub(crate) mod compiled;
+mod defaults;
+pub(crate) mod modes;
 mod need;
-mod published;
-mod resolve;
+pub(crate) mod protocols;
+pub(crate) mod published;
 mod targets;
-mod urgency;
-mod workload;
+mod uses;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -22,62 +25,20 @@ use std::{
     sync::{Arc, OnceLock},
 };
 
-use crds::labels;
 use policy::{
-    mode::{AccessMode, MtlsMode},
+    mode::{AccessMode, Enforcement},
     name::ObjectRef,
     protocol::Protocol,
 };
 use wire::v1;
 
+pub use self::defaults::Defaults;
+pub(crate) use self::published::EncodedResource;
 pub(crate) use self::targets::{Mapped, Target, TargetRule, Targets};
-pub use self::{
-    changes::{Changes, Interest},
-    published::Published,
-    urgency::must_not_wait,
-};
-use crate::{
-    compile::modes,
-    problem::Problems,
-    world::{ObjectKey, PodFacts, ServiceFacts, World},
-};
+use crate::world::{ObjectKey, PodFacts, ServiceFacts, World};
 
 /// Namespace and name of a pod.
 pub type PodId = ObjectKey;
-
-/// What the chart says where nothing closer does.
-#[derive(Clone, Debug)]
-pub struct Defaults {
-    /// Trust domain of every identity.
-    pub trust_domain: Arc<str>,
-    /// DNS domain of the cluster, without dots at its ends.
-    pub cluster_domain: Arc<str>,
-    /// `access.default`.
-    pub access: AccessMode,
-    /// `mtls.default`.
-    pub mtls: MtlsMode,
-    /// `access.podsMayLoosen`.
-    pub access_pods_may_loosen: bool,
-    /// `mtls.podsMayLoosen`.
-    pub mtls_pods_may_loosen: bool,
-    /// `access.udpNetworkPolicies`.
-    pub udp_network_policies: bool,
-}
-
-impl Default for Defaults {
-    /// What the chart says when its values are left alone.
-    fn default() -> Self {
-        Self {
-            trust_domain: "cluster.local".into(),
-            cluster_domain: "cluster.local".into(),
-            access: AccessMode::Auto,
-            mtls: MtlsMode::Permissive,
-            access_pods_may_loosen: false,
-            mtls_pods_may_loosen: false,
-            udp_network_policies: false,
-        }
-    }
-}
 
 /// The facts about a pod that serving it needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -103,32 +64,6 @@ pub struct Model {
 }
 
 impl Model {
-    /// Compiles a World. Never fails: what is wrong is said in the Problems, and
-    /// everything else is in force.
-    pub fn compile(world: &World, defaults: &Defaults) -> (Self, Problems) {
-        let (index, problems) = crate::compile::compile(world, defaults);
-        (
-            Self {
-                index: Arc::new(index),
-            },
-            problems,
-        )
-    }
-
-    /// The same as [`Self::compile`], faster: what `before` worked out and the news do not
-    /// touch is taken over, encoded resources included. Also tells what differs.
-    pub fn compile_after(
-        world: &World,
-        defaults: &Defaults,
-        before: &Self,
-        problems: &Arc<Problems>,
-    ) -> (Self, Arc<Problems>, Changes) {
-        let (index, problems, changes) =
-            crate::compile::compile_after(world, defaults, &before.index, problems);
-        let index = Arc::new(index);
-        (Self { index }, problems, changes)
-    }
-
     /// What is known about a pod; `None` if there is no such pod.
     pub fn pod(&self, pod: &PodId) -> Option<PodRecord> {
         let facts = self.index.world.pods.get(pod)?;
@@ -209,9 +144,9 @@ pub(crate) struct Index {
     pub(crate) pods: Arc<BTreeMap<ObjectKey, Arc<PodEntry>>>,
     pub(crate) targets: Arc<Targets>,
     /// Whom each object concerns, once somebody asks.
-    pub(crate) uses: Arc<OnceLock<need::Uses>>,
+    pub(crate) uses: Arc<OnceLock<uses::Uses>>,
     /// Pods with a running proxy by account, once somebody asks.
-    pub(crate) running: Arc<OnceLock<need::Running>>,
+    pub(crate) running: Arc<OnceLock<uses::Running>>,
 }
 
 /// A Service and what its ports lead to.
@@ -227,17 +162,17 @@ pub(crate) struct ServiceEntry {
 #[derive(Debug)]
 pub(crate) struct PortEntry {
     pub(crate) protocol: Protocol,
-    pub(crate) candidates: Vec<Candidate>,
-    pub(crate) service: OnceLock<Arc<Published>>,
+    pub(crate) candidates: Vec<EndpointState>,
+    pub(crate) service: OnceLock<Arc<EncodedResource>>,
     /// By node for a Service with local traffic policy; else only under "".
-    pub(crate) endpoints: OnceLock<BTreeMap<Arc<str>, Arc<Published>>>,
+    pub(crate) endpoints: OnceLock<BTreeMap<Arc<str>, Arc<EncodedResource>>>,
     /// What a node without endpoints of a local Service gets.
-    pub(crate) nothing: OnceLock<Arc<Published>>,
+    pub(crate) nothing: OnceLock<Arc<EncodedResource>>,
 }
 
 /// An endpoint that may be published, depending on the others.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Candidate {
+pub(crate) struct EndpointState {
     pub(crate) endpoint: v1::Endpoint,
     pub(crate) node: Arc<str>,
     pub(crate) ready: bool,
@@ -257,7 +192,7 @@ pub(crate) struct PodEntry {
     pub(crate) headless: Vec<(u16, ObjectKey, u16)>,
     /// All Services that it serves.
     pub(crate) serves: Vec<Served>,
-    pub(crate) workload: OnceLock<Vec<Arc<Published>>>,
+    pub(crate) workload: OnceLock<Vec<Arc<EncodedResource>>>,
 }
 
 /// A TrafficSplit that is in force.
@@ -277,6 +212,19 @@ impl Index {
     /// SPIFFE id of a pod.
     pub(crate) fn identity(&self, pod: &ObjectKey, facts: &PodFacts) -> String {
         identity(&self.defaults, pod, facts)
+    }
+
+    /// What the proxy of a pod with these targets does about refusals.
+    pub(crate) fn enforcement(
+        &self,
+        key: &ObjectKey,
+        facts: &PodFacts,
+        targets: &[&Target],
+    ) -> Enforcement {
+        let namespace = self.world.namespace(&key.namespace);
+        let access = modes::access(&self.defaults, namespace, &facts.appearance);
+        let protected = targets.iter().any(|target| target.protects);
+        access.enforcement(protected)
     }
 }
 
@@ -299,7 +247,7 @@ pub(crate) fn identity_at(
     port: u16,
 ) -> String {
     match &facts.proxy {
-        Some(proxy) if port != labels::ADMIN_PORT && !proxy.skips(port) => {
+        Some(proxy) if port != policy::well_known::ADMIN_PORT && !proxy.skips(port) => {
             identity(defaults, pod, facts)
         }
         _ => String::new(),

@@ -11,17 +11,20 @@
 //! that need it say so. Between a foreign policy's creation and the withdrawal of
 //! ours lie the watch and one call, during which both hold.
 //!
-//! `plan` decides, purely, from a World and the policies that stand; [`Keeper`]
+//! `plan` decides, purely, from a World and the policies that stand; [`Reconciler`]
 //! carries it out.
 //!
 //! Only where the chart value `access.udpNetworkPolicies` asks for it, because it
 //! needs the right to write NetworkPolicies everywhere.
+//!
+//! May import `apiserver`, `model`, `problem`, `translate` and `world`, and of
+//! `compile` the bindings.
 
-mod keeper;
 mod live;
 mod permit;
 mod plan;
 mod pods;
+mod reconciler;
 mod selector;
 mod shape;
 
@@ -32,5 +35,5 @@ mod random;
 #[cfg(test)]
 mod tests;
 
-pub use keeper::{Enforced, InForce, Keeper, ROLE};
+pub(crate) use self::reconciler::{Enforced, InForce, Reconciler};
 pub(crate) use permit::{names_udp, udp_routes};

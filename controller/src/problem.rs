@@ -3,16 +3,13 @@
 //! Compiling never fails: it uses what it can, and says about the rest which
 //! field is wrong and why. From the same findings come the conditions `Accepted`
 //! and `ResolvedRefs` and the Events, so they cannot disagree.
+//!
+//! May import nothing else of this crate.
 
 use std::{collections::BTreeMap, sync::Arc};
 
+use crds::smi::judge::Code;
 use policy::name::ObjectRef;
-
-/// Most characters of one message; a condition's limit is 32768, and what names
-/// more than this says no more.
-const MESSAGE_LIMIT: usize = 1024;
-/// Most problems that one condition's message lists.
-const LISTED: usize = 8;
 
 /// The condition that a problem belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -96,6 +93,8 @@ pub enum Reason {
     NotEnforced,
     /// A field that has no meaning where it stands.
     FieldIgnored,
+    /// A method that no client is likely to send.
+    UnusualMethod,
     /// A source without a namespace was taken for one of the object's own.
     NamespaceDefaulted,
 }
@@ -120,7 +119,21 @@ impl Reason {
             Self::PortSkipped => "PortSkipped",
             Self::NotEnforced => "NotEnforced",
             Self::FieldIgnored => "FieldIgnored",
+            Self::UnusualMethod => "UnusualMethod",
             Self::NamespaceDefaulted => "NamespaceDefaulted",
+        }
+    }
+}
+
+impl From<Code> for Reason {
+    fn from(code: Code) -> Self {
+        match code {
+            Code::Unreadable => Self::Unreadable,
+            Code::Invalid => Self::Invalid,
+            Code::ForeignDestination => Self::ForeignDestination,
+            Code::UnsupportedKind => Self::UnsupportedKind,
+            Code::FieldIgnored => Self::FieldIgnored,
+            Code::UnusualMethod => Self::UnusualMethod,
         }
     }
 }
@@ -138,7 +151,7 @@ pub struct Condition {
 
 /// What is said about one SMI object.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Verdict {
+pub struct ObjectReport {
     /// The generation that this is about.
     pub generation: i64,
     /// Unique id of the object.
@@ -158,7 +171,7 @@ pub struct Problems {
     /// Namespaces, which have no conditions: those become Events only.
     pub list: Vec<Problem>,
     /// One verdict per SMI object, problem or not.
-    pub verdicts: BTreeMap<ObjectRef, Verdict>,
+    pub verdicts: BTreeMap<ObjectRef, ObjectReport>,
 }
 
 impl Problems {
@@ -175,178 +188,16 @@ impl Problems {
     }
 }
 
-/// Collects problems while compiling.
-#[derive(Debug, Default)]
-pub(crate) struct Findings {
-    problems: Vec<Problem>,
-    objects: BTreeMap<ObjectRef, Seen>,
-}
-
-#[derive(Debug)]
-struct Seen {
-    generation: i64,
-    uid: Arc<str>,
-    summary: String,
-}
-
-impl Findings {
-    /// Notes an SMI object, so that it gets a verdict.
-    pub(crate) fn seen(&mut self, object: ObjectRef, meta: &crate::world::Meta, summary: String) {
-        let seen = Seen {
-            generation: meta.generation,
-            uid: meta.uid.clone(),
-            summary,
-        };
-        self.objects.insert(object, seen);
-    }
-
-    /// Starts a report about one object.
-    pub(crate) fn about(&mut self, object: &ObjectRef, generation: i64) -> About<'_> {
-        About {
-            findings: self,
-            object: object.clone(),
-            generation,
-        }
-    }
-
-    /// Sorts, removes repetitions and sums up.
-    pub(crate) fn finish(mut self) -> Problems {
-        self.problems.sort();
-        self.problems.dedup();
-        let mut by_object: BTreeMap<&ObjectRef, Vec<&Problem>> = BTreeMap::new();
-        for problem in &self.problems {
-            by_object.entry(&problem.object).or_default().push(problem);
-        }
-        let verdicts = self.objects.into_iter().map(|(object, seen)| {
-            let problems = by_object.get(&object).map_or(&[][..], Vec::as_slice);
-            let verdict = Verdict {
-                generation: seen.generation,
-                uid: seen.uid,
-                accepted: condition(ConditionType::Accepted, problems),
-                resolved_refs: condition(ConditionType::ResolvedRefs, problems),
-                summary: seen.summary,
-            };
-            (object, verdict)
-        });
-        let verdicts = verdicts.collect();
-        Problems {
-            list: self.problems,
-            verdicts,
-        }
-    }
-}
-
-/// A report about one object.
-pub(crate) struct About<'a> {
-    findings: &'a mut Findings,
-    object: ObjectRef,
-    generation: i64,
-}
-
-impl About<'_> {
-    /// `Accepted` is false.
-    pub(crate) fn refuse(&mut self, reason: Reason, field: &str, message: String) {
-        self.add(
-            ConditionType::Accepted,
-            Severity::Failure,
-            reason,
-            field,
-            message,
-        );
-    }
-
-    /// `ResolvedRefs` is false.
-    pub(crate) fn unresolved(&mut self, reason: Reason, field: &str, message: String) {
-        self.add(
-            ConditionType::ResolvedRefs,
-            Severity::Failure,
-            reason,
-            field,
-            message,
-        );
-    }
-
-    /// `Accepted` stays true, with a word of caution.
-    pub(crate) fn warn(&mut self, reason: Reason, field: &str, message: String) {
-        self.add(
-            ConditionType::Accepted,
-            Severity::Warning,
-            reason,
-            field,
-            message,
-        );
-    }
-
-    /// `ResolvedRefs` stays true, with a word of caution.
-    pub(crate) fn caution(&mut self, reason: Reason, field: &str, message: String) {
-        self.add(
-            ConditionType::ResolvedRefs,
-            Severity::Warning,
-            reason,
-            field,
-            message,
-        );
-    }
-
-    fn add(
-        &mut self,
-        condition: ConditionType,
-        severity: Severity,
-        reason: Reason,
-        field: &str,
-        message: String,
-    ) {
-        self.findings.problems.push(Problem {
-            object: self.object.clone(),
-            generation: self.generation,
-            condition,
-            severity,
-            reason,
-            field: field.to_owned(),
-            message: shortened(message),
-        });
-    }
-}
-
-fn condition(of: ConditionType, problems: &[&Problem]) -> Condition {
-    let ours: Vec<&Problem> = problems
-        .iter()
-        .copied()
-        .filter(|p| p.condition == of)
+/// Names joined for one line, shortened when there are many.
+pub(crate) fn few(names: impl IntoIterator<Item = impl AsRef<str>>) -> String {
+    const SHOWN: usize = 5;
+    let names: Vec<String> = names
+        .into_iter()
+        .map(|name| name.as_ref().to_owned())
         .collect();
-    // Problems come sorted: failures before warnings, then the worst reason first.
-    let status = ours.iter().all(|p| p.severity == Severity::Warning);
-    let reason = ours
-        .first()
-        .map_or(of.as_str(), |problem| problem.reason.as_str());
-    let mut message: Vec<String> = ours
-        .iter()
-        .take(LISTED)
-        .map(|problem| match problem.field.as_str() {
-            "" => problem.message.clone(),
-            field => format!("{field}: {}", problem.message),
-        })
-        .collect();
-    if ours.len() > LISTED {
-        message.push(format!("and {} more", ours.len() - LISTED));
+    let mut text = names[..names.len().min(SHOWN)].join(", ");
+    if names.len() > SHOWN {
+        text.push_str(&format!(" +{}", names.len() - SHOWN));
     }
-    Condition {
-        status,
-        reason,
-        message: message.join("; "),
-    }
+    text
 }
-
-fn shortened(message: String) -> String {
-    if message.len() <= MESSAGE_LIMIT {
-        return message;
-    }
-    let mut end = MESSAGE_LIMIT;
-    while !message.is_char_boundary(end) {
-        end -= 1;
-    }
-    format!("{}…", &message[..end])
-}
-
-#[cfg(test)]
-mod tests;

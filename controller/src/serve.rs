@@ -9,6 +9,12 @@
 //! have places of their own, in which the address that holds most gives way, live for
 //! seconds, and may send what a request for a certificate needs and no more. What
 //! they do never costs a place of somebody with a certificate.
+//!
+//! May import `authority`, `metrics`, `model`, `observe` and `resources`.
+
+mod open;
+pub(crate) mod session;
+pub(crate) mod stream;
 
 use std::convert::Infallible;
 use std::io;
@@ -28,6 +34,7 @@ use identity::{CertHandle, PeerIdentity, Roots};
 use runtime::limit::Reached;
 use runtime::pool::{Limits, Pool, Share};
 use runtime::rate::{Allowance, Rates};
+use runtime::stop;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until, timeout};
@@ -41,10 +48,10 @@ use wire::v1;
 use wire::v1::control_server::{self, Control, ControlServer};
 use wire::v1::replica_server::{self, Replica, ReplicaServer};
 
-use crate::certify::Certifier;
+use self::stream::{Streams, ToProxies};
+use crate::authority::certify::Certifier;
 use crate::metrics::ConnectionMetrics;
-use crate::replica;
-use crate::stream::{Streams, ToProxies};
+use crate::observe::exchange;
 
 /// Connections that have not proven anything: everybody's, for a moment. A certificate
 /// takes milliseconds, so this serves some thousand new proxies a second; each may
@@ -103,7 +110,7 @@ const MEMBER: Bounds = Bounds {
 
 /// Who is at the other end of a connection.
 #[derive(Clone, Debug)]
-pub struct Peer {
+pub(crate) struct Peer {
     /// Its address, which proves nothing.
     pub addr: SocketAddr,
     /// What its certificate proves, if it showed one.
@@ -114,20 +121,20 @@ pub struct Peer {
 
 /// What the port offers.
 #[derive(Clone, Debug)]
-pub struct Services {
+pub(crate) struct Services {
     /// Certify.
     pub certifier: Certifier,
     /// Stream.
     pub streams: Streams,
     /// Observe.
-    pub replica: replica::Answerer,
-    /// Connections at one time, one per proxy; see [`crate::caps`].
+    pub replica: exchange::Answerer,
+    /// Connections at one time, one per proxy; see [`crate::settings::caps`].
     pub connections: usize,
 }
 
 /// Serves `listener` until `stop` says true; then no connection is accepted any
 /// more, streams end in order, and this returns.
-pub async fn serve(
+pub(crate) async fn serve(
     listener: TcpListener,
     roots: &Roots,
     certificate: &CertHandle,
@@ -158,11 +165,6 @@ pub async fn serve(
     let _: Option<Infallible> = ended.recv().await;
 }
 
-/// Resolves when `stop` says true or nobody can say it any more.
-pub async fn told(mut stop: watch::Receiver<bool>) {
-    let _ = stop.wait_for(|stop| *stop).await;
-}
-
 /// What every connection needs.
 #[derive(Clone)]
 struct Port {
@@ -180,7 +182,7 @@ impl Port {
     async fn accept(self, listener: TcpListener, limits: &Reached) {
         let arrivals: Rates<IpAddr> = Rates::new(ARRIVALS, MAX_SOURCES);
         let too_often = limits.counter("connection-rate");
-        let mut stop = pin!(told(self.stop.clone()));
+        let mut stop = pin!(stop::requested(self.stop.clone()));
         loop {
             let (socket, addr) = tokio::select! {
                 accepted = runtime::accept::next(&listener, "proxies") => accepted,
@@ -207,7 +209,7 @@ impl Port {
         let shaken = tokio::select! {
             shaken = handshake(&self.tls, socket) => shaken,
             () = place.taken() => return self.turned_away(addr),
-            () = told(self.stop.clone()) => return,
+            () = stop::requested(self.stop.clone()) => return,
         };
         let (stream, identity) = match shaken {
             Ok(shaken) => shaken,
@@ -224,7 +226,7 @@ impl Port {
                 place: Some(Arc::clone(&place)),
             };
             tokio::select! {
-                () = self.converse(stream, peer, STRANGER) => {}
+                () = self.serve_connection(stream, peer, STRANGER) => {}
                 () = place.taken() => self.turned_away(addr),
                 () = sleep_until(until) => debug!(%addr, "connection without a certificate ended"),
             }
@@ -240,13 +242,13 @@ impl Port {
             place: None,
         };
         tokio::select! {
-            () = self.converse(stream, peer, MEMBER) => {}
+            () = self.serve_connection(stream, peer, MEMBER) => {}
             () = proven.taken() => self.turned_away(addr),
         }
     }
 
     /// Answers the calls of one connection.
-    async fn converse(&self, stream: TlsStream<TcpStream>, peer: Peer, bounds: Bounds) {
+    async fn serve_connection(&self, stream: TlsStream<TcpStream>, peer: Peer, bounds: Bounds) {
         let (offer, addr) = (self.offer.clone(), peer.addr);
         let service = service_fn(move |mut request: HttpRequest<Incoming>| {
             request.extensions_mut().insert(peer.clone());
@@ -264,7 +266,7 @@ impl Port {
         let mut connection = pin!(connection);
         let ended = tokio::select! {
             ended = connection.as_mut() => ended,
-            () = told(self.stop.clone()) => {
+            () = stop::requested(self.stop.clone()) => {
                 connection.as_mut().graceful_shutdown();
                 connection.await
             }
@@ -328,7 +330,7 @@ struct Offer {
     small: ControlServer<ControlService>,
     /// A proxy's stream.
     large: ControlServer<ControlService>,
-    replica: ReplicaServer<replica::Answerer>,
+    replica: ReplicaServer<exchange::Answerer>,
 }
 
 impl Offer {
@@ -425,23 +427,23 @@ impl Control for ControlService {
 }
 
 #[async_trait]
-impl Replica for replica::Answerer {
-    type ObserveStream = replica::Report;
+impl Replica for exchange::Answerer {
+    type ObserveStream = exchange::Report;
 
     async fn observe(
         &self,
         request: Request<v1::ObserveRequest>,
-    ) -> Result<Response<replica::Report>, Status> {
+    ) -> Result<Response<exchange::Report>, Status> {
         let peer = peer(&request)?;
         Ok(Response::new(self.report(peer.identity.as_ref())?))
     }
 
-    type ReportsStream = replica::Told;
+    type ReportsStream = exchange::Told;
 
     async fn reports(
         &self,
         request: Request<v1::ReportsRequest>,
-    ) -> Result<Response<replica::Told>, Status> {
+    ) -> Result<Response<exchange::Told>, Status> {
         let peer = peer(&request)?;
         let told = Self::reports(self, peer.identity.as_ref())?;
         Ok(Response::new(told))
@@ -449,5 +451,4 @@ impl Replica for replica::Answerer {
 }
 
 #[cfg(test)]
-#[path = "serve/tests.rs"]
 mod tests;

@@ -1,4 +1,8 @@
 //! What the environment tells the controller.
+//!
+//! May import nothing else of this crate.
+
+pub(crate) mod caps;
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
@@ -7,18 +11,18 @@ use std::time::Duration;
 
 use policy::mode::{AccessMode, MtlsMode};
 use policy::name::SpiffeId;
-use runtime::env::{BadEnv, Reader};
+use runtime::env::{BadEnv, EnvReader};
 
-use crate::caps::Caps;
+use self::caps::Caps;
 
 /// Port of the gRPC server.
-pub const SERVE_PORT: u16 = 8443;
+pub(crate) const SERVE_PORT: u16 = 8443;
 /// Port of the metrics API.
-pub const METRICS_PORT: u16 = 8444;
+pub(crate) const METRICS_PORT: u16 = 8444;
 /// Port of `/live`, `/ready`, `/metrics` and `/acks`.
-pub const ADMIN_PORT: u16 = 8080;
+pub(crate) const ADMIN_PORT: u16 = 8080;
 /// Audience of the tokens that proxies show.
-pub const AUDIENCE: &str = "weft.dev";
+pub(crate) const AUDIENCE: &str = "weft.dev";
 /// Shorter leaves would be renewed faster than a busy cluster signs.
 const SHORTEST_LEAF: Duration = Duration::from_secs(30);
 /// Longer leaves would outlive an issuer's overlap.
@@ -68,7 +72,7 @@ impl Settings {
     ///
     /// # Errors
     /// Every variable that is missing or wrong.
-    pub fn read(mut env: Reader) -> Result<Self, BadEnv> {
+    pub fn read(mut env: EnvReader) -> Result<Self, BadEnv> {
         let namespace: Option<String> = env.required("WEFT_NAMESPACE");
         let pod_name = env.required("WEFT_POD_NAME");
         let pod_ip = env.required("WEFT_POD_IP");
@@ -157,7 +161,7 @@ mod tests {
     ];
 
     fn read(more: &[(&str, &str)]) -> Result<Settings, BadEnv> {
-        Settings::read(Reader::from_map(LEAST.iter().chain(more).copied()))
+        Settings::read(EnvReader::from_map(LEAST.iter().chain(more).copied()))
     }
 
     #[test]

@@ -4,14 +4,20 @@
 //! proxies that need the object and have acknowledged its generation; one that
 //! needs it and is not connected counts and is named. A changed status, reason or
 //! generation is written at once; counts that only tick are written at most every
-//! [`COUNT_EVERY`] per object, because each write wakes every watcher of the kind.
+//! [`conditions::COUNT_EVERY`] per object, because each write wakes every watcher of the kind.
 //!
 //! Streams end and begin anew all day, and pods start. So an object that was
-//! programmed does not cease to be for [`RECONNECT`], if all that it lacks is
+//! programmed does not cease to be for [`conditions::RECONNECT`], if all that it lacks is
 //! proxies without a stream.
 //!
 //! Only the Lease holder runs this.
+//!
+//! May import `apiserver`, `metrics`, `model`, `network_policy`, `observe`, `problem`
+//! and `world`.
 
+mod conditions;
+pub(crate) mod events;
+pub(crate) mod gauges;
 mod udp;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,34 +25,28 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crds::item::Item;
-use crds::smi::{HTTPRouteGroup, IdentityBinding, TCPRoute, TrafficSplit, TrafficTarget, UDPRoute};
 use futures::future::join_all;
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{ListParams, Patch, PatchParams};
-use kube::core::{ApiResource, DynamicObject};
+use kube::core::DynamicObject;
 use kube::{Api, Client};
 use policy::name::{Kind, ObjectRef};
 use prometheus_client::metrics::counter::Counter;
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
 use tracing::{debug, warn};
 
-use crate::compile::few;
-use crate::compiled::{Compiled, Latest};
-use crate::network_policy::{Enforced, InForce};
-use crate::observed::{Observed, Reader, Tally};
-use crate::problem::{Condition, Problems, Verdict};
+use self::conditions::{COUNT_EVERY, Status, When, Written, read, resource, when, word};
+use crate::model::compiled::{Compiled, Latest};
+use crate::network_policy::Enforced;
+use crate::observe::acknowledged::{Consumer, Observed};
+use crate::problem::{ObjectReport, Problems};
 use crate::world::{PodFacts, Store};
 
-/// Time between two writes of an object whose counts only tick.
-pub const COUNT_EVERY: Duration = Duration::from_secs(5);
 /// Changes that come within this time are written together; the streams take
 /// about as long to see a new model.
 const SETTLE: Duration = Duration::from_millis(100);
-/// Proxies come back within this time: the longest pause between two of their tries, and
-/// the handshake.
-const RECONNECT: Duration = Duration::from_secs(15);
 /// Pause before a failed write is tried again.
 const RETRY: Duration = Duration::from_secs(2);
 /// Writes under way at one time.
@@ -63,7 +63,7 @@ const KINDS: [Kind; 6] = [
 
 /// Writes the statuses.
 #[derive(Clone)]
-pub struct StatusWriter {
+pub(crate) struct StatusWriter {
     /// API server.
     pub client: Client,
     /// What compiling found.
@@ -78,41 +78,9 @@ pub struct StatusWriter {
 
 opaque_debug!(StatusWriter);
 
-/// A status as it should stand in the API server, without times.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Status {
-    uid: String,
-    generation: i64,
-    summary: String,
-    conditions: [(&'static str, Condition); 3],
-}
-
-/// A status as it stands there.
-#[derive(Clone, Debug)]
-struct Written {
-    /// None: it was read, not written by this process.
-    status: Option<Status>,
-    /// When each condition last changed, RFC 3339, and its status then.
-    since: BTreeMap<String, (String, String)>,
-    uid: String,
-    at: Instant,
-    /// The generation of which `Programmed` stands there as True.
-    programmed: Option<i64>,
-    /// Since when only proxies without a stream lack that generation.
-    lapsed: Option<Instant>,
-}
-
-/// What to do about a status that differs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum When {
-    Never,
-    Now,
-    At(Instant),
-}
-
 impl StatusWriter {
     /// Writes until dropped or until the model ends.
-    pub async fn write(mut self) {
+    pub(crate) async fn write(mut self) {
         let mut acks = self.observed.changes();
         let mut written = self.read_all().await;
         let mut enforced = self.enforced.clone();
@@ -130,7 +98,7 @@ impl StatusWriter {
                 look_at_all = None;
                 all = true;
             }
-            let touched = self.observed.take_touched(Reader::Status);
+            let touched = self.observed.take_touched(Consumer::Status);
             let Some(compiled) = self.latest.borrow_and_update().clone() else {
                 if self.latest.changed().await.is_err() {
                     return;
@@ -213,7 +181,7 @@ impl StatusWriter {
     ) -> BTreeMap<ObjectRef, Instant> {
         let verdicts = &compiled.problems.verdicts;
         let enforced = self.enforced.as_ref().map(|held| held.borrow().clone());
-        let objects: Vec<(&ObjectRef, &Verdict)> = match &scope {
+        let objects: Vec<(&ObjectRef, &ObjectReport)> = match &scope {
             None => {
                 written.retain(|object, _| verdicts.contains_key(object));
                 verdicts.iter().collect()
@@ -319,141 +287,6 @@ impl StatusWriter {
     }
 }
 
-impl Status {
-    fn of(verdict: &Verdict, tally: &Tally) -> Self {
-        Self {
-            uid: verdict.uid.to_string(),
-            generation: verdict.generation,
-            summary: verdict.summary.clone(),
-            conditions: [
-                (crds::smi::ACCEPTED, verdict.accepted.clone()),
-                (crds::smi::RESOLVED_REFS, verdict.resolved_refs.clone()),
-                (
-                    crds::smi::PROGRAMMED,
-                    programmed(verdict.accepted.status, tally),
-                ),
-            ],
-        }
-    }
-
-    /// Adds what is known about UDP, if that is part of the object.
-    fn with_udp(&mut self, udp: Option<InForce>) {
-        let Some(udp) = udp else { return };
-        let [.., (_, condition)] = &mut self.conditions;
-        condition.message = format!("{}; {}", condition.message, udp.message);
-        match udp.lacks {
-            // What a proxy could not use is the worse news.
-            Some(reason) if condition.reason != "Nacked" => {
-                condition.status = false;
-                condition.reason = reason;
-            }
-            None if condition.reason == "NoProxies" && condition.status => {
-                condition.reason = "Programmed";
-            }
-            _ => {}
-        }
-    }
-
-    /// Whether it waits for proxies and for nothing else.
-    fn is_pending(&self) -> bool {
-        let [.., (_, programmed)] = &self.conditions;
-        !programmed.status && programmed.reason == "Pending"
-    }
-
-    /// Equal but for the counts in messages.
-    fn differs_only_in_counts(&self, other: &Self) -> bool {
-        let mut counted = other.clone();
-        counted.conditions[2]
-            .1
-            .message
-            .clone_from(&self.conditions[2].1.message);
-        counted == *self && self != other
-    }
-}
-
-fn programmed(accepted: bool, tally: &Tally) -> Condition {
-    let Tally {
-        needed,
-        acknowledged,
-        nack,
-        away,
-        unheard,
-    } = tally;
-    let mut message = format!("{acknowledged} of {needed} proxies");
-    if !away.is_empty() {
-        message = format!("{message}; not connected: {}", few(away));
-    }
-    let (status, reason) = if let Some((pod, why)) = nack {
-        message = format!("{message}; {pod} could not use it: {why}");
-        (false, "Nacked")
-    } else if *unheard > 0 && acknowledged == needed {
-        message = format!(
-            "{message}; {unheard} have not connected since this controller started, so not \
-             everybody who calls it is known"
-        );
-        (false, "Pending")
-    } else if *needed == 0 {
-        (accepted, "NoProxies")
-    } else if acknowledged == needed {
-        (accepted, if accepted { "Programmed" } else { "Pending" })
-    } else {
-        (false, "Pending")
-    };
-    Condition {
-        status,
-        reason,
-        message,
-    }
-}
-
-impl Tally {
-    /// Whether proxies are lacking, and all of them are without a stream.
-    fn only_lacks_absent(&self) -> bool {
-        let absent = !self.away.is_empty() || self.unheard > 0;
-        absent && self.nack.is_none() && self.acknowledged + self.away.len() == self.needed
-    }
-}
-
-/// `absent`: proxies without a stream are all that may be lacking.
-fn when(before: Option<&mut Written>, status: &Status, absent: bool, now: Instant) -> When {
-    let Some(before) = before.filter(|before| before.uid == status.uid) else {
-        return When::Now;
-    };
-    if before.status.as_ref() == Some(status) {
-        before.lapsed = None;
-        return When::Never;
-    }
-    let was = before.programmed == Some(status.generation);
-    if was && absent && status.is_pending() && before.says_the_rest_of(status) {
-        let until = *before.lapsed.get_or_insert(now) + RECONNECT;
-        if now < until {
-            return When::At(until);
-        }
-    } else {
-        before.lapsed = None;
-    }
-    match &before.status {
-        Some(held) if status.differs_only_in_counts(held) => {
-            let at = before.at + COUNT_EVERY;
-            if at <= now { When::Now } else { When::At(at) }
-        }
-        _ => When::Now,
-    }
-}
-
-impl Written {
-    /// Whether nothing but `Programmed` has changed, as far as that is known: of what an
-    /// earlier holder of the Lease wrote, the generation is.
-    fn says_the_rest_of(&self, status: &Status) -> bool {
-        self.status.as_ref().is_none_or(|held| {
-            let [accepted, resolved, _] = &held.conditions;
-            let [new_accepted, new_resolved, _] = &status.conditions;
-            (held.generation, &held.summary) == (status.generation, &status.summary)
-                && (accepted, resolved) == (new_accepted, new_resolved)
-        })
-    }
-}
-
 /// Waits for news; for ever when there never will be any.
 async fn next_change(enforced: &mut Option<watch::Receiver<Option<Arc<Enforced>>>>) {
     let changed = match enforced {
@@ -465,65 +298,5 @@ async fn next_change(enforced: &mut Option<watch::Receiver<Option<Arc<Enforced>>
     }
 }
 
-fn word(condition: &Condition) -> &'static str {
-    if condition.status { "True" } else { "False" }
-}
-
-fn read(kind: Kind, object: &DynamicObject) -> (ObjectRef, Written) {
-    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-    let conditions = object.data["status"]["conditions"].as_array();
-    let since = conditions
-        .iter()
-        .copied()
-        .flatten()
-        .map(|held| {
-            let entry = (text(&held["status"]), text(&held["lastTransitionTime"]));
-            (text(&held["type"]), entry)
-        })
-        .collect();
-    let meta = &object.metadata;
-    let name = ObjectRef {
-        kind,
-        namespace: meta.namespace.as_deref().unwrap_or_default().into(),
-        name: meta.name.as_deref().unwrap_or_default().into(),
-    };
-    let uid = meta.uid.clone().unwrap_or_default();
-    let programmed = conditions
-        .into_iter()
-        .flatten()
-        .find(|held| held["type"] == crds::smi::PROGRAMMED && held["status"] == "True")
-        .and_then(|held| held["observedGeneration"].as_i64());
-    (
-        name,
-        Written {
-            status: None,
-            since,
-            uid,
-            at: Instant::now(),
-            programmed,
-            lapsed: None,
-        },
-    )
-}
-
-/// How the API names a kind; none for kinds whose status is not ours.
-fn resource(kind: Kind) -> Option<ApiResource> {
-    Some(match kind {
-        Kind::TrafficSplit => ApiResource::erase::<TrafficSplit>(&()),
-        Kind::TrafficTarget => ApiResource::erase::<TrafficTarget>(&()),
-        Kind::HttpRouteGroup => ApiResource::erase::<HTTPRouteGroup>(&()),
-        Kind::TcpRoute => ApiResource::erase::<TCPRoute>(&()),
-        Kind::UdpRoute => ApiResource::erase::<UDPRoute>(&()),
-        Kind::IdentityBinding => ApiResource::erase::<IdentityBinding>(&()),
-        _ => return None,
-    })
-}
-
-/// `group/version` of a kind, as Events name it.
-pub(crate) fn api_version(kind: Kind) -> String {
-    resource(kind).map_or_else(|| "v1".to_owned(), |resource| resource.api_version)
-}
-
 #[cfg(test)]
-#[path = "status/tests.rs"]
 mod tests;

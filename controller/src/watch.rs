@@ -12,6 +12,8 @@
 //!
 //! A kind whose CustomResourceDefinition is missing counts as empty until it
 //! appears.
+//!
+//! May import `metrics`, `translate` and `world`.
 
 mod collect;
 
@@ -60,11 +62,16 @@ type AnyStep = Box<dyn FnOnce(&mut Collector) -> News + Send>;
 /// Starts watching. The receiver holds `None` until everything has been listed
 /// once. Watching ends when the receiver and all its clones are dropped. Objects
 /// that cannot be read are counted in `metrics`.
-pub fn start(client: Client, metrics: WorldMetrics) -> watch::Receiver<Option<Arc<World>>> {
+pub(crate) fn start(
+    client: Client,
+    cluster_domain: Arc<str>,
+    metrics: WorldMetrics,
+) -> watch::Receiver<Option<Arc<World>>> {
     let (steps, received) = mpsc::channel(STEPS);
     let (publish, worlds) = watch::channel(None);
     let follower = Follower {
         client,
+        cluster_domain,
         steps,
         metrics,
     };
@@ -73,12 +80,12 @@ pub fn start(client: Client, metrics: WorldMetrics) -> watch::Receiver<Option<Ar
     follower.follow::<EndpointSlice, _>(|c| &mut c.slices, translate::slice);
     follower.follow::<Namespace, _>(|c| &mut c.namespaces, translate::namespace);
     follower.follow::<Node, _>(|c| &mut c.nodes, translate::node);
-    follower.follow::<TrafficTarget, _>(|c| &mut c.targets, |o| Ok(translate::target(o)));
-    follower.follow::<TrafficSplit, _>(|c| &mut c.splits, |o| Ok(translate::split(o)));
-    follower.follow::<HTTPRouteGroup, _>(|c| &mut c.groups, |o| Ok(translate::group(o)));
-    follower.follow::<TCPRoute, _>(|c| &mut c.tcp_routes, |o| Ok(translate::tcp_route(o)));
-    follower.follow::<UDPRoute, _>(|c| &mut c.udp_routes, |o| Ok(translate::udp_route(o)));
-    follower.follow::<IdentityBinding, _>(|c| &mut c.bindings, |o| Ok(translate::binding(o)));
+    follower.judge::<TrafficTarget, _>(|c| &mut c.targets, translate::target);
+    follower.judge::<TrafficSplit, _>(|c| &mut c.splits, translate::split);
+    follower.judge::<HTTPRouteGroup, _>(|c| &mut c.groups, translate::group);
+    follower.judge::<TCPRoute, _>(|c| &mut c.tcp_routes, translate::tcp_route);
+    follower.judge::<UDPRoute, _>(|c| &mut c.udp_routes, translate::udp_route);
+    follower.judge::<IdentityBinding, _>(|c| &mut c.bindings, translate::binding);
     runtime::task::spawn("collect", collect(received, publish));
     worlds
 }
@@ -86,15 +93,30 @@ pub fn start(client: Client, metrics: WorldMetrics) -> watch::Receiver<Option<Ar
 /// Starts tasks that follow one kind each.
 struct Follower {
     client: Client,
+    /// What SMI objects are judged by besides themselves.
+    cluster_domain: Arc<str>,
     steps: mpsc::Sender<AnyStep>,
     metrics: WorldMetrics,
 }
 
 impl Follower {
+    /// Follows a kind of SMI, whose objects are judged when they are read.
+    fn judge<K, T>(
+        &self,
+        slot: fn(&mut Collector) -> &mut Slot<T>,
+        translate: fn(&DynamicObject, &str) -> T,
+    ) where
+        K: Resource<DynamicType = ()>,
+        T: Fact,
+    {
+        let domain = self.cluster_domain.clone();
+        self.follow::<K, T>(slot, move |object| Ok(translate(&object, &domain)));
+    }
+
     fn follow<K, T>(
         &self,
         slot: fn(&mut Collector) -> &mut Slot<T>,
-        translate: fn(DynamicObject) -> Result<T, Unusable>,
+        translate: impl Fn(DynamicObject) -> Result<T, Unusable> + Send + Sync + 'static,
     ) where
         K: Resource<DynamicType = ()>,
         T: Fact,
@@ -114,7 +136,7 @@ async fn follow_kind<T: Fact>(
     steps: mpsc::Sender<AnyStep>,
     metrics: WorldMetrics,
     slot: fn(&mut Collector) -> &mut Slot<T>,
-    translate: fn(DynamicObject) -> Result<T, Unusable>,
+    translate: impl Fn(DynamicObject) -> Result<T, Unusable> + Send + Sync,
 ) {
     let usable = |Item(object): Item<DynamicObject>| {
         let (key, fact) = match object {

@@ -6,51 +6,24 @@
 //!
 //! Taking a snapshot costs one reference per store: the maps sit behind `Arc`
 //! and are copied only when they change while an older World is still in use.
+//!
+//! May import nothing else of this crate.
 
 mod facts;
+mod key;
 mod smi;
 
-use std::{collections::BTreeMap, fmt, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc};
 
 pub use facts::{
     Appearance, EndpointFacts, NamespaceFacts, NodeFacts, Owner, PodFacts, Proxy, ServiceFacts,
     ServicePort, SliceFacts, SlicePort,
 };
+pub use key::ObjectKey;
+pub(crate) use key::{object, origin};
 pub use smi::{
-    BackendFacts, BindingFacts, GroupFacts, Header, MatchFacts, Meta, RefFacts, RuleFacts,
-    SplitFacts, SubjectFacts, TargetFacts, TcpRouteFacts, UdpRouteFacts,
+    BindingFacts, GroupFacts, Meta, SplitFacts, TargetFacts, TcpRouteFacts, UdpRouteFacts,
 };
-
-/// Namespace and name of an object. Cluster-scoped objects have an empty namespace.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ObjectKey {
-    /// Namespace, or empty.
-    pub namespace: Arc<str>,
-    /// Name within the namespace.
-    pub name: Arc<str>,
-}
-
-impl ObjectKey {
-    /// The key of `namespace/name`.
-    pub fn new(namespace: &str, name: &str) -> Self {
-        Self {
-            namespace: namespace.into(),
-            name: name.into(),
-        }
-    }
-}
-
-impl fmt::Display for ObjectKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.namespace, self.name)
-    }
-}
-
-impl fmt::Debug for ObjectKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
-}
 
 /// One kind's facts by name.
 pub type Store<T> = Arc<BTreeMap<ObjectKey, Arc<T>>>;

@@ -11,13 +11,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use prometheus_client::registry::Registry;
-use weft_controller::metrics::{Metrics, Outcome, ReportOutcome};
+use weft_controller::{CertifyResult, Metrics, ReportOutcome};
 
 #[test]
 fn the_page_names_every_metric_of_the_controller() {
     let mut registry = Registry::default();
     let metrics = Metrics::register(&mut registry);
-    metrics.certify.count(Outcome::Issued);
+    metrics.certify.count(CertifyResult::Issued);
     metrics.world.left_out("Pod");
     metrics.reports.count(ReportOutcome::Taken);
     metrics.api.answered(200);

@@ -17,8 +17,11 @@
 //! is an error; see [`ConversionError`].
 
 mod annotation;
+mod content;
+mod error;
+mod hash;
 mod hidden;
-mod kinds;
+mod piece;
 mod review;
 mod shape;
 #[cfg(test)]
@@ -28,60 +31,10 @@ mod weight;
 use serde_json::{Map, Value};
 
 use annotation::{Lossless, Written};
-pub use kinds::{SmiKind, SmiVersion};
+pub use error::ConversionError;
 pub use review::{one, review};
 
-/// The top-level keys of an object other than `apiVersion`, `kind`, `metadata` and
-/// `status`: what the author wrote.
-type Content = Map<String, Value>;
-
-/// Why an object cannot be converted.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum ConversionError {
-    /// Not a JSON object, or its metadata is not one.
-    #[error("{field} must be a JSON object")]
-    NotAnObject {
-        /// Where.
-        field: &'static str,
-    },
-    /// The object's kind is none of SMI's, or not served in its version.
-    #[error("{kind} of {api_version} is not served")]
-    UnknownKind {
-        /// `apiVersion` of the object.
-        api_version: String,
-        /// `kind` of the object.
-        kind: String,
-    },
-    /// The wanted version is not one of the kind's.
-    #[error("{kind} has no version {wanted}")]
-    UnknownVersion {
-        /// `kind` of the object.
-        kind: String,
-        /// The wanted `apiVersion`.
-        wanted: String,
-    },
-    /// The annotation that carries hidden parts was changed, so what they were is not
-    /// known. Without them the object could allow more. Only a write through an older
-    /// version can meet this.
-    #[error(
-        "annotation weft.dev/smi-lossless, which carries what {version} cannot show, was changed; \
-         change this object in v1alpha4, or remove the annotation to give those parts up"
-    )]
-    Tampered {
-        /// The version it was written in.
-        version: SmiVersion,
-    },
-    /// What the version cannot show is larger than an annotation may be. Only a
-    /// write through an older version can meet this; reading works.
-    #[error(
-        "this object holds more than {version} can show and an annotation can carry; change it \
-         in v1alpha4"
-    )]
-    TooLarge {
-        /// The version it was written in.
-        version: SmiVersion,
-    },
-}
+pub use crate::smi::{SmiKind, SmiVersion};
 
 /// The object in another version of its kind, for example
 /// `access.smi-spec.io/v1alpha1`. Changes nothing in `metadata` but annotations.
@@ -123,7 +76,7 @@ fn stored(
     version: SmiVersion,
     mut object: Map<String, Value>,
 ) -> Result<Map<String, Value>, ConversionError> {
-    let visible = take_content(&mut object);
+    let visible = content::take(&mut object);
     let raw = annotation::take(&mut object)?;
     let note = raw.as_deref().and_then(|raw| annotation::read(kind, raw));
     if note.is_none() && raw.as_deref().is_some_and(annotation::claims_to_hide) {
@@ -167,7 +120,7 @@ fn shown(
     version: SmiVersion,
     mut object: Map<String, Value>,
 ) -> Result<Map<String, Value>, ConversionError> {
-    let content = take_content(&mut object);
+    let content = content::take(&mut object);
     let raw = annotation::take(&mut object)?;
     let read = raw.as_deref().and_then(|raw| annotation::read(kind, raw));
     // Hidden parts in storage were put there by hand. They would count on the way
@@ -199,16 +152,4 @@ fn shown(
     }
     object.extend(visible);
     Ok(object)
-}
-
-/// Takes what the author wrote out of the object.
-fn take_content(object: &mut Map<String, Value>) -> Content {
-    let keys: Vec<String> = object
-        .keys()
-        .filter(|key| !["apiVersion", "kind", "metadata", "status"].contains(&key.as_str()))
-        .cloned()
-        .collect();
-    keys.into_iter()
-        .filter_map(|key| object.remove_entry(&key))
-        .collect()
 }

@@ -12,68 +12,30 @@ mod account;
 mod checks;
 mod containers;
 mod drain;
+mod earlier;
 mod handlers;
 mod merge;
+mod overrides;
+mod patch;
 mod placement;
+mod pod;
 mod refusal;
+mod request;
 mod spelling;
-mod wishes;
 mod workload;
 
-use std::collections::BTreeMap;
-
-use json_patch::{AddOperation, Patch, PatchOperation, RemoveOperation, jsonptr::PointerBuf};
+use json_patch::Patch;
 use serde_json::{Map, Value};
 
 pub use checks::ephemeral;
 pub use refusal::Refusal;
+pub use request::{HookToken, Namespace, Settings};
 pub use spelling::{misspelled, misspelled_in};
 
 use crate::labels;
-use handlers::Earlier;
-use wishes::Wishes;
-
-/// What an installation of Weft puts into every proxy.
-#[derive(Clone, Debug)]
-pub struct Settings {
-    /// Image of the proxy.
-    pub proxy_image: String,
-    /// `Always`, `IfNotPresent` or `Never`.
-    pub proxy_pull_policy: String,
-    /// Host and port of the controller.
-    pub controller_address: String,
-    /// Namespace of the controller.
-    pub controller_namespace: String,
-    /// Trust domain of all identities.
-    pub trust_domain: String,
-    /// Version of the proxy.
-    pub version: String,
-    /// Other meshes whose names the proxy's series get too, `linkerd,osm`; empty
-    /// for none, and then the pod's workload is not written down either.
-    pub compatibility_series: String,
-}
-
-/// What matters of the pod's namespace.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Namespace {
-    /// Its name.
-    pub name: String,
-    /// Its labels.
-    pub labels: BTreeMap<String, String>,
-    /// Its annotations: defaults for the pod's.
-    pub annotations: BTreeMap<String, String>,
-}
-
-/// A secret part of the path under which a pod's lifecycle hooks are called, because
-/// anybody who could guess it could run them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct HookToken(pub [u8; 16]);
-
-impl std::fmt::Display for HookToken {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
-    }
-}
+use earlier::Earlier;
+use overrides::Overrides;
+use pod::object;
 
 /// What became of a pod.
 #[derive(Clone, Debug, PartialEq)]
@@ -151,14 +113,14 @@ pub fn inject(
             warning: Some(warning),
         });
     }
-    let wishes = Wishes::read(pod, namespace)?;
+    let overrides = Overrides::read(pod, namespace)?;
     let earlier = Earlier::read(spec)?;
     checks::check(spec, &earlier)?;
     placement::check(spec)?;
 
     let mut changed = pod.clone();
     let mut warnings = Vec::new();
-    stamp(&mut changed, settings, &wishes);
+    stamp(&mut changed, settings, &overrides);
     let workload = workload::workload(pod);
     account::stamp(&mut changed, namespace, earlier.present)?;
     let spec = changed
@@ -166,10 +128,10 @@ pub fn inject(
         .and_then(Value::as_object_mut)
         .ok_or(Refusal::NotAPod)?;
     let handlers = handlers::rewrite(spec, &earlier, token)?;
-    drain::add_delay(spec, wishes.drain_delay, &mut warnings);
-    containers::add(spec, settings, &wishes, &handlers, &workload);
+    drain::add_delay(spec, overrides.drain_delay, &mut warnings);
+    containers::add(spec, settings, &overrides, &handlers, &workload);
 
-    let patch = patch(pod, &changed);
+    let patch = patch::patch(pod, &changed);
     Ok(Outcome::Injected(Box::new(Injected {
         pod: changed,
         patch,
@@ -217,7 +179,7 @@ fn cannot_be_meshed(spec: &Map<String, Value>) -> Option<(Skip, String)> {
 }
 
 /// Writes the annotations that say what was done.
-fn stamp(pod: &mut Value, settings: &Settings, wishes: &Wishes) {
+fn stamp(pod: &mut Value, settings: &Settings, overrides: &Overrides) {
     let first = pod
         .pointer("/spec/containers/0/name")
         .and_then(Value::as_str)
@@ -239,74 +201,11 @@ fn stamp(pod: &mut Value, settings: &Settings, wishes: &Wishes) {
     }
     // The controller publishes skipped ports as plaintext and knows them from the pod
     // alone, so what the namespace asked for at this moment has to be on the pod.
-    for (name, list) in wishes.skip_lists() {
+    for (name, list) in overrides.skip_lists() {
         if !list.is_empty() {
             annotations.entry(name).or_insert_with(|| list.into());
         }
     }
-}
-
-/// The named member, made an object when it is missing or null; None when it is
-/// something else.
-fn object<'a>(
-    parent: &'a mut Map<String, Value>,
-    name: &str,
-) -> Option<&'a mut Map<String, Value>> {
-    let member = parent.entry(name).or_insert(Value::Null);
-    if member.is_null() {
-        *member = Value::Object(Map::new());
-    }
-    member.as_object_mut()
-}
-
-/// Replaces whole members of `spec`, of the annotations and of the labels. Finer differences would move
-/// list entries about, and a difference by position can mix two containers.
-fn patch(old: &Value, new: &Value) -> Patch {
-    let mut operations = Vec::new();
-    if old.get("metadata").is_some() {
-        for map in ["annotations", "labels"] {
-            let path = ["metadata", map];
-            let held = old.get("metadata").and_then(|metadata| metadata.get(map));
-            if held.is_some_and(Value::is_object) {
-                members(old, new, &path, &mut operations);
-            } else if let Some(map) = new["metadata"].get(map).filter(|map| Some(*map) != held) {
-                operations.push(add(&path, map));
-            }
-        }
-    } else if let Some(metadata) = new.get("metadata") {
-        operations.push(add(&["metadata"], metadata));
-    }
-    members(old, new, &["spec"], &mut operations);
-    Patch(operations)
-}
-
-fn members(old: &Value, new: &Value, path: &[&str], operations: &mut Vec<PatchOperation>) {
-    let at = |value: &Value| {
-        path.iter()
-            .try_fold(value.clone(), |v, key| v.get(key).cloned())
-    };
-    let empty = || Value::Object(Map::new());
-    let (old, new) = (at(old).unwrap_or_else(empty), at(new).unwrap_or_else(empty));
-    let (Some(old), Some(new)) = (old.as_object(), new.as_object()) else {
-        return;
-    };
-    for (key, value) in new {
-        if old.get(key) != Some(value) {
-            // "add" replaces an existing member, and needs no test for one.
-            operations.push(add(&[path, &[key]].concat(), value));
-        }
-    }
-    for key in old.keys().filter(|key| !new.contains_key(*key)) {
-        let path = PointerBuf::from_tokens([path, &[key.as_str()]].concat());
-        operations.push(PatchOperation::Remove(RemoveOperation { path }));
-    }
-}
-
-fn add(path: &[&str], value: &Value) -> PatchOperation {
-    PatchOperation::Add(AddOperation {
-        path: PointerBuf::from_tokens(path.iter().copied()),
-        value: value.clone(),
-    })
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! Every label, annotation and fixed name that users and parts of Weft share.
+//! Every label and annotation that users and parts of Weft share.
 //!
 //! The names are a promise to users. The parsers are here so that injector,
 //! controller and command line accept exactly the same text.
@@ -54,56 +54,6 @@ pub const PROXY_VERSION: &str = "weft.dev/proxy-version";
 pub const SMI_LOSSLESS: &str = "weft.dev/smi-lossless";
 /// Annotation of Kubernetes: the container that kubectl means when none is named.
 pub const DEFAULT_CONTAINER: &str = "kubectl.kubernetes.io/default-container";
-
-/// Init container that redirects the pod's traffic.
-pub const CAPTURE_CONTAINER: &str = "weft-capture";
-/// Native sidecar that carries the pod's traffic.
-pub const PROXY_CONTAINER: &str = "weft-proxy";
-/// Volume with the proxy's service-account token.
-pub const TOKEN_VOLUME: &str = "weft-token";
-/// Volume with the roots that the proxy trusts, and the ConfigMap it shows.
-pub const TRUST_BUNDLE: &str = "weft-trust-bundle";
-/// Empty volume that stands where a container would find the token of the pod's own
-/// service account. The API server leaves a container alone that has something there.
-pub const NO_API_TOKEN_VOLUME: &str = "weft-no-api-token";
-/// Where that is.
-pub const API_TOKEN_FOLDER: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
-/// The volumes that belong to the proxy.
-pub const VOLUMES: [&str; 3] = [TOKEN_VOLUME, TRUST_BUNDLE, NO_API_TOKEN_VOLUME];
-/// The processor that the proxy is built for, as Kubernetes labels nodes.
-pub const ARCHITECTURE: &str = "amd64";
-/// Key of the PEM list in [`TRUST_BUNDLE`].
-pub const TRUST_BUNDLE_KEY: &str = "ca.crt";
-/// Key in [`TRUST_BUNDLE`] that is `true` while the mesh is being uninstalled.
-pub const TRUST_BUNDLE_LEAVING: &str = "leaving";
-/// Audience of the proxy's token.
-pub const TOKEN_AUDIENCE: &str = "weft.dev";
-/// Life of the proxy's token in seconds; the kubelet renews it.
-pub const TOKEN_SECONDS: i64 = 3600;
-
-/// Secret with the mesh's certificate authority.
-pub const CA_SECRET: &str = "weft-ca";
-/// Secret with the webhooks' certificate authority.
-pub const INJECTOR_CA_SECRET: &str = "weft-injector-ca";
-/// Service and ServiceAccount of the injector, and its MutatingWebhookConfiguration.
-pub const INJECTOR: &str = "weft-injector";
-/// ValidatingWebhookConfiguration.
-pub const VALIDATOR: &str = "weft-validator";
-/// Service and ServiceAccount of the controller.
-pub const CONTROLLER: &str = "weft-controller";
-
-/// Uid and gid of the proxy; what they send is not redirected.
-pub const PROXY_ID: i64 = 15190;
-/// Where the proxy takes what the application sends.
-pub const OUTBOUND_PORT: u16 = 15101;
-/// Where the proxy takes what comes to the application in plaintext.
-pub const INBOUND_PORT: u16 = 15106;
-/// Where the proxy takes what other proxies send.
-pub const MESH_PORT: u16 = 15108;
-/// Probes, metrics and what the kubelet asks.
-pub const ADMIN_PORT: u16 = 15190;
-/// Ports that no container of a meshed pod may use.
-pub const PROXY_PORTS: [u16; 4] = [OUTBOUND_PORT, INBOUND_PORT, MESH_PORT, ADMIN_PORT];
 
 /// Most entries of a list of ports or networks. Every entry is a rule that each
 /// new connection of the pod walks through; the capture container has the same bound.

@@ -4,10 +4,21 @@
 //! Only these types touch the API server. Nothing here does I/O, so the webhook
 //! and a command line can share every decision.
 
+#![cfg_attr(
+    not(test),
+    warn(
+        clippy::disallowed_methods,
+        clippy::disallowed_types,
+        clippy::large_futures
+    )
+)]
+
 pub mod chart;
 pub mod convert;
 pub mod inject;
 pub mod item;
+pub mod label_syntax;
 pub mod labels;
+pub mod objects;
 pub mod shallow;
 pub mod smi;

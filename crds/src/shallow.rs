@@ -28,17 +28,49 @@ pub struct Shallow(pub Value);
 
 impl<'de> Deserialize<'de> for Shallow {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Level(LEVELS).deserialize(deserializer).map(Self)
+        let level = Level(LEVELS, Place::Anywhere);
+        level.deserialize(deserializer).map(Self)
+    }
+}
+
+/// The same of a Kubernetes object without `status` and `metadata.managedFields`, which
+/// are passed over: they may be the largest part of it, and no author wrote them.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Authored(pub Value);
+
+impl<'de> Deserialize<'de> for Authored {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let level = Level(LEVELS, Place::Object);
+        level.deserialize(deserializer).map(Self)
     }
 }
 
 /// Reads one value, inside which so many levels may follow.
 #[derive(Clone, Copy)]
-struct Level(usize);
+struct Level(usize, Place);
+
+/// What the value is, as far as it decides what is passed over.
+#[derive(Clone, Copy)]
+enum Place {
+    Object,
+    Metadata,
+    Anywhere,
+}
 
 impl Level {
     fn below(self) -> Option<Self> {
-        self.0.checked_sub(1).map(Self)
+        Some(Self(self.0.checked_sub(1)?, Place::Anywhere))
+    }
+}
+
+impl Place {
+    /// What a field of it is; `None` if it is passed over.
+    fn field(self, name: &str) -> Option<Self> {
+        match (self, name) {
+            (Self::Object, "status") | (Self::Metadata, "managedFields") => None,
+            (Self::Object, "metadata") => Some(Self::Metadata),
+            _ => Some(Self::Anywhere),
+        }
     }
 }
 
@@ -105,7 +137,14 @@ impl<'de> Visitor<'de> for Level {
             return Ok(TOO_DEEP.into());
         };
         while let Some(name) = fields.next_key::<String>()? {
-            read.insert(name, fields.next_value_seed(below)?);
+            match self.1.field(&name) {
+                Some(place) => {
+                    read.insert(name, fields.next_value_seed(Self(below.0, place))?);
+                }
+                None => {
+                    fields.next_value::<IgnoredAny>()?;
+                }
+            }
         }
         Ok(read.into())
     }
@@ -135,6 +174,26 @@ mod tests {
         assert_eq!(read.0, deepest);
         assert!(serde_json::from_str::<Shallow>("{").is_err());
         assert!(serde_json::from_str::<Shallow>("[1,]").is_err());
+    }
+
+    #[test]
+    fn what_no_author_wrote_is_passed_over_and_nothing_else() {
+        let inner = json!({"status": 1, "managedFields": [2], "metadata": {"managedFields": 3}});
+        let object = json!({
+            "status": {"phase": "Running"},
+            "metadata": {"managedFields": [{"f:a": {}}], "labels": {"a": "b"}, "status": 4},
+            "spec": inner, "managedFields": 5,
+        });
+        let mut kept = object.clone();
+        kept.as_object_mut().unwrap().remove("status");
+        kept["metadata"]
+            .as_object_mut()
+            .unwrap()
+            .remove("managedFields");
+        let read: Authored = serde_json::from_str(&object.to_string()).unwrap();
+        assert_eq!(read.0, kept);
+        let list: Authored = serde_json::from_str("[{\"status\": 1}]").unwrap();
+        assert_eq!(list.0, json!([{"status": 1}]));
     }
 
     #[test]

@@ -10,6 +10,8 @@ mod binding;
 mod columns;
 mod definition;
 mod headers;
+pub mod judge;
+mod kinds;
 mod schema;
 mod specs;
 mod split;
@@ -26,6 +28,7 @@ pub use binding::{IdentityBinding, IdentityBindingSpec, IdentitySchemes, PodLabe
 pub(crate) use definition::tests::violations;
 pub use definition::{CONVERSION_PATH, CONVERSION_SERVICE, definitions};
 pub use headers::{BadHeaders, parse_headers};
+pub use kinds::{SmiKind, SmiVersion};
 pub use specs::{
     HTTPRouteGroup, HttpRouteGroupSpec, RouteMatch, TCPRoute, TcpMatch, TcpRouteSpec, UDPRoute,
     UdpMatch, UdpRouteSpec,

@@ -6,6 +6,7 @@
 pub mod call;
 pub mod ledger;
 pub mod link;
+pub mod names;
 pub mod progress;
 pub mod promise;
 pub mod shop;

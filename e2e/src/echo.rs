@@ -4,12 +4,16 @@
 //! One static binary does both, because an image from scratch has no shell and
 //! no curl: `weft-echo` serves, `weft-echo get URL` asks.
 
+pub mod app;
 pub mod args;
 pub mod call;
 pub mod client;
+pub mod duration;
 pub mod grpc;
 pub mod load;
 pub mod reply;
+pub mod response;
+pub mod seen;
 pub mod serve;
 pub mod settings;
 pub mod talk;

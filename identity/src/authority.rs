@@ -155,33 +155,6 @@ impl Root {
     ) -> Result<Serving, IssueError> {
         self.0.serving(dns_names, now, life)
     }
-
-    /// The certificate in PEM: what goes into trust bundles and `caBundle`.
-    #[must_use]
-    pub fn cert_pem(&self) -> &str {
-        &self.0.pem
-    }
-
-    /// The private key in PEM. Secret: it belongs into the Secret and nowhere else.
-    #[must_use]
-    pub fn key_pem(&self) -> String {
-        self.0.issuer.key().serialize_pem()
-    }
-
-    #[must_use]
-    pub fn certificate(&self) -> &CertificateDer<'static> {
-        &self.0.certificate
-    }
-
-    #[must_use]
-    pub fn not_before(&self) -> SystemTime {
-        self.0.not_before
-    }
-
-    #[must_use]
-    pub fn not_after(&self) -> SystemTime {
-        self.0.not_after
-    }
 }
 
 impl Issuer {
@@ -277,33 +250,42 @@ impl Issuer {
         }
         Ok(())
     }
-
-    #[must_use]
-    pub fn cert_pem(&self) -> &str {
-        &self.0.pem
-    }
-
-    /// The private key in PEM. Secret.
-    #[must_use]
-    pub fn key_pem(&self) -> String {
-        self.0.issuer.key().serialize_pem()
-    }
-
-    #[must_use]
-    pub fn certificate(&self) -> &CertificateDer<'static> {
-        &self.0.certificate
-    }
-
-    #[must_use]
-    pub fn not_before(&self) -> SystemTime {
-        self.0.not_before
-    }
-
-    #[must_use]
-    pub fn not_after(&self) -> SystemTime {
-        self.0.not_after
-    }
 }
+
+/// What a root and an issuer tell of themselves.
+macro_rules! tells {
+    ($($authority:ident),+) => { $(
+        impl $authority {
+            /// The certificate in PEM: what goes into trust bundles and `caBundle`.
+            #[must_use]
+            pub fn cert_pem(&self) -> &str {
+                &self.0.pem
+            }
+
+            /// The private key in PEM. Secret: it belongs into the Secret and nowhere else.
+            #[must_use]
+            pub fn key_pem(&self) -> String {
+                self.0.issuer.key().serialize_pem()
+            }
+
+            #[must_use]
+            pub fn certificate(&self) -> &CertificateDer<'static> {
+                &self.0.certificate
+            }
+
+            #[must_use]
+            pub fn not_before(&self) -> SystemTime {
+                self.0.not_before
+            }
+
+            #[must_use]
+            pub fn not_after(&self) -> SystemTime {
+                self.0.not_after
+            }
+        }
+    )+ };
+}
+tells!(Root, Issuer);
 
 /// A certificate that may sign others, with its key.
 struct Signer {

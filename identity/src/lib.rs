@@ -11,8 +11,17 @@
 //! - Certificates and roots are replaced under running listeners; what is
 //!   connected stays connected.
 
+#![cfg_attr(
+    not(test),
+    warn(
+        clippy::disallowed_methods,
+        clippy::disallowed_types,
+        clippy::large_futures
+    )
+)]
+
 pub mod authority;
-pub mod front;
+pub mod front_proxy;
 pub mod key;
 pub mod request;
 pub mod rotate;

@@ -9,23 +9,23 @@
 use crds::labels::{ACCOUNT, account_hash, account_of};
 use serde_json::Value;
 
-use crate::review::{Answer, Request};
+use crate::review::{AdmissionResponse, Request};
 
 /// The answer for one write.
-pub(crate) fn check(request: &Request) -> Answer {
+pub(crate) fn check(request: &Request) -> AdmissionResponse {
     if !matches!(request.operation.as_str(), "CREATE" | "UPDATE") {
-        return Answer::allow();
+        return AdmissionResponse::allow();
     }
     let (label, before) = (label(&request.object), label(&request.old_object));
     // A pod from before this webhook must stay changeable and deletable; the
     // controller leaves its account out of every policy.
     if request.operation == "UPDATE" && label == before {
-        return Answer::allow();
+        return AdmissionResponse::allow();
     }
     if request.kind.kind != "Pod" || !request.kind.group.is_empty() {
         return match label {
-            None => Answer::allow(),
-            Some(_) => Answer::refuse(format!(
+            None => AdmissionResponse::allow(),
+            Some(_) => AdmissionResponse::refuse(format!(
                 "metadata.labels[{ACCOUNT}] of this {} would end up on a pod; leave it out: \
                  weft writes it when the pod is made",
                 request.kind.kind
@@ -36,16 +36,16 @@ pub(crate) fn check(request: &Request) -> Answer {
     let account = account_of(request.object.get("spec").unwrap_or(&Value::Null));
     let right = account_hash(&request.namespace, account);
     match (label, before) {
-        (Some(label), _) if *label == *right => Answer::allow(),
-        (Some(label), _) => Answer::refuse(format!(
+        (Some(label), _) if *label == *right => AdmissionResponse::allow(),
+        (Some(label), _) => AdmissionResponse::refuse(format!(
             "metadata.labels[{ACCOUNT}] of pod {pod} is {label}, but {right:?} belongs to its \
              service account {account:?}; remove the label, weft writes it when the pod is made"
         )),
-        (None, Some(before)) if *before == *right => Answer::refuse(format!(
+        (None, Some(before)) if *before == *right => AdmissionResponse::refuse(format!(
             "metadata.labels[{ACCOUNT}] of pod {pod} must not be removed: NetworkPolicies that \
              protect the pod know it by this label"
         )),
-        (None, _) => Answer::allow(),
+        (None, _) => AdmissionResponse::allow(),
     }
 }
 

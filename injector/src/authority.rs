@@ -12,7 +12,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
-use crds::labels::INJECTOR_CA_SECRET;
+use crds::objects::INJECTOR_CA_SECRET;
 use identity::Root;
 use identity::authority::{BACKDATE, BadAuthority};
 use k8s_openapi::ByteString;

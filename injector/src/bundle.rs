@@ -8,7 +8,7 @@
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use crds::convert::SmiKind;
-use crds::labels::{INJECTOR, VALIDATOR};
+use crds::objects::VALIDATOR;
 use crds::smi::CONVERSION_SERVICE;
 use json_patch::jsonptr::PointerBuf;
 use json_patch::{AddOperation, Patch, PatchOperation, TestOperation};
@@ -18,6 +18,7 @@ use k8s_openapi::api::admissionregistration::v1::{
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::api::{ApiResource, DynamicObject, Patch as Change, PatchParams};
 use kube::{Api, Client};
+use policy::well_known::INJECTOR;
 use serde_json::Value;
 
 /// An object that tells the API server whom to trust when it calls us.

@@ -3,13 +3,13 @@
 
 use crds::inject;
 
-use crate::review::{Answer, Request};
+use crate::review::{AdmissionResponse, Request};
 
 /// The answer for one write of `pods/ephemeralcontainers`.
-pub(crate) fn check(request: &Request) -> Answer {
+pub(crate) fn check(request: &Request) -> AdmissionResponse {
     match inject::ephemeral(&request.object, &request.old_object) {
-        Ok(()) => Answer::allow(),
-        Err(refusal) => Answer::refuse(format!(
+        Ok(()) => AdmissionResponse::allow(),
+        Err(refusal) => AdmissionResponse::refuse(format!(
             "weft refuses this container in pod {}/{}: {refusal}",
             request.namespace, request.name
         )),

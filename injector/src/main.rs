@@ -1,14 +1,23 @@
 //! The webhooks: gives pods their proxies, refuses SMI objects that could not mean
 //! anything, and converts SMI objects between their versions.
 
+#![cfg_attr(
+    not(test),
+    warn(
+        clippy::disallowed_methods,
+        clippy::disallowed_types,
+        clippy::large_futures
+    )
+)]
+
 mod account;
 mod authority;
 mod bundle;
 mod convert;
 mod ephemeral;
-mod keeper;
 mod metrics;
 mod mutate;
+mod reconciler;
 mod review;
 mod server;
 mod settings;
@@ -19,7 +28,6 @@ mod validate;
 #[cfg(test)]
 mod fake_api;
 
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,17 +38,22 @@ use kube::Client;
 use parking_lot::Mutex;
 use prometheus_client::registry::Registry;
 use runtime::admin::{self, Admin};
-use runtime::env::Reader;
+use runtime::env::EnvReader;
 use runtime::ready::Ready;
-use runtime::{log, shutdown, task};
+use runtime::{listen, log, shutdown, task};
 use tokio::net::TcpListener;
 use tracing::info;
 
-use keeper::Keeper;
 use metrics::Metrics;
 use mutate::Mutator;
+use reconciler::Reconciler;
 use server::Webhooks;
 use settings::Settings;
+
+// A review takes many times its length and is gone at once; glibc's own keeps what it
+// held, for each thread.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 /// Where the API server calls.
 const WEBHOOK_PORT: u16 = 8443;
@@ -53,7 +66,7 @@ const LINGER: Duration = Duration::from_secs(5);
 const GRACE: Duration = Duration::from_secs(10);
 
 fn main() -> ExitCode {
-    let settings = match Settings::read(Reader::from_env()) {
+    let settings = match Settings::read(EnvReader::from_env()) {
         Ok(settings) => settings,
         Err(error) => {
             eprintln!("weft-injector: {error}");
@@ -73,7 +86,7 @@ fn main() -> ExitCode {
 
 fn run(settings: Settings) -> anyhow::Result<()> {
     log::init(&settings.log, log::Format::Json)?;
-    // One thread: a call is a few microseconds of work between two waits.
+    // One thread for what waits; what is read and judged has threads of its own.
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -89,10 +102,10 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
     let ready = Ready::new();
     let hold = ready.hold("caBundle where the API server looks for it");
     let same = ready.hold("controllers of the same trust domain");
-    let admin = Admin::bind(everywhere(ADMIN_PORT))
+    let admin = Admin::bind(listen::everywhere(ADMIN_PORT))
         .await
         .context("admin port")?;
-    let listener = TcpListener::bind(everywhere(WEBHOOK_PORT))
+    let listener = TcpListener::bind(listen::everywhere(WEBHOOK_PORT))
         .await
         .context("webhook port")?;
     let registry = Arc::new(Mutex::new(registry));
@@ -112,13 +125,13 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
         }
     }
     let serving = ServingHandle::empty();
-    let keeper = Keeper::new(
+    let reconciler = Reconciler::new(
         &client,
         &settings.namespace,
         serving.clone(),
         metrics.clone(),
     );
-    task::spawn("keeper", keeper.run(hold));
+    task::spawn("reconciler", reconciler.run(hold));
 
     info!(
         namespace = settings.namespace,
@@ -127,7 +140,7 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
         "injector started"
     );
     let mutator = Mutator::new(client, settings.inject);
-    let webhooks = Arc::new(Webhooks::new(mutator, metrics));
+    let webhooks = Arc::new(Webhooks::new(mutator, settings.cluster_domain, metrics));
     let stop = async {
         let signal = ended.await;
         info!(signal, "injector ends");
@@ -142,14 +155,4 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
     )
     .await;
     Ok(())
-}
-
-/// All addresses of both families; only IPv4 where the kernel knows nothing else.
-fn everywhere(port: u16) -> SocketAddr {
-    let both = SocketAddr::from((Ipv6Addr::UNSPECIFIED, port));
-    let probe = SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0));
-    match std::net::TcpListener::bind(probe) {
-        Ok(_) => both,
-        Err(_) => SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)),
-    }
 }

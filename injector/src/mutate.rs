@@ -7,7 +7,7 @@ use kube::{Api, Client};
 use serde_json::Value;
 use tracing::info;
 
-use crate::review::{Answer, Request};
+use crate::review::{AdmissionResponse, Request};
 
 /// Gives pods their proxies.
 #[derive(Clone)]
@@ -16,11 +16,14 @@ pub(crate) struct Mutator {
     settings: inject::Settings,
 }
 
+/// A pod, the one with a proxy, and the patch; later the patch twice.
+pub(crate) const COPIES: usize = 3;
+
 /// An answer, with what is counted about it.
 #[derive(Debug)]
 pub(crate) struct Mutation {
-    pub(crate) answer: Answer,
-    /// `injected`, `unchanged`, `skipped`, `refused` or `ignored`.
+    pub(crate) answer: AdmissionResponse,
+    /// `injected`, `unchanged`, `skipped` or `refused`.
     pub(crate) outcome: &'static str,
     /// From the closed lists of `crds::inject`, or empty.
     pub(crate) reason: &'static str,
@@ -34,30 +37,13 @@ impl Mutator {
         }
     }
 
-    /// # Errors
-    /// When the namespace cannot be read. The call then has no answer, so that the
-    /// webhook's failure policy decides, and not this code.
-    pub(crate) async fn mutate(&self, request: &Request) -> Result<Mutation, kube::Error> {
-        let pod_is_made = request.kind.kind == "Pod"
-            && request.kind.group.is_empty()
-            && request.operation == "CREATE"
-            && request.sub_resource.as_deref().is_none_or(str::is_empty);
-        if !pod_is_made {
-            return Ok(Mutation {
-                answer: Answer::allow(),
-                outcome: "ignored",
-                reason: "",
-            });
-        }
-        let namespace = self.namespace(&request.namespace).await?;
-        let token = HookToken(rand::random());
-        let outcome = inject::inject(&request.object, &namespace, &self.settings, token);
-        Ok(self.answer(request, outcome))
-    }
-
     /// Read anew for every pod. A cache would be behind a namespace that was labelled a
     /// moment ago, and its first pods would come up without a proxy.
-    async fn namespace(&self, name: &str) -> Result<inject::Namespace, kube::Error> {
+    ///
+    /// # Errors
+    /// When it cannot be read. The call then has no answer, so that the webhook's failure
+    /// policy decides, and not this code.
+    pub(crate) async fn namespace(&self, name: &str) -> Result<inject::Namespace, kube::Error> {
         let metadata = self.namespaces.get_metadata(name).await?.metadata;
         Ok(inject::Namespace {
             name: name.to_owned(),
@@ -66,37 +52,28 @@ impl Mutator {
         })
     }
 
-    fn answer(&self, request: &Request, outcome: Result<Outcome, inject::Refusal>) -> Mutation {
+    /// The answer for a new pod. Takes up to [`COPIES`] times what the pod takes.
+    pub(crate) fn mutate(&self, request: &Request, namespace: &inject::Namespace) -> Mutation {
+        let token = HookToken(rand::random());
+        let outcome = inject::inject(&request.object, namespace, &self.settings, token);
+        Self::answer(request, outcome)
+    }
+
+    fn answer(request: &Request, outcome: Result<Outcome, inject::Refusal>) -> Mutation {
         match outcome {
-            Ok(Outcome::Injected(injected)) if injected.patch.0.is_empty() => Mutation {
-                answer: Answer {
-                    warnings: injected.warnings,
-                    ..Answer::allow()
-                },
-                outcome: "unchanged",
-                reason: "",
-            },
-            Ok(Outcome::Injected(injected)) => match serde_json::to_value(&injected.patch) {
-                Ok(patch) => Mutation {
-                    answer: Answer {
-                        patch: Some(patch),
-                        warnings: injected.warnings,
-                        ..Answer::allow()
-                    },
-                    outcome: "injected",
-                    reason: "",
-                },
-                // A patch is plain JSON; should it not be, the pod must not come up bare.
-                Err(error) => Mutation {
-                    answer: Answer::refuse(format!("the patch could not be written: {error}")),
-                    outcome: "refused",
-                    reason: "internal",
-                },
-            },
+            Ok(Outcome::Injected(injected)) => {
+                let inject::Injected {
+                    pod,
+                    patch,
+                    warnings,
+                } = *injected;
+                drop(pod);
+                patched(&patch, warnings)
+            }
             Ok(Outcome::Skipped { reason, warning }) => Mutation {
-                answer: Answer {
+                answer: AdmissionResponse {
                     warnings: warning.into_iter().collect(),
-                    ..Answer::allow()
+                    ..AdmissionResponse::allow()
                 },
                 outcome: "skipped",
                 reason: reason.as_str(),
@@ -107,7 +84,7 @@ impl Mutator {
                 let reason = refusal.as_str();
                 info!(namespace, pod, reason, "pod cannot have a proxy");
                 Mutation {
-                    answer: Answer::refuse(format!(
+                    answer: AdmissionResponse::refuse(format!(
                         "weft cannot add its proxy to pod {namespace}/{pod}: {refusal}"
                     )),
                     outcome: "refused",
@@ -115,6 +92,32 @@ impl Mutator {
                 }
             }
         }
+    }
+}
+
+fn patched(patch: &json_patch::Patch, warnings: Vec<String>) -> Mutation {
+    let nothing = patch.0.is_empty();
+    let patch = match serde_json::to_value(patch) {
+        Ok(patch) => (!nothing).then_some(patch),
+        // A patch is plain JSON; should it not be, the pod must not come up bare.
+        Err(error) => {
+            return Mutation {
+                answer: AdmissionResponse::refuse(format!(
+                    "the patch could not be written: {error}"
+                )),
+                outcome: "refused",
+                reason: "internal",
+            };
+        }
+    };
+    Mutation {
+        answer: AdmissionResponse {
+            patch,
+            warnings,
+            ..AdmissionResponse::allow()
+        },
+        outcome: if nothing { "unchanged" } else { "injected" },
+        reason: "",
     }
 }
 

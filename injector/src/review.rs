@@ -4,8 +4,9 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use crds::shallow::Shallow;
-use serde::{Deserialize, Deserializer};
+use crds::label_syntax::is_dns_label;
+use crds::shallow::Authored;
+use serde::{Deserialize, Deserializer, de::DeserializeOwned};
 use serde_json::{Value, json};
 
 /// Longest warning, in characters; the API server cuts what is longer.
@@ -34,16 +35,16 @@ pub(crate) struct Request {
     #[serde(default)]
     pub(crate) operation: String,
     /// As it shall be; null for DELETE.
-    #[serde(default, deserialize_with = "shallow")]
+    #[serde(default, deserialize_with = "authored")]
     pub(crate) object: Value,
     /// As it was; null for CREATE.
-    #[serde(default, deserialize_with = "shallow")]
+    #[serde(default, deserialize_with = "authored")]
     pub(crate) old_object: Value,
 }
 
 /// An object that is nested without end is judged like any other, not let by unseen.
-fn shallow<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Value, D::Error> {
-    Shallow::deserialize(deserializer).map(|Shallow(value)| value)
+fn authored<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Value, D::Error> {
+    Authored::deserialize(deserializer).map(|Authored(value)| value)
 }
 
 /// A kind of object.
@@ -66,15 +67,53 @@ pub(crate) enum BadReview {
     Namespace,
 }
 
+/// What the API server asks about, without the objects.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct About {
+    /// As in [`Request`], like the others.
+    pub(crate) uid: String,
+    kind: Kind,
+    #[serde(default)]
+    sub_resource: Option<String>,
+    #[serde(default)]
+    pub(crate) namespace: String,
+    #[serde(default)]
+    operation: String,
+}
+
+impl About {
+    /// Whether a pod is to be made.
+    pub(crate) fn is_new_pod(&self) -> bool {
+        self.kind.kind == "Pod"
+            && self.kind.group.is_empty()
+            && self.operation == "CREATE"
+            && self.sub_resource.as_deref().is_none_or(str::is_empty)
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Review<R> {
+    api_version: String,
+    request: R,
+}
+
 /// Reads the body of a call.
 pub(crate) fn parse(body: &[u8]) -> Result<Request, BadReview> {
-    #[derive(Deserialize)]
-    #[serde(rename_all = "camelCase")]
-    struct Review {
-        api_version: String,
-        request: Request,
-    }
-    let review: Review = serde_json::from_slice(body)?;
+    read(body, |request: &Request| &request.namespace)
+}
+
+/// Passes over the objects, so that it takes next to nothing.
+pub(crate) fn about(body: &[u8]) -> Result<About, BadReview> {
+    read(body, |about: &About| &about.namespace)
+}
+
+fn read<R: DeserializeOwned>(
+    body: &[u8],
+    namespace: impl FnOnce(&R) -> &str,
+) -> Result<R, BadReview> {
+    let review: Review<R> = serde_json::from_slice(body)?;
     if review.api_version != "admission.k8s.io/v1" {
         return Err(BadReview::Version(
             review.api_version.chars().take(80).collect(),
@@ -82,20 +121,11 @@ pub(crate) fn parse(body: &[u8]) -> Result<Request, BadReview> {
     }
     // It becomes part of a path of the API server, with the rights of this process, and
     // anybody in the cluster can send a review.
-    let namespace = &review.request.namespace;
+    let namespace = namespace(&review.request);
     if !namespace.is_empty() && !is_dns_label(namespace) {
         return Err(BadReview::Namespace);
     }
     Ok(review.request)
-}
-
-/// RFC 1123, as the API server demands of the name of a namespace.
-fn is_dns_label(text: &str) -> bool {
-    let inner = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
-    (1..=63).contains(&text.len())
-        && text.bytes().all(inner)
-        && !text.starts_with('-')
-        && !text.ends_with('-')
 }
 
 /// What it takes in memory to read a body, at most.
@@ -108,23 +138,29 @@ pub(crate) struct Cost {
     pub(crate) part: usize,
 }
 
-/// A map of one entry takes a node for eleven.
+/// A map's first entry takes a node for eleven: 632 bytes, as the allocator rounds them.
 const MAP_BYTES: usize = 640;
-/// A list begins with room for four.
+/// A list begins with room for four values of 32 bytes.
 const LIST_BYTES: usize = 128;
-/// Another entry: a place in a list that has just grown, or a map's at its emptiest.
-const ENTRY_BYTES: usize = 128;
-/// A text besides its bytes, as the allocator rounds it.
-const TEXT_BYTES: usize = 48;
+/// A value in a list that has just grown to twice its length, beside the one before.
+const ENTRY_BYTES: usize = 96;
+/// What an entry of a map takes more than that. Nodes are at least five elevenths full,
+/// and there is a node above each six: 160 bytes for an entry.
+const FIELD_BYTES: usize = 64;
+/// A text besides its bytes: the allocator's least, or what it rounds up.
+const TEXT_BYTES: usize = 32;
 /// How deep the objects of a conversion stand: in a list in the request in the review.
 const PART_DEPTH: usize = 3;
 
-/// Looks at a body without reading it. What is no JSON costs whatever it looks like, and
+/// Looks at a body without reading it: every quote, bracket, comma and colon outside of
+/// texts costs what it becomes. What is no JSON costs whatever it looks like, and
 /// reading it ends where it begins to be none.
 pub(crate) fn cost(body: &[u8]) -> Cost {
     let mut cost = Cost::default();
     let (mut depth, mut begin) = (0_usize, 0);
     let (mut in_text, mut escaped) = (false, false);
+    // What the last bracket costs if something follows in it; empty ones take nothing.
+    let mut opened = 0;
     for byte in body {
         cost.whole += 1;
         if in_text {
@@ -137,6 +173,11 @@ pub(crate) fn cost(body: &[u8]) -> Cost {
             continue;
         }
         match byte {
+            b' ' | b'\t' | b'\r' | b'\n' => continue,
+            b'}' | b']' => opened = 0,
+            _ => cost.whole += std::mem::take(&mut opened),
+        }
+        match byte {
             b'"' => {
                 in_text = true;
                 cost.whole += TEXT_BYTES;
@@ -146,7 +187,7 @@ pub(crate) fn cost(body: &[u8]) -> Cost {
                     begin = cost.whole;
                 }
                 depth += 1;
-                cost.whole += if *byte == b'{' { MAP_BYTES } else { LIST_BYTES };
+                opened = if *byte == b'{' { MAP_BYTES } else { LIST_BYTES };
             }
             b'}' | b']' => {
                 depth = depth.saturating_sub(1);
@@ -155,6 +196,7 @@ pub(crate) fn cost(body: &[u8]) -> Cost {
                 }
             }
             b',' => cost.whole += ENTRY_BYTES,
+            b':' => cost.whole += FIELD_BYTES,
             _ => {}
         }
     }
@@ -164,9 +206,27 @@ pub(crate) fn cost(body: &[u8]) -> Cost {
     cost
 }
 
+/// What a value that has been read takes, at most.
+pub(crate) fn size(value: &Value) -> usize {
+    match value {
+        Value::Null | Value::Bool(_) | Value::Number(_) => 0,
+        Value::String(text) => TEXT_BYTES + text.len(),
+        Value::Array(entries) if entries.is_empty() => 0,
+        Value::Array(entries) => {
+            LIST_BYTES.max(entries.len() * ENTRY_BYTES) + entries.iter().map(size).sum::<usize>()
+        }
+        Value::Object(fields) if fields.is_empty() => 0,
+        Value::Object(fields) => {
+            let entry = |(name, value): (&String, &Value)| TEXT_BYTES + name.len() + size(value);
+            MAP_BYTES.max(fields.len() * (ENTRY_BYTES + FIELD_BYTES))
+                + fields.iter().map(entry).sum::<usize>()
+        }
+    }
+}
+
 /// What the API server is told.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(crate) struct Answer {
+pub(crate) struct AdmissionResponse {
     /// None allows.
     pub(crate) refusal: Option<String>,
     /// JSON patch; None changes nothing.
@@ -175,7 +235,7 @@ pub(crate) struct Answer {
     pub(crate) warnings: Vec<String>,
 }
 
-impl Answer {
+impl AdmissionResponse {
     /// Yes, without a change.
     pub(crate) fn allow() -> Self {
         Self::default()
@@ -247,10 +307,39 @@ mod tests {
     }
 
     #[test]
+    fn cost_of_a_text_is_at_least_the_size_of_what_is_read_from_it() {
+        let entries = |entry: &dyn Fn(usize) -> String| {
+            let all: Vec<String> = (0..500).map(entry).collect();
+            all.join(",")
+        };
+        for text in [
+            format!("{{{}}}", entries(&|i| format!(r#""{i:x}":0"#))),
+            format!("{{{}}}", entries(&|i| format!(r#""{i}":"""#))),
+            format!("[{}]", entries(&|_| r#"{"":0}"#.to_owned())),
+            format!("[{}]", entries(&|_| r#"{ "a" : [ 1 ] }"#.to_owned())),
+            format!("[{}]", entries(&|_| "[[]]".to_owned())),
+            format!("[{}]", entries(&|_| "{}".to_owned())),
+            format!("[{}]", entries(&|i| format!(r#""{}""#, "x".repeat(i)))),
+        ] {
+            let size = size(&serde_json::from_str(&text).unwrap());
+            let cost = cost(text.as_bytes()).whole;
+            let start: String = text.chars().take(30).collect();
+            assert!(cost >= size, "{start}: {cost} < {size}");
+            assert!(cost < 2 * size + 4 * text.len(), "{start}: {cost}, {size}");
+        }
+        let empty = format!("[{}]", entries(&|_| "{}".to_owned()));
+        let cost = cost(empty.as_bytes()).whole;
+        assert!(
+            cost < 500 * MAP_BYTES / 4,
+            "an empty map takes nothing: {cost}"
+        );
+    }
+
+    #[test]
     fn patch_is_sent_as_base64_and_refusal_as_a_status() {
-        let answer = Answer {
+        let answer = AdmissionResponse {
             patch: Some(json!([])),
-            ..Answer::allow()
+            ..AdmissionResponse::allow()
         };
         let review = answer.into_review("u1");
         assert_eq!(review["response"]["uid"], "u1");
@@ -258,7 +347,7 @@ mod tests {
         assert_eq!(review["response"]["patchType"], "JSONPatch");
         assert_eq!(review["response"]["patch"], "W10=");
 
-        let review = Answer::refuse("no".into()).into_review("u2");
+        let review = AdmissionResponse::refuse("no".into()).into_review("u2");
         assert_eq!(review["response"]["allowed"], false);
         assert_eq!(review["response"]["status"]["message"], "no");
         assert_eq!(review["response"]["status"]["code"], 422);

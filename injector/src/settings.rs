@@ -1,7 +1,7 @@
 //! What the injector is told by its environment.
 
 use crds::inject;
-use runtime::env::{BadEnv, Reader};
+use runtime::env::{BadEnv, EnvReader};
 
 /// Everything that differs between installations.
 #[derive(Clone, Debug)]
@@ -10,6 +10,8 @@ pub(crate) struct Settings {
     pub(crate) namespace: String,
     /// Name of this pod, for logs.
     pub(crate) pod_name: String,
+    /// DNS domain of the cluster, without dots at its ends.
+    pub(crate) cluster_domain: String,
     /// What is logged.
     pub(crate) log: String,
     /// What goes into every proxy.
@@ -19,7 +21,7 @@ pub(crate) struct Settings {
 impl Settings {
     /// # Errors
     /// Every mistake at once.
-    pub(crate) fn read(mut env: Reader) -> Result<Self, BadEnv> {
+    pub(crate) fn read(mut env: EnvReader) -> Result<Self, BadEnv> {
         let namespace: Option<String> = env.required("WEFT_NAMESPACE");
         let pod_name = env.required("WEFT_POD_NAME");
         let proxy_image = env.required("WEFT_PROXY_IMAGE");
@@ -32,6 +34,7 @@ impl Settings {
         }
         let controller_address = env.required("WEFT_CONTROLLER_ADDRESS");
         let trust_domain = env.or("WEFT_TRUST_DOMAIN", "cluster.local".to_owned());
+        let cluster_domain = env.or("WEFT_CLUSTER_DOMAIN", "cluster.local".to_owned());
         let version = env.or("WEFT_VERSION", env!("CARGO_PKG_VERSION").to_owned());
         let compatibility_series = env.or("WEFT_COMPATIBILITY_SERIES", String::new());
         let log = env.or("WEFT_LOG", "info".to_owned());
@@ -39,6 +42,7 @@ impl Settings {
             let namespace = namespace?;
             Some(Self {
                 pod_name: pod_name?,
+                cluster_domain,
                 log,
                 inject: inject::Settings {
                     proxy_image: proxy_image?,

@@ -8,10 +8,10 @@ use crds::inject::misspelled_in;
 use crds::labels::{DISABLED, ENABLED, INJECT};
 use serde_json::Value;
 
-use crate::review::{Answer, Request};
+use crate::review::{AdmissionResponse, Request};
 
 /// The answer for one write.
-pub(crate) fn check(request: &Request) -> Answer {
+pub(crate) fn check(request: &Request) -> AdmissionResponse {
     let kind = request.kind.kind.as_str();
     let metadata = &request.object["metadata"];
     let warning = match kind {
@@ -23,12 +23,12 @@ pub(crate) fn check(request: &Request) -> Answer {
                 .or_else(|| elsewhere(kind, metadata, template))
         }
     };
-    Answer {
+    AdmissionResponse {
         warnings: warning
             .into_iter()
             .map(|text| format!("weft: {text}"))
             .collect(),
-        ..Answer::allow()
+        ..AdmissionResponse::allow()
     }
 }
 

@@ -7,9 +7,10 @@
 
 use std::time::Duration;
 
-use crds::labels::{CONTROLLER, TRUST_DOMAIN};
+use crds::labels::TRUST_DOMAIN;
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::{Api, Client};
+use policy::well_known::CONTROLLER;
 use tokio::time::{sleep, timeout};
 use tracing::{error, warn};
 

@@ -1,94 +1,61 @@
 //! Refuses SMI objects that could not mean anything, while their author looks on.
 //!
-//! The controller judges again, because this webhook may be away and objects may
-//! be older than it. What does not exist yet is no mistake here: objects may
-//! come in any order.
+//! What an object means is judged in `crds::smi::judge`, where the controller asks again:
+//! this webhook may be away, and objects may be older than it. What does not exist yet is
+//! no mistake here: objects may come in any order.
 
-mod access;
-mod binding;
-mod specs;
-mod split;
+use crds::smi::{
+    self, HttpRouteGroupSpec, IdentityBindingSpec, TcpRouteSpec, TrafficSplitSpec,
+    TrafficTargetSpec, UdpRouteSpec,
+    judge::{self, Mistake, Severity, Surroundings},
+};
 
-use crds::smi;
-use serde::de::DeserializeOwned;
-use serde_json::Value;
-
-use crate::review::{Answer, Request};
+use crate::review::{AdmissionResponse, Request};
 
 /// Most mistakes that one answer names.
 const MOST_MISTAKES: usize = 10;
 
-/// One mistake: the field, and what is wrong with it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Mistake {
-    field: String,
-    reason: String,
-}
-
-/// Mistakes of one object, in the order of its fields.
-#[derive(Debug, Default)]
-struct Mistakes(Vec<Mistake>);
-
-impl Mistakes {
-    fn add(&mut self, field: impl Into<String>, reason: impl Into<String>) {
-        self.0.push(Mistake {
-            field: field.into(),
-            reason: reason.into(),
-        });
-    }
-}
-
-/// Characters of one mistake's field or reason that are told: both may quote values of
-/// any length.
-const LONGEST_TEXT: usize = 400;
-
-/// The answer for one object.
-pub(crate) fn validate(request: &Request) -> Answer {
+/// The answer for one object, in a cluster of this DNS domain.
+pub(crate) fn validate(request: &Request, cluster_domain: &str) -> AdmissionResponse {
     if !concerns_us(request) {
-        return Answer::allow();
+        return AdmissionResponse::allow();
     }
-    let mistakes = match find(request) {
-        Ok(mistakes) => mistakes.0,
-        Err(error) => {
-            // A kind that is not ours reaches us only through a wrong selector.
-            vec![Mistake {
-                field: "the object".into(),
-                reason: error.to_string(),
-            }]
-        }
+    let at = Surroundings {
+        namespace: &request.namespace,
+        cluster_domain,
     };
-    if mistakes.is_empty() {
-        return Answer {
-            warnings: doubts(request),
-            ..Answer::allow()
+    let Some(mistakes) = judged(request, &at) else {
+        // It reaches us only through a wrong selector.
+        let kind: String = request.kind.kind.chars().take(80).collect();
+        return refusal(
+            request,
+            &format!("kind: {kind:?} is not a kind that Weft serves"),
+        );
+    };
+    let named = |severity: Severity| {
+        let mistakes = mistakes.iter();
+        let mistakes = mistakes.filter(move |mistake| mistake.severity == severity);
+        mistakes.map(|mistake| format!("{}: {}", mistake.field, mistake.text))
+    };
+    let mut refused: Vec<String> = named(Severity::Refuse).collect();
+    if refused.is_empty() {
+        return AdmissionResponse {
+            warnings: named(Severity::Warn).collect(),
+            ..AdmissionResponse::allow()
         };
     }
-    let more = mistakes.len().saturating_sub(MOST_MISTAKES);
-    let mut named: Vec<String> = mistakes
-        .iter()
-        .take(MOST_MISTAKES)
-        .map(|mistake| format!("{}: {}", short(&mistake.field), short(&mistake.reason)))
-        .collect();
+    let more = refused.len().saturating_sub(MOST_MISTAKES);
     if more > 0 {
-        named.push(format!("and {more} more"));
+        refused.truncate(MOST_MISTAKES);
+        refused.push(format!("and {more} more"));
     }
-    Answer::refuse(format!(
-        "{} {}/{} is invalid: {}",
-        request.kind.kind,
-        request.namespace,
-        request.name,
-        named.join("; ")
-    ))
+    refusal(request, &refused.join("; "))
 }
 
-/// What can be meant, and hardly is.
-fn doubts(request: &Request) -> Vec<String> {
-    if request.kind.kind != "HTTPRouteGroup" {
-        return Vec::new();
-    }
-    let spec = request.object.get("spec").unwrap_or(&Value::Null);
-    let doubts = read(spec).map(|spec| specs::doubtful_methods(&spec));
-    doubts.unwrap_or_default()
+fn refusal(request: &Request, why: &str) -> AdmissionResponse {
+    let kind: String = request.kind.kind.chars().take(80).collect();
+    let (namespace, name) = (&request.namespace, &request.name);
+    AdmissionResponse::refuse(format!("{kind} {namespace}/{name} is invalid: {why}"))
 }
 
 /// Whether this write changes what a user asked for. An object that was stored when it
@@ -106,78 +73,26 @@ fn concerns_us(request: &Request) -> bool {
     asked && itself && spec_changed && !going
 }
 
-fn find(request: &Request) -> Result<Mistakes, serde_json::Error> {
-    let mut mistakes = Mistakes::default();
-    let namespace = request.namespace.as_str();
-    let spec = request.object.get("spec").unwrap_or(&Value::Null);
-    match (request.kind.group.as_str(), request.kind.kind.as_str()) {
-        (smi::SPLIT_GROUP, "TrafficSplit") => {
-            split::check_weights(spec, &mut mistakes);
-            if mistakes.0.is_empty() {
-                split::check(&read(spec)?, namespace, &mut mistakes);
+/// What is wrong with the object; `None` if its kind is none of ours.
+fn judged(request: &Request, at: &Surroundings<'_>) -> Option<Vec<Mistake>> {
+    let spec = request.object.get("spec");
+    Some(
+        match (request.kind.group.as_str(), request.kind.kind.as_str()) {
+            (smi::SPLIT_GROUP, "TrafficSplit") => judge::spec::<TrafficSplitSpec>(spec, at).1,
+            (smi::ACCESS_GROUP, "TrafficTarget") => judge::spec::<TrafficTargetSpec>(spec, at).1,
+            (smi::SPECS_GROUP, "HTTPRouteGroup") => judge::spec::<HttpRouteGroupSpec>(spec, at).1,
+            (smi::SPECS_GROUP, "TCPRoute") => judge::spec::<TcpRouteSpec>(spec, at).1,
+            (smi::SPECS_GROUP, "UDPRoute") => judge::spec::<UdpRouteSpec>(spec, at).1,
+            (smi::ACCESS_GROUP, "IdentityBinding") => {
+                judge::spec::<IdentityBindingSpec>(spec, at).1
             }
-        }
-        (smi::ACCESS_GROUP, "TrafficTarget") => {
-            access::check(&read(spec)?, namespace, &mut mistakes);
-        }
-        (smi::SPECS_GROUP, "HTTPRouteGroup") => specs::check_http(&read(spec)?, &mut mistakes),
-        (smi::SPECS_GROUP, "TCPRoute") => specs::check_tcp(&read(spec)?, &mut mistakes),
-        (smi::SPECS_GROUP, "UDPRoute") => specs::check_udp(&read(spec)?, &mut mistakes),
-        (smi::ACCESS_GROUP, "IdentityBinding") => {
-            binding::check(&read(spec)?, &mut mistakes);
-        }
-        (_, kind) => mistakes.add("kind", format!("{kind:?} is not a kind that Weft serves")),
-    }
-    Ok(mistakes)
+            _ => return None,
+        },
+    )
 }
 
-fn read<T: DeserializeOwned + Default>(spec: &Value) -> Result<T, serde_json::Error> {
-    if spec.is_null() {
-        Ok(T::default())
-    } else {
-        T::deserialize(spec)
-    }
-}
-
-/// Schemas bound lists too; this holds where another product's schema is in force.
-fn check_count(field: &str, found: usize, most: usize, mistakes: &mut Mistakes) {
-    if found > most {
-        mistakes.add(field, format!("has {found} entries, but may have {most}"));
-    }
-}
-
-fn check_port(field: String, port: i64, mistakes: &mut Mistakes) {
-    if !(1..=65535).contains(&port) {
-        mistakes.add(field, format!("is {port}, but a port is from 1 to 65535"));
-    }
-}
-
-/// Whether `text` is a DNS label, as names of Services and namespaces are.
-fn is_label(text: &str) -> bool {
-    let bytes = text.as_bytes();
-    !bytes.is_empty()
-        && bytes.len() <= 63
-        && bytes
-            .iter()
-            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || *b == b'-')
-        && !text.starts_with('-')
-        && !text.ends_with('-')
-}
-
-/// Whether `text` is a name of dot-separated labels, as names of most objects are.
-fn is_name(text: &str) -> bool {
-    text.len() <= 253 && text.split('.').all(is_label)
-}
-
-/// The beginning of a long text.
-fn short(text: &str) -> String {
-    if text.chars().count() <= LONGEST_TEXT {
-        return text.to_owned();
-    }
-    let begin: String = text.chars().take(LONGEST_TEXT).collect();
-    format!("{begin}...")
-}
-
+#[cfg(test)]
+mod agreement;
 #[cfg(test)]
 mod hostile;
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! Session affinity: how long a client keeps the endpoint that it was given.
 //!
 //! A session lasts as long as the next call comes within the Service's time. After
-//! that another one begins, and with it another *turn*. Who knows the turn chooses
+//! that another one begins, and with it another *epoch*. Who knows the epoch chooses
 //! the endpoint by it, so nothing about endpoints needs to be remembered here.
 //!
 //! Invariant: time is an argument.
@@ -11,20 +11,20 @@ use std::time::{Duration, Instant};
 /// What one client remembers of its calls to one Service.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Session {
-    turn: u64,
+    epoch: u64,
     last: Option<Instant>,
 }
 
 impl Session {
-    /// The turn of a call at `now`: the one of the call before, unless that was longer
+    /// The epoch of a call at `now`: the one of the call before, unless that was longer
     /// ago than `limit`.
     pub fn call(&mut self, now: Instant, limit: Duration) -> u64 {
         let over = |last: Instant| now.saturating_duration_since(last) > limit;
         if self.last.is_some_and(over) {
-            self.turn = self.turn.wrapping_add(1);
+            self.epoch = self.epoch.wrapping_add(1);
         }
         self.last = Some(now);
-        self.turn
+        self.epoch
     }
 }
 

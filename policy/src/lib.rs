@@ -5,6 +5,15 @@
 //! cluster, no clock and no randomness: time and random numbers are handed in,
 //! so a test replays an hour in a microsecond and a decision can be explained.
 
+#![cfg_attr(
+    not(test),
+    warn(
+        clippy::disallowed_methods,
+        clippy::disallowed_types,
+        clippy::large_futures
+    )
+)]
+
 pub mod access;
 pub mod affinity;
 pub mod balance;
@@ -17,3 +26,4 @@ pub mod path;
 pub mod protocol;
 pub mod reason;
 pub mod route;
+pub mod well_known;

@@ -1,11 +1,10 @@
-//! Why a request or connection could not be served, in one place: status,
-//! header, metric label and the right to try elsewhere are all read from here.
+//! Why a request or connection could not be served, in one place: status, header, metric
+//! label and the right to try elsewhere are all read from here. `http::refusal` makes the
+//! answer.
+//!
+//! Imports nothing of this crate.
 
-use http::{HeaderValue, Method, Response, StatusCode, header};
 use policy::reason::Reason;
-
-use crate::body::{self, Body};
-use crate::headers;
 
 /// What went wrong, and whether the application can have seen the request.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -85,14 +84,17 @@ impl Failure {
             Reason::NotAllowed => {
                 self.detail = format!(
                     "{}; the caller is {caller}; `kubectl get traffictarget -A` lists what is \
-                     allowed, /config on the called pod's port 15190 what is in force there",
+                     allowed; `kubectl port-forward` to port 15190 of the called pod and /config on \
+                     localhost, which alone is answered, what is in force there",
                     self.detail
                 );
             }
             Reason::NoIdentity => {
                 self.detail = format!(
                     "{}; the caller is outside the mesh: give its pod a proxy \
-                     (weft.dev/inject=enabled), or allow group system:unauthenticated",
+                     (label weft.dev/inject=enabled, then make the pod anew); if plaintext is \
+                     to be accepted, annotate the called namespace weft.dev/mtls=permissive, and \
+                     where calls are denied allow group system:unauthenticated in a TrafficTarget",
                     self.detail
                 );
             }
@@ -108,97 +110,6 @@ impl Failure {
             ..Self::unsent(Reason::ConnectFailed, detail)
         }
     }
-
-    /// The answer that a caller gets. `grpc` answers with a gRPC status in a
-    /// response of headers only, as gRPC clients expect it.
-    #[must_use]
-    pub fn response(&self, grpc: bool) -> Response<Body> {
-        let mut response = refusal(self.reason, &self.detail, grpc);
-        if let Some(reset) = self.reset {
-            response.extensions_mut().insert(reset);
-        }
-        response
-    }
-
-    /// The same to a request of this method.
-    #[must_use]
-    pub fn response_to(&self, method: &Method, grpc: bool) -> Response<Body> {
-        answer_to(method, self.response(grpc))
-    }
-}
-
-/// `response`, as an answer to this method may be: HEAD is answered without a body,
-/// and in HTTP/2 a client takes one for a broken stream.
-#[must_use]
-pub fn answer_to(method: &Method, response: Response<Body>) -> Response<Body> {
-    if *method == Method::HEAD {
-        response.map(|_| body::empty())
-    } else {
-        response
-    }
-}
-
-/// An answer made by the proxy itself, recognisable by `weft-reason`.
-#[must_use]
-pub fn refusal(reason: Reason, detail: &str, grpc: bool) -> Response<Body> {
-    let mut response = if grpc {
-        let mut response = Response::new(body::empty());
-        let map = response.headers_mut();
-        map.insert(
-            header::CONTENT_TYPE,
-            HeaderValue::from_static("application/grpc"),
-        );
-        map.insert(
-            "grpc-status",
-            HeaderValue::from(u16::from(reason.grpc_status())),
-        );
-        if let Ok(message) = HeaderValue::from_str(&format!("weft: {}", reason.as_str())) {
-            map.insert("grpc-message", message);
-        }
-        response
-    } else {
-        let mut response =
-            Response::new(body::text(format!("weft: {}: {detail}\n", reason.as_str())));
-        *response.status_mut() = reason.status();
-        let map = response.headers_mut();
-        map.insert(
-            header::CONTENT_TYPE,
-            HeaderValue::from_static("text/plain; charset=utf-8"),
-        );
-        response
-    };
-    response
-        .headers_mut()
-        .insert(headers::REASON, HeaderValue::from_static(reason.as_str()));
-    response
-}
-
-/// The reason that a peer proxy gave for its own answer.
-#[must_use]
-pub fn reason_in(map: &http::HeaderMap) -> Option<Reason> {
-    let given = map.get(headers::REASON)?;
-    Reason::ALL
-        .into_iter()
-        .find(|reason| given == reason.as_str())
-}
-
-/// True for gRPC requests, whose failures travel in `grpc-status`.
-#[must_use]
-pub fn is_grpc(map: &http::HeaderMap) -> bool {
-    map.get(header::CONTENT_TYPE)
-        .is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
-}
-
-/// Whether an answer counts as a success for metrics: no server error, and for
-/// gRPC no status that blames the server.
-#[must_use]
-pub fn is_success(status: StatusCode, grpc_status: Option<u16>) -> bool {
-    !status.is_server_error() && !matches!(grpc_status, Some(2 | 4 | 12..=15))
-}
-
-#[must_use]
-pub fn grpc_status(map: &http::HeaderMap) -> Option<u16> {
-    map.get("grpc-status")?.to_str().ok()?.parse().ok()
 }
 
 #[cfg(test)]
@@ -213,12 +124,14 @@ mod tests {
         assert!(
             detail.starts_with("no TrafficTarget allows this call; the caller is spiffe://")
                 && detail.contains(caller)
-                && detail.contains("kubectl get traffictarget"),
+                && detail.contains("kubectl get traffictarget")
+                && detail.contains("kubectl port-forward"),
             "{detail}"
         );
         let outside = Failure::verdict(Reason::NoIdentity, "plaintext").told_to("outside");
         assert!(
-            outside.detail.contains("weft.dev/inject=enabled"),
+            outside.detail.contains("weft.dev/inject=enabled")
+                && outside.detail.contains("weft.dev/mtls=permissive"),
             "{}",
             outside.detail
         );

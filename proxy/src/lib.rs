@@ -1,47 +1,64 @@
 //! The data plane: a proxy beside every pod, and the redirection that brings
 //! the pod's traffic to it.
 //!
-//! `outbound` and `inbound` tell the story of a connection; everything else is
-//! a step of one of the two. `app` puts the parts together.
+//! `outbound` and `inbound` serve connections; everything else is a step of one of the
+//! two, or keeps what they need up to date. `process` puts the parts together. Modules
+//! are private: what `main` and the integration tests name is re-exported here.
 
-pub mod access_log;
-pub mod app;
-pub mod body;
-pub mod budget;
-pub mod capture;
-pub mod control;
-pub mod detect;
-pub mod drain_command;
-pub mod endpoint;
-pub mod failure;
-pub mod finish;
-mod goodbye;
-pub mod headers;
-pub mod http;
-pub mod http1;
-pub mod http2;
-pub mod inbound;
-pub mod leaving;
-pub mod lifecycle;
-pub mod memory;
-pub mod mesh;
-pub mod metrics;
-pub mod outbound;
-pub mod pages;
-pub mod peer;
-pub mod pieces;
-pub mod places;
-pub mod probe;
-pub mod quiet;
-pub mod report;
-pub mod settings;
-pub mod snapshot;
-pub mod stream;
-pub mod switched;
-pub mod target;
-pub mod tcp;
-pub mod trace;
-pub mod tunnel;
-pub(crate) mod upload;
-pub mod upstream;
-pub mod wide;
+#![cfg_attr(
+    not(test),
+    warn(
+        clippy::disallowed_methods,
+        clippy::disallowed_types,
+        clippy::large_futures
+    )
+)]
+
+mod admin;
+mod capture;
+mod config;
+mod control;
+mod drain;
+mod endpoints;
+mod failure;
+mod http;
+mod inbound;
+mod mesh;
+mod net;
+mod outbound;
+mod ports;
+mod probe;
+mod process;
+mod proxy;
+mod settings;
+mod telemetry;
+
+// The program.
+pub use crate::capture::command as capture_command;
+pub use crate::drain::command::command as drain_command;
+pub use crate::process::run;
+pub use crate::settings::Settings;
+pub use crate::telemetry::access_log::flush as flush_access_log;
+
+// A pod in process, as the integration tests make it.
+pub use crate::config::store::Store;
+pub use crate::drain::Drain;
+pub use crate::http::body::empty as empty_body;
+pub use crate::http::client::Clients;
+pub use crate::http::client::taskless::{Acquire, Dedicated};
+pub use crate::inbound::{serve_mesh, serve_plain};
+pub use crate::mesh::peer::send as send_to_peer;
+pub use crate::mesh::peers::Peers;
+pub use crate::mesh::tls::MeshTls;
+pub use crate::net::budget::Budget;
+pub use crate::net::connect::tune_closely;
+pub use crate::net::original_dst::original_dst;
+pub use crate::outbound::serve as serve_outbound;
+pub use crate::ports::{MESH_PORT, OWN_PORTS};
+pub use crate::proxy::Proxy;
+pub use crate::telemetry::Telemetry;
+pub use crate::telemetry::labels::{
+    AuditLabels, ByteLabels, CancelledLabels, ConnectionLabels, Direction, LatencyLabels, Port,
+    RequestLabels, Security, TcpLabels, TlsLabels,
+};
+pub use crate::telemetry::metrics::Metrics;

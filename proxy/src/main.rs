@@ -1,10 +1,18 @@
 //! `weft-proxy run` is the sidecar, `capture` the init container, `drain` the
 //! hook that runs when the pod is deleted.
 
+#![cfg_attr(
+    not(test),
+    warn(
+        clippy::disallowed_methods,
+        clippy::disallowed_types,
+        clippy::large_futures
+    )
+)]
+
 use std::process::ExitCode;
 
-use weft_proxy::settings::Settings;
-use weft_proxy::{access_log, app, capture, drain_command};
+use weft_proxy::{Settings, capture_command, drain_command, flush_access_log, run as run_proxy};
 
 // Under load it holds two thirds of what glibc's holds, and streams of bytes cost
 // no page faults.
@@ -15,8 +23,8 @@ fn main() -> ExitCode {
     let mut arguments = std::env::args().skip(1);
     match arguments.next().as_deref() {
         Some("run") | None => run(),
-        Some("capture") => capture::command(arguments),
-        Some("drain") => drain_command::command(),
+        Some("capture") => capture_command(arguments),
+        Some("drain") => drain_command(),
         Some(other) => {
             eprintln!("weft-proxy: {other:?} is no command; known are run, capture and drain");
             ExitCode::from(64)
@@ -36,14 +44,14 @@ fn run() -> ExitCode {
         eprintln!("weft-proxy: WEFT_LOG: {error}");
         return ExitCode::from(78);
     }
-    let code = match app::run(settings) {
+    let code = match run_proxy(settings) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!(%error, "the proxy could not go on");
             ExitCode::FAILURE
         }
     };
-    access_log::flush();
+    flush_access_log();
     runtime::log::flush();
     code
 }

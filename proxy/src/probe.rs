@@ -10,6 +10,8 @@
 //! that the pod's author wrote, hooks need the token that the injector made, and
 //! askers of one probe share one run of it: asking often neither loads the
 //! application nor crowds out the kubelet.
+//!
+//! Imports nothing of this crate.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -24,17 +26,16 @@ use runtime::admin::{self, Answer};
 mod exchange;
 mod grpc;
 mod http_get;
-pub mod target;
+pub(crate) mod result;
+pub(crate) mod target;
 
-pub use target::BadTargets;
+use crate::probe::result::ProbeResult;
+pub(crate) use target::BadTargets;
 use target::{Check, HttpGet, Probe};
-
-/// What a probe or hook found, in a few words; `Err` is a failure.
-pub type Verdict = Result<String, String>;
 
 /// All probes and hooks of this pod.
 #[derive(Debug)]
-pub struct Probes {
+pub(crate) struct Probes {
     pod_ip: IpAddr,
     /// By `<container>/<kind>`.
     probes: HashMap<String, Arc<Slot>>,
@@ -46,7 +47,7 @@ pub struct Probes {
 #[derive(Debug)]
 struct Slot {
     probe: Probe,
-    running: Mutex<Option<WeakShared<BoxFuture<'static, Verdict>>>>,
+    running: Mutex<Option<WeakShared<BoxFuture<'static, ProbeResult>>>>,
 }
 
 impl Probes {
@@ -54,7 +55,7 @@ impl Probes {
     ///
     /// # Errors
     /// Names the variable, the key and what is wrong with it.
-    pub fn parse(probes: &str, hooks: &str, pod_ip: IpAddr) -> Result<Self, BadTargets> {
+    pub(crate) fn parse(probes: &str, hooks: &str, pod_ip: IpAddr) -> Result<Self, BadTargets> {
         let slot = |probe| {
             Arc::new(Slot {
                 probe,
@@ -70,7 +71,7 @@ impl Probes {
     }
 
     /// Answers `/probe/...` and `/hook/...`; `None` for every other path.
-    pub async fn answer(&self, method: &Method, path: &str) -> Option<Answer> {
+    pub(crate) async fn answer(&self, method: &Method, path: &str) -> Option<Answer> {
         let probe = path.strip_prefix("/probe/");
         let hook = path.strip_prefix("/hook/");
         if probe.or(hook).is_some() && method != Method::GET {
@@ -92,7 +93,7 @@ impl Probes {
 
 impl Slot {
     /// Joins the run under way, or starts one.
-    fn verdict(self: &Arc<Self>, pod_ip: IpAddr) -> Shared<BoxFuture<'static, Verdict>> {
+    fn verdict(self: &Arc<Self>, pod_ip: IpAddr) -> Shared<BoxFuture<'static, ProbeResult>> {
         let mut running = self.running.lock();
         let under_way = running.as_ref().and_then(WeakShared::upgrade);
         if let Some(run) = under_way.filter(|run| run.peek().is_none()) {
@@ -106,7 +107,7 @@ impl Slot {
 }
 
 impl Probe {
-    async fn run(&self, pod_ip: IpAddr) -> Verdict {
+    async fn run(&self, pod_ip: IpAddr) -> ProbeResult {
         let check = async {
             match &self.check {
                 Check::Http(get) => http_get::probe(get, pod_ip).await,
@@ -124,7 +125,7 @@ impl Probe {
     }
 }
 
-fn probed(verdict: Verdict) -> Answer {
+fn probed(verdict: ProbeResult) -> Answer {
     match verdict {
         Ok(found) => admin::text(StatusCode::OK, found + "\n"),
         Err(reason) => admin::text(StatusCode::SERVICE_UNAVAILABLE, reason + "\n"),
@@ -134,7 +135,7 @@ fn probed(verdict: Verdict) -> Answer {
 /// To the kubelet any answer to a hook is a success, whatever its status; only
 /// the lack of one is a failure. A redirect to what is no URL is what its client
 /// reports as such, and so a failed postStart still restarts the container.
-fn hooked(verdict: Verdict) -> Answer {
+fn hooked(verdict: ProbeResult) -> Answer {
     match verdict {
         Ok(found) => admin::text(StatusCode::OK, found + "\n"),
         Err(reason) => {

@@ -2,12 +2,14 @@
 //!
 //! Modes and rules are not here: they come from the controller and change at
 //! run time.
+//!
+//! Imports nothing of this crate.
 
 use std::net::IpAddr;
 use std::path::PathBuf;
 
 use policy::name::SpiffeId;
-use runtime::env::{BadEnv, Reader};
+use runtime::env::{BadEnv, EnvReader};
 
 /// Service account of the controller.
 const CONTROLLER_ACCOUNT: &str = "weft-controller";
@@ -48,12 +50,12 @@ impl Settings {
     /// # Errors
     /// Names every variable that is missing or wrong.
     pub fn from_env() -> Result<Self, BadEnv> {
-        Self::read(Reader::from_env())
+        Self::read(EnvReader::from_env())
     }
 
     /// # Errors
     /// As [`Settings::from_env`].
-    pub fn read(mut env: Reader) -> Result<Self, BadEnv> {
+    pub fn read(mut env: EnvReader) -> Result<Self, BadEnv> {
         let trust_domain: Option<String> = env.required("WEFT_TRUST_DOMAIN");
         let namespace: Option<String> = env.required("WEFT_NAMESPACE");
         let account: Option<String> = env.required("WEFT_SERVICE_ACCOUNT");
@@ -122,7 +124,7 @@ impl Settings {
 }
 
 /// `WEFT_COMPATIBILITY_SERIES` is `linkerd`, `osm` or both; nothing is off.
-fn compatibility(env: &mut Reader) -> Option<Compatibility> {
+fn compatibility(env: &mut EnvReader) -> Option<Compatibility> {
     const NAME: &str = "WEFT_COMPATIBILITY_SERIES";
     let meshes: Vec<String> = env.list(NAME);
     for mesh in &meshes {
@@ -148,7 +150,7 @@ fn compatibility(env: &mut Reader) -> Option<Compatibility> {
 
 #[cfg(test)]
 mod tests {
-    use runtime::env::Reader;
+    use runtime::env::EnvReader;
 
     use super::Settings;
 
@@ -169,7 +171,7 @@ mod tests {
 
     #[test]
     fn a_pod_knows_its_addresses_in_both_spellings() {
-        let settings = Settings::read(Reader::from_map(GOOD.iter().copied())).unwrap();
+        let settings = Settings::read(EnvReader::from_map(GOOD.iter().copied())).unwrap();
         assert!(settings.is_own("::ffff:10.0.0.7".parse().unwrap()));
         assert!(settings.is_own("fd00::7".parse().unwrap()));
         assert!(!settings.is_own("127.0.0.1".parse().unwrap()));
@@ -183,7 +185,7 @@ mod tests {
     fn series_of_other_meshes_are_off_until_asked_for_and_need_the_workload() {
         let read = |more: &[(&'static str, &'static str)]| {
             let all = GOOD.iter().chain(more).copied();
-            Settings::read(Reader::from_map(all)).map(|settings| settings.compatibility)
+            Settings::read(EnvReader::from_map(all)).map(|settings| settings.compatibility)
         };
         assert_eq!(read(&[]).unwrap(), None);
         let asked = ("WEFT_COMPATIBILITY_SERIES", "osm");
@@ -206,7 +208,7 @@ mod tests {
 
     #[test]
     fn every_missing_variable_is_named_at_once() {
-        let error = Settings::read(Reader::from_map([("WEFT_NAMESPACE", "shop")]))
+        let error = Settings::read(EnvReader::from_map([("WEFT_NAMESPACE", "shop")]))
             .unwrap_err()
             .to_string();
         for name in [

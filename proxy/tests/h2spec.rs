@@ -11,9 +11,9 @@
     reason = "a test ends with the first surprise"
 )]
 
-#[path = "path/harness.rs"]
+#[path = "support/pod.rs"]
 #[allow(dead_code, reason = "shared with tests that use the rest of it")]
-mod harness;
+mod support;
 
 use std::collections::BTreeSet;
 use std::convert::Infallible;
@@ -23,7 +23,6 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::sync::{Arc, OnceLock};
 
-use harness::{Pod, endpoint, endpoints, id, pair, resource, vip};
 use http::{Method, Request, Response};
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Bytes, Incoming};
@@ -31,9 +30,10 @@ use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use runtime::occupancy::Place;
+use support::{Pod, endpoint, endpoints, id, pair, resource, vip};
 use tokio::net::{TcpListener, TcpStream};
-use weft_proxy::app::Proxy;
-use weft_proxy::{inbound, outbound};
+use weft_proxy::Proxy;
+use weft_proxy::{serve_outbound, serve_plain};
 use wire::v1::{self, Protocol};
 
 /// Cases that fail, and why they may. A case that fails and is not here fails
@@ -204,7 +204,7 @@ async fn the_outbound_listener_conforms_to_http2() {
         vec![endpoint(server.ip, port, Some("api"))],
     )]);
     let addr = listen(&client, |proxy, stream| {
-        outbound::serve(proxy, stream, vip(), Place::unlisted())
+        serve_outbound(proxy, stream, vip(), Place::unlisted())
     })
     .await;
     conforms("outbound", addr).await;
@@ -217,7 +217,7 @@ async fn the_inbound_listener_conforms_to_http2() {
     server.set(vec![declared_http2()]);
     let original = SocketAddr::new(server.ip, port);
     let addr = listen(&server, move |proxy, stream| {
-        inbound::serve_plain(proxy, stream, original, Place::unlisted())
+        serve_plain(proxy, stream, original, Place::unlisted())
     })
     .await;
     conforms("inbound", addr).await;

@@ -9,22 +9,22 @@
     reason = "a test ends with the first surprise"
 )]
 
-#[path = "path/harness.rs"]
+#[path = "support/pod.rs"]
 #[allow(dead_code, reason = "shared with tests that use the rest of it")]
-mod harness;
+mod support;
 
 mod hostile {
     mod downgrade;
     mod exchange;
-    mod field;
     mod floods;
     mod framing;
     mod honest;
     mod identity;
-    mod raw2;
+    mod raw_http2;
     mod servers;
     mod stalls;
     mod streaming;
     mod targets;
+    mod two_pods;
     mod ways;
 }

@@ -9,13 +9,13 @@
     reason = "a test ends with the first surprise"
 )]
 
-#[path = "path/harness.rs"]
+#[path = "support/pod.rs"]
 #[allow(dead_code, reason = "shared with tests that use the rest of it")]
-mod harness;
+mod support;
 
 use std::time::Duration;
 
-use harness::{Pod, endpoint, endpoints, pair, vip};
+use support::{Pod, endpoint, endpoints, pair, vip};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Mutex;

@@ -12,9 +12,11 @@ mod words;
 
 use policy::reason::Reason;
 use prometheus_client::registry::Registry;
-use weft_proxy::metrics::{
-    AuditLabels, ByteLabels, CancelledLabels, ConnectionLabels, Direction, LatencyLabels, Metrics,
-    Port, RequestLabels, Security, TcpLabels, TlsLabels,
+use weft_proxy::Metrics;
+use weft_proxy::Port;
+use weft_proxy::{
+    AuditLabels, ByteLabels, CancelledLabels, ConnectionLabels, Direction, LatencyLabels,
+    RequestLabels, Security, TcpLabels, TlsLabels,
 };
 
 #[test]

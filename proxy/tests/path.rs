@@ -9,19 +9,19 @@
     reason = "a test ends with the first surprise"
 )]
 
-#[path = "path/harness.rs"]
-mod harness;
+#[path = "support/pod.rs"]
+mod support;
 
 mod path {
     mod access;
     mod away;
     mod counts;
+    mod dedicated;
+    mod dedicated_close;
     mod drain;
     mod http;
     mod mesh_port;
     mod pods;
-    mod quiet;
-    mod quiet_ends;
     mod routing;
     mod tcp;
 }

@@ -37,7 +37,7 @@ use tracing::{debug, warn};
 use crate::head_timer::watch_heads;
 use crate::occupancy::{Bounds, Occupancy, Place, Reached};
 use crate::ready::Ready;
-use crate::{accept, metrics};
+use crate::{accept, metrics, task};
 
 /// Connections at one time: a kubelet, a few scrapers and people, with room.
 pub const MAX_CONNECTIONS: usize = 128;
@@ -137,7 +137,7 @@ impl Admin {
                 metrics::admin_closed();
             }
         });
-        tokio::spawn(Arc::clone(&occupancy).watch());
+        task::spawn("admin connections", Arc::clone(&occupancy).watch());
         loop {
             let (stream, peer) = accept::next(&self.listener, "admin").await;
             let place = timeout(ROOM_WITHIN, occupancy.admit(peer.ip().into())).await;
@@ -147,6 +147,7 @@ impl Admin {
             };
             let Ok(place) = place else { continue };
             let pages = Arc::clone(&pages);
+            #[expect(clippy::disallowed_methods, reason = "its panic ends one connection")]
             tokio::spawn(async move {
                 tokio::select! {
                     () = converse(stream, peer, pages, &place) => {}

@@ -2,9 +2,9 @@
 //! because a person who fixes a manifest should not restart it once per typo.
 //!
 //! ```
-//! # use runtime::env::Reader;
+//! # use runtime::env::EnvReader;
 //! struct Settings { namespace: String, port: u16 }
-//! let mut reader = Reader::from_map([("NAMESPACE", "weft-system")]);
+//! let mut reader = EnvReader::from_map([("NAMESPACE", "weft-system")]);
 //! let namespace = reader.required("NAMESPACE");
 //! let port = reader.or("PORT", 8443);
 //! let settings = reader.finish_with(|| Some(Settings { namespace: namespace?, port }));
@@ -20,7 +20,7 @@ use std::time::Duration;
 const SHOWN: usize = 80;
 
 /// Reads variables and remembers what was wrong with them.
-pub struct Reader {
+pub struct EnvReader {
     lookup: Box<dyn Fn(&str) -> Found>,
     mistakes: Vec<Mistake>,
 }
@@ -31,9 +31,9 @@ enum Found {
     NotUnicode,
 }
 
-impl fmt::Debug for Reader {
+impl fmt::Debug for EnvReader {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Reader")
+        f.debug_struct("EnvReader")
             .field("mistakes", &self.mistakes)
             .finish_non_exhaustive()
     }
@@ -65,9 +65,13 @@ impl Display for BadEnv {
     }
 }
 
-impl Reader {
+impl EnvReader {
     /// Reads the environment of this process.
     #[must_use]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the one place that reads the environment"
+    )]
     pub fn from_env() -> Self {
         Self::over(|name| match std::env::var(name) {
             Ok(text) => Found::Text(text),
@@ -95,7 +99,7 @@ impl Reader {
     }
 
     /// A value that must be set and not empty. None means that a mistake was
-    /// noted and [`Reader::finish`] will fail.
+    /// noted and [`EnvReader::finish`] will fail.
     pub fn required<T>(&mut self, name: &str) -> Option<T>
     where
         T: FromStr,
@@ -254,7 +258,7 @@ mod tests {
     #[test]
     fn every_mistake_is_reported_in_one_go() {
         let mut reader =
-            Reader::from_map([("PORT", "http"), ("ADDRESS", "here"), ("LIST", "1,x,3")]);
+            EnvReader::from_map([("PORT", "http"), ("ADDRESS", "here"), ("LIST", "1,x,3")]);
         assert_eq!(reader.required::<u16>("PORT"), None);
         assert_eq!(reader.required::<String>("NAME"), None);
         assert_eq!(reader.optional::<SocketAddr>("ADDRESS"), None);
@@ -275,7 +279,7 @@ mod tests {
 
     #[test]
     fn default_stands_in_for_absent_and_empty_but_not_for_wrong() {
-        let mut reader = Reader::from_map([("EMPTY", ""), ("WRONG", "many")]);
+        let mut reader = EnvReader::from_map([("EMPTY", ""), ("WRONG", "many")]);
         assert_eq!(reader.or("ABSENT", 7), 7);
         assert_eq!(reader.or("EMPTY", 7), 7);
         assert_eq!(reader.or("WRONG", 7), 7);
@@ -284,7 +288,7 @@ mod tests {
 
     #[test]
     fn empty_value_does_not_satisfy_required() {
-        let mut reader = Reader::from_map([("NAME", "")]);
+        let mut reader = EnvReader::from_map([("NAME", "")]);
         assert_eq!(reader.required::<String>("NAME"), None);
         assert!(reader.finish().is_err());
     }
@@ -311,7 +315,7 @@ mod tests {
 
     #[test]
     fn list_ignores_blanks_and_empty_entries() {
-        let mut reader = Reader::from_map([("NAMES", " a , b,, c,")]);
+        let mut reader = EnvReader::from_map([("NAMES", " a , b,, c,")]);
         assert_eq!(reader.list::<String>("NAMES"), ["a", "b", "c"]);
         assert!(reader.list::<String>("ABSENT").is_empty());
         assert!(reader.finish().is_ok());
@@ -319,19 +323,19 @@ mod tests {
 
     #[test]
     fn settings_are_assembled_only_without_mistakes() {
-        let mut reader = Reader::from_map([("A", "1"), ("B", "x")]);
+        let mut reader = EnvReader::from_map([("A", "1"), ("B", "x")]);
         let a = reader.required::<u8>("A");
         let b = reader.or::<u8>("B", 2);
         assert!(reader.finish_with(|| Some((a?, b))).is_err());
 
-        let mut reader = Reader::from_map([("A", "1")]);
+        let mut reader = EnvReader::from_map([("A", "1")]);
         let a = reader.required::<u8>("A");
         assert_eq!(reader.finish_with(|| Some((a?, 2))).unwrap(), (1, 2));
     }
 
     #[test]
     fn long_value_is_cut_in_the_message() {
-        let mut reader = Reader::from_map([("PORT", "x".repeat(10_000))]);
+        let mut reader = EnvReader::from_map([("PORT", "x".repeat(10_000))]);
         reader.optional::<u16>("PORT");
         assert!(reader.finish().unwrap_err().to_string().len() < 300);
     }

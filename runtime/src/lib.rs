@@ -1,10 +1,18 @@
 //! Process manners that every binary of the mesh shares: environment, logs,
-//! Process manners that every binary of the mesh shares: environment, logs,
 //! readiness, the admin port, places of a listener, named tasks, backoff, the wall
 //! clock and an orderly end.
 //!
 //! Nothing here knows what the process does; that is why it depends on nothing
 //! else of ours.
+
+#![cfg_attr(
+    not(test),
+    warn(
+        clippy::disallowed_methods,
+        clippy::disallowed_types,
+        clippy::large_futures
+    )
+)]
 
 pub mod accept;
 pub mod admin;
@@ -12,15 +20,19 @@ pub mod backoff;
 pub mod cgroup;
 pub mod clock;
 pub mod env;
+pub mod fair_queue;
 pub mod head_timer;
+pub mod https;
 pub mod limit;
-pub mod lines;
+pub mod listen;
 pub mod log;
+pub mod log_writer;
 pub mod metrics;
 pub mod occupancy;
 pub mod pool;
 pub mod rate;
 pub mod ready;
 pub mod shutdown;
+pub mod stop;
 pub mod task;
 pub mod turns;

@@ -2,7 +2,7 @@
 //!
 //! Standard output is left alone: access logs and commands own it.
 //!
-//! No event waits for the reader of standard error ([`crate::lines`]), so whoever
+//! No event waits for the reader of standard error ([`crate::log_writer`]), so whoever
 //! ends the process calls [`flush`] first.
 
 use std::io::IsTerminal;
@@ -13,9 +13,9 @@ use tracing::error;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::util::SubscriberInitExt;
 
-use crate::lines::{FLUSH_WITHIN, Lines};
+use crate::log_writer::{FLUSH_WITHIN, LogWriter};
 
-static EVENTS: OnceLock<Lines> = OnceLock::new();
+static EVENTS: OnceLock<LogWriter> = OnceLock::new();
 
 /// How a log line looks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -60,7 +60,7 @@ pub enum BadLog {
 /// A level that is not understood, or a second call in one process.
 pub fn init(level: &str, format: Format) -> Result<(), BadLog> {
     let filter = filter(level)?;
-    let lines = Lines::to("log", std::io::stderr())?;
+    let lines = LogWriter::to("log", std::io::stderr())?;
     let subscriber = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(lines.clone());

@@ -8,7 +8,7 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::{ConstCounter, Counter};
 use prometheus_client::registry::Registry;
 
-use crate::lines;
+use crate::log_writer;
 
 static ADMIN_CLOSED: LazyLock<Counter> = LazyLock::new(Counter::default);
 
@@ -33,7 +33,7 @@ struct LostLines;
 
 impl Collector for LostLines {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
-        ConstCounter::new(lines::lost()).encode(encoder.encode_descriptor(
+        ConstCounter::new(log_writer::lost()).encode(encoder.encode_descriptor(
             "weft_log_lines_lost",
             "Lines of logs that were lost because nobody read them in time",
             None,

@@ -12,22 +12,23 @@
 //! shares the listener with a hoarder that only holds what is in use keeps the
 //! last tenth: the hoarder's further connections are turned away.
 
+mod seat;
+
 use std::collections::HashMap;
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, timeout};
 
+use seat::{BUSY, CLOSE, CUT, IDLE, Loss, SILENT, STAY, Seat, YOUNG, YOUNGER, millis};
+
 /// Overdue heads are looked for this often.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// A head or a handshake that is younger goes last, and not for another connection
-/// of its own holder: an honest one takes milliseconds.
-const YOUNG: Duration = Duration::from_secs(1);
 /// When nobody has anything to lose, nobody is asked again for this long.
 const ASK_AGAIN: Duration = Duration::from_millis(50);
 /// The holder of most loses this part of its connections at once, so that a flood
@@ -109,33 +110,6 @@ struct Of {
     holder: Mutex<Holder>,
     id: u64,
 }
-
-/// What a connection is doing. Written at every request, so without a lock.
-#[derive(Default)]
-struct Seat {
-    activity: AtomicU8,
-    /// Milliseconds, when `activity` began.
-    since: AtomicU64,
-    /// Milliseconds and one, when the head that is coming began; 0: none is.
-    head: AtomicU64,
-    verdict: AtomicU8,
-    told: Notify,
-}
-
-/// Nothing is known, or it is in use.
-const BUSY: u8 = 0;
-/// Between two requests.
-const IDLE: u8 = 1;
-/// Nothing was said yet.
-const SILENT: u8 = 2;
-/// A class of losses only: a head that is no older than [`YOUNG`].
-const YOUNGER: u8 = 3;
-
-const STAY: u8 = 0;
-/// To be closed as between two requests.
-const CLOSE: u8 = 1;
-/// To be cut off.
-const CUT: u8 = 2;
 
 /// There is no place for this connection: close it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -360,44 +334,6 @@ impl Table {
     }
 }
 
-/// What is lost with a connection: the smallest goes first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Loss {
-    class: u8,
-    since: u64,
-}
-
-impl Seat {
-    fn age(&self, now: u64) -> u64 {
-        now.saturating_sub(self.since.load(Relaxed))
-    }
-
-    fn head_age(&self, now: u64) -> Option<u64> {
-        let begun = self.head.load(Relaxed).checked_sub(1)?;
-        Some(now.saturating_sub(begun))
-    }
-
-    /// None when it must stay, or goes already.
-    fn loss(&self, now: u64) -> Option<Loss> {
-        let activity = self.activity.load(Relaxed);
-        if activity == BUSY || self.verdict.load(Relaxed) != STAY {
-            return None;
-        }
-        let since = self.since.load(Relaxed);
-        match self.head_age(now) {
-            None if activity == IDLE => Some(Loss { class: IDLE, since }),
-            None => Some(Loss {
-                class: SILENT,
-                since,
-            }),
-            Some(age) => Some(Loss {
-                class: if age < millis(YOUNG) { YOUNGER } else { SILENT },
-                since: now - age,
-            }),
-        }
-    }
-}
-
 impl Place {
     /// A place in no table: for connections that nobody bounds here.
     #[must_use]
@@ -524,10 +460,6 @@ impl fmt::Debug for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Place").finish_non_exhaustive()
     }
-}
-
-fn millis(time: Duration) -> u64 {
-    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

@@ -18,6 +18,10 @@ const PANIC_EXIT_CODE: i32 = 101;
 static PANICS: AtomicU64 = AtomicU64::new(0);
 
 /// Runs `future` on the current runtime. `name` stands in its log lines.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "this is what everybody else is sent to"
+)]
 pub fn spawn<F>(name: &'static str, future: F) -> JoinHandle<F::Output>
 where
     F: Future + Send + 'static,
@@ -35,6 +39,10 @@ pub fn panics() -> u64 {
     PANICS.load(Ordering::Relaxed)
 }
 
+#[expect(
+    clippy::disallowed_methods,
+    reason = "this is what everybody else is sent to"
+)]
 fn spawn_guarded<F>(
     name: &'static str,
     future: F,

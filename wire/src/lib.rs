@@ -4,6 +4,15 @@
 //! rest turns messages into the types that decide, and back, at the edge:
 //! nothing behind it reads a raw message.
 
+#![cfg_attr(
+    not(test),
+    warn(
+        clippy::disallowed_methods,
+        clippy::disallowed_types,
+        clippy::large_futures
+    )
+)]
+
 pub mod convert;
 pub mod names;
 pub mod version;

@@ -3,41 +3,40 @@
 //! Every doubt is settled towards allowing less: a reference that leads nowhere
 //! stands for nothing, never for everything.
 
+mod destination;
+mod port_mapping;
 pub(super) mod ports;
 mod sources;
 
 use std::collections::BTreeSet;
+use std::sync::{Arc, OnceLock};
 
+use crds::smi::judge::{DestinationKind, Rule, RuleKind};
 use policy::name::{Kind, ObjectRef};
 use prost::Message as _;
-use std::sync::{Arc, OnceLock};
 use wire::v1;
 
+use self::destination::Destination;
 use self::ports::{Pods, Ports, port_set};
 use super::{
     bindings::Bindings,
-    endpoints::ByPort,
-    few, object, origin,
-    protocols::Reader,
+    findings::{About, Findings},
+    protocols::Protocols,
     routes::{Group, Routes, UDP_NOT_ENFORCED},
+    slices::ByPort,
 };
 use crate::{
     model::{Defaults, Target, TargetRule, Targets},
-    problem::{About, Findings, Reason},
-    world::{ObjectKey, RuleFacts, TargetFacts, World},
+    problem::{Reason, few},
+    world::{ObjectKey, TargetFacts, World, object, origin},
 };
-
-const SERVICE_ACCOUNT: &str = crds::smi::SUBJECT_SERVICE_ACCOUNT;
-const IDENTITY_BINDING: &str = crds::smi::SUBJECT_IDENTITY_BINDING;
-/// A rule about UDP, which the mesh does not carry; [`crate::network_policy`] does.
-const UDP_ROUTE: &str = "UDPRoute";
 
 /// What the references of a target are looked up in.
 pub(super) struct Named<'a> {
     pub(super) defaults: &'a Defaults,
     pub(super) routes: &'a Routes,
     pub(super) bindings: &'a Bindings,
-    pub(super) protocols: Reader<'a>,
+    pub(super) protocols: Protocols<'a>,
 }
 
 /// All TrafficTargets, by whom they protect.
@@ -52,7 +51,8 @@ pub(super) fn targets(
     for (key, facts) in world.targets.iter() {
         let this = object(Kind::TrafficTarget, key);
         findings.seen(this.clone(), &facts.meta, summary(facts));
-        let about = findings.about(&this, facts.meta.generation);
+        let mut about = findings.about(&this, facts.meta.generation);
+        about.judged(&facts.meta.mistakes);
         let reading = Reading {
             named,
             pods: &pods,
@@ -68,10 +68,14 @@ pub(super) fn targets(
 }
 
 fn summary(facts: &TargetFacts) -> String {
-    few(facts.sources.iter().map(|source| match &*source.namespace {
-        "" => source.name.to_string(),
-        namespace => format!("{namespace}/{}", source.name),
-    }))
+    few(facts
+        .spec
+        .sources
+        .iter()
+        .map(|source| match &*source.namespace {
+            "" => source.name.to_string(),
+            namespace => format!("{namespace}/{}", source.name),
+        }))
 }
 
 struct Reading<'a> {
@@ -87,20 +91,6 @@ struct Reading<'a> {
 /// few megabytes of objects would become gigabytes here. Also, far more than this is no
 /// message that a proxy accepts.
 const MOST_BYTES: usize = 512 * 1024;
-
-/// Whom a target is about.
-struct Destination {
-    /// As it is written.
-    name: Arc<str>,
-    /// All pods of these accounts.
-    accounts: Vec<ObjectKey>,
-    /// Pods that were found by their labels.
-    pods: Vec<ObjectKey>,
-    /// The binding that said so.
-    origin: Option<(ObjectRef, i64)>,
-    /// Whether the target may allow something; it protects them either way.
-    usable: bool,
-}
 
 /// What the rules of a target add up to.
 #[derive(Default)]
@@ -122,24 +112,14 @@ impl Reading<'_> {
     /// Whom the target protects, and the target, unless it protects nobody.
     fn target(mut self) -> Option<(Destination, Target)> {
         let origin = origin(Kind::TrafficTarget, self.key, &self.facts.meta);
-        if let Some(why) = &self.facts.meta.unreadable {
-            self.about
-                .refuse(Reason::Unreadable, "", format!("{why}; it allows nothing"));
-            let target = Target {
-                origin,
-                protects: true,
-                rule: None,
-            };
-            return Some((self.destination()?, target));
-        }
         let to = self.destination();
         let callers = self.callers();
         let mut traffic = self.traffic();
         self.limit_to_destination_port(&mut traffic);
         let to = to?;
-        let rules = &self.facts.rules;
-        // Rules about UDP alone say nothing about TCP.
-        let protects = rules.is_empty() || rules.iter().any(|rule| &*rule.kind != UDP_ROUTE);
+        let rules = &self.facts.spec.rules;
+        // Rules about UDP alone, which the mesh does not carry, say nothing about TCP.
+        let protects = rules.is_empty() || rules.iter().any(|rule| rule.kind != RuleKind::UdpRoute);
         let sources = callers.sources();
         let no_traffic = traffic.ports.is_none() && traffic.http.is_none();
         if !to.usable || sources.is_empty() || no_traffic {
@@ -178,42 +158,13 @@ impl Reading<'_> {
 
     /// Whom the target is about, if it names somebody of its own namespace.
     fn destination(&mut self) -> Option<Destination> {
-        let Some(destination) = &self.facts.destination else {
-            self.about
-                .refuse(Reason::Invalid, "spec.destination", "is missing".to_owned());
-            return None;
-        };
-        if !(destination.namespace.is_empty() || destination.namespace == self.key.namespace) {
-            let message = format!(
-                "{:?} is not this object's namespace; it has no effect",
-                destination.namespace
-            );
-            let field = "spec.destination.namespace";
-            self.about
-                .refuse(Reason::ForeignDestination, field, message);
-            return None;
-        }
-        let kind = &*destination.kind;
-        let usable = [SERVICE_ACCOUNT, IDENTITY_BINDING].contains(&kind);
-        if !usable {
-            let message = format!(
-                "{kind:?} is not {SERVICE_ACCOUNT} or {IDENTITY_BINDING}; nothing is allowed"
-            );
-            self.about
-                .refuse(Reason::UnsupportedKind, "spec.destination.kind", message);
-        }
-        if destination.name.is_empty() {
-            let message = "must not be empty".to_owned();
-            self.about
-                .refuse(Reason::Invalid, "spec.destination.name", message);
-            return None;
-        }
+        let destination = self.facts.spec.destination.as_ref()?;
         let here = |name: &Arc<str>| ObjectKey {
             namespace: self.key.namespace.clone(),
             name: name.clone(),
         };
         let named = here(&destination.name);
-        if kind == IDENTITY_BINDING {
+        if destination.kind == DestinationKind::IdentityBinding {
             return self.bound_destination(&named);
         }
         Some(Destination {
@@ -221,7 +172,7 @@ impl Reading<'_> {
             accounts: vec![named],
             pods: Vec::new(),
             origin: None,
-            usable,
+            usable: destination.kind != DestinationKind::Unknown,
         })
     }
 
@@ -259,23 +210,14 @@ impl Reading<'_> {
     }
 
     fn traffic(&mut self) -> Traffic {
-        if self.facts.rules.is_empty() {
-            let message = "is empty: nothing is allowed".to_owned();
-            self.about.refuse(Reason::Invalid, "spec.rules", message);
-        }
         let mut traffic = Traffic::default();
-        for (i, rule) in self.facts.rules.iter().enumerate() {
+        for (i, rule) in self.facts.spec.rules.iter().enumerate() {
             let field = format!("spec.rules[{i}]");
-            let of_ports = [crds::smi::RULE_TCP_ROUTE, UDP_ROUTE].contains(&&*rule.kind);
-            if of_ports && rule.matches.is_some() {
-                let message = format!("{} has no matches; leave the field out", rule.kind);
-                let field = format!("{field}.matches");
-                self.about.warn(Reason::FieldIgnored, &field, message);
-            }
-            match &*rule.kind {
-                crds::smi::RULE_HTTP_ROUTE_GROUP => self.http(&field, rule, &mut traffic),
-                crds::smi::RULE_TCP_ROUTE => self.tcp(&field, rule, &mut traffic),
-                UDP_ROUTE => {
+            match rule.kind {
+                RuleKind::HttpRouteGroup => self.http(&field, rule, &mut traffic),
+                RuleKind::TcpRoute => self.tcp(&field, rule, &mut traffic),
+                RuleKind::Unknown => {}
+                RuleKind::UdpRoute => {
                     if self
                         .named
                         .routes
@@ -291,17 +233,12 @@ impl Reading<'_> {
                         self.about.warn(Reason::NotEnforced, &field, message);
                     }
                 }
-                other => {
-                    let message = format!("{other:?} is no kind of route; this rule is ignored");
-                    let field = format!("{field}.kind");
-                    self.about.refuse(Reason::UnsupportedKind, &field, message);
-                }
             }
         }
         traffic
     }
 
-    fn http(&mut self, field: &str, rule: &RuleFacts, traffic: &mut Traffic) {
+    fn http(&mut self, field: &str, rule: &Rule, traffic: &mut Traffic) {
         // Present from here on, even if nothing is found: absent would mean that any
         // request may pass where a TCPRoute allows the port.
         traffic.http.get_or_insert_default();
@@ -316,12 +253,6 @@ impl Reading<'_> {
             self.take(field, rule, group, 0..group.matches.len(), traffic);
             return;
         };
-        if matches.is_empty() {
-            let message = "is empty: this rule allows nothing; leave it out to mean every match";
-            let field = format!("{field}.matches");
-            self.about
-                .refuse(Reason::Invalid, &field, message.to_owned());
-        }
         for (j, wanted) in matches.iter().enumerate() {
             match group.matches.iter().position(|(name, _)| *name == **wanted) {
                 Some(place) => self.take(field, rule, group, place..place + 1, traffic),
@@ -338,7 +269,7 @@ impl Reading<'_> {
     fn take(
         &mut self,
         field: &str,
-        rule: &RuleFacts,
+        rule: &Rule,
         group: &Group,
         places: std::ops::Range<usize>,
         traffic: &mut Traffic,
@@ -366,7 +297,7 @@ impl Reading<'_> {
         }
     }
 
-    fn tcp(&mut self, field: &str, rule: &RuleFacts, traffic: &mut Traffic) {
+    fn tcp(&mut self, field: &str, rule: &Rule, traffic: &mut Traffic) {
         // Present from here on, even if nothing is found: absent would lift the limit
         // on ports from the HTTP rules.
         let ports = traffic

@@ -11,15 +11,12 @@ use std::{
 
 use policy::name::{Kind, ObjectRef, SpiffeId};
 
-use super::{few, object, origin};
+use super::findings::{About, Findings};
 use crate::{
     model::Defaults,
-    problem::{About, Findings, Reason},
-    world::{BindingFacts, ObjectKey, PodFacts, World},
+    problem::{Reason, few},
+    world::{BindingFacts, ObjectKey, PodFacts, World, object, origin},
 };
-
-/// What SPIFFE ids may be written without.
-const SCHEME: &str = "spiffe://";
 
 /// Every IdentityBinding by name.
 pub(crate) struct Bindings(BTreeMap<ObjectKey, Binding>);
@@ -48,12 +45,14 @@ impl Bindings {
         let bindings = world.bindings.iter().map(|(key, facts)| {
             let this = object(Kind::IdentityBinding, key);
             findings.seen(this.clone(), &facts.meta, summary(facts));
+            let mut about = findings.about(&this, facts.meta.generation);
+            about.judged(&facts.meta.mistakes);
             let reading = Reading {
                 world,
                 defaults,
                 key,
                 facts,
-                about: findings.about(&this, facts.meta.generation),
+                about,
             };
             (key.clone(), reading.binding())
         });
@@ -67,10 +66,10 @@ impl Bindings {
 
 /// Says what is asked for and not how much of it there is, which changes by itself.
 fn summary(facts: &BindingFacts) -> String {
-    let account = facts.service_account.iter().map(ToString::to_string);
-    let labels = facts.labels.iter().flatten();
+    let account = facts.spec.service_account.iter().map(ToString::to_string);
+    let labels = facts.spec.labels.iter().flatten();
     let labels = labels.map(|(name, value)| format!("{name}={value}"));
-    let ids = facts.spiffe_ids.iter().flatten().map(ToString::to_string);
+    let ids = facts.spec.ids.iter().map(|id| id.written.to_string());
     few(account.chain(labels).chain(ids))
 }
 
@@ -87,7 +86,7 @@ impl Reading<'_> {
     fn binding(mut self) -> Binding {
         let mut binding = Binding {
             origin: origin(Kind::IdentityBinding, self.key, &self.facts.meta),
-            usable: self.is_usable(),
+            usable: self.facts.spec.usable,
             ids: Vec::new(),
             accounts: BTreeSet::new(),
             pods: None,
@@ -100,36 +99,8 @@ impl Reading<'_> {
         binding
     }
 
-    fn is_usable(&mut self) -> bool {
-        let BindingFacts {
-            meta,
-            labels,
-            spiffe_ids,
-            service_account,
-        } = self.facts;
-        if let Some(why) = &meta.unreadable {
-            let message = format!("{why}; it stands for no caller");
-            self.about.refuse(Reason::Unreadable, "", message);
-            return false;
-        }
-        if labels.is_none() && service_account.is_none() && spiffe_ids.is_none() {
-            let message = "names no way to know a workload; it stands for nobody".to_owned();
-            self.about.refuse(Reason::Invalid, "spec.schemes", message);
-            return false;
-        }
-        if labels.is_some() && service_account.is_some() {
-            let message = "and podLabelSelector exclude each other; it stands for no caller: make \
-                           two IdentityBindings";
-            let field = "spec.schemes.serviceAccount";
-            self.about
-                .refuse(Reason::Invalid, field, message.to_owned());
-            return false;
-        }
-        true
-    }
-
     fn account(&mut self, binding: &mut Binding) {
-        let Some(account) = &self.facts.service_account else {
+        let Some(account) = &self.facts.spec.service_account else {
             return;
         };
         match SpiffeId::of(&self.defaults.trust_domain, &self.key.namespace, account) {
@@ -148,20 +119,10 @@ impl Reading<'_> {
     fn spiffe_ids(&mut self, binding: &mut Binding) {
         const FIELD: &str = "spec.schemes.spiffeIdentities";
         let mut seen: BTreeSet<SpiffeId> = binding.ids.iter().cloned().collect();
-        let written = self.facts.spiffe_ids.as_deref();
-        if written.is_some_and(<[_]>::is_empty) {
-            let message = "is empty: it stands for nobody".to_owned();
-            self.about.refuse(Reason::Invalid, FIELD, message);
-        }
-        for (i, written) in written.into_iter().flatten().enumerate() {
+        for (i, written) in self.facts.spec.ids.iter().enumerate() {
             let field = format!("{FIELD}[{i}]");
-            let id = match parse(written) {
-                Ok(id) => id,
-                Err(error) => {
-                    let message = format!("{written:?} is no SPIFFE id: {error}; ignored");
-                    self.about.refuse(Reason::Invalid, &field, message);
-                    continue;
-                }
+            let Some(id) = written.id.clone() else {
+                continue;
             };
             let ours = id.trust_domain() == &*self.defaults.trust_domain;
             match (ours, id.namespace(), id.service_account()) {
@@ -186,13 +147,10 @@ impl Reading<'_> {
     }
 
     fn labels(&mut self, binding: &mut Binding) {
-        let Some(labels) = &self.facts.labels else {
+        let Some(labels) = &self.facts.spec.labels else {
             return;
         };
         if labels.is_empty() {
-            let message = "is empty: it stands for nobody".to_owned();
-            let field = "spec.schemes.podLabelSelector.matchLabels";
-            self.about.refuse(Reason::Invalid, field, message);
             binding.pods = Some(Vec::new());
             return;
         }
@@ -213,7 +171,7 @@ pub(super) fn differ_about(world: &World, before: &World, pod: &ObjectKey) -> bo
         .bindings
         .range(ObjectKey::new(&pod.namespace, "")..)
         .take_while(|(key, _)| key.namespace == pod.namespace)
-        .filter_map(|(_, binding)| binding.labels.as_ref());
+        .filter_map(|(_, binding)| binding.spec.labels.as_ref());
     bindings.any(|labels| {
         let meant = |facts: Option<&Arc<PodFacts>>| {
             let facts = facts.filter(|facts| !facts.ended && has_all(facts, labels))?;
@@ -226,15 +184,6 @@ pub(super) fn differ_about(world: &World, before: &World, pod: &ObjectKey) -> bo
 fn has_all(facts: &PodFacts, labels: &BTreeMap<Arc<str>, Arc<str>>) -> bool {
     let mut labels = labels.iter();
     labels.all(|(name, value)| facts.labels.get(name) == Some(value))
-}
-
-/// A SPIFFE id with or without its scheme: examples of the specification leave it out.
-fn parse(written: &str) -> Result<SpiffeId, policy::name::BadSpiffeId> {
-    if written.starts_with(SCHEME) {
-        SpiffeId::try_from(written)
-    } else {
-        SpiffeId::try_from(format!("{SCHEME}{written}").as_str())
-    }
 }
 
 /// The pods of one namespace.

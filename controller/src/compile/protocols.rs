@@ -8,92 +8,17 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use policy::{
-    name::Kind,
-    protocol::{DEFAULT_OPAQUE_PORTS, MAX_PORT_RANGES, PortProtocols, PortRange, Protocol},
-};
-use wire::v1;
-
-use super::{
-    endpoints::{ByPort, Found},
-    object,
-};
+use super::findings::Findings;
+use super::slices::{ByPort, SliceEndpoint};
 use crate::{
-    model::{PodEntry, Served},
-    problem::{Findings, Reason},
-    world::{Appearance, NamespaceFacts, ObjectKey, PodFacts, ServiceFacts, World},
+    model::{
+        PodEntry, Served,
+        protocols::{holds, opaque_list, ranges},
+    },
+    problem::Reason,
+    world::{ObjectKey, ServiceFacts, World, object},
 };
-
-/// Declared protocols of a pod's ports, in order of precedence.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Declared(PortProtocols);
-
-impl Declared {
-    /// The protocol of one port.
-    pub(crate) fn lookup(&self, port: u16) -> Protocol {
-        self.0.lookup(port)
-    }
-
-    /// For the wire: the first range that holds a port decides. Ports that the pod's
-    /// containers name come last, to be detected: that they are there is what the
-    /// proxy learns, so that it counts them apart.
-    pub(crate) fn ranges(&self, containers: &BTreeMap<u16, Arc<str>>) -> Vec<v1::PortProtocol> {
-        let named = containers.keys().filter_map(|port| single(*port));
-        let named = named.take(MAX_PORT_RANGES);
-        self.0
-            .iter()
-            .chain(named.map(|range| (range, Protocol::Detect)))
-            .map(|(range, protocol)| v1::PortProtocol {
-                first: range.first().into(),
-                last: range.last().into(),
-                protocol: v1::Protocol::from(protocol).into(),
-            })
-            .collect()
-    }
-}
-
-/// The protocols of a pod's ports. `declared`: by Services.
-pub(crate) fn of_pod(
-    pod: &PodFacts,
-    namespace: Option<&NamespaceFacts>,
-    declared: Option<&BTreeMap<u16, Protocol>>,
-) -> Declared {
-    let own = ranges(pod.appearance.opaque_ports.as_deref());
-    let declared = declared.into_iter().flatten();
-    let declared = declared.filter_map(|(port, protocol)| Some((single(*port)?, *protocol)));
-    Declared(PortProtocols::new(
-        own.into_iter()
-            .map(|range| (range, Protocol::Opaque))
-            .chain(declared)
-            .chain(
-                opaque_list(namespace)
-                    .into_iter()
-                    .map(|range| (range, Protocol::Opaque)),
-            ),
-    ))
-}
-
-/// The namespace's list and the default list.
-fn opaque_list(namespace: Option<&NamespaceFacts>) -> Vec<PortRange> {
-    let mut list = ranges(namespace.and_then(|n| n.appearance.opaque_ports.as_deref()));
-    list.extend(DEFAULT_OPAQUE_PORTS.into_iter().filter_map(single));
-    list
-}
-
-fn single(port: u16) -> Option<PortRange> {
-    PortRange::new(port, port)
-}
-
-/// The ports of an annotation. One that cannot be read declares nothing;
-/// `check_annotations` says so.
-fn ranges(list: Option<&str>) -> Vec<PortRange> {
-    list.and_then(|list| PortRange::parse_list(list).ok())
-        .unwrap_or_default()
-}
-
-fn holds(list: &[PortRange], port: u16) -> bool {
-    list.iter().any(|range| range.contains(port))
-}
+use policy::{name::Kind, protocol::Protocol};
 
 /// What a Service itself says about one of its ports.
 fn declaration(service: &ServiceFacts, number: u16) -> Protocol {
@@ -206,12 +131,12 @@ fn may_declare(service: &ObjectKey, pod: &ObjectKey) -> bool {
 
 /// Reads protocols once the pods' are known.
 #[derive(Debug)]
-pub(super) struct Reader<'a> {
+pub(super) struct Protocols<'a> {
     pub(super) world: &'a World,
     pub(super) pods: &'a BTreeMap<ObjectKey, Arc<PodEntry>>,
 }
 
-impl Reader<'_> {
+impl Protocols<'_> {
     /// The protocol of a container port.
     pub(super) fn of_pod_port(&self, pod: &ObjectKey, port: u16) -> Protocol {
         let Some(facts) = self.world.pods.get(pod) else {
@@ -241,7 +166,7 @@ impl Reader<'_> {
         key: &ObjectKey,
         service: &ServiceFacts,
         number: u16,
-        found: &[Found],
+        found: &[SliceEndpoint],
     ) -> Protocol {
         let pods = found
             .iter()
@@ -271,32 +196,6 @@ impl Reader<'_> {
             Protocol::Opaque
         } else {
             Protocol::Detect
-        }
-    }
-}
-
-/// Whether a list of opaque ports cannot be read.
-pub(super) fn is_told(appearance: &Appearance) -> bool {
-    let list = appearance.opaque_ports.as_deref();
-    list.is_some_and(|list| PortRange::parse_list(list).is_err())
-}
-
-/// Says which lists of opaque ports cannot be read.
-pub(super) fn check_annotations(world: &World, findings: &mut Findings) {
-    const FIELD: &str = "metadata.annotations[weft.dev/opaque-ports]";
-    let bad = |list: Option<&str>| PortRange::parse_list(list?).err().map(|e| e.to_string());
-    let services = world.services.iter();
-    let services = services.map(|(key, f)| (Kind::Service, key, f.generation, &f.appearance));
-    let pods = world.pods.iter();
-    let pods = pods.map(|(key, f)| (Kind::Pod, key, 0, &f.appearance));
-    let namespaces = world.namespaces.iter();
-    let namespaces = namespaces.map(|(key, f)| (Kind::Namespace, key, 0, &f.appearance));
-    for (kind, key, generation, appearance) in services.chain(pods).chain(namespaces) {
-        if let Some(message) = bad(appearance.opaque_ports.as_deref()) {
-            let message = format!("{message}; ignored");
-            findings
-                .about(&object(kind, key), generation)
-                .warn(Reason::Invalid, FIELD, message);
         }
     }
 }

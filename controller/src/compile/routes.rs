@@ -2,14 +2,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crds::smi::judge::{self, Criteria};
 use policy::name::{Kind, ObjectRef};
 use wire::v1;
 
-use super::{few, object, origin};
+use super::findings::Findings;
 use crate::{
     model::Defaults,
-    problem::{Findings, Reason},
-    world::{GroupFacts, MatchFacts, Meta, ObjectKey, TcpRouteFacts, UdpRouteFacts, World},
+    problem::{Reason, few},
+    world::{GroupFacts, Meta, ObjectKey, TcpRouteFacts, UdpRouteFacts, World, object, origin},
 };
 
 /// The usable part of every route object.
@@ -74,64 +75,40 @@ impl Routes {
 
 fn group(key: &ObjectKey, facts: &GroupFacts, findings: &mut Findings) -> Group {
     let this = object(Kind::HttpRouteGroup, key);
+    let matches = &facts.spec.matches;
     findings.seen(
         this.clone(),
         &facts.meta,
-        few(facts.matches.iter().map(|m| &m.name)),
+        few(matches.iter().map(|one| &one.name)),
     );
     let mut about = findings.about(&this, facts.meta.generation);
-    if let Some(why) = &facts.meta.unreadable {
-        about.refuse(Reason::Unreadable, "", why.to_string());
-    }
-    let mut matches: Vec<(String, Option<v1::HttpMatch>)> = Vec::new();
-    for (i, facts) in facts.matches.iter().enumerate() {
-        // The name is the key: a second match of one name could be meant by nobody.
-        if matches.iter().any(|(name, _)| *name == *facts.name) {
-            let message = format!("{:?} is the name of an earlier match; ignored", facts.name);
-            about.refuse(Reason::Invalid, &format!("spec.matches[{i}].name"), message);
-            continue;
-        }
-        let usable = match http_match(facts) {
-            Ok(usable) => Some(usable),
-            Err((field, message)) => {
-                let message = format!("{message}; this match never matches");
-                about.refuse(
-                    Reason::Invalid,
-                    &format!("spec.matches[{i}].{field}"),
-                    message,
-                );
-                None
-            }
-        };
-        matches.push((facts.name.to_string(), usable));
-    }
+    about.judged(&facts.meta.mistakes);
+    let matches = matches.iter().map(|one| {
+        let criteria = one.criteria.as_ref();
+        let usable = criteria.map(|criteria| http_match(&one.name, criteria));
+        (one.name.to_string(), usable)
+    });
     Group {
         origin: origin(Kind::HttpRouteGroup, key, &facts.meta),
-        matches,
+        matches: matches.collect(),
     }
 }
 
-/// A match as the proxy reads it, or the field that spoils it and why.
-fn http_match(facts: &MatchFacts) -> Result<v1::HttpMatch, (&str, &str)> {
-    if facts.name.is_empty() {
-        return Err(("name", "must not be empty"));
+/// A match as the proxy reads it.
+fn http_match(name: &str, criteria: &Criteria) -> v1::HttpMatch {
+    let headers = criteria
+        .headers
+        .iter()
+        .map(|(name, regex)| v1::HeaderMatch {
+            name: name.to_string(),
+            regex: regex.to_string(),
+        });
+    v1::HttpMatch {
+        name: name.to_owned(),
+        path_regex: criteria.path_regex.as_deref().map(str::to_owned),
+        methods: criteria.methods.iter().map(ToString::to_string).collect(),
+        headers: headers.collect(),
     }
-    if let Some((field, reason)) = &facts.bad {
-        return Err((field, reason));
-    }
-    Ok(v1::HttpMatch {
-        name: facts.name.to_string(),
-        path_regex: facts.path_regex.as_deref().map(str::to_owned),
-        methods: facts.methods.iter().map(ToString::to_string).collect(),
-        headers: facts
-            .headers
-            .iter()
-            .map(|header| v1::HeaderMatch {
-                name: header.name.to_string(),
-                regex: header.regex.to_string(),
-            })
-            .collect(),
-    })
 }
 
 fn tcp_ports(key: &ObjectKey, facts: &TcpRouteFacts, findings: &mut Findings) -> RoutePorts {
@@ -152,57 +129,26 @@ fn udp_ports(
         let mut about = findings.about(&object(Kind::UdpRoute, key), facts.meta.generation);
         about.warn(Reason::NotEnforced, "", UDP_NOT_ENFORCED.to_owned());
     }
-    let ports = facts.ports.as_deref().unwrap_or_default();
-    route_ports(Kind::UdpRoute, key, &facts.meta, ports, findings)
+    route_ports(Kind::UdpRoute, key, &facts.meta, &facts.ports, findings)
 }
 
 fn route_ports(
     kind: Kind,
     key: &ObjectKey,
     meta: &Meta,
-    written: &[i64],
+    judge::RoutePorts(written): &judge::RoutePorts,
     findings: &mut Findings,
 ) -> RoutePorts {
     let this = object(kind, key);
-    findings.seen(
-        this.clone(),
-        meta,
-        few(written.iter().map(ToString::to_string)),
-    );
-    let mut about = findings.about(&this, meta.generation);
-    let origin = origin(kind, key, meta);
-    if let Some(why) = &meta.unreadable {
-        let message = format!("{why}; it stands for no port");
-        about.refuse(Reason::Unreadable, "", message);
-        return RoutePorts {
-            origin,
-            ports: Some(BTreeSet::new()),
-        };
-    }
-    if written.is_empty() {
-        return RoutePorts {
-            origin,
-            ports: None,
-        };
-    }
-    let mut ports = BTreeSet::new();
-    for (i, port) in written.iter().enumerate() {
-        match u16::try_from(*port) {
-            Ok(port) if port != 0 => {
-                ports.insert(port);
-            }
-            _ => {
-                let field = format!("spec.matches.ports[{i}]");
-                about.refuse(
-                    Reason::Invalid,
-                    &field,
-                    format!("{port} is no port; ignored"),
-                );
-            }
-        }
-    }
+    let ports = written.iter().flatten();
+    findings.seen(this.clone(), meta, few(ports.map(ToString::to_string)));
+    findings
+        .about(&this, meta.generation)
+        .judged(&meta.mistakes);
     RoutePorts {
-        origin,
-        ports: Some(ports),
+        origin: origin(kind, key, meta),
+        ports: written
+            .as_ref()
+            .map(|ports| ports.iter().copied().collect()),
     }
 }

@@ -2,27 +2,26 @@
 
 use std::collections::BTreeMap;
 
+use crds::smi::judge::{Backend, ServiceRef};
 use policy::name::Kind;
 use prost::Message;
 
-use super::{few, object, origin, routes::Routes};
+use super::findings::{About, Findings};
+use super::routes::Routes;
 use crate::{
-    model::{Defaults, Split},
-    problem::{About, Findings, Reason},
-    world::{ObjectKey, ServiceFacts, SplitFacts, World},
+    model::Split,
+    problem::{Reason, few},
+    world::{ObjectKey, ServiceFacts, SplitFacts, World, object, origin},
 };
 
 /// Most bytes of HTTP matches that one split may add up to; it is repeated on every
 /// port of the root, and for every proxy that calls it.
 const MOST_BYTES: usize = 512 * 1024;
-/// API group of what a split may refer to; it may be left out.
-const ROUTES_GROUP: &str = crds::smi::SPECS_GROUP;
 
 /// The splits in force by root Service, in order of precedence: those with
 /// matches by age, then the oldest without.
 pub(super) fn by_root(
     world: &World,
-    defaults: &Defaults,
     routes: &Routes,
     findings: &mut Findings,
 ) -> BTreeMap<ObjectKey, Vec<Split>> {
@@ -30,10 +29,10 @@ pub(super) fn by_root(
     for (key, facts) in world.splits.iter() {
         let this = object(Kind::TrafficSplit, key);
         findings.seen(this.clone(), &facts.meta, summary(facts));
-        let about = findings.about(&this, facts.meta.generation);
+        let mut about = findings.about(&this, facts.meta.generation);
+        about.judged(&facts.meta.mistakes);
         let reading = Reading {
             world,
-            defaults,
             routes,
             key,
             facts,
@@ -71,15 +70,12 @@ pub(super) fn by_root(
 }
 
 fn summary(facts: &SplitFacts) -> String {
-    few(facts
-        .backends
-        .iter()
-        .map(|backend| format!("{} {}", backend.service, backend.weight)))
+    let backends = facts.spec.backends.iter();
+    few(backends.map(|backend| format!("{} {}", backend.service.written, backend.weight)))
 }
 
 struct Reading<'a> {
     world: &'a World,
-    defaults: &'a Defaults,
     routes: &'a Routes,
     key: &'a ObjectKey,
     facts: &'a SplitFacts,
@@ -89,16 +85,11 @@ struct Reading<'a> {
 impl Reading<'_> {
     /// The root and the split, unless the object has no effect.
     fn split(mut self) -> Option<(ObjectKey, Split)> {
-        if let Some(why) = &self.facts.meta.unreadable {
-            self.about.refuse(Reason::Unreadable, "", why.to_string());
-            return None;
-        }
         let root = self.root();
-        let weights = self.weights_are_sound();
         let mut origins = vec![origin(Kind::TrafficSplit, self.key, &self.facts.meta)];
         let matches = self.matches(&mut origins);
         let (root, matches) = (root?, matches.ok()?);
-        if !weights {
+        if !self.facts.spec.weights_fit {
             return None;
         }
         let service = self.world.services.get(&root)?.clone();
@@ -113,37 +104,8 @@ impl Reading<'_> {
         Some((root, split))
     }
 
-    /// The Service of this namespace that `name` means: `n`, `n.ns`, `n.ns.svc` or
-    /// the full name, with or without a final dot.
-    fn service(&self, written: &str) -> Result<ObjectKey, String> {
-        let name = written.strip_suffix('.').unwrap_or(written);
-        let (service, rest) = name.split_once('.').unwrap_or((name, ""));
-        let domain = &self.defaults.cluster_domain;
-        let (namespace, rest) = rest.split_once('.').unwrap_or((rest, ""));
-        let full = format!("svc.{domain}");
-        let own = namespace.is_empty() || namespace == &*self.key.namespace;
-        if service.is_empty() || !(rest.is_empty() || rest == "svc" || rest == full) {
-            return Err(format!("{written:?} is not the name of a Service"));
-        }
-        if !own {
-            return Err(format!(
-                "{written:?} is in another namespace than the TrafficSplit"
-            ));
-        }
-        Ok(ObjectKey {
-            namespace: self.key.namespace.clone(),
-            name: service.into(),
-        })
-    }
-
     fn root(&mut self) -> Option<ObjectKey> {
-        let root = match self.service(&self.facts.service) {
-            Ok(root) => root,
-            Err(message) => {
-                self.about.refuse(Reason::Invalid, "spec.service", message);
-                return None;
-            }
-        };
+        let root = key(&self.facts.spec.root)?;
         let Some(service) = self.world.services.get(&root) else {
             let message = format!("there is no Service {}", root.name);
             self.about
@@ -167,50 +129,30 @@ impl Reading<'_> {
         Some(root)
     }
 
-    fn weights_are_sound(&mut self) -> bool {
-        let mut sound = true;
-        for (i, backend) in self.facts.backends.iter().enumerate() {
-            // As the schema has it. Another product may have stored more.
-            if !(0..=i64::from(i32::MAX)).contains(&backend.weight) {
-                let message = format!("{} is not a whole number from 0 up", backend.weight);
-                let field = format!("spec.backends[{i}].weight");
-                self.about.refuse(Reason::Invalid, &field, message);
-                sound = false;
-            }
-        }
-        sound
-    }
-
     /// The matches of all groups together; `None` when the split has no conditions.
     fn matches(
         &mut self,
         origins: &mut Vec<(policy::name::ObjectRef, i64)>,
     ) -> Result<Option<Vec<wire::v1::HttpMatch>>, Inactive> {
-        if self.facts.matches.is_empty() {
+        if self.facts.spec.groups.is_empty() {
             return Ok(None);
         }
         let mut matches = Vec::new();
         let mut complete = Ok(());
-        for (i, reference) in self.facts.matches.iter().enumerate() {
-            let group_fits = reference.group.is_empty() || &*reference.group == ROUTES_GROUP;
-            if &*reference.kind != Kind::HttpRouteGroup.as_str() || !group_fits {
-                let message = format!("{:?} is not HTTPRouteGroup", reference.kind);
-                let field = format!("spec.matches[{i}].kind");
-                self.about.refuse(Reason::UnsupportedKind, &field, message);
+        for (i, group) in self.facts.spec.groups.iter().enumerate() {
+            let Some(name) = group else {
                 complete = Err(Inactive);
                 continue;
-            }
-            match self.routes.group(&self.key.namespace, &reference.name) {
+            };
+            match self.routes.group(&self.key.namespace, name) {
                 Some(group) if !origins.contains(&group.origin) => {
                     matches.extend(group.all().cloned());
                     origins.push(group.origin.clone());
                 }
                 Some(_) => {}
                 None => {
-                    let message = format!(
-                        "there is no HTTPRouteGroup {}; the split has no effect",
-                        reference.name
-                    );
+                    let message =
+                        format!("there is no HTTPRouteGroup {name}; the split has no effect");
                     let field = format!("spec.matches[{i}].name");
                     self.about.unresolved(Reason::RefNotFound, &field, message);
                     complete = Err(Inactive);
@@ -232,16 +174,12 @@ impl Reading<'_> {
     /// The backends that exist, without repetition.
     fn backends(&mut self, root: &ObjectKey, root_facts: &ServiceFacts) -> Vec<(ObjectKey, u32)> {
         let mut backends: Vec<(ObjectKey, u32)> = Vec::new();
-        for (i, backend) in self.facts.backends.iter().enumerate() {
+        for (i, backend) in self.facts.spec.backends.iter().enumerate() {
             let field = format!("spec.backends[{i}].service");
-            let service = match self.service(&backend.service) {
-                Ok(service) => service,
-                Err(message) => {
-                    self.about.refuse(Reason::Invalid, &field, message);
-                    continue;
-                }
+            let Backend { service, weight } = backend;
+            let (Some(service), weight) = (key(service), *weight) else {
+                continue;
             };
-            let weight = u32::try_from(backend.weight).unwrap_or(0);
             if let Some((_, sum)) = backends.iter_mut().find(|(known, _)| *known == service) {
                 *sum = sum.saturating_add(weight);
                 continue;
@@ -290,8 +228,8 @@ impl Reading<'_> {
     /// takes nothing away by that: canary tools name a backend before they make it, and
     /// weigh it 0 until then.
     fn missing(&mut self, backend: &ObjectKey, reason: Reason, field: &str, message: String) {
-        let backends = self.facts.backends.iter();
-        let named = backends.filter(|one| self.service(&one.service).as_ref() == Ok(backend));
+        let backends = self.facts.spec.backends.iter();
+        let named = backends.filter(|one| key(&one.service).as_ref() == Some(backend));
         if named.clone().any(|one| one.weight > 0) {
             self.about.unresolved(reason, field, message);
         } else {
@@ -324,6 +262,15 @@ impl Reading<'_> {
             self.missing(service, Reason::PortNotFound, field, message);
         }
     }
+}
+
+/// The Service that is meant, if it can be one of the split's namespace.
+fn key(service: &ServiceRef) -> Option<ObjectKey> {
+    let id = service.id.as_ref()?;
+    Some(ObjectKey {
+        namespace: id.namespace.clone(),
+        name: id.name.clone(),
+    })
 }
 
 /// The split has no effect; why has been said.

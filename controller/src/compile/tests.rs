@@ -9,10 +9,10 @@ mod order;
 mod protocols;
 mod splits;
 
-use crate::problem::{ConditionType, Problems, Reason, Severity, Verdict};
+use crate::problem::{ConditionType, ObjectReport, Problems, Reason, Severity};
 
 /// The verdict on an SMI object of namespace `shop`, as `Kind name`.
-fn verdict<'a>(problems: &'a Problems, object: &str) -> &'a Verdict {
+fn verdict<'a>(problems: &'a Problems, object: &str) -> &'a ObjectReport {
     let (kind, name) = object.split_once(' ').unwrap();
     let found = problems
         .verdicts

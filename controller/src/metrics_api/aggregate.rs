@@ -10,15 +10,15 @@ use std::collections::BTreeMap;
 
 use policy::latency::Histogram;
 
-use super::inventory::{Inventory, Named};
-use super::kind::Kind;
 use super::query::Side;
-use crate::reports::{Edge, Reporter, Reports};
+use crate::inventory::kind::Kind;
+use crate::inventory::{Inventory, Named};
+use crate::observe::reports::{Edge, Reporter, Reports};
 use crate::world::ObjectKey;
 
 /// Sums of one item.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Sums {
+pub(crate) struct Sums {
     /// Calls that went well.
     pub success: u64,
     /// Calls that did not.
@@ -38,7 +38,7 @@ impl Sums {
 
 /// Which way calls go, seen from the object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Direction {
+pub(crate) enum Direction {
     /// Calls that it receives.
     From,
     /// Calls that it makes.
@@ -47,7 +47,7 @@ pub enum Direction {
 
 impl Direction {
     /// As the API writes it.
-    pub const fn as_str(self) -> &'static str {
+    pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::From => "from",
             Self::To => "to",
@@ -57,7 +57,7 @@ impl Direction {
 
 /// The other end of an edge.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum End {
+pub(crate) enum End {
     /// An object.
     Object(Kind, ObjectKey),
     /// A pod that is not known any more, of which a namespace is.
@@ -68,7 +68,7 @@ pub enum End {
 
 /// What tells the edges of an object apart.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct EdgeOf {
+pub(crate) struct EdgeOf {
     /// Direction.
     pub direction: Direction,
     /// Who measured it.
@@ -81,11 +81,11 @@ pub struct EdgeOf {
 
 /// What an object receives, by object. For TrafficSplits by backend too, else
 /// that is empty.
-pub type Totals = BTreeMap<(ObjectKey, String), Sums>;
+pub(crate) type Totals = BTreeMap<(ObjectKey, String), Sums>;
 
 /// Who belongs to what.
 #[derive(Clone, Copy, Debug)]
-pub struct View<'a> {
+pub(crate) struct View<'a> {
     /// Which objects there are.
     pub inventory: &'a Inventory,
     /// What was counted.
@@ -97,7 +97,7 @@ pub struct View<'a> {
 impl View<'_> {
     /// What the objects of a kind receive, measured on `side`. One without
     /// traffic is not in it.
-    pub fn totals(&self, kind: Kind, side: Side) -> Totals {
+    pub(crate) fn totals(&self, kind: Kind, side: Side) -> Totals {
         let mut totals = Totals::new();
         self.each(|reporter, edge| {
             if edge.key.client != (side == Side::Client) {
@@ -127,7 +127,12 @@ impl View<'_> {
     /// The edges of one object. Calls that it makes are measured where it calls,
     /// those that it receives where it serves, unless `side` says otherwise. Other
     /// ends are shown as `ends`.
-    pub fn edges(&self, of: &Named, side: Option<Side>, ends: Kind) -> BTreeMap<EdgeOf, Sums> {
+    pub(crate) fn edges(
+        &self,
+        of: &Named,
+        side: Option<Side>,
+        ends: Kind,
+    ) -> BTreeMap<EdgeOf, Sums> {
         let (kind, object) = of;
         let mut edges: BTreeMap<EdgeOf, Sums> = BTreeMap::new();
         let mut add = |direction, side, end, backend, edge: &Edge| {
@@ -247,5 +252,4 @@ fn backend_of(edge: &Edge) -> String {
 }
 
 #[cfg(test)]
-#[path = "aggregate/tests.rs"]
 mod tests;

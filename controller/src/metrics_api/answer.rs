@@ -10,12 +10,12 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use super::aggregate::{Totals, View};
-use super::inventory::{Inventory, Thing};
-use super::kind::Kind;
 use super::query::{Continue, Parameters, Path, Side};
 use super::render::{Backend, Frame, Item, Page, Refusal, reference};
-use crate::compiled::Latest;
-use crate::reports::{Reports, SLOT};
+use crate::inventory::kind::Kind;
+use crate::inventory::{Inventory, Thing};
+use crate::model::compiled::Latest;
+use crate::observe::reports::{Reports, SLOT};
 use crate::world::{ObjectKey, SplitFacts, Store};
 
 /// Items of one answer without a limit of the client's; a cluster of 20 000 pods
@@ -24,7 +24,7 @@ const MAX_ITEMS: usize = 20_000;
 
 /// An answer, and what has to be said beside it.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Answer {
+pub(crate) struct Answer {
     /// As Kubernetes clients read it.
     pub body: Value,
     /// For the header `Warning`, which kubectl prints.
@@ -42,7 +42,7 @@ impl From<Value> for Answer {
 
 /// Everything that answers are made of. Clones share it.
 #[derive(Clone, Debug)]
-pub struct Sources {
+pub(crate) struct Sources {
     /// Which objects there are.
     pub inventory: Arc<RwLock<Inventory>>,
     /// What proxies reported.
@@ -58,7 +58,7 @@ impl Sources {
     ///
     /// # Errors
     /// When there is nothing to tell, or the question is wrong.
-    pub fn answer(
+    pub(crate) fn answer(
         &self,
         path: &Path,
         parameters: &Parameters,
@@ -204,15 +204,15 @@ impl Asked<'_> {
             return Vec::new();
         };
         let mut backends: Vec<Backend> = Vec::new();
-        for backend in &split.backends {
-            let name = short(&backend.service).to_owned();
+        for backend in &split.spec.backends {
+            let name = short(&backend.service.written).to_owned();
             match backends.iter_mut().find(|held| held.name == name) {
                 // Named twice: its weights add up.
-                Some(held) => held.weight = held.weight.saturating_add(backend.weight),
+                Some(held) => held.weight = held.weight.saturating_add(backend.weight.into()),
                 None => backends.push(Backend {
-                    apex: short(&split.service).to_owned(),
+                    apex: short(&split.spec.root.written).to_owned(),
                     name,
-                    weight: backend.weight,
+                    weight: backend.weight.into(),
                 }),
             }
         }

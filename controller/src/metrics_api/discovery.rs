@@ -11,16 +11,16 @@
 
 use serde_json::{Value, json};
 
-use super::kind::{KINDS, Kind};
 use super::query::{GROUP, VERSIONS};
+use crate::inventory::kind::{KINDS, Kind};
 
 /// The answer to `/apis`.
-pub fn groups() -> Value {
+pub(crate) fn groups() -> Value {
     json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": [group_body()]})
 }
 
 /// The answer to `/apis/metrics.smi-spec.io`.
-pub fn group() -> Value {
+pub(crate) fn group() -> Value {
     let mut group = group_body();
     group["kind"] = json!("APIGroup");
     group["apiVersion"] = json!("v1");
@@ -38,7 +38,7 @@ fn group_body() -> Value {
 }
 
 /// The answer to `/apis/metrics.smi-spec.io/<version>`.
-pub fn resources(version: &str) -> Value {
+pub(crate) fn resources(version: &str) -> Value {
     let mut resources: Vec<Value> = Vec::new();
     for kind in KINDS {
         resources.push(resource(version, kind.plural(), kind, &["get", "list"]));

@@ -3,8 +3,8 @@
 
 use serde_json::{Value, json};
 
-use super::kind::{KINDS, Kind};
 use super::query::{GROUP, VERSIONS};
+use crate::inventory::kind::{KINDS, Kind};
 
 /// Name of a schema of ours in one version.
 fn schema_name(version: &str, name: &str) -> String {
@@ -131,7 +131,7 @@ fn parameters(path: &str, v3: bool) -> Vec<Value> {
 }
 
 /// The answer to `/openapi/v2`.
-pub fn v2() -> Value {
+pub(crate) fn v2() -> Value {
     let (mut paths, mut definitions) = (json!({}), json!({}));
     for version in VERSIONS {
         for (name, schema) in schemas(version, "#/definitions/") {
@@ -164,7 +164,7 @@ pub fn v2() -> Value {
 }
 
 /// The answer to `/openapi/v3`.
-pub fn v3_index() -> Value {
+pub(crate) fn v3_index() -> Value {
     let mut paths = json!({});
     for version in VERSIONS {
         let name = format!("apis/{GROUP}/{version}");
@@ -175,7 +175,7 @@ pub fn v3_index() -> Value {
 }
 
 /// The answer to `/openapi/v3/apis/metrics.smi-spec.io/<version>`.
-pub fn v3(version: &str) -> Value {
+pub(crate) fn v3(version: &str) -> Value {
     let (mut paths, mut components) = (json!({}), json!({}));
     for (name, schema) in schemas(version, "#/components/schemas/") {
         components[name] = schema;

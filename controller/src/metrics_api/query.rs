@@ -5,15 +5,16 @@ use std::time::{Duration, SystemTime};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use kube::core::{Selector, SelectorExt as _};
 
-use super::inventory::Labels;
-use super::kind::Kind;
 use super::selector;
-use crate::reports::{LONGEST_WINDOW, SETTLED, SLOT, slot_of};
+use crate::aggregated::access::Attributes;
+use crate::inventory::Labels;
+use crate::inventory::kind::Kind;
+use crate::observe::reports::{LONGEST_WINDOW, SETTLED, SLOT, slot_of};
 
 /// Group of the API.
-pub const GROUP: &str = "metrics.smi-spec.io";
+pub(crate) const GROUP: &str = "metrics.smi-spec.io";
 /// Its versions, the preferred one first.
-pub const VERSIONS: [&str; 2] = ["v1alpha2", "v1alpha1"];
+pub(crate) const VERSIONS: [&str; 2] = ["v1alpha2", "v1alpha1"];
 /// Window when none is asked for.
 const DEFAULT_WINDOW: Duration = Duration::from_secs(30);
 /// Length of a query; the API server bounds it further.
@@ -23,7 +24,7 @@ const MAX_LIMIT: usize = 100_000;
 
 /// Where something was measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Side {
+pub(crate) enum Side {
     /// By the caller's proxy.
     Client,
     /// By the proxy of the pod that was called.
@@ -32,7 +33,7 @@ pub enum Side {
 
 impl Side {
     /// As the API writes it.
-    pub const fn as_str(self) -> &'static str {
+    pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::Client => "client",
             Self::Server => "server",
@@ -42,7 +43,7 @@ impl Side {
 
 /// The object or objects that a path names, as the API server reads it too.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Path {
+pub(crate) struct Path {
     /// One of [`VERSIONS`].
     pub version: &'static str,
     /// Kind.
@@ -55,26 +56,9 @@ pub struct Path {
     pub edges: bool,
 }
 
-/// What the user must be allowed to do.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Attributes {
-    /// `get` or `list`.
-    pub verb: &'static str,
-    /// `v1alpha1` or `v1alpha2`.
-    pub version: &'static str,
-    /// Plural.
-    pub resource: &'static str,
-    /// `edges` or empty.
-    pub subresource: &'static str,
-    /// Empty for all.
-    pub namespace: String,
-    /// Empty for all.
-    pub name: String,
-}
-
 /// Why a question has no answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Mistake {
+pub(crate) enum Mistake {
     /// No such path.
     NotFound,
     /// A parameter is wrong: its name and why.
@@ -83,7 +67,7 @@ pub enum Mistake {
 
 /// Everything beside the path.
 #[derive(Clone, Debug)]
-pub struct Parameters {
+pub(crate) struct Parameters {
     /// Length.
     pub window: Duration,
     /// Items that appear.
@@ -103,7 +87,7 @@ pub struct Parameters {
 /// A page's end: the window's end in seconds, so that pages fit together, and
 /// the number of items before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Continue {
+pub(crate) struct Continue {
     /// End of the window of the first page, in slots.
     pub end: u64,
     /// Items that were told.
@@ -115,7 +99,7 @@ impl Path {
     ///
     /// # Errors
     /// When there is no such path.
-    pub fn parse(path: &str) -> Result<Self, Mistake> {
+    pub(crate) fn parse(path: &str) -> Result<Self, Mistake> {
         let mut parts: Vec<&str> = path.trim_end_matches('/').split('/').collect();
         let asked = parts.remove(0);
         let version = VERSIONS.into_iter().find(|version| *version == asked);
@@ -161,10 +145,11 @@ impl Path {
     /// What the user must be allowed to do. The API server has asked the same
     /// before it called; it reads `/namespaces/x/edges` as the list of `edges`
     /// in namespace x, and so does this.
-    pub fn attributes(&self) -> Attributes {
+    pub(crate) fn attributes(&self) -> Attributes {
         let name = self.name.clone().unwrap_or_default();
         if self.kind == Kind::Namespace && self.edges {
             return Attributes {
+                group: GROUP,
                 verb: "list",
                 version: self.version,
                 resource: "edges",
@@ -178,6 +163,7 @@ impl Path {
             _ => self.namespace.clone().unwrap_or_default(),
         };
         Attributes {
+            group: GROUP,
             verb: if self.name.is_some() { "get" } else { "list" },
             version: self.version,
             resource: self.kind.plural(),
@@ -205,7 +191,7 @@ impl Parameters {
     ///
     /// # Errors
     /// When one that counts is wrong.
-    pub fn parse(query: &str, path: &Path) -> Result<Self, Mistake> {
+    pub(crate) fn parse(query: &str, path: &Path) -> Result<Self, Mistake> {
         if query.len() > MAX_QUERY {
             let why = format!("the query is longer than {MAX_QUERY} bytes");
             return Err(Mistake::BadParameter("query", why));
@@ -264,18 +250,18 @@ impl Parameters {
     }
 
     /// Whether an object with these labels appears.
-    pub fn selects(&self, labels: &Labels) -> bool {
+    pub(crate) fn selects(&self, labels: &Labels) -> bool {
         self.selector.matches(labels)
     }
 
     /// The selector as Kubernetes writes it in objects.
-    pub fn label_selector(&self) -> Option<LabelSelector> {
+    pub(crate) fn label_selector(&self) -> Option<LabelSelector> {
         (!self.written.is_empty()).then(|| self.selector.clone().into())
     }
 
     /// The slots of the window: from the first up to but without the second. It
     /// ends on the last boundary that is at least [`SETTLED`] in the past.
-    pub fn slots(&self, now: SystemTime) -> (u64, u64) {
+    pub(crate) fn slots(&self, now: SystemTime) -> (u64, u64) {
         let end = match self.from {
             Some(from) => from.end,
             None => slot_of(now - SETTLED),
@@ -286,7 +272,7 @@ impl Parameters {
 
 impl Continue {
     /// As a client gets it.
-    pub fn token(self) -> String {
+    pub(crate) fn token(self) -> String {
         format!("{}-{}", self.end, self.seen)
     }
 
@@ -317,5 +303,4 @@ fn window(parameter: &'static str, text: &str) -> Result<Duration, Mistake> {
 }
 
 #[cfg(test)]
-#[path = "query/tests.rs"]
 mod tests;

@@ -4,13 +4,13 @@ use http::StatusCode;
 use serde_json::{Map, Value, json};
 
 use super::aggregate::{Direction, EdgeOf, End, Sums};
-use super::kind::Kind;
 use super::query::{GROUP, Mistake, Side};
+use crate::inventory::kind::Kind;
 use crate::world::ObjectKey;
 
 /// One item of an answer, before it has a shape.
 #[derive(Clone, Debug)]
-pub struct Item {
+pub(crate) struct Item {
     /// Kind of the object.
     pub kind: Kind,
     /// The object.
@@ -27,7 +27,7 @@ pub struct Item {
 
 /// One backend of a TrafficSplit.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Backend {
+pub(crate) struct Backend {
     /// Root Service.
     pub apex: String,
     /// Backend.
@@ -38,7 +38,7 @@ pub struct Backend {
 
 /// What all items of an answer share.
 #[derive(Clone, Debug)]
-pub struct Frame {
+pub(crate) struct Frame {
     /// `v1alpha1` or `v1alpha2`.
     pub version: &'static str,
     /// End of the window, RFC 3339.
@@ -60,7 +60,7 @@ impl Frame {
     }
 
     /// One object.
-    pub fn object(&self, item: &Item) -> Value {
+    pub(crate) fn object(&self, item: &Item) -> Value {
         let mut metrics: Vec<Value> = LATENCIES
             .iter()
             .map(|(name, share)| json!({"name": name, "unit": "ms", "value": millis(&item.sums, *share)}))
@@ -116,7 +116,7 @@ impl Frame {
     }
 
     /// A list of `items`; `about` names what the list is of.
-    pub fn list(
+    pub(crate) fn list(
         &self,
         about: &Value,
         selector: Option<Value>,
@@ -137,7 +137,7 @@ impl Frame {
     }
 
     /// The same for people: what `kubectl get` prints.
-    pub fn table(&self, page: &Page, items: &[Item]) -> Value {
+    pub(crate) fn table(&self, page: &Page, items: &[Item]) -> Value {
         let columns = [
             ("Name", "string", 0, "Name of the object."),
             ("Backend", "string", 0, "Backend that a TrafficSplit chose."),
@@ -251,7 +251,7 @@ impl Frame {
 
 /// Where a list stops.
 #[derive(Clone, Debug, Default)]
-pub struct Page {
+pub(crate) struct Page {
     /// Token for the rest.
     pub next: Option<String>,
     /// Items in the rest.
@@ -268,7 +268,7 @@ impl Page {
 }
 
 /// An ObjectReference.
-pub fn reference(kind: Kind, key: &ObjectKey) -> Value {
+pub(crate) fn reference(kind: Kind, key: &ObjectKey) -> Value {
     let mut reference = json!({"kind": kind.name()});
     if kind.namespaced() {
         reference["namespace"] = json!(&*key.namespace);
@@ -337,7 +337,7 @@ fn human(seconds: f64) -> String {
 
 /// A refusal.
 #[derive(Clone, Debug)]
-pub struct Refusal {
+pub(crate) struct Refusal {
     /// HTTP status.
     pub code: StatusCode,
     /// Kubernetes' word for it.
@@ -350,7 +350,7 @@ pub struct Refusal {
 
 impl Refusal {
     /// A refusal without an object.
-    pub fn new(code: StatusCode, reason: &'static str, message: impl Into<String>) -> Self {
+    pub(crate) fn new(code: StatusCode, reason: &'static str, message: impl Into<String>) -> Self {
         Self {
             code,
             reason,
@@ -360,7 +360,7 @@ impl Refusal {
     }
 
     /// No object of that name.
-    pub fn missing(kind: Kind, name: &str) -> Self {
+    pub(crate) fn missing(kind: Kind, name: &str) -> Self {
         let message = format!("{} {name:?} not found", kind.plural());
         Self {
             about: Some((kind.plural(), name.to_owned())),
@@ -369,7 +369,7 @@ impl Refusal {
     }
 
     /// As a Kubernetes Status.
-    pub fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         let mut status = json!({
             "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
             "message": self.message, "reason": self.reason, "code": self.code.as_u16(),

@@ -8,7 +8,7 @@ use kube::core::{Expression, Selector};
 ///
 /// # Errors
 /// Why it is none, with the part that is wrong.
-pub fn parse(text: &str) -> Result<Selector, String> {
+pub(crate) fn parse(text: &str) -> Result<Selector, String> {
     let mut selector = Selector::default();
     for part in split(text)? {
         selector.extend(requirement(part.trim())?);

@@ -17,13 +17,13 @@ use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::conn::auto;
-use identity::front::common_name;
-use runtime::accept;
+use hyper_util::rt::TokioIo;
+use identity::front_proxy::common_name;
+use runtime::https::{self, Bounds, Door};
 use runtime::limit::Reached;
 use runtime::pool::{Limits, Pool, Share};
-use runtime::rate::{Allowance, Rates};
+use runtime::rate::Allowance;
+use runtime::stop;
 use serde_json::Value;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
@@ -32,15 +32,20 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tracing::debug;
 
-use super::access::{Gate, Verdict, refusal};
-use super::answer::{Answer, Sources};
-use super::follow::Followed;
-use super::front::{self, Front};
-use super::query::{GROUP, Mistake, Parameters, Path, VERSIONS};
-use super::render::Refusal;
-use super::{discovery, openapi};
-use crate::metrics::ApiMetrics;
-use crate::serve::told;
+use super::{
+    answer::{Answer, Sources},
+    discovery, openapi,
+    query::{GROUP, Mistake, Parameters, Path, VERSIONS},
+    render::Refusal,
+};
+use crate::{
+    aggregated::{
+        access::{AccessDecision, Gate, refusal},
+        front_proxy::{self, Front},
+    },
+    inventory::follow::Followed,
+    metrics::ApiMetrics,
+};
 
 /// Connections of the API servers at one time: a few, with a few connections each, and
 /// room.
@@ -60,8 +65,6 @@ const ARRIVALS: Allowance = Allowance {
     burst: 100,
     every: Duration::from_millis(20),
 };
-/// Addresses whose connections are counted at one time.
-const MAX_SOURCES: usize = 4096;
 /// Calls that are answered at one time; the others wait.
 const MAX_CALLS: usize = 16;
 /// Streams on one HTTP/2 connection.
@@ -81,13 +84,13 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// Answers the API server.
 #[derive(Debug)]
-pub struct Api {
+pub(crate) struct Api {
     /// What answers are made of.
     pub sources: Sources,
     /// Whether that is whole.
     pub followed: Followed,
     /// How the API server calls.
-    pub front: front::Latest,
+    pub front: front_proxy::Latest,
     /// Who may read what.
     pub gate: Gate,
     /// Counters.
@@ -95,9 +98,14 @@ pub struct Api {
 }
 
 /// Serves `listener` until `stop` says true.
-pub async fn serve(listener: TcpListener, api: Api, limits: &Reached, stop: watch::Receiver<bool>) {
-    let arrivals: Rates<IpAddr> = Rates::new(ARRIVALS, MAX_SOURCES);
+pub(crate) async fn serve(
+    listener: TcpListener,
+    api: Api,
+    limits: &Reached,
+    stop: watch::Receiver<bool>,
+) {
     let too_often = limits.counter("metrics-api-connection-rate");
+    let door = Door::new(listener, "metrics API", ARRIVALS, too_often);
     let unproven = Pool::new(UNPROVEN, limits.counter("metrics-api-unproven-connections"));
     let port = Port {
         proven: Pool::new(PROVEN, limits.counter("metrics-api-connections")),
@@ -105,20 +113,22 @@ pub async fn serve(listener: TcpListener, api: Api, limits: &Reached, stop: watc
         calls: Arc::new(Semaphore::new(MAX_CALLS)),
         stop: stop.clone(),
     };
-    let mut stop = pin!(told(stop));
+    let mut stop = pin!(stop::requested(stop));
     loop {
-        let (stream, addr) = tokio::select! {
-            accepted = accept::next(&listener, "metrics API") => accepted,
+        let admitted = tokio::select! {
+            admitted = door.next() => admitted,
             () = &mut stop => return,
         };
-        let source = addr.ip().to_canonical();
-        if arrivals.take(&source, Instant::now()).is_err() {
-            too_often.inc();
+        let Ok((stream, addr)) = admitted else {
             port.api.metrics.turned_away.inc();
             continue;
-        }
-        match unproven.take(source, 1) {
+        };
+        match unproven.take(https::source(addr), 1) {
             Ok(place) => {
+                #[expect(
+                    clippy::disallowed_methods,
+                    reason = "one connection's: its panic ends that connection only"
+                )]
                 tokio::spawn(port.clone().attend(stream, addr, place));
             }
             Err(_) => {
@@ -154,17 +164,17 @@ impl Port {
                 Err(_) => return,
             },
             () = place.taken() => return self.turned_away(addr),
-            () = told(self.stop.clone()) => return,
+            () = stop::requested(self.stop.clone()) => return,
         };
         let certificates = stream.get_ref().1.peer_certificates().unwrap_or_default();
         let name: Option<Arc<str>> = certificates
             .first()
             .map(|leaf| common_name(leaf).unwrap_or_default().into());
-        let stop = told(self.stop.clone());
+        let stop = stop::requested(self.stop.clone());
         if trusted.front.knows(name.as_deref()).is_err() {
             let bounds = (MAX_UNPROVEN_STREAMS, MAX_UNPROVEN_HEADERS);
             tokio::select! {
-                () = self.converse(stream, trusted, name, bounds) => {}
+                () = self.serve_connection(stream, trusted, name, bounds) => {}
                 () = place.taken() => self.turned_away(addr),
                 () = sleep_until(until) => debug!(%addr, "metrics API: no API server, closed"),
                 () = stop => {}
@@ -176,17 +186,17 @@ impl Port {
         };
         drop(place);
         tokio::select! {
-            () = self.converse(stream, trusted, name, (MAX_STREAMS, MAX_HEADERS)) => {}
+            () = self.serve_connection(stream, trusted, name, (MAX_STREAMS, MAX_HEADERS)) => {}
             () = proven.taken() => self.turned_away(addr),
             () = stop => {}
         }
     }
 
     /// Answers the calls of one connection.
-    async fn converse(
+    async fn serve_connection(
         &self,
         stream: TlsStream<TcpStream>,
-        trusted: Arc<front::Trusted>,
+        trusted: Arc<front_proxy::Trusted>,
         name: Option<Arc<str>>,
         (streams, headers): (u32, u32),
     ) {
@@ -208,19 +218,13 @@ impl Port {
                 Ok::<_, Infallible>(api.respond(answer, request.method()))
             }
         });
-        let mut builder = auto::Builder::new(TokioExecutor::new());
-        builder
-            .http1()
-            .timer(TokioTimer::new())
-            .header_read_timeout(HANDSHAKE_TIMEOUT)
-            .max_buf_size(headers as usize);
-        builder
-            .http2()
-            .timer(TokioTimer::new())
-            .max_concurrent_streams(streams)
-            .initial_stream_window_size(WINDOW)
-            .initial_connection_window_size(WINDOW)
-            .max_header_list_size(headers);
+        let bounds = Bounds {
+            handshake: HANDSHAKE_TIMEOUT,
+            streams,
+            headers,
+            windows: (WINDOW, WINDOW),
+        };
+        let builder = bounds.http();
         let served = builder.serve_connection(TokioIo::new(stream), service);
         if let Err(error) = served.await {
             debug!(%error, "metrics API: connection ended");
@@ -264,8 +268,8 @@ impl Api {
         let path = Path::parse(rest)?;
         let asked = path.attributes();
         match self.gate.admits(&user, &asked).await {
-            Ok(Verdict::Allowed) => {}
-            Ok(Verdict::Denied(reason)) => {
+            Ok(AccessDecision::Allowed) => {}
+            Ok(AccessDecision::Denied(reason)) => {
                 let message = refusal(&user, &asked, &reason);
                 return Err(Refusal {
                     about: Some((asked.resource, asked.name.clone())),
@@ -376,5 +380,4 @@ fn unavailable(message: String) -> Refusal {
 }
 
 #[cfg(test)]
-#[path = "server/tests.rs"]
 mod tests;

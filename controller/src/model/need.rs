@@ -2,7 +2,7 @@
 //!
 //! A policy is needed by the pods that it protects, whether or not their proxies are
 //! connected. A split is needed by whoever calls its root; a Model does not know callers,
-//! but it knows the destinations that lead there, and `observed` knows who uses those.
+//! but it knows the destinations that lead there, and `observe` knows who uses those.
 //!
 //! Invariant: a pod of which this says that it needs an object has the object among the
 //! origins of its resources, so that it can acknowledge it.
@@ -12,28 +12,17 @@ use std::{
     sync::Arc,
 };
 
-use policy::name::{Kind, ObjectRef};
-use wire::{names, v1};
+use policy::{
+    mode::Enforcement,
+    name::{Kind, ObjectRef},
+};
+use wire::names;
 
-use super::{Index, Model, PodId, Target};
+use super::{
+    Index, Model, PodId, Target,
+    uses::{Running, Use, Uses},
+};
 use crate::world::{ObjectKey, PodFacts};
-
-/// Pods with a running proxy by account (namespace, account).
-pub(crate) type Running = HashMap<ObjectKey, Vec<PodId>>;
-
-/// Whom objects concern, by object.
-#[derive(Debug, Default)]
-pub(crate) struct Uses(HashMap<ObjectRef, Use>);
-
-#[derive(Debug, Default)]
-struct Use {
-    /// Accounts that targets made from the object are about.
-    accounts: BTreeSet<ObjectKey>,
-    /// Pods that those targets name by label.
-    pods: BTreeSet<ObjectKey>,
-    /// Services that splits made from the object share out.
-    roots: BTreeSet<ObjectKey>,
-}
 
 impl Model {
     /// The pods with a running proxy whose own policy is made from this object.
@@ -142,7 +131,7 @@ impl Index {
             return targets.iter().any(|target| target.origin.0 == *object);
         }
         // The others are origins of rules, and an open workload is sent none.
-        self.enforcement(pod, facts, &targets) != v1::Enforcement::Open
+        self.enforcement(pod, facts, &targets) != Enforcement::Open
             && targets.iter().any(|target| {
                 let rule = target.rule.iter().flat_map(|rule| &rule.origins);
                 rule.map(|(origin, _)| origin)

@@ -5,7 +5,7 @@ use wire::v1;
 
 /// A resource, stamped with its version, and the objects that it was made from.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Published {
+pub struct EncodedResource {
     /// Name, version and content.
     pub resource: v1::Resource,
     /// Objects with the generation that is in force here, sorted. A proxy that has
@@ -13,7 +13,7 @@ pub struct Published {
     pub origins: Vec<(ObjectRef, i64)>,
 }
 
-impl Published {
+impl EncodedResource {
     /// Names and stamps a resource.
     pub(crate) fn new(
         name: String,

@@ -8,7 +8,7 @@ use std::{
 use policy::name::ObjectRef;
 use wire::v1;
 
-use super::Published;
+use super::published::EncodedResource;
 use crate::world::{ObjectKey, PodFacts};
 
 /// Every TrafficTarget that protects somebody.
@@ -134,7 +134,7 @@ pub(crate) struct TargetRule {
     pub(crate) origins: Vec<(ObjectRef, i64)>,
     /// By pod; pods that are not listed take the ports as written.
     pub(crate) mapped: BTreeMap<ObjectKey, Mapped>,
-    pub(crate) published: OnceLock<Arc<Published>>,
+    pub(crate) published: OnceLock<Arc<EncodedResource>>,
 }
 
 /// Container ports that stand for the written ports of a rule on one pod.

@@ -5,20 +5,14 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use crds::smi::{
-    GROUP_AUTHENTICATED, GROUP_UNAUTHENTICATED, SUBJECT_GROUP, SUBJECT_IDENTITY_BINDING,
-    SUBJECT_SERVICE_ACCOUNT,
-};
+use crds::smi::judge::{DestinationKind, PortLimit, Rule, RuleKind, Source, SourceKind};
 
 use super::{
     pods::{Pods, account_of},
     selector::{Labels, can_be_label, is_value},
 };
 use crate::compile::bindings::Bindings;
-use crate::world::{BindingFacts, ObjectKey, SubjectFacts, TargetFacts, World};
-
-/// Kind of the rules that this is about.
-const UDP_ROUTE: &str = "UDPRoute";
+use crate::world::{BindingFacts, ObjectKey, TargetFacts, World};
 
 /// Who may send.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -48,7 +42,11 @@ impl Ports {
 
 /// Whether the target has a rule about UDP.
 pub(crate) fn names_udp(facts: &TargetFacts) -> bool {
-    facts.rules.iter().any(|rule| *rule.kind == *UDP_ROUTE)
+    facts.spec.rules.iter().any(is_udp)
+}
+
+fn is_udp(rule: &Rule) -> bool {
+    rule.kind == RuleKind::UdpRoute
 }
 
 /// The UDPRoutes that a target names and that exist, with their generations.
@@ -57,7 +55,7 @@ pub(crate) fn udp_routes<'a>(
     target: &'a ObjectKey,
     facts: &'a TargetFacts,
 ) -> impl Iterator<Item = (Arc<str>, i64)> + 'a {
-    let named = facts.rules.iter().filter(|rule| *rule.kind == *UDP_ROUTE);
+    let named = facts.spec.rules.iter().filter(|rule| is_udp(rule));
     named.filter_map(|rule| {
         let key = ObjectKey {
             namespace: target.namespace.clone(),
@@ -97,11 +95,9 @@ pub(super) fn read(
         facts,
     };
     let (destinations, usable) = reader.destinations()?;
-    let rules = &facts.rules;
-    let unreadable = facts.meta.unreadable.is_some();
-    // One that names no traffic at all may have named UDP a moment ago.
-    let closes = unreadable || rules.is_empty() || names_udp(facts);
-    let (peers, ports) = if usable && !unreadable {
+    // One that names no traffic at all, or cannot be read, may have named UDP a moment ago.
+    let closes = facts.spec.rules.is_empty() || names_udp(facts);
+    let (peers, ports) = if usable {
         (reader.peers(), reader.ports())
     } else {
         (BTreeSet::new(), Ports::Only(BTreeSet::new()))
@@ -126,12 +122,9 @@ impl Reader<'_> {
     /// Whom the target protects, and whether it may allow something there.
     fn destinations(&self) -> Option<(BTreeSet<Destination>, bool)> {
         let own = &self.key.namespace;
-        let to = self.facts.destination.as_ref()?;
-        if to.name.is_empty() || !(to.namespace.is_empty() || to.namespace == *own) {
-            return None;
-        }
-        if *to.kind != *SUBJECT_IDENTITY_BINDING {
-            let usable = *to.kind == *SUBJECT_SERVICE_ACCOUNT;
+        let to = self.facts.spec.destination.as_ref()?;
+        if to.kind != DestinationKind::IdentityBinding {
+            let usable = to.kind == DestinationKind::ServiceAccount;
             return Some((
                 BTreeSet::from([(self.account(own, &to.name), None)]),
                 usable,
@@ -157,25 +150,26 @@ impl Reader<'_> {
     }
 
     fn peers(&self) -> BTreeSet<Peer> {
-        let sources = self.facts.sources.iter();
+        let sources = self.facts.spec.sources.iter();
         sources.flat_map(|source| self.peers_of(source)).collect()
     }
 
-    fn peers_of(&self, source: &SubjectFacts) -> Vec<Peer> {
+    fn peers_of(&self, source: &Source) -> Vec<Peer> {
         let namespace = match &*source.namespace {
             "" => &self.key.namespace,
             _ => &source.namespace,
         };
-        // No namespace has such a name, and no policy can hold it.
-        if !is_value(namespace) || source.name.is_empty() {
+        // No policy can hold such a name.
+        if !is_value(namespace) {
             return Vec::new();
         }
-        match (&*source.kind, &*source.name) {
-            (SUBJECT_SERVICE_ACCOUNT, name) => vec![Peer::Account(self.account(namespace, name))],
-            (SUBJECT_GROUP, GROUP_AUTHENTICATED) => vec![Peer::Mesh],
-            (SUBJECT_GROUP, GROUP_UNAUTHENTICATED) => vec![Peer::Anybody],
-            (SUBJECT_IDENTITY_BINDING, name) => self.bound(&self.account(namespace, name)),
-            _ => Vec::new(),
+        let named = || self.account(namespace, &source.name);
+        match source.kind {
+            Some(SourceKind::ServiceAccount) => vec![Peer::Account(named())],
+            Some(SourceKind::Authenticated) => vec![Peer::Mesh],
+            Some(SourceKind::Unauthenticated) => vec![Peer::Anybody],
+            Some(SourceKind::IdentityBinding) => self.bound(&named()),
+            None => Vec::new(),
         }
     }
 
@@ -198,31 +192,26 @@ impl Reader<'_> {
 
     fn ports(&self) -> Ports {
         let mut ports = Ports::Only(BTreeSet::new());
-        for rule in self.facts.rules.iter().filter(|r| *r.kind == *UDP_ROUTE) {
+        for rule in self.facts.spec.rules.iter().filter(|rule| is_udp(rule)) {
             let key = self.account(&self.key.namespace, &rule.name);
             let Some(route) = self.world.udp_routes.get(&key) else {
                 continue;
             };
-            if route.meta.unreadable.is_some() {
-                continue;
-            }
-            let written = route.ports.as_deref().unwrap_or_default();
-            match &mut ports {
-                _ if written.is_empty() => ports = Ports::Any,
-                Ports::Only(ports) => ports.extend(written.iter().filter_map(|p| port(*p))),
-                Ports::Any => {}
+            match (&mut ports, &route.ports.0) {
+                (_, None) => ports = Ports::Any,
+                (Ports::Only(ports), Some(more)) => ports.extend(more),
+                (Ports::Any, Some(_)) => {}
             }
         }
         // A limit of the oldest versions, on whatever the target is about.
-        match self.facts.destination.as_ref().and_then(|to| to.port) {
-            None => ports,
-            Some(limit) => {
-                let within = |limit: &u16| match &ports {
-                    Ports::Any => true,
-                    Ports::Only(ports) => ports.contains(limit),
-                };
-                Ports::Only(port(limit).into_iter().filter(within).collect())
+        let limit = self.facts.spec.destination.as_ref().map(|to| to.limit);
+        match (limit.unwrap_or_default(), &ports) {
+            (PortLimit::Any, _) => ports,
+            (PortLimit::Only(limit), Ports::Only(ports)) if !ports.contains(&limit) => {
+                Ports::Only(BTreeSet::new())
             }
+            (PortLimit::Only(limit), _) => Ports::Only(BTreeSet::from([limit])),
+            (PortLimit::Nothing, _) => Ports::Only(BTreeSet::new()),
         }
     }
 
@@ -238,11 +227,7 @@ impl Reader<'_> {
 /// The binding's labels, if pods can carry them all. Without any it would be every
 /// pod, which a binding cannot mean.
 fn usable_labels(binding: &BindingFacts) -> Option<&Labels> {
-    let labels = binding.labels.as_ref()?;
+    let labels = binding.spec.labels.as_ref()?;
     let mut each = labels.iter();
     (!labels.is_empty() && each.all(|(name, value)| can_be_label(name, value))).then_some(labels)
-}
-
-fn port(number: i64) -> Option<u16> {
-    u16::try_from(number).ok().filter(|number| *number != 0)
 }

@@ -21,9 +21,9 @@ use super::{
     shape,
 };
 use crate::{
-    compile::{bindings::Bindings, few, modes},
-    model::Defaults,
-    problem::Findings,
+    compile::{bindings::Bindings, findings::Findings},
+    model::{Defaults, modes},
+    problem::few,
     world::{Appearance, ObjectKey, World},
 };
 

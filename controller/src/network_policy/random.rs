@@ -18,8 +18,8 @@ use super::{
     tests::{foreign, network, seen, udp_route},
 };
 use crate::{
-    fixture::{self, Cluster},
     model::Defaults,
+    testing::cluster::{self, Cluster},
 };
 
 mod scene;
@@ -39,9 +39,9 @@ impl Scene {
     fn stage(&self) -> Stage {
         let mut cluster = Cluster::default();
         for (name, mode) in NAMESPACES.iter().zip(self.modes) {
-            let object = fixture::namespace(name);
+            let object = cluster::namespace(name);
             cluster = cluster.with(match mode {
-                Some(mode) => fixture::annotate(object, "weft.dev/access", mode),
+                Some(mode) => cluster::annotate(object, "weft.dev/access", mode),
                 None => object,
             });
         }
@@ -56,14 +56,14 @@ impl Scene {
         }
         // Of two with one name the later one stands, here and in the reading below.
         for binding in &self.bindings {
-            let object = fixture::binding(binding.name, binding.schemes.clone());
-            cluster = cluster.with(fixture::in_namespace(object, binding.namespace));
+            let object = cluster::binding(binding.name, binding.schemes.clone());
+            cluster = cluster.with(cluster::in_namespace(object, binding.namespace));
         }
         for route in &self.routes {
             let spec = route.ports.as_ref();
             let spec = spec.map_or(json!({}), |ports| json!({"matches": {"ports": ports}}));
             let object = udp_route(route.name, &spec);
-            cluster = cluster.with(fixture::in_namespace(object, route.namespace));
+            cluster = cluster.with(cluster::in_namespace(object, route.namespace));
         }
         let foreign = self
             .foreign
@@ -289,22 +289,22 @@ impl Pod {
         let name = format!("p{number}");
         let ip = format!("10.0.0.{}", number + 1);
         let make = if self.meshed {
-            fixture::pod
+            cluster::pod
         } else {
-            fixture::plain_pod
+            cluster::plain_pod
         };
         let mut labels = json!({"app": self.app});
         if let Some(label) = self.label {
             labels[ACCOUNT] = account_hash(self.namespace, label).into();
         }
-        let mut object = fixture::set(make(&name, &ip, self.account), "/metadata/labels", labels);
+        let mut object = cluster::set(make(&name, &ip, self.account), "/metadata/labels", labels);
         if let Some(mode) = self.mode {
-            object = fixture::annotate(object, "weft.dev/access", mode);
+            object = cluster::annotate(object, "weft.dev/access", mode);
         }
         if self.ended {
-            object = fixture::set(object, "/status/phase", json!("Succeeded"));
+            object = cluster::set(object, "/status/phase", json!("Succeeded"));
         }
-        fixture::in_namespace(object, self.namespace)
+        cluster::in_namespace(object, self.namespace)
     }
 }
 
@@ -328,15 +328,15 @@ impl Target {
             let rule = |(kind, name): &(&str, &str)| json!({"kind": kind, "name": name});
             rules.iter().map(rule).collect()
         });
-        let object = fixture::target(&format!("t{number}"), "", &[], rules);
+        let object = cluster::target(&format!("t{number}"), "", &[], rules);
         let sources: Vec<Value> = self.sources.iter().map(subject).collect();
         let mut to = subject(&self.to);
         if let Some(limit) = self.limit {
             to["port"] = limit.into();
         }
-        let object = fixture::set(object, "/spec/sources", json!(sources));
-        let object = fixture::set(object, "/spec/destination", to);
-        fixture::in_namespace(object, self.namespace)
+        let object = cluster::set(object, "/spec/sources", json!(sources));
+        let object = cluster::set(object, "/spec/destination", to);
+        cluster::in_namespace(object, self.namespace)
     }
 }
 

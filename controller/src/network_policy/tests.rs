@@ -1,3 +1,5 @@
+//! UDPRoutes become NetworkPolicies.
+
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use policy::mode::AccessMode;
 use serde_json::{Value, json};
@@ -8,8 +10,8 @@ use super::{
     plan::{LackReason, Plan, plan},
 };
 use crate::{
-    fixture::{self, Cluster},
     model::Defaults,
+    testing::cluster::{self, Cluster},
     world::ObjectKey,
 };
 use crds::labels::{ACCOUNT, account_hash};
@@ -19,11 +21,11 @@ pub(super) fn pod(name: &str, account: &str) -> Value {
     let ip = format!("10.0.1.{}", name.len());
     let label = account_hash("shop", account);
     let labels = json!({"app": name, ACCOUNT: label});
-    fixture::set(fixture::pod(name, &ip, account), "/metadata/labels", labels)
+    cluster::set(cluster::pod(name, &ip, account), "/metadata/labels", labels)
 }
 
 pub(super) fn udp_route(name: &str, spec: &Value) -> Value {
-    fixture::set(fixture::udp_route(name, &[]), "/spec", spec.clone())
+    cluster::set(cluster::udp_route(name, &[]), "/spec", spec.clone())
 }
 
 fn ports(ports: &[i64]) -> Value {
@@ -55,10 +57,10 @@ impl Case {
     }
 
     fn with_mode(mode: &str) -> Self {
-        let shop = fixture::annotate(fixture::namespace("shop"), "weft.dev/access", mode);
+        let shop = cluster::annotate(cluster::namespace("shop"), "weft.dev/access", mode);
         let cluster = Cluster::default()
             .with(shop)
-            .with(fixture::namespace("elsewhere"))
+            .with(cluster::namespace("elsewhere"))
             .with(pod("server", "server"))
             .with(pod("client", "client"))
             .with(pod("other", "other"));
@@ -76,8 +78,8 @@ impl Case {
 
     /// A target for account server with these sources and rules.
     fn target(self, sources: Value, rules: Value) -> Self {
-        let target = fixture::target("t", "server", &[], rules);
-        self.with(fixture::set(target, "/spec/sources", sources))
+        let target = cluster::target("t", "server", &[], rules);
+        self.with(cluster::set(target, "/spec/sources", sources))
     }
 
     fn foreign(mut self, spec: Value) -> Self {
@@ -160,7 +162,7 @@ fn account(name: &str) -> Value {
 fn e6_udp_8300_is_blocked_where_tcp_8300_to_8302_and_udp_8301_to_8302_are_routes() {
     let tcp = json!({"kind": "TCPRoute", "name": "tcp"});
     let case = Case::deny()
-        .with(fixture::tcp_route("tcp", &[8300, 8301, 8302]))
+        .with(cluster::tcp_route("tcp", &[8300, 8301, 8302]))
         .with(udp_route("udp", &ports(&[8301, 8302])))
         .target(json!([account("client")]), json!([tcp, udp("udp")]));
     let udp: Vec<bool> = (8300..=8303).map(|port| case.udp("client", port)).collect();
@@ -181,7 +183,7 @@ fn e6_udp_8300_is_blocked_where_tcp_8300_to_8302_and_udp_8301_to_8302_are_routes
 
 #[test]
 fn in_deny_no_udp_comes_in_without_a_target_and_outside_the_mesh_nothing_changes() {
-    let case = Case::deny().with(fixture::plain_pod("plain", "10.0.1.9", "plain"));
+    let case = Case::deny().with(cluster::plain_pod("plain", "10.0.1.9", "plain"));
     assert!(!case.udp("client", 53) && !case.udp("", 53));
     let network = case.network();
     assert!(network.allows(None, &case.seen("plain"), "UDP", 53));
@@ -220,28 +222,28 @@ fn in_auto_only_a_target_with_a_udp_route_closes_and_open_and_audit_stay_open() 
 fn sources_of_every_kind_are_those_that_the_target_names() {
     let allowed = |source: Value, from: &str| {
         Case::deny()
-            .with(fixture::plain_pod("plain", "10.0.1.9", "client"))
-            .with(fixture::binding(
+            .with(cluster::plain_pod("plain", "10.0.1.9", "client"))
+            .with(cluster::binding(
                 "by-account",
                 json!({"serviceAccount": "client"}),
             ))
-            .with(fixture::binding(
+            .with(cluster::binding(
                 "by-id",
                 json!({"spiffeIdentities": ["cluster.local/ns/shop/sa/client"]}),
             ))
-            .with(fixture::binding(
+            .with(cluster::binding(
                 "strange",
                 json!({"spiffeIdentities": ["spiffe://else/ns/shop/sa/client"]}),
             ))
-            .with(fixture::binding(
+            .with(cluster::binding(
                 "by-label",
                 json!({"podLabelSelector": {"matchLabels": {"app": "client"}}}),
             ))
-            .with(fixture::binding(
+            .with(cluster::binding(
                 "bad",
                 json!({"podLabelSelector": {"matchLabels": {"a b": "c"}}}),
             ))
-            .with(fixture::binding(
+            .with(cluster::binding(
                 "nobody",
                 json!({"podLabelSelector": {"matchLabels": {}}}),
             ))
@@ -291,15 +293,15 @@ fn sources_of_every_kind_are_those_that_the_target_names() {
 #[test]
 fn a_bound_destination_admits_to_its_pods_only() {
     let to = |schemes: Value| {
-        let target = fixture::target("t", "bound", &["client"], json!([udp("udp")]));
-        let target = fixture::set(target, "/spec/destination/kind", json!("IdentityBinding"));
+        let target = cluster::target("t", "bound", &["client"], json!([udp("udp")]));
+        let target = cluster::set(target, "/spec/destination/kind", json!("IdentityBinding"));
         Case::deny()
-            .with(fixture::set(
+            .with(cluster::set(
                 pod("second", "server"),
                 "/metadata/labels/app",
                 json!("two"),
             ))
-            .with(fixture::binding("bound", schemes.clone()))
+            .with(cluster::binding("bound", schemes.clone()))
             .with(udp_route("udp", &json!({})))
             .with(target)
     };
@@ -334,8 +336,8 @@ fn a_bound_destination_admits_to_its_pods_only() {
 fn ports_that_are_none_stand_for_none_and_an_old_destination_port_limits() {
     let case = |spec: Value, limit: Value| {
         let case = Case::deny().with(udp_route("udp", &spec));
-        let target = fixture::target("t", "server", &["client"], json!([udp("udp")]));
-        case.with(fixture::set(target, "/spec/destination/port", limit))
+        let target = cluster::target("t", "server", &["client"], json!([udp("udp")]));
+        case.with(cluster::set(target, "/spec/destination/port", limit))
     };
     let none = Value::Null;
     assert!(!case(ports(&[0, 70_000]), none.clone()).udp("client", 4464));
@@ -379,7 +381,7 @@ fn a_foreign_ingress_policy_keeps_ours_off_and_the_target_says_so() {
 
 #[test]
 fn one_account_in_two_modes_is_left_alone_and_told() {
-    let open = fixture::annotate(pod("open-one", "server"), "weft.dev/access", "open");
+    let open = cluster::annotate(pod("open-one", "server"), "weft.dev/access", "open");
     let mut case = Case::deny()
         .with(open)
         .with(udp_route("udp", &ports(&[1])))
@@ -393,7 +395,7 @@ fn one_account_in_two_modes_is_left_alone_and_told() {
         "the open pod stays open, and so does its neighbour"
     );
 
-    let closed = fixture::annotate(pod("closed-one", "server"), "weft.dev/access", "deny");
+    let closed = cluster::annotate(pod("closed-one", "server"), "weft.dev/access", "deny");
     let mut case = Case::with_mode("open").with(closed);
     case.defaults.access = AccessMode::Open;
     let unprotected = case.plan().unprotected;
@@ -407,7 +409,7 @@ fn one_account_in_two_modes_is_left_alone_and_told() {
 #[test]
 fn pods_older_than_the_label_and_pretenders_are_told_and_not_trusted() {
     let unlabelled = |name: &str, account: &str| {
-        fixture::set(pod(name, account), "/metadata/labels", json!({"app": name}))
+        cluster::set(pod(name, account), "/metadata/labels", json!({"app": name}))
     };
     let case = |pod: Value| {
         Case::deny()
@@ -423,7 +425,7 @@ fn pods_older_than_the_label_and_pretenders_are_told_and_not_trusted() {
 
     let stolen = json!(account_hash("shop", "client"));
     let label = format!("/metadata/labels/{}", ACCOUNT.replace('/', "~1"));
-    let pretender = case(fixture::set(pod("thief", "thief"), &label, stolen));
+    let pretender = case(cluster::set(pod("thief", "thief"), &label, stolen));
     assert_eq!(pretender.lacks(), [LackReason::FalseAccountLabel]);
     assert!(!pretender.udp("thief", 1));
 }
@@ -433,8 +435,8 @@ fn a_target_without_room_is_left_out_and_the_older_ones_stay() {
     // As many as one target may have; sixteen of them are 16 too many.
     let sources: Vec<Value> = (0..256).map(|i| account(&format!("s{i}"))).collect();
     let target = |name: &str, second: u8, sources: Value| {
-        let target = fixture::target(name, "server", &[], json!([udp("udp")]));
-        fixture::created(fixture::set(target, "/spec/sources", sources), second)
+        let target = cluster::target(name, "server", &[], json!([udp("udp")]));
+        cluster::created(cluster::set(target, "/spec/sources", sources), second)
     };
     let mut case = Case::deny()
         .with(udp_route("udp", &ports(&[1])))

@@ -1,3 +1,5 @@
+//! The gRPC port, with proxies that behave and others.
+
 use tokio::time::sleep;
 
 use super::*;
@@ -8,7 +10,7 @@ use bench::*;
 
 #[tokio::test]
 async fn new_proxy_gets_a_certificate_with_which_its_stream_opens() {
-    let bench = Bench::start(&fixture::shop()).await;
+    let bench = Bench::start(&cluster::shop()).await;
     let key = LeafKey::generate().unwrap();
     let request = v1::CertifyRequest {
         token: "client-token".to_owned(),
@@ -31,12 +33,12 @@ async fn new_proxy_gets_a_certificate_with_which_its_stream_opens() {
     let batch = proxy.batch().await;
     assert!(batch.full);
     assert_eq!(names(&batch), ["bundle", "workload"]);
-    assert_eq!(bench.metrics.certify.answers(Outcome::Issued), 1);
+    assert_eq!(bench.metrics.certify.answers(CertifyResult::Issued), 1);
 }
 
 #[tokio::test]
 async fn refused_certificate_is_a_status_with_its_reason() {
-    let bench = Bench::start(&fixture::shop()).await;
+    let bench = Bench::start(&cluster::shop()).await;
     bench.cluster.pods.lock().clear();
     let csr = LeafKey::generate().unwrap().csr().unwrap();
     let request = v1::CertifyRequest {
@@ -53,7 +55,7 @@ async fn refused_certificate_is_a_status_with_its_reason() {
 
 #[tokio::test]
 async fn first_batch_answers_the_hello_and_what_is_held_is_not_sent_again() {
-    let bench = Bench::start(&fixture::shop()).await;
+    let bench = Bench::start(&cluster::shop()).await;
     let mut proxy = bench.client(asks(&[API])).await;
     let first = proxy.batch().await;
     assert!(first.full);
@@ -87,7 +89,7 @@ async fn first_batch_answers_the_hello_and_what_is_held_is_not_sent_again() {
 
 #[tokio::test]
 async fn subscription_is_answered_at_once_with_what_the_destination_refers_to() {
-    let bench = Bench::start(&fixture::shop()).await;
+    let bench = Bench::start(&cluster::shop()).await;
     let mut proxy = bench.client(asks(&[])).await;
     // Not even the answer to the first batch is waited for.
     proxy.batch().await;
@@ -178,7 +180,7 @@ async fn slow_proxy_gets_only_the_newest_state() {
 
 #[tokio::test]
 async fn stream_without_a_certificate_is_refused() {
-    let bench = Bench::start(&fixture::shop()).await;
+    let bench = Bench::start(&cluster::shop()).await;
     let refused = Proxy::try_open(bench.nobody().await, asks(&[]))
         .await
         .err()
@@ -188,7 +190,7 @@ async fn stream_without_a_certificate_is_refused() {
 
 #[tokio::test]
 async fn certificate_of_another_authority_is_refused_in_the_handshake() {
-    let bench = Bench::start(&fixture::shop()).await;
+    let bench = Bench::start(&cluster::shop()).await;
     let stranger = Authority::in_memory();
     let handle = CertHandle::empty();
     handle.store(leaf(&stranger, &account("shop", "web"), Some("uid-client")));
@@ -205,7 +207,7 @@ async fn certificate_of_another_authority_is_refused_in_the_handshake() {
 
 #[tokio::test]
 async fn identity_of_another_trust_domain_opens_neither_a_proxys_stream_nor_a_replicas() {
-    let bench = Bench::start(&fixture::shop()).await;
+    let bench = Bench::start(&cluster::shop()).await;
     // Below the same root, as with two clusters of one company.
     let abroad = |namespace, name| SpiffeId::of("other.example", namespace, name).unwrap();
     let web = abroad("shop", "web");
@@ -244,7 +246,7 @@ async fn identity_of_another_trust_domain_opens_neither_a_proxys_stream_nor_a_re
 
 #[tokio::test]
 async fn certificate_without_a_pod_opens_no_stream() {
-    let bench = Bench::start(&fixture::shop()).await;
+    let bench = Bench::start(&cluster::shop()).await;
     let channel = bench.somebody(&account("shop", "web"), None).await;
     let refused = Proxy::try_open(channel, asks(&[])).await.err().unwrap();
     assert_eq!(refused.code(), tonic::Code::PermissionDenied);
@@ -252,7 +254,7 @@ async fn certificate_without_a_pod_opens_no_stream() {
 
 #[tokio::test]
 async fn pods_state_is_not_served_to_another_identity() {
-    let bench = Bench::start(&fixture::shop()).await;
+    let bench = Bench::start(&cluster::shop()).await;
     for stranger in [account("shop", "api"), account("bank", "web")] {
         let channel = bench.somebody(&stranger, Some("uid-client")).await;
         let refused = Proxy::try_open(channel, asks(&[])).await.err().unwrap();
@@ -263,9 +265,9 @@ async fn pods_state_is_not_served_to_another_identity() {
 #[tokio::test]
 async fn each_pod_gets_its_own_rules_only() {
     let rules = serde_json::json!([{"kind": "TCPRoute", "name": "all"}]);
-    let guarded = fixture::shop()
-        .with(fixture::tcp_route("all", &[]))
-        .with(fixture::target("guard", "api", &["web"], rules));
+    let guarded = cluster::shop()
+        .with(cluster::tcp_route("all", &[]))
+        .with(cluster::target("guard", "api", &["web"], rules));
     let bench = Bench::start(&guarded).await;
     let mut client = bench.client(asks(&[])).await;
     assert_eq!(names(&client.batch().await), ["bundle", "workload"]);
@@ -278,23 +280,23 @@ async fn each_pod_gets_its_own_rules_only() {
 
 #[tokio::test]
 async fn pod_that_is_not_known_yet_is_waited_for() {
-    let bench = Bench::start(&Cluster::default().with(fixture::namespace("shop"))).await;
+    let bench = Bench::start(&Cluster::default().with(cluster::namespace("shop"))).await;
     let channel = bench
         .somebody(&account("shop", "web"), Some("uid-client"))
         .await;
     let opening = tokio::spawn(Proxy::open(channel, asks(&[])));
     sleep(Duration::from_millis(100)).await;
-    bench.publish(&fixture::shop());
+    bench.publish(&cluster::shop());
     let mut proxy = timeout(PATIENCE, opening).await.unwrap().unwrap();
     assert!(proxy.batch().await.full);
 }
 
 #[tokio::test]
 async fn stream_of_a_pod_that_is_gone_ends_with_that_reason() {
-    let bench = Bench::start(&fixture::shop()).await;
+    let bench = Bench::start(&cluster::shop()).await;
     let mut proxy = bench.client(asks(&[])).await;
     proxy.batch().await;
-    bench.publish(&Cluster::default().with(fixture::namespace("shop")));
+    bench.publish(&Cluster::default().with(cluster::namespace("shop")));
     let status = timeout(PATIENCE, proxy.inbox.message())
         .await
         .unwrap()
@@ -304,7 +306,7 @@ async fn stream_of_a_pod_that_is_gone_ends_with_that_reason() {
 
 #[tokio::test]
 async fn stream_must_begin_with_a_hello() {
-    let bench = Bench::start(&fixture::shop()).await;
+    let bench = Bench::start(&cluster::shop()).await;
     let channel = bench
         .somebody(&account("shop", "web"), Some("uid-client"))
         .await;
@@ -332,7 +334,7 @@ async fn stream_must_begin_with_a_hello() {
 
 #[tokio::test]
 async fn new_replica_of_a_workload_gets_its_destinations_before_it_asks() {
-    let replicas = fixture::shop().with(fixture::pod("client-2", "10.0.0.2", "web"));
+    let replicas = cluster::shop().with(cluster::pod("client-2", "10.0.0.2", "web"));
     let bench = Bench::start(&replicas).await;
     // One destination that serves, and one outside the mesh that is not worth remembering.
     let mut first = bench
@@ -358,7 +360,7 @@ async fn new_replica_of_a_workload_gets_its_destinations_before_it_asks() {
 
 #[tokio::test]
 async fn stop_ends_streams_in_order_and_then_the_server() {
-    let bench = Bench::start(&fixture::shop()).await;
+    let bench = Bench::start(&cluster::shop()).await;
     let mut proxy = bench.client(asks(&[])).await;
     let batch = proxy.batch().await;
     proxy.ack(&batch).await;
@@ -371,7 +373,7 @@ async fn stop_ends_streams_in_order_and_then_the_server() {
 
 #[tokio::test]
 async fn connection_that_says_nothing_is_closed_after_the_handshakes_time() {
-    let bench = Bench::start(&fixture::shop()).await;
+    let bench = Bench::start(&cluster::shop()).await;
     let silent = TcpStream::connect(bench.addr).await.unwrap();
     let mut byte = [0];
     let start = Instant::now();
@@ -392,7 +394,7 @@ async fn replica_hears_what_another_observes_and_what_changes() {
     let other = Observed::default();
     let listener = Listener {
         reports: Reports::new(ReportMetrics::default()),
-        client: crate::fake_api::FakeApi::default().client(),
+        client: crate::testing::api_server::FakeApi::default().client(),
         namespace: "weft-system".to_owned(),
         service: "weft-controller".to_owned(),
         own: "127.0.0.2".parse().unwrap(),
@@ -431,7 +433,7 @@ async fn replica_hears_what_another_observes_and_what_changes() {
 
 #[tokio::test]
 async fn only_a_controller_may_ask_what_was_observed() {
-    let bench = Bench::start(&fixture::shop()).await;
+    let bench = Bench::start(&cluster::shop()).await;
     for channel in [
         bench.nobody().await,
         bench
@@ -469,7 +471,7 @@ async fn report_counts_for_the_pod_of_the_certificate_and_other_replicas_hear_it
     }
     let other = Reports::new(ReportMetrics::default());
     let listener = Listener {
-        client: crate::fake_api::FakeApi::default().client(),
+        client: crate::testing::api_server::FakeApi::default().client(),
         namespace: "weft-system".to_owned(),
         service: "weft-controller".to_owned(),
         own: "127.0.0.2".parse().unwrap(),
@@ -509,7 +511,7 @@ async fn report_counts_for_the_pod_of_the_certificate_and_other_replicas_hear_it
 
 #[tokio::test]
 async fn proxy_may_not_ask_what_others_reported() {
-    let bench = Bench::start(&fixture::shop()).await;
+    let bench = Bench::start(&cluster::shop()).await;
     let web = account("shop", "web");
     let channel = bench.somebody(&web, Some("uid-client")).await;
     let asked = ReplicaClient::new(channel)

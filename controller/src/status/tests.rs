@@ -1,9 +1,14 @@
+//! Conditions follow what is judged and acknowledged.
+
+use super::conditions::RECONNECT;
 use super::*;
+use crate::network_policy::InForce;
+use serde_json::Value;
 use std::sync::Arc;
 
-use crate::fake_api::FakeApi;
-use crate::fixture;
 use crate::model::{Defaults, Model};
+use crate::testing::api_server::FakeApi;
+use crate::testing::cluster;
 use tokio::sync::watch;
 use wire::v1;
 
@@ -21,9 +26,9 @@ struct Bench {
 }
 
 fn compiled(backends: &[(&str, i64)], generation: i64) -> Arc<Compiled> {
-    let split = fixture::split("canary", "api", backends);
-    let split = fixture::set(split, "/metadata/generation", json!(generation));
-    let world = Arc::new(fixture::shop().with(split).world());
+    let split = cluster::split("canary", "api", backends);
+    let split = cluster::set(split, "/metadata/generation", json!(generation));
+    let world = Arc::new(cluster::shop().with(split).world());
     let (model, problems) = Model::compile(&world, &Defaults::default());
     Arc::new(Compiled::new(world, model, problems))
 }
@@ -31,7 +36,7 @@ fn compiled(backends: &[(&str, i64)], generation: i64) -> Arc<Compiled> {
 impl Bench {
     fn new(backends: &[(&str, i64)]) -> Self {
         let api = FakeApi::default();
-        let split = fixture::split("canary", "api", backends);
+        let split = cluster::split("canary", "api", backends);
         api.put(PATH, split);
         let (models, latest) = watch::channel(Some(compiled(backends, 1)));
         let writer = StatusWriter {
@@ -218,9 +223,9 @@ async fn programmed_of_a_udp_route_and_of_a_target_that_names_it_waits_for_its_n
     const TARGET: &str = "/apis/access.smi-spec.io/v1alpha4/namespaces/shop/traffictargets/t";
     const ROUTE: &str = "/apis/specs.smi-spec.io/v1alpha4/namespaces/shop/udproutes/dns";
     let rules = json!([{"kind": "UDPRoute", "name": "dns"}]);
-    let target = fixture::target("t", "quiet", &["web"], rules);
-    let route = fixture::udp_route("dns", &[53]);
-    let world = fixture::shop().with(target.clone()).with(route.clone());
+    let target = cluster::target("t", "quiet", &["web"], rules);
+    let route = cluster::udp_route("dns", &[53]);
+    let world = cluster::shop().with(target.clone()).with(route.clone());
     let compiled = |on: bool| {
         let world = Arc::new(world.world());
         let defaults = Defaults {
@@ -333,11 +338,11 @@ async fn answers_and_models_that_come_later_are_written_each_alone() {
 /// The cluster of the bench with a policy for the pods of account `api`.
 fn guarded(generation: i64) -> Arc<Compiled> {
     let rules = json!([{"kind": "TCPRoute", "name": "ports"}]);
-    let target = fixture::target("t", "api", &["web"], rules);
-    let target = fixture::set(target, "/metadata/generation", json!(generation));
-    let world = fixture::shop()
+    let target = cluster::target("t", "api", &["web"], rules);
+    let target = cluster::set(target, "/metadata/generation", json!(generation));
+    let world = cluster::shop()
         .with(target)
-        .with(fixture::tcp_route("ports", &[8080]));
+        .with(cluster::tcp_route("ports", &[8080]));
     let world = Arc::new(world.world());
     let (model, problems) = Model::compile(&world, &Defaults::default());
     Arc::new(Compiled::new(world, model, problems))
@@ -352,7 +357,7 @@ impl Bench {
         let rules = json!([{"kind": "TCPRoute", "name": "ports"}]);
         bench
             .api
-            .put(TARGET, fixture::target("t", "api", &["web"], rules));
+            .put(TARGET, cluster::target("t", "api", &["web"], rules));
         bench.models.send_replace(Some(guarded(1)));
         bench
     }
@@ -505,7 +510,7 @@ async fn pod_that_never_connects_shows_without_another_cause() {
     );
     let before = bench.models.borrow().clone().unwrap();
     let mut world = (*before.world).clone();
-    let more = fixture::shop().with(fixture::pod("api-3", "10.0.0.13", "api"));
+    let more = cluster::shop().with(cluster::pod("api-3", "10.0.0.13", "api"));
     world.pods = more.world().pods;
     let after = before.after(Arc::new(world), &Defaults::default());
     assert!(Arc::ptr_eq(&before.problems, &after.problems));

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use policy::name::{Kind, ObjectRef};
 
-use crate::compile::few;
 use crate::network_policy::{Enforced, InForce, names_udp, udp_routes};
+use crate::problem::few;
 use crate::world::{ObjectKey, TargetFacts, World};
 
 /// What became of the UDPRoutes of a TrafficTarget, or of a UDPRoute in all targets that

@@ -14,7 +14,7 @@ use kube::core::DynamicObject;
 use policy::protocol::PortRange;
 use serde::de::DeserializeOwned;
 
-use super::{Unusable, annotation, created, text};
+use super::metadata::{Unusable, annotation, created, text};
 use crate::world::{
     Appearance, EndpointFacts, NamespaceFacts, NodeFacts, ObjectKey, Owner, PodFacts, Proxy,
     ServiceFacts, ServicePort, SliceFacts, SlicePort,
@@ -109,14 +109,18 @@ fn container_ports(spec: &PodSpec) -> BTreeMap<u16, Arc<str>> {
 fn proxy(meta: &ObjectMeta, spec: &PodSpec, status: &PodStatus) -> Option<Proxy> {
     let version = annotation(meta, labels::PROXY_VERSION)?;
     let init = spec.init_containers.as_deref().unwrap_or_default();
-    if spec.host_network == Some(true) || !init.iter().any(|c| c.name == labels::PROXY_CONTAINER) {
+    if spec.host_network == Some(true)
+        || !init
+            .iter()
+            .any(|c| c.name == crds::objects::PROXY_CONTAINER)
+    {
         return None;
     }
     let running = status
         .init_container_statuses
         .iter()
         .flatten()
-        .filter(|container| container.name == labels::PROXY_CONTAINER)
+        .filter(|container| container.name == crds::objects::PROXY_CONTAINER)
         .any(|container| {
             container
                 .state
@@ -127,7 +131,7 @@ fn proxy(meta: &ObjectMeta, spec: &PodSpec, status: &PodStatus) -> Option<Proxy>
     // a port that is captured after all must never be called in plaintext.
     let capture = init
         .iter()
-        .find(|container| container.name == labels::CAPTURE_CONTAINER);
+        .find(|container| container.name == crds::objects::CAPTURE_CONTAINER);
     let skip_inbound_ports = capture
         .and_then(skipped_by_capture)
         .and_then(|list| PortRange::parse_list(&list).ok())

@@ -1,8 +1,12 @@
+//! Objects of the API server become facts.
+
 use kube::core::DynamicObject;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::fixture;
+use crate::testing::cluster;
+
+const DOMAIN: &str = "cluster.local";
 
 fn dynamic(object: Value) -> DynamicObject {
     serde_json::from_value(object).unwrap()
@@ -10,8 +14,8 @@ fn dynamic(object: Value) -> DynamicObject {
 
 #[test]
 fn a_pod_without_a_service_account_runs_as_default() {
-    let object = fixture::set(
-        fixture::plain_pod("p", "10.0.0.1", "x"),
+    let object = cluster::set(
+        cluster::plain_pod("p", "10.0.0.1", "x"),
         "/spec/serviceAccountName",
         Value::Null,
     );
@@ -20,20 +24,20 @@ fn a_pod_without_a_service_account_runs_as_default() {
 
 #[test]
 fn a_proxy_is_seen_with_whether_it_runs() {
-    let meshed = fixture::pod("p", "10.0.0.1", "x");
+    let meshed = cluster::pod("p", "10.0.0.1", "x");
     assert!(pod(dynamic(meshed.clone())).unwrap().proxy.unwrap().running);
     let waiting = json!([{"name": "weft-proxy", "state": {"waiting": {}},
         "ready": false, "restartCount": 0, "image": "", "imageID": ""}]);
-    let waiting = fixture::set(meshed, "/status/initContainerStatuses", waiting);
+    let waiting = cluster::set(meshed, "/status/initContainerStatuses", waiting);
     assert!(!pod(dynamic(waiting)).unwrap().proxy.unwrap().running);
-    let plain = fixture::plain_pod("p", "10.0.0.1", "x");
+    let plain = cluster::plain_pod("p", "10.0.0.1", "x");
     assert_eq!(pod(dynamic(plain)).unwrap().proxy, None);
 }
 
 #[test]
 fn ports_of_other_protocols_are_dropped() {
-    let object = fixture::set(
-        fixture::plain_pod("p", "10.0.0.1", "x"),
+    let object = cluster::set(
+        cluster::plain_pod("p", "10.0.0.1", "x"),
         "/spec/containers/0/ports",
         json!([{"containerPort": 53, "protocol": "UDP"}, {"containerPort": 80}]),
     );
@@ -45,75 +49,86 @@ fn ports_of_other_protocols_are_dropped() {
             .collect::<Vec<_>>(),
         [80]
     );
-    let slice_object = fixture::slice("s", "svc", &[("dns", 53)], &[]);
-    let udp = fixture::set(slice_object, "/ports/0/protocol", json!("UDP"));
+    let slice_object = cluster::slice("s", "svc", &[("dns", 53)], &[]);
+    let udp = cluster::set(slice_object, "/ports/0/protocol", json!("UDP"));
     assert_eq!(slice(dynamic(udp)), Err(Unusable::NotOurs));
 }
 
 #[test]
 fn an_object_of_the_wrong_shape_is_an_error_or_says_so_itself() {
-    let bad = fixture::set(
-        fixture::plain_pod("p", "10.0.0.1", "x"),
+    let bad = cluster::set(
+        cluster::plain_pod("p", "10.0.0.1", "x"),
         "/spec",
         json!("none"),
     );
     assert!(matches!(pod(dynamic(bad)), Err(Unusable::Shape(_))));
-    let bad = fixture::set(
-        fixture::split("s", "r", &[]),
+    let bad = cluster::set(
+        cluster::split("s", "r", &[]),
         "/spec/backends",
         json!("none"),
     );
-    let facts = split(dynamic(bad));
-    assert!(facts.meta.unreadable.is_some());
+    let facts = split(&dynamic(bad), DOMAIN);
+    assert!(facts.meta.unreadable().is_some());
     assert_eq!(facts.meta.generation, 1);
 }
 
 #[test]
 fn an_unreadable_target_still_says_whom_it_protects() {
-    let object = fixture::target("t", "api", &["web"], json!("everything"));
-    let facts = target(dynamic(object));
-    assert!(facts.meta.unreadable.is_some());
-    assert_eq!(&*facts.destination.unwrap().name, "api");
-    assert!(facts.sources.is_empty() && facts.rules.is_empty());
+    let object = cluster::target("t", "api", &["web"], json!("everything"));
+    let facts = target(&dynamic(object), DOMAIN);
+    assert!(facts.meta.unreadable().is_some());
+    assert_eq!(&*facts.spec.destination.unwrap().name, "api");
+    assert!(facts.spec.sources.is_empty() && facts.spec.rules.is_empty());
 }
 
 #[test]
 fn an_identity_binding_keeps_each_scheme_and_a_broken_one_whom_it_names() {
     let read = |schemes: Value| {
-        let world = fixture::Cluster::default()
-            .with(fixture::binding("b", schemes))
+        let world = cluster::Cluster::default()
+            .with(cluster::binding("b", schemes))
             .world();
         world.bindings.values().next().unwrap().clone()
     };
     let facts = read(json!({"serviceAccount": "web", "spiffeIdentities": ["td/a"]}));
-    assert_eq!(facts.service_account.as_deref(), Some("web"));
-    assert_eq!(facts.spiffe_ids, Some(vec!["td/a".into()]));
+    assert_eq!(facts.spec.service_account.as_deref(), Some("web"));
+    let ids: Vec<_> = facts
+        .spec
+        .ids
+        .iter()
+        .map(|id| (&*id.written, &id.id))
+        .collect();
+    assert_eq!(ids, [("td/a", &"spiffe://td/a".parse().ok())]);
     assert_eq!(
-        (facts.labels.clone(), &facts.meta.unreadable),
-        (None, &None)
+        (&facts.spec.labels, &*facts.meta.mistakes),
+        (&None, &[][..])
     );
     let facts = read(json!({"podLabelSelector": {"matchLabels": {"app": "web"}}}));
     let labels = [("app".into(), "web".into())].into();
-    assert_eq!(facts.labels, Some(labels));
+    assert_eq!(facts.spec.labels, Some(labels));
     let broken = json!({"serviceAccount": "web", "spiffeIdentities": "x",
         "podLabelSelector": {"matchLabels": {"app": "web", "n": 1}}});
     let facts = read(broken);
-    assert!(facts.meta.unreadable.is_some());
-    assert_eq!(facts.service_account.as_deref(), Some("web"));
-    assert_eq!(facts.labels, Some([("app".into(), "web".into())].into()));
+    assert!(facts.meta.unreadable().is_some());
+    assert_eq!(facts.spec.service_account.as_deref(), Some("web"));
+    let labels = [("app".into(), "web".into())].into();
+    assert_eq!(facts.spec.labels, Some(labels));
 }
 
 #[test]
 fn ports_of_a_udp_route_may_be_absent() {
-    let world = fixture::Cluster::default()
-        .with(fixture::udp_route("some", &[53]))
-        .with(fixture::set(
-            fixture::udp_route("all", &[]),
+    let world = cluster::Cluster::default()
+        .with(cluster::udp_route("some", &[53]))
+        .with(cluster::set(
+            cluster::udp_route("all", &[]),
             "/spec",
             json!({}),
         ))
         .world();
-    let ports: Vec<_> = world.udp_routes.values().map(|r| r.ports.clone()).collect();
+    let ports: Vec<_> = world
+        .udp_routes
+        .values()
+        .map(|r| r.ports.0.clone())
+        .collect();
     assert_eq!(ports, [None, Some(vec![53])]);
 }
 
@@ -121,23 +136,25 @@ fn ports_of_a_udp_route_may_be_absent() {
 fn a_list_in_the_place_of_an_object_is_not_read_by_position() {
     let source = json!([null, "ServiceAccount", "web"]);
     let rules = json!([{"kind": "TCPRoute", "name": "all"}]);
-    let mut object = fixture::target("t", "api", &[], rules);
+    let mut object = cluster::target("t", "api", &[], rules);
     object["spec"]["sources"] = json!([source]);
-    let fact = target(dynamic(object));
+    let fact = target(&dynamic(object), DOMAIN);
+    let why = fact.meta.unreadable().unwrap();
+    assert_eq!(why.field, "spec.sources[0]");
+    assert!(why.text.starts_with("is a list, but must be an object"));
     assert_eq!(
-        fact.meta.unreadable.as_deref(),
-        Some("spec.sources[0] is a list, but must be an object")
-    );
-    assert_eq!(
-        (fact.sources.len(), &*fact.destination.unwrap().name),
+        (
+            fact.spec.sources.len(),
+            &*fact.spec.destination.unwrap().name
+        ),
         (0, "api")
     );
 
-    let mut object = fixture::tcp_route("r", &[8080]);
+    let mut object = cluster::tcp_route("r", &[8080]);
     object["spec"]["matches"] = json!([]);
-    let fact = tcp_route(dynamic(object));
+    let fact = tcp_route(&dynamic(object), DOMAIN);
     assert!(
-        fact.meta.unreadable.is_some(),
+        fact.meta.unreadable().is_some(),
         "else it would stand for every port"
     );
 }
@@ -153,13 +170,13 @@ fn a_group_of_heavy_expressions_keeps_what_fits_and_is_read_in_bounded_time() {
         })
         .collect();
     let before = std::time::Instant::now();
-    let world = fixture::Cluster::default()
-        .with(fixture::group("heavy", json!(heavy)))
+    let world = cluster::Cluster::default()
+        .with(cluster::group("heavy", json!(heavy)))
         .world();
     // Compiling all of them took some seconds.
     assert!(before.elapsed().as_secs() < 2, "{:?}", before.elapsed());
     let facts = world.groups.values().next().unwrap();
-    let bad = |facts: &crate::world::MatchFacts| facts.bad.is_some();
-    assert_eq!(facts.matches.len(), 64);
-    assert!(facts.matches.iter().skip(3).all(bad));
+    let matches = &facts.spec.matches;
+    assert_eq!(matches.len(), 64);
+    assert!(matches.iter().skip(3).all(|one| one.criteria.is_none()));
 }

@@ -1,3 +1,5 @@
+//! Watches gather a World, and survive their ends.
+
 use std::time::Duration;
 
 use http::{Request, Response, StatusCode};
@@ -6,7 +8,7 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, advance, timeout};
 
 use super::*;
-use crate::fixture;
+use crate::testing::cluster;
 
 type Worlds = watch::Receiver<Option<Arc<World>>>;
 
@@ -39,7 +41,7 @@ async fn list_all(steps: &mpsc::Sender<AnyStep>) {
 }
 
 async fn apply(steps: &mpsc::Sender<AnyStep>, object: Value) {
-    send(steps, move |c| fixture::apply(c, &object)).await;
+    send(steps, move |c| cluster::apply(c, &object)).await;
 }
 
 async fn no_world(worlds: &mut Worlds, during: Duration) {
@@ -49,7 +51,7 @@ async fn no_world(worlds: &mut Worlds, during: Duration) {
 #[tokio::test(start_paused = true)]
 async fn no_world_before_every_kind_has_been_listed() {
     let (steps, mut worlds) = started();
-    apply(&steps, fixture::node("a", "z")).await;
+    apply(&steps, cluster::node("a", "z")).await;
     send(&steps, |c| c.pods.take(Step::Absent)).await;
     no_world(&mut worlds, Duration::from_secs(60)).await;
     list_all(&steps).await;
@@ -64,12 +66,12 @@ async fn a_change_after_a_quiet_time_goes_out_at_once_and_the_next_ones_together
     worlds.changed().await.unwrap();
     advance(Duration::from_secs(1)).await;
     let start = Instant::now();
-    apply(&steps, fixture::service("a", "10.0.0.1", &[])).await;
+    apply(&steps, cluster::service("a", "10.0.0.1", &[])).await;
     worlds.changed().await.unwrap();
     assert_eq!(start.elapsed(), Duration::ZERO);
-    apply(&steps, fixture::service("b", "10.0.0.2", &[])).await;
+    apply(&steps, cluster::service("b", "10.0.0.2", &[])).await;
     tokio::task::yield_now().await;
-    apply(&steps, fixture::service("c", "10.0.0.3", &[])).await;
+    apply(&steps, cluster::service("c", "10.0.0.3", &[])).await;
     worlds.changed().await.unwrap();
     assert!(
         start.elapsed() >= PAUSE && start.elapsed() < 2 * PAUSE,
@@ -84,22 +86,22 @@ async fn a_change_after_a_quiet_time_goes_out_at_once_and_the_next_ones_together
 async fn a_leaving_endpoint_and_a_changed_policy_do_not_wait() {
     let (steps, mut worlds) = started();
     list_all(&steps).await;
-    let ready = fixture::endpoint("p", "10.0.0.9");
+    let ready = cluster::endpoint("p", "10.0.0.9");
     let ports = [("http", 80)];
     apply(
         &steps,
-        fixture::slice("s", "svc", &ports, std::slice::from_ref(&ready)),
+        cluster::slice("s", "svc", &ports, std::slice::from_ref(&ready)),
     )
     .await;
     worlds.changed().await.unwrap();
     tokio::time::sleep(Duration::from_secs(1)).await;
     worlds.borrow_and_update();
     let start = Instant::now();
-    apply(&steps, fixture::slice("s", "svc", &ports, &[])).await;
+    apply(&steps, cluster::slice("s", "svc", &ports, &[])).await;
     worlds.changed().await.unwrap();
-    apply(&steps, fixture::target("t", "x", &[], json!([]))).await;
+    apply(&steps, cluster::target("t", "x", &[], json!([]))).await;
     worlds.changed().await.unwrap();
-    let closed = fixture::annotate(fixture::namespace("shop"), "weft.dev/access", "deny");
+    let closed = cluster::annotate(cluster::namespace("shop"), "weft.dev/access", "deny");
     apply(&steps, closed).await;
     worlds.changed().await.unwrap();
     assert_eq!(start.elapsed(), Duration::ZERO);
@@ -109,21 +111,21 @@ async fn a_leaving_endpoint_and_a_changed_policy_do_not_wait() {
 async fn a_write_that_changes_nothing_for_the_mesh_makes_no_world() {
     let (steps, mut worlds) = started();
     list_all(&steps).await;
-    let split = fixture::split("s", "r", &[("a", 1)]);
+    let split = cluster::split("s", "r", &[("a", 1)]);
     apply(&steps, split.clone()).await;
     worlds.changed().await.unwrap();
     tokio::time::sleep(Duration::from_secs(1)).await;
     worlds.borrow_and_update();
-    let rewritten = fixture::set(split.clone(), "/metadata/resourceVersion", json!("2"));
+    let rewritten = cluster::set(split.clone(), "/metadata/resourceVersion", json!("2"));
     apply(
         &steps,
-        fixture::set(rewritten, "/status/summary", json!("x")),
+        cluster::set(rewritten, "/status/summary", json!("x")),
     )
     .await;
     no_world(&mut worlds, Duration::from_secs(10)).await;
     apply(
         &steps,
-        fixture::set(split, "/spec/backends/0/weight", json!(2)),
+        cluster::set(split, "/spec/backends/0/weight", json!(2)),
     )
     .await;
     worlds.changed().await.unwrap();
@@ -175,18 +177,18 @@ fn server(answer: fn(&str) -> Result<Vec<Value>, StatusCode>) -> Client {
 async fn a_kind_that_the_server_does_not_know_and_an_unreadable_object_stop_nothing() {
     let client = server(|path| match path {
         "/api/v1/pods" => Ok(vec![
-            fixture::set(
-                fixture::plain_pod("bad", "10.0.0.2", "x"),
+            cluster::set(
+                cluster::plain_pod("bad", "10.0.0.2", "x"),
                 "/spec",
                 json!("none"),
             ),
-            fixture::plain_pod("good", "10.0.0.1", "x"),
+            cluster::plain_pod("good", "10.0.0.1", "x"),
         ]),
         path if path.contains("smi-spec.io") => Err(StatusCode::NOT_FOUND),
         _ => Ok(Vec::new()),
     });
     let metrics = WorldMetrics::default();
-    let mut worlds = start(client, metrics.clone());
+    let mut worlds = start(client, "cluster.local".into(), metrics.clone());
     timeout(Duration::from_secs(20), worlds.changed())
         .await
         .unwrap()
@@ -204,20 +206,20 @@ async fn objects_nested_without_end_take_down_no_more_than_what_they_mean() {
         "/apis/specs.smi-spec.io/v1alpha4/httproutegroups" => Ok(["deep", "good"]
             .map(|name| {
                 let value = if name == "deep" { WITHOUT_END } else { "y" };
-                fixture::group(name, json!([{"name": "m", "headers": {"x": value}}]))
+                cluster::group(name, json!([{"name": "m", "headers": {"x": value}}]))
             })
             .to_vec()),
         "/api/v1/pods" => Ok(vec![
-            fixture::set(
-                fixture::plain_pod("deep", "10.0.0.1", "x"),
+            cluster::set(
+                cluster::plain_pod("deep", "10.0.0.1", "x"),
                 "/metadata/managedFields",
                 json!([{"manager": "m", "fieldsV1": WITHOUT_END}]),
             ),
-            fixture::plain_pod("good", "10.0.0.2", "x"),
+            cluster::plain_pod("good", "10.0.0.2", "x"),
         ]),
         _ => Ok(Vec::new()),
     });
-    let mut worlds = start(client, WorldMetrics::default());
+    let mut worlds = start(client, "cluster.local".into(), WorldMetrics::default());
     timeout(Duration::from_secs(20), worlds.changed())
         .await
         .unwrap()
@@ -227,7 +229,7 @@ async fn objects_nested_without_end_take_down_no_more_than_what_they_mean() {
     let bad: Vec<_> = world
         .groups
         .iter()
-        .map(|(key, group)| (&*key.name, group.matches[0].bad.is_some()))
+        .map(|(key, group)| (&*key.name, group.spec.matches[0].criteria.is_none()))
         .collect();
     assert_eq!(bad, [("deep", true), ("good", false)]);
 }
@@ -238,6 +240,6 @@ async fn a_server_that_cannot_answer_yet_is_waited_for() {
         "/apis/access.smi-spec.io/v1alpha4/traffictargets" => Err(StatusCode::SERVICE_UNAVAILABLE),
         _ => Ok(Vec::new()),
     });
-    let mut worlds = start(client, WorldMetrics::default());
+    let mut worlds = start(client, "cluster.local".into(), WorldMetrics::default());
     no_world(&mut worlds, Duration::from_secs(600)).await;
 }

@@ -4,6 +4,8 @@ use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use policy::protocol::PortRange;
 
+use super::key::ObjectKey;
+
 /// The mesh's settings that a pod, Service or namespace may carry as annotations,
 /// already split from the rest. Values are kept as written: what they mean, and
 /// whether they mean anything, is decided in `compile`.
@@ -137,7 +139,7 @@ pub struct EndpointFacts {
     /// On its way out.
     pub terminating: bool,
     /// Pod that the slice claims is behind the address (namespace, name).
-    pub pod: Option<super::ObjectKey>,
+    pub pod: Option<ObjectKey>,
     /// Zone, may be empty.
     pub zone: Arc<str>,
     /// Node, may be empty.

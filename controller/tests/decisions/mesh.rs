@@ -20,8 +20,7 @@ use policy::{
 use prost::Message;
 use serde_json::{Value, json};
 use weft_controller::{
-    model::{Defaults, Model, PodId},
-    translate,
+    Defaults, Model, PodId, translate,
     world::{self, ObjectKey},
 };
 use wire::v1::{self, resource::Content};
@@ -302,12 +301,21 @@ fn take(facts: &mut world::World, object: &Value) {
             let fact = translate::namespace(object).unwrap();
             Arc::make_mut(&mut facts.namespaces).insert(key, Arc::new(fact));
         }
-        "TrafficTarget" => put!(targets, translate::target(object)),
-        "TrafficSplit" => put!(splits, translate::split(object)),
-        "HTTPRouteGroup" => put!(groups, translate::group(object)),
-        "TCPRoute" => put!(tcp_routes, translate::tcp_route(object)),
-        "IdentityBinding" => put!(bindings, translate::binding(object)),
-        "UDPRoute" => put!(udp_routes, translate::udp_route(object)),
+        "TrafficTarget" => put!(targets, translate::target(&object, oracle::CLUSTER_DOMAIN)),
+        "TrafficSplit" => put!(splits, translate::split(&object, oracle::CLUSTER_DOMAIN)),
+        "HTTPRouteGroup" => put!(groups, translate::group(&object, oracle::CLUSTER_DOMAIN)),
+        "TCPRoute" => put!(
+            tcp_routes,
+            translate::tcp_route(&object, oracle::CLUSTER_DOMAIN)
+        ),
+        "IdentityBinding" => put!(
+            bindings,
+            translate::binding(&object, oracle::CLUSTER_DOMAIN)
+        ),
+        "UDPRoute" => put!(
+            udp_routes,
+            translate::udp_route(&object, oracle::CLUSTER_DOMAIN)
+        ),
         other => panic!("no such kind: {other}"),
     }
 }

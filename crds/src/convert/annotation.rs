@@ -7,10 +7,12 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
-use sha2::{Digest, Sha256};
 
-use super::{Content, ConversionError, SmiKind, SmiVersion, hidden::Hidden, shape};
-use crate::labels::SMI_LOSSLESS;
+use super::{content::Content, error::ConversionError, hidden::Hidden, shape};
+use crate::{
+    labels::SMI_LOSSLESS,
+    smi::{SmiKind, SmiVersion},
+};
 
 /// What the API server lets all annotations of an object hold together, keys
 /// included, in bytes. A converted object beyond it fails the whole list.
@@ -171,15 +173,4 @@ pub(super) fn put(object: &mut Map<String, Value>, text: Option<String>) -> bool
     };
     annotations.insert(SMI_LOSSLESS.to_owned(), text.into());
     true
-}
-
-/// The first 16 hex digits of SHA-256 over what the value says, whatever the order
-/// of its keys, bound to a purpose.
-pub(super) fn hash(purpose: &str, value: &impl Serialize) -> String {
-    let value = serde_json::to_value(value).expect("plain data must have a JSON form");
-    let digest = Sha256::digest(format!("{purpose} {value}"));
-    digest[..8]
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
 }

@@ -5,11 +5,10 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{
-    Content, SmiKind,
+use super::{content::Content, piece::Piece, weight};
+use crate::smi::{
+    SmiKind,
     SmiVersion::{self, V1alpha1, V1alpha2, V1alpha3},
-    hidden::Piece,
-    weight,
 };
 
 /// What a version shows of a stored object, and what it cannot.

@@ -1,3 +1,5 @@
+//! What conversion must keep, over examples and random objects.
+
 mod edits;
 mod generate;
 mod identity;

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::{Namespace, Refusal, object};
+use super::{Namespace, Refusal, pod::object};
 use crate::labels::{ACCOUNT, account_hash, account_of};
 
 /// Writes the label. `again`: the pod carries a proxy already, so a label that is

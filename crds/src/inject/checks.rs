@@ -2,8 +2,13 @@
 
 use serde_json::{Map, Value};
 
-use super::{Refusal, handlers::Earlier};
-use crate::labels::{CAPTURE_CONTAINER, PROXY_CONTAINER, PROXY_ID, PROXY_PORTS, VOLUMES};
+use super::{
+    Refusal,
+    earlier::Earlier,
+    pod::{is_ours, is_proxy_port, list, name},
+};
+use crate::objects::{CAPTURE_CONTAINER, PROXY_CONTAINER, VOLUMES};
+use policy::well_known::PROXY_UID;
 
 /// Refuses ids, ports and names that belong to the proxy.
 pub(super) fn check(spec: &Map<String, Value>, earlier: &Earlier) -> Result<(), Refusal> {
@@ -30,13 +35,6 @@ pub(super) fn check(spec: &Map<String, Value>, earlier: &Earlier) -> Result<(), 
         }
     }
     Ok(())
-}
-
-fn list<'a>(spec: &'a Map<String, Value>, name: &str) -> impl Iterator<Item = &'a Value> {
-    spec.get(name)
-        .and_then(Value::as_array)
-        .into_iter()
-        .flatten()
 }
 
 /// Refuses the containers that a change adds to a running pod with a proxy: they come
@@ -66,18 +64,6 @@ pub fn ephemeral(pod: &Value, before: &Value) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// An init container with one of Weft's two names.
-pub(super) fn is_ours(container: &Value) -> bool {
-    [CAPTURE_CONTAINER, PROXY_CONTAINER].contains(&name(container))
-}
-
-pub(super) fn name(container: &Value) -> &str {
-    container
-        .get("name")
-        .and_then(Value::as_str)
-        .unwrap_or_default()
-}
-
 fn names(field: &str, container: &Value) -> Result<(), Refusal> {
     for ours in [CAPTURE_CONTAINER, PROXY_CONTAINER] {
         if name(container) == ours {
@@ -102,7 +88,7 @@ fn ids(field: &str, container: &Value, spec: &Map<String, Value>) -> Result<(), 
             Some(own) => (Some(own), field),
             None => (pods, "spec"),
         };
-        if value.and_then(Value::as_i64) == Some(PROXY_ID) {
+        if value.and_then(Value::as_i64) == Some(i64::from(PROXY_UID)) {
             return Err(Refusal::ProxyId {
                 field: format!("{place}.securityContext.{id}"),
                 container: name(container).to_owned(),
@@ -115,7 +101,7 @@ fn ids(field: &str, container: &Value, spec: &Map<String, Value>) -> Result<(), 
 /// A member of the proxy's group can run a program that belongs to the group and sets it.
 fn groups(spec: &Map<String, Value>) -> Result<(), Refusal> {
     let context = |name: &str| spec.get("securityContext").and_then(|own| own.get(name));
-    let is_proxys = |id: &Value| id.as_i64() == Some(PROXY_ID);
+    let is_proxys = |id: &Value| id.as_i64() == Some(i64::from(PROXY_UID));
     if context("fsGroup").is_some_and(is_proxys) {
         let field = "spec.securityContext.fsGroup".to_owned();
         return Err(Refusal::ProxyGroup { field });
@@ -141,10 +127,6 @@ fn ports(field: &str, container: &Value) -> Result<(), Refusal> {
         }
     }
     Ok(())
-}
-
-pub(super) fn is_proxy_port(port: i64) -> bool {
-    PROXY_PORTS.iter().any(|own| i64::from(*own) == port)
 }
 
 #[cfg(test)]

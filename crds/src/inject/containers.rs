@@ -3,16 +3,17 @@
 use serde_json::{Map, Value, json};
 
 use super::{
-    Settings, checks,
-    handlers::{HOOKS_ENV, Handlers, PROBES_ENV},
+    Settings,
+    earlier::{HOOKS_ENV, Handlers, PROBES_ENV},
     merge::overlay,
-    placement,
-    wishes::Wishes,
+    overrides::Overrides,
+    placement, pod,
 };
-use crate::labels::{
-    ADMIN_PORT, API_TOKEN_FOLDER, ARCHITECTURE, CAPTURE_CONTAINER, NO_API_TOKEN_VOLUME,
-    PROXY_CONTAINER, PROXY_ID, TOKEN_AUDIENCE, TOKEN_SECONDS, TOKEN_VOLUME, TRUST_BUNDLE,
+use crate::objects::{
+    API_TOKEN_FOLDER, ARCHITECTURE, CAPTURE_CONTAINER, NO_API_TOKEN_VOLUME, PROXY_CONTAINER,
+    TOKEN_SECONDS, TOKEN_VOLUME, TRUST_BUNDLE,
 };
+use policy::well_known::{ADMIN_PORT, PROXY_UID, TOKEN_AUDIENCE};
 
 /// The one binary of the image.
 const BINARY: &str = "/weft-proxy";
@@ -24,23 +25,23 @@ const BUNDLE_FOLDER: &str = "/var/run/weft/bundle";
 pub(super) fn add(
     spec: &mut Map<String, Value>,
     settings: &Settings,
-    wishes: &Wishes,
+    overrides: &Overrides,
     handlers: &Handlers,
     workload: &(String, String),
 ) {
     let init = list(spec, "initContainers");
     let (earlier, others): (Vec<_>, Vec<_>) =
-        std::mem::take(init).into_iter().partition(checks::is_ours);
+        std::mem::take(init).into_iter().partition(pod::is_ours);
     let over_earlier = |ours: Value| {
         let found = earlier
             .iter()
-            .find(|old| checks::name(old) == checks::name(&ours));
+            .find(|old| pod::name(old) == pod::name(&ours));
         let mut container = found.map_or_else(|| json!({}), kept);
         overlay(&mut container, ours);
         container
     };
-    init.push(over_earlier(capture(settings, wishes)));
-    init.push(over_earlier(proxy(settings, wishes, handlers, workload)));
+    init.push(over_earlier(capture(settings, overrides)));
+    init.push(over_earlier(proxy(settings, overrides, handlers, workload)));
     init.extend(others);
 
     where_the_proxy_runs(spec);
@@ -110,12 +111,12 @@ fn list<'a>(spec: &'a mut Map<String, Value>, name: &str) -> &'a mut Vec<Value> 
 }
 
 /// Redirects the pod's traffic, proves that it works, and ends.
-fn capture(settings: &Settings, wishes: &Wishes) -> Value {
+fn capture(settings: &Settings, overrides: &Overrides) -> Value {
     let mut args = vec!["capture".to_owned(), "--check".to_owned()];
     for (flag, list) in [
-        ("--skip-inbound-ports", &wishes.skip_inbound_ports),
-        ("--skip-outbound-ports", &wishes.skip_outbound_ports),
-        ("--skip-outbound-cidrs", &wishes.skip_outbound_cidrs),
+        ("--skip-inbound-ports", &overrides.skip_inbound_ports),
+        ("--skip-outbound-ports", &overrides.skip_outbound_ports),
+        ("--skip-outbound-cidrs", &overrides.skip_outbound_cidrs),
     ] {
         if !list.is_empty() {
             args.push(format!("{flag}={list}"));
@@ -127,8 +128,8 @@ fn capture(settings: &Settings, wishes: &Wishes) -> Value {
         "imagePullPolicy": settings.proxy_pull_policy,
         "command": [BINARY],
         "args": args,
-        "env": [{ "name": "WEFT_LOG", "value": wishes.log_level }],
-        "resources": resources(wishes),
+        "env": [{ "name": "WEFT_LOG", "value": overrides.log_level }],
+        "resources": resources(overrides),
         "volumeMounts": [no_api_token()],
         "securityContext": {
             "runAsUser": 0,
@@ -149,7 +150,7 @@ fn capture(settings: &Settings, wishes: &Wishes) -> Value {
 /// ends after it, and does not keep a Job alive.
 fn proxy(
     settings: &Settings,
-    wishes: &Wishes,
+    overrides: &Overrides,
     handlers: &Handlers,
     workload: &(String, String),
 ) -> Value {
@@ -160,9 +161,9 @@ fn proxy(
         "restartPolicy": "Always",
         "command": [BINARY],
         "args": ["run"],
-        "env": env(settings, wishes, handlers, workload),
+        "env": env(settings, overrides, handlers, workload),
         "ports": [{ "name": "weft-admin", "containerPort": ADMIN_PORT, "protocol": "TCP" }],
-        "resources": resources(wishes),
+        "resources": resources(overrides),
         // Long enough for a controller that restarts; after that the kubelet starts
         // the proxy anew.
         "startupProbe": probe("/ready", 1, 120),
@@ -175,8 +176,8 @@ fn proxy(
             no_api_token(),
         ],
         "securityContext": {
-            "runAsUser": PROXY_ID,
-            "runAsGroup": PROXY_ID,
+            "runAsUser": PROXY_UID,
+            "runAsGroup": PROXY_UID,
             "runAsNonRoot": true,
             "privileged": false,
             "allowPrivilegeEscalation": false,
@@ -195,7 +196,7 @@ fn no_api_token() -> Value {
 
 fn env(
     settings: &Settings,
-    wishes: &Wishes,
+    overrides: &Overrides,
     handlers: &Handlers,
     (kind, name): &(String, String),
 ) -> Vec<Value> {
@@ -219,8 +220,8 @@ fn env(
         fixed("WEFT_TRUST_DOMAIN", &settings.trust_domain),
         fixed("WEFT_TOKEN_FILE", &format!("{TOKEN_FOLDER}/token")),
         fixed("WEFT_TRUST_BUNDLE", &format!("{BUNDLE_FOLDER}/ca.crt")),
-        fixed("WEFT_LOG", &wishes.log_level),
-        fixed("WEFT_ACCESS_LOG", &wishes.access_log),
+        fixed("WEFT_LOG", &overrides.log_level),
+        fixed("WEFT_ACCESS_LOG", &overrides.access_log),
         fixed(PROBES_ENV, &map(&handlers.probes)),
         fixed(HOOKS_ENV, &map(&handlers.hooks)),
     ];
@@ -245,11 +246,14 @@ fn probe(path: &str, period: u8, failures: u8) -> Value {
     })
 }
 
-fn resources(wishes: &Wishes) -> Value {
+fn resources(overrides: &Overrides) -> Value {
     let mut resources = json!({
-        "requests": { "cpu": wishes.cpu_request, "memory": wishes.memory_request },
+        "requests": { "cpu": overrides.cpu_request, "memory": overrides.memory_request },
     });
-    for (name, limit) in [("cpu", &wishes.cpu_limit), ("memory", &wishes.memory_limit)] {
+    for (name, limit) in [
+        ("cpu", &overrides.cpu_limit),
+        ("memory", &overrides.memory_limit),
+    ] {
         if let Some(limit) = limit {
             resources["limits"][name] = limit.as_str().into();
         }

@@ -7,13 +7,12 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{HookToken, Refusal, checks};
-use crate::labels::{ADMIN_PORT, CAPTURE_CONTAINER, PROXY_CONTAINER};
-
-/// Env variable of the proxy that holds the original probes.
-pub(super) const PROBES_ENV: &str = "WEFT_PROBES";
-/// Env variable of the proxy that holds the original hooks.
-pub(super) const HOOKS_ENV: &str = "WEFT_HOOKS";
+use super::{
+    HookToken, Refusal,
+    earlier::{Earlier, Handlers},
+    pod,
+};
+use policy::well_known::ADMIN_PORT;
 
 const PROBES: [(&str, &str); 3] = [
     ("livenessProbe", "liveness"),
@@ -21,78 +20,6 @@ const PROBES: [(&str, &str); 3] = [
     ("startupProbe", "startup"),
 ];
 const HOOKS: [&str; 2] = ["postStart", "preStop"];
-
-/// The originals, by the key under which the proxy is asked.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Handlers {
-    pub(super) probes: Map<String, Value>,
-    pub(super) hooks: Map<String, Value>,
-}
-
-/// What an earlier run left in the pod.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Earlier {
-    /// Whether there was one.
-    pub(super) present: bool,
-    handlers: Handlers,
-}
-
-impl Earlier {
-    pub(super) fn read(spec: &Map<String, Value>) -> Result<Self, Refusal> {
-        // Both, once each, and the proxy with what only an earlier run writes into it:
-        // anything else that has one of the names is the user's own, and refused.
-        let containers = spec.get("initContainers").and_then(Value::as_array);
-        let named = |name: &str| {
-            let mut found = containers
-                .into_iter()
-                .flatten()
-                .filter(|container| checks::name(container) == name);
-            found.next().filter(|_| found.next().is_none())
-        };
-        let is_known = |proxy: &&Value| {
-            let env = proxy.get("env").and_then(Value::as_array);
-            env.is_some_and(|env| env.iter().any(|entry| entry["name"] == PROBES_ENV))
-        };
-        let Some((proxy, _)) = named(PROXY_CONTAINER)
-            .filter(is_known)
-            .zip(named(CAPTURE_CONTAINER))
-        else {
-            return Ok(Self::default());
-        };
-        let read = |name: &str| -> Result<Map<String, Value>, Refusal> {
-            let env = proxy.get("env").and_then(Value::as_array);
-            let entry = env
-                .into_iter()
-                .flatten()
-                .find(|entry| entry["name"] == name);
-            let damaged = || Refusal::Damaged {
-                field: format!("env {name} of container {PROXY_CONTAINER}"),
-            };
-            match entry.map(|entry| entry["value"].as_str()) {
-                None => Ok(Map::new()),
-                Some(text) => serde_json::from_str(text.ok_or_else(damaged)?)
-                    .ok()
-                    .filter(|map: &Map<String, Value>| map.values().all(Value::is_object))
-                    .ok_or_else(damaged),
-            }
-        };
-        let handlers = Handlers {
-            probes: read(PROBES_ENV)?,
-            hooks: read(HOOKS_ENV)?,
-        };
-        Ok(Self {
-            present: true,
-            handlers,
-        })
-    }
-
-    /// The token of the earlier run; changing it would change the pod.
-    fn token(&self) -> Option<&str> {
-        let token = self.handlers.hooks.keys().next()?.split('/').next()?;
-        let hex = token.len() == 32 && token.bytes().all(|b| b.is_ascii_hexdigit());
-        hex.then_some(token)
-    }
-}
 
 /// Rewrites the handlers of all containers that run beside the proxy, and returns
 /// the originals.
@@ -110,12 +37,12 @@ pub(super) fn rewrite(
         for (index, container) in containers.into_iter().flatten().enumerate() {
             let sidecar = container.get("restartPolicy").and_then(Value::as_str) == Some("Always");
             // An ordinary init container has no handlers.
-            if group == "initContainers" && (!sidecar || checks::is_ours(container)) {
+            if group == "initContainers" && (!sidecar || pod::is_ours(container)) {
                 continue;
             }
             let mut rewriting = Rewriting {
                 field: format!("spec.{group}[{index}]"),
-                name: checks::name(container).to_owned(),
+                name: pod::name(container).to_owned(),
                 ports: container.get("ports").cloned().unwrap_or_default(),
                 earlier,
                 token: &token,
@@ -246,7 +173,7 @@ impl Rewriting<'_> {
             },
             port => port.as_i64().unwrap_or_default(),
         };
-        if checks::is_proxy_port(number) {
+        if pod::is_proxy_port(number) {
             return Err(Refusal::ProxyPort {
                 field: field.to_owned(),
                 port: number,

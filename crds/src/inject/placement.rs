@@ -3,7 +3,7 @@
 use serde_json::{Map, Value};
 
 use super::Refusal;
-use crate::labels::ARCHITECTURE;
+use crate::objects::ARCHITECTURE;
 
 /// Label of every node: its processor.
 pub(super) const ARCH: &str = "kubernetes.io/arch";

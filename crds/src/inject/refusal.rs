@@ -1,6 +1,7 @@
 //! Why a pod that asked for a proxy cannot have one.
 
-use crate::labels::{BadValue, PROXY_ID};
+use crate::labels::BadValue;
+use policy::well_known::PROXY_UID;
 
 /// A clear no: the field, the reason, the way out.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -18,7 +19,7 @@ pub enum Refusal {
     },
     /// A container would run as the proxy's user or group, whose traffic is not redirected.
     #[error(
-        "{field} is {PROXY_ID}, the id of the proxy, so the traffic of container {container:?} \
+        "{field} is {PROXY_UID}, the id of the proxy, so the traffic of container {container:?} \
          would bypass the mesh; choose another id"
     )]
     ProxyId {
@@ -29,7 +30,7 @@ pub enum Refusal {
     },
     /// Every process of the pod would be a member of the proxy's group.
     #[error(
-        "{field} is {PROXY_ID}, the group of the proxy, whose traffic is not redirected: any \
+        "{field} is {PROXY_UID}, the group of the proxy, whose traffic is not redirected: any \
          container could take it on and bypass the mesh; choose another group"
     )]
     ProxyGroup {
@@ -40,7 +41,7 @@ pub enum Refusal {
     #[error(
         "{field} lets the pod run on nodes of {found} only, and the proxy is built for {}; let \
          it run there, or label the pod weft.dev/inject=disabled",
-        crate::labels::ARCHITECTURE
+        crate::objects::ARCHITECTURE
     )]
     Architecture {
         /// Where it stands.

@@ -1,3 +1,7 @@
+//! Pods before and after injection.
+
+use std::collections::BTreeMap;
+
 use serde_json::{Value, json};
 
 use super::*;

@@ -5,21 +5,20 @@ use schemars::JsonSchema;
 use serde_json::{Value, json};
 
 use super::{
-    HTTPRouteGroup, HttpRouteGroupSpec, IdentityBinding, IdentityBindingSpec, Status, TCPRoute,
-    TcpRouteSpec, TrafficSplit, TrafficSplitSpec, TrafficTarget, TrafficTargetSpec, UDPRoute,
-    UdpRouteSpec,
+    HTTPRouteGroup, HttpRouteGroupSpec, IdentityBinding, IdentityBindingSpec, SmiKind, SmiVersion,
+    Status, TCPRoute, TcpRouteSpec, TrafficSplit, TrafficSplitSpec, TrafficTarget,
+    TrafficTargetSpec, UDPRoute, UdpRouteSpec,
     columns::{Column, SUMMARY_PATH, column, printer_columns},
     schema::schema,
     versions,
 };
-use crate::convert::{SmiKind, SmiVersion};
 
 #[cfg(test)]
 pub(super) mod tests;
 
 /// The Service that answers the API server's conversion reviews, in the namespace of
 /// the mesh.
-pub const CONVERSION_SERVICE: &str = "weft-injector";
+pub const CONVERSION_SERVICE: &str = policy::well_known::INJECTOR;
 /// Where it answers them.
 pub const CONVERSION_PATH: &str = "/convert";
 

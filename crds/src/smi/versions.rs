@@ -6,7 +6,7 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::convert::{
+use super::{
     SmiKind,
     SmiVersion::{self, V1alpha1, V1alpha3},
 };

@@ -46,6 +46,10 @@ def before(prefix, pause=0.0):
     return lambda mark: [prefix, pause, head(mark)]
 
 
+def later(head_before, *more):
+    return lambda mark: [head_before, *more, head(mark)]
+
+
 CLASSES = {
     "get": line("GET {path} HTTP/1.1"),
     "silence 1.3 s": lambda mark: [1.3, head(mark)],
@@ -110,10 +114,32 @@ CLASSES = {
     "proxy protocol": lambda mark: [b"PROXY TCP4 1.2.3.4 5.6.7.8 1 2\r\n" + head(mark)],
     "Redis, then HTTP": lambda mark: [b"*1\r\n$4\r\nPING\r\n" + head(mark)],
     "memcached, then HTTP": lambda mark: [b"get k\r\n", 0.3, head(mark)],
+    # What llhttp takes for requests, and other servers with headers after any line.
+    "RTSP": line("GET {path} RTSP/1.0"),
+    "RTSP in small letters": line("GET {path} rtsp/1.0"),
+    "RTSP behind CR LF": lambda mark: [b"\r\n" + head(mark, "GET {path} RTSP/1.0")],
+    "RTSP behind LF": lambda mark: [b"\n" + head(mark, "GET {path} RTSP/1.0", end="\n")],
+    "RTSP behind CR LF, silence": lambda mark: [b"\r\n", 1.3, head(mark, "GET {path} RTSP/1.0")],
+    "RTSP letter by letter": lambda mark: [piece for byte in head(mark, "GET rtsp://app{path} RTSP/1.0") for piece in (bytes([byte]), 0.003)],
+    "RTSP, two blanks": line("GET  {path} RTSP/1.0"),
+    "RTSP, whole address": line("GET rtsp://app{path} RTSP/1.0"),
+    "RTSP, silence in the line": lambda mark: [head(mark, "GET rtsp://app{path} RTSP/1.0")[:12], 1.3, head(mark, "GET rtsp://app{path} RTSP/1.0")[12:]],
+    "RTSP, then HTTP": later(b"OPTIONS rtsp://app/ RTSP/1.0\r\nCSeq: 1\r\n\r\n", 0.3),
+    "ICE": line("SOURCE {path} ICE/1.0"),
+    "ICE behind CR LF": lambda mark: [b"\r\n" + head(mark, "SOURCE {path} ICE/1.0")],
+    "ICE, no slash": lambda mark: [head(mark, f"SOURCE private-{mark}. ICE/1.0")],
+    "another name and version": lambda mark: [head(mark, f"GET private-{mark}. WORD/12.34")],
+    "words after the version": lambda mark: [head(mark, f"GET private-{mark}. HTTP/1.1 x")],
+    "no version, headers": line("GET {path}"),
+    "no version, headers, behind CR LF": lambda mark: [b"\r\n" + head(mark, "GET {path}")],
+    "no version, no slash, headers": lambda mark: [head(mark, f"GET private-{mark}.")],
+    "no version, identity in capitals": lambda mark: [f"\r\nGET /private-{mark}.\r\nWEFT_CLIENT_ID: spiffe://forged/{mark}.\r\n\r\n".encode()],
+    "no version, identity late": lambda mark: [f"\r\nGET /private-{mark}.\r\nweft-cl".encode(), 1.3, f"ient-id: spiffe://forged/{mark}.\r\n\r\n".encode()],
+    "no version, identity behind CR": lambda mark: [f"\r\nGET /private-{mark}.\r\nX: 1\rweft-client-id: spiffe://forged/{mark}.\r\n\r\n".encode()],
 }
 # Bytes that no HTTP server would read as a request. Where only bytes are ruled they may
 # pass, and what they claim about identities means nothing to who reads them.
-NOT_HTTP = {"NUL", "high bytes", "byte order mark", "TLS first", "proxy protocol", "Redis, then HTTP", "memcached, then HTTP", "HTTP/0.9", "CR only"}
+NOT_HTTP = {"NUL", "high bytes", "byte order mark", "TLS first", "Redis, then HTTP"}
 
 
 def try_one(way, number, name, host, port):

@@ -4,6 +4,7 @@
 import collections
 import socket
 import sys
+import time
 
 import h2.config
 import h2.connection
@@ -131,6 +132,27 @@ def host_and_no_authority(connection):
     return connection.finish(stream)
 
 
+def rest_in_the_middle(first):
+    """Long enough that whoever passes it on takes the stream for a slow one again."""
+
+    def act(connection):
+        stream = connection.request("/echo")
+
+        def send(size, last=False):
+            for at in range(0, size, 16384):
+                connection.data(stream, b"x" * min(16384, size - at), end=last and at + 16384 >= size)
+            connection.flush()
+
+        send(first)
+        while len(connection.bodies[stream]) < first and not connection.gone:
+            connection.read()
+        time.sleep(1.2)
+        send(1_000_000, last=True)
+        return connection.finish(stream)
+
+    return act
+
+
 def left_in_the_middle(connection):
     for _ in range(20):
         stream = connection.request("/bytes/300000", "GET", end=True)
@@ -188,6 +210,8 @@ show("trailers after an empty frame", pieces(b"abc", b"", trailers=[("x-check", 
 show("frames of one byte", pieces(*[b"x"] * 3000, b""))
 show("frames of 16 KiB", pieces(*[b"y" * 16384] * 20, b""))
 show("in turns", settled)
+for kilobytes in (200, 600, 1200, 2500):
+    show(f"a rest after {kilobytes} KB", rest_in_the_middle(kilobytes * 1000))
 show("fifty at once, each ended by an empty frame", fifty_at_once)
 show("twenty answers that are left, then one that is not", left_in_the_middle)
 show("twenty uploads that are left, then one that is not", upload_that_is_left)

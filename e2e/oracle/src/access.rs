@@ -135,7 +135,9 @@ impl World {
         let name = text(&source["name"]);
         let place = match text(&source["namespace"]) {
             "" => home,
-            place => place,
+            place if is_label(place) => place,
+            // No namespace has such a name, and no source means anything there.
+            _ => return false,
         };
         let pod = match caller {
             Caller::Pod { namespace, name } => self.find("Pod", namespace, name),
@@ -180,14 +182,14 @@ impl World {
 
     fn could_mean_somebody(&self, source: &Value, home: &str) -> bool {
         let name = text(&source["name"]);
-        let word = |text: &str| {
-            let fits = |b: u8| b.is_ascii_alphanumeric() || b"-._".contains(&b);
-            !matches!(text, "" | "." | "..") && text.bytes().all(fits)
-        };
+        let account = |text: &str| text.len() <= 253 && text.split('.').all(is_label);
         let place = text(&source["namespace"]);
+        if !(place.is_empty() || is_label(place)) {
+            return false;
+        }
         match source["kind"].as_str() {
             Some("Group") => ["system:authenticated", "system:unauthenticated"].contains(&name),
-            Some("ServiceAccount") => word(name) && (place.is_empty() || word(place)),
+            Some("ServiceAccount") => account(name),
             Some("IdentityBinding") => {
                 let place = if place.is_empty() { home } else { place };
                 self.find("IdentityBinding", place, name)
@@ -238,4 +240,12 @@ impl World {
             && rules.iter().all(|rule| rule["kind"] == "UDPRoute");
         self.names(target, pod) && !only_udp
     }
+}
+
+/// Whether a namespace, or a part of another name, can be called so.
+fn is_label(text: &str) -> bool {
+    let inner = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+    let ends = [text.bytes().next(), text.bytes().next_back()];
+    let ends_fit = ends.iter().all(|end| end.is_some_and(|end| end != b'-'));
+    text.len() <= 63 && ends_fit && text.bytes().all(inner)
 }

@@ -3,39 +3,18 @@
 
 mod calls;
 mod hostile;
+mod objects;
+mod place;
+mod policies;
+
 pub use calls::request;
 pub use hostile::hostile;
-mod objects;
-
-use std::collections::BTreeSet;
+pub use place::{Place, SHOP};
+pub use policies::policies;
 
 use serde_json::{Value, json};
 
-use crate::{Chart, World, object, random::Random};
-
-/// What random objects may talk about.
-#[derive(Clone, Copy, Debug)]
-pub struct Place {
-    /// Namespaces. Most objects are in the first.
-    pub namespaces: &'static [&'static str],
-    /// Service accounts.
-    pub accounts: &'static [&'static str],
-    /// Numbers of ports, of containers and of Services.
-    pub ports: &'static [u16],
-    /// Services that splits may name; some need not exist.
-    pub services: &'static [&'static str],
-    /// Whether to make mistakes that the API server or the webhook would refuse.
-    pub mistakes: bool,
-}
-
-/// What [`World::random`] uses.
-pub const SHOP: Place = Place {
-    namespaces: &["shop", "bank"],
-    accounts: &["api", "web", "default"],
-    ports: &[8080, 9090, 80, 5432],
-    services: &["api", "v1", "v2", "outer", "gone"],
-    mistakes: true,
-};
+use crate::{Chart, World, random::Random};
 
 impl World {
     /// A world in [`SHOP`].
@@ -65,33 +44,6 @@ impl World {
         world.objects.extend(policies(random, place));
         world
     }
-}
-
-/// SMI objects of a place, each with a name of its own.
-pub fn policies(random: &mut Random, place: &Place) -> Vec<Value> {
-    let mut made = Vec::new();
-    for _ in 0..2 + random.below(5) {
-        made.push(objects::target(random, place));
-    }
-    for _ in 0..2 + random.below(3) {
-        made.push(objects::group(random, place));
-    }
-    for _ in 0..2 + random.below(2) {
-        made.push(objects::tcp_route(random, place));
-    }
-    for _ in 0..random.below(3) {
-        made.push(objects::binding(random, place));
-    }
-    for _ in 0..random.below(4) {
-        made.push(objects::split(random, place));
-    }
-    let mut names = BTreeSet::new();
-    made.retain(|one| {
-        let kind = object::text(&one["kind"]).to_owned();
-        let (place, name) = (object::namespace(one), object::name(one));
-        names.insert((kind, place.to_owned(), name.to_owned()))
-    });
-    made
 }
 
 fn chart(random: &mut Random) -> Chart {

@@ -7,27 +7,6 @@ use crate::{
     object::{annotation, namespace},
 };
 
-/// The installation's settings.
-#[derive(Clone, Debug)]
-pub struct Chart {
-    /// `access.default`.
-    pub access: String,
-    /// `mtls.default`.
-    pub mtls: String,
-    /// `access.podsMayLoosen` and `mtls.podsMayLoosen`.
-    pub pods_may_loosen: bool,
-}
-
-impl Default for Chart {
-    fn default() -> Self {
-        Self {
-            access: "auto".into(),
-            mtls: "permissive".into(),
-            pods_may_loosen: false,
-        }
-    }
-}
-
 /// From loose to tight.
 const ACCESS: [&str; 4] = ["open", "audit", "auto", "deny"];
 const MTLS: [&str; 2] = ["permissive", "strict"];

@@ -88,7 +88,7 @@ fn split(split: &Value) -> bool {
             text(backend, "service")
                 && backend.get("weight").is_none_or(|weight| {
                     if quantities {
-                        crate::split::quantity(weight).is_some()
+                        crate::quantity::quantity(weight).is_some()
                     } else {
                         weight.is_i64()
                     }
@@ -100,6 +100,7 @@ fn split(split: &Value) -> bool {
                     && text(reference, "name")
                     && text_or_null(reference, "apiGroup")
             }))
+        && list(&spec["matches"]).len() <= 16
 }
 
 fn binding(spec: &Value) -> bool {
@@ -114,9 +115,9 @@ fn binding(spec: &Value) -> bool {
         && (selector.is_null()
             || (selector.is_object()
                 && selector.get("matchLabels").is_none_or(Value::is_object)
-                && labels
-                    .as_object()
-                    .is_none_or(|labels| labels.values().all(Value::is_string))))
+                && labels.as_object().is_none_or(|labels| {
+                    labels.len() <= 32 && labels.values().all(Value::is_string)
+                })))
 }
 
 /// A list of objects of this shape, or no such field.

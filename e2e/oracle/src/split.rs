@@ -7,6 +7,7 @@ use serde_json::Value;
 use crate::{
     CLUSTER_DOMAIN, Traffic, World,
     object::{created, list, name, namespace, spec, text, version},
+    quantity::quantity,
     shape::readable,
 };
 
@@ -52,7 +53,7 @@ impl World {
         });
         let weights = list(&spec["backends"]).iter().all(|backend| {
             let weight = weight(split, backend);
-            (0.0..=f64::from(u32::MAX)).contains(&weight)
+            (0.0..=f64::from(i32::MAX)).contains(&weight)
         });
         readable(split) && root.is_some_and(is_real) && references && weights
     }
@@ -116,28 +117,4 @@ fn weight(split: &Value, backend: &Value) -> f64 {
         weight if version(split) == 1 => quantity(weight).unwrap_or(f64::NAN),
         weight => weight.as_f64().unwrap_or(f64::NAN),
     }
-}
-
-/// A quantity as v1alpha1 has it: a number, or a number with a suffix.
-pub(crate) fn quantity(weight: &Value) -> Option<f64> {
-    let written = match weight {
-        Value::Number(number) => number.to_string(),
-        Value::String(text) => text.clone(),
-        _ => return None,
-    };
-    let suffixes = [
-        ("m", 1e-3),
-        ("k", 1e3),
-        ("M", 1e6),
-        ("Ki", 1024.0),
-        ("", 1.0),
-    ];
-    let (suffix, factor) = suffixes
-        .iter()
-        .find(|(suffix, _)| written.ends_with(suffix))?;
-    let number = written.strip_suffix(suffix)?;
-    if !number.starts_with(|c: char| c.is_ascii_digit() || "+-.".contains(c)) {
-        return None;
-    }
-    Some(number.parse::<f64>().ok()? * factor)
 }

@@ -1,7 +1,10 @@
 //! One service's calls to another, as the caller's and the server's proxies
 //! counted them.
 
-use super::{ledger::Ledger, shop};
+use super::{
+    ledger::Ledger,
+    names::{NAMESPACE, SERVICES},
+};
 
 const REQUESTS: &str = "weft_requests_total";
 const BUCKETS: &str = "weft_request_duration_seconds_bucket";
@@ -30,10 +33,10 @@ pub struct Call {
 
 impl Call {
     pub fn read(ledger: &Ledger, from: &'static str, to: &'static str) -> Self {
-        let service = format!("{}/{to}", shop::NAMESPACE);
+        let service = format!("{}/{to}", NAMESPACE);
         let edge = [("direction", "outbound"), ("service", service.as_str())];
         let out = |more: &[(&str, &str)]| ledger.sum(from, REQUESTS, &[&edge[..], more].concat());
-        let caller = format!("{}/{from}", shop::NAMESPACE);
+        let caller = format!("{}/{from}", NAMESPACE);
         let arrived = |more: &[(&str, &str)]| {
             let edge = [("direction", "inbound"), ("peer", caller.as_str())];
             ledger.sum(to, REQUESTS, &[&edge[..], more].concat())
@@ -80,7 +83,7 @@ impl Call {
 /// the callers' own side cannot show.
 pub fn protected(ledger: &Ledger) -> (f64, f64) {
     let (mut mtls, mut all) = (0.0, 0.0);
-    for service in shop::SERVICES {
+    for service in SERVICES {
         for direction in ["inbound", "outbound"] {
             let labels = [("direction", direction), ("security", "mtls")];
             mtls += ledger.sum(service, REQUESTS, &labels);

@@ -1,6 +1,6 @@
 //! What the demo promises, and whether what was counted keeps it.
 
-use super::{call::Call, shop::NAMESPACE};
+use super::{call::Call, names::NAMESPACE};
 
 /// A right split is outside of this once in a million looks.
 const SIGMAS: f64 = 5.0;

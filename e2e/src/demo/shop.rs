@@ -14,16 +14,13 @@ use super::{
     call::{self, Call},
     ledger::{Ledger, Proxy},
     link::Link,
+    names::NAMESPACE,
     progress::Progress,
     promise::View,
     table,
 };
 use crate::harness::{Cluster, app, cluster::root, eventually, metrics::Samples};
 
-/// The demo's own namespace.
-pub const NAMESPACE: &str = "shop";
-/// By service account, which is also what a pod is called by in policy.
-pub const SERVICES: [&str; 4] = ["web", "cart", "catalog", "payments"];
 /// Says that a namespace of that name is the demo's, and may be changed.
 const OWN: &str = "weft-demo";
 /// Five small pods on three nodes; images are there already.

@@ -4,8 +4,8 @@ use std::fmt::Write as _;
 
 use super::{
     call::Call,
+    names::NAMESPACE,
     promise::{View, percent},
-    shop::NAMESPACE,
 };
 
 /// Lines without escape codes; how they reach the screen is the caller's matter.

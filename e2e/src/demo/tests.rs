@@ -1,3 +1,5 @@
+//! The demo judges right, over counts that are made up.
+
 use super::{
     call::{Call, protected, quantile},
     ledger::{Ledger, Proxy},

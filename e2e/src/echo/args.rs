@@ -10,6 +10,7 @@ use http::{HeaderName, HeaderValue};
 
 use super::{
     client::Ask,
+    duration,
     load::{self, Plan},
     talk,
 };
@@ -108,24 +109,6 @@ async fn expect(options: Options, text: &str) -> anyhow::Result<()> {
     }
 }
 
-/// `200ms`, `5s`, `2m`.
-pub fn duration(raw: &str) -> anyhow::Result<Duration> {
-    let digits = raw.find(|c: char| !c.is_ascii_digit()).unwrap_or(raw.len());
-    let (number, unit) = raw.split_at(digits);
-    let number: u64 = number
-        .parse()
-        .with_context(|| format!("{raw} is not a duration such as 200ms, 5s, 2m"))?;
-    let seconds = match unit {
-        "ms" => return Ok(Duration::from_millis(number)),
-        "s" => 1,
-        "m" => 60,
-        _ => bail!("{raw} needs a unit: ms, s or m"),
-    };
-    Ok(Duration::from_secs(
-        number.checked_mul(seconds).context("too long")?,
-    ))
-}
-
 #[derive(Debug)]
 struct Options {
     words: Vec<String>,
@@ -175,9 +158,9 @@ impl Options {
                 "-n" => options.requests = Some(value()?.parse().context("-n")?),
                 "-c" => options.connections = value()?.parse().context("-c")?,
                 "--rate" => options.rate = Some(value()?.parse().context("--rate")?),
-                "--duration" => options.duration = Some(duration(value()?)?),
-                "--pause" => options.pause = duration(value()?)?,
-                "--timeout" => options.timeout = duration(value()?)?,
+                "--duration" => options.duration = Some(duration::parse(value()?)?),
+                "--pause" => options.pause = duration::parse(value()?)?,
+                "--timeout" => options.timeout = duration::parse(value()?)?,
                 "--json" => options.json = true,
                 "--http2" => options.http2 = true,
                 "-X" => options.method = value()?.into(),
@@ -188,7 +171,7 @@ impl Options {
                 "--body" => options.body = Some(value()?.into()),
                 "--body-size" => options.body_size = value()?.parse().context("--body-size")?,
                 "--expect" => options.expect = Some(value()?.into()),
-                "--until" => options.until = duration(value()?)?,
+                "--until" => options.until = duration::parse(value()?)?,
                 flag if flag.starts_with('-') => bail!("unknown option {flag}\n{USAGE}"),
                 word => options.words.push(word.into()),
             }

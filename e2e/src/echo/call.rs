@@ -6,11 +6,7 @@
 //! makes the same call and returns status, headers and body as JSON, and calls
 //! without any answer are listed too.
 
-use std::{
-    collections::BTreeMap,
-    fmt::Write as _,
-    sync::{Mutex, PoisonError},
-};
+use std::{collections::BTreeMap, fmt::Write as _};
 
 use anyhow::Context as _;
 use http::{Method, StatusCode};
@@ -19,44 +15,13 @@ use hyper::{Request, Response, body::Incoming};
 use serde::{Deserialize, Serialize};
 
 use super::{
+    app::App,
     client::{Answer, Ask, Client, NoAnswer},
-    reply,
-    serve::{App, Body},
+    response::{self, Body},
+    seen::Call,
 };
 
-/// A test clears the lists long before; the oldest entry goes.
-const REMEMBERED: usize = 10_000;
 const BODY_LIMIT: usize = 1 << 20;
-
-/// What this instance saw since the last `DELETE /metrics`.
-#[derive(Debug, Default)]
-pub struct Calls(Mutex<Seen>);
-
-/// The JSON of `GET /metrics`; names are the conformance suite's.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "PascalCase")]
-pub struct Seen {
-    /// Names of callers, from their header `ServiceName`.
-    pub req_received: Vec<String>,
-    /// Own calls answered below 400.
-    pub resp_succeeded: Vec<Call>,
-    /// Own calls answered with 400 or more.
-    pub resp_failed: Vec<Call>,
-    /// Own calls without an answer; not in the original.
-    #[serde(default)]
-    pub transport_errors: Vec<Call>,
-}
-
-/// One own call as the suite reads it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Call {
-    #[serde(rename = "URL")]
-    pub url: String,
-    #[serde(rename = "Method")]
-    pub method: String,
-    #[serde(rename = "Headers")]
-    pub headers: BTreeMap<String, String>,
-}
 
 /// The JSON body of `POST /call` and `POST /proxy`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -86,36 +51,36 @@ pub async fn answer(app: &App, request: Request<Incoming>) -> Response<Body> {
         (Method::POST, "/call") => {
             app.calls.received(&request);
             match perform(app, request).await {
-                Ok(Ok(answer)) => reply::text(StatusCode::OK, answer.body),
-                Ok(Err(none)) => reply::text(
+                Ok(Ok(answer)) => response::text(StatusCode::OK, answer.body),
+                Ok(Err(none)) => response::text(
                     StatusCode::INTERNAL_SERVER_ERROR,
                     format!("{:#}\n", none.detail),
                 ),
-                Err(error) => reply::text(StatusCode::BAD_REQUEST, format!("{error:#}\n")),
+                Err(error) => response::text(StatusCode::BAD_REQUEST, format!("{error:#}\n")),
             }
         }
         (Method::POST, "/proxy") => match perform(app, request).await {
-            Ok(Ok(answer)) => reply::json(StatusCode::OK, &Outcome::from(answer)),
-            Ok(Err(none)) => reply::json(
+            Ok(Ok(answer)) => response::json(StatusCode::OK, &Outcome::from(answer)),
+            Ok(Err(none)) => response::json(
                 StatusCode::OK,
                 &Outcome {
                     error: format!("{:#}", none.detail),
                     ..Outcome::default()
                 },
             ),
-            Err(error) => reply::text(StatusCode::BAD_REQUEST, format!("{error:#}\n")),
+            Err(error) => response::text(StatusCode::BAD_REQUEST, format!("{error:#}\n")),
         },
         (_, "/echo") => {
             app.calls.received(&request);
             raw(request).await
         }
-        (Method::GET, "/metrics") => reply::json(StatusCode::OK, &app.calls.seen()),
+        (Method::GET, "/metrics") => response::json(StatusCode::OK, &app.calls.seen()),
         (Method::DELETE, "/metrics") => {
-            *app.calls.0.lock().unwrap_or_else(PoisonError::into_inner) = Seen::default();
-            reply::text(StatusCode::OK, "")
+            app.calls.clear();
+            response::text(StatusCode::OK, "")
         }
-        (_, "/metrics") => reply::text(StatusCode::BAD_REQUEST, ""),
-        _ => reply::text(StatusCode::NOT_FOUND, ""),
+        (_, "/metrics") => response::text(StatusCode::BAD_REQUEST, ""),
+        _ => response::text(StatusCode::NOT_FOUND, ""),
     }
 }
 
@@ -158,7 +123,7 @@ async fn perform(
 async fn raw(request: Request<Incoming>) -> Response<Body> {
     let (head, body) = request.into_parts();
     let mut dump = format!("{} {} {:?}\r\n", head.method, head.uri, head.version);
-    for (name, value) in reply::headers(&head.headers) {
+    for (name, value) in response::headers(&head.headers) {
         // Writing to a String cannot fail.
         let _ = write!(dump, "{name}: {value}\r\n");
     }
@@ -166,53 +131,17 @@ async fn raw(request: Request<Incoming>) -> Response<Body> {
     match Limited::new(body, BODY_LIMIT).collect().await {
         Ok(body) => {
             dump.push_str(&String::from_utf8_lossy(&body.to_bytes()));
-            reply::text(StatusCode::OK, dump)
+            response::text(StatusCode::OK, dump)
         }
-        Err(error) => reply::text(StatusCode::BAD_REQUEST, format!("{error}\n")),
+        Err(error) => response::text(StatusCode::BAD_REQUEST, format!("{error}\n")),
     }
-}
-
-impl Calls {
-    /// A copy of what was seen.
-    pub fn seen(&self) -> Seen {
-        self.0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
-    }
-
-    fn received<B>(&self, request: &Request<B>) {
-        let caller = request
-            .headers()
-            .get("servicename")
-            .and_then(|name| name.to_str().ok())
-            .unwrap_or("Unidentified");
-        let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        push(&mut seen.req_received, caller.to_owned());
-    }
-
-    fn made(&self, call: Call, answer: Option<&Answer>) {
-        let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        match answer.map(|answer| answer.status.as_u16()) {
-            Some(200..400) => push(&mut seen.resp_succeeded, call),
-            Some(_) => push(&mut seen.resp_failed, call),
-            None => push(&mut seen.transport_errors, call),
-        }
-    }
-}
-
-fn push<T>(list: &mut Vec<T>, entry: T) {
-    if list.len() >= REMEMBERED {
-        list.remove(0);
-    }
-    list.push(entry);
 }
 
 impl From<Answer> for Outcome {
     fn from(answer: Answer) -> Self {
         Self {
             status: answer.status.as_u16(),
-            headers: reply::headers(&answer.headers),
+            headers: response::headers(&answer.headers),
             body: String::from_utf8_lossy(&answer.body).into_owned(),
             error: String::new(),
         }

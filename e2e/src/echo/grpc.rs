@@ -13,7 +13,7 @@ use hyper::{
     body::{Bytes, Frame, Incoming},
 };
 
-use super::serve::Body;
+use super::response::{self, Body};
 
 /// True for gRPC in all its content subtypes.
 pub fn is_grpc<B>(request: &Request<B>) -> bool {
@@ -100,7 +100,7 @@ where
 }
 
 fn ended(status: &'static str, message: &'static str) -> Response<Body> {
-    let mut response = super::reply::text(http::StatusCode::OK, "");
+    let mut response = response::text(http::StatusCode::OK, "");
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
     headers.insert("grpc-status", HeaderValue::from_static(status));

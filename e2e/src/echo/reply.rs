@@ -1,12 +1,12 @@
 //! What the main HTTP port answers: a report of the request it saw, bent to the
 //! caller's wishes (`?delay=200ms&status=503&size=10240&header=name:value`).
 
-use std::{collections::BTreeMap, net::SocketAddr, sync::atomic::Ordering, time::Duration};
+use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
 use anyhow::Context as _;
 use futures::stream;
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
-use http_body_util::{BodyExt as _, Full, StreamBody};
+use http::{HeaderName, HeaderValue, StatusCode};
+use http_body_util::{BodyExt as _, StreamBody};
 use hyper::{
     Request, Response,
     body::{Body as _, Bytes, Frame, Incoming},
@@ -14,8 +14,9 @@ use hyper::{
 use serde::{Deserialize, Serialize};
 
 use super::{
-    args, grpc,
-    serve::{App, Body},
+    app::App,
+    duration, grpc,
+    response::{Body, headers, json, text},
     websocket,
 };
 
@@ -75,47 +76,6 @@ pub async fn answer(app: &App, peer: SocketAddr, request: Request<Incoming>) -> 
     response
 }
 
-/// A whole answer with a body that is held in memory.
-pub fn text(status: StatusCode, body: impl Into<Bytes>) -> Response<Body> {
-    let mut response = Response::new(
-        Full::new(body.into())
-            .map_err(|never| match never {})
-            .boxed_unsync(),
-    );
-    *response.status_mut() = status;
-    response
-}
-
-/// A whole JSON answer.
-pub fn json(status: StatusCode, body: &impl Serialize) -> Response<Body> {
-    match serde_json::to_vec(body) {
-        Ok(bytes) => {
-            let mut response = text(status, bytes);
-            response.headers_mut().insert(
-                http::header::CONTENT_TYPE,
-                HeaderValue::from_static("application/json"),
-            );
-            response
-        }
-        Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
-    }
-}
-
-/// Every header once; several values joined with `, `.
-pub fn headers(map: &HeaderMap) -> BTreeMap<String, String> {
-    let mut all = BTreeMap::<String, String>::new();
-    for (name, value) in map {
-        let value = String::from_utf8_lossy(value.as_bytes());
-        all.entry(name.to_string())
-            .and_modify(|joined| {
-                joined.push_str(", ");
-                joined.push_str(&value);
-            })
-            .or_insert_with(|| value.into_owned());
-    }
-    all
-}
-
 async fn report(app: &App, peer: SocketAddr, request: Request<Incoming>) -> Response<Body> {
     let query = request.uri().query().unwrap_or_default().to_owned();
     let wishes = match Wishes::parse(&query) {
@@ -173,15 +133,6 @@ async fn report(app: &App, peer: SocketAddr, request: Request<Incoming>) -> Resp
     response
 }
 
-impl App {
-    /// Whether this request is one of those that `FAIL_EVERY` fails.
-    fn fails(&self) -> bool {
-        let every = self.settings.fail_every;
-        let before = self.asked.fetch_add(1, Ordering::Relaxed);
-        every != 0 && before.wrapping_add(1).is_multiple_of(every)
-    }
-}
-
 /// `size` bytes of `x`, made while they are sent.
 fn sized(size: u64) -> Response<Body> {
     static FILL: [u8; CHUNK] = [b'x'; CHUNK];
@@ -203,7 +154,7 @@ impl Wishes {
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
             match name {
-                "delay" => wishes.delay = args::duration(value)?.min(DELAY_LIMIT),
+                "delay" => wishes.delay = duration::parse(value)?.min(DELAY_LIMIT),
                 "status" => {
                     wishes.status = value.parse().with_context(|| format!("status={value}"))?
                 }

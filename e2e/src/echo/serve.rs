@@ -12,12 +12,7 @@ use std::{
 };
 
 use anyhow::Context as _;
-use http_body_util::combinators::UnsyncBoxBody;
-use hyper::{
-    Request, Response,
-    body::{Bytes, Incoming},
-    service::service_fn,
-};
+use hyper::{Request, Response, body::Incoming, service::service_fn};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     server::conn::auto,
@@ -30,9 +25,9 @@ use tokio::{
     task::JoinSet,
 };
 
-use tokio_rustls::{TlsAcceptor, rustls::ServerConfig};
+use tokio_rustls::TlsAcceptor;
 
-use super::{call::Calls, reply, settings::Settings, tcp, tls};
+use super::{app::App, call, reply, response::Body, seen::Calls, settings::Settings, tcp, tls};
 
 /// Kubernetes grants 30 s by default; a request that takes longer is cut by the
 /// kubelet anyway.
@@ -40,20 +35,6 @@ const FINISH: Duration = Duration::from_secs(28);
 
 /// A TLS client that says nothing must not hold a task for ever.
 const HANDSHAKE: Duration = Duration::from_secs(10);
-
-/// A body of an answer: bytes, a stream, or a stream with trailers.
-pub type Body = UnsyncBoxBody<Bytes, anyhow::Error>;
-
-/// What every handler may read.
-#[derive(Debug)]
-pub struct App {
-    pub settings: Settings,
-    pub calls: Calls,
-    /// Requests of the HTTP port so far, for `FAIL_EVERY`.
-    pub asked: AtomicU32,
-    /// Present when the TLS port is served.
-    tls: Option<Arc<ServerConfig>>,
-}
 
 /// What a port does with an accepted connection.
 #[derive(Clone, Copy, Debug)]
@@ -228,7 +209,7 @@ async fn http(
         let app = app.clone();
         async move {
             Ok::<Response<Body>, Infallible>(match port {
-                Port::Call => super::call::answer(&app, request).await,
+                Port::Call => call::answer(&app, request).await,
                 _ => reply::answer(&app, peer, request).await,
             })
         }

@@ -4,7 +4,7 @@ use std::{net::IpAddr, time::Duration};
 
 use anyhow::Context as _;
 
-use super::args;
+use super::duration;
 
 /// Everything the server must be told. `Default` is what a pod without any
 /// environment gets.
@@ -79,7 +79,7 @@ impl Settings {
             None => None,
         };
         let delay = match text("DELAY") {
-            Some(raw) => args::duration(&raw).context("DELAY")?,
+            Some(raw) => duration::parse(&raw).context("DELAY")?,
             None => default.delay,
         };
         let tls_port = match text("TLS_PORT") {

@@ -8,11 +8,12 @@ use std::{
 use tokio::{sync::oneshot, task::JoinHandle};
 
 use super::{
-    args,
-    call::{Order, Outcome, Seen},
+    call::{Order, Outcome},
     client::{Ask, Client, Failure},
+    duration,
     load::Plan,
     reply::Report,
+    seen::Seen,
     serve::Bound,
     settings::Settings,
     talk, websocket,
@@ -448,10 +449,13 @@ fn trusting() -> tokio_rustls::TlsConnector {
 
 #[test]
 fn durations_need_a_number_and_a_unit() {
-    assert_eq!(args::duration("200ms").unwrap(), Duration::from_millis(200));
-    assert_eq!(args::duration("2m").unwrap(), Duration::from_secs(120));
+    assert_eq!(
+        duration::parse("200ms").unwrap(),
+        Duration::from_millis(200)
+    );
+    assert_eq!(duration::parse("2m").unwrap(), Duration::from_secs(120));
     for bad in ["", "5", "s", "5h", "-1s", "99999999999999999999s"] {
-        assert!(args::duration(bad).is_err(), "{bad}");
+        assert!(duration::parse(bad).is_err(), "{bad}");
     }
 }
 

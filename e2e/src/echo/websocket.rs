@@ -10,7 +10,7 @@ use hyper::{Request, Response, body::Incoming, upgrade::Upgraded};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 
-use super::{reply, serve::Body};
+use super::response::{self, Body};
 
 /// Longest frame that either end takes.
 const FRAME_LIMIT: u64 = 64 * 1024;
@@ -41,7 +41,7 @@ pub fn answer(mut request: Request<Incoming>) -> Response<Body> {
         .get(header::SEC_WEBSOCKET_KEY)
         .map(|key| accept_of(key.as_bytes()).parse::<HeaderValue>())
     else {
-        return reply::text(StatusCode::BAD_REQUEST, "no usable sec-websocket-key\n");
+        return response::text(StatusCode::BAD_REQUEST, "no usable sec-websocket-key\n");
     };
     let upgrade = hyper::upgrade::on(&mut request);
     tokio::spawn(async move {
@@ -49,7 +49,7 @@ pub fn answer(mut request: Request<Incoming>) -> Response<Body> {
             let _ = echo(upgraded).await;
         }
     });
-    let mut response = reply::text(StatusCode::SWITCHING_PROTOCOLS, "");
+    let mut response = response::text(StatusCode::SWITCHING_PROTOCOLS, "");
     let headers = response.headers_mut();
     headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
     headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));

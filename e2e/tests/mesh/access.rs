@@ -3,7 +3,7 @@
 
 use anyhow::ensure;
 use e2e::{
-    echo::call::Seen,
+    echo::seen::Seen,
     harness::{App, Namespace, Outcome, Pod, eventually},
 };
 

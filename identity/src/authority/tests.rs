@@ -1,3 +1,5 @@
+//! What an issuer signs, and what it must not.
+
 use std::collections::HashSet;
 
 use x509_parser::extensions::GeneralName;

@@ -1,3 +1,5 @@
+//! Only the public key of a signing request counts.
+
 use proptest::prelude::*;
 use rcgen::{KeyPair, PKCS_ECDSA_P384_SHA384, PKCS_ED25519};
 

@@ -1,3 +1,5 @@
+//! Handshakes in process: who gets through, and who does not.
+
 use std::io;
 use std::time::Duration;
 

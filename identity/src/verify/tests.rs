@@ -1,3 +1,5 @@
+//! Chains that prove an identity, and those that do not.
+
 use std::time::Duration;
 
 use rcgen::{

@@ -1,3 +1,5 @@
+//! The authority of the webhooks, over a scripted API server.
+
 use std::time::{Duration, SystemTime};
 
 use super::*;

@@ -1,7 +1,10 @@
+//! The server as the API server meets it.
+
 use std::time::SystemTime;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
 use crds::inject;
 use hyper::client::conn::{http1, http2};
 use identity::Root;
@@ -15,7 +18,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::oneshot;
 use tokio_rustls::TlsConnector;
 
-use http_body_util::Full;
+use http_body_util::{BodyExt as _, Full};
+use hyper_util::rt::TokioExecutor;
 
 use super::*;
 use crate::fake_api::FakeApi;
@@ -58,7 +62,8 @@ impl Harness {
         };
         let mut registry = Registry::default();
         let metrics = Metrics::register(&mut registry);
-        let webhooks = Arc::new(Webhooks::new(Mutator::new(api.client(), settings), metrics));
+        let mutator = Mutator::new(api.client(), settings);
+        let webhooks = Arc::new(Webhooks::new(mutator, "cluster.local".to_owned(), metrics));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (stop, stopped) = oneshot::channel();

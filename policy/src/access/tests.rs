@@ -1,3 +1,5 @@
+//! Who may call whom, case by case.
+
 use super::*;
 use http::{HeaderMap, Method};
 use proptest::prelude::*;

@@ -1,3 +1,5 @@
+//! Which endpoint is chosen, and how often.
+
 use super::*;
 use proptest::prelude::*;
 

@@ -3,7 +3,7 @@
 //! Most patterns that people write are a literal or a literal with `.*` around
 //! it. Those cost nothing to compile and a comparison to run.
 
-use super::{Budget, MAX_REGEX_LEN, MAX_REGEX_SIZE};
+use super::budget::{Budget, MAX_REGEX_LEN, MAX_REGEX_SIZE};
 use regex::{Regex, RegexBuilder};
 
 /// Which ends of the text the pattern is tied to.

@@ -1,3 +1,5 @@
+//! Which requests a match is about.
+
 use super::*;
 use http::HeaderValue;
 use std::time::{Duration, Instant};

@@ -1,3 +1,5 @@
+//! Paths that mean the same, and those that are refused.
+
 use super::BadPath::*;
 use super::*;
 use proptest::prelude::*;

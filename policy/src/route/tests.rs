@@ -1,3 +1,5 @@
+//! How traffic is shared out.
+
 use super::*;
 use http::{HeaderMap, Method};
 use proptest::prelude::*;

@@ -10,7 +10,9 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::time::{Duration, Instant};
 
-use super::{OUTBOUND, Settings, UID, original_dst};
+use crate::capture::settings::{Settings, UID};
+use crate::net::original_dst::original_dst;
+use crate::ports::OUTBOUND_PORT;
 
 /// A connection within one machine takes microseconds; the rest is for one that
 /// is starved of CPU.
@@ -21,7 +23,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(5);
 
 /// What was found for one address family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
+pub(crate) enum Outcome {
     /// A connection to this address arrived at the proxy's port.
     Redirected(SocketAddr),
     /// The namespace cannot reach anybody in this family.
@@ -46,7 +48,7 @@ impl fmt::Display for Outcome {
 
 /// Why redirection is not proven.
 #[derive(Debug, thiserror::Error)]
-pub enum CheckError {
+pub(crate) enum CheckError {
     #[error(
         "a connection to {target} did not arrive at {listener}: {found}. Either no rules are \
          there (run `weft-proxy capture` in this pod, or the CNI plugin that replaces it), or \
@@ -82,7 +84,11 @@ pub enum CheckError {
 
 /// The address of the one Service that every pod is told, that of the API server. None
 /// where it is a name: then it is somebody's address outside the cluster.
-pub fn known_service() -> Option<SocketAddr> {
+pub(crate) fn known_service() -> Option<SocketAddr> {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "what Kubernetes tells every container"
+    )]
     let told = |name: &str| std::env::var(name).ok();
     let ip: IpAddr = told("KUBERNETES_SERVICE_HOST")?.parse().ok()?;
     let port: u16 = told("KUBERNETES_SERVICE_PORT")?.parse().ok()?;
@@ -95,11 +101,14 @@ pub fn known_service() -> Option<SocketAddr> {
 /// # Errors
 /// When a family that has a route is not redirected, when none has a route, or when
 /// somebody else translates the addresses of Services.
-pub fn check(settings: &Settings, service: Option<SocketAddr>) -> Result<Vec<Outcome>, CheckError> {
+pub(crate) fn check(
+    settings: &Settings,
+    service: Option<SocketAddr>,
+) -> Result<Vec<Outcome>, CheckError> {
     let families = [
         (
             "IPv4",
-            SocketAddr::from((Ipv4Addr::LOCALHOST, OUTBOUND)),
+            SocketAddr::from((Ipv4Addr::LOCALHOST, OUTBOUND_PORT)),
             [
                 Ipv4Addr::new(192, 0, 2, 1).into(),
                 Ipv4Addr::new(198, 51, 100, 1).into(),
@@ -108,7 +117,7 @@ pub fn check(settings: &Settings, service: Option<SocketAddr>) -> Result<Vec<Out
         ),
         (
             "IPv6",
-            SocketAddr::from((Ipv6Addr::LOCALHOST, OUTBOUND)),
+            SocketAddr::from((Ipv6Addr::LOCALHOST, OUTBOUND_PORT)),
             [
                 Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1).into(),
                 Ipv6Addr::new(0x2001, 0xdb8, 0xffff, 0, 0, 0, 0, 1).into(),
@@ -149,8 +158,8 @@ pub fn check(settings: &Settings, service: Option<SocketAddr>) -> Result<Vec<Out
     });
     if let Some(service) = service {
         let listener = match service {
-            SocketAddr::V4(_) => SocketAddr::from((Ipv4Addr::LOCALHOST, OUTBOUND)),
-            SocketAddr::V6(_) => SocketAddr::from((Ipv6Addr::LOCALHOST, OUTBOUND)),
+            SocketAddr::V4(_) => SocketAddr::from((Ipv4Addr::LOCALHOST, OUTBOUND_PORT)),
+            SocketAddr::V6(_) => SocketAddr::from((Ipv6Addr::LOCALHOST, OUTBOUND_PORT)),
         };
         untranslated(service, arrives(service, listener)?)?;
         outcomes.push(Outcome::Redirected(service));

@@ -30,7 +30,7 @@ const LONGEST_ANSWER: usize = 8192;
 
 /// Why the rules could not be written, with the way out.
 #[derive(Debug, thiserror::Error)]
-pub enum WriteError {
+pub(crate) enum WriteError {
     #[error(
         "not permitted to change this network namespace: the container needs the capability \
          NET_ADMIN and uid 0 (securityContext.capabilities.add: [\"NET_ADMIN\"], runAsUser: 0); \
@@ -53,7 +53,7 @@ pub enum WriteError {
 ///
 /// # Errors
 /// When the kernel refuses; the namespace is then as it was before.
-pub fn replace(chains: &[Chain]) -> Result<(), WriteError> {
+pub(crate) fn replace(chains: &[Chain]) -> Result<(), WriteError> {
     // A kernel without IPv6 has no `inet` family either.
     let family = if Path::new("/proc/net/if_inet6").exists() {
         Family::Inet

@@ -13,18 +13,19 @@
 use ipnet::IpNet;
 use policy::protocol::PortRange;
 
-use super::{GID, INBOUND, OUTBOUND, OWN_PORTS, Settings, UID};
+use crate::capture::settings::{GID, Settings, UID};
+use crate::ports::{INBOUND_PORT, OUTBOUND_PORT, OWN_PORTS};
 
 /// One chain of the table, hooked into the kernel's destination nat.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Chain {
+pub(crate) struct Chain {
     pub name: &'static str,
     pub hook: Hook,
     pub rules: Vec<Rule>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Hook {
+pub(crate) enum Hook {
     /// Packets that arrive from an interface, loopback included.
     Prerouting,
     /// Packets that processes of this namespace send.
@@ -33,13 +34,13 @@ pub enum Hook {
 
 /// Everything in `when` must hold, then `then` happens and the chain ends.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Rule {
+pub(crate) struct Rule {
     pub when: Vec<Match>,
     pub then: Verdict,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Match {
+pub(crate) enum Match {
     NotTcp,
     FromLoopback,
     ToLoopback,
@@ -51,7 +52,7 @@ pub enum Match {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub(crate) enum Verdict {
     /// Leave the packet as it is.
     Return,
     /// To this port of the pod itself.
@@ -60,7 +61,7 @@ pub enum Verdict {
 
 /// All chains of the table. Pure, so that tests can read it.
 #[must_use]
-pub fn plan(settings: &Settings) -> Vec<Chain> {
+pub(crate) fn plan(settings: &Settings) -> Vec<Chain> {
     let output = [
         rule([Match::NotTcp], Verdict::Return),
         rule([Match::ToLoopback], Verdict::Return),
@@ -75,7 +76,7 @@ pub fn plan(settings: &Settings) -> Vec<Chain> {
             .iter()
             .map(|net| rule([Match::Destination(*net)], Verdict::Return)),
     )
-    .chain([rule([], Verdict::Redirect(OUTBOUND))])
+    .chain([rule([], Verdict::Redirect(OUTBOUND_PORT))])
     .collect();
 
     let prerouting = [
@@ -85,7 +86,7 @@ pub fn plan(settings: &Settings) -> Vec<Chain> {
     .into_iter()
     .chain(OWN_PORTS.map(|port| rule([Match::PortBetween(port, port)], Verdict::Return)))
     .chain(ports(&settings.skip_inbound_ports))
-    .chain([rule([], Verdict::Redirect(INBOUND))])
+    .chain([rule([], Verdict::Redirect(INBOUND_PORT))])
     .collect();
 
     vec![

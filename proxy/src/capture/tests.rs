@@ -1,4 +1,6 @@
-use super::*;
+//! The settings of the redirection.
+
+use crate::capture::settings::{BadArguments, MAX_NETS, Settings, Then};
 
 fn parse(line: &str) -> Result<Settings, BadArguments> {
     Settings::from_arguments(line.split_whitespace().map(str::to_owned))

@@ -1,25 +1,41 @@
 //! A controller on loopback whose authority can be replaced under it.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
 use std::time::{Instant, SystemTime};
 
+use identity::Roots;
 use identity::authority::{ISSUER_LIFE, LeafNames, ROOT_LIFE};
+use identity::key::LeafKey;
 use identity::tls::ClientAuth;
+use identity::tls::{self, CertHandle, H2_ALPN, Leaf};
 use identity::verify::{Purpose, verify_chain};
 use identity::{Issuer, Root};
 use parking_lot::Mutex;
 use policy::name::SpiffeId;
 use prometheus_client::registry::Registry;
-use runtime::env::Reader;
+use runtime::clock::Clock;
+use runtime::env::EnvReader;
+use rustls::pki_types::CertificateDer;
 use rustls::pki_types::UnixTime;
 use tokio::net::TcpListener;
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
+use wire::v1;
 use wire::v1::control_server::{Control as Service, ControlServer};
 
-use super::*;
-use crate::metrics::Metrics;
+use super::Control;
+use crate::config::store::Store;
+use crate::control::certificate::FRESH_FOR;
+use crate::control::trust_bundle::BUNDLE_EVERY;
+use crate::telemetry::Telemetry;
+use crate::telemetry::metrics::Metrics;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 const LIFE: Duration = Duration::from_secs(24 * 3600);
@@ -129,7 +145,7 @@ impl Bench {
         let connections = Arc::new(Mutex::new(JoinSet::new()));
         let bundle = file("ca.crt", ca.root.cert_pem());
         let token = file("token", "a token");
-        let settings = crate::settings::Settings::read(Reader::from_map([
+        let settings = crate::settings::Settings::read(EnvReader::from_map([
             ("WEFT_TRUST_DOMAIN", "cluster.local"),
             ("WEFT_NAMESPACE", "shop"),
             ("WEFT_SERVICE_ACCOUNT", "web"),
@@ -145,7 +161,10 @@ impl Bench {
         let bench = Self {
             control: Control {
                 settings: Arc::new(settings),
-                state: Arc::new(State::new(Metrics::register(&mut registry))),
+                state: Arc::new(Store::new(Arc::new(Telemetry::new(
+                    Metrics::register(&mut registry),
+                    false,
+                )))),
                 certs: CertHandle::empty(),
                 roots: Roots::new(&id("shop", "web"), ca.roots()).unwrap(),
                 clock,
@@ -292,7 +311,15 @@ async fn mounted_bundle_is_trusted_by_nothing_but_the_connection_for_a_certifica
     // Neither does it help a controller of a third authority.
     bench.becomes(&new);
     pass(FRESH_FOR).await;
-    let failures = || bench.control.state.metrics.certificate_failures.get();
+    let failures = || {
+        bench
+            .control
+            .state
+            .telemetry
+            .metrics
+            .certificate_failures
+            .get()
+    };
     bench.until(|_| failures() >= 2).await;
     trusted(&bench);
 

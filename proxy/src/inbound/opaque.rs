@@ -1,37 +1,29 @@
 //! Opaque bytes from outside the pod, and the tunnels of peer proxies.
 
 use std::io;
-use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use http::Response;
 use policy::reason::Reason;
-use runtime::occupancy::Place;
 use tokio::net::TcpStream;
 
-use super::judge::Expected;
-use super::request::unsent;
-use super::{Spoken, Visit, race};
-use crate::body::{self, Body};
-use crate::detect::{FirstLine, Line, Prefixed};
 use crate::failure::Failure;
-use crate::finish::Call;
-use crate::http2::recv::RecvBody;
-use crate::http2::server::Accept;
-use crate::metrics::Direction;
-use crate::pieces::{Pieces, Room};
-use crate::stream::Stream;
-use crate::tcp::{self, CONNECT_TIMEOUT};
+use crate::inbound::connection::Connection;
+use crate::net::chunk::{ChunkIo, ReadSize};
+use crate::net::connect::CONNECT_TIMEOUT;
+use crate::net::prefixed::Prefixed;
+use crate::net::unread::{Found, Unread};
+use crate::net::{connect, relay};
+use crate::telemetry::labels::Direction;
 
-impl Visit {
+impl Connection {
     /// Serves opaque bytes, for as long as they are allowed.
     pub(super) async fn opaque<S>(
         &self,
         mut stream: Prefixed<S>,
         server: Option<Prefixed<TcpStream>>,
     ) where
-        S: Pieces,
+        S: ChunkIo,
     {
         let call = self.tcp_call();
         if let Err(failure) = self.admits_tcp() {
@@ -40,7 +32,7 @@ impl Visit {
         }
         let server = match server {
             Some(server) => Ok(server),
-            None => tcp::connect(self.local, CONNECT_TIMEOUT)
+            None => connect::connect(self.local, CONNECT_TIMEOUT)
                 .await
                 .map(Prefixed::new),
         };
@@ -55,14 +47,15 @@ impl Visit {
             .count_connection(Direction::inbound, "opaque", self.security());
         let mut stream = Watched {
             inner: stream,
-            line: self.watches_bytes().then(FirstLine::default),
-            is_http: false,
+            unread: self
+                .watches_bytes()
+                .then(|| Unread::new(server.has_bytes())),
+            found: None,
         };
         tokio::select! {
-            outcome = tcp::relay(&mut stream, &mut server, &self.proxy.budget) => {
-                if stream.is_http {
-                    let why = "a first line of HTTP that came too slowly to be read as one";
-                    call.refused(&Failure::verdict(Reason::BadRequest, why));
+            outcome = relay::relay(&mut stream, &mut server, &self.proxy.budget) => {
+                if let Some(found) = stream.found {
+                    call.refused(&Failure::verdict(Reason::BadRequest, found.describe()));
                 } else {
                     call.relayed(outcome);
                 }
@@ -74,88 +67,21 @@ impl Visit {
             }
         }
     }
-
-    /// Bytes that come as the body of a peer proxy's request: opaque, or so it says.
-    pub(super) async fn tunnel(self: Arc<Self>, incoming: RecvBody) -> Response<Body> {
-        let (accept, out) = Accept::new();
-        let mut response = Response::new(body::empty());
-        response.extensions_mut().insert(accept);
-        let expected = self.expected();
-        // Somebody who may say nothing at all is told so before saying it.
-        let by_request = match expected {
-            Expected::Http { declared, .. } => declared || self.judges_requests(),
-            Expected::Bytes | Expected::Either => false,
-        };
-        if !by_request && let Err(failure) = self.judge_tcp() {
-            self.tcp_call().refused(&failure);
-            return failure.response(false);
-        }
-        if by_request {
-            tokio::spawn(async move {
-                let Ok(out) = out.await else { return };
-                let mut stream = Prefixed::new(Stream::new(out, incoming));
-                let place = Place::unlisted();
-                let spoken = self.protocol(&mut stream, &place).await;
-                self.converse(stream, spoken, &place).await;
-            });
-            return response;
-        }
-        let server = match tcp::connect(self.local, CONNECT_TIMEOUT).await {
-            Ok(server) => Prefixed::new(server),
-            Err(error) => {
-                let failure = Failure::unsent(Reason::ConnectFailed, error.to_string());
-                return unsent(failure.response(false));
-            }
-        };
-        tokio::spawn(async move {
-            let Ok(out) = out.await else { return };
-            let mut stream = Prefixed::new(Stream::new(out, incoming));
-            let spoken = match expected {
-                // What the peer calls opaque is not taken at its word: unless the port
-                // is declared so, HTTP in a tunnel is judged and cleaned as HTTP.
-                Expected::Either | Expected::Http { .. } => race(&mut stream, server).await,
-                Expected::Bytes => Ok(Spoken::Opaque(Some(server))),
-            };
-            self.converse(stream, spoken, &Place::unlisted()).await;
-        });
-        response
-    }
-
-    fn tcp_call(&self) -> Call {
-        Call::tcp(
-            &self.proxy,
-            Direction::inbound,
-            Arc::default(),
-            self.local.port(),
-            Arc::default(),
-            Arc::clone(&self.label),
-            self.security(),
-        )
-        .from_pod(self.pod.clone())
-    }
 }
 
-/// What a caller sends as opaque bytes, up to the end of a first line that is HTTP's.
-/// The headers that would follow are not passed on unread.
+/// What a caller sends as opaque bytes, up to what must not pass unread.
 struct Watched<S> {
     inner: Prefixed<S>,
-    /// Until the first line has ended.
-    line: Option<FirstLine>,
-    is_http: bool,
+    unread: Option<Unread>,
+    found: Option<Found>,
 }
 
-impl<S: Pieces> Pieces for Watched<S> {
-    fn poll_piece(&mut self, cx: &mut Context<'_>, room: &mut Room) -> Poll<io::Result<Bytes>> {
+impl<S: ChunkIo> ChunkIo for Watched<S> {
+    fn poll_piece(&mut self, cx: &mut Context<'_>, room: &mut ReadSize) -> Poll<io::Result<Bytes>> {
         let piece = ready!(self.inner.poll_piece(cx, room))?;
-        if let Some(line) = &mut self.line {
-            match line.note(&piece) {
-                Line::Blank | Line::Begun => {}
-                Line::Other => self.line = None,
-                Line::Http => {
-                    self.is_http = true;
-                    return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
-                }
-            }
+        self.found = self.unread.as_mut().and_then(|unread| unread.note(&piece));
+        if self.found.is_some() {
+            return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
         }
         Poll::Ready(Ok(piece))
     }

@@ -1,44 +1,43 @@
 //! One HTTP request from outside the pod: authorise, forward, finish.
 
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header};
 use http_body_util::BodyExt;
 use policy::reason::Reason;
 
-use super::Visit;
-use crate::body::{self, Body, Received, Replay};
-use crate::failure::{Failure, is_grpc, refusal};
-use crate::finish::{Call, Ended};
-use crate::headers;
-use crate::http2::server::Accept;
-use crate::metrics::Direction;
-use crate::pieces::Pieces;
-use crate::switched::Side;
-use crate::tcp::{self, CONNECT_TIMEOUT};
-use crate::trace;
-use crate::upload::Upload;
-use crate::upstream::{self, Answer};
-
-/// A request in flight that a change no longer allows may go on for this long.
-const IN_FLIGHT_GRACE: Duration = Duration::from_secs(30);
+use crate::failure::Failure;
+use crate::http::body::Body;
+use crate::http::client::exchange::{self, UpstreamResponse};
+use crate::http::grpc::is_grpc;
+use crate::http::headers;
+use crate::http::http2::server::Accept;
+use crate::http::incoming::IncomingBody;
+use crate::http::refusal::refusal;
+use crate::http::replay::Replay;
+use crate::http::upgrade::Side;
+use crate::http::upload::Upload;
+use crate::http::watched;
+use crate::http::{body, incoming};
+use crate::inbound::connection::Connection;
+use crate::inbound::reauthorize::{IN_FLIGHT_GRACE, Revocable};
+use crate::mesh::protocol::{self, unsent};
+use crate::net::chunk::ChunkIo;
+use crate::net::connect::CONNECT_TIMEOUT;
+use crate::net::relay;
+use crate::telemetry::call::{Call, Ended};
+use crate::telemetry::labels::Direction;
+use crate::telemetry::trace;
 
 /// New connections that one request may need, because the one in use ended just then.
 const RENEWALS: usize = 2;
 
-/// Parts of an answer that pass before anybody looks whether it may go on: most
-/// answers have fewer, and need no watch.
-const FREE_FRAMES: u32 = 32;
-
-impl Visit {
+impl Connection {
     /// One HTTP request: authorise, forward, finish.
-    pub(super) async fn request(
+    pub(super) async fn handle_request(
         self: Arc<Self>,
-        request: Request<Received>,
+        request: Request<IncomingBody>,
         http2: bool,
         upgrade: Option<HeaderValue>,
     ) -> Response<Body> {
@@ -50,9 +49,9 @@ impl Visit {
             return refusal(Reason::BadRequest, "CONNECT is not served here", false);
         }
         let (caller_side, incoming) = match incoming {
-            body if upgrade.is_none() => (None, body::incoming(body)),
-            Received::Http2(stream) => (Some(Side::Mesh(stream)), body::empty()),
-            body => (Side::of(&mut parts.extensions), body::incoming(body)),
+            body if upgrade.is_none() => (None, incoming::incoming(body)),
+            IncomingBody::Http2(stream) => (Some(Side::Mesh(stream)), body::empty()),
+            body => (Side::of(&mut parts.extensions), incoming::incoming(body)),
         };
         headers::strip_hop_by_hop(&mut parts.headers);
         headers::strip_ours(&mut parts.headers);
@@ -60,9 +59,15 @@ impl Visit {
             headers::join_cookies(&mut parts.headers);
         }
         let trace = trace::id(&parts.headers);
-        let mut call = Call::http(&self.proxy, Direction::inbound, &parts, started, trace)
-            .to(Arc::default(), self.local.port(), "".into())
-            .from_pod(self.pod.clone());
+        let mut call = Call::http(
+            &self.proxy.telemetry,
+            Direction::inbound,
+            &parts,
+            started,
+            trace,
+        )
+        .to(Arc::default(), self.local.port(), "".into())
+        .with_caller(self.pod.clone());
         call.peer(Arc::clone(&self.label), self.security());
         if let Err(failure) = self.authorise(&mut parts) {
             call.failed(&failure);
@@ -75,7 +80,7 @@ impl Visit {
         }
         let (body, upload) = Upload::watch(incoming);
         let replay = Replay::new(body);
-        let peers = &self.proxy.peers;
+        let clients = &self.proxy.clients;
         if let Some(upgrade) = &upgrade {
             parts
                 .headers
@@ -84,14 +89,15 @@ impl Visit {
         }
         let forward = async {
             if !http2 {
-                return upstream::http1(peers, self.local, CONNECT_TIMEOUT, &parts, &replay).await;
+                return exchange::http1(clients, self.local, CONNECT_TIMEOUT, &parts, &replay)
+                    .await;
             }
             let mut renewals = 0;
             loop {
                 let Some(body) = replay.take() else {
                     break Err(Failure::lost("the request's body is gone"));
                 };
-                match upstream::http2(peers, self.local, &self.label, &parts, body).await {
+                match exchange::http2(clients, self.local, &self.label, &parts, body).await {
                     // The connection was at its end and took nothing; another one may do.
                     Err(failure) if failure.stale && renewals < RENEWALS => renewals += 1,
                     sent => break sent,
@@ -126,12 +132,12 @@ impl Visit {
     /// side of an upgrade.
     async fn finish(
         self: Arc<Self>,
-        answer: Answer,
+        answer: UpstreamResponse,
         call: Call,
         asked: http::request::Parts,
         upgrade: Option<Side>,
     ) -> Response<Body> {
-        let Answer {
+        let UpstreamResponse {
             mut response,
             place,
             ..
@@ -160,12 +166,12 @@ impl Visit {
         if mesh {
             parts
                 .headers
-                .insert(headers::STATUS, HeaderValue::from(status.as_u16()));
+                .insert(protocol::STATUS, HeaderValue::from(status.as_u16()));
         }
         if let (StatusCode::SWITCHING_PROTOCOLS, Some(caller_side)) = (status, upgrade) {
             if let Some(protocol) = switched_to {
                 let name = if mesh {
-                    headers::UPGRADE_TO
+                    protocol::UPGRADE_TO
                 } else {
                     header::UPGRADE
                 };
@@ -180,20 +186,21 @@ impl Visit {
                     .headers
                     .insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
             }
+            #[expect(clippy::disallowed_methods, reason = "one upgraded connection")]
             tokio::spawn(async move {
                 let sides = tokio::join!(caller_side.opened(out), server_side.switched());
                 let (Some(mut client), Some(mut server)) = sides else {
-                    return call.done(ended, body::End::Failed, 0, None);
+                    return call.done(ended, watched::BodyEnd::Failed, 0, None);
                 };
                 let bytes = tokio::select! {
-                    (copied, _) = tcp::relay(&mut client, &mut server, &self.proxy.budget) => copied.received,
+                    (copied, _) = relay::relay(&mut client, &mut server, &self.proxy.budget) => copied.received,
                     () = self.revoked_request(&asked) => {
                         client.abort();
                         server.abort();
                         0
                     }
                 };
-                call.done(ended, body::End::Complete, bytes, None);
+                call.done(ended, watched::BodyEnd::Complete, bytes, None);
             });
             return Response::from_parts(parts, body::empty());
         }
@@ -201,78 +208,18 @@ impl Visit {
             // A CONNECT stream answered with 2xx would become a tunnel.
             parts.status = StatusCode::MISDIRECTED_REQUEST;
         }
-        let watched = body::Watched::begun(incoming, move |end, bytes, trailers| {
+        let watched = watched::Watched::begun(incoming, move |end, bytes, trailers| {
             drop(place);
             call.done(ended, end, bytes, trailers);
         })
         .await;
         let body = Revocable {
             inner: watched,
-            visit: self,
+            connection: self,
             asked: Some(asked),
             frames: 0,
             over: None,
         };
         Response::from_parts(parts, body.boxed_unsync())
     }
-}
-
-/// An answer that ends early when its request is no longer allowed. The wait is
-/// set up only when the body makes its reader wait, which most never do.
-struct Revocable<B> {
-    inner: B,
-    visit: Arc<Visit>,
-    asked: Option<http::request::Parts>,
-    frames: u32,
-    over: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
-}
-
-impl<B> http_body::Body for Revocable<B>
-where
-    B: http_body::Body<Data = bytes::Bytes, Error = body::BoxError> + Unpin,
-{
-    type Data = bytes::Bytes;
-    type Error = body::BoxError;
-
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<http_body::Frame<bytes::Bytes>, body::BoxError>>> {
-        let this = self.get_mut();
-        let polled = Pin::new(&mut this.inner).poll_frame(cx);
-        this.frames += 1;
-        if (polled.is_pending() || this.frames > FREE_FRAMES)
-            && let Some(asked) = this.asked.take()
-        {
-            let visit = Arc::clone(&this.visit);
-            this.over = Some(Box::pin(async move {
-                visit.revoked_request(&asked).await;
-                tokio::time::sleep(IN_FLIGHT_GRACE).await;
-            }));
-        }
-        let Some(over) = &mut this.over else {
-            return polled;
-        };
-        if over.as_mut().poll(cx).is_pending() {
-            return polled;
-        }
-        this.over = None;
-        Poll::Ready(Some(Err("the call is no longer allowed".into())))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.inner.is_end_stream()
-    }
-
-    fn size_hint(&self) -> http_body::SizeHint {
-        self.inner.size_hint()
-    }
-}
-
-/// Marks an answer as proof that no application saw the request.
-pub(super) fn unsent(mut response: Response<Body>) -> Response<Body> {
-    response
-        .headers_mut()
-        .insert(headers::UNSENT, HeaderValue::from_static("1"));
-    response
 }

@@ -8,18 +8,11 @@ use policy::http_match::RequestFacts;
 use policy::reason::Reason;
 use policy::route::{Forward, choose};
 
-use super::Connection;
-use crate::endpoint::{Endpoint, EndpointSet};
+use crate::config::snapshot::{Destination, Service, Snapshot};
+use crate::endpoints::endpoint::Endpoint;
+use crate::endpoints::set::EndpointSet;
 use crate::failure::Failure;
-use crate::snapshot::{Destination, Service, Snapshot};
-
-/// Endpoints that one call may try. The second and third are used only when it
-/// is proven that no application saw the call before.
-const ATTEMPTS: usize = 3;
-
-/// New connections to the same endpoint that one call may need, because the
-/// one in use ended just then.
-const RENEWALS: usize = 2;
+use crate::outbound::connection::Connection;
 
 /// Where one call goes.
 pub(super) struct Route {
@@ -34,79 +27,19 @@ pub(super) struct Route {
 enum Choice {
     One(Arc<Endpoint>),
     Any(Arc<EndpointSet>),
-    /// Session affinity: every call of this pod in this turn to the same endpoint.
+    /// Session affinity: every call of this pod in this epoch to the same endpoint.
     Sticky(Arc<EndpointSet>, u64),
 }
 
 impl Route {
-    fn pick(&self, own_ip: &str, tried: &[SocketAddr]) -> Option<Arc<Endpoint>> {
+    pub(super) fn pick(&self, own_ip: &str, tried: &[SocketAddr]) -> Option<Arc<Endpoint>> {
         match &self.choice {
             Choice::One(endpoint) => {
                 (!tried.contains(&endpoint.addr)).then(|| Arc::clone(endpoint))
             }
             Choice::Any(set) => set.pick(tried),
-            Choice::Sticky(set, turn) => set.sticky(own_ip, *turn, tried),
+            Choice::Sticky(set, epoch) => set.sticky(own_ip, *epoch, tried),
         }
-    }
-}
-
-/// Which endpoint a call tries next. Another one is tried only while it is
-/// proven that no application saw the call.
-pub(super) struct Attempts<'a> {
-    route: &'a Route,
-    tried: Vec<SocketAddr>,
-    /// An endpoint whose connection ended, not itself.
-    again: Option<Arc<Endpoint>>,
-    renewals: usize,
-    over: bool,
-    last: Option<Failure>,
-}
-
-impl<'a> Attempts<'a> {
-    pub(super) fn new(route: &'a Route) -> Self {
-        Self {
-            route,
-            tried: Vec::new(),
-            again: None,
-            renewals: 0,
-            over: false,
-            last: None,
-        }
-    }
-
-    pub(super) fn next(&mut self, own_ip: &str) -> Option<Arc<Endpoint>> {
-        if self.over || self.tried.len() >= ATTEMPTS {
-            return None;
-        }
-        self.again
-            .take()
-            .or_else(|| self.route.pick(own_ip, &self.tried))
-    }
-
-    /// Why the last attempt failed, or that there was nothing to attempt.
-    pub(super) fn into_failure(self) -> Failure {
-        self.last.unwrap_or_else(|| {
-            let none = format!("no endpoint of {}", self.route.backend);
-            Failure::unsent(Reason::NoEndpoint, none)
-        })
-    }
-
-    /// No endpoint could serve the call, and none is to blame.
-    pub(super) fn given_up(&mut self, failure: Failure) {
-        self.over = true;
-        self.last = Some(failure);
-    }
-
-    pub(super) fn failed(&mut self, endpoint: Arc<Endpoint>, failure: Failure) {
-        if failure.stale && self.renewals < RENEWALS {
-            self.renewals += 1;
-            self.again = Some(endpoint);
-        } else {
-            endpoint.observe_failure();
-            self.tried.push(endpoint.addr);
-        }
-        self.over = !failure.never_reached;
-        self.last = Some(failure);
     }
 }
 
@@ -161,7 +94,7 @@ impl Connection {
         let service = known(snapshot, name)?;
         let set = endpoints(snapshot, &service.endpoints);
         let choice = match &service.affinity {
-            Some(affinity) => Choice::Sticky(set, affinity.turn(Instant::now())),
+            Some(affinity) => Choice::Sticky(set, affinity.epoch(Instant::now())),
             None => Choice::Any(set),
         };
         Ok(Route {
@@ -199,19 +132,9 @@ impl Connection {
             choice: Choice::Any(endpoints(snapshot, &backend.endpoints)),
         }))
     }
-
-    /// The Service port that was called, as far as it is known.
-    pub(super) fn called(&self, snapshot: &Snapshot) -> (Arc<str>, u16) {
-        if let Destination::Service(name) = &*self.destination
-            && let Some(service) = snapshot.services.get(name)
-        {
-            return (Arc::clone(&service.label), service.port);
-        }
-        (Arc::default(), self.addr.port())
-    }
 }
 
-fn known<'a>(snapshot: &'a Snapshot, name: &str) -> Result<&'a Service, Failure> {
+pub(crate) fn known<'a>(snapshot: &'a Snapshot, name: &str) -> Result<&'a Service, Failure> {
     snapshot
         .services
         .get(name)

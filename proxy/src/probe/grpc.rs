@@ -7,10 +7,10 @@ use http::{HeaderValue, Method, Request, header};
 use http_body_util::Full;
 use prost::Message;
 
-use super::Verdict;
 use super::exchange;
 use super::http_get::{USER_AGENT, authority};
 use super::target::Grpc;
+use crate::probe::result::ProbeResult;
 
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct HealthCheckRequest {
@@ -29,7 +29,7 @@ pub(super) const SERVING: i32 = 1;
 /// A message's prefix: not compressed, and its length.
 const PREFIX: usize = 5;
 
-pub(super) async fn check(health: &Grpc, pod_ip: IpAddr) -> Verdict {
+pub(super) async fn check(health: &Grpc, pod_ip: IpAddr) -> ProbeResult {
     let question = HealthCheckRequest {
         service: health.service.clone().unwrap_or_default(),
     };

@@ -9,9 +9,9 @@ use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Request, StatusCode, Uri, header};
 use http_body_util::Full;
 
-use super::Verdict;
 use super::exchange::{self, Answer};
 use super::target::{self, HttpGet};
+use crate::probe::result::ProbeResult;
 
 /// Applications tell probes from users by the first part.
 pub(super) const USER_AGENT: &str = concat!("kube-probe/weft-", env!("CARGO_PKG_VERSION"));
@@ -20,7 +20,7 @@ pub(super) const USER_AGENT: &str = concat!("kube-probe/weft-", env!("CARGO_PKG_
 const MAX_REDIRECTS: usize = 10;
 
 /// True to its name: a status that is no success fails.
-pub(super) async fn probe(get: &HttpGet, pod_ip: IpAddr) -> Verdict {
+pub(super) async fn probe(get: &HttpGet, pod_ip: IpAddr) -> ProbeResult {
     let status = fetch(get, pod_ip).await?;
     let verdict = format!("status {}", status.as_u16());
     if (200..400).contains(&status.as_u16()) {
@@ -31,7 +31,7 @@ pub(super) async fn probe(get: &HttpGet, pod_ip: IpAddr) -> Verdict {
 }
 
 /// Any answer is a success.
-pub(super) async fn reach(get: &HttpGet, pod_ip: IpAddr) -> Verdict {
+pub(super) async fn reach(get: &HttpGet, pod_ip: IpAddr) -> ProbeResult {
     fetch(get, pod_ip)
         .await
         .map(|status| format!("status {}", status.as_u16()))

@@ -11,20 +11,20 @@ use serde_json::{Map, Value};
 
 /// A probe as the pod's author wrote it, with its port as a number.
 #[derive(Debug)]
-pub struct Probe {
+pub(crate) struct Probe {
     pub check: Check,
     pub timeout: Duration,
 }
 
 #[derive(Debug)]
-pub enum Check {
+pub(crate) enum Check {
     Http(HttpGet),
     Tcp(TcpSocket),
     Grpc(Grpc),
 }
 
 #[derive(Debug)]
-pub struct HttpGet {
+pub(crate) struct HttpGet {
     pub port: u16,
     pub path: PathAndQuery,
     pub tls: bool,
@@ -35,7 +35,7 @@ pub struct HttpGet {
 }
 
 #[derive(Debug, Deserialize)]
-pub struct TcpSocket {
+pub(crate) struct TcpSocket {
     pub port: u16,
     /// The pod's own address when absent.
     #[serde(default)]
@@ -43,7 +43,7 @@ pub struct TcpSocket {
 }
 
 #[derive(Debug, Deserialize)]
-pub struct Grpc {
+pub(crate) struct Grpc {
     pub port: u16,
     #[serde(default)]
     pub service: Option<String>,
@@ -51,7 +51,7 @@ pub struct Grpc {
 
 /// Why an environment variable does not describe probes or hooks.
 #[derive(Debug, thiserror::Error)]
-pub enum BadTargets {
+pub(crate) enum BadTargets {
     #[error("{variable} is no JSON object: {source}")]
     NotAnObject {
         variable: &'static str,

@@ -1,3 +1,5 @@
+//! Probes mean what the kubelet would have asked.
+
 use std::net::Ipv4Addr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;

@@ -6,12 +6,12 @@ use std::time::{Duration, SystemTime};
 
 use identity::tls::{self, MESH_ALPN};
 use tokio::net::TcpStream;
-use weft_proxy::mesh::MESH_PORT;
+use weft_proxy::MESH_PORT;
 use wire::v1::Protocol;
 
-use super::field::{Field, Log, Way};
-use super::raw2::{DATA, END_STREAM, Raw2, Told, frame, get};
-use crate::harness::{Seen, http_app, id};
+use super::raw_http2::{DATA, END_STREAM, RawHttp2, Told, frame, get};
+use super::two_pods::{Log, TwoPods, Way};
+use crate::support::{Seen, http_app, id};
 
 const PATIENCE: Duration = Duration::from_secs(2);
 
@@ -28,7 +28,7 @@ const DOORS: [Door; 3] = [Door::Outbound, Door::Inbound, Door::MeshTo1];
 
 /// A field for HTTP/2, with an HTTP/1.1 application beside it.
 struct Both {
-    field: Field,
+    field: TwoPods,
     seen: Seen,
     port1: u16,
     log1: Log,
@@ -37,7 +37,7 @@ struct Both {
 
 impl Both {
     async fn new() -> Self {
-        let mut field = Field::new(Protocol::Http2).await;
+        let mut field = TwoPods::new(Protocol::Http2).await;
         let (port1, log1) = (field.port, Arc::clone(&field.log));
         let (port, seen) = http_app(&field.server, "api").await;
         field.deliver_to(port);
@@ -54,10 +54,10 @@ impl Both {
         }
     }
 
-    async fn open(&self, door: Door) -> Raw2 {
+    async fn open(&self, door: Door) -> RawHttp2 {
         match door {
-            Door::Outbound => Raw2::new(self.field.open(Way::Outbound).await).await,
-            Door::Inbound => Raw2::new(self.field.open(Way::Inbound).await).await,
+            Door::Outbound => RawHttp2::new(self.field.open(Way::Outbound).await).await,
+            Door::Inbound => RawHttp2::new(self.field.open(Way::Inbound).await).await,
             Door::MeshTo1 => {
                 let roots = self.field.authority.roots();
                 let config = tls::mesh_client_config(&roots, &self.certs, id("api"), &[MESH_ALPN]);
@@ -68,7 +68,7 @@ impl Both {
                     .connect(tls::peer_name(), stream)
                     .await
                     .unwrap();
-                Raw2::new(secured).await
+                RawHttp2::new(secured).await
             }
         }
     }

@@ -5,10 +5,10 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use wire::v1::Protocol;
 
-use super::field::{Field, WAYS, answers, rest, serving, status};
+use super::two_pods::{TwoPods, WAYS, answers, rest, serving, status};
 
 /// Answers every request of a connection with the same bytes.
-async fn answering(field: &mut Field, answer: &'static str) {
+async fn answering(field: &mut TwoPods, answer: &'static str) {
     let port = serving(&field.server, move |mut stream| async move {
         let mut bytes = Vec::new();
         let mut buffer = [0; 4096];
@@ -32,7 +32,7 @@ async fn answering(field: &mut Field, answer: &'static str) {
 
 #[tokio::test]
 async fn a_caller_that_waits_for_a_100_gets_one_and_its_body_arrives() {
-    let field = Field::new(Protocol::Http1).await;
+    let field = TwoPods::new(Protocol::Http1).await;
     for way in WAYS {
         let mut stream = field.open(way).await;
         let head = "POST /ok HTTP/1.1\r\nHost: s\r\nExpect: 100-continue\r\nContent-Length: 5\r\nConnection: close\r\n\r\n";
@@ -54,7 +54,7 @@ async fn a_caller_that_waits_for_a_100_gets_one_and_its_body_arrives() {
 
 #[tokio::test]
 async fn old_callers_keep_their_connection_only_when_they_ask() {
-    let field = Field::new(Protocol::Http1).await;
+    let field = TwoPods::new(Protocol::Http1).await;
     for way in WAYS {
         // Without a word the connection ends after one answer.
         let answer = field
@@ -82,7 +82,7 @@ async fn old_callers_keep_their_connection_only_when_they_ask() {
 /// HTTP/1.0 knows no chunks, and needs no Host.
 #[tokio::test]
 async fn an_answer_of_unknown_length_reaches_an_old_caller_unchunked() {
-    let mut field = Field::new(Protocol::Http1).await;
+    let mut field = TwoPods::new(Protocol::Http1).await;
     for way in WAYS {
         let answer = field.send(way, "GET /ok HTTP/1.0\r\n\r\n").await;
         assert_eq!(status(&answer), 200, "{way:?}: {answer}");
@@ -104,7 +104,7 @@ async fn an_answer_of_unknown_length_reaches_an_old_caller_unchunked() {
 
 #[tokio::test]
 async fn answers_without_a_body_keep_their_framing() {
-    let mut field = Field::new(Protocol::Http1).await;
+    let mut field = TwoPods::new(Protocol::Http1).await;
     for (method, answer, length) in [
         (
             "HEAD",
@@ -172,7 +172,7 @@ async fn answers_without_a_body_keep_their_framing() {
 /// A body that ends with its connection is whole when the connection closes.
 #[tokio::test]
 async fn an_answer_that_ends_with_its_connection_arrives_whole() {
-    let mut field = Field::new(Protocol::Http1).await;
+    let mut field = TwoPods::new(Protocol::Http1).await;
     let port = serving(&field.server, |mut stream| async move {
         let mut head = [0; 4096];
         let _ = stream.read(&mut head).await;
@@ -197,7 +197,7 @@ async fn an_answer_that_ends_with_its_connection_arrives_whole() {
 /// Callers send requests before the answers to earlier ones; order stays.
 #[tokio::test]
 async fn pipelined_requests_are_answered_in_order() {
-    let field = Field::new(Protocol::Http1).await;
+    let field = TwoPods::new(Protocol::Http1).await;
     for way in WAYS {
         let bytes: String = (0..50)
             .map(|at| format!("GET /{at} HTTP/1.1\r\nHost: s\r\n\r\n"))

@@ -9,11 +9,11 @@ use bytes::Bytes;
 use http::Response;
 use wire::v1::Protocol;
 
-use super::field::{Field, WAYS, Way, serving};
-use super::raw2::{
-    CONTINUATION, DATA, END_HEADERS, END_STREAM, HEADERS, PING, PRIORITY, RST_STREAM, Raw2,
+use super::raw_http2::{
+    CONTINUATION, DATA, END_HEADERS, END_STREAM, HEADERS, PING, PRIORITY, RST_STREAM, RawHttp2,
     SETTINGS, Told, WINDOW_UPDATE, block, frame, get, length,
 };
+use super::two_pods::{TwoPods, WAYS, Way, serving};
 
 /// A write that takes longer meets a peer that has stopped to read.
 const STUCK: Duration = Duration::from_secs(1);
@@ -71,8 +71,8 @@ async fn application(stream: tokio::net::TcpStream, busy: Busy) {
     }
 }
 
-async fn field() -> (Field, Busy) {
-    let mut field = Field::new(Protocol::Http2).await;
+async fn field() -> (TwoPods, Busy) {
+    let mut field = TwoPods::new(Protocol::Http2).await;
     let busy = Busy::default();
     let shared = busy.clone();
     let port = serving(&field.server, move |stream| {
@@ -92,11 +92,11 @@ fn resident() -> usize {
 
 /// Runs an attack on both ways; afterwards memory has not grown and an
 /// ordinary request is answered within a second.
-async fn survive(case: &str, field: &Field, attack: impl AsyncFn(&mut Raw2, Way)) {
+async fn survive(case: &str, field: &TwoPods, attack: impl AsyncFn(&mut RawHttp2, Way)) {
     for way in WAYS {
         let before = resident();
         let begun = Instant::now();
-        let mut raw = Raw2::new(field.open(way).await).await;
+        let mut raw = RawHttp2::new(field.open(way).await).await;
         attack(&mut raw, way).await;
         assert!(
             begun.elapsed() < OVER_WITHIN,
@@ -105,7 +105,7 @@ async fn survive(case: &str, field: &Field, attack: impl AsyncFn(&mut Raw2, Way)
         );
         let grown = resident().saturating_sub(before);
         assert!(grown < GROWTH, "{case}, {way:?}: {grown} bytes more");
-        let mut other = Raw2::new(field.open(way).await).await;
+        let mut other = RawHttp2::new(field.open(way).await).await;
         other.request(1, true, &get("/ok")).await;
         let told = other.told(1, Duration::from_secs(1)).await;
         assert_eq!(told, Told::Status(200), "after {case}, {way:?}");
@@ -357,7 +357,7 @@ async fn a_thousand_requests_at_once_are_held_to_the_limit() {
     let (field, busy) = field().await;
     for way in WAYS {
         busy.most.store(0, Ordering::Relaxed);
-        let mut raw = Raw2::new(field.open(way).await).await;
+        let mut raw = RawHttp2::new(field.open(way).await).await;
         for at in 0..1000_u32 {
             raw.request(at * 2 + 1, true, &get("/slow")).await;
         }
@@ -384,7 +384,7 @@ async fn a_thousand_requests_at_once_are_held_to_the_limit() {
 /// A reader of one byte at a time gets its byte and holds little memory.
 #[tokio::test]
 async fn windows_of_one_byte_hold_no_more_than_the_send_buffer() {
-    let mut field = Field::new(Protocol::Http2).await;
+    let mut field = TwoPods::new(Protocol::Http2).await;
     let port = serving(&field.server, |stream| async move {
         let Ok(mut connection) = h2::server::handshake(stream).await else {
             return;
@@ -412,7 +412,7 @@ async fn windows_of_one_byte_hold_no_more_than_the_send_buffer() {
     field.port = port;
     for way in WAYS {
         let before = resident();
-        let mut raw = Raw2::new(field.open(way).await).await;
+        let mut raw = RawHttp2::new(field.open(way).await).await;
         raw.write(&frame(SETTINGS, 0, 0, &[0, 4, 0, 0, 0, 1])).await;
         for at in 0..100_u32 {
             raw.request(at * 2 + 1, true, &get("/big")).await;

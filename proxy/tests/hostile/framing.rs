@@ -3,12 +3,12 @@
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use wire::v1::Protocol;
 
-use super::field::{Field, SPEAKERS, WAYS, answers, rest, status};
+use super::two_pods::{SPEAKERS, TwoPods, WAYS, answers, rest, status};
 use std::time::Duration;
 
 /// Sends `bytes` from everybody; nobody may take them for a request, and the
 /// caller is told so or hung up on.
-async fn refused(field: &Field, case: &str, bytes: &[u8]) {
+async fn refused(field: &TwoPods, case: &str, bytes: &[u8]) {
     for way in SPEAKERS {
         let answer = field.send(way, bytes).await;
         let code = status(&answer);
@@ -32,7 +32,7 @@ fn chunked(body: &str) -> Vec<u8> {
 
 #[tokio::test]
 async fn lengths_that_are_no_number_are_refused() {
-    let field = Field::new(Protocol::Http1).await;
+    let field = TwoPods::new(Protocol::Http1).await;
     for length in [
         "+5",
         "-1",
@@ -68,7 +68,7 @@ async fn lengths_that_are_no_number_are_refused() {
 /// The same length twice may be refused, or passed on once.
 #[tokio::test]
 async fn a_repeated_length_leaves_once_or_not_at_all() {
-    let field = Field::new(Protocol::Http1).await;
+    let field = TwoPods::new(Protocol::Http1).await;
     for headers in [
         "Content-Length: 5\r\nContent-Length: 5",
         "Content-Length: 5, 5",
@@ -88,7 +88,7 @@ async fn a_repeated_length_leaves_once_or_not_at_all() {
 
 #[tokio::test]
 async fn an_encoding_other_than_chunked_alone_is_refused() {
-    let field = Field::new(Protocol::Http1).await;
+    let field = TwoPods::new(Protocol::Http1).await;
     for encoding in [
         "xchunked",
         "chunkedx",
@@ -148,7 +148,7 @@ async fn an_encoding_other_than_chunked_alone_is_refused() {
 /// Naming a framing header in Connection must not change how the body is read.
 #[tokio::test]
 async fn connection_cannot_take_the_framing_away() {
-    let field = Field::new(Protocol::Http1).await;
+    let field = TwoPods::new(Protocol::Http1).await;
     for way in SPEAKERS {
         let length = post(
             "Connection: content-length, host\r\nContent-Length: 5",
@@ -171,7 +171,7 @@ async fn connection_cannot_take_the_framing_away() {
 /// A chunk hides a request: it stays the body, and no length goes with it.
 #[tokio::test]
 async fn a_request_inside_a_chunk_stays_a_body() {
-    let field = Field::new(Protocol::Http1).await;
+    let field = TwoPods::new(Protocol::Http1).await;
     let hidden = "GET /private HTTP/1.1\r\nHost: s\r\nX-Pad: 123456\r\n\r\n";
     for headers in [
         "Transfer-Encoding: chunked\r\nContent-Length: 4",
@@ -196,7 +196,7 @@ async fn a_request_inside_a_chunk_stays_a_body() {
 
 #[tokio::test]
 async fn chunks_that_parsers_read_differently_never_make_a_whole_request() {
-    let field = Field::new(Protocol::Http1).await;
+    let field = TwoPods::new(Protocol::Http1).await;
     let flood = format!("3;{}\r\nabc\r\n0\r\n\r\n", "x".repeat(20 * 1024));
     for (case, body) in [
         ("0x", "0x3\r\nabc\r\n0\r\n\r\n"),
@@ -225,7 +225,7 @@ async fn chunks_that_parsers_read_differently_never_make_a_whole_request() {
 
 #[tokio::test]
 async fn heads_with_a_doubtful_syntax_are_refused() {
-    let field = Field::new(Protocol::Http1).await;
+    let field = TwoPods::new(Protocol::Http1).await;
     for head in [
         "GET /ok HTTP/1.1\r\n Host: s\r\n\r\n",
         "GET /ok HTTP/1.1\r\nHost: s\r\nnocolon\r\n\r\n",
@@ -259,7 +259,7 @@ async fn heads_with_a_doubtful_syntax_are_refused() {
 /// the recorder calls them broken.
 #[tokio::test]
 async fn line_ends_leave_as_they_should() {
-    let field = Field::new(Protocol::Http1).await;
+    let field = TwoPods::new(Protocol::Http1).await;
     for head in [
         "GET /ok HTTP/1.1\nHost: s\n\n",
         "GET /ok HTTP/1.1\r\nHost: s\nx: y\r\n\r\n",
@@ -281,7 +281,7 @@ async fn line_ends_leave_as_they_should() {
 /// a length is another request or nothing.
 #[tokio::test]
 async fn an_old_request_without_a_length_has_no_body() {
-    let field = Field::new(Protocol::Http1).await;
+    let field = TwoPods::new(Protocol::Http1).await;
     field.allow(Protocol::Http1, &["/ok"]);
     for way in SPEAKERS {
         let answer = field
@@ -299,7 +299,7 @@ async fn an_old_request_without_a_length_has_no_body() {
 
 #[tokio::test]
 async fn a_request_behind_a_refused_upgrade_is_judged_as_a_request() {
-    let field = Field::new(Protocol::Http1).await;
+    let field = TwoPods::new(Protocol::Http1).await;
     field.allow(Protocol::Http1, &["/ok"]);
     for (case, headers) in [
         ("upgrade", "Connection: upgrade\r\nUpgrade: foo"),
@@ -334,7 +334,7 @@ async fn a_request_behind_a_refused_upgrade_is_judged_as_a_request() {
 
 #[tokio::test]
 async fn connect_reaches_nothing_and_what_follows_it_is_dropped() {
-    let field = Field::new(Protocol::Http1).await;
+    let field = TwoPods::new(Protocol::Http1).await;
     for target in [
         "127.0.0.1:15190",
         "10.0.0.1:6443",
@@ -367,7 +367,7 @@ async fn connect_reaches_nothing_and_what_follows_it_is_dropped() {
 /// request, whether the connection ends or the body is read away.
 #[tokio::test]
 async fn an_unread_body_never_becomes_a_request() {
-    let field = Field::new(Protocol::Http1).await;
+    let field = TwoPods::new(Protocol::Http1).await;
     field.allow(Protocol::Http1, &["/ok"]);
     let request = "GET /ok HTTP/1.1\r\nHost: s\r\n\r\n";
     let body = request.repeat(1024 * 1024 / request.len());
@@ -398,7 +398,7 @@ async fn an_unread_body_never_becomes_a_request() {
 /// The body comes late, when the refusal has long been sent.
 #[tokio::test]
 async fn a_body_that_comes_after_its_refusal_never_becomes_a_request() {
-    let field = Field::new(Protocol::Http1).await;
+    let field = TwoPods::new(Protocol::Http1).await;
     field.allow(Protocol::Http1, &["/ok"]);
     let request = "GET /ok HTTP/1.1\r\nHost: s\r\n\r\n";
     for way in WAYS {
@@ -421,7 +421,7 @@ async fn a_body_that_comes_after_its_refusal_never_becomes_a_request() {
 
 #[tokio::test]
 async fn trailers_never_become_headers() {
-    let field = Field::new(Protocol::Http1).await;
+    let field = TwoPods::new(Protocol::Http1).await;
     let trailers = "Content-Length: 10\r\nTransfer-Encoding: gzip\r\nHost: evil\r\nAuthorization: x\r\nweft-client-id: spiffe://evil\r\nX-Sum: 1\r\nX-Sum: 2\r\n";
     let body = format!("3\r\nabc\r\n0\r\n{trailers}\r\n");
     for way in SPEAKERS {
@@ -450,7 +450,7 @@ async fn trailers_never_become_headers() {
 
 #[tokio::test]
 async fn a_body_of_any_method_arrives_whole_or_is_refused() {
-    let field = Field::new(Protocol::Http1).await;
+    let field = TwoPods::new(Protocol::Http1).await;
     for method in [
         "GET", "HEAD", "DELETE", "OPTIONS", "POST", "PUT", "PATCH", "LOCK",
     ] {

@@ -6,14 +6,14 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use wire::v1::Protocol;
 
-use super::field::{Field, WAYS, Way, rest, serving, status};
-use super::raw2::{DATA, Raw2, Told};
-use crate::harness::http_app;
+use super::raw_http2::{DATA, RawHttp2, Told};
+use super::two_pods::{TwoPods, WAYS, Way, rest, serving, status};
+use crate::support::http_app;
 
 const PATIENCE: Duration = Duration::from_secs(2);
 
-async fn for_http2() -> Field {
-    let mut field = Field::new(Protocol::Http2).await;
+async fn for_http2() -> TwoPods {
+    let mut field = TwoPods::new(Protocol::Http2).await;
     let (port, _) = http_app(&field.server, "api").await;
     field.deliver_to(port);
     field.port = port;
@@ -26,7 +26,7 @@ async fn an_http2_request_may_name_its_host_in_a_header_alone() {
     field.allow(Protocol::Http2, &["/ok"]);
     for way in WAYS {
         for (path, expected) in [(&b"/ok"[..], 200), (b"/private", 403)] {
-            let mut raw = Raw2::new(field.open(way).await).await;
+            let mut raw = RawHttp2::new(field.open(way).await).await;
             let fields: [(&[u8], &[u8]); 4] = [
                 (b":method", b"GET"),
                 (b":scheme", b"http"),
@@ -42,7 +42,7 @@ async fn an_http2_request_may_name_its_host_in_a_header_alone() {
 
 #[tokio::test]
 async fn a_get_with_a_body_that_asks_for_an_upgrade_is_served_without_one() {
-    let field = Field::new(Protocol::Http1).await;
+    let field = TwoPods::new(Protocol::Http1).await;
     for way in WAYS {
         for (framing, body) in [
             ("Content-Length: 5", "hello"),
@@ -63,7 +63,7 @@ async fn a_get_with_a_body_that_asks_for_an_upgrade_is_served_without_one() {
 
 #[tokio::test]
 async fn an_empty_host_is_served() {
-    let field = Field::new(Protocol::Http1).await;
+    let field = TwoPods::new(Protocol::Http1).await;
     for way in WAYS {
         let request = "GET /ok HTTP/1.1\r\nHost:\r\nConnection: close\r\n\r\n";
         let answer = field.send(way, request).await;
@@ -77,7 +77,7 @@ async fn a_head_that_is_refused_gets_its_status_and_no_body() {
     let field = for_http2().await;
     field.allow(Protocol::Http2, &["/ok"]);
     for way in WAYS {
-        let mut raw = Raw2::new(field.open(way).await).await;
+        let mut raw = RawHttp2::new(field.open(way).await).await;
         let fields: [(&[u8], &[u8]); 4] = [
             (b":method", b"HEAD"),
             (b":scheme", b"http"),
@@ -96,7 +96,7 @@ async fn a_head_that_is_refused_gets_its_status_and_no_body() {
         }
     }
     // By HTTP/1.1 through two proxies, which speak HTTP/2 to each other.
-    let field = Field::new(Protocol::Http1).await;
+    let field = TwoPods::new(Protocol::Http1).await;
     field.allow(Protocol::Http1, &["/ok"]);
     for _ in 0..5 {
         let request = "HEAD /denied HTTP/1.1\r\nHost: s\r\nConnection: close\r\n\r\n";
@@ -108,7 +108,7 @@ async fn a_head_that_is_refused_gets_its_status_and_no_body() {
 
 #[tokio::test]
 async fn a_callers_broken_body_is_its_own_fault() {
-    let field = Field::new(Protocol::Http1).await;
+    let field = TwoPods::new(Protocol::Http1).await;
     for way in WAYS {
         let request = "POST /ok HTTP/1.1\r\nHost: s\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\nzz\r\n";
         let answer = field.send_and_stay(way, request).await;
@@ -129,7 +129,7 @@ async fn a_callers_broken_body_is_its_own_fault() {
 /// Most clients write all of a body before they read.
 #[tokio::test]
 async fn the_refusal_of_an_upload_can_be_read_after_all_of_it_was_sent() {
-    let field = Field::new(Protocol::Http1).await;
+    let field = TwoPods::new(Protocol::Http1).await;
     field.allow(Protocol::Http1, &["/ok"]);
     for way in WAYS {
         for size in [256 * 1024, 16 * 1024 * 1024] {
@@ -166,7 +166,7 @@ async fn the_refusal_of_an_upload_can_be_read_after_all_of_it_was_sent() {
 /// HTTP/1.1 names its trailers before the body; then they pass, and others do not.
 #[tokio::test]
 async fn trailers_that_are_announced_pass_both_ways() {
-    let mut field = Field::new(Protocol::Http1).await;
+    let mut field = TwoPods::new(Protocol::Http1).await;
     for way in WAYS {
         let request = "POST /ok HTTP/1.1\r\nHost: s\r\nTrailer: X-Sum\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\nX-Sum: 1\r\n\r\n";
         let answer = field.send_and_stay(way, request).await;

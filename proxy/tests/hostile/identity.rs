@@ -6,17 +6,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream};
-use weft_proxy::app::OWN_PORTS;
-use weft_proxy::inbound;
+use weft_proxy::OWN_PORTS;
+use weft_proxy::serve_plain;
 use wire::v1::Protocol;
 
-use super::field::{Field, WAYS, Way, rest, status};
+use super::two_pods::{TwoPods, WAYS, Way, rest, status};
 
 const TRUE_ID: &str = "spiffe://cluster.local/ns/shop/sa/web";
 
 #[tokio::test]
 async fn a_forged_identity_in_any_spelling_is_replaced_or_gone() {
-    let field = Field::new(Protocol::Http1).await;
+    let field = TwoPods::new(Protocol::Http1).await;
     for forged in [
         "weft-client-id: spiffe://evil",
         "Weft-Client-Id: spiffe://evil",
@@ -57,7 +57,7 @@ async fn a_forged_identity_in_any_spelling_is_replaced_or_gone() {
 /// CGI-like applications read `_` as `-`.
 #[tokio::test]
 async fn an_identity_with_underscores_does_not_arrive() {
-    let field = Field::new(Protocol::Http1).await;
+    let field = TwoPods::new(Protocol::Http1).await;
     for way in WAYS {
         let bytes = "GET /ok HTTP/1.1\r\nHost: s\r\nweft_client_id: spiffe://evil\r\nWEFT_Client-Id: spiffe://evil\r\n\r\n";
         let answer = field.send(way, bytes).await;
@@ -69,7 +69,7 @@ async fn an_identity_with_underscores_does_not_arrive() {
 
 #[tokio::test]
 async fn what_belongs_to_one_connection_ends_there() {
-    let field = Field::new(Protocol::Http1).await;
+    let field = TwoPods::new(Protocol::Http1).await;
     for way in WAYS {
         let bytes = "GET /ok HTTP/1.1\r\nHost: s\r\nConnection: X-One, x-two ,Keep-Alive\r\nX-One: 1\r\nx-two: 2\r\nx-three: 3\r\nKeep-Alive: timeout=5\r\nProxy-Connection: keep-alive\r\nTE: gzip\r\n\r\n";
         let answer = field.send(way, bytes).await;
@@ -93,7 +93,7 @@ async fn what_belongs_to_one_connection_ends_there() {
 /// Bytes that are no text in a header that the proxy takes apart.
 #[tokio::test]
 async fn a_connection_header_of_odd_bytes_harms_nobody() {
-    let field = Field::new(Protocol::Http1).await;
+    let field = TwoPods::new(Protocol::Http1).await;
     for way in WAYS {
         let mut bytes =
             b"GET /ok HTTP/1.1\r\nHost: s\r\nConnection: \xff\xfe, x\r\nx: \xe9\r\ny: \xe9\r\n\r\n"
@@ -117,7 +117,7 @@ async fn a_connection_header_of_odd_bytes_harms_nobody() {
 /// The inbound side serves the pod's own addresses and no port of the proxy.
 #[tokio::test]
 async fn the_inbound_side_relays_to_nobody_else() {
-    let field = Field::new(Protocol::Detect).await;
+    let field = TwoPods::new(Protocol::Detect).await;
     let other = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let elsewhere = other.local_addr().unwrap();
     let mut targets: Vec<SocketAddr> = OWN_PORTS
@@ -136,7 +136,7 @@ async fn the_inbound_side_relays_to_nobody_else() {
             .await
             .unwrap();
         let (accepted, _) = listener.accept().await.unwrap();
-        tokio::spawn(inbound::serve_plain(
+        tokio::spawn(serve_plain(
             Arc::clone(&field.server.proxy),
             accepted,
             target,
@@ -156,11 +156,11 @@ async fn the_inbound_side_relays_to_nobody_else() {
 /// The policy of the callee counts, whatever port or name the caller claims.
 #[tokio::test]
 async fn an_identity_is_not_inherited_from_an_address() {
-    let field = Field::new(Protocol::Http1).await;
+    let field = TwoPods::new(Protocol::Http1).await;
     field.workload(Protocol::Http1, wire::v1::Enforcement::Enforce);
     field
         .server
-        .set(vec![crate::harness::rule("t", "web", None, Some(&["/ok"]))]);
+        .set(vec![crate::support::rule("t", "web", None, Some(&["/ok"]))]);
     // Without TLS the same pod is a stranger.
     for headers in [
         "",

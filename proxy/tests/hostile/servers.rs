@@ -2,18 +2,19 @@
 //! answer or a 502, and the broken connection serves nobody else.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use wire::v1::Protocol;
 
-use super::field::{Field, WAYS, answers, rest, serving, status};
-use super::raw2::{
-    self, END_HEADERS, END_STREAM, GOAWAY, HEADERS, PUSH_PROMISE, Raw2, SETTINGS, Told, frame, get,
+use super::raw_http2::{
+    self, END_HEADERS, END_STREAM, GOAWAY, HEADERS, PUSH_PROMISE, RawHttp2, SETTINGS, Told, frame,
+    get,
 };
+use super::two_pods::{TwoPods, WAYS, Way, answers, rest, serving, status};
 
 /// Reads the head of a request and writes `script`; `keep` leaves the
 /// connection open afterwards, for whoever would use it again.
@@ -37,8 +38,8 @@ async fn scripted(mut stream: TcpStream, script: Arc<Vec<u8>>, keep: bool) {
 }
 
 /// A field whose application answers every connection with `script`.
-async fn lying(script: impl Into<Vec<u8>>, keep: bool) -> (Field, Arc<AtomicUsize>) {
-    let mut field = Field::new(Protocol::Http1).await;
+async fn lying(script: impl Into<Vec<u8>>, keep: bool) -> (TwoPods, Arc<AtomicUsize>) {
+    let mut field = TwoPods::new(Protocol::Http1).await;
     let connections = Arc::new(AtomicUsize::new(0));
     let script = Arc::new(script.into());
     let count = Arc::clone(&connections);
@@ -152,8 +153,8 @@ async fn answers_that_parsers_read_differently_become_one_answer_or_502() {
             }
         }
         // The control: the same pods, with an application that behaves.
-        let (port, _log) = super::field::recorder(&field.server).await;
-        let field = Field { port, ..field };
+        let (port, _log) = super::two_pods::recorder(&field.server).await;
+        let field = TwoPods { port, ..field };
         field.deliver_to(port);
         field.works(case).await;
     }
@@ -161,6 +162,38 @@ async fn answers_that_parsers_read_differently_become_one_answer_or_502() {
 
 fn cut(text: &str) -> &str {
     text.get(..300).unwrap_or(text)
+}
+
+/// A transfer coding says where an answer ends; a length beside it is none.
+#[tokio::test]
+async fn an_answer_with_both_a_length_and_chunks_arrives_whole() {
+    for length in [2, 3, 500] {
+        for (first, second) in [
+            (
+                format!("Content-Length: {length}"),
+                "Transfer-Encoding: chunked".to_owned(),
+            ),
+            (
+                "Transfer-Encoding: chunked".to_owned(),
+                format!("Content-Length: {length}"),
+            ),
+        ] {
+            let script = format!(
+                "HTTP/1.1 200 OK\r\n{first}\r\n{second}\r\n\r\n2\r\nok\r\n6\r\n123456\r\n0\r\n\r\n"
+            );
+            let (field, _) = lying(script, false).await;
+            for way in WAYS {
+                let answer = field.send(way, request("GET")).await;
+                let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+                let content: String = if head.to_lowercase().contains("chunked") {
+                    body.split("\r\n").skip(1).step_by(2).collect()
+                } else {
+                    body.to_owned()
+                };
+                assert_eq!(content, "ok123456", "{first}, {way:?}: {answer}");
+            }
+        }
+    }
 }
 
 /// A body behind the answer to a HEAD would be the answer to whoever is next.
@@ -247,7 +280,7 @@ async fn deaf(mut stream: TcpStream) {
 
 #[tokio::test]
 async fn nobody_waits_behind_a_request_that_was_answered_before_it_was_read() {
-    let mut field = Field::new(Protocol::Http1).await;
+    let mut field = TwoPods::new(Protocol::Http1).await;
     let port = serving(&field.server, deaf).await;
     field.deliver_to(port);
     field.port = port;
@@ -272,6 +305,172 @@ async fn nobody_waits_behind_a_request_that_was_answered_before_it_was_read() {
         let next = timeout(Duration::from_secs(2), field.send(way, request("GET"))).await;
         let next = next.unwrap_or_else(|_| panic!("{way:?}: it waits where nobody reads"));
         assert_eq!(status(&next), 200, "{way:?}: {next}");
+    }
+}
+
+/// The same, where all of the request was sent before the answer came.
+#[tokio::test]
+async fn nobody_waits_behind_chunks_that_were_left_unread() {
+    let mut field = TwoPods::new(Protocol::Http1).await;
+    let port = serving(&field.server, |mut stream| async move {
+        let mut buffer = [0; 4096];
+        let count = stream.read(&mut buffer).await.unwrap_or(0);
+        let posted = buffer[..count].starts_with(b"POST");
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+        let _ = stream.write_all(answer).await;
+        if posted {
+            std::future::pending::<()>().await;
+        }
+    })
+    .await;
+    field.deliver_to(port);
+    field.port = port;
+    for way in WAYS {
+        let head = "POST /ok HTTP/1.1\r\nHost: s\r\nTransfer-Encoding: chunked\r\n\r\n";
+        let posted = format!("{head}{}0\r\n\r\n", "1\r\na\r\n".repeat(20));
+        let answer = field.send(way, posted).await;
+        assert_eq!(status(&answer), 200, "{way:?}: {answer}");
+        let next = timeout(Duration::from_secs(2), field.send(way, request("GET"))).await;
+        let next = next.unwrap_or_else(|_| panic!("{way:?}: it waits where nobody reads"));
+        assert_eq!(status(&next), 200, "{way:?}: {next}");
+    }
+}
+
+/// Answers requests with five bytes, and as soon as `keeps` is unset closes `after` an
+/// answer without having said so.
+async fn closing(mut stream: TcpStream, keeps: Arc<AtomicBool>, after: Duration) {
+    let (mut seen, mut buffer) = (Vec::new(), [0; 4096]);
+    loop {
+        let end = loop {
+            let head = seen.windows(4).position(|part| part == b"\r\n\r\n");
+            if let Some(end) = head.map(|at| at + 9)
+                && seen.len() >= end
+            {
+                break end;
+            }
+            match stream.read(&mut buffer).await {
+                Ok(0) | Err(_) => return,
+                Ok(count) => seen.extend_from_slice(&buffer[..count]),
+            }
+        };
+        seen.drain(..end);
+        let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+        if stream.write_all(answer).await.is_err() {
+            return;
+        }
+        if !keeps.load(Ordering::Relaxed) {
+            tokio::time::sleep(after).await;
+            return;
+        }
+    }
+}
+
+struct Closing {
+    field: TwoPods,
+    keeps: Arc<AtomicBool>,
+    connections: Arc<AtomicUsize>,
+}
+
+impl Closing {
+    async fn new(keeps: bool, after: Duration) -> Self {
+        let mut field = TwoPods::new(Protocol::Http1).await;
+        let keeps = Arc::new(AtomicBool::new(keeps));
+        let connections = Arc::new(AtomicUsize::new(0));
+        let (kept, count) = (Arc::clone(&keeps), Arc::clone(&connections));
+        field.port = serving(&field.server, move |stream| {
+            count.fetch_add(1, Ordering::Relaxed);
+            closing(stream, Arc::clone(&kept), after)
+        })
+        .await;
+        field.deliver_to(field.port);
+        Self {
+            field,
+            keeps,
+            connections,
+        }
+    }
+
+    fn connections(&self) -> usize {
+        self.connections.load(Ordering::Relaxed)
+    }
+
+    /// Posts for longer than a server needs to prove that it keeps its connections.
+    async fn prove(&self, way: Way) {
+        let begun = Instant::now();
+        while begun.elapsed() < Duration::from_millis(1300) {
+            assert_eq!(status(&post(&self.field, way).await), 200, "{way:?}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+}
+
+/// Posts over a connection of its own, which a direct caller would never see fail.
+async fn post(field: &TwoPods, way: Way) -> String {
+    let mut stream = field.open(way).await;
+    let request =
+        b"POST /ok HTTP/1.1\r\nHost: s\r\nConnection: close\r\nContent-Length: 5\r\n\r\nhello";
+    stream.write_all(request).await.unwrap();
+    rest(&mut stream, Duration::from_secs(5)).await
+}
+
+/// Whoever calls directly has a connection of its own, and loses none of these.
+#[tokio::test]
+async fn posts_to_servers_that_close_unannounced_are_all_answered() {
+    for after in [0, 1, 5, 20].map(Duration::from_millis) {
+        let application = Closing::new(false, after).await;
+        for way in WAYS {
+            let callers = (0..4).map(|caller| {
+                let field = &application.field;
+                async move {
+                    for turn in 0..40_u64 {
+                        let answer = post(field, way).await;
+                        assert_eq!(status(&answer), 200, "{after:?}, {way:?}: {answer}");
+                        tokio::time::sleep(Duration::from_millis((turn * 7 + caller) % 11)).await;
+                    }
+                }
+            });
+            futures::future::join_all(callers).await;
+        }
+    }
+}
+
+/// What a server did for long may cost the one request that finds out.
+#[tokio::test]
+async fn posts_use_no_pooled_connection_after_an_unannounced_close() {
+    for way in WAYS {
+        let application = Closing::new(true, Duration::from_millis(5)).await;
+        application.prove(way).await;
+        application.keeps.store(false, Ordering::Relaxed);
+        let mut lost = 0;
+        for _ in 0..40 {
+            lost += usize::from(status(&post(&application.field, way).await) != 200);
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        assert!(lost <= 1, "{way:?}: {lost}");
+        // Nor are they as soon as it keeps its connections again.
+        application.keeps.store(true, Ordering::Relaxed);
+        application.prove(way).await;
+        let begun = application.connections();
+        for _ in 0..20 {
+            assert_eq!(status(&post(&application.field, way).await), 200, "{way:?}");
+        }
+        assert_eq!(application.connections() - begun, 20, "{way:?}");
+    }
+}
+
+/// The control: one that keeps its connections is not asked for one by every POST.
+#[tokio::test]
+async fn posts_share_the_connections_of_a_server_that_keeps_them() {
+    for way in WAYS {
+        let application = Closing::new(true, Duration::ZERO).await;
+        application.prove(way).await;
+        let before = application.connections();
+        for _ in 0..50 {
+            assert_eq!(status(&post(&application.field, way).await), 200, "{way:?}");
+        }
+        let opened = application.connections() - before;
+        assert!(opened <= 2, "{way:?}: {opened}");
     }
 }
 
@@ -338,34 +537,37 @@ async fn http2_servers_that_break_the_rules_cost_their_caller_one_502() {
     let mut goaway = no_streams.clone();
     goaway.extend(frame(GOAWAY, 0, 0, &[0, 0, 0, 0, 0, 0, 0, 1]));
     let mut bomb = vec![0x88];
-    bomb.extend(raw2::block(&[(b"x", &[b'a'; 16_000])]));
+    bomb.extend(raw_http2::block(&[(b"x", &[b'a'; 16_000])]));
     let endless: Vec<u8> = frame(HEADERS, 0, 1, &[0x88])
         .into_iter()
         .chain((0..2000).flat_map(|_| {
             frame(
-                raw2::CONTINUATION,
+                raw_http2::CONTINUATION,
                 0,
                 1,
-                &raw2::block(&[(b"x", &[b'a'; 15_000])]),
+                &raw_http2::block(&[(b"x", &[b'a'; 15_000])]),
             )
         }))
         .collect();
     let push: Vec<u8> = [0, 0, 0, 2]
         .into_iter()
-        .chain(raw2::block(&get("/pushed")))
+        .chain(raw_http2::block(&get("/pushed")))
         .collect();
     for (case, script) in [
         ("goaway with streams forbidden", goaway),
         ("headers without end", endless),
         ("push", frame(PUSH_PROMISE, END_HEADERS, 1, &push)),
-        ("body on a stream of nobody", frame(raw2::DATA, 0, 77, b"x")),
+        (
+            "body on a stream of nobody",
+            frame(raw_http2::DATA, 0, 77, b"x"),
+        ),
         (
             "no status",
             frame(
                 HEADERS,
                 END_HEADERS | END_STREAM,
                 1,
-                &raw2::block(&[(b"x", b"y")]),
+                &raw_http2::block(&[(b"x", b"y")]),
             ),
         ),
         (
@@ -376,7 +578,7 @@ async fn http2_servers_that_break_the_rules_cost_their_caller_one_502() {
             "upper case",
             frame(HEADERS, END_HEADERS | END_STREAM, 1, &{
                 let mut block = vec![0x88];
-                block.extend(raw2::block(&[(b"X-Up", b"y")]));
+                block.extend(raw_http2::block(&[(b"X-Up", b"y")]));
                 block
             }),
         ),
@@ -384,13 +586,13 @@ async fn http2_servers_that_break_the_rules_cost_their_caller_one_502() {
             "connection header",
             frame(HEADERS, END_HEADERS | END_STREAM, 1, &{
                 let mut block = vec![0x88];
-                block.extend(raw2::block(&[(b"connection", b"close")]));
+                block.extend(raw_http2::block(&[(b"connection", b"close")]));
                 block
             }),
         ),
     ] {
-        let mut field = Field::new(Protocol::Http2).await;
-        let good = crate::harness::http_app(&field.server, "api").await.0;
+        let mut field = TwoPods::new(Protocol::Http2).await;
+        let good = crate::support::http_app(&field.server, "api").await.0;
         let script = Arc::new(script);
         let port = serving(&field.server, move |stream| {
             bad2(stream, Arc::clone(&script))
@@ -399,7 +601,7 @@ async fn http2_servers_that_break_the_rules_cost_their_caller_one_502() {
         for way in WAYS {
             field.deliver_to(port);
             field.port = port;
-            let mut raw = Raw2::new(field.open(way).await).await;
+            let mut raw = RawHttp2::new(field.open(way).await).await;
             raw.request(1, true, &get("/ok")).await;
             let told = raw.told(1, Duration::from_secs(5)).await;
             assert!(
@@ -409,7 +611,7 @@ async fn http2_servers_that_break_the_rules_cost_their_caller_one_502() {
             // Another application, over the same pair of proxies.
             field.deliver_to(good);
             field.port = good;
-            let mut raw = Raw2::new(field.open(way).await).await;
+            let mut raw = RawHttp2::new(field.open(way).await).await;
             raw.request(1, true, &get("/ok")).await;
             let told = raw.told(1, Duration::from_secs(1)).await;
             assert_eq!(told, Told::Status(200), "after {case}, {way:?}");

@@ -13,8 +13,8 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use wire::v1::Protocol;
 
-use super::field::{Field, WAYS, serving, status};
-use super::raw2::{DATA, END_STREAM, Raw2, Told, frame};
+use super::raw_http2::{DATA, END_STREAM, RawHttp2, Told, frame};
+use super::two_pods::{TwoPods, WAYS, serving, status};
 
 const SOON: Duration = Duration::from_secs(5);
 /// Streams that are left alone at once.
@@ -55,11 +55,11 @@ async fn sizes(stream: TcpStream) {
 
 #[tokio::test]
 async fn frames_that_hold_nothing_cost_nobody_a_connection() {
-    let mut field = Field::new(Protocol::Http2).await;
+    let mut field = TwoPods::new(Protocol::Http2).await;
     field.port = serving(&field.server, sizes).await;
     field.deliver_to(field.port);
     for way in WAYS {
-        let mut raw = Raw2::new(field.open(way).await).await;
+        let mut raw = RawHttp2::new(field.open(way).await).await;
         for at in 0..300 {
             let stream = 2 * at + 1;
             let fields: [(&[u8], &[u8]); 4] = [
@@ -106,7 +106,7 @@ impl Open {
 
 #[tokio::test]
 async fn a_tunnel_that_crashes_while_it_is_stuck_ends_at_the_application_too() {
-    let mut field = Field::new(Protocol::Opaque).await;
+    let mut field = TwoPods::new(Protocol::Opaque).await;
     let open = Open::default();
     let held = open.clone();
     field.port = serving(&field.server, move |stream| held.clone().hold(stream)).await;
@@ -114,7 +114,7 @@ async fn a_tunnel_that_crashes_while_it_is_stuck_ends_at_the_application_too() {
     for round in 0..3 {
         let mut callers = Vec::new();
         for _ in 0..10 {
-            let mut caller = field.open(super::field::Way::Outbound).await;
+            let mut caller = field.open(super::two_pods::Way::Outbound).await;
             fill(&mut caller).await;
             callers.push(caller);
         }
@@ -169,10 +169,10 @@ async fn moody(mut stream: TcpStream) {
 
 #[tokio::test]
 async fn streams_that_nobody_reads_hold_up_no_other() {
-    let mut field = Field::new(Protocol::Http1).await;
+    let mut field = TwoPods::new(Protocol::Http1).await;
     field.port = serving(&field.server, moody).await;
     field.deliver_to(field.port);
-    let way = super::field::Way::Outbound;
+    let way = super::two_pods::Way::Outbound;
     let post = format!(
         "POST / HTTP/1.1\r\nHost: s\r\nContent-Length: 30000\r\nConnection: close\r\n\r\n{}",
         "y".repeat(30_000)
@@ -227,7 +227,7 @@ async fn streams_that_nobody_reads_hold_up_no_other() {
 #[tokio::test]
 async fn a_reset_arrives_as_a_reset_in_both_directions() {
     for protocol in [Protocol::Opaque, Protocol::Detect] {
-        let mut field = Field::new(protocol).await;
+        let mut field = TwoPods::new(protocol).await;
         let (told, mut heard) = tokio::sync::mpsc::unbounded_channel();
         field.port = serving(&field.server, move |mut stream: TcpStream| {
             let told = told.clone();
@@ -274,7 +274,7 @@ async fn a_reset_arrives_as_a_reset_in_both_directions() {
 
 #[tokio::test]
 async fn an_answer_that_only_the_close_ends_does_not_look_whole_when_it_breaks() {
-    let mut field = Field::new(Protocol::Http1).await;
+    let mut field = TwoPods::new(Protocol::Http1).await;
     field.port = serving(&field.server, |mut stream: TcpStream| async move {
         let mut head = vec![0; 1024];
         let _ = stream.read(&mut head).await;
@@ -302,7 +302,7 @@ async fn an_answer_that_only_the_close_ends_does_not_look_whole_when_it_breaks()
 
 #[tokio::test]
 async fn a_grpc_stream_whose_server_goes_away_says_unavailable() {
-    let mut field = Field::new(Protocol::Grpc).await;
+    let mut field = TwoPods::new(Protocol::Grpc).await;
     field.port = serving(&field.server, |stream: TcpStream| async move {
         let mut connection = h2::server::handshake(stream).await.unwrap();
         let (_, mut respond) = connection.accept().await.unwrap().unwrap();
@@ -344,7 +344,7 @@ async fn a_grpc_stream_whose_server_goes_away_says_unavailable() {
 
 #[tokio::test]
 async fn one_caller_that_reads_nothing_does_not_stop_http2_of_others_to_the_application() {
-    let mut field = Field::new(Protocol::Http2).await;
+    let mut field = TwoPods::new(Protocol::Http2).await;
     field.port = serving(&field.server, |stream: TcpStream| async move {
         // What an application that was configured for few may allow.
         let Ok(mut connection) = h2::server::Builder::new()
@@ -400,7 +400,7 @@ async fn one_caller_that_reads_nothing_does_not_stop_http2_of_others_to_the_appl
 
 #[tokio::test]
 async fn what_came_before_a_stream_broke_arrives_and_then_the_break() {
-    let mut field = Field::new(Protocol::Http2).await;
+    let mut field = TwoPods::new(Protocol::Http2).await;
     field.port = serving(&field.server, |stream: TcpStream| async move {
         let mut connection = h2::server::handshake(stream).await.unwrap();
         while let Some(Ok((_, mut respond))) = connection.accept().await {
@@ -433,7 +433,7 @@ async fn what_came_before_a_stream_broke_arrives_and_then_the_break() {
 
 #[tokio::test]
 async fn an_answer_given_before_the_request_was_read_arrives() {
-    let mut field = Field::new(Protocol::Http1).await;
+    let mut field = TwoPods::new(Protocol::Http1).await;
     field.port = serving(&field.server, |mut stream: TcpStream| async move {
         let mut head = [0; 64];
         let _ = stream.read(&mut head).await;

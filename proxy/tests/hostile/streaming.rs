@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 use wire::v1::Protocol;
 
-use super::field::{Field, WAYS, Way, serving};
+use super::two_pods::{TwoPods, WAYS, Way, serving};
 
 const SOON: Duration = Duration::from_secs(2);
 
@@ -78,8 +78,8 @@ async fn one(
     send.send_trailers(trailers)
 }
 
-async fn field() -> (Field, mpsc::UnboundedReceiver<Event>) {
-    let mut field = Field::new(Protocol::Grpc).await;
+async fn field() -> (TwoPods, mpsc::UnboundedReceiver<Event>) {
+    let mut field = TwoPods::new(Protocol::Grpc).await;
     let (events, told) = mpsc::unbounded_channel();
     let port = serving(&field.server, move |stream| echo(stream, events.clone())).await;
     field.deliver_to(port);
@@ -92,7 +92,7 @@ struct Calls {
 }
 
 impl Calls {
-    async fn new(field: &Field, way: Way) -> Self {
+    async fn new(field: &TwoPods, way: Way) -> Self {
         let (sender, connection) = h2::client::handshake(field.open(way).await).await.unwrap();
         tokio::spawn(connection);
         Self { sender }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::io::AsyncWriteExt;
 use wire::v1::{Enforcement, Protocol};
 
-use super::field::{Field, SPEAKERS, WAYS, answers, for_everybody, rest, status};
+use super::two_pods::{SPEAKERS, TwoPods, WAYS, answers, for_everybody, rest, status};
 
 fn get(path: &str) -> String {
     format!("GET {path} HTTP/1.1\r\nHost: s\r\nConnection: close\r\n\r\n")
@@ -14,7 +14,7 @@ fn get(path: &str) -> String {
 
 #[tokio::test]
 async fn no_spelling_of_a_path_leads_out_of_the_allowed_one() {
-    let field = Field::new(Protocol::Http1).await;
+    let field = TwoPods::new(Protocol::Http1).await;
     field.allow(Protocol::Http1, &["/public"]);
     for path in [
         "/public/../private",
@@ -84,7 +84,7 @@ async fn no_spelling_of_a_path_leads_out_of_the_allowed_one() {
 /// Decoding twice would turn harmless text into dots.
 #[tokio::test]
 async fn what_only_looks_like_a_dot_segment_stays_as_it_is() {
-    let field = Field::new(Protocol::Http1).await;
+    let field = TwoPods::new(Protocol::Http1).await;
     field.allow(Protocol::Http1, &["/"]);
     for path in [
         "/%252e%252e/private",
@@ -110,7 +110,7 @@ async fn what_only_looks_like_a_dot_segment_stays_as_it_is() {
 
 #[tokio::test]
 async fn a_query_passes_and_takes_no_part_in_the_decision() {
-    let field = Field::new(Protocol::Http1).await;
+    let field = TwoPods::new(Protocol::Http1).await;
     field.allow(Protocol::Http1, &["/public"]);
     for way in SPEAKERS {
         let answer = field.send(way, get("/public?next=/private&x=/../")).await;
@@ -120,9 +120,163 @@ async fn a_query_passes_and_takes_no_part_in_the_decision() {
     }
 }
 
+/// curl and others send some bytes as they are that belong percent-encoded. They are
+/// encoded before anything is judged, and what is judged arrives.
+#[tokio::test]
+async fn what_clients_leave_unencoded_is_judged_and_arrives_in_one_form() {
+    let field = TwoPods::new(Protocol::Http1).await;
+    field.allow(Protocol::Http1, &["/public.*"]);
+    for (target, arrives) in [
+        (
+            &b"/public?query=up{job=\"x\"}"[..],
+            "/public?query=up{job=%22x%22}",
+        ),
+        (b"/public?a=<b>", "/public?a=%3Cb%3E"),
+        (b"/public/<b>", "/public/%3Cb%3E"),
+        (b"/public/`x`?`<", "/public/%60x%60?`%3C"),
+        (b"/public/\xe4", "/public/%E4"),
+    ] {
+        for way in SPEAKERS {
+            let case = String::from_utf8_lossy(target);
+            let request = [
+                b"GET ",
+                target,
+                b" HTTP/1.1\r\nHost: s\r\nX: <`\">\r\nConnection: close\r\n\r\n",
+            ]
+            .concat();
+            let answer = field.send(way, request).await;
+            assert_eq!(status(&answer), 200, "{case}, {way:?}: {answer}");
+            let got = field.recorded(&case);
+            assert_eq!(got[0].line(), format!("GET {arrives} HTTP/1.1"), "{way:?}");
+            assert_eq!(got[0].values("x"), ["<`\">"], "{way:?}");
+        }
+    }
+    field.allow(Protocol::Http1, &["/public$", "/public<x$", "/pub`lic$"]);
+    for target in [
+        &b"/private?a=<b>"[..],
+        b"/private?\"/public",
+        b"/private#</public",
+        b"/private<",
+        b"/private`/public",
+        b"/public<",
+        b"/public<x",
+        b"/pub`lic",
+        b"/public/../private?\"",
+        b"/public/<../private",
+        b"/public/../<private",
+        b"/public/%2e%2e/private?<",
+        b"/public/..%2fprivate`",
+        b"/public\xff",
+        b"/private\xc3<",
+        b"/\xc0\xae\xc0\xae/public`",
+        b"<//public",
+        b"http://s</public",
+        b"http://s/private?<",
+    ] {
+        for way in SPEAKERS {
+            let case = String::from_utf8_lossy(target);
+            let request = [
+                b"GET ",
+                target,
+                b" HTTP/1.1\r\nHost: s\r\nConnection: close\r\n\r\n",
+            ]
+            .concat();
+            let answer = field.send(way, request).await;
+            assert!(
+                [400, 403].contains(&status(&answer)),
+                "{case}, {way:?}: {answer}"
+            );
+            let got = field.recorded(&case);
+            assert!(got.is_empty(), "{case}, {way:?}: {got:?}");
+        }
+    }
+    field.works_at("/public", "unencoded targets").await;
+}
+
+#[tokio::test]
+async fn a_head_that_cannot_be_sent_on_is_refused_with_the_reason_and_counted() {
+    let field = TwoPods::new(Protocol::Http1).await;
+    let refused = [
+        (
+            &b"GET /\x7f HTTP/1.1\r\nHost: s\r\n\r\n"[..],
+            "0x7f in the request target",
+        ),
+        (b"GET /a b HTTP/1.1\r\nHost: s\r\n\r\n", "the request line"),
+        (b"G(T /ok HTTP/1.1\r\nHost: s\r\n\r\n", "0x28 in the method"),
+        (
+            b"GET /ok HTTP/1.1\r\nHost: s\r\nX y: 1\r\n\r\n",
+            "0x20 in the name",
+        ),
+        (
+            b"GET /ok HTTP/1.1\r\nHost: s\r\nX: \x01\r\n\r\n",
+            "0x01 in the value",
+        ),
+        (
+            b"GET /ok HTTP/1.1\r\nHost: s\r\nX: 1\r\n folded\r\n\r\n",
+            "folded",
+        ),
+        (
+            b"GET /<\\ /ok HTTP/1.1\r\nHost: s\r\n\r\n",
+            "the request line",
+        ),
+        (
+            b"GET /ok HTTP/1.1\r\nHost: s\r\nContent-Length: x\r\n\r\n",
+            "length of the body",
+        ),
+        (
+            b"GET /ok HTTP/1.1\r\nHost: a\xc3\xa4@b\r\n\r\n",
+            "Host is no host",
+        ),
+    ];
+    let good = b"GET /ok HTTP/1.1\r\nHost: s\r\n\r\n";
+    for way in WAYS {
+        for (head, told) in refused {
+            let behind = [&good[..], head].concat();
+            for (bytes, before) in [(head, 0), (&behind[..], 1)] {
+                let answer = field.send_and_stay(way, bytes).await;
+                let got = field.recorded(told);
+                assert_eq!(got.len(), before, "{told}, {way:?}: {got:?}");
+                let at = answer.find("HTTP/1.1 400 ").unwrap_or(answer.len());
+                assert_eq!(answers(&answer[..at]), before, "{told}, {way:?}: {answer}");
+                let answer = &answer[at..];
+                assert!(
+                    answer.contains("weft-reason: bad-request"),
+                    "{told}, {way:?}: {answer}"
+                );
+                assert!(answer.contains(told), "{told}, {way:?}: {answer}");
+            }
+            // A head that comes after a rest, and in two parts.
+            let mut stream = field.open(way).await;
+            stream.write_all(good).await.unwrap();
+            tokio::time::sleep(Duration::from_millis(250)).await;
+            let (first, then) = head.split_at(6);
+            stream.write_all(first).await.unwrap();
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            let _ = stream.write_all(then).await;
+            let answer = rest(&mut stream, Duration::from_secs(1)).await;
+            assert!(answer.contains(told), "{told}, {way:?}: {answer}");
+            field.recorded(told);
+        }
+        let pod = match way {
+            super::two_pods::Way::Outbound => &field.client,
+            super::two_pods::Way::Inbound => &field.server,
+        };
+        let metrics = pod.metrics();
+        let counted: u64 = metrics
+            .lines()
+            .filter(|line| {
+                line.starts_with("weft_requests_total{") && line.contains("reason=\"bad-request\"")
+            })
+            .filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok())
+            .sum();
+        assert!(counted >= 3 * refused.len() as u64, "{way:?}: {counted}");
+    }
+    field.works("refused heads").await;
+}
+
 #[tokio::test]
 async fn the_authority_of_an_absolute_target_beats_the_host_header() {
-    let field = Field::new(Protocol::Http1).await;
+    let field = TwoPods::new(Protocol::Http1).await;
     field.allow(Protocol::Http1, &["/ok"]);
     for way in SPEAKERS {
         let denied = "GET http://t/private HTTP/1.1\r\nHost: s\r\nConnection: close\r\n\r\n";
@@ -167,7 +321,7 @@ async fn the_authority_of_an_absolute_target_beats_the_host_header() {
 
 #[tokio::test]
 async fn methods_are_compared_as_they_are() {
-    let field = Field::new(Protocol::Http1).await;
+    let field = TwoPods::new(Protocol::Http1).await;
     field.workload(Protocol::Http1, Enforcement::Enforce);
     field.server.set(vec![for_everybody(&["/"], &["GET"])]);
     let long = "A".repeat(10 * 1024);
@@ -201,7 +355,7 @@ async fn methods_are_compared_as_they_are() {
 /// A denied handshake stays HTTP: what follows is judged as requests.
 #[tokio::test]
 async fn a_websocket_to_a_denied_path_is_refused_without_an_upgrade() {
-    let field = Field::new(Protocol::Http1).await;
+    let field = TwoPods::new(Protocol::Http1).await;
     field.allow(Protocol::Http1, &["/ok"]);
     for way in WAYS {
         let bytes = "GET /ws HTTP/1.1\r\nHost: s\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\nGET /private HTTP/1.1\r\nHost: s\r\n\r\n";
@@ -215,10 +369,10 @@ async fn a_websocket_to_a_denied_path_is_refused_without_an_upgrade() {
 
 #[tokio::test]
 async fn a_denied_request_that_expects_a_100_gets_its_403_without_the_body() {
-    let field = Field::new(Protocol::Http1).await;
+    let field = TwoPods::new(Protocol::Http1).await;
     field.allow(Protocol::Http1, &["/ok"]);
     // The inbound side decides before it asks for a body.
-    let mut stream = field.open(super::field::Way::Inbound).await;
+    let mut stream = field.open(super::two_pods::Way::Inbound).await;
     let head = "POST /denied HTTP/1.1\r\nHost: s\r\nExpect: 100-continue\r\nContent-Length: 1000000\r\n\r\n";
     stream.write_all(head.as_bytes()).await.unwrap();
     let answer = rest(&mut stream, Duration::from_millis(500)).await;
@@ -227,7 +381,7 @@ async fn a_denied_request_that_expects_a_100_gets_its_403_without_the_body() {
     // Through two proxies the first one asks for the body, once: an interim
     // answer of the second could not come back to it. The verdict still comes
     // without the body.
-    let mut stream = field.open(super::field::Way::Outbound).await;
+    let mut stream = field.open(super::two_pods::Way::Outbound).await;
     stream.write_all(head.as_bytes()).await.unwrap();
     let answer = rest(&mut stream, Duration::from_millis(500)).await;
     assert!(answer.matches(" 100 ").count() <= 1, "{answer}");
@@ -239,7 +393,7 @@ async fn a_denied_request_that_expects_a_100_gets_its_403_without_the_body() {
 /// On a port with HTTP rules slowness and disguise open nothing.
 #[tokio::test]
 async fn a_guarded_port_that_is_not_declared_never_becomes_opaque() {
-    let field = Field::new(Protocol::Detect).await;
+    let field = TwoPods::new(Protocol::Detect).await;
     field.allow(Protocol::Detect, &["/ok"]);
     for (case, first, then) in [
         (
@@ -301,7 +455,7 @@ async fn a_guarded_port_that_is_not_declared_never_becomes_opaque() {
 /// Names that callers choose must not become series of a metric.
 #[tokio::test]
 async fn a_thousand_hosts_and_paths_make_no_new_metrics() {
-    let field = Field::new(Protocol::Http1).await;
+    let field = TwoPods::new(Protocol::Http1).await;
     field.works("warm-up").await;
     let before = field.server.metrics().lines().count() + field.client.metrics().lines().count();
     for way in WAYS {

@@ -10,12 +10,12 @@ use parking_lot::Mutex;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
-use weft_proxy::mesh::MESH_PORT;
+use weft_proxy::MESH_PORT;
 use wire::v1::{self, Enforcement, Protocol};
 
-use super::field::{Field, WAYS, Way, for_everybody, rest, serving, status};
-use super::raw2::{Raw2, Told};
-use crate::harness::{Pod, id, service, vip};
+use super::raw_http2::{RawHttp2, Told, get};
+use super::two_pods::{TwoPods, WAYS, Way, for_everybody, rest, serving, status};
+use crate::support::{Pod, endpoint, endpoints, id, service, vip};
 
 /// Longer than a proxy waits for the first bytes on a port that nobody declared.
 const LATE: Duration = Duration::from_millis(1300);
@@ -61,7 +61,7 @@ const EVERY: [By; 3] = [
 ];
 
 struct Ground {
-    field: Field,
+    field: TwoPods,
     kept: Bytes,
 }
 
@@ -69,7 +69,7 @@ impl Ground {
     /// The server's port is declared as `protocol`; an application that echoes
     /// serves it.
     async fn new(protocol: Protocol, banner: &'static str) -> Self {
-        let mut field = Field::new(protocol).await;
+        let mut field = TwoPods::new(protocol).await;
         let (port, kept) = echo(&field.server, banner).await;
         field.deliver_to(port);
         field.port = port;
@@ -226,10 +226,45 @@ async fn a_port_declared_opaque_gets_bytes_by_the_tcp_route_of_any_target() {
     }
 }
 
+/// Says its SETTINGS as soon as it is connected, as a server of HTTP/2 may.
+async fn eager(stream: TcpStream) {
+    // Who only finds out what is spoken leaves without a word.
+    let Ok(mut connection) = h2::server::handshake(stream).await else {
+        return;
+    };
+    while let Some(Ok((_, mut respond))) = connection.accept().await {
+        let _ = respond.send_response(http::Response::new(()), true);
+    }
+}
+
+/// That the server spoke first does not make it anything but HTTP/2.
+#[tokio::test]
+async fn a_late_caller_is_served_by_a_server_of_http2_that_does_not_wait_for_it() {
+    let mut field = TwoPods::new(Protocol::Detect).await;
+    field.port = serving(&field.server, eager).await;
+    let meshed = endpoint(field.server.ip, field.port, Some("api"));
+    let other = endpoint(field.server.ip, field.port, None);
+    for (case, way, there) in [
+        ("by two proxies", Way::Outbound, meshed.clone()),
+        ("from outside", Way::Inbound, meshed),
+        ("to a pod without a proxy", Way::Outbound, other),
+    ] {
+        field.client.set(vec![endpoints("api", vec![there])]);
+        for late in [Duration::ZERO, Duration::from_millis(300), LATE] {
+            let stream = field.open(way).await;
+            sleep(late).await;
+            let mut raw = RawHttp2::new(stream).await;
+            raw.request(1, true, &get("/ok")).await;
+            let told = raw.told(1, Duration::from_secs(2)).await;
+            assert_eq!(told, Told::Status(200), "{case}, after {late:?}");
+        }
+    }
+}
+
 /// Clients open connections ahead of their first request.
 #[tokio::test]
 async fn a_silent_connection_to_a_guarded_undeclared_port_waits_for_its_request() {
-    let field = Field::new(Protocol::Detect).await;
+    let field = TwoPods::new(Protocol::Detect).await;
     field.allow(Protocol::Detect, &["/public"]);
     for way in WAYS {
         let mut stream = field.open(way).await;
@@ -253,7 +288,7 @@ async fn a_silent_connection_to_a_guarded_undeclared_port_waits_for_its_request(
 #[tokio::test]
 async fn a_connection_that_is_opened_ahead_waits_for_its_first_request() {
     for protocol in [Protocol::Detect, Protocol::Http1] {
-        let field = Field::new(protocol).await;
+        let field = TwoPods::new(protocol).await;
         field.allow(protocol, &["/public"]);
         let mut ahead = [field.open(WAYS[0]).await, field.open(WAYS[1]).await];
         sleep(Duration::from_secs(11)).await;
@@ -368,9 +403,87 @@ async fn no_first_line_that_a_server_may_read_as_http_brings_an_identity_of_its_
     }
 }
 
+/// First lines that end otherwise than HTTP's and that some server reads as a request with
+/// headers, each with the way in which it comes: whole, in two parts, letter by letter.
+fn requests_of_other_names() -> Vec<(Vec<u8>, Vec<u8>)> {
+    let lines: [&[u8]; 16] = [
+        b"GET rtsp://a/private RTSP/1.0\r\n",
+        b"\r\nGET /private RTSP/1.0\r\n",
+        b"\nGET /private RTSP/1.0\r\n",
+        b"GET  /private RTSP/1.0\r\n",
+        b"GET\tx\trtsp/1.0 \r\n",
+        b"\r\nSOURCE /private ICE/1.0\r\n",
+        b"SOURCE private ICE/1.0\r\n",
+        b"SOURCE private ice/1.0\n",
+        b"M1 x WORD/12.34\r\n",
+        b"\r\nGET /private\r\n",
+        b"GET private\r\n",
+        b"get k\n",
+        b"GET / HTTP/1.1 x\r\n",
+        b"OPTIONS rtsp://a/ RTSP/1.0\r\n\r\nGET / HTTP/1.1\r\n",
+        b"get k\r\nGET / HTTP/1.1\r\n",
+        b"PROXY TCP4 1.2.3.4 5.6.7.8 1 2\r\nGET / HTTP/1.1\r\n",
+    ];
+    let forged = [
+        FORGED,
+        "WEFT_Client_Id : spiffe://evil\r\n\r\n",
+        "Host: s\rweft-client-id: spiffe://evil\r\n\r\n",
+    ];
+    let mut cases = Vec::new();
+    for line in lines {
+        for forged in forged {
+            let whole = [line, forged.as_bytes()].concat();
+            cases.push((whole.clone(), Vec::new()));
+            for at in [1, 2, line.len() - 3, line.len(), line.len() + 14] {
+                let (first, then) = whole.split_at(at);
+                cases.push((first.to_vec(), then.to_vec()));
+            }
+        }
+    }
+    cases
+}
+
+/// They pass, as RTSP, memcached and Redis have such lines, but bring no identity.
+#[tokio::test]
+async fn no_line_of_another_protocol_that_a_server_may_read_as_a_request_brings_an_identity() {
+    let modes = [
+        (Enforcement::Open, None),
+        (Enforcement::Audit, Some(for_everybody(&["/"], &[]))),
+        (Enforcement::Enforce, Some(only_ports())),
+    ];
+    for (mode, rule) in modes {
+        let ground = Ground::new(Protocol::Detect, "").await;
+        ground.field.workload(Protocol::Detect, mode);
+        ground.field.server.set(rule.into_iter().collect());
+        for by in EVERY {
+            for cases in requests_of_other_names().chunks(150) {
+                let arrived = ground.arrived(by, cases).await;
+                let evil: Vec<&str> = arrived
+                    .match_indices("evil")
+                    .map(|(at, _)| &arrived[arrived[..at].rfind("1.").unwrap_or(0)..at])
+                    .collect();
+                assert!(evil.is_empty(), "{mode:?}, {by:?}: {evil:?}");
+            }
+            // Whoever sends one sees its connection end, and it is counted.
+            let mut stream = ground.open(by).await;
+            let bytes = format!("GET rtsp://a/x RTSP/1.0\r\n{FORGED}");
+            stream.write_all(bytes.as_bytes()).await.unwrap();
+            let read = timeout(LATE, stream.read(&mut [0; 16])).await;
+            assert!(matches!(read, Ok(Ok(0) | Err(_))), "{by:?}: {read:?}");
+        }
+        let metrics = ground.field.server.metrics();
+        assert!(
+            metrics.lines().any(|line| line.starts_with("weft_tcp")
+                && line.contains("bad-request")
+                && !line.ends_with(" 0")),
+            "{metrics}"
+        );
+    }
+}
+
 /// What clients of other text protocols say first. Redis' inline form of a command
 /// with a path as its first word is the one that cannot be told from HTTP.
-const CONVERSATIONS: [(&str, &str); 12] = [
+const CONVERSATIONS: [(&str, &str); 15] = [
     ("memcached", "get k\r\n"),
     ("memcached", "get /a/path\r\n"),
     ("memcached", "set k 0 0 5\r\nhello\r\n"),
@@ -380,6 +493,18 @@ const CONVERSATIONS: [(&str, &str); 12] = [
     ("NATS", "CONNECT {\"verbose\":false}\r\nPING\r\n"),
     ("STOMP", "CONNECT\naccept-version:1.2\nhost:h\n\n\0"),
     ("RTSP", "OPTIONS rtsp://h/a RTSP/1.0\r\nCSeq: 1\r\n\r\n"),
+    (
+        "RTSP",
+        "DESCRIBE rtsp://h/a RTSP/1.0\r\nCSeq: 2\r\nAccept: application/sdp\r\n\r\n",
+    ),
+    (
+        "SIP",
+        "OPTIONS sip:a@h SIP/2.0\r\nVia: SIP/2.0/TCP h\r\nContent-Length: 0\r\n\r\n",
+    ),
+    (
+        "Redis with a header as value",
+        "*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$17\r\nweft-client-id: x\r\n",
+    ),
     ("SSH", "SSH-2.0-x\r\n"),
     ("without a line's end", "ruok"),
     ("Kafka", "\0\0\0\x24\0\x12\0\x03\0\0\0\x01\0\x07rdkafka\0"),
@@ -474,7 +599,7 @@ fn switch_to(protocol: &str) -> String {
     )
 }
 
-async fn ask_for(field: &Field, way: Way, upgrade: &[u8]) -> (u16, TcpStream) {
+async fn ask_for(field: &TwoPods, way: Way, upgrade: &[u8]) -> (u16, TcpStream) {
     let mut stream = field.open(way).await;
     let request = [
         &b"GET /ok HTTP/1.1\r\nHost: s\r\nConnection: Upgrade, HTTP2-Settings\r\nHTTP2-Settings: AAMAAABk\r\nUpgrade: "[..],
@@ -491,7 +616,7 @@ async fn ask_for(field: &Field, way: Way, upgrade: &[u8]) -> (u16, TcpStream) {
 
 #[tokio::test]
 async fn nobody_switches_to_http2_whatever_it_is_called() {
-    let mut field = Field::new(Protocol::Http1).await;
+    let mut field = TwoPods::new(Protocol::Http1).await;
     let (port, kept) = switching(&field.server, None).await;
     field.deliver_to(port);
     field.port = port;
@@ -544,7 +669,7 @@ async fn nobody_switches_to_http2_whatever_it_is_called() {
             .connect(tls::peer_name(), stream.unwrap())
             .await
             .unwrap();
-        let mut raw = Raw2::new(secured).await;
+        let mut raw = RawHttp2::new(secured).await;
         let port = field.port.to_string();
         let fields: [(&[u8], &[u8]); 6] = [
             (b":method", b"CONNECT"),
@@ -575,7 +700,7 @@ async fn nobody_switches_to_http2_whatever_it_is_called() {
 #[tokio::test]
 async fn an_application_that_switches_to_http2_unasked_is_not_followed() {
     for chosen in ["h2c", "H2C", "h2c\u{a0}", "foo, h2c"] {
-        let mut field = Field::new(Protocol::Http1).await;
+        let mut field = TwoPods::new(Protocol::Http1).await;
         let (port, kept) = switching(&field.server, Some(chosen)).await;
         field.deliver_to(port);
         field.port = port;

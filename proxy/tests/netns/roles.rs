@@ -7,7 +7,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
-use weft_proxy::{capture, tcp};
+use weft_proxy::{original_dst, tune_closely};
 
 /// Environment variable that names the role; its arguments are in `ARGUMENTS`.
 pub(crate) const ROLE: &str = "WEFT_TEST_ROLE";
@@ -69,7 +69,7 @@ fn serve(arguments: &str) {
 }
 
 fn greet(mut stream: TcpStream, name: String) {
-    let original = capture::original_dst(&stream)
+    let original = original_dst(&stream)
         .ok()
         .map(|address| address.to_string());
     let greeting = serde_json::to_string(&Met { name, original }).unwrap();
@@ -120,7 +120,7 @@ fn hold(to: &str) {
 fn watch(arguments: &str) {
     let (to, question) = arguments.split_once(' ').unwrap();
     let (mut stream, _reader, _) = dial(to).unwrap();
-    tcp::tune_closely(&stream);
+    tune_closely(&stream);
     stream.set_read_timeout(Some(4 * WITHIN)).unwrap();
     say(&"ready");
     std::io::stdin().lines().next().unwrap().unwrap();

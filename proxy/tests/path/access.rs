@@ -1,10 +1,12 @@
+//! Rules, modes and revocation on the data path.
+
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use wire::v1::{Enforcement, MtlsMode, Protocol};
 
-use crate::harness::{endpoint, endpoints, get, pair, raw, rule, vip};
+use crate::support::{endpoint, endpoints, get, pair, raw, rule, vip};
 
 #[tokio::test]
 async fn only_what_a_target_allows_reaches_the_application() {
@@ -89,6 +91,7 @@ async fn strict_refuses_plaintext_of_both_kinds_at_run_time() {
     let (status, answer) = get(server.plain(port).await, "/", "").await;
     assert_eq!(status, 403);
     assert!(answer.contains("weft-reason: no-identity"), "{answer}");
+    assert!(answer.contains("weft.dev/inject=enabled"), "{answer}");
     let mut stream = server.plain(port).await;
     assert_eq!(
         raw(&mut stream, b"\x00raw", Duration::from_secs(3)).await,

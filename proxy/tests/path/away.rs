@@ -7,7 +7,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use wire::v1::{self, MtlsMode, Protocol, destination::Target};
 
-use crate::harness::{
+use crate::support::{
     Authority, Pod, endpoint, endpoints, get, http_app, pair, raw, resource, service, vip,
 };
 

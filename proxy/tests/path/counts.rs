@@ -9,7 +9,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use wire::v1::{self, Enforcement, MtlsMode, Protocol};
 
-use crate::harness::{
+use crate::support::{
     Pod, endpoint, endpoints, get, http_app, id, pair, raw, resource, rule, service, vip,
 };
 

@@ -1,10 +1,12 @@
+//! A pod that goes loses no request.
+
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use wire::v1::Protocol;
 
-use crate::harness::{get, pair, vip};
+use crate::support::{get, pair, vip};
 
 async fn ask(stream: &mut TcpStream) -> String {
     let answered = tokio::time::timeout(Duration::from_secs(5), answer(stream)).await;

@@ -1,3 +1,5 @@
+//! HTTP through two proxies.
+
 use std::time::Duration;
 
 use http::{Request, Version};
@@ -8,7 +10,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use wire::v1::Protocol;
 
-use crate::harness::{Pod, endpoint, endpoints, get, pair, raw, service, vip};
+use crate::support::{Pod, endpoint, endpoints, get, pair, raw, service, vip};
 
 #[tokio::test]
 async fn a_request_arrives_with_the_callers_verified_identity() {

@@ -1,3 +1,5 @@
+//! Who may use the port between proxies, and for what.
+
 use std::time::{Duration, SystemTime};
 
 use http::{Method, Request};
@@ -7,10 +9,10 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use identity::tls::{self, CertHandle, MESH_ALPN};
 use policy::name::SpiffeId;
 use tokio::net::TcpStream;
-use weft_proxy::mesh::MESH_PORT;
+use weft_proxy::MESH_PORT;
 use wire::v1::Protocol;
 
-use crate::harness::{Authority, Pod, endpoint, endpoints, get, http_app, id, pair, service, vip};
+use crate::support::{Authority, Pod, endpoint, endpoints, get, http_app, id, pair, service, vip};
 
 type Sender = hyper::client::conn::http2::SendRequest<Empty<Bytes>>;
 

@@ -7,7 +7,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 use wire::v1::{Enforcement, MtlsMode, Protocol};
 
-use crate::harness::{
+use crate::support::{
     Authority, Pod, endpoint, endpoints, get, http_app, rule, rule_for_pods, service, vip,
 };
 

@@ -1,11 +1,13 @@
+//! Splits, endpoints and attempts.
+
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use weft_proxy::{body, upstream};
+use weft_proxy::{empty_body, send_to_peer};
 use wire::v1::{self, Protocol};
 
-use crate::harness::{
+use crate::support::{
     Authority, Pod, endpoint, endpoints, get, http_app, id, pair, resource, service, split, vip,
 };
 
@@ -82,7 +84,7 @@ async fn the_host_of_a_request_that_is_split_stays_what_the_client_wrote() {
         let mut stream = client.call(vip()).await;
         let request = format!("GET / HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
         let limit = std::time::Duration::from_secs(5);
-        let answer = crate::harness::raw(&mut stream, request.as_bytes(), limit).await;
+        let answer = crate::support::raw(&mut stream, request.as_bytes(), limit).await;
         assert!(answer.contains("x-app: v2"), "{answer}");
         assert!(answer.contains(&format!(" host={host} ")), "{answer}");
     }
@@ -101,7 +103,7 @@ async fn what_opening_a_connection_took_is_not_held_against_the_endpoint() {
         .into_parts();
     let begun = Instant::now();
     let peer = client.proxy.peers.mesh(server.ip, &id("api"));
-    let answer = upstream::mesh(&peer, parts, body::empty()).await.unwrap();
+    let answer = send_to_peer(&peer, parts, empty_body()).await.unwrap();
     assert!(begun.elapsed() >= late, "the connection was not new");
     assert!(answer.took < late / 2, "{:?}", answer.took);
 }
@@ -199,7 +201,7 @@ async fn a_headless_host_is_split_and_the_pods_own_address_is_not() {
     let (status, answer) = {
         let mut stream = client.call(addr).await;
         let request = "GET / HTTP/1.1\r\nHost: 10.0.0.1\r\nConnection: close\r\n\r\n";
-        let answer = crate::harness::raw(
+        let answer = crate::support::raw(
             &mut stream,
             request.as_bytes(),
             std::time::Duration::from_secs(5),

@@ -1,10 +1,12 @@
+//! Bytes through two proxies.
+
 use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use wire::v1::Protocol;
 
-use crate::harness::{Pod, endpoint, endpoints, pair, raw, vip};
+use crate::support::{Pod, endpoint, endpoints, pair, raw, vip};
 
 /// Echoes until the client ends; speaks first when `banner` is not empty.
 async fn echo(pod: &Pod, banner: &'static str) -> u16 {

@@ -1,3 +1,5 @@
+//! The admin server over loopback.
+
 use std::net::Ipv4Addr;
 
 use prometheus_client::metrics::counter::Counter;

@@ -1,3 +1,5 @@
+//! Who gets a place of a listener, and who loses one.
+
 use std::future::Future;
 use std::pin::pin;
 use std::task::{Context, Waker};

@@ -1,5 +1,12 @@
+//! Messages become types and back, and bad ones are refused.
+
 use super::*;
-use policy::name::Kind;
+use policy::access::{Ports, Rule, Source};
+use policy::http_match::HttpMatch;
+use policy::name::{Kind, ObjectRef, ServiceId, SpiffeId};
+use policy::origin::Origin;
+use policy::protocol::{PortProtocols, PortRange};
+use policy::route::{self, Backend, Match};
 use proptest::prelude::*;
 use prost::Message;
 

@@ -10,8 +10,8 @@ use tokio::time::{interval, sleep, timeout};
 use wire::v1;
 use wire::v1::resource::Content;
 
-use crate::Bench;
 use crate::api::Wanted;
+use crate::bench::Bench;
 use crate::board::{Board, Change};
 use crate::crowd::{self, Size};
 use crate::figures::{Delays, load, seconds};

@@ -3,6 +3,7 @@
 //! that speak the real protocol. `bench/control/run` starts it.
 
 mod api;
+mod bench;
 mod board;
 mod crowd;
 mod crowded;
@@ -23,6 +24,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 
 use crate::api::Api;
+use crate::bench::Bench;
 use crate::crowd::Size;
 use crate::page::Must;
 use crate::process::Program;
@@ -31,15 +33,6 @@ use crate::process::Program;
 const CHANGING: Duration = Duration::from_secs(40);
 /// Single changes of SMI objects at each size.
 const CHANGES: usize = 240;
-
-/// What every measurement uses.
-struct Bench {
-    api: Api,
-    program: Program,
-    etcd: u32,
-    api_server: u32,
-    begun: Instant,
-}
 
 struct Arguments {
     kind: String,
@@ -130,23 +123,6 @@ impl Bench {
             page::write_crowded(out, &all, self.begun.elapsed().as_secs())?;
         }
         Ok(page::crowded_musts(&all))
-    }
-
-    /// Makes what a size has and the one before it has not.
-    async fn grow(&self, from: &Size, to: &Size) -> Result<()> {
-        self.say(&format!(
-            "growing to {} Services, {} Pods",
-            to.services,
-            to.pods()
-        ));
-        for wanted in crowd::growth(from, to) {
-            self.api.make(wanted).await?;
-        }
-        Ok(())
-    }
-
-    fn say(&self, text: &str) {
-        println!("[{:>4} s] {text}", self.begun.elapsed().as_secs());
     }
 }
 

@@ -25,8 +25,9 @@ const ACCOUNT: &str = "weft-controller";
 const READY_WITHIN: Duration = Duration::from_secs(60);
 /// Clock ticks per second in /proc, which Linux fixes.
 const TICKS: f64 = 100.0;
-/// The default, and how long each compiling took.
-const LOG: &str = "info,weft_controller::compiled=debug";
+/// The default, and how long each compiling took: by where it is said now, and where
+/// earlier releases say it.
+const LOG: &str = "info,weft_controller::compile::run=debug,weft_controller::compiled=debug";
 /// Longer than any run.
 const TOKEN_SECONDS: u32 = 2 * 3600;
 

@@ -10,7 +10,7 @@ use tokio::time::{sleep, timeout};
 use wire::v1;
 use wire::v1::resource::Content;
 
-use crate::Bench;
+use crate::bench::Bench;
 use crate::board::{Board, Change, Shows};
 use crate::crowd::{self, Size};
 use crate::figures::{Delays, load, seconds};

@@ -7,37 +7,26 @@
 //! refusal of a proxy on standard error as `refused NAME: REASON`.
 
 mod cluster;
+#[path = "../../standing_in.rs"]
+mod standing_in;
 
 use std::io::{self, Write as _};
 use std::net::SocketAddr;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
-use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, Result};
-use identity::authority::{ISSUER_LIFE, Issuer, LeafNames, ROOT_LIFE, Root};
-use identity::key::LeafKey;
-use identity::tls::{ClientAuth, H2_ALPN, mesh_server_config};
-use identity::verify::peer_identity;
-use identity::{CertHandle, Issued, Leaf, Roots};
-use policy::name::SpiffeId;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::sync::mpsc;
-use tokio_rustls::TlsAcceptor;
-use tokio_rustls::server::TlsStream;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Server;
-use tonic::transport::server::Connected;
 use tonic::{Request, Response, Status, Streaming, async_trait};
 use wire::names::Name;
 use wire::v1;
 use wire::v1::control_server::{Control, ControlServer};
 
 use crate::cluster::{Cluster, NAMESPACE, Pod, TRUST_DOMAIN};
+use crate::standing_in::Authority;
 
-const LEAF_LIFE: Duration = Duration::from_secs(24 * 3600);
 /// Batches that wait for a proxy; a proxy subscribes one at a time.
 const QUEUE: usize = 64;
 const MESSAGE_LIMIT: usize = 4 * 1024 * 1024;
@@ -58,68 +47,19 @@ async fn serve(cluster: Cluster) -> Result<()> {
     let authority = Authority::new()?;
     std::fs::write(&cluster.root, authority.root.cert_pem())?;
     let listener = TcpListener::bind(cluster.listen).await?;
-    let own = SpiffeId::of(TRUST_DOMAIN, "weft-system", "weft-controller")?;
-    let roots = Roots::new(&own, vec![authority.root.certificate().clone()])?;
-    let key = LeafKey::generate()?;
-    let issued = authority.issue(&key.csr()?, own)?;
-    let certificate = CertHandle::empty();
-    certificate.store(Leaf::new(issued.chain, &key)?);
-    let tls = TlsAcceptor::from(mesh_server_config(
-        &roots,
-        &certificate,
-        &[H2_ALPN],
-        ClientAuth::Optional,
-    ));
+    let tls = authority.tls(TRUST_DOMAIN)?;
     println!("ready");
     io::stdout().flush()?;
-    let (ready, accepted) = mpsc::channel::<io::Result<Connection>>(QUEUE);
-    tokio::spawn(async move {
-        while let Ok((socket, _)) = listener.accept().await {
-            // As the controller does; else a proxy's start waits for delayed
-            // acknowledgements.
-            let _ = socket.set_nodelay(true);
-            let (tls, ready) = (tls.clone(), ready.clone());
-            tokio::spawn(async move {
-                // A proxy that goes away during its handshake is no news.
-                if let Ok(stream) = tls.accept(socket).await {
-                    let _ = ready.send(Ok(Connection(stream))).await;
-                }
-            });
-        }
-    });
+    let accepted = standing_in::accepted(listener, tls, NAMESPACE);
     let control = StandIn {
         cluster: Arc::new(cluster),
         authority,
     };
     Server::builder()
         .add_service(ControlServer::new(control).max_decoding_message_size(MESSAGE_LIMIT))
-        .serve_with_incoming(ReceiverStream::new(accepted))
+        .serve_with_incoming(accepted)
         .await
         .context("gRPC")
-}
-
-struct Authority {
-    root: Root,
-    issuer: Issuer,
-}
-
-impl Authority {
-    fn new() -> Result<Self> {
-        let now = SystemTime::now();
-        let root = Root::generate(now, ROOT_LIFE)?;
-        let issuer = root.issuer(now, ISSUER_LIFE)?;
-        Ok(Self { root, issuer })
-    }
-
-    fn issue(&self, csr: &[u8], spiffe: SpiffeId) -> Result<Issued> {
-        let names = LeafNames {
-            spiffe,
-            pod_dns: None,
-        };
-        Ok(self
-            .issuer
-            .issue(csr, &names, SystemTime::now(), LEAF_LIFE)?)
-    }
 }
 
 struct StandIn {
@@ -156,9 +96,8 @@ impl Control for StandIn {
         &self,
         request: Request<Streaming<v1::FromProxy>>,
     ) -> Result<Response<Self::StreamStream>, Status> {
-        let named = request.extensions().get::<CallerName>().cloned();
-        let pod = named
-            .and_then(|name| self.cluster.pod(name.0.as_deref()?).cloned())
+        let pod = standing_in::account(&request)
+            .and_then(|account| self.cluster.pod(account).cloned())
             .ok_or_else(|| Status::unauthenticated("a stream needs a certificate of a pod"))?;
         let (outbox, batches) = mpsc::channel(QUEUE);
         let bundle = v1::Bundle {
@@ -223,51 +162,4 @@ fn described(cluster: &Cluster, pod: &Pod, names: &[String]) -> Result<Vec<v1::R
         }
     }
     Ok(all)
-}
-
-/// Service account that a connection's certificate names, if any.
-#[derive(Clone)]
-struct CallerName(Option<String>);
-
-struct Connection(TlsStream<TcpStream>);
-
-impl Connected for Connection {
-    type ConnectInfo = CallerName;
-
-    fn connect_info(&self) -> CallerName {
-        let name = self.0.get_ref().1.peer_certificates().and_then(|chain| {
-            let identity = peer_identity(chain).ok()?.spiffe;
-            (identity.namespace() == Some(NAMESPACE)).then_some(())?;
-            identity.service_account().map(str::to_owned)
-        });
-        CallerName(name)
-    }
-}
-
-impl AsyncRead for Connection {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_read(cx, buf)
-    }
-}
-
-impl AsyncWrite for Connection {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write(cx, buf)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_shutdown(cx)
-    }
 }

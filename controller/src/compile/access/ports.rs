@@ -2,14 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use policy::protocol::Protocol;
 use wire::v1;
 
-use super::{Destination, Reading, Traffic};
+use super::destination::Destination;
 use crate::{
-    compile::{endpoints::ByPort, few},
-    model::{Mapped, Served, Target},
-    problem::Reason,
+    compile::slices::ByPort,
+    model::{Served, Target},
     world::{ObjectKey, PodFacts, World},
 };
 
@@ -23,7 +21,7 @@ pub(super) struct Pods<'a> {
 
 impl<'a> Pods<'a> {
     /// The pods that a target is about, each once.
-    fn of(
+    pub(super) fn of(
         &self,
         to: &Destination,
     ) -> impl Iterator<Item = (&'a ObjectKey, &'a PodFacts)> + use<'a> {
@@ -76,7 +74,7 @@ impl<'a> Pods<'a> {
     }
 
     /// Every port of a pod that somebody has named.
-    fn named_ports(&self, pod: &ObjectKey, facts: &PodFacts) -> BTreeSet<u16> {
+    pub(super) fn named_ports(&self, pod: &ObjectKey, facts: &PodFacts) -> BTreeSet<u16> {
         let served = self.served.get(pod).into_iter().flatten();
         let served = served.map(|(_, own)| *own);
         facts.ports.keys().copied().chain(served).collect()
@@ -84,7 +82,12 @@ impl<'a> Pods<'a> {
 
     /// The container ports that `number` means on a pod: itself, unless it is no
     /// container port and a Service gives the pod such a port.
-    fn container_ports(&self, pod: &ObjectKey, facts: &PodFacts, number: u16) -> Vec<u16> {
+    pub(super) fn container_ports(
+        &self,
+        pod: &ObjectKey,
+        facts: &PodFacts,
+        number: u16,
+    ) -> Vec<u16> {
         let served = self.served.get(pod);
         let pairs = served.into_iter().flatten();
         if is_own(facts, pairs.map(|(_, own)| *own), number) {
@@ -107,7 +110,7 @@ fn is_own(facts: &PodFacts, mut served: impl Iterator<Item = u16>, number: u16) 
 
 /// Whether targets say nothing about this pod but what is written in them: its ports mean
 /// themselves, and it skips none.
-pub(in crate::compile) fn as_written<'a>(
+pub(crate) fn as_written<'a>(
     targets: impl Iterator<Item = &'a Target>,
     pod: &ObjectKey,
     facts: &PodFacts,
@@ -159,140 +162,5 @@ pub(super) fn port_set(ports: &Ports) -> v1::PortSet {
             any: false,
             ports: ports.iter().copied().map(u32::from).collect(),
         },
-    }
-}
-
-impl Reading<'_> {
-    /// `destination.port` of the oldest versions: nothing is allowed on another port,
-    /// and nothing is allowed by it alone.
-    pub(super) fn limit_to_destination_port(&mut self, traffic: &mut Traffic) {
-        let Some(port) = self.facts.destination.as_ref().and_then(|to| to.port) else {
-            return;
-        };
-        let port = u16::try_from(port).ok().filter(|port| *port != 0);
-        if port.is_none() {
-            self.about.refuse(
-                Reason::Invalid,
-                "spec.destination.port",
-                "is no port; nothing is allowed".to_owned(),
-            );
-        }
-        traffic.limit = Some(Ports::Only(port.into_iter().collect()));
-    }
-
-    /// The container ports for those pods on which a written port is a Service's.
-    pub(super) fn mapped(
-        &mut self,
-        to: &Destination,
-        traffic: &Traffic,
-    ) -> BTreeMap<ObjectKey, Mapped> {
-        let mut mapped = BTreeMap::new();
-        let mut told = BTreeSet::new();
-        for (pod, facts) in self.pods.of(to) {
-            let ports = self.own_ports(pod, facts, traffic.ports.as_ref(), &mut told, "spec.rules");
-            let limit = self.own_ports(
-                pod,
-                facts,
-                traffic.limit.as_ref(),
-                &mut told,
-                "spec.destination.port",
-            );
-            if (&ports, &limit) != (&traffic.ports, &traffic.limit) {
-                let ports = ports.as_ref().map(port_set);
-                let limit = limit.as_ref().map(port_set);
-                mapped.insert(pod.clone(), Mapped { ports, limit });
-            }
-        }
-        mapped
-    }
-
-    /// Written ports as the container ports of one pod.
-    fn own_ports(
-        &mut self,
-        pod: &ObjectKey,
-        facts: &PodFacts,
-        written: Option<&Ports>,
-        told: &mut BTreeSet<(u16, &'static str)>,
-        field: &'static str,
-    ) -> Option<Ports> {
-        let Some(Ports::Only(written)) = written else {
-            return written.cloned();
-        };
-        let mut ports = BTreeSet::new();
-        for port in written {
-            let own = self.pods.container_ports(pod, facts, *port);
-            if own != [*port] && told.insert((*port, field)) {
-                let message = format!(
-                    "{port} is a Service port; taken for container port {}",
-                    few(own.iter().map(ToString::to_string))
-                );
-                self.about.warn(Reason::ServicePortMapped, field, message);
-            }
-            ports.extend(own);
-        }
-        Some(Ports::Only(ports))
-    }
-
-    /// A target with rules of both kinds wants to see requests, and on a port that nobody
-    /// declared what is no HTTP never satisfies it.
-    pub(super) fn warn_of_undeclared(
-        &mut self,
-        to: &Destination,
-        traffic: &Traffic,
-        mapped: &BTreeMap<ObjectKey, Mapped>,
-    ) {
-        let (Some(_), Some(ports)) = (&traffic.http, &traffic.ports) else {
-            return;
-        };
-        let ports = port_set(ports);
-        let limit = traffic.limit.as_ref().map(port_set);
-        let holds = |set: Option<&v1::PortSet>, port: u16| {
-            set.is_none_or(|set| set.any || set.ports.contains(&port.into()))
-        };
-        let mut undeclared = BTreeSet::new();
-        for (pod, facts) in self.pods.of(to) {
-            let (ports, limit) = match mapped.get(pod) {
-                Some(own) => (own.ports.as_ref(), own.limit.as_ref()),
-                None => (Some(&ports), limit.as_ref()),
-            };
-            let written = ports.into_iter().filter(|set| !set.any);
-            let written = written.flat_map(|set| &set.ports).copied();
-            let mut meant: BTreeSet<u16> = written.filter_map(|p| u16::try_from(p).ok()).collect();
-            if ports.is_some_and(|set| set.any) {
-                meant = self.pods.named_ports(pod, facts);
-            }
-            let detected =
-                |port: &u16| self.named.protocols.of_pod_port(pod, *port) == Protocol::Detect;
-            meant.retain(|port| holds(limit, *port) && detected(port));
-            undeclared.extend(meant);
-        }
-        if !undeclared.is_empty() {
-            let message = format!(
-                "port {} of {} is not declared: beside an HTTPRouteGroup nothing but HTTP passes \
-                 there; declare it in a Service (appProtocol, or the port's name) as http, or as \
-                 tcp for the TCPRoute alone to decide",
-                few(undeclared.iter().map(ToString::to_string)),
-                to.name
-            );
-            self.about
-                .warn(Reason::ProtocolNotDeclared, "spec.rules", message);
-        }
-    }
-
-    pub(super) fn warn_of_skipped(&mut self, to: &Destination) {
-        let skipped: BTreeSet<String> = self
-            .pods
-            .of(to)
-            .filter_map(|(_, facts)| facts.proxy.as_ref())
-            .flat_map(|proxy| proxy.skip_inbound_ports.iter().map(ToString::to_string))
-            .collect();
-        if !skipped.is_empty() {
-            let message = format!(
-                "pods of {} skip port {}: no rule applies there",
-                to.name,
-                few(skipped)
-            );
-            self.about.warn(Reason::PortSkipped, "", message);
-        }
     }
 }

@@ -2,19 +2,16 @@
 
 use std::collections::BTreeSet;
 
+use crds::smi::judge::{Source, SourceKind};
 use policy::name::{ObjectRef, SpiffeId};
 use wire::v1::{self, source::Who};
 
-use super::{IDENTITY_BINDING, Reading, SERVICE_ACCOUNT};
+use super::Reading;
 use crate::{
-    compile::{bindings::Binding, few},
-    problem::Reason,
-    world::{ObjectKey, SubjectFacts},
+    compile::bindings::Binding,
+    problem::{Reason, few},
+    world::ObjectKey,
 };
-
-const GROUP: &str = crds::smi::SUBJECT_GROUP;
-const AUTHENTICATED: &str = crds::smi::GROUP_AUTHENTICATED;
-const UNAUTHENTICATED: &str = crds::smi::GROUP_UNAUTHENTICATED;
 
 /// Most identities that one target may admit: eight for each of its 256 sources. A
 /// proxy looks through them for every request.
@@ -54,23 +51,13 @@ impl Callers {
     }
 }
 
-/// Why a source is nobody: the reason, the field, and what is wrong with it.
-type Nobody = (Reason, &'static str, String);
-
 impl Reading<'_> {
     pub(super) fn callers(&mut self) -> Callers {
         let mut callers = Callers::default();
-        if self.facts.sources.is_empty() {
-            let message = "is empty: nobody is allowed".to_owned();
-            self.about.refuse(Reason::Invalid, "spec.sources", message);
-        }
         self.warn_of_missing_namespaces();
-        for (i, source) in self.facts.sources.iter().enumerate() {
-            let field = format!("spec.sources[{i}]");
-            if let Err((reason, part, message)) = self.caller(source, &field, &mut callers) {
-                let message = format!("{message}; this source is ignored");
-                self.about
-                    .refuse(reason, &format!("{field}.{part}"), message);
+        for (i, source) in self.facts.spec.sources.iter().enumerate() {
+            if let Some(kind) = source.kind {
+                self.caller(kind, source, &format!("spec.sources[{i}]"), &mut callers);
             }
         }
         self.bound(&mut callers);
@@ -80,10 +67,11 @@ impl Reading<'_> {
     /// SMI leaves open what a source without a namespace is. Another mesh may take
     /// it for nobody, or for the account of that name in every namespace.
     fn warn_of_missing_namespaces(&mut self) {
-        let named = |kind: &str| [SERVICE_ACCOUNT, IDENTITY_BINDING].contains(&kind);
-        let sources = self.facts.sources.iter();
+        let named = [SourceKind::ServiceAccount, SourceKind::IdentityBinding];
+        let sources = self.facts.spec.sources.iter();
         let without: BTreeSet<&str> = sources
-            .filter(|source| named(&source.kind) && source.namespace.is_empty())
+            .filter(|source| source.kind.is_some_and(|kind| named.contains(&kind)))
+            .filter(|source| source.namespace.is_empty())
             .map(|source| &*source.name)
             .collect();
         if !without.is_empty() {
@@ -98,33 +86,26 @@ impl Reading<'_> {
     }
 
     /// Adds one source.
-    fn caller(
-        &mut self,
-        source: &SubjectFacts,
-        field: &str,
-        callers: &mut Callers,
-    ) -> Result<(), Nobody> {
+    fn caller(&mut self, kind: SourceKind, source: &Source, field: &str, callers: &mut Callers) {
         let namespace = match &*source.namespace {
             "" => &self.key.namespace,
             _ => &source.namespace,
         };
-        match &*source.kind {
-            SERVICE_ACCOUNT => {
-                let id = SpiffeId::of(&self.named.defaults.trust_domain, namespace, &source.name);
-                callers.ids.insert(id.map_err(|error| {
-                    let message = format!("{:?} is no service account: {error}", source.name);
-                    (Reason::Invalid, "name", message)
-                })?);
-            }
-            GROUP => match &*source.name {
-                AUTHENTICATED => callers.authenticated = true,
-                UNAUTHENTICATED => callers.unauthenticated = true,
-                other => {
-                    let message = format!("{other:?} is not {AUTHENTICATED} or {UNAUTHENTICATED}");
-                    return Err((Reason::Invalid, "name", message));
+        match kind {
+            SourceKind::Authenticated => callers.authenticated = true,
+            SourceKind::Unauthenticated => callers.unauthenticated = true,
+            SourceKind::ServiceAccount => {
+                let trust_domain = &self.named.defaults.trust_domain;
+                match SpiffeId::of(trust_domain, namespace, &source.name) {
+                    Ok(id) => drop(callers.ids.insert(id)),
+                    Err(error) => {
+                        let message = format!("is no identity: {error}; this source is ignored");
+                        let field = format!("{field}.name");
+                        self.about.refuse(Reason::Invalid, &field, message);
+                    }
                 }
-            },
-            IDENTITY_BINDING => {
+            }
+            SourceKind::IdentityBinding => {
                 let key = ObjectKey {
                     namespace: namespace.clone(),
                     name: source.name.clone(),
@@ -138,13 +119,7 @@ impl Reading<'_> {
                     }
                 }
             }
-            other => {
-                let message =
-                    format!("{other:?} is not {SERVICE_ACCOUNT}, {IDENTITY_BINDING} or {GROUP}");
-                return Err((Reason::UnsupportedKind, "kind", message));
-            }
         }
-        Ok(())
     }
 
     /// Whoever belongs to a binding. One that cannot be used is nobody, and says why

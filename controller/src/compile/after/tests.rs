@@ -7,9 +7,10 @@ use rand::{RngExt as _, SeedableRng as _};
 use serde_json::{Value, json};
 
 use super::*;
-use crate::compiled::Compiled;
-use crate::fixture;
-use crate::model::{Model, Published};
+use crate::model::Model;
+use crate::model::compiled::Compiled;
+use crate::model::published::EncodedResource;
+use crate::testing::cluster;
 use crate::watch::Collector;
 
 const SERVICES: usize = 5;
@@ -50,9 +51,9 @@ fn pod(dice: &mut StdRng) -> Value {
     };
     let ip = format!("10.0.0.{ip}");
     let mut pod = if dice.random_ratio(3, 4) {
-        fixture::pod(&name, &ip, &account)
+        cluster::pod(&name, &ip, &account)
     } else {
-        fixture::plain_pod(&name, &ip, &account)
+        cluster::plain_pod(&name, &ip, &account)
     };
     pod["spec"]["nodeName"] = json!(pick(dice, &["node-a", "node-b"]));
     pod["metadata"]["labels"] = json!({"tier": pick(dice, &["one", "two"])});
@@ -60,9 +61,9 @@ fn pod(dice: &mut StdRng) -> Value {
         pod["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:01:00Z");
     }
     match dice.random_range(0..8) {
-        0 => fixture::annotate(pod, "weft.dev/opaque-ports", "8080"),
-        1 => fixture::annotate(pod, "weft.dev/access", pick(dice, &["deny", "open", "?"])),
-        2 => fixture::set(pod, "/status/phase", json!("Succeeded")),
+        0 => cluster::annotate(pod, "weft.dev/opaque-ports", "8080"),
+        1 => cluster::annotate(pod, "weft.dev/access", pick(dice, &["deny", "open", "?"])),
+        2 => cluster::set(pod, "/status/phase", json!("Succeeded")),
         _ => pod,
     }
 }
@@ -75,7 +76,7 @@ fn service(dice: &mut StdRng) -> Value {
     } else {
         &[("http", 80), extra]
     };
-    let mut service = fixture::service(&service_name(n), &format!("10.96.0.{n}"), ports);
+    let mut service = cluster::service(&service_name(n), &format!("10.96.0.{n}"), ports);
     match dice.random_range(0..6) {
         0 => {
             service["spec"]["ports"][0]["appProtocol"] = json!(pick(dice, &["http", "grpc", "tcp"]))
@@ -89,7 +90,7 @@ fn service(dice: &mut StdRng) -> Value {
         _ => {}
     }
     let second = dice.random_range(0..3);
-    fixture::created(service, second)
+    cluster::created(service, second)
 }
 
 fn slice(dice: &mut StdRng) -> Value {
@@ -101,7 +102,7 @@ fn slice(dice: &mut StdRng) -> Value {
         if some && dice.random() {
             continue;
         }
-        let mut endpoint = fixture::endpoint(&format!("pod-{pod}"), &format!("10.0.0.{pod}"));
+        let mut endpoint = cluster::endpoint(&format!("pod-{pod}"), &format!("10.0.0.{pod}"));
         endpoint["conditions"]["ready"] = json!(dice.random_ratio(2, 3));
         if dice.random_ratio(1, 10) {
             endpoint["targetRef"] = Value::Null;
@@ -109,7 +110,7 @@ fn slice(dice: &mut StdRng) -> Value {
         endpoints.push(endpoint);
     }
     let part = dice.random_range(0..2);
-    fixture::slice(
+    cluster::slice(
         &format!("{name}-{part}"),
         &name,
         &[("http", 8080)],
@@ -123,7 +124,7 @@ fn policy(dice: &mut StdRng) -> Value {
     let mut object = match dice.random_range(0..4) {
         0 => {
             let rules = json!([{"kind": "HTTPRouteGroup", "name": format!("group-{n}")}]);
-            fixture::target(
+            cluster::target(
                 &format!("target-{n}"),
                 &format!("account-{n}"),
                 &["web"],
@@ -132,7 +133,7 @@ fn policy(dice: &mut StdRng) -> Value {
         }
         1 => {
             let path = pick(dice, &["/a", "/b", "["]);
-            fixture::group(
+            cluster::group(
                 &format!("group-{n}"),
                 json!([{"name": "m", "methods": ["GET"], "pathRegex": path}]),
             )
@@ -140,11 +141,11 @@ fn policy(dice: &mut StdRng) -> Value {
         2 => {
             let weight = dice.random_range(0..3);
             let backends = [("svc-1", weight), ("svc-2", 1)];
-            fixture::split(&format!("split-{n}"), &service_name(n), &backends)
+            cluster::split(&format!("split-{n}"), &service_name(n), &backends)
         }
         _ => {
             let labels = json!({"podLabelSelector": {"matchLabels": {"tier": "one"}}});
-            fixture::binding(&format!("binding-{n}"), labels)
+            cluster::binding(&format!("binding-{n}"), labels)
         }
     };
     object["metadata"]["generation"] = json!(generation);
@@ -153,15 +154,15 @@ fn policy(dice: &mut StdRng) -> Value {
 
 fn surroundings(dice: &mut StdRng) -> Value {
     if dice.random() {
-        return fixture::node(
+        return cluster::node(
             pick(dice, &["node-a", "node-b"]),
             pick(dice, &["zone-a", "zone-b"]),
         );
     }
-    let namespace = fixture::namespace("shop");
+    let namespace = cluster::namespace("shop");
     match dice.random_range(0..3) {
-        0 => fixture::annotate(namespace, "weft.dev/access", "deny"),
-        1 => fixture::annotate(namespace, "weft.dev/opaque-ports", "8080"),
+        0 => cluster::annotate(namespace, "weft.dev/access", "deny"),
+        1 => cluster::annotate(namespace, "weft.dev/opaque-ports", "8080"),
         _ => namespace,
     }
 }
@@ -176,21 +177,21 @@ fn step(dice: &mut StdRng, collector: &mut Collector) {
         _ => surroundings(dice),
     };
     if dice.random_ratio(1, 8) {
-        fixture::delete(collector, &object);
+        cluster::delete(collector, &object);
     } else {
-        fixture::apply(collector, &object);
+        cluster::apply(collector, &object);
     }
 }
 
-type Told = BTreeMap<String, Published>;
+type Told = BTreeMap<String, EncodedResource>;
 
 fn told(model: &Model, pod: &ObjectKey) -> Option<Told> {
     let resources = model.resolve(pod, &destinations(pod))?;
     Some(owned(resources))
 }
 
-fn owned(resources: BTreeMap<String, Arc<Published>>) -> Told {
-    let own = |(name, published): (String, Arc<Published>)| (name, (*published).clone());
+fn owned(resources: BTreeMap<String, Arc<EncodedResource>>) -> Told {
+    let own = |(name, published): (String, Arc<EncodedResource>)| (name, (*published).clone());
     resources.into_iter().map(own).collect()
 }
 
@@ -210,7 +211,7 @@ fn compiling_after_says_what_compiling_from_nothing_says_and_whom_it_concerns() 
         let world = Arc::new(collector.world());
         let (model, problems) = Model::compile(&world, &defaults);
         let mut compiled = Compiled::new(world, model, problems);
-        let mut seen: BTreeMap<ObjectKey, (u64, crate::model::Interest, Option<Told>)> =
+        let mut seen: BTreeMap<ObjectKey, (u64, crate::model::changes::Interest, Option<Told>)> =
             BTreeMap::new();
         for _ in 0..250 {
             for _ in 0..dice.random_range(1..4) {
@@ -253,7 +254,7 @@ fn compiling_after_says_what_compiling_from_nothing_says_and_whom_it_concerns() 
                 if let Some((number, interest, Some(held))) = seen.get_mut(pod)
                     && let Some(services) = compiled.states_since(*number, interest)
                 {
-                    let mut resources: BTreeMap<String, Arc<Published>> = held
+                    let mut resources: BTreeMap<String, Arc<EncodedResource>> = held
                         .iter()
                         .map(|(name, held)| (name.clone(), Arc::new(held.clone())))
                         .collect();
@@ -290,33 +291,33 @@ fn compiling_after_says_what_compiling_from_nothing_says_and_whom_it_concerns() 
 }
 
 /// A cluster with policies and many more pods than change.
-fn city() -> fixture::Cluster {
+fn city() -> cluster::Cluster {
     const SIZE: usize = 150;
-    let mut city = fixture::Cluster::default()
-        .with(fixture::namespace("shop"))
-        .with(fixture::tcp_route("ports", &[8080]));
+    let mut city = cluster::Cluster::default()
+        .with(cluster::namespace("shop"))
+        .with(cluster::tcp_route("ports", &[8080]));
     for n in 0..SIZE {
         let (service, account) = (format!("svc-{n}"), format!("account-{n}"));
         let at = |place: usize| format!("10.{place}.{}.{}", n / 200, n % 200 + 1);
         let pods: Vec<(String, String)> =
             (1..5).map(|p| (format!("{service}-{p}"), at(p))).collect();
         for (name, ip) in &pods {
-            city = city.with(fixture::pod(name, ip, &account));
+            city = city.with(cluster::pod(name, ip, &account));
         }
         let places: Vec<Value> = pods
             .iter()
-            .map(|(name, ip)| fixture::endpoint(name, ip))
+            .map(|(name, ip)| cluster::endpoint(name, ip))
             .collect();
         let rules = json!([{"kind": "TCPRoute", "name": "ports"}]);
         city = city
-            .with(fixture::service(&service, &at(96), &[("http", 80)]))
-            .with(fixture::slice(
+            .with(cluster::service(&service, &at(96), &[("http", 80)]))
+            .with(cluster::slice(
                 &service,
                 &service,
                 &[("http", 8080)],
                 &places,
             ))
-            .with(fixture::target(
+            .with(cluster::target(
                 &format!("t-{n}"),
                 &account,
                 &["web"],
@@ -327,7 +328,7 @@ fn city() -> fixture::Cluster {
 }
 
 fn replaced(world: &World, object: &Value) -> Arc<World> {
-    let one = fixture::Cluster::default().with(object.clone()).world();
+    let one = cluster::Cluster::default().with(object.clone()).world();
     let mut world = world.clone();
     Arc::make_mut(&mut world.pods).extend((*one.pods).clone());
     Arc::make_mut(&mut world.slices).extend((*one.slices).clone());
@@ -352,10 +353,10 @@ fn pod_that_comes_goes_or_changes_a_label_costs_a_fraction_of_a_whole_compile() 
     let compiled = Compiled::new(world.clone(), model, problems);
     let whole = fastest(|| Model::compile(&world, &defaults));
 
-    let job = fixture::plain_pod("job", "10.200.0.1", "batch");
-    let meshed = fixture::pod("svc-7-1", "10.1.0.8", "account-7");
-    let labelled = fixture::set(meshed, "/metadata/labels/version", json!("2"));
-    let fifth = fixture::pod("svc-7-5", "10.5.0.8", "account-7");
+    let job = cluster::plain_pod("job", "10.200.0.1", "batch");
+    let meshed = cluster::pod("svc-7-1", "10.1.0.8", "account-7");
+    let labelled = cluster::set(meshed, "/metadata/labels/version", json!("2"));
+    let fifth = cluster::pod("svc-7-5", "10.5.0.8", "account-7");
     let gone = {
         let mut world = (*world).clone();
         Arc::make_mut(&mut world.pods).remove(&ObjectKey::new("shop", "svc-3-2"));
@@ -378,10 +379,10 @@ fn pod_that_comes_goes_or_changes_a_label_costs_a_fraction_of_a_whole_compile() 
     let next = replaced(&world, &fifth);
     let came = compiled.after(next.clone(), &defaults);
     let mut places: Vec<Value> = (1..5)
-        .map(|p| fixture::endpoint(&format!("svc-7-{p}"), &format!("10.{p}.0.8")))
+        .map(|p| cluster::endpoint(&format!("svc-7-{p}"), &format!("10.{p}.0.8")))
         .collect();
-    places.push(fixture::endpoint("svc-7-5", "10.5.0.8"));
-    let slice = fixture::slice("svc-7", "svc-7", &[("http", 8080)], &places);
+    places.push(cluster::endpoint("svc-7-5", "10.5.0.8"));
+    let slice = cluster::slice("svc-7", "svc-7", &[("http", 8080)], &places);
     let joined = replaced(&next, &slice);
     let after = fastest(|| came.after(joined.clone(), &defaults));
     assert!(
@@ -393,7 +394,7 @@ fn pod_that_comes_goes_or_changes_a_label_costs_a_fraction_of_a_whole_compile() 
     let told = joined
         .model
         .resolve(&ObjectKey::new("shop", "svc-3-1"), &api);
-    let told = fixture::Resolved(told.unwrap());
+    let told = cluster::Resolved(told.unwrap());
     let at = told.addresses("endpoints/shop/svc-7:80");
     assert!(at.contains(&"10.5.0.8:8080".to_owned()), "{at:?}");
 }

@@ -1,3 +1,5 @@
+//! TrafficTargets become rules.
+
 use policy::{
     access::{Access, Caller},
     http_match::RequestFacts,
@@ -8,11 +10,11 @@ use serde_json::{Value, json};
 
 use super::{failures, verdict};
 use crate::{
-    fixture::*,
     problem::{
         ConditionType::{Accepted, ResolvedRefs},
         Problem, Reason,
     },
+    testing::cluster::*,
 };
 
 mod ports;

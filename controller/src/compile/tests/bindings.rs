@@ -8,11 +8,11 @@ use serde_json::{Value, json};
 
 use super::{failures, verdict};
 use crate::{
-    fixture::*,
     problem::{
         ConditionType::{Accepted, ResolvedRefs},
         Reason,
     },
+    testing::cluster::*,
 };
 
 /// A caller as its certificate shows it.

@@ -1,7 +1,9 @@
+//! What stands at an address.
+
 use serde_json::json;
 use wire::v1::destination::Target;
 
-use crate::fixture::*;
+use crate::testing::cluster::*;
 
 #[test]
 fn a_cluster_address_of_either_family_is_its_service() {

@@ -1,6 +1,8 @@
+//! Where a Service's port is served.
+
 use serde_json::{Value, json};
 
-use crate::fixture::*;
+use crate::testing::cluster::*;
 
 const API: &str = "endpoints/shop/api:80";
 

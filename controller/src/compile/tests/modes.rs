@@ -1,7 +1,9 @@
+//! Modes of namespaces and pods.
+
 use serde_json::json;
 use wire::v1::{Enforcement, MtlsMode};
 
-use crate::{fixture::*, model::Defaults, problem::Reason};
+use crate::{model::Defaults, problem::Reason, testing::cluster::*};
 
 fn modes(cluster: &Cluster, defaults: &Defaults) -> (Enforcement, MtlsMode) {
     let resolved = Resolved(resolve(&cluster.compile_with(defaults).0, "api-1", &[]));

@@ -7,8 +7,8 @@ use prost::Message;
 use serde_json::{Value, json};
 
 use crate::{
-    fixture::*,
     model::{Defaults, Model},
+    testing::cluster::*,
     watch::{Collector, Step},
     world::ObjectKey,
 };

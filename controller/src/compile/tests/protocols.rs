@@ -1,7 +1,9 @@
+//! What is declared for a port.
+
 use serde_json::json;
 use wire::v1::{Protocol, destination::Target};
 
-use crate::{fixture::*, problem::Reason};
+use crate::{problem::Reason, testing::cluster::*};
 
 /// The protocol of Service `api` and of container port 8080 behind it.
 fn protocols(cluster: &Cluster) -> (Protocol, Protocol) {

@@ -1,12 +1,14 @@
+//! TrafficSplits become routes.
+
 use serde_json::{Value, json};
 
 use super::{failures, verdict};
 use crate::{
-    fixture::*,
     problem::{
         ConditionType::{Accepted, ResolvedRefs},
         Reason,
     },
+    testing::cluster::*,
 };
 
 /// Services api (80), v1 (80), v2 (80 and 90), each with a pod.

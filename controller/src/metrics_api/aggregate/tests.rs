@@ -1,7 +1,9 @@
-use super::super::fixture::{
+//! Reports become the figures of a workload.
+
+use super::*;
+use crate::testing::town::{
     SLOT_NOW, call, inventory, key, report, reports, seen_by_client, seen_by_server,
 };
-use super::*;
 
 fn view<'a>(inventory: &'a Inventory, reports: &'a Reports) -> View<'a> {
     View {

@@ -1,3 +1,5 @@
+//! Which pods and which time a query means.
+
 use super::*;
 
 fn path(text: &str) -> Path {

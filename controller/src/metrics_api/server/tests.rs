@@ -1,3 +1,5 @@
+//! Who may ask the metrics API, and how much.
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
@@ -12,10 +14,10 @@ use rustls::{ClientConfig, RootCertStore};
 use serde_json::json;
 use tokio_rustls::TlsConnector;
 
-use super::super::fixture::{call, inventory, reports, seen_by_server};
 use super::*;
 use crate::authority::Authority;
-use crate::reports::{Reports, SLOT, slot_of};
+use crate::observe::reports::{Reports, SLOT, slot_of};
+use crate::testing::town::{call, inventory, reports, seen_by_server};
 use crate::world::ObjectKey;
 
 #[path = "tests/floods.rs"]
@@ -118,7 +120,7 @@ impl Bench {
         .into();
         let front = Front::read(&data).unwrap();
         let tls = front.tls(&serving).unwrap();
-        let trusted = Arc::new(front::Trusted { front, tls });
+        let trusted = Arc::new(front_proxy::Trusted { front, tls });
         let (publish, front) = watch::channel(Some(trusted));
         let (models, latest) = watch::channel(None);
         let reviews = Arc::default();
@@ -200,7 +202,7 @@ impl Bench {
     /// What a proxy of `shop` tells now, in a slot that is still open; asked for when
     /// it has settled.
     fn told(&self, uid: &str, pod: &str, edge: wire::v1::Edge) {
-        let reporter = crate::reports::Reporter {
+        let reporter = crate::observe::reports::Reporter {
             uid: uid.into(),
             pod: ObjectKey::new("shop", pod),
         };
@@ -358,7 +360,7 @@ async fn window_and_warning(most: usize) -> (String, Option<String>) {
     let followed = Followed::default();
     *followed.inventory.write() = inventory();
     let reports = Reports::holding(crate::metrics::ReportMetrics::default(), most);
-    let reporter = crate::reports::Reporter {
+    let reporter = crate::observe::reports::Reporter {
         uid: "shop-api".into(),
         pod: ObjectKey::new("shop", "api-1"),
     };

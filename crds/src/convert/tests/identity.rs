@@ -1,3 +1,5 @@
+//! Converting there and back changes nothing.
+
 use proptest::prelude::*;
 
 use super::{SmiVersion, VERSIONS, annotation, generate, stored, to, without_annotation};

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::{SmiKind, SmiVersion, VERSIONS, annotation, generate, stored, to, with_annotation};
-use crate::convert::{annotation::Lossless, hidden, shape, take_content};
+use crate::convert::{annotation::Lossless, content, hidden, shape};
 use SmiVersion::{V1alpha1, V1alpha2, V1alpha3, V1alpha4};
 
 #[derive(Debug)]
@@ -164,8 +164,8 @@ fn older() -> impl Strategy<Value = SmiVersion> {
 /// A note that says whatever its forger likes, with hashes that fit.
 fn forged(kind: SmiKind, view: &Value, other_stored: &Value) -> Option<String> {
     let version = version_of(view);
-    let visible = take_content(&mut view.as_object().unwrap().clone());
-    let other = take_content(&mut other_stored.as_object().unwrap().clone());
+    let visible = content::take(&mut view.as_object().unwrap().clone());
+    let other = content::take(&mut other_stored.as_object().unwrap().clone());
     let pieces = shape::to_version(kind, version, &other).pieces;
     let note = Lossless {
         hidden: hidden::hide(kind, version, &visible, pieces, &other, true),

@@ -1,3 +1,5 @@
+//! What the API server asks and is answered.
+
 use kube::core::conversion::ConversionReview;
 use serde_json::{Value, json};
 

@@ -1,3 +1,5 @@
+//! The definitions of the kinds, and what their schemas let in.
+
 use regex::Regex;
 use serde_json::{Value, json};
 

@@ -3,7 +3,7 @@
 
 use serde_json::Value;
 
-use super::Place;
+use super::place::Place;
 use crate::{
     Call, Caller, Request, Traffic, World,
     object::{list, name, namespace, spec},
@@ -82,7 +82,7 @@ impl World {
         let mut caller = if random.percent(15) {
             Caller::Outside
         } else {
-            caller(pods[random.below(pods.len())])
+            pod_caller(pods[random.below(pods.len())])
         };
         let targets: Vec<&Value> = self.all("TrafficTarget").collect();
         if !targets.is_empty() && random.percent(85) {
@@ -95,8 +95,7 @@ impl World {
             let sources = list(&spec(target)["sources"]);
             if !sources.is_empty() && random.percent(70) {
                 let source = &sources[random.below(sources.len())];
-                let mut known: Vec<Caller> =
-                    pods.iter().map(|pod| super::calls::caller(pod)).collect();
+                let mut known: Vec<Caller> = pods.iter().map(|pod| pod_caller(pod)).collect();
                 known.push(Caller::Outside);
                 known.retain(|caller| self.source_means(source, namespace(target), caller));
                 if !known.is_empty() {
@@ -124,7 +123,7 @@ impl World {
     }
 }
 
-fn caller(pod: &Value) -> Caller {
+fn pod_caller(pod: &Value) -> Caller {
     Caller::Pod {
         namespace: namespace(pod).to_owned(),
         name: name(pod).to_owned(),

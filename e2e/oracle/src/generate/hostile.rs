@@ -3,7 +3,11 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{Place, SHOP, policies};
+use super::{
+    objects,
+    place::{Place, SHOP},
+    policies::policies,
+};
 use crate::random::Random;
 
 /// Longest list that is made, in entries. What the API server takes is bounded by
@@ -96,7 +100,7 @@ fn harm(random: &mut Random, object: &mut Value) {
     };
     let mut places = vec!["/spec".to_owned()];
     for field in fields {
-        super::objects::collect(&format!("/{field}"), &object[&field], &mut places);
+        objects::collect(&format!("/{field}"), &object[&field], &mut places);
     }
     let at = random.of(&places);
     if object.pointer(&at).is_none() {

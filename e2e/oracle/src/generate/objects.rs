@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::Place;
+use super::place::Place;
 use crate::random::Random;
 
 /// The last of each does not exist.

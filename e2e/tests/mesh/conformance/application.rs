@@ -3,7 +3,7 @@
 use anyhow::{Context as _, ensure};
 use e2e::{
     conformance::Record,
-    echo::call::{Order, Seen},
+    echo::{call::Order, seen::Seen},
     harness::{Api, App, Namespace, Pod, eventually},
 };
 use http::Method;
@@ -251,7 +251,7 @@ fn service(name: &str, selector: &Value) -> Value {
 
 /// `succeeded 1, failed 0` and so on, as the row keeps it.
 pub(super) fn in_words(seen: &Seen) -> String {
-    let calls = |list: &[e2e::echo::call::Call]| {
+    let calls = |list: &[e2e::echo::seen::Call]| {
         let names: Vec<_> = list
             .iter()
             .map(|call| {

@@ -5,6 +5,7 @@ use futures::channel::mpsc;
 use hyper::body::Frame;
 use tokio::time::timeout;
 
+use super::super::counted::ANSWER_TIMEOUT;
 use super::*;
 
 const ATTACKERS: [[u8; 4]; 2] = [[127, 0, 0, 66], [127, 0, 0, 67]];
@@ -168,4 +169,243 @@ async fn address_that_connects_without_end_shuts_no_other_out() {
         let line = format!("weft_injector_limit_reached_total{{limit=\"{limit}\"}}");
         assert!(metrics.contains(&line), "{metrics}");
     }
+}
+
+/// A review with as many short keys as fit: read, it takes twenty times its length.
+fn keys(path: &str) -> Bytes {
+    let keys: Vec<String> = (0..300_000).map(|i| format!("\"{i:x}\":0")).collect();
+    let keys = keys.join(",");
+    let body = if path == "/convert" {
+        format!(
+            r#"{{"apiVersion":"apiextensions.k8s.io/v1","kind":"ConversionReview","request":{{"uid":"u","desiredAPIVersion":"access.smi-spec.io/v1alpha4","objects":[{{"apiVersion":"access.smi-spec.io/v1alpha1","kind":"TrafficTarget","metadata":{{"name":"t"}},"x":{{{keys}}}}}]}}}}"#
+        )
+    } else {
+        format!(
+            r#"{{"apiVersion":"admission.k8s.io/v1","request":{{"uid":"u","kind":{{"group":"","kind":"Pod"}},"namespace":"shop","operation":"CREATE","object":{{"metadata":{{}},"spec":{{"containers":[],"x":{{{keys}}}}}}}}}}}"#
+        )
+    };
+    assert!((MAX_BODY * 9 / 10..=MAX_BODY).contains(&body.len()));
+    body.into()
+}
+
+/// Statuses of so many calls with the same body at one time, each on its own connection.
+async fn at_once(harness: &Harness, path: &str, body: &Bytes, calls: usize) -> Vec<StatusCode> {
+    let calls = (0..calls).map(async |at| {
+        let stream = TokioIo::new(harness.connect_from(ATTACKERS[at % 2], b"h2").await);
+        let (mut sender, connection) = http2::handshake(TokioExecutor::new(), stream)
+            .await
+            .unwrap();
+        tokio::spawn(connection);
+        let request = Request::post(format!("https://{NAME}{path}"))
+            .body(Full::new(body.clone()))
+            .unwrap();
+        let response = sender.send_request(request).await;
+        // A connection that is closed for its bytes is an answer as well.
+        response.map_or(StatusCode::SERVICE_UNAVAILABLE, |response| {
+            response.status()
+        })
+    });
+    futures::future::join_all(calls).await
+}
+
+/// Set for the process that measures its own memory, away from the other tests'.
+const ALONE: &str = "WEFT_TEST_ALONE";
+
+/// Runs a test of this file again in a process of its own. True if this is that process.
+fn is_alone(test: &str) -> bool {
+    if std::env::var_os(ALONE).is_some() {
+        return true;
+    }
+    let output = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "--nocapture"])
+        .arg(format!("server::tests::floods::{test}"))
+        .env(ALONE, "1")
+        .output()
+        .unwrap();
+    let (out, err) = (
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr),
+    );
+    assert!(
+        output.status.success() && out.contains("1 passed"),
+        "{out}{err}"
+    );
+    println!("{out}");
+    false
+}
+
+#[tokio::test]
+async fn eight_reviews_of_many_keys_at_once_take_the_memory_of_one() {
+    if !is_alone("eight_reviews_of_many_keys_at_once_take_the_memory_of_one") {
+        return;
+    }
+    let harness = Harness::start().await;
+    let paths = [
+        "/mutate",
+        "/validate",
+        "/account",
+        "/ephemeral",
+        "/spelling",
+        "/convert",
+    ];
+    let (mut grown, mut late) = (Vec::new(), 0);
+    for path in paths {
+        let body = keys(path);
+        let before = high_water();
+        let mut flood = std::pin::pin!(at_once(&harness, path, &body, 8));
+        let mut pods = 0;
+        let statuses = loop {
+            let began = Instant::now();
+            let request = pod(json!({ "containers": [{ "name": "app" }] }));
+            tokio::select! {
+                biased;
+                statuses = &mut flood => break statuses,
+                review = harness.review("/mutate", request) => {
+                    assert_eq!(review["response"]["allowed"], true);
+                    pods += 1;
+                    late += usize::from(began.elapsed() > Duration::from_secs(1));
+                }
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        };
+        let more = (high_water() - before) / 1024 / 1024;
+        println!("{path}: {more} MiB more, {pods} pods beside, {late} late, {statuses:?}");
+        grown.push(more);
+    }
+    // One review takes 60 MiB, the bodies and what this side has of them some 40.
+    let all: usize = grown.iter().sum();
+    assert!(all < 112, "{grown:?} MiB");
+    assert_eq!(late, 0, "pods that took longer than a second");
+    memory_is_given_back(&harness).await;
+}
+
+#[tokio::test]
+async fn large_reviews_of_honest_authors_are_answered() {
+    let harness = Harness::start().await;
+    let fields: Vec<String> = (0..40)
+        .map(|i| format!(r#""f:field{i}":{{".":{{}},"f:name":{{}},"f:value":{{}}}}"#))
+        .collect();
+    let fields = format!("{{{}}}", fields.join(","));
+    let fields: Value = serde_json::from_str(&fields).unwrap();
+    let manager = |i| {
+        json!({
+            "manager": format!("controller-{i}"), "operation": "Update", "apiVersion": "v1",
+            "fieldsType": "FieldsV1", "fieldsV1": {"f:metadata": {"f:labels": fields}, "f:spec": fields},
+        })
+    };
+    let managers: Vec<Value> = (0..60).map(manager).collect();
+    let env: Vec<Value> = (0..1_000)
+        .map(|i| json!({"name": format!("VARIABLE_{i}"), "value": "x".repeat(600)}))
+        .collect();
+    let conditions: Vec<Value> = (0..100)
+        .map(|i| json!({"type": format!("c{i}"), "status": "True"}))
+        .collect();
+    let large = json!({
+        "metadata": {
+            "name": "web-1", "labels": {"app": "web"}, "managedFields": managers,
+            "annotations": {"note": "y".repeat(200 * 1024)},
+        },
+        "spec": {"containers": [{"name": "app", "env": env}]},
+        "status": {"conditions": conditions},
+    });
+    assert!(large.to_string().len() > 1024 * 1024);
+    let mut request = pod(json!({}));
+    request["object"] = large.clone();
+    let review = harness.review("/mutate", request.clone()).await;
+    assert!(review["response"]["patch"].is_string());
+    request["operation"] = "UPDATE".into();
+    request["oldObject"] = large;
+    for path in ["/account", "/ephemeral", "/spelling"] {
+        let review = harness.review(path, request.clone()).await;
+        assert_eq!(review["response"]["allowed"], true, "{path}: {review}");
+    }
+    // As much as etcd takes, with its former state.
+    let source = json!({"kind": "ServiceAccount", "name": "prometheus", "namespace": "monitoring"});
+    let rule = json!({"kind": "HTTPRouteGroup", "name": "routes", "matches": ["all"]});
+    let target = |port: u16| {
+        json!({
+            "metadata": {"annotations": {"note": "z".repeat(1_200_000)}, "managedFields": managers},
+            "spec": {
+                "destination": {"kind": "ServiceAccount", "name": "web", "port": port},
+                "sources": vec![&source; 256], "rules": vec![&rule; 64],
+            },
+        })
+    };
+    let request = json!({
+        "uid": "u2", "namespace": "shop", "name": "web", "operation": "UPDATE",
+        "kind": {"group": "access.smi-spec.io", "version": "v1alpha4", "kind": "TrafficTarget"},
+        "object": target(1), "oldObject": target(2),
+    });
+    assert!(request.to_string().len() > 2_500_000);
+    let review = harness.review("/validate", request).await;
+    assert_eq!(review["response"]["uid"], "u2", "{review}");
+    memory_is_given_back(&harness).await;
+}
+
+/// Thousands of expressions, and as many as may be compiled for one object.
+fn expressions() -> Bytes {
+    let matches: Vec<Value> = (0..64)
+        .map(|i| {
+            let headers: Vec<Value> = (0..32)
+                .map(|k| json!({format!("h{k}"): format!("\\w{{9}}{}", i * 40 + k)}))
+                .collect();
+            json!({"name": format!("m{i}"), "pathRegex": format!("\\w{{9}}{i}"), "headers": headers})
+        })
+        .collect();
+    let request = json!({
+        "uid": "u", "namespace": "shop", "name": "x", "operation": "CREATE",
+        "kind": {"group": "specs.smi-spec.io", "version": "v1alpha4", "kind": "HTTPRouteGroup"},
+        "object": {"spec": {"matches": matches}},
+    });
+    let review = json!({"apiVersion": "admission.k8s.io/v1", "request": request});
+    review.to_string().into()
+}
+
+#[tokio::test]
+async fn address_with_dear_reviews_without_end_delays_no_others() {
+    let harness = Harness::start().await;
+    let (body, began) = (expressions(), Instant::now());
+    let (status, _) = harness.call("/validate", body.clone()).await;
+    assert_eq!(status, StatusCode::OK);
+    println!("one takes {:?}", began.elapsed());
+    let (tell, told) = mpsc::unbounded();
+    let mut flood = tokio::task::JoinSet::new();
+    for at in 0..10 {
+        let stream = TokioIo::new(harness.connect_from(ATTACKERS[at % 2], b"h2").await);
+        let (sender, connection) = http2::handshake(TokioExecutor::new(), stream)
+            .await
+            .unwrap();
+        flood.spawn(async move { drop(connection.await) });
+        for _ in 0..5 {
+            let (mut sender, body, tell) = (sender.clone(), body.clone(), tell.clone());
+            flood.spawn(async move {
+                loop {
+                    let request = Request::post(format!("https://{NAME}/validate"));
+                    let request = request.body(Full::new(body.clone())).unwrap();
+                    let Ok(response) = sender.send_request(request).await else {
+                        return;
+                    };
+                    let _ = tell.unbounded_send(response.status());
+                }
+            });
+        }
+    }
+    drop(tell);
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let mut slowest = Duration::ZERO;
+    for _ in 0..10 {
+        let began = Instant::now();
+        must_be_answered(&harness).await;
+        slowest = slowest.max(began.elapsed());
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    flood.shutdown().await;
+    let statuses: Vec<StatusCode> = told.collect().await;
+    let count = |status| statuses.iter().filter(|seen| **seen == status).count();
+    let (judged, refused) = (
+        count(StatusCode::OK),
+        count(StatusCode::TOO_MANY_REQUESTS) + count(StatusCode::SERVICE_UNAVAILABLE),
+    );
+    println!("slowest pod {slowest:?}; {judged} dear reviews judged, {refused} refused");
+    assert!(judged > 3, "the others are not starved: {judged}");
 }

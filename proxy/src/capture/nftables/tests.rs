@@ -1,5 +1,8 @@
+//! What the kernel is told, and what it answers.
+
 use super::*;
-use crate::capture::{Settings, rules};
+use crate::capture::rules;
+use crate::capture::settings::Settings;
 
 #[test]
 fn the_longest_lists_fit_into_one_message() {
@@ -7,7 +10,7 @@ fn the_longest_lists_fit_into_one_message() {
     const SEND_BUFFER: usize = 212_992 - 32;
     let port = |number: usize| format!("{0}-{0}", 2 * number + 1);
     let ports: Vec<_> = (0..policy::protocol::MAX_PORT_RANGES).map(port).collect();
-    let cidrs: Vec<_> = (0..super::super::MAX_NETS)
+    let cidrs: Vec<_> = (0..crate::capture::settings::MAX_NETS)
         .map(|n| format!("2001:db8:{n:x}::/48"))
         .collect();
     let settings = Settings::from_arguments([

@@ -1,3 +1,5 @@
+//! Which packets are redirected.
+
 use super::*;
 
 fn rules(chain: &str, settings: &Settings) -> Vec<Rule> {

@@ -3,6 +3,8 @@
 use hyper::client::conn::http2;
 use tokio::time::timeout;
 
+use hyper_util::rt::TokioExecutor;
+
 use super::*;
 
 /// Connections that say nothing, from an address of their own.

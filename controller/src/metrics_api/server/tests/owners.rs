@@ -1,10 +1,10 @@
 //! Whose traffic it is, from the lists of the API server to the answer.
 
 use super::*;
-use crate::compiled::Compiled;
-use crate::fixture;
-use crate::metrics_api::inventory::Thing;
-use crate::metrics_api::kind::Kind;
+use crate::inventory::Thing;
+use crate::inventory::kind::Kind;
+use crate::model::compiled::Compiled;
+use crate::testing::cluster;
 
 /// An API server that lists these objects by path, and whose watches never say anything.
 fn lists(objects: BTreeMap<String, Vec<Value>>) -> kube::Client {
@@ -40,16 +40,16 @@ async fn every_kind_of_owner_has_the_traffic_of_its_own_pods() {
         ("apis/apps.example/v1", "StatefulSet", "clones", "db"),
     ];
     let mut objects = BTreeMap::new();
-    let mut cluster = fixture::shop();
+    let mut cluster = cluster::shop();
     for (i, (at, kind, plural, name)) in owners.iter().enumerate() {
         let meta = json!({"name": name, "namespace": "shop", "uid": format!("{plural}-uid")});
         objects.insert(format!("/{at}/{plural}"), vec![json!({"metadata": meta})]);
         let api_version = at.trim_start_matches("apis/").trim_start_matches("api/");
         let owner = json!([{"apiVersion": api_version, "kind": kind, "name": name,
             "uid": format!("{plural}-uid"), "controller": true}]);
-        let pod = fixture::pod(&format!("pod-{i}"), &format!("10.0.9.{i}"), name);
-        let pod = fixture::set(pod, "/metadata/ownerReferences", owner);
-        cluster = cluster.with(fixture::set(
+        let pod = cluster::pod(&format!("pod-{i}"), &format!("10.0.9.{i}"), name);
+        let pod = cluster::set(pod, "/metadata/ownerReferences", owner);
+        cluster = cluster.with(cluster::set(
             pod,
             "/metadata/uid",
             json!(format!("uid-{i}")),

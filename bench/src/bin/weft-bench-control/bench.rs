@@ -1,0 +1,37 @@
+//! What every measurement uses.
+
+use std::time::Instant;
+
+use anyhow::Result;
+
+use crate::api::Api;
+use crate::crowd::{self, Size};
+use crate::process::Program;
+
+/// The cluster that is measured, and when that began.
+pub(crate) struct Bench {
+    pub(crate) api: Api,
+    pub(crate) program: Program,
+    pub(crate) etcd: u32,
+    pub(crate) api_server: u32,
+    pub(crate) begun: Instant,
+}
+
+impl Bench {
+    /// Makes what a size has and the one before it has not.
+    pub(crate) async fn grow(&self, from: &Size, to: &Size) -> Result<()> {
+        self.say(&format!(
+            "growing to {} Services, {} Pods",
+            to.services,
+            to.pods()
+        ));
+        for wanted in crowd::growth(from, to) {
+            self.api.make(wanted).await?;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn say(&self, text: &str) {
+        println!("[{:>4} s] {text}", self.begun.elapsed().as_secs());
+    }
+}

@@ -1,0 +1,160 @@
+//! Whether a user may read what he asks for. The API server decides, as it does
+//! for its own objects; its answers are remembered for a moment.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::api::authorization::v1::{
+    ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec,
+};
+use kube::api::PostParams;
+use kube::{Api, Client};
+use parking_lot::Mutex;
+use tokio::time::{Instant, timeout};
+
+use super::front_proxy::User;
+
+/// How long an answer holds. A right that is taken away is gone after it.
+const REMEMBERED: Duration = Duration::from_secs(5);
+/// Answers that are remembered, each below 1 KiB.
+const MAX_REMEMBERED: usize = 1024;
+/// Time for one question.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// What the user must be allowed to do.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Attributes {
+    /// Group of the API.
+    pub group: &'static str,
+    /// `get` or `list`.
+    pub verb: &'static str,
+    /// Version of the API.
+    pub version: &'static str,
+    /// Plural.
+    pub resource: &'static str,
+    /// Below the resource, or empty.
+    pub subresource: &'static str,
+    /// Empty for all.
+    pub namespace: String,
+    /// Empty for all.
+    pub name: String,
+}
+
+type Question = (User, Attributes);
+
+/// Asks the API server. Clones share what is remembered.
+#[derive(Clone)]
+pub(crate) struct Gate {
+    reviews: Api<SubjectAccessReview>,
+    remembered: Arc<Mutex<HashMap<Question, (AccessDecision, Instant)>>>,
+}
+
+opaque_debug!(Gate);
+
+/// What the API server says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum AccessDecision {
+    /// The user may.
+    Allowed,
+    /// He may not; why, if the API server says.
+    Denied(String),
+}
+
+impl Gate {
+    /// A gate that asks through `client`.
+    pub(crate) fn new(client: Client) -> Self {
+        Self {
+            reviews: Api::all(client),
+            remembered: Arc::default(),
+        }
+    }
+
+    /// Whether `user` may do this.
+    ///
+    /// # Errors
+    /// When the API server does not say.
+    pub(crate) async fn admits(
+        &self,
+        user: &User,
+        asked: &Attributes,
+    ) -> Result<AccessDecision, String> {
+        let question = (user.clone(), asked.clone());
+        if let Some((verdict, until)) = self.remembered.lock().get(&question)
+            && Instant::now() < *until
+        {
+            return Ok(verdict.clone());
+        }
+        let review = SubjectAccessReview {
+            spec: spec(user, asked),
+            ..SubjectAccessReview::default()
+        };
+        let params = PostParams::default();
+        let answer = timeout(PATIENCE, self.reviews.create(&params, &review))
+            .await
+            .map_err(|_| "the API server did not say in time whether this is allowed".to_owned())?
+            .map_err(|error| format!("whether this is allowed could not be asked: {error}"))?;
+        let status = answer.status.unwrap_or_default();
+        let verdict = if status.allowed {
+            AccessDecision::Allowed
+        } else {
+            AccessDecision::Denied(status.reason.unwrap_or_default())
+        };
+        self.remember(question, verdict.clone());
+        Ok(verdict)
+    }
+
+    fn remember(&self, question: Question, verdict: AccessDecision) {
+        let now = Instant::now();
+        let mut remembered = self.remembered.lock();
+        if remembered.len() >= MAX_REMEMBERED {
+            remembered.retain(|_, (_, until)| now < *until);
+        }
+        // Full of what is still fresh: this one is asked again next time.
+        if remembered.len() < MAX_REMEMBERED {
+            remembered.insert(question, (verdict, now + REMEMBERED));
+        }
+    }
+}
+
+fn spec(user: &User, asked: &Attributes) -> SubjectAccessReviewSpec {
+    let some = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+    SubjectAccessReviewSpec {
+        user: some(&user.name),
+        uid: some(&user.uid),
+        groups: Some(user.groups.clone()),
+        extra: (!user.extra.is_empty()).then(|| user.extra.clone()),
+        resource_attributes: Some(ResourceAttributes {
+            group: Some(asked.group.to_owned()),
+            version: some(asked.version),
+            resource: some(asked.resource),
+            subresource: some(asked.subresource),
+            namespace: some(&asked.namespace),
+            name: some(&asked.name),
+            verb: some(asked.verb),
+            ..ResourceAttributes::default()
+        }),
+        ..SubjectAccessReviewSpec::default()
+    }
+}
+
+/// What a user who may not is told.
+pub(crate) fn refusal(user: &User, asked: &Attributes, reason: &str) -> String {
+    let resource = match asked.subresource {
+        "" => asked.resource.to_owned(),
+        sub => format!("{}/{sub}", asked.resource),
+    };
+    let place = match asked.namespace.as_str() {
+        "" => "at the cluster scope".to_owned(),
+        namespace => format!("in the namespace {namespace:?}"),
+    };
+    let why = if reason.is_empty() {
+        String::new()
+    } else {
+        format!(": {reason}")
+    };
+    format!(
+        "user {:?} cannot {} resource {resource:?} in API group {:?} {place}{why}",
+        user.name, asked.verb, asked.group
+    )
+}

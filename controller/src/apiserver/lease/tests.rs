@@ -1,0 +1,212 @@
+//! Who holds the Lease, and for how long.
+
+use super::*;
+use crate::testing::api_server::FakeApi;
+use serde_json::json;
+
+const PATH: &str = "/apis/coordination.k8s.io/v1/namespaces/mesh/leases/one";
+
+fn candidate(api: &FakeApi, me: &str) -> (Candidate, Leadership) {
+    Candidate::new(api.client(), "mesh", "one", me)
+}
+
+#[tokio::test(start_paused = true)]
+async fn first_candidate_holds_and_second_waits() {
+    let api = FakeApi::default();
+    let (mut a, a_leads) = candidate(&api, "a");
+    let (mut b, b_leads) = candidate(&api, "b");
+    a.step().await;
+    b.step().await;
+    assert!(a_leads.is_held());
+    assert!(!b_leads.is_held());
+}
+
+#[tokio::test(start_paused = true)]
+async fn record_that_stands_still_for_its_duration_is_taken_over() {
+    let api = FakeApi::default();
+    let (mut a, _a) = candidate(&api, "a");
+    let (mut b, b_leads) = candidate(&api, "b");
+    a.step().await;
+    b.step().await;
+    tokio::time::advance(DURATION - Duration::from_secs(1)).await;
+    b.step().await;
+    assert!(!b_leads.is_held(), "one second early");
+    tokio::time::advance(Duration::from_secs(1)).await;
+    b.step().await;
+    assert!(b_leads.is_held());
+    let record = api.read(PATH).unwrap();
+    assert_eq!(record["spec"]["holderIdentity"], json!("b"));
+    assert_eq!(record["spec"]["leaseTransitions"], json!(2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn lease_carries_the_annotations_of_its_holder_and_keeps_those_of_others() {
+    let api = FakeApi::default();
+    let (a, _a) = candidate(&api, "a");
+    let (b, _b) = candidate(&api, "b");
+    let (mut a, mut b) = (a.annotated("domain", "old"), b.annotated("domain", "new"));
+    let said = || api.read(PATH).unwrap()["metadata"]["annotations"].clone();
+    a.step().await;
+    b.step().await;
+    assert_eq!(said(), json!({"domain": "old"}));
+    let mut record = api.read(PATH).unwrap();
+    record["metadata"]["annotations"]["owner"] = json!("somebody");
+    api.put(PATH, record);
+    a.release().await;
+    b.step().await;
+    assert_eq!(said(), json!({"domain": "new", "owner": "somebody"}));
+}
+
+#[tokio::test(start_paused = true)]
+async fn renewal_by_the_holder_restarts_the_wait() {
+    let api = FakeApi::default();
+    let (mut a, _a) = candidate(&api, "a");
+    let (mut b, b_leads) = candidate(&api, "b");
+    a.step().await;
+    b.step().await;
+    tokio::time::advance(Duration::from_secs(8)).await;
+    a.step().await;
+    b.step().await;
+    tokio::time::advance(Duration::from_secs(8)).await;
+    b.step().await;
+    assert!(!b_leads.is_held());
+}
+
+#[tokio::test(start_paused = true)]
+async fn holder_whose_record_was_taken_stops_writing() {
+    let api = FakeApi::default();
+    let (mut a, a_leads) = candidate(&api, "a");
+    a.step().await;
+    let mut record = api.read(PATH).unwrap();
+    record["spec"]["holderIdentity"] = json!("b");
+    api.put(PATH, record);
+    a.step().await;
+    assert!(!a_leads.is_held());
+}
+
+#[tokio::test(start_paused = true)]
+async fn release_lets_the_next_candidate_in_at_once() {
+    let api = FakeApi::default();
+    let (mut a, a_leads) = candidate(&api, "a");
+    let (mut b, b_leads) = candidate(&api, "b");
+    a.step().await;
+    b.step().await;
+    a.release().await;
+    assert!(!a_leads.is_held());
+    b.step().await;
+    assert!(b_leads.is_held());
+}
+
+#[tokio::test(start_paused = true)]
+async fn installation_that_goes_gives_the_lease_up_and_one_that_stays_takes_it_again() {
+    let api = FakeApi::default();
+    let (mut a, leads) = candidate(&api, "a");
+    a.step().await;
+    assert!(leads.is_held());
+    let (stage, departing) = watch::channel(Stage::Preparing);
+    let running = tokio::spawn(a.run(std::future::pending(), departing));
+    sleep(Duration::from_secs(1)).await;
+    assert!(leads.is_held(), "the job still needs the leader's work");
+    stage.send_replace(Stage::Going);
+    sleep(Duration::from_secs(1)).await;
+    assert!(!leads.is_held());
+    let (mut next, next_leads) = candidate(&api, "next");
+    next.step().await;
+    assert!(next_leads.is_held(), "without a wait");
+    next.release().await;
+    stage.send_replace(Stage::Stayed);
+    sleep(Duration::from_secs(1)).await;
+    assert!(leads.is_held());
+    running.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn holder_that_cannot_renew_stops_before_anybody_else_may_start() {
+    let api = FakeApi::default();
+    let (mut a, a_leads) = candidate(&api, "a");
+    a.step().await;
+    a.api = Api::namespaced(unreachable(), "mesh");
+    let start = Instant::now();
+    while a_leads.is_held() && start.elapsed() < DURATION {
+        tokio::time::advance(Duration::from_secs(1)).await;
+        a.step().await;
+    }
+    assert!(start.elapsed() <= RENEW_DEADLINE, "{:?}", start.elapsed());
+}
+
+/// Calls the API server again and again, as a loop of the holder does.
+async fn work(client: Client) {
+    let api: Api<LeaseObject> = Api::namespaced(client, "mesh");
+    loop {
+        let _ = api.get_opt("two").await;
+        sleep(Duration::from_secs(2)).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn holder_whose_work_gets_no_answers_gives_the_lease_to_one_that_does() {
+    let (api, silent) = (FakeApi::default(), FakeApi::default());
+    let (a, mut a_leads) = candidate(&api, "a");
+    let running = tokio::spawn(a.run(std::future::pending(), watch::channel(Stage::Stays).1));
+    a_leads.held().await;
+    let (b, mut b_leads) = candidate(&api, "b");
+    let b_running = tokio::spawn(b.run(std::future::pending(), watch::channel(Stage::Stays).1));
+    let client = a_leads.client("status", &silent.client());
+    tokio::spawn(a_leads.clone().while_held(move || work(client.clone())));
+
+    sleep(Duration::from_secs(300)).await;
+    assert!(a_leads.is_held(), "work that is answered stalls nothing");
+    silent.vanish(true);
+    let start = Instant::now();
+    timeout(Duration::from_secs(120), a_leads.lost())
+        .await
+        .expect("a stalled loop gives the lease up");
+    timeout(Duration::from_secs(5), b_leads.held())
+        .await
+        .unwrap();
+    assert_eq!(
+        api.read(PATH).unwrap()["spec"]["holderIdentity"],
+        json!("b")
+    );
+    assert!(
+        start.elapsed() > Duration::from_secs(45),
+        "one slow call is no stall"
+    );
+
+    // Who has the lease now keeps it.
+    silent.vanish(false);
+    sleep(STAND_BACK * 2).await;
+    assert!(!a_leads.is_held() && b_leads.is_held());
+    running.abort();
+    b_running.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn single_replica_takes_the_lease_again_and_starts_its_work_anew() {
+    let (api, silent) = (FakeApi::default(), FakeApi::default());
+    let (a, mut a_leads) = candidate(&api, "a");
+    tokio::spawn(a.run(std::future::pending(), watch::channel(Stage::Stays).1));
+    let client = a_leads.client("status", &silent.client());
+    tokio::spawn(a_leads.clone().while_held(move || work(client.clone())));
+    a_leads.held().await;
+    silent.vanish(true);
+    a_leads.lost().await;
+    silent.vanish(false);
+    timeout(STAND_BACK + LOOK_EVERY, a_leads.held())
+        .await
+        .unwrap();
+    let reads = silent.reads("/apis/coordination.k8s.io/v1/namespaces/mesh/leases/two");
+    sleep(Duration::from_secs(120)).await;
+    assert!(a_leads.is_held());
+    let more = silent.reads("/apis/coordination.k8s.io/v1/namespaces/mesh/leases/two");
+    assert!(more > reads + 50, "{reads} then {more}");
+}
+
+fn unreachable() -> Client {
+    Client::new(
+        tower::service_fn(|_request: http::Request<kube::client::Body>| async {
+            Err::<http::Response<kube::client::Body>, _>(std::io::Error::other("away"))
+        }),
+        "default",
+    )
+}

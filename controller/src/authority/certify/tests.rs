@@ -1,0 +1,417 @@
+//! Which requests get a certificate, and which are told why not.
+
+use parking_lot::Mutex;
+
+use super::*;
+use identity::LeafKey;
+use identity::verify::peer_identity;
+
+const SOMEWHERE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 9));
+
+/// A cluster that answers what the test says.
+#[derive(Debug, Default)]
+pub(crate) struct FakeCluster {
+    pub(crate) reviews: Mutex<BTreeMap<String, Review>>,
+    pub(crate) pods: Mutex<BTreeMap<PodId, String>>,
+}
+
+impl FakeCluster {
+    /// Token `token` belongs to this pod, which exists.
+    pub(crate) fn knows(&self, token: &str, namespace: &str, account: &str, pod: &str, uid: &str) {
+        self.reviews
+            .lock()
+            .insert(token.to_owned(), review(namespace, account, pod, uid));
+        self.pods
+            .lock()
+            .insert(PodId::new(namespace, pod), uid.to_owned());
+    }
+}
+
+#[async_trait]
+impl Cluster for FakeCluster {
+    async fn review(&self, token: &str) -> Result<Review, kube::Error> {
+        let unknown = Review {
+            error: "invalid bearer token".to_owned(),
+            ..Review::default()
+        };
+        Ok(self.reviews.lock().get(token).cloned().unwrap_or(unknown))
+    }
+
+    async fn pod_uid(&self, pod: &PodId) -> Result<Option<String>, kube::Error> {
+        Ok(self.pods.lock().get(pod).cloned())
+    }
+}
+
+fn review(namespace: &str, account: &str, pod: &str, uid: &str) -> Review {
+    let one = |key: &str, value: &str| (key.to_owned(), vec![value.to_owned()]);
+    Review {
+        authenticated: true,
+        audiences: vec![AUDIENCE.to_owned()],
+        user: format!("system:serviceaccount:{namespace}:{account}"),
+        extra: BTreeMap::from([one(POD_NAME, pod), one(POD_UID, uid)]),
+        error: String::new(),
+    }
+}
+
+/// Reviews that the API server was asked for take this long.
+struct SlowCluster(Arc<FakeCluster>, Duration);
+
+#[async_trait]
+impl Cluster for SlowCluster {
+    async fn review(&self, token: &str) -> Result<Review, kube::Error> {
+        tokio::time::sleep(self.1).await;
+        self.0.review(token).await
+    }
+
+    async fn pod_uid(&self, pod: &PodId) -> Result<Option<String>, kube::Error> {
+        self.0.pod_uid(pod).await
+    }
+}
+
+struct Bench {
+    cluster: Arc<FakeCluster>,
+    certifier: Certifier,
+    metrics: CertifyMetrics,
+    csr: Vec<u8>,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let cluster = Arc::new(FakeCluster::default());
+        cluster.knows("good", "shop", "web", "web-0", "uid-0");
+        let metrics = CertifyMetrics::default();
+        let certifier = Certifier::new(
+            cluster.clone(),
+            Authority::in_memory(),
+            "cluster.local",
+            Duration::from_secs(3600),
+            metrics.clone(),
+        );
+        Self {
+            cluster,
+            certifier,
+            metrics,
+            csr: LeafKey::generate().unwrap().csr().unwrap(),
+        }
+    }
+
+    async fn ask(&self, token: &str) -> Result<v1::CertifyResponse, tonic::Status> {
+        self.ask_from(SOMEWHERE, token).await
+    }
+
+    async fn ask_from(
+        &self,
+        source: IpAddr,
+        token: &str,
+    ) -> Result<v1::CertifyResponse, tonic::Status> {
+        let request = v1::CertifyRequest {
+            token: token.to_owned(),
+            csr: self.csr.clone(),
+        };
+        self.certifier.certify(request, source).await
+    }
+
+    async fn must_refuse(&self, token: &str, code: tonic::Code, outcome: CertifyResult) {
+        let status = self.ask(token).await.unwrap_err();
+        assert_eq!(status.code(), code, "{status}");
+        assert_eq!(self.metrics.answers(outcome), 1, "{status}");
+        assert_eq!(self.metrics.answers(CertifyResult::Issued), 0);
+    }
+}
+
+#[tokio::test]
+async fn pods_token_gives_a_certificate_with_the_accounts_identity_and_the_pods_uid() {
+    let bench = Bench::new();
+    let answer = bench.ask("good").await.unwrap();
+    let chain: Vec<_> = answer
+        .chain
+        .into_iter()
+        .map(rustls::pki_types::CertificateDer::from)
+        .collect();
+    let identity = peer_identity(&chain).unwrap();
+    assert_eq!(
+        identity.spiffe.as_str(),
+        "spiffe://cluster.local/ns/shop/sa/web"
+    );
+    assert_eq!(identity.pod_uid(), Some("uid-0"));
+    assert_eq!(answer.roots.len(), 1);
+    assert_eq!(bench.metrics.answers(CertifyResult::Issued), 1);
+}
+
+#[tokio::test]
+async fn token_that_the_api_server_does_not_accept_is_refused() {
+    let bench = Bench::new();
+    bench
+        .must_refuse(
+            "forged",
+            tonic::Code::Unauthenticated,
+            CertifyResult::NotAuthenticated,
+        )
+        .await;
+}
+
+#[tokio::test]
+async fn token_of_another_audience_is_refused() {
+    let bench = Bench::new();
+    let mut foreign = review("shop", "web", "web-0", "uid-0");
+    foreign.audiences = vec!["https://kubernetes.default.svc".to_owned()];
+    bench
+        .cluster
+        .reviews
+        .lock()
+        .insert("foreign".to_owned(), foreign);
+    bench
+        .must_refuse(
+            "foreign",
+            tonic::Code::Unauthenticated,
+            CertifyResult::WrongAudience,
+        )
+        .await;
+}
+
+#[tokio::test]
+async fn review_without_audiences_is_refused() {
+    let bench = Bench::new();
+    let mut old = review("shop", "web", "web-0", "uid-0");
+    old.audiences.clear();
+    bench.cluster.reviews.lock().insert("old".to_owned(), old);
+    bench
+        .must_refuse(
+            "old",
+            tonic::Code::Unauthenticated,
+            CertifyResult::WrongAudience,
+        )
+        .await;
+}
+
+#[tokio::test]
+async fn users_token_is_refused() {
+    let bench = Bench::new();
+    let mut user = review("shop", "web", "web-0", "uid-0");
+    user.user = "alice".to_owned();
+    bench.cluster.reviews.lock().insert("user".to_owned(), user);
+    bench
+        .must_refuse(
+            "user",
+            tonic::Code::PermissionDenied,
+            CertifyResult::NotAServiceAccount,
+        )
+        .await;
+}
+
+#[tokio::test]
+async fn token_that_is_not_bound_to_a_pod_is_refused() {
+    for missing in [POD_NAME, POD_UID] {
+        let bench = Bench::new();
+        let mut unbound = review("shop", "web", "web-0", "uid-0");
+        unbound.extra.remove(missing);
+        bench
+            .cluster
+            .reviews
+            .lock()
+            .insert("unbound".to_owned(), unbound);
+        bench
+            .must_refuse(
+                "unbound",
+                tonic::Code::PermissionDenied,
+                CertifyResult::NotBound,
+            )
+            .await;
+    }
+}
+
+#[tokio::test]
+async fn token_of_a_deleted_pod_is_refused_even_when_the_api_server_still_accepts_it() {
+    let bench = Bench::new();
+    bench.cluster.pods.lock().clear();
+    bench
+        .must_refuse(
+            "good",
+            tonic::Code::PermissionDenied,
+            CertifyResult::PodGone,
+        )
+        .await;
+}
+
+#[tokio::test]
+async fn token_of_a_pod_whose_name_another_has_now_is_refused() {
+    let bench = Bench::new();
+    bench
+        .cluster
+        .pods
+        .lock()
+        .insert(PodId::new("shop", "web-0"), "uid-1".to_owned());
+    bench
+        .must_refuse(
+            "good",
+            tonic::Code::PermissionDenied,
+            CertifyResult::PodGone,
+        )
+        .await;
+}
+
+#[tokio::test]
+async fn request_that_is_no_certificate_request_is_refused() {
+    let mut bench = Bench::new();
+    bench.csr = b"not a request".to_vec();
+    bench
+        .must_refuse(
+            "good",
+            tonic::Code::InvalidArgument,
+            CertifyResult::BadRequest,
+        )
+        .await;
+}
+
+#[tokio::test]
+async fn oversized_token_is_refused_before_anybody_is_asked() {
+    let bench = Bench::new();
+    let long = "x".repeat(TOKEN_LIMIT + 1);
+    bench
+        .must_refuse(
+            &long,
+            tonic::Code::InvalidArgument,
+            CertifyResult::BadRequest,
+        )
+        .await;
+}
+
+#[tokio::test]
+async fn without_an_authority_the_answer_is_to_try_again() {
+    let mut bench = Bench::new();
+    bench.certifier.authority = Authority::default();
+    bench
+        .must_refuse("good", tonic::Code::Unavailable, CertifyResult::CannotSign)
+        .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn more_requests_than_may_run_at_once_are_told_to_come_back() {
+    let bench = Bench::new();
+    let mut all = Vec::new();
+    for at in 0..PARALLEL {
+        let source = IpAddr::from([10, 0, 1, u8::try_from(at).unwrap()]);
+        all.push(bench.certifier.turns.take(source).await);
+    }
+    bench
+        .must_refuse(
+            "good",
+            tonic::Code::ResourceExhausted,
+            CertifyResult::Overloaded,
+        )
+        .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn pod_gets_ten_certificates_at_once_and_then_one_in_ten_seconds() {
+    let bench = Bench::new();
+    bench
+        .cluster
+        .knows("other", "shop", "web", "web-1", "uid-1");
+    let mut issued = 0;
+    for _ in 0..50 {
+        match bench.ask("good").await {
+            Ok(_) => issued += 1,
+            Err(refused) => {
+                assert_eq!(refused.code(), tonic::Code::ResourceExhausted);
+                assert!(refused.message().contains("pod shop/web-0"), "{refused}");
+            }
+        }
+    }
+    assert_eq!(issued, 10);
+    assert_eq!(bench.metrics.answers(CertifyResult::Throttled), 40);
+    // Another pod is not held back by it, and neither is this one for long.
+    bench.ask("other").await.unwrap();
+    tokio::time::advance(Duration::from_secs(10)).await;
+    bench.ask("good").await.unwrap();
+    bench.ask("good").await.unwrap_err();
+}
+
+#[tokio::test(start_paused = true)]
+async fn address_that_asks_without_end_costs_the_api_server_twenty_reviews_a_second() {
+    let bench = Bench::new();
+    let (attacker, honest) = ([10, 0, 0, 66].into(), [10, 0, 0, 2].into());
+    let begin = Instant::now();
+    while begin.elapsed() < Duration::from_secs(10) {
+        let refused = bench.ask_from(attacker, "forged").await.unwrap_err();
+        if refused.code() == tonic::Code::ResourceExhausted {
+            assert!(refused.message().contains("address 10.0.0.66"), "{refused}");
+        }
+        tokio::time::advance(Duration::from_millis(5)).await;
+    }
+    let reviewed = bench.metrics.answers(CertifyResult::NotAuthenticated);
+    assert!(
+        (290..=310).contains(&reviewed),
+        "{reviewed} reviews in 10 s"
+    );
+    bench.ask_from(honest, "good").await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn address_whose_reviews_take_long_leaves_turns_to_others() {
+    let bench = Bench::new();
+    let slow = SlowCluster(bench.cluster.clone(), Duration::from_secs(2));
+    let mut certifier = bench.certifier.clone();
+    certifier.cluster = Arc::new(slow);
+    let csr = &bench.csr;
+    let ask = |from: [u8; 4], token: &str| {
+        let request = v1::CertifyRequest {
+            token: token.to_owned(),
+            csr: csr.clone(),
+        };
+        let certifier = certifier.clone();
+        async move { certifier.certify(request, from.into()).await }
+    };
+    let flood: Vec<_> = (0..PARALLEL + 30)
+        .map(|_| tokio::spawn(ask([10, 0, 0, 66], "forged")))
+        .collect();
+    tokio::time::sleep(Duration::from_millis(10)).await;
+    let begin = Instant::now();
+    ask([10, 0, 0, 2], "good").await.unwrap();
+    let took = begin.elapsed();
+    assert!(
+        took < Duration::from_millis(2100),
+        "it waited for others: {took:?}"
+    );
+    for one in flood {
+        one.await.unwrap().unwrap_err();
+    }
+    assert_eq!(certifier.turns.sources(), 0, "addresses are kept");
+}
+
+/// The worst that is honest: a node whose pods all have its address, restarted at once.
+#[tokio::test(start_paused = true)]
+async fn two_hundred_pods_behind_one_address_all_get_their_certificates() {
+    let bench = Bench::new();
+    let mut proxies = Vec::new();
+    let begin = Instant::now();
+    for at in 0..200 {
+        let (token, uid, pod) = (format!("t{at}"), format!("u{at}"), format!("web-{at}"));
+        bench.cluster.knows(&token, "shop", "web", &pod, &uid);
+        let (certifier, csr) = (bench.certifier.clone(), bench.csr.clone());
+        proxies.push(tokio::spawn(async move {
+            // As the proxy waits between tries.
+            let mut backoff =
+                runtime::backoff::Backoff::new(Duration::from_millis(100), Duration::from_secs(10));
+            loop {
+                let request = v1::CertifyRequest {
+                    token: token.clone(),
+                    csr: csr.clone(),
+                };
+                match certifier.certify(request, SOMEWHERE).await {
+                    Ok(_) => return begin.elapsed(),
+                    Err(_) => backoff.wait().await,
+                }
+            }
+        }));
+    }
+    let mut slowest = Duration::ZERO;
+    for proxy in proxies {
+        slowest = slowest.max(proxy.await.unwrap());
+    }
+    assert!(slowest < Duration::from_secs(30), "{slowest:?}");
+    assert!(
+        slowest > Duration::from_secs(4),
+        "nobody had to wait: {slowest:?}"
+    );
+}

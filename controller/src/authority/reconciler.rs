@@ -1,0 +1,342 @@
+//! Keeps the authority of this replica in step with the Secret: loads it, makes it where
+//! there is none, and on the replica that holds the Lease replaces the issuer in time.
+
+use std::collections::BTreeMap;
+use std::pin::pin;
+use std::time::{Duration, SystemTime};
+
+use futures::StreamExt as _;
+use identity::authority::{BACKDATE, ISSUER_LIFE};
+use identity::{Issuer, Root, Roots, rotate};
+use k8s_openapi::ByteString;
+use k8s_openapi::api::core::v1::Secret;
+use kube::api::{ObjectMeta, PostParams};
+use kube::runtime::WatchStreamExt as _;
+use kube::runtime::watcher;
+use kube::{Api, Client};
+use policy::name::SpiffeId;
+use runtime::clock::{Clock, LOOK_EVERY};
+use tokio::time::{Instant, sleep, sleep_until};
+use tracing::{error, info, warn};
+
+use super::{
+    Authority, remaining, seconds,
+    secret::{
+        CaError, ISSUER_CRT, ISSUER_KEY, ROOT_CRT, SECRET, TRUST_DOMAIN, date, fresh,
+        root_with_key, text,
+    },
+};
+use crate::apiserver::client::WATCH_SECONDS;
+use crate::apiserver::events::{About, Event, EventRecorder, EventType};
+use crate::apiserver::lease::Leadership;
+use crate::metrics::AuthorityMetrics;
+
+/// Pause after a failed load or write.
+const RETRY: Duration = Duration::from_secs(2);
+const DAY: Duration = Duration::from_secs(24 * 3600);
+/// An Event warns when a root has less than this.
+const ROOT_WARNING: Duration = DAY.saturating_mul(180);
+/// An Event warns when the issuer has less than this: ten days after it should
+/// have been replaced.
+const ISSUER_WARNING: Duration = DAY.saturating_mul(20);
+
+/// Waits until the API server has said that the mesh, if there is one, has the trust
+/// domain of `own`. Whoever was told another must not take the Lease.
+///
+/// # Errors
+/// When it has another one.
+pub(crate) async fn same_trust_domain(
+    client: &Client,
+    namespace: &str,
+    own: &SpiffeId,
+) -> Result<(), CaError> {
+    let secrets: Api<Secret> = Api::namespaced(client.clone(), namespace);
+    loop {
+        match secrets.get_opt(SECRET).await {
+            Ok(None) => return Ok(()),
+            Ok(Some(secret)) => {
+                let data = secret.data.unwrap_or_default();
+                return Authority::new(own).must_be_ours(&data, namespace);
+            }
+            Err(error) => warn!(%error, "Secret {SECRET} could not be read"),
+        }
+        sleep(RETRY).await;
+    }
+}
+
+/// A new issuer below `root`, if peers would trust what it signs.
+fn successor(root: &Root, roots: &Roots, now: SystemTime) -> Result<Issuer, CaError> {
+    if now >= root.not_after() {
+        let ended = date(root.not_after());
+        return Err(CaError::RootEnded { ended });
+    }
+    let issuer = root.issuer(now, ISSUER_LIFE)?;
+    issuer.prove(roots, now)?;
+    Ok(issuer)
+}
+
+/// Keeps the authority of this replica in step with the Secret.
+pub(crate) struct Reconciler {
+    /// What is kept.
+    pub authority: Authority,
+    /// API server.
+    pub client: Client,
+    /// Namespace of the Secret.
+    pub namespace: String,
+    /// Who may replace the issuer.
+    pub leadership: Leadership,
+    /// Remaining lives.
+    pub metrics: AuthorityMetrics,
+    /// Where a coming end is told.
+    pub events: EventRecorder,
+    /// What lives are measured by.
+    pub clock: Clock,
+}
+
+opaque_debug!(Reconciler);
+
+impl Reconciler {
+    /// Loads or makes the authority, then follows the Secret for ever.
+    ///
+    /// # Errors
+    /// When the mesh turns out to have another trust domain before anything was loaded.
+    pub(crate) async fn run(self) -> Result<(), CaError> {
+        let api = self.api();
+        let config = watcher::Config::default().fields(&format!("metadata.name={SECRET}"));
+        let config = config.timeout(WATCH_SECONDS);
+        let mut changes = pin!(watcher::watcher(api, config).default_backoff());
+        let mut due = Instant::now();
+        loop {
+            tokio::select! {
+                () = sleep_until(due) => {}
+                change = changes.next() => match change {
+                    Some(Ok(_)) => {}
+                    // What is due stays due, however often this happens.
+                    Some(Err(error)) => {
+                        warn!(%error, "watching the authority's Secret failed");
+                        continue;
+                    }
+                    None => return Ok(()),
+                }
+            }
+            let pause = match self.step(self.clock.now()).await {
+                Ok(()) => LOOK_EVERY,
+                Err(error @ CaError::TrustDomain { .. }) => {
+                    // What is loaded goes on: somebody is changing it on purpose.
+                    if self.authority.loaded().is_none() {
+                        return Err(error);
+                    }
+                    error!(%error, "the trust domain in the Secret is another one now");
+                    LOOK_EVERY
+                }
+                Err(error) => {
+                    error!(%error, "the certificate authority is not usable");
+                    RETRY
+                }
+            };
+            due = Instant::now() + pause;
+            self.measure(self.clock.now());
+        }
+    }
+
+    fn api(&self) -> Api<Secret> {
+        Api::namespaced(self.client.clone(), &self.namespace)
+    }
+
+    /// One look at the Secret, with what follows from it.
+    async fn step(&self, now: SystemTime) -> Result<(), CaError> {
+        let Some(secret) = self.api().get_opt(SECRET).await? else {
+            return self.make(now).await;
+        };
+        match self.authority.load(&secret, now) {
+            Ok(true) => info!("certificate authority loaded"),
+            Ok(false) => {}
+            Err(CaError::IssuerEnded { ended }) if self.leadership.is_held() => {
+                return self.revive(secret, ended, now).await;
+            }
+            Err(error) => return Err(error),
+        }
+        if self.leadership.is_held() {
+            self.renew(secret, now).await?;
+        }
+        Ok(())
+    }
+
+    /// Creates the Secret: with what is loaded, when somebody deleted it under a
+    /// running mesh, else with a new authority.
+    async fn make(&self, now: SystemTime) -> Result<(), CaError> {
+        let data = match self.authority.loaded() {
+            Some(loaded) => loaded.data.clone(),
+            None => fresh(&self.authority.inner.own, now)?,
+        };
+        let secret = Secret {
+            metadata: ObjectMeta {
+                name: Some(SECRET.to_owned()),
+                labels: Some(BTreeMap::from([(
+                    "app.kubernetes.io/part-of".to_owned(),
+                    "weft".to_owned(),
+                )])),
+                ..ObjectMeta::default()
+            },
+            data: Some(data),
+            ..Secret::default()
+        };
+        let secret = match self.api().create(&PostParams::default(), &secret).await {
+            Ok(secret) => {
+                info!("certificate authority written");
+                secret
+            }
+            // Another replica was quicker: its authority is the one.
+            Err(kube::Error::Api(status)) if status.is_already_exists() => {
+                self.api().get(SECRET).await?
+            }
+            Err(error) => return Err(error.into()),
+        };
+        self.authority.load(&secret, now)?;
+        Ok(())
+    }
+
+    /// Replaces the issuer when two thirds of its life are over, and adds the trust
+    /// domain to a Secret of a version that did not write it.
+    async fn renew(&self, mut secret: Secret, now: SystemTime) -> Result<(), CaError> {
+        let (Some(loaded), Some(roots)) =
+            (self.authority.loaded(), self.authority.inner.roots.get())
+        else {
+            return Ok(());
+        };
+        let issued = loaded.issuer.not_before() + BACKDATE;
+        if now < rotate::renew_issuer_at(issued, loaded.issuer.not_after()) {
+            if loaded.data.contains_key(TRUST_DOMAIN) {
+                return Ok(());
+            }
+            self.write(&mut secret, now).await?;
+            info!("trust domain written into the authority's Secret");
+            return Ok(());
+        }
+        let Some(root) = &loaded.root else {
+            warn!("the issuer should be replaced, and the root's key is not here to do it");
+            return Ok(());
+        };
+        let issuer = successor(root, roots, now)?;
+        let ended = loaded.issuer.not_after();
+        let ended = (now >= ended).then(|| date(ended));
+        self.replace(&mut secret, &issuer, ended, now).await
+    }
+
+    /// Replaces an issuer that ended before anybody could.
+    async fn revive(
+        &self,
+        mut secret: Secret,
+        ended: String,
+        now: SystemTime,
+    ) -> Result<(), CaError> {
+        let data = secret.data.get_or_insert_default();
+        let roots_pem = text(data, ROOT_CRT)?;
+        let roots = Roots::from_pem(&self.authority.inner.own, roots_pem)?;
+        let Some(root) = root_with_key(data, roots_pem)? else {
+            return Err(CaError::NoRootKey { ended });
+        };
+        let issuer = successor(&root, &roots, now)?;
+        self.replace(&mut secret, &issuer, Some(ended), now).await
+    }
+
+    /// Writes `issuer` and takes it into use. `ended`: when the one before it did, if
+    /// that is over.
+    async fn replace(
+        &self,
+        secret: &mut Secret,
+        issuer: &Issuer,
+        ended: Option<String>,
+        now: SystemTime,
+    ) -> Result<(), CaError> {
+        let data = secret.data.get_or_insert_default();
+        data.insert(
+            ISSUER_CRT.to_owned(),
+            ByteString(issuer.cert_pem().as_bytes().to_vec()),
+        );
+        data.insert(
+            ISSUER_KEY.to_owned(),
+            ByteString(issuer.key_pem().into_bytes()),
+        );
+        self.write(secret, now).await?;
+        let Some(ended) = ended else {
+            info!("issuer replaced");
+            return Ok(());
+        };
+        let until = date(issuer.not_after());
+        warn!(ended, until, "the issuer had ended; it was replaced");
+        self.warn(
+            "IssuerEnded",
+            &format!(
+                "the issuer of the mesh's certificates had ended at {ended}: nothing was signed \
+                 since. A new one signs until {until}"
+            ),
+        );
+        Ok(())
+    }
+
+    /// Writes the Secret and takes it into use. Fails on a conflict, because the
+    /// resource version that was read is in it.
+    async fn write(&self, secret: &mut Secret, now: SystemTime) -> Result<(), CaError> {
+        let trust_domain = self.authority.inner.own.trust_domain();
+        let data = secret.data.get_or_insert_default();
+        data.entry(TRUST_DOMAIN.to_owned())
+            .or_insert_with(|| ByteString(trust_domain.as_bytes().to_vec()));
+        let written = self
+            .api()
+            .replace(SECRET, &PostParams::default(), secret)
+            .await?;
+        self.authority.load(&written, now)?;
+        Ok(())
+    }
+
+    fn measure(&self, now: SystemTime) {
+        let Some(loaded) = self.authority.loaded() else {
+            self.metrics.issuer_seconds.set(0);
+            return;
+        };
+        let issuer = remaining(loaded.issuer.not_after(), now);
+        self.metrics.issuer_seconds.set(issuer);
+        let root = loaded
+            .root
+            .as_ref()
+            .map(|root| remaining(root.not_after(), now));
+        if let Some(root) = root {
+            self.metrics.root_seconds.set(root);
+        }
+        if !self.leadership.is_held() {
+            return;
+        }
+        if issuer < seconds(ISSUER_WARNING) {
+            self.warn(
+                "IssuerEnds",
+                "the issuer of the mesh's certificates ends soon and has not been replaced",
+            );
+        }
+        if root.is_some_and(|root| root < seconds(ROOT_WARNING)) {
+            self.warn(
+                "RootEnds",
+                "the root of the mesh's certificates ends within 180 days",
+            );
+        }
+    }
+
+    fn warn(&self, reason: &'static str, text: &str) {
+        self.events.record(Event {
+            about: About {
+                api_version: "v1".to_owned(),
+                kind: "Secret".to_owned(),
+                namespace: self.namespace.clone(),
+                name: SECRET.to_owned(),
+                uid: String::new(),
+            },
+            event_type: EventType::Warning,
+            reason,
+            action: "Watch",
+            text: text.to_owned(),
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,136 @@
+//! The Secret that the mesh's certificate authority lives in: its keys, how they are read,
+//! and what is wrong with one that cannot be used.
+//!
+//! May import nothing of this crate.
+
+use std::collections::BTreeMap;
+use std::time::SystemTime;
+
+use identity::Root;
+use identity::authority::{BadAuthority, ISSUER_LIFE, ROOT_LIFE};
+use identity::verify::BadRoots;
+use k8s_openapi::ByteString;
+use k8s_openapi::jiff::Timestamp;
+use policy::name::SpiffeId;
+
+/// Name of the Secret.
+pub(crate) const SECRET: &str = "weft-ca";
+pub(super) const ROOT_CRT: &str = "root.crt";
+pub(super) const ROOT_KEY: &str = "root.key";
+pub(super) const ISSUER_CRT: &str = "issuer.crt";
+pub(super) const ISSUER_KEY: &str = "issuer.key";
+pub(super) const TRUST_DOMAIN: &str = "trust-domain";
+
+/// Why no certificate can be issued, or the Secret not be used.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CaError {
+    /// A key of the Secret is missing or not text.
+    #[error("{SECRET} has no usable key {0}")]
+    Missing(&'static str),
+    /// Roots cannot be used.
+    #[error("{SECRET}: the roots are not usable: {0}")]
+    Roots(#[from] BadRoots),
+    /// Root or issuer cannot be used.
+    #[error("{SECRET}: {0}")]
+    Authority(#[from] BadAuthority),
+    /// The issuer's life is over.
+    #[error("{SECRET}: the issuer ended at {ended}; the holder of the Lease makes a new one")]
+    IssuerEnded {
+        /// When.
+        ended: String,
+    },
+    /// The issuer has to be replaced, and nobody here can.
+    #[error(
+        "{SECRET}: the issuer ended at {ended} and the root's key ({ROOT_KEY}) is not here to \
+         make a new one: put an issuer that the root has signed into {ISSUER_CRT} and {ISSUER_KEY}"
+    )]
+    NoRootKey {
+        /// When.
+        ended: String,
+    },
+    /// The root's life is over.
+    #[error(
+        "{SECRET}: the root ended at {ended}: delete the Secret while no controller runs, \
+         then start one, which makes a new root, and restart all meshed pods"
+    )]
+    RootEnded {
+        /// When.
+        ended: String,
+    },
+    /// The mesh has another trust domain than this controller was told.
+    #[error(
+        "this controller was told trust domain {told:?} (identity.trustDomain), but the mesh was \
+         started with {recorded:?} ({TRUST_DOMAIN} in Secret {SECRET}) and its proxies have \
+         identities of that: set identity.trustDomain={recorded}, or, to change the trust domain \
+         on purpose and restart every meshed pod, write {told:?} into the Secret first: kubectl \
+         -n {namespace} patch secret {SECRET} -p '{{\"stringData\":{{\"{TRUST_DOMAIN}\":\"{told}\"}}}}'"
+    )]
+    TrustDomain {
+        /// What this controller was told.
+        told: String,
+        /// What the Secret says.
+        recorded: String,
+        /// Where the Secret is.
+        namespace: String,
+    },
+    /// The API server refused.
+    #[error(transparent)]
+    Api(#[from] kube::Error),
+}
+
+pub(super) fn text<'a>(
+    data: &'a BTreeMap<String, ByteString>,
+    key: &'static str,
+) -> Result<&'a str, CaError> {
+    let bytes = data.get(key).ok_or(CaError::Missing(key))?;
+    std::str::from_utf8(&bytes.0).map_err(|_| CaError::Missing(key))
+}
+
+/// The key of a root that was brought may be elsewhere; then its owner renews the
+/// issuer.
+pub(super) fn root_with_key(
+    data: &BTreeMap<String, ByteString>,
+    roots_pem: &str,
+) -> Result<Option<Root>, CaError> {
+    match text(data, ROOT_KEY) {
+        Ok(key) if !key.is_empty() => Ok(Some(Root::from_pem(first_certificate(roots_pem), key)?)),
+        _ => Ok(None),
+    }
+}
+
+/// The trust domain that the Secret names. A value that is not text is some other
+/// trust domain than any.
+pub(super) fn recorded(data: &BTreeMap<String, ByteString>) -> Option<String> {
+    let bytes = data.get(TRUST_DOMAIN)?;
+    Some(String::from_utf8_lossy(&bytes.0).trim().to_owned())
+}
+
+/// The signing root stands first in the list.
+pub(super) fn first_certificate(pem: &str) -> &str {
+    const END: &str = "-----END CERTIFICATE-----";
+    pem.find(END).map_or(pem, |at| &pem[..at + END.len()])
+}
+
+/// A new root and a new issuer.
+pub(super) fn fresh(
+    own: &SpiffeId,
+    now: SystemTime,
+) -> Result<BTreeMap<String, ByteString>, BadAuthority> {
+    let root = Root::generate(now, ROOT_LIFE)?;
+    let issuer = root.issuer(now, ISSUER_LIFE)?;
+    let pair = |key: &str, text: String| (key.to_owned(), ByteString(text.into_bytes()));
+    Ok(BTreeMap::from([
+        pair(ROOT_CRT, root.cert_pem().to_owned()),
+        pair(ROOT_KEY, root.key_pem()),
+        pair(ISSUER_CRT, issuer.cert_pem().to_owned()),
+        pair(ISSUER_KEY, issuer.key_pem()),
+        pair(TRUST_DOMAIN, own.trust_domain().to_owned()),
+    ]))
+}
+
+pub(super) fn date(at: SystemTime) -> String {
+    match Timestamp::try_from(at) {
+        Ok(at) => at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
+        Err(_) => "a time out of range".to_owned(),
+    }
+}

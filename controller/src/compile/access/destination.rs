@@ -1,0 +1,21 @@
+//! Whom a TrafficTarget is about.
+
+use std::sync::Arc;
+
+use policy::name::ObjectRef;
+
+use crate::world::ObjectKey;
+
+/// Whom a target is about.
+pub(super) struct Destination {
+    /// As it is written.
+    pub(super) name: Arc<str>,
+    /// All pods of these accounts.
+    pub(super) accounts: Vec<ObjectKey>,
+    /// Pods that were found by their labels.
+    pub(super) pods: Vec<ObjectKey>,
+    /// The binding that said so.
+    pub(super) origin: Option<(ObjectRef, i64)>,
+    /// Whether the target may allow something; it protects them either way.
+    pub(super) usable: bool,
+}

@@ -1,0 +1,89 @@
+//! Annotations that cannot be read: what is said about them. What they count as is
+//! `model::modes`' and `model::protocols`' to say.
+
+use std::str::FromStr;
+
+use policy::{
+    mode::{AccessMode, MtlsMode},
+    name::Kind,
+    protocol::PortRange,
+};
+
+use super::findings::Findings;
+use crate::{
+    problem::Reason,
+    world::{Appearance, PodFacts, World, object},
+};
+
+/// Whether somebody is told something about a pod's annotations.
+pub(super) fn is_told(facts: &PodFacts) -> bool {
+    has_unreadable_ports(&facts.appearance)
+        || (facts.proxy.is_some() && has_unreadable_mode(&facts.appearance))
+}
+
+/// Whether a mode cannot be read.
+fn has_unreadable_mode(appearance: &Appearance) -> bool {
+    bad::<AccessMode>(&appearance.access).is_some() || bad::<MtlsMode>(&appearance.mtls).is_some()
+}
+
+/// Whether a list of opaque ports cannot be read.
+fn has_unreadable_ports(appearance: &Appearance) -> bool {
+    let list = appearance.opaque_ports.as_deref();
+    list.is_some_and(|list| PortRange::parse_list(list).is_err())
+}
+
+/// Says which pods and namespaces carry a mode that cannot be read.
+pub(super) fn check_modes(world: &World, findings: &mut Findings) {
+    let pods = world.pods.iter().filter(|(_, facts)| facts.proxy.is_some());
+    let pods = pods.map(|(key, facts)| (Kind::Pod, key, &facts.appearance));
+    let namespaces = world.namespaces.iter();
+    let namespaces = namespaces.map(|(key, facts)| (Kind::Namespace, key, &facts.appearance));
+    for (kind, key, appearance) in pods.chain(namespaces) {
+        let mut check = |name: &str, bad: Option<String>| {
+            if let Some(message) = bad {
+                let mut about = findings.about(&object(kind, key), 0);
+                let message = format!("{message}; the tightest mode applies");
+                about.warn(Reason::Invalid, name, message);
+            }
+        };
+        check(
+            "metadata.annotations[weft.dev/access]",
+            bad::<AccessMode>(&appearance.access),
+        );
+        check(
+            "metadata.annotations[weft.dev/mtls]",
+            bad::<MtlsMode>(&appearance.mtls),
+        );
+    }
+}
+
+/// Says which lists of opaque ports cannot be read.
+pub(super) fn check_opaque_ports(world: &World, findings: &mut Findings) {
+    const FIELD: &str = "metadata.annotations[weft.dev/opaque-ports]";
+    let bad = |list: Option<&str>| PortRange::parse_list(list?).err().map(|e| e.to_string());
+    let services = world.services.iter();
+    let services = services.map(|(key, f)| (Kind::Service, key, f.generation, &f.appearance));
+    let pods = world.pods.iter();
+    let pods = pods.map(|(key, f)| (Kind::Pod, key, 0, &f.appearance));
+    let namespaces = world.namespaces.iter();
+    let namespaces = namespaces.map(|(key, f)| (Kind::Namespace, key, 0, &f.appearance));
+    for (kind, key, generation, appearance) in services.chain(pods).chain(namespaces) {
+        if let Some(message) = bad(appearance.opaque_ports.as_deref()) {
+            let message = format!("{message}; ignored");
+            findings
+                .about(&object(kind, key), generation)
+                .warn(Reason::Invalid, FIELD, message);
+        }
+    }
+}
+
+fn bad<M: FromStr>(value: &Option<std::sync::Arc<str>>) -> Option<String>
+where
+    M::Err: std::fmt::Display,
+{
+    value
+        .as_deref()?
+        .parse::<M>()
+        .err()
+        .map(|error| error.to_string())
+}

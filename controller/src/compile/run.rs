@@ -1,0 +1,53 @@
+//! Compiles one World after another for as long as they come.
+
+use std::sync::Arc;
+
+use tokio::sync::watch;
+use tracing::{debug, info};
+
+use crate::{
+    model::{Defaults, Model, compiled::Compiled},
+    world::World,
+};
+
+impl Compiled {
+    /// Compiles a World after the one that `self` was made from.
+    pub(crate) fn after(&self, world: Arc<World>, defaults: &Defaults) -> Self {
+        let compiled = Model::compile_after(&world, defaults, &self.model, &self.problems);
+        self.followed_by(world, compiled)
+    }
+}
+
+/// Compiles every World that `worlds` brings. Ends with it.
+pub(crate) async fn run(
+    mut worlds: watch::Receiver<Option<Arc<World>>>,
+    publish: watch::Sender<Option<Arc<Compiled>>>,
+    defaults: Defaults,
+) {
+    loop {
+        let world = worlds.borrow_and_update().clone();
+        if let Some(world) = world {
+            let start = std::time::Instant::now();
+            let before = publish.borrow().clone();
+            let compiled = match &before {
+                Some(before) => before.after(world, &defaults),
+                None => {
+                    let (model, problems) = Model::compile(&world, &defaults);
+                    Compiled::new(world, model, problems)
+                }
+            };
+            debug!(
+                micros = start.elapsed().as_micros(),
+                problems = compiled.problems.list.len(),
+                "compiled"
+            );
+            publish.send_replace(Some(Arc::new(compiled)));
+            if before.is_none() {
+                info!("first model is ready");
+            }
+        }
+        if worlds.changed().await.is_err() {
+            return;
+        }
+    }
+}

@@ -1,0 +1,84 @@
+//! Compiles a World from nothing.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use super::{
+    access, addresses, annotations, bindings, endpoints, findings, protocols, routes, slices,
+    splits,
+};
+use crate::{
+    model::{Defaults, Index, PodEntry, ServiceEntry},
+    problem::Problems,
+    world::{ObjectKey, World},
+};
+
+/// Compiles; never fails.
+pub(super) fn compile(world: &World, defaults: &Defaults) -> (Index, Problems) {
+    let mut findings = findings::Findings::default();
+    let routes = routes::Routes::new(world, defaults, &mut findings);
+    let mut splits = splits::by_root(world, &routes, &mut findings);
+    let pods_by_ip = addresses::pods_by_ip(world);
+    let endpoints = slices::by_port(world, defaults, &pods_by_ip);
+    let mut declared = protocols::declared_for_pods(world, &endpoints, &mut findings);
+
+    let mut pods: BTreeMap<ObjectKey, PodEntry> = world
+        .pods
+        .keys()
+        .map(|key| {
+            let declared = declared.remove(key).unwrap_or_default();
+            (
+                key.clone(),
+                PodEntry {
+                    declared,
+                    ..PodEntry::default()
+                },
+            )
+        })
+        .collect();
+    endpoints::note_services(world, &endpoints, &mut pods);
+    let pods: BTreeMap<ObjectKey, Arc<PodEntry>> = pods
+        .into_iter()
+        .map(|(key, entry)| (key, Arc::new(entry)))
+        .collect();
+    let bindings = bindings::Bindings::new(world, defaults, &mut findings);
+    let named = access::Named {
+        defaults,
+        routes: &routes,
+        bindings: &bindings,
+        protocols: protocols::Protocols { world, pods: &pods },
+    };
+    let targets = access::targets(world, &named, &endpoints, &mut findings);
+    annotations::check_opaque_ports(world, &mut findings);
+    annotations::check_modes(world, &mut findings);
+
+    let services: BTreeMap<ObjectKey, Arc<ServiceEntry>> = world
+        .services
+        .iter()
+        .map(|(key, facts)| {
+            let ports = endpoints::ports(world, key, facts, &endpoints, &pods);
+            let splits = splits.remove(key).unwrap_or_default();
+            (
+                key.clone(),
+                Arc::new(ServiceEntry {
+                    facts: facts.clone(),
+                    ports,
+                    splits,
+                }),
+            )
+        })
+        .collect();
+
+    let index = Index {
+        pods_by_ip: Arc::new(pods_by_ip),
+        services_by_ip: Arc::new(addresses::services_by_ip(world)),
+        services_by_outer: Arc::new(addresses::services_by_outer(world)),
+        services,
+        pods: Arc::new(pods),
+        targets: Arc::new(targets),
+        uses: Arc::default(),
+        running: Arc::default(),
+        world: world.clone(),
+        defaults: defaults.clone(),
+    };
+    (index, findings.finish())
+}

@@ -1,0 +1,299 @@
+//! Which objects exist, whose labels say what, and which pod belongs to whom.
+//!
+//! An object that is gone is remembered for a while: its traffic of the last
+//! minutes still belongs to its owners. It is no longer listed itself.
+//!
+//! May import `model`, `translate` and `world`.
+
+pub(crate) mod follow;
+pub(crate) mod kind;
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use self::kind::Kind;
+use crate::world::ObjectKey;
+
+/// How long an object is remembered after its end: longer than any window.
+const REMEMBERED: Duration = Duration::from_secs(600);
+/// Objects that are remembered after their end. A cluster that ends more in ten
+/// minutes loses who owned the first of them.
+const MAX_GONE: usize = 20_000;
+
+/// Labels of an object.
+pub(crate) type Labels = BTreeMap<String, String>;
+
+/// What is kept of an object.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Thing {
+    /// Unique id.
+    pub uid: Arc<str>,
+    /// Its labels.
+    pub labels: Labels,
+    /// Its controlling owner, in its own namespace.
+    pub owner: Option<(Kind, Arc<str>)>,
+    /// Node of a pod.
+    pub node: Arc<str>,
+}
+
+/// One other end, or one object: kind, namespace (empty for cluster-wide ones)
+/// and name.
+pub(crate) type Named = (Kind, ObjectKey);
+
+#[derive(Debug)]
+struct Held {
+    thing: Arc<Thing>,
+    gone: Option<Instant>,
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(crate) struct Inventory {
+    objects: HashMap<Kind, BTreeMap<ObjectKey, Held>>,
+    /// Pods by uid, those that are gone included: a StatefulSet gives the name
+    /// to another one.
+    pods: HashMap<Arc<str>, (ObjectKey, Arc<Thing>)>,
+    gone: usize,
+}
+
+impl Inventory {
+    /// An object is there.
+    pub(crate) fn put(&mut self, kind: Kind, key: ObjectKey, thing: Arc<Thing>) {
+        if kind == Kind::Pod {
+            let known = (key.clone(), Arc::clone(&thing));
+            self.pods.insert(thing.uid.clone(), known);
+        }
+        let held = Held { thing, gone: None };
+        let before = self.objects.entry(kind).or_default().insert(key, held);
+        if before.is_some_and(|before| before.gone.is_some()) {
+            self.gone -= 1;
+        }
+    }
+
+    /// An object is gone.
+    pub(crate) fn end(&mut self, kind: Kind, key: &ObjectKey, now: Instant) {
+        let objects = self.objects.entry(kind).or_default();
+        if let Some(held) = objects.get_mut(key)
+            && held.gone.is_none()
+        {
+            held.gone = Some(now);
+            self.gone += 1;
+        }
+        if self.gone > MAX_GONE {
+            self.forget(now, MAX_GONE / 2);
+        }
+    }
+
+    /// Whatever `keep` does not hold is gone.
+    pub(crate) fn keep_only(
+        &mut self,
+        kind: Kind,
+        keep: impl Fn(&ObjectKey) -> bool,
+        now: Instant,
+    ) {
+        let objects = self.objects.entry(kind).or_default().iter();
+        let ended: Vec<ObjectKey> = objects
+            .filter(|(key, held)| held.gone.is_none() && !keep(key))
+            .map(|(key, _)| key.clone())
+            .collect();
+        for key in ended {
+            self.end(kind, &key, now);
+        }
+    }
+
+    /// Forgets what ended long ago.
+    pub(crate) fn tidy(&mut self, now: Instant) {
+        self.forget(now, MAX_GONE);
+    }
+
+    fn forget(&mut self, now: Instant, most: usize) {
+        let mut ends: Vec<Instant> = self
+            .objects
+            .values()
+            .flat_map(BTreeMap::values)
+            .filter_map(|held| held.gone)
+            .collect();
+        ends.sort_unstable();
+        let crowded = ends.len().checked_sub(most).and_then(|over| ends.get(over));
+        let crowded = crowded.copied();
+        let keeps = |held: &Held| {
+            held.gone.is_none_or(|gone| {
+                now.duration_since(gone) < REMEMBERED && crowded.is_none_or(|limit| gone >= limit)
+            })
+        };
+        for objects in self.objects.values_mut() {
+            objects.retain(|_, held| keeps(held));
+        }
+        let held = self.objects.values().flat_map(BTreeMap::values);
+        self.gone = held.filter(|held| held.gone.is_some()).count();
+        // A uid that another one has followed stays as long as something else
+        // holds what it was; its own entry is the last.
+        self.pods.retain(|_, (key, thing)| {
+            let pods = self.objects.get(&Kind::Pod);
+            pods.is_some_and(|pods| pods.contains_key(key)) || Arc::strong_count(thing) > 1
+        });
+    }
+
+    /// An object that exists.
+    pub(crate) fn get(&self, kind: Kind, key: &ObjectKey) -> Option<&Arc<Thing>> {
+        let held = self.objects.get(&kind)?.get(key)?;
+        held.gone.is_none().then_some(&held.thing)
+    }
+
+    /// The objects of a kind that exist, in order, in one namespace or in all.
+    pub(crate) fn list<'a>(
+        &'a self,
+        kind: Kind,
+        namespace: Option<&'a str>,
+    ) -> impl Iterator<Item = (&'a ObjectKey, &'a Thing)> {
+        let objects = self.objects.get(&kind).into_iter().flatten();
+        objects
+            .filter(move |(key, held)| {
+                held.gone.is_none()
+                    && namespace.is_none_or(|namespace| *key.namespace == *namespace)
+            })
+            .map(|(key, held)| (key, &*held.thing))
+    }
+
+    /// The pod with this uid, gone or not.
+    pub(crate) fn pod_by_uid(&self, uid: &str) -> Option<&ObjectKey> {
+        self.pods.get(uid).map(|(key, _)| key)
+    }
+
+    /// The object of `kind` that a pod belongs to. `uid` tells apart pods of one
+    /// name; empty takes the latest.
+    pub(crate) fn of(&self, kind: Kind, pod: &ObjectKey, uid: &str) -> Option<ObjectKey> {
+        match kind {
+            Kind::Pod => return Some(pod.clone()),
+            Kind::Namespace => return Some(ObjectKey::new("", &pod.namespace)),
+            Kind::Service | Kind::TrafficSplit => return None,
+            _ => {}
+        }
+        let thing = self.thing(pod, uid)?;
+        if kind == Kind::Node {
+            return (!thing.node.is_empty()).then(|| ObjectKey::new("", &thing.node));
+        }
+        let chain = self.owners(pod, thing);
+        chain
+            .into_iter()
+            .find(|(owner, _)| *owner == kind)
+            .map(|(_, key)| key)
+    }
+
+    /// What a pod is shown as where it does not belong to the kind asked for:
+    /// its topmost owner, or itself.
+    pub(crate) fn topmost(&self, pod: &ObjectKey, uid: &str) -> Named {
+        let top = self
+            .thing(pod, uid)
+            .and_then(|thing| self.owners(pod, thing).pop());
+        top.unwrap_or_else(|| (Kind::Pod, pod.clone()))
+    }
+
+    fn thing(&self, pod: &ObjectKey, uid: &str) -> Option<&Thing> {
+        if let Some((_, thing)) = self.pods.get(uid) {
+            return Some(thing);
+        }
+        let held = self.objects.get(&Kind::Pod)?.get(pod)?;
+        Some(&held.thing)
+    }
+
+    /// Owners from the nearest to the topmost.
+    fn owners(&self, pod: &ObjectKey, thing: &Thing) -> Vec<Named> {
+        /// A Deployment owns ReplicaSets own pods; nothing known goes deeper.
+        const DEEPEST: usize = 4;
+        let mut chain = Vec::new();
+        let mut next = thing.owner.clone();
+        while let Some((kind, name)) = next
+            && chain.len() < DEEPEST
+        {
+            let key = ObjectKey {
+                namespace: pod.namespace.clone(),
+                name,
+            };
+            let held = self
+                .objects
+                .get(&kind)
+                .and_then(|objects| objects.get(&key));
+            next = held.and_then(|held| held.thing.owner.clone());
+            chain.push((kind, key));
+        }
+        chain
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::town::{inventory, key};
+
+    #[test]
+    fn ended_objects_are_remembered_for_ten_minutes_and_not_listed() {
+        let mut inventory = inventory();
+        let start = Instant::now();
+        let pod = key("shop", "api-1");
+        inventory.end(Kind::Pod, &pod, start);
+        inventory.end(Kind::ReplicaSet, &key("shop", "api-rs"), start);
+        assert_eq!(inventory.list(Kind::Pod, Some("shop")).count(), 2);
+        inventory.tidy(start + REMEMBERED - Duration::from_secs(1));
+        let owner = || Some(key("shop", "api"));
+        assert_eq!(inventory.of(Kind::Deployment, &pod, "shop-api"), owner());
+        inventory.tidy(start + REMEMBERED);
+        assert_eq!(inventory.of(Kind::Deployment, &pod, "shop-api"), None);
+        assert_eq!(inventory.pod_by_uid("shop-api"), None);
+    }
+
+    #[test]
+    fn too_many_ended_objects_cost_the_oldest() {
+        let mut inventory = Inventory::default();
+        let start = Instant::now();
+        for at in 0..=MAX_GONE as u64 {
+            let pod = key("shop", &format!("job-{at}"));
+            let thing = Thing {
+                uid: format!("uid-{at}").into(),
+                ..Thing::default()
+            };
+            inventory.put(Kind::Pod, pod.clone(), Arc::new(thing));
+            inventory.end(Kind::Pod, &pod, start + Duration::from_millis(at));
+        }
+        assert!(inventory.gone <= MAX_GONE, "{}", inventory.gone);
+        assert_eq!(inventory.pod_by_uid("uid-0"), None);
+        let last = format!("uid-{MAX_GONE}");
+        assert!(inventory.pod_by_uid(&last).is_some());
+    }
+
+    #[test]
+    fn pod_that_follows_another_of_its_name_does_not_take_its_past() {
+        let mut inventory = inventory();
+        let pod = key("shop", "api-1");
+        let next = Thing {
+            uid: "next".into(),
+            owner: Some((Kind::StatefulSet, "api".into())),
+            ..Thing::default()
+        };
+        inventory.put(Kind::Pod, pod.clone(), Arc::new(next));
+        assert_eq!(
+            inventory.of(Kind::Deployment, &pod, "shop-api"),
+            Some(key("shop", "api"))
+        );
+        assert_eq!(
+            inventory.of(Kind::StatefulSet, &pod, "next"),
+            Some(key("shop", "api"))
+        );
+        assert_eq!(inventory.of(Kind::Deployment, &pod, "next"), None);
+    }
+
+    #[test]
+    fn new_list_ends_what_it_does_not_hold() {
+        let mut inventory = inventory();
+        let kept = key("shop", "web");
+        inventory.keep_only(Kind::Deployment, |key| *key == kept, Instant::now());
+        let names: Vec<&ObjectKey> = inventory
+            .list(Kind::Deployment, None)
+            .map(|(key, _)| key)
+            .collect();
+        assert_eq!(names, [&kept]);
+    }
+}

@@ -1,0 +1,116 @@
+//! The kinds of objects that traffic is told of.
+
+/// A kind whose objects have metrics.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) enum Kind {
+    /// Everything in a namespace.
+    Namespace,
+    /// Everything on a node.
+    Node,
+    /// One pod.
+    Pod,
+    /// The pods of a ReplicationController.
+    ReplicationController,
+    /// Calls to a Service, wherever they are served.
+    Service,
+    /// The pods of a DaemonSet.
+    DaemonSet,
+    /// The pods of a Deployment, through its ReplicaSets.
+    Deployment,
+    /// The pods of a ReplicaSet.
+    ReplicaSet,
+    /// The pods of a StatefulSet.
+    StatefulSet,
+    /// The pods of a Job.
+    Job,
+    /// Calls that a TrafficSplit shared out, by backend.
+    TrafficSplit,
+}
+
+/// All of them, in the order of discovery.
+pub(crate) const KINDS: [Kind; 11] = [
+    Kind::DaemonSet,
+    Kind::Deployment,
+    Kind::Job,
+    Kind::Namespace,
+    Kind::Node,
+    Kind::Pod,
+    Kind::ReplicaSet,
+    Kind::ReplicationController,
+    Kind::Service,
+    Kind::StatefulSet,
+    Kind::TrafficSplit,
+];
+
+impl Kind {
+    /// As Kubernetes writes it.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Namespace => "Namespace",
+            Self::Node => "Node",
+            Self::Pod => "Pod",
+            Self::ReplicationController => "ReplicationController",
+            Self::Service => "Service",
+            Self::DaemonSet => "DaemonSet",
+            Self::Deployment => "Deployment",
+            Self::ReplicaSet => "ReplicaSet",
+            Self::StatefulSet => "StatefulSet",
+            Self::Job => "Job",
+            Self::TrafficSplit => "TrafficSplit",
+        }
+    }
+
+    /// Name in paths.
+    pub(crate) const fn plural(self) -> &'static str {
+        match self {
+            Self::Namespace => "namespaces",
+            Self::Node => "nodes",
+            Self::Pod => "pods",
+            Self::ReplicationController => "replicationcontrollers",
+            Self::Service => "services",
+            Self::DaemonSet => "daemonsets",
+            Self::Deployment => "deployments",
+            Self::ReplicaSet => "replicasets",
+            Self::StatefulSet => "statefulsets",
+            Self::Job => "jobs",
+            Self::TrafficSplit => "trafficsplits",
+        }
+    }
+
+    /// Group and version of the object itself.
+    pub(crate) const fn api_version(self) -> &'static str {
+        match self {
+            Self::DaemonSet | Self::Deployment | Self::ReplicaSet | Self::StatefulSet => "apps/v1",
+            Self::Job => "batch/v1",
+            Self::TrafficSplit => "split.smi-spec.io/v1alpha4",
+            Self::Namespace
+            | Self::Node
+            | Self::Pod
+            | Self::ReplicationController
+            | Self::Service => "v1",
+        }
+    }
+
+    /// Whether its objects live in namespaces.
+    pub(crate) const fn namespaced(self) -> bool {
+        !matches!(self, Self::Namespace | Self::Node)
+    }
+
+    /// Whether its traffic is that of pods, so that both ends can be of it.
+    pub(crate) const fn has_pods(self) -> bool {
+        !matches!(self, Self::Service | Self::TrafficSplit)
+    }
+
+    /// The kind with this name in paths.
+    pub(crate) fn from_plural(plural: &str) -> Option<Self> {
+        KINDS.into_iter().find(|kind| kind.plural() == plural)
+    }
+
+    /// The kind that an owner reference means.
+    pub(crate) fn owner(kind: &str, api_version: &str) -> Option<Self> {
+        let known = KINDS.into_iter().filter(|known| known.has_pods());
+        known
+            .filter(|known| known.namespaced() && *known != Self::Pod)
+            .find(|known| known.name() == kind && known.api_version() == api_version)
+    }
+}

@@ -1,0 +1,145 @@
+//! The newest compiled model, for everybody who needs it.
+
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use tokio::sync::watch;
+
+use super::{
+    Model, PodId,
+    changes::{Changes, Interest},
+};
+use crate::problem::Problems;
+use crate::world::{ObjectKey, World};
+
+/// Models whose changes are remembered. A stream that is further behind looks at all
+/// that it needs, as it does at first.
+const REMEMBERED: usize = 32;
+
+/// One World, compiled.
+#[derive(Debug)]
+pub(crate) struct Compiled {
+    /// What it was made from.
+    pub world: Arc<World>,
+    /// What proxies are told.
+    pub model: Model,
+    /// What authors are told; the same allocation as before while nothing else is said.
+    pub problems: Arc<Problems>,
+    /// When it was made.
+    pub at: SystemTime,
+    /// Pods with a proxy by uid, which is what their certificates name.
+    pods: Arc<HashMap<Arc<str>, PodId>>,
+    /// Counts models.
+    number: u64,
+    /// What changed up to this one, the last change last.
+    recent: VecDeque<Arc<Changes>>,
+}
+
+impl Compiled {
+    /// Puts together what was compiled from nothing.
+    pub(crate) fn new(world: Arc<World>, model: Model, problems: impl Into<Arc<Problems>>) -> Self {
+        let pods = meshed_by_uid(&model);
+        Self {
+            world,
+            model,
+            problems: problems.into(),
+            at: SystemTime::now(),
+            pods: Arc::new(pods),
+            number: 0,
+            recent: VecDeque::new(),
+        }
+    }
+
+    /// Puts together what was compiled after `self`.
+    pub(crate) fn followed_by(
+        &self,
+        world: Arc<World>,
+        (model, problems, changes): (Model, Arc<Problems>, Changes),
+    ) -> Self {
+        let pods = self.pods_after(&model, &changes);
+        let mut recent = self.recent.clone();
+        recent.push_back(Arc::new(changes));
+        while recent.len() > REMEMBERED {
+            recent.pop_front();
+        }
+        Self {
+            world,
+            model,
+            problems,
+            at: SystemTime::now(),
+            pods,
+            number: self.number + 1,
+            recent,
+        }
+    }
+
+    /// The pods of a model that came after, most of which are the same.
+    fn pods_after(&self, model: &Model, changes: &Changes) -> Arc<HashMap<Arc<str>, PodId>> {
+        let mut pods = self.pods.clone();
+        let meshed = |model: &Model, id: &PodId| model.pod(id).filter(|pod| pod.meshed);
+        for id in changes.pods() {
+            if let Some(gone) = meshed(&self.model, id) {
+                Arc::make_mut(&mut pods).remove(&gone.uid);
+            }
+        }
+        for id in changes.pods() {
+            if let Some(pod) = meshed(model, id).filter(|pod| !pod.ended) {
+                Arc::make_mut(&mut pods).insert(pod.uid, id.clone());
+            }
+        }
+        pods
+    }
+
+    /// Counts models; for [`Self::states_since`].
+    pub(crate) fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// Whether a proxy that has seen the model of this number may get something else
+    /// now. True also when that cannot be told. Streams ask [`Self::states_since`], which
+    /// says more.
+    #[cfg(test)]
+    pub(crate) fn concerns(&self, seen: u64, interest: &Interest) -> bool {
+        self.missed(seen)
+            .is_none_or(|mut missed| missed.any(|changes| changes.concern(interest)))
+    }
+
+    /// The Services of this interest whose endpoints' states changed since the model of
+    /// this number; `None` if more did, or if that cannot be told.
+    pub(crate) fn states_since(
+        &self,
+        seen: u64,
+        interest: &Interest,
+    ) -> Option<BTreeSet<ObjectKey>> {
+        let mut services = BTreeSet::new();
+        for changes in self.missed(seen)? {
+            if changes.concern(interest) {
+                services.extend(changes.states_of(interest)?.cloned());
+            }
+        }
+        Some(services)
+    }
+
+    /// What changed since the model of this number, if that is remembered.
+    fn missed(&self, seen: u64) -> Option<impl Iterator<Item = &Changes>> {
+        let missed = usize::try_from(self.number.checked_sub(seen)?).ok()?;
+        let first = self.recent.len().checked_sub(missed)?;
+        // A model that was compiled from nothing says nothing about others.
+        let told = !self.recent.is_empty();
+        told.then(|| self.recent.iter().skip(first).map(Arc::as_ref))
+    }
+
+    /// The pod with a proxy that has this uid.
+    pub(crate) fn pod_by_uid(&self, uid: &str) -> Option<&PodId> {
+        self.pods.get(uid)
+    }
+}
+
+fn meshed_by_uid(model: &Model) -> HashMap<Arc<str>, PodId> {
+    let by_uid = |id: &PodId| Some((model.pod(id)?.uid, id.clone()));
+    model.meshed_pods().filter_map(by_uid).collect()
+}
+
+/// The latest of them; `None` until every store has synced.
+pub(crate) type Latest = watch::Receiver<Option<Arc<Compiled>>>;

@@ -1,0 +1,39 @@
+//! What the chart says.
+
+use std::sync::Arc;
+
+use policy::mode::{AccessMode, MtlsMode};
+
+/// What the chart says where nothing closer does.
+#[derive(Clone, Debug)]
+pub struct Defaults {
+    /// Trust domain of every identity.
+    pub trust_domain: Arc<str>,
+    /// DNS domain of the cluster, without dots at its ends.
+    pub cluster_domain: Arc<str>,
+    /// `access.default`.
+    pub access: AccessMode,
+    /// `mtls.default`.
+    pub mtls: MtlsMode,
+    /// `access.podsMayLoosen`.
+    pub access_pods_may_loosen: bool,
+    /// `mtls.podsMayLoosen`.
+    pub mtls_pods_may_loosen: bool,
+    /// `access.udpNetworkPolicies`.
+    pub udp_network_policies: bool,
+}
+
+impl Default for Defaults {
+    /// What the chart says when its values are left alone.
+    fn default() -> Self {
+        Self {
+            trust_domain: "cluster.local".into(),
+            cluster_domain: "cluster.local".into(),
+            access: AccessMode::Auto,
+            mtls: MtlsMode::Permissive,
+            access_pods_may_loosen: false,
+            mtls_pods_may_loosen: false,
+            udp_network_policies: false,
+        }
+    }
+}

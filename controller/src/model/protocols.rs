@@ -1,0 +1,80 @@
+//! What is declared about the ports of a pod, in order of precedence: the pod's
+//! annotation, what Services declare, the lists of opaque ports.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use policy::protocol::{DEFAULT_OPAQUE_PORTS, MAX_PORT_RANGES, PortProtocols, PortRange, Protocol};
+use wire::v1;
+
+use crate::world::{NamespaceFacts, PodFacts};
+
+/// Declared protocols of a pod's ports, in order of precedence.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Declared(PortProtocols);
+
+impl Declared {
+    /// The protocol of one port.
+    pub(crate) fn lookup(&self, port: u16) -> Protocol {
+        self.0.lookup(port)
+    }
+
+    /// For the wire: the first range that holds a port decides. Ports that the pod's
+    /// containers name come last, to be detected: that they are there is what the
+    /// proxy learns, so that it counts them apart.
+    pub(crate) fn ranges(&self, containers: &BTreeMap<u16, Arc<str>>) -> Vec<v1::PortProtocol> {
+        let named = containers.keys().filter_map(|port| single(*port));
+        let named = named.take(MAX_PORT_RANGES);
+        self.0
+            .iter()
+            .chain(named.map(|range| (range, Protocol::Detect)))
+            .map(|(range, protocol)| v1::PortProtocol {
+                first: range.first().into(),
+                last: range.last().into(),
+                protocol: v1::Protocol::from(protocol).into(),
+            })
+            .collect()
+    }
+}
+
+/// The protocols of a pod's ports. `declared`: by Services.
+pub(crate) fn of_pod(
+    pod: &PodFacts,
+    namespace: Option<&NamespaceFacts>,
+    declared: Option<&BTreeMap<u16, Protocol>>,
+) -> Declared {
+    let own = ranges(pod.appearance.opaque_ports.as_deref());
+    let declared = declared.into_iter().flatten();
+    let declared = declared.filter_map(|(port, protocol)| Some((single(*port)?, *protocol)));
+    Declared(PortProtocols::new(
+        own.into_iter()
+            .map(|range| (range, Protocol::Opaque))
+            .chain(declared)
+            .chain(
+                opaque_list(namespace)
+                    .into_iter()
+                    .map(|range| (range, Protocol::Opaque)),
+            ),
+    ))
+}
+
+/// The namespace's list and the default list.
+pub(crate) fn opaque_list(namespace: Option<&NamespaceFacts>) -> Vec<PortRange> {
+    let mut list = ranges(namespace.and_then(|n| n.appearance.opaque_ports.as_deref()));
+    list.extend(DEFAULT_OPAQUE_PORTS.into_iter().filter_map(single));
+    list
+}
+
+fn single(port: u16) -> Option<PortRange> {
+    PortRange::new(port, port)
+}
+
+/// The ports of an annotation. One that cannot be read declares nothing;
+/// `compile::annotations` says so.
+pub(crate) fn ranges(list: Option<&str>) -> Vec<PortRange> {
+    list.and_then(|list| PortRange::parse_list(list).ok())
+        .unwrap_or_default()
+}
+
+pub(crate) fn holds(list: &[PortRange], port: u16) -> bool {
+    list.iter().any(|range| range.contains(port))
+}

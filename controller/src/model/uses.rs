@@ -1,0 +1,24 @@
+//! Whom objects concern, worked out once somebody asks.
+
+use std::collections::{BTreeSet, HashMap};
+
+use policy::name::ObjectRef;
+
+use crate::world::ObjectKey;
+
+/// Pods with a running proxy by account (namespace, account).
+pub(crate) type Running = HashMap<ObjectKey, Vec<ObjectKey>>;
+
+/// Whom objects concern, by object.
+#[derive(Debug, Default)]
+pub(crate) struct Uses(pub(super) HashMap<ObjectRef, Use>);
+
+#[derive(Debug, Default)]
+pub(super) struct Use {
+    /// Accounts that targets made from the object are about.
+    pub(super) accounts: BTreeSet<ObjectKey>,
+    /// Pods that those targets name by label.
+    pub(super) pods: BTreeSet<ObjectKey>,
+    /// Services that splits made from the object share out.
+    pub(super) roots: BTreeSet<ObjectKey>,
+}

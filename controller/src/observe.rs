@@ -1,0 +1,12 @@
+//! What the proxies have told: which resources they have acknowledged and what they have
+//! counted, on this replica and, by exchange, on the others.
+//!
+//! May import `metrics`, `model`, `problem`, `settings` and `world`. It hears of streams
+//! from `serve` and knows nothing of them.
+
+pub(crate) mod acknowledged;
+pub(crate) mod acknowledgements;
+pub(crate) mod exchange;
+pub(crate) mod propagation;
+mod report_store;
+pub(crate) mod reports;

@@ -1,0 +1,408 @@
+//! What the proxies have acknowledged, as this replica and the others saw it.
+//!
+//! Each replica knows the proxies that stream from it and hears about the rest
+//! from its peers, so that each can answer for the whole mesh. The same facts
+//! tell which destinations a workload uses, so that its new pods get them
+//! before they ask.
+//!
+//! A pod that moves from one replica to another is known to both for a moment:
+//! the replica that holds its stream is right, and among peers the one that
+//! spoke last.
+//!
+//! A proxy whose stream ended goes on with what it has. So what it had acknowledged
+//! still counts until its pod is gone, and what came after that it lacks.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use policy::name::ObjectRef;
+use prost::Message as _;
+use tokio::sync::watch;
+use tokio::time::Instant;
+use wire::v1;
+
+pub(crate) use super::acknowledgements::Consumer;
+use super::acknowledgements::{Acknowledgements, Own};
+use crate::metrics::ObservedMetrics;
+use crate::model::{Model, PodId};
+use crate::settings::caps::Caps;
+
+/// Ended streams that a peer may still have to hear of; a peer that is further
+/// behind gets everything anew.
+const MAX_GONE: usize = 4096;
+/// Proxies in one message to a peer.
+const CHUNK: usize = 200;
+/// Proxies come back to a controller that has just started within this time. Until all
+/// have, or it has passed, nobody can say that a Service has no caller.
+const RETURN: Duration = Duration::from_secs(60);
+/// Encoded bytes of one, unless a single proxy has more. A peer takes 64 MiB.
+const CHUNK_BYTES: usize = 1024 * 1024;
+
+/// Shared by streams, peers, status and `/acks`. Clones are the same state.
+#[derive(Clone, Debug)]
+pub(crate) struct Observed {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    state: Mutex<Acknowledgements>,
+    /// Counts changes of this replica's own streams.
+    own: watch::Sender<u64>,
+    /// Counts all changes.
+    all: watch::Sender<u64>,
+    /// When all proxies must have come back to this replica.
+    returned: Instant,
+    /// Pods whose proxies ran when it first looked: those that have to come back.
+    returning: OnceLock<Vec<PodId>>,
+    metrics: ObservedMetrics,
+}
+
+/// How many of the proxies that need an object have it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Tally {
+    /// Proxies that need the object.
+    pub needed: usize,
+    /// Proxies that acknowledged everything made of it.
+    pub acknowledged: usize,
+    /// Pod and reason of one proxy that could not use it.
+    pub nack: Option<(String, String)>,
+    /// Pods whose proxies need it, lack it, and are not connected.
+    pub away: Vec<String>,
+    /// Proxies that ran before this controller started and have not been heard of since,
+    /// where they may need the object as callers. What they call is not known.
+    pub unheard: usize,
+}
+
+impl Default for Observed {
+    fn default() -> Self {
+        Self::new(ObservedMetrics::default(), Caps::default().destinations)
+    }
+}
+
+/// `namespace/pod`, the key of everything here.
+pub(crate) fn pod_key(state: &v1::ProxyState) -> String {
+    format!("{}/{}", state.namespace, state.pod)
+}
+
+impl Observed {
+    /// Knows nobody yet, and will remember at most this many destinations of workloads.
+    pub(crate) fn new(metrics: ObservedMetrics, destinations: usize) -> Self {
+        // 0 asks for everything, so the first revision is 1.
+        let state = Acknowledgements {
+            revision: 1,
+            most_remembered: destinations,
+            ..Acknowledgements::default()
+        };
+        Self {
+            inner: Arc::new(Inner {
+                state: Mutex::new(state),
+                own: watch::Sender::new(0),
+                all: watch::Sender::new(0),
+                returned: Instant::now() + RETURN,
+                returning: OnceLock::new(),
+                metrics,
+            }),
+        }
+    }
+
+    /// One whose controller has run for long.
+    #[cfg(test)]
+    pub(crate) fn settled() -> Self {
+        let mut observed = Self::default();
+        let inner = Arc::get_mut(&mut observed.inner).unwrap();
+        inner.returned = Instant::now();
+        observed
+    }
+
+    /// Changes of this replica's own streams; for peers.
+    pub(crate) fn own_changes(&self) -> watch::Receiver<u64> {
+        self.inner.own.subscribe()
+    }
+
+    /// All changes; for status and `/acks`.
+    pub(crate) fn changes(&self) -> watch::Receiver<u64> {
+        self.inner.all.subscribe()
+    }
+
+    /// Notes what a proxy on this replica has. `stream` grows with time.
+    pub(crate) fn note(&self, stream: u64, state: v1::ProxyState) {
+        let key = pod_key(&state);
+        self.change(true, |inner| {
+            if let Some(held) = inner.own.get(&key)
+                && (held.stream > stream || held.state == state)
+            {
+                return false;
+            }
+            inner.revision += 1;
+            inner.remember(&state, &self.inner.metrics);
+            let revision = inner.revision;
+            inner.own.insert(
+                key.clone(),
+                Own {
+                    revision,
+                    stream,
+                    state,
+                },
+            );
+            inner.merge(&key, None, &self.inner.metrics);
+            true
+        });
+    }
+
+    /// Notes that a stream ended. A newer stream of the same pod stays.
+    pub(crate) fn ended(&self, stream: u64, key: &str) {
+        self.change(true, |inner| {
+            if inner.own.get(key).is_none_or(|held| held.stream != stream) {
+                return false;
+            }
+            let last = inner.own.remove(key).map(|own| own.state);
+            inner.revision += 1;
+            inner.gone.insert(inner.revision, key.to_owned());
+            while inner.gone.len() > MAX_GONE {
+                if let Some((revision, _)) = inner.gone.pop_first() {
+                    inner.floor = revision;
+                }
+            }
+            inner.merge(key, last, &self.inner.metrics);
+            true
+        });
+    }
+
+    /// Takes in what a peer says.
+    pub(crate) fn heard(&self, peer: IpAddr, news: v1::Observed) {
+        self.change(false, |inner| {
+            // Each with its state so far, if that is not what the peer says now.
+            let mut touched: BTreeMap<String, Option<v1::ProxyState>> = BTreeMap::new();
+            let held = inner.peers.entry(peer).or_default();
+            if news.full {
+                let held = std::mem::take(held).into_iter();
+                touched.extend(held.map(|(key, state)| (key, Some(state))));
+            }
+            for key in news.gone {
+                if let Some(last) = held.remove(&key) {
+                    touched.insert(key, Some(last));
+                }
+            }
+            for state in &news.proxies {
+                touched.insert(pod_key(state), None);
+                held.insert(pod_key(state), state.clone());
+            }
+            for state in &news.proxies {
+                inner.remember(state, &self.inner.metrics);
+                // The peer that spoke last holds the stream.
+                let key = pod_key(state);
+                for (other, states) in &mut inner.peers {
+                    if *other != peer {
+                        states.remove(&key);
+                    }
+                }
+            }
+            let changed = !touched.is_empty();
+            for (key, last) in touched {
+                inner.merge(&key, last, &self.inner.metrics);
+            }
+            changed
+        });
+    }
+
+    /// Forgets a peer that is gone.
+    pub(crate) fn lost(&self, peer: IpAddr) {
+        self.change(false, |inner| {
+            let Some(held) = inner.peers.remove(&peer) else {
+                return false;
+            };
+            for (key, last) in held {
+                inner.merge(&key, Some(last), &self.inner.metrics);
+            }
+            true
+        });
+    }
+
+    /// Forgets the proxies without a stream whose pods are gone.
+    pub(crate) fn forget_gone(&self, model: &Model) {
+        self.change(false, |inner| {
+            let gone = |(key, state): (&String, &v1::ProxyState)| {
+                let uid = pod_id(key).and_then(|pod| model.running_uid(&pod).cloned());
+                let same = uid.is_some_and(|uid| state.uid.is_empty() || *uid == *state.uid);
+                (!same).then(|| key.clone())
+            };
+            let gone: Vec<String> = inner.away.iter().filter_map(gone).collect();
+            for key in &gone {
+                inner.away.remove(key);
+                inner.merge(key, None, &self.inner.metrics);
+            }
+            !gone.is_empty()
+        });
+    }
+
+    /// What changed among this replica's own streams after `since`, in messages
+    /// of bounded size, and the revision that they lead to. `since` 0 and one
+    /// too old to tell the difference give everything.
+    pub(crate) fn own_since(&self, since: u64) -> (u64, Vec<v1::Observed>) {
+        let state = self.inner.state.lock();
+        let full = since == 0 || since < state.floor;
+        let from = if full { 0 } else { since };
+        let fresh: Vec<v1::ProxyState> = state
+            .own
+            .values()
+            .filter(|own| full || own.revision > from)
+            .map(|own| own.state.clone())
+            .collect();
+        let gone: Vec<String> = state
+            .gone
+            .range(from + 1..)
+            .map(|(_, key)| key)
+            .filter(|key| !full && !state.own.contains_key(*key))
+            .cloned()
+            .collect();
+        let mut messages: Vec<v1::Observed> = Vec::new();
+        let mut bytes = 0;
+        for proxy in fresh {
+            let more = proxy.encoded_len();
+            match messages.last_mut() {
+                Some(last) if last.proxies.len() < CHUNK && bytes + more <= CHUNK_BYTES => {
+                    bytes += more;
+                    last.proxies.push(proxy);
+                }
+                _ => {
+                    bytes = more;
+                    messages.push(v1::Observed {
+                        proxies: vec![proxy],
+                        ..v1::Observed::default()
+                    });
+                }
+            }
+        }
+        if messages.is_empty() && (full || !gone.is_empty()) {
+            messages.push(v1::Observed::default());
+        }
+        if let Some(first) = messages.first_mut() {
+            first.full = full;
+            first.gone = gone;
+        }
+        (state.revision, messages)
+    }
+
+    /// How far an object's `generation` has come. Who needs it: the pods that it
+    /// protects, those that have a destination which leads to it, those of workloads that
+    /// remember one and have not been heard of, and whoever says so himself.
+    pub(crate) fn tally(&self, model: &Model, object: &ObjectRef, generation: i64) -> Tally {
+        let protected = model.protected_by(object);
+        let through = model.called_through(object);
+        let state = self.inner.state.lock();
+        let said = state.objects.get(object);
+        let live = |pod: &str| state.of_pod.get(pod).is_some_and(|known| known.live);
+
+        let mut needed: BTreeSet<Arc<str>> = BTreeSet::new();
+        let speakers = said.into_iter().flat_map(BTreeMap::keys);
+        needed.extend(speakers.filter(|pod| live(pod)).cloned());
+        let unheard = |pod: &PodId| state.known(pod, model).is_none();
+        needed.extend(protected.iter().map(|pod| pod.to_string().into()));
+        for name in &through {
+            let callers = state.callers.get(name.as_str()).into_iter().flatten();
+            let here = |pod: &str| live(pod) || runs(model, pod);
+            needed.extend(callers.filter(|pod| here(pod)).cloned());
+            for (namespace, account) in state.users.get(name.as_str()).into_iter().flatten() {
+                let pods = model.running_pods_of(namespace, account).iter();
+                needed.extend(
+                    pods.filter(|pod| unheard(pod))
+                        .map(|pod| pod.to_string().into()),
+                );
+            }
+        }
+
+        let mut tally = Tally {
+            needed: needed.len(),
+            ..Tally::default()
+        };
+        for pod in needed {
+            let live = live(&pod);
+            let known = live || pod_id(&pod).is_some_and(|pod| !unheard(&pod));
+            let needs = said.and_then(|said| said.get(&pod)).filter(|_| known);
+            match needs.filter(|needs| needs.generation >= generation) {
+                Some(needs) => {
+                    tally.acknowledged += usize::from(needs.acknowledged);
+                    if tally.nack.is_none() && !needs.nack.is_empty() {
+                        tally.nack = Some((pod.to_string(), needs.nack.clone()));
+                    }
+                    if !live && !needs.acknowledged {
+                        tally.away.push(pod.to_string());
+                    }
+                }
+                None if !live => tally.away.push(pod.to_string()),
+                None => {}
+            }
+        }
+        if Instant::now() < self.inner.returned {
+            let all = || model.running_pods().cloned().collect();
+            let returning = self.inner.returning.get_or_init(all).iter();
+            let there = |pod: &&PodId| model.running_uid(pod).is_some() && unheard(pod);
+            if !through.is_empty() {
+                tally.unheard = returning.filter(there).count();
+            }
+        }
+        tally
+    }
+
+    /// When all proxies must have come back to this controller.
+    pub(crate) fn complete_at(&self) -> Instant {
+        self.inner.returned
+    }
+
+    /// Objects that some proxy's answer touched since this reader's last call; `None`
+    /// when they were too many to remember.
+    pub(crate) fn take_touched(&self, consumer: Consumer) -> Option<BTreeSet<ObjectRef>> {
+        let [record, status] = &mut self.inner.state.lock().touched;
+        std::mem::take(match consumer {
+            Consumer::Record => record,
+            Consumer::Status => status,
+        })
+        .0
+    }
+
+    /// Destinations that pods of a workload have asked for.
+    pub(crate) fn remembered(&self, namespace: &str, service_account: &str) -> Vec<String> {
+        let workload = (namespace.to_owned(), service_account.to_owned());
+        let state = self.inner.state.lock();
+        let workload = state.remembered.get(&workload);
+        let names = workload.into_iter().flat_map(|held| held.names.keys());
+        names.map(|name| name.to_string()).collect()
+    }
+
+    /// Streams of this replica, and proxies known through peers.
+    #[cfg(test)]
+    pub(crate) fn counts(&self) -> (usize, usize) {
+        let state = self.inner.state.lock();
+        (
+            state.own.len(),
+            state.peers.values().map(BTreeMap::len).sum(),
+        )
+    }
+
+    fn change(&self, own: bool, change: impl FnOnce(&mut Acknowledgements) -> bool) {
+        let changed = change(&mut self.inner.state.lock());
+        if changed {
+            self.inner.all.send_modify(|count| *count += 1);
+            if own {
+                self.inner.own.send_modify(|count| *count += 1);
+            }
+        }
+    }
+}
+
+/// The pod of a key.
+fn pod_id(key: &str) -> Option<PodId> {
+    let (namespace, name) = key.split_once('/')?;
+    Some(PodId::new(namespace, name))
+}
+
+fn runs(model: &Model, key: &str) -> bool {
+    pod_id(key).is_some_and(|pod| model.running_uid(&pod).is_some())
+}
+
+#[cfg(test)]
+mod tests;

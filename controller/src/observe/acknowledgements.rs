@@ -1,0 +1,309 @@
+//! Who has which version of what, by object, by pod and by destination, and which
+//! destinations a workload uses.
+//!
+//! Memory without a lock and without a clock: `acknowledged` decides what to write into it.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use policy::name::ObjectRef;
+use wire::v1;
+
+use crate::metrics::ObservedMetrics;
+use crate::model::{Model, PodId};
+
+/// Destinations that are remembered per workload; the longest unused goes first.
+pub(crate) const MAX_REMEMBERED: usize = 512;
+/// Workloads with remembered destinations.
+const MAX_WORKLOADS: usize = 10_000;
+/// Proxies without a stream whose last state is kept until their pods are gone: as many
+/// as two replicas of the largest size serve. Of one that does not fit, nothing is known
+/// but its pod, so that it lacks everything.
+const MAX_AWAY: usize = 16_384;
+/// Who takes notice of touched objects, each for itself.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Consumer {
+    /// The record of acknowledgements.
+    Record,
+    /// The writer of statuses.
+    Status,
+}
+
+/// How many [`Consumer`]s there are.
+const CONSUMERS: usize = 2;
+/// Touched objects that wait for a consumer, such as one that does not hold the Lease.
+/// Above this it is told to look at everything.
+const MAX_TOUCHED: usize = 20_000;
+
+/// Objects by name, unless there are too many.
+#[derive(Debug)]
+pub(super) struct Touched(pub(super) Option<BTreeSet<ObjectRef>>);
+
+impl Default for Touched {
+    fn default() -> Self {
+        Self(Some(BTreeSet::new()))
+    }
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Acknowledgements {
+    pub(super) revision: u64,
+    /// Streams of this replica by `namespace/pod`.
+    pub(super) own: BTreeMap<String, Own>,
+    /// Pods whose stream ended, by the revision at which it did.
+    pub(super) gone: BTreeMap<u64, String>,
+    /// Oldest revision from which a difference can still be told.
+    pub(super) floor: u64,
+    pub(super) peers: HashMap<IpAddr, BTreeMap<String, v1::ProxyState>>,
+    /// Last states of proxies without a stream.
+    pub(super) away: HashMap<String, v1::ProxyState>,
+    /// Who says what about an object, merged: object to pod to state.
+    pub(super) objects: HashMap<ObjectRef, BTreeMap<Arc<str>, Needs>>,
+    /// What was last believed of a pod.
+    pub(super) of_pod: HashMap<String, Believed>,
+    /// The pods that have a destination.
+    pub(super) callers: HashMap<Arc<str>, BTreeSet<Arc<str>>>,
+    /// The workloads that remember a destination.
+    pub(super) users: HashMap<Arc<str>, BTreeSet<Workload>>,
+    /// Objects whose tally may have changed since they were last taken, by who takes
+    /// them; `None` once there are more than [`MAX_TOUCHED`].
+    pub(super) touched: [Touched; CONSUMERS],
+    pub(super) remembered: HashMap<Workload, Remembered>,
+    /// Destinations in `remembered`, and how many there may be.
+    pub(super) destinations: usize,
+    pub(super) most_remembered: usize,
+}
+
+/// The destinations of one workload, each with the revision at which it was last used.
+#[derive(Debug, Default)]
+pub(super) struct Remembered {
+    pub(super) used: u64,
+    pub(super) names: BTreeMap<Arc<str>, u64>,
+}
+
+/// What is believed of a pod's proxy.
+#[derive(Debug, Default)]
+pub(super) struct Believed {
+    /// Some replica serves it.
+    pub(super) live: bool,
+    /// Of the pod; empty if a replica of an older version told.
+    pub(super) uid: Arc<str>,
+    /// The objects under which it stands.
+    pub(super) objects: Vec<ObjectRef>,
+    /// The destinations under which it stands.
+    pub(super) destinations: Vec<Arc<str>>,
+}
+
+pub(super) type Workload = (String, String);
+
+#[derive(Debug)]
+pub(super) struct Own {
+    pub(super) revision: u64,
+    /// The stream that wrote it: a newer stream of the same pod takes over.
+    pub(super) stream: u64,
+    pub(super) state: v1::ProxyState,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Needs {
+    pub(super) generation: i64,
+    pub(super) acknowledged: bool,
+    pub(super) nack: String,
+}
+
+impl Acknowledgements {
+    /// Puts what is now believed about a pod into the indices. `last`: what was, if its
+    /// stream has just ended somewhere.
+    pub(super) fn merge(
+        &mut self,
+        key: &str,
+        last: Option<v1::ProxyState>,
+        metrics: &ObservedMetrics,
+    ) {
+        let own = self.own.get(key).map(|own| &own.state);
+        let peers = || self.peers.values().find_map(|states| states.get(key));
+        let live = own.or_else(peers);
+        let is_live = live.is_some();
+        if is_live {
+            self.away.remove(key);
+        } else if let Some(last) = last {
+            if self.away.len() < MAX_AWAY || self.away.contains_key(key) {
+                self.away.insert(key.to_owned(), last);
+            } else {
+                metrics.away_forgotten.inc();
+            }
+        }
+        metrics
+            .away
+            .set(i64::try_from(self.away.len()).unwrap_or(i64::MAX));
+        let own = self.own.get(key).map(|own| &own.state);
+        let peers = || self.peers.values().find_map(|states| states.get(key));
+        let believed = own.or_else(peers).or_else(|| self.away.get(key));
+
+        let mut now: BTreeMap<ObjectRef, Needs> = BTreeMap::new();
+        for object in believed.into_iter().flat_map(|state| &state.objects) {
+            let Some(name) = object
+                .object
+                .as_ref()
+                .and_then(|name| ObjectRef::try_from(name).ok())
+            else {
+                continue;
+            };
+            let needs = Needs {
+                generation: object.needed,
+                acknowledged: object.acknowledged,
+                nack: object.nack.clone(),
+            };
+            now.insert(name, needs);
+        }
+        let fresh = believed.map(|state| {
+            let all = state.destinations.iter().chain(&state.given);
+            let all: BTreeSet<&str> = all.map(String::as_str).collect();
+            let shared = |name: &str| match self.callers.get_key_value(name) {
+                Some((held, _)) => Arc::clone(held),
+                None => Arc::from(name),
+            };
+            Believed {
+                live: is_live,
+                uid: state.uid.as_str().into(),
+                objects: now.keys().cloned().collect(),
+                destinations: all.into_iter().map(shared).collect(),
+            }
+        });
+
+        let before = self.of_pod.remove(key).unwrap_or_default();
+        let moved = before.live != is_live;
+        for object in &before.objects {
+            if now.contains_key(object) {
+                continue;
+            }
+            if let Some(pods) = self.objects.get_mut(object) {
+                pods.remove(key);
+                if pods.is_empty() {
+                    self.objects.remove(object);
+                }
+            }
+            self.touch(object);
+        }
+        let pod: Arc<str> = key.into();
+        let destinations = fresh.as_ref().map_or(&[][..], |fresh| &fresh.destinations);
+        for name in &before.destinations {
+            if destinations.binary_search(name).is_ok() {
+                continue;
+            }
+            if let Some(pods) = self.callers.get_mut(name) {
+                pods.remove(key);
+                if pods.is_empty() {
+                    self.callers.remove(name);
+                }
+            }
+        }
+        for name in destinations {
+            if before.destinations.binary_search(name).is_err() {
+                let pods = self.callers.entry(Arc::clone(name)).or_default();
+                pods.insert(Arc::clone(&pod));
+            }
+        }
+        if let Some(fresh) = fresh {
+            self.of_pod.insert(key.to_owned(), fresh);
+        }
+        for (object, needs) in now {
+            let pods = self.objects.entry(object.clone()).or_default();
+            if moved || pods.get(key) != Some(&needs) {
+                pods.insert(Arc::clone(&pod), needs);
+                self.touch(&object);
+            }
+        }
+    }
+
+    /// What is believed of the proxy of a pod, and not of another one that had its name.
+    pub(super) fn known(&self, pod: &PodId, model: &Model) -> Option<&Believed> {
+        let known = self.of_pod.get(pod.to_string().as_str())?;
+        let uid = model.running_uid(pod)?;
+        (known.live || known.uid.is_empty() || known.uid == *uid).then_some(known)
+    }
+
+    fn touch(&mut self, object: &ObjectRef) {
+        for Touched(touched) in &mut self.touched {
+            if let Some(objects) = touched {
+                objects.insert(object.clone());
+                if objects.len() > MAX_TOUCHED {
+                    *touched = None;
+                }
+            }
+        }
+    }
+
+    pub(super) fn remember(&mut self, state: &v1::ProxyState, metrics: &ObservedMetrics) {
+        if state.destinations.is_empty() {
+            return;
+        }
+        let workload = (state.namespace.clone(), state.service_account.clone());
+        let now = self.revision;
+        let held = self.remembered.entry(workload.clone()).or_default();
+        held.used = now;
+        for name in &state.destinations {
+            if let Some(used) = held.names.get_mut(name.as_str()) {
+                *used = now;
+                continue;
+            }
+            let name = match self.users.get_key_value(name.as_str()) {
+                Some((held, _)) => Arc::clone(held),
+                None => Arc::from(name.as_str()),
+            };
+            held.names.insert(Arc::clone(&name), now);
+            self.destinations += 1;
+            self.users.entry(name).or_default().insert(workload.clone());
+        }
+        let over = held.names.len().saturating_sub(MAX_REMEMBERED);
+        if over > 0 {
+            // One look at all of them, however many are over: a pod may bring thousands
+            // with every message.
+            let mut by_use: Vec<(u64, Arc<str>)> = held
+                .names
+                .iter()
+                .map(|(name, used)| (*used, Arc::clone(name)))
+                .collect();
+            by_use.select_nth_unstable(over - 1);
+            for (_, name) in by_use.into_iter().take(over) {
+                held.names.remove(&name);
+                self.destinations -= 1;
+                forget_user(&mut self.users, &name, &workload);
+            }
+            metrics.destinations_forgotten.inc_by(over as u64);
+        }
+        while self.remembered.len() > MAX_WORKLOADS
+            || (self.destinations > self.most_remembered && self.remembered.len() > 1)
+        {
+            let others = self.remembered.iter().filter(|(one, _)| **one != workload);
+            let idle = others.min_by_key(|(_, held)| held.used);
+            let Some(idle) = idle.map(|(one, _)| one.clone()) else {
+                break;
+            };
+            let held = self.remembered.remove(&idle).unwrap_or_default();
+            self.destinations -= held.names.len();
+            metrics
+                .destinations_forgotten
+                .inc_by(held.names.len() as u64);
+            for name in held.names.keys() {
+                forget_user(&mut self.users, name, &idle);
+            }
+        }
+        let count = i64::try_from(self.destinations).unwrap_or(i64::MAX);
+        metrics.destinations.set(count);
+    }
+}
+
+fn forget_user(
+    users: &mut HashMap<Arc<str>, BTreeSet<Workload>>,
+    name: &Arc<str>,
+    workload: &Workload,
+) {
+    if let Some(held) = users.get_mut(name) {
+        held.remove(workload);
+        if held.is_empty() {
+            users.remove(name);
+        }
+    }
+}

@@ -1,0 +1,283 @@
+//! The record of acknowledgements: when a generation of an object was first
+//! compiled, and when every proxy that needs it had it. `GET /acks` shows it;
+//! it is how propagation is timed.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use parking_lot::Mutex;
+use policy::name::ObjectRef;
+use serde::Serialize;
+
+use super::acknowledged::{Consumer, Observed, Tally};
+use crate::model::compiled::{Compiled, Latest};
+use crate::problem::Problems;
+use crate::world::{PodFacts, Store};
+
+/// Generations that are remembered; the oldest goes first.
+const MAX_ENTRIES: usize = 4096;
+
+/// One generation of one object. Times are milliseconds since 1970.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Entry {
+    /// For example `TrafficSplit`.
+    pub kind: &'static str,
+    /// Namespace of the object.
+    pub namespace: String,
+    /// Name of the object.
+    pub name: String,
+    /// Generation of the object.
+    pub generation: i64,
+    /// When it was first compiled on this replica.
+    pub compiled_at: u64,
+    /// When all proxies that need it had it, the first time.
+    pub complete_at: Option<u64>,
+    /// Proxies that need it, when last looked at.
+    pub needed: usize,
+    /// Those of them that have it.
+    pub acknowledged: usize,
+}
+
+/// The record. Clones share it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Acks {
+    record: Arc<Mutex<Record>>,
+}
+
+#[derive(Debug, Default)]
+struct Record {
+    entries: VecDeque<Entry>,
+    /// The generation in force of each object, and the number of its entry.
+    current: BTreeMap<ObjectRef, (i64, u64)>,
+    /// Number of the first entry.
+    first: u64,
+}
+
+impl Acks {
+    /// Follows models and acknowledgements until the models end.
+    pub(crate) async fn follow(self, mut latest: Latest, observed: Observed) {
+        let mut changes = observed.changes();
+        let mut known: Option<Arc<Problems>> = None;
+        let mut pods: Store<PodFacts> = Store::default();
+        loop {
+            tokio::select! {
+                biased;
+                changed = latest.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                    let Some(compiled) = latest.borrow_and_update().clone() else {
+                        continue;
+                    };
+                    if !Arc::ptr_eq(&pods, &compiled.world.pods) {
+                        pods = compiled.world.pods.clone();
+                        observed.forget_gone(&compiled.model);
+                    }
+                    // The same verdicts hold the same generations.
+                    let same = |known: &Arc<Problems>| Arc::ptr_eq(known, &compiled.problems);
+                    if !known.as_ref().is_some_and(same) {
+                        let news = self.compiled(&compiled, known.as_deref());
+                        // Proxies may need nothing new, and then answer nothing.
+                        self.look(news, &observed, &compiled);
+                        known = Some(compiled.problems.clone());
+                    }
+                }
+                changed = changes.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                    let Some(compiled) = latest.borrow().clone() else {
+                        continue;
+                    };
+                    match (observed.take_touched(Consumer::Record), &known) {
+                        (Some(touched), _) => self.look(touched.iter(), &observed, &compiled),
+                        (None, Some(known)) => {
+                            self.look(known.verdicts.keys(), &observed, &compiled);
+                        }
+                        (None, None) => {}
+                    }
+                }
+            }
+        }
+    }
+
+    /// The record as JSON, oldest first.
+    ///
+    /// # Errors
+    /// Never in practice: the entries are plain.
+    pub(crate) fn json(&self) -> Result<String, serde_json::Error> {
+        let record = self.record.lock();
+        serde_json::to_string(&serde_json::json!({"acks": record.entries}))
+    }
+
+    /// Notes what a model says. Returns the objects about which it says something else
+    /// than `before`.
+    fn compiled<'a>(
+        &self,
+        compiled: &'a Compiled,
+        before: Option<&'a Problems>,
+    ) -> Box<dyn Iterator<Item = &'a ObjectRef> + Send + 'a> {
+        let verdicts = &compiled.problems.verdicts;
+        let mut record = self.record.lock();
+        let Some(before) = before else {
+            let generations = verdicts.iter();
+            let generations = generations.map(|(object, verdict)| (object, verdict.generation));
+            record.saw(generations, compiled.at);
+            return Box::new(verdicts.keys());
+        };
+        for object in compiled.problems.news(before) {
+            match verdicts.get(object) {
+                Some(verdict) => record.note(object, verdict.generation, compiled.at),
+                None => drop(record.current.remove(object)),
+            }
+        }
+        Box::new(compiled.problems.news(before))
+    }
+
+    fn look<'a>(
+        &self,
+        objects: impl Iterator<Item = &'a ObjectRef>,
+        observed: &Observed,
+        compiled: &Compiled,
+    ) {
+        let now = SystemTime::now();
+        let mut record = self.record.lock();
+        for object in objects {
+            let Some((generation, _)) = record.current.get(object).copied() else {
+                continue;
+            };
+            let tally = observed.tally(&compiled.model, object, generation);
+            record.count(object, &tally, now);
+        }
+    }
+}
+
+impl Record {
+    fn saw<'a>(&mut self, objects: impl Iterator<Item = (&'a ObjectRef, i64)>, at: SystemTime) {
+        for (object, generation) in objects {
+            self.note(object, generation, at);
+        }
+    }
+
+    /// Objects that are not there any more leave their entries behind.
+    fn note(&mut self, object: &ObjectRef, generation: i64, at: SystemTime) {
+        let number = match self.current.get(object) {
+            Some((held, number)) if *held == generation => *number,
+            _ => self.add(object, generation, at),
+        };
+        self.current.insert(object.clone(), (generation, number));
+    }
+
+    fn add(&mut self, object: &ObjectRef, generation: i64, at: SystemTime) -> u64 {
+        if self.entries.len() >= MAX_ENTRIES {
+            self.entries.pop_front();
+            self.first += 1;
+        }
+        self.entries.push_back(Entry {
+            kind: object.kind.as_str(),
+            namespace: object.namespace.to_string(),
+            name: object.name.to_string(),
+            generation,
+            compiled_at: millis(at),
+            complete_at: None,
+            needed: 0,
+            acknowledged: 0,
+        });
+        self.first + self.entries.len() as u64 - 1
+    }
+
+    fn count(&mut self, object: &ObjectRef, tally: &Tally, now: SystemTime) {
+        let Some((_, number)) = self.current.get(object) else {
+            return;
+        };
+        let place = number
+            .checked_sub(self.first)
+            .and_then(|place| usize::try_from(place).ok());
+        let Some(entry) = place.and_then(|place| self.entries.get_mut(place)) else {
+            return;
+        };
+        entry.needed = tally.needed;
+        entry.acknowledged = tally.acknowledged;
+        if entry.complete_at.is_none() && tally.needed > 0 && tally.needed == tally.acknowledged {
+            entry.complete_at = Some(millis(now));
+        }
+    }
+}
+
+fn millis(at: SystemTime) -> u64 {
+    let since = at.duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use policy::name::Kind;
+
+    use super::*;
+
+    const START: SystemTime = UNIX_EPOCH;
+
+    fn split() -> ObjectRef {
+        ObjectRef::new(Kind::TrafficSplit, "shop", "web")
+    }
+
+    fn tally(acknowledged: usize, needed: usize) -> Tally {
+        Tally {
+            needed,
+            acknowledged,
+            ..Tally::default()
+        }
+    }
+
+    #[test]
+    fn generation_is_complete_when_the_last_proxy_has_it_and_stays_so() {
+        let mut record = Record::default();
+        record.saw([(&split(), 3)].into_iter(), START);
+        record.count(&split(), &tally(1, 2), START + Duration::from_millis(5));
+        assert_eq!(record.entries[0].complete_at, None);
+        record.count(&split(), &tally(2, 2), START + Duration::from_millis(9));
+        record.count(&split(), &tally(2, 3), START + Duration::from_millis(50));
+        assert_eq!(record.entries[0].complete_at, Some(9));
+        assert_eq!(
+            (record.entries[0].acknowledged, record.entries[0].needed),
+            (2, 3)
+        );
+    }
+
+    #[test]
+    fn same_generation_compiled_again_is_the_same_entry_and_a_new_one_is_not() {
+        let mut record = Record::default();
+        for generation in [1, 1, 2] {
+            record.saw([(&split(), generation)].into_iter(), START);
+        }
+        let generations: Vec<i64> = record
+            .entries
+            .iter()
+            .map(|entry| entry.generation)
+            .collect();
+        assert_eq!(generations, [1, 2]);
+    }
+
+    #[test]
+    fn object_without_proxies_is_not_complete() {
+        let mut record = Record::default();
+        record.saw([(&split(), 1)].into_iter(), START);
+        record.count(&split(), &tally(0, 0), START);
+        assert_eq!(record.entries[0].complete_at, None);
+    }
+
+    #[test]
+    fn oldest_entries_go_and_the_newest_is_still_counted() {
+        let mut record = Record::default();
+        for generation in 1..=MAX_ENTRIES as i64 + 10 {
+            record.saw([(&split(), generation)].into_iter(), START);
+        }
+        assert_eq!(record.entries.len(), MAX_ENTRIES);
+        record.count(&split(), &tally(1, 1), START);
+        assert!(record.entries.back().unwrap().complete_at.is_some());
+    }
+}

@@ -1,0 +1,265 @@
+//! Reports by slot, pod and process, with what each pod takes of the room.
+//!
+//! Any pod of the mesh may report whatever it likes about itself. So a pod has a share in
+//! bytes, and when all together are too much, the pod with most loses its oldest slots.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
+
+use wire::v1;
+
+use crate::world::ObjectKey;
+
+/// Bytes of all edges, as if each had its key to itself: what the edges of the
+/// default memory limit with usual names come to.
+pub(super) const MAX_BYTES: usize = 96 * 1024 * 1024;
+/// Edges of one pod. A proxy that has all its edges in every slot has 33 000.
+const MAX_POD_EDGES: usize = 40_000;
+/// Bytes of one pod's edges.
+pub(super) const MAX_POD_BYTES: usize = 16 * 1024 * 1024;
+/// What an edge takes besides its texts and its latencies.
+const EDGE_BYTES: usize = 128;
+
+/// What an edge is about; shared by all slots that have it.
+#[derive(Debug, PartialEq, Eq, Hash)]
+pub(crate) struct EdgeKey {
+    /// Whether the caller's proxy measured it.
+    pub client: bool,
+    /// Client side: the pod that was called.
+    pub pod: Option<ObjectKey>,
+    /// Server side: uid of the calling pod.
+    pub caller: Arc<str>,
+    /// Server side: namespace and service account of the caller.
+    pub account: Option<ObjectKey>,
+    /// The Service that was called.
+    pub service: Option<ObjectKey>,
+    /// Its port.
+    pub port: u16,
+    /// The Service whose endpoints served.
+    pub backend: Option<ObjectKey>,
+    /// The TrafficSplit that chose it.
+    pub split: Option<ObjectKey>,
+}
+
+/// The sums of one edge in one slot.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Edge {
+    /// What it is about.
+    pub key: Arc<EdgeKey>,
+    /// Calls that went well.
+    pub success: u64,
+    /// Calls that did not.
+    pub failure: u64,
+    /// HTTP requests by bucket of [`policy::latency`].
+    pub latency: Box<[u32]>,
+    /// Bytes from and to the caller.
+    pub bytes: (u64, u64),
+}
+
+/// The pod that reported.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Reporter {
+    /// Uid of this incarnation.
+    pub uid: Arc<str>,
+    /// Namespace and name.
+    pub pod: ObjectKey,
+}
+
+/// Pod uid and process.
+pub(super) type Author = (Arc<str>, u64);
+
+#[derive(Debug, Default)]
+pub(super) struct ReportStore {
+    pub(super) slots: BTreeMap<u64, HashMap<Author, Held>>,
+    pub(super) edges: usize,
+    pub(super) bytes: usize,
+    /// What each pod has, by uid.
+    pub(super) pods: HashMap<Arc<str>, PodShare>,
+    /// Pods by bytes.
+    pub(super) largest: BTreeSet<(usize, Arc<str>)>,
+    pub(super) keys: HashSet<Arc<EdgeKey>>,
+    pub(super) revision: u64,
+    /// First slot of which nothing went early.
+    pub(super) whole_from: u64,
+    /// Own reports by the revision at which they came.
+    pub(super) own: BTreeMap<u64, (u64, Author)>,
+}
+
+/// What one pod has in all slots.
+#[derive(Debug, Default)]
+pub(super) struct PodShare {
+    pub(super) edges: usize,
+    pub(super) bytes: usize,
+    /// Slot and process.
+    pub(super) reports: BTreeSet<(u64, u64)>,
+}
+
+#[derive(Debug)]
+pub(super) struct Held {
+    pub(super) reporter: Arc<Reporter>,
+    /// Set for a report of this replica's own stream.
+    pub(super) revision: Option<u64>,
+    pub(super) calls: u64,
+    pub(super) bytes: usize,
+    pub(super) edges: Box<[Edge]>,
+}
+
+/// `namespace/name`.
+pub(super) fn key(text: &str) -> Option<ObjectKey> {
+    let (namespace, name) = text.split_once('/')?;
+    Some(ObjectKey::new(namespace, name))
+}
+
+impl ReportStore {
+    pub(super) fn edge(&mut self, edge: v1::Edge) -> Edge {
+        let fresh = EdgeKey {
+            client: edge.side() == v1::Side::Client,
+            pod: key(&edge.pod),
+            caller: edge.caller.into(),
+            account: key(&edge.identity),
+            service: key(&edge.service),
+            port: u16::try_from(edge.port).unwrap_or(0),
+            backend: key(&edge.backend),
+            split: key(&edge.split),
+        };
+        let shared = match self.keys.get(&fresh) {
+            Some(held) => Arc::clone(held),
+            None => {
+                let fresh = Arc::new(fresh);
+                self.keys.insert(Arc::clone(&fresh));
+                fresh
+            }
+        };
+        Edge {
+            key: shared,
+            success: edge.success,
+            failure: edge.failure,
+            latency: edge.latency.into(),
+            bytes: (edge.sent, edge.received),
+        }
+    }
+
+    /// Drops slots before `first`.
+    pub(super) fn forget_before(&mut self, first: u64) {
+        while let Some((slot, held)) = self.slots.first_key_value() {
+            let slot = *slot;
+            if slot >= first {
+                break;
+            }
+            let authors: Vec<Author> = held.keys().cloned().collect();
+            for author in &authors {
+                self.drop_report(slot, author);
+            }
+            self.slots.remove(&slot);
+        }
+    }
+
+    /// Takes a report in.
+    pub(super) fn hold(&mut self, slot: u64, author: &Author, held: Held) {
+        let (edges, bytes) = (held.edges.len(), held.bytes);
+        self.share(&author.0, |share| {
+            share.edges += edges;
+            share.bytes += bytes;
+            share.reports.insert((slot, author.1));
+        });
+        self.edges += edges;
+        self.bytes += bytes;
+        self.slots
+            .entry(slot)
+            .or_default()
+            .insert(author.clone(), held);
+    }
+
+    /// Takes a report out, and keys that nobody has any more.
+    pub(super) fn drop_report(&mut self, slot: u64, author: &Author) {
+        let Some(reports) = self.slots.get_mut(&slot) else {
+            return;
+        };
+        let Some(held) = reports.remove(author) else {
+            return;
+        };
+        if reports.is_empty() {
+            self.slots.remove(&slot);
+        }
+        self.edges -= held.edges.len();
+        self.bytes -= held.bytes;
+        if let Some(revision) = held.revision {
+            self.own.remove(&revision);
+        }
+        self.share(&author.0, |share| {
+            share.edges -= held.edges.len();
+            share.bytes -= held.bytes;
+            share.reports.remove(&(slot, author.1));
+        });
+        for Edge { key, .. } in held.edges {
+            // One in the set, and this one.
+            if Arc::strong_count(&key) == 2 {
+                self.keys.remove(&key);
+            }
+        }
+    }
+
+    /// Changes what one pod has.
+    pub(super) fn share(&mut self, uid: &Arc<str>, change: impl FnOnce(&mut PodShare)) {
+        let share = self.pods.entry(uid.clone()).or_default();
+        self.largest.remove(&(share.bytes, uid.clone()));
+        change(share);
+        if share.reports.is_empty() {
+            self.pods.remove(uid);
+        } else {
+            self.largest.insert((share.bytes, uid.clone()));
+        }
+    }
+
+    /// Makes the pod `uid`, and then all together, fit. Returns how many slots of pods
+    /// went for it.
+    pub(super) fn fit(&mut self, uid: &Arc<str>, most: usize) -> u64 {
+        let mut dropped = 0;
+        loop {
+            let over =
+                |share: &PodShare| share.edges > MAX_POD_EDGES || share.bytes > MAX_POD_BYTES;
+            let crowded = self.edges > most || self.bytes > MAX_BYTES;
+            let own = self.pods.get(uid).is_some_and(over);
+            let victim = if own {
+                uid.clone()
+            } else if crowded {
+                match self.largest.last() {
+                    Some((_, largest)) => largest.clone(),
+                    None => return dropped,
+                }
+            } else {
+                return dropped;
+            };
+            let oldest = self
+                .pods
+                .get(&victim)
+                .and_then(|share| share.reports.first());
+            let Some((slot, process)) = oldest.copied() else {
+                return dropped;
+            };
+            self.drop_report(slot, &(victim, process));
+            if !own {
+                // What a pod lost by its own excess is missing from nobody else's answer.
+                self.whole_from = self.whole_from.max(slot + 1);
+            }
+            dropped += 1;
+        }
+    }
+}
+
+impl Edge {
+    /// What it takes, if nobody shares its key.
+    pub(super) fn bytes_at_most(&self) -> usize {
+        let key = &self.key;
+        let objects = [
+            &key.pod,
+            &key.account,
+            &key.service,
+            &key.backend,
+            &key.split,
+        ];
+        let texts = objects.into_iter().flatten();
+        let texts: usize = texts.map(|key| key.namespace.len() + key.name.len()).sum();
+        EDGE_BYTES + key.caller.len() + texts + std::mem::size_of_val(&*self.latency)
+    }
+}

@@ -1,0 +1,308 @@
+//! What the proxies have counted in the last minutes.
+//!
+//! Sums are kept by slot, pod and process as proxies report them, not added up:
+//! any window and any grouping can still be asked for, and what is told twice
+//! replaces itself. A replica tells the others what its own proxies report, so
+//! that each holds the same.
+//!
+//! Of two reports of one slot the one with more calls is right: a pod that ends
+//! tells its open slot several times, and streams may overtake each other.
+//!
+//! Any pod of the mesh may report whatever it likes about itself. So a pod has a share
+//! in bytes, and when all together are too much, the pod with most loses its oldest
+//! slots: nobody can push out what others reported.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use parking_lot::Mutex;
+use prost::Message as _;
+use tokio::sync::watch;
+use wire::v1;
+
+use super::report_store::{Author, Held, ReportStore};
+
+pub(crate) use super::report_store::{Edge, Reporter};
+use crate::metrics::{ReportMetrics, ReportOutcome};
+use crate::world::ObjectKey;
+
+/// Length of a slot in seconds, as in the proxies.
+pub(crate) const SLOT: u64 = 5;
+/// The longest window that can be asked for.
+pub(crate) const LONGEST_WINDOW: Duration = Duration::from_secs(300);
+/// Slots end this long before they can be asked for: proxies report within a
+/// second, and replicas tell each other at once.
+pub(crate) const SETTLED: Duration = Duration::from_secs(5);
+/// Slots that are kept: the longest window, what is not settled, and one that a
+/// clock may be ahead.
+const SLOTS: u64 = LONGEST_WINDOW.as_secs() / SLOT + 4;
+/// A proxy's clock may be ahead by this many slots.
+const AHEAD: u64 = 2;
+/// Edges of one report. A proxy has half of it.
+const MAX_REPORT_EDGES: usize = 1024;
+/// Encoded bytes of one report: 512 edges with long names.
+const MAX_REPORT_BYTES: usize = 512 * 1024;
+/// Processes of one pod in one slot: a proxy that restarts all the time.
+const MAX_PROCESSES: usize = 4;
+/// Bytes of a namespace and of any other name of Kubernetes.
+const MAX_NAMES: (usize, usize) = (63, 253);
+/// Bytes of one name in a report: two names of Kubernetes and a slash.
+const MAX_NAME: usize = MAX_NAMES.0 + 1 + MAX_NAMES.1;
+/// Encoded bytes of one message to another replica, unless a single report has more.
+/// Whoever listens takes 64 MiB.
+const CHUNK: usize = 1024 * 1024;
+/// Shared by streams, peers and the API. Clones are the same state.
+#[derive(Clone, Debug)]
+pub(crate) struct Reports {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    state: Mutex<ReportStore>,
+    /// Counts reports of this replica's own streams.
+    own: watch::Sender<u64>,
+    /// Edges of all slots, about 150 bytes each: 300 000 are 45 MB, or 1000 pods
+    /// with five edges each over the longest window.
+    most: usize,
+    metrics: ReportMetrics,
+}
+
+impl Reports {
+    /// An empty store that counts in `metrics`, with the bound of the default memory
+    /// limit.
+    #[cfg(test)]
+    pub(crate) fn new(metrics: ReportMetrics) -> Self {
+        Self::holding(metrics, crate::settings::caps::Caps::default().report_edges)
+    }
+
+    /// An empty store for at most this many edges.
+    pub(crate) fn holding(metrics: ReportMetrics, most: usize) -> Self {
+        Self {
+            inner: Arc::new(Inner {
+                state: Mutex::default(),
+                own: watch::Sender::new(0),
+                most,
+                metrics,
+            }),
+        }
+    }
+
+    /// Takes a report that came on a stream of this replica (`own`) or from
+    /// another one. `reporter` is what the stream's certificate proves, never
+    /// what the report says.
+    pub(crate) fn take(&self, reporter: &Reporter, report: v1::Report, own: bool, now: SystemTime) {
+        let outcome = self.try_take(reporter, report, own, now);
+        self.inner.metrics.count(outcome);
+        if own && outcome == ReportOutcome::Taken {
+            self.inner.own.send_modify(|count| *count += 1);
+        }
+    }
+
+    fn try_take(
+        &self,
+        reporter: &Reporter,
+        report: v1::Report,
+        own: bool,
+        now: SystemTime,
+    ) -> ReportOutcome {
+        let current = slot_of(now);
+        let slot = report.slot / SLOT;
+        if !report.slot.is_multiple_of(SLOT) || slot > current + AHEAD || slot + SLOTS <= current {
+            return ReportOutcome::OutOfTime;
+        }
+        if report.edges.len() > MAX_REPORT_EDGES
+            || report.edges.iter().any(too_long)
+            || report.encoded_len() > MAX_REPORT_BYTES
+        {
+            return ReportOutcome::TooLarge;
+        }
+        if !report.edges.iter().all(is_well_formed) {
+            return ReportOutcome::Malformed;
+        }
+        let author: Author = (reporter.uid.clone(), report.process);
+        let mut state = self.inner.state.lock();
+        state.forget_before((current + 1).saturating_sub(SLOTS));
+        let calls = report.edges.iter().fold(0_u64, |sum, edge| {
+            sum.saturating_add(edge.success)
+                .saturating_add(edge.failure)
+        });
+        let held = state.slots.get(&slot).and_then(|slot| slot.get(&author));
+        let known = match held {
+            // Told by a peer first: now it is this replica's to tell.
+            Some(held) => held.calls >= calls && (held.revision.is_some() || !own),
+            None => {
+                let pods = state.slots.get(&slot).into_iter().flatten();
+                pods.filter(|((uid, _), _)| *uid == author.0).count() >= MAX_PROCESSES
+            }
+        };
+        if known {
+            return ReportOutcome::Known;
+        }
+        let edges: Box<[Edge]> = report
+            .edges
+            .into_iter()
+            .map(|edge| state.edge(edge))
+            .collect();
+        let revision = own.then(|| {
+            state.revision += 1;
+            let revision = state.revision;
+            state.own.insert(revision, (slot, author.clone()));
+            revision
+        });
+        let held = Held {
+            reporter: Arc::new(reporter.clone()),
+            revision,
+            calls,
+            bytes: edges.iter().map(Edge::bytes_at_most).sum(),
+            edges,
+        };
+        state.drop_report(slot, &author);
+        state.hold(slot, &author, held);
+        let dropped = state.fit(&author.0, self.inner.most);
+        self.inner.metrics.slots_dropped.inc_by(dropped);
+        let bytes = i64::try_from(state.bytes).unwrap_or(i64::MAX);
+        self.inner.metrics.bytes.set(bytes);
+        self.inner
+            .metrics
+            .edges
+            .set(i64::try_from(state.edges).unwrap_or(i64::MAX));
+        ReportOutcome::Taken
+    }
+
+    /// The first slot of which nothing was dropped for want of room. What is told of
+    /// earlier ones is a part.
+    pub(crate) fn whole_from(&self) -> u64 {
+        self.inner.state.lock().whole_from
+    }
+
+    /// Shows every edge of the slots from `first` up to but without `end`
+    /// (numbers of slots), with the pod that reported it.
+    pub(crate) fn each(&self, first: u64, end: u64, mut see: impl FnMut(&Reporter, &Edge)) {
+        let state = self.inner.state.lock();
+        for held in state
+            .slots
+            .range(first..end)
+            .flat_map(|(_, slot)| slot.values())
+        {
+            for edge in &held.edges {
+                see(&held.reporter, edge);
+            }
+        }
+    }
+
+    /// Changes of this replica's own reports; for peers.
+    pub(crate) fn own_changes(&self) -> watch::Receiver<u64> {
+        self.inner.own.subscribe()
+    }
+
+    /// Own reports after revision `since`, as many as fit into one message, and the
+    /// revision that they lead to; nothing when all is told. 0 begins with the first.
+    pub(crate) fn own_since(&self, since: u64) -> (u64, Option<v1::Reports>) {
+        let state = self.inner.state.lock();
+        let mut news = v1::Reports::default();
+        let (mut bytes, mut told) = (0, since);
+        for (revision, (slot, author)) in state.own.range(since + 1..) {
+            let held = state.slots.get(slot).and_then(|slot| slot.get(author));
+            let Some(held) = held else { continue };
+            let report = v1::PodReport {
+                namespace: held.reporter.pod.namespace.to_string(),
+                pod: held.reporter.pod.name.to_string(),
+                uid: held.reporter.uid.to_string(),
+                report: Some(v1::Report {
+                    process: author.1,
+                    slot: slot * SLOT,
+                    edges: held.edges.iter().map(message).collect(),
+                }),
+            };
+            bytes += report.encoded_len();
+            if bytes > CHUNK && !news.reports.is_empty() {
+                return (told, Some(news));
+            }
+            told = *revision;
+            news.reports.push(report);
+        }
+        (state.revision, (!news.reports.is_empty()).then_some(news))
+    }
+
+    /// Takes in what another replica tells.
+    pub(crate) fn heard(&self, news: v1::Reports, now: SystemTime) {
+        for one in news.reports {
+            let reporter = Reporter {
+                uid: one.uid.into(),
+                pod: ObjectKey::new(&one.namespace, &one.pod),
+            };
+            if let Some(report) = one.report {
+                self.take(&reporter, report, false, now);
+            }
+        }
+    }
+}
+
+/// Number of the slot that `now` lies in.
+pub(crate) fn slot_of(now: SystemTime) -> u64 {
+    now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs() / SLOT
+}
+
+fn too_long(edge: &v1::Edge) -> bool {
+    let names = [
+        &edge.pod,
+        &edge.caller,
+        &edge.identity,
+        &edge.service,
+        &edge.backend,
+        &edge.split,
+    ];
+    names.iter().any(|name| name.len() > MAX_NAME) || edge.latency.len() > policy::latency::BUCKETS
+}
+
+/// Whether all names are empty or names of Kubernetes.
+fn is_well_formed(edge: &v1::Edge) -> bool {
+    let objects = [
+        &edge.pod,
+        &edge.identity,
+        &edge.service,
+        &edge.backend,
+        &edge.split,
+    ];
+    let part = |text: &str, most: usize| {
+        let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'.';
+        (1..=most).contains(&text.len()) && text.bytes().all(plain)
+    };
+    let object = |text: &String| match text.split_once('/') {
+        Some((namespace, name)) => part(namespace, MAX_NAMES.0) && part(name, MAX_NAMES.1),
+        None => text.is_empty(),
+    };
+    (edge.caller.is_empty() || part(&edge.caller, MAX_NAMES.0)) && objects.into_iter().all(object)
+}
+
+fn text(key: Option<&ObjectKey>) -> String {
+    key.map_or_else(String::new, |key| format!("{}/{}", key.namespace, key.name))
+}
+
+fn message(edge: &Edge) -> v1::Edge {
+    let key = &edge.key;
+    let side = if key.client {
+        v1::Side::Client
+    } else {
+        v1::Side::Server
+    };
+    v1::Edge {
+        side: side.into(),
+        pod: text(key.pod.as_ref()),
+        caller: key.caller.to_string(),
+        identity: text(key.account.as_ref()),
+        service: text(key.service.as_ref()),
+        port: u32::from(key.port),
+        backend: text(key.backend.as_ref()),
+        split: text(key.split.as_ref()),
+        success: edge.success,
+        failure: edge.failure,
+        latency: edge.latency.to_vec(),
+        sent: edge.bytes.0,
+        received: edge.bytes.1,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,295 @@
+//! Reports are kept within their bounds.
+
+use super::*;
+use crate::observe::report_store::{MAX_BYTES, MAX_POD_BYTES};
+use crate::settings::caps::Caps;
+use std::collections::{HashMap, HashSet};
+
+const NOW: u64 = 1_000_000;
+
+fn now() -> SystemTime {
+    UNIX_EPOCH + Duration::from_secs(NOW)
+}
+
+fn pod(uid: &str) -> Reporter {
+    Reporter {
+        uid: uid.into(),
+        pod: ObjectKey::new("shop", uid),
+    }
+}
+
+fn report(process: u64, slots_ago: u64, edges: &[u64]) -> v1::Report {
+    let edge = |(at, success): (usize, &u64)| v1::Edge {
+        pod: format!("shop/p{at}"),
+        success: *success,
+        ..v1::Edge::default()
+    };
+    v1::Report {
+        process,
+        slot: NOW - slots_ago * SLOT,
+        edges: edges.iter().enumerate().map(edge).collect(),
+    }
+}
+
+fn calls(reports: &Reports) -> u64 {
+    let mut calls = 0;
+    reports.each(0, u64::MAX, |_, edge| calls += edge.success);
+    calls
+}
+
+fn outcomes(reports: &Reports, outcome: ReportOutcome) -> u64 {
+    reports.inner.metrics.reports(outcome)
+}
+
+#[test]
+fn slot_that_is_told_again_counts_once_and_the_fuller_one_wins() {
+    let reports = Reports::new(ReportMetrics::default());
+    for edges in [&[5][..], &[5, 2], &[5], &[5, 2]] {
+        reports.take(&pod("a"), report(1, 3, edges), true, now());
+    }
+    assert_eq!(calls(&reports), 7);
+    // Another process of the same pod, and another pod, add to it.
+    reports.take(&pod("a"), report(2, 3, &[1]), true, now());
+    reports.take(&pod("b"), report(1, 3, &[1]), true, now());
+    assert_eq!(calls(&reports), 9);
+    assert_eq!(outcomes(&reports, ReportOutcome::Known), 2);
+}
+
+#[test]
+fn slots_out_of_time_are_refused_and_old_ones_forgotten() {
+    let reports = Reports::new(ReportMetrics::default());
+    reports.take(&pod("a"), report(1, SLOTS, &[1]), true, now());
+    let ahead = v1::Report {
+        slot: NOW + 3 * SLOT,
+        ..report(1, 0, &[1])
+    };
+    reports.take(&pod("a"), ahead, true, now());
+    let crooked = v1::Report {
+        slot: NOW + 1,
+        ..report(1, 0, &[1])
+    };
+    reports.take(&pod("a"), crooked, true, now());
+    assert_eq!(outcomes(&reports, ReportOutcome::OutOfTime), 3);
+    assert_eq!(calls(&reports), 0);
+    reports.take(&pod("a"), report(1, 0, &[1]), true, now());
+    let later = now() + Duration::from_secs(SLOTS * SLOT);
+    let fresh = v1::Report {
+        slot: NOW + SLOTS * SLOT,
+        ..report(1, 0, &[10])
+    };
+    reports.take(&pod("a"), fresh, true, later);
+    assert_eq!(calls(&reports), 10);
+    assert_eq!(reports.inner.state.lock().keys.len(), 1);
+}
+
+#[test]
+fn more_than_a_proxy_of_ours_sends_is_refused() {
+    let reports = Reports::new(ReportMetrics::default());
+    reports.take(
+        &pod("a"),
+        report(1, 1, &[1; MAX_REPORT_EDGES + 1]),
+        true,
+        now(),
+    );
+    let mut long = report(1, 1, &[1]);
+    long.edges[0].service = "s".repeat(MAX_NAME + 1);
+    reports.take(&pod("a"), long, true, now());
+    assert_eq!(outcomes(&reports, ReportOutcome::TooLarge), 2);
+    for process in 0..10 {
+        reports.take(&pod("b"), report(process, 1, &[1]), true, now());
+    }
+    assert_eq!(calls(&reports), MAX_PROCESSES as u64);
+}
+
+#[test]
+fn too_many_edges_cost_the_oldest_slots_and_are_counted() {
+    let reports = Reports::new(ReportMetrics::default());
+    let edges = [1; MAX_REPORT_EDGES];
+    let pods = Caps::default().report_edges / MAX_REPORT_EDGES / 2 + 1;
+    for slots_ago in [3, 2, 1] {
+        for at in 0..pods {
+            reports.take(
+                &pod(&format!("p{at}")),
+                report(1, slots_ago, &edges),
+                true,
+                now(),
+            );
+        }
+    }
+    let held = reports.inner.state.lock().edges;
+    assert!(held <= Caps::default().report_edges, "{held}");
+    assert!(reports.inner.metrics.slots_dropped.get() >= 1);
+    let oldest = reports.inner.state.lock().slots.keys().next().copied();
+    assert!(oldest > Some(NOW / SLOT - 3));
+}
+
+#[test]
+fn replicas_that_tell_each_other_hold_the_same() {
+    let (one, other) = (
+        Reports::new(ReportMetrics::default()),
+        Reports::new(ReportMetrics::default()),
+    );
+    for at in 0..60 {
+        one.take(&pod(&format!("a{at}")), report(1, 2, &[at]), true, now());
+    }
+    other.take(&pod("b"), report(1, 2, &[1000]), true, now());
+    let tell = |from: &Reports, to: &Reports, since| {
+        let mut revision = since;
+        while let (next, Some(message)) = from.own_since(revision) {
+            to.heard(message, now());
+            revision = next;
+        }
+        revision
+    };
+    let revision = tell(&one, &other, 0);
+    tell(&other, &one, 0);
+    assert_eq!(calls(&one), calls(&other));
+    // What was heard is not told back, and what was told not again.
+    assert!(one.own_since(revision).1.is_none());
+    one.take(&pod("late"), report(1, 2, &[5]), true, now());
+    tell(&one, &other, revision);
+    assert_eq!(calls(&one), calls(&other));
+}
+
+/// An edge with the longest names that Kubernetes has, all different by `salt`.
+fn long_edge(salt: usize) -> v1::Edge {
+    let object = |what: char| {
+        let namespace = what.to_string().repeat(MAX_NAMES.0);
+        let name = format!("{salt:0>width$}", width = MAX_NAMES.1);
+        format!("{namespace}/{name}")
+    };
+    v1::Edge {
+        pod: object('p'),
+        identity: object('i'),
+        service: object('s'),
+        backend: object('b'),
+        split: object('t'),
+        success: 1,
+        latency: vec![1; policy::latency::BUCKETS],
+        ..v1::Edge::default()
+    }
+}
+
+/// As much as one report may be, `salt` apart from any other.
+fn long_report(slots_ago: u64, process: u64, salt: usize) -> v1::Report {
+    v1::Report {
+        process,
+        slot: NOW - slots_ago * SLOT,
+        edges: (0..280).map(|at| long_edge(salt * 1000 + at)).collect(),
+    }
+}
+
+/// A hundred pods, each with a hundred edges in the oldest slot.
+fn honest_pods(reports: &Reports) {
+    for at in 0..100 {
+        let honest = report(1, SLOTS - 2, &[1; 100]);
+        reports.take(&pod(&format!("honest{at}")), honest, true, now());
+    }
+}
+
+fn honest_edges(reports: &Reports) -> usize {
+    let mut honest = 0;
+    reports.each(0, u64::MAX, |reporter, _| {
+        honest += usize::from(reporter.uid.starts_with("honest"));
+    });
+    honest
+}
+
+#[test]
+fn pods_that_report_all_the_edges_they_can_push_nobody_else_out() {
+    let reports = Reports::new(ReportMetrics::default());
+    honest_pods(&reports);
+    let edges = [1; MAX_REPORT_EDGES];
+    for slots_ago in 0..SLOTS - 2 {
+        for process in 0..3 {
+            for greedy in ["greedy1", "greedy2"] {
+                let all = report(process, slots_ago, &edges);
+                reports.take(&pod(greedy), all, true, now());
+            }
+        }
+    }
+    assert_eq!(honest_edges(&reports), 100 * 100, "edges of honest pods");
+    assert!(reports.inner.metrics.slots_dropped.get() > 0);
+}
+
+#[test]
+fn pods_that_report_the_longest_names_they_can_push_nobody_else_out() {
+    let reports = Reports::new(ReportMetrics::default());
+    honest_pods(&reports);
+    for slots_ago in 0..40 {
+        for member in 0..8_usize {
+            let all = long_report(slots_ago, 1, member * 100 + slots_ago as usize);
+            reports.take(&pod(&format!("greedy{member}")), all, true, now());
+        }
+    }
+    assert_eq!(honest_edges(&reports), 100 * 100, "edges of honest pods");
+    let state = reports.inner.state.lock();
+    assert!(state.bytes <= MAX_BYTES, "{}", state.bytes);
+    for (uid, share) in &state.pods {
+        assert!(share.bytes <= MAX_POD_BYTES, "{uid}: {}", share.bytes);
+    }
+    // What was dropped is gone entirely.
+    let held = || state.slots.values().flat_map(HashMap::values);
+    assert_eq!(held().map(|held| held.bytes).sum::<usize>(), state.bytes);
+    let edges = held().flat_map(|held| &held.edges);
+    let keys: HashSet<_> = edges.map(|edge| &edge.key).collect();
+    assert_eq!(keys.len(), state.keys.len());
+}
+
+#[test]
+fn reports_of_any_size_are_told_in_messages_that_a_replica_takes() {
+    let (one, other) = (
+        Reports::new(ReportMetrics::default()),
+        Reports::new(ReportMetrics::default()),
+    );
+    for at in 0..60 {
+        one.take(&pod(&format!("p{at}")), long_report(2, 1, at), true, now());
+    }
+    assert_eq!(outcomes(&one, ReportOutcome::Taken), 60);
+    let (mut since, mut messages) = (0, 0);
+    while let (next, Some(message)) = one.own_since(since) {
+        assert!(message.encoded_len() <= CHUNK, "{}", message.encoded_len());
+        other.heard(message, now());
+        messages += 1;
+        since = next;
+    }
+    assert!(messages > 20, "{messages}");
+    assert_eq!(calls(&one), calls(&other));
+    assert_eq!(one.own_since(since), (since, None));
+}
+
+#[test]
+fn report_with_a_name_that_is_none_is_refused() {
+    let reports = Reports::new(ReportMetrics::default());
+    let bad = [
+        "shop",
+        "shop/",
+        "/p",
+        "shop/a/b",
+        "Shop/p",
+        "shop/p\n",
+        "shop/\u{e9}",
+    ];
+    for name in bad {
+        let mut one = report(1, 1, &[1]);
+        one.edges[0].service = name.to_owned();
+        reports.take(&pod("a"), one, true, now());
+    }
+    let mut caller = report(1, 1, &[1]);
+    caller.edges[0].caller = "x".repeat(64);
+    reports.take(&pod("a"), caller, true, now());
+    let refused = outcomes(&reports, ReportOutcome::Malformed);
+    assert_eq!(refused, bad.len() as u64 + 1);
+    assert_eq!(calls(&reports), 0);
+    // Control: every name of an honest proxy, and none.
+    let mut good = report(1, 1, &[1, 1]);
+    good.edges[0] = v1::Edge {
+        pod: "shop/api-7d4b9c6f5-x2x4z".to_owned(),
+        caller: "4f0c3f7e-6c0e-4a8e-9a3e-1f2d3c4b5a69".to_owned(),
+        identity: "shop/web.front".to_owned(),
+        ..long_edge(1)
+    };
+    good.edges[1].pod = String::new();
+    reports.take(&pod("a"), good, true, now());
+    assert_eq!(outcomes(&reports, ReportOutcome::Taken), 1);
+}

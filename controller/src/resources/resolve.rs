@@ -1,0 +1,148 @@
+//! Answers one proxy: its own policy, the destinations it asked for, and
+//! whatever those refer to.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use wire::{names, v1};
+
+use super::endpoints::endpoints;
+use crate::model::published::EncodedResource;
+use crate::model::{Index, Model, PodId, PortEntry, ServiceEntry};
+use crate::world::ObjectKey;
+
+impl Model {
+    /// Every resource that the proxy of `pod` needs, by name, without the trust
+    /// bundle. `destinations` are names of destination resources; one that is no
+    /// such name is left out of the set. `None` when there is no such pod.
+    pub fn resolve(
+        &self,
+        pod: &PodId,
+        destinations: &BTreeSet<String>,
+    ) -> Option<BTreeMap<String, Arc<EncodedResource>>> {
+        let index = &self.index;
+        let facts = index.world.pods.get(pod)?;
+        let mut set = ResourceSet {
+            index,
+            node: &facts.node,
+            resources: BTreeMap::new(),
+        };
+        for resource in index.workload(pod, facts) {
+            set.add(resource.clone());
+        }
+        for name in destinations {
+            let Some(names::Name::Destination { ip, port }) = names::parse(name) else {
+                continue;
+            };
+            let destination = index.destination(ip, port);
+            set.follow(&destination);
+            set.add(Arc::new(EncodedResource::new(
+                name.clone(),
+                v1::resource::Content::Destination(destination),
+                Vec::new(),
+            )));
+        }
+        Some(set.resources)
+    }
+}
+
+impl Model {
+    /// Brings what a pod's proxy has of some Services up to date, when nothing but the
+    /// state of their endpoints changed. Returns the names of those resources.
+    pub fn refresh<'a>(
+        &self,
+        pod: &PodId,
+        services: impl IntoIterator<Item = &'a ObjectKey>,
+        resources: &mut BTreeMap<String, Arc<EncodedResource>>,
+    ) -> Vec<String> {
+        let index = &self.index;
+        let mut refreshed = Vec::new();
+        let Some(facts) = index.world.pods.get(pod) else {
+            return refreshed;
+        };
+        let mut replace = |name: String, new: &dyn Fn() -> Arc<EncodedResource>| {
+            if let Some(held) = resources.get_mut(&name) {
+                *held = new();
+                refreshed.push(name);
+            }
+        };
+        for key in services {
+            let Some(entry) = index.services.get(key) else {
+                continue;
+            };
+            for (port, at) in &entry.ports {
+                replace(names::service(&key.namespace, &key.name, *port), &|| {
+                    index.service(key, entry, *port, at).clone()
+                });
+                replace(names::endpoints(&key.namespace, &key.name, *port), &|| {
+                    endpoints(key, entry, *port, at, &facts.node)
+                });
+            }
+        }
+        refreshed
+    }
+}
+
+struct ResourceSet<'a> {
+    index: &'a Index,
+    node: &'a Arc<str>,
+    resources: BTreeMap<String, Arc<EncodedResource>>,
+}
+
+impl ResourceSet<'_> {
+    fn add(&mut self, published: Arc<EncodedResource>) {
+        self.resources
+            .insert(published.resource.name.clone(), published);
+    }
+
+    /// Adds what a destination refers to.
+    fn follow(&mut self, destination: &v1::Destination) {
+        use v1::destination::Target;
+        match &destination.target {
+            Some(Target::Service(name)) => self.service_named(name),
+            Some(Target::Pod(pod)) => {
+                for headless in &pod.headless {
+                    self.service_named(&headless.service);
+                }
+            }
+            Some(Target::External(_) | Target::Refused(_)) | None => {}
+        }
+    }
+
+    fn service_named(&mut self, name: &str) {
+        let Some(names::Name::Service {
+            namespace,
+            name: service,
+            port,
+        }) = names::parse(name)
+        else {
+            return;
+        };
+        let key = ObjectKey::new(namespace, service);
+        let Some(entry) = self.index.services.get(&key) else {
+            return;
+        };
+        let Some(port_entry) = entry.ports.get(&port) else {
+            return;
+        };
+        if self.resources.contains_key(name) {
+            return;
+        }
+        self.add(self.index.service(&key, entry, port, port_entry).clone());
+        self.endpoints(&key, entry, port, port_entry);
+        for (backend, _) in entry.splits.iter().flat_map(|split| &split.backends) {
+            let Some(entry) = self.index.services.get(backend) else {
+                continue;
+            };
+            if let Some(port_entry) = entry.ports.get(&port) {
+                self.endpoints(backend, entry, port, port_entry);
+            }
+        }
+    }
+
+    fn endpoints(&mut self, key: &ObjectKey, entry: &ServiceEntry, port: u16, at: &PortEntry) {
+        self.add(endpoints(key, entry, port, at, self.node));
+    }
+}

@@ -1,0 +1,73 @@
+//! A Service port with its splits, encoded once.
+
+use std::sync::Arc;
+
+use wire::{names, v1};
+
+use crate::model::published::EncodedResource;
+use crate::model::{Index, PortEntry, ServiceEntry, Split};
+use crate::world::ObjectKey;
+
+impl Index {
+    pub(super) fn service<'a>(
+        &self,
+        key: &ObjectKey,
+        entry: &ServiceEntry,
+        port: u16,
+        at: &'a PortEntry,
+    ) -> &'a Arc<EncodedResource> {
+        at.service.get_or_init(|| {
+            let splits = entry
+                .splits
+                .iter()
+                .map(|split| self.split_at(split, port))
+                .collect();
+            let service = v1::Service {
+                namespace: key.namespace.to_string(),
+                name: key.name.to_string(),
+                port: port.into(),
+                protocol: v1::Protocol::from(at.protocol).into(),
+                affinity_seconds: entry.facts.affinity_seconds,
+                splits,
+                endpoints: names::endpoints(&key.namespace, &key.name, port),
+            };
+            let origins = entry
+                .splits
+                .iter()
+                .flat_map(|split| split.origins.clone())
+                .collect();
+            Arc::new(EncodedResource::new(
+                names::service(&key.namespace, &key.name, port),
+                v1::resource::Content::Service(service),
+                origins,
+            ))
+        })
+    }
+
+    /// A split as one port sees it: a backend without that port has no share.
+    fn split_at(&self, split: &Split, port: u16) -> v1::Split {
+        let has_port = |backend: &ObjectKey| {
+            self.services
+                .get(backend)
+                .is_some_and(|entry| entry.ports.contains_key(&port))
+        };
+        let backends = split
+            .backends
+            .iter()
+            .filter(|(backend, _)| has_port(backend));
+        v1::Split {
+            origin: Some((&split.origin).into()),
+            matches: split
+                .matches
+                .clone()
+                .map(|matches| v1::HttpMatches { matches }),
+            backends: backends
+                .map(|(backend, weight)| v1::Backend {
+                    service: backend.name.to_string(),
+                    weight: *weight,
+                    endpoints: names::endpoints(&backend.namespace, &backend.name, port),
+                })
+                .collect(),
+        }
+    }
+}

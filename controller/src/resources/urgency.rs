@@ -1,0 +1,31 @@
+//! Tells which changes of a resource must not wait for others.
+
+use wire::v1::{self, resource::Content};
+
+use crate::model::published::EncodedResource;
+
+/// Whether going from `old` to `new` takes something away: an endpoint that left,
+/// a rule that changed or went, a mode that became tighter. Such a change is sent
+/// at once; all others may wait for company.
+pub(crate) fn must_not_wait(old: Option<&EncodedResource>, new: Option<&EncodedResource>) -> bool {
+    fn content(published: Option<&EncodedResource>) -> Option<&Content> {
+        published?.resource.content.as_ref()
+    }
+    match (content(old), content(new)) {
+        (Some(Content::Endpoints(old)), Some(Content::Endpoints(new))) => {
+            let kept = |gone: &v1::Endpoint| new.endpoints.contains(gone);
+            !old.endpoints.iter().all(kept)
+        }
+        (Some(Content::Endpoints(_) | Content::Rule(_) | Content::ExtendedRule(_)), None) => true,
+        (Some(Content::Rule(old)), Some(Content::Rule(new)))
+        | (Some(Content::ExtendedRule(old)), Some(Content::ExtendedRule(new))) => old != new,
+        (Some(Content::Workload(old)), Some(Content::Workload(new))) => {
+            // Lower numbers are tighter in both enums.
+            new.enforcement < old.enforcement || new.mtls < old.mtls
+        }
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,50 @@
+//! Which changes must not wait.
+
+use super::*;
+
+fn published(content: Content) -> EncodedResource {
+    EncodedResource::new("x".to_owned(), content, Vec::new())
+}
+
+fn endpoints(ports: &[u32]) -> EncodedResource {
+    let endpoint = |port: &u32| v1::Endpoint {
+        port: *port,
+        ..v1::Endpoint::default()
+    };
+    let endpoints = ports.iter().map(endpoint).collect();
+    published(Content::Endpoints(v1::Endpoints { endpoints }))
+}
+
+fn workload(enforcement: v1::Enforcement) -> EncodedResource {
+    let workload = v1::Workload {
+        enforcement: enforcement.into(),
+        ..v1::Workload::default()
+    };
+    published(Content::Workload(workload))
+}
+
+#[test]
+fn what_takes_something_away_must_not_wait() {
+    use v1::Enforcement::{Enforce, Open};
+    let rule = published(Content::Rule(v1::Rule::default()));
+    assert!(must_not_wait(
+        Some(&endpoints(&[1, 2])),
+        Some(&endpoints(&[2]))
+    ));
+    assert!(must_not_wait(Some(&endpoints(&[1])), None));
+    assert!(must_not_wait(Some(&rule), None));
+    assert!(must_not_wait(
+        Some(&workload(Open)),
+        Some(&workload(Enforce))
+    ));
+    assert!(!must_not_wait(
+        Some(&endpoints(&[1])),
+        Some(&endpoints(&[1, 2]))
+    ));
+    assert!(!must_not_wait(None, Some(&rule)));
+    assert!(!must_not_wait(
+        Some(&workload(Enforce)),
+        Some(&workload(Open))
+    ));
+    assert!(!must_not_wait(Some(&rule), Some(&rule)));
+}

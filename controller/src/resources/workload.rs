@@ -1,0 +1,81 @@
+//! A pod's own policy: its modes, the protocols of its ports, its rules.
+
+use std::sync::Arc;
+
+use wire::{names, v1};
+
+use crate::{
+    model::{Index, Target, modes, protocols, published::EncodedResource},
+    world::{ObjectKey, PodFacts},
+};
+
+impl Index {
+    /// The workload resource and the rules of a pod.
+    pub(crate) fn workload(&self, key: &ObjectKey, facts: &PodFacts) -> &[Arc<EncodedResource>] {
+        let Some(entry) = self.pods.get(key) else {
+            return &[];
+        };
+        entry
+            .workload
+            .get_or_init(|| self.make_workload(key, facts))
+    }
+
+    /// The declared protocols of a pod's ports.
+    pub(crate) fn pod_protocols(&self, key: &ObjectKey, facts: &PodFacts) -> protocols::Declared {
+        let namespace = self.world.namespace(&key.namespace);
+        let declared = self.pods.get(key).map(|entry| &entry.declared);
+        protocols::of_pod(facts, namespace, declared)
+    }
+
+    fn make_workload(&self, key: &ObjectKey, facts: &PodFacts) -> Vec<Arc<EncodedResource>> {
+        let targets: Vec<&Target> = self.targets.of(key, facts).collect();
+        let namespace = self.world.namespace(&key.namespace);
+        let enforcement = v1::Enforcement::from(self.enforcement(key, facts, &targets));
+        let workload = v1::Workload {
+            namespace: key.namespace.to_string(),
+            pod: key.name.to_string(),
+            identity: self.identity(key, facts),
+            enforcement: enforcement.into(),
+            mtls: v1::MtlsMode::from(modes::mtls(&self.defaults, namespace, &facts.appearance))
+                .into(),
+            ports: self.pod_protocols(key, facts).ranges(&facts.ports),
+            zone: self.world.zone(&facts.node).to_owned(),
+            node: facts.node.to_string(),
+            ips: facts.ips.iter().map(ToString::to_string).collect(),
+        };
+        // Whether a target protects shows in the enforcement, so it is an origin.
+        let origins = targets.iter().map(|target| target.origin.clone()).collect();
+        let content = v1::resource::Content::Workload(workload);
+        let mut resources = vec![Arc::new(EncodedResource::new(
+            names::WORKLOAD.to_owned(),
+            content,
+            origins,
+        ))];
+        // Nothing is refused when open, so no rule is needed.
+        if enforcement != v1::Enforcement::Open {
+            resources.extend(targets.into_iter().filter_map(|target| rule(target, key)));
+        }
+        resources
+    }
+}
+
+fn rule(target: &Target, pod: &ObjectKey) -> Option<Arc<EncodedResource>> {
+    let allowed = target.rule.as_ref()?;
+    let publish = |rule: v1::Rule| {
+        Arc::new(EncodedResource::stamped(
+            wire::convert::rule_resource(rule),
+            allowed.origins.clone(),
+        ))
+    };
+    Some(match allowed.mapped.get(pod) {
+        None => allowed
+            .published
+            .get_or_init(|| publish(allowed.rule.clone()))
+            .clone(),
+        Some(mapped) => publish(v1::Rule {
+            ports: mapped.ports.clone(),
+            limit: mapped.limit.clone(),
+            ..allowed.rule.clone()
+        }),
+    })
+}

@@ -1,0 +1,195 @@
+//! Opens a proxy's stream: whose it is, and its Hello.
+//!
+//! Which pod a stream serves follows from the certificate alone: the pod whose uid is in
+//! it, if that pod runs as the service account in it.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use identity::PeerIdentity;
+use runtime::pool::Share;
+use runtime::rate::Rate;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, timeout, timeout_at};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Status, Streaming};
+use tracing::{debug, info};
+use wire::v1;
+use wire::v1::from_proxy::Message;
+
+use super::session::{Session, Target};
+use super::stream::{MESSAGES, ProxyStream, StreamEnd, Streams, ToProxies, keep_names, taken_over};
+use crate::model::PodId;
+use crate::model::changes::Interest;
+use crate::model::compiled::Compiled;
+use crate::observe::reports::Reporter;
+
+/// From the call to the Hello.
+const HELLO_TIMEOUT: Duration = Duration::from_secs(3);
+/// How long a pod that is not known yet is waited for: its certificate proves
+/// that it exists, so the watch will show it.
+const POD_TIMEOUT: Duration = Duration::from_secs(5);
+/// Messages on their way to the proxy. Sessions leave at most three batches
+/// unanswered, so this never fills.
+const OUTBOX: usize = 4;
+
+/// Bytes of a proxy's version that the log shows.
+const VERSION_LIMIT: usize = 64;
+
+impl Streams {
+    /// Starts to serve a proxy with this identity.
+    ///
+    /// # Errors
+    /// When it does not say Hello, or its pod is not known.
+    pub(crate) async fn open(
+        &self,
+        identity: PeerIdentity,
+        mut incoming: Streaming<v1::FromProxy>,
+    ) -> Result<ToProxies, Status> {
+        let uid = identity.pod_uid().unwrap_or_default();
+        let place = self.places.take(uid.into(), 1).map_err(|full| {
+            Status::resource_exhausted(format!("there are too many streams: {full}"))
+        })?;
+        let pod = self.pod_of(&identity).await?;
+        let (outbox, sent) = mpsc::channel(OUTBOX);
+        let streams = self.clone();
+        runtime::task::spawn("stream", async move {
+            // The answer's head goes out before the Hello comes: a client may
+            // wait for one before it sends the other.
+            let hello = tokio::select! {
+                hello = hello(&mut incoming) => hello,
+                () = place.taken() => Err(taken_over()),
+            };
+            let end = match hello {
+                Ok(hello) => {
+                    streams
+                        .serve(&pod, &identity, hello, incoming, (&outbox, &place))
+                        .await
+                }
+                Err(refusal) => StreamEnd::Refused(refusal),
+            };
+            match end {
+                StreamEnd::Over => debug!(%pod, "stream ended"),
+                StreamEnd::Refused(status) => {
+                    info!(%pod, reason = status.message(), "stream ended");
+                    let _ = timeout(Duration::from_secs(1), outbox.send(Err(status))).await;
+                }
+            }
+        });
+        Ok(ReceiverStream::new(sent))
+    }
+
+    /// The pod that a certificate names, once the model shows it.
+    async fn pod_of(&self, identity: &PeerIdentity) -> Result<PodId, Status> {
+        let Some(uid) = identity.pod_uid() else {
+            return Err(Status::permission_denied("the certificate names no pod"));
+        };
+        let deadline = Instant::now() + POD_TIMEOUT;
+        let mut latest = self.latest.clone();
+        let found = timeout_at(
+            deadline,
+            latest.wait_for(|latest| {
+                latest
+                    .as_ref()
+                    .is_some_and(|compiled| compiled.pod_by_uid(uid).is_some())
+            }),
+        )
+        .await;
+        let compiled = match found {
+            Ok(Ok(latest)) => latest.clone(),
+            Ok(Err(_)) => return Err(Status::unavailable("the controller is ending")),
+            Err(_) => None,
+        };
+        let Some((compiled, pod)) = compiled.and_then(|compiled| {
+            let pod = compiled.pod_by_uid(uid)?.clone();
+            Some((compiled, pod))
+        }) else {
+            return Err(Status::not_found("the pod of the certificate is not known"));
+        };
+        if !runs_as(&compiled, &pod, identity) {
+            return Err(Status::permission_denied(
+                "the pod does not run as the certificate's identity",
+            ));
+        }
+        Ok(pod)
+    }
+
+    async fn serve(
+        &self,
+        pod: &PodId,
+        identity: &PeerIdentity,
+        hello: v1::Hello,
+        incoming: Streaming<v1::FromProxy>,
+        (outbox, place): (&mpsc::Sender<Result<v1::ToProxy, Status>>, &Share<Arc<str>>),
+    ) -> StreamEnd {
+        let account = identity
+            .spiffe
+            .service_account()
+            .unwrap_or_default()
+            .to_owned();
+        let mut hello = hello;
+        let unnamed = keep_names(&mut hello.destinations);
+        self.left_out(pod, unnamed);
+        let mut asked: BTreeSet<String> = hello.destinations.iter().cloned().collect();
+        let version: String = hello.proxy_version.chars().take(VERSION_LIMIT).collect();
+        let remembered = self.observed.remembered(&pod.namespace, &account);
+        let remembered: BTreeSet<String> = remembered
+            .into_iter()
+            .filter(|name| !asked.contains(name))
+            .collect();
+        debug!(%pod, version, asked = asked.len(), remembered = remembered.len(), "hello");
+        let (session, left_out) = Session::new(hello, remembered.iter().cloned());
+        self.left_out(pod, left_out);
+        // What found no place is not told to other replicas either.
+        asked.retain(|name| session.destinations().contains(name));
+        let mut stream = ProxyStream {
+            number: self.next.fetch_add(1, Ordering::Relaxed),
+            shared: self,
+            pod,
+            account,
+            reporter: Reporter {
+                uid: identity.pod_uid().unwrap_or_default().into(),
+                pod: pod.clone(),
+            },
+            session,
+            target: Target::new(),
+            asks: asked,
+            remembered,
+            must_send: true,
+            must_look: false,
+            urgent: true,
+            messages: Rate::new(MESSAGES),
+            paused: None,
+            seen: 0,
+            interest: Interest::default(),
+            outbox,
+        };
+        self.metrics.open.inc();
+        let end = stream.run(incoming, place).await;
+        self.metrics.open.dec();
+        self.observed.ended(stream.number, &stream.key());
+        end
+    }
+}
+
+async fn hello(incoming: &mut Streaming<v1::FromProxy>) -> Result<v1::Hello, Status> {
+    match timeout(HELLO_TIMEOUT, incoming.message()).await {
+        Ok(Ok(Some(v1::FromProxy {
+            message: Some(Message::Hello(hello)),
+        }))) => Ok(hello),
+        Ok(Ok(_)) => Err(Status::invalid_argument("the first message must be Hello")),
+        Ok(Err(status)) => Err(status),
+        Err(_) => Err(Status::deadline_exceeded("no Hello in time")),
+    }
+}
+
+fn runs_as(compiled: &Compiled, pod: &PodId, identity: &PeerIdentity) -> bool {
+    let Some(record) = compiled.model.pod(pod) else {
+        return false;
+    };
+    identity.spiffe.namespace() == Some(&*pod.namespace)
+        && identity.spiffe.service_account() == Some(&*record.service_account)
+        && identity.pod_uid() == Some(&*record.uid)
+}

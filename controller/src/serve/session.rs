@@ -1,0 +1,343 @@
+//! Decides what one proxy is sent next.
+//!
+//! A [`Session`] compares what the proxy should hold with what it was sent and
+//! makes one batch of the difference. There is no queue: while a batch waits
+//! for its answer nothing else is made, and what changed meanwhile is read from
+//! the newest model afterwards, so a slow proxy skips states instead of
+//! falling behind. The first batch answers what the proxy said it holds.
+//!
+//! A resource that the proxy could not use is not sent again until its content
+//! changes: the same bytes would fail the same way.
+//!
+//! Invariant: time is an argument, and nothing here waits.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use policy::name::ObjectRef;
+use tokio::time::Instant;
+use wire::v1;
+
+use crate::model::published::EncodedResource;
+use crate::resources::urgency::must_not_wait;
+
+/// Destinations that one proxy may ask for. One per address and port that its
+/// pod ever calls; what is above is refused and counted.
+pub(crate) const MAX_DESTINATIONS: usize = 4096;
+/// A busy proxy gets at most one batch per this time.
+pub(crate) const PACE: Duration = Duration::from_millis(100);
+/// Batches without an answer, at most. More than one only so that the answer to
+/// a new destination need not wait for the answer to a batch before it.
+const MAX_UNANSWERED: usize = 3;
+/// A proxy that answers nothing for this long is cut off; it then starts afresh.
+pub(crate) const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
+/// Bytes of a nack's reason that are kept.
+const REASON_LIMIT: usize = 512;
+
+/// What a proxy should hold: resources by name.
+pub(crate) type Target = BTreeMap<String, Arc<EncodedResource>>;
+
+/// One stream's state.
+#[derive(Debug)]
+pub(crate) struct Session {
+    held: BTreeMap<String, String>,
+    destinations: BTreeSet<String>,
+    /// What the proxy holds once all batches are answered.
+    sent: Target,
+    /// Name to version that the proxy has confirmed to use.
+    acknowledged: BTreeMap<String, String>,
+    refused: BTreeMap<String, Refused>,
+    unanswered: BTreeMap<u64, Unanswered>,
+    last_id: u64,
+    last_sent: Option<Instant>,
+}
+
+/// A resource version that the proxy could not use.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Refused {
+    version: String,
+    reason: String,
+}
+
+#[derive(Debug)]
+struct Unanswered {
+    at: Instant,
+    /// Name to version of what is in it, unchanged ones included.
+    carries: Vec<(String, String)>,
+}
+
+/// When the next batch may go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Due {
+    /// Now.
+    Now,
+    /// Not before this moment.
+    At(Instant),
+    /// When an answer comes.
+    AfterAnswer,
+}
+
+/// What an answer told.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Answered {
+    /// Resources that the proxy could not use.
+    pub refused: usize,
+    /// The batch was not one that waited for an answer.
+    pub unknown: bool,
+    /// From sending to the answer.
+    pub after: Option<Duration>,
+    /// Whether it was about resources that were made from objects.
+    pub objects: bool,
+}
+
+impl Session {
+    /// `remembered`: what other proxies of the same workload asked for.
+    /// Returns the session and how many destinations did not fit.
+    pub(crate) fn new(
+        hello: v1::Hello,
+        remembered: impl IntoIterator<Item = String>,
+    ) -> (Self, usize) {
+        let mut session = Self {
+            held: hello.held.into_iter().collect(),
+            destinations: BTreeSet::new(),
+            sent: BTreeMap::new(),
+            acknowledged: BTreeMap::new(),
+            refused: BTreeMap::new(),
+            unanswered: BTreeMap::new(),
+            last_id: 0,
+            last_sent: None,
+        };
+        let left_out = session.add(hello.destinations);
+        // What does not fit of the remembered was not asked for, so it is no loss.
+        session.add(remembered);
+        (session, left_out)
+    }
+
+    /// Destinations that this proxy gets.
+    pub(crate) fn destinations(&self) -> &BTreeSet<String> {
+        &self.destinations
+    }
+
+    /// Returns how many were left out because of [`MAX_DESTINATIONS`].
+    pub(crate) fn subscribe(&mut self, change: v1::Subscribe) -> usize {
+        for name in &change.remove {
+            self.destinations.remove(name);
+        }
+        self.add(change.add)
+    }
+
+    /// Takes destinations out that turned out to be of no use.
+    pub(crate) fn forget(&mut self, names: &[String]) {
+        for name in names {
+            self.destinations.remove(name);
+        }
+    }
+
+    fn add(&mut self, names: impl IntoIterator<Item = String>) -> usize {
+        let mut left_out = 0;
+        for name in names {
+            if self.destinations.len() < MAX_DESTINATIONS || self.destinations.contains(&name) {
+                self.destinations.insert(name);
+            } else {
+                left_out += 1;
+            }
+        }
+        left_out
+    }
+
+    /// When a batch may be sent. `urgent`: a subscription, or a change that
+    /// must not wait.
+    pub(crate) fn due(&self, urgent: bool, now: Instant) -> Due {
+        let room = if urgent { MAX_UNANSWERED } else { 1 };
+        if self.unanswered.len() >= room {
+            return Due::AfterAnswer;
+        }
+        match self.last_sent {
+            Some(at) if !urgent && now < at + PACE => Due::At(at + PACE),
+            _ => Due::Now,
+        }
+    }
+
+    /// True when the proxy has let a batch wait for too long.
+    pub(crate) fn is_stuck(&self, now: Instant) -> bool {
+        let oldest = self.unanswered.values().next();
+        oldest.is_some_and(|batch| now.duration_since(batch.at) >= ANSWER_TIMEOUT)
+    }
+
+    /// True when the way from what was sent to `target` takes something away,
+    /// which must not wait for [`PACE`].
+    pub(crate) fn is_urgent(&self, target: &Target) -> bool {
+        let gone = self
+            .sent
+            .iter()
+            .filter(|(name, _)| !target.contains_key(*name));
+        let mut changes = target
+            .iter()
+            .map(|(name, new)| (self.sent.get(name), Some(new)));
+        gone.map(|(_, old)| (Some(old), None)).any(
+            |(old, new): (_, Option<&Arc<EncodedResource>>)| {
+                must_not_wait(old.map(Arc::as_ref), new.map(Arc::as_ref))
+            },
+        ) || changes.any(|(old, new)| {
+            // Most resources are as they were, and the version says so.
+            let same = old
+                .zip(new)
+                .is_some_and(|(old, new)| old.resource.version == new.resource.version);
+            !same && must_not_wait(old.map(Arc::as_ref), new.map(Arc::as_ref))
+        })
+    }
+
+    /// The same for resources of these names, when no other has changed.
+    pub(crate) fn is_urgent_among(&self, names: &[String], target: &Target) -> bool {
+        names.iter().any(|name| {
+            let (old, new) = (self.sent.get(name), target.get(name));
+            let same = old
+                .zip(new)
+                .is_some_and(|(old, new)| old.resource.version == new.resource.version);
+            !same && must_not_wait(old.map(Arc::as_ref), new.map(Arc::as_ref))
+        })
+    }
+
+    /// The batch that takes the proxy from what it was sent to `target`; none
+    /// when there is no difference. The first is always made.
+    pub(crate) fn next(&mut self, target: &Target, now: Instant) -> Option<v1::Batch> {
+        let first = self.last_id == 0;
+        let mut batch = v1::Batch {
+            full: first,
+            ..v1::Batch::default()
+        };
+        let mut carries = Vec::new();
+        for (name, published) in target {
+            let version = &published.resource.version;
+            if first && self.held.get(name) == Some(version) {
+                batch.unchanged.push(name.clone());
+            } else if self
+                .sent
+                .get(name)
+                .is_none_or(|sent| sent.resource.version != *version)
+            {
+                batch.set.push(published.resource.clone());
+            } else {
+                continue;
+            }
+            self.sent.insert(name.clone(), published.clone());
+            carries.push((name.clone(), version.clone()));
+        }
+        if first {
+            // What the proxy held besides is dropped because the batch is full.
+            self.held = BTreeMap::new();
+        } else {
+            batch.remove = self
+                .sent
+                .keys()
+                .filter(|name| !target.contains_key(*name))
+                .cloned()
+                .collect();
+            for name in &batch.remove {
+                self.sent.remove(name);
+                self.acknowledged.remove(name);
+                self.refused.remove(name);
+            }
+            if batch.set.is_empty() && batch.remove.is_empty() {
+                return None;
+            }
+        }
+        self.last_id += 1;
+        batch.id = self.last_id;
+        self.last_sent = Some(now);
+        self.unanswered
+            .insert(batch.id, Unanswered { at: now, carries });
+        Some(batch)
+    }
+
+    /// Takes the proxy's answer to a batch.
+    pub(crate) fn answer(&mut self, ack: v1::Ack, now: Instant) -> Answered {
+        let Some(batch) = self.unanswered.remove(&ack.batch) else {
+            return Answered {
+                unknown: true,
+                ..Answered::default()
+            };
+        };
+        let mut nacks: BTreeMap<String, v1::Nack> = ack
+            .nacks
+            .into_iter()
+            .map(|nack| (nack.name.clone(), nack))
+            .collect();
+        let mut refused = 0;
+        let mut objects = false;
+        for (name, version) in batch.carries {
+            let nack = nacks.remove(&name);
+            refused += usize::from(nack.is_some());
+            objects |= self.sent.get(&name).is_none_or(|sent| sent.is_of_objects());
+            // What was sent again or taken back since is answered by a later batch.
+            let newer = self
+                .unanswered
+                .values()
+                .any(|batch| batch.carries.iter().any(|(n, _)| *n == name));
+            let current = self
+                .sent
+                .get(&name)
+                .is_some_and(|sent| sent.resource.version == version);
+            if newer || !current {
+                continue;
+            }
+            match nack {
+                Some(nack) => {
+                    let reason = cut(nack.reason);
+                    self.acknowledged.remove(&name);
+                    self.refused.insert(name, Refused { version, reason });
+                }
+                None => {
+                    self.refused.remove(&name);
+                    self.acknowledged.insert(name, version);
+                }
+            }
+        }
+        Answered {
+            refused,
+            unknown: false,
+            after: Some(now.duration_since(batch.at)),
+            objects,
+        }
+    }
+
+    /// What each object needs of this proxy, and how far it is.
+    pub(crate) fn objects(&self, target: &Target) -> Vec<v1::ObjectState> {
+        let mut objects: BTreeMap<&ObjectRef, v1::ObjectState> = BTreeMap::new();
+        for (name, published) in target {
+            let version = &published.resource.version;
+            let acknowledged = self.acknowledged.get(name) == Some(version);
+            let refused = self
+                .refused
+                .get(name)
+                .filter(|refused| refused.version == *version);
+            for (object, generation) in &published.origins {
+                let state = objects.entry(object).or_insert_with(|| v1::ObjectState {
+                    object: Some(v1::ObjectRef::from(object)),
+                    needed: *generation,
+                    acknowledged: true,
+                    nack: String::new(),
+                });
+                state.needed = state.needed.max(*generation);
+                state.acknowledged &= acknowledged;
+                if let Some(refused) = refused {
+                    state.nack.clone_from(&refused.reason);
+                }
+            }
+        }
+        objects.into_values().collect()
+    }
+}
+
+fn cut(mut reason: String) -> String {
+    let mut end = reason.len().min(REASON_LIMIT);
+    while !reason.is_char_boundary(end) {
+        end -= 1;
+    }
+    reason.truncate(end);
+    reason
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,309 @@
+//! What one proxy is sent next.
+
+use super::*;
+use policy::name::Kind;
+
+fn split() -> ObjectRef {
+    ObjectRef::new(Kind::TrafficSplit, "shop", "web")
+}
+
+/// A resource whose content follows from `text`, made from generation `generation`.
+fn resource(name: &str, text: &str, generation: i64) -> (String, Arc<EncodedResource>) {
+    let content = v1::resource::Content::Destination(v1::Destination {
+        target: Some(v1::destination::Target::Service(text.to_owned())),
+    });
+    let resource = v1::Resource {
+        name: name.to_owned(),
+        version: String::new(),
+        content: Some(content),
+    };
+    let published = EncodedResource {
+        resource: wire::version::stamp(resource),
+        origins: vec![(split(), generation)],
+    };
+    (name.to_owned(), Arc::new(published))
+}
+
+fn endpoints(ips: &[&str]) -> (String, Arc<EncodedResource>) {
+    let endpoint = |ip: &&str| v1::Endpoint {
+        ip: (*ip).to_owned(),
+        port: 80,
+        ..v1::Endpoint::default()
+    };
+    let content = v1::resource::Content::Endpoints(v1::Endpoints {
+        endpoints: ips.iter().map(endpoint).collect(),
+    });
+    let name = "endpoints/shop/web:80".to_owned();
+    let resource = v1::Resource {
+        name: name.clone(),
+        version: String::new(),
+        content: Some(content),
+    };
+    let published = EncodedResource {
+        resource: wire::version::stamp(resource),
+        origins: Vec::new(),
+    };
+    (name, Arc::new(published))
+}
+
+fn session() -> Session {
+    Session::new(v1::Hello::default(), []).0
+}
+
+fn ack(batch: &v1::Batch) -> v1::Ack {
+    v1::Ack {
+        batch: batch.id,
+        nacks: Vec::new(),
+    }
+}
+
+fn nack(batch: &v1::Batch, name: &str) -> v1::Ack {
+    let set = batch.set.iter().find(|set| set.name == name).unwrap();
+    let nack = v1::Nack {
+        name: name.to_owned(),
+        version: set.version.clone(),
+        reason: "bad regex".to_owned(),
+    };
+    v1::Ack {
+        batch: batch.id,
+        nacks: vec![nack],
+    }
+}
+
+fn names(resources: &[v1::Resource]) -> Vec<&str> {
+    resources
+        .iter()
+        .map(|resource| resource.name.as_str())
+        .collect()
+}
+
+#[test]
+fn first_batch_is_full_and_does_not_repeat_what_the_proxy_holds() {
+    let target = Target::from([
+        resource("a", "1", 1),
+        resource("b", "1", 1),
+        resource("c", "1", 1),
+    ]);
+    let held = |name: &str, version: &str| (name.to_owned(), version.to_owned());
+    let hello = v1::Hello {
+        held: [
+            held("a", &target["a"].resource.version),
+            held("b", "older"),
+            held("gone", "any"),
+        ]
+        .into(),
+        ..v1::Hello::default()
+    };
+    let (mut session, _) = Session::new(hello, []);
+    let batch = session.next(&target, Instant::now()).unwrap();
+    assert!(batch.full);
+    assert_eq!(batch.id, 1);
+    assert_eq!(batch.unchanged, ["a"]);
+    assert_eq!(names(&batch.set), ["b", "c"]);
+    assert!(batch.remove.is_empty(), "a full batch drops by omission");
+}
+
+#[test]
+fn first_batch_is_sent_even_when_there_is_nothing_to_say() {
+    let batch = session().next(&Target::new(), Instant::now()).unwrap();
+    assert!(batch.full);
+}
+
+#[test]
+fn later_batches_hold_only_differences_and_none_is_made_without_one() {
+    let mut session = session();
+    let now = Instant::now();
+    let first = Target::from([resource("a", "1", 1), resource("b", "1", 1)]);
+    session.next(&first, now).unwrap();
+    assert_eq!(session.next(&first, now), None);
+    let second = Target::from([resource("a", "2", 2), resource("c", "1", 1)]);
+    let batch = session.next(&second, now).unwrap();
+    assert!(!batch.full);
+    assert_eq!(names(&batch.set), ["a", "c"]);
+    assert_eq!(batch.remove, ["b"]);
+}
+
+#[test]
+fn unanswered_batch_holds_the_next_back_so_that_a_slow_proxy_skips_states() {
+    let mut session = session();
+    let now = Instant::now();
+    let first = session
+        .next(&Target::from([resource("a", "1", 1)]), now)
+        .unwrap();
+    assert_eq!(session.due(false, now + PACE), Due::AfterAnswer);
+    // Two changes pass while the proxy is silent; only the newest is sent.
+    session.answer(ack(&first), now + PACE);
+    assert_eq!(session.due(false, now + PACE), Due::Now);
+    let newest = Target::from([resource("a", "3", 3)]);
+    let batch = session.next(&newest, now + PACE).unwrap();
+    assert_eq!(batch.id, 2);
+    assert_eq!(batch.set[0].version, newest["a"].resource.version);
+}
+
+#[test]
+fn busy_proxy_gets_one_batch_per_pace_and_urgent_news_at_once() {
+    let mut session = session();
+    let now = Instant::now();
+    let batch = session.next(&Target::new(), now).unwrap();
+    session.answer(ack(&batch), now);
+    assert_eq!(session.due(false, now), Due::At(now + PACE));
+    assert_eq!(session.due(true, now), Due::Now);
+}
+
+#[test]
+fn urgent_batches_without_an_answer_have_a_bound() {
+    let mut session = session();
+    let now = Instant::now();
+    for text in 0..MAX_UNANSWERED {
+        assert_eq!(session.due(true, now), Due::Now);
+        session
+            .next(&Target::from([resource("a", &text.to_string(), 1)]), now)
+            .unwrap();
+    }
+    assert_eq!(session.due(true, now), Due::AfterAnswer);
+}
+
+#[test]
+fn endpoint_that_leaves_is_urgent_and_one_that_comes_is_not() {
+    let mut session = session();
+    session.next(
+        &Target::from([endpoints(&["10.0.0.1", "10.0.0.2"])]),
+        Instant::now(),
+    );
+    assert!(session.is_urgent(&Target::from([endpoints(&["10.0.0.1"])])));
+    assert!(!session.is_urgent(&Target::from([endpoints(&[
+        "10.0.0.1", "10.0.0.2", "10.0.0.3"
+    ])])));
+}
+
+#[test]
+fn object_is_acknowledged_only_when_all_that_was_made_of_it_is() {
+    let mut session = session();
+    let now = Instant::now();
+    let target = Target::from([resource("a", "1", 7), resource("b", "1", 7)]);
+    let first = session
+        .next(&Target::from([resource("a", "1", 7)]), now)
+        .unwrap();
+    session.answer(ack(&first), now);
+    let second = session.next(&target, now).unwrap();
+    let state = session.objects(&target);
+    assert_eq!((state[0].needed, state[0].acknowledged), (7, false));
+    session.answer(ack(&second), now);
+    assert!(session.objects(&target)[0].acknowledged);
+}
+
+#[test]
+fn unchanged_resources_count_as_acknowledged_with_the_first_answer() {
+    let target = Target::from([resource("a", "1", 7)]);
+    let held = [("a".to_owned(), target["a"].resource.version.clone())];
+    let (mut session, _) = Session::new(
+        v1::Hello {
+            held: held.into(),
+            ..v1::Hello::default()
+        },
+        [],
+    );
+    let batch = session.next(&target, Instant::now()).unwrap();
+    assert!(!session.objects(&target)[0].acknowledged);
+    session.answer(ack(&batch), Instant::now());
+    assert!(session.objects(&target)[0].acknowledged);
+}
+
+#[test]
+fn refused_resource_shows_its_reason_and_is_not_sent_again_until_it_changes() {
+    let mut session = session();
+    let now = Instant::now();
+    let target = Target::from([resource("a", "1", 7)]);
+    let batch = session.next(&target, now).unwrap();
+    assert_eq!(session.answer(nack(&batch, "a"), now).refused, 1);
+    let state = &session.objects(&target)[0];
+    assert!(!state.acknowledged);
+    assert_eq!(state.nack, "bad regex");
+    assert_eq!(session.next(&target, now), None);
+
+    let better = Target::from([resource("a", "2", 8)]);
+    let batch = session.next(&better, now).unwrap();
+    assert_eq!(
+        session.objects(&better)[0].nack,
+        "",
+        "the reason was the old version's"
+    );
+    session.answer(ack(&batch), now);
+    assert!(session.objects(&better)[0].acknowledged);
+}
+
+#[test]
+fn answer_to_an_older_batch_says_nothing_about_a_newer_version() {
+    let mut session = session();
+    let now = Instant::now();
+    let first = session
+        .next(&Target::from([resource("a", "1", 1)]), now)
+        .unwrap();
+    let newer = Target::from([resource("a", "2", 2)]);
+    session.next(&newer, now).unwrap();
+    session.answer(ack(&first), now);
+    assert!(!session.objects(&newer)[0].acknowledged);
+}
+
+#[test]
+fn answer_to_a_resource_that_was_taken_back_and_sent_anew_must_be_the_new_one() {
+    let mut session = session();
+    let now = Instant::now();
+    let target = Target::from([resource("a", "1", 1)]);
+    let first = session.next(&target, now).unwrap();
+    session.next(&Target::new(), now).unwrap();
+    let third = session.next(&target, now).unwrap();
+    session.answer(ack(&first), now);
+    assert!(!session.objects(&target)[0].acknowledged);
+    session.answer(ack(&third), now);
+    assert!(session.objects(&target)[0].acknowledged);
+}
+
+#[test]
+fn answer_to_a_batch_that_was_never_sent_is_known_as_such() {
+    assert!(
+        session()
+            .answer(
+                v1::Ack {
+                    batch: 9,
+                    nacks: Vec::new()
+                },
+                Instant::now()
+            )
+            .unknown
+    );
+}
+
+#[test]
+fn proxy_that_never_answers_is_stuck_after_a_minute() {
+    let mut session = session();
+    let now = Instant::now();
+    session.next(&Target::new(), now);
+    assert!(!session.is_stuck(now + ANSWER_TIMEOUT / 2));
+    assert!(session.is_stuck(now + ANSWER_TIMEOUT));
+}
+
+#[test]
+fn destinations_have_a_bound_and_what_was_asked_for_comes_before_what_is_remembered() {
+    let asked = (0..MAX_DESTINATIONS)
+        .map(|number| format!("asked-{number:04}"))
+        .collect();
+    let hello = v1::Hello {
+        destinations: asked,
+        ..v1::Hello::default()
+    };
+    let (mut session, left_out) = Session::new(hello, ["remembered".to_owned()]);
+    assert_eq!(left_out, 0);
+    assert!(!session.destinations().contains("remembered"));
+    let more = v1::Subscribe {
+        add: vec!["more".to_owned()],
+        remove: Vec::new(),
+    };
+    assert_eq!(session.subscribe(more), 1);
+    let change = v1::Subscribe {
+        add: vec!["more".to_owned()],
+        remove: vec!["asked-0000".to_owned()],
+    };
+    assert_eq!(session.subscribe(change), 0);
+    assert_eq!(session.destinations().len(), MAX_DESTINATIONS);
+}

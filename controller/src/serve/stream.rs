@@ -1,0 +1,434 @@
+//! One proxy's stream, from its Hello to its end.
+//!
+//! Which pod it serves follows from the certificate alone: the pod whose uid is
+//! in it, if that pod runs as the service account in it. What is sent is decided
+//! in `session`; this file moves messages and waits. `open` makes it.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::{Duration, SystemTime};
+
+use futures::FutureExt as _;
+use runtime::limit::Reached;
+use runtime::pool::{Limits, Pool, Share};
+use runtime::rate::{Allowance, Rate};
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, sleep_until};
+use tokio_stream::StreamExt as _;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Status, Streaming};
+use tracing::{debug, warn};
+use wire::v1;
+use wire::v1::from_proxy::Message;
+
+use super::session::{ANSWER_TIMEOUT, Due, Session, Target};
+use crate::authority::Authority;
+use crate::metrics::StreamMetrics;
+use crate::model::PodId;
+use crate::model::changes::Interest;
+use crate::model::compiled::Latest;
+use crate::model::published::EncodedResource;
+use crate::observe::acknowledged::{Observed, pod_key};
+use crate::observe::reports::{Reporter, Reports};
+
+/// Life of a stream, so that proxies spread over replicas again.
+const LIFE: Duration = Duration::from_secs(30 * 60);
+/// Added to [`LIFE`] by chance, so that streams do not end together.
+const LIFE_JITTER: Duration = Duration::from_secs(30 * 60);
+/// Streams at one time. A proxy has one, and another while the first one is dead and
+/// nobody knows yet; each may cost a message of 4 MiB while it says Hello.
+const PLACES: Limits = Limits {
+    total: 8192,
+    per_holder: 2,
+};
+/// Messages of one proxy, apart from answers to batches, of which there are as many as
+/// batches. A new stream begins with reports of five minutes; after that comes a report
+/// in 5 s, and whatever addresses the application calls for the first time.
+pub(super) const MESSAGES: Allowance = Allowance {
+    burst: 500,
+    every: Duration::from_millis(10),
+};
+/// Messages that are taken in before the model is looked at once for all of them.
+const TOGETHER: usize = 64;
+/// Where streams have their places, by uid of the pod.
+pub(crate) fn places(limits: &Reached) -> Pool<Arc<str>> {
+    Pool::new(PLACES, limits.counter("streams"))
+}
+
+/// What a stream sends.
+pub(crate) type ToProxies = ReceiverStream<Result<v1::ToProxy, Status>>;
+
+/// Opens streams.
+#[derive(Clone, Debug)]
+pub(crate) struct Streams {
+    /// Newest model.
+    pub latest: Latest,
+    /// Where acknowledgements go.
+    pub observed: Observed,
+    /// Where reports go.
+    pub reports: Reports,
+    /// For the trust bundle.
+    pub authority: Authority,
+    /// Counters.
+    pub metrics: StreamMetrics,
+    /// Says true when the process ends.
+    pub stop: watch::Receiver<bool>,
+    /// Numbers streams.
+    pub next: Arc<AtomicU64>,
+    /// Made by [`places`].
+    pub places: Pool<Arc<str>>,
+    /// Bounds that were reached.
+    pub limits: Reached,
+}
+
+/// Why a stream ends without the proxy's doing.
+pub(super) enum StreamEnd {
+    /// In order; the proxy opens another.
+    Over,
+    Refused(Status),
+}
+
+/// Keeps names of destinations and nothing else: what is kept is remembered and told to
+/// all replicas. Returns how many it left out.
+pub(super) fn keep_names(names: &mut Vec<String>) -> usize {
+    let before = names.len();
+    names.retain(|name| {
+        let name = wire::names::parse(name);
+        matches!(name, Some(wire::names::Name::Destination { .. }))
+    });
+    before - names.len()
+}
+
+impl Streams {
+    pub(super) fn left_out(&self, pod: &PodId, names: usize) {
+        if names > 0 {
+            self.metrics.left_out.inc_by(names as u64);
+            warn!(%pod, left_out = names, "proxy asks for too many destinations, or for what is none");
+        }
+    }
+}
+
+/// What a stream is told that another one of its pod replaces.
+pub(super) fn taken_over() -> Status {
+    Status::aborted("newer streams of this pod have taken over")
+}
+
+pub(super) struct ProxyStream<'a> {
+    pub(super) number: u64,
+    pub(super) shared: &'a Streams,
+    pub(super) pod: &'a PodId,
+    pub(super) account: String,
+    pub(super) reporter: Reporter,
+    pub(super) session: Session,
+    pub(super) target: Target,
+    /// What this proxy asked for itself, which is what gets remembered.
+    pub(super) asks: BTreeSet<String>,
+    /// What others asked for; those of no use are dropped after the first look.
+    pub(super) remembered: BTreeSet<String>,
+    pub(super) must_send: bool,
+    /// Messages have changed what is asked for.
+    pub(super) must_look: bool,
+    pub(super) urgent: bool,
+    pub(super) messages: Rate,
+    /// Until when nothing is read, because too much came.
+    pub(super) paused: Option<Instant>,
+    /// Number of the model that was seen last, and what was read of it.
+    pub(super) seen: u64,
+    pub(super) interest: Interest,
+    pub(super) outbox: &'a mpsc::Sender<Result<v1::ToProxy, Status>>,
+}
+
+impl ProxyStream<'_> {
+    pub(super) async fn run(
+        &mut self,
+        mut incoming: Streaming<v1::FromProxy>,
+        place: &Share<Arc<str>>,
+    ) -> StreamEnd {
+        let mut latest = self.shared.latest.clone();
+        let mut roots = self.shared.authority.roots_pem();
+        let mut stop = self.shared.stop.clone();
+        let over = Instant::now() + LIFE + LIFE_JITTER.mul_f64(rand::random());
+        if let Err(end) = self.look(&mut latest) {
+            return end;
+        }
+        loop {
+            let wake = match self.send() {
+                Ok(wake) => wake.min(over),
+                Err(end) => return end,
+            };
+            let wake = self.paused.map_or(wake, |until| wake.min(until));
+            tokio::select! {
+                message = incoming.next(), if self.paused.is_none() => {
+                    let mut message = Some(message);
+                    for _ in 0..TOGETHER {
+                        // At first the one that came, then those that are there already.
+                        let Some(next) = message.take().or_else(|| incoming.next().now_or_never())
+                        else {
+                            break;
+                        };
+                        if let Err(end) = self.hear(next) {
+                            return end;
+                        }
+                        if self.paused.is_some() {
+                            break;
+                        }
+                    }
+                    if std::mem::take(&mut self.must_look)
+                        && let Err(end) = self.look(&mut latest)
+                    {
+                        return end;
+                    }
+                },
+                () = place.taken() => return StreamEnd::Refused(taken_over()),
+                changed = latest.changed() => {
+                    if changed.is_err() {
+                        return StreamEnd::Over;
+                    }
+                    if !self.is_kept_up(&mut latest)
+                        && let Err(end) = self.look(&mut latest)
+                    {
+                        return end;
+                    }
+                }
+                changed = roots.changed() => {
+                    if changed.is_err() {
+                        return StreamEnd::Over;
+                    }
+                    if let Err(end) = self.look(&mut latest) {
+                        return end;
+                    }
+                }
+                _ = stop.wait_for(|stop| *stop) => return StreamEnd::Over,
+                () = sleep_until(wake) => {
+                    let now = Instant::now();
+                    if now >= over {
+                        return StreamEnd::Over;
+                    }
+                    self.paused = self.paused.filter(|until| now < *until);
+                    if self.session.is_stuck(now) {
+                        return StreamEnd::Refused(Status::deadline_exceeded("a batch was not answered"));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Goes along with the newest model without a whole look at it. Most models hold
+    /// nothing new for this proxy, and most others nothing but the state of endpoints
+    /// that it knows. False if there may be more.
+    fn is_kept_up(&mut self, latest: &mut Latest) -> bool {
+        let latest = latest.borrow_and_update();
+        let Some(compiled) = latest.as_ref() else {
+            return false;
+        };
+        let Some(services) = compiled.states_since(self.seen, &self.interest) else {
+            return false;
+        };
+        self.seen = compiled.number();
+        if services.is_empty() {
+            return true;
+        }
+        let (pod, target) = (self.pod, &mut self.target);
+        let names = compiled.model.refresh(pod, &services, target);
+        let told = |name: &String| target.get(name).is_some_and(|held| held.is_of_objects());
+        let objects = names.iter().any(told);
+        self.urgent |= self.session.is_urgent_among(&names, target);
+        self.must_send = true;
+        if objects {
+            self.note();
+        }
+        true
+    }
+
+    /// Reads the newest model.
+    fn look(&mut self, latest: &mut Latest) -> Result<(), StreamEnd> {
+        let compiled = latest.borrow_and_update().clone();
+        let gone = || StreamEnd::Refused(Status::not_found("the pod is gone"));
+        let compiled = compiled.ok_or_else(gone)?;
+        let mut target = compiled
+            .model
+            .resolve(self.pod, self.session.destinations())
+            .ok_or_else(gone)?;
+        self.drop_useless(&mut target);
+        let destinations = self.session.destinations();
+        self.interest = compiled.model.interest(self.pod, destinations);
+        self.seen = compiled.number();
+        let bundle = bundle(&self.shared.authority);
+        target.insert(bundle.resource.name.clone(), Arc::new(bundle));
+        self.urgent |= self.session.is_urgent(&target);
+        self.target = target;
+        self.must_send = true;
+        self.note();
+        Ok(())
+    }
+
+    /// Remembered destinations that lead nowhere by now are not sent: pods'
+    /// addresses come and go, and nobody asked for these.
+    fn drop_useless(&mut self, target: &mut Target) {
+        let useless = |published: &EncodedResource| match &published.resource.content {
+            Some(v1::resource::Content::Destination(destination)) => matches!(
+                destination.target,
+                None | Some(
+                    v1::destination::Target::External(_) | v1::destination::Target::Refused(_)
+                )
+            ),
+            _ => false,
+        };
+        let remembered = std::mem::take(&mut self.remembered);
+        let useless: Vec<String> = remembered
+            .into_iter()
+            .filter(|name| target.get(name).is_none_or(|published| useless(published)))
+            .collect();
+        for name in &useless {
+            target.remove(name);
+        }
+        self.session.forget(&useless);
+    }
+
+    /// Sends what is due. Returns when to look again at the latest.
+    fn send(&mut self) -> Result<Instant, StreamEnd> {
+        let now = Instant::now();
+        let patience = now + ANSWER_TIMEOUT;
+        if !self.must_send {
+            return Ok(patience);
+        }
+        match self.session.due(self.urgent, now) {
+            Due::Now => {}
+            Due::At(at) => return Ok(at),
+            Due::AfterAnswer => return Ok(patience),
+        }
+        self.must_send = false;
+        self.urgent = false;
+        let Some(batch) = self.session.next(&self.target, now) else {
+            return Ok(patience);
+        };
+        self.shared.metrics.batches.inc();
+        self.shared.metrics.resources.inc_by(batch.set.len() as u64);
+        let message = v1::ToProxy {
+            message: Some(v1::to_proxy::Message::Batch(batch)),
+        };
+        match self.outbox.try_send(Ok(message)) {
+            Ok(()) => Ok(patience),
+            // Closed: the proxy went away. Full cannot be, see OUTBOX.
+            Err(_) => Err(StreamEnd::Over),
+        }
+    }
+
+    /// One message, or the end of them.
+    fn hear(&mut self, message: Option<Result<v1::FromProxy, Status>>) -> Result<(), StreamEnd> {
+        let message = match message {
+            Some(Ok(message)) => message,
+            Some(Err(status)) => {
+                debug!(pod = %self.pod, %status, "stream broke");
+                return Err(StreamEnd::Over);
+            }
+            None => return Err(StreamEnd::Over),
+        };
+        let now = Instant::now();
+        if !matches!(message.message, Some(Message::Ack(_)))
+            && let Err(wait) = self.messages.take(now)
+        {
+            // Not an end: whoever really has so much to say is only slowed down.
+            if self.paused.replace(now + wait).is_none() {
+                self.shared.limits.counter("stream-messages").inc();
+            }
+        }
+        self.take(message)
+    }
+
+    fn take(&mut self, message: v1::FromProxy) -> Result<(), StreamEnd> {
+        match message.message {
+            Some(Message::Ack(ack)) => {
+                let answered = self.session.answer(ack, Instant::now());
+                if answered.unknown {
+                    return Err(StreamEnd::Refused(Status::invalid_argument(
+                        "answer to a batch that was not sent",
+                    )));
+                }
+                if let Some(after) = answered.after {
+                    self.shared
+                        .metrics
+                        .answer_seconds
+                        .observe(after.as_secs_f64());
+                }
+                if answered.refused > 0 {
+                    self.shared.metrics.nacks.inc_by(answered.refused as u64);
+                    warn!(pod = %self.pod, resources = answered.refused, "proxy could not use resources");
+                }
+                if answered.objects {
+                    self.note();
+                }
+                Ok(())
+            }
+            Some(Message::Subscribe(mut change)) => {
+                let unnamed = keep_names(&mut change.add);
+                for name in &change.remove {
+                    self.asks.remove(name);
+                }
+                self.asks.extend(change.add.iter().cloned());
+                let left_out = self.session.subscribe(change);
+                self.shared.left_out(self.pod, unnamed + left_out);
+                self.asks
+                    .retain(|name| self.session.destinations().contains(name));
+                self.urgent = true;
+                self.must_look = true;
+                Ok(())
+            }
+            Some(Message::Hello(_)) => Err(StreamEnd::Refused(Status::invalid_argument(
+                "a second Hello",
+            ))),
+            Some(Message::Report(report)) => {
+                let (reports, now) = (&self.shared.reports, SystemTime::now());
+                reports.take(&self.reporter, report, true, now);
+                Ok(())
+            }
+            // A newer proxy may say more than this controller knows.
+            None => Ok(()),
+        }
+    }
+
+    /// Tells what this proxy has.
+    fn note(&self) {
+        self.shared.observed.note(self.number, self.state());
+    }
+
+    fn state(&self) -> v1::ProxyState {
+        v1::ProxyState {
+            namespace: self.pod.namespace.to_string(),
+            pod: self.pod.name.to_string(),
+            objects: self.session.objects(&self.target),
+            destinations: self.asks.iter().cloned().collect(),
+            service_account: self.account.clone(),
+            given: self
+                .session
+                .destinations()
+                .difference(&self.asks)
+                .cloned()
+                .collect(),
+            uid: self.reporter.uid.to_string(),
+        }
+    }
+
+    pub(super) fn key(&self) -> String {
+        pod_key(&v1::ProxyState {
+            namespace: self.pod.namespace.to_string(),
+            pod: self.pod.name.to_string(),
+            ..v1::ProxyState::default()
+        })
+    }
+}
+
+/// The trusted roots as a resource like any other.
+pub(super) fn bundle(authority: &Authority) -> EncodedResource {
+    let roots = authority.roots_der();
+    let resource = v1::Resource {
+        name: wire::names::BUNDLE.to_owned(),
+        version: String::new(),
+        content: Some(v1::resource::Content::Bundle(v1::Bundle { roots })),
+    };
+    EncodedResource {
+        resource: wire::version::stamp(resource),
+        origins: Vec::new(),
+    }
+}

@@ -1,0 +1,209 @@
+//! What floods of connections, bytes and messages do to everybody else.
+
+use super::bench::*;
+use super::*;
+use tokio::time::sleep;
+
+const ATTACKER: [u8; 4] = [127, 0, 0, 66];
+const HONEST: [u8; 4] = [127, 0, 0, 2];
+
+fn request(token: &str) -> v1::CertifyRequest {
+    v1::CertifyRequest {
+        token: token.to_owned(),
+        csr: LeafKey::generate().unwrap().csr().unwrap(),
+    }
+}
+
+async fn silent(bench: &Bench, from: [u8; 4], count: usize) -> Vec<TcpStream> {
+    let mut open = Vec::new();
+    for _ in 0..count {
+        open.push(socket_from(from, bench.addr).await.unwrap());
+    }
+    open
+}
+
+/// A certificate and then a stream, as every proxy needs them, in less than a second.
+async fn must_be_served(bench: &Bench) {
+    let all = async {
+        let certified = ControlClient::new(bench.nobody_at(HONEST).await)
+            .certify(request("client-token"))
+            .await;
+        certified.unwrap();
+        let web = account("shop", "web");
+        let channel = bench.somebody_at(HONEST, &web, Some("uid-client")).await;
+        let mut proxy = Proxy::open(channel, asks(&[])).await;
+        assert!(proxy.batch().await.full);
+    };
+    timeout(Duration::from_secs(1), all).await.unwrap();
+}
+
+#[tokio::test]
+async fn flood_of_silent_connections_turns_no_proxy_away() {
+    let bench = Bench::start(&cluster::shop()).await;
+    must_be_served(&bench).await;
+    let flood = silent(&bench, ATTACKER, UNPROVEN.per_holder + 50).await;
+    must_be_served(&bench).await;
+    let open = bench.metrics.connections.open.get();
+    let most = i64::try_from(UNPROVEN.per_holder).unwrap();
+    assert!(open <= most + 8, "{open} connections are held");
+    drop(flood);
+    let deadline = Instant::now() + PATIENCE;
+    while bench.metrics.connections.open.get() > 8 {
+        assert!(Instant::now() < deadline, "connections stay open");
+        sleep(Duration::from_millis(10)).await;
+    }
+}
+
+#[tokio::test]
+async fn address_that_connects_without_end_is_dropped_before_its_handshakes() {
+    let bench = Bench::start(&cluster::shop()).await;
+    let count = 3 * ARRIVALS.burst as usize;
+    for _ in 0..count {
+        drop(socket_from(ATTACKER, bench.addr).await.unwrap());
+    }
+    must_be_served(&bench).await;
+    let dropped = bench.metrics.limits.count("connection-rate");
+    assert!(dropped > u64::from(ARRIVALS.burst), "{dropped} of {count}");
+}
+
+#[tokio::test]
+async fn connection_without_a_certificate_ends_after_its_time() {
+    let bench = Bench::start(&cluster::shop()).await;
+    let tls = bootstrap_client_config(&bench.roots, bench.identity.clone(), &[H2_ALPN]);
+    let socket = socket_from(ATTACKER, bench.addr).await.unwrap();
+    let stream = TlsConnector::from(tls).connect(peer_name(), socket).await;
+    let (mut reader, _writer) = tokio::io::split(stream.unwrap());
+    let began = Instant::now();
+    let mut rest = Vec::new();
+    let read = tokio::io::AsyncReadExt::read_to_end(&mut reader, &mut rest);
+    let ended = timeout(UNPROVEN_LIFE + PATIENCE, read).await;
+    assert!(ended.is_ok(), "it is still open");
+    assert!(began.elapsed() > UNPROVEN_LIFE / 2);
+    must_be_served(&bench).await;
+}
+
+#[tokio::test]
+async fn request_for_a_certificate_is_cut_off_at_32_kib() {
+    let bench = Bench::start(&cluster::shop()).await;
+    let channel = bench.nobody_at(ATTACKER).await;
+    let refused = ControlClient::new(channel)
+        .certify(request(&"x".repeat(MAX_RECEIVED_UNPROVEN)))
+        .await
+        .unwrap_err();
+    assert_eq!(refused.code(), tonic::Code::OutOfRange, "{refused}");
+    let read = bench.metrics.certify.answers(CertifyResult::BadRequest);
+    assert_eq!(read, 0, "it was read as a whole");
+    must_be_served(&bench).await;
+}
+
+#[tokio::test]
+async fn newest_two_streams_of_a_pod_stay_and_older_ones_end() {
+    let bench = Bench::start(&cluster::shop()).await;
+    let mut streams = Vec::new();
+    for _ in 0..4 {
+        let mut proxy = bench.client(asks(&[])).await;
+        assert!(proxy.batch().await.full);
+        streams.push(proxy);
+    }
+    for old in &mut streams[..2] {
+        let end = timeout(PATIENCE, old.inbox.message()).await.unwrap();
+        assert_eq!(end.unwrap_err().code(), tonic::Code::Aborted);
+    }
+    for new in &mut streams[2..] {
+        assert!(new.is_silent_for(Duration::from_millis(100)).await);
+    }
+}
+
+#[tokio::test]
+async fn name_that_is_no_destination_is_neither_remembered_nor_told_to_replicas() {
+    let bench = Bench::start(&cluster::shop()).await;
+    let huge = "x".repeat(1_000_000);
+    let bad = [
+        huge.as_str(),
+        "service/shop/api:80",
+        "destination/nowhere:80",
+    ];
+    let mut hello = asks(&bad);
+    hello.destinations.push(API.to_owned());
+    let mut proxy = bench.client(hello).await;
+    let batch = proxy.batch().await;
+    proxy.ack(&batch).await;
+    let add = bad.map(str::to_owned).to_vec();
+    let remove = Vec::new();
+    proxy
+        .say(Message::Subscribe(v1::Subscribe { add, remove }))
+        .await;
+    let deadline = Instant::now() + PATIENCE;
+    while bench.metrics.stream.left_out.get() < 6 {
+        assert!(Instant::now() < deadline, "names were taken");
+        sleep(Duration::from_millis(10)).await;
+    }
+    let (_, told) = bench.observed.own_since(0);
+    let told: Vec<&String> = told
+        .iter()
+        .flat_map(|message| &message.proxies)
+        .flat_map(|proxy| &proxy.destinations)
+        .collect();
+    assert_eq!(told, [API]);
+    assert_eq!(bench.observed.remembered("shop", "web"), [API]);
+}
+
+#[tokio::test]
+async fn more_destinations_than_one_proxy_may_have_are_not_told_to_replicas() {
+    let bench = Bench::start(&cluster::shop()).await;
+    let many: Vec<String> = (0..crate::serve::session::MAX_DESTINATIONS + 500)
+        .map(|at| format!("destination/10.{}.{}.1:80", at / 250, at % 250))
+        .collect();
+    let mut hello = asks(&[]);
+    hello.destinations = many;
+    let mut proxy = bench.client(hello).await;
+    proxy.batch().await;
+    let (_, told) = bench.observed.own_since(0);
+    let told: usize = told
+        .iter()
+        .flat_map(|message| &message.proxies)
+        .map(|proxy| proxy.destinations.len())
+        .sum();
+    assert_eq!(told, crate::serve::session::MAX_DESTINATIONS);
+    assert_eq!(bench.metrics.stream.left_out.get(), 500);
+}
+
+#[tokio::test]
+async fn proxy_that_talks_without_end_is_slowed_down_and_still_served() {
+    let bench = Bench::start(&cluster::shop()).await;
+    let mut loud = bench.client(asks(&[])).await;
+    let batch = loud.batch().await;
+    let outbox = loud.outbox.clone();
+    let began = Instant::now();
+    let flood = tokio::spawn(async move {
+        for process in 0..100_000 {
+            let report = v1::Report {
+                process,
+                slot: 1,
+                edges: Vec::new(),
+            };
+            let message = Some(Message::Report(report));
+            if outbox.send(v1::FromProxy { message }).await.is_err() {
+                return;
+            }
+        }
+    });
+    sleep(Duration::from_secs(1)).await;
+    must_be_served(&bench).await;
+    let heard = bench
+        .metrics
+        .reports
+        .reports(crate::metrics::ReportOutcome::OutOfTime);
+    let passed = began.elapsed().as_secs_f64();
+    // A burst, and then what comes in the time since, twice over at most.
+    assert!(
+        (heard as f64) < 500.0 + 2.0 * 100.0 * passed + 100.0,
+        "{heard} in {passed} s"
+    );
+    assert!(heard >= 500, "{heard}");
+    assert!(bench.metrics.limits.count("stream-messages") > 0);
+    flood.abort();
+    // It is not cut off: what it said before the flood still counts.
+    loud.ack(&batch).await;
+    assert!(!loud.outbox.is_closed());
+}

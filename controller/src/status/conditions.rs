@@ -1,0 +1,250 @@
+//! What a status says, and when a difference is worth a write.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crds::smi::{HTTPRouteGroup, IdentityBinding, TCPRoute, TrafficSplit, TrafficTarget, UDPRoute};
+use kube::core::{ApiResource, DynamicObject};
+use policy::name::{Kind, ObjectRef};
+use serde_json::Value;
+use tokio::time::Instant;
+
+use crate::network_policy::InForce;
+use crate::observe::acknowledged::Tally;
+use crate::problem::{Condition, ObjectReport, few};
+
+/// Time between two writes of an object whose counts only tick.
+pub(crate) const COUNT_EVERY: Duration = Duration::from_secs(5);
+/// Proxies come back within this time: the longest pause between two of their tries, and
+/// the handshake.
+pub(super) const RECONNECT: Duration = Duration::from_secs(15);
+/// A status as it should stand in the API server, without times.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Status {
+    pub(super) uid: String,
+    pub(super) generation: i64,
+    pub(super) summary: String,
+    pub(super) conditions: [(&'static str, Condition); 3],
+}
+
+/// A status as it stands there.
+#[derive(Clone, Debug)]
+pub(super) struct Written {
+    /// None: it was read, not written by this process.
+    pub(super) status: Option<Status>,
+    /// When each condition last changed, RFC 3339, and its status then.
+    pub(super) since: BTreeMap<String, (String, String)>,
+    pub(super) uid: String,
+    pub(super) at: Instant,
+    /// The generation of which `Programmed` stands there as True.
+    pub(super) programmed: Option<i64>,
+    /// Since when only proxies without a stream lack that generation.
+    pub(super) lapsed: Option<Instant>,
+}
+
+/// What to do about a status that differs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum When {
+    Never,
+    Now,
+    At(Instant),
+}
+
+impl Status {
+    pub(super) fn of(verdict: &ObjectReport, tally: &Tally) -> Self {
+        Self {
+            uid: verdict.uid.to_string(),
+            generation: verdict.generation,
+            summary: verdict.summary.clone(),
+            conditions: [
+                (crds::smi::ACCEPTED, verdict.accepted.clone()),
+                (crds::smi::RESOLVED_REFS, verdict.resolved_refs.clone()),
+                (
+                    crds::smi::PROGRAMMED,
+                    programmed(verdict.accepted.status, tally),
+                ),
+            ],
+        }
+    }
+
+    /// Adds what is known about UDP, if that is part of the object.
+    pub(super) fn with_udp(&mut self, udp: Option<InForce>) {
+        let Some(udp) = udp else { return };
+        let [.., (_, condition)] = &mut self.conditions;
+        condition.message = format!("{}; {}", condition.message, udp.message);
+        match udp.lacks {
+            // What a proxy could not use is the worse news.
+            Some(reason) if condition.reason != "Nacked" => {
+                condition.status = false;
+                condition.reason = reason;
+            }
+            None if condition.reason == "NoProxies" && condition.status => {
+                condition.reason = "Programmed";
+            }
+            _ => {}
+        }
+    }
+
+    /// Whether it waits for proxies and for nothing else.
+    fn is_pending(&self) -> bool {
+        let [.., (_, programmed)] = &self.conditions;
+        !programmed.status && programmed.reason == "Pending"
+    }
+
+    /// Equal but for the counts in messages.
+    fn differs_only_in_counts(&self, other: &Self) -> bool {
+        let mut counted = other.clone();
+        counted.conditions[2]
+            .1
+            .message
+            .clone_from(&self.conditions[2].1.message);
+        counted == *self && self != other
+    }
+}
+
+pub(super) fn programmed(accepted: bool, tally: &Tally) -> Condition {
+    let Tally {
+        needed,
+        acknowledged,
+        nack,
+        away,
+        unheard,
+    } = tally;
+    let mut message = format!("{acknowledged} of {needed} proxies");
+    if !away.is_empty() {
+        message = format!("{message}; not connected: {}", few(away));
+    }
+    let (status, reason) = if let Some((pod, why)) = nack {
+        message = format!("{message}; {pod} could not use it: {why}");
+        (false, "Nacked")
+    } else if *unheard > 0 && acknowledged == needed {
+        message = format!(
+            "{message}; {unheard} have not connected since this controller started, so not \
+             everybody who calls it is known"
+        );
+        (false, "Pending")
+    } else if *needed == 0 {
+        (accepted, "NoProxies")
+    } else if acknowledged == needed {
+        (accepted, if accepted { "Programmed" } else { "Pending" })
+    } else {
+        (false, "Pending")
+    };
+    Condition {
+        status,
+        reason,
+        message,
+    }
+}
+
+impl Tally {
+    /// Whether proxies are lacking, and all of them are without a stream.
+    pub(super) fn only_lacks_absent(&self) -> bool {
+        let absent = !self.away.is_empty() || self.unheard > 0;
+        absent && self.nack.is_none() && self.acknowledged + self.away.len() == self.needed
+    }
+}
+
+/// `absent`: proxies without a stream are all that may be lacking.
+pub(super) fn when(
+    before: Option<&mut Written>,
+    status: &Status,
+    absent: bool,
+    now: Instant,
+) -> When {
+    let Some(before) = before.filter(|before| before.uid == status.uid) else {
+        return When::Now;
+    };
+    if before.status.as_ref() == Some(status) {
+        before.lapsed = None;
+        return When::Never;
+    }
+    let was = before.programmed == Some(status.generation);
+    if was && absent && status.is_pending() && before.says_the_rest_of(status) {
+        let until = *before.lapsed.get_or_insert(now) + RECONNECT;
+        if now < until {
+            return When::At(until);
+        }
+    } else {
+        before.lapsed = None;
+    }
+    match &before.status {
+        Some(held) if status.differs_only_in_counts(held) => {
+            let at = before.at + COUNT_EVERY;
+            if at <= now { When::Now } else { When::At(at) }
+        }
+        _ => When::Now,
+    }
+}
+
+impl Written {
+    /// Whether nothing but `Programmed` has changed, as far as that is known: of what an
+    /// earlier holder of the Lease wrote, the generation is.
+    fn says_the_rest_of(&self, status: &Status) -> bool {
+        self.status.as_ref().is_none_or(|held| {
+            let [accepted, resolved, _] = &held.conditions;
+            let [new_accepted, new_resolved, _] = &status.conditions;
+            (held.generation, &held.summary) == (status.generation, &status.summary)
+                && (accepted, resolved) == (new_accepted, new_resolved)
+        })
+    }
+}
+
+pub(super) fn word(condition: &Condition) -> &'static str {
+    if condition.status { "True" } else { "False" }
+}
+
+pub(super) fn read(kind: Kind, object: &DynamicObject) -> (ObjectRef, Written) {
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let conditions = object.data["status"]["conditions"].as_array();
+    let since = conditions
+        .iter()
+        .copied()
+        .flatten()
+        .map(|held| {
+            let entry = (text(&held["status"]), text(&held["lastTransitionTime"]));
+            (text(&held["type"]), entry)
+        })
+        .collect();
+    let meta = &object.metadata;
+    let name = ObjectRef {
+        kind,
+        namespace: meta.namespace.as_deref().unwrap_or_default().into(),
+        name: meta.name.as_deref().unwrap_or_default().into(),
+    };
+    let uid = meta.uid.clone().unwrap_or_default();
+    let programmed = conditions
+        .into_iter()
+        .flatten()
+        .find(|held| held["type"] == crds::smi::PROGRAMMED && held["status"] == "True")
+        .and_then(|held| held["observedGeneration"].as_i64());
+    (
+        name,
+        Written {
+            status: None,
+            since,
+            uid,
+            at: Instant::now(),
+            programmed,
+            lapsed: None,
+        },
+    )
+}
+
+/// How the API names a kind; none for kinds whose status is not ours.
+pub(super) fn resource(kind: Kind) -> Option<ApiResource> {
+    Some(match kind {
+        Kind::TrafficSplit => ApiResource::erase::<TrafficSplit>(&()),
+        Kind::TrafficTarget => ApiResource::erase::<TrafficTarget>(&()),
+        Kind::HttpRouteGroup => ApiResource::erase::<HTTPRouteGroup>(&()),
+        Kind::TcpRoute => ApiResource::erase::<TCPRoute>(&()),
+        Kind::UdpRoute => ApiResource::erase::<UDPRoute>(&()),
+        Kind::IdentityBinding => ApiResource::erase::<IdentityBinding>(&()),
+        _ => return None,
+    })
+}
+
+/// `group/version` of a kind, as Events name it.
+pub(crate) fn api_version(kind: Kind) -> String {
+    resource(kind).map_or_else(|| "v1".to_owned(), |resource| resource.api_version)
+}

@@ -1,0 +1,274 @@
+//! Turns what compiling found into Events. Only the Lease holder runs this.
+//!
+//! Problems with SMI objects stand in their conditions too; for Services, Pods and
+//! Namespaces the Event is all there is. Three facts are no problems of an object but
+//! surprises for its owner: a pod on its node's network that the mesh had to leave
+//! alone, a workload that opened because its last TrafficTarget went, and a request
+//! for injection that is misspelled and so has no effect.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crds::{inject, labels};
+use policy::mode::AccessMode;
+use policy::name::{Kind, ObjectRef};
+use tokio::time::sleep;
+
+use super::conditions::api_version;
+use crate::apiserver::events::{About, Event, EventRecorder, EventType};
+use crate::model::PodId;
+use crate::model::compiled::{Compiled, Latest};
+use crate::problem::{Problem, Severity};
+use crate::world::{Appearance, ObjectKey, World};
+
+/// Between two looks at the newest model. An Event may be a second late.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// Tells what is new in every model until the models end.
+pub(crate) async fn tell(mut latest: Latest, events: EventRecorder) {
+    let mut told = Told::default();
+    let mut before: Option<Arc<Compiled>> = None;
+    loop {
+        let compiled = latest.borrow_and_update().clone();
+        if let Some(compiled) = compiled {
+            if before.is_none_or(|before| may_be_news(&before, &compiled)) {
+                told.news(&compiled)
+                    .into_iter()
+                    .for_each(|note| events.record(note));
+            }
+            before = Some(compiled);
+            // Pods come and go all the time, and every look is one at all of them.
+            sleep(PAUSE).await;
+        }
+        if latest.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Whether anything differs that notes are about. Endpoints come and go all the time,
+/// and are not.
+fn may_be_news(before: &Compiled, now: &Compiled) -> bool {
+    let (was, is) = (&before.world, &now.world);
+    !(Arc::ptr_eq(&before.problems, &now.problems)
+        && Arc::ptr_eq(&was.pods, &is.pods)
+        && Arc::ptr_eq(&was.namespaces, &is.namespaces)
+        && now.model.has_targets_of(&before.model))
+}
+
+#[derive(Debug, Default)]
+struct Told {
+    problems: BTreeSet<Problem>,
+    skipped: BTreeSet<PodId>,
+    misspelled: BTreeMap<ObjectRef, String>,
+    /// Pods that some TrafficTarget protects.
+    protected: Option<BTreeSet<PodId>>,
+}
+
+impl Told {
+    fn news(&mut self, compiled: &Compiled) -> Vec<Event> {
+        let mut notes = Vec::new();
+        let problems: BTreeSet<Problem> = compiled.problems.list.iter().cloned().collect();
+        notes.extend(
+            problems
+                .difference(&self.problems)
+                .map(|problem| about_problem(compiled, problem)),
+        );
+        self.problems = problems;
+
+        let skipped: BTreeSet<PodId> = skipped(&compiled.world);
+        notes.extend(
+            skipped
+                .difference(&self.skipped)
+                .map(|pod| about_skipped(&compiled.world, pod)),
+        );
+        self.skipped = skipped;
+
+        let misspelled = misspelled(&compiled.world);
+        let unheard = misspelled
+            .iter()
+            .filter(|(object, text)| self.misspelled.get(object) != Some(text));
+        notes.extend(unheard.map(|(object, text)| about_misspelled(&compiled.world, object, text)));
+        self.misspelled = misspelled;
+
+        let protected = compiled.model.protected_pods();
+        if let Some(before) = &self.protected {
+            notes.extend(about_opened(compiled, before.difference(&protected)));
+        }
+        self.protected = Some(protected);
+        notes
+    }
+}
+
+fn about_problem(compiled: &Compiled, problem: &Problem) -> Event {
+    let object = &problem.object;
+    let uid = match object.kind {
+        Kind::Pod => {
+            let pod = PodId::new(&object.namespace, &object.name);
+            compiled
+                .world
+                .pods
+                .get(&pod)
+                .map(|facts| facts.uid.to_string())
+        }
+        Kind::Namespace => {
+            let facts = compiled.world.namespace(&object.name);
+            facts.map(|facts| facts.uid.to_string())
+        }
+        _ => compiled
+            .problems
+            .verdicts
+            .get(object)
+            .map(|verdict| verdict.uid.to_string()),
+    };
+    let text = match problem.field.as_str() {
+        "" => problem.message.clone(),
+        field => format!("{field}: {}", problem.message),
+    };
+    Event {
+        about: about(object, uid),
+        event_type: match problem.severity {
+            Severity::Failure => EventType::Warning,
+            Severity::Warning => EventType::Normal,
+        },
+        reason: problem.reason.as_str(),
+        action: "Compile",
+        text,
+    }
+}
+
+fn about(object: &ObjectRef, uid: Option<String>) -> About {
+    About {
+        api_version: api_version(object.kind),
+        kind: object.kind.as_str().to_owned(),
+        namespace: object.namespace.to_string(),
+        name: object.name.to_string(),
+        uid: uid.unwrap_or_default(),
+    }
+}
+
+/// Pods that asked for a proxy, or whose namespace did, and that cannot have one
+/// because they share their node's network.
+fn skipped(world: &World) -> BTreeSet<PodId> {
+    let pods = world
+        .pods
+        .iter()
+        .filter(|(_, facts)| facts.host_network && !facts.ended);
+    pods.filter(|(pod, facts)| {
+        let own = facts.labels.get(labels::INJECT);
+        let namespace = world
+            .namespace(&pod.namespace)
+            .and_then(|facts| facts.labels.get(labels::INJECT));
+        own.or(namespace)
+            .is_some_and(|value| &**value == labels::ENABLED)
+    })
+    .map(|(pod, _)| pod.clone())
+    .collect()
+}
+
+fn about_skipped(world: &World, pod: &PodId) -> Event {
+    let object = ObjectRef::new(Kind::Pod, pod.namespace.clone(), pod.name.clone());
+    let uid = world.pods.get(pod).map(|facts| facts.uid.to_string());
+    Event {
+        about: about(&object, uid),
+        event_type: EventType::Warning,
+        reason: "HostNetworkSkipped",
+        action: "Inject",
+        text: "the pod uses its node's network (hostNetwork), so it got no proxy and is not part of the mesh".to_owned(),
+    }
+}
+
+/// Namespaces, and pods without a proxy, that ask for one in a way that is not read. Of
+/// the pods of one account a few: what makes them has to be changed.
+fn misspelled(world: &World) -> BTreeMap<ObjectRef, String> {
+    let wrong = |labels: &BTreeMap<Arc<str>, Arc<str>>, appearance: &Appearance| {
+        inject::misspelled(
+            labels.get(labels::INJECT).map(AsRef::as_ref),
+            appearance.inject.as_deref(),
+        )
+    };
+    let namespaces = world.namespaces.iter().filter_map(|(key, facts)| {
+        let text = wrong(&facts.labels, &facts.appearance)?;
+        Some((ObjectRef::new(Kind::Namespace, "", key.name.clone()), text))
+    });
+    let mut told: BTreeMap<ObjectKey, usize> = BTreeMap::new();
+    let pods = world.pods.iter().filter_map(|(pod, facts)| {
+        if facts.ended || facts.proxy.is_some() {
+            return None;
+        }
+        let text = wrong(&facts.labels, &facts.appearance)?;
+        let account = ObjectKey {
+            namespace: pod.namespace.clone(),
+            name: facts.service_account.clone(),
+        };
+        let told = told.entry(account).or_default();
+        *told += 1;
+        let object = ObjectRef::new(Kind::Pod, pod.namespace.clone(), pod.name.clone());
+        (*told <= MAX_TOLD).then_some((object, text))
+    });
+    namespaces.chain(pods).collect()
+}
+
+fn about_misspelled(world: &World, object: &ObjectRef, text: &str) -> Event {
+    let uid = match object.kind {
+        Kind::Namespace => world.namespace(&object.name).map(|facts| facts.uid.clone()),
+        _ => {
+            let pod = PodId::new(&object.namespace, &object.name);
+            world.pods.get(&pod).map(|facts| facts.uid.clone())
+        }
+    };
+    Event {
+        about: about(object, uid.map(|uid| uid.to_string())),
+        event_type: EventType::Warning,
+        reason: "InjectNotUnderstood",
+        action: "Inject",
+        text: text.to_owned(),
+    }
+}
+
+/// One Event per pod whose last TrafficTarget went, as far as that opened it: in the
+/// other modes no target decides between open and closed.
+fn about_opened<'a>(compiled: &Compiled, pods: impl Iterator<Item = &'a PodId>) -> Vec<Event> {
+    let mut notes = Vec::new();
+    let mut told: BTreeMap<ObjectKey, usize> = BTreeMap::new();
+    for pod in pods {
+        let facts = match compiled.world.pods.get(pod) {
+            Some(facts) if !facts.ended => facts,
+            _ => continue,
+        };
+        if compiled.model.access_mode(pod) != Some(AccessMode::Auto) {
+            continue;
+        }
+        let account = ObjectKey {
+            namespace: pod.namespace.clone(),
+            name: facts.service_account.clone(),
+        };
+        let told = told.entry(account).or_default();
+        *told += 1;
+        if *told > MAX_TOLD {
+            continue;
+        }
+        notes.push(Event {
+            about: about(
+                &ObjectRef::new(Kind::Pod, pod.namespace.clone(), pod.name.clone()),
+                Some(facts.uid.to_string()),
+            ),
+            event_type: EventType::Warning,
+            reason: "NoTrafficTarget",
+            action: "Compile",
+            text: format!(
+                "no TrafficTarget names this pod's service account {} or an IdentityBinding of \
+                 it any more: in access mode auto every caller is served now",
+                facts.service_account
+            ),
+        });
+    }
+    notes
+}
+
+/// Pods of one workload that get the same note; one would do.
+const MAX_TOLD: usize = 3;
+
+#[cfg(test)]
+mod tests;

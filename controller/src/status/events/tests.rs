@@ -1,0 +1,186 @@
+//! Events are written once, and within a rate.
+
+use std::sync::Arc;
+
+use super::*;
+use crate::model::{Defaults, Model};
+use crate::testing::cluster;
+use crate::testing::cluster::Cluster;
+use serde_json::{Value, json};
+
+fn compiled(cluster: &Cluster) -> Compiled {
+    let world = Arc::new(cluster.world());
+    let (model, problems) = Model::compile(&world, &Defaults::default());
+    Compiled::new(world, model, problems)
+}
+
+fn host_pod(name: &str, label: Option<&str>) -> Value {
+    let mut pod = cluster::plain_pod(name, "192.168.0.1", "web");
+    pod["spec"]["hostNetwork"] = json!(true);
+    if let Some(label) = label {
+        pod["metadata"]["labels"] = json!({"weft.dev/inject": label});
+    }
+    pod
+}
+
+fn meshed_namespace() -> Value {
+    json!({"apiVersion": "v1", "kind": "Namespace",
+        "metadata": {"name": "shop", "labels": {"weft.dev/inject": "enabled"}}})
+}
+
+#[test]
+fn pod_on_its_nodes_network_in_a_meshed_namespace_is_told_once() {
+    let cluster = Cluster::default()
+        .with(meshed_namespace())
+        .with(host_pod("agent", None));
+    let mut told = Told::default();
+    let notes = told.news(&compiled(&cluster));
+    assert_eq!(notes.len(), 1, "{notes:?}");
+    assert_eq!(
+        (notes[0].reason, notes[0].about.name.as_str()),
+        ("HostNetworkSkipped", "agent")
+    );
+    assert_eq!(notes[0].about.uid, "uid-agent");
+    assert!(told.news(&compiled(&cluster)).is_empty());
+}
+
+#[test]
+fn pod_on_its_nodes_network_that_does_not_want_the_mesh_is_not_told() {
+    let cluster = Cluster::default()
+        .with(meshed_namespace())
+        .with(host_pod("agent", Some("disabled")));
+    assert!(Told::default().news(&compiled(&cluster)).is_empty());
+}
+
+#[test]
+fn wish_for_a_proxy_that_nobody_hears_is_told_once_with_the_right_spelling() {
+    let mut namespace = meshed_namespace();
+    namespace["metadata"]["labels"]["weft.dev/inject"] = json!("true");
+    let pod = |name: &str, metadata: Value| {
+        let mut pod = cluster::plain_pod(name, "10.0.9.1", "web");
+        for (map, value) in metadata.as_object().unwrap() {
+            pod["metadata"][map] = value.clone();
+        }
+        pod
+    };
+    let note = json!({"annotations": {"weft.dev/inject": "enabled"}});
+    let mut cluster = Cluster::default().with(namespace);
+    for name in ["a", "b", "c", "d"] {
+        cluster = cluster.with(pod(name, note.clone()));
+    }
+    let right = json!({"labels": {"weft.dev/inject": "disabled"}});
+    cluster = cluster.with(pod("e", right)).with(pod("f", json!({})));
+    let mut told = Told::default();
+    let notes = told.news(&compiled(&cluster));
+    let about: Vec<(&str, &str)> = notes
+        .iter()
+        .map(|note| (note.about.kind.as_str(), note.about.name.as_str()))
+        .collect();
+    // Of the four pods of one account, three.
+    assert_eq!(
+        about,
+        [
+            ("Pod", "a"),
+            ("Pod", "b"),
+            ("Pod", "c"),
+            ("Namespace", "shop")
+        ],
+    );
+    for note in &notes {
+        assert_eq!(note.reason, "InjectNotUnderstood");
+        assert!(
+            note.text.contains("write weft.dev/inject=enabled"),
+            "{}",
+            note.text
+        );
+    }
+    assert!(told.news(&compiled(&cluster)).is_empty());
+}
+
+#[test]
+fn problem_of_an_object_is_told_with_its_field() {
+    let cluster = cluster::shop().with(cluster::split("canary", "api", &[("api", -1)]));
+    let notes = Told::default().news(&compiled(&cluster));
+    let note = notes
+        .iter()
+        .find(|note| note.about.kind == "TrafficSplit")
+        .unwrap();
+    assert_eq!(note.about.api_version, "split.smi-spec.io/v1alpha4");
+    assert_eq!(note.about.uid, "uid-canary");
+    assert!(
+        note.text.starts_with("spec.backends[0].weight: "),
+        "{}",
+        note.text
+    );
+}
+
+#[test]
+fn workload_whose_last_target_went_is_told_that_it_is_open() {
+    let guarded = cluster::shop().with(cluster::target("guard", "api", &["web"], json!([])));
+    let mut told = Told::default();
+    told.news(&compiled(&guarded));
+    let notes = told.news(&compiled(&cluster::shop()));
+    let pods: Vec<&str> = notes.iter().map(|note| note.about.name.as_str()).collect();
+    assert_eq!(pods, ["api-1", "api-2"]);
+    assert!(notes.iter().all(|note| note.reason == "NoTrafficTarget"));
+}
+
+#[test]
+fn workload_is_told_that_it_is_open_only_where_targets_decide_that() {
+    for (mode, told_of) in [("auto", 2), ("deny", 0), ("open", 0), ("audit", 0)] {
+        let namespace = cluster::annotate(cluster::namespace("shop"), "weft.dev/access", mode);
+        let bare = cluster::shop().with(namespace);
+        let guard = cluster::target("guard", "api", &["web"], json!([]));
+        let mut told = Told::default();
+        told.news(&compiled(&bare.clone().with(guard)));
+        let notes = told.news(&compiled(&bare));
+        assert_eq!(notes.len(), told_of, "{mode}: {notes:?}");
+    }
+}
+
+#[test]
+fn pod_that_is_closed_by_its_own_mode_is_not_told_that_it_is_open() {
+    let pod = cluster::pod("api-1", "10.0.0.11", "api");
+    let bare = cluster::shop().with(cluster::annotate(pod, "weft.dev/access", "deny"));
+    let guard = cluster::target("guard", "api", &["web"], json!([]));
+    let mut told = Told::default();
+    told.news(&compiled(&bare.clone().with(guard)));
+    let notes = told.news(&compiled(&bare));
+    let pods: Vec<&str> = notes.iter().map(|note| note.about.name.as_str()).collect();
+    assert_eq!(pods, ["api-2"]);
+}
+
+#[test]
+fn wrong_mode_of_a_namespace_is_told_on_the_namespace() {
+    let namespace = cluster::annotate(cluster::namespace("shop"), "weft.dev/access", "Deny");
+    let namespace = cluster::set(namespace, "/metadata/uid", json!("uid-shop"));
+    let notes = Told::default().news(&compiled(&cluster::shop().with(namespace)));
+    let [note] = notes.as_slice() else {
+        panic!("{notes:?}")
+    };
+    let about = &note.about;
+    assert_eq!(
+        (about.api_version.as_str(), about.kind.as_str()),
+        ("v1", "Namespace")
+    );
+    assert_eq!(
+        (about.namespace.as_str(), about.name.as_str()),
+        ("", "shop")
+    );
+    assert_eq!(about.uid, "uid-shop");
+}
+
+#[test]
+fn workload_that_another_target_still_names_is_not_told() {
+    let one = cluster::shop().with(cluster::target("one", "api", &["web"], json!([])));
+    let two = one
+        .clone()
+        .with(cluster::target("two", "api", &["web"], json!([])));
+    let mut told = Told::default();
+    told.news(&compiled(&two));
+    assert!(
+        told.news(&compiled(&one))
+            .iter()
+            .all(|note| note.reason != "NoTrafficTarget")
+    );
+}

@@ -1,0 +1,8 @@
+//! What tests of several folders share: a cluster as the API server would send it, an API
+//! server in memory, and a town with traffic.
+//!
+//! May import everything; nothing but tests may import it.
+
+pub(crate) mod api_server;
+pub(crate) mod cluster;
+pub(crate) mod town;

@@ -1,0 +1,388 @@
+//! A cluster for tests, written as the objects that the API server would send.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use kube::core::DynamicObject;
+use serde_json::{Value, json};
+
+use crate::{
+    model::{Defaults, Model, PodId, published::EncodedResource},
+    problem::Problems,
+    translate,
+    watch::{Collector, News, Step},
+    world::World,
+};
+
+/// Objects in the order in which they were applied.
+#[derive(Clone, Default)]
+pub(crate) struct Cluster {
+    objects: Vec<Value>,
+}
+
+/// The step that a watcher would take for an object.
+pub(crate) fn apply(collector: &mut Collector, object: &Value) -> News {
+    let kind = object["kind"].as_str().unwrap().to_owned();
+    let object: DynamicObject = serde_json::from_value(object.clone()).unwrap();
+    let key = translate::key(&object.metadata);
+    match kind.as_str() {
+        "Pod" => collector
+            .pods
+            .take(Step::Applied(key, translate::pod(object).ok())),
+        "Service" => collector
+            .services
+            .take(Step::Applied(key, translate::service(object).ok())),
+        "EndpointSlice" => collector
+            .slices
+            .take(Step::Applied(key, translate::slice(object).ok())),
+        "Namespace" => collector
+            .namespaces
+            .take(Step::Applied(key, translate::namespace(object).ok())),
+        "Node" => collector
+            .nodes
+            .take(Step::Applied(key, translate::node(object).ok())),
+        "TrafficTarget" => collector.targets.take(Step::Applied(
+            key,
+            Some(translate::target(&object, "cluster.local")),
+        )),
+        "TrafficSplit" => collector.splits.take(Step::Applied(
+            key,
+            Some(translate::split(&object, "cluster.local")),
+        )),
+        "HTTPRouteGroup" => collector.groups.take(Step::Applied(
+            key,
+            Some(translate::group(&object, "cluster.local")),
+        )),
+        "TCPRoute" => collector.tcp_routes.take(Step::Applied(
+            key,
+            Some(translate::tcp_route(&object, "cluster.local")),
+        )),
+        "UDPRoute" => collector.udp_routes.take(Step::Applied(
+            key,
+            Some(translate::udp_route(&object, "cluster.local")),
+        )),
+        "IdentityBinding" => collector.bindings.take(Step::Applied(
+            key,
+            Some(translate::binding(&object, "cluster.local")),
+        )),
+        other => panic!("no such kind: {other}"),
+    }
+}
+
+/// The step that a watcher would take when an object goes.
+pub(crate) fn delete(collector: &mut Collector, object: &Value) -> News {
+    let kind = object["kind"].as_str().unwrap().to_owned();
+    let object: DynamicObject = serde_json::from_value(object.clone()).unwrap();
+    let key = translate::key(&object.metadata);
+    match kind.as_str() {
+        "Pod" => collector.pods.take(Step::Deleted(key)),
+        "Service" => collector.services.take(Step::Deleted(key)),
+        "EndpointSlice" => collector.slices.take(Step::Deleted(key)),
+        "Namespace" => collector.namespaces.take(Step::Deleted(key)),
+        "Node" => collector.nodes.take(Step::Deleted(key)),
+        "TrafficTarget" => collector.targets.take(Step::Deleted(key)),
+        "TrafficSplit" => collector.splits.take(Step::Deleted(key)),
+        "HTTPRouteGroup" => collector.groups.take(Step::Deleted(key)),
+        "TCPRoute" => collector.tcp_routes.take(Step::Deleted(key)),
+        "UDPRoute" => collector.udp_routes.take(Step::Deleted(key)),
+        "IdentityBinding" => collector.bindings.take(Step::Deleted(key)),
+        other => panic!("no such kind: {other}"),
+    }
+}
+
+impl Cluster {
+    /// Adds an object of namespace `shop`, unless it says another one.
+    pub(crate) fn with(mut self, object: Value) -> Self {
+        self.objects.push(object);
+        self
+    }
+
+    /// All objects.
+    pub(crate) fn objects(&self) -> &[Value] {
+        &self.objects
+    }
+
+    pub(crate) fn world(&self) -> World {
+        let mut collector = Collector::default();
+        for object in &self.objects {
+            apply(&mut collector, object);
+        }
+        collector.world()
+    }
+
+    pub(crate) fn compile(&self) -> (Model, Problems) {
+        self.compile_with(&Defaults::default())
+    }
+
+    pub(crate) fn compile_with(&self, defaults: &Defaults) -> (Model, Problems) {
+        Model::compile(&self.world(), defaults)
+    }
+
+    /// What the proxy of a pod in namespace `shop` gets.
+    pub(crate) fn resolve(&self, pod: &str, destinations: &[&str]) -> Resolved {
+        Resolved(resolve(&self.compile().0, pod, destinations))
+    }
+}
+
+pub(crate) fn resolve(
+    model: &Model,
+    pod: &str,
+    destinations: &[&str],
+) -> BTreeMap<String, Arc<EncodedResource>> {
+    let names: BTreeSet<String> = destinations
+        .iter()
+        .map(|at| format!("destination/{at}"))
+        .collect();
+    model.resolve(&PodId::new("shop", pod), &names).unwrap()
+}
+
+/// Resources by name, with readers that fail loudly.
+pub(crate) struct Resolved(pub(crate) BTreeMap<String, Arc<EncodedResource>>);
+
+macro_rules! reader {
+    ($name:ident, $content:ident) => {
+        pub(crate) fn $name(&self, name: &str) -> wire::v1::$content {
+            match &self.published(name).resource.content {
+                Some(wire::v1::resource::Content::$content(content)) => content.clone(),
+                other => panic!("{name} is {other:?}"),
+            }
+        }
+    };
+}
+
+impl Resolved {
+    pub(crate) fn published(&self, name: &str) -> &EncodedResource {
+        self.0
+            .get(name)
+            .unwrap_or_else(|| panic!("no {name} in {:?}", self.names()))
+    }
+
+    pub(crate) fn names(&self) -> Vec<&str> {
+        self.0.keys().map(String::as_str).collect()
+    }
+
+    reader!(workload_named, Workload);
+    reader!(rule, Rule);
+    reader!(destination_named, Destination);
+    reader!(service, Service);
+    reader!(endpoints, Endpoints);
+
+    pub(crate) fn workload(&self) -> wire::v1::Workload {
+        self.workload_named("workload")
+    }
+
+    pub(crate) fn destination(&self, at: &str) -> wire::v1::destination::Target {
+        self.destination_named(&format!("destination/{at}"))
+            .target
+            .unwrap()
+    }
+
+    /// The rules of the pod, as its proxy reads them.
+    pub(crate) fn rules(&self) -> Vec<policy::access::Rule> {
+        let resources = self.0.values().map(|published| &published.resource);
+        resources
+            .filter_map(wire::convert::rule_in)
+            .map(|rule| policy::access::Rule::try_from(rule).unwrap())
+            .collect()
+    }
+
+    /// Addresses with ports of an endpoints resource.
+    pub(crate) fn addresses(&self, name: &str) -> Vec<String> {
+        let endpoints = self.endpoints(name).endpoints;
+        endpoints
+            .iter()
+            .map(|e| format!("{}:{}", e.ip, e.port))
+            .collect()
+    }
+}
+
+/// Changes parts of an object by JSON pointer.
+pub(crate) fn set(mut object: Value, pointer: &str, value: Value) -> Value {
+    let (parent, field) = pointer.rsplit_once('/').unwrap();
+    if object.pointer(parent).is_none() {
+        object = set(object, parent, json!({}));
+    }
+    let parent = object.pointer_mut(parent).unwrap();
+    match parent {
+        Value::Array(list) => list[field.parse::<usize>().unwrap()] = value,
+        parent => parent[field.replace("~1", "/")] = value,
+    }
+    object
+}
+
+pub(crate) fn annotate(object: Value, name: &str, value: &str) -> Value {
+    set(
+        object,
+        &format!("/metadata/annotations/{}", name.replace('/', "~1")),
+        json!(value),
+    )
+}
+
+pub(crate) fn in_namespace(object: Value, namespace: &str) -> Value {
+    set(object, "/metadata/namespace", json!(namespace))
+}
+
+fn meta(name: &str) -> Value {
+    json!({
+        "name": name, "namespace": "shop", "uid": format!("uid-{name}"), "generation": 1,
+        "resourceVersion": "1", "creationTimestamp": "2026-01-01T00:00:00Z",
+    })
+}
+
+pub(crate) fn created(object: Value, second: u8) -> Value {
+    let time = format!("2026-01-01T00:00:{second:02}Z");
+    set(object, "/metadata/creationTimestamp", json!(time))
+}
+
+/// A running pod of service account `account` on `node-a`, without a proxy.
+pub(crate) fn plain_pod(name: &str, ip: &str, account: &str) -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Pod", "metadata": meta(name),
+        "spec": {
+            "serviceAccountName": account, "nodeName": "node-a",
+            "containers": [{"name": "app", "ports": [{"name": "web", "containerPort": 8080}]}],
+        },
+        "status": {"phase": "Running", "podIP": ip, "podIPs": [{"ip": ip}]},
+    })
+}
+
+/// The same with a proxy.
+pub(crate) fn pod(name: &str, ip: &str, account: &str) -> Value {
+    let pod = annotate(
+        plain_pod(name, ip, account),
+        "weft.dev/proxy-version",
+        "0.1.0",
+    );
+    let init = json!([
+        {"name": "weft-capture", "args": ["capture"]},
+        {"name": "weft-proxy", "restartPolicy": "Always"},
+    ]);
+    let running = json!([{"name": "weft-proxy", "state": {"running": {}},
+        "ready": true, "restartCount": 0, "image": "", "imageID": ""}]);
+    set(
+        set(pod, "/spec/initContainers", init),
+        "/status/initContainerStatuses",
+        running,
+    )
+}
+
+/// A Service with ports `(name, number)`.
+pub(crate) fn service(name: &str, ip: &str, ports: &[(&str, u16)]) -> Value {
+    let ports: Vec<Value> = ports
+        .iter()
+        .map(|(name, port)| json!({"name": name, "port": port, "protocol": "TCP"}))
+        .collect();
+    json!({
+        "apiVersion": "v1", "kind": "Service", "metadata": meta(name),
+        "spec": {"clusterIP": ip, "clusterIPs": [ip], "selector": {"app": name}, "ports": ports},
+    })
+}
+
+/// One ready endpoint backed by a pod.
+pub(crate) fn endpoint(pod: &str, ip: &str) -> Value {
+    json!({
+        "addresses": [ip], "nodeName": "node-a",
+        "conditions": {"ready": true, "serving": true, "terminating": false},
+        "targetRef": {"kind": "Pod", "namespace": "shop", "name": pod},
+    })
+}
+
+/// A slice of `service` with ports `(name, number)`.
+pub(crate) fn slice(
+    name: &str,
+    service: &str,
+    ports: &[(&str, u16)],
+    endpoints: &[Value],
+) -> Value {
+    let ports: Vec<Value> = ports
+        .iter()
+        .map(|(name, port)| json!({"name": name, "port": port, "protocol": "TCP"}))
+        .collect();
+    let mut meta = meta(name);
+    meta["labels"] = json!({"kubernetes.io/service-name": service});
+    json!({
+        "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "metadata": meta,
+        "addressType": "IPv4", "ports": ports, "endpoints": endpoints,
+    })
+}
+
+fn smi(kind: &str, api_version: &str, name: &str, spec: Value) -> Value {
+    let mut object = json!({"apiVersion": api_version, "kind": kind, "metadata": meta(name)});
+    object["spec"] = spec;
+    object
+}
+
+pub(crate) fn split(name: &str, root: &str, backends: &[(&str, i64)]) -> Value {
+    let backends: Vec<Value> = backends
+        .iter()
+        .map(|(service, weight)| json!({"service": service, "weight": weight}))
+        .collect();
+    let spec = json!({"service": root, "backends": backends});
+    smi("TrafficSplit", "split.smi-spec.io/v1alpha4", name, spec)
+}
+
+/// A target for account `to` with sources of its own namespace and these rules.
+pub(crate) fn target(name: &str, to: &str, from: &[&str], rules: Value) -> Value {
+    let sources: Vec<Value> = from
+        .iter()
+        .map(|name| json!({"kind": "ServiceAccount", "name": name}))
+        .collect();
+    let destination = json!({"kind": "ServiceAccount", "name": to});
+    let mut spec = json!({"destination": destination, "sources": sources});
+    spec["rules"] = rules;
+    smi("TrafficTarget", "access.smi-spec.io/v1alpha4", name, spec)
+}
+
+pub(crate) fn group(name: &str, matches: Value) -> Value {
+    let mut spec = json!({});
+    spec["matches"] = matches;
+    smi("HTTPRouteGroup", "specs.smi-spec.io/v1alpha4", name, spec)
+}
+
+pub(crate) fn tcp_route(name: &str, ports: &[i64]) -> Value {
+    let spec = json!({"matches": {"ports": ports}});
+    smi("TCPRoute", "specs.smi-spec.io/v1alpha4", name, spec)
+}
+
+pub(crate) fn udp_route(name: &str, ports: &[i64]) -> Value {
+    let spec = json!({"matches": {"ports": ports}});
+    smi("UDPRoute", "specs.smi-spec.io/v1alpha4", name, spec)
+}
+
+/// An IdentityBinding with these schemes.
+pub(crate) fn binding(name: &str, schemes: Value) -> Value {
+    let mut spec = json!({});
+    spec["schemes"] = schemes;
+    smi("IdentityBinding", "access.smi-spec.io/v1alpha4", name, spec)
+}
+
+pub(crate) fn namespace(name: &str) -> Value {
+    json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
+}
+
+pub(crate) fn node(name: &str, zone: &str) -> Value {
+    let labels = json!({"topology.kubernetes.io/zone": zone});
+    json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name, "labels": labels}})
+}
+
+/// A client pod, and Service `api` (10.96.0.1, port 80 to container port 8080)
+/// with the meshed pods api-1 and api-2 of account `api`.
+pub(crate) fn shop() -> Cluster {
+    Cluster::default()
+        .with(namespace("shop"))
+        .with(node("node-a", "zone-a"))
+        .with(node("node-b", "zone-b"))
+        .with(pod("client", "10.0.0.1", "web"))
+        .with(pod("api-1", "10.0.0.11", "api"))
+        .with(pod("api-2", "10.0.0.12", "api"))
+        .with(service("api", "10.96.0.1", &[("http", 80)]))
+        .with(slice(
+            "api-x",
+            "api",
+            &[("http", 8080)],
+            &[
+                endpoint("api-1", "10.0.0.11"),
+                endpoint("api-2", "10.0.0.12"),
+            ],
+        ))
+}

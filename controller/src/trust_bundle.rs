@@ -1,0 +1,421 @@
+//! Keeps ConfigMap `weft-trust-bundle` in every namespace that is not excluded.
+//!
+//! A pod cannot start its proxy without the bundle, so a new namespace gets its
+//! copy as soon as it is seen. Whoever may edit the copy can take the identity
+//! of the controller towards that namespace's pods, or make them relay plaintext
+//! with the mark `leaving`, so what somebody else writes is undone and named in
+//! an Event.
+//!
+//! Who wrote a copy is told by what this process wrote and saw before, not by
+//! anything that stands in the copy. Only for copies from before its time does it
+//! go by the field managers, which a careful forger can imitate: such an edit is
+//! undone, too, but without an Event.
+//!
+//! The mark `leaving` stays while this installation is being removed
+//! ([`Departure`]) and at no other time. An earlier installation is known by the
+//! uid of the service account that wrote the copy.
+//!
+//! May import `apiserver`, `model` and `world`.
+
+pub(crate) mod copy;
+pub(crate) mod uninstalling;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crds::item::Item;
+use futures::StreamExt as _;
+use k8s_openapi::api::authentication::v1::SelfSubjectReview;
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace};
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
+use kube::runtime::WatchStreamExt as _;
+use kube::runtime::watcher;
+use kube::{Api, Client};
+use prometheus_client::metrics::counter::Counter;
+use serde_json::json;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep, sleep_until};
+use tracing::{info, warn};
+
+use self::copy::{Copy, LEAVING_KEY, Last, MANAGER, NAME, Need, Wanted, copy, need};
+use self::uninstalling::Departure;
+use crate::apiserver::client::WATCH_SECONDS;
+use crate::apiserver::events::{About, Event, EventRecorder, EventType};
+
+/// Writes of its own that the reconciler recognises per namespace. The watch is
+/// rarely more than one behind.
+const OWN_WRITES: usize = 4;
+/// Pause before writes that failed are tried again.
+const RETRY: Duration = Duration::from_secs(2);
+/// The same where writing is not allowed: a quota, a policy engine or a missing right is
+/// mended by a person, and pods wait for the copy meanwhile.
+const RETRY_FORBIDDEN: Duration = Duration::from_secs(30);
+
+/// What the reconciler needs.
+#[derive(Clone)]
+pub(crate) struct Bundle {
+    /// API server.
+    pub client: Client,
+    /// Namespaces without a copy.
+    pub excluded: Arc<BTreeSet<String>>,
+    /// Trusted roots, PEM, newest first.
+    pub roots: watch::Receiver<Arc<str>>,
+    /// Where foreign edits are told.
+    pub events: EventRecorder,
+    /// Whether the mark `leaving` is right.
+    pub departure: Departure,
+    /// Copies written.
+    pub written: Counter,
+}
+
+opaque_debug!(Bundle);
+
+impl Bundle {
+    /// Keeps the copies right until dropped. Runs on the Lease holder only.
+    pub(crate) async fn keep(mut self) {
+        let install = loop {
+            match installation(&self.client).await {
+                Ok(uid) => break uid,
+                Err(error) => warn!(%error, "own identity is not known yet"),
+            }
+            sleep(RETRY).await;
+        };
+        let namespaces = watcher::Config::default().timeout(WATCH_SECONDS);
+        let namespaces =
+            kube::runtime::watcher(Api::<Item<Namespace>>::all(self.client.clone()), namespaces);
+        let mut namespaces = pin!(namespaces.default_backoff());
+        let copies = watcher::Config::default().fields(&format!("metadata.name={NAME}"));
+        let copies = copies.timeout(WATCH_SECONDS);
+        let copies =
+            kube::runtime::watcher(Api::<Item<ConfigMap>>::all(self.client.clone()), copies);
+        let mut copies = pin!(copies.default_backoff());
+        let mut seen = Seen::default();
+        let mut departing = self.departure.stages();
+        loop {
+            let again = seen.forbidden.values().min().copied();
+            tokio::select! {
+                // A mesh that stays after all has no use for the mark.
+                Ok(()) = departing.changed() => seen.all_dirty(),
+                event = namespaces.next() => match event {
+                    Some(Ok(event)) => seen.namespace(event),
+                    Some(Err(error)) => warn!(%error, "watching namespaces failed"),
+                    None => return,
+                },
+                event = copies.next() => match event {
+                    Some(Ok(event)) => seen.copy(event),
+                    Some(Err(error)) => warn!(%error, "watching trust bundles failed"),
+                    None => return,
+                },
+                changed = self.roots.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                    seen.all_dirty();
+                }
+                () = sleep(RETRY), if seen.ready() && !seen.dirty.is_empty() => {}
+                // A moment and no pause, which every event would begin anew.
+                () = sleep_until(again.unwrap_or_else(Instant::now)), if again.is_some() => {
+                    seen.retry_forbidden(Instant::now());
+                }
+            }
+            if seen.ready() {
+                self.settle(&install, &mut seen).await;
+            }
+        }
+    }
+
+    /// Does what is needed in every namespace that changed. What fails stays
+    /// marked for the next round.
+    async fn settle(&self, install: &str, seen: &mut Seen) {
+        let roots = self.roots.borrow().clone();
+        if roots.is_empty() {
+            return;
+        }
+        for namespace in std::mem::take(&mut seen.dirty) {
+            if !seen.namespaces.contains(&namespace) || self.excluded.contains(&namespace) {
+                continue;
+            }
+            if let Err(error) = self.settle_one(&namespace, &roots, install, seen).await {
+                warn!(namespace, %error, "trust bundle not written");
+                seen.dirty.insert(namespace);
+            }
+        }
+    }
+
+    async fn settle_one(
+        &self,
+        namespace: &str,
+        roots: &str,
+        install: &str,
+        seen: &mut Seen,
+    ) -> Result<(), kube::Error> {
+        let held = seen.copies.get(namespace);
+        let leaving =
+            held.is_some_and(|held| held.leaving) && self.departure.is_under_way().await?;
+        let wanted = Wanted {
+            roots,
+            install,
+            leaving,
+        };
+        let need = need(held, &wanted, seen.last.get(namespace));
+        let foreign = matches!(
+            need,
+            Need::Write { foreign: true, .. } | Need::Delete { foreign: true }
+        );
+        match self.act(namespace, need, &wanted, held).await {
+            Ok(outcome) => {
+                if need != Need::Nothing {
+                    self.written.inc();
+                    info!(namespace, ?need, "trust bundle written");
+                }
+                if foreign {
+                    self.tell(namespace, held, true);
+                }
+                // A copy that is gone is no proof of what comes after it.
+                if matches!(need, Need::Delete { .. }) {
+                    return Ok(());
+                }
+                let last = seen.last.entry(namespace.to_owned()).or_default();
+                roots.clone_into(&mut last.roots);
+                last.versions.extend(outcome);
+                while last.versions.len() > OWN_WRITES {
+                    last.versions.pop_front();
+                }
+                Ok(())
+            }
+            // Seen by the watch in a moment, and judged then.
+            Err(kube::Error::Api(status)) if status.is_already_exists() => Ok(()),
+            Err(kube::Error::Api(status)) if status.is_not_found() || status.is_forbidden() => {
+                // Forbidden is also the answer for a namespace that is ending.
+                let forbidden = status.is_forbidden();
+                let message = status.message;
+                warn!(namespace, message, "trust bundle not written");
+                if foreign && forbidden {
+                    self.tell(namespace, held, false);
+                }
+                if forbidden && seen.namespaces.contains(namespace) {
+                    if need == Need::Create {
+                        self.tell_forbidden(namespace, &message);
+                    }
+                    let at = Instant::now() + RETRY_FORBIDDEN;
+                    seen.forbidden.insert(namespace.to_owned(), at);
+                }
+                Ok(())
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The resource version of what was written, if something was.
+    async fn act(
+        &self,
+        namespace: &str,
+        need: Need,
+        wanted: &Wanted<'_>,
+        held: Option<&Copy>,
+    ) -> Result<Option<String>, kube::Error> {
+        let api: Api<ConfigMap> = Api::namespaced(self.client.clone(), namespace);
+        let fresh = copy(wanted.roots, wanted.install);
+        match need {
+            Need::Nothing => Ok(None),
+            Need::Create => {
+                let params = PostParams {
+                    field_manager: Some(MANAGER.to_owned()),
+                    ..PostParams::default()
+                };
+                let written = api.create(&params, &fresh).await?;
+                Ok(written.metadata.resource_version)
+            }
+            Need::Write { keep_mark, .. } => {
+                let mut patch = json!({"metadata": {
+                    "labels": fresh.metadata.labels,
+                    "annotations": fresh.metadata.annotations,
+                }, "data": fresh.data, "binaryData": null});
+                if !keep_mark {
+                    patch["data"][LEAVING_KEY] = serde_json::Value::Null;
+                }
+                let params = PatchParams {
+                    field_manager: Some(MANAGER.to_owned()),
+                    ..PatchParams::default()
+                };
+                let written = api.patch(NAME, &params, &Patch::Merge(&patch)).await?;
+                Ok(written.metadata.resource_version)
+            }
+            Need::Delete { .. } => {
+                // No other object of that name than the one that was judged.
+                let uid = held.map(|held| held.uid.clone());
+                let params = DeleteParams::default().preconditions(Preconditions {
+                    uid: uid.filter(|uid| !uid.is_empty()),
+                    resource_version: None,
+                });
+                api.delete(NAME, &params).await?;
+                Ok(None)
+            }
+        }
+    }
+
+    /// Says on the namespace why its pods do not start.
+    fn tell_forbidden(&self, namespace: &str, why: &str) {
+        self.events.record(Event {
+            about: About {
+                api_version: "v1".to_owned(),
+                kind: "Namespace".to_owned(),
+                namespace: String::new(),
+                name: namespace.to_owned(),
+                uid: String::new(),
+            },
+            event_type: EventType::Warning,
+            reason: "TrustBundleForbidden",
+            action: "Write",
+            text: format!(
+                "ConfigMap {NAME}, which pods of the mesh wait for, may not be created here: \
+                 {why}; tried again every {} s",
+                RETRY_FORBIDDEN.as_secs()
+            ),
+        });
+    }
+
+    fn tell(&self, namespace: &str, held: Option<&Copy>, repaired: bool) {
+        let managers = held.map(Copy::managers).unwrap_or_default();
+        let outcome = if repaired {
+            format!(
+                "has been put back; proxies of namespace {namespace} that started meanwhile \
+                 believed what stood there"
+            )
+        } else {
+            format!(
+                "cannot be put back: delete ConfigMap {NAME}; proxies of namespace {namespace} \
+                 believe what stands there"
+            )
+        };
+        self.events.record(Event {
+            about: About {
+                api_version: "v1".to_owned(),
+                kind: "ConfigMap".to_owned(),
+                namespace: namespace.to_owned(),
+                name: NAME.to_owned(),
+                uid: held.map(|held| held.uid.clone()).unwrap_or_default(),
+            },
+            event_type: EventType::Warning,
+            reason: "ForeignEdit",
+            action: "Repair",
+            text: format!("the trust bundle was changed by somebody else{managers} and {outcome}"),
+        });
+    }
+}
+
+/// Both watches' state, and the namespaces that have to be looked at.
+#[derive(Debug, Default)]
+struct Seen {
+    namespaces: BTreeSet<String>,
+    copies: BTreeMap<String, Copy>,
+    dirty: BTreeSet<String>,
+    /// Where writing is not allowed, and when it is tried again.
+    forbidden: BTreeMap<String, Instant>,
+    namespaces_listed: bool,
+    copies_listed: bool,
+    /// By namespace, for as long as that exists.
+    last: BTreeMap<String, Last>,
+    relisted: BTreeSet<String>,
+    recopied: BTreeMap<String, Copy>,
+}
+
+impl Seen {
+    fn ready(&self) -> bool {
+        self.namespaces_listed && self.copies_listed
+    }
+
+    fn all_dirty(&mut self) {
+        self.dirty = self.namespaces.clone();
+    }
+
+    fn retry_forbidden(&mut self, now: Instant) {
+        let due = self.forbidden.iter().filter(|(_, at)| **at <= now);
+        let due: Vec<String> = due.map(|(namespace, _)| namespace.clone()).collect();
+        for namespace in due {
+            self.forbidden.remove(&namespace);
+            self.dirty.insert(namespace);
+        }
+    }
+
+    fn gone(&mut self, namespace: &str) {
+        self.namespaces.remove(namespace);
+        self.forbidden.remove(namespace);
+        self.last.remove(namespace);
+    }
+
+    fn namespace(&mut self, event: watcher::Event<Item<Namespace>>) {
+        match event {
+            watcher::Event::Apply(namespace) => {
+                let namespace = namespace.or_empty();
+                let name = namespace.metadata.name.unwrap_or_default();
+                if namespace.metadata.deletion_timestamp.is_some() {
+                    self.gone(&name);
+                } else if self.namespaces.insert(name.clone()) {
+                    self.dirty.insert(name);
+                }
+            }
+            watcher::Event::Delete(namespace) => {
+                self.gone(&namespace.or_empty().metadata.name.unwrap_or_default());
+            }
+            watcher::Event::Init => self.relisted.clear(),
+            watcher::Event::InitApply(namespace) => {
+                let namespace = namespace.or_empty();
+                if namespace.metadata.deletion_timestamp.is_none() {
+                    self.relisted
+                        .insert(namespace.metadata.name.unwrap_or_default());
+                }
+            }
+            watcher::Event::InitDone => {
+                self.namespaces = std::mem::take(&mut self.relisted);
+                let namespaces = &self.namespaces;
+                self.last.retain(|name, _| namespaces.contains(name));
+                self.namespaces_listed = true;
+                self.all_dirty();
+            }
+        }
+    }
+
+    fn copy(&mut self, event: watcher::Event<Item<ConfigMap>>) {
+        match event {
+            watcher::Event::Apply(map) => {
+                let map = map.or_empty();
+                let namespace = map.metadata.namespace.clone().unwrap_or_default();
+                self.copies.insert(namespace.clone(), Copy::from(map));
+                self.dirty.insert(namespace);
+            }
+            watcher::Event::Delete(map) => {
+                let namespace = map.or_empty().metadata.namespace.unwrap_or_default();
+                self.copies.remove(&namespace);
+                self.dirty.insert(namespace);
+            }
+            watcher::Event::Init => self.recopied.clear(),
+            watcher::Event::InitApply(map) => {
+                let map = map.or_empty();
+                let namespace = map.metadata.namespace.clone().unwrap_or_default();
+                self.recopied.insert(namespace, Copy::from(map));
+            }
+            watcher::Event::InitDone => {
+                self.copies = std::mem::take(&mut self.recopied);
+                self.copies_listed = true;
+                self.all_dirty();
+            }
+        }
+    }
+}
+
+/// Uid of the service account that this controller runs as. The chart makes a
+/// new one at every installation.
+async fn installation(client: &Client) -> Result<String, kube::Error> {
+    let api: Api<SelfSubjectReview> = Api::all(client.clone());
+    let review = api
+        .create(&PostParams::default(), &SelfSubjectReview::default())
+        .await?;
+    let user = review.status.and_then(|status| status.user_info);
+    Ok(user.and_then(|user| user.uid).unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,325 @@
+//! Every namespace has the trust bundle.
+
+use super::copy::{LEAVE_MANAGER, ROOTS_KEY};
+use super::*;
+use crate::testing::api_server::FakeApi;
+use kube::api::ObjectMeta;
+use serde_json::Value;
+
+const PEM: &str = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+
+fn path(namespace: &str) -> String {
+    format!("/api/v1/namespaces/{namespace}/configmaps/{NAME}")
+}
+
+struct Bench {
+    api: FakeApi,
+    bundle: Bundle,
+    seen: Seen,
+    events: crate::apiserver::events::Writer,
+    roots: watch::Sender<Arc<str>>,
+}
+
+#[tokio::test(start_paused = true)]
+async fn api_server_that_vanishes_in_a_call_holds_the_copies_up_for_one_time_limit() {
+    let api = FakeApi::default();
+    let client = crate::apiserver::lease::Leadership::fixed(true).client("bundle", &api.client());
+    let (events, _writer) = EventRecorder::new(client.clone(), "me", Counter::default());
+    let (_sender, roots) = watch::channel(Arc::from(PEM));
+    api.put(
+        "/api/v1/namespaces/shop",
+        json!({"metadata": {"name": "shop"}}),
+    );
+    let bundle = Bundle {
+        client: client.clone(),
+        excluded: Arc::default(),
+        roots,
+        events,
+        departure: Departure::new(client, "weft-system"),
+        written: Counter::default(),
+    };
+    api.vanish(true);
+    let kept = tokio::spawn(bundle.keep());
+    sleep(Duration::from_secs(5)).await;
+    api.vanish(false);
+    // The call that was under way is never answered.
+    sleep(crate::apiserver::client::CALL_WITHIN + 2 * RETRY).await;
+    assert!(api.read(&path("shop")).is_some());
+    kept.abort();
+}
+
+impl Bench {
+    fn new(namespaces: &[&str]) -> Self {
+        let api = FakeApi::default();
+        let (events, writer) = EventRecorder::new(api.client(), "me", Counter::default());
+        let (sender, roots) = watch::channel(Arc::from(PEM));
+        let bundle = Bundle {
+            client: api.client(),
+            excluded: Arc::new(BTreeSet::from(["kube-system".to_owned()])),
+            roots,
+            events,
+            departure: Departure::new(api.client(), "weft-system"),
+            written: Counter::default(),
+        };
+        let mut bench = Self {
+            api,
+            bundle,
+            seen: Seen::default(),
+            events: writer,
+            roots: sender,
+        };
+        bench.seen.namespace(watcher::Event::Init);
+        for name in namespaces {
+            bench
+                .seen
+                .namespace(watcher::Event::InitApply(Item(Ok(namespace(name)))));
+        }
+        bench.seen.namespace(watcher::Event::InitDone);
+        bench.seen.copy(watcher::Event::Init);
+        bench.seen.copy(watcher::Event::InitDone);
+        bench
+    }
+
+    async fn settle(&mut self, install: &str) {
+        self.bundle.settle(install, &mut self.seen).await;
+    }
+
+    /// The copy in `namespace` as the API server shows it.
+    fn shown(&self, namespace: &str) -> ConfigMap {
+        let map = self.api.read(&path(namespace)).unwrap();
+        let mut map: ConfigMap = serde_json::from_value(map).unwrap();
+        map.metadata.namespace = Some(namespace.to_owned());
+        map
+    }
+
+    /// Lets the watch bring it.
+    fn watch(&mut self, namespace: &str) {
+        let map = self.shown(namespace);
+        self.seen.copy(watcher::Event::Apply(Item(Ok(map))));
+    }
+
+    fn edit(&mut self, at: &str, edit: impl FnOnce(&mut Value)) {
+        let mut held = self.api.read(&path(at)).unwrap();
+        edit(&mut held);
+        self.api.put(&path(at), held);
+        self.watch(at);
+    }
+
+    /// The pod of the job that runs before the chart is deleted.
+    fn uninstall(&self) {
+        let pod = crate::testing::cluster::plain_pod("weft-leave-x", "10.0.0.9", "weft-leave");
+        self.api
+            .put("/api/v1/namespaces/weft-system/pods/weft-leave-x", pod);
+    }
+
+    /// A copy that was there before this process.
+    fn found(&mut self, roots: &str, manager: &str) {
+        let mut map = serde_json::to_value(copy(roots, "one")).unwrap();
+        map["metadata"]["managedFields"] = json!([{"manager": manager, "operation": "Update",
+            "fieldsType": "FieldsV1", "fieldsV1": {"f:data": {".": {}, "f:ca.crt": {}}}}]);
+        self.api.put(&path("shop"), map);
+        self.watch("shop");
+    }
+
+    fn data(&self) -> Value {
+        self.api.read(&path("shop")).unwrap()["data"].clone()
+    }
+
+    async fn events(self) -> usize {
+        let before = self.api.writes().len();
+        drop(self.bundle);
+        self.events.run().await;
+        self.api.writes().len() - before
+    }
+}
+
+fn namespace(name: &str) -> Namespace {
+    Namespace {
+        metadata: ObjectMeta {
+            name: Some(name.to_owned()),
+            ..ObjectMeta::default()
+        },
+        ..Namespace::default()
+    }
+}
+
+#[tokio::test]
+async fn every_namespace_gets_the_roots_and_an_excluded_one_does_not() {
+    let mut bench = Bench::new(&["shop", "bank", "kube-system"]);
+    bench.settle("one").await;
+    assert_eq!(
+        bench.api.read(&path("shop")).unwrap()["data"][ROOTS_KEY],
+        json!(PEM)
+    );
+    assert!(bench.api.read(&path("bank")).is_some());
+    assert!(bench.api.read(&path("kube-system")).is_none());
+}
+
+#[tokio::test]
+async fn new_namespace_gets_its_copy_when_it_is_seen() {
+    let mut bench = Bench::new(&[]);
+    bench
+        .seen
+        .namespace(watcher::Event::Apply(Item(Ok(namespace("late")))));
+    bench.settle("one").await;
+    assert!(bench.api.read(&path("late")).is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn foreign_edit_is_undone_and_told() {
+    let mut bench = Bench::new(&["shop"]);
+    bench.settle("one").await;
+    bench.edit("shop", |map| map["data"][ROOTS_KEY] = json!("mine"));
+    bench.settle("one").await;
+    assert_eq!(
+        bench.api.read(&path("shop")).unwrap()["data"][ROOTS_KEY],
+        json!(PEM)
+    );
+    assert_eq!(bench.events().await, 1);
+}
+
+/// Foreign roots, with everything else as the reconciler itself would write it.
+#[tokio::test(start_paused = true)]
+async fn forged_annotations_hide_no_foreign_roots() {
+    for install in ["one", "two"] {
+        let mut bench = Bench::new(&["shop"]);
+        bench.settle("one").await;
+        bench.edit("shop", |map| {
+            let forged = copy("mine", install);
+            map["metadata"]["annotations"] = json!(forged.metadata.annotations);
+            map["data"] = json!(forged.data);
+        });
+        bench.settle("one").await;
+        assert_eq!(bench.data(), json!({ROOTS_KEY: PEM}));
+        assert_eq!(bench.events().await, 1, "{install}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn foreign_mark_of_leaving_is_undone_and_told() {
+    let mut bench = Bench::new(&["shop"]);
+    bench.settle("one").await;
+    bench.edit("shop", |map| map["data"][LEAVING_KEY] = json!("true"));
+    bench.settle("one").await;
+    assert_eq!(bench.data(), json!({ROOTS_KEY: PEM}));
+    assert_eq!(bench.events().await, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn mark_in_base64_is_undone_and_told() {
+    let mut bench = Bench::new(&["shop"]);
+    bench.settle("one").await;
+    bench.edit("shop", |map| map["binaryData"] = json!({LEAVING_KEY: ""}));
+    bench.settle("one").await;
+    assert!(bench.api.read(&path("shop")).unwrap()["binaryData"].is_null());
+    assert_eq!(bench.events().await, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn frozen_copy_is_made_anew_and_told() {
+    let mut bench = Bench::new(&["shop"]);
+    bench.settle("one").await;
+    bench.edit("shop", |map| {
+        map["immutable"] = json!(true);
+        map["data"][ROOTS_KEY] = json!("mine");
+    });
+    let frozen = bench.shown("shop");
+    bench.settle("one").await;
+    assert!(bench.api.read(&path("shop")).is_none());
+    bench.seen.copy(watcher::Event::Delete(Item(Ok(frozen))));
+    bench.settle("one").await;
+    assert_eq!(bench.data(), json!({ROOTS_KEY: PEM}));
+    assert_eq!(bench.events().await, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn copies_of_our_own_are_replaced_without_an_event_when_the_roots_change() {
+    let mut bench = Bench::new(&["shop"]);
+    bench.settle("one").await;
+    bench.watch("shop");
+    let late = bench.shown("shop");
+    for roots in ["second", "third"] {
+        bench.roots.send_replace(Arc::from(roots));
+        bench.seen.all_dirty();
+        bench.settle("one").await;
+        assert_eq!(bench.data(), json!({ROOTS_KEY: roots}));
+    }
+    // The watch may be behind.
+    bench.seen.copy(watcher::Event::Apply(Item(Ok(late))));
+    bench.settle("one").await;
+    assert_eq!(bench.events().await, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn copy_from_before_this_process_is_ours_if_its_field_manager_is() {
+    for (manager, told) in [(MANAGER, 0), ("kubectl-edit", 1)] {
+        let mut bench = Bench::new(&["shop"]);
+        bench.found("other roots", manager);
+        bench.settle("one").await;
+        assert_eq!(bench.data(), json!({ROOTS_KEY: PEM}));
+        assert_eq!(bench.events().await, told, "{manager}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn mark_of_leaving_stays_in_this_installation_and_goes_with_the_next() {
+    let mut bench = Bench::new(&["shop"]);
+    bench.settle("one").await;
+    bench.uninstall();
+    bench.edit("shop", |map| map["data"][LEAVING_KEY] = json!("true"));
+    bench.settle("one").await;
+    assert_eq!(bench.data()[LEAVING_KEY], json!("true"));
+    // Roots that somebody changes go back without touching the mark.
+    bench.edit("shop", |map| map["data"][ROOTS_KEY] = json!("mine"));
+    bench.settle("one").await;
+    assert_eq!(bench.data(), json!({ROOTS_KEY: PEM, LEAVING_KEY: "true"}));
+    assert_eq!(bench.events().await, 1);
+
+    let mut bench = Bench::new(&["shop"]);
+    bench.found(PEM, MANAGER);
+    bench.edit("shop", |map| {
+        map["data"][LEAVING_KEY] = json!("true");
+        let marked = json!({"manager": LEAVE_MANAGER, "operation": "Update",
+            "fieldsType": "FieldsV1", "fieldsV1": {"f:data": {"f:leaving": {}}}});
+        let managers = map["metadata"]["managedFields"].as_array_mut();
+        managers.unwrap().push(marked);
+    });
+    bench.settle("two").await;
+    assert_eq!(bench.data(), json!({ROOTS_KEY: PEM}));
+    assert_eq!(bench.events().await, 0);
+}
+
+#[tokio::test]
+async fn right_copy_is_not_written_again() {
+    let mut bench = Bench::new(&["shop"]);
+    bench.settle("one").await;
+    bench.edit("shop", |_| {});
+    bench.settle("one").await;
+    assert_eq!(bench.bundle.written.get(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn namespace_where_nothing_may_be_created_is_told_and_tried_again() {
+    let mut bench = Bench::new(&["shop", "bank"]);
+    let shop = "/api/v1/namespaces/shop/configmaps";
+    bench.api.allow_creation(shop, false);
+    bench.settle("one").await;
+    assert!(bench.api.read(&path("bank")).is_some(), "its neighbour");
+    assert!(bench.seen.dirty.is_empty(), "not at once");
+    bench.seen.retry_forbidden(Instant::now());
+    assert!(bench.seen.dirty.is_empty(), "not yet");
+
+    tokio::time::sleep(RETRY_FORBIDDEN).await;
+    bench.seen.retry_forbidden(Instant::now());
+    bench.settle("one").await;
+    assert!(bench.api.read(&path("shop")).is_none());
+
+    bench.api.allow_creation(shop, true);
+    tokio::time::sleep(RETRY_FORBIDDEN).await;
+    bench.seen.retry_forbidden(Instant::now());
+    bench.settle("one").await;
+    assert_eq!(bench.data(), json!({ROOTS_KEY: PEM}));
+    assert!(bench.seen.forbidden.is_empty());
+    // Said once, however often it was tried.
+    assert_eq!(bench.events().await, 1);
+}

@@ -1,0 +1,310 @@
+//! Whether this installation is being removed.
+//!
+//! The sign is a pod of service account `weft-leave` in the controller's own
+//! namespace: Helm makes both when the chart is deleted, and only then. Marks
+//! elsewhere prove nothing, because whoever may edit ConfigMaps can write one;
+//! nobody but an administrator of the mesh can make that pod.
+//!
+//! The pod is gone as soon as its work is done, so what it showed is remembered, but
+//! not for ever: Helm deletes this process moments later, and if it does not, the mesh
+//! stays. A pod that failed has refused the uninstall, which leaves nothing behind.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::ListParams;
+use kube::{Api, Client};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until};
+use tracing::{info, warn};
+
+use crate::apiserver::lease::Stage;
+use crate::model::compiled::Latest;
+use crate::world::{PodFacts, Store, World};
+
+/// Service account of the job that runs before the chart is deleted.
+const ACCOUNT: &str = "weft-leave";
+/// How long after the job this process may still run if the chart is deleted: Helm
+/// deletes at once, and the kubelet grants a pod 30 s.
+const AFTERWARDS: Duration = Duration::from_secs(60);
+
+/// What the job's pods show.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Sight {
+    Absent,
+    Working,
+    Succeeded,
+    Failed,
+}
+
+/// Follows the sign. Clones are the same memory.
+#[derive(Clone)]
+pub(crate) struct Departure {
+    client: Client,
+    namespace: Arc<str>,
+    stage: Arc<watch::Sender<Stage>>,
+}
+
+opaque_debug!(Departure);
+
+impl Departure {
+    /// `namespace`: the controller's own.
+    pub(crate) fn new(client: Client, namespace: &str) -> Self {
+        Self {
+            client,
+            namespace: namespace.into(),
+            stage: Arc::new(watch::Sender::new(Stage::default())),
+        }
+    }
+
+    /// Tells every change.
+    pub(crate) fn stages(&self) -> watch::Receiver<Stage> {
+        self.stage.subscribe()
+    }
+
+    /// Looks for the sign in every World until they end. Every replica does, so
+    /// that the next Lease holder knows too.
+    pub(crate) async fn follow(self, mut latest: Latest) {
+        let mut pods: Store<PodFacts> = Store::default();
+        let mut stages = self.stages();
+        let mut until = Instant::now();
+        loop {
+            let compiled = latest.borrow_and_update().clone();
+            let news = compiled.filter(|compiled| !Arc::ptr_eq(&compiled.world.pods, &pods));
+            if let Some(compiled) = news {
+                pods = compiled.world.pods.clone();
+                if let Some(sight) = self.sight(&compiled.world).await {
+                    self.saw(sight);
+                }
+            }
+            if stages.has_changed().unwrap_or(false) && *stages.borrow_and_update() == Stage::Going
+            {
+                until = Instant::now() + AFTERWARDS;
+            }
+            let going = *stages.borrow() == Stage::Going;
+            tokio::select! {
+                changed = latest.changed() => if changed.is_err() {
+                    return;
+                },
+                _ = stages.changed() => stages.mark_changed(),
+                () = sleep_until(until), if going => {
+                    info!("this installation was to be removed, and is still here");
+                    self.set(Stage::Stayed);
+                }
+            }
+        }
+    }
+
+    /// Whether the sign has been seen, asking the API server if it has not: what
+    /// the job wrote may arrive here before its pod does.
+    ///
+    /// # Errors
+    /// When the API server does not answer; then nothing is known.
+    pub(crate) async fn is_under_way(&self) -> Result<bool, kube::Error> {
+        let stage = *self.stage.borrow();
+        if stage.is_under_way() {
+            return Ok(true);
+        }
+        let sight = self.ask().await?;
+        let counts = match sight {
+            Sight::Working => true,
+            Sight::Succeeded => stage == Stage::Stays,
+            Sight::Absent | Sight::Failed => false,
+        };
+        if counts {
+            self.saw(sight);
+        }
+        Ok(counts)
+    }
+
+    /// What the World shows; how a pod ended is asked. None when nothing is known.
+    async fn sight(&self, world: &World) -> Option<Sight> {
+        let ours = world.pods.iter().filter(|(pod, facts)| {
+            pod.namespace == self.namespace && &*facts.service_account == ACCOUNT
+        });
+        let (mut present, mut working) = (false, false);
+        for (_, facts) in ours {
+            present = true;
+            working |= !facts.ended;
+        }
+        match (present, working) {
+            (false, _) => Some(Sight::Absent),
+            (true, true) => Some(Sight::Working),
+            (true, false) => match self.ask().await {
+                Ok(sight) => Some(sight),
+                Err(error) => {
+                    warn!(%error, "how the uninstall's job ended is not known");
+                    None
+                }
+            },
+        }
+    }
+
+    async fn ask(&self) -> Result<Sight, kube::Error> {
+        let api: Api<Pod> = Api::namespaced(self.client.clone(), &self.namespace);
+        let field = format!("spec.serviceAccountName={ACCOUNT}");
+        let pods = api.list(&ListParams::default().fields(&field)).await?;
+        let mut sight = Sight::Absent;
+        for pod in pods.items {
+            let account = pod.spec.and_then(|spec| spec.service_account_name);
+            if account.as_deref() != Some(ACCOUNT) {
+                continue;
+            }
+            let phase = pod.status.and_then(|status| status.phase);
+            match phase.as_deref() {
+                Some("Failed") if sight == Sight::Absent => sight = Sight::Failed,
+                Some("Failed") => {}
+                Some("Succeeded") => sight = Sight::Succeeded,
+                // One that works decides: the job tries again.
+                _ => return Ok(Sight::Working),
+            }
+        }
+        Ok(sight)
+    }
+
+    fn saw(&self, sight: Sight) {
+        let before = *self.stage.borrow();
+        self.set(match (before, sight) {
+            (_, Sight::Working) => Stage::Preparing,
+            (_, Sight::Failed) => Stage::Stays,
+            (Stage::Stays | Stage::Preparing, Sight::Succeeded) => Stage::Going,
+            // Gone before its end was seen: Helm removes a job that succeeded.
+            (Stage::Preparing, Sight::Absent) => Stage::Going,
+            (Stage::Stayed, Sight::Absent) => Stage::Stays,
+            (before, _) => before,
+        });
+    }
+
+    fn set(&self, stage: Stage) {
+        self.stage.send_if_modified(|held| {
+            let before = std::mem::replace(held, stage);
+            if before.is_under_way() != stage.is_under_way() {
+                info!(?stage, "removal of this installation");
+            }
+            before != stage
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::watch;
+
+    use super::*;
+    use crate::model::compiled::Compiled;
+    use crate::model::{Defaults, Model};
+    use crate::testing::api_server::FakeApi;
+    use crate::testing::cluster;
+    use crate::testing::cluster::Cluster;
+
+    fn job(namespace: &str) -> serde_json::Value {
+        let pod = cluster::plain_pod("weft-leave-x", "10.0.0.9", ACCOUNT);
+        cluster::in_namespace(pod, namespace)
+    }
+
+    async fn known_after(cluster: Cluster) -> bool {
+        let departure = Departure::new(FakeApi::default().client(), "weft-system");
+        let world = Arc::new(cluster.world());
+        let (model, problems) = Model::compile(&world, &Defaults::default());
+        let compiled = Compiled::new(world, model, problems);
+        let (models, latest) = watch::channel(Some(Arc::new(compiled)));
+        drop(models);
+        departure.clone().follow(latest).await;
+        departure.is_under_way().await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn the_job_in_the_controllers_namespace_is_remembered_after_it_is_gone() {
+        assert!(known_after(cluster::shop().with(job("weft-system"))).await);
+    }
+
+    #[tokio::test]
+    async fn a_pod_of_that_account_elsewhere_is_no_sign() {
+        assert!(!known_after(cluster::shop().with(job("shop"))).await);
+    }
+
+    #[tokio::test]
+    async fn a_job_that_the_watch_has_not_shown_yet_is_found_by_asking() {
+        let api = FakeApi::default();
+        let departure = Departure::new(api.client(), "weft-system");
+        assert!(!departure.is_under_way().await.unwrap());
+        let path = "/api/v1/namespaces/weft-system/pods/weft-leave-x";
+        api.put(path, job("weft-system"));
+        assert!(departure.is_under_way().await.unwrap());
+        api.remove(path);
+        assert!(departure.is_under_way().await.unwrap());
+    }
+
+    const PATH: &str = "/api/v1/namespaces/weft-system/pods/weft-leave-x";
+
+    struct Bench {
+        api: FakeApi,
+        departure: Departure,
+        models: watch::Sender<Option<Arc<Compiled>>>,
+    }
+
+    impl Bench {
+        fn new() -> Self {
+            let api = FakeApi::default();
+            let departure = Departure::new(api.client(), "weft-system");
+            let (models, latest) = watch::channel(None);
+            tokio::spawn(departure.clone().follow(latest));
+            Self {
+                api,
+                departure,
+                models,
+            }
+        }
+
+        /// The job's pod in this phase, or none, as watch and API server show it.
+        async fn show(&self, phase: Option<&str>) {
+            let mut cluster = cluster::shop();
+            self.api.remove(PATH);
+            if let Some(phase) = phase {
+                let mut pod = job("weft-system");
+                pod["status"]["phase"] = phase.into();
+                self.api.put(PATH, pod.clone());
+                cluster = cluster.with(pod);
+            }
+            let world = Arc::new(cluster.world());
+            let (model, problems) = Model::compile(&world, &Defaults::default());
+            let compiled = Compiled::new(world, model, problems);
+            self.models.send_replace(Some(Arc::new(compiled)));
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+
+        async fn is_under_way(&self) -> bool {
+            self.departure.is_under_way().await.unwrap()
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn job_that_refuses_leaves_no_sign() {
+        let bench = Bench::new();
+        bench.show(Some("Running")).await;
+        assert!(bench.is_under_way().await);
+        bench.show(Some("Failed")).await;
+        assert!(!bench.is_under_way().await, "helm keeps the failed job");
+        bench.show(None).await;
+        assert!(!bench.is_under_way().await);
+        bench.show(Some("Running")).await;
+        assert!(bench.is_under_way().await, "the next try");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn mesh_that_is_still_there_after_the_job_is_not_leaving() {
+        for end in [Some("Succeeded"), None] {
+            let bench = Bench::new();
+            let mut stages = bench.departure.stages();
+            bench.show(Some("Running")).await;
+            bench.show(end).await;
+            assert_eq!(*stages.borrow_and_update(), Stage::Going);
+            tokio::time::sleep(AFTERWARDS - Duration::from_secs(1)).await;
+            assert!(bench.is_under_way().await);
+            tokio::time::sleep(Duration::from_secs(2)).await;
+            assert!(!bench.is_under_way().await, "{end:?}");
+            assert!(stages.has_changed().unwrap(), "who waits is told");
+        }
+    }
+}

@@ -1,0 +1,8 @@
+//! What `weft-controller leave` does before the chart is deleted.
+//!
+//! May import what it takes back: `aggregated`, `metrics_api`, `storage_migration` and
+//! `trust_bundle`.
+
+mod api_services;
+mod definitions;
+pub(crate) mod hook;

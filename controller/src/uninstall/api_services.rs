@@ -1,0 +1,93 @@
+//! Takes the API away before the mesh goes.
+//!
+//! An APIService that nobody serves holds up the deletion of every namespace: the
+//! API server cannot tell what is in it. So it goes before the replicas do.
+
+use std::fmt::Write as _;
+
+use k8s_openapi::kube_aggregator::pkg::apis::apiregistration::v1::APIService;
+use kube::api::DeleteParams;
+use kube::{Api, Client};
+
+use crate::metrics_api::SERVED;
+
+/// Deletes the APIServices that lead to the mesh and says so in `report`. It
+/// never fails, as leaving does not.
+pub(crate) async fn withdraw(client: &Client, report: &mut String) {
+    let api: Api<APIService> = Api::all(client.clone());
+    for name in SERVED.api_services() {
+        let outcome = match delete(&api, &name).await {
+            Ok(false) => continue,
+            Ok(true) => "no longer served".to_owned(),
+            // The chart gives the right only where it serves the API.
+            Err(kube::Error::Api(status)) if status.is_forbidden() => continue,
+            Err(error) => format!(
+                "not withdrawn: {error}. Namespaces cannot be deleted until `kubectl delete apiservice {name}`"
+            ),
+        };
+        let _ = writeln!(report, "{name}: {outcome}.");
+    }
+}
+
+async fn delete(api: &Api<APIService>, name: &str) -> Result<bool, kube::Error> {
+    let Some(held) = api.get_opt(name).await? else {
+        return Ok(false);
+    };
+    let service = held.spec.and_then(|spec| spec.service);
+    let ours = service.is_some_and(|service| service.name.as_deref() == Some(SERVED.service));
+    if ours {
+        api.delete(name, &DeleteParams::default()).await?;
+    }
+    Ok(ours)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::metrics_api::query::GROUP;
+    use crate::testing::api_server::FakeApi;
+
+    fn path(version: &str) -> String {
+        format!("/apis/apiregistration.k8s.io/v1/apiservices/{version}.{GROUP}")
+    }
+
+    fn service(version: &str, name: &str) -> serde_json::Value {
+        json!({
+            "apiVersion": "apiregistration.k8s.io/v1", "kind": "APIService",
+            "metadata": {"name": format!("{version}.{GROUP}")},
+            "spec": {"group": GROUP, "version": version, "groupPriorityMinimum": 100,
+                "versionPriority": 100, "service": {"name": name, "namespace": "weft-system"}},
+        })
+    }
+
+    #[tokio::test]
+    async fn without_the_api_nothing_is_said_and_what_fails_is_named() {
+        for (code, words) in [(403, ""), (500, "kubectl delete apiservice v1alpha1")] {
+            let service =
+                tower::service_fn(move |_: http::Request<kube::client::Body>| async move {
+                    let status = json!({"kind": "Status", "status": "Failure", "code": code,
+                    "message": "no", "reason": if code == 403 { "Forbidden" } else { "x" }});
+                    let body = kube::client::Body::from(status.to_string().into_bytes());
+                    http::Response::builder().status(code).body(body)
+                });
+            let mut report = String::new();
+            withdraw(&Client::new(service, "default"), &mut report).await;
+            assert!(report.contains(words), "{report}");
+            assert_eq!(report.is_empty(), words.is_empty(), "{report}");
+        }
+    }
+
+    #[tokio::test]
+    async fn ours_go_and_those_of_others_stay() {
+        let api = FakeApi::default();
+        api.put(&path("v1alpha1"), service("v1alpha1", SERVED.service));
+        api.put(&path("v1alpha2"), service("v1alpha2", "smi-metrics"));
+        let mut report = String::new();
+        withdraw(&api.client(), &mut report).await;
+        assert_eq!(report, "v1alpha1.metrics.smi-spec.io: no longer served.\n");
+        assert!(api.read(&path("v1alpha1")).is_none());
+        assert!(api.read(&path("v1alpha2")).is_some());
+    }
+}

@@ -1,0 +1,102 @@
+//! Before the chart goes: leaves definitions that nobody has to convert for.
+//!
+//! The injector goes with the chart, and without it the API server could neither read
+//! nor write older versions; every list of them would fail, and with it whoever waits
+//! for all kinds of a namespace. Serving them without conversion would be worse: the
+//! text of one version read as another means something else, or nothing.
+
+use crds::convert::SmiKind;
+use crds::smi::STORAGE_VERSION;
+use kube::Client;
+
+use crate::storage_migration::{Definition, DefinitionError};
+
+/// Tries per definition: others write it too, the injector for one.
+const TRIES: usize = 5;
+
+/// Why the definitions stay as they are.
+#[derive(Debug, thiserror::Error)]
+pub enum Refusal {
+    /// Without conversion, stored objects would be misread.
+    #[error(
+        "objects of {name} are stored in {} too, which nobody could read without this mesh. Its \
+         controller rewrites them by itself within a minute; try again then. `kubectl get crd \
+         {name} -o jsonpath={{.status.storedVersions}}` shows when it has, and its log what \
+         keeps it from it", .versions.join(", ")
+    )]
+    Older {
+        /// The definition.
+        name: String,
+        /// The versions other than storage.
+        versions: Vec<String>,
+    },
+    /// What is stored is not known, or could not be secured.
+    #[error(
+        "{0}. Without this step older versions of SMI objects cannot be read after the chart is \
+         gone; `helm uninstall --no-hooks` removes it all the same"
+    )]
+    Definition(#[from] DefinitionError),
+}
+
+/// Leaves only the storage version served and no conversion, in all definitions that the
+/// injector in `namespace` converts for. Either all of them allow it or none is touched.
+/// Returns how many were changed.
+///
+/// # Errors
+/// See [`Refusal`].
+pub(crate) async fn retreat(client: &Client, namespace: &str) -> Result<usize, Refusal> {
+    let mut kinds = Vec::new();
+    for kind in SmiKind::ALL {
+        if ready(client, namespace, kind).await?.is_some() {
+            kinds.push(kind);
+        }
+    }
+    for kind in &kinds {
+        secure(client, namespace, *kind).await?;
+    }
+    Ok(kinds.len())
+}
+
+/// The definition of a kind, if we convert for it and nothing is stored in an older
+/// version.
+async fn ready(
+    client: &Client,
+    namespace: &str,
+    kind: SmiKind,
+) -> Result<Option<Definition>, Refusal> {
+    let Some(found) = Definition::read(client, kind).await? else {
+        return Ok(None);
+    };
+    if !found.converts_here(namespace) {
+        return Ok(None);
+    }
+    if !found.settled() {
+        let versions = found.stored_versions().iter();
+        return Err(Refusal::Older {
+            name: found.name().to_owned(),
+            versions: versions
+                .filter(|version| *version != STORAGE_VERSION)
+                .cloned()
+                .collect(),
+        });
+    }
+    Ok(Some(found))
+}
+
+async fn secure(client: &Client, namespace: &str, kind: SmiKind) -> Result<(), Refusal> {
+    let mut tries = 0;
+    loop {
+        tries += 1;
+        let Some(found) = ready(client, namespace, kind).await? else {
+            return Ok(());
+        };
+        match found.serve_storage_only(client).await {
+            Ok(()) => return Ok(()),
+            Err(error) if error.is_conflict() && tries < TRIES => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,44 @@
+//! What stays of the definitions when the mesh goes.
+
+use http::Method;
+use serde_json::{Value, json};
+
+use super::*;
+use crate::storage_migration::tests::{MESH, SPLITS, TARGETS, definition};
+use crate::testing::api_server::FakeApi;
+
+#[tokio::test(start_paused = true)]
+async fn uninstall_is_refused_while_older_versions_are_stored_and_touches_nothing() {
+    let api = FakeApi::default();
+    definition(&api, TARGETS, "weft-injector", &["v1alpha4"]);
+    definition(&api, SPLITS, "weft-injector", &["v1alpha1", "v1alpha4"]);
+    let refusal = retreat(&api.client(), MESH).await.unwrap_err();
+    let said = refusal.to_string();
+    for word in ["trafficsplits.split.smi-spec.io", "v1alpha1", "try again"] {
+        assert!(said.contains(word), "{said}");
+    }
+    assert_eq!(api.writes(), []);
+}
+
+#[tokio::test(start_paused = true)]
+async fn uninstall_leaves_one_version_and_no_conversion() {
+    let api = FakeApi::default();
+    definition(&api, TARGETS, "weft-injector", &["v1alpha4"]);
+    definition(&api, SPLITS, "smi-webhook", &["v1alpha1"]);
+    assert_eq!(retreat(&api.client(), MESH).await.unwrap(), 1);
+    let spec = api.read(TARGETS).unwrap()["spec"].clone();
+    assert_eq!(spec["conversion"], json!({"strategy": "None"}));
+    let versions = spec["versions"].as_array().unwrap();
+    let served: Vec<&Value> = versions.iter().map(|version| &version["served"]).collect();
+    assert_eq!(served, [false, false, false, true]);
+    assert_eq!(
+        api.writes(),
+        [(Method::PATCH, TARGETS.to_owned())],
+        "others stay"
+    );
+    assert_eq!(
+        retreat(&api.client(), MESH).await.unwrap(),
+        0,
+        "and once is enough"
+    );
+}

@@ -1,0 +1,413 @@
+//! `weft-controller leave`: runs before the chart is deleted.
+//!
+//! It leaves the SMI definitions in a state that needs no conversion, marks every
+//! trust bundle as leaving, so that proxies that start without a controller relay
+//! instead of waiting for one, and then names the pods that still carry a proxy with
+//! the commands that restart them.
+//!
+//! Only the first step can stop the uninstall: objects that nobody could read any more
+//! would be lost. Nothing else may: it must not hang on a mesh that is already half
+//! gone.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use crds::item::Item;
+use futures::{StreamExt as _, stream};
+use k8s_openapi::api::core::v1::{ConfigMap, Pod};
+use kube::api::{ListParams, Patch, PatchParams};
+use kube::{Api, Client};
+use serde::de::DeserializeOwned;
+use serde_json::json;
+use tokio::time::timeout;
+
+use super::definitions::{Refusal, retreat};
+use crate::trust_bundle::copy::{LEAVE_MANAGER, LEAVING_KEY, NAME};
+
+/// Name of the proxy's container.
+const PROXY: &str = "weft-proxy";
+/// Objects read in one call. A page of pods in full is a few megabytes.
+const PAGE: u32 = 200;
+/// Bundles marked at one time: a few hundred a second, which an API server does not feel.
+const AT_ONCE: usize = 16;
+/// A call that takes longer has failed; the Job is tried again, and goes on where it was.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// How often a list is begun anew because the API server has forgotten where it was.
+const LISTS: usize = 5;
+/// Failures that the report names.
+const NAMED: usize = 20;
+
+/// Prepares the mesh in `namespace` for its end and returns what to tell the person
+/// who uninstalls.
+///
+/// # Errors
+/// When objects would become unreadable; then nothing was changed for good.
+pub async fn leave(client: Client, namespace: &str) -> Result<String, Refusal> {
+    let mut report = String::new();
+    let definitions = retreat(&client, namespace).await?;
+    let _ = writeln!(
+        report,
+        "{definitions} SMI definitions serve their storage version only, until a mesh that converts is installed."
+    );
+    super::api_services::withdraw(&client, &mut report).await;
+    match mark(&client).await {
+        Ok(outcome) => {
+            let _ = writeln!(
+                report,
+                "{} trust bundles marked: new proxies no longer wait.",
+                outcome.marked
+            );
+            for failure in outcome.failed.iter().take(NAMED) {
+                let _ = writeln!(report, "  not marked: {failure}");
+            }
+            if outcome.failed.len() > NAMED {
+                let more = outcome.failed.len() - NAMED;
+                let _ = writeln!(report, "  not marked: {more} more");
+            }
+        }
+        Err(error) => {
+            let _ = writeln!(report, "The trust bundles could not be listed: {error}");
+        }
+    }
+    match carriers(&client).await {
+        Ok(carriers) => carriers.describe(&mut report),
+        Err(error) => {
+            let _ = writeln!(report, "The pods with a proxy could not be listed: {error}");
+        }
+    }
+    Ok(report)
+}
+
+#[derive(Debug, Default)]
+struct Marked {
+    marked: usize,
+    failed: Vec<String>,
+}
+
+/// Marks every bundle that has no mark yet, so that a second run goes on where the first
+/// one ended.
+async fn mark(client: &Client) -> Result<Marked, kube::Error> {
+    let all: Api<Item<ConfigMap>> = Api::all(client.clone());
+    let params = ListParams::default().fields(&format!("metadata.name={NAME}"));
+    let mut outcome = Marked::default();
+    let mut tried = BTreeSet::new();
+    each_page(&all, params, async |maps: Vec<ConfigMap>| {
+        let namespaces = maps.into_iter().filter_map(|map| {
+            let data = map.data.unwrap_or_default();
+            let namespace = map.metadata.namespace.unwrap_or_default();
+            let is_new = tried.insert(namespace.clone());
+            if is_new && data.get(LEAVING_KEY).is_some_and(|mark| mark == "true") {
+                outcome.marked += 1;
+                return None;
+            }
+            is_new.then_some(namespace)
+        });
+        let namespaces: Vec<String> = namespaces.collect();
+        let writes = namespaces
+            .into_iter()
+            .map(|namespace| mark_one(client.clone(), namespace));
+        let mut writes = stream::iter(writes).buffer_unordered(AT_ONCE);
+        while let Some(written) = writes.next().await {
+            match written {
+                Ok(true) => outcome.marked += 1,
+                Ok(false) => {}
+                Err(failure) => outcome.failed.push(failure),
+            }
+        }
+    })
+    .await?;
+    Ok(outcome)
+}
+
+/// False when there is no bundle, or no namespace, any more.
+async fn mark_one(client: Client, namespace: String) -> Result<bool, String> {
+    let api: Api<ConfigMap> = Api::namespaced(client, &namespace);
+    let params = PatchParams {
+        field_manager: Some(LEAVE_MANAGER.to_owned()),
+        ..PatchParams::default()
+    };
+    let patch = Patch::Merge(json!({"data": {LEAVING_KEY: "true"}}));
+    match timeout(PATIENCE, api.patch(NAME, &params, &patch)).await {
+        Ok(Ok(_)) => Ok(true),
+        Ok(Err(kube::Error::Api(status))) if status.is_not_found() => Ok(false),
+        Ok(Err(error)) => Err(format!("{namespace}: {error}")),
+        Err(_) => Err(format!("{namespace}: no answer in time")),
+    }
+}
+
+/// Hands a list over page by page. When the API server forgets where the list was, it
+/// begins anew, so `take` may see an object twice.
+async fn each_page<K>(
+    api: &Api<Item<K>>,
+    params: ListParams,
+    mut take: impl AsyncFnMut(Vec<K>),
+) -> Result<(), kube::Error>
+where
+    K: kube::Resource + Clone + std::fmt::Debug + DeserializeOwned + Default,
+{
+    let first = params.limit(PAGE);
+    let mut begun = 1;
+    let mut params = first.clone();
+    loop {
+        let page = match api.list(&params).await {
+            Ok(page) => page,
+            Err(kube::Error::Api(status)) if status.code == 410 && begun < LISTS => {
+                begun += 1;
+                params = first.clone();
+                continue;
+            }
+            Err(error) => return Err(error),
+        };
+        let next = page.metadata.continue_.filter(|token| !token.is_empty());
+        take(page.items.into_iter().map(Item::or_empty).collect()).await;
+        match next {
+            Some(token) => params = first.clone().continue_token(&token),
+            None => return Ok(()),
+        }
+    }
+}
+
+/// Who still carries a proxy, by namespace.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Carriers {
+    pods: usize,
+    /// Namespace to `deployment/web` and the like.
+    restartable: BTreeMap<String, BTreeSet<String>>,
+    /// Namespace to pods that nobody makes anew on a restart.
+    alone: BTreeMap<String, BTreeSet<String>>,
+}
+
+async fn carriers(client: &Client) -> Result<Carriers, kube::Error> {
+    let api: Api<Item<Pod>> = Api::all(client.clone());
+    let mut carriers = Carriers::default();
+    let mut seen = BTreeSet::new();
+    each_page(&api, ListParams::default(), async |pods: Vec<Pod>| {
+        for pod in pods {
+            if seen.insert(pod.metadata.uid.clone().or(pod.metadata.name.clone())) {
+                carriers.add(&pod);
+            }
+        }
+    })
+    .await?;
+    Ok(carriers)
+}
+
+impl Carriers {
+    fn add(&mut self, pod: &Pod) {
+        let spec = pod.spec.as_ref();
+        let carries = spec
+            .and_then(|spec| spec.init_containers.as_ref())
+            .is_some_and(|containers| containers.iter().any(|container| container.name == PROXY));
+        let phase = pod
+            .status
+            .as_ref()
+            .and_then(|status| status.phase.as_deref());
+        if !carries || matches!(phase, Some("Succeeded" | "Failed")) {
+            return;
+        }
+        self.pods += 1;
+        let namespace = pod.metadata.namespace.clone().unwrap_or_default();
+        match owner(pod) {
+            Some(owner) => self.restartable.entry(namespace).or_default().insert(owner),
+            None => {
+                let name = pod.metadata.name.clone().unwrap_or_default();
+                self.alone.entry(namespace).or_default().insert(name)
+            }
+        };
+    }
+
+    fn describe(&self, report: &mut String) {
+        if self.pods == 0 {
+            report.push_str("No pod carries a proxy any more.\n");
+            return;
+        }
+        let _ = writeln!(
+            report,
+            "{} pods still carry a proxy. They go on working; this takes it out of them once the chart is gone:",
+            self.pods
+        );
+        for (namespace, owners) in &self.restartable {
+            let owners: Vec<&str> = owners.iter().map(String::as_str).collect();
+            let _ = writeln!(
+                report,
+                "  kubectl -n {namespace} rollout restart {}",
+                owners.join(" ")
+            );
+        }
+        for (namespace, pods) in &self.alone {
+            let pods: Vec<&str> = pods.iter().map(String::as_str).collect();
+            let _ = writeln!(
+                report,
+                "  in {namespace}, to be deleted or to finish: {}",
+                pods.join(" ")
+            );
+        }
+    }
+}
+
+/// What `kubectl rollout restart` calls the owner of a pod, if it can restart it.
+fn owner(pod: &Pod) -> Option<String> {
+    let owners = pod.metadata.owner_references.as_ref()?;
+    let owner = owners.iter().find(|owner| owner.controller == Some(true))?;
+    match owner.kind.as_str() {
+        "StatefulSet" => Some(format!("statefulset/{}", owner.name)),
+        "DaemonSet" => Some(format!("daemonset/{}", owner.name)),
+        "ReplicaSet" => {
+            // A Deployment names its ReplicaSets after itself and this hash.
+            let hash = pod.metadata.labels.as_ref()?.get("pod-template-hash")?;
+            let deployment = owner.name.strip_suffix(hash.as_str())?.strip_suffix('-')?;
+            Some(format!("deployment/{deployment}"))
+        }
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::api_server::FakeApi;
+    use serde_json::Value;
+
+    const MESH: &str = "weft-system";
+
+    fn pod(name: &str, owner: Option<(&str, &str)>, proxy: bool) -> Value {
+        let containers = if proxy {
+            json!([{"name": PROXY}])
+        } else {
+            json!([])
+        };
+        let mut pod = json!({
+            "apiVersion": "v1", "kind": "Pod",
+            "metadata": {"name": name, "namespace": "shop", "labels": {"pod-template-hash": "7f9"}},
+            "spec": {"containers": [{"name": "app"}], "initContainers": containers},
+        });
+        if let Some((kind, owner)) = owner {
+            pod["metadata"]["ownerReferences"] = json!([{
+                "apiVersion": "apps/v1", "kind": kind, "name": owner, "uid": "1", "controller": true
+            }]);
+        }
+        pod
+    }
+
+    fn with_pods(pods: &[Value]) -> FakeApi {
+        let api = FakeApi::default();
+        for pod in pods {
+            let name = pod["metadata"]["name"].as_str().unwrap();
+            api.put(&format!("/api/v1/namespaces/shop/pods/{name}"), pod.clone());
+        }
+        api
+    }
+
+    #[tokio::test]
+    async fn every_bundle_is_marked() {
+        let api = FakeApi::default();
+        let path = |namespace: &str| format!("/api/v1/namespaces/{namespace}/configmaps/{NAME}");
+        for namespace in ["shop", "bank"] {
+            let map = json!({"apiVersion": "v1", "kind": "ConfigMap",
+                "metadata": {"name": NAME, "namespace": namespace}, "data": {"ca.crt": "pem"}});
+            api.put(&path(namespace), map);
+        }
+        let report = leave(api.client(), MESH).await.unwrap();
+        assert!(report.contains("2 trust bundles marked"), "{report}");
+        for namespace in ["shop", "bank"] {
+            let data = &api.read(&path(namespace)).unwrap()["data"];
+            assert_eq!(data[LEAVING_KEY], json!("true"));
+            assert_eq!(data["ca.crt"], json!("pem"));
+        }
+    }
+
+    fn bundle(namespace: &str) -> Value {
+        json!({"apiVersion": "v1", "kind": "ConfigMap",
+            "metadata": {"name": NAME, "namespace": namespace}, "data": {"ca.crt": "pem"}})
+    }
+
+    fn bundle_path(number: usize) -> String {
+        format!("/api/v1/namespaces/n{number}/configmaps/{NAME}")
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn thousand_bundles_are_marked_well_within_the_time_of_the_job() {
+        let api = FakeApi::default();
+        for number in 0..1000 {
+            api.put(&bundle_path(number), bundle(&format!("n{number}")));
+        }
+        // The API server forgets the list once.
+        api.forget_a_list();
+        let begun = tokio::time::Instant::now();
+        let client = api.slow_client(Duration::from_millis(200));
+        let outcome = mark(&client).await.unwrap();
+        assert_eq!((outcome.marked, outcome.failed.len()), (1000, 0));
+        assert!(
+            begun.elapsed() < Duration::from_secs(20),
+            "{:?}",
+            begun.elapsed()
+        );
+        for number in 0..1000 {
+            let held = api.read(&bundle_path(number)).unwrap();
+            assert_eq!(held["data"][LEAVING_KEY], "true", "{number}");
+        }
+        assert!(
+            api.largest_list() <= PAGE as usize,
+            "{}",
+            api.largest_list()
+        );
+    }
+
+    #[tokio::test]
+    async fn second_run_goes_on_where_the_first_one_ended() {
+        let api = FakeApi::default();
+        for number in 0..40 {
+            let mut map = bundle(&format!("n{number}"));
+            if number < 30 {
+                map["data"][LEAVING_KEY] = json!("true");
+            }
+            api.put(&bundle_path(number), map);
+        }
+        let outcome = mark(&api.client()).await.unwrap();
+        assert_eq!(outcome.marked, 40);
+        assert_eq!(
+            api.writes().len(),
+            10,
+            "what is marked is not written again"
+        );
+    }
+
+    #[tokio::test]
+    async fn owners_are_named_in_one_command_per_namespace() {
+        let api = with_pods(&[
+            pod("web-7f9-a", Some(("ReplicaSet", "web-7f9")), true),
+            pod("web-7f9-b", Some(("ReplicaSet", "web-7f9")), true),
+            pod("db-0", Some(("StatefulSet", "db")), true),
+            pod("plain", None, false),
+        ]);
+        let report = leave(api.client(), MESH).await.unwrap();
+        assert!(report.contains("3 pods still carry a proxy"), "{report}");
+        assert!(
+            report.contains("kubectl -n shop rollout restart deployment/web statefulset/db\n"),
+            "{report}"
+        );
+    }
+
+    #[tokio::test]
+    async fn pods_without_an_owner_that_restarts_are_named() {
+        let api = with_pods(&[
+            pod("bare", None, true),
+            pod("task-x", Some(("Job", "task")), true),
+        ]);
+        let report = leave(api.client(), MESH).await.unwrap();
+        assert!(
+            report.contains("in shop, to be deleted or to finish: bare task-x"),
+            "{report}"
+        );
+    }
+
+    #[tokio::test]
+    async fn no_proxy_left_is_said() {
+        let report = leave(with_pods(&[]).client(), MESH).await.unwrap();
+        assert!(
+            report.contains("No pod carries a proxy any more"),
+            "{report}"
+        );
+    }
+}

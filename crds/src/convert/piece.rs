@@ -1,0 +1,138 @@
+//! Fields that a version has no place for, cut out of an object and put back.
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use super::{content::Content, hash::hash};
+
+/// What identifies an entry of a list to its author.
+const IDENTITY: &[&str] = &["kind", "name", "namespace"];
+
+/// Fields that were cut out of one object inside `spec`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Piece {
+    /// JSON pointer of that object in storage.
+    at: String,
+    /// Its kind, name and namespace.
+    #[serde(default, skip_serializing_if = "Map::is_empty")]
+    of: Map<String, Value>,
+    /// Hash of the other visible fields of an HTTP match, by which it is known after a
+    /// change of its name. Other entries are nothing but their names.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    like: Option<String>,
+    /// The fields.
+    keep: Map<String, Value>,
+}
+
+impl Piece {
+    /// Cuts `fields` out of `object`; none if it has none of them.
+    pub(super) fn cut(at: &str, object: &mut Map<String, Value>, fields: &[&str]) -> Option<Self> {
+        let keep: Map<String, Value> = fields
+            .iter()
+            .filter_map(|field| object.remove_entry(*field))
+            .collect();
+        (!keep.is_empty()).then(|| Self {
+            at: at.to_owned(),
+            of: identity(object),
+            like: keep.contains_key("headers").then(|| likeness(object)),
+            keep,
+        })
+    }
+
+    /// Adds the fields to `object`, which keeps its own.
+    fn add_to(&self, object: &mut Map<String, Value>) {
+        for (field, value) in &self.keep {
+            // An API group means nothing beside another kind.
+            if field == "group" && object.get("kind") != self.of.get("kind") {
+                continue;
+            }
+            object
+                .entry(field.as_str())
+                .or_insert_with(|| value.clone());
+        }
+    }
+}
+
+fn identity(object: &Map<String, Value>) -> Map<String, Value> {
+    let fields = object
+        .iter()
+        .filter(|(key, _)| IDENTITY.contains(&key.as_str()));
+    fields.map(|(k, v)| (k.clone(), v.clone())).collect()
+}
+
+fn likeness(object: &Map<String, Value>) -> String {
+    let rest: Map<String, Value> = object
+        .iter()
+        .filter(|(key, _)| *key != "name")
+        .map(|(k, v)| (k.clone(), v.clone()))
+        .collect();
+    hash("like", &rest)
+}
+
+/// Every piece back at its place; none if a place is gone.
+pub(super) fn in_place(content: Content, pieces: &[Piece]) -> Option<Content> {
+    let mut content = Value::Object(content);
+    for piece in pieces {
+        let object = content.pointer_mut(&piece.at)?.as_object_mut()?;
+        piece.add_to(object);
+    }
+    match content {
+        Value::Object(content) => Some(content),
+        _ => None,
+    }
+}
+
+/// Every piece at what it belongs to now; pieces of what is gone are gone.
+pub(super) fn by_name(content: Content, pieces: &[Piece]) -> Content {
+    let mut content = Value::Object(content);
+    let mut taken: Vec<String> = Vec::new();
+    for piece in pieces {
+        let at = match piece.at.rsplit_once('/') {
+            Some((list, index)) if index.parse::<usize>().is_ok() => {
+                let free = |at: &String| !taken.contains(at);
+                find(&content, piece, list, index, free)
+            }
+            _ => Some(piece.at.clone()),
+        };
+        let Some(at) = at else { continue };
+        if let Some(object) = content.pointer_mut(&at).and_then(Value::as_object_mut) {
+            piece.add_to(object);
+            taken.push(at);
+        }
+    }
+    match content {
+        Value::Object(content) => content,
+        _ => Map::new(),
+    }
+}
+
+/// Where the entry is that a piece belongs to: of the same name, best at the same
+/// position, else of the same content under a new name.
+fn find(
+    content: &Value,
+    piece: &Piece,
+    list: &str,
+    index: &str,
+    free: impl Fn(&String) -> bool,
+) -> Option<String> {
+    let entries = content.pointer(list)?.as_array()?;
+    let places: Vec<(String, &Map<String, Value>)> = entries
+        .iter()
+        .enumerate()
+        .filter_map(|(i, entry)| Some((format!("{list}/{i}"), entry.as_object()?)))
+        .filter(|(at, _)| free(at))
+        .collect();
+    let same_name = |entry: &Map<String, Value>| identity(entry) == piece.of;
+    let here = format!("{list}/{index}");
+    places
+        .iter()
+        .find(|(at, entry)| *at == here && same_name(entry))
+        .or_else(|| places.iter().find(|(_, entry)| same_name(entry)))
+        .or_else(|| {
+            places
+                .iter()
+                .find(|(_, entry)| piece.like == Some(likeness(entry)))
+        })
+        .map(|(at, _)| at.clone())
+}

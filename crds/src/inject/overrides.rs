@@ -1,0 +1,121 @@
+//! What the annotations of pod and namespace ask of the proxy.
+
+use serde_json::Value;
+
+use super::{Namespace, Refusal};
+use crate::labels::{self, BadValue};
+
+/// Read once, checked, with defaults filled in.
+#[derive(Clone, Debug)]
+pub(super) struct Overrides {
+    pub(super) skip_inbound_ports: String,
+    pub(super) skip_outbound_ports: String,
+    pub(super) skip_outbound_cidrs: String,
+    pub(super) cpu_request: String,
+    pub(super) memory_request: String,
+    pub(super) cpu_limit: Option<String>,
+    pub(super) memory_limit: Option<String>,
+    pub(super) log_level: String,
+    pub(super) access_log: String,
+    /// Seconds; None when nobody asked.
+    pub(super) drain_delay: Option<u32>,
+}
+
+/// What an idle proxy uses, so that a namespace full of them still schedules.
+const CPU_REQUEST: &str = "10m";
+const MEMORY_REQUEST: &str = "20Mi";
+
+impl Overrides {
+    pub(super) fn read(pod: &Value, namespace: &Namespace) -> Result<Self, Refusal> {
+        let read = OverrideReader { pod, namespace };
+        let same = |text: &str| text.to_owned();
+        Ok(Self {
+            skip_inbound_ports: read
+                .value(labels::SKIP_INBOUND_PORTS, |text| {
+                    labels::parse_ports(text).map(|_| same(text))
+                })?
+                .unwrap_or_default(),
+            skip_outbound_ports: read
+                .value(labels::SKIP_OUTBOUND_PORTS, |text| {
+                    labels::parse_ports(text).map(|_| same(text))
+                })?
+                .unwrap_or_default(),
+            skip_outbound_cidrs: read
+                .value(labels::SKIP_OUTBOUND_CIDRS, |text| {
+                    labels::parse_cidrs(text).map(|_| same(text))
+                })?
+                .unwrap_or_default(),
+            cpu_request: read
+                .value(labels::PROXY_CPU_REQUEST, |text| {
+                    labels::parse_quantity(text).map(same)
+                })?
+                .unwrap_or_else(|| CPU_REQUEST.to_owned()),
+            memory_request: read
+                .value(labels::PROXY_MEMORY_REQUEST, |text| {
+                    labels::parse_quantity(text).map(same)
+                })?
+                .unwrap_or_else(|| MEMORY_REQUEST.to_owned()),
+            cpu_limit: read.value(labels::PROXY_CPU_LIMIT, |text| {
+                labels::parse_quantity(text).map(same)
+            })?,
+            memory_limit: read.value(labels::PROXY_MEMORY_LIMIT, |text| {
+                labels::parse_quantity(text).map(same)
+            })?,
+            log_level: read
+                .value(labels::LOG_LEVEL, |text| {
+                    labels::parse_log_level(text).map(same)
+                })?
+                .unwrap_or_else(|| "info".to_owned()),
+            access_log: read
+                .value(labels::ACCESS_LOG, |text| {
+                    labels::parse_access_log(text).map(same)
+                })?
+                .unwrap_or_else(|| "off".to_owned()),
+            drain_delay: read.value(labels::DRAIN_DELAY, labels::parse_drain_delay)?,
+        })
+    }
+
+    /// Annotation names of the skip lists, with what applies to this pod.
+    pub(super) fn skip_lists(&self) -> [(&'static str, &str); 3] {
+        [
+            (labels::SKIP_INBOUND_PORTS, &self.skip_inbound_ports),
+            (labels::SKIP_OUTBOUND_PORTS, &self.skip_outbound_ports),
+            (labels::SKIP_OUTBOUND_CIDRS, &self.skip_outbound_cidrs),
+        ]
+    }
+}
+
+struct OverrideReader<'a> {
+    pod: &'a Value,
+    namespace: &'a Namespace,
+}
+
+impl OverrideReader<'_> {
+    /// The pod's annotation, else the namespace's, checked by `parse`.
+    fn value<T>(
+        &self,
+        name: &str,
+        parse: impl Fn(&str) -> Result<T, BadValue>,
+    ) -> Result<Option<T>, Refusal> {
+        let own = self
+            .pod
+            .pointer("/metadata/annotations")
+            .and_then(|all| all.get(name));
+        let (text, field) = match own {
+            Some(text) => (
+                text.as_str().unwrap_or_default(),
+                format!("metadata.annotations[{name}]"),
+            ),
+            None => match self.namespace.annotations.get(name) {
+                Some(text) => (
+                    text.as_str(),
+                    format!("annotation {name} of namespace {}", self.namespace.name),
+                ),
+                None => return Ok(None),
+            },
+        };
+        parse(text)
+            .map(Some)
+            .map_err(|reason| Refusal::BadValue { field, reason })
+    }
+}

@@ -1,0 +1,46 @@
+//! What a pod is injected with: the installation's settings, its namespace, and the
+//! token of its lifecycle hooks.
+
+use std::collections::BTreeMap;
+
+/// What an installation of Weft puts into every proxy.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Image of the proxy.
+    pub proxy_image: String,
+    /// `Always`, `IfNotPresent` or `Never`.
+    pub proxy_pull_policy: String,
+    /// Host and port of the controller.
+    pub controller_address: String,
+    /// Namespace of the controller.
+    pub controller_namespace: String,
+    /// Trust domain of all identities.
+    pub trust_domain: String,
+    /// Version of the proxy.
+    pub version: String,
+    /// Other meshes whose names the proxy's series get too, `linkerd,osm`; empty
+    /// for none, and then the pod's workload is not written down either.
+    pub compatibility_series: String,
+}
+
+/// What matters of the pod's namespace.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Namespace {
+    /// Its name.
+    pub name: String,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+    /// Its annotations: defaults for the pod's.
+    pub annotations: BTreeMap<String, String>,
+}
+
+/// A secret part of the path under which a pod's lifecycle hooks are called, because
+/// anybody who could guess it could run them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HookToken(pub [u8; 16]);
+
+impl std::fmt::Display for HookToken {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}

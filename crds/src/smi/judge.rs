@@ -1,0 +1,148 @@
+//! What an SMI object means by itself, and what is wrong with it.
+//!
+//! The webhook asks here while the author looks on, and the controller asks here again
+//! for what is stored, because the webhook may have been away and objects may be older
+//! than it. One judgement and not two, so that what is refused is what would not be
+//! accepted, in the same words.
+//!
+//! Judged is one object and nothing around it but its namespace and the cluster's domain:
+//! whether what it names exists, or whether another object stands against it, is said by
+//! the controller alone. Pure, so that both sides may ask as often as they like.
+//!
+//! A mistake costs what holds it as little as is safe. What is meant by the rest is given
+//! back parsed; what is wrong stands for nothing there, never for everything.
+
+mod http_route_group;
+mod identity_binding;
+mod ports;
+mod shape;
+mod tcp_route;
+mod traffic_split;
+mod traffic_target;
+mod udp_route;
+
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+pub use http_route_group::{Criteria, RouteGroup, RouteGroupMatch};
+pub use identity_binding::{Binding, BindingId};
+pub use ports::RoutePorts;
+pub use shape::spec;
+pub use traffic_split::{Backend, ServiceRef, Split};
+pub use traffic_target::{
+    Destination, DestinationKind, PortLimit, Rule, RuleKind, Source, SourceKind, Target,
+};
+
+/// Characters of one field or text that are kept: both may quote values of any length.
+const LONGEST_TEXT: usize = 400;
+/// Mistakes of one object that are kept, many times what anybody reads. Entries of lists
+/// that nobody knows may be as many as fit into an object.
+const MOST_MISTAKES: usize = 100;
+
+/// What one object may be judged by besides itself.
+#[derive(Clone, Copy, Debug)]
+pub struct Surroundings<'a> {
+    /// Namespace of the object.
+    pub namespace: &'a str,
+    /// DNS domain of the cluster, without dots at its ends.
+    pub cluster_domain: &'a str,
+}
+
+/// A spec that can be judged.
+pub trait Judge: Default + DeserializeOwned {
+    /// What is meant, with everything in it parsed.
+    type Judged;
+
+    /// What an object of this kind does that cannot be read, for its author.
+    const UNREADABLE: &'static str;
+
+    /// What is meant, and every mistake in the order of the fields.
+    fn judge(&self, at: &Surroundings<'_>) -> (Self::Judged, Vec<Mistake>);
+
+    /// What is known of a spec that cannot be read: it never allows anything, and still
+    /// protects whom it names.
+    fn unreadable(written: &Value, at: &Surroundings<'_>) -> Self::Judged;
+
+    /// Adds what stands against reading the spec and only this kind can have.
+    fn misshapen(_written: &Value, _mistakes: &mut Mistakes) {}
+}
+
+/// What follows from a mistake.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Severity {
+    /// The webhook refuses the object, and the controller does not accept it.
+    Refuse,
+    /// It is taken, with a word of warning.
+    Warn,
+}
+
+/// The kind of a mistake. Conditions have reasons of the same names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Code {
+    /// The object has another shape than its kind.
+    Unreadable,
+    /// A field's value cannot be used.
+    Invalid,
+    /// A TrafficTarget that protects another namespace than its own.
+    ForeignDestination,
+    /// A kind that is not served.
+    UnsupportedKind,
+    /// A field that has no meaning where it stands.
+    FieldIgnored,
+    /// A method that no client is likely to send.
+    UnusualMethod,
+}
+
+/// One thing that is wrong with one object.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mistake {
+    /// Path of the field, such as `spec.backends[1].service`.
+    pub field: String,
+    /// What follows from it.
+    pub severity: Severity,
+    /// Its kind.
+    pub code: Code,
+    /// What is wrong, and the way out.
+    pub text: String,
+}
+
+/// Collects the mistakes of one object.
+#[derive(Debug, Default)]
+pub struct Mistakes(Vec<Mistake>);
+
+impl Mistakes {
+    fn add(&mut self, severity: Severity, code: Code, field: &str, text: &str) {
+        if self.0.len() == MOST_MISTAKES {
+            return;
+        }
+        self.0.push(Mistake {
+            field: short(field),
+            severity,
+            code,
+            text: short(text),
+        });
+    }
+
+    fn refuse(&mut self, code: Code, field: impl AsRef<str>, text: impl AsRef<str>) {
+        self.add(Severity::Refuse, code, field.as_ref(), text.as_ref());
+    }
+
+    fn invalid(&mut self, field: impl AsRef<str>, text: impl AsRef<str>) {
+        self.refuse(Code::Invalid, field, text);
+    }
+
+    fn warn(&mut self, code: Code, field: impl AsRef<str>, text: impl AsRef<str>) {
+        self.add(Severity::Warn, code, field.as_ref(), text.as_ref());
+    }
+}
+
+/// The beginning of a long text.
+fn short(text: &str) -> String {
+    match text.char_indices().nth(LONGEST_TEXT) {
+        None => text.to_owned(),
+        Some((end, _)) => format!("{}...", &text[..end]),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,187 @@
+//! HTTPRouteGroup: which requests its matches fit.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use policy::http_match::{Budget, HttpMatch};
+use serde_json::Value;
+
+use super::{Code, Judge, Mistake, Mistakes, Surroundings};
+use crate::smi::{HttpRouteGroupSpec, RouteMatch, parse_headers};
+
+/// Methods that are registered for HTTP and its extensions and that people meet.
+const METHODS: [&str; 19] = [
+    "GET",
+    "HEAD",
+    "POST",
+    "PUT",
+    "DELETE",
+    "PATCH",
+    "OPTIONS",
+    "CONNECT",
+    "TRACE",
+    "QUERY",
+    "PROPFIND",
+    "PROPPATCH",
+    "MKCOL",
+    "COPY",
+    "MOVE",
+    "LOCK",
+    "UNLOCK",
+    "REPORT",
+    "SEARCH",
+];
+
+/// Most unusual methods that are told of one object.
+const MOST_UNUSUAL: usize = 5;
+
+/// The matches of an HTTPRouteGroup, each name once.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RouteGroup {
+    /// In the order in which they were written.
+    pub matches: Vec<RouteGroupMatch>,
+}
+
+/// One set of requests.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RouteGroupMatch {
+    /// The key within its group.
+    pub name: Arc<str>,
+    /// What a request has to fit; `None` for a match that can be used by nobody and never
+    /// fits.
+    pub criteria: Option<Criteria>,
+}
+
+/// What a request has to fit. Known to compile, and kept as text: what is compiled is
+/// larger, and only proxies run it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Criteria {
+    /// Path expression; any path without one.
+    pub path_regex: Option<Arc<str>>,
+    /// Methods; without any, every one.
+    pub methods: Vec<Arc<str>>,
+    /// Names of headers, each with the expression for its values.
+    pub headers: Vec<(Arc<str>, Arc<str>)>,
+}
+
+impl Judge for HttpRouteGroupSpec {
+    type Judged = RouteGroup;
+
+    const UNREADABLE: &'static str = "none of its matches fits a request";
+
+    fn judge(&self, _: &Surroundings<'_>) -> (RouteGroup, Vec<Mistake>) {
+        let mut mistakes = Mistakes::default();
+        let mut unusual = 0;
+        let mut seen = BTreeSet::new();
+        let mut group = RouteGroup::default();
+        let mut budget = Budget::group();
+        for (i, written) in self.matches.iter().enumerate() {
+            let field = format!("spec.matches[{i}]");
+            let first = seen.insert(&written.name);
+            if written.name.is_empty() {
+                let text = "must not be empty; this match never fits";
+                mistakes.invalid(format!("{field}.name"), text);
+            } else if !first {
+                let text = format!(
+                    "{:?} is the name of two matches; this one is ignored, give it another",
+                    written.name
+                );
+                mistakes.invalid(format!("{field}.name"), text);
+            }
+            let criteria = criteria(&field, written, &mut budget, &mut mistakes);
+            if first {
+                group.matches.push(RouteGroupMatch {
+                    name: written.name.as_str().into(),
+                    criteria: criteria.filter(|_| !written.name.is_empty()),
+                });
+            }
+            warn_of_unusual(&field, written, &mut unusual, &mut mistakes);
+        }
+        (group, mistakes.0)
+    }
+
+    fn unreadable(_: &Value, _: &Surroundings<'_>) -> RouteGroup {
+        RouteGroup::default()
+    }
+}
+
+/// The very code that will match requests says whether the match can be used. What it
+/// refuses before it compiles takes nothing from the matches after it.
+fn criteria(
+    field: &str,
+    written: &RouteMatch,
+    budget: &mut Budget,
+    mistakes: &mut Mistakes,
+) -> Option<Criteria> {
+    let mut never = |part: &str, why: &str| {
+        mistakes.invalid(
+            format!("{field}.{part}"),
+            format!("{why}; this match never fits"),
+        );
+    };
+    let headers = match parse_headers(written.headers.as_ref()) {
+        Ok(headers) => headers,
+        Err(error) => {
+            never("headers", &error.to_string());
+            return None;
+        }
+    };
+    let methods = written.methods.as_deref().unwrap_or_default();
+    let path = written.path_regex.as_deref();
+    if let Err(bad) = HttpMatch::within(budget, &written.name, path, methods, &headers) {
+        never(&bad.field, &bad.reason);
+        return None;
+    }
+    Some(Criteria {
+        path_regex: path.map(Arc::from),
+        methods: methods
+            .iter()
+            .map(|method| method.as_str().into())
+            .collect(),
+        headers: headers
+            .into_iter()
+            .map(|(name, regex)| (name.into(), regex.into()))
+            .collect(),
+    })
+}
+
+/// Tells methods that no client is likely to send. They are taken: whoever invents a
+/// method may match it.
+fn warn_of_unusual(field: &str, written: &RouteMatch, told: &mut usize, mistakes: &mut Mistakes) {
+    for (i, method) in written.methods.iter().flatten().enumerate() {
+        let method = method.as_str();
+        if method == "*" || METHODS.contains(&method) || *told >= MOST_UNUSUAL {
+            continue;
+        }
+        let meant = METHODS.iter().find(|known| is_near(method, known));
+        let meant = meant.map_or(String::new(), |known| format!("; {known} is one"));
+        let shown: String = method.chars().take(40).collect();
+        let text = format!(
+            "{shown:?} is no usual method of HTTP, and methods are compared exactly{meant}"
+        );
+        mistakes.warn(Code::UnusualMethod, format!("{field}.methods[{i}]"), text);
+        *told += 1;
+    }
+}
+
+/// Whether one is the other in other case, with letters in another order, or with one
+/// more or less.
+fn is_near(written: &str, known: &str) -> bool {
+    let letters = |text: &str| {
+        let mut letters: Vec<u8> = text.bytes().map(|b| b.to_ascii_uppercase()).collect();
+        letters.sort_unstable();
+        letters
+    };
+    let (written, known) = (letters(written), letters(known));
+    let (long, short) = if written.len() >= known.len() {
+        (written, known)
+    } else {
+        (known, written)
+    };
+    // What the longer has more, letter by letter of both in order.
+    let mut rest = short.iter().peekable();
+    let more = long
+        .iter()
+        .filter(|letter| rest.next_if_eq(letter).is_none())
+        .count();
+    rest.peek().is_none() && more <= 1
+}

@@ -1,0 +1,30 @@
+//! The application, as every handler sees it.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU32, Ordering},
+};
+
+use tokio_rustls::rustls::ServerConfig;
+
+use super::{seen::Calls, settings::Settings};
+
+/// What every handler may read.
+#[derive(Debug)]
+pub struct App {
+    pub settings: Settings,
+    pub calls: Calls,
+    /// Requests of the HTTP port so far, for `FAIL_EVERY`.
+    pub asked: AtomicU32,
+    /// Present when the TLS port is served.
+    pub tls: Option<Arc<ServerConfig>>,
+}
+
+impl App {
+    /// Whether this request is one of those that `FAIL_EVERY` fails.
+    pub fn fails(&self) -> bool {
+        let every = self.settings.fail_every;
+        let before = self.asked.fetch_add(1, Ordering::Relaxed);
+        every != 0 && before.wrapping_add(1).is_multiple_of(every)
+    }
+}

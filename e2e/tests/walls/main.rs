@@ -1,0 +1,258 @@
+//! Who may use whom: crates, checked against what Cargo says, and inside each crate
+//! its folders and files, checked against what they import.
+//!
+//! What does not hold yet stands in `walls/allowance`, which can only shrink. After a
+//! merge it is written anew by
+//! `WEFT_WRITE_GENERATED=1 cargo test -p e2e --test walls`; read the difference.
+
+mod allowance;
+mod circles;
+mod modules;
+mod named;
+mod planted;
+mod reader;
+mod rooms;
+mod rules;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::process::Command;
+
+use rules::{Crate, Exempt, Silent};
+
+const ALLOWED: &[(&str, &[&str])] = &[
+    ("policy", &[]),
+    ("runtime", &[]),
+    ("crds", &["policy", "oracle"]),
+    ("wire", &["policy"]),
+    ("identity", &["policy"]),
+    (
+        "controller",
+        &["crds", "policy", "wire", "identity", "runtime", "oracle"],
+    ),
+    ("proxy", &["policy", "wire", "identity", "runtime"]),
+    (
+        "injector",
+        &["crds", "policy", "identity", "runtime", "oracle"],
+    ),
+    ("e2e", &["crds", "policy", "wire", "identity", "oracle"]),
+    // What the mesh is compared with shares no code with it.
+    ("oracle", &[]),
+    ("bench", &["policy", "wire", "identity"]),
+];
+
+/// The same, for tests alone: they may ask two crates and compare the answers.
+const ALLOWED_IN_TESTS: &[(&str, &[&str])] = &[("injector", &["controller"])];
+
+/// Crates that must not be linked, directly or through others.
+const FORBIDDEN: &[(&str, &[&str])] = &[
+    (
+        "proxy",
+        &["kube", "kube-client", "kube-core", "k8s-openapi"],
+    ),
+    ("policy", &["tokio", "hyper", "kube", "k8s-openapi"]),
+];
+
+const EXEMPT: Exempt = Exempt {
+    generated: &["wire/src/generated.rs"],
+    // What is measured and what it must not exceed, a row each.
+    tables: &["bench/src/measures.rs"],
+    silent: &[Silent {
+        of: "controller",
+        folders: &["compile", "model"],
+        // It is what of a model goes to the proxies.
+        besides: &["model/published"],
+        about: "wire",
+    }],
+};
+
+/// Crates whose programs run in somebody's cluster.
+const SHIPPED: &[&str] = &[
+    "policy",
+    "wire",
+    "identity",
+    "runtime",
+    "crds",
+    "controller",
+    "proxy",
+    "injector",
+];
+
+#[test]
+fn inside_every_crate_files_and_folders_keep_to_their_walls() {
+    let top = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .expect("e2e lies in the workspace");
+    let here = top.join("e2e/tests/walls");
+    let crates = crates(top, &here);
+    let mut sources = BTreeMap::new();
+    for member in &crates {
+        read_sources(top, &member.folder, &mut sources);
+    }
+    let found = rules::breaches(&sources, &crates, &EXEMPT);
+
+    let file = here.join("allowance");
+    if std::env::var_os("WEFT_WRITE_GENERATED").is_some() {
+        std::fs::write(&file, allowance::write(&found)).expect("the allowance must be writable");
+    }
+    let allowed = std::fs::read_to_string(&file).expect("the allowance must be committed");
+    let differences = allowance::differences(&allowed, &found);
+    assert!(
+        differences.is_empty(),
+        "{} places do not fit {}:\n{}",
+        differences.len(),
+        file.display(),
+        differences.join("\n")
+    );
+}
+
+fn crates(top: &Path, here: &Path) -> Vec<Crate> {
+    let metadata = metadata(&["--no-deps"]);
+    let packages = metadata["packages"].as_array().expect("packages");
+    let relative = |path: &serde_json::Value| {
+        let path = Path::new(path.as_str().expect("a path"));
+        let path = path.strip_prefix(top).expect("below the workspace");
+        path.to_str().expect("in UTF-8").to_owned()
+    };
+    let of = |package: &serde_json::Value| {
+        let name = package["name"].as_str().expect("a name").to_owned();
+        let manifest = relative(&package["manifest_path"]);
+        let folder = manifest.trim_end_matches("/Cargo.toml").to_owned();
+        let targets = package["targets"].as_array().expect("targets");
+        let mut roots: Vec<(String, bool)> = targets
+            .iter()
+            .map(|target| {
+                let kind = target["kind"][0].as_str().expect("a kind");
+                let outside = ["lib", "bin"].contains(&kind);
+                (relative(&target["src_path"]), !outside)
+            })
+            .collect();
+        // The table of rooms is the library's, or the program's where there is none.
+        roots.sort_by_key(|(root, test)| (*test, !root.ends_with("src/lib.rs"), root.len()));
+        let table = here.join("rooms").join(&name);
+        assert!(table.is_file(), "{} is missing", table.display());
+        let text = std::fs::read_to_string(&table).expect("a table is UTF-8");
+        let rooms = rooms::Rooms::parse(&text);
+        assert!(rooms.is_ok(), "{}: {rooms:?}", table.display());
+        Crate {
+            shipped: SHIPPED.contains(&name.as_str()),
+            rooms: rooms.unwrap_or_default(),
+            name,
+            folder,
+            roots,
+        }
+    };
+    packages.iter().map(of).collect()
+}
+
+fn read_sources(top: &Path, folder: &str, sources: &mut BTreeMap<String, String>) {
+    let entries = std::fs::read_dir(top.join(folder)).expect("a folder of a crate");
+    for entry in entries {
+        let entry = entry.expect("an entry");
+        let name = entry.file_name();
+        let name = name.to_str().expect("in UTF-8");
+        let path = format!("{folder}/{name}");
+        let kind = entry.file_type().expect("its type");
+        if kind.is_dir() && name != "target" && !name.starts_with('.') {
+            read_sources(top, &path, sources);
+        } else if kind.is_file() && name.ends_with(".rs") {
+            let text = std::fs::read_to_string(entry.path()).expect("source is UTF-8");
+            sources.insert(path, text);
+        }
+    }
+}
+
+fn metadata(extra: &[&str]) -> serde_json::Value {
+    let output = Command::new(env!("CARGO"))
+        .args(["metadata", "--format-version=1", "--locked"])
+        .args(extra)
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .output()
+        .expect("cargo must run");
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    serde_json::from_slice(&output.stdout).expect("cargo prints JSON")
+}
+
+#[test]
+fn no_crate_uses_one_behind_a_wall() {
+    let metadata = metadata(&["--no-deps"]);
+    let packages = metadata["packages"].as_array().unwrap();
+    let ours: BTreeSet<&str> = packages
+        .iter()
+        .map(|package| package["name"].as_str().unwrap())
+        .collect();
+    assert_eq!(
+        ours,
+        ALLOWED.iter().map(|(name, _)| *name).collect(),
+        "a crate is missing from the table"
+    );
+    for package in packages {
+        let name = package["name"].as_str().unwrap();
+        let allowed = ALLOWED.iter().find(|(known, _)| *known == name).unwrap().1;
+        for dependency in package["dependencies"].as_array().unwrap() {
+            let used = dependency["name"].as_str().unwrap();
+            let in_tests = dependency["kind"] == "dev"
+                && ALLOWED_IN_TESTS
+                    .iter()
+                    .any(|(known, allowed)| *known == name && allowed.contains(&used));
+            assert!(
+                !ours.contains(used) || allowed.contains(&used) || in_tests,
+                "{name} must not use {used}"
+            );
+        }
+    }
+}
+
+#[test]
+fn the_data_plane_and_the_brain_link_no_kubernetes() {
+    let metadata = metadata(&[]);
+    let nodes = metadata["resolve"]["nodes"].as_array().unwrap();
+    let name = |id: &serde_json::Value| {
+        metadata["packages"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .find(|package| package["id"] == *id)
+            .map(|package| package["name"].as_str().unwrap().to_owned())
+            .unwrap()
+    };
+    // Arrows that end up in the binary: normal dependencies only.
+    let arrows: BTreeMap<String, Vec<String>> = nodes
+        .iter()
+        .map(|node| {
+            let uses = node["deps"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .filter(|dep| {
+                    dep["dep_kinds"]
+                        .as_array()
+                        .unwrap()
+                        .iter()
+                        .any(|kind| kind["kind"].is_null())
+                })
+                .map(|dep| name(&dep["pkg"]))
+                .collect();
+            (name(&node["id"]), uses)
+        })
+        .collect();
+    for (start, forbidden) in FORBIDDEN {
+        let mut reached = BTreeSet::new();
+        let mut left = vec![(*start).to_owned()];
+        while let Some(at) = left.pop() {
+            for next in arrows.get(&at).into_iter().flatten() {
+                if reached.insert(next.clone()) {
+                    left.push(next.clone());
+                }
+            }
+        }
+        assert!(!reached.is_empty(), "{start} is not in the graph");
+        for bad in *forbidden {
+            assert!(!reached.contains(*bad), "{start} links {bad}");
+        }
+    }
+}

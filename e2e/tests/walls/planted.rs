@@ -1,0 +1,353 @@
+//! Each wall, seen to hold back what it is there for: over a tree of a few lines in
+//! which nothing else is wrong.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use crate::allowance::{self, Breach};
+use crate::rooms::Rooms;
+use crate::rules::{Crate, Exempt, Silent, breaches};
+
+const EXEMPT: Exempt = Exempt {
+    generated: &["shop/src/generated.rs"],
+    tables: &["shop/src/table.rs"],
+    silent: &[Silent {
+        of: "shop",
+        folders: &["store"],
+        besides: &["store/label"],
+        about: "wire",
+    }],
+};
+
+/// Files of a crate, and what is wrong with them beside `rooms`.
+fn found_with(rooms: &str, files: &[(&str, &str)]) -> Vec<String> {
+    let file = |(path, text): &(&str, &str)| (format!("shop/{path}"), format!("//! Why.\n{text}"));
+    let sources: BTreeMap<String, String> = files.iter().map(file).collect();
+    found_in(rooms, &sources)
+}
+
+fn found_in(rooms: &str, sources: &BTreeMap<String, String>) -> Vec<String> {
+    let roots = [("shop/src/lib.rs", false), ("shop/tests/buys.rs", true)];
+    let roots = roots
+        .into_iter()
+        .filter(|(root, _)| sources.contains_key(*root))
+        .map(|(root, test)| (root.to_owned(), test))
+        .collect();
+    let member = Crate {
+        name: "shop".to_owned(),
+        folder: "shop".to_owned(),
+        roots,
+        rooms: Rooms::parse(rooms).expect("a table"),
+        shipped: true,
+    };
+    breaches(sources, &[member], &EXEMPT)
+        .iter()
+        .map(ToString::to_string)
+        .collect()
+}
+
+fn found(files: &[(&str, &str)]) -> Vec<String> {
+    let open = "till [all]\nstore [all]\ndesk [all]\n";
+    let present = |line: &&str| {
+        let room = line.split(' ').next().unwrap_or_default();
+        files
+            .iter()
+            .any(|(path, _)| path.starts_with(&format!("src/{room}")))
+    };
+    let rooms: Vec<&str> = open.lines().filter(present).collect();
+    found_with(&rooms.join("\n"), files)
+}
+
+#[test]
+fn two_files_that_import_each_other_are_a_circle() {
+    let found = found(&[
+        ("src/lib.rs", "mod till;\nmod store;"),
+        (
+            "src/till.rs",
+            "use crate::store::Shelf;\npub struct Coin(Shelf);",
+        ),
+        (
+            "src/store.rs",
+            "pub struct Shelf;\nfn pay() -> Option<crate::till::Coin> { None }",
+        ),
+    ]);
+    assert_eq!(
+        found,
+        [
+            "circle: shop/src/store.rs -> shop/src/till.rs",
+            "circle: shop/src/till.rs -> shop/src/store.rs",
+        ]
+    );
+}
+
+#[test]
+fn a_child_may_name_its_parents_types_unless_the_parent_imports_it() {
+    let child = (
+        "src/store/shelf.rs",
+        "use super::Goods;\npub struct Shelf(Goods);",
+    );
+    let parent = "mod shelf;\npub struct Goods;\n";
+    let apart = found(&[
+        ("src/lib.rs", "mod store;"),
+        ("src/store.rs", parent),
+        child,
+    ]);
+    assert_eq!(apart, [""; 0]);
+
+    let both = format!("{parent}fn first() -> Option<shelf::Shelf> {{ None }}");
+    let both = found(&[("src/lib.rs", "mod store;"), ("src/store.rs", &both), child]);
+    assert_eq!(both.len(), 2, "{both:?}");
+    assert!(both.iter().all(|line| line.starts_with("circle: ")));
+
+    // To hand the child's names on is not to use them.
+    for (more, circles) in [("", 0), ("fn first() -> Option<Shelf> { None }", 2)] {
+        let facade = format!("{parent}pub use shelf::Shelf;\n{more}");
+        let found = found(&[
+            ("src/lib.rs", "mod store;"),
+            ("src/store.rs", &facade),
+            child,
+        ]);
+        assert_eq!(found.len(), circles, "{found:?}");
+    }
+}
+
+#[test]
+fn a_re_export_counts_for_the_file_that_defines_the_name() {
+    let found = found(&[
+        ("src/lib.rs", "mod store;\nmod till;"),
+        (
+            "src/store.rs",
+            "mod goods;\nmod shelf;\npub use goods::Goods;\npub use shelf::Shelf;",
+        ),
+        ("src/store/goods.rs", "pub struct Goods;"),
+        (
+            "src/store/shelf.rs",
+            "use super::Goods;\npub struct Shelf(Goods);",
+        ),
+        (
+            "src/till.rs",
+            "use crate::store::{self, Shelf};\nfn f(_: store::Goods, _: Shelf) {}",
+        ),
+    ]);
+    assert_eq!(found, [""; 0]);
+}
+
+#[test]
+fn what_a_macro_is_given_counts_and_tests_do_not() {
+    let files = |body: &str| {
+        let store = format!("pub struct Shelf;\n{body}");
+        let till = "use crate::store::Shelf;\npub fn sum(_: Shelf) -> u8 { 1 }";
+        found(&[
+            ("src/lib.rs", "mod store;\nmod till;"),
+            ("src/store.rs", &store),
+            ("src/till.rs", till),
+        ])
+    };
+    let in_a_macro = "fn f() { println!(\"{}\", crate::till::sum(Shelf)); }";
+    assert_eq!(files(in_a_macro).len(), 2);
+    let in_a_test = "#[cfg(test)]\nmod tests { fn f() { crate::till::sum(super::Shelf); } }";
+    assert_eq!(files(in_a_test), [""; 0]);
+    let outside_tests = in_a_test.replace("cfg(test)", "cfg(not(test))");
+    assert_eq!(files(&outside_tests).len(), 2);
+}
+
+#[test]
+fn folders_may_not_import_each_other_even_through_different_files() {
+    let found = found(&[
+        ("src/lib.rs", "mod store;\nmod till;"),
+        ("src/store.rs", "mod goods;\nmod shelf;"),
+        ("src/store/goods.rs", "pub struct Goods;"),
+        ("src/store/shelf.rs", "use crate::till::Coin;"),
+        ("src/till.rs", "mod receipt;\npub struct Coin;"),
+        ("src/till/receipt.rs", "use crate::store::goods::Goods;"),
+    ]);
+    assert_eq!(
+        found,
+        [
+            "circle-of-folders: shop/src/store/ -> shop/src/till/",
+            "circle-of-folders: shop/src/till/ -> shop/src/store/",
+        ]
+    );
+}
+
+#[test]
+fn an_import_that_the_table_does_not_name_is_a_wall() {
+    let files = [
+        ("src/lib.rs", "mod desk;\nmod store;\nmod till;"),
+        ("src/desk.rs", "use crate::store::shelf::Shelf;"),
+        ("src/store.rs", "pub mod shelf;"),
+        ("src/store/shelf.rs", "pub struct Shelf;"),
+        ("src/till.rs", ""),
+    ];
+    let rooms = "desk [till] # counts\nstore []\ntill []";
+    assert_eq!(
+        found_with(rooms, &files),
+        ["wall: shop/src/desk.rs -> shop/src/store/shelf.rs"]
+    );
+    for open in [
+        "desk [store]\nstore []\ntill []",
+        "desk [store/shelf]\nstore []\ntill []",
+        "desk [all but till]\nstore []\ntill []",
+    ] {
+        assert_eq!(found_with(open, &files), [""; 0], "{open}");
+    }
+    assert_eq!(
+        found_with("desk [all but store]\nstore []\ntill []", &files).len(),
+        1
+    );
+    assert_eq!(
+        found_with("desk [store]\nstore []", &files),
+        ["no-row: shop/till"]
+    );
+    let too_many = "desk [store]\nstore []\ntill [cellar]\nroof []";
+    assert_eq!(
+        found_with(too_many, &files),
+        ["no-room: shop/cellar", "no-room: shop/roof"]
+    );
+}
+
+#[test]
+fn a_part_of_a_room_can_have_a_row_of_its_own() {
+    let files = [
+        ("src/lib.rs", "mod store;"),
+        ("src/store.rs", "mod cell;\nmod goods;"),
+        ("src/store/cell.rs", "use super::goods::Goods;"),
+        ("src/store/goods.rs", "pub struct Goods;"),
+    ];
+    assert_eq!(found_with("store []", &files), [""; 0]);
+    assert_eq!(
+        found_with("store []\nstore/cell []", &files),
+        ["wall: shop/src/store/cell.rs -> shop/src/store/goods.rs"]
+    );
+}
+
+#[test]
+fn a_file_that_no_module_declares_is_an_orphan() {
+    let found = found(&[
+        ("src/lib.rs", "mod store;"),
+        (
+            "src/store.rs",
+            "#[cfg(test)]\n#[path = \"odd/name.rs\"]\nmod tests;",
+        ),
+        ("src/odd/name.rs", ""),
+        ("src/generated.rs", ""),
+        ("src/left.rs", ""),
+        ("tests/buys.rs", "mod helper;\nmod gone;"),
+        ("tests/helper.rs", ""),
+    ]);
+    assert_eq!(
+        found,
+        ["missing: shop/tests/gone.rs", "orphan: shop/src/left.rs"]
+    );
+}
+
+#[test]
+fn a_file_that_does_not_say_why_it_exists_is_found() {
+    let sources = BTreeMap::from([(
+        "shop/src/lib.rs".to_owned(),
+        "// A comment.\n//! Why.\n".to_owned(),
+    )]);
+    assert_eq!(found_in("", &sources), ["header: shop/src/lib.rs"]);
+}
+
+#[test]
+fn a_file_may_have_480_lines_unless_it_is_a_table() {
+    let lines = |count: usize| "// One.\n".repeat(count);
+    let files = |text: &str| {
+        let root = "mod store;\nmod table;";
+        found_with(
+            "store []\ntable []",
+            &[
+                ("src/lib.rs", root),
+                ("src/store.rs", text),
+                ("src/table.rs", &lines(900)),
+            ],
+        )
+    };
+    assert_eq!(files(&lines(479)), [""; 0]);
+    assert_eq!(files(&lines(480)), ["file-lines: shop/src/store.rs = 481"]);
+}
+
+#[test]
+fn a_function_may_have_100_lines_and_six_parameters() {
+    let function = |lines: usize, parameters: usize| {
+        let mut text = String::from("fn f(");
+        for each in 0..parameters {
+            let _ = write!(text, "_a{each}: u8, ");
+        }
+        text.push_str(") {\n");
+        text.push_str(&"    let _ = 1;\n".repeat(lines - 2));
+        text.push('}');
+        found(&[("src/lib.rs", &text)])
+    };
+    assert_eq!(function(60, 6), [""; 0]);
+    assert_eq!(function(60, 7), ["parameters: shop/src/lib.rs f = 7"]);
+    // Of one function none may be among the longest.
+    assert_eq!(function(100, 6), ["most-function-lines: shop = 100"]);
+    assert_eq!(
+        function(101, 6),
+        [
+            "function-lines: shop/src/lib.rs f = 101",
+            "most-function-lines: shop = 101"
+        ]
+    );
+}
+
+#[test]
+fn unwrap_is_found_and_expect_is_counted_outside_tests_only() {
+    let found = found(&[(
+        "src/lib.rs",
+        "fn f(a: Option<u8>) { a.expect(\"x\"); println!(\"{}\", a.expect(\"y\")); a.unwrap(); }\n\
+         #[test]\nfn t() { None::<u8>.unwrap(); None::<u8>.expect(\"z\"); }",
+    )]);
+    assert_eq!(found, ["expect: shop = 2", "unwrap: shop/src/lib.rs"]);
+}
+
+#[test]
+fn a_silent_folder_does_not_name_the_other_crate() {
+    let found = found(&[
+        ("src/lib.rs", "mod store;"),
+        (
+            "src/store.rs",
+            "mod label;\nmod shelf;\nuse wire::v1::Goods;",
+        ),
+        ("src/store/label.rs", "use wire::v1::Label;"),
+        (
+            "src/store/shelf.rs",
+            "fn f() { wire::convert::shelf(); }\n\
+             #[cfg(test)]\nmod tests { use wire::v1; }",
+        ),
+    ]);
+    assert_eq!(
+        found,
+        [
+            "silent: shop/src/store.rs names wire",
+            "silent: shop/src/store/shelf.rs names wire",
+        ]
+    );
+}
+
+#[test]
+fn an_allowance_can_only_shrink() {
+    let circle = Breach::of("circle", "a.rs -> b.rs");
+    let long = Breach::measured("file-lines", "a.rs", 500);
+    let text = allowance::write(&[long.clone(), circle.clone()]);
+    assert_eq!(text, "circle: a.rs -> b.rs\nfile-lines: a.rs = 500\n");
+    let said = |found: &[Breach]| allowance::differences(&text, found);
+
+    assert_eq!(said(&[circle.clone(), long.clone()]), [""; 0]);
+    assert_eq!(
+        said(std::slice::from_ref(&long)),
+        ["not needed any more, remove it: circle: a.rs -> b.rs"]
+    );
+    let other = Breach::of("circle", "b.rs -> c.rs");
+    assert_eq!(
+        said(&[circle.clone(), long, other]),
+        ["new: circle: b.rs -> c.rs"]
+    );
+    for (lines, word) in [(501, "more"), (499, "less")] {
+        let changed = Breach::measured("file-lines", "a.rs", lines);
+        let said = said(&[circle.clone(), changed]);
+        assert!(said.len() == 1 && said[0].starts_with(word), "{said:?}");
+    }
+}

@@ -1,0 +1,283 @@
+//! What holds inside every crate, and where it does not.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::allowance::Breach;
+use crate::circles::in_circles;
+use crate::modules::{Function, Module, Target, parent_of};
+use crate::rooms::Rooms;
+
+/// Lines of a file. What is longer holds two ideas.
+pub(crate) const FILE_LINES: usize = 480;
+/// Lines of one function, its head included.
+pub(crate) const FUNCTION_LINES: usize = 100;
+/// Lines that 99 of 100 functions outside tests keep to.
+pub(crate) const MOST_FUNCTION_LINES: usize = 60;
+pub(crate) const PARAMETERS: usize = 6;
+
+/// One package, as Cargo describes it.
+#[derive(Debug)]
+pub(crate) struct Crate {
+    pub name: String,
+    pub folder: String,
+    /// Root files, and whether all below is a test.
+    pub roots: Vec<(String, bool)>,
+    pub rooms: Rooms,
+    /// It runs in a cluster of others: it must not end by a panic that a shorter
+    /// way of writing brought.
+    pub shipped: bool,
+}
+
+/// What the rules leave out, each with its reason.
+#[derive(Debug)]
+pub(crate) struct Exempt {
+    /// Written by a program, and read by `include!`.
+    pub generated: &'static [&'static str],
+    /// Rows of data, which are not easier to read in two files.
+    pub tables: &'static [&'static str],
+    /// Folders of a crate in which other crates are not named.
+    pub silent: &'static [Silent],
+}
+
+/// Within `folders` of the crate `of` nobody names the crate `about`.
+#[derive(Debug)]
+pub(crate) struct Silent {
+    pub of: &'static str,
+    pub folders: &'static [&'static str],
+    pub besides: &'static [&'static str],
+    pub about: &'static str,
+}
+
+/// Everything that does not hold in these crates.
+pub(crate) fn breaches(
+    sources: &BTreeMap<String, String>,
+    crates: &[Crate],
+    exempt: &Exempt,
+) -> Vec<Breach> {
+    let mut found = BTreeSet::new();
+    for member in crates {
+        let targets: Vec<Target> = member
+            .roots
+            .iter()
+            .map(|(root, test)| Target::read(sources, root, *test))
+            .collect();
+        let files = files_of(sources, member, crates);
+        declared(&files, &targets, exempt, &mut found);
+        for file in &files {
+            written(file, &sources[*file], exempt, &mut found);
+        }
+        for target in &targets {
+            circles(target, &mut found);
+            wide(&target.functions, &mut found);
+        }
+        if let Some(main) = targets.first() {
+            walls(member, main, &mut found);
+            silence(member, main, exempt, &mut found);
+        }
+        if member.shipped {
+            calls(member, &targets, &mut found);
+        }
+        long_functions(member, &targets, &mut found);
+    }
+    found.into_iter().collect()
+}
+
+/// Files below the crate's folder that belong to no crate inside it.
+fn files_of<'a>(
+    sources: &'a BTreeMap<String, String>,
+    member: &Crate,
+    crates: &[Crate],
+) -> BTreeSet<&'a str> {
+    let owner = |file: &str| {
+        crates
+            .iter()
+            .filter(|other| file.starts_with(&format!("{}/", other.folder)))
+            .max_by_key(|other| other.folder.len())
+            .map(|other| other.name.as_str())
+    };
+    sources
+        .keys()
+        .map(String::as_str)
+        .filter(|file| owner(file) == Some(&member.name))
+        .collect()
+}
+
+fn declared(
+    files: &BTreeSet<&str>,
+    targets: &[Target],
+    exempt: &Exempt,
+    found: &mut BTreeSet<Breach>,
+) {
+    let mut reached: BTreeSet<&str> = targets.iter().flat_map(Target::files).collect();
+    reached.extend(exempt.generated);
+    for orphan in files.difference(&reached) {
+        found.insert(Breach::of("orphan", *orphan));
+    }
+    for missing in targets.iter().flat_map(|target| &target.missing) {
+        found.insert(Breach::of("missing", missing));
+    }
+}
+
+fn written(file: &str, text: &str, exempt: &Exempt, found: &mut BTreeSet<Breach>) {
+    if exempt.generated.contains(&file) {
+        return;
+    }
+    if !text.starts_with("//!") {
+        found.insert(Breach::of("header", file));
+    }
+    let lines = text.lines().count();
+    if lines > FILE_LINES && !exempt.tables.contains(&file) {
+        found.insert(Breach::measured("file-lines", file, lines));
+    }
+}
+
+/// No circle of files, and none of folders beside each other.
+fn circles(target: &Target, found: &mut BTreeSet<Breach>) {
+    let arrows = target.arrows();
+    let module = |index: usize| &target.modules[index];
+    let between_files = arrows
+        .iter()
+        .map(|(from, to)| (module(*from).file.as_str(), module(*to).file.as_str()))
+        .filter(|(from, to)| from != to)
+        .collect();
+    for (from, to) in in_circles(&between_files) {
+        found.insert(Breach::of("circle", format!("{from} -> {to}")));
+    }
+
+    // By the module that they lie in: the arrows between its children.
+    let mut between_folders: BTreeMap<String, BTreeSet<(String, String)>> = BTreeMap::new();
+    for (from, to) in &arrows {
+        let (from, to) = (&module(*from).path, &module(*to).path);
+        let same = from.iter().zip(to).take_while(|(a, b)| a == b).count();
+        if let (Some(_), Some(_)) = (from.get(same), to.get(same)) {
+            between_folders
+                .entry(from[..same].join("/"))
+                .or_default()
+                .insert((from[..=same].join("/"), to[..=same].join("/")));
+        }
+    }
+    let base = parent_of(&target.modules[0].file);
+    let several: BTreeSet<String> = folders(target);
+    for arrows in between_folders.values() {
+        let arrows = arrows
+            .iter()
+            .map(|(from, to)| (from.as_str(), to.as_str()))
+            .collect();
+        for (from, to) in in_circles(&arrows) {
+            // Two single files are a circle of files.
+            if several.contains(from) || several.contains(to) {
+                let subject = format!("{base}/{from}/ -> {base}/{to}/");
+                found.insert(Breach::of("circle-of-folders", subject));
+            }
+        }
+    }
+}
+
+/// Paths of modules that have files below their own.
+fn folders(target: &Target) -> BTreeSet<String> {
+    let outside_tests = target.modules.iter().filter(|module| !module.test);
+    outside_tests
+        .filter(|module| {
+            let parent = module.parent.map(|parent| &target.modules[parent].file);
+            parent.is_some_and(|parent| *parent != module.file)
+        })
+        .flat_map(|module| {
+            let path = &module.path;
+            (1..path.len()).map(move |length| path[..length].join("/"))
+        })
+        .collect()
+}
+
+/// What each room imports stands in the table.
+fn walls(member: &Crate, target: &Target, found: &mut BTreeSet<Breach>) {
+    let rooms = &member.rooms;
+    let of = |module: &Module| module.path.join("/");
+    for module in target.modules.iter().filter(|module| !module.test) {
+        if !module.path.is_empty() && rooms.row(&module.path).is_none() {
+            let subject = format!("{}/{}", member.name, module.path[0]);
+            found.insert(Breach::of("no-row", subject));
+        }
+    }
+    let all = target
+        .modules
+        .iter()
+        .filter(|module| !module.test)
+        .map(of)
+        .collect();
+    for unknown in rooms.unknown(&all) {
+        let subject = format!("{}/{unknown}", member.name);
+        found.insert(Breach::of("no-room", subject));
+    }
+    for (from, to) in target.arrows() {
+        let (from, to) = (&target.modules[from], &target.modules[to]);
+        let Some(row) = rooms.row(&from.path) else {
+            continue;
+        };
+        if !rooms.may_import(row, &to.path) {
+            let subject = format!("{} -> {}", from.file, to.file);
+            found.insert(Breach::of("wall", subject));
+        }
+    }
+}
+
+fn silence(member: &Crate, target: &Target, exempt: &Exempt, found: &mut BTreeSet<Breach>) {
+    let rules = exempt.silent.iter().filter(|rule| rule.of == member.name);
+    for rule in rules {
+        for module in target.naming(rule.about) {
+            let path = module.path.join("/");
+            let within = |folder: &str| {
+                path.strip_prefix(folder)
+                    .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+            };
+            if rule.folders.iter().any(|folder| within(folder))
+                && !rule.besides.iter().any(|folder| within(folder))
+            {
+                let subject = format!("{} names {}", module.file, rule.about);
+                found.insert(Breach::of("silent", subject));
+            }
+        }
+    }
+}
+
+fn wide(functions: &[Function], found: &mut BTreeSet<Breach>) {
+    for function in functions {
+        let subject = format!("{} {}", function.file, function.name);
+        if function.parameters > PARAMETERS {
+            let amount = function.parameters;
+            found.insert(Breach::measured("parameters", &subject, amount));
+        }
+        if function.lines > FUNCTION_LINES {
+            found.insert(Breach::measured("function-lines", subject, function.lines));
+        }
+    }
+}
+
+fn long_functions(member: &Crate, targets: &[Target], found: &mut BTreeSet<Breach>) {
+    let functions = targets.iter().flat_map(|target| &target.functions);
+    let mut lines: Vec<usize> = functions
+        .filter(|function| !function.test)
+        .map(|function| function.lines)
+        .collect();
+    lines.sort_unstable();
+    // One in a hundred may be longer, rounded down: of few functions none.
+    let longest = lines.len().checked_sub(1 + lines.len() / 100);
+    if let Some(at) = longest
+        && lines[at] > MOST_FUNCTION_LINES
+    {
+        let breach = Breach::measured("most-function-lines", &member.name, lines[at]);
+        found.insert(breach);
+    }
+}
+
+/// `unwrap` not at all, and `expect` where an invariant holds that stands beside it:
+/// how many there are is counted per crate, so that moving one is no breach.
+fn calls(member: &Crate, targets: &[Target], found: &mut BTreeSet<Breach>) {
+    let calls = || targets.iter().flat_map(|target| &target.calls);
+    for call in calls().filter(|call| call.method == "unwrap") {
+        found.insert(Breach::of("unwrap", &call.file));
+    }
+    let expects = calls().filter(|call| call.method == "expect").count();
+    if expects > 0 {
+        found.insert(Breach::measured("expect", &member.name, expects));
+    }
+}

@@ -1,0 +1,27 @@
+//! What both planes, the injector and the capture know of each other beforehand: ports,
+//! the proxy's own user, service accounts, the audience of tokens.
+//!
+//! Written into pods of running clusters: whoever changes one breaks pods that were
+//! injected before.
+
+/// Where the proxy takes what the application sends.
+pub const OUTBOUND_PORT: u16 = 15101;
+/// Where the proxy takes what comes to the application in plaintext.
+pub const INBOUND_PORT: u16 = 15106;
+/// Where the proxy takes what other proxies send.
+pub const MESH_PORT: u16 = 15108;
+/// Probes, metrics and what the kubelet asks.
+pub const ADMIN_PORT: u16 = 15190;
+/// Ports that no container of a meshed pod may use.
+pub const PROXY_PORTS: [u16; 4] = [OUTBOUND_PORT, INBOUND_PORT, MESH_PORT, ADMIN_PORT];
+
+/// Uid and gid of the proxy; what they send is not redirected.
+pub const PROXY_UID: u32 = 15190;
+
+/// Service and ServiceAccount of the controller.
+pub const CONTROLLER: &str = "weft-controller";
+/// Service and ServiceAccount of the injector, and its MutatingWebhookConfiguration.
+pub const INJECTOR: &str = "weft-injector";
+
+/// Audience of the tokens that proxies show to the controller.
+pub const TOKEN_AUDIENCE: &str = "weft.dev";

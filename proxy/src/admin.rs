@@ -1,0 +1,80 @@
+//! What the admin port answers beyond `/live`, `/ready` and `/metrics`.
+//!
+//! Probes and hooks are for the kubelet; what shows configuration or changes
+//! state is for the pod itself and answers loopback only.
+//!
+//! Imports `config`, `drain`, `probe`, `proxy` and `telemetry`.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use http::{Method, StatusCode};
+use runtime::admin::{Answer, Request, json, text};
+use serde_json::{Map, Value};
+
+use crate::probe::Probes;
+use crate::proxy::Proxy;
+
+#[derive(Clone, Debug)]
+pub(crate) struct Pages {
+    proxy: Arc<Proxy>,
+    probes: Arc<Probes>,
+}
+
+impl Pages {
+    /// # Errors
+    /// When the injected probes or hooks cannot be read.
+    pub(crate) fn new(proxy: Arc<Proxy>) -> anyhow::Result<Self> {
+        let settings = &proxy.settings;
+        let ip = *settings
+            .ips
+            .first()
+            .ok_or_else(|| anyhow::anyhow!("the pod has no address"))?;
+        let probes = Probes::parse(
+            settings.probes.as_deref().unwrap_or_default(),
+            settings.hooks.as_deref().unwrap_or_default(),
+            ip,
+        )?;
+        Ok(Self {
+            proxy,
+            probes: Arc::new(probes),
+        })
+    }
+
+    pub(crate) async fn answer(self, request: Request, peer: SocketAddr) -> Answer {
+        let path = request.uri().path();
+        if let Some(answer) = self.probes.answer(request.method(), path).await {
+            return answer;
+        }
+        let local = peer.ip().to_canonical().is_loopback();
+        match (request.method(), path) {
+            _ if !local => text(StatusCode::NOT_FOUND, "no such page\n"),
+            (&Method::POST, "/drain") => {
+                self.proxy.lifecycle.drain();
+                self.proxy.telemetry.reports.leave();
+                text(StatusCode::OK, "draining\n")
+            }
+            (&Method::GET, "/config") => json(StatusCode::OK, self.config()),
+            _ => text(StatusCode::NOT_FOUND, "no such page\n"),
+        }
+    }
+
+    /// Names and versions of everything held.
+    fn config(&self) -> String {
+        let snapshot = self.proxy.state.snapshot();
+        let mut held: Vec<(String, String)> = snapshot.held().into_iter().collect();
+        held.sort();
+        let resources: Map<String, Value> = held
+            .into_iter()
+            .map(|(name, version)| (name, version.into()))
+            .collect();
+        let page = serde_json::json!({
+            "identity": self.proxy.settings.identity.as_str(),
+            "enforcement": format!("{:?}", snapshot.access.enforcement).to_lowercase(),
+            "mtls": format!("{:?}", snapshot.mtls()).to_lowercase(),
+            "draining": self.proxy.lifecycle.is_draining(),
+            "resources": resources,
+        });
+        format!("{page:#}\n")
+    }
+}

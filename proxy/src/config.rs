@@ -1,0 +1,7 @@
+//! What the controller said, and which of it this proxy asks for.
+//!
+//! Imports `endpoints` and `telemetry`.
+
+pub(crate) mod apply;
+pub(crate) mod snapshot;
+pub(crate) mod store;

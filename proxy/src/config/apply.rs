@@ -1,0 +1,335 @@
+//! A batch from the controller makes a new snapshot out of the old one.
+//!
+//! A resource that cannot be used is refused with a reason, and what it would have
+//! replaced stays: a bad change never takes down more than itself, and never allows
+//! more than before.
+
+use std::collections::{BTreeSet, HashSet};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use policy::access::{self, Access, Ports};
+use policy::mode::{Enforcement, MtlsMode};
+use policy::name::{ServiceId, SpiffeId};
+use policy::protocol::Protocol;
+use policy::route::{Forward, Rule, Table};
+use prost::Message as _;
+use wire::v1;
+
+use crate::config::snapshot::{Destination, PodTarget, Service, Snapshot, Version, Workload};
+use crate::endpoints::endpoint::Endpoint;
+use crate::endpoints::registry::Registry;
+use crate::endpoints::set::EndpointSet;
+
+/// Ports of the own pod that count as declared; more are told apart only once they
+/// are served.
+const DECLARED_PORTS: usize = 256;
+/// Longer ranges say how ports are to be treated, not which there are.
+const DECLARED_RANGE: u16 = 64;
+
+fn is_rule(name: &str) -> bool {
+    use wire::names::Name;
+    matches!(
+        wire::names::parse(name),
+        Some(Name::Rule { .. } | Name::ExtendedRule { .. })
+    )
+}
+
+/// The address that a destination resource is named after.
+fn address_in(name: &str) -> Option<SocketAddr> {
+    match wire::names::parse(name)? {
+        wire::names::Name::Destination { ip, port } => Some(SocketAddr::new(ip, port)),
+        _ => None,
+    }
+}
+
+fn port_of(raw: u32) -> Result<u16, String> {
+    u16::try_from(raw)
+        .ok()
+        .filter(|port| *port != 0)
+        .ok_or_else(|| format!("{raw} is no port"))
+}
+
+fn protocol_of(raw: i32) -> Protocol {
+    // A protocol that a newer controller knows is found out by looking.
+    v1::Protocol::try_from(raw).map_or(Protocol::Detect, Into::into)
+}
+
+fn workload_of(workload: &v1::Workload) -> Result<Workload, String> {
+    let identity = SpiffeId::try_from(workload.identity.as_str())
+        .map_err(|error| format!("identity: {error}"))?;
+    let ports = workload
+        .ports
+        .iter()
+        .map(|port| {
+            Ok((
+                port_of(port.first)?,
+                port_of(port.last)?,
+                protocol_of(port.protocol),
+            ))
+        })
+        .collect::<Result<_, String>>()?;
+    Ok(Workload {
+        identity,
+        enforcement: v1::Enforcement::try_from(workload.enforcement)
+            .map_or(Enforcement::Enforce, Into::into),
+        mtls: v1::MtlsMode::try_from(workload.mtls).map_or(MtlsMode::Strict, Into::into),
+        ports,
+        zone: workload.zone.clone(),
+    })
+}
+
+fn destination_of(
+    destination: v1::Destination,
+    registry: &Registry,
+) -> Result<Destination, String> {
+    Ok(
+        match destination.target.ok_or("a destination of unknown kind")? {
+            v1::destination::Target::Service(name) => Destination::Service(name.into()),
+            v1::destination::Target::Pod(pod) => {
+                let endpoint = pod.endpoint.as_ref().ok_or("a pod without an address")?;
+                Destination::Pod(PodTarget {
+                    endpoint: endpoint_of(endpoint, registry)?,
+                    protocol: protocol_of(pod.protocol),
+                    headless: pod
+                        .headless
+                        .into_iter()
+                        .map(|headless| (headless.hosts, headless.service.into()))
+                        .collect(),
+                })
+            }
+            v1::destination::Target::External(_) => Destination::External,
+            v1::destination::Target::Refused(refused) => Destination::Refused(refused.reason),
+        },
+    )
+}
+
+fn service_of(name: &str, service: &v1::Service, registry: &Registry) -> Result<Service, String> {
+    let rules = service
+        .splits
+        .iter()
+        .map(|split| Rule::try_from(split).map(|rule| rule.map(Forward::split)))
+        .collect::<Result<_, _>>()
+        .map_err(|error| error.to_string())?;
+    let backends = service.splits.iter().flat_map(|split| &split.backends);
+    Ok(Service {
+        id: ServiceId {
+            namespace: service.namespace.as_str().into(),
+            name: service.name.as_str().into(),
+        },
+        label: format!("{}/{}", service.namespace, service.name).into(),
+        port: port_of(service.port)?,
+        protocol: protocol_of(service.protocol),
+        affinity: registry.affinity(name, service.affinity_seconds),
+        routes: Table {
+            rules,
+            otherwise: Forward::Root,
+        },
+        endpoints: service.endpoints.as_str().into(),
+        backends: backends
+            .map(|backend| backend.endpoints.as_str().into())
+            .collect(),
+    })
+}
+
+fn endpoint_of(endpoint: &v1::Endpoint, registry: &Registry) -> Result<Arc<Endpoint>, String> {
+    let ip: IpAddr = endpoint
+        .ip
+        .parse()
+        .map_err(|_| format!("{:?} is no address", endpoint.ip))?;
+    let identity = match endpoint.identity.as_str() {
+        "" => None,
+        id => Some(SpiffeId::try_from(id).map_err(|error| format!("identity of {ip}: {error}"))?),
+    };
+    let pod = match endpoint.pod.as_str() {
+        "" => String::new(),
+        pod => format!("{}/{pod}", endpoint.namespace),
+    };
+    Ok(registry.at(
+        SocketAddr::new(ip, port_of(endpoint.port)?),
+        identity,
+        &pod,
+        endpoint.opaque,
+    ))
+}
+
+impl Snapshot {
+    /// The snapshot after `batch`, and what of it was refused.
+    #[must_use]
+    pub fn after(&self, batch: v1::Batch, registry: &Registry) -> (Self, Vec<v1::Nack>) {
+        let mut next = self.clone();
+        let mut nacks = Vec::new();
+        let before = (next.workload.clone(), next.rules_fingerprint());
+        if batch.full {
+            let kept: HashSet<&str> = batch
+                .unchanged
+                .iter()
+                .map(String::as_str)
+                .chain(batch.set.iter().map(|resource| resource.name.as_str()))
+                .collect();
+            let gone: Vec<String> = next
+                .versions
+                .keys()
+                .filter(|name| !kept.contains(name.as_str()))
+                .cloned()
+                .collect();
+            for name in gone {
+                next.remove(&name);
+            }
+        }
+        for name in &batch.remove {
+            next.remove(name);
+        }
+        for resource in batch.set {
+            let (name, version) = (resource.name.clone(), resource.version.clone());
+            let bytes = resource.encoded_len();
+            match next.set(resource, registry) {
+                Ok(()) => {
+                    next.versions.insert(name, Version { version, bytes });
+                }
+                Err(reason) => nacks.push(v1::Nack {
+                    name,
+                    version,
+                    reason,
+                }),
+            }
+        }
+        if before != (next.workload.clone(), next.rules_fingerprint()) {
+            next.policy_revision += 1;
+            next.access = Arc::new(Access {
+                enforcement: next
+                    .workload
+                    .as_ref()
+                    .map_or(Enforcement::Enforce, |workload| workload.enforcement),
+                rules: next.rules.values().cloned().collect(),
+            });
+            next.declared = Arc::new(next.declared_ports());
+        }
+        next.note_meshed_services(registry);
+        (next, nacks)
+    }
+
+    pub(super) fn declared_ports(&self) -> BTreeSet<u16> {
+        let workload = self.workload.iter().flat_map(|workload| &workload.ports);
+        let ranges =
+            workload.filter(|(first, last, _)| last.saturating_sub(*first) < DECLARED_RANGE);
+        let rules = self.rules.values();
+        let rules = rules.flat_map(|rule| rule.ports.iter().chain(&rule.limit));
+        let mut ports = BTreeSet::new();
+        for port in ranges
+            .flat_map(|(first, last, _)| *first..=*last)
+            .chain(rules.flat_map(|ports| {
+                match ports {
+                    Ports::Any => &[],
+                    Ports::Only(ports) => ports.as_slice(),
+                }
+                .iter()
+                .copied()
+            }))
+        {
+            if ports.len() == DECLARED_PORTS {
+                break;
+            }
+            ports.insert(port);
+        }
+        ports
+    }
+
+    /// An address of a Service is meshed when one of its endpoints is: whoever calls it
+    /// in plaintext may be led there.
+    pub(super) fn note_meshed_services(&self, registry: &Registry) {
+        for (addr, destination) in &self.destinations {
+            let Destination::Service(name) = &**destination else {
+                continue;
+            };
+            let service = self.services.get(name);
+            let set = service.and_then(|service| self.endpoints.get(&service.endpoints));
+            // Without endpoints nothing new is said.
+            if let Some(set) = set.filter(|set| !set.endpoints.is_empty()) {
+                let meshed = set.endpoints.iter().any(|endpoint| endpoint.meshed());
+                registry.note_meshed(*addr, meshed);
+            }
+        }
+    }
+
+    pub(super) fn rules_fingerprint(&self) -> Vec<(String, Option<String>)> {
+        self.rules
+            .keys()
+            .map(|name| {
+                let held = self.versions.get(name);
+                (name.clone(), held.map(|held| held.version.clone()))
+            })
+            .collect()
+    }
+
+    pub(super) fn remove(&mut self, name: &str) {
+        self.versions.remove(name);
+        if is_rule(name) {
+            self.rules.remove(name);
+        } else if let Some(addr) = address_in(name) {
+            self.destinations.remove(&addr);
+        } else if name.starts_with("service/") {
+            self.services.remove(name);
+        } else if name.starts_with("endpoints/") {
+            self.endpoints.remove(name);
+        }
+        // The own workload and the roots are never taken away: without them
+        // nothing could be decided.
+    }
+
+    pub(super) fn set(
+        &mut self,
+        resource: v1::Resource,
+        registry: &Registry,
+    ) -> Result<(), String> {
+        let name = resource.name;
+        match resource
+            .content
+            .ok_or("the resource has a kind that this proxy does not know")?
+        {
+            v1::resource::Content::Bundle(bundle) => {
+                if bundle.roots.is_empty() {
+                    return Err("a trust bundle without roots".to_owned());
+                }
+                self.roots = bundle.roots;
+            }
+            v1::resource::Content::Workload(workload) => {
+                self.workload = Some(Arc::new(workload_of(&workload)?));
+            }
+            v1::resource::Content::Rule(rule) | v1::resource::Content::ExtendedRule(rule) => {
+                let rule = access::Rule::try_from(&rule).map_err(|error| error.to_string())?;
+                self.rules.insert(name, rule);
+            }
+            v1::resource::Content::Destination(destination) => {
+                let addr = address_in(&name).ok_or_else(|| format!("{name} names no address"))?;
+                let destination = destination_of(destination, registry)?;
+                match &destination {
+                    Destination::Pod(pod) => {
+                        registry.note_meshed(pod.endpoint.addr, pod.endpoint.meshed());
+                    }
+                    Destination::External => registry.note_meshed(addr, false),
+                    // Its endpoints tell, or nothing is there.
+                    Destination::Service(_) | Destination::Refused(_) => {}
+                }
+                self.destinations.insert(addr, Arc::new(destination));
+            }
+            v1::resource::Content::Service(service) => {
+                let service = service_of(&name, &service, registry)?;
+                self.services.insert(name.into(), Arc::new(service));
+            }
+            v1::resource::Content::Endpoints(endpoints) => {
+                let endpoints = endpoints
+                    .endpoints
+                    .iter()
+                    .map(|endpoint| endpoint_of(endpoint, registry))
+                    .collect::<Result<Vec<_>, String>>()?;
+                for endpoint in &endpoints {
+                    registry.note_meshed(endpoint.addr, endpoint.meshed());
+                }
+                self.endpoints
+                    .insert(name.into(), Arc::new(EndpointSet { endpoints }));
+            }
+        }
+        Ok(())
+    }
+}

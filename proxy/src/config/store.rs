@@ -1,0 +1,293 @@
+//! What stands at the address that the application called.
+//!
+//! Destinations come on demand: the first call to an address asks the controller
+//! and waits a moment, later ones find the answer. What was ever used is kept, however
+//! long ago that was, because a controller may be away when it is called again: only
+//! for want of room are the addresses given back that nobody used for longest.
+
+use std::collections::{HashMap, HashSet};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use parking_lot::Mutex;
+use policy::protocol::Protocol;
+use tokio::sync::{Notify, watch};
+use tokio::time::{Instant, timeout};
+use wire::v1;
+
+use crate::config::snapshot::{Destination, PodTarget, Snapshot};
+use crate::endpoints::registry::Registry;
+use crate::telemetry::Telemetry;
+
+/// How long a call waits for the controller to say what an address is.
+const LOOKUP_WAIT: Duration = Duration::from_secs(1);
+/// Destinations held at most; the controller enforces the same bound. A pod
+/// that calls more addresses than this is a crawler, and the least recently
+/// used one makes room.
+const DESTINATION_LIMIT: usize = 4096;
+/// Bytes of configuration that are kept for destinations, as it came; in memory it is
+/// about twice that. Endpoints are 100 bytes each.
+const KEPT_BYTES: usize = 4 * 1024 * 1024;
+/// Destinations that are kept whatever they take.
+const KEPT_AT_LEAST: usize = 1000;
+
+#[derive(Debug)]
+struct Wanted {
+    users: usize,
+    last_used: Instant,
+}
+
+/// The proxy's knowledge, and its wish for more. Shared by everything.
+#[derive(Debug)]
+pub struct Store {
+    snapshot: ArcSwap<Snapshot>,
+    changed: watch::Sender<u64>,
+    policy: watch::Sender<u64>,
+    pub registry: Registry,
+    wanted: Mutex<HashMap<SocketAddr, Wanted>>,
+    /// Told when `wanted` changed.
+    pub asked: Notify,
+    pub telemetry: Arc<Telemetry>,
+}
+
+/// Keeps a destination subscribed while a connection uses it.
+#[derive(Debug)]
+pub struct DestinationGuard {
+    state: Arc<Store>,
+    addr: SocketAddr,
+}
+
+impl Drop for DestinationGuard {
+    fn drop(&mut self) {
+        if let Some(wanted) = self.state.wanted.lock().get_mut(&self.addr) {
+            wanted.users = wanted.users.saturating_sub(1);
+            wanted.last_used = Instant::now();
+        }
+    }
+}
+
+impl Store {
+    #[must_use]
+    pub fn new(telemetry: Arc<Telemetry>) -> Self {
+        Self {
+            snapshot: ArcSwap::default(),
+            changed: watch::Sender::new(0),
+            policy: watch::Sender::new(0),
+            registry: Registry::default(),
+            wanted: Mutex::default(),
+            asked: Notify::new(),
+            telemetry,
+        }
+    }
+
+    #[must_use]
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        self.snapshot.load_full()
+    }
+
+    /// Tells when the own policy changed.
+    #[must_use]
+    pub fn policy_changes(&self) -> watch::Receiver<u64> {
+        self.policy.subscribe()
+    }
+
+    /// Puts a batch into use and returns what could not be used.
+    pub fn apply(&self, batch: v1::Batch) -> Vec<v1::Nack> {
+        let (next, nacks) = self.snapshot.load().after(batch, &self.registry);
+        self.telemetry.metrics.batches.inc();
+        self.telemetry.metrics.nacks.inc_by(nacks.len() as u64);
+        self.telemetry
+            .metrics
+            .destinations
+            .set(i64::try_from(next.destinations.len()).unwrap_or(i64::MAX));
+        let policy = next.policy_revision;
+        self.telemetry.declare(Arc::clone(&next.declared));
+        self.snapshot.store(Arc::new(next));
+        self.registry.sweep();
+        if self.registry.forgot_meshed() {
+            self.telemetry.metrics.limit("meshed-addresses");
+        }
+        self.changed.send_modify(|revision| *revision += 1);
+        self.policy.send_if_modified(|revision| {
+            let changed = *revision != policy;
+            *revision = policy;
+            changed
+        });
+        nacks
+    }
+
+    /// What stands at `addr`. When the controller has not told within [`LOOKUP_WAIT`],
+    /// the endpoint of that address if a Service has one that is meshed, else `None`.
+    pub async fn find(
+        self: &Arc<Self>,
+        addr: SocketAddr,
+    ) -> (Option<Arc<Destination>>, DestinationGuard) {
+        let usage = self.want(addr);
+        if let Some(found) = self.snapshot.load().destinations.get(&addr) {
+            return (Some(Arc::clone(found)), usage);
+        }
+        let mut changed = self.changed.subscribe();
+        let found = timeout(LOOKUP_WAIT, async {
+            loop {
+                if let Some(found) = self.snapshot.load().destinations.get(&addr) {
+                    return Some(Arc::clone(found));
+                }
+                changed.changed().await.ok()?;
+            }
+        })
+        .await
+        .ok()
+        .flatten();
+        if found.is_some() {
+            return (found, usage);
+        }
+        self.telemetry.metrics.unknown_destinations.inc();
+        let snapshot = self.snapshot.load();
+        let endpoint = snapshot.meshed_at(addr).map(|endpoint| {
+            Arc::new(Destination::Pod(PodTarget {
+                endpoint: Arc::clone(endpoint),
+                protocol: if endpoint.opaque {
+                    Protocol::Opaque
+                } else {
+                    Protocol::Detect
+                },
+                headless: Vec::new(),
+            }))
+        });
+        (endpoint, usage)
+    }
+
+    fn want(self: &Arc<Self>, addr: SocketAddr) -> DestinationGuard {
+        let mut wanted = self.wanted.lock();
+        let now = Instant::now();
+        if let Some(entry) = wanted.get_mut(&addr) {
+            entry.users += 1;
+            entry.last_used = now;
+        } else {
+            if wanted.len() >= DESTINATION_LIMIT {
+                self.telemetry.metrics.limit("destinations");
+                let oldest = wanted
+                    .iter()
+                    .filter(|(_, entry)| entry.users == 0)
+                    .min_by_key(|(_, entry)| entry.last_used)
+                    .map(|(addr, _)| *addr);
+                if let Some(oldest) = oldest {
+                    wanted.remove(&oldest);
+                }
+            }
+            wanted.insert(
+                addr,
+                Wanted {
+                    users: 1,
+                    last_used: now,
+                },
+            );
+            self.asked.notify_one();
+        }
+        DestinationGuard {
+            state: Arc::clone(self),
+            addr,
+        }
+    }
+
+    /// Addresses that the controller should be asked for now.
+    #[must_use]
+    pub fn wanted(&self) -> HashSet<SocketAddr> {
+        let mut wanted = self.wanted.lock();
+        if wanted.len() > KEPT_AT_LEAST {
+            self.make_room(&mut wanted);
+        }
+        wanted.keys().copied().collect()
+    }
+
+    /// Gives the oldest back that nobody uses, until the others fit.
+    fn make_room(&self, wanted: &mut HashMap<SocketAddr, Wanted>) {
+        let snapshot = self.snapshot.load();
+        let mut newest_first: Vec<(SocketAddr, bool, Instant)> = wanted
+            .iter()
+            .map(|(addr, entry)| (*addr, entry.users > 0, entry.last_used))
+            .collect();
+        newest_first.sort_unstable_by_key(|(_, used, last)| std::cmp::Reverse((*used, *last)));
+        let (mut bytes, mut counted) = (0, HashSet::new());
+        for (at, (addr, used, _)) in newest_first.into_iter().enumerate() {
+            bytes += snapshot.bytes_for(addr, &mut counted);
+            if bytes > KEPT_BYTES && at >= KEPT_AT_LEAST && !used {
+                wanted.remove(&addr);
+                self.telemetry.metrics.limit("destination-bytes");
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use prometheus_client::registry::Registry;
+    use wire::v1::destination::Target;
+
+    use super::*;
+    use crate::telemetry::metrics::Metrics;
+
+    fn at(number: usize) -> SocketAddr {
+        let number = u32::try_from(number).unwrap();
+        SocketAddr::from((std::net::Ipv4Addr::from(0x0a00_0000 + number), 80))
+    }
+
+    /// A destination of so many bytes at least.
+    fn destination(number: usize, bytes: usize) -> v1::Resource {
+        let addr = at(number);
+        let reason = "r".repeat(bytes);
+        wire::version::stamp(v1::Resource {
+            name: wire::names::destination(addr.ip(), addr.port()),
+            version: String::new(),
+            content: Some(v1::resource::Content::Destination(v1::Destination {
+                target: Some(Target::Refused(v1::Refused { reason })),
+            })),
+        })
+    }
+
+    async fn used(number: usize, bytes: usize) -> Arc<Store> {
+        let state = Store::new(Arc::new(Telemetry::new(
+            Metrics::register(&mut Registry::default()),
+            false,
+        )));
+        let state = Arc::new(state);
+        let set = (0..number).map(|at| destination(at, bytes)).collect();
+        let nacks = state.apply(v1::Batch {
+            set,
+            ..v1::Batch::default()
+        });
+        assert!(nacks.is_empty(), "{nacks:?}");
+        for number in 0..number {
+            assert!(state.find(at(number)).await.0.is_some());
+            tokio::time::advance(Duration::from_millis(1)).await;
+        }
+        state
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn thousand_destinations_are_kept_whatever_they_take() {
+        let state = used(KEPT_AT_LEAST, 2 * KEPT_BYTES / KEPT_AT_LEAST).await;
+        assert_eq!(state.wanted().len(), KEPT_AT_LEAST);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn beyond_its_bytes_what_was_used_longest_ago_is_given_back() {
+        const MANY: usize = 2 * KEPT_AT_LEAST;
+        let state = used(MANY, KEPT_BYTES / (MANY - 500)).await;
+        // The oldest is in use, the next one was just now.
+        let (_, _in_use) = state.find(at(0)).await;
+        tokio::time::advance(Duration::from_secs(1)).await;
+        drop(state.find(at(1)).await);
+        let wanted = state.wanted();
+        let kept = wanted.len();
+        assert!((1400..1510).contains(&kept), "{kept}");
+        for (number, stays) in [(0, true), (1, true), (2, false), (400, false), (700, true)] {
+            assert_eq!(wanted.contains(&at(number)), stays, "{number}");
+        }
+        // Control: small ones all fit.
+        let state = used(MANY, 10).await;
+        assert_eq!(state.wanted().len(), MANY);
+    }
+}

@@ -1,0 +1,114 @@
+//! Gets a certificate, and renews it well before its end by the wall clock. A failed
+//! renewal keeps the valid one.
+
+use std::time::{Duration, UNIX_EPOCH};
+
+use identity::key::LeafKey;
+use identity::tls::{self, H2_ALPN, Leaf};
+use runtime::backoff::Backoff;
+use rustls::pki_types::CertificateDer;
+use tokio::sync::watch;
+use tokio::time::{sleep, timeout};
+use wire::v1;
+use wire::v1::control_client::ControlClient;
+
+use crate::control::leaving::Contact;
+use crate::control::{BACKOFF_FIRST, BACKOFF_LONGEST, BoxError, Control, Doubt};
+
+/// One request for a certificate.
+const CERTIFY_WITHIN: Duration = Duration::from_secs(10);
+
+/// How long a fresh certificate is not given up for a controller of an unknown
+/// authority: of two that disagree each would send us to the other.
+pub(crate) const FRESH_FOR: Duration = Duration::from_secs(30);
+
+impl Control {
+    pub(super) async fn keep_certified(
+        &self,
+        certified: watch::Sender<bool>,
+        contact: &watch::Sender<Contact>,
+        doubt: &Doubt,
+    ) {
+        let mut backoff = Backoff::new(BACKOFF_FIRST, BACKOFF_LONGEST);
+        loop {
+            match self.certify(contact, doubt).await {
+                Ok(leaf) => {
+                    let (issued, end) = (self.clock.now(), leaf.not_after());
+                    self.certs.store(leaf);
+                    backoff.reset();
+                    certified.send_replace(true);
+                    let unix = end.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+                    self.state
+                        .telemetry
+                        .metrics
+                        .certificate_expiry
+                        .set(i64::try_from(unix).unwrap_or(i64::MAX));
+                    let renew = identity::rotate::renew_at(issued, end, rand::random());
+                    let renew = renew.max(issued + BACKOFF_FIRST);
+                    let wait = renew.duration_since(issued).unwrap_or_default();
+                    tracing::info!(
+                        seconds = wait.as_secs(),
+                        "certificate received, renewal planned"
+                    );
+                    let doubted = async {
+                        sleep(FRESH_FOR).await;
+                        doubt.raised().await;
+                    };
+                    tokio::select! {
+                        () = self.clock.sleep_until(renew) => {}
+                        () = doubted => {}
+                    }
+                }
+                Err(error) => {
+                    self.state.telemetry.metrics.certificate_failures.inc();
+                    tracing::warn!(%error, "no certificate from the controller, trying again");
+                    sleep(backoff.next_delay()).await;
+                }
+            }
+        }
+    }
+
+    pub(super) async fn certify(
+        &self,
+        contact: &watch::Sender<Contact>,
+        doubt: &Doubt,
+    ) -> Result<Leaf, BoxError> {
+        let token = tokio::fs::read_to_string(&self.settings.token_file)
+            .await
+            .map_err(|error| format!("{}: {error}", self.settings.token_file.display()))?;
+        let key = LeafKey::generate()?;
+        let csr = key.csr()?;
+        let mounted = match doubt.take() {
+            true => self.mounted_roots().await,
+            false => None,
+        };
+        let config = tls::bootstrap_client_config(
+            mounted.as_ref().unwrap_or(&self.roots),
+            self.settings.controller_identity.clone(),
+            &[H2_ALPN],
+        );
+        // A mounted bundle that is wrong must not be what is tried next time.
+        let doubt = Some(doubt).filter(|_| mounted.is_none());
+        let channel = self.channel(config, contact, doubt).await?;
+        let request = v1::CertifyRequest {
+            token: token.trim().to_owned(),
+            csr,
+        };
+        let answer = timeout(CERTIFY_WITHIN, ControlClient::new(channel).certify(request))
+            .await
+            .map_err(|_| "the controller took too long to issue a certificate")?
+            .map_err(|status| {
+                format!("the controller refused a certificate: {}", status.message())
+            })?
+            .into_inner();
+        let chain = answer.chain.into_iter().map(CertificateDer::from).collect();
+        self.trust(answer.roots);
+        Ok(Leaf::verified(
+            chain,
+            &key,
+            &self.roots,
+            &self.settings.identity,
+            self.clock.now(),
+        )?)
+    }
+}

@@ -1,0 +1,173 @@
+//! The stream of configuration: says Hello, takes batches, sends reports.
+//!
+//! Configuration never ages: while no controller answers, the last snapshot serves.
+
+use std::collections::HashSet;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use futures::StreamExt as _;
+use identity::tls::{self, H2_ALPN};
+use runtime::backoff::Backoff;
+use tokio::sync::{mpsc, watch};
+use tokio::time::sleep;
+use tokio_stream::wrappers::ReceiverStream;
+use wire::v1;
+use wire::v1::control_client::ControlClient;
+
+use crate::control::leaving::Contact;
+use crate::control::{BACKOFF_FIRST, BACKOFF_LONGEST, BoxError, Control, Doubt};
+
+/// Messages to the controller that wait to be sent; more than a handful means
+/// that the stream is dead, and it is opened anew.
+const OUTBOX: usize = 64;
+/// Reports that wait to be sent; the rest waits where it is kept.
+const REPORTS: usize = 4;
+/// Largest batch: 10 000 endpoints are about 1 MiB.
+const MESSAGE_LIMIT: usize = 32 * 1024 * 1024;
+
+/// How often idle destinations are looked for.
+const TIDY_EVERY: Duration = Duration::from_secs(60);
+
+pub(crate) fn names(addrs: &HashSet<SocketAddr>) -> Vec<String> {
+    addrs
+        .iter()
+        .map(|addr| wire::names::destination(addr.ip(), addr.port()))
+        .collect()
+}
+
+const fn from_proxy(message: v1::from_proxy::Message) -> v1::FromProxy {
+    v1::FromProxy {
+        message: Some(message),
+    }
+}
+
+impl Control {
+    pub(super) async fn keep_streaming(
+        &self,
+        mut certified: watch::Receiver<bool>,
+        configured: watch::Sender<bool>,
+        contact: &watch::Sender<Contact>,
+        doubt: &Doubt,
+    ) {
+        if certified.wait_for(|certified| *certified).await.is_err() {
+            return;
+        }
+        let mut backoff = Backoff::new(BACKOFF_FIRST, BACKOFF_LONGEST);
+        loop {
+            let ended = self.stream(&configured, contact, &mut backoff, doubt).await;
+            self.state.telemetry.metrics.control_connected.set(0);
+            contact.send_modify(|contact| contact.streaming = false);
+            match ended {
+                // The controller ends streams now and then, so that replicas share them.
+                Ok(()) => tracing::debug!("the controller ended the stream, opening another"),
+                Err(error) => tracing::info!(%error, "no stream from the controller, trying again"),
+            }
+            sleep(backoff.next_delay()).await;
+        }
+    }
+
+    pub(super) async fn stream(
+        &self,
+        configured: &watch::Sender<bool>,
+        contact: &watch::Sender<Contact>,
+        backoff: &mut Backoff,
+        doubt: &Doubt,
+    ) -> Result<(), BoxError> {
+        let config = tls::mesh_client_config(
+            &self.roots,
+            &self.certs,
+            self.settings.controller_identity.clone(),
+            &[H2_ALPN],
+        );
+        let channel = self.channel(config, contact, Some(doubt)).await?;
+        let (outbox, messages) = mpsc::channel(OUTBOX);
+        let (reports, reported) = mpsc::channel(REPORTS);
+        let reported = ReceiverStream::new(reported)
+            .map(|report| from_proxy(v1::from_proxy::Message::Report(report)));
+        let outgoing = futures::stream::select(ReceiverStream::new(messages), reported);
+        let mut asked = self.state.wanted();
+        let hello = v1::Hello {
+            proxy_version: env!("CARGO_PKG_VERSION").to_owned(),
+            held: self.state.snapshot().held(),
+            destinations: names(&asked),
+        };
+        outbox.try_send(from_proxy(v1::from_proxy::Message::Hello(hello)))?;
+        let mut batches = ControlClient::new(channel)
+            .max_decoding_message_size(MESSAGE_LIMIT)
+            .stream(outgoing)
+            .await
+            .map_err(|status| format!("the controller refused a stream: {}", status.message()))?
+            .into_inner();
+        let mut reports = std::pin::pin!(self.report(reports));
+        let mut tidy = tokio::time::interval(TIDY_EVERY);
+        loop {
+            tokio::select! {
+                message = batches.message() => {
+                    let Some(message) = message? else { return Ok(()) };
+                    let Some(v1::to_proxy::Message::Batch(batch)) = message.message else { continue };
+                    outbox.try_send(self.take(batch))?;
+                    self.state.telemetry.metrics.control_connected.set(1);
+                    contact.send_if_modified(|contact| {
+                        contact.unreachable = false;
+                        !std::mem::replace(&mut contact.streaming, true)
+                    });
+                    backoff.reset();
+                    if self.state.snapshot().is_complete() {
+                        configured.send_if_modified(|configured| !std::mem::replace(configured, true));
+                    }
+                }
+                () = self.state.asked.notified() => self.subscribe(&outbox, &mut asked)?,
+                _ = tidy.tick() => self.subscribe(&outbox, &mut asked)?,
+                () = &mut reports => return Err("the stream takes no reports".into()),
+            }
+        }
+    }
+
+    /// Tells what was counted, once the controller has answered: the first
+    /// message of a stream is Hello.
+    pub(super) async fn report(&self, stream: mpsc::Sender<v1::Report>) {
+        self.state.telemetry.reports.feed(stream).await;
+    }
+
+    /// Applies a batch and says how that went.
+    pub(super) fn take(&self, batch: v1::Batch) -> v1::FromProxy {
+        let id = batch.id;
+        let brings_roots = batch
+            .set
+            .iter()
+            .any(|resource| resource.name == wire::names::BUNDLE);
+        let nacks = self.state.apply(batch);
+        for nack in &nacks {
+            tracing::warn!(
+                resource = nack.name,
+                reason = nack.reason,
+                "kept the former version of a resource"
+            );
+        }
+        if brings_roots {
+            self.trust(self.state.snapshot().roots.clone());
+        }
+        from_proxy(v1::from_proxy::Message::Ack(v1::Ack { batch: id, nacks }))
+    }
+
+    pub(super) fn subscribe(
+        &self,
+        outbox: &mpsc::Sender<v1::FromProxy>,
+        asked: &mut HashSet<SocketAddr>,
+    ) -> Result<(), BoxError> {
+        let wanted = self.state.wanted();
+        let add: HashSet<SocketAddr> = wanted.difference(asked).copied().collect();
+        let remove: HashSet<SocketAddr> = asked.difference(&wanted).copied().collect();
+        if add.is_empty() && remove.is_empty() {
+            return Ok(());
+        }
+        let change = v1::Subscribe {
+            add: names(&add),
+            remove: names(&remove),
+        };
+        outbox.try_send(from_proxy(v1::from_proxy::Message::Subscribe(change)))?;
+        *asked = wanted;
+        Ok(())
+    }
+}

@@ -1,0 +1,260 @@
+//! Where a Service port is served, with what this proxy has learned of it.
+//!
+//! Configuration changes replace lists of endpoints; what was learned (latency,
+//! requests in flight) belongs to the address and survives. `Registry` keeps
+//! one `Endpoint` per address and identity for as long as somebody holds it, and
+//! remembers which addresses were meshed when nobody does any more.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::atomic::AtomicU32;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use policy::affinity::Session;
+use policy::balance::Cost;
+use policy::name::SpiffeId;
+
+use crate::endpoints::affinity::Affinity;
+use crate::endpoints::endpoint::Endpoint;
+
+type Key = (SocketAddr, Option<SpiffeId>);
+
+/// Addresses remembered as meshed: what a table of 65 536 places takes, 2.6 MiB.
+const MESHED: usize = 57_344;
+
+/// Addresses that were known as meshed, and when that was said last, as a count.
+#[derive(Debug, Default)]
+struct Meshed {
+    said: HashMap<SocketAddr, u64>,
+    now: u64,
+    /// Times that the oldest had to make room.
+    overflows: u64,
+}
+
+impl Meshed {
+    fn insert(&mut self, addr: SocketAddr) {
+        if self.said.len() >= MESHED && !self.said.contains_key(&addr) {
+            self.overflows += 1;
+            // An eighth at once, so that a crowd is not sorted anew for each address.
+            let mut ages: Vec<u64> = self.said.values().copied().collect();
+            let (_, oldest, _) = ages.select_nth_unstable(MESHED / 8);
+            let oldest = *oldest;
+            self.said.retain(|_, said| *said > oldest);
+        }
+        self.now += 1;
+        self.said.insert(addr, self.now);
+    }
+}
+
+/// One `Endpoint` per address and identity, and one `Affinity` per Service port.
+#[derive(Debug, Default)]
+pub struct Registry {
+    known: Mutex<HashMap<Key, Weak<Endpoint>>>,
+    meshed: Mutex<Meshed>,
+    sessions: Mutex<HashMap<Arc<str>, Weak<Affinity>>>,
+}
+
+impl Registry {
+    /// The session with a Service port, by its resource's name; `None` without
+    /// affinity. It goes on when the Service changes otherwise, or its time.
+    pub fn affinity(&self, service: &str, seconds: u32) -> Option<Arc<Affinity>> {
+        let limit = Duration::from_secs(seconds.into());
+        if limit.is_zero() {
+            return None;
+        }
+        let mut sessions = self.sessions.lock();
+        let held = sessions.get(service).and_then(Weak::upgrade);
+        let session = match held {
+            Some(held) if held.limit == limit => return Some(held),
+            Some(held) => *held.session.lock(),
+            None => Session::default(),
+        };
+        let affinity = Arc::new(Affinity {
+            limit,
+            session: Mutex::new(session),
+        });
+        sessions.insert(service.into(), Arc::downgrade(&affinity));
+        Some(affinity)
+    }
+
+    /// The endpoint, with what was learned of it while somebody still holds it.
+    pub fn at(
+        &self,
+        addr: SocketAddr,
+        identity: Option<SpiffeId>,
+        pod: &str,
+        opaque: bool,
+    ) -> Arc<Endpoint> {
+        let mut known = self.known.lock();
+        let key = (addr, identity);
+        if let Some(endpoint) = known.get(&key).and_then(Weak::upgrade)
+            && *endpoint.pod == *pod
+            && endpoint.opaque == opaque
+        {
+            return endpoint;
+        }
+        let endpoint = Arc::new(Endpoint {
+            addr,
+            identity: key.1.clone(),
+            pod: pod.into(),
+            opaque,
+            cost: Mutex::new(Cost::default()),
+            in_flight: AtomicU32::new(0),
+        });
+        known.insert(key, Arc::downgrade(&endpoint));
+        endpoint
+    }
+
+    /// Takes over what the controller says of an address. Its last word counts:
+    /// addresses are used again, by pods outside the mesh and by others.
+    pub fn note_meshed(&self, addr: SocketAddr, meshed: bool) {
+        let mut known = self.meshed.lock();
+        if meshed {
+            known.insert(addr);
+        } else {
+            known.said.remove(&addr);
+        }
+    }
+
+    /// Whether the last that was said of an address is that it is meshed.
+    #[must_use]
+    pub fn was_meshed(&self, addr: SocketAddr) -> bool {
+        self.meshed.lock().said.contains_key(&addr)
+    }
+
+    /// Whether addresses had to be forgotten since the last time that somebody asked.
+    pub fn forgot_meshed(&self) -> bool {
+        std::mem::take(&mut self.meshed.lock().overflows) > 0
+    }
+
+    /// Forgets endpoints and sessions that nobody holds.
+    pub fn sweep(&self) {
+        self.sessions
+            .lock()
+            .retain(|_, session| session.strong_count() > 0);
+        self.known
+            .lock()
+            .retain(|_, endpoint| endpoint.strong_count() > 0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::net::SocketAddr;
+    use std::sync::Arc;
+    use std::time::{Duration, Instant};
+
+    use super::{MESHED, Registry};
+    use crate::endpoints::set::EndpointSet;
+
+    fn set(registry: &Registry, addrs: &[&str]) -> EndpointSet {
+        let endpoints = addrs
+            .iter()
+            .map(|addr| registry.at(addr.parse().unwrap(), None, "", false))
+            .collect();
+        EndpointSet { endpoints }
+    }
+
+    #[test]
+    fn a_new_list_keeps_what_was_learned_of_an_address() {
+        let registry = Registry::default();
+        let old = set(&registry, &["10.0.0.1:80"]);
+        let new = set(&registry, &["10.0.0.1:80", "10.0.0.2:80"]);
+        assert!(Arc::ptr_eq(&old.endpoints[0], &new.endpoints[0]));
+    }
+
+    #[test]
+    fn of_more_meshed_addresses_than_are_remembered_the_oldest_go_and_that_is_told() {
+        let registry = Registry::default();
+        let at = |number: usize| {
+            let number = u32::try_from(number).unwrap();
+            SocketAddr::from((std::net::Ipv4Addr::from(number), 80))
+        };
+        for number in 0..MESHED {
+            registry.note_meshed(at(number), true);
+        }
+        assert!(!registry.forgot_meshed());
+        registry.note_meshed(at(0), true);
+        registry.note_meshed(at(MESHED), true);
+        assert!(registry.forgot_meshed());
+        for (number, remembered) in [(0, true), (1, false), (MESHED - 1, true), (MESHED, true)] {
+            assert_eq!(registry.was_meshed(at(number)), remembered, "{number}");
+        }
+        assert!(registry.meshed.lock().said.len() <= MESHED);
+        registry.note_meshed(at(0), false);
+        assert!(!registry.was_meshed(at(0)), "the last word counts");
+    }
+
+    #[test]
+    fn an_endpoint_that_failed_is_not_tried_again_while_another_is_left() {
+        let registry = Registry::default();
+        let set = set(&registry, &["10.0.0.1:80", "10.0.0.2:80"]);
+        let first = set.endpoints[0].addr;
+        for _ in 0..20 {
+            assert_eq!(set.pick(&[first]).unwrap().addr, set.endpoints[1].addr);
+        }
+        assert!(set.pick(&[first, set.endpoints[1].addr]).is_none());
+    }
+
+    #[test]
+    fn the_slow_endpoint_is_avoided() {
+        let registry = Registry::default();
+        let set = set(&registry, &["10.0.0.1:80", "10.0.0.2:80"]);
+        set.endpoints[0].observe(Duration::from_millis(200));
+        set.endpoints[1].observe(Duration::from_millis(1));
+        for _ in 0..20 {
+            assert_eq!(set.pick(&[]).unwrap().addr, set.endpoints[1].addr);
+        }
+    }
+
+    #[test]
+    fn a_sticky_caller_keeps_its_endpoint_when_others_leave() {
+        let registry = Registry::default();
+        let all = set(&registry, &["10.0.0.1:80", "10.0.0.2:80", "10.0.0.3:80"]);
+        let chosen = all.sticky("10.1.0.7", 0, &[]).unwrap();
+        let fewer = EndpointSet {
+            endpoints: all
+                .endpoints
+                .iter()
+                .enumerate()
+                .filter(|(at, endpoint)| endpoint.addr == chosen.addr || *at == 0)
+                .map(|(_, endpoint)| Arc::clone(endpoint))
+                .collect(),
+        };
+        assert_eq!(fewer.sticky("10.1.0.7", 0, &[]).unwrap().addr, chosen.addr);
+    }
+
+    #[test]
+    fn a_sticky_caller_may_move_when_its_session_is_over_and_not_before() {
+        let registry = Registry::default();
+        let all = set(&registry, &["10.0.0.1:80", "10.0.0.2:80", "10.0.0.3:80"]);
+        let affinity = registry.affinity("service/shop/api:80", 30).unwrap();
+        let start = Instant::now();
+        let at = |seconds: u64| {
+            let epoch = affinity.epoch(start + Duration::from_secs(seconds));
+            all.sticky("10.1.0.7", epoch, &[]).unwrap().addr
+        };
+        let first = at(0);
+        assert!((1..40).all(|i| at(i * 30) == first), "every call in time");
+        let later: BTreeSet<SocketAddr> = (1..40).map(|i| at(10_000 + i * 31)).collect();
+        assert_eq!(later.len(), 3, "none in time");
+    }
+
+    #[test]
+    fn a_session_outlives_a_change_of_its_service() {
+        let registry = Registry::default();
+        let of = |seconds| registry.affinity("service/shop/api:80", seconds);
+        assert!(of(0).is_none());
+        let (held, start) = (of(30).unwrap(), Instant::now());
+        held.epoch(start);
+        assert_eq!(held.epoch(start + Duration::from_secs(31)), 1);
+        assert_eq!(of(30).unwrap().epoch(start + Duration::from_secs(40)), 1);
+        assert_eq!(of(60).unwrap().epoch(start + Duration::from_secs(90)), 1);
+        drop(held);
+        registry.sweep();
+        assert!(registry.sessions.lock().is_empty());
+    }
+}

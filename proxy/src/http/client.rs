@@ -1,0 +1,204 @@
+//! HTTP as a client: connections to applications, and one request on one of them.
+
+pub(crate) mod exchange;
+pub(crate) mod http1;
+pub(crate) mod keep_alive;
+pub(crate) mod multiplexed;
+pub(crate) mod taskless;
+pub(crate) mod upstream;
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use policy::reason::Reason;
+
+use crate::failure::Failure;
+use crate::http::client::http1::{Http1, Pool, Pooled, Reuse, http1_connection};
+use crate::http::client::multiplexed::{Multiplexed, handshake};
+use crate::http::http2::PLAIN;
+use crate::http::http2::client::Sender;
+use crate::net::budget::Budget;
+use crate::net::connect::{self, CONNECT_TIMEOUT};
+
+/// Connections that may be left unused in a second though they could serve again, of
+/// each of two kinds. The port of each stays taken for a minute, and there are some 28 000.
+const LEAVE_PER_SECOND: u32 = 200;
+/// Addresses with a pool. An entry takes a few hundred bytes beside its connections.
+const POOLS: usize = 4096;
+/// Of these, those that have no connection and say only how earlier ones fared.
+const REMEMBERED: usize = 1024;
+
+/// An application's address, and who calls it: a pod's uid, a name, or nothing.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Served(SocketAddr, Arc<str>);
+
+/// Every connection that the proxy opens to applications for HTTP.
+#[derive(Debug)]
+pub struct Clients {
+    budget: Arc<Budget>,
+    http2: Mutex<HashMap<Served, Arc<Multiplexed>>>,
+    http1: Mutex<HashMap<SocketAddr, Arc<Pool>>>,
+    left: Left,
+    /// Those that no pool had room for.
+    surplus: Arc<Left>,
+}
+
+/// Connections that were left in the second that began then.
+#[derive(Debug, Default)]
+struct Left(Mutex<Option<(Instant, u32)>>);
+
+impl Left {
+    fn may_leave(&self) -> bool {
+        let mut left = self.0.lock();
+        let (begun, count) = left.get_or_insert_with(|| (Instant::now(), 0));
+        if begun.elapsed() >= Duration::from_secs(1) {
+            (*begun, *count) = (Instant::now(), 0);
+        }
+        *count += 1;
+        *count <= LEAVE_PER_SECOND
+    }
+}
+
+impl Clients {
+    #[must_use]
+    pub fn new(budget: Arc<Budget>) -> Self {
+        Self {
+            budget,
+            http2: Mutex::default(),
+            http1: Mutex::default(),
+            left: Left::default(),
+            surplus: Arc::default(),
+        }
+    }
+
+    /// Connections to an application for one caller: what an application does not take
+    /// from one of them must not hold up another.
+    pub fn http2(&self, addr: SocketAddr, caller: &Arc<str>) -> Arc<Multiplexed> {
+        let mut plain = self.http2.lock();
+        let served = Served(addr, Arc::clone(caller));
+        Arc::clone(plain.entry(served).or_insert_with(|| {
+            let budget = Arc::clone(&self.budget);
+            Arc::new(Multiplexed::new(move || {
+                connect_plain(addr, Arc::clone(&budget))
+            }))
+        }))
+    }
+
+    /// A pooled connection, or a new one.
+    ///
+    /// # Errors
+    /// When none can be made; the application has seen nothing.
+    pub async fn http1(
+        &self,
+        addr: SocketAddr,
+        limit: Duration,
+        reuse: Reuse,
+    ) -> Result<Pooled, Failure> {
+        if let Some((connection, unused)) = self.pool(addr).and_then(|pool| pool.reuse(reuse)) {
+            return Ok(Pooled {
+                connection,
+                unused: Some(unused),
+            });
+        }
+        Ok(Pooled {
+            connection: Box::pin(http1_connection(addr, limit, &self.budget)).await?,
+            unused: None,
+        })
+    }
+
+    /// Whether one more connection may be left that could serve again, and counts it.
+    pub fn may_leave(&self) -> bool {
+        self.left.may_leave()
+    }
+
+    fn pool(&self, addr: SocketAddr) -> Option<Arc<Pool>> {
+        self.http1.lock().get(&addr).cloned()
+    }
+
+    /// Gives a connection back once its exchange is over. `last` says that the server
+    /// announced the end of the connection with its answer.
+    pub(crate) fn give_back(&self, addr: SocketAddr, mut connection: Http1, last: bool) {
+        let pool = {
+            let mut pools = self.http1.lock();
+            if pools.len() >= POOLS && !pools.contains_key(&addr) {
+                return;
+            }
+            Arc::clone(pools.entry(addr).or_default())
+        };
+        let left = Arc::clone(&self.surplus);
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "one connection to an application"
+        )]
+        tokio::spawn(async move {
+            if connection.sender.ready().await.is_ok() {
+                if let Some(surplus) = pool.put(connection)
+                    && !left.may_leave()
+                {
+                    // A reset leaves no port taken.
+                    surplus.abort.set();
+                }
+            } else if !last && connection.watch.ended().is_some() {
+                pool.closed(Duration::ZERO);
+            }
+        });
+    }
+
+    /// The server closed a connection that had been unused for so long, unannounced.
+    pub fn closed(&self, addr: SocketAddr, unused: Duration) {
+        if let Some(pool) = self.pool(addr) {
+            pool.closed(unused);
+        }
+    }
+
+    /// Closes what is idle. Called every few seconds.
+    pub fn sweep(&self) {
+        // What somebody is connecting to right now is held by them too.
+        self.http2
+            .lock()
+            .retain(|_, shared| !shared.sweep() || Arc::strong_count(shared) > 1);
+        let mut remembered = 0;
+        self.http1.lock().retain(|_, pool| {
+            if !pool.sweep() || Arc::strong_count(pool) > 1 {
+                return true;
+            }
+            remembered += 1;
+            remembered <= REMEMBERED && !pool.is_forgotten()
+        });
+    }
+}
+
+/// HTTP/2 without TLS.
+async fn connect_plain(addr: SocketAddr, budget: Arc<Budget>) -> Result<Sender, Failure> {
+    let stream = connect::connect(addr, CONNECT_TIMEOUT)
+        .await
+        .map_err(|error| Failure::unsent(Reason::ConnectFailed, format!("{addr}: {error}")))?;
+    handshake(stream, PLAIN, budget, None).await
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, SocketAddr};
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use super::{Clients, REMEMBERED};
+    use crate::http::client::http1::Pool;
+    use crate::net::budget::Budget;
+
+    #[test]
+    fn only_so_many_addresses_without_a_connection_are_remembered() {
+        let clients = Clients::new(Budget::new(1 << 20));
+        for port in 1..3000 {
+            let pool = Arc::<Pool>::default();
+            pool.closed(Duration::ZERO);
+            let addr = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+            clients.http1.lock().insert(addr, pool);
+        }
+        clients.sweep();
+        assert_eq!(clients.http1.lock().len(), REMEMBERED);
+    }
+}

@@ -1,0 +1,279 @@
+//! Sends one request to one address and says, when it fails, whether the
+//! application can have seen it.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use h2::SendStream;
+use http::request::Parts;
+use http::{HeaderValue, Method, Request, Response, Uri, Version, header};
+use hyper::body::Incoming;
+use policy::reason::Reason;
+
+use crate::failure::{Failure, StreamReset};
+use crate::http::body::Body;
+use crate::http::client::Clients;
+use crate::http::client::http1::Reuse;
+use crate::http::client::multiplexed::{Multiplexed, StreamPermit};
+use crate::http::client::taskless::ResponseBody;
+use crate::http::http2::client::SendError;
+use crate::http::replay::{REPLAY_LIMIT, Replay};
+
+/// An answer and what has to live until its body ends.
+#[derive(Debug)]
+pub struct UpstreamResponse {
+    pub response: Response<ResponseBody>,
+    /// The sending side, where the stream was opened for bytes both ways.
+    pub out: Option<SendStream<Bytes>>,
+    pub place: Option<StreamPermit>,
+    /// From an open connection to the head of the answer. What opening cost says
+    /// nothing of how fast the endpoint serves the next request.
+    pub took: Duration,
+}
+
+/// Sends over a shared HTTP/2 connection.
+///
+/// # Errors
+/// `never_reached` is set when the stream was refused or never opened.
+pub(crate) async fn multiplexed(
+    peer: &Multiplexed,
+    request: Request<Body>,
+) -> Result<UpstreamResponse, Failure> {
+    let (mut sender, place) = peer.stream().await?.into_parts();
+    let sent = Instant::now();
+    let response = sender.send(request).await;
+    Ok(UpstreamResponse {
+        response: response
+            .map_err(|error| failed(peer, &place, &error))?
+            .map(ResponseBody::from),
+        out: None,
+        place: Some(place),
+        took: sent.elapsed(),
+    })
+}
+
+/// Opens a stream of a shared HTTP/2 connection for bytes both ways.
+///
+/// # Errors
+/// As [`multiplexed`].
+pub(crate) async fn open(peer: &Multiplexed, parts: Parts) -> Result<UpstreamResponse, Failure> {
+    let (mut sender, place) = peer.stream().await?.into_parts();
+    let sent = Instant::now();
+    let opened = sender.open(Request::from_parts(parts, ())).await;
+    let (response, out) = opened.map_err(|error| failed(peer, &place, &error))?;
+    Ok(UpstreamResponse {
+        response: response.map(ResponseBody::from),
+        out: Some(out),
+        place: Some(place),
+        took: sent.elapsed(),
+    })
+}
+
+fn failed(peer: &Multiplexed, place: &StreamPermit, error: &SendError) -> Failure {
+    match error {
+        SendError::Unsent(_) => {
+            peer.retire(place);
+            Failure::stale(error.to_string())
+        }
+        SendError::Malformed(_) => Failure::unsent(Reason::BadRequest, error.to_string()),
+        SendError::Lost(cause) => Failure {
+            reset: StreamReset::of(cause),
+            ..Failure::lost(error.to_string())
+        },
+    }
+}
+
+fn describe(error: &hyper::Error) -> String {
+    std::error::Error::source(error)
+        .map_or_else(|| error.to_string(), |cause| format!("{error}: {cause}"))
+}
+
+/// Sends over HTTP/1.1. A pooled connection that the server closed in the same
+/// moment is replaced once when the method allows it; a request that cannot be sent
+/// again uses one only where the server is proven to keep them.
+///
+/// # Errors
+/// `never_reached` is set when nothing was sent.
+pub(crate) async fn http1(
+    clients: &Clients,
+    addr: SocketAddr,
+    limit: Duration,
+    parts: &Parts,
+    replay: &Replay,
+) -> Result<UpstreamResponse, Failure> {
+    let again = is_idempotent(&parts.method)
+        && replay
+            .size()
+            .is_some_and(|size| size <= REPLAY_LIMIT as u64);
+    let mut reuse = if again { Reuse::Pooled } else { Reuse::Proven };
+    loop {
+        let mut pooled = clients.http1(addr, limit, reuse).await?;
+        let sent = Instant::now();
+        let body = replay.take().ok_or_else(|| {
+            Failure::lost("the request's body was sent already and is too large to send again")
+        })?;
+        match pooled
+            .connection
+            .sender
+            .try_send_request(http1_request(addr, parts.clone(), body))
+            .await
+        {
+            Ok(mut response) => {
+                let switched = response.status() == http::StatusCode::SWITCHING_PROTOCOLS;
+                if switched && !parts.headers.contains_key(header::UPGRADE) {
+                    return Err(Failure::lost("the server switched protocols unasked"));
+                }
+                let encoding = response.headers().get(header::TRANSFER_ENCODING);
+                if encoding
+                    .is_some_and(|encoding| !encoding.as_bytes().eq_ignore_ascii_case(b"chunked"))
+                {
+                    return Err(Failure::lost(
+                        "the server encoded its answer in an unknown way",
+                    ));
+                }
+                if switched {
+                    let abort = pooled.connection.abort.clone();
+                    response.extensions_mut().insert(abort);
+                } else if is_surely_read(parts, replay) || !clients.may_leave() {
+                    let last = is_last(&response);
+                    clients.give_back(addr, pooled.connection, last);
+                }
+                return Ok(UpstreamResponse {
+                    response: response.map(ResponseBody::from),
+                    out: None,
+                    place: None,
+                    took: sent.elapsed(),
+                });
+            }
+            Err(mut error) => {
+                let unsent = error.take_message().is_some();
+                let error = error.into_error();
+                if let Some(unused) = pooled.unused
+                    && closed_silently(&error)
+                {
+                    let unused = if again { unused } else { Duration::ZERO };
+                    clients.closed(addr, unused);
+                }
+                let stale = pooled.unused.is_some()
+                    && (unsent || (is_idempotent(&parts.method) && closed_silently(&error)));
+                if stale && reuse != Reuse::Never {
+                    reuse = Reuse::Never;
+                    continue;
+                }
+                return Err(if unsent {
+                    Failure::unsent(Reason::ConnectFailed, describe(&error))
+                } else {
+                    Failure::lost(describe(&error))
+                });
+            }
+        }
+    }
+}
+
+/// Sends over HTTP/2 without TLS.
+///
+/// # Errors
+/// As [`multiplexed`].
+pub(crate) async fn http2(
+    clients: &Clients,
+    addr: SocketAddr,
+    caller: &Arc<str>,
+    parts: &Parts,
+    body: Body,
+) -> Result<UpstreamResponse, Failure> {
+    let mut parts = parts.clone();
+    parts.version = Version::HTTP_2;
+    if parts.uri.authority().is_some() {
+        // Rules and splits saw the host here; on the wire it would be there
+        // twice, which some servers refuse.
+        parts.headers.remove(header::HOST);
+    }
+    multiplexed(
+        &clients.http2(addr, caller),
+        Request::from_parts(parts, body),
+    )
+    .await
+}
+
+/// Whether the server that answers will read what comes behind this request. One that
+/// answers before it has all of it may leave the rest unread for ever, and then the next
+/// request would wait there. With chunks that happens to hypercorn also where all were
+/// sent: ten that its application does not take are in the way of everything else.
+fn is_surely_read(parts: &Parts, replay: &Replay) -> bool {
+    let chunks = if parts.headers.contains_key(header::CONTENT_LENGTH) {
+        0
+    } else {
+        replay.pieces()
+    };
+    replay.is_sent() && chunks <= 1
+}
+
+/// Whether the server said with its answer that the connection ends.
+fn is_last(response: &Response<Incoming>) -> bool {
+    let headers = response.headers();
+    let close = headers
+        .get_all(header::CONNECTION)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .any(|option| option.trim().eq_ignore_ascii_case("close"));
+    let framed = headers.contains_key(header::TRANSFER_ENCODING)
+        || http_body::Body::size_hint(response.body())
+            .exact()
+            .is_some();
+    close || !framed || response.version() != Version::HTTP_11
+}
+
+fn closed_silently(error: &hyper::Error) -> bool {
+    error.is_incomplete_message() || error.is_canceled() || error.is_closed() || is_reset(error)
+}
+
+fn is_reset(error: &hyper::Error) -> bool {
+    let mut source = std::error::Error::source(error);
+    while let Some(cause) = source {
+        if let Some(error) = cause.downcast_ref::<std::io::Error>() {
+            return matches!(
+                error.kind(),
+                std::io::ErrorKind::ConnectionReset | std::io::ErrorKind::BrokenPipe
+            );
+        }
+        source = cause.source();
+    }
+    false
+}
+
+const fn is_idempotent(method: &Method) -> bool {
+    matches!(
+        *method,
+        Method::GET | Method::HEAD | Method::OPTIONS | Method::PUT | Method::DELETE | Method::TRACE
+    )
+}
+
+/// Origin form and a Host header, whatever version the request came in.
+fn http1_request(addr: SocketAddr, mut parts: Parts, body: Body) -> Request<Body> {
+    parts.version = Version::HTTP_11;
+    if let Some(authority) = parts.uri.authority()
+        && let Ok(host) = HeaderValue::from_str(authority.as_str())
+    {
+        parts.headers.insert(header::HOST, host);
+    }
+    // HTTP/1.0 needs none, HTTP/1.1 does.
+    if !parts.headers.contains_key(header::HOST)
+        && let Ok(host) = HeaderValue::from_str(&addr.to_string())
+    {
+        parts.headers.insert(header::HOST, host);
+    }
+    let target = parts.uri.path_and_query().cloned();
+    parts.uri = target.map_or_else(|| Uri::from_static("/"), Uri::from);
+    // Without either header a GET would be sent without its body.
+    let has_body = !http_body::Body::is_end_stream(&body);
+    if has_body && !parts.headers.contains_key(header::CONTENT_LENGTH) {
+        parts.headers.insert(
+            header::TRANSFER_ENCODING,
+            HeaderValue::from_static("chunked"),
+        );
+    }
+    Request::from_parts(parts, body)
+}

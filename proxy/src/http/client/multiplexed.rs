@@ -1,0 +1,194 @@
+//! Connections of HTTP/2 to one peer or application, whose streams everybody shares.
+//!
+//! One handshake at a time per peer: callers that come while it runs share its
+//! outcome, so a dead peer costs one attempt and not one per request.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use futures::future::BoxFuture;
+use parking_lot::Mutex;
+use policy::reason::Reason;
+
+use crate::failure::Failure;
+use crate::http::http2::Tuning;
+use crate::http::http2::client::{self, Sender};
+use crate::http::http2::flow::STREAMS;
+use crate::net::budget::Budget;
+use crate::net::coalesce::FlushHandle;
+
+/// Requests on one HTTP/2 connection before another is opened.
+const STREAMS_PER_CONNECTION: usize = 100;
+/// Connections per peer. With 100 streams each, a tunnel for every connection
+/// that the proxy serves at all.
+const CONNECTIONS_PER_PEER: usize = 100;
+/// A connection without a stream is closed after this long.
+pub(crate) const IDLE_MULTIPLEXED: Duration = Duration::from_secs(60);
+/// Opens one connection of HTTP/2, for whoever shares its streams.
+type Connector = Box<dyn Fn() -> BoxFuture<'static, Result<Sender, Failure>> + Send + Sync>;
+
+struct Connection {
+    sender: Sender,
+    streams: Arc<AtomicUsize>,
+    idle_since: Instant,
+}
+
+/// One peer, with the connections to it.
+pub struct Multiplexed {
+    connector: Connector,
+    connections: Mutex<Vec<Connection>>,
+    /// Held while connecting; counts attempts and remembers how the last failed.
+    connecting: tokio::sync::Mutex<(u64, Option<Failure>)>,
+    attempts: std::sync::atomic::AtomicU64,
+}
+
+impl std::fmt::Debug for Multiplexed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Multiplexed").finish_non_exhaustive()
+    }
+}
+
+/// The right to one stream; frees its place when dropped.
+#[derive(Debug)]
+pub struct Http2Stream {
+    pub sender: Sender,
+    _place: StreamPermit,
+}
+
+#[derive(Debug)]
+pub struct StreamPermit(Arc<AtomicUsize>);
+
+impl Drop for StreamPermit {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Http2Stream {
+    /// Splits into the sender and what frees the place.
+    #[must_use]
+    pub fn into_parts(self) -> (Sender, StreamPermit) {
+        (self.sender, self._place)
+    }
+}
+
+impl Multiplexed {
+    /// Connections that `connect` opens, when one is needed.
+    pub(crate) fn new<F>(connect: impl Fn() -> F + Send + Sync + 'static) -> Self
+    where
+        F: Future<Output = Result<Sender, Failure>> + Send + 'static,
+    {
+        Self {
+            // Boxed: its future is large, and every waiting request holds this one.
+            connector: Box::new(move || Box::pin(connect())),
+            connections: Mutex::default(),
+            connecting: tokio::sync::Mutex::new((0, None)),
+            attempts: std::sync::atomic::AtomicU64::new(0),
+        }
+    }
+
+    /// A place for one request.
+    ///
+    /// # Errors
+    /// When no connection can be made; the application has seen nothing.
+    pub async fn stream(&self) -> Result<Http2Stream, Failure> {
+        if let Some(stream) = self.free(STREAMS_PER_CONNECTION) {
+            return Ok(stream);
+        }
+        let seen = self.attempts.load(Ordering::Acquire);
+        let mut connecting = self.connecting.lock().await;
+        if let Some(stream) = self.free(STREAMS_PER_CONNECTION) {
+            return Ok(stream);
+        }
+        // Somebody tried while this caller waited: the outcome counts for both.
+        if let (true, Some(failure)) = (connecting.0 > seen, &connecting.1) {
+            return Err(failure.clone());
+        }
+        if self.connections.lock().len() >= CONNECTIONS_PER_PEER {
+            return self.free(STREAMS as usize).ok_or_else(|| {
+                Failure::unsent(Reason::Overload, "every stream to the peer is taken")
+            });
+        }
+        let outcome = (self.connector)().await;
+        connecting.0 = self.attempts.fetch_add(1, Ordering::AcqRel) + 1;
+        match outcome {
+            Ok(sender) => {
+                connecting.1 = None;
+                let streams = Arc::new(AtomicUsize::new(1));
+                self.connections.lock().push(Connection {
+                    sender: sender.clone(),
+                    streams: Arc::clone(&streams),
+                    idle_since: Instant::now(),
+                });
+                Ok(Http2Stream {
+                    sender,
+                    _place: StreamPermit(streams),
+                })
+            }
+            Err(failure) => {
+                connecting.1 = Some(failure.clone());
+                Err(failure)
+            }
+        }
+    }
+
+    /// Sends nothing more on the connection that `place` belongs to. Streams
+    /// that it carries go on.
+    pub fn retire(&self, place: &StreamPermit) {
+        self.connections
+            .lock()
+            .retain(|connection| !Arc::ptr_eq(&connection.streams, &place.0));
+    }
+
+    /// A place on the connection with the fewest streams, if one has room: for `limit`
+    /// streams at most, and for no more than its server allows, since more would wait
+    /// for a place, and beside tunnels that can be for ever.
+    fn free(&self, limit: usize) -> Option<Http2Stream> {
+        let mut connections = self.connections.lock();
+        connections.retain_mut(|connection| connection.sender.takes_requests());
+        let least = connections
+            .iter_mut()
+            .filter(|connection| {
+                let streams = connection.streams.load(Ordering::Relaxed);
+                streams < limit.min(connection.sender.stream_limit())
+                    && connection.sender.is_usable()
+            })
+            .min_by_key(|connection| connection.streams.load(Ordering::Relaxed))?;
+        least.streams.fetch_add(1, Ordering::Relaxed);
+        least.idle_since = Instant::now();
+        Some(Http2Stream {
+            sender: least.sender.clone(),
+            _place: StreamPermit(Arc::clone(&least.streams)),
+        })
+    }
+
+    /// Closes connections that nobody used for a while; true when none is left.
+    pub(crate) fn sweep(&self) -> bool {
+        let mut connections = self.connections.lock();
+        connections.retain(|connection| {
+            !connection.sender.is_closed()
+                && (connection.streams.load(Ordering::Relaxed) > 0
+                    || connection.idle_since.elapsed() < IDLE_MULTIPLEXED)
+        });
+        connections.is_empty()
+    }
+}
+
+/// Begins to speak HTTP/2 on a connection that stands.
+///
+/// # Errors
+/// When it breaks before that.
+pub(crate) async fn handshake<I>(
+    io: I,
+    profile: Tuning,
+    budget: Arc<Budget>,
+    outlet: Option<FlushHandle>,
+) -> Result<Sender, Failure>
+where
+    I: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
+{
+    client::handshake(io, profile, budget, outlet)
+        .await
+        .map_err(|error| Failure::unsent(Reason::ConnectFailed, format!("HTTP/2: {error}")))
+}

@@ -1,0 +1,454 @@
+//! Quiet lines: HTTP/1.1 to a peer proxy that little is said to.
+//!
+//! Beside its HTTP/2 connections a peer has a line for one request at a time.
+//! While nothing else waits for the peer, such a request costs a sixth less, as
+//! nobody but its own task touches the connection. There is no task that serves a
+//! line; whoever sends on it polls it, until the answer has ended.
+//!
+//! A line is never waited for. It is opened beside a request that goes by
+//! HTTP/2, and closed when nobody used it for a while.
+//!
+//! No request is lost with a line. A peer proxy that took a request answers it or
+//! breaks the TLS stream off; it says goodbye in TLS (`close_notify`) only between
+//! two requests. So a clean end before the first byte of an answer proves that the
+//! request was not taken, whatever its method, and it goes by HTTP/2 instead.
+
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use parking_lot::Mutex;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::task::coop::has_budget_remaining;
+use tokio::time::timeout;
+use tokio_util::io::InspectReader;
+
+use crate::failure::Failure;
+use crate::http::body::{Body, BoxError};
+use crate::http::http2::recv::RecvBody;
+use crate::http::incoming::IncomingBody;
+
+/// So many at once are a crowd, which HTTP/2 serves better. Without this the first
+/// of every wave of requests would take the line while the others wait together.
+const CROWD: usize = 3;
+/// After a crowd the line rests for this long.
+const CALM: Duration = Duration::from_millis(10);
+/// Requests that could have used a line before one is opened: whoever calls once
+/// needs no second handshake.
+const WORTH_OPENING: u32 = 2;
+/// Between two attempts to open one.
+const ATTEMPT_EVERY: Duration = Duration::from_secs(1);
+/// A peer that does not know this transport is not asked again for this long.
+const UNKNOWN_FOR: Duration = Duration::from_secs(60);
+/// A peer has this long to take the end of a line.
+const GOODBYE: Duration = Duration::from_secs(1);
+
+/// What a line is made of.
+pub trait Wire: AsyncRead + AsyncWrite + Unpin + Send + 'static {}
+impl<T: AsyncRead + AsyncWrite + Unpin + Send + 'static> Wire for T {}
+
+struct Line {
+    sender: http1::SendRequest<Body>,
+    connection: http1::Connection<TokioIo<Box<dyn Wire>>, Body>,
+    /// Whether the peer said anything since the last request.
+    heard: Arc<AtomicBool>,
+    since: Instant,
+    /// Must not be polled again.
+    ended: bool,
+}
+
+impl Line {
+    fn poll(&mut self, cx: &mut Context<'_>) {
+        if !self.ended {
+            self.ended = Pin::new(&mut self.connection).poll(cx).is_ready();
+        }
+    }
+
+    /// True when the next request may use it. Nobody is woken when that changes.
+    fn is_free(&mut self) -> bool {
+        self.poll(&mut deaf());
+        !self.ended && self.sender.is_ready()
+    }
+
+    /// Says goodbye, so that the peer need not take it for an accident.
+    fn close(self: Box<Self>) {
+        #[expect(clippy::disallowed_methods, reason = "one connection")]
+        tokio::spawn(async move {
+            let Self {
+                sender, connection, ..
+            } = *self;
+            drop(sender);
+            let _ = timeout(GOODBYE, connection).await;
+        });
+    }
+}
+
+/// For polls that only ask: what they find is looked at at once.
+fn deaf() -> Context<'static> {
+    Context::from_waker(Waker::noop())
+}
+
+/// The quiet line to one peer, or the way to get one.
+#[derive(Default)]
+pub struct Dedicated {
+    state: Mutex<Usage>,
+}
+
+/// One for each peer. What comes while it is in use goes by HTTP/2: two or four
+/// cost no less at 1000 requests/s, and each has to be opened and kept.
+#[derive(Default)]
+enum Slot {
+    #[default]
+    Empty,
+    Connecting,
+    Used,
+    Free(Box<Line>),
+}
+
+#[derive(Default)]
+struct Usage {
+    slot: Slot,
+    wanted: u32,
+    not_before: Option<Instant>,
+    /// Requests that wait for an answer by HTTP/2.
+    beside: usize,
+    /// When there was a crowd, if that is not long ago.
+    crowded: Option<Instant>,
+    /// Requests that got a line.
+    taken: u64,
+}
+
+impl std::fmt::Debug for Dedicated {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let state = self.state.lock();
+        f.debug_struct("Dedicated")
+            .field("exists", &state.slot.exists())
+            .field("beside", &state.beside)
+            .field("taken", &state.taken)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Slot {
+    const fn exists(&self) -> bool {
+        !matches!(self, Self::Empty)
+    }
+}
+
+/// Whether a request gets a line.
+#[derive(Debug)]
+pub enum Acquire {
+    Line(Lease),
+    /// The caller should open one, beside what it does.
+    Open(Connecting),
+    No,
+}
+
+impl Dedicated {
+    /// A line for one request, if one is free and the peer is quiet.
+    pub fn offer(self: &Arc<Self>) -> Acquire {
+        let mut state = self.state.lock();
+        if state.beside > 0 {
+            return Acquire::No;
+        }
+        if let Some(then) = state.crowded {
+            if then.elapsed() < CALM {
+                return Acquire::No;
+            }
+            state.crowded = None;
+        }
+        match std::mem::take(&mut state.slot) {
+            busy @ (Slot::Connecting | Slot::Used) => {
+                state.slot = busy;
+                return Acquire::No;
+            }
+            Slot::Free(mut line) => {
+                if line.is_free() {
+                    state.slot = Slot::Used;
+                    state.taken += 1;
+                    return Acquire::Line(Lease {
+                        line: Some(line),
+                        home: Arc::clone(self),
+                    });
+                }
+            }
+            Slot::Empty => {}
+        }
+        state.wanted = state.wanted.saturating_add(1);
+        let now = Instant::now();
+        if state.wanted < WORTH_OPENING || state.not_before.is_some_and(|then| now < then) {
+            return Acquire::No;
+        }
+        state.slot = Slot::Connecting;
+        state.not_before = Some(now + ATTEMPT_EVERY);
+        Acquire::Open(Connecting {
+            home: Arc::clone(self),
+            opened: false,
+        })
+    }
+
+    /// Dedicated that exist, and requests that got one.
+    #[must_use]
+    pub fn used(&self) -> (usize, u64) {
+        let state = self.state.lock();
+        (usize::from(state.slot.exists()), state.taken)
+    }
+
+    /// Counts a request as waiting by HTTP/2 until the guard is dropped.
+    #[must_use]
+    pub fn beside(self: &Arc<Self>) -> Beside {
+        let mut state = self.state.lock();
+        state.beside += 1;
+        if state.beside >= CROWD {
+            state.crowded = Some(Instant::now());
+        }
+        drop(state);
+        Beside(Arc::clone(self))
+    }
+
+    /// Closes a line that nobody used for `limit`; true when none is left.
+    pub fn sweep(&self, limit: Duration) -> bool {
+        let mut state = self.state.lock();
+        if let Slot::Free(line) = &mut state.slot {
+            let (free, unused) = (line.is_free(), line.since.elapsed() >= limit);
+            if (!free || unused)
+                && let Slot::Free(line) = std::mem::take(&mut state.slot)
+                && free
+            {
+                line.close();
+            }
+        }
+        !state.slot.exists()
+    }
+}
+
+#[derive(Debug)]
+pub struct Beside(Arc<Dedicated>);
+
+impl Drop for Beside {
+    fn drop(&mut self) {
+        self.0.state.lock().beside -= 1;
+    }
+}
+
+/// The right to open one line.
+#[derive(Debug)]
+pub struct Connecting {
+    home: Arc<Dedicated>,
+    opened: bool,
+}
+
+impl Connecting {
+    /// Begins to speak HTTP/1.1 on a connection that the peer takes it on.
+    pub async fn opened(mut self, wire: impl Wire, builder: http1::Builder) {
+        let heard = Arc::<AtomicBool>::default();
+        let hears = Arc::clone(&heard);
+        let wire: Box<dyn Wire> = Box::new(InspectReader::new(wire, move |said: &[u8]| {
+            hears.fetch_or(!said.is_empty(), Relaxed);
+        }));
+        let Ok((sender, connection)) = builder.handshake(TokioIo::new(wire)).await else {
+            return;
+        };
+        let mut line = Box::new(Line {
+            sender,
+            connection,
+            heard,
+            since: Instant::now(),
+            ended: false,
+        });
+        if line.is_free() {
+            self.opened = true;
+            self.home.state.lock().slot = Slot::Free(line);
+        }
+    }
+
+    /// The peer speaks HTTP/2 only.
+    pub fn unknown(self) {
+        self.home.state.lock().not_before = Some(Instant::now() + UNKNOWN_FOR);
+    }
+}
+
+impl Drop for Connecting {
+    fn drop(&mut self) {
+        if !self.opened {
+            self.home.state.lock().slot = Slot::Empty;
+        }
+    }
+}
+
+/// A line in use. Given back when the answer has ended, and broken off when it
+/// is dropped before.
+pub struct Lease {
+    line: Option<Box<Line>>,
+    home: Arc<Dedicated>,
+}
+
+impl std::fmt::Debug for Lease {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Lease").finish_non_exhaustive()
+    }
+}
+
+impl Lease {
+    /// Sends one request, in origin form and with its Host.
+    ///
+    /// # Errors
+    /// `stale` when the peer did not take the request.
+    pub async fn send(mut self, request: Request<Body>) -> Result<Response<ResponseBody>, Failure> {
+        let Some(line) = &mut self.line else {
+            return Err(Failure::stale("the line is in use"));
+        };
+        line.heard.store(false, Relaxed);
+        let mut asked = pin!(line.sender.try_send_request(request));
+        let (connection, ended) = (&mut line.connection, &mut line.ended);
+        let heard = Arc::clone(&line.heard);
+        let answer = poll_fn(|cx| {
+            // Only the connection, polled here as well, can bring the answer.
+            if let Poll::Ready(answer) = asked.as_mut().poll(&mut deaf()) {
+                return Poll::Ready(answer);
+            }
+            if !*ended {
+                *ended = Pin::new(&mut *connection).poll(cx).is_ready();
+            }
+            let answer = asked.as_mut().poll(&mut deaf());
+            if answer.is_pending() {
+                wake_if_cut_short(cx);
+            }
+            answer
+        })
+        .await;
+        match answer {
+            Ok(response) => Ok(response.map(|body| ResponseBody::by(self, body.into()))),
+            Err(mut error) => {
+                let unsent = error.take_message().is_some();
+                let error = error.into_error();
+                // An end without close_notify is an error of its own kind.
+                let untouched = error.is_incomplete_message() && !heard.load(Relaxed);
+                if unsent || untouched {
+                    Err(Failure::stale(error.to_string()))
+                } else {
+                    Err(Failure::lost(error.to_string()))
+                }
+            }
+        }
+    }
+
+    fn give_back(mut self) {
+        if let Some(mut line) = self.line.take() {
+            if line.is_free() {
+                line.since = Instant::now();
+                self.home.state.lock().slot = Slot::Free(line);
+            } else {
+                self.line = Some(line);
+            }
+        }
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        if self.line.is_some() {
+            self.home.state.lock().slot = Slot::Empty;
+        }
+    }
+}
+
+/// A task that did much in one turn is told to wait, by a wake-up that a deaf
+/// poll does not hear.
+fn wake_if_cut_short(cx: &Context<'_>) {
+    if !has_budget_remaining() {
+        cx.waker().wake_by_ref();
+    }
+}
+
+/// The body of an answer, with the line that it comes by if that has no task.
+#[derive(Debug)]
+pub struct ResponseBody {
+    body: IncomingBody,
+    line: Option<Lease>,
+}
+
+impl<B: Into<IncomingBody>> From<B> for ResponseBody {
+    fn from(body: B) -> Self {
+        Self {
+            body: body.into(),
+            line: None,
+        }
+    }
+}
+
+impl ResponseBody {
+    fn by(line: Lease, body: IncomingBody) -> Self {
+        let mut coming = Self {
+            body,
+            line: Some(line),
+        };
+        coming.settle();
+        coming
+    }
+
+    /// The stream that it comes by, if that is one of HTTP/2.
+    #[must_use]
+    pub fn into_http2(self) -> Option<RecvBody> {
+        match self.body {
+            IncomingBody::Http2(body) => Some(body),
+            IncomingBody::Http1(_) => None,
+        }
+    }
+
+    fn settle(&mut self) {
+        if self.body.is_end_stream()
+            && let Some(line) = self.line.take()
+        {
+            line.give_back();
+        }
+    }
+}
+
+impl HttpBody for ResponseBody {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let this = self.get_mut();
+        let Some(line) = this.line.as_mut().and_then(|taken| taken.line.as_mut()) else {
+            return Pin::new(&mut this.body).poll_frame(cx);
+        };
+        let mut polled = Pin::new(&mut this.body).poll_frame(&mut deaf());
+        if polled.is_pending() {
+            line.poll(cx);
+            polled = Pin::new(&mut this.body).poll_frame(&mut deaf());
+        }
+        match &polled {
+            Poll::Pending => wake_if_cut_short(cx),
+            Poll::Ready(None) => {
+                if let Some(line) = this.line.take() {
+                    line.give_back();
+                }
+            }
+            // What failed is broken off.
+            Poll::Ready(Some(Err(_))) => this.line = None,
+            Poll::Ready(Some(Ok(_))) => this.settle(),
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}

@@ -1,0 +1,174 @@
+//! A connection to an application, as hyper gets it.
+
+use std::io;
+use std::mem::MaybeUninit;
+use std::pin::Pin;
+use std::sync::{Arc, OnceLock, Weak};
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use parking_lot::Mutex;
+use socket2::SockRef;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+
+use crate::net::abort::Abort;
+use crate::net::budget::Holder;
+use crate::net::chunk::read_at_most;
+use crate::net::connect;
+
+/// A connection to an application, as hyper gets it.
+///
+/// It is reset when it is dropped, if somebody said so. And an application may answer
+/// and close before it has taken the request: what it did not take is dropped then, so
+/// that hyper reads the answer and does not stop at the error of writing.
+#[derive(Debug)]
+pub(crate) struct Upstream {
+    io: Arc<Mutex<TcpStream>>,
+    ended: Arc<OnceLock<Instant>>,
+    abort: Abort,
+    holder: Holder,
+    /// The application takes no more.
+    deaf: bool,
+    /// It broke off, and the error of writing was the only sign of that.
+    broken: bool,
+}
+
+/// What can be seen of a connection while hyper owns its [`Upstream`].
+#[derive(Clone, Debug)]
+pub struct Watch {
+    io: Weak<Mutex<TcpStream>>,
+    ended: Arc<OnceLock<Instant>>,
+}
+
+impl Watch {
+    /// When the end that the server put to the connection was read.
+    #[must_use]
+    pub fn ended(&self) -> Option<Instant> {
+        self.ended.get().copied()
+    }
+
+    /// Whether the connection is open and nothing came by it, as the kernel knows it:
+    /// the task that reads may not have run since the server closed.
+    #[must_use]
+    pub fn is_quiet(&self) -> bool {
+        let Some(io) = self.io.upgrade() else {
+            return false;
+        };
+        let peeked = SockRef::from(&*io.lock()).peek(&mut [MaybeUninit::uninit()]);
+        peeked.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
+    }
+}
+
+impl Upstream {
+    #[must_use]
+    pub(crate) fn new(io: TcpStream, abort: Abort, holder: Holder) -> Self {
+        Self {
+            io: Arc::new(Mutex::new(io)),
+            ended: Arc::default(),
+            abort,
+            holder,
+            deaf: false,
+            broken: false,
+        }
+    }
+
+    #[must_use]
+    pub(crate) fn watch(&self) -> Watch {
+        Watch {
+            io: Arc::downgrade(&self.io),
+            ended: Arc::clone(&self.ended),
+        }
+    }
+
+    fn written(
+        &mut self,
+        size: usize,
+        written: Poll<io::Result<usize>>,
+    ) -> Poll<io::Result<usize>> {
+        match written {
+            Poll::Ready(Err(error))
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset
+                ) =>
+            {
+                self.deaf = true;
+                // After an end in good order the first error is a broken pipe.
+                self.broken |= error.kind() == io::ErrorKind::ConnectionReset;
+                Poll::Ready(Ok(size))
+            }
+            other => other,
+        }
+    }
+}
+
+impl Drop for Upstream {
+    fn drop(&mut self) {
+        if self.abort.is_set() {
+            connect::reset(&self.io.lock());
+        }
+    }
+}
+
+impl AsyncRead for Upstream {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        out: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let (before, room) = (out.filled().len(), out.remaining());
+        let piece = this.holder.piece();
+        let read = read_at_most(Pin::new(&mut *this.io.lock()), cx, out, piece);
+        let ended = matches!(read, Poll::Ready(Ok(()))) && out.filled().len() == before;
+        if room > 0 && (ended || matches!(read, Poll::Ready(Err(_)))) {
+            this.ended.get_or_init(Instant::now);
+        }
+        if this.broken && room > 0 && ended {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
+        }
+        read
+    }
+}
+
+impl AsyncWrite for Upstream {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        data: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        if this.deaf {
+            return Poll::Ready(Ok(data.len()));
+        }
+        let written = Pin::new(&mut *this.io.lock()).poll_write(cx, data);
+        this.written(data.len(), written)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        data: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let size = data.iter().map(|part| part.len()).sum();
+        if this.deaf {
+            return Poll::Ready(Ok(size));
+        }
+        let written = Pin::new(&mut *this.io.lock()).poll_write_vectored(cx, data);
+        this.written(size, written)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.lock().is_write_vectored()
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut *self.io.lock()).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut *self.io.lock()).poll_shutdown(cx)
+    }
+}

@@ -1,0 +1,23 @@
+//! What gRPC says in headers and trailers: whether a call is one, its status, and
+//! whether that blames the server.
+
+use http::{StatusCode, header};
+
+/// True for gRPC requests, whose failures travel in `grpc-status`.
+#[must_use]
+pub(crate) fn is_grpc(map: &http::HeaderMap) -> bool {
+    map.get(header::CONTENT_TYPE)
+        .is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
+}
+
+/// Whether an answer counts as a success for metrics: no server error, and for
+/// gRPC no status that blames the server.
+#[must_use]
+pub(crate) fn is_success(status: StatusCode, grpc_status: Option<u16>) -> bool {
+    !status.is_server_error() && !matches!(grpc_status, Some(2 | 4 | 12..=15))
+}
+
+#[must_use]
+pub(crate) fn grpc_status(map: &http::HeaderMap) -> Option<u16> {
+    map.get("grpc-status")?.to_str().ok()?.parse().ok()
+}

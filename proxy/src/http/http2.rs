@@ -1,0 +1,87 @@
+//! HTTP/2 as a client and as a server, directly over the `h2` crate.
+//!
+//! hyper's own glue stands between a body and its stream in ways that a proxy cannot
+//! live with: it passes empty DATA frames on, takes a reset with CANCEL for a good
+//! end, does not look at a body while it waits for credit, and has one window size
+//! for every stream for ever. Here
+//!
+//! - END_STREAM goes with the last DATA frame wherever the end is known by then, and
+//!   no empty DATA frame is passed on ([`pipe`], [`empty_frames`]);
+//! - whatever breaks off on one side breaks off on the other, at once ([`recv`],
+//!   [`pipe`]);
+//! - no stream holds another one up, and fast streams get larger windows ([`flow`]);
+//! - a proxy that owes something and says nothing is given up within ten seconds
+//!   ([`keepalive`]).
+
+pub(crate) mod client;
+mod empty_frames;
+pub(crate) mod flow;
+mod keepalive;
+mod pipe;
+pub(crate) mod recv;
+pub(crate) mod server;
+
+#[cfg(test)]
+mod tests;
+
+use http::HeaderMap;
+use http::header::{CONNECTION, HeaderName, TE, TRANSFER_ENCODING, UPGRADE};
+
+use crate::net::tuning::LARGEST_PIECE;
+
+/// Largest frame that may be received from applications: what everybody sends.
+pub(crate) const PLAIN_FRAME: u32 = 16 * 1024;
+
+/// What of a connection differs by who is on its other end.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Tuning {
+    /// Largest frame that may be received.
+    pub frame: u32,
+    /// Bytes of one stream that may wait to be sent.
+    pub unsent: usize,
+    /// Wait for what the server says of its limits before the first request: peers of
+    /// ours allow as many streams as they are sent.
+    pub learn_limit: bool,
+    /// Windows may change after the start. Not every application was tried with that.
+    pub grows: bool,
+    /// Who is silent is asked for a sign of life, and given up without one. Every proxy
+    /// answers; whoever computes, or reads only when it wants something, does not, and
+    /// of such TCP alone tells who is dead.
+    pub asks: bool,
+}
+
+/// Between two proxies.
+pub(crate) const MESH: Tuning = Tuning {
+    frame: LARGEST_PIECE as u32,
+    unsent: 4 * LARGEST_PIECE,
+    learn_limit: false,
+    grows: true,
+    asks: true,
+};
+
+/// With applications.
+pub(crate) const PLAIN: Tuning = Tuning {
+    frame: PLAIN_FRAME,
+    unsent: 256 * 1024,
+    learn_limit: true,
+    grows: false,
+    asks: false,
+};
+
+/// Removes what has no place in HTTP/2, so that `h2` does not refuse the message.
+fn strip_connection_headers(map: &mut HeaderMap) {
+    const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+    const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+    for name in [
+        CONNECTION,
+        KEEP_ALIVE,
+        PROXY_CONNECTION,
+        TRANSFER_ENCODING,
+        UPGRADE,
+    ] {
+        map.remove(name);
+    }
+    if map.get(TE).is_some_and(|te| te != "trailers") {
+        map.remove(TE);
+    }
+}

@@ -1,0 +1,327 @@
+//! One HTTP/2 connection as a client.
+
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::task::{Context, Poll, Waker, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::task::AtomicWaker;
+use h2::client::{Builder, Connection, ResponseFuture, SendRequest};
+use h2::{Ping, SendStream};
+use http::{HeaderValue, Method, Request, Response, header};
+use http_body::Body as HttpBody;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::timeout;
+
+use super::empty_frames::WithoutEmptyFrames;
+use super::flow::{CONNECTION_WINDOW, Flow, STREAMS};
+use super::keepalive::{Heard, Keepalive, Peer};
+use super::pipe::{Pipe, Stopped, flushed};
+use super::recv::{RecvBody, Upload};
+use super::{Tuning, strip_connection_headers};
+use crate::http::body::Body;
+use crate::http::limits::HEADER_BYTES;
+use crate::net::budget::Budget;
+use crate::net::coalesce::FlushHandle;
+
+/// A server has this long to say what it allows.
+const SETTINGS_WITHIN: Duration = Duration::from_secs(1);
+
+/// What the connection's task and those who send by it tell each other.
+#[derive(Debug, Default)]
+struct Shared {
+    closed: AtomicBool,
+    /// The peer missed a sign of life.
+    suspect: AtomicBool,
+    /// Wakes the task, which otherwise does not notice that nobody sends any more.
+    task: AtomicWaker,
+}
+
+/// Sends requests.
+#[derive(Clone)]
+pub struct Sender {
+    send: SendRequest<Bytes>,
+    flow: Arc<Flow>,
+    shared: Arc<Shared>,
+}
+
+impl std::fmt::Debug for Sender {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Sender")
+            .field("shared", &self.shared)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Drop for Sender {
+    fn drop(&mut self) {
+        // The task has one and this is one: nobody else sends.
+        if Arc::strong_count(&self.shared) <= 2 {
+            self.shared.task.wake();
+        }
+    }
+}
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum SendError {
+    /// Nothing of the request was taken.
+    #[error("the connection took no request: {0}")]
+    Unsent(h2::Error),
+    /// The request cannot be said in HTTP/2.
+    #[error("the request has no form in HTTP/2: {0}")]
+    Malformed(h2::Error),
+    #[error("HTTP/2: {0}")]
+    Lost(h2::Error),
+}
+
+impl SendError {
+    fn of(error: h2::Error) -> Self {
+        let reason = error.reason();
+        let refused = reason == Some(h2::Reason::REFUSED_STREAM)
+            || (error.is_go_away() && error.is_remote() && reason == Some(h2::Reason::NO_ERROR));
+        if refused {
+            Self::Unsent(error)
+        } else {
+            Self::Lost(error)
+        }
+    }
+}
+
+/// Begins to speak HTTP/2 on `io`.
+///
+/// # Errors
+/// When the connection breaks before it stands.
+pub(crate) async fn handshake<I>(
+    io: I,
+    profile: Tuning,
+    budget: Arc<Budget>,
+    outlet: Option<FlushHandle>,
+) -> Result<Sender, h2::Error>
+where
+    I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let flow = Flow::new(budget, profile.grows);
+    let (io, heard) = Heard::new(WithoutEmptyFrames::of_server(io));
+    let (send, mut connection) = Builder::new()
+        .initial_window_size(flow.window())
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .initial_max_send_streams(STREAMS as usize)
+        .max_send_buffer_size(profile.unsent)
+        .max_frame_size(profile.frame)
+        .max_header_list_size(HEADER_BYTES)
+        .enable_push(false)
+        .handshake(io)
+        .await?;
+    let Some(mut pings) = connection.ping_pong() else {
+        // It is taken once per connection, here.
+        return Err(h2::Reason::INTERNAL_ERROR.into());
+    };
+    if profile.learn_limit {
+        pings.send_ping(Ping::opaque())?;
+        // The first frame of a server says how many streams it takes, so that is known
+        // with the answer to anything.
+        let learned = poll_fn(|cx| {
+            if let Poll::Ready(ended) = Pin::new(&mut connection).poll(cx) {
+                // Also a good end: nobody is there to send to.
+                let error = ended.err().unwrap_or_else(|| h2::Reason::NO_ERROR.into());
+                return Poll::Ready(Err(error));
+            }
+            pings.poll_pong(cx).map_ok(|_| ())
+        });
+        if let Ok(Err(error)) = timeout(SETTINGS_WITHIN, learned).await {
+            return Err(error);
+        }
+    }
+    let shared = Arc::<Shared>::default();
+    let task = Task {
+        connection,
+        keepalive: profile.asks.then(|| Keepalive::new(pings, heard)),
+        flow: Arc::clone(&flow),
+        shared: Arc::clone(&shared),
+        outlet,
+    };
+    #[expect(clippy::disallowed_methods, reason = "one connection")]
+    tokio::spawn(task);
+    Ok(Sender { send, flow, shared })
+}
+
+impl Sender {
+    /// True while new requests may be sent by it.
+    #[must_use]
+    pub fn is_usable(&self) -> bool {
+        !self.shared.closed.load(Relaxed) && !self.shared.suspect.load(Relaxed)
+    }
+
+    /// True when the connection has ended.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.shared.closed.load(Relaxed)
+    }
+
+    /// False as soon as the server said that it takes nothing more, though streams that
+    /// it has taken go on.
+    pub fn takes_requests(&mut self) -> bool {
+        let mut cx = Context::from_waker(Waker::noop());
+        !self.is_closed() && !matches!(self.send.poll_ready(&mut cx), Poll::Ready(Err(_)))
+    }
+
+    /// Streams that the server allows at once.
+    #[must_use]
+    pub fn stream_limit(&self) -> usize {
+        self.send.current_max_send_streams()
+    }
+
+    /// Sends a request and its body, and waits for the head of the answer.
+    ///
+    /// # Errors
+    /// When there is no answer; says whether the server can have seen the request.
+    pub async fn send(&mut self, request: Request<Body>) -> Result<Response<RecvBody>, SendError> {
+        let (mut parts, body) = request.into_parts();
+        strip_connection_headers(&mut parts.headers);
+        if let Some(length) = HttpBody::size_hint(&body).exact() {
+            let says_so = [Method::POST, Method::PUT, Method::PATCH].contains(&parts.method);
+            if (length > 0 || says_so) && !parts.headers.contains_key(header::CONTENT_LENGTH) {
+                parts
+                    .headers
+                    .insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+            }
+        }
+        let whole = body.is_end_stream();
+        let (response, stream) = self.begin(Request::from_parts(parts, ()), whole).await?;
+        let upload = if whole {
+            None
+        } else {
+            let mut pipe = Box::pin(send_body(Pipe::new(stream, body)));
+            // Most bodies are there already, and need no task.
+            match pipe.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+                Poll::Ready(()) => None,
+                #[expect(
+                    clippy::disallowed_methods,
+                    reason = "one body, aborted with its stream"
+                )]
+                Poll::Pending => Some(Upload::new(tokio::spawn(pipe).abort_handle())),
+            }
+        };
+        self.answer(response, upload).await
+    }
+
+    /// Sends a head only, and keeps the stream open for bytes both ways.
+    ///
+    /// # Errors
+    /// As [`Self::send`].
+    pub async fn open(
+        &mut self,
+        head: Request<()>,
+    ) -> Result<(Response<RecvBody>, SendStream<Bytes>), SendError> {
+        let (response, stream) = self.begin(head, false).await?;
+        Ok((self.answer(response, None).await?, stream))
+    }
+
+    async fn begin(
+        &mut self,
+        head: Request<()>,
+        whole: bool,
+    ) -> Result<(ResponseFuture, SendStream<Bytes>), SendError> {
+        poll_fn(|cx| self.send.poll_ready(cx))
+            .await
+            .map_err(SendError::Unsent)?;
+        self.send.send_request(head, whole).map_err(|error| {
+            if error.is_go_away() || error.is_io() {
+                SendError::Unsent(error)
+            } else {
+                SendError::Malformed(error)
+            }
+        })
+    }
+
+    async fn answer(
+        &self,
+        response: ResponseFuture,
+        upload: Option<Upload>,
+    ) -> Result<Response<RecvBody>, SendError> {
+        let share = self.flow.open();
+        let (head, stream) = response.await.map_err(SendError::of)?.into_parts();
+        let body = RecvBody::new(stream, share, &head.headers).sent_by(upload);
+        Ok(Response::from_parts(head, body))
+    }
+}
+
+async fn send_body(mut pipe: Pipe) {
+    match Pin::new(&mut pipe).await {
+        Ok(()) => {}
+        // The answer says why.
+        Err(Stopped::Peer) => {}
+        Err(Stopped::Body(error)) => {
+            tracing::debug!(%error, "the body of a request broke off");
+            flushed().await;
+            pipe.into_stream().send_reset(h2::Reason::CANCEL);
+        }
+    }
+}
+
+/// Reads and writes for all streams of a connection.
+struct Task<I>
+where
+    I: AsyncRead + AsyncWrite + Unpin,
+{
+    connection: Connection<Heard<WithoutEmptyFrames<I>>, Bytes>,
+    keepalive: Option<Keepalive>,
+    flow: Arc<Flow>,
+    shared: Arc<Shared>,
+    outlet: Option<FlushHandle>,
+}
+
+impl<I: AsyncRead + AsyncWrite + Unpin> Task<I> {
+    /// Tells the peer of other windows, where they are due.
+    fn adjust(&mut self) -> bool {
+        let connection = &mut self.connection;
+        let tell = |window| connection.set_initial_window_size(window).is_ok();
+        self.flow.adjust(tell)
+    }
+}
+
+impl<I: AsyncRead + AsyncWrite + Unpin> Future for Task<I> {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = self.get_mut();
+        this.shared.task.register(cx.waker());
+        if let Some(outlet) = &this.outlet {
+            outlet.collect();
+        }
+        let busy = this.flow.streams() > 0;
+        if let Some(keepalive) = &mut this.keepalive {
+            match keepalive.poll(cx, busy) {
+                Peer::Alive => this.shared.suspect.store(false, Relaxed),
+                Peer::Suspect => this.shared.suspect.store(true, Relaxed),
+                Peer::Dead => {
+                    tracing::debug!("a peer gave no sign of life");
+                    return Poll::Ready(());
+                }
+            }
+        }
+        this.adjust();
+        let ended = Pin::new(&mut this.connection).poll(cx);
+        // What was read just now may allow it, and it is not sent by itself.
+        if ended.is_pending() && this.adjust() {
+            cx.waker().wake_by_ref();
+        }
+        if let Some(outlet) = &this.outlet {
+            outlet.flush(cx);
+        }
+        if let Err(error) = ready!(ended) {
+            tracing::debug!(%error, "an HTTP/2 connection to a peer ended");
+        }
+        Poll::Ready(())
+    }
+}
+
+impl<I: AsyncRead + AsyncWrite + Unpin> Drop for Task<I> {
+    fn drop(&mut self) {
+        self.shared.closed.store(true, Relaxed);
+    }
+}

@@ -1,0 +1,347 @@
+//! How much a peer may send ahead: the windows that this process advertises.
+//!
+//! What a window allows may lie here until somebody reads it, so windows are memory.
+//! Three rules keep it bounded and keep streams out of each other's way:
+//!
+//! - The window of a connection is larger than the windows of all its streams
+//!   together. A stream that nobody reads fills its own window and nothing else.
+//! - A stream begins with [`STREAM_WINDOW`], or with less where the process has many
+//!   streams: all of them share one pool.
+//! - A connection on which a stream was read as fast as it came gets larger windows,
+//!   by doubling, while the growth of all connections fits as much again. Without such
+//!   a stream for [`CALM`] they go back.
+//!
+//! `h2` knows one size for all streams of a connection, so growth is per connection,
+//! and bounded by how many streams it has.
+//!
+//! When a window becomes smaller, its sender may have used more than the small one has
+//! and waits for WINDOW_UPDATE. `h2` asks whether one is due when bytes are given back,
+//! and all of them may have been by then. So it is asked again once the peer knows the
+//! smaller window.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering::Relaxed};
+use std::time::Duration;
+
+use h2::{FlowControl, StreamId};
+use parking_lot::Mutex;
+use tokio::time::Instant;
+
+use crate::net::budget::{Budget, Holder};
+
+/// Window of a stream that nobody has read much of yet.
+pub(super) const STREAM_WINDOW: u32 = 64 * 1024;
+/// Window of a stream where the process has very many.
+const LEAST_STREAM_WINDOW: u32 = 16 * 1024;
+/// Largest window of a stream. At 1 GiB/s two proxies that share two cores with what
+/// they serve answer each other in a millisecond or two.
+const LARGEST_STREAM_WINDOW: u32 = 2 * 1024 * 1024;
+/// Concurrent streams on one connection.
+pub(crate) const STREAMS: u32 = 128;
+/// What the windows of a connection's streams may come to once they have grown.
+const GROWN: usize = 8 * 1024 * 1024;
+/// Window of a connection: more than its streams can use together.
+pub(crate) const CONNECTION_WINDOW: u32 = 16 * 1024 * 1024;
+const _: () = assert!((STREAMS * STREAM_WINDOW) as usize + GROWN <= CONNECTION_WINDOW as usize);
+/// What a peer takes for the window of a stream until it hears of another.
+const ASSUMED_WINDOW: u32 = 65_535;
+/// Windows stay large for this long after a stream last filled one.
+const CALM: Duration = Duration::from_secs(1);
+
+/// The windows of one connection.
+#[derive(Debug)]
+pub(crate) struct Flow {
+    budget: Arc<Budget>,
+    /// Windows may change after the start.
+    grows: bool,
+    streams: AtomicUsize,
+    window: AtomicU32,
+    /// A stream was read as fast as its window allowed.
+    wish: AtomicBool,
+    growth: Mutex<Growth>,
+    /// The window became smaller, and the peer may not know yet.
+    shrunk: AtomicBool,
+    /// Streams that brought more than the smallest window.
+    used: Mutex<HashMap<StreamId, FlowControl>>,
+}
+
+#[derive(Debug, Default)]
+struct Growth {
+    /// Counted in the process's budget.
+    bytes: usize,
+    /// When a stream last filled its window.
+    last: Option<Instant>,
+}
+
+impl Flow {
+    #[must_use]
+    pub(crate) fn new(budget: Arc<Budget>, grows: bool) -> Arc<Self> {
+        let window = base(&budget);
+        Arc::new(Self {
+            budget,
+            grows,
+            streams: AtomicUsize::new(0),
+            window: AtomicU32::new(window),
+            wish: AtomicBool::new(false),
+            growth: Mutex::default(),
+            shrunk: AtomicBool::new(window < ASSUMED_WINDOW),
+            used: Mutex::default(),
+        })
+    }
+
+    /// The window that the connection's streams have, as far as this side has said.
+    #[must_use]
+    pub(crate) fn window(&self) -> u32 {
+        self.window.load(Relaxed)
+    }
+
+    /// Streams that are open.
+    #[must_use]
+    pub(crate) fn streams(&self) -> usize {
+        self.streams.load(Relaxed)
+    }
+
+    /// Counts a stream until the share is dropped.
+    #[must_use]
+    pub(crate) fn open(self: &Arc<Self>) -> Share {
+        self.streams.fetch_add(1, Relaxed);
+        Share {
+            _holder: self.budget.hold(),
+            flow: Arc::clone(self),
+            read: 0,
+            given_back: 0,
+            used: None,
+        }
+    }
+
+    /// Has the connection `tell` the peer which window its streams have from now on, if
+    /// that is to be told. `tell` is true when it will, which it is only once the peer
+    /// knows what it was told before.
+    pub(crate) fn adjust(&self, tell: impl FnOnce(u32) -> bool) -> bool {
+        let shrunk = self.shrunk.load(Relaxed);
+        let next = if self.grows { self.next() } else { None };
+        // The same window again, to learn that the peer knows it.
+        let Some(window) = next.or_else(|| shrunk.then(|| self.window())) else {
+            return false;
+        };
+        if !tell(window) {
+            return false;
+        }
+        if shrunk {
+            for stream in self.used.lock().values_mut() {
+                let _ = stream.release_capacity(0);
+            }
+        }
+        self.shrunk.store(window < self.window(), Relaxed);
+        self.said(window);
+        true
+    }
+
+    /// The window that streams should have from now on, if that is another one.
+    /// [`Self::said`] takes it into use.
+    #[must_use]
+    fn next(&self) -> Option<u32> {
+        let (now, base) = (self.window(), base(&self.budget));
+        let wish = self.wish.load(Relaxed);
+        if now == base && !wish {
+            return None;
+        }
+        let growth = self.growth.lock();
+        let wanted = if wish {
+            now.saturating_mul(2)
+        } else if growth.last.is_some_and(|last| last.elapsed() < CALM) {
+            now
+        } else {
+            base
+        };
+        let next = wanted.min(self.most(&growth)).max(base);
+        if next == now && wish {
+            drop(growth);
+            self.said(now);
+        }
+        (next != now).then_some(next)
+    }
+
+    /// The largest window that the budget allows.
+    fn most(&self, growth: &Growth) -> u32 {
+        let streams = self.streams.load(Relaxed).max(1);
+        let others = self.budget.grown().saturating_sub(growth.bytes);
+        let left = self.budget.windows().saturating_sub(others).min(GROWN);
+        let most = u32::try_from(left / streams).unwrap_or(LARGEST_STREAM_WINDOW);
+        floor(most.clamp(1, LARGEST_STREAM_WINDOW))
+    }
+
+    /// The peer was told of `window`.
+    fn said(&self, window: u32) {
+        let mut growth = self.growth.lock();
+        self.window.store(window, Relaxed);
+        if self.wish.swap(false, Relaxed) {
+            growth.last = Some(Instant::now());
+        }
+        let streams = self.streams.load(Relaxed).max(1);
+        let bytes = window.saturating_sub(base(&self.budget)) as usize * streams;
+        self.budget.grow(growth.bytes, bytes);
+        growth.bytes = bytes;
+    }
+}
+
+impl Drop for Flow {
+    fn drop(&mut self) {
+        let bytes = self.growth.get_mut().bytes;
+        self.budget.grow(bytes, 0);
+    }
+}
+
+/// One stream among those that share the budget.
+#[derive(Debug)]
+pub(crate) struct Share {
+    _holder: Holder,
+    flow: Arc<Flow>,
+    /// Since the last time that a window was filled.
+    read: u64,
+    /// All that the peer may have sent ahead again.
+    given_back: u64,
+    /// Among [`Flow::used`].
+    used: Option<StreamId>,
+}
+
+impl Share {
+    /// Lets the peer send as many further bytes of `stream`.
+    pub(crate) fn give_back(&mut self, stream: &mut FlowControl, bytes: usize) {
+        self.given_back += bytes as u64;
+        // Before they are given back: the window may become smaller just then.
+        if self.used.is_none() && self.given_back >= u64::from(LEAST_STREAM_WINDOW) {
+            let id = stream.stream_id();
+            self.used = Some(id);
+            self.flow.used.lock().insert(id, stream.clone());
+        }
+        // Only what was received is given back, so this cannot fail.
+        let _ = stream.release_capacity(bytes);
+    }
+
+    /// Notes that `bytes` were read and are passed on.
+    pub(crate) fn read(&mut self, bytes: usize) {
+        self.read += bytes as u64;
+        if self.read >= u64::from(self.flow.window()) {
+            self.read = 0;
+            self.flow.wish.store(true, Relaxed);
+        }
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        self.flow.streams.fetch_sub(1, Relaxed);
+        if let Some(id) = self.used {
+            let stream = self.flow.used.lock().remove(&id);
+            // Maybe the last that holds it, so it ends here and not under the lock.
+            drop(stream);
+        }
+    }
+}
+
+/// The window of a stream while it has not grown.
+fn base(budget: &Budget) -> u32 {
+    let share = u32::try_from(budget.window()).unwrap_or(STREAM_WINDOW);
+    floor(share.clamp(LEAST_STREAM_WINDOW, STREAM_WINDOW))
+}
+
+/// The power of two below, so that windows do not follow every stream that comes
+/// and goes.
+const fn floor(window: u32) -> u32 {
+    1 << (31 - window.leading_zeros())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use super::{
+        Budget, Flow, GROWN, LARGEST_STREAM_WINDOW, LEAST_STREAM_WINDOW, STREAM_WINDOW, Share,
+    };
+
+    const LIMIT: usize = 512 * 1024 * 1024;
+    const POOL: usize = LIMIT / 16;
+
+    /// Reads whole windows until the window stays as it is.
+    fn read_fast(flow: &Flow, share: &mut Share) -> u32 {
+        loop {
+            share.read(flow.window() as usize);
+            match flow.next() {
+                Some(window) => flow.said(window),
+                None => return flow.window(),
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stream_that_is_read_fast_gets_a_large_window_and_loses_it_when_it_is_calm() {
+        let flow = Flow::new(Budget::new(LIMIT), true);
+        let mut share = flow.open();
+        assert_eq!(flow.window(), STREAM_WINDOW);
+        assert_eq!(read_fast(&flow, &mut share), LARGEST_STREAM_WINDOW);
+        tokio::time::advance(Duration::from_millis(900)).await;
+        assert_eq!(flow.next(), None, "given back too early");
+        tokio::time::advance(Duration::from_millis(200)).await;
+        assert_eq!(flow.next(), Some(STREAM_WINDOW));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stream_that_nobody_reads_gets_no_more_than_it_began_with() {
+        let flow = Flow::new(Budget::new(LIMIT), true);
+        let mut share = flow.open();
+        share.read(STREAM_WINDOW as usize - 1);
+        assert_eq!(flow.next(), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_windows_of_a_connection_fit_its_own() {
+        for streams in 1..=super::STREAMS {
+            let flow = Flow::new(Budget::new(LIMIT), true);
+            let mut shares: Vec<Share> = (0..streams).map(|_| flow.open()).collect();
+            let window = read_fast(&flow, &mut shares[0]);
+            let sum = window as usize * streams as usize;
+            assert!(sum <= GROWN, "{streams} streams of {window}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stream_that_comes_makes_grown_windows_smaller() {
+        let flow = Flow::new(Budget::new(LIMIT), true);
+        let mut shares: Vec<Share> = (0..4).map(|_| flow.open()).collect();
+        assert_eq!(read_fast(&flow, &mut shares[0]), LARGEST_STREAM_WINDOW);
+        shares.extend((0..4).map(|_| flow.open()));
+        assert_eq!(flow.next(), Some(LARGEST_STREAM_WINDOW / 2));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn growth_of_all_connections_fits_the_pool() {
+        let budget = Budget::new(LIMIT);
+        let mut sum = 0;
+        let mut held = Vec::new();
+        for _ in 0..40 {
+            let flow = Flow::new(Arc::clone(&budget), true);
+            let mut share = flow.open();
+            sum += read_fast(&flow, &mut share) - STREAM_WINDOW;
+            held.push((flow, share));
+        }
+        assert!(sum as usize <= POOL, "{sum}");
+        drop(held);
+        assert_eq!((budget.grown(), budget.holders()), (0, 0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn many_streams_share_the_pool() {
+        let budget = Budget::new(LIMIT);
+        let flow = Flow::new(Arc::clone(&budget), true);
+        let shares: Vec<Share> = (0..1000).map(|_| flow.open()).collect();
+        assert_eq!(flow.next(), Some(STREAM_WINDOW / 2));
+        let more: Vec<Share> = (0..100_000).map(|_| flow.open()).collect();
+        assert_eq!(flow.next(), Some(LEAST_STREAM_WINDOW));
+        drop((shares, more));
+        flow.said(LEAST_STREAM_WINDOW);
+        assert_eq!(flow.next(), Some(STREAM_WINDOW));
+    }
+}

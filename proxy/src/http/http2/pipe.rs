@@ -1,0 +1,170 @@
+//! Sends a body by HTTP/2.
+//!
+//! One piece of it is held at most, and beside it what comes next, so that the end of
+//! the stream goes with the last DATA frame whenever it is known by then. While the
+//! piece waits for credit the body is still looked at: one that breaks off resets the
+//! stream at once.
+
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use h2::SendStream;
+use http::HeaderMap;
+use http_body::Body as HttpBody;
+
+use crate::http::body::{Body, BoxError};
+
+/// Behind a piece that is larger than this and waits for credit nobody looks: what comes
+/// would have to be held as well.
+const LOOK_BEYOND: usize = 16 * 1024;
+
+/// Why a body was not sent to its end.
+#[derive(Debug)]
+pub(super) enum Stopped {
+    /// The peer wants no more, or is gone.
+    Peer,
+    /// The body broke off. The stream is still open.
+    Body(BoxError),
+}
+
+/// Waits until everything that was woken before has had its turn, so that the
+/// connection sends what it holds: a reset drops what has not left.
+pub(super) async fn flushed() {
+    let mut yielded = false;
+    poll_fn(|cx| {
+        if std::mem::replace(&mut yielded, true) {
+            return Poll::Ready(());
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
+}
+
+/// Sends `body`; ready when all of it was handed over.
+pub(super) struct Pipe {
+    stream: SendStream<Bytes>,
+    body: Body,
+    held: Bytes,
+    next: Next,
+}
+
+/// What follows the piece that is held.
+enum Next {
+    Unknown,
+    Data(Bytes),
+    Trailers(HeaderMap),
+    End,
+    Broken(BoxError),
+}
+
+impl Pipe {
+    pub(super) const fn new(stream: SendStream<Bytes>, body: Body) -> Self {
+        Self {
+            stream,
+            body,
+            held: Bytes::new(),
+            next: Next::Unknown,
+        }
+    }
+
+    /// For what is to be said instead of the rest of a body that broke off.
+    pub(super) fn into_stream(self) -> SendStream<Bytes> {
+        self.stream
+    }
+
+    /// Finds out what comes next, if that can be known now.
+    fn look(&mut self, cx: &mut Context<'_>) {
+        while matches!(self.next, Next::Unknown) {
+            if self.body.is_end_stream() {
+                self.next = Next::End;
+                return;
+            }
+            self.next = match Pin::new(&mut self.body).poll_frame(cx) {
+                Poll::Pending => return,
+                Poll::Ready(None) => Next::End,
+                Poll::Ready(Some(Err(error))) => Next::Broken(error),
+                Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
+                    // Says nothing, and costs the receiver as much as a full one.
+                    Ok(data) if data.is_empty() => Next::Unknown,
+                    Ok(data) => Next::Data(data),
+                    Err(frame) => frame.into_trailers().map_or(Next::Unknown, Next::Trailers),
+                },
+            };
+        }
+    }
+
+    /// Waits until the peer takes at least one byte of this stream.
+    fn poll_credit(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Stopped>> {
+        // Not the whole piece: credit that one stream has and cannot use yet is
+        // missing elsewhere. `h2` asks for the rest once it has the piece.
+        self.stream.reserve_capacity(1);
+        while self.stream.capacity() == 0 {
+            match std::task::ready!(self.stream.poll_capacity(cx)) {
+                Some(Ok(_)) => {}
+                Some(Err(_)) | None => return Poll::Ready(Err(Stopped::Peer)),
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl Future for Pipe {
+    type Output = Result<(), Stopped>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.get_mut();
+        loop {
+            if this.stream.poll_reset(cx).is_ready() {
+                return Poll::Ready(Err(Stopped::Peer));
+            }
+            let waits = this.held.len() > LOOK_BEYOND && {
+                // Without having asked there is none, however open the window is.
+                this.stream.reserve_capacity(1);
+                this.stream.capacity() == 0
+            };
+            if !waits {
+                this.look(cx);
+            }
+            if this.held.is_empty() {
+                match std::mem::replace(&mut this.next, Next::Unknown) {
+                    Next::Unknown => return Poll::Pending,
+                    Next::Data(data) => {
+                        this.held = data;
+                        continue;
+                    }
+                    Next::Trailers(trailers) => {
+                        this.stream.reserve_capacity(0);
+                        let sent = this.stream.send_trailers(trailers);
+                        return Poll::Ready(sent.map_err(|_| Stopped::Peer));
+                    }
+                    // Known too late for the last frame, or there was none.
+                    Next::End => {
+                        let sent = this.stream.send_data(Bytes::new(), true);
+                        return Poll::Ready(sent.map_err(|_| Stopped::Peer));
+                    }
+                    Next::Broken(error) => return Poll::Ready(Err(Stopped::Body(error))),
+                }
+            }
+            match this.poll_credit(cx) {
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(stopped)) => return Poll::Ready(Err(stopped)),
+                // Nobody takes what came before it broke.
+                Poll::Pending if matches!(this.next, Next::Broken(_)) => {
+                    this.held = Bytes::new();
+                    continue;
+                }
+                Poll::Pending => return Poll::Pending,
+            }
+            let end = matches!(this.next, Next::End);
+            let sent = this.stream.send_data(std::mem::take(&mut this.held), end);
+            match sent {
+                Err(_) => return Poll::Ready(Err(Stopped::Peer)),
+                Ok(()) if end => return Poll::Ready(Ok(())),
+                Ok(()) => {}
+            }
+        }
+    }
+}

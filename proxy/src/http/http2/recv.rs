@@ -1,0 +1,146 @@
+//! A body that comes by HTTP/2.
+
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use h2::RecvStream;
+use http::{HeaderMap, header};
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use tokio::task::AbortHandle;
+
+use super::flow::Share;
+use crate::http::body::BoxError;
+
+/// What of a message comes after its head.
+#[derive(Debug)]
+pub struct RecvBody {
+    stream: RecvStream,
+    share: Share,
+    /// Bytes that are still to come, where that was announced.
+    left: Option<u64>,
+    data_ended: bool,
+    /// What still sends the request that this answers.
+    upload: Option<Upload>,
+}
+
+/// The rest of a request on its way. Dropped before the answer has ended, it resets
+/// the stream: nobody wants the answer.
+#[derive(Debug)]
+pub(super) struct Upload(Option<AbortHandle>);
+
+impl Upload {
+    pub(super) const fn new(task: AbortHandle) -> Self {
+        Self(Some(task))
+    }
+
+    /// Lets it go on by itself.
+    fn detach(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Upload {
+    fn drop(&mut self) {
+        if let Some(task) = &self.0 {
+            task.abort();
+        }
+    }
+}
+
+impl RecvBody {
+    pub(super) fn new(stream: RecvStream, share: Share, head: &HeaderMap) -> Self {
+        let left = head
+            .get(header::CONTENT_LENGTH)
+            .and_then(|length| length.to_str().ok()?.parse().ok());
+        Self {
+            stream,
+            share,
+            left,
+            data_ended: false,
+            upload: None,
+        }
+    }
+
+    pub(super) fn sent_by(mut self, upload: Option<Upload>) -> Self {
+        self.upload = upload;
+        self
+    }
+
+    /// The answer is whole; what is left of the request may go on without it.
+    fn ended(&mut self) {
+        if let Some(upload) = self.upload.take() {
+            upload.detach();
+        }
+    }
+}
+
+impl Drop for RecvBody {
+    fn drop(&mut self) {
+        // Whoever knew that nothing more comes did not ask for it.
+        if self.upload.is_some() && (self.stream.is_end_stream() || self.left == Some(0)) {
+            self.ended();
+        }
+    }
+}
+
+impl HttpBody for RecvBody {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let this = self.get_mut();
+        while !this.data_ended {
+            match ready!(this.stream.poll_data(cx)) {
+                Some(Ok(data)) => {
+                    let stream = this.stream.flow_control();
+                    this.share.give_back(stream, data.len());
+                    if data.is_empty() {
+                        // Says nothing, and is not passed on.
+                        continue;
+                    }
+                    this.share.read(data.len());
+                    if let Some(left) = &mut this.left {
+                        *left = left.saturating_sub(data.len() as u64);
+                    }
+                    if this.stream.is_end_stream() {
+                        this.ended();
+                    }
+                    return Poll::Ready(Some(Ok(Frame::data(data))));
+                }
+                // Every reset breaks the message off, also one that says CANCEL: what
+                // came until then is not all of it.
+                Some(Err(error)) => {
+                    this.data_ended = true;
+                    return Poll::Ready(Some(Err(error.into())));
+                }
+                None => this.data_ended = true,
+            }
+        }
+        let trailers = ready!(this.stream.poll_trailers(cx));
+        if trailers.is_ok() {
+            this.ended();
+        }
+        Poll::Ready(match trailers {
+            Ok(Some(trailers)) => Some(Ok(Frame::trailers(trailers))),
+            Ok(None) => None,
+            Err(error) => Some(Err(error.into())),
+        })
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.stream.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        // Not what is known by chance because all of it is there already: whoever passes
+        // the message on would announce a length that its sender did not.
+        match self.left {
+            Some(left) => SizeHint::with_exact(left),
+            None => SizeHint::default(),
+        }
+    }
+}

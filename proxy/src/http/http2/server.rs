@@ -1,0 +1,247 @@
+//! One HTTP/2 connection as a server.
+
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::Poll;
+
+use bytes::Bytes;
+use h2::SendStream;
+use h2::server::{Builder, Connection, SendResponse};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, header};
+use http_body::Body as HttpBody;
+use parking_lot::Mutex;
+use runtime::occupancy::Place;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::oneshot;
+
+use super::empty_frames::WithoutEmptyFrames;
+use super::flow::{CONNECTION_WINDOW, Flow, STREAMS};
+use super::keepalive::{Heard, Keepalive, Peer};
+use super::pipe::{Pipe, Stopped, flushed};
+use super::recv::RecvBody;
+use super::{Tuning, strip_connection_headers};
+use crate::failure::StreamReset;
+use crate::http::body::Body;
+use crate::http::grpc::is_grpc;
+use crate::http::limits::HEADER_BYTES;
+use crate::net::budget::Budget;
+use crate::net::coalesce::FlushHandle;
+
+/// In the extensions of an answer: whoever takes over the sending side of the stream,
+/// for bytes both ways. The body of the answer is not sent then.
+#[derive(Clone, Debug)]
+pub(crate) struct Accept(Arc<Mutex<Option<oneshot::Sender<SendStream<Bytes>>>>>);
+
+impl Accept {
+    #[must_use]
+    pub(crate) fn new() -> (Self, oneshot::Receiver<SendStream<Bytes>>) {
+        let (sender, receiver) = oneshot::channel();
+        (Self(Arc::new(Mutex::new(Some(sender)))), receiver)
+    }
+}
+
+/// Serves one connection until it ends, or until `close` asks to end it after what is
+/// in flight. `outlet` sends what was written in a turn, where there is one.
+///
+/// # Errors
+/// Whatever ended the connection early.
+pub(crate) async fn serve<I, H, F>(
+    io: I,
+    profile: Tuning,
+    budget: Arc<Budget>,
+    outlet: Option<FlushHandle>,
+    place: Arc<Place>,
+    mut close: Pin<&mut impl Future<Output = ()>>,
+    handler: H,
+) -> Result<(), h2::Error>
+where
+    I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    H: Fn(Request<RecvBody>) -> F,
+    F: Future<Output = Response<Body>> + Send + 'static,
+{
+    place.silent();
+    place.head_begins();
+    let flow = Flow::new(budget, profile.grows);
+    let (io, heard) = Heard::new(WithoutEmptyFrames::of_client(io));
+    let handshake = Builder::new()
+        .initial_window_size(flow.window())
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_send_buffer_size(profile.unsent)
+        .max_frame_size(profile.frame)
+        .max_header_list_size(HEADER_BYTES)
+        .max_concurrent_streams(STREAMS)
+        .handshake::<_, Bytes>(io);
+    let mut connection = handshake.await?;
+    // What was begun has come whole.
+    place.busy();
+    let mut busy = None;
+    let mut keepalive = connection
+        .ping_pong()
+        .filter(|_| profile.asks)
+        .map(|pings| Keepalive::new(pings, heard));
+    if let Some(outlet) = &outlet {
+        outlet.collect();
+    }
+    let mut closing = false;
+    // Held by every answer on its way. A request's own body is often gone by then.
+    let open = Arc::new(());
+    // Tells the peer of other windows, where they are due.
+    let adjust = |connection: &mut Connection<_, Bytes>| {
+        let tell = |window| connection.set_initial_window_size(window).is_ok();
+        flow.adjust(tell)
+    };
+    poll_fn(|cx| {
+        let in_use = flow.streams() > 0 || Arc::strong_count(&open) > 1;
+        if !closing && close.as_mut().poll(cx).is_ready() {
+            closing = true;
+            connection.graceful_shutdown();
+        }
+        if let Some(keepalive) = &mut keepalive
+            && keepalive.poll(cx, in_use) == Peer::Dead
+        {
+            return Poll::Ready(Err(h2::Reason::NO_ERROR.into()));
+        }
+        if busy != Some(in_use) {
+            busy = Some(in_use);
+            if in_use {
+                place.busy();
+            } else {
+                place.idle();
+            }
+        }
+        let ended = loop {
+            adjust(&mut connection);
+            match connection.poll_accept(cx) {
+                Poll::Pending => {
+                    // What was read just now may allow it, and it is not sent by itself.
+                    if adjust(&mut connection) {
+                        cx.waker().wake_by_ref();
+                    }
+                    break None;
+                }
+                Poll::Ready(None) => break Some(Ok(())),
+                Poll::Ready(Some(Err(error))) => break Some(Err(error)),
+                Poll::Ready(Some(Ok((request, respond)))) => {
+                    let asked = Asked::of(&request);
+                    let (head, stream) = request.into_parts();
+                    let body = RecvBody::new(stream, flow.open(), &head.headers);
+                    let answer = handler(Request::from_parts(head, body));
+                    let held = Arc::clone(&open);
+                    #[expect(clippy::disallowed_methods, reason = "one stream")]
+                    tokio::spawn(async move {
+                        let _held = held;
+                        exchange(answer, respond, asked).await;
+                    });
+                }
+            }
+        };
+        if let Some(outlet) = &outlet {
+            outlet.flush(cx);
+        }
+        ended.map_or(Poll::Pending, Poll::Ready)
+    })
+    .await
+}
+
+/// What of a request decides how its answer is sent.
+#[derive(Clone, Copy)]
+struct Asked {
+    head_only: bool,
+    grpc: bool,
+}
+
+impl Asked {
+    fn of<B>(request: &Request<B>) -> Self {
+        Self {
+            head_only: request.method() == Method::HEAD,
+            grpc: is_grpc(request.headers()),
+        }
+    }
+}
+
+/// One request, until its answer was sent or nobody wants it any more.
+async fn exchange(
+    answer: impl Future<Output = Response<Body>>,
+    mut respond: SendResponse<Bytes>,
+    asked: Asked,
+) {
+    let response = {
+        let mut answer = pin!(answer);
+        poll_fn(|cx| {
+            if let Poll::Ready(response) = answer.as_mut().poll(cx) {
+                return Poll::Ready(Some(response));
+            }
+            // Whoever called has left.
+            respond.poll_reset(cx).map(|_| None)
+        })
+        .await
+    };
+    let Some(response) = response else { return };
+    if let Some(StreamReset(code)) = response.extensions().get() {
+        return respond.send_reset(*code);
+    }
+    if let Err(error) = send(response, &mut respond, asked).await {
+        tracing::debug!(%error, "an answer could not be sent");
+        respond.send_reset(h2::Reason::INTERNAL_ERROR);
+    }
+}
+
+async fn send(
+    response: Response<Body>,
+    respond: &mut SendResponse<Bytes>,
+    asked: Asked,
+) -> Result<(), h2::Error> {
+    let (mut head, body) = response.into_parts();
+    strip_connection_headers(&mut head.headers);
+    let accept = head.extensions.remove::<Accept>();
+    if let Some(accept) = accept {
+        let stream = respond.send_response(Response::from_parts(head, ()), false)?;
+        if let Some(taker) = accept.0.lock().take() {
+            // Without a taker the stream is reset when it is dropped.
+            let _ = taker.send(stream);
+        }
+        return Ok(());
+    }
+    if !body.is_end_stream()
+        && let Some(length) = HttpBody::size_hint(&body).exact()
+        && !head.headers.contains_key(header::CONTENT_LENGTH)
+    {
+        head.headers
+            .insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+    }
+    let whole = asked.head_only || body.is_end_stream();
+    let stream = respond.send_response(Response::from_parts(head, ()), whole)?;
+    if whole {
+        return Ok(());
+    }
+    let mut pipe = Pipe::new(stream, body);
+    match Pin::new(&mut pipe).await {
+        Ok(()) | Err(Stopped::Peer) => {}
+        Err(Stopped::Body(error)) => {
+            tracing::debug!(%error, "the body of an answer broke off");
+            flushed().await;
+            let mut stream = pipe.into_stream();
+            if let Some(StreamReset(code)) = StreamReset::behind(&*error) {
+                stream.send_reset(code);
+                return Ok(());
+            }
+            // A gRPC client reads a reset as an error in the server's program.
+            if !asked.grpc || stream.send_trailers(unavailable()).is_err() {
+                stream.send_reset(h2::Reason::INTERNAL_ERROR);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// How gRPC says that a stream ended with its server.
+fn unavailable() -> HeaderMap {
+    let mut map = HeaderMap::new();
+    map.insert("grpc-status", HeaderValue::from_static("14"));
+    map.insert(
+        "grpc-message",
+        HeaderValue::from_static("weft: connection-lost: the server ended the stream early"),
+    );
+    map
+}

@@ -1,0 +1,67 @@
+//! The body of a message that came, by either version of HTTP.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+
+use crate::http::body::{Body, BoxError};
+use crate::http::http2::recv::RecvBody;
+
+#[must_use]
+pub(crate) fn incoming(body: IncomingBody) -> Body {
+    body.boxed_unsync()
+}
+
+/// The body of a message that came, by either version of HTTP.
+#[derive(Debug)]
+pub enum IncomingBody {
+    Http1(Incoming),
+    Http2(RecvBody),
+}
+
+impl From<Incoming> for IncomingBody {
+    fn from(body: Incoming) -> Self {
+        Self::Http1(body)
+    }
+}
+
+impl From<RecvBody> for IncomingBody {
+    fn from(body: RecvBody) -> Self {
+        Self::Http2(body)
+    }
+}
+
+impl HttpBody for IncomingBody {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        match self.get_mut() {
+            Self::Http1(body) => Pin::new(body)
+                .poll_frame(cx)
+                .map(|frame| frame.map(|frame| frame.map_err(Into::into))),
+            Self::Http2(body) => Pin::new(body).poll_frame(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Http1(body) => body.is_end_stream(),
+            Self::Http2(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Http1(body) => body.size_hint(),
+            Self::Http2(body) => body.size_hint(),
+        }
+    }
+}

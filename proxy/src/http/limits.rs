@@ -1,0 +1,14 @@
+//! How large a head may be, and what is held of one direction.
+
+/// Sum of header names and values, both protocols.
+pub(crate) const HEADER_BYTES: u32 = 64 * 1024;
+
+/// What hyper may hold of one direction of HTTP/1.1: a largest head, and no more of a
+/// body, where hyper alone would keep 400 KiB.
+pub(crate) const BUFFER: usize = MESH_HEADER_BYTES + 16 * 1024;
+/// Headers of one message.
+pub(crate) const HEADER_COUNT: usize = 100;
+/// The same between two proxies, which add some of their own.
+pub(crate) const MESH_HEADER_COUNT: usize = HEADER_COUNT + 16;
+/// Sum of header names and values between two proxies in HTTP/1.1.
+pub(crate) const MESH_HEADER_BYTES: usize = HEADER_BYTES as usize + 16 * 1024;

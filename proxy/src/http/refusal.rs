@@ -1,0 +1,82 @@
+//! Answers that the proxy makes itself, instead of an application.
+
+use http::{HeaderValue, Method, Response, header};
+use policy::reason::Reason;
+
+use crate::failure::Failure;
+use crate::http::body::{self, Body};
+use crate::http::headers;
+
+/// `response`, as an answer to this method may be: HEAD is answered without a body,
+/// and in HTTP/2 a client takes one for a broken stream.
+#[must_use]
+pub(crate) fn answer_to(method: &Method, response: Response<Body>) -> Response<Body> {
+    if *method == Method::HEAD {
+        response.map(|_| body::empty())
+    } else {
+        response
+    }
+}
+
+/// An answer made by the proxy itself, recognisable by `weft-reason`.
+#[must_use]
+pub(crate) fn refusal(reason: Reason, detail: &str, grpc: bool) -> Response<Body> {
+    let mut response = if grpc {
+        let mut response = Response::new(body::empty());
+        let map = response.headers_mut();
+        map.insert(
+            header::CONTENT_TYPE,
+            HeaderValue::from_static("application/grpc"),
+        );
+        map.insert(
+            "grpc-status",
+            HeaderValue::from(u16::from(reason.grpc_status())),
+        );
+        if let Ok(message) = HeaderValue::from_str(&format!("weft: {}", reason.as_str())) {
+            map.insert("grpc-message", message);
+        }
+        response
+    } else {
+        let mut response =
+            Response::new(body::text(format!("weft: {}: {detail}\n", reason.as_str())));
+        *response.status_mut() = reason.status();
+        let map = response.headers_mut();
+        map.insert(
+            header::CONTENT_TYPE,
+            HeaderValue::from_static("text/plain; charset=utf-8"),
+        );
+        response
+    };
+    response
+        .headers_mut()
+        .insert(headers::REASON, HeaderValue::from_static(reason.as_str()));
+    response
+}
+
+/// The reason that a peer proxy gave for its own answer.
+#[must_use]
+pub(crate) fn reason_in(map: &http::HeaderMap) -> Option<Reason> {
+    let given = map.get(headers::REASON)?;
+    Reason::ALL
+        .into_iter()
+        .find(|reason| given == reason.as_str())
+}
+
+impl Failure {
+    /// The answer that a caller gets. `grpc` answers with a gRPC status in a
+    /// response of headers only, as gRPC clients expect it.
+    #[must_use]
+    pub fn response(&self, grpc: bool) -> Response<Body> {
+        let mut response = refusal(self.reason, &self.detail, grpc);
+        if let Some(reset) = self.reset {
+            response.extensions_mut().insert(reset);
+        }
+        response
+    }
+
+    /// The same to a request of this method.
+    #[must_use]
+    pub fn response_to(&self, method: &Method, grpc: bool) -> Response<Body> {
+        answer_to(method, self.response(grpc))
+    }
+}

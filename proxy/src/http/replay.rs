@@ -1,0 +1,232 @@
+//! A request's body that can be sent again.
+//!
+//! It remembers what was sent so far, so that a request which provably never reached an
+//! application can be sent to another endpoint.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use http_body_util::BodyExt;
+use parking_lot::Mutex;
+
+use crate::http::body::{Body, BoxError, empty};
+use crate::http::headers;
+
+/// Bytes of a request body kept for sending it again. Larger bodies are sent
+/// once; 64 KiB holds nearly every API call and bounds memory per request.
+pub(crate) const REPLAY_LIMIT: usize = 64 * 1024;
+
+struct Tape {
+    source: Body,
+    played: Vec<Bytes>,
+    trailers: Option<http::HeaderMap>,
+    /// `None` once the body outgrew the limit.
+    size: Option<usize>,
+    /// Bytes that came, and in how many pieces.
+    came: u64,
+    pieces: u64,
+    ended: bool,
+}
+
+/// Hands out copies of one request body.
+#[derive(Clone)]
+pub(crate) struct Replay {
+    tape: Arc<Mutex<Tape>>,
+    hint: SizeHint,
+    empty: bool,
+}
+
+impl std::fmt::Debug for Replay {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Replay")
+            .field("empty", &self.empty)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Replay {
+    #[must_use]
+    pub(crate) fn new(source: Body) -> Self {
+        let hint = source.size_hint();
+        let empty = source.is_end_stream();
+        let tape = Tape {
+            source,
+            played: Vec::new(),
+            trailers: None,
+            size: Some(0),
+            came: 0,
+            pieces: 0,
+            ended: empty,
+        };
+        Self {
+            tape: Arc::new(Mutex::new(tape)),
+            hint,
+            empty,
+        }
+    }
+
+    /// Bytes of the whole body, where that is known before.
+    #[must_use]
+    pub(crate) fn size(&self) -> Option<u64> {
+        self.hint.exact()
+    }
+
+    /// Whether all of it was handed out by now.
+    #[must_use]
+    pub(crate) fn is_sent(&self) -> bool {
+        let tape = self.tape.lock();
+        tape.ended || tape.source.is_end_stream() || self.size() == Some(tape.came)
+    }
+
+    /// In how many pieces it came until now.
+    #[must_use]
+    pub(crate) fn pieces(&self) -> u64 {
+        self.tape.lock().pieces
+    }
+
+    /// A body that starts at the beginning, or `None` when too much was sent
+    /// already. An earlier copy must no longer be read.
+    #[must_use]
+    pub(crate) fn take(&self) -> Option<Body> {
+        if self.empty {
+            return Some(empty());
+        }
+        self.tape.lock().size?;
+        Some(
+            Copy {
+                replay: self.clone(),
+                next: 0,
+                trailers_sent: false,
+            }
+            .boxed_unsync(),
+        )
+    }
+}
+
+pub(crate) struct Copy {
+    replay: Replay,
+    next: usize,
+    trailers_sent: bool,
+}
+
+impl HttpBody for Copy {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let tape = Arc::clone(&self.replay.tape);
+        let mut tape = tape.lock();
+        if let Some(data) = tape.played.get(self.next) {
+            self.next += 1;
+            return Poll::Ready(Some(Ok(Frame::data(data.clone()))));
+        }
+        if tape.ended {
+            if let (false, Some(trailers)) = (self.trailers_sent, tape.trailers.clone()) {
+                self.trailers_sent = true;
+                return Poll::Ready(Some(Ok(Frame::trailers(trailers))));
+            }
+            return Poll::Ready(None);
+        }
+        let frame = match Pin::new(&mut tape.source).poll_frame(cx) {
+            Poll::Pending => return Poll::Pending,
+            Poll::Ready(None) => {
+                tape.ended = true;
+                return Poll::Ready(None);
+            }
+            Poll::Ready(Some(Err(error))) => return Poll::Ready(Some(Err(error))),
+            Poll::Ready(Some(Ok(frame))) => frame,
+        };
+        match frame.into_data() {
+            Ok(data) => {
+                tape.came += data.len() as u64;
+                tape.pieces += 1;
+                let size = tape.size.map(|size| size + data.len());
+                tape.size = size.filter(|size| *size <= REPLAY_LIMIT);
+                if tape.size.is_some() {
+                    tape.played.push(data.clone());
+                    self.next += 1;
+                } else {
+                    // What was played is of no use any more.
+                    tape.played = Vec::new();
+                    self.next = 0;
+                }
+                Poll::Ready(Some(Ok(Frame::data(data))))
+            }
+            Err(frame) => {
+                if let Ok(mut trailers) = frame.into_trailers() {
+                    headers::clean_trailers(&mut trailers);
+                    tape.ended = true;
+                    tape.trailers = Some(trailers.clone());
+                    self.trailers_sent = true;
+                    return Poll::Ready(Some(Ok(Frame::trailers(trailers))));
+                }
+                Poll::Ready(None)
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        if self.replay.empty {
+            return true;
+        }
+        let tape = self.replay.tape.lock();
+        let whole = tape.ended || tape.source.is_end_stream();
+        let trailers = tape.trailers.is_some() && !self.trailers_sent;
+        whole && !trailers && self.next >= tape.played.len()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.hint()
+    }
+}
+
+impl Copy {
+    fn hint(&self) -> SizeHint {
+        if self.next == 0 {
+            self.replay.hint
+        } else {
+            SizeHint::default()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Body, REPLAY_LIMIT, Replay};
+    use crate::http::body::text;
+
+    use http_body_util::BodyExt;
+
+    async fn read(body: Body) -> Vec<u8> {
+        body.collect().await.unwrap().to_bytes().to_vec()
+    }
+
+    #[tokio::test]
+    async fn a_small_body_can_be_read_twice() {
+        let replay = Replay::new(text("hello"));
+        assert_eq!(read(replay.take().unwrap()).await, b"hello");
+        assert_eq!(read(replay.take().unwrap()).await, b"hello");
+    }
+
+    #[tokio::test]
+    async fn a_body_that_was_partly_read_starts_again_at_its_beginning() {
+        let replay = Replay::new(text("hello"));
+        let mut first = replay.take().unwrap();
+        first.frame().await.unwrap().unwrap();
+        drop(first);
+        assert_eq!(read(replay.take().unwrap()).await, b"hello");
+    }
+
+    #[tokio::test]
+    async fn a_body_above_the_limit_is_sent_once() {
+        let replay = Replay::new(text(vec![0_u8; REPLAY_LIMIT + 1]));
+        assert_eq!(read(replay.take().unwrap()).await.len(), REPLAY_LIMIT + 1);
+        assert!(replay.take().is_none());
+    }
+}

@@ -1,0 +1,144 @@
+//! HTTP as a server: one connection, both versions, with every bound named.
+
+pub(crate) mod http1;
+mod refused_head;
+
+use std::future::Future;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{Request, Response, StatusCode, Version};
+use hyper::server::conn::http1::Builder;
+use runtime::occupancy::Place;
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use crate::http::body::Body;
+use crate::http::http2::server;
+use crate::http::http2::{MESH, PLAIN};
+use crate::http::incoming::IncomingBody;
+use crate::http::limits::{
+    BUFFER, HEADER_BYTES, HEADER_COUNT, MESH_HEADER_BYTES, MESH_HEADER_COUNT,
+};
+use crate::http::received::unacceptable;
+use crate::net::abort::MayAbort;
+use crate::net::budget::Budget;
+use crate::net::coalesce::FlushHandle;
+use crate::net::linger::Lingering;
+
+/// Longest rest between two requests on a connection from outside the pod. The
+/// pod's own application may keep its connections for as long as it likes.
+pub(crate) const IDLE_WITHIN: Duration = Duration::from_secs(3600);
+
+/// Where a connection comes from decides how patient the server is.
+#[derive(Clone, Debug)]
+pub(crate) enum Profile {
+    OwnApplication,
+    Network,
+    /// A peer proxy, with what sends to it.
+    Mesh(FlushHandle),
+}
+
+/// Serves one connection until it ends, or until `close` or its `place` asks to
+/// end it after what is in flight. `refused` is told the status of each answer to a
+/// request that `handler` does not get to see.
+#[expect(clippy::too_many_arguments, reason = "each is of another kind")]
+pub(crate) async fn serve<I, H, F>(
+    io: I,
+    version: Version,
+    from: Profile,
+    budget: Arc<Budget>,
+    place: Arc<Place>,
+    close: impl Future<Output = ()>,
+    refused: impl Fn(StatusCode) + Clone + Send + 'static,
+    handler: H,
+) where
+    I: AsyncRead + AsyncWrite + MayAbort + Unpin + Send + 'static,
+    H: Fn(Request<IncomingBody>) -> F + Send + 'static,
+    F: Future<Output = Response<Body>> + Send + 'static,
+{
+    let count = refused.clone();
+    let handler = move |request: Request<IncomingBody>| {
+        // Boxed: the handler's future has some KiB, which every future around it would
+        // hold again for each place from which it is moved.
+        let answer = match unacceptable(&request) {
+            Some(refused) => {
+                count(refused.status());
+                Err(refused)
+            }
+            None => Ok(Box::pin(handler(request))),
+        };
+        async move {
+            match answer {
+                Ok(answer) => answer.await,
+                Err(refused) => refused,
+            }
+        }
+    };
+    let asked = Arc::clone(&place);
+    let mut close = pin!(async move {
+        tokio::select! {
+            () = close => {}
+            () = asked.wanted() => {}
+        }
+    });
+    if version == Version::HTTP_2 {
+        let (profile, outlet) = match from {
+            Profile::Mesh(outlet) => (MESH, Some(outlet)),
+            Profile::OwnApplication | Profile::Network => (PLAIN, None),
+        };
+        let handler = move |request: Request<_>| handler(request.map(IncomingBody::from));
+        // Boxed: connections of HTTP/1.1 must not be as large as this one.
+        let serving = server::serve(io, profile, budget, outlet, place, close.as_mut(), handler);
+        if let Err(error) = Box::pin(serving).await {
+            tracing::debug!(%error, "an HTTP/2 connection ended early");
+        }
+    } else {
+        let mut builder = Builder::new();
+        builder.auto_date_header(false).max_buf_size(BUFFER);
+        let mesh = matches!(from, Profile::Mesh(_));
+        if mesh {
+            // A peer proxy closes one direction only when it wants nothing more.
+            builder
+                .max_headers(MESH_HEADER_COUNT)
+                .max_header_size(MESH_HEADER_BYTES);
+        } else {
+            builder
+                .max_headers(HEADER_COUNT)
+                .max_header_size(HEADER_BYTES as usize)
+                .half_close(true);
+        }
+        let handler = move |request: Request<_>| handler(request.map(IncomingBody::from));
+        let patience = (!matches!(from, Profile::OwnApplication)).then_some(IDLE_WITHIN);
+        let ended = if mesh {
+            let io = Lingering::to_peer(io);
+            http1::serve(
+                io,
+                builder,
+                patience,
+                budget,
+                place,
+                close.as_mut(),
+                refused,
+                handler,
+            )
+            .await
+        } else {
+            let io = Lingering::to_client(io);
+            http1::serve(
+                io,
+                builder,
+                patience,
+                budget,
+                place,
+                close.as_mut(),
+                refused,
+                handler,
+            )
+            .await
+        };
+        if let Err(error) = ended {
+            tracing::debug!(%error, "an HTTP connection ended early");
+        }
+    }
+}

@@ -1,0 +1,438 @@
+//! HTTP/1 as a server, byte by byte.
+
+use std::future::pending;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use http_body_util::BodyExt;
+use runtime::occupancy::{Bounds, Holder, Occupancy};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
+
+use super::*;
+use crate::http::body;
+
+/// Well beyond the time after which a connection rests.
+const LONG: Duration = Duration::from_secs(2);
+/// Buffers of hyper are larger, those of a resting connection smaller.
+const SMALL: usize = 1024;
+
+/// The server's end, which notes how much the last read asked for.
+struct Noted(DuplexStream, Arc<AtomicUsize>);
+
+impl MayAbort for Noted {
+    fn abort(&mut self) {}
+}
+
+impl AsyncRead for Noted {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        out: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        this.1.store(out.remaining(), Ordering::Relaxed);
+        Pin::new(&mut this.0).poll_read(cx, out)
+    }
+}
+
+impl AsyncWrite for Noted {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        data: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().0).poll_write(cx, data)
+    }
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().0).poll_flush(cx)
+    }
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().0).poll_shutdown(cx)
+    }
+}
+
+struct Served {
+    client: DuplexStream,
+    asked: Arc<AtomicUsize>,
+    close: Option<oneshot::Sender<()>>,
+    ended: JoinHandle<hyper::Result<()>>,
+}
+
+impl Served {
+    fn new<H, F>(room: usize, patience: Option<Duration>, handler: H) -> Self
+    where
+        H: Fn(Request<Incoming>) -> F + Send + 'static,
+        F: Future<Output = Response<Body>> + Send + 'static,
+    {
+        Self::at(Place::unlisted(), room, patience, handler)
+    }
+
+    fn at<H, F>(place: Arc<Place>, room: usize, patience: Option<Duration>, handler: H) -> Self
+    where
+        H: Fn(Request<Incoming>) -> F + Send + 'static,
+        F: Future<Output = Response<Body>> + Send + 'static,
+    {
+        let (client, server) = duplex(room);
+        let asked = Arc::<AtomicUsize>::default();
+        let (close, closed) = oneshot::channel::<()>();
+        let io = Noted(server, Arc::clone(&asked));
+        let ended = tokio::spawn(async move {
+            let close = async {
+                if closed.await.is_err() {
+                    pending::<()>().await;
+                }
+            };
+            let mut builder = Builder::new();
+            builder.auto_date_header(false).half_close(true);
+            let asked = Arc::clone(&place);
+            let close = async {
+                tokio::select! {
+                    () = close => {}
+                    () = asked.wanted() => {}
+                }
+            };
+            serve(
+                io,
+                builder,
+                patience,
+                Budget::new(1 << 26),
+                place,
+                close,
+                |_| {},
+                handler,
+            )
+            .await
+        });
+        Self {
+            client,
+            asked,
+            close: Some(close),
+            ended,
+        }
+    }
+
+    fn rests(&self) -> bool {
+        self.asked.load(Ordering::Relaxed) < SMALL
+    }
+
+    async fn say(&mut self, bytes: &[u8]) {
+        self.client.write_all(bytes).await.unwrap();
+    }
+
+    /// Reads one answer without a body of its own length.
+    async fn hear(&mut self, expected: &str) {
+        let mut heard = vec![0; expected.len()];
+        let all = timeout(LONG, self.client.read_exact(&mut heard)).await;
+        all.expect("an answer in time").unwrap();
+        assert_eq!(String::from_utf8(heard).unwrap(), expected);
+    }
+}
+
+const GET: &[u8] = b"GET /one HTTP/1.1\r\nhost: a\r\n\r\n";
+
+fn said(path: &str) -> String {
+    format!(
+        "HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{path}",
+        path.len()
+    )
+}
+
+async fn path(request: Request<Incoming>) -> Response<Body> {
+    Response::new(body::text(request.uri().path().to_owned()))
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_without_requests_gives_its_buffers_back_and_goes_on_afterwards() {
+    let mut served = Served::new(4096, None, path);
+    for _ in 0..3 {
+        served.say(GET).await;
+        served.hear(&said("/one")).await;
+        assert!(!served.rests());
+        sleep(LONG).await;
+        assert!(served.rests());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_in_use_does_not_rest() {
+    let mut served = Served::new(4096, None, path);
+    for _ in 0..40 {
+        served.say(GET).await;
+        served.hear(&said("/one")).await;
+        sleep(REST_AFTER / 2).await;
+        assert!(!served.rests());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn half_a_head_that_came_with_the_request_before_is_not_lost() {
+    let mut served = Served::new(4096, None, path);
+    served.say(&[GET, b"GET /two HT"].concat()).await;
+    served.hear(&said("/one")).await;
+    sleep(LONG).await;
+    served.say(b"TP/1.1\r\nhost: a\r\n\r\n").await;
+    served.hear(&said("/two")).await;
+    sleep(LONG).await;
+    assert!(served.rests());
+    served.say(GET).await;
+    served.hear(&said("/one")).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_left_of_a_body_is_never_taken_for_a_request() {
+    let (bodies, mut heard) = mpsc::unbounded_channel();
+    let mut served = Served::new(4096, None, move |request| {
+        let bodies = bodies.clone();
+        let path = request.uri().path().to_owned();
+        tokio::spawn(async move {
+            let mut body = request.into_body();
+            let mut all = Vec::new();
+            while !body.is_end_stream() {
+                match body.frame().await {
+                    Some(Ok(frame)) => all.extend(frame.into_data().unwrap()),
+                    _ => break,
+                }
+            }
+            let _ = bodies.send(all);
+        });
+        async move { Response::new(body::text(path)) }
+    });
+    let inner = GET;
+    let head = format!(
+        "POST /post HTTP/1.1\r\nhost: a\r\ncontent-length: {}\r\n\r\n",
+        inner.len()
+    );
+    served.say(head.as_bytes()).await;
+    served.hear(&said("/post")).await;
+    sleep(LONG).await;
+    served.say(inner).await;
+    let body = timeout(LONG, heard.recv()).await.unwrap().unwrap();
+    assert_eq!(body, inner);
+    served.say(b"GET /next HTTP/1.1\r\nhost: a\r\n\r\n").await;
+    served.hear(&said("/next")).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_the_client_takes_slowly_is_whole() {
+    const SIZE: usize = 300_000;
+    let mut served = Served::new(1000, None, |_| async {
+        Response::new(body::text(vec![b'x'; SIZE]))
+    });
+    served.say(GET).await;
+    sleep(LONG).await;
+    served
+        .hear(&format!(
+            "HTTP/1.1 200 OK\r\ncontent-length: {SIZE}\r\n\r\n"
+        ))
+        .await;
+    let mut rest = SIZE;
+    let mut piece = vec![0; 50_000];
+    while rest > 0 {
+        sleep(LONG).await;
+        let piece = &mut piece[..rest.min(50_000)];
+        let all = timeout(LONG, served.client.read_exact(piece)).await;
+        all.expect("the rest in time").unwrap();
+        rest -= piece.len();
+    }
+    sleep(LONG).await;
+    assert!(served.rests());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_upgrade_works_after_a_rest() {
+    let mut served = Served::new(4096, None, |mut request: Request<Incoming>| async move {
+        if !request.headers().contains_key(header::UPGRADE) {
+            return path(request).await;
+        }
+        let upgraded = hyper::upgrade::on(&mut request);
+        tokio::spawn(async move {
+            let mut stream = TokioIo::new(upgraded.await.unwrap());
+            let mut heard = [0; 5];
+            stream.read_exact(&mut heard).await.unwrap();
+            stream.write_all(&heard).await.unwrap();
+            sleep(LONG).await;
+        });
+        Response::builder()
+            .status(101)
+            .header(header::CONNECTION, "upgrade")
+            .header(header::UPGRADE, "echo")
+            .body(body::empty())
+            .unwrap()
+    });
+    served.say(GET).await;
+    served.hear(&said("/one")).await;
+    sleep(LONG).await;
+    assert!(served.rests());
+    served
+        .say(b"GET / HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\nupgrade: echo\r\n\r\n")
+        .await;
+    served
+        .hear("HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: echo\r\n\r\n")
+        .await;
+    served.say(b"hello").await;
+    served.hear("hello").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_resting_connection_ends_with_its_client_on_request_and_when_patience_ends() {
+    for how in ["client", "close", "patience"] {
+        let patience = (how == "patience").then_some(LONG.mul_f32(1.5));
+        let mut served = Served::new(4096, patience, path);
+        served.say(GET).await;
+        served.hear(&said("/one")).await;
+        sleep(LONG).await;
+        assert!(served.rests());
+        assert!(!served.ended.is_finished(), "{how}");
+        match how {
+            "client" => served.client.shutdown().await.unwrap(),
+            "close" => served.close.take().unwrap().send(()).unwrap(),
+            _ => {}
+        }
+        let ended = timeout(LONG, &mut served.ended).await;
+        ended.expect(how).unwrap().unwrap();
+    }
+}
+
+/// A table with one place that newcomers can take.
+fn crowded() -> (Arc<Occupancy>, Arc<Place>) {
+    let bounds = Bounds {
+        places: 2,
+        per_holder: 1,
+        shared: true,
+        head_within: HEAD_WITHIN,
+        idle_within: Duration::MAX,
+    };
+    let occupancy = Occupancy::new(bounds, |_| {});
+    let place = occupancy.try_admit(&caller()).unwrap().unwrap();
+    (occupancy, place)
+}
+
+fn caller() -> Holder {
+    std::net::IpAddr::from([10, 0, 0, 1]).into()
+}
+
+/// A newcomer of the same caller, and whether it cost this connection.
+async fn costs(occupancy: &Arc<Occupancy>, served: &mut Served) -> bool {
+    let newcomer = occupancy.try_admit(&caller());
+    sleep(Duration::from_millis(10)).await;
+    drop(newcomer);
+    served.ended.is_finished()
+}
+
+#[tokio::test(start_paused = true)]
+async fn half_a_head_is_cut_off_ten_seconds_after_its_first_byte_however_many_follow() {
+    for (before, patience) in [(&b""[..], None), (GET, Some(LONG * 100))] {
+        let mut served = Served::new(4096, patience, path);
+        if !before.is_empty() {
+            served.say(before).await;
+            served.hear(&said("/one")).await;
+        }
+        // Rest is no part of a head.
+        sleep(HEAD_WITHIN * 3).await;
+        let begun = Instant::now();
+        let mut cut = None;
+        assert!(served.rests());
+        for byte in b"GET /two HTTP/1.1\r\nhost: a\r\nx-filling: aaaaaaaaaaaa" {
+            if served.client.write_all(&[*byte]).await.is_err() {
+                cut = Some(begun.elapsed());
+                break;
+            }
+            sleep(Duration::from_millis(500)).await;
+            assert!(served.rests(), "half a head needs no large buffer");
+        }
+        let cut = cut.expect("cut off while it still sends");
+        assert!((HEAD_WITHIN..HEAD_WITHIN + LONG).contains(&cut), "{cut:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_head_that_is_complete_in_time_is_answered_and_so_is_a_slow_body() {
+    let mut served = Served::new(4096, None, |request| async {
+        let body = request.into_body().collect().await.unwrap().to_bytes();
+        Response::new(body::text(body))
+    });
+    for _ in 0..2 {
+        let head = b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 4\r\n\r\n";
+        for piece in head.chunks(8) {
+            served.say(piece).await;
+            sleep(Duration::from_secs(1)).await;
+        }
+        for byte in b"body" {
+            sleep(HEAD_WITHIN * 2).await;
+            served.say(&[*byte]).await;
+        }
+        served
+            .hear("HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nbody")
+            .await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_between_two_requests_gives_its_place_up_and_one_in_use_does_not() {
+    // After a request with a body as well, and whether it rests already or not.
+    let post = b"POST /one HTTP/1.1\r\nhost: a\r\ncontent-length: 4\r\n\r\nbody";
+    for request in [GET, post] {
+        for rest in [Duration::from_millis(10), LONG] {
+            let (occupancy, place) = crowded();
+            let mut served = Served::at(place, 4096, None, |request| async {
+                sleep(LONG).await;
+                let _ = request.into_body().collect().await;
+                Response::new(body::text("/one"))
+            });
+            served.say(request).await;
+            sleep(LONG / 2).await;
+            assert!(!costs(&occupancy, &mut served).await, "in use");
+            served.hear(&said("/one")).await;
+            sleep(rest).await;
+            assert!(costs(&occupancy, &mut served).await, "idle for {rest:?}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_is_taken_slowly_and_an_upgraded_connection_keep_their_places() {
+    let (occupancy, place) = crowded();
+    let mut served = Served::at(place, 1000, None, |_| async {
+        Response::new(body::text(vec![b'x'; 100_000]))
+    });
+    served.say(GET).await;
+    for _ in 0..3 {
+        sleep(HEAD_WITHIN).await;
+        assert!(!costs(&occupancy, &mut served).await, "not taken in full");
+    }
+    let head = "HTTP/1.1 200 OK\r\ncontent-length: 100000\r\n\r\n";
+    served.hear(&format!("{head}{}", "x".repeat(100_000))).await;
+    sleep(LONG).await;
+    assert!(costs(&occupancy, &mut served).await);
+
+    let (occupancy, place) = crowded();
+    let mut served = Served::at(place, 4096, None, |mut request| async move {
+        let upgraded = hyper::upgrade::on(&mut request);
+        tokio::spawn(async move {
+            let mut stream = TokioIo::new(upgraded.await.unwrap());
+            let mut heard = [0; 5];
+            stream.read_exact(&mut heard).await.unwrap();
+            stream.write_all(&heard).await.unwrap();
+        });
+        Response::builder()
+            .status(101)
+            .header(header::CONNECTION, "upgrade")
+            .header(header::UPGRADE, "echo")
+            .body(body::empty())
+            .unwrap()
+    });
+    served
+        .say(b"GET / HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\nupgrade: echo\r\n\r\n")
+        .await;
+    served
+        .hear("HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: echo\r\n\r\n")
+        .await;
+    sleep(HEAD_WITHIN * 2).await;
+    assert_eq!(occupancy.taken(), 1, "the place goes with the connection");
+    costs(&occupancy, &mut served).await;
+    served.say(b"hello").await;
+    served.hear("hello").await;
+    sleep(LONG).await;
+    assert_eq!(occupancy.taken(), 0);
+}

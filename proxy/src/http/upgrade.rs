@@ -1,0 +1,161 @@
+//! A connection of HTTP/1.1 that carries another protocol from now on.
+//!
+//! hyper keeps the socket to itself, also then. So that its close can be made a reset,
+//! the socket is wrapped before hyper gets it, and whoever relays holds the switch.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use h2::SendStream;
+use http::{Extensions, Response};
+use hyper::upgrade::{OnUpgrade, Upgraded};
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::oneshot::Receiver;
+
+use crate::http::byte_stream::ByteStream;
+use crate::http::http2::recv::RecvBody;
+use crate::net::abort::Abort;
+use crate::net::chunk::{ChunkIo, Plain, ReadSize};
+
+/// One side of an upgrade, before it carries the other protocol.
+#[derive(Debug)]
+pub(crate) enum Side {
+    /// A connection that hyper gives up once the answer is out.
+    Http1(OnUpgrade, Abort),
+    /// What a caller sends by HTTP/2; the other direction opens with the answer.
+    Mesh(RecvBody),
+    Open(ByteStream),
+}
+
+impl Side {
+    /// Of a request that came by HTTP/1.1.
+    pub(crate) fn of(extensions: &mut Extensions) -> Option<Self> {
+        let switch = extensions.remove::<OnUpgrade>()?;
+        Some(Self::Http1(
+            switch,
+            extensions.remove::<Abort>().unwrap_or_default(),
+        ))
+    }
+
+    /// Of an answer that came by HTTP/1.1.
+    pub(crate) fn of_answer<B>(response: &mut Response<B>) -> Self {
+        let switch = hyper::upgrade::on(&mut *response);
+        let abort = response.extensions_mut().remove::<Abort>();
+        Self::Http1(switch, abort.unwrap_or_default())
+    }
+
+    /// The same as [`Self::switched`], also for a caller that sends by HTTP/2, whose
+    /// stream opens to the other direction as `out`.
+    pub(crate) async fn opened(self, out: Receiver<SendStream<Bytes>>) -> Option<Switched> {
+        match self {
+            Self::Mesh(incoming) => {
+                Some(Switched::Mesh(ByteStream::new(out.await.ok()?, incoming)))
+            }
+            other => other.switched().await,
+        }
+    }
+
+    /// The bytes of the other protocol; `None` when the connection was lost before.
+    pub(crate) async fn switched(self) -> Option<Switched> {
+        match self {
+            Self::Http1(switch, abort) => {
+                let io = TokioIo::new(switch.await.ok()?);
+                Some(Switched::Http1(Upgrade { io, abort }))
+            }
+            Self::Open(stream) => Some(Switched::Mesh(stream)),
+            Self::Mesh(_) => None,
+        }
+    }
+}
+
+/// One side of an upgrade.
+#[derive(Debug)]
+pub(crate) enum Switched {
+    Http1(Upgrade),
+    Mesh(ByteStream),
+}
+
+impl ChunkIo for Switched {
+    fn poll_piece(&mut self, cx: &mut Context<'_>, room: &mut ReadSize) -> Poll<io::Result<Bytes>> {
+        match self {
+            Self::Http1(io) => io.poll_piece(cx, room),
+            Self::Mesh(stream) => stream.poll_piece(cx),
+        }
+    }
+
+    fn poll_send(&mut self, cx: &mut Context<'_>, piece: &mut Bytes) -> Poll<io::Result<()>> {
+        match self {
+            Self::Http1(io) => io.poll_send(cx, piece),
+            Self::Mesh(stream) => stream.poll_send(cx, piece),
+        }
+    }
+
+    fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Http1(io) => io.poll_end(cx),
+            Self::Mesh(stream) => stream.poll_end(cx),
+        }
+    }
+
+    fn poll_broken(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        match self {
+            Self::Http1(io) => io.poll_broken(cx),
+            Self::Mesh(stream) => stream.poll_broken(cx),
+        }
+    }
+
+    fn abort(&mut self) {
+        match self {
+            Self::Http1(io) => io.abort.set(),
+            Self::Mesh(stream) => stream.reset(),
+        }
+    }
+}
+
+/// What hyper gave up.
+#[derive(Debug)]
+pub(crate) struct Upgrade {
+    io: TokioIo<Upgraded>,
+    abort: Abort,
+}
+
+impl Plain for Upgrade {
+    fn broken(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn abort(&mut self) {
+        self.abort.set();
+    }
+}
+
+impl AsyncRead for Upgrade {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        out: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().io).poll_read(cx, out)
+    }
+}
+
+impl AsyncWrite for Upgrade {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        data: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().io).poll_write(cx, data)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().io).poll_shutdown(cx)
+    }
+}

@@ -1,0 +1,269 @@
+//! A body that tells how it ended, exactly once, however it ends.
+
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http_body::{Body as HttpBody, Frame, SizeHint};
+
+use crate::http::body::BoxError;
+use crate::http::headers;
+
+/// The body of an answer, with its first part if that was there already.
+pub(crate) struct Begun<B: HttpBody> {
+    first: Option<Result<Frame<Bytes>, B::Error>>,
+    rest: B,
+}
+
+impl<B: HttpBody<Data = Bytes> + Unpin> Begun<B> {
+    const fn new(rest: B) -> Self {
+        Self { first: None, rest }
+    }
+
+    /// Takes the first part if it comes before everything else that is ready now
+    /// has had its turn. Head and body of most answers arrive together; passed on
+    /// apart they would cost twice the writes.
+    async fn begin(&mut self) {
+        let mut yielded = false;
+        self.first = poll_fn(|cx| {
+            if self.rest.is_end_stream() {
+                return Poll::Ready(None);
+            }
+            match Pin::new(&mut self.rest).poll_frame(cx) {
+                Poll::Ready(frame) => Poll::Ready(frame),
+                Poll::Pending if yielded => Poll::Ready(None),
+                Poll::Pending => {
+                    yielded = true;
+                    // Not the runtime's own yield, which would ask the kernel as well.
+                    cx.waker().wake_by_ref();
+                    Poll::Pending
+                }
+            }
+        })
+        .await;
+    }
+}
+
+impl<B> HttpBody for Begun<B>
+where
+    B: HttpBody<Data = Bytes> + Unpin,
+    B::Error: Into<BoxError> + Unpin,
+{
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let this = self.get_mut();
+        let frame = match this.first.take() {
+            Some(first) => Some(first),
+            None => std::task::ready!(Pin::new(&mut this.rest).poll_frame(cx)),
+        };
+        Poll::Ready(frame.map(|frame| frame.map_err(Into::into)))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.first.is_none() && self.rest.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let first = match &self.first {
+            Some(Ok(frame)) => frame.data_ref().map_or(0, |data| data.len() as u64),
+            _ => 0,
+        };
+        let rest = self.rest.size_hint();
+        let mut whole = SizeHint::new();
+        whole.set_lower(rest.lower() + first);
+        if let Some(upper) = rest.upper() {
+            whole.set_upper(upper + first);
+        }
+        whole
+    }
+}
+
+/// How a body ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum BodyEnd {
+    Complete,
+    /// The sender failed before the end.
+    Failed,
+    /// The receiver no longer wanted it.
+    Dropped,
+}
+
+/// Calls `finish` exactly once with how the body ended, the bytes that passed
+/// and the trailers, if any.
+pub(crate) struct Watched<B, F>
+where
+    B: HttpBody<Data = Bytes> + Unpin,
+    B::Error: Into<BoxError> + Unpin,
+    F: FnOnce(BodyEnd, u64, Option<&http::HeaderMap>),
+{
+    inner: Begun<B>,
+    bytes: u64,
+    /// An error that the next poll returns.
+    held: Option<BoxError>,
+    finish: Option<F>,
+}
+
+impl<B, F> std::fmt::Debug for Watched<B, F>
+where
+    B: HttpBody<Data = Bytes> + Unpin,
+    B::Error: Into<BoxError> + Unpin,
+    F: FnOnce(BodyEnd, u64, Option<&http::HeaderMap>),
+{
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Watched")
+            .field("bytes", &self.bytes)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<B, F> Watched<B, F>
+where
+    B: HttpBody<Data = Bytes> + Unpin,
+    B::Error: Into<BoxError> + Unpin,
+    F: FnOnce(BodyEnd, u64, Option<&http::HeaderMap>),
+{
+    /// Watches `body`, and takes its first part if it is there already.
+    pub(crate) async fn begun(body: B, finish: F) -> Self {
+        // Watched from now on: whoever stops waiting here is counted as well.
+        let mut watched = Self {
+            inner: Begun::new(body),
+            bytes: 0,
+            held: None,
+            finish: Some(finish),
+        };
+        watched.inner.begin().await;
+        watched
+    }
+
+    fn end(&mut self, end: BodyEnd, trailers: Option<&http::HeaderMap>) {
+        if let Some(finish) = self.finish.take() {
+            finish(end, self.bytes, trailers);
+        }
+    }
+}
+
+impl<B, F> HttpBody for Watched<B, F>
+where
+    B: HttpBody<Data = Bytes> + Unpin,
+    B::Error: Into<BoxError> + Unpin,
+    F: FnOnce(BodyEnd, u64, Option<&http::HeaderMap>) + Unpin,
+{
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let this = self.get_mut();
+        if let Some(error) = this.held.take() {
+            return Poll::Ready(Some(Err(error)));
+        }
+        let mut polled = std::task::ready!(Pin::new(&mut this.inner).poll_frame(cx));
+        if let Some(Ok(frame)) = &mut polled
+            && let Some(trailers) = frame.trailers_mut()
+        {
+            headers::clean_trailers(trailers);
+        }
+        match &polled {
+            Some(Ok(frame)) => {
+                if let Some(data) = frame.data_ref() {
+                    this.bytes += data.len() as u64;
+                }
+                if let Some(trailers) = frame.trailers_ref() {
+                    this.end(BodyEnd::Complete, Some(trailers));
+                } else if this.inner.is_end_stream() {
+                    this.end(BodyEnd::Complete, None);
+                }
+            }
+            Some(Err(_)) => this.end(BodyEnd::Failed, None),
+            None => this.end(BodyEnd::Complete, None),
+        }
+        if let Some(Err(error)) = polled {
+            // Servers drop what they have not flushed yet when a body fails. One
+            // turn later the head is out, and the caller sees an answer that
+            // broke off, not a silent close that invites it to send again.
+            this.held = Some(error);
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        Poll::Ready(polled)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.held.is_none() && self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}
+
+impl<B, F> Drop for Watched<B, F>
+where
+    B: HttpBody<Data = Bytes> + Unpin,
+    B::Error: Into<BoxError> + Unpin,
+    F: FnOnce(BodyEnd, u64, Option<&http::HeaderMap>),
+{
+    fn drop(&mut self) {
+        // A body known to be empty is often dropped without being polled.
+        let end = if self.inner.is_end_stream() {
+            BodyEnd::Complete
+        } else {
+            BodyEnd::Dropped
+        };
+        self.end(end, None);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Begun, BoxError};
+    use crate::http::body::Body;
+    use http_body::Body as HttpBody;
+    use http_body::Frame;
+    use http_body_util::BodyExt;
+    use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
+    use tokio_stream::wrappers::UnboundedReceiverStream;
+
+    /// A body that somebody else says, part by part.
+    fn later() -> (UnboundedSender<Result<Frame<bytes::Bytes>, BoxError>>, Body) {
+        let (sender, parts) = unbounded_channel();
+        let body = http_body_util::StreamBody::new(UnboundedReceiverStream::new(parts));
+        (sender, body.boxed_unsync())
+    }
+
+    #[tokio::test]
+    async fn what_comes_within_a_turn_of_everything_that_is_ready_goes_with_the_head() {
+        for others in 0..3 {
+            let (sender, body) = later();
+            let mut begun = Begun::new(body);
+            for _ in 0..others {
+                tokio::spawn(std::future::ready(()));
+            }
+            tokio::spawn(async move {
+                sender.send(Ok(Frame::data("hello".into()))).unwrap();
+                std::future::pending::<()>().await;
+            });
+            begun.begin().await;
+            assert!(begun.first.is_some(), "with {others} others before it");
+            assert_eq!(begun.size_hint().lower(), 5);
+            let frame = begun.frame().await.unwrap().unwrap();
+            assert_eq!(frame.into_data().unwrap(), "hello");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_body_that_does_not_come_holds_nothing_up() {
+        let (_sender, body) = later();
+        let mut begun = Begun::new(body);
+        begun.begin().await;
+        assert!(begun.first.is_none());
+    }
+}

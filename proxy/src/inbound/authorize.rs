@@ -1,0 +1,246 @@
+//! May this caller do that, as of now? Every decision is made here, and made
+//! again when the policy changes.
+//!
+//! Invariant: everything that is asked about one request, or about one connection
+//! at one moment, is answered by one snapshot. Two would let a change in between
+//! combine an old mode with a new rule.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{HeaderValue, Uri, header};
+use policy::access::Verdict;
+use policy::http_match::RequestFacts;
+use policy::mode::{Enforcement, MtlsMode};
+use policy::path::BadPath;
+use policy::protocol::Protocol;
+use policy::reason::Reason;
+
+use crate::config::snapshot::Snapshot;
+use crate::failure::Failure;
+use crate::http::server::IDLE_WITHIN;
+use crate::inbound::connection::Connection;
+use crate::net::sniff::{DETECT_WITHIN, Seen, sniff_leniently, sniff_strictly};
+use crate::telemetry::labels::{AuditLabels, Direction};
+
+/// What a caller may say on a port.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Expected {
+    /// Anything: the port is declared to carry no HTTP.
+    Bytes,
+    /// HTTP; nothing else is delivered. `sniff` tells what is taken for it, and
+    /// `silence` for how long the caller may say nothing.
+    Http {
+        declared: bool,
+        silence: Duration,
+        sniff: fn(&[u8]) -> Seen,
+    },
+    /// Nobody declared it, and this caller may say anything: whoever speaks first
+    /// decides.
+    Either,
+}
+
+impl Connection {
+    /// True when plaintext is refused altogether, whatever the rules say.
+    pub(super) fn needs_identity(&self, snapshot: &Snapshot) -> bool {
+        self.peer.is_none() && snapshot.mtls() == MtlsMode::Strict
+    }
+
+    /// What this caller may say on the port, as of now.
+    pub(super) fn expected(&self) -> Expected {
+        let snapshot = self.proxy.state.snapshot();
+        let declared = self.declared(&snapshot);
+        if declared.is_opaque() {
+            return Expected::Bytes;
+        }
+        if !declared.is_http() && self.bytes_pass(&snapshot).is_ok() {
+            return Expected::Either;
+        }
+        let (declared, port) = (declared.is_http(), self.local.port());
+        // Where requests are judged or told that they need an identity, whatever
+        // might be one is read as one, so that its sender is told.
+        let answered =
+            declared || has_http_rules(&snapshot, port) || self.needs_identity(&snapshot);
+        // Clients open connections ahead of their first request. One that waits for the
+        // server to speak is told by the end of its connection that it never will.
+        let welcome = declared
+            || self.identified(&snapshot).is_ok()
+                && snapshot.access.may_request(self.caller(), port);
+        Expected::Http {
+            declared,
+            silence: if welcome { IDLE_WITHIN } else { DETECT_WITHIN },
+            sniff: if answered {
+                sniff_strictly
+            } else {
+                sniff_leniently
+            },
+        }
+    }
+
+    /// What is declared for the port, which holds in tunnels as well.
+    fn declared(&self, snapshot: &Snapshot) -> Protocol {
+        snapshot
+            .workload
+            .as_ref()
+            .map_or(Protocol::Detect, |workload| {
+                workload.protocol(self.local.port())
+            })
+    }
+
+    /// May this caller use the port for opaque bytes, as of now? Counts for audit.
+    pub(super) fn admits_tcp(&self) -> Result<(), Failure> {
+        let snapshot = self.proxy.state.snapshot();
+        self.audit(&snapshot, &self.bytes_verdict(&snapshot));
+        self.bytes_pass(&snapshot)
+    }
+
+    pub(super) fn judge_tcp(&self) -> Result<(), Failure> {
+        self.bytes_pass(&self.proxy.state.snapshot())
+    }
+
+    fn bytes_pass(&self, snapshot: &Snapshot) -> Result<(), Failure> {
+        self.identified(snapshot)?;
+        refused_by(&self.bytes_verdict(snapshot))
+    }
+
+    /// On a port that is declared to carry no HTTP, rules about HTTP say nothing. On
+    /// any other they are not satisfied by bytes that were not read as HTTP.
+    fn bytes_verdict<'a>(&self, snapshot: &'a Snapshot) -> Verdict<'a> {
+        let (access, port) = (&snapshot.access, self.local.port());
+        if self.declared(snapshot).is_opaque() {
+            access.decide_tcp(self.caller(), port)
+        } else {
+            access.decide_unread(self.caller(), port)
+        }
+    }
+
+    /// True where callers without any right to send bytes may have one to requests.
+    pub(super) fn judges_requests(&self) -> bool {
+        has_http_rules(&self.proxy.state.snapshot(), self.local.port())
+    }
+
+    /// True where HTTP must not pass as opaque bytes.
+    pub(super) fn watches_bytes(&self) -> bool {
+        !self.declared(&self.proxy.state.snapshot()).is_opaque()
+    }
+
+    pub(super) fn identified(&self, snapshot: &Snapshot) -> Result<(), Failure> {
+        if self.needs_identity(snapshot) {
+            return Err(Failure::verdict(
+                Reason::NoIdentity,
+                "plaintext is not accepted here",
+            ));
+        }
+        Ok(())
+    }
+
+    fn audit(&self, snapshot: &Snapshot, verdict: &Verdict<'_>) {
+        let audit = snapshot.access.enforcement == Enforcement::Audit;
+        if audit && verdict.allowed && !verdict.would_allow {
+            let labels = AuditLabels {
+                direction: Direction::inbound,
+                peer: Arc::clone(&self.label),
+                port: self.proxy.telemetry.port_label(
+                    Direction::inbound,
+                    "",
+                    self.local.port(),
+                    false,
+                ),
+            };
+            self.proxy.telemetry.metrics.audit.at(&labels).inc();
+            tracing::info!(peer = %self.label, port = self.local.port(), "deny would refuse this call");
+        }
+    }
+
+    /// Decides, on the path that will be forwarded and on no other.
+    pub(super) fn authorise(&self, parts: &mut http::request::Parts) -> Result<(), Failure> {
+        if let Some(authority) = parts.uri.authority()
+            && let Ok(host) = HeaderValue::from_str(authority.as_str())
+        {
+            // Rules may name the host, whatever the version of HTTP; a target
+            // with an authority beats the header.
+            parts.headers.insert(header::HOST, host);
+        }
+        let snapshot = self.proxy.state.snapshot();
+        let normal = policy::path::normalise(parts.uri.path());
+        let path = self.judged_path(&snapshot, parts, &normal)?;
+        let verdict = self.request_verdict(&snapshot, parts, path);
+        self.audit(&snapshot, &verdict);
+        self.identified(&snapshot)
+            .and_then(|()| refused_by(&verdict))
+            .map_err(|failure| failure.told_to(&self.label))?;
+        let forwarded = match &normal {
+            // Audit judges the same path, and changes nothing.
+            Ok(Cow::Owned(normal)) if self.judges_paths(&snapshot) => normal,
+            _ => return Ok(()),
+        };
+        parts.uri = with_path(&parts.uri, forwarded)
+            .ok_or_else(|| Failure::verdict(Reason::BadRequest, "the path cannot be sent on"))?;
+        Ok(())
+    }
+
+    /// True where the form of a path decides, and is what is sent on.
+    fn judges_paths(&self, snapshot: &Snapshot) -> bool {
+        has_http_rules(snapshot, self.local.port())
+    }
+
+    /// The path that rules see: always the normal form, if there is one.
+    pub(super) fn judged_path<'a>(
+        &self,
+        snapshot: &Snapshot,
+        parts: &'a http::request::Parts,
+        normal: &'a Result<Cow<'_, str>, BadPath>,
+    ) -> Result<&'a str, Failure> {
+        match normal {
+            Ok(normal) => Ok(normal),
+            Err(error) if self.judges_paths(snapshot) => {
+                Err(Failure::verdict(Reason::BadRequest, error.to_string()))
+            }
+            Err(_) => Ok(parts.uri.path()),
+        }
+    }
+
+    pub(super) fn request_verdict<'a>(
+        &self,
+        snapshot: &'a Snapshot,
+        parts: &http::request::Parts,
+        path: &str,
+    ) -> Verdict<'a> {
+        let facts = RequestFacts {
+            method: &parts.method,
+            path,
+            headers: &parts.headers,
+        };
+        snapshot
+            .access
+            .decide_http(self.caller(), self.local.port(), &facts)
+    }
+}
+
+/// True where HTTP rules decide, so that what may be a request is read as one.
+/// Audit refuses nothing, this neither.
+fn has_http_rules(snapshot: &Snapshot, port: u16) -> bool {
+    snapshot.access.enforcement == Enforcement::Enforce && snapshot.access.has_http_rule(port)
+}
+
+fn refused_by(verdict: &Verdict<'_>) -> Result<(), Failure> {
+    if verdict.allowed {
+        return Ok(());
+    }
+    let reason = verdict.reason.unwrap_or(Reason::NotAllowed);
+    Err(Failure::verdict(
+        reason,
+        "no TrafficTarget allows this call",
+    ))
+}
+
+fn with_path(uri: &Uri, path: &str) -> Option<Uri> {
+    let target = match uri.query() {
+        Some(query) => format!("{path}?{query}"),
+        None => path.to_owned(),
+    };
+    let mut parts = uri.clone().into_parts();
+    parts.path_and_query = Some(target.parse().ok()?);
+    Uri::from_parts(parts).ok()
+}

@@ -1,0 +1,123 @@
+//! What a caller speaks, as far as it may say anything.
+
+use http::Version;
+use runtime::occupancy::Place;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+
+use crate::inbound::authorize::Expected;
+use crate::inbound::connection::Connection;
+use crate::net::connect::{self, CONNECT_TIMEOUT};
+use crate::net::prefixed::Prefixed;
+use crate::net::sniff::{BEGUN_WITHIN, DETECT_WITHIN, SILENCE, Seen, sniff_leniently};
+
+/// What a connection turned out to speak.
+pub(crate) enum Spoken {
+    Http(Version),
+    /// With the connection to the application, if it spoke first.
+    Opaque(Option<Prefixed<TcpStream>>),
+}
+
+/// Waits for whoever speaks first. There is no limit: while both are silent
+/// nothing is withheld from anybody, and giving up would let a caller that
+/// waits long enough send HTTP past everything that HTTP is checked for.
+pub(crate) async fn race<S: AsyncRead + Unpin>(
+    stream: &mut Prefixed<S>,
+    mut server: Prefixed<TcpStream>,
+) -> std::io::Result<Spoken> {
+    tokio::select! {
+        _ = stream.first_bytes() => {}
+        _ = server.first_bytes() => {
+            if !server.greets_in_http2().await {
+                return Ok(Spoken::Opaque(Some(server)));
+            }
+            stream.first_bytes().await?;
+        }
+    }
+    let seen = stream
+        .look(tokio::time::Instant::now() + DETECT_WITHIN, sniff_leniently)
+        .await?;
+    Ok(spoken(seen, stream.begins_as_http(), Some(server)))
+}
+
+/// The beginning of a request, sent too slowly to be sure, counts as HTTP.
+pub(crate) fn spoken(
+    seen: Seen,
+    begins_as_http: bool,
+    server: Option<Prefixed<TcpStream>>,
+) -> Spoken {
+    match seen {
+        Seen::Http2 => Spoken::Http(Version::HTTP_2),
+        Seen::Http1 => Spoken::Http(Version::HTTP_11),
+        Seen::Unsure if begins_as_http => Spoken::Http(Version::HTTP_11),
+        Seen::Opaque | Seen::Unsure => Spoken::Opaque(server),
+    }
+}
+
+impl Connection {
+    /// Finds out what is spoken.
+    pub(super) async fn protocol<S: AsyncRead + AsyncWrite + Unpin>(
+        &self,
+        stream: &mut Prefixed<S>,
+        place: &Place,
+    ) -> std::io::Result<Spoken> {
+        let mut changes = self.proxy.state.policy_changes();
+        let came = tokio::time::Instant::now();
+        loop {
+            let (declared, silence, sniff) = match self.expected() {
+                Expected::Bytes => return Ok(Spoken::Opaque(None)),
+                Expected::Either => return self.whoever_speaks_first(stream).await,
+                Expected::Http {
+                    declared,
+                    silence,
+                    sniff,
+                } => (declared, silence, sniff),
+            };
+            // Nothing is delivered until the protocol is known, so a caller that waits
+            // costs nothing else. It may be allowed more by then.
+            tokio::select! {
+                begun = stream.first_bytes() => begun?,
+                changed = changes.changed() => {
+                    if changed.is_ok() {
+                        continue;
+                    }
+                    false
+                }
+                () = tokio::time::sleep_until(came + silence) => {
+                    if declared {
+                        return Err(std::io::ErrorKind::TimedOut.into());
+                    }
+                    return Ok(Spoken::Opaque(None));
+                }
+            };
+            place.head_begins();
+            let until = tokio::time::Instant::now() + BEGUN_WITHIN;
+            return Ok(match stream.look(until, sniff).await? {
+                Seen::Http2 => Spoken::Http(Version::HTTP_2),
+                Seen::Http1 => Spoken::Http(Version::HTTP_11),
+                // The strict parser refuses what is no HTTP.
+                Seen::Opaque | Seen::Unsure if declared => Spoken::Http(Version::HTTP_11),
+                Seen::Opaque | Seen::Unsure => Spoken::Opaque(None),
+            });
+        }
+    }
+
+    /// For callers that may say anything on a port that nobody declared.
+    pub(super) async fn whoever_speaks_first<S: AsyncRead + AsyncWrite + Unpin>(
+        &self,
+        stream: &mut Prefixed<S>,
+    ) -> std::io::Result<Spoken> {
+        let now = tokio::time::Instant::now();
+        let mut seen = stream.look(now + SILENCE, sniff_leniently).await?;
+        if seen == Seen::Unsure
+            && !stream.has_bytes()
+            && let Ok(server) = connect::connect(self.local, CONNECT_TIMEOUT).await
+        {
+            return race(stream, Prefixed::new(server)).await;
+        }
+        if seen == Seen::Unsure {
+            seen = stream.look(now + DETECT_WITHIN, sniff_leniently).await?;
+        }
+        Ok(spoken(seen, stream.begins_as_http(), None))
+    }
+}

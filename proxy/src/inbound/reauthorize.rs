@@ -1,0 +1,122 @@
+//! Ends what is no longer allowed.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use crate::failure::Failure;
+use crate::http::body;
+use crate::inbound::connection::Connection;
+
+/// A request in flight that a change no longer allows may go on for this long.
+pub(crate) const IN_FLIGHT_GRACE: Duration = Duration::from_secs(30);
+
+/// Parts of an answer that pass before anybody looks whether it may go on: most
+/// answers have fewer, and need no watch.
+const FREE_FRAMES: u32 = 32;
+
+/// An answer that ends early when its request is no longer allowed. The wait is
+/// set up only when the body makes its reader wait, which most never do.
+pub(crate) struct Revocable<B> {
+    pub(super) inner: B,
+    pub(super) connection: Arc<Connection>,
+    pub(super) asked: Option<http::request::Parts>,
+    pub(super) frames: u32,
+    pub(super) over: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
+}
+
+impl<B> http_body::Body for Revocable<B>
+where
+    B: http_body::Body<Data = bytes::Bytes, Error = body::BoxError> + Unpin,
+{
+    type Data = bytes::Bytes;
+    type Error = body::BoxError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<http_body::Frame<bytes::Bytes>, body::BoxError>>> {
+        let this = self.get_mut();
+        let polled = Pin::new(&mut this.inner).poll_frame(cx);
+        this.frames += 1;
+        if (polled.is_pending() || this.frames > FREE_FRAMES)
+            && let Some(asked) = this.asked.take()
+        {
+            let connection = Arc::clone(&this.connection);
+            this.over = Some(Box::pin(async move {
+                connection.revoked_request(&asked).await;
+                tokio::time::sleep(IN_FLIGHT_GRACE).await;
+            }));
+        }
+        let Some(over) = &mut this.over else {
+            return polled;
+        };
+        if over.as_mut().poll(cx).is_pending() {
+            return polled;
+        }
+        this.over = None;
+        Poll::Ready(Some(Err("the call is no longer allowed".into())))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> http_body::SizeHint {
+        self.inner.size_hint()
+    }
+}
+
+impl Connection {
+    /// Returns when this plaintext connection is no longer wanted. One that was
+    /// never wanted stays, so that each of its requests is told why.
+    pub(super) async fn plaintext_forbidden(&self) {
+        let mut changes = self.proxy.state.policy_changes();
+        if self.needs_identity(&self.proxy.state.snapshot()) {
+            std::future::pending::<()>().await;
+        }
+        while !self.needs_identity(&self.proxy.state.snapshot()) {
+            if changes.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+
+    /// Returns when a policy change takes away what was allowed.
+    pub(super) async fn revoked(&self) -> Failure {
+        let mut changes = self.proxy.state.policy_changes();
+        loop {
+            // Looked at before the first wait: the change may have come while
+            // the way to the application was being opened.
+            if let Err(failure) = self.judge_tcp() {
+                return failure;
+            }
+            if changes.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+
+    /// Returns when a request that was allowed would be refused by now. Rules that
+    /// came since see the same form of its path as those that allowed it.
+    pub(super) async fn revoked_request(&self, parts: &http::request::Parts) {
+        let mut changes = self.proxy.state.policy_changes();
+        let normal = policy::path::normalise(parts.uri.path());
+        loop {
+            let snapshot = self.proxy.state.snapshot();
+            let allowed = self.identified(&snapshot).is_ok()
+                && self
+                    .judged_path(&snapshot, parts, &normal)
+                    .is_ok_and(|path| self.request_verdict(&snapshot, parts, path).allowed);
+            if !allowed {
+                return;
+            }
+            drop(snapshot);
+            if changes.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+}

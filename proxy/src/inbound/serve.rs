@@ -1,0 +1,86 @@
+//! Serves a connection or tunnel once it is known what it speaks.
+
+use std::sync::Arc;
+
+use http::{Request, Version};
+use runtime::occupancy::Place;
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use crate::http::headers;
+use crate::http::incoming::IncomingBody;
+use crate::http::server::{Profile, serve as serve_http};
+use crate::inbound::connection::Connection;
+use crate::inbound::detect::Spoken;
+use crate::net::abort::MayAbort;
+use crate::net::chunk::ChunkIo;
+use crate::net::prefixed::Prefixed;
+use crate::telemetry::labels::Direction;
+
+impl Connection {
+    /// Serves HTTP on a connection or tunnel.
+    pub(super) async fn http<S>(self: Arc<Self>, stream: S, version: Version, place: &Arc<Place>)
+    where
+        S: AsyncRead + AsyncWrite + MayAbort + Unpin + Send + 'static,
+    {
+        let http2 = version == Version::HTTP_2;
+        let budget = Arc::clone(&self.proxy.budget);
+        self.proxy.count_connection(
+            Direction::inbound,
+            if http2 { "http2" } else { "http1" },
+            self.security(),
+        );
+        let close = {
+            let connection = Arc::clone(&self);
+            async move {
+                tokio::select! {
+                    () = connection.proxy.lifecycle.time_to_go() => {}
+                    () = connection.plaintext_forbidden() => {}
+                }
+            }
+        };
+        let refused = {
+            let connection = Arc::clone(&self);
+            move |status| connection.turned_away(status)
+        };
+        let handler = move |request: Request<IncomingBody>| {
+            let connection = Arc::clone(&self);
+            async move {
+                let (parts, body) = request.into_parts();
+                let upgrade = headers::upgrade_of(&parts);
+                let request = Request::from_parts(parts, body);
+                connection.handle_request(request, http2, upgrade).await
+            }
+        };
+        let place = Arc::clone(place);
+        serve_http(
+            stream,
+            version,
+            Profile::Network,
+            budget,
+            place,
+            close,
+            refused,
+            handler,
+        )
+        .await;
+    }
+
+    /// Serves a connection or tunnel once it is known what it speaks.
+    pub(super) async fn serve<S>(
+        self: Arc<Self>,
+        stream: Prefixed<S>,
+        spoken: std::io::Result<Spoken>,
+        place: &Arc<Place>,
+    ) where
+        S: AsyncRead + AsyncWrite + ChunkIo + MayAbort + Unpin + Send + 'static,
+    {
+        match spoken {
+            Ok(Spoken::Http(version)) => self.http(stream, version, place).await,
+            Ok(Spoken::Opaque(server)) => {
+                place.busy();
+                self.opaque(stream, server).await;
+            }
+            Err(error) => tracing::debug!(%error, "a caller left before it said anything"),
+        }
+    }
+}

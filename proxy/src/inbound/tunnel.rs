@@ -1,0 +1,69 @@
+//! Bytes that come as the body of a peer proxy's request.
+
+use std::sync::Arc;
+
+use http::Response;
+use policy::reason::Reason;
+use runtime::occupancy::Place;
+
+use crate::failure::Failure;
+use crate::http::body::{self, Body};
+use crate::http::byte_stream::ByteStream;
+use crate::http::http2::recv::RecvBody;
+use crate::http::http2::server::Accept;
+use crate::inbound::authorize::Expected;
+use crate::inbound::connection::Connection;
+use crate::inbound::detect::{Spoken, race};
+use crate::mesh::protocol::unsent;
+use crate::net::connect::{self, CONNECT_TIMEOUT};
+use crate::net::prefixed::Prefixed;
+
+impl Connection {
+    /// Bytes that come as the body of a peer proxy's request: opaque, or so it says.
+    pub(super) async fn tunnel(self: Arc<Self>, incoming: RecvBody) -> Response<Body> {
+        let (accept, out) = Accept::new();
+        let mut response = Response::new(body::empty());
+        response.extensions_mut().insert(accept);
+        let expected = self.expected();
+        // Somebody who may say nothing at all is told so before saying it.
+        let by_request = match expected {
+            Expected::Http { declared, .. } => declared || self.judges_requests(),
+            Expected::Bytes | Expected::Either => false,
+        };
+        if !by_request && let Err(failure) = self.judge_tcp() {
+            self.tcp_call().refused(&failure);
+            return failure.response(false);
+        }
+        if by_request {
+            #[expect(clippy::disallowed_methods, reason = "one byte stream")]
+            tokio::spawn(async move {
+                let Ok(out) = out.await else { return };
+                let mut stream = Prefixed::new(ByteStream::new(out, incoming));
+                let place = Place::unlisted();
+                let spoken = self.protocol(&mut stream, &place).await;
+                self.serve(stream, spoken, &place).await;
+            });
+            return response;
+        }
+        let server = match connect::connect(self.local, CONNECT_TIMEOUT).await {
+            Ok(server) => Prefixed::new(server),
+            Err(error) => {
+                let failure = Failure::unsent(Reason::ConnectFailed, error.to_string());
+                return unsent(failure.response(false));
+            }
+        };
+        #[expect(clippy::disallowed_methods, reason = "one byte stream")]
+        tokio::spawn(async move {
+            let Ok(out) = out.await else { return };
+            let mut stream = Prefixed::new(ByteStream::new(out, incoming));
+            let spoken = match expected {
+                // What the peer calls opaque is not taken at its word: unless the port
+                // is declared so, HTTP in a tunnel is judged and cleaned as HTTP.
+                Expected::Either | Expected::Http { .. } => race(&mut stream, server).await,
+                Expected::Bytes => Ok(Spoken::Opaque(Some(server))),
+            };
+            self.serve(stream, spoken, &Place::unlisted()).await;
+        });
+        response
+    }
+}

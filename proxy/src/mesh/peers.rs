@@ -1,0 +1,51 @@
+//! All peer proxies that this one calls.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use policy::name::SpiffeId;
+
+use crate::mesh::peer::Peer;
+use crate::mesh::tls::MeshTls;
+use crate::net::budget::Budget;
+
+/// Every connection that the proxy opens to peer proxies.
+#[derive(Debug)]
+pub struct Peers {
+    tls: MeshTls,
+    budget: Arc<Budget>,
+    mesh: Mutex<HashMap<(IpAddr, SpiffeId), Arc<Peer>>>,
+}
+
+impl Peers {
+    #[must_use]
+    pub fn new(tls: MeshTls, budget: Arc<Budget>) -> Self {
+        Self {
+            tls,
+            budget,
+            mesh: Mutex::default(),
+        }
+    }
+
+    pub fn mesh(&self, ip: IpAddr, identity: &SpiffeId) -> Arc<Peer> {
+        let mut mesh = self.mesh.lock();
+        Arc::clone(mesh.entry((ip, identity.clone())).or_insert_with(|| {
+            Arc::new(Peer::new(
+                ip,
+                identity.clone(),
+                self.tls.clone(),
+                Arc::clone(&self.budget),
+            ))
+        }))
+    }
+
+    /// Closes what is idle. Called every few seconds.
+    pub fn sweep(&self) {
+        // A peer that somebody is connecting to right now is held by them too.
+        self.mesh
+            .lock()
+            .retain(|_, peer| !peer.sweep() || Arc::strong_count(peer) > 1);
+    }
+}

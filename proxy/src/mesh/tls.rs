@@ -1,0 +1,154 @@
+//! Mutual TLS between two proxies: the port, the protocol name, and the
+//! configurations that both sides use.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use identity::Roots;
+use identity::tls::{self, CertHandle, ClientAuth, MESH_ALPN, QUIET_ALPN, peer_name};
+use identity::verify::IdentityError;
+use parking_lot::Mutex;
+use policy::name::SpiffeId;
+use policy::reason::Reason;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_rustls::client::TlsStream;
+
+use crate::failure::Failure;
+use crate::net::coalesce::{Coalescing, FlushHandle};
+use crate::net::connect::{self, CONNECT_TIMEOUT};
+use crate::net::tuning::TLS_BUFFER;
+use crate::ports::MESH_PORT;
+
+/// TLS handshake with a peer proxy, after the TCP connection stands.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(2);
+/// Client configurations kept, one per identity called.
+const CONFIGS_KEPT: usize = 1024;
+
+/// TLS for the mesh port, both directions, from one certificate and one list
+/// of roots that may be replaced at any time.
+#[derive(Clone, Debug)]
+pub struct MeshTls {
+    certs: CertHandle,
+    roots: Roots,
+    server: Arc<rustls::ServerConfig>,
+    clients: Arc<Mutex<HashMap<SpiffeId, Arc<rustls::ClientConfig>>>>,
+    on_failure: Option<OnFailure>,
+}
+
+/// Counts a handshake that failed, by its reason.
+#[derive(Clone)]
+struct OnFailure(Arc<dyn Fn(&'static str) + Send + Sync>);
+
+impl std::fmt::Debug for OnFailure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("OnFailure").finish_non_exhaustive()
+    }
+}
+
+/// Why a handshake failed, for metrics.
+#[must_use]
+pub(crate) fn tls_failure(error: &io::Error) -> &'static str {
+    IdentityError::from_io(error).map_or("handshake", |error| error.label())
+}
+
+impl MeshTls {
+    #[must_use]
+    pub fn new(certs: CertHandle, roots: Roots) -> Self {
+        let server = tls::mesh_server_config(
+            &roots,
+            &certs,
+            &[QUIET_ALPN, MESH_ALPN],
+            ClientAuth::Required,
+        );
+        Self {
+            certs,
+            roots,
+            server,
+            clients: Arc::default(),
+            on_failure: None,
+        }
+    }
+
+    /// Calls `counts` with the reason of each handshake that this proxy began and that
+    /// fails.
+    #[must_use]
+    pub fn counted(mut self, counts: impl Fn(&'static str) + Send + Sync + 'static) -> Self {
+        self.on_failure = Some(OnFailure(Arc::new(counts)));
+        self
+    }
+
+    /// A handshake that this proxy began has failed.
+    pub fn failed(&self, reason: &'static str) {
+        if let Some(OnFailure(counts)) = &self.on_failure {
+            counts(reason);
+        }
+    }
+
+    #[must_use]
+    pub fn server(&self) -> Arc<rustls::ServerConfig> {
+        Arc::clone(&self.server)
+    }
+
+    /// The same as [`Self::client`], and asks for the quiet transport. A peer that
+    /// does not know it takes the other one.
+    #[must_use]
+    pub fn quiet_client(&self, expected: &SpiffeId) -> Arc<rustls::ClientConfig> {
+        let alpn = [QUIET_ALPN, MESH_ALPN];
+        tls::mesh_client_config(&self.roots, &self.certs, expected.clone(), &alpn)
+    }
+
+    /// The configuration that accepts nobody but `expected`.
+    #[must_use]
+    pub fn client(&self, expected: &SpiffeId) -> Arc<rustls::ClientConfig> {
+        let mut clients = self.clients.lock();
+        if let Some(config) = clients.get(expected) {
+            return Arc::clone(config);
+        }
+        if clients.len() >= CONFIGS_KEPT {
+            clients.clear();
+        }
+        let config =
+            tls::mesh_client_config(&self.roots, &self.certs, expected.clone(), &[MESH_ALPN]);
+        clients.insert(expected.clone(), Arc::clone(&config));
+        config
+    }
+}
+
+/// Mutual TLS with the mesh port of a pod.
+pub(crate) async fn secure(
+    ip: IpAddr,
+    tls: &MeshTls,
+    config: Arc<rustls::ClientConfig>,
+    tune: fn(&TcpStream),
+) -> Result<(TlsStream<Coalescing>, FlushHandle), Failure> {
+    let addr = SocketAddr::new(ip, MESH_PORT);
+    let stream = connect::connect(addr, CONNECT_TIMEOUT)
+        .await
+        .map_err(|error| Failure::unsent(Reason::ConnectFailed, format!("{addr}: {error}")))?;
+    tune(&stream);
+    let connector = tokio_rustls::TlsConnector::from(config);
+    let (wide, outlet) = Coalescing::new(stream);
+    let secured = timeout(
+        HANDSHAKE_TIMEOUT,
+        connector.connect_with(peer_name(), wide, |tls| {
+            tls.set_buffer_limit(Some(TLS_BUFFER))
+        }),
+    )
+    .await
+    .map_err(|_| {
+        tls.failed("timeout");
+        Failure::unsent(
+            Reason::TlsFailed,
+            format!("{addr}: the TLS handshake took too long"),
+        )
+    })?
+    .map_err(|error| {
+        tls.failed(tls_failure(&error));
+        Failure::unsent(Reason::TlsFailed, format!("{addr}: {error}"))
+    })?;
+    Ok((secured, outlet))
+}

@@ -1,0 +1,234 @@
+//! Byte streams as a relay wants them: pieces that change hands without a copy.
+
+use std::cell::RefCell;
+use std::io;
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll, ready};
+
+use bytes::{Bytes, BytesMut};
+use tokio::io::ReadBuf;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
+use tokio::net::TcpStream;
+
+use crate::net::tuning::{LARGEST_PIECE, SMALL_PIECE};
+
+/// What one read may bring at first.
+const LEAST: usize = SMALL_PIECE;
+/// What one read of a fast stream may bring: fewer and larger writes wake the peer
+/// less often.
+const MOST: usize = LARGEST_PIECE;
+
+thread_local! {
+    /// Where reads go. It belongs to the thread, not to the connection, so it may be
+    /// large: idle connections hold none of it.
+    static BUFFER: RefCell<BytesMut> = RefCell::new(BytesMut::new());
+}
+
+/// Bytes that one direction of a relay reads at once: more while it gets all it asks for.
+#[derive(Debug)]
+pub(crate) struct ReadSize(usize);
+
+impl Default for ReadSize {
+    fn default() -> Self {
+        Self(LEAST)
+    }
+}
+
+impl ReadSize {
+    /// Reads no more than `most` at once.
+    pub(crate) fn limit(&mut self, most: usize) {
+        if self.0 > most {
+            self.0 = most;
+        } else if self.0 < LEAST {
+            self.0 = most.min(LEAST);
+        }
+    }
+
+    fn note(&mut self, got: usize) {
+        if got >= self.0 {
+            self.0 = (self.0 * 2).min(MOST);
+        } else if got < self.0 / 4 {
+            self.0 = (self.0 / 2).max(LEAST);
+        }
+    }
+}
+
+/// One side of a relay.
+pub(crate) trait ChunkIo {
+    /// The next bytes; empty at the end. `room` belongs to the direction that reads.
+    ///
+    /// # Errors
+    /// Whatever ended the stream early.
+    fn poll_piece(&mut self, cx: &mut Context<'_>, room: &mut ReadSize) -> Poll<io::Result<Bytes>>;
+
+    /// Sends what it can of `piece`, and takes that away from it. Ready once it is
+    /// empty.
+    ///
+    /// # Errors
+    /// When nobody takes it any more.
+    fn poll_send(&mut self, cx: &mut Context<'_>, piece: &mut Bytes) -> Poll<io::Result<()>>;
+
+    /// Says that nothing more will be sent.
+    ///
+    /// # Errors
+    /// When that cannot be said.
+    fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
+
+    /// Whether the other end has broken it off, though bytes may be left to be read.
+    ///
+    /// # Errors
+    /// When it has.
+    fn poll_broken(&mut self, cx: &mut Context<'_>) -> io::Result<()>;
+
+    /// Makes its close look like what it is: not the end of what was sent.
+    fn abort(&mut self);
+}
+
+/// Streams of plain bytes.
+pub(crate) trait Plain: AsyncRead + AsyncWrite + Unpin {
+    /// As [`ChunkIo::poll_broken`].
+    ///
+    /// # Errors
+    /// As there.
+    fn broken(&mut self) -> io::Result<()>;
+
+    /// As [`ChunkIo::abort`].
+    fn abort(&mut self);
+}
+
+impl Plain for TcpStream {
+    fn broken(&mut self) -> io::Result<()> {
+        match self.take_error()? {
+            Some(error) => Err(error),
+            None => Ok(()),
+        }
+    }
+
+    fn abort(&mut self) {
+        crate::net::connect::reset(self);
+    }
+}
+
+#[cfg(test)]
+impl Plain for tokio::io::DuplexStream {
+    fn broken(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn abort(&mut self) {}
+}
+
+impl<S: Plain> ChunkIo for S {
+    fn poll_piece(&mut self, cx: &mut Context<'_>, room: &mut ReadSize) -> Poll<io::Result<Bytes>> {
+        BUFFER.with_borrow_mut(|buffer| {
+            if buffer.capacity() != room.0 {
+                *buffer = BytesMut::with_capacity(room.0);
+            }
+            let got = ready!(pin!(self.read_buf(buffer)).poll(cx))?;
+            // A piece that nobody takes must not keep much more than itself.
+            let piece = if got < room.0 / 2 {
+                let piece = Bytes::copy_from_slice(buffer);
+                buffer.clear();
+                piece
+            } else {
+                std::mem::take(buffer).freeze()
+            };
+            room.note(got);
+            Poll::Ready(Ok(piece))
+        })
+    }
+
+    fn poll_send(&mut self, cx: &mut Context<'_>, piece: &mut Bytes) -> Poll<io::Result<()>> {
+        while !piece.is_empty() {
+            let written = ready!(Pin::new(&mut *self).poll_write(cx, piece))?;
+            if written == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            // Not `advance`: the whole piece is freed with its last byte.
+            drop(piece.split_to(written));
+        }
+        Pin::new(self).poll_flush(cx)
+    }
+
+    fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(self).poll_shutdown(cx)
+    }
+
+    fn poll_broken(&mut self, _: &mut Context<'_>) -> io::Result<()> {
+        self.broken()
+    }
+
+    fn abort(&mut self) {
+        Plain::abort(self);
+    }
+}
+
+/// Reads no more than `most` bytes, at least one.
+pub(crate) fn read_at_most<I: AsyncRead>(
+    io: Pin<&mut I>,
+    cx: &mut Context<'_>,
+    out: &mut ReadBuf<'_>,
+    most: usize,
+) -> Poll<io::Result<()>> {
+    let most = most.max(1);
+    if out.remaining() <= most {
+        return io.poll_read(cx, out);
+    }
+    let mut part = ReadBuf::new(out.initialize_unfilled_to(most));
+    let polled = io.poll_read(cx, &mut part);
+    let got = part.filled().len();
+    out.advance(got);
+    polled
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use bytes::Bytes;
+    use tokio::io::{AsyncWriteExt, duplex};
+
+    use super::{ChunkIo, LEAST, MOST, ReadSize};
+
+    /// Sends `sizes`, each when the one before was read, and gives what was read.
+    async fn read(room: &mut ReadSize, sizes: &[usize]) -> Vec<Bytes> {
+        let (mut near, mut far) = duplex(4 * MOST);
+        let mut pieces = Vec::new();
+        for size in sizes {
+            near.write_all(&vec![b'x'; *size]).await.unwrap();
+            pieces.push(poll_fn(|cx| far.poll_piece(cx, room)).await.unwrap());
+        }
+        pieces
+    }
+
+    #[tokio::test]
+    async fn a_stream_that_fills_its_reads_is_read_in_larger_pieces() {
+        let mut room = ReadSize::default();
+        let (mut near, mut far) = duplex(MOST);
+        let sending =
+            tokio::spawn(async move { while near.write_all(&[b'x'; 4096]).await.is_ok() {} });
+        let mut largest = 0;
+        for _ in 0..16 {
+            tokio::task::yield_now().await;
+            let piece = poll_fn(|cx| far.poll_piece(cx, &mut room)).await.unwrap();
+            largest = largest.max(piece.len());
+        }
+        assert_eq!(room.0, MOST, "the largest piece had {largest} bytes");
+        drop(far);
+        sending.await.unwrap();
+        read(&mut room, &[1; 8]).await;
+        assert_eq!(room.0, LEAST, "a slow stream keeps room for a fast one");
+    }
+
+    /// What a reader leaves lying must not cost many times its size.
+    #[tokio::test]
+    async fn a_piece_keeps_no_more_than_twice_its_size() {
+        let mut room = ReadSize(MOST);
+        let sizes = [1, 1000, LEAST, MOST / 2 + 1, MOST, 3, 70_000, 70_001];
+        for piece in read(&mut room, &sizes).await {
+            let size = piece.len();
+            let kept = piece.try_into_mut().unwrap().capacity();
+            assert!(kept <= 2 * size, "{size} bytes keep {kept}");
+        }
+    }
+}

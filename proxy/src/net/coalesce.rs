@@ -1,0 +1,237 @@
+//! A TCP connection between two proxies, read and written in large pieces.
+//!
+//! TLS asks for one record at a time, so a fast stream would cost a system call
+//! for every 16 KiB. Here one call brings up to 64 KiB, in a buffer that belongs to
+//! the thread. A connection keeps it only while something is left in it.
+//!
+//! HTTP/2 writes every frame by itself. Once an [`FlushHandle`] has taken over, frames
+//! wait until everything that is ready was said, and leave in one call.
+
+use std::cell::RefCell;
+use std::io::{self, IoSlice};
+use std::ops::Range;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use parking_lot::Mutex;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+
+/// What one read may bring.
+const PIECE: usize = 64 * 1024;
+/// A write of this size is worth a system call of its own.
+const LARGE: usize = 32 * 1024;
+/// Bytes that wait for the end of a turn; beyond it the writer waits for the peer.
+const FULL: usize = 128 * 1024;
+/// Empty buffers of a kind that a thread keeps for the next turn.
+const SPARE: usize = 4;
+
+thread_local! {
+    static UNREAD: RefCell<Vec<Box<[u8]>>> = const { RefCell::new(Vec::new()) };
+    static UNSENT: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
+}
+
+/// A connection's reading and writing side, as TLS sees it.
+#[derive(Debug)]
+pub(crate) struct Coalescing {
+    stream: OwnedReadHalf,
+    rest: Option<Rest>,
+    out: Arc<Mutex<Out>>,
+}
+
+/// Read and not yet asked for.
+#[derive(Debug)]
+struct Rest {
+    buffer: Box<[u8]>,
+    unread: Range<usize>,
+}
+
+/// The writing side, for whoever knows when a turn is over.
+#[derive(Clone, Debug)]
+pub(crate) struct FlushHandle(Arc<Mutex<Out>>);
+
+#[derive(Debug)]
+struct Out {
+    stream: OwnedWriteHalf,
+    /// Not yet sent, from `at` on.
+    waiting: Vec<u8>,
+    at: usize,
+    /// True once an outlet sends what waits.
+    collecting: bool,
+    failed: Option<io::ErrorKind>,
+}
+
+impl Coalescing {
+    pub(crate) fn new(stream: TcpStream) -> (Self, FlushHandle) {
+        let (read, write) = stream.into_split();
+        let out = Arc::new(Mutex::new(Out {
+            stream: write,
+            waiting: Vec::new(),
+            at: 0,
+            collecting: false,
+            failed: None,
+        }));
+        let wide = Self {
+            stream: read,
+            rest: None,
+            out: Arc::clone(&out),
+        };
+        (wide, FlushHandle(out))
+    }
+}
+
+impl FlushHandle {
+    /// From now on what is written waits for [`Self::flush`].
+    pub(crate) fn collect(&self) {
+        self.0.lock().collecting = true;
+    }
+
+    /// Sends what was written while the connection's task was polled. To be called
+    /// after each such poll, with the context of that task.
+    pub(crate) fn flush(&self, cx: &mut Context<'_>) {
+        let mut out = self.0.lock();
+        if let Poll::Ready(Err(error)) = out.send(cx) {
+            // Told at the next flush, and what waits is lost anyway.
+            out.failed = Some(error.kind());
+            out.clear();
+            cx.waker().wake_by_ref();
+        }
+    }
+}
+
+impl Out {
+    fn clear(&mut self) {
+        self.at = 0;
+        let mut spare = std::mem::take(&mut self.waiting);
+        if spare.capacity() > 0 {
+            spare.clear();
+            UNSENT.with_borrow_mut(|spares| keep(spares, spare));
+        }
+    }
+
+    /// Sends all that waits.
+    fn send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while self.at < self.waiting.len() {
+            let written =
+                ready!(Pin::new(&mut self.stream).poll_write(cx, &self.waiting[self.at..]))?;
+            if written == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.at += written;
+        }
+        if self.at > 0 {
+            self.clear();
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn write(&mut self, cx: &mut Context<'_>, data: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        if let Some(kind) = self.failed {
+            return Poll::Ready(Err(kind.into()));
+        }
+        let size: usize = data.iter().map(|piece| piece.len()).sum();
+        if !self.collecting || size >= LARGE {
+            ready!(self.send(cx))?;
+            return Pin::new(&mut self.stream).poll_write_vectored(cx, data);
+        }
+        if self.waiting.len() - self.at >= FULL {
+            ready!(self.send(cx))?;
+        }
+        if self.waiting.capacity() == 0 {
+            self.waiting = UNSENT.with_borrow_mut(Vec::pop).unwrap_or_default();
+        }
+        for piece in data {
+            self.waiting.extend_from_slice(piece);
+        }
+        Poll::Ready(Ok(size))
+    }
+}
+
+impl AsyncRead for Coalescing {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        out: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let Rest { buffer, mut unread } = match this.rest.take() {
+            Some(rest) => rest,
+            None if out.remaining() >= PIECE => {
+                return Pin::new(&mut this.stream).poll_read(cx, out);
+            }
+            None => {
+                let mut buffer = UNREAD
+                    .with_borrow_mut(Vec::pop)
+                    .unwrap_or_else(|| vec![0; PIECE].into_boxed_slice());
+                let mut piece = ReadBuf::new(&mut buffer);
+                let polled = Pin::new(&mut this.stream).poll_read(cx, &mut piece);
+                let unread = 0..piece.filled().len();
+                if !matches!(polled, Poll::Ready(Ok(()))) {
+                    UNREAD.with_borrow_mut(|spares| keep(spares, buffer));
+                    return polled;
+                }
+                Rest { buffer, unread }
+            }
+        };
+        let now = unread.len().min(out.remaining());
+        out.put_slice(&buffer[unread.start..][..now]);
+        unread.start += now;
+        if unread.is_empty() {
+            UNREAD.with_borrow_mut(|spares| keep(spares, buffer));
+        } else {
+            this.rest = Some(Rest { buffer, unread });
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// Puts an empty buffer where the thread finds it again.
+fn keep<T>(spares: &mut Vec<T>, buffer: T) {
+    if spares.len() < SPARE {
+        spares.push(buffer);
+    }
+}
+
+impl AsyncWrite for Coalescing {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        data: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.out.lock().write(cx, &[IoSlice::new(data)])
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        data: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.out.lock().write(cx, data)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut out = self.out.lock();
+        if let Some(kind) = out.failed {
+            return Poll::Ready(Err(kind.into()));
+        }
+        if out.collecting {
+            return Poll::Ready(Ok(()));
+        }
+        out.send(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut out = self.out.lock();
+        ready!(out.send(cx))?;
+        Pin::new(&mut out.stream).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests;

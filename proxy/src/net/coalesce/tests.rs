@@ -1,0 +1,146 @@
+//! What is written in one turn leaves at once.
+
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
+use super::{Coalescing, FULL, FlushHandle, PIECE, UNREAD};
+
+async fn pair() -> (Coalescing, FlushHandle, TcpStream) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let near = TcpStream::connect(listener.local_addr().unwrap())
+        .await
+        .unwrap();
+    let (far, _) = listener.accept().await.unwrap();
+    let (wide, outlet) = Coalescing::new(near);
+    (wide, outlet, far)
+}
+
+/// Polls `task` to its end, as whoever holds an outlet does.
+async fn drive<T: Future>(outlet: &FlushHandle, task: T) -> T::Output {
+    let mut task = pin!(task);
+    outlet.collect();
+    poll_fn(|cx| {
+        let polled = task.as_mut().poll(cx);
+        outlet.flush(cx);
+        polled
+    })
+    .await
+}
+
+#[tokio::test]
+async fn before_an_outlet_takes_over_a_flush_sends() {
+    let (mut wide, _outlet, mut far) = pair().await;
+    wide.write_all(b"hello").await.unwrap();
+    wide.flush().await.unwrap();
+    let mut got = [0; 5];
+    far.read_exact(&mut got).await.unwrap();
+    assert_eq!(&got, b"hello");
+}
+
+#[tokio::test]
+async fn what_is_written_in_one_turn_leaves_at_its_end() {
+    use std::io::Read;
+    let (mut wide, outlet, far) = pair().await;
+    // Asked without the runtime, which would wait for the end of the turn itself.
+    let mut far = far.into_std().unwrap();
+    let mut buffer = vec![0; 20_000];
+    drive(&outlet, async {
+        for _ in 0..10 {
+            wide.write_all(&[7; 1000]).await.unwrap();
+            wide.flush().await.unwrap();
+        }
+        let early = far.read(&mut buffer).map_err(|error| error.kind());
+        assert_eq!(early, Err(std::io::ErrorKind::WouldBlock), "left early");
+    })
+    .await;
+    assert_eq!(far.read(&mut buffer).unwrap(), 10_000);
+}
+
+#[tokio::test]
+async fn a_slow_reader_gets_every_byte_in_order_and_holds_the_writer_up() {
+    let (mut wide, outlet, mut far) = pair().await;
+    const PIECES: usize = 4000;
+    let written = std::cell::Cell::new(0);
+    let write = async {
+        for piece in 0..PIECES {
+            // Sizes on both sides of every bound.
+            let size = [10, 5000, 40_000, 1][piece % 4];
+            wide.write_all(&vec![piece as u8; size]).await.unwrap();
+            wide.flush().await.unwrap();
+            written.set(written.get() + size);
+        }
+        wide.shutdown().await.unwrap();
+    };
+    let all: usize = (0..PIECES)
+        .map(|piece| [10, 5000, 40_000, 1][piece % 4])
+        .sum();
+    let read = async {
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        assert!(written.get() < all / 2, "nothing held the writer up");
+        let mut got = Vec::new();
+        far.read_to_end(&mut got).await.unwrap();
+        got
+    };
+    let (got, ()) = tokio::join!(read, async {
+        drive(&outlet, write).await;
+    });
+    let mut expected = Vec::with_capacity(all);
+    for piece in 0..PIECES {
+        let size = [10, 5000, 40_000, 1][piece % 4];
+        expected.resize(expected.len() + size, piece as u8);
+    }
+    assert!(got == expected, "{} of {all} bytes", got.len());
+    assert!(outlet.0.lock().waiting.capacity() <= FULL * 2);
+}
+
+#[tokio::test]
+async fn a_peer_that_is_gone_is_told_to_the_writer() {
+    let (mut wide, outlet, far) = pair().await;
+    drop(far);
+    let write = async {
+        loop {
+            wide.write_all(b"anybody there?").await?;
+            wide.flush().await?;
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    let ended: std::io::Result<()> =
+        tokio::time::timeout(Duration::from_secs(5), drive(&outlet, write))
+            .await
+            .unwrap();
+    assert!(ended.is_err());
+}
+
+/// Two connections in turns, so that each keeps what was left while the other takes
+/// a buffer of the thread.
+#[tokio::test]
+async fn what_one_read_brought_too_much_is_read_next_and_by_nobody_else() {
+    const ALL: usize = 500_000;
+    let bytes = |first: usize| (first..first + ALL).map(|at| (at % 251) as u8);
+    let (mut one, _one, mut far_one) = pair().await;
+    let (mut two, _two, mut far_two) = pair().await;
+    let sent = [bytes(0).collect::<Vec<u8>>(), bytes(100).collect()];
+    let said = sent.clone();
+    tokio::spawn(async move { far_one.write_all(&said[0]).await });
+    let said = sent.clone();
+    tokio::spawn(async move { far_two.write_all(&said[1]).await });
+    let mut got = [Vec::new(), Vec::new()];
+    for turn in 0.. {
+        let size = [7, 1000, 20_000, 2 * PIECE][turn % 4];
+        for (wide, got) in [&mut one, &mut two].into_iter().zip(&mut got) {
+            let mut piece = vec![0; size.min(ALL - got.len())];
+            wide.read_exact(&mut piece).await.unwrap();
+            got.extend(piece);
+        }
+        if got[0].len() == ALL {
+            break;
+        }
+    }
+    assert!(got == sent, "not what was sent");
+    assert!(UNREAD.with_borrow(Vec::len) > 0, "no buffer came back");
+    assert!(one.rest.is_none(), "a buffer stays without anything in it");
+}

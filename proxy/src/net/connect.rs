@@ -1,0 +1,65 @@
+//! Connections that the proxy opens, and the socket options of all of them.
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::AsFd;
+use std::time::Duration;
+
+use socket2::{SockRef, TcpKeepalive};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use crate::net::tuning::{PING_INTERVAL, PING_TIMEOUT};
+
+/// Longest wait for a connection to an endpoint or the application.
+pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+/// Outside the mesh distances are unknown, so the wait is the usual one.
+pub(crate) const CONNECT_TIMEOUT_EXTERNAL: Duration = Duration::from_secs(10);
+/// A dead peer is noticed after about a minute and a half of silence.
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Opens a connection with the socket options of every connection of ours.
+///
+/// # Errors
+/// When the peer refuses, is unreachable, or does not answer within `limit`.
+pub(crate) async fn connect(addr: SocketAddr, limit: Duration) -> io::Result<TcpStream> {
+    let stream = timeout(limit, TcpStream::connect(addr))
+        .await
+        .map_err(|_| {
+            io::Error::new(
+                io::ErrorKind::TimedOut,
+                "no answer to the connection attempt",
+            )
+        })??;
+    tune(&stream);
+    Ok(stream)
+}
+
+/// No delay, and keepalive. Failing to set an option never fails a connection.
+pub(crate) fn tune(stream: &TcpStream) {
+    let _ = stream.set_nodelay(true);
+    let keepalive = TcpKeepalive::new()
+        .with_time(KEEPALIVE_IDLE)
+        .with_interval(KEEPALIVE_INTERVAL);
+    let _ = SockRef::from(stream).set_tcp_keepalive(&keepalive);
+}
+
+/// For connections that nothing but TCP watches: a dead peer is noticed as soon
+/// as HTTP/2 notices one by its pings, idle or waiting for an answer. Only for
+/// connections that send little: a peer that takes nothing for as long, though it
+/// lives, counts as dead too.
+pub fn tune_closely(stream: &impl AsFd) {
+    let keepalive = TcpKeepalive::new()
+        .with_time(PING_INTERVAL)
+        .with_interval(PING_TIMEOUT)
+        .with_retries(1);
+    let socket = SockRef::from(stream);
+    let _ = socket.set_tcp_keepalive(&keepalive);
+    let _ = socket.set_tcp_user_timeout(Some(PING_INTERVAL + PING_TIMEOUT));
+}
+
+/// Makes the close of `stream` a reset, as a refused connection looks like.
+pub(crate) fn reset(stream: &TcpStream) {
+    let _ = SockRef::from(stream).set_linger(Some(Duration::ZERO));
+}

@@ -1,0 +1,189 @@
+//! The end of a connection of HTTP/1.1, on the side that serves it: a lingering close.
+//!
+//! Bytes that come to a socket that nobody reads any more are answered with a reset,
+//! and a reset overtakes what was said before. A client that uploads would not get to
+//! read why it was refused; a peer proxy that sends its next request in the moment in
+//! which a quiet line is closed would not learn from the goodbye (`close_notify`)
+//! that it was not taken. So after the goodbye everything is read, and dropped, until
+//! the other side has closed or had the time to notice.
+
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::{Instant, Sleep, sleep};
+
+use crate::net::abort::MayAbort;
+
+/// For peers. Long against the way between two pods, short against the stop of a proxy.
+const LINGER: Duration = Duration::from_millis(500);
+/// For clients, which may send all of an upload before they read: as long as it takes
+/// at some MiB per second, and not for one that says nothing more.
+pub(crate) const LINGER_FOR_UPLOADS: Duration = Duration::from_secs(30);
+const LINGER_IN_SILENCE: Duration = Duration::from_secs(2);
+/// Bytes read at once, to be dropped.
+const SCRAP: usize = 2 * 1024;
+
+/// A connection whose shutdown is over when the other side has noticed it.
+pub(crate) struct Lingering<I> {
+    io: I,
+    waits: &'static Waits,
+    /// The end of the whole wait, and the wait.
+    lingering: Option<(Instant, Pin<Box<Sleep>>)>,
+}
+
+/// Longest wait for the end of what comes, and for more of it.
+struct Waits {
+    whole: Duration,
+    silence: Duration,
+}
+
+static FOR_PEERS: Waits = Waits {
+    whole: LINGER,
+    silence: LINGER,
+};
+static FOR_CLIENTS: Waits = Waits {
+    whole: LINGER_FOR_UPLOADS,
+    silence: LINGER_IN_SILENCE,
+};
+
+impl<I> Lingering<I> {
+    /// Of a quiet line.
+    pub(crate) const fn to_peer(io: I) -> Self {
+        Self {
+            io,
+            waits: &FOR_PEERS,
+            lingering: None,
+        }
+    }
+
+    /// Of a client that may be sending.
+    pub(crate) const fn to_client(io: I) -> Self {
+        Self {
+            io,
+            waits: &FOR_CLIENTS,
+            lingering: None,
+        }
+    }
+}
+
+impl<I: MayAbort> MayAbort for Lingering<I> {
+    fn abort(&mut self) {
+        self.io.abort();
+    }
+}
+
+impl<I: AsyncRead + Unpin> AsyncRead for Lingering<I> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        out: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().io).poll_read(cx, out)
+    }
+}
+
+impl<I: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Lingering<I> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        data: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().io).poll_write(cx, data)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        data: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().io).poll_write_vectored(cx, data)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        if this.lingering.is_none() {
+            ready!(Pin::new(&mut this.io).poll_shutdown(cx))?;
+        }
+        let Waits { whole, silence } = *this.waits;
+        let (until, wait) = this
+            .lingering
+            .get_or_insert_with(|| (Instant::now() + whole, Box::pin(sleep(silence))));
+        while wait.as_mut().poll(cx).is_pending() {
+            let mut scrap = [0; SCRAP];
+            let mut read = ReadBuf::new(&mut scrap);
+            let outcome = ready!(Pin::new(&mut this.io).poll_read(cx, &mut read));
+            if outcome.is_err() || read.filled().is_empty() {
+                break;
+            }
+            wait.as_mut().reset((*until).min(Instant::now() + silence));
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+    use tokio::time::{Instant, timeout};
+
+    use super::{LINGER, LINGER_FOR_UPLOADS, LINGER_IN_SILENCE, Lingering};
+
+    #[tokio::test(start_paused = true)]
+    async fn what_comes_after_the_goodbye_is_taken_until_the_peer_closes() {
+        let (mut peer, served) = duplex(64);
+        let begun = Instant::now();
+        let ending = tokio::spawn(async move { Lingering::to_peer(served).shutdown().await });
+        let mut rest = Vec::new();
+        peer.read_to_end(&mut rest).await.unwrap();
+        // More than the pipe holds: somebody takes it.
+        let late = peer.write_all(&[b'x'; 1000]);
+        timeout(LINGER / 2, late).await.unwrap().unwrap();
+        drop(peer);
+        ending.await.unwrap().unwrap();
+        assert!(begun.elapsed() < LINGER);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_peer_that_does_not_close_is_not_waited_for_long() {
+        let (_peer, served) = duplex(64);
+        let begun = Instant::now();
+        Lingering::to_peer(served).shutdown().await.unwrap();
+        let took = begun.elapsed();
+        assert!(
+            took >= LINGER && took < LINGER + Duration::from_millis(100),
+            "{took:?}"
+        );
+    }
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_goes_on_sending_is_listened_to_for_so_long_and_a_silent_one_is_not() {
+        let (mut client, served) = duplex(64);
+        let begun = Instant::now();
+        let ending = tokio::spawn(async move { Lingering::to_client(served).shutdown().await });
+        let sending = tokio::spawn(async move {
+            while client.write_all(b"x").await.is_ok() {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+        });
+        ending.await.unwrap().unwrap();
+        assert_eq!(begun.elapsed(), LINGER_FOR_UPLOADS);
+        sending.await.unwrap();
+        let (_client, served) = duplex(64);
+        let begun = Instant::now();
+        Lingering::to_client(served).shutdown().await.unwrap();
+        assert_eq!(begun.elapsed(), LINGER_IN_SILENCE);
+    }
+}

@@ -1,0 +1,238 @@
+//! A stream with bytes that were read ahead, to find out what is spoken.
+
+use std::future::poll_fn;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use runtime::occupancy::Place;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::{Instant, timeout, timeout_at};
+
+use crate::net::chunk::{ChunkIo, ReadSize};
+use crate::net::sniff::{SILENCE, Seen, sniff, sniff_greeting};
+use crate::net::tuning::HEAD_WITHIN;
+
+/// A stream whose first bytes were read already.
+#[derive(Debug)]
+pub(crate) struct Prefixed<S> {
+    prefix: Vec<u8>,
+    at: usize,
+    pub inner: S,
+}
+
+impl<S> Prefixed<S> {
+    pub(crate) const fn new(inner: S) -> Self {
+        Self {
+            prefix: Vec::new(),
+            at: 0,
+            inner,
+        }
+    }
+
+    /// What was read already and is not passed on yet.
+    pub(crate) fn take_prefix(&mut self) -> Vec<u8> {
+        let at = std::mem::take(&mut self.at);
+        let mut prefix = std::mem::take(&mut self.prefix);
+        prefix.drain(..at);
+        prefix
+    }
+
+    /// Makes these bytes the next ones.
+    pub(crate) fn put_back(&mut self, bytes: &[u8]) {
+        let mut prefix = bytes.to_vec();
+        prefix.extend_from_slice(&self.prefix[self.at..]);
+        (self.prefix, self.at) = (prefix, 0);
+    }
+}
+
+/// An empty line, in either spelling.
+fn ends_head(bytes: &[u8]) -> bool {
+    bytes.windows(2).any(|pair| pair == b"\n\n") || bytes.windows(3).any(|pair| pair == b"\n\r\n")
+}
+
+impl<S: AsyncRead + Unpin> Prefixed<S> {
+    /// Reads until the protocol is clear, the stream ends, or `until` passes.
+    ///
+    /// # Errors
+    /// When reading fails.
+    pub(crate) async fn look(
+        &mut self,
+        until: Instant,
+        sniff: fn(&[u8]) -> Seen,
+    ) -> io::Result<Seen> {
+        loop {
+            let seen = sniff(&self.prefix);
+            if seen != Seen::Unsure {
+                return Ok(seen);
+            }
+            let Ok(read) = timeout_at(until, self.more()).await else {
+                return Ok(Seen::Unsure);
+            };
+            if read? == 0 {
+                return Ok(if self.prefix.is_empty() {
+                    Seen::Unsure
+                } else {
+                    Seen::Opaque
+                });
+            }
+        }
+    }
+
+    /// The same where HTTP is declared: as long as `patience` for the first byte,
+    /// and for the others as long as for any head.
+    ///
+    /// # Errors
+    /// When reading fails.
+    pub(crate) async fn look_at_head(
+        &mut self,
+        patience: Duration,
+        sniff: fn(&[u8]) -> Seen,
+        place: &Place,
+    ) -> io::Result<Seen> {
+        match timeout(patience, self.first_bytes()).await {
+            Ok(Ok(true)) => place.head_begins(),
+            Ok(Ok(false)) | Err(_) => return Ok(Seen::Unsure),
+            Ok(Err(error)) => return Err(error),
+        }
+        self.look(Instant::now() + HEAD_WITHIN, sniff).await
+    }
+
+    /// Reads what has come into the prefix; 0: the stream ended. The buffer is no
+    /// part of the future, so waiting connections stay small.
+    async fn more(&mut self) -> io::Result<usize> {
+        poll_fn(|cx| {
+            let mut buffer = [0_u8; 512];
+            let mut read = ReadBuf::new(&mut buffer);
+            ready!(Pin::new(&mut self.inner).poll_read(cx, &mut read))?;
+            self.prefix.extend_from_slice(read.filled());
+            Poll::Ready(Ok(read.filled().len()))
+        })
+        .await
+    }
+
+    /// Waits for the first bytes, which stay to be read. `false`: the stream ended.
+    ///
+    /// # Errors
+    /// When reading fails.
+    pub(crate) async fn first_bytes(&mut self) -> io::Result<bool> {
+        if self.prefix.is_empty() {
+            self.more().await?;
+        }
+        Ok(!self.prefix.is_empty())
+    }
+
+    /// Whether what a server says first is HTTP/2. Its client will say so as well, and
+    /// decides.
+    pub(crate) async fn greets_in_http2(&mut self) -> bool {
+        let until = Instant::now() + SILENCE;
+        matches!(self.look(until, sniff_greeting).await, Ok(Seen::Http2))
+    }
+
+    /// Reads on until the prefix holds the end of a head, or `limit` bytes, or the
+    /// stream ends.
+    ///
+    /// # Errors
+    /// When reading fails.
+    pub(crate) async fn whole_head(&mut self, limit: usize) -> io::Result<()> {
+        let mut looked = 0;
+        while !ends_head(&self.prefix[looked..]) && self.prefix.len() < limit {
+            // The end may lie across two reads.
+            looked = self.prefix.len().saturating_sub(2);
+            if self.more().await? == 0 {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// True once the client sent anything at all.
+    #[must_use]
+    pub(crate) fn has_bytes(&self) -> bool {
+        !self.prefix.is_empty()
+    }
+
+    /// True when what came is the beginning of a request, and of little else.
+    #[must_use]
+    pub(crate) fn begins_as_http(&self) -> bool {
+        self.has_bytes() && sniff(&self.prefix) == Seen::Unsure
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Prefixed<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        out: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.at < self.prefix.len() {
+            let count = out.remaining().min(self.prefix.len() - self.at);
+            out.put_slice(&self.prefix[self.at..self.at + count]);
+            self.at += count;
+            if self.at == self.prefix.len() {
+                self.prefix = Vec::new();
+                self.at = 0;
+            }
+            return Poll::Ready(Ok(()));
+        }
+        Pin::new(&mut self.inner).poll_read(cx, out)
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Prefixed<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        data: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.inner).poll_write(cx, data)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_shutdown(cx)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.inner.is_write_vectored()
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        data: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.inner).poll_write_vectored(cx, data)
+    }
+}
+
+impl<S: ChunkIo> ChunkIo for Prefixed<S> {
+    fn poll_piece(&mut self, cx: &mut Context<'_>, room: &mut ReadSize) -> Poll<io::Result<Bytes>> {
+        let prefix = self.take_prefix();
+        if !prefix.is_empty() {
+            return Poll::Ready(Ok(prefix.into()));
+        }
+        self.inner.poll_piece(cx, room)
+    }
+
+    fn poll_send(&mut self, cx: &mut Context<'_>, piece: &mut Bytes) -> Poll<io::Result<()>> {
+        self.inner.poll_send(cx, piece)
+    }
+
+    fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.inner.poll_end(cx)
+    }
+
+    fn poll_broken(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        self.inner.poll_broken(cx)
+    }
+
+    fn abort(&mut self) {
+        self.inner.abort();
+    }
+}

@@ -1,0 +1,156 @@
+//! Opaque bytes: copied both ways, with half-close, until both sides ended.
+
+use std::future::{Future, poll_fn};
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::time::{Instant, Sleep, sleep};
+
+use crate::net::budget::Budget;
+use crate::net::chunk::{ChunkIo, ReadSize};
+
+/// Bytes that went each way: from the caller, and to the caller.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Copied {
+    pub sent: u64,
+    pub received: u64,
+}
+
+/// While one side does not take what the other sent, nobody reads that other side, so
+/// nobody notices when it breaks. Then it is asked this often.
+const LOOK_AFTER: Duration = Duration::from_millis(500);
+
+/// Relays until both directions have ended or one side fails. Then the other one is
+/// broken off as well: what came until then is not all of it. What was copied until
+/// then is told in either case.
+pub(crate) async fn relay<A: ChunkIo, B: ChunkIo>(
+    caller: &mut A,
+    callee: &mut B,
+    budget: &Arc<Budget>,
+) -> (Copied, io::Result<()>) {
+    let (mut there, mut back) = (Direction::default(), Direction::default());
+    let mut holder = None;
+    let mut look: Option<Pin<Box<Sleep>>> = None;
+    let outcome = poll_fn(|cx| {
+        let most = budget.piece();
+        let polled = (
+            there.poll(cx, most, caller, callee)?,
+            back.poll(cx, most, callee, caller)?,
+        );
+        if polled.0.is_ready() && polled.1.is_ready() {
+            return Poll::Ready(Ok(()));
+        }
+        if !there.is_stuck() && !back.is_stuck() {
+            (look, holder) = (None, None);
+            return Poll::Pending;
+        }
+        holder.get_or_insert_with(|| budget.hold());
+        let look = look.get_or_insert_with(|| Box::pin(sleep(LOOK_AFTER)));
+        while look.as_mut().poll(cx).is_ready() {
+            look.as_mut().reset(Instant::now() + LOOK_AFTER);
+            caller.poll_broken(cx)?;
+            callee.poll_broken(cx)?;
+        }
+        Poll::Pending
+    })
+    .await;
+    if outcome.is_err() {
+        caller.abort();
+        callee.abort();
+    }
+    (
+        Copied {
+            sent: there.copied,
+            received: back.copied,
+        },
+        outcome,
+    )
+}
+
+/// One direction of a relay. Nothing more is read before the receiver took what
+/// was read before.
+#[derive(Debug, Default)]
+struct Direction {
+    room: ReadSize,
+    piece: Bytes,
+    copied: u64,
+    ended: bool,
+    closed: bool,
+}
+
+impl Direction {
+    /// Holds what the receiver does not take.
+    fn is_stuck(&self) -> bool {
+        !self.piece.is_empty()
+    }
+
+    fn poll<R: ChunkIo, W: ChunkIo>(
+        &mut self,
+        cx: &mut Context<'_>,
+        most: usize,
+        from: &mut R,
+        to: &mut W,
+    ) -> io::Result<Poll<()>> {
+        while !self.closed {
+            if to.poll_send(cx, &mut self.piece)?.is_pending() {
+                return Ok(Poll::Pending);
+            }
+            if self.ended {
+                if to.poll_end(cx)?.is_pending() {
+                    return Ok(Poll::Pending);
+                }
+                self.closed = true;
+                break;
+            }
+            self.room.limit(most);
+            let Poll::Ready(piece) = from.poll_piece(cx, &mut self.room)? else {
+                return Ok(Poll::Pending);
+            };
+            self.ended = piece.is_empty();
+            self.copied += piece.len() as u64;
+            self.piece = piece;
+        }
+        Ok(Poll::Ready(()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+
+    use super::{Budget, Copied, relay};
+
+    #[tokio::test]
+    async fn bytes_pass_both_ways_through_narrow_pipes_and_are_counted() {
+        let (mut client, mut near) = duplex(1000);
+        let (mut far, mut server) = duplex(7);
+        let relayed =
+            tokio::spawn(async move { relay(&mut near, &mut far, &Budget::new(1 << 26)).await });
+        let sent: Vec<u8> = (0..100_000_u32).map(|at| at as u8).collect();
+        let expected = sent.clone();
+        let serving = tokio::spawn(async move {
+            let mut got = Vec::new();
+            server.read_to_end(&mut got).await.unwrap();
+            server.write_all(b"thanks").await.unwrap();
+            got
+        });
+        client.write_all(&sent).await.unwrap();
+        // Half-close: the answer comes after the end of what was sent.
+        client.shutdown().await.unwrap();
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).await.unwrap();
+        assert_eq!(answer, "thanks");
+        assert_eq!(serving.await.unwrap(), expected);
+        assert_eq!(
+            relayed.await.unwrap().0,
+            Copied {
+                sent: 100_000,
+                received: 6
+            }
+        );
+    }
+}

@@ -1,0 +1,468 @@
+//! What a connection speaks, from its first bytes.
+//!
+//! Only ports without a declared protocol are looked at. A client that says
+//! nothing may be waiting for the server to speak first, so silence is no
+//! reason to wait long: the caller meanwhile opens the way to the server, and
+//! whoever speaks first decides.
+//!
+//! HTTP must not pass as something else, because what is said in its headers is
+//! taken from it only where it is read. Servers read more as HTTP than a strict
+//! parser does: blank lines before the first one, tabs for blanks, any method, any
+//! case. So the first line counts as HTTP when it ends as HTTP's do, and where it
+//! comes too slowly to wait for, [`FirstLine`] watches it as it passes. What is read
+//! as a request although it ends otherwise is for [`crate::net::unread`].
+
+use std::time::Duration;
+
+use policy::protocol::Protocol;
+
+/// How long the first bytes may take on a port that has no declaration.
+pub(crate) const DETECT_WITHIN: Duration = Duration::from_secs(1);
+/// Silence after which the server may be the one that speaks first.
+pub(crate) const SILENCE: Duration = Duration::from_millis(50);
+/// Longest method that is recognised before the end of its line, with the blank
+/// after it.
+const ENOUGH: usize = 24;
+/// Longest first line that is watched. Go's servers take a head of somewhat more than
+/// 1 MiB, which is the most of those that are known.
+const LINE_LIMIT: usize = 2 * 1024 * 1024;
+/// Bytes kept of the end of a first line: `HTTP/` and a version, with room.
+const LINE_END: usize = 24;
+/// Bytes of nothing but blank lines that are waited through.
+const BLANK_LIMIT: usize = 1024;
+/// Where nothing is delivered before the protocol is known, what tells it comes within
+/// this time after the first byte.
+pub(crate) const BEGUN_WITHIN: Duration = Duration::from_secs(10);
+/// Bytes of settings in the first frame of a server: a largest frame of whoever said
+/// nothing of it.
+const LARGEST_GREETING: u32 = 16 * 1024;
+const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// What the first bytes say so far.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Seen {
+    Http1,
+    Http2,
+    Opaque,
+    /// Too few bytes to tell.
+    Unsure,
+}
+
+impl Seen {
+    #[must_use]
+    pub(crate) const fn protocol(self) -> Protocol {
+        match self {
+            Self::Http1 => Protocol::Http1,
+            Self::Http2 => Protocol::Http2,
+            Self::Opaque | Self::Unsure => Protocol::Opaque,
+        }
+    }
+}
+
+/// Judges the first bytes of a connection.
+///
+/// HTTP/1 is a token, a blank and a target that starts as targets do. CONNECT
+/// counts as opaque: it is a conversation with a forward proxy, whose bytes
+/// are none of ours.
+#[must_use]
+pub(crate) fn sniff(bytes: &[u8]) -> Seen {
+    if bytes.is_empty() {
+        return Seen::Unsure;
+    }
+    if HTTP2_PREFACE.starts_with(bytes) && bytes.len() < 14 && bytes.len() < HTTP2_PREFACE.len() {
+        return Seen::Unsure;
+    }
+    if bytes.starts_with(&HTTP2_PREFACE[..14]) {
+        return Seen::Http2;
+    }
+    let Some(blank) = bytes.iter().position(|byte| *byte == b' ') else {
+        let token = bytes.iter().all(u8::is_ascii_uppercase) && bytes.len() < ENOUGH;
+        return if token { Seen::Unsure } else { Seen::Opaque };
+    };
+    let method = &bytes[..blank];
+    let plausible = !method.is_empty()
+        && method
+            .iter()
+            .all(|byte| byte.is_ascii_uppercase() || matches!(byte, b'-' | b'_'));
+    if !plausible || method == b"CONNECT" {
+        return Seen::Opaque;
+    }
+    match bytes.get(blank + 1) {
+        None => Seen::Unsure,
+        Some(b'/' | b'*' | b'h' | b'H') => Seen::Http1,
+        Some(_) => Seen::Opaque,
+    }
+}
+
+/// The same for the side of the server, which also takes for HTTP what only
+/// lenient servers do: a first line, after blank ones, that ends in `HTTP/` and a
+/// version. The parser serves it or refuses it; as opaque bytes it does not pass.
+#[must_use]
+pub(crate) fn sniff_leniently(bytes: &[u8]) -> Seen {
+    let seen = sniff(bytes);
+    if matches!(seen, Seen::Http1 | Seen::Http2) {
+        return seen;
+    }
+    match FirstLine::default().note(bytes) {
+        Line::Http => Seen::Http1,
+        Line::Blank if bytes.len() < BLANK_LIMIT => Seen::Unsure,
+        _ if is_old_request(bytes) => Seen::Http1,
+        Line::Begun => seen,
+        Line::Blank | Line::Other => Seen::Opaque,
+    }
+}
+
+/// A request without a version, which some servers still read headers after: a
+/// method in capitals, any blanks, and a target that starts as targets do.
+fn is_old_request(bytes: &[u8]) -> bool {
+    let end = bytes.iter().position(|byte| is_blank(*byte));
+    let (method, rest) = bytes.split_at(end.unwrap_or(bytes.len()));
+    let target = rest.iter().find(|byte| !is_blank(**byte));
+    !method.is_empty()
+        && method.iter().all(u8::is_ascii_uppercase)
+        && matches!(target, Some(b'/' | b'*'))
+}
+
+/// What a first line is, as far as it has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Line {
+    /// Blank lines and blanks only.
+    Blank,
+    /// Not at its end.
+    Begun,
+    /// At its end, which is HTTP's.
+    Http,
+    /// At its end, or too long for a first line: not HTTP.
+    Other,
+}
+
+/// Reads the first line of a stream that is not blank, in whatever pieces it comes.
+#[derive(Debug, Default)]
+pub(crate) struct FirstLine {
+    /// The last bytes of the line, runs of blanks as one.
+    end: Vec<u8>,
+    /// Blanks came after `end`.
+    blanks: bool,
+    length: usize,
+    over: Option<Line>,
+    /// A byte of the first word cannot stand in a method.
+    odd: bool,
+    request: bool,
+}
+
+impl FirstLine {
+    /// True when some server may read the line as a request with headers after it: it
+    /// has a method and something more, or ends in a name and a version of its own.
+    #[must_use]
+    pub(crate) const fn may_be_request(&self) -> bool {
+        self.request
+    }
+
+    /// Takes the next bytes. What they say of the line stays said.
+    pub(crate) fn note(&mut self, bytes: &[u8]) -> Line {
+        for byte in bytes {
+            if let Some(over) = self.over {
+                return over;
+            }
+            self.next(*byte);
+        }
+        match self.over {
+            Some(over) => over,
+            None if self.end.is_empty() => Line::Blank,
+            None => Line::Begun,
+        }
+    }
+
+    fn next(&mut self, byte: u8) {
+        if byte == b'\n' {
+            if self.end.is_empty() {
+                self.blanks = false;
+            } else {
+                let name = versioned(&self.end);
+                self.request |= name.is_some();
+                let http = name.is_some_and(|name| name.eq_ignore_ascii_case(b"http"));
+                self.over = Some(if http { Line::Http } else { Line::Other });
+            }
+            return;
+        }
+        self.length += 1;
+        if self.length > LINE_LIMIT {
+            self.over = Some(Line::Other);
+        } else if is_blank(byte) {
+            self.blanks = true;
+        } else {
+            if std::mem::take(&mut self.blanks) && !self.end.is_empty() {
+                // Further words decide nothing: what was odd or a request stays so.
+                self.request |= !self.odd;
+                self.odd = true;
+                self.push(b' ');
+            }
+            self.odd |= !is_token(byte);
+            self.push(byte);
+        }
+    }
+
+    fn push(&mut self, byte: u8) {
+        if self.end.len() == LINE_END {
+            self.end.remove(0);
+        }
+        self.end.push(byte);
+    }
+}
+
+/// What servers take for a blank in a first line: some split it at everything that
+/// is white space in Latin-1.
+#[must_use]
+pub(crate) const fn is_blank(byte: u8) -> bool {
+    matches!(
+        byte,
+        b' ' | b'\t' | 0x0b | 0x0c | b'\r' | 0x1c..=0x1f | 0x85 | 0xa0
+    )
+}
+
+/// What the names of methods, header fields and protocols consist of.
+#[must_use]
+pub(crate) const fn is_token(byte: u8) -> bool {
+    matches!(
+        byte,
+        b'!' | b'#'
+            | b'$'
+            | b'%'
+            | b'&'
+            | b'\''
+            | b'*'
+            | b'+'
+            | b'-'
+            | b'.'
+            | b'^'
+            | b'_'
+            | b'`'
+            | b'|'
+            | b'~'
+    ) || byte.is_ascii_alphanumeric()
+}
+
+/// The name at the end of a line that ends in a blank, letters, a slash and what
+/// begins with a digit: the name and version of a protocol.
+fn versioned(line: &[u8]) -> Option<&[u8]> {
+    let slash = line.iter().rposition(|byte| *byte == b'/')?;
+    let (before, version) = (line[..slash].trim_ascii_end(), &line[slash + 1..]);
+    let version = version.trim_ascii_start();
+    let letters = before
+        .iter()
+        .rev()
+        .take_while(|byte| byte.is_ascii_alphabetic())
+        .count();
+    let (rest, name) = before.split_at(before.len() - letters);
+    let ends = !name.is_empty()
+        && rest.last().is_none_or(|byte| *byte == b' ')
+        && version.first().is_some_and(u8::is_ascii_digit)
+        && !version.contains(&b' ');
+    ends.then_some(name)
+}
+
+/// Judges the first bytes of a server that speaks first: HTTP/2 if they are the head of
+/// SETTINGS, with which its servers begin and need not wait for the client's preface.
+pub(crate) fn sniff_greeting(bytes: &[u8]) -> Seen {
+    match *bytes {
+        [a, b, c, 4, 0, 0, 0, 0, 0, ..] => {
+            let size = u32::from_be_bytes([0, a, b, c]);
+            if size.is_multiple_of(6) && size <= LARGEST_GREETING {
+                Seen::Http2
+            } else {
+                Seen::Opaque
+            }
+        }
+        [] | [0] | [0, _] | [0, _, _] => Seen::Unsure,
+        [0, _, _, 4, ref rest @ ..] if rest.len() < 5 && rest.iter().all(|byte| *byte == 0) => {
+            Seen::Unsure
+        }
+        _ => Seen::Opaque,
+    }
+}
+
+/// The same for ports that HTTP rules protect, where letting HTTP through as
+/// opaque bytes would go around the rules: whatever a lenient server might
+/// still read as HTTP counts as HTTP, and the strict parser refuses the rest.
+#[must_use]
+pub(crate) fn sniff_strictly(bytes: &[u8]) -> Seen {
+    match sniff(bytes) {
+        Seen::Opaque | Seen::Unsure
+            if bytes
+                .first()
+                .is_some_and(|byte| byte.is_ascii_alphabetic() || byte.is_ascii_whitespace()) =>
+        {
+            if HTTP2_PREFACE.starts_with(bytes) {
+                Seen::Unsure
+            } else {
+                Seen::Http1
+            }
+        }
+        seen => seen,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::time::Instant;
+
+    use super::{
+        DETECT_WITHIN, FirstLine, LINE_LIMIT, Line, Seen, sniff, sniff_greeting, sniff_leniently,
+    };
+    use crate::net::prefixed::Prefixed;
+
+    #[test]
+    fn first_bytes_tell_the_protocol() {
+        for (bytes, seen) in [
+            (&b"GET / HTTP/1.1\r\n"[..], Seen::Http1),
+            (b"OPTIONS * HTTP/1.1\r\n", Seen::Http1),
+            (b"GET http://a/ HTTP/1.1\r\n", Seen::Http1),
+            (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", Seen::Http2),
+            (b"PRI * HT", Seen::Unsure),
+            (b"P", Seen::Unsure),
+            (b"GET ", Seen::Unsure),
+            (b"CONNECT a:1 HTTP/1.1\r\n", Seen::Opaque),
+            (b"\x16\x03\x01", Seen::Opaque),
+            (b"EHLO mail", Seen::Opaque),
+            (b"hello /x", Seen::Opaque),
+            (b"\0", Seen::Opaque),
+            (b"", Seen::Unsure),
+        ] {
+            assert_eq!(sniff(bytes), seen, "{:?}", String::from_utf8_lossy(bytes));
+        }
+    }
+
+    #[test]
+    fn a_server_greets_in_http2_with_the_head_of_settings_only() {
+        for (bytes, seen) in [
+            (&[0, 0, 0, 4, 0, 0, 0, 0, 0][..], Seen::Http2),
+            (&[0, 0, 18, 4, 0, 0, 0, 0, 0, 0, 3], Seen::Http2),
+            (&[0, 0, 18, 4, 0, 0, 0, 0], Seen::Unsure),
+            (&[0, 0, 18], Seen::Unsure),
+            (&[0], Seen::Unsure),
+            (&[0, 0, 18, 4, 0, 0, 0, 1], Seen::Opaque),
+            (&[0, 0, 18, 5], Seen::Opaque),
+            // No number of settings has this size, and nobody has so many.
+            (&[0, 0, 17, 4, 0, 0, 0, 0, 0], Seen::Opaque),
+            (&[6, 0, 0, 4, 0, 0, 0, 0, 0], Seen::Opaque),
+            // The acknowledgement is no beginning.
+            (&[0, 0, 0, 4, 1, 0, 0, 0, 0], Seen::Opaque),
+            (b"220 mail ready\r\n", Seen::Opaque),
+            (b"HTTP/1.1 400 Bad Request\r\n", Seen::Opaque),
+        ] {
+            assert_eq!(sniff_greeting(bytes), seen, "{bytes:?}");
+        }
+    }
+
+    #[test]
+    fn a_first_line_that_ends_as_http_does_is_http_whatever_stands_before() {
+        for (bytes, seen) in [
+            (&b"\r\nGET / HTTP/1.1\r\n"[..], Seen::Http1),
+            (b"\nGET / HTTP/1.1\n", Seen::Http1),
+            (b" \t\r\n\r\nget / http/1.0\r\n", Seen::Http1),
+            (b"M1 / HTTP/1.1\r\n", Seen::Http1),
+            (b"GET\t/\tHTTP/1.1\r\n", Seen::Http1),
+            (b"x\xa0y\xa0HTTP/1.1\x0b\r\n", Seen::Http1),
+            (b"get foo HTTP / 1.1 \r\n", Seen::Http1),
+            (b"CONNECT a:1 HTTP/1.1\r\n", Seen::Http1),
+            (b"\0GET / HTTP/1.1\r\n", Seen::Http1),
+            (b"HTTP/1.1\r\n", Seen::Http1),
+            (b"GET\t/\r\nx: y", Seen::Http1),
+            (b"GET\tkey\r\n", Seen::Opaque),
+            (b"\r\n", Seen::Unsure),
+            (b" ", Seen::Unsure),
+            (b"GE", Seen::Unsure),
+            (b"get / HTTP/1.1", Seen::Opaque),
+            (b"get k\r\n", Seen::Opaque),
+            (b"get http/k\r\n", Seen::Opaque),
+            (b"get /HTTP/1.1\r\n", Seen::Opaque),
+            (b"get / HTTP/1.1 x\r\n", Seen::Opaque),
+            (b"CONNECT\naccept-version:1.2\n\n\0", Seen::Opaque),
+            (b"OPTIONS rtsp://h/ RTSP/1.0\r\n", Seen::Opaque),
+            (b"first\nget / HTTP/1.1\r\n", Seen::Opaque),
+        ] {
+            let got = sniff_leniently(bytes);
+            assert_eq!(got, seen, "{:?}", String::from_utf8_lossy(bytes));
+        }
+    }
+
+    #[test]
+    fn a_first_line_says_the_same_in_one_piece_and_byte_by_byte() {
+        for (bytes, expected) in [
+            (&b"\r\n get  /x HTTP/1.1\r\nmore"[..], Line::Http),
+            (b"get k\r\nx / HTTP/1.1\r\n", Line::Other),
+            (b"get / HTTP/1.1\r", Line::Begun),
+            (b"\r\n \r\n", Line::Blank),
+        ] {
+            assert_eq!(FirstLine::default().note(bytes), expected);
+            let mut line = FirstLine::default();
+            let mut last = Line::Blank;
+            for byte in bytes {
+                last = line.note(&[*byte]);
+            }
+            assert_eq!(last, expected, "{:?}", String::from_utf8_lossy(bytes));
+        }
+    }
+
+    #[test]
+    fn a_method_with_something_after_it_or_a_name_and_version_may_be_a_request() {
+        for (bytes, request) in [
+            (&b"GET /x RTSP/1.0\r\n"[..], true),
+            (b"\r\n\nGET /x\r\n", true),
+            (b"SOURCE x ICE/1.0\r\n", true),
+            (b"M1\tx", true),
+            (b"get k\r\n", true),
+            (b"\xffx y rtsp / 1.0 \r\n", true),
+            (b"\xffx y word/9\r\n", true),
+            (b"PROXY TCP4 1.2.3.4 5.6.7.8 1 2\r\n", true),
+            (b"", false),
+            (b"GET", false),
+            (b"GET ", false),
+            (b"PING\r\nGET /x\r\n", false),
+            (b"*2\r\n$3\r\nGET\r\n", false),
+            (b"<34>1 2026-01-01 x\r\n", false),
+            (b"{\"a\": 1}\r\n", false),
+            (b"\0\0 x\r\n", false),
+            (b"\xffx /1.0\r\n", false),
+            (b"\xffx y x1/1.0\r\n", false),
+            (b"CONNECT\naccept-version:1.2\n\n\0", false),
+        ] {
+            let mut line = FirstLine::default();
+            for byte in bytes {
+                line.note(&[*byte]);
+            }
+            let case = String::from_utf8_lossy(bytes);
+            assert_eq!(line.may_be_request(), request, "{case:?}");
+        }
+    }
+
+    #[test]
+    fn a_first_line_is_watched_to_a_bound_and_keeps_little() {
+        let mut line = FirstLine::default();
+        let piece = [b'a'; 4096];
+        for _ in 0..LINE_LIMIT / piece.len() {
+            assert_eq!(line.note(&piece), Line::Begun);
+        }
+        assert!(line.end.capacity() < 64);
+        assert_eq!(line.note(b"a"), Line::Other);
+        assert_eq!(line.note(b" HTTP/1.1\r\n"), Line::Other);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_silent_client_is_unsure_after_the_limit_and_loses_no_byte() {
+        let (mut client, server) = tokio::io::duplex(64);
+        let mut stream = Prefixed::new(server);
+        client.write_all(b"G").await.unwrap();
+        let seen = stream
+            .look(Instant::now() + DETECT_WITHIN, sniff)
+            .await
+            .unwrap();
+        assert_eq!(seen, Seen::Unsure);
+        client.write_all(b"ET / HTTP/1.1").await.unwrap();
+        drop(client);
+        let mut all = String::new();
+        stream.read_to_string(&mut all).await.unwrap();
+        assert_eq!(all, "GET / HTTP/1.1");
+    }
+}

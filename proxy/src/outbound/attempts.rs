@@ -1,0 +1,78 @@
+//! Which endpoint a call tries next.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use policy::reason::Reason;
+
+use crate::endpoints::endpoint::Endpoint;
+use crate::failure::Failure;
+use crate::outbound::route::Route;
+
+/// Endpoints that one call may try. The second and third are used only when it
+/// is proven that no application saw the call before.
+const ATTEMPTS: usize = 3;
+
+/// New connections to the same endpoint that one call may need, because the
+/// one in use ended just then.
+pub(crate) const RENEWALS: usize = 2;
+
+/// Which endpoint a call tries next. Another one is tried only while it is
+/// proven that no application saw the call.
+pub(crate) struct Attempts<'a> {
+    route: &'a Route,
+    tried: Vec<SocketAddr>,
+    /// An endpoint whose connection ended, not itself.
+    again: Option<Arc<Endpoint>>,
+    renewals: usize,
+    over: bool,
+    last: Option<Failure>,
+}
+
+impl<'a> Attempts<'a> {
+    pub(super) fn new(route: &'a Route) -> Self {
+        Self {
+            route,
+            tried: Vec::new(),
+            again: None,
+            renewals: 0,
+            over: false,
+            last: None,
+        }
+    }
+
+    pub(super) fn next(&mut self, own_ip: &str) -> Option<Arc<Endpoint>> {
+        if self.over || self.tried.len() >= ATTEMPTS {
+            return None;
+        }
+        self.again
+            .take()
+            .or_else(|| self.route.pick(own_ip, &self.tried))
+    }
+
+    /// Why the last attempt failed, or that there was nothing to attempt.
+    pub(super) fn into_failure(self) -> Failure {
+        self.last.unwrap_or_else(|| {
+            let none = format!("no endpoint of {}", self.route.backend);
+            Failure::unsent(Reason::NoEndpoint, none)
+        })
+    }
+
+    /// No endpoint could serve the call, and none is to blame.
+    pub(super) fn given_up(&mut self, failure: Failure) {
+        self.over = true;
+        self.last = Some(failure);
+    }
+
+    pub(super) fn failed(&mut self, endpoint: Arc<Endpoint>, failure: Failure) {
+        if failure.stale && self.renewals < RENEWALS {
+            self.renewals += 1;
+            self.again = Some(endpoint);
+        } else {
+            endpoint.observe_failure();
+            self.tried.push(endpoint.addr);
+        }
+        self.over = !failure.never_reached;
+        self.last = Some(failure);
+    }
+}

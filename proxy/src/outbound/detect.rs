@@ -1,0 +1,58 @@
+//! What the application speaks; a server that speaks first decides as well.
+
+use policy::protocol::Protocol;
+use policy::reason::Reason;
+use tokio::net::TcpStream;
+
+use crate::failure::Failure;
+use crate::net::prefixed::Prefixed;
+use crate::net::sniff::{DETECT_WITHIN, SILENCE, Seen, sniff};
+use crate::outbound::connection::Connection;
+use crate::outbound::tunnel::Tunnel;
+
+impl Connection {
+    /// Finds out what is spoken; a server that speaks first decides as well.
+    pub(super) async fn detect(
+        &self,
+        stream: &mut Prefixed<TcpStream>,
+    ) -> Result<(Protocol, Option<Tunnel>), Failure> {
+        let lost = |error: std::io::Error| Failure::unsent(Reason::BadRequest, error.to_string());
+        let now = tokio::time::Instant::now();
+        let seen = stream.look(now + SILENCE, sniff).await.map_err(lost)?;
+        if seen != Seen::Unsure || stream.has_bytes() {
+            let seen = if seen == Seen::Unsure {
+                stream
+                    .look(now + DETECT_WITHIN, sniff)
+                    .await
+                    .map_err(lost)?
+            } else {
+                seen
+            };
+            return Ok((seen.protocol(), None));
+        }
+        let Ok(mut tunnel) = self.open().await else {
+            // What cannot be reached cannot speak first. The client's bytes
+            // decide how it is told.
+            let seen = stream
+                .look(now + DETECT_WITHIN, sniff)
+                .await
+                .map_err(lost)?;
+            return Ok((seen.protocol(), None));
+        };
+        // No limit: while both are silent nothing is withheld from anybody.
+        tokio::select! {
+            _ = stream.first_bytes() => {}
+            _ = tunnel.io.first_bytes() => {
+                if !tunnel.io.greets_in_http2().await {
+                    return Ok((Protocol::Opaque, Some(tunnel)));
+                }
+                stream.first_bytes().await.map_err(lost)?;
+            }
+        }
+        let until = tokio::time::Instant::now() + DETECT_WITHIN;
+        match stream.look(until, sniff).await.map_err(lost)? {
+            Seen::Opaque | Seen::Unsure => Ok((Protocol::Opaque, Some(tunnel))),
+            http => Ok((http.protocol(), None)),
+        }
+    }
+}

@@ -1,0 +1,56 @@
+//! Opaque bytes to an endpoint.
+
+use std::sync::Arc;
+
+use http::Version;
+use tokio::net::TcpStream;
+
+use crate::failure::Failure;
+use crate::net::connect;
+use crate::net::prefixed::Prefixed;
+use crate::outbound::attempts::Attempts;
+use crate::outbound::connection::Connection;
+use crate::outbound::tunnel::{self, Tunnel};
+use crate::telemetry::call::Call;
+use crate::telemetry::labels::{Direction, Security};
+
+impl Connection {
+    /// Opens a byte stream to an endpoint, trying others while none was reached.
+    pub(super) async fn open(&self) -> Result<Tunnel, Failure> {
+        let snapshot = self.proxy.state.snapshot();
+        let route = self.route(&snapshot, None)?;
+        let mut attempts = Attempts::new(&route);
+        while let Some(endpoint) = attempts.next(&self.proxy.settings.own_ip) {
+            let call = Call::tcp(
+                &self.proxy.telemetry,
+                Direction::outbound,
+                Arc::clone(&route.service),
+                route.port,
+                Arc::clone(&route.backend),
+                Arc::clone(&endpoint.pod),
+                Security::of(endpoint.meshed()),
+            )
+            .split_by(route.split.clone());
+            match tunnel::open(&self.proxy, &endpoint, call).await {
+                Ok(tunnel) => return Ok(tunnel),
+                Err(failure) => attempts.failed(endpoint, failure),
+            }
+        }
+        Err(attempts.into_failure())
+    }
+
+    pub(super) async fn relay(&self, mut stream: Prefixed<TcpStream>, tunnel: Option<Tunnel>) {
+        let tunnel = match tunnel {
+            Some(tunnel) => tunnel,
+            None => match self.open().await {
+                Ok(tunnel) => tunnel,
+                Err(failure) => {
+                    connect::reset(&stream.inner);
+                    return self.failed_tcp(&failure);
+                }
+            },
+        };
+        self.count("opaque", "opaque", Version::HTTP_11);
+        tunnel.relay(&mut stream, &self.proxy.budget).await;
+    }
+}

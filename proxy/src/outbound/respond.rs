@@ -1,0 +1,101 @@
+//! Hands the answer to the application, and counts when its body has ended.
+
+use std::sync::Arc;
+
+use http::{HeaderValue, Response, StatusCode, Version, header};
+
+use crate::failure::Failure;
+use crate::http::body::{self, Body};
+use crate::http::byte_stream::ByteStream;
+use crate::http::client::exchange::UpstreamResponse;
+use crate::http::headers;
+use crate::http::upgrade::Side;
+use crate::http::watched;
+use crate::mesh::protocol;
+use crate::net::budget::Budget;
+use crate::net::relay;
+use crate::telemetry::call::{Call, Ended};
+
+/// Hands the answer to the application and counts when its body has ended.
+pub(crate) async fn finish(
+    answer: UpstreamResponse,
+    call: Call,
+    in_flight: crate::endpoints::endpoint::InFlight,
+    on_upgrade: Option<Side>,
+    budget: Arc<Budget>,
+) -> Response<Body> {
+    let UpstreamResponse {
+        mut response,
+        out,
+        place,
+        ..
+    } = answer;
+    // Only a peer proxy speaks for the mesh; any server may send these headers.
+    let mutual = call.is_mutual();
+    let real_status = response
+        .headers()
+        .get(protocol::STATUS)
+        .filter(|_| mutual)
+        .and_then(|status| StatusCode::from_bytes(status.as_bytes()).ok());
+    let switched_to = response
+        .headers()
+        .get(protocol::UPGRADE_TO)
+        .filter(|_| mutual)
+        .or_else(|| response.headers().get(header::UPGRADE))
+        .cloned();
+    let server_side = Side::of_answer(&mut response);
+    let (mut parts, incoming) = response.into_parts();
+    parts.version = Version::HTTP_11;
+    if let Some(status) = real_status {
+        parts.status = status;
+    }
+    let named = [&protocol::UPGRADE_TO, &header::UPGRADE];
+    if parts.status == StatusCode::SWITCHING_PROTOCOLS
+        && !named
+            .iter()
+            .all(|name| headers::may_switch(parts.headers.get_all(*name)))
+    {
+        let failure = Failure::lost("the server switched to HTTP on the connection");
+        call.failed(&failure);
+        return failure.response(false);
+    }
+    let reason = call.reason_of(&parts.headers);
+    headers::strip_hop_by_hop(&mut parts.headers);
+    headers::strip_ours(&mut parts.headers);
+    if let Some(reason) = reason {
+        parts
+            .headers
+            .insert(headers::REASON, HeaderValue::from_static(reason));
+    }
+    let ended = call.head(Ended::new(&parts, reason));
+    if let (StatusCode::SWITCHING_PROTOCOLS, Some(client_side)) = (parts.status, on_upgrade) {
+        if let Some(protocol) = switched_to {
+            parts.headers.insert(header::UPGRADE, protocol);
+        }
+        parts
+            .headers
+            .insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+        let server_side = match (out, incoming.into_http2()) {
+            (Some(out), Some(stream)) => Side::Open(ByteStream::new(out, stream)),
+            _ => server_side,
+        };
+        #[expect(clippy::disallowed_methods, reason = "one upgraded connection")]
+        tokio::spawn(async move {
+            let _held = (place, in_flight);
+            let sides = tokio::join!(client_side.switched(), server_side.switched());
+            let (Some(mut client), Some(mut server)) = sides else {
+                return call.done(ended, watched::BodyEnd::Failed, 0, None);
+            };
+            let (copied, _) = relay::relay(&mut client, &mut server, &budget).await;
+            let bytes = copied.received;
+            call.done(ended, watched::BodyEnd::Complete, bytes, None);
+        });
+        return Response::from_parts(parts, body::empty());
+    }
+    let body = watched::Watched::begun(incoming, move |end, bytes, trailers| {
+        drop((place, in_flight));
+        call.done(ended, end, bytes, trailers);
+    })
+    .await;
+    Response::from_parts(parts, http_body_util::BodyExt::boxed_unsync(body))
+}

@@ -1,0 +1,158 @@
+//! A byte stream to an endpoint: an exchange of bodies over the mesh, or a plain
+//! connection to whoever is not meshed.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http::{HeaderValue, Method, Request, StatusCode};
+use policy::reason::Reason;
+use tokio::io::{AsyncRead, ReadBuf};
+use tokio::net::TcpStream;
+
+use crate::endpoints::endpoint::{Endpoint, InFlight};
+use crate::failure::Failure;
+use crate::http::byte_stream::ByteStream;
+use crate::http::client::multiplexed::StreamPermit;
+use crate::http::refusal::reason_in;
+use crate::mesh::peer;
+use crate::mesh::protocol;
+use crate::net::budget::Budget;
+use crate::net::chunk::{ChunkIo, ReadSize};
+use crate::net::connect::CONNECT_TIMEOUT;
+use crate::net::connect::reset;
+use crate::net::prefixed::Prefixed;
+use crate::net::{connect, relay};
+use crate::proxy::Proxy;
+use crate::telemetry::call::Call;
+
+/// Either kind of stream.
+#[derive(Debug)]
+pub(super) enum Io {
+    Plain(TcpStream),
+    Mesh(ByteStream),
+}
+
+/// An open way to an endpoint.
+#[derive(Debug)]
+pub(super) struct Tunnel {
+    pub(super) io: Prefixed<Io>,
+    call: Call,
+    _place: Option<StreamPermit>,
+    _in_flight: InFlight,
+}
+
+/// Opens a tunnel to `endpoint`.
+///
+/// # Errors
+/// When the endpoint cannot be reached or refuses.
+pub(super) async fn open(
+    proxy: &Proxy,
+    endpoint: &Arc<Endpoint>,
+    call: Call,
+) -> Result<Tunnel, Failure> {
+    let in_flight = endpoint.begin();
+    let Some(identity) = &endpoint.identity else {
+        let stream = connect::connect(endpoint.addr, CONNECT_TIMEOUT)
+            .await
+            .map_err(|error| {
+                Failure::unsent(Reason::ConnectFailed, format!("{}: {error}", endpoint.addr))
+            })?;
+        return Ok(Tunnel {
+            io: Prefixed::new(Io::Plain(stream)),
+            call,
+            _place: None,
+            _in_flight: in_flight,
+        });
+    };
+    let request = Request::builder()
+        .method(Method::POST)
+        .uri(format!("http://{}/", endpoint.addr))
+        .header(protocol::PORT, HeaderValue::from(endpoint.addr.port()))
+        .header(protocol::PROTOCOL, HeaderValue::from_static(protocol::TCP))
+        .body(())
+        .map_err(|error| Failure::unsent(Reason::BadRequest, error.to_string()))?;
+    let (parts, ()) = request.into_parts();
+    let peer = proxy.peers.mesh(endpoint.addr.ip(), identity);
+    let answer = peer::open(&peer, parts).await?;
+    let (head, coming) = answer.response.into_parts();
+    if head.status != StatusCode::OK {
+        let reason = reason_in(&head.headers).unwrap_or(Reason::ConnectFailed);
+        return Err(Failure::verdict(
+            reason,
+            format!("{} refused the connection", endpoint.addr),
+        ));
+    }
+    let (Some(out), Some(incoming)) = (answer.out, coming.into_http2()) else {
+        return Err(Failure::lost("a tunnel needs a stream of HTTP/2"));
+    };
+    Ok(Tunnel {
+        io: Prefixed::new(Io::Mesh(ByteStream::new(out, incoming))),
+        call,
+        _place: answer.place,
+        _in_flight: in_flight,
+    })
+}
+
+impl Tunnel {
+    /// Copies until both directions have ended, and counts it.
+    pub(super) async fn relay<S: ChunkIo>(mut self, client: &mut S, budget: &Arc<Budget>) {
+        let outcome = relay::relay(client, &mut self.io, budget).await;
+        self.call.relayed(outcome);
+    }
+}
+
+impl ChunkIo for Io {
+    fn poll_piece(
+        &mut self,
+        cx: &mut Context<'_>,
+        room: &mut ReadSize,
+    ) -> Poll<std::io::Result<Bytes>> {
+        match self {
+            Self::Plain(stream) => stream.poll_piece(cx, room),
+            Self::Mesh(stream) => stream.poll_piece(cx),
+        }
+    }
+
+    fn poll_send(&mut self, cx: &mut Context<'_>, piece: &mut Bytes) -> Poll<std::io::Result<()>> {
+        match self {
+            Self::Plain(stream) => stream.poll_send(cx, piece),
+            Self::Mesh(stream) => stream.poll_send(cx, piece),
+        }
+    }
+
+    fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        match self {
+            Self::Plain(stream) => stream.poll_end(cx),
+            Self::Mesh(stream) => stream.poll_end(cx),
+        }
+    }
+
+    fn poll_broken(&mut self, cx: &mut Context<'_>) -> std::io::Result<()> {
+        match self {
+            Self::Plain(stream) => stream.poll_broken(cx),
+            Self::Mesh(stream) => stream.poll_broken(cx),
+        }
+    }
+
+    fn abort(&mut self) {
+        match self {
+            Self::Plain(stream) => reset(stream),
+            Self::Mesh(stream) => stream.reset(),
+        }
+    }
+}
+
+impl AsyncRead for Io {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        out: &mut ReadBuf<'_>,
+    ) -> Poll<std::io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_read(cx, out),
+            Self::Mesh(stream) => Pin::new(stream).poll_read(cx, out),
+        }
+    }
+}

@@ -1,0 +1,69 @@
+//! How many connections each listener serves, and how one of them is served.
+//!
+//! The pod's own calls, calls in plaintext and calls of peers never wait for each
+//! other: whoever fills one listener leaves the other two as they are.
+
+use std::future::Future;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use runtime::cgroup::{ROOT, memory_limit};
+use runtime::occupancy::{Bounds, Occupancy, Place, Reached};
+
+use crate::net::tuning::HEAD_WITHIN;
+use crate::telemetry::metrics::Metrics;
+
+/// Connections that one listener serves at once; more wait in the kernel's queue.
+pub(crate) const MOST: usize = 10_000;
+/// A small container has fewer places, but never fewer than this.
+const FEWEST: usize = 500;
+/// Half a head costs about 7 KiB, a request in flight three times that; the three
+/// listeners together must not need all that the container may have.
+const BYTES_PER_PLACE: u64 = 32 * 1024;
+/// Places of one listener, in a container with this much memory.
+fn places(memory: Option<u64>) -> usize {
+    let places = memory.and_then(|bytes| usize::try_from(bytes / BYTES_PER_PLACE).ok());
+    places.map_or(MOST, |places| places.clamp(FEWEST, MOST))
+}
+
+/// The places of one listener. `full` counts that all are taken.
+#[must_use]
+pub(crate) fn of_listener(metrics: &Metrics, full: fn(&Metrics), shared: bool) -> Arc<Occupancy> {
+    let metrics = metrics.clone();
+    let bounds = Bounds {
+        places: places(memory_limit(Path::new(ROOT))),
+        per_holder: usize::MAX,
+        shared,
+        head_within: HEAD_WITHIN,
+        // Every server has a patience of its own.
+        idle_within: Duration::MAX,
+    };
+    Occupancy::new(bounds, move |reached| match reached {
+        Reached::Full => full(&metrics),
+        Reached::Hoarder => metrics.limit("hoarder"),
+        Reached::SlowHead => metrics.limit("slow-head"),
+    })
+}
+
+/// Serves a connection for as long as it may keep its place.
+pub(crate) async fn keep(place: &Place, conversation: impl Future<Output = ()>) {
+    tokio::select! {
+        () = conversation => {}
+        () = place.cut() => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{FEWEST, MOST, places};
+
+    #[test]
+    fn a_small_container_has_places_by_its_memory_and_a_large_one_all_of_them() {
+        const MIB: u64 = 1024 * 1024;
+        assert_eq!(places(None), MOST);
+        assert_eq!(places(Some(1024 * MIB)), MOST);
+        assert_eq!(places(Some(64 * MIB)), 2048);
+        assert_eq!(places(Some(MIB)), FEWEST);
+    }
+}

@@ -1,0 +1,76 @@
+//! What the proxy tells of its calls: metrics, reports to the controller, the access log.
+//!
+//! Imports `failure`, `http`, `net` and `settings`.
+
+pub(crate) mod access_log;
+pub(crate) mod call;
+pub(crate) mod compatibility;
+pub(crate) mod labels;
+pub(crate) mod memory;
+pub(crate) mod metrics;
+pub(crate) mod ports;
+pub(crate) mod report;
+pub(crate) mod series;
+pub(crate) mod trace;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+
+use crate::telemetry::labels::{Direction, Port};
+use crate::telemetry::metrics::Metrics;
+use crate::telemetry::ports::ServedPorts;
+use crate::telemetry::report::Reports;
+
+/// Everything that a call is told to when it ends.
+#[derive(Debug)]
+pub struct Telemetry {
+    pub metrics: Metrics,
+    pub reports: Reports,
+    /// Whether each request is a line of the access log.
+    pub access_log: bool,
+    served: ServedPorts,
+    /// Ports of the own pod that somebody declared.
+    declared: ArcSwap<BTreeSet<u16>>,
+}
+
+impl Telemetry {
+    #[must_use]
+    pub fn new(metrics: Metrics, access_log: bool) -> Self {
+        Self {
+            reports: Reports::new(metrics.clone()),
+            access_log,
+            served: ServedPorts::default(),
+            declared: ArcSwap::default(),
+            metrics,
+        }
+    }
+
+    /// Takes over which ports of the own pod are declared.
+    pub fn declare(&self, ports: Arc<BTreeSet<u16>>) {
+        self.declared.store(ports);
+    }
+
+    /// How `port` is counted: by its number where somebody declared it or it was ever
+    /// served, `served` being the news. `service` is empty inbound and for what is
+    /// called by its own address.
+    #[must_use]
+    pub fn port_label(&self, direction: Direction, service: &str, port: u16, served: bool) -> Port {
+        let declared = match direction {
+            Direction::inbound => self.declared.load().contains(&port),
+            Direction::outbound => !service.is_empty(),
+        };
+        if declared {
+            return Port::Number(port);
+        }
+        match self.served.note(direction, port, served) {
+            Some(true) => Port::Number(port),
+            Some(false) => Port::Other,
+            None => {
+                self.metrics.limit("served-ports");
+                Port::Other
+            }
+        }
+    }
+}

@@ -1,0 +1,102 @@
+//! One JSON line per request on standard output, off unless asked for.
+//!
+//! A line holds what metrics must not: path, host and trace id, each escaped
+//! by the JSON writer and cut, so that no caller can forge a line or fill a disk
+//! faster than it sends requests. No request waits for the reader of standard
+//! output: a line that finds the queue full is lost and counted.
+
+use std::sync::LazyLock;
+use std::time::Duration;
+
+use runtime::log_writer::{FLUSH_WITHIN, LogWriter};
+use serde::Serialize;
+
+/// Longest text of one field, in bytes.
+const FIELD_LIMIT: usize = 256;
+
+#[derive(Debug, Serialize)]
+pub(crate) struct Line<'a> {
+    pub direction: &'static str,
+    pub method: &'a str,
+    pub host: &'a str,
+    pub path: &'a str,
+    pub status: u16,
+    pub reason: &'a str,
+    pub service: &'a str,
+    pub backend: &'a str,
+    pub peer: &'a str,
+    pub trace: Option<&'a str>,
+    #[serde(rename = "latency_ms", serialize_with = "milliseconds")]
+    pub latency: Duration,
+    pub bytes: u64,
+}
+
+fn milliseconds<S: serde::Serializer>(value: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_f64((value.as_secs_f64() * 1e6).round() / 1e3)
+}
+
+/// At most [`FIELD_LIMIT`] bytes of `text`, on a character boundary.
+#[must_use]
+pub(crate) fn cut(text: &str) -> &str {
+    let mut end = text.len().min(FIELD_LIMIT);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    &text[..end]
+}
+
+/// Started by the first line. Without a thread there is no log.
+static LINES: LazyLock<Option<LogWriter>> =
+    LazyLock::new(|| LogWriter::to("access log", std::io::stdout()).ok());
+
+/// Queues the line. A closed standard output loses it, nothing else.
+pub(crate) fn write(line: &Line<'_>) {
+    if let Ok(mut text) = serde_json::to_vec(line)
+        && let Some(lines) = &*LINES
+    {
+        text.push(b'\n');
+        lines.write(text);
+    }
+}
+
+/// Waits until what was queued is written, for a moment at most.
+pub fn flush() {
+    if let Some(Some(lines)) = LazyLock::get(&LINES) {
+        lines.flush(FLUSH_WITHIN);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::{Line, cut};
+
+    #[test]
+    fn a_line_stays_one_line_whatever_the_path_holds() {
+        let line = Line {
+            direction: "inbound",
+            method: "GET",
+            host: "a",
+            path: "/x\n{\"forged\":1}\u{1b}",
+            status: 200,
+            reason: "",
+            service: "",
+            backend: "",
+            peer: "",
+            trace: None,
+            latency: Duration::from_micros(1500),
+            bytes: 3,
+        };
+        let text = serde_json::to_string(&line).unwrap();
+        assert!(!text.contains('\n') && !text.contains('\u{1b}'));
+        assert!(text.contains("\"latency_ms\":1.5"));
+    }
+
+    #[test]
+    fn long_text_is_cut_between_characters() {
+        let long = "ä".repeat(200);
+        assert_eq!(cut(&long).len(), 256);
+        assert_eq!(cut("short"), "short");
+    }
+}

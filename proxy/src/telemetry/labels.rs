@@ -1,0 +1,153 @@
+//! What a series is told apart by.
+//!
+//! Labels are closed sets or names of cluster objects; a path, header, address or error
+//! text never becomes one.
+
+use std::fmt::Debug;
+use std::hash::Hash;
+use std::sync::Arc;
+
+use prometheus_client::encoding::LabelValueEncoder;
+use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+#[expect(
+    non_camel_case_types,
+    reason = "the derive makes label values from the names"
+)]
+pub enum Direction {
+    inbound,
+    outbound,
+}
+
+/// What protects a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+#[expect(
+    non_camel_case_types,
+    reason = "the derive makes label values from the names"
+)]
+pub enum Security {
+    mtls,
+    plaintext,
+}
+
+impl Security {
+    #[must_use]
+    pub const fn of(meshed: bool) -> Self {
+        if meshed { Self::mtls } else { Self::plaintext }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct RequestLabels {
+    pub direction: Direction,
+    /// Outbound: `namespace/name` of the Service called. Inbound: empty.
+    pub service: Arc<str>,
+    pub port: Port,
+    /// Outbound: Service that a split chose, else the Service itself.
+    pub backend: Arc<str>,
+    /// Outbound: pod that answered. Inbound: `namespace/service-account` of the caller.
+    pub peer: Arc<str>,
+    pub security: Security,
+    /// HTTP status, 0 when none was received.
+    pub status: u16,
+    pub success: bool,
+    /// Why the mesh answered itself; empty when the application answered.
+    pub reason: &'static str,
+}
+
+/// The same before there was an answer.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct CancelledLabels {
+    pub direction: Direction,
+    pub service: Arc<str>,
+    pub port: Port,
+    pub backend: Arc<str>,
+    pub peer: Arc<str>,
+    pub security: Security,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct LatencyLabels {
+    pub direction: Direction,
+    pub service: Arc<str>,
+    pub port: Port,
+    pub backend: Arc<str>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct ConnectionLabels {
+    pub direction: Direction,
+    /// `http1`, `http2` or `opaque`.
+    pub protocol: &'static str,
+    pub security: Security,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct TcpLabels {
+    pub direction: Direction,
+    pub service: Arc<str>,
+    pub port: Port,
+    pub backend: Arc<str>,
+    pub peer: Arc<str>,
+    pub security: Security,
+    /// Empty when the connection was served.
+    pub reason: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct ByteLabels {
+    pub direction: Direction,
+    /// `sent` from the caller, `received` by the caller.
+    pub flow: &'static str,
+    pub security: Security,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct AuditLabels {
+    pub direction: Direction,
+    pub peer: Arc<str>,
+    pub port: Port,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct TlsLabels {
+    pub direction: Direction,
+    /// What was wrong with the peer's certificate, as `IdentityError::label` names it;
+    /// else `timeout`, or `handshake` when there was no handshake.
+    pub reason: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct LimitLabels {
+    /// Name of the bound that was reached.
+    pub limit: &'static str,
+}
+
+/// A port as a label.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Port {
+    Number(u16),
+    /// Neither declared nor ever served.
+    Other,
+}
+
+impl Port {
+    /// The number, 0 where none is kept.
+    #[must_use]
+    pub const fn number(self) -> u16 {
+        match self {
+            Self::Number(number) => number,
+            Self::Other => 0,
+        }
+    }
+}
+
+impl EncodeLabelValue for Port {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), std::fmt::Error> {
+        match self {
+            Self::Number(number) => EncodeLabelValue::encode(number, encoder),
+            Self::Other => EncodeLabelValue::encode(&"other", encoder),
+        }
+    }
+}

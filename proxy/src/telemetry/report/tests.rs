@@ -1,0 +1,159 @@
+//! What the controller is told, slot by slot.
+
+use std::sync::Arc;
+
+use prometheus_client::registry::Registry;
+use tokio::sync::mpsc;
+use wire::v1;
+
+use super::{CallResult, EDGES, Edge, KEPT_EDGES, KEPT_SLOTS, Reports, SLOT};
+use crate::telemetry::labels::{Direction, LimitLabels};
+use crate::telemetry::metrics::Metrics;
+
+fn reports() -> Reports {
+    Reports::new(Metrics::register(&mut Registry::default()))
+}
+
+fn to(pod: &str) -> Edge {
+    Edge {
+        direction: Direction::outbound,
+        peer: pod.into(),
+        caller: None,
+        service: "shop/web".into(),
+        port: 80,
+        backend: "shop/web".into(),
+        split: None,
+    }
+}
+
+const GOOD: CallResult = CallResult {
+    success: true,
+    latency: Some(0.001),
+    sent: 1,
+    received: 2,
+};
+const BAD: CallResult = CallResult {
+    success: false,
+    ..GOOD
+};
+
+fn closed(reports: &Reports) -> Vec<v1::Report> {
+    let held = reports.held.lock();
+    held.closed
+        .iter()
+        .map(|(_, report)| report.clone())
+        .collect()
+}
+
+fn limit(reports: &Reports, limit: &'static str) -> u64 {
+    reports.metrics.limits.at(&LimitLabels { limit }).get()
+}
+
+#[test]
+fn calls_add_up_by_edge_and_slot() {
+    let reports = reports();
+    for (slot, pod, outcome) in [
+        (7, "shop/a", GOOD),
+        (7, "shop/a", BAD),
+        (7, "shop/b", GOOD),
+        (8, "shop/a", GOOD),
+        (9, "shop/a", GOOD),
+    ] {
+        reports.count_at(slot, to(pod), outcome);
+    }
+    let closed = closed(&reports);
+    assert_eq!(closed.len(), 2, "the open slot is not told yet");
+    assert_eq!((closed[0].slot, closed[1].slot), (7 * SLOT, 8 * SLOT));
+    let a = closed[0]
+        .edges
+        .iter()
+        .find(|edge| edge.pod == "shop/a")
+        .unwrap();
+    assert_eq!((a.success, a.failure, a.sent, a.received), (1, 1, 2, 4));
+    assert_eq!(a.latency, [0, 0, 2]);
+    assert_eq!(a.side(), v1::Side::Client);
+    assert_eq!(closed[0].process, closed[1].process);
+}
+
+#[test]
+fn clock_that_goes_back_loses_no_call_and_reopens_no_slot() {
+    let reports = reports();
+    for slot in [9, 3, 10] {
+        reports.count_at(slot, to("shop/a"), GOOD);
+    }
+    let closed = closed(&reports);
+    assert_eq!(closed.len(), 1);
+    assert_eq!((closed[0].slot, closed[0].edges[0].success), (9 * SLOT, 2));
+}
+
+#[test]
+fn full_table_keeps_every_count_and_drops_only_the_other_end() {
+    let reports = reports();
+    for at in 0..EDGES + 10 {
+        reports.count_at(1, to(&format!("shop/p{at}")), GOOD);
+    }
+    reports.count_at(1, to("shop/p0"), GOOD);
+    reports.count_at(2, to("shop/p0"), GOOD);
+    let first = &closed(&reports)[0];
+    let calls: u64 = first.edges.iter().map(|edge| edge.success).sum();
+    assert_eq!(calls, EDGES as u64 + 11);
+    assert_eq!(first.edges.len(), EDGES + 1);
+    let rest = first.edges.iter().find(|edge| edge.pod.is_empty()).unwrap();
+    assert_eq!((rest.success, rest.service.as_str()), (10, ""));
+    assert_eq!(limit(&reports, "report-edges"), 10);
+}
+
+#[test]
+fn kept_slots_are_bounded_by_number_and_by_edges() {
+    let reports = reports();
+    for slot in 0..KEPT_SLOTS as u64 + 5 {
+        reports.count_at(slot + 1, to("shop/a"), GOOD);
+    }
+    assert_eq!(closed(&reports).len(), KEPT_SLOTS);
+    assert_eq!(limit(&reports, "report-slots"), 0, "old slots go in order");
+    for slot in 100..110 {
+        for at in 0..EDGES {
+            reports.count_at(slot, to(&format!("shop/p{at}")), GOOD);
+        }
+    }
+    let kept: usize = closed(&reports)
+        .iter()
+        .map(|report| report.edges.len())
+        .sum();
+    assert!(kept <= KEPT_EDGES, "{kept}");
+    assert!(limit(&reports, "report-slots") > 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn new_stream_is_told_again_what_was_told_before() {
+    let reports = Arc::new(reports());
+    for slot in 1..=3 {
+        reports.count_at(slot, to("shop/a"), GOOD);
+    }
+    for _ in 0..2 {
+        let (stream, mut told) = mpsc::channel(1);
+        let feeding = Arc::clone(&reports);
+        tokio::spawn(async move { feeding.feed(stream).await });
+        // The task itself closes the slot that was open: today's is far later.
+        for slot in 1..=3 {
+            assert_eq!(told.recv().await.unwrap().slot, slot * SLOT);
+        }
+    }
+}
+
+#[tokio::test]
+async fn ending_pod_tells_its_open_slot_at_once() {
+    let reports = Arc::new(reports());
+    let (stream, mut told) = mpsc::channel(1);
+    let feeding = Arc::clone(&reports);
+    tokio::spawn(async move { feeding.feed(stream).await });
+    tokio::task::yield_now().await;
+    reports.count(to("shop/a"), GOOD);
+    reports.leave();
+    let wait = std::time::Duration::from_secs(2);
+    let report = tokio::time::timeout(wait, told.recv())
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(report.edges[0].success, 1);
+}

@@ -1,0 +1,499 @@
+//! What applications see is the same by a quiet line and by HTTP/2: every shape of
+//! request and answer, over both.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use weft_proxy::Dedicated;
+use wire::v1::{Enforcement, MtlsMode, Protocol};
+
+use crate::support::{Pod, endpoint, endpoints, get, id, pair, raw, rule, vip};
+
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// The lines of `client` to `server`.
+pub(super) fn lines(client: &Pod, server: &Pod) -> Arc<Dedicated> {
+    Arc::clone(&client.proxy.peers.mesh(server.ip, &id("api")).lines)
+}
+
+/// Calls until a call was served by a quiet line.
+pub(super) async fn warm(client: &Pod, lines: &Arc<Dedicated>) {
+    let before = lines.used().1;
+    for _ in 0..200 {
+        let (status, answer) = get(client.call(vip()).await, "/warm", "").await;
+        assert_eq!(status, 200, "{answer}");
+        if lines.used().1 > before {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    panic!("no quiet line came up: {lines:?}");
+}
+
+/// What the application got, request by request: heads in lower case, and bodies.
+type Got = Arc<Mutex<Vec<String>>>;
+
+/// Two pods, and an application that answers by the path that it is asked for.
+struct Ways {
+    client: Pod,
+    server: Pod,
+    got: Got,
+    lines: Arc<Dedicated>,
+}
+
+impl Ways {
+    async fn new() -> Self {
+        let (client, server, _, _) = pair(Protocol::Http1).await;
+        let got = Got::default();
+        let listener = TcpListener::bind((server.ip, 0)).await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let there = endpoint(server.ip, port, Some("api"));
+        client.set(vec![endpoints("api", vec![there])]);
+        let log = Arc::clone(&got);
+        tokio::spawn(async move {
+            loop {
+                let (stream, _) = listener.accept().await.unwrap();
+                tokio::spawn(application(stream, Arc::clone(&log)));
+            }
+        });
+        let lines = lines(&client, &server);
+        Self {
+            client,
+            server,
+            got,
+            lines,
+        }
+    }
+
+    async fn ask(&self, request: &str) -> String {
+        let mut stream = self.client.call(vip()).await;
+        raw(&mut stream, request.as_bytes(), PATIENCE).await
+    }
+
+    /// The answers by HTTP/2 and by a quiet line.
+    async fn both(&self, request: &str) -> [String; 2] {
+        warm(&self.client, &self.lines).await;
+        self.got.lock().clear();
+        let before = self.lines.used().1;
+        let busy = self.lines.beside();
+        let multiplexed = self.ask(request).await;
+        drop(busy);
+        assert_eq!(self.lines.used().1, before, "by a line, though busy");
+        let quiet = self.ask(request).await;
+        assert_eq!(self.lines.used().1, before + 1, "no line: {request:.100}");
+        [multiplexed, quiet]
+    }
+
+    /// The answer, which is the same by both ways, as is what the application got.
+    async fn same(&self, request: &str) -> String {
+        let [multiplexed, quiet] = self.both(request).await;
+        assert_eq!(multiplexed, quiet, "{request:.200}");
+        let got = self.got.lock();
+        assert!(
+            got.is_empty() || (got.len() == 2 && got[0] == got[1]),
+            "{request:.200}: {got:?}"
+        );
+        quiet
+    }
+}
+
+async fn application(mut stream: TcpStream, log: Got) {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        let Ok(byte) = stream.read_u8().await else {
+            return;
+        };
+        head.push(byte);
+    }
+    let head = String::from_utf8(head).unwrap();
+    let path = head.split(' ').nth(1).unwrap().to_owned();
+    let length: usize = head
+        .lines()
+        .find_map(|line| {
+            line.to_lowercase()
+                .strip_prefix("content-length: ")?
+                .parse()
+                .ok()
+        })
+        .unwrap_or(0);
+    let mut body = vec![0; if path == "/early" { 0 } else { length }];
+    stream.read_exact(&mut body).await.unwrap();
+    if path != "/warm" {
+        // The order of headers means nothing.
+        let mut lines: Vec<_> = head.lines().map(str::to_lowercase).collect();
+        lines[1..].sort();
+        lines.push(String::from_utf8(body).unwrap());
+        log.lock().push(lines.join("|"));
+    }
+    let close = "Connection: close\r\n";
+    let answer = match path.as_str() {
+        "/head" | "/nothing-new" => {
+            let status = if path == "/head" {
+                "200 OK"
+            } else {
+                "304 Not Modified"
+            };
+            format!("HTTP/1.1 {status}\r\n{close}Content-Length: 5\r\nx-a: 1\r\nx-a: 2\r\n\r\n")
+        }
+        "/empty" => format!("HTTP/1.1 204 No Content\r\n{close}\r\n"),
+        "/chunked" => format!(
+            "HTTP/1.1 200 OK\r\n{close}Transfer-Encoding: chunked\r\nTrailer: x-t\r\n\r\n3\r\nabc\r\n2\r\nde\r\n0\r\nx-t: 1\r\n\r\n"
+        ),
+        "/old" => "HTTP/1.0 200 OK\r\n\r\nuntil the end".to_owned(),
+        "/interim" => format!(
+            "HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\nHTTP/1.1 200 OK\r\n{close}Content-Length: 2\r\n\r\nok"
+        ),
+        "/large" => format!(
+            "HTTP/1.1 200 OK\r\n{close}Content-Length: 4000000\r\n\r\n{}",
+            "y".repeat(4_000_000)
+        ),
+        "/short" => format!("HTTP/1.1 200 OK\r\n{close}Content-Length: 9\r\n\r\nabc"),
+        "/cut" => format!("HTTP/1.1 200 OK\r\n{close}Transfer-Encoding: chunked\r\n\r\n5\r\nab"),
+        "/gone" => String::new(),
+        "/teapot" => format!("HTTP/1.1 418 Short and stout\r\n{close}Content-Length: 0\r\n\r\n"),
+        "/wait" => {
+            // Speaks until nobody listens.
+            let head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
+            let _ = stream.write_all(head).await;
+            while stream.write_all(b"1\r\nx\r\n").await.is_ok() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            log.lock().push("left".to_owned());
+            return;
+        }
+        _ => format!(
+            "HTTP/1.1 200 OK\r\n{close}Content-Length: 2\r\nweft-reason: overload\r\n\r\nok"
+        ),
+    };
+    let _ = stream.write_all(answer.as_bytes()).await;
+}
+
+fn with(request: &str) -> String {
+    format!("{request}\r\nHost: web.shop:81\r\nConnection: close\r\n")
+}
+
+#[tokio::test]
+async fn requests_and_answers_of_every_shape_are_the_same_by_both_ways() {
+    let ways = Ways::new().await;
+    let answer = ways
+        .same(&format!("{}X-B: 1\r\n\r\n", with("GET /x?y=1 HTTP/1.1")))
+        .await;
+    assert!(answer.starts_with("HTTP/1.1 200 OK\r\n") && answer.ends_with("\r\n\r\nok"));
+    let got = ways.got.lock()[1].clone();
+    for part in [
+        "get /x?y=1 http/1.1|",
+        "|host: web.shop:81|",
+        "|weft-client-id: spiffe://cluster.local/ns/shop/sa/web|",
+        "|x-b: 1|",
+    ] {
+        assert!(got.contains(part), "{got}");
+    }
+    assert!(
+        !got.contains("weft-port") && !got.contains("weft-protocol"),
+        "{got}"
+    );
+    for (case, request, end) in [
+        (
+            "a small body",
+            format!("{}Content-Length: 5\r\n\r\nhello", with("POST /p HTTP/1.1")),
+            "ok",
+        ),
+        (
+            "no body by its length",
+            format!("{}Content-Length: 0\r\n\r\n", with("POST /p HTTP/1.1")),
+            "ok",
+        ),
+        (
+            "the largest body",
+            format!(
+                "{}Content-Length: 16384\r\n\r\n{}",
+                with("PUT /p HTTP/1.1"),
+                "z".repeat(16384)
+            ),
+            "ok",
+        ),
+        (
+            "a length only",
+            format!("{}\r\n", with("HEAD /head HTTP/1.1")),
+            "\r\n\r\n",
+        ),
+        (
+            "not modified",
+            format!("{}\r\n", with("GET /nothing-new HTTP/1.1")),
+            "\r\n\r\n",
+        ),
+        (
+            "nothing",
+            format!("{}\r\n", with("DELETE /empty HTTP/1.1")),
+            "\r\n\r\n",
+        ),
+        (
+            "chunks",
+            format!("{}\r\n", with("GET /chunked HTTP/1.1")),
+            "0\r\n\r\n",
+        ),
+        (
+            "an old server",
+            format!("{}\r\n", with("GET /old HTTP/1.1")),
+            "0\r\n\r\n",
+        ),
+        (
+            "interim answers",
+            format!("{}\r\n", with("GET /interim HTTP/1.1")),
+            "ok",
+        ),
+        (
+            "an own phrase",
+            format!("{}\r\n", with("GET /teapot HTTP/1.1")),
+            "\r\n\r\n",
+        ),
+        (
+            "an absolute target",
+            format!("{}\r\n", with("GET http://other.shop/t HTTP/1.1")),
+            "ok",
+        ),
+        (
+            "all resources",
+            format!("{}\r\n", with("OPTIONS * HTTP/1.1")),
+            "ok",
+        ),
+        (
+            "an own method",
+            format!("{}\r\n", with("PURGE /p HTTP/1.1")),
+            "ok",
+        ),
+        (
+            "hop by hop",
+            format!(
+                "{}Keep-Alive: 5\r\nProxy-Connection: x\r\n\r\n",
+                with("GET /h HTTP/1.1")
+            ),
+            "ok",
+        ),
+        (
+            "an early answer",
+            format!(
+                "{}Content-Length: 16384\r\n\r\n{}",
+                with("POST /early HTTP/1.1"),
+                "z".repeat(16384)
+            ),
+            "ok",
+        ),
+    ] {
+        let answer = ways.same(&request).await;
+        assert!(answer.ends_with(end), "{case}: {answer:.300}");
+        assert_eq!(ways.got.lock().len(), 2, "{case}");
+    }
+    let large = ways
+        .same(&format!("{}\r\n", with("GET /large HTTP/1.1")))
+        .await;
+    assert_eq!(large.matches('y').count(), 4_000_000);
+    let many: String = (0..95).map(|at| format!("x-{at}: 1\r\n")).collect();
+    let answer = ways
+        .same(&format!("{}{many}\r\n", with("GET /many HTTP/1.1")))
+        .await;
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    let long = "l".repeat(60_000);
+    let answer = ways
+        .same(&format!(
+            "{}x-long: {long}\r\n\r\n",
+            with("GET /long HTTP/1.1")
+        ))
+        .await;
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+}
+
+#[tokio::test]
+async fn what_an_application_breaks_off_arrives_as_broken_by_both_ways() {
+    let ways = Ways::new().await;
+    let [multiplexed, quiet] = ways
+        .both(&format!("{}\r\n", with("GET /short HTTP/1.1")))
+        .await;
+    assert!(multiplexed.contains("Content-Length: 9") || multiplexed.contains("content-length: 9"));
+    assert_eq!(multiplexed, quiet);
+    assert!(quiet.ends_with("abc"), "{quiet}");
+    let [multiplexed, quiet] = ways
+        .both(&format!("{}\r\n", with("GET /cut HTTP/1.1")))
+        .await;
+    assert!(!multiplexed.ends_with("0\r\n\r\n"), "{multiplexed}");
+    assert_eq!(multiplexed, quiet);
+    let answer = ways
+        .same(&format!("{}\r\n", with("POST /gone HTTP/1.1")))
+        .await;
+    assert!(
+        answer.starts_with("HTTP/1.1 502") && answer.contains("weft-reason: connection-lost"),
+        "{answer}"
+    );
+    assert_eq!(
+        ways.got.lock().len(),
+        2,
+        "sent twice: {:?}",
+        ways.got.lock()
+    );
+}
+
+#[tokio::test]
+async fn requests_that_a_line_does_not_fit_go_by_http2() {
+    let ways = Ways::new().await;
+    warm(&ways.client, &ways.lines).await;
+    let before = ways.lines.used().1;
+    let large = format!("Content-Length: 16385\r\n\r\n{}", "z".repeat(16385));
+    for (case, rest) in [
+        ("a larger body", large.as_str()),
+        (
+            "a body of unknown length",
+            "Transfer-Encoding: chunked\r\n\r\n1\r\nz\r\n0\r\n\r\n",
+        ),
+        ("trailers welcome", "TE: trailers\r\n\r\n"),
+        (
+            "asks before it sends",
+            "Expect: 100-continue\r\nContent-Length: 1\r\n\r\nz",
+        ),
+        ("an upgrade", "Upgrade: chat\r\nConnection: upgrade\r\n\r\n"),
+    ] {
+        let method = if case == "an upgrade" { "GET" } else { "POST" };
+        let answer = ways
+            .ask(&format!("{}{rest}", with(&format!("{method} /p HTTP/1.1"))))
+            .await;
+        assert!(answer.contains(" 200 OK"), "{case}: {answer}");
+        assert_eq!(ways.lines.used().1, before, "{case}");
+    }
+    let answer = ways.ask("GET /p HTTP/1.0\r\nHost: h\r\n\r\n").await;
+    assert!(answer.contains(" 200 OK"), "{answer}");
+    assert_eq!(ways.lines.used().1, before, "HTTP/1.0");
+}
+
+#[tokio::test]
+async fn a_caller_that_leaves_cancels_its_request_at_the_application() {
+    let ways = Ways::new().await;
+    for busy in [true, false] {
+        warm(&ways.client, &ways.lines).await;
+        let guard = busy.then(|| ways.lines.beside());
+        let before = ways.lines.used().1;
+        let mut stream = ways.client.call(vip()).await;
+        let request = with("GET /wait HTTP/1.1") + "\r\n";
+        stream.write_all(request.as_bytes()).await.unwrap();
+        stream.read_u8().await.unwrap();
+        drop(stream);
+        let left = async {
+            while ways.got.lock().len() < 2 {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, left).await.unwrap();
+        assert_eq!(ways.lines.used().1, before + u64::from(!busy));
+        assert_eq!(ways.got.lock()[1], "left");
+        ways.got.lock().clear();
+        drop(guard);
+    }
+}
+
+#[tokio::test]
+async fn many_requests_one_after_another_get_their_own_answers_over_one_line() {
+    let (client, server, _, seen) = pair(Protocol::Http1).await;
+    let lines = lines(&client, &server);
+    warm(&client, &lines).await;
+    seen.lock().clear();
+    let before = lines.used().1;
+    let mut stream = client.call(vip()).await;
+    for at in 0..200 {
+        let body = format!("body-{at}-{}", "b".repeat(at % 40));
+        let request = format!(
+            "POST /{at} HTTP/1.1\r\nHost: h\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let expected = format!(
+            "api POST /{at} id=spiffe://cluster.local/ns/shop/sa/web host=h forged=- body={body}"
+        );
+        let mut answer = String::new();
+        while !answer.ends_with(&expected) {
+            let mut more = [0; 2048];
+            let read = tokio::time::timeout(PATIENCE, stream.read(&mut more));
+            let count = read.await.unwrap().unwrap();
+            assert!(count > 0, "{at}: {answer}");
+            answer.push_str(&String::from_utf8_lossy(&more[..count]));
+        }
+        assert!(
+            answer.starts_with("HTTP/1.1 200") && answer.len() < 600,
+            "{at}: {answer}"
+        );
+    }
+    assert_eq!(lines.used(), (1, before + 200));
+    assert_eq!(seen.lock().len(), 200);
+    let metrics = server.metrics();
+    assert!(
+        metrics.contains(
+            "weft_connections_total{direction=\"inbound\",protocol=\"http1\",security=\"mtls\"} 1"
+        ),
+        "{metrics}"
+    );
+}
+
+#[tokio::test]
+async fn access_is_decided_for_each_request_of_a_line() {
+    let ways = Ways::new().await;
+    warm(&ways.client, &ways.lines).await;
+    ways.server
+        .mode("api", Enforcement::Enforce, MtlsMode::Strict);
+    ways.server
+        .set(vec![rule("t", "web", None, Some(&["/warm", "/public"]))]);
+    let answer = ways
+        .same(&format!("{}\r\n", with("GET /private HTTP/1.1")))
+        .await;
+    assert!(
+        answer.starts_with("HTTP/1.1 403") && answer.contains("weft-reason: not-allowed"),
+        "{answer}"
+    );
+    let answer = ways
+        .same(&format!("{}\r\n", with("GET /public/../private HTTP/1.1")))
+        .await;
+    assert!(answer.starts_with("HTTP/1.1 403"), "{answer}");
+    assert!(ways.got.lock().is_empty(), "{:?}", ways.got.lock());
+    let answer = ways
+        .same(&format!("{}\r\n", with("GET /public HTTP/1.1")))
+        .await;
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    // Taken away in between: the line that stays open allows nothing more.
+    ways.server
+        .set(vec![rule("t", "web", None, Some(&["/warm"]))]);
+    let answer = ways
+        .same(&format!("{}\r\n", with("GET /public HTTP/1.1")))
+        .await;
+    assert!(answer.starts_with("HTTP/1.1 403"), "{answer}");
+}
+
+#[tokio::test]
+async fn a_request_that_a_line_proves_unsent_goes_to_another_endpoint() {
+    let (client, server, port, seen) = pair(Protocol::Http1).await;
+    let lines = lines(&client, &server);
+    let there = endpoint(server.ip, port, Some("api"));
+    // Same pod, one port that nobody serves: the peer proxy proves it.
+    let dead = endpoint(server.ip, 1, Some("api"));
+    let mut by_line = 0;
+    for _ in 0..6 {
+        client.set(vec![endpoints("api", vec![there.clone()])]);
+        warm(&client, &lines).await;
+        seen.lock().clear();
+        let before = lines.used().1;
+        client.set(vec![endpoints("api", vec![dead.clone(), there.clone()])]);
+        let mut stream = client.call(vip()).await;
+        let request = with("POST / HTTP/1.1") + "Content-Length: 5\r\n\r\nhello";
+        let answer = raw(&mut stream, request.as_bytes(), PATIENCE).await;
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        assert_eq!(seen.lock().len(), 1);
+        by_line += lines.used().1 - before;
+    }
+    assert!(by_line >= 6, "{by_line} by lines");
+    client.set(vec![endpoints("api", vec![there.clone()])]);
+    warm(&client, &lines).await;
+    client.set(vec![endpoints("api", vec![dead])]);
+    let (status, answer) = get(client.call(vip()).await, "/", "").await;
+    assert!(
+        status == 503 && answer.contains("weft-reason: connect-failed"),
+        "{answer}"
+    );
+}

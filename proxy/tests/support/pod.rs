@@ -1,0 +1,502 @@
+//! Pods, an authority, and the resources that a controller would send.
+
+use std::convert::Infallible;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::time::{Duration, SystemTime};
+
+use http::{Request, Response};
+use http_body_util::{BodyExt, Full};
+use hyper::body::{Bytes, Incoming};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use identity::Roots;
+use identity::authority::{ISSUER_LIFE, Issuer, LeafNames, ROOT_LIFE, Root};
+use identity::key::LeafKey;
+use identity::tls::{CertHandle, Leaf};
+use parking_lot::Mutex;
+use policy::name::SpiffeId;
+use prometheus_client::registry::Registry;
+use runtime::env::EnvReader;
+use runtime::occupancy::Place;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use weft_proxy::Budget;
+use weft_proxy::Clients;
+use weft_proxy::Direction;
+use weft_proxy::Drain;
+use weft_proxy::MESH_PORT;
+use weft_proxy::MeshTls;
+use weft_proxy::Metrics;
+use weft_proxy::Peers;
+use weft_proxy::Proxy;
+use weft_proxy::Settings;
+use weft_proxy::Store;
+use weft_proxy::Telemetry;
+use weft_proxy::{serve_mesh, serve_outbound, serve_plain};
+use wire::v1;
+
+pub(crate) struct Authority {
+    root: Root,
+    issuer: Issuer,
+}
+
+impl Authority {
+    pub(crate) fn new() -> Self {
+        let now = SystemTime::now() - Duration::from_secs(24 * 3600);
+        let root = Root::generate(now, ROOT_LIFE).unwrap();
+        let issuer = root.issuer(now, ISSUER_LIFE).unwrap();
+        Self { root, issuer }
+    }
+
+    pub(crate) fn roots(&self) -> Roots {
+        Roots::new(&id("web"), vec![self.root.certificate().clone()]).unwrap()
+    }
+
+    pub(crate) fn leaf(&self, account: &str, life: Duration, now: SystemTime) -> CertHandle {
+        self.leaf_of(account, None, life, now)
+    }
+
+    /// A certificate that may say which pod it is for.
+    fn leaf_of(
+        &self,
+        account: &str,
+        uid: Option<&str>,
+        life: Duration,
+        now: SystemTime,
+    ) -> CertHandle {
+        self.leaf_named(id(account), uid, life, now)
+    }
+
+    /// A certificate with an identity of any trust domain.
+    pub(crate) fn leaf_named(
+        &self,
+        spiffe: SpiffeId,
+        uid: Option<&str>,
+        life: Duration,
+        now: SystemTime,
+    ) -> CertHandle {
+        let key = LeafKey::generate().unwrap();
+        let names = LeafNames {
+            spiffe,
+            pod_dns: uid.map(|uid| identity::verify::pod_dns(uid).unwrap()),
+        };
+        let issued = self
+            .issuer
+            .issue(&key.csr().unwrap(), &names, now, life)
+            .unwrap();
+        let handle = CertHandle::empty();
+        handle.store(Leaf::new(issued.chain, &key).unwrap());
+        handle
+    }
+}
+
+pub(crate) fn id(account: &str) -> SpiffeId {
+    SpiffeId::of("cluster.local", "shop", account).unwrap()
+}
+
+/// A pod of its own address, which no other test of the process uses.
+pub(crate) struct Pod {
+    pub(crate) proxy: Arc<Proxy>,
+    pub(crate) ip: IpAddr,
+    pub(crate) registry: Arc<Mutex<Registry>>,
+    batch: AtomicU64,
+    /// Milliseconds before a TLS handshake on the mesh port begins.
+    pub(crate) late: Arc<AtomicU64>,
+}
+
+/// Loopback addresses, one per pod of the whole test run.
+fn next_ip() -> IpAddr {
+    static NEXT: AtomicU32 = AtomicU32::new(2);
+    let at = NEXT.fetch_add(1, Relaxed);
+    // Two runs at the same time must not meet either.
+    let run = (std::process::id() % 200) as u8 + 1;
+    IpAddr::from([127, run, (at >> 8) as u8, at as u8])
+}
+
+impl Pod {
+    pub(crate) async fn new(authority: &Authority, account: &str) -> Self {
+        let certs = authority.leaf(account, Duration::from_secs(3600), SystemTime::now());
+        Self::with(authority.roots(), certs, account).await
+    }
+
+    /// A pod whose certificate says which one it is, as those of a real mesh do.
+    pub(crate) async fn of_uid(authority: &Authority, account: &str, uid: &str) -> Self {
+        let life = Duration::from_secs(3600);
+        let certs = authority.leaf_of(account, Some(uid), life, SystemTime::now());
+        Self::with(authority.roots(), certs, account).await
+    }
+
+    pub(crate) async fn with(roots: Roots, certs: CertHandle, account: &str) -> Self {
+        let ip = next_ip();
+        let settings = Settings::read(EnvReader::from_map([
+            ("WEFT_TRUST_DOMAIN", "cluster.local"),
+            ("WEFT_NAMESPACE", "shop"),
+            ("WEFT_SERVICE_ACCOUNT", account),
+            ("WEFT_CONTROLLER_NAMESPACE", "weft-system"),
+            ("WEFT_POD_NAME", account),
+            ("WEFT_POD_IPS", &ip.to_string()),
+            ("WEFT_CONTROLLER_ADDRESS", "127.0.0.1:1"),
+            ("WEFT_TOKEN_FILE", "/none"),
+            ("WEFT_TRUST_BUNDLE", "/none"),
+        ]))
+        .unwrap();
+        let mut registry = Registry::default();
+        let metrics = Metrics::register(&mut registry);
+        let tls = MeshTls::new(certs, roots).counted({
+            let metrics = metrics.clone();
+            move |reason| metrics.tls_failed(Direction::outbound, reason)
+        });
+        let telemetry = Arc::new(Telemetry::new(metrics, false));
+        let state = Arc::new(Store::new(Arc::clone(&telemetry)));
+        let budget = Budget::new(64 * 1024 * 1024);
+        let proxy = Arc::new(Proxy {
+            settings: Arc::new(settings),
+            state,
+            telemetry,
+            peers: Peers::new(tls.clone(), Arc::clone(&budget)),
+            clients: Clients::new(Arc::clone(&budget)),
+            budget,
+            tls,
+            lifecycle: Drain::default(),
+        });
+        let listener = TcpListener::bind((ip, MESH_PORT)).await.unwrap();
+        let serving = Arc::clone(&proxy);
+        let late = Arc::new(AtomicU64::new(0));
+        let wait = Arc::clone(&late);
+        tokio::spawn(async move {
+            loop {
+                let (stream, _) = listener.accept().await.unwrap();
+                let (proxy, wait) = (Arc::clone(&serving), Arc::clone(&wait));
+                tokio::spawn(async move {
+                    tokio::time::sleep(Duration::from_millis(wait.load(Relaxed))).await;
+                    serve_mesh(proxy, stream, Place::unlisted()).await;
+                });
+            }
+        });
+        let pod = Self {
+            proxy,
+            ip,
+            registry: Arc::new(Mutex::new(registry)),
+            batch: 0.into(),
+            late,
+        };
+        pod.set(vec![workload(
+            account,
+            v1::Enforcement::Open,
+            v1::MtlsMode::Permissive,
+        )]);
+        pod
+    }
+
+    /// Sends resources as the controller would; none may be refused.
+    pub(crate) fn set(&self, resources: Vec<v1::Resource>) {
+        let nacks = self.try_set(resources);
+        assert!(nacks.is_empty(), "{nacks:?}");
+    }
+
+    /// Takes resources away and sends others, in one batch.
+    pub(crate) fn replace(&self, remove: &str, resources: Vec<v1::Resource>) {
+        let set = resources.into_iter().map(wire::version::stamp).collect();
+        let nacks = self.proxy.state.apply(v1::Batch {
+            id: 1,
+            set,
+            remove: vec![remove.to_owned()],
+            ..v1::Batch::default()
+        });
+        assert!(nacks.is_empty(), "{nacks:?}");
+    }
+
+    pub(crate) fn try_set(&self, resources: Vec<v1::Resource>) -> Vec<v1::Nack> {
+        let id = self.batch.fetch_add(1, Relaxed) + 1;
+        let set = resources.into_iter().map(wire::version::stamp).collect();
+        self.proxy.state.apply(v1::Batch {
+            id,
+            set,
+            ..v1::Batch::default()
+        })
+    }
+
+    pub(crate) fn mode(&self, account: &str, enforcement: v1::Enforcement, mtls: v1::MtlsMode) {
+        self.set(vec![workload(account, enforcement, mtls)]);
+    }
+
+    /// A connection of this pod's application to `addr`, as if redirected.
+    pub(crate) async fn call(&self, addr: SocketAddr) -> TcpStream {
+        let listener = TcpListener::bind((self.ip, 0)).await.unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap())
+            .await
+            .unwrap();
+        let (stream, _) = listener.accept().await.unwrap();
+        let proxy = Arc::clone(&self.proxy);
+        tokio::spawn(serve_outbound(proxy, stream, addr, Place::unlisted()));
+        client
+    }
+
+    /// A plaintext connection from outside the mesh to `port` of this pod.
+    pub(crate) async fn plain(&self, port: u16) -> TcpStream {
+        let listener = TcpListener::bind((self.ip, 0)).await.unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap())
+            .await
+            .unwrap();
+        let (stream, _) = listener.accept().await.unwrap();
+        let proxy = Arc::clone(&self.proxy);
+        let original = SocketAddr::new(self.ip, port);
+        let place = Place::unlisted();
+        tokio::spawn(serve_plain(proxy, stream, original, place));
+        client
+    }
+
+    pub(crate) fn metrics(&self) -> String {
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &self.registry.lock()).unwrap();
+        text
+    }
+}
+
+pub(crate) fn resource(name: &str, content: v1::resource::Content) -> v1::Resource {
+    v1::Resource {
+        name: name.to_owned(),
+        version: String::new(),
+        content: Some(content),
+    }
+}
+
+pub(crate) fn workload(
+    account: &str,
+    enforcement: v1::Enforcement,
+    mtls: v1::MtlsMode,
+) -> v1::Resource {
+    let workload = v1::Workload {
+        identity: id(account).as_str().to_owned(),
+        enforcement: enforcement as i32,
+        mtls: mtls as i32,
+        ..v1::Workload::default()
+    };
+    resource(
+        wire::names::WORKLOAD,
+        v1::resource::Content::Workload(workload),
+    )
+}
+
+/// A TrafficTarget's rule: who may do what.
+pub(crate) fn rule(
+    name: &str,
+    account: &str,
+    ports: Option<&[u32]>,
+    paths: Option<&[&str]>,
+) -> v1::Resource {
+    let rule = v1::Rule {
+        origin: Some(v1::ObjectRef {
+            kind: "TrafficTarget".into(),
+            namespace: "shop".into(),
+            name: name.into(),
+        }),
+        sources: vec![v1::Source {
+            who: Some(v1::source::Who::SpiffeId(id(account).as_str().to_owned())),
+        }],
+        ports: ports.map(|ports| v1::PortSet {
+            any: ports.is_empty(),
+            ports: ports.to_vec(),
+        }),
+        http: paths.map(|paths| v1::HttpMatches {
+            matches: paths
+                .iter()
+                .map(|path| v1::HttpMatch {
+                    name: "m".into(),
+                    path_regex: Some((*path).to_owned()),
+                    ..v1::HttpMatch::default()
+                })
+                .collect(),
+        }),
+        limit: None,
+    };
+    resource(
+        &wire::names::rule("shop", name),
+        v1::resource::Content::Rule(rule),
+    )
+}
+
+/// A TrafficTarget's rule for pods by uid: any TCP, or HTTP on these paths.
+pub(crate) fn rule_for_pods(name: &str, uids: &[&str], paths: Option<&[&str]>) -> v1::Resource {
+    let any: &[u32] = &[];
+    let ports = paths.is_none().then_some(any);
+    let mut resource = rule(name, "nobody", ports, paths);
+    if let Some(v1::resource::Content::Rule(rule)) = &mut resource.content {
+        let uids = uids.iter().map(|uid| (*uid).to_owned()).collect();
+        rule.sources = vec![v1::Source {
+            who: Some(v1::source::Who::Pods(v1::PodSet { uids })),
+        }];
+        return wire::convert::rule_resource(rule.clone());
+    }
+    resource
+}
+
+pub(crate) fn endpoint(pod: IpAddr, port: u16, account: Option<&str>) -> v1::Endpoint {
+    v1::Endpoint {
+        ip: pod.to_string(),
+        port: port.into(),
+        identity: account
+            .map(|account| id(account).as_str().to_owned())
+            .unwrap_or_default(),
+        namespace: "shop".into(),
+        pod: format!("pod-{pod}"),
+        ..v1::Endpoint::default()
+    }
+}
+
+pub(crate) fn endpoints(name: &str, list: Vec<v1::Endpoint>) -> v1::Resource {
+    resource(
+        &wire::names::endpoints("shop", name, 80),
+        v1::resource::Content::Endpoints(v1::Endpoints { endpoints: list }),
+    )
+}
+
+/// A Service on port 80 at `ip`, with whatever splits.
+pub(crate) fn service(
+    name: &str,
+    ip: IpAddr,
+    protocol: v1::Protocol,
+    splits: Vec<v1::Split>,
+) -> Vec<v1::Resource> {
+    let key = wire::names::service("shop", name, 80);
+    let service = v1::Service {
+        namespace: "shop".into(),
+        name: name.into(),
+        port: 80,
+        protocol: protocol as i32,
+        splits,
+        endpoints: wire::names::endpoints("shop", name, 80),
+        ..v1::Service::default()
+    };
+    vec![
+        resource(
+            &wire::names::destination(ip, 80),
+            v1::resource::Content::Destination(v1::Destination {
+                target: Some(v1::destination::Target::Service(key.clone())),
+            }),
+        ),
+        resource(&key, v1::resource::Content::Service(service)),
+    ]
+}
+
+pub(crate) fn split(name: &str, backends: &[(&str, u32)]) -> v1::Split {
+    v1::Split {
+        origin: Some(v1::ObjectRef {
+            kind: "TrafficSplit".into(),
+            namespace: "shop".into(),
+            name: name.into(),
+        }),
+        matches: None,
+        backends: backends
+            .iter()
+            .map(|(name, weight)| v1::Backend {
+                service: (*name).into(),
+                weight: *weight,
+                endpoints: wire::names::endpoints("shop", name, 80),
+            })
+            .collect(),
+    }
+}
+
+/// The address of a Service in these tests.
+pub(crate) fn vip() -> SocketAddr {
+    SocketAddr::from(([10, 96, 0, 80], 80))
+}
+
+/// What an application saw, one line per request.
+pub(crate) type Seen = Arc<Mutex<Vec<String>>>;
+
+/// An HTTP application on the pod's address; answers with what it saw.
+pub(crate) async fn http_app(pod: &Pod, name: &'static str) -> (u16, Seen) {
+    let seen = Seen::default();
+    let listener = TcpListener::bind((pod.ip, 0)).await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let log = Arc::clone(&seen);
+    tokio::spawn(async move {
+        loop {
+            let (stream, _) = listener.accept().await.unwrap();
+            let log = Arc::clone(&log);
+            let service = service_fn(move |request: Request<Incoming>| {
+                let log = Arc::clone(&log);
+                async move { Ok::<_, Infallible>(answer(name, &log, request).await) }
+            });
+            tokio::spawn(async move {
+                let builder = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
+                let _ = builder
+                    .serve_connection_with_upgrades(TokioIo::new(stream), service)
+                    .await;
+            });
+        }
+    });
+    (port, seen)
+}
+
+async fn answer(name: &str, log: &Seen, request: Request<Incoming>) -> Response<Full<Bytes>> {
+    let (parts, body) = request.into_parts();
+    let body = body
+        .collect()
+        .await
+        .map(|body| body.to_bytes())
+        .unwrap_or_default();
+    let header = |name: &str| {
+        parts
+            .headers
+            .get(name)
+            .and_then(|value| value.to_str().ok())
+            .unwrap_or("-")
+            .to_owned()
+    };
+    let line = format!(
+        "{name} {} {} id={} host={} forged={} body={}",
+        parts.method,
+        parts.uri,
+        header("weft-client-id"),
+        header("host"),
+        header("weft-forged"),
+        String::from_utf8_lossy(&body[..body.len().min(64)]),
+    );
+    log.lock().push(line.clone());
+    Response::builder()
+        .header("weft-reason", "not-allowed")
+        .header("x-app", name)
+        .body(Full::new(Bytes::from(line)))
+        .unwrap()
+}
+
+/// Sends raw bytes and returns everything up to the end of the connection, or
+/// what came within the time.
+pub(crate) async fn raw(stream: &mut TcpStream, bytes: &[u8], patience: Duration) -> String {
+    stream.write_all(bytes).await.unwrap();
+    let mut answer = Vec::new();
+    let _ = tokio::time::timeout(patience, stream.read_to_end(&mut answer)).await;
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+/// One GET with `connection: close`: status and the whole answer.
+pub(crate) async fn get(stream: TcpStream, path: &str, headers: &str) -> (u16, String) {
+    let mut stream = stream;
+    let request =
+        format!("GET {path} HTTP/1.1\r\nHost: web.shop\r\nConnection: close\r\n{headers}\r\n");
+    let answer = raw(&mut stream, request.as_bytes(), Duration::from_secs(5)).await;
+    let status = answer
+        .get(9..12)
+        .and_then(|status| status.parse().ok())
+        .unwrap_or(0);
+    (status, answer)
+}
+
+/// A client pod and a server pod with an HTTP application behind Service `web`.
+pub(crate) async fn pair(protocol: v1::Protocol) -> (Pod, Pod, u16, Seen) {
+    let authority = Authority::new();
+    let client = Pod::new(&authority, "web").await;
+    let server = Pod::new(&authority, "api").await;
+    let (port, seen) = http_app(&server, "api").await;
+    client.set(service("api", vip().ip(), protocol, Vec::new()));
+    client.set(vec![endpoints(
+        "api",
+        vec![endpoint(server.ip, port, Some("api"))],
+    )]);
+    (client, server, port, seen)
+}

@@ -1,0 +1,237 @@
+//! Lines for a pipe whose reader may be slow, written by a thread of their own.
+//!
+//! A container's standard output and error are pipes to the runtime. When nobody
+//! reads them a write blocks, and with it everything on that thread: a node with a
+//! full disk must not stop traffic. So lines wait in a queue; one that finds it
+//! full is lost and counted.
+
+use std::io::{self, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::time::Duration;
+
+use tracing_subscriber::fmt::MakeWriter;
+
+/// Lines that may wait: some hundred KiB as they usually are.
+pub const LINES: usize = 1024;
+/// Bytes that may wait, for lines that are longer than usual.
+pub const BYTES: usize = 1024 * 1024;
+/// At the end of the process a reader has this long to take what waits.
+pub const FLUSH_WITHIN: Duration = Duration::from_secs(1);
+
+/// Of all queues of the process.
+static LOST: AtomicU64 = AtomicU64::new(0);
+
+/// Lines that the process has lost.
+#[must_use]
+pub fn lost() -> u64 {
+    LOST.load(Relaxed)
+}
+
+/// A queue of lines and the thread that writes them. Clones are the same queue.
+#[derive(Clone, Debug)]
+pub struct LogWriter {
+    sender: SyncSender<Entry>,
+    queue: Arc<Queue>,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    bytes: AtomicUsize,
+    lost: AtomicU64,
+}
+
+impl Queue {
+    fn lose(&self) {
+        self.lost.fetch_add(1, Relaxed);
+        LOST.fetch_add(1, Relaxed);
+    }
+}
+
+#[derive(Debug)]
+enum Entry {
+    Line(Vec<u8>),
+    /// Answered when all lines before it are written.
+    Flush(SyncSender<()>),
+}
+
+impl LogWriter {
+    /// Starts the thread. It lives as long as the process.
+    ///
+    /// # Errors
+    /// When there can be no further thread.
+    pub fn to(name: &str, mut target: impl Write + Send + 'static) -> io::Result<Self> {
+        let (sender, entries) = sync_channel(LINES);
+        let queue = Arc::<Queue>::default();
+        let shared = Arc::clone(&queue);
+        std::thread::Builder::new()
+            .name(name.to_owned())
+            .spawn(move || write_all(&entries, &shared, &mut target))?;
+        Ok(Self { sender, queue })
+    }
+
+    /// Queues a line, with its line feed, or loses it. Never waits.
+    pub fn write(&self, line: Vec<u8>) {
+        let length = line.len();
+        let waiting = self.queue.bytes.fetch_add(length, Relaxed);
+        if waiting + length > BYTES || self.sender.try_send(Entry::Line(line)).is_err() {
+            self.queue.bytes.fetch_sub(length, Relaxed);
+            self.queue.lose();
+        }
+    }
+
+    /// Lines that were lost.
+    #[must_use]
+    pub fn lost(&self) -> u64 {
+        self.queue.lost.load(Relaxed)
+    }
+
+    /// Waits until what is queued is written, at most `within`.
+    pub fn flush(&self, within: Duration) {
+        let begun = std::time::Instant::now();
+        let (written, all) = sync_channel(1);
+        let mut entry = Entry::Flush(written);
+        // A full queue has no room for this one either.
+        while let Err(full) = self.sender.try_send(entry) {
+            let std::sync::mpsc::TrySendError::Full(again) = full else {
+                return;
+            };
+            if begun.elapsed() >= within {
+                return;
+            }
+            entry = again;
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let _ = all.recv_timeout(within.saturating_sub(begun.elapsed()));
+    }
+}
+
+fn write_all(entries: &Receiver<Entry>, queue: &Queue, target: &mut impl Write) {
+    while let Ok(entry) = entries.recv() {
+        match entry {
+            Entry::Line(line) => {
+                // A closed pipe loses it as a full one does.
+                if target.write_all(&line).is_err() {
+                    queue.lose();
+                }
+                queue.bytes.fetch_sub(line.len(), Relaxed);
+            }
+            Entry::Flush(written) => {
+                let _ = target.flush();
+                let _ = written.try_send(());
+            }
+        }
+    }
+}
+
+/// One event of the log, which comes in one piece.
+#[derive(Debug)]
+pub struct Event<'a>(&'a LogWriter);
+
+impl Write for Event<'_> {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        self.0.write(line.to_vec());
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl<'a> MakeWriter<'a> for LogWriter {
+    type Writer = Event<'a>;
+
+    fn make_writer(&'a self) -> Event<'a> {
+        Event(self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+    use std::time::Instant;
+
+    use super::*;
+
+    /// A line of 100 bytes.
+    fn line(at: usize) -> Vec<u8> {
+        format!("{at:99}\n").into_bytes()
+    }
+
+    #[test]
+    fn a_pipe_that_nobody_reads_keeps_no_writer_waiting_and_what_is_lost_is_counted() {
+        let (mut reader, writer) = io::pipe().unwrap();
+        let lines = LogWriter::to("lines", writer).unwrap();
+        let begun = Instant::now();
+        // A pipe of Linux takes 64 KiB, the queue 1 024 lines, one is in hand.
+        const ALL: usize = 5000;
+        for at in 0..ALL {
+            lines.write(line(at));
+        }
+        assert!(begun.elapsed() < FLUSH_WITHIN, "{:?}", begun.elapsed());
+        let lost = usize::try_from(lines.lost()).unwrap();
+        let kept = ALL - lost;
+        assert!((LINES..=LINES + 657).contains(&kept), "{kept}");
+
+        // The reader comes back: everything that is not counted arrives, whole.
+        let reading = std::thread::spawn(move || {
+            let mut all = vec![0; kept * 100];
+            reader.read_exact(&mut all).unwrap();
+            String::from_utf8(all).unwrap()
+        });
+        lines.flush(Duration::from_secs(10));
+        let all = reading.join().unwrap();
+        let mut last = None;
+        for line in all.lines() {
+            let at: usize = line.trim().parse().unwrap();
+            assert!(last < Some(at), "{at} after {last:?}");
+            last = Some(at);
+        }
+        assert_eq!(all.lines().count(), kept);
+    }
+
+    #[test]
+    fn what_is_queued_at_the_end_is_written_and_a_stuck_reader_holds_the_end_up_for_its_time_only()
+    {
+        let (mut reader, writer) = io::pipe().unwrap();
+        let lines = LogWriter::to("lines", writer).unwrap();
+        for at in 0..300 {
+            lines.write(line(at));
+        }
+        lines.flush(FLUSH_WITHIN);
+        let mut all = vec![0; 300 * 100];
+        reader.read_exact(&mut all).unwrap();
+        assert_eq!(lines.lost(), 0);
+
+        for at in 0..5000 {
+            lines.write(line(at));
+        }
+        let begun = Instant::now();
+        lines.flush(Duration::from_millis(100));
+        assert!(begun.elapsed() < FLUSH_WITHIN, "{:?}", begun.elapsed());
+    }
+
+    #[test]
+    fn long_lines_are_bounded_by_their_bytes() {
+        let (_reader, writer) = io::pipe().unwrap();
+        let lines = LogWriter::to("lines", writer).unwrap();
+        for _ in 0..100 {
+            lines.write(vec![b'x'; BYTES / 10]);
+        }
+        let lost = lines.lost();
+        // What the thread has in hand still counts as waiting.
+        assert!((90..100).contains(&lost), "{lost}");
+    }
+
+    #[test]
+    fn a_closed_pipe_loses_lines_and_nothing_else() {
+        let (reader, writer) = io::pipe().unwrap();
+        drop(reader);
+        let lines = LogWriter::to("lines", writer).unwrap();
+        lines.write(line(1));
+        lines.flush(FLUSH_WITHIN);
+        assert_eq!(lines.lost(), 1);
+    }
+}

@@ -1,0 +1,79 @@
+//! What one connection is doing, and what would be lost with it.
+
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+
+/// A head or a handshake that is younger goes last, and not for another connection
+/// of its own holder: an honest one takes milliseconds.
+pub(super) const YOUNG: Duration = Duration::from_secs(1);
+
+/// What a connection is doing. Written at every request, so without a lock.
+#[derive(Default)]
+pub(super) struct Seat {
+    pub(super) activity: AtomicU8,
+    /// Milliseconds, when `activity` began.
+    pub(super) since: AtomicU64,
+    /// Milliseconds and one, when the head that is coming began; 0: none is.
+    pub(super) head: AtomicU64,
+    pub(super) verdict: AtomicU8,
+    pub(super) told: Notify,
+}
+
+/// Nothing is known, or it is in use.
+pub(super) const BUSY: u8 = 0;
+/// Between two requests.
+pub(super) const IDLE: u8 = 1;
+/// Nothing was said yet.
+pub(super) const SILENT: u8 = 2;
+/// A class of losses only: a head that is no older than [`YOUNG`].
+pub(super) const YOUNGER: u8 = 3;
+
+pub(super) const STAY: u8 = 0;
+/// To be closed as between two requests.
+pub(super) const CLOSE: u8 = 1;
+/// To be cut off.
+pub(super) const CUT: u8 = 2;
+
+/// What is lost with a connection: the smallest goes first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Loss {
+    pub(super) class: u8,
+    pub(super) since: u64,
+}
+
+impl Seat {
+    pub(super) fn age(&self, now: u64) -> u64 {
+        now.saturating_sub(self.since.load(Relaxed))
+    }
+
+    pub(super) fn head_age(&self, now: u64) -> Option<u64> {
+        let begun = self.head.load(Relaxed).checked_sub(1)?;
+        Some(now.saturating_sub(begun))
+    }
+
+    /// None when it must stay, or goes already.
+    pub(super) fn loss(&self, now: u64) -> Option<Loss> {
+        let activity = self.activity.load(Relaxed);
+        if activity == BUSY || self.verdict.load(Relaxed) != STAY {
+            return None;
+        }
+        let since = self.since.load(Relaxed);
+        match self.head_age(now) {
+            None if activity == IDLE => Some(Loss { class: IDLE, since }),
+            None => Some(Loss {
+                class: SILENT,
+                since,
+            }),
+            Some(age) => Some(Loss {
+                class: if age < millis(YOUNG) { YOUNGER } else { SILENT },
+                since: now - age,
+            }),
+        }
+    }
+}
+
+pub(super) fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}

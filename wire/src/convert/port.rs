@@ -1,0 +1,74 @@
+//! Ports: numbers, sets of them, and what they are declared to carry.
+
+use policy::access::Ports;
+use policy::protocol::{PortProtocols, PortRange, Protocol};
+
+use super::error::BadResource;
+use crate::v1;
+
+pub(super) fn port(field: &str, raw: u32) -> Result<u16, BadResource> {
+    match u16::try_from(raw) {
+        Ok(port) if port != 0 => Ok(port),
+        _ => Err(BadResource::new(field, format_args!("{raw} is no port"))),
+    }
+}
+
+impl TryFrom<&v1::PortSet> for Ports {
+    type Error = BadResource;
+
+    fn try_from(message: &v1::PortSet) -> Result<Self, BadResource> {
+        if message.any {
+            return Ok(Self::Any);
+        }
+        let ports: Result<Vec<u16>, _> = message
+            .ports
+            .iter()
+            .map(|raw| port("ports", *raw))
+            .collect();
+        Ok(Self::only(ports?))
+    }
+}
+
+impl From<&Ports> for v1::PortSet {
+    fn from(ports: &Ports) -> Self {
+        match ports {
+            Ports::Any => Self {
+                any: true,
+                ports: Vec::new(),
+            },
+            Ports::Only(ports) => Self {
+                any: false,
+                ports: ports.iter().copied().map(u32::from).collect(),
+            },
+        }
+    }
+}
+
+/// Declared protocols of ports, as a workload carries them.
+pub fn port_protocols(messages: &[v1::PortProtocol]) -> Result<PortProtocols, BadResource> {
+    let declared: Result<Vec<_>, BadResource> = messages
+        .iter()
+        .enumerate()
+        .map(|(index, message)| {
+            let here = |bad: BadResource| bad.within(format_args!("ports[{index}]"));
+            let first = port("first", message.first).map_err(here)?;
+            let last = port("last", message.last).map_err(here)?;
+            let range = PortRange::new(first, last)
+                .ok_or_else(|| here(BadResource::new("last", "is less than first")))?;
+            Ok((range, Protocol::from(message.protocol())))
+        })
+        .collect();
+    declared.map(PortProtocols::new)
+}
+
+/// The inverse of [`port_protocols`].
+pub fn port_protocol_messages(declared: &PortProtocols) -> Vec<v1::PortProtocol> {
+    declared
+        .iter()
+        .map(|(range, protocol)| v1::PortProtocol {
+            first: range.first().into(),
+            last: range.last().into(),
+            protocol: v1::Protocol::from(protocol).into(),
+        })
+        .collect()
+}
