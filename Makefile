@@ -1,6 +1,6 @@
 # The commands people type. `make` alone prints them.
 .DEFAULT_GOAL := help
-.PHONY: bench-paired fuzz help cluster cluster-down cluster-smoke images check test conformance demo fmt lint deny proto bench bench-quick flame bench-control scale interop attack
+.PHONY: attack-control bench-paired fuzz help cluster cluster-down cluster-smoke images check test conformance demo fmt lint deny proto bench bench-quick flame bench-control scale interop attack
 
 help: ## this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
@@ -37,6 +37,9 @@ interop: ## clients and servers that we did not write, directly and through the 
 
 attack: ## hostile neighbours beside an honest load, an hour (MINUTES=60)
 	@e2e/interop/run attack --minutes $(or $(MINUTES),60) --page $(CURDIR)/docs/attacks.md
+
+attack-control: ## the same against controller and injector, in the demo's cluster, 20 min
+	@e2e/interop/run control-plane --page $(CURDIR)/docs/attacks-control-plane.md
 
 bench: ## what the proxy costs beside Envoy, 28 min after the build (PREVIOUS=older weft-proxy)
 	@PREVIOUS="$(PREVIOUS)" bench/run full
