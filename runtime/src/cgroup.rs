@@ -18,15 +18,9 @@ pub fn memory_limit(root: &Path) -> Option<u64> {
     (limit > 0 && limit < NO_LIMIT).then_some(limit)
 }
 
-/// True when control groups say whether there is a limit.
-#[must_use]
-pub fn is_told(root: &Path) -> bool {
-    LIMIT_FILES.iter().any(|file| root.join(file).exists())
-}
-
 #[cfg(test)]
 mod tests {
-    use super::{is_told, memory_limit};
+    use super::memory_limit;
 
     #[test]
     fn memory_limit_is_read_from_either_version_of_control_groups() {
@@ -37,12 +31,10 @@ mod tests {
             std::fs::write(path, text).unwrap();
         };
         assert_eq!(memory_limit(&dir), None, "no control group");
-        assert!(!is_told(&dir));
         write("memory/memory.limit_in_bytes", "134217728\n");
         assert_eq!(memory_limit(&dir), Some(134_217_728));
         write("memory/memory.limit_in_bytes", "9223372036854771712\n");
         assert_eq!(memory_limit(&dir), None);
-        assert!(is_told(&dir), "that there is none");
         write("memory.max", "536870912\n");
         assert_eq!(memory_limit(&dir), Some(536_870_912));
         write("memory.max", "max\n");

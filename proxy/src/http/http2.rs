@@ -54,7 +54,7 @@ pub(crate) struct Tuning {
 /// The same on a connection that begins when memory is tight.
 const LEAST_UNSENT: usize = 32 * 1024;
 
-impl Profile {
+impl Tuning {
     /// Bytes of one stream that may wait to be sent.
     fn unsent(&self, budget: &Budget) -> usize {
         if budget.is_tight() {
