@@ -39,8 +39,11 @@ class Program:
     def __init__(self, namespace, line, log, env=None, as_proxy=False, folder=None, cgroup=None):
         begin = ["ip", "netns", "exec", namespace, "setpriv", "--pdeathsig", "KILL"]
         if cgroup:
-            # Before it begins, so that all of its memory counts.
-            begin = ["bash", "-c", 'echo $$ > "$0/cgroup.procs" && exec "$@"', str(cgroup), *begin]
+            # Before it begins, so that all of its memory counts. `ip` gives it mounts of its
+            # own, where it finds the limit as in a container.
+            folder_of, limit = cgroup
+            begin = ["bash", "-c", 'echo $$ > "$0/cgroup.procs" && exec "$@"', str(folder_of), *begin[:4],
+                     "bash", "-c", 'mount -t tmpfs none /sys/fs/cgroup && echo $0 > /sys/fs/cgroup/memory.max && exec "$@"', str(limit), *begin[4:]]
         if as_proxy:
             begin += ["--reuid", PROXY_ID, "--regid", PROXY_ID, "--clear-groups"]
         self.log, self.name = log, log.stem
@@ -152,9 +155,10 @@ class Place:
         if unified:
             (base / "cgroup.subtree_control").write_text("+memory")
         group.mkdir(exist_ok=True)
-        (group / ("memory.max" if unified else "memory.limit_in_bytes")).write_text(str(self.memory_mib * 1024 * 1024))
+        limit = self.memory_mib * 1024 * 1024
+        (group / ("memory.max" if unified else "memory.limit_in_bytes")).write_text(str(limit))
         self.cgroups.append(group)
-        return group
+        return group, limit
 
     def wait_ready(self, pod):
         ask = ["curl", "-sf", "-o", "/dev/null", "http://127.0.0.1:15190/ready"]

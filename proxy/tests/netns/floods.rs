@@ -22,7 +22,7 @@ const QUIET: &str = "198.51.100.7:0";
 
 #[test]
 fn ten_thousand_half_heads_cut_neither_callers_nor_the_pods_own_calls_off_and_end_in_time() {
-    let (place, _proxy) = with_proxy("flood", true);
+    let (place, _proxy) = with_proxy("flood", true, None);
     assert_eq!(place.peer().ask(QUIET, PLAIN, "/", 1), "403 403");
     assert_eq!(place.pod().ask("0.0.0.0:0", OWN_CALL, "/", 1), "503 503");
 
@@ -43,9 +43,8 @@ const MEMORY: u64 = 64;
 
 #[test]
 fn large_heads_that_never_end_do_not_get_a_small_proxy_killed_nor_callers_refused() {
-    let (place, mut proxy) = with_proxy("memory", true);
     let group = Group::of_mebibytes("memory", MEMORY);
-    proxy.confine(&group);
+    let (place, mut proxy) = with_proxy("memory", true, Some(&group));
     for (kind, count) in [("http1", 1500), ("http2", 1500), ("whole", 1500)] {
         let mut hoard = place.peer().hoard(PLAIN, kind, count);
         let begun = Instant::now();
@@ -66,7 +65,7 @@ fn large_heads_that_never_end_do_not_get_a_small_proxy_killed_nor_callers_refuse
 
 #[test]
 fn a_log_that_nobody_reads_stops_no_request_and_its_losses_are_counted() {
-    let (place, proxy) = with_proxy("log", false);
+    let (place, proxy) = with_proxy("log", false, None);
     // Some 300 bytes each, into a pipe of 64 KiB.
     assert_eq!(place.peer().ask(QUIET, PLAIN, "/", 5000), "403 403");
     let page = place.peer().page(ADMIN, "/metrics");
@@ -81,14 +80,14 @@ fn a_log_that_nobody_reads_stops_no_request_and_its_losses_are_counted() {
 }
 
 /// `logs`: somebody reads them.
-fn with_proxy(name: &str, logs: bool) -> (Place, Proxy) {
+fn with_proxy(name: &str, logs: bool, group: Option<&Group>) -> (Place, Proxy) {
     let place = Place::unoccupied(name);
     place.pod().capture(&[]).unwrap();
     let now = SystemTime::now();
     let root = Root::generate(now, ROOT_LIFE).unwrap();
     let bundle = std::env::temp_dir().join(format!("weft-t-{}-{name}.pem", std::process::id()));
     fs::write(&bundle, root.cert_pem()).unwrap();
-    let proxy = place.pod().proxy(bundle.to_str().unwrap(), logs);
+    let proxy = place.pod().proxy(bundle.to_str().unwrap(), logs, group);
     let begun = Instant::now();
     while !place.peer().page(ADMIN, "/live").ends_with("live\n") {
         assert!(begun.elapsed() < Duration::from_secs(20), "no proxy");

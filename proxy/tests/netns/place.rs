@@ -201,8 +201,9 @@ impl Namespace {
     }
 
     /// Runs the real `weft-proxy run`, without a controller. `logs`: they go
-    /// where this test's go, else nobody reads them.
-    pub(crate) fn proxy(&self, bundle: &str, logs: bool) -> Proxy {
+    /// where this test's go, else nobody reads them. In a `group` it sees the limit as
+    /// in a container.
+    pub(crate) fn proxy(&self, bundle: &str, logs: bool, group: Option<&Group>) -> Proxy {
         let binary = env!("CARGO_BIN_EXE_weft-proxy");
         let pipe = || {
             if logs {
@@ -211,7 +212,10 @@ impl Namespace {
                 Stdio::piped()
             }
         };
-        let mut command = self.command(Who::Ids(15190, 15190), binary);
+        let mut command = match group {
+            None => self.command(Who::Ids(15190, 15190), binary),
+            Some(group) => self.limited(group.limit, Who::Ids(15190, 15190), binary),
+        };
         let child = command
             .arg("run")
             .envs([
@@ -230,6 +234,10 @@ impl Namespace {
             .stderr(pipe())
             .spawn()
             .unwrap();
+        if let Some(group) = group {
+            // What it holds already counts for where it was: a few pages.
+            fs::write(group.folder.join("cgroup.procs"), child.id().to_string()).unwrap();
+        }
         Proxy(child)
     }
 
@@ -285,8 +293,20 @@ impl Namespace {
     }
 
     fn command(&self, who: Who, program: &str) -> Command {
+        self.command_behind(&[], who, program)
+    }
+
+    /// The same for a program that finds this memory limit in bytes where a container
+    /// finds its own. Each such command has mounts of its own.
+    fn limited(&self, limit: u64, who: Who, program: &str) -> Command {
+        let mounts = "mount -t tmpfs none /sys/fs/cgroup && \
+                      echo \"$0\" > /sys/fs/cgroup/memory.max && exec \"$@\"";
+        self.command_behind(&["sh", "-c", mounts, &limit.to_string()], who, program)
+    }
+
+    fn command_behind(&self, first: &[&str], who: Who, program: &str) -> Command {
         let mut command = Command::new("ip");
-        command.args(["netns", "exec", &self.name]);
+        command.args(["netns", "exec", &self.name]).args(first);
         if let Who::Ids(uid, gid) = who {
             let (uid, gid) = (uid.to_string(), gid.to_string());
             command.args([
@@ -340,11 +360,6 @@ impl Flood {
 pub(crate) struct Proxy(Child);
 
 impl Proxy {
-    /// Puts it into a control group. What it holds already counts for where it was.
-    pub(crate) fn confine(&self, group: &Group) {
-        fs::write(group.0.join("cgroup.procs"), self.0.id().to_string()).unwrap();
-    }
-
     pub(crate) fn is_running(&mut self) -> bool {
         self.0.try_wait().unwrap().is_none()
     }
@@ -376,7 +391,11 @@ impl Drop for Proxy {
 
 /// A control group with a memory limit, of version 2 or 1. Gone with this value, once
 /// nobody is in it.
-pub(crate) struct Group(PathBuf);
+pub(crate) struct Group {
+    folder: PathBuf,
+    /// In bytes.
+    limit: u64,
+}
 
 impl Group {
     pub(crate) fn of_mebibytes(name: &str, limit: u64) -> Self {
@@ -391,14 +410,18 @@ impl Group {
         };
         let group = base.join(format!("{PREFIX}{}-{name}", std::process::id()));
         fs::create_dir(&group).expect("these tests limit memory and need control groups");
-        fs::write(group.join(file), (limit << 20).to_string()).unwrap();
-        Self(group)
+        let limit = limit << 20;
+        fs::write(group.join(file), limit.to_string()).unwrap();
+        Self {
+            folder: group,
+            limit,
+        }
     }
 
     /// The most that was held at one time, in MiB, where the kernel tells.
     pub(crate) fn peak(&self) -> Option<u64> {
         let files = ["memory.peak", "memory.max_usage_in_bytes"];
-        let mut files = files.iter().map(|file| self.0.join(file));
+        let mut files = files.iter().map(|file| self.folder.join(file));
         let told = files.find_map(|file| fs::read_to_string(file).ok())?;
         Some(told.trim().parse::<u64>().unwrap() >> 20)
     }
@@ -406,7 +429,7 @@ impl Group {
     /// How often somebody in it was killed for want of memory.
     pub(crate) fn killed(&self) -> u64 {
         let files = ["memory.events", "memory.oom_control"];
-        let mut files = files.iter().map(|file| self.0.join(file));
+        let mut files = files.iter().map(|file| self.folder.join(file));
         let told = files
             .find_map(|file| fs::read_to_string(file).ok())
             .unwrap();
@@ -419,7 +442,7 @@ impl Drop for Group {
     fn drop(&mut self) {
         // Who was in it ends a moment after it was told.
         for _ in 0..100 {
-            if fs::remove_dir(&self.0).is_ok() {
+            if fs::remove_dir(&self.folder).is_ok() {
                 return;
             }
             std::thread::sleep(Duration::from_millis(10));
