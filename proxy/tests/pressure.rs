@@ -367,6 +367,42 @@ async fn large_heads_over_http2_cost_who_sends_them_connections() {
     assert!(field.cut_off() > 0);
 }
 
+/// So many fields of three bytes each.
+fn tiny_fields(many: usize) -> Vec<(&'static [u8], &'static [u8])> {
+    vec![(&b"a"[..], &b""[..]); many]
+}
+
+#[tokio::test]
+async fn heads_of_many_tiny_fields_are_refused_before_they_are_held() {
+    let _alone = ONE_AT_A_TIME.lock().await;
+    let field = Field::new().await;
+    let head = block(&[&get("/wait")[..], &tiny_fields(1500)].concat());
+    let mut attack = begin(65_535);
+    for at in 0..100 {
+        attack.extend(frame(HEADERS, END_HEADERS | END_STREAM, 2 * at + 1, &head));
+    }
+    field.survives(6, attack).await;
+    assert_eq!(field.cut_off(), 0, "there was enough for all");
+}
+
+#[tokio::test]
+async fn trailers_of_many_tiny_fields_end_the_connection_that_they_come_by() {
+    let _alone = ONE_AT_A_TIME.lock().await;
+    let field = Field::new().await;
+    let mut fields = get("/wait");
+    fields[0].1 = b"POST";
+    let (head, trailers) = (block(&fields), block(&tiny_fields(1500)));
+    let mut attack = begin(65_535);
+    for at in 0..100 {
+        let stream = 2 * at + 1;
+        attack.extend(frame(HEADERS, END_HEADERS, stream, &head));
+        attack.extend(frame(DATA, 0, stream, &[0; 100]));
+        attack.extend(frame(HEADERS, END_HEADERS | END_STREAM, stream, &trailers));
+    }
+    field.survives(6, attack).await;
+    assert_eq!(field.cut_off(), 0, "they ended by themselves");
+}
+
 #[tokio::test]
 async fn hundreds_of_ordinary_requests_in_flight_lose_nothing() {
     let _alone = ONE_AT_A_TIME.lock().await;

@@ -15,6 +15,7 @@
 
 pub(crate) mod client;
 mod empty_frames;
+mod field_count;
 pub(crate) mod flow;
 mod keepalive;
 mod pipe;

@@ -15,10 +15,14 @@ pub(crate) const MESH_HEADER_COUNT: usize = HEADER_COUNT + 16;
 /// Sum of header names and values between two proxies in HTTP/1.1.
 pub(crate) const MESH_HEADER_BYTES: usize = HEADER_BYTES as usize + 16 * 1024;
 
-/// Bytes of a head's names and values.
+/// What a map holds for each field beside its name and value, in bytes: measured with
+/// 1 500 fields.
+const FIELD: usize = 160;
+
+/// About what a head holds, in bytes.
 #[must_use]
 pub(crate) fn size(head: &HeaderMap) -> usize {
     head.iter()
-        .map(|(name, value)| name.as_str().len() + value.len())
+        .map(|(name, value)| name.as_str().len() + value.len() + FIELD)
         .sum()
 }

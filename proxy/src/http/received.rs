@@ -79,6 +79,21 @@ pub(crate) fn unacceptable(request: &Request<IncomingBody>) -> Option<Response<B
     None
 }
 
+/// Refuses a head of more than `most` fields. HTTP/1.1 bounds them as it reads; `h2`
+/// bounds bytes only, and a field may be one byte on the wire.
+pub(crate) fn too_many_fields(
+    request: &Request<IncomingBody>,
+    most: usize,
+) -> Option<Response<Body>> {
+    if request.headers().len() <= most {
+        return None;
+    }
+    let refused = refusal(Reason::BadRequest, "more than 100 header fields", false);
+    let mut refused = answer_to(request.method(), refused);
+    *refused.status_mut() = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
+    Some(refused)
+}
+
 /// A host with or without a port, and nobody's name and password before it.
 /// An empty one is what HTTP asks for where there is no host.
 fn is_host(value: &[u8]) -> bool {

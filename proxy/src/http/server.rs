@@ -20,7 +20,7 @@ use crate::http::incoming::IncomingBody;
 use crate::http::limits::{
     BUFFER, HEADER_BYTES, HEADER_COUNT, MESH_HEADER_BYTES, MESH_HEADER_COUNT,
 };
-use crate::http::received::unacceptable;
+use crate::http::received::{too_many_fields, unacceptable};
 use crate::net::abort::MayAbort;
 use crate::net::budget::Budget;
 use crate::net::coalesce::FlushHandle;
@@ -58,10 +58,15 @@ pub(crate) async fn serve<I, H, F>(
     F: Future<Output = Response<Body>> + Send + 'static,
 {
     let count = refused.clone();
+    let most_fields = match from {
+        Profile::Mesh(_) => MESH_HEADER_COUNT,
+        Profile::OwnApplication | Profile::Network => HEADER_COUNT,
+    };
     let handler = move |request: Request<IncomingBody>| {
         // Boxed: the handler's future has some KiB, which every future around it would
         // hold again for each place from which it is moved.
-        let answer = match unacceptable(&request) {
+        let refused = too_many_fields(&request, most_fields);
+        let answer = match refused.or_else(|| unacceptable(&request)) {
             Some(refused) => {
                 count(refused.status());
                 Err(refused)

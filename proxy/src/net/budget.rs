@@ -31,7 +31,7 @@ const FULL: usize = 65;
 const LARGEST_PIECE: usize = 128 * 1024;
 
 /// What heads have that cost nothing beside their requests.
-const SMALL_HEAD: usize = 4 * 1024;
+const SMALL_HEAD: usize = 8 * 1024;
 /// Readers that wait at most; with more of them all look again.
 const WAITING: usize = 64 * 1024;
 
@@ -337,7 +337,7 @@ mod tests {
     fn heads_that_have_come_count_for_what_sending_them_on_costs() {
         let budget = measured();
         USED.set(40 * MIB);
-        assert!(budget.promise(4000).is_none(), "no more than a request");
+        assert!(budget.promise(8000).is_none(), "no more than a request");
         let heads: Vec<_> = (0..50).map(|_| budget.promise(60_000)).collect();
         assert!(!may_read(&budget), "{}", budget.used());
         drop(heads);

@@ -29,6 +29,9 @@ const SPARED: Duration = Duration::from_millis(5);
 /// together: where configuration fills it, taking connections does not help.
 const WORTH: usize = 32;
 const WORTH_TOGETHER: usize = 4;
+/// In percent of the memory: beyond it somebody loses something however little is known
+/// of what it holds, since the alternative is that the process is killed with all.
+const LAST: usize = 85;
 
 /// Makes room whenever there is none, for ever.
 pub async fn relieve(budget: Arc<Budget>, places: Vec<Arc<Occupancy>>, metrics: Metrics) {
@@ -74,7 +77,8 @@ fn shed(budget: &Budget, places: &[Arc<Occupancy>]) -> usize {
         return 0;
     };
     let together = || places.iter().map(|places| places.weight()).sum::<usize>();
-    if weight < budget.heap() / WORTH && together() < budget.heap() / WORTH_TOGETHER {
+    let last = budget.used() > budget.heap() / 100 * LAST;
+    if !last && weight < budget.heap() / WORTH && together() < budget.heap() / WORTH_TOGETHER {
         return 0;
     }
     let excess = budget.used().saturating_sub(budget.tight_from());
@@ -176,10 +180,22 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn before_the_process_is_killed_the_heaviest_goes_however_little_is_known_of_it() {
+        let (budget, places, metrics) = setting();
+        let known = enter(&places, 1, 1);
+        let heavier = enter(&places, 2, 1000);
+        let _unknown = hold(56 * MIB);
+        poll_fn(|cx| budget.poll_room(cx)).await;
+        assert!(heavier.is_finished());
+        assert_eq!(count(&metrics), 2, "and then the other");
+        assert!(known.is_finished());
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn where_connections_hold_little_none_is_cut_off_and_reading_goes_on() {
         let (budget, places, metrics) = setting();
         let caller = enter(&places, 1, MIB);
-        let _configuration = hold(60 * MIB);
+        let _configuration = hold(50 * MIB);
         for _ in 0..20 {
             let room = poll_fn(|cx| budget.poll_room(cx));
             timeout(LONGEST, room).await.unwrap();

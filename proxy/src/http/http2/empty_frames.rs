@@ -5,6 +5,10 @@
 //! life of a connection, and then ends it with every stream on it. So they are left
 //! out before `h2` sees them, as long as they come beside frames that say something;
 //! a flood of them is still the attack that it is.
+//!
+//! A client's trailers with more fields than a head may have end the connection here
+//! ([`FieldCount`]): a head is refused with a reason once `h2` has handed it over, but
+//! trailers it keeps.
 
 use std::io;
 use std::pin::Pin;
@@ -12,13 +16,23 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::field_count::FieldCount;
+use crate::http::limits::HEADER_COUNT;
+
 /// What a client sends before its first frame.
 const PREFACE: usize = 24;
 /// Head of a frame: length, type, flags, stream.
 const HEAD: usize = 9;
 const DATA: u8 = 0;
 const HEADERS: u8 = 1;
+const CONTINUATION: u8 = 9;
 const END_STREAM: u8 = 1;
+const PADDED: u8 = 8;
+const PRIORITY: u8 = 0x20;
+/// Bytes of a HEADERS frame before its block: where padding has a length, and which
+/// other stream comes first.
+const PAD_LENGTH: usize = 1;
+const PRIORITY_FIELDS: usize = 5;
 /// Empty frames that may come in a row; each frame with content allows another one.
 const ALLOWED: u32 = 1000;
 
@@ -34,6 +48,11 @@ pub(super) struct WithoutEmptyFrames<I> {
     /// Of a whole head, what the reader has had no room for.
     unread: usize,
     allowed: u32,
+    /// The newest stream that a client began; `None` where a server is read.
+    newest: Option<u32>,
+    /// Of trailers that are coming: bytes that are no block, and the fields. Padding
+    /// behind the block counts as block, which `h2` would not read: at worst a field a byte.
+    trailers: Option<(usize, FieldCount)>,
 }
 
 impl<I> WithoutEmptyFrames<I> {
@@ -46,19 +65,27 @@ impl<I> WithoutEmptyFrames<I> {
             got: 0,
             unread: 0,
             allowed: ALLOWED,
+            newest: Some(0),
+            trailers: None,
         }
     }
 
     pub(super) const fn of_server(io: I) -> Self {
         let mut this = Self::of_client(io);
         this.content = 0;
+        this.newest = None;
         this
     }
 
     /// Whether a frame with this head is passed on; its content follows.
     fn passes(&mut self, head: [u8; HEAD]) -> bool {
-        let [a, b, c, kind, flags, ..] = head;
+        let [a, b, c, kind, flags, d, e, f, g] = head;
         self.content = u32::from_be_bytes([0, a, b, c]) as usize;
+        if kind == HEADERS {
+            self.trailers_of(flags, u32::from_be_bytes([d & 0x7f, e, f, g]));
+        } else if kind != CONTINUATION {
+            self.trailers = None;
+        }
         match kind {
             DATA if self.content == 0 && flags & END_STREAM == 0 => {
                 let left = self.allowed.checked_sub(1);
@@ -73,13 +100,48 @@ impl<I> WithoutEmptyFrames<I> {
         }
     }
 
+    /// A HEADERS frame begins: it holds trailers where its stream is no new one.
+    fn trailers_of(&mut self, flags: u8, stream: u32) {
+        let Some(newest) = self.newest else { return };
+        if stream > newest {
+            (self.newest, self.trailers) = (Some(stream), None);
+            return;
+        }
+        let mut before = 0;
+        if flags & PADDED != 0 {
+            before += PAD_LENGTH;
+        }
+        if flags & PRIORITY != 0 {
+            before += PRIORITY_FIELDS;
+        }
+        self.trailers = Some((before, FieldCount::default()));
+    }
+
+    /// Counts the fields where `content` is of trailers.
+    fn look(&mut self, content: &[u8]) -> io::Result<()> {
+        let Some((before, count)) = &mut self.trailers else {
+            return Ok(());
+        };
+        let skipped = (*before).min(content.len());
+        *before -= skipped;
+        count.feed(&content[skipped..]);
+        if count.fields() > HEADER_COUNT {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "trailers of more than 100 fields",
+            ));
+        }
+        Ok(())
+    }
+
     /// Leaves out what is empty, and keeps a head that has not come whole. Gives how
     /// many bytes are left, at the beginning.
-    fn filter(&mut self, bytes: &mut [u8]) -> usize {
+    fn filter(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
         let (mut at, mut kept) = (0, 0);
         while at < bytes.len() {
             let content = self.content.min(bytes.len() - at);
             if content > 0 {
+                self.look(&bytes[at..at + content])?;
                 bytes.copy_within(at..at + content, kept);
                 self.content -= content;
                 (at, kept) = (at + content, kept + content);
@@ -99,7 +161,7 @@ impl<I> WithoutEmptyFrames<I> {
             }
             at += HEAD;
         }
-        kept
+        Ok(kept)
     }
 }
 
@@ -145,9 +207,10 @@ impl<I: AsyncRead + Unpin> AsyncRead for WithoutEmptyFrames<I> {
                 // In the middle of a frame, as most reads of a fast stream are; or the
                 // end of the connection.
                 this.content -= bytes.len();
+                this.look(bytes)?;
                 return Poll::Ready(Ok(()));
             }
-            let kept = this.filter(bytes);
+            let kept = this.filter(bytes)?;
             out.set_filled(before + kept);
             if kept > 0 {
                 return Poll::Ready(Ok(()));
@@ -246,6 +309,44 @@ mod tests {
         for piece in [1, 2, 8, 9, 10, 33, 5000] {
             for room in [1, 5, 9, 64, 5000] {
                 assert_eq!(read(&sent, piece, room).await, kept, "{piece} {room}");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn trailers_of_more_fields_than_a_head_may_have_end_the_connection() {
+        let head = frame(1, 4, &[0x82; 150]);
+        let trailers = |fields: usize, cut: usize| {
+            // Padded, with a priority, and in two frames.
+            let block = vec![0x82; fields];
+            let before = [&[0, 0, 0, 0, 0, 0][..], &block[..cut]].concat();
+            [frame(1, 0x28, &before), frame(9, 4, &block[cut..])].concat()
+        };
+        let preface = vec![b'p'; PREFACE];
+        for (fields, passes) in [(100, true), (101, false)] {
+            for piece in [1, 9, 60, 5000] {
+                let sent = [&preface[..], &head, &trailers(fields, 60)].concat();
+                let (mut near, far) = duplex(1 << 20);
+                let mut far = WithoutEmptyFrames::of_client(far);
+                let mut all = Vec::new();
+                let mut read = Ok(0);
+                for piece in sent.chunks(piece) {
+                    near.write_all(piece).await.unwrap();
+                    let mut buffer = vec![0; 5000];
+                    let before = all.len();
+                    while read.is_ok() && all.len() - before < piece.len() {
+                        let reading = far.read(&mut buffer);
+                        // A head that has not come whole is kept.
+                        let patience = std::time::Duration::from_millis(5);
+                        let Ok(got) = tokio::time::timeout(patience, reading).await else {
+                            break;
+                        };
+                        all.extend_from_slice(&buffer[..*got.as_ref().unwrap_or(&0)]);
+                        read = got;
+                    }
+                }
+                assert_eq!(read.is_ok(), passes, "{fields} {piece}");
+                assert!(!passes || all == sent, "{fields} {piece}");
             }
         }
     }
