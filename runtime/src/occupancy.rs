@@ -247,6 +247,14 @@ impl Occupancy {
         seats.map(|seat| seat.weight()).sum()
     }
 
+    /// Connections that were cut off by [`Self::shed`] and are not gone.
+    #[must_use]
+    pub fn leaving(&self) -> usize {
+        let table = self.table.lock();
+        let seats = table.holders.values().flat_map(HashMap::values);
+        seats.filter(|seat| seat.is_shed()).count()
+    }
+
     /// Cuts off connections of `holder`, the largest first, until they held `bytes`;
     /// gives how many.
     pub fn shed(&self, holder: &Holder, bytes: usize) -> usize {

@@ -17,6 +17,7 @@ pub(crate) mod client;
 mod empty_frames;
 mod field_count;
 pub(crate) mod flow;
+mod inbox;
 mod keepalive;
 mod pipe;
 pub(crate) mod recv;
@@ -24,6 +25,8 @@ pub(crate) mod server;
 
 #[cfg(test)]
 mod tests;
+
+use std::time::Duration;
 
 use http::HeaderMap;
 use http::header::{CONNECTION, HeaderName, TE, TRANSFER_ENCODING, UPGRADE};
@@ -50,7 +53,17 @@ pub(crate) struct Tuning {
     /// answers; whoever computes, or reads only when it wants something, does not, and
     /// of such TCP alone tells who is dead.
     pub asks: bool,
+    /// Streams that a server has reset and still knows, so that what its client sent
+    /// before it heard of that is no error; and streams that a client may reset before
+    /// they were looked at. `h2` ends the connection beyond either.
+    pub resets: usize,
 }
+
+/// The same of a client. Callers that leave a thousand downloads a second must not end
+/// the connection for the others.
+const RESETS: usize = 8192;
+/// What was sent before a reset was heard of has come by then.
+const RESET_FOR: Duration = Duration::from_secs(5);
 
 /// The same on a connection that begins when memory is tight.
 const LEAST_UNSENT: usize = 32 * 1024;
@@ -73,6 +86,7 @@ pub(crate) const MESH: Tuning = Tuning {
     learn_limit: false,
     grows: true,
     asks: true,
+    resets: RESETS,
 };
 
 /// With applications.
@@ -82,6 +96,7 @@ pub(crate) const PLAIN: Tuning = Tuning {
     learn_limit: true,
     grows: false,
     asks: false,
+    resets: 512,
 };
 
 /// Removes what has no place in HTTP/2, so that `h2` does not refuse the message.

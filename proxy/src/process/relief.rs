@@ -17,10 +17,13 @@ use crate::telemetry::metrics::Metrics;
 
 /// What the program holds is counted anew so often: other threads allocate as well.
 const COUNT_EVERY: Duration = Duration::from_secs(1);
-/// What was cut off is gone after a turn or two of the event loop.
+/// What was cut off is looked for so often.
 const GOING: Duration = Duration::from_millis(1);
-/// Turns to wait before more is cut off.
-const TURNS: u32 = 4;
+/// Nobody is cut off while memory falls by `DRAINED` bytes in such a time, for a while:
+/// slow readers take what is held for them, and nothing comes meanwhile.
+const DRAINS_WITHIN: Duration = Duration::from_millis(5);
+const DRAINED: usize = 32 * 1024;
+const DRAINS_FOR: Duration = Duration::from_millis(20);
 /// Nobody waits longer than this, whatever is still held.
 const LONGEST: Duration = Duration::from_millis(60);
 /// Where that did not suffice, everybody reads for so long before it is tried again.
@@ -41,7 +44,12 @@ pub async fn relieve(budget: Arc<Budget>, places: Vec<Arc<Occupancy>>, metrics: 
             continue;
         }
         let began = Instant::now();
-        while budget.is_full() && began.elapsed() < LONGEST {
+        let spent = || began.elapsed() >= LONGEST;
+        while budget.is_full() && !spent() {
+            // What is on its way out needs no connection to end.
+            if began.elapsed() < DRAINS_FOR && drains(&budget).await {
+                continue;
+            }
             let shed = shed(&budget, &places);
             if shed == 0 {
                 break;
@@ -49,13 +57,10 @@ pub async fn relieve(budget: Arc<Budget>, places: Vec<Arc<Occupancy>>, metrics: 
             for _ in 0..shed {
                 metrics.limit("memory");
             }
-            for _ in 0..TURNS {
+            while places.iter().any(|places| places.leaving() > 0) && !spent() {
                 sleep(GOING).await;
-                heap::count();
-                if !budget.is_full() {
-                    break;
-                }
             }
+            heap::count();
         }
         let full = budget.is_full();
         budget.reopen(full);
@@ -64,6 +69,15 @@ pub async fn relieve(budget: Arc<Budget>, places: Vec<Arc<Occupancy>>, metrics: 
             budget.reopen(false);
         }
     }
+}
+
+/// True when memory falls by itself.
+async fn drains(budget: &Budget) -> bool {
+    heap::count();
+    let before = budget.used();
+    sleep(DRAINS_WITHIN).await;
+    heap::count();
+    budget.used() + DRAINED < before
 }
 
 /// Cuts off the largest connections of the heaviest holder of all listeners; gives how

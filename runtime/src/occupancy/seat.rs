@@ -108,10 +108,15 @@ impl Seat {
 
     /// About what is held for it, in bytes; nothing when it goes at once.
     pub(super) fn weight(&self) -> usize {
-        if self.verdict.load(Relaxed) == SHED {
+        if self.is_shed() {
             return 0;
         }
         CONNECTION + self.held.load(Relaxed)
+    }
+
+    /// It was told to go, whatever it does.
+    pub(super) fn is_shed(&self) -> bool {
+        self.verdict.load(Relaxed) == SHED
     }
 
     /// None when it must stay, or goes already.

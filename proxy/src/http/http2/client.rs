@@ -21,7 +21,7 @@ use super::flow::{CONNECTION_WINDOW, Flow, STREAMS};
 use super::keepalive::{Heard, Keepalive, Peer};
 use super::pipe::{Pipe, Stopped, flushed};
 use super::recv::{RecvBody, Upload};
-use super::{Tuning, strip_connection_headers};
+use super::{RESET_FOR, RESETS, Tuning, strip_connection_headers};
 use crate::http::body::Body;
 use crate::http::limits::HEADER_BYTES;
 use crate::net::budget::Budget;
@@ -106,7 +106,10 @@ where
 {
     let unsent = profile.unsent(&budget);
     let flow = Flow::new(Arc::clone(&budget), profile.grows);
-    let (io, heard) = Heard::new(WithoutEmptyFrames::of_server(io), budget);
+    let (io, heard) = Heard::new(
+        WithoutEmptyFrames::of_server(io, flow.small_frames()),
+        budget,
+    );
     let (send, mut connection) = Builder::new()
         .initial_window_size(flow.window())
         .initial_connection_window_size(CONNECTION_WINDOW)
@@ -114,6 +117,8 @@ where
         .max_send_buffer_size(unsent)
         .max_frame_size(profile.frame)
         .max_header_list_size(HEADER_BYTES)
+        .max_concurrent_reset_streams(RESETS)
+        .reset_stream_duration(RESET_FOR)
         .enable_push(false)
         .handshake(io)
         .await?;
@@ -307,6 +312,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Future for Task<I> {
         }
         this.adjust();
         let ended = Pin::new(&mut this.connection).poll(cx);
+        this.flow.join_small_frames();
         // What was read just now may allow it, and it is not sent by itself.
         if ended.is_pending() && this.adjust() {
             cx.waker().wake_by_ref();

@@ -17,6 +17,7 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::field_count::FieldCount;
+use super::inbox::{SMALL, SmallFrames};
 use crate::http::limits::HEADER_COUNT;
 
 /// What a client sends before its first frame.
@@ -48,6 +49,7 @@ pub(super) struct WithoutEmptyFrames<I> {
     /// Of a whole head, what the reader has had no room for.
     unread: usize,
     allowed: u32,
+    small: SmallFrames,
     /// The newest stream that a client began; `None` where a server is read.
     newest: Option<u32>,
     /// Of trailers that are coming: bytes that are no block, and the fields. Padding
@@ -57,7 +59,7 @@ pub(super) struct WithoutEmptyFrames<I> {
 
 impl<I> WithoutEmptyFrames<I> {
     /// Of a client, which begins with the preface.
-    pub(super) const fn of_client(io: I) -> Self {
+    pub(super) const fn of_client(io: I, small: SmallFrames) -> Self {
         Self {
             io,
             content: PREFACE,
@@ -65,13 +67,14 @@ impl<I> WithoutEmptyFrames<I> {
             got: 0,
             unread: 0,
             allowed: ALLOWED,
+            small,
             newest: Some(0),
             trailers: None,
         }
     }
 
-    pub(super) const fn of_server(io: I) -> Self {
-        let mut this = Self::of_client(io);
+    pub(super) const fn of_server(io: I, small: SmallFrames) -> Self {
+        let mut this = Self::of_client(io, small);
         this.content = 0;
         this.newest = None;
         this
@@ -93,6 +96,9 @@ impl<I> WithoutEmptyFrames<I> {
                 left.is_none()
             }
             DATA | HEADERS => {
+                if kind == DATA && self.content < SMALL {
+                    self.small.came();
+                }
                 self.allowed = (self.allowed + 1).min(ALLOWED);
                 true
             }
@@ -172,6 +178,11 @@ impl<I: AsyncRead + Unpin> AsyncRead for WithoutEmptyFrames<I> {
         out: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        if this.small.are_too_many() {
+            // The connection's task looks at them first.
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
         loop {
             if this.unread > 0 {
                 let now = this.unread.min(out.remaining());
@@ -253,7 +264,7 @@ impl<I: AsyncWrite + Unpin> AsyncWrite for WithoutEmptyFrames<I> {
 mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 
-    use super::{ALLOWED, PREFACE, WithoutEmptyFrames};
+    use super::{ALLOWED, PREFACE, SmallFrames, WithoutEmptyFrames};
 
     fn frame(kind: u8, flags: u8, content: &[u8]) -> Vec<u8> {
         let mut bytes = (content.len() as u32).to_be_bytes()[1..].to_vec();
@@ -265,7 +276,7 @@ mod tests {
     /// What is read when `sent` comes in pieces of `piece` bytes, by reads of `room`.
     async fn read(sent: &[u8], piece: usize, room: usize) -> Vec<u8> {
         let (mut near, far) = duplex(1 << 20);
-        let mut far = WithoutEmptyFrames::of_client(far);
+        let mut far = WithoutEmptyFrames::of_client(far, SmallFrames::default());
         let sent = sent.to_vec();
         let sending = tokio::spawn(async move {
             for piece in sent.chunks(piece) {
@@ -327,7 +338,7 @@ mod tests {
             for piece in [1, 9, 60, 5000] {
                 let sent = [&preface[..], &head, &trailers(fields, 60)].concat();
                 let (mut near, far) = duplex(1 << 20);
-                let mut far = WithoutEmptyFrames::of_client(far);
+                let mut far = WithoutEmptyFrames::of_client(far, SmallFrames::default());
                 let mut all = Vec::new();
                 let mut read = Ok(0);
                 for piece in sent.chunks(piece) {

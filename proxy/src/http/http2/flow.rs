@@ -24,10 +24,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
-use h2::{FlowControl, StreamId};
+use h2::{FlowControl, RecvStream, StreamId};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
+use super::inbox::{Inbox, Inboxes, SmallFrames};
 use crate::net::budget::{Budget, Holder};
 
 /// Window of a stream that nobody has read much of yet.
@@ -64,6 +65,7 @@ pub(crate) struct Flow {
     shrunk: AtomicBool,
     /// Streams that brought more than the smallest window.
     used: Mutex<HashMap<StreamId, FlowControl>>,
+    inboxes: Arc<Inboxes>,
 }
 
 #[derive(Debug, Default)]
@@ -87,6 +89,7 @@ impl Flow {
             growth: Mutex::default(),
             shrunk: AtomicBool::new(window < ASSUMED_WINDOW),
             used: Mutex::default(),
+            inboxes: Arc::default(),
         })
     }
 
@@ -100,6 +103,16 @@ impl Flow {
     #[must_use]
     pub(crate) const fn budget(&self) -> &Arc<Budget> {
         &self.budget
+    }
+
+    /// Counts what the connection's reader must count.
+    pub(super) fn small_frames(&self) -> SmallFrames {
+        self.inboxes.small_frames()
+    }
+
+    /// Joins small frames that wait; see [`Inboxes::look`].
+    pub(super) fn join_small_frames(&self) {
+        self.inboxes.look();
     }
 
     /// Streams that are open.
@@ -224,6 +237,11 @@ impl Share {
         }
         // Only what was received is given back, so this cannot fail.
         let _ = stream.release_capacity(bytes);
+    }
+
+    /// Where what comes of `stream` waits.
+    pub(super) fn inbox(&self, stream: RecvStream) -> Inbox {
+        self.flow.inboxes.open(stream)
     }
 
     /// Bytes that may wait to be read.

@@ -11,13 +11,14 @@ use runtime::occupancy::Held;
 use tokio::task::AbortHandle;
 
 use super::flow::Share;
+use super::inbox::Inbox;
 use super::pipe::counted;
 use crate::http::body::BoxError;
 
 /// What of a message comes after its head.
 #[derive(Debug)]
 pub struct RecvBody {
-    stream: RecvStream,
+    inbox: Inbox,
     share: Share,
     /// What has come and waits to be read, where somebody counts that.
     unread: Option<Held>,
@@ -58,7 +59,7 @@ impl RecvBody {
             .get(header::CONTENT_LENGTH)
             .and_then(|length| length.to_str().ok()?.parse().ok());
         Self {
-            stream,
+            inbox: share.inbox(stream),
             share,
             unread: None,
             left,
@@ -69,7 +70,7 @@ impl RecvBody {
 
     /// Counts what waits to be read, and what was read until it was sent, for who sends.
     pub(super) fn counted(mut self, unread: Held) -> Self {
-        if !self.stream.is_end_stream() {
+        if !self.inbox.lock().is_end_stream() {
             self.unread = Some(unread);
         }
         self
@@ -98,7 +99,7 @@ impl RecvBody {
 impl Drop for RecvBody {
     fn drop(&mut self) {
         // Whoever knew that nothing more comes did not ask for it.
-        if self.upload.is_some() && (self.stream.is_end_stream() || self.left == Some(0)) {
+        if self.upload.is_some() && (self.left == Some(0) || self.inbox.lock().is_end_stream()) {
             self.ended();
         }
     }
@@ -114,12 +115,18 @@ impl HttpBody for RecvBody {
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let this = self.get_mut();
         while !this.data_ended {
-            let polled = this.stream.poll_data(cx);
+            let mut unread = this.inbox.lock();
+            let polled = unread.poll_data(cx);
+            let mut ended = false;
+            if let Poll::Ready(Some(Ok(data))) = &polled {
+                this.share
+                    .give_back(unread.stream.flow_control(), data.len());
+                ended = unread.is_end_stream();
+            }
+            drop(unread);
             this.note(polled.is_ready());
             match ready!(polled) {
                 Some(Ok(data)) => {
-                    let stream = this.stream.flow_control();
-                    this.share.give_back(stream, data.len());
                     if data.is_empty() {
                         // Says nothing, and is not passed on.
                         continue;
@@ -128,7 +135,7 @@ impl HttpBody for RecvBody {
                     if let Some(left) = &mut this.left {
                         *left = left.saturating_sub(data.len() as u64);
                     }
-                    if this.stream.is_end_stream() {
+                    if ended {
                         this.ended();
                     }
                     let data = match &this.unread {
@@ -146,7 +153,7 @@ impl HttpBody for RecvBody {
                 None => this.data_ended = true,
             }
         }
-        let trailers = ready!(this.stream.poll_trailers(cx));
+        let trailers = ready!(this.inbox.lock().stream.poll_trailers(cx));
         if trailers.is_ok() {
             this.ended();
         }
@@ -158,7 +165,7 @@ impl HttpBody for RecvBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.stream.is_end_stream()
+        self.inbox.lock().is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {

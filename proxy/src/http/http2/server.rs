@@ -20,7 +20,7 @@ use super::flow::{CONNECTION_WINDOW, Flow, STREAMS};
 use super::keepalive::{Heard, Keepalive, Peer};
 use super::pipe::{Pipe, Stopped, flushed};
 use super::recv::RecvBody;
-use super::{Tuning, strip_connection_headers};
+use super::{RESET_FOR, Tuning, strip_connection_headers};
 use crate::failure::StreamReset;
 use crate::http::body::Body;
 use crate::http::grpc::is_grpc;
@@ -69,13 +69,19 @@ where
     place.head_begins();
     let _connection = place.hold(CONNECTION);
     let flow = Flow::new(Arc::clone(&budget), profile.grows);
-    let (io, heard) = Heard::new(WithoutEmptyFrames::of_client(io), budget);
+    let (io, heard) = Heard::new(
+        WithoutEmptyFrames::of_client(io, flow.small_frames()),
+        budget,
+    );
     let handshake = Builder::new()
         .initial_window_size(flow.window())
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_send_buffer_size(profile.unsent(flow.budget()))
         .max_frame_size(profile.frame)
         .max_header_list_size(HEADER_BYTES)
+        .max_concurrent_reset_streams(profile.resets)
+        .reset_stream_duration(RESET_FOR)
+        .max_pending_accept_reset_streams(profile.resets)
         .max_concurrent_streams(STREAMS)
         .handshake::<_, Bytes>(io);
     let mut connection = handshake.await?;
@@ -120,6 +126,7 @@ where
             adjust(&mut connection);
             match connection.poll_accept(cx) {
                 Poll::Pending => {
+                    flow.join_small_frames();
                     // What was read just now may allow it, and it is not sent by itself.
                     if adjust(&mut connection) {
                         cx.waker().wake_by_ref();

@@ -1,0 +1,170 @@
+//! Where small frames wait that nobody reads yet.
+//!
+//! `h2` keeps each DATA frame by itself, and ends a connection on which some ten
+//! thousands of small ones wait, with every stream on it. A reader that is slower than a
+//! server of small messages is nobody's attack. So the task of the connection takes them
+//! out of `h2` where many came, and joins what belongs to one stream. Credit is given
+//! back only for what was read, so a stream holds no more than its window here.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Weak};
+use std::task::{Context, Poll, Waker};
+
+use bytes::{Bytes, BytesMut};
+use h2::{RecvStream, StreamId};
+use parking_lot::Mutex;
+
+/// A frame with less is small; `h2` counts those as well.
+pub(super) const SMALL: usize = 256;
+/// The connection's task looks after so many small ones.
+const LOOK_AFTER: usize = 256;
+/// And reads no further after so many before it has looked.
+const MOST: usize = 1024;
+/// Small pieces that are there already are passed on together up to about so much.
+const JOINED: usize = 4 * 1024;
+
+/// Small frames that came since somebody looked, of one connection.
+#[derive(Clone, Debug, Default)]
+pub(super) struct SmallFrames(Arc<AtomicUsize>);
+
+impl SmallFrames {
+    pub(super) fn came(&self) {
+        self.0.fetch_add(1, Relaxed);
+    }
+
+    /// True when nothing more may be read before somebody has looked.
+    pub(super) fn are_too_many(&self) -> bool {
+        self.0.load(Relaxed) >= MOST
+    }
+}
+
+/// The streams of one connection that may have something to read.
+#[derive(Debug, Default)]
+pub(super) struct Inboxes {
+    small: SmallFrames,
+    open: Mutex<HashMap<StreamId, Weak<Mutex<Unread>>>>,
+}
+
+/// What came of one stream.
+#[derive(Debug)]
+pub(super) struct Unread {
+    pub(super) stream: RecvStream,
+    /// Taken out of `h2`.
+    joined: BytesMut,
+    /// Who waits for more.
+    reader: Option<Waker>,
+}
+
+/// One stream among them.
+#[derive(Debug)]
+pub(super) struct Inbox {
+    id: StreamId,
+    unread: Arc<Mutex<Unread>>,
+    all: Arc<Inboxes>,
+}
+
+impl Inboxes {
+    pub(super) fn small_frames(&self) -> SmallFrames {
+        self.small.clone()
+    }
+
+    pub(super) fn open(self: &Arc<Self>, stream: RecvStream) -> Inbox {
+        let id = stream.stream_id();
+        let ended = stream.is_end_stream();
+        let unread = Arc::new(Mutex::new(Unread {
+            stream,
+            joined: BytesMut::new(),
+            reader: None,
+        }));
+        if !ended {
+            self.open.lock().insert(id, Arc::downgrade(&unread));
+        }
+        let all = Arc::clone(self);
+        Inbox { id, unread, all }
+    }
+
+    /// Takes out of `h2` what waits there, where many small frames came. To be called by
+    /// the connection's task after it has read.
+    pub(super) fn look(&self) {
+        if self.small.0.load(Relaxed) < LOOK_AFTER {
+            return;
+        }
+        self.small.0.store(0, Relaxed);
+        let open: Vec<_> = self
+            .open
+            .lock()
+            .values()
+            .filter_map(Weak::upgrade)
+            .collect();
+        for unread in open {
+            unread.lock().take_out();
+        }
+    }
+}
+
+impl Unread {
+    fn take_out(&mut self) {
+        // `h2` wakes whoever asked last, so it is asked in the reader's name.
+        let reader = self.reader.clone();
+        let mut cx = Context::from_waker(reader.as_ref().unwrap_or(Waker::noop()));
+        while let Poll::Ready(Some(Ok(data))) = self.stream.poll_data(&mut cx) {
+            self.joined.extend_from_slice(&data);
+        }
+    }
+
+    /// As [`RecvStream::poll_data`], with small pieces together.
+    pub(super) fn poll_data(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Bytes, h2::Error>>> {
+        if self.joined.is_empty() {
+            match self.stream.poll_data(cx) {
+                Poll::Ready(Some(Ok(data))) if data.len() < SMALL => {
+                    self.joined.extend_from_slice(&data);
+                }
+                Poll::Pending => {
+                    self.waits(cx);
+                    return Poll::Pending;
+                }
+                other => return other,
+            }
+        }
+        // An end or an error comes again when it is asked for.
+        while self.joined.len() < JOINED {
+            match self.stream.poll_data(cx) {
+                Poll::Ready(Some(Ok(data))) => self.joined.extend_from_slice(&data),
+                Poll::Ready(_) => break,
+                Poll::Pending => {
+                    self.waits(cx);
+                    break;
+                }
+            }
+        }
+        Poll::Ready(Some(Ok(std::mem::take(&mut self.joined).freeze())))
+    }
+
+    fn waits(&mut self, cx: &Context<'_>) {
+        match &mut self.reader {
+            Some(reader) => reader.clone_from(cx.waker()),
+            None => self.reader = Some(cx.waker().clone()),
+        }
+    }
+
+    /// Nothing comes any more, and nothing waits.
+    pub(super) fn is_end_stream(&self) -> bool {
+        self.joined.is_empty() && self.stream.is_end_stream()
+    }
+}
+
+impl Inbox {
+    pub(super) fn lock(&self) -> parking_lot::MutexGuard<'_, Unread> {
+        self.unread.lock()
+    }
+}
+
+impl Drop for Inbox {
+    fn drop(&mut self) {
+        self.all.open.lock().remove(&self.id);
+    }
+}
