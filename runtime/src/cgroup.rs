@@ -18,9 +18,18 @@ pub fn memory_limit(root: &Path) -> Option<u64> {
     (limit > 0 && limit < NO_LIMIT).then_some(limit)
 }
 
+/// What the kernel holds for the sockets of this container, in bytes, where that counts
+/// against its memory limit: control groups of version 2 only.
+#[must_use]
+pub fn socket_memory(root: &Path) -> Option<u64> {
+    let text = std::fs::read_to_string(root.join("memory.stat")).ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("sock "));
+    line?.trim().parse().ok()
+}
+
 #[cfg(test)]
 mod tests {
-    use super::memory_limit;
+    use super::{memory_limit, socket_memory};
 
     #[test]
     fn memory_limit_is_read_from_either_version_of_control_groups() {
@@ -35,6 +44,9 @@ mod tests {
         assert_eq!(memory_limit(&dir), Some(134_217_728));
         write("memory/memory.limit_in_bytes", "9223372036854771712\n");
         assert_eq!(memory_limit(&dir), None);
+        assert_eq!(socket_memory(&dir), None, "version 1 has none");
+        write("memory.stat", "anon 8192\nsock 68157440\nshmem 0\n");
+        assert_eq!(socket_memory(&dir), Some(68_157_440));
         write("memory.max", "536870912\n");
         assert_eq!(memory_limit(&dir), Some(536_870_912));
         write("memory.max", "max\n");

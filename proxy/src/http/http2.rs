@@ -59,11 +59,14 @@ pub(crate) struct Tuning {
     pub resets: usize,
 }
 
-/// The same of a client. Callers that leave a thousand downloads a second must not end
-/// the connection for the others.
-const RESETS: usize = 8192;
+/// The same of a client. Callers that leave thousands of calls a second must not end the
+/// connection for the others.
+const RESETS: usize = 16 * 1024;
 /// What was sent before a reset was heard of has come by then.
-const RESET_FOR: Duration = Duration::from_secs(5);
+const RESET_FOR: Duration = Duration::from_secs(2);
+/// Frames that came for a stream after that, over the whole life of a connection, until
+/// `h2` ends it: each costs some hundred bytes while nobody reads the answer.
+const RESET_ERRORS: usize = 64 * 1024;
 
 /// The same on a connection that begins when memory is tight.
 const LEAST_UNSENT: usize = 32 * 1024;

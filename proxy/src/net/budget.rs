@@ -48,6 +48,8 @@ pub struct Budget {
     promised: AtomicUsize,
     /// What the program holds of memory, in bytes.
     used: fn() -> usize,
+    /// What the kernel holds for its sockets, where that counts, in bytes.
+    sockets: AtomicUsize,
     /// Nobody may read.
     closed: AtomicBool,
     /// Everybody may read, though it is full.
@@ -86,6 +88,7 @@ impl Budget {
             grown: AtomicUsize::new(0),
             promised: AtomicUsize::new(0),
             used,
+            sockets: AtomicUsize::new(0),
             closed: AtomicBool::new(false),
             spared: AtomicBool::new(false),
             waiting: Mutex::default(),
@@ -102,7 +105,12 @@ impl Budget {
     /// What the process holds of memory, or will without reading more, in bytes.
     #[must_use]
     pub fn used(&self) -> usize {
-        (self.used)() + self.promised.load(Relaxed)
+        (self.used)() + self.promised.load(Relaxed) + self.sockets.load(Relaxed)
+    }
+
+    /// Notes what the kernel holds for the sockets, in bytes.
+    pub fn note_sockets(&self, bytes: usize) {
+        self.sockets.store(bytes, Relaxed);
     }
 
     /// Counts a head of so many bytes until the guard is dropped: it is held once more
@@ -331,6 +339,16 @@ mod tests {
         budget.reopen(false);
         reader.await.unwrap();
         assert!(may_read(&budget));
+    }
+
+    #[test]
+    fn what_the_kernel_holds_for_sockets_counts() {
+        let budget = measured();
+        USED.set(20 * MIB);
+        budget.note_sockets(10 * MIB);
+        assert!(!budget.is_tight());
+        budget.note_sockets(25 * MIB);
+        assert!(budget.is_full());
     }
 
     #[test]

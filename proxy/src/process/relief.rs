@@ -5,9 +5,11 @@
 //! address where none is proven, is one holder however many connections it has, so an
 //! honest caller beside a flood is not the heaviest.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use runtime::cgroup::{ROOT, socket_memory};
 use runtime::occupancy::Occupancy;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -16,7 +18,7 @@ use crate::process::heap;
 use crate::telemetry::metrics::Metrics;
 
 /// What the program holds is counted anew so often: other threads allocate as well.
-const COUNT_EVERY: Duration = Duration::from_secs(1);
+const COUNT_EVERY: Duration = Duration::from_millis(250);
 /// What was cut off is looked for so often.
 const GOING: Duration = Duration::from_millis(1);
 /// Nobody is cut off while memory falls by `DRAINED` bytes in such a time, for a while:
@@ -40,7 +42,7 @@ const LAST: usize = 85;
 pub async fn relieve(budget: Arc<Budget>, places: Vec<Arc<Occupancy>>, metrics: Metrics) {
     loop {
         if timeout(COUNT_EVERY, budget.filled()).await.is_err() {
-            heap::count();
+            count(&budget);
             continue;
         }
         let began = Instant::now();
@@ -60,7 +62,7 @@ pub async fn relieve(budget: Arc<Budget>, places: Vec<Arc<Occupancy>>, metrics: 
             while places.iter().any(|places| places.leaving() > 0) && !spent() {
                 sleep(GOING).await;
             }
-            heap::count();
+            count(&budget);
         }
         let full = budget.is_full();
         budget.reopen(full);
@@ -71,12 +73,21 @@ pub async fn relieve(budget: Arc<Budget>, places: Vec<Arc<Occupancy>>, metrics: 
     }
 }
 
+/// Counts anew what is held for the program, by itself and by the kernel.
+fn count(budget: &Budget) {
+    heap::count();
+    // Some ten microseconds, so not before every read.
+    if let Some(bytes) = socket_memory(Path::new(ROOT)) {
+        budget.note_sockets(usize::try_from(bytes).unwrap_or(usize::MAX));
+    }
+}
+
 /// True when memory falls by itself.
 async fn drains(budget: &Budget) -> bool {
-    heap::count();
+    count(budget);
     let before = budget.used();
     sleep(DRAINS_WITHIN).await;
-    heap::count();
+    count(budget);
     budget.used() + DRAINED < before
 }
 

@@ -21,7 +21,7 @@ use super::flow::{CONNECTION_WINDOW, Flow, STREAMS};
 use super::keepalive::{Heard, Keepalive, Peer};
 use super::pipe::{Pipe, Stopped, flushed};
 use super::recv::{RecvBody, Upload};
-use super::{RESET_FOR, RESETS, Tuning, strip_connection_headers};
+use super::{RESET_ERRORS, RESET_FOR, RESETS, Tuning, strip_connection_headers};
 use crate::http::body::Body;
 use crate::http::limits::HEADER_BYTES;
 use crate::net::budget::Budget;
@@ -119,6 +119,7 @@ where
         .max_header_list_size(HEADER_BYTES)
         .max_concurrent_reset_streams(RESETS)
         .reset_stream_duration(RESET_FOR)
+        .max_local_error_reset_streams(Some(RESET_ERRORS))
         .enable_push(false)
         .handshake(io)
         .await?;

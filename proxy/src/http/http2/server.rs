@@ -81,6 +81,7 @@ where
         .max_header_list_size(HEADER_BYTES)
         .max_concurrent_reset_streams(profile.resets)
         .reset_stream_duration(RESET_FOR)
+        .max_local_error_reset_streams(Some(profile.resets.max(1024) * 4))
         .max_pending_accept_reset_streams(profile.resets)
         .max_concurrent_streams(STREAMS)
         .handshake::<_, Bytes>(io);
