@@ -29,8 +29,8 @@ use policy::{
     mode::{AccessMode, Enforcement},
     name::ObjectRef,
     protocol::Protocol,
+    route::Match,
 };
-use wire::v1;
 
 pub use self::defaults::Defaults;
 pub(crate) use self::published::EncodedResource;
@@ -170,10 +170,24 @@ pub(crate) struct PortEntry {
     pub(crate) nothing: OnceLock<Arc<EncodedResource>>,
 }
 
+/// Where a port is served.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Endpoint {
+    pub(crate) ip: IpAddr,
+    pub(crate) port: u16,
+    /// See [`identity_at`].
+    pub(crate) identity: String,
+    /// The pod behind the address, if any.
+    pub(crate) pod: Option<ObjectKey>,
+    pub(crate) zone: String,
+    /// Whether bytes are relayed without looking at them.
+    pub(crate) opaque: bool,
+}
+
 /// An endpoint that may be published, depending on the others.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct EndpointState {
-    pub(crate) endpoint: v1::Endpoint,
+    pub(crate) endpoint: Endpoint,
     pub(crate) node: Arc<str>,
     pub(crate) ready: bool,
     /// Not ready, but would answer while it terminates.
@@ -202,8 +216,7 @@ pub(crate) struct Split {
     /// The split and the groups that it refers to.
     pub(crate) origins: Vec<(ObjectRef, i64)>,
     pub(crate) created: i64,
-    /// `None` applies to everything.
-    pub(crate) matches: Option<Vec<v1::HttpMatch>>,
+    pub(crate) when: Match,
     /// Without repetition, in the order of the object.
     pub(crate) backends: Vec<(ObjectKey, u32)>,
 }

@@ -20,7 +20,7 @@ pub use facts::{
     ServicePort, SliceFacts, SlicePort,
 };
 pub use key::ObjectKey;
-pub(crate) use key::{object, origin};
+pub(crate) use key::{named, object, origin};
 pub use smi::{
     BindingFacts, GroupFacts, Meta, SplitFacts, TargetFacts, TcpRouteFacts, UdpRouteFacts,
 };

@@ -306,12 +306,9 @@ fn services_that_name(
 fn pods_behind(before: &Index, service: &ObjectKey) -> impl Iterator<Item = ObjectKey> {
     let entry = before.services.get(service);
     let ports = entry.into_iter().flat_map(|entry| entry.ports.values());
-    let endpoints = ports
+    ports
         .flat_map(|port| &port.candidates)
-        .map(|it| &it.endpoint);
-    endpoints
-        .filter(|endpoint| !endpoint.pod.is_empty())
-        .map(|endpoint| ObjectKey::new(&endpoint.namespace, &endpoint.pod))
+        .filter_map(|candidate| candidate.endpoint.pod.clone())
 }
 
 /// What a pod serves, if of these Services it serves what was found.

@@ -3,6 +3,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
     sync::Arc,
 };
 
@@ -10,7 +11,7 @@ use wire::{names, v1};
 
 use super::endpoints::endpoints;
 use crate::model::published::EncodedResource;
-use crate::model::{Index, Model, PodId, PortEntry, ServiceEntry};
+use crate::model::{Index, Model, PodId, PortEntry, ServiceEntry, changes::Interest};
 use crate::world::ObjectKey;
 
 impl Model {
@@ -33,7 +34,7 @@ impl Model {
             set.add(resource.clone());
         }
         for name in destinations {
-            let Some(names::Name::Destination { ip, port }) = names::parse(name) else {
+            let Some((ip, port)) = address(name) else {
                 continue;
             };
             let destination = index.destination(ip, port);
@@ -46,9 +47,17 @@ impl Model {
         }
         Some(set.resources)
     }
-}
 
-impl Model {
+    /// What [`Self::resolve`] reads for this pod and these destinations.
+    pub fn interest<'a>(
+        &self,
+        pod: &PodId,
+        destinations: impl IntoIterator<Item = &'a String>,
+    ) -> Interest {
+        let addresses = destinations.into_iter().filter_map(|name| address(name));
+        Interest::of(&self.index, pod, addresses)
+    }
+
     /// Brings what a pod's proxy has of some Services up to date, when nothing but the
     /// state of their endpoints changed. Returns the names of those resources.
     pub fn refresh<'a>(
@@ -82,6 +91,14 @@ impl Model {
             }
         }
         refreshed
+    }
+}
+
+/// What a destination resource is about; `None` for another name.
+fn address(name: &str) -> Option<(IpAddr, u16)> {
+    match names::parse(name)? {
+        names::Name::Destination { ip, port } => Some((ip, port)),
+        _ => None,
     }
 }
 
