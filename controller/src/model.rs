@@ -9,6 +9,7 @@
 //!
 //! May import `problem` and `world`, and never what makes it (`compile`) or reads it.
 
+pub(crate) mod bindings;
 pub(crate) mod changes;
 pub(crate) mod compiled;
 mod defaults;
@@ -32,6 +33,7 @@ use policy::{
     route::Match,
 };
 
+use self::bindings::Bindings;
 pub use self::defaults::Defaults;
 pub(crate) use self::published::EncodedResource;
 pub(crate) use self::targets::{Mapped, Target, TargetRule, Targets};
@@ -143,6 +145,7 @@ pub(crate) struct Index {
     pub(crate) services: BTreeMap<ObjectKey, Arc<ServiceEntry>>,
     pub(crate) pods: Arc<BTreeMap<ObjectKey, Arc<PodEntry>>>,
     pub(crate) targets: Arc<Targets>,
+    pub(crate) bindings: Arc<Bindings>,
     /// Whom each object concerns, once somebody asks.
     pub(crate) uses: Arc<OnceLock<uses::Uses>>,
     /// Pods with a running proxy by account, once somebody asks.

@@ -21,14 +21,13 @@ use policy::{
 use self::destination::Destination;
 use self::ports::{Pods, Ports, port_set};
 use super::{
-    bindings::Bindings,
     findings::{About, Findings},
     protocols::Protocols,
     routes::{Group, Routes, UDP_NOT_ENFORCED},
     slices::ByPort,
 };
 use crate::{
-    model::{Defaults, Target, TargetRule, Targets},
+    model::{Defaults, Target, TargetRule, Targets, bindings::Bindings},
     problem::{Reason, few},
     world::{self, ObjectKey, TargetFacts, World, object, origin},
 };

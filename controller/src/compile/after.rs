@@ -93,6 +93,7 @@ fn states_only(world: &World, before: &Index) -> Option<(Index, Changes)> {
         services,
         pods: before.pods.clone(),
         targets: before.targets.clone(),
+        bindings: before.bindings.clone(),
         uses: before.uses.clone(),
         running: before.running.clone(),
     };
@@ -223,6 +224,7 @@ fn pods_and_places(world: &World, before: &Index) -> Option<(Index, Changes)> {
         services,
         pods,
         targets: before.targets.clone(),
+        bindings: before.bindings.clone(),
         uses: before.uses.clone(),
         running: if dirty.iter().any(meshed) {
             Arc::default()

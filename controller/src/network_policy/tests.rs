@@ -89,7 +89,7 @@ impl Case {
     }
 
     fn plan(&self) -> Plan {
-        plan(&self.cluster.world(), &self.defaults, &self.foreign)
+        plan(&self.cluster.compile_with(&self.defaults).0, &self.foreign)
     }
 
     fn network(&self) -> Network {

@@ -10,7 +10,7 @@ use policy::{
 
 use super::Reading;
 use crate::{
-    compile::bindings::Binding,
+    model::bindings::Binding,
     problem::{Reason, few},
     world::ObjectKey,
 };
