@@ -94,16 +94,7 @@ impl Bench {
         let (trusted, handle, all) = (roots.clone(), certificate.clone(), metrics.clone());
         let server = tokio::spawn(async move {
             let connections = all.connections;
-            serve(
-                listener,
-                &trusted,
-                &handle,
-                services,
-                connections,
-                &all.limits,
-                stopping,
-            )
-            .await;
+            serve(listener, &trusted, &handle, services, connections, stopping).await;
         });
         Self {
             addr,
