@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crds::smi::{HTTPRouteGroup, IdentityBinding, TCPRoute, TrafficSplit, TrafficTarget, UDPRoute};
 use kube::core::{ApiResource, DynamicObject};
 use policy::name::{Kind, ObjectRef};
 use serde_json::Value;
@@ -12,6 +11,7 @@ use tokio::time::Instant;
 use crate::network_policy::InForce;
 use crate::observe::acknowledged::Tally;
 use crate::problem::{Condition, ObjectReport, few};
+use crate::world::kinds;
 
 /// Time between two writes of an object whose counts only tick.
 pub(crate) const COUNT_EVERY: Duration = Duration::from_secs(5);
@@ -231,20 +231,20 @@ pub(super) fn read(kind: Kind, object: &DynamicObject) -> (ObjectRef, Written) {
     )
 }
 
+/// The kinds that have a status.
+pub(super) fn kinds() -> impl Iterator<Item = (Kind, ApiResource)> {
+    let rows = kinds::ROWS.iter().filter(|row| row.has_status);
+    rows.filter_map(|row| Some((row.object?, (row.resource)())))
+}
+
 /// How the API names a kind; none for kinds whose status is not ours.
 pub(super) fn resource(kind: Kind) -> Option<ApiResource> {
-    Some(match kind {
-        Kind::TrafficSplit => ApiResource::erase::<TrafficSplit>(&()),
-        Kind::TrafficTarget => ApiResource::erase::<TrafficTarget>(&()),
-        Kind::HttpRouteGroup => ApiResource::erase::<HTTPRouteGroup>(&()),
-        Kind::TcpRoute => ApiResource::erase::<TCPRoute>(&()),
-        Kind::UdpRoute => ApiResource::erase::<UDPRoute>(&()),
-        Kind::IdentityBinding => ApiResource::erase::<IdentityBinding>(&()),
-        _ => return None,
-    })
+    let row = kinds::row(kind).filter(|row| row.has_status)?;
+    Some((row.resource)())
 }
 
 /// `group/version` of a kind, as Events name it.
 pub(crate) fn api_version(kind: Kind) -> String {
-    resource(kind).map_or_else(|| "v1".to_owned(), |resource| resource.api_version)
+    let resource = kinds::row(kind).map(|row| (row.resource)());
+    resource.map_or_else(|| "v1".to_owned(), |resource| resource.api_version)
 }

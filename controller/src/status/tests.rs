@@ -3,6 +3,7 @@
 use super::conditions::RECONNECT;
 use super::*;
 use crate::network_policy::InForce;
+use policy::name::Kind;
 use serde_json::Value;
 use std::sync::Arc;
 

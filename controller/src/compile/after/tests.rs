@@ -398,3 +398,23 @@ fn pod_that_comes_goes_or_changes_a_label_costs_a_fraction_of_a_whole_compile() 
     let at = told.addresses("endpoints/shop/svc-7:80");
     assert!(at.contains(&"10.5.0.8:8080".to_owned()), "{at:?}");
 }
+
+/// ConfigMap is in the table of kinds in tests only.
+#[test]
+fn a_change_of_any_kind_but_pods_and_slices_takes_the_long_way() {
+    let cluster = cluster::shop();
+    let map = json!({"apiVersion": "v1", "kind": "ConfigMap",
+        "metadata": {"name": "m", "namespace": "shop"}, "data": {"a": "1"}});
+    let mut collector = Collector::default();
+    for object in cluster.objects() {
+        cluster::apply(&mut collector, object);
+    }
+    let world = collector.world();
+    let (model, ..) = Model::compile(&world, &Defaults::default());
+    let pod = cluster::pod("late", "10.0.0.99", "web");
+    cluster::apply(&mut collector, &pod);
+    assert!(pods_and_places(&collector.world(), &model.index).is_some());
+    cluster::apply(&mut collector, &map);
+    assert!(pods_and_places(&collector.world(), &model.index).is_none());
+    assert!(states_only(&collector.world(), &model.index).is_none());
+}
