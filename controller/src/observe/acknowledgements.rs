@@ -110,6 +110,7 @@ pub(super) struct Needs {
     pub(super) generation: i64,
     pub(super) acknowledged: bool,
     pub(super) nack: String,
+    pub(super) too_old: bool,
 }
 
 impl Acknowledgements {
@@ -294,6 +295,7 @@ fn needs(state: &v1::ProxyState) -> BTreeMap<ObjectRef, Needs> {
             generation: object.needed,
             acknowledged: object.acknowledged,
             nack: object.nack.clone(),
+            too_old: object.too_old,
         };
         Some((name, needs))
     });

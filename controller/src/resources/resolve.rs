@@ -7,28 +7,41 @@ use std::{
     sync::Arc,
 };
 
-use wire::{names, v1};
+use policy::name::ObjectRef;
+use wire::{capability::Capabilities, names, v1};
 
 use super::endpoints::endpoints;
 use crate::model::published::EncodedResource;
 use crate::model::{Index, Model, PodId, PortEntry, ServiceEntry, changes::Interest};
 use crate::world::ObjectKey;
 
+/// What one proxy needs.
+#[derive(Clone, Debug, Default)]
+pub struct ResourceSet {
+    /// By name, without the trust bundle.
+    pub resources: BTreeMap<String, Arc<EncodedResource>>,
+    /// What is not among them because the proxy could not use it: the objects that it was
+    /// made from, with their generations.
+    pub left_out: Vec<(ObjectRef, i64)>,
+}
+
 impl Model {
-    /// Every resource that the proxy of `pod` needs, by name, without the trust
-    /// bundle. `destinations` are names of destination resources; one that is no
-    /// such name is left out of the set. `None` when there is no such pod.
+    /// Every resource that the proxy of `pod` needs and can use. `destinations` are names
+    /// of destination resources; one that is no such name is left out of the set. `None`
+    /// when there is no such pod.
     pub fn resolve(
         &self,
         pod: &PodId,
         destinations: &BTreeSet<String>,
-    ) -> Option<BTreeMap<String, Arc<EncodedResource>>> {
+        capabilities: &Capabilities,
+    ) -> Option<ResourceSet> {
         let index = &self.index;
         let facts = index.world.pods.get(pod)?;
-        let mut set = ResourceSet {
+        let mut set = Gathering {
             index,
             node: &facts.node,
-            resources: BTreeMap::new(),
+            capabilities,
+            set: ResourceSet::default(),
         };
         for resource in index.workload(pod, facts) {
             set.add(resource.clone());
@@ -45,7 +58,7 @@ impl Model {
                 Vec::new(),
             )));
         }
-        Some(set.resources)
+        Some(set.set)
     }
 
     /// What [`Self::resolve`] reads for this pod and these destinations.
@@ -102,16 +115,21 @@ fn address(name: &str) -> Option<(IpAddr, u16)> {
     }
 }
 
-struct ResourceSet<'a> {
+struct Gathering<'a> {
     index: &'a Index,
     node: &'a Arc<str>,
-    resources: BTreeMap<String, Arc<EncodedResource>>,
+    capabilities: &'a Capabilities,
+    set: ResourceSet,
 }
 
-impl ResourceSet<'_> {
+impl Gathering<'_> {
     fn add(&mut self, published: Arc<EncodedResource>) {
-        self.resources
-            .insert(published.resource.name.clone(), published);
+        let resource = &published.resource;
+        if self.capabilities.suffice_for(resource) {
+            self.set.resources.insert(resource.name.clone(), published);
+        } else {
+            self.set.left_out.extend(published.origins.iter().cloned());
+        }
     }
 
     /// Adds what a destination refers to.
@@ -144,7 +162,7 @@ impl ResourceSet<'_> {
         let Some(port_entry) = entry.ports.get(&port) else {
             return;
         };
-        if self.resources.contains_key(name) {
+        if self.set.resources.contains_key(name) {
             return;
         }
         self.add(self.index.service(&key, entry, port, port_entry).clone());
@@ -163,3 +181,6 @@ impl ResourceSet<'_> {
         self.add(endpoints(key, entry, port, at, self.node));
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,6 +5,7 @@ use tokio::time::sleep;
 use super::*;
 
 mod bench;
+mod capabilities;
 mod limits;
 use bench::*;
 

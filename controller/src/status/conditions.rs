@@ -74,7 +74,7 @@ impl Status {
         condition.message = format!("{}; {}", condition.message, udp.message);
         match udp.lacks {
             // What a proxy could not use is the worse news.
-            Some(reason) if condition.reason != "Nacked" => {
+            Some(reason) if !["Nacked", "ProxyTooOld"].contains(&condition.reason) => {
                 condition.status = false;
                 condition.reason = reason;
             }
@@ -107,6 +107,7 @@ pub(super) fn programmed(accepted: bool, tally: &Tally) -> Condition {
         needed,
         acknowledged,
         nack,
+        too_old,
         away,
         unheard,
     } = tally;
@@ -117,6 +118,13 @@ pub(super) fn programmed(accepted: bool, tally: &Tally) -> Condition {
     let (status, reason) = if let Some((pod, why)) = nack {
         message = format!("{message}; {pod} could not use it: {why}");
         (false, "Nacked")
+    } else if !too_old.is_empty() {
+        message = format!(
+            "{message}; the proxies of {} are too old for it and allow nothing by it: restart \
+             these pods",
+            few(too_old)
+        );
+        (false, "ProxyTooOld")
     } else if *unheard > 0 && acknowledged == needed {
         message = format!(
             "{message}; {unheard} have not connected since this controller started, so not \
@@ -141,7 +149,10 @@ impl Tally {
     /// Whether proxies are lacking, and all of them are without a stream.
     pub(super) fn only_lacks_absent(&self) -> bool {
         let absent = !self.away.is_empty() || self.unheard > 0;
-        absent && self.nack.is_none() && self.acknowledged + self.away.len() == self.needed
+        absent
+            && self.nack.is_none()
+            && self.too_old.is_empty()
+            && self.acknowledged + self.away.len() == self.needed
     }
 }
 

@@ -15,6 +15,8 @@ use wire::v1;
 
 const PATH: &str = "/apis/split.smi-spec.io/v1alpha4/namespaces/shop/trafficsplits/canary";
 
+mod too_old;
+
 fn canary() -> ObjectRef {
     ObjectRef::new(Kind::TrafficSplit, "shop", "canary")
 }
@@ -67,6 +69,7 @@ impl Bench {
             needed: generation,
             acknowledged,
             nack: nack.to_owned(),
+            ..v1::ObjectState::default()
         };
         self.writer.observed.note(
             1,
@@ -370,7 +373,7 @@ impl Bench {
             object: Some(v1::ObjectRef::from(&target)),
             needed: generation,
             acknowledged: true,
-            nack: String::new(),
+            ..v1::ObjectState::default()
         };
         let state = v1::ProxyState {
             namespace: "shop".to_owned(),

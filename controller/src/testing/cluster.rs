@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use kube::core::{DynamicObject, Resource};
 use serde_json::{Value, json};
+use wire::capability::Capabilities;
 
 use crate::{
     model::{Defaults, Model, PodId, published::EncodedResource},
@@ -103,7 +104,9 @@ pub(crate) fn resolve(
         .iter()
         .map(|at| format!("destination/{at}"))
         .collect();
-    model.resolve(&PodId::new("shop", pod), &names).unwrap()
+    let capabilities = Capabilities::default();
+    let set = model.resolve(&PodId::new("shop", pod), &names, &capabilities);
+    set.unwrap().resources
 }
 
 /// Resources by name, with readers that fail loudly.

@@ -297,6 +297,7 @@ pub(super) fn asks(destinations: &[&str]) -> v1::Hello {
         proxy_version: "test".to_owned(),
         held: HashMap::new(),
         destinations: destinations.iter().map(|name| (*name).to_owned()).collect(),
+        capabilities: Vec::new(),
     }
 }
 
