@@ -18,7 +18,7 @@
 pub(crate) mod certify;
 pub(crate) mod own_certificate;
 pub(crate) mod reconciler;
-mod secret;
+pub(crate) mod secret;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};

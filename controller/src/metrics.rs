@@ -3,6 +3,8 @@
 //!
 //! May import nothing else of this crate.
 
+mod register;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -12,7 +14,6 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
-use prometheus_client::registry::Registry;
 use runtime::limit::Reached;
 
 /// Everything, handed to the parts that count.
@@ -335,183 +336,5 @@ impl CertifyMetrics {
     /// Answers with this outcome so far.
     pub fn answers(&self, outcome: CertifyResult) -> u64 {
         self.answers.get_or_create(&OutcomeLabel { outcome }).get()
-    }
-}
-
-impl Metrics {
-    /// Puts everything under `weft_controller_`.
-    pub fn register(registry: &mut Registry) -> Self {
-        let metrics = Self::default();
-        runtime::metrics::register(registry);
-        let registry = registry.sub_registry_with_prefix("weft_controller");
-        let m = &metrics;
-        registry.register(
-            "certify_answers",
-            "Requests for a certificate by outcome",
-            m.certify.answers.clone(),
-        );
-        registry.register("streams", "Open streams to proxies", m.stream.open.clone());
-        registry.register(
-            "batches",
-            "Batches sent to proxies",
-            m.stream.batches.clone(),
-        );
-        registry.register(
-            "resources",
-            "Resources sent to proxies",
-            m.stream.resources.clone(),
-        );
-        registry.register(
-            "nacks",
-            "Resources that a proxy could not use",
-            m.stream.nacks.clone(),
-        );
-        registry.register(
-            "destinations_left_out",
-            "Destinations that exceeded the bound of one proxy, or whose names are none",
-            m.stream.left_out.clone(),
-        );
-        registry.register(
-            "answer_seconds",
-            "Time from sending a batch to its answer",
-            m.stream.answer_seconds.clone(),
-        );
-        registry.register(
-            "root_remaining_seconds",
-            "Remaining life of the root",
-            m.authority.root_seconds.clone(),
-        );
-        registry.register(
-            "issuer_remaining_seconds",
-            "Remaining life of the issuer, 0 while none can be used",
-            m.authority.issuer_seconds.clone(),
-        );
-        registry.register(
-            "serving_remaining_seconds",
-            "Remaining life of this replica's own certificate",
-            m.authority.serving_seconds.clone(),
-        );
-        registry.register(
-            "connections",
-            "Open connections to the gRPC port",
-            m.connections.open.clone(),
-        );
-        registry.register(
-            "handshakes_failed",
-            "TLS handshakes that failed or took too long",
-            m.connections.handshakes_failed.clone(),
-        );
-        registry.register(
-            "connections_turned_away",
-            "Connections turned away or closed because too many were open or came",
-            m.connections.turned_away.clone(),
-        );
-        registry.register(
-            "objects_left_out",
-            "Times that an object of this kind was listed or changed and could not be read",
-            m.world.unreadable.clone(),
-        );
-        registry.register(
-            "skipped_ports",
-            "Inbound ports that reach applications past their proxies, added up over the pods of a namespace",
-            m.world.skipped_ports.clone(),
-        );
-        registry.register(
-            "objects_rewritten",
-            "SMI objects written anew so that none is stored in an older version",
-            m.storage.rewritten.clone(),
-        );
-        registry.register(
-            "object_rewrites_failed",
-            "Failed tries to write an SMI object anew",
-            m.storage.failed.clone(),
-        );
-        registry.register(
-            "proxies_away",
-            "Proxies without a stream whose pods are there",
-            m.observed.away.clone(),
-        );
-        registry.register(
-            "proxies_away_forgotten",
-            "Proxies without a stream whose last state did not fit",
-            m.observed.away_forgotten.clone(),
-        );
-        registry.register(
-            "remembered_destinations",
-            "Destinations that workloads used and are remembered",
-            m.observed.destinations.clone(),
-        );
-        registry.register(
-            "remembered_destinations_forgotten",
-            "Remembered destinations that went because there were too many",
-            m.observed.destinations_forgotten.clone(),
-        );
-        registry.register(
-            "statuses_written",
-            "Object statuses written",
-            m.statuses.clone(),
-        );
-        registry.register(
-            "bundles_written",
-            "Trust bundles written",
-            m.bundles.clone(),
-        );
-        registry.register(
-            "network_policies_written",
-            "NetworkPolicies for UDP written and withdrawn",
-            m.network_policies.clone(),
-        );
-        registry.register(
-            "events_dropped",
-            "Events that did not fit into the queue",
-            m.events_dropped.clone(),
-        );
-        registry.register(
-            "lease_held",
-            "1 while this replica holds the lease",
-            m.leader.clone(),
-        );
-        registry.register(
-            "peers",
-            "Other replicas that this one hears",
-            m.peers.clone(),
-        );
-        registry.register(
-            "reports",
-            "Reports of proxies, own and told by other replicas, by what became of them",
-            m.reports.taken.clone(),
-        );
-        registry.register(
-            "report_edges",
-            "Edges of the last minutes that are held",
-            m.reports.edges.clone(),
-        );
-        registry.register(
-            "report_slots_dropped",
-            "Slots of a pod that were forgotten early because it held most and all together too much",
-            m.reports.slots_dropped.clone(),
-        );
-        registry.register(
-            "report_bytes",
-            "Bytes that the held edges take at most",
-            m.reports.bytes.clone(),
-        );
-        registry.register(
-            "metrics_api_answers",
-            "Answers of the metrics API by HTTP status",
-            m.api.answers.clone(),
-        );
-        registry.register(
-            "metrics_api_turned_away",
-            "Connections to the metrics API that were closed because too many were open",
-            m.api.turned_away.clone(),
-        );
-        registry.register(
-            "metrics_api_unlisted_kinds",
-            "Kinds of objects that the metrics API waits for",
-            m.api.unlisted.clone(),
-        );
-        m.limits.register(registry);
-        metrics
     }
 }

@@ -9,6 +9,7 @@
 //!
 //! May import `problem` and `world`, and never what makes it (`compile`) or reads it.
 
+pub(crate) mod bindings;
 pub(crate) mod changes;
 pub(crate) mod compiled;
 mod defaults;
@@ -29,9 +30,10 @@ use policy::{
     mode::{AccessMode, Enforcement},
     name::ObjectRef,
     protocol::Protocol,
+    route::Match,
 };
-use wire::v1;
 
+use self::bindings::Bindings;
 pub use self::defaults::Defaults;
 pub(crate) use self::published::EncodedResource;
 pub(crate) use self::targets::{Mapped, Target, TargetRule, Targets};
@@ -143,6 +145,7 @@ pub(crate) struct Index {
     pub(crate) services: BTreeMap<ObjectKey, Arc<ServiceEntry>>,
     pub(crate) pods: Arc<BTreeMap<ObjectKey, Arc<PodEntry>>>,
     pub(crate) targets: Arc<Targets>,
+    pub(crate) bindings: Arc<Bindings>,
     /// Whom each object concerns, once somebody asks.
     pub(crate) uses: Arc<OnceLock<uses::Uses>>,
     /// Pods with a running proxy by account, once somebody asks.
@@ -170,10 +173,24 @@ pub(crate) struct PortEntry {
     pub(crate) nothing: OnceLock<Arc<EncodedResource>>,
 }
 
+/// Where a port is served.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Endpoint {
+    pub(crate) ip: IpAddr,
+    pub(crate) port: u16,
+    /// See [`identity_at`].
+    pub(crate) identity: String,
+    /// The pod behind the address, if any.
+    pub(crate) pod: Option<ObjectKey>,
+    pub(crate) zone: String,
+    /// Whether bytes are relayed without looking at them.
+    pub(crate) opaque: bool,
+}
+
 /// An endpoint that may be published, depending on the others.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct EndpointState {
-    pub(crate) endpoint: v1::Endpoint,
+    pub(crate) endpoint: Endpoint,
     pub(crate) node: Arc<str>,
     pub(crate) ready: bool,
     /// Not ready, but would answer while it terminates.
@@ -202,8 +219,7 @@ pub(crate) struct Split {
     /// The split and the groups that it refers to.
     pub(crate) origins: Vec<(ObjectRef, i64)>,
     pub(crate) created: i64,
-    /// `None` applies to everything.
-    pub(crate) matches: Option<Vec<v1::HttpMatch>>,
+    pub(crate) when: Match,
     /// Without repetition, in the order of the object.
     pub(crate) backends: Vec<(ObjectKey, u32)>,
 }

@@ -11,14 +11,13 @@
 //! that need it say so. Between a foreign policy's creation and the withdrawal of
 //! ours lie the watch and one call, during which both hold.
 //!
-//! `plan` decides, purely, from a World and the policies that stand; [`Reconciler`]
+//! `plan` decides, purely, from a Model and the policies that stand; [`Reconciler`]
 //! carries it out.
 //!
 //! Only where the chart value `access.udpNetworkPolicies` asks for it, because it
 //! needs the right to write NetworkPolicies everywhere.
 //!
-//! May import `apiserver`, `model`, `problem`, `translate` and `world`, and of
-//! `compile` the bindings.
+//! May import `apiserver`, `model`, `problem`, `translate` and `world`.
 
 mod live;
 mod permit;

@@ -140,9 +140,9 @@ pub(crate) async fn serve(
     certificate: &CertHandle,
     services: Services,
     metrics: ConnectionMetrics,
-    limits: &Reached,
     stop: watch::Receiver<bool>,
 ) {
+    let limits = services.streams.limits.clone();
     let tls = mesh_server_config(roots, certificate, &[H2_ALPN], ClientAuth::Optional);
     let (open, mut ended) = mpsc::channel(1);
     let port = Port {
@@ -160,7 +160,7 @@ pub(crate) async fn serve(
         stop,
         _open: open,
     };
-    port.accept(listener, limits).await;
+    port.accept(listener, &limits).await;
     // Nothing is sent: it ends when the last connection has dropped its end.
     let _: Option<Infallible> = ended.recv().await;
 }

@@ -30,14 +30,14 @@ use k8s_openapi::jiff::Timestamp;
 use kube::api::{ListParams, Patch, PatchParams};
 use kube::core::DynamicObject;
 use kube::{Api, Client};
-use policy::name::{Kind, ObjectRef};
+use policy::name::ObjectRef;
 use prometheus_client::metrics::counter::Counter;
 use serde_json::json;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
 use tracing::{debug, warn};
 
-use self::conditions::{COUNT_EVERY, Status, When, Written, read, resource, when, word};
+use self::conditions::{COUNT_EVERY, Status, When, Written, kinds, read, resource, when, word};
 use crate::model::compiled::{Compiled, Latest};
 use crate::network_policy::Enforced;
 use crate::observe::acknowledged::{Consumer, Observed};
@@ -51,16 +51,6 @@ const SETTLE: Duration = Duration::from_millis(100);
 const RETRY: Duration = Duration::from_secs(2);
 /// Writes under way at one time.
 const PARALLEL: usize = 8;
-/// The kinds that have a status.
-const KINDS: [Kind; 6] = [
-    Kind::TrafficSplit,
-    Kind::TrafficTarget,
-    Kind::IdentityBinding,
-    Kind::HttpRouteGroup,
-    Kind::TcpRoute,
-    Kind::UdpRoute,
-];
-
 /// Writes the statuses.
 #[derive(Clone)]
 pub(crate) struct StatusWriter {
@@ -154,10 +144,7 @@ impl StatusWriter {
     /// of the lease.
     async fn read_all(&self) -> BTreeMap<ObjectRef, Written> {
         let mut written = BTreeMap::new();
-        for kind in KINDS {
-            let Some(resource) = resource(kind) else {
-                continue;
-            };
+        for (kind, resource) in kinds() {
             let api: Api<Item<DynamicObject>> = Api::all_with(self.client.clone(), &resource);
             match api.list(&ListParams::default()).await {
                 Ok(list) => {

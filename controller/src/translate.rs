@@ -9,6 +9,8 @@ mod core;
 mod metadata;
 mod smi;
 
+#[cfg(test)]
+pub(crate) use self::core::config_map;
 pub use self::{
     core::{namespace, node, owner, pod, service, slice},
     metadata::{Unusable, key},

@@ -20,12 +20,7 @@ mod collect;
 use std::{sync::Arc, time::Duration};
 
 use crds::item::Item;
-use crds::smi::{HTTPRouteGroup, IdentityBinding, TCPRoute, TrafficSplit, TrafficTarget, UDPRoute};
 use futures::{TryStreamExt, pin_mut};
-use k8s_openapi::api::{
-    core::v1::{Namespace, Node, Pod, Service},
-    discovery::v1::EndpointSlice,
-};
 use kube::{
     Api, Client, Resource,
     core::{ApiResource, DynamicObject},
@@ -42,7 +37,7 @@ use crate::{
     metrics::WorldMetrics,
     translate::{self, Unusable},
     watch::collect::{Fact, Slot},
-    world::World,
+    world::{World, kinds::every_kind},
 };
 
 /// At most one World in this time, except for what must not wait.
@@ -75,17 +70,7 @@ pub(crate) fn start(
         steps,
         metrics,
     };
-    follower.follow::<Pod, _>(|c| &mut c.pods, translate::pod);
-    follower.follow::<Service, _>(|c| &mut c.services, translate::service);
-    follower.follow::<EndpointSlice, _>(|c| &mut c.slices, translate::slice);
-    follower.follow::<Namespace, _>(|c| &mut c.namespaces, translate::namespace);
-    follower.follow::<Node, _>(|c| &mut c.nodes, translate::node);
-    follower.judge::<TrafficTarget, _>(|c| &mut c.targets, translate::target);
-    follower.judge::<TrafficSplit, _>(|c| &mut c.splits, translate::split);
-    follower.judge::<HTTPRouteGroup, _>(|c| &mut c.groups, translate::group);
-    follower.judge::<TCPRoute, _>(|c| &mut c.tcp_routes, translate::tcp_route);
-    follower.judge::<UDPRoute, _>(|c| &mut c.udp_routes, translate::udp_route);
-    follower.judge::<IdentityBinding, _>(|c| &mut c.bindings, translate::binding);
+    follower.follow_all();
     runtime::task::spawn("collect", collect(received, publish));
     worlds
 }
@@ -99,6 +84,19 @@ struct Follower {
     metrics: WorldMetrics,
 }
 
+macro_rules! followers {
+    ($($(#[$doc:meta])* $field:ident: $facts:ident = $kind:ty, $how:ident $translate:ident,
+        $change:ident, $object:expr, $status:expr;)+) => {
+        impl Follower {
+            fn follow_all(&self) {
+                $(self.$how::<$kind, _>(|collector| &mut collector.$field, translate::$translate);)+
+            }
+        }
+    };
+}
+
+every_kind!(followers);
+
 impl Follower {
     /// Follows a kind of SMI, whose objects are judged when they are read.
     fn judge<K, T>(
@@ -110,10 +108,10 @@ impl Follower {
         T: Fact,
     {
         let domain = self.cluster_domain.clone();
-        self.follow::<K, T>(slot, move |object| Ok(translate(&object, &domain)));
+        self.read::<K, T>(slot, move |object| Ok(translate(&object, &domain)));
     }
 
-    fn follow<K, T>(
+    fn read<K, T>(
         &self,
         slot: fn(&mut Collector) -> &mut Slot<T>,
         translate: impl Fn(DynamicObject) -> Result<T, Unusable> + Send + Sync + 'static,

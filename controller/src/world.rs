@@ -11,6 +11,7 @@
 
 mod facts;
 mod key;
+pub(crate) mod kinds;
 mod smi;
 
 use std::{collections::BTreeMap, sync::Arc};
@@ -20,40 +21,29 @@ pub use facts::{
     ServicePort, SliceFacts, SlicePort,
 };
 pub use key::ObjectKey;
-pub(crate) use key::{object, origin};
+pub(crate) use key::{named, object, origin};
 pub use smi::{
     BindingFacts, GroupFacts, Meta, SplitFacts, TargetFacts, TcpRouteFacts, UdpRouteFacts,
 };
 
+#[cfg(test)]
+pub use facts::ConfigMapFacts;
+
 /// One kind's facts by name.
 pub type Store<T> = Arc<BTreeMap<ObjectKey, Arc<T>>>;
 
-/// What was true of the cluster at one moment.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct World {
-    /// Pods.
-    pub pods: Store<PodFacts>,
-    /// Services.
-    pub services: Store<ServiceFacts>,
-    /// EndpointSlices of both address families.
-    pub slices: Store<SliceFacts>,
-    /// Namespaces; the key's namespace is empty.
-    pub namespaces: Store<NamespaceFacts>,
-    /// Nodes; the key's namespace is empty.
-    pub nodes: Store<NodeFacts>,
-    /// TrafficTargets.
-    pub targets: Store<TargetFacts>,
-    /// TrafficSplits.
-    pub splits: Store<SplitFacts>,
-    /// HTTPRouteGroups.
-    pub groups: Store<GroupFacts>,
-    /// TCPRoutes.
-    pub tcp_routes: Store<TcpRouteFacts>,
-    /// UDPRoutes.
-    pub udp_routes: Store<UdpRouteFacts>,
-    /// IdentityBindings.
-    pub bindings: Store<BindingFacts>,
+macro_rules! world {
+    ($($(#[$doc:meta])* $field:ident: $facts:ident = $kind:ty, $how:ident $translate:ident,
+        $change:ident, $object:expr, $status:expr;)+) => {
+        /// What was true of the cluster at one moment.
+        #[derive(Clone, Debug, Default, PartialEq)]
+        pub struct World {
+            $($(#[$doc])* pub $field: Store<$facts>,)+
+        }
+    };
 }
+
+kinds::every_kind!(world);
 
 impl World {
     /// Facts of a namespace, if it exists.

@@ -17,7 +17,7 @@ use http::header::{COOKIE, HeaderMap, HeaderName};
 use http::method::Method;
 use pattern::{Anchor, Pattern};
 use std::borrow::Cow;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 /// What a match looks at.
 #[derive(Clone, Copy, Debug)]
@@ -30,18 +30,34 @@ pub struct RequestFacts<'a> {
 }
 
 /// One named match of an HTTPRouteGroup. Cheap to clone.
+///
+/// Kept as it was written, and compiled before it is first run: what is compiled is much
+/// larger, and whoever only hands a match on has no use for it.
 #[derive(Clone, Debug)]
-pub struct HttpMatch(Arc<Compiled>);
+pub struct HttpMatch(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    written: Written,
+    /// `None` inside: cannot be compiled, and fits nothing.
+    compiled: OnceLock<Option<Compiled>>,
+}
+
+/// In the words of the user, so that what is shown and sent on is the same.
+#[derive(Debug, PartialEq, Eq)]
+struct Written {
+    name: String,
+    path_regex: Option<String>,
+    methods: Vec<String>,
+    headers: Vec<(String, String)>,
+}
 
 #[derive(Debug)]
 struct Compiled {
-    name: String,
     path: Option<Pattern>,
+    /// Empty means any.
     methods: Vec<Method>,
     headers: Vec<(HeaderName, Pattern)>,
-    /// As the user wrote them, so that what is shown and sent on is the same.
-    methods_as_written: Vec<String>,
-    headers_as_written: Vec<(String, String)>,
 }
 
 /// Why a match cannot be used. `field` is relative to the match.
@@ -53,8 +69,8 @@ pub struct BadMatch {
 }
 
 impl HttpMatch {
-    /// `None` as path and no or `*` among the methods mean any. A header that is
-    /// listed twice must satisfy both patterns.
+    /// Compiles a match. `None` as path and no or `*` among the methods mean any. A header
+    /// that is listed twice must satisfy both patterns.
     pub fn new(
         name: &str,
         path_regex: Option<&str>,
@@ -72,7 +88,83 @@ impl HttpMatch {
         methods: &[impl AsRef<str>],
         headers: &[(impl AsRef<str>, impl AsRef<str>)],
     ) -> Result<Self, BadMatch> {
-        let path = match path_regex {
+        let written = Written::new(name, path_regex, methods, headers);
+        let compiled = Compiled::new(&written, budget)?;
+        Ok(Self(Arc::new(Inner {
+            written,
+            compiled: OnceLock::from(Some(compiled)),
+        })))
+    }
+
+    /// A match that is not compiled before it is run for the first time. One that cannot
+    /// be compiled fits nothing.
+    pub fn as_written(
+        name: &str,
+        path_regex: Option<&str>,
+        methods: &[impl AsRef<str>],
+        headers: &[(impl AsRef<str>, impl AsRef<str>)],
+    ) -> Self {
+        Self(Arc::new(Inner {
+            written: Written::new(name, path_regex, methods, headers),
+            compiled: OnceLock::new(),
+        }))
+    }
+
+    pub fn name(&self) -> &str {
+        &self.0.written.name
+    }
+
+    pub fn path_regex(&self) -> Option<&str> {
+        self.0.written.path_regex.as_deref()
+    }
+
+    pub fn methods(&self) -> &[String] {
+        &self.0.written.methods
+    }
+
+    /// Name and pattern of each header.
+    pub fn headers(&self) -> &[(String, String)] {
+        &self.0.written.headers
+    }
+
+    pub fn matches(&self, request: &RequestFacts<'_>) -> bool {
+        let compile = || Compiled::new(&self.0.written, &mut Budget::single()).ok();
+        let compiled = self.0.compiled.get_or_init(compile).as_ref();
+        compiled.is_some_and(|compiled| compiled.matches(request))
+    }
+}
+
+/// Equal when written equally; what is compiled follows from that.
+impl PartialEq for HttpMatch {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0) || self.0.written == other.0.written
+    }
+}
+
+impl Eq for HttpMatch {}
+
+impl Written {
+    fn new(
+        name: &str,
+        path_regex: Option<&str>,
+        methods: &[impl AsRef<str>],
+        headers: &[(impl AsRef<str>, impl AsRef<str>)],
+    ) -> Self {
+        let methods = methods.iter().map(|method| method.as_ref().to_owned());
+        let headers = headers.iter();
+        let headers = headers.map(|(name, regex)| (name.as_ref().into(), regex.as_ref().into()));
+        Self {
+            name: name.to_owned(),
+            path_regex: path_regex.map(str::to_owned),
+            methods: methods.collect(),
+            headers: headers.collect(),
+        }
+    }
+}
+
+impl Compiled {
+    fn new(written: &Written, budget: &mut Budget) -> Result<Self, BadMatch> {
+        let path = match &written.path_regex {
             Some(regex) => Some(Pattern::compile(regex, Anchor::Start, budget).map_err(
                 |reason| BadMatch {
                     field: "pathRegex".to_owned(),
@@ -81,48 +173,19 @@ impl HttpMatch {
             )?),
             None => None,
         };
-        let methods_as_written: Vec<String> = methods
-            .iter()
-            .map(|method| method.as_ref().to_owned())
-            .collect();
-        let headers_as_written: Vec<(String, String)> = headers
-            .iter()
-            .map(|(name, regex)| (name.as_ref().to_owned(), regex.as_ref().to_owned()))
-            .collect();
-        Ok(Self(Arc::new(Compiled {
-            name: name.to_owned(),
+        Ok(Self {
             path,
-            methods: compile_methods(&methods_as_written)?,
-            headers: compile_headers(&headers_as_written, budget)?,
-            methods_as_written,
-            headers_as_written,
-        })))
+            methods: compile_methods(&written.methods)?,
+            headers: compile_headers(&written.headers, budget)?,
+        })
     }
 
-    pub fn name(&self) -> &str {
-        &self.0.name
-    }
-
-    pub fn path_regex(&self) -> Option<&str> {
-        self.0.path.as_ref().map(Pattern::as_str)
-    }
-
-    pub fn methods(&self) -> &[String] {
-        &self.0.methods_as_written
-    }
-
-    /// Name and pattern of each header.
-    pub fn headers(&self) -> &[(String, String)] {
-        &self.0.headers_as_written
-    }
-
-    pub fn matches(&self, request: &RequestFacts<'_>) -> bool {
-        let Compiled {
+    fn matches(&self, request: &RequestFacts<'_>) -> bool {
+        let Self {
             path,
             methods,
             headers,
-            ..
-        } = &*self.0;
+        } = self;
         (methods.is_empty() || methods.contains(request.method))
             && path
                 .as_ref()
@@ -132,19 +195,6 @@ impl HttpMatch {
                 .all(|(name, pattern)| header_matches(name, pattern, request.headers))
     }
 }
-
-/// Equal when written equally; what is compiled follows from that.
-impl PartialEq for HttpMatch {
-    fn eq(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.0, &other.0)
-            || (self.name() == other.name()
-                && self.path_regex() == other.path_regex()
-                && self.methods() == other.methods()
-                && self.headers() == other.headers())
-    }
-}
-
-impl Eq for HttpMatch {}
 
 /// Empty means any.
 fn compile_methods(written: &[String]) -> Result<Vec<Method>, BadMatch> {

@@ -19,7 +19,7 @@ use policy::protocol::Protocol;
 use crate::v1;
 
 pub use error::BadResource;
-pub use port::{port_protocol_messages, port_protocols};
+pub use port::{port_protocol, port_protocol_messages, port_protocols};
 pub use rule::{rule_in, rule_resource};
 
 /// Reads a field of type Enforcement; an unknown value is the tightest.

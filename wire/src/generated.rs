@@ -50,6 +50,10 @@ pub struct Hello {
     /// Names of destination resources that it wants.
     #[prost(string, repeated, tag = "3")]
     pub destinations: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// What the proxy understands, by name; see wire/src/capability.rs. None: it is
+    /// older than these names, and has those of its time. Unknown names are ignored.
+    #[prost(string, repeated, tag = "4")]
+    pub capabilities: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Subscribe {
@@ -434,6 +438,9 @@ pub struct ObjectState {
     /// Reason of a nack, if any.
     #[prost(string, tag = "4")]
     pub nack: ::prost::alloc::string::String,
+    /// Something made of the object is not sent, because the proxy lacks a capability.
+    #[prost(bool, tag = "5")]
+    pub too_old: bool,
 }
 /// What one proxy counted in one slot of five seconds. Sent shortly after the
 /// slot's end, and again on every new stream while the proxy holds it: a report

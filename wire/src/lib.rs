@@ -13,6 +13,7 @@
     )
 )]
 
+pub mod capability;
 pub mod convert;
 pub mod names;
 pub mod version;

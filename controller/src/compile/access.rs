@@ -12,23 +12,24 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, OnceLock};
 
 use crds::smi::judge::{DestinationKind, Rule, RuleKind};
-use policy::name::{Kind, ObjectRef};
-use prost::Message as _;
-use wire::v1;
+use policy::{
+    access,
+    http_match::HttpMatch,
+    name::{Kind, ObjectRef},
+};
 
 use self::destination::Destination;
 use self::ports::{Pods, Ports, port_set};
 use super::{
-    bindings::Bindings,
     findings::{About, Findings},
     protocols::Protocols,
     routes::{Group, Routes, UDP_NOT_ENFORCED},
     slices::ByPort,
 };
 use crate::{
-    model::{Defaults, Target, TargetRule, Targets},
+    model::{Defaults, Target, TargetRule, Targets, bindings::Bindings},
     problem::{Reason, few},
-    world::{ObjectKey, TargetFacts, World, object, origin},
+    world::{self, ObjectKey, TargetFacts, World, object, origin},
 };
 
 /// What the references of a target are looked up in.
@@ -98,7 +99,7 @@ struct Traffic {
     /// `None`: no TCPRoute.
     ports: Option<Ports>,
     /// `None`: no HTTPRouteGroup.
-    http: Option<Vec<v1::HttpMatch>>,
+    http: Option<Vec<HttpMatch>>,
     /// Which matches are in `http`, by group and place.
     taken: BTreeSet<(Arc<str>, usize)>,
     /// Bytes of `http` on the wire.
@@ -137,11 +138,11 @@ impl Reading<'_> {
         traffic.origins.extend(callers.origins);
         traffic.origins.extend(to.origin.clone());
         let rule = TargetRule {
-            rule: v1::Rule {
-                origin: Some((&origin.0).into()),
+            rule: access::Rule {
+                origin: world::named(&origin.0),
                 sources,
                 ports: traffic.ports.as_ref().map(port_set),
-                http: traffic.http.map(|matches| v1::HttpMatches { matches }),
+                http: traffic.http,
                 limit: traffic.limit.as_ref().map(port_set),
             },
             origins: traffic.origins,
@@ -282,8 +283,7 @@ impl Reading<'_> {
             if !traffic.taken.insert((rule.name.clone(), place)) {
                 continue;
             }
-            let bytes = usable.encoded_len();
-            if traffic.bytes + bytes > MOST_BYTES {
+            if traffic.bytes + usable.bytes > MOST_BYTES {
                 let message = format!(
                     "names matches of more than {} KiB; what goes beyond allows nothing: use \
                      several TrafficTargets",
@@ -292,8 +292,8 @@ impl Reading<'_> {
                 self.about.refuse(Reason::Invalid, field, message);
                 return;
             }
-            traffic.bytes += bytes;
-            http.push(usable.clone());
+            traffic.bytes += usable.bytes;
+            http.push(usable.one.clone());
         }
     }
 

@@ -14,7 +14,7 @@
 //! Invariant: the outcome says what compiling from nothing says.
 
 use std::{
-    collections::{BTreeSet, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     net::IpAddr,
     sync::{Arc, OnceLock},
 };
@@ -93,6 +93,7 @@ fn states_only(world: &World, before: &Index) -> Option<(Index, Changes)> {
         services,
         pods: before.pods.clone(),
         targets: before.targets.clone(),
+        bindings: before.bindings.clone(),
         uses: before.uses.clone(),
         running: before.running.clone(),
     };
@@ -134,79 +135,21 @@ fn pods_and_places(world: &World, before: &Index) -> Option<(Index, Changes)> {
         found.append(&mut slices::of_service(world, defaults, &pods_by_ip, key));
     }
 
-    let served = slices::served_by_pod(&found);
-    let mut around = dirty.clone();
-    around.extend(served.keys().copied().cloned());
-    around.extend(affected.iter().flat_map(|key| pods_behind(before, key)));
-    let mut pods = Arc::clone(&before.pods);
-    let mut changed = HashSet::new();
-    // Services whose pods speak something else now.
-    let mut reread = BTreeSet::new();
-    for key in &around {
-        let was = before.pods.get(key);
-        if let (Some(was), Some(facts)) = (was, old.pods.get(key)) {
-            let targets = before.targets.of(key, facts);
-            protocols::declared_for_pod(old, key, &was.serves)?;
-            if !as_written(targets, key, facts, &was.serves) {
-                return None;
-            }
-        }
-        let Some(facts) = world.pods.get(key) else {
-            if was.is_some() {
-                Arc::make_mut(&mut pods).remove(key);
-                changed.insert(key.clone());
-            }
-            continue;
-        };
-        let serves = now_served(was, served.get(key), &affected);
-        let declared = protocols::declared_for_pod(world, key, &serves)?;
-        if !as_written(before.targets.of(key, facts), key, facts, &serves) {
-            return None;
-        }
-        let headless = endpoints::headless(world, &serves);
-        let itself = dirty.contains(key);
-        let same = was.is_some_and(|was| was.declared == declared && was.headless == headless);
-        if itself || was.is_none_or(|was| was.declared != declared) {
-            reread.extend(serves.iter().map(|(service, ..)| service.clone()));
-        }
-        let workload = match was {
-            Some(was) if same && !itself => was.workload.clone(),
-            _ => {
-                changed.insert(key.clone());
-                OnceLock::new()
-            }
-        };
-        if itself || !same || was.is_none_or(|was| was.serves != serves) {
-            let entry = PodEntry {
-                declared,
-                headless,
-                serves,
-                workload,
-            };
-            Arc::make_mut(&mut pods).insert(key.clone(), Arc::new(entry));
-        }
-    }
-
+    let change = Change {
+        world,
+        before,
+        dirty: &dirty,
+        affected: &affected,
+    };
+    let Pods {
+        pods,
+        changed,
+        reread,
+    } = change.pods(&found)?;
     for key in reread.iter().filter(|key| !affected.contains(*key)) {
         found.append(&mut slices::of_service(world, defaults, &pods_by_ip, key));
     }
-    let mut services = before.services.clone();
-    let mut moved = HashSet::new();
-    for key in affected.union(&reread) {
-        // Slices without a Service mean nothing.
-        let Some(entry) = before.services.get(key) else {
-            continue;
-        };
-        let new = ServiceEntry {
-            facts: entry.facts.clone(),
-            ports: endpoints::ports(world, key, &entry.facts, &found, &pods),
-            splits: entry.splits.clone(),
-        };
-        if !same_ports(&new, entry) {
-            services.insert(key.clone(), Arc::new(new));
-            moved.insert(key.clone());
-        }
-    }
+    let (services, moved) = change.services(&reread, &found, &pods);
     let meshed = |pod: &ObjectKey| {
         let facts = [world.pods.get(pod), old.pods.get(pod)];
         facts
@@ -223,6 +166,7 @@ fn pods_and_places(world: &World, before: &Index) -> Option<(Index, Changes)> {
         services,
         pods,
         targets: before.targets.clone(),
+        bindings: before.bindings.clone(),
         uses: before.uses.clone(),
         running: if dirty.iter().any(meshed) {
             Arc::default()
@@ -237,6 +181,128 @@ fn pods_and_places(world: &World, before: &Index) -> Option<(Index, Changes)> {
         addresses,
     };
     Some((index, changes))
+}
+
+/// A change of pods and endpoints.
+struct Change<'a> {
+    world: &'a World,
+    before: &'a Index,
+    /// Pods that are not what they were.
+    dirty: &'a BTreeSet<ObjectKey>,
+    /// Services whose endpoints may not be what they were.
+    affected: &'a BTreeSet<ObjectKey>,
+}
+
+/// The pods after a change.
+struct Pods {
+    pods: Arc<BTreeMap<ObjectKey, Arc<PodEntry>>>,
+    /// Those of which proxies may be told something else.
+    changed: HashSet<ObjectKey>,
+    /// Services whose pods speak something else now.
+    reread: BTreeSet<ObjectKey>,
+}
+
+impl Change<'_> {
+    /// Reads the pods around the change again; `None` if it means more than itself.
+    fn pods(&self, found: &ByPort) -> Option<Pods> {
+        let (world, before) = (self.world, self.before);
+        let served = slices::served_by_pod(found);
+        let mut around = self.dirty.clone();
+        around.extend(served.keys().copied().cloned());
+        around.extend(
+            self.affected
+                .iter()
+                .flat_map(|key| pods_behind(before, key)),
+        );
+        let mut read = Pods {
+            pods: Arc::clone(&before.pods),
+            changed: HashSet::new(),
+            reread: BTreeSet::new(),
+        };
+        for key in &around {
+            let was = before.pods.get(key);
+            if let (Some(was), Some(facts)) = (was, before.world.pods.get(key)) {
+                let targets = before.targets.of(key, facts);
+                protocols::declared_for_pod(&before.world, key, &was.serves)?;
+                if !as_written(targets, key, facts, &was.serves) {
+                    return None;
+                }
+            }
+            let Some(facts) = world.pods.get(key) else {
+                if was.is_some() {
+                    Arc::make_mut(&mut read.pods).remove(key);
+                    read.changed.insert(key.clone());
+                }
+                continue;
+            };
+            let serves = now_served(was, served.get(key), self.affected);
+            let declared = protocols::declared_for_pod(world, key, &serves)?;
+            if !as_written(before.targets.of(key, facts), key, facts, &serves) {
+                return None;
+            }
+            let now = PodEntry {
+                declared,
+                headless: endpoints::headless(world, &serves),
+                serves,
+                workload: OnceLock::new(),
+            };
+            read.replace(key, was, now, self.dirty.contains(key));
+        }
+        Some(read)
+    }
+
+    /// The Services after the change, and those of which something else is to be told.
+    fn services(
+        &self,
+        reread: &BTreeSet<ObjectKey>,
+        found: &ByPort,
+        pods: &BTreeMap<ObjectKey, Arc<PodEntry>>,
+    ) -> (BTreeMap<ObjectKey, Arc<ServiceEntry>>, HashSet<ObjectKey>) {
+        let mut services = self.before.services.clone();
+        let mut moved = HashSet::new();
+        for key in self.affected.union(reread) {
+            // Slices without a Service mean nothing.
+            let Some(entry) = self.before.services.get(key) else {
+                continue;
+            };
+            let new = ServiceEntry {
+                facts: entry.facts.clone(),
+                ports: endpoints::ports(self.world, key, &entry.facts, found, pods),
+                splits: entry.splits.clone(),
+            };
+            if !same_ports(&new, entry) {
+                services.insert(key.clone(), Arc::new(new));
+                moved.insert(key.clone());
+            }
+        }
+        (services, moved)
+    }
+}
+
+impl Pods {
+    /// Puts a pod in the place of what it was. `itself`: not only what is around it has
+    /// changed.
+    fn replace(
+        &mut self,
+        key: &ObjectKey,
+        was: Option<&Arc<PodEntry>>,
+        mut now: PodEntry,
+        itself: bool,
+    ) {
+        let declares_same = was.is_some_and(|was| was.declared == now.declared);
+        let same = declares_same && was.is_some_and(|was| was.headless == now.headless);
+        if itself || !declares_same {
+            let services = now.serves.iter().map(|(service, ..)| service.clone());
+            self.reread.extend(services);
+        }
+        match was {
+            Some(was) if same && !itself => now.workload = was.workload.clone(),
+            _ => drop(self.changed.insert(key.clone())),
+        }
+        if itself || !same || was.is_none_or(|was| was.serves != now.serves) {
+            Arc::make_mut(&mut self.pods).insert(key.clone(), Arc::new(now));
+        }
+    }
 }
 
 fn addresses_of(pods: &BTreeSet<ObjectKey>, worlds: [&World; 2]) -> HashSet<IpAddr> {
@@ -306,12 +372,9 @@ fn services_that_name(
 fn pods_behind(before: &Index, service: &ObjectKey) -> impl Iterator<Item = ObjectKey> {
     let entry = before.services.get(service);
     let ports = entry.into_iter().flat_map(|entry| entry.ports.values());
-    let endpoints = ports
+    ports
         .flat_map(|port| &port.candidates)
-        .map(|it| &it.endpoint);
-    endpoints
-        .filter(|endpoint| !endpoint.pod.is_empty())
-        .map(|endpoint| ObjectKey::new(&endpoint.namespace, &endpoint.pod))
+        .filter_map(|candidate| candidate.endpoint.pod.clone())
 }
 
 /// What a pod serves, if of these Services it serves what was found.

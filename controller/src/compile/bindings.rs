@@ -9,59 +9,35 @@ use std::{
     sync::Arc,
 };
 
-use policy::name::{Kind, ObjectRef, SpiffeId};
+use policy::name::{Kind, SpiffeId};
 
 use super::findings::{About, Findings};
 use crate::{
-    model::Defaults,
+    model::{
+        Defaults,
+        bindings::{Binding, Bindings},
+    },
     problem::{Reason, few},
     world::{BindingFacts, ObjectKey, PodFacts, World, object, origin},
 };
 
-/// Every IdentityBinding by name.
-pub(crate) struct Bindings(BTreeMap<ObjectKey, Binding>);
-
-/// Whom one IdentityBinding means.
-pub(crate) struct Binding {
-    pub(crate) origin: (ObjectRef, i64),
-    /// Whether it may allow something. What follows counts for protection either way.
-    pub(crate) usable: bool,
-    /// Identities that belong to it, each once.
-    pub(crate) ids: Vec<SpiffeId>,
-    /// Service accounts of its namespace that belong to it.
-    pub(crate) accounts: BTreeSet<Arc<str>>,
-    /// Pods of its namespace that belong to it by their labels; `None` if it does
-    /// not ask for labels.
-    pub(crate) pods: Option<Vec<ObjectKey>>,
-    /// SPIFFE ids that are no account of its namespace: they can call, and cannot be
-    /// protected.
-    pub(crate) callers_only: Vec<SpiffeId>,
-    /// SPIFFE ids of this mesh that belong to other namespaces: they are ignored.
-    pub(crate) foreign: Vec<SpiffeId>,
-}
-
-impl Bindings {
-    pub(crate) fn new(world: &World, defaults: &Defaults, findings: &mut Findings) -> Self {
-        let bindings = world.bindings.iter().map(|(key, facts)| {
-            let this = object(Kind::IdentityBinding, key);
-            findings.seen(this.clone(), &facts.meta, summary(facts));
-            let mut about = findings.about(&this, facts.meta.generation);
-            about.judged(&facts.meta.mistakes);
-            let reading = Reading {
-                world,
-                defaults,
-                key,
-                facts,
-                about,
-            };
-            (key.clone(), reading.binding())
-        });
-        Self(bindings.collect())
-    }
-
-    pub(crate) fn get(&self, key: &ObjectKey) -> Option<&Binding> {
-        self.0.get(key)
-    }
+/// Reads all of them.
+pub(super) fn bindings(world: &World, defaults: &Defaults, findings: &mut Findings) -> Bindings {
+    let bindings = world.bindings.iter().map(|(key, facts)| {
+        let this = object(Kind::IdentityBinding, key);
+        findings.seen(this.clone(), &facts.meta, summary(facts));
+        let mut about = findings.about(&this, facts.meta.generation);
+        about.judged(&facts.meta.mistakes);
+        let reading = Reading {
+            world,
+            defaults,
+            key,
+            facts,
+            about,
+        };
+        (key.clone(), reading.binding())
+    });
+    bindings.collect()
 }
 
 /// Says what is asked for and not how much of it there is, which changes by itself.

@@ -9,7 +9,7 @@ use std::{
 
 use crate::{
     model::{Index, PodEntry, ServiceEntry, changes::Changes},
-    world::{ObjectKey, PodFacts, World},
+    world::{ObjectKey, PodFacts, World, kinds::every_kind},
 };
 
 /// Pods that are not the same in both, in one walk along both.
@@ -36,31 +36,22 @@ pub(super) fn changed_pods(one: &World, other: &World) -> BTreeSet<ObjectKey> {
     }
 }
 
-pub(super) fn same_besides_pods_and_slices(one: &World, other: &World) -> bool {
-    // Written out in full, so that a new kind cannot be forgotten.
-    let World {
-        pods: _,
-        services,
-        slices: _,
-        namespaces,
-        nodes,
-        targets,
-        splits,
-        groups,
-        tcp_routes,
-        udp_routes,
-        bindings,
-    } = one;
-    Arc::ptr_eq(services, &other.services)
-        && Arc::ptr_eq(namespaces, &other.namespaces)
-        && Arc::ptr_eq(nodes, &other.nodes)
-        && Arc::ptr_eq(targets, &other.targets)
-        && Arc::ptr_eq(splits, &other.splits)
-        && Arc::ptr_eq(groups, &other.groups)
-        && Arc::ptr_eq(tcp_routes, &other.tcp_routes)
-        && Arc::ptr_eq(udp_routes, &other.udp_routes)
-        && Arc::ptr_eq(bindings, &other.bindings)
+macro_rules! same_policy {
+    (@places $field:ident) => { |_: &World, _: &World| true };
+    (@policy $field:ident) => {
+        |one: &World, other: &World| Arc::ptr_eq(&one.$field, &other.$field)
+    };
+    ($($(#[$doc:meta])* $field:ident: $facts:ident = $kind:ty, $how:ident $translate:ident,
+        $change:ident, $object:expr, $status:expr;)+) => {
+        /// Whether nothing but where pods and endpoints are differs.
+        pub(super) fn same_besides_pods_and_slices(one: &World, other: &World) -> bool {
+            let same: &[fn(&World, &World) -> bool] = &[$(same_policy!(@$change $field)),+];
+            same.iter().all(|same| same(one, other))
+        }
+    };
 }
+
+every_kind!(same_policy);
 
 pub(super) fn services_of_changed_slices(one: &World, other: &World) -> BTreeSet<ObjectKey> {
     let mut services = BTreeSet::new();

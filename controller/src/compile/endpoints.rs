@@ -5,12 +5,10 @@ use std::{
     sync::{Arc, OnceLock},
 };
 
-use wire::v1;
-
 use super::protocols;
 use super::slices::{ByPort, SliceEndpoint, served_by_pod};
 use crate::{
-    model::{EndpointState, PodEntry, PortEntry, Served},
+    model::{Endpoint, EndpointState, PodEntry, PortEntry, Served},
     world::{ObjectKey, ServiceFacts, World},
 };
 
@@ -48,16 +46,12 @@ pub(super) fn ports(
 }
 
 fn candidate(found: &SliceEndpoint, protocols: &protocols::Protocols<'_>) -> EndpointState {
-    let (namespace, name) = found.pod.as_ref().map_or_else(Default::default, |pod| {
-        (pod.namespace.to_string(), pod.name.to_string())
-    });
     EndpointState {
-        endpoint: v1::Endpoint {
-            ip: found.ip.to_string(),
-            port: found.port.into(),
+        endpoint: Endpoint {
+            ip: found.ip,
+            port: found.port,
             identity: found.identity.clone(),
-            namespace,
-            pod: name,
+            pod: found.pod.clone(),
             zone: found.zone.clone(),
             opaque: found
                 .pod

@@ -3,12 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crds::smi::judge::{self, Criteria};
-use policy::name::{Kind, ObjectRef};
-use wire::v1;
+use policy::{
+    http_match::HttpMatch,
+    name::{Kind, ObjectRef},
+};
 
 use super::findings::Findings;
 use crate::{
-    model::Defaults,
+    model::{Defaults, published},
     problem::{Reason, few},
     world::{GroupFacts, Meta, ObjectKey, TcpRouteFacts, UdpRouteFacts, World, object, origin},
 };
@@ -26,12 +28,20 @@ pub(super) struct Routes {
 pub(super) struct Group {
     pub(super) origin: (ObjectRef, i64),
     /// By name; `None` for a match that can never match. In order.
-    pub(super) matches: Vec<(String, Option<v1::HttpMatch>)>,
+    pub(super) matches: Vec<(String, Option<Usable>)>,
+}
+
+/// A match that some request can fit.
+#[derive(Debug)]
+pub(super) struct Usable {
+    pub(super) one: HttpMatch,
+    /// What it takes in a resource.
+    pub(super) bytes: usize,
 }
 
 impl Group {
     /// Every match that can match.
-    pub(super) fn all(&self) -> impl Iterator<Item = &v1::HttpMatch> {
+    pub(super) fn all(&self) -> impl Iterator<Item = &Usable> {
         self.matches
             .iter()
             .filter_map(|(_, usable)| usable.as_ref())
@@ -85,7 +95,7 @@ fn group(key: &ObjectKey, facts: &GroupFacts, findings: &mut Findings) -> Group 
     about.judged(&facts.meta.mistakes);
     let matches = matches.iter().map(|one| {
         let criteria = one.criteria.as_ref();
-        let usable = criteria.map(|criteria| http_match(&one.name, criteria));
+        let usable = criteria.map(|criteria| usable(&one.name, criteria));
         (one.name.to_string(), usable)
     });
     Group {
@@ -94,21 +104,11 @@ fn group(key: &ObjectKey, facts: &GroupFacts, findings: &mut Findings) -> Group 
     }
 }
 
-/// A match as the proxy reads it.
-fn http_match(name: &str, criteria: &Criteria) -> v1::HttpMatch {
-    let headers = criteria
-        .headers
-        .iter()
-        .map(|(name, regex)| v1::HeaderMatch {
-            name: name.to_string(),
-            regex: regex.to_string(),
-        });
-    v1::HttpMatch {
-        name: name.to_owned(),
-        path_regex: criteria.path_regex.as_deref().map(str::to_owned),
-        methods: criteria.methods.iter().map(ToString::to_string).collect(),
-        headers: headers.collect(),
-    }
+fn usable(name: &str, criteria: &Criteria) -> Usable {
+    let path = criteria.path_regex.as_deref();
+    let one = HttpMatch::as_written(name, path, &criteria.methods, &criteria.headers);
+    let bytes = published::match_len(&one);
+    Usable { one, bytes }
 }
 
 fn tcp_ports(key: &ObjectKey, facts: &TcpRouteFacts, findings: &mut Findings) -> RoutePorts {

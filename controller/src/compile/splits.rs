@@ -3,8 +3,10 @@
 use std::collections::BTreeMap;
 
 use crds::smi::judge::{Backend, ServiceRef};
-use policy::name::Kind;
-use prost::Message;
+use policy::{
+    name::{Kind, ObjectRef},
+    route::Match,
+};
 
 use super::findings::{About, Findings};
 use super::routes::Routes;
@@ -44,12 +46,12 @@ pub(super) fn by_root(
     }
     for splits in roots.values_mut() {
         splits.sort_by(|a, b| {
-            let rank = |s: &Split| (s.matches.is_none(), s.created);
+            let rank = |s: &Split| (s.when == Match::Always, s.created);
             rank(a)
                 .cmp(&rank(b))
                 .then_with(|| a.origin.name.cmp(&b.origin.name))
         });
-        let unconditional = splits.iter().position(|split| split.matches.is_none());
+        let unconditional = splits.iter().position(|split| split.when == Match::Always);
         let beaten = unconditional.map_or(splits.len(), |first| first + 1);
         let winner = unconditional.map(|first| splits[first].origin.name.clone());
         for split in splits.drain(beaten.min(splits.len())..) {
@@ -87,8 +89,8 @@ impl Reading<'_> {
     fn split(mut self) -> Option<(ObjectKey, Split)> {
         let root = self.root();
         let mut origins = vec![origin(Kind::TrafficSplit, self.key, &self.facts.meta)];
-        let matches = self.matches(&mut origins);
-        let (root, matches) = (root?, matches.ok()?);
+        let when = self.when(&mut origins);
+        let (root, when) = (root?, when.ok()?);
         if !self.facts.spec.weights_fit {
             return None;
         }
@@ -98,7 +100,7 @@ impl Reading<'_> {
             origin: object(Kind::TrafficSplit, self.key),
             origins,
             created: self.facts.meta.created,
-            matches,
+            when,
             backends,
         };
         Some((root, split))
@@ -129,15 +131,13 @@ impl Reading<'_> {
         Some(root)
     }
 
-    /// The matches of all groups together; `None` when the split has no conditions.
-    fn matches(
-        &mut self,
-        origins: &mut Vec<(policy::name::ObjectRef, i64)>,
-    ) -> Result<Option<Vec<wire::v1::HttpMatch>>, Inactive> {
+    /// The matches of all groups together.
+    fn when(&mut self, origins: &mut Vec<(ObjectRef, i64)>) -> Result<Match, Inactive> {
         if self.facts.spec.groups.is_empty() {
-            return Ok(None);
+            return Ok(Match::Always);
         }
         let mut matches = Vec::new();
+        let mut bytes = 0;
         let mut complete = Ok(());
         for (i, group) in self.facts.spec.groups.iter().enumerate() {
             let Some(name) = group else {
@@ -146,7 +146,8 @@ impl Reading<'_> {
             };
             match self.routes.group(&self.key.namespace, name) {
                 Some(group) if !origins.contains(&group.origin) => {
-                    matches.extend(group.all().cloned());
+                    matches.extend(group.all().map(|usable| usable.one.clone()));
+                    bytes += group.all().map(|usable| usable.bytes).sum::<usize>();
                     origins.push(group.origin.clone());
                 }
                 Some(_) => {}
@@ -159,7 +160,6 @@ impl Reading<'_> {
                 }
             }
         }
-        let bytes: usize = matches.iter().map(Message::encoded_len).sum();
         if bytes > MOST_BYTES {
             let message = format!(
                 "name matches of more than {} KiB; the split has no effect",
@@ -168,7 +168,7 @@ impl Reading<'_> {
             self.about.refuse(Reason::Invalid, "spec.matches", message);
             return Err(Inactive);
         }
-        complete.map(|()| Some(matches))
+        complete.map(|()| Match::AnyOf(matches))
     }
 
     /// The backends that exist, without repetition.

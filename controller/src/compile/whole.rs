@@ -40,7 +40,7 @@ pub(super) fn compile(world: &World, defaults: &Defaults) -> (Index, Problems) {
         .into_iter()
         .map(|(key, entry)| (key, Arc::new(entry)))
         .collect();
-    let bindings = bindings::Bindings::new(world, defaults, &mut findings);
+    let bindings = bindings::bindings(world, defaults, &mut findings);
     let named = access::Named {
         defaults,
         routes: &routes,
@@ -75,6 +75,7 @@ pub(super) fn compile(world: &World, defaults: &Defaults) -> (Index, Problems) {
         services,
         pods: Arc::new(pods),
         targets: Arc::new(targets),
+        bindings: Arc::new(bindings),
         uses: Arc::default(),
         running: Arc::default(),
         world: world.clone(),

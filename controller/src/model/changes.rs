@@ -8,9 +8,7 @@
 
 use std::{collections::HashSet, net::IpAddr};
 
-use wire::names;
-
-use super::{Index, Model, PodId};
+use super::{Index, PodId};
 use crate::world::ObjectKey;
 
 /// What of a model is not as it was in the one before.
@@ -59,27 +57,23 @@ impl Changes {
     }
 }
 
-impl Model {
-    /// What [`Model::resolve`] reads for this pod and these destinations.
-    pub fn interest<'a>(
-        &self,
+impl Interest {
+    /// What the resources of this pod about what stands at these addresses are made from.
+    pub(crate) fn of(
+        index: &Index,
         pod: &PodId,
-        destinations: impl IntoIterator<Item = &'a String>,
-    ) -> Interest {
-        let mut interest = Interest {
+        addresses: impl IntoIterator<Item = (IpAddr, u16)>,
+    ) -> Self {
+        let mut interest = Self {
             pods: HashSet::from([pod.clone()]),
-            ..Interest::default()
+            ..Self::default()
         };
-        for name in destinations {
-            if let Some(names::Name::Destination { ip, port }) = names::parse(name) {
-                interest.add(&self.index, ip, port);
-            }
+        for (ip, port) in addresses {
+            interest.add(index, ip, port);
         }
         interest
     }
-}
 
-impl Interest {
     fn add(&mut self, index: &Index, ip: IpAddr, port: u16) {
         self.addresses.insert(ip);
         if let Some(service) = index.services_by_ip.get(&ip) {

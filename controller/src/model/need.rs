@@ -9,6 +9,7 @@
 
 use std::{
     collections::{BTreeSet, HashMap},
+    net::IpAddr,
     sync::Arc,
 };
 
@@ -16,7 +17,6 @@ use policy::{
     mode::Enforcement,
     name::{Kind, ObjectRef},
 };
-use wire::names;
 
 use super::{
     Index, Model, PodId, Target,
@@ -40,14 +40,6 @@ impl Model {
         })
         .cloned()
         .collect()
-    }
-
-    /// The destination resources through which callers get this object.
-    pub fn called_through(&self, object: &ObjectRef) -> BTreeSet<String> {
-        let index = &self.index;
-        let uses = index.uses().0.get(object);
-        let roots = uses.into_iter().flat_map(|uses| &uses.roots);
-        roots.flat_map(|root| index.destinations_of(root)).collect()
     }
 
     /// Pods of an account whose proxies run.
@@ -79,6 +71,13 @@ fn is_running(facts: &PodFacts) -> bool {
 }
 
 impl Index {
+    /// The addresses and ports whose callers get this object.
+    pub(crate) fn called_at(&self, object: &ObjectRef) -> impl Iterator<Item = (IpAddr, u16)> {
+        let uses = self.uses().0.get(object);
+        let roots = uses.into_iter().flat_map(|uses| &uses.roots);
+        roots.flat_map(|root| self.addresses_of(root))
+    }
+
     fn uses(&self) -> &Uses {
         self.uses.get_or_init(|| {
             let mut uses: HashMap<ObjectRef, Use> = HashMap::new();
@@ -139,37 +138,36 @@ impl Index {
             })
     }
 
-    /// The destinations that lead to a Service: its own addresses, and where it is
-    /// headless its pods', as [`Self::destination`] reads them.
-    fn destinations_of(&self, key: &ObjectKey) -> Vec<String> {
+    /// The addresses and ports that lead to a Service: its own, and where it is headless
+    /// its pods', as [`Self::destination`] reads them.
+    fn addresses_of(&self, key: &ObjectKey) -> Vec<(IpAddr, u16)> {
         let Some(entry) = self.services.get(key) else {
             return Vec::new();
         };
         let cluster = entry.facts.cluster_ips.iter();
         let cluster = cluster.filter(|ip| self.services_by_ip.get(ip) == Some(key));
         let outer = entry.facts.outer_ips.iter();
-        let mut destinations: Vec<String> = entry
+        let mut addresses: Vec<(IpAddr, u16)> = entry
             .ports
             .keys()
             .flat_map(|port| {
                 let outer = outer
                     .clone()
                     .filter(|ip| self.services_by_outer.get(&(**ip, *port)) == Some(key));
-                cluster
-                    .clone()
-                    .chain(outer)
-                    .map(|ip| names::destination(*ip, *port))
+                cluster.clone().chain(outer).map(|ip| (*ip, *port))
             })
             .collect();
         if entry.facts.headless {
             let candidates = entry.ports.values().flat_map(|port| &port.candidates);
             for endpoint in candidates.map(|candidate| &candidate.endpoint) {
-                let pod = ObjectKey::new(&endpoint.namespace, &endpoint.pod);
-                let ips = self.world.pods.get(&pod).into_iter().flat_map(|f| &f.ips);
-                let port = u16::try_from(endpoint.port).unwrap_or(0);
-                destinations.extend(ips.map(|ip| names::destination(*ip, port)));
+                let pod = endpoint
+                    .pod
+                    .as_ref()
+                    .and_then(|pod| self.world.pods.get(pod));
+                let ips = pod.into_iter().flat_map(|facts| &facts.ips);
+                addresses.extend(ips.map(|ip| (*ip, endpoint.port)));
             }
         }
-        destinations
+        addresses
     }
 }

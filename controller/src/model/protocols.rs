@@ -4,7 +4,6 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use policy::protocol::{DEFAULT_OPAQUE_PORTS, MAX_PORT_RANGES, PortProtocols, PortRange, Protocol};
-use wire::v1;
 
 use crate::world::{NamespaceFacts, PodFacts};
 
@@ -18,21 +17,18 @@ impl Declared {
         self.0.lookup(port)
     }
 
-    /// For the wire: the first range that holds a port decides. Ports that the pod's
-    /// containers name come last, to be detected: that they are there is what the
+    /// What a proxy is told: the first range that holds a port decides. Ports that the
+    /// pod's containers name come last, to be detected: that they are there is what the
     /// proxy learns, so that it counts them apart.
-    pub(crate) fn ranges(&self, containers: &BTreeMap<u16, Arc<str>>) -> Vec<v1::PortProtocol> {
+    pub(crate) fn ranges(
+        &self,
+        containers: &BTreeMap<u16, Arc<str>>,
+    ) -> impl Iterator<Item = (PortRange, Protocol)> {
         let named = containers.keys().filter_map(|port| single(*port));
         let named = named.take(MAX_PORT_RANGES);
         self.0
             .iter()
             .chain(named.map(|range| (range, Protocol::Detect)))
-            .map(|(range, protocol)| v1::PortProtocol {
-                first: range.first().into(),
-                last: range.last().into(),
-                protocol: v1::Protocol::from(protocol).into(),
-            })
-            .collect()
     }
 }
 

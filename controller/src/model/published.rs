@@ -1,7 +1,13 @@
 //! A resource with what it was made from.
 
-use policy::name::ObjectRef;
+use policy::{http_match::HttpMatch, name::ObjectRef};
+use prost::Message as _;
 use wire::v1;
+
+/// Bytes that a match takes in a resource.
+pub(crate) fn match_len(one: &HttpMatch) -> usize {
+    v1::HttpMatch::from(one).encoded_len()
+}
 
 /// A resource, stamped with its version, and the objects that it was made from.
 #[derive(Clone, Debug, PartialEq)]

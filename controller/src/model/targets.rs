@@ -5,8 +5,10 @@ use std::{
     sync::{Arc, OnceLock},
 };
 
-use policy::name::ObjectRef;
-use wire::v1;
+use policy::{
+    access::{Ports, Rule},
+    name::ObjectRef,
+};
 
 use super::published::EncodedResource;
 use crate::world::{ObjectKey, PodFacts};
@@ -117,8 +119,11 @@ impl TargetRule {
     /// The ports that are written in it.
     pub(crate) fn written(&self) -> impl Iterator<Item = u16> {
         let sets = self.rule.ports.iter().chain(&self.rule.limit);
-        let sets = sets.filter(|set| !set.any).flat_map(|set| &set.ports);
-        sets.filter_map(|port| u16::try_from(*port).ok())
+        let written = sets.filter_map(|set| match set {
+            Ports::Any => None,
+            Ports::Only(ports) => Some(ports),
+        });
+        written.flatten().copied()
     }
 
     fn same(&self, other: &Self) -> bool {
@@ -130,7 +135,7 @@ impl TargetRule {
 #[derive(Debug)]
 pub(crate) struct TargetRule {
     /// Complete, with ports as written.
-    pub(crate) rule: v1::Rule,
+    pub(crate) rule: Rule,
     pub(crate) origins: Vec<(ObjectRef, i64)>,
     /// By pod; pods that are not listed take the ports as written.
     pub(crate) mapped: BTreeMap<ObjectKey, Mapped>,
@@ -140,6 +145,6 @@ pub(crate) struct TargetRule {
 /// Container ports that stand for the written ports of a rule on one pod.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Mapped {
-    pub(crate) ports: Option<v1::PortSet>,
-    pub(crate) limit: Option<v1::PortSet>,
+    pub(crate) ports: Option<Ports>,
+    pub(crate) limit: Option<Ports>,
 }

@@ -11,7 +11,7 @@ use super::{
     pods::{Pods, account_of},
     selector::{Labels, can_be_label, is_value},
 };
-use crate::compile::bindings::Bindings;
+use crate::model::bindings::Bindings;
 use crate::world::{BindingFacts, ObjectKey, TargetFacts, World};
 
 /// Who may send.

@@ -21,8 +21,7 @@ use super::{
     shape,
 };
 use crate::{
-    compile::{bindings::Bindings, findings::Findings},
-    model::{Defaults, modes},
+    model::{Defaults, Model, modes},
     problem::few,
     world::{Appearance, ObjectKey, World},
 };
@@ -89,15 +88,14 @@ impl LackReason {
 }
 
 /// Decides; see the module.
-pub(super) fn plan(world: &World, defaults: &Defaults, lives: &Lives) -> Plan {
+pub(super) fn plan(model: &Model, lives: &Lives) -> Plan {
+    let (world, defaults) = (&model.index.world, &model.index.defaults);
     let pods = Pods::new(world);
-    // What is wrong with them is said by who compiles them.
-    let bindings = Bindings::new(world, defaults, &mut Findings::default());
     let mut targets: Vec<_> = world
         .targets
         .iter()
         .filter_map(|(key, facts)| {
-            let permit = permit::read(world, &pods, &bindings, key, facts)?;
+            let permit = permit::read(world, &pods, &model.index.bindings, key, facts)?;
             Some((key, facts, permit))
         })
         .collect();

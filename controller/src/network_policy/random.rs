@@ -342,7 +342,10 @@ impl Target {
 
 fn check(scene: &Scene) -> Result<Reached, TestCaseError> {
     let stage = scene.stage();
-    let plan = plan(&stage.cluster.world(), &stage.defaults, &stage.foreign);
+    let plan = plan(
+        &stage.cluster.compile_with(&stage.defaults).0,
+        &stage.foreign,
+    );
     let both = network(&plan, &stage.foreign, &stage.cluster);
     let theirs = Network {
         policies: both.policies[plan.policies.len()..].to_vec(),

@@ -143,11 +143,7 @@ impl Reconciler {
         if !state.listed {
             return None;
         }
-        let plan = plan(
-            &compiled.world,
-            &compiled.model.index.defaults,
-            &state.lives,
-        );
+        let plan = plan(&compiled.model, &state.lives);
         self.tell(&plan, state);
         let due = self.carry_out(&plan, state).await;
         let enforced: Enforced = plan

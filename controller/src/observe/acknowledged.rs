@@ -70,6 +70,8 @@ pub(crate) struct Tally {
     pub acknowledged: usize,
     /// Pod and reason of one proxy that could not use it.
     pub nack: Option<(String, String)>,
+    /// Pods whose proxies are too old for something made of it.
+    pub too_old: Vec<String>,
     /// Pods whose proxies need it, lack it, and are not connected.
     pub away: Vec<String>,
     /// Proxies that ran before this controller started and have not been heard of since,
@@ -331,6 +333,8 @@ impl Observed {
                     }
                     if !live && !needs.acknowledged {
                         tally.away.push(pod.to_string());
+                    } else if needs.too_old {
+                        tally.too_old.push(pod.to_string());
                     }
                 }
                 None if !live => tally.away.push(pod.to_string()),

@@ -110,6 +110,7 @@ pub(super) struct Needs {
     pub(super) generation: i64,
     pub(super) acknowledged: bool,
     pub(super) nack: String,
+    pub(super) too_old: bool,
 }
 
 impl Acknowledgements {
@@ -141,22 +142,7 @@ impl Acknowledgements {
         let peers = || self.peers.values().find_map(|states| states.get(key));
         let believed = own.or_else(peers).or_else(|| self.away.get(key));
 
-        let mut now: BTreeMap<ObjectRef, Needs> = BTreeMap::new();
-        for object in believed.into_iter().flat_map(|state| &state.objects) {
-            let Some(name) = object
-                .object
-                .as_ref()
-                .and_then(|name| ObjectRef::try_from(name).ok())
-            else {
-                continue;
-            };
-            let needs = Needs {
-                generation: object.needed,
-                acknowledged: object.acknowledged,
-                nack: object.nack.clone(),
-            };
-            now.insert(name, needs);
-        }
+        let now = believed.map(needs).unwrap_or_default();
         let fresh = believed.map(|state| {
             let all = state.destinations.iter().chain(&state.given);
             let all: BTreeSet<&str> = all.map(String::as_str).collect();
@@ -188,23 +174,7 @@ impl Acknowledgements {
         }
         let pod: Arc<str> = key.into();
         let destinations = fresh.as_ref().map_or(&[][..], |fresh| &fresh.destinations);
-        for name in &before.destinations {
-            if destinations.binary_search(name).is_ok() {
-                continue;
-            }
-            if let Some(pods) = self.callers.get_mut(name) {
-                pods.remove(key);
-                if pods.is_empty() {
-                    self.callers.remove(name);
-                }
-            }
-        }
-        for name in destinations {
-            if before.destinations.binary_search(name).is_err() {
-                let pods = self.callers.entry(Arc::clone(name)).or_default();
-                pods.insert(Arc::clone(&pod));
-            }
-        }
+        self.index_destinations(&pod, &before.destinations, destinations);
         if let Some(fresh) = fresh {
             self.of_pod.insert(key.to_owned(), fresh);
         }
@@ -213,6 +183,27 @@ impl Acknowledgements {
             if moved || pods.get(key) != Some(&needs) {
                 pods.insert(Arc::clone(&pod), needs);
                 self.touch(&object);
+            }
+        }
+    }
+
+    /// Puts a pod under its destinations, both sorted, in the place of those `before`.
+    fn index_destinations(&mut self, pod: &Arc<str>, before: &[Arc<str>], now: &[Arc<str>]) {
+        for name in before {
+            if now.binary_search(name).is_ok() {
+                continue;
+            }
+            if let Some(pods) = self.callers.get_mut(name) {
+                pods.remove(pod);
+                if pods.is_empty() {
+                    self.callers.remove(name);
+                }
+            }
+        }
+        for name in now {
+            if before.binary_search(name).is_err() {
+                let pods = self.callers.entry(Arc::clone(name)).or_default();
+                pods.insert(Arc::clone(pod));
             }
         }
     }
@@ -293,6 +284,22 @@ impl Acknowledgements {
         let count = i64::try_from(self.destinations).unwrap_or(i64::MAX);
         metrics.destinations.set(count);
     }
+}
+
+/// What a proxy says about objects, by object. One of a kind that this version does not
+/// know is nothing that it could say something about.
+fn needs(state: &v1::ProxyState) -> BTreeMap<ObjectRef, Needs> {
+    let known = state.objects.iter().filter_map(|object| {
+        let name = ObjectRef::try_from(object.object.as_ref()?).ok()?;
+        let needs = Needs {
+            generation: object.needed,
+            acknowledged: object.acknowledged,
+            nack: object.nack.clone(),
+            too_old: object.too_old,
+        };
+        Some((name, needs))
+    });
+    known.collect()
 }
 
 fn forget_user(

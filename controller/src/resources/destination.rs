@@ -1,12 +1,23 @@
 //! Says what stands at an address.
 
-use std::net::IpAddr;
+use std::{collections::BTreeSet, net::IpAddr};
 
-use policy::protocol::Protocol;
+use policy::{name::ObjectRef, protocol::Protocol};
 use wire::{names, v1};
 
-use crate::model::{Index, identity_at};
+use super::endpoints::message;
+use crate::model::{Endpoint, Index, Model, identity_at};
 use crate::world::{ObjectKey, PodFacts};
+
+impl Model {
+    /// The destination resources through which callers get this object.
+    pub fn called_through(&self, object: &ObjectRef) -> BTreeSet<String> {
+        let addresses = self.index.called_at(object);
+        addresses
+            .map(|(ip, port)| names::destination(ip, port))
+            .collect()
+    }
+}
 
 impl Index {
     /// What stands at `ip:port`. A Service's own address wins over a pod's, and a
@@ -57,15 +68,14 @@ impl Index {
         let headless = entry.into_iter().flat_map(|entry| &entry.headless);
         let headless = headless.filter(|(own_port, ..)| *own_port == port);
         v1::PodTarget {
-            endpoint: Some(v1::Endpoint {
-                ip: ip.to_string(),
-                port: port.into(),
+            endpoint: Some(message(&Endpoint {
+                ip,
+                port,
                 identity: identity_at(&self.defaults, key, facts, port),
-                namespace: key.namespace.to_string(),
-                pod: key.name.to_string(),
+                pod: Some(key.clone()),
                 zone: self.world.zone(&facts.node).to_owned(),
                 opaque: matches!(protocol, Protocol::Opaque | Protocol::Tls),
-            }),
+            })),
             protocol: v1::Protocol::from(protocol).into(),
             headless: headless
                 .map(|(_, service, service_port)| v1::Headless {

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use wire::{names, v1};
 
 use crate::model::published::EncodedResource;
-use crate::model::{PortEntry, ServiceEntry};
+use crate::model::{Endpoint, EndpointState, PortEntry, ServiceEntry};
 use crate::world::ObjectKey;
 
 /// The endpoints resource that a proxy on `node` gets.
@@ -45,17 +45,33 @@ pub(super) fn endpoints(
         .clone()
 }
 
+/// An endpoint as a proxy reads it.
+pub(super) fn message(endpoint: &Endpoint) -> v1::Endpoint {
+    let (namespace, pod) = endpoint.pod.as_ref().map_or_else(Default::default, |pod| {
+        (pod.namespace.to_string(), pod.name.to_string())
+    });
+    v1::Endpoint {
+        ip: endpoint.ip.to_string(),
+        port: endpoint.port.into(),
+        identity: endpoint.identity.clone(),
+        namespace,
+        pod,
+        zone: endpoint.zone.clone(),
+        opaque: endpoint.opaque,
+    }
+}
+
 impl PortEntry {
     /// The endpoints to use among those on a node: the ready ones, or if none is,
     /// those that still serve while they terminate.
     fn usable(&self, on: impl Fn(&Arc<str>) -> bool) -> Vec<v1::Endpoint> {
-        let pick = |wanted: fn(&crate::model::EndpointState) -> bool| -> Vec<v1::Endpoint> {
+        let pick = |wanted: fn(&EndpointState) -> bool| -> Vec<v1::Endpoint> {
             let here = self
                 .candidates
                 .iter()
                 .filter(|candidate| on(&candidate.node));
             here.filter(|c| wanted(c))
-                .map(|candidate| candidate.endpoint.clone())
+                .map(|candidate| message(&candidate.endpoint))
                 .collect()
         };
         let ready = pick(|candidate| candidate.ready);

@@ -3,37 +3,51 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
     sync::Arc,
 };
 
-use wire::{names, v1};
+use policy::name::ObjectRef;
+use wire::{capability::Capabilities, names, v1};
 
 use super::endpoints::endpoints;
 use crate::model::published::EncodedResource;
-use crate::model::{Index, Model, PodId, PortEntry, ServiceEntry};
+use crate::model::{Index, Model, PodId, PortEntry, ServiceEntry, changes::Interest};
 use crate::world::ObjectKey;
 
+/// What one proxy needs.
+#[derive(Clone, Debug, Default)]
+pub struct ResourceSet {
+    /// By name, without the trust bundle.
+    pub resources: BTreeMap<String, Arc<EncodedResource>>,
+    /// What is not among them because the proxy could not use it: the objects that it was
+    /// made from, with their generations.
+    pub left_out: Vec<(ObjectRef, i64)>,
+}
+
 impl Model {
-    /// Every resource that the proxy of `pod` needs, by name, without the trust
-    /// bundle. `destinations` are names of destination resources; one that is no
-    /// such name is left out of the set. `None` when there is no such pod.
+    /// Every resource that the proxy of `pod` needs and can use. `destinations` are names
+    /// of destination resources; one that is no such name is left out of the set. `None`
+    /// when there is no such pod.
     pub fn resolve(
         &self,
         pod: &PodId,
         destinations: &BTreeSet<String>,
-    ) -> Option<BTreeMap<String, Arc<EncodedResource>>> {
+        capabilities: &Capabilities,
+    ) -> Option<ResourceSet> {
         let index = &self.index;
         let facts = index.world.pods.get(pod)?;
-        let mut set = ResourceSet {
+        let mut set = Gathering {
             index,
             node: &facts.node,
-            resources: BTreeMap::new(),
+            capabilities,
+            set: ResourceSet::default(),
         };
         for resource in index.workload(pod, facts) {
             set.add(resource.clone());
         }
         for name in destinations {
-            let Some(names::Name::Destination { ip, port }) = names::parse(name) else {
+            let Some((ip, port)) = address(name) else {
                 continue;
             };
             let destination = index.destination(ip, port);
@@ -44,11 +58,19 @@ impl Model {
                 Vec::new(),
             )));
         }
-        Some(set.resources)
+        Some(set.set)
     }
-}
 
-impl Model {
+    /// What [`Self::resolve`] reads for this pod and these destinations.
+    pub fn interest<'a>(
+        &self,
+        pod: &PodId,
+        destinations: impl IntoIterator<Item = &'a String>,
+    ) -> Interest {
+        let addresses = destinations.into_iter().filter_map(|name| address(name));
+        Interest::of(&self.index, pod, addresses)
+    }
+
     /// Brings what a pod's proxy has of some Services up to date, when nothing but the
     /// state of their endpoints changed. Returns the names of those resources.
     pub fn refresh<'a>(
@@ -85,16 +107,29 @@ impl Model {
     }
 }
 
-struct ResourceSet<'a> {
-    index: &'a Index,
-    node: &'a Arc<str>,
-    resources: BTreeMap<String, Arc<EncodedResource>>,
+/// What a destination resource is about; `None` for another name.
+fn address(name: &str) -> Option<(IpAddr, u16)> {
+    match names::parse(name)? {
+        names::Name::Destination { ip, port } => Some((ip, port)),
+        _ => None,
+    }
 }
 
-impl ResourceSet<'_> {
+struct Gathering<'a> {
+    index: &'a Index,
+    node: &'a Arc<str>,
+    capabilities: &'a Capabilities,
+    set: ResourceSet,
+}
+
+impl Gathering<'_> {
     fn add(&mut self, published: Arc<EncodedResource>) {
-        self.resources
-            .insert(published.resource.name.clone(), published);
+        let resource = &published.resource;
+        if self.capabilities.suffice_for(resource) {
+            self.set.resources.insert(resource.name.clone(), published);
+        } else {
+            self.set.left_out.extend(published.origins.iter().cloned());
+        }
     }
 
     /// Adds what a destination refers to.
@@ -127,7 +162,7 @@ impl ResourceSet<'_> {
         let Some(port_entry) = entry.ports.get(&port) else {
             return;
         };
-        if self.resources.contains_key(name) {
+        if self.set.resources.contains_key(name) {
             return;
         }
         self.add(self.index.service(&key, entry, port, port_entry).clone());
@@ -146,3 +181,6 @@ impl ResourceSet<'_> {
         self.add(endpoints(key, entry, port, at, self.node));
     }
 }
+
+#[cfg(test)]
+mod tests;

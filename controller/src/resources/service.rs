@@ -2,11 +2,15 @@
 
 use std::sync::Arc;
 
+use policy::{
+    name::ServiceId,
+    route::{Backend, Rule},
+};
 use wire::{names, v1};
 
 use crate::model::published::EncodedResource;
 use crate::model::{Index, PortEntry, ServiceEntry, Split};
-use crate::world::ObjectKey;
+use crate::world::{self, ObjectKey};
 
 impl Index {
     pub(super) fn service<'a>(
@@ -55,19 +59,16 @@ impl Index {
             .backends
             .iter()
             .filter(|(backend, _)| has_port(backend));
-        v1::Split {
-            origin: Some((&split.origin).into()),
-            matches: split
-                .matches
-                .clone()
-                .map(|matches| v1::HttpMatches { matches }),
-            backends: backends
-                .map(|(backend, weight)| v1::Backend {
-                    service: backend.name.to_string(),
-                    weight: *weight,
-                    endpoints: names::endpoints(&backend.namespace, &backend.name, port),
-                })
-                .collect(),
-        }
+        let backends = backends.map(|(backend, weight)| {
+            let endpoints = names::endpoints(&backend.namespace, &backend.name, port);
+            let service = ServiceId::new(backend.namespace.clone(), backend.name.clone());
+            Backend::new(service, *weight, endpoints)
+        });
+        (&Rule {
+            origin: world::named(&split.origin),
+            when: split.when.clone(),
+            then: backends.collect(),
+        })
+            .into()
     }
 }

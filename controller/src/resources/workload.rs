@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use policy::access;
 use wire::{names, v1};
 
 use crate::{
@@ -38,7 +39,11 @@ impl Index {
             enforcement: enforcement.into(),
             mtls: v1::MtlsMode::from(modes::mtls(&self.defaults, namespace, &facts.appearance))
                 .into(),
-            ports: self.pod_protocols(key, facts).ranges(&facts.ports),
+            ports: self
+                .pod_protocols(key, facts)
+                .ranges(&facts.ports)
+                .map(wire::convert::port_protocol)
+                .collect(),
             zone: self.world.zone(&facts.node).to_owned(),
             node: facts.node.to_string(),
             ips: facts.ips.iter().map(ToString::to_string).collect(),
@@ -61,18 +66,18 @@ impl Index {
 
 fn rule(target: &Target, pod: &ObjectKey) -> Option<Arc<EncodedResource>> {
     let allowed = target.rule.as_ref()?;
-    let publish = |rule: v1::Rule| {
+    let publish = |rule: &access::Rule| {
         Arc::new(EncodedResource::stamped(
-            wire::convert::rule_resource(rule),
+            wire::convert::rule_resource(rule.into()),
             allowed.origins.clone(),
         ))
     };
     Some(match allowed.mapped.get(pod) {
         None => allowed
             .published
-            .get_or_init(|| publish(allowed.rule.clone()))
+            .get_or_init(|| publish(&allowed.rule))
             .clone(),
-        Some(mapped) => publish(v1::Rule {
+        Some(mapped) => publish(&access::Rule {
             ports: mapped.ports.clone(),
             limit: mapped.limit.clone(),
             ..allowed.rule.clone()

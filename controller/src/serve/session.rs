@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use policy::name::ObjectRef;
 use tokio::time::Instant;
+use wire::capability::Capabilities;
 use wire::v1;
 
 use crate::model::published::EncodedResource;
@@ -42,7 +43,12 @@ pub(crate) type Target = BTreeMap<String, Arc<EncodedResource>>;
 #[derive(Debug)]
 pub(crate) struct Session {
     held: BTreeMap<String, String>,
+    /// What the proxy understands.
+    capabilities: Capabilities,
     destinations: BTreeSet<String>,
+    /// Objects of which something is not sent, because the proxy is too old for it, with
+    /// their generations.
+    left_out: Vec<(ObjectRef, i64)>,
     /// What the proxy holds once all batches are answered.
     sent: Target,
     /// Name to version that the proxy has confirmed to use.
@@ -100,7 +106,9 @@ impl Session {
     ) -> (Self, usize) {
         let mut session = Self {
             held: hello.held.into_iter().collect(),
+            capabilities: Capabilities::named(&hello.capabilities),
             destinations: BTreeSet::new(),
+            left_out: Vec::new(),
             sent: BTreeMap::new(),
             acknowledged: BTreeMap::new(),
             refused: BTreeMap::new(),
@@ -112,6 +120,16 @@ impl Session {
         // What does not fit of the remembered was not asked for, so it is no loss.
         session.add(remembered);
         (session, left_out)
+    }
+
+    /// What this proxy understands.
+    pub(crate) fn capabilities(&self) -> &Capabilities {
+        &self.capabilities
+    }
+
+    /// Notes of which objects something is not sent because the proxy could not use it.
+    pub(crate) fn leave_out(&mut self, objects: Vec<(ObjectRef, i64)>) {
+        self.left_out = objects;
     }
 
     /// Destinations that this proxy gets.
@@ -317,7 +335,7 @@ impl Session {
                     object: Some(v1::ObjectRef::from(object)),
                     needed: *generation,
                     acknowledged: true,
-                    nack: String::new(),
+                    ..v1::ObjectState::default()
                 });
                 state.needed = state.needed.max(*generation);
                 state.acknowledged &= acknowledged;
@@ -325,6 +343,15 @@ impl Session {
                     state.nack.clone_from(&refused.reason);
                 }
             }
+        }
+        for (object, generation) in &self.left_out {
+            let state = objects.entry(object).or_insert_with(|| v1::ObjectState {
+                object: Some(v1::ObjectRef::from(object)),
+                ..v1::ObjectState::default()
+            });
+            state.needed = state.needed.max(*generation);
+            state.acknowledged = false;
+            state.too_old = true;
         }
         objects.into_values().collect()
     }

@@ -246,10 +246,14 @@ impl ProxyStream<'_> {
         let compiled = latest.borrow_and_update().clone();
         let gone = || StreamEnd::Refused(Status::not_found("the pod is gone"));
         let compiled = compiled.ok_or_else(gone)?;
-        let mut target = compiled
+        let (destinations, capabilities) =
+            (self.session.destinations(), self.session.capabilities());
+        let set = compiled
             .model
-            .resolve(self.pod, self.session.destinations())
+            .resolve(self.pod, destinations, capabilities)
             .ok_or_else(gone)?;
+        self.session.leave_out(set.left_out);
+        let mut target = set.resources;
         self.drop_useless(&mut target);
         let destinations = self.session.destinations();
         self.interest = compiled.model.interest(self.pod, destinations);

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crds::smi::{HTTPRouteGroup, IdentityBinding, TCPRoute, TrafficSplit, TrafficTarget, UDPRoute};
 use kube::core::{ApiResource, DynamicObject};
 use policy::name::{Kind, ObjectRef};
 use serde_json::Value;
@@ -12,6 +11,7 @@ use tokio::time::Instant;
 use crate::network_policy::InForce;
 use crate::observe::acknowledged::Tally;
 use crate::problem::{Condition, ObjectReport, few};
+use crate::world::kinds;
 
 /// Time between two writes of an object whose counts only tick.
 pub(crate) const COUNT_EVERY: Duration = Duration::from_secs(5);
@@ -74,7 +74,7 @@ impl Status {
         condition.message = format!("{}; {}", condition.message, udp.message);
         match udp.lacks {
             // What a proxy could not use is the worse news.
-            Some(reason) if condition.reason != "Nacked" => {
+            Some(reason) if !["Nacked", "ProxyTooOld"].contains(&condition.reason) => {
                 condition.status = false;
                 condition.reason = reason;
             }
@@ -107,6 +107,7 @@ pub(super) fn programmed(accepted: bool, tally: &Tally) -> Condition {
         needed,
         acknowledged,
         nack,
+        too_old,
         away,
         unheard,
     } = tally;
@@ -117,6 +118,13 @@ pub(super) fn programmed(accepted: bool, tally: &Tally) -> Condition {
     let (status, reason) = if let Some((pod, why)) = nack {
         message = format!("{message}; {pod} could not use it: {why}");
         (false, "Nacked")
+    } else if !too_old.is_empty() {
+        message = format!(
+            "{message}; the proxies of {} are too old for it and allow nothing by it: restart \
+             these pods",
+            few(too_old)
+        );
+        (false, "ProxyTooOld")
     } else if *unheard > 0 && acknowledged == needed {
         message = format!(
             "{message}; {unheard} have not connected since this controller started, so not \
@@ -141,7 +149,10 @@ impl Tally {
     /// Whether proxies are lacking, and all of them are without a stream.
     pub(super) fn only_lacks_absent(&self) -> bool {
         let absent = !self.away.is_empty() || self.unheard > 0;
-        absent && self.nack.is_none() && self.acknowledged + self.away.len() == self.needed
+        absent
+            && self.nack.is_none()
+            && self.too_old.is_empty()
+            && self.acknowledged + self.away.len() == self.needed
     }
 }
 
@@ -231,20 +242,20 @@ pub(super) fn read(kind: Kind, object: &DynamicObject) -> (ObjectRef, Written) {
     )
 }
 
+/// The kinds that have a status.
+pub(super) fn kinds() -> impl Iterator<Item = (Kind, ApiResource)> {
+    let rows = kinds::ROWS.iter().filter(|row| row.has_status);
+    rows.filter_map(|row| Some((row.object?, (row.resource)())))
+}
+
 /// How the API names a kind; none for kinds whose status is not ours.
 pub(super) fn resource(kind: Kind) -> Option<ApiResource> {
-    Some(match kind {
-        Kind::TrafficSplit => ApiResource::erase::<TrafficSplit>(&()),
-        Kind::TrafficTarget => ApiResource::erase::<TrafficTarget>(&()),
-        Kind::HttpRouteGroup => ApiResource::erase::<HTTPRouteGroup>(&()),
-        Kind::TcpRoute => ApiResource::erase::<TCPRoute>(&()),
-        Kind::UdpRoute => ApiResource::erase::<UDPRoute>(&()),
-        Kind::IdentityBinding => ApiResource::erase::<IdentityBinding>(&()),
-        _ => return None,
-    })
+    let row = kinds::row(kind).filter(|row| row.has_status)?;
+    Some((row.resource)())
 }
 
 /// `group/version` of a kind, as Events name it.
 pub(crate) fn api_version(kind: Kind) -> String {
-    resource(kind).map_or_else(|| "v1".to_owned(), |resource| resource.api_version)
+    let resource = kinds::row(kind).map(|row| (row.resource)());
+    resource.map_or_else(|| "v1".to_owned(), |resource| resource.api_version)
 }

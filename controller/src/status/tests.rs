@@ -3,6 +3,7 @@
 use super::conditions::RECONNECT;
 use super::*;
 use crate::network_policy::InForce;
+use policy::name::Kind;
 use serde_json::Value;
 use std::sync::Arc;
 
@@ -13,6 +14,9 @@ use tokio::sync::watch;
 use wire::v1;
 
 const PATH: &str = "/apis/split.smi-spec.io/v1alpha4/namespaces/shop/trafficsplits/canary";
+
+mod guarded;
+mod too_old;
 
 fn canary() -> ObjectRef {
     ObjectRef::new(Kind::TrafficSplit, "shop", "canary")
@@ -66,6 +70,7 @@ impl Bench {
             needed: generation,
             acknowledged,
             nack: nack.to_owned(),
+            ..v1::ObjectState::default()
         };
         self.writer.observed.note(
             1,
@@ -332,195 +337,5 @@ async fn answers_and_models_that_come_later_are_written_each_alone() {
     sleep(Duration::from_secs(1)).await;
     let told = bench.condition("Accepted")["observedGeneration"].clone();
     assert_eq!(told, json!(2));
-    writing.abort();
-}
-
-/// The cluster of the bench with a policy for the pods of account `api`.
-fn guarded(generation: i64) -> Arc<Compiled> {
-    let rules = json!([{"kind": "TCPRoute", "name": "ports"}]);
-    let target = cluster::target("t", "api", &["web"], rules);
-    let target = cluster::set(target, "/metadata/generation", json!(generation));
-    let world = cluster::shop()
-        .with(target)
-        .with(cluster::tcp_route("ports", &[8080]));
-    let world = Arc::new(world.world());
-    let (model, problems) = Model::compile(&world, &Defaults::default());
-    Arc::new(Compiled::new(world, model, problems))
-}
-
-const TARGET: &str = "/apis/access.smi-spec.io/v1alpha4/namespaces/shop/traffictargets/t";
-
-impl Bench {
-    /// A bench with a TrafficTarget.
-    fn guarded() -> Self {
-        let bench = Self::new(&[("api", 1)]);
-        let rules = json!([{"kind": "TCPRoute", "name": "ports"}]);
-        bench
-            .api
-            .put(TARGET, cluster::target("t", "api", &["web"], rules));
-        bench.models.send_replace(Some(guarded(1)));
-        bench
-    }
-
-    /// A proxy that `t` protects has this generation of it.
-    fn has(&self, pod: &str, stream: u64, generation: i64) {
-        let target = ObjectRef::new(Kind::TrafficTarget, "shop", "t");
-        let object = v1::ObjectState {
-            object: Some(v1::ObjectRef::from(&target)),
-            needed: generation,
-            acknowledged: true,
-            nack: String::new(),
-        };
-        let state = v1::ProxyState {
-            namespace: "shop".to_owned(),
-            pod: pod.to_owned(),
-            uid: format!("uid-{pod}"),
-            service_account: "api".to_owned(),
-            objects: vec![object],
-            ..v1::ProxyState::default()
-        };
-        self.writer.observed.note(stream, state);
-    }
-
-    /// Status, reason and message of `Programmed` of the target.
-    fn target_programmed(&self) -> (String, String, String) {
-        let held = self.api.read(TARGET).unwrap()["status"]["conditions"][2].clone();
-        let text = |field: &str| held[field].as_str().unwrap_or_default().to_owned();
-        (text("status"), text("reason"), text("message"))
-    }
-}
-
-fn is(found: &(String, String, String), status: &str, reason: &str, message: &str) {
-    let (s, r, m) = found;
-    assert_eq!((&**s, &**r, &**m), (status, reason, message));
-}
-
-#[tokio::test(start_paused = true)]
-async fn protected_pod_that_is_not_connected_counts_and_is_named() {
-    let mut bench = Bench::guarded();
-    bench.has("api-1", 1, 1);
-    bench.round().await;
-    is(
-        &bench.target_programmed(),
-        "False",
-        "Pending",
-        "1 of 2 proxies; not connected: shop/api-2",
-    );
-    bench.has("api-2", 2, 1);
-    bench.round().await;
-    is(
-        &bench.target_programmed(),
-        "True",
-        "Programmed",
-        "2 of 2 proxies",
-    );
-}
-
-#[tokio::test(start_paused = true)]
-async fn new_policy_is_never_programmed_before_its_first_proxy_has_it() {
-    let mut bench = Bench::guarded();
-    bench.round().await;
-    let (status, reason, _) = bench.target_programmed();
-    assert_eq!((&*status, &*reason), ("False", "Pending"));
-}
-
-#[tokio::test(start_paused = true)]
-async fn stream_that_ends_leaves_the_object_programmed_and_the_next_generation_not() {
-    let mut bench = Bench::guarded();
-    bench.has("api-1", 1, 1);
-    bench.has("api-2", 2, 1);
-    bench.round().await;
-    bench.writer.observed.ended(2, "shop/api-2");
-    bench.round().await;
-    is(
-        &bench.target_programmed(),
-        "True",
-        "Programmed",
-        "2 of 2 proxies",
-    );
-    bench.models.send_replace(Some(guarded(2)));
-    bench.has("api-1", 1, 2);
-    bench.round().await;
-    is(
-        &bench.target_programmed(),
-        "False",
-        "Pending",
-        "1 of 2 proxies; not connected: shop/api-2",
-    );
-}
-
-/// A pod that starts, and every pod after a crash of the controller, is without a
-/// stream for a moment.
-#[tokio::test(start_paused = true)]
-async fn programmed_outlasts_a_moment_without_streams_and_no_longer() {
-    let mut bench = Bench::guarded();
-    bench.has("api-1", 1, 1);
-    bench.has("api-2", 2, 1);
-    bench.round().await;
-    // Another holder of the Lease, who has heard of nobody.
-    bench.writer.observed = Observed::settled();
-    bench.written = bench.writer.read_all().await;
-    let again = bench.round().await.unwrap();
-    assert_eq!(bench.target_programmed().0, "True");
-    assert!(again <= Instant::now() + RECONNECT);
-    bench.has("api-1", 1, 1);
-    tokio::time::sleep_until(again).await;
-    bench.round().await;
-    is(
-        &bench.target_programmed(),
-        "False",
-        "Pending",
-        "1 of 2 proxies; not connected: shop/api-2",
-    );
-}
-
-#[tokio::test(start_paused = true)]
-async fn split_has_no_callers_only_once_all_proxies_have_been_heard() {
-    let mut bench = Bench::new(&[("api", 1)]);
-    bench.writer.observed = Observed::default();
-    bench.round().await;
-    let programmed = bench.condition("Programmed");
-    assert_eq!(
-        (&programmed["status"], &programmed["reason"]),
-        (&json!("False"), &json!("Pending")),
-        "{programmed}"
-    );
-    tokio::time::sleep_until(bench.writer.observed.complete_at()).await;
-    bench.round().await;
-    let programmed = bench.condition("Programmed");
-    assert_eq!(
-        (&programmed["status"], &programmed["reason"]),
-        (&json!("True"), &json!("NoProxies")),
-        "{programmed}"
-    );
-}
-
-#[tokio::test(start_paused = true)]
-async fn pod_that_never_connects_shows_without_another_cause() {
-    let bench = Bench::guarded();
-    bench.has("api-1", 1, 1);
-    bench.has("api-2", 2, 1);
-    let writing = tokio::spawn(bench.writer.clone().write());
-    sleep(Duration::from_secs(1)).await;
-    is(
-        &bench.target_programmed(),
-        "True",
-        "Programmed",
-        "2 of 2 proxies",
-    );
-    let before = bench.models.borrow().clone().unwrap();
-    let mut world = (*before.world).clone();
-    let more = cluster::shop().with(cluster::pod("api-3", "10.0.0.13", "api"));
-    world.pods = more.world().pods;
-    let after = before.after(Arc::new(world), &Defaults::default());
-    assert!(Arc::ptr_eq(&before.problems, &after.problems));
-    bench.models.send_replace(Some(Arc::new(after)));
-    sleep(COUNT_EVERY + RECONNECT + Duration::from_secs(1)).await;
-    is(
-        &bench.target_programmed(),
-        "False",
-        "Pending",
-        "2 of 3 proxies; not connected: shop/api-3",
-    );
     writing.abort();
 }

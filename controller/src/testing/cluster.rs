@@ -3,15 +3,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use kube::core::DynamicObject;
+use kube::core::{DynamicObject, Resource};
 use serde_json::{Value, json};
+use wire::capability::Capabilities;
 
 use crate::{
     model::{Defaults, Model, PodId, published::EncodedResource},
     problem::Problems,
     translate,
     watch::{Collector, News, Step},
-    world::World,
+    world::{ObjectKey, World, kinds::every_kind},
 };
 
 /// Objects in the order in which they were applied.
@@ -20,74 +21,44 @@ pub(crate) struct Cluster {
     objects: Vec<Value>,
 }
 
-/// The step that a watcher would take for an object.
-pub(crate) fn apply(collector: &mut Collector, object: &Value) -> News {
-    let kind = object["kind"].as_str().unwrap().to_owned();
-    let object: DynamicObject = serde_json::from_value(object.clone()).unwrap();
-    let key = translate::key(&object.metadata);
-    match kind.as_str() {
-        "Pod" => collector
-            .pods
-            .take(Step::Applied(key, translate::pod(object).ok())),
-        "Service" => collector
-            .services
-            .take(Step::Applied(key, translate::service(object).ok())),
-        "EndpointSlice" => collector
-            .slices
-            .take(Step::Applied(key, translate::slice(object).ok())),
-        "Namespace" => collector
-            .namespaces
-            .take(Step::Applied(key, translate::namespace(object).ok())),
-        "Node" => collector
-            .nodes
-            .take(Step::Applied(key, translate::node(object).ok())),
-        "TrafficTarget" => collector.targets.take(Step::Applied(
-            key,
-            Some(translate::target(&object, "cluster.local")),
-        )),
-        "TrafficSplit" => collector.splits.take(Step::Applied(
-            key,
-            Some(translate::split(&object, "cluster.local")),
-        )),
-        "HTTPRouteGroup" => collector.groups.take(Step::Applied(
-            key,
-            Some(translate::group(&object, "cluster.local")),
-        )),
-        "TCPRoute" => collector.tcp_routes.take(Step::Applied(
-            key,
-            Some(translate::tcp_route(&object, "cluster.local")),
-        )),
-        "UDPRoute" => collector.udp_routes.take(Step::Applied(
-            key,
-            Some(translate::udp_route(&object, "cluster.local")),
-        )),
-        "IdentityBinding" => collector.bindings.take(Step::Applied(
-            key,
-            Some(translate::binding(&object, "cluster.local")),
-        )),
-        other => panic!("no such kind: {other}"),
-    }
+macro_rules! steps {
+    (@read $translate:ident $object:ident) => { translate::$translate($object).ok() };
+    (@judge $translate:ident $object:ident) => {
+        Some(translate::$translate(&$object, "cluster.local"))
+    };
+    ($($(#[$doc:meta])* $field:ident: $facts:ident = $kind:ty, $how:ident $translate:ident,
+        $change:ident, $object:expr, $status:expr;)+) => {
+        /// The step that a watcher would take for an object.
+        pub(crate) fn apply(collector: &mut Collector, object: &Value) -> News {
+            let (kind, key, object) = sent(object);
+            $(if kind == <$kind as Resource>::kind(&()) {
+                let fact = steps!(@$how $translate object);
+                return collector.$field.take(Step::Applied(key, fact));
+            })+
+            panic!("no such kind: {kind}")
+        }
+
+        /// The step that a watcher would take when an object goes.
+        pub(crate) fn delete(collector: &mut Collector, object: &Value) -> News {
+            let (kind, key, _) = sent(object);
+            $(if kind == <$kind as Resource>::kind(&()) {
+                return collector.$field.take(Step::Deleted(key));
+            })+
+            panic!("no such kind: {kind}")
+        }
+
+        /// For each kind, the step of a watcher whose kind is not served.
+        pub(crate) const ABSENT: &[fn(&mut Collector) -> News] =
+            &[$(|collector| collector.$field.take(Step::Absent)),+];
+    };
 }
 
-/// The step that a watcher would take when an object goes.
-pub(crate) fn delete(collector: &mut Collector, object: &Value) -> News {
+every_kind!(steps);
+
+fn sent(object: &Value) -> (String, ObjectKey, DynamicObject) {
     let kind = object["kind"].as_str().unwrap().to_owned();
     let object: DynamicObject = serde_json::from_value(object.clone()).unwrap();
-    let key = translate::key(&object.metadata);
-    match kind.as_str() {
-        "Pod" => collector.pods.take(Step::Deleted(key)),
-        "Service" => collector.services.take(Step::Deleted(key)),
-        "EndpointSlice" => collector.slices.take(Step::Deleted(key)),
-        "Namespace" => collector.namespaces.take(Step::Deleted(key)),
-        "Node" => collector.nodes.take(Step::Deleted(key)),
-        "TrafficTarget" => collector.targets.take(Step::Deleted(key)),
-        "TrafficSplit" => collector.splits.take(Step::Deleted(key)),
-        "HTTPRouteGroup" => collector.groups.take(Step::Deleted(key)),
-        "TCPRoute" => collector.tcp_routes.take(Step::Deleted(key)),
-        "UDPRoute" => collector.udp_routes.take(Step::Deleted(key)),
-        "IdentityBinding" => collector.bindings.take(Step::Deleted(key)),
-        other => panic!("no such kind: {other}"),
-    }
+    (kind, translate::key(&object.metadata), object)
 }
 
 impl Cluster {
@@ -133,7 +104,9 @@ pub(crate) fn resolve(
         .iter()
         .map(|at| format!("destination/{at}"))
         .collect();
-    model.resolve(&PodId::new("shop", pod), &names).unwrap()
+    let capabilities = Capabilities::default();
+    let set = model.resolve(&PodId::new("shop", pod), &names, &capabilities);
+    set.unwrap().resources
 }
 
 /// Resources by name, with readers that fail loudly.

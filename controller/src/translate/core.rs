@@ -370,3 +370,12 @@ fn is_tcp(protocol: Option<&str>) -> bool {
 fn port_number(number: i32) -> Option<u16> {
     u16::try_from(number).ok().filter(|number| *number != 0)
 }
+
+/// What tests keep of a ConfigMap.
+#[cfg(test)]
+pub(crate) fn config_map(object: DynamicObject) -> Result<crate::world::ConfigMapFacts, Unusable> {
+    let map: k8s_openapi::api::core::v1::ConfigMap = parse(object)?;
+    Ok(crate::world::ConfigMapFacts {
+        entries: map.data.map_or(0, |data| data.len()),
+    })
+}

@@ -2,9 +2,12 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
+#[cfg(test)]
+use crate::world::ConfigMapFacts;
 use crate::world::{
     BindingFacts, GroupFacts, NamespaceFacts, NodeFacts, ObjectKey, PodFacts, ServiceFacts,
     SliceFacts, SplitFacts, Store, TargetFacts, TcpRouteFacts, UdpRouteFacts, World,
+    kinds::every_kind,
 };
 
 /// Whether a step changed anything, and whether that can wait.
@@ -126,55 +129,32 @@ impl<T: Fact> Slot<T> {
     }
 }
 
-/// The facts of all kinds.
-#[derive(Debug, Default)]
-pub(crate) struct Collector {
-    pub(crate) pods: Slot<PodFacts>,
-    pub(crate) services: Slot<ServiceFacts>,
-    pub(crate) slices: Slot<SliceFacts>,
-    pub(crate) namespaces: Slot<NamespaceFacts>,
-    pub(crate) nodes: Slot<NodeFacts>,
-    pub(crate) targets: Slot<TargetFacts>,
-    pub(crate) splits: Slot<SplitFacts>,
-    pub(crate) groups: Slot<GroupFacts>,
-    pub(crate) tcp_routes: Slot<TcpRouteFacts>,
-    pub(crate) udp_routes: Slot<UdpRouteFacts>,
-    pub(crate) bindings: Slot<BindingFacts>,
-}
-
-impl Collector {
-    /// Whether every kind has been listed.
-    pub(crate) fn complete(&self) -> bool {
-        self.pods.complete
-            && self.services.complete
-            && self.slices.complete
-            && self.namespaces.complete
-            && self.nodes.complete
-            && self.targets.complete
-            && self.splits.complete
-            && self.groups.complete
-            && self.tcp_routes.complete
-            && self.udp_routes.complete
-            && self.bindings.complete
-    }
-
-    /// A snapshot.
-    pub(crate) fn world(&self) -> World {
-        World {
-            pods: self.pods.store.clone(),
-            services: self.services.store.clone(),
-            slices: self.slices.store.clone(),
-            namespaces: self.namespaces.store.clone(),
-            nodes: self.nodes.store.clone(),
-            targets: self.targets.store.clone(),
-            splits: self.splits.store.clone(),
-            groups: self.groups.store.clone(),
-            tcp_routes: self.tcp_routes.store.clone(),
-            udp_routes: self.udp_routes.store.clone(),
-            bindings: self.bindings.store.clone(),
+macro_rules! collector {
+    ($($(#[$doc:meta])* $field:ident: $facts:ident = $kind:ty, $how:ident $translate:ident,
+        $change:ident, $object:expr, $status:expr;)+) => {
+        /// The facts of all kinds.
+        #[derive(Debug, Default)]
+        pub(crate) struct Collector {
+            $(pub(crate) $field: Slot<$facts>,)+
         }
-    }
+
+        impl Collector {
+            /// Whether every kind has been listed.
+            pub(crate) fn complete(&self) -> bool {
+                $(self.$field.complete)&&+
+            }
+
+            /// A snapshot.
+            pub(crate) fn world(&self) -> World {
+                World {
+                    $($field: self.$field.store.clone(),)+
+                }
+            }
+        }
+    };
 }
+
+every_kind!(collector);
 
 impl Fact for ServiceFacts {}
 impl Fact for NodeFacts {}
@@ -239,3 +219,6 @@ impl Fact for BindingFacts {
 }
 
 impl Fact for SplitFacts {}
+
+#[cfg(test)]
+impl Fact for ConfigMapFacts {}

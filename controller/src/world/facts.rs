@@ -185,3 +185,11 @@ impl Proxy {
             .any(|range| range.contains(port))
     }
 }
+
+/// What tests keep of a ConfigMap.
+#[cfg(test)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ConfigMapFacts {
+    /// How many entries it has.
+    pub entries: usize,
+}

@@ -2,7 +2,10 @@
 
 use std::{fmt, sync::Arc};
 
-use policy::name::{Kind, ObjectRef};
+use policy::{
+    name::{Kind, ObjectRef},
+    origin::Origin,
+};
 
 use super::smi::Meta;
 
@@ -44,6 +47,15 @@ pub(crate) fn object(kind: Kind, key: &ObjectKey) -> ObjectRef {
         namespace: key.namespace.clone(),
         name: key.name.clone(),
     }
+}
+
+/// The same as text, as a decision names it.
+pub(crate) fn named(object: &ObjectRef) -> Origin {
+    Origin::new(
+        object.kind.as_str(),
+        object.namespace.clone(),
+        object.name.clone(),
+    )
 }
 
 /// An object with its generation.

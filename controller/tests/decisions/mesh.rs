@@ -23,6 +23,7 @@ use weft_controller::{
     Defaults, Model, PodId, translate,
     world::{self, ObjectKey},
 };
+use wire::capability::Capabilities;
 use wire::v1::{self, resource::Content};
 
 /// A compiled cluster.
@@ -183,9 +184,9 @@ impl Mesh {
             let name = pod["metadata"]["name"].as_str().unwrap();
             let told = self
                 .model
-                .resolve(&PodId::new(place, name), &asked)
+                .resolve(&PodId::new(place, name), &asked, &Capabilities::default())
                 .unwrap();
-            for (resource, published) in told {
+            for (resource, published) in told.resources {
                 let bytes = published.resource.encode_to_vec();
                 all.insert(format!("{place}/{name} {resource}"), bytes);
             }
@@ -245,8 +246,9 @@ impl Mesh {
         pod: &PodId,
         destinations: &BTreeSet<String>,
     ) -> Option<BTreeMap<String, Content>> {
-        let published = self.model.resolve(pod, destinations)?;
-        let read = published.into_iter().map(|(name, published)| {
+        let capabilities = Capabilities::default();
+        let set = self.model.resolve(pod, destinations, &capabilities)?;
+        let read = set.resources.into_iter().map(|(name, published)| {
             let bytes = published.resource.encode_to_vec();
             let read = v1::Resource::decode(bytes.as_slice()).unwrap();
             (name, read.content.unwrap())

@@ -19,7 +19,6 @@ const SIZES: [usize; 3] = [16 * 1024, 64 * 1024, MAX_REGEX_SIZE];
 
 #[derive(Debug)]
 pub(super) struct Pattern {
-    text: String,
     plan: Plan,
 }
 
@@ -56,14 +55,7 @@ impl Pattern {
             Some(plan) => plan,
             None => Plan::Run(Compiled(compile(text, anchor, budget)?)),
         };
-        Ok(Self {
-            text: text.to_owned(),
-            plan,
-        })
-    }
-
-    pub(super) fn as_str(&self) -> &str {
-        &self.text
+        Ok(Self { plan })
     }
 
     pub(super) fn matches(&self, subject: &str) -> bool {

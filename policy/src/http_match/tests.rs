@@ -297,3 +297,41 @@ fn what_was_written_can_be_read_back() {
     assert_eq!(one, one.clone());
     assert_ne!(one, http(Some("/a"), &["GET"], &[("X-Tier", "gold")]));
 }
+
+#[test]
+fn a_match_kept_as_text_fits_what_a_compiled_one_fits() {
+    let headers = [("x-tier", "gold|silver")];
+    for (path, methods) in [(None, &["*"][..]), (Some("/items/[0-9]+"), &["GET", "PUT"])] {
+        let compiled = HttpMatch::new("m", path, methods, &headers).unwrap();
+        let text = HttpMatch::as_written("m", path, methods, &headers);
+        assert_eq!(text, compiled);
+        for method in ["GET", "POST"] {
+            for path in ["/items/7", "/items/x", "/"] {
+                for value in [&b"gold"[..], b"tin"] {
+                    let headers = [("x-tier", value)];
+                    assert_eq!(
+                        takes(&text, method, path, &headers),
+                        takes(&compiled, method, path, &headers),
+                        "{method} {path}"
+                    );
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_text_that_cannot_be_compiled_fits_nothing() {
+    let long = "a".repeat(MAX_REGEX_LEN + 1);
+    let none: [(&str, &str); 0] = [];
+    let wrong = [
+        HttpMatch::as_written("m", Some("("), &["GET"], &none),
+        HttpMatch::as_written("m", Some(&long), &["*"], &none),
+        HttpMatch::as_written("m", None, &["no method"], &none),
+        HttpMatch::as_written("m", None, &[] as &[&str], &[("no name", ".*")]),
+        HttpMatch::as_written("m", None, &[] as &[&str], &[("x", "[")]),
+    ];
+    for one in wrong {
+        assert!(!takes(&one, "GET", "(", &[("x", b"[")]), "{one:?}");
+    }
+}

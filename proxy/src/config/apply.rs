@@ -2,7 +2,8 @@
 //!
 //! A resource that cannot be used is refused with a reason, and what it would have
 //! replaced stays: a bad change never takes down more than itself, and never allows
-//! more than before.
+//! more than before. Only of a rule that says something unknown nothing stays: it may be
+//! what narrows it, and the former rule allows what somebody has just taken back.
 
 use std::collections::{BTreeSet, HashSet};
 use std::net::{IpAddr, SocketAddr};
@@ -283,10 +284,13 @@ impl Snapshot {
         registry: &Registry,
     ) -> Result<(), String> {
         let name = resource.name;
-        match resource
-            .content
-            .ok_or("the resource has a kind that this proxy does not know")?
-        {
+        let Some(content) = resource.content else {
+            if is_rule(&name) {
+                self.remove(&name);
+            }
+            return Err("the resource has a kind that this proxy does not know".to_owned());
+        };
+        match content {
             v1::resource::Content::Bundle(bundle) => {
                 if bundle.roots.is_empty() {
                     return Err("a trust bundle without roots".to_owned());
@@ -297,8 +301,15 @@ impl Snapshot {
                 self.workload = Some(Arc::new(workload_of(&workload)?));
             }
             v1::resource::Content::Rule(rule) | v1::resource::Content::ExtendedRule(rule) => {
-                let rule = access::Rule::try_from(&rule).map_err(|error| error.to_string())?;
-                self.rules.insert(name, rule);
+                match access::Rule::try_from(&rule) {
+                    Ok(rule) => drop(self.rules.insert(name, rule)),
+                    Err(bad) => {
+                        if bad.unknown {
+                            self.remove(&name);
+                        }
+                        return Err(bad.to_string());
+                    }
+                }
             }
             v1::resource::Content::Destination(destination) => {
                 let addr = address_in(&name).ok_or_else(|| format!("{name} names no address"))?;

@@ -12,6 +12,7 @@ use runtime::backoff::Backoff;
 use tokio::sync::{mpsc, watch};
 use tokio::time::sleep;
 use tokio_stream::wrappers::ReceiverStream;
+use wire::capability::Capabilities;
 use wire::v1;
 use wire::v1::control_client::ControlClient;
 
@@ -91,6 +92,7 @@ impl Control {
             proxy_version: env!("CARGO_PKG_VERSION").to_owned(),
             held: self.state.snapshot().held(),
             destinations: names(&asked),
+            capabilities: Capabilities::of_this_version(),
         };
         outbox.try_send(from_proxy(v1::from_proxy::Message::Hello(hello)))?;
         let mut batches = ControlClient::new(channel)

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
-use wire::v1::{Enforcement, MtlsMode, Protocol};
+use wire::v1::{self, Enforcement, MtlsMode, Protocol};
 
 use crate::support::{endpoint, endpoints, get, pair, raw, rule, vip};
 
@@ -151,6 +151,37 @@ async fn an_unusable_rule_is_refused_and_the_former_one_stays() {
     assert!(nacks[0].reason.contains("path"), "{nacks:?}");
     assert_eq!(get(client.call(vip()).await, "/api", "").await.0, 200);
     assert_eq!(get(client.call(vip()).await, "/x", "").await.0, 403);
+}
+
+#[tokio::test]
+async fn a_rule_that_says_something_unknown_allows_nothing_and_takes_no_other_down() {
+    let (client, server, _, _) = pair(Protocol::Http1).await;
+    server.mode("api", Enforcement::Enforce, MtlsMode::Permissive);
+    let former = || rule("t", "web", None, Some(&["/api"]));
+    server.set(vec![former(), rule("u", "web", None, Some(&["/other"]))]);
+    assert_eq!(get(client.call(vip()).await, "/api", "").await.0, 200);
+
+    // A source of a kind that only a later version knows, beside one that is known.
+    let mut later = former();
+    if let Some(v1::resource::Content::Rule(rule)) = &mut later.content {
+        rule.sources.push(v1::Source { who: None });
+    }
+    let nacks = server.try_set(vec![later]);
+    assert_eq!(nacks.len(), 1);
+    assert!(nacks[0].reason.contains("does not know"), "{nacks:?}");
+    assert_eq!(get(client.call(vip()).await, "/api", "").await.0, 403);
+    assert_eq!(get(client.call(vip()).await, "/other", "").await.0, 200);
+
+    // The same for a rule that travels in a kind of resource that is unknown.
+    server.set(vec![former()]);
+    assert_eq!(get(client.call(vip()).await, "/api", "").await.0, 200);
+    let later = v1::Resource {
+        content: None,
+        ..former()
+    };
+    assert_eq!(server.try_set(vec![later]).len(), 1);
+    assert_eq!(get(client.call(vip()).await, "/api", "").await.0, 403);
+    assert_eq!(get(client.call(vip()).await, "/other", "").await.0, 200);
 }
 
 #[tokio::test]

@@ -63,12 +63,14 @@ pub fn port_protocols(messages: &[v1::PortProtocol]) -> Result<PortProtocols, Ba
 
 /// The inverse of [`port_protocols`].
 pub fn port_protocol_messages(declared: &PortProtocols) -> Vec<v1::PortProtocol> {
-    declared
-        .iter()
-        .map(|(range, protocol)| v1::PortProtocol {
-            first: range.first().into(),
-            last: range.last().into(),
-            protocol: v1::Protocol::from(protocol).into(),
-        })
-        .collect()
+    declared.iter().map(port_protocol).collect()
+}
+
+/// One range of ports that is declared to carry a protocol.
+pub fn port_protocol((range, protocol): (PortRange, Protocol)) -> v1::PortProtocol {
+    v1::PortProtocol {
+        first: range.first().into(),
+        last: range.last().into(),
+        protocol: v1::Protocol::from(protocol).into(),
+    }
 }

@@ -24,10 +24,7 @@ impl TryFrom<&v1::Source> for Source {
             Some(
                 v1::source::Who::Authenticated(false) | v1::source::Who::Unauthenticated(false),
             )
-            | None => Err(BadResource::new(
-                "who",
-                "is of a kind that this version does not know",
-            )),
+            | None => Err(BadResource::unknown("who")),
         }
     }
 }

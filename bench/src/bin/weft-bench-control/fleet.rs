@@ -22,6 +22,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::{Channel, Endpoint};
+use wire::capability::Capabilities;
 use wire::v1;
 use wire::v1::control_client::ControlClient;
 use wire::v1::from_proxy::Message;
@@ -262,6 +263,7 @@ impl Member {
             proxy_version: env!("CARGO_PKG_VERSION").to_owned(),
             held: self.held().clone(),
             destinations: self.destinations.clone(),
+            capabilities: Capabilities::of_this_version(),
         };
         outbox.try_send(from_proxy(Message::Hello(hello)))?;
         let mut batches = ControlClient::new(channel)

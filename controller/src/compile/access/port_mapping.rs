@@ -3,8 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crds::smi::judge::PortLimit;
-use policy::protocol::Protocol;
-use wire::v1;
+use policy::{access, protocol::Protocol};
 
 use super::{
     Reading, Traffic,
@@ -95,21 +94,19 @@ impl Reading<'_> {
         };
         let ports = port_set(ports);
         let limit = traffic.limit.as_ref().map(port_set);
-        let holds = |set: Option<&v1::PortSet>, port: u16| {
-            set.is_none_or(|set| set.any || set.ports.contains(&port.into()))
-        };
+        let holds =
+            |set: Option<&access::Ports>, port: u16| set.is_none_or(|set| set.contains(port));
         let mut undeclared = BTreeSet::new();
         for (pod, facts) in self.pods.of(to) {
             let (ports, limit) = match mapped.get(pod) {
                 Some(own) => (own.ports.as_ref(), own.limit.as_ref()),
                 None => (Some(&ports), limit.as_ref()),
             };
-            let written = ports.into_iter().filter(|set| !set.any);
-            let written = written.flat_map(|set| &set.ports).copied();
-            let mut meant: BTreeSet<u16> = written.filter_map(|p| u16::try_from(p).ok()).collect();
-            if ports.is_some_and(|set| set.any) {
-                meant = self.pods.named_ports(pod, facts);
-            }
+            let mut meant: BTreeSet<u16> = match ports {
+                Some(access::Ports::Only(ports)) => ports.iter().copied().collect(),
+                Some(access::Ports::Any) => self.pods.named_ports(pod, facts),
+                None => BTreeSet::new(),
+            };
             let detected =
                 |port: &u16| self.named.protocols.of_pod_port(pod, *port) == Protocol::Detect;
             meant.retain(|port| holds(limit, *port) && detected(port));

@@ -1,8 +1,9 @@
 //! The ports of a TrafficTarget: what their numbers mean on each pod.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
-use wire::v1;
+use policy::access;
 
 use super::destination::Destination;
 use crate::{
@@ -68,9 +69,9 @@ impl<'a> Pods<'a> {
 
     /// The uid that a pod's certificate carries; none without a proxy, which could
     /// not call as anybody.
-    pub(super) fn uid(&self, pod: &ObjectKey) -> Option<&'a str> {
+    pub(super) fn uid(&self, pod: &ObjectKey) -> Option<&'a Arc<str>> {
         let facts = self.world.pods.get(pod)?;
-        facts.proxy.as_ref().map(|_| &*facts.uid)
+        facts.proxy.as_ref().map(|_| &facts.uid)
     }
 
     /// Every port of a pod that somebody has named.
@@ -152,15 +153,9 @@ impl Ports {
     }
 }
 
-pub(super) fn port_set(ports: &Ports) -> v1::PortSet {
+pub(super) fn port_set(ports: &Ports) -> access::Ports {
     match ports {
-        Ports::Any => v1::PortSet {
-            any: true,
-            ports: Vec::new(),
-        },
-        Ports::Only(ports) => v1::PortSet {
-            any: false,
-            ports: ports.iter().copied().map(u32::from).collect(),
-        },
+        Ports::Any => access::Ports::Any,
+        Ports::Only(ports) => access::Ports::only(ports.iter().copied()),
     }
 }

@@ -1,14 +1,16 @@
 //! The sources of a TrafficTarget: who they are to a proxy.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 
 use crds::smi::judge::{Source, SourceKind};
-use policy::name::{ObjectRef, SpiffeId};
-use wire::v1::{self, source::Who};
+use policy::{
+    access,
+    name::{ObjectRef, SpiffeId},
+};
 
 use super::Reading;
 use crate::{
-    compile::bindings::Binding,
+    model::bindings::Binding,
     problem::{Reason, few},
     world::ObjectKey,
 };
@@ -27,26 +29,23 @@ pub(super) struct Callers {
     authenticated: bool,
     unauthenticated: bool,
     /// Uids.
-    pods: BTreeSet<String>,
+    pods: BTreeSet<Arc<str>>,
     /// The bindings that were looked up.
     pub(super) origins: Vec<(ObjectRef, i64)>,
 }
 
 impl Callers {
     /// As a proxy reads them; empty if nobody may call.
-    pub(super) fn sources(&self) -> Vec<v1::Source> {
-        let ids = self.ids.iter().map(|id| Who::SpiffeId(id.to_string()));
-        let authenticated = self.authenticated.then_some(Who::Authenticated(true));
-        let unauthenticated = self.unauthenticated.then_some(Who::Unauthenticated(true));
-        let pods = (!self.pods.is_empty()).then(|| {
-            Who::Pods(v1::PodSet {
-                uids: self.pods.iter().cloned().collect(),
-            })
-        });
+    pub(super) fn sources(&self) -> Vec<access::Source> {
+        let ids = self.ids.iter().cloned().map(access::Source::Identity);
+        let authenticated = self.authenticated.then_some(access::Source::Authenticated);
+        let unauthenticated = self.unauthenticated;
+        let unauthenticated = unauthenticated.then_some(access::Source::Unauthenticated);
+        let pods = !self.pods.is_empty();
+        let pods = pods.then(|| access::Source::pods(self.pods.iter().cloned()));
         ids.chain(authenticated)
             .chain(unauthenticated)
             .chain(pods)
-            .map(|who| v1::Source { who: Some(who) })
             .collect()
     }
 }
@@ -132,7 +131,7 @@ impl Reading<'_> {
         callers.ids.extend(binding.ids.iter().cloned());
         let pods = binding.pods.iter().flatten();
         let pods = pods.filter_map(|pod| self.pods.uid(pod));
-        callers.pods.extend(pods.map(ToString::to_string));
+        callers.pods.extend(pods.cloned());
     }
 
     fn bound(&mut self, callers: &mut Callers) {

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 use serde_json::{Value, json};
+use wire::capability::Capabilities;
 
 use super::*;
 use crate::model::Model;
@@ -186,8 +187,8 @@ fn step(dice: &mut StdRng, collector: &mut Collector) {
 type Told = BTreeMap<String, EncodedResource>;
 
 fn told(model: &Model, pod: &ObjectKey) -> Option<Told> {
-    let resources = model.resolve(pod, &destinations(pod))?;
-    Some(owned(resources))
+    let set = model.resolve(pod, &destinations(pod), &Capabilities::default())?;
+    Some(owned(set.resources))
 }
 
 fn owned(resources: BTreeMap<String, Arc<EncodedResource>>) -> Told {
@@ -391,10 +392,29 @@ fn pod_that_comes_goes_or_changes_a_label_costs_a_fraction_of_a_whole_compile() 
     );
     let joined = came.after(joined, &defaults);
     let api = BTreeSet::from(["destination/10.96.0.8:80".to_owned()]);
-    let told = joined
-        .model
-        .resolve(&ObjectKey::new("shop", "svc-3-1"), &api);
-    let told = cluster::Resolved(told.unwrap());
+    let pod = ObjectKey::new("shop", "svc-3-1");
+    let told = joined.model.resolve(&pod, &api, &Capabilities::default());
+    let told = cluster::Resolved(told.unwrap().resources);
     let at = told.addresses("endpoints/shop/svc-7:80");
     assert!(at.contains(&"10.5.0.8:8080".to_owned()), "{at:?}");
+}
+
+/// ConfigMap is in the table of kinds in tests only.
+#[test]
+fn a_change_of_any_kind_but_pods_and_slices_takes_the_long_way() {
+    let cluster = cluster::shop();
+    let map = json!({"apiVersion": "v1", "kind": "ConfigMap",
+        "metadata": {"name": "m", "namespace": "shop"}, "data": {"a": "1"}});
+    let mut collector = Collector::default();
+    for object in cluster.objects() {
+        cluster::apply(&mut collector, object);
+    }
+    let world = collector.world();
+    let (model, ..) = Model::compile(&world, &Defaults::default());
+    let pod = cluster::pod("late", "10.0.0.99", "web");
+    cluster::apply(&mut collector, &pod);
+    assert!(pods_and_places(&collector.world(), &model.index).is_some());
+    cluster::apply(&mut collector, &map);
+    assert!(pods_and_places(&collector.world(), &model.index).is_none());
+    assert!(states_only(&collector.world(), &model.index).is_none());
 }

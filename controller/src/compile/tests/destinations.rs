@@ -274,5 +274,10 @@ fn a_headless_service_is_named_at_its_pods_addresses_on_its_target_port_only() {
 fn a_pod_that_does_not_exist_gets_no_answer() {
     let (model, _) = shop().compile();
     let nobody = crate::model::PodId::new("shop", "nobody");
-    assert!(model.resolve(&nobody, &Default::default()).is_none());
+    let capabilities = wire::capability::Capabilities::default();
+    assert!(
+        model
+            .resolve(&nobody, &Default::default(), &capabilities)
+            .is_none()
+    );
 }

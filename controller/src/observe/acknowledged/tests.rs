@@ -26,7 +26,7 @@ fn state(pod: &str, needed: i64, acknowledged: bool) -> v1::ProxyState {
             object: Some(v1::ObjectRef::from(&split())),
             needed,
             acknowledged,
-            nack: String::new(),
+            ..v1::ObjectState::default()
         }],
         destinations: vec!["destination/10.1.0.1:80".to_owned()],
         service_account: "client".to_owned(),
@@ -214,7 +214,7 @@ fn says(pod: &str, account: &str, asks: &[&str], has: &[(&ObjectRef, i64)]) -> v
         object: Some(v1::ObjectRef::from(*object)),
         needed: *generation,
         acknowledged: true,
-        nack: String::new(),
+        ..v1::ObjectState::default()
     };
     v1::ProxyState {
         namespace: "shop".to_owned(),

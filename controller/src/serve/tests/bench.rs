@@ -94,16 +94,7 @@ impl Bench {
         let (trusted, handle, all) = (roots.clone(), certificate.clone(), metrics.clone());
         let server = tokio::spawn(async move {
             let connections = all.connections;
-            serve(
-                listener,
-                &trusted,
-                &handle,
-                services,
-                connections,
-                &all.limits,
-                stopping,
-            )
-            .await;
+            serve(listener, &trusted, &handle, services, connections, stopping).await;
         });
         Self {
             addr,
@@ -306,6 +297,7 @@ pub(super) fn asks(destinations: &[&str]) -> v1::Hello {
         proxy_version: "test".to_owned(),
         held: HashMap::new(),
         destinations: destinations.iter().map(|name| (*name).to_owned()).collect(),
+        capabilities: Vec::new(),
     }
 }
 

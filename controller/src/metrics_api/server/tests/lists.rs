@@ -1,0 +1,83 @@
+//! Lists, tables, and what the API says of itself.
+
+use super::*;
+
+#[tokio::test]
+async fn selector_chooses_items_and_pages_fit_together() {
+    let bench = Bench::start().await;
+    let names = |body: &Value| -> Vec<String> {
+        let items = body["items"].as_array().unwrap().iter();
+        items
+            .map(|item| item["resource"]["name"].as_str().unwrap().to_owned())
+            .collect()
+    };
+    let (_, body) = bench
+        .ask("reader", &format!("{DEPLOYMENTS}?labelSelector=app%3Dweb"))
+        .await;
+    assert_eq!(names(&body), ["web"]);
+    assert_eq!(body["selector"]["matchLabels"], json!({"app": "web"}));
+    let (_, first) = bench.ask("reader", &format!("{DEPLOYMENTS}?limit=1")).await;
+    assert_eq!(
+        (names(&first), &first["metadata"]["remainingItemCount"]),
+        (vec!["api".to_owned()], &json!(1))
+    );
+    let next = first["metadata"]["continue"].as_str().unwrap();
+    let (_, second) = bench
+        .ask("reader", &format!("{DEPLOYMENTS}?limit=1&continue={next}"))
+        .await;
+    assert_eq!(names(&second), ["web"]);
+    assert_eq!(second["metadata"]["continue"], Value::Null);
+    assert_eq!(
+        first["items"][0]["timestamp"],
+        second["items"][0]["timestamp"]
+    );
+}
+
+#[tokio::test]
+async fn what_the_api_says_of_itself_needs_no_right_but_the_api_servers_certificate() {
+    let bench = Bench::start().await;
+    for path in [
+        "/apis",
+        "/apis/metrics.smi-spec.io",
+        "/apis/metrics.smi-spec.io/v1alpha1",
+        "/apis/metrics.smi-spec.io/v1alpha2",
+        "/openapi/v2",
+        "/openapi/v3",
+        "/openapi/v3/apis/metrics.smi-spec.io/v1alpha1",
+    ] {
+        assert_eq!(bench.ask("anybody", path).await.0, 200, "{path}");
+        let answer = bench.try_ask(None, Method::GET, path, &[]).await.unwrap();
+        assert_eq!(answer.0, 401, "{path}");
+    }
+    assert_eq!(bench.reviews.load(std::sync::atomic::Ordering::Relaxed), 0);
+}
+
+#[tokio::test]
+async fn kubectl_gets_a_table() {
+    let bench = Bench::start().await;
+    call(&bench.reports, "shop/web", "shop/api", 1, 0);
+    let headers = [
+        ("x-remote-user", "reader"),
+        ("x-remote-group", "readers"),
+        ("x-remote-group", "all"),
+        (
+            "accept",
+            "application/json;as=Table;v=v1;g=meta.k8s.io,application/json;as=Table;v=v1beta1;g=meta.k8s.io,application/json",
+        ),
+    ];
+    let own = Some(bench.ca.client("front-proxy"));
+    let (_, table) = bench
+        .try_ask(own, Method::GET, DEPLOYMENTS, &headers)
+        .await
+        .unwrap();
+    assert_eq!(table["kind"], "Table");
+    let (columns, rows) = (
+        table["columnDefinitions"].as_array().unwrap(),
+        table["rows"].as_array().unwrap(),
+    );
+    assert_eq!(rows.len(), 2);
+    for row in rows {
+        assert_eq!(row["cells"].as_array().unwrap().len(), columns.len());
+        assert_eq!(row["object"]["kind"], "PartialObjectMetadata");
+    }
+}

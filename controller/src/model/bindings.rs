@@ -1,0 +1,46 @@
+//! IdentityBindings: whom each of them means.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use policy::name::{ObjectRef, SpiffeId};
+
+use crate::world::ObjectKey;
+
+/// Every IdentityBinding by name.
+#[derive(Debug, Default)]
+pub(crate) struct Bindings(BTreeMap<ObjectKey, Binding>);
+
+/// Whom one IdentityBinding means.
+#[derive(Debug)]
+pub(crate) struct Binding {
+    pub(crate) origin: (ObjectRef, i64),
+    /// Whether it may allow something. What follows counts for protection either way.
+    pub(crate) usable: bool,
+    /// Identities that belong to it, each once.
+    pub(crate) ids: Vec<SpiffeId>,
+    /// Service accounts of its namespace that belong to it.
+    pub(crate) accounts: BTreeSet<Arc<str>>,
+    /// Pods of its namespace that belong to it by their labels; `None` if it does
+    /// not ask for labels.
+    pub(crate) pods: Option<Vec<ObjectKey>>,
+    /// SPIFFE ids that are no account of its namespace: they can call, and cannot be
+    /// protected.
+    pub(crate) callers_only: Vec<SpiffeId>,
+    /// SPIFFE ids of this mesh that belong to other namespaces: they are ignored.
+    pub(crate) foreign: Vec<SpiffeId>,
+}
+
+impl Bindings {
+    pub(crate) fn get(&self, key: &ObjectKey) -> Option<&Binding> {
+        self.0.get(key)
+    }
+}
+
+impl FromIterator<(ObjectKey, Binding)> for Bindings {
+    fn from_iter<I: IntoIterator<Item = (ObjectKey, Binding)>>(bindings: I) -> Self {
+        Self(bindings.into_iter().collect())
+    }
+}

@@ -1,0 +1,45 @@
+//! What a proxy gets depends on what it understands.
+
+use serde_json::json;
+
+use super::*;
+use crate::testing::cluster::*;
+
+#[test]
+fn what_a_proxy_could_not_use_is_left_out_and_its_objects_are_named() {
+    let rules = json!([{"kind": "HTTPRouteGroup", "name": "routes"}]);
+    let limited = set(
+        target("limited", "api", &["web"], rules.clone()),
+        "/spec/destination/port",
+        json!(8080),
+    );
+    let cluster = shop()
+        .with(group("routes", json!([{"name": "all", "methods": ["*"]}])))
+        .with(limited)
+        .with(target("plain", "api", &["web"], rules));
+    let (model, _) = cluster.compile();
+    let asked = BTreeSet::from(["destination/10.96.0.1:80".to_owned()]);
+    let resolve = |names: &[&str]| {
+        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        let capabilities = Capabilities::named(&names);
+        let set = model.resolve(&PodId::new("shop", "api-1"), &asked, &capabilities);
+        set.unwrap()
+    };
+    let all = resolve(&[]);
+    assert!(all.left_out.is_empty());
+    assert!(all.resources.contains_key("extended-rule/shop/limited"));
+    assert_eq!(resolve(&["extended-rule"]).resources, all.resources);
+
+    let mut less = resolve(&["something-else"]);
+    let left_out: BTreeSet<String> = less
+        .left_out
+        .iter()
+        .map(|(object, _)| object.to_string())
+        .collect();
+    let named = ["HTTPRouteGroup shop/routes", "TrafficTarget shop/limited"];
+    assert_eq!(left_out, named.map(str::to_owned).into());
+    // Everything else is as it was; the workload still refuses what no rule allows.
+    let rule = all.resources["extended-rule/shop/limited"].clone();
+    less.resources.insert(rule.resource.name.clone(), rule);
+    assert_eq!(less.resources, all.resources);
+}

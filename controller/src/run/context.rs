@@ -1,0 +1,90 @@
+//! What the parts of one replica share.
+
+use kube::Client;
+use tokio::sync::watch;
+
+use crate::{
+    apiserver::{
+        events::{EventRecorder, Writer},
+        lease::{Candidate, Leadership},
+    },
+    authority::Authority,
+    metrics::Metrics,
+    model::compiled::Latest,
+    observe::{acknowledged::Observed, reports::Reports},
+    settings::Settings,
+    trust_bundle::uninstalling::Departure,
+};
+
+/// Name of the Lease and of the Service of all replicas.
+pub(super) const NAME: &str = "weft-controller";
+
+/// What a part is started with.
+pub(super) struct Context {
+    pub(super) settings: Settings,
+    pub(super) client: Client,
+    pub(super) metrics: Metrics,
+    pub(super) leadership: Leadership,
+    pub(super) events: EventRecorder,
+    /// Newest model, once there is one.
+    pub(super) latest: Latest,
+    pub(super) authority: Authority,
+    pub(super) observed: Observed,
+    pub(super) reports: Reports,
+    pub(super) departure: Departure,
+    /// Says true when the process ends.
+    pub(super) stopping: watch::Receiver<bool>,
+}
+
+impl Context {
+    /// Also returns what stands for election, and what writes the Events.
+    pub(super) fn new(
+        settings: Settings,
+        client: Client,
+        metrics: Metrics,
+        latest: Latest,
+        stopping: watch::Receiver<bool>,
+    ) -> (Self, Candidate, Writer) {
+        let (candidate, leadership) = Candidate::new(
+            client.clone(),
+            &settings.namespace,
+            NAME,
+            &settings.pod_name,
+        );
+        let (events, writer) = EventRecorder::new(
+            leadership.client("events", &client),
+            &settings.pod_name,
+            metrics.events_dropped.clone(),
+        );
+        let context = Self {
+            departure: Departure::new(client.clone(), &settings.namespace),
+            authority: Authority::new(&settings.identity),
+            observed: Observed::new(metrics.observed.clone(), settings.caps.destinations),
+            reports: Reports::holding(metrics.reports.clone(), settings.caps.report_edges),
+            settings,
+            client,
+            metrics,
+            leadership,
+            events,
+            latest,
+            stopping,
+        };
+        (context, candidate, writer)
+    }
+
+    /// A client for what only the Lease holder does.
+    pub(super) fn leading_client(&self, name: &'static str) -> Client {
+        self.leadership.client(name, &self.client)
+    }
+
+    /// Starts what only the Lease holder does.
+    pub(super) fn while_leading<F>(
+        &self,
+        name: &'static str,
+        work: impl FnMut() -> F + Send + 'static,
+    ) where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        runtime::task::spawn(name, self.leadership.clone().while_held(work));
+    }
+}

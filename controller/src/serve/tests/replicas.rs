@@ -1,0 +1,140 @@
+//! What replicas tell each other.
+
+use super::*;
+
+#[tokio::test]
+async fn replica_hears_what_another_observes_and_what_changes() {
+    let bench = Bench::start(&with_split(10)).await;
+    let mut proxy = bench.client(asks(&[API])).await;
+    let batch = proxy.batch().await;
+    proxy.ack(&batch).await;
+    bench.tally(&canary(), 1).await;
+
+    let other = Observed::default();
+    let listener = Listener {
+        reports: Reports::new(ReportMetrics::default()),
+        client: crate::testing::api_server::FakeApi::default().client(),
+        namespace: "weft-system".to_owned(),
+        service: "weft-controller".to_owned(),
+        own: "127.0.0.2".parse().unwrap(),
+        observed: other.clone(),
+        roots: bench.roots.clone(),
+        certificate: bench.certificate.clone(),
+        identity: bench.identity.clone(),
+        peers: prometheus_client::metrics::gauge::Gauge::default(),
+    };
+    let addr = bench.addr;
+    let listening = tokio::spawn(async move { listener.listen(addr).await });
+    let mut changes = other.changes();
+    let deadline = Instant::now() + PATIENCE;
+    while bench.tally_of(&other, &canary()).acknowledged != 1 {
+        tokio::time::timeout_at(deadline, changes.changed())
+            .await
+            .unwrap()
+            .unwrap();
+    }
+    assert_eq!(other.remembered("shop", "web"), [API]);
+    drop(proxy);
+    while other.counts() != (0, 0) {
+        tokio::time::timeout_at(deadline, changes.changed())
+            .await
+            .unwrap()
+            .unwrap();
+    }
+    let tally = bench.tally_of(&other, &canary());
+    assert_eq!(
+        (tally.acknowledged, tally.needed),
+        (1, 1),
+        "its pod is there"
+    );
+    listening.abort();
+}
+
+#[tokio::test]
+async fn only_a_controller_may_ask_what_was_observed() {
+    let bench = Bench::start(&cluster::shop()).await;
+    for channel in [
+        bench.nobody().await,
+        bench
+            .somebody(&account("shop", "web"), Some("uid-client"))
+            .await,
+    ] {
+        let refused = ReplicaClient::new(channel)
+            .observe(v1::ObserveRequest {})
+            .await
+            .unwrap_err();
+        assert_eq!(refused.code(), tonic::Code::PermissionDenied);
+    }
+}
+
+#[tokio::test]
+async fn report_counts_for_the_pod_of_the_certificate_and_other_replicas_hear_it() {
+    let bench = Bench::start(&with_split(10)).await;
+    let mut proxy = bench.client(asks(&[API])).await;
+    proxy.batch().await;
+    let slot = slot_of(SystemTime::now());
+    let edge = v1::Edge {
+        side: v1::Side::Server.into(),
+        caller: "uid-of-somebody".to_owned(),
+        success: 7,
+        ..v1::Edge::default()
+    };
+    let report = v1::Report {
+        process: 1,
+        slot: slot * 5,
+        edges: vec![edge],
+    };
+    // Told twice, as on two streams: counts once.
+    for _ in 0..2 {
+        proxy.say(Message::Report(report.clone())).await;
+    }
+    let other = Reports::new(ReportMetrics::default());
+    let listener = Listener {
+        client: crate::testing::api_server::FakeApi::default().client(),
+        namespace: "weft-system".to_owned(),
+        service: "weft-controller".to_owned(),
+        own: "127.0.0.2".parse().unwrap(),
+        observed: Observed::default(),
+        reports: other.clone(),
+        roots: bench.roots.clone(),
+        certificate: bench.certificate.clone(),
+        identity: bench.identity.clone(),
+        peers: prometheus_client::metrics::gauge::Gauge::default(),
+    };
+    let addr = bench.addr;
+    let listening = tokio::spawn(async move { listener.listen(addr).await });
+    let deadline = Instant::now() + PATIENCE;
+    for reports in [&bench.reports, &other] {
+        loop {
+            let mut seen = Vec::new();
+            reports.each(slot, slot + 1, |reporter, edge| {
+                seen.push((
+                    reporter.uid.to_string(),
+                    reporter.pod.to_string(),
+                    edge.success,
+                ));
+            });
+            if !seen.is_empty() {
+                assert_eq!(
+                    seen,
+                    [("uid-client".to_owned(), "shop/client".to_owned(), 7)]
+                );
+                break;
+            }
+            assert!(Instant::now() < deadline, "the report did not arrive");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+    listening.abort();
+}
+
+#[tokio::test]
+async fn proxy_may_not_ask_what_others_reported() {
+    let bench = Bench::start(&cluster::shop()).await;
+    let web = account("shop", "web");
+    let channel = bench.somebody(&web, Some("uid-client")).await;
+    let asked = ReplicaClient::new(channel)
+        .reports(v1::ReportsRequest {})
+        .await;
+    assert_eq!(asked.unwrap_err().code(), tonic::Code::PermissionDenied);
+}

@@ -1,0 +1,152 @@
+//! What a proxy understands, by name.
+//!
+//! A proxy names its capabilities when it says Hello. The controller leaves out what a
+//! proxy could not use: whatever is sent nevertheless would be read without its unknown
+//! part, which might be the part that narrows it.
+//!
+//! A name that a controller does not know is of no use to it and ignored. A proxy that
+//! names none is older than the names, and has those of [`Capabilities::default`].
+
+use std::collections::BTreeSet;
+
+use crate::v1;
+use crate::v1::resource::Content;
+
+/// Something that not every proxy understands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Capability {
+    /// Rules that say what the first version of them could not: ports beyond which nothing
+    /// applies, and sources that are pods.
+    ExtendedRule,
+}
+
+impl Capability {
+    /// All of them, which is what a proxy of this version has.
+    pub const ALL: [Self; 1] = [Self::ExtendedRule];
+
+    /// The name in Hello.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::ExtendedRule => "extended-rule",
+        }
+    }
+
+    /// What a proxy has to understand to use a resource; `None` if every proxy can.
+    #[must_use]
+    pub fn needed_for(resource: &v1::Resource) -> Option<Self> {
+        match resource.content.as_ref()? {
+            Content::ExtendedRule(_) => Some(Self::ExtendedRule),
+            Content::Bundle(_)
+            | Content::Workload(_)
+            | Content::Rule(_)
+            | Content::Destination(_)
+            | Content::Service(_)
+            | Content::Endpoints(_) => None,
+        }
+    }
+}
+
+/// What one proxy understands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Capabilities(BTreeSet<Capability>);
+
+impl Default for Capabilities {
+    /// Of a proxy that names none.
+    fn default() -> Self {
+        Self(BTreeSet::from([Capability::ExtendedRule]))
+    }
+}
+
+impl Capabilities {
+    /// As a proxy names them in Hello.
+    #[must_use]
+    pub fn named(names: &[String]) -> Self {
+        if names.is_empty() {
+            return Self::default();
+        }
+        let known = Capability::ALL.into_iter();
+        let named = known.filter(|known| names.iter().any(|name| name == known.as_str()));
+        Self(named.collect())
+    }
+
+    /// The names that a proxy of this version says.
+    #[must_use]
+    pub fn of_this_version() -> Vec<String> {
+        let names = Capability::ALL.into_iter().map(Capability::as_str);
+        names.map(str::to_owned).collect()
+    }
+
+    /// Whether the proxy can use a resource.
+    #[must_use]
+    pub fn suffice_for(&self, resource: &v1::Resource) -> bool {
+        Capability::needed_for(resource).is_none_or(|needed| self.0.contains(&needed))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use prost::Message as _;
+
+    use super::*;
+
+    /// Hello as it was before proxies named what they understand.
+    #[derive(Clone, PartialEq, prost::Message)]
+    struct EarlierHello {
+        #[prost(string, tag = "1")]
+        proxy_version: String,
+        #[prost(string, repeated, tag = "3")]
+        destinations: Vec<String>,
+    }
+
+    fn extended_rule() -> v1::Resource {
+        v1::Resource {
+            content: Some(Content::ExtendedRule(v1::Rule::default())),
+            ..v1::Resource::default()
+        }
+    }
+
+    #[test]
+    fn an_earlier_proxy_names_nothing_and_has_what_it_had() {
+        let hello = EarlierHello {
+            proxy_version: "0.1.0".to_owned(),
+            destinations: vec!["destination/10.0.0.1:80".to_owned()],
+        };
+        let read = v1::Hello::decode(hello.encode_to_vec().as_slice()).unwrap();
+        assert_eq!(read.proxy_version, hello.proxy_version);
+        assert_eq!(read.destinations, hello.destinations);
+        let capabilities = Capabilities::named(&read.capabilities);
+        assert_eq!(capabilities, Capabilities::default());
+        assert!(capabilities.suffice_for(&extended_rule()));
+    }
+
+    #[test]
+    fn an_earlier_controller_reads_the_rest_of_a_hello_with_capabilities() {
+        let hello = v1::Hello {
+            proxy_version: "0.2.0".to_owned(),
+            destinations: vec!["destination/10.0.0.1:80".to_owned()],
+            capabilities: Capabilities::of_this_version(),
+            ..v1::Hello::default()
+        };
+        let read = EarlierHello::decode(hello.encode_to_vec().as_slice()).unwrap();
+        assert_eq!(read.proxy_version, hello.proxy_version);
+        assert_eq!(read.destinations, hello.destinations);
+    }
+
+    #[test]
+    fn a_name_that_nobody_knows_is_ignored_and_what_is_not_named_is_not_there() {
+        let named = |names: &[&str]| {
+            let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+            Capabilities::named(&names)
+        };
+        assert!(named(&["time-travel", "extended-rule"]).suffice_for(&extended_rule()));
+        assert!(!named(&["time-travel"]).suffice_for(&extended_rule()));
+        let plain = v1::Resource {
+            content: Some(Content::Rule(v1::Rule::default())),
+            ..v1::Resource::default()
+        };
+        assert!(named(&["time-travel"]).suffice_for(&plain));
+        let own = Capabilities::named(&Capabilities::of_this_version());
+        assert!(own.suffice_for(&extended_rule()));
+    }
+}
