@@ -12,11 +12,11 @@
 //! shares the listener with a hoarder that only holds what is in use keeps the
 //! last tenth: the hoarder's further connections are turned away.
 //!
-//! Beside its place a connection notes about how many bytes it has the process hold.
-//! When memory runs out, and only then, the holder of most bytes loses connections
-//! whatever they do, the largest first.
+//! Beside its place a connection notes about how many bytes it has the process hold;
+//! what follows when memory runs out stands in `weight`.
 
 mod seat;
+mod weight;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -224,50 +224,6 @@ impl Occupancy {
     #[must_use]
     pub fn taken(&self) -> usize {
         self.table.lock().taken
-    }
-
-    /// Who has the process hold most bytes, and about how many. Connections that were
-    /// told to go do not count.
-    #[must_use]
-    pub fn heaviest(&self) -> Option<(usize, Holder)> {
-        let table = self.table.lock();
-        let heaviest = table
-            .holders
-            .iter()
-            .map(|(holder, seats)| (seats.values().map(|seat| seat.weight()).sum(), holder))
-            .max_by_key(|(weight, _): &(usize, _)| *weight)?;
-        Some((heaviest.0, heaviest.1.clone()))
-    }
-
-    /// About what all connections have the process hold, in bytes.
-    #[must_use]
-    pub fn weight(&self) -> usize {
-        let table = self.table.lock();
-        let seats = table.holders.values().flat_map(HashMap::values);
-        seats.map(|seat| seat.weight()).sum()
-    }
-
-    /// Cuts off connections of `holder`, the largest first, until they held `bytes`;
-    /// gives how many.
-    pub fn shed(&self, holder: &Holder, bytes: usize) -> usize {
-        let table = self.table.lock();
-        let seats = table.holders.get(holder).into_iter();
-        let mut seats: Vec<_> = seats
-            .flat_map(HashMap::values)
-            .map(|seat| (seat.weight(), seat))
-            .filter(|(weight, _)| *weight > 0)
-            .collect();
-        seats.sort_unstable_by_key(|(weight, _)| std::cmp::Reverse(*weight));
-        let (mut freed, mut shed) = (0, 0);
-        for (weight, seat) in seats {
-            if freed >= bytes {
-                break;
-            }
-            freed += weight;
-            shed += 1;
-            self.send(seat, SHED);
-        }
-        shed
     }
 
     /// Returns when no connection has a place.
