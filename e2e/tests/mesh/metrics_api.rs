@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use e2e::conformance::Record;
+use e2e::echo::load::Summary;
 use e2e::harness::{App, Namespace, Outcome, Pod, eventually};
 use policy::latency::bucket;
 use serde_json::{Value, json};
@@ -78,6 +79,52 @@ fn edges<'a>(list: &'a Value, direction: &str, other: &str) -> Vec<&'a Value> {
     items(list).into_iter().filter(fits).collect()
 }
 
+/// Percentiles at the client, whose view is nearest to the load generator's.
+fn latencies_agree(row: &mut Record, ns: &Namespace, slow: &Summary) -> anyhow::Result<()> {
+    let api = read(
+        ns,
+        &format!("{}&side=client", inside(ns, "deployments/slow")),
+    )?;
+    for (name, seen) in [
+        ("p50_response_latency", slow.latency_ms.p50),
+        ("p90_response_latency", slow.latency_ms.p90),
+        ("p99_response_latency", slow.latency_ms.p99),
+    ] {
+        let told = metric(&api, name)?;
+        println!("{name}: {told} ms told, {seen} ms seen");
+        row.saw(
+            format!("400 x GET through slow, {name} of deployments/slow"),
+            format!("{told} ms told, {seen} ms seen by the load generator"),
+        );
+        let apart = bucket(told / 1e3).abs_diff(bucket(seen / 1e3));
+        assert!(apart <= 1, "{name}: {told} ms told, {seen} ms seen");
+    }
+    Ok(())
+}
+
+/// The calls of the town, for every kind that the pods of `slow` belong to.
+fn every_kind_shows_the_calls(ns: &Namespace) -> anyhow::Result<()> {
+    let pod = ns.pod("slow")?;
+    let owner = pod.object["metadata"]["ownerReferences"][0]["name"].as_str();
+    let set = owner.context("a pod without ReplicaSet")?;
+    for path in [
+        format!("pods/{}", pod.name),
+        format!("replicasets/{set}"),
+        "services/slow".to_owned(),
+    ] {
+        near(counts(&read(ns, &inside(ns, &path))?)?.0, 400).with_context(|| path)?;
+    }
+    let all = read(ns, &format!("{ROOT}/namespaces/{}?t=1m", ns.name))?;
+    assert_eq!(all["resource"]["kind"], "Namespace");
+    near(counts(&all)?.0, 700)?;
+    let node = pod.object["spec"]["nodeName"]
+        .as_str()
+        .context("a pod without node")?;
+    let busy = counts(&read(ns, &format!("{ROOT}/nodes/{node}?t=1m"))?)?.0;
+    assert!(busy >= 392.0, "node {node} has {busy}");
+    Ok(())
+}
+
 #[test]
 fn counts_latencies_and_edges_are_what_the_load_generator_saw() -> Outcome {
     let mut row = Record::part("E20", "counts")?;
@@ -110,25 +157,7 @@ fn counts_latencies_and_edges_are_what_the_load_generator_saw() -> Outcome {
         near(failure, 0)
     })?;
 
-    // At the client, whose view is nearest to the load generator's.
-    let told = read(
-        &ns,
-        &format!("{}&side=client", inside(&ns, "deployments/slow")),
-    )?;
-    for (name, seen) in [
-        ("p50_response_latency", slow.latency_ms.p50),
-        ("p90_response_latency", slow.latency_ms.p90),
-        ("p99_response_latency", slow.latency_ms.p99),
-    ] {
-        let told = metric(&told, name)?;
-        println!("{name}: {told} ms told, {seen} ms seen");
-        row.saw(
-            format!("400 x GET through slow, {name} of deployments/slow"),
-            format!("{told} ms told, {seen} ms seen by the load generator"),
-        );
-        let apart = bucket(told / 1e3).abs_diff(bucket(seen / 1e3));
-        assert!(apart <= 1, "{name}: {told} ms told, {seen} ms seen");
-    }
+    latencies_agree(&mut row, &ns, &slow)?;
 
     // Both ends, each in its own direction, and nothing merged.
     let out = read(&ns, &inside(&ns, "deployments/client/edges"))?;
@@ -151,25 +180,7 @@ fn counts_latencies_and_edges_are_what_the_load_generator_saw() -> Outcome {
         );
     }
 
-    // The same calls, for every kind that the pods belong to.
-    let pod = ns.pod("slow")?;
-    let owner = pod.object["metadata"]["ownerReferences"][0]["name"].as_str();
-    let set = owner.context("a pod without ReplicaSet")?;
-    for path in [
-        format!("pods/{}", pod.name),
-        format!("replicasets/{set}"),
-        "services/slow".to_owned(),
-    ] {
-        near(counts(&read(&ns, &inside(&ns, &path))?)?.0, 400).with_context(|| path)?;
-    }
-    let all = read(&ns, &format!("{ROOT}/namespaces/{}?t=1m", ns.name))?;
-    assert_eq!(all["resource"]["kind"], "Namespace");
-    near(counts(&all)?.0, 700)?;
-    let node = pod.object["spec"]["nodeName"]
-        .as_str()
-        .context("a pod without node")?;
-    let busy = counts(&read(&ns, &format!("{ROOT}/nodes/{node}?t=1m"))?)?.0;
-    assert!(busy >= 392.0, "node {node} has {busy}");
+    every_kind_shows_the_calls(&ns)?;
 
     // Nothing calls the client: zeros, and no error.
     let idle = read(&ns, &inside(&ns, "deployments/client"))?;

@@ -2,27 +2,9 @@
 
 use super::*;
 
-#[tokio::test]
-async fn requests_and_answers_of_every_shape_are_the_same_by_both_ways() {
-    let ways = Ways::new().await;
-    let answer = ways
-        .same(&format!("{}X-B: 1\r\n\r\n", with("GET /x?y=1 HTTP/1.1")))
-        .await;
-    assert!(answer.starts_with("HTTP/1.1 200 OK\r\n") && answer.ends_with("\r\n\r\nok"));
-    let got = ways.got.lock()[1].clone();
-    for part in [
-        "get /x?y=1 http/1.1|",
-        "|host: web.shop:81|",
-        "|weft-client-id: spiffe://cluster.local/ns/shop/sa/web|",
-        "|x-b: 1|",
-    ] {
-        assert!(got.contains(part), "{got}");
-    }
-    assert!(
-        !got.contains("weft-port") && !got.contains("weft-protocol"),
-        "{got}"
-    );
-    for (case, request, end) in [
+/// Requests with a name, and how the answer ends.
+fn shapes() -> Vec<(&'static str, String, &'static str)> {
+    vec![
         (
             "a small body",
             format!("{}Content-Length: 5\r\n\r\nhello", with("POST /p HTTP/1.1")),
@@ -109,7 +91,30 @@ async fn requests_and_answers_of_every_shape_are_the_same_by_both_ways() {
             ),
             "ok",
         ),
+    ]
+}
+
+#[tokio::test]
+async fn requests_and_answers_of_every_shape_are_the_same_by_both_ways() {
+    let ways = Ways::new().await;
+    let answer = ways
+        .same(&format!("{}X-B: 1\r\n\r\n", with("GET /x?y=1 HTTP/1.1")))
+        .await;
+    assert!(answer.starts_with("HTTP/1.1 200 OK\r\n") && answer.ends_with("\r\n\r\nok"));
+    let got = ways.got.lock()[1].clone();
+    for part in [
+        "get /x?y=1 http/1.1|",
+        "|host: web.shop:81|",
+        "|weft-client-id: spiffe://cluster.local/ns/shop/sa/web|",
+        "|x-b: 1|",
     ] {
+        assert!(got.contains(part), "{got}");
+    }
+    assert!(
+        !got.contains("weft-port") && !got.contains("weft-protocol"),
+        "{got}"
+    );
+    for (case, request, end) in shapes() {
         let answer = ways.same(&request).await;
         assert!(answer.ends_with(end), "{case}: {answer:.300}");
         assert_eq!(ways.got.lock().len(), 2, "{case}");
