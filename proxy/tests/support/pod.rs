@@ -269,11 +269,24 @@ impl Pod {
         client
     }
 
+    /// From now on calls of `api` go to this port of `server`, which has a proxy.
+    pub(crate) fn reaches(&self, server: &Self, port: u16) {
+        let there = endpoint(server.ip, port, Some("api"));
+        self.set(vec![endpoints("api", vec![there])]);
+    }
+
     pub(crate) fn metrics(&self) -> String {
         let mut text = String::new();
         prometheus_client::encoding::text::encode(&mut text, &self.registry.lock()).unwrap();
         text
     }
+}
+
+/// What serves the calls of `client` to `api` from now on.
+pub(crate) async fn listening(client: &Pod, server: &Pod) -> TcpListener {
+    let listener = TcpListener::bind((server.ip, 0)).await.unwrap();
+    client.reaches(server, listener.local_addr().unwrap().port());
+    listener
 }
 
 /// The address of a Service in these tests.
