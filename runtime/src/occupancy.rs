@@ -164,14 +164,14 @@ impl Occupancy {
     /// # Errors
     /// When the holder has its share.
     pub async fn admit(self: &Arc<Self>, holder: Holder) -> Result<Arc<Place>, TurnedAway> {
-        let mut told = false;
+        let mut counted = false;
         loop {
             let freed = self.freed.notified();
             if let Some(place) = self.try_admit(&holder)? {
                 return Ok(place);
             }
-            if !told {
-                told = true;
+            if !counted {
+                counted = true;
                 (self.reached)(Reached::Full);
             }
             // Who had nothing to lose may have something now.
@@ -302,7 +302,7 @@ impl Occupancy {
             self.leaving.fetch_add(1, Relaxed);
         }
         if before < verdict {
-            seat.told.notify_waiters();
+            seat.changed.notify_waiters();
         }
         before == STAY
     }
@@ -374,7 +374,7 @@ impl Place {
         self.does(IDLE);
         if self.seat.verdict.load(Relaxed) != STAY {
             // It came while this was in use.
-            self.seat.told.notify_waiters();
+            self.seat.changed.notify_waiters();
         }
     }
 
@@ -430,7 +430,7 @@ impl Place {
 
     async fn verdict(&self, at_least: u8) {
         loop {
-            let told = self.seat.told.notified();
+            let changed = self.seat.changed.notified();
             let verdict = self.seat.verdict.load(Relaxed);
             let in_use = self.seat.activity.load(Relaxed) == BUSY;
             // What began meanwhile goes on: it was not to be lost.
@@ -438,7 +438,7 @@ impl Place {
             if verdict >= at_least && !spared {
                 return;
             }
-            told.await;
+            changed.await;
         }
     }
 

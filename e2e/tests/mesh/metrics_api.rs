@@ -16,7 +16,7 @@ mod direct;
 /// Where everything below stands.
 const ROOT: &str = "/apis/metrics.smi-spec.io/v1alpha1";
 /// A slot of 5 s, 5 s until it can be asked for, and what a busy machine adds.
-const TOLD: Duration = Duration::from_secs(25);
+const REPORTED: Duration = Duration::from_secs(25);
 
 /// Servers `slow` and `shaky`, and a client.
 fn town(claim: &str) -> anyhow::Result<Namespace> {
@@ -58,11 +58,11 @@ fn counts(item: &Value) -> anyhow::Result<(f64, f64)> {
 }
 
 /// Within 2 % of what the load generator saw.
-fn near(told: f64, seen: u64) -> anyhow::Result<()> {
+fn near(reported: f64, seen: u64) -> anyhow::Result<()> {
     let seen = seen as f64;
     ensure!(
-        (told - seen).abs() <= seen * 0.02,
-        "{told} were told and {seen} seen"
+        (reported - seen).abs() <= seen * 0.02,
+        "{reported} were reported and {seen} seen"
     );
     Ok(())
 }
@@ -90,14 +90,14 @@ fn latencies_agree(row: &mut Record, ns: &Namespace, slow: &Summary) -> anyhow::
         ("p90_response_latency", slow.latency_ms.p90),
         ("p99_response_latency", slow.latency_ms.p99),
     ] {
-        let told = metric(&api, name)?;
-        println!("{name}: {told} ms told, {seen} ms seen");
+        let reported = metric(&api, name)?;
+        println!("{name}: {reported} ms reported, {seen} ms seen");
         row.saw(
             format!("400 x GET through slow, {name} of deployments/slow"),
-            format!("{told} ms told, {seen} ms seen by the load generator"),
+            format!("{reported} ms reported, {seen} ms seen by the load generator"),
         );
-        let apart = bucket(told / 1e3).abs_diff(bucket(seen / 1e3));
-        assert!(apart <= 1, "{name}: {told} ms told, {seen} ms seen");
+        let apart = bucket(reported / 1e3).abs_diff(bucket(seen / 1e3));
+        assert!(apart <= 1, "{name}: {reported} ms reported, {seen} ms seen");
     }
     Ok(())
 }
@@ -148,7 +148,7 @@ fn counts_latencies_and_edges_are_what_the_load_generator_saw() -> Outcome {
         (Some(&400), Some(&300), Some(&200)),
         "{slow:?} {good:?} {bad:?}"
     );
-    eventually(TOLD, "all calls are told", || {
+    eventually(REPORTED, "all calls are reported", || {
         let (success, failure) = counts(&read(&ns, &inside(&ns, "deployments/shaky"))?)?;
         near(success, 300)?;
         near(failure, 200)?;
@@ -206,7 +206,7 @@ fn split_shows_every_backend_with_the_calls_that_it_got() -> Outcome {
         .pod("client")?
         .get(&url("shop", 8080, "/"), &["-n", "1000", "-c", "8"])?;
     assert_eq!(seen.by_status.get("200"), Some(&1000), "{seen:?}");
-    eventually(TOLD, "every backend has its calls", || {
+    eventually(REPORTED, "every backend has its calls", || {
         let list = read(&ns, &inside(&ns, "trafficsplits/shop"))?;
         let found: Vec<_> = items(&list)
             .iter()
@@ -320,7 +320,7 @@ fn both_replicas_answer_the_same_and_only_to_the_api_server() -> Outcome {
     let client = ns.pod("client")?;
     client.get(&url("slow", 8080, "/"), &["-n", "500", "-c", "8"])?;
     let path = inside(&ns, "deployments/client/edges");
-    eventually(TOLD, "the calls are told", || {
+    eventually(REPORTED, "the calls are reported", || {
         let (success, _) = counts(&read(&ns, &path)?["items"][0])?;
         near(success, 500)
     })?;

@@ -141,17 +141,17 @@ async fn requests_and_answers_of_every_shape_are_the_same_by_both_ways() {
 #[tokio::test]
 async fn what_an_application_breaks_off_arrives_as_broken_by_both_ways() {
     let ways = Ways::new().await;
-    let [multiplexed, quiet] = ways
+    let [multiplexed, dedicated] = ways
         .both(&format!("{}\r\n", with("GET /short HTTP/1.1")))
         .await;
     assert!(multiplexed.contains("Content-Length: 9") || multiplexed.contains("content-length: 9"));
-    assert_eq!(multiplexed, quiet);
-    assert!(quiet.ends_with("abc"), "{quiet}");
-    let [multiplexed, quiet] = ways
+    assert_eq!(multiplexed, dedicated);
+    assert!(dedicated.ends_with("abc"), "{dedicated}");
+    let [multiplexed, dedicated] = ways
         .both(&format!("{}\r\n", with("GET /cut HTTP/1.1")))
         .await;
     assert!(!multiplexed.ends_with("0\r\n\r\n"), "{multiplexed}");
-    assert_eq!(multiplexed, quiet);
+    assert_eq!(multiplexed, dedicated);
     let answer = ways
         .same(&format!("{}\r\n", with("POST /gone HTTP/1.1")))
         .await;

@@ -2,26 +2,26 @@
 
 use super::*;
 
-/// What a line that is not used for requests of its own does to calls.
+/// What a dedicated connection that is not used for requests of its own does to calls.
 #[derive(Clone, Copy, Debug)]
 enum Trick {
-    /// Reads a request, and says goodbye.
-    Goodbye,
+    /// Reads a request, and closes in good order.
+    Close,
     /// Reads a request, and closes without a word.
     Break,
-    /// Answers with half a head, and says goodbye.
+    /// Answers with half a head, and closes in good order.
     Half,
 }
 
-/// A peer proxy that plays tricks with its first quiet line and is honest by
-/// HTTP/2. Tells the requests that came by a line, or without a trick the
+/// A peer proxy that plays tricks with its first dedicated connection and is honest by
+/// HTTP/2. Tells the requests that came by such a one, or without a trick the
 /// connections: then it knows HTTP/2 only.
 async fn trickster(trick: Option<Trick>) -> (Pod, Pod, Seen, Arc<AtomicU32>) {
     let authority = Authority::new();
     let client = Pod::new(&authority, "web").await;
     let server = Pod::new(&authority, "api").await;
     let (port, seen) = http_app(&server, "api").await;
-    let by_line = Arc::new(AtomicU32::new(0));
+    let dedicated = Arc::new(AtomicU32::new(0));
     // In the place of the server's mesh port: what is HTTP/2 goes on to it.
     let ip = std::net::IpAddr::from(match server.ip {
         std::net::IpAddr::V4(ip) => [ip.octets()[0], ip.octets()[1], 255, ip.octets()[3]],
@@ -35,7 +35,7 @@ async fn trickster(trick: Option<Trick>) -> (Pod, Pod, Seen, Arc<AtomicU32>) {
     let onward = tls::mesh_client_config(&authority.roots(), &own, id("api"), &[MESH_ALPN]);
     let listener = TcpListener::bind((ip, MESH_PORT)).await.unwrap();
     let real = server.ip;
-    let count = Arc::clone(&by_line);
+    let count = Arc::clone(&dedicated);
     tokio::spawn(async move {
         loop {
             let (stream, _) = listener.accept().await.unwrap();
@@ -62,7 +62,7 @@ async fn trickster(trick: Option<Trick>) -> (Pod, Pod, Seen, Arc<AtomicU32>) {
                 }
                 count.fetch_add(1, Relaxed);
                 match trick {
-                    Some(Trick::Goodbye) => near.shutdown().await.unwrap(),
+                    Some(Trick::Close) => near.shutdown().await.unwrap(),
                     Some(Trick::Half) => {
                         near.write_all(b"HTTP/1.1 200 OK\r\nx: ").await.unwrap();
                         near.shutdown().await.unwrap();
@@ -77,27 +77,27 @@ async fn trickster(trick: Option<Trick>) -> (Pod, Pod, Seen, Arc<AtomicU32>) {
         "api",
         vec![endpoint(ip, port, Some("api"))],
     )]);
-    (client, server, seen, by_line)
+    (client, server, seen, dedicated)
 }
 
-/// Posts until one went by a line, and returns its answer; with how many were
+/// Posts until one went by a dedicated connection, and returns its answer; with how many were
 /// sent in all.
-async fn posts_until_a_line(client: &Pod, by_line: &AtomicU32) -> (String, usize) {
+async fn posts_until_dedicated(client: &Pod, dedicated: &AtomicU32) -> (String, usize) {
     for sent in 1..200 {
         let answer = post(client).await;
-        if by_line.load(Relaxed) > 0 {
+        if dedicated.load(Relaxed) > 0 {
             return (answer, sent);
         }
         assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    panic!("no request came by a line");
+    panic!("no request came by a dedicated connection");
 }
 
 #[tokio::test]
 async fn a_post_that_a_line_did_not_take_goes_by_http2_and_arrives_once() {
-    let (client, _server, seen, by_line) = trickster(Some(Trick::Goodbye)).await;
-    let (answer, sent) = posts_until_a_line(&client, &by_line).await;
+    let (client, _server, seen, dedicated) = trickster(Some(Trick::Close)).await;
+    let (answer, sent) = posts_until_dedicated(&client, &dedicated).await;
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
     assert_eq!(seen.lock().len(), sent);
 }
@@ -105,8 +105,8 @@ async fn a_post_that_a_line_did_not_take_goes_by_http2_and_arrives_once() {
 #[tokio::test]
 async fn a_post_that_a_line_may_have_taken_is_not_sent_again() {
     for trick in [Trick::Break, Trick::Half] {
-        let (client, _server, seen, by_line) = trickster(Some(trick)).await;
-        let (answer, sent) = posts_until_a_line(&client, &by_line).await;
+        let (client, _server, seen, dedicated) = trickster(Some(trick)).await;
+        let (answer, sent) = posts_until_dedicated(&client, &dedicated).await;
         assert!(
             answer.starts_with("HTTP/1.1 502") && answer.contains("weft-reason: connection-lost"),
             "{trick:?}: {answer}"
@@ -123,7 +123,7 @@ async fn a_peer_of_an_older_release_is_served_by_http2_and_not_asked_again() {
         tokio::time::sleep(Duration::from_millis(15)).await;
     }
     assert_eq!(seen.lock().len(), 100);
-    // The one in use, and the one that was to be a line.
+    // The one in use, and the one that was to be a dedicated connection.
     assert_eq!(connections.load(Relaxed), 2);
     for pod in [&client, &server] {
         assert!(
