@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Context as _, ensure};
 use e2e::conformance::Record;
 use e2e::echo::load::Summary;
-use e2e::harness::{App, Namespace, Outcome, Pod, eventually};
+use e2e::harness::{Namespace, Outcome, Pod, eventually};
 use policy::latency::bucket;
 use serde_json::{Value, json};
 
@@ -21,10 +21,7 @@ const REPORTED: Duration = Duration::from_secs(25);
 /// Servers `slow` and `shaky`, and a client.
 fn town(claim: &str) -> anyhow::Result<Namespace> {
     let ns = Namespace::meshed(claim)?;
-    for app in ["slow", "shaky", "client"] {
-        ns.apply_all(&App::new(app).objects())?;
-    }
-    ns.ready(&["slow", "shaky", "client"])?;
+    ns.run(&["slow", "shaky", "client"])?;
     Ok(ns)
 }
 
