@@ -57,118 +57,50 @@ fn main() -> ExitCode {
 }
 
 fn run() -> Result<ExitCode> {
-    if std::env::args().nth(1).as_deref() == Some("clean") {
-        place::remove_what_dead_runs_left();
-        return Ok(ExitCode::SUCCESS);
+    match std::env::args().nth(1).as_deref() {
+        Some("clean") => place::remove_what_dead_runs_left(),
+        Some("draw") => {
+            let folder = std::env::args().nth(2).context("weft-bench draw FOLDER")?;
+            report::draw(Path::new(&folder))?;
+        }
+        Some("flame") => flame::run(&flame::Arguments::read(std::env::args().skip(2))?)?,
+        _ => {
+            let arguments = Arguments::read(std::env::args().skip(1))?;
+            if arguments.kind != RunKind::Paired {
+                return compare(&arguments);
+            }
+            place::remove_what_dead_runs_left();
+            paired::run(&arguments, &Shared::new()?.0)?;
+        }
     }
-    if std::env::args().nth(1).as_deref() == Some("draw") {
-        let folder = std::env::args().nth(2).context("weft-bench draw FOLDER")?;
-        report::draw(Path::new(&folder))?;
-        return Ok(ExitCode::SUCCESS);
-    }
-    if std::env::args().nth(1).as_deref() == Some("flame") {
-        flame::run(&flame::Arguments::read(std::env::args().skip(2))?)?;
-        return Ok(ExitCode::SUCCESS);
-    }
-    let arguments = Arguments::read(std::env::args().skip(1))?;
-    if arguments.kind == RunKind::Paired {
-        place::remove_what_dead_runs_left();
-        paired::run(&arguments, &Shared::new()?.0)?;
-        return Ok(ExitCode::SUCCESS);
-    }
-    let plan = Plan::of(&arguments);
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Measures everybody in turns and writes the report. Fails where something became dearer.
+fn compare(arguments: &Arguments) -> Result<ExitCode> {
+    let plan = Plan::of(arguments);
     let load = fs::read_to_string("/proc/loadavg")?;
     let deadline = Instant::now() + plan.at_most;
     place::remove_what_dead_runs_left();
     let shared = Shared::new()?;
-    let authority = Arc::new(Authority::new()?);
-    let mut kinds = vec![
-        ("direct", Kind::Direct),
-        ("envoy", Kind::Envoy(arguments.envoy.clone())),
-        ("weft", Kind::Weft(arguments.proxy.clone())),
-    ];
-    if let Some(previous) = &arguments.previous {
-        kinds.push(("previous", Kind::Weft(previous.clone())));
-    }
-    kinds.retain(|(name, _)| {
-        arguments
-            .only
-            .as_ref()
-            .is_none_or(|only| only.split(',').any(|one| one == *name))
-    });
-    let mut systems = Vec::new();
-    for (name, kind) in kinds {
-        systems.push(System::new(
-            name,
-            kind,
-            &arguments.proxy,
-            &arguments.nginx,
-            &authority,
-            &shared.0,
-        )?);
-    }
+    let mut systems = systems(arguments, &shared)?;
     let mut book = Book::default();
-    let mut left_out = Vec::new();
-    let mut failed = BTreeSet::new();
-    let mut rounds = 0;
-    for round in 0..plan.rounds {
-        // Whoever comes first meets a machine that has just done something
-        // else, so everybody comes first in turn.
-        let begin = round % systems.len().max(1);
-        systems.rotate_left(begin);
-        let mut complete = true;
-        for system in &mut systems {
-            eprintln!("round {} of {}: {}", round + 1, plan.rounds, system.name);
-            let mut gaps = Gaps::default();
-            if let Err(error) = round::run(system, &plan, round, deadline, &mut book, &mut gaps) {
-                eprintln!("{}: {error:#}", system.name);
-                gaps.failed.push(format!("{}: {error:#}", system.name));
-                complete = false;
-                system.stop_pair();
-            }
-            complete &= gaps.out_of_time.is_empty();
-            let late = gaps
-                .out_of_time
-                .iter()
-                .map(|what| format!("round {}, {}: {what} (out of time)", round + 1, system.name));
-            left_out.extend(late);
-            failed.extend(gaps.failed);
-        }
-        systems.rotate_right(begin);
-        rounds += usize::from(complete);
-    }
-    for system in &systems {
-        if let Kind::Envoy(binary) | Kind::Weft(binary) = &system.kind {
-            book.note(
-                "binary",
-                system.name,
-                fs::metadata(binary)?.len() as f64 / 1e6,
-            );
-        }
-    }
+    let mut measured = measure(&mut systems, &plan, deadline, &mut book);
+    note_sizes(&mut book, &systems, arguments.image.as_deref())?;
     drop(systems);
-    if let Some(image) = &arguments.image {
-        book.note("image", "weft", fs::metadata(image)?.len() as f64 / 1e6);
-    }
-    if let Some(direct) = book.median("p50-1000", "direct") {
-        for system in ["envoy", "weft", "previous"] {
-            if let Some(p50) = book.median("p50-1000", system) {
-                book.note("p50-1000-added", system, p50 - direct);
-            }
-        }
-    }
-    left_out.extend(plan.never().map(str::to_owned));
+    note_added(&mut book);
+    measured.left_out.extend(plan.never().map(str::to_owned));
     let timings = if plan.full { micro::all()? } else { Vec::new() };
     let run = report::Run {
         full: plan.full,
-        rounds,
+        rounds: measured.complete,
         planned: plan.rounds,
         load_before: load.split(' ').next().unwrap_or_default().to_owned(),
         load_seconds: plan.load.as_secs(),
         rate_seconds: plan.rate.as_secs(),
         bodies_seconds: plan.bodies.as_secs(),
-        left_out,
-        failed: failed.into_iter().collect(),
+        left_out: measured.left_out,
+        failed: measured.failed.into_iter().collect(),
         development_binary: arguments
             .proxy
             .components()
@@ -188,4 +120,89 @@ fn run() -> Result<ExitCode> {
     } else {
         ExitCode::FAILURE
     })
+}
+
+/// Those that take part, each with its servers, without a proxy yet.
+fn systems(arguments: &Arguments, shared: &Shared) -> Result<Vec<System>> {
+    let authority = Arc::new(Authority::new()?);
+    let mut kinds = vec![
+        ("direct", Kind::Direct),
+        ("envoy", Kind::Envoy(arguments.envoy.clone())),
+        ("weft", Kind::Weft(arguments.proxy.clone())),
+    ];
+    if let Some(previous) = &arguments.previous {
+        kinds.push(("previous", Kind::Weft(previous.clone())));
+    }
+    if let Some(only) = &arguments.only {
+        kinds.retain(|(name, _)| only.split(',').any(|one| one == *name));
+    }
+    let (proxy, nginx) = (&arguments.proxy, &arguments.nginx);
+    let system = |(name, kind)| System::new(name, kind, proxy, nginx, &authority, &shared.0);
+    kinds.into_iter().map(system).collect()
+}
+
+/// What came of the rounds beside the figures.
+#[derive(Default)]
+struct Measured {
+    /// Rounds in which nothing was left out.
+    complete: usize,
+    left_out: Vec<String>,
+    failed: BTreeSet<String>,
+}
+
+fn measure(systems: &mut [System], plan: &Plan, deadline: Instant, book: &mut Book) -> Measured {
+    let mut measured = Measured::default();
+    for round in 0..plan.rounds {
+        // Whoever comes first meets a machine that has just done something
+        // else, so everybody comes first in turn.
+        let begin = round % systems.len().max(1);
+        systems.rotate_left(begin);
+        let mut complete = true;
+        for system in &mut *systems {
+            eprintln!("round {} of {}: {}", round + 1, plan.rounds, system.name);
+            let mut gaps = Gaps::default();
+            if let Err(error) = round::run(system, plan, round, deadline, book, &mut gaps) {
+                eprintln!("{}: {error:#}", system.name);
+                gaps.failed.push(format!("{}: {error:#}", system.name));
+                complete = false;
+                system.stop_pair();
+            }
+            complete &= gaps.out_of_time.is_empty();
+            let late = gaps
+                .out_of_time
+                .iter()
+                .map(|what| format!("round {}, {}: {what} (out of time)", round + 1, system.name));
+            measured.left_out.extend(late);
+            measured.failed.extend(gaps.failed);
+        }
+        systems.rotate_right(begin);
+        measured.complete += usize::from(complete);
+    }
+    measured
+}
+
+/// Sizes of programs and of the image, in MB.
+fn note_sizes(book: &mut Book, systems: &[System], image: Option<&Path>) -> Result<()> {
+    let megabytes = |path: &Path| anyhow::Ok(fs::metadata(path)?.len() as f64 / 1e6);
+    for system in systems {
+        if let Kind::Envoy(binary) | Kind::Weft(binary) = &system.kind {
+            book.note("binary", system.name, megabytes(binary)?);
+        }
+    }
+    if let Some(image) = image {
+        book.note("image", "weft", megabytes(image)?);
+    }
+    Ok(())
+}
+
+/// What proxies add to the median of a call.
+fn note_added(book: &mut Book) {
+    let Some(direct) = book.median("p50-1000", "direct") else {
+        return;
+    };
+    for system in ["envoy", "weft", "previous"] {
+        if let Some(p50) = book.median("p50-1000", system) {
+            book.note("p50-1000-added", system, p50 - direct);
+        }
+    }
 }

@@ -25,67 +25,60 @@ pub(crate) struct Timing {
 
 pub(crate) fn all() -> Result<Vec<Timing>> {
     let caller = SpiffeId::of("cluster.local", "bench", "client")?;
+    let other = SpiffeId::of("cluster.local", "bench", "other")?;
+    let mut timings = Vec::new();
+    for count in [10, 100, 1000] {
+        let what = format!("one TrafficTarget, {count} routes, the last matches");
+        timings.push(deciding(what, vec![rule(&caller, count)?], &caller));
+    }
+    for count in [10, 1000, 10_000] {
+        let mut rules = vec![rule(&other, 1)?; count - 1];
+        rules.push(rule(&caller, 1)?);
+        let what = format!("{count} TrafficTargets, the last admits the caller");
+        timings.push(deciding(what, rules, &caller));
+    }
+    for count in [10_u64, 1000, 10_000] {
+        timings.push(balancing(count)?);
+    }
+    Ok(timings)
+}
+
+/// Whether a request may pass.
+fn deciding(what: String, rules: Vec<Rule>, caller: &SpiffeId) -> Timing {
     let headers = HeaderMap::new();
     let facts = RequestFacts {
         method: &Method::GET,
         path: "/bench",
         headers: &headers,
     };
-    let mut timings = Vec::new();
-    for count in [10, 100, 1000] {
-        let access = Access {
-            enforcement: Enforcement::Enforce,
-            rules: vec![rule(&caller, count)?],
-        };
-        timings.push(timed(
-            format!("one TrafficTarget, {count} routes, the last matches"),
-            || {
-                black_box(
-                    access
-                        .decide_http(Caller::mesh(&caller), 8080, &facts)
-                        .allowed,
-                );
-            },
+    let access = Access {
+        enforcement: Enforcement::Enforce,
+        rules,
+    };
+    timed(what, || {
+        let verdict = access.decide_http(Caller::mesh(caller), 8080, &facts);
+        black_box(verdict.allowed);
+    })
+}
+
+/// Which endpoint gets a request.
+fn balancing(count: u64) -> Result<Timing> {
+    let now = Instant::now();
+    let mut costs = vec![Cost::default(); usize::try_from(count)?];
+    for (at, cost) in costs.iter_mut().enumerate() {
+        cost.observe(now, Duration::from_micros(100 + at as u64));
+    }
+    let mut random = 0_u64;
+    Ok(timed(format!("balancer, {count} endpoints"), || {
+        random = random
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1);
+        black_box(pick(
+            |at| costs[at].score(now, 1),
+            costs.len(),
+            (random, random.rotate_left(32)),
         ));
-    }
-    let other = SpiffeId::of("cluster.local", "bench", "other")?;
-    for count in [10, 1000, 10_000] {
-        let mut rules = vec![rule(&other, 1)?; count - 1];
-        rules.push(rule(&caller, 1)?);
-        let access = Access {
-            enforcement: Enforcement::Enforce,
-            rules,
-        };
-        timings.push(timed(
-            format!("{count} TrafficTargets, the last admits the caller"),
-            || {
-                black_box(
-                    access
-                        .decide_http(Caller::mesh(&caller), 8080, &facts)
-                        .allowed,
-                );
-            },
-        ));
-    }
-    for count in [10_u64, 1000, 10_000] {
-        let now = Instant::now();
-        let mut costs = vec![Cost::default(); usize::try_from(count)?];
-        for (at, cost) in costs.iter_mut().enumerate() {
-            cost.observe(now, Duration::from_micros(100 + at as u64));
-        }
-        let mut random = 0_u64;
-        timings.push(timed(format!("balancer, {count} endpoints"), || {
-            random = random
-                .wrapping_mul(6_364_136_223_846_793_005)
-                .wrapping_add(1);
-            black_box(pick(
-                |at| costs[at].score(now, 1),
-                costs.len(),
-                (random, random.rotate_left(32)),
-            ));
-        }));
-    }
-    Ok(timings)
+    }))
 }
 
 fn rule(caller: &SpiffeId, routes: usize) -> Result<Rule> {

@@ -67,6 +67,32 @@ impl Run {
 
 /// The report's text.
 pub(crate) fn text(book: &Book, run: &Run, timings: &[Timing], versions: &str) -> String {
+    let mut text = opening(run, versions);
+    text.push_str(METHOD);
+    for (title, rows) in SECTIONS {
+        text.push_str(&section(book, title, rows));
+    }
+    text.push_str(&beside_previous(book));
+    if !timings.is_empty() {
+        text.push_str("\n## Decisions alone, in the `policy` crate (development profile, optimisation level 1)\n\n| decision | ns |\n|---|---|\n");
+        for timing in timings {
+            let _ = writeln!(text, "| {} | {:.0} |", timing.what, timing.nanos);
+        }
+    }
+    for (title, what) in [("Failed", &run.failed), ("Not measured", &run.left_out)] {
+        if what.is_empty() {
+            continue;
+        }
+        let _ = write!(text, "\n## {title}\n\n");
+        for what in what {
+            let _ = writeln!(text, "- {what}");
+        }
+    }
+    text
+}
+
+/// What was measured, when and where.
+fn opening(run: &Run, versions: &str) -> String {
     let mut text = String::new();
     let name = if run.full {
         "make bench"
@@ -103,45 +129,27 @@ pub(crate) fn text(book: &Book, run: &Run, timings: &[Timing], versions: &str) -
         made::machine(),
         run.load_before
     );
-    text.push_str(METHOD);
-    for (title, rows) in SECTIONS {
-        let rows: Vec<_> = rows
-            .iter()
-            .filter(|row| {
-                let shown = |system| book.spread(row.id, system).is_some();
-                ["direct", "envoy", "weft"].into_iter().any(shown)
-            })
-            .collect();
-        if rows.is_empty() {
-            continue;
-        }
-        let _ = writeln!(
-            text,
-            "\n## {title}\n\n{}\n| measure | direct | Envoy | Weft | Weft / Envoy | must | |\n|---|---|---|---|---|---|---|",
-            chart::links(title)
-        );
-        for row in rows {
-            let _ = writeln!(text, "{}", table_row(book, row));
-        }
+    text
+}
+
+/// A table of what was measured; nothing where nothing was.
+fn section(book: &Book, title: &str, rows: &[Measure]) -> String {
+    let rows: Vec<_> = rows
+        .iter()
+        .filter(|row| {
+            let shown = |system| book.spread(row.id, system).is_some();
+            ["direct", "envoy", "weft"].into_iter().any(shown)
+        })
+        .collect();
+    if rows.is_empty() {
+        return String::new();
     }
-    text.push_str(&beside_previous(book));
-    if !timings.is_empty() {
-        text.push_str("\n## Decisions alone, in the `policy` crate (development profile, optimisation level 1)\n\n| decision | ns |\n|---|---|\n");
-        for timing in timings {
-            let _ = writeln!(text, "| {} | {:.0} |", timing.what, timing.nanos);
-        }
-    }
-    if !run.failed.is_empty() {
-        text.push_str("\n## Failed\n\n");
-        for failed in &run.failed {
-            let _ = writeln!(text, "- {failed}");
-        }
-    }
-    if !run.left_out.is_empty() {
-        text.push_str("\n## Not measured\n\n");
-        for left in &run.left_out {
-            let _ = writeln!(text, "- {left}");
-        }
+    let mut text = format!(
+        "\n## {title}\n\n{}\n| measure | direct | Envoy | Weft | Weft / Envoy | must | |\n|---|---|---|---|---|---|---|\n",
+        chart::links(title)
+    );
+    for row in rows {
+        let _ = writeln!(text, "{}", table_row(book, row));
     }
     text
 }

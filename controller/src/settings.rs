@@ -22,7 +22,7 @@ pub(crate) const METRICS_PORT: u16 = 8444;
 /// Port of `/live`, `/ready`, `/metrics` and `/acks`.
 pub(crate) const ADMIN_PORT: u16 = 8080;
 /// Audience of the tokens that proxies show.
-pub(crate) const AUDIENCE: &str = "weft.dev";
+pub(crate) const AUDIENCE: &str = policy::well_known::TOKEN_AUDIENCE;
 /// Shorter leaves would be renewed faster than a busy cluster signs.
 const SHORTEST_LEAF: Duration = Duration::from_secs(30);
 /// Longer leaves would outlive an issuer's overlap.
@@ -76,7 +76,10 @@ impl Settings {
         let namespace: Option<String> = env.required("WEFT_NAMESPACE");
         let pod_name = env.required("WEFT_POD_NAME");
         let pod_ip = env.required("WEFT_POD_IP");
-        let service_account: String = env.or("WEFT_SERVICE_ACCOUNT", "weft-controller".to_owned());
+        let service_account: String = env.or(
+            "WEFT_SERVICE_ACCOUNT",
+            policy::well_known::CONTROLLER.to_owned(),
+        );
         let trust_domain: String = env.or("WEFT_TRUST_DOMAIN", "cluster.local".to_owned());
         let leaf_ttl = env.duration("WEFT_LEAF_TTL", Duration::from_secs(24 * 3600));
         if !(SHORTEST_LEAF..=LONGEST_LEAF).contains(&leaf_ttl) {

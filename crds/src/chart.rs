@@ -14,16 +14,16 @@ const MADE: &str = "{{- /* Made by crdgen from the types in crds/; edit those. *
 const NAMESPACE: &str = "{{ .Release.Namespace }}";
 
 /// File names in the chart's folder for definitions, with their text.
-pub fn templates() -> Vec<(String, String)> {
-    let definitions = smi::definitions(NAMESPACE).into_iter();
-    let definitions = definitions.map(|(plural, definition)| {
-        let yaml =
-            serde_yaml_ng::to_string(&definition).expect("a JSON value must have a YAML form");
-        (format!("{plural}.yaml"), template(&yaml))
-    });
-    definitions
-        .chain([("_names.tpl".to_owned(), names())])
-        .collect()
+///
+/// # Errors
+/// When a definition has no YAML form.
+pub fn templates() -> io::Result<Vec<(String, String)>> {
+    let mut templates = vec![("_names.tpl".to_owned(), names())];
+    for (plural, definition) in smi::definitions(NAMESPACE) {
+        let yaml = serde_yaml_ng::to_string(&definition).map_err(io::Error::other)?;
+        templates.push((format!("{plural}.yaml"), template(&yaml)));
+    }
+    Ok(templates)
 }
 
 /// The definitions' names, for templates that deal with all of them.
@@ -63,7 +63,7 @@ fn template(yaml: &str) -> String {
 
 /// Names of files in `folder` that differ from the types: changed, missing or left over.
 pub fn stale(folder: &Path) -> io::Result<Vec<String>> {
-    let wanted = templates();
+    let wanted = templates()?;
     let mut stale = Vec::new();
     for (name, text) in &wanted {
         match fs::read_to_string(folder.join(name)) {

@@ -19,7 +19,10 @@ use rustls::server::{
 };
 use rustls::sign::CertifiedKey;
 use rustls::version::TLS13;
-use rustls::{ClientConfig, ServerConfig, SignatureScheme};
+use rustls::{
+    ClientConfig, ConfigBuilder, ConfigSide, ServerConfig, SignatureScheme, WantsVerifier,
+    WantsVersions,
+};
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 
 use crate::authority::Serving;
@@ -334,9 +337,7 @@ pub(crate) fn server_config(
     cert: Arc<dyn ResolvesServerCert>,
     alpn: &[&[u8]],
 ) -> Arc<ServerConfig> {
-    let mut config = ServerConfig::builder_with_provider(Arc::clone(&PROVIDER))
-        .with_protocol_versions(&[&TLS13])
-        .expect("the provider above must have suites for TLS 1.3")
+    let mut config = tls13(ServerConfig::builder_with_provider(Arc::clone(&PROVIDER)))
         .with_client_cert_verifier(verifier)
         .with_cert_resolver(cert);
     config.alpn_protocols = owned(alpn);
@@ -346,17 +347,24 @@ pub(crate) fn server_config(
     Arc::new(config)
 }
 
+/// The only version that is spoken.
+fn tls13<S: ConfigSide>(
+    builder: ConfigBuilder<S, WantsVersions>,
+) -> ConfigBuilder<S, WantsVerifier> {
+    builder
+        .with_protocol_versions(&[&TLS13])
+        .expect("the provider above must have suites for TLS 1.3")
+}
+
 fn expecting(
     roots: &Roots,
     expected: SpiffeId,
-) -> rustls::ConfigBuilder<ClientConfig, rustls::client::WantsClientCert> {
+) -> ConfigBuilder<ClientConfig, rustls::client::WantsClientCert> {
     let verifier = ServerVerifier {
         roots: roots.clone(),
         expected,
     };
-    ClientConfig::builder_with_provider(Arc::clone(&PROVIDER))
-        .with_protocol_versions(&[&TLS13])
-        .expect("the provider above must have suites for TLS 1.3")
+    tls13(ClientConfig::builder_with_provider(Arc::clone(&PROVIDER)))
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(verifier))
 }

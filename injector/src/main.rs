@@ -26,6 +26,8 @@ mod trust_domain;
 mod validate;
 
 #[cfg(test)]
+#[allow(dead_code, reason = "the controller's tests use the rest of it")]
+#[path = "../../controller/src/testing/api_server.rs"]
 mod fake_api;
 
 use std::process::ExitCode;
@@ -125,18 +127,15 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
         }
     }
     let serving = ServingHandle::empty();
-    let reconciler = Reconciler::new(
-        &client,
-        &settings.namespace,
-        serving.clone(),
-        metrics.clone(),
-    );
+    let own = settings.namespace.as_str();
+    let reconciler = Reconciler::new(&client, own, serving.clone(), metrics.clone());
     task::spawn("reconciler", reconciler.run(hold));
 
+    let version = &settings.inject.version;
     info!(
         namespace = settings.namespace,
         pod = settings.pod_name,
-        version = settings.inject.version,
+        version,
         "injector started"
     );
     let mutator = Mutator::new(client, settings.inject);
@@ -146,13 +145,7 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
         info!(signal, "injector ends");
         tokio::time::sleep(LINGER).await;
     };
-    server::serve(
-        listener,
-        webhook_server_config(&serving),
-        webhooks,
-        stop,
-        GRACE,
-    )
-    .await;
+    let tls = webhook_server_config(&serving);
+    server::serve(listener, tls, webhooks, stop, GRACE).await;
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! The two halves of a conversation with the API server: AdmissionReview v1.
+//! What the API server asks and what it is answered: AdmissionReview v1.
 //!
 //! The object stays JSON: nothing is lost that our types do not know.
 

@@ -137,3 +137,8 @@ pub async fn serve_plain(
     let spoken = connection.protocol(&mut stream, &place).await;
     connection.serve(stream, spoken, &place).await;
 }
+
+#[cfg(test)]
+pub(crate) fn size_of_a_request() -> usize {
+    crate::future_sizes::future_of(connection::Connection::handle_request)
+}

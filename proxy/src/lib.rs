@@ -21,6 +21,8 @@ mod control;
 mod drain;
 mod endpoints;
 mod failure;
+#[cfg(test)]
+mod future_sizes;
 mod http;
 mod inbound;
 mod mesh;

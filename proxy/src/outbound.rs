@@ -129,3 +129,8 @@ pub async fn serve(proxy: Arc<Proxy>, stream: TcpStream, addr: SocketAddr, place
 /// An idle connection of a declared port may stay silent for this long before
 /// the declared version is assumed.
 const HEAD_PATIENCE: std::time::Duration = std::time::Duration::from_secs(3600);
+
+#[cfg(test)]
+pub(crate) fn size_of_a_request() -> usize {
+    crate::future_sizes::future_of(request::handle_request)
+}

@@ -12,7 +12,7 @@ use policy::name::SpiffeId;
 use runtime::env::{BadEnv, EnvReader};
 
 /// Service account of the controller.
-const CONTROLLER_ACCOUNT: &str = "weft-controller";
+const CONTROLLER_ACCOUNT: &str = policy::well_known::CONTROLLER;
 
 #[derive(Clone, Debug)]
 pub struct Settings {

@@ -10,6 +10,8 @@
 mod floods;
 #[path = "netns/place.rs"]
 mod place;
+#[path = "netns/processes.rs"]
+mod processes;
 #[path = "netns/roles.rs"]
 mod roles;
 

@@ -150,7 +150,7 @@ impl Admin {
             #[expect(clippy::disallowed_methods, reason = "its panic ends one connection")]
             tokio::spawn(async move {
                 tokio::select! {
-                    () = converse(stream, peer, pages, &place) => {}
+                    () = serve_connection(stream, peer, pages, &place) => {}
                     () = place.cut() => {}
                 }
             });
@@ -189,7 +189,7 @@ struct Pages<H> {
     large: Arc<Large>,
 }
 
-async fn converse<H, F>(
+async fn serve_connection<H, F>(
     stream: TcpStream,
     peer: SocketAddr,
     pages: Arc<Pages<H>>,

@@ -12,11 +12,11 @@
 //! shares the listener with a hoarder that only holds what is in use keeps the
 //! last tenth: the hoarder's further connections are turned away.
 //!
-//! Beside its place a connection notes about how many bytes it has the process hold.
-//! When memory runs out, and only then, the holder of most bytes loses connections
-//! whatever they do, the largest first.
+//! Beside its place a connection notes about how many bytes it has the process hold;
+//! what follows when memory runs out stands in `weight`.
 
 mod seat;
+mod weight;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -164,14 +164,14 @@ impl Occupancy {
     /// # Errors
     /// When the holder has its share.
     pub async fn admit(self: &Arc<Self>, holder: Holder) -> Result<Arc<Place>, TurnedAway> {
-        let mut told = false;
+        let mut counted = false;
         loop {
             let freed = self.freed.notified();
             if let Some(place) = self.try_admit(&holder)? {
                 return Ok(place);
             }
-            if !told {
-                told = true;
+            if !counted {
+                counted = true;
                 (self.reached)(Reached::Full);
             }
             // Who had nothing to lose may have something now.
@@ -224,58 +224,6 @@ impl Occupancy {
     #[must_use]
     pub fn taken(&self) -> usize {
         self.table.lock().taken
-    }
-
-    /// Who has the process hold most bytes, and about how many. Connections that were
-    /// told to go do not count.
-    #[must_use]
-    pub fn heaviest(&self) -> Option<(usize, Holder)> {
-        let table = self.table.lock();
-        let heaviest = table
-            .holders
-            .iter()
-            .map(|(holder, seats)| (seats.values().map(|seat| seat.weight()).sum(), holder))
-            .max_by_key(|(weight, _): &(usize, _)| *weight)?;
-        Some((heaviest.0, heaviest.1.clone()))
-    }
-
-    /// About what all connections have the process hold, in bytes.
-    #[must_use]
-    pub fn weight(&self) -> usize {
-        let table = self.table.lock();
-        let seats = table.holders.values().flat_map(HashMap::values);
-        seats.map(|seat| seat.weight()).sum()
-    }
-
-    /// Connections that were cut off by [`Self::shed`] and are not gone.
-    #[must_use]
-    pub fn leaving(&self) -> usize {
-        let table = self.table.lock();
-        let seats = table.holders.values().flat_map(HashMap::values);
-        seats.filter(|seat| seat.is_shed()).count()
-    }
-
-    /// Cuts off connections of `holder`, the largest first, until they held `bytes`;
-    /// gives how many.
-    pub fn shed(&self, holder: &Holder, bytes: usize) -> usize {
-        let table = self.table.lock();
-        let seats = table.holders.get(holder).into_iter();
-        let mut seats: Vec<_> = seats
-            .flat_map(HashMap::values)
-            .map(|seat| (seat.weight(), seat))
-            .filter(|(weight, _)| *weight > 0)
-            .collect();
-        seats.sort_unstable_by_key(|(weight, _)| std::cmp::Reverse(*weight));
-        let (mut freed, mut shed) = (0, 0);
-        for (weight, seat) in seats {
-            if freed >= bytes {
-                break;
-            }
-            freed += weight;
-            shed += 1;
-            self.send(seat, SHED);
-        }
-        shed
     }
 
     /// Returns when no connection has a place.
@@ -354,7 +302,7 @@ impl Occupancy {
             self.leaving.fetch_add(1, Relaxed);
         }
         if before < verdict {
-            seat.told.notify_waiters();
+            seat.changed.notify_waiters();
         }
         before == STAY
     }
@@ -426,7 +374,7 @@ impl Place {
         self.does(IDLE);
         if self.seat.verdict.load(Relaxed) != STAY {
             // It came while this was in use.
-            self.seat.told.notify_waiters();
+            self.seat.changed.notify_waiters();
         }
     }
 
@@ -482,7 +430,7 @@ impl Place {
 
     async fn verdict(&self, at_least: u8) {
         loop {
-            let told = self.seat.told.notified();
+            let changed = self.seat.changed.notified();
             let verdict = self.seat.verdict.load(Relaxed);
             let in_use = self.seat.activity.load(Relaxed) == BUSY;
             // What began meanwhile goes on: it was not to be lost.
@@ -490,7 +438,7 @@ impl Place {
             if verdict >= at_least && !spared {
                 return;
             }
-            told.await;
+            changed.await;
         }
     }
 

@@ -1,6 +1,6 @@
 //! An API server in memory for tests: objects by path, resource versions that
-//! conflict as the real ones do, merge patches, and watches that start with
-//! what is there.
+//! conflict as the real ones do, patches, and watches that start with what is there.
+//! The injector's tests use it too, and include this file by its path.
 //!
 //! It validates nothing; what depends on validation is tested in a real
 //! cluster.
@@ -10,7 +10,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{Method, Request, Response, StatusCode};
+use http::{Method, Request, Response, StatusCode, header};
 use kube::Client;
 use kube::client::Body;
 use parking_lot::Mutex;
@@ -42,6 +42,8 @@ struct State {
     unwatchable: Vec<String>,
     /// No call is answered any more.
     vanished: bool,
+    /// Every call fails.
+    broken: bool,
     /// Reads of each object.
     reads: BTreeMap<String, usize>,
     /// Collections in which nothing may be created.
@@ -121,6 +123,12 @@ impl FakeApi {
         self.state.lock().vanished = vanished;
     }
 
+    /// From now on every call fails.
+    #[allow(dead_code, reason = "the injector's tests use it")]
+    pub(crate) fn break_down(&self) {
+        self.state.lock().broken = true;
+    }
+
     /// How often the object was read.
     pub(crate) fn reads(&self, path: &str) -> usize {
         self.state
@@ -159,6 +167,9 @@ impl FakeApi {
             tokio::time::sleep(WATCH).await;
         }
         let mut state = self.state.lock();
+        if state.broken {
+            return failure(StatusCode::INTERNAL_SERVER_ERROR, "InternalError");
+        }
         if parts.method == Method::GET {
             *state.reads.entry(path.clone()).or_default() += 1;
             if query.contains("watch=true") && state.unwatchable.contains(&path) {
@@ -178,7 +189,11 @@ impl FakeApi {
             Method::GET => state.get(&path, &query),
             Method::POST => state.create(&path, sent),
             Method::PUT => state.replace(&path, sent),
-            Method::PATCH => state.patch(&path, &sent),
+            Method::PATCH => {
+                let kind = parts.headers.get(header::CONTENT_TYPE);
+                let json = kind.is_some_and(|kind| kind == "application/json-patch+json");
+                state.patch(&path, &sent, json)
+            }
             Method::DELETE => state.delete(&path),
             _ => failure(StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed"),
         }
@@ -278,7 +293,8 @@ impl State {
         }
     }
 
-    fn patch(&mut self, path: &str, patch: &Value) -> Response<Body> {
+    /// `json`: operations by RFC 6902, else a merge patch.
+    fn patch(&mut self, path: &str, patch: &Value, json: bool) -> Response<Body> {
         let Some(mut object) = self.objects.get(path).cloned() else {
             return failure(StatusCode::NOT_FOUND, "NotFound");
         };
@@ -291,8 +307,15 @@ impl State {
         if must_be.iter().any(differs) {
             return failure(StatusCode::CONFLICT, "Conflict");
         }
+        if json {
+            let patch = serde_json::from_value::<json_patch::Patch>(patch.clone());
+            if !patch.is_ok_and(|patch| json_patch::patch(&mut object, &patch).is_ok()) {
+                return failure(StatusCode::UNPROCESSABLE_ENTITY, "Invalid");
+            }
+        } else {
+            merge(&mut object, patch);
+        }
         self.version += 1;
-        merge(&mut object, patch);
         object["metadata"]["resourceVersion"] = json!(self.version.to_string());
         self.objects.insert(path.to_owned(), object.clone());
         ok(&object)

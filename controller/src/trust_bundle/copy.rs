@@ -14,7 +14,7 @@ pub(crate) const ROOTS_KEY: &str = "ca.crt";
 /// Key of the mark that tells proxies that the mesh is being removed.
 pub(crate) const LEAVING_KEY: &str = "leaving";
 /// Field manager of the copies.
-pub(crate) const MANAGER: &str = "weft-controller";
+pub(crate) const MANAGER: &str = policy::well_known::CONTROLLER;
 /// Field manager of the mark.
 pub(crate) const LEAVE_MANAGER: &str = "weft-leave";
 

@@ -36,7 +36,8 @@ fn main() -> ExitCode {
 
 fn write(folder: &Path) -> Result<(), String> {
     fs::create_dir_all(folder).map_err(|error| format!("{}: {error}", folder.display()))?;
-    for (name, text) in crds::chart::templates() {
+    let templates = crds::chart::templates().map_err(|error| error.to_string())?;
+    for (name, text) in templates {
         let path = folder.join(name);
         fs::write(&path, text).map_err(|error| format!("{}: {error}", path.display()))?;
     }

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::{content::Content, error::ConversionError, hidden::Hidden, shape};
+use super::{content::Content, error::ConversionError, hash::canonical, hidden::Hidden, shape};
 use crate::{
     labels::SMI_LOSSLESS,
     smi::{SmiKind, SmiVersion},
@@ -47,13 +47,7 @@ impl Lossless {
         if self.hidden.is_none() && self.written.is_empty() {
             return self.before.clone();
         }
-        Some(self.canonical())
-    }
-
-    fn canonical(&self) -> String {
-        // Through a value, whose maps are sorted, so that equal content has one text.
-        let value = serde_json::to_value(self).expect("plain data must have a JSON form");
-        value.to_string()
+        Some(canonical(self))
     }
 }
 
@@ -106,7 +100,7 @@ impl Written {
 pub(super) fn read(kind: SmiKind, text: &str) -> Option<Lossless> {
     let note: Lossless = serde_json::from_str(text).ok()?;
     let says_something = note.hidden.is_some() || !note.written.is_empty();
-    let untouched = note.canonical() == text
+    let untouched = canonical(&note) == text
         && note
             .hidden
             .as_ref()

@@ -62,15 +62,15 @@ pub(super) fn hide(
     wrap: bool,
 ) -> Option<Hidden> {
     let base = shape::to_storage(kind, version, visible);
-    let told = in_place(base, &pieces).as_ref() == Some(stored);
-    if told && pieces.is_empty() && !wrap {
+    let complete = in_place(base, &pieces).as_ref() == Some(stored);
+    if complete && pieces.is_empty() && !wrap {
         return None;
     }
     let hidden = Hidden {
         from: version,
         seen: hash(version.name(), visible),
         pieces,
-        whole: (!told).then(|| stored.clone()),
+        whole: (!complete).then(|| stored.clone()),
         too_large: false,
         sum: String::new(),
     };

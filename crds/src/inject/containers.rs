@@ -29,9 +29,8 @@ pub(super) fn add(
     handlers: &Handlers,
     workload: &(String, String),
 ) {
-    let init = list(spec, "initContainers");
-    let (earlier, others): (Vec<_>, Vec<_>) =
-        std::mem::take(init).into_iter().partition(pod::is_ours);
+    let init = take_list(spec, "initContainers");
+    let (earlier, others): (Vec<_>, Vec<_>) = init.into_iter().partition(pod::is_ours);
     let over_earlier = |ours: Value| {
         let found = earlier
             .iter()
@@ -40,12 +39,15 @@ pub(super) fn add(
         overlay(&mut container, ours);
         container
     };
-    init.push(over_earlier(capture(settings, overrides)));
-    init.push(over_earlier(proxy(settings, overrides, handlers, workload)));
+    let mut init = vec![
+        over_earlier(capture(settings, overrides)),
+        over_earlier(proxy(settings, overrides, handlers, workload)),
+    ];
     init.extend(others);
+    spec.insert("initContainers".into(), init.into());
 
     where_the_proxy_runs(spec);
-    let mut wrapped = json!({ "volumes": std::mem::take(list(spec, "volumes")) });
+    let mut wrapped = json!({ "volumes": take_list(spec, "volumes") });
     overlay(&mut wrapped, json!({ "volumes": volumes() }));
     spec.insert("volumes".into(), wrapped["volumes"].take());
 }
@@ -99,15 +101,12 @@ fn where_the_proxy_runs(spec: &mut Map<String, Value>) {
     }
 }
 
-/// The named list of the spec, made when it is missing or null.
-fn list<'a>(spec: &'a mut Map<String, Value>, name: &str) -> &'a mut Vec<Value> {
-    let entry = spec.entry(name).or_insert(Value::Null);
-    if !entry.is_array() {
-        *entry = json!([]);
+/// The named list of the spec, which is empty where it is missing or null.
+fn take_list(spec: &mut Map<String, Value>, name: &str) -> Vec<Value> {
+    match spec.remove(name) {
+        Some(Value::Array(list)) => list,
+        _ => Vec::new(),
     }
-    entry
-        .as_array_mut()
-        .expect("the member must be a list, it was just made one")
 }
 
 /// Redirects the pod's traffic, proves that it works, and ends.

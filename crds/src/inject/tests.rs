@@ -6,6 +6,9 @@ use serde_json::{Value, json};
 
 use super::*;
 
+mod handlers;
+mod refusals;
+
 const TOKEN: HookToken = HookToken([0xab; 16]);
 
 fn settings() -> Settings {
@@ -186,49 +189,6 @@ fn nothing_of_the_applications_is_mounted_into_the_proxys_containers() {
 }
 
 #[test]
-fn init_container_that_only_has_the_name_of_ours_is_refused_and_not_replaced() {
-    for name in ["weft-capture", "weft-proxy"] {
-        let theirs = json!({
-            "name": name, "image": "theirs",
-            "volumeMounts": [{ "name": "data", "mountPath": "/data" }],
-        });
-        let pod = pod(json!({
-            "initContainers": [{ "name": "migrate" }, theirs],
-            "containers": [{ "name": "app" }],
-        }));
-        let message = refusal(&pod);
-        let field = format!("spec.initContainers[1].name {name:?} is a name");
-        assert!(message.starts_with(&field), "{message}");
-    }
-    // Beside ours, and twice.
-    let mut pod = injected(&one_container(json!({}))).pod;
-    let init = pod["spec"]["initContainers"].as_array_mut().unwrap();
-    init.push(json!({ "name": "weft-capture", "image": "theirs" }));
-    assert!(refusal(&pod).contains("weft-capture"));
-}
-
-#[test]
-fn pod_whose_processes_are_in_the_proxys_group_is_refused() {
-    for (field, context) in [
-        ("fsGroup", json!({ "fsGroup": 15190 })),
-        (
-            "supplementalGroups[1]",
-            json!({ "supplementalGroups": [1, 15190] }),
-        ),
-    ] {
-        let mut pod = one_container(json!({}));
-        pod["spec"]["securityContext"] = context;
-        let message = refusal(&pod);
-        let field = format!("spec.securityContext.{field} is 15190");
-        assert!(message.starts_with(&field), "{message}");
-        assert!(message.contains("choose another group"), "{message}");
-    }
-    let mut other = one_container(json!({}));
-    other["spec"]["securityContext"] = json!({ "fsGroup": 2000, "supplementalGroups": [1, 2] });
-    injected(&other);
-}
-
-#[test]
 fn pod_runs_where_its_proxy_can_and_is_refused_where_it_could_only_fail() {
     let arch = "kubernetes.io/arch";
     let with = |nodes: Value, terms: Value| {
@@ -303,138 +263,6 @@ fn quantity_that_the_api_server_rewrote_is_no_difference() {
     assert_eq!(injected(&stored).patch, Patch(vec![]));
     stored["metadata"]["annotations"][labels::PROXY_CPU_LIMIT] = "0.6".into();
     assert_ne!(injected(&stored).patch, Patch(vec![]));
-}
-
-#[test]
-fn probe_that_another_webhook_added_later_is_rewritten_in_the_second_run() {
-    let mut pod = injected(&one_container(json!({
-        "livenessProbe": { "httpGet": { "port": 8080 } },
-    })))
-    .pod;
-    let late = json!({ "name": "late", "livenessProbe": { "tcpSocket": { "port": 9000 } } });
-    pod["spec"]["containers"].as_array_mut().unwrap().push(late);
-    let init = pod["spec"]["initContainers"].as_array_mut().unwrap();
-    init.insert(0, json!({ "name": "theirs-first" }));
-
-    let again = injected(&pod).pod;
-    let probes = probes_of(&again);
-    assert_eq!(probes["app/liveness"]["httpGet"]["port"], 8080);
-    assert_eq!(probes["late/liveness"]["tcpSocket"]["port"], 9000);
-    assert_eq!(again["spec"]["initContainers"][0]["name"], "weft-capture");
-    assert_eq!(again["spec"]["initContainers"][2]["name"], "theirs-first");
-}
-
-#[test]
-fn http_probe_keeps_headers_host_scheme_and_timing() {
-    let pod = injected(&one_container(json!({
-        "ports": [{ "name": "web", "containerPort": 8443 }],
-        "readinessProbe": {
-            "httpGet": {
-                "port": "web", "path": "/r?x=1", "scheme": "HTTPS", "host": "10.0.0.1",
-                "httpHeaders": [{ "name": "Host", "value": "shop.example" }],
-            },
-            "initialDelaySeconds": 2, "timeoutSeconds": 5, "periodSeconds": 7,
-            "failureThreshold": 9, "terminationGracePeriodSeconds": 11,
-        },
-    })))
-    .pod;
-    assert_eq!(
-        pod["spec"]["containers"][0]["readinessProbe"],
-        json!({
-            "httpGet": { "path": "/probe/app/readiness", "port": 15190, "scheme": "HTTP" },
-            "initialDelaySeconds": 2, "timeoutSeconds": 5, "periodSeconds": 7,
-            "failureThreshold": 9, "terminationGracePeriodSeconds": 11,
-        })
-    );
-    assert_eq!(
-        probes_of(&pod),
-        json!({ "app/readiness": {
-            "httpGet": {
-                "port": 8443, "path": "/r?x=1", "scheme": "HTTPS", "host": "10.0.0.1",
-                "httpHeaders": [{ "name": "Host", "value": "shop.example" }],
-            },
-            "timeoutSeconds": 5,
-        }})
-    );
-}
-
-#[test]
-fn probes_of_the_users_native_sidecars_are_rewritten_and_exec_is_left_alone() {
-    let exec = json!({ "exec": { "command": ["true"] } });
-    let pod = injected(&pod(json!({
-        "initContainers": [
-            { "name": "agent", "restartPolicy": "Always",
-              "startupProbe": { "grpc": { "port": 9000 } }, "livenessProbe": exec },
-        ],
-        "containers": [{ "name": "app" }],
-    })))
-    .pod;
-    let agent = &pod["spec"]["initContainers"][2];
-    assert_eq!(
-        agent["startupProbe"]["httpGet"]["path"],
-        "/probe/agent/startup"
-    );
-    assert!(agent["startupProbe"].get("grpc").is_none());
-    assert_eq!(agent["livenessProbe"], exec);
-    assert_eq!(
-        probes_of(&pod),
-        json!({ "agent/startup": { "grpc": { "port": 9000 }, "timeoutSeconds": 1 } })
-    );
-    assert!(
-        agent.get("lifecycle").is_none(),
-        "only applications get a drain delay"
-    );
-}
-
-#[test]
-fn http_hooks_go_through_an_unguessable_path() {
-    let pod = injected(&one_container(json!({
-        "lifecycle": {
-            "postStart": { "httpGet": { "port": 8080, "path": "/hello" } },
-            "preStop": { "exec": { "command": ["bye"] } },
-        },
-    })))
-    .pod;
-    let lifecycle = &pod["spec"]["containers"][0]["lifecycle"];
-    let path = format!("/hook/{TOKEN}/app/postStart");
-    assert_eq!(lifecycle["postStart"]["httpGet"]["path"], path);
-    assert_eq!(lifecycle["postStart"]["httpGet"]["port"], 15190);
-    assert_eq!(
-        lifecycle["preStop"],
-        json!({ "exec": { "command": ["bye"] } })
-    );
-    let hooks: Value = serde_json::from_str(env_of(&pod, "WEFT_HOOKS")).unwrap();
-    assert_eq!(
-        hooks[format!("{TOKEN}/app/postStart")],
-        json!({ "httpGet": { "port": 8080, "path": "/hello", "scheme": "HTTP" } })
-    );
-    assert_eq!(TOKEN.to_string().len(), 32);
-}
-
-#[test]
-fn application_sleeps_before_it_stops_at_most_half_of_its_grace_period() {
-    let sleep = |grace: Value, delay: Option<&str>| {
-        let mut pod = one_container(json!({}));
-        if !grace.is_null() {
-            pod["spec"]["terminationGracePeriodSeconds"] = grace;
-        }
-        if let Some(delay) = delay {
-            pod["metadata"]["annotations"] = json!({ labels::DRAIN_DELAY: delay });
-        }
-        let injected = injected(&pod);
-        let lifecycle = &injected.pod["spec"]["containers"][0]["lifecycle"];
-        (
-            lifecycle["preStop"]["sleep"]["seconds"].as_i64(),
-            injected.warnings.len(),
-        )
-    };
-    assert_eq!(sleep(Value::Null, None), (Some(3), 0));
-    assert_eq!(sleep(json!(5), None), (Some(2), 0));
-    assert_eq!(sleep(json!(1), None), (None, 0));
-    assert_eq!(sleep(json!(0), None), (None, 0));
-    assert_eq!(sleep(Value::Null, Some("0")), (None, 0));
-    assert_eq!(sleep(Value::Null, Some("10")), (Some(10), 0));
-    assert_eq!(sleep(json!(10), Some("60")), (Some(5), 1));
 }
 
 #[test]
@@ -514,94 +342,6 @@ fn annotations_of_the_pod_win_over_the_namespaces_and_reach_the_containers() {
     );
     assert_eq!(annotations[labels::PROXY_VERSION], "0.1.0");
     assert_eq!(annotations[labels::DEFAULT_CONTAINER], "app");
-}
-
-#[test]
-fn malformed_annotation_is_refused_with_its_place_and_what_is_allowed() {
-    for (name, value, expected) in [
-        (labels::SKIP_INBOUND_PORTS, "http", "ports or ranges"),
-        (labels::SKIP_OUTBOUND_CIDRS, "10.0.0.1", "networks"),
-        (labels::PROXY_MEMORY_LIMIT, "lots", "quantity"),
-        (labels::DRAIN_DELAY, "3s", "whole number of seconds"),
-        (labels::ACCESS_LOG, "text", "\"off\" or \"json\""),
-        (labels::LOG_LEVEL, "loud", "debug"),
-    ] {
-        let mut pod = one_container(json!({}));
-        pod["metadata"]["annotations"] = json!({ name: value });
-        let message = refusal(&pod);
-        assert!(
-            message.contains(&format!("metadata.annotations[{name}]")),
-            "{message}"
-        );
-        assert!(message.contains(expected), "{message}");
-    }
-    let mut namespace = meshed();
-    namespace
-        .annotations
-        .insert(labels::DRAIN_DELAY.into(), "x".into());
-    let message = inject(&one_container(json!({})), &namespace, &settings(), TOKEN)
-        .unwrap_err()
-        .to_string();
-    assert!(message.contains("of namespace shop"), "{message}");
-}
-
-#[test]
-fn container_that_would_run_as_the_proxy_is_refused() {
-    let own = one_container(json!({ "securityContext": { "runAsUser": 15190 } }));
-    assert!(refusal(&own).starts_with("spec.containers[0].securityContext.runAsUser is 15190"));
-    let group = one_container(json!({ "securityContext": { "runAsGroup": 15190 } }));
-    assert!(refusal(&group).contains("runAsGroup"));
-
-    let mut inherited = one_container(json!({}));
-    inherited["spec"]["securityContext"] = json!({ "runAsUser": 15190 });
-    assert!(refusal(&inherited).starts_with("spec.securityContext.runAsUser is 15190"));
-    inherited["spec"]["containers"][0]["securityContext"] = json!({ "runAsUser": 1000 });
-    injected(&inherited);
-}
-
-#[test]
-fn port_of_the_proxy_is_refused_wherever_it_is_used() {
-    for port in [15101, 15106, 15108, 15190] {
-        let pod = one_container(json!({ "ports": [{ "containerPort": port }] }));
-        let message = refusal(&pod);
-        assert!(
-            message.starts_with("spec.containers[0].ports[0].containerPort is"),
-            "{message}"
-        );
-    }
-    let host = one_container(json!({ "ports": [{ "containerPort": 80, "hostPort": 15108 }] }));
-    assert!(refusal(&host).contains("hostPort is 15108"));
-    let probe = one_container(json!({ "livenessProbe": { "httpGet": { "port": 15190 } } }));
-    assert!(refusal(&probe).contains("livenessProbe.httpGet.port is 15190"));
-    let copied = one_container(json!({
-        "livenessProbe": { "httpGet": { "port": 15190, "path": "/probe/app/liveness" } },
-    }));
-    assert!(
-        refusal(&copied).contains("livenessProbe.httpGet.port"),
-        "no original is known"
-    );
-}
-
-#[test]
-fn names_of_the_proxy_cannot_be_taken() {
-    let container = pod(json!({ "containers": [{ "name": "weft-proxy" }] }));
-    assert!(refusal(&container).starts_with("spec.containers[0].name \"weft-proxy\""));
-    let volume = pod(json!({
-        "containers": [{ "name": "app" }],
-        "volumes": [{ "name": "weft-token", "emptyDir": {} }],
-    }));
-    assert!(refusal(&volume).starts_with("spec.volumes[0].name \"weft-token\""));
-}
-
-#[test]
-fn probe_of_a_port_that_is_not_declared_is_refused() {
-    let pod = one_container(json!({ "livenessProbe": { "tcpSocket": { "port": "web" } } }));
-    let message = refusal(&pod);
-    assert!(
-        message.contains("livenessProbe.tcpSocket.port \"web\""),
-        "{message}"
-    );
-    assert!(message.contains("container \"app\""), "{message}");
 }
 
 #[test]

@@ -14,12 +14,11 @@
 
 mod http_route_group;
 mod identity_binding;
+mod port_routes;
 mod ports;
 mod shape;
-mod tcp_route;
 mod traffic_split;
 mod traffic_target;
-mod udp_route;
 
 use serde::de::DeserializeOwned;
 use serde_json::Value;

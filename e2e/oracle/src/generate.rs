@@ -9,6 +9,7 @@ mod policies;
 
 pub use calls::request;
 pub use hostile::hostile;
+pub use objects::pointers;
 pub use place::{Place, SHOP};
 pub use policies::policies;
 

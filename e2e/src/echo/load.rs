@@ -16,7 +16,7 @@ use tokio::task::LocalSet;
 
 use super::{
     call::Outcome,
-    client::{Ask, Client},
+    client::{Answer, Ask, Client, NoAnswer},
 };
 
 /// Latencies are kept one by one, 4 bytes each.
@@ -143,44 +143,46 @@ async fn work(plan: Plan, planned: u64, run: Rc<RefCell<Run>>) {
         run.borrow_mut().summary.sent += 1;
         let outcome = client.send().await;
         let mut run = run.borrow_mut();
-        let summary = &mut run.summary;
+        run.summary.note(outcome);
+        run.micros
+            .push(u32::try_from(due.elapsed().as_micros()).unwrap_or(u32::MAX));
+    }
+}
+
+impl Summary {
+    fn note(&mut self, outcome: Result<Answer, NoAnswer>) {
         match outcome {
             Ok(answer) => {
-                summary.answered += 1;
+                self.answered += 1;
                 let header = |name| {
                     answer
                         .headers
                         .get(name)
                         .map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned())
                 };
-                count(&mut summary.by_status, answer.status.as_str().to_owned());
+                count(&mut self.by_status, answer.status.as_str().to_owned());
+                count(&mut self.by_pod, header("echo-pod").unwrap_or("-".into()));
                 count(
-                    &mut summary.by_pod,
-                    header("echo-pod").unwrap_or("-".into()),
-                );
-                count(
-                    &mut summary.by_version,
+                    &mut self.by_version,
                     header("echo-version").unwrap_or("-".into()),
                 );
                 if let Some(reason) = header("weft-reason") {
-                    count(&mut summary.by_reason, reason);
+                    count(&mut self.by_reason, reason);
                 }
-                summary.last = answer.into();
+                self.last = answer.into();
             }
             Err(none) => {
-                count(&mut summary.errors, none.failure.as_str().to_owned());
+                count(&mut self.errors, none.failure.as_str().to_owned());
                 let text = format!("{:#}", none.detail);
-                if summary.first_error.is_empty() {
-                    summary.first_error.clone_from(&text);
+                if self.first_error.is_empty() {
+                    self.first_error.clone_from(&text);
                 }
-                summary.last = Outcome {
+                self.last = Outcome {
                     error: text,
                     ..Outcome::default()
                 };
             }
         }
-        run.micros
-            .push(u32::try_from(due.elapsed().as_micros()).unwrap_or(u32::MAX));
     }
 }
 

@@ -150,11 +150,11 @@ async fn accept(listener: TcpListener, port: Port, app: Arc<App>, closing: watch
     let mut stop = closing.clone();
     loop {
         tokio::select! {
-            () = told(&mut stop) => break,
+            () = closed(&mut stop) => break,
             accepted = listener.accept() => match accepted {
                 Ok((stream, peer)) => {
                     let _ = stream.set_nodelay(true);
-                    open.spawn(converse(stream, peer, port, app.clone(), closing.clone()));
+                    open.spawn(serve_connection(stream, peer, port, app.clone(), closing.clone()));
                 }
                 // Out of file descriptors: wait for some to come back.
                 Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
@@ -166,14 +166,14 @@ async fn accept(listener: TcpListener, port: Port, app: Arc<App>, closing: watch
     while open.join_next().await.is_some() {}
 }
 
-async fn converse(
+async fn serve_connection(
     stream: TcpStream,
     peer: SocketAddr,
     port: Port,
     app: Arc<App>,
     mut closing: watch::Receiver<bool>,
 ) {
-    let ending = told(&mut closing);
+    let ending = closed(&mut closing);
     match port {
         // Bytes have no end of a request to wait for, so these close at once.
         Port::Echo => {
@@ -230,6 +230,6 @@ async fn http(
 }
 
 /// Resolves when the listeners close; the guard of the value is not held on.
-async fn told(closing: &mut watch::Receiver<bool>) {
+async fn closed(closing: &mut watch::Receiver<bool>) {
     let _ = closing.wait_for(|closing| *closing).await;
 }

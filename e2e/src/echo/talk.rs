@@ -2,10 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{Context as _, ensure};
 use futures::stream;
-use http::{HeaderValue, Method, Request, StatusCode, Uri, header};
-use http_body_util::{BodyExt as _, Empty, Full, StreamBody};
+use http::{Method, Request, Uri, header};
+use http_body_util::{BodyExt as _, Full, StreamBody};
 use hyper::{
     body::{Bytes, Frame},
     client::conn::{http1, http2},
@@ -18,12 +18,9 @@ use tokio::{
     time::timeout,
 };
 
-use super::{
-    grpc,
-    websocket::{self, Opcode},
-};
+use super::{grpc, websocket};
 
-/// Each step of a conversation: connect, one answer.
+/// Each step of an exchange: connect, one answer.
 const STEP: Duration = Duration::from_secs(10);
 
 /// Sends one line and returns the line that comes back.
@@ -44,7 +41,7 @@ pub async fn banner(address: &str) -> anyhow::Result<(String, Duration)> {
     Ok((line, start.elapsed()))
 }
 
-/// What a gRPC conversation came to; also the JSON that is printed.
+/// What a gRPC call came to; also the JSON that is printed.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Conversation {
     /// HTTP status.
@@ -145,70 +142,14 @@ pub async fn grpc(address: &str, duration: Duration, rate: f64) -> anyhow::Resul
 /// Shakes hands, sends `count` texts one after another, each of which must come
 /// back, then closes. Returns how many came back.
 pub async fn websocket(url: &str, count: u64, pause: Duration) -> anyhow::Result<u64> {
-    // Any nonce and mask serve here: both keep ignorant intermediaries honest.
-    const KEY: &str = "d2VmdC1lY2hvLW5vbmNlIQ==";
-    const MASK: [u8; 4] = [0x57, 0x45, 0x46, 0x54];
-    let uri: Uri = url
-        .replacen("ws://", "http://", 1)
-        .parse()
-        .with_context(|| format!("{url} is not a URL"))?;
+    let uri: Uri = url.parse().with_context(|| format!("{url} is not a URL"))?;
     let authority = uri.authority().context("the URL names no host")?.as_str();
     let address = if uri.port().is_some() {
         authority.to_owned()
     } else {
         format!("{authority}:80")
     };
-    let (mut sender, driver) = http1::handshake(TokioIo::new(connect(&address).await?)).await?;
-    tokio::spawn(driver.with_upgrades());
-
-    let request = Request::builder()
-        .uri(uri.path_and_query().map_or("/", |path| path.as_str()))
-        .header(header::HOST, authority)
-        .header(header::CONNECTION, "Upgrade")
-        .header(header::UPGRADE, HeaderValue::from_static("websocket"))
-        .header(header::SEC_WEBSOCKET_VERSION, "13")
-        .header(header::SEC_WEBSOCKET_KEY, KEY)
-        .body(Empty::<Bytes>::new())?;
-    let response = timeout(STEP, sender.send_request(request))
-        .await
-        .context("wait for 101")??;
-    if response.status() != StatusCode::SWITCHING_PROTOCOLS {
-        bail!(
-            "answered {} {:?} instead of 101",
-            response.status(),
-            response.headers().get("weft-reason")
-        );
-    }
-    let accept = response
-        .headers()
-        .get(header::SEC_WEBSOCKET_ACCEPT)
-        .map(HeaderValue::as_bytes);
-    ensure!(
-        accept == Some(websocket::accept_of(KEY.as_bytes()).as_bytes()),
-        "wrong sec-websocket-accept"
-    );
-
-    let mut stream = TokioIo::new(hyper::upgrade::on(response).await?);
-    for index in 0..count {
-        let text = format!("message {index}");
-        websocket::write_frame(&mut stream, Opcode::Text, text.as_bytes(), Some(MASK)).await?;
-        let back = timeout(STEP, websocket::read_frame(&mut stream))
-            .await
-            .with_context(|| format!("wait for message {index}"))??;
-        ensure!(
-            back == (Opcode::Text, text.into_bytes()),
-            "message {index} came back changed"
-        );
-        tokio::time::sleep(pause).await;
-    }
-    websocket::write_frame(&mut stream, Opcode::Close, &[], Some(MASK)).await?;
-    let (last, _) = timeout(STEP, websocket::read_frame(&mut stream))
-        .await
-        .context("wait for the close")??;
-    ensure!(
-        last == Opcode::Close,
-        "the close was answered with {last:?}"
-    );
+    websocket::talk(connect(&address).await?, url, count, pause, STEP).await?;
     Ok(count)
 }
 

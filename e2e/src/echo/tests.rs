@@ -5,7 +5,12 @@ use std::{
     time::Duration,
 };
 
-use tokio::{sync::oneshot, task::JoinHandle};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+    sync::oneshot,
+    task::JoinHandle,
+};
 
 use super::{
     call::{Order, Outcome},
@@ -16,7 +21,7 @@ use super::{
     seen::Seen,
     serve::Bound,
     settings::Settings,
-    talk, websocket,
+    talk,
 };
 
 struct Running {
@@ -255,12 +260,21 @@ async fn websocket_gives_every_text_back() {
     assert_eq!(talk::websocket(&url, 20, Duration::ZERO).await.unwrap(), 20);
 }
 
-#[test]
-fn handshake_answers_the_example_of_rfc_6455() {
-    assert_eq!(
-        websocket::accept_of(b"dGhlIHNhbXBsZSBub25jZQ=="),
-        "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
-    );
+#[tokio::test]
+async fn handshake_answers_the_example_of_rfc_6455() {
+    let app = running("pod-a").await;
+    let mut stream = TcpStream::connect(app.http).await.unwrap();
+    let request = "GET /ws HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+        Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = Vec::new();
+    while !answer.ends_with(b"\r\n\r\n") {
+        answer.push(stream.read_u8().await.unwrap());
+    }
+    let answer = String::from_utf8(answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 101 "), "{answer}");
+    let accept = "sec-websocket-accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n";
+    assert!(answer.contains(accept), "{answer}");
 }
 
 #[tokio::test]

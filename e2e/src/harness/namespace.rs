@@ -6,7 +6,7 @@ use std::{thread, time::Duration};
 use anyhow::{Context as _, ensure};
 use serde_json::{Value, json};
 
-use super::{Cluster, Pod, eventually};
+use super::{App, Cluster, Pod, eventually};
 
 /// Deployments are ready within seconds; a cold node with a full queue takes longer.
 const READY: Duration = Duration::from_secs(120);
@@ -87,6 +87,13 @@ impl Namespace {
     pub fn apply_all(&self, objects: &[Value]) -> anyhow::Result<()> {
         let list = json!({"apiVersion": "v1", "kind": "List", "items": objects});
         self.cluster.apply(&self.name, &list.to_string()).map(drop)
+    }
+
+    /// Runs test applications of these names, and waits for them.
+    pub fn run(&self, apps: &[&str]) -> anyhow::Result<()> {
+        let objects = apps.iter().map(|app| App::new(app).objects());
+        self.apply_all(&objects.flatten().collect::<Vec<Value>>())?;
+        self.ready(apps)
     }
 
     /// Sets an annotation of the namespace itself; `None` removes it.

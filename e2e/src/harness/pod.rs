@@ -75,7 +75,7 @@ impl Pod {
         Ok(())
     }
 
-    /// A gRPC conversation as `weft-echo grpc ARGS` has it.
+    /// A gRPC call as `weft-echo grpc ARGS` has it.
     pub fn grpc(&self, args: &[&str]) -> anyhow::Result<Conversation> {
         let text = self.exec(&[&["grpc"], args].concat())?;
         serde_json::from_str(&text).with_context(|| format!("weft-echo grpc printed {text}"))

@@ -154,10 +154,7 @@ pub(crate) fn uninstall(cluster: &Cluster) -> anyhow::Result<String> {
 
 fn pair(claim: &str) -> anyhow::Result<Namespace> {
     let ns = Namespace::meshed(claim)?;
-    for app in ["client", "server"] {
-        ns.apply_all(&App::new(app).objects())?;
-    }
-    ns.ready(&["client", "server"])?;
+    ns.run(&["client", "server"])?;
     ns.pod("client")?.report(&url("server", 8080, "/"), &[])?;
     Ok(ns)
 }

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use e2e::harness::{App, Namespace, Outcome, Pod, mesh};
+use e2e::harness::{Namespace, Outcome, Pod, mesh};
 
 use super::{altered::Altered, url};
 
@@ -20,10 +20,7 @@ fn certificates_of_one_minute_are_renewed_under_load_without_a_lost_request() ->
     let altered = Altered::begin()?;
     mesh::install(&[LIFE.1])?;
     let ns = Namespace::meshed("renewal")?;
-    for app in ["client", "server"] {
-        ns.apply_all(&App::new(app).objects())?;
-    }
-    ns.ready(&["client", "server"])?;
+    ns.run(&["client", "server"])?;
     let (client, server) = (ns.pod("client")?, ns.pod("server")?);
     let target = url("server", 8080, "/");
     client.report(&target, &[])?;
@@ -49,8 +46,7 @@ fn certificates_of_one_minute_are_renewed_under_load_without_a_lost_request() ->
         thread::sleep(Duration::from_secs(3));
     }
     // Handshakes of today, on either side, by proxies that have renewed.
-    ns.apply_all(&App::new("late").objects())?;
-    ns.ready(&["late"])?;
+    ns.run(&["late"])?;
     let late = ns.pod("late")?;
     for (caller, callee) in [(&late, "server"), (&client, "late")] {
         let report = caller.report(&url(callee, 8080, "/"), &[])?;

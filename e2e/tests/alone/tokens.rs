@@ -12,7 +12,7 @@ use std::{
 use anyhow::{Context as _, ensure};
 use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
 use client::Controller;
-use e2e::harness::{App, Namespace, Outcome, Pod, cluster};
+use e2e::harness::{Namespace, Outcome, Pod, cluster};
 use identity::LeafKey;
 use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair, SanType};
 use serde_json::{Value, json};
@@ -172,10 +172,7 @@ fn counted_as_gone(controller: &Controller) -> anyhow::Result<f64> {
 
 fn members(claim: &str, apps: &[&str]) -> anyhow::Result<Namespace> {
     let ns = Namespace::meshed(claim)?;
-    for app in apps {
-        ns.apply_all(&App::new(app).objects())?;
-    }
-    ns.ready(apps)?;
+    ns.run(apps)?;
     Ok(ns)
 }
 

@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::{Context as _, ensure};
-use e2e::harness::{Api, App, Namespace, Outcome, Pod, eventually};
+use e2e::harness::{Api, Namespace, Outcome, Pod, eventually};
 
 use super::url;
 
@@ -35,10 +35,7 @@ fn long_streams_large_bodies_and_a_thousand_idle_connections_pass_in_little_memo
         "idle-client",
         "idle-server",
     ];
-    for app in apps {
-        ns.apply_all(&App::new(app).objects())?;
-    }
-    ns.ready(&apps)?;
+    ns.run(&apps)?;
     let talker = &ns.pod("talker")?;
     let (bulk_client, bulk_server) = (&ns.pod("bulk-client")?, &ns.pod("bulk-server")?);
     let (idle_client, idle_server) = (&ns.pod("idle-client")?, &ns.pod("idle-server")?);

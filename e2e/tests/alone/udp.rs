@@ -30,18 +30,27 @@ spec:
   sources: [{kind: ServiceAccount, name: client}]
 ";
 
-#[test]
-fn network_policies_appear_change_and_vanish_and_make_way_for_foreign_ones() -> Outcome {
-    let altered = Altered::begin()?;
-    mesh::install(&["access.udpNetworkPolicies=true"])?;
-    let ns = Namespace::meshed("udp")?;
-    ns.apply_all(&App::new("server").objects())?;
-    ns.apply_all(&App::new("client").objects())?;
-    ns.ready(&["server", "client"])?;
-    ns.apply(ROUTES)?;
-    let hash = |account: &str| crds::labels::account_hash(&ns.name, account);
-    let name = format!("weft-udp-{}", hash("server"));
-    let wanted = |ports: &[u16]| {
+/// A namespace whose server admits its client by [`ROUTES`].
+struct Ground {
+    ns: Namespace,
+    /// The policy for the server.
+    name: String,
+}
+
+impl Ground {
+    fn new() -> anyhow::Result<Self> {
+        let ns = Namespace::meshed("udp")?;
+        ns.apply_all(&App::new("server").objects())?;
+        ns.apply_all(&App::new("client").objects())?;
+        ns.ready(&["server", "client"])?;
+        ns.apply(ROUTES)?;
+        let hash = crds::labels::account_hash(&ns.name, "server");
+        let name = format!("weft-udp-{hash}");
+        Ok(Self { ns, name })
+    }
+
+    fn spec(&self, ports: &[u16]) -> Value {
+        let hash = |account: &str| crds::labels::account_hash(&self.ns.name, account);
         let ports: Vec<Value> = ports
             .iter()
             .map(|port| json!({"protocol": "UDP", "port": port}))
@@ -54,92 +63,103 @@ fn network_policies_appear_change_and_vanish_and_make_way_for_foreign_ones() -> 
                 {
                     "from": [{
                         "namespaceSelector":
-                            {"matchLabels": {"kubernetes.io/metadata.name": ns.name}},
+                            {"matchLabels": {"kubernetes.io/metadata.name": self.ns.name}},
                         "podSelector": {"matchLabels": {"weft.dev/account": hash("client")}},
                     }],
                     "ports": ports,
                 },
             ],
         })
-    };
-    let policies = || -> anyhow::Result<Vec<Value>> {
-        let list = ns.json(&["get", "networkpolicies"])?;
+    }
+
+    fn policies(&self) -> anyhow::Result<Vec<Value>> {
+        let list = self.ns.json(&["get", "networkpolicies"])?;
         Ok(list["items"].as_array().context("no list")?.clone())
-    };
-    let stands = |ports: &[u16]| {
+    }
+
+    /// The server's policy is there, once, and admits these ports.
+    fn stands(&self, ports: &[u16]) -> anyhow::Result<()> {
         eventually(SOON, "the policy stands", || {
-            let found = policies()?;
+            let found = self.policies()?;
             let ours: Vec<_> = found
                 .iter()
-                .filter(|policy| policy["metadata"]["name"] == json!(name))
+                .filter(|policy| policy["metadata"]["name"] == json!(self.name))
                 .collect();
             ensure!(
-                ours.len() == 1 && ours[0]["spec"] == wanted(ports),
+                ours.len() == 1 && ours[0]["spec"] == self.spec(ports),
                 "{found:?}"
             );
             Ok(())
         })
-    };
-    let programmed = |status: &str, reason: &str| {
+    }
+
+    /// The message with which the target says this.
+    fn programmed(&self, status: &str, reason: &str) -> anyhow::Result<String> {
         eventually(SOON, "Programmed says it", || {
-            let condition = ns.condition("traffictarget/server", "Programmed")?;
+            let condition = self.ns.condition("traffictarget/server", "Programmed")?;
             ensure!(
                 condition["status"] == json!(status) && condition["reason"] == json!(reason),
                 "{condition}"
             );
             Ok(condition["message"].to_string())
         })
-    };
+    }
 
-    stands(&[8301, 8302])?;
-    programmed("True", "Programmed")?;
-    assert_eq!(policies()?.len(), 1, "in mode auto the client is open");
+    fn patch(&self, kind: &str, name: &str, patch: &str) -> anyhow::Result<()> {
+        let line = ["patch", kind, name, "--type=merge", "-p", patch];
+        self.ns.kubectl(&line)?;
+        Ok(())
+    }
+}
 
-    ns.kubectl(&[
-        "patch",
-        "udproute",
-        "dns",
-        "--type=merge",
-        "-p",
-        r#"{"spec":{"matches":{"ports":[8303]}}}"#,
-    ])?;
-    stands(&[8303])?;
+#[test]
+fn network_policies_appear_change_and_vanish_and_make_way_for_foreign_ones() -> Outcome {
+    let altered = Altered::begin()?;
+    mesh::install(&["access.udpNetworkPolicies=true"])?;
+    let ground = Ground::new()?;
+    let Ground { ns, name } = &ground;
+
+    ground.stands(&[8301, 8302])?;
+    ground.programmed("True", "Programmed")?;
+    assert_eq!(
+        ground.policies()?.len(),
+        1,
+        "in mode auto the client is open"
+    );
+
+    let ports = r#"{"spec":{"matches":{"ports":[8303]}}}"#;
+    ground.patch("udproute", "dns", ports)?;
+    ground.stands(&[8303])?;
     // What somebody edits or deletes is put back.
-    let object = format!("networkpolicy/{name}");
-    ns.kubectl(&[
-        "patch",
-        &object,
-        "--type=merge",
-        "-p",
-        r#"{"spec":{"ingress":[{}]}}"#,
-    ])?;
-    stands(&[8303])?;
-    ns.kubectl(&["delete", &object])?;
-    stands(&[8303])?;
+    ground.patch("networkpolicy", name, r#"{"spec":{"ingress":[{}]}}"#)?;
+    ground.stands(&[8303])?;
+    ns.kubectl(&["delete", "networkpolicy", name])?;
+    ground.stands(&[8303])?;
 
     ns.apply(
         r"{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {name: theirs},
            spec: {podSelector: {matchLabels: {app: server}}}}",
     )?;
-    let message = programmed("False", "ForeignNetworkPolicy")?;
+    let message = ground.programmed("False", "ForeignNetworkPolicy")?;
     assert!(message.contains("theirs"), "{message}");
-    let left: Vec<Value> = policies()?
+    let left: Vec<Value> = ground
+        .policies()?
         .iter()
         .map(|p| p["metadata"]["name"].clone())
         .collect();
     assert_eq!(left, ["theirs"], "ours would widen it");
     ns.kubectl(&["delete", "networkpolicy", "theirs"])?;
-    stands(&[8303])?;
-    programmed("True", "Programmed")?;
+    ground.stands(&[8303])?;
+    ground.programmed("True", "Programmed")?;
 
     ns.annotate("weft.dev/access", Some("deny"))?;
     eventually(SOON, "deny closes the client, too", || {
-        ensure!(policies()?.len() == 2);
+        ensure!(ground.policies()?.len() == 2);
         Ok(())
     })?;
     altered.restore()?;
     eventually(COLLECTED, "all went with the role", || {
-        let left = policies()?;
+        let left = ground.policies()?;
         ensure!(left.is_empty(), "{left:?}");
         Ok(())
     })?;

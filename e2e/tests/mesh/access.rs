@@ -40,11 +40,7 @@ spec:
 #[test]
 fn worked_example_of_the_spec_allows_exactly_what_it_lists() -> Outcome {
     let ns = Namespace::meshed("example")?;
-    let apps = ["server", "prometheus", "website", "stranger"];
-    for app in apps {
-        ns.apply_all(&App::new(app).objects())?;
-    }
-    ns.ready(&apps)?;
+    ns.run(&["server", "prometheus", "website", "stranger"])?;
     ns.annotate("weft.dev/access", Some("deny"))?;
     ns.apply(EXAMPLE)?;
     let [prometheus, website, stranger] = [
@@ -87,11 +83,7 @@ fn worked_example_of_the_spec_allows_exactly_what_it_lists() -> Outcome {
 #[test]
 fn refused_call_never_reaches_the_application() -> Outcome {
     let ns = Namespace::meshed("refused")?;
-    let apps = ["client", "server"];
-    for app in apps {
-        ns.apply_all(&App::new(app).objects())?;
-    }
-    ns.ready(&apps)?;
+    ns.run(&["client", "server"])?;
     let (client, server) = (ns.pod("client")?, ns.pod("server")?);
     let target = url("server", 9091, "/echo");
     ns.annotate("weft.dev/access", Some("deny"))?;
@@ -116,11 +108,7 @@ fn refused_call_never_reaches_the_application() -> Outcome {
 #[test]
 fn auto_protects_only_what_a_target_names() -> Outcome {
     let ns = Namespace::meshed("auto")?;
-    let apps = ["client", "server", "other"];
-    for app in apps {
-        ns.apply_all(&App::new(app).objects())?;
-    }
-    ns.ready(&apps)?;
+    ns.run(&["client", "server", "other"])?;
     let client = ns.pod("client")?;
     let (server, other) = (url("server", 8080, "/"), url("other", 8080, "/"));
     client.report(&server, &[])?;
@@ -139,11 +127,7 @@ fn auto_protects_only_what_a_target_names() -> Outcome {
 #[test]
 fn tcp_passes_with_a_tcp_route_and_is_closed_without() -> Outcome {
     let ns = Namespace::meshed("tcp-route")?;
-    let apps = ["client", "server"];
-    for app in apps {
-        ns.apply_all(&App::new(app).objects())?;
-    }
-    ns.ready(&apps)?;
+    ns.run(&["client", "server"])?;
     let client = ns.pod("client")?;
     ns.annotate("weft.dev/access", Some("deny"))?;
     eventually(SOON, "bytes are refused", || {
@@ -182,11 +166,7 @@ spec:
 #[test]
 fn refused_grpc_call_has_status_7() -> Outcome {
     let ns = Namespace::meshed("grpc-refused")?;
-    let apps = ["client", "server"];
-    for app in apps {
-        ns.apply_all(&App::new(app).objects())?;
-    }
-    ns.ready(&apps)?;
+    ns.run(&["client", "server"])?;
     let client = ns.pod("client")?;
     ns.annotate("weft.dev/access", Some("deny"))?;
     eventually(SOON, "the call is refused", || {

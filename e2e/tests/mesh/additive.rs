@@ -4,7 +4,7 @@
 use anyhow::ensure;
 use e2e::{
     conformance::Record,
-    harness::{App, Namespace, Outcome, Pod, eventually},
+    harness::{Namespace, Outcome, Pod, eventually},
 };
 
 use super::{SOON, url};
@@ -12,11 +12,7 @@ use super::{SOON, url};
 /// A namespace in deny with a server and two callers.
 pub(crate) fn shop(claim: &str) -> anyhow::Result<(Namespace, Pod, Pod)> {
     let ns = Namespace::meshed(claim)?;
-    let apps = ["server", "one", "two"];
-    for app in apps {
-        ns.apply_all(&App::new(app).objects())?;
-    }
-    ns.ready(&apps)?;
+    ns.run(&["server", "one", "two"])?;
     ns.annotate("weft.dev/access", Some("deny"))?;
     let (one, two) = (ns.pod("one")?, ns.pod("two")?);
     eventually(SOON, "deny refuses", || {

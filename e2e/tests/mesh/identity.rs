@@ -8,10 +8,7 @@ use super::{SOON, url};
 #[test]
 fn call_between_meshed_pods_arrives_with_the_callers_identity() -> Outcome {
     let ns = Namespace::meshed("identity")?;
-    for app in ["client", "server"] {
-        ns.apply_all(&App::new(app).objects())?;
-    }
-    ns.ready(&["client", "server"])?;
+    ns.run(&["client", "server"])?;
     let client = ns.pod("client")?;
     let expected = format!("spiffe://cluster.local/ns/{}/sa/client", ns.name);
     for args in [

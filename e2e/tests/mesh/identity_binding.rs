@@ -2,7 +2,7 @@
 //! is called, with real certificates.
 
 use anyhow::{anyhow, bail, ensure};
-use e2e::harness::{App, Namespace, Outcome, Pod, eventually};
+use e2e::harness::{Namespace, Outcome, Pod, eventually};
 
 use super::{SOON, url};
 
@@ -31,10 +31,7 @@ fn binding(name: &str, schemes: &str) -> String {
 
 fn scene(claim: &str, apps: &[&str]) -> anyhow::Result<Namespace> {
     let ns = Namespace::meshed(claim)?;
-    for app in apps {
-        ns.apply_all(&App::new(app).objects())?;
-    }
-    ns.ready(apps)?;
+    ns.run(apps)?;
     ns.annotate("weft.dev/access", Some("deny"))?;
     Ok(ns)
 }

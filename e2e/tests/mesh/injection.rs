@@ -11,8 +11,7 @@ use super::SOON;
 #[test]
 fn pod_in_a_labelled_namespace_starts_behind_capture_and_proxy() -> Outcome {
     let ns = Namespace::meshed("inject")?;
-    ns.apply_all(&App::new("web").objects())?;
-    ns.ready(&["web"])?;
+    ns.run(&["web"])?;
     let pod = ns.pod("web")?;
     assert_eq!(pod.init_containers(), ["weft-capture", "weft-proxy"]);
     let proxy = &pod.object["spec"]["initContainers"][1];
@@ -61,8 +60,7 @@ fn label_of_the_pod_wins_over_that_of_the_namespace() -> Outcome {
 #[test]
 fn a_pod_carries_the_label_of_its_account_and_no_pod_anywhere_another_one() -> Outcome {
     let ns = Namespace::meshed("account")?;
-    ns.apply_all(&App::new("web").objects())?;
-    ns.ready(&["web"])?;
+    ns.run(&["web"])?;
     let pod = ns.pod("web")?;
     let account = crds::labels::account_of(&pod.object["spec"]);
     let right = crds::labels::account_hash(&ns.name, account);
@@ -135,8 +133,7 @@ fn every_new_namespace_gets_the_trust_bundle_but_not_kube_system() -> Outcome {
 #[test]
 fn job_in_the_mesh_calls_and_finishes() -> Outcome {
     let ns = Namespace::meshed("job")?;
-    ns.apply_all(&App::new("web").objects())?;
-    ns.ready(&["web"])?;
+    ns.run(&["web"])?;
     let mut template = App::new("web").template();
     template["metadata"]["labels"]["app"] = json!("job");
     template["spec"]["restartPolicy"] = json!("Never");
@@ -326,8 +323,7 @@ fn misspelled_request_for_injection_is_answered_with_the_right_spelling_and_an_e
 #[test]
 fn debugger_may_not_run_as_the_proxy_and_the_proxy_holds_no_token_of_the_application() -> Outcome {
     let ns = Namespace::meshed("debugger")?;
-    ns.apply_all(&App::new("web").objects())?;
-    ns.ready(&["web"])?;
+    ns.run(&["web"])?;
     let pod = ns.pod("web")?;
     let spec = &pod.object["spec"];
     for container in spec["initContainers"]

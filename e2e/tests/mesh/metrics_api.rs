@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use e2e::conformance::Record;
-use e2e::harness::{App, Namespace, Outcome, Pod, eventually};
+use e2e::echo::load::Summary;
+use e2e::harness::{Namespace, Outcome, Pod, eventually};
 use policy::latency::bucket;
 use serde_json::{Value, json};
 
@@ -15,15 +16,12 @@ mod direct;
 /// Where everything below stands.
 const ROOT: &str = "/apis/metrics.smi-spec.io/v1alpha1";
 /// A slot of 5 s, 5 s until it can be asked for, and what a busy machine adds.
-const TOLD: Duration = Duration::from_secs(25);
+const REPORTED: Duration = Duration::from_secs(25);
 
 /// Servers `slow` and `shaky`, and a client.
 fn town(claim: &str) -> anyhow::Result<Namespace> {
     let ns = Namespace::meshed(claim)?;
-    for app in ["slow", "shaky", "client"] {
-        ns.apply_all(&App::new(app).objects())?;
-    }
-    ns.ready(&["slow", "shaky", "client"])?;
+    ns.run(&["slow", "shaky", "client"])?;
     Ok(ns)
 }
 
@@ -57,11 +55,11 @@ fn counts(item: &Value) -> anyhow::Result<(f64, f64)> {
 }
 
 /// Within 2 % of what the load generator saw.
-fn near(told: f64, seen: u64) -> anyhow::Result<()> {
+fn near(reported: f64, seen: u64) -> anyhow::Result<()> {
     let seen = seen as f64;
     ensure!(
-        (told - seen).abs() <= seen * 0.02,
-        "{told} were told and {seen} seen"
+        (reported - seen).abs() <= seen * 0.02,
+        "{reported} were reported and {seen} seen"
     );
     Ok(())
 }
@@ -76,6 +74,52 @@ fn edges<'a>(list: &'a Value, direction: &str, other: &str) -> Vec<&'a Value> {
         item["edge"]["direction"] == direction && item["edge"]["resource"]["name"] == other
     };
     items(list).into_iter().filter(fits).collect()
+}
+
+/// Percentiles at the client, whose view is nearest to the load generator's.
+fn latencies_agree(row: &mut Record, ns: &Namespace, slow: &Summary) -> anyhow::Result<()> {
+    let api = read(
+        ns,
+        &format!("{}&side=client", inside(ns, "deployments/slow")),
+    )?;
+    for (name, seen) in [
+        ("p50_response_latency", slow.latency_ms.p50),
+        ("p90_response_latency", slow.latency_ms.p90),
+        ("p99_response_latency", slow.latency_ms.p99),
+    ] {
+        let reported = metric(&api, name)?;
+        println!("{name}: {reported} ms reported, {seen} ms seen");
+        row.saw(
+            format!("400 x GET through slow, {name} of deployments/slow"),
+            format!("{reported} ms reported, {seen} ms seen by the load generator"),
+        );
+        let apart = bucket(reported / 1e3).abs_diff(bucket(seen / 1e3));
+        assert!(apart <= 1, "{name}: {reported} ms reported, {seen} ms seen");
+    }
+    Ok(())
+}
+
+/// The calls of the town, for every kind that the pods of `slow` belong to.
+fn every_kind_shows_the_calls(ns: &Namespace) -> anyhow::Result<()> {
+    let pod = ns.pod("slow")?;
+    let owner = pod.object["metadata"]["ownerReferences"][0]["name"].as_str();
+    let set = owner.context("a pod without ReplicaSet")?;
+    for path in [
+        format!("pods/{}", pod.name),
+        format!("replicasets/{set}"),
+        "services/slow".to_owned(),
+    ] {
+        near(counts(&read(ns, &inside(ns, &path))?)?.0, 400).with_context(|| path)?;
+    }
+    let all = read(ns, &format!("{ROOT}/namespaces/{}?t=1m", ns.name))?;
+    assert_eq!(all["resource"]["kind"], "Namespace");
+    near(counts(&all)?.0, 700)?;
+    let node = pod.object["spec"]["nodeName"]
+        .as_str()
+        .context("a pod without node")?;
+    let busy = counts(&read(ns, &format!("{ROOT}/nodes/{node}?t=1m"))?)?.0;
+    assert!(busy >= 392.0, "node {node} has {busy}");
+    Ok(())
 }
 
 #[test]
@@ -101,7 +145,7 @@ fn counts_latencies_and_edges_are_what_the_load_generator_saw() -> Outcome {
         (Some(&400), Some(&300), Some(&200)),
         "{slow:?} {good:?} {bad:?}"
     );
-    eventually(TOLD, "all calls are told", || {
+    eventually(REPORTED, "all calls are reported", || {
         let (success, failure) = counts(&read(&ns, &inside(&ns, "deployments/shaky"))?)?;
         near(success, 300)?;
         near(failure, 200)?;
@@ -110,25 +154,7 @@ fn counts_latencies_and_edges_are_what_the_load_generator_saw() -> Outcome {
         near(failure, 0)
     })?;
 
-    // At the client, whose view is nearest to the load generator's.
-    let told = read(
-        &ns,
-        &format!("{}&side=client", inside(&ns, "deployments/slow")),
-    )?;
-    for (name, seen) in [
-        ("p50_response_latency", slow.latency_ms.p50),
-        ("p90_response_latency", slow.latency_ms.p90),
-        ("p99_response_latency", slow.latency_ms.p99),
-    ] {
-        let told = metric(&told, name)?;
-        println!("{name}: {told} ms told, {seen} ms seen");
-        row.saw(
-            format!("400 x GET through slow, {name} of deployments/slow"),
-            format!("{told} ms told, {seen} ms seen by the load generator"),
-        );
-        let apart = bucket(told / 1e3).abs_diff(bucket(seen / 1e3));
-        assert!(apart <= 1, "{name}: {told} ms told, {seen} ms seen");
-    }
+    latencies_agree(&mut row, &ns, &slow)?;
 
     // Both ends, each in its own direction, and nothing merged.
     let out = read(&ns, &inside(&ns, "deployments/client/edges"))?;
@@ -151,25 +177,7 @@ fn counts_latencies_and_edges_are_what_the_load_generator_saw() -> Outcome {
         );
     }
 
-    // The same calls, for every kind that the pods belong to.
-    let pod = ns.pod("slow")?;
-    let owner = pod.object["metadata"]["ownerReferences"][0]["name"].as_str();
-    let set = owner.context("a pod without ReplicaSet")?;
-    for path in [
-        format!("pods/{}", pod.name),
-        format!("replicasets/{set}"),
-        "services/slow".to_owned(),
-    ] {
-        near(counts(&read(&ns, &inside(&ns, &path))?)?.0, 400).with_context(|| path)?;
-    }
-    let all = read(&ns, &format!("{ROOT}/namespaces/{}?t=1m", ns.name))?;
-    assert_eq!(all["resource"]["kind"], "Namespace");
-    near(counts(&all)?.0, 700)?;
-    let node = pod.object["spec"]["nodeName"]
-        .as_str()
-        .context("a pod without node")?;
-    let busy = counts(&read(&ns, &format!("{ROOT}/nodes/{node}?t=1m"))?)?.0;
-    assert!(busy >= 392.0, "node {node} has {busy}");
+    every_kind_shows_the_calls(&ns)?;
 
     // Nothing calls the client: zeros, and no error.
     let idle = read(&ns, &inside(&ns, "deployments/client"))?;
@@ -195,7 +203,7 @@ fn split_shows_every_backend_with_the_calls_that_it_got() -> Outcome {
         .pod("client")?
         .get(&url("shop", 8080, "/"), &["-n", "1000", "-c", "8"])?;
     assert_eq!(seen.by_status.get("200"), Some(&1000), "{seen:?}");
-    eventually(TOLD, "every backend has its calls", || {
+    eventually(REPORTED, "every backend has its calls", || {
         let list = read(&ns, &inside(&ns, "trafficsplits/shop"))?;
         let found: Vec<_> = items(&list)
             .iter()
@@ -309,7 +317,7 @@ fn both_replicas_answer_the_same_and_only_to_the_api_server() -> Outcome {
     let client = ns.pod("client")?;
     client.get(&url("slow", 8080, "/"), &["-n", "500", "-c", "8"])?;
     let path = inside(&ns, "deployments/client/edges");
-    eventually(TOLD, "the calls are told", || {
+    eventually(REPORTED, "the calls are reported", || {
         let (success, _) = counts(&read(&ns, &path)?["items"][0])?;
         near(success, 500)
     })?;

@@ -45,10 +45,7 @@ fn strict_refuses_plaintext_and_permissive_takes_it_again() -> Outcome {
 #[test]
 fn access_mode_switches_under_load_without_errors_of_its_own() -> Outcome {
     let ns = Namespace::meshed("access-mode")?;
-    for app in ["client", "server"] {
-        ns.apply_all(&App::new(app).objects())?;
-    }
-    ns.ready(&["client", "server"])?;
+    ns.run(&["client", "server"])?;
     let client = ns.pod("client")?;
     let target = url("server", 8080, "/");
     client.report(&target, &[])?;

@@ -13,8 +13,7 @@ use super::{SOON, url};
 fn application_calls_itself_by_service_by_pod_address_and_by_loopback() -> Outcome {
     let mut row = Record::part("E22", "self")?;
     let ns = Namespace::meshed("self-call")?;
-    ns.apply_all(&App::new("web").objects())?;
-    ns.ready(&["web"])?;
+    ns.run(&["web"])?;
     let pod = ns.pod("web")?;
     for target in [
         url("web", 8080, "/"),
@@ -125,8 +124,7 @@ fn external_name_is_followed() -> Outcome {
 #[test]
 fn init_containers_of_the_application_run_before_it_with_a_network() -> Outcome {
     let ns = Namespace::meshed("init")?;
-    ns.apply_all(&App::new("server").objects())?;
-    ns.ready(&["server"])?;
+    ns.run(&["server"])?;
     let mut objects = App::new("web").objects();
     let template = &mut objects[2]["spec"]["template"]["spec"];
     let image = template["containers"][0]["image"].clone();

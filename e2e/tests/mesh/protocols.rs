@@ -1,15 +1,12 @@
 //! Whatever the application speaks goes through as it was.
 
-use e2e::harness::{App, Namespace, Outcome};
+use e2e::harness::{Namespace, Outcome};
 
 use super::url;
 
 fn pair(claim: &str) -> anyhow::Result<Namespace> {
     let ns = Namespace::meshed(claim)?;
-    for app in ["client", "server"] {
-        ns.apply_all(&App::new(app).objects())?;
-    }
-    ns.ready(&["client", "server"])?;
+    ns.run(&["client", "server"])?;
     Ok(ns)
 }
 

@@ -12,10 +12,7 @@ use super::{SOON, url};
 #[test]
 fn programmed_counts_the_proxies_that_hold_the_object() -> Outcome {
     let ns = Namespace::meshed("programmed")?;
-    for app in ["client", "a", "b"] {
-        ns.apply_all(&App::new(app).objects())?;
-    }
-    ns.ready(&["client", "a", "b"])?;
+    ns.run(&["client", "a", "b"])?;
     ns.apply_all(&[split(
         &json!([{"service": "a", "weight": 50}, {"service": "b", "weight": 50}]),
     )])?;
@@ -158,10 +155,7 @@ fn headers_nested_without_end_are_refused_and_nobody_else_notices() -> Outcome {
 #[test]
 fn target_whose_route_is_missing_protects_and_allows_nothing() -> Outcome {
     let ns = Namespace::meshed("fail-closed")?;
-    for app in ["client", "server"] {
-        ns.apply_all(&App::new(app).objects())?;
-    }
-    ns.ready(&["client", "server"])?;
+    ns.run(&["client", "server"])?;
     let client = ns.pod("client")?;
     // The route that the target names is missing, which no admission can know.
     let mut missing = target("server", &ns.name, &json!([source(&ns.name)]));

@@ -1,10 +1,22 @@
-//! What pages name of the code exists: files by their path, tests by their function.
+//! What pages name of the code exists: files by their path or a link, tests by their
+//! function. And the way from the README to what decides takes two steps.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 /// Pages that lead somebody into the code.
 const PAGES: [&str; 3] = ["README.md", "docs/architecture.md", "docs/acceptance.md"];
+/// What somebody looks for who changes the mesh, each with a row that names its files.
+const DECISIONS: [&str; 8] = [
+    "split",
+    "access",
+    "no plaintext to the meshed",
+    "peer identity",
+    "last good config",
+    "status",
+    "injection",
+    "drain",
+];
 /// Shorter words between backticks are no name of a test.
 const SHORTEST_TEST: usize = 20;
 
@@ -29,6 +41,30 @@ fn unknown<'a>(
         .filter(|word| {
             (is_path(word) && !exists(word)) || (is_name(word) && !functions.contains(word))
         })
+        .collect()
+}
+
+/// Targets of links to something in the checkout, without the heading.
+fn links(page: &str) -> impl Iterator<Item = &str> {
+    page.split("](")
+        .skip(1)
+        .filter_map(|rest| rest.split([')', '#']).next())
+        .filter(|link| !link.is_empty() && !link.contains("://"))
+}
+
+/// Of `DECISIONS`, those without a row whose second cell names a file.
+fn undecided(page: &str) -> Vec<&'static str> {
+    let decides = |what: &str| {
+        page.lines().any(|line| {
+            let mut cells = line.split('|').skip(1).map(str::trim);
+            let question = cells.next().and_then(|cell| cell.split(':').next());
+            let file = |cell: &str| quoted(cell).any(|word| word.ends_with(".rs"));
+            question == Some(what) && cells.next().is_some_and(file)
+        })
+    };
+    DECISIONS
+        .into_iter()
+        .filter(|what| !decides(what))
         .collect()
 }
 
@@ -62,7 +98,34 @@ fn pages_name_files_and_tests_that_exist() {
             missing.is_empty(),
             "{name} names what is not there: {missing:?}"
         );
+        let folder = top.join(name);
+        let folder = folder.parent().expect("a page lies in a folder");
+        let broken: Vec<_> = links(&page)
+            .filter(|link| !folder.join(link).exists())
+            .collect();
+        assert!(broken.is_empty(), "{name} links to nothing: {broken:?}");
     }
+}
+
+#[test]
+fn the_readme_leads_in_two_steps_to_what_decides() {
+    let top = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .expect("e2e lies in the workspace");
+    let read = |name| std::fs::read_to_string(top.join(name)).expect("the page must be there");
+    let (readme, architecture) = (read("README.md"), read("docs/architecture.md"));
+    assert!(readme.contains("](docs/architecture.md#what-decides)"));
+    assert!(architecture.contains("\n## What decides\n"));
+    assert_eq!(undecided(&architecture), [""; 0]);
+}
+
+#[test]
+fn a_decision_without_a_file_and_a_link_to_nothing_are_found() {
+    let page = "| split: where to | `a/b.rs` | `c/d.rs` |\n| access | the policy | `a/b.rs` |\n\
+                see [b](a/b.rs#there), [c](https://c.example), [here](#here), [d](../d.md)";
+    let missing = undecided(page);
+    assert!(!missing.contains(&"split") && missing.contains(&"access"));
+    assert_eq!(links(page).collect::<Vec<_>>(), ["a/b.rs", "../d.md"]);
 }
 
 #[test]

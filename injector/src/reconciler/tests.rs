@@ -55,9 +55,9 @@ async fn every_webhook_gets_the_bundle_and_a_second_pass_writes_nothing() {
     assert!(bundle_of(&api, MUTATING, 1).contains("BEGIN CERTIFICATE"));
     assert_eq!(bundle_of(&api, MUTATING, 0), bundle_of(&api, VALIDATING, 0));
 
-    api.writes();
+    let before = api.writes();
     reconciler.pass(now).await.unwrap();
-    assert_eq!(api.writes(), []);
+    assert_eq!(api.writes(), before);
 }
 
 #[tokio::test]
@@ -68,9 +68,12 @@ async fn bundle_that_an_upgrade_emptied_is_written_again() {
     let mut reconciler = reconciler(&api);
     reconciler.pass(SystemTime::now()).await.unwrap();
     configuration(&api, MUTATING, &["pods.weft.dev"]);
-    api.writes();
+    let before = api.writes().len();
     reconciler.pass(SystemTime::now()).await.unwrap();
-    assert_eq!(api.writes(), [(Method::PATCH, MUTATING.to_owned())]);
+    assert_eq!(
+        api.writes()[before..],
+        [(Method::PATCH, MUTATING.to_owned())]
+    );
 }
 
 #[tokio::test]
@@ -105,9 +108,10 @@ async fn definitions_that_call_this_injector_get_the_bundle_and_others_are_left_
     );
 
     definition(ours, "weft-injector");
+    let before = written.len();
     reconciler.pass(SystemTime::now()).await.unwrap();
     assert_eq!(
-        api.writes(),
+        api.writes()[before..],
         [(Method::PATCH, path(ours))],
         "emptied by an upgrade"
     );

@@ -45,6 +45,8 @@ pub(crate) enum WriteError {
     Unsupported { step: String, source: io::Error },
     #[error("the kernel refused {step}: {source}")]
     Refused { step: String, source: io::Error },
+    #[error("{step} does not fit into a message to the kernel")]
+    TooLong { step: String },
     #[error("netlink: {0}")]
     Netlink(#[from] io::Error),
 }
@@ -72,7 +74,7 @@ fn commit(batch: &Batch) -> Result<(), WriteError> {
         Some(Protocol::from(netfilter)),
     )?;
     socket.set_read_timeout(Some(ANSWER_WITHIN))?;
-    (&socket).write_all(&batch.encode())?;
+    (&socket).write_all(&batch.encode()?)?;
 
     // Refusals come in the order of the messages and only the last message
     // asks for an answer, so the first answer tells the fate of all.
@@ -202,13 +204,17 @@ impl Batch {
         });
     }
 
-    fn encode(&self) -> Vec<u8> {
+    fn encode(&self) -> Result<Vec<u8>, WriteError> {
+        if let Some(message) = self.messages.iter().find(|m| m.attributes.too_long) {
+            let step = message.step.clone();
+            return Err(WriteError::TooLong { step });
+        }
         let mut bytes = Vec::new();
         let nothing = Attributes::default();
         let mut sequence = 0..;
         let mut put =
             |kind: u16, flags: u16, family: u8, resource: u16, attributes: &Attributes| {
-                let length = HEADERS + attributes.0.len();
+                let length = HEADERS + attributes.bytes.len();
                 bytes.extend(u32::try_from(length).unwrap_or(u32::MAX).to_ne_bytes());
                 bytes.extend(kind.to_ne_bytes());
                 bytes.extend((REQUEST | flags).to_ne_bytes());
@@ -216,7 +222,7 @@ impl Batch {
                 bytes.extend(0_u32.to_ne_bytes()); // the sender's port: the kernel fills it in
                 bytes.extend([family, 0]); // and version 0 of nfnetlink
                 bytes.extend(resource.to_be_bytes());
-                bytes.extend(&attributes.0);
+                bytes.extend(&attributes.bytes);
             };
         put(BATCH_BEGIN, 0, 0, NFTABLES, &nothing);
         for (index, message) in self.messages.iter().enumerate() {
@@ -234,7 +240,7 @@ impl Batch {
             );
         }
         put(BATCH_END, 0, 0, NFTABLES, &nothing);
-        bytes
+        Ok(bytes)
     }
 
     /// Messages are numbered from 1; 0 is the begin of the transaction.
@@ -414,17 +420,23 @@ fn expression(name: &str, data: Attributes) -> Attributes {
 
 /// Netlink attributes in their encoded form: length, type, value, padding.
 #[derive(Default)]
-struct Attributes(Vec<u8>);
+struct Attributes {
+    bytes: Vec<u8>,
+    /// Something in it is longer than its length can say, and is left out.
+    too_long: bool,
+}
 
 impl Attributes {
     fn put(mut self, kind: u16, value: &[u8]) -> Self {
         const HEADER: usize = 4;
-        let length = u16::try_from(HEADER + value.len())
-            .expect("an attribute must stay below 64 KiB: rules are matched one by one");
-        self.0.extend(length.to_ne_bytes());
-        self.0.extend(kind.to_ne_bytes());
-        self.0.extend(value);
-        self.0.resize(self.0.len().next_multiple_of(4), 0);
+        let Ok(length) = u16::try_from(HEADER + value.len()) else {
+            self.too_long = true;
+            return self;
+        };
+        self.bytes.extend(length.to_ne_bytes());
+        self.bytes.extend(kind.to_ne_bytes());
+        self.bytes.extend(value);
+        self.bytes.resize(self.bytes.len().next_multiple_of(4), 0);
         self
     }
 
@@ -438,12 +450,15 @@ impl Attributes {
 
     fn nest(self, kind: u16, inside: Self) -> Self {
         const NESTED: u16 = 0x8000;
-        let Self(bytes) = inside;
-        self.put(kind | NESTED, &bytes)
+        let Self { bytes, too_long } = inside;
+        let mut outside = self.put(kind | NESTED, &bytes);
+        outside.too_long |= too_long;
+        outside
     }
 
     fn append(mut self, other: &Self) -> Self {
-        self.0.extend(&other.0);
+        self.bytes.extend(&other.bytes);
+        self.too_long |= other.too_long;
         self
     }
 }

@@ -4,11 +4,12 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 use policy::protocol::PortRange;
+use policy::well_known::PROXY_UID;
 
 /// The proxy's user; its connections are not redirected.
-pub(crate) const UID: u32 = 15190;
+pub(crate) const UID: u32 = PROXY_UID;
 /// The proxy's group, exempt like the user.
-pub(crate) const GID: u32 = 15190;
+pub(crate) const GID: u32 = PROXY_UID;
 
 /// Most nets in a skip list. Every entry is a rule that each new connection
 /// walks, and full lists must fit into one netlink message of 200 KiB.

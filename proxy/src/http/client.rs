@@ -10,10 +10,12 @@ pub(crate) mod upstream;
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use policy::reason::Reason;
+use runtime::rate::{Allowance, Rate};
+use tokio::time::Instant;
 
 use crate::failure::Failure;
 use crate::http::client::http1::{Http1, Pool, Pooled, Reuse, http1_connection};
@@ -23,9 +25,13 @@ use crate::http::http2::client::Sender;
 use crate::net::budget::Budget;
 use crate::net::connect::{self, CONNECT_TIMEOUT};
 
-/// Connections that may be left unused in a second though they could serve again, of
-/// each of two kinds. The port of each stays taken for a minute, and there are some 28 000.
-const LEAVE_PER_SECOND: u32 = 200;
+/// Connections that may be left unused though they could serve again, of each of two
+/// kinds. The port of each stays taken for a minute, and there are some 28 000: even a
+/// burst of both and what follows it within that minute take fewer.
+const MAY_LEAVE: Allowance = Allowance {
+    burst: 200,
+    every: Duration::from_millis(5),
+};
 /// Addresses with a pool. An entry takes a few hundred bytes beside its connections.
 const POOLS: usize = 4096;
 /// Of these, those that have no connection and say only how earlier ones fared.
@@ -41,25 +47,9 @@ pub struct Clients {
     budget: Arc<Budget>,
     http2: Mutex<HashMap<Served, Arc<Multiplexed>>>,
     http1: Mutex<HashMap<SocketAddr, Arc<Pool>>>,
-    left: Left,
+    left: Mutex<Rate>,
     /// Those that no pool had room for.
-    surplus: Arc<Left>,
-}
-
-/// Connections that were left in the second that began then.
-#[derive(Debug, Default)]
-struct Left(Mutex<Option<(Instant, u32)>>);
-
-impl Left {
-    fn may_leave(&self) -> bool {
-        let mut left = self.0.lock();
-        let (begun, count) = left.get_or_insert_with(|| (Instant::now(), 0));
-        if begun.elapsed() >= Duration::from_secs(1) {
-            (*begun, *count) = (Instant::now(), 0);
-        }
-        *count += 1;
-        *count <= LEAVE_PER_SECOND
-    }
+    surplus: Arc<Mutex<Rate>>,
 }
 
 impl Clients {
@@ -69,8 +59,8 @@ impl Clients {
             budget,
             http2: Mutex::default(),
             http1: Mutex::default(),
-            left: Left::default(),
-            surplus: Arc::default(),
+            left: Mutex::new(Rate::new(MAY_LEAVE)),
+            surplus: Arc::new(Mutex::new(Rate::new(MAY_LEAVE))),
         }
     }
 
@@ -111,7 +101,7 @@ impl Clients {
 
     /// Whether one more connection may be left that could serve again, and counts it.
     pub fn may_leave(&self) -> bool {
-        self.left.may_leave()
+        self.left.lock().take(Instant::now()).is_ok()
     }
 
     fn pool(&self, addr: SocketAddr) -> Option<Arc<Pool>> {
@@ -128,18 +118,18 @@ impl Clients {
             }
             Arc::clone(pools.entry(addr).or_default())
         };
-        let left = Arc::clone(&self.surplus);
+        let surplus = Arc::clone(&self.surplus);
         #[expect(
             clippy::disallowed_methods,
             reason = "one connection to an application"
         )]
         tokio::spawn(async move {
             if connection.sender.ready().await.is_ok() {
-                if let Some(surplus) = pool.put(connection)
-                    && !left.may_leave()
+                if let Some(unpooled) = pool.put(connection)
+                    && surplus.lock().take(Instant::now()).is_err()
                 {
                     // A reset leaves no port taken.
-                    surplus.abort.set();
+                    unpooled.abort.set();
                 }
             } else if !last && connection.watch.ended().is_some() {
                 pool.closed(Duration::ZERO);

@@ -4,7 +4,6 @@
 //! the socket is wrapped before hyper gets it, and whoever relays holds the switch.
 
 use std::io;
-use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -12,13 +11,14 @@ use h2::SendStream;
 use http::{Extensions, Response};
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::oneshot::Receiver;
 
 use crate::http::byte_stream::ByteStream;
 use crate::http::http2::recv::RecvBody;
 use crate::net::abort::Abort;
 use crate::net::chunk::{ChunkIo, Plain, ReadSize};
+use crate::net::forward::{forward_read, forward_shutdown, forward_write};
 
 /// One side of an upgrade, before it carries the other protocol.
 #[derive(Debug)]
@@ -133,29 +133,10 @@ impl Plain for Upgrade {
 }
 
 impl AsyncRead for Upgrade {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        out: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().io).poll_read(cx, out)
-    }
+    forward_read!(io);
 }
 
 impl AsyncWrite for Upgrade {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        data: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().io).poll_write(cx, data)
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().io).poll_flush(cx)
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().io).poll_shutdown(cx)
-    }
+    forward_write!(io);
+    forward_shutdown!(io);
 }

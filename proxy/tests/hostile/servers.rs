@@ -16,6 +16,9 @@ use super::raw_http2::{
 };
 use super::two_pods::{TwoPods, WAYS, Way, answers, rest, serving, status};
 
+mod http2;
+mod reuse;
+
 /// Reads the head of a request and writes `script`; `keep` leaves the
 /// connection open afterwards, for whoever would use it again.
 async fn scripted(mut stream: TcpStream, script: Arc<Vec<u8>>, keep: bool) {
@@ -57,8 +60,8 @@ fn request(method: &str) -> String {
     format!("{method} /ok HTTP/1.1\r\nHost: s\r\n\r\n")
 }
 
-#[tokio::test]
-async fn answers_that_parsers_read_differently_become_one_answer_or_502() {
+/// Answers that end, or begin, elsewhere for another parser.
+fn doubtful_answers() -> Vec<(&'static str, String)> {
     let large = format!("HTTP/1.1 200 OK\r\nx: {}\r\n\r\n", "a".repeat(1024 * 1024));
     let many = format!(
         "HTTP/1.1 200 OK\r\n{}Content-Length: 0\r\n\r\n",
@@ -67,7 +70,7 @@ async fn answers_that_parsers_read_differently_become_one_answer_or_502() {
             .collect::<String>()
     );
     let second = "HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nSECOND";
-    for (case, script) in [
+    vec![
         (
             "length and encoding",
             format!(
@@ -127,7 +130,12 @@ async fn answers_that_parsers_read_differently_become_one_answer_or_502() {
             "unknown encoding",
             format!("HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\n\r\nhello{second}"),
         ),
-    ] {
+    ]
+}
+
+#[tokio::test]
+async fn answers_that_parsers_read_differently_become_one_answer_or_502() {
+    for (case, script) in doubtful_answers() {
         let (field, _) = lying(script, false).await;
         for way in WAYS {
             let answer = field.send(way, request("GET")).await;
@@ -263,217 +271,6 @@ async fn an_early_answer_reaches_a_caller_that_still_sends() {
     }
 }
 
-/// Answers as soon as it has a head, though slowly. What comes behind a POST it never
-/// reads: hypercorn does not when its application leaves ten pieces of one unread.
-async fn deaf(mut stream: TcpStream) {
-    let mut buffer = [0; 4096];
-    let count = stream.read(&mut buffer).await.unwrap_or(0);
-    let _ = stream
-        .write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\no")
-        .await;
-    tokio::time::sleep(Duration::from_millis(300)).await;
-    let _ = stream.write_all(b"k").await;
-    if buffer[..count].starts_with(b"POST") {
-        std::future::pending::<()>().await;
-    }
-}
-
-#[tokio::test]
-async fn nobody_waits_behind_a_request_that_was_answered_before_it_was_read() {
-    let mut field = TwoPods::new(Protocol::Http1).await;
-    let port = serving(&field.server, deaf).await;
-    field.deliver_to(port);
-    field.port = port;
-    for way in WAYS {
-        let mut stream = field.open(way).await;
-        let head = "POST /ok HTTP/1.1\r\nHost: s\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n";
-        stream.write_all(head.as_bytes()).await.unwrap();
-        let mut answer = String::new();
-        while !answer.ends_with("\r\n\r\no") {
-            let mut buffer = [0; 1024];
-            let read = timeout(Duration::from_secs(1), stream.read(&mut buffer)).await;
-            let count = read
-                .unwrap_or_else(|_| panic!("{way:?}: {answer}"))
-                .unwrap();
-            assert_ne!(count, 0, "{way:?}: {answer}");
-            answer.push_str(&String::from_utf8_lossy(&buffer[..count]));
-        }
-        // The request is whole before the answer is.
-        stream.write_all(b"1\r\nb\r\n0\r\n\r\n").await.unwrap();
-        let end = rest(&mut stream, Duration::from_secs(1)).await;
-        assert_eq!(end, "k", "{way:?}");
-        let next = timeout(Duration::from_secs(2), field.send(way, request("GET"))).await;
-        let next = next.unwrap_or_else(|_| panic!("{way:?}: it waits where nobody reads"));
-        assert_eq!(status(&next), 200, "{way:?}: {next}");
-    }
-}
-
-/// The same, where all of the request was sent before the answer came.
-#[tokio::test]
-async fn nobody_waits_behind_chunks_that_were_left_unread() {
-    let mut field = TwoPods::new(Protocol::Http1).await;
-    let port = serving(&field.server, |mut stream| async move {
-        let mut buffer = [0; 4096];
-        let count = stream.read(&mut buffer).await.unwrap_or(0);
-        let posted = buffer[..count].starts_with(b"POST");
-        tokio::time::sleep(Duration::from_millis(300)).await;
-        let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
-        let _ = stream.write_all(answer).await;
-        if posted {
-            std::future::pending::<()>().await;
-        }
-    })
-    .await;
-    field.deliver_to(port);
-    field.port = port;
-    for way in WAYS {
-        let head = "POST /ok HTTP/1.1\r\nHost: s\r\nTransfer-Encoding: chunked\r\n\r\n";
-        let posted = format!("{head}{}0\r\n\r\n", "1\r\na\r\n".repeat(20));
-        let answer = field.send(way, posted).await;
-        assert_eq!(status(&answer), 200, "{way:?}: {answer}");
-        let next = timeout(Duration::from_secs(2), field.send(way, request("GET"))).await;
-        let next = next.unwrap_or_else(|_| panic!("{way:?}: it waits where nobody reads"));
-        assert_eq!(status(&next), 200, "{way:?}: {next}");
-    }
-}
-
-/// Answers requests with five bytes, and as soon as `keeps` is unset closes `after` an
-/// answer without having said so.
-async fn closing(mut stream: TcpStream, keeps: Arc<AtomicBool>, after: Duration) {
-    let (mut seen, mut buffer) = (Vec::new(), [0; 4096]);
-    loop {
-        let end = loop {
-            let head = seen.windows(4).position(|part| part == b"\r\n\r\n");
-            if let Some(end) = head.map(|at| at + 9)
-                && seen.len() >= end
-            {
-                break end;
-            }
-            match stream.read(&mut buffer).await {
-                Ok(0) | Err(_) => return,
-                Ok(count) => seen.extend_from_slice(&buffer[..count]),
-            }
-        };
-        seen.drain(..end);
-        let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
-        if stream.write_all(answer).await.is_err() {
-            return;
-        }
-        if !keeps.load(Ordering::Relaxed) {
-            tokio::time::sleep(after).await;
-            return;
-        }
-    }
-}
-
-struct Closing {
-    field: TwoPods,
-    keeps: Arc<AtomicBool>,
-    connections: Arc<AtomicUsize>,
-}
-
-impl Closing {
-    async fn new(keeps: bool, after: Duration) -> Self {
-        let mut field = TwoPods::new(Protocol::Http1).await;
-        let keeps = Arc::new(AtomicBool::new(keeps));
-        let connections = Arc::new(AtomicUsize::new(0));
-        let (kept, count) = (Arc::clone(&keeps), Arc::clone(&connections));
-        field.port = serving(&field.server, move |stream| {
-            count.fetch_add(1, Ordering::Relaxed);
-            closing(stream, Arc::clone(&kept), after)
-        })
-        .await;
-        field.deliver_to(field.port);
-        Self {
-            field,
-            keeps,
-            connections,
-        }
-    }
-
-    fn connections(&self) -> usize {
-        self.connections.load(Ordering::Relaxed)
-    }
-
-    /// Posts for longer than a server needs to prove that it keeps its connections.
-    async fn prove(&self, way: Way) {
-        let begun = Instant::now();
-        while begun.elapsed() < Duration::from_millis(1300) {
-            assert_eq!(status(&post(&self.field, way).await), 200, "{way:?}");
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    }
-}
-
-/// Posts over a connection of its own, which a direct caller would never see fail.
-async fn post(field: &TwoPods, way: Way) -> String {
-    let mut stream = field.open(way).await;
-    let request =
-        b"POST /ok HTTP/1.1\r\nHost: s\r\nConnection: close\r\nContent-Length: 5\r\n\r\nhello";
-    stream.write_all(request).await.unwrap();
-    rest(&mut stream, Duration::from_secs(5)).await
-}
-
-/// Whoever calls directly has a connection of its own, and loses none of these.
-#[tokio::test]
-async fn posts_to_servers_that_close_unannounced_are_all_answered() {
-    for after in [0, 1, 5, 20].map(Duration::from_millis) {
-        let application = Closing::new(false, after).await;
-        for way in WAYS {
-            let callers = (0..4).map(|caller| {
-                let field = &application.field;
-                async move {
-                    for turn in 0..40_u64 {
-                        let answer = post(field, way).await;
-                        assert_eq!(status(&answer), 200, "{after:?}, {way:?}: {answer}");
-                        tokio::time::sleep(Duration::from_millis((turn * 7 + caller) % 11)).await;
-                    }
-                }
-            });
-            futures::future::join_all(callers).await;
-        }
-    }
-}
-
-/// What a server did for long may cost the one request that finds out.
-#[tokio::test]
-async fn posts_use_no_pooled_connection_after_an_unannounced_close() {
-    for way in WAYS {
-        let application = Closing::new(true, Duration::from_millis(5)).await;
-        application.prove(way).await;
-        application.keeps.store(false, Ordering::Relaxed);
-        let mut lost = 0;
-        for _ in 0..40 {
-            lost += usize::from(status(&post(&application.field, way).await) != 200);
-            tokio::time::sleep(Duration::from_millis(2)).await;
-        }
-        assert!(lost <= 1, "{way:?}: {lost}");
-        // Nor are they as soon as it keeps its connections again.
-        application.keeps.store(true, Ordering::Relaxed);
-        application.prove(way).await;
-        let begun = application.connections();
-        for _ in 0..20 {
-            assert_eq!(status(&post(&application.field, way).await), 200, "{way:?}");
-        }
-        assert_eq!(application.connections() - begun, 20, "{way:?}");
-    }
-}
-
-/// The control: one that keeps its connections is not asked for one by every POST.
-#[tokio::test]
-async fn posts_share_the_connections_of_a_server_that_keeps_them() {
-    for way in WAYS {
-        let application = Closing::new(true, Duration::ZERO).await;
-        application.prove(way).await;
-        let before = application.connections();
-        for _ in 0..50 {
-            assert_eq!(status(&post(&application.field, way).await), 200, "{way:?}");
-        }
-        let opened = application.connections() - before;
-        assert!(opened <= 2, "{way:?}: {opened}");
-    }
-}
-
 /// The end of a body that broke off must not look like its proper end.
 #[tokio::test]
 async fn a_body_that_breaks_off_looks_broken_to_the_caller() {
@@ -506,115 +303,6 @@ async fn a_body_that_breaks_off_looks_broken_to_the_caller() {
                     "{case}, {way:?}: {answer}"
                 );
             }
-        }
-    }
-}
-
-/// Speaks HTTP/2 as a server, badly.
-async fn bad2(mut stream: TcpStream, script: Arc<Vec<u8>>) {
-    let mut seen = Vec::new();
-    let mut buffer = [0; 16 * 1024];
-    let _ = stream.write_all(&frame(SETTINGS, 0, 0, &[])).await;
-    // A request has come when a HEADERS frame for stream 1 has.
-    while !seen
-        .windows(8)
-        .any(|part| part[0] == HEADERS && part[2..6] == [0, 0, 0, 1])
-    {
-        match stream.read(&mut buffer).await {
-            Ok(0) | Err(_) => return,
-            Ok(count) => seen.extend_from_slice(&buffer[..count]),
-        }
-    }
-    let _ = stream.write_all(&script).await;
-    let mut sink = Vec::new();
-    let _ = tokio::time::timeout(Duration::from_secs(3), stream.read_to_end(&mut sink)).await;
-}
-
-#[tokio::test]
-async fn http2_servers_that_break_the_rules_cost_their_caller_one_502() {
-    let mut no_streams = vec![0, 3, 0, 0, 0, 0];
-    no_streams = frame(SETTINGS, 0, 0, &no_streams);
-    let mut goaway = no_streams.clone();
-    goaway.extend(frame(GOAWAY, 0, 0, &[0, 0, 0, 0, 0, 0, 0, 1]));
-    let mut bomb = vec![0x88];
-    bomb.extend(raw_http2::block(&[(b"x", &[b'a'; 16_000])]));
-    let endless: Vec<u8> = frame(HEADERS, 0, 1, &[0x88])
-        .into_iter()
-        .chain((0..2000).flat_map(|_| {
-            frame(
-                raw_http2::CONTINUATION,
-                0,
-                1,
-                &raw_http2::block(&[(b"x", &[b'a'; 15_000])]),
-            )
-        }))
-        .collect();
-    let push: Vec<u8> = [0, 0, 0, 2]
-        .into_iter()
-        .chain(raw_http2::block(&get("/pushed")))
-        .collect();
-    for (case, script) in [
-        ("goaway with streams forbidden", goaway),
-        ("headers without end", endless),
-        ("push", frame(PUSH_PROMISE, END_HEADERS, 1, &push)),
-        (
-            "body on a stream of nobody",
-            frame(raw_http2::DATA, 0, 77, b"x"),
-        ),
-        (
-            "no status",
-            frame(
-                HEADERS,
-                END_HEADERS | END_STREAM,
-                1,
-                &raw_http2::block(&[(b"x", b"y")]),
-            ),
-        ),
-        (
-            "HTTP/1.1",
-            b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n".to_vec(),
-        ),
-        (
-            "upper case",
-            frame(HEADERS, END_HEADERS | END_STREAM, 1, &{
-                let mut block = vec![0x88];
-                block.extend(raw_http2::block(&[(b"X-Up", b"y")]));
-                block
-            }),
-        ),
-        (
-            "connection header",
-            frame(HEADERS, END_HEADERS | END_STREAM, 1, &{
-                let mut block = vec![0x88];
-                block.extend(raw_http2::block(&[(b"connection", b"close")]));
-                block
-            }),
-        ),
-    ] {
-        let mut field = TwoPods::new(Protocol::Http2).await;
-        let good = crate::support::http_app(&field.server, "api").await.0;
-        let script = Arc::new(script);
-        let port = serving(&field.server, move |stream| {
-            bad2(stream, Arc::clone(&script))
-        })
-        .await;
-        for way in WAYS {
-            field.deliver_to(port);
-            field.port = port;
-            let mut raw = RawHttp2::new(field.open(way).await).await;
-            raw.request(1, true, &get("/ok")).await;
-            let told = raw.told(1, Duration::from_secs(5)).await;
-            assert!(
-                matches!(told, Told::Status(502 | 503)),
-                "{case}, {way:?}: {told:?}"
-            );
-            // Another application, over the same pair of proxies.
-            field.deliver_to(good);
-            field.port = good;
-            let mut raw = RawHttp2::new(field.open(way).await).await;
-            raw.request(1, true, &get("/ok")).await;
-            let told = raw.told(1, Duration::from_secs(1)).await;
-            assert_eq!(told, Told::Status(200), "after {case}, {way:?}");
         }
     }
 }

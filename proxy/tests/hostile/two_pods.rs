@@ -66,7 +66,7 @@ pub(crate) const WAYS: [Way; 2] = [Way::Outbound, Way::Inbound];
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Speaker {
     Caller(Way),
-    /// A peer that holds a certificate of the mesh, by a quiet line.
+    /// A peer that holds a certificate of the mesh, by a dedicated connection.
     Peer,
 }
 

@@ -17,6 +17,9 @@ use super::raw_http2::{RawHttp2, Told, get};
 use super::two_pods::{TwoPods, WAYS, Way, for_everybody, rest, serving, status};
 use crate::support::{Pod, endpoint, endpoints, id, service, vip};
 
+mod first_lines;
+mod switches;
+
 /// Longer than a proxy waits for the first bytes on a port that nobody declared.
 const LATE: Duration = Duration::from_millis(1300);
 /// What is on its way arrives within this time.
@@ -76,6 +79,14 @@ impl Ground {
         Self { field, kept }
     }
 
+    /// The server's port is undeclared, and bytes pass it in this mode by this rule.
+    async fn passing(mode: Enforcement, rule: Option<v1::Resource>) -> Self {
+        let ground = Self::new(Protocol::Detect, "").await;
+        ground.field.workload(Protocol::Detect, mode);
+        ground.field.server.set(rule.into_iter().collect());
+        ground
+    }
+
     async fn open(&self, by: By) -> TcpStream {
         let believed = if by == By::Tunnel {
             Protocol::Opaque
@@ -109,6 +120,21 @@ impl Ground {
         sleep(SETTLED).await;
         self.kept()
     }
+
+    /// Sends each case by every way: none brings the identity that it claims.
+    async fn no_identity_comes(&self, mode: Enforcement, cases: &[(Vec<u8>, Vec<u8>)]) {
+        for by in EVERY {
+            for cases in cases.chunks(150) {
+                let arrived = self.arrived(by, cases).await;
+                let before = |at: usize| arrived.floor_char_boundary(at.saturating_sub(100));
+                let evil: Vec<&str> = arrived
+                    .match_indices("evil")
+                    .map(|(at, _)| &arrived[before(at)..at])
+                    .collect();
+                assert!(evil.is_empty(), "{mode:?}, {by:?}: {evil:?}");
+            }
+        }
+    }
 }
 
 /// One TrafficTarget for everybody, with HTTP rules and a TCPRoute for any port.
@@ -130,6 +156,15 @@ fn only_ports() -> v1::Resource {
         rule.http = None;
     }
     resource
+}
+
+/// Modes in which bytes pass an undeclared port, with the rule that lets them pass.
+fn passing() -> [(Enforcement, Option<v1::Resource>); 3] {
+    [
+        (Enforcement::Open, None),
+        (Enforcement::Audit, Some(for_everybody(&["/"], &[]))),
+        (Enforcement::Enforce, Some(only_ports())),
+    ]
 }
 
 /// Beginnings that are no HTTP to a strict reader, each followed by a request.
@@ -321,396 +356,6 @@ async fn a_silent_caller_that_nothing_admits_is_let_go_after_a_second() {
             let mut buffer = [0; 16];
             let read = timeout(2 * LATE, stream.read(&mut buffer)).await;
             assert!(matches!(read, Ok(Ok(0) | Err(_))), "{by:?}: {read:?}");
-        }
-    }
-}
-
-/// First lines that some server reads as HTTP, with an identity of their own.
-fn forgeries() -> Vec<(Vec<u8>, Vec<u8>)> {
-    let long = format!("{} / HTTP/1.1\r\n", "M".repeat(30));
-    let far = format!("get /{} HTTP/1.1\r\n", "a".repeat(20_000));
-    let lines: [&[u8]; 24] = [
-        b"\r\nGET / HTTP/1.1\r\n",
-        b"\nGET / HTTP/1.1\r\n",
-        b"\r\n\r\n \t\r\nget / HTTP/1.1\r\n",
-        b"get / HTTP/1.1\r\n",
-        b"get / http/1.1\r\n",
-        b"get / HTTP/1.0\n",
-        b"M1 / HTTP/1.1\r\n",
-        b"GET  /  HTTP/1.1\r\n",
-        b"GET\t/\tHTTP/1.1\r\n",
-        b"get\x0b/\x0cHTTP/1.1\r\n",
-        b"get\xa0/\xa0HTTP/1.1\r\n",
-        b"GET / HTTP/1.1 \t\r\n",
-        b" GET / HTTP/1.1\r\n",
-        b"GET foo HTTP/1.1\r\n",
-        b"GET foo?x=/ HTTP/1.1\r\n",
-        b"GET  HTTP/1.1\r\n",
-        b"CONNECT s:80 HTTP/1.1\r\nHost: s:80\r\n\r\nGET / HTTP/1.1\r\n",
-        b"x\xc3\xa4y / HTTP/1.1\r\n",
-        b"\0GET / HTTP/1.1\r\n",
-        b"GET /\xc3\xa4 HTTP/1.1\r\n",
-        b"{} / HTTP/1.1\r\n",
-        b"PRI * HTTP/1.1\r\n",
-        long.as_bytes(),
-        far.as_bytes(),
-    ];
-    let mut cases = Vec::new();
-    for line in lines {
-        let whole = [line, FORGED.as_bytes()].concat();
-        // All at once, in two parts, and with the line's end late.
-        cases.push((whole.clone(), Vec::new()));
-        for at in [1, 3, line.len() - 5, line.len() - 1] {
-            let (first, then) = whole.split_at(at);
-            cases.push((first.to_vec(), then.to_vec()));
-        }
-    }
-    cases
-}
-
-#[tokio::test]
-async fn no_first_line_that_a_server_may_read_as_http_brings_an_identity_of_its_own() {
-    let modes = [
-        (Enforcement::Open, None),
-        (Enforcement::Audit, Some(for_everybody(&["/"], &[]))),
-        (Enforcement::Enforce, Some(only_ports())),
-    ];
-    for (mode, rule) in modes {
-        let ground = Ground::new(Protocol::Detect, "").await;
-        ground.field.workload(Protocol::Detect, mode);
-        ground.field.server.set(rule.into_iter().collect());
-        for by in EVERY {
-            for cases in forgeries().chunks(200) {
-                let arrived = ground.arrived(by, cases).await;
-                let evil: Vec<&str> = arrived
-                    .match_indices("evil")
-                    .map(|(at, _)| &arrived[arrived[..at].rfind("HTTP").unwrap_or(0)..at])
-                    .collect();
-                assert!(evil.is_empty(), "{mode:?}, {by:?}: {evil:?}");
-            }
-        }
-        // Control: an ordinary request arrives, with the true identity if there is one.
-        for by in EVERY {
-            let mut stream = ground.open(by).await;
-            let request = format!("GET / HTTP/1.1\r\n{FORGED}");
-            stream.write_all(request.as_bytes()).await.unwrap();
-            sleep(SETTLED).await;
-            let arrived = ground.kept().to_lowercase();
-            assert!(arrived.starts_with("get / http/1.1"), "{by:?}: {arrived}");
-            let own = arrived.contains("weft-client-id: spiffe://cluster.local/ns/shop/sa/web");
-            assert_eq!(own, by != By::Caller(Way::Inbound), "{by:?}: {arrived}");
-        }
-    }
-}
-
-/// First lines that end otherwise than HTTP's and that some server reads as a request with
-/// headers, each with the way in which it comes: whole, in two parts, letter by letter.
-fn requests_of_other_names() -> Vec<(Vec<u8>, Vec<u8>)> {
-    let lines: [&[u8]; 16] = [
-        b"GET rtsp://a/private RTSP/1.0\r\n",
-        b"\r\nGET /private RTSP/1.0\r\n",
-        b"\nGET /private RTSP/1.0\r\n",
-        b"GET  /private RTSP/1.0\r\n",
-        b"GET\tx\trtsp/1.0 \r\n",
-        b"\r\nSOURCE /private ICE/1.0\r\n",
-        b"SOURCE private ICE/1.0\r\n",
-        b"SOURCE private ice/1.0\n",
-        b"M1 x WORD/12.34\r\n",
-        b"\r\nGET /private\r\n",
-        b"GET private\r\n",
-        b"get k\n",
-        b"GET / HTTP/1.1 x\r\n",
-        b"OPTIONS rtsp://a/ RTSP/1.0\r\n\r\nGET / HTTP/1.1\r\n",
-        b"get k\r\nGET / HTTP/1.1\r\n",
-        b"PROXY TCP4 1.2.3.4 5.6.7.8 1 2\r\nGET / HTTP/1.1\r\n",
-    ];
-    let forged = [
-        FORGED,
-        "WEFT_Client_Id : spiffe://evil\r\n\r\n",
-        "Host: s\rweft-client-id: spiffe://evil\r\n\r\n",
-    ];
-    let mut cases = Vec::new();
-    for line in lines {
-        for forged in forged {
-            let whole = [line, forged.as_bytes()].concat();
-            cases.push((whole.clone(), Vec::new()));
-            for at in [1, 2, line.len() - 3, line.len(), line.len() + 14] {
-                let (first, then) = whole.split_at(at);
-                cases.push((first.to_vec(), then.to_vec()));
-            }
-        }
-    }
-    cases
-}
-
-/// They pass, as RTSP, memcached and Redis have such lines, but bring no identity.
-#[tokio::test]
-async fn no_line_of_another_protocol_that_a_server_may_read_as_a_request_brings_an_identity() {
-    let modes = [
-        (Enforcement::Open, None),
-        (Enforcement::Audit, Some(for_everybody(&["/"], &[]))),
-        (Enforcement::Enforce, Some(only_ports())),
-    ];
-    for (mode, rule) in modes {
-        let ground = Ground::new(Protocol::Detect, "").await;
-        ground.field.workload(Protocol::Detect, mode);
-        ground.field.server.set(rule.into_iter().collect());
-        for by in EVERY {
-            for cases in requests_of_other_names().chunks(150) {
-                let arrived = ground.arrived(by, cases).await;
-                let evil: Vec<&str> = arrived
-                    .match_indices("evil")
-                    .map(|(at, _)| &arrived[arrived[..at].rfind("1.").unwrap_or(0)..at])
-                    .collect();
-                assert!(evil.is_empty(), "{mode:?}, {by:?}: {evil:?}");
-            }
-            // Whoever sends one sees its connection end, and it is counted.
-            let mut stream = ground.open(by).await;
-            let bytes = format!("GET rtsp://a/x RTSP/1.0\r\n{FORGED}");
-            stream.write_all(bytes.as_bytes()).await.unwrap();
-            let read = timeout(LATE, stream.read(&mut [0; 16])).await;
-            assert!(matches!(read, Ok(Ok(0) | Err(_))), "{by:?}: {read:?}");
-        }
-        let metrics = ground.field.server.metrics();
-        assert!(
-            metrics.lines().any(|line| line.starts_with("weft_tcp")
-                && line.contains("bad-request")
-                && !line.ends_with(" 0")),
-            "{metrics}"
-        );
-    }
-}
-
-/// What clients of other text protocols say first. Redis' inline form of a command
-/// with a path as its first word is the one that cannot be told from HTTP.
-const CONVERSATIONS: [(&str, &str); 15] = [
-    ("memcached", "get k\r\n"),
-    ("memcached", "get /a/path\r\n"),
-    ("memcached", "set k 0 0 5\r\nhello\r\n"),
-    ("Redis inline", "PING\r\n"),
-    ("Redis inline", "GET key\r\n"),
-    ("Redis", "*2\r\n$3\r\nGET\r\n$1\r\nk\r\n"),
-    ("NATS", "CONNECT {\"verbose\":false}\r\nPING\r\n"),
-    ("STOMP", "CONNECT\naccept-version:1.2\nhost:h\n\n\0"),
-    ("RTSP", "OPTIONS rtsp://h/a RTSP/1.0\r\nCSeq: 1\r\n\r\n"),
-    (
-        "RTSP",
-        "DESCRIBE rtsp://h/a RTSP/1.0\r\nCSeq: 2\r\nAccept: application/sdp\r\n\r\n",
-    ),
-    (
-        "SIP",
-        "OPTIONS sip:a@h SIP/2.0\r\nVia: SIP/2.0/TCP h\r\nContent-Length: 0\r\n\r\n",
-    ),
-    (
-        "Redis with a header as value",
-        "*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$17\r\nweft-client-id: x\r\n",
-    ),
-    ("SSH", "SSH-2.0-x\r\n"),
-    ("without a line's end", "ruok"),
-    ("Kafka", "\0\0\0\x24\0\x12\0\x03\0\0\0\x01\0\x07rdkafka\0"),
-];
-
-#[tokio::test]
-async fn other_text_protocols_pass_undeclared_ports_as_they_are() {
-    let modes = [
-        (Enforcement::Open, None),
-        (Enforcement::Audit, Some(for_everybody(&["/"], &[]))),
-        (Enforcement::Enforce, Some(only_ports())),
-    ];
-    for (mode, rule) in modes {
-        let ground = Ground::new(Protocol::Detect, "").await;
-        ground.field.workload(Protocol::Detect, mode);
-        ground.field.server.set(rule.into_iter().collect());
-        for by in EVERY {
-            for (name, said) in CONVERSATIONS {
-                let mut stream = ground.open(by).await;
-                for turn in 0..2 {
-                    stream.write_all(said.as_bytes()).await.unwrap();
-                    let mut back = vec![0; said.len()];
-                    let read = timeout(SETTLED, stream.read_exact(&mut back)).await;
-                    assert!(matches!(read, Ok(Ok(_))), "{name} {turn}, {by:?}: {read:?}");
-                    assert_eq!(back, said.as_bytes(), "{name}, {by:?}");
-                }
-            }
-            ground.kept();
-        }
-    }
-}
-
-#[tokio::test]
-async fn a_server_that_speaks_first_is_answered_in_its_own_protocol() {
-    let ground = Ground::new(Protocol::Detect, "220 mail ESMTP\r\n").await;
-    for by in EVERY {
-        let mut stream = ground.open(by).await;
-        let mut banner = [0; 16];
-        stream.read_exact(&mut banner).await.unwrap();
-        for said in [
-            &b"EHLO h\r\n"[..],
-            b"MAIL FROM:<a@b>\r\n",
-            b"get / HTTP/1.1\r\n",
-        ] {
-            stream.write_all(said).await.unwrap();
-            let mut back = vec![0; said.len()];
-            stream.read_exact(&mut back).await.unwrap();
-            assert_eq!(back, said, "{by:?}");
-        }
-    }
-}
-
-/// Answers every request that asks for an upgrade with a switch to what `chosen`
-/// says, or to what was asked for, and keeps all that it gets.
-async fn switching(pod: &Pod, chosen: Option<&'static str>) -> (u16, Bytes) {
-    let kept = Bytes::default();
-    let log = Arc::clone(&kept);
-    let port = serving(pod, move |mut stream| {
-        let log = Arc::clone(&log);
-        async move {
-            let (mut all, mut buffer) = (Vec::new(), vec![0; 4096]);
-            while !all.windows(4).any(|end| end == b"\r\n\r\n") {
-                let Ok(count @ 1..) = stream.read(&mut buffer).await else {
-                    return;
-                };
-                all.extend_from_slice(&buffer[..count]);
-            }
-            log.lock().extend_from_slice(&all);
-            let head = String::from_utf8_lossy(&all).to_lowercase();
-            let asked = head
-                .lines()
-                .find_map(|line| line.strip_prefix("upgrade: ").map(str::to_owned));
-            let answer = match (asked, chosen) {
-                (Some(asked), None) => switch_to(&asked),
-                (Some(_), Some(chosen)) => switch_to(chosen),
-                (None, _) => "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n".to_owned(),
-            };
-            let _ = stream.write_all(answer.as_bytes()).await;
-            while let Ok(count @ 1..) = stream.read(&mut buffer).await {
-                log.lock().extend_from_slice(&buffer[..count]);
-                let _ = stream.write_all(&buffer[..count]).await;
-            }
-        }
-    })
-    .await;
-    (port, kept)
-}
-
-fn switch_to(protocol: &str) -> String {
-    format!(
-        "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: {protocol}\r\n\r\n"
-    )
-}
-
-async fn ask_for(field: &TwoPods, way: Way, upgrade: &[u8]) -> (u16, TcpStream) {
-    let mut stream = field.open(way).await;
-    let request = [
-        &b"GET /ok HTTP/1.1\r\nHost: s\r\nConnection: Upgrade, HTTP2-Settings\r\nHTTP2-Settings: AAMAAABk\r\nUpgrade: "[..],
-        upgrade,
-        b"\r\n\r\n",
-    ];
-    stream.write_all(&request.concat()).await.unwrap();
-    let mut answer = vec![0; 4096];
-    let count = timeout(Duration::from_secs(2), stream.read(&mut answer))
-        .await
-        .map_or(0, Result::unwrap_or_default);
-    (status(&String::from_utf8_lossy(&answer[..count])), stream)
-}
-
-#[tokio::test]
-async fn nobody_switches_to_http2_whatever_it_is_called() {
-    let mut field = TwoPods::new(Protocol::Http1).await;
-    let (port, kept) = switching(&field.server, None).await;
-    field.deliver_to(port);
-    field.port = port;
-    field.allow(Protocol::Http1, &["/ok"]);
-    for upgrade in [
-        &b"h2c"[..],
-        b"H2C",
-        b"h2c\xa0",
-        b"h2c\x0b",
-        b"h2c, foo",
-        b"foo, h2c",
-        b"foo,h2c;q=1",
-        b"h2c/1",
-        b"h2c-14",
-        b"HTTP/2.0",
-        b"\"h2c\"",
-        b"foo h2c",
-        b"foo\r\nUpgrade: h2c",
-    ] {
-        let name = String::from_utf8_lossy(upgrade).into_owned();
-        for way in WAYS {
-            let (_, mut stream) = ask_for(&field, way, upgrade).await;
-            let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-            let _ = stream.write_all(preface).await;
-            let _ = rest(&mut stream, Duration::from_millis(100)).await;
-            let arrived =
-                String::from_utf8_lossy(&std::mem::take(&mut *kept.lock())).to_lowercase();
-            let offered = arrived.lines().filter(|line| line.starts_with("upgrade:"));
-            for offer in offered {
-                assert!(
-                    !offer.contains("h2") && !offer.contains("http"),
-                    "{name:?}, {way:?}: {offer}"
-                );
-            }
-        }
-    }
-    // By a peer that calls it so.
-    let certs = field
-        .authority
-        .leaf("web", Duration::from_secs(600), SystemTime::now());
-    let config = tls::mesh_client_config(&field.authority.roots(), &certs, id("api"), &[MESH_ALPN]);
-    for (upgrade, expected) in [
-        (&b"h2c"[..], 400),
-        (b"h2c, foo", 200),
-        (b"h2c\xa0", 400),
-        (b"websocket", 200),
-    ] {
-        let stream = TcpStream::connect((field.server.ip, MESH_PORT)).await;
-        let secured = tokio_rustls::TlsConnector::from(Arc::clone(&config))
-            .connect(tls::peer_name(), stream.unwrap())
-            .await
-            .unwrap();
-        let mut raw = RawHttp2::new(secured).await;
-        let port = field.port.to_string();
-        let fields: [(&[u8], &[u8]); 6] = [
-            (b":method", b"CONNECT"),
-            (b":authority", b"s"),
-            (b"weft-port", port.as_bytes()),
-            (b"weft-protocol", b"http1"),
-            (b"weft-upgrade", upgrade),
-            (b"weft-target", b"/ok"),
-        ];
-        raw.request(1, false, &fields).await;
-        let told = raw.told(1, Duration::from_secs(2)).await;
-        let name = String::from_utf8_lossy(upgrade);
-        assert_eq!(told, Told::Status(expected), "{name:?}");
-        let arrived = String::from_utf8_lossy(&std::mem::take(&mut *kept.lock())).to_lowercase();
-        assert!(!arrived.contains("h2c"), "{name:?}: {arrived}");
-    }
-    // Control: other protocols are switched to, and their bytes pass.
-    for way in WAYS {
-        let (status, mut stream) = ask_for(&field, way, b"websocket").await;
-        assert_eq!(status, 101, "{way:?}");
-        stream.write_all(b"frames").await.unwrap();
-        let mut back = [0; 6];
-        stream.read_exact(&mut back).await.unwrap();
-        assert_eq!(&back, b"frames", "{way:?}");
-    }
-}
-
-#[tokio::test]
-async fn an_application_that_switches_to_http2_unasked_is_not_followed() {
-    for chosen in ["h2c", "H2C", "h2c\u{a0}", "foo, h2c"] {
-        let mut field = TwoPods::new(Protocol::Http1).await;
-        let (port, kept) = switching(&field.server, Some(chosen)).await;
-        field.deliver_to(port);
-        field.port = port;
-        for way in WAYS {
-            let (status, mut stream) = ask_for(&field, way, b"foo").await;
-            assert_eq!(status, 502, "{chosen:?}, {way:?}");
-            let _ = stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await;
-            let _ = rest(&mut stream, Duration::from_millis(100)).await;
-            let arrived = String::from_utf8_lossy(&std::mem::take(&mut *kept.lock())).into_owned();
-            assert!(!arrived.contains("PRI"), "{chosen:?}, {way:?}: {arrived}");
         }
     }
 }

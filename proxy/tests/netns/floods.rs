@@ -10,7 +10,8 @@ use std::time::{Duration, Instant, SystemTime};
 use identity::authority::{ROOT_LIFE, Root};
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::place::{Group, Place, Proxy};
+use super::place::Place;
+use super::processes::{Group, Proxy};
 
 /// More than one listener serves.
 const FLOOD: usize = 10_050;

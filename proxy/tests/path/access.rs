@@ -6,7 +6,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use wire::v1::{self, Enforcement, MtlsMode, Protocol};
 
-use crate::support::{endpoint, endpoints, get, pair, raw, rule, vip};
+use crate::support::{get, listening, pair, raw, rule, vip};
 
 #[tokio::test]
 async fn only_what_a_target_allows_reaches_the_application() {
@@ -122,10 +122,7 @@ async fn an_open_tcp_connection_ends_when_its_rule_goes() {
         let (mut read, mut write) = stream.split();
         let _ = tokio::io::copy(&mut read, &mut write).await;
     });
-    client.set(vec![endpoints(
-        "api",
-        vec![endpoint(server.ip, port, Some("api"))],
-    )]);
+    client.reaches(&server, port);
     server.mode("api", Enforcement::Enforce, MtlsMode::Permissive);
     server.set(vec![rule("t", "web", Some(&[]), None)]);
     let mut stream = client.call(vip()).await;
@@ -187,12 +184,7 @@ async fn a_rule_that_says_something_unknown_allows_nothing_and_takes_no_other_do
 #[tokio::test]
 async fn a_request_in_flight_ends_thirty_seconds_after_its_rule_went() {
     let (client, server, _, _) = pair(Protocol::Http1).await;
-    let listener = TcpListener::bind((server.ip, 0)).await.unwrap();
-    let port = listener.local_addr().unwrap().port();
-    client.set(vec![endpoints(
-        "api",
-        vec![endpoint(server.ip, port, Some("api"))],
-    )]);
+    let listener = listening(&client, &server).await;
     tokio::spawn(async move {
         // Answers a head, then nothing for ever.
         let mut open = Vec::new();
@@ -237,12 +229,7 @@ async fn a_request_in_flight_ends_thirty_seconds_after_its_rule_went() {
 #[tokio::test]
 async fn an_answer_that_begins_after_its_rule_went_ends_thirty_seconds_later_too() {
     let (client, server, _, _) = pair(Protocol::Http1).await;
-    let listener = TcpListener::bind((server.ip, 0)).await.unwrap();
-    let port = listener.local_addr().unwrap().port();
-    client.set(vec![endpoints(
-        "api",
-        vec![endpoint(server.ip, port, Some("api"))],
-    )]);
+    let listener = listening(&client, &server).await;
     server.mode("api", Enforcement::Enforce, MtlsMode::Permissive);
     server.set(vec![rule("t", "web", None, Some(&["/"]))]);
     let mut stream = client.call(vip()).await;
@@ -316,10 +303,7 @@ async fn an_upgraded_connection_is_judged_anew_by_the_normal_form_of_its_path() 
             });
         }
     });
-    client.set(vec![endpoints(
-        "api",
-        vec![endpoint(server.ip, port, Some("api"))],
-    )]);
+    client.reaches(&server, port);
     let cases = [
         ("/public/../private", false),
         ("/public/%2fx", false),

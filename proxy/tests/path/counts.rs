@@ -47,10 +47,7 @@ async fn a_call_that_the_mesh_refuses_is_a_failure_on_both_sides() {
 async fn an_applications_own_refusal_is_a_success() {
     let (client, server, _, _) = pair(Protocol::Http1).await;
     let port = answering(&server, "HTTP/1.1 403 No\r\ncontent-length: 0\r\n\r\n").await;
-    client.set(vec![endpoints(
-        "api",
-        vec![endpoint(server.ip, port, Some("api"))],
-    )]);
+    client.reaches(&server, port);
     assert_eq!(get(client.call(vip()).await, "/", "").await.0, 403);
     for pod in [&client, &server] {
         assert_eq!(sum(pod, REQUESTS, &[GOOD, "status=\"403\""]), 1.0);
@@ -121,10 +118,7 @@ async fn every_request_is_a_success_a_failure_or_cancelled_and_only_one_of_them(
     let connection = tokio::spawn(connection);
     for _ in 0..LEFT {
         let (port, asked) = hanging(&server).await;
-        client.set(vec![endpoints(
-            "api",
-            vec![endpoint(server.ip, port, Some("api"))],
-        )]);
+        client.reaches(&server, port);
         let request = http::Request::get("http://web.shop/slow")
             .body(http_body_util::Empty::<hyper::body::Bytes>::new())
             .unwrap();
@@ -134,10 +128,7 @@ async fn every_request_is_a_success_a_failure_or_cancelled_and_only_one_of_them(
         answer.abort();
     }
     let (port, _) = http_app(&server, "api").await;
-    client.set(vec![endpoints(
-        "api",
-        vec![endpoint(server.ip, port, Some("api"))],
-    )]);
+    client.reaches(&server, port);
     assert_eq!(get(client.call(vip()).await, "/", "").await.0, 200);
     client.set(vec![endpoints("api", Vec::new())]);
     assert_eq!(get(client.call(vip()).await, "/", "").await.0, 503);

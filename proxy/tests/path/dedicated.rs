@@ -1,4 +1,4 @@
-//! What applications see is the same by a quiet line and by HTTP/2: every shape of
+//! What applications see is the same by a dedicated connection and by HTTP/2: every shape of
 //! request and answer, over both.
 
 use std::sync::Arc;
@@ -12,25 +12,27 @@ use wire::v1::{Enforcement, MtlsMode, Protocol};
 
 use crate::support::{Pod, endpoint, endpoints, get, id, pair, raw, rule, vip};
 
+mod shapes;
+
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// The lines of `client` to `server`.
-pub(super) fn lines(client: &Pod, server: &Pod) -> Arc<Dedicated> {
+/// The dedicated connections of `client` to `server`.
+pub(super) fn dedicated(client: &Pod, server: &Pod) -> Arc<Dedicated> {
     Arc::clone(&client.proxy.peers.mesh(server.ip, &id("api")).lines)
 }
 
-/// Calls until a call was served by a quiet line.
-pub(super) async fn warm(client: &Pod, lines: &Arc<Dedicated>) {
-    let before = lines.used().1;
+/// Calls until a call was served by a dedicated connection.
+pub(super) async fn warm(client: &Pod, dedicated: &Arc<Dedicated>) {
+    let before = dedicated.used().1;
     for _ in 0..200 {
         let (status, answer) = get(client.call(vip()).await, "/warm", "").await;
         assert_eq!(status, 200, "{answer}");
-        if lines.used().1 > before {
+        if dedicated.used().1 > before {
             return;
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    panic!("no quiet line came up: {lines:?}");
+    panic!("no dedicated connection came up: {dedicated:?}");
 }
 
 /// What the application got, request by request: heads in lower case, and bodies.
@@ -41,7 +43,7 @@ struct Ways {
     client: Pod,
     server: Pod,
     got: Got,
-    lines: Arc<Dedicated>,
+    dedicated: Arc<Dedicated>,
 }
 
 impl Ways {
@@ -59,12 +61,12 @@ impl Ways {
                 tokio::spawn(application(stream, Arc::clone(&log)));
             }
         });
-        let lines = lines(&client, &server);
+        let dedicated = dedicated(&client, &server);
         Self {
             client,
             server,
             got,
-            lines,
+            dedicated,
         }
     }
 
@@ -73,30 +75,38 @@ impl Ways {
         raw(&mut stream, request.as_bytes(), PATIENCE).await
     }
 
-    /// The answers by HTTP/2 and by a quiet line.
+    /// The answers by HTTP/2 and by a dedicated connection.
     async fn both(&self, request: &str) -> [String; 2] {
-        warm(&self.client, &self.lines).await;
+        warm(&self.client, &self.dedicated).await;
         self.got.lock().clear();
-        let before = self.lines.used().1;
-        let busy = self.lines.beside();
+        let before = self.dedicated.used().1;
+        let busy = self.dedicated.beside();
         let multiplexed = self.ask(request).await;
         drop(busy);
-        assert_eq!(self.lines.used().1, before, "by a line, though busy");
-        let quiet = self.ask(request).await;
-        assert_eq!(self.lines.used().1, before + 1, "no line: {request:.100}");
-        [multiplexed, quiet]
+        assert_eq!(
+            self.dedicated.used().1,
+            before,
+            "by a dedicated connection, though busy"
+        );
+        let dedicated = self.ask(request).await;
+        assert_eq!(
+            self.dedicated.used().1,
+            before + 1,
+            "no dedicated connection: {request:.100}"
+        );
+        [multiplexed, dedicated]
     }
 
     /// The answer, which is the same by both ways, as is what the application got.
     async fn same(&self, request: &str) -> String {
-        let [multiplexed, quiet] = self.both(request).await;
-        assert_eq!(multiplexed, quiet, "{request:.200}");
+        let [multiplexed, dedicated] = self.both(request).await;
+        assert_eq!(multiplexed, dedicated, "{request:.200}");
         let got = self.got.lock();
         assert!(
             got.is_empty() || (got.len() == 2 && got[0] == got[1]),
             "{request:.200}: {got:?}"
         );
-        quiet
+        dedicated
     }
 }
 
@@ -176,170 +186,10 @@ fn with(request: &str) -> String {
 }
 
 #[tokio::test]
-async fn requests_and_answers_of_every_shape_are_the_same_by_both_ways() {
-    let ways = Ways::new().await;
-    let answer = ways
-        .same(&format!("{}X-B: 1\r\n\r\n", with("GET /x?y=1 HTTP/1.1")))
-        .await;
-    assert!(answer.starts_with("HTTP/1.1 200 OK\r\n") && answer.ends_with("\r\n\r\nok"));
-    let got = ways.got.lock()[1].clone();
-    for part in [
-        "get /x?y=1 http/1.1|",
-        "|host: web.shop:81|",
-        "|weft-client-id: spiffe://cluster.local/ns/shop/sa/web|",
-        "|x-b: 1|",
-    ] {
-        assert!(got.contains(part), "{got}");
-    }
-    assert!(
-        !got.contains("weft-port") && !got.contains("weft-protocol"),
-        "{got}"
-    );
-    for (case, request, end) in [
-        (
-            "a small body",
-            format!("{}Content-Length: 5\r\n\r\nhello", with("POST /p HTTP/1.1")),
-            "ok",
-        ),
-        (
-            "no body by its length",
-            format!("{}Content-Length: 0\r\n\r\n", with("POST /p HTTP/1.1")),
-            "ok",
-        ),
-        (
-            "the largest body",
-            format!(
-                "{}Content-Length: 16384\r\n\r\n{}",
-                with("PUT /p HTTP/1.1"),
-                "z".repeat(16384)
-            ),
-            "ok",
-        ),
-        (
-            "a length only",
-            format!("{}\r\n", with("HEAD /head HTTP/1.1")),
-            "\r\n\r\n",
-        ),
-        (
-            "not modified",
-            format!("{}\r\n", with("GET /nothing-new HTTP/1.1")),
-            "\r\n\r\n",
-        ),
-        (
-            "nothing",
-            format!("{}\r\n", with("DELETE /empty HTTP/1.1")),
-            "\r\n\r\n",
-        ),
-        (
-            "chunks",
-            format!("{}\r\n", with("GET /chunked HTTP/1.1")),
-            "0\r\n\r\n",
-        ),
-        (
-            "an old server",
-            format!("{}\r\n", with("GET /old HTTP/1.1")),
-            "0\r\n\r\n",
-        ),
-        (
-            "interim answers",
-            format!("{}\r\n", with("GET /interim HTTP/1.1")),
-            "ok",
-        ),
-        (
-            "an own phrase",
-            format!("{}\r\n", with("GET /teapot HTTP/1.1")),
-            "\r\n\r\n",
-        ),
-        (
-            "an absolute target",
-            format!("{}\r\n", with("GET http://other.shop/t HTTP/1.1")),
-            "ok",
-        ),
-        (
-            "all resources",
-            format!("{}\r\n", with("OPTIONS * HTTP/1.1")),
-            "ok",
-        ),
-        (
-            "an own method",
-            format!("{}\r\n", with("PURGE /p HTTP/1.1")),
-            "ok",
-        ),
-        (
-            "hop by hop",
-            format!(
-                "{}Keep-Alive: 5\r\nProxy-Connection: x\r\n\r\n",
-                with("GET /h HTTP/1.1")
-            ),
-            "ok",
-        ),
-        (
-            "an early answer",
-            format!(
-                "{}Content-Length: 16384\r\n\r\n{}",
-                with("POST /early HTTP/1.1"),
-                "z".repeat(16384)
-            ),
-            "ok",
-        ),
-    ] {
-        let answer = ways.same(&request).await;
-        assert!(answer.ends_with(end), "{case}: {answer:.300}");
-        assert_eq!(ways.got.lock().len(), 2, "{case}");
-    }
-    let large = ways
-        .same(&format!("{}\r\n", with("GET /large HTTP/1.1")))
-        .await;
-    assert_eq!(large.matches('y').count(), 4_000_000);
-    let many: String = (0..95).map(|at| format!("x-{at}: 1\r\n")).collect();
-    let answer = ways
-        .same(&format!("{}{many}\r\n", with("GET /many HTTP/1.1")))
-        .await;
-    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
-    let long = "l".repeat(60_000);
-    let answer = ways
-        .same(&format!(
-            "{}x-long: {long}\r\n\r\n",
-            with("GET /long HTTP/1.1")
-        ))
-        .await;
-    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
-}
-
-#[tokio::test]
-async fn what_an_application_breaks_off_arrives_as_broken_by_both_ways() {
-    let ways = Ways::new().await;
-    let [multiplexed, quiet] = ways
-        .both(&format!("{}\r\n", with("GET /short HTTP/1.1")))
-        .await;
-    assert!(multiplexed.contains("Content-Length: 9") || multiplexed.contains("content-length: 9"));
-    assert_eq!(multiplexed, quiet);
-    assert!(quiet.ends_with("abc"), "{quiet}");
-    let [multiplexed, quiet] = ways
-        .both(&format!("{}\r\n", with("GET /cut HTTP/1.1")))
-        .await;
-    assert!(!multiplexed.ends_with("0\r\n\r\n"), "{multiplexed}");
-    assert_eq!(multiplexed, quiet);
-    let answer = ways
-        .same(&format!("{}\r\n", with("POST /gone HTTP/1.1")))
-        .await;
-    assert!(
-        answer.starts_with("HTTP/1.1 502") && answer.contains("weft-reason: connection-lost"),
-        "{answer}"
-    );
-    assert_eq!(
-        ways.got.lock().len(),
-        2,
-        "sent twice: {:?}",
-        ways.got.lock()
-    );
-}
-
-#[tokio::test]
 async fn requests_that_a_line_does_not_fit_go_by_http2() {
     let ways = Ways::new().await;
-    warm(&ways.client, &ways.lines).await;
-    let before = ways.lines.used().1;
+    warm(&ways.client, &ways.dedicated).await;
+    let before = ways.dedicated.used().1;
     let large = format!("Content-Length: 16385\r\n\r\n{}", "z".repeat(16385));
     for (case, rest) in [
         ("a larger body", large.as_str()),
@@ -359,20 +209,20 @@ async fn requests_that_a_line_does_not_fit_go_by_http2() {
             .ask(&format!("{}{rest}", with(&format!("{method} /p HTTP/1.1"))))
             .await;
         assert!(answer.contains(" 200 OK"), "{case}: {answer}");
-        assert_eq!(ways.lines.used().1, before, "{case}");
+        assert_eq!(ways.dedicated.used().1, before, "{case}");
     }
     let answer = ways.ask("GET /p HTTP/1.0\r\nHost: h\r\n\r\n").await;
     assert!(answer.contains(" 200 OK"), "{answer}");
-    assert_eq!(ways.lines.used().1, before, "HTTP/1.0");
+    assert_eq!(ways.dedicated.used().1, before, "HTTP/1.0");
 }
 
 #[tokio::test]
 async fn a_caller_that_leaves_cancels_its_request_at_the_application() {
     let ways = Ways::new().await;
     for busy in [true, false] {
-        warm(&ways.client, &ways.lines).await;
-        let guard = busy.then(|| ways.lines.beside());
-        let before = ways.lines.used().1;
+        warm(&ways.client, &ways.dedicated).await;
+        let guard = busy.then(|| ways.dedicated.beside());
+        let before = ways.dedicated.used().1;
         let mut stream = ways.client.call(vip()).await;
         let request = with("GET /wait HTTP/1.1") + "\r\n";
         stream.write_all(request.as_bytes()).await.unwrap();
@@ -384,7 +234,7 @@ async fn a_caller_that_leaves_cancels_its_request_at_the_application() {
             }
         };
         tokio::time::timeout(PATIENCE, left).await.unwrap();
-        assert_eq!(ways.lines.used().1, before + u64::from(!busy));
+        assert_eq!(ways.dedicated.used().1, before + u64::from(!busy));
         assert_eq!(ways.got.lock()[1], "left");
         ways.got.lock().clear();
         drop(guard);
@@ -394,10 +244,10 @@ async fn a_caller_that_leaves_cancels_its_request_at_the_application() {
 #[tokio::test]
 async fn many_requests_one_after_another_get_their_own_answers_over_one_line() {
     let (client, server, _, seen) = pair(Protocol::Http1).await;
-    let lines = lines(&client, &server);
-    warm(&client, &lines).await;
+    let dedicated = dedicated(&client, &server);
+    warm(&client, &dedicated).await;
     seen.lock().clear();
-    let before = lines.used().1;
+    let before = dedicated.used().1;
     let mut stream = client.call(vip()).await;
     for at in 0..200 {
         let body = format!("body-{at}-{}", "b".repeat(at % 40));
@@ -422,7 +272,7 @@ async fn many_requests_one_after_another_get_their_own_answers_over_one_line() {
             "{at}: {answer}"
         );
     }
-    assert_eq!(lines.used(), (1, before + 200));
+    assert_eq!(dedicated.used(), (1, before + 200));
     assert_eq!(seen.lock().len(), 200);
     let metrics = server.metrics();
     assert!(
@@ -436,7 +286,7 @@ async fn many_requests_one_after_another_get_their_own_answers_over_one_line() {
 #[tokio::test]
 async fn access_is_decided_for_each_request_of_a_line() {
     let ways = Ways::new().await;
-    warm(&ways.client, &ways.lines).await;
+    warm(&ways.client, &ways.dedicated).await;
     ways.server
         .mode("api", Enforcement::Enforce, MtlsMode::Strict);
     ways.server
@@ -457,7 +307,7 @@ async fn access_is_decided_for_each_request_of_a_line() {
         .same(&format!("{}\r\n", with("GET /public HTTP/1.1")))
         .await;
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
-    // Taken away in between: the line that stays open allows nothing more.
+    // Taken away in between: the connection that stays open allows nothing more.
     ways.server
         .set(vec![rule("t", "web", None, Some(&["/warm"]))]);
     let answer = ways
@@ -469,27 +319,27 @@ async fn access_is_decided_for_each_request_of_a_line() {
 #[tokio::test]
 async fn a_request_that_a_line_proves_unsent_goes_to_another_endpoint() {
     let (client, server, port, seen) = pair(Protocol::Http1).await;
-    let lines = lines(&client, &server);
+    let dedicated = dedicated(&client, &server);
     let there = endpoint(server.ip, port, Some("api"));
     // Same pod, one port that nobody serves: the peer proxy proves it.
     let dead = endpoint(server.ip, 1, Some("api"));
-    let mut by_line = 0;
+    let mut one_by_one = 0;
     for _ in 0..6 {
         client.set(vec![endpoints("api", vec![there.clone()])]);
-        warm(&client, &lines).await;
+        warm(&client, &dedicated).await;
         seen.lock().clear();
-        let before = lines.used().1;
+        let before = dedicated.used().1;
         client.set(vec![endpoints("api", vec![dead.clone(), there.clone()])]);
         let mut stream = client.call(vip()).await;
         let request = with("POST / HTTP/1.1") + "Content-Length: 5\r\n\r\nhello";
         let answer = raw(&mut stream, request.as_bytes(), PATIENCE).await;
         assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
         assert_eq!(seen.lock().len(), 1);
-        by_line += lines.used().1 - before;
+        one_by_one += dedicated.used().1 - before;
     }
-    assert!(by_line >= 6, "{by_line} by lines");
+    assert!(one_by_one >= 6, "{one_by_one} by dedicated connections");
     client.set(vec![endpoints("api", vec![there.clone()])]);
-    warm(&client, &lines).await;
+    warm(&client, &dedicated).await;
     client.set(vec![endpoints("api", vec![dead])]);
     let (status, answer) = get(client.call(vip()).await, "/", "").await;
     assert!(

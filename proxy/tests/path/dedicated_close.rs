@@ -1,4 +1,4 @@
-//! How quiet lines begin and end: beside which peers, and that no request is lost
+//! How dedicated connections begin and end: beside which peers, and that no request is lost
 //! or sent twice with one.
 
 use std::sync::Arc;
@@ -15,10 +15,12 @@ use weft_proxy::Acquire;
 use weft_proxy::MESH_PORT;
 use wire::v1::Protocol;
 
-use super::dedicated::{lines, warm};
+use super::dedicated::{dedicated, warm};
 use crate::support::{
     Authority, Pod, Seen, endpoint, endpoints, get, http_app, id, pair, raw, service, vip,
 };
+
+mod peer;
 
 const PATIENCE: Duration = Duration::from_secs(5);
 const POST: &str =
@@ -28,7 +30,7 @@ async fn post(client: &Pod) -> String {
     raw(&mut client.call(vip()).await, POST.as_bytes(), PATIENCE).await
 }
 
-/// A hand-made peer proxy with the quiet transport, on a real server's mesh port.
+/// A hand-made peer proxy with the transport of dedicated connections, on a real server's mesh port.
 struct Peer {
     authority: Authority,
     certs: CertHandle,
@@ -52,8 +54,8 @@ impl Peer {
         }
     }
 
-    async fn line(&self) -> TlsStream<TcpStream> {
-        line_to(&self.authority.roots(), &self.certs, &self.server)
+    async fn connect(&self) -> TlsStream<TcpStream> {
+        connect_to(&self.authority.roots(), &self.certs, &self.server)
             .await
             .unwrap()
     }
@@ -66,7 +68,7 @@ impl Peer {
     }
 }
 
-async fn line_to(
+async fn connect_to(
     roots: &Roots,
     certs: &CertHandle,
     server: &Pod,
@@ -94,151 +96,19 @@ async fn answer<S: AsyncReadExt + Unpin>(stream: &mut S) -> String {
     answer
 }
 
-/// What a line that is not used for requests of its own does to calls.
-#[derive(Clone, Copy, Debug)]
-enum Trick {
-    /// Reads a request, and says goodbye.
-    Goodbye,
-    /// Reads a request, and closes without a word.
-    Break,
-    /// Answers with half a head, and says goodbye.
-    Half,
-}
-
-/// A peer proxy that plays tricks with its first quiet line and is honest by
-/// HTTP/2. Tells the requests that came by a line, or without a trick the
-/// connections: then it knows HTTP/2 only.
-async fn trickster(trick: Option<Trick>) -> (Pod, Pod, Seen, Arc<AtomicU32>) {
-    let authority = Authority::new();
-    let client = Pod::new(&authority, "web").await;
-    let server = Pod::new(&authority, "api").await;
-    let (port, seen) = http_app(&server, "api").await;
-    let by_line = Arc::new(AtomicU32::new(0));
-    // In the place of the server's mesh port: what is HTTP/2 goes on to it.
-    let ip = std::net::IpAddr::from(match server.ip {
-        std::net::IpAddr::V4(ip) => [ip.octets()[0], ip.octets()[1], 255, ip.octets()[3]],
-        std::net::IpAddr::V6(_) => unreachable!("pods of these tests have IPv4"),
-    });
-    let certs = authority.leaf("api", Duration::from_secs(600), SystemTime::now());
-    let both = [QUIET_ALPN, MESH_ALPN];
-    let alpn: &[&[u8]] = if trick.is_some() { &both } else { &both[1..] };
-    let config = tls::mesh_server_config(&authority.roots(), &certs, alpn, ClientAuth::Required);
-    let own = authority.leaf("web", Duration::from_secs(600), SystemTime::now());
-    let onward = tls::mesh_client_config(&authority.roots(), &own, id("api"), &[MESH_ALPN]);
-    let listener = TcpListener::bind((ip, MESH_PORT)).await.unwrap();
-    let real = server.ip;
-    let count = Arc::clone(&by_line);
-    tokio::spawn(async move {
-        loop {
-            let (stream, _) = listener.accept().await.unwrap();
-            let acceptor = tokio_rustls::TlsAcceptor::from(Arc::clone(&config));
-            let connector = tokio_rustls::TlsConnector::from(Arc::clone(&onward));
-            let count = Arc::clone(&count);
-            tokio::spawn(async move {
-                let mut near = acceptor.accept(stream).await.unwrap();
-                if near.get_ref().1.alpn_protocol() == Some(MESH_ALPN) {
-                    count.fetch_add(u32::from(trick.is_none()), Relaxed);
-                    let far = TcpStream::connect((real, MESH_PORT)).await.unwrap();
-                    let mut far = connector.connect(tls::peer_name(), far).await.unwrap();
-                    let _ = tokio::io::copy_bidirectional(&mut near, &mut far).await;
-                    return;
-                }
-                let mut got = Vec::new();
-                while !got.ends_with(b"hello") {
-                    let mut more = [0; 2048];
-                    let read = near.read(&mut more).await.unwrap_or(0);
-                    if read == 0 {
-                        return;
-                    }
-                    got.extend_from_slice(&more[..read]);
-                }
-                count.fetch_add(1, Relaxed);
-                match trick {
-                    Some(Trick::Goodbye) => near.shutdown().await.unwrap(),
-                    Some(Trick::Half) => {
-                        near.write_all(b"HTTP/1.1 200 OK\r\nx: ").await.unwrap();
-                        near.shutdown().await.unwrap();
-                    }
-                    Some(Trick::Break) | None => {}
-                }
-            });
-        }
-    });
-    client.set(service("api", vip().ip(), Protocol::Http1, Vec::new()));
-    client.set(vec![endpoints(
-        "api",
-        vec![endpoint(ip, port, Some("api"))],
-    )]);
-    (client, server, seen, by_line)
-}
-
-/// Posts until one went by a line, and returns its answer; with how many were
-/// sent in all.
-async fn posts_until_a_line(client: &Pod, by_line: &AtomicU32) -> (String, usize) {
-    for sent in 1..200 {
-        let answer = post(client).await;
-        if by_line.load(Relaxed) > 0 {
-            return (answer, sent);
-        }
-        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    panic!("no request came by a line");
-}
-
-#[tokio::test]
-async fn a_post_that_a_line_did_not_take_goes_by_http2_and_arrives_once() {
-    let (client, _server, seen, by_line) = trickster(Some(Trick::Goodbye)).await;
-    let (answer, sent) = posts_until_a_line(&client, &by_line).await;
-    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
-    assert_eq!(seen.lock().len(), sent);
-}
-
-#[tokio::test]
-async fn a_post_that_a_line_may_have_taken_is_not_sent_again() {
-    for trick in [Trick::Break, Trick::Half] {
-        let (client, _server, seen, by_line) = trickster(Some(trick)).await;
-        let (answer, sent) = posts_until_a_line(&client, &by_line).await;
-        assert!(
-            answer.starts_with("HTTP/1.1 502") && answer.contains("weft-reason: connection-lost"),
-            "{trick:?}: {answer}"
-        );
-        assert_eq!(seen.lock().len(), sent - 1, "{trick:?}");
-    }
-}
-
-#[tokio::test]
-async fn a_peer_of_an_older_release_is_served_by_http2_and_not_asked_again() {
-    let (client, server, seen, connections) = trickster(None).await;
-    for _ in 0..100 {
-        assert!(post(&client).await.starts_with("HTTP/1.1 200"));
-        tokio::time::sleep(Duration::from_millis(15)).await;
-    }
-    assert_eq!(seen.lock().len(), 100);
-    // The one in use, and the one that was to be a line.
-    assert_eq!(connections.load(Relaxed), 2);
-    for pod in [&client, &server] {
-        assert!(
-            !pod.metrics().contains("weft_tls_failures_total{"),
-            "{}",
-            pod.metrics()
-        );
-    }
-}
-
 #[tokio::test]
 async fn the_server_says_goodbye_only_between_two_requests() {
     let peer = Peer::new().await;
     // An application that lets its caller wait.
     let slow = TcpListener::bind((peer.server.ip, 0)).await.unwrap();
     let slow_port = slow.local_addr().unwrap().port();
-    let mut idle = peer.line().await;
-    let mut resting = peer.line().await;
-    let mut fresh = peer.line().await;
-    for line in [&mut idle, &mut resting] {
+    let mut idle = peer.connect().await;
+    let mut resting = peer.connect().await;
+    let mut fresh = peer.connect().await;
+    for connection in [&mut idle, &mut resting] {
         let get = peer.head("GET /a", "");
-        line.write_all(get.as_bytes()).await.unwrap();
-        assert!(answer(line).await.starts_with("HTTP/1.1 200"));
+        connection.write_all(get.as_bytes()).await.unwrap();
+        assert!(answer(connection).await.starts_with("HTTP/1.1 200"));
     }
     // One of them long enough to be taken apart.
     tokio::time::sleep(Duration::from_millis(400)).await;
@@ -246,7 +116,7 @@ async fn the_server_says_goodbye_only_between_two_requests() {
         .await
         .unwrap();
     answer(&mut idle).await;
-    let mut waiting = peer.line().await;
+    let mut waiting = peer.connect().await;
     let request = peer
         .head("POST /w", "Content-Length: 5\r\n")
         .replace(&peer.port.to_string(), &slow_port.to_string());
@@ -255,22 +125,23 @@ async fn the_server_says_goodbye_only_between_two_requests() {
     let (mut application, _) = slow.accept().await.unwrap();
     let before = peer.seen.lock().len();
     peer.server.proxy.lifecycle.drain();
-    for (case, line) in [
+    for (case, connection) in [
         ("idle", &mut idle),
         ("resting", &mut resting),
         ("fresh", &mut fresh),
     ] {
-        // Sent in the moment of the goodbye: dropped by the server, but taken off
-        // the socket, so that no reset comes before the goodbye is read.
+        // Sent in the moment of the close: dropped by the server, but taken off
+        // the socket, so that no reset comes before `close_notify` is read.
         let late = peer.head("POST /late", "Content-Length: 5\r\n");
         for piece in [&late, "hel", "lo"] {
             tokio::time::sleep(Duration::from_millis(10)).await;
-            line.write_all(piece.as_bytes())
+            connection
+                .write_all(piece.as_bytes())
                 .await
                 .unwrap_or_else(|error| panic!("{case}: {error}"));
         }
         let mut rest = Vec::new();
-        let read = timeout(PATIENCE, line.read_to_end(&mut rest))
+        let read = timeout(PATIENCE, connection.read_to_end(&mut rest))
             .await
             .unwrap();
         assert_eq!((case, read.unwrap(), &rest[..]), (case, 0, &b""[..]));
@@ -316,16 +187,16 @@ async fn a_server_that_stops_in_a_request_breaks_the_line_off() {
         });
     });
     let (peer, port) = peer.await.ok().unwrap();
-    let mut line = peer.line().await;
+    let mut connection = peer.connect().await;
     let request = peer
         .head("GET /w", "")
         .replace(&peer.port.to_string(), &port.to_string());
-    line.write_all(request.as_bytes()).await.unwrap();
+    connection.write_all(request.as_bytes()).await.unwrap();
     tokio::time::sleep(Duration::from_millis(300)).await;
     drop(stop);
     process.join().unwrap();
     let mut rest = Vec::new();
-    let ended = timeout(PATIENCE, line.read_to_end(&mut rest))
+    let ended = timeout(PATIENCE, connection.read_to_end(&mut rest))
         .await
         .unwrap();
     assert!(ended.is_err(), "a clean end: {rest:?}");
@@ -336,13 +207,13 @@ async fn a_peer_that_leaves_in_a_request_cancels_it() {
     let peer = Peer::new().await;
     let slow = TcpListener::bind((peer.server.ip, 0)).await.unwrap();
     let port = slow.local_addr().unwrap().port();
-    let mut line = peer.line().await;
+    let mut connection = peer.connect().await;
     let request = peer
         .head("GET /w", "")
         .replace(&peer.port.to_string(), &port.to_string());
-    line.write_all(request.as_bytes()).await.unwrap();
+    connection.write_all(request.as_bytes()).await.unwrap();
     let (mut application, _) = slow.accept().await.unwrap();
-    drop(line);
+    drop(connection);
     let mut rest = Vec::new();
     timeout(PATIENCE, application.read_to_end(&mut rest))
         .await
@@ -353,10 +224,10 @@ async fn a_peer_that_leaves_in_a_request_cancels_it() {
 #[tokio::test]
 async fn a_drain_between_posts_loses_none_of_them() {
     let (client, server, _, seen) = pair(Protocol::Http1).await;
-    let lines = lines(&client, &server);
-    warm(&client, &lines).await;
+    let dedicated = dedicated(&client, &server);
+    warm(&client, &dedicated).await;
     let before = seen.lock().len();
-    let taken = lines.used().1;
+    let taken = dedicated.used().1;
     for at in 0..400 {
         if at == 50 {
             server.proxy.lifecycle.drain();
@@ -368,7 +239,7 @@ async fn a_drain_between_posts_loses_none_of_them() {
         }
     }
     assert_eq!(seen.lock().len(), before + 400);
-    assert!(lines.used().1 > taken + 50, "{lines:?}");
+    assert!(dedicated.used().1 > taken + 50, "{dedicated:?}");
 }
 
 #[tokio::test]
@@ -382,9 +253,12 @@ async fn callers_without_a_valid_certificate_get_no_line() {
         ("none", CertHandle::empty()),
     ] {
         let mut rest = String::new();
-        if let Ok(mut line) = line_to(&peer.authority.roots(), &certs, &peer.server).await {
-            let _ = line.write_all(peer.head("GET /a", "").as_bytes()).await;
-            let _ = timeout(PATIENCE, line.read_to_string(&mut rest))
+        if let Ok(mut connection) = connect_to(&peer.authority.roots(), &certs, &peer.server).await
+        {
+            let _ = connection
+                .write_all(peer.head("GET /a", "").as_bytes())
+                .await;
+            let _ = timeout(PATIENCE, connection.read_to_string(&mut rest))
                 .await
                 .unwrap();
         }
@@ -392,11 +266,12 @@ async fn callers_without_a_valid_certificate_get_no_line() {
     }
     assert!(peer.seen.lock().is_empty());
     // Control: the same with a good one.
-    let mut line = peer.line().await;
-    line.write_all(peer.head("GET /a", "").as_bytes())
+    let mut connection = peer.connect().await;
+    connection
+        .write_all(peer.head("GET /a", "").as_bytes())
         .await
         .unwrap();
-    assert!(answer(&mut line).await.starts_with("HTTP/1.1 200"));
+    assert!(answer(&mut connection).await.starts_with("HTTP/1.1 200"));
 }
 
 #[tokio::test]
@@ -418,9 +293,9 @@ async fn tunnels_and_ports_of_the_proxy_are_refused_by_a_line() {
                 .replace(&peer.port.to_string(), "15106"),
         ),
     ] {
-        let mut line = peer.line().await;
-        line.write_all(request.as_bytes()).await.unwrap();
-        let answer = answer(&mut line).await;
+        let mut connection = peer.connect().await;
+        connection.write_all(request.as_bytes()).await.unwrap();
+        let answer = answer(&mut connection).await;
         assert!(answer.starts_with("HTTP/1.1 400"), "{case}: {answer}");
     }
     assert!(peer.seen.lock().is_empty());
@@ -433,49 +308,55 @@ async fn a_peer_with_another_identity_than_expected_gets_no_line() {
         "api",
         vec![endpoint(server.ip, port, Some("other"))],
     )]);
-    let lines = Arc::clone(&client.proxy.peers.mesh(server.ip, &id("other")).lines);
+    let dedicated = Arc::clone(&client.proxy.peers.mesh(server.ip, &id("other")).lines);
     for _ in 0..10 {
         assert_eq!(get(client.call(vip()).await, "/", "").await.0, 503);
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    assert_eq!(lines.used(), (0, 0));
+    assert_eq!(dedicated.used(), (0, 0));
     assert!(seen.lock().is_empty());
 }
 
 #[tokio::test]
 async fn lines_are_few_and_end_when_nobody_uses_them() {
     let (client, server, _, _) = pair(Protocol::Http1).await;
-    let lines = lines(&client, &server);
+    let dedicated = dedicated(&client, &server);
     // Called once: not worth a second handshake.
     get(client.call(vip()).await, "/", "").await;
     tokio::time::sleep(Duration::from_millis(200)).await;
-    assert_eq!(lines.used(), (0, 0));
-    warm(&client, &lines).await;
+    assert_eq!(dedicated.used(), (0, 0));
+    warm(&client, &dedicated).await;
     for _ in 0..20 {
         let calls = (0..8).map(|_| async { get(client.call(vip()).await, "/", "").await.0 });
         assert_eq!(futures::future::join_all(calls).await, [200; 8]);
         tokio::time::sleep(Duration::from_millis(60)).await;
     }
-    assert!(lines.used().0 <= 1, "{lines:?}");
-    assert!(!lines.sweep(Duration::from_secs(60)), "used just now");
-    assert!(lines.sweep(Duration::ZERO), "{lines:?}");
-    assert_eq!(lines.used().0, 0);
+    assert!(dedicated.used().0 <= 1, "{dedicated:?}");
+    assert!(!dedicated.sweep(Duration::from_secs(60)), "used just now");
+    assert!(dedicated.sweep(Duration::ZERO), "{dedicated:?}");
+    assert_eq!(dedicated.used().0, 0);
     // And come again with use.
-    warm(&client, &lines).await;
+    warm(&client, &dedicated).await;
 }
 
 #[tokio::test]
 async fn a_crowd_goes_by_http2_until_it_has_been_calm_for_a_while() {
     let (client, server, _, _) = pair(Protocol::Http1).await;
-    let lines = lines(&client, &server);
-    warm(&client, &lines).await;
-    let crowd = [lines.beside(), lines.beside(), lines.beside()];
-    drop(crowd);
-    assert!(matches!(lines.offer(), Acquire::No), "{lines:?}");
+    let dedicated = dedicated(&client, &server);
+    warm(&client, &dedicated).await;
+    let concurrent = [dedicated.beside(), dedicated.beside(), dedicated.beside()];
+    drop(concurrent);
+    assert!(matches!(dedicated.offer(), Acquire::No), "{dedicated:?}");
     tokio::time::sleep(Duration::from_millis(30)).await;
-    assert!(matches!(lines.offer(), Acquire::Line(_)), "{lines:?}");
+    assert!(
+        matches!(dedicated.offer(), Acquire::Line(_)),
+        "{dedicated:?}"
+    );
     // Two at once are none.
-    warm(&client, &lines).await;
-    drop([lines.beside(), lines.beside()]);
-    assert!(matches!(lines.offer(), Acquire::Line(_)), "{lines:?}");
+    warm(&client, &dedicated).await;
+    drop([dedicated.beside(), dedicated.beside()]);
+    assert!(
+        matches!(dedicated.offer(), Acquire::Line(_)),
+        "{dedicated:?}"
+    );
 }

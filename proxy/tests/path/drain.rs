@@ -34,7 +34,7 @@ async fn a_draining_server_loses_no_request_even_as_the_only_endpoint() {
     let mut stream = client.call(vip()).await;
     assert!(ask(&mut stream).await.starts_with("HTTP/1.1 200"));
     server.proxy.lifecycle.drain();
-    // Long enough for several rounds of goodbye and new connections.
+    // Long enough for several rounds of ends and new connections.
     for _ in 0..300 {
         let answer = ask(&mut stream).await;
         assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");

@@ -7,10 +7,9 @@ use http_body_util::{BodyExt, Full};
 use hyper::body::Bytes;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpListener;
 use wire::v1::Protocol;
 
-use crate::support::{Pod, endpoint, endpoints, get, pair, raw, service, vip};
+use crate::support::{Pod, endpoint, endpoints, get, listening, pair, raw, service, vip};
 
 #[tokio::test]
 async fn a_request_arrives_with_the_callers_verified_identity() {
@@ -65,12 +64,7 @@ async fn one_connection_carries_many_requests_and_bodies() {
 async fn http2_keeps_trailers_both_ways() {
     let (client, server, _, _) = pair(Protocol::Http2).await;
     // A server that echoes the request's trailers in its own.
-    let listener = TcpListener::bind((server.ip, 0)).await.unwrap();
-    let port = listener.local_addr().unwrap().port();
-    client.set(vec![endpoints(
-        "api",
-        vec![endpoint(server.ip, port, Some("api"))],
-    )]);
+    let listener = listening(&client, &server).await;
     tokio::spawn(async move {
         let (stream, _) = listener.accept().await.unwrap();
         let mut connection = h2::server::handshake(stream).await.unwrap();
@@ -128,12 +122,7 @@ async fn http2_keeps_trailers_both_ways() {
 #[tokio::test]
 async fn a_websocket_passes_and_carries_bytes_both_ways() {
     let (client, server, _, _) = pair(Protocol::Http1).await;
-    let listener = TcpListener::bind((server.ip, 0)).await.unwrap();
-    let port = listener.local_addr().unwrap().port();
-    client.set(vec![endpoints(
-        "api",
-        vec![endpoint(server.ip, port, Some("api"))],
-    )]);
+    let listener = listening(&client, &server).await;
     tokio::spawn(async move {
         let (mut stream, _) = listener.accept().await.unwrap();
         let mut head = vec![0; 1024];
@@ -211,10 +200,7 @@ async fn a_large_body_passes_each_way_unharmed() {
 #[tokio::test]
 async fn a_port_that_is_not_served_gets_503_with_the_reason() {
     let (client, server, _, _) = pair(Protocol::Http1).await;
-    client.set(vec![endpoints(
-        "api",
-        vec![endpoint(server.ip, 1, Some("api"))],
-    )]);
+    client.reaches(&server, 1);
     let (status, answer) = get(client.call(vip()).await, "/", "").await;
     assert_eq!(status, 503, "{answer}");
     assert!(answer.contains("weft-reason: connect-failed"), "{answer}");
@@ -227,10 +213,7 @@ async fn a_port_that_is_not_served_gets_503_with_the_reason() {
 #[tokio::test]
 async fn grpc_callers_get_a_grpc_status_for_what_the_mesh_refuses() {
     let (client, server, _, _) = pair(Protocol::Http1).await;
-    client.set(vec![endpoints(
-        "api",
-        vec![endpoint(server.ip, 1, Some("api"))],
-    )]);
+    client.reaches(&server, 1);
     let (status, answer) = get(
         client.call(vip()).await,
         "/",
@@ -379,12 +362,7 @@ async fn a_request_that_never_reached_an_application_goes_to_another_endpoint() 
 #[tokio::test]
 async fn latency_ends_with_the_head_of_the_answer_on_both_sides() {
     let (client, server, _, _) = pair(Protocol::Http1).await;
-    let listener = TcpListener::bind((server.ip, 0)).await.unwrap();
-    let port = listener.local_addr().unwrap().port();
-    client.set(vec![endpoints(
-        "api",
-        vec![endpoint(server.ip, port, Some("api"))],
-    )]);
+    let listener = listening(&client, &server).await;
     tokio::spawn(async move {
         let (mut stream, _) = listener.accept().await.unwrap();
         let mut head = [0; 512];

@@ -212,10 +212,7 @@ async fn a_meshed_endpoint_is_never_called_in_plaintext() {
     let server = Pod::new(&authority, "api").await;
     let (port, seen) = http_app(&server, "api").await;
     client.set(service("api", vip().ip(), Protocol::Http1, Vec::new()));
-    client.set(vec![endpoints(
-        "api",
-        vec![endpoint(server.ip, port, Some("api"))],
-    )]);
+    client.reaches(&server, port);
     let (status, _) = get(client.call(vip()).await, "/", "").await;
     assert!(status >= 500, "{status}");
     assert!(seen.lock().is_empty());

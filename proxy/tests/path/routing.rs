@@ -143,10 +143,7 @@ async fn a_split_with_matches_moves_matching_requests_only() {
         Protocol::Http1,
         vec![conditional],
     ));
-    client.set(vec![endpoints(
-        "api",
-        vec![endpoint(one.ip, port, Some("api"))],
-    )]);
+    client.reaches(&one, port);
     assert!(
         get(client.call(vip()).await, "/", "x-tenant: beta\r\n")
             .await
@@ -257,10 +254,7 @@ async fn a_split_may_match_the_host_over_http2_too() {
         Protocol::Http2,
         vec![conditional],
     ));
-    client.set(vec![endpoints(
-        "api",
-        vec![endpoint(one.ip, port, Some("api"))],
-    )]);
+    client.reaches(&one, port);
     let (mut sender, connection) = hyper::client::conn::http2::handshake(
         hyper_util::rt::TokioExecutor::new(),
         hyper_util::rt::TokioIo::new(client.call(vip()).await),

@@ -30,10 +30,7 @@ async fn echo(pod: &Pod, banner: &'static str) -> u16 {
 async fn opaque_bytes_pass_with_half_close() {
     let (client, server, _, _) = pair(Protocol::Opaque).await;
     let port = echo(&server, "").await;
-    client.set(vec![endpoints(
-        "api",
-        vec![endpoint(server.ip, port, Some("api"))],
-    )]);
+    client.reaches(&server, port);
     let mut stream = client.call(vip()).await;
     stream.write_all(b"\x00binary").await.unwrap();
     stream.shutdown().await.unwrap();
@@ -91,10 +88,7 @@ async fn a_banner_reaches_callers_outside_the_mesh_too() {
 async fn a_client_that_starts_late_on_an_undeclared_port_loses_nothing() {
     let (client, server, _, _) = pair(Protocol::Detect).await;
     let port = echo(&server, "").await;
-    client.set(vec![endpoints(
-        "api",
-        vec![endpoint(server.ip, port, Some("api"))],
-    )]);
+    client.reaches(&server, port);
     let mut stream = client.call(vip()).await;
     tokio::time::sleep(Duration::from_millis(200)).await;
     stream.write_all(b"\x01late").await.unwrap();

@@ -38,6 +38,10 @@ use weft_proxy::keep_place;
 use weft_proxy::{serve_mesh, serve_outbound, serve_plain};
 use wire::v1;
 
+mod resources;
+
+pub(crate) use resources::*;
+
 pub(crate) struct Authority {
     root: Root,
     issuer: Issuer,
@@ -265,6 +269,12 @@ impl Pod {
         client
     }
 
+    /// From now on calls of `api` go to this port of `server`, which has a proxy.
+    pub(crate) fn reaches(&self, server: &Self, port: u16) {
+        let there = endpoint(server.ip, port, Some("api"));
+        self.set(vec![endpoints("api", vec![there])]);
+    }
+
     pub(crate) fn metrics(&self) -> String {
         let mut text = String::new();
         prometheus_client::encoding::text::encode(&mut text, &self.registry.lock()).unwrap();
@@ -272,149 +282,11 @@ impl Pod {
     }
 }
 
-pub(crate) fn resource(name: &str, content: v1::resource::Content) -> v1::Resource {
-    v1::Resource {
-        name: name.to_owned(),
-        version: String::new(),
-        content: Some(content),
-    }
-}
-
-pub(crate) fn workload(
-    account: &str,
-    enforcement: v1::Enforcement,
-    mtls: v1::MtlsMode,
-) -> v1::Resource {
-    let workload = v1::Workload {
-        identity: id(account).as_str().to_owned(),
-        enforcement: enforcement as i32,
-        mtls: mtls as i32,
-        ..v1::Workload::default()
-    };
-    resource(
-        wire::names::WORKLOAD,
-        v1::resource::Content::Workload(workload),
-    )
-}
-
-/// A TrafficTarget's rule: who may do what.
-pub(crate) fn rule(
-    name: &str,
-    account: &str,
-    ports: Option<&[u32]>,
-    paths: Option<&[&str]>,
-) -> v1::Resource {
-    let rule = v1::Rule {
-        origin: Some(v1::ObjectRef {
-            kind: "TrafficTarget".into(),
-            namespace: "shop".into(),
-            name: name.into(),
-        }),
-        sources: vec![v1::Source {
-            who: Some(v1::source::Who::SpiffeId(id(account).as_str().to_owned())),
-        }],
-        ports: ports.map(|ports| v1::PortSet {
-            any: ports.is_empty(),
-            ports: ports.to_vec(),
-        }),
-        http: paths.map(|paths| v1::HttpMatches {
-            matches: paths
-                .iter()
-                .map(|path| v1::HttpMatch {
-                    name: "m".into(),
-                    path_regex: Some((*path).to_owned()),
-                    ..v1::HttpMatch::default()
-                })
-                .collect(),
-        }),
-        limit: None,
-    };
-    resource(
-        &wire::names::rule("shop", name),
-        v1::resource::Content::Rule(rule),
-    )
-}
-
-/// A TrafficTarget's rule for pods by uid: any TCP, or HTTP on these paths.
-pub(crate) fn rule_for_pods(name: &str, uids: &[&str], paths: Option<&[&str]>) -> v1::Resource {
-    let any: &[u32] = &[];
-    let ports = paths.is_none().then_some(any);
-    let mut resource = rule(name, "nobody", ports, paths);
-    if let Some(v1::resource::Content::Rule(rule)) = &mut resource.content {
-        let uids = uids.iter().map(|uid| (*uid).to_owned()).collect();
-        rule.sources = vec![v1::Source {
-            who: Some(v1::source::Who::Pods(v1::PodSet { uids })),
-        }];
-        return wire::convert::rule_resource(rule.clone());
-    }
-    resource
-}
-
-pub(crate) fn endpoint(pod: IpAddr, port: u16, account: Option<&str>) -> v1::Endpoint {
-    v1::Endpoint {
-        ip: pod.to_string(),
-        port: port.into(),
-        identity: account
-            .map(|account| id(account).as_str().to_owned())
-            .unwrap_or_default(),
-        namespace: "shop".into(),
-        pod: format!("pod-{pod}"),
-        ..v1::Endpoint::default()
-    }
-}
-
-pub(crate) fn endpoints(name: &str, list: Vec<v1::Endpoint>) -> v1::Resource {
-    resource(
-        &wire::names::endpoints("shop", name, 80),
-        v1::resource::Content::Endpoints(v1::Endpoints { endpoints: list }),
-    )
-}
-
-/// A Service on port 80 at `ip`, with whatever splits.
-pub(crate) fn service(
-    name: &str,
-    ip: IpAddr,
-    protocol: v1::Protocol,
-    splits: Vec<v1::Split>,
-) -> Vec<v1::Resource> {
-    let key = wire::names::service("shop", name, 80);
-    let service = v1::Service {
-        namespace: "shop".into(),
-        name: name.into(),
-        port: 80,
-        protocol: protocol as i32,
-        splits,
-        endpoints: wire::names::endpoints("shop", name, 80),
-        ..v1::Service::default()
-    };
-    vec![
-        resource(
-            &wire::names::destination(ip, 80),
-            v1::resource::Content::Destination(v1::Destination {
-                target: Some(v1::destination::Target::Service(key.clone())),
-            }),
-        ),
-        resource(&key, v1::resource::Content::Service(service)),
-    ]
-}
-
-pub(crate) fn split(name: &str, backends: &[(&str, u32)]) -> v1::Split {
-    v1::Split {
-        origin: Some(v1::ObjectRef {
-            kind: "TrafficSplit".into(),
-            namespace: "shop".into(),
-            name: name.into(),
-        }),
-        matches: None,
-        backends: backends
-            .iter()
-            .map(|(name, weight)| v1::Backend {
-                service: (*name).into(),
-                weight: *weight,
-                endpoints: wire::names::endpoints("shop", name, 80),
-            })
-            .collect(),
-    }
+/// What serves the calls of `client` to `api` from now on.
+pub(crate) async fn listening(client: &Pod, server: &Pod) -> TcpListener {
+    let listener = TcpListener::bind((server.ip, 0)).await.unwrap();
+    client.reaches(server, listener.local_addr().unwrap().port());
+    listener
 }
 
 /// The address of a Service in these tests.

@@ -21,7 +21,7 @@ pub(super) struct Seat {
     pub(super) verdict: AtomicU8,
     /// About what is held for it, beside [`CONNECTION`], in bytes.
     pub(super) held: AtomicUsize,
-    pub(super) told: Notify,
+    pub(super) changed: Notify,
 }
 
 /// Bytes that are held for one connection, until they are dropped.

@@ -116,30 +116,15 @@ pub(crate) async fn measure(
     let alone = controller.memory()?;
     bench.say("connecting proxies");
     let begun = Instant::now();
-    let roles = roles(size);
-    let fleet = Fleet::start(&bench.api, &Board::default(), roles).await?;
+    let fleet = Fleet::start(&bench.api, &Board::default(), roles(size)).await?;
     let first_connect = seconds(begun.elapsed());
     controller.quiet(SETTLE).await?;
-    let connected = controller.memory()?;
-    let load = load();
+    let (connected, load) = (controller.memory()?, load());
 
-    bench.say("changing endpoints");
-    let (own, others) = (controller.cpu()?, bench.api_cpu()?);
-    let logged = bench.program.logged()?;
-    let batches = metric("weft_controller_batches_total").await?;
-    let changes = change(bench, &fleet, size, changing).await?;
-    let count = changes.len() as f64;
-    let cpu_per_change = (controller.cpu()? - own) * 1000.0 / count;
-    let api_cpu_per_change = (bench.api_cpu()? - others) * 1000.0 / count;
-    let batches_per_change = (metric("weft_controller_batches_total").await? - batches) / count;
-    let after_changes = controller.memory()?;
-    let compiling = bench.program.compiled_since(logged)?;
+    let endpoints = change_endpoints(bench, &controller, &fleet, size, changing).await?;
+    let (after_changes, changes) = (controller.memory()?, &endpoints.changes);
 
-    bench.say("letting pods come and go");
-    let (own, logged) = (controller.cpu()?, bench.program.logged()?);
-    let (pods_moved, moved) = come_and_go(bench, &fleet, size, changing / 2).await?;
-    let cpu_per_pod = (controller.cpu()? - own) * 1000.0 / pods_moved as f64;
-    let pods_compiling = bench.program.compiled_since(logged)?;
+    let pods = move_pods(bench, &controller, &fleet, size, changing / 2).await?;
 
     bench.say("crashing the controller");
     let probe = Probe::start(&bench.api);
@@ -158,15 +143,15 @@ pub(crate) async fn measure(
         lost: changes.iter().map(Change::missed).sum(),
         each: Delays::of_seconds(changes.iter().flat_map(Change::delays)),
         last: Delays::of_seconds(changes.iter().filter_map(Change::whole)),
-        compiling,
-        cpu_per_change,
-        api_cpu_per_change,
-        batches_per_change,
-        pods_moved,
-        pods_lost: moved.iter().map(Change::missed).sum(),
-        pods_each: Delays::of_seconds(moved.iter().flat_map(Change::delays)),
-        pods_compiling,
-        cpu_per_pod,
+        compiling: endpoints.compiling,
+        cpu_per_change: endpoints.cpu,
+        api_cpu_per_change: endpoints.api_cpu,
+        batches_per_change: endpoints.batches,
+        pods_moved: pods.moved,
+        pods_lost: pods.changes.iter().map(Change::missed).sum(),
+        pods_each: Delays::of_seconds(pods.changes.iter().flat_map(Change::delays)),
+        pods_compiling: pods.compiling,
+        cpu_per_pod: pods.cpu,
         after_restart: restart.memory,
         reconnect: restart.took,
         reconnect_cpu: restart.cpu,
@@ -176,6 +161,63 @@ pub(crate) async fn measure(
         requests: restart.requests,
         rejected: restart.rejected,
         load,
+    })
+}
+
+/// What changes of endpoints came to, and what each of them cost.
+struct EndpointChanges {
+    changes: Vec<Change>,
+    compiling: Delays,
+    cpu: f64,
+    api_cpu: f64,
+    batches: f64,
+}
+
+async fn change_endpoints(
+    bench: &Bench,
+    controller: &Controller,
+    fleet: &Fleet,
+    size: &Size,
+    changing: Duration,
+) -> Result<EndpointChanges> {
+    bench.say("changing endpoints");
+    let (own, others) = (controller.cpu()?, bench.api_cpu()?);
+    let logged = bench.program.logged()?;
+    let batches = metric("weft_controller_batches_total").await?;
+    let changes = change(bench, fleet, size, changing).await?;
+    let count = changes.len() as f64;
+    Ok(EndpointChanges {
+        cpu: (controller.cpu()? - own) * 1000.0 / count,
+        api_cpu: (bench.api_cpu()? - others) * 1000.0 / count,
+        batches: (metric("weft_controller_batches_total").await? - batches) / count,
+        compiling: bench.program.compiled_since(logged)?,
+        changes,
+    })
+}
+
+/// What the coming and going of pods came to, and what each of them cost.
+struct PodChanges {
+    moved: usize,
+    changes: Vec<Change>,
+    compiling: Delays,
+    cpu: f64,
+}
+
+async fn move_pods(
+    bench: &Bench,
+    controller: &Controller,
+    fleet: &Fleet,
+    size: &Size,
+    changing: Duration,
+) -> Result<PodChanges> {
+    bench.say("letting pods come and go");
+    let (own, logged) = (controller.cpu()?, bench.program.logged()?);
+    let (moved, changes) = come_and_go(bench, fleet, size, changing).await?;
+    Ok(PodChanges {
+        cpu: (controller.cpu()? - own) * 1000.0 / moved as f64,
+        compiling: bench.program.compiled_since(logged)?,
+        moved,
+        changes,
     })
 }
 
@@ -222,20 +264,9 @@ async fn change(
             &crowd::service_name(service),
             crowd::PORT,
         );
-        let (address, there) = (
-            crowd::pod_ip(service * size.pods_per_service).to_string(),
-            *now,
-        );
-        let shows = move |resource: &v1::Resource| match &resource.content {
-            Some(Content::Endpoints(endpoints)) => {
-                endpoints
-                    .endpoints
-                    .iter()
-                    .any(|endpoint| endpoint.ip == address)
-                    == there
-            }
-            _ => false,
-        };
+        let there = *now;
+        let address = crowd::pod_ip(service * size.pods_per_service).to_string();
+        let shows = move |resource: &v1::Resource| shows(resource, &address) == Some(there);
         let proxies = callers.get(service).cloned().unwrap_or_default();
         fleet.board().expect(&resource, proxies, Box::new(shows));
         let (api, board) = (bench.api.clone(), fleet.board().clone());
@@ -254,10 +285,25 @@ async fn change(
     }
     // What is missing then is counted as lost.
     let _ = timeout(PATIENCE, fleet.board().all_seen()).await;
-    // The next size starts from what the objects say.
-    for service in 0..size.services {
+    restore(bench, &ready).await?;
+    Ok(fleet.board().take())
+}
+
+/// Whether the endpoint of this address is among those of the resource, if it has any.
+fn shows(resource: &v1::Resource, address: &str) -> Option<bool> {
+    match &resource.content {
+        Some(Content::Endpoints(all)) => {
+            Some(all.endpoints.iter().any(|endpoint| endpoint.ip == address))
+        }
+        _ => None,
+    }
+}
+
+/// The next size starts from what the objects say at first. `ready`: what they say now.
+async fn restore(bench: &Bench, ready: &[bool]) -> Result<()> {
+    for (service, now) in ready.iter().enumerate() {
         let first = crowd::first_is_ready(service);
-        if ready.get(service) != Some(&first) {
+        if *now != first {
             let change =
                 json!([{"op": "replace", "path": "/endpoints/0/conditions/ready", "value": first}]);
             bench
@@ -266,7 +312,7 @@ async fn change(
                 .await?;
         }
     }
-    Ok(fleet.board().take())
+    Ok(())
 }
 
 /// Lets pods come and go and change their labels: of every five turns two are a pod of

@@ -105,9 +105,9 @@ impl Bench {
             self.say(&format!("{figures:.1?}"));
             all.push(figures);
             from = size;
-            page::write_scale(out, &all, self.begun.elapsed().as_secs())?;
+            page::scale::write(out, &all, self.begun.elapsed().as_secs())?;
         }
-        Ok(page::scale_musts(&all))
+        Ok(page::scale::bounds(&all))
     }
 
     async fn control(&self, quick: bool, out: &Path) -> Result<Vec<Must>> {
@@ -120,9 +120,9 @@ impl Bench {
             self.say(&format!("{figures:.1?}"));
             all.push(figures);
             from = size;
-            page::write_crowded(out, &all, self.begun.elapsed().as_secs())?;
+            page::crowded::write(out, &all, self.begun.elapsed().as_secs())?;
         }
-        Ok(page::crowded_musts(&all))
+        Ok(page::crowded::bounds(&all))
     }
 }
 

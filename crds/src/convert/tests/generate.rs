@@ -219,7 +219,7 @@ pub(super) fn odd(kind: SmiKind, version: SmiVersion) -> Values {
             let mut places = Vec::new();
             for (key, value) in object.as_object().unwrap() {
                 if !["apiVersion", "kind", "metadata", "status"].contains(&key.as_str()) {
-                    collect(&format!("/{key}"), value, &mut places);
+                    oracle::generate::pointers(&format!("/{key}"), value, &mut places);
                 }
             }
             if !places.is_empty() {
@@ -239,20 +239,6 @@ pub(super) fn odd(kind: SmiKind, version: SmiVersion) -> Values {
             object
         })
         .boxed()
-}
-
-fn collect(at: &str, value: &Value, places: &mut Vec<String>) {
-    places.push(at.to_owned());
-    match value {
-        Value::Object(map) => map
-            .iter()
-            .for_each(|(key, value)| collect(&format!("{at}/{key}"), value, places)),
-        Value::Array(list) => list
-            .iter()
-            .enumerate()
-            .for_each(|(i, value)| collect(&format!("{at}/{i}"), value, places)),
-        _ => {}
-    }
 }
 
 /// A kind together with one of its versions.

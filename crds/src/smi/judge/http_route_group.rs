@@ -31,7 +31,7 @@ const METHODS: [&str; 19] = [
     "SEARCH",
 ];
 
-/// Most unusual methods that are told of one object.
+/// Most unusual methods that are named of one object.
 const MOST_UNUSUAL: usize = 5;
 
 /// The matches of an HTTPRouteGroup, each name once.
@@ -146,10 +146,10 @@ fn criteria(
 
 /// Tells methods that no client is likely to send. They are taken: whoever invents a
 /// method may match it.
-fn warn_of_unusual(field: &str, written: &RouteMatch, told: &mut usize, mistakes: &mut Mistakes) {
+fn warn_of_unusual(field: &str, written: &RouteMatch, warned: &mut usize, mistakes: &mut Mistakes) {
     for (i, method) in written.methods.iter().flatten().enumerate() {
         let method = method.as_str();
-        if method == "*" || METHODS.contains(&method) || *told >= MOST_UNUSUAL {
+        if method == "*" || METHODS.contains(&method) || *warned >= MOST_UNUSUAL {
             continue;
         }
         let meant = METHODS.iter().find(|known| is_near(method, known));
@@ -159,7 +159,7 @@ fn warn_of_unusual(field: &str, written: &RouteMatch, told: &mut usize, mistakes
             "{shown:?} is no usual method of HTTP, and methods are compared exactly{meant}"
         );
         mistakes.warn(Code::UnusualMethod, format!("{field}.methods[{i}]"), text);
-        *told += 1;
+        *warned += 1;
     }
 }
 

@@ -25,9 +25,10 @@ fn judged<S: Judge>(written: Value) -> (S::Judged, Vec<Mistake>) {
 }
 
 /// Field and code of each mistake.
-fn told(mistakes: &[Mistake]) -> Vec<(&str, Code)> {
-    let told = mistakes.iter();
-    told.map(|mistake| (mistake.field.as_str(), mistake.code))
+fn fields(mistakes: &[Mistake]) -> Vec<(&str, Code)> {
+    let fields = mistakes.iter();
+    fields
+        .map(|mistake| (mistake.field.as_str(), mistake.code))
         .collect()
 }
 
@@ -41,7 +42,11 @@ fn unreadable<S: Judge<Judged: Debug + PartialEq>>(
     text: &str,
 ) -> S::Judged {
     let (judged, mistakes) = spec::<S>(Some(&written), &AT);
-    assert_eq!(told(&mistakes), [(field, Code::Unreadable)], "{mistakes:?}");
+    assert_eq!(
+        fields(&mistakes),
+        [(field, Code::Unreadable)],
+        "{mistakes:?}"
+    );
     assert!(mistakes[0].text.contains(text), "{mistakes:?}");
     assert!(mistakes[0].text.ends_with(S::UNREADABLE), "{mistakes:?}");
     judged
@@ -158,7 +163,7 @@ fn services_are_those_of_the_own_namespace_and_cluster() {
         let (split, mistakes) = judged::<TrafficSplitSpec>(spec);
         assert_eq!(
             split.root.id.is_none(),
-            told(&mistakes) == [("spec.service", Code::Invalid)]
+            fields(&mistakes) == [("spec.service", Code::Invalid)]
         );
         assert_eq!(&*split.root.written, written);
         split.root.id
@@ -242,7 +247,7 @@ fn a_mistake_in_a_target_stands_for_nobody_and_nothing_else_is_lost() {
     let kinds: Vec<_> = target.rules.iter().map(|rule| rule.kind).collect();
     assert_eq!(kinds, [RuleKind::Unknown, RuleKind::TcpRoute]);
     assert_eq!(
-        told(&mistakes),
+        fields(&mistakes),
         [
             ("spec.destination.kind", Code::UnsupportedKind),
             ("spec.destination.port", Code::Invalid),
@@ -326,7 +331,7 @@ fn an_unusual_method_is_taken_with_a_warning() {
     );
     assert!(group.matches[0].criteria.is_some());
     assert_eq!(
-        told(&mistakes),
+        fields(&mistakes),
         [("spec.matches[0].methods[0]", Code::UnusualMethod)]
     );
     assert_eq!(mistakes[0].severity, Severity::Warn);

@@ -100,7 +100,7 @@ fn harm(random: &mut Random, object: &mut Value) {
     };
     let mut places = vec!["/spec".to_owned()];
     for field in fields {
-        objects::collect(&format!("/{field}"), &object[&field], &mut places);
+        objects::pointers(&format!("/{field}"), &object[&field], &mut places);
     }
     let at = random.of(&places);
     if object.pointer(&at).is_none() {

@@ -93,7 +93,7 @@ fn finish(
 /// Puts something odd in the place of one value, or takes it away.
 fn spoil(random: &mut Random, content: &mut Value) {
     let mut places = Vec::new();
-    collect("", content, &mut places);
+    pointers("", content, &mut places);
     let at = random.of(&places);
     let odd = random.of(&[
         json!(null),
@@ -112,16 +112,17 @@ fn spoil(random: &mut Random, content: &mut Value) {
     }
 }
 
-pub(super) fn collect(at: &str, value: &Value, places: &mut Vec<String>) {
+/// Adds where everything in `value` is, which is at `at` itself: JSON pointers.
+pub fn pointers(at: &str, value: &Value, places: &mut Vec<String>) {
     places.push(at.to_owned());
     match value {
         Value::Object(map) => map
             .iter()
-            .for_each(|(key, value)| collect(&format!("{at}/{key}"), value, places)),
+            .for_each(|(key, value)| pointers(&format!("{at}/{key}"), value, places)),
         Value::Array(list) => list
             .iter()
             .enumerate()
-            .for_each(|(i, value)| collect(&format!("{at}/{i}"), value, places)),
+            .for_each(|(i, value)| pointers(&format!("{at}/{i}"), value, places)),
         _ => {}
     }
 }

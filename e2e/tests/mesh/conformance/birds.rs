@@ -15,9 +15,8 @@ fn service(name: &str, part: &str, first: &Value) -> Value {
         "selector": {"bird": part}, "ports": [first, {"name": "http-second", "port": 9090}]}})
 }
 
-#[test]
-fn a_backend_is_left_out_where_it_lacks_the_roots_port() -> Outcome {
-    let mut row = Record::begin("E10")?;
+/// Blue and green, half of the calls of `birds` for each, and who calls.
+fn birds() -> anyhow::Result<Namespace> {
     let ns = Namespace::meshed("birds")?;
     // The second port answers /echo and records who called.
     for (name, port) in [("blue", "8080"), ("green", "8081")] {
@@ -38,6 +37,33 @@ fn a_backend_is_left_out_where_it_lacks_the_roots_port() -> Outcome {
                 {"service": "blue-birds", "weight": 50}, {"service": "green-birds", "weight": 50}]}}),
     ])?;
     ns.ready(&["blue", "green", "client"])?;
+    Ok(ns)
+}
+
+/// The Event of the split that says which backend lacks which port.
+fn event_of_the_missing_port(ns: &Namespace) -> anyhow::Result<String> {
+    eventually(SOON, "an Event on the split says so", || {
+        let list = ns.json(&[
+            "get",
+            "events",
+            "--field-selector=involvedObject.kind=TrafficSplit,involvedObject.name=birds",
+        ])?;
+        let items = list["items"].as_array().into_iter().flatten();
+        let messages: Vec<_> = items
+            .filter(|event| event["reason"] == "PortNotFound")
+            .filter_map(|event| event["message"].as_str())
+            .collect();
+        let fits = |message: &&&str| message.contains("blue-birds") && message.contains("8080");
+        let message = messages.iter().find(fits);
+        let message = message.ok_or_else(|| anyhow::anyhow!("there are {messages:?} of {list}"))?;
+        Ok((*message).to_owned())
+    })
+}
+
+#[test]
+fn a_backend_is_left_out_where_it_lacks_the_roots_port() -> Outcome {
+    let mut row = Record::begin("E10")?;
+    let ns = birds()?;
     let client = ns.pod("client")?;
     let (blue, green) = (ns.pod("blue")?, ns.pod("green")?);
     let first = || client.get(&url("birds", 8080, "/"), &["-n", "200", "-c", "4"]);
@@ -100,25 +126,10 @@ fn a_backend_is_left_out_where_it_lacks_the_roots_port() -> Outcome {
         "200 x GET http://birds:9090/echo",
         format!("blue received {of_blue}, green {of_green}"),
     );
-    let told = eventually(SOON, "an Event on the split says so", || {
-        let list = ns.json(&[
-            "get",
-            "events",
-            "--field-selector=involvedObject.kind=TrafficSplit,involvedObject.name=birds",
-        ])?;
-        let items = list["items"].as_array().into_iter().flatten();
-        let messages: Vec<_> = items
-            .filter(|event| event["reason"] == "PortNotFound")
-            .filter_map(|event| event["message"].as_str())
-            .collect();
-        let fits = |message: &&&str| message.contains("blue-birds") && message.contains("8080");
-        let told = messages.iter().find(fits);
-        let told = told.ok_or_else(|| anyhow::anyhow!("there are {messages:?} of {list}"))?;
-        Ok((*told).to_owned())
-    })?;
+    let message = event_of_the_missing_port(&ns)?;
     row.saw(
         "Events of TrafficSplit birds",
-        format!("PortNotFound: {told}"),
+        format!("PortNotFound: {message}"),
     );
     row.passed()?;
     Ok(())

@@ -2,7 +2,7 @@
 
 use e2e::{
     conformance::Record,
-    harness::{App, Namespace, Outcome},
+    harness::{Namespace, Outcome},
 };
 
 use super::super::{
@@ -14,11 +14,7 @@ use super::super::{
 fn deny_and_open_change_places_and_nothing_restarts() -> Outcome {
     let mut row = Record::begin("E14")?;
     let ns = Namespace::meshed("modes")?;
-    let apps = ["server", "one"];
-    for app in apps {
-        ns.apply_all(&App::new(app).objects())?;
-    }
-    ns.ready(&apps)?;
+    ns.run(&["server", "one"])?;
     let (one, server) = (ns.pod("one")?, ns.pod("server")?);
     let address = url("server", 8080, "/x");
     for _ in 0..2 {

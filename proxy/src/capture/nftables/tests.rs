@@ -21,13 +21,24 @@ fn the_longest_lists_fit_into_one_message() {
     .unwrap();
     let length = Batch::replacing(Family::Inet, &rules::plan(&settings))
         .encode()
+        .unwrap()
         .len();
     assert!(length < SEND_BUFFER, "{length} bytes");
 }
 
 #[test]
+fn what_its_length_cannot_say_is_not_sent() {
+    let mut batch = Batch::removing(Family::Inet);
+    let long = Attributes::default().nest(4, value(&[0; 1 << 16]));
+    let list = Attributes::default().append(&expression("compare", long));
+    batch.add(NEW_RULE, CREATE, "a long rule".into(), list);
+    let error = batch.encode().unwrap_err().to_string();
+    assert!(error.starts_with("a long rule does not fit"), "{error}");
+}
+
+#[test]
 fn only_the_last_message_asks_for_an_answer() {
-    let batch = Batch::removing(Family::Inet).encode();
+    let batch = Batch::removing(Family::Inet).encode().unwrap();
     let mut rest = batch.as_slice();
     let mut asks = Vec::new();
     while !rest.is_empty() {

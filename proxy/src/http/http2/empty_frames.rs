@@ -19,6 +19,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use super::field_count::FieldCount;
 use super::inbox::{SMALL, SmallFrames};
 use crate::http::limits::HEADER_COUNT;
+use crate::net::forward::{forward_shutdown, forward_write};
 
 /// What a client sends before its first frame.
 const PREFACE: usize = 24;
@@ -231,33 +232,8 @@ impl<I: AsyncRead + Unpin> AsyncRead for WithoutEmptyFrames<I> {
 }
 
 impl<I: AsyncWrite + Unpin> AsyncWrite for WithoutEmptyFrames<I> {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        data: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().io).poll_write(cx, data)
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        data: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().io).poll_write_vectored(cx, data)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.io.is_write_vectored()
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().io).poll_flush(cx)
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().io).poll_shutdown(cx)
-    }
+    forward_write!(io);
+    forward_shutdown!(io);
 }
 
 #[cfg(test)]

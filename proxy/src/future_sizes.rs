@@ -1,0 +1,73 @@
+//! Bounds the memory of what the proxy has many of: connections and requests in flight.
+//!
+//! A future is as large as the most that it holds across an `await`, and one variable that
+//! lives too long makes it larger without a word of the compiler's. So each of these may
+//! be as large as it was when the table was last written, and a twentieth more.
+//!
+//! To change the table run `cargo test -p proxy --lib future_sizes -- --nocapture`, which prints
+//! it as it is now, and put it below. A number that rises is a decision: it is paid by
+//! every connection or request, so say in the commit what is had for it.
+
+/// What is bounded, and its bytes when this was last written.
+const WRITTEN: &[(&str, usize)] = &[
+    ("accepted connection", 592),
+    ("outbound connection", 2176),
+    ("inbound connection in plaintext", 3208),
+    ("connection of a peer", 9040),
+    ("outbound request", 3952),
+    ("inbound request", 4664),
+    ("idle relay", 232),
+];
+
+/// An async function, whose future can be asked for its size without being made.
+pub(crate) trait Asynchronous<Arguments> {
+    const FUTURE: usize;
+}
+
+macro_rules! asynchronous {
+    ($($argument:ident)+) => {
+        impl<Function, Future, $($argument),+> Asynchronous<($($argument,)+)> for Function
+        where
+            Function: Fn($($argument),+) -> Future,
+        {
+            const FUTURE: usize = size_of::<Future>();
+        }
+    };
+}
+
+asynchronous!(A);
+asynchronous!(A B);
+asynchronous!(A B C);
+asynchronous!(A B C D);
+asynchronous!(A B C D E);
+asynchronous!(A B C D E F);
+
+/// Bytes of the function's future.
+pub(crate) fn future_of<Arguments, F: Asynchronous<Arguments>>(_: F) -> usize {
+    F::FUTURE
+}
+
+#[test]
+fn sizes_of_connections_and_requests_stay_what_they_were() {
+    let now = [
+        future_of(crate::process::listener::serve_connection),
+        future_of(crate::outbound::serve),
+        future_of(crate::inbound::serve_plain),
+        future_of(crate::inbound::serve_mesh),
+        crate::outbound::size_of_a_request(),
+        crate::inbound::size_of_a_request(),
+        future_of(crate::net::relay::relay::<tokio::net::TcpStream, tokio::net::TcpStream>),
+    ];
+    assert_eq!(now.len(), WRITTEN.len());
+    let rows = || WRITTEN.iter().zip(now);
+    for ((what, _), now) in rows() {
+        println!("    ({what:?}, {now}),");
+    }
+    for ((what, written), now) in rows() {
+        let most = written + written / 20;
+        assert!(
+            now <= most,
+            "{what}: {now} bytes, and at most {most} are allowed"
+        );
+    }
+}

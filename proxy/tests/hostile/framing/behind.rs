@@ -1,0 +1,125 @@
+//! What comes behind a message that was refused is no request by itself.
+
+use super::*;
+
+#[tokio::test]
+async fn a_request_behind_a_refused_upgrade_is_judged_as_a_request() {
+    let field = TwoPods::new(Protocol::Http1).await;
+    field.allow(Protocol::Http1, &["/ok"]);
+    for (case, headers) in [
+        ("upgrade", "Connection: upgrade\r\nUpgrade: foo"),
+        (
+            "websocket",
+            "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==",
+        ),
+        (
+            "h2c",
+            "Upgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\nConnection: Upgrade, HTTP2-Settings",
+        ),
+    ] {
+        for way in WAYS {
+            let behind = "GET /private HTTP/1.1\r\nHost: s\r\n\r\n";
+            let bytes = format!("GET /ok HTTP/1.1\r\nHost: s\r\n{headers}\r\n\r\n{behind}");
+            let answer = field.send_and_stay(way, bytes).await;
+            assert!(!answer.contains(" 101 "), "{case}, {way:?}: {answer}");
+            let got = field.recorded(case);
+            assert!(
+                got.len() == 1 && got[0].line() == "GET /ok HTTP/1.1",
+                "{case}, {way:?}: {got:?}"
+            );
+            assert_eq!(status(&answer), 200, "{case}, {way:?}: {answer}");
+            if case == "h2c" {
+                assert!(got[0].values("upgrade").is_empty(), "{got:?}");
+                assert!(got[0].values("http2-settings").is_empty(), "{got:?}");
+            }
+        }
+    }
+    field.works("upgrades").await;
+}
+
+#[tokio::test]
+async fn connect_reaches_nothing_and_what_follows_it_is_dropped() {
+    let field = TwoPods::new(Protocol::Http1).await;
+    for target in [
+        "127.0.0.1:15190",
+        "10.0.0.1:6443",
+        "/",
+        "*",
+        "http://x/",
+        "x",
+        "",
+    ] {
+        let case = format!("CONNECT {target}");
+        let bytes =
+            format!("{case} HTTP/1.1\r\nHost: s\r\n\r\nGET /private HTTP/1.1\r\nHost: s\r\n\r\n");
+        for way in SPEAKERS {
+            let answer = field.send(way, &bytes).await;
+            assert!(
+                answer.is_empty() || (400..500).contains(&status(&answer)),
+                "{case}, {way:?}: {answer}"
+            );
+            let got = field.recorded(&case);
+            assert!(
+                got.iter().all(|one| !one.line().starts_with("CONNECT")),
+                "{case}: {got:?}"
+            );
+        }
+    }
+    field.works("CONNECT").await;
+}
+
+/// A refusal that comes before the body: what is left of it must not become a
+/// request, whether the connection ends or the body is read away.
+#[tokio::test]
+async fn an_unread_body_never_becomes_a_request() {
+    let field = TwoPods::new(Protocol::Http1).await;
+    field.allow(Protocol::Http1, &["/ok"]);
+    let request = "GET /ok HTTP/1.1\r\nHost: s\r\n\r\n";
+    let body = request.repeat(1024 * 1024 / request.len());
+    for way in WAYS {
+        for size in [request.len(), body.len()] {
+            let bytes = format!(
+                "POST /denied HTTP/1.1\r\nHost: s\r\nContent-Length: {size}\r\n\r\n{}{request}",
+                &body[..size]
+            );
+            let answer = field.send(way, bytes).await;
+            // A close with bytes unread may overtake the answer, as a reset.
+            if !answer.is_empty() {
+                assert_eq!(status(&answer), 403, "{way:?}, {size}: {answer}");
+            }
+            // The request behind the body may be served, what is in it may not.
+            let got = field.recorded("unread body");
+            assert!(got.len() <= 1, "{way:?}, {size}: {} requests", got.len());
+            assert_eq!(
+                answers(&answer).saturating_sub(1),
+                got.len(),
+                "{way:?}, {size}"
+            );
+        }
+    }
+    field.works("unread bodies").await;
+}
+
+/// The body comes late, when the refusal has long been sent.
+#[tokio::test]
+async fn a_body_that_comes_after_its_refusal_never_becomes_a_request() {
+    let field = TwoPods::new(Protocol::Http1).await;
+    field.allow(Protocol::Http1, &["/ok"]);
+    let request = "GET /ok HTTP/1.1\r\nHost: s\r\n\r\n";
+    for way in WAYS {
+        let mut stream = field.open(way).await;
+        let head = format!(
+            "POST /denied HTTP/1.1\r\nHost: s\r\nContent-Length: {}\r\n\r\n",
+            request.len()
+        );
+        stream.write_all(head.as_bytes()).await.unwrap();
+        let mut answer = vec![0; 1024];
+        let count = stream.read(&mut answer).await.unwrap();
+        assert_eq!(status(&String::from_utf8_lossy(&answer[..count])), 403);
+        let _ = stream.write_all(request.as_bytes()).await;
+        rest(&mut stream, Duration::from_millis(300)).await;
+        let got = field.recorded("late body");
+        assert!(got.is_empty(), "{way:?}: {got:?}");
+    }
+    field.works("late bodies").await;
+}

@@ -1,0 +1,214 @@
+//! Servers that leave requests unread, or close between two of them: who is served next.
+
+use super::*;
+
+/// Answers as soon as it has a head, though slowly. What comes behind a POST it never
+/// reads: hypercorn does not when its application leaves ten pieces of one unread.
+async fn deaf(mut stream: TcpStream) {
+    let mut buffer = [0; 4096];
+    let count = stream.read(&mut buffer).await.unwrap_or(0);
+    let _ = stream
+        .write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\no")
+        .await;
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let _ = stream.write_all(b"k").await;
+    if buffer[..count].starts_with(b"POST") {
+        std::future::pending::<()>().await;
+    }
+}
+
+#[tokio::test]
+async fn nobody_waits_behind_a_request_that_was_answered_before_it_was_read() {
+    let mut field = TwoPods::new(Protocol::Http1).await;
+    let port = serving(&field.server, deaf).await;
+    field.deliver_to(port);
+    field.port = port;
+    for way in WAYS {
+        let mut stream = field.open(way).await;
+        let head = "POST /ok HTTP/1.1\r\nHost: s\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n";
+        stream.write_all(head.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        while !answer.ends_with("\r\n\r\no") {
+            let mut buffer = [0; 1024];
+            let read = timeout(Duration::from_secs(1), stream.read(&mut buffer)).await;
+            let count = read
+                .unwrap_or_else(|_| panic!("{way:?}: {answer}"))
+                .unwrap();
+            assert_ne!(count, 0, "{way:?}: {answer}");
+            answer.push_str(&String::from_utf8_lossy(&buffer[..count]));
+        }
+        // The request is whole before the answer is.
+        stream.write_all(b"1\r\nb\r\n0\r\n\r\n").await.unwrap();
+        let end = rest(&mut stream, Duration::from_secs(1)).await;
+        assert_eq!(end, "k", "{way:?}");
+        let next = timeout(Duration::from_secs(2), field.send(way, request("GET"))).await;
+        let next = next.unwrap_or_else(|_| panic!("{way:?}: it waits where nobody reads"));
+        assert_eq!(status(&next), 200, "{way:?}: {next}");
+    }
+}
+
+/// The same, where all of the request was sent before the answer came.
+#[tokio::test]
+async fn nobody_waits_behind_chunks_that_were_left_unread() {
+    let mut field = TwoPods::new(Protocol::Http1).await;
+    let port = serving(&field.server, |mut stream| async move {
+        let mut buffer = [0; 4096];
+        let count = stream.read(&mut buffer).await.unwrap_or(0);
+        let posted = buffer[..count].starts_with(b"POST");
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+        let _ = stream.write_all(answer).await;
+        if posted {
+            std::future::pending::<()>().await;
+        }
+    })
+    .await;
+    field.deliver_to(port);
+    field.port = port;
+    for way in WAYS {
+        let head = "POST /ok HTTP/1.1\r\nHost: s\r\nTransfer-Encoding: chunked\r\n\r\n";
+        let posted = format!("{head}{}0\r\n\r\n", "1\r\na\r\n".repeat(20));
+        let answer = field.send(way, posted).await;
+        assert_eq!(status(&answer), 200, "{way:?}: {answer}");
+        let next = timeout(Duration::from_secs(2), field.send(way, request("GET"))).await;
+        let next = next.unwrap_or_else(|_| panic!("{way:?}: it waits where nobody reads"));
+        assert_eq!(status(&next), 200, "{way:?}: {next}");
+    }
+}
+
+/// Answers requests with five bytes, and as soon as `keeps` is unset closes `after` an
+/// answer without having said so.
+async fn closing(mut stream: TcpStream, keeps: Arc<AtomicBool>, after: Duration) {
+    let (mut seen, mut buffer) = (Vec::new(), [0; 4096]);
+    loop {
+        let end = loop {
+            let head = seen.windows(4).position(|part| part == b"\r\n\r\n");
+            if let Some(end) = head.map(|at| at + 9)
+                && seen.len() >= end
+            {
+                break end;
+            }
+            match stream.read(&mut buffer).await {
+                Ok(0) | Err(_) => return,
+                Ok(count) => seen.extend_from_slice(&buffer[..count]),
+            }
+        };
+        seen.drain(..end);
+        let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+        if stream.write_all(answer).await.is_err() {
+            return;
+        }
+        if !keeps.load(Ordering::Relaxed) {
+            tokio::time::sleep(after).await;
+            return;
+        }
+    }
+}
+
+struct Closing {
+    field: TwoPods,
+    keeps: Arc<AtomicBool>,
+    connections: Arc<AtomicUsize>,
+}
+
+impl Closing {
+    async fn new(keeps: bool, after: Duration) -> Self {
+        let mut field = TwoPods::new(Protocol::Http1).await;
+        let keeps = Arc::new(AtomicBool::new(keeps));
+        let connections = Arc::new(AtomicUsize::new(0));
+        let (kept, count) = (Arc::clone(&keeps), Arc::clone(&connections));
+        field.port = serving(&field.server, move |stream| {
+            count.fetch_add(1, Ordering::Relaxed);
+            closing(stream, Arc::clone(&kept), after)
+        })
+        .await;
+        field.deliver_to(field.port);
+        Self {
+            field,
+            keeps,
+            connections,
+        }
+    }
+
+    fn connections(&self) -> usize {
+        self.connections.load(Ordering::Relaxed)
+    }
+
+    /// Posts for longer than a server needs to prove that it keeps its connections.
+    async fn prove(&self, way: Way) {
+        let begun = Instant::now();
+        while begun.elapsed() < Duration::from_millis(1300) {
+            assert_eq!(status(&post(&self.field, way).await), 200, "{way:?}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+}
+
+/// Posts over a connection of its own, which a direct caller would never see fail.
+async fn post(field: &TwoPods, way: Way) -> String {
+    let mut stream = field.open(way).await;
+    let request =
+        b"POST /ok HTTP/1.1\r\nHost: s\r\nConnection: close\r\nContent-Length: 5\r\n\r\nhello";
+    stream.write_all(request).await.unwrap();
+    rest(&mut stream, Duration::from_secs(5)).await
+}
+
+/// Whoever calls directly has a connection of its own, and loses none of these.
+#[tokio::test]
+async fn posts_to_servers_that_close_unannounced_are_all_answered() {
+    for after in [0, 1, 5, 20].map(Duration::from_millis) {
+        let application = Closing::new(false, after).await;
+        for way in WAYS {
+            let callers = (0..4).map(|caller| {
+                let field = &application.field;
+                async move {
+                    for turn in 0..40_u64 {
+                        let answer = post(field, way).await;
+                        assert_eq!(status(&answer), 200, "{after:?}, {way:?}: {answer}");
+                        tokio::time::sleep(Duration::from_millis((turn * 7 + caller) % 11)).await;
+                    }
+                }
+            });
+            futures::future::join_all(callers).await;
+        }
+    }
+}
+
+/// What a server did for long may cost the one request that finds out.
+#[tokio::test]
+async fn posts_use_no_pooled_connection_after_an_unannounced_close() {
+    for way in WAYS {
+        let application = Closing::new(true, Duration::from_millis(5)).await;
+        application.prove(way).await;
+        application.keeps.store(false, Ordering::Relaxed);
+        let mut lost = 0;
+        for _ in 0..40 {
+            lost += usize::from(status(&post(&application.field, way).await) != 200);
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        assert!(lost <= 1, "{way:?}: {lost}");
+        // Nor are they as soon as it keeps its connections again.
+        application.keeps.store(true, Ordering::Relaxed);
+        application.prove(way).await;
+        let begun = application.connections();
+        for _ in 0..20 {
+            assert_eq!(status(&post(&application.field, way).await), 200, "{way:?}");
+        }
+        assert_eq!(application.connections() - begun, 20, "{way:?}");
+    }
+}
+
+/// The control: one that keeps its connections is not asked for one by every POST.
+#[tokio::test]
+async fn posts_share_the_connections_of_a_server_that_keeps_them() {
+    for way in WAYS {
+        let application = Closing::new(true, Duration::ZERO).await;
+        application.prove(way).await;
+        let before = application.connections();
+        for _ in 0..50 {
+            assert_eq!(status(&post(&application.field, way).await), 200, "{way:?}");
+        }
+        let opened = application.connections() - before;
+        assert!(opened <= 2, "{way:?}: {opened}");
+    }
+}

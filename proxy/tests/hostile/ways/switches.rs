@@ -1,0 +1,161 @@
+//! Upgrades: nobody leaves for HTTP/2, whatever it is called.
+
+use super::*;
+
+/// Answers every request that asks for an upgrade with a switch to what `chosen`
+/// says, or to what was asked for, and keeps all that it gets.
+async fn switching(pod: &Pod, chosen: Option<&'static str>) -> (u16, Bytes) {
+    let kept = Bytes::default();
+    let log = Arc::clone(&kept);
+    let port = serving(pod, move |mut stream| {
+        let log = Arc::clone(&log);
+        async move {
+            let (mut all, mut buffer) = (Vec::new(), vec![0; 4096]);
+            while !all.windows(4).any(|end| end == b"\r\n\r\n") {
+                let Ok(count @ 1..) = stream.read(&mut buffer).await else {
+                    return;
+                };
+                all.extend_from_slice(&buffer[..count]);
+            }
+            log.lock().extend_from_slice(&all);
+            let head = String::from_utf8_lossy(&all).to_lowercase();
+            let asked = head
+                .lines()
+                .find_map(|line| line.strip_prefix("upgrade: ").map(str::to_owned));
+            let answer = match (asked, chosen) {
+                (Some(asked), None) => switch_to(&asked),
+                (Some(_), Some(chosen)) => switch_to(chosen),
+                (None, _) => "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n".to_owned(),
+            };
+            let _ = stream.write_all(answer.as_bytes()).await;
+            while let Ok(count @ 1..) = stream.read(&mut buffer).await {
+                log.lock().extend_from_slice(&buffer[..count]);
+                let _ = stream.write_all(&buffer[..count]).await;
+            }
+        }
+    })
+    .await;
+    (port, kept)
+}
+
+fn switch_to(protocol: &str) -> String {
+    format!(
+        "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: {protocol}\r\n\r\n"
+    )
+}
+
+async fn ask_for(field: &TwoPods, way: Way, upgrade: &[u8]) -> (u16, TcpStream) {
+    let mut stream = field.open(way).await;
+    let request = [
+        &b"GET /ok HTTP/1.1\r\nHost: s\r\nConnection: Upgrade, HTTP2-Settings\r\nHTTP2-Settings: AAMAAABk\r\nUpgrade: "[..],
+        upgrade,
+        b"\r\n\r\n",
+    ];
+    stream.write_all(&request.concat()).await.unwrap();
+    let mut answer = vec![0; 4096];
+    let count = timeout(Duration::from_secs(2), stream.read(&mut answer))
+        .await
+        .map_or(0, Result::unwrap_or_default);
+    (status(&String::from_utf8_lossy(&answer[..count])), stream)
+}
+
+#[tokio::test]
+async fn nobody_switches_to_http2_whatever_it_is_called() {
+    let mut field = TwoPods::new(Protocol::Http1).await;
+    let (port, kept) = switching(&field.server, None).await;
+    field.deliver_to(port);
+    field.port = port;
+    field.allow(Protocol::Http1, &["/ok"]);
+    for upgrade in [
+        &b"h2c"[..],
+        b"H2C",
+        b"h2c\xa0",
+        b"h2c\x0b",
+        b"h2c, foo",
+        b"foo, h2c",
+        b"foo,h2c;q=1",
+        b"h2c/1",
+        b"h2c-14",
+        b"HTTP/2.0",
+        b"\"h2c\"",
+        b"foo h2c",
+        b"foo\r\nUpgrade: h2c",
+    ] {
+        let name = String::from_utf8_lossy(upgrade).into_owned();
+        for way in WAYS {
+            let (_, mut stream) = ask_for(&field, way, upgrade).await;
+            let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+            let _ = stream.write_all(preface).await;
+            let _ = rest(&mut stream, Duration::from_millis(100)).await;
+            let arrived =
+                String::from_utf8_lossy(&std::mem::take(&mut *kept.lock())).to_lowercase();
+            let offered = arrived.lines().filter(|line| line.starts_with("upgrade:"));
+            for offer in offered {
+                assert!(
+                    !offer.contains("h2") && !offer.contains("http"),
+                    "{name:?}, {way:?}: {offer}"
+                );
+            }
+        }
+    }
+    // By a peer that calls it so.
+    let certs = field
+        .authority
+        .leaf("web", Duration::from_secs(600), SystemTime::now());
+    let config = tls::mesh_client_config(&field.authority.roots(), &certs, id("api"), &[MESH_ALPN]);
+    for (upgrade, expected) in [
+        (&b"h2c"[..], 400),
+        (b"h2c, foo", 200),
+        (b"h2c\xa0", 400),
+        (b"websocket", 200),
+    ] {
+        let stream = TcpStream::connect((field.server.ip, MESH_PORT)).await;
+        let secured = tokio_rustls::TlsConnector::from(Arc::clone(&config))
+            .connect(tls::peer_name(), stream.unwrap())
+            .await
+            .unwrap();
+        let mut raw = RawHttp2::new(secured).await;
+        let port = field.port.to_string();
+        let fields: [(&[u8], &[u8]); 6] = [
+            (b":method", b"CONNECT"),
+            (b":authority", b"s"),
+            (b"weft-port", port.as_bytes()),
+            (b"weft-protocol", b"http1"),
+            (b"weft-upgrade", upgrade),
+            (b"weft-target", b"/ok"),
+        ];
+        raw.request(1, false, &fields).await;
+        let told = raw.told(1, Duration::from_secs(2)).await;
+        let name = String::from_utf8_lossy(upgrade);
+        assert_eq!(told, Told::Status(expected), "{name:?}");
+        let arrived = String::from_utf8_lossy(&std::mem::take(&mut *kept.lock())).to_lowercase();
+        assert!(!arrived.contains("h2c"), "{name:?}: {arrived}");
+    }
+    // Control: other protocols are switched to, and their bytes pass.
+    for way in WAYS {
+        let (status, mut stream) = ask_for(&field, way, b"websocket").await;
+        assert_eq!(status, 101, "{way:?}");
+        stream.write_all(b"frames").await.unwrap();
+        let mut back = [0; 6];
+        stream.read_exact(&mut back).await.unwrap();
+        assert_eq!(&back, b"frames", "{way:?}");
+    }
+}
+
+#[tokio::test]
+async fn an_application_that_switches_to_http2_unasked_is_not_followed() {
+    for chosen in ["h2c", "H2C", "h2c\u{a0}", "foo, h2c"] {
+        let mut field = TwoPods::new(Protocol::Http1).await;
+        let (port, kept) = switching(&field.server, Some(chosen)).await;
+        field.deliver_to(port);
+        field.port = port;
+        for way in WAYS {
+            let (status, mut stream) = ask_for(&field, way, b"foo").await;
+            assert_eq!(status, 502, "{chosen:?}, {way:?}");
+            let _ = stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await;
+            let _ = rest(&mut stream, Duration::from_millis(100)).await;
+            let arrived = String::from_utf8_lossy(&std::mem::take(&mut *kept.lock())).into_owned();
+            assert!(!arrived.contains("PRI"), "{chosen:?}, {way:?}: {arrived}");
+        }
+    }
+}

@@ -1,0 +1,178 @@
+//! Processes inside a namespace, and what limits them.
+
+use std::io::{BufRead, BufReader, Lines, Write};
+use std::process::{Child, ChildStdin, ChildStdout, Stdio};
+use std::time::Duration;
+use std::{fs, path::Path, path::PathBuf};
+
+use super::place::{Namespace, PREFIX, Who, run};
+use super::roles::{ARGUMENTS, Met, ROLE};
+
+pub(crate) struct Flood(pub(super) Process);
+
+impl Flood {
+    /// What it says next.
+    pub(crate) fn tell(&mut self) -> String {
+        serde_json::from_str(&self.0.line()).unwrap()
+    }
+}
+
+/// The real proxy, ended with this value.
+pub(crate) struct Proxy(pub(super) Child);
+
+impl Proxy {
+    pub(crate) fn is_running(&mut self) -> bool {
+        self.0.try_wait().unwrap().is_none()
+    }
+
+    /// Tells it to end, and gives what it wrote to standard error.
+    pub(crate) fn end(mut self) -> String {
+        let pid = self.0.id().to_string();
+        run(&["kill", "-TERM", &pid]);
+        let mut said = Vec::new();
+        // Both at once: it writes to both.
+        let mut out = self.0.stdout.take().unwrap();
+        let reading = std::thread::spawn(move || {
+            std::io::copy(&mut out, &mut std::io::sink()).unwrap();
+        });
+        let mut errors = self.0.stderr.take().unwrap();
+        std::io::Read::read_to_end(&mut errors, &mut said).unwrap();
+        reading.join().unwrap();
+        assert!(self.0.wait().unwrap().success());
+        String::from_utf8_lossy(&said).into_owned()
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// A control group with a memory limit, of version 2 or 1. Gone with this value, once
+/// nobody is in it.
+pub(crate) struct Group {
+    pub(super) folder: PathBuf,
+    /// In bytes.
+    pub(super) limit: u64,
+}
+
+impl Group {
+    pub(crate) fn of_mebibytes(name: &str, limit: u64) -> Self {
+        let base = Path::new("/sys/fs/cgroup");
+        let controllers = fs::read_to_string(base.join("cgroup.controllers"));
+        let unified = controllers.is_ok_and(|names| names.contains("memory"));
+        let (base, file) = if unified {
+            fs::write(base.join("cgroup.subtree_control"), "+memory").unwrap();
+            (base.to_owned(), "memory.max")
+        } else {
+            (base.join("memory"), "memory.limit_in_bytes")
+        };
+        let group = base.join(format!("{PREFIX}{}-{name}", std::process::id()));
+        fs::create_dir(&group).expect("these tests limit memory and need control groups");
+        let limit = limit << 20;
+        fs::write(group.join(file), limit.to_string()).unwrap();
+        Self {
+            folder: group,
+            limit,
+        }
+    }
+
+    /// The most that was held at one time, in MiB, where the kernel tells.
+    pub(crate) fn peak(&self) -> Option<u64> {
+        let files = ["memory.peak", "memory.max_usage_in_bytes"];
+        let mut files = files.iter().map(|file| self.folder.join(file));
+        let told = files.find_map(|file| fs::read_to_string(file).ok())?;
+        Some(told.trim().parse::<u64>().unwrap() >> 20)
+    }
+
+    /// How often somebody in it was killed for want of memory.
+    pub(crate) fn killed(&self) -> u64 {
+        let files = ["memory.events", "memory.oom_control"];
+        let mut files = files.iter().map(|file| self.folder.join(file));
+        let told = files
+            .find_map(|file| fs::read_to_string(file).ok())
+            .unwrap();
+        let line = told.lines().find_map(|line| line.strip_prefix("oom_kill "));
+        line.unwrap().trim().parse().unwrap()
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        // Who was in it ends a moment after it was told.
+        for _ in 0..100 {
+            if fs::remove_dir(&self.folder).is_ok() {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+pub(crate) struct Watch(pub(super) Process);
+
+impl Watch {
+    /// Seconds until the connection was given up, from the start or the question.
+    pub(crate) fn given_up_after(mut self) -> u64 {
+        writeln!(self.0.stdin, "ask").unwrap();
+        let answer: Result<u64, String> = serde_json::from_str(&self.0.line()).unwrap();
+        answer.unwrap()
+    }
+}
+
+pub(crate) struct Held {
+    pub(crate) greeting: Met,
+    pub(super) process: Process,
+}
+
+impl Held {
+    pub(crate) fn echo(&mut self, text: &str) -> String {
+        writeln!(self.process.stdin, "{text}").unwrap();
+        serde_json::from_str(&self.process.line()).unwrap()
+    }
+}
+
+/// This test binary in a role, ended with this value.
+pub(super) struct Process {
+    child: Child,
+    stdin: ChildStdin,
+    lines: Lines<BufReader<ChildStdout>>,
+}
+
+impl Process {
+    pub(super) fn play(namespace: &Namespace, who: Who, role: &str, arguments: &str) -> Self {
+        let this = std::env::current_exe().unwrap();
+        let mut child = namespace
+            .command(who, this.to_str().unwrap())
+            .args(["--exact", "helper_process_plays_its_role", "--nocapture"])
+            .env(ROLE, role)
+            .env(ARGUMENTS, arguments)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let (stdin, stdout) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
+        Self {
+            child,
+            stdin,
+            lines: BufReader::new(stdout).lines(),
+        }
+    }
+
+    /// The next line that is JSON; the harness writes others.
+    pub(super) fn line(&mut self) -> String {
+        let json = |line: &String| line.starts_with(['{', '"']);
+        let line = self.lines.by_ref().map(Result::unwrap).find(json);
+        line.unwrap_or_else(|| panic!("the helper process ended: {:?}", self.child.wait()))
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // It may have ended by itself; either way it is gone afterwards.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

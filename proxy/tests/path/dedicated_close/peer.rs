@@ -1,0 +1,135 @@
+//! A peer that closes a dedicated connection in the moment in which it is used.
+
+use super::*;
+
+/// What a dedicated connection that is not used for requests of its own does to calls.
+#[derive(Clone, Copy, Debug)]
+enum Trick {
+    /// Reads a request, and closes in good order.
+    Close,
+    /// Reads a request, and closes without a word.
+    Break,
+    /// Answers with half a head, and closes in good order.
+    Half,
+}
+
+/// A peer proxy that plays tricks with its first dedicated connection and is honest by
+/// HTTP/2. Tells the requests that came by such a one, or without a trick the
+/// connections: then it knows HTTP/2 only.
+async fn trickster(trick: Option<Trick>) -> (Pod, Pod, Seen, Arc<AtomicU32>) {
+    let authority = Authority::new();
+    let client = Pod::new(&authority, "web").await;
+    let server = Pod::new(&authority, "api").await;
+    let (port, seen) = http_app(&server, "api").await;
+    let dedicated = Arc::new(AtomicU32::new(0));
+    // In the place of the server's mesh port: what is HTTP/2 goes on to it.
+    let ip = std::net::IpAddr::from(match server.ip {
+        std::net::IpAddr::V4(ip) => [ip.octets()[0], ip.octets()[1], 255, ip.octets()[3]],
+        std::net::IpAddr::V6(_) => unreachable!("pods of these tests have IPv4"),
+    });
+    let certs = authority.leaf("api", Duration::from_secs(600), SystemTime::now());
+    let both = [QUIET_ALPN, MESH_ALPN];
+    let alpn: &[&[u8]] = if trick.is_some() { &both } else { &both[1..] };
+    let config = tls::mesh_server_config(&authority.roots(), &certs, alpn, ClientAuth::Required);
+    let own = authority.leaf("web", Duration::from_secs(600), SystemTime::now());
+    let onward = tls::mesh_client_config(&authority.roots(), &own, id("api"), &[MESH_ALPN]);
+    let listener = TcpListener::bind((ip, MESH_PORT)).await.unwrap();
+    let real = server.ip;
+    let count = Arc::clone(&dedicated);
+    tokio::spawn(async move {
+        loop {
+            let (stream, _) = listener.accept().await.unwrap();
+            let acceptor = tokio_rustls::TlsAcceptor::from(Arc::clone(&config));
+            let connector = tokio_rustls::TlsConnector::from(Arc::clone(&onward));
+            let count = Arc::clone(&count);
+            tokio::spawn(async move {
+                let mut near = acceptor.accept(stream).await.unwrap();
+                if near.get_ref().1.alpn_protocol() == Some(MESH_ALPN) {
+                    count.fetch_add(u32::from(trick.is_none()), Relaxed);
+                    let far = TcpStream::connect((real, MESH_PORT)).await.unwrap();
+                    let mut far = connector.connect(tls::peer_name(), far).await.unwrap();
+                    let _ = tokio::io::copy_bidirectional(&mut near, &mut far).await;
+                    return;
+                }
+                let mut got = Vec::new();
+                while !got.ends_with(b"hello") {
+                    let mut more = [0; 2048];
+                    let read = near.read(&mut more).await.unwrap_or(0);
+                    if read == 0 {
+                        return;
+                    }
+                    got.extend_from_slice(&more[..read]);
+                }
+                count.fetch_add(1, Relaxed);
+                match trick {
+                    Some(Trick::Close) => near.shutdown().await.unwrap(),
+                    Some(Trick::Half) => {
+                        near.write_all(b"HTTP/1.1 200 OK\r\nx: ").await.unwrap();
+                        near.shutdown().await.unwrap();
+                    }
+                    Some(Trick::Break) | None => {}
+                }
+            });
+        }
+    });
+    client.set(service("api", vip().ip(), Protocol::Http1, Vec::new()));
+    client.set(vec![endpoints(
+        "api",
+        vec![endpoint(ip, port, Some("api"))],
+    )]);
+    (client, server, seen, dedicated)
+}
+
+/// Posts until one went by a dedicated connection, and returns its answer; with how many were
+/// sent in all.
+async fn posts_until_dedicated(client: &Pod, dedicated: &AtomicU32) -> (String, usize) {
+    for sent in 1..200 {
+        let answer = post(client).await;
+        if dedicated.load(Relaxed) > 0 {
+            return (answer, sent);
+        }
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    panic!("no request came by a dedicated connection");
+}
+
+#[tokio::test]
+async fn a_post_that_a_line_did_not_take_goes_by_http2_and_arrives_once() {
+    let (client, _server, seen, dedicated) = trickster(Some(Trick::Close)).await;
+    let (answer, sent) = posts_until_dedicated(&client, &dedicated).await;
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    assert_eq!(seen.lock().len(), sent);
+}
+
+#[tokio::test]
+async fn a_post_that_a_line_may_have_taken_is_not_sent_again() {
+    for trick in [Trick::Break, Trick::Half] {
+        let (client, _server, seen, dedicated) = trickster(Some(trick)).await;
+        let (answer, sent) = posts_until_dedicated(&client, &dedicated).await;
+        assert!(
+            answer.starts_with("HTTP/1.1 502") && answer.contains("weft-reason: connection-lost"),
+            "{trick:?}: {answer}"
+        );
+        assert_eq!(seen.lock().len(), sent - 1, "{trick:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_peer_of_an_older_release_is_served_by_http2_and_not_asked_again() {
+    let (client, server, seen, connections) = trickster(None).await;
+    for _ in 0..100 {
+        assert!(post(&client).await.starts_with("HTTP/1.1 200"));
+        tokio::time::sleep(Duration::from_millis(15)).await;
+    }
+    assert_eq!(seen.lock().len(), 100);
+    // The one in use, and the one that was to be a dedicated connection.
+    assert_eq!(connections.load(Relaxed), 2);
+    for pod in [&client, &server] {
+        assert!(
+            !pod.metrics().contains("weft_tls_failures_total{"),
+            "{}",
+            pod.metrics()
+        );
+    }
+}

@@ -1,0 +1,61 @@
+//! Who makes room when memory runs out, and only then: the holder of most bytes loses
+//! connections whatever they do, the largest first.
+
+use std::collections::HashMap;
+
+use super::seat::SHED;
+use super::{Holder, Occupancy};
+
+impl Occupancy {
+    /// Who has the process hold most bytes, and about how many. Connections that were
+    /// told to go do not count.
+    #[must_use]
+    pub fn heaviest(&self) -> Option<(usize, Holder)> {
+        let table = self.table.lock();
+        let heaviest = table
+            .holders
+            .iter()
+            .map(|(holder, seats)| (seats.values().map(|seat| seat.weight()).sum(), holder))
+            .max_by_key(|(weight, _): &(usize, _)| *weight)?;
+        Some((heaviest.0, heaviest.1.clone()))
+    }
+
+    /// About what all connections have the process hold, in bytes.
+    #[must_use]
+    pub fn weight(&self) -> usize {
+        let table = self.table.lock();
+        let seats = table.holders.values().flat_map(HashMap::values);
+        seats.map(|seat| seat.weight()).sum()
+    }
+
+    /// Connections that were cut off by [`Self::shed`] and are not gone.
+    #[must_use]
+    pub fn leaving(&self) -> usize {
+        let table = self.table.lock();
+        let seats = table.holders.values().flat_map(HashMap::values);
+        seats.filter(|seat| seat.is_shed()).count()
+    }
+
+    /// Cuts off connections of `holder`, the largest first, until they held `bytes`;
+    /// gives how many.
+    pub fn shed(&self, holder: &Holder, bytes: usize) -> usize {
+        let table = self.table.lock();
+        let seats = table.holders.get(holder).into_iter();
+        let mut seats: Vec<_> = seats
+            .flat_map(HashMap::values)
+            .map(|seat| (seat.weight(), seat))
+            .filter(|(weight, _)| *weight > 0)
+            .collect();
+        seats.sort_unstable_by_key(|(weight, _)| std::cmp::Reverse(*weight));
+        let (mut freed, mut shed) = (0, 0);
+        for (weight, seat) in seats {
+            if freed >= bytes {
+                break;
+            }
+            freed += weight;
+            shed += 1;
+            self.send(seat, SHED);
+        }
+        shed
+    }
+}
