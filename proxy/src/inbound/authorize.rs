@@ -127,7 +127,7 @@ impl Connection {
 
     pub(super) fn identified(&self, snapshot: &Snapshot) -> Result<(), Failure> {
         if self.needs_identity(snapshot) {
-            return Err(Failure::verdict(
+            return Err(Failure::refused(
                 Reason::NoIdentity,
                 "plaintext is not accepted here",
             ));
@@ -176,7 +176,7 @@ impl Connection {
             _ => return Ok(()),
         };
         parts.uri = with_path(&parts.uri, forwarded)
-            .ok_or_else(|| Failure::verdict(Reason::BadRequest, "the path cannot be sent on"))?;
+            .ok_or_else(|| Failure::refused(Reason::BadRequest, "the path cannot be sent on"))?;
         Ok(())
     }
 
@@ -195,7 +195,7 @@ impl Connection {
         match normal {
             Ok(normal) => Ok(normal),
             Err(error) if self.judges_paths(snapshot) => {
-                Err(Failure::verdict(Reason::BadRequest, error.to_string()))
+                Err(Failure::refused(Reason::BadRequest, error.to_string()))
             }
             Err(_) => Ok(parts.uri.path()),
         }
@@ -229,7 +229,7 @@ fn refused_by(verdict: &Verdict<'_>) -> Result<(), Failure> {
         return Ok(());
     }
     let reason = verdict.reason.unwrap_or(Reason::NotAllowed);
-    Err(Failure::verdict(
+    Err(Failure::refused(
         reason,
         "no TrafficTarget allows this call",
     ))
