@@ -9,7 +9,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{HeaderValue, Uri, header};
+use http::Uri;
 use policy::access::Verdict;
 use policy::http_match::RequestFacts;
 use policy::mode::{Enforcement, MtlsMode};
@@ -155,13 +155,6 @@ impl Connection {
 
     /// Decides, on the path that will be forwarded and on no other.
     pub(super) fn authorise(&self, parts: &mut http::request::Parts) -> Result<(), Failure> {
-        if let Some(authority) = parts.uri.authority()
-            && let Ok(host) = HeaderValue::from_str(authority.as_str())
-        {
-            // Rules may name the host, whatever the version of HTTP; a target
-            // with an authority beats the header.
-            parts.headers.insert(header::HOST, host);
-        }
         let snapshot = self.proxy.state.snapshot();
         let normal = policy::path::normalise(parts.uri.path());
         let path = self.judged_path(&snapshot, parts, &normal)?;
