@@ -8,6 +8,7 @@ use crate::http::client::exchange::{self, UpstreamResponse};
 use crate::http::replay::Replay;
 use crate::inbound::connection::Connection;
 use crate::inbound::reauthorize::IN_FLIGHT_GRACE;
+use crate::mesh::protocol::AppHttp;
 use crate::net::connect::CONNECT_TIMEOUT;
 
 impl Connection {
@@ -17,10 +18,10 @@ impl Connection {
         &self,
         parts: &Parts,
         replay: &Replay,
-        http2: bool,
+        speak: AppHttp,
     ) -> Result<UpstreamResponse, Failure> {
         let sent = async {
-            if http2 {
+            if speak == AppHttp::Http2 {
                 return self.forward_http2(parts, replay).await;
             }
             let clients = &self.proxy.clients;

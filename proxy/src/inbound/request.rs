@@ -13,7 +13,7 @@ use crate::http::received::{Received, Upgrades};
 use crate::http::replay::Replay;
 use crate::http::upload::Upload;
 use crate::inbound::connection::Connection;
-use crate::mesh::protocol::unsent;
+use crate::mesh::protocol::{AppHttp, Asked, not_sent};
 use crate::telemetry::call::Call;
 use crate::telemetry::labels::Direction;
 use crate::telemetry::trace;
@@ -23,7 +23,7 @@ impl Connection {
     pub(super) async fn handle_request(
         self: Arc<Self>,
         request: Request<IncomingBody>,
-        http2: bool,
+        speak: AppHttp,
         upgrades: Upgrades,
     ) -> Response<Body> {
         let started = Instant::now();
@@ -42,7 +42,7 @@ impl Connection {
         self.name_caller(&mut received);
         let (body, upload) = Upload::watch(received.body);
         let (parts, replay) = (received.parts, Replay::new(body));
-        match self.forward(&parts, &replay, http2).await {
+        match self.forward(&parts, &replay, speak).await {
             Ok(answer) => {
                 let caller_side = received.caller_side;
                 self.respond(answer, call, parts, caller_side).await
@@ -53,7 +53,7 @@ impl Connection {
                 let response = failure.response_to(&parts.method, received.grpc);
                 // Only a peer proxy knows what to do with the proof.
                 if failure.next() != Next::Stop && self.peer.is_some() {
-                    unsent(response)
+                    not_sent(&failure, response, Asked::Http)
                 } else {
                     response
                 }
