@@ -12,7 +12,7 @@ use tokio::net::TcpStream;
 use crate::failure::Failure;
 use crate::http::incoming::IncomingBody;
 use crate::http::received::{Received, Upgrades};
-use crate::http::server::{Profile, serve as serve_http};
+use crate::http::server::{Accepted, Profile, serve as serve_http};
 use crate::net::connect::CONNECT_TIMEOUT_EXTERNAL;
 use crate::net::prefixed::Prefixed;
 use crate::net::sniff::{DETECT_WITHIN, Seen, sniff};
@@ -62,18 +62,15 @@ pub(crate) async fn unknown(
         };
         std::future::ready(response)
     };
-    serve_http(
-        stream,
+    let accepted = Accepted {
         version,
-        Profile::OwnApplication,
+        profile: Profile::OwnApplication,
         budget,
         place,
-        std::future::pending(),
-        // As what the handler refuses: the address is of no Service that could be named.
-        |_| {},
-        handler,
-    )
-    .await;
+    };
+    // As what the handler refuses: the address is of no Service that could be named.
+    let refused = |_| {};
+    serve_http(stream, accepted, std::future::pending(), refused, handler).await;
 }
 
 /// Relays to an address outside the mesh as if no proxy were there, until that is

@@ -46,17 +46,23 @@ impl Accept {
     }
 }
 
+/// What a connection may take, and what sends for it.
+pub(crate) struct Limits {
+    pub(crate) profile: Tuning,
+    pub(crate) budget: Arc<Budget>,
+    /// Sends what was written in a turn, where there is one.
+    pub(crate) outlet: Option<FlushHandle>,
+    pub(crate) place: Arc<Place>,
+}
+
 /// Serves one connection until it ends, or until `close` asks to end it after what is
-/// in flight. `outlet` sends what was written in a turn, where there is one.
+/// in flight.
 ///
 /// # Errors
 /// Whatever ended the connection early.
 pub(crate) async fn serve<I, H, F>(
     io: I,
-    profile: Tuning,
-    budget: Arc<Budget>,
-    outlet: Option<FlushHandle>,
-    place: Arc<Place>,
+    limits: Limits,
     mut close: Pin<&mut impl Future<Output = ()>>,
     handler: H,
 ) -> Result<(), h2::Error>
@@ -65,6 +71,12 @@ where
     H: Fn(Request<RecvBody>) -> F,
     F: Future<Output = Response<Body>> + Send + 'static,
 {
+    let Limits {
+        profile,
+        budget,
+        outlet,
+        place,
+    } = limits;
     place.silent();
     place.head_begins();
     let _connection = place.hold(CONNECTION);

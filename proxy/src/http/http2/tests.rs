@@ -45,6 +45,15 @@ async fn client() -> (Sender, DuplexStream) {
     (sender, far)
 }
 
+fn limits(profile: Tuning, budget: Arc<Budget>, place: Arc<Place>) -> server::Limits {
+    server::Limits {
+        profile,
+        budget,
+        outlet: None,
+        place,
+    }
+}
+
 /// A client and a server of ours.
 async fn pair<F>(
     handler: impl Fn(Request<super::recv::RecvBody>) -> F + Send + Sync + 'static,
@@ -55,16 +64,8 @@ where
     let (sender, far) = client().await;
     tokio::spawn(async move {
         let close = pin!(pending::<()>());
-        let _ = server::serve(
-            far,
-            PROFILE,
-            budget(),
-            None,
-            Place::unlisted(),
-            close,
-            handler,
-        )
-        .await;
+        let limits = limits(PROFILE, budget(), Place::unlisted());
+        let _ = server::serve(far, limits, close, handler).await;
     });
     sender
 }
@@ -307,7 +308,7 @@ async fn whoever_is_no_proxy_may_be_silent_for_minutes() {
             Response::new(body)
         };
         let close = pin!(pending::<()>());
-        server::serve(far, PLAIN, budget(), None, place, close, handler).await
+        server::serve(far, limits(PLAIN, budget(), place), close, handler).await
     });
     let (mut caller, connection) = h2::client::handshake(near).await.unwrap();
     let mut connection = Box::pin(connection);
@@ -534,7 +535,7 @@ async fn a_stream_that_began_before_the_first_settings_came_goes_on() {
                 pending()
             };
             let place = Place::unlisted();
-            let _ = server::serve(far, profile, crowded, None, place, close, handler).await;
+            let _ = server::serve(far, limits(profile, crowded, place), close, handler).await;
         });
         let mut body = bodies.recv().await.unwrap();
         let mut got = 0;
@@ -602,7 +603,7 @@ async fn windows_towards_applications_stay_as_they_were_told_first() {
             Response::new(body::text(got.len().to_string()))
         };
         let place = Place::unlisted();
-        let _ = server::serve(far, PLAIN, budget(), None, place, close, handler).await;
+        let _ = server::serve(far, limits(PLAIN, budget(), place), close, handler).await;
     });
     let (mut send, connection) = h2::client::handshake(hears(near)).await.unwrap();
     tokio::spawn(connection);

@@ -49,20 +49,25 @@ const SMALL_HEAD: usize = 16 * 1024;
 /// A client has this long to take the end of a resting connection.
 const GOODBYE: Duration = Duration::from_secs(1);
 
+/// What a connection may take, and for how long.
+pub(crate) struct Limits {
+    pub(crate) builder: Builder,
+    /// After this long without a request it is closed.
+    pub(crate) patience: Option<Duration>,
+    pub(crate) budget: Arc<Budget>,
+    /// Learns what the connection is doing, and sees to slow heads.
+    pub(crate) place: Arc<Place>,
+}
+
 /// Serves until the connection ends, or until `close` asks to end it after the
-/// request in flight. A resting connection is closed after `patience`, if any.
-/// `place` learns what the connection is doing, and sees to slow heads. `refused` is told
+/// request in flight. `refused` is told
 /// the status of the answer to a head that cannot be read.
 ///
 /// # Errors
 /// Whatever ended the connection early.
-#[expect(clippy::too_many_arguments, reason = "each is of another kind")]
 pub(crate) async fn serve<I, H, F>(
     io: I,
-    mut builder: Builder,
-    patience: Option<Duration>,
-    budget: Arc<Budget>,
-    place: Arc<Place>,
+    limits: Limits,
     close: impl Future<Output = ()>,
     refused: impl Fn(StatusCode),
     handler: H,
@@ -72,6 +77,12 @@ where
     H: Fn(Request<Incoming>) -> F + Send + 'static,
     F: Future<Output = Response<Body>> + Send + 'static,
 {
+    let Limits {
+        mut builder,
+        patience,
+        budget,
+        place,
+    } = limits;
     let used = Arc::new(Use::new(budget, place));
     let waiting = Arc::clone(&used);
     watch_heads(&mut builder, move || waiting.waits());
