@@ -45,10 +45,10 @@ async fn client() -> (Sender, DuplexStream) {
     (sender, far)
 }
 
-fn limits(profile: Tuning, budget: Arc<Budget>, place: Arc<Place>) -> server::Limits {
+fn limits(profile: Tuning, place: Arc<Place>) -> server::Limits {
     server::Limits {
         profile,
-        budget,
+        budget: budget(),
         outlet: None,
         place,
     }
@@ -64,8 +64,7 @@ where
     let (sender, far) = client().await;
     tokio::spawn(async move {
         let close = pin!(pending::<()>());
-        let limits = limits(PROFILE, budget(), Place::unlisted());
-        let _ = server::serve(far, limits, close, handler).await;
+        let _ = server::serve(far, limits(PROFILE, Place::unlisted()), close, handler).await;
     });
     sender
 }
@@ -308,7 +307,7 @@ async fn whoever_is_no_proxy_may_be_silent_for_minutes() {
             Response::new(body)
         };
         let close = pin!(pending::<()>());
-        server::serve(far, limits(PLAIN, budget(), place), close, handler).await
+        server::serve(far, limits(PLAIN, place), close, handler).await
     });
     let (mut caller, connection) = h2::client::handshake(near).await.unwrap();
     let mut connection = Box::pin(connection);
@@ -534,8 +533,9 @@ async fn a_stream_that_began_before_the_first_settings_came_goes_on() {
                 asked.send(request.into_body()).unwrap();
                 pending()
             };
-            let place = Place::unlisted();
-            let _ = server::serve(far, limits(profile, crowded, place), close, handler).await;
+            let mut limits = limits(profile, Place::unlisted());
+            limits.budget = crowded;
+            let _ = server::serve(far, limits, close, handler).await;
         });
         let mut body = bodies.recv().await.unwrap();
         let mut got = 0;
@@ -602,8 +602,7 @@ async fn windows_towards_applications_stay_as_they_were_told_first() {
             let got = request.into_body().collect().await.unwrap().to_bytes();
             Response::new(body::text(got.len().to_string()))
         };
-        let place = Place::unlisted();
-        let _ = server::serve(far, limits(PLAIN, budget(), place), close, handler).await;
+        let _ = server::serve(far, limits(PLAIN, Place::unlisted()), close, handler).await;
     });
     let (mut send, connection) = h2::client::handshake(hears(near)).await.unwrap();
     tokio::spawn(connection);
