@@ -3,13 +3,15 @@
 pub(crate) mod http1;
 mod refused_head;
 
-use std::future::Future;
-use std::pin::pin;
+use std::future::{Future, Ready};
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::Either;
 use http::{Request, Response, StatusCode, Version};
 use hyper::server::conn::http1::Builder;
+use policy::reason::Reason;
 use runtime::occupancy::Place;
 use tokio::io::{AsyncRead, AsyncWrite};
 
@@ -20,7 +22,7 @@ use crate::http::incoming::IncomingBody;
 use crate::http::limits::{
     BUFFER, HEADER_BYTES, HEADER_COUNT, MESH_HEADER_BYTES, MESH_HEADER_COUNT,
 };
-use crate::http::received::{too_many_fields, unacceptable};
+use crate::http::refusal::{answer_to, refusal};
 use crate::net::abort::MayAbort;
 use crate::net::budget::Budget;
 use crate::net::coalesce::FlushHandle;
@@ -29,6 +31,9 @@ use crate::net::linger::Lingering;
 /// Longest rest between two requests on a connection from outside the pod. The
 /// pod's own application may keep its connections for as long as it likes.
 pub(crate) const IDLE_WITHIN: Duration = Duration::from_secs(3600);
+
+/// Request target, in bytes; longer ones get 414.
+const TARGET_LIMIT: usize = 8 * 1024;
 
 /// Where a connection comes from decides how patient the server is.
 #[derive(Clone, Debug)]
@@ -39,16 +44,20 @@ pub(crate) enum Profile {
     Mesh(FlushHandle),
 }
 
+/// What is known of a connection before its first byte.
+pub(crate) struct Accepted {
+    pub(crate) version: Version,
+    pub(crate) profile: Profile,
+    pub(crate) budget: Arc<Budget>,
+    pub(crate) place: Arc<Place>,
+}
+
 /// Serves one connection until it ends, or until `close` or its `place` asks to
 /// end it after what is in flight. `refused` is told the status of each answer to a
 /// request that `handler` does not get to see.
-#[expect(clippy::too_many_arguments, reason = "each is of another kind")]
 pub(crate) async fn serve<I, H, F>(
     io: I,
-    version: Version,
-    from: Profile,
-    budget: Arc<Budget>,
-    place: Arc<Place>,
+    accepted: Accepted,
     close: impl Future<Output = ()>,
     refused: impl Fn(StatusCode) + Clone + Send + 'static,
     handler: H,
@@ -57,29 +66,17 @@ pub(crate) async fn serve<I, H, F>(
     H: Fn(Request<IncomingBody>) -> F + Send + 'static,
     F: Future<Output = Response<Body>> + Send + 'static,
 {
-    let count = refused.clone();
-    let most_fields = match from {
+    let Accepted {
+        version,
+        profile,
+        budget,
+        place,
+    } = accepted;
+    let most_fields = match profile {
         Profile::Mesh(_) => MESH_HEADER_COUNT,
         Profile::OwnApplication | Profile::Network => HEADER_COUNT,
     };
-    let handler = move |request: Request<IncomingBody>| {
-        // Boxed: the handler's future has some KiB, which every future around it would
-        // hold again for each place from which it is moved.
-        let refused = too_many_fields(&request, most_fields);
-        let answer = match refused.or_else(|| unacceptable(&request)) {
-            Some(refused) => {
-                count(refused.status());
-                Err(refused)
-            }
-            None => Ok(Box::pin(handler(request))),
-        };
-        async move {
-            match answer {
-                Ok(answer) => answer.await,
-                Err(refused) => refused,
-            }
-        }
-    };
+    let handler = bounded_heads(most_fields, refused.clone(), handler);
     let asked = Arc::clone(&place);
     let mut close = pin!(async move {
         tokio::select! {
@@ -88,62 +85,105 @@ pub(crate) async fn serve<I, H, F>(
         }
     });
     if version == Version::HTTP_2 {
-        let (profile, outlet) = match from {
-            Profile::Mesh(outlet) => (MESH, Some(outlet)),
-            Profile::OwnApplication | Profile::Network => (PLAIN, None),
-        };
+        let limits = http2_limits(profile, budget, place);
         let handler = move |request: Request<_>| handler(request.map(IncomingBody::from));
         // Boxed: connections of HTTP/1.1 must not be as large as this one.
-        let serving = server::serve(io, profile, budget, outlet, place, close.as_mut(), handler);
+        let serving = server::serve(io, limits, close.as_mut(), handler);
         if let Err(error) = Box::pin(serving).await {
             tracing::debug!(%error, "an HTTP/2 connection ended early");
         }
-    } else {
-        let mut builder = Builder::new();
-        builder.auto_date_header(false).max_buf_size(BUFFER);
-        let mesh = matches!(from, Profile::Mesh(_));
-        if mesh {
-            // A peer proxy closes one direction only when it wants nothing more.
-            builder
-                .max_headers(MESH_HEADER_COUNT)
-                .max_header_size(MESH_HEADER_BYTES);
-        } else {
-            builder
-                .max_headers(HEADER_COUNT)
-                .max_header_size(HEADER_BYTES as usize)
-                .half_close(true);
-        }
-        let handler = move |request: Request<_>| handler(request.map(IncomingBody::from));
-        let patience = (!matches!(from, Profile::OwnApplication)).then_some(IDLE_WITHIN);
-        let ended = if mesh {
-            let io = Lingering::to_peer(io);
-            http1::serve(
-                io,
-                builder,
-                patience,
-                budget,
-                place,
-                close.as_mut(),
-                refused,
-                handler,
-            )
-            .await
-        } else {
-            let io = Lingering::to_client(io);
-            http1::serve(
-                io,
-                builder,
-                patience,
-                budget,
-                place,
-                close.as_mut(),
-                refused,
-                handler,
-            )
-            .await
-        };
-        if let Err(error) = ended {
-            tracing::debug!(%error, "an HTTP connection ended early");
-        }
+        return;
     }
+    let mesh = matches!(profile, Profile::Mesh(_));
+    let limits = http1_limits(&profile, budget, place);
+    let handler = move |request: Request<_>| handler(request.map(IncomingBody::from));
+    let ended = if mesh {
+        let io = Lingering::to_peer(io);
+        http1::serve(io, limits, close.as_mut(), refused, handler).await
+    } else {
+        let io = Lingering::to_client(io);
+        http1::serve(io, limits, close.as_mut(), refused, handler).await
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%error, "an HTTP connection ended early");
+    }
+}
+
+fn http2_limits(profile: Profile, budget: Arc<Budget>, place: Arc<Place>) -> server::Limits {
+    let (profile, outlet) = match profile {
+        Profile::Mesh(outlet) => (MESH, Some(outlet)),
+        Profile::OwnApplication | Profile::Network => (PLAIN, None),
+    };
+    server::Limits {
+        profile,
+        budget,
+        outlet,
+        place,
+    }
+}
+
+fn http1_limits(profile: &Profile, budget: Arc<Budget>, place: Arc<Place>) -> http1::Limits {
+    let mut builder = Builder::new();
+    builder.auto_date_header(false).max_buf_size(BUFFER);
+    if matches!(profile, Profile::Mesh(_)) {
+        // A peer proxy closes one direction only when it wants nothing more.
+        builder
+            .max_headers(MESH_HEADER_COUNT)
+            .max_header_size(MESH_HEADER_BYTES);
+    } else {
+        builder
+            .max_headers(HEADER_COUNT)
+            .max_header_size(HEADER_BYTES as usize)
+            .half_close(true);
+    }
+    http1::Limits {
+        builder,
+        patience: (!matches!(profile, Profile::OwnApplication)).then_some(IDLE_WITHIN),
+        budget,
+        place,
+    }
+}
+
+/// `handler` for requests whose head a server would read; others are answered here.
+fn bounded_heads<H, F>(
+    most_fields: usize,
+    refused: impl Fn(StatusCode) + Send + 'static,
+    handler: H,
+) -> impl Fn(Request<IncomingBody>) -> Either<Ready<Response<Body>>, Pin<Box<F>>> + Send + 'static
+where
+    H: Fn(Request<IncomingBody>) -> F + Send + 'static,
+    F: Future<Output = Response<Body>> + Send + 'static,
+{
+    move |request| match too_long(&request).or_else(|| too_many(&request, most_fields)) {
+        Some(response) => {
+            refused(response.status());
+            Either::Left(std::future::ready(response))
+        }
+        // Boxed: the handler's future has some KiB, which every future around it would
+        // hold again for each place from which it is moved.
+        None => Either::Right(Box::pin(handler(request))),
+    }
+}
+
+/// The answer to a request with more than `most` fields. HTTP/1.1 bounds them as it reads;
+/// `h2` bounds bytes only, and a field may be one byte on the wire.
+fn too_many(request: &Request<IncomingBody>, most: usize) -> Option<Response<Body>> {
+    (request.headers().len() > most).then(|| {
+        let detail = "more than 100 header fields";
+        let mut response = refusal(Reason::BadRequest, detail, false);
+        *response.status_mut() = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
+        answer_to(request.method(), response)
+    })
+}
+
+/// The answer to a request whose target no server would read. Heads that are too long as
+/// a whole are refused before anybody sees a request.
+fn too_long(request: &Request<IncomingBody>) -> Option<Response<Body>> {
+    let target = request.uri().path_and_query()?;
+    (target.as_str().len() > TARGET_LIMIT).then(|| {
+        let detail = "the request target is too long";
+        let mut response = refusal(Reason::BadRequest, detail, false);
+        *response.status_mut() = StatusCode::URI_TOO_LONG;
+        answer_to(request.method(), response)
+    })
 }

@@ -9,7 +9,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{HeaderValue, Uri, header};
+use http::Uri;
 use policy::access::Verdict;
 use policy::http_match::RequestFacts;
 use policy::mode::{Enforcement, MtlsMode};
@@ -127,7 +127,7 @@ impl Connection {
 
     pub(super) fn identified(&self, snapshot: &Snapshot) -> Result<(), Failure> {
         if self.needs_identity(snapshot) {
-            return Err(Failure::verdict(
+            return Err(Failure::refused(
                 Reason::NoIdentity,
                 "plaintext is not accepted here",
             ));
@@ -155,13 +155,6 @@ impl Connection {
 
     /// Decides, on the path that will be forwarded and on no other.
     pub(super) fn authorise(&self, parts: &mut http::request::Parts) -> Result<(), Failure> {
-        if let Some(authority) = parts.uri.authority()
-            && let Ok(host) = HeaderValue::from_str(authority.as_str())
-        {
-            // Rules may name the host, whatever the version of HTTP; a target
-            // with an authority beats the header.
-            parts.headers.insert(header::HOST, host);
-        }
         let snapshot = self.proxy.state.snapshot();
         let normal = policy::path::normalise(parts.uri.path());
         let path = self.judged_path(&snapshot, parts, &normal)?;
@@ -176,7 +169,7 @@ impl Connection {
             _ => return Ok(()),
         };
         parts.uri = with_path(&parts.uri, forwarded)
-            .ok_or_else(|| Failure::verdict(Reason::BadRequest, "the path cannot be sent on"))?;
+            .ok_or_else(|| Failure::refused(Reason::BadRequest, "the path cannot be sent on"))?;
         Ok(())
     }
 
@@ -195,7 +188,7 @@ impl Connection {
         match normal {
             Ok(normal) => Ok(normal),
             Err(error) if self.judges_paths(snapshot) => {
-                Err(Failure::verdict(Reason::BadRequest, error.to_string()))
+                Err(Failure::refused(Reason::BadRequest, error.to_string()))
             }
             Err(_) => Ok(parts.uri.path()),
         }
@@ -229,7 +222,7 @@ fn refused_by(verdict: &Verdict<'_>) -> Result<(), Failure> {
         return Ok(());
     }
     let reason = verdict.reason.unwrap_or(Reason::NotAllowed);
-    Err(Failure::verdict(
+    Err(Failure::refused(
         reason,
         "no TrafficTarget allows this call",
     ))

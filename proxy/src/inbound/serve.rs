@@ -6,11 +6,12 @@ use http::{Request, Version};
 use runtime::occupancy::Place;
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use crate::http::headers;
 use crate::http::incoming::IncomingBody;
-use crate::http::server::{Profile, serve as serve_http};
+use crate::http::received::Upgrades;
+use crate::http::server::{Accepted, Profile, serve as serve_http};
 use crate::inbound::connection::Connection;
 use crate::inbound::detect::Spoken;
+use crate::mesh::protocol::AppHttp;
 use crate::net::abort::MayAbort;
 use crate::net::chunk::ChunkIo;
 use crate::net::prefixed::Prefixed;
@@ -22,13 +23,10 @@ impl Connection {
     where
         S: AsyncRead + AsyncWrite + MayAbort + Unpin + Send + 'static,
     {
-        let http2 = version == Version::HTTP_2;
+        let speak = AppHttp::of(version);
         let budget = Arc::clone(&self.proxy.budget);
-        self.proxy.count_connection(
-            Direction::inbound,
-            if http2 { "http2" } else { "http1" },
-            self.security(),
-        );
+        self.proxy
+            .count_connection(Direction::inbound, speak.label(), self.security());
         let close = {
             let connection = Arc::clone(&self);
             async move {
@@ -44,25 +42,15 @@ impl Connection {
         };
         let handler = move |request: Request<IncomingBody>| {
             let connection = Arc::clone(&self);
-            async move {
-                let (parts, body) = request.into_parts();
-                let upgrade = headers::upgrade_of(&parts);
-                let request = Request::from_parts(parts, body);
-                connection.handle_request(request, http2, upgrade).await
-            }
+            connection.handle_request(request, speak, Upgrades::Own)
         };
-        let place = Arc::clone(place);
-        serve_http(
-            stream,
+        let accepted = Accepted {
             version,
-            Profile::Network,
+            profile: Profile::Network,
             budget,
-            place,
-            close,
-            refused,
-            handler,
-        )
-        .await;
+            place: Arc::clone(place),
+        };
+        serve_http(stream, accepted, close, refused, handler).await;
     }
 
     /// Serves a connection or tunnel once it is known what it speaks.

@@ -10,10 +10,9 @@ use runtime::occupancy::Place;
 use tokio::net::TcpStream;
 
 use crate::failure::Failure;
-use crate::http::grpc::is_grpc;
 use crate::http::incoming::IncomingBody;
-use crate::http::refusal::{answer_to, refusal};
-use crate::http::server::{Profile, serve as serve_http};
+use crate::http::received::{Received, Upgrades};
+use crate::http::server::{Accepted, Profile, serve as serve_http};
 use crate::net::connect::CONNECT_TIMEOUT_EXTERNAL;
 use crate::net::prefixed::Prefixed;
 use crate::net::sniff::{DETECT_WITHIN, Seen, sniff};
@@ -53,26 +52,25 @@ pub(crate) async fn unknown(
     };
     let budget = Arc::clone(&proxy.budget);
     let handler = |request: Request<IncomingBody>| {
-        let grpc = is_grpc(request.headers());
-        let refused = refusal(
-            Reason::UnknownDestination,
-            "the mesh does not know this address yet",
-            grpc,
-        );
-        std::future::ready(answer_to(request.method(), refused))
+        let response = match Received::new(request, Upgrades::Own) {
+            Ok(received) => {
+                let detail = "the mesh does not know this address yet";
+                Failure::not_sent(Reason::UnknownDestination, detail)
+                    .response_to(&received.parts.method, received.grpc)
+            }
+            Err(rejected) => rejected.response(),
+        };
+        std::future::ready(response)
     };
-    serve_http(
-        stream,
+    let accepted = Accepted {
         version,
-        Profile::OwnApplication,
+        profile: Profile::OwnApplication,
         budget,
         place,
-        std::future::pending(),
-        // As what the handler refuses: the address is of no Service that could be named.
-        |_| {},
-        handler,
-    )
-    .await;
+    };
+    // As what the handler refuses: the address is of no Service that could be named.
+    let refused = |_| {};
+    serve_http(stream, accepted, std::future::pending(), refused, handler).await;
 }
 
 /// Relays to an address outside the mesh as if no proxy were there, until that is
@@ -102,7 +100,7 @@ pub(crate) async fn pass_through(
         },
         Err(error) => {
             connect::reset(&stream);
-            call.refused(&Failure::unsent(Reason::ConnectFailed, error.to_string()));
+            call.refused(&Failure::not_sent(Reason::ConnectFailed, error.to_string()));
         }
     }
 }

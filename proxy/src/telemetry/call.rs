@@ -236,9 +236,9 @@ impl Call {
     /// The caller got an answer that this proxy made.
     pub(crate) fn failed(self, failure: &Failure) {
         self.count(
-            failure.reason.status(),
+            failure.reason().status(),
             None,
-            Some(failure.reason.as_str()),
+            Some(failure.reason().as_str()),
             None,
             0,
         );
@@ -360,7 +360,7 @@ impl Call {
 
     /// An opaque connection that was not served.
     pub(crate) fn refused(self, failure: &Failure) {
-        self.count_tcp(failure.reason.as_str(), Copied::default());
+        self.count_tcp(failure.reason().as_str(), Copied::default());
     }
 
     /// An opaque connection that was served, and has ended.

@@ -1,0 +1,130 @@
+//! Passes the application's answer on, and counts when its body has ended.
+
+use std::sync::Arc;
+
+use http::response::Parts;
+use http::{HeaderValue, Response, StatusCode, Version, header};
+use http_body_util::BodyExt;
+
+use crate::failure::Failure;
+use crate::http::body::{self, Body};
+use crate::http::client::exchange::UpstreamResponse;
+use crate::http::headers;
+use crate::http::http2::server::Accept;
+use crate::http::upgrade::Side;
+use crate::http::watched::{BodyEnd, Watched};
+use crate::inbound::connection::Connection;
+use crate::inbound::reauthorize::Revocable;
+use crate::mesh::protocol::{Asked, PeerResponse};
+use crate::net::chunk::ChunkIo;
+use crate::net::relay;
+use crate::telemetry::call::{Call, Ended};
+
+/// The two sides of an upgraded connection, before they carry the other protocol.
+struct Upgraded {
+    caller: Side,
+    server: Side,
+    /// What the application switched to.
+    to: Option<HeaderValue>,
+}
+
+impl Connection {
+    /// Passes the answer to the request `asked` on. `caller_side` is there where the
+    /// request may switch protocols.
+    pub(super) async fn respond(
+        self: Arc<Self>,
+        answer: UpstreamResponse,
+        call: Call,
+        asked: http::request::Parts,
+        caller_side: Option<Side>,
+    ) -> Response<Body> {
+        let UpstreamResponse {
+            mut response,
+            place,
+            ..
+        } = answer;
+        let switches = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+        if switches && !headers::may_switch(response.headers().get_all(header::UPGRADE)) {
+            let failure = Failure::lost("the application switched to HTTP on the connection");
+            call.failed(&failure);
+            return failure.response(false);
+        }
+        let to = response.headers().get(header::UPGRADE).cloned();
+        let server = Side::of_answer(&mut response);
+        let (mut parts, incoming) = response.into_parts();
+        self.clean_answer(&mut parts);
+        let ended = call.head(Ended::new(&parts, None));
+        let by_mesh = matches!(caller_side, Some(Side::Mesh(_)));
+        if let (true, Some(caller)) = (switches, caller_side) {
+            let upgraded = Upgraded { caller, server, to };
+            return self.switch(parts, upgraded, asked, (call, ended));
+        }
+        if by_mesh {
+            parts = PeerResponse::Answered(parts).encode(Asked::Upgrade);
+        }
+        let watched = Watched::begun(incoming, move |end, bytes, trailers| {
+            drop(place);
+            call.done(ended, end, bytes, trailers);
+        })
+        .await;
+        let body = Revocable {
+            inner: watched,
+            connection: self,
+            asked: Some(asked),
+            frames: 0,
+            over: None,
+        };
+        Response::from_parts(parts, body.boxed_unsync())
+    }
+
+    fn clean_answer(&self, parts: &mut Parts) {
+        headers::strip_hop_by_hop(&mut parts.headers);
+        headers::strip_ours(&mut parts.headers);
+        if self.peer.is_some() {
+            // What the application spoke says nothing of the way to the peer, and
+            // not every way has a place for its phrase.
+            parts.version = Version::HTTP_11;
+            parts.extensions.remove::<hyper::ext::ReasonPhrase>();
+        }
+    }
+
+    /// Answers that the connection carries another protocol from now on, and relays it
+    /// for as long as the request `asked` is allowed.
+    fn switch(
+        self: Arc<Self>,
+        mut parts: Parts,
+        upgraded: Upgraded,
+        asked: http::request::Parts,
+        (call, ended): (Call, Ended),
+    ) -> Response<Body> {
+        let Upgraded { caller, server, to } = upgraded;
+        let (accept, out) = Accept::new();
+        if matches!(caller, Side::Mesh(_)) {
+            parts = PeerResponse::Switched { to, parts }.encode(Asked::Upgrade);
+            parts.extensions.insert(accept);
+        } else {
+            if let Some(to) = to {
+                parts.headers.insert(header::UPGRADE, to);
+            }
+            let upgrade = HeaderValue::from_static("upgrade");
+            parts.headers.insert(header::CONNECTION, upgrade);
+        }
+        #[expect(clippy::disallowed_methods, reason = "one upgraded connection")]
+        tokio::spawn(async move {
+            let sides = tokio::join!(caller.opened(out), server.switched());
+            let (Some(mut client), Some(mut server)) = sides else {
+                return call.done(ended, BodyEnd::Failed, 0, None);
+            };
+            let bytes = tokio::select! {
+                (copied, _) = relay::relay(&mut client, &mut server, &self.proxy.budget) => copied.received,
+                () = self.revoked_request(&asked) => {
+                    client.abort();
+                    server.abort();
+                    0
+                }
+            };
+            call.done(ended, BodyEnd::Complete, bytes, None);
+        });
+        Response::from_parts(parts, body::empty())
+    }
+}
