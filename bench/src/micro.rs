@@ -43,7 +43,7 @@ pub(crate) fn all() -> Result<Vec<Timing>> {
                 black_box(
                     access
                         .decide_http(Caller::mesh(&caller), 8080, &facts)
-                        .allowed,
+                        .is_allowed(),
                 );
             },
         ));
@@ -62,7 +62,7 @@ pub(crate) fn all() -> Result<Vec<Timing>> {
                 black_box(
                     access
                         .decide_http(Caller::mesh(&caller), 8080, &facts)
-                        .allowed,
+                        .is_allowed(),
                 );
             },
         ));

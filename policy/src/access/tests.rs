@@ -47,15 +47,17 @@ fn ask<'a>(access: &'a Access, who: &str, port: u16, method: &Method, path: &str
 }
 
 fn allowed(access: &Access, who: &str, port: u16, method: &Method, path: &str) -> bool {
-    ask(access, who, port, method, path).allowed
+    ask(access, who, port, method, path).is_allowed()
 }
 
 fn tcp(access: &Access, who: &str, port: u16) -> bool {
-    access.decide_tcp(Caller::mesh(&id(who)), port).allowed
+    access.decide_tcp(Caller::mesh(&id(who)), port).is_allowed()
 }
 
 fn unread(access: &Access, who: &str, port: u16) -> bool {
-    access.decide_unread(Caller::mesh(&id(who)), port).allowed
+    access
+        .decide_unread(Caller::mesh(&id(who)), port)
+        .is_allowed()
 }
 
 #[test]
@@ -184,12 +186,12 @@ fn a_pod_is_admitted_by_the_uid_in_its_certificate_and_by_nothing_else() {
     let may = |pod: Option<&str>| {
         access
             .decide_tcp(Caller::Mesh { id: &web, pod }, 80)
-            .allowed
+            .is_allowed()
     };
     assert!(may(Some("a")) && may(Some("b")) && may(Some("c")));
     assert!(!may(Some("d")) && !may(Some("")) && !may(Some("B")));
     assert!(!may(None), "a certificate that names no pod");
-    assert!(!access.decide_tcp(Caller::Outside, 80).allowed);
+    assert!(!access.decide_tcp(Caller::Outside, 80).is_allowed());
     let nobody = enforced(vec![Rule {
         sources: vec![Source::pods([] as [&str; 0])],
         ports: Some(Ports::Any),
@@ -199,7 +201,7 @@ fn a_pod_is_admitted_by_the_uid_in_its_certificate_and_by_nothing_else() {
         id: &web,
         pod: Some("a"),
     };
-    assert!(!nobody.decide_tcp(caller, 80).allowed);
+    assert!(!nobody.decide_tcp(caller, 80).is_allowed());
 }
 
 #[test]
@@ -359,22 +361,23 @@ fn a_verdict_names_the_rule_that_allows_and_the_reason_to_refuse() {
         },
     ]);
     let yes = ask(&access, "s", 80, &Method::GET, "/");
-    assert_eq!((yes.by, yes.reason), (Some(&access.rules[1].origin), None));
+    let by = Some(&access.rules[1].origin);
+    assert_eq!((yes, yes.by()), (Verdict::Allow { by }, by));
+    let refused = |reason| Verdict::Refuse { reason, by: None };
     let no = ask(&access, "t", 80, &Method::GET, "/");
-    assert_eq!(
-        (no.allowed, no.by, no.reason),
-        (false, None, Some(Reason::NotAllowed))
-    );
+    assert_eq!((no, no.by()), (refused(Reason::NotAllowed), None));
     let outside = ask(&access, "", 80, &Method::GET, "/");
-    assert_eq!(
-        (outside.allowed, outside.reason),
-        (false, Some(Reason::NoIdentity))
-    );
+    assert_eq!(outside, refused(Reason::NoIdentity));
 }
 
 #[test]
 fn audit_and_open_refuse_nothing_but_say_what_deny_would_do() {
-    for enforcement in [Enforcement::Audit, Enforcement::Open] {
+    let reason = Reason::NotAllowed;
+    for (enforcement, said) in [
+        (Enforcement::Audit, Verdict::Audit { reason }),
+        // Nothing is judged: what would be refused is what no rule is named for.
+        (Enforcement::Open, Verdict::Allow { by: None }),
+    ] {
         let access = Access {
             enforcement,
             rules: vec![Rule {
@@ -383,14 +386,11 @@ fn audit_and_open_refuse_nothing_but_say_what_deny_would_do() {
             }],
         };
         let would = ask(&access, "t", 80, &Method::GET, "/");
-        assert_eq!((would.allowed, would.would_allow), (true, false));
-        assert_eq!((would.by, would.reason), (None, Some(Reason::NotAllowed)));
+        assert_eq!((would, would.is_allowed()), (said, true));
         let really = ask(&access, "s", 80, &Method::GET, "/");
-        assert_eq!(
-            (really.allowed, really.would_allow, really.reason),
-            (true, true, None)
-        );
-        assert!(access.decide_tcp(Caller::Outside, 81).allowed);
+        let by = Some(&access.rules[0].origin);
+        assert_eq!((really, really.is_allowed()), (Verdict::Allow { by }, true));
+        assert!(access.decide_tcp(Caller::Outside, 81).is_allowed());
     }
 }
 
@@ -619,10 +619,11 @@ proptest! {
         let rules: Vec<_> = targets.iter().enumerate().map(|(i, plain)| as_rule(i, plain)).collect();
         let access = enforced(rules);
         let verdict = decide(&access, &call);
-        prop_assert_eq!(verdict.allowed, plainly_allowed(&targets, &call));
-        prop_assert_eq!(verdict.allowed, verdict.would_allow);
-        prop_assert_eq!(verdict.by.is_some(), verdict.would_allow);
-        prop_assert_eq!(verdict.reason.is_none(), verdict.would_allow);
+        let allowed = plainly_allowed(&targets, &call);
+        prop_assert_eq!(verdict.is_allowed(), allowed);
+        prop_assert_eq!(verdict.by().is_some(), allowed);
+        let refused = matches!(verdict, Verdict::Refuse { .. });
+        prop_assert_eq!(refused, !allowed, "nothing between the two is enforced");
     }
 
     #[test]
@@ -631,10 +632,10 @@ proptest! {
         call in a_call(),
     ) {
         let mut rules: Vec<_> = targets.iter().enumerate().map(|(i, plain)| as_rule(i, plain)).collect();
-        let all = decide(&enforced(rules.clone()), &call).allowed;
+        let all = decide(&enforced(rules.clone()), &call).is_allowed();
         rules.reverse();
-        prop_assert_eq!(decide(&enforced(rules.clone()), &call).allowed, all);
+        prop_assert_eq!(decide(&enforced(rules.clone()), &call).is_allowed(), all);
         rules.pop();
-        prop_assert!(all || !decide(&enforced(rules), &call).allowed);
+        prop_assert!(all || !decide(&enforced(rules), &call).is_allowed());
     }
 }

@@ -22,7 +22,14 @@ use crate::failure::Failure;
 use crate::http::server::IDLE_WITHIN;
 use crate::inbound::connection::Connection;
 use crate::net::sniff::{DETECT_WITHIN, Seen, sniff_leniently, sniff_strictly};
+use crate::telemetry::call::Call;
 use crate::telemetry::labels::{AuditLabels, Direction};
+
+/// Plaintext where none is accepted, whatever the rules say.
+const WITHOUT_IDENTITY: Verdict<'static> = Verdict::Refuse {
+    reason: Reason::NoIdentity,
+    by: None,
+};
 
 /// What a caller may say on a port.
 #[derive(Clone, Copy, Debug)]
@@ -54,7 +61,7 @@ impl Connection {
         if declared.is_opaque() {
             return Expected::Bytes;
         }
-        if !declared.is_http() && self.bytes_pass(&snapshot).is_ok() {
+        if !declared.is_http() && self.judge_bytes(&snapshot).is_allowed() {
             return Expected::Either;
         }
         let (declared, port) = (declared.is_http(), self.local.port());
@@ -65,8 +72,7 @@ impl Connection {
         // Clients open connections ahead of their first request. One that waits for the
         // server to speak is told by the end of its connection that it never will.
         let welcome = declared
-            || self.identified(&snapshot).is_ok()
-                && snapshot.access.may_request(self.caller(), port);
+            || !self.needs_identity(&snapshot) && snapshot.access.may_request(self.caller(), port);
         Expected::Http {
             declared,
             silence: if welcome { IDLE_WITHIN } else { DETECT_WITHIN },
@@ -91,24 +97,23 @@ impl Connection {
     /// May this caller use the port for opaque bytes, as of now? Counts for audit.
     pub(super) fn admits_tcp(&self) -> Result<(), Failure> {
         let snapshot = self.proxy.state.snapshot();
-        self.audit(&snapshot, &self.bytes_verdict(&snapshot));
-        self.bytes_pass(&snapshot)
+        let verdict = self.judge_bytes(&snapshot);
+        self.audit(&verdict);
+        self.enforce(&snapshot, &verdict)
     }
 
     pub(super) fn judge_tcp(&self) -> Result<(), Failure> {
-        self.bytes_pass(&self.proxy.state.snapshot())
-    }
-
-    fn bytes_pass(&self, snapshot: &Snapshot) -> Result<(), Failure> {
-        self.identified(snapshot)?;
-        refused_by(&self.bytes_verdict(snapshot))
+        let snapshot = self.proxy.state.snapshot();
+        self.enforce(&snapshot, &self.judge_bytes(&snapshot))
     }
 
     /// On a port that is declared to carry no HTTP, rules about HTTP say nothing. On
     /// any other they are not satisfied by bytes that were not read as HTTP.
-    fn bytes_verdict<'a>(&self, snapshot: &'a Snapshot) -> Verdict<'a> {
+    fn judge_bytes<'a>(&self, snapshot: &'a Snapshot) -> Verdict<'a> {
         let (access, port) = (&snapshot.access, self.local.port());
-        if self.declared(snapshot).is_opaque() {
+        if self.needs_identity(snapshot) {
+            WITHOUT_IDENTITY
+        } else if self.declared(snapshot).is_opaque() {
             access.decide_tcp(self.caller(), port)
         } else {
             access.decide_unread(self.caller(), port)
@@ -125,19 +130,21 @@ impl Connection {
         !self.declared(&self.proxy.state.snapshot()).is_opaque()
     }
 
-    pub(super) fn identified(&self, snapshot: &Snapshot) -> Result<(), Failure> {
-        if self.needs_identity(snapshot) {
-            return Err(Failure::verdict(
-                Reason::NoIdentity,
-                "plaintext is not accepted here",
-            ));
-        }
-        Ok(())
+    /// What a verdict means for the caller.
+    fn enforce(&self, snapshot: &Snapshot, verdict: &Verdict<'_>) -> Result<(), Failure> {
+        let Verdict::Refuse { reason, .. } = verdict else {
+            return Ok(());
+        };
+        let detail = if self.needs_identity(snapshot) {
+            "plaintext is not accepted here"
+        } else {
+            "no TrafficTarget allows this call"
+        };
+        Err(Failure::verdict(*reason, detail))
     }
 
-    fn audit(&self, snapshot: &Snapshot, verdict: &Verdict<'_>) {
-        let audit = snapshot.access.enforcement == Enforcement::Audit;
-        if audit && verdict.allowed && !verdict.would_allow {
+    fn audit(&self, verdict: &Verdict<'_>) {
+        if let Verdict::Audit { .. } = verdict {
             let labels = AuditLabels {
                 direction: Direction::inbound,
                 peer: Arc::clone(&self.label),
@@ -153,8 +160,13 @@ impl Connection {
         }
     }
 
-    /// Decides, on the path that will be forwarded and on no other.
-    pub(super) fn authorise(&self, parts: &mut http::request::Parts) -> Result<(), Failure> {
+    /// Decides, on the path that will be forwarded and on no other. The call is told
+    /// what decided.
+    pub(super) fn authorise(
+        &self,
+        parts: &mut http::request::Parts,
+        call: &mut Call,
+    ) -> Result<(), Failure> {
         if let Some(authority) = parts.uri.authority()
             && let Ok(host) = HeaderValue::from_str(authority.as_str())
         {
@@ -165,10 +177,10 @@ impl Connection {
         let snapshot = self.proxy.state.snapshot();
         let normal = policy::path::normalise(parts.uri.path());
         let path = self.judged_path(&snapshot, parts, &normal)?;
-        let verdict = self.request_verdict(&snapshot, parts, path);
-        self.audit(&snapshot, &verdict);
-        self.identified(&snapshot)
-            .and_then(|()| refused_by(&verdict))
+        let verdict = self.judge_request(&snapshot, parts, path);
+        self.audit(&verdict);
+        call.decided_by(verdict.by());
+        self.enforce(&snapshot, &verdict)
             .map_err(|failure| failure.told_to(&self.label))?;
         let forwarded = match &normal {
             // Audit judges the same path, and changes nothing.
@@ -201,12 +213,15 @@ impl Connection {
         }
     }
 
-    pub(super) fn request_verdict<'a>(
+    pub(super) fn judge_request<'a>(
         &self,
         snapshot: &'a Snapshot,
         parts: &http::request::Parts,
         path: &str,
     ) -> Verdict<'a> {
+        if self.needs_identity(snapshot) {
+            return WITHOUT_IDENTITY;
+        }
         let facts = RequestFacts {
             method: &parts.method,
             path,
@@ -222,17 +237,6 @@ impl Connection {
 /// Audit refuses nothing, this neither.
 fn has_http_rules(snapshot: &Snapshot, port: u16) -> bool {
     snapshot.access.enforcement == Enforcement::Enforce && snapshot.access.has_http_rule(port)
-}
-
-fn refused_by(verdict: &Verdict<'_>) -> Result<(), Failure> {
-    if verdict.allowed {
-        return Ok(());
-    }
-    let reason = verdict.reason.unwrap_or(Reason::NotAllowed);
-    Err(Failure::verdict(
-        reason,
-        "no TrafficTarget allows this call",
-    ))
 }
 
 fn with_path(uri: &Uri, path: &str) -> Option<Uri> {

@@ -106,10 +106,9 @@ impl Connection {
         let normal = policy::path::normalise(parts.uri.path());
         loop {
             let snapshot = self.proxy.state.snapshot();
-            let allowed = self.identified(&snapshot).is_ok()
-                && self
-                    .judged_path(&snapshot, parts, &normal)
-                    .is_ok_and(|path| self.request_verdict(&snapshot, parts, path).allowed);
+            let allowed = self
+                .judged_path(&snapshot, parts, &normal)
+                .is_ok_and(|path| self.judge_request(&snapshot, parts, path).is_allowed());
             if !allowed {
                 return;
             }

@@ -69,7 +69,7 @@ impl Connection {
         .to(Arc::default(), self.local.port(), "".into())
         .with_caller(self.pod.clone());
         call.peer(Arc::clone(&self.label), self.security());
-        if let Err(failure) = self.authorise(&mut parts) {
+        if let Err(failure) = self.authorise(&mut parts, &mut call) {
             call.failed(&failure);
             return failure.response_to(&parts.method, grpc);
         }

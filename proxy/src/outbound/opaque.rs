@@ -21,7 +21,7 @@ impl Connection {
         let route = self.route(&snapshot, None)?;
         let mut attempts = Attempts::new(&route);
         while let Some(endpoint) = attempts.next(&self.proxy.settings.own_ip) {
-            let call = Call::tcp(
+            let mut call = Call::tcp(
                 &self.proxy.telemetry,
                 Direction::outbound,
                 Arc::clone(&route.service),
@@ -29,8 +29,8 @@ impl Connection {
                 Arc::clone(&route.backend),
                 Arc::clone(&endpoint.pod),
                 Security::of(endpoint.meshed()),
-            )
-            .split_by(route.split.clone());
+            );
+            call.decided_by(route.rule.as_ref());
             match tunnel::open(&self.proxy, &endpoint, call).await {
                 Ok(tunnel) => return Ok(tunnel),
                 Err(failure) => attempts.failed(endpoint, failure),

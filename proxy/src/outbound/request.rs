@@ -88,8 +88,8 @@ pub(super) async fn handle_request(
         Arc::clone(&route.service),
         route.port,
         Arc::clone(&route.backend),
-    )
-    .split_by(route.split.clone());
+    );
+    call.decided_by(route.rule.as_ref());
     let (body, upload) = Upload::watch(incoming::incoming(incoming));
     let replay = Replay::new(body);
     let mut attempts = Attempts::new(&route);

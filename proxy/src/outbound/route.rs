@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use policy::http_match::RequestFacts;
+use policy::origin::Origin;
 use policy::reason::Reason;
 use policy::route::{Forward, choose};
 
@@ -19,8 +20,8 @@ pub(super) struct Route {
     pub(super) service: Arc<str>,
     pub(super) port: u16,
     pub(super) backend: Arc<str>,
-    /// `namespace/name` of the split that chose the backend.
-    pub(super) split: Option<Arc<str>>,
+    /// What chose the backend, where it is not the Service itself.
+    pub(super) rule: Option<Origin>,
     choice: Choice,
 }
 
@@ -72,7 +73,7 @@ impl Connection {
                     service: Arc::default(),
                     port: self.addr.port(),
                     backend: Arc::default(),
-                    split: None,
+                    rule: None,
                     choice: Choice::One(Arc::clone(&pod.endpoint)),
                 })
             }
@@ -101,7 +102,7 @@ impl Connection {
             service: Arc::clone(&service.label),
             port: service.port,
             backend: Arc::clone(&service.label),
-            split: None,
+            rule: None,
             choice,
         })
     }
@@ -128,7 +129,7 @@ impl Connection {
             service: Arc::clone(&service.label),
             port: service.port,
             backend: Arc::clone(&backend.label),
-            split: origin.map(|origin| Arc::clone(origin.label())),
+            rule: origin.cloned(),
             choice: Choice::Any(endpoints(snapshot, &backend.endpoints)),
         }))
     }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use http::{HeaderMap, Method, StatusCode, header, request, response};
+use policy::origin::Origin;
 use policy::reason::Reason;
 
 use crate::failure::Failure;
@@ -41,8 +42,8 @@ pub(crate) struct Call {
     peer: Arc<str>,
     /// Uid of the calling pod.
     caller: Option<Arc<str>>,
-    /// `namespace/name` of the split that chose the backend.
-    split: Option<Arc<str>>,
+    /// What decided about the call, where somebody will ask.
+    rule: Option<Origin>,
     security: Security,
     started: Instant,
     logged: Option<Logged>,
@@ -110,7 +111,7 @@ impl Call {
             backend: Arc::default(),
             peer: Arc::default(),
             caller: None,
-            split: None,
+            rule: None,
             security: Security::plaintext,
             started,
             logged,
@@ -153,7 +154,7 @@ impl Call {
             backend,
             peer,
             caller: None,
-            split: None,
+            rule: None,
             security,
             started,
             logged: None,
@@ -178,11 +179,12 @@ impl Call {
         self
     }
 
-    /// Which split sent the call to its backend.
-    #[must_use]
-    pub(crate) fn split_by(mut self, split: Option<Arc<str>>) -> Self {
-        self.split = split;
-        self
+    /// What chose the backend of the call, or allowed or refused it. Reports name the
+    /// first, the access log names both.
+    pub(crate) fn decided_by(&mut self, rule: Option<&Origin>) {
+        if self.direction == Direction::outbound || self.logged.is_some() {
+            self.rule = rule.cloned();
+        }
     }
 
     /// The port as it is counted; `served` when the other end itself has answered.
@@ -213,7 +215,10 @@ impl Call {
             service: Arc::clone(&self.service),
             port: port.number(),
             backend: Arc::clone(&self.backend),
-            split: self.split.clone(),
+            split: match (self.direction, &self.rule) {
+                (Direction::outbound, Some(split)) => Some(Arc::clone(split.label())),
+                _ => None,
+            },
         };
         self.telemetry.reports.count(edge, outcome);
     }
@@ -338,8 +343,21 @@ impl Call {
     }
 
     fn log(&self, status: u16, reason: &str, latency: Duration, bytes: u64) {
-        let Some(logged) = &self.logged else { return };
-        access_log::write(&access_log::Line {
+        if let Some(line) = self.line(status, reason, latency, bytes) {
+            access_log::write(&line);
+        }
+    }
+
+    /// What the access log says of it, where there is one.
+    fn line<'a>(
+        &'a self,
+        status: u16,
+        reason: &'a str,
+        latency: Duration,
+        bytes: u64,
+    ) -> Option<access_log::Line<'a>> {
+        let logged = self.logged.as_ref()?;
+        Some(access_log::Line {
             direction: match self.direction {
                 Direction::inbound => "inbound",
                 Direction::outbound => "outbound",
@@ -352,10 +370,11 @@ impl Call {
             service: &self.service,
             backend: &self.backend,
             peer: &self.peer,
+            rule: self.rule.as_ref(),
             trace: logged.trace.as_deref(),
             latency,
             bytes,
-        });
+        })
     }
 
     /// An opaque connection that was not served.
@@ -410,6 +429,44 @@ impl Drop for Call {
     fn drop(&mut self) {
         if self.awaited {
             self.cancelled();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::Request;
+    use prometheus_client::registry::Registry;
+
+    use super::*;
+    use crate::telemetry::metrics::Metrics;
+
+    /// A call of which `rule` decides.
+    fn decided(direction: Direction, access_log: bool, rule: &Origin) -> Call {
+        let metrics = Metrics::register(&mut Registry::default());
+        let telemetry = Arc::new(Telemetry::new(metrics, access_log));
+        let (parts, ()) = Request::new(()).into_parts();
+        let mut call = Call::http(&telemetry, direction, &parts, Instant::now(), None);
+        call.decided_by(Some(rule));
+        call
+    }
+
+    #[test]
+    fn the_access_log_names_what_decided_on_either_side() {
+        for (direction, kind) in [
+            (Direction::inbound, "TrafficTarget"),
+            (Direction::outbound, "TrafficSplit"),
+        ] {
+            let rule = Origin::new(kind, "shop", "web");
+            let call = decided(direction, true, &rule);
+            let line = call.line(200, "", Duration::ZERO, 0).unwrap();
+            assert_eq!(line.rule, Some(&rule));
+            let silent = decided(direction, false, &rule);
+            assert!(silent.line(200, "", Duration::ZERO, 0).is_none());
+            // Reports need what chose a backend, with a log and without; nobody asks for
+            // what allowed a call when nothing is logged.
+            let kept = direction == Direction::outbound;
+            assert_eq!(silent.rule.is_some(), kept);
         }
     }
 }
