@@ -2,24 +2,54 @@
 //! label and the right to try elsewhere are all read from here. `http::refusal` makes the
 //! answer.
 //!
+//! The four variants are the four answers to one question: how far did it get? What may
+//! follow is read from the variant alone, so no caller can claim both that a request may
+//! be sent again and that an application may have seen it.
+//!
 //! Imports nothing of this crate.
 
+use std::borrow::Cow;
+
+use policy::origin::Origin;
 use policy::reason::Reason;
+
+/// For logs and for the caller; holds no header values.
+pub(crate) type Detail = Cow<'static, str>;
+
+/// New connections to the same endpoint that one request may need, because the one in
+/// use ended just then.
+pub(crate) const RENEWALS: usize = 2;
 
 /// What went wrong, and whether the application can have seen the request.
 #[derive(Clone, Debug, thiserror::Error)]
-#[error("{}: {detail}", reason.as_str())]
-pub struct Failure {
-    pub reason: Reason,
-    /// For logs and for the caller; holds no header values.
-    pub detail: String,
-    /// True only when it is proven that no application saw any of it.
-    pub never_reached: bool,
-    /// True when a connection was at its end, not its endpoint: another
-    /// connection to the same endpoint may do.
-    pub stale: bool,
-    /// How the other end reset the stream of the request, where it did.
-    pub reset: Option<StreamReset>,
+#[error("{}: {}", self.reason().as_str(), self.detail())]
+pub enum Failure {
+    /// It is proven that no application saw any of it.
+    NotSent { reason: Reason, detail: Detail },
+    /// A connection was at its end, not its endpoint, before it took the request.
+    ConnectionClosed { detail: Detail },
+    /// An application may have seen it.
+    Lost {
+        detail: Detail,
+        /// How the other end reset the stream of the request, where it did.
+        reset: Option<StreamReset>,
+    },
+    /// Whoever was asked said no, because of the object `by` if one decided that: no
+    /// other endpoint would differ.
+    Refused {
+        reason: Reason,
+        by: Option<Origin>,
+        detail: Detail,
+    },
+}
+
+/// Where the request may go after a failure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// By another connection, at most [`RENEWALS`] times.
+    SameEndpoint,
+    OtherEndpoint,
+    Stop,
 }
 
 /// The code of an HTTP/2 RST_STREAM frame that the other end sent. In the extensions of
@@ -45,70 +75,97 @@ impl StreamReset {
 }
 
 impl Failure {
-    pub fn unsent(reason: Reason, detail: impl Into<String>) -> Self {
-        Self {
+    pub fn not_sent(reason: Reason, detail: impl Into<Detail>) -> Self {
+        Self::NotSent {
             reason,
             detail: detail.into(),
-            never_reached: true,
-            stale: false,
+        }
+    }
+
+    pub fn connection_closed(detail: impl Into<Detail>) -> Self {
+        Self::ConnectionClosed {
+            detail: detail.into(),
+        }
+    }
+
+    pub fn lost(detail: impl Into<Detail>) -> Self {
+        Self::Lost {
+            detail: detail.into(),
             reset: None,
         }
     }
 
-    pub fn lost(detail: impl Into<String>) -> Self {
-        Self {
-            reason: Reason::ConnectionLost,
+    pub fn refused(reason: Reason, detail: impl Into<Detail>) -> Self {
+        Self::Refused {
+            reason,
+            by: None,
             detail: detail.into(),
-            never_reached: false,
-            stale: false,
-            reset: None,
         }
     }
 
-    /// A verdict of whoever was asked: no other endpoint would differ.
-    pub fn verdict(reason: Reason, detail: impl Into<String>) -> Self {
-        Self {
-            reason,
-            detail: detail.into(),
-            never_reached: false,
-            stale: false,
-            reset: None,
+    #[must_use]
+    pub const fn reason(&self) -> Reason {
+        match self {
+            Self::NotSent { reason, .. } | Self::Refused { reason, .. } => *reason,
+            Self::ConnectionClosed { .. } => Reason::ConnectFailed,
+            Self::Lost { .. } => Reason::ConnectionLost,
+        }
+    }
+
+    #[must_use]
+    pub fn detail(&self) -> &str {
+        match self {
+            Self::NotSent { detail, .. }
+            | Self::ConnectionClosed { detail }
+            | Self::Lost { detail, .. }
+            | Self::Refused { detail, .. } => detail,
+        }
+    }
+
+    /// Where the request may go now. Anything but [`Next::Stop`] is proof that no
+    /// application saw it.
+    #[must_use]
+    pub const fn next(&self) -> Next {
+        match self {
+            Self::NotSent { .. } => Next::OtherEndpoint,
+            Self::ConnectionClosed { .. } => Next::SameEndpoint,
+            Self::Lost { .. } | Self::Refused { .. } => Next::Stop,
+        }
+    }
+
+    /// How the other end reset the stream of the request, where it did.
+    #[must_use]
+    pub const fn reset(&self) -> Option<StreamReset> {
+        match self {
+            Self::Lost { reset, .. } => *reset,
+            _ => None,
         }
     }
 
     /// With what a refused caller needs to know: who it was taken for, and where to look.
     /// It says nothing but the caller's own name.
     #[must_use]
-    pub fn told_to(mut self, caller: &str) -> Self {
-        match self.reason {
-            Reason::NotAllowed => {
-                self.detail = format!(
-                    "{}; the caller is {caller}; `kubectl get traffictarget -A` lists what is \
-                     allowed; `kubectl port-forward` to port 15190 of the called pod and /config on \
-                     localhost, which alone is answered, what is in force there",
-                    self.detail
-                );
-            }
-            Reason::NoIdentity => {
-                self.detail = format!(
-                    "{}; the caller is outside the mesh: give its pod a proxy \
-                     (label weft.dev/inject=enabled, then make the pod anew); if plaintext is \
-                     to be accepted, annotate the called namespace weft.dev/mtls=permissive, and \
-                     where calls are denied allow group system:unauthenticated in a TrafficTarget",
-                    self.detail
-                );
-            }
-            _ => {}
-        }
-        self
-    }
-
-    /// A connection that ended before it took the call.
-    pub fn stale(detail: impl Into<String>) -> Self {
-        Self {
-            stale: true,
-            ..Self::unsent(Reason::ConnectFailed, detail)
-        }
+    pub fn told_to(self, caller: &str) -> Self {
+        let Self::Refused { reason, by, detail } = self else {
+            return self;
+        };
+        let detail = match reason {
+            Reason::NotAllowed => format!(
+                "{detail}; the caller is {caller}; `kubectl get traffictarget -A` lists what is \
+                 allowed; `kubectl port-forward` to port 15190 of the called pod and /config on \
+                 localhost, which alone is answered, what is in force there"
+            )
+            .into(),
+            Reason::NoIdentity => format!(
+                "{detail}; the caller is outside the mesh: give its pod a proxy \
+                 (label weft.dev/inject=enabled, then make the pod anew); if plaintext is \
+                 to be accepted, annotate the called namespace weft.dev/mtls=permissive, and \
+                 where calls are denied allow group system:unauthenticated in a TrafficTarget"
+            )
+            .into(),
+            _ => detail,
+        };
+        Self::Refused { reason, by, detail }
     }
 }
 
@@ -119,8 +176,9 @@ mod tests {
     #[test]
     fn refused_caller_is_told_who_it_was_taken_for_and_where_to_look() {
         let caller = "spiffe://cluster.local/ns/shop/sa/web";
-        let refused = Failure::verdict(Reason::NotAllowed, "no TrafficTarget allows this call");
-        let detail = refused.told_to(caller).detail;
+        let refused = Failure::refused(Reason::NotAllowed, "no TrafficTarget allows this call");
+        let refused = refused.told_to(caller);
+        let detail = refused.detail();
         assert!(
             detail.starts_with("no TrafficTarget allows this call; the caller is spiffe://")
                 && detail.contains(caller)
@@ -128,15 +186,45 @@ mod tests {
                 && detail.contains("kubectl port-forward"),
             "{detail}"
         );
-        let outside = Failure::verdict(Reason::NoIdentity, "plaintext").told_to("outside");
+        let outside = Failure::refused(Reason::NoIdentity, "plaintext").told_to("outside");
+        let detail = outside.detail();
         assert!(
-            outside.detail.contains("weft.dev/inject=enabled")
-                && outside.detail.contains("weft.dev/mtls=permissive"),
-            "{}",
-            outside.detail
+            detail.contains("weft.dev/inject=enabled")
+                && detail.contains("weft.dev/mtls=permissive"),
+            "{detail}"
         );
         // Other failures say what they said.
-        let other = Failure::verdict(Reason::BadRequest, "x").told_to(caller);
-        assert_eq!(other.detail, "x");
+        let other = Failure::refused(Reason::BadRequest, "x").told_to(caller);
+        assert_eq!(other.detail(), "x");
+    }
+
+    #[test]
+    fn only_what_no_application_saw_may_be_sent_again() {
+        let reset = Failure::Lost {
+            detail: "reset".into(),
+            reset: Some(StreamReset(h2::Reason::CANCEL)),
+        };
+        for (failure, next, shown) in [
+            (
+                Failure::not_sent(Reason::TlsFailed, "a"),
+                Next::OtherEndpoint,
+                "tls-failed: a",
+            ),
+            (
+                Failure::connection_closed("b"),
+                Next::SameEndpoint,
+                "connect-failed: b",
+            ),
+            (Failure::lost("c"), Next::Stop, "connection-lost: c"),
+            (reset, Next::Stop, "connection-lost: reset"),
+            (
+                Failure::refused(Reason::NotAllowed, "d"),
+                Next::Stop,
+                "not-allowed: d",
+            ),
+        ] {
+            assert_eq!(failure.next(), next, "{failure}");
+            assert_eq!(failure.to_string(), shown);
+        }
     }
 }

@@ -64,7 +64,7 @@ pub async fn serve(proxy: Arc<Proxy>, stream: TcpStream, addr: SocketAddr, place
                 Arc::default(),
                 Security::plaintext,
             )
-            .refused(&Failure::unsent(Reason::NoEndpoint, reason.as_str()));
+            .refused(&Failure::not_sent(Reason::NoEndpoint, reason.clone()));
         }
         Destination::Service(name) => proxy
             .state

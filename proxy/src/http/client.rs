@@ -175,7 +175,7 @@ impl Clients {
 async fn connect_plain(addr: SocketAddr, budget: Arc<Budget>) -> Result<Sender, Failure> {
     let stream = connect::connect(addr, CONNECT_TIMEOUT)
         .await
-        .map_err(|error| Failure::unsent(Reason::ConnectFailed, format!("{addr}: {error}")))?;
+        .map_err(|error| Failure::not_sent(Reason::ConnectFailed, format!("{addr}: {error}")))?;
     handshake(stream, PLAIN, budget, None).await
 }
 

@@ -67,8 +67,8 @@ impl Failure {
     /// response of headers only, as gRPC clients expect it.
     #[must_use]
     pub fn response(&self, grpc: bool) -> Response<Body> {
-        let mut response = refusal(self.reason, &self.detail, grpc);
-        if let Some(reset) = self.reset {
+        let mut response = refusal(self.reason(), self.detail(), grpc);
+        if let Some(reset) = self.reset() {
             response.extensions_mut().insert(reset);
         }
         response

@@ -34,7 +34,7 @@ impl Upload {
         if !self.0.load(Relaxed) {
             return failure;
         }
-        Failure::verdict(
+        Failure::refused(
             Reason::BadRequest,
             "the request's body broke off or cannot be read",
         )

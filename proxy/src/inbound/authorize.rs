@@ -132,7 +132,7 @@ impl Connection {
 
     /// What a verdict means for the caller.
     fn enforce(&self, snapshot: &Snapshot, verdict: &Verdict<'_>) -> Result<(), Failure> {
-        let Verdict::Refuse { reason, .. } = verdict else {
+        let Verdict::Refuse { reason, by } = *verdict else {
             return Ok(());
         };
         let detail = if self.needs_identity(snapshot) {
@@ -140,7 +140,11 @@ impl Connection {
         } else {
             "no TrafficTarget allows this call"
         };
-        Err(Failure::verdict(*reason, detail))
+        Err(Failure::Refused {
+            reason,
+            by: by.cloned(),
+            detail: detail.into(),
+        })
     }
 
     fn audit(&self, verdict: &Verdict<'_>) {
@@ -188,7 +192,7 @@ impl Connection {
             _ => return Ok(()),
         };
         parts.uri = with_path(&parts.uri, forwarded)
-            .ok_or_else(|| Failure::verdict(Reason::BadRequest, "the path cannot be sent on"))?;
+            .ok_or_else(|| Failure::refused(Reason::BadRequest, "the path cannot be sent on"))?;
         Ok(())
     }
 
@@ -207,7 +211,7 @@ impl Connection {
         match normal {
             Ok(normal) => Ok(normal),
             Err(error) if self.judges_paths(snapshot) => {
-                Err(Failure::verdict(Reason::BadRequest, error.to_string()))
+                Err(Failure::refused(Reason::BadRequest, error.to_string()))
             }
             Err(_) => Ok(parts.uri.path()),
         }

@@ -40,7 +40,7 @@ impl Connection {
             Ok(server) => server,
             Err(error) => {
                 stream.abort();
-                return call.refused(&Failure::unsent(Reason::ConnectFailed, error.to_string()));
+                return call.refused(&Failure::not_sent(Reason::ConnectFailed, error.to_string()));
             }
         };
         self.proxy
@@ -55,7 +55,7 @@ impl Connection {
         tokio::select! {
             outcome = relay::relay(&mut stream, &mut server, &self.proxy.budget) => {
                 if let Some(found) = stream.found {
-                    call.refused(&Failure::verdict(Reason::BadRequest, found.describe()));
+                    call.refused(&Failure::refused(Reason::BadRequest, found.describe()));
                 } else {
                     call.relayed(outcome);
                 }

@@ -7,7 +7,7 @@ use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header};
 use http_body_util::BodyExt;
 use policy::reason::Reason;
 
-use crate::failure::Failure;
+use crate::failure::{Failure, Next, RENEWALS};
 use crate::http::body::Body;
 use crate::http::client::exchange::{self, UpstreamResponse};
 use crate::http::grpc::is_grpc;
@@ -29,9 +29,6 @@ use crate::net::relay;
 use crate::telemetry::call::{Call, Ended};
 use crate::telemetry::labels::Direction;
 use crate::telemetry::trace;
-
-/// New connections that one request may need, because the one in use ended just then.
-const RENEWALS: usize = 2;
 
 impl Connection {
     /// One HTTP request: authorise, forward, finish.
@@ -99,7 +96,9 @@ impl Connection {
                 };
                 match exchange::http2(clients, self.local, &self.label, &parts, body).await {
                     // The connection was at its end and took nothing; another one may do.
-                    Err(failure) if failure.stale && renewals < RENEWALS => renewals += 1,
+                    Err(failure) if failure.next() == Next::SameEndpoint && renewals < RENEWALS => {
+                        renewals += 1;
+                    }
                     sent => break sent,
                 }
             }
@@ -110,7 +109,7 @@ impl Connection {
         };
         let sent = tokio::select! {
             sent = forward => sent,
-            () = revoked => Err(Failure::verdict(Reason::NotAllowed, "the call is no longer allowed")),
+            () = revoked => Err(Failure::refused(Reason::NotAllowed, "the call is no longer allowed")),
         };
         match sent {
             Ok(answer) => self.finish(answer, call, parts, caller_side).await,
@@ -119,7 +118,7 @@ impl Connection {
                 call.failed(&failure);
                 let response = failure.response_to(&parts.method, grpc);
                 // Only a peer proxy knows what to do with the proof.
-                if failure.never_reached && self.peer.is_some() {
+                if failure.next() != Next::Stop && self.peer.is_some() {
                     unsent(response)
                 } else {
                     response

@@ -48,7 +48,7 @@ impl Connection {
         let server = match connect::connect(self.local, CONNECT_TIMEOUT).await {
             Ok(server) => Prefixed::new(server),
             Err(error) => {
-                let failure = Failure::unsent(Reason::ConnectFailed, error.to_string());
+                let failure = Failure::not_sent(Reason::ConnectFailed, error.to_string());
                 return unsent(failure.response(false));
             }
         };

@@ -94,7 +94,7 @@ async fn connect_mesh(
 /// carries the mesh headers already.
 ///
 /// # Errors
-/// `never_reached` is set when the peer proves it.
+/// [`Failure::NotSent`] when the peer proves it.
 pub(crate) async fn send_by_line(
     peer: &Peer,
     make: impl FnOnce() -> Result<Request<Body>, Failure>,
@@ -117,7 +117,7 @@ pub(crate) async fn send_by_line(
         })
         .map(Some),
         // The line was at its end, not the peer.
-        Err(failure) if failure.stale => Ok(None),
+        Err(Failure::ConnectionClosed { .. }) => Ok(None),
         Err(failure) => Err(failure),
     }
 }
@@ -125,7 +125,7 @@ pub(crate) async fn send_by_line(
 /// Sends to a peer proxy. `parts` carries the mesh headers already.
 ///
 /// # Errors
-/// `never_reached` is set when the peer proves it or nothing was sent.
+/// [`Failure::NotSent`] when the peer proves it or nothing was sent.
 pub async fn send(peer: &Peer, parts: Parts, body: Body) -> Result<UpstreamResponse, Failure> {
     told(exchange::multiplexed(&peer.shared, Request::from_parts(parts, body)).await?)
 }
@@ -135,7 +135,7 @@ fn told(answer: UpstreamResponse) -> Result<UpstreamResponse, Failure> {
     let map = answer.response.headers();
     if map.contains_key(protocol::UNSENT) {
         let reason = reason_in(map).unwrap_or(Reason::ConnectFailed);
-        return Err(Failure::unsent(
+        return Err(Failure::not_sent(
             reason,
             "the peer proxy could not reach the application",
         ));

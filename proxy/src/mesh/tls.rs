@@ -128,7 +128,7 @@ pub(crate) async fn secure(
     let addr = SocketAddr::new(ip, MESH_PORT);
     let stream = connect::connect(addr, CONNECT_TIMEOUT)
         .await
-        .map_err(|error| Failure::unsent(Reason::ConnectFailed, format!("{addr}: {error}")))?;
+        .map_err(|error| Failure::not_sent(Reason::ConnectFailed, format!("{addr}: {error}")))?;
     tune(&stream);
     let connector = tokio_rustls::TlsConnector::from(config);
     let (wide, outlet) = Coalescing::new(stream);
@@ -141,14 +141,14 @@ pub(crate) async fn secure(
     .await
     .map_err(|_| {
         tls.failed("timeout");
-        Failure::unsent(
+        Failure::not_sent(
             Reason::TlsFailed,
             format!("{addr}: the TLS handshake took too long"),
         )
     })?
     .map_err(|error| {
         tls.failed(tls_failure(&error));
-        Failure::unsent(Reason::TlsFailed, format!("{addr}: {error}"))
+        Failure::not_sent(Reason::TlsFailed, format!("{addr}: {error}"))
     })?;
     Ok((secured, outlet))
 }

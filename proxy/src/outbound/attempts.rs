@@ -6,16 +6,12 @@ use std::sync::Arc;
 use policy::reason::Reason;
 
 use crate::endpoints::endpoint::Endpoint;
-use crate::failure::Failure;
+use crate::failure::{Failure, Next, RENEWALS};
 use crate::outbound::route::Route;
 
 /// Endpoints that one call may try. The second and third are used only when it
 /// is proven that no application saw the call before.
 const ATTEMPTS: usize = 3;
-
-/// New connections to the same endpoint that one call may need, because the
-/// one in use ended just then.
-pub(crate) const RENEWALS: usize = 2;
 
 /// Which endpoint a call tries next. Another one is tried only while it is
 /// proven that no application saw the call.
@@ -54,7 +50,7 @@ impl<'a> Attempts<'a> {
     pub(super) fn into_failure(self) -> Failure {
         self.last.unwrap_or_else(|| {
             let none = format!("no endpoint of {}", self.route.backend);
-            Failure::unsent(Reason::NoEndpoint, none)
+            Failure::not_sent(Reason::NoEndpoint, none)
         })
     }
 
@@ -65,14 +61,15 @@ impl<'a> Attempts<'a> {
     }
 
     pub(super) fn failed(&mut self, endpoint: Arc<Endpoint>, failure: Failure) {
-        if failure.stale && self.renewals < RENEWALS {
+        let next = failure.next();
+        if next == Next::SameEndpoint && self.renewals < RENEWALS {
             self.renewals += 1;
             self.again = Some(endpoint);
         } else {
             endpoint.observe_failure();
             self.tried.push(endpoint.addr);
         }
-        self.over = !failure.never_reached;
+        self.over = next == Next::Stop;
         self.last = Some(failure);
     }
 }

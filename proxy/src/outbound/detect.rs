@@ -16,7 +16,7 @@ impl Connection {
         &self,
         stream: &mut Prefixed<TcpStream>,
     ) -> Result<(Protocol, Option<Tunnel>), Failure> {
-        let lost = |error: std::io::Error| Failure::unsent(Reason::BadRequest, error.to_string());
+        let lost = |error: std::io::Error| Failure::not_sent(Reason::BadRequest, error.to_string());
         let now = tokio::time::Instant::now();
         let seen = stream.look(now + SILENCE, sniff).await.map_err(lost)?;
         if seen != Seen::Unsure || stream.has_bytes() {

@@ -102,7 +102,7 @@ pub(crate) async fn pass_through(
         },
         Err(error) => {
             connect::reset(&stream);
-            call.refused(&Failure::unsent(Reason::ConnectFailed, error.to_string()));
+            call.refused(&Failure::not_sent(Reason::ConnectFailed, error.to_string()));
         }
     }
 }

@@ -77,7 +77,7 @@ impl Connection {
                     choice: Choice::One(Arc::clone(&pod.endpoint)),
                 })
             }
-            Destination::External | Destination::Refused(_) => Err(Failure::unsent(
+            Destination::External | Destination::Refused(_) => Err(Failure::not_sent(
                 Reason::UnknownDestination,
                 "the address has left the mesh",
             )),
@@ -121,9 +121,12 @@ impl Connection {
             Forward::Refuse(reason) => Err(*reason),
         };
         let backend = chosen.map_err(|reason| {
-            let origin = origin.map(ToString::to_string).unwrap_or_default();
-            let detail = format!("{origin} has no backend that may take traffic");
-            Failure::unsent(reason, detail)
+            let named = origin.map(ToString::to_string).unwrap_or_default();
+            Failure::Refused {
+                reason,
+                by: origin.cloned(),
+                detail: format!("{named} has no backend that may take traffic").into(),
+            }
         })?;
         Ok(Some(Route {
             service: Arc::clone(&service.label),
@@ -140,7 +143,9 @@ pub(crate) fn known<'a>(snapshot: &'a Snapshot, name: &str) -> Result<&'a Servic
         .services
         .get(name)
         .map(|service| &**service)
-        .ok_or_else(|| Failure::unsent(Reason::UnknownDestination, format!("{name} is not known")))
+        .ok_or_else(|| {
+            Failure::not_sent(Reason::UnknownDestination, format!("{name} is not known"))
+        })
 }
 
 fn endpoints(snapshot: &Snapshot, name: &str) -> Arc<EndpointSet> {

@@ -92,7 +92,8 @@ pub(crate) async fn send(
         .insert(protocol::PORT, HeaderValue::from(endpoint.addr.port()));
     mesh.headers
         .insert(protocol::PROTOCOL, HeaderValue::from_static(protocol));
-    let bad = |what: &str| Failure::unsent(Reason::BadRequest, format!("{what} cannot be sent on"));
+    let bad =
+        |what: &str| Failure::not_sent(Reason::BadRequest, format!("{what} cannot be sent on"));
     if let Some(upgrade) = upgrade {
         mesh.headers.insert(protocol::UPGRADE_TO, upgrade.clone());
         mesh.headers.insert(

@@ -57,7 +57,7 @@ pub(super) async fn open(
         let stream = connect::connect(endpoint.addr, CONNECT_TIMEOUT)
             .await
             .map_err(|error| {
-                Failure::unsent(Reason::ConnectFailed, format!("{}: {error}", endpoint.addr))
+                Failure::not_sent(Reason::ConnectFailed, format!("{}: {error}", endpoint.addr))
             })?;
         return Ok(Tunnel {
             io: Prefixed::new(Io::Plain(stream)),
@@ -72,14 +72,14 @@ pub(super) async fn open(
         .header(protocol::PORT, HeaderValue::from(endpoint.addr.port()))
         .header(protocol::PROTOCOL, HeaderValue::from_static(protocol::TCP))
         .body(())
-        .map_err(|error| Failure::unsent(Reason::BadRequest, error.to_string()))?;
+        .map_err(|error| Failure::not_sent(Reason::BadRequest, error.to_string()))?;
     let (parts, ()) = request.into_parts();
     let peer = proxy.peers.mesh(endpoint.addr.ip(), identity);
     let answer = peer::open(&peer, parts).await?;
     let (head, coming) = answer.response.into_parts();
     if head.status != StatusCode::OK {
         let reason = reason_in(&head.headers).unwrap_or(Reason::ConnectFailed);
-        return Err(Failure::verdict(
+        return Err(Failure::refused(
             reason,
             format!("{} refused the connection", endpoint.addr),
         ));

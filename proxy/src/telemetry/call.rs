@@ -216,7 +216,9 @@ impl Call {
             port: port.number(),
             backend: Arc::clone(&self.backend),
             split: match (self.direction, &self.rule) {
-                (Direction::outbound, Some(split)) => Some(Arc::clone(split.label())),
+                (Direction::outbound, Some(split)) if !self.backend.is_empty() => {
+                    Some(Arc::clone(split.label()))
+                }
                 _ => None,
             },
         };
@@ -239,11 +241,14 @@ impl Call {
     }
 
     /// The caller got an answer that this proxy made.
-    pub(crate) fn failed(self, failure: &Failure) {
+    pub(crate) fn failed(mut self, failure: &Failure) {
+        if let Failure::Refused { by: Some(by), .. } = failure {
+            self.decided_by(Some(by));
+        }
         self.count(
-            failure.reason.status(),
+            failure.reason().status(),
             None,
-            Some(failure.reason.as_str()),
+            Some(failure.reason().as_str()),
             None,
             0,
         );
@@ -379,7 +384,7 @@ impl Call {
 
     /// An opaque connection that was not served.
     pub(crate) fn refused(self, failure: &Failure) {
-        self.count_tcp(failure.reason.as_str(), Copied::default());
+        self.count_tcp(failure.reason().as_str(), Copied::default());
     }
 
     /// An opaque connection that was served, and has ended.

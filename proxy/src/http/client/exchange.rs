@@ -36,7 +36,7 @@ pub struct UpstreamResponse {
 /// Sends over a shared HTTP/2 connection.
 ///
 /// # Errors
-/// `never_reached` is set when the stream was refused or never opened.
+/// [`Failure::ConnectionClosed`] when the stream was refused or never opened.
 pub(crate) async fn multiplexed(
     peer: &Multiplexed,
     request: Request<Body>,
@@ -75,12 +75,12 @@ fn failed(peer: &Multiplexed, place: &StreamPermit, error: &SendError) -> Failur
     match error {
         SendError::Unsent(_) => {
             peer.retire(place);
-            Failure::stale(error.to_string())
+            Failure::connection_closed(error.to_string())
         }
-        SendError::Malformed(_) => Failure::unsent(Reason::BadRequest, error.to_string()),
-        SendError::Lost(cause) => Failure {
+        SendError::Malformed(_) => Failure::not_sent(Reason::BadRequest, error.to_string()),
+        SendError::Lost(cause) => Failure::Lost {
+            detail: error.to_string().into(),
             reset: StreamReset::of(cause),
-            ..Failure::lost(error.to_string())
         },
     }
 }
@@ -95,7 +95,7 @@ fn describe(error: &hyper::Error) -> String {
 /// again uses one only where the server is proven to keep them.
 ///
 /// # Errors
-/// `never_reached` is set when nothing was sent.
+/// [`Failure::NotSent`] when nothing was sent.
 pub(crate) async fn http1(
     clients: &Clients,
     addr: SocketAddr,
@@ -163,7 +163,7 @@ pub(crate) async fn http1(
                     continue;
                 }
                 return Err(if unsent {
-                    Failure::unsent(Reason::ConnectFailed, describe(&error))
+                    Failure::not_sent(Reason::ConnectFailed, describe(&error))
                 } else {
                     Failure::lost(describe(&error))
                 });

@@ -192,7 +192,7 @@ pub(crate) async fn http1_connection(
 ) -> Result<Http1, Failure> {
     let stream = connect::connect(addr, limit)
         .await
-        .map_err(|error| Failure::unsent(Reason::ConnectFailed, format!("{addr}: {error}")))?;
+        .map_err(|error| Failure::not_sent(Reason::ConnectFailed, format!("{addr}: {error}")))?;
     let abort = Abort::default();
     let stream = Upstream::new(stream, abort.clone(), budget.hold());
     let watch = stream.watch();
@@ -201,7 +201,7 @@ pub(crate) async fn http1_connection(
         .max_buf_size(BUFFER)
         .handshake(TokioIo::new(stream))
         .await
-        .map_err(|error| Failure::unsent(Reason::ConnectFailed, format!("{addr}: {error}")))?;
+        .map_err(|error| Failure::not_sent(Reason::ConnectFailed, format!("{addr}: {error}")))?;
     #[expect(
         clippy::disallowed_methods,
         reason = "one connection to an application"

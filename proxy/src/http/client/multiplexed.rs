@@ -107,7 +107,7 @@ impl Multiplexed {
         }
         if self.connections.lock().len() >= CONNECTIONS_PER_PEER {
             return self.free(STREAMS as usize).ok_or_else(|| {
-                Failure::unsent(Reason::Overload, "every stream to the peer is taken")
+                Failure::not_sent(Reason::Overload, "every stream to the peer is taken")
             });
         }
         let outcome = (self.connector)().await;
@@ -190,5 +190,5 @@ where
 {
     client::handshake(io, profile, budget, outlet)
         .await
-        .map_err(|error| Failure::unsent(Reason::ConnectFailed, format!("HTTP/2: {error}")))
+        .map_err(|error| Failure::not_sent(Reason::ConnectFailed, format!("HTTP/2: {error}")))
 }

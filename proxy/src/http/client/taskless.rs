@@ -301,10 +301,10 @@ impl Lease {
     /// Sends one request, in origin form and with its Host.
     ///
     /// # Errors
-    /// `stale` when the peer did not take the request.
+    /// [`Failure::ConnectionClosed`] when the peer did not take the request.
     pub async fn send(mut self, request: Request<Body>) -> Result<Response<ResponseBody>, Failure> {
         let Some(line) = &mut self.line else {
-            return Err(Failure::stale("the line is in use"));
+            return Err(Failure::connection_closed("the line is in use"));
         };
         line.heard.store(false, Relaxed);
         let mut asked = pin!(line.sender.try_send_request(request));
@@ -333,7 +333,7 @@ impl Lease {
                 // An end without close_notify is an error of its own kind.
                 let untouched = error.is_incomplete_message() && !heard.load(Relaxed);
                 if unsent || untouched {
-                    Err(Failure::stale(error.to_string()))
+                    Err(Failure::connection_closed(error.to_string()))
                 } else {
                     Err(Failure::lost(error.to_string()))
                 }
