@@ -66,12 +66,10 @@ pub async fn serve(proxy: Arc<Proxy>, stream: TcpStream, addr: SocketAddr, place
             )
             .refused(&Failure::not_sent(Reason::NoEndpoint, reason.clone()));
         }
-        Destination::Service(name) => proxy
-            .state
-            .snapshot()
-            .services
-            .get(name)
-            .map_or(Protocol::Detect, |service| service.protocol),
+        Destination::Service(name) => proxy.state.look(|now| {
+            let service = now.services.get(name);
+            service.map_or(Protocol::Detect, |service| service.protocol)
+        }),
         Destination::Pod(pod) => pod.protocol,
     };
     let connection = Arc::new(Connection {

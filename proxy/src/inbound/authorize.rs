@@ -48,31 +48,39 @@ pub(super) enum Expected {
     Either,
 }
 
+/// What was decided about a connection of opaque bytes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Admitted {
+    /// HTTP must not pass among them.
+    pub(super) watched: bool,
+    /// Revision of the policy that allowed them.
+    pub(super) as_of: u64,
+}
+
 impl Connection {
     /// True when plaintext is refused altogether, whatever the rules say.
     pub(super) fn needs_identity(&self, snapshot: &Snapshot) -> bool {
         self.peer.is_none() && snapshot.mtls() == MtlsMode::Strict
     }
 
-    /// What this caller may say on the port, as of now.
-    pub(super) fn expected(&self) -> Expected {
-        let snapshot = self.proxy.state.snapshot();
-        let declared = self.declared(&snapshot);
+    /// What this caller may say on the port, as of `snapshot`. That decides how it is
+    /// read; whether it passes is decided when it is known what was said.
+    pub(super) fn expected(&self, snapshot: &Snapshot) -> Expected {
+        let declared = self.declared(snapshot);
         if declared.is_opaque() {
             return Expected::Bytes;
         }
-        if !declared.is_http() && self.judge_bytes(&snapshot).is_allowed() {
+        if !declared.is_http() && self.judge_bytes(snapshot).is_allowed() {
             return Expected::Either;
         }
         let (declared, port) = (declared.is_http(), self.local.port());
         // Where requests are judged or told that they need an identity, whatever
         // might be one is read as one, so that its sender is told.
-        let answered =
-            declared || has_http_rules(&snapshot, port) || self.needs_identity(&snapshot);
+        let answered = declared || has_http_rules(snapshot, port) || self.needs_identity(snapshot);
         // Clients open connections ahead of their first request. One that waits for the
         // server to speak is told by the end of its connection that it never will.
         let welcome = declared
-            || !self.needs_identity(&snapshot) && snapshot.access.may_request(self.caller(), port);
+            || !self.needs_identity(snapshot) && snapshot.access.may_request(self.caller(), port);
         Expected::Http {
             declared,
             silence: if welcome { IDLE_WITHIN } else { DETECT_WITHIN },
@@ -94,17 +102,19 @@ impl Connection {
             })
     }
 
-    /// May this caller use the port for opaque bytes, as of now? Counts for audit.
-    pub(super) fn admits_tcp(&self) -> Result<(), Failure> {
-        let snapshot = self.proxy.state.snapshot();
-        let verdict = self.judge_bytes(&snapshot);
+    /// May this caller use the port for opaque bytes? Counts for audit.
+    pub(super) fn authorise_bytes(&self, snapshot: &Snapshot) -> Result<Admitted, Failure> {
+        let verdict = self.judge_bytes(snapshot);
         self.audit(&verdict);
-        self.enforce(&snapshot, &verdict)
+        self.enforce(snapshot, &verdict)?;
+        Ok(Admitted {
+            watched: !self.declared(snapshot).is_opaque(),
+            as_of: snapshot.policy_revision,
+        })
     }
 
-    pub(super) fn judge_tcp(&self) -> Result<(), Failure> {
-        let snapshot = self.proxy.state.snapshot();
-        self.enforce(&snapshot, &self.judge_bytes(&snapshot))
+    pub(super) fn refuses_bytes(&self, snapshot: &Snapshot) -> Result<(), Failure> {
+        self.enforce(snapshot, &self.judge_bytes(snapshot))
     }
 
     /// On a port that is declared to carry no HTTP, rules about HTTP say nothing. On
@@ -120,14 +130,10 @@ impl Connection {
         }
     }
 
-    /// True where callers without any right to send bytes may have one to requests.
-    pub(super) fn judges_requests(&self) -> bool {
-        has_http_rules(&self.proxy.state.snapshot(), self.local.port())
-    }
-
-    /// True where HTTP must not pass as opaque bytes.
-    pub(super) fn watches_bytes(&self) -> bool {
-        !self.declared(&self.proxy.state.snapshot()).is_opaque()
+    /// True where requests are judged one by one: callers without any right to send bytes
+    /// may have one to requests, and the normal form of a path is what is sent on.
+    pub(super) fn judges_requests(&self, snapshot: &Snapshot) -> bool {
+        has_http_rules(snapshot, self.local.port())
     }
 
     /// What a verdict means for the caller.
@@ -168,6 +174,7 @@ impl Connection {
     /// what decided.
     pub(super) fn authorise(
         &self,
+        snapshot: &Snapshot,
         parts: &mut http::request::Parts,
         call: &mut Call,
     ) -> Result<(), Failure> {
@@ -178,27 +185,21 @@ impl Connection {
             // with an authority beats the header.
             parts.headers.insert(header::HOST, host);
         }
-        let snapshot = self.proxy.state.snapshot();
         let normal = policy::path::normalise(parts.uri.path());
-        let path = self.judged_path(&snapshot, parts, &normal)?;
-        let verdict = self.judge_request(&snapshot, parts, path);
+        let path = self.judged_path(snapshot, parts, &normal)?;
+        let verdict = self.judge_request(snapshot, parts, path);
         self.audit(&verdict);
         call.decided_by(verdict.by());
-        self.enforce(&snapshot, &verdict)
+        self.enforce(snapshot, &verdict)
             .map_err(|failure| failure.told_to(&self.label))?;
         let forwarded = match &normal {
             // Audit judges the same path, and changes nothing.
-            Ok(Cow::Owned(normal)) if self.judges_paths(&snapshot) => normal,
+            Ok(Cow::Owned(normal)) if self.judges_requests(snapshot) => normal,
             _ => return Ok(()),
         };
         parts.uri = with_path(&parts.uri, forwarded)
             .ok_or_else(|| Failure::refused(Reason::BadRequest, "the path cannot be sent on"))?;
         Ok(())
-    }
-
-    /// True where the form of a path decides, and is what is sent on.
-    fn judges_paths(&self, snapshot: &Snapshot) -> bool {
-        has_http_rules(snapshot, self.local.port())
     }
 
     /// The path that rules see: always the normal form, if there is one.
@@ -210,7 +211,7 @@ impl Connection {
     ) -> Result<&'a str, Failure> {
         match normal {
             Ok(normal) => Ok(normal),
-            Err(error) if self.judges_paths(snapshot) => {
+            Err(error) if self.judges_requests(snapshot) => {
                 Err(Failure::refused(Reason::BadRequest, error.to_string()))
             }
             Err(_) => Ok(parts.uri.path()),

@@ -64,7 +64,7 @@ impl Connection {
         let mut changes = self.proxy.state.policy_changes();
         let came = tokio::time::Instant::now();
         loop {
-            let (declared, silence, sniff) = match self.expected() {
+            let (declared, silence, sniff) = match self.proxy.state.look(|now| self.expected(now)) {
                 Expected::Bytes => return Ok(Spoken::Opaque(None)),
                 Expected::Either => return self.whoever_speaks_first(stream).await,
                 Expected::Http {

@@ -8,6 +8,7 @@ use policy::reason::Reason;
 use tokio::net::TcpStream;
 
 use crate::failure::Failure;
+use crate::inbound::authorize::Admitted;
 use crate::inbound::connection::Connection;
 use crate::net::chunk::{ChunkIo, ReadSize};
 use crate::net::connect::CONNECT_TIMEOUT;
@@ -17,19 +18,23 @@ use crate::net::{connect, relay};
 use crate::telemetry::labels::Direction;
 
 impl Connection {
-    /// Serves opaque bytes, for as long as they are allowed.
+    /// Serves opaque bytes as it was decided, for as long as they are allowed.
     pub(super) async fn opaque<S>(
         &self,
         mut stream: Prefixed<S>,
         server: Option<Prefixed<TcpStream>>,
+        decided: Result<Admitted, Failure>,
     ) where
         S: ChunkIo,
     {
         let call = self.tcp_call();
-        if let Err(failure) = self.admits_tcp() {
-            stream.abort();
-            return call.refused(&failure);
-        }
+        let admitted = match decided {
+            Ok(admitted) => admitted,
+            Err(failure) => {
+                stream.abort();
+                return call.refused(&failure);
+            }
+        };
         let server = match server {
             Some(server) => Ok(server),
             None => connect::connect(self.local, CONNECT_TIMEOUT)
@@ -47,9 +52,7 @@ impl Connection {
             .count_connection(Direction::inbound, "opaque", self.security());
         let mut stream = Watched {
             inner: stream,
-            unread: self
-                .watches_bytes()
-                .then(|| Unread::new(server.has_bytes())),
+            unread: admitted.watched.then(|| Unread::new(server.has_bytes())),
             found: None,
         };
         tokio::select! {
@@ -60,7 +63,7 @@ impl Connection {
                     call.relayed(outcome);
                 }
             }
-            failure = self.revoked() => {
+            failure = self.revoked(admitted.as_of) => {
                 stream.abort();
                 server.abort();
                 call.refused(&failure);

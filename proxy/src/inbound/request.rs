@@ -66,7 +66,11 @@ impl Connection {
         .to(Arc::default(), self.local.port(), "".into())
         .with_caller(self.pod.clone());
         call.peer(Arc::clone(&self.label), self.security());
-        if let Err(failure) = self.authorise(&mut parts, &mut call) {
+        let snapshot = self.proxy.state.snapshot();
+        let as_of = snapshot.policy_revision;
+        let judged = self.authorise(&snapshot, &mut parts, &mut call);
+        drop(snapshot);
+        if let Err(failure) = judged {
             call.failed(&failure);
             return failure.response_to(&parts.method, grpc);
         }
@@ -104,7 +108,7 @@ impl Connection {
             }
         };
         let revoked = async {
-            self.revoked_request(&parts).await;
+            self.revoked_request(&parts, as_of).await;
             tokio::time::sleep(IN_FLIGHT_GRACE).await;
         };
         let sent = tokio::select! {
@@ -112,7 +116,7 @@ impl Connection {
             () = revoked => Err(Failure::refused(Reason::NotAllowed, "the call is no longer allowed")),
         };
         match sent {
-            Ok(answer) => self.finish(answer, call, parts, caller_side).await,
+            Ok(answer) => self.finish(answer, call, (parts, as_of), caller_side).await,
             Err(failure) => {
                 let failure = upload.blame(failure);
                 call.failed(&failure);
@@ -133,7 +137,7 @@ impl Connection {
         self: Arc<Self>,
         answer: UpstreamResponse,
         call: Call,
-        asked: http::request::Parts,
+        (asked, as_of): (http::request::Parts, u64),
         upgrade: Option<Side>,
     ) -> Response<Body> {
         let UpstreamResponse {
@@ -193,7 +197,7 @@ impl Connection {
                 };
                 let bytes = tokio::select! {
                     (copied, _) = relay::relay(&mut client, &mut server, &self.proxy.budget) => copied.received,
-                    () = self.revoked_request(&asked) => {
+                    () = self.revoked_request(&asked, as_of) => {
                         client.abort();
                         server.abort();
                         0
@@ -216,6 +220,7 @@ impl Connection {
             inner: watched,
             connection: self,
             asked: Some(asked),
+            as_of,
             frames: 0,
             over: None,
         };

@@ -24,13 +24,21 @@ impl Connection {
         let (accept, out) = Accept::new();
         let mut response = Response::new(body::empty());
         response.extensions_mut().insert(accept);
-        let expected = self.expected();
+        let (expected, by_request, admitted) = self.proxy.state.look(|now| {
+            let expected = self.expected(now);
+            let by_request = match expected {
+                Expected::Http { declared, .. } => declared || self.judges_requests(now),
+                Expected::Bytes | Expected::Either => false,
+            };
+            let admitted = if by_request {
+                Ok(())
+            } else {
+                self.refuses_bytes(now)
+            };
+            (expected, by_request, admitted)
+        });
         // Somebody who may say nothing at all is told so before saying it.
-        let by_request = match expected {
-            Expected::Http { declared, .. } => declared || self.judges_requests(),
-            Expected::Bytes | Expected::Either => false,
-        };
-        if !by_request && let Err(failure) = self.judge_tcp() {
+        if let Err(failure) = admitted {
             self.tcp_call().refused(&failure);
             return failure.response(false);
         }

@@ -17,8 +17,7 @@ use crate::telemetry::labels::{Direction, Security};
 impl Connection {
     /// Opens a byte stream to an endpoint, trying others while none was reached.
     pub(super) async fn open(&self) -> Result<Tunnel, Failure> {
-        let snapshot = self.proxy.state.snapshot();
-        let route = self.route(&snapshot, None)?;
+        let route = self.route(&self.proxy.state.snapshot(), None)?;
         let mut attempts = Attempts::new(&route);
         while let Some(endpoint) = attempts.next(&self.proxy.settings.own_ip) {
             let mut call = Call::tcp(

@@ -9,6 +9,7 @@ use policy::reason::Reason;
 use runtime::occupancy::Place;
 use tokio::net::TcpStream;
 
+use crate::config::snapshot::Snapshot;
 use crate::failure::Failure;
 use crate::http::grpc::is_grpc;
 use crate::http::incoming::IncomingBody;
@@ -31,10 +32,11 @@ pub(crate) async fn unknown(
     place: Arc<Place>,
 ) {
     let meshed = proxy.state.registry.was_meshed(addr);
-    if !meshed && proxy.state.snapshot().mtls() == MtlsMode::Permissive {
+    let permissive = || proxy.state.look(Snapshot::mtls) == MtlsMode::Permissive;
+    if !meshed && permissive() {
         let strict = async {
             let mut changes = proxy.state.policy_changes();
-            while proxy.state.snapshot().mtls() == MtlsMode::Permissive {
+            while permissive() {
                 if changes.changed().await.is_err() {
                     std::future::pending::<()>().await;
                 }
