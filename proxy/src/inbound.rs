@@ -19,10 +19,12 @@ use tokio::time::timeout;
 mod authorize;
 mod connection;
 mod detect;
+mod forward;
 mod opaque;
 mod peer;
 mod reauthorize;
 mod request;
+mod respond;
 mod serve;
 mod tunnel;
 

@@ -66,7 +66,7 @@ pub async fn serve(proxy: Arc<Proxy>, stream: TcpStream, addr: SocketAddr, place
             )
             .refused(&Failure::not_sent(Reason::NoEndpoint, reason.clone()));
         }
-        Destination::Service(name) => proxy.state.look(|now| {
+        Destination::Service(name) => proxy.state.inspect(|now| {
             let service = now.services.get(name);
             service.map_or(Protocol::Detect, |service| service.protocol)
         }),

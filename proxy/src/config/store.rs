@@ -90,7 +90,7 @@ impl Store {
 
     /// Asks the newest snapshot one thing: what may be spoken, how something is counted.
     /// Nothing can keep that snapshot, and two answers may be of two.
-    pub fn look<T>(&self, ask: impl FnOnce(&Snapshot) -> T) -> T {
+    pub fn inspect<T>(&self, ask: impl FnOnce(&Snapshot) -> T) -> T {
         ask(&self.snapshot.load())
     }
 

@@ -1,58 +1,142 @@
-//! Which requests are refused whoever sends them: those that can be read in two ways.
+//! A request that may be sent on: valid, cleaned of what ends here, with its host and
+//! what it asks to be upgraded to. Both sides receive requests by this one constructor,
+//! so neither can forget a step, and what can be read in two ways is refused whoever
+//! sends it.
 
+use http::request::Parts;
 use http::uri::Authority;
-use http::{Method, Request, Response, StatusCode, Version};
+use http::{HeaderValue, Method, Request, Response, Version, header};
 use policy::reason::Reason;
 
-use crate::http::body::Body;
-use crate::http::incoming::IncomingBody;
-use crate::http::refusal::{answer_to, refusal};
+use crate::failure::Failure;
+use crate::http::body::{self, Body};
+use crate::http::grpc::is_grpc;
+use crate::http::headers;
+use crate::http::incoming::{self, IncomingBody};
+use crate::http::upgrade::Side;
 
-/// Request target, in bytes; longer ones get 414.
-const TARGET_LIMIT: usize = 8 * 1024;
+/// A request that may be sent on.
+#[derive(Debug)]
+pub(crate) struct Received {
+    /// Without what belongs to one connection, and without headers of ours. Where the
+    /// target has an authority, `Host` says the same.
+    pub(crate) parts: Parts,
+    pub(crate) body: Body,
+    /// The protocols that it asks to upgrade to.
+    pub(crate) upgrade: Option<HeaderValue>,
+    /// The caller's side of that upgrade.
+    pub(crate) caller_side: Option<Side>,
+    /// How its caller wants to be told of failures.
+    pub(crate) grpc: bool,
+}
 
-/// Requests that are refused whoever sends them.
-pub(crate) fn unacceptable(request: &Request<IncomingBody>) -> Option<Response<Body>> {
-    let bad = |detail: &str| {
-        let refused = refusal(Reason::BadRequest, detail, false);
-        Some(answer_to(request.method(), refused))
-    };
-    let headers = request.headers();
-    let uri = request.uri();
-    if uri.scheme().is_none() && uri.authority().is_some() && request.method() != Method::CONNECT {
+/// Who says what protocols a request asks to upgrade to.
+#[derive(Debug)]
+pub(crate) enum Upgrades {
+    /// Its own headers.
+    Own,
+    /// The peer proxy that it comes from, which has read them, and nobody else.
+    Told(Option<HeaderValue>),
+}
+
+/// A request that is refused whoever sends it.
+#[derive(Debug)]
+pub(crate) struct Rejected {
+    pub(crate) failure: Failure,
+    method: Method,
+}
+
+impl Rejected {
+    /// The answer that its caller gets.
+    pub(crate) fn response(&self) -> Response<Body> {
+        self.failure.response_to(&self.method, false)
+    }
+}
+
+impl Received {
+    /// # Errors
+    /// When the request can be read in two ways, or is not for a proxy to send on.
+    pub(crate) fn new(
+        request: Request<IncomingBody>,
+        upgrades: Upgrades,
+    ) -> Result<Self, Rejected> {
+        let (mut parts, body) = request.into_parts();
+        if let Err(failure) = acceptable(&parts).and_then(|()| not_connect(&parts)) {
+            let method = parts.method;
+            return Err(Rejected { failure, method });
+        }
+        headers::name_authority(&mut parts);
+        let grpc = is_grpc(&parts.headers);
+        let upgrade = match upgrades {
+            Upgrades::Own => headers::upgrade_of(&parts),
+            Upgrades::Told(upgrade) => upgrade,
+        };
+        let (caller_side, body) = match body {
+            body if upgrade.is_none() => (None, incoming::incoming(body)),
+            IncomingBody::Http2(stream) => (Some(Side::Mesh(stream)), body::empty()),
+            body => (Side::of(&mut parts.extensions), incoming::incoming(body)),
+        };
+        clean(&mut parts);
+        Ok(Self {
+            parts,
+            body,
+            upgrade,
+            caller_side,
+            grpc,
+        })
+    }
+}
+
+/// Takes out what ends here, and puts the host where rules look for it.
+fn clean(parts: &mut Parts) {
+    headers::strip_hop_by_hop(&mut parts.headers);
+    headers::strip_ours(&mut parts.headers);
+    if parts.version == Version::HTTP_2 {
+        headers::join_cookies(&mut parts.headers);
+    }
+    if let Some(authority) = parts.uri.authority()
+        && let Ok(host) = HeaderValue::from_str(authority.as_str())
+    {
+        // Rules may name the host, whatever the version of HTTP; a target with an
+        // authority beats the header.
+        parts.headers.insert(header::HOST, host);
+    }
+}
+
+/// Authority of the request: the URI's before the Host header, as HTTP wants it. An empty
+/// one is legal where there is none, and nothing that HTTP/2 could carry.
+pub(crate) fn host_of(parts: &Parts) -> Option<&str> {
+    parts
+        .uri
+        .authority()
+        .map(Authority::as_str)
+        .or_else(|| parts.headers.get(header::HOST)?.to_str().ok())
+        .filter(|host| !host.is_empty())
+}
+
+fn bad(detail: &'static str) -> Result<(), Failure> {
+    Err(Failure::refused(Reason::BadRequest, detail))
+}
+
+fn not_connect(parts: &Parts) -> Result<(), Failure> {
+    if parts.method == Method::CONNECT {
+        return bad("CONNECT is not served here");
+    }
+    Ok(())
+}
+
+/// Whether a request can be read in one way only.
+///
+/// # Errors
+/// Why not.
+pub(crate) fn acceptable(parts: &Parts) -> Result<(), Failure> {
+    let (map, uri) = (&parts.headers, &parts.uri);
+    if uri.scheme().is_none() && uri.authority().is_some() && parts.method != Method::CONNECT {
         // Servers disagree on what it is; sent on it would be another one.
         return bad("the request target does not begin with a slash");
     }
-    if request
-        .uri()
-        .path_and_query()
-        .is_some_and(|target| target.as_str().len() > TARGET_LIMIT)
-    {
-        let mut response = bad("the request target is too long");
-        if let Some(response) = &mut response {
-            *response.status_mut() = StatusCode::URI_TOO_LONG;
-        }
-        return response;
-    }
-    let chunked = headers.contains_key(http::header::TRANSFER_ENCODING);
-    if chunked && headers.contains_key(http::header::CONTENT_LENGTH) {
-        return bad("Content-Length beside Transfer-Encoding");
-    }
-    if chunked && request.version() == Version::HTTP_10 {
-        return bad("Transfer-Encoding in HTTP/1.0");
-    }
-    let mut encodings = headers.get_all(http::header::TRANSFER_ENCODING).iter();
-    if let Some(first) = encodings.next()
-        && (encodings.next().is_some()
-            || !first
-                .as_bytes()
-                .trim_ascii()
-                .eq_ignore_ascii_case(b"chunked"))
-    {
-        // What else the body is wrapped in would be lost on the way.
-        return bad("Transfer-Encoding other than chunked");
-    }
-    let mut hosts = headers.get_all(http::header::HOST).iter();
+    framed_once(parts)?;
+    let mut hosts = map.get_all(header::HOST).iter();
     if let Some(first) = hosts.next() {
         if hosts.next().is_some() {
             return bad("more than one Host header");
@@ -60,23 +144,43 @@ pub(crate) fn unacceptable(request: &Request<IncomingBody>) -> Option<Response<B
         if !is_host(first.as_bytes()) {
             return bad("Host is no host");
         }
-        if request.version() == Version::HTTP_2
-            && request
-                .uri()
-                .authority()
-                .is_some_and(|authority| authority.as_str().as_bytes() != first.as_bytes())
-        {
+        let differs = |authority: &Authority| authority.as_str().as_bytes() != first.as_bytes();
+        if parts.version == Version::HTTP_2 && uri.authority().is_some_and(differs) {
             return bad("Host differs from :authority");
         }
-    } else if request.version() != Version::HTTP_10 && request.uri().authority().is_none() {
+    } else if parts.version != Version::HTTP_10 && uri.authority().is_none() {
         return bad("no Host header");
     }
-    if let Some(authority) = request.uri().authority()
+    if let Some(authority) = uri.authority()
         && !is_host(authority.as_str().as_bytes())
     {
         return bad("the authority is no host");
     }
-    None
+    Ok(())
+}
+
+/// Where its body ends is said once, and in a way that every server knows.
+fn framed_once(parts: &Parts) -> Result<(), Failure> {
+    let map = &parts.headers;
+    let mut encodings = map.get_all(header::TRANSFER_ENCODING).iter();
+    let Some(first) = encodings.next() else {
+        return Ok(());
+    };
+    if map.contains_key(header::CONTENT_LENGTH) {
+        return bad("Content-Length beside Transfer-Encoding");
+    }
+    if parts.version == Version::HTTP_10 {
+        return bad("Transfer-Encoding in HTTP/1.0");
+    }
+    let chunked = first
+        .as_bytes()
+        .trim_ascii()
+        .eq_ignore_ascii_case(b"chunked");
+    if encodings.next().is_some() || !chunked {
+        // What else the body is wrapped in would be lost on the way.
+        return bad("Transfer-Encoding other than chunked");
+    }
+    Ok(())
 }
 
 /// A host with or without a port, and nobody's name and password before it.

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use http::{Request, Response, StatusCode, Version};
 use hyper::server::conn::http1::Builder;
+use policy::reason::Reason;
 use runtime::occupancy::Place;
 use tokio::io::{AsyncRead, AsyncWrite};
 
@@ -20,7 +21,7 @@ use crate::http::incoming::IncomingBody;
 use crate::http::limits::{
     BUFFER, HEADER_BYTES, HEADER_COUNT, MESH_HEADER_BYTES, MESH_HEADER_COUNT,
 };
-use crate::http::received::unacceptable;
+use crate::http::refusal::{answer_to, refusal};
 use crate::net::abort::MayAbort;
 use crate::net::budget::Budget;
 use crate::net::coalesce::FlushHandle;
@@ -29,6 +30,9 @@ use crate::net::linger::Lingering;
 /// Longest rest between two requests on a connection from outside the pod. The
 /// pod's own application may keep its connections for as long as it likes.
 pub(crate) const IDLE_WITHIN: Duration = Duration::from_secs(3600);
+
+/// Request target, in bytes; longer ones get 414.
+const TARGET_LIMIT: usize = 8 * 1024;
 
 /// Where a connection comes from decides how patient the server is.
 #[derive(Clone, Debug)]
@@ -61,7 +65,7 @@ pub(crate) async fn serve<I, H, F>(
     let handler = move |request: Request<IncomingBody>| {
         // Boxed: the handler's future has some KiB, which every future around it would
         // hold again for each place from which it is moved.
-        let answer = match unacceptable(&request) {
+        let answer = match too_long(&request) {
             Some(refused) => {
                 count(refused.status());
                 Err(refused)
@@ -141,4 +145,16 @@ pub(crate) async fn serve<I, H, F>(
             tracing::debug!(%error, "an HTTP connection ended early");
         }
     }
+}
+
+/// The answer to a request whose target no server would read. Heads that are too long as
+/// a whole are refused before anybody sees a request.
+fn too_long(request: &Request<IncomingBody>) -> Option<Response<Body>> {
+    let target = request.uri().path_and_query()?;
+    (target.as_str().len() > TARGET_LIMIT).then(|| {
+        let detail = "the request target is too long";
+        let mut response = refusal(Reason::BadRequest, detail, false);
+        *response.status_mut() = StatusCode::URI_TOO_LONG;
+        answer_to(request.method(), response)
+    })
 }

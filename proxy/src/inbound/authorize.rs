@@ -9,7 +9,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{HeaderValue, Uri, header};
+use http::Uri;
 use policy::access::Verdict;
 use policy::http_match::RequestFacts;
 use policy::mode::{Enforcement, MtlsMode};
@@ -170,21 +170,14 @@ impl Connection {
         }
     }
 
-    /// Decides, on the path that will be forwarded and on no other. The call is told
-    /// what decided.
+    /// Decides, on the path that will be forwarded and on no other, and says which
+    /// revision of the policy allowed it. The call is told what decided.
     pub(super) fn authorise(
         &self,
         snapshot: &Snapshot,
         parts: &mut http::request::Parts,
         call: &mut Call,
-    ) -> Result<(), Failure> {
-        if let Some(authority) = parts.uri.authority()
-            && let Ok(host) = HeaderValue::from_str(authority.as_str())
-        {
-            // Rules may name the host, whatever the version of HTTP; a target
-            // with an authority beats the header.
-            parts.headers.insert(header::HOST, host);
-        }
+    ) -> Result<u64, Failure> {
         let normal = policy::path::normalise(parts.uri.path());
         let path = self.judged_path(snapshot, parts, &normal)?;
         let verdict = self.judge_request(snapshot, parts, path);
@@ -195,11 +188,11 @@ impl Connection {
         let forwarded = match &normal {
             // Audit judges the same path, and changes nothing.
             Ok(Cow::Owned(normal)) if self.judges_requests(snapshot) => normal,
-            _ => return Ok(()),
+            _ => return Ok(snapshot.policy_revision),
         };
         parts.uri = with_path(&parts.uri, forwarded)
             .ok_or_else(|| Failure::refused(Reason::BadRequest, "the path cannot be sent on"))?;
-        Ok(())
+        Ok(snapshot.policy_revision)
     }
 
     /// The path that rules see: always the normal form, if there is one.

@@ -11,6 +11,7 @@ use policy::reason::Reason;
 use crate::http::body::Body;
 use crate::http::headers;
 use crate::http::incoming::IncomingBody;
+use crate::http::received::{Upgrades, acceptable};
 use crate::http::refusal::refusal;
 use crate::inbound::connection::Connection;
 use crate::mesh::protocol;
@@ -23,9 +24,15 @@ pub(crate) async fn mesh_request(
     peer: PeerIdentity,
     ip: IpAddr,
     quiet: bool,
-    mut request: Request<IncomingBody>,
+    request: Request<IncomingBody>,
 ) -> Response<Body> {
-    let map = request.headers();
+    let (mut parts, body) = request.into_parts();
+    if let Err(failure) = acceptable(&parts) {
+        Connection::new(proxy, Some(peer), SocketAddr::new(ip, 0))
+            .turned_away(failure.reason().status());
+        return failure.response_to(&parts.method, false);
+    }
+    let map = &parts.headers;
     let port = map
         .get(protocol::PORT)
         .and_then(|port| port.to_str().ok()?.parse::<u16>().ok());
@@ -39,7 +46,7 @@ pub(crate) async fn mesh_request(
     let protocol = map.get(protocol::PROTOCOL).map(HeaderValue::as_bytes);
     let http2 = protocol == Some(b"http2");
     let tcp = protocol == Some(protocol::TCP.as_bytes());
-    if quiet && (tcp || request.method() == Method::CONNECT) {
+    if quiet && (tcp || parts.method == Method::CONNECT) {
         return refusal(Reason::BadRequest, "tunnels are for HTTP/2", false);
     }
     let upgrade = headers::without_http(map.get_all(protocol::UPGRADE_TO));
@@ -50,13 +57,16 @@ pub(crate) async fn mesh_request(
         SocketAddr::new(ip, port),
     ));
     if tcp {
-        return match request.into_body() {
+        return match body {
             IncomingBody::Http2(body) => connection.tunnel(body).await,
             IncomingBody::Http1(_) => refusal(Reason::BadRequest, "tunnels are for HTTP/2", false),
         };
     }
-    if request.method() != Method::CONNECT {
-        return connection.handle_request(request, http2, None).await;
+    if parts.method != Method::CONNECT {
+        let request = Request::from_parts(parts, body);
+        return connection
+            .handle_request(request, http2, Upgrades::Told(None))
+            .await;
     }
     let (Some(upgrade), Some(target)) = (upgrade, target) else {
         return refusal(
@@ -73,16 +83,17 @@ pub(crate) async fn mesh_request(
             false,
         );
     };
-    let host = request
-        .uri()
+    let host = parts
+        .uri
         .authority()
         .and_then(|host| HeaderValue::from_str(host.as_str()).ok());
-    *request.method_mut() = Method::GET;
-    *request.uri_mut() = Uri::from(target);
+    parts.method = Method::GET;
+    parts.uri = Uri::from(target);
     if let Some(host) = host {
-        request.headers_mut().insert(header::HOST, host);
+        parts.headers.insert(header::HOST, host);
     }
+    let request = Request::from_parts(parts, body);
     connection
-        .handle_request(request, false, Some(upgrade))
+        .handle_request(request, false, Upgrades::Told(Some(upgrade)))
         .await
 }

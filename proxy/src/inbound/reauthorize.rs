@@ -17,14 +17,20 @@ pub(crate) const IN_FLIGHT_GRACE: Duration = Duration::from_secs(30);
 /// answers have fewer, and need no watch.
 const FREE_FRAMES: u32 = 32;
 
+/// A request that was allowed.
+#[derive(Debug)]
+pub(crate) struct Allowed {
+    pub(super) parts: http::request::Parts,
+    /// By the policy of this revision.
+    pub(super) as_of: u64,
+}
+
 /// An answer that ends early when its request is no longer allowed. The wait is
 /// set up only when the body makes its reader wait, which most never do.
 pub(crate) struct Revocable<B> {
     pub(super) inner: B,
     pub(super) connection: Arc<Connection>,
-    pub(super) asked: Option<http::request::Parts>,
-    /// Revision of the policy that allowed the request.
-    pub(super) as_of: u64,
+    pub(super) allowed: Option<Allowed>,
     pub(super) frames: u32,
     pub(super) over: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
 }
@@ -44,11 +50,11 @@ where
         let polled = Pin::new(&mut this.inner).poll_frame(cx);
         this.frames += 1;
         if (polled.is_pending() || this.frames > FREE_FRAMES)
-            && let Some(asked) = this.asked.take()
+            && let Some(allowed) = this.allowed.take()
         {
-            let (connection, as_of) = (Arc::clone(&this.connection), this.as_of);
+            let connection = Arc::clone(&this.connection);
             this.over = Some(Box::pin(async move {
-                connection.revoked_request(&asked, as_of).await;
+                connection.revoked_request(&allowed).await;
                 tokio::time::sleep(IN_FLIGHT_GRACE).await;
             }));
         }
@@ -102,21 +108,21 @@ impl Connection {
         }
     }
 
-    /// Returns when a request that the revision `as_of` allowed would be refused by now.
-    /// Rules that came since see the same form of its path as those that allowed it.
-    pub(super) async fn revoked_request(&self, parts: &http::request::Parts, as_of: u64) {
-        let state = &self.proxy.state;
-        let mut changes = state.policy_changes_since(as_of);
+    /// Returns when a request that was allowed would be refused by now. Rules that came
+    /// since see the same form of its path as those that allowed it.
+    pub(super) async fn revoked_request(&self, allowed: &Allowed) {
+        let (state, parts) = (&self.proxy.state, &allowed.parts);
+        let mut changes = state.policy_changes_since(allowed.as_of);
         loop {
             if changes.changed().await.is_err() {
                 std::future::pending::<()>().await;
             }
             let snapshot = state.snapshot();
             let normal = policy::path::normalise(parts.uri.path());
-            let allowed = self
+            let passes = self
                 .judged_path(&snapshot, parts, &normal)
                 .is_ok_and(|path| self.judge_request(&snapshot, parts, path).is_allowed());
-            if !allowed {
+            if !passes {
                 return;
             }
         }

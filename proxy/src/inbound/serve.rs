@@ -6,8 +6,8 @@ use http::{Request, Version};
 use runtime::occupancy::Place;
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use crate::http::headers;
 use crate::http::incoming::IncomingBody;
+use crate::http::received::Upgrades;
 use crate::http::server::{Profile, serve as serve_http};
 use crate::inbound::connection::Connection;
 use crate::inbound::detect::Spoken;
@@ -44,12 +44,7 @@ impl Connection {
         };
         let handler = move |request: Request<IncomingBody>| {
             let connection = Arc::clone(&self);
-            async move {
-                let (parts, body) = request.into_parts();
-                let upgrade = headers::upgrade_of(&parts);
-                let request = Request::from_parts(parts, body);
-                connection.handle_request(request, http2, upgrade).await
-            }
+            connection.handle_request(request, http2, Upgrades::Own)
         };
         let place = Arc::clone(place);
         serve_http(

@@ -5,9 +5,15 @@ use std::sync::Arc;
 
 use policy::reason::Reason;
 
-use crate::endpoints::endpoint::Endpoint;
+use crate::endpoints::endpoint::{Endpoint, InFlight};
 use crate::failure::{Failure, Next, RENEWALS};
+use crate::http::client::exchange::UpstreamResponse;
+use crate::http::upload::Upload;
 use crate::outbound::route::Route;
+use crate::outbound::send::Outgoing;
+use crate::proxy::Proxy;
+use crate::telemetry::call::Call;
+use crate::telemetry::labels::Security;
 
 /// Endpoints that one call may try. The second and third are used only when it
 /// is proven that no application saw the call before.
@@ -46,18 +52,36 @@ impl<'a> Attempts<'a> {
             .or_else(|| self.route.pick(own_ip, &self.tried))
     }
 
+    /// Sends to one endpoint after the other until one answers.
+    pub(super) async fn send(
+        mut self,
+        proxy: &Proxy,
+        outgoing: &Outgoing,
+        upload: &Upload,
+        call: &mut Call,
+    ) -> Result<(UpstreamResponse, InFlight), Failure> {
+        while let Some(endpoint) = self.next(&proxy.settings.own_ip) {
+            call.peer(Arc::clone(&endpoint.pod), Security::of(endpoint.meshed()));
+            let in_flight = endpoint.begin();
+            match outgoing.send(proxy, &endpoint).await {
+                Ok(answer) => {
+                    endpoint.observe(answer.took);
+                    return Ok((answer, in_flight));
+                }
+                // No endpoint could serve the call, and none is to blame.
+                Err(failure) if upload.broke() => return Err(upload.blame(failure)),
+                Err(failure) => self.failed(endpoint, failure),
+            }
+        }
+        Err(self.into_failure())
+    }
+
     /// Why the last attempt failed, or that there was nothing to attempt.
     pub(super) fn into_failure(self) -> Failure {
         self.last.unwrap_or_else(|| {
             let none = format!("no endpoint of {}", self.route.backend);
             Failure::not_sent(Reason::NoEndpoint, none)
         })
-    }
-
-    /// No endpoint could serve the call, and none is to blame.
-    pub(super) fn given_up(&mut self, failure: Failure) {
-        self.over = true;
-        self.last = Some(failure);
     }
 
     pub(super) fn failed(&mut self, endpoint: Arc<Endpoint>, failure: Failure) {

@@ -37,7 +37,7 @@ impl Connection {
 
     pub(super) fn failed_tcp(&self, failure: &Failure) {
         tracing::debug!(addr = %self.addr, %failure, "could not serve a connection");
-        let (service, port) = self.proxy.state.look(|now| self.called(now));
+        let (service, port) = self.proxy.state.inspect(|now| self.called(now));
         Call::tcp(
             &self.proxy.telemetry,
             Direction::outbound,
@@ -52,7 +52,7 @@ impl Connection {
 
     /// Counts a request that was refused before it was read.
     pub(super) fn turned_away(&self, status: StatusCode) {
-        let (service, port) = self.proxy.state.look(|now| self.called(now));
+        let (service, port) = self.proxy.state.inspect(|now| self.called(now));
         Call::unread(&self.proxy.telemetry, Direction::outbound)
             .to(service, port, Arc::default())
             .turned_away(status);

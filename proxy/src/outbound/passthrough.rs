@@ -11,9 +11,8 @@ use tokio::net::TcpStream;
 
 use crate::config::snapshot::Snapshot;
 use crate::failure::Failure;
-use crate::http::grpc::is_grpc;
 use crate::http::incoming::IncomingBody;
-use crate::http::refusal::{answer_to, refusal};
+use crate::http::received::{Received, Upgrades};
 use crate::http::server::{Profile, serve as serve_http};
 use crate::net::connect::CONNECT_TIMEOUT_EXTERNAL;
 use crate::net::prefixed::Prefixed;
@@ -32,7 +31,7 @@ pub(crate) async fn unknown(
     place: Arc<Place>,
 ) {
     let meshed = proxy.state.registry.was_meshed(addr);
-    let permissive = || proxy.state.look(Snapshot::mtls) == MtlsMode::Permissive;
+    let permissive = || proxy.state.inspect(Snapshot::mtls) == MtlsMode::Permissive;
     if !meshed && permissive() {
         let strict = async {
             let mut changes = proxy.state.policy_changes();
@@ -55,13 +54,15 @@ pub(crate) async fn unknown(
     };
     let budget = Arc::clone(&proxy.budget);
     let handler = |request: Request<IncomingBody>| {
-        let grpc = is_grpc(request.headers());
-        let refused = refusal(
-            Reason::UnknownDestination,
-            "the mesh does not know this address yet",
-            grpc,
-        );
-        std::future::ready(answer_to(request.method(), refused))
+        let response = match Received::new(request, Upgrades::Own) {
+            Ok(received) => {
+                let detail = "the mesh does not know this address yet";
+                Failure::not_sent(Reason::UnknownDestination, detail)
+                    .response_to(&received.parts.method, received.grpc)
+            }
+            Err(rejected) => rejected.response(),
+        };
+        std::future::ready(response)
     };
     serve_http(
         stream,

@@ -1,27 +1,26 @@
-//! One HTTP request of the application, from its head to the end of its answer.
+//! One HTTP request of the application, from its head to the end of its answer: receive,
+//! route, attempt, respond.
 
 use std::sync::Arc;
 use std::time::Instant;
 
-use http::request::Parts;
-use http::{HeaderValue, Method, Request, Response, Version, header};
+use http::{Request, Response};
 use policy::http_match::RequestFacts;
-use policy::reason::Reason;
 
+use crate::config::snapshot::Snapshot;
+use crate::failure::Failure;
 use crate::http::body::Body;
-use crate::http::grpc::is_grpc;
-use crate::http::headers;
-use crate::http::incoming::{self, IncomingBody};
-use crate::http::refusal::refusal;
+use crate::http::incoming::IncomingBody;
+use crate::http::received::{Received, Upgrades, host_of};
 use crate::http::replay::Replay;
-use crate::http::upgrade::Side;
 use crate::http::upload::Upload;
 use crate::outbound::attempts::Attempts;
 use crate::outbound::connection::Connection;
-use crate::outbound::respond::finish;
-use crate::outbound::send::send;
+use crate::outbound::respond::respond;
+use crate::outbound::route::Route;
+use crate::outbound::send::Outgoing;
 use crate::telemetry::call::Call;
-use crate::telemetry::labels::{Direction, Security};
+use crate::telemetry::labels::Direction;
 use crate::telemetry::trace;
 
 /// One request of the application, from its head to the end of its answer.
@@ -31,108 +30,64 @@ pub(super) async fn handle_request(
 ) -> Response<Body> {
     let started = Instant::now();
     let proxy = &connection.proxy;
+    let received = match Received::new(request, Upgrades::Own) {
+        Ok(received) => received,
+        Err(rejected) => {
+            connection.turned_away(rejected.failure.reason().status());
+            return rejected.response();
+        }
+    };
+    let call = connection.http_call(&received, started);
     let snapshot = proxy.state.snapshot();
-    let (mut parts, incoming) = request.into_parts();
-    headers::name_authority(&mut parts);
-    let grpc = is_grpc(&parts.headers);
-    if parts.method == Method::CONNECT {
-        return refusal(Reason::BadRequest, "CONNECT is not served here", false);
-    }
-    let upgrade = headers::upgrade_of(&parts);
-    let on_upgrade = upgrade
-        .as_ref()
-        .and_then(|_| Side::of(&mut parts.extensions));
-    let host = host_of(&parts);
-    headers::strip_hop_by_hop(&mut parts.headers);
-    headers::strip_ours(&mut parts.headers);
-    if parts.version == Version::HTTP_2 {
-        headers::join_cookies(&mut parts.headers);
-    }
-    let trace = trace::id(&parts.headers);
-    if parts.version == Version::HTTP_2
-        && let Some(host) = &host
-        && let Ok(host) = HeaderValue::from_str(host)
-    {
-        // Matches may name the host, whatever the version of HTTP.
-        parts.headers.insert(header::HOST, host);
-    }
-    let facts = RequestFacts {
-        method: &parts.method,
-        path: parts.uri.path(),
-        headers: &parts.headers,
-    };
-    let route = match connection.route(&snapshot, Some((&facts, host.as_deref()))) {
+    let route = connection
+        .route_request(&snapshot, &received)
+        .map_err(|failure| (failure, connection.called(&snapshot)));
+    drop(snapshot);
+    let route = match route {
         Ok(route) => route,
-        Err(failure) => {
-            let (service, port) = connection.called(&snapshot);
-            Call::http(
-                &proxy.telemetry,
-                Direction::outbound,
-                &parts,
-                started,
-                trace,
-            )
-            .to(service, port, Arc::default())
-            .failed(&failure);
-            return failure.response_to(&parts.method, grpc);
+        Err((failure, (service, port))) => {
+            call.to(service, port, Arc::default()).failed(&failure);
+            return failure.response_to(&received.parts.method, received.grpc);
         }
     };
-    let mut call = Call::http(
-        &proxy.telemetry,
-        Direction::outbound,
-        &parts,
-        started,
-        trace,
-    )
-    .to(
-        Arc::clone(&route.service),
-        route.port,
-        Arc::clone(&route.backend),
-    );
+    let (service, backend) = (Arc::clone(&route.service), Arc::clone(&route.backend));
+    let mut call = call.to(service, route.port, backend);
     call.decided_by(route.rule.as_ref());
-    let (body, upload) = Upload::watch(incoming::incoming(incoming));
-    let replay = Replay::new(body);
-    let mut attempts = Attempts::new(&route);
-    while let Some(endpoint) = attempts.next(&proxy.settings.own_ip) {
-        call.peer(Arc::clone(&endpoint.pod), Security::of(endpoint.meshed()));
-        let in_flight = endpoint.begin();
-        match send(
-            proxy,
-            &endpoint,
-            &parts,
-            host.as_deref(),
-            connection.addr,
-            &replay,
-            upgrade.as_ref(),
-        )
-        .await
-        {
-            Ok(answer) => {
-                endpoint.observe(answer.took);
-                let budget = Arc::clone(&proxy.budget);
-                return finish(answer, call, in_flight, on_upgrade, budget).await;
-            }
-            Err(failure) if upload.broke() => {
-                attempts.given_up(upload.blame(failure));
-            }
-            Err(failure) => attempts.failed(endpoint, failure),
+    let (body, upload) = Upload::watch(received.body);
+    let outgoing = Outgoing {
+        parts: received.parts,
+        replay: Replay::new(body),
+        upgrade: received.upgrade,
+        called: connection.addr,
+    };
+    let attempts = Attempts::new(&route);
+    match attempts.send(proxy, &outgoing, &upload, &mut call).await {
+        Ok((answer, in_flight)) => {
+            let budget = Arc::clone(&proxy.budget);
+            respond(answer, call, in_flight, received.caller_side, budget).await
+        }
+        Err(failure) => {
+            call.failed(&failure);
+            failure.response_to(&outgoing.parts.method, received.grpc)
         }
     }
-    let failure = attempts.into_failure();
-    call.failed(&failure);
-    failure.response_to(&parts.method, grpc)
 }
 
-/// Authority of the request: the URI's before the Host header, as HTTP wants it.
-fn host_of(parts: &Parts) -> Option<String> {
-    if let Some(authority) = parts.uri.authority() {
-        return Some(authority.as_str().to_owned());
+impl Connection {
+    fn http_call(&self, received: &Received, started: Instant) -> Call {
+        let parts = &received.parts;
+        let trace = trace::id(&parts.headers);
+        let telemetry = &self.proxy.telemetry;
+        Call::http(telemetry, Direction::outbound, parts, started, trace)
     }
-    parts
-        .headers
-        .get(header::HOST)
-        .and_then(|host| host.to_str().ok())
-        // Legal where there is none, and nothing that HTTP/2 could carry.
-        .filter(|host| !host.is_empty())
-        .map(str::to_owned)
+
+    fn route_request(&self, snapshot: &Snapshot, received: &Received) -> Result<Route, Failure> {
+        let parts = &received.parts;
+        let facts = RequestFacts {
+            method: &parts.method,
+            path: parts.uri.path(),
+            headers: &parts.headers,
+        };
+        self.route(snapshot, Some((&facts, host_of(parts))))
+    }
 }

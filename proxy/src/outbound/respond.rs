@@ -17,7 +17,7 @@ use crate::net::relay;
 use crate::telemetry::call::{Call, Ended};
 
 /// Hands the answer to the application and counts when its body has ended.
-pub(crate) async fn finish(
+pub(crate) async fn respond(
     answer: UpstreamResponse,
     call: Call,
     in_flight: crate::endpoints::endpoint::InFlight,

@@ -80,7 +80,7 @@ pub(crate) async fn accept(
         let leaving = *progress.leaving.borrow();
         let unmeshed = proxy
             .state
-            .look(|now| leaving.relays(kind == Kind::Outbound, now));
+            .inspect(|now| leaving.relays(kind == Kind::Outbound, now));
         #[expect(
             clippy::disallowed_methods,
             reason = "one connection's: its panic ends that connection only"

@@ -1,0 +1,60 @@
+//! Sends an authorised request to the application, for as long as it is allowed.
+
+use http::request::Parts;
+use policy::reason::Reason;
+
+use crate::failure::{Failure, Next, RENEWALS};
+use crate::http::client::exchange::{self, UpstreamResponse};
+use crate::http::replay::Replay;
+use crate::inbound::connection::Connection;
+use crate::inbound::reauthorize::{Allowed, IN_FLIGHT_GRACE};
+use crate::net::connect::CONNECT_TIMEOUT;
+
+impl Connection {
+    /// The head of the application's answer, if it comes before a change of policy has
+    /// taken the right to it away.
+    pub(super) async fn forward(
+        &self,
+        allowed: &Allowed,
+        replay: &Replay,
+        http2: bool,
+    ) -> Result<UpstreamResponse, Failure> {
+        let parts = &allowed.parts;
+        let sent = async {
+            if http2 {
+                return self.forward_http2(parts, replay).await;
+            }
+            let clients = &self.proxy.clients;
+            exchange::http1(clients, self.local, CONNECT_TIMEOUT, parts, replay).await
+        };
+        let revoked = async {
+            self.revoked_request(allowed).await;
+            tokio::time::sleep(IN_FLIGHT_GRACE).await;
+        };
+        tokio::select! {
+            sent = sent => sent,
+            () = revoked => Err(Failure::refused(Reason::NotAllowed, "the call is no longer allowed")),
+        }
+    }
+
+    async fn forward_http2(
+        &self,
+        parts: &Parts,
+        replay: &Replay,
+    ) -> Result<UpstreamResponse, Failure> {
+        let clients = &self.proxy.clients;
+        let mut renewals = 0;
+        loop {
+            let Some(body) = replay.take() else {
+                return Err(Failure::lost("the request's body is gone"));
+            };
+            match exchange::http2(clients, self.local, &self.label, parts, body).await {
+                // The connection was at its end and took nothing; another one may do.
+                Err(failure) if failure.next() == Next::SameEndpoint && renewals < RENEWALS => {
+                    renewals += 1;
+                }
+                sent => return sent,
+            }
+        }
+    }
+}

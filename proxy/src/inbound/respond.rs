@@ -1,0 +1,141 @@
+//! Passes the application's answer on, and counts when its body has ended.
+
+use std::sync::Arc;
+
+use http::response::Parts;
+use http::{HeaderValue, Response, StatusCode, Version, header};
+use http_body_util::BodyExt;
+
+use crate::failure::Failure;
+use crate::http::body::{self, Body};
+use crate::http::client::exchange::UpstreamResponse;
+use crate::http::headers;
+use crate::http::http2::server::Accept;
+use crate::http::upgrade::Side;
+use crate::http::watched::{BodyEnd, Watched};
+use crate::inbound::connection::Connection;
+use crate::inbound::reauthorize::{Allowed, Revocable};
+use crate::mesh::protocol;
+use crate::net::chunk::ChunkIo;
+use crate::net::relay;
+use crate::telemetry::call::{Call, Ended};
+
+/// The two sides of an upgraded connection, before they carry the other protocol.
+struct Upgraded {
+    caller: Side,
+    server: Side,
+    /// What the application switched to.
+    to: Option<HeaderValue>,
+}
+
+impl Connection {
+    /// Passes the answer to a request on that was `allowed`. `caller_side` is there where the
+    /// request may switch protocols.
+    pub(super) async fn respond(
+        self: Arc<Self>,
+        answer: UpstreamResponse,
+        call: Call,
+        allowed: Allowed,
+        caller_side: Option<Side>,
+    ) -> Response<Body> {
+        let UpstreamResponse {
+            mut response,
+            place,
+            ..
+        } = answer;
+        let switches = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+        if switches && !headers::may_switch(response.headers().get_all(header::UPGRADE)) {
+            let failure = Failure::lost("the application switched to HTTP on the connection");
+            call.failed(&failure);
+            return failure.response(false);
+        }
+        let to = response.headers().get(header::UPGRADE).cloned();
+        let server = Side::of_answer(&mut response);
+        let (mut parts, incoming) = response.into_parts();
+        self.clean_answer(&mut parts);
+        let ended = call.head(Ended::new(&parts, None));
+        let by_mesh = matches!(caller_side, Some(Side::Mesh(_)));
+        if by_mesh {
+            let status = HeaderValue::from(parts.status.as_u16());
+            parts.headers.insert(protocol::STATUS, status);
+        }
+        if let (true, Some(caller)) = (switches, caller_side) {
+            let upgraded = Upgraded { caller, server, to };
+            return self.switch(parts, upgraded, allowed, (call, ended));
+        }
+        if by_mesh {
+            // A CONNECT stream answered with 2xx would become a tunnel.
+            parts.status = StatusCode::MISDIRECTED_REQUEST;
+        }
+        let watched = Watched::begun(incoming, move |end, bytes, trailers| {
+            drop(place);
+            call.done(ended, end, bytes, trailers);
+        })
+        .await;
+        let body = Revocable {
+            inner: watched,
+            connection: self,
+            allowed: Some(allowed),
+            frames: 0,
+            over: None,
+        };
+        Response::from_parts(parts, body.boxed_unsync())
+    }
+
+    fn clean_answer(&self, parts: &mut Parts) {
+        headers::strip_hop_by_hop(&mut parts.headers);
+        headers::strip_ours(&mut parts.headers);
+        if self.peer.is_some() {
+            // What the application spoke says nothing of the way to the peer, and
+            // not every way has a place for its phrase.
+            parts.version = Version::HTTP_11;
+            parts.extensions.remove::<hyper::ext::ReasonPhrase>();
+        }
+    }
+
+    /// Answers that the connection carries another protocol from now on, and relays it
+    /// for as long as the request is `allowed`.
+    fn switch(
+        self: Arc<Self>,
+        mut parts: Parts,
+        upgraded: Upgraded,
+        allowed: Allowed,
+        (call, ended): (Call, Ended),
+    ) -> Response<Body> {
+        let Upgraded { caller, server, to } = upgraded;
+        let by_mesh = matches!(caller, Side::Mesh(_));
+        if let Some(to) = to {
+            let name = if by_mesh {
+                protocol::UPGRADE_TO
+            } else {
+                header::UPGRADE
+            };
+            parts.headers.insert(name, to);
+        }
+        let (accept, out) = Accept::new();
+        if by_mesh {
+            parts.status = StatusCode::OK;
+            parts.extensions.insert(accept);
+        } else {
+            let upgrade = HeaderValue::from_static("upgrade");
+            parts.headers.insert(header::CONNECTION, upgrade);
+        }
+        #[expect(clippy::disallowed_methods, reason = "one upgraded connection")]
+        tokio::spawn(async move {
+            let sides = tokio::join!(caller.opened(out), server.switched());
+            let (Some(mut client), Some(mut server)) = sides else {
+                return call.done(ended, BodyEnd::Failed, 0, None);
+            };
+            let bytes = tokio::select! {
+                (copied, _) = relay::relay(&mut client, &mut server, &self.proxy.budget) => copied.received,
+                () = self.revoked_request(&allowed) => {
+                    client.abort();
+                    server.abort();
+                    0
+                }
+            };
+            call.done(ended, BodyEnd::Complete, bytes, None);
+        });
+        Response::from_parts(parts, body::empty())
+    }
+}
