@@ -30,6 +30,7 @@ mod tunnel;
 
 use crate::http::server::{Profile, serve as serve_http};
 
+use crate::mesh::protocol::Transport;
 use crate::mesh::tls::tls_failure;
 
 use crate::net::coalesce::Coalescing;
@@ -40,7 +41,7 @@ use crate::net::tuning::TLS_BUFFER;
 
 use crate::inbound::connection::Connection;
 
-use crate::inbound::peer::mesh_request;
+use crate::inbound::peer::PeerProxy;
 use crate::ports::OWN_PORTS;
 use crate::proxy::Proxy;
 use crate::telemetry::labels::{Direction, Security};
@@ -94,27 +95,25 @@ pub async fn serve_mesh(proxy: Arc<Proxy>, stream: TcpStream, place: Arc<Place>)
     place.busy();
     place.prove(peer.spiffe.as_str());
     let quiet = secured.get_ref().1.alpn_protocol() == Some(QUIET_ALPN);
-    let (version, label) = if quiet {
-        (Version::HTTP_11, "http1")
+    let (version, label, transport) = if quiet {
+        (Version::HTTP_11, "http1", Transport::Http1)
     } else {
-        (Version::HTTP_2, "http2")
+        (Version::HTTP_2, "http2", Transport::Http2)
     };
     proxy.count_connection(Direction::inbound, label, Security::mtls);
     let lifecycle = proxy.lifecycle.clone();
     let budget = Arc::clone(&proxy.budget);
-    let refused = {
-        let (proxy, peer) = (Arc::clone(&proxy), peer.clone());
-        move |status| {
-            Connection::new(
-                Arc::clone(&proxy),
-                Some(peer.clone()),
-                SocketAddr::new(own.ip(), 0),
-            )
-            .turned_away(status)
-        }
+    let peer = PeerProxy {
+        proxy,
+        identity: peer,
+        ip: own.ip(),
+        transport,
     };
-    let handler =
-        move |request| mesh_request(Arc::clone(&proxy), peer.clone(), own.ip(), quiet, request);
+    let refused = {
+        let peer = peer.clone();
+        move |status| peer.clone().of_port(None).turned_away(status)
+    };
+    let handler = move |request| peer.clone().handle(request);
     let close = async move { lifecycle.time_to_go().await };
     let from = Profile::Mesh(outlet);
     serve_http(

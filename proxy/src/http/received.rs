@@ -61,8 +61,9 @@ impl Received {
         upgrades: Upgrades,
     ) -> Result<Self, Rejected> {
         let (mut parts, body) = request.into_parts();
-        if let Err(failure) = acceptable(&parts).and_then(|()| not_connect(&parts)) {
+        if let Err(detail) = acceptable(&parts).and_then(|()| not_connect(&parts)) {
             let method = parts.method;
+            let failure = Failure::refused(Reason::BadRequest, detail);
             return Err(Rejected { failure, method });
         }
         headers::name_authority(&mut parts);
@@ -114,13 +115,15 @@ pub(crate) fn host_of(parts: &Parts) -> Option<&str> {
         .filter(|host| !host.is_empty())
 }
 
-fn bad(detail: &'static str) -> Result<(), Failure> {
-    Err(Failure::refused(Reason::BadRequest, detail))
+/// The same, for whoever writes it into a target.
+pub(crate) fn authority_of(parts: &Parts) -> Option<Authority> {
+    let authority = parts.uri.authority().cloned();
+    authority.or_else(|| Authority::try_from(parts.headers.get(header::HOST)?.as_bytes()).ok())
 }
 
-fn not_connect(parts: &Parts) -> Result<(), Failure> {
+fn not_connect(parts: &Parts) -> Result<(), &'static str> {
     if parts.method == Method::CONNECT {
-        return bad("CONNECT is not served here");
+        return Err("CONNECT is not served here");
     }
     Ok(())
 }
@@ -129,48 +132,48 @@ fn not_connect(parts: &Parts) -> Result<(), Failure> {
 ///
 /// # Errors
 /// Why not.
-pub(crate) fn acceptable(parts: &Parts) -> Result<(), Failure> {
+pub(crate) fn acceptable(parts: &Parts) -> Result<(), &'static str> {
     let (map, uri) = (&parts.headers, &parts.uri);
     if uri.scheme().is_none() && uri.authority().is_some() && parts.method != Method::CONNECT {
         // Servers disagree on what it is; sent on it would be another one.
-        return bad("the request target does not begin with a slash");
+        return Err("the request target does not begin with a slash");
     }
     framed_once(parts)?;
     let mut hosts = map.get_all(header::HOST).iter();
     if let Some(first) = hosts.next() {
         if hosts.next().is_some() {
-            return bad("more than one Host header");
+            return Err("more than one Host header");
         }
         if !is_host(first.as_bytes()) {
-            return bad("Host is no host");
+            return Err("Host is no host");
         }
         let differs = |authority: &Authority| authority.as_str().as_bytes() != first.as_bytes();
         if parts.version == Version::HTTP_2 && uri.authority().is_some_and(differs) {
-            return bad("Host differs from :authority");
+            return Err("Host differs from :authority");
         }
     } else if parts.version != Version::HTTP_10 && uri.authority().is_none() {
-        return bad("no Host header");
+        return Err("no Host header");
     }
     if let Some(authority) = uri.authority()
         && !is_host(authority.as_str().as_bytes())
     {
-        return bad("the authority is no host");
+        return Err("the authority is no host");
     }
     Ok(())
 }
 
 /// Where its body ends is said once, and in a way that every server knows.
-fn framed_once(parts: &Parts) -> Result<(), Failure> {
+fn framed_once(parts: &Parts) -> Result<(), &'static str> {
     let map = &parts.headers;
     let mut encodings = map.get_all(header::TRANSFER_ENCODING).iter();
     let Some(first) = encodings.next() else {
         return Ok(());
     };
     if map.contains_key(header::CONTENT_LENGTH) {
-        return bad("Content-Length beside Transfer-Encoding");
+        return Err("Content-Length beside Transfer-Encoding");
     }
     if parts.version == Version::HTTP_10 {
-        return bad("Transfer-Encoding in HTTP/1.0");
+        return Err("Transfer-Encoding in HTTP/1.0");
     }
     let chunked = first
         .as_bytes()
@@ -178,7 +181,7 @@ fn framed_once(parts: &Parts) -> Result<(), Failure> {
         .eq_ignore_ascii_case(b"chunked");
     if encodings.next().is_some() || !chunked {
         // What else the body is wrapped in would be lost on the way.
-        return bad("Transfer-Encoding other than chunked");
+        return Err("Transfer-Encoding other than chunked");
     }
     Ok(())
 }

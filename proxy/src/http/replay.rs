@@ -12,6 +12,7 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::BodyExt;
 use parking_lot::Mutex;
 
+use crate::failure::Failure;
 use crate::http::body::{Body, BoxError, empty};
 use crate::http::headers;
 
@@ -33,7 +34,7 @@ struct Tape {
 
 /// Hands out copies of one request body.
 #[derive(Clone)]
-pub(crate) struct Replay {
+pub struct Replay {
     tape: Arc<Mutex<Tape>>,
     hint: SizeHint,
     empty: bool,
@@ -49,7 +50,7 @@ impl std::fmt::Debug for Replay {
 
 impl Replay {
     #[must_use]
-    pub(crate) fn new(source: Body) -> Self {
+    pub fn new(source: Body) -> Self {
         let hint = source.size_hint();
         let empty = source.is_end_stream();
         let tape = Tape {
@@ -87,6 +88,15 @@ impl Replay {
         self.tape.lock().pieces
     }
 
+    /// The same as [`Self::take`], for an attempt that fails without a body.
+    ///
+    /// # Errors
+    /// When too much was sent already.
+    pub(crate) fn again(&self) -> Result<Body, Failure> {
+        self.take()
+            .ok_or_else(|| Failure::lost("the request's body is too large to be sent again"))
+    }
+
     /// A body that starts at the beginning, or `None` when too much was sent
     /// already. An earlier copy must no longer be read.
     #[must_use]
@@ -106,7 +116,8 @@ impl Replay {
     }
 }
 
-pub(crate) struct Copy {
+/// One reading of the body.
+struct Copy {
     replay: Replay,
     next: usize,
     trailers_sent: bool,

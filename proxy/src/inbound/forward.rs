@@ -8,6 +8,7 @@ use crate::http::client::exchange::{self, UpstreamResponse};
 use crate::http::replay::Replay;
 use crate::inbound::connection::Connection;
 use crate::inbound::reauthorize::{Allowed, IN_FLIGHT_GRACE};
+use crate::mesh::protocol::AppHttp;
 use crate::net::connect::CONNECT_TIMEOUT;
 
 impl Connection {
@@ -17,11 +18,11 @@ impl Connection {
         &self,
         allowed: &Allowed,
         replay: &Replay,
-        http2: bool,
+        speak: AppHttp,
     ) -> Result<UpstreamResponse, Failure> {
         let parts = &allowed.parts;
         let sent = async {
-            if http2 {
+            if speak == AppHttp::Http2 {
                 return self.forward_http2(parts, replay).await;
             }
             let clients = &self.proxy.clients;

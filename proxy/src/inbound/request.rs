@@ -14,7 +14,7 @@ use crate::http::replay::Replay;
 use crate::http::upload::Upload;
 use crate::inbound::connection::Connection;
 use crate::inbound::reauthorize::Allowed;
-use crate::mesh::protocol::unsent;
+use crate::mesh::protocol::{AppHttp, Asked, not_sent};
 use crate::telemetry::call::Call;
 use crate::telemetry::labels::Direction;
 use crate::telemetry::trace;
@@ -24,7 +24,7 @@ impl Connection {
     pub(super) async fn handle_request(
         self: Arc<Self>,
         request: Request<IncomingBody>,
-        http2: bool,
+        speak: AppHttp,
         upgrades: Upgrades,
     ) -> Response<Body> {
         let started = Instant::now();
@@ -51,7 +51,7 @@ impl Connection {
         let replay = Replay::new(body);
         let parts = received.parts;
         let allowed = Allowed { parts, as_of };
-        match self.forward(&allowed, &replay, http2).await {
+        match self.forward(&allowed, &replay, speak).await {
             Ok(answer) => {
                 let caller_side = received.caller_side;
                 self.respond(answer, call, allowed, caller_side).await
@@ -62,7 +62,7 @@ impl Connection {
                 let response = failure.response_to(&allowed.parts.method, received.grpc);
                 // Only a peer proxy knows what to do with the proof.
                 if failure.next() != Next::Stop && self.peer.is_some() {
-                    unsent(response)
+                    not_sent(&failure, response, Asked::Http)
                 } else {
                     response
                 }

@@ -15,7 +15,7 @@ use crate::http::upgrade::Side;
 use crate::http::watched::{BodyEnd, Watched};
 use crate::inbound::connection::Connection;
 use crate::inbound::reauthorize::{Allowed, Revocable};
-use crate::mesh::protocol;
+use crate::mesh::protocol::{Asked, PeerResponse};
 use crate::net::chunk::ChunkIo;
 use crate::net::relay;
 use crate::telemetry::call::{Call, Ended};
@@ -55,17 +55,12 @@ impl Connection {
         self.clean_answer(&mut parts);
         let ended = call.head(Ended::new(&parts, None));
         let by_mesh = matches!(caller_side, Some(Side::Mesh(_)));
-        if by_mesh {
-            let status = HeaderValue::from(parts.status.as_u16());
-            parts.headers.insert(protocol::STATUS, status);
-        }
         if let (true, Some(caller)) = (switches, caller_side) {
             let upgraded = Upgraded { caller, server, to };
             return self.switch(parts, upgraded, allowed, (call, ended));
         }
         if by_mesh {
-            // A CONNECT stream answered with 2xx would become a tunnel.
-            parts.status = StatusCode::MISDIRECTED_REQUEST;
+            parts = PeerResponse::Answered(parts).encode(Asked::Upgrade);
         }
         let watched = Watched::begun(incoming, move |end, bytes, trailers| {
             drop(place);
@@ -103,20 +98,14 @@ impl Connection {
         (call, ended): (Call, Ended),
     ) -> Response<Body> {
         let Upgraded { caller, server, to } = upgraded;
-        let by_mesh = matches!(caller, Side::Mesh(_));
-        if let Some(to) = to {
-            let name = if by_mesh {
-                protocol::UPGRADE_TO
-            } else {
-                header::UPGRADE
-            };
-            parts.headers.insert(name, to);
-        }
         let (accept, out) = Accept::new();
-        if by_mesh {
-            parts.status = StatusCode::OK;
+        if matches!(caller, Side::Mesh(_)) {
+            parts = PeerResponse::Switched { to, parts }.encode(Asked::Upgrade);
             parts.extensions.insert(accept);
         } else {
+            if let Some(to) = to {
+                parts.headers.insert(header::UPGRADE, to);
+            }
             let upgrade = HeaderValue::from_static("upgrade");
             parts.headers.insert(header::CONNECTION, upgrade);
         }

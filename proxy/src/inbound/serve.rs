@@ -11,6 +11,7 @@ use crate::http::received::Upgrades;
 use crate::http::server::{Profile, serve as serve_http};
 use crate::inbound::connection::Connection;
 use crate::inbound::detect::Spoken;
+use crate::mesh::protocol::AppHttp;
 use crate::net::abort::MayAbort;
 use crate::net::chunk::ChunkIo;
 use crate::net::prefixed::Prefixed;
@@ -22,13 +23,10 @@ impl Connection {
     where
         S: AsyncRead + AsyncWrite + MayAbort + Unpin + Send + 'static,
     {
-        let http2 = version == Version::HTTP_2;
+        let speak = AppHttp::of(version);
         let budget = Arc::clone(&self.proxy.budget);
-        self.proxy.count_connection(
-            Direction::inbound,
-            if http2 { "http2" } else { "http1" },
-            self.security(),
-        );
+        self.proxy
+            .count_connection(Direction::inbound, speak.label(), self.security());
         let close = {
             let connection = Arc::clone(&self);
             async move {
@@ -44,7 +42,7 @@ impl Connection {
         };
         let handler = move |request: Request<IncomingBody>| {
             let connection = Arc::clone(&self);
-            connection.handle_request(request, http2, Upgrades::Own)
+            connection.handle_request(request, speak, Upgrades::Own)
         };
         let place = Arc::clone(place);
         serve_http(

@@ -14,7 +14,7 @@ use crate::http::http2::server::Accept;
 use crate::inbound::authorize::Expected;
 use crate::inbound::connection::Connection;
 use crate::inbound::detect::{Spoken, race};
-use crate::mesh::protocol::unsent;
+use crate::mesh::protocol::{Asked, not_sent};
 use crate::net::connect::{self, CONNECT_TIMEOUT};
 use crate::net::prefixed::Prefixed;
 
@@ -57,7 +57,7 @@ impl Connection {
             Ok(server) => Prefixed::new(server),
             Err(error) => {
                 let failure = Failure::not_sent(Reason::ConnectFailed, error.to_string());
-                return unsent(failure.response(false));
+                return not_sent(&failure, failure.response(false), Asked::Tcp);
             }
         };
         #[expect(clippy::disallowed_methods, reason = "one byte stream")]

@@ -5,23 +5,23 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use http::Request;
 use http::request::Parts;
+use http::{Request, Response, StatusCode, Version, header};
 use hyper::client::conn::http1;
 use identity::tls::QUIET_ALPN;
 use policy::name::SpiffeId;
 use policy::reason::Reason;
 
 use crate::failure::Failure;
-use crate::http::body::Body;
 use crate::http::client::exchange::{self, UpstreamResponse};
 use crate::http::client::multiplexed::{IDLE_MULTIPLEXED, Multiplexed, handshake};
 use crate::http::client::taskless::{Acquire, Connecting, Dedicated};
 use crate::http::http2::MESH;
 use crate::http::http2::client::Sender;
 use crate::http::limits::MESH_HEADER_COUNT;
-use crate::http::refusal::reason_in;
-use crate::mesh::protocol;
+use crate::http::received::host_of;
+use crate::http::replay::Replay;
+use crate::mesh::protocol::{Asked, Malformed, PeerRequest, PeerResponse, Transport};
 use crate::mesh::tls::{MeshTls, secure};
 use crate::net::budget::Budget;
 use crate::net::connect;
@@ -89,64 +89,122 @@ async fn connect_mesh(
     handshake(secured, MESH, budget, Some(outlet)).await
 }
 
-/// Sends to a peer proxy by a quiet line, if it has a free one and nothing else
-/// waits for it. `None`: HTTP/2 is the way. `make` gives the request, which
-/// carries the mesh headers already.
-///
-/// # Errors
-/// [`Failure::NotSent`] when the peer proves it.
-pub(crate) async fn send_by_line(
-    peer: &Peer,
-    make: impl FnOnce() -> Result<Request<Body>, Failure>,
-) -> Result<Option<UpstreamResponse>, Failure> {
-    let line = match peer.lines.offer() {
-        Acquire::Line(line) => line,
-        Acquire::Open(opening) => {
-            peer.open_line(opening);
-            return Ok(None);
+/// Bytes of a body that a dedicated connection carries: what every socket takes at once,
+/// so that it never waits for an application that does not read.
+const DEDICATED_BODY: u64 = 16 * 1024;
+
+/// True for requests that lose nothing in HTTP/1.1 with one at a time: those that
+/// came so, and are small and complete in themselves.
+fn fits_dedicated(parts: &Parts, body: &Replay) -> bool {
+    parts.version == Version::HTTP_11
+        && host_of(parts).is_some()
+        && !parts.headers.contains_key(header::EXPECT)
+        && !parts.headers.contains_key(header::TE)
+        && body.size().is_some_and(|size| size <= DEDICATED_BODY)
+}
+
+impl Peer {
+    /// Sends a request by whichever connection fits.
+    ///
+    /// # Errors
+    /// [`Failure::NotSent`] when the peer proves it or nothing was sent.
+    pub async fn send(
+        &self,
+        request: &PeerRequest<&Parts>,
+        body: &Replay,
+    ) -> Result<UpstreamResponse, Failure> {
+        if let PeerRequest::Http { parts, .. } = request
+            && fits_dedicated(parts, body)
+            && let Some(answer) = self.send_dedicated(request, body).await?
+        {
+            return Ok(answer);
         }
-        Acquire::No => return Ok(None),
+        let parts = request.encode(Transport::Http2)?;
+        let waiting = self.lines.beside();
+        let request_sent = Request::from_parts(parts, body.again()?);
+        let answer = exchange::multiplexed(&self.shared, request_sent).await;
+        drop(waiting);
+        decoded(answer?, request.asked())
+    }
+
+    /// Sends by the dedicated connection, if that is free and nothing else waits for the
+    /// peer. `None`: HTTP/2 is the way.
+    async fn send_dedicated(
+        &self,
+        request: &PeerRequest<&Parts>,
+        body: &Replay,
+    ) -> Result<Option<UpstreamResponse>, Failure> {
+        let line = match self.lines.offer() {
+            Acquire::Line(line) => line,
+            Acquire::Open(opening) => {
+                self.open_line(opening);
+                return Ok(None);
+            }
+            Acquire::No => return Ok(None),
+        };
+        let sent = Instant::now();
+        let parts = request.encode(Transport::Http1)?;
+        match line.send(Request::from_parts(parts, body.again()?)).await {
+            Ok(response) => {
+                let answer = UpstreamResponse {
+                    response,
+                    out: None,
+                    place: None,
+                    took: sent.elapsed(),
+                };
+                decoded(answer, request.asked()).map(Some)
+            }
+            // The connection was at its end, not the peer.
+            Err(Failure::ConnectionClosed { .. }) => Ok(None),
+            Err(failure) => Err(failure),
+        }
+    }
+
+    /// Opens a stream for bytes both ways.
+    ///
+    /// # Errors
+    /// As [`Self::send`].
+    pub(crate) async fn open(
+        &self,
+        request: &PeerRequest<&Parts>,
+    ) -> Result<UpstreamResponse, Failure> {
+        let parts = request.encode(Transport::Http2)?;
+        let waits_for_http = matches!(request, PeerRequest::Upgrade { .. });
+        let waiting = waits_for_http.then(|| self.lines.beside());
+        let answer = exchange::open(&self.shared, parts).await;
+        drop(waiting);
+        decoded(answer?, request.asked())
+    }
+}
+
+impl From<Malformed> for Failure {
+    /// Of what this proxy was about to send.
+    fn from(Malformed(detail): Malformed) -> Self {
+        Self::not_sent(Reason::BadRequest, detail)
+    }
+}
+
+/// Takes the verdict of a peer proxy that it did not reach the application, and gives any
+/// other answer the form that it would have without the mesh.
+fn decoded(answer: UpstreamResponse, asked: Asked) -> Result<UpstreamResponse, Failure> {
+    let (parts, body) = answer.response.into_parts();
+    let malformed = |Malformed(detail)| Failure::lost(detail);
+    let parts = match PeerResponse::decode(parts, asked).map_err(malformed)? {
+        PeerResponse::Answered(parts) => parts,
+        PeerResponse::Switched { to, mut parts } => {
+            parts.status = StatusCode::SWITCHING_PROTOCOLS;
+            if let Some(to) = to {
+                parts.headers.insert(header::UPGRADE, to);
+            }
+            parts
+        }
+        PeerResponse::NotSent { reason, .. } => {
+            let detail = "the peer proxy could not reach the application";
+            return Err(Failure::not_sent(reason, detail));
+        }
     };
-    let sent = Instant::now();
-    match line.send(make()?).await {
-        Ok(response) => told(UpstreamResponse {
-            response,
-            out: None,
-            place: None,
-            took: sent.elapsed(),
-        })
-        .map(Some),
-        // The line was at its end, not the peer.
-        Err(Failure::ConnectionClosed { .. }) => Ok(None),
-        Err(failure) => Err(failure),
-    }
-}
-
-/// Sends to a peer proxy. `parts` carries the mesh headers already.
-///
-/// # Errors
-/// [`Failure::NotSent`] when the peer proves it or nothing was sent.
-pub async fn send(peer: &Peer, parts: Parts, body: Body) -> Result<UpstreamResponse, Failure> {
-    told(exchange::multiplexed(&peer.shared, Request::from_parts(parts, body)).await?)
-}
-
-/// Takes the verdict of a peer proxy that it did not reach the application.
-fn told(answer: UpstreamResponse) -> Result<UpstreamResponse, Failure> {
-    let map = answer.response.headers();
-    if map.contains_key(protocol::UNSENT) {
-        let reason = reason_in(map).unwrap_or(Reason::ConnectFailed);
-        return Err(Failure::not_sent(
-            reason,
-            "the peer proxy could not reach the application",
-        ));
-    }
-    Ok(answer)
-}
-
-/// Opens a stream for bytes both ways to a peer proxy.
-///
-/// # Errors
-/// As [`send`].
-pub(crate) async fn open(peer: &Peer, parts: Parts) -> Result<UpstreamResponse, Failure> {
-    told(exchange::open(&peer.shared, parts).await?)
+    Ok(UpstreamResponse {
+        response: Response::from_parts(parts, body),
+        ..answer
+    })
 }

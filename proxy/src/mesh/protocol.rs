@@ -1,32 +1,410 @@
-//! Headers that two proxies send each other.
+//! What two proxies say to each other, and the only place that names the headers they
+//! say it with.
+//!
+//! A request of one application to another travels as itself, with what the receiving
+//! proxy must know beside it. An upgrade is a CONNECT stream, and so its answer hides the
+//! application's status: a 2xx would make a tunnel of it. Bytes are the two bodies of a
+//! POST. Whatever is missing, said twice or out of place is malformed and refused, so
+//! nothing is decided by which of two values somebody reads.
+//!
+//! Invariant: what [`PeerRequest::encode`] and [`PeerResponse::encode`] write is what
+//! every earlier version reads, to the byte.
 
-use http::Response;
-use http::header::{HeaderName, HeaderValue};
+use std::borrow::Borrow;
 
+use http::header::{HeaderMap, HeaderName, HeaderValue};
+use http::request::Parts;
+use http::uri::{Authority, PathAndQuery, Scheme};
+use http::{Method, Response, StatusCode, Uri, Version, header, response};
+use policy::reason::Reason;
+
+use crate::failure::Failure;
 use crate::http::body::Body;
-use crate::mesh::protocol;
+use crate::http::headers::without_http;
+use crate::http::received::{acceptable, authority_of};
+use crate::http::refusal::reason_in;
+use crate::ports::OWN_PORTS;
 
-// Between two proxies only; none of these ever reaches an application.
+// None of these ever reaches an application.
 /// Container port that a request is for.
-pub(crate) const PORT: HeaderName = HeaderName::from_static("weft-port");
-/// How the application is to be spoken to: `http1`, `http2`, or [`TCP`].
-pub(crate) const PROTOCOL: HeaderName = HeaderName::from_static("weft-protocol");
-/// The bodies of the exchange are the bytes of a connection.
-pub(crate) const TCP: &str = "tcp";
-/// On CONNECT streams: the protocol that the caller asked to upgrade to, and in
-/// the answer the one that the application switched to.
-pub(crate) const UPGRADE_TO: HeaderName = HeaderName::from_static("weft-upgrade");
-/// On CONNECT streams of an upgrade: the request target.
-pub(crate) const TARGET: HeaderName = HeaderName::from_static("weft-target");
-/// On CONNECT streams of an upgrade: the status that the application answered.
-pub(crate) const STATUS: HeaderName = HeaderName::from_static("weft-status");
+const PORT: HeaderName = HeaderName::from_static("weft-port");
+/// How the application is to be spoken to: `http1`, `http2`, or `tcp` for bytes.
+const PROTOCOL: HeaderName = HeaderName::from_static("weft-protocol");
+/// Of an upgrade: the protocols that the caller asked for, and in the answer the one that
+/// the application switched to.
+const UPGRADE_TO: HeaderName = HeaderName::from_static("weft-upgrade");
+/// Of an upgrade: the request target.
+const TARGET: HeaderName = HeaderName::from_static("weft-target");
+/// Of an upgrade: the status that the application answered.
+const STATUS: HeaderName = HeaderName::from_static("weft-status");
 /// Present when the peer proxy proves that no application saw the request.
-pub(crate) const UNSENT: HeaderName = HeaderName::from_static("weft-unsent");
+const UNSENT: HeaderName = HeaderName::from_static("weft-unsent");
 
-/// Marks an answer as proof that no application saw the request.
-pub(crate) fn unsent(mut response: Response<Body>) -> Response<Body> {
-    response
-        .headers_mut()
-        .insert(protocol::UNSENT, HeaderValue::from_static("1"));
-    response
+/// The bodies of the exchange are the bytes of a connection.
+const TCP: &str = "tcp";
+
+/// What carries a request to the peer proxy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Transport {
+    Http2,
+    /// One request at a time, and neither upgrades nor bytes.
+    Http1,
 }
+
+/// A port of an application: neither 0 nor one of the proxy's own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AppPort(u16);
+
+impl AppPort {
+    #[must_use]
+    pub fn new(port: u16) -> Option<Self> {
+        (port != 0 && !OWN_PORTS.contains(&port)).then_some(Self(port))
+    }
+
+    pub(crate) const fn get(self) -> u16 {
+        self.0
+    }
+}
+
+/// The version of HTTP that the application is to be spoken to in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AppHttp {
+    Http1,
+    Http2,
+}
+
+impl AppHttp {
+    #[must_use]
+    pub fn of(version: Version) -> Self {
+        if version == Version::HTTP_2 {
+            Self::Http2
+        } else {
+            Self::Http1
+        }
+    }
+
+    /// Its name, also in metrics.
+    pub(crate) const fn label(self) -> &'static str {
+        match self {
+            Self::Http1 => "http1",
+            Self::Http2 => "http2",
+        }
+    }
+}
+
+/// What one proxy asks of another. `P` is the application's request, borrowed by whoever
+/// may have to send it again.
+#[derive(Clone, Debug)]
+pub enum PeerRequest<P = Parts> {
+    Http {
+        port: AppPort,
+        speak: AppHttp,
+        parts: P,
+    },
+    /// A GET that asks to speak something else than HTTP from then on.
+    Upgrade {
+        port: AppPort,
+        to: HeaderValue,
+        parts: P,
+    },
+    /// Bytes. Nobody reads the authority, which a request must have.
+    Tcp { port: AppPort, authority: Authority },
+}
+
+/// Why a message between two proxies is not one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct Malformed(pub(crate) &'static str);
+
+const NO_PORT: Malformed = Malformed("weft-port names no port of an application");
+const NO_HOST: Malformed = Malformed("the Host header cannot be sent on");
+const NO_UPGRADE: Malformed = Malformed(
+    "CONNECT without weft-target, or without a weft-upgrade to another protocol than HTTP",
+);
+const TUNNEL: Malformed = Malformed("tunnels are for HTTP/2");
+
+impl<P: Borrow<Parts>> PeerRequest<P> {
+    /// The head that carries it.
+    ///
+    /// # Errors
+    /// When the request cannot be sent on by this transport.
+    pub(crate) fn encode(&self, transport: Transport) -> Result<Parts, Malformed> {
+        match (self, transport) {
+            (Self::Http { port, speak, parts }, Transport::Http2) => {
+                let parts = parts.borrow();
+                let target = parts.uri.path_and_query().cloned();
+                let mut uri = http::uri::Parts::default();
+                uri.scheme = Some(Scheme::HTTP);
+                uri.authority = Some(authority_of(parts).ok_or(NO_HOST)?);
+                uri.path_and_query = Some(target.unwrap_or(PathAndQuery::from_static("/")));
+                let mut mesh = head_of(parts, *port, *speak);
+                mesh.uri = Uri::from_parts(uri).map_err(|_| NO_HOST)?;
+                Ok(mesh)
+            }
+            (Self::Http { port, speak, parts }, Transport::Http1) => {
+                Ok(dedicated_head(parts.borrow(), *port, *speak))
+            }
+            (Self::Upgrade { port, to, parts }, Transport::Http2) => {
+                let parts = parts.borrow();
+                if parts.method != Method::GET {
+                    return Err(Malformed("only a GET asks for an upgrade"));
+                }
+                let target = parts.uri.path_and_query();
+                let target = target.map_or("/", PathAndQuery::as_str);
+                let target = HeaderValue::from_str(target)
+                    .map_err(|_| Malformed("the request target cannot be sent on"))?;
+                let mut uri = http::uri::Parts::default();
+                uri.authority = Some(authority_of(parts).ok_or(NO_HOST)?);
+                let mut mesh = head_of(parts, *port, AppHttp::Http1);
+                mesh.headers.insert(UPGRADE_TO, to.clone());
+                mesh.headers.insert(TARGET, target);
+                mesh.method = Method::CONNECT;
+                mesh.uri = Uri::from_parts(uri).map_err(|_| NO_HOST)?;
+                Ok(mesh)
+            }
+            (Self::Tcp { port, authority }, Transport::Http2) => {
+                let mut uri = http::uri::Parts::default();
+                uri.scheme = Some(Scheme::HTTP);
+                uri.authority = Some(authority.clone());
+                uri.path_and_query = Some(PathAndQuery::from_static("/"));
+                let (mut mesh, ()) = http::Request::new(()).into_parts();
+                mesh.method = Method::POST;
+                mesh.uri = Uri::from_parts(uri).map_err(|_| NO_HOST)?;
+                mesh.headers.insert(PORT, HeaderValue::from(port.get()));
+                mesh.headers.insert(PROTOCOL, HeaderValue::from_static(TCP));
+                Ok(mesh)
+            }
+            (Self::Upgrade { .. } | Self::Tcp { .. }, Transport::Http1) => Err(TUNNEL),
+        }
+    }
+
+    pub(crate) const fn asked(&self) -> Asked {
+        match self {
+            Self::Http { .. } => Asked::Http,
+            Self::Upgrade { .. } => Asked::Upgrade,
+            Self::Tcp { .. } => Asked::Tcp,
+        }
+    }
+}
+
+/// A head for HTTP/2, which names the host in its target.
+fn head_of(parts: &Parts, port: AppPort, speak: AppHttp) -> Parts {
+    let mut mesh = parts.clone();
+    mesh.version = Version::HTTP_2;
+    mesh.headers.remove(header::HOST);
+    say(&mut mesh.headers, port, speak);
+    mesh
+}
+
+/// A head in origin form.
+fn dedicated_head(parts: &Parts, port: AppPort, speak: AppHttp) -> Parts {
+    let mut mesh = parts.clone();
+    mesh.version = Version::HTTP_11;
+    if let Some(authority) = parts.uri.authority() {
+        // A target with an authority beats the header.
+        if let Ok(host) = HeaderValue::from_str(authority.as_str()) {
+            mesh.headers.insert(header::HOST, host);
+        }
+        let target = parts.uri.path_and_query().cloned();
+        mesh.uri = target.map_or_else(|| Uri::from_static("/"), Uri::from);
+    }
+    let says_so = [Method::POST, Method::PUT, Method::PATCH].contains(&mesh.method);
+    if says_so && !mesh.headers.contains_key(header::CONTENT_LENGTH) {
+        // As by HTTP/2; some servers insist on it.
+        mesh.headers
+            .insert(header::CONTENT_LENGTH, HeaderValue::from(0));
+    }
+    say(&mut mesh.headers, port, speak);
+    mesh
+}
+
+fn say(map: &mut HeaderMap, port: AppPort, speak: AppHttp) {
+    map.insert(PORT, HeaderValue::from(port.get()));
+    map.insert(PROTOCOL, HeaderValue::from_static(speak.label()));
+}
+
+impl PeerRequest {
+    /// What a peer proxy asks for with this head.
+    ///
+    /// # Errors
+    /// When it asks for nothing, or for two things.
+    pub(crate) fn decode(mut parts: Parts, transport: Transport) -> Result<Self, Malformed> {
+        let port = only(&mut parts.headers, &PORT)?
+            .and_then(|port| port.to_str().ok()?.parse().ok())
+            .and_then(AppPort::new)
+            .ok_or(NO_PORT)?;
+        let protocol = only(&mut parts.headers, &PROTOCOL)?;
+        let protocol = protocol.as_ref().map_or(&b""[..], HeaderValue::as_bytes);
+        let upgrades = parts.method == Method::CONNECT;
+        let speak = match protocol {
+            b"http1" => AppHttp::Http1,
+            b"http2" if !upgrades => AppHttp::Http2,
+            b"tcp" if !upgrades => return Self::decode_tcp(&parts, port, transport),
+            _ => return Err(Malformed("weft-protocol names no protocol")),
+        };
+        if upgrades {
+            return Self::decode_upgrade(parts, port, transport);
+        }
+        for name in [UPGRADE_TO, TARGET] {
+            if parts.headers.contains_key(name) {
+                return Err(Malformed("an upgrade is asked for with CONNECT"));
+            }
+        }
+        Ok(Self::Http { port, speak, parts })
+    }
+
+    fn decode_tcp(parts: &Parts, port: AppPort, transport: Transport) -> Result<Self, Malformed> {
+        if transport == Transport::Http1 {
+            return Err(TUNNEL);
+        }
+        acceptable(parts).map_err(Malformed)?;
+        if parts.method != Method::POST {
+            return Err(Malformed("a tunnel is asked for with POST"));
+        }
+        let authority = authority_of(parts).ok_or(Malformed("a tunnel without authority"))?;
+        Ok(Self::Tcp { port, authority })
+    }
+
+    /// Back to the request that the application on the other side made.
+    fn decode_upgrade(
+        mut parts: Parts,
+        port: AppPort,
+        transport: Transport,
+    ) -> Result<Self, Malformed> {
+        if transport == Transport::Http1 {
+            return Err(TUNNEL);
+        }
+        acceptable(&parts).map_err(Malformed)?;
+        let to = only(&mut parts.headers, &UPGRADE_TO)?.ok_or(NO_UPGRADE)?;
+        let mut listed = HeaderMap::with_capacity(1);
+        listed.insert(UPGRADE_TO, to);
+        let to = without_http(listed.get_all(UPGRADE_TO)).ok_or(NO_UPGRADE)?;
+        let target = only(&mut parts.headers, &TARGET)?.ok_or(NO_UPGRADE)?;
+        let target = PathAndQuery::try_from(target.as_bytes())
+            .map_err(|_| Malformed("weft-target is no request target"))?;
+        let host = parts
+            .uri
+            .authority()
+            .and_then(|host| HeaderValue::from_str(host.as_str()).ok());
+        if let Some(host) = host {
+            parts.headers.insert(header::HOST, host);
+        }
+        parts.method = Method::GET;
+        parts.uri = Uri::from(target);
+        Ok(Self::Upgrade { port, to, parts })
+    }
+}
+
+/// Takes the value of a header that must not be there twice.
+fn only(map: &mut HeaderMap, name: &HeaderName) -> Result<Option<HeaderValue>, Malformed> {
+    if map.get_all(name).iter().nth(1).is_some() {
+        return Err(Malformed("a header between two proxies is there twice"));
+    }
+    Ok(map.remove(name))
+}
+
+/// What an answer is the answer to: how it is to be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Asked {
+    Http,
+    Upgrade,
+    Tcp,
+}
+
+/// What a peer proxy answers.
+#[derive(Debug)]
+pub(crate) enum PeerResponse {
+    /// The application's answer, or one of the peer proxy in its place.
+    Answered(response::Parts),
+    /// The stream carries another protocol from now on: `to`, if the application said.
+    Switched {
+        to: Option<HeaderValue>,
+        parts: response::Parts,
+    },
+    /// No application saw the request, which is proven. `parts` is the answer for a caller
+    /// that cannot try elsewhere.
+    NotSent {
+        reason: Reason,
+        parts: response::Parts,
+    },
+}
+
+impl PeerResponse {
+    /// The head that carries it.
+    pub(crate) fn encode(self, asked: Asked) -> response::Parts {
+        match self {
+            Self::Answered(mut parts) => {
+                if asked == Asked::Upgrade {
+                    let status = HeaderValue::from(parts.status.as_u16());
+                    parts.headers.insert(STATUS, status);
+                    // A CONNECT stream answered with 2xx would become a tunnel.
+                    parts.status = StatusCode::MISDIRECTED_REQUEST;
+                }
+                parts
+            }
+            Self::Switched { to, mut parts } => {
+                let status = HeaderValue::from(StatusCode::SWITCHING_PROTOCOLS.as_u16());
+                parts.headers.insert(STATUS, status);
+                if let Some(to) = to {
+                    parts.headers.insert(UPGRADE_TO, to);
+                }
+                parts.status = StatusCode::OK;
+                parts
+            }
+            Self::NotSent { mut parts, .. } => {
+                parts.headers.insert(UNSENT, HeaderValue::from_static("1"));
+                parts
+            }
+        }
+    }
+
+    /// What a peer proxy answered with this head.
+    ///
+    /// # Errors
+    /// When that can be read in two ways.
+    pub(crate) fn decode(mut parts: response::Parts, asked: Asked) -> Result<Self, Malformed> {
+        if parts.headers.contains_key(UNSENT) {
+            let reason = reason_in(&parts.headers).unwrap_or(Reason::ConnectFailed);
+            return Ok(Self::NotSent { reason, parts });
+        }
+        if asked != Asked::Upgrade {
+            return Ok(Self::Answered(parts));
+        }
+        let Some(status) = only(&mut parts.headers, &STATUS)? else {
+            // The peer proxy itself has answered.
+            return Ok(Self::Answered(parts));
+        };
+        let status = StatusCode::from_bytes(status.as_bytes())
+            .map_err(|_| Malformed("weft-status is no status"))?;
+        let switched = status == StatusCode::SWITCHING_PROTOCOLS;
+        let carrier = if switched {
+            StatusCode::OK
+        } else {
+            StatusCode::MISDIRECTED_REQUEST
+        };
+        if parts.status != carrier {
+            return Err(Malformed("weft-status on a stream of another status"));
+        }
+        parts.status = status;
+        if !switched {
+            return Ok(Self::Answered(parts));
+        }
+        let to = only(&mut parts.headers, &UPGRADE_TO)?;
+        Ok(Self::Switched { to, parts })
+    }
+}
+
+/// Marks the `response` that `failure` gives as proof that no application saw the request.
+pub(crate) fn not_sent(
+    failure: &Failure,
+    response: Response<Body>,
+    asked: Asked,
+) -> Response<Body> {
+    let reason = failure.reason();
+    let (parts, body) = response.into_parts();
+    let parts = PeerResponse::NotSent { reason, parts }.encode(asked);
+    Response::from_parts(parts, body)
+}
+
+#[cfg(test)]
+mod tests;

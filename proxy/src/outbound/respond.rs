@@ -11,7 +11,6 @@ use crate::http::client::exchange::UpstreamResponse;
 use crate::http::headers;
 use crate::http::upgrade::Side;
 use crate::http::watched;
-use crate::mesh::protocol;
 use crate::net::budget::Budget;
 use crate::net::relay;
 use crate::telemetry::call::{Call, Ended};
@@ -30,30 +29,12 @@ pub(crate) async fn respond(
         place,
         ..
     } = answer;
-    // Only a peer proxy speaks for the mesh; any server may send these headers.
-    let mutual = call.is_mutual();
-    let real_status = response
-        .headers()
-        .get(protocol::STATUS)
-        .filter(|_| mutual)
-        .and_then(|status| StatusCode::from_bytes(status.as_bytes()).ok());
-    let switched_to = response
-        .headers()
-        .get(protocol::UPGRADE_TO)
-        .filter(|_| mutual)
-        .or_else(|| response.headers().get(header::UPGRADE))
-        .cloned();
+    let switched_to = response.headers().get(header::UPGRADE).cloned();
     let server_side = Side::of_answer(&mut response);
     let (mut parts, incoming) = response.into_parts();
     parts.version = Version::HTTP_11;
-    if let Some(status) = real_status {
-        parts.status = status;
-    }
-    let named = [&protocol::UPGRADE_TO, &header::UPGRADE];
     if parts.status == StatusCode::SWITCHING_PROTOCOLS
-        && !named
-            .iter()
-            .all(|name| headers::may_switch(parts.headers.get_all(*name)))
+        && !headers::may_switch(parts.headers.get_all(header::UPGRADE))
     {
         let failure = Failure::lost("the server switched to HTTP on the connection");
         call.failed(&failure);

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http::{HeaderValue, Method, Request, StatusCode};
+use http::StatusCode;
+use http::uri::Authority;
 use policy::reason::Reason;
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio::net::TcpStream;
@@ -16,14 +17,14 @@ use crate::failure::Failure;
 use crate::http::byte_stream::ByteStream;
 use crate::http::client::multiplexed::StreamPermit;
 use crate::http::refusal::reason_in;
-use crate::mesh::peer;
-use crate::mesh::protocol;
+use crate::mesh::protocol::PeerRequest;
 use crate::net::budget::Budget;
 use crate::net::chunk::{ChunkIo, ReadSize};
 use crate::net::connect::CONNECT_TIMEOUT;
 use crate::net::connect::reset;
 use crate::net::prefixed::Prefixed;
 use crate::net::{connect, relay};
+use crate::outbound::send::app_port;
 use crate::proxy::Proxy;
 use crate::telemetry::call::Call;
 
@@ -66,16 +67,11 @@ pub(super) async fn open(
             _in_flight: in_flight,
         });
     };
-    let request = Request::builder()
-        .method(Method::POST)
-        .uri(format!("http://{}/", endpoint.addr))
-        .header(protocol::PORT, HeaderValue::from(endpoint.addr.port()))
-        .header(protocol::PROTOCOL, HeaderValue::from_static(protocol::TCP))
-        .body(())
+    let authority = Authority::try_from(endpoint.addr.to_string())
         .map_err(|error| Failure::not_sent(Reason::BadRequest, error.to_string()))?;
-    let (parts, ()) = request.into_parts();
+    let port = app_port(endpoint.addr.port())?;
     let peer = proxy.peers.mesh(endpoint.addr.ip(), identity);
-    let answer = peer::open(&peer, parts).await?;
+    let answer = peer.open(&PeerRequest::Tcp { port, authority }).await?;
     let (head, coming) = answer.response.into_parts();
     if head.status != StatusCode::OK {
         let reason = reason_in(&head.headers).unwrap_or(Reason::ConnectFailed);

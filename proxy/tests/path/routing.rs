@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use weft_proxy::{empty_body, send_to_peer};
+use weft_proxy::{AppHttp, AppPort, PeerRequest, Replay, empty_body};
 use wire::v1::{self, Protocol};
 
 use crate::support::{
@@ -97,13 +97,18 @@ async fn what_opening_a_connection_took_is_not_held_against_the_endpoint() {
     server.late.store(late.as_millis() as u64, Relaxed);
     let (parts, ()) = http::Request::builder()
         .uri("http://api.shop/")
-        .header("weft-port", port)
         .body(())
         .unwrap()
         .into_parts();
     let begun = Instant::now();
     let peer = client.proxy.peers.mesh(server.ip, &id("api"));
-    let answer = send_to_peer(&peer, parts, empty_body()).await.unwrap();
+    let request = PeerRequest::Http {
+        port: AppPort::new(port).unwrap(),
+        speak: AppHttp::Http1,
+        parts: &parts,
+    };
+    let body = Replay::new(empty_body());
+    let answer = peer.send(&request, &body).await.unwrap();
     assert!(begun.elapsed() >= late, "the connection was not new");
     assert!(answer.took < late / 2, "{:?}", answer.took);
 }

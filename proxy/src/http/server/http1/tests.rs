@@ -1,11 +1,15 @@
 //! HTTP/1 as a server, byte by byte.
 
 use std::future::pending;
+use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::Context;
 
+use http::header;
+use http_body::Body as _;
 use http_body_util::BodyExt;
 use runtime::occupancy::{Bounds, Holder, Occupancy};
-use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, ReadBuf, duplex};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 

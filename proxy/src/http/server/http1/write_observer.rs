@@ -1,0 +1,138 @@
+//! Stands between hyper and the connection, and notes what passes.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::task::{Context, Poll, ready};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use crate::http::server::http1::activity::Use;
+use crate::http::server::refused_head;
+use crate::net::abort::MayAbort;
+use crate::net::chunk::read_at_most;
+use crate::net::prefixed::Prefixed;
+
+/// Notes whether the client takes what is written, and when a head begins.
+pub(super) struct WriteObserver<I: MayAbort> {
+    /// There until it is taken out of here.
+    pub(super) io: Option<Prefixed<I>>,
+    pub(super) used: Arc<Use>,
+}
+
+impl<I: MayAbort> WriteObserver<I> {
+    fn note<T>(&self, written: Poll<T>) -> Poll<T> {
+        let stuck = written.is_pending();
+        if self.used.stuck.swap(stuck, Relaxed) != stuck && self.used.expects.load(Relaxed) {
+            self.used.rests();
+        }
+        written
+    }
+
+    fn written(&self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        if let Poll::Ready(Ok(bytes)) = &written {
+            self.used.written(*bytes);
+        }
+        self.note(written)
+    }
+
+    fn io(&mut self) -> io::Result<Pin<&mut Prefixed<I>>>
+    where
+        I: Unpin,
+    {
+        self.io
+            .as_mut()
+            .map(Pin::new)
+            .ok_or_else(|| io::ErrorKind::NotConnected.into())
+    }
+}
+
+impl<I: MayAbort> Drop for WriteObserver<I> {
+    fn drop(&mut self) {
+        if let Some(io) = &mut self.io
+            && self.used.abort.is_set()
+        {
+            io.abort();
+        }
+    }
+}
+
+impl<I: AsyncRead + MayAbort + Unpin> AsyncRead for WriteObserver<I> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        out: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        ready!(this.used.budget.poll_room(cx));
+        let most = this.used.piece();
+        let before = out.filled().len();
+        let read = read_at_most(this.io()?, cx, out, most);
+        if out.filled().len() == before {
+            return read;
+        }
+        this.used.hears(out.filled().len() - before);
+        // Behind a body nothing is mended: only what hyper waits for as a head is one.
+        let mut read = read;
+        if this.used.expects.load(Relaxed)
+            && this.used.fresh.swap(false, Relaxed)
+            && let Some(mended) = refused_head::mend(&out.filled()[before..])
+        {
+            out.set_filled(before);
+            this.io()?.put_back(&mended);
+            read = read_at_most(this.io()?, cx, out, most);
+        }
+        let came = out.filled().len() - before;
+        this.used.head.fetch_add(came, Relaxed);
+        read
+    }
+}
+
+impl<I: AsyncWrite + MayAbort + Unpin> AsyncWrite for WriteObserver<I> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        data: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        if this.used.keeps_back(data) {
+            return Poll::Ready(Ok(data.len()));
+        }
+        let written = this.io()?.poll_write(cx, data);
+        this.written(written)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        data: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let mut filled = data.iter().filter(|part| !part.is_empty());
+        if let (Some(only), None) = (filled.next(), filled.next()) {
+            return self.poll_write(cx, only);
+        }
+        let this = self.get_mut();
+        let written = this.io()?.poll_write_vectored(cx, data);
+        this.written(written)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.as_ref().is_some_and(AsyncWrite::is_write_vectored)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let flushed = this.io()?.poll_flush(cx);
+        this.note(flushed)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        if this.used.abort.is_set() || this.used.refusal.load(Relaxed) != 0 {
+            // Whatever was said before must not look complete, or more is to be said.
+            return Poll::Ready(Ok(()));
+        }
+        this.io()?.poll_shutdown(cx)
+    }
+}

@@ -1,0 +1,582 @@
+//! Messages between two proxies keep their form, and what has none is refused.
+
+use http::{Request, Response};
+
+use super::*;
+use crate::http::received::host_of;
+
+/// SplitMix64: every run makes the same messages.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+
+    fn below(&mut self, limit: usize) -> usize {
+        (self.next() % limit as u64) as usize
+    }
+
+    fn one<T: Copy>(&mut self, of: &[T]) -> T {
+        of[self.below(of.len())]
+    }
+
+    fn text(&mut self, of: &[u8], most: usize) -> Vec<u8> {
+        let length = self.below(most) + 1;
+        (0..length).map(|_| self.one(of)).collect()
+    }
+
+    fn word(&mut self) -> String {
+        String::from_utf8(self.text(b"abcxyz019-", 12)).unwrap()
+    }
+
+    fn port(&mut self) -> AppPort {
+        loop {
+            let known = [0, 15101, 15106, 15108, 15190, 80, 443, 8080];
+            let any = self.next() as u16;
+            let port = if self.below(2) == 0 {
+                self.one(&known)
+            } else {
+                any
+            };
+            if let Some(port) = AppPort::new(port) {
+                return port;
+            }
+        }
+    }
+
+    fn headers(&mut self, map: &mut HeaderMap) {
+        let names = [
+            "accept",
+            "cookie",
+            "te",
+            "x-weft",
+            "weftage",
+            "authorization",
+            "content-type",
+            "x-b3-traceid",
+        ];
+        for _ in 0..self.below(9) {
+            let name = HeaderName::from_static(self.one(&names));
+            let value = self.text(b"abc XYZ,;=\"/\t019\xe4\xff", 30);
+            map.append(name, HeaderValue::from_bytes(&value).unwrap());
+        }
+    }
+
+    /// An application's request as a proxy has received it.
+    fn parts(&mut self, transport: Transport) -> Parts {
+        let methods = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "PURGE"];
+        let method = self.one(&methods);
+        let mut host = self.word().replace('-', "a");
+        if self.below(2) == 0 {
+            host = format!("{host}:{}", self.below(65536));
+        }
+        let mut target = format!("/{}%2f{}", self.word(), self.word());
+        if self.below(3) == 0 {
+            target = format!("{target}?{}={}", self.word(), self.word());
+        }
+        if self.below(4) == 0 {
+            let scheme = self.one(&["http", "https"]);
+            target = format!("{scheme}://{host}{target}");
+        }
+        let versions = [Version::HTTP_10, Version::HTTP_11, Version::HTTP_2];
+        let version = match transport {
+            Transport::Http1 => Version::HTTP_11,
+            Transport::Http2 => self.one(&versions),
+        };
+        let request = Request::builder()
+            .method(method)
+            .uri(target)
+            .version(version);
+        let mut parts = request.body(()).unwrap().into_parts().0;
+        self.headers(&mut parts.headers);
+        let host = HeaderValue::try_from(host).unwrap();
+        parts.headers.insert(header::HOST, host);
+        self.headers(&mut parts.headers);
+        if method.starts_with('P') {
+            parts.headers.insert(header::CONTENT_LENGTH, 5.into());
+        }
+        parts
+    }
+
+    fn request(&mut self, transport: Transport) -> PeerRequest {
+        let (port, mut parts) = (self.port(), self.parts(transport));
+        match (transport, self.below(4)) {
+            (Transport::Http2, 0) => {
+                parts.method = Method::GET;
+                let listed: Vec<String> = (0..=self.below(3)).map(|_| self.word()).collect();
+                let to = format!("x{}", listed.join(", x"));
+                let to = HeaderValue::try_from(to).unwrap();
+                PeerRequest::Upgrade { port, to, parts }
+            }
+            (Transport::Http2, 1) => {
+                let authority = format!("10.0.0.{}:{}", self.below(256), port.get());
+                let authority = authority.parse().unwrap();
+                PeerRequest::Tcp { port, authority }
+            }
+            _ => PeerRequest::Http {
+                port,
+                speak: AppHttp::of(parts.version),
+                parts,
+            },
+        }
+    }
+
+    fn response(&mut self, asked: Asked) -> PeerResponse {
+        let status = StatusCode::from_u16(200 + self.below(400) as u16).unwrap();
+        let mut parts = Response::new(()).into_parts().0;
+        parts.status = status;
+        self.headers(&mut parts.headers);
+        match (asked, self.below(4)) {
+            (_, 0) => {
+                let reason = self.one(&Reason::ALL);
+                let response = Failure::not_sent(reason, "x").response(self.below(2) == 0);
+                let parts = response.into_parts().0;
+                PeerResponse::NotSent { reason, parts }
+            }
+            (Asked::Upgrade, 1) => {
+                parts.status = StatusCode::SWITCHING_PROTOCOLS;
+                let to = HeaderValue::try_from(self.word()).unwrap();
+                let to = (self.below(4) > 0).then_some(to);
+                PeerResponse::Switched { to, parts }
+            }
+            _ => PeerResponse::Answered(parts),
+        }
+    }
+}
+
+fn fields(map: &HeaderMap, ordered: bool) -> String {
+    let field = |(name, value): (&HeaderName, &HeaderValue)| {
+        format!("{name}: {}", value.as_bytes().escape_ascii())
+    };
+    let mut fields: Vec<String> = map.iter().map(field).collect();
+    if !ordered {
+        fields.retain(|field| !field.starts_with("host: "));
+        // By name only: values of one name have an order.
+        fields.sort_by(|one, other| one.split(':').next().cmp(&other.split(':').next()));
+    }
+    fields.join(" | ")
+}
+
+/// The head as it is written: method, target, version, then the headers in order.
+fn wire(parts: &Parts) -> String {
+    let fields = fields(&parts.headers, true);
+    format!(
+        "{} {} {:?} | {fields}",
+        parts.method, parts.uri, parts.version
+    )
+}
+
+/// What the application is asked, however it is written.
+fn meaning(request: &PeerRequest) -> String {
+    let asks = |parts: &Parts| {
+        let target = parts.uri.path_and_query();
+        let fields = fields(&parts.headers, false);
+        let host = host_of(parts);
+        format!("{} {target:?} {host:?} | {fields}", parts.method)
+    };
+    match request {
+        PeerRequest::Http { port, speak, parts } => format!("{port:?} {speak:?} {}", asks(parts)),
+        PeerRequest::Upgrade { port, to, parts } => format!("{port:?} to {to:?} {}", asks(parts)),
+        PeerRequest::Tcp { port, authority } => format!("{port:?} bytes {authority}"),
+    }
+}
+
+fn answer(response: &PeerResponse) -> String {
+    let head = |parts: &response::Parts| {
+        let mut map = parts.headers.clone();
+        map.remove(UNSENT);
+        format!("{} {}", parts.status, fields(&map, true))
+    };
+    match response {
+        PeerResponse::Answered(parts) => format!("answered {}", head(parts)),
+        PeerResponse::Switched { to, parts } => format!("switched {to:?} {}", head(parts)),
+        PeerResponse::NotSent { reason, parts } => format!("not sent {reason:?} {}", head(parts)),
+    }
+}
+
+const TRANSPORTS: [Transport; 2] = [Transport::Http2, Transport::Http1];
+
+#[test]
+fn ten_thousand_requests_are_the_same_on_the_other_side() {
+    for transport in TRANSPORTS {
+        let mut random = Random(1);
+        for round in 0..10_000 {
+            let request = random.request(transport);
+            let sent = request.encode(transport).unwrap();
+            let came = PeerRequest::decode(sent.clone(), transport).unwrap();
+            assert_eq!(meaning(&came), meaning(&request), "{transport:?} {round}");
+            let again = came.encode(transport).unwrap();
+            assert_eq!(wire(&again), wire(&sent), "{transport:?} {round}");
+        }
+    }
+}
+
+#[test]
+fn ten_thousand_responses_are_the_same_on_the_other_side() {
+    for asked in [Asked::Http, Asked::Upgrade, Asked::Tcp] {
+        let mut random = Random(2);
+        for round in 0..10_000 {
+            let response = random.response(asked);
+            let expected = answer(&response);
+            let sent = response.encode(asked);
+            let came = PeerResponse::decode(sent, asked).unwrap();
+            assert_eq!(answer(&came), expected, "{asked:?} {round}");
+        }
+    }
+}
+
+fn parts(line: (&str, &str, Version), headers: &[(&'static str, &'static str)]) -> Parts {
+    let (method, uri, version) = line;
+    let mut request = Request::builder().method(method).uri(uri).version(version);
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    request.body(()).unwrap().into_parts().0
+}
+
+const ONE: Version = Version::HTTP_11;
+const TWO: Version = Version::HTTP_2;
+
+fn written(parts: Parts, upgrade: Option<&'static str>, transport: Transport) -> String {
+    let port = AppPort::new(8080).unwrap();
+    let speak = AppHttp::of(parts.version);
+    let request = match upgrade {
+        None => PeerRequest::Http { port, speak, parts },
+        Some(to) => {
+            let to = HeaderValue::from_static(to);
+            PeerRequest::Upgrade { port, to, parts }
+        }
+    };
+    wire(&request.encode(transport).unwrap())
+}
+
+#[test]
+fn requests_to_a_peer_are_written_as_ever() {
+    let get = || {
+        parts(
+            ("GET", "/a?b", ONE),
+            &[("x", "1"), ("host", "h:1"), ("y", "2"), ("z", "3")],
+        )
+    };
+    let absolute = || parts(("POST", "https://h/a", ONE), &[("host", "h"), ("x", "1")]);
+    let grpc = || {
+        parts(
+            ("POST", "http://h/S/M", TWO),
+            &[("te", "trailers"), ("host", "h")],
+        )
+    };
+    let bare = || parts(("OPTIONS", "*", Version::HTTP_10), &[("x", "1")]);
+    // Who names no host is for the address that was called.
+    let named = |mut parts: Parts| {
+        let mut uri = parts.uri.into_parts();
+        uri.scheme = Some(Scheme::HTTP);
+        uri.authority = Some(Authority::from_static("10.0.0.1:80"));
+        parts.uri = Uri::from_parts(uri).unwrap();
+        parts
+    };
+    for (case, expected) in [
+        (
+            written(get(), None, Transport::Http2),
+            "GET http://h:1/a?b HTTP/2.0 | x: 1 | z: 3 | y: 2 | weft-port: 8080 | weft-protocol: http1",
+        ),
+        (
+            written(absolute(), None, Transport::Http2),
+            "POST http://h/a HTTP/2.0 | x: 1 | weft-port: 8080 | weft-protocol: http1",
+        ),
+        (
+            written(grpc(), None, Transport::Http2),
+            "POST http://h/S/M HTTP/2.0 | te: trailers | weft-port: 8080 | weft-protocol: http2",
+        ),
+        (
+            written(named(bare()), None, Transport::Http2),
+            "OPTIONS http://10.0.0.1:80* HTTP/2.0 | x: 1 | weft-port: 8080 | weft-protocol: http1",
+        ),
+        (
+            written(get(), Some("websocket"), Transport::Http2),
+            "CONNECT h:1 HTTP/2.0 | x: 1 | z: 3 | y: 2 | weft-port: 8080 | weft-protocol: http1 \
+             | weft-upgrade: websocket | weft-target: /a?b",
+        ),
+        (
+            written(get(), None, Transport::Http1),
+            "GET /a?b HTTP/1.1 | x: 1 | host: h:1 | y: 2 | z: 3 | weft-port: 8080 | weft-protocol: http1",
+        ),
+        (
+            written(absolute(), None, Transport::Http1),
+            "POST /a HTTP/1.1 | host: h | x: 1 | content-length: 0 | weft-port: 8080 | weft-protocol: http1",
+        ),
+    ] {
+        assert_eq!(case, expected);
+    }
+}
+
+#[test]
+fn bytes_are_asked_for_as_ever() {
+    let request = PeerRequest::<Parts>::Tcp {
+        port: AppPort::new(5432).unwrap(),
+        authority: Authority::from_static("10.0.0.7:5432"),
+    };
+    assert_eq!(
+        wire(&request.encode(Transport::Http2).unwrap()),
+        "POST http://10.0.0.7:5432/ HTTP/1.1 | weft-port: 5432 | weft-protocol: tcp"
+    );
+    assert_eq!(request.encode(Transport::Http1).unwrap_err(), TUNNEL);
+}
+
+#[test]
+fn answers_to_a_peer_are_written_as_ever() {
+    let head = |status: u16| {
+        let response = Response::builder().status(status).header("x", "1");
+        response.body(()).unwrap().into_parts().0
+    };
+    let shown = |parts: &response::Parts| {
+        let fields = fields(&parts.headers, true);
+        format!("{} | {fields}", parts.status.as_u16())
+    };
+    let failure = Failure::not_sent(Reason::ConnectFailed, "x");
+    let proof = not_sent(&failure, failure.response(false), Asked::Http);
+    let to = Some(HeaderValue::from_static("websocket"));
+    let parts = head(101);
+    for (given, written) in [
+        (
+            PeerResponse::Answered(head(404)).encode(Asked::Http),
+            "404 | x: 1",
+        ),
+        (
+            PeerResponse::Answered(head(404)).encode(Asked::Upgrade),
+            "421 | x: 1 | weft-status: 404",
+        ),
+        (
+            PeerResponse::Switched { to, parts }.encode(Asked::Upgrade),
+            "200 | x: 1 | weft-status: 101 | weft-upgrade: websocket",
+        ),
+        (
+            proof.into_parts().0,
+            "503 | content-type: text/plain; charset=utf-8 | weft-reason: connect-failed \
+             | weft-unsent: 1",
+        ),
+    ] {
+        assert_eq!(shown(&given), written);
+    }
+}
+
+/// Which port, and what for, a request was served at before it had a type: the rules as
+/// they were written then.
+fn served_before(parts: &Parts, transport: Transport) -> Option<(u16, &'static str)> {
+    if acceptable(parts).is_err() {
+        return None;
+    }
+    let map = &parts.headers;
+    let port = map.get(PORT)?.to_str().ok()?.parse::<u16>().ok()?;
+    if port == 0 || OWN_PORTS.contains(&port) {
+        return None;
+    }
+    let protocol = map.get(PROTOCOL).map(HeaderValue::as_bytes);
+    let (tcp, connect) = (protocol == Some(b"tcp"), parts.method == Method::CONNECT);
+    if transport == Transport::Http1 && (tcp || connect) {
+        return None;
+    }
+    if tcp {
+        return Some((port, "bytes"));
+    }
+    if connect {
+        without_http(map.get_all(UPGRADE_TO))?;
+        PathAndQuery::try_from(map.get(TARGET)?.as_bytes()).ok()?;
+        return Some((port, "upgrade"));
+    }
+    let http2 = protocol == Some(b"http2");
+    Some((port, if http2 { "http2" } else { "http1" }))
+}
+
+fn served(request: &PeerRequest) -> (u16, &'static str) {
+    match request {
+        PeerRequest::Tcp { port, .. } => (port.get(), "bytes"),
+        PeerRequest::Upgrade { port, .. } => (port.get(), "upgrade"),
+        PeerRequest::Http { port, speak, .. } => match speak {
+            AppHttp::Http1 => (port.get(), "http1"),
+            AppHttp::Http2 => (port.get(), "http2"),
+        },
+    }
+}
+
+#[test]
+fn no_head_is_served_that_was_refused_before() {
+    let names = [
+        PORT,
+        PROTOCOL,
+        UPGRADE_TO,
+        TARGET,
+        STATUS,
+        UNSENT,
+        header::HOST,
+    ];
+    let values = [
+        "",
+        "0",
+        "80",
+        "080",
+        "+80",
+        "8080",
+        "15106",
+        "70000",
+        "http1",
+        "http2",
+        "HTTP1",
+        "tcp",
+        "websocket",
+        "h2c",
+        "h2c, foo",
+        "/",
+        "/a?b",
+        "h",
+        "a@h",
+        "x y",
+        "101",
+    ];
+    let mut taken = [0; 2];
+    let mut random = Random(3);
+    for round in 0..10_000 {
+        let transport = random.one(&TRANSPORTS);
+        let mut head = random.request(transport).encode(transport).unwrap();
+        for _ in 0..=random.below(2) {
+            let name = random.one(&[0, 1, 2, 3, 4, 5, 6]);
+            let value = HeaderValue::from_static(random.one(&values));
+            match random.below(3) {
+                0 => drop(head.headers.remove(&names[name])),
+                1 => drop(head.headers.insert(names[name].clone(), value)),
+                _ => drop(head.headers.append(names[name].clone(), value)),
+            }
+        }
+        if random.below(8) == 0 {
+            head.method = random.one(&[&Method::GET, &Method::POST]).clone();
+        }
+        let shown = wire(&head);
+        let before = served_before(&head, transport);
+        // What is no valid request of HTTP is refused behind this, as all requests are.
+        let valid = acceptable(&head).is_ok();
+        match PeerRequest::decode(head, transport) {
+            Ok(request) if valid => {
+                taken[0] += 1;
+                assert_eq!(Some(served(&request)), before, "{round}: {shown}");
+            }
+            Ok(request) => assert!(matches!(request, PeerRequest::Http { .. }), "{shown}"),
+            Err(_) => taken[1] += 1,
+        }
+    }
+    assert!(taken.iter().all(|count| *count > 1000), "{taken:?}");
+}
+
+#[test]
+fn what_is_missing_twice_or_out_of_place_is_malformed() {
+    let http = [("weft-port", "80"), ("weft-protocol", "http1")];
+    let upgrade = [
+        http[0],
+        http[1],
+        ("weft-upgrade", "foo"),
+        ("weft-target", "/"),
+    ];
+    let tcp = [http[0], ("weft-protocol", "tcp")];
+    let get = ("GET", "http://h/", TWO);
+    let connect = ("CONNECT", "h", TWO);
+    let post = ("POST", "http://h/", TWO);
+    let good = [(get, &http[..]), (connect, &upgrade), (post, &tcp)];
+    for (line, headers) in good {
+        let head = || parts(line, headers);
+        PeerRequest::decode(head(), Transport::Http2).unwrap();
+        let by_http1 = PeerRequest::decode(head(), Transport::Http1);
+        assert_eq!(by_http1.is_ok(), line == get, "{line:?}");
+        for (at, (name, value)) in headers.iter().enumerate() {
+            let mut missing = headers.to_vec();
+            missing.remove(at);
+            let mut twice = headers.to_vec();
+            twice.push((name, value));
+            for (case, changed) in [("without", missing), ("twice", twice)] {
+                for transport in TRANSPORTS {
+                    let got = PeerRequest::decode(parts(line, &changed), transport);
+                    assert!(got.is_err(), "{line:?} {case} {name}: {got:?}");
+                }
+            }
+        }
+    }
+    let port = |value| [("weft-port", value), http[1]];
+    let protocol = |value| [http[0], ("weft-protocol", value)];
+    let ports = [
+        "0", "15101", "15106", "15108", "15190", "70000", "-1", "8 0", "", "x", "80,80",
+    ];
+    let mut cases: Vec<_> = ports.map(|value| (get, port(value).to_vec())).into();
+    let protocols = ["", "HTTP1", "http1 ", "http3", "http1, http2", "tcp1"];
+    cases.extend(protocols.map(|value| (get, protocol(value).to_vec())));
+    cases.extend(["http2", "tcp"].map(|value| {
+        let mut headers = upgrade.to_vec();
+        headers[1] = ("weft-protocol", value);
+        (connect, headers)
+    }));
+    for to in ["", "h2c", "h2, TLS/1.2", "foo bar", "HTTP/1.1"] {
+        let mut headers = upgrade.to_vec();
+        headers[2] = ("weft-upgrade", to);
+        cases.push((connect, headers));
+    }
+    for target in ["a b", "\t"] {
+        let mut headers = upgrade.to_vec();
+        headers[3] = ("weft-target", target);
+        cases.push((connect, headers));
+    }
+    // Headers of another kind of request, another method, and two hosts.
+    cases.push((get, upgrade.to_vec()));
+    cases.push((get, tcp.to_vec()));
+    cases.push((get, [&http[..], &upgrade[3..]].concat()));
+    cases.push((connect, [&upgrade[..], &[("host", "other")]].concat()));
+    cases.push((post, [&tcp[..], &[("host", "h"), ("host", "h")]].concat()));
+    for (line, headers) in cases {
+        for transport in TRANSPORTS {
+            let got = PeerRequest::decode(parts(line, &headers), transport);
+            assert!(got.is_err(), "{line:?} {headers:?}: {got:?}");
+        }
+    }
+}
+
+#[test]
+fn a_malformed_answer_switches_to_nothing_and_proves_nothing() {
+    let head = |status: u16, headers: &[(&'static str, &'static str)]| {
+        let mut response = Response::builder().status(status);
+        for (name, value) in headers {
+            response = response.header(*name, *value);
+        }
+        response.body(()).unwrap().into_parts().0
+    };
+    let (yes, to) = (("weft-status", "101"), ("weft-upgrade", "foo"));
+    for (status, headers) in [
+        (200, vec![yes, yes]),
+        (200, vec![("weft-status", "")]),
+        (200, vec![("weft-status", "99")]),
+        (200, vec![("weft-status", "x")]),
+        (200, vec![("weft-status", "404")]),
+        (421, vec![yes, to]),
+        (404, vec![yes, to]),
+        (200, vec![yes, to, to]),
+    ] {
+        let got = PeerResponse::decode(head(status, &headers), Asked::Upgrade);
+        assert!(got.is_err(), "{status} {headers:?}: {got:?}");
+    }
+    // Said to somebody who asked for no upgrade it means nothing.
+    for asked in [Asked::Http, Asked::Tcp] {
+        let got = PeerResponse::decode(head(200, &[yes, to]), asked).unwrap();
+        assert!(matches!(got, PeerResponse::Answered(parts) if parts.status == 200));
+    }
+    // A peer proxy's own refusal of an upgrade has a status of its own.
+    let got = PeerResponse::decode(head(403, &[]), Asked::Upgrade).unwrap();
+    assert!(matches!(got, PeerResponse::Answered(parts) if parts.status == 403));
+    let unsent = head(503, &[("weft-unsent", "1"), ("weft-reason", "no such")]);
+    let got = PeerResponse::decode(unsent, Asked::Http).unwrap();
+    assert!(matches!(
+        got,
+        PeerResponse::NotSent {
+            reason: Reason::ConnectFailed,
+            ..
+        }
+    ));
+}
