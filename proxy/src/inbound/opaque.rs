@@ -15,6 +15,7 @@ use crate::net::connect::CONNECT_TIMEOUT;
 use crate::net::prefixed::Prefixed;
 use crate::net::unread::{Found, Unread};
 use crate::net::{connect, relay};
+use crate::telemetry::call::Kind;
 use crate::telemetry::labels::Direction;
 
 impl Connection {
@@ -27,13 +28,10 @@ impl Connection {
     ) where
         S: ChunkIo,
     {
-        let call = self.tcp_call();
+        let call = self.call(Kind::Bytes);
         let admitted = match decided {
             Ok(admitted) => admitted,
-            Err(failure) => {
-                stream.abort();
-                return call.refused(&failure);
-            }
+            Err(failure) => return call.reset(&failure, || stream.abort()),
         };
         let server = match server {
             Some(server) => Ok(server),
@@ -44,8 +42,8 @@ impl Connection {
         let mut server = match server {
             Ok(server) => server,
             Err(error) => {
-                stream.abort();
-                return call.refused(&Failure::not_sent(Reason::ConnectFailed, error.to_string()));
+                let failure = Failure::not_sent(Reason::ConnectFailed, error.to_string());
+                return call.reset(&failure, || stream.abort());
             }
         };
         self.proxy
@@ -58,15 +56,17 @@ impl Connection {
         tokio::select! {
             outcome = relay::relay(&mut stream, &mut server, &self.proxy.budget) => {
                 if let Some(found) = stream.found {
-                    call.refused(&Failure::refused(Reason::BadRequest, found.describe()));
+                    // Both ends were aborted with the relay.
+                    call.reset(&Failure::refused(Reason::BadRequest, found.describe()), || {});
                 } else {
                     call.relayed(outcome);
                 }
             }
             failure = self.revoked(admitted.as_of) => {
-                stream.abort();
-                server.abort();
-                call.refused(&failure);
+                call.reset(&failure, || {
+                    stream.abort();
+                    server.abort();
+                });
             }
         }
     }

@@ -46,8 +46,7 @@ impl Connection {
         let switches = response.status() == StatusCode::SWITCHING_PROTOCOLS;
         if switches && !headers::may_switch(response.headers().get_all(header::UPGRADE)) {
             let failure = Failure::lost("the application switched to HTTP on the connection");
-            call.failed(&failure);
-            return failure.response(false);
+            return call.refuse(&failure, &allowed.parts.method, false);
         }
         let to = response.headers().get(header::UPGRADE).cloned();
         let server = Side::of_answer(&mut response);

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use http::Response;
+use http::{Method, Response};
 use policy::reason::Reason;
 use runtime::occupancy::Place;
 
@@ -17,6 +17,7 @@ use crate::inbound::detect::{Spoken, race};
 use crate::mesh::protocol::{Asked, not_sent};
 use crate::net::connect::{self, CONNECT_TIMEOUT};
 use crate::net::prefixed::Prefixed;
+use crate::telemetry::call::Kind;
 
 impl Connection {
     /// Bytes that come as the body of a peer proxy's request: opaque, or so it says.
@@ -39,8 +40,9 @@ impl Connection {
         });
         // Somebody who may say nothing at all is told so before saying it.
         if let Err(failure) = admitted {
-            self.tcp_call().refused(&failure);
-            return failure.response(false);
+            return self
+                .call(Kind::Bytes)
+                .refuse(&failure, &Method::POST, false);
         }
         if by_request {
             #[expect(clippy::disallowed_methods, reason = "one byte stream")]
@@ -57,7 +59,9 @@ impl Connection {
             Ok(server) => Prefixed::new(server),
             Err(error) => {
                 let failure = Failure::not_sent(Reason::ConnectFailed, error.to_string());
-                return not_sent(&failure, failure.response(false), Asked::Tcp);
+                let call = self.call(Kind::Bytes);
+                let response = call.refuse(&failure, &Method::POST, false);
+                return not_sent(&failure, response, Asked::Tcp);
             }
         };
         #[expect(clippy::disallowed_methods, reason = "one byte stream")]

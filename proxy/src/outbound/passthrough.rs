@@ -19,8 +19,8 @@ use crate::net::prefixed::Prefixed;
 use crate::net::sniff::{DETECT_WITHIN, Seen, sniff};
 use crate::net::{connect, relay};
 use crate::proxy::Proxy;
-use crate::telemetry::call::Call;
-use crate::telemetry::labels::{Direction, Security};
+use crate::telemetry::call::{Call, Kind};
+use crate::telemetry::parties::Parties;
 
 /// The controller did not say in time what the address is. In plaintext it is called
 /// only if it was never seen as meshed.
@@ -47,23 +47,40 @@ pub(crate) async fn unknown(
     let seen = stream
         .look(tokio::time::Instant::now() + DETECT_WITHIN, sniff)
         .await;
+    // Of no Service that could be named.
+    let call = {
+        let telemetry = Arc::clone(&proxy.telemetry);
+        move |kind| {
+            let called = Parties::to_service(Arc::default(), addr.port());
+            Call::begin(&telemetry, kind, called)
+        }
+    };
+    let unknown = || {
+        let detail = "the mesh does not know this address yet";
+        Failure::not_sent(Reason::UnknownDestination, detail)
+    };
     let version = match seen {
         Ok(Seen::Http1) => Version::HTTP_11,
         Ok(Seen::Http2) => Version::HTTP_2,
-        _ => return,
+        Ok(Seen::Opaque | Seen::Unsure) => {
+            return call(Kind::Bytes).reset(&unknown(), || drop(stream));
+        }
+        Err(_) => return,
     };
     let budget = Arc::clone(&proxy.budget);
-    let handler = |request: Request<IncomingBody>| {
+    let begin = call.clone();
+    let handler = move |request: Request<IncomingBody>| {
+        let mut call = begin(Kind::Request);
         let response = match Received::new(request, Upgrades::Own) {
             Ok(received) => {
-                let detail = "the mesh does not know this address yet";
-                Failure::not_sent(Reason::UnknownDestination, detail)
-                    .response_to(&received.parts.method, received.grpc)
+                call.asks(&received.parts);
+                call.refuse(&unknown(), &received.parts.method, received.grpc)
             }
-            Err(rejected) => rejected.response(),
+            Err(rejected) => call.refuse(&rejected.failure, &rejected.method, false),
         };
         std::future::ready(response)
     };
+    let refused = move |status| call(Kind::Request).turned_away(status);
     serve_http(
         stream,
         version,
@@ -71,8 +88,7 @@ pub(crate) async fn unknown(
         budget,
         place,
         std::future::pending(),
-        // As what the handler refuses: the address is of no Service that could be named.
-        |_| {},
+        refused,
         handler,
     )
     .await;
@@ -86,26 +102,23 @@ pub(crate) async fn pass_through(
     addr: SocketAddr,
     forbidden: impl Future<Output = ()>,
 ) {
-    let call = Call::tcp(
-        &proxy.telemetry,
-        Direction::outbound,
-        Arc::default(),
-        addr.port(),
-        Arc::default(),
-        "external".into(),
-        Security::plaintext,
-    );
+    let called = Parties::External { port: addr.port() };
+    let call = Call::begin(&proxy.telemetry, Kind::Bytes, called);
     match connect::connect(addr, CONNECT_TIMEOUT_EXTERNAL).await {
         Ok(mut server) => tokio::select! {
             outcome = relay::relay(&mut stream, &mut server, &proxy.budget) => call.relayed(outcome),
             () = forbidden => {
-                connect::reset(&stream);
-                connect::reset(&server);
+                let detail = "plaintext is not sent to unknown addresses any more";
+                let failure = Failure::refused(Reason::UnknownDestination, detail);
+                call.reset(&failure, || {
+                    connect::reset(&stream);
+                    connect::reset(&server);
+                });
             }
         },
         Err(error) => {
-            connect::reset(&stream);
-            call.refused(&Failure::not_sent(Reason::ConnectFailed, error.to_string()));
+            let failure = Failure::not_sent(Reason::ConnectFailed, error.to_string());
+            call.reset(&failure, || connect::reset(&stream));
         }
     }
 }

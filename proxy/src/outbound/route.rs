@@ -14,6 +14,8 @@ use crate::endpoints::endpoint::Endpoint;
 use crate::endpoints::set::EndpointSet;
 use crate::failure::Failure;
 use crate::outbound::connection::Connection;
+use crate::telemetry::labels::Security;
+use crate::telemetry::parties::Parties;
 
 /// Where one call goes.
 pub(super) struct Route {
@@ -33,6 +35,18 @@ enum Choice {
 }
 
 impl Route {
+    /// Who is called, before it is known by which pod.
+    pub(super) fn parties(&self) -> Parties {
+        Parties::Outbound {
+            service: Arc::clone(&self.service),
+            port: self.port,
+            backend: Arc::clone(&self.backend),
+            rule: self.rule.clone(),
+            pod: Arc::default(),
+            security: Security::plaintext,
+        }
+    }
+
     pub(super) fn pick(&self, own_ip: &str, tried: &[SocketAddr]) -> Option<Arc<Endpoint>> {
         match &self.choice {
             Choice::One(endpoint) => {
