@@ -139,7 +139,7 @@ fn outbound(server: &Pod, right: [u16; 2], wrong: u16) -> Two {
 /// The called pod's. With the first only `raw` may send requests, which pass as they are,
 /// and the port of bytes is declared, which its rule relies on. With the second only
 /// `web` may, by a rule about paths, and what the first relied on does not hold.
-fn inbound(port: u16, bytes: u16) -> Two {
+fn inbound(port: u16, bytes: u16, wrong: u16) -> Two {
     let workload = |declared: &[u16]| {
         let opaque = declared.iter().map(|port| v1::PortProtocol {
             first: u32::from(*port),
@@ -157,8 +157,13 @@ fn inbound(port: u16, bytes: u16) -> Two {
         resource(wire::names::WORKLOAD, content)
     };
     let (port, on_bytes) = (u32::from(port), [u32::from(bytes)]);
+    // Who gets there by mistake is to be seen there.
+    let mistakes = || {
+        let port = [u32::from(wrong)];
+        ["web", "raw"].map(|who| rule(&format!("wrong-{who}"), who, Some(&port), None))
+    };
     let of_requests = rule("bytes", "web", Some(&on_bytes), Some(&["/"]));
-    [
+    let mut two = [
         batch(vec![
             workload(&[bytes]),
             rule("requests", "raw", Some(&[port]), None),
@@ -169,7 +174,11 @@ fn inbound(port: u16, bytes: u16) -> Two {
             rule("requests", "web", Some(&[port]), Some(&[NORMAL])),
             rule("bytes", "web", Some(&on_bytes), None),
         ]),
-    ]
+    ];
+    for one in &mut two {
+        one.set.extend(mistakes().map(wire::version::stamp));
+    }
+    two
 }
 
 /// How often one caller was served and refused.
@@ -273,7 +282,7 @@ async fn no_decision_mixes_two_configurations_that_swap_under_it() {
     let bytes = echo(&server).await;
     let (wrong, mixed) = http_app(&server, "wrong").await;
     let two = [
-        (Arc::clone(&server.proxy), inbound(port, bytes)),
+        (Arc::clone(&server.proxy), inbound(port, bytes, wrong)),
         (
             Arc::clone(&web.proxy),
             outbound(&server, [port, bytes], wrong),
