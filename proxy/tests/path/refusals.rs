@@ -53,7 +53,7 @@ async fn one_more(pod: &Pod, side: &str, before: &[String], reason: &str, case: 
     assert!(after[0].contains(&reason), "{case}: {after:?}");
 }
 
-fn refused_heads() -> [(&'static str, String); 7] {
+fn refused_heads() -> [(&'static str, String); 6] {
     let head = |lines: &str| format!("{lines}\r\nConnection: close\r\n\r\n");
     let long = "a".repeat(9000);
     [
@@ -65,14 +65,13 @@ fn refused_heads() -> [(&'static str, String); 7] {
         ("two hosts", head("GET / HTTP/1.1\r\nHost: a\r\nHost: b")),
         ("no host", head("GET / HTTP/1.1\r\nX: y")),
         (
-            "two lengths",
-            head("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 1\r\nTransfer-Encoding: chunked"),
+            "another encoding",
+            head("POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: gzip"),
         ),
         (
             "a broken header",
             head("GET / HTTP/1.1\r\nHost: h\r\nbroken"),
         ),
-        ("another version", head("GET / HTTP/3.7\r\nHost: h")),
     ]
 }
 
@@ -317,7 +316,12 @@ async fn every_refusal_outbound_moves_one_counter_by_one() {
     }
     for (case, head) in refused_heads().into_iter().take(3) {
         let before = counted(&client, "outbound");
+        // Where nothing is declared, no Service's client begins like this.
+        let reason = match case {
+            "CONNECT" => "unknown-destination",
+            _ => "bad-request",
+        };
         send(client.call(unknown).await, &head).await;
-        one_more(&client, "outbound", &before, "bad-request", case).await;
+        one_more(&client, "outbound", &before, reason, case).await;
     }
 }
