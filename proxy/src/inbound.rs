@@ -28,7 +28,7 @@ mod respond;
 mod serve;
 mod tunnel;
 
-use crate::http::server::{Profile, serve as serve_http};
+use crate::http::server::{Accepted, Profile, serve as serve_http};
 
 use crate::mesh::protocol::Transport;
 use crate::mesh::tls::tls_failure;
@@ -115,11 +115,13 @@ pub async fn serve_mesh(proxy: Arc<Proxy>, stream: TcpStream, place: Arc<Place>)
     };
     let handler = move |request| peer.clone().handle(request);
     let close = async move { lifecycle.time_to_go().await };
-    let from = Profile::Mesh(outlet);
-    serve_http(
-        secured, version, from, budget, place, close, refused, handler,
-    )
-    .await;
+    let accepted = Accepted {
+        version,
+        profile: Profile::Mesh(outlet),
+        budget,
+        place,
+    };
+    serve_http(secured, accepted, close, refused, handler).await;
 }
 
 /// Serves one connection that came in plaintext, redirected from `original`.

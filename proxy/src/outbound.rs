@@ -30,7 +30,7 @@ use self::request::handle_request;
 use crate::config::snapshot::Destination;
 use crate::failure::Failure;
 
-use crate::http::server::{Profile, serve as serve_http};
+use crate::http::server::{Accepted, Profile, serve as serve_http};
 
 use crate::net::connect;
 use crate::net::prefixed::Prefixed;
@@ -104,17 +104,13 @@ pub async fn serve(proxy: Arc<Proxy>, stream: TcpStream, addr: SocketAddr, place
         let connection = Arc::clone(&connection);
         move |request| handle_request(Arc::clone(&connection), request)
     };
-    serve_http(
-        stream,
+    let accepted = Accepted {
         version,
-        Profile::OwnApplication,
+        profile: Profile::OwnApplication,
         budget,
         place,
-        std::future::pending(),
-        refused,
-        handler,
-    )
-    .await;
+    };
+    serve_http(stream, accepted, std::future::pending(), refused, handler).await;
 }
 
 /// An idle connection of a declared port may stay silent for this long before

@@ -3,11 +3,12 @@
 pub(crate) mod http1;
 mod refused_head;
 
-use std::future::Future;
-use std::pin::pin;
+use std::future::{Future, Ready};
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::Either;
 use http::{Request, Response, StatusCode, Version};
 use hyper::server::conn::http1::Builder;
 use policy::reason::Reason;
@@ -43,16 +44,20 @@ pub(crate) enum Profile {
     Mesh(FlushHandle),
 }
 
+/// What is known of a connection before its first byte.
+pub(crate) struct Accepted {
+    pub(crate) version: Version,
+    pub(crate) profile: Profile,
+    pub(crate) budget: Arc<Budget>,
+    pub(crate) place: Arc<Place>,
+}
+
 /// Serves one connection until it ends, or until `close` or its `place` asks to
 /// end it after what is in flight. `refused` is told the status of each answer to a
 /// request that `handler` does not get to see.
-#[expect(clippy::too_many_arguments, reason = "each is of another kind")]
 pub(crate) async fn serve<I, H, F>(
     io: I,
-    version: Version,
-    from: Profile,
-    budget: Arc<Budget>,
-    place: Arc<Place>,
+    accepted: Accepted,
     close: impl Future<Output = ()>,
     refused: impl Fn(StatusCode) + Clone + Send + 'static,
     handler: H,
@@ -61,24 +66,13 @@ pub(crate) async fn serve<I, H, F>(
     H: Fn(Request<IncomingBody>) -> F + Send + 'static,
     F: Future<Output = Response<Body>> + Send + 'static,
 {
-    let count = refused.clone();
-    let handler = move |request: Request<IncomingBody>| {
-        // Boxed: the handler's future has some KiB, which every future around it would
-        // hold again for each place from which it is moved.
-        let answer = match too_long(&request) {
-            Some(refused) => {
-                count(refused.status());
-                Err(refused)
-            }
-            None => Ok(Box::pin(handler(request))),
-        };
-        async move {
-            match answer {
-                Ok(answer) => answer.await,
-                Err(refused) => refused,
-            }
-        }
-    };
+    let Accepted {
+        version,
+        profile,
+        budget,
+        place,
+    } = accepted;
+    let handler = short_targets(refused.clone(), handler);
     let asked = Arc::clone(&place);
     let mut close = pin!(async move {
         tokio::select! {
@@ -87,63 +81,82 @@ pub(crate) async fn serve<I, H, F>(
         }
     });
     if version == Version::HTTP_2 {
-        let (profile, outlet) = match from {
-            Profile::Mesh(outlet) => (MESH, Some(outlet)),
-            Profile::OwnApplication | Profile::Network => (PLAIN, None),
-        };
+        let limits = http2_limits(profile, budget, place);
         let handler = move |request: Request<_>| handler(request.map(IncomingBody::from));
         // Boxed: connections of HTTP/1.1 must not be as large as this one.
-        let serving = server::serve(io, profile, budget, outlet, place, close.as_mut(), handler);
+        let serving = server::serve(io, limits, close.as_mut(), handler);
         if let Err(error) = Box::pin(serving).await {
             tracing::debug!(%error, "an HTTP/2 connection ended early");
         }
+        return;
+    }
+    let mesh = matches!(profile, Profile::Mesh(_));
+    let limits = http1_limits(&profile, budget, place);
+    let handler = move |request: Request<_>| handler(request.map(IncomingBody::from));
+    let ended = if mesh {
+        let io = Lingering::to_peer(io);
+        http1::serve(io, limits, close.as_mut(), refused, handler).await
     } else {
-        let mut builder = Builder::new();
-        builder.auto_date_header(false).max_buf_size(BUFFER);
-        let mesh = matches!(from, Profile::Mesh(_));
-        if mesh {
-            // A peer proxy closes one direction only when it wants nothing more.
-            builder
-                .max_headers(MESH_HEADER_COUNT)
-                .max_header_size(MESH_HEADER_BYTES);
-        } else {
-            builder
-                .max_headers(HEADER_COUNT)
-                .max_header_size(HEADER_BYTES as usize)
-                .half_close(true);
+        let io = Lingering::to_client(io);
+        http1::serve(io, limits, close.as_mut(), refused, handler).await
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%error, "an HTTP connection ended early");
+    }
+}
+
+fn http2_limits(profile: Profile, budget: Arc<Budget>, place: Arc<Place>) -> server::Limits {
+    let (profile, outlet) = match profile {
+        Profile::Mesh(outlet) => (MESH, Some(outlet)),
+        Profile::OwnApplication | Profile::Network => (PLAIN, None),
+    };
+    server::Limits {
+        profile,
+        budget,
+        outlet,
+        place,
+    }
+}
+
+fn http1_limits(profile: &Profile, budget: Arc<Budget>, place: Arc<Place>) -> http1::Limits {
+    let mut builder = Builder::new();
+    builder.auto_date_header(false).max_buf_size(BUFFER);
+    if matches!(profile, Profile::Mesh(_)) {
+        // A peer proxy closes one direction only when it wants nothing more.
+        builder
+            .max_headers(MESH_HEADER_COUNT)
+            .max_header_size(MESH_HEADER_BYTES);
+    } else {
+        builder
+            .max_headers(HEADER_COUNT)
+            .max_header_size(HEADER_BYTES as usize)
+            .half_close(true);
+    }
+    http1::Limits {
+        builder,
+        patience: (!matches!(profile, Profile::OwnApplication)).then_some(IDLE_WITHIN),
+        budget,
+        place,
+    }
+}
+
+/// `handler` for requests whose target a server would read; others are answered here.
+fn short_targets<H, F>(
+    refused: impl Fn(StatusCode) + Send + 'static,
+    handler: H,
+) -> impl Fn(Request<IncomingBody>) -> Either<Ready<Response<Body>>, Pin<Box<F>>> + Send + 'static
+where
+    H: Fn(Request<IncomingBody>) -> F + Send + 'static,
+    F: Future<Output = Response<Body>> + Send + 'static,
+{
+    move |request| match too_long(&request) {
+        Some(response) => {
+            refused(response.status());
+            Either::Left(std::future::ready(response))
         }
-        let handler = move |request: Request<_>| handler(request.map(IncomingBody::from));
-        let patience = (!matches!(from, Profile::OwnApplication)).then_some(IDLE_WITHIN);
-        let ended = if mesh {
-            let io = Lingering::to_peer(io);
-            http1::serve(
-                io,
-                builder,
-                patience,
-                budget,
-                place,
-                close.as_mut(),
-                refused,
-                handler,
-            )
-            .await
-        } else {
-            let io = Lingering::to_client(io);
-            http1::serve(
-                io,
-                builder,
-                patience,
-                budget,
-                place,
-                close.as_mut(),
-                refused,
-                handler,
-            )
-            .await
-        };
-        if let Err(error) = ended {
-            tracing::debug!(%error, "an HTTP connection ended early");
-        }
+        // Boxed: the handler's future has some KiB, which every future around it would
+        // hold again for each place from which it is moved.
+        None => Either::Right(Box::pin(handler(request))),
     }
 }
 

@@ -8,7 +8,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::http::incoming::IncomingBody;
 use crate::http::received::Upgrades;
-use crate::http::server::{Profile, serve as serve_http};
+use crate::http::server::{Accepted, Profile, serve as serve_http};
 use crate::inbound::connection::Connection;
 use crate::inbound::detect::Spoken;
 use crate::mesh::protocol::AppHttp;
@@ -44,18 +44,13 @@ impl Connection {
             let connection = Arc::clone(&self);
             connection.handle_request(request, speak, Upgrades::Own)
         };
-        let place = Arc::clone(place);
-        serve_http(
-            stream,
+        let accepted = Accepted {
             version,
-            Profile::Network,
+            profile: Profile::Network,
             budget,
-            place,
-            close,
-            refused,
-            handler,
-        )
-        .await;
+            place: Arc::clone(place),
+        };
+        serve_http(stream, accepted, close, refused, handler).await;
     }
 
     /// Serves a connection or tunnel once it is known what it speaks.

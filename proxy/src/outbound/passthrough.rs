@@ -13,7 +13,7 @@ use crate::config::snapshot::Snapshot;
 use crate::failure::Failure;
 use crate::http::incoming::IncomingBody;
 use crate::http::received::{Received, Upgrades};
-use crate::http::server::{Profile, serve as serve_http};
+use crate::http::server::{Accepted, Profile, serve as serve_http};
 use crate::net::connect::CONNECT_TIMEOUT_EXTERNAL;
 use crate::net::prefixed::Prefixed;
 use crate::net::sniff::{DETECT_WITHIN, Seen, sniff};
@@ -80,18 +80,14 @@ pub(crate) async fn unknown(
         };
         std::future::ready(response)
     };
-    let refused = move |status| call(Kind::Request).turned_away(status);
-    serve_http(
-        stream,
+    let accepted = Accepted {
         version,
-        Profile::OwnApplication,
+        profile: Profile::OwnApplication,
         budget,
         place,
-        std::future::pending(),
-        refused,
-        handler,
-    )
-    .await;
+    };
+    let refused = move |status| call(Kind::Request).turned_away(status);
+    serve_http(stream, accepted, std::future::pending(), refused, handler).await;
 }
 
 /// Relays to an address outside the mesh as if no proxy were there, until that is

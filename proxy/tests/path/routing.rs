@@ -8,7 +8,8 @@ use weft_proxy::{AppHttp, AppPort, PeerRequest, Replay, empty_body};
 use wire::v1::{self, Protocol};
 
 use crate::support::{
-    Authority, Pod, endpoint, endpoints, get, http_app, id, pair, resource, service, split, vip,
+    Authority, Pod, endpoint, endpoints, get, http_app, id, pair, raw, resource, service, split,
+    vip,
 };
 
 /// A client, and two pods whose applications answer as `v1` and `v2`.
@@ -84,7 +85,7 @@ async fn the_host_of_a_request_that_is_split_stays_what_the_client_wrote() {
         let mut stream = client.call(vip()).await;
         let request = format!("GET / HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
         let limit = std::time::Duration::from_secs(5);
-        let answer = crate::support::raw(&mut stream, request.as_bytes(), limit).await;
+        let answer = raw(&mut stream, request.as_bytes(), limit).await;
         assert!(answer.contains("x-app: v2"), "{answer}");
         assert!(answer.contains(&format!(" host={host} ")), "{answer}");
     }
@@ -125,6 +126,41 @@ async fn a_split_without_a_usable_backend_answers_503_and_does_not_fall_back() {
     let (status, answer) = get(client.call(vip()).await, "/", "").await;
     assert_eq!(status, 503);
     assert!(answer.contains("weft-reason: no-backend"), "{answer}");
+}
+
+#[tokio::test]
+async fn a_split_matches_the_host_that_is_sent_on_and_not_the_header_it_replaces() {
+    let (client, one, _two) = two_versions().await;
+    let (port, _) = http_app(&one, "root").await;
+    let mut conditional = split("s", &[("v2", 1)]);
+    conditional.matches = Some(v1::HttpMatches {
+        matches: vec![v1::HttpMatch {
+            name: "host".into(),
+            headers: vec![v1::HeaderMatch {
+                name: "host".into(),
+                regex: "beta".into(),
+            }],
+            ..v1::HttpMatch::default()
+        }],
+    });
+    let splits = vec![conditional];
+    client.set(service("api", vip().ip(), Protocol::Http1, splits));
+    let there = endpoint(one.ip, port, Some("api"));
+    client.set(vec![endpoints("api", vec![there])]);
+    for (target, header, app, host) in [
+        ("/", "beta", "v2", "beta"),
+        ("/", "other", "root", "other"),
+        ("http://beta/", "other", "v2", "beta"),
+        ("http://other/", "beta", "root", "other"),
+    ] {
+        let mut stream = client.call(vip()).await;
+        let request =
+            format!("GET {target} HTTP/1.1\r\nHost: {header}\r\nConnection: close\r\n\r\n");
+        let answer = raw(&mut stream, request.as_bytes(), Duration::from_secs(5)).await;
+        let case = format!("{target} {header}: {answer}");
+        assert!(answer.contains(&format!("x-app: {app}")), "{case}");
+        assert!(answer.contains(&format!(" host={host} ")), "{case}");
+    }
 }
 
 #[tokio::test]
@@ -206,7 +242,7 @@ async fn a_headless_host_is_split_and_the_pods_own_address_is_not() {
     let (status, answer) = {
         let mut stream = client.call(addr).await;
         let request = "GET / HTTP/1.1\r\nHost: 10.0.0.1\r\nConnection: close\r\n\r\n";
-        let answer = crate::support::raw(
+        let answer = raw(
             &mut stream,
             request.as_bytes(),
             std::time::Duration::from_secs(5),

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::task::Poll;
 
 use bytes::Bytes;
-use h2::SendStream;
 use h2::server::{Builder, Connection, SendResponse};
+use h2::{RecvStream, SendStream};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, header};
 use http_body::Body as HttpBody;
 use parking_lot::Mutex;
@@ -46,17 +46,23 @@ impl Accept {
     }
 }
 
+/// What a connection may take, and what sends for it.
+pub(crate) struct Limits {
+    pub(crate) profile: Tuning,
+    pub(crate) budget: Arc<Budget>,
+    /// Sends what was written in a turn, where there is one.
+    pub(crate) outlet: Option<FlushHandle>,
+    pub(crate) place: Arc<Place>,
+}
+
 /// Serves one connection until it ends, or until `close` asks to end it after what is
-/// in flight. `outlet` sends what was written in a turn, where there is one.
+/// in flight.
 ///
 /// # Errors
 /// Whatever ended the connection early.
 pub(crate) async fn serve<I, H, F>(
     io: I,
-    profile: Tuning,
-    budget: Arc<Budget>,
-    outlet: Option<FlushHandle>,
-    place: Arc<Place>,
+    limits: Limits,
     mut close: Pin<&mut impl Future<Output = ()>>,
     handler: H,
 ) -> Result<(), h2::Error>
@@ -65,20 +71,18 @@ where
     H: Fn(Request<RecvBody>) -> F,
     F: Future<Output = Response<Body>> + Send + 'static,
 {
+    let Limits {
+        profile,
+        budget,
+        outlet,
+        place,
+    } = limits;
     place.silent();
     place.head_begins();
     let _connection = place.hold(CONNECTION);
     let flow = Flow::new(Arc::clone(&budget), profile.grows);
     let (io, heard) = Heard::new(WithoutEmptyFrames::of_client(io), budget);
-    let handshake = Builder::new()
-        .initial_window_size(flow.window())
-        .initial_connection_window_size(CONNECTION_WINDOW)
-        .max_send_buffer_size(profile.unsent(flow.budget()))
-        .max_frame_size(profile.frame)
-        .max_header_list_size(HEADER_BYTES)
-        .max_concurrent_streams(STREAMS)
-        .handshake::<_, Bytes>(io);
-    let mut connection = handshake.await?;
+    let mut connection = builder(&profile, &flow).handshake::<_, Bytes>(io).await?;
     // What was begun has come whole.
     place.busy();
     let mut busy = None;
@@ -128,21 +132,8 @@ where
                 }
                 Poll::Ready(None) => break Some(Ok(())),
                 Poll::Ready(Some(Err(error))) => break Some(Err(error)),
-                Poll::Ready(Some(Ok((request, respond)))) => {
-                    let asked = Asked::of(&request);
-                    let (head, stream) = request.into_parts();
-                    let bytes = size(&head.headers);
-                    let promise = flow.budget().promise(bytes);
-                    let cost = place.hold(REQUEST + bytes);
-                    let body =
-                        RecvBody::new(stream, flow.open(), &head.headers).counted(cost.beside(0));
-                    let answer = handler(Request::from_parts(head, body));
-                    let held = Arc::clone(&open);
-                    #[expect(clippy::disallowed_methods, reason = "one stream")]
-                    tokio::spawn(async move {
-                        let _held = (held, promise);
-                        exchange(answer, respond, asked, cost).await;
-                    });
+                Poll::Ready(Some(Ok(begun))) => {
+                    begin(begun, &flow, &place, Arc::clone(&open), &handler);
                 }
             }
         };
@@ -152,6 +143,42 @@ where
         ended.map_or(Poll::Pending, Poll::Ready)
     })
     .await
+}
+
+fn builder(profile: &Tuning, flow: &Flow) -> Builder {
+    let mut builder = Builder::new();
+    builder
+        .initial_window_size(flow.window())
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_send_buffer_size(profile.unsent(flow.budget()))
+        .max_frame_size(profile.frame)
+        .max_header_list_size(HEADER_BYTES)
+        .max_concurrent_streams(STREAMS);
+    builder
+}
+
+/// Begins to answer one request. `held` lives for as long as the answer is on its way.
+fn begin<F>(
+    (request, respond): (Request<RecvStream>, SendResponse<Bytes>),
+    flow: &Arc<Flow>,
+    place: &Arc<Place>,
+    held: Arc<()>,
+    handler: &impl Fn(Request<RecvBody>) -> F,
+) where
+    F: Future<Output = Response<Body>> + Send + 'static,
+{
+    let asked = Asked::of(&request);
+    let (head, stream) = request.into_parts();
+    let bytes = size(&head.headers);
+    let promise = flow.budget().promise(bytes);
+    let cost = place.hold(REQUEST + bytes);
+    let body = RecvBody::new(stream, flow.open(), &head.headers).counted(cost.beside(0));
+    let answer = handler(Request::from_parts(head, body));
+    #[expect(clippy::disallowed_methods, reason = "one stream")]
+    tokio::spawn(async move {
+        let _held = (held, promise);
+        exchange(answer, respond, asked, cost).await;
+    });
 }
 
 /// What of a request decides how its answer is sent.

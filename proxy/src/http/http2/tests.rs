@@ -45,6 +45,15 @@ async fn client() -> (Sender, DuplexStream) {
     (sender, far)
 }
 
+fn limits(profile: Tuning, place: Arc<Place>) -> server::Limits {
+    server::Limits {
+        profile,
+        budget: budget(),
+        outlet: None,
+        place,
+    }
+}
+
 /// A client and a server of ours.
 async fn pair<F>(
     handler: impl Fn(Request<super::recv::RecvBody>) -> F + Send + Sync + 'static,
@@ -55,16 +64,7 @@ where
     let (sender, far) = client().await;
     tokio::spawn(async move {
         let close = pin!(pending::<()>());
-        let _ = server::serve(
-            far,
-            PROFILE,
-            budget(),
-            None,
-            Place::unlisted(),
-            close,
-            handler,
-        )
-        .await;
+        let _ = server::serve(far, limits(PROFILE, Place::unlisted()), close, handler).await;
     });
     sender
 }
@@ -307,7 +307,7 @@ async fn whoever_is_no_proxy_may_be_silent_for_minutes() {
             Response::new(body)
         };
         let close = pin!(pending::<()>());
-        server::serve(far, PLAIN, budget(), None, place, close, handler).await
+        server::serve(far, limits(PLAIN, place), close, handler).await
     });
     let (mut caller, connection) = h2::client::handshake(near).await.unwrap();
     let mut connection = Box::pin(connection);
@@ -533,8 +533,9 @@ async fn a_stream_that_began_before_the_first_settings_came_goes_on() {
                 asked.send(request.into_body()).unwrap();
                 pending()
             };
-            let place = Place::unlisted();
-            let _ = server::serve(far, profile, crowded, None, place, close, handler).await;
+            let mut limits = limits(profile, Place::unlisted());
+            limits.budget = crowded;
+            let _ = server::serve(far, limits, close, handler).await;
         });
         let mut body = bodies.recv().await.unwrap();
         let mut got = 0;
@@ -601,8 +602,7 @@ async fn windows_towards_applications_stay_as_they_were_told_first() {
             let got = request.into_body().collect().await.unwrap().to_bytes();
             Response::new(body::text(got.len().to_string()))
         };
-        let place = Place::unlisted();
-        let _ = server::serve(far, PLAIN, budget(), None, place, close, handler).await;
+        let _ = server::serve(far, limits(PLAIN, Place::unlisted()), close, handler).await;
     });
     let (mut send, connection) = h2::client::handshake(hears(near)).await.unwrap();
     tokio::spawn(connection);

@@ -49,20 +49,25 @@ const SMALL_HEAD: usize = 16 * 1024;
 /// A client has this long to take the end of a resting connection.
 const GOODBYE: Duration = Duration::from_secs(1);
 
+/// What a connection may take, and for how long.
+pub(crate) struct Limits {
+    pub(crate) builder: Builder,
+    /// After this long without a request it is closed.
+    pub(crate) patience: Option<Duration>,
+    pub(crate) budget: Arc<Budget>,
+    /// Learns what the connection is doing, and sees to slow heads.
+    pub(crate) place: Arc<Place>,
+}
+
 /// Serves until the connection ends, or until `close` asks to end it after the
-/// request in flight. A resting connection is closed after `patience`, if any.
-/// `place` learns what the connection is doing, and sees to slow heads. `refused` is told
+/// request in flight. `refused` is told
 /// the status of the answer to a head that cannot be read.
 ///
 /// # Errors
 /// Whatever ended the connection early.
-#[expect(clippy::too_many_arguments, reason = "each is of another kind")]
 pub(crate) async fn serve<I, H, F>(
     io: I,
-    mut builder: Builder,
-    patience: Option<Duration>,
-    budget: Arc<Budget>,
-    place: Arc<Place>,
+    limits: Limits,
     close: impl Future<Output = ()>,
     refused: impl Fn(StatusCode),
     handler: H,
@@ -72,6 +77,12 @@ where
     H: Fn(Request<Incoming>) -> F + Send + 'static,
     F: Future<Output = Response<Body>> + Send + 'static,
 {
+    let Limits {
+        mut builder,
+        patience,
+        budget,
+        place,
+    } = limits;
     let used = Arc::new(Use::new(budget, place));
     let waiting = Arc::clone(&used);
     watch_heads(&mut builder, move || waiting.waits());
@@ -95,20 +106,8 @@ where
     let mut io = Prefixed::new(io);
     used.waits();
     loop {
-        let next = async {
-            match patience {
-                Some(patience) => timeout(patience, io.first_bytes()).await,
-                None => Ok(io.first_bytes().await),
-            }
-        };
         // Nothing is set up for a connection on which no head has come.
-        let spoken = tokio::select! {
-            // A request that is there already is served.
-            biased;
-            next = next => matches!(next, Ok(Ok(true))),
-            () = close.as_mut() => false,
-        };
-        if !spoken {
+        if !is_spoken_to(&mut io, patience, close.as_mut()).await {
             // As hyper does between two requests: whoever sends the next one learns
             // that it was not taken.
             let _ = timeout(GOODBYE, io.shutdown()).await;
@@ -141,20 +140,49 @@ where
         }
         let Some(status) = refusal else { continue };
         refused(status);
-        let mut head = io.take_prefix();
-        if head.len() < used.head.load(Relaxed) {
-            // hyper has taken it, and this is what came behind it.
-            head.clear();
-        }
-        let answer = refused_head::answer(&head, status);
-        let said = async {
-            io.write_all(&answer).await?;
-            io.flush().await
-        };
-        if let Ok(Ok(())) = timeout(GOODBYE, said).await {
-            let _ = timeout(LINGER_FOR_UPLOADS + GOODBYE, io.shutdown()).await;
-        }
+        say_refusal(io, &used, status).await;
         return Ok(());
+    }
+}
+
+/// Whether a request comes before the connection has to end.
+async fn is_spoken_to<I: AsyncRead + Unpin>(
+    io: &mut Prefixed<I>,
+    patience: Option<Duration>,
+    close: Pin<&mut impl Future<Output = ()>>,
+) -> bool {
+    let next = async {
+        match patience {
+            Some(patience) => timeout(patience, io.first_bytes()).await,
+            None => Ok(io.first_bytes().await),
+        }
+    };
+    tokio::select! {
+        // A request that is there already is served.
+        biased;
+        next = next => matches!(next, Ok(Ok(true))),
+        () = close => false,
+    }
+}
+
+/// Answers a head that could not be read, in place of hyper, and ends the connection.
+async fn say_refusal<I: AsyncRead + AsyncWrite + Unpin>(
+    mut io: Prefixed<I>,
+    used: &Use,
+    status: StatusCode,
+) {
+    let mut head = io.take_prefix();
+    if head.len() < used.head.load(Relaxed) {
+        // hyper has taken it, and this is what came behind it.
+        head.clear();
+    }
+    let answer = refused_head::answer(&head, status);
+    let said = async {
+        io.write_all(&answer).await?;
+        io.flush().await
+    };
+    if let Ok(Ok(())) = timeout(GOODBYE, said).await {
+        let _ = timeout(LINGER_FOR_UPLOADS + GOODBYE, io.shutdown()).await;
     }
 }
 

@@ -96,17 +96,13 @@ impl Served {
                     () = asked.wanted() => {}
                 }
             };
-            serve(
-                io,
+            let limits = Limits {
                 builder,
                 patience,
-                Budget::new(1 << 26),
+                budget: Budget::new(1 << 26),
                 place,
-                close,
-                |_| {},
-                handler,
-            )
-            .await
+            };
+            serve(io, limits, close, |_| {}, handler).await
         });
         Self {
             client,

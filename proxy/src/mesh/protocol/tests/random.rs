@@ -1,0 +1,149 @@
+//! Messages between two proxies at random, the same in every run.
+
+use http::{Request, Response};
+
+use super::super::*;
+
+/// SplitMix64: every run makes the same messages.
+pub(super) struct Random(pub(super) u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+
+    pub(super) fn below(&mut self, limit: usize) -> usize {
+        (self.next() % limit as u64) as usize
+    }
+
+    pub(super) fn one<T: Copy>(&mut self, of: &[T]) -> T {
+        of[self.below(of.len())]
+    }
+
+    fn text(&mut self, of: &[u8], most: usize) -> Vec<u8> {
+        let length = self.below(most) + 1;
+        (0..length).map(|_| self.one(of)).collect()
+    }
+
+    fn word(&mut self) -> String {
+        String::from_utf8(self.text(b"abcxyz019-", 12)).unwrap()
+    }
+
+    fn port(&mut self) -> AppPort {
+        loop {
+            let known = [0, 15101, 15106, 15108, 15190, 80, 443, 8080];
+            let any = self.next() as u16;
+            let port = if self.below(2) == 0 {
+                self.one(&known)
+            } else {
+                any
+            };
+            if let Some(port) = AppPort::new(port) {
+                return port;
+            }
+        }
+    }
+
+    fn headers(&mut self, map: &mut HeaderMap) {
+        let names = [
+            "accept",
+            "cookie",
+            "te",
+            "x-weft",
+            "weftage",
+            "authorization",
+            "content-type",
+            "x-b3-traceid",
+        ];
+        for _ in 0..self.below(9) {
+            let name = HeaderName::from_static(self.one(&names));
+            let value = self.text(b"abc XYZ,;=\"/\t019\xe4\xff", 30);
+            map.append(name, HeaderValue::from_bytes(&value).unwrap());
+        }
+    }
+
+    /// An application's request as a proxy has received it.
+    fn parts(&mut self, transport: Transport) -> Parts {
+        let methods = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "PURGE"];
+        let method = self.one(&methods);
+        let mut host = self.word().replace('-', "a");
+        if self.below(2) == 0 {
+            host = format!("{host}:{}", self.below(65536));
+        }
+        let mut target = format!("/{}%2f{}", self.word(), self.word());
+        if self.below(3) == 0 {
+            target = format!("{target}?{}={}", self.word(), self.word());
+        }
+        if self.below(4) == 0 {
+            let scheme = self.one(&["http", "https"]);
+            target = format!("{scheme}://{host}{target}");
+        }
+        let versions = [Version::HTTP_10, Version::HTTP_11, Version::HTTP_2];
+        let version = match transport {
+            Transport::Http1 => Version::HTTP_11,
+            Transport::Http2 => self.one(&versions),
+        };
+        let request = Request::builder()
+            .method(method)
+            .uri(target)
+            .version(version);
+        let mut parts = request.body(()).unwrap().into_parts().0;
+        self.headers(&mut parts.headers);
+        let host = HeaderValue::try_from(host).unwrap();
+        parts.headers.insert(header::HOST, host);
+        self.headers(&mut parts.headers);
+        if method.starts_with('P') {
+            parts.headers.insert(header::CONTENT_LENGTH, 5.into());
+        }
+        parts
+    }
+
+    pub(super) fn request(&mut self, transport: Transport) -> PeerRequest {
+        let (port, mut parts) = (self.port(), self.parts(transport));
+        match (transport, self.below(4)) {
+            (Transport::Http2, 0) => {
+                parts.method = Method::GET;
+                let listed: Vec<String> = (0..=self.below(3)).map(|_| self.word()).collect();
+                let to = format!("x{}", listed.join(", x"));
+                let to = HeaderValue::try_from(to).unwrap();
+                PeerRequest::Upgrade { port, to, parts }
+            }
+            (Transport::Http2, 1) => {
+                let authority = format!("10.0.0.{}:{}", self.below(256), port.get());
+                let authority = authority.parse().unwrap();
+                PeerRequest::Tcp { port, authority }
+            }
+            _ => PeerRequest::Http {
+                port,
+                speak: AppHttp::of(parts.version),
+                parts,
+            },
+        }
+    }
+
+    pub(super) fn response(&mut self, asked: Asked) -> PeerResponse {
+        let status = StatusCode::from_u16(200 + self.below(400) as u16).unwrap();
+        let mut parts = Response::new(()).into_parts().0;
+        parts.status = status;
+        self.headers(&mut parts.headers);
+        match (asked, self.below(4)) {
+            (_, 0) => {
+                let reason = self.one(&Reason::ALL);
+                let response = Failure::not_sent(reason, "x").response(self.below(2) == 0);
+                let parts = response.into_parts().0;
+                PeerResponse::NotSent { reason, parts }
+            }
+            (Asked::Upgrade, 1) => {
+                parts.status = StatusCode::SWITCHING_PROTOCOLS;
+                let to = HeaderValue::try_from(self.word()).unwrap();
+                let to = (self.below(4) > 0).then_some(to);
+                PeerResponse::Switched { to, parts }
+            }
+            _ => PeerResponse::Answered(parts),
+        }
+    }
+}
