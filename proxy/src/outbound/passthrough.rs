@@ -43,6 +43,11 @@ pub(crate) async fn unknown(
         };
         return pass_through(proxy, stream, addr, strict).await;
     }
+    refuse(proxy, stream, addr, place).await;
+}
+
+/// Refuses what is said to an unknown address, in HTTP where that is spoken.
+async fn refuse(proxy: &Proxy, stream: TcpStream, addr: SocketAddr, place: Arc<Place>) {
     let mut stream = Prefixed::new(stream);
     let seen = stream
         .look(tokio::time::Instant::now() + DETECT_WITHIN, sniff)

@@ -168,7 +168,15 @@ async fn every_refusal_inbound_moves_one_counter_by_one() {
         send(server.plain(port).await, bytes).await;
         one_more(&server, "inbound", &before, reason, case).await;
     }
-    mode(Enforcement::Open, permissive);
+    assert!(seen.lock().is_empty(), "{:?}", seen.lock());
+}
+
+#[tokio::test]
+async fn every_refusal_of_a_peer_moves_one_counter_by_one() {
+    let authority = Authority::new();
+    let server = Pod::new(&authority, "api").await;
+    let (port, seen) = http_app(&server, "api").await;
+    let nobody = closed(&server).await;
     let certs = authority.leaf("web", Duration::from_secs(60), SystemTime::now());
     let mut sender = peer(&authority, &certs, &server).await.unwrap();
     let (port, nobody) = (port.to_string(), nobody.to_string());
@@ -219,7 +227,7 @@ async fn every_refusal_inbound_moves_one_counter_by_one() {
         assert!(status >= 400, "{case}: {status}");
         one_more(&server, "inbound", &before, reason, case).await;
     }
-    mode(Enforcement::Enforce, permissive);
+    server.mode("api", Enforcement::Enforce, MtlsMode::Permissive);
     server.set(vec![rule("t", "other", Some(&[]), None)]);
     for (case, protocol) in [("tunnel, no rule", "tcp"), ("peer, no rule", "http1")] {
         let before = counted(&server, "inbound");
