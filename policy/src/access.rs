@@ -149,17 +149,40 @@ pub struct Access {
     pub rules: Vec<Rule>,
 }
 
-/// The answer to one call.
+/// The answer to one call. What is done with it, what is counted of it and what the log
+/// says of it are read from this one value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Verdict<'a> {
-    /// What to do.
-    pub allowed: bool,
-    /// What deny would say; differs from `allowed` in audit and open only.
-    pub would_allow: bool,
-    /// The first rule that allows the call.
-    pub by: Option<&'a Origin>,
-    /// Why deny would refuse; set exactly when `would_allow` is false.
-    pub reason: Option<Reason>,
+pub enum Verdict<'a> {
+    /// It passes, by the first rule that allows it; where nothing is enforced also
+    /// without one.
+    Allow { by: Option<&'a Origin> },
+    /// It passes, and deny would refuse it for this.
+    Audit { reason: Reason },
+    /// It does not pass. `by` is what refused it, if that was an object: so far rules
+    /// only allow, and what none of them allows is refused by none.
+    Refuse {
+        reason: Reason,
+        by: Option<&'a Origin>,
+    },
+}
+
+impl<'a> Verdict<'a> {
+    #[must_use]
+    pub const fn is_allowed(&self) -> bool {
+        match self {
+            Self::Allow { .. } | Self::Audit { .. } => true,
+            Self::Refuse { .. } => false,
+        }
+    }
+
+    /// The object that decided, if one did.
+    #[must_use]
+    pub const fn by(&self) -> Option<&'a Origin> {
+        match self {
+            Self::Allow { by } | Self::Refuse { by, .. } => *by,
+            Self::Audit { .. } => None,
+        }
+    }
 }
 
 impl Access {
@@ -209,17 +232,17 @@ impl Access {
             .rules
             .iter()
             .find(|rule| rule.admits(caller) && allows(rule));
-        let would_allow = by.is_some();
         let reason = match caller {
-            _ if would_allow => None,
-            Caller::Mesh { .. } => Some(Reason::NotAllowed),
-            Caller::Outside => Some(Reason::NoIdentity),
+            Caller::Mesh { .. } => Reason::NotAllowed,
+            Caller::Outside => Reason::NoIdentity,
         };
-        Verdict {
-            allowed: would_allow || self.enforcement != Enforcement::Enforce,
-            would_allow,
-            by: by.map(|rule| &rule.origin),
-            reason,
+        match (by, self.enforcement) {
+            (Some(rule), _) => Verdict::Allow {
+                by: Some(&rule.origin),
+            },
+            (None, Enforcement::Open) => Verdict::Allow { by: None },
+            (None, Enforcement::Audit) => Verdict::Audit { reason },
+            (None, Enforcement::Enforce) => Verdict::Refuse { reason, by: None },
         }
     }
 }

@@ -39,8 +39,8 @@ use crate::net::sniff::{Seen, sniff};
 use crate::outbound::connection::Connection;
 use crate::outbound::passthrough::{pass_through, unknown};
 use crate::proxy::Proxy;
-use crate::telemetry::call::Call;
-use crate::telemetry::labels::{Direction, Security};
+use crate::telemetry::call::{Call, Kind};
+use crate::telemetry::parties::Parties;
 
 /// Serves one redirected connection until it ends.
 pub async fn serve(proxy: Arc<Proxy>, stream: TcpStream, addr: SocketAddr, place: Arc<Place>) {
@@ -54,24 +54,15 @@ pub async fn serve(proxy: Arc<Proxy>, stream: TcpStream, addr: SocketAddr, place
         }
         Destination::Refused(reason) => {
             tracing::debug!(%addr, reason, "refused a connection");
-            connect::reset(&stream);
-            return Call::tcp(
-                &proxy.telemetry,
-                Direction::outbound,
-                Arc::default(),
-                addr.port(),
-                Arc::default(),
-                Arc::default(),
-                Security::plaintext,
-            )
-            .refused(&Failure::not_sent(Reason::NoEndpoint, reason.clone()));
+            let failure = Failure::not_sent(Reason::NoEndpoint, reason.clone());
+            let called = Parties::to_service(Arc::default(), addr.port());
+            return Call::begin(&proxy.telemetry, Kind::Bytes, called)
+                .reset(&failure, || connect::reset(&stream));
         }
-        Destination::Service(name) => proxy
-            .state
-            .snapshot()
-            .services
-            .get(name)
-            .map_or(Protocol::Detect, |service| service.protocol),
+        Destination::Service(name) => proxy.state.inspect(|now| {
+            let service = now.services.get(name);
+            service.map_or(Protocol::Detect, |service| service.protocol)
+        }),
         Destination::Pod(pod) => pod.protocol,
     };
     let connection = Arc::new(Connection {
@@ -84,7 +75,7 @@ pub async fn serve(proxy: Arc<Proxy>, stream: TcpStream, addr: SocketAddr, place
     let (protocol, tunnel) = match protocol {
         Protocol::Detect => match Box::pin(connection.detect(&mut stream)).await {
             Ok(found) => found,
-            Err(failure) => return connection.failed_tcp(&failure),
+            Err(failure) => return connection.failed_tcp(&failure, || {}),
         },
         declared => (declared, None),
     };

@@ -8,6 +8,7 @@ pub(crate) mod compatibility;
 pub(crate) mod labels;
 pub(crate) mod memory;
 pub(crate) mod metrics;
+pub(crate) mod parties;
 pub(crate) mod ports;
 pub(crate) mod report;
 pub(crate) mod series;

@@ -22,6 +22,7 @@ mod path {
     mod http;
     mod mesh_port;
     mod pods;
+    mod refusals;
     mod routing;
     mod tcp;
 }

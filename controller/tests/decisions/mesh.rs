@@ -107,10 +107,10 @@ impl Mesh {
                     path: &path,
                     headers: &headers,
                 };
-                access.decide_http(caller, call.port, &facts).allowed
+                access.decide_http(caller, call.port, &facts).is_allowed()
             }
-            _ if declared.is_opaque() => access.decide_tcp(caller, call.port).allowed,
-            _ => access.decide_unread(caller, call.port).allowed,
+            _ if declared.is_opaque() => access.decide_tcp(caller, call.port).is_allowed(),
+            _ => access.decide_unread(caller, call.port).is_allowed(),
         }
     }
 

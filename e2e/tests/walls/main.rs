@@ -18,7 +18,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::process::Command;
 
-use rules::{Crate, Exempt, Silent};
+use rules::{Crate, Exempt, Rationed, Silent};
 
 const ALLOWED: &[(&str, &[&str])] = &[
     ("policy", &[]),
@@ -64,7 +64,40 @@ const EXEMPT: Exempt = Exempt {
         besides: &["model/published"],
         about: "wire",
     }],
+    rationed: &[
+        // What decides about a call is asked of one snapshot, taken once. What ends calls
+        // that are no longer allowed is there to read newer ones.
+        Rationed {
+            method: "snapshot",
+            folders: DATA_PATH,
+            besides: &["proxy/src/inbound/reauthorize.rs"],
+            once_in: &[
+                ("proxy/src/inbound/request.rs", "handle_request"),
+                ("proxy/src/inbound/serve.rs", "serve"),
+                ("proxy/src/outbound/request.rs", "handle_request"),
+                // Bytes: when it is known that they are, or a server is asked who
+                // speaks first.
+                ("proxy/src/outbound/opaque.rs", "open"),
+            ],
+        },
+        // How it is read before that, and how it is counted if it comes to nothing.
+        Rationed {
+            method: "inspect",
+            folders: DATA_PATH,
+            besides: &[],
+            once_in: &[
+                ("proxy/src/inbound/detect.rs", "protocol"),
+                ("proxy/src/inbound/tunnel.rs", "tunnel"),
+                ("proxy/src/outbound.rs", "serve"),
+                ("proxy/src/outbound/connection.rs", "call"),
+                ("proxy/src/outbound/request.rs", "handle_request"),
+                ("proxy/src/outbound/passthrough.rs", "unknown"),
+            ],
+        },
+    ],
 };
+
+const DATA_PATH: &[&str] = &["proxy/src/inbound", "proxy/src/outbound"];
 
 /// Crates whose programs run in somebody's cluster.
 const SHIPPED: &[&str] = &[

@@ -47,10 +47,11 @@ pub(crate) struct Function {
     pub test: bool,
 }
 
-/// A call of `unwrap` or `expect` outside tests.
+/// A call outside tests of one of the methods that rules are about.
 #[derive(Debug)]
 pub(crate) struct Call {
     pub file: String,
+    pub function: String,
     pub method: &'static str,
 }
 

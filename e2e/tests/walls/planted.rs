@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 
 use crate::allowance::{self, Breach};
 use crate::rooms::Rooms;
-use crate::rules::{Crate, Exempt, Silent, breaches};
+use crate::rules::{Crate, Exempt, Rationed, Silent, breaches};
 
 const EXEMPT: Exempt = Exempt {
     generated: &["shop/src/generated.rs"],
@@ -16,6 +16,12 @@ const EXEMPT: Exempt = Exempt {
         folders: &["store"],
         besides: &["store/label"],
         about: "wire",
+    }],
+    rationed: &[Rationed {
+        method: "snapshot",
+        folders: &["shop/src/till"],
+        besides: &["shop/src/till/again.rs"],
+        once_in: &[("shop/src/till.rs", "pay"), ("shop/src/till.rs", "count")],
     }],
 };
 
@@ -323,6 +329,36 @@ fn a_silent_folder_does_not_name_the_other_crate() {
         [
             "silent: shop/src/store.rs names wire",
             "silent: shop/src/store/shelf.rs names wire",
+        ]
+    );
+}
+
+#[test]
+fn a_rationed_call_is_made_once_and_where_it_belongs() {
+    let found = found(&[
+        (
+            "src/lib.rs",
+            "mod till;\nmod store;\nfn f() { s.snapshot(); }",
+        ),
+        (
+            "src/till.rs",
+            "mod again;\n\
+             fn pay() { let now = s.snapshot(); }\n\
+             impl A { fn count(&self) { s.snapshot(); log!(s.snapshot()); } }\n\
+             fn other() { let f = || s.snapshot(); fn inner() { s.snapshot(); } }\n\
+             #[test]\nfn t() { s.snapshot(); }",
+        ),
+        (
+            "src/till/again.rs",
+            "fn f() { s.snapshot(); s.snapshot(); }",
+        ),
+        ("src/store.rs", "fn f() { s.snapshot(); }"),
+    ]);
+    assert_eq!(
+        found,
+        [
+            "rationed: shop/src/till.rs count calls snapshot = 2",
+            "rationed: shop/src/till.rs other calls snapshot = 2",
         ]
     );
 }

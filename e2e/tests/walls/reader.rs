@@ -32,6 +32,7 @@ pub(crate) fn read(
         module,
         folder: folder.to_owned(),
         declared: Vec::new(),
+        function: String::new(),
     };
     for item in &parsed.items {
         reader.visit_item(item);
@@ -61,6 +62,8 @@ struct Reader<'a> {
     /// Where files of modules declared here lie.
     folder: String,
     declared: Vec<Declared>,
+    /// The function that is being read, the outermost one.
+    function: String,
 }
 
 impl Reader<'_> {
@@ -162,6 +165,16 @@ impl Reader<'_> {
         }
     }
 
+    /// Reads what is inside a function as that function's.
+    fn within(&mut self, name: &syn::Ident, read: impl FnOnce(&mut Self)) {
+        let outer = self.function.clone();
+        if outer.is_empty() {
+            self.function = name.to_string();
+        }
+        read(self);
+        self.function = outer;
+    }
+
     fn function(&mut self, signature: &syn::Signature, block: &syn::Block, test: bool) {
         let first = signature.fn_token.span.start().line;
         let last = block.brace_token.span.close().end().line;
@@ -179,11 +192,18 @@ impl Reader<'_> {
         let method = match name {
             "unwrap" => "unwrap",
             "expect" => "expect",
+            "snapshot" => "snapshot",
+            "inspect" => "inspect",
             _ => return,
         };
         if !self.here().test {
             let file = self.file.to_owned();
-            self.target.calls.push(Call { file, method });
+            let function = self.function.clone();
+            self.target.calls.push(Call {
+                file,
+                function,
+                method,
+            });
         }
     }
 
@@ -246,7 +266,9 @@ impl<'ast> Visit<'ast> for Reader<'_> {
             syn::Item::Fn(item) => {
                 self.function(&item.sig, &item.block, test);
                 if !test {
-                    syn::visit::visit_item_fn(self, item);
+                    self.within(&item.sig.ident, |reader| {
+                        syn::visit::visit_item_fn(reader, item);
+                    });
                 }
             }
             _ if test => {}
@@ -258,7 +280,9 @@ impl<'ast> Visit<'ast> for Reader<'_> {
         let test = is_test(&item.attrs);
         self.function(&item.sig, &item.block, test);
         if !test {
-            syn::visit::visit_impl_item_fn(self, item);
+            self.within(&item.sig.ident, |reader| {
+                syn::visit::visit_impl_item_fn(reader, item);
+            });
         }
     }
 

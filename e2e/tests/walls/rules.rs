@@ -37,6 +37,18 @@ pub(crate) struct Exempt {
     pub tables: &'static [&'static str],
     /// Folders of a crate in which other crates are not named.
     pub silent: &'static [Silent],
+    /// Calls of which a function may make so many.
+    pub rationed: &'static [Rationed],
+}
+
+/// Within `folders`, but for the files `besides`, `method` is called once in each of these
+/// functions and nowhere else.
+#[derive(Debug)]
+pub(crate) struct Rationed {
+    pub method: &'static str,
+    pub folders: &'static [&'static str],
+    pub besides: &'static [&'static str],
+    pub once_in: &'static [(&'static str, &'static str)],
 }
 
 /// Within `folders` of the crate `of` nobody names the crate `about`.
@@ -74,6 +86,7 @@ pub(crate) fn breaches(
             walls(member, main, &mut found);
             silence(member, main, exempt, &mut found);
         }
+        rationed(&targets, exempt, &mut found);
         if member.shipped {
             calls(member, &targets, &mut found);
         }
@@ -234,6 +247,26 @@ fn silence(member: &Crate, target: &Target, exempt: &Exempt, found: &mut BTreeSe
             {
                 let subject = format!("{} names {}", module.file, rule.about);
                 found.insert(Breach::of("silent", subject));
+            }
+        }
+    }
+}
+
+fn rationed(targets: &[Target], exempt: &Exempt, found: &mut BTreeSet<Breach>) {
+    for rule in exempt.rationed {
+        let mut made: BTreeMap<(&str, &str), usize> = BTreeMap::new();
+        let calls = targets.iter().flat_map(|target| &target.calls);
+        for call in calls.filter(|call| call.method == rule.method) {
+            let file = call.file.as_str();
+            let within = rule.folders.iter().any(|folder| file.starts_with(folder));
+            if within && !rule.besides.contains(&file) {
+                *made.entry((file, &call.function)).or_default() += 1;
+            }
+        }
+        for ((file, function), times) in made {
+            if times > usize::from(rule.once_in.contains(&(file, function))) {
+                let subject = format!("{file} {function} calls {}", rule.method);
+                found.insert(Breach::measured("rationed", subject, times));
             }
         }
     }

@@ -48,15 +48,17 @@ fn ask<'a>(access: &'a Access, who: &str, port: u16, method: &Method, path: &str
 }
 
 fn allowed(access: &Access, who: &str, port: u16, method: &Method, path: &str) -> bool {
-    ask(access, who, port, method, path).allowed
+    ask(access, who, port, method, path).is_allowed()
 }
 
 fn tcp(access: &Access, who: &str, port: u16) -> bool {
-    access.decide_tcp(Caller::mesh(&id(who)), port).allowed
+    access.decide_tcp(Caller::mesh(&id(who)), port).is_allowed()
 }
 
 fn unread(access: &Access, who: &str, port: u16) -> bool {
-    access.decide_unread(Caller::mesh(&id(who)), port).allowed
+    access
+        .decide_unread(Caller::mesh(&id(who)), port)
+        .is_allowed()
 }
 
 #[test]
@@ -185,12 +187,12 @@ fn a_pod_is_admitted_by_the_uid_in_its_certificate_and_by_nothing_else() {
     let may = |pod: Option<&str>| {
         access
             .decide_tcp(Caller::Mesh { id: &web, pod }, 80)
-            .allowed
+            .is_allowed()
     };
     assert!(may(Some("a")) && may(Some("b")) && may(Some("c")));
     assert!(!may(Some("d")) && !may(Some("")) && !may(Some("B")));
     assert!(!may(None), "a certificate that names no pod");
-    assert!(!access.decide_tcp(Caller::Outside, 80).allowed);
+    assert!(!access.decide_tcp(Caller::Outside, 80).is_allowed());
     let nobody = enforced(vec![Rule {
         sources: vec![Source::pods([] as [&str; 0])],
         ports: Some(Ports::Any),
@@ -200,7 +202,7 @@ fn a_pod_is_admitted_by_the_uid_in_its_certificate_and_by_nothing_else() {
         id: &web,
         pod: Some("a"),
     };
-    assert!(!nobody.decide_tcp(caller, 80).allowed);
+    assert!(!nobody.decide_tcp(caller, 80).is_allowed());
 }
 
 #[test]
@@ -360,22 +362,23 @@ fn a_verdict_names_the_rule_that_allows_and_the_reason_to_refuse() {
         },
     ]);
     let yes = ask(&access, "s", 80, &Method::GET, "/");
-    assert_eq!((yes.by, yes.reason), (Some(&access.rules[1].origin), None));
+    let by = Some(&access.rules[1].origin);
+    assert_eq!((yes, yes.by()), (Verdict::Allow { by }, by));
+    let refused = |reason| Verdict::Refuse { reason, by: None };
     let no = ask(&access, "t", 80, &Method::GET, "/");
-    assert_eq!(
-        (no.allowed, no.by, no.reason),
-        (false, None, Some(Reason::NotAllowed))
-    );
+    assert_eq!((no, no.by()), (refused(Reason::NotAllowed), None));
     let outside = ask(&access, "", 80, &Method::GET, "/");
-    assert_eq!(
-        (outside.allowed, outside.reason),
-        (false, Some(Reason::NoIdentity))
-    );
+    assert_eq!(outside, refused(Reason::NoIdentity));
 }
 
 #[test]
 fn audit_and_open_refuse_nothing_but_say_what_deny_would_do() {
-    for enforcement in [Enforcement::Audit, Enforcement::Open] {
+    let reason = Reason::NotAllowed;
+    for (enforcement, said) in [
+        (Enforcement::Audit, Verdict::Audit { reason }),
+        // Nothing is judged: what would be refused is what no rule is named for.
+        (Enforcement::Open, Verdict::Allow { by: None }),
+    ] {
         let access = Access {
             enforcement,
             rules: vec![Rule {
@@ -384,14 +387,11 @@ fn audit_and_open_refuse_nothing_but_say_what_deny_would_do() {
             }],
         };
         let would = ask(&access, "t", 80, &Method::GET, "/");
-        assert_eq!((would.allowed, would.would_allow), (true, false));
-        assert_eq!((would.by, would.reason), (None, Some(Reason::NotAllowed)));
+        assert_eq!((would, would.is_allowed()), (said, true));
         let really = ask(&access, "s", 80, &Method::GET, "/");
-        assert_eq!(
-            (really.allowed, really.would_allow, really.reason),
-            (true, true, None)
-        );
-        assert!(access.decide_tcp(Caller::Outside, 81).allowed);
+        let by = Some(&access.rules[0].origin);
+        assert_eq!((really, really.is_allowed()), (Verdict::Allow { by }, true));
+        assert!(access.decide_tcp(Caller::Outside, 81).is_allowed());
     }
 }
 

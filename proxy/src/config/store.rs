@@ -82,15 +82,32 @@ impl Store {
         }
     }
 
+    /// The newest snapshot. A decision takes one, and asks it everything.
     #[must_use]
     pub fn snapshot(&self) -> Arc<Snapshot> {
         self.snapshot.load_full()
+    }
+
+    /// Asks the newest snapshot one thing: what may be spoken, how something is counted.
+    /// Nothing can keep that snapshot, and two answers may be of two.
+    pub fn inspect<T>(&self, ask: impl FnOnce(&Snapshot) -> T) -> T {
+        ask(&self.snapshot.load())
     }
 
     /// Tells when the own policy changed.
     #[must_use]
     pub fn policy_changes(&self) -> watch::Receiver<u64> {
         self.policy.subscribe()
+    }
+
+    /// The same, with whatever came since a snapshot of this revision as news.
+    #[must_use]
+    pub fn policy_changes_since(&self, revision: u64) -> watch::Receiver<u64> {
+        let mut changes = self.policy.subscribe();
+        if *changes.borrow() != revision {
+            changes.mark_changed();
+        }
+        changes
     }
 
     /// Puts a batch into use and returns what could not be used.

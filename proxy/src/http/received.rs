@@ -5,7 +5,7 @@
 
 use http::request::Parts;
 use http::uri::Authority;
-use http::{HeaderValue, Method, Request, Response, Version, header};
+use http::{HeaderValue, Method, Request, Version, header};
 use policy::reason::Reason;
 
 use crate::failure::Failure;
@@ -43,14 +43,7 @@ pub(crate) enum Upgrades {
 #[derive(Debug)]
 pub(crate) struct Rejected {
     pub(crate) failure: Failure,
-    method: Method,
-}
-
-impl Rejected {
-    /// The answer that its caller gets.
-    pub(crate) fn response(&self) -> Response<Body> {
-        self.failure.response_to(&self.method, false)
-    }
+    pub(crate) method: Method,
 }
 
 impl Received {

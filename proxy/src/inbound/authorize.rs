@@ -22,7 +22,14 @@ use crate::failure::Failure;
 use crate::http::server::IDLE_WITHIN;
 use crate::inbound::connection::Connection;
 use crate::net::sniff::{DETECT_WITHIN, Seen, sniff_leniently, sniff_strictly};
+use crate::telemetry::call::Call;
 use crate::telemetry::labels::{AuditLabels, Direction};
+
+/// Plaintext where none is accepted, whatever the rules say.
+const WITHOUT_IDENTITY: Verdict<'static> = Verdict::Refuse {
+    reason: Reason::NoIdentity,
+    by: None,
+};
 
 /// What a caller may say on a port.
 #[derive(Clone, Copy, Debug)]
@@ -41,32 +48,39 @@ pub(super) enum Expected {
     Either,
 }
 
+/// What was decided about a connection of opaque bytes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Admitted {
+    /// HTTP must not pass among them.
+    pub(super) watched: bool,
+    /// Revision of the policy that allowed them.
+    pub(super) as_of: u64,
+}
+
 impl Connection {
     /// True when plaintext is refused altogether, whatever the rules say.
     pub(super) fn needs_identity(&self, snapshot: &Snapshot) -> bool {
         self.peer.is_none() && snapshot.mtls() == MtlsMode::Strict
     }
 
-    /// What this caller may say on the port, as of now.
-    pub(super) fn expected(&self) -> Expected {
-        let snapshot = self.proxy.state.snapshot();
-        let declared = self.declared(&snapshot);
+    /// What this caller may say on the port, as of `snapshot`. That decides how it is
+    /// read; whether it passes is decided when it is known what was said.
+    pub(super) fn expected(&self, snapshot: &Snapshot) -> Expected {
+        let declared = self.declared(snapshot);
         if declared.is_opaque() {
             return Expected::Bytes;
         }
-        if !declared.is_http() && self.bytes_pass(&snapshot).is_ok() {
+        if !declared.is_http() && self.judge_bytes(snapshot).is_allowed() {
             return Expected::Either;
         }
         let (declared, port) = (declared.is_http(), self.local.port());
         // Where requests are judged or told that they need an identity, whatever
         // might be one is read as one, so that its sender is told.
-        let answered =
-            declared || has_http_rules(&snapshot, port) || self.needs_identity(&snapshot);
+        let answered = declared || has_http_rules(snapshot, port) || self.needs_identity(snapshot);
         // Clients open connections ahead of their first request. One that waits for the
         // server to speak is told by the end of its connection that it never will.
         let welcome = declared
-            || self.identified(&snapshot).is_ok()
-                && snapshot.access.may_request(self.caller(), port);
+            || !self.needs_identity(snapshot) && snapshot.access.may_request(self.caller(), port);
         Expected::Http {
             declared,
             silence: if welcome { IDLE_WITHIN } else { DETECT_WITHIN },
@@ -88,56 +102,59 @@ impl Connection {
             })
     }
 
-    /// May this caller use the port for opaque bytes, as of now? Counts for audit.
-    pub(super) fn admits_tcp(&self) -> Result<(), Failure> {
-        let snapshot = self.proxy.state.snapshot();
-        self.audit(&snapshot, &self.bytes_verdict(&snapshot));
-        self.bytes_pass(&snapshot)
+    /// May this caller use the port for opaque bytes? Counts for audit.
+    pub(super) fn authorise_bytes(&self, snapshot: &Snapshot) -> Result<Admitted, Failure> {
+        let verdict = self.judge_bytes(snapshot);
+        self.audit(&verdict);
+        self.enforce(snapshot, &verdict)?;
+        Ok(Admitted {
+            watched: !self.declared(snapshot).is_opaque(),
+            as_of: snapshot.policy_revision,
+        })
     }
 
-    pub(super) fn judge_tcp(&self) -> Result<(), Failure> {
-        self.bytes_pass(&self.proxy.state.snapshot())
-    }
-
-    fn bytes_pass(&self, snapshot: &Snapshot) -> Result<(), Failure> {
-        self.identified(snapshot)?;
-        refused_by(&self.bytes_verdict(snapshot))
+    pub(super) fn refuses_bytes(&self, snapshot: &Snapshot) -> Result<(), Failure> {
+        self.enforce(snapshot, &self.judge_bytes(snapshot))
     }
 
     /// On a port that is declared to carry no HTTP, rules about HTTP say nothing. On
     /// any other they are not satisfied by bytes that were not read as HTTP.
-    fn bytes_verdict<'a>(&self, snapshot: &'a Snapshot) -> Verdict<'a> {
+    fn judge_bytes<'a>(&self, snapshot: &'a Snapshot) -> Verdict<'a> {
         let (access, port) = (&snapshot.access, self.local.port());
-        if self.declared(snapshot).is_opaque() {
+        if self.needs_identity(snapshot) {
+            WITHOUT_IDENTITY
+        } else if self.declared(snapshot).is_opaque() {
             access.decide_tcp(self.caller(), port)
         } else {
             access.decide_unread(self.caller(), port)
         }
     }
 
-    /// True where callers without any right to send bytes may have one to requests.
-    pub(super) fn judges_requests(&self) -> bool {
-        has_http_rules(&self.proxy.state.snapshot(), self.local.port())
+    /// True where requests are judged one by one: callers without any right to send bytes
+    /// may have one to requests, and the normal form of a path is what is sent on.
+    pub(super) fn judges_requests(&self, snapshot: &Snapshot) -> bool {
+        has_http_rules(snapshot, self.local.port())
     }
 
-    /// True where HTTP must not pass as opaque bytes.
-    pub(super) fn watches_bytes(&self) -> bool {
-        !self.declared(&self.proxy.state.snapshot()).is_opaque()
+    /// What a verdict means for the caller.
+    fn enforce(&self, snapshot: &Snapshot, verdict: &Verdict<'_>) -> Result<(), Failure> {
+        let Verdict::Refuse { reason, by } = *verdict else {
+            return Ok(());
+        };
+        let detail = if self.needs_identity(snapshot) {
+            "plaintext is not accepted here"
+        } else {
+            "no TrafficTarget allows this call"
+        };
+        Err(Failure::Refused {
+            reason,
+            by: by.cloned(),
+            detail: detail.into(),
+        })
     }
 
-    pub(super) fn identified(&self, snapshot: &Snapshot) -> Result<(), Failure> {
-        if self.needs_identity(snapshot) {
-            return Err(Failure::refused(
-                Reason::NoIdentity,
-                "plaintext is not accepted here",
-            ));
-        }
-        Ok(())
-    }
-
-    fn audit(&self, snapshot: &Snapshot, verdict: &Verdict<'_>) {
-        let audit = snapshot.access.enforcement == Enforcement::Audit;
-        if audit && verdict.allowed && !verdict.would_allow {
+    fn audit(&self, verdict: &Verdict<'_>) {
+        if let Verdict::Audit { .. } = verdict {
             let labels = AuditLabels {
                 direction: Direction::inbound,
                 peer: Arc::clone(&self.label),
@@ -153,29 +170,29 @@ impl Connection {
         }
     }
 
-    /// Decides, on the path that will be forwarded and on no other.
-    pub(super) fn authorise(&self, parts: &mut http::request::Parts) -> Result<(), Failure> {
-        let snapshot = self.proxy.state.snapshot();
+    /// Decides, on the path that will be forwarded and on no other, and says which
+    /// revision of the policy allowed it. The call is told what decided.
+    pub(super) fn authorise(
+        &self,
+        snapshot: &Snapshot,
+        parts: &mut http::request::Parts,
+        call: &mut Call,
+    ) -> Result<u64, Failure> {
         let normal = policy::path::normalise(parts.uri.path());
-        let path = self.judged_path(&snapshot, parts, &normal)?;
-        let verdict = self.request_verdict(&snapshot, parts, path);
-        self.audit(&snapshot, &verdict);
-        self.identified(&snapshot)
-            .and_then(|()| refused_by(&verdict))
+        let path = self.judged_path(snapshot, parts, &normal)?;
+        let verdict = self.judge_request(snapshot, parts, path);
+        self.audit(&verdict);
+        call.decided_by(verdict.by());
+        self.enforce(snapshot, &verdict)
             .map_err(|failure| failure.told_to(&self.label))?;
         let forwarded = match &normal {
             // Audit judges the same path, and changes nothing.
-            Ok(Cow::Owned(normal)) if self.judges_paths(&snapshot) => normal,
-            _ => return Ok(()),
+            Ok(Cow::Owned(normal)) if self.judges_requests(snapshot) => normal,
+            _ => return Ok(snapshot.policy_revision),
         };
         parts.uri = with_path(&parts.uri, forwarded)
             .ok_or_else(|| Failure::refused(Reason::BadRequest, "the path cannot be sent on"))?;
-        Ok(())
-    }
-
-    /// True where the form of a path decides, and is what is sent on.
-    fn judges_paths(&self, snapshot: &Snapshot) -> bool {
-        has_http_rules(snapshot, self.local.port())
+        Ok(snapshot.policy_revision)
     }
 
     /// The path that rules see: always the normal form, if there is one.
@@ -187,19 +204,22 @@ impl Connection {
     ) -> Result<&'a str, Failure> {
         match normal {
             Ok(normal) => Ok(normal),
-            Err(error) if self.judges_paths(snapshot) => {
+            Err(error) if self.judges_requests(snapshot) => {
                 Err(Failure::refused(Reason::BadRequest, error.to_string()))
             }
             Err(_) => Ok(parts.uri.path()),
         }
     }
 
-    pub(super) fn request_verdict<'a>(
+    pub(super) fn judge_request<'a>(
         &self,
         snapshot: &'a Snapshot,
         parts: &http::request::Parts,
         path: &str,
     ) -> Verdict<'a> {
+        if self.needs_identity(snapshot) {
+            return WITHOUT_IDENTITY;
+        }
         let facts = RequestFacts {
             method: &parts.method,
             path,
@@ -215,17 +235,6 @@ impl Connection {
 /// Audit refuses nothing, this neither.
 fn has_http_rules(snapshot: &Snapshot, port: u16) -> bool {
     snapshot.access.enforcement == Enforcement::Enforce && snapshot.access.has_http_rule(port)
-}
-
-fn refused_by(verdict: &Verdict<'_>) -> Result<(), Failure> {
-    if verdict.allowed {
-        return Ok(());
-    }
-    let reason = verdict.reason.unwrap_or(Reason::NotAllowed);
-    Err(Failure::refused(
-        reason,
-        "no TrafficTarget allows this call",
-    ))
 }
 
 fn with_path(uri: &Uri, path: &str) -> Option<Uri> {

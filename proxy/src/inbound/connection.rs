@@ -8,8 +8,9 @@ use identity::verify::PeerIdentity;
 use policy::access::Caller;
 
 use crate::proxy::Proxy;
-use crate::telemetry::call::Call;
-use crate::telemetry::labels::{Direction, Security};
+use crate::telemetry::call::{Call, Kind};
+use crate::telemetry::labels::Security;
+use crate::telemetry::parties::Parties;
 
 /// Who calls, and which port of the application.
 pub(crate) struct Connection {
@@ -62,25 +63,19 @@ impl Connection {
 }
 
 impl Connection {
-    pub(super) fn tcp_call(&self) -> Call {
-        Call::tcp(
-            &self.proxy.telemetry,
-            Direction::inbound,
-            Arc::default(),
-            self.local.port(),
-            Arc::default(),
-            Arc::clone(&self.label),
-            self.security(),
-        )
-        .with_caller(self.pod.clone())
+    /// A call of this caller begins.
+    pub(super) fn call(&self, kind: Kind) -> Call {
+        let parties = Parties::Inbound {
+            port: self.local.port(),
+            caller: Arc::clone(&self.label),
+            pod: self.pod.clone(),
+            security: self.security(),
+        };
+        Call::begin(&self.proxy.telemetry, kind, parties)
     }
 
     /// Counts a request that was refused before it was read.
     pub(super) fn turned_away(&self, status: StatusCode) {
-        let mut call = Call::unread(&self.proxy.telemetry, Direction::inbound)
-            .to(Arc::default(), self.local.port(), Arc::default())
-            .with_caller(self.pod.clone());
-        call.peer(Arc::clone(&self.label), self.security());
-        call.turned_away(status);
+        self.call(Kind::Request).turned_away(status);
     }
 }

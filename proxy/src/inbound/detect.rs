@@ -64,15 +64,16 @@ impl Connection {
         let mut changes = self.proxy.state.policy_changes();
         let came = tokio::time::Instant::now();
         loop {
-            let (declared, silence, sniff) = match self.expected() {
-                Expected::Bytes => return Ok(Spoken::Opaque(None)),
-                Expected::Either => return self.whoever_speaks_first(stream).await,
-                Expected::Http {
-                    declared,
-                    silence,
-                    sniff,
-                } => (declared, silence, sniff),
-            };
+            let (declared, silence, sniff) =
+                match self.proxy.state.inspect(|now| self.expected(now)) {
+                    Expected::Bytes => return Ok(Spoken::Opaque(None)),
+                    Expected::Either => return self.whoever_speaks_first(stream).await,
+                    Expected::Http {
+                        declared,
+                        silence,
+                        sniff,
+                    } => (declared, silence, sniff),
+                };
             // Nothing is delivered until the protocol is known, so a caller that waits
             // costs nothing else. It may be allowed more by then.
             tokio::select! {

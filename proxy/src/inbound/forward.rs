@@ -7,7 +7,7 @@ use crate::failure::{Failure, Next, RENEWALS};
 use crate::http::client::exchange::{self, UpstreamResponse};
 use crate::http::replay::Replay;
 use crate::inbound::connection::Connection;
-use crate::inbound::reauthorize::IN_FLIGHT_GRACE;
+use crate::inbound::reauthorize::{Allowed, IN_FLIGHT_GRACE};
 use crate::mesh::protocol::AppHttp;
 use crate::net::connect::CONNECT_TIMEOUT;
 
@@ -16,10 +16,11 @@ impl Connection {
     /// taken the right to it away.
     pub(super) async fn forward(
         &self,
-        parts: &Parts,
+        allowed: &Allowed,
         replay: &Replay,
         speak: AppHttp,
     ) -> Result<UpstreamResponse, Failure> {
+        let parts = &allowed.parts;
         let sent = async {
             if speak == AppHttp::Http2 {
                 return self.forward_http2(parts, replay).await;
@@ -28,7 +29,7 @@ impl Connection {
             exchange::http1(clients, self.local, CONNECT_TIMEOUT, parts, replay).await
         };
         let revoked = async {
-            self.revoked_request(parts).await;
+            self.revoked_request(allowed).await;
             tokio::time::sleep(IN_FLIGHT_GRACE).await;
         };
         tokio::select! {

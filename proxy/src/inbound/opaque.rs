@@ -8,28 +8,31 @@ use policy::reason::Reason;
 use tokio::net::TcpStream;
 
 use crate::failure::Failure;
+use crate::inbound::authorize::Admitted;
 use crate::inbound::connection::Connection;
 use crate::net::chunk::{ChunkIo, ReadSize};
 use crate::net::connect::CONNECT_TIMEOUT;
 use crate::net::prefixed::Prefixed;
 use crate::net::unread::{Found, Unread};
 use crate::net::{connect, relay};
+use crate::telemetry::call::Kind;
 use crate::telemetry::labels::Direction;
 
 impl Connection {
-    /// Serves opaque bytes, for as long as they are allowed.
+    /// Serves opaque bytes as it was decided, for as long as they are allowed.
     pub(super) async fn opaque<S>(
         &self,
         mut stream: Prefixed<S>,
         server: Option<Prefixed<TcpStream>>,
+        decided: Result<Admitted, Failure>,
     ) where
         S: ChunkIo,
     {
-        let call = self.tcp_call();
-        if let Err(failure) = self.admits_tcp() {
-            stream.abort();
-            return call.refused(&failure);
-        }
+        let call = self.call(Kind::Bytes);
+        let admitted = match decided {
+            Ok(admitted) => admitted,
+            Err(failure) => return call.reset(&failure, || stream.abort()),
+        };
         let server = match server {
             Some(server) => Ok(server),
             None => connect::connect(self.local, CONNECT_TIMEOUT)
@@ -39,31 +42,31 @@ impl Connection {
         let mut server = match server {
             Ok(server) => server,
             Err(error) => {
-                stream.abort();
-                return call.refused(&Failure::not_sent(Reason::ConnectFailed, error.to_string()));
+                let failure = Failure::not_sent(Reason::ConnectFailed, error.to_string());
+                return call.reset(&failure, || stream.abort());
             }
         };
         self.proxy
             .count_connection(Direction::inbound, "opaque", self.security());
         let mut stream = Watched {
             inner: stream,
-            unread: self
-                .watches_bytes()
-                .then(|| Unread::new(server.has_bytes())),
+            unread: admitted.watched.then(|| Unread::new(server.has_bytes())),
             found: None,
         };
         tokio::select! {
             outcome = relay::relay(&mut stream, &mut server, &self.proxy.budget) => {
                 if let Some(found) = stream.found {
-                    call.refused(&Failure::refused(Reason::BadRequest, found.describe()));
+                    // Both ends were aborted with the relay.
+                    call.reset(&Failure::refused(Reason::BadRequest, found.describe()), || {});
                 } else {
                     call.relayed(outcome);
                 }
             }
-            failure = self.revoked() => {
-                stream.abort();
-                server.abort();
-                call.refused(&failure);
+            failure = self.revoked(admitted.as_of) => {
+                call.reset(&failure, || {
+                    stream.abort();
+                    server.abort();
+                });
             }
         }
     }

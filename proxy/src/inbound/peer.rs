@@ -14,6 +14,7 @@ use crate::http::received::Upgrades;
 use crate::inbound::connection::Connection;
 use crate::mesh::protocol::{AppHttp, AppPort, PeerRequest, Transport};
 use crate::proxy::Proxy;
+use crate::telemetry::call::Kind;
 
 /// A peer proxy on one connection.
 #[derive(Clone)]
@@ -64,7 +65,7 @@ impl PeerProxy {
 
     fn malformed(self, detail: &'static str, method: &Method) -> Response<Body> {
         let failure = Failure::refused(Reason::BadRequest, detail);
-        self.of_port(None).turned_away(failure.reason().status());
-        failure.response_to(method, false)
+        let call = self.of_port(None).call(Kind::Request);
+        call.refuse(&failure, method, false)
     }
 }

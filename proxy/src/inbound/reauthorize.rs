@@ -17,12 +17,20 @@ pub(crate) const IN_FLIGHT_GRACE: Duration = Duration::from_secs(30);
 /// answers have fewer, and need no watch.
 const FREE_FRAMES: u32 = 32;
 
+/// A request that was allowed.
+#[derive(Debug)]
+pub(crate) struct Allowed {
+    pub(super) parts: http::request::Parts,
+    /// By the policy of this revision.
+    pub(super) as_of: u64,
+}
+
 /// An answer that ends early when its request is no longer allowed. The wait is
 /// set up only when the body makes its reader wait, which most never do.
 pub(crate) struct Revocable<B> {
     pub(super) inner: B,
     pub(super) connection: Arc<Connection>,
-    pub(super) asked: Option<http::request::Parts>,
+    pub(super) allowed: Option<Allowed>,
     pub(super) frames: u32,
     pub(super) over: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
 }
@@ -42,11 +50,11 @@ where
         let polled = Pin::new(&mut this.inner).poll_frame(cx);
         this.frames += 1;
         if (polled.is_pending() || this.frames > FREE_FRAMES)
-            && let Some(asked) = this.asked.take()
+            && let Some(allowed) = this.allowed.take()
         {
             let connection = Arc::clone(&this.connection);
             this.over = Some(Box::pin(async move {
-                connection.revoked_request(&asked).await;
+                connection.revoked_request(&allowed).await;
                 tokio::time::sleep(IN_FLIGHT_GRACE).await;
             }));
         }
@@ -74,48 +82,48 @@ impl Connection {
     /// never wanted stays, so that each of its requests is told why.
     pub(super) async fn plaintext_forbidden(&self) {
         let mut changes = self.proxy.state.policy_changes();
-        if self.needs_identity(&self.proxy.state.snapshot()) {
+        let state = &self.proxy.state;
+        if self.needs_identity(&state.snapshot()) {
             std::future::pending::<()>().await;
         }
-        while !self.needs_identity(&self.proxy.state.snapshot()) {
+        while !self.needs_identity(&state.snapshot()) {
             if changes.changed().await.is_err() {
                 std::future::pending::<()>().await;
             }
         }
     }
 
-    /// Returns when a policy change takes away what was allowed.
-    pub(super) async fn revoked(&self) -> Failure {
-        let mut changes = self.proxy.state.policy_changes();
+    /// Returns when a change of the policy after the revision `as_of` takes away what
+    /// that allowed. It may have come while the way to the application was being opened.
+    pub(super) async fn revoked(&self, as_of: u64) -> Failure {
+        let state = &self.proxy.state;
+        let mut changes = state.policy_changes_since(as_of);
         loop {
-            // Looked at before the first wait: the change may have come while
-            // the way to the application was being opened.
-            if let Err(failure) = self.judge_tcp() {
+            if changes.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+            if let Err(failure) = self.refuses_bytes(&state.snapshot()) {
                 return failure;
             }
-            if changes.changed().await.is_err() {
-                std::future::pending::<()>().await;
-            }
         }
     }
 
-    /// Returns when a request that was allowed would be refused by now. Rules that
-    /// came since see the same form of its path as those that allowed it.
-    pub(super) async fn revoked_request(&self, parts: &http::request::Parts) {
-        let mut changes = self.proxy.state.policy_changes();
-        let normal = policy::path::normalise(parts.uri.path());
+    /// Returns when a request that was allowed would be refused by now. Rules that came
+    /// since see the same form of its path as those that allowed it.
+    pub(super) async fn revoked_request(&self, allowed: &Allowed) {
+        let (state, parts) = (&self.proxy.state, &allowed.parts);
+        let mut changes = state.policy_changes_since(allowed.as_of);
         loop {
-            let snapshot = self.proxy.state.snapshot();
-            let allowed = self.identified(&snapshot).is_ok()
-                && self
-                    .judged_path(&snapshot, parts, &normal)
-                    .is_ok_and(|path| self.request_verdict(&snapshot, parts, path).allowed);
-            if !allowed {
-                return;
-            }
-            drop(snapshot);
             if changes.changed().await.is_err() {
                 std::future::pending::<()>().await;
+            }
+            let snapshot = state.snapshot();
+            let normal = policy::path::normalise(parts.uri.path());
+            let passes = self
+                .judged_path(&snapshot, parts, &normal)
+                .is_ok_and(|path| self.judge_request(&snapshot, parts, path).is_allowed());
+            if !passes {
+                return;
             }
         }
     }

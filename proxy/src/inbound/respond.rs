@@ -14,7 +14,7 @@ use crate::http::http2::server::Accept;
 use crate::http::upgrade::Side;
 use crate::http::watched::{BodyEnd, Watched};
 use crate::inbound::connection::Connection;
-use crate::inbound::reauthorize::Revocable;
+use crate::inbound::reauthorize::{Allowed, Revocable};
 use crate::mesh::protocol::{Asked, PeerResponse};
 use crate::net::chunk::ChunkIo;
 use crate::net::relay;
@@ -29,13 +29,13 @@ struct Upgraded {
 }
 
 impl Connection {
-    /// Passes the answer to the request `asked` on. `caller_side` is there where the
+    /// Passes the answer to a request on that was `allowed`. `caller_side` is there where the
     /// request may switch protocols.
     pub(super) async fn respond(
         self: Arc<Self>,
         answer: UpstreamResponse,
         call: Call,
-        asked: http::request::Parts,
+        allowed: Allowed,
         caller_side: Option<Side>,
     ) -> Response<Body> {
         let UpstreamResponse {
@@ -46,8 +46,7 @@ impl Connection {
         let switches = response.status() == StatusCode::SWITCHING_PROTOCOLS;
         if switches && !headers::may_switch(response.headers().get_all(header::UPGRADE)) {
             let failure = Failure::lost("the application switched to HTTP on the connection");
-            call.failed(&failure);
-            return failure.response(false);
+            return call.refuse(&failure, &allowed.parts.method, false);
         }
         let to = response.headers().get(header::UPGRADE).cloned();
         let server = Side::of_answer(&mut response);
@@ -57,7 +56,7 @@ impl Connection {
         let by_mesh = matches!(caller_side, Some(Side::Mesh(_)));
         if let (true, Some(caller)) = (switches, caller_side) {
             let upgraded = Upgraded { caller, server, to };
-            return self.switch(parts, upgraded, asked, (call, ended));
+            return self.switch(parts, upgraded, allowed, (call, ended));
         }
         if by_mesh {
             parts = PeerResponse::Answered(parts).encode(Asked::Upgrade);
@@ -70,7 +69,7 @@ impl Connection {
         let body = Revocable {
             inner: watched,
             connection: self,
-            asked: Some(asked),
+            allowed: Some(allowed),
             frames: 0,
             over: None,
         };
@@ -89,12 +88,12 @@ impl Connection {
     }
 
     /// Answers that the connection carries another protocol from now on, and relays it
-    /// for as long as the request `asked` is allowed.
+    /// for as long as the request is `allowed`.
     fn switch(
         self: Arc<Self>,
         mut parts: Parts,
         upgraded: Upgraded,
-        asked: http::request::Parts,
+        allowed: Allowed,
         (call, ended): (Call, Ended),
     ) -> Response<Body> {
         let Upgraded { caller, server, to } = upgraded;
@@ -117,7 +116,7 @@ impl Connection {
             };
             let bytes = tokio::select! {
                 (copied, _) = relay::relay(&mut client, &mut server, &self.proxy.budget) => copied.received,
-                () = self.revoked_request(&asked) => {
+                () = self.revoked_request(&allowed) => {
                     client.abort();
                     server.abort();
                     0

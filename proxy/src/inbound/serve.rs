@@ -66,7 +66,8 @@ impl Connection {
             Ok(Spoken::Http(version)) => self.http(stream, version, place).await,
             Ok(Spoken::Opaque(server)) => {
                 place.busy();
-                self.opaque(stream, server).await;
+                let decided = self.authorise_bytes(&self.proxy.state.snapshot());
+                self.opaque(stream, server, decided).await;
             }
             Err(error) => tracing::debug!(%error, "a caller left before it said anything"),
         }

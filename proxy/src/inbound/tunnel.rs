@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use http::Response;
+use http::{Method, Response};
 use policy::reason::Reason;
 use runtime::occupancy::Place;
 
@@ -17,6 +17,7 @@ use crate::inbound::detect::{Spoken, race};
 use crate::mesh::protocol::{Asked, not_sent};
 use crate::net::connect::{self, CONNECT_TIMEOUT};
 use crate::net::prefixed::Prefixed;
+use crate::telemetry::call::Kind;
 
 impl Connection {
     /// Bytes that come as the body of a peer proxy's request: opaque, or so it says.
@@ -24,15 +25,24 @@ impl Connection {
         let (accept, out) = Accept::new();
         let mut response = Response::new(body::empty());
         response.extensions_mut().insert(accept);
-        let expected = self.expected();
+        let (expected, by_request, admitted) = self.proxy.state.inspect(|now| {
+            let expected = self.expected(now);
+            let by_request = match expected {
+                Expected::Http { declared, .. } => declared || self.judges_requests(now),
+                Expected::Bytes | Expected::Either => false,
+            };
+            let admitted = if by_request {
+                Ok(())
+            } else {
+                self.refuses_bytes(now)
+            };
+            (expected, by_request, admitted)
+        });
         // Somebody who may say nothing at all is told so before saying it.
-        let by_request = match expected {
-            Expected::Http { declared, .. } => declared || self.judges_requests(),
-            Expected::Bytes | Expected::Either => false,
-        };
-        if !by_request && let Err(failure) = self.judge_tcp() {
-            self.tcp_call().refused(&failure);
-            return failure.response(false);
+        if let Err(failure) = admitted {
+            return self
+                .call(Kind::Bytes)
+                .refuse(&failure, &Method::POST, false);
         }
         if by_request {
             #[expect(clippy::disallowed_methods, reason = "one byte stream")]
@@ -49,7 +59,9 @@ impl Connection {
             Ok(server) => Prefixed::new(server),
             Err(error) => {
                 let failure = Failure::not_sent(Reason::ConnectFailed, error.to_string());
-                return not_sent(&failure, failure.response(false), Asked::Tcp);
+                let call = self.call(Kind::Bytes);
+                let response = call.refuse(&failure, &Method::POST, false);
+                return not_sent(&failure, response, Asked::Tcp);
             }
         };
         #[expect(clippy::disallowed_methods, reason = "one byte stream")]

@@ -61,7 +61,7 @@ impl<'a> Attempts<'a> {
         call: &mut Call,
     ) -> Result<(UpstreamResponse, InFlight), Failure> {
         while let Some(endpoint) = self.next(&proxy.settings.own_ip) {
-            call.peer(Arc::clone(&endpoint.pod), Security::of(endpoint.meshed()));
+            call.attempt(Arc::clone(&endpoint.pod), Security::of(endpoint.meshed()));
             let in_flight = endpoint.begin();
             match outgoing.send(proxy, &endpoint).await {
                 Ok(answer) => {

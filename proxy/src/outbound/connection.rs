@@ -9,8 +9,9 @@ use crate::config::snapshot::Destination;
 use crate::config::snapshot::Snapshot;
 use crate::failure::Failure;
 use crate::proxy::Proxy;
-use crate::telemetry::call::Call;
+use crate::telemetry::call::{Call, Kind};
 use crate::telemetry::labels::{ConnectionLabels, Direction, Security};
+use crate::telemetry::parties::Parties;
 
 /// One connection of the application.
 pub(crate) struct Connection {
@@ -35,38 +36,31 @@ impl Connection {
         self.proxy.telemetry.metrics.connections.at(&labels).inc();
     }
 
-    pub(super) fn failed_tcp(&self, failure: &Failure) {
+    pub(super) fn failed_tcp(&self, failure: &Failure, abort: impl FnOnce()) {
         tracing::debug!(addr = %self.addr, %failure, "could not serve a connection");
-        let (service, port) = self.called(&self.proxy.state.snapshot());
-        Call::tcp(
-            &self.proxy.telemetry,
-            Direction::outbound,
-            service,
-            port,
-            Arc::default(),
-            Arc::default(),
-            Security::plaintext,
-        )
-        .refused(failure);
+        self.call(Kind::Bytes).reset(failure, abort);
     }
 
     /// Counts a request that was refused before it was read.
     pub(super) fn turned_away(&self, status: StatusCode) {
-        let (service, port) = self.called(&self.proxy.state.snapshot());
-        Call::unread(&self.proxy.telemetry, Direction::outbound)
-            .to(service, port, Arc::default())
-            .turned_away(status);
+        self.call(Kind::Request).turned_away(status);
     }
 }
 
 impl Connection {
+    /// A call begins of which nothing else is known.
+    fn call(&self, kind: Kind) -> Call {
+        let called = self.proxy.state.inspect(|now| self.called(now));
+        Call::begin(&self.proxy.telemetry, kind, called)
+    }
+
     /// The Service port that was called, as far as it is known.
-    pub(super) fn called(&self, snapshot: &Snapshot) -> (Arc<str>, u16) {
+    pub(super) fn called(&self, snapshot: &Snapshot) -> Parties {
         if let Destination::Service(name) = &*self.destination
             && let Some(service) = snapshot.services.get(name)
         {
-            return (Arc::clone(&service.label), service.port);
+            return Parties::to_service(Arc::clone(&service.label), service.port);
         }
-        (Arc::default(), self.addr.port())
+        Parties::to_service(Arc::default(), self.addr.port())
     }
 }

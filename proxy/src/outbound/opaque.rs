@@ -11,26 +11,17 @@ use crate::net::prefixed::Prefixed;
 use crate::outbound::attempts::Attempts;
 use crate::outbound::connection::Connection;
 use crate::outbound::tunnel::{self, Tunnel};
-use crate::telemetry::call::Call;
-use crate::telemetry::labels::{Direction, Security};
+use crate::telemetry::call::{Call, Kind};
+use crate::telemetry::labels::Security;
 
 impl Connection {
     /// Opens a byte stream to an endpoint, trying others while none was reached.
     pub(super) async fn open(&self) -> Result<Tunnel, Failure> {
-        let snapshot = self.proxy.state.snapshot();
-        let route = self.route(&snapshot, None)?;
+        let route = self.route(&self.proxy.state.snapshot(), None)?;
         let mut attempts = Attempts::new(&route);
         while let Some(endpoint) = attempts.next(&self.proxy.settings.own_ip) {
-            let call = Call::tcp(
-                &self.proxy.telemetry,
-                Direction::outbound,
-                Arc::clone(&route.service),
-                route.port,
-                Arc::clone(&route.backend),
-                Arc::clone(&endpoint.pod),
-                Security::of(endpoint.meshed()),
-            )
-            .split_by(route.split.clone());
+            let mut call = Call::begin(&self.proxy.telemetry, Kind::Bytes, route.parties());
+            call.attempt(Arc::clone(&endpoint.pod), Security::of(endpoint.meshed()));
             match tunnel::open(&self.proxy, &endpoint, call).await {
                 Ok(tunnel) => return Ok(tunnel),
                 Err(failure) => attempts.failed(endpoint, failure),
@@ -45,8 +36,7 @@ impl Connection {
             None => match self.open().await {
                 Ok(tunnel) => tunnel,
                 Err(failure) => {
-                    connect::reset(&stream.inner);
-                    return self.failed_tcp(&failure);
+                    return self.failed_tcp(&failure, || connect::reset(&stream.inner));
                 }
             },
         };

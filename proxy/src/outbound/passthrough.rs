@@ -9,6 +9,7 @@ use policy::reason::Reason;
 use runtime::occupancy::Place;
 use tokio::net::TcpStream;
 
+use crate::config::snapshot::Snapshot;
 use crate::failure::Failure;
 use crate::http::incoming::IncomingBody;
 use crate::http::received::{Received, Upgrades};
@@ -18,8 +19,8 @@ use crate::net::prefixed::Prefixed;
 use crate::net::sniff::{DETECT_WITHIN, Seen, sniff};
 use crate::net::{connect, relay};
 use crate::proxy::Proxy;
-use crate::telemetry::call::Call;
-use crate::telemetry::labels::{Direction, Security};
+use crate::telemetry::call::{Call, Kind};
+use crate::telemetry::parties::Parties;
 
 /// The controller did not say in time what the address is. In plaintext it is called
 /// only if it was never seen as meshed.
@@ -30,10 +31,11 @@ pub(crate) async fn unknown(
     place: Arc<Place>,
 ) {
     let meshed = proxy.state.registry.was_meshed(addr);
-    if !meshed && proxy.state.snapshot().mtls() == MtlsMode::Permissive {
+    let permissive = || proxy.state.inspect(Snapshot::mtls) == MtlsMode::Permissive;
+    if !meshed && permissive() {
         let strict = async {
             let mut changes = proxy.state.policy_changes();
-            while proxy.state.snapshot().mtls() == MtlsMode::Permissive {
+            while permissive() {
                 if changes.changed().await.is_err() {
                     std::future::pending::<()>().await;
                 }
@@ -41,24 +43,45 @@ pub(crate) async fn unknown(
         };
         return pass_through(proxy, stream, addr, strict).await;
     }
+    refuse(proxy, stream, addr, place).await;
+}
+
+/// Refuses what is said to an unknown address, in HTTP where that is spoken.
+async fn refuse(proxy: &Proxy, stream: TcpStream, addr: SocketAddr, place: Arc<Place>) {
     let mut stream = Prefixed::new(stream);
     let seen = stream
         .look(tokio::time::Instant::now() + DETECT_WITHIN, sniff)
         .await;
+    // Of no Service that could be named.
+    let call = {
+        let telemetry = Arc::clone(&proxy.telemetry);
+        move |kind| {
+            let called = Parties::to_service(Arc::default(), addr.port());
+            Call::begin(&telemetry, kind, called)
+        }
+    };
+    let unknown = || {
+        let detail = "the mesh does not know this address yet";
+        Failure::not_sent(Reason::UnknownDestination, detail)
+    };
     let version = match seen {
         Ok(Seen::Http1) => Version::HTTP_11,
         Ok(Seen::Http2) => Version::HTTP_2,
-        _ => return,
+        Ok(Seen::Opaque | Seen::Unsure) => {
+            return call(Kind::Bytes).reset(&unknown(), || drop(stream));
+        }
+        Err(_) => return,
     };
     let budget = Arc::clone(&proxy.budget);
-    let handler = |request: Request<IncomingBody>| {
+    let begin = call.clone();
+    let handler = move |request: Request<IncomingBody>| {
+        let mut call = begin(Kind::Request);
         let response = match Received::new(request, Upgrades::Own) {
             Ok(received) => {
-                let detail = "the mesh does not know this address yet";
-                Failure::not_sent(Reason::UnknownDestination, detail)
-                    .response_to(&received.parts.method, received.grpc)
+                call.asks(&received.parts);
+                call.refuse(&unknown(), &received.parts.method, received.grpc)
             }
-            Err(rejected) => rejected.response(),
+            Err(rejected) => call.refuse(&rejected.failure, &rejected.method, false),
         };
         std::future::ready(response)
     };
@@ -68,8 +91,7 @@ pub(crate) async fn unknown(
         budget,
         place,
     };
-    // As what the handler refuses: the address is of no Service that could be named.
-    let refused = |_| {};
+    let refused = move |status| call(Kind::Request).turned_away(status);
     serve_http(stream, accepted, std::future::pending(), refused, handler).await;
 }
 
@@ -81,26 +103,23 @@ pub(crate) async fn pass_through(
     addr: SocketAddr,
     forbidden: impl Future<Output = ()>,
 ) {
-    let call = Call::tcp(
-        &proxy.telemetry,
-        Direction::outbound,
-        Arc::default(),
-        addr.port(),
-        Arc::default(),
-        "external".into(),
-        Security::plaintext,
-    );
+    let called = Parties::External { port: addr.port() };
+    let call = Call::begin(&proxy.telemetry, Kind::Bytes, called);
     match connect::connect(addr, CONNECT_TIMEOUT_EXTERNAL).await {
         Ok(mut server) => tokio::select! {
             outcome = relay::relay(&mut stream, &mut server, &proxy.budget) => call.relayed(outcome),
             () = forbidden => {
-                connect::reset(&stream);
-                connect::reset(&server);
+                let detail = "plaintext is not sent to unknown addresses any more";
+                let failure = Failure::refused(Reason::UnknownDestination, detail);
+                call.reset(&failure, || {
+                    connect::reset(&stream);
+                    connect::reset(&server);
+                });
             }
         },
         Err(error) => {
-            connect::reset(&stream);
-            call.refused(&Failure::not_sent(Reason::ConnectFailed, error.to_string()));
+            let failure = Failure::not_sent(Reason::ConnectFailed, error.to_string());
+            call.reset(&failure, || connect::reset(&stream));
         }
     }
 }

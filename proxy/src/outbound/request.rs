@@ -2,7 +2,6 @@
 //! route, attempt, respond.
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use http::{Request, Response};
 use policy::http_match::RequestFacts;
@@ -19,38 +18,36 @@ use crate::outbound::connection::Connection;
 use crate::outbound::respond::respond;
 use crate::outbound::route::Route;
 use crate::outbound::send::Outgoing;
-use crate::telemetry::call::Call;
-use crate::telemetry::labels::Direction;
-use crate::telemetry::trace;
+use crate::telemetry::call::{Call, Kind};
+use crate::telemetry::parties::Parties;
 
 /// One request of the application, from its head to the end of its answer.
 pub(super) async fn handle_request(
     connection: Arc<Connection>,
     request: Request<IncomingBody>,
 ) -> Response<Body> {
-    let started = Instant::now();
     let proxy = &connection.proxy;
-    let snapshot = proxy.state.snapshot();
+    let called = Parties::to_service(Arc::default(), connection.addr.port());
+    let mut call = Call::begin(&proxy.telemetry, Kind::Request, called);
     let received = match Received::new(request, Upgrades::Own) {
         Ok(received) => received,
         Err(rejected) => {
-            connection.turned_away(rejected.failure.reason().status());
-            return rejected.response();
+            call.between(proxy.state.inspect(|now| connection.called(now)));
+            return call.refuse(&rejected.failure, &rejected.method, false);
         }
     };
-    let call = connection.http_call(&received, started);
-    let route = match connection.route_request(&snapshot, &received) {
+    call.asks(&received.parts);
+    let snapshot = proxy.state.snapshot();
+    let route = connection.route_request(&snapshot, &received);
+    call.between(match &route {
+        Ok(route) => route.parties(),
+        Err(_) => connection.called(&snapshot),
+    });
+    drop(snapshot);
+    let route = match route {
         Ok(route) => route,
-        Err(failure) => {
-            let (service, port) = connection.called(&snapshot);
-            call.to(service, port, Arc::default()).failed(&failure);
-            return failure.response_to(&received.parts.method, received.grpc);
-        }
+        Err(failure) => return call.refuse(&failure, &received.parts.method, received.grpc),
     };
-    let (service, backend) = (Arc::clone(&route.service), Arc::clone(&route.backend));
-    let mut call = call
-        .to(service, route.port, backend)
-        .split_by(route.split.clone());
     let (body, upload) = Upload::watch(received.body);
     let outgoing = Outgoing {
         parts: received.parts,
@@ -64,21 +61,11 @@ pub(super) async fn handle_request(
             let budget = Arc::clone(&proxy.budget);
             respond(answer, call, in_flight, received.caller_side, budget).await
         }
-        Err(failure) => {
-            call.failed(&failure);
-            failure.response_to(&outgoing.parts.method, received.grpc)
-        }
+        Err(failure) => call.refuse(&failure, &outgoing.parts.method, received.grpc),
     }
 }
 
 impl Connection {
-    fn http_call(&self, received: &Received, started: Instant) -> Call {
-        let parts = &received.parts;
-        let trace = trace::id(&parts.headers);
-        let telemetry = &self.proxy.telemetry;
-        Call::http(telemetry, Direction::outbound, parts, started, trace)
-    }
-
     fn route_request(&self, snapshot: &Snapshot, received: &Received) -> Result<Route, Failure> {
         let parts = &received.parts;
         let facts = RequestFacts {

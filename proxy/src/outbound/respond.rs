@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use http::{HeaderValue, Response, StatusCode, Version, header};
+use http::{HeaderValue, Method, Response, StatusCode, Version, header};
 
 use crate::failure::Failure;
 use crate::http::body::{self, Body};
@@ -37,8 +37,7 @@ pub(crate) async fn respond(
         && !headers::may_switch(parts.headers.get_all(header::UPGRADE))
     {
         let failure = Failure::lost("the server switched to HTTP on the connection");
-        call.failed(&failure);
-        return failure.response(false);
+        return call.refuse(&failure, &Method::GET, false);
     }
     let reason = call.reason_of(&parts.headers);
     headers::strip_hop_by_hop(&mut parts.headers);

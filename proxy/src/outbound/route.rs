@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use policy::http_match::RequestFacts;
+use policy::origin::Origin;
 use policy::reason::Reason;
 use policy::route::{Forward, choose};
 
@@ -13,14 +14,16 @@ use crate::endpoints::endpoint::Endpoint;
 use crate::endpoints::set::EndpointSet;
 use crate::failure::Failure;
 use crate::outbound::connection::Connection;
+use crate::telemetry::labels::Security;
+use crate::telemetry::parties::Parties;
 
 /// Where one call goes.
 pub(super) struct Route {
     pub(super) service: Arc<str>,
     pub(super) port: u16,
     pub(super) backend: Arc<str>,
-    /// `namespace/name` of the split that chose the backend.
-    pub(super) split: Option<Arc<str>>,
+    /// What chose the backend, where it is not the Service itself.
+    pub(super) rule: Option<Origin>,
     choice: Choice,
 }
 
@@ -32,6 +35,18 @@ enum Choice {
 }
 
 impl Route {
+    /// Who is called, before it is known by which pod.
+    pub(super) fn parties(&self) -> Parties {
+        Parties::Outbound {
+            service: Arc::clone(&self.service),
+            port: self.port,
+            backend: Arc::clone(&self.backend),
+            rule: self.rule.clone(),
+            pod: Arc::default(),
+            security: Security::plaintext,
+        }
+    }
+
     pub(super) fn pick(&self, own_ip: &str, tried: &[SocketAddr]) -> Option<Arc<Endpoint>> {
         match &self.choice {
             Choice::One(endpoint) => {
@@ -72,7 +87,7 @@ impl Connection {
                     service: Arc::default(),
                     port: self.addr.port(),
                     backend: Arc::default(),
-                    split: None,
+                    rule: None,
                     choice: Choice::One(Arc::clone(&pod.endpoint)),
                 })
             }
@@ -101,7 +116,7 @@ impl Connection {
             service: Arc::clone(&service.label),
             port: service.port,
             backend: Arc::clone(&service.label),
-            split: None,
+            rule: None,
             choice,
         })
     }
@@ -131,7 +146,7 @@ impl Connection {
             service: Arc::clone(&service.label),
             port: service.port,
             backend: Arc::clone(&backend.label),
-            split: origin.map(|origin| Arc::clone(origin.label())),
+            rule: origin.cloned(),
             choice: Choice::Any(endpoints(snapshot, &backend.endpoints)),
         }))
     }

@@ -78,7 +78,9 @@ pub(crate) async fn accept(
         connect::tune(&stream);
         let proxy = Arc::clone(&proxy);
         let leaving = *progress.leaving.borrow();
-        let unmeshed = leaving.relays(kind == Kind::Outbound, &proxy.state.snapshot());
+        let unmeshed = proxy
+            .state
+            .inspect(|now| leaving.relays(kind == Kind::Outbound, now));
         #[expect(
             clippy::disallowed_methods,
             reason = "one connection's: its panic ends that connection only"

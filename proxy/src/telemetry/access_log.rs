@@ -8,6 +8,7 @@
 use std::sync::LazyLock;
 use std::time::Duration;
 
+use policy::origin::Origin;
 use runtime::log_writer::{FLUSH_WITHIN, LogWriter};
 use serde::Serialize;
 
@@ -25,6 +26,9 @@ pub(crate) struct Line<'a> {
     pub service: &'a str,
     pub backend: &'a str,
     pub peer: &'a str,
+    /// What chose the backend, or allowed or refused the call; empty where nothing did.
+    #[serde(serialize_with = "text")]
+    pub rule: Option<&'a Origin>,
     pub trace: Option<&'a str>,
     #[serde(rename = "latency_ms", serialize_with = "milliseconds")]
     pub latency: Duration,
@@ -33,6 +37,13 @@ pub(crate) struct Line<'a> {
 
 fn milliseconds<S: serde::Serializer>(value: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_f64((value.as_secs_f64() * 1e6).round() / 1e3)
+}
+
+fn text<S: serde::Serializer>(value: &Option<&Origin>, serializer: S) -> Result<S::Ok, S::Error> {
+    match value {
+        Some(origin) => serializer.collect_str(origin),
+        None => serializer.serialize_str(""),
+    }
 }
 
 /// At most [`FIELD_LIMIT`] bytes of `text`, on a character boundary.
@@ -70,6 +81,8 @@ pub fn flush() {
 mod tests {
     use std::time::Duration;
 
+    use policy::origin::Origin;
+
     use super::{Line, cut};
 
     #[test]
@@ -84,6 +97,7 @@ mod tests {
             service: "",
             backend: "",
             peer: "",
+            rule: None,
             trace: None,
             latency: Duration::from_micros(1500),
             bytes: 3,
@@ -91,6 +105,17 @@ mod tests {
         let text = serde_json::to_string(&line).unwrap();
         assert!(!text.contains('\n') && !text.contains('\u{1b}'));
         assert!(text.contains("\"latency_ms\":1.5"));
+        assert!(text.contains("\"rule\":\"\""));
+        let split = Origin::new("TrafficSplit", "shop", "web");
+        let line = Line {
+            rule: Some(&split),
+            ..line
+        };
+        let text = serde_json::to_string(&line).unwrap();
+        assert!(
+            text.contains("\"rule\":\"TrafficSplit shop/web\""),
+            "{text}"
+        );
     }
 
     #[test]

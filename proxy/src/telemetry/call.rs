@@ -6,10 +6,12 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use http::{HeaderMap, Method, StatusCode, header, request, response};
+use http::{HeaderMap, Method, Response, StatusCode, header, request, response};
+use policy::origin::Origin;
 use policy::reason::Reason;
 
 use crate::failure::Failure;
+use crate::http::body::Body;
 use crate::http::grpc::{grpc_status, is_success};
 use crate::http::refusal::reason_in;
 use crate::http::watched::BodyEnd;
@@ -20,7 +22,9 @@ use crate::telemetry::labels::Port;
 use crate::telemetry::labels::{
     ByteLabels, CancelledLabels, Direction, LatencyLabels, RequestLabels, Security, TcpLabels,
 };
+use crate::telemetry::parties::Parties;
 use crate::telemetry::report::{CallResult, Edge};
+use crate::telemetry::trace;
 
 /// What the access log shows beyond the metrics. Only made when it is on.
 #[derive(Debug)]
@@ -29,21 +33,25 @@ struct Logged {
     host: String,
     path: String,
     trace: Option<String>,
+    /// What allowed or refused the call.
+    rule: Option<Origin>,
 }
 
+/// What is counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Request,
+    /// A connection of opaque bytes.
+    Bytes,
+}
+
+/// Begins before anything can refuse it. Whoever refuses it does so by [`Call::refuse`]
+/// or [`Call::reset`], which count it.
 #[derive(Debug)]
 pub(crate) struct Call {
     telemetry: Arc<Telemetry>,
-    direction: Direction,
-    service: Arc<str>,
-    port: u16,
-    backend: Arc<str>,
-    peer: Arc<str>,
-    /// Uid of the calling pod.
-    caller: Option<Arc<str>>,
-    /// `namespace/name` of the split that chose the backend.
-    split: Option<Arc<str>>,
-    security: Security,
+    kind: Kind,
+    parties: Parties,
     started: Instant,
     logged: Option<Logged>,
     /// A request that nothing has counted yet.
@@ -78,14 +86,20 @@ impl Ended {
 
 impl Call {
     #[must_use]
-    pub(crate) fn http(
-        telemetry: &Arc<Telemetry>,
-        direction: Direction,
-        parts: &request::Parts,
-        started: Instant,
-        trace: Option<String>,
-    ) -> Self {
-        let logged = telemetry.access_log.then(|| Logged {
+    pub(crate) fn begin(telemetry: &Arc<Telemetry>, kind: Kind, parties: Parties) -> Self {
+        Self {
+            telemetry: Arc::clone(telemetry),
+            kind,
+            parties,
+            started: Instant::now(),
+            logged: None,
+            awaited: kind == Kind::Request,
+        }
+    }
+
+    /// Notes what is asked, as far as the access log will tell.
+    pub(crate) fn asks(&mut self, parts: &request::Parts) {
+        self.logged = self.telemetry.access_log.then(|| Logged {
             method: parts.method.clone(),
             host: parts
                 .uri
@@ -100,120 +114,61 @@ impl Call {
                 .map(|host| access_log::cut(host).to_owned())
                 .unwrap_or_default(),
             path: access_log::cut(parts.uri.path()).to_owned(),
-            trace,
+            trace: trace::id(&parts.headers),
+            rule: None,
         });
-        Self {
-            telemetry: Arc::clone(telemetry),
-            direction,
-            service: Arc::default(),
-            port: 0,
-            backend: Arc::default(),
-            peer: Arc::default(),
-            caller: None,
-            split: None,
-            security: Security::plaintext,
-            started,
-            logged,
-            awaited: true,
+    }
+
+    /// Notes between whom it is.
+    pub(crate) fn between(&mut self, parties: Parties) {
+        self.parties = parties;
+    }
+
+    /// Notes which pod gets it now.
+    pub(crate) fn attempt(&mut self, to: Arc<str>, by: Security) {
+        if let Parties::Outbound { pod, security, .. } = &mut self.parties {
+            (*pod, *security) = (to, by);
         }
     }
 
-    /// A request that was refused before anybody saw what it asks for.
-    #[must_use]
-    pub(crate) fn unread(telemetry: &Arc<Telemetry>, direction: Direction) -> Self {
-        let mut call = Self::tcp(
-            telemetry,
-            direction,
-            Arc::default(),
-            0,
-            Arc::default(),
-            Arc::default(),
-            Security::plaintext,
-        );
-        call.awaited = true;
-        call
-    }
-
-    #[must_use]
-    pub(crate) fn tcp(
-        telemetry: &Arc<Telemetry>,
-        direction: Direction,
-        service: Arc<str>,
-        port: u16,
-        backend: Arc<str>,
-        peer: Arc<str>,
-        security: Security,
-    ) -> Self {
-        let started = Instant::now();
-        Self {
-            telemetry: Arc::clone(telemetry),
-            direction,
-            service,
-            port,
-            backend,
-            peer,
-            caller: None,
-            split: None,
-            security,
-            started,
-            logged: None,
-            awaited: false,
+    /// Notes what allowed or refused the call, for the access log.
+    pub(crate) fn decided_by(&mut self, rule: Option<&Origin>) {
+        if let Some(logged) = &mut self.logged {
+            logged.rule = rule.cloned();
         }
-    }
-
-    #[must_use]
-    pub(crate) fn to(mut self, service: Arc<str>, port: u16, backend: Arc<str>) -> Self {
-        (self.service, self.port, self.backend) = (service, port, backend);
-        self
-    }
-
-    pub(crate) fn peer(&mut self, peer: Arc<str>, security: Security) {
-        (self.peer, self.security) = (peer, security);
-    }
-
-    /// Which pod calls, where its certificate says so.
-    #[must_use]
-    pub(crate) fn with_caller(mut self, uid: Option<Arc<str>>) -> Self {
-        self.caller = uid;
-        self
-    }
-
-    /// Which split sent the call to its backend.
-    #[must_use]
-    pub(crate) fn split_by(mut self, split: Option<Arc<str>>) -> Self {
-        self.split = split;
-        self
     }
 
     /// The port as it is counted; `served` when the other end itself has answered.
     fn port_label(&self, served: bool) -> Port {
-        let (direction, service) = (self.direction, &self.service);
-        self.telemetry
-            .port_label(direction, service, self.port, served)
+        let parties = &self.parties;
+        self.telemetry.port_label(
+            parties.direction(),
+            parties.service_name(),
+            parties.port(),
+            served,
+        )
     }
 
     /// True when the other end has proved that it is a proxy of the mesh: only then do
     /// headers of the mesh in its answer mean anything.
     #[must_use]
     pub(crate) fn is_mutual(&self) -> bool {
-        self.security == Security::mtls
+        self.parties.security() == Security::mtls
     }
 
     /// What the controller is told of it.
     fn report(&self, port: Port, outcome: CallResult) {
-        let known = !matches!(&*self.peer, "outside" | "external");
+        let parties = &self.parties;
+        let peer = parties.peer();
+        let known = !matches!(&*peer, "outside" | "external");
         let edge = Edge {
-            direction: self.direction,
-            peer: if known {
-                Arc::clone(&self.peer)
-            } else {
-                Arc::default()
-            },
-            caller: self.caller.clone(),
-            service: Arc::clone(&self.service),
+            direction: parties.direction(),
+            peer: if known { peer } else { Arc::default() },
+            caller: parties.caller().cloned(),
+            service: parties.service(),
             port: port.number(),
-            backend: Arc::clone(&self.backend),
-            split: self.split.clone(),
+            backend: parties.backend(),
+            split: parties.rule().map(|split| Arc::clone(split.label())),
         };
         self.telemetry.reports.count(edge, outcome);
     }
@@ -233,15 +188,30 @@ impl Call {
         self.count(status, None, Some(Reason::BadRequest.as_str()), None, 0);
     }
 
-    /// The caller got an answer that this proxy made.
-    pub(crate) fn failed(self, failure: &Failure) {
-        self.count(
-            failure.reason().status(),
-            None,
-            Some(failure.reason().as_str()),
-            None,
-            0,
-        );
+    /// Refuses it by an answer of this proxy: to a request of this method, whose caller
+    /// may want to be told as gRPC tells it.
+    #[must_use]
+    pub(crate) fn refuse(
+        mut self,
+        failure: &Failure,
+        method: &Method,
+        grpc: bool,
+    ) -> Response<Body> {
+        if let Failure::Refused { by: Some(by), .. } = failure {
+            self.decided_by(Some(by));
+        }
+        let reason = failure.reason();
+        match self.kind {
+            Kind::Request => self.count(reason.status(), None, Some(reason.as_str()), None, 0),
+            Kind::Bytes => self.count_tcp(reason.as_str(), Copied::default()),
+        }
+        failure.response_to(method, grpc)
+    }
+
+    /// Refuses it, or ends it, without an answer: `abort` is how.
+    pub(crate) fn reset(self, failure: &Failure, abort: impl FnOnce()) {
+        abort();
+        self.count_tcp(failure.reason().as_str(), Copied::default());
     }
 
     /// The caller got an answer with this head, and its body has ended.
@@ -289,27 +259,27 @@ impl Call {
         metrics
             .latency
             .at(&LatencyLabels {
-                direction: self.direction,
-                service: Arc::clone(&self.service),
+                direction: self.parties.direction(),
+                service: self.parties.service(),
                 port,
-                backend: Arc::clone(&self.backend),
+                backend: self.parties.backend(),
             })
             .observe(latency.as_secs_f64());
         self.log(status.as_u16(), own, latency, bytes);
         if let Some(compatibility) = &metrics.compatibility
-            && self.direction == Direction::inbound
+            && self.parties.direction() == Direction::inbound
         {
             compatibility.arrived(status, success, latency);
         }
         metrics
             .requests
             .at(&RequestLabels {
-                direction: self.direction,
-                service: Arc::clone(&self.service),
+                direction: self.parties.direction(),
+                service: self.parties.service(),
                 port,
-                backend: Arc::clone(&self.backend),
-                peer: Arc::clone(&self.peer),
-                security: self.security,
+                backend: self.parties.backend(),
+                peer: self.parties.peer(),
+                security: self.parties.security(),
                 status: status.as_u16(),
                 success,
                 reason: own,
@@ -327,20 +297,33 @@ impl Call {
             0,
         );
         let labels = CancelledLabels {
-            direction: self.direction,
-            service: Arc::clone(&self.service),
+            direction: self.parties.direction(),
+            service: self.parties.service(),
             port: self.port_label(false),
-            backend: Arc::clone(&self.backend),
-            peer: Arc::clone(&self.peer),
-            security: self.security,
+            backend: self.parties.backend(),
+            peer: self.parties.peer(),
+            security: self.parties.security(),
         };
         self.telemetry.metrics.cancelled.at(&labels).inc();
     }
 
     fn log(&self, status: u16, reason: &str, latency: Duration, bytes: u64) {
-        let Some(logged) = &self.logged else { return };
-        access_log::write(&access_log::Line {
-            direction: match self.direction {
+        if let Some(line) = self.line(status, reason, latency, bytes) {
+            access_log::write(&line);
+        }
+    }
+
+    /// What the access log says of it, where there is one.
+    fn line<'a>(
+        &'a self,
+        status: u16,
+        reason: &'a str,
+        latency: Duration,
+        bytes: u64,
+    ) -> Option<access_log::Line<'a>> {
+        let logged = self.logged.as_ref()?;
+        Some(access_log::Line {
+            direction: match self.parties.direction() {
                 Direction::inbound => "inbound",
                 Direction::outbound => "outbound",
             },
@@ -349,18 +332,14 @@ impl Call {
             path: &logged.path,
             status,
             reason,
-            service: &self.service,
-            backend: &self.backend,
-            peer: &self.peer,
+            service: self.parties.service_name(),
+            backend: self.parties.backend_name(),
+            peer: self.parties.peer_name(),
+            rule: logged.rule.as_ref().or(self.parties.rule()),
             trace: logged.trace.as_deref(),
             latency,
             bytes,
-        });
-    }
-
-    /// An opaque connection that was not served.
-    pub(crate) fn refused(self, failure: &Failure) {
-        self.count_tcp(failure.reason().as_str(), Copied::default());
+        })
     }
 
     /// An opaque connection that was served, and has ended.
@@ -368,9 +347,9 @@ impl Call {
         let metrics = &self.telemetry.metrics;
         for (flow, bytes) in [("sent", copied.sent), ("received", copied.received)] {
             let labels = ByteLabels {
-                direction: self.direction,
+                direction: self.parties.direction(),
                 flow,
-                security: self.security,
+                security: self.parties.security(),
             };
             metrics.bytes.at(&labels).inc_by(bytes);
         }
@@ -394,12 +373,12 @@ impl Call {
             },
         );
         let labels = TcpLabels {
-            direction: self.direction,
-            service: Arc::clone(&self.service),
+            direction: self.parties.direction(),
+            service: self.parties.service(),
             port,
-            backend: Arc::clone(&self.backend),
-            peer: Arc::clone(&self.peer),
-            security: self.security,
+            backend: self.parties.backend(),
+            peer: self.parties.peer(),
+            security: self.parties.security(),
             reason,
         };
         self.telemetry.metrics.tcp.at(&labels).inc();
@@ -410,6 +389,60 @@ impl Drop for Call {
     fn drop(&mut self) {
         if self.awaited {
             self.cancelled();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::Request;
+    use prometheus_client::registry::Registry;
+
+    use super::*;
+    use crate::telemetry::metrics::Metrics;
+
+    /// A call of either side, of which `rule` decides.
+    fn decided(direction: Direction, access_log: bool, rule: &Origin) -> Call {
+        let metrics = Metrics::register(&mut Registry::default());
+        let telemetry = Arc::new(Telemetry::new(metrics, access_log));
+        let (parts, ()) = Request::new(()).into_parts();
+        let (security, port) = (Security::mtls, 80);
+        let parties = match direction {
+            Direction::outbound => Parties::Outbound {
+                service: "shop/web".into(),
+                port,
+                backend: "shop/web-2".into(),
+                rule: Some(rule.clone()),
+                pod: Arc::default(),
+                security,
+            },
+            Direction::inbound => Parties::Inbound {
+                port,
+                caller: "shop/web".into(),
+                pod: None,
+                security,
+            },
+        };
+        let mut call = Call::begin(&telemetry, Kind::Request, parties);
+        call.asks(&parts);
+        if direction == Direction::inbound {
+            call.decided_by(Some(rule));
+        }
+        call
+    }
+
+    #[test]
+    fn the_access_log_names_what_decided_on_either_side() {
+        for (direction, kind) in [
+            (Direction::inbound, "TrafficTarget"),
+            (Direction::outbound, "TrafficSplit"),
+        ] {
+            let rule = Origin::new(kind, "shop", "web");
+            let call = decided(direction, true, &rule);
+            let line = call.line(200, "", Duration::ZERO, 0).unwrap();
+            assert_eq!(line.rule, Some(&rule));
+            let silent = decided(direction, false, &rule);
+            assert!(silent.line(200, "", Duration::ZERO, 0).is_none());
         }
     }
 }

@@ -6,7 +6,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use wire::v1::{self, Enforcement, MtlsMode, Protocol};
 
-use crate::support::{get, listening, pair, raw, rule, vip};
+use crate::support::{Pod, get, listening, pair, raw, rule, vip};
 
 #[tokio::test]
 async fn only_what_a_target_allows_reaches_the_application() {
@@ -110,6 +110,20 @@ async fn audit_lets_pass_and_counts() {
         "{}",
         server.metrics()
     );
+}
+
+#[tokio::test]
+async fn what_strict_refuses_is_not_counted_as_let_through_by_audit() {
+    let (_client, server, port, seen) = pair(Protocol::Http1).await;
+    server.mode("api", Enforcement::Audit, MtlsMode::Strict);
+    assert_eq!(get(server.plain(port).await, "/", "").await.0, 403);
+    let counted = |pod: &Pod| pod.metrics().contains("weft_audit_refusals_total{");
+    assert!(!counted(&server), "{}", server.metrics());
+    // Control: the same call where plaintext is taken.
+    server.mode("api", Enforcement::Audit, MtlsMode::Permissive);
+    assert_eq!(get(server.plain(port).await, "/", "").await.0, 200);
+    assert!(counted(&server), "{}", server.metrics());
+    assert_eq!(seen.lock().len(), 1);
 }
 
 #[tokio::test]

@@ -14,10 +14,10 @@ use wire::v1::Protocol;
 
 use crate::support::{Authority, Pod, endpoint, endpoints, get, http_app, id, pair, service, vip};
 
-type Sender = hyper::client::conn::http2::SendRequest<Empty<Bytes>>;
+pub(super) type Sender = hyper::client::conn::http2::SendRequest<Empty<Bytes>>;
 
 /// A hand-made peer: real TLS, requests of its own choice.
-async fn peer(
+pub(super) async fn peer(
     authority: &Authority,
     certs: &CertHandle,
     server: &Pod,
@@ -35,7 +35,7 @@ async fn peer(
     Ok(sender)
 }
 
-async fn ask(
+pub(super) async fn ask(
     sender: &mut Sender,
     method: Method,
     protocol: &str,

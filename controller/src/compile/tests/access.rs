@@ -47,14 +47,14 @@ fn http_at(cluster: &Cluster, caller: &str, port: u16, method: &str, path: &str)
     };
     access(cluster, "api-1")
         .decide_http(Caller::mesh(&id(caller)), port, &request)
-        .allowed
+        .is_allowed()
 }
 
 /// Whether `caller` may open a TCP connection to a port of `api-1`.
 fn tcp(cluster: &Cluster, caller: &str, port: u16) -> bool {
     access(cluster, "api-1")
         .decide_tcp(Caller::mesh(&id(caller)), port)
-        .allowed
+        .is_allowed()
 }
 
 fn http_rule(matches: Option<&[&str]>) -> Value {
@@ -345,9 +345,13 @@ fn a_source_defaults_to_the_targets_namespace_and_may_name_another() {
     let other = SpiffeId::of("cluster.local", "other", "web").unwrap();
     let third = SpiffeId::of("cluster.local", "third", "web").unwrap();
     let access = access(&cluster, "api-1");
-    assert!(access.decide_tcp(Caller::mesh(&id("web")), 8080).allowed);
-    assert!(access.decide_tcp(Caller::mesh(&other), 8080).allowed);
-    assert!(!access.decide_tcp(Caller::mesh(&third), 8080).allowed);
+    assert!(
+        access
+            .decide_tcp(Caller::mesh(&id("web")), 8080)
+            .is_allowed()
+    );
+    assert!(access.decide_tcp(Caller::mesh(&other), 8080).is_allowed());
+    assert!(!access.decide_tcp(Caller::mesh(&third), 8080).is_allowed());
 }
 
 #[test]
@@ -382,20 +386,23 @@ fn groups_of_callers_are_sources() {
         )
     };
     let mesh = with("system:authenticated");
-    assert!(mesh.decide_tcp(Caller::mesh(&id("anybody")), 8080).allowed);
-    assert!(!mesh.decide_tcp(Caller::Outside, 8080).allowed);
+    assert!(
+        mesh.decide_tcp(Caller::mesh(&id("anybody")), 8080)
+            .is_allowed()
+    );
+    assert!(!mesh.decide_tcp(Caller::Outside, 8080).is_allowed());
     let outside = with("system:unauthenticated");
-    assert!(outside.decide_tcp(Caller::Outside, 8080).allowed);
+    assert!(outside.decide_tcp(Caller::Outside, 8080).is_allowed());
     assert!(
         !outside
             .decide_tcp(Caller::mesh(&id("anybody")), 8080)
-            .allowed
+            .is_allowed()
     );
     let unknown = with("system:masters");
     assert!(
         !unknown
             .decide_tcp(Caller::mesh(&id("anybody")), 8080)
-            .allowed
+            .is_allowed()
     );
 }
 

@@ -42,7 +42,7 @@ fn admits(cluster: &Cluster, pod: &str, from: &Peer) -> bool {
         id: &from.id,
         pod: from.uid,
     };
-    access.decide_tcp(caller, 8080).allowed
+    access.decide_tcp(caller, 8080).is_allowed()
 }
 
 /// Whether anything is refused at a pod.

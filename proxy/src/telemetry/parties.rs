@@ -1,0 +1,138 @@
+//! Who calls whom: what a call is counted, reported and logged by.
+
+use std::sync::Arc;
+
+use policy::origin::Origin;
+
+use crate::telemetry::labels::{Direction, Security};
+
+/// Whoever is outside the mesh and called by its address.
+const EXTERNAL: &str = "external";
+
+/// Who calls whom, as far as it is known by now.
+#[derive(Clone, Debug)]
+pub(crate) enum Parties {
+    /// The own application what the mesh serves.
+    Outbound {
+        /// `namespace/name` of the Service, empty for a pod or an unknown address.
+        service: Arc<str>,
+        port: u16,
+        /// The Service whose endpoint gets the call.
+        backend: Arc<str>,
+        /// What chose the backend, where it is not the Service itself.
+        rule: Option<Origin>,
+        /// The pod that gets it.
+        pod: Arc<str>,
+        security: Security,
+    },
+    /// The own application something outside the mesh.
+    External { port: u16 },
+    /// Somebody the own application.
+    Inbound {
+        port: u16,
+        /// `namespace/service-account`, or `outside`.
+        caller: Arc<str>,
+        /// Uid of the calling pod, where its certificate says so.
+        pod: Option<Arc<str>>,
+        security: Security,
+    },
+}
+
+impl Parties {
+    /// A call that goes to no endpoint yet.
+    pub(crate) fn to_service(service: Arc<str>, port: u16) -> Self {
+        Self::Outbound {
+            service,
+            port,
+            backend: Arc::default(),
+            rule: None,
+            pod: Arc::default(),
+            security: Security::plaintext,
+        }
+    }
+
+    pub(crate) const fn direction(&self) -> Direction {
+        match self {
+            Self::Outbound { .. } | Self::External { .. } => Direction::outbound,
+            Self::Inbound { .. } => Direction::inbound,
+        }
+    }
+
+    pub(crate) const fn port(&self) -> u16 {
+        match self {
+            Self::Outbound { port, .. } | Self::External { port } | Self::Inbound { port, .. } => {
+                *port
+            }
+        }
+    }
+
+    pub(crate) const fn security(&self) -> Security {
+        match self {
+            Self::Outbound { security, .. } | Self::Inbound { security, .. } => *security,
+            Self::External { .. } => Security::plaintext,
+        }
+    }
+
+    /// `namespace/name` of the Service that was called, empty where there is none.
+    pub(crate) fn service_name(&self) -> &str {
+        match self {
+            Self::Outbound { service, .. } => service,
+            Self::External { .. } | Self::Inbound { .. } => "",
+        }
+    }
+
+    /// The same as a label.
+    pub(crate) fn service(&self) -> Arc<str> {
+        match self {
+            Self::Outbound { service, .. } => Arc::clone(service),
+            Self::External { .. } | Self::Inbound { .. } => Arc::default(),
+        }
+    }
+
+    pub(crate) fn backend(&self) -> Arc<str> {
+        match self {
+            Self::Outbound { backend, .. } => Arc::clone(backend),
+            Self::External { .. } | Self::Inbound { .. } => Arc::default(),
+        }
+    }
+
+    pub(crate) fn backend_name(&self) -> &str {
+        match self {
+            Self::Outbound { backend, .. } => backend,
+            Self::External { .. } | Self::Inbound { .. } => "",
+        }
+    }
+
+    /// The other end, as metrics name it.
+    pub(crate) fn peer(&self) -> Arc<str> {
+        match self {
+            Self::Outbound { pod: peer, .. } | Self::Inbound { caller: peer, .. } => {
+                Arc::clone(peer)
+            }
+            Self::External { .. } => EXTERNAL.into(),
+        }
+    }
+
+    pub(crate) fn peer_name(&self) -> &str {
+        match self {
+            Self::Outbound { pod: peer, .. } | Self::Inbound { caller: peer, .. } => peer,
+            Self::External { .. } => EXTERNAL,
+        }
+    }
+
+    /// What chose the backend.
+    pub(crate) const fn rule(&self) -> Option<&Origin> {
+        match self {
+            Self::Outbound { rule, .. } => rule.as_ref(),
+            Self::External { .. } | Self::Inbound { .. } => None,
+        }
+    }
+
+    /// Uid of the calling pod.
+    pub(crate) const fn caller(&self) -> Option<&Arc<str>> {
+        match self {
+            Self::Inbound { pod, .. } => pod.as_ref(),
+            Self::Outbound { .. } | Self::External { .. } => None,
+        }
+    }
+}
