@@ -11,11 +11,11 @@
 /// What is bounded, and its bytes when this was last written.
 const WRITTEN: &[(&str, usize)] = &[
     ("accepted connection", 592),
-    ("outbound connection", 2176),
-    ("inbound connection in plaintext", 3208),
-    ("connection of a peer", 9040),
-    ("outbound request", 3952),
-    ("inbound request", 4664),
+    ("outbound connection", 2064),
+    ("inbound connection in plaintext", 3112),
+    ("connection of a peer", 8880),
+    ("outbound request", 4336),
+    ("inbound request", 4904),
     ("idle relay", 232),
 ];
 

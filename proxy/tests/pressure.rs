@@ -200,6 +200,12 @@ async fn application(stream: TcpStream) {
             let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n");
             let _ = stream.write_all(&[head.as_bytes(), &body].concat()).await;
         }
+        "/switch" => {
+            let head =
+                "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: foo\r\n\r\n";
+            stream.write_all(head.as_bytes()).await.unwrap();
+            std::future::pending().await
+        }
         _ => std::future::pending().await,
     }
 }
@@ -401,6 +407,26 @@ async fn trailers_of_many_tiny_fields_end_the_connection_that_they_come_by() {
     }
     field.survives(6, attack).await;
     assert_eq!(field.cut_off(), 0, "they ended by themselves");
+}
+
+#[tokio::test]
+async fn upgraded_connections_are_cut_off_as_well() {
+    let _alone = ONE_AT_A_TIME.lock().await;
+    let field = Field::new().await;
+    let mut stream = field.open(2).await;
+    let ask = "GET /switch HTTP/1.1\r\nHost: app\r\nConnection: upgrade\r\nUpgrade: foo\r\n\r\n";
+    stream.write_all(ask.as_bytes()).await.unwrap();
+    let mut head = [0; 12];
+    stream.read_exact(&mut head).await.unwrap();
+    assert_eq!(&head, b"HTTP/1.1 101");
+    let (_, holder) = field.places.heaviest().unwrap();
+    assert_eq!(field.places.shed(&holder, usize::MAX), 1);
+    let mut rest = Vec::new();
+    let ended = timeout(PATIENCE, stream.read_to_end(&mut rest)).await;
+    assert!(ended.is_ok(), "it goes on");
+    while field.places.leaving() > 0 {
+        sleep(Duration::from_millis(10)).await;
+    }
 }
 
 #[tokio::test]

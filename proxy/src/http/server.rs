@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::Either;
-use http::{Request, Response, StatusCode, Version};
+use http::{Request, Response, StatusCode, Version, header};
 use hyper::server::conn::http1::Builder;
 use policy::reason::Reason;
 use runtime::occupancy::Place;
@@ -168,7 +168,9 @@ where
 /// The answer to a request with more than `most` fields. HTTP/1.1 bounds them as it reads;
 /// `h2` bounds bytes only, and a field may be one byte on the wire.
 fn too_many(request: &Request<IncomingBody>, most: usize) -> Option<Response<Body>> {
-    (request.headers().len() > most).then(|| {
+    // Cookies may come one by one, and are joined.
+    let cookies = request.headers().get_all(header::COOKIE).iter().count();
+    (request.headers().len() - cookies.saturating_sub(1) > most).then(|| {
         let detail = "more than 100 header fields";
         let mut response = refusal(Reason::BadRequest, detail, false);
         *response.status_mut() = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;

@@ -4,6 +4,7 @@
 //! the socket is wrapped before hyper gets it, and whoever relays holds the switch.
 
 use std::io;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -11,6 +12,7 @@ use h2::SendStream;
 use http::{Extensions, Response};
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
+use runtime::occupancy::Place;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::oneshot::Receiver;
 
@@ -23,8 +25,9 @@ use crate::net::forward::{forward_read, forward_shutdown, forward_write};
 /// One side of an upgrade, before it carries the other protocol.
 #[derive(Debug)]
 pub(crate) enum Side {
-    /// A connection that hyper gives up once the answer is out.
-    Http1(OnUpgrade, Abort),
+    /// A connection that hyper gives up once the answer is out, with its place where it
+    /// has one.
+    Http1(OnUpgrade, Abort, Option<Arc<Place>>),
     /// What a caller sends by HTTP/2; the other direction opens with the answer.
     Mesh(RecvBody),
     Open(ByteStream),
@@ -37,6 +40,7 @@ impl Side {
         Some(Self::Http1(
             switch,
             extensions.remove::<Abort>().unwrap_or_default(),
+            extensions.remove::<Arc<Place>>(),
         ))
     }
 
@@ -44,7 +48,7 @@ impl Side {
     pub(crate) fn of_answer<B>(response: &mut Response<B>) -> Self {
         let switch = hyper::upgrade::on(&mut *response);
         let abort = response.extensions_mut().remove::<Abort>();
-        Self::Http1(switch, abort.unwrap_or_default())
+        Self::Http1(switch, abort.unwrap_or_default(), None)
     }
 
     /// The same as [`Self::switched`], also for a caller that sends by HTTP/2, whose
@@ -61,9 +65,9 @@ impl Side {
     /// The bytes of the other protocol; `None` when the connection was lost before.
     pub(crate) async fn switched(self) -> Option<Switched> {
         match self {
-            Self::Http1(switch, abort) => {
+            Self::Http1(switch, abort, place) => {
                 let io = TokioIo::new(switch.await.ok()?);
-                Some(Switched::Http1(Upgrade { io, abort }))
+                Some(Switched::Http1(Upgrade { io, abort, place }))
             }
             Self::Open(stream) => Some(Switched::Mesh(stream)),
             Self::Mesh(_) => None,
@@ -76,6 +80,23 @@ impl Side {
 pub(crate) enum Switched {
     Http1(Upgrade),
     Mesh(ByteStream),
+}
+
+impl Switched {
+    /// Returns when the connection is to be cut off, whatever it does.
+    pub(crate) fn cut(&self) -> impl Future<Output = ()> + Send + use<> {
+        let place = match self {
+            Self::Http1(upgrade) => upgrade.place.clone(),
+            // That is up to the connection of the stream.
+            Self::Mesh(_) => None,
+        };
+        async move {
+            match place {
+                Some(place) => place.cut().await,
+                None => std::future::pending().await,
+            }
+        }
+    }
 }
 
 impl ChunkIo for Switched {
@@ -120,6 +141,8 @@ impl ChunkIo for Switched {
 pub(crate) struct Upgrade {
     io: TokioIo<Upgraded>,
     abort: Abort,
+    /// Of the caller's connection.
+    place: Option<Arc<Place>>,
 }
 
 impl Plain for Upgrade {

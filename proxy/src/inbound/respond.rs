@@ -114,12 +114,18 @@ impl Connection {
             let (Some(mut client), Some(mut server)) = sides else {
                 return call.done(ended, BodyEnd::Failed, 0, None);
             };
+            let cut = client.cut();
             let bytes = tokio::select! {
                 (copied, _) = relay::relay(&mut client, &mut server, &self.proxy.budget) => copied.received,
                 () = self.revoked_request(&allowed) => {
                     client.abort();
                     server.abort();
                     0
+                }
+                () = cut => {
+                    client.abort();
+                    server.abort();
+                    return call.done(ended, BodyEnd::Failed, 0, None);
                 }
             };
             call.done(ended, BodyEnd::Complete, bytes, None);

@@ -4,7 +4,7 @@ use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -36,11 +36,9 @@ pub(crate) async fn relay<A: ChunkIo, B: ChunkIo>(
     let mut holder = None;
     let mut look: Option<Pin<Box<Sleep>>> = None;
     let outcome = poll_fn(|cx| {
-        ready!(budget.poll_room(cx));
-        let most = budget.piece();
         let polled = (
-            there.poll(cx, most, caller, callee)?,
-            back.poll(cx, most, callee, caller)?,
+            there.poll(cx, budget, caller, callee)?,
+            back.poll(cx, budget, callee, caller)?,
         );
         if polled.0.is_ready() && polled.1.is_ready() {
             return Poll::Ready(Ok(()));
@@ -92,7 +90,7 @@ impl Direction {
     fn poll<R: ChunkIo, W: ChunkIo>(
         &mut self,
         cx: &mut Context<'_>,
-        most: usize,
+        budget: &Budget,
         from: &mut R,
         to: &mut W,
     ) -> io::Result<Poll<()>> {
@@ -107,7 +105,11 @@ impl Direction {
                 self.closed = true;
                 break;
             }
-            self.room.limit(most);
+            // What is held is sent all the same: memory gets less by that.
+            if budget.poll_room(cx).is_pending() {
+                return Ok(Poll::Pending);
+            }
+            self.room.limit(budget.piece());
             let Poll::Ready(piece) = from.poll_piece(cx, &mut self.room)? else {
                 return Ok(Poll::Pending);
             };

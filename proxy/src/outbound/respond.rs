@@ -12,6 +12,7 @@ use crate::http::headers;
 use crate::http::upgrade::Side;
 use crate::http::watched;
 use crate::net::budget::Budget;
+use crate::net::chunk::ChunkIo;
 use crate::net::relay;
 use crate::telemetry::call::{Call, Ended};
 
@@ -66,9 +67,18 @@ pub(crate) async fn respond(
             let (Some(mut client), Some(mut server)) = sides else {
                 return call.done(ended, watched::BodyEnd::Failed, 0, None);
             };
-            let (copied, _) = relay::relay(&mut client, &mut server, &budget).await;
-            let bytes = copied.received;
-            call.done(ended, watched::BodyEnd::Complete, bytes, None);
+            let cut = client.cut();
+            let (end, bytes) = tokio::select! {
+                (copied, _) = relay::relay(&mut client, &mut server, &budget) => {
+                    (watched::BodyEnd::Complete, copied.received)
+                }
+                () = cut => {
+                    client.abort();
+                    server.abort();
+                    (watched::BodyEnd::Failed, 0)
+                }
+            };
+            call.done(ended, end, bytes, None);
         });
         return Response::from_parts(parts, body::empty());
     }

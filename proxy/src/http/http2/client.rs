@@ -21,7 +21,7 @@ use super::flow::{CONNECTION_WINDOW, Flow, STREAMS};
 use super::keepalive::{Heard, Keepalive, Peer};
 use super::pipe::{Pipe, Stopped, flushed};
 use super::recv::{RecvBody, Upload};
-use super::{RESET_ERRORS, RESET_FOR, RESETS, Tuning, strip_connection_headers};
+use super::{RESET_ERRORS, RESET_FOR, RESETS, SMALL_FRAMES, Tuning, strip_connection_headers};
 use crate::http::body::Body;
 use crate::http::limits::HEADER_BYTES;
 use crate::net::budget::Budget;
@@ -120,6 +120,7 @@ where
         .max_concurrent_reset_streams(RESETS)
         .reset_stream_duration(RESET_FOR)
         .max_local_error_reset_streams(Some(RESET_ERRORS))
+        .data_frame_budget(SMALL_FRAMES)
         .enable_push(false)
         .handshake(io)
         .await?;

@@ -15,6 +15,8 @@ use bytes::{Bytes, BytesMut};
 use h2::{RecvStream, StreamId};
 use parking_lot::Mutex;
 
+use crate::net::tuning::LARGEST_PIECE;
+
 /// A frame with less is small; `h2` counts those as well.
 pub(super) const SMALL: usize = 256;
 /// The connection's task looks after so many small ones.
@@ -141,7 +143,8 @@ impl Unread {
                 }
             }
         }
-        Poll::Ready(Some(Ok(std::mem::take(&mut self.joined).freeze())))
+        let piece = self.joined.len().min(LARGEST_PIECE);
+        Poll::Ready(Some(Ok(self.joined.split_to(piece).freeze())))
     }
 
     fn waits(&mut self, cx: &Context<'_>) {

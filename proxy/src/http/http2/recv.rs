@@ -124,7 +124,7 @@ impl HttpBody for RecvBody {
                 ended = unread.is_end_stream();
             }
             drop(unread);
-            this.note(polled.is_ready());
+            this.note(!ended && matches!(polled, Poll::Ready(Some(Ok(_)))));
             match ready!(polled) {
                 Some(Ok(data)) => {
                     if data.is_empty() {

@@ -20,7 +20,7 @@ use super::flow::{CONNECTION_WINDOW, Flow, STREAMS};
 use super::keepalive::{Heard, Keepalive, Peer};
 use super::pipe::{Pipe, Stopped, flushed};
 use super::recv::RecvBody;
-use super::{RESET_FOR, Tuning, strip_connection_headers};
+use super::{RESET_FOR, SMALL_FRAMES, Tuning, strip_connection_headers};
 use crate::failure::StreamReset;
 use crate::http::body::Body;
 use crate::http::grpc::is_grpc;
@@ -161,6 +161,7 @@ fn builder(profile: &Tuning, flow: &Flow) -> Builder {
         .reset_stream_duration(RESET_FOR)
         .max_local_error_reset_streams(Some(profile.resets.max(1024) * 4))
         .max_pending_accept_reset_streams(profile.resets)
+        .data_frame_budget(SMALL_FRAMES)
         .max_concurrent_streams(STREAMS);
     builder
 }
@@ -184,7 +185,13 @@ fn begin<F>(
     let answer = handler(Request::from_parts(head, body));
     #[expect(clippy::disallowed_methods, reason = "one stream")]
     tokio::spawn(async move {
-        let _held = (held, promise);
+        let _held = held;
+        let answer = async {
+            let answer = answer.await;
+            // What its head was to cost it costs by now.
+            drop(promise);
+            answer
+        };
         exchange(answer, respond, asked, cost).await;
     });
 }

@@ -90,6 +90,9 @@ where
     let mut service = service_fn(move |mut request: Request<Incoming>| {
         let (busy, upgrade) = noted.begin(&request);
         request.extensions_mut().insert(noted.abort.clone());
+        if upgrade {
+            request.extensions_mut().insert(Arc::clone(&noted.place));
+        }
         // Whoever speaks HTTP/1.0 may read an answer to the end of the connection.
         let old = request.version() == Version::HTTP_10;
         let answer = handler(request);
@@ -140,7 +143,7 @@ where
         }
         let Some(status) = refusal else { continue };
         refused(status);
-        say_refusal(io, &used, status).await;
+        say_refusal(&mut io, &used, status).await;
         return Ok(());
     }
 }
@@ -167,7 +170,7 @@ async fn is_spoken_to<I: AsyncRead + Unpin>(
 
 /// Answers a head that could not be read, in place of hyper, and ends the connection.
 async fn say_refusal<I: AsyncRead + AsyncWrite + Unpin>(
-    mut io: Prefixed<I>,
+    io: &mut Prefixed<I>,
     used: &Use,
     status: StatusCode,
 ) {

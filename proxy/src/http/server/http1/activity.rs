@@ -135,7 +135,7 @@ impl Use {
             used: Arc::clone(self),
             _holder: self.budget.hold(),
             held: self.held_head.beside(REQUEST + head),
-            _promise: self.budget.promise(head),
+            promise: self.budget.promise(head),
         };
         (busy, upgrade)
     }
@@ -176,7 +176,8 @@ pub(super) struct Busy {
     _holder: Holder,
     /// Its head, and that of the answer.
     pub(super) held: Held,
-    _promise: Option<Promise>,
+    /// What its head will cost on the way; by the time of an answer it does.
+    pub(super) promise: Option<Promise>,
 }
 
 impl Drop for Busy {

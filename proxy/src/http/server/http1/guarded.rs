@@ -12,9 +12,10 @@ use crate::http::body::{Body, BoxError};
 use crate::http::limits::size;
 use crate::http::server::http1::activity::Busy;
 
-pub(super) fn guard(answer: Response<Body>, old: bool, busy: Busy) -> Response<Guarded> {
+pub(super) fn guard(answer: Response<Body>, old: bool, mut busy: Busy) -> Response<Guarded> {
     let by_close = old && !answer.headers().contains_key(header::CONTENT_LENGTH);
     busy.held.add(size(answer.headers()));
+    busy.promise = None;
     answer.map(|body| Guarded {
         body,
         by_close,
