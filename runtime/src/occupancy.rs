@@ -277,7 +277,12 @@ impl Occupancy {
             table.asked_in_vain = (!spared).then_some(now);
             return false;
         };
-        let batch = ((usize::MAX - held) / BATCH).max(1);
+        let most = usize::MAX - held;
+        if most < table.held(newcomer) {
+            // Whoever has more takes nothing from who has less.
+            return false;
+        }
+        let batch = (most / BATCH).max(1);
         let mut taken = false;
         for (_, loss, holder, seat) in losses.iter().take(batch) {
             if holder == first {

@@ -65,6 +65,18 @@ fn wanted(places: &[Arc<Place>]) -> Vec<usize> {
 }
 
 #[tokio::test(start_paused = true)]
+async fn who_has_more_takes_nothing_from_who_has_less() {
+    let (occupancy, _) = occupancy(BOUNDS);
+    let honest = idle(&occupancy, 1, 2).await;
+    // Young heads of the same holder are spared, so only the honest one's could be taken.
+    let flood: Vec<_> = (0..7).map(|_| enter(&occupancy, 2)).collect();
+    flood.iter().for_each(|place| place.head_begins());
+    let newcomer = occupancy.try_admit(&holder(2));
+    assert!(matches!(newcomer, Err(TurnedAway)), "the flood's newcomer");
+    assert_eq!(wanted(&honest), [0; 0]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn at_nine_tenths_the_holder_of_most_loses_its_longest_idle_to_each_newcomer() {
     let (occupancy, counts) = occupancy(BOUNDS);
     let quiet = idle(&occupancy, 1, 2).await;
