@@ -207,7 +207,7 @@ fn is_surely_read(parts: &Parts, replay: &Replay) -> bool {
     } else {
         replay.pieces()
     };
-    replay.is_sent() && chunks <= 1
+    replay.is_sent() && chunks == 0
 }
 
 /// Whether the server said with its answer that the connection ends.

@@ -23,6 +23,8 @@ pub(super) const SMALL: usize = 256;
 const LOOK_AFTER: usize = 256;
 /// And reads no further after so many before it has looked.
 const MOST: usize = 1024;
+/// Small pieces that are there already are passed on together up to about so much.
+const JOINED: usize = 4 * 1024;
 
 /// Small frames that came since somebody looked, of one connection.
 #[derive(Clone, Debug, Default)]
@@ -113,20 +115,36 @@ impl Unread {
         }
     }
 
-    /// As [`RecvStream::poll_data`], after what was taken out.
+    /// As [`RecvStream::poll_data`], with small pieces together.
     pub(super) fn poll_data(
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Bytes, h2::Error>>> {
-        if !self.joined.is_empty() {
-            let piece = self.joined.len().min(LARGEST_PIECE);
-            return Poll::Ready(Some(Ok(self.joined.split_to(piece).freeze())));
+        if self.joined.is_empty() {
+            match self.stream.poll_data(cx) {
+                Poll::Ready(Some(Ok(data))) if data.len() < SMALL => {
+                    self.joined.extend_from_slice(&data);
+                }
+                Poll::Pending => {
+                    self.waits(cx);
+                    return Poll::Pending;
+                }
+                other => return other,
+            }
         }
-        let polled = self.stream.poll_data(cx);
-        if polled.is_pending() {
-            self.waits(cx);
+        // An end or an error comes again when it is asked for.
+        while self.joined.len() < JOINED {
+            match self.stream.poll_data(cx) {
+                Poll::Ready(Some(Ok(data))) => self.joined.extend_from_slice(&data),
+                Poll::Ready(_) => break,
+                Poll::Pending => {
+                    self.waits(cx);
+                    break;
+                }
+            }
         }
-        polled
+        let piece = self.joined.len().min(LARGEST_PIECE);
+        Poll::Ready(Some(Ok(self.joined.split_to(piece).freeze())))
     }
 
     fn waits(&mut self, cx: &Context<'_>) {
