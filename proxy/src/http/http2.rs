@@ -6,7 +6,7 @@
 //! for every stream for ever. Here
 //!
 //! - END_STREAM goes with the last DATA frame wherever the end is known by then, and
-//!   no empty DATA frame is passed on ([`pipe`], [`empty_frames`]);
+//!   no empty DATA frame is passed on ([`pipe`], [`frame_filter`]);
 //! - whatever breaks off on one side breaks off on the other, at once ([`recv`],
 //!   [`pipe`]);
 //! - no stream holds another one up, and fast streams get larger windows ([`flow`]);
@@ -14,9 +14,9 @@
 //!   ([`keepalive`]).
 
 pub(crate) mod client;
-mod empty_frames;
 mod field_count;
 pub(crate) mod flow;
+mod frame_filter;
 mod inbox;
 mod keepalive;
 mod pipe;

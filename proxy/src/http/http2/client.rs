@@ -16,8 +16,8 @@ use http_body::Body as HttpBody;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::timeout;
 
-use super::empty_frames::WithoutEmptyFrames;
 use super::flow::{CONNECTION_WINDOW, Flow, STREAMS};
+use super::frame_filter::FrameFilter;
 use super::keepalive::{Heard, Keepalive, Peer};
 use super::pipe::{Pipe, Stopped, flushed};
 use super::recv::{RecvBody, Upload};
@@ -106,10 +106,7 @@ where
 {
     let unsent = profile.unsent(&budget);
     let flow = Flow::new(Arc::clone(&budget), profile.grows);
-    let (io, heard) = Heard::new(
-        WithoutEmptyFrames::of_server(io, flow.small_frames()),
-        budget,
-    );
+    let (io, heard) = Heard::new(FrameFilter::of_server(io, flow.small_frames()), budget);
     let (send, mut connection) = Builder::new()
         .initial_window_size(flow.window())
         .initial_connection_window_size(CONNECTION_WINDOW)
@@ -276,7 +273,7 @@ struct Task<I>
 where
     I: AsyncRead + AsyncWrite + Unpin,
 {
-    connection: Connection<Heard<WithoutEmptyFrames<I>>, Bytes>,
+    connection: Connection<Heard<FrameFilter<I>>, Bytes>,
     keepalive: Option<Keepalive>,
     flow: Arc<Flow>,
     shared: Arc<Shared>,

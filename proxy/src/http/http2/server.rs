@@ -15,8 +15,8 @@ use runtime::occupancy::{Held, Place};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::oneshot;
 
-use super::empty_frames::WithoutEmptyFrames;
 use super::flow::{CONNECTION_WINDOW, Flow, STREAMS};
+use super::frame_filter::FrameFilter;
 use super::keepalive::{Heard, Keepalive, Peer};
 use super::pipe::{Pipe, Stopped, flushed};
 use super::recv::RecvBody;
@@ -81,10 +81,7 @@ where
     place.head_begins();
     let _connection = place.hold(CONNECTION);
     let flow = Flow::new(Arc::clone(&budget), profile.grows);
-    let (io, heard) = Heard::new(
-        WithoutEmptyFrames::of_client(io, flow.small_frames()),
-        budget,
-    );
+    let (io, heard) = Heard::new(FrameFilter::of_client(io, flow.small_frames()), budget);
     let mut connection = builder(&profile, &flow).handshake::<_, Bytes>(io).await?;
     // What was begun has come whole.
     place.busy();

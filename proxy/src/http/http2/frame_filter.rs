@@ -1,4 +1,6 @@
-//! Leaves out DATA frames that hold nothing and end nothing.
+//! Looks at frames before `h2` reads them: leaves out DATA frames that hold nothing and
+//! end nothing, counts small ones for [`super::inbox`], and ends a client's connection
+//! for its trailers.
 //!
 //! Some clients and servers send one between two parts of a body, or before its end,
 //! and mean nothing by it. `h2` takes a hundred of them for an attack, over the whole
@@ -38,9 +40,9 @@ const PRIORITY_FIELDS: usize = 5;
 /// Empty frames that may come in a row; each frame with content allows another one.
 const ALLOWED: u32 = 1000;
 
-/// A connection whose reader gets no empty frames.
+/// A connection whose frames are looked at before `h2` reads them.
 #[derive(Debug)]
-pub(super) struct WithoutEmptyFrames<I> {
+pub(super) struct FrameFilter<I> {
     io: I,
     /// Bytes that belong to what was begun and are no head of a frame.
     content: usize,
@@ -58,7 +60,7 @@ pub(super) struct WithoutEmptyFrames<I> {
     trailers: Option<(usize, FieldCount)>,
 }
 
-impl<I> WithoutEmptyFrames<I> {
+impl<I> FrameFilter<I> {
     /// Of a client, which begins with the preface.
     pub(super) const fn of_client(io: I, small: SmallFrames) -> Self {
         Self {
@@ -172,7 +174,7 @@ impl<I> WithoutEmptyFrames<I> {
     }
 }
 
-impl<I: AsyncRead + Unpin> AsyncRead for WithoutEmptyFrames<I> {
+impl<I: AsyncRead + Unpin> AsyncRead for FrameFilter<I> {
     fn poll_read(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -231,7 +233,7 @@ impl<I: AsyncRead + Unpin> AsyncRead for WithoutEmptyFrames<I> {
     }
 }
 
-impl<I: AsyncWrite + Unpin> AsyncWrite for WithoutEmptyFrames<I> {
+impl<I: AsyncWrite + Unpin> AsyncWrite for FrameFilter<I> {
     forward_write!(io);
     forward_shutdown!(io);
 }
@@ -240,7 +242,7 @@ impl<I: AsyncWrite + Unpin> AsyncWrite for WithoutEmptyFrames<I> {
 mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 
-    use super::{ALLOWED, PREFACE, SmallFrames, WithoutEmptyFrames};
+    use super::{ALLOWED, FrameFilter, PREFACE, SmallFrames};
 
     fn frame(kind: u8, flags: u8, content: &[u8]) -> Vec<u8> {
         let mut bytes = (content.len() as u32).to_be_bytes()[1..].to_vec();
@@ -252,7 +254,7 @@ mod tests {
     /// What is read when `sent` comes in pieces of `piece` bytes, by reads of `room`.
     async fn read(sent: &[u8], piece: usize, room: usize) -> Vec<u8> {
         let (mut near, far) = duplex(1 << 20);
-        let mut far = WithoutEmptyFrames::of_client(far, SmallFrames::default());
+        let mut far = FrameFilter::of_client(far, SmallFrames::default());
         let sent = sent.to_vec();
         let sending = tokio::spawn(async move {
             for piece in sent.chunks(piece) {
@@ -314,7 +316,7 @@ mod tests {
             for piece in [1, 9, 60, 5000] {
                 let sent = [&preface[..], &head, &trailers(fields, 60)].concat();
                 let (mut near, far) = duplex(1 << 20);
-                let mut far = WithoutEmptyFrames::of_client(far, SmallFrames::default());
+                let mut far = FrameFilter::of_client(far, SmallFrames::default());
                 let mut all = Vec::new();
                 let mut read = Ok(0);
                 for piece in sent.chunks(piece) {
