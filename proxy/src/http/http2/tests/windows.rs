@@ -1,0 +1,218 @@
+//! Streams that rest, are not read, or whose windows change.
+
+use super::super::recv::RecvBody;
+use super::*;
+
+/// How long a test waits, in its own time, for what has to come.
+const SOON: Duration = Duration::from_secs(5);
+
+/// Has the connection look at its windows.
+async fn touch(sender: &mut Sender) {
+    let request = Request::get("http://s/quick").body(body::empty()).unwrap();
+    let answer = timeout(SOON, sender.send(request)).await.unwrap().unwrap();
+    answer.into_body().collect().await.unwrap();
+}
+
+/// Takes `size` bytes from what `parts` sends, in pieces as a relay has them.
+async fn pass(
+    parts: &tokio::sync::mpsc::UnboundedSender<Result<Frame<Bytes>, BoxError>>,
+    body: &mut RecvBody,
+    size: usize,
+) -> Result<(), String> {
+    const PIECE: usize = 16 * 1024;
+    for _ in 0..size / PIECE {
+        let _ = parts.send(Ok(Frame::data(Bytes::from(vec![7; PIECE]))));
+    }
+    let mut got = 0;
+    while got < size / PIECE * PIECE {
+        let frame = timeout(SOON, body.frame()).await;
+        let frame = frame.map_err(|_| format!("{got} of {size} bytes came"))?;
+        let frame = frame
+            .ok_or("it ended")?
+            .map_err(|error| error.to_string())?;
+        got += frame.data_ref().map_or(0, Bytes::len);
+    }
+    Ok(())
+}
+
+/// Whatever of its window a stream had used when that became small again, what comes
+/// afterwards arrives.
+#[tokio::test(start_paused = true)]
+async fn a_stream_goes_on_after_its_window_became_small_again() {
+    for used in (64..=1024).step_by(64) {
+        let (asked, mut bodies) = unbounded_channel();
+        let mut sender = pair(move |request| {
+            let asked = asked.clone();
+            async move {
+                if request.uri().path() == "/quick" {
+                    return Response::new(body::empty());
+                }
+                let (parts, answer) = later([]);
+                asked.send((parts, request.into_body())).unwrap();
+                Response::new(answer)
+            }
+        })
+        .await;
+        let (up, upload) = later([]);
+        let answer = sender.send(post(upload)).await.unwrap();
+        let (down, mut request) = bodies.recv().await.unwrap();
+        let mut answer = answer.into_body();
+        for (way, parts, body) in [
+            ("download", &down, &mut answer),
+            ("upload", &up, &mut request),
+        ] {
+            pass(parts, body, 8 << 20).await.unwrap();
+            // From here on the window has its largest size, and this much of it is used.
+            pass(parts, body, used << 10).await.unwrap();
+            for _ in 0..4 {
+                tokio::time::sleep(Duration::from_millis(600)).await;
+                touch(&mut sender).await;
+            }
+            let rest = pass(parts, body, 256 << 10).await;
+            assert_eq!(rest, Ok(()), "{way}, {used} KiB after the last update");
+        }
+    }
+}
+
+/// Where a process has very many streams they begin with less than a client may send
+/// before it hears of that.
+#[tokio::test(start_paused = true)]
+async fn a_stream_that_began_before_the_first_settings_came_goes_on() {
+    let profile = Tuning {
+        grows: false,
+        ..PROFILE
+    };
+    for first in (4..=60).step_by(4) {
+        let crowded = budget();
+        let _others: Vec<_> = (0..1000).map(|_| crowded.hold()).collect();
+        let (asked, mut bodies) = unbounded_channel();
+        let (mut sender, slow) = client().await;
+        let (far, other) = duplex(1 << 20);
+        // The client hears late, so all that it sends by itself is read before.
+        let (mut to_client, mut to_server) = (split(slow), split(other));
+        tokio::spawn(async move { copy(&mut to_client.0, &mut to_server.1).await });
+        tokio::spawn(async move {
+            loop {
+                let mut buffer = vec![0; 1 << 16];
+                let count = to_server.0.read(&mut buffer).await.unwrap();
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                if to_client.1.write_all(&buffer[..count]).await.is_err() {
+                    return;
+                }
+            }
+        });
+        let (up, upload) = later([Ok(Frame::data(Bytes::from(vec![7; first << 10])))]);
+        let asking = tokio::spawn(async move { sender.send(post(upload)).await });
+        tokio::spawn(async move {
+            let close = pin!(pending::<()>());
+            let handler = |request: Request<RecvBody>| {
+                asked.send(request.into_body()).unwrap();
+                pending()
+            };
+            let mut limits = limits(profile, Place::unlisted());
+            limits.budget = crowded;
+            let _ = server::serve(far, limits, close, handler).await;
+        });
+        let mut body = bodies.recv().await.unwrap();
+        let mut got = 0;
+        while got < first << 10 {
+            let frame = body.frame().await.unwrap().unwrap();
+            got += frame.data_ref().map_or(0, Bytes::len);
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        let rest = pass(&up, &mut body, 256 << 10).await;
+        assert_eq!(rest, Ok(()), "after {first} KiB");
+        asking.abort();
+    }
+}
+
+/// The windows of streams that SETTINGS among `said` tell of.
+fn windows(mut said: &[u8]) -> Vec<u32> {
+    let mut told = Vec::new();
+    while let [a, b, c, kind, flags, ..] = *said {
+        let size = u32::from_be_bytes([0, a, b, c]) as usize;
+        if (kind, flags & 1) == (4, 0) {
+            for setting in said[9..9 + size].chunks(6) {
+                if setting[..2] == [0, 4] {
+                    told.push(u32::from_be_bytes(setting[2..].try_into().unwrap()));
+                }
+            }
+        }
+        said = said.get(9 + size..).unwrap_or_default();
+    }
+    told
+}
+
+/// However fast a stream is: not every application expects it.
+#[tokio::test]
+async fn windows_towards_applications_stay_as_they_were_told_first() {
+    const SIZE: usize = 8 << 20;
+    let heard = Arc::<parking_lot::Mutex<Vec<u8>>>::default();
+    let hears = |io| {
+        let heard = Arc::clone(&heard);
+        InspectReader::new(io, move |said: &[u8]| heard.lock().extend_from_slice(said))
+    };
+
+    let (near, far) = duplex(1 << 20);
+    let far = hears(far);
+    tokio::spawn(async move {
+        let mut connection = h2::server::handshake(far).await.unwrap();
+        while let Some(Ok((_, mut respond))) = connection.accept().await {
+            let mut stream = respond.send_response(Response::new(()), false).unwrap();
+            stream.send_data(vec![7; SIZE].into(), true).unwrap();
+        }
+    });
+    let mut sender = client::handshake(near, PLAIN, budget(), None)
+        .await
+        .unwrap();
+    let answer = sender.send(post(body::empty())).await.unwrap();
+    let got = answer.into_body().collect().await.unwrap().to_bytes().len();
+    assert_eq!(got, SIZE);
+    let said = std::mem::take(&mut *heard.lock());
+    assert_eq!(windows(&said[24..]), [STREAM_WINDOW], "as a client");
+
+    let (near, far) = duplex(1 << 20);
+    tokio::spawn(async move {
+        let close = pin!(pending::<()>());
+        let handler = |request: Request<RecvBody>| async move {
+            let got = request.into_body().collect().await.unwrap().to_bytes();
+            Response::new(body::text(got.len().to_string()))
+        };
+        let _ = server::serve(far, limits(PLAIN, Place::unlisted()), close, handler).await;
+    });
+    let (mut send, connection) = h2::client::handshake(hears(near)).await.unwrap();
+    tokio::spawn(connection);
+    let head = Request::post("http://s/").body(()).unwrap();
+    let (response, mut stream) = send.send_request(head, false).unwrap();
+    stream.send_data(Bytes::from(vec![7; SIZE]), true).unwrap();
+    let mut answer = response.await.unwrap().into_body();
+    let got = answer.data().await.unwrap().unwrap();
+    assert_eq!(got, SIZE.to_string());
+    assert_eq!(windows(&heard.lock()), [STREAM_WINDOW], "as a server");
+}
+
+#[tokio::test]
+async fn streams_that_are_not_read_leave_the_others_of_their_connection_alone() {
+    let mut sender = pair(|request| async move {
+        if request.uri().path() == "/quick" {
+            return Response::new(body::text("ok"));
+        }
+        let (_, endless) = later((0..400).map(|_| Ok(Frame::data(Bytes::from(vec![7; 16_384])))));
+        Response::new(endless)
+    })
+    .await;
+    let mut held = Vec::new();
+    for _ in 0..100 {
+        held.push(sender.send(post(body::empty())).await.unwrap());
+    }
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    for _ in 0..20 {
+        let request = Request::get("http://s/quick").body(body::empty()).unwrap();
+        let asked = async {
+            let answer = sender.send(request).await.unwrap();
+            answer.into_body().collect().await.unwrap().to_bytes()
+        };
+        let got = timeout(Duration::from_secs(2), asked).await;
+        assert_eq!(got.expect("held up by streams that nobody reads"), "ok");
+    }
+}
