@@ -213,6 +213,7 @@ impl Reports {
                     process: author.1,
                     slot: slot * SLOT,
                     edges: held.edges.iter().map(message).collect(),
+                    ..v1::Report::default()
                 }),
             };
             bytes += report.encoded_len();
@@ -301,6 +302,7 @@ fn message(edge: &Edge) -> v1::Edge {
         latency: edge.latency.to_vec(),
         sent: edge.bytes.0,
         received: edge.bytes.1,
+        ..v1::Edge::default()
     }
 }
 

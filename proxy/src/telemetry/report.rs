@@ -171,6 +171,7 @@ impl Reports {
                 .iter()
                 .map(|(edge, sums)| edge.message(sums))
                 .collect(),
+            ..v1::Report::default()
         }
     }
 
@@ -268,6 +269,7 @@ impl Edge {
                 .collect(),
             sent: sums.sent,
             received: sums.received,
+            ..v1::Edge::default()
         }
     }
 }
