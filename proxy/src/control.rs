@@ -101,6 +101,10 @@ impl Control {
                 .keep_streaming(ready, configured, &contact, &doubt)
                 .await
         });
+        let telemetry = Arc::clone(&self.state.telemetry);
+        runtime::task::spawn("slots", async move {
+            telemetry.reports.keep_time().await;
+        });
         runtime::task::spawn("trust bundle", async move {
             self.watch_bundle(leaving, contact_seen).await
         });

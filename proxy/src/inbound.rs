@@ -39,7 +39,7 @@ use crate::net::prefixed::Prefixed;
 
 use crate::net::tuning::TLS_BUFFER;
 
-use crate::inbound::connection::Connection;
+use crate::inbound::connection::{Connection, Who};
 
 use crate::inbound::peer::PeerProxy;
 use crate::ports::OWN_PORTS;
@@ -105,7 +105,7 @@ pub async fn serve_mesh(proxy: Arc<Proxy>, stream: TcpStream, place: Arc<Place>)
     let budget = Arc::clone(&proxy.budget);
     let peer = PeerProxy {
         proxy,
-        identity: peer,
+        who: Who::new(Some(peer)),
         ip: own.ip(),
         transport,
     };
@@ -134,7 +134,7 @@ pub async fn serve_plain(
     if !proxy.settings.is_own(original.ip()) || OWN_PORTS.contains(&original.port()) {
         return connect::reset(&stream);
     }
-    let connection = Arc::new(Connection::new(proxy, None, original));
+    let connection = Arc::new(Connection::new(proxy, Who::new(None), original));
     let mut stream = Prefixed::new(stream);
     place.silent();
     let spoken = connection.protocol(&mut stream, &place).await;

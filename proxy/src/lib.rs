@@ -63,8 +63,9 @@ pub use crate::outbound::serve as serve_outbound;
 pub use crate::ports::{MESH_PORT, OWN_PORTS};
 pub use crate::proxy::Proxy;
 pub use crate::telemetry::Telemetry;
+pub use crate::telemetry::families::CallFamilies;
 pub use crate::telemetry::labels::{
-    AuditLabels, ByteLabels, CancelledLabels, ConnectionLabels, Direction, LatencyLabels,
-    LimitLabels, Port, RequestLabels, Security, TcpLabels, TlsLabels,
+    AttemptLabels, AuditLabels, ByteLabels, CancelledLabels, ConnectionLabels, Direction,
+    LatencyLabels, LimitLabels, Port, RequestLabels, Security, TcpLabels, TlsLabels,
 };
 pub use crate::telemetry::metrics::Metrics;

@@ -12,11 +12,12 @@ mod words;
 
 use policy::reason::Reason;
 use prometheus_client::registry::Registry;
+use weft_proxy::CallFamilies;
 use weft_proxy::Metrics;
 use weft_proxy::Port;
 use weft_proxy::{
-    AuditLabels, ByteLabels, CancelledLabels, ConnectionLabels, Direction, LatencyLabels,
-    RequestLabels, Security, TcpLabels, TlsLabels,
+    AttemptLabels, AuditLabels, ByteLabels, CancelledLabels, ConnectionLabels, Direction,
+    LatencyLabels, RequestLabels, Security, TcpLabels, TlsLabels,
 };
 
 #[test]
@@ -221,13 +222,8 @@ fn what_the_page_says_of_the_injector_is_in_its_source() {
 /// Every field is named, so that nobody adds one and forgets it here.
 fn touch(metrics: &Metrics) {
     let Metrics {
-        requests,
-        cancelled,
-        latency,
+        calls,
         connections,
-        tcp,
-        bytes,
-        audit,
         tls_failures,
         limits: _,
         open_connections: _,
@@ -238,9 +234,19 @@ fn touch(metrics: &Metrics) {
         batches: _,
         nacks: _,
         destinations: _,
-        compatibility: _,
         shared: _,
     } = metrics;
+    let CallFamilies {
+        cells: _,
+        requests,
+        cancelled,
+        attempts,
+        latency,
+        tcp,
+        bytes,
+        audit,
+        compatibility: _,
+    } = calls;
     let direction = Direction::outbound;
     let security = Security::mtls;
     tls_failures
@@ -270,6 +276,13 @@ fn touch(metrics: &Metrics) {
             backend: "shop/web".into(),
             peer: "shop/web-0".into(),
             security,
+        })
+        .inc();
+    attempts
+        .at(&AttemptLabels {
+            service: "shop/web".into(),
+            backend: "shop/web".into(),
+            success: true,
         })
         .inc();
     latency

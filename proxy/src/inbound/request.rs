@@ -30,6 +30,7 @@ impl Connection {
             Err(rejected) => return call.refuse(&rejected.failure, &rejected.method, false),
         };
         call.asks(&received.parts);
+        self.count_on_cell(&mut call);
         let snapshot = self.proxy.state.snapshot();
         let decided = self.authorise(&snapshot, &mut received.parts, &mut call);
         drop(snapshot);

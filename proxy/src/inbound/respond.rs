@@ -17,7 +17,7 @@ use crate::inbound::connection::Connection;
 use crate::inbound::reauthorize::{Allowed, Revocable};
 use crate::mesh::protocol::{Asked, PeerResponse};
 use crate::net::chunk::ChunkIo;
-use crate::net::relay;
+use crate::net::relay::{self, Flows};
 use crate::telemetry::call::{Call, Ended};
 
 /// The two sides of an upgraded connection, before they carry the other protocol.
@@ -114,9 +114,9 @@ impl Connection {
             let (Some(mut client), Some(mut server)) = sides else {
                 return call.done(ended, BodyEnd::Failed, 0, None);
             };
-            let cut = client.cut();
+            let (cut, flows) = (client.cut(), Flows::default());
             let bytes = tokio::select! {
-                (copied, _) = relay::relay(&mut client, &mut server, &self.proxy.budget) => copied.received,
+                _ = relay::relay(&mut client, &mut server, &self.proxy.budget, &flows) => flows.received(),
                 () = self.revoked_request(&allowed) => {
                     client.abort();
                     server.abort();

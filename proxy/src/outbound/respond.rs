@@ -13,7 +13,7 @@ use crate::http::upgrade::Side;
 use crate::http::watched;
 use crate::net::budget::Budget;
 use crate::net::chunk::ChunkIo;
-use crate::net::relay;
+use crate::net::relay::{self, Flows};
 use crate::telemetry::call::{Call, Ended};
 
 /// Hands the answer to the application and counts when its body has ended.
@@ -46,7 +46,7 @@ pub(crate) async fn respond(
     if let Some(reason) = reason {
         parts
             .headers
-            .insert(headers::REASON, HeaderValue::from_static(reason));
+            .insert(headers::REASON, HeaderValue::from_static(reason.as_str()));
     }
     let ended = call.head(Ended::new(&parts, reason));
     if let (StatusCode::SWITCHING_PROTOCOLS, Some(client_side)) = (parts.status, on_upgrade) {
@@ -67,10 +67,10 @@ pub(crate) async fn respond(
             let (Some(mut client), Some(mut server)) = sides else {
                 return call.done(ended, watched::BodyEnd::Failed, 0, None);
             };
-            let cut = client.cut();
+            let (cut, flows) = (client.cut(), Flows::default());
             let (end, bytes) = tokio::select! {
-                (copied, _) = relay::relay(&mut client, &mut server, &budget) => {
-                    (watched::BodyEnd::Complete, copied.received)
+                _ = relay::relay(&mut client, &mut server, &budget, &flows) => {
+                    (watched::BodyEnd::Complete, flows.received())
                 }
                 () = cut => {
                     client.abort();
