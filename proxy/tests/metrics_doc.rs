@@ -236,6 +236,26 @@ fn touch(metrics: &Metrics) {
         destinations: _,
         shared: _,
     } = metrics;
+    let direction = Direction::outbound;
+    let security = Security::mtls;
+    tls_failures
+        .at(&TlsLabels {
+            direction,
+            reason: "handshake",
+        })
+        .inc();
+    connections
+        .at(&ConnectionLabels {
+            direction,
+            protocol: "http1",
+            security,
+        })
+        .inc();
+    metrics.limit("connections");
+    touch_calls(calls);
+}
+
+fn touch_calls(calls: &CallFamilies) {
     let CallFamilies {
         cells: _,
         requests,
@@ -249,12 +269,6 @@ fn touch(metrics: &Metrics) {
     } = calls;
     let direction = Direction::outbound;
     let security = Security::mtls;
-    tls_failures
-        .at(&TlsLabels {
-            direction,
-            reason: "handshake",
-        })
-        .inc();
     requests
         .at(&RequestLabels {
             direction,
@@ -293,13 +307,6 @@ fn touch(metrics: &Metrics) {
             backend: "shop/web".into(),
         })
         .observe(0.001);
-    connections
-        .at(&ConnectionLabels {
-            direction,
-            protocol: "http1",
-            security,
-        })
-        .inc();
     tcp.at(&TcpLabels {
         direction,
         service: "shop/db".into(),
@@ -324,5 +331,4 @@ fn touch(metrics: &Metrics) {
             port: Port::Number(80),
         })
         .inc();
-    metrics.limit("connections");
 }

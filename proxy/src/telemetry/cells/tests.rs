@@ -38,6 +38,12 @@ impl Cells {
         (calls, self.known.lock().len() - self.rest.len())
     }
 
+    /// Does this while nobody can find a cell in the map.
+    pub(crate) fn while_locked<T>(&self, work: impl FnOnce() -> T) -> T {
+        let _held = self.known.lock();
+        work()
+    }
+
     /// As if all of it had come so much earlier.
     fn age(&self, by: Duration) {
         for entry in self.known.lock().values_mut() {
