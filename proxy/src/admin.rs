@@ -50,7 +50,7 @@ impl Pages {
         match (request.method(), path) {
             _ if !local => text(StatusCode::NOT_FOUND, "no such page\n"),
             (&Method::POST, "/drain") => {
-                self.proxy.lifecycle.drain();
+                self.proxy.drain.begin();
                 self.proxy.telemetry.reports.leave();
                 text(StatusCode::OK, "draining\n")
             }
@@ -61,7 +61,7 @@ impl Pages {
 
     /// Names and versions of everything held.
     fn config(&self) -> String {
-        let snapshot = self.proxy.state.snapshot();
+        let snapshot = self.proxy.config.snapshot();
         let mut held: Vec<(String, String)> = snapshot.held().into_iter().collect();
         held.sort();
         let resources: Map<String, Value> = held
@@ -72,7 +72,7 @@ impl Pages {
             "identity": self.proxy.settings.identity.as_str(),
             "enforcement": format!("{:?}", snapshot.access.enforcement).to_lowercase(),
             "mtls": format!("{:?}", snapshot.mtls()).to_lowercase(),
-            "draining": self.proxy.lifecycle.is_draining(),
+            "draining": self.proxy.drain.is_draining(),
             "resources": resources,
         });
         format!("{page:#}\n")

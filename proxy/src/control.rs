@@ -38,7 +38,7 @@ pub(crate) type BoxError = Box<dyn std::error::Error + Send + Sync>;
 #[derive(Clone, Debug)]
 pub(crate) struct Control {
     pub settings: Arc<Settings>,
-    pub state: Arc<Store>,
+    pub config: Arc<Store>,
     pub certs: CertHandle,
     pub roots: Roots,
     /// What certificates are renewed by.

@@ -101,7 +101,7 @@ pub async fn serve_mesh(proxy: Arc<Proxy>, stream: TcpStream, place: Arc<Place>)
         (Version::HTTP_2, "http2", Transport::Http2)
     };
     proxy.count_connection(Direction::inbound, label, Security::mtls);
-    let lifecycle = proxy.lifecycle.clone();
+    let drain = proxy.drain.clone();
     let budget = Arc::clone(&proxy.budget);
     let peer = PeerProxy {
         proxy,
@@ -114,7 +114,7 @@ pub async fn serve_mesh(proxy: Arc<Proxy>, stream: TcpStream, place: Arc<Place>)
         move |status| peer.clone().of_port(None).turned_away(status)
     };
     let handler = move |request| peer.clone().handle(request);
-    let close = async move { lifecycle.time_to_go().await };
+    let close = async move { drain.time_to_go().await };
     let accepted = Accepted {
         version,
         profile: Profile::Mesh(outlet),

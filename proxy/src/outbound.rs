@@ -44,7 +44,7 @@ use crate::telemetry::parties::Parties;
 
 /// Serves one redirected connection until it ends.
 pub async fn serve(proxy: Arc<Proxy>, stream: TcpStream, addr: SocketAddr, place: Arc<Place>) {
-    let (found, _usage) = proxy.state.find(addr).await;
+    let (found, _usage) = proxy.config.find(addr).await;
     let Some(destination) = found else {
         return Box::pin(unknown(&proxy, stream, addr, place)).await;
     };
@@ -59,7 +59,7 @@ pub async fn serve(proxy: Arc<Proxy>, stream: TcpStream, addr: SocketAddr, place
             return Call::begin(&proxy.telemetry, Kind::Bytes, called)
                 .reset(&failure, || connect::reset(&stream));
         }
-        Destination::Service(name) => proxy.state.inspect(|now| {
+        Destination::Service(name) => proxy.config.inspect(|now| {
             let service = now.services.get(name);
             service.map_or(Protocol::Detect, |service| service.protocol)
         }),

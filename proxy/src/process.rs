@@ -67,23 +67,23 @@ pub fn run(settings: Settings) -> anyhow::Result<()> {
         move |reason| metrics.tls_failed(Direction::outbound, reason)
     });
     let telemetry = Arc::new(Telemetry::new(metrics, settings.access_log));
-    let state = Arc::new(Store::new(Arc::clone(&telemetry)));
+    let config = Arc::new(Store::new(Arc::clone(&telemetry)));
     let limit = runtime::cgroup::memory_limit(Path::new(runtime::cgroup::ROOT));
     let bytes = |default| usize::try_from(limit.unwrap_or(default)).unwrap_or(usize::MAX);
     let budget = Budget::measured(bytes(MEMORY), bytes(HEAP), heap::held);
     let proxy = Arc::new(Proxy {
         settings: Arc::clone(&settings),
-        state: Arc::clone(&state),
+        config: Arc::clone(&config),
         telemetry,
         peers: Peers::new(tls.clone(), Arc::clone(&budget)),
         clients: Clients::new(Arc::clone(&budget)),
         budget,
         tls,
-        lifecycle: Drain::default(),
+        drain: Drain::default(),
     });
     let control = Control {
         settings,
-        state,
+        config,
         certs,
         roots,
         clock: Clock::system(),
@@ -199,7 +199,7 @@ async fn serve(proxy: Arc<Proxy>, progress: Progress) -> anyhow::Result<()> {
     });
     let signal = stopped.await;
     tracing::info!(signal, "stopping");
-    proxy.lifecycle.drain();
+    proxy.drain.begin();
     proxy.telemetry.reports.leave();
     for listener in &listeners {
         listener.abort();

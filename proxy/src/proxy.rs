@@ -19,14 +19,14 @@ use crate::telemetry::labels::{ConnectionLabels, Direction, Security};
 #[derive(Debug)]
 pub struct Proxy {
     pub settings: Arc<Settings>,
-    pub state: Arc<Store>,
+    pub config: Arc<Store>,
     pub telemetry: Arc<Telemetry>,
     pub peers: Peers,
     pub clients: Clients,
     /// Bytes that connections may hold.
     pub budget: Arc<Budget>,
     pub tls: MeshTls,
-    pub lifecycle: Drain,
+    pub drain: Drain,
 }
 
 impl Proxy {

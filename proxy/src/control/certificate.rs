@@ -38,7 +38,7 @@ impl Control {
                     backoff.reset();
                     certified.send_replace(true);
                     let unix = end.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-                    self.state
+                    self.config
                         .telemetry
                         .metrics
                         .certificate_expiry
@@ -60,7 +60,7 @@ impl Control {
                     }
                 }
                 Err(error) => {
-                    self.state.telemetry.metrics.certificate_failures.inc();
+                    self.config.telemetry.metrics.certificate_failures.inc();
                     tracing::warn!(%error, "no certificate from the controller, trying again");
                     sleep(backoff.next_delay()).await;
                 }

@@ -161,7 +161,7 @@ impl Bench {
         let bench = Self {
             control: Control {
                 settings: Arc::new(settings),
-                state: Arc::new(Store::new(Arc::new(Telemetry::new(
+                config: Arc::new(Store::new(Arc::new(Telemetry::new(
                     Metrics::register(&mut registry),
                     false,
                 )))),
@@ -314,7 +314,7 @@ async fn mounted_bundle_is_trusted_by_nothing_but_the_connection_for_a_certifica
     let failures = || {
         bench
             .control
-            .state
+            .config
             .telemetry
             .metrics
             .certificate_failures

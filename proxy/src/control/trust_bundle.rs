@@ -72,7 +72,7 @@ impl Control {
             let facts = Facts {
                 marked,
                 contact: *contact.borrow_and_update(),
-                configured: self.state.snapshot().is_complete(),
+                configured: self.config.snapshot().is_complete(),
                 certificate_until: self.certs.not_after(),
             };
             let judged = facts.judge(self.clock.now());

@@ -31,7 +31,7 @@ impl Connection {
             let connection = Arc::clone(&self);
             async move {
                 tokio::select! {
-                    () = connection.proxy.lifecycle.time_to_go() => {}
+                    () = connection.proxy.drain.time_to_go() => {}
                     () = connection.plaintext_forbidden() => {}
                 }
             }
@@ -66,7 +66,7 @@ impl Connection {
             Ok(Spoken::Http(version)) => self.http(stream, version, place).await,
             Ok(Spoken::Opaque(server)) => {
                 place.busy();
-                let decided = self.authorise_bytes(&self.proxy.state.snapshot());
+                let decided = self.authorise_bytes(&self.proxy.config.snapshot());
                 self.opaque(stream, server, decided).await;
             }
             Err(error) => tracing::debug!(%error, "a caller left before it said anything"),

@@ -17,7 +17,7 @@ use crate::telemetry::labels::Security;
 impl Connection {
     /// Opens a byte stream to an endpoint, trying others while none was reached.
     pub(super) async fn open(&self) -> Result<Tunnel, Failure> {
-        let route = self.route(&self.proxy.state.snapshot(), None)?;
+        let route = self.route(&self.proxy.config.snapshot(), None)?;
         let mut attempts = Attempts::new(&route);
         while let Some(endpoint) = attempts.next(&self.proxy.settings.own_ip) {
             let mut call = Call::begin(&self.proxy.telemetry, Kind::Bytes, route.parties());

@@ -30,11 +30,11 @@ pub(crate) async fn unknown(
     addr: SocketAddr,
     place: Arc<Place>,
 ) {
-    let meshed = proxy.state.registry.was_meshed(addr);
-    let permissive = || proxy.state.inspect(Snapshot::mtls) == MtlsMode::Permissive;
+    let meshed = proxy.config.registry.was_meshed(addr);
+    let permissive = || proxy.config.inspect(Snapshot::mtls) == MtlsMode::Permissive;
     if !meshed && permissive() {
         let strict = async {
-            let mut changes = proxy.state.policy_changes();
+            let mut changes = proxy.config.policy_changes();
             while permissive() {
                 if changes.changed().await.is_err() {
                     std::future::pending::<()>().await;

@@ -79,7 +79,7 @@ pub(crate) async fn accept(
         let proxy = Arc::clone(&proxy);
         let leaving = *progress.leaving.borrow();
         let unmeshed = proxy
-            .state
+            .config
             .inspect(|now| leaving.relays(kind == Kind::Outbound, now));
         #[expect(
             clippy::disallowed_methods,

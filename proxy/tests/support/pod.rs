@@ -164,16 +164,16 @@ impl Pod {
             move |reason| metrics.tls_failed(Direction::outbound, reason)
         });
         let telemetry = Arc::new(Telemetry::new(metrics, false));
-        let state = Arc::new(Store::new(Arc::clone(&telemetry)));
+        let config = Arc::new(Store::new(Arc::clone(&telemetry)));
         let proxy = Arc::new(Proxy {
             settings: Arc::new(settings),
-            state,
+            config,
             telemetry,
             peers: Peers::new(tls.clone(), Arc::clone(&budget)),
             clients: Clients::new(Arc::clone(&budget)),
             budget,
             tls,
-            lifecycle: Drain::default(),
+            drain: Drain::default(),
         });
         let listener = TcpListener::bind((ip, MESH_PORT)).await.unwrap();
         let serving = Arc::clone(&proxy);
@@ -213,7 +213,7 @@ impl Pod {
     /// Takes resources away and sends others, in one batch.
     pub(crate) fn replace(&self, remove: &str, resources: Vec<v1::Resource>) {
         let set = resources.into_iter().map(wire::version::stamp).collect();
-        let nacks = self.proxy.state.apply(v1::Batch {
+        let nacks = self.proxy.config.apply(v1::Batch {
             id: 1,
             set,
             remove: vec![remove.to_owned()],
@@ -225,7 +225,7 @@ impl Pod {
     pub(crate) fn try_set(&self, resources: Vec<v1::Resource>) -> Vec<v1::Nack> {
         let id = self.batch.fetch_add(1, Relaxed) + 1;
         let set = resources.into_iter().map(wire::version::stamp).collect();
-        self.proxy.state.apply(v1::Batch {
+        self.proxy.config.apply(v1::Batch {
             id,
             set,
             ..v1::Batch::default()
