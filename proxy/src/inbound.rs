@@ -52,10 +52,10 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Serves one connection to the mesh port.
 pub async fn serve_mesh(proxy: Arc<Proxy>, stream: TcpStream, place: Arc<Place>) {
     let Ok(own) = stream.local_addr() else { return };
-    if !proxy.settings.is_own(own.ip()) {
+    if !proxy.own.has(own.ip()) {
         return connect::reset(&stream);
     }
-    let acceptor = tokio_rustls::TlsAcceptor::from(proxy.tls.server());
+    let acceptor = tokio_rustls::TlsAcceptor::from(proxy.peers.tls().server());
     let (wide, outlet) = Coalescing::new(stream);
     // Whoever does not finish a handshake is the first to lose its place.
     place.silent();
@@ -102,7 +102,7 @@ pub async fn serve_mesh(proxy: Arc<Proxy>, stream: TcpStream, place: Arc<Place>)
     };
     proxy.count_connection(Direction::inbound, label, Security::mtls);
     let drain = proxy.drain.clone();
-    let budget = Arc::clone(&proxy.budget);
+    let budget = Arc::clone(proxy.budget());
     let peer = PeerProxy {
         proxy,
         identity: peer,
@@ -131,7 +131,7 @@ pub async fn serve_plain(
     original: SocketAddr,
     place: Arc<Place>,
 ) {
-    if !proxy.settings.is_own(original.ip()) || OWN_PORTS.contains(&original.port()) {
+    if !proxy.own.has(original.ip()) || OWN_PORTS.contains(&original.port()) {
         return connect::reset(&stream);
     }
     let connection = Arc::new(Connection::new(proxy, None, original));

@@ -95,7 +95,7 @@ pub async fn serve(proxy: Arc<Proxy>, stream: TcpStream, addr: SocketAddr, place
         Err(_) => return,
     };
     connection.count("http1", "http2", version);
-    let budget = Arc::clone(&connection.proxy.budget);
+    let budget = Arc::clone(connection.proxy.budget());
     let refused = {
         let connection = Arc::clone(&connection);
         move |status| connection.turned_away(status)

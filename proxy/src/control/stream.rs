@@ -78,7 +78,7 @@ impl Control {
         let config = tls::mesh_client_config(
             &self.roots,
             &self.certs,
-            self.settings.controller_identity.clone(),
+            self.controller.identity.clone(),
             &[H2_ALPN],
         );
         let channel = self.channel(config, contact, Some(doubt)).await?;

@@ -116,7 +116,7 @@ impl Connection {
             };
             let cut = client.cut();
             let bytes = tokio::select! {
-                (copied, _) = relay::relay(&mut client, &mut server, &self.proxy.budget) => copied.received,
+                (copied, _) = relay::relay(&mut client, &mut server, self.proxy.budget()) => copied.received,
                 () = self.revoked_request(&allowed) => {
                     client.abort();
                     server.abort();

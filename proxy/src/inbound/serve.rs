@@ -24,7 +24,7 @@ impl Connection {
         S: AsyncRead + AsyncWrite + MayAbort + Unpin + Send + 'static,
     {
         let speak = AppHttp::of(version);
-        let budget = Arc::clone(&self.proxy.budget);
+        let budget = Arc::clone(self.proxy.budget());
         self.proxy
             .count_connection(Direction::inbound, speak.label(), self.security());
         let close = {

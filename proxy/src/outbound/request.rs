@@ -58,7 +58,7 @@ pub(super) async fn handle_request(
     let attempts = Attempts::new(&route);
     match attempts.send(proxy, &outgoing, &upload, &mut call).await {
         Ok((answer, in_flight)) => {
-            let budget = Arc::clone(&proxy.budget);
+            let budget = Arc::clone(proxy.budget());
             respond(answer, call, in_flight, received.caller_side, budget).await
         }
         Err(failure) => call.refuse(&failure, &outgoing.parts.method, received.grpc),
