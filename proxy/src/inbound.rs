@@ -53,7 +53,7 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 pub async fn serve_mesh(proxy: Arc<Proxy>, stream: TcpStream, place: Arc<Place>) {
     let Ok(own) = stream.local_addr() else { return };
     if !proxy.own.has(own.ip()) {
-        return connect::reset(&stream);
+        return turn_away(&proxy, &stream);
     }
     let acceptor = tokio_rustls::TlsAcceptor::from(proxy.peers.tls().server());
     let (wide, outlet) = Coalescing::new(stream);
@@ -132,13 +132,19 @@ pub async fn serve_plain(
     place: Arc<Place>,
 ) {
     if !proxy.own.has(original.ip()) || OWN_PORTS.contains(&original.port()) {
-        return connect::reset(&stream);
+        return turn_away(&proxy, &stream);
     }
     let connection = Arc::new(Connection::new(proxy, None, original));
     let mut stream = Prefixed::new(stream);
     place.silent();
     let spoken = connection.protocol(&mut stream, &place).await;
     connection.serve(stream, spoken, &place).await;
+}
+
+/// Whoever calls something that is no application of the pod gets nothing of it.
+fn turn_away(proxy: &Proxy, stream: &TcpStream) {
+    proxy.telemetry.metrics.limit("direct-call");
+    connect::reset(stream);
 }
 
 #[cfg(test)]
