@@ -54,7 +54,7 @@ impl Connection {
             found: None,
         };
         tokio::select! {
-            outcome = relay::relay(&mut stream, &mut server, &self.proxy.budget) => {
+            outcome = relay::relay(&mut stream, &mut server, self.proxy.budget()) => {
                 if let Some(found) = stream.found {
                     // Both ends were aborted with the relay.
                     call.reset(&Failure::refused(Reason::BadRequest, found.describe()), || {});

@@ -30,7 +30,7 @@ impl Connection {
             Err(rejected) => return call.refuse(&rejected.failure, &rejected.method, false),
         };
         call.asks(&received.parts);
-        let snapshot = self.proxy.state.snapshot();
+        let snapshot = self.proxy.config.snapshot();
         let decided = self.authorise(&snapshot, &mut received.parts, &mut call);
         drop(snapshot);
         let as_of = match decided {

@@ -60,7 +60,7 @@ impl<'a> Attempts<'a> {
         upload: &Upload,
         call: &mut Call,
     ) -> Result<(UpstreamResponse, InFlight), Failure> {
-        while let Some(endpoint) = self.next(&proxy.settings.own_ip) {
+        while let Some(endpoint) = self.next(&proxy.own.name) {
             call.attempt(Arc::clone(&endpoint.pod), Security::of(endpoint.meshed()));
             let in_flight = endpoint.begin();
             match outgoing.send(proxy, &endpoint).await {

@@ -17,9 +17,9 @@ use crate::telemetry::labels::Security;
 impl Connection {
     /// Opens a byte stream to an endpoint, trying others while none was reached.
     pub(super) async fn open(&self) -> Result<Tunnel, Failure> {
-        let route = self.route(&self.proxy.state.snapshot(), None)?;
+        let route = self.route(&self.proxy.config.snapshot(), None)?;
         let mut attempts = Attempts::new(&route);
-        while let Some(endpoint) = attempts.next(&self.proxy.settings.own_ip) {
+        while let Some(endpoint) = attempts.next(&self.proxy.own.name) {
             let mut call = Call::begin(&self.proxy.telemetry, Kind::Bytes, route.parties());
             call.attempt(Arc::clone(&endpoint.pod), Security::of(endpoint.meshed()));
             match tunnel::open(&self.proxy, &endpoint, call).await {
@@ -41,6 +41,6 @@ impl Connection {
             },
         };
         self.count("opaque", "opaque", Version::HTTP_11);
-        tunnel.relay(&mut stream, &self.proxy.budget).await;
+        tunnel.relay(&mut stream, self.proxy.budget()).await;
     }
 }

@@ -3,6 +3,8 @@
 //! instead had a caller who left before there was an answer: it counts as cancelled,
 //! so that successes, failures and cancelled ones are all requests there were.
 
+pub(crate) mod counted;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -64,7 +66,7 @@ const CLIENT_CLOSED_REQUEST: u16 = 499;
 
 /// The head of an answer, as far as it is counted.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Ended {
+struct Ended {
     status: StatusCode,
     grpc: Option<u16>,
     reason: Option<&'static str>,
@@ -73,8 +75,7 @@ pub(crate) struct Ended {
 }
 
 impl Ended {
-    #[must_use]
-    pub(crate) fn new(parts: &response::Parts, reason: Option<&'static str>) -> Self {
+    fn new(parts: &response::Parts, reason: Option<&'static str>) -> Self {
         Self {
             status: parts.status,
             grpc: grpc_status(&parts.headers),
@@ -215,7 +216,7 @@ impl Call {
     }
 
     /// The caller got an answer with this head, and its body has ended.
-    pub(crate) fn done(self, ended: Ended, end: BodyEnd, bytes: u64, trailers: Option<&HeaderMap>) {
+    fn done(self, ended: Ended, end: BodyEnd, bytes: u64, trailers: Option<&HeaderMap>) {
         let grpc = trailers.and_then(grpc_status).or(ended.grpc);
         let reason = match end {
             BodyEnd::Failed => Some(Reason::ConnectionLost.as_str()),
@@ -225,8 +226,7 @@ impl Call {
     }
 
     /// Notes when the head of the answer came.
-    #[must_use]
-    pub(crate) fn head(&self, mut ended: Ended) -> Ended {
+    fn head(&self, mut ended: Ended) -> Ended {
         ended.after = Some(self.started.elapsed());
         ended
     }

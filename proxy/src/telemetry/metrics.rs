@@ -14,7 +14,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
-use crate::settings::Settings;
+use crate::settings::{self, Own};
 use crate::telemetry::compatibility::Compatibility;
 use crate::telemetry::labels::{
     AuditLabels, ByteLabels, CancelledLabels, ConnectionLabels, Direction, LatencyLabels,
@@ -179,12 +179,16 @@ impl Metrics {
         metrics
     }
 
-    /// Adds the series that the settings ask for beyond Weft's own.
+    /// Adds the series that are asked for beyond Weft's own.
     #[must_use]
-    pub fn compatible(mut self, registry: &mut Registry, settings: &Settings) -> Self {
-        self.compatibility = settings.compatibility.as_ref().map(|asked| {
-            let (namespace, pod) = (&settings.namespace, &settings.pod);
-            Compatibility::register(registry, asked, namespace, pod, &self.shared)
+    pub fn compatible(
+        mut self,
+        registry: &mut Registry,
+        asked: Option<&settings::Compatibility>,
+        own: &Own,
+    ) -> Self {
+        self.compatibility = asked.map(|asked| {
+            Compatibility::register(registry, asked, &own.namespace, &own.pod, &self.shared)
         });
         self
     }
