@@ -39,10 +39,11 @@ mod telemetry;
 pub use crate::capture::command as capture_command;
 pub use crate::drain::command::command as drain_command;
 pub use crate::process::heap::{count as heap_count, held as heap_held};
+pub use crate::process::listener::{Addresses, Served};
 pub use crate::process::permits::{keep as keep_place, of_listener};
 pub use crate::process::relief::relieve;
-pub use crate::process::run;
-pub use crate::settings::Settings;
+pub use crate::process::{Process, run};
+pub use crate::settings::{Own, Settings};
 pub use crate::telemetry::access_log::flush as flush_access_log;
 
 // A pod in process, as the integration tests make it.

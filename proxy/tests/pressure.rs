@@ -90,8 +90,8 @@ impl Field {
         let budget = Budget::measured(limit, limit, used);
         let pod = Pod::within(Arc::clone(&budget), authority.roots(), certs, "api").await;
         let metrics = pod.proxy.telemetry.metrics.clone();
-        let places = of_listener(&metrics, |_| {}, true);
-        tokio::spawn(relieve(budget, vec![Arc::clone(&places)], metrics));
+        let permits = of_listener(&metrics, |_| {}, true, 1);
+        tokio::spawn(relieve(budget, vec![permits.clone()]));
         let listener = TcpListener::bind((pod.ip, 0)).await.unwrap();
         let port = listener.local_addr().unwrap().port();
         tokio::spawn(async move {
@@ -101,7 +101,7 @@ impl Field {
         });
         Self {
             pod: Arc::new(pod),
-            places,
+            places: permits.places,
             port,
             most: limit / 100 * FULL + ON_TOP,
         }

@@ -312,35 +312,55 @@ impl Snapshot {
                 }
             }
             v1::resource::Content::Destination(destination) => {
-                let addr = address_in(&name).ok_or_else(|| format!("{name} names no address"))?;
-                let destination = destination_of(destination, registry)?;
-                match &destination {
-                    Destination::Pod(pod) => {
-                        registry.note_meshed(pod.endpoint.addr, pod.endpoint.meshed());
-                    }
-                    Destination::External => registry.note_meshed(addr, false),
-                    // Its endpoints tell, or nothing is there.
-                    Destination::Service(_) | Destination::Refused(_) => {}
-                }
-                self.destinations.insert(addr, Arc::new(destination));
+                self.set_destination(&name, destination, registry)?;
             }
             v1::resource::Content::Service(service) => {
                 let service = service_of(&name, &service, registry)?;
                 self.services.insert(name.into(), Arc::new(service));
             }
             v1::resource::Content::Endpoints(endpoints) => {
-                let endpoints = endpoints
-                    .endpoints
-                    .iter()
-                    .map(|endpoint| endpoint_of(endpoint, registry))
-                    .collect::<Result<Vec<_>, String>>()?;
-                for endpoint in &endpoints {
-                    registry.note_meshed(endpoint.addr, endpoint.meshed());
-                }
-                self.endpoints
-                    .insert(name.into(), Arc::new(EndpointSet { endpoints }));
+                self.set_endpoints(&name, &endpoints, registry)?;
             }
         }
+        Ok(())
+    }
+
+    fn set_destination(
+        &mut self,
+        name: &str,
+        destination: v1::Destination,
+        registry: &Registry,
+    ) -> Result<(), String> {
+        let addr = address_in(name).ok_or_else(|| format!("{name} names no address"))?;
+        let destination = destination_of(destination, registry)?;
+        match &destination {
+            Destination::Pod(pod) => {
+                registry.note_meshed(pod.endpoint.addr, pod.endpoint.meshed());
+            }
+            Destination::External => registry.note_meshed(addr, false),
+            // Its endpoints tell, or nothing is there.
+            Destination::Service(_) | Destination::Refused(_) => {}
+        }
+        self.destinations.insert(addr, Arc::new(destination));
+        Ok(())
+    }
+
+    fn set_endpoints(
+        &mut self,
+        name: &str,
+        endpoints: &v1::Endpoints,
+        registry: &Registry,
+    ) -> Result<(), String> {
+        let endpoints = endpoints
+            .endpoints
+            .iter()
+            .map(|endpoint| endpoint_of(endpoint, registry))
+            .collect::<Result<Vec<_>, String>>()?;
+        for endpoint in &endpoints {
+            registry.note_meshed(endpoint.addr, endpoint.meshed());
+        }
+        self.endpoints
+            .insert(name.into(), Arc::new(EndpointSet { endpoints }));
         Ok(())
     }
 }

@@ -9,7 +9,7 @@ use std::borrow::Cow;
 use std::time::Duration;
 
 use http::Uri;
-use policy::access::Verdict;
+use policy::access::{Traffic, Verdict};
 use policy::http_match::RequestFacts;
 use policy::mode::{Enforcement, MtlsMode};
 use policy::path::BadPath;
@@ -121,14 +121,21 @@ impl Connection {
     /// On a port that is declared to carry no HTTP, rules about HTTP say nothing. On
     /// any other they are not satisfied by bytes that were not read as HTTP.
     fn judge_bytes<'a>(&self, snapshot: &'a Snapshot) -> Verdict<'a> {
-        let (access, port) = (&snapshot.access, self.local.port());
-        if self.needs_identity(snapshot) {
-            WITHOUT_IDENTITY
-        } else if self.declared(snapshot).is_opaque() {
-            access.decide_tcp(self.caller(), port)
+        let traffic = if self.declared(snapshot).is_opaque() {
+            Traffic::Opaque
         } else {
-            access.decide_unread(self.caller(), port)
+            Traffic::Bytes
+        };
+        self.judge(snapshot, traffic)
+    }
+
+    /// Plaintext where none is accepted does not pass, whatever the rules say.
+    fn judge<'a>(&self, snapshot: &'a Snapshot, traffic: Traffic<'_>) -> Verdict<'a> {
+        if self.needs_identity(snapshot) {
+            return WITHOUT_IDENTITY;
         }
+        let port = self.local.port();
+        snapshot.access.decide(self.caller(), port, traffic)
     }
 
     /// True where requests are judged one by one: callers without any right to send bytes
@@ -212,17 +219,12 @@ impl Connection {
         parts: &http::request::Parts,
         path: &str,
     ) -> Verdict<'a> {
-        if self.needs_identity(snapshot) {
-            return WITHOUT_IDENTITY;
-        }
         let facts = RequestFacts {
             method: &parts.method,
             path,
             headers: &parts.headers,
         };
-        snapshot
-            .access
-            .decide_http(self.caller(), self.local.port(), &facts)
+        self.judge(snapshot, Traffic::Http(&facts))
     }
 }
 

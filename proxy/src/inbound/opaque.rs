@@ -59,7 +59,7 @@ impl Connection {
         };
         let cell = call.open();
         tokio::select! {
-            outcome = relay::relay(&mut stream, &mut server, &self.proxy.budget, cell.flows()) => {
+            outcome = relay::relay(&mut stream, &mut server, self.proxy.budget(), cell.flows()) => {
                 if let Some(found) = stream.found {
                     // Both ends were aborted with the relay.
                     call.reset(&Failure::refused(Reason::BadRequest, found.describe()), || {});

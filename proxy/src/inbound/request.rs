@@ -30,8 +30,9 @@ impl Connection {
             Err(rejected) => return call.refuse(&rejected.failure, &rejected.method, false),
         };
         call.asks(&received.parts);
+        call.speaks(speak == AppHttp::Http2, received.grpc);
         self.count_on_cell(&mut call);
-        let snapshot = self.proxy.state.snapshot();
+        let snapshot = self.proxy.config.snapshot();
         let decided = self.authorise(&snapshot, &mut received.parts, &mut call);
         drop(snapshot);
         let as_of = match decided {

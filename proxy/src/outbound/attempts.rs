@@ -51,7 +51,7 @@ impl<'a> Attempts<'a> {
         if let Some(endpoint) = self.again.take() {
             return Some(endpoint);
         }
-        let endpoint = self.route.pick(&proxy.settings.own_ip, &self.tried)?;
+        let endpoint = self.route.pick(&proxy.own.name, &self.tried)?;
         let protocol = call.protocol();
         call.attempt(self.route.cell(&proxy.telemetry, &endpoint, protocol));
         Some(endpoint)

@@ -21,7 +21,7 @@ impl Connection {
     /// Opens a byte stream to an endpoint, trying others while none was reached. What
     /// `call` is counted on is the endpoint that was tried last.
     pub(super) async fn open(&self, call: &mut Call) -> Result<Tunnel, Failure> {
-        let route = self.route(&self.proxy.state.snapshot(), None)?;
+        let route = self.route(&self.proxy.config.snapshot(), None)?;
         call.between(route.parties());
         let mut attempts = Attempts::new(&route);
         while let Some(endpoint) = attempts.next(&self.proxy, call) {
@@ -49,6 +49,6 @@ impl Connection {
             }
         };
         self.count("opaque", "opaque", Version::HTTP_11);
-        tunnel.relay(&mut stream, &self.proxy.budget, call).await;
+        tunnel.relay(&mut stream, self.proxy.budget(), call).await;
     }
 }

@@ -6,17 +6,19 @@
 //! A call counts once, on the cell of its last attempt; each attempt counts on the cell of
 //! its own endpoint.
 
+pub(crate) mod counted;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use http::{HeaderMap, Method, Response, StatusCode, Version, header, request, response};
+use http::{HeaderMap, Method, Response, StatusCode, header, request, response};
 use policy::origin::Origin;
 use policy::protocol::Protocol;
 use policy::reason::Reason;
 
 use crate::failure::Failure;
 use crate::http::body::Body;
-use crate::http::grpc::{grpc_status, is_grpc, is_success};
+use crate::http::grpc::{grpc_status, is_success};
 use crate::http::refusal::reason_in;
 use crate::http::watched::BodyEnd;
 use crate::telemetry::Telemetry;
@@ -79,7 +81,7 @@ const CLIENT_CLOSED_REQUEST: u16 = 499;
 
 /// The head of an answer, as far as it is counted.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Ended {
+struct Ended {
     status: StatusCode,
     grpc: Option<u16>,
     reason: Option<Reason>,
@@ -88,8 +90,7 @@ pub(crate) struct Ended {
 }
 
 impl Ended {
-    #[must_use]
-    pub(crate) fn new(parts: &response::Parts, reason: Option<Reason>) -> Self {
+    fn new(parts: &response::Parts, reason: Option<Reason>) -> Self {
         Self {
             status: parts.status,
             grpc: grpc_status(&parts.headers),
@@ -119,13 +120,17 @@ impl Call {
         }
     }
 
-    /// Notes what is asked, and for the access log whatever that will tell.
-    pub(crate) fn asks(&mut self, parts: &request::Parts) {
-        self.protocol = match parts.version {
-            Version::HTTP_2 if is_grpc(&parts.headers) => Protocol::Grpc,
-            Version::HTTP_2 => Protocol::Http2,
-            _ => Protocol::Http1,
+    /// Notes which HTTP the two applications speak with each other.
+    pub(crate) const fn speaks(&mut self, http2: bool, grpc: bool) {
+        self.protocol = match (http2, grpc) {
+            (true, true) => Protocol::Grpc,
+            (true, false) => Protocol::Http2,
+            (false, _) => Protocol::Http1,
         };
+    }
+
+    /// Notes what is asked, as far as the access log will tell.
+    pub(crate) fn asks(&mut self, parts: &request::Parts) {
         self.logged = self.telemetry.access_log.then(|| Logged {
             method: parts.method.clone(),
             host: parts
@@ -181,9 +186,10 @@ impl Call {
         self.trying = true;
     }
 
-    /// An opaque connection is served from now on. Its bytes are counted on the cell.
+    /// An opaque connection is served from now on, since the other end has taken it. Its
+    /// bytes are counted on the cell.
     pub(crate) fn open(&mut self) -> Arc<Cell> {
-        self.settle(false)
+        self.settle(true)
     }
 
     /// Deny would have refused it.
@@ -295,7 +301,7 @@ impl Call {
     }
 
     /// The caller got an answer with this head, and its body has ended.
-    pub(crate) fn done(self, ended: Ended, end: BodyEnd, bytes: u64, trailers: Option<&HeaderMap>) {
+    fn done(self, ended: Ended, end: BodyEnd, bytes: u64, trailers: Option<&HeaderMap>) {
         let grpc = trailers.and_then(grpc_status).or(ended.grpc);
         let reason = match end {
             BodyEnd::Failed => Some(Reason::ConnectionLost),
@@ -305,8 +311,7 @@ impl Call {
     }
 
     /// Notes when the head of the answer came.
-    #[must_use]
-    pub(crate) fn head(&self, mut ended: Ended) -> Ended {
+    fn head(&self, mut ended: Ended) -> Ended {
         ended.after = Some(self.started.elapsed());
         ended
     }

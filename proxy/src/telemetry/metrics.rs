@@ -12,7 +12,7 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
-use crate::settings::Settings;
+use crate::settings::{self, Own};
 use crate::telemetry::cell::{Cell, Way};
 use crate::telemetry::compatibility::Compatibility;
 use crate::telemetry::families::CallFamilies;
@@ -139,13 +139,17 @@ impl Metrics {
         cell
     }
 
-    /// Adds the series that the settings ask for beyond Weft's own.
+    /// Adds the series that are asked for beyond Weft's own.
     #[must_use]
-    pub fn compatible(self, registry: &mut Registry, settings: &Settings) -> Self {
-        if let Some(asked) = &settings.compatibility {
+    pub fn compatible(
+        self,
+        registry: &mut Registry,
+        asked: Option<&settings::Compatibility>,
+        own: &Own,
+    ) -> Self {
+        if let Some(asked) = asked {
             self.calls.compatibility.get_or_init(|| {
-                let (namespace, pod) = (&settings.namespace, &settings.pod);
-                Compatibility::register(registry, asked, namespace, pod, &self.shared)
+                Compatibility::register(registry, asked, &own.namespace, &own.pod, &self.shared)
             });
         }
         self

@@ -61,6 +61,7 @@ fn request(telemetry: &Arc<Telemetry>, kept: &Kept, there: &Way, answer: &respon
     let (parts, ()) = Request::new(()).into_parts();
     let called = Parties::to_service(Arc::default(), 80);
     let mut call = Call::begin(telemetry, Kind::Request, called);
+    call.speaks(false, false);
     call.asks(&parts);
     call.between(there.parties.clone());
     let found = kept.find(|way| way == there);
@@ -70,8 +71,8 @@ fn request(telemetry: &Arc<Telemetry>, kept: &Kept, there: &Way, answer: &respon
         cell
     });
     call.attempt(cell);
-    let ended = call.head(Ended::new(answer, None));
-    call.done(ended, BodyEnd::Complete, 10, None);
+    call.answered(answer, None)
+        .done(BodyEnd::Complete, 10, None);
 }
 
 #[test]
