@@ -42,13 +42,15 @@ pub(crate) struct Exempt {
 }
 
 /// Within `folders`, but for the files `besides`, `method` is called once in each of these
-/// functions and nowhere else.
+/// functions and nowhere else. In those of `again_in` that one call may stand in a loop or
+/// a closure.
 #[derive(Debug)]
 pub(crate) struct Rationed {
     pub method: &'static str,
     pub folders: &'static [&'static str],
     pub besides: &'static [&'static str],
     pub once_in: &'static [(&'static str, &'static str)],
+    pub again_in: &'static [(&'static str, &'static str)],
 }
 
 /// Within `folders` of the crate `of` nobody names the crate `about`.
@@ -254,19 +256,35 @@ fn silence(member: &Crate, target: &Target, exempt: &Exempt, found: &mut BTreeSe
 
 fn rationed(targets: &[Target], exempt: &Exempt, found: &mut BTreeSet<Breach>) {
     for rule in exempt.rationed {
-        let mut made: BTreeMap<(&str, &str), usize> = BTreeMap::new();
+        let within = |file: &str| rule.folders.iter().any(|folder| file.starts_with(folder));
+        if !targets.iter().flat_map(Target::files).any(within) {
+            continue;
+        }
+        let mut made: BTreeMap<(&str, &str), (usize, bool)> = BTreeMap::new();
         let calls = targets.iter().flat_map(|target| &target.calls);
         for call in calls.filter(|call| call.method == rule.method) {
             let file = call.file.as_str();
-            let within = rule.folders.iter().any(|folder| file.starts_with(folder));
-            if within && !rule.besides.contains(&file) {
-                *made.entry((file, &call.function)).or_default() += 1;
+            if within(file) && !rule.besides.contains(&file) {
+                let (times, repeated) = made.entry((file, &call.function)).or_default();
+                *times += 1;
+                *repeated |= call.repeated;
             }
         }
-        for ((file, function), times) in made {
-            if times > usize::from(rule.once_in.contains(&(file, function))) {
+        let allowed = rule.once_in.iter().chain(rule.again_in);
+        for (file, function) in allowed.filter(|place| !made.contains_key(place)) {
+            let subject = format!("{file} {function} never calls {}", rule.method);
+            found.insert(Breach::of("rationed", subject));
+        }
+        for (place, (times, repeated)) in made {
+            let (file, function) = place;
+            let again = rule.again_in.contains(&place);
+            let once = again || rule.once_in.contains(&place);
+            if times > usize::from(once) {
                 let subject = format!("{file} {function} calls {}", rule.method);
                 found.insert(Breach::measured("rationed", subject, times));
+            } else if repeated && !again {
+                let subject = format!("{file} {function} calls {} again and again", rule.method);
+                found.insert(Breach::of("rationed", subject));
             }
         }
     }
