@@ -17,6 +17,7 @@ const EXEMPT: Exempt = Exempt {
         besides: &["store/label"],
         about: "wire",
     }],
+    proven: &[("shop/src/proof.rs", "sure")],
     rationed: &[Rationed {
         method: "snapshot",
         folders: &["shop/src/counter"],
@@ -311,6 +312,22 @@ fn unwrap_is_found_and_expect_is_counted_outside_tests_only() {
          #[test]\nfn t() { None::<u8>.unwrap(); None::<u8>.expect(\"z\"); }",
     )]);
     assert_eq!(found, ["expect: shop = 2", "unwrap: shop/src/lib.rs"]);
+}
+
+#[test]
+fn an_expect_that_nothing_can_break_is_named_with_its_function() {
+    let expecting = |body: &str| {
+        let lib = ("src/lib.rs", "mod proof;");
+        found_with("proof []", &[lib, ("src/proof.rs", body)])
+    };
+    let sure = "fn sure() { A.expect(\"a\"); }";
+    assert_eq!(expecting(sure), [""; 0]);
+    let elsewhere = format!("{sure} fn other() {{ A.expect(\"b\"); }}");
+    assert_eq!(expecting(&elsewhere), ["expect: shop = 1"]);
+    let twice = "fn sure() { A.expect(\"a\"); B.expect(\"b\"); }";
+    assert_eq!(expecting(twice), ["expect: shop = 1"]);
+    let none = "proven: shop/src/proof.rs sure expects nothing";
+    assert_eq!(expecting("fn sure() {}"), [none]);
 }
 
 #[test]
