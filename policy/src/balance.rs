@@ -113,6 +113,13 @@ pub fn pick(scores: impl Fn(usize) -> f64, len: usize, random: (u64, u64)) -> Op
     }
 }
 
+/// A uniform number as one from 0 to 1, without 1.
+#[must_use]
+pub fn unit(random: u64) -> f64 {
+    // As many bits as an f64 holds.
+    (random >> 11) as f64 / (1u64 << 53) as f64
+}
+
 /// Scales a uniform number to 0..len.
 fn below(len: usize, random: u64) -> usize {
     ((u128::from(random) * len as u128) >> 64) as usize

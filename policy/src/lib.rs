@@ -26,6 +26,7 @@ pub mod origin;
 pub mod path;
 pub mod protocol;
 pub mod reason;
+pub mod retry;
 pub mod route;
 pub mod traffic;
 pub mod well_known;
