@@ -15,10 +15,18 @@
 //! take an endpoint out for seconds, which wins nobody anything and looks as if
 //! the endpoint were not in use.
 //!
+//! [`choose`] is the same draw among endpoints that rest, warm up or lie in another zone.
+//!
 //! Fast failures look attractive to a latency estimate; [`Cost::penalise`] is
 //! for an endpoint that could not be reached at all.
 
 use std::time::{Duration, Instant};
+
+mod choose;
+mod load;
+
+pub use choose::{Candidate, Picked, choose};
+pub use load::{FADES, Load, Teller};
 
 /// Time in which an estimate sinks to 1/e. The value that peers with the same
 /// algorithm settled on.
