@@ -18,6 +18,7 @@ pub mod access;
 pub mod affinity;
 pub mod balance;
 pub mod deadline;
+pub mod health;
 pub mod http_match;
 pub mod latency;
 pub mod mode;
