@@ -30,6 +30,10 @@ pub enum Reason {
     Limit,
     /// The proxy has reached one of its bounds.
     Overload,
+    /// Most calls to the Service fail, and for now nobody is sent there.
+    CircuitOpen,
+    /// A workload that receives copies tried to change something elsewhere.
+    ShadowWrite,
 }
 
 /// Numbers of the gRPC status codes in use.
@@ -42,7 +46,7 @@ mod grpc {
 }
 
 impl Reason {
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 14] = [
         Self::NotAllowed,
         Self::NoIdentity,
         Self::NoBackend,
@@ -55,6 +59,8 @@ impl Reason {
         Self::Deadline,
         Self::Limit,
         Self::Overload,
+        Self::CircuitOpen,
+        Self::ShadowWrite,
     ];
 
     /// The value of header `weft-reason` and of the metric label.
@@ -72,6 +78,8 @@ impl Reason {
             Self::Deadline => "deadline",
             Self::Limit => "limit",
             Self::Overload => "overload",
+            Self::CircuitOpen => "circuit-open",
+            Self::ShadowWrite => "shadow-write",
         }
     }
 
@@ -79,13 +87,14 @@ impl Reason {
     /// but its sender answers with the more precise 414 or 431.
     pub fn status(self) -> StatusCode {
         match self {
-            Self::NotAllowed | Self::NoIdentity => StatusCode::FORBIDDEN,
+            Self::NotAllowed | Self::NoIdentity | Self::ShadowWrite => StatusCode::FORBIDDEN,
             Self::NoBackend
             | Self::NoEndpoint
             | Self::ConnectFailed
             | Self::TlsFailed
             | Self::UnknownDestination
-            | Self::Overload => StatusCode::SERVICE_UNAVAILABLE,
+            | Self::Overload
+            | Self::CircuitOpen => StatusCode::SERVICE_UNAVAILABLE,
             Self::ConnectionLost => StatusCode::BAD_GATEWAY,
             Self::BadRequest => StatusCode::BAD_REQUEST,
             Self::Deadline => StatusCode::GATEWAY_TIMEOUT,
@@ -96,14 +105,15 @@ impl Reason {
     /// The `grpc-status` of a refusal.
     pub fn grpc_status(self) -> u8 {
         match self {
-            Self::NotAllowed | Self::NoIdentity => grpc::PERMISSION_DENIED,
+            Self::NotAllowed | Self::NoIdentity | Self::ShadowWrite => grpc::PERMISSION_DENIED,
             Self::NoBackend
             | Self::NoEndpoint
             | Self::ConnectFailed
             | Self::ConnectionLost
             | Self::TlsFailed
             | Self::UnknownDestination
-            | Self::Overload => grpc::UNAVAILABLE,
+            | Self::Overload
+            | Self::CircuitOpen => grpc::UNAVAILABLE,
             // What gRPC's own table makes of an HTTP 400: the fault lies below
             // the method, so it is not INVALID_ARGUMENT.
             Self::BadRequest => grpc::INTERNAL,
@@ -138,6 +148,8 @@ mod tests {
             ("deadline", 504, 4),
             ("limit", 429, 8),
             ("overload", 503, 14),
+            ("circuit-open", 503, 14),
+            ("shadow-write", 403, 7),
         ];
         let actual = Reason::ALL.map(|r| (r.as_str(), r.status().as_u16(), r.grpc_status()));
         assert_eq!(actual, promised);
