@@ -20,7 +20,7 @@ use super::frame_filter::FrameFilter;
 use super::keepalive::{Heard, Keepalive, Peer};
 use super::pipe::{Pipe, Stopped, flushed};
 use super::recv::RecvBody;
-use super::{RESET_FOR, SMALL_FRAMES, Tuning, strip_connection_headers};
+use super::{RESET_FOR, SMALL_FRAMES, Tuning, reset_errors, strip_connection_headers};
 use crate::failure::StreamReset;
 use crate::http::body::Body;
 use crate::http::grpc::is_grpc;
@@ -156,7 +156,7 @@ fn builder(profile: &Tuning, flow: &Flow) -> Builder {
         .max_header_list_size(HEADER_BYTES)
         .max_concurrent_reset_streams(profile.resets)
         .reset_stream_duration(RESET_FOR)
-        .max_local_error_reset_streams(Some(profile.resets.max(1024) * 4))
+        .max_local_error_reset_streams(Some(reset_errors(profile.resets)))
         .max_pending_accept_reset_streams(profile.resets)
         .data_frame_budget(SMALL_FRAMES)
         .max_concurrent_streams(STREAMS);
