@@ -13,7 +13,7 @@ use crate::http::upgrade::Side;
 use crate::http::watched;
 use crate::net::budget::Budget;
 use crate::net::chunk::ChunkIo;
-use crate::net::relay;
+use crate::net::relay::{Copied, relay};
 use crate::telemetry::call::{Call, Ended};
 
 /// Hands the answer to the application and counts when its body has ended.
@@ -68,17 +68,18 @@ pub(crate) async fn respond(
                 return call.done(ended, watched::BodyEnd::Failed, 0, None);
             };
             let cut = client.cut();
-            let (end, bytes) = tokio::select! {
-                (copied, _) = relay::relay(&mut client, &mut server, &budget) => {
-                    (watched::BodyEnd::Complete, copied.received)
+            let mut copied = Copied::default();
+            let end = tokio::select! {
+                _ = relay(&mut client, &mut server, &budget, &mut copied) => {
+                    watched::BodyEnd::Complete
                 }
                 () = cut => {
                     client.abort();
                     server.abort();
-                    (watched::BodyEnd::Failed, 0)
+                    watched::BodyEnd::Failed
                 }
             };
-            call.done(ended, end, bytes, None);
+            call.done(ended, end, copied.received, None);
         });
         return Response::from_parts(parts, body::empty());
     }
