@@ -22,6 +22,8 @@ pub enum Reason {
     TlsFailed,
     /// A strict workload called an address that the controller does not know.
     UnknownDestination,
+    /// The proxy has had no configuration from a controller yet.
+    NoConfiguration,
     /// What came is no request that can be judged and forwarded safely.
     BadRequest,
     /// The caller's deadline has passed.
@@ -42,7 +44,7 @@ mod grpc {
 }
 
 impl Reason {
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::NotAllowed,
         Self::NoIdentity,
         Self::NoBackend,
@@ -51,6 +53,7 @@ impl Reason {
         Self::ConnectionLost,
         Self::TlsFailed,
         Self::UnknownDestination,
+        Self::NoConfiguration,
         Self::BadRequest,
         Self::Deadline,
         Self::Limit,
@@ -68,6 +71,7 @@ impl Reason {
             Self::ConnectionLost => "connection-lost",
             Self::TlsFailed => "tls-failed",
             Self::UnknownDestination => "unknown-destination",
+            Self::NoConfiguration => "no-configuration",
             Self::BadRequest => "bad-request",
             Self::Deadline => "deadline",
             Self::Limit => "limit",
@@ -85,6 +89,7 @@ impl Reason {
             | Self::ConnectFailed
             | Self::TlsFailed
             | Self::UnknownDestination
+            | Self::NoConfiguration
             | Self::Overload => StatusCode::SERVICE_UNAVAILABLE,
             Self::ConnectionLost => StatusCode::BAD_GATEWAY,
             Self::BadRequest => StatusCode::BAD_REQUEST,
@@ -103,6 +108,7 @@ impl Reason {
             | Self::ConnectionLost
             | Self::TlsFailed
             | Self::UnknownDestination
+            | Self::NoConfiguration
             | Self::Overload => grpc::UNAVAILABLE,
             // What gRPC's own table makes of an HTTP 400: the fault lies below
             // the method, so it is not INVALID_ARGUMENT.
@@ -134,6 +140,7 @@ mod tests {
             ("connection-lost", 502, 14),
             ("tls-failed", 503, 14),
             ("unknown-destination", 503, 14),
+            ("no-configuration", 503, 14),
             ("bad-request", 400, 13),
             ("deadline", 504, 4),
             ("limit", 429, 8),

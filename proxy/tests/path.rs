@@ -25,4 +25,5 @@ mod path {
     mod refusals;
     mod routing;
     mod tcp;
+    mod unconfigured;
 }

@@ -144,6 +144,22 @@ impl Pod {
         certs: CertHandle,
         account: &str,
     ) -> Self {
+        let pod = Self::without_configuration(budget, roots, certs, account).await;
+        pod.set(vec![workload(
+            account,
+            v1::Enforcement::Open,
+            v1::MtlsMode::Permissive,
+        )]);
+        pod
+    }
+
+    /// A pod whose proxy no controller has told anything.
+    pub(crate) async fn without_configuration(
+        budget: Arc<Budget>,
+        roots: Roots,
+        certs: CertHandle,
+        account: &str,
+    ) -> Self {
         let ip = next_ip();
         let settings = Settings::read(EnvReader::from_map([
             ("WEFT_TRUST_DOMAIN", "cluster.local"),
@@ -189,19 +205,13 @@ impl Pod {
                 });
             }
         });
-        let pod = Self {
+        Self {
             proxy,
             ip,
             registry: Arc::new(Mutex::new(registry)),
             batch: 0.into(),
             late,
-        };
-        pod.set(vec![workload(
-            account,
-            v1::Enforcement::Open,
-            v1::MtlsMode::Permissive,
-        )]);
-        pod
+        }
     }
 
     /// Sends resources as the controller would; none may be refused.
