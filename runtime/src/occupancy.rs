@@ -15,6 +15,7 @@
 //! Beside its place a connection notes about how many bytes it has the process hold;
 //! what follows when memory runs out stands in `weight`.
 
+mod in_flight;
 mod room;
 mod seat;
 mod weight;
@@ -30,6 +31,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, timeout};
 
+pub use in_flight::InFlight;
 pub use seat::Held;
 use seat::{BUSY, CLOSE, CUT, IDLE, Loss, SHED, SILENT, STAY, Seat, YOUNG, millis};
 

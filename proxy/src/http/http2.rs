@@ -17,6 +17,7 @@ pub(crate) mod client;
 mod field_count;
 pub(crate) mod flow;
 mod frame_filter;
+mod held_back;
 mod inbox;
 mod keepalive;
 mod pipe;

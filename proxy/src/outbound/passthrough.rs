@@ -112,7 +112,7 @@ pub(crate) async fn pass_through(
     match connect::connect(addr, CONNECT_TIMEOUT_EXTERNAL).await {
         Ok(mut server) => tokio::select! {
             outcome = relay::relay(&mut stream, &mut server, &proxy.budget, call.relays()) => {
-                call.relayed(outcome);
+                call.relayed(&outcome);
             }
             () = forbidden => {
                 let detail = "plaintext is not sent to unknown addresses any more";

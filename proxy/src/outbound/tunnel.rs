@@ -95,7 +95,7 @@ impl Tunnel {
     /// Copies until both directions have ended, and counts it.
     pub(super) async fn relay<S: ChunkIo>(mut self, client: &mut S, budget: &Arc<Budget>) {
         let outcome = relay::relay(client, &mut self.io, budget, self.call.relays()).await;
-        self.call.relayed(outcome);
+        self.call.relayed(&outcome);
     }
 }
 

@@ -13,7 +13,7 @@ use runtime::cgroup::{ROOT, socket_memory};
 use runtime::occupancy::Occupancy;
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::net::budget::Budget;
+use crate::net::budget::{Budget, WORTH};
 use crate::process::heap;
 use crate::telemetry::metrics::Metrics;
 
@@ -30,19 +30,26 @@ const DRAINS_FOR: Duration = Duration::from_millis(20);
 const LONGEST: Duration = Duration::from_millis(60);
 /// Where that did not suffice, everybody reads for so long before it is tried again.
 const SPARED: Duration = Duration::from_millis(5);
-/// Part of the memory that somebody must hold to lose anything, or that all must hold
-/// together: where configuration fills it, taking connections does not help.
-const WORTH: usize = 32;
+/// Part of the memory that all must hold together for somebody to lose anything who holds
+/// less than [`WORTH`]: where configuration fills it, taking connections does not help.
 const WORTH_TOGETHER: usize = 4;
 /// In percent of the memory: beyond it somebody loses something however little is known
 /// of what it holds, since the alternative is that the process is killed with all.
 const LAST: usize = 85;
 
-/// Makes room whenever there is none, for ever.
+/// Makes room whenever there is none, and lets those look again that wait for some, for
+/// ever.
 pub async fn relieve(budget: Arc<Budget>, places: Vec<Arc<Occupancy>>, metrics: Metrics) {
+    let mut settled = Instant::now();
     loop {
-        if timeout(COUNT_EVERY, budget.filled()).await.is_err() {
+        let full = timeout(COUNT_EVERY, budget.filled()).await.is_ok();
+        if settled.elapsed() >= COUNT_EVERY {
+            settled = Instant::now();
             count(&budget);
+            budget.settle();
+            metrics.limits("memory-wait", budget.take_held_back());
+        }
+        if !full {
             continue;
         }
         let began = Instant::now();
@@ -56,9 +63,7 @@ pub async fn relieve(budget: Arc<Budget>, places: Vec<Arc<Occupancy>>, metrics: 
             if shed == 0 {
                 break;
             }
-            for _ in 0..shed {
-                metrics.limit("memory");
-            }
+            metrics.limits("memory", shed as u64);
             while places.iter().any(|places| places.leaving() > 0) && !spent() {
                 sleep(GOING).await;
             }

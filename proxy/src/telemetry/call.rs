@@ -186,9 +186,15 @@ impl Call {
         reason_in(map).map(Reason::as_str)
     }
 
-    /// The caller got an answer of this status, because no request could be made out.
+    /// The caller got an answer of this status, because no request could be made out, or
+    /// because there was no room for one.
     pub(crate) fn turned_away(self, status: StatusCode) {
-        self.count(status, None, Some(Reason::BadRequest.as_str()), None, 0);
+        let reason = if status == Reason::Overload.status() {
+            Reason::Overload
+        } else {
+            Reason::BadRequest
+        };
+        self.count(status, None, Some(reason.as_str()), None, 0);
     }
 
     /// Refuses it by an answer of this proxy: to a request of this method, whose caller
@@ -352,7 +358,7 @@ impl Call {
     }
 
     /// An opaque connection that was served, and has ended.
-    pub(crate) fn relayed(self, outcome: std::io::Result<()>) {
+    pub(crate) fn relayed(self, outcome: &std::io::Result<()>) {
         let reason = if outcome.is_ok() {
             ""
         } else {

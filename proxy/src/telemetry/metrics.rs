@@ -196,6 +196,13 @@ impl Metrics {
 
     /// Counts that a named bound was reached.
     pub fn limit(&self, limit: &'static str) {
-        self.limits.at(&LimitLabels { limit }).inc();
+        self.limits(limit, 1);
+    }
+
+    /// The same for so many at once.
+    pub fn limits(&self, limit: &'static str, times: u64) {
+        if times > 0 {
+            self.limits.at(&LimitLabels { limit }).inc_by(times);
+        }
     }
 }
