@@ -1,9 +1,10 @@
 //! What the proxy knows, as one immutable value.
 //!
-//! A batch from the controller makes a new snapshot out of the old one. A
-//! resource that cannot be used is refused with a reason, and what it would
-//! have replaced stays: a bad change never takes down more than itself, and
-//! never allows more than before.
+//! A batch from the controller makes a new snapshot out of the old one
+//! ([`super::apply`]). A resource that cannot be used is refused with a reason, and what
+//! it would have replaced stays, unless it is a rule that says something unknown: the
+//! former one may allow what this one takes back, so that goes as well. A bad change never
+//! takes down more than itself, and never allows more than before.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::SocketAddr;
