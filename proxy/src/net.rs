@@ -3,6 +3,7 @@
 //! Imports nothing of this crate, so that everything else may stand on it.
 
 pub(crate) mod abort;
+pub(crate) mod admission;
 pub(crate) mod budget;
 pub(crate) mod chunk;
 pub(crate) mod coalesce;

@@ -9,13 +9,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::Either;
-use http::{Request, Response, StatusCode, Version, header};
+use http::{Method, Request, Response, StatusCode, Version, header};
 use hyper::server::conn::http1::Builder;
 use policy::reason::Reason;
 use runtime::occupancy::Place;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::http::body::Body;
+use crate::http::grpc::is_grpc;
 use crate::http::http2::server;
 use crate::http::http2::{MESH, PLAIN};
 use crate::http::incoming::IncomingBody;
@@ -24,6 +25,7 @@ use crate::http::limits::{
 };
 use crate::http::refusal::{answer_to, refusal};
 use crate::net::abort::MayAbort;
+use crate::net::admission::{Line, NoTurn, WAIT};
 use crate::net::budget::Budget;
 use crate::net::coalesce::FlushHandle;
 use crate::net::linger::Lingering;
@@ -31,6 +33,11 @@ use crate::net::linger::Lingering;
 /// Longest rest between two requests on a connection from outside the pod. The
 /// pod's own application may keep its connections for as long as it likes.
 pub(crate) const IDLE_WITHIN: Duration = Duration::from_secs(3600);
+
+/// What a request is told that could not begin within [`WAIT`].
+const NO_ROOM: &str = "no memory for another request of this caller within 30 s; \
+                       give the proxy a larger limit, or send fewer at once";
+const _: () = assert!(WAIT.as_secs() == 30, "is said above");
 
 /// Request target, in bytes; longer ones get 414.
 const TARGET_LIMIT: usize = 8 * 1024;
@@ -109,7 +116,17 @@ pub(crate) async fn serve<I, H, F>(
     }
 }
 
+impl Profile {
+    const fn line(&self) -> Line {
+        match self {
+            Self::OwnApplication => Line::Own,
+            Self::Network | Self::Mesh(_) => Line::Callers,
+        }
+    }
+}
+
 fn http2_limits(profile: Profile, budget: Arc<Budget>, place: Arc<Place>) -> server::Limits {
+    let line = profile.line();
     let (profile, outlet) = match profile {
         Profile::Mesh(outlet) => (MESH, Some(outlet)),
         Profile::OwnApplication | Profile::Network => (PLAIN, None),
@@ -117,6 +134,7 @@ fn http2_limits(profile: Profile, budget: Arc<Budget>, place: Arc<Place>) -> ser
     server::Limits {
         profile,
         budget,
+        line,
         outlet,
         place,
     }
@@ -140,6 +158,7 @@ fn http1_limits(profile: &Profile, budget: Arc<Budget>, place: Arc<Place>) -> ht
         builder,
         patience: (!matches!(profile, Profile::OwnApplication)).then_some(IDLE_WITHIN),
         budget,
+        line: profile.line(),
         place,
     }
 }
@@ -154,7 +173,10 @@ where
     H: Fn(Request<IncomingBody>) -> F + Send + 'static,
     F: Future<Output = Response<Body>> + Send + 'static,
 {
-    move |request| match too_long(&request).or_else(|| too_many(&request, most_fields)) {
+    move |request| match too_long(&request)
+        .or_else(|| too_many(&request, most_fields))
+        .or_else(|| late(&request))
+    {
         Some(response) => {
             refused(response.status());
             Either::Left(std::future::ready(response))
@@ -176,6 +198,17 @@ fn too_many(request: &Request<IncomingBody>, most: usize) -> Option<Response<Bod
         *response.status_mut() = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
         answer_to(request.method(), response)
     })
+}
+
+/// The answer to a request that waited too long to begin.
+fn late(request: &Request<IncomingBody>) -> Option<Response<Body>> {
+    request.extensions().get::<NoTurn>()?;
+    Some(no_turn(request.method(), is_grpc(request.headers())))
+}
+
+/// The same to a request of this method.
+fn no_turn(method: &Method, grpc: bool) -> Response<Body> {
+    answer_to(method, refusal(Reason::Overload, NO_ROOM, grpc))
 }
 
 /// The answer to a request whose target no server would read. Heads that are too long as

@@ -28,7 +28,7 @@ impl Connection {
     ) where
         S: ChunkIo,
     {
-        let call = self.call(Kind::Bytes);
+        let mut call = self.call(Kind::Bytes);
         let admitted = match decided {
             Ok(admitted) => admitted,
             Err(failure) => return call.reset(&failure, || stream.abort()),
@@ -54,12 +54,12 @@ impl Connection {
             found: None,
         };
         tokio::select! {
-            outcome = relay::relay(&mut stream, &mut server, self.proxy.budget()) => {
+            outcome = relay::relay(&mut stream, &mut server, self.proxy.budget(), call.relays()) => {
                 if let Some(found) = stream.found {
                     // Both ends were aborted with the relay.
                     call.reset(&Failure::refused(Reason::BadRequest, found.describe()), || {});
                 } else {
-                    call.relayed(outcome);
+                    call.relayed(&outcome);
                 }
             }
             failure = self.revoked(admitted.as_of) => {

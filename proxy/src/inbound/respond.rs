@@ -17,7 +17,7 @@ use crate::inbound::connection::Connection;
 use crate::inbound::reauthorize::{Allowed, Revocable};
 use crate::mesh::protocol::{Asked, PeerResponse};
 use crate::net::chunk::ChunkIo;
-use crate::net::relay;
+use crate::net::relay::{Copied, relay};
 use crate::telemetry::call::Call;
 use crate::telemetry::call::counted::Counted;
 
@@ -116,20 +116,23 @@ impl Connection {
                 return counted.done(BodyEnd::Failed, 0, None);
             };
             let cut = client.cut();
-            let bytes = tokio::select! {
-                (copied, _) = relay::relay(&mut client, &mut server, self.proxy.budget()) => copied.received,
+            let mut copied = Copied::default();
+            let end = tokio::select! {
+                _ = relay(&mut client, &mut server, self.proxy.budget(), &mut copied) => {
+                    BodyEnd::Complete
+                }
                 () = self.revoked_request(&allowed) => {
                     client.abort();
                     server.abort();
-                    0
+                    BodyEnd::Complete
                 }
                 () = cut => {
                     client.abort();
                     server.abort();
-                    return counted.done(BodyEnd::Failed, 0, None);
+                    BodyEnd::Failed
                 }
             };
-            counted.done(BodyEnd::Complete, bytes, None);
+            counted.done(end, copied.received, None);
         });
         Response::from_parts(parts, body::empty())
     }

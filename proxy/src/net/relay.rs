@@ -25,20 +25,21 @@ pub(crate) struct Copied {
 const LOOK_AFTER: Duration = Duration::from_millis(500);
 
 /// Relays until both directions have ended or one side fails. Then the other one is
-/// broken off as well: what came until then is not all of it. What was copied until
-/// then is told in either case.
+/// broken off as well: what came until then is not all of it. What is copied counts as
+/// `copied` at once, so that whoever drops this knows it too.
 pub(crate) async fn relay<A: ChunkIo, B: ChunkIo>(
     caller: &mut A,
     callee: &mut B,
     budget: &Arc<Budget>,
-) -> (Copied, io::Result<()>) {
+    copied: &mut Copied,
+) -> io::Result<()> {
     let (mut there, mut back) = (Direction::default(), Direction::default());
     let mut holder = None;
     let mut look: Option<Pin<Box<Sleep>>> = None;
     let outcome = poll_fn(|cx| {
         let polled = (
-            there.poll(cx, budget, caller, callee)?,
-            back.poll(cx, budget, callee, caller)?,
+            there.poll(cx, budget, caller, callee, &mut copied.sent)?,
+            back.poll(cx, budget, callee, caller, &mut copied.received)?,
         );
         if polled.0.is_ready() && polled.1.is_ready() {
             return Poll::Ready(Ok(()));
@@ -61,13 +62,7 @@ pub(crate) async fn relay<A: ChunkIo, B: ChunkIo>(
         caller.abort();
         callee.abort();
     }
-    (
-        Copied {
-            sent: there.copied,
-            received: back.copied,
-        },
-        outcome,
-    )
+    outcome
 }
 
 /// One direction of a relay. Nothing more is read before the receiver took what
@@ -76,7 +71,6 @@ pub(crate) async fn relay<A: ChunkIo, B: ChunkIo>(
 struct Direction {
     room: ReadSize,
     piece: Bytes,
-    copied: u64,
     ended: bool,
     closed: bool,
 }
@@ -93,6 +87,7 @@ impl Direction {
         budget: &Budget,
         from: &mut R,
         to: &mut W,
+        copied: &mut u64,
     ) -> io::Result<Poll<()>> {
         while !self.closed {
             if to.poll_send(cx, &mut self.piece)?.is_pending() {
@@ -114,7 +109,7 @@ impl Direction {
                 return Ok(Poll::Pending);
             };
             self.ended = piece.is_empty();
-            self.copied += piece.len() as u64;
+            *copied += piece.len() as u64;
             self.piece = piece;
         }
         Ok(Poll::Ready(()))
@@ -131,8 +126,12 @@ mod tests {
     async fn bytes_pass_both_ways_through_narrow_pipes_and_are_counted() {
         let (mut client, mut near) = duplex(1000);
         let (mut far, mut server) = duplex(7);
-        let relayed =
-            tokio::spawn(async move { relay(&mut near, &mut far, &Budget::new(1 << 26)).await });
+        let relayed = tokio::spawn(async move {
+            let mut copied = Copied::default();
+            let budget = Budget::new(1 << 26);
+            let outcome = relay(&mut near, &mut far, &budget, &mut copied).await;
+            (copied, outcome)
+        });
         let sent: Vec<u8> = (0..100_000_u32).map(|at| at as u8).collect();
         let expected = sent.clone();
         let serving = tokio::spawn(async move {

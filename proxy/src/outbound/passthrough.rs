@@ -60,7 +60,11 @@ async fn refuse(proxy: &Proxy, stream: TcpStream, addr: SocketAddr, place: Arc<P
             Call::begin(&telemetry, kind, called)
         }
     };
-    let unknown = || {
+    let configured = proxy.config.inspect(Snapshot::is_complete);
+    let unknown = move || {
+        if !configured {
+            return Failure::no_configuration();
+        }
         let detail = "the mesh does not know this address yet";
         Failure::not_sent(Reason::UnknownDestination, detail)
     };
@@ -104,10 +108,12 @@ pub(crate) async fn pass_through(
     forbidden: impl Future<Output = ()>,
 ) {
     let called = Parties::External { port: addr.port() };
-    let call = Call::begin(&proxy.telemetry, Kind::Bytes, called);
+    let mut call = Call::begin(&proxy.telemetry, Kind::Bytes, called);
     match connect::connect(addr, CONNECT_TIMEOUT_EXTERNAL).await {
         Ok(mut server) => tokio::select! {
-            outcome = relay::relay(&mut stream, &mut server, proxy.budget()) => call.relayed(outcome),
+            outcome = relay::relay(&mut stream, &mut server, proxy.budget(), call.relays()) => {
+                call.relayed(&outcome);
+            }
             () = forbidden => {
                 let detail = "plaintext is not sent to unknown addresses any more";
                 let failure = Failure::refused(Reason::UnknownDestination, detail);

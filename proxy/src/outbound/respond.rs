@@ -16,7 +16,7 @@ use crate::http::upgrade::Side;
 use crate::http::watched::{BodyEnd, Watched};
 use crate::net::budget::Budget;
 use crate::net::chunk::ChunkIo;
-use crate::net::relay;
+use crate::net::relay::{Copied, relay};
 use crate::telemetry::call::Call;
 use crate::telemetry::call::counted::Counted;
 
@@ -103,17 +103,16 @@ fn switch(
             return counted.done(BodyEnd::Failed, 0, None);
         };
         let cut = client.cut();
-        let (end, bytes) = tokio::select! {
-            (copied, _) = relay::relay(&mut client, &mut server, &budget) => {
-                (BodyEnd::Complete, copied.received)
-            }
+        let mut copied = Copied::default();
+        let end = tokio::select! {
+            _ = relay(&mut client, &mut server, &budget, &mut copied) => BodyEnd::Complete,
             () = cut => {
                 client.abort();
                 server.abort();
-                (BodyEnd::Failed, 0)
+                BodyEnd::Failed
             }
         };
-        counted.done(end, bytes, None);
+        counted.done(end, copied.received, None);
     });
     Response::from_parts(parts, body::empty())
 }

@@ -94,8 +94,8 @@ pub(super) async fn open(
 impl Tunnel {
     /// Copies until both directions have ended, and counts it.
     pub(super) async fn relay<S: ChunkIo>(mut self, client: &mut S, budget: &Arc<Budget>) {
-        let outcome = relay::relay(client, &mut self.io, budget).await;
-        self.call.relayed(outcome);
+        let outcome = relay::relay(client, &mut self.io, budget, self.call.relays()).await;
+        self.call.relayed(&outcome);
     }
 }
 

@@ -1,7 +1,8 @@
 //! Counts how calls end. One `Call` per request or opaque connection, filled
 //! in while it is served, and consumed exactly once. A request that is dropped
 //! instead had a caller who left before there was an answer: it counts as cancelled,
-//! so that successes, failures and cancelled ones are all requests there were.
+//! so that successes, failures and cancelled ones are all requests there were. Opaque
+//! bytes that are dropped while they are relayed were cut off, and count as lost.
 
 pub(crate) mod counted;
 
@@ -56,8 +57,9 @@ pub(crate) struct Call {
     parties: Parties,
     started: Instant,
     logged: Option<Logged>,
-    /// A request that nothing has counted yet.
+    /// A request, or bytes that are relayed, that nothing has counted yet.
     awaited: bool,
+    copied: Copied,
 }
 
 /// What the access log says where the caller left before the answer, as other proxies
@@ -95,6 +97,7 @@ impl Call {
             started: Instant::now(),
             logged: None,
             awaited: kind == Kind::Request,
+            copied: Copied::default(),
         }
     }
 
@@ -184,9 +187,15 @@ impl Call {
         reason_in(map).map(Reason::as_str)
     }
 
-    /// The caller got an answer of this status, because no request could be made out.
+    /// The caller got an answer of this status, because no request could be made out, or
+    /// because there was no room for one.
     pub(crate) fn turned_away(self, status: StatusCode) {
-        self.count(status, None, Some(Reason::BadRequest.as_str()), None, 0);
+        let reason = if status == Reason::Overload.status() {
+            Reason::Overload
+        } else {
+            Reason::BadRequest
+        };
+        self.count(status, None, Some(reason.as_str()), None, 0);
     }
 
     /// Refuses it by an answer of this proxy: to a request of this method, whose caller
@@ -204,7 +213,7 @@ impl Call {
         let reason = failure.reason();
         match self.kind {
             Kind::Request => self.count(reason.status(), None, Some(reason.as_str()), None, 0),
-            Kind::Bytes => self.count_tcp(reason.as_str(), Copied::default()),
+            Kind::Bytes => self.count_tcp(reason.as_str()),
         }
         failure.response_to(method, grpc)
     }
@@ -212,7 +221,7 @@ impl Call {
     /// Refuses it, or ends it, without an answer: `abort` is how.
     pub(crate) fn reset(self, failure: &Failure, abort: impl FnOnce()) {
         abort();
-        self.count_tcp(failure.reason().as_str(), Copied::default());
+        self.count_tcp(failure.reason().as_str());
     }
 
     /// The caller got an answer with this head, and its body has ended.
@@ -342,26 +351,39 @@ impl Call {
         })
     }
 
+    /// Bytes are relayed from now on: where they are counted.
+    pub(crate) fn relays(&mut self) -> &mut Copied {
+        self.awaited = true;
+        &mut self.copied
+    }
+
     /// An opaque connection that was served, and has ended.
-    pub(crate) fn relayed(self, (copied, outcome): (Copied, std::io::Result<()>)) {
-        let metrics = &self.telemetry.metrics;
+    pub(crate) fn relayed(self, outcome: &std::io::Result<()>) {
+        let reason = if outcome.is_ok() {
+            ""
+        } else {
+            Reason::ConnectionLost.as_str()
+        };
+        self.count_tcp(reason);
+    }
+
+    fn count_tcp(mut self, reason: &'static str) {
+        let relayed = std::mem::take(&mut self.awaited);
+        self.bytes_ended(reason, relayed);
+    }
+
+    fn bytes_ended(&self, reason: &'static str, relayed: bool) {
+        let (metrics, copied) = (&self.telemetry.metrics, self.copied);
         for (flow, bytes) in [("sent", copied.sent), ("received", copied.received)] {
             let labels = ByteLabels {
                 direction: self.parties.direction(),
                 flow,
                 security: self.parties.security(),
             };
-            metrics.bytes.at(&labels).inc_by(bytes);
+            if relayed {
+                metrics.bytes.at(&labels).inc_by(bytes);
+            }
         }
-        let reason = if outcome.is_ok() {
-            ""
-        } else {
-            Reason::ConnectionLost.as_str()
-        };
-        self.count_tcp(reason, copied);
-    }
-
-    fn count_tcp(self, reason: &'static str, copied: Copied) {
         let port = self.port_label(reason.is_empty());
         self.report(
             port,
@@ -381,14 +403,16 @@ impl Call {
             security: self.parties.security(),
             reason,
         };
-        self.telemetry.metrics.tcp.at(&labels).inc();
+        metrics.tcp.at(&labels).inc();
     }
 }
 
 impl Drop for Call {
     fn drop(&mut self) {
-        if self.awaited {
-            self.cancelled();
+        match self.kind {
+            _ if !self.awaited => {}
+            Kind::Request => self.cancelled(),
+            Kind::Bytes => self.bytes_ended(Reason::ConnectionLost.as_str(), true),
         }
     }
 }

@@ -30,8 +30,9 @@ use crate::http::body::Body;
 use crate::http::server::http1::activity::Use;
 use crate::http::server::http1::guarded::{Guarded, guard};
 use crate::http::server::http1::write_observer::WriteObserver;
-use crate::http::server::refused_head;
+use crate::http::server::{no_turn, refused_head};
 use crate::net::abort::MayAbort;
+use crate::net::admission::Line;
 use crate::net::budget::Budget;
 use crate::net::linger::LINGER_FOR_UPLOADS;
 use crate::net::prefixed::Prefixed;
@@ -55,13 +56,15 @@ pub(crate) struct Limits {
     /// After this long without a request it is closed.
     pub(crate) patience: Option<Duration>,
     pub(crate) budget: Arc<Budget>,
+    /// Whom requests wait behind where there is no room for them.
+    pub(crate) line: Line,
     /// Learns what the connection is doing, and sees to slow heads.
     pub(crate) place: Arc<Place>,
 }
 
 /// Serves until the connection ends, or until `close` asks to end it after the
-/// request in flight. `refused` is told
-/// the status of the answer to a head that cannot be read.
+/// request in flight. `refused` is told the status of the answer to a head that cannot
+/// be read, or that no room was found for.
 ///
 /// # Errors
 /// Whatever ended the connection early.
@@ -69,7 +72,7 @@ pub(crate) async fn serve<I, H, F>(
     io: I,
     limits: Limits,
     close: impl Future<Output = ()>,
-    refused: impl Fn(StatusCode),
+    refused: impl Fn(StatusCode) + Clone + Send + 'static,
     handler: H,
 ) -> hyper::Result<()>
 where
@@ -81,14 +84,25 @@ where
         mut builder,
         patience,
         budget,
+        line,
         place,
     } = limits;
-    let used = Arc::new(Use::new(budget, place));
+    let used = Arc::new(Use::new(budget, place, line));
     let waiting = Arc::clone(&used);
     watch_heads(&mut builder, move || waiting.waits());
     let noted = Arc::clone(&used);
+    let counted = refused.clone();
     let mut service = service_fn(move |mut request: Request<Incoming>| {
-        let (busy, upgrade) = noted.begin(&request);
+        let held_back = noted.turn().map(|turn| {
+            let (method, refused) = (request.method().clone(), counted.clone());
+            Box::pin(async move {
+                (!turn.comes().await).then(|| {
+                    refused(StatusCode::SERVICE_UNAVAILABLE);
+                    no_turn(&method, false)
+                })
+            })
+        });
+        let (mut busy, upgrade) = noted.begin(&request);
         request.extensions_mut().insert(noted.abort.clone());
         if upgrade {
             request.extensions_mut().insert(Arc::clone(&noted.place));
@@ -101,8 +115,14 @@ where
                 // Gives the connection the time to become one that can.
                 tokio::task::yield_now().await;
             }
+            if let Some(turn) = held_back
+                && let Some(refusal) = turn.await
+            {
+                return Ok::<_, Infallible>(guard(refusal, old, busy));
+            }
+            busy.goes();
             let answer = answer.await;
-            Ok::<_, Infallible>(guard(answer, old, busy))
+            Ok(guard(answer, old, busy))
         }
     });
     let mut close = pin!(close);
@@ -114,6 +134,11 @@ where
             // As hyper does between two requests: whoever sends the next one learns
             // that it was not taken.
             let _ = timeout(GOODBYE, io.shutdown()).await;
+            return Ok(());
+        }
+        if !used.admits().await {
+            refused(StatusCode::SERVICE_UNAVAILABLE);
+            say_refusal(&mut io, &used, StatusCode::SERVICE_UNAVAILABLE).await;
             return Ok(());
         }
         used.hears(0);
@@ -168,7 +193,8 @@ async fn is_spoken_to<I: AsyncRead + Unpin>(
     }
 }
 
-/// Answers a head that could not be read, in place of hyper, and ends the connection.
+/// Answers a head that could not or may not be read, in place of hyper, and ends the
+/// connection.
 async fn say_refusal<I: AsyncRead + AsyncWrite + Unpin>(
     io: &mut Prefixed<I>,
     used: &Use,
