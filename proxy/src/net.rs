@@ -15,4 +15,5 @@ pub(crate) mod prefixed;
 pub(crate) mod relay;
 pub(crate) mod sniff;
 pub(crate) mod tuning;
+pub(crate) mod turn;
 pub(crate) mod unread;

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::Either;
-use http::{Method, Request, Response, StatusCode, Version, header};
+use http::{Request, Response, StatusCode, Version, header};
 use hyper::server::conn::http1::Builder;
 use policy::reason::Reason;
 use runtime::occupancy::Place;
@@ -23,21 +23,16 @@ use crate::http::incoming::IncomingBody;
 use crate::http::limits::{
     BUFFER, HEADER_BYTES, HEADER_COUNT, MESH_HEADER_BYTES, MESH_HEADER_COUNT,
 };
-use crate::http::refusal::{answer_to, refusal};
+use crate::http::refusal::{answer_to, no_turn, refusal};
 use crate::net::abort::MayAbort;
-use crate::net::admission::{Line, NoTurn, WAIT};
 use crate::net::budget::Budget;
 use crate::net::coalesce::FlushHandle;
 use crate::net::linger::Lingering;
+use crate::net::turn::{Line, NoTurn};
 
 /// Longest rest between two requests on a connection from outside the pod. The
 /// pod's own application may keep its connections for as long as it likes.
 pub(crate) const IDLE_WITHIN: Duration = Duration::from_secs(3600);
-
-/// What a request is told that could not begin within [`WAIT`].
-const NO_ROOM: &str = "no memory for another request of this caller within 30 s; \
-                       give the proxy a larger limit, or send fewer at once";
-const _: () = assert!(WAIT.as_secs() == 30, "is said above");
 
 /// Request target, in bytes; longer ones get 414.
 const TARGET_LIMIT: usize = 8 * 1024;
@@ -204,11 +199,6 @@ fn too_many(request: &Request<IncomingBody>, most: usize) -> Option<Response<Bod
 fn late(request: &Request<IncomingBody>) -> Option<Response<Body>> {
     request.extensions().get::<NoTurn>()?;
     Some(no_turn(request.method(), is_grpc(request.headers())))
-}
-
-/// The same to a request of this method.
-fn no_turn(method: &Method, grpc: bool) -> Response<Body> {
-    answer_to(method, refusal(Reason::Overload, NO_ROOM, grpc))
 }
 
 /// The answer to a request whose target no server would read. Heads that are too long as

@@ -1,57 +1,15 @@
-//! Which requests wait for memory before they begin.
-//!
-//! A request in flight holds some 40 KiB until its answer was taken, and to cut it off is
-//! the last resort ([`crate::process::relief`]). One that has not begun holds next to
-//! nothing: most of it is in the kernel still. So from a part of the memory on a caller
-//! that has its share of requests in flight waits with the next one until memory falls.
-//!
-//! Who has less than its share never waits. So a quiet caller beside a crowd is served at
-//! once, and whatever it is that fills the memory, some requests of everybody go on:
-//! nobody waits for what can only end after it. Calls of the own application wait from a
-//! higher part on, because a request from outside may end only after them.
-//!
-//! What a request takes comes after it began, and a thousand of them may begin within a
-//! millisecond. So each counts in full from its beginning until its answer comes, or
-//! until what it takes has been measured.
+//! Requests that wait for memory, in order, and what those take that began a moment ago.
+//! Who waits, and for what, stands in [`crate::net::turn`].
 
 use std::collections::BTreeMap;
-use std::future::Future;
-use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
-use std::task::{Context, Poll, Waker};
-use std::time::Duration;
+use std::task::Waker;
 
 use parking_lot::Mutex;
-use runtime::occupancy::Place;
-use tokio::time::timeout;
-
-use crate::net::budget::{Budget, WORTH};
 
 /// What a request takes that begins, in bytes: buffers of HTTP/1.1 towards the
 /// application and towards the caller, and what waits for its answer.
-const REQUEST: usize = 32 * 1024;
-/// Nobody waits longer than this. Clients that have a time limit have given up by then.
-pub(crate) const WAIT: Duration = Duration::from_secs(30);
-
-/// Who waits behind whom, and from which part of the memory on, in percent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Line {
-    /// Callers from outside the pod.
-    Callers,
-    /// Calls of the pod's own application.
-    Own,
-}
-
-impl Line {
-    const fn from(self) -> usize {
-        match self {
-            Self::Callers => 55,
-            Self::Own => 60,
-        }
-    }
-}
-
+pub(super) const REQUEST: usize = 32 * 1024;
 /// When a request began, counted in [`Budget::settle`]s.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Generation(usize);
@@ -59,7 +17,7 @@ pub(super) struct Generation(usize);
 /// Requests that wait, and those that began a moment ago.
 #[derive(Default)]
 pub(super) struct Admission {
-    lines: [Queue; 2],
+    pub(super) lines: [Queue; 2],
     generation: AtomicUsize,
     /// Bytes that those of this generation and of the one before will take, by turns.
     begun: [AtomicUsize; 2],
@@ -67,11 +25,11 @@ pub(super) struct Admission {
 
 /// Who waits, in the order in which they came.
 #[derive(Default)]
-struct Queue {
+pub(super) struct Queue {
     wakers: Mutex<BTreeMap<u64, Waker>>,
     /// As many as are in there.
     length: AtomicUsize,
-    numbers: AtomicU64,
+    pub(super) numbers: AtomicU64,
 }
 
 impl Admission {
@@ -93,8 +51,16 @@ impl Admission {
     }
 
     /// Bytes that are going to be taken and were not measured yet.
-    fn expected(&self) -> usize {
+    pub(super) fn expected(&self) -> usize {
         self.begun.iter().map(|bytes| bytes.load(Relaxed)).sum()
+    }
+
+    /// What began before the last call of this has been measured.
+    pub(super) fn settle(&self) {
+        let next = self.generation.load(Relaxed).wrapping_add(1);
+        self.begun[next % 2].store(0, Relaxed);
+        self.generation.store(next, Relaxed);
+        self.lines.iter().for_each(Queue::wake_all);
     }
 
     /// There may be room for whoever waits longest.
@@ -104,11 +70,11 @@ impl Admission {
 }
 
 impl Queue {
-    fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.length.load(Relaxed) == 0
     }
 
-    fn wake_first(&self) {
+    pub(super) fn wake_first(&self) {
         if !self.is_empty()
             && let Some((_, first)) = self.wakers.lock().first_key_value()
         {
@@ -116,18 +82,18 @@ impl Queue {
         }
     }
 
-    fn wake_all(&self) {
+    pub(super) fn wake_all(&self) {
         if !self.is_empty() {
             self.wakers.lock().values().for_each(Waker::wake_by_ref);
         }
     }
 
-    fn is_first(&self, number: u64) -> bool {
+    pub(super) fn is_first(&self, number: u64) -> bool {
         let wakers = self.wakers.lock();
         wakers.first_key_value().is_none_or(|(at, _)| *at >= number)
     }
 
-    fn wait(&self, number: u64, waker: &Waker) {
+    pub(super) fn wait(&self, number: u64, waker: &Waker) {
         let mut wakers = self.wakers.lock();
         match wakers.get_mut(&number) {
             Some(known) => known.clone_from(waker),
@@ -138,94 +104,10 @@ impl Queue {
         }
     }
 
-    fn leave(&self, number: u64) {
+    pub(super) fn leave(&self, number: u64) {
         if self.wakers.lock().remove(&number).is_some() {
             self.length.fetch_sub(1, Relaxed);
         }
         self.wake_first();
     }
 }
-
-impl Budget {
-    /// Lets a request of whoever has this place begin, or gives it a turn.
-    ///
-    /// # Errors
-    /// When it has to wait.
-    pub(crate) fn admit(self: &Arc<Self>, place: &Arc<Place>, line: Line) -> Result<(), Turn> {
-        let queue = &self.admission.lines[line as usize];
-        if self.has_room(line) && queue.is_empty() || !self.has_its_share(place) {
-            return Ok(());
-        }
-        place.waits_for_memory();
-        Err(Turn {
-            number: queue.numbers.fetch_add(1, Relaxed),
-            budget: Arc::clone(self),
-            place: Arc::clone(place),
-            line,
-        })
-    }
-
-    fn has_room(&self, line: Line) -> bool {
-        self.used().saturating_add(self.admission.expected()) <= self.heap() / 100 * line.from()
-    }
-
-    fn has_its_share(&self, place: &Place) -> bool {
-        place.requests_of_holder() >= (self.heap() / WORTH / REQUEST).max(1)
-    }
-
-    /// What requests take that began before the last call of this has been measured, and
-    /// whoever waits looks again. To be called every now and then.
-    pub(crate) fn settle(&self) {
-        let admission = &self.admission;
-        let next = admission.generation.load(Relaxed).wrapping_add(1);
-        admission.begun[next % 2].store(0, Relaxed);
-        admission.generation.store(next, Relaxed);
-        admission.lines.iter().for_each(Queue::wake_all);
-    }
-}
-
-/// Ready when a request may begin. Dropped, it gives its turn to the next.
-pub(crate) struct Turn {
-    budget: Arc<Budget>,
-    place: Arc<Place>,
-    line: Line,
-    number: u64,
-}
-
-impl Turn {
-    /// True when its turn came within [`WAIT`].
-    pub(crate) async fn comes(self) -> bool {
-        timeout(WAIT, self).await.is_ok()
-    }
-
-    fn queue(&self) -> &Queue {
-        &self.budget.admission.lines[self.line as usize]
-    }
-}
-
-impl Future for Turn {
-    type Output = ();
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        let queue = self.queue();
-        let next = self.budget.has_room(self.line) && queue.is_first(self.number);
-        if next || !self.budget.has_its_share(&self.place) {
-            return Poll::Ready(());
-        }
-        queue.wait(self.number, cx.waker());
-        Poll::Pending
-    }
-}
-
-impl Drop for Turn {
-    fn drop(&mut self) {
-        self.queue().leave(self.number);
-    }
-}
-
-/// In the extensions of a request whose turn did not come: it is to be refused.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct NoTurn;
-
-#[cfg(test)]
-mod tests;

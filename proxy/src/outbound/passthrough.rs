@@ -60,7 +60,7 @@ async fn refuse(proxy: &Proxy, stream: TcpStream, addr: SocketAddr, place: Arc<P
             Call::begin(&telemetry, kind, called)
         }
     };
-    let configured = proxy.config.inspect(Snapshot::is_complete);
+    let configured = proxy.config.is_configured();
     let unknown = move || {
         if !configured {
             return Failure::no_configuration();

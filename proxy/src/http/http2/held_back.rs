@@ -1,5 +1,5 @@
 //! Requests of one connection that wait until there is memory for them; see
-//! [`crate::net::admission`].
+//! [`crate::net::turn`].
 //!
 //! Their heads have been read, since whoever does not read a connection of HTTP/2 does not
 //! hear either that what was sent on it may go on. So each holds its head, and nothing
@@ -19,8 +19,8 @@ use runtime::occupancy::{Held, Place};
 use tokio::time::Instant;
 
 use crate::http::limits::size;
-use crate::net::admission::{Line, NoTurn, Turn, WAIT};
 use crate::net::budget::Budget;
+use crate::net::turn::{Line, NoTurn, Turn, WAIT};
 
 /// What one of them costs beside its head, in bytes.
 const STREAM: usize = 2 * 1024;

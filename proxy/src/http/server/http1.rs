@@ -16,7 +16,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::task::Poll;
 use std::time::Duration;
 
-use http::{Request, Response, StatusCode, Version};
+use http::{Method, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 use hyper::server::conn::http1::{Builder, Connection, Parts};
 use hyper::service::{HttpService, service_fn};
@@ -27,16 +27,17 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::http::body::Body;
+use crate::http::refusal::no_turn;
 use crate::http::server::http1::activity::Use;
 use crate::http::server::http1::guarded::{Guarded, guard};
 use crate::http::server::http1::write_observer::WriteObserver;
-use crate::http::server::{no_turn, refused_head};
+use crate::http::server::refused_head;
 use crate::net::abort::MayAbort;
-use crate::net::admission::Line;
 use crate::net::budget::Budget;
 use crate::net::linger::LINGER_FOR_UPLOADS;
 use crate::net::prefixed::Prefixed;
 use crate::net::tuning::HEAD_WITHIN;
+use crate::net::turn::{Line, Turn};
 
 /// A connection without a request for this long, and for up to twice as long, is
 /// taken apart. Putting it together again costs about a microsecond, so busy
@@ -93,15 +94,8 @@ where
     let noted = Arc::clone(&used);
     let counted = refused.clone();
     let mut service = service_fn(move |mut request: Request<Incoming>| {
-        let held_back = noted.turn().map(|turn| {
-            let (method, refused) = (request.method().clone(), counted.clone());
-            Box::pin(async move {
-                (!turn.comes().await).then(|| {
-                    refused(StatusCode::SERVICE_UNAVAILABLE);
-                    no_turn(&method, false)
-                })
-            })
-        });
+        let wait = |turn| wait(turn, request.method().clone(), counted.clone());
+        let held_back = noted.turn().map(|turn| Box::pin(wait(turn)));
         let (mut busy, upgrade) = noted.begin(&request);
         request.extensions_mut().insert(noted.abort.clone());
         if upgrade {
@@ -171,6 +165,15 @@ where
         say_refusal(&mut io, &used, status).await;
         return Ok(());
     }
+}
+
+/// Waits for its turn; the answer to a request of this method where that does not come.
+async fn wait(turn: Turn, method: Method, refused: impl Fn(StatusCode)) -> Option<Response<Body>> {
+    if turn.comes().await {
+        return None;
+    }
+    refused(StatusCode::SERVICE_UNAVAILABLE);
+    Some(no_turn(&method, false))
 }
 
 /// Whether a request comes before the connection has to end.

@@ -10,7 +10,7 @@ use http::StatusCode;
 use policy::reason::Reason;
 
 use crate::http::headers;
-use crate::http::server::NO_ROOM;
+use crate::http::refusal::NO_ROOM;
 use crate::net::sniff::is_token;
 
 /// What hyper says instead of a handler.

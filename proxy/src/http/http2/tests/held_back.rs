@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use runtime::occupancy::{Bounds, InFlight, Occupancy, Reached};
 
 use super::*;
-use crate::net::admission::{NoTurn, WAIT};
+use crate::net::turn::{NoTurn, WAIT};
 
 const LIMIT: usize = 64 << 20;
 const MUCH: usize = 40 << 20;

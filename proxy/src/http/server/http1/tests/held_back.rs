@@ -5,7 +5,7 @@ use std::cell::Cell;
 use runtime::occupancy::{InFlight, Reached};
 
 use super::*;
-use crate::net::admission::WAIT;
+use crate::net::turn::WAIT;
 
 const LIMIT: usize = 64 << 20;
 const MUCH: usize = 40 << 20;

@@ -3,6 +3,7 @@
 use std::cell::Cell;
 use std::net::IpAddr;
 
+use parking_lot::Mutex;
 use runtime::occupancy::{Bounds, InFlight, Occupancy, Reached};
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
