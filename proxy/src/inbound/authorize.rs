@@ -149,6 +149,10 @@ impl Connection {
         let Verdict::Refuse { reason, by } = *verdict else {
             return Ok(());
         };
+        // Nobody has said that it is not allowed.
+        if !snapshot.is_complete() {
+            return Err(Failure::no_configuration());
+        }
         let detail = if self.needs_identity(snapshot) {
             "plaintext is not accepted here"
         } else {

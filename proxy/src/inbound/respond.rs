@@ -17,7 +17,7 @@ use crate::inbound::connection::Connection;
 use crate::inbound::reauthorize::{Allowed, Revocable};
 use crate::mesh::protocol::{Asked, PeerResponse};
 use crate::net::chunk::ChunkIo;
-use crate::net::relay::{self, Flows};
+use crate::net::relay::{Flows, relay};
 use crate::telemetry::call::Call;
 use crate::telemetry::call::counted::Counted;
 
@@ -115,21 +115,24 @@ impl Connection {
             let (Some(mut client), Some(mut server)) = sides else {
                 return counted.done(BodyEnd::Failed, 0, None);
             };
-            let (cut, flows) = (client.cut(), Flows::default());
-            let bytes = tokio::select! {
-                _ = relay::relay(&mut client, &mut server, self.proxy.budget(), &flows) => flows.received(),
+            let cut = client.cut();
+            let flows = Flows::default();
+            let end = tokio::select! {
+                _ = relay(&mut client, &mut server, self.proxy.budget(), &flows) => {
+                    BodyEnd::Complete
+                }
                 () = self.revoked_request(&allowed) => {
                     client.abort();
                     server.abort();
-                    0
+                    BodyEnd::Complete
                 }
                 () = cut => {
                     client.abort();
                     server.abort();
-                    return counted.done(BodyEnd::Failed, 0, None);
+                    BodyEnd::Failed
                 }
             };
-            counted.done(BodyEnd::Complete, bytes, None);
+            counted.done(end, flows.received(), None);
         });
         Response::from_parts(parts, body::empty())
     }

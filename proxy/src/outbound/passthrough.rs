@@ -60,7 +60,11 @@ async fn refuse(proxy: &Proxy, stream: TcpStream, addr: SocketAddr, place: Arc<P
             Call::begin(&telemetry, kind, called)
         }
     };
-    let unknown = || {
+    let configured = proxy.config.is_configured();
+    let unknown = move || {
+        if !configured {
+            return Failure::no_configuration();
+        }
         let detail = "the mesh does not know this address yet";
         Failure::not_sent(Reason::UnknownDestination, detail)
     };

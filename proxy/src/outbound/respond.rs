@@ -16,7 +16,7 @@ use crate::http::upgrade::Side;
 use crate::http::watched::{BodyEnd, Watched};
 use crate::net::budget::Budget;
 use crate::net::chunk::ChunkIo;
-use crate::net::relay::{self, Flows};
+use crate::net::relay::{Flows, relay};
 use crate::telemetry::call::Call;
 use crate::telemetry::call::counted::Counted;
 
@@ -102,18 +102,17 @@ fn switch(
         let (Some(mut client), Some(mut server)) = sides else {
             return counted.done(BodyEnd::Failed, 0, None);
         };
-        let (cut, flows) = (client.cut(), Flows::default());
-        let (end, bytes) = tokio::select! {
-            _ = relay::relay(&mut client, &mut server, &budget, &flows) => {
-                (BodyEnd::Complete, flows.received())
-            }
+        let cut = client.cut();
+        let flows = Flows::default();
+        let end = tokio::select! {
+            _ = relay(&mut client, &mut server, &budget, &flows) => BodyEnd::Complete,
             () = cut => {
                 client.abort();
                 server.abort();
-                (BodyEnd::Failed, 0)
+                BodyEnd::Failed
             }
         };
-        counted.done(end, bytes, None);
+        counted.done(end, flows.received(), None);
     });
     Response::from_parts(parts, body::empty())
 }

@@ -15,7 +15,7 @@ use tokio::sync::watch;
 use crate::control::leaving::Leaving;
 use crate::net::connect;
 use crate::net::original_dst::original_dst;
-use crate::net::relay::{self, Flows};
+use crate::net::relay::{Flows, relay};
 use crate::ports::{INBOUND_PORT, MESH_PORT, OUTBOUND_PORT, OWN_PORTS};
 use crate::process::permits::{self, Permits};
 use crate::proxy::Proxy;
@@ -208,7 +208,8 @@ pub(crate) async fn serve_connection(
 /// The mesh is gone for good: be invisible.
 async fn relay_unmeshed(proxy: &Proxy, mut stream: TcpStream, original: SocketAddr) {
     if let Ok(mut server) = connect::connect(original, connect::CONNECT_TIMEOUT_EXTERNAL).await {
-        let _ = relay::relay(&mut stream, &mut server, proxy.budget(), &Flows::default()).await;
+        let flows = Flows::default();
+        let _ = relay(&mut stream, &mut server, proxy.budget(), &flows).await;
     }
 }
 

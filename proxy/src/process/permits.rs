@@ -59,6 +59,7 @@ pub fn of_listener(
         Reached::Full => full(&counting),
         Reached::Hoarder => counting.limit("hoarder"),
         Reached::SlowHead => counting.limit("slow-head"),
+        Reached::NoMemory => counting.limit("memory-wait"),
     });
     Permits {
         places,

@@ -12,7 +12,7 @@ use std::time::Duration;
 use runtime::cgroup::{ROOT, socket_memory};
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::net::budget::Budget;
+use crate::net::budget::{Budget, WORTH};
 use crate::process::heap;
 use crate::process::permits::Permits;
 
@@ -29,20 +29,26 @@ const DRAINS_FOR: Duration = Duration::from_millis(20);
 const LONGEST: Duration = Duration::from_millis(60);
 /// Where that did not suffice, everybody reads for so long before it is tried again.
 const SPARED: Duration = Duration::from_millis(5);
-/// Part of the memory that somebody must hold to lose anything, or that all must hold
-/// together: where configuration fills it, taking connections does not help.
-const WORTH: usize = 32;
+/// Part of the memory that all must hold together for somebody to lose anything who holds
+/// less than [`WORTH`]: where configuration fills it, taking connections does not help.
 const WORTH_TOGETHER: usize = 4;
 /// In percent of the memory: beyond it somebody loses something however little is known
 /// of what it holds, since the alternative is that the process is killed with all.
 const LAST: usize = 85;
 
-/// Makes room whenever there is none, for ever. `permits` are those of all listeners of
-/// the process; a connection counts in the metrics of the workload that loses it.
+/// Makes room whenever there is none, and lets those look again that wait for some, for
+/// ever. `permits` are those of all listeners of the process; a connection counts in the
+/// metrics of the workload that loses it.
 pub async fn relieve(budget: Arc<Budget>, permits: Vec<Permits>) {
+    let mut settled = Instant::now();
     loop {
-        if timeout(COUNT_EVERY, budget.filled()).await.is_err() {
+        let full = timeout(COUNT_EVERY, budget.filled()).await.is_ok();
+        if settled.elapsed() >= COUNT_EVERY {
+            settled = Instant::now();
             count(&budget);
+            budget.settle();
+        }
+        if !full {
             continue;
         }
         let began = Instant::now();

@@ -1,7 +1,8 @@
 //! Counts how calls end. One `Call` per request or opaque connection, filled
 //! in while it is served, and consumed exactly once. A request that is dropped
 //! instead had a caller who left before there was an answer: it counts as cancelled,
-//! so that successes, failures and cancelled ones are all requests there were.
+//! so that successes, failures and cancelled ones are all requests there were. Opaque
+//! bytes that are dropped while they are relayed were cut off, and count as lost.
 //!
 //! A call counts once, on the cell of its last attempt; each attempt counts on the cell of
 //! its own endpoint.
@@ -67,7 +68,7 @@ pub(crate) struct Call {
     port: u16,
     started: Instant,
     logged: Option<Logged>,
-    /// A request that nothing has counted yet.
+    /// A request, or bytes that are relayed, that nothing has counted yet.
     awaited: bool,
     /// The cell counts it as under way.
     begun: bool,
@@ -189,6 +190,7 @@ impl Call {
     /// An opaque connection is served from now on, since the other end has taken it. Its
     /// bytes are counted on the cell.
     pub(crate) fn open(&mut self) -> Arc<Cell> {
+        self.awaited = true;
         self.settle(true)
     }
 
@@ -269,9 +271,15 @@ impl Call {
         self.is_mutual().then(|| reason_in(map))?
     }
 
-    /// The caller got an answer of this status, because no request could be made out.
+    /// The caller got an answer of this status, because no request could be made out, or
+    /// because there was no room for one.
     pub(crate) fn turned_away(self, status: StatusCode) {
-        self.count(status, None, Some(Reason::BadRequest), None, 0);
+        let reason = if status == Reason::Overload.status() {
+            Reason::Overload
+        } else {
+            Reason::BadRequest
+        };
+        self.count(status, None, Some(reason), None, 0);
     }
 
     /// Refuses it by an answer of this proxy: to a request of this method, whose caller
@@ -399,6 +407,11 @@ impl Call {
     }
 
     fn count_tcp(mut self, reason: Option<Reason>) {
+        self.bytes_ended(reason);
+    }
+
+    fn bytes_ended(&mut self, reason: Option<Reason>) {
+        self.awaited = false;
         let outcome = Outcome {
             status: 0,
             success: reason.is_none(),
@@ -415,8 +428,10 @@ impl Call {
 
 impl Drop for Call {
     fn drop(&mut self) {
-        if self.awaited {
-            self.cancelled();
+        match self.kind {
+            _ if !self.awaited => {}
+            Kind::Request => self.cancelled(),
+            Kind::Bytes => self.bytes_ended(Some(Reason::ConnectionLost)),
         }
         self.leave();
     }

@@ -15,7 +15,7 @@ use weft_proxy::{Addresses, Budget, MESH_PORT, Process, Served};
 use wire::v1::{Enforcement, MtlsMode, Protocol};
 
 use crate::support::{
-    Authority, Pod, Seen, endpoint, endpoints, get, http_app, rule, service, vip,
+    Authority, Pod, Seen, endpoint, endpoints, get, http_app, rule, service, vip, workload,
 };
 
 const MIB: usize = 1024 * 1024;
@@ -39,6 +39,11 @@ impl Workload {
     async fn new(authority: &Authority, budget: &Arc<Budget>, account: &'static str) -> Self {
         let certs = authority.leaf(account, Duration::from_secs(3600), SystemTime::now());
         let pod = Pod::unserved(budget, authority.roots(), certs, account);
+        pod.set(vec![workload(
+            account,
+            Enforcement::Open,
+            MtlsMode::Permissive,
+        )]);
         let (port, seen) = http_app(&pod, account).await;
         let redirected = [(OUTBOUND, vip()), (INBOUND, SocketAddr::new(pod.ip, port))];
         for (listener, to) in redirected {

@@ -138,6 +138,22 @@ impl Pod {
         certs: CertHandle,
         account: &str,
     ) -> Self {
+        let pod = Self::without_configuration(budget, roots, certs, account).await;
+        pod.set(vec![workload(
+            account,
+            v1::Enforcement::Open,
+            v1::MtlsMode::Permissive,
+        )]);
+        pod
+    }
+
+    /// A pod whose proxy no controller has told anything.
+    pub(crate) async fn without_configuration(
+        budget: Arc<Budget>,
+        roots: Roots,
+        certs: CertHandle,
+        account: &str,
+    ) -> Self {
         let pod = Self::unserved(&budget, roots, certs, account);
         let listener = TcpListener::bind((pod.ip, MESH_PORT)).await.unwrap();
         let (proxy, late) = (Arc::clone(&pod.proxy), Arc::clone(&pod.late));
@@ -154,7 +170,7 @@ impl Pod {
         pod
     }
 
-    /// A pod whose mesh port nobody listens on.
+    /// The same, and nobody listens on its mesh port.
     pub(crate) fn unserved(
         budget: &Arc<Budget>,
         roots: Roots,
@@ -177,19 +193,13 @@ impl Pod {
         let mut registry = Registry::default();
         let telemetry = Telemetry::new(Metrics::register(&mut registry), false);
         let own = settings.workload.own;
-        let pod = Self {
+        Self {
             proxy: Arc::new(Proxy::new(own, telemetry, certs, roots, budget)),
             ip,
             registry: Arc::new(Mutex::new(registry)),
             batch: 0.into(),
             late: Arc::default(),
-        };
-        pod.set(vec![workload(
-            account,
-            v1::Enforcement::Open,
-            v1::MtlsMode::Permissive,
-        )]);
-        pod
+        }
     }
 
     /// Sends resources as the controller would; none may be refused.
