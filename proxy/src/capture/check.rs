@@ -105,28 +105,8 @@ pub(crate) fn check(
     settings: &Settings,
     service: Option<SocketAddr>,
 ) -> Result<Vec<Outcome>, CheckError> {
-    let families = [
-        (
-            "IPv4",
-            SocketAddr::from((Ipv4Addr::LOCALHOST, OUTBOUND_PORT)),
-            [
-                Ipv4Addr::new(192, 0, 2, 1).into(),
-                Ipv4Addr::new(198, 51, 100, 1).into(),
-                Ipv4Addr::new(203, 0, 113, 1).into(),
-            ],
-        ),
-        (
-            "IPv6",
-            SocketAddr::from((Ipv6Addr::LOCALHOST, OUTBOUND_PORT)),
-            [
-                Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1).into(),
-                Ipv6Addr::new(0x2001, 0xdb8, 0xffff, 0, 0, 0, 0, 1).into(),
-                Ipv6Addr::new(0x3fff, 0, 0, 0, 0, 0, 0, 1).into(),
-            ],
-        ),
-    ];
     let mut outcomes = Vec::new();
-    for (family, listener, candidates) in families {
+    for (family, listener, candidates) in families() {
         let port = (9..=u16::MAX).find(|port| !settings.skips_port(*port));
         let address = candidates
             .into_iter()
@@ -165,6 +145,31 @@ pub(crate) fn check(
         outcomes.push(Outcome::Redirected(service));
     }
     Ok(outcomes)
+}
+
+/// Each family with the proxy's listener, and with addresses that nobody has, any of which
+/// may be excepted.
+fn families() -> [(&'static str, SocketAddr, [IpAddr; 3]); 2] {
+    [
+        (
+            "IPv4",
+            SocketAddr::from((Ipv4Addr::LOCALHOST, OUTBOUND_PORT)),
+            [
+                Ipv4Addr::new(192, 0, 2, 1).into(),
+                Ipv4Addr::new(198, 51, 100, 1).into(),
+                Ipv4Addr::new(203, 0, 113, 1).into(),
+            ],
+        ),
+        (
+            "IPv6",
+            SocketAddr::from((Ipv6Addr::LOCALHOST, OUTBOUND_PORT)),
+            [
+                Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1).into(),
+                Ipv6Addr::new(0x2001, 0xdb8, 0xffff, 0, 0, 0, 0, 1).into(),
+                Ipv6Addr::new(0x3fff, 0, 0, 0, 0, 0, 0, 1).into(),
+            ],
+        ),
+    ]
 }
 
 fn documented(
