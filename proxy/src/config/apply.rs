@@ -36,10 +36,6 @@ fn is_rule(name: &str) -> bool {
     )
 }
 
-fn is_workload(name: &str) -> bool {
-    name == wire::names::WORKLOAD
-}
-
 /// The address that a destination resource is named after.
 fn address_in(name: &str) -> Option<SocketAddr> {
     match wire::names::parse(name)? {
@@ -295,9 +291,6 @@ impl Snapshot {
     fn forget_allowed(&mut self, name: &str) {
         if is_rule(name) {
             self.remove(name);
-        } else if is_workload(name) {
-            self.workload = None;
-            self.versions.remove(name);
         }
     }
 
@@ -319,9 +312,7 @@ impl Snapshot {
                 self.roots = bundle.roots;
             }
             v1::resource::Content::Workload(workload) => {
-                let workload = workload_of(&workload);
-                let workload = workload.inspect_err(|_| self.forget_allowed(&name))?;
-                self.workload = Some(Arc::new(workload));
+                self.workload = Some(Arc::new(workload_of(&workload)?));
             }
             v1::resource::Content::Rule(rule) | v1::resource::Content::ExtendedRule(rule) => {
                 let rule = access::Rule::try_from(&rule).map_err(|bad| bad.to_string());

@@ -58,7 +58,7 @@ impl Budget {
         if self.has_room(line) && queue.is_empty() || !self.has_its_share(place) {
             return Ok(());
         }
-        self.admission.held_back.fetch_add(1, Relaxed);
+        place.waits_for_memory();
         Err(Turn {
             number: queue.numbers.fetch_add(1, Relaxed),
             budget: Arc::clone(self),
@@ -79,11 +79,6 @@ impl Budget {
     /// whoever waits looks again. To be called every now and then.
     pub(crate) fn settle(&self) {
         self.admission.settle();
-    }
-
-    /// How many requests had to wait since this was last asked.
-    pub(crate) fn take_held_back(&self) -> u64 {
-        self.admission.held_back.swap(0, Relaxed)
     }
 }
 

@@ -3,9 +3,7 @@
 use std::net::SocketAddr;
 
 use policy::access::Caller;
-use policy::mode::{Enforcement, MtlsMode};
 use policy::name::SpiffeId;
-use policy::protocol::Protocol;
 use wire::v1;
 use wire::v1::destination::Target;
 use wire::v1::resource::Content;
@@ -184,35 +182,33 @@ fn a_refused_rule_leaves_what_a_fresh_start_would_have_and_takes_no_other_down()
 }
 
 #[test]
-fn a_refused_workload_leaves_the_tightest_modes() {
+fn a_refused_workload_leaves_the_former_modes() {
     let registry = Registry::default();
     let of = |workload| resource(wire::names::WORKLOAD, Some(Content::Workload(workload)));
-    let (held, refused) = after(&Snapshot::default(), &registry, vec![of(workload())]);
-    assert_eq!((refused, held.mtls()), (0, MtlsMode::Permissive));
-    assert_eq!(held.access.enforcement, Enforcement::Open);
-
     let wrong_identity = v1::Workload {
         identity: NO_IDENTITY.to_owned(),
         ..workload()
     };
     let mut wrong_port = workload();
     wrong_port.ports[0].last = 65_536;
-    for unusable in [
-        of(wrong_identity),
-        of(wrong_port),
-        resource(wire::names::WORKLOAD, None),
-    ] {
-        let (now, refused) = after(&held, &registry, vec![unusable.clone()]);
-        assert_eq!((refused, now.mtls()), (1, MtlsMode::Strict));
-        assert_eq!(now.access.enforcement, Enforcement::Enforce);
-        let protocol = now.workload.as_ref().map(|workload| workload.protocol(80));
-        assert_ne!(protocol, Some(Protocol::Opaque));
-        let (fresh, _) = after(&Snapshot::default(), &registry, vec![unusable]);
-        assert_eq!(now.access, fresh.access);
-        assert_eq!(now.held(), fresh.held());
-        // What comes next is used again.
-        let (again, refused) = after(&now, &registry, vec![of(workload())]);
-        assert_eq!((refused, again.mtls()), (0, MtlsMode::Permissive));
+    let mut tight = workload();
+    tight.set_mtls(v1::MtlsMode::Strict);
+    tight.set_enforcement(v1::Enforcement::Enforce);
+
+    for former in [workload(), tight] {
+        let (held, refused) = after(&Snapshot::default(), &registry, vec![of(former)]);
+        assert_eq!(refused, 0);
+        for unusable in [
+            of(wrong_identity.clone()),
+            of(wrong_port.clone()),
+            resource(wire::names::WORKLOAD, None),
+        ] {
+            let (now, refused) = after(&held, &registry, vec![unusable]);
+            assert_eq!((refused, now.mtls()), (1, held.mtls()));
+            assert_eq!(now.access, held.access);
+            let (of_now, of_held) = (&now.workload, &held.workload);
+            assert_eq!(of_now.is_some(), of_held.is_some());
+        }
     }
 }
 
