@@ -31,7 +31,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, timeout};
 
-pub use in_flight::InFlight;
+pub use in_flight::{InFlight, Look, Requests};
 pub use seat::Held;
 use seat::{BUSY, CLOSE, CUT, IDLE, Loss, SHED, SILENT, STAY, Seat, YOUNG, millis};
 
@@ -102,6 +102,8 @@ pub struct Occupancy {
 #[derive(Default)]
 struct Table {
     holders: HashMap<Holder, HashMap<u64, Arc<Seat>>>,
+    /// Of each of them.
+    requests: HashMap<Holder, Arc<Requests>>,
     taken: usize,
     next: u64,
     /// Nobody had anything to lose; milliseconds.
@@ -210,7 +212,10 @@ impl Occupancy {
         let id = table.next;
         table.next += 1;
         table.taken += 1;
-        let seat = Arc::new(Seat::default());
+        let seat = Arc::new(Seat {
+            entered: table.requests_of(holder),
+            ..Seat::default()
+        });
         seat.since.store(now, Relaxed);
         let seats = table.holders.entry(holder.clone()).or_default();
         seats.insert(id, Arc::clone(&seat));
@@ -299,11 +304,19 @@ impl Table {
         self.holders.get(holder).map_or(0, HashMap::len)
     }
 
+    fn requests_of(&mut self, holder: &Holder) -> Arc<Requests> {
+        if let Some(known) = self.requests.get(holder) {
+            return Arc::clone(known);
+        }
+        Arc::clone(self.requests.entry(holder.clone()).or_default())
+    }
+
     fn remove(&mut self, holder: &Holder, id: u64) -> Option<Arc<Seat>> {
         let seats = self.holders.get_mut(holder)?;
         let seat = seats.remove(&id);
         if seats.is_empty() {
             self.holders.remove(holder);
+            self.requests.remove(holder);
         }
         seat
     }
@@ -320,13 +333,17 @@ impl Place {
         })
     }
 
-    /// From here on the connection counts for who it proved to be.
+    /// From here on the connection counts for who it proved to be, once for all.
     pub fn prove(&self, identity: &str) {
         let Some(of) = &self.of else { return };
         let mut holder = of.holder.lock();
         let mut table = of.occupancy.table.lock();
+        if self.seat.proven.get().is_some() {
+            return;
+        }
         let proven = Holder::Identity(identity.into());
         if let Some(seat) = table.remove(&holder, of.id) {
+            seat.proves(table.requests_of(&proven));
             let seats = table.holders.entry(proven.clone()).or_default();
             seats.insert(of.id, seat);
         }

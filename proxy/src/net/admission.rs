@@ -1,35 +1,33 @@
-//! Requests that wait for memory, in order, and what those take that began a moment ago.
+//! Holders whose requests wait for memory, and what those take that began a moment ago.
 //! Who waits, and for what, stands in [`crate::net::turn`].
 
-use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
-use std::task::Waker;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use parking_lot::Mutex;
+use runtime::occupancy::Requests;
+
+use crate::net::turn::Line;
 
 /// What a request takes that begins, in bytes: buffers of HTTP/1.1 towards the
 /// application and towards the caller, and what waits for its answer.
 pub(super) const REQUEST: usize = 32 * 1024;
 /// When a request began, counted in [`Budget::settle`]s.
+///
+/// [`Budget::settle`]: crate::net::budget::Budget::settle
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Generation(usize);
 
-/// Requests that wait, and those that began a moment ago.
+/// Whose requests wait, and what those take that began a moment ago.
 #[derive(Default)]
 pub(super) struct Admission {
-    pub(super) lines: [Queue; 2],
+    /// Few: each of them has its share of requests in flight.
+    waiting: Mutex<Vec<(Arc<Requests>, Line)>>,
+    /// As many as are in there.
+    holders: AtomicUsize,
     generation: AtomicUsize,
     /// Bytes that those of this generation and of the one before will take, by turns.
     begun: [AtomicUsize; 2],
-}
-
-/// Who waits, in the order in which they came.
-#[derive(Default)]
-pub(super) struct Queue {
-    wakers: Mutex<BTreeMap<u64, Waker>>,
-    /// As many as are in there.
-    length: AtomicUsize,
-    pub(super) numbers: AtomicU64,
 }
 
 impl Admission {
@@ -40,14 +38,15 @@ impl Admission {
         Generation(now)
     }
 
-    /// Its answer comes, or never will.
-    pub(super) fn answered(&self, begun: Generation) {
+    /// Its answer comes, or never will. True when it takes less than was expected.
+    pub(super) fn answered(&self, begun: Generation) -> bool {
         let now = self.generation.load(Relaxed);
-        if now.wrapping_sub(begun.0) < 2 {
+        let unmeasured = now.wrapping_sub(begun.0) < 2;
+        if unmeasured {
             let less = |bytes: usize| Some(bytes.saturating_sub(REQUEST));
             let _ = self.begun[begun.0 % 2].fetch_update(Relaxed, Relaxed, less);
-            self.look_again();
         }
+        unmeasured
     }
 
     /// Bytes that are going to be taken and were not measured yet.
@@ -60,54 +59,55 @@ impl Admission {
         let next = self.generation.load(Relaxed).wrapping_add(1);
         self.begun[next % 2].store(0, Relaxed);
         self.generation.store(next, Relaxed);
-        self.lines.iter().for_each(Queue::wake_all);
     }
 
-    /// There may be room for whoever waits longest.
-    pub(super) fn look_again(&self) {
-        self.lines.iter().for_each(Queue::wake_first);
-    }
-}
-
-impl Queue {
     pub(super) fn is_empty(&self) -> bool {
-        self.length.load(Relaxed) == 0
+        self.holders.load(Relaxed) == 0
     }
 
-    pub(super) fn wake_first(&self) {
-        if !self.is_empty()
-            && let Some((_, first)) = self.wakers.lock().first_key_value()
-        {
-            first.wake_by_ref();
+    /// A request waits behind those of its holder; gives its number.
+    pub(super) fn enter(&self, requests: &Arc<Requests>, line: Line, share: usize) -> u64 {
+        let mut waiting = self.waiting.lock();
+        if requests.waiting() == 0 {
+            waiting.push((Arc::clone(requests), line));
+            self.holders.store(waiting.len(), Relaxed);
+        }
+        requests.enter(share)
+    }
+
+    /// It waits no more.
+    pub(super) fn leave(&self, requests: &Arc<Requests>, number: u64) {
+        let mut waiting = self.waiting.lock();
+        requests.leave(number);
+        if requests.waiting() == 0 {
+            waiting.retain(|(one, _)| !Arc::ptr_eq(one, requests));
+            self.holders.store(waiting.len(), Relaxed);
         }
     }
 
-    pub(super) fn wake_all(&self) {
+    /// Calls the first request of that holder which has fewest in flight, of those for
+    /// which there is room.
+    pub(super) fn call(&self, has_room: impl Fn(&Requests, Line) -> bool) {
+        if self.is_empty() {
+            return;
+        }
+        let waiting = self.waiting.lock();
+        let able = waiting.iter().filter(|(one, line)| has_room(one, *line));
+        if let Some((next, _)) = able.min_by_key(|(one, _)| one.in_flight()) {
+            next.call();
+        }
+    }
+
+    /// Whether this is so of a holder whose requests wait.
+    pub(super) fn any(&self, so: impl Fn(&Requests, Line) -> bool) -> bool {
+        !self.is_empty() && self.waiting.lock().iter().any(|(one, line)| so(one, *line))
+    }
+
+    /// Wakes whoever has less than its share in flight and waits all the same.
+    pub(super) fn look_again(&self) {
         if !self.is_empty() {
-            self.wakers.lock().values().for_each(Waker::wake_by_ref);
+            let waiting = self.waiting.lock();
+            waiting.iter().for_each(|(one, _)| one.wake_below_share());
         }
-    }
-
-    pub(super) fn is_first(&self, number: u64) -> bool {
-        let wakers = self.wakers.lock();
-        wakers.first_key_value().is_none_or(|(at, _)| *at >= number)
-    }
-
-    pub(super) fn wait(&self, number: u64, waker: &Waker) {
-        let mut wakers = self.wakers.lock();
-        match wakers.get_mut(&number) {
-            Some(known) => known.clone_from(waker),
-            None => {
-                wakers.insert(number, waker.clone());
-                self.length.fetch_add(1, Relaxed);
-            }
-        }
-    }
-
-    pub(super) fn leave(&self, number: u64) {
-        if self.wakers.lock().remove(&number).is_some() {
-            self.length.fetch_sub(1, Relaxed);
-        }
-        self.wake_first();
     }
 }

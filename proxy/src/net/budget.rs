@@ -267,7 +267,9 @@ impl Drop for Promise {
             self.budget.promised.fetch_sub(self.bytes, Relaxed);
         }
         if let Some(generation) = self.begun {
-            self.budget.admission.answered(generation);
+            if self.budget.admission.answered(generation) {
+                self.budget.look_again();
+            }
         }
     }
 }
@@ -292,7 +294,7 @@ impl Holder {
 impl Drop for Holder {
     fn drop(&mut self) {
         self.0.holders.fetch_sub(1, Relaxed);
-        self.0.admission.look_again();
+        self.0.look_again();
     }
 }
 

@@ -5,10 +5,15 @@
 //! nothing: most of it is in the kernel still. So from a part of the memory on a caller
 //! that has its share of requests in flight waits with the next one until memory falls.
 //!
-//! Who has less than its share never waits. So a quiet caller beside a crowd is served at
-//! once, and whatever it is that fills the memory, some requests of everybody go on:
-//! nobody waits for what can only end after it. Calls of the own application wait from a
-//! higher part on, because a request from outside may end only after them.
+//! Who has less than its share never waits, but behind requests of its own. So a quiet
+//! caller beside a crowd is served at once, and whatever it is that fills the memory, some
+//! requests of everybody go on: nobody waits for what can only end after it.
+//!
+//! The wait falls on who fills the memory: who holds much less than the holder of most
+//! waits from a higher part on, and comes first where there is room, since that goes to
+//! who has fewest in flight. Where all of that does not help it for [`PATIENCE`], who holds
+//! most loses connections. Calls of the own application wait from the higher part on as
+//! well, because a request from outside may end only after them.
 //!
 //! What a request takes comes after it began, and a thousand of them may begin within a
 //! millisecond. So each counts in full from its beginning until its answer comes, or
@@ -17,20 +22,22 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use runtime::occupancy::Place;
+use runtime::occupancy::{Look, Place, Requests};
 use tokio::time::timeout;
 
-use crate::net::admission::{Queue, REQUEST};
+use crate::net::admission::REQUEST;
 use crate::net::budget::{Budget, WORTH};
 
 /// Nobody waits longer than this. Clients that have a time limit have given up by then.
 pub(crate) const WAIT: Duration = Duration::from_secs(30);
+/// Who holds much less than the holder of most waits no longer before that one loses
+/// something.
+const PATIENCE: Duration = Duration::from_secs(1);
 
-/// Who waits behind whom, and from which part of the memory on, in percent.
+/// From which part of the memory on requests wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Line {
     /// Callers from outside the pod.
@@ -40,10 +47,11 @@ pub(crate) enum Line {
 }
 
 impl Line {
-    const fn from(self) -> usize {
-        match self {
-            Self::Callers => 55,
-            Self::Own => 60,
+    /// In percent.
+    const fn from(self, light: bool) -> usize {
+        match (self, light) {
+            (Self::Callers, false) => 55,
+            (Self::Callers, true) | (Self::Own, _) => 60,
         }
     }
 }
@@ -53,39 +61,78 @@ impl Budget {
     ///
     /// # Errors
     /// When it has to wait.
-    pub(crate) fn admit(self: &Arc<Self>, place: &Arc<Place>, line: Line) -> Result<(), Turn> {
-        let queue = &self.admission.lines[line as usize];
-        if self.has_room(line) && queue.is_empty() || !self.has_its_share(place) {
+    pub(crate) fn admit(self: &Arc<Self>, place: &Place, line: Line) -> Result<(), Turn> {
+        let Some(requests) = place.requests() else {
+            return Ok(());
+        };
+        if self.passes(requests, line) {
             return Ok(());
         }
         place.waits_for_memory();
-        Err(Turn {
-            number: queue.numbers.fetch_add(1, Relaxed),
+        let turn = Turn {
+            number: self.admission.enter(requests, line, self.share()),
             budget: Arc::clone(self),
-            place: Arc::clone(place),
+            requests: Arc::clone(requests),
             line,
-        })
+        };
+        self.look_again();
+        Err(turn)
     }
 
-    fn has_room(&self, line: Line) -> bool {
-        self.used().saturating_add(self.admission.expected()) <= self.heap() / 100 * line.from()
+    /// Whether the next request of whoever has this place would wait.
+    pub(crate) fn holds_back(&self, place: &Place, line: Line) -> bool {
+        let requests = place.requests();
+        requests.is_some_and(|requests| !self.passes(requests, line))
     }
 
-    fn has_its_share(&self, place: &Place) -> bool {
-        place.requests_of_holder() >= (self.heap() / WORTH / REQUEST).max(1)
+    /// With its share in flight nobody overtakes anybody, with less nobody of its own.
+    fn passes(&self, requests: &Requests, line: Line) -> bool {
+        let below = || requests.in_flight() < self.share();
+        let room = || self.admission.is_empty() && self.has_room(requests, line);
+        requests.waiting() == 0 && (below() || room())
+    }
+
+    fn has_room(&self, requests: &Requests, line: Line) -> bool {
+        let from = self.heap() / 100 * line.from(requests.is_light());
+        self.used().saturating_add(self.admission.expected()) <= from
+    }
+
+    /// Requests that everybody may have in flight.
+    fn share(&self) -> usize {
+        (self.heap() / WORTH / REQUEST).max(1)
+    }
+
+    /// There may be room for one that waits.
+    pub(crate) fn look_again(&self) {
+        self.admission
+            .call(|requests, line| self.has_room(requests, line));
     }
 
     /// What requests take that began before the last call of this has been measured, and
-    /// whoever waits looks again. To be called every now and then.
+    /// there may be room. To be called every now and then.
     pub(crate) fn settle(&self) {
         self.admission.settle();
+        self.admission.look_again();
+        self.look_again();
+    }
+
+    /// Somebody waits, or may have to.
+    pub(crate) fn holds_anybody_back(&self) -> bool {
+        self.is_tight() || !self.admission.is_empty()
+    }
+
+    /// Somebody has waited for long who holds much less than another one.
+    pub(crate) fn is_pressed(&self) -> bool {
+        self.admission.any(|requests, line| {
+            requests.is_light() && requests.has_waited(PATIENCE) && !self.has_room(requests, line)
+        })
     }
 }
 
 /// Ready when a request may begin. Dropped, it gives its turn to the next.
 pub(crate) struct Turn {
     budget: Arc<Budget>,
-    place: Arc<Place>,
+    requests: Arc<Requests>,
     line: Line,
     number: u64,
 }
@@ -95,29 +142,25 @@ impl Turn {
     pub(crate) async fn comes(self) -> bool {
         timeout(WAIT, self).await.is_ok()
     }
-
-    fn queue(&self) -> &Queue {
-        &self.budget.admission.lines[self.line as usize]
-    }
 }
 
 impl Future for Turn {
     type Output = ();
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        let queue = self.queue();
-        let next = self.budget.has_room(self.line) && queue.is_first(self.number);
-        if next || !self.budget.has_its_share(&self.place) {
-            return Poll::Ready(());
-        }
-        queue.wait(self.number, cx.waker());
-        Poll::Pending
+        let may = match self.requests.look(self.number, cx.waker()) {
+            Look::BelowShare => true,
+            Look::Called => self.budget.has_room(&self.requests, self.line),
+            Look::First | Look::Behind => false,
+        };
+        if may { Poll::Ready(()) } else { Poll::Pending }
     }
 }
 
 impl Drop for Turn {
     fn drop(&mut self) {
-        self.queue().leave(self.number);
+        self.budget.admission.leave(&self.requests, self.number);
+        self.budget.look_again();
     }
 }
 

@@ -35,6 +35,11 @@ const WORTH_TOGETHER: usize = 4;
 /// In percent of the memory: beyond it somebody loses something however little is known
 /// of what it holds, since the alternative is that the process is killed with all.
 const LAST: usize = 85;
+/// Who holds less than this part of what the holder of most does does not wait for it.
+const LIGHT: usize = 4;
+/// In percent of the memory: so far down that one makes room for whom it keeps waiting,
+/// which is clearly below where anybody waits.
+const RELAXED: usize = 50;
 
 /// Makes room whenever there is none, and lets those look again that wait for some, for
 /// ever. `permits` are those of all listeners of the process; a connection counts in the
@@ -46,7 +51,15 @@ pub async fn relieve(budget: Arc<Budget>, permits: Vec<Permits>) {
         if settled.elapsed() >= COUNT_EVERY {
             settled = Instant::now();
             count(&budget);
+            weigh(&budget, &permits);
             budget.settle();
+            if !full && budget.is_pressed() {
+                let down_to = budget.heap() / 100 * RELAXED;
+                shed(&budget, &permits, down_to);
+                gone(&permits, Instant::now()).await;
+                count(&budget);
+                budget.look_again();
+            }
         }
         if !full {
             continue;
@@ -58,12 +71,10 @@ pub async fn relieve(budget: Arc<Budget>, permits: Vec<Permits>) {
             if began.elapsed() < DRAINS_FOR && drains(&budget).await {
                 continue;
             }
-            if shed(&budget, &permits) == 0 {
+            if shed(&budget, &permits, budget.tight_from()) == 0 {
                 break;
             }
-            while permits.iter().any(|of| of.places.leaving() > 0) && !spent() {
-                sleep(GOING).await;
-            }
+            gone(&permits, began).await;
             count(&budget);
         }
         let full = budget.is_full();
@@ -84,6 +95,22 @@ fn count(budget: &Budget) {
     }
 }
 
+/// Notes who holds much less than the holder of most, where anybody may wait.
+fn weigh(budget: &Budget, permits: &[Permits]) {
+    if budget.holds_anybody_back() {
+        let heaviest = permits.iter().filter_map(|of| of.places.heaviest());
+        let most = heaviest.map(|(weight, _)| weight).max().unwrap_or_default();
+        permits.iter().for_each(|of| of.places.weigh(most / LIGHT));
+    }
+}
+
+/// Returns when those are gone that were cut off, or when it takes too long.
+async fn gone(permits: &[Permits], began: Instant) {
+    while permits.iter().any(|of| of.places.leaving() > 0) && began.elapsed() < LONGEST {
+        sleep(GOING).await;
+    }
+}
+
 /// True when memory falls by itself.
 async fn drains(budget: &Budget) -> bool {
     count(budget);
@@ -93,9 +120,9 @@ async fn drains(budget: &Budget) -> bool {
     budget.used() + DRAINED < before
 }
 
-/// Cuts off the largest connections of the heaviest holder of all listeners; gives how
-/// many.
-fn shed(budget: &Budget, permits: &[Permits]) -> usize {
+/// Cuts off the largest connections of the heaviest holder of all listeners until so many
+/// bytes are in use; gives how many.
+fn shed(budget: &Budget, permits: &[Permits], down_to: usize) -> usize {
     let heaviest = permits
         .iter()
         .filter_map(|of| Some((of.places.heaviest()?, of)))
@@ -108,7 +135,7 @@ fn shed(budget: &Budget, permits: &[Permits]) -> usize {
     if !last && weight < budget.heap() / WORTH && together() < budget.heap() / WORTH_TOGETHER {
         return 0;
     }
-    let excess = budget.used().saturating_sub(budget.tight_from());
+    let excess = budget.used().saturating_sub(down_to);
     let shed = of.places.shed(&holder, excess);
     for _ in 0..shed {
         of.metrics.limit("memory");
@@ -123,18 +150,22 @@ mod tests {
     use std::future::poll_fn;
     use std::net::IpAddr;
     use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
     use std::time::Duration;
 
+    use futures::FutureExt as _;
     use prometheus_client::registry::Registry;
     use runtime::occupancy::{Occupancy, Place};
     use tokio::time::{sleep, timeout};
 
     use super::{LONGEST, relieve};
     use crate::net::budget::Budget;
+    use crate::net::turn::{Line, WAIT};
     use crate::process::permits;
     use crate::telemetry::metrics::Metrics;
 
     const MIB: usize = 1024 * 1024;
+    const LIMIT: usize = 64 * MIB;
 
     thread_local! {
         static USED: Cell<usize> = const { Cell::new(0) };
@@ -169,7 +200,7 @@ mod tests {
     fn setting() -> (Arc<Budget>, Arc<Occupancy>, Metrics) {
         let metrics = Metrics::register(&mut Registry::default());
         let permits = permits::of_listener(&metrics, |_| {}, true, 1);
-        let budget = Budget::measured(64 * MIB, 64 * MIB, || USED.get());
+        let budget = Budget::measured(LIMIT, LIMIT, || USED.get());
         tokio::spawn(relieve(Arc::clone(&budget), vec![permits.clone()]));
         (budget, permits.places, metrics)
     }
@@ -248,5 +279,59 @@ mod tests {
         }
         assert!(!caller.is_finished());
         assert_eq!(count(&metrics), 0);
+    }
+
+    /// Begins so many requests of one caller that take long; says how many of them were let
+    /// in and not cut off.
+    async fn long_requests(budget: &Arc<Budget>, places: &Arc<Occupancy>, many: usize) -> usize {
+        let begun = Arc::<AtomicUsize>::default();
+        for _ in 0..many {
+            let from = IpAddr::from([10, 0, 0, 2]).into();
+            let place: Arc<Place> = places.try_admit(&from).unwrap().unwrap();
+            place.busy();
+            let (budget, begun) = (Arc::clone(budget), Arc::clone(&begun));
+            tokio::spawn(async move {
+                if let Err(turn) = budget.admit(&place, Line::Callers)
+                    && !turn.comes().await
+                {
+                    return;
+                }
+                let _held = (place.hold(16 * 1024), hold(40 * 1024));
+                let _in_flight = place.begin_request();
+                begun.fetch_add(1, Relaxed);
+                permits::keep(&place, sleep(Duration::from_secs(25))).await;
+                begun.fetch_sub(usize::from(place.cut().now_or_never().is_some()), Relaxed);
+            });
+        }
+        sleep(WAIT).await;
+        begun.load(Relaxed)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_fills_the_memory_and_asks_for_nothing_does_not_make_others_wait() {
+        for filled in [56, 58, 60, 62, 64] {
+            let (budget, places, metrics) = setting();
+            let stranger = (0..filled).map(|_| enter(&places, 1, LIMIT / 100));
+            let stranger: Vec<_> = stranger.collect();
+            let begun = long_requests(&budget, &places, 200).await;
+            let lost = stranger.iter().filter(|task| task.is_finished()).count();
+            println!("{filled} %: {begun} of 200, the stranger lost {lost}");
+            assert_eq!(begun, 200, "{filled} %");
+            assert_eq!(count(&metrics), lost as u64);
+            assert!(lost > 0);
+            stranger.iter().for_each(tokio::task::JoinHandle::abort);
+            sleep(Duration::from_secs(60)).await;
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_waits_for_its_own_requests_takes_nothing_from_anybody() {
+        let (budget, places, metrics) = setting();
+        let other = enter(&places, 1, MIB);
+        let _configuration = hold(34 * MIB);
+        let begun = long_requests(&budget, &places, 200).await;
+        assert!((64..200).contains(&begun), "{begun}");
+        assert_eq!(count(&metrics), 0);
+        assert!(!other.is_finished());
     }
 }

@@ -1,10 +1,12 @@
 //! What one connection is doing, and what would be lost with it.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tokio::sync::Notify;
+
+use super::in_flight::Requests;
 
 /// A head or a handshake that is younger goes last, and not for another connection
 /// of its own holder: an honest one takes milliseconds.
@@ -23,6 +25,9 @@ pub(super) struct Seat {
     pub(super) held: AtomicUsize,
     /// Requests in flight.
     pub(super) requests: AtomicUsize,
+    /// All of its holder, and of who it proved to be.
+    pub(super) entered: Arc<Requests>,
+    pub(super) proven: OnceLock<Arc<Requests>>,
     pub(super) changed: Notify,
 }
 

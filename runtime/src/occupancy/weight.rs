@@ -20,6 +20,19 @@ impl Occupancy {
         Some((heaviest.0, heaviest.1.clone()))
     }
 
+    /// Notes of each holder whether it has the process hold less than `bytes`.
+    pub fn weigh(&self, bytes: usize) {
+        let table = self.table.lock();
+        for (holder, requests) in &table.requests {
+            let seats = table.holders.get(holder).into_iter();
+            let weight: usize = seats
+                .flat_map(HashMap::values)
+                .map(|seat| seat.weight())
+                .sum();
+            requests.note_weight(weight < bytes);
+        }
+    }
+
     /// About what all connections have the process hold, in bytes.
     #[must_use]
     pub fn weight(&self) -> usize {

@@ -2,8 +2,9 @@
 //! [`crate::net::turn`].
 //!
 //! Their heads have been read, since whoever does not read a connection of HTTP/2 does not
-//! hear either that what was sent on it may go on. So each holds its head, and nothing
-//! is done for it. A connection has one turn at a time, for the first of them.
+//! hear either that what was sent on it may go on. So each holds its head and what its
+//! window lets come of its body, which counts, and nothing is done for it. A connection
+//! has one turn at a time, for the first of them.
 
 use std::collections::VecDeque;
 use std::future::Future;
@@ -14,9 +15,9 @@ use std::task::Context;
 use bytes::Bytes;
 use h2::RecvStream;
 use h2::server::SendResponse;
-use http::Request;
+use http::{Request, header};
 use runtime::occupancy::{Held, Place};
-use tokio::time::Instant;
+use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::http::limits::size;
 use crate::net::budget::Budget;
@@ -37,6 +38,8 @@ pub(super) struct HeldBack {
     line: Line,
     waiting: VecDeque<Waiting>,
     turn: Option<Turn>,
+    /// When the first of them has waited for too long.
+    late: Option<Pin<Box<Sleep>>>,
     /// From this length on those that were taken back are looked for.
     look_at: usize,
 }
@@ -55,6 +58,7 @@ impl HeldBack {
             line,
             waiting: VecDeque::new(),
             turn: None,
+            late: None,
             look_at: LOOK_FROM,
         }
     }
@@ -64,14 +68,21 @@ impl HeldBack {
     }
 
     /// Gives the request back where it may begin at once, and keeps it otherwise.
-    pub(super) fn admit(&mut self, begun: Begun, cx: &mut Context<'_>) -> Option<Begun> {
+    /// `window`: as much of its body may come meanwhile.
+    pub(super) fn admit(
+        &mut self,
+        begun: Begun,
+        window: u32,
+        cx: &mut Context<'_>,
+    ) -> Option<Begun> {
         if self.waiting.is_empty() {
             match self.budget.admit(&self.place, self.line) {
                 Ok(()) => return Some(begun),
                 Err(turn) => self.turn = Some(turn),
             }
         }
-        let _held = self.place.hold(STREAM + size(begun.0.headers()));
+        let head = STREAM + size(begun.0.headers());
+        let _held = self.place.hold(head + body(&begun.0, window as usize));
         self.waiting.push_back(Waiting {
             begun,
             since: Instant::now(),
@@ -92,8 +103,11 @@ impl HeldBack {
     /// for the others.
     pub(super) fn next(&mut self, cx: &mut Context<'_>) -> Option<Begun> {
         loop {
-            let first = self.waiting.front()?;
-            let late = first.since.elapsed() >= WAIT;
+            let Some(first) = self.waiting.front() else {
+                self.late = None;
+                return None;
+            };
+            let late = is_late(&mut self.late, first.since + WAIT, cx);
             if !late {
                 let admitted = match &mut self.turn {
                     Some(turn) => Pin::new(turn).poll(cx).is_ready(),
@@ -123,4 +137,23 @@ impl HeldBack {
             return Some((request, respond));
         }
     }
+}
+
+/// What may come of a body that nobody reads, in bytes.
+fn body(request: &Request<RecvStream>, window: usize) -> usize {
+    if request.body().is_end_stream() {
+        return 0;
+    }
+    let length = request.headers().get(header::CONTENT_LENGTH);
+    let length = length.and_then(|value| value.to_str().ok()?.parse().ok());
+    length.map_or(window, |length: usize| length.min(window))
+}
+
+/// Whether that time has come; wakes then.
+fn is_late(timer: &mut Option<Pin<Box<Sleep>>>, at: Instant, cx: &mut Context<'_>) -> bool {
+    let timer = timer.get_or_insert_with(|| Box::pin(sleep_until(at)));
+    if timer.deadline() != at {
+        timer.as_mut().reset(at);
+    }
+    timer.as_mut().poll(cx).is_ready()
 }

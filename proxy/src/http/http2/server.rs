@@ -140,7 +140,7 @@ where
                 Poll::Ready(None) => break Some(Ok(())),
                 Poll::Ready(Some(Err(error))) => break Some(Err(error)),
                 Poll::Ready(Some(Ok(begun))) => {
-                    if let Some(begun) = held_back.admit(begun, cx) {
+                    if let Some(begun) = held_back.admit(begun, flow.window(), cx) {
                         begin(begun, &flow, &place, Arc::clone(&open), &handler);
                     }
                 }

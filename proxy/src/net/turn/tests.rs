@@ -1,7 +1,9 @@
 //! Who waits, for how long, and in which order.
 
 use std::cell::Cell;
+use std::future::poll_fn;
 use std::net::IpAddr;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use parking_lot::Mutex;
 use runtime::occupancy::{Bounds, InFlight, Occupancy, Reached};
@@ -96,7 +98,6 @@ async fn whatever_fills_the_memory_everybody_has_its_share() {
     let turn = waits(&budget, &crowd);
     a_moment().await;
     requests.pop();
-    budget.settle();
     a_moment().await;
     assert!(turn.is_finished() && turn.await.unwrap());
     // Whose connections nobody counts is the pod itself.
@@ -147,6 +148,87 @@ async fn turns_come_in_order_and_newcomers_go_behind() {
     }
     assert_eq!(*order.lock(), [0, 1, 2]);
     assert!(passes(&budget, &crowd, Line::Callers));
+}
+
+#[tokio::test(start_paused = true)]
+async fn callers_wait_behind_requests_of_their_own_and_of_nobody_else() {
+    let (budget, places) = (budget(), places());
+    let (first, _requests) = crowd(&places, 1);
+    let (second, mut requests) = crowd(&places, 2);
+    USED.set(40 * MIB);
+    let ahead = waits(&budget, &first);
+    a_moment().await;
+    let own = (0..3).map(|_| {
+        let turn = budget.admit(&second, Line::Callers).err().unwrap();
+        let place = Arc::clone(&second);
+        tokio::spawn(async move {
+            assert!(turn.comes().await);
+            place.begin_request()
+        })
+    });
+    let own: Vec<_> = own.collect();
+    a_moment().await;
+    for at in 0..3 {
+        requests.remove(0);
+        let overtakes = passes(&budget, &second, Line::Callers);
+        assert!(!overtakes, "requests of its own were first");
+        a_moment().await;
+        let done: Vec<_> = own.iter().map(JoinHandle::is_finished).collect();
+        assert_eq!(done, [true, at > 0, at > 1]);
+    }
+    assert!(!ahead.is_finished());
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_there_is_room_whoever_has_fewest_in_flight_comes_first() {
+    let (budget, places) = (budget(), places());
+    let (many, _requests) = crowd(&places, 1);
+    let _more = many.begin_request();
+    let (few, _others) = crowd(&places, 2);
+    USED.set(40 * MIB);
+    let order = Arc::new(Mutex::new(Vec::new()));
+    let mut all = Vec::new();
+    for (name, place) in [("many", &many), ("few", &few)] {
+        let turn = budget.admit(place, Line::Callers).err().unwrap();
+        let order = Arc::clone(&order);
+        all.push(tokio::spawn(async move {
+            assert!(turn.comes().await);
+            order.lock().push(name);
+        }));
+        a_moment().await;
+    }
+    USED.set(20 * MIB);
+    budget.settle();
+    for turn in all {
+        turn.await.unwrap();
+    }
+    assert_eq!(*order.lock(), ["few", "many"]);
+}
+
+/// With thousands that wait, each of them every quarter of a second would be a load.
+#[tokio::test(start_paused = true)]
+async fn where_there_is_no_room_nobody_is_woken() {
+    let (budget, places) = (budget(), places());
+    let (crowd, _requests) = crowd(&places, 1);
+    USED.set(40 * MIB);
+    let woken = Arc::<AtomicUsize>::default();
+    for _ in 0..100 {
+        let mut turn = Box::pin(budget.admit(&crowd, Line::Callers).err().unwrap());
+        let woken = Arc::clone(&woken);
+        tokio::spawn(poll_fn(move |cx| {
+            woken.fetch_add(1, Relaxed);
+            turn.as_mut().poll(cx)
+        }));
+    }
+    a_moment().await;
+    woken.store(0, Relaxed);
+    for _ in 0..10 {
+        budget.settle();
+        a_moment().await;
+    }
+    drop(budget.hold());
+    a_moment().await;
+    assert_eq!(woken.load(Relaxed), 0);
 }
 
 #[test]

@@ -21,6 +21,7 @@ struct Crowded {
     sender: h2::client::SendRequest<Bytes>,
     budget: Arc<Budget>,
     begun: Arc<AtomicUsize>,
+    places: Arc<Occupancy>,
     _requests: (Arc<Place>, Vec<InFlight>),
 }
 
@@ -71,6 +72,7 @@ async fn crowded() -> Crowded {
         sender,
         budget,
         begun,
+        places,
         _requests: (other, requests),
     }
 }
@@ -151,4 +153,43 @@ async fn requests_that_were_taken_back_do_not_pile_up_nor_hold_others_up() {
     crowded.budget.settle();
     assert_eq!(body_of(crowded.ask("/")).await, "ok");
     assert_eq!(crowded.begun(), 1, "nothing was done for the others");
+}
+
+/// A client may send as much of each body as its window allows.
+#[tokio::test(start_paused = true)]
+async fn bodies_of_requests_that_wait_count_for_who_sends_them() {
+    const WINDOW: usize = 64 * 1024;
+    let mut crowded = crowded().await;
+    // It said so before memory was short.
+    a_moment().await;
+    USED.set(MUCH);
+    let places = Arc::clone(&crowded.places);
+    let weight = || places.weight();
+    let mut streams = Vec::new();
+    for (length, least, most) in [
+        (None, WINDOW, WINDOW + 4096),
+        (Some("100000"), WINDOW, WINDOW + 4096),
+        (Some("100"), 100, 100 + 4096),
+    ] {
+        a_moment().await;
+        let before = weight();
+        for _ in 0..20 {
+            let mut request = Request::post("http://s/");
+            if let Some(length) = length {
+                request = request.header("content-length", length);
+            }
+            let request = request.body(()).unwrap();
+            streams.push(crowded.sender.send_request(request, false).unwrap());
+        }
+        a_moment().await;
+        let each = (weight() - before) / 20;
+        assert!((least..=most).contains(&each), "{length:?}: {each}");
+    }
+    assert_eq!(crowded.begun(), 0);
+    drop(streams);
+    let waiting = weight();
+    USED.set(0);
+    crowded.budget.settle();
+    a_moment().await;
+    assert!(weight() + 40 * WINDOW < waiting);
 }
