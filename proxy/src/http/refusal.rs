@@ -6,6 +6,7 @@ use policy::reason::Reason;
 use crate::failure::Failure;
 use crate::http::body::{self, Body};
 use crate::http::headers;
+use crate::mesh::protocol::{Asked, not_sent};
 use crate::net::turn::WAIT;
 
 /// What a request is told that could not begin within [`WAIT`].
@@ -59,10 +60,17 @@ pub(crate) fn refusal(reason: Reason, detail: &str, grpc: bool) -> Response<Body
     response
 }
 
-/// The answer to a request of this method that waited for memory in vain.
+/// The answer to a request of this method that waited for memory in vain. A `peer` is told
+/// that no application saw it, and may try elsewhere.
 #[must_use]
-pub(crate) fn no_turn(method: &Method, grpc: bool) -> Response<Body> {
-    answer_to(method, refusal(Reason::Overload, NO_ROOM, grpc))
+pub(crate) fn no_turn(method: &Method, grpc: bool, peer: bool) -> Response<Body> {
+    let failure = Failure::not_sent(Reason::Overload, NO_ROOM);
+    let answer = failure.response_to(method, grpc);
+    if peer {
+        not_sent(&failure, answer, Asked::Http)
+    } else {
+        answer
+    }
 }
 
 /// The reason that a peer proxy gave for its own answer.

@@ -61,11 +61,11 @@ pub(crate) async fn serve<I, H, F>(
     io: I,
     accepted: Accepted,
     close: impl Future<Output = ()>,
-    refused: impl Fn(StatusCode) + Clone + Send + 'static,
+    refused: impl Fn(StatusCode) + Clone + Send + Sync + 'static,
     handler: H,
 ) where
     I: AsyncRead + AsyncWrite + MayAbort + Unpin + Send + 'static,
-    H: Fn(Request<IncomingBody>) -> F + Send + 'static,
+    H: Fn(Request<IncomingBody>) -> F + Send + Sync + 'static,
     F: Future<Output = Response<Body>> + Send + 'static,
 {
     let Accepted {
@@ -78,7 +78,8 @@ pub(crate) async fn serve<I, H, F>(
         Profile::Mesh(_) => MESH_HEADER_COUNT,
         Profile::OwnApplication | Profile::Network => HEADER_COUNT,
     };
-    let handler = bounded_heads(most_fields, refused.clone(), handler);
+    let mesh = matches!(profile, Profile::Mesh(_));
+    let handler = bounded_heads(most_fields, mesh, refused.clone(), handler);
     let asked = Arc::clone(&place);
     let mut close = pin!(async move {
         tokio::select! {
@@ -96,7 +97,6 @@ pub(crate) async fn serve<I, H, F>(
         }
         return;
     }
-    let mesh = matches!(profile, Profile::Mesh(_));
     let limits = http1_limits(&profile, budget, place);
     let handler = move |request: Request<_>| handler(request.map(IncomingBody::from));
     let ended = if mesh {
@@ -154,6 +154,7 @@ fn http1_limits(profile: &Profile, budget: Arc<Budget>, place: Arc<Place>) -> ht
         patience: (!matches!(profile, Profile::OwnApplication)).then_some(IDLE_WITHIN),
         budget,
         line: profile.line(),
+        peer: matches!(profile, Profile::Mesh(_)),
         place,
     }
 }
@@ -161,16 +162,17 @@ fn http1_limits(profile: &Profile, budget: Arc<Budget>, place: Arc<Place>) -> ht
 /// `handler` for requests whose head a server would read; others are answered here.
 fn bounded_heads<H, F>(
     most_fields: usize,
-    refused: impl Fn(StatusCode) + Send + 'static,
+    peer: bool,
+    refused: impl Fn(StatusCode) + Send + Sync + 'static,
     handler: H,
-) -> impl Fn(Request<IncomingBody>) -> Either<Ready<Response<Body>>, Pin<Box<F>>> + Send + 'static
+) -> impl Fn(Request<IncomingBody>) -> Either<Ready<Response<Body>>, Pin<Box<F>>> + Send + Sync + 'static
 where
-    H: Fn(Request<IncomingBody>) -> F + Send + 'static,
+    H: Fn(Request<IncomingBody>) -> F + Send + Sync + 'static,
     F: Future<Output = Response<Body>> + Send + 'static,
 {
     move |request| match too_long(&request)
         .or_else(|| too_many(&request, most_fields))
-        .or_else(|| late(&request))
+        .or_else(|| late(&request, peer))
     {
         Some(response) => {
             refused(response.status());
@@ -196,9 +198,10 @@ fn too_many(request: &Request<IncomingBody>, most: usize) -> Option<Response<Bod
 }
 
 /// The answer to a request that waited too long to begin.
-fn late(request: &Request<IncomingBody>) -> Option<Response<Body>> {
+fn late(request: &Request<IncomingBody>, peer: bool) -> Option<Response<Body>> {
     request.extensions().get::<NoTurn>()?;
-    Some(no_turn(request.method(), is_grpc(request.headers())))
+    let grpc = is_grpc(request.headers());
+    Some(no_turn(request.method(), grpc, peer))
 }
 
 /// The answer to a request whose target no server would read. Heads that are too long as

@@ -6,7 +6,7 @@ use http::{Method, Response};
 use policy::reason::Reason;
 use runtime::occupancy::Place;
 
-use crate::failure::Failure;
+use crate::failure::{Failure, Next};
 use crate::http::body::{self, Body};
 use crate::http::byte_stream::ByteStream;
 use crate::http::http2::recv::RecvBody;
@@ -40,9 +40,14 @@ impl Connection {
         });
         // Somebody who may say nothing at all is told so before saying it.
         if let Err(failure) = admitted {
-            return self
-                .call(Kind::Bytes)
-                .refuse(&failure, &Method::POST, false);
+            let call = self.call(Kind::Bytes);
+            let response = call.refuse(&failure, &Method::POST, false);
+            return match failure.next() {
+                Next::Stop => response,
+                Next::SameEndpoint | Next::OtherEndpoint => {
+                    not_sent(&failure, response, Asked::Tcp)
+                }
+            };
         }
         if by_request {
             #[expect(clippy::disallowed_methods, reason = "one byte stream")]

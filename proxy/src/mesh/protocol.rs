@@ -39,6 +39,8 @@ const TARGET: HeaderName = HeaderName::from_static("weft-target");
 const STATUS: HeaderName = HeaderName::from_static("weft-status");
 /// Present when the peer proxy proves that no application saw the request.
 const UNSENT: HeaderName = HeaderName::from_static("weft-unsent");
+/// The same, for an answer that is written by hand.
+pub(crate) const NOT_SENT: &str = "weft-unsent: 1\r\n";
 
 /// The bodies of the exchange are the bytes of a connection.
 const TCP: &str = "tcp";

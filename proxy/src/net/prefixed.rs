@@ -151,6 +151,12 @@ impl<S: AsyncRead + Unpin> Prefixed<S> {
         Ok(())
     }
 
+    /// Bytes that were read ahead.
+    #[must_use]
+    pub(crate) const fn ahead(&self) -> usize {
+        self.prefix.len() - self.at
+    }
+
     /// True once the client sent anything at all.
     #[must_use]
     pub(crate) fn has_bytes(&self) -> bool {

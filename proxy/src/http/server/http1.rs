@@ -16,7 +16,8 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::task::Poll;
 use std::time::Duration;
 
-use http::{Method, Request, Response, StatusCode, Version};
+use futures::future::Either;
+use http::{Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 use hyper::server::conn::http1::{Builder, Connection, Parts};
 use hyper::service::{HttpService, service_fn};
@@ -28,7 +29,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::http::body::Body;
 use crate::http::refusal::no_turn;
-use crate::http::server::http1::activity::Use;
+use crate::http::server::http1::activity::{Busy, Use};
 use crate::http::server::http1::guarded::{Guarded, guard};
 use crate::http::server::http1::write_observer::WriteObserver;
 use crate::http::server::refused_head;
@@ -37,7 +38,7 @@ use crate::net::budget::Budget;
 use crate::net::linger::LINGER_FOR_UPLOADS;
 use crate::net::prefixed::Prefixed;
 use crate::net::tuning::HEAD_WITHIN;
-use crate::net::turn::{Line, Turn};
+use crate::net::turn::Line;
 
 /// A connection without a request for this long, and for up to twice as long, is
 /// taken apart. Putting it together again costs about a microsecond, so busy
@@ -59,6 +60,8 @@ pub(crate) struct Limits {
     pub(crate) budget: Arc<Budget>,
     /// Whom requests wait behind where there is no room for them.
     pub(crate) line: Line,
+    /// The client is a peer proxy.
+    pub(crate) peer: bool,
     /// Learns what the connection is doing, and sees to slow heads.
     pub(crate) place: Arc<Place>,
 }
@@ -73,12 +76,12 @@ pub(crate) async fn serve<I, H, F>(
     io: I,
     limits: Limits,
     close: impl Future<Output = ()>,
-    refused: impl Fn(StatusCode) + Clone + Send + 'static,
+    refused: impl Fn(StatusCode) + Clone + Send + Sync + 'static,
     handler: H,
 ) -> hyper::Result<()>
 where
     I: AsyncRead + AsyncWrite + MayAbort + Unpin + Send + 'static,
-    H: Fn(Request<Incoming>) -> F + Send + 'static,
+    H: Fn(Request<Incoming>) -> F + Send + Sync + 'static,
     F: Future<Output = Response<Body>> + Send + 'static,
 {
     let Limits {
@@ -86,38 +89,35 @@ where
         patience,
         budget,
         line,
+        peer,
         place,
     } = limits;
     let used = Arc::new(Use::new(budget, place, line));
     let waiting = Arc::clone(&used);
     watch_heads(&mut builder, move || waiting.waits());
     let noted = Arc::clone(&used);
-    let counted = refused.clone();
+    let (counted, handler) = (refused.clone(), Arc::new(handler));
     let mut service = service_fn(move |mut request: Request<Incoming>| {
-        let wait = |turn| wait(turn, request.method().clone(), counted.clone());
-        let held_back = noted.turn().map(|turn| Box::pin(wait(turn)));
-        let (mut busy, upgrade) = noted.begin(&request);
+        let turn = noted.turn();
+        let (busy, upgrade) = noted.begin(&request);
         request.extensions_mut().insert(noted.abort.clone());
         if upgrade {
             request.extensions_mut().insert(Arc::clone(&noted.place));
         }
         // Whoever speaks HTTP/1.0 may read an answer to the end of the connection.
         let old = request.version() == Version::HTTP_10;
-        let answer = handler(request);
-        async move {
-            if upgrade {
-                // Gives the connection the time to become one that can.
-                tokio::task::yield_now().await;
+        let Some(turn) = turn else {
+            return Either::Left(answered(handler(request), old, upgrade, busy));
+        };
+        // Nothing is done for it before its turn comes.
+        let (handler, refused) = (Arc::clone(&handler), counted.clone());
+        Either::Right(Box::pin(async move {
+            if turn.comes().await {
+                return answered(handler(request), old, upgrade, busy).await;
             }
-            if let Some(turn) = held_back
-                && let Some(refusal) = turn.await
-            {
-                return Ok::<_, Infallible>(guard(refusal, old, busy));
-            }
-            busy.goes();
-            let answer = answer.await;
-            Ok(guard(answer, old, busy))
-        }
+            refused(StatusCode::SERVICE_UNAVAILABLE);
+            Ok(guard(no_turn(request.method(), false, peer), old, busy))
+        }))
     });
     let mut close = pin!(close);
     let mut io = Prefixed::new(io);
@@ -130,15 +130,16 @@ where
             let _ = timeout(GOODBYE, io.shutdown()).await;
             return Ok(());
         }
-        if !used.admits().await {
-            refused(StatusCode::SERVICE_UNAVAILABLE);
-            say_refusal(&mut io, &used, StatusCode::SERVICE_UNAVAILABLE).await;
-            return Ok(());
-        }
+        used.looks_ahead();
         used.hears(0);
         let whole = timeout(HEAD_WITHIN, io.whole_head(SMALL_HEAD, &used.budget)).await;
         if !matches!(whole, Ok(Ok(()))) {
             used.place.head_is_overdue(HEAD_WITHIN);
+            return Ok(());
+        }
+        if !used.admits(io.ahead()).await {
+            refused(StatusCode::SERVICE_UNAVAILABLE);
+            say_refusal(&mut io, &used, StatusCode::SERVICE_UNAVAILABLE, peer).await;
             return Ok(());
         }
         let outlet = WriteObserver {
@@ -162,18 +163,25 @@ where
         }
         let Some(status) = refusal else { continue };
         refused(status);
-        say_refusal(&mut io, &used, status).await;
+        say_refusal(&mut io, &used, status, peer).await;
         return Ok(());
     }
 }
 
-/// Waits for its turn; the answer to a request of this method where that does not come.
-async fn wait(turn: Turn, method: Method, refused: impl Fn(StatusCode)) -> Option<Response<Body>> {
-    if turn.comes().await {
-        return None;
+/// The answer to a request that was let in.
+async fn answered(
+    answer: impl Future<Output = Response<Body>>,
+    old: bool,
+    upgrade: bool,
+    mut busy: Busy,
+) -> Result<Response<Guarded>, Infallible> {
+    if upgrade {
+        // Gives the connection the time to become one that can.
+        tokio::task::yield_now().await;
     }
-    refused(StatusCode::SERVICE_UNAVAILABLE);
-    Some(no_turn(&method, false))
+    busy.goes();
+    let answer = answer.await;
+    Ok(guard(answer, old, busy))
 }
 
 /// Whether a request comes before the connection has to end.
@@ -202,13 +210,14 @@ async fn say_refusal<I: AsyncRead + AsyncWrite + Unpin>(
     io: &mut Prefixed<I>,
     used: &Use,
     status: StatusCode,
+    peer: bool,
 ) {
     let mut head = io.take_prefix();
     if head.len() < used.head.load(Relaxed) {
         // hyper has taken it, and this is what came behind it.
         head.clear();
     }
-    let answer = refused_head::answer(&head, status);
+    let answer = refused_head::answer(&head, status, peer);
     let said = async {
         io.write_all(&answer).await?;
         io.flush().await

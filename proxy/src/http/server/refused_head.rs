@@ -11,6 +11,7 @@ use policy::reason::Reason;
 
 use crate::http::headers;
 use crate::http::refusal::NO_ROOM;
+use crate::mesh::protocol::NOT_SENT;
 use crate::net::sniff::is_token;
 
 /// What hyper says instead of a handler.
@@ -95,9 +96,11 @@ fn skip_blank_lines(mut head: &[u8]) -> &[u8] {
     head
 }
 
-/// The answer to a head that cannot be sent on; an empty one if nobody has it any more.
-pub(super) fn answer(head: &[u8], status: StatusCode) -> Vec<u8> {
-    let reason = if status == Reason::Overload.status() {
+/// The answer to a head that cannot be sent on; an empty one if nobody has it any more. A
+/// `peer` is told where that proves that no application saw the request.
+pub(super) fn answer(head: &[u8], status: StatusCode, peer: bool) -> Vec<u8> {
+    let overload = status == Reason::Overload.status();
+    let reason = if overload {
         Reason::Overload
     } else {
         Reason::BadRequest
@@ -106,10 +109,11 @@ pub(super) fn answer(head: &[u8], status: StatusCode) -> Vec<u8> {
     let body = format!("weft: {reason}: {}\n", complaint(head, status));
     let mut answer = format!(
         "HTTP/1.1 {} {}\r\nconnection: close\r\ncontent-type: text/plain; charset=utf-8\r\n\
-         {}: {reason}\r\ncontent-length: {}\r\n\r\n",
+         {}: {reason}\r\n{}content-length: {}\r\n\r\n",
         status.as_str(),
         status.canonical_reason().unwrap_or_default(),
         headers::REASON,
+        if overload && peer { NOT_SENT } else { "" },
         body.len(),
     );
     if !skip_blank_lines(head).starts_with(b"HEAD ") {
@@ -234,7 +238,7 @@ mod tests {
             (b"GET / HTTP/1.1\r\n\r\n", "cannot be read"),
             (b"", "length of the body"),
         ] {
-            let answer = String::from_utf8(answer(head, StatusCode::BAD_REQUEST)).unwrap();
+            let answer = String::from_utf8(answer(head, StatusCode::BAD_REQUEST, true)).unwrap();
             assert!(
                 answer.starts_with("HTTP/1.1 400 Bad Request\r\n"),
                 "{answer}"
@@ -247,11 +251,19 @@ mod tests {
             assert!(body.contains(told), "{told}: {body}");
             assert!(answer.contains(&format!("content-length: {}\r\n", body.len())));
         }
-        let late = answer(b"GET / HTTP/1.1\r\n\r\n", StatusCode::SERVICE_UNAVAILABLE);
+        let late = answer(
+            b"GET / HTTP/1.1\r\n\r\n",
+            StatusCode::SERVICE_UNAVAILABLE,
+            false,
+        );
         let late = String::from_utf8(late).unwrap();
         assert!(late.starts_with("HTTP/1.1 503 "), "{late}");
         assert!(late.contains("\r\nweft-reason: overload\r\n"), "{late}");
-        let head = answer(b"HEAD /\x7f HTTP/1.1\r\n\r\n", StatusCode::BAD_REQUEST);
+        let head = answer(
+            b"HEAD /\x7f HTTP/1.1\r\n\r\n",
+            StatusCode::BAD_REQUEST,
+            false,
+        );
         assert!(head.ends_with(b"\r\n\r\n"));
     }
 

@@ -129,15 +129,26 @@ impl Use {
         }
     }
 
-    /// Waits until the request that comes may be read. False: its turn did not come.
-    pub(super) async fn admits(&self) -> bool {
-        if let Err(turn) = self.budget.admit(&self.place, self.line) {
+    /// The first bytes of a request came, which need not wait where there is room.
+    pub(super) fn looks_ahead(&self) {
+        let room = !self.budget.holds_back(&self.place, self.line);
+        self.admitted.store(room, Relaxed);
+    }
+
+    /// Waits until the request may begin whose head has come, with so many bytes of it in
+    /// memory. False: its turn did not come.
+    pub(super) async fn admits(&self, head: usize) -> bool {
+        if !self.admitted.load(Relaxed)
+            && let Err(turn) = self.budget.admit(&self.place, self.line)
+        {
+            let _held = self.place.hold(head);
             // Nobody is to blame for the time that passes.
             self.place.busy();
             if !Box::pin(turn.comes()).await {
                 return false;
             }
             self.place.idle();
+            self.place.head_begins();
         }
         self.admitted.store(true, Relaxed);
         true
@@ -151,6 +162,15 @@ impl Use {
         self.budget.admit(&self.place, self.line).err()
     }
 
+    /// Nothing of the next head was read, and it would wait: it stays where it is, and
+    /// the connection rests meanwhile.
+    pub(super) fn holds_back(&self) -> bool {
+        self.expects.load(Relaxed)
+            && self.fresh.load(Relaxed)
+            && !self.admitted.load(Relaxed)
+            && self.budget.holds_back(&self.place, self.line)
+    }
+
     pub(super) fn begin(self: &Arc<Self>, request: &Request<Incoming>) -> (Busy, bool) {
         self.expects.store(false, Relaxed);
         self.place.busy();
@@ -162,7 +182,6 @@ impl Use {
         let head = self.held_head.set(0);
         let busy = Busy {
             used: Arc::clone(self),
-            _holder: self.budget.hold(),
             held: self.held_head.beside(REQUEST + head),
             promise: Some(self.budget.promise(head)),
             in_flight: None,
@@ -203,19 +222,19 @@ impl Use {
 #[derive(Debug)]
 pub(super) struct Busy {
     pub(super) used: Arc<Use>,
-    _holder: Holder,
     /// Its head, and that of the answer.
     pub(super) held: Held,
     /// What it will cost on the way; by the time of an answer it does.
     pub(super) promise: Option<Promise>,
     /// It was let in.
-    in_flight: Option<InFlight>,
+    in_flight: Option<(InFlight, Holder)>,
 }
 
 impl Busy {
     /// It goes on its way.
     pub(super) fn goes(&mut self) {
-        self.in_flight = Some(self.used.place.begin_request());
+        let used = &self.used;
+        self.in_flight = Some((used.place.begin_request(), used.budget.hold()));
         if let Some(promise) = &mut self.promise {
             promise.begins();
         }

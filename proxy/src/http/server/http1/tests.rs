@@ -68,7 +68,7 @@ struct Served {
 impl Served {
     fn new<H, F>(room: usize, patience: Option<Duration>, handler: H) -> Self
     where
-        H: Fn(Request<Incoming>) -> F + Send + 'static,
+        H: Fn(Request<Incoming>) -> F + Send + Sync + 'static,
         F: Future<Output = Response<Body>> + Send + 'static,
     {
         Self::at(Place::unlisted(), room, patience, handler)
@@ -76,7 +76,7 @@ impl Served {
 
     fn at<H, F>(place: Arc<Place>, room: usize, patience: Option<Duration>, handler: H) -> Self
     where
-        H: Fn(Request<Incoming>) -> F + Send + 'static,
+        H: Fn(Request<Incoming>) -> F + Send + Sync + 'static,
         F: Future<Output = Response<Body>> + Send + 'static,
     {
         Self::within(Budget::new(1 << 26), place, room, patience, handler)
@@ -90,7 +90,7 @@ impl Served {
         handler: H,
     ) -> Self
     where
-        H: Fn(Request<Incoming>) -> F + Send + 'static,
+        H: Fn(Request<Incoming>) -> F + Send + Sync + 'static,
         F: Future<Output = Response<Body>> + Send + 'static,
     {
         let (client, server) = duplex(room);
@@ -117,6 +117,7 @@ impl Served {
                 patience,
                 budget,
                 line: Line::Callers,
+                peer: true,
                 place,
             };
             serve(io, limits, close, |_| {}, handler).await

@@ -65,6 +65,10 @@ impl<I: AsyncRead + MayAbort + Unpin> AsyncRead for WriteObserver<I> {
         out: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        if this.used.holds_back() {
+            // The connection is taken apart soon, and waits without hyper's buffers.
+            return Poll::Pending;
+        }
         ready!(this.used.budget.poll_room(cx));
         let most = this.used.piece();
         let before = out.filled().len();

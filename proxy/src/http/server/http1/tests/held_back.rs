@@ -93,3 +93,72 @@ async fn what_is_in_flight_goes_on_while_others_wait() {
     served.say(&GET[7..]).await;
     served.hear(&said("/one")).await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn who_waits_on_a_connection_that_was_used_holds_nothing_for_it() {
+    let (mut served, budget, _crowd) = crowded();
+    USED.set(0);
+    served.say(GET).await;
+    served.hear(&said("/one")).await;
+    assert!(!served.rests());
+    USED.set(MUCH);
+    served.say(GET).await;
+    sleep(LONG).await;
+    assert!(served.rests(), "its buffers were given back");
+    assert_eq!(budget.holders(), 0);
+    USED.set(0);
+    budget.settle();
+    served.hear(&said("/one")).await;
+    assert_eq!(WAITED.get(), 1);
+}
+
+/// The second of them was read with the first one.
+#[tokio::test(start_paused = true)]
+async fn nothing_is_done_for_a_request_that_waits_behind_another_one() {
+    let (mut served, budget, _crowd) = crowded();
+    USED.set(0);
+    served.say(&GET[..GET.len() - 2]).await;
+    sleep(Duration::from_millis(1)).await;
+    USED.set(MUCH);
+    served.say(&[b"\r\n", GET].concat()).await;
+    served.hear(&said("/one")).await;
+    sleep(LONG).await;
+    assert_eq!(budget.holders(), 0);
+    USED.set(0);
+    budget.settle();
+    served.hear(&said("/one")).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn half_a_head_has_no_longer_than_ever_where_memory_is_waited_for() {
+    let (mut served, _, _crowd) = crowded();
+    USED.set(MUCH);
+    served.say(&GET[..10]).await;
+    let begun = Instant::now();
+    assert_eq!(served.client.read(&mut [0; 100]).await.unwrap(), 0);
+    assert!(begun.elapsed() < HEAD_WITHIN * 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_proxy_learns_that_no_application_saw_what_waited_in_vain() {
+    for piped in [false, true] {
+        let (mut served, _, _crowd) = crowded();
+        USED.set(0);
+        if piped {
+            served.say(&GET[..GET.len() - 2]).await;
+            sleep(Duration::from_millis(1)).await;
+        }
+        USED.set(MUCH);
+        let last: &[u8] = if piped { b"\r\n" } else { b"" };
+        served.say(&[last, GET].concat()).await;
+        if piped {
+            served.hear(&said("/one")).await;
+        }
+        sleep(WAIT + Duration::from_secs(1)).await;
+        let mut answer = vec![0; 16 * 1024];
+        let count = served.client.read(&mut answer).await.unwrap();
+        let answer = String::from_utf8_lossy(&answer[..count]);
+        assert!(answer.starts_with("HTTP/1.1 503 "), "{piped}: {answer}");
+        assert!(answer.contains("weft-unsent: 1\r\n"), "{piped}: {answer}");
+    }
+}
