@@ -25,7 +25,7 @@ use crate::system::{Kind, System};
 
 const OLDER: &str = "older";
 const NEWER: &str = "newer";
-const CONTROL: &str = "older again";
+const CONTROL: &str = "older-again";
 /// One way there; a round goes it back as well.
 const ORDER: [&str; 3] = [OLDER, NEWER, CONTROL];
 /// Fewer rounds give an interval that is too wide to say anything.
