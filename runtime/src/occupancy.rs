@@ -16,6 +16,7 @@
 //! what follows when memory runs out stands in `weight`.
 
 mod in_flight;
+mod requests;
 mod room;
 mod seat;
 mod weight;
@@ -31,7 +32,8 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, timeout};
 
-pub use in_flight::{InFlight, Look, Requests};
+pub use in_flight::InFlight;
+pub use requests::{Look, Requests};
 pub use seat::Held;
 use seat::{BUSY, CLOSE, CUT, IDLE, Loss, SHED, SILENT, STAY, Seat, YOUNG, millis};
 
@@ -343,7 +345,7 @@ impl Place {
         }
         let proven = Holder::Identity(identity.into());
         if let Some(seat) = table.remove(&holder, of.id) {
-            seat.proves(table.requests_of(&proven));
+            seat.proves(&table.requests_of(&proven));
             let seats = table.holders.entry(proven.clone()).or_default();
             seats.insert(of.id, seat);
         }

@@ -14,6 +14,9 @@ use crate::net::sniff::is_token;
 pub(crate) const CLIENT_ID: HeaderName = HeaderName::from_static("weft-client-id");
 /// Why the mesh answered instead of the application.
 pub(crate) const REASON: HeaderName = HeaderName::from_static("weft-reason");
+/// In an answer to a peer proxy: no application saw the request. What else the two say to
+/// each other stands in `mesh::protocol`; this one is also said where no head is read.
+pub(crate) const UNSENT: HeaderName = HeaderName::from_static("weft-unsent");
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");

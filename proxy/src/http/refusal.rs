@@ -6,7 +6,6 @@ use policy::reason::Reason;
 use crate::failure::Failure;
 use crate::http::body::{self, Body};
 use crate::http::headers;
-use crate::mesh::protocol::{Asked, not_sent};
 use crate::net::turn::WAIT;
 
 /// What a request is told that could not begin within [`WAIT`].
@@ -65,12 +64,12 @@ pub(crate) fn refusal(reason: Reason, detail: &str, grpc: bool) -> Response<Body
 #[must_use]
 pub(crate) fn no_turn(method: &Method, grpc: bool, peer: bool) -> Response<Body> {
     let failure = Failure::not_sent(Reason::Overload, NO_ROOM);
-    let answer = failure.response_to(method, grpc);
+    let mut answer = failure.response_to(method, grpc);
     if peer {
-        not_sent(&failure, answer, Asked::Http)
-    } else {
-        answer
+        let map = answer.headers_mut();
+        map.insert(headers::UNSENT, HeaderValue::from_static("1"));
     }
+    answer
 }
 
 /// The reason that a peer proxy gave for its own answer.

@@ -25,10 +25,11 @@ use crate::http::limits::{
 };
 use crate::http::refusal::{answer_to, no_turn, refusal};
 use crate::net::abort::MayAbort;
+use crate::net::admission::Line;
 use crate::net::budget::Budget;
 use crate::net::coalesce::FlushHandle;
 use crate::net::linger::Lingering;
-use crate::net::turn::{Line, NoTurn};
+use crate::net::turn::NoTurn;
 
 /// Longest rest between two requests on a connection from outside the pod. The
 /// pod's own application may keep its connections for as long as it likes.

@@ -20,7 +20,7 @@ use policy::reason::Reason;
 
 use crate::failure::Failure;
 use crate::http::body::Body;
-use crate::http::headers::without_http;
+use crate::http::headers::{UNSENT, without_http};
 use crate::http::received::{acceptable, authority_of};
 use crate::http::refusal::reason_in;
 use crate::ports::OWN_PORTS;
@@ -37,10 +37,6 @@ const UPGRADE_TO: HeaderName = HeaderName::from_static("weft-upgrade");
 const TARGET: HeaderName = HeaderName::from_static("weft-target");
 /// Of an upgrade: the status that the application answered.
 const STATUS: HeaderName = HeaderName::from_static("weft-status");
-/// Present when the peer proxy proves that no application saw the request.
-const UNSENT: HeaderName = HeaderName::from_static("weft-unsent");
-/// The same, for an answer that is written by hand.
-pub(crate) const NOT_SENT: &str = "weft-unsent: 1\r\n";
 
 /// The bodies of the exchange are the bytes of a connection.
 const TCP: &str = "tcp";

@@ -7,11 +7,29 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use parking_lot::Mutex;
 use runtime::occupancy::Requests;
 
-use crate::net::turn::Line;
+/// From which part of the memory on requests wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Line {
+    /// Callers from outside the pod.
+    Callers,
+    /// Calls of the pod's own application.
+    Own,
+}
+
+impl Line {
+    /// In percent.
+    pub(super) const fn from(self, light: bool) -> usize {
+        match (self, light) {
+            (Self::Callers, false) => 55,
+            (Self::Callers, true) | (Self::Own, _) => 60,
+        }
+    }
+}
 
 /// What a request takes that begins, in bytes: buffers of HTTP/1.1 towards the
 /// application and towards the caller, and what waits for its answer.
 pub(super) const REQUEST: usize = 32 * 1024;
+
 /// When a request began, counted in [`Budget::settle`]s.
 ///
 /// [`Budget::settle`]: crate::net::budget::Budget::settle

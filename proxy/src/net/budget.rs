@@ -266,10 +266,10 @@ impl Drop for Promise {
         if self.bytes > 0 {
             self.budget.promised.fetch_sub(self.bytes, Relaxed);
         }
-        if let Some(generation) = self.begun {
-            if self.budget.admission.answered(generation) {
-                self.budget.look_again();
-            }
+        if let Some(generation) = self.begun
+            && self.budget.admission.answered(generation)
+        {
+            self.budget.look_again();
         }
     }
 }

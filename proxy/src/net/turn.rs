@@ -28,7 +28,7 @@ use std::time::Duration;
 use runtime::occupancy::{Look, Place, Requests};
 use tokio::time::timeout;
 
-use crate::net::admission::REQUEST;
+use crate::net::admission::{Line, REQUEST};
 use crate::net::budget::{Budget, WORTH};
 
 /// Nobody waits longer than this. Clients that have a time limit have given up by then.
@@ -36,25 +36,6 @@ pub(crate) const WAIT: Duration = Duration::from_secs(30);
 /// Who holds much less than the holder of most waits no longer before that one loses
 /// something.
 const PATIENCE: Duration = Duration::from_secs(1);
-
-/// From which part of the memory on requests wait.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Line {
-    /// Callers from outside the pod.
-    Callers,
-    /// Calls of the pod's own application.
-    Own,
-}
-
-impl Line {
-    /// In percent.
-    const fn from(self, light: bool) -> usize {
-        match (self, light) {
-            (Self::Callers, false) => 55,
-            (Self::Callers, true) | (Self::Own, _) => 60,
-        }
-    }
-}
 
 impl Budget {
     /// Lets a request of whoever has this place begin, or gives it a turn.

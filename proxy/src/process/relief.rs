@@ -159,8 +159,9 @@ mod tests {
     use tokio::time::{sleep, timeout};
 
     use super::{LONGEST, relieve};
+    use crate::net::admission::Line;
     use crate::net::budget::Budget;
-    use crate::net::turn::{Line, WAIT};
+    use crate::net::turn::WAIT;
     use crate::process::permits;
     use crate::telemetry::metrics::Metrics;
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 
-use super::in_flight::Requests;
+use super::requests::Requests;
 
 /// A head or a handshake that is younger goes last, and not for another connection
 /// of its own holder: an honest one takes milliseconds.

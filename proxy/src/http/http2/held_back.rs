@@ -20,8 +20,9 @@ use runtime::occupancy::{Held, Place};
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::http::limits::size;
+use crate::net::admission::Line;
 use crate::net::budget::Budget;
-use crate::net::turn::{Line, NoTurn, Turn, WAIT};
+use crate::net::turn::{NoTurn, Turn, WAIT};
 
 /// What one of them costs beside its head, in bytes.
 const STREAM: usize = 2 * 1024;

@@ -26,9 +26,10 @@ use crate::failure::StreamReset;
 use crate::http::body::Body;
 use crate::http::grpc::is_grpc;
 use crate::http::limits::{HEADER_BYTES, size};
+use crate::net::admission::Line;
 use crate::net::budget::Budget;
 use crate::net::coalesce::FlushHandle;
-use crate::net::turn::{Line, NoTurn};
+use crate::net::turn::NoTurn;
 
 /// What a connection costs beside its place, in bytes: what `h2` reads and writes by.
 const CONNECTION: usize = 24 * 1024;

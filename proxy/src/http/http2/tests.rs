@@ -26,8 +26,8 @@ use super::server::{self, Accept};
 use super::{PLAIN, PLAIN_FRAME, Tuning};
 use crate::http::body::{self, Body, BoxError};
 use crate::http::byte_stream::ByteStream;
+use crate::net::admission::Line;
 use crate::net::budget::Budget;
-use crate::net::turn::Line;
 
 const PROFILE: Tuning = Tuning {
     frame: PLAIN_FRAME,

@@ -34,11 +34,11 @@ use crate::http::server::http1::guarded::{Guarded, guard};
 use crate::http::server::http1::write_observer::WriteObserver;
 use crate::http::server::refused_head;
 use crate::net::abort::MayAbort;
+use crate::net::admission::Line;
 use crate::net::budget::Budget;
 use crate::net::linger::LINGER_FOR_UPLOADS;
 use crate::net::prefixed::Prefixed;
 use crate::net::tuning::HEAD_WITHIN;
-use crate::net::turn::Line;
 
 /// A connection without a request for this long, and for up to twice as long, is
 /// taken apart. Putting it together again costs about a microsecond, so busy

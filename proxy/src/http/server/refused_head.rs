@@ -11,7 +11,6 @@ use policy::reason::Reason;
 
 use crate::http::headers;
 use crate::http::refusal::NO_ROOM;
-use crate::mesh::protocol::NOT_SENT;
 use crate::net::sniff::is_token;
 
 /// What hyper says instead of a handler.
@@ -106,14 +105,18 @@ pub(super) fn answer(head: &[u8], status: StatusCode, peer: bool) -> Vec<u8> {
         Reason::BadRequest
     };
     let reason = reason.as_str();
+    let unsent = if overload && peer {
+        format!("{}: 1\r\n", headers::UNSENT)
+    } else {
+        String::new()
+    };
     let body = format!("weft: {reason}: {}\n", complaint(head, status));
     let mut answer = format!(
         "HTTP/1.1 {} {}\r\nconnection: close\r\ncontent-type: text/plain; charset=utf-8\r\n\
-         {}: {reason}\r\n{}content-length: {}\r\n\r\n",
+         {}: {reason}\r\n{unsent}content-length: {}\r\n\r\n",
         status.as_str(),
         status.canonical_reason().unwrap_or_default(),
         headers::REASON,
-        if overload && peer { NOT_SENT } else { "" },
         body.len(),
     );
     if !skip_blank_lines(head).starts_with(b"HEAD ") {

@@ -14,8 +14,9 @@ use runtime::occupancy::{Held, InFlight, Place};
 
 use crate::http::server::refused_head;
 use crate::net::abort::Abort;
+use crate::net::admission::Line;
 use crate::net::budget::{Budget, Holder, Promise};
-use crate::net::turn::{Line, Turn};
+use crate::net::turn::Turn;
 
 /// What a request in flight costs beside its head, in bytes.
 const REQUEST: usize = 16 * 1024;
