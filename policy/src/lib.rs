@@ -31,5 +31,6 @@ pub mod reason;
 pub mod retry;
 pub mod route;
 pub mod sticky;
+pub mod subset;
 pub mod traffic;
 pub mod well_known;
