@@ -25,6 +25,7 @@ pub mod latency;
 pub mod mode;
 pub mod name;
 pub mod origin;
+pub mod overrides;
 pub mod path;
 pub mod protocol;
 pub mod reason;
