@@ -22,6 +22,7 @@ pub mod hashing;
 pub mod health;
 pub mod http_match;
 pub mod latency;
+pub mod limit;
 pub mod mode;
 pub mod name;
 pub mod origin;
