@@ -17,6 +17,7 @@
 pub mod access;
 pub mod affinity;
 pub mod balance;
+pub mod breaker;
 pub mod deadline;
 pub mod hashing;
 pub mod health;
