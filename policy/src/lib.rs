@@ -27,6 +27,7 @@ pub mod limit;
 pub mod mode;
 pub mod name;
 pub mod origin;
+pub mod overload;
 pub mod overrides;
 pub mod path;
 pub mod protocol;
