@@ -92,7 +92,7 @@ fn whoever_fails_as_the_others_do_works_on() {
     };
     assert!(judged(5, 200, 2), "others fail now and then");
     assert!(!judged(5, 200, 60), "a row of five at 30 % is chance");
-    assert!(judged(9, 200, 60), "a row of nine is none");
+    assert!(judged(12, 200, 60), "a row of twelve is none");
     assert!(
         !judged(100, 200, 101),
         "nobody fails twice as often as half"
