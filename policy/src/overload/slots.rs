@@ -11,7 +11,7 @@ const SHORT: usize = 4;
 /// Completions may be so much fewer than arrivals: a tenth.
 const TENTH: f64 = 0.1;
 /// And so many deviations of what chance brings beside that.
-const DEVIATIONS: f64 = 2.0;
+const DEVIATIONS: f64 = 3.0;
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Slot {
