@@ -89,6 +89,7 @@ impl Seen {
             | Reason::NoBackend
             | Reason::NoEndpoint
             | Reason::UnknownDestination
+            | Reason::NoConfiguration
             | Reason::BadRequest
             | Reason::Deadline
             | Reason::Limit

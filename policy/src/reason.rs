@@ -22,6 +22,8 @@ pub enum Reason {
     TlsFailed,
     /// A strict workload called an address that the controller does not know.
     UnknownDestination,
+    /// The proxy has had no configuration from a controller yet.
+    NoConfiguration,
     /// What came is no request that can be judged and forwarded safely.
     BadRequest,
     /// The caller's deadline has passed.
@@ -46,7 +48,7 @@ mod grpc {
 }
 
 impl Reason {
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::NotAllowed,
         Self::NoIdentity,
         Self::NoBackend,
@@ -55,6 +57,7 @@ impl Reason {
         Self::ConnectionLost,
         Self::TlsFailed,
         Self::UnknownDestination,
+        Self::NoConfiguration,
         Self::BadRequest,
         Self::Deadline,
         Self::Limit,
@@ -74,6 +77,7 @@ impl Reason {
             Self::ConnectionLost => "connection-lost",
             Self::TlsFailed => "tls-failed",
             Self::UnknownDestination => "unknown-destination",
+            Self::NoConfiguration => "no-configuration",
             Self::BadRequest => "bad-request",
             Self::Deadline => "deadline",
             Self::Limit => "limit",
@@ -93,6 +97,7 @@ impl Reason {
             | Self::ConnectFailed
             | Self::TlsFailed
             | Self::UnknownDestination
+            | Self::NoConfiguration
             | Self::Overload
             | Self::CircuitOpen => StatusCode::SERVICE_UNAVAILABLE,
             Self::ConnectionLost => StatusCode::BAD_GATEWAY,
@@ -112,6 +117,7 @@ impl Reason {
             | Self::ConnectionLost
             | Self::TlsFailed
             | Self::UnknownDestination
+            | Self::NoConfiguration
             | Self::Overload
             | Self::CircuitOpen => grpc::UNAVAILABLE,
             // What gRPC's own table makes of an HTTP 400: the fault lies below
@@ -144,6 +150,7 @@ mod tests {
             ("connection-lost", 502, 14),
             ("tls-failed", 503, 14),
             ("unknown-destination", 503, 14),
+            ("no-configuration", 503, 14),
             ("bad-request", 400, 13),
             ("deadline", 504, 4),
             ("limit", 429, 8),
