@@ -39,8 +39,11 @@ pub struct Pulse {
     pub failed: u32,
     /// Requests that the open breaker turned away.
     pub refused: u32,
+    /// Probes that ended, and those that failed.
     pub probes: u32,
     pub failed_probes: u32,
+    /// Probes that were sent: what hangs ends late or never.
+    pub begun: u32,
 }
 
 /// What the controller says to a proxy.
@@ -49,9 +52,9 @@ pub enum Steer {
     #[default]
     Closed,
     Open,
-    /// Open, but for so many probes in a minute.
+    /// Open, but for one probe of each proxy in this time.
     Probing {
-        per_minute: u32,
+        every: Duration,
     },
     /// Part of the requests pass, for so long already.
     Closing {

@@ -16,8 +16,8 @@ use crate::breaker::window::{Sum, Window};
 use crate::breaker::{Pulse, RAMP, Steer};
 use crate::traffic::endpoint::Breaker as Settings;
 
-/// Probes of the whole mesh per minute: ten in a second.
-const PROBES: u32 = 600;
+/// Between two probes of the whole mesh: ten in a second.
+const PROBE_EVERY: Duration = Duration::from_millis(100);
 /// So many decide.
 const ENOUGH_PROBES: u32 = 20;
 
@@ -42,8 +42,9 @@ pub struct Fleet<A, P> {
     callers: BTreeMap<P, Instant>,
     phase: Phase,
     probes: Probes,
-    /// The last one, while it is open.
-    probed: Instant,
+    /// When somebody last did as told, while it probes: turned a request away, or sent or
+    /// ended a probe.
+    obeyed: Instant,
 }
 
 /// For `status.breaker`.
@@ -63,7 +64,7 @@ impl<A: Ord + Clone, P: Ord + Clone> Fleet<A, P> {
             callers: BTreeMap::new(),
             phase: Phase::Closed,
             probes: Probes::default(),
-            probed: now,
+            obeyed: now,
         }
     }
 
@@ -89,10 +90,11 @@ impl<A: Ord + Clone, P: Ord + Clone> Fleet<A, P> {
             );
         }
         if matches!(self.phase, Phase::Probing { .. }) {
-            let made = pulse.probes.min(ENOUGH_PROBES);
-            for at in 0..made {
+            if pulse.refused > 0 || pulse.begun > 0 || pulse.probes > 0 {
+                self.obeyed = now;
+            }
+            for at in 0..pulse.probes.min(ENOUGH_PROBES) {
                 self.probes.add(at < pulse.failed_probes);
-                self.probed = now;
             }
         }
     }
@@ -109,20 +111,23 @@ impl<A: Ord + Clone, P: Ord + Clone> Fleet<A, P> {
             Phase::Open { since } if now >= since + settings.open_time => {
                 self.phase = Phase::Probing { since: now };
                 self.probes = Probes::default();
-                self.probed = now;
+                self.obeyed = now;
             }
-            Phase::Probing { .. } if self.probes.are_good(ENOUGH_PROBES, percent) => {
+            Phase::Probing { .. }
+                if self.probes.are_good(ENOUGH_PROBES, percent) || self.is_idle(now, settings) =>
+            {
                 self.phase = Phase::Closing { since: now };
                 // What was before counts no longer.
                 self.accounts.clear();
             }
-            // Nobody obeys, or nobody calls: there is nothing to protect.
-            Phase::Probing { .. } if now >= self.probed + settings.interval => {
-                self.phase = Phase::Closed;
-                self.accounts.clear();
-            }
             Phase::Closed | Phase::Open { .. } | Phase::Probing { .. } | Phase::Closing { .. } => {}
         }
+    }
+
+    /// Nobody obeys, or nobody calls: there is nothing to protect. It closes over the ramp
+    /// all the same, as nobody has seen a good answer.
+    fn is_idle(&self, now: Instant, settings: &Settings) -> bool {
+        now >= self.obeyed + settings.interval
     }
 
     fn fails(&self, now: Instant, settings: &Settings) -> bool {
@@ -171,7 +176,7 @@ impl<A: Ord + Clone, P: Ord + Clone> Fleet<A, P> {
             Phase::Probing { .. } => {
                 let callers = u32::try_from(self.callers.len()).unwrap_or(u32::MAX);
                 Steer::Probing {
-                    per_minute: (PROBES / callers.max(1)).max(1),
+                    every: PROBE_EVERY.saturating_mul(callers.max(1)),
                 }
             }
             Phase::Closing { since } => Steer::Closing {

@@ -18,6 +18,9 @@ pub const WITHOUT_CONTROLLER: Duration = Duration::from_secs(15);
 
 /// Alone, a proxy probes so often: a dozen of them stay about the probes of a mesh.
 const OWN_PROBES_EVERY: Duration = Duration::from_secs(1);
+/// A controller asks for a probe at least so often; more than the callers that it counts
+/// come to.
+const LONGEST_GAP: Duration = Duration::from_secs(3600);
 /// And so many of them are enough for it.
 const OWN_PROBES: u32 = 5;
 
@@ -57,7 +60,8 @@ pub struct Breaker {
     until: Option<Instant>,
     /// It has seen the failures that the controller speaks of.
     obeys: bool,
-    next_probe: Instant,
+    /// Of those that the controller asks for; `None` before the first.
+    next_probe: Option<Instant>,
     pulse: Pulse,
 }
 
@@ -71,7 +75,7 @@ impl Breaker {
             said_at: now,
             until: None,
             obeys: false,
-            next_probe: now,
+            next_probe: None,
             pulse: Pulse::default(),
         }
     }
@@ -83,8 +87,10 @@ impl Breaker {
             BreakerState::Closed => Admit::Pass,
             BreakerState::Auto => self.decide(now, settings, random),
         };
-        if admit == Admit::Refuse {
-            self.pulse.refused = self.pulse.refused.saturating_add(1);
+        match admit {
+            Admit::Pass => {}
+            Admit::Probe => self.pulse.begun = self.pulse.begun.saturating_add(1),
+            Admit::Refuse => self.pulse.refused = self.pulse.refused.saturating_add(1),
         }
         admit
     }
@@ -102,7 +108,7 @@ impl Breaker {
             return match self.said {
                 Steer::Closed => Admit::Pass,
                 Steer::Open => Admit::Refuse,
-                Steer::Probing { per_minute } => self.probe(now, per_minute),
+                Steer::Probing { every } => self.probe(now, every, random),
                 Steer::Closing { since } => {
                     part(since + now.saturating_duration_since(self.said_at))
                 }
@@ -147,12 +153,19 @@ impl Breaker {
         self.obeys
     }
 
-    fn probe(&mut self, now: Instant, per_minute: u32) -> Admit {
-        if now < self.next_probe || per_minute == 0 {
+    /// The first one at a random moment of the gap: a thousand proxies that are told to
+    /// probe at once do not probe at once.
+    fn probe(&mut self, now: Instant, every: Duration, random: u64) -> Admit {
+        if every.is_zero() {
             return Admit::Refuse;
         }
-        self.next_probe = now + Duration::from_secs(60) / per_minute;
-        Admit::Probe
+        let every = every.min(LONGEST_GAP);
+        let first = self.said_at + every.mul_f64(unit(random));
+        // The gap may have become shorter since.
+        let next = self.next_probe.unwrap_or(first).min(now + every);
+        let due = now >= next;
+        self.next_probe = Some(if due { now + every } else { next });
+        if due { Admit::Probe } else { Admit::Refuse }
     }
 
     /// An attempt ended; what says nothing of the endpoint is not told.
@@ -194,6 +207,9 @@ impl Breaker {
         self.obeys &= said != Steer::Closed;
         if self.said != said {
             self.said_at = now;
+        }
+        if !matches!(said, Steer::Probing { .. }) {
+            self.next_probe = None;
         }
         self.said = said;
         self.until = None;

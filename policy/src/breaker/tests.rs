@@ -123,7 +123,7 @@ fn the_controllers_word_is_obeyed_by_those_that_see_it_too_or_see_nothing() {
     breaker.steer(now, Steer::Open);
     assert_eq!(breaker.admit(now, &SETTINGS, 0), Admit::Refuse);
     let later = now + ms(60_000);
-    breaker.steer(later, Steer::Probing { per_minute: 50 });
+    breaker.steer(later, Steer::Probing { every: ms(1200) });
     assert_eq!(breaker.admit(later, &SETTINGS, 0), Admit::Probe);
     assert_eq!(breaker.admit(later + ms(1199), &SETTINGS, 0), Admit::Refuse);
     assert_eq!(breaker.admit(later + ms(1200), &SETTINGS, 0), Admit::Probe);
@@ -199,6 +199,7 @@ fn a_pulse_says_what_happened_since_the_last() {
         refused: 1,
         probes: 1,
         failed_probes: 1,
+        begun: 0,
     };
     assert_eq!(breaker.pulse(), Some(expected));
     assert_eq!(breaker.pulse(), None);
@@ -260,7 +261,7 @@ fn it_probes_ten_times_a_second_shared_among_the_callers_and_closes_over_a_ramp(
         fleet.tick(now, &SETTINGS);
     }
     let now = start + ms(5000);
-    assert_eq!(fleet.steer(now), Steer::Probing { per_minute: 50 });
+    assert_eq!(fleet.steer(now), Steer::Probing { every: ms(1200) });
     let good = Pulse {
         probes: 2,
         ..Pulse::default()
@@ -269,7 +270,7 @@ fn it_probes_ten_times_a_second_shared_among_the_callers_and_closes_over_a_ramp(
         fleet.pulse(now, &at, &at, good, &SETTINGS);
     }
     fleet.tick(now, &SETTINGS);
-    assert_eq!(fleet.steer(now), Steer::Probing { per_minute: 50 });
+    assert_eq!(fleet.steer(now), Steer::Probing { every: ms(1200) });
     fleet.pulse(now, &9, &9, good, &SETTINGS);
     fleet.tick(now, &SETTINGS);
     assert_eq!(
@@ -309,8 +310,99 @@ fn it_closes_where_nobody_obeys_or_nobody_calls() {
     fleet.tick(start + ms(5000), &SETTINGS);
     fleet.tick(start + ms(14_999), &SETTINGS);
     assert!(matches!(fleet.steer(start), Steer::Probing { .. }));
-    fleet.tick(start + ms(15_000), &SETTINGS);
-    assert_eq!(fleet.steer(start), Steer::Closed);
+    let idle = start + ms(15_000);
+    fleet.tick(idle, &SETTINGS);
+    let since = Duration::ZERO;
+    assert_eq!(fleet.steer(idle), Steer::Closing { since }, "over the ramp");
+    fleet.tick(idle + RAMP, &SETTINGS);
+    assert_eq!(fleet.steer(idle + RAMP), Steer::Closed);
+}
+
+#[test]
+fn probes_that_hang_keep_it_open_while_anybody_wants_to_call() {
+    let wanting = Pulse {
+        refused: 1,
+        ..Pulse::default()
+    };
+    let hanging = Pulse {
+        begun: 1,
+        ..Pulse::default()
+    };
+    for pulse in [wanting, hanging] {
+        let (mut fleet, start) = told(&[(60, 60)]);
+        for second in 1..=120 {
+            let now = start + ms(second * 1000);
+            fleet.pulse(now, &0, &0, pulse, &SETTINGS);
+            fleet.tick(now, &SETTINGS);
+        }
+        let now = start + ms(120_000);
+        let every = ms(100);
+        assert_eq!(fleet.steer(now), Steer::Probing { every }, "{pulse:?}");
+    }
+}
+
+#[test]
+fn a_probe_that_was_sent_is_told_before_it_ends() {
+    let now = Instant::now();
+    let mut breaker = seen(now, 0, 0);
+    breaker.steer(now, Steer::Probing { every: ms(1200) });
+    assert_eq!(breaker.admit(now, &SETTINGS, 0), Admit::Probe);
+    let expected = Pulse {
+        begun: 1,
+        ..Pulse::default()
+    };
+    assert_eq!(breaker.pulse(), Some(expected));
+}
+
+#[test]
+fn proxies_that_are_told_together_to_probe_spread_over_the_gap() {
+    let start = Instant::now();
+    for callers in [12u32, 10_000] {
+        let every = ms(100) * callers;
+        let mut first = Vec::new();
+        for caller in 0..callers {
+            let mut breaker = seen(start, 0, 0);
+            breaker.steer(start, Steer::Probing { every });
+            let random = u64::MAX / u64::from(callers) * u64::from(caller);
+            let admit = breaker.admit(start, &SETTINGS, random);
+            first.extend((admit == Admit::Probe).then_some(caller));
+            let due = start + every.mul_f64(f64::from(caller) / f64::from(callers));
+            let admit = breaker.admit(due + ms(1), &SETTINGS, 0);
+            assert!(
+                admit == Admit::Probe || caller == 0,
+                "{caller} of {callers}"
+            );
+            let early = due + every - ms(1);
+            assert_eq!(breaker.admit(early, &SETTINGS, 0), Admit::Refuse);
+        }
+        assert_eq!(first, [0], "of {callers}");
+    }
+}
+
+#[test]
+fn ten_thousand_callers_probe_ten_times_a_second_together() {
+    let start = Instant::now();
+    let mut fleet = Fleet::new(start);
+    let bad = Pulse {
+        sent: 1,
+        failed: 1,
+        ..Pulse::default()
+    };
+    let wanting = Pulse {
+        refused: 1,
+        ..Pulse::default()
+    };
+    for at in 0..10_000 {
+        fleet.pulse(start, &0, &at, bad, &SETTINGS);
+    }
+    fleet.tick(start, &SETTINGS);
+    let now = start + ms(5000);
+    for at in 0..10_000 {
+        fleet.pulse(now, &0, &at, wanting, &SETTINGS);
+    }
+    fleet.tick(now, &SETTINGS);
+    let every = Duration::from_secs(1000);
+    assert_eq!(fleet.steer(now), Steer::Probing { every });
 }
 
 #[test]
