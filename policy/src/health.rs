@@ -12,8 +12,8 @@
 //!
 //! In use: one [`Health`] per endpoint, beside its cost under the same lock. An attempt
 //! that ended is told by [`Health::record`]; where that says [`Told::RowIsFull`], which is
-//! rare, the proxy adds up [`Health::recent`] of the other endpoints and asks
-//! [`Health::judge`]. [`Health::stance`] is asked when endpoints are drawn, and
+//! rare, the proxy takes the [`Turn`] of the set, adds up [`Health::recent`] of the other
+//! endpoints and asks [`Health::judge`]. [`Health::stance`] is asked when endpoints are drawn, and
 //! [`Health::begin_probe`] for the one that is sent a probe. What the mesh itself answered
 //! is not told: [`Seen::of_refusal`].
 //!
@@ -29,9 +29,11 @@ use crate::traffic::endpoint::Ejection;
 use crate::traffic::set::Percent;
 
 mod recent;
+mod turn;
 
 pub use recent::Recent;
 use recent::Window;
+pub use turn::Turn;
 
 /// Answers that the others must have given before somebody is compared with them.
 pub const COMPARED_WITH: u32 = 20;
@@ -254,7 +256,7 @@ impl Health {
 
     fn is_worse(&self, now: Instant, others: Recent) -> bool {
         let own = self.recent.sum(now);
-        let chance = others.likely_rate().powi(self.in_a_row.into());
+        let chance = others.rate().powi(self.in_a_row.into());
         others.answers >= COMPARED_WITH && own.rate() >= 2.0 * others.rate() && chance <= CHANCE
     }
 
