@@ -40,7 +40,7 @@ pub struct Wish<'a> {
 /// Why a header is no wish. It is ignored as a whole, and counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BadRoute {
-    #[error("is longer than {LONGEST} bytes")]
+    #[error("is longer than {LONGEST} bytes, with the namespace of every Service")]
     TooLong,
     #[error("has more than {ENTRIES} entries")]
     TooMany,
@@ -50,9 +50,11 @@ pub enum BadRoute {
     Twice,
 }
 
-/// Reads the value of `weft-route`. A request with two such headers has none that counts:
-/// nothing is decided by which of them somebody reads.
-pub fn parse(value: &[u8]) -> Result<Wishes<'_>, BadRoute> {
+/// Reads the value of `weft-route`, which somebody in namespace `home` wrote. A request
+/// with two such headers has none that counts: nothing is decided by which of them somebody
+/// reads. One that cannot be handed on is refused here already: the first hop would go to
+/// the wished Service, and the next one silently to production.
+pub fn parse<'a>(value: &'a [u8], home: &str) -> Result<Wishes<'a>, BadRoute> {
     if value.len() > LONGEST {
         return Err(BadRoute::TooLong);
     }
@@ -70,6 +72,9 @@ pub fn parse(value: &[u8]) -> Result<Wishes<'_>, BadRoute> {
             return Err(BadRoute::Twice);
         }
         *wishes.0.get_mut(at).ok_or(BadRoute::TooMany)? = Some(wish);
+    }
+    if wishes.written(home) > LONGEST {
+        return Err(BadRoute::TooLong);
     }
     Ok(wishes)
 }
@@ -117,6 +122,17 @@ impl<'a> Wishes<'a> {
             *wish.service == *service.name && *wish.namespace.unwrap_or(home) == *service.namespace
         })?;
         Some(ServiceId::new(service.namespace.clone(), wish.to))
+    }
+
+    /// How long [`Wishes::write`] is.
+    fn written(&self, home: &str) -> usize {
+        let entries = self.iter().map(|wish| {
+            let namespace = wish.namespace.unwrap_or(home);
+            wish.service.len() + ".".len() + namespace.len() + "=".len() + wish.to.len()
+        });
+        entries
+            .reduce(|all, one| all + ", ".len() + one)
+            .unwrap_or(0)
     }
 
     /// The same for the next hop, which has another home: every namespace is named.

@@ -44,7 +44,7 @@ fn granted(own: &str, asked: Asked<'_>, proof: Option<&Proof>) -> Result<(), Ign
 
 #[test]
 fn a_header_names_up_to_four_services() {
-    let wishes = parse(b"catalog=catalog-staging, cart.other=cart-2").unwrap();
+    let wishes = parse(b"catalog=catalog-staging, cart.other=cart-2", "shop").unwrap();
     assert_eq!(
         wishes.of(&service("catalog"), "shop"),
         Some(service("catalog-staging"))
@@ -59,12 +59,12 @@ fn a_header_names_up_to_four_services() {
     // The next hop lives elsewhere, and reads the same.
     let handed_on = wishes.write("shop");
     assert_eq!(handed_on, "catalog.shop=catalog-staging, cart.other=cart-2");
-    let read = parse(handed_on.as_bytes()).unwrap();
+    let read = parse(handed_on.as_bytes(), "other").unwrap();
     assert_eq!(
         read.of(&service("catalog"), "other"),
         Some(service("catalog-staging"))
     );
-    assert!(parse(b"a=b,c=d,e=f,g=h").is_ok());
+    assert!(parse(b"a=b,c=d,e=f,g=h", "shop").is_ok());
 }
 
 #[test]
@@ -92,15 +92,34 @@ fn a_bad_header_is_no_wish_at_all() {
         (long.as_bytes(), BadRoute::TooLong),
     ] {
         assert_eq!(
-            parse(value),
+            parse(value, "shop"),
             Err(why),
             "{:?}",
             String::from_utf8_lossy(value)
         );
     }
     let name = format!("{}=b", "a".repeat(64));
-    assert_eq!(parse(name.as_bytes()), Err(BadRoute::Entry));
-    assert!(parse(b"a.x=b,a.y=c").is_ok());
+    assert_eq!(parse(name.as_bytes(), "shop"), Err(BadRoute::Entry));
+    assert!(parse(b"a.x=b,a.y=c", "shop").is_ok());
+}
+
+#[test]
+fn a_header_that_the_next_hop_could_not_read_is_refused_by_the_first() {
+    let long = |letter: &str| letter.repeat(60);
+    let entries = ["a", "b", "c", "d"].map(|letter| format!("{}=x", long(letter)));
+    let value = entries.join(",");
+    assert!(value.len() < LONGEST);
+    // Four names of 60 bytes, "=x" and "." each, ", " three times: 258 without namespaces.
+    let fits = "n".repeat(63);
+    let wishes = parse(value.as_bytes(), &fits).unwrap();
+    assert_eq!(wishes.write(&fits).len(), 510);
+    let value = value.replace("=x", "=xx");
+    let too_long = parse(value.as_bytes(), &fits);
+    assert_eq!(too_long, Err(BadRoute::TooLong));
+    let shorter = "n".repeat(62);
+    let wishes = parse(value.as_bytes(), &shorter).unwrap();
+    let handed_on = wishes.write(&shorter);
+    assert!(parse(handed_on.as_bytes(), "elsewhere").is_ok());
 }
 
 #[test]
@@ -204,9 +223,9 @@ proptest! {
     fn no_bytes_are_read_otherwise_than_they_are_written(
         value in proptest::collection::vec(any::<u8>(), 0..64),
     ) {
-        if let Ok(wishes) = parse(&value) {
+        if let Ok(wishes) = parse(&value, "home") {
             let text = wishes.write("home");
-            let again = parse(text.as_bytes()).unwrap();
+            let again = parse(text.as_bytes(), "elsewhere").unwrap();
             prop_assert_eq!(wishes.iter().count(), again.iter().count());
         }
     }
