@@ -25,6 +25,9 @@ pub const KEYS: usize = 10_000;
 /// Values of a header that one caller may fill keys with.
 pub const KEYS_PER_CALLER: u32 = 1000;
 
+/// Shares change within seconds, so no wait that is reckoned by one holds for longer.
+const LONGEST_OF_SHARE: Duration = Duration::from_secs(60);
+
 /// A search for full buckets looks at all of them; so seldom it may happen.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
 
@@ -48,12 +51,28 @@ pub struct Rate {
     token: u64,
     /// Nanoseconds that a full bucket is worth.
     whole: u64,
+    /// The longest wait that is told, in nanoseconds.
+    longest: u64,
 }
 
 impl Rate {
     #[must_use]
     pub fn of(limit: &RateLimit) -> Self {
         Self::new(u64::from(limit.requests) * 1000, limit.per, limit.burst)
+    }
+
+    /// Of a pod that was told no share yet: one request, lest a new pod answers 429 to the
+    /// first that comes.
+    #[must_use]
+    pub fn unshared(limit: &RateLimit) -> Self {
+        // One bucket full, which never fills again.
+        let never = u64::MAX / 2;
+        Self {
+            token: never,
+            whole: never,
+            longest: u64::MAX,
+        }
+        .share_of(limit)
     }
 
     /// A pod's share, in thousandths of a request per `limit.per`, as [`shares`] gives it.
@@ -63,7 +82,13 @@ impl Rate {
         let whole = u64::from(limit.requests.max(1)) * 1000;
         let burst = u64::from(limit.burst) * thousandths.min(whole) / whole;
         let burst = u32::try_from(burst).unwrap_or(u32::MAX).max(1);
-        Self::new(thousandths, limit.per, burst)
+        Self::new(thousandths, limit.per, burst).share_of(limit)
+    }
+
+    fn share_of(mut self, limit: &RateLimit) -> Self {
+        let longest = limit.per.min(LONGEST_OF_SHARE).as_nanos();
+        self.longest = u64::try_from(longest).unwrap_or(u64::MAX);
+        self
     }
 
     fn new(thousandths: u64, per: Duration, burst: u32) -> Self {
@@ -71,12 +96,14 @@ impl Rate {
             return Self {
                 token: u64::MAX,
                 whole: 0,
+                longest: u64::MAX,
             };
         };
         let token = u64::try_from(token).unwrap_or(u64::MAX);
         Self {
             token,
             whole: token.saturating_mul(burst.max(1).into()),
+            longest: u64::MAX,
         }
     }
 }
@@ -91,7 +118,7 @@ impl Bucket {
         let full = self.0.max(now).saturating_add(rate.token);
         match full.saturating_sub(now).checked_sub(rate.whole) {
             None | Some(0) => Ok(Self(full)),
-            Some(wait) => Err(Duration::from_nanos(wait)),
+            Some(wait) => Err(Duration::from_nanos(wait.min(rate.longest))),
         }
     }
 }

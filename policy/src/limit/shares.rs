@@ -5,13 +5,20 @@
 //! what is proven to be free. At no time the shares of connected pods add up to more than
 //! the limit, whatever is lost or late.
 //!
-//! A new pod has nothing until the others have shrunk, which takes them one round trip.
+//! A new pod has nothing until the others have shrunk, which takes them one round trip;
+//! see [`super::Rate::unshared`]. One that is no longer ready has its part for some seconds
+//! yet, because callers hear of it later than the controller.
 //!
 //! In use: the controller calls [`Shares::set_pods`] when the ready pods change,
-//! [`Shares::acknowledged`] and [`Shares::gone`] as streams tell, and sends what each of
-//! them returns.
+//! [`Shares::acknowledged`] and [`Shares::gone`] as streams tell, [`Shares::tick`] every
+//! second, and sends what each of them returns.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+/// So long a pod that is no longer ready keeps its part, unless its stream ends before:
+/// callers send to it until their endpoints are renewed.
+pub const LEAVES: Duration = Duration::from_secs(5);
 
 /// The shares of one limit, in thousandths of a request per its time.
 #[derive(Clone, Debug)]
@@ -30,8 +37,17 @@ struct Share {
     /// The most that the pod may be using: what it acknowledged, and all that was sent
     /// since.
     held: u64,
+    stays: Stays,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Stays {
+    #[default]
+    Ready,
+    /// It is no longer ready: its part does not grow, and ends then.
+    Until(Instant),
     /// It gets none, and is kept for what it holds.
-    leaving: bool,
+    Left,
 }
 
 /// A share that a pod is to be told.
@@ -55,13 +71,27 @@ impl<P: Ord + Clone> Shares<P> {
     }
 
     /// The pods that are ready and connected. One that is no longer among them shrinks to
-    /// nothing and is forgotten when it says so.
-    pub fn set_pods(&mut self, ready: &BTreeSet<P>) -> Vec<Send<P>> {
+    /// nothing after [`LEAVES`], and is forgotten when it says so.
+    pub fn set_pods(&mut self, now: Instant, ready: &BTreeSet<P>) -> Vec<Send<P>> {
         for (pod, share) in &mut self.pods {
-            share.leaving = !ready.contains(pod);
+            share.stays = match share.stays {
+                _ if ready.contains(pod) => Stays::Ready,
+                Stays::Ready => Stays::Until(now + LEAVES),
+                leaving => leaving,
+            };
         }
         for pod in ready {
             self.pods.entry(pod.clone()).or_default();
+        }
+        self.tick(now)
+    }
+
+    /// Goes on to what follows from the time.
+    pub fn tick(&mut self, now: Instant) -> Vec<Send<P>> {
+        for share in self.pods.values_mut() {
+            if matches!(share.stays, Stays::Until(until) if now >= until) {
+                share.stays = Stays::Left;
+            }
         }
         self.divide()
     }
@@ -79,8 +109,6 @@ impl<P: Ord + Clone> Shares<P> {
             Some(known) if known.number == number => known.held = known.sent,
             _ => return Vec::new(),
         }
-        self.pods
-            .retain(|_, share| !share.leaving || share.held > 0);
         self.divide()
     }
 
@@ -100,13 +128,18 @@ impl<P: Ord + Clone> Shares<P> {
     /// Shrinks whoever has too much, and lets the others grow into what is free.
     fn divide(&mut self) -> Vec<Send<P>> {
         self.pods
-            .retain(|_, share| !share.leaving || share.held > 0);
-        let staying = self.pods.values().filter(|share| !share.leaving).count() as u64;
+            .retain(|_, share| share.stays == Stays::Ready || share.held > 0);
+        let parts = self.pods.values();
+        let staying = parts.filter(|share| share.stays != Stays::Left).count() as u64;
         let each = self.whole.checked_div(staying).unwrap_or(0);
         let mut free = self.whole.saturating_sub(self.in_use());
         let mut sends = Vec::new();
         for (pod, share) in &mut self.pods {
-            let target = if share.leaving { 0 } else { each };
+            let target = match share.stays {
+                Stays::Ready => each,
+                Stays::Until(_) => each.min(share.held),
+                Stays::Left => 0,
+            };
             let next = if target <= share.held {
                 target
             } else {

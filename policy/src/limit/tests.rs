@@ -1,7 +1,7 @@
 //! Tokens, keys and shares.
 
 use super::*;
-use crate::limit::shares::{Send, Shares};
+use crate::limit::shares::{LEAVES, Send, Shares};
 use crate::traffic::guard::{LimitKey, LimitMode, LimitScope};
 use governor::clock::FakeRelativeClock;
 use governor::{Quota, RateLimiter};
@@ -174,7 +174,7 @@ proptest! {
         let oracle = RateLimiter::direct_with_clock(quota, clock.clone());
         let start = Instant::now();
         let mut now = start;
-        let rate = Rate { token: token.as_nanos() as u64, whole: (token * burst).as_nanos() as u64 };
+        let rate = Rate { token: token.as_nanos() as u64, whole: (token * burst).as_nanos() as u64, longest: u64::MAX };
         let drawn = Rate::of(&limit(requests, per, burst));
         prop_assert_eq!(drawn.token, rate.token);
         let mut table = Buckets::new(start, rate);
@@ -198,6 +198,74 @@ fn a_bucket_that_a_tiny_share_emptied_fills_at_the_next_share() {
     table.set_rate(start, Rate::share(&whole, 20_000));
     assert!(take(&mut table, start + ms(40), Key::All).is_err());
     assert!(take(&mut table, start + ms(50), Key::All).is_ok());
+}
+
+#[test]
+fn a_pod_without_a_share_yet_lets_one_request_pass_and_asks_for_a_short_wait() {
+    let start = Instant::now();
+    for (per, longest) in [(1, 1), (30, 30), (3600, 60)] {
+        let whole = limit(100, Duration::from_secs(per), 100);
+        let mut table = Buckets::new(start, Rate::unshared(&whole));
+        assert_eq!(take(&mut table, start, Key::All), Ok(()));
+        let late = start + Duration::from_secs(7200);
+        for now in [start, late] {
+            let refused = take(&mut table, now, Key::All).unwrap_err();
+            assert_eq!(refused.retry_after(), longest);
+        }
+        table.set_rate(late, Rate::share(&whole, 0));
+        let refused = take(&mut table, late, Key::All).unwrap_err();
+        assert_eq!(refused.retry_after(), longest, "a share of nothing");
+        table.set_rate(late, Rate::share(&whole, 1));
+        assert_eq!(take(&mut table, late, Key::All), Ok(()));
+        let refused = take(&mut table, late, Key::All).unwrap_err();
+        assert_eq!(refused.retry_after(), longest, "nearly nothing");
+    }
+    // A limit that is no share is exact, and stays.
+    let mut hourly = Buckets::new(start, Rate::of(&limit(1, ms(3_600_000), 1)));
+    assert_eq!(take(&mut hourly, start, Key::All), Ok(()));
+    let refused = take(&mut hourly, start, Key::All).unwrap_err();
+    assert_eq!(refused.retry_after(), 3600);
+}
+
+#[test]
+fn a_pod_that_leaves_keeps_its_part_for_some_seconds_or_until_its_stream_ends() {
+    let start = Instant::now();
+    let take_all = |shares: &mut Shares<u8>, mut sends: Vec<Send<u8>>| {
+        let mut last = BTreeMap::new();
+        while let Some(send) = sends.pop() {
+            last.insert(send.pod, send.share);
+            sends.extend(shares.acknowledged(&send.pod, send.number));
+        }
+        last
+    };
+    let begin = || {
+        let mut shares = Shares::new(100);
+        let sends = shares.set_pods(start, &BTreeSet::from([1, 2]));
+        take_all(&mut shares, sends);
+        // A rollout: 1 goes, 3 comes.
+        let sends = shares.set_pods(start, &BTreeSet::from([2, 3]));
+        let last = take_all(&mut shares, sends);
+        assert_eq!(
+            last,
+            BTreeMap::from([(1, 33_333), (2, 33_333), (3, 33_333)])
+        );
+        shares
+    };
+    let even = BTreeMap::from([(2, 50_000), (3, 50_000)]);
+    let mut shares = begin();
+    assert_eq!(shares.tick(start + LEAVES - ms(1)), []);
+    let sends = shares.tick(start + LEAVES);
+    let mut last = take_all(&mut shares, sends);
+    assert_eq!(last.remove(&1), Some(0));
+    assert_eq!(last, even);
+    let mut shares = begin();
+    let sends = shares.gone(&1);
+    assert_eq!(take_all(&mut shares, sends), even);
+    // It is ready again.
+    let mut shares = begin();
+    let sends = shares.set_pods(start + ms(1), &BTreeSet::from([1, 2, 3]));
+    assert_eq!(sends, []);
+    assert_eq!(shares.tick(start + LEAVES + ms(1)), []);
 }
 
 /// A fleet that takes shares late, out of its own order, and loses streams.
@@ -246,10 +314,13 @@ proptest! {
     ) {
         let (mut shares, mut fleet) = (Shares::new(100), Fleet::default());
         let mut ready = BTreeSet::new();
+        let mut now = Instant::now();
         for step in steps {
+            now += ms(700);
+            fleet.send(shares.tick(now));
             match step {
                 Step::Pods(pods) => {
-                    fleet.send(shares.set_pods(&pods));
+                    fleet.send(shares.set_pods(now, &pods));
                     ready = pods;
                 }
                 Step::Read(at) => {
@@ -263,17 +334,20 @@ proptest! {
                     fleet.unread.retain(|send| send.pod != pod);
                     ready.remove(&pod);
                     fleet.send(shares.gone(&pod));
-                    fleet.send(shares.set_pods(&ready));
+                    fleet.send(shares.set_pods(now, &ready));
                 }
             }
             let used: u64 = fleet.using.values().sum();
             prop_assert!(used <= 100_000, "{used}");
             prop_assert!(shares.in_use() <= 100_000);
         }
-        while let Some(read) = fleet.read(0) {
-            fleet.send(shares.acknowledged(&read.pod, read.number));
-            let used: u64 = fleet.using.values().sum();
-            prop_assert!(used <= 100_000, "{used}");
+        for later in [now, now + LEAVES] {
+            fleet.send(shares.tick(later));
+            while let Some(read) = fleet.read(0) {
+                fleet.send(shares.acknowledged(&read.pod, read.number));
+                let used: u64 = fleet.using.values().sum();
+                prop_assert!(used <= 100_000, "{used}");
+            }
         }
         // When all is read, every ready pod has the same share, and it is all of it.
         for pod in &ready {
@@ -289,7 +363,7 @@ fn a_limit_that_shrinks_is_divided_anew() {
     let pods = BTreeSet::from([1, 2]);
     let send = |pod, share, number| Send { pod, share, number };
     assert_eq!(
-        shares.set_pods(&pods),
+        shares.set_pods(Instant::now(), &pods),
         [send(1, 50_000, 1), send(2, 50_000, 2)]
     );
     assert_eq!(shares.set_limit(10), [send(1, 5000, 3), send(2, 5000, 4)]);

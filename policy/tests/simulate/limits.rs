@@ -56,11 +56,11 @@ fn run(seed: u64) -> Result {
         let sends = match event {
             Event::Scale(count) => {
                 for pod in 0..count {
-                    let nothing = Rate::share(&limit(), 0);
-                    let new = || Buckets::new(events.now(), nothing);
+                    let unshared = Rate::unshared(&limit());
+                    let new = || Buckets::new(events.now(), unshared);
                     pods.entry(pod).or_insert_with(new);
                 }
-                shares.set_pods(&(0..count).collect::<BTreeSet<u8>>())
+                shares.set_pods(events.now(), &(0..count).collect::<BTreeSet<u8>>())
             }
             Event::Taken(send) => {
                 let rate = Rate::share(&limit(), send.share);
