@@ -155,14 +155,16 @@ impl Deadline {
     /// Until when one attempt may wait for the head of its answer. The last one has all
     /// the time of the call: what would another limit save it for? Where the call has no
     /// end, the last attempt keeps the limit, or a dead endpoint would hold it for ever.
+    /// The context's end is none for an unsafe method: see [`End::breaks_off`].
     #[must_use]
     pub fn attempt(
         self,
+        method: &Method,
         now: Instant,
         backend_request: Option<Duration>,
         last: bool,
     ) -> Option<Instant> {
-        let whole = self.end().map(|(end, _)| end);
+        let whole = self.breaks_off(method).map(|(end, _)| end);
         let limit = backend_request.and_then(|limit| now.checked_add(limit));
         match (whole, limit) {
             (Some(whole), _) if last => Some(whole),

@@ -12,8 +12,8 @@
 //!
 //! In use: one [`Health`] per endpoint, beside its cost under the same lock. An attempt
 //! that ended is told by [`Health::record`]; where that says [`Told::RowIsFull`], which is
-//! rare, the proxy adds up [`Health::recent`] of the other endpoints and asks
-//! [`Health::judge`]. [`Health::stance`] is asked when endpoints are drawn, and
+//! rare, the proxy takes the [`Turn`] of the set, adds up [`Health::recent`] of the other
+//! endpoints and asks [`Health::judge`]. [`Health::stance`] is asked when endpoints are drawn, and
 //! [`Health::begin_probe`] for the one that is sent a probe. What the mesh itself answered
 //! is not told: [`Seen::of_refusal`].
 //!
@@ -29,17 +29,20 @@ use crate::traffic::endpoint::Ejection;
 use crate::traffic::set::Percent;
 
 mod recent;
+mod turn;
 
 pub use recent::Recent;
 use recent::Window;
+pub use turn::Turn;
 
 /// Answers that the others must have given before somebody is compared with them.
 pub const COMPARED_WITH: u32 = 20;
 
 /// A row that chance brings more seldom than this, at the rate at which the others fail,
-/// is no chance. 16 pairs of proxy and endpoint with 100 answers a second each see such a
-/// row once in some seconds at most, and then the comparison stands in its way.
-const CHANCE: f64 = 1e-4;
+/// is no chance. Where all fail 30 % that is a row of twelve, which 16 pairs of proxy and
+/// endpoint with ten answers a second each see once in hours; five in a row they see many
+/// times a minute.
+const CHANCE: f64 = 1e-6;
 
 /// What a new or returning endpoint takes of its share at first.
 const FIRST_SHARE: f64 = 0.1;
@@ -253,7 +256,7 @@ impl Health {
 
     fn is_worse(&self, now: Instant, others: Recent) -> bool {
         let own = self.recent.sum(now);
-        let chance = others.likely_rate().powi(self.in_a_row.into());
+        let chance = others.rate().powi(self.in_a_row.into());
         others.answers >= COMPARED_WITH && own.rate() >= 2.0 * others.rate() && chance <= CHANCE
     }
 

@@ -50,7 +50,7 @@ pub enum Ended {
     Lost { after: Duration },
     /// `backendRequest` passed.
     TimedOut,
-    /// The called proxy refused it.
+    /// A proxy refused it. See [`Ended::refused`].
     Refused(Reason),
 }
 
@@ -164,6 +164,30 @@ pub enum Next {
 }
 
 impl Ended {
+    /// Of an attempt that a proxy ended, so long after the request was sent. A connection
+    /// that the called proxy lost to its application is lost, whoever tells it.
+    #[must_use]
+    pub const fn refused(reason: Reason, after: Duration) -> Self {
+        match reason {
+            Reason::ConnectionLost => Self::Lost { after },
+            reason => Self::Refused(reason),
+        }
+    }
+
+    /// Nobody answered, at an endpoint or in its place: other endpoints were asked where
+    /// that was allowed, and who asks again asks the same ones.
+    const fn found_nobody(self) -> bool {
+        matches!(
+            self,
+            Self::Refused(
+                Reason::ConnectFailed
+                    | Reason::TlsFailed
+                    | Reason::NoEndpoint
+                    | Reason::ConnectionLost
+            )
+        )
+    }
+
     /// Whether it is a failure of which `retry` speaks, whatever the method.
     #[must_use]
     pub fn is_failure(self, retry: &Retry) -> bool {
@@ -196,7 +220,7 @@ impl Attempted<'_> {
     /// last attempt: whoever repeats that one repeats this one with it.
     #[must_use]
     pub fn marks_spent(&self, retry: &Retry) -> bool {
-        self.spent || self.ended.is_failure(retry)
+        self.spent || self.ended.is_failure(retry) || self.ended.found_nobody()
     }
 }
 

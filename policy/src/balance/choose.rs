@@ -4,8 +4,9 @@
 //! tried. So a pick looks at a handful of endpoints whatever their number; only where most
 //! of them rest it goes on to walk along the list.
 //!
-//! One that warms up is left out of a draw as often as its share says, rather than made
-//! dear: a score would give it either nothing or everything.
+//! One that warms up is passed over as often as its share says, rather than made dear: a
+//! score would give it either nothing or everything. It counts as one of the two all the
+//! same, or it would be drawn again until it is taken.
 
 use super::below;
 
@@ -49,11 +50,12 @@ pub fn choose(
 ) -> Option<Picked> {
     let near = near.min(len);
     if near == 0 || near == len {
-        return draw(0, len, &mut look, &mut random).or_else(|| last_resort(len, &mut look));
+        return draw(0, len, &mut look, &mut random)
+            .or_else(|| last_resort(len, &mut look, &mut random));
     }
     let Some(own) = draw(0, near, &mut look, &mut random) else {
         let elsewhere = draw(near, len, &mut look, &mut random);
-        return elsewhere.or_else(|| last_resort(len, &mut look));
+        return elsewhere.or_else(|| last_resort(len, &mut look, &mut random));
     };
     let load = load_of(look(own.index));
     if own.probe || load < BUSY {
@@ -82,7 +84,7 @@ fn draw(
     let mut passed_over = None;
     for _ in 0..DRAWS {
         let index = first + below(len, random());
-        if best.is_some_and(|(best, _)| best == index) {
+        if best.is_some_and(|(best, _)| best == index) || passed_over == Some(index) {
             if len == 1 {
                 break;
             }
@@ -92,8 +94,12 @@ fn draw(
             Candidate::Probe => return Some(Picked { index, probe: true }),
             Candidate::Rests | Candidate::Out => {}
             Candidate::Works { share, .. } if share < 1.0 && super::unit(random()) >= share => {
+                if let Some((best, _)) = best {
+                    return Some(work(best));
+                }
                 passed_over = Some(index);
             }
+            Candidate::Works { .. } if passed_over.is_some() => return Some(work(index)),
             Candidate::Works { score, .. } => match best {
                 None => best = Some((index, score)),
                 Some((_, other)) if score < other => return Some(work(index)),
@@ -125,10 +131,18 @@ fn walk(
     None
 }
 
-/// One that rests: this proxy may be wrong about it, and nobody else is left to ask.
-fn last_resort(len: usize, look: &mut impl FnMut(usize) -> Candidate) -> Option<Picked> {
-    let resting = |index: &usize| look(*index) == Candidate::Rests;
-    (0..len).find(resting).map(work)
+/// The first that rests from a random place on: this proxy may be wrong about it, and
+/// nobody else is left to ask.
+fn last_resort(
+    len: usize,
+    look: &mut impl FnMut(usize) -> Candidate,
+    random: &mut impl FnMut() -> u64,
+) -> Option<Picked> {
+    let from = below(len, random());
+    let mut order = (0..len).map(|step| (from + step) % len);
+    order
+        .find(|index| look(*index) == Candidate::Rests)
+        .map(work)
 }
 
 const fn work(index: usize) -> Picked {

@@ -133,17 +133,53 @@ fn an_attempt_has_its_limit_and_the_last_one_all_the_time_left() {
     let now = Instant::now();
     let call = Deadline::arrived(now, asked(Some(1000), None, None), None);
     let limit = Some(ms(300));
-    assert_eq!(call.attempt(now, limit, false), Some(now + ms(300)));
-    assert_eq!(call.attempt(now, limit, true), Some(now + ms(1000)));
-    let late = now + ms(900);
-    assert_eq!(call.attempt(late, limit, false), Some(now + ms(1000)));
-    assert_eq!(call.attempt(now, None, false), Some(now + ms(1000)));
-    // A call without end would wait for ever.
     assert_eq!(
-        Deadline::NONE.attempt(now, limit, true),
+        call.attempt(&Method::GET, now, limit, false),
         Some(now + ms(300))
     );
-    assert_eq!(Deadline::NONE.attempt(now, None, true), None);
+    assert_eq!(
+        call.attempt(&Method::GET, now, limit, true),
+        Some(now + ms(1000))
+    );
+    let late = now + ms(900);
+    assert_eq!(
+        call.attempt(&Method::GET, late, limit, false),
+        Some(now + ms(1000))
+    );
+    assert_eq!(
+        call.attempt(&Method::GET, now, None, false),
+        Some(now + ms(1000))
+    );
+    // A call without end would wait for ever.
+    assert_eq!(
+        Deadline::NONE.attempt(&Method::GET, now, limit, true),
+        Some(now + ms(300))
+    );
+    assert_eq!(Deadline::NONE.attempt(&Method::GET, now, None, true), None);
+}
+
+#[test]
+fn an_attempt_of_an_unsafe_call_outlives_the_context_and_not_its_own_end() {
+    let now = Instant::now();
+    let both = Deadline::arrived(now, asked(Some(3000), None, Some(1000)), None);
+    let context = Deadline::arrived(now, asked(None, None, Some(1000)), None);
+    let limit = Some(ms(2000));
+    for (method, call, limit, last, end) in [
+        (Method::GET, both, limit, false, Some(1000)),
+        (Method::GET, both, None, true, Some(1000)),
+        (Method::POST, both, limit, false, Some(2000)),
+        (Method::POST, both, None, false, Some(3000)),
+        (Method::POST, both, limit, true, Some(3000)),
+        (Method::POST, context, None, false, None),
+        (Method::POST, context, limit, true, Some(2000)),
+    ] {
+        let found = call.attempt(&method, now, limit, last);
+        assert_eq!(
+            found,
+            end.map(|end| now + ms(end)),
+            "{method} {limit:?} {last}"
+        );
+    }
 }
 
 #[test]

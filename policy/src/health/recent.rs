@@ -18,12 +18,6 @@ impl Recent {
     pub fn rate(self) -> f64 {
         f64::from(self.failures) / f64::from(self.answers.max(1))
     }
-
-    /// The rate that so few answers make likely: of none it is a half.
-    #[must_use]
-    pub fn likely_rate(self) -> f64 {
-        (f64::from(self.failures) + 1.0) / (f64::from(self.answers) + 2.0)
-    }
 }
 
 impl std::ops::Add for Recent {

@@ -92,11 +92,67 @@ fn whoever_fails_as_the_others_do_works_on() {
     };
     assert!(judged(5, 200, 2), "others fail now and then");
     assert!(!judged(5, 200, 60), "a row of five at 30 % is chance");
-    assert!(judged(9, 200, 60), "a row of nine is none");
+    assert!(judged(12, 200, 60), "a row of twelve is none");
     assert!(
         !judged(100, 200, 101),
         "nobody fails twice as often as half"
     );
+}
+
+#[test]
+fn a_shorter_row_decides_where_the_policy_says_so_and_the_others_are_well() {
+    let now = Instant::now();
+    let judged = |row, answers, failures| {
+        let settings = Ejection {
+            consecutive_failures: row,
+            ..Ejection::DEFAULT
+        };
+        let mut health = Health::new(now, None);
+        for _ in 0..row {
+            health.record(now, Seen::Failed, false, &settings, EVEN);
+        }
+        let others = others(3, answers, failures);
+        health.judge(now, &others, &settings, EVEN).is_some()
+    };
+    for row in 1..=5 {
+        assert!(judged(row, 20, 0), "{row} in a row");
+        assert!(!judged(row, 19, 0), "{row} in a row");
+    }
+    assert!(judged(3, 200, 1), "hardly anybody else fails");
+    assert!(!judged(3, 200, 20), "three in a row at 10 % are chance");
+}
+
+#[test]
+fn judgements_about_one_set_come_one_after_the_other() {
+    let now = Instant::now();
+    let settings = &Ejection::DEFAULT;
+    let row = || after(5, Seen::Failed, now);
+    let set = [row(), row(), Health::new(now, None)].map(std::cell::Cell::new);
+    let count = || set.iter().filter(|one| one.get().rests()).count();
+    let judge = |at: usize, resting| {
+        let others = Others {
+            resting,
+            ..others(3, 100, 0)
+        };
+        let mut health = set[at].get();
+        let cause = health.judge(now, &others, settings, EVEN);
+        set[at].set(health);
+        cause
+    };
+    let turn = Turn::default();
+    let first = turn.take(|| {
+        let resting = count();
+        // Another thread comes between the count and the judgement.
+        assert_eq!(turn.take(|| judge(1, count())), None);
+        judge(0, resting)
+    });
+    assert_eq!(first, Some(EjectedFor::Failures));
+    assert_eq!(
+        turn.take(|| judge(1, count())),
+        None,
+        "one of three at most"
+    );
+    assert_eq!(count(), 1);
 }
 
 #[test]

@@ -1,8 +1,10 @@
 //! What retries to one backend may cost this proxy.
 //!
-//! Savings and costs of the last `interval` are kept in ten slots, so that what was saved
-//! before a calm time is not spent in the storm after it. Within any interval, retries are
-//! at most the percentage of successes plus what `minPerSecond` gives.
+//! Savings and costs are kept in slots of half a second, of which those of the last
+//! `interval` count: what was saved before a calm time is not spent in the storm after it.
+//! Slots are as long for every interval, because routes with intervals of their own share
+//! the budget of a backend. Within any interval, retries are at most the percentage of
+//! successes plus what `minPerSecond` gives.
 //!
 //! No lock: requests of several threads save at once. A slot is one word, its number beside
 //! its balance; two threads that spend the same token see the sum afterwards, and the
@@ -13,11 +15,13 @@ use std::time::{Duration, Instant};
 
 use crate::traffic::call::Budget;
 
-const SLOTS: usize = 10;
+const SLOT: Duration = Duration::from_millis(500);
+/// The longest interval is a minute.
+const SLOTS: usize = 120;
 /// A retry, in hundredths of a token: a success saves as many as the percentage says.
 const RETRY: i32 = 100;
 
-/// Tokens for retries to one backend. 104 bytes per backend.
+/// Tokens for retries to one backend. 984 bytes per backend.
 #[derive(Debug)]
 pub struct RetryBudget {
     start: Instant,
@@ -39,7 +43,7 @@ impl RetryBudget {
 
     /// A first attempt succeeded.
     pub fn save(&self, now: Instant, settings: &Budget) {
-        self.add(self.slot(now, settings), settings.percent.get().into());
+        self.add(self.slot(now), settings.percent.get().into());
     }
 
     /// Takes what a retry costs, if it is there: one of `minPerSecond`, which comes again
@@ -48,12 +52,12 @@ impl RetryBudget {
         if self.spend_reserve(now, settings, peers) {
             return true;
         }
-        let slot = self.slot(now, settings);
-        if self.balance(slot) < RETRY {
+        let slot = self.slot(now);
+        if self.balance(slot, settings) < RETRY {
             return false;
         }
         self.add(slot, -RETRY);
-        let paid = self.balance(slot) >= 0;
+        let paid = self.balance(slot, settings) >= 0;
         if !paid {
             self.add(slot, RETRY);
         }
@@ -63,13 +67,13 @@ impl RetryBudget {
     /// Retries that the savings would pay for, for the page of the proxy.
     #[must_use]
     pub fn saved(&self, now: Instant, settings: &Budget) -> u32 {
-        let balance = self.balance(self.slot(now, settings)) / RETRY;
+        let balance = self.balance(self.slot(now), settings) / RETRY;
         u32::try_from(balance).unwrap_or(0)
     }
 
     #[cfg(test)]
     pub(super) fn balance_for_test(&self, now: Instant, settings: &Budget) -> i32 {
-        self.balance(self.slot(now, settings))
+        self.balance(self.slot(now), settings)
     }
 
     /// A bucket that holds a second's worth, and one token at least.
@@ -81,6 +85,8 @@ impl RetryBudget {
         let gap = (1e9 / per_second) as u64;
         let room = gap.max(1_000_000_000);
         let now = now.saturating_duration_since(self.start).as_nanos() as u64;
+        // The gap was longer when there were more peers, or another route's is.
+        self.reserve.fetch_min(now + room, Relaxed);
         let take = |full: u64| {
             let next = full.max(now) + gap;
             (next <= now + room).then_some(next)
@@ -89,10 +95,9 @@ impl RetryBudget {
     }
 
     /// Slots are numbered from 1, so that an untouched word is an old one.
-    fn slot(&self, now: Instant, settings: &Budget) -> u32 {
-        let length = (settings.interval / SLOTS as u32).max(Duration::from_millis(1));
+    fn slot(&self, now: Instant) -> u32 {
         let since = now.saturating_duration_since(self.start);
-        1 + (since.as_millis() / length.as_millis()) as u32
+        1 + (since.as_millis() / SLOT.as_millis()) as u32
     }
 
     fn add(&self, slot: u32, amount: i32) {
@@ -109,9 +114,11 @@ impl RetryBudget {
         let _ = word.fetch_update(Relaxed, Relaxed, change);
     }
 
-    fn balance(&self, slot: u32) -> i32 {
+    fn balance(&self, slot: u32, settings: &Budget) -> i32 {
         let held = self.slots.iter().map(|word| word.load(Relaxed));
-        let oldest = slot.saturating_sub(SLOTS as u32 - 1);
+        let counted = settings.interval.as_millis().div_ceil(SLOT.as_millis());
+        let counted = counted.clamp(1, SLOTS as u128) as u32;
+        let oldest = slot.saturating_sub(counted - 1);
         let current = held.filter(|held| (oldest..=slot).contains(&number(*held)));
         current.fold(0, |sum: i32, held| sum.saturating_add(balance(held)))
     }

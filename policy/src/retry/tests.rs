@@ -136,6 +136,47 @@ fn refusals_of_the_mesh_are_not_tried_again_but_overload_is_moved_once() {
 }
 
 #[test]
+fn an_application_that_dies_behind_its_proxy_is_lost_like_a_connection() {
+    let retry = Retry::DEFAULT;
+    let lost = |method, after| {
+        let ended = Ended::refused(Reason::ConnectionLost, after);
+        retries(&retry, &attempted(method, ended))
+    };
+    assert!(lost(&Method::GET, ms(1000)));
+    assert!(
+        !lost(&Method::GET, ms(1001)),
+        "the work may break the server"
+    );
+    assert!(!lost(&Method::POST, ms(0)), "seen by nobody twice");
+    for reason in Reason::ALL {
+        let other = reason != Reason::ConnectionLost;
+        let ended = Ended::refused(reason, ms(7));
+        assert_eq!(ended == Ended::Refused(reason), other, "{reason}");
+    }
+}
+
+#[test]
+fn a_call_that_found_nobody_marks_the_request_above() {
+    let marks = |ended| attempted(&Method::POST, ended).marks_spent(&Retry::DEFAULT);
+    for reason in Reason::ALL {
+        let expected = matches!(
+            reason,
+            Reason::ConnectFailed
+                | Reason::TlsFailed
+                | Reason::NoEndpoint
+                | Reason::ConnectionLost
+                | Reason::Overload
+        );
+        assert_eq!(marks(Ended::Refused(reason)), expected, "{reason}");
+        assert_eq!(
+            marks(Ended::refused(reason, ms(5000))),
+            expected,
+            "{reason}"
+        );
+    }
+}
+
+#[test]
 fn why_no_retry_was_made_is_said() {
     let retry = Retry::DEFAULT;
     let one = attempted(&Method::GET, status(503));
@@ -240,6 +281,62 @@ fn savings_are_worth_an_interval_and_no_more() {
     // What was spent is not held against what comes later.
     budget.save(storm + ms(6000), &settings);
     assert_eq!(budget.balance_for_test(storm + ms(6000), &settings), 20);
+}
+
+#[test]
+fn routes_with_other_intervals_spend_from_the_same_savings() {
+    let of = |seconds: u64| Budget {
+        interval: ms(seconds * 1000),
+        min_per_second: 0,
+        ..Budget::DEFAULT
+    };
+    let (start, long, short) = (Instant::now(), of(60), of(1));
+    let budget = RetryBudget::new(start);
+    let now = start + ms(90_000);
+    for _ in 0..10 {
+        budget.save(now, &long);
+    }
+    assert_eq!(
+        (budget.saved(now, &short), budget.saved(now, &long)),
+        (2, 2)
+    );
+    assert!(budget.spend(now, &short, 1) && budget.spend(now, &long, 1));
+    assert!(!budget.spend(now, &short, 1) && !budget.spend(now, &long, 1));
+    // Each looks back as far as its interval.
+    for _ in 0..5 {
+        budget.save(now, &short);
+    }
+    for (later, seen) in [
+        (400, (1, 1)),
+        (1500, (0, 1)),
+        (59_000, (0, 1)),
+        (61_000, (0, 0)),
+    ] {
+        let now = now + ms(later);
+        let found = (budget.saved(now, &short), budget.saved(now, &long));
+        assert_eq!(found, seen, "{later}");
+    }
+}
+
+#[test]
+fn the_reserve_follows_when_peers_leave_or_another_rate_holds() {
+    let start = Instant::now();
+    let of = |min| Budget {
+        percent: Percent::NONE,
+        min_per_second: min,
+        ..Budget::DEFAULT
+    };
+    let budget = RetryBudget::new(start);
+    assert!(
+        budget.spend(start, &of(1), 1000),
+        "one in a thousand seconds"
+    );
+    assert!(!budget.spend(start, &of(1), 1), "not the next at once");
+    assert!(
+        budget.spend(start + ms(1000), &of(1), 1),
+        "the peers are gone"
+    );
+    assert!(!budget.spend(start + ms(1000), &of(1), 1));
 }
 
 #[test]

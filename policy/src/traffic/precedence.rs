@@ -209,6 +209,9 @@ fn covers(wide: &Policy, narrow: &Policy) -> bool {
 /// How one policy fares everywhere.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Standing {
+    /// Ports at which closer, narrower or older ones decide a section. For a policy of the
+    /// mesh or of a namespace that is normal life, and its status says no more than this.
+    pub lost_at: BTreeMap<Section, u32>,
     /// Sections that decide somewhere.
     pub won: BTreeSet<Section>,
     /// Sections that decide nothing at some port, with who does.
@@ -246,6 +249,10 @@ pub struct Standings(BTreeMap<Origin, Standing>);
 
 impl Standings {
     pub fn add(&mut self, resolved: &Resolved) {
+        for lost in &resolved.lost {
+            let standing = self.0.entry(lost.loser.clone()).or_default();
+            *standing.lost_at.entry(lost.section).or_default() += 1;
+        }
         for (winner, section) in &resolved.won {
             let standing = self.0.entry(winner.clone()).or_default();
             standing.won.insert(*section);

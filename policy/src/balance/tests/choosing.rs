@@ -82,13 +82,42 @@ fn a_probe_takes_the_request_that_draws_it() {
 
 #[test]
 fn one_that_warms_up_gets_about_its_share() {
-    for (share, from, to) in [(0.1, 1200, 1650), (0.5, 5600, 6400), (1.0, 9500, 10_500)] {
+    for (share, from, to) in [(0.1, 850, 1150), (0.5, 4700, 5300), (1.0, 9500, 10_500)] {
         let all = [works(1.0), works(1.0), works(share)];
         let taken = counts(30_000, 0, &all);
         assert!((from..=to).contains(&taken[2]), "{share}: {taken:?}");
     }
     // All new, as after a rollout: nobody is left out.
     let taken = counts(9000, 0, &[works(0.1); 3]);
+    assert!(taken.iter().all(|n| n.abs_diff(3000) < 300), "{taken:?}");
+}
+
+#[test]
+fn of_two_endpoints_the_new_one_gets_its_share_and_no_more() {
+    for share in [0.1, 0.5] {
+        let expected = 20_000.0 * share;
+        let taken = counts(20_000, 0, &[works(1.0), works(share)])[1] as f64;
+        let half = expected / 2.0;
+        assert!((taken - half).abs() < half * 0.1, "{share}: {taken}");
+        // Whoever has measured nothing yet counts as the cheapest.
+        let cheap = Candidate::Works {
+            score: 0.0,
+            share,
+            load: 0,
+        };
+        let taken = counts(20_000, 0, &[works(1.0), cheap])[1] as f64;
+        assert!(
+            (taken - expected).abs() < expected * 0.1,
+            "{share}: {taken}"
+        );
+    }
+}
+
+#[test]
+fn where_all_rest_each_is_asked_as_often() {
+    let taken = counts(9000, 0, &[Candidate::Rests; 3]);
+    assert!(taken.iter().all(|n| n.abs_diff(3000) < 300), "{taken:?}");
+    let taken = counts(9000, 1, &[Candidate::Rests; 3]);
     assert!(taken.iter().all(|n| n.abs_diff(3000) < 300), "{taken:?}");
 }
 

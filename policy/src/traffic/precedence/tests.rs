@@ -189,6 +189,28 @@ fn a_policy_that_wins_at_one_port_only_is_partly_overridden() {
 }
 
 #[test]
+fn a_policy_of_the_mesh_is_told_at_how_many_ports_others_decide() {
+    let mut mesh = retry("mesh", 1);
+    mesh.target = Target::Mesh;
+    let mut own = retry("own", 2);
+    own.target = Target::Namespace("shop".into());
+    let mut standings = Standings::default();
+    for number in 0..300 {
+        standings.add(&resolve([&mesh, &own], &service(), number));
+    }
+    let elsewhere = ServiceId::new("other", "web");
+    standings.add(&resolve([&mesh, &own], &elsewhere, 80));
+    let standing = standings.of(&mesh.origin).unwrap();
+    assert_eq!(standing.lost_at, BTreeMap::from([(Section::Retry, 300)]));
+    assert!(matches!(standing.rivalry(), Rivalry::PartlyOverridden(lost) if lost.len() == 1));
+    let standing = standings.of(&own.origin).unwrap();
+    assert_eq!(
+        (standing.lost_at.len(), standing.rivalry()),
+        (0, Rivalry::None)
+    );
+}
+
+#[test]
 fn the_same_routes_twice_are_a_conflict_and_other_routes_are_none() {
     let limited = |name: &str, created, letters: &str| Policy {
         created,

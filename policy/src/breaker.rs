@@ -1,0 +1,66 @@
+//! When nobody is sent to a Service any more, and how that ends.
+//!
+//! Each proxy counts what it sent and what failed ([`own::Breaker`]) and tells the
+//! controller every second. The controller adds up and opens for the whole mesh when the
+//! *median calling account* sees the failures ([`fleet::Fleet`]): one account with a
+//! broken client, or a dishonest one, opens nothing for others. A proxy obeys when it sees
+//! the failures too, or has nothing of its own to judge by; and one whose own numbers
+//! suffice waits for nobody.
+//!
+//! Both go the same way: open, then some probes, then a ramp from 10 to 100 % in ten
+//! seconds, because a Service that has just come back has cold caches and few connections.
+
+pub mod fleet;
+pub mod own;
+mod probes;
+mod window;
+
+use std::time::Duration;
+
+pub use window::{Sum, Window};
+
+/// From the first tenth to everything.
+pub const RAMP: Duration = Duration::from_secs(10);
+
+/// What is let through at the beginning of the ramp.
+const FIRST_SHARE: f64 = 0.1;
+
+/// The part that may pass, so long after closing began.
+fn ramp(since: Duration) -> f64 {
+    let part = since.as_secs_f64() / RAMP.as_secs_f64();
+    FIRST_SHARE + (1.0 - FIRST_SHARE) * part.min(1.0)
+}
+
+/// What one proxy did in the last second.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Pulse {
+    /// Attempts that ended, probes not among them, and those that failed.
+    pub sent: u32,
+    pub failed: u32,
+    /// Requests that the open breaker turned away.
+    pub refused: u32,
+    /// Probes that ended, and those that failed.
+    pub probes: u32,
+    pub failed_probes: u32,
+    /// Probes that were sent: what hangs ends late or never.
+    pub begun: u32,
+}
+
+/// What the controller says to a proxy.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Steer {
+    #[default]
+    Closed,
+    Open,
+    /// Open, but for one probe of each proxy in this time.
+    Probing {
+        every: Duration,
+    },
+    /// Part of the requests pass, for so long already.
+    Closing {
+        since: Duration,
+    },
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,198 @@
+//! The breaker of a Service for the whole mesh, as the controller keeps it.
+//!
+//! Every replica adds up the same pulses and comes to the same verdict. Accounts are
+//! compared, not pods: an account with a hundred pods has one voice, as it is one client
+//! with one bug.
+//!
+//! In use: [`Fleet::pulse`] for each pulse that arrives, of the pod whose stream it came
+//! by; [`Fleet::tick`] after pulses and every second, and then [`Fleet::steer`] is sent where it
+//! changed.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use crate::breaker::probes::Probes;
+use crate::breaker::window::{Sum, Window};
+use crate::breaker::{Pulse, RAMP, Steer};
+use crate::traffic::endpoint::Breaker as Settings;
+
+/// Between two probes of the whole mesh: ten in a second.
+const PROBE_EVERY: Duration = Duration::from_millis(100);
+/// So many decide.
+const ENOUGH_PROBES: u32 = 20;
+
+/// Calling accounts and proxies of one Service that are kept apart; what comes beyond is
+/// not counted. The median of so many is not moved by some more.
+pub const ACCOUNTS: usize = 1000;
+pub const PROXIES: usize = 10_000;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Closed,
+    Open { since: Instant },
+    Probing { since: Instant },
+    Closing { since: Instant },
+}
+
+/// Accounts `A` and proxies `P` that call one Service.
+#[derive(Debug)]
+pub struct Fleet<A, P> {
+    accounts: BTreeMap<A, Window>,
+    /// When each last wanted something there.
+    callers: BTreeMap<P, Instant>,
+    phase: Phase,
+    probes: Probes,
+    /// When somebody last did as told, while it probes: turned a request away, or sent or
+    /// ended a probe.
+    obeyed: Instant,
+}
+
+/// For `status.breaker`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Report {
+    pub open: bool,
+    pub failure_percent: u8,
+    pub requests: u32,
+    pub callers: usize,
+}
+
+impl<A: Ord + Clone, P: Ord + Clone> Fleet<A, P> {
+    #[must_use]
+    pub fn new(now: Instant) -> Self {
+        Self {
+            accounts: BTreeMap::new(),
+            callers: BTreeMap::new(),
+            phase: Phase::Closed,
+            probes: Probes::default(),
+            obeyed: now,
+        }
+    }
+
+    pub fn pulse(
+        &mut self,
+        now: Instant,
+        account: &A,
+        proxy: &P,
+        pulse: Pulse,
+        settings: &Settings,
+    ) {
+        if self.callers.contains_key(proxy) || self.callers.len() < PROXIES {
+            self.callers.insert(proxy.clone(), now);
+        }
+        if self.accounts.contains_key(account) || self.accounts.len() < ACCOUNTS {
+            let window = self.accounts.entry(account.clone());
+            let window = window.or_insert_with(|| Window::new(now));
+            window.add(
+                now,
+                settings.interval,
+                pulse.sent,
+                pulse.failed.min(pulse.sent),
+            );
+        }
+        if matches!(self.phase, Phase::Probing { .. }) {
+            if pulse.refused > 0 || pulse.begun > 0 || pulse.probes > 0 {
+                self.obeyed = now;
+            }
+            for at in 0..pulse.probes.min(ENOUGH_PROBES) {
+                self.probes.add(at < pulse.failed_probes);
+            }
+        }
+    }
+
+    /// Goes on to what follows from the time and what was told.
+    pub fn tick(&mut self, now: Instant, settings: &Settings) {
+        self.forget(now, settings.interval);
+        let percent = settings.failure_percent.get();
+        match self.phase {
+            Phase::Closed | Phase::Closing { .. } if self.fails(now, settings) => {
+                self.phase = Phase::Open { since: now };
+            }
+            Phase::Closing { since } if now >= since + RAMP => self.phase = Phase::Closed,
+            Phase::Open { since } if now >= since + settings.open_time => {
+                self.phase = Phase::Probing { since: now };
+                self.probes = Probes::default();
+                self.obeyed = now;
+            }
+            Phase::Probing { .. }
+                if self.probes.are_good(ENOUGH_PROBES, percent) || self.is_idle(now, settings) =>
+            {
+                self.phase = Phase::Closing { since: now };
+                // What was before counts no longer.
+                self.accounts.clear();
+            }
+            Phase::Closed | Phase::Open { .. } | Phase::Probing { .. } | Phase::Closing { .. } => {}
+        }
+    }
+
+    /// Nobody obeys, or nobody calls: there is nothing to protect. It closes over the ramp
+    /// all the same, as nobody has seen a good answer.
+    fn is_idle(&self, now: Instant, settings: &Settings) -> bool {
+        now >= self.obeyed + settings.interval
+    }
+
+    fn fails(&self, now: Instant, settings: &Settings) -> bool {
+        let median = self.median(now, settings.interval);
+        self.total(now, settings.interval).sent >= settings.min_requests
+            && median.is_some_and(|median| median.fails(settings.failure_percent.get()))
+    }
+
+    /// Of an even number of accounts the one that fails less: more than half must see it.
+    fn median(&self, now: Instant, interval: Duration) -> Option<Sum> {
+        let sums = self
+            .accounts
+            .values()
+            .map(|window| window.sum(now, interval));
+        let mut sums: Vec<Sum> = sums.filter(|sum| sum.sent > 0).collect();
+        let product = |a: u32, b: u32| u64::from(a) * u64::from(b);
+        sums.sort_by(|a, b| product(a.failed, b.sent).cmp(&product(b.failed, a.sent)));
+        let middle = sums.len().checked_sub(1)? / 2;
+        sums.get(middle).copied()
+    }
+
+    fn total(&self, now: Instant, interval: Duration) -> Sum {
+        let sums = self
+            .accounts
+            .values()
+            .map(|window| window.sum(now, interval));
+        sums.fold(Sum::default(), |sum, one| Sum {
+            sent: sum.sent.saturating_add(one.sent),
+            failed: sum.failed.saturating_add(one.failed),
+        })
+    }
+
+    fn forget(&mut self, now: Instant, interval: Duration) {
+        self.callers
+            .retain(|_, last| now.saturating_duration_since(*last) <= interval);
+        self.accounts
+            .retain(|_, window| window.sum(now, interval).sent > 0);
+    }
+
+    /// What all proxies are told. Probes are divided among those that call.
+    #[must_use]
+    pub fn steer(&self, now: Instant) -> Steer {
+        match self.phase {
+            Phase::Closed => Steer::Closed,
+            Phase::Open { .. } => Steer::Open,
+            Phase::Probing { .. } => {
+                let callers = u32::try_from(self.callers.len()).unwrap_or(u32::MAX);
+                Steer::Probing {
+                    every: PROBE_EVERY.saturating_mul(callers.max(1)),
+                }
+            }
+            Phase::Closing { since } => Steer::Closing {
+                since: now.saturating_duration_since(since),
+            },
+        }
+    }
+
+    #[must_use]
+    pub fn report(&self, now: Instant, settings: &Settings) -> Report {
+        let total = self.total(now, settings.interval);
+        Report {
+            open: matches!(self.phase, Phase::Open { .. } | Phase::Probing { .. }),
+            failure_percent: total.percent(),
+            requests: total.sent,
+            callers: self.callers.len(),
+        }
+    }
+}

@@ -1,0 +1,259 @@
+//! The breaker of one proxy for one backend: what it sees, and what it is told.
+//!
+//! In use: one per backend with a `breaker` section, under one lock. [`Breaker::admit`]
+//! before the first attempt, [`Breaker::record`] with the end of each attempt, by the
+//! rules of ejection; [`Breaker::steer`] when the controller says something,
+//! [`Breaker::controller_lost`] when its stream ends, [`Breaker::pulse`] every second.
+
+use std::time::{Duration, Instant};
+
+use crate::balance::unit;
+use crate::breaker::probes::Probes;
+use crate::breaker::window::{Sum, Window};
+use crate::breaker::{Pulse, RAMP, Steer, ramp};
+use crate::traffic::endpoint::{Breaker as Settings, BreakerState};
+
+/// What a controller said is obeyed for so long without it.
+pub const WITHOUT_CONTROLLER: Duration = Duration::from_secs(15);
+
+/// Alone, a proxy probes so often: a dozen of them stay about the probes of a mesh.
+const OWN_PROBES_EVERY: Duration = Duration::from_secs(1);
+/// A controller asks for a probe at least so often; more than the callers that it counts
+/// come to.
+const LONGEST_GAP: Duration = Duration::from_secs(3600);
+/// And so many of them are enough for it.
+const OWN_PROBES: u32 = 5;
+
+/// Whether a request is sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Admit {
+    Pass,
+    /// It is sent, and its end is recorded as a probe's.
+    Probe,
+    /// 503 `circuit-open`, or the fallback.
+    Refuse,
+}
+
+/// Value of `weft_breaker_state`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum State {
+    Closed,
+    Closing,
+    Open,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Phase {
+    Closed,
+    Open { since: Instant },
+    Probing { next: Instant, probes: Probes },
+    Closing { since: Instant },
+}
+
+#[derive(Debug)]
+pub struct Breaker {
+    own: Window,
+    phase: Phase,
+    said: Steer,
+    said_at: Instant,
+    /// Until when what was said holds, where no controller is there to say more.
+    until: Option<Instant>,
+    /// It has seen the failures that the controller speaks of.
+    obeys: bool,
+    /// Of those that the controller asks for; `None` before the first.
+    next_probe: Option<Instant>,
+    pulse: Pulse,
+}
+
+impl Breaker {
+    #[must_use]
+    pub fn new(now: Instant) -> Self {
+        Self {
+            own: Window::new(now),
+            phase: Phase::Closed,
+            said: Steer::Closed,
+            said_at: now,
+            until: None,
+            obeys: false,
+            next_probe: None,
+            pulse: Pulse::default(),
+        }
+    }
+
+    /// Whether a request is sent. `random` is uniform over all of `u64`.
+    pub fn admit(&mut self, now: Instant, settings: &Settings, random: u64) -> Admit {
+        let admit = match settings.state {
+            BreakerState::Open => Admit::Refuse,
+            BreakerState::Closed => Admit::Pass,
+            BreakerState::Auto => self.decide(now, settings, random),
+        };
+        match admit {
+            Admit::Pass => {}
+            Admit::Probe => self.pulse.begun = self.pulse.begun.saturating_add(1),
+            Admit::Refuse => self.pulse.refused = self.pulse.refused.saturating_add(1),
+        }
+        admit
+    }
+
+    fn decide(&mut self, now: Instant, settings: &Settings, random: u64) -> Admit {
+        self.expire(now);
+        let part = |since: Duration| {
+            if unit(random) < ramp(since) {
+                Admit::Pass
+            } else {
+                Admit::Refuse
+            }
+        };
+        if self.is_told_to_hold(now, settings) {
+            return match self.said {
+                Steer::Closed => Admit::Pass,
+                Steer::Open => Admit::Refuse,
+                Steer::Probing { every } => self.probe(now, every, random),
+                Steer::Closing { since } => {
+                    part(since + now.saturating_duration_since(self.said_at))
+                }
+            };
+        }
+        match self.phase {
+            Phase::Closed => Admit::Pass,
+            Phase::Open { since } if now < since + settings.open_time => Admit::Refuse,
+            Phase::Open { .. } => {
+                self.phase = Phase::Probing {
+                    next: now + OWN_PROBES_EVERY,
+                    probes: Probes::default(),
+                };
+                Admit::Probe
+            }
+            Phase::Probing { next, .. } if now < next => Admit::Refuse,
+            Phase::Probing { probes, .. } => {
+                let next = now + OWN_PROBES_EVERY;
+                self.phase = Phase::Probing { next, probes };
+                Admit::Probe
+            }
+            Phase::Closing { since } => {
+                let since = now.saturating_duration_since(since);
+                if since >= RAMP {
+                    self.phase = Phase::Closed;
+                }
+                part(since)
+            }
+        }
+    }
+
+    /// Whether the controller's word is what counts: it says something else than closed,
+    /// and what this proxy has seen does not speak against it.
+    fn is_told_to_hold(&mut self, now: Instant, settings: &Settings) -> bool {
+        if self.said == Steer::Closed {
+            return false;
+        }
+        if !self.obeys {
+            let own = self.own.sum(now, settings.interval);
+            self.obeys = own.sent == 0 || own.fails(settings.failure_percent.get());
+        }
+        self.obeys
+    }
+
+    /// The first one at a random moment of the gap: a thousand proxies that are told to
+    /// probe at once do not probe at once.
+    fn probe(&mut self, now: Instant, every: Duration, random: u64) -> Admit {
+        if every.is_zero() {
+            return Admit::Refuse;
+        }
+        let every = every.min(LONGEST_GAP);
+        let first = self.said_at + every.mul_f64(unit(random));
+        // The gap may have become shorter since.
+        let next = self.next_probe.unwrap_or(first).min(now + every);
+        let due = now >= next;
+        self.next_probe = Some(if due { now + every } else { next });
+        if due { Admit::Probe } else { Admit::Refuse }
+    }
+
+    /// An attempt ended; what says nothing of the endpoint is not told.
+    pub fn record(&mut self, now: Instant, failed: bool, probe: bool, settings: &Settings) {
+        let one = |count: u32, when: bool| count.saturating_add(u32::from(when));
+        if probe {
+            self.pulse.probes = one(self.pulse.probes, true);
+            self.pulse.failed_probes = one(self.pulse.failed_probes, failed);
+            return self.own_probe(now, failed, settings);
+        }
+        self.pulse.sent = one(self.pulse.sent, true);
+        self.pulse.failed = one(self.pulse.failed, failed);
+        self.own.add(now, settings.interval, 1, failed.into());
+        let sum = self.own.sum(now, settings.interval);
+        let enough = sum.sent >= settings.min_requests && sum.fails(settings.failure_percent.get());
+        if enough && matches!(self.phase, Phase::Closed | Phase::Closing { .. }) {
+            self.phase = Phase::Open { since: now };
+        }
+    }
+
+    fn own_probe(&mut self, now: Instant, failed: bool, settings: &Settings) {
+        if let Phase::Probing { probes, .. } = &mut self.phase {
+            probes.add(failed);
+            if probes.are_good(OWN_PROBES, settings.failure_percent.get()) {
+                self.phase = Phase::Closing { since: now };
+                self.own = Window::new(now);
+            }
+        }
+    }
+
+    /// What the controller says now. When it begins to close, what was seen before counts
+    /// no longer, here neither.
+    pub fn steer(&mut self, now: Instant, said: Steer) {
+        let closes = |steer| matches!(steer, Steer::Closed | Steer::Closing { .. });
+        if closes(said) && !closes(self.said) && self.obeys {
+            self.phase = Phase::Closed;
+            self.own = Window::new(now);
+        }
+        self.obeys &= said != Steer::Closed;
+        if self.said != said {
+            self.said_at = now;
+        }
+        if !matches!(said, Steer::Probing { .. }) {
+            self.next_probe = None;
+        }
+        self.said = said;
+        self.until = None;
+    }
+
+    /// The controller's stream ended. Its word holds for a while, as another one may come.
+    pub fn controller_lost(&mut self, now: Instant) {
+        self.until.get_or_insert(now + WITHOUT_CONTROLLER);
+    }
+
+    fn expire(&mut self, now: Instant) {
+        if self.until.is_some_and(|until| now >= until) {
+            self.steer(now, Steer::Closed);
+        }
+    }
+
+    /// What was done since the last time; `None`: nothing.
+    pub fn pulse(&mut self) -> Option<Pulse> {
+        let pulse = std::mem::take(&mut self.pulse);
+        (pulse != Pulse::default()).then_some(pulse)
+    }
+
+    #[must_use]
+    pub fn state(&self, settings: &Settings) -> State {
+        let said = match self.said {
+            Steer::Open | Steer::Probing { .. } if self.obeys => State::Open,
+            Steer::Closing { .. } if self.obeys => State::Closing,
+            _ => State::Closed,
+        };
+        let own = match self.phase {
+            Phase::Closed => State::Closed,
+            Phase::Closing { .. } => State::Closing,
+            Phase::Open { .. } | Phase::Probing { .. } => State::Open,
+        };
+        match settings.state {
+            BreakerState::Open => State::Open,
+            BreakerState::Closed => State::Closed,
+            BreakerState::Auto => said.max(own),
+        }
+    }
+
+    /// For the page of the proxy.
+    #[must_use]
+    pub fn seen(&self, now: Instant, settings: &Settings) -> Sum {
+        self.own.sum(now, settings.interval)
+    }
+}

@@ -1,0 +1,83 @@
+//! Attempts and failures of the last `interval`, in ten slots.
+
+use std::time::{Duration, Instant};
+
+const SLOTS: usize = 10;
+
+/// Attempts, and those of them that failed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sum {
+    pub sent: u32,
+    pub failed: u32,
+}
+
+impl Sum {
+    /// Whether so many percent failed; never where nothing was sent.
+    #[must_use]
+    pub fn fails(self, percent: u8) -> bool {
+        self.sent > 0 && u64::from(self.failed) * 100 >= u64::from(self.sent) * u64::from(percent)
+    }
+
+    /// Rounded down; 0 where nothing was sent.
+    #[must_use]
+    pub fn percent(self) -> u8 {
+        let percent = u64::from(self.failed) * 100 / u64::from(self.sent.max(1));
+        u8::try_from(percent).unwrap_or(100)
+    }
+}
+
+/// The oldest slot is dropped as a whole, so the window is between nine and ten tenths of
+/// the interval long.
+#[derive(Clone, Copy, Debug)]
+pub struct Window {
+    /// The current slot first.
+    slots: [Sum; SLOTS],
+    began: Instant,
+}
+
+impl Window {
+    #[must_use]
+    pub const fn new(now: Instant) -> Self {
+        Self {
+            slots: [Sum { sent: 0, failed: 0 }; SLOTS],
+            began: now,
+        }
+    }
+
+    pub fn add(&mut self, now: Instant, interval: Duration, sent: u32, failed: u32) {
+        let slot = slot(interval);
+        let passed = self.passed(now, slot);
+        if passed > 0 {
+            self.slots.rotate_right(passed.min(SLOTS));
+            self.slots[..passed.min(SLOTS)].fill(Sum::default());
+            self.began = if passed < SLOTS {
+                self.began + slot * passed as u32
+            } else {
+                now
+            };
+        }
+        let current = &mut self.slots[0];
+        current.sent = current.sent.saturating_add(sent);
+        current.failed = current.failed.saturating_add(failed);
+    }
+
+    #[must_use]
+    pub fn sum(&self, now: Instant, interval: Duration) -> Sum {
+        let left = SLOTS.saturating_sub(self.passed(now, slot(interval)));
+        self.slots[..left]
+            .iter()
+            .fold(Sum::default(), |sum, one| Sum {
+                sent: sum.sent.saturating_add(one.sent),
+                failed: sum.failed.saturating_add(one.failed),
+            })
+    }
+
+    fn passed(&self, now: Instant, slot: Duration) -> usize {
+        let since = now.saturating_duration_since(self.began);
+        (since.as_nanos() / slot.as_nanos()) as usize
+    }
+}
+
+fn slot(interval: Duration) -> Duration {
+    (interval / SLOTS as u32).max(Duration::from_millis(1))
+}

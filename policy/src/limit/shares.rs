@@ -1,0 +1,164 @@
+//! How a limit of a whole Service is divided among its ready pods, while pods come and go.
+//!
+//! Every pod gets the same share. A pod that has a larger one uses it until it says that
+//! it has taken the smaller one, so what it held counts until then; others grow only into
+//! what is proven to be free. At no time the shares of connected pods add up to more than
+//! the limit, whatever is lost or late.
+//!
+//! A new pod has nothing until the others have shrunk, which takes them one round trip;
+//! see [`super::Rate::unshared`]. One that is no longer ready has its part for some seconds
+//! yet, because callers hear of it later than the controller.
+//!
+//! In use: the controller calls [`Shares::set_pods`] when the ready pods change,
+//! [`Shares::acknowledged`] and [`Shares::gone`] as streams tell, [`Shares::tick`] every
+//! second, and sends what each of them returns.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+/// So long a pod that is no longer ready keeps its part, unless its stream ends before:
+/// callers send to it until their endpoints are renewed.
+pub const LEAVES: Duration = Duration::from_secs(5);
+
+/// The shares of one limit, in thousandths of a request per its time.
+#[derive(Clone, Debug)]
+pub struct Shares<P> {
+    whole: u64,
+    pods: BTreeMap<P, Share>,
+    /// Of the last message to anybody.
+    number: u64,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Share {
+    /// Sent last, by the message of this number.
+    sent: u64,
+    number: u64,
+    /// The most that the pod may be using: what it acknowledged, and all that was sent
+    /// since.
+    held: u64,
+    stays: Stays,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Stays {
+    #[default]
+    Ready,
+    /// It is no longer ready: its part does not grow, and ends then.
+    Until(Instant),
+    /// It gets none, and is kept for what it holds.
+    Left,
+}
+
+/// A share that a pod is to be told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Send<P> {
+    pub pod: P,
+    pub share: u64,
+    /// What [`Shares::acknowledged`] is told: the same share may have been sent before.
+    pub number: u64,
+}
+
+impl<P: Ord + Clone> Shares<P> {
+    /// Of a limit of so many requests.
+    #[must_use]
+    pub fn new(requests: u32) -> Self {
+        Self {
+            whole: u64::from(requests) * 1000,
+            pods: BTreeMap::new(),
+            number: 0,
+        }
+    }
+
+    /// The pods that are ready and connected. One that is no longer among them shrinks to
+    /// nothing after [`LEAVES`], and is forgotten when it says so.
+    pub fn set_pods(&mut self, now: Instant, ready: &BTreeSet<P>) -> Vec<Send<P>> {
+        for (pod, share) in &mut self.pods {
+            share.stays = match share.stays {
+                _ if ready.contains(pod) => Stays::Ready,
+                Stays::Ready => Stays::Until(now + LEAVES),
+                leaving => leaving,
+            };
+        }
+        for pod in ready {
+            self.pods.entry(pod.clone()).or_default();
+        }
+        self.tick(now)
+    }
+
+    /// Goes on to what follows from the time.
+    pub fn tick(&mut self, now: Instant) -> Vec<Send<P>> {
+        for share in self.pods.values_mut() {
+            if matches!(share.stays, Stays::Until(until) if now >= until) {
+                share.stays = Stays::Left;
+            }
+        }
+        self.divide()
+    }
+
+    /// The limit itself changed.
+    pub fn set_limit(&mut self, requests: u32) -> Vec<Send<P>> {
+        self.whole = u64::from(requests) * 1000;
+        self.divide()
+    }
+
+    /// A pod uses what it was sent by this message. Unless that was the last one to it, it
+    /// says nothing: a larger share may be on the way.
+    pub fn acknowledged(&mut self, pod: &P, number: u64) -> Vec<Send<P>> {
+        match self.pods.get_mut(pod) {
+            Some(known) if known.number == number => known.held = known.sent,
+            _ => return Vec::new(),
+        }
+        self.divide()
+    }
+
+    /// A pod's stream ended; what it holds counts no longer. It is asked again when it
+    /// comes back.
+    pub fn gone(&mut self, pod: &P) -> Vec<Send<P>> {
+        self.pods.remove(pod);
+        self.divide()
+    }
+
+    /// What connected pods may be using together at this moment.
+    #[must_use]
+    pub fn in_use(&self) -> u64 {
+        self.pods.values().map(|share| share.held).sum()
+    }
+
+    /// Shrinks whoever has too much, and lets the others grow into what is free.
+    fn divide(&mut self) -> Vec<Send<P>> {
+        self.pods
+            .retain(|_, share| share.stays == Stays::Ready || share.held > 0);
+        let parts = self.pods.values();
+        let staying = parts.filter(|share| share.stays != Stays::Left).count() as u64;
+        let each = self.whole.checked_div(staying).unwrap_or(0);
+        let mut free = self.whole.saturating_sub(self.in_use());
+        let mut sends = Vec::new();
+        for (pod, share) in &mut self.pods {
+            let target = match share.stays {
+                Stays::Ready => each,
+                Stays::Until(_) => each.min(share.held),
+                Stays::Left => 0,
+            };
+            let next = if target <= share.held {
+                target
+            } else {
+                let grown = share.held + free.min(target - share.held);
+                free -= grown - share.held;
+                share.held = grown;
+                grown
+            };
+            if next != share.sent {
+                self.number += 1;
+                share.sent = next;
+                share.number = self.number;
+                sends.push(Send {
+                    pod: pod.clone(),
+                    share: next,
+                    number: self.number,
+                });
+            }
+        }
+        sends
+    }
+}

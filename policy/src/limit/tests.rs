@@ -1,0 +1,379 @@
+//! Tokens, keys and shares.
+
+use super::*;
+use crate::limit::shares::{LEAVES, Send, Shares};
+use crate::traffic::guard::{LimitKey, LimitMode, LimitScope};
+use governor::clock::FakeRelativeClock;
+use governor::{Quota, RateLimiter};
+use proptest::prelude::*;
+use std::collections::{BTreeMap, BTreeSet};
+use std::num::NonZeroU32;
+
+const fn ms(n: u64) -> Duration {
+    Duration::from_millis(n)
+}
+
+fn limit(requests: u32, per: Duration, burst: u32) -> RateLimit {
+    RateLimit {
+        name: "x".into(),
+        requests,
+        per,
+        burst,
+        key: LimitKey::None,
+        scope: LimitScope::Instance,
+        mode: LimitMode::Enforce,
+    }
+}
+
+fn take(table: &mut Buckets, now: Instant, key: Key) -> Result<(), Refused> {
+    take_all(std::slice::from_mut(table), now, [(0, key)].into_iter())
+}
+
+#[test]
+fn a_burst_passes_at_once_and_then_one_by_one() {
+    let start = Instant::now();
+    let mut table = Buckets::new(start, Rate::of(&limit(10, ms(1000), 3)));
+    for _ in 0..3 {
+        assert_eq!(take(&mut table, start, Key::All), Ok(()));
+    }
+    let refused = take(&mut table, start, Key::All).unwrap_err();
+    assert_eq!((refused.wait, refused.retry_after()), (ms(100), 1));
+    assert!(take(&mut table, start + ms(99), Key::All).is_err());
+    assert!(take(&mut table, start + ms(100), Key::All).is_ok());
+    assert!(take(&mut table, start + ms(100), Key::All).is_err());
+    let long = Refused {
+        limit: 0,
+        wait: ms(2001),
+    };
+    assert_eq!(long.retry_after(), 3);
+}
+
+#[test]
+fn a_token_of_every_limit_is_taken_or_none_of_any() {
+    let start = Instant::now();
+    let table = |burst| Buckets::new(start, Rate::of(&limit(1, ms(1000), burst)));
+    let mut tables = [table(5), table(1), table(2)];
+    let all = [(0, Key::All), (1, Key::All), (2, Key::All)];
+    assert_eq!(take_all(&mut tables, start, all.into_iter()), Ok(()));
+    for _ in 0..10 {
+        let refused = take_all(&mut tables, start, all.into_iter()).unwrap_err();
+        assert_eq!(refused.limit, 1);
+    }
+    // The first has four left, the third one: nothing was taken by refused requests.
+    let rest = [(0, Key::All), (2, Key::All)];
+    assert_eq!(take_all(&mut tables, start, rest.into_iter()), Ok(()));
+    let refused = take_all(&mut tables, start, rest.into_iter()).unwrap_err();
+    assert_eq!(refused.limit, 2);
+    for _ in 0..3 {
+        assert_eq!(
+            take_all(&mut tables, start, [(0, Key::All)].into_iter()),
+            Ok(())
+        );
+    }
+    assert!(take_all(&mut tables, start, [(0, Key::All)].into_iter()).is_err());
+}
+
+#[test]
+fn callers_and_values_have_buckets_of_their_own() {
+    let start = Instant::now();
+    let mut table = Buckets::new(start, Rate::of(&limit(1, ms(1000), 1)));
+    let value = |caller, value| Key::Header { caller, value };
+    for key in [
+        Key::Caller(1),
+        Key::Caller(2),
+        value(1, 7),
+        value(1, 8),
+        value(2, 7),
+    ] {
+        assert!(take(&mut table, start, key).is_ok(), "{key:?}");
+        assert!(take(&mut table, start, key).is_err(), "{key:?}");
+    }
+}
+
+#[test]
+fn made_up_values_fill_a_callers_part_and_then_share_a_bucket_of_that_caller() {
+    let start = Instant::now();
+    let mut table = Buckets::new(start, Rate::of(&limit(1, ms(60_000), 1)));
+    let passed = (0..50_000)
+        .filter(|value| {
+            take(
+                &mut table,
+                start,
+                Key::Header {
+                    caller: 1,
+                    value: *value,
+                },
+            )
+            .is_ok()
+        })
+        .count();
+    assert_eq!(passed, 1001, "each of a thousand, and the shared one once");
+    assert_eq!(table.len(), 1000);
+    assert!(
+        take(
+            &mut table,
+            start,
+            Key::Header {
+                caller: 2,
+                value: 1
+            }
+        )
+        .is_ok()
+    );
+}
+
+#[test]
+fn keys_are_bounded_full_buckets_go_first_and_the_rest_share_one() {
+    let start = Instant::now();
+    let mut table = Buckets::new(start, Rate::of(&limit(1, ms(10_000), 1)));
+    let passed = |table: &mut Buckets, now, callers: std::ops::Range<u64>| {
+        callers
+            .filter(|caller| take(table, now, Key::Caller(*caller)).is_ok())
+            .count()
+    };
+    assert_eq!(passed(&mut table, start, 0..20_000), KEYS + 1);
+    assert_eq!(table.len(), KEYS);
+    // Not yet full: those with a place keep it, the others have the shared one.
+    assert_eq!(passed(&mut table, start + ms(9000), 20_000..20_100), 0);
+    // Full again: the first that finds no place makes room for all others.
+    assert_eq!(passed(&mut table, start + ms(10_000), 30_000..30_100), 100);
+    assert!(table.len() < 200);
+}
+
+#[test]
+fn a_share_of_nothing_lets_nothing_through() {
+    let start = Instant::now();
+    let whole = limit(100, ms(1000), 100);
+    let mut table = Buckets::new(start, Rate::share(&whole, 0));
+    for n in 0..100 {
+        assert!(take(&mut table, start + ms(n * 1000), Key::All).is_err());
+    }
+    let later = start + ms(200_000);
+    table.set_rate(later, Rate::share(&whole, 33_333));
+    let passed = (0..10_000).filter(|n| take(&mut table, later + ms(*n), Key::All).is_ok());
+    // 33 at once, and 33.333 a second.
+    let passed = passed.count();
+    assert!((364..=367).contains(&passed), "{passed}");
+}
+
+proptest! {
+    /// `governor` decides the same of every request.
+    #[test]
+    fn a_limiter_of_others_lets_the_same_requests_pass(
+        requests in 1u32..2000,
+        per in 1u64..100,
+        burst in 1u32..200,
+        gaps in proptest::collection::vec(0u64..50_000_000, 1..300),
+    ) {
+        let per = Duration::from_secs(per);
+        // Both count a token in whole nanoseconds.
+        let token = per / requests;
+        let clock = FakeRelativeClock::default();
+        let quota = Quota::with_period(token).unwrap()
+            .allow_burst(NonZeroU32::new(burst).unwrap());
+        let oracle = RateLimiter::direct_with_clock(quota, clock.clone());
+        let start = Instant::now();
+        let mut now = start;
+        let rate = Rate { token: token.as_nanos() as u64, whole: (token * burst).as_nanos() as u64, longest: u64::MAX };
+        let drawn = Rate::of(&limit(requests, per, burst));
+        prop_assert_eq!(drawn.token, rate.token);
+        let mut table = Buckets::new(start, rate);
+        for gap in gaps {
+            now += Duration::from_nanos(gap);
+            clock.advance(Duration::from_nanos(gap));
+            prop_assert_eq!(take(&mut table, now, Key::All).is_ok(), oracle.check().is_ok());
+        }
+    }
+}
+
+#[test]
+fn a_bucket_that_a_tiny_share_emptied_fills_at_the_next_share() {
+    let start = Instant::now();
+    let whole = limit(100, ms(1000), 100);
+    let mut table = Buckets::new(start, Rate::share(&whole, 1));
+    assert!(
+        take(&mut table, start, Key::All).is_ok(),
+        "one in a thousand seconds"
+    );
+    table.set_rate(start, Rate::share(&whole, 20_000));
+    assert!(take(&mut table, start + ms(40), Key::All).is_err());
+    assert!(take(&mut table, start + ms(50), Key::All).is_ok());
+}
+
+#[test]
+fn a_pod_without_a_share_yet_lets_one_request_pass_and_asks_for_a_short_wait() {
+    let start = Instant::now();
+    for (per, longest) in [(1, 1), (30, 30), (3600, 60)] {
+        let whole = limit(100, Duration::from_secs(per), 100);
+        let mut table = Buckets::new(start, Rate::unshared(&whole));
+        assert_eq!(take(&mut table, start, Key::All), Ok(()));
+        let late = start + Duration::from_secs(7200);
+        for now in [start, late] {
+            let refused = take(&mut table, now, Key::All).unwrap_err();
+            assert_eq!(refused.retry_after(), longest);
+        }
+        table.set_rate(late, Rate::share(&whole, 0));
+        let refused = take(&mut table, late, Key::All).unwrap_err();
+        assert_eq!(refused.retry_after(), longest, "a share of nothing");
+        table.set_rate(late, Rate::share(&whole, 1));
+        assert_eq!(take(&mut table, late, Key::All), Ok(()));
+        let refused = take(&mut table, late, Key::All).unwrap_err();
+        assert_eq!(refused.retry_after(), longest, "nearly nothing");
+    }
+    // A limit that is no share is exact, and stays.
+    let mut hourly = Buckets::new(start, Rate::of(&limit(1, ms(3_600_000), 1)));
+    assert_eq!(take(&mut hourly, start, Key::All), Ok(()));
+    let refused = take(&mut hourly, start, Key::All).unwrap_err();
+    assert_eq!(refused.retry_after(), 3600);
+}
+
+#[test]
+fn a_pod_that_leaves_keeps_its_part_for_some_seconds_or_until_its_stream_ends() {
+    let start = Instant::now();
+    let take_all = |shares: &mut Shares<u8>, mut sends: Vec<Send<u8>>| {
+        let mut last = BTreeMap::new();
+        while let Some(send) = sends.pop() {
+            last.insert(send.pod, send.share);
+            sends.extend(shares.acknowledged(&send.pod, send.number));
+        }
+        last
+    };
+    let begin = || {
+        let mut shares = Shares::new(100);
+        let sends = shares.set_pods(start, &BTreeSet::from([1, 2]));
+        take_all(&mut shares, sends);
+        // A rollout: 1 goes, 3 comes.
+        let sends = shares.set_pods(start, &BTreeSet::from([2, 3]));
+        let last = take_all(&mut shares, sends);
+        assert_eq!(
+            last,
+            BTreeMap::from([(1, 33_333), (2, 33_333), (3, 33_333)])
+        );
+        shares
+    };
+    let even = BTreeMap::from([(2, 50_000), (3, 50_000)]);
+    let mut shares = begin();
+    assert_eq!(shares.tick(start + LEAVES - ms(1)), []);
+    let sends = shares.tick(start + LEAVES);
+    let mut last = take_all(&mut shares, sends);
+    assert_eq!(last.remove(&1), Some(0));
+    assert_eq!(last, even);
+    let mut shares = begin();
+    let sends = shares.gone(&1);
+    assert_eq!(take_all(&mut shares, sends), even);
+    // It is ready again.
+    let mut shares = begin();
+    let sends = shares.set_pods(start + ms(1), &BTreeSet::from([1, 2, 3]));
+    assert_eq!(sends, []);
+    assert_eq!(shares.tick(start + LEAVES + ms(1)), []);
+}
+
+/// A fleet that takes shares late, out of its own order, and loses streams.
+#[derive(Debug, Default)]
+struct Fleet {
+    using: BTreeMap<u8, u64>,
+    unread: Vec<Send<u8>>,
+}
+
+impl Fleet {
+    fn send(&mut self, sends: Vec<Send<u8>>) {
+        self.unread.extend(sends);
+    }
+
+    /// Each pod reads its own in order.
+    fn read(&mut self, at: usize) -> Option<Send<u8>> {
+        let pod = self.unread.get(at)?.pod;
+        let first = self.unread.iter().position(|send| send.pod == pod)?;
+        let read = self.unread.remove(first);
+        self.using.insert(read.pod, read.share);
+        Some(read)
+    }
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Pods(BTreeSet<u8>),
+    Read(usize),
+    Gone(u8),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        proptest::collection::btree_set(0u8..8, 0..6).prop_map(Step::Pods),
+        (0usize..8).prop_map(Step::Read),
+        (0usize..8).prop_map(Step::Read),
+        (0usize..8).prop_map(Step::Read),
+        (0u8..8).prop_map(Step::Gone),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn shares_never_add_up_to_more_than_the_limit_whatever_is_late_or_lost(
+        steps in proptest::collection::vec(step(), 1..60),
+    ) {
+        let (mut shares, mut fleet) = (Shares::new(100), Fleet::default());
+        let mut ready = BTreeSet::new();
+        let mut now = Instant::now();
+        for step in steps {
+            now += ms(700);
+            fleet.send(shares.tick(now));
+            match step {
+                Step::Pods(pods) => {
+                    fleet.send(shares.set_pods(now, &pods));
+                    ready = pods;
+                }
+                Step::Read(at) => {
+                    if let Some(read) = fleet.read(at) {
+                        fleet.send(shares.acknowledged(&read.pod, read.number));
+                    }
+                }
+                Step::Gone(pod) => {
+                    // It keeps its share, and is no longer connected.
+                    fleet.using.remove(&pod);
+                    fleet.unread.retain(|send| send.pod != pod);
+                    ready.remove(&pod);
+                    fleet.send(shares.gone(&pod));
+                    fleet.send(shares.set_pods(now, &ready));
+                }
+            }
+            let used: u64 = fleet.using.values().sum();
+            prop_assert!(used <= 100_000, "{used}");
+            prop_assert!(shares.in_use() <= 100_000);
+        }
+        for later in [now, now + LEAVES] {
+            fleet.send(shares.tick(later));
+            while let Some(read) = fleet.read(0) {
+                fleet.send(shares.acknowledged(&read.pod, read.number));
+                let used: u64 = fleet.using.values().sum();
+                prop_assert!(used <= 100_000, "{used}");
+            }
+        }
+        // When all is read, every ready pod has the same share, and it is all of it.
+        for pod in &ready {
+            let even = 100_000 / ready.len() as u64;
+            prop_assert_eq!(fleet.using.get(pod), Some(&even));
+        }
+    }
+}
+
+#[test]
+fn a_limit_that_shrinks_is_divided_anew() {
+    let mut shares = Shares::new(100);
+    let pods = BTreeSet::from([1, 2]);
+    let send = |pod, share, number| Send { pod, share, number };
+    assert_eq!(
+        shares.set_pods(Instant::now(), &pods),
+        [send(1, 50_000, 1), send(2, 50_000, 2)]
+    );
+    assert_eq!(shares.set_limit(10), [send(1, 5000, 3), send(2, 5000, 4)]);
+    assert_eq!(shares.in_use(), 100_000, "until they say so");
+    assert_eq!(
+        shares.acknowledged(&1, 50_000),
+        [],
+        "that was the older one"
+    );
+    shares.acknowledged(&1, 3);
+    shares.acknowledged(&2, 4);
+    assert_eq!(shares.in_use(), 10_000);
+}

@@ -1,0 +1,301 @@
+//! When an application is given fewer requests than are asked of it, and which.
+//!
+//! A server that is asked for three times what it can do answers nobody in time: each
+//! request waits behind all others. So while calls wait clearly longer than in calm times
+//! *and* completions fall behind arrivals, no more are let in than it completes in that
+//! time: in flight <= completions/s x (calm time + `queueTime`). Both conditions, because
+//! each alone lies: long polls wait and hurt nobody, and a burst falls behind and recovers.
+//!
+//! What is measured under a limit is the limit itself, so two things look beyond it. Every
+//! five seconds half as much again is let in, and doubled while completions follow: a
+//! limit that is too low finds out. And once a minute a second of short queue measures the
+//! calm time anew.
+//!
+//! Nothing runs while nothing comes: arrivals and ends drive it, 25 milliseconds at a time.
+//!
+//! In use: one [`Limiter`] per container port with an `overload` section, under one lock.
+//! [`Limiter::arrive`] before a request goes to the application, and after what was let in
+//! [`Limiter::done`] at the head of the answer, or [`Limiter::left`] when its caller went.
+//! Where no policy asks for it, mode Off measures and sheds nothing: the load that callers
+//! are told is read from the same numbers. Upgrades, probes of the kubelet and scrapes are not asked about. A caller's proxy has a
+//! [`Throttle`] per backend.
+
+use std::time::{Duration, Instant};
+
+use crate::traffic::guard::{Overload, OverloadMode, Priority};
+
+mod calm;
+mod slots;
+mod throttle;
+
+use calm::Calm;
+use slots::Slots;
+pub use throttle::Throttle;
+
+/// Between two attempts to let in more.
+const TRY_EVERY: Duration = Duration::from_secs(5);
+/// How long more is let in before completions are looked at.
+const TRY_FOR: Duration = Duration::from_millis(500);
+/// The first attempt, and each one after it that completions followed.
+const TRY_MORE: f64 = 1.5;
+const TRY_DOUBLE: f64 = 2.0;
+/// Completions follow when they grow by this part at least.
+const FOLLOWS: f64 = 1.2;
+
+/// Between two measurements of the calm time, and how long one takes.
+const MEASURE_EVERY: Duration = Duration::from_secs(60);
+const MEASURE_FOR: Duration = Duration::from_secs(1);
+
+/// After so long without shedding anything it is over.
+const CALM_AFTER: Duration = Duration::from_secs(2);
+
+/// Both conditions hold so many looks in a row: after a pause of the application
+/// completions catch up by the second.
+const LOOKS: u8 = 2;
+
+/// No limit is lower.
+const LEAST: f64 = 2.0;
+
+/// What a class may use of the limit.
+fn part(priority: Priority) -> f64 {
+    match priority {
+        Priority::Critical => 2.0,
+        Priority::Normal => 1.0,
+        Priority::Sheddable => 0.6,
+    }
+}
+
+/// Whether a request goes to the application.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Admit {
+    Pass,
+    /// It passes, and would not in mode Adaptive.
+    Audit,
+    /// 503 `overload`, unsent.
+    Shed,
+}
+
+impl Admit {
+    #[must_use]
+    pub const fn passes(self) -> bool {
+        matches!(self, Self::Pass | Self::Audit)
+    }
+}
+
+/// What one container port can take.
+#[derive(Debug)]
+pub struct Limiter {
+    in_flight: u32,
+    slots: Slots,
+    calm: Calm,
+    looks: u8,
+    shedding: Option<Shedding>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Shedding {
+    limit: f64,
+    last_shed: Instant,
+    trial: Trial,
+    measure: Measure,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Trial {
+    At(Instant),
+    /// Until then `limit` holds; completions were so many per second before.
+    Until {
+        end: Instant,
+        limit: f64,
+        before: f64,
+    },
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Measure {
+    At(Instant),
+    Until(Instant),
+}
+
+impl Limiter {
+    #[must_use]
+    pub fn new(now: Instant) -> Self {
+        Self {
+            in_flight: 0,
+            slots: Slots::new(now),
+            calm: Calm::default(),
+            looks: 0,
+            shedding: None,
+        }
+    }
+
+    /// A request that may be let in. `retry`: it counts one class lower.
+    pub fn arrive(
+        &mut self,
+        now: Instant,
+        priority: Priority,
+        retry: bool,
+        settings: &Overload,
+    ) -> Admit {
+        self.look(now, settings);
+        self.slots.arrived();
+        if settings.mode == OverloadMode::Off {
+            self.end();
+            self.in_flight += 1;
+            return Admit::Pass;
+        }
+        let priority = if retry { priority.lower() } else { priority };
+        let room = self
+            .limit()
+            .is_none_or(|limit| f64::from(self.in_flight) < (limit * part(priority)).max(1.0));
+        let capped = settings
+            .max_concurrency
+            .is_some_and(|cap| self.in_flight >= cap);
+        if let Some(shedding) = &mut self.shedding
+            && !room
+        {
+            shedding.last_shed = now;
+        }
+        if room && !capped {
+            self.in_flight += 1;
+            Admit::Pass
+        } else if settings.mode == OverloadMode::Audit {
+            self.in_flight += 1;
+            Admit::Audit
+        } else {
+            Admit::Shed
+        }
+    }
+
+    /// The head of an answer came, so long after the request was let in.
+    pub fn done(&mut self, now: Instant, took: Duration, settings: &Overload) {
+        self.in_flight = self.in_flight.saturating_sub(1);
+        self.look(now, settings);
+        self.slots.completed(took);
+        self.calm.saw(took);
+    }
+
+    /// The caller went before an answer came.
+    pub fn left(&mut self) {
+        self.in_flight = self.in_flight.saturating_sub(1);
+    }
+
+    /// What `weft_overload_limit` says; `None`: nothing is limited.
+    #[must_use]
+    pub fn limit(&self) -> Option<f64> {
+        let shedding = self.shedding?;
+        Some(match (shedding.measure, shedding.trial) {
+            (Measure::Until(_), _) => {
+                (self.slots.completions_per_second() * self.calm.mean()).max(LEAST)
+            }
+            (_, Trial::Until { limit, .. }) => limit,
+            _ => shedding.limit,
+        })
+    }
+
+    #[must_use]
+    pub const fn in_flight(&self) -> u32 {
+        self.in_flight
+    }
+
+    /// `weft-load`, from 0 to 100: 50 where calls wait `queueTime` longer than when calm.
+    #[must_use]
+    pub fn load(&self, settings: &Overload) -> u8 {
+        self.calm.waiting_percent(settings.queue_time)
+    }
+
+    /// Once in each slot that something happens in.
+    fn look(&mut self, now: Instant, settings: &Overload) {
+        if !self.slots.advance(now) {
+            return;
+        }
+        let waits = self.calm.waits_longer_by(settings.queue_time);
+        match self.shedding {
+            None => {
+                self.calm.learn(self.slots.last_mean(), waits);
+                let behind = waits && self.slots.fall_behind();
+                self.looks = if behind {
+                    self.looks.saturating_add(1)
+                } else {
+                    0
+                };
+                if self.looks >= LOOKS && settings.mode != OverloadMode::Off {
+                    self.begin(now, settings);
+                }
+            }
+            Some(shedding) if now.saturating_duration_since(shedding.last_shed) >= CALM_AFTER => {
+                self.end();
+            }
+            Some(shedding) => self.shedding = self.go_on(now, shedding, settings),
+        }
+    }
+
+    fn begin(&mut self, now: Instant, settings: &Overload) {
+        self.shedding = Some(Shedding {
+            limit: self.sustainable(settings),
+            last_shed: now,
+            trial: Trial::At(now + TRY_EVERY),
+            measure: Measure::At(now + MEASURE_EVERY),
+        });
+    }
+
+    fn end(&mut self) {
+        self.shedding = None;
+        self.looks = 0;
+    }
+
+    /// What is in flight while it completes all that it can and calls wait `queueTime`.
+    fn sustainable(&self, settings: &Overload) -> f64 {
+        let stay = self.calm.mean() + settings.queue_time.as_secs_f64();
+        (self.slots.completions_per_second() * stay).max(LEAST)
+    }
+
+    fn go_on(&mut self, now: Instant, mut held: Shedding, settings: &Overload) -> Option<Shedding> {
+        held.limit = self.sustainable(settings);
+        match held.measure {
+            Measure::At(at) if now >= at => {
+                held.measure = Measure::Until(now + MEASURE_FOR);
+                held.trial = Trial::At(now + TRY_EVERY);
+                return Some(held);
+            }
+            Measure::Until(end) if now < end => return Some(held),
+            Measure::Until(_) => {
+                self.calm.adopt();
+                held.measure = Measure::At(now + MEASURE_EVERY);
+            }
+            Measure::At(_) => {}
+        }
+        let rate = self.slots.completions_per_second_lately();
+        match held.trial {
+            Trial::At(at) if now >= at => {
+                held.trial = Trial::Until {
+                    end: now + TRY_FOR,
+                    limit: held.limit * TRY_MORE,
+                    before: rate,
+                };
+            }
+            Trial::Until { end, limit, before } if now >= end => {
+                if held.last_shed + TRY_FOR < now {
+                    // All that came was let in and completed: the calm time was wrong.
+                    self.calm.adopt();
+                    self.end();
+                    return None;
+                }
+                held.trial = if rate >= before * FOLLOWS {
+                    Trial::Until {
+                        end: now + TRY_FOR,
+                        limit: limit * TRY_DOUBLE,
+                        before: rate,
+                    }
+                } else {
+                    Trial::At(now + TRY_EVERY)
+                };
+            }
+            Trial::At(_) | Trial::Until { .. } => {}
+        }
+        Some(held)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,116 @@
+//! Arrivals and completions of the last 1.6 s, in slots of 25 ms.
+
+use std::time::{Duration, Instant};
+
+const SLOT: Duration = Duration::from_millis(25);
+const SLOTS: usize = 64;
+/// What counts as lately: 500 ms, and for falling behind 100 ms.
+const LATELY: usize = 20;
+const SHORT: usize = 4;
+
+/// Completions may be so much fewer than arrivals: a tenth.
+const TENTH: f64 = 0.1;
+/// And so many deviations of what chance brings beside that.
+const DEVIATIONS: f64 = 3.0;
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Slot {
+    arrived: u32,
+    completed: u32,
+    /// Of the completed ones together, in seconds.
+    took: f32,
+}
+
+#[derive(Debug)]
+pub(super) struct Slots {
+    /// Those that ended, the newest at `newest`.
+    ended: [Slot; SLOTS],
+    newest: usize,
+    /// How many of them hold something, since the first call.
+    filled: usize,
+    current: Slot,
+    began: Instant,
+}
+
+impl Slots {
+    pub(super) const fn new(now: Instant) -> Self {
+        const EMPTY: Slot = Slot {
+            arrived: 0,
+            completed: 0,
+            took: 0.0,
+        };
+        Self {
+            ended: [EMPTY; SLOTS],
+            newest: 0,
+            filled: 0,
+            current: EMPTY,
+            began: now,
+        }
+    }
+
+    pub(super) fn arrived(&mut self) {
+        self.current.arrived += 1;
+    }
+
+    pub(super) fn completed(&mut self, took: Duration) {
+        self.current.completed += 1;
+        self.current.took += took.as_secs_f32();
+    }
+
+    /// Whether a slot ended.
+    pub(super) fn advance(&mut self, now: Instant) -> bool {
+        let since = now.saturating_duration_since(self.began);
+        let passed = (since.as_millis() / SLOT.as_millis()) as usize;
+        if passed == 0 {
+            return false;
+        }
+        for _ in 0..passed.min(SLOTS) {
+            self.newest = (self.newest + 1) % SLOTS;
+            self.ended[self.newest] = std::mem::take(&mut self.current);
+        }
+        self.filled = (self.filled + passed).min(SLOTS);
+        self.began += SLOT * u32::try_from(passed).unwrap_or(u32::MAX);
+        true
+    }
+
+    /// Mean time of the calls that completed in the slot that ended last, in seconds.
+    pub(super) fn last_mean(&self) -> Option<f64> {
+        let last = self.ended[self.newest];
+        (last.completed > 0).then(|| f64::from(last.took) / f64::from(last.completed))
+    }
+
+    /// Whether completions are clearly fewer than arrivals: over a short time, or over a
+    /// longer one without catching up lately.
+    pub(super) fn fall_behind(&self) -> bool {
+        let clearly = |slots| {
+            let (arrived, completed) = self.sums(slots);
+            let chance = DEVIATIONS * (arrived + completed).sqrt();
+            arrived - completed > TENTH * arrived + chance
+        };
+        let (arrived, completed) = self.sums(LATELY);
+        clearly(SHORT) || clearly(SLOTS) && arrived > completed
+    }
+
+    pub(super) fn completions_per_second(&self) -> f64 {
+        self.rate(SLOTS)
+    }
+
+    pub(super) fn completions_per_second_lately(&self) -> f64 {
+        self.rate(LATELY)
+    }
+
+    fn rate(&self, slots: usize) -> f64 {
+        let slots = slots.min(self.filled).max(1);
+        self.sums(slots).1 / (SLOT.as_secs_f64() * slots as f64)
+    }
+
+    fn sums(&self, slots: usize) -> (f64, f64) {
+        (0..slots).fold((0.0, 0.0), |(arrived, completed), back| {
+            let slot = self.ended[(self.newest + SLOTS - back) % SLOTS];
+            (
+                arrived + f64::from(slot.arrived),
+                completed + f64::from(slot.completed),
+            )
+        })
+    }
+}

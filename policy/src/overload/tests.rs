@@ -1,0 +1,193 @@
+//! One port, step by step; what holds over time is in `tests/simulate`.
+
+use super::*;
+
+const fn ms(n: u64) -> Duration {
+    Duration::from_millis(n)
+}
+
+const SETTINGS: Overload = Overload::DEFAULT;
+
+/// Calls that come one after the other, `per_second` of them, and take `took`.
+fn calm(
+    limiter: &mut Limiter,
+    from: Instant,
+    seconds: u64,
+    per_second: u64,
+    took: Duration,
+) -> Instant {
+    let mut now = from;
+    for _ in 0..seconds * per_second {
+        assert_eq!(
+            limiter.arrive(now, Priority::Normal, false, &SETTINGS),
+            Admit::Pass
+        );
+        limiter.done(now + took, took, &SETTINGS);
+        now += Duration::from_secs(1) / per_second as u32;
+    }
+    now + took
+}
+
+/// 100 ms of three arrivals per completion, calls taking `took`.
+fn falls_behind(
+    limiter: &mut Limiter,
+    from: Instant,
+    took: Duration,
+    settings: &Overload,
+) -> Instant {
+    let mut now = from;
+    for n in 0..300 {
+        limiter.arrive(now, Priority::Normal, false, settings);
+        if n % 3 == 0 {
+            limiter.done(now, took, settings);
+        }
+        now += Duration::from_micros(333);
+    }
+    now
+}
+
+#[test]
+fn it_sheds_only_while_calls_wait_and_completions_fall_behind() {
+    let start = Instant::now();
+    let mut limiter = Limiter::new(start);
+    let mut now = calm(&mut limiter, start, 5, 200, ms(10));
+    // Falling behind without waiting: a burst.
+    for _ in 0..5 {
+        now = falls_behind(&mut limiter, now, ms(100), &SETTINGS);
+    }
+    assert_eq!(limiter.limit(), None);
+
+    let mut limiter = Limiter::new(start);
+    let mut now = calm(&mut limiter, start, 5, 200, ms(10));
+    // Waiting without falling behind: it has become slower.
+    now = calm(&mut limiter, now, 5, 200, ms(300));
+    assert_eq!(limiter.limit(), None);
+    // Both.
+    for _ in 0..3 {
+        now = falls_behind(&mut limiter, now, ms(300), &SETTINGS);
+    }
+    assert!(limiter.limit().is_some());
+    assert_eq!(
+        limiter.arrive(now, Priority::Normal, false, &SETTINGS),
+        Admit::Shed
+    );
+}
+
+fn overloaded(settings: &Overload) -> (Limiter, Instant) {
+    let start = Instant::now();
+    let mut limiter = Limiter::new(start);
+    let mut now = calm(&mut limiter, start, 5, 200, ms(10));
+    for _ in 0..5 {
+        now = falls_behind(&mut limiter, now, ms(300), settings);
+    }
+    (limiter, now)
+}
+
+#[test]
+fn critical_requests_may_use_twice_the_limit_and_sheddable_ones_three_fifths() {
+    let (mut limiter, now) = overloaded(&SETTINGS);
+    let limit = limiter.limit().unwrap();
+    let room = |limiter: &mut Limiter, priority, retry| {
+        while limiter.in_flight() > 0 {
+            limiter.left();
+        }
+        while limiter.arrive(now, priority, retry, &SETTINGS) == Admit::Pass {}
+        f64::from(limiter.in_flight())
+    };
+    for (priority, retry, part) in [
+        (Priority::Critical, false, 2.0),
+        (Priority::Normal, false, 1.0),
+        (Priority::Sheddable, false, 0.6),
+        (Priority::Critical, true, 1.0),
+        (Priority::Normal, true, 0.6),
+        (Priority::Sheddable, true, 0.6),
+    ] {
+        let held = room(&mut limiter, priority, retry);
+        assert!(
+            (held - limit * part).abs() <= 1.0,
+            "{priority:?} {retry}: {held} of {limit}"
+        );
+    }
+}
+
+#[test]
+fn audit_counts_and_lets_pass_and_off_does_neither() {
+    let audit = Overload {
+        mode: OverloadMode::Audit,
+        ..SETTINGS
+    };
+    let (mut limiter, now) = overloaded(&audit);
+    assert_eq!(
+        limiter.arrive(now, Priority::Normal, false, &audit),
+        Admit::Audit
+    );
+    assert!(Admit::Audit.passes() && !Admit::Shed.passes());
+    let off = Overload {
+        mode: OverloadMode::Off,
+        ..SETTINGS
+    };
+    assert_eq!(
+        limiter.arrive(now, Priority::Normal, false, &off),
+        Admit::Pass
+    );
+    assert_eq!(limiter.limit(), None);
+}
+
+#[test]
+fn a_cap_that_is_written_down_holds_whatever_is_measured() {
+    let now = Instant::now();
+    let capped = Overload {
+        max_concurrency: Some(3),
+        ..SETTINGS
+    };
+    let mut limiter = Limiter::new(now);
+    for _ in 0..3 {
+        assert_eq!(
+            limiter.arrive(now, Priority::Critical, false, &capped),
+            Admit::Pass
+        );
+    }
+    assert_eq!(
+        limiter.arrive(now, Priority::Critical, false, &capped),
+        Admit::Shed
+    );
+    limiter.left();
+    assert_eq!(
+        limiter.arrive(now, Priority::Critical, false, &capped),
+        Admit::Pass
+    );
+}
+
+#[test]
+fn load_is_half_where_calls_wait_as_long_as_they_may() {
+    let start = Instant::now();
+    let mut limiter = Limiter::new(start);
+    let now = calm(&mut limiter, start, 10, 200, ms(10));
+    assert_eq!(limiter.load(&SETTINGS), 0);
+    for (took, load) in [(110, 50), (210, 66), (1010, 90)] {
+        for _ in 0..100 {
+            limiter.done(now, ms(took), &SETTINGS);
+        }
+        let told = limiter.load(&SETTINGS);
+        assert!(told.abs_diff(load) <= 2, "{took}: {told}");
+    }
+}
+
+#[test]
+fn a_caller_that_is_refused_more_than_half_holds_back_and_goes_on_asking() {
+    let start = Instant::now();
+    let mut throttle = Throttle::new(start);
+    let sure = u64::MAX - 1;
+    for n in 0..100 {
+        assert!(!throttle.refuses(start, 0), "half are accepted");
+        throttle.record(start, n % 2 == 1);
+    }
+    for _ in 0..300 {
+        throttle.record(start, true);
+    }
+    // 50 of 400 were accepted: 300 / 401.
+    let at = |part: f64| (part * u64::MAX as f64) as u64;
+    assert!(throttle.refuses(start, at(0.74)) && !throttle.refuses(start, at(0.76)));
+    assert!(!throttle.refuses(start, sure), "never all");
+    assert!(!throttle.refuses(start + ms(20_000), 0), "it is forgotten");
+}

@@ -1,0 +1,49 @@
+//! A caller that holds back by itself.
+//!
+//! A refusal costs the server something as well. Whoever is refused more than half of what
+//! he asks for asks for less, and keeps asking for a little, so that he notices when it is
+//! over.
+
+use std::time::{Duration, Instant};
+
+use crate::balance::unit;
+use crate::breaker::Window;
+
+/// How long an answer counts.
+const INTERVAL: Duration = Duration::from_secs(10);
+
+/// One per backend.
+#[derive(Debug)]
+pub struct Throttle {
+    /// Requests, and those of them that were refused, here or by the server.
+    asked: Window,
+}
+
+impl Throttle {
+    #[must_use]
+    pub const fn new(now: Instant) -> Self {
+        Self {
+            asked: Window::new(now),
+        }
+    }
+
+    /// Whether a request is refused here, with `overload`: with probability
+    /// max(0, (sent - 2 x accepted) / (sent + 1)). Those that are refused count as sent,
+    /// or the probability would fall with what is held back. `random` is uniform over all
+    /// of `u64`.
+    pub fn refuses(&mut self, now: Instant, random: u64) -> bool {
+        let sum = self.asked.sum(now, INTERVAL);
+        let sent = f64::from(sum.sent);
+        let accepted = sent - f64::from(sum.failed);
+        let refuses = unit(random) < (sent - 2.0 * accepted) / (sent + 1.0);
+        if refuses {
+            self.asked.add(now, INTERVAL, 1, 1);
+        }
+        refuses
+    }
+
+    /// What was sent was answered; `overloaded`: with the refusal `overload`.
+    pub fn record(&mut self, now: Instant, overloaded: bool) {
+        self.asked.add(now, INTERVAL, 1, overloaded.into());
+    }
+}

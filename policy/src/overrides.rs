@@ -1,0 +1,325 @@
+//! Whether a request may choose another Service than the one it calls.
+//!
+//! `weft-route: catalog=catalog-staging` sends what would go to the left Service to the
+//! right one, hop after hop. That is a right: of the account whose application asked
+//! first, or of whoever shows a listed token; and what lies between must be trusted to
+//! pass it on. Without all of it the wish is ignored, so the call goes where it would go
+//! anyway: production is never the answer to a wish that was granted, and staging never
+//! the answer to one that was not.
+//!
+//! In use: [`parse`] where a request enters or an application sends one; [`Wishes::of`]
+//! per outgoing call; [`grant`] with the called Service's overrides. Proxies hand on
+//! [`Wishes::write`], which names every namespace, and [`Proof`].
+
+use std::fmt::Write;
+
+use crate::access::{Caller, Source};
+use crate::name::{ServiceId, SpiffeId};
+use crate::traffic::call::{Override, Token};
+
+/// Longest value of `weft-route`, in bytes.
+pub const LONGEST: usize = 512;
+/// Services that one request may name.
+pub const ENTRIES: usize = 4;
+/// Longest name of a Service or namespace.
+const LONGEST_NAME: usize = 63;
+
+/// What a request wishes. Borrows from the header, and allocates nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Wishes<'a>([Option<Wish<'a>>; ENTRIES]);
+
+/// One entry: calls to this Service go to that one, of the same namespace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Wish<'a> {
+    pub service: &'a str,
+    /// `None`: the namespace of whoever wrote the header.
+    pub namespace: Option<&'a str>,
+    pub to: &'a str,
+}
+
+/// Why a header is no wish. It is ignored as a whole, and counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BadRoute {
+    #[error("is longer than {LONGEST} bytes, with the namespace of every Service")]
+    TooLong,
+    #[error("has more than {ENTRIES} entries")]
+    TooMany,
+    #[error("must be service=service or service.namespace=service, with commas between")]
+    Entry,
+    #[error("names a Service twice")]
+    Twice,
+}
+
+/// Reads the value of `weft-route`, which somebody in namespace `home` wrote. A request
+/// with two such headers has none that counts: nothing is decided by which of them somebody
+/// reads. One that cannot be handed on is refused here already: the first hop would go to
+/// the wished Service, and the next one silently to production.
+pub fn parse<'a>(value: &'a [u8], home: &str) -> Result<Wishes<'a>, BadRoute> {
+    if value.len() > LONGEST {
+        return Err(BadRoute::TooLong);
+    }
+    let text = std::str::from_utf8(value).map_err(|_| BadRoute::Entry)?;
+    let mut wishes = Wishes::default();
+    for (at, entry) in text.split(',').enumerate() {
+        let wish = Wish::parse(entry.trim_matches([' ', '\t']))?;
+        let same = |other: &Wish<'_>| {
+            other.service == wish.service
+                && (other.namespace == wish.namespace
+                    || other.namespace.is_none()
+                    || wish.namespace.is_none())
+        };
+        if wishes.iter().any(same) {
+            return Err(BadRoute::Twice);
+        }
+        *wishes.0.get_mut(at).ok_or(BadRoute::TooMany)? = Some(wish);
+    }
+    if wishes.written(home) > LONGEST {
+        return Err(BadRoute::TooLong);
+    }
+    Ok(wishes)
+}
+
+impl<'a> Wish<'a> {
+    fn parse(entry: &'a str) -> Result<Self, BadRoute> {
+        let (from, to) = entry.split_once('=').ok_or(BadRoute::Entry)?;
+        let (service, namespace) = match from.split_once('.') {
+            Some((service, namespace)) => (service, Some(namespace)),
+            None => (from, None),
+        };
+        let names = [Some(service), namespace, Some(to)];
+        if names.into_iter().flatten().all(is_name) {
+            Ok(Self {
+                service,
+                namespace,
+                to,
+            })
+        } else {
+            Err(BadRoute::Entry)
+        }
+    }
+}
+
+/// A DNS label, as Kubernetes names Services and namespaces.
+fn is_name(name: &str) -> bool {
+    let inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+    let bytes = name.as_bytes();
+    (1..=LONGEST_NAME).contains(&name.len())
+        && bytes.iter().all(|byte| inner(*byte) || *byte == b'-')
+        && !name.starts_with('-')
+        && !name.ends_with('-')
+}
+
+impl<'a> Wishes<'a> {
+    pub fn iter(&self) -> impl Iterator<Item = &Wish<'a>> {
+        self.0.iter().flatten()
+    }
+
+    /// Where calls to `service` are wished to go. `home` is the namespace of whoever wrote
+    /// the header.
+    #[must_use]
+    pub fn of(&self, service: &ServiceId, home: &str) -> Option<ServiceId> {
+        let wish = self.iter().find(|wish| {
+            *wish.service == *service.name && *wish.namespace.unwrap_or(home) == *service.namespace
+        })?;
+        Some(ServiceId::new(service.namespace.clone(), wish.to))
+    }
+
+    /// How long [`Wishes::write`] is.
+    fn written(&self, home: &str) -> usize {
+        let entries = self.iter().map(|wish| {
+            let namespace = wish.namespace.unwrap_or(home);
+            wish.service.len() + ".".len() + namespace.len() + "=".len() + wish.to.len()
+        });
+        entries
+            .reduce(|all, one| all + ", ".len() + one)
+            .unwrap_or(0)
+    }
+
+    /// The same for the next hop, which has another home: every namespace is named.
+    #[must_use]
+    pub fn write(&self, home: &str) -> String {
+        let mut text = String::with_capacity(LONGEST);
+        for wish in self.iter() {
+            let between = if text.is_empty() { "" } else { ", " };
+            let namespace = wish.namespace.unwrap_or(home);
+            // A String takes what is written.
+            let _ = write!(text, "{between}{}.{namespace}={}", wish.service, wish.to);
+        }
+        text
+    }
+}
+
+/// On what grounds a wish is handed on: the value of `weft-proof`, between proxies alone.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Proof {
+    /// SHA-256 of the token that came with it; the token itself ends at the first proxy.
+    Token([u8; 32]),
+    /// The account whose application asked first.
+    Account(SpiffeId),
+}
+
+impl std::fmt::Debug for Proof {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Token(_) => f.write_str("Token"),
+            Self::Account(id) => write!(f, "Account({id})"),
+        }
+    }
+}
+
+impl Proof {
+    /// `None`: unreadable, which proves nothing.
+    #[must_use]
+    pub fn parse(value: &[u8]) -> Option<Self> {
+        let text = std::str::from_utf8(value).ok()?;
+        match sha256(text) {
+            Some(hash) => Some(Self::Token(hash)),
+            None => SpiffeId::try_from(text).ok().map(Self::Account),
+        }
+    }
+
+    #[must_use]
+    pub fn write(&self) -> String {
+        match self {
+            Self::Token(hash) => hash
+                .iter()
+                .fold(String::with_capacity(64), |mut text, byte| {
+                    let _ = write!(text, "{byte:02x}");
+                    text
+                }),
+            Self::Account(id) => id.to_string(),
+        }
+    }
+}
+
+/// Reads 64 lower hex digits; also for `tokens[].sha256`.
+#[must_use]
+pub fn sha256(text: &str) -> Option<[u8; 32]> {
+    let digit = |byte: u8| match byte {
+        b'0'..=b'9' => Some(byte - b'0'),
+        b'a'..=b'f' => Some(byte - b'a' + 10),
+        _ => None,
+    };
+    let bytes = text.as_bytes();
+    if bytes.len() != 64 {
+        return None;
+    }
+    let mut hash = [0; 32];
+    for (to, pair) in hash.iter_mut().zip(bytes.chunks_exact(2)) {
+        *to = digit(pair[0])? << 4 | digit(pair[1])?;
+    }
+    Some(hash)
+}
+
+/// How a wish came to this proxy.
+#[derive(Clone, Copy, Debug)]
+pub enum Asked<'a> {
+    /// The own application wrote it on this very call.
+    Here,
+    /// With the request that this call is made for: from this peer, as its connection
+    /// proves.
+    With(Caller<'a>),
+}
+
+/// Why a wish is ignored. Label `outcome` of `weft_overrides_total`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Ignored {
+    /// No policy offers this Service.
+    Target,
+    /// Neither account nor token.
+    Right,
+    /// Its token has ended.
+    Expired,
+    /// It came through a workload that may not pass it on.
+    Forwarder,
+}
+
+impl Ignored {
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Target => "target",
+            Self::Right => "right",
+            Self::Expired => "expired",
+            Self::Forwarder => "forwarder",
+        }
+    }
+}
+
+/// Whether the call goes to `target`. `overrides` are those of the called Service, `own`
+/// is the account that calls, and `unix` the time in seconds since 1970. A wish of the own
+/// application needs a proof only where its account has no right.
+pub fn grant(
+    overrides: &[Override],
+    target: &ServiceId,
+    own: Caller<'_>,
+    asked: Asked<'_>,
+    proof: Option<&Proof>,
+    unix: i64,
+) -> Result<(), Ignored> {
+    // What comes closest to a grant is what the author wants to hear.
+    let mut why = Ignored::Target;
+    for one in overrides.iter().filter(|one| one.to.contains(target)) {
+        match one.grants(own, asked, proof, unix) {
+            Ok(()) => return Ok(()),
+            Err(closer) => why = why.max(closer),
+        }
+    }
+    Err(why)
+}
+
+impl Override {
+    fn grants(
+        &self,
+        own: Caller<'_>,
+        asked: Asked<'_>,
+        proof: Option<&Proof>,
+        unix: i64,
+    ) -> Result<(), Ignored> {
+        let admits = |list: &[Source], caller| list.iter().any(|source| source.admits(caller));
+        let passes = |caller| admits(&self.sources, caller) || admits(&self.forwarders, caller);
+        let by_account = match (asked, proof) {
+            (Asked::Here, _) => admits(&self.sources, own),
+            (Asked::With(Caller::Outside), _) => false,
+            (Asked::With(Caller::Mesh { .. }), Some(Proof::Account(first))) => {
+                admits(&self.sources, Caller::mesh(first))
+            }
+            (Asked::With(Caller::Mesh { .. }), _) => false,
+        };
+        if !by_account {
+            self.token(proof, unix)?;
+        }
+        let trusted = match asked {
+            Asked::Here => true,
+            // The token is the right of whoever shows it.
+            Asked::With(Caller::Outside) => passes(own),
+            Asked::With(peer) => passes(own) && passes(peer),
+        };
+        if trusted {
+            Ok(())
+        } else {
+            Err(Ignored::Forwarder)
+        }
+    }
+
+    fn token(&self, proof: Option<&Proof>, unix: i64) -> Result<(), Ignored> {
+        let Some(Proof::Token(shown)) = proof else {
+            return Err(Ignored::Right);
+        };
+        let listed = self.tokens.iter().find(|token| is_same(token, shown));
+        match listed {
+            None => Err(Ignored::Right),
+            Some(token) if token.expires <= unix => Err(Ignored::Expired),
+            Some(_) => Ok(()),
+        }
+    }
+}
+
+/// In a time that does not tell how much of it was right.
+fn is_same(token: &Token, shown: &[u8; 32]) -> bool {
+    let differs = |sum, (a, b): (&u8, &u8)| sum | (a ^ b);
+    token.sha256.iter().zip(shown).fold(0, differs) == 0
+}
+
+#[cfg(test)]
+mod tests;

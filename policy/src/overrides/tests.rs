@@ -1,0 +1,232 @@
+//! What a request may wish, and who is heard.
+
+use super::*;
+use proptest::prelude::*;
+
+fn service(name: &str) -> ServiceId {
+    ServiceId::new("shop", name)
+}
+
+fn account(name: &str) -> SpiffeId {
+    SpiffeId::of("cluster.local", "shop", name).unwrap()
+}
+
+fn sources(names: &[&str]) -> Vec<Source> {
+    names
+        .iter()
+        .map(|name| Source::Identity(account(name)))
+        .collect()
+}
+
+fn offered() -> Vec<Override> {
+    vec![Override {
+        to: vec![service("catalog-staging")],
+        sources: sources(&["qa"]),
+        forwarders: sources(&["web", "cart"]),
+        tokens: vec![Token {
+            sha256: [7; 32],
+            expires: 1000,
+        }],
+    }]
+}
+
+fn granted(own: &str, asked: Asked<'_>, proof: Option<&Proof>) -> Result<(), Ignored> {
+    let own = account(own);
+    grant(
+        &offered(),
+        &service("catalog-staging"),
+        Caller::mesh(&own),
+        asked,
+        proof,
+        999,
+    )
+}
+
+#[test]
+fn a_header_names_up_to_four_services() {
+    let wishes = parse(b"catalog=catalog-staging, cart.other=cart-2", "shop").unwrap();
+    assert_eq!(
+        wishes.of(&service("catalog"), "shop"),
+        Some(service("catalog-staging"))
+    );
+    assert_eq!(wishes.of(&service("catalog"), "other"), None);
+    let cart = ServiceId::new("other", "cart");
+    assert_eq!(
+        wishes.of(&cart, "shop"),
+        Some(ServiceId::new("other", "cart-2"))
+    );
+    assert_eq!(wishes.of(&service("cart"), "shop"), None);
+    // The next hop lives elsewhere, and reads the same.
+    let handed_on = wishes.write("shop");
+    assert_eq!(handed_on, "catalog.shop=catalog-staging, cart.other=cart-2");
+    let read = parse(handed_on.as_bytes(), "other").unwrap();
+    assert_eq!(
+        read.of(&service("catalog"), "other"),
+        Some(service("catalog-staging"))
+    );
+    assert!(parse(b"a=b,c=d,e=f,g=h", "shop").is_ok());
+}
+
+#[test]
+fn a_bad_header_is_no_wish_at_all() {
+    let long = format!("{}=b", "a".repeat(512));
+    for (value, why) in [
+        (&b""[..], BadRoute::Entry),
+        (b"a", BadRoute::Entry),
+        (b"a=", BadRoute::Entry),
+        (b"=b", BadRoute::Entry),
+        (b"a=b,", BadRoute::Entry),
+        (b"a=b;c=d", BadRoute::Entry),
+        (b"a=b=c", BadRoute::Entry),
+        (b"a.b.c=d", BadRoute::Entry),
+        (b"a.=d", BadRoute::Entry),
+        (b"a=b.c", BadRoute::Entry),
+        (b"A=b", BadRoute::Entry),
+        (b"-a=b", BadRoute::Entry),
+        (b"a=b-", BadRoute::Entry),
+        (b"a =b", BadRoute::Entry),
+        (b"\xff=b", BadRoute::Entry),
+        (b"a=b,c=d,e=f,g=h,i=j", BadRoute::TooMany),
+        (b"a=b,a=c", BadRoute::Twice),
+        (b"a=b,a.shop=c", BadRoute::Twice),
+        (long.as_bytes(), BadRoute::TooLong),
+    ] {
+        assert_eq!(
+            parse(value, "shop"),
+            Err(why),
+            "{:?}",
+            String::from_utf8_lossy(value)
+        );
+    }
+    let name = format!("{}=b", "a".repeat(64));
+    assert_eq!(parse(name.as_bytes(), "shop"), Err(BadRoute::Entry));
+    assert!(parse(b"a.x=b,a.y=c", "shop").is_ok());
+}
+
+#[test]
+fn a_header_that_the_next_hop_could_not_read_is_refused_by_the_first() {
+    let long = |letter: &str| letter.repeat(60);
+    let entries = ["a", "b", "c", "d"].map(|letter| format!("{}=x", long(letter)));
+    let value = entries.join(",");
+    assert!(value.len() < LONGEST);
+    // Four names of 60 bytes, "=x" and "." each, ", " three times: 258 without namespaces.
+    let fits = "n".repeat(63);
+    let wishes = parse(value.as_bytes(), &fits).unwrap();
+    assert_eq!(wishes.write(&fits).len(), 510);
+    let value = value.replace("=x", "=xx");
+    let too_long = parse(value.as_bytes(), &fits);
+    assert_eq!(too_long, Err(BadRoute::TooLong));
+    let shorter = "n".repeat(62);
+    let wishes = parse(value.as_bytes(), &shorter).unwrap();
+    let handed_on = wishes.write(&shorter);
+    assert!(parse(handed_on.as_bytes(), "elsewhere").is_ok());
+}
+
+#[test]
+fn the_account_that_asks_first_must_be_listed() {
+    assert_eq!(granted("qa", Asked::Here, None), Ok(()));
+    assert_eq!(granted("web", Asked::Here, None), Err(Ignored::Right));
+    let qa = Proof::Account(account("qa"));
+    assert_eq!(
+        granted("web", Asked::Here, Some(&qa)),
+        Err(Ignored::Right),
+        "an application proves nothing by a header"
+    );
+}
+
+#[test]
+fn further_hops_lead_through_accounts_that_may_pass_it_on() {
+    let (qa, web, other) = (account("qa"), account("web"), account("other"));
+    let first = Proof::Account(qa.clone());
+    let with = |own, peer: &SpiffeId, proof| granted(own, Asked::With(Caller::mesh(peer)), proof);
+    assert_eq!(with("web", &qa, Some(&first)), Ok(()));
+    assert_eq!(with("cart", &web, Some(&first)), Ok(()), "the third hop");
+    assert_eq!(with("other", &qa, Some(&first)), Err(Ignored::Forwarder));
+    assert_eq!(with("cart", &other, Some(&first)), Err(Ignored::Forwarder));
+    // A forwarder that asks for itself has no right.
+    let own_wish = Proof::Account(web.clone());
+    assert_eq!(with("cart", &web, Some(&own_wish)), Err(Ignored::Right));
+    assert_eq!(with("cart", &web, None), Err(Ignored::Right));
+}
+
+#[test]
+fn a_token_is_the_right_of_whoever_shows_it_until_it_ends() {
+    let (token, wrong) = (Proof::Token([7; 32]), Proof::Token([8; 32]));
+    assert_eq!(granted("other", Asked::Here, Some(&token)), Ok(()));
+    assert_eq!(
+        granted("other", Asked::Here, Some(&wrong)),
+        Err(Ignored::Right)
+    );
+    let outside = Asked::With(Caller::Outside);
+    assert_eq!(granted("web", outside, Some(&token)), Ok(()));
+    assert_eq!(
+        granted("other", outside, Some(&token)),
+        Err(Ignored::Forwarder)
+    );
+    assert_eq!(granted("web", outside, None), Err(Ignored::Right));
+    let forged = Proof::Account(account("qa"));
+    assert_eq!(granted("web", outside, Some(&forged)), Err(Ignored::Right));
+
+    let own = account("web");
+    let at = |unix| {
+        let target = service("catalog-staging");
+        grant(
+            &offered(),
+            &target,
+            Caller::mesh(&own),
+            outside,
+            Some(&token),
+            unix,
+        )
+    };
+    assert_eq!(at(999), Ok(()));
+    assert_eq!(at(1000), Err(Ignored::Expired));
+}
+
+#[test]
+fn only_services_that_are_offered_can_be_asked_for() {
+    let own = account("qa");
+    let asked = |overrides: &[Override], target: &ServiceId| {
+        grant(overrides, target, Caller::mesh(&own), Asked::Here, None, 0)
+    };
+    assert_eq!(
+        asked(&offered(), &service("payments")),
+        Err(Ignored::Target)
+    );
+    let elsewhere = ServiceId::new("other", "catalog-staging");
+    assert_eq!(asked(&offered(), &elsewhere), Err(Ignored::Target));
+    assert_eq!(
+        asked(&[], &service("catalog-staging")),
+        Err(Ignored::Target)
+    );
+    // One of several is enough, whatever the others say.
+    let mut all = offered();
+    all[0].sources.clear();
+    all.extend(offered());
+    assert_eq!(asked(&all, &service("catalog-staging")), Ok(()));
+}
+
+#[test]
+fn proofs_are_read_as_they_are_written_and_shown_to_nobody() {
+    for proof in [Proof::Token([0xab; 32]), Proof::Account(account("qa"))] {
+        assert_eq!(Proof::parse(proof.write().as_bytes()), Some(proof));
+    }
+    assert_eq!(format!("{:?}", Proof::Token([0xab; 32])), "Token");
+    let upper = "AB".repeat(32);
+    for value in ["", "ab", upper.as_str(), "spiffe://", "http://a/b"] {
+        assert_eq!(Proof::parse(value.as_bytes()), None, "{value:?}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn no_bytes_are_read_otherwise_than_they_are_written(
+        value in proptest::collection::vec(any::<u8>(), 0..64),
+    ) {
+        if let Ok(wishes) = parse(&value, "home") {
+            let text = wishes.write("home");
+            let again = parse(text.as_bytes(), "elsewhere").unwrap();
+            prop_assert_eq!(wishes.iter().count(), again.iter().count());
+        }
+    }
+}

@@ -1,0 +1,119 @@
+//! Who keeps what, and who moves.
+
+use super::*;
+use crate::name::ServiceId;
+
+fn backends(weights: &[(&str, u32)]) -> Vec<Backend> {
+    let make = |(name, weight): &(&str, u32)| {
+        Backend::new(
+            ServiceId::new("shop", *name),
+            *weight,
+            format!("endpoints/shop/{name}:80"),
+        )
+    };
+    weights.iter().map(make).collect()
+}
+
+fn tenants() -> Vec<Key> {
+    (0..1000)
+        .map(|n| Key::of(format!("tenant-{n}").as_bytes()))
+        .collect()
+}
+
+fn name(backends: &[Backend], key: Key) -> String {
+    backend(backends, key).unwrap().service.name.to_string()
+}
+
+/// Point 10.
+#[test]
+fn a_shift_of_a_tenth_moves_about_a_hundred_of_a_thousand_tenants_and_none_back() {
+    let (before, after) = (
+        backends(&[("v1", 90), ("v2", 10)]),
+        backends(&[("v1", 80), ("v2", 20)]),
+    );
+    let (mut moved, mut canary) = (0, 0);
+    for key in tenants() {
+        let (from, to) = (name(&before, key), name(&after, key));
+        canary += usize::from(from == "v2");
+        if from != to {
+            assert_eq!((&*from, &*to), ("v1", "v2"), "moved back");
+            moved += 1;
+        }
+    }
+    assert!((70..=130).contains(&moved), "{moved}");
+    assert!((70..=130).contains(&canary), "{canary}");
+}
+
+#[test]
+fn two_callers_agree_whatever_the_order_and_unit_of_the_weights() {
+    let one = backends(&[("v1", 90), ("v2", 10), ("v3", 0)]);
+    let other = backends(&[("v2", 100), ("v1", 900)]);
+    for key in tenants() {
+        assert_eq!(name(&one, key), name(&other, key));
+    }
+}
+
+#[test]
+fn a_rollout_from_0_to_100_takes_everybody_along_once() {
+    for key in tenants() {
+        let steps: Vec<String> = [0, 1, 10, 50, 99, 100]
+            .map(|share| name(&backends(&[("v1", 100 - share), ("v2", share)]), key))
+            .to_vec();
+        assert_eq!((&*steps[0], &*steps[5]), ("v1", "v2"));
+        assert!(steps.is_sorted(), "{steps:?}");
+    }
+}
+
+#[test]
+fn of_three_backends_only_the_one_that_grows_wins_tenants() {
+    let before = backends(&[("a", 50), ("b", 30), ("c", 20)]);
+    let after = backends(&[("a", 50), ("b", 30), ("c", 40)]);
+    for key in tenants() {
+        let (from, to) = (name(&before, key), name(&after, key));
+        assert!(from == to || to == "c", "{from} to {to}");
+    }
+}
+
+#[test]
+fn without_any_weight_nobody_is_chosen() {
+    assert_eq!(backend(&backends(&[("v1", 0)]), Key::of(b"x")), None);
+    assert_eq!(backend(&[], Key::of(b"x")), None);
+}
+
+#[test]
+fn tenants_spread_over_endpoints_and_only_those_of_a_lost_one_move() {
+    let seeds: Vec<u64> = (0..10)
+        .map(|n| seed(format!("10.0.0.{n}:80").parse().unwrap()))
+        .collect();
+    let at =
+        |key, usable: &dyn Fn(usize) -> bool| endpoint(key, 10, |at| seeds[at], usable).unwrap();
+    let mut counts = [0; 10];
+    for key in tenants() {
+        let first = at(key, &|_| true);
+        counts[first] += 1;
+        let next = at(key, &|index| index != 3);
+        if first == 3 {
+            assert_ne!(next, 3);
+        } else {
+            assert_eq!(next, first);
+        }
+    }
+    assert!(counts.iter().all(|n| (65..=135).contains(n)), "{counts:?}");
+    assert_eq!(endpoint(Key::of(b"x"), 10, |at| seeds[at], |_| false), None);
+}
+
+#[test]
+fn a_restart_and_another_version_agree() {
+    // Fixed by what was once released: whoever changes this moves every tenant.
+    let split = backends(&[("v1", 50), ("v2", 50)]);
+    let chosen: Vec<String> = (0..8)
+        .map(|n| name(&split, Key::of(format!("tenant-{n}").as_bytes())))
+        .collect();
+    assert_eq!(chosen.join(" "), FIXED);
+    let v4 = seed("10.0.0.1:80".parse().unwrap());
+    let v6 = seed("[fd00::1]:80".parse().unwrap());
+    assert_ne!(v4, v6);
+    assert_ne!(v4, seed("10.0.0.1:81".parse().unwrap()));
+}
+
+const FIXED: &str = "v1 v2 v1 v2 v1 v2 v1 v1";

@@ -1,0 +1,110 @@
+//! Which part of a large Service one caller uses.
+//!
+//! Without it, each of many callers keeps connections to each of many endpoints. Endpoints
+//! lie on a ring in an order that all proxies agree on; the callers of one workload begin
+//! at even distances on it, and each takes an arc. The arcs are whole multiples of the
+//! distance, so every endpoint lies in the same number of arcs; where an arc begins or
+//! ends within an endpoint, that one takes only this part of its share.
+//!
+//! In use: [`members`] when endpoints, the caller's place or the number of those that rest
+//! change, never per request; the draw is among its result, with its share times the
+//! warm-up's. Sticky tenants need all endpoints and are not limited to a part.
+
+use crate::traffic::endpoint::Subset;
+
+/// Fewer endpoints than this for one caller would make two of them carry what a third one
+/// drops.
+pub const LEAST: usize = 20;
+/// Above so many endpoints `-1` means a part.
+pub const AUTOMATIC_ABOVE: usize = 100;
+
+/// Which of its workload's proxies a caller is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// From 0.
+    pub index: u32,
+    /// One at least.
+    pub peers: u32,
+}
+
+/// An endpoint of the arc, by its index among all, and which part of its share it takes.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Member {
+    pub index: usize,
+    pub share: f64,
+}
+
+/// The endpoints that this caller uses; `None`: all of them. `seeds` are those of
+/// [`crate::sticky::seed`], with the `near` ones of the own zone first; `resting` widens
+/// the arc, so that those that rest are made up for.
+#[must_use]
+pub fn members(
+    subset: Subset,
+    seeds: &[u64],
+    near: usize,
+    place: Place,
+    resting: usize,
+) -> Option<Vec<Member>> {
+    let (least, len) = match subset {
+        Subset::All => return None,
+        Subset::Automatic if seeds.len() <= AUTOMATIC_ABOVE => return None,
+        // The own zone, if it has enough for a caller.
+        Subset::Automatic if near >= LEAST => (LEAST, near.min(seeds.len())),
+        Subset::Automatic => (LEAST, seeds.len()),
+        Subset::Count(count) => (count.max(1) as usize, seeds.len()),
+    };
+    if place.index >= place.peers {
+        return None;
+    }
+    let arc = Arc::new(len, least, place, resting);
+    if arc.width >= len as f64 {
+        return (len < seeds.len()).then(|| (0..len).map(whole).collect());
+    }
+    let mut ring: Vec<usize> = (0..len).collect();
+    // Equal seeds are the same address, or a chance of one in 2^64.
+    ring.sort_unstable_by_key(|index| (seeds[*index], *index));
+    let member = |(at, index): (usize, &usize)| {
+        let share = arc.part(at, len);
+        (share > 0.0).then_some(Member {
+            index: *index,
+            share,
+        })
+    };
+    Some(ring.iter().enumerate().filter_map(member).collect())
+}
+
+const fn whole(index: usize) -> Member {
+    Member { index, share: 1.0 }
+}
+
+/// A part of a ring on which each endpoint is one long.
+#[derive(Clone, Copy, Debug)]
+struct Arc {
+    from: f64,
+    width: f64,
+}
+
+impl Arc {
+    fn new(len: usize, least: usize, place: Place, resting: usize) -> Self {
+        let distance = len as f64 / f64::from(place.peers);
+        // A hair less, lest 20 / 2.0 be eleven distances.
+        let steps = ((least as f64 / distance) - 1e-9).ceil().max(1.0);
+        Self {
+            from: distance * f64::from(place.index),
+            width: distance * steps + resting as f64,
+        }
+    }
+
+    /// How much of the endpoint at this place lies within.
+    fn part(&self, at: usize, len: usize) -> f64 {
+        let (at, len) = (at as f64, len as f64);
+        let overlap = |from: f64, to: f64| (to.min(at + 1.0) - from.max(at)).max(0.0);
+        let to = self.from + self.width;
+        let part = overlap(self.from, to.min(len)) + overlap(0.0, to - len);
+        // What is left of sums that should be whole.
+        if part < 1e-6 { 0.0 } else { part.min(1.0) }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,102 @@
+//! Arcs of a ring.
+
+use super::*;
+use crate::hashing::mix;
+use proptest::prelude::*;
+
+fn seeds(len: usize) -> Vec<u64> {
+    (0..len as u64).map(mix).collect()
+}
+
+/// The sum of shares per endpoint, and the most endpoints that one caller has.
+fn covered(subset: Subset, len: usize, peers: u32, resting: usize) -> (Vec<f64>, usize) {
+    let (seeds, mut sums, mut most) = (seeds(len), vec![0.0; len], 0);
+    for index in 0..peers {
+        let place = Place { index, peers };
+        let part = members(subset, &seeds, 0, place, resting).unwrap();
+        most = most.max(part.len());
+        for member in part {
+            sums[member.index] += member.share;
+        }
+    }
+    (sums, most)
+}
+
+fn all_near(sums: &[f64], expected: f64) -> bool {
+    sums.iter().all(|sum| (sum - expected).abs() < 1e-3)
+}
+
+#[test]
+fn ten_callers_share_two_hundred_endpoints_evenly() {
+    let (sums, most) = covered(Subset::Automatic, 200, 10, 0);
+    assert_eq!(most, 20);
+    assert!(all_near(&sums, 1.0), "{sums:?}");
+    // No whole number of endpoints for each: two of them share the ones at the ends.
+    let (sums, most) = covered(Subset::Automatic, 200, 9, 0);
+    assert!(most <= 24, "{most}");
+    assert!(all_near(&sums, 1.0), "{sums:?}");
+}
+
+#[test]
+fn a_caller_has_twenty_at_least_and_all_are_used_alike() {
+    // 101 endpoints, 30 callers: 3.4 for each would be too few.
+    let (sums, most) = covered(Subset::Automatic, 101, 30, 0);
+    assert!((20..=25).contains(&most), "{most}");
+    assert!(all_near(&sums, 6.0), "{sums:?}");
+    let (sums, most) = covered(Subset::Count(5), 40, 20, 0);
+    assert_eq!(most, 6);
+    assert!(all_near(&sums, 3.0), "{sums:?}");
+    // All must be used by somebody.
+    let (sums, most) = covered(Subset::Count(5), 200, 10, 0);
+    assert_eq!(most, 20);
+    assert!(all_near(&sums, 1.0));
+}
+
+#[test]
+fn an_arc_is_wider_by_as_many_as_rest() {
+    assert_eq!(covered(Subset::Automatic, 200, 10, 3).1, 23);
+}
+
+#[test]
+fn a_small_service_is_used_as_a_whole() {
+    let place = Place {
+        index: 0,
+        peers: 10,
+    };
+    let of = |subset, len, near| members(subset, &seeds(len), near, place, 0);
+    assert_eq!(of(Subset::All, 1000, 0), None);
+    assert_eq!(of(Subset::Automatic, 100, 0), None);
+    assert!(of(Subset::Automatic, 101, 0).is_some());
+    assert_eq!(of(Subset::Count(50), 40, 0), None);
+    // Nobody said which of its peers it is.
+    let lost = Place {
+        index: 10,
+        peers: 10,
+    };
+    assert_eq!(members(Subset::Automatic, &seeds(200), 0, lost, 0), None);
+    let none = Place { index: 0, peers: 0 };
+    assert_eq!(members(Subset::Automatic, &seeds(200), 0, none, 0), None);
+}
+
+#[test]
+fn the_own_zone_is_enough_if_it_has_twenty() {
+    let place = Place {
+        index: 3,
+        peers: 10,
+    };
+    let of = |near| members(Subset::Automatic, &seeds(300), near, place, 0).unwrap();
+    assert!(of(100).iter().all(|member| member.index < 100));
+    assert_eq!(of(20).len(), 20);
+    assert!(of(19).iter().any(|member| member.index >= 19));
+}
+
+proptest! {
+    #[test]
+    fn every_endpoint_is_used_alike_whatever_the_numbers(len in 101usize..400, peers in 1u32..60) {
+        let place = Place { index: 0, peers };
+        prop_assume!(members(Subset::Automatic, &seeds(len), 0, place, 0).is_some());
+        let (sums, _) = covered(Subset::Automatic, len, peers, 0);
+        let first = sums[0];
+        prop_assert!(first >= 1.0 - 1e-3 && all_near(&sums, first), "{:?}", sums);
+    }
+}

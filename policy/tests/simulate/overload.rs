@@ -1,0 +1,197 @@
+//! Point 4: three times what a server can do, and 85 % of it.
+
+use std::time::{Duration, Instant};
+
+use policy::overload::Limiter;
+use policy::traffic::guard::{Overload, Priority};
+
+use crate::engine::{Dice, Events, ms, percentile, secs, with_every_seed};
+use crate::server::Server;
+
+const SETTINGS: Overload = Overload::DEFAULT;
+/// Eight workers of 10 ms.
+const CAPACITY: f64 = 800.0;
+/// What comes back later helps nobody.
+const GOOD: Duration = secs(1);
+
+#[derive(Clone, Copy, Debug)]
+struct Job {
+    arrived: Duration,
+    let_in: Instant,
+    critical: bool,
+}
+
+#[derive(Debug)]
+enum Event {
+    Arrival,
+    Done(Job),
+    Poll,
+    PollDone(Instant),
+}
+
+#[derive(Debug, Default)]
+struct Seen {
+    arrived: u32,
+    critical: u32,
+    critical_good: u32,
+    shed: u32,
+    good: u32,
+    times: Vec<Duration>,
+}
+
+struct Scene {
+    events: Events<Event>,
+    dice: Dice,
+    server: Server<Job>,
+    limiter: Limiter,
+    seen: Seen,
+    /// Arrivals per second.
+    rate: f64,
+    /// Long polls per second, which take no worker.
+    polls: f64,
+}
+
+impl Scene {
+    fn new(seed: u64, rate: f64, polls: f64) -> Self {
+        let mut events = Events::new();
+        let mut dice = Dice::new(seed);
+        events.after(dice.gap(rate), Event::Arrival);
+        if polls > 0.0 {
+            events.after(dice.gap(polls), Event::Poll);
+        }
+        Self {
+            limiter: Limiter::new(events.now()),
+            server: Server::new(8, seed + 1000),
+            events,
+            dice,
+            seen: Seen::default(),
+            rate,
+            polls,
+        }
+    }
+
+    fn run(&mut self, until: Duration) -> Seen {
+        while self.events.since() < until {
+            match self.events.next().unwrap() {
+                Event::Arrival => self.arrival(),
+                Event::Done(job) => self.done(job),
+                Event::Poll => self.poll(),
+                Event::PollDone(let_in) => {
+                    let now = self.events.now();
+                    self.limiter.done(now, now - let_in, &SETTINGS);
+                }
+            }
+        }
+        std::mem::take(&mut self.seen)
+    }
+
+    fn arrival(&mut self) {
+        self.events.after(self.dice.gap(self.rate), Event::Arrival);
+        let critical = self.dice.chance(0.25);
+        let priority = if critical {
+            Priority::Critical
+        } else {
+            Priority::Normal
+        };
+        let now = self.events.now();
+        self.seen.arrived += 1;
+        self.seen.critical += u32::from(critical);
+        if !self
+            .limiter
+            .arrive(now, priority, false, &SETTINGS)
+            .passes()
+        {
+            self.seen.shed += 1;
+            return;
+        }
+        let job = Job {
+            arrived: self.events.since(),
+            let_in: now,
+            critical,
+        };
+        if let Some((wait, job)) = self.server.take(self.events.since(), job) {
+            self.events.after(wait, Event::Done(job));
+        }
+    }
+
+    fn done(&mut self, job: Job) {
+        let (now, since) = (self.events.now(), self.events.since());
+        let took = since - job.arrived;
+        self.limiter.done(now, now - job.let_in, &SETTINGS);
+        self.seen.times.push(took);
+        if took <= GOOD {
+            self.seen.good += 1;
+            self.seen.critical_good += u32::from(job.critical);
+        }
+        if let Some((wait, job)) = self.server.done(since) {
+            self.events.after(wait, Event::Done(job));
+        }
+    }
+
+    fn poll(&mut self) {
+        self.events.after(self.dice.gap(self.polls), Event::Poll);
+        let now = self.events.now();
+        if self
+            .limiter
+            .arrive(now, Priority::Normal, false, &SETTINGS)
+            .passes()
+        {
+            let stay = ms(20_000).mul_f64(1.0 + self.dice.unit() / 2.0);
+            self.events.after(stay, Event::PollDone(now));
+        } else {
+            self.seen.shed += 1;
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Overloaded {
+    goodput: f64,
+    p99_above_calm: Duration,
+    critical_good: f64,
+}
+
+#[test]
+fn at_three_times_its_capacity_a_server_goes_on_and_critical_calls_pass() {
+    let run = |seed| {
+        let mut scene = Scene::new(seed, 0.5 * CAPACITY, 0.0);
+        let mut calm = scene.run(secs(20));
+        scene.rate = 3.0 * CAPACITY;
+        let mut seen = scene.run(secs(80));
+        Overloaded {
+            goodput: f64::from(seen.good) / 60.0 / CAPACITY,
+            p99_above_calm: percentile(&mut seen.times, 0.99)
+                .saturating_sub(percentile(&mut calm.times, 0.99)),
+            critical_good: f64::from(seen.critical_good) / f64::from(seen.critical),
+        }
+    };
+    with_every_seed(run, |seen| {
+        seen.goodput >= 0.9 && seen.p99_above_calm <= ms(250) && seen.critical_good >= 0.99
+    });
+}
+
+#[test]
+fn at_85_percent_of_its_capacity_nothing_is_shed_long_polls_among_it() {
+    let run = |seed| {
+        let mut scene = Scene::new(seed, 0.85 * CAPACITY, 2.0);
+        let seen = scene.run(secs(300));
+        (seen.arrived, seen.shed)
+    };
+    with_every_seed(run, |(arrived, shed)| *arrived > 200_000 && *shed == 0);
+}
+
+#[test]
+fn a_server_that_becomes_faster_is_let_work_more_within_seconds() {
+    let run = |seed| {
+        let mut scene = Scene::new(seed, 0.5 * CAPACITY, 0.0);
+        scene.run(secs(20));
+        scene.rate = 3.0 * CAPACITY;
+        scene.run(secs(40));
+        // It is scaled up in place, and can do all that is asked.
+        scene.server.add_workers(24);
+        scene.run(secs(60));
+        let seen = scene.run(secs(90));
+        f64::from(seen.good) / f64::from(seen.arrived)
+    };
+    with_every_seed(run, |good| *good >= 0.95);
+}
