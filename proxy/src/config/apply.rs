@@ -1,7 +1,8 @@
 //! A batch from the controller makes a new snapshot out of the old one.
 //!
 //! A resource that cannot be used is refused with a reason: a bad change never takes
-//! down more than itself. Of where calls go the former version stays. Of what allows
+//! down more than itself. Of where calls go, and of what is known of the own workload, the
+//! former version stays: without it nothing could be decided. Of the rules that allow
 //! calls nothing stays: whatever was refused may be what narrows it, and a proxy that
 //! started now would have nothing of it either.
 
@@ -27,14 +28,6 @@ use crate::endpoints::set::EndpointSet;
 const DECLARED_PORTS: usize = 256;
 /// Longer ranges say how ports are to be treated, not which there are.
 const DECLARED_RANGE: u16 = 64;
-
-fn is_rule(name: &str) -> bool {
-    use wire::names::Name;
-    matches!(
-        wire::names::parse(name),
-        Some(Name::Rule { .. } | Name::ExtendedRule { .. })
-    )
-}
 
 /// The address that a destination resource is named after.
 fn address_in(name: &str) -> Option<SocketAddr> {
@@ -274,9 +267,8 @@ impl Snapshot {
 
     pub(super) fn remove(&mut self, name: &str) {
         self.versions.remove(name);
-        if is_rule(name) {
-            self.rules.remove(name);
-        } else if let Some(addr) = address_in(name) {
+        self.rules.remove(name);
+        if let Some(addr) = address_in(name) {
             self.destinations.remove(&addr);
         } else if name.starts_with("service/") {
             self.services.remove(name);
@@ -287,21 +279,24 @@ impl Snapshot {
         // nothing could be decided.
     }
 
-    /// Forgets what a resource allowed. Of any other kind nothing changes.
-    fn forget_allowed(&mut self, name: &str) {
-        if is_rule(name) {
-            self.remove(name);
-        }
-    }
-
     pub(super) fn set(
         &mut self,
         resource: v1::Resource,
         registry: &Registry,
     ) -> Result<(), String> {
+        let name = resource.name.clone();
+        // Whatever comes under this name, what was allowed under it is so no more.
+        let allowed = self.rules.remove(&name).is_some();
+        let set = self.set_content(resource, registry);
+        if allowed && set.is_err() {
+            self.versions.remove(&name);
+        }
+        set
+    }
+
+    fn set_content(&mut self, resource: v1::Resource, registry: &Registry) -> Result<(), String> {
         let name = resource.name;
         let Some(content) = resource.content else {
-            self.forget_allowed(&name);
             return Err("the resource has a kind that this proxy does not know".to_owned());
         };
         match content {
@@ -315,8 +310,7 @@ impl Snapshot {
                 self.workload = Some(Arc::new(workload_of(&workload)?));
             }
             v1::resource::Content::Rule(rule) | v1::resource::Content::ExtendedRule(rule) => {
-                let rule = access::Rule::try_from(&rule).map_err(|bad| bad.to_string());
-                let rule = rule.inspect_err(|_| self.forget_allowed(&name))?;
+                let rule = access::Rule::try_from(&rule).map_err(|bad| bad.to_string())?;
                 self.rules.insert(name, rule);
             }
             v1::resource::Content::Destination(destination) => {

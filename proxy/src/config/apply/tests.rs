@@ -321,3 +321,33 @@ fn a_refused_split_leaves_the_former_one() {
         &held.services[name.as_str()]
     ));
 }
+
+/// What it is called decides nothing: a rule is what its content says.
+#[test]
+fn a_rule_goes_by_its_name_whatever_form_that_has_and_whatever_comes_under_it() {
+    let registry = Registry::default();
+    for name in ["x".to_owned(), wire::names::rule("shop", "t")] {
+        let set = vec![resource(&name, Some(Content::Rule(rule("t"))))];
+        let (held, _) = after(&Snapshot::default(), &registry, set);
+        assert_eq!(held.rules.len(), 1);
+        let batch = v1::Batch {
+            remove: vec![name.clone()],
+            ..v1::Batch::default()
+        };
+        let (removed, _) = held.after(batch, &registry);
+        assert!(removed.rules.is_empty(), "{name}");
+        let wrong = Content::Workload(v1::Workload::default());
+        let service = Content::Service(v1::Service {
+            port: 80,
+            ..v1::Service::default()
+        });
+        for (content, refusals) in [(Some(wrong), 1), (Some(service), 0), (None, 1)] {
+            let (next, refused) = after(&held, &registry, vec![resource(&name, content)]);
+            assert_eq!(refused, refusals, "{name}");
+            assert!(
+                next.rules.is_empty() && next.access.rules.is_empty(),
+                "{name}"
+            );
+        }
+    }
+}
