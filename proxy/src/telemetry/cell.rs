@@ -242,7 +242,9 @@ impl Cell {
             &self.attempts_left,
         ];
         let tried = ended_tries.iter().any(|one| one.load(Relaxed) > 0);
-        if before == *seen && !tried && sent == 0 && received == 0 {
+        // Of a call that went on to another cell nothing else is left here.
+        let audited = self.audit.load(Relaxed) > 0;
+        if before == *seen && !tried && !audited && sent == 0 && received == 0 {
             return None;
         }
         let [good, failed, left] = ended_tries.map(few);
