@@ -234,7 +234,14 @@ impl Call {
                 }
                 let parties = parties.clone().at_port(self.port);
                 let cell = self.telemetry.cell(parties, self.protocol);
-                self.leave();
+                // It counts once, and where it is now.
+                let moved = matches!(&self.at, At::Cell(held) if !Arc::ptr_eq(held, &cell));
+                if moved
+                    && std::mem::take(&mut self.begun)
+                    && let At::Cell(held) = &self.at
+                {
+                    held.moves();
+                }
                 self.at = At::Cell(Arc::clone(&cell));
                 cell
             }

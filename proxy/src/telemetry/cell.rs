@@ -98,7 +98,9 @@ pub(crate) struct Cell {
     begun: AtomicU64,
     ended: AtomicU64,
     cancelled: AtomicU32,
-    attempts: AtomicU32,
+    /// Attempts by how they ended, each apart, so that none is taken for another one.
+    attempts_good: AtomicU32,
+    attempts_left: AtomicU32,
     attempt_failures: AtomicU32,
     audit: AtomicU32,
     outcomes: [Place; OUTCOMES],
@@ -115,7 +117,8 @@ impl Cell {
             begun: AtomicU64::default(),
             ended: AtomicU64::default(),
             cancelled: AtomicU32::default(),
-            attempts: AtomicU32::default(),
+            attempts_good: AtomicU32::default(),
+            attempts_left: AtomicU32::default(),
             attempt_failures: AtomicU32::default(),
             audit: AtomicU32::default(),
             outcomes: Default::default(),
@@ -140,6 +143,11 @@ impl Cell {
         self.begun.fetch_add(1, Relaxed);
     }
 
+    /// A call that came this way counts on another cell, as if it had never come.
+    pub(crate) fn moves(&self) {
+        self.begun.fetch_sub(1, Relaxed);
+    }
+
     /// A call has ended, or goes on another way. Whatever else is counted of it comes
     /// before: that is what [`Cell::take`] looks for.
     pub(crate) fn leave(&self) {
@@ -154,15 +162,17 @@ impl Cell {
 
     /// One try to send a call to the backend has ended.
     pub(crate) fn attempted(&self, success: bool) {
-        self.attempts.fetch_add(1, Relaxed);
-        if !success {
-            self.attempt_failures.fetch_add(1, Relaxed);
-        }
+        let counter = if success {
+            &self.attempts_good
+        } else {
+            &self.attempt_failures
+        };
+        counter.fetch_add(1, Relaxed);
     }
 
     /// So has one whose caller left, of which nobody knows how it would have ended.
     pub(crate) fn left(&self) {
-        self.attempts.fetch_add(1, Relaxed);
+        self.attempts_left.fetch_add(1, Relaxed);
     }
 
     /// The caller of a request left before the head of an answer.
@@ -226,15 +236,24 @@ impl Cell {
         let begun = self.begun.load(Relaxed);
         let (sent, received) = (take(&self.flows.sent), take(&self.flows.received));
         let before = std::mem::replace(seen, (begun, ended));
-        let tried = self.attempts.load(Relaxed) > 0;
-        if before == *seen && !tried && sent == 0 && received == 0 {
+        let ended_tries = [
+            &self.attempts_good,
+            &self.attempt_failures,
+            &self.attempts_left,
+        ];
+        let tried = ended_tries.iter().any(|one| one.load(Relaxed) > 0);
+        // Of a call that went on to another cell nothing else is left here.
+        let audited = self.audit.load(Relaxed) > 0;
+        if before == *seen && !tried && !audited && sent == 0 && received == 0 {
             return None;
         }
+        let [good, failed, left] = ended_tries.map(few);
         let mut counts = Counts {
             begun: begun.saturating_sub(before.0),
             cancelled: few(&self.cancelled),
-            attempts: few(&self.attempts),
-            attempt_failures: few(&self.attempt_failures),
+            attempts: good + failed + left,
+            attempt_failures: failed,
+            attempts_left: left,
             audit: few(&self.audit),
             nanoseconds: take(&self.nanoseconds),
             sent,
@@ -284,6 +303,7 @@ pub(crate) struct Counts {
     /// Tries that ended, those whose caller left included.
     pub attempts: u64,
     pub attempt_failures: u64,
+    pub attempts_left: u64,
     pub audit: u64,
     pub sent: u64,
     pub received: u64,
@@ -303,6 +323,7 @@ impl Counts {
         self.cancelled += other.cancelled;
         self.attempts += other.attempts;
         self.attempt_failures += other.attempt_failures;
+        self.attempts_left += other.attempts_left;
         self.audit += other.audit;
         self.sent += other.sent;
         self.received += other.received;
@@ -310,7 +331,7 @@ impl Counts {
 
     /// Tries that succeeded and that failed. Of those whose caller left nobody knows.
     pub(crate) fn attempts_by_success(&self) -> (u64, u64) {
-        let judged = self.attempts.saturating_sub(self.cancelled);
+        let judged = self.attempts.saturating_sub(self.attempts_left);
         let failed = self.attempt_failures;
         (judged.saturating_sub(failed), failed)
     }

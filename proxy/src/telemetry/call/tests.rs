@@ -115,3 +115,34 @@ fn a_request_is_counted_without_an_allocation_and_without_a_look_at_the_map() {
     cells.drain(|_, counts| calls += counts.calls(|outcome| outcome.success));
     assert_eq!(calls, REQUESTS + 2);
 }
+
+/// The port of an application that nobody declared is told apart once it is served, unless
+/// too many are already.
+#[test]
+fn a_connection_is_opened_once_whatever_becomes_of_its_port() {
+    for told_apart in [true, false] {
+        let metrics = Metrics::register(&mut Registry::default());
+        let telemetry = Arc::new(Telemetry::new(metrics, false));
+        for port in 1..=if told_apart { 1 } else { 100 } {
+            let _ = telemetry.port_label(Direction::inbound, "", port, true);
+        }
+        let parties = Parties::Inbound {
+            port: 9090,
+            caller: "shop/web".into(),
+            pod: None,
+            security: Security::mtls,
+        };
+        let mut call = Call::begin(&telemetry, Kind::Bytes, parties);
+        call.audited();
+        let cell = call.open();
+        assert_eq!(cell.way().parties.port() == 9090, told_apart);
+        call.count_tcp(None);
+        let (mut begun, mut audited) = (0, 0);
+        let cells = Arc::clone(&telemetry.metrics.calls.cells);
+        cells.drain(|_, counts| {
+            begun += counts.begun;
+            audited += counts.audit;
+        });
+        assert_eq!((begun, audited), (1, 1), "{told_apart}");
+    }
+}

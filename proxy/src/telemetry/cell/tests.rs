@@ -129,3 +129,18 @@ fn a_cell_is_found_again_for_as_long_as_somebody_has_it() {
     drop((cells, last));
     assert!(kept.find(of(20)).is_none(), "nobody has it");
 }
+
+/// The caller of one left, and what that says of its attempt comes a moment later.
+#[test]
+fn an_attempt_whose_caller_left_is_never_a_success() {
+    let (cell, mut seen) = (Cell::new(way(80)), (0, 0));
+    cell.begin();
+    cell.cancel();
+    let first = cell.take(&mut seen).unwrap();
+    cell.left();
+    let second = cell.take(&mut seen).unwrap();
+    assert_eq!(first.attempts + second.attempts, 1);
+    for counts in [first, second] {
+        assert_eq!(counts.attempts_by_success(), (0, 0));
+    }
+}
