@@ -17,6 +17,7 @@ pub mod chart;
 pub mod convert;
 pub mod inject;
 pub mod item;
+mod kind;
 pub mod label_syntax;
 pub mod labels;
 pub mod objects;

@@ -45,71 +45,16 @@ pub const SPECS_GROUP: &str = "specs.smi-spec.io";
 /// The version every SMI kind is stored in.
 pub const STORAGE_VERSION: &str = "v1alpha4";
 
-/// Declares one kind: the object around its spec, and how the API names it.
-///
-/// kube's derive is not used because it makes `spec` a required field when
-/// reading; see the module header.
+/// Declares one kind of SMI in its storage version.
 macro_rules! smi_kind {
     (
         $(#[$doc:meta])*
         $kind:ident, spec $spec:ty, group $group:expr, plural $plural:literal
     ) => {
-        $(#[$doc])*
-        #[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
-        pub struct $kind {
-            /// `apiVersion` and `kind` as they were read.
-            #[serde(flatten, default)]
-            pub types: Option<kube::core::TypeMeta>,
-            /// Name, namespace and the rest of the standard metadata.
-            #[serde(default)]
-            pub metadata: k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta,
-            /// What the user asked for.
-            #[serde(default)]
-            pub spec: $spec,
-            /// What Weft says about it.
-            #[serde(default, skip_serializing_if = "Option::is_none")]
-            pub status: Option<crate::smi::Status>,
-        }
-
-        impl $kind {
-            /// An object of this kind with a name and nothing else in its metadata.
-            pub fn new(name: &str, spec: $spec) -> Self {
-                Self {
-                    types: Some(kube::core::TypeMeta::resource::<Self>()),
-                    metadata: k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta {
-                        name: Some(name.to_owned()),
-                        ..Default::default()
-                    },
-                    spec,
-                    status: None,
-                }
-            }
-        }
-
-        impl kube::Resource for $kind {
-            type DynamicType = ();
-            type Scope = kube::core::NamespaceResourceScope;
-
-            fn kind((): &()) -> std::borrow::Cow<'_, str> {
-                stringify!($kind).into()
-            }
-            fn group((): &()) -> std::borrow::Cow<'_, str> {
-                $group.into()
-            }
-            fn version((): &()) -> std::borrow::Cow<'_, str> {
-                crate::smi::STORAGE_VERSION.into()
-            }
-            fn plural((): &()) -> std::borrow::Cow<'_, str> {
-                $plural.into()
-            }
-            fn meta(&self) -> &k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta {
-                &self.metadata
-            }
-            fn meta_mut(
-                &mut self,
-            ) -> &mut k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta {
-                &mut self.metadata
-            }
+        crate::kind::kind! {
+            $(#[$doc])*
+            $kind, spec $spec, status crate::smi::Status,
+            group $group, version crate::smi::STORAGE_VERSION, plural $plural
         }
     };
 }
