@@ -23,3 +23,4 @@ pub mod labels;
 pub mod objects;
 pub mod shallow;
 pub mod smi;
+pub mod weft;

@@ -25,15 +25,17 @@ pub use access::{
 };
 pub use binding::{IdentityBinding, IdentityBindingSpec, IdentitySchemes, PodLabels};
 #[cfg(test)]
-pub(crate) use definition::tests::violations;
+pub(crate) use definition::tests::{assert_explained, assert_structural, each_node, violations};
 pub use definition::{CONVERSION_PATH, CONVERSION_SERVICE, definitions};
 pub use headers::{BadHeaders, parse_headers};
 pub use kinds::{SmiKind, SmiVersion};
+pub(crate) use schema::schema;
 pub use specs::{
     HTTPRouteGroup, HttpRouteGroupSpec, RouteMatch, TCPRoute, TcpMatch, TcpRouteSpec, UDPRoute,
     UdpMatch, UdpRouteSpec,
 };
 pub use split::{SplitBackend, SplitMatch, TrafficSplit, TrafficSplitSpec};
+pub(crate) use status::conditions_schema;
 pub use status::{ACCEPTED, PROGRAMMED, RESOLVED_REFS, Status};
 
 /// API group of TrafficSplit.
@@ -62,7 +64,7 @@ use smi_kind;
 
 /// The schemas must not carry `default`: defaulting on read would change what
 /// Flagger and Argo Rollouts compare, and they would start their rollouts over.
-fn without_defaults(schema: &mut schemars::Schema) {
+pub(crate) fn without_defaults(schema: &mut schemars::Schema) {
     let properties = schema.get_mut("properties").and_then(|p| p.as_object_mut());
     for property in properties.into_iter().flat_map(|p| p.values_mut()) {
         if let Some(property) = property.as_object_mut() {
