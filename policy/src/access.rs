@@ -55,7 +55,8 @@ impl Source {
         Self::Pods(uids)
     }
 
-    fn admits(&self, caller: Caller<'_>) -> bool {
+    #[must_use]
+    pub fn admits(&self, caller: Caller<'_>) -> bool {
         match (self, caller) {
             (Self::Identity(listed), Caller::Mesh { id, .. }) => listed == id,
             (Self::Pods(listed), Caller::Mesh { pod, .. }) => {

@@ -26,4 +26,5 @@ pub mod path;
 pub mod protocol;
 pub mod reason;
 pub mod route;
+pub mod traffic;
 pub mod well_known;
