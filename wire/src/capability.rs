@@ -18,17 +18,22 @@ pub enum Capability {
     /// Rules that say what the first version of them could not: ports beyond which nothing
     /// applies, and sources that are pods.
     ExtendedRule,
+    /// What TrafficPolicies say, as a caller and as the one who is called.
+    TrafficPolicy,
 }
 
 impl Capability {
-    /// All of them, which is what a proxy of this version has.
-    pub const ALL: [Self; 1] = [Self::ExtendedRule];
+    /// All that have a name.
+    pub const ALL: [Self; 2] = [Self::ExtendedRule, Self::TrafficPolicy];
+    /// What a proxy of this version has.
+    pub const OF_THIS_VERSION: [Self; 1] = [Self::ExtendedRule];
 
     /// The name in Hello.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::ExtendedRule => "extended-rule",
+            Self::TrafficPolicy => "traffic-policy",
         }
     }
 
@@ -37,6 +42,7 @@ impl Capability {
     pub fn needed_for(resource: &v1::Resource) -> Option<Self> {
         match resource.content.as_ref()? {
             Content::ExtendedRule(_) => Some(Self::ExtendedRule),
+            Content::Policy(_) | Content::Guard(_) => Some(Self::TrafficPolicy),
             Content::Bundle(_)
             | Content::Workload(_)
             | Content::Rule(_)
@@ -73,8 +79,16 @@ impl Capabilities {
     /// The names that a proxy of this version says.
     #[must_use]
     pub fn of_this_version() -> Vec<String> {
-        let names = Capability::ALL.into_iter().map(Capability::as_str);
+        let names = Capability::OF_THIS_VERSION
+            .into_iter()
+            .map(Capability::as_str);
         names.map(str::to_owned).collect()
+    }
+
+    /// Whether the proxy has this one.
+    #[must_use]
+    pub fn has(&self, one: Capability) -> bool {
+        self.0.contains(&one)
     }
 
     /// Whether the proxy can use a resource.
@@ -146,6 +160,8 @@ mod tests {
             ..v1::Resource::default()
         };
         assert!(named(&["time-travel"]).suffice_for(&plain));
+        assert!(!named(&["time-travel"]).has(Capability::TrafficPolicy));
+        assert!(named(&["traffic-policy"]).has(Capability::TrafficPolicy));
         let own = Capabilities::named(&Capabilities::of_this_version());
         assert!(own.suffice_for(&extended_rule()));
     }

@@ -340,6 +340,10 @@ impl Snapshot {
                 self.endpoints
                     .insert(name.into(), Arc::new(EndpointSet { endpoints }));
             }
+            // Sent to nobody who does not ask for it by its capability.
+            v1::resource::Content::Policy(_) | v1::resource::Content::Guard(_) => {
+                return Err("TrafficPolicies are not in force in this version".to_owned());
+            }
         }
         Ok(())
     }
