@@ -6,6 +6,7 @@
 
 mod definition;
 mod duration;
+pub mod judge;
 
 mod sections;
 mod traffic_policy;

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use crds::smi::judge::Cluster as Judged;
 use kube::core::{DynamicObject, Resource};
 use serde_json::{Value, json};
 use wire::capability::Capabilities;
@@ -24,7 +25,7 @@ pub(crate) struct Cluster {
 macro_rules! steps {
     (@read $translate:ident $object:ident) => { translate::$translate($object).ok() };
     (@judge $translate:ident $object:ident) => {
-        Some(translate::$translate(&$object, "cluster.local"))
+        Some(translate::$translate(&$object, &Judged::default()))
     };
     ($($(#[$doc:meta])* $field:ident: $facts:ident = $kind:ty, $how:ident $translate:ident,
         $change:ident, $object:expr, $status:expr;)+) => {

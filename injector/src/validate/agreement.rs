@@ -20,14 +20,19 @@ use weft_controller::{
 
 use super::*;
 
-/// The cluster's.
-const DOMAIN: &str = oracle::CLUSTER_DOMAIN;
 /// Objects of each way of making them.
 const OBJECTS: u64 = 1_500;
 /// Differences that a failure shows.
 const SHOWN: usize = 40;
 /// Characters of an object that a failure shows.
 const LONGEST_SHOWN: usize = 600;
+
+fn cluster() -> Cluster {
+    Cluster {
+        domain: oracle::CLUSTER_DOMAIN.into(),
+        ..Cluster::default()
+    }
+}
 
 /// What the controller says about one object that is alone in its cluster.
 fn compiled(object: &Value) -> Vec<Problem> {
@@ -36,7 +41,7 @@ fn compiled(object: &Value) -> Vec<Problem> {
     let key = translate::key(&dynamic.metadata);
     macro_rules! put {
         ($store:ident, $read:ident) => {{
-            let fact = translate::$read(&dynamic, DOMAIN);
+            let fact = translate::$read(&dynamic, &cluster());
             Arc::make_mut(&mut facts.$store).insert(key, Arc::new(fact));
         }};
     }
@@ -80,7 +85,7 @@ fn reviewed(object: &Value) -> AdmissionResponse {
         "namespace": object["metadata"]["namespace"], "name": object["metadata"]["name"],
         "operation": "CREATE", "object": object, "oldObject": null,
     });
-    validate(&serde_json::from_value(request).unwrap(), DOMAIN)
+    validate(&serde_json::from_value(request).unwrap(), &cluster())
 }
 
 /// How the two differ about an object, in one line; `None` if they do not.
