@@ -157,6 +157,18 @@ fn endpoint_of(endpoint: &v1::Endpoint, registry: &Registry) -> Result<Arc<Endpo
     ))
 }
 
+fn endpoints_of(message: &v1::Endpoints, registry: &Registry) -> Result<EndpointSet, String> {
+    let endpoints = message
+        .endpoints
+        .iter()
+        .map(|endpoint| endpoint_of(endpoint, registry))
+        .collect::<Result<Vec<_>, String>>()?;
+    for endpoint in &endpoints {
+        registry.note_meshed(endpoint.addr, endpoint.meshed());
+    }
+    Ok(EndpointSet { endpoints })
+}
+
 impl Snapshot {
     /// The snapshot after `batch`, and what of it was refused.
     #[must_use]
@@ -332,16 +344,8 @@ impl Snapshot {
                 self.services.insert(name.into(), Arc::new(service));
             }
             v1::resource::Content::Endpoints(endpoints) => {
-                let endpoints = endpoints
-                    .endpoints
-                    .iter()
-                    .map(|endpoint| endpoint_of(endpoint, registry))
-                    .collect::<Result<Vec<_>, String>>()?;
-                for endpoint in &endpoints {
-                    registry.note_meshed(endpoint.addr, endpoint.meshed());
-                }
-                self.endpoints
-                    .insert(name.into(), Arc::new(EndpointSet { endpoints }));
+                let set = endpoints_of(&endpoints, registry)?;
+                self.endpoints.insert(name.into(), Arc::new(set));
             }
             v1::resource::Content::Policy(_) | v1::resource::Content::Guard(_) => {
                 return Err(NOT_IN_FORCE.to_owned());

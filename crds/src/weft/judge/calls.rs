@@ -99,7 +99,7 @@ pub(super) fn retry(written: &weft::Retry, reader: &mut Reader<'_>) -> Option<Re
 fn grpc_codes(written: &[String], reader: &mut Reader<'_>) -> GrpcCodes {
     const FIELD: &str = "spec.retry.grpcCodes";
     let known = GrpcCode::ALL.map(|code| (code.as_str(), code));
-    if !reader.fits(FIELD, written, bounds::RETRY_LISTED) {
+    if !reader.fits(FIELD, written, known.len()) {
         return GrpcCodes::EMPTY;
     }
     let read = written.iter().enumerate();
