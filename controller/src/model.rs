@@ -18,6 +18,7 @@ mod need;
 pub(crate) mod protocols;
 pub(crate) mod published;
 mod targets;
+pub(crate) mod traffic;
 mod uses;
 
 use std::{
@@ -33,10 +34,10 @@ use policy::{
     route::Match,
 };
 
-use self::bindings::Bindings;
 pub use self::defaults::Defaults;
 pub(crate) use self::published::EncodedResource;
 pub(crate) use self::targets::{Mapped, Target, TargetRule, Targets};
+use self::{bindings::Bindings, traffic::Policies};
 use crate::world::{ObjectKey, PodFacts, ServiceFacts, World};
 
 /// Namespace and name of a pod.
@@ -146,6 +147,7 @@ pub(crate) struct Index {
     pub(crate) pods: Arc<BTreeMap<ObjectKey, Arc<PodEntry>>>,
     pub(crate) targets: Arc<Targets>,
     pub(crate) bindings: Arc<Bindings>,
+    pub(crate) policies: Arc<Policies>,
     /// Whom each object concerns, once somebody asks.
     pub(crate) uses: Arc<OnceLock<uses::Uses>>,
     /// Pods with a running proxy by account, once somebody asks.
@@ -210,6 +212,8 @@ pub(crate) struct PodEntry {
     /// All Services that it serves.
     pub(crate) serves: Vec<Served>,
     pub(crate) workload: OnceLock<Vec<Arc<EncodedResource>>>,
+    /// What policies say of requests to it.
+    pub(crate) guard: OnceLock<Option<Arc<EncodedResource>>>,
 }
 
 /// A TrafficSplit that is in force.

@@ -8,6 +8,7 @@
 mod core;
 mod metadata;
 mod smi;
+mod traffic;
 
 #[cfg(test)]
 pub(crate) use self::core::config_map;
@@ -15,6 +16,7 @@ pub use self::{
     core::{namespace, node, owner, pod, service, slice},
     metadata::{Unusable, key},
     smi::{binding, group, split, target, tcp_route, udp_route},
+    traffic::traffic_policy,
 };
 #[cfg(test)]
 mod tests;

@@ -13,6 +13,7 @@ mod facts;
 mod key;
 pub(crate) mod kinds;
 mod smi;
+mod traffic;
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -25,6 +26,7 @@ pub(crate) use key::{named, object, origin};
 pub use smi::{
     BindingFacts, GroupFacts, Meta, SplitFacts, TargetFacts, TcpRouteFacts, UdpRouteFacts,
 };
+pub use traffic::PolicyFacts;
 
 #[cfg(test)]
 pub use facts::ConfigMapFacts;

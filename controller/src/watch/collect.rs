@@ -5,8 +5,8 @@ use std::{collections::BTreeMap, sync::Arc};
 #[cfg(test)]
 use crate::world::ConfigMapFacts;
 use crate::world::{
-    BindingFacts, GroupFacts, NamespaceFacts, NodeFacts, ObjectKey, PodFacts, ServiceFacts,
-    SliceFacts, SplitFacts, Store, TargetFacts, TcpRouteFacts, UdpRouteFacts, World,
+    BindingFacts, GroupFacts, NamespaceFacts, NodeFacts, ObjectKey, PodFacts, PolicyFacts,
+    ServiceFacts, SliceFacts, SplitFacts, Store, TargetFacts, TcpRouteFacts, UdpRouteFacts, World,
     kinds::every_kind,
 };
 
@@ -219,6 +219,8 @@ impl Fact for BindingFacts {
 }
 
 impl Fact for SplitFacts {}
+
+impl Fact for PolicyFacts {}
 
 #[cfg(test)]
 impl Fact for ConfigMapFacts {}

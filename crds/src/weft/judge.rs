@@ -244,4 +244,6 @@ fn objects(at: &str, value: &Value, mistakes: &mut Mistakes) {
 }
 
 #[cfg(test)]
+mod examples;
+#[cfg(test)]
 mod tests;

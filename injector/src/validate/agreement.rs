@@ -52,6 +52,7 @@ fn compiled(object: &Value) -> Vec<Problem> {
         "TCPRoute" => put!(tcp_routes, tcp_route),
         "UDPRoute" => put!(udp_routes, udp_route),
         "IdentityBinding" => put!(bindings, binding),
+        "TrafficPolicy" => put!(policies, traffic_policy),
         other => panic!("no such kind: {other}"),
     }
     let defaults = Defaults {
@@ -73,7 +74,7 @@ fn compiled(object: &Value) -> Vec<Problem> {
 }
 
 /// What the webhook says about its creation.
-fn reviewed(object: &Value) -> AdmissionResponse {
+pub(super) fn reviewed(object: &Value) -> AdmissionResponse {
     let (group, version) = object["apiVersion"]
         .as_str()
         .unwrap()
@@ -89,7 +90,7 @@ fn reviewed(object: &Value) -> AdmissionResponse {
 }
 
 /// How the two differ about an object, in one line; `None` if they do not.
-fn difference(object: &Value) -> Option<String> {
+pub(super) fn difference(object: &Value) -> Option<String> {
     let (said, found) = (reviewed(object), compiled(object));
     let of = |severity: Severity| -> Vec<String> {
         let found = found
@@ -219,6 +220,12 @@ fn nearly_valid(random: &mut Random) -> Value {
             break object;
         }
     };
+    alter(random, &mut object);
+    object
+}
+
+/// Puts what is just right or just wrong into a few places of a spec.
+pub(super) fn alter(random: &mut Random, object: &mut Value) {
     for _ in 0..random.below(3) {
         let mut places = vec!["/spec".to_owned()];
         collect("/spec", &object["spec"], &mut places);
@@ -245,7 +252,6 @@ fn nearly_valid(random: &mut Random) -> Value {
             value => *value = odd,
         }
     }
-    object
 }
 
 /// Fields that only some entries have.

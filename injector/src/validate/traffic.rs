@@ -1,8 +1,14 @@
 //! What is refused of a TrafficPolicy, with the field, the reason and the way out.
 
+use oracle::random::Random;
 use serde_json::{Value, json};
 
-use super::*;
+use super::{agreement, *};
+
+/// A spec that says everything.
+const EVERYTHING: &str = include_str!("../../../crds/src/weft/everything.yaml");
+/// Policies that both ways judge.
+const POLICIES: u64 = 1_500;
 
 fn request(namespace: &str, spec: &Value) -> Request {
     serde_json::from_value(json!({
@@ -144,5 +150,29 @@ fn policy_that_was_stored_while_nobody_looked_can_still_be_labelled() {
     assert_eq!(
         validate(&request, &Cluster::default()),
         AdmissionResponse::allow()
+    );
+}
+
+#[test]
+fn webhook_refuses_exactly_what_the_controller_does_not_accept_of_a_policy() {
+    let spec: Value = serde_yaml_ng::from_str(EVERYTHING).unwrap();
+    let (mut refused, mut taken) = (0, 0);
+    for seed in 0..POLICIES {
+        let mut object = json!({
+            "apiVersion": "weft.dev/v1alpha1", "kind": "TrafficPolicy",
+            "metadata": {"name": "x", "namespace": "shop", "generation": 1}, "spec": spec,
+        });
+        agreement::alter(&mut Random::new(seed), &mut object);
+        if let Some(difference) = agreement::difference(&object) {
+            panic!("seed {seed}: {difference}\n{object}");
+        }
+        match agreement::reviewed(&object).refusal {
+            Some(_) => refused += 1,
+            None => taken += 1,
+        }
+    }
+    assert!(
+        refused > 300 && taken > 300,
+        "{refused} refused, {taken} taken"
     );
 }
