@@ -17,6 +17,7 @@ pub(crate) mod modes;
 mod need;
 pub(crate) mod protocols;
 pub(crate) mod published;
+mod served;
 mod targets;
 pub(crate) mod traffic;
 mod uses;
@@ -36,6 +37,7 @@ use policy::{
 
 pub use self::defaults::Defaults;
 pub(crate) use self::published::EncodedResource;
+pub(crate) use self::served::Served;
 pub(crate) use self::targets::{Mapped, Target, TargetRule, Targets};
 use self::{bindings::Bindings, traffic::Policies};
 use crate::world::{ObjectKey, PodFacts, ServiceFacts, World};
@@ -198,9 +200,6 @@ pub(crate) struct EndpointState {
     /// Not ready, but would answer while it terminates.
     pub(crate) last_resort: bool,
 }
-
-/// A Service, one of its ports, and the pod's own port behind that.
-pub(crate) type Served = (ObjectKey, u16, u16);
 
 /// What is known about a pod beyond its facts.
 #[derive(Debug, Default)]

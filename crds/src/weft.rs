@@ -8,19 +8,18 @@ mod definition;
 mod duration;
 pub mod judge;
 
+mod refs;
 mod sections;
 mod traffic_policy;
 
 pub use definition::definitions;
 pub use duration::{BadDuration, parse_duration};
+pub use refs::{RouteRef, SourceRef, TargetRef};
 pub use sections::{
     Balance, Breaker, Ejection, Fallback, FallbackHeader, FallbackResponse, LimitKey, Mirror,
     Overload, Override, OverrideToken, RateLimit, Retry, RetryBudget, Sticky, Timeouts,
 };
-pub use traffic_policy::{
-    BreakerStatus, RouteRef, SourceRef, TargetRef, TrafficPolicy, TrafficPolicySpec,
-    TrafficPolicyStatus,
-};
+pub use traffic_policy::{BreakerStatus, TrafficPolicy, TrafficPolicySpec, TrafficPolicyStatus};
 
 /// API group of Weft's own kinds.
 pub const GROUP: &str = "weft.dev";

@@ -73,9 +73,9 @@ pub(super) fn services_of_changed_slices(one: &World, other: &World) -> BTreeSet
 
 /// Replaces what is as it was by what was there, and tells what is not.
 pub(super) fn take_over(index: &mut Index, before: &Index) -> Changes {
+    // First, since what is the same is told by what is shared.
     let policies = Arc::get_mut(&mut index.policies);
     let told_otherwise = policies.map(|now| now.take_over(&before.policies));
-    let told_otherwise = told_otherwise.into_iter().flatten();
     let mut changes = Changes {
         services: differing(&index.services, &before.services, |_, new, old| {
             same_service(index, before, new, old)
@@ -83,11 +83,9 @@ pub(super) fn take_over(index: &mut Index, before: &Index) -> Changes {
         pods: pods_that_differ(index, before),
         ..Changes::default()
     };
-    if let Some(policies) = Arc::get_mut(&mut index.policies) {
-        changes
-            .services
-            .extend(policies.take_over(&before.policies));
-    }
+    changes
+        .services
+        .extend(told_otherwise.into_iter().flatten());
     let pods = by_key(&index.pods_by_ip, &before.pods_by_ip);
     let services = by_key(&index.services_by_ip, &before.services_by_ip);
     let outer = by_key(&index.services_by_outer, &before.services_by_outer);

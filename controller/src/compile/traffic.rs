@@ -5,6 +5,7 @@
 //! each Service asks `policy::traffic::precedence` who wins; the same answer goes to the
 //! proxies and into the statuses, so that what an author reads is what happens.
 
+mod candidate;
 mod reading;
 mod verdict;
 
@@ -15,43 +16,22 @@ use policy::{
     name::{Kind, ObjectRef, ServiceId},
     origin::Origin,
     traffic::{
-        Policy, Target,
+        Target,
         bounds::{POLICIES_PER_NAMESPACE, POLICIES_PER_SERVICE},
         call::{Downstream, FallbackTo, Mirror},
         precedence::{Standings, order, resolve},
     },
 };
 
+pub(super) use self::candidate::{Named, surroundings};
+
+use self::candidate::Candidate;
 use super::findings::Findings;
-use super::routes::Routes;
 use crate::{
-    model::{
-        Defaults, PodEntry, ServiceEntry,
-        bindings::Bindings,
-        traffic::{Copies, Policies, PortPolicies, Surroundings},
-    },
+    model::traffic::{Copies, Policies, PortPolicies, Surroundings},
     problem::Reason,
-    world::{ObjectKey, World, object},
+    world::{ObjectKey, object},
 };
-
-/// What policies are looked up in.
-pub(super) struct Named<'a> {
-    pub(super) world: &'a World,
-    pub(super) defaults: &'a Defaults,
-    pub(super) routes: &'a Routes,
-    pub(super) bindings: &'a Bindings,
-    pub(super) services: &'a BTreeMap<ObjectKey, Arc<ServiceEntry>>,
-    pub(super) pods: &'a BTreeMap<ObjectKey, Arc<PodEntry>>,
-}
-
-/// A policy that may decide something.
-struct Candidate {
-    policy: Policy,
-    object: ObjectRef,
-    generation: i64,
-    /// What it was made from.
-    origins: Vec<(ObjectRef, i64)>,
-}
 
 /// All TrafficPolicies, by what they are about.
 pub(super) fn policies(named: &Named<'_>, findings: &mut Findings) -> Policies {
@@ -260,28 +240,4 @@ fn copies(
             }
         }
     }
-}
-
-/// What is told about the pods of a Service.
-pub(super) fn surroundings(
-    key: &ObjectKey,
-    services: &BTreeMap<ObjectKey, Arc<ServiceEntry>>,
-    pods: &BTreeMap<ObjectKey, Arc<PodEntry>>,
-) -> Surroundings {
-    let Some(entry) = services.get(key) else {
-        return Surroundings::default();
-    };
-    let endpoints = entry.ports.values().flat_map(|port| &port.candidates);
-    let mut found = Surroundings::default();
-    for candidate in endpoints {
-        found.plain |= candidate.endpoint.identity.is_empty();
-        let pod = candidate
-            .endpoint
-            .pod
-            .as_ref()
-            .and_then(|pod| pods.get(pod));
-        let mut serves = pod.into_iter().flat_map(|pod| &pod.serves);
-        found.shared |= serves.any(|(service, ..)| service != key);
-    }
-    found
 }

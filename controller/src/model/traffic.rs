@@ -19,7 +19,7 @@ use policy::{
     },
 };
 
-use super::{Served, published::EncodedResource};
+use super::{published::EncodedResource, served::Served};
 use crate::world::ObjectKey;
 
 /// Every TrafficPolicy that decides something.

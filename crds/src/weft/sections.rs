@@ -6,7 +6,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{duration::between, traffic_policy::SourceRef};
+use super::{duration::between, refs::SourceRef};
 use crate::smi::without_defaults;
 
 /// Milliseconds of a day, the longest timeout.

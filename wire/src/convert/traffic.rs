@@ -6,6 +6,7 @@
 
 mod guard;
 mod section;
+mod to_section;
 mod values;
 
 use policy::{
@@ -15,6 +16,7 @@ use policy::{
     traffic::{Limited, Scoped, Sources, Traffic, Whole},
 };
 
+use self::to_section::ToSection;
 use super::error::{BadResource, each};
 use super::http_match::matches;
 use super::object::origin;
@@ -186,11 +188,6 @@ fn whole<T: ToSection>(table: &Table<Option<T>>, rules: &mut Vec<v1::PolicyRule>
             });
         }
     }
-}
-
-/// A section that can be sent.
-trait ToSection {
-    fn to_section(&self) -> Section;
 }
 
 #[cfg(test)]

@@ -17,7 +17,7 @@ use policy::{
     },
 };
 
-use super::{Candidate, Named, surroundings};
+use super::candidate::{Candidate, Named, surroundings};
 use crate::{
     compile::findings::About,
     model::traffic::Surroundings,

@@ -6,9 +6,10 @@ use policy::traffic::{
     precedence::{Rivalry, Standings},
 };
 
-use super::{Candidate, Named, Policies, surroundings};
+use super::candidate::{Candidate, Named, surroundings};
 use crate::{
     compile::findings::Findings,
+    model::traffic::Policies,
     problem::{Reason, few},
     world::PolicyFacts,
 };

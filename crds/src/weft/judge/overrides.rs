@@ -4,7 +4,7 @@ use k8s_openapi::jiff::Timestamp;
 use policy::traffic::{bounds, call::Token};
 
 use super::{
-    Override,
+    judged::Override,
     reader::{Reader, shown},
     scope,
 };

@@ -10,7 +10,7 @@ use policy::{
     },
 };
 
-use super::Route;
+use super::judged::Route;
 use super::reader::shown;
 use crate::{
     label_syntax::{is_dns_label, is_dns_subdomain},

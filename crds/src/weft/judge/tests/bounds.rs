@@ -72,7 +72,7 @@ fn schema_and_judge_agree_at_every_bound() {
         }
         if let Some(most) = node["maxItems"].as_u64() {
             let least = node["minItems"].as_u64().unwrap_or(0);
-            for count in [least.saturating_sub(1), least, most, most + 1] {
+            for count in [least, most, most + 1] {
                 let one = everything().pointer(&format!("{pointer}/0")).cloned();
                 let Some(one) = one else { continue };
                 let numbered = |n: u64| {

@@ -2,184 +2,49 @@
 
 use super::*;
 
+/// What is wrong where, in which section, and what is said of it.
+const MISTAKES: &str = r#"
+/timeouts/request | "10" | timeouts | must be a duration such as
+/timeouts/request | "25h" | timeouts | must be from 0s to 24h
+/timeouts/backendRequest | "11s" | timeouts | is longer than request
+/timeouts/share | 0 | timeouts | is 0, but must be from 1 to 100
+/retry/attempts | 6 | retry | is 6, but must be from 0 to 5
+/retry/codes/0 | 200 | retry | must be from 400 to 599
+/retry/grpcCodes/0 | "UNAVAILABLE" | retry | you may mean Unavailable
+/retry/methods/0 | "GE T" | retry | no method of HTTP
+/retry/backoff | "11s" | retry | must be from 0s to 10s
+/retry/budget/interval | "500ms" | retry | must be from 1s to 1m
+/ejection/codes/0 | 404 | ejection | must be from 500 to 599
+/ejection/maxTime | "4s" | ejection | is shorter than baseTime
+/breaker/state | "open" | breaker | you may mean Open
+/breaker/failurePercent | 0 | breaker | must be from 1 to 100
+/fallback/on/4 | "5XX" | fallback | you may mean 5xx
+/fallback/response/status | 100 | fallback | must be from 200 to 599
+/fallback/response/headers/0/name | "weft-x" | fallback | proxy itself
+/fallback/response/headers/0/name | "a b" | fallback | no name of a header
+/fallback/response/headers/0/value | "a\nb" | fallback | no header may hold
+/priority | "Sheddabel" | priority | you may mean Sheddable
+/overload/queueTime | "4ms" | overload | must be from 5ms to 10s
+/mirror/0/service | "catalog" | mirror | cannot be its own mirror
+/mirror/0/service | "catalog.other" | mirror | name of a Service
+/mirror/0/allowTcp/0 | "db:0" | mirror | such as "catalog-db:5432"
+/balance/locality | "PreferSameZones" | balance | mean PreferSameZone
+/sticky/name | "a;b" | sticky | no name of a cookie
+/overrides/0/to | [] | overrides | must name at least one Service
+/overrides/0/to/0 | "Catalog" | overrides | name of a Service
+/overrides/0/tokens/0/sha256 | "hunter2" | overrides | never the secret
+/overrides/0/tokens/0/expires | "soon" | overrides | must be a time
+"#;
+
 #[test]
 fn a_mistake_costs_its_section_and_is_named_with_the_field_and_the_way_out() {
-    for (pointer, value, section, text) in [
-        (
-            "/timeouts/request",
-            json!("10"),
-            Section::Timeouts,
-            "must be a duration such as",
-        ),
-        (
-            "/timeouts/request",
-            json!("25h"),
-            Section::Timeouts,
-            "must be from 0s to 24h",
-        ),
-        (
-            "/timeouts/backendRequest",
-            json!("11s"),
-            Section::Timeouts,
-            "is longer than request",
-        ),
-        (
-            "/timeouts/share",
-            json!(0),
-            Section::Timeouts,
-            "is 0, but must be from 1 to 100",
-        ),
-        (
-            "/retry/attempts",
-            json!(6),
-            Section::Retry,
-            "is 6, but must be from 0 to 5",
-        ),
-        (
-            "/retry/codes/0",
-            json!(200),
-            Section::Retry,
-            "must be from 400 to 599",
-        ),
-        (
-            "/retry/grpcCodes/0",
-            json!("UNAVAILABLE"),
-            Section::Retry,
-            "you may mean Unavailable",
-        ),
-        (
-            "/retry/methods/0",
-            json!("GE T"),
-            Section::Retry,
-            "no method of HTTP",
-        ),
-        (
-            "/retry/backoff",
-            json!("11s"),
-            Section::Retry,
-            "must be from 0s to 10s",
-        ),
-        (
-            "/retry/budget/interval",
-            json!("500ms"),
-            Section::Retry,
-            "must be from 1s to 1m",
-        ),
-        (
-            "/ejection/codes/0",
-            json!(404),
-            Section::Ejection,
-            "must be from 500 to 599",
-        ),
-        (
-            "/ejection/maxTime",
-            json!("4s"),
-            Section::Ejection,
-            "is shorter than baseTime",
-        ),
-        (
-            "/breaker/state",
-            json!("open"),
-            Section::Breaker,
-            "you may mean Open",
-        ),
-        (
-            "/breaker/failurePercent",
-            json!(0),
-            Section::Breaker,
-            "must be from 1 to 100",
-        ),
-        (
-            "/fallback/on/4",
-            json!("5XX"),
-            Section::Fallback,
-            "you may mean 5xx",
-        ),
-        (
-            "/fallback/response/status",
-            json!(100),
-            Section::Fallback,
-            "must be from 200 to 599",
-        ),
-        (
-            "/fallback/response/headers/0/name",
-            json!("weft-x"),
-            Section::Fallback,
-            "proxy itself",
-        ),
-        (
-            "/fallback/response/headers/0/name",
-            json!("a b"),
-            Section::Fallback,
-            "no name of a header",
-        ),
-        (
-            "/fallback/response/headers/0/value",
-            json!("a\nb"),
-            Section::Fallback,
-            "no header may hold",
-        ),
-        (
-            "/priority",
-            json!("Sheddabel"),
-            Section::Priority,
-            "you may mean Sheddable",
-        ),
-        (
-            "/overload/queueTime",
-            json!("4ms"),
-            Section::Overload,
-            "must be from 5ms to 10s",
-        ),
-        (
-            "/mirror/0/service",
-            json!("catalog"),
-            Section::Mirror,
-            "cannot be its own mirror",
-        ),
-        (
-            "/mirror/0/service",
-            json!("catalog.other"),
-            Section::Mirror,
-            "name of a Service",
-        ),
-        (
-            "/mirror/0/allowTcp/0",
-            json!("db:0"),
-            Section::Mirror,
-            "such as \"catalog-db:5432\"",
-        ),
-        (
-            "/balance/locality",
-            json!("PreferSameZones"),
-            Section::Balance,
-            "mean PreferSameZone",
-        ),
-        (
-            "/sticky/name",
-            json!("a;b"),
-            Section::Sticky,
-            "no name of a cookie",
-        ),
-        (
-            "/overrides/0/to/0",
-            json!("Catalog"),
-            Section::Overrides,
-            "name of a Service",
-        ),
-        (
-            "/overrides/0/tokens/0/sha256",
-            json!("hunter2"),
-            Section::Overrides,
-            "never the secret",
-        ),
-        (
-            "/overrides/0/tokens/0/expires",
-            json!("soon"),
-            Section::Overrides,
-            "must be a time",
-        ),
-    ] {
+    for row in MISTAKES.trim().lines() {
+        let [pointer, value, section, text] = row.split(" | ").collect::<Vec<_>>()[..] else {
+            panic!("{row}");
+        };
+        let value: Value = serde_json::from_str(value).unwrap();
+        let section = Section::ALL.into_iter().find(|one| one.as_str() == section);
+        let section = section.unwrap();
         let (policy, mistakes) = judged(&changed(pointer, &value));
         let field = pointer.strip_prefix('/').unwrap().split('/');
         let mut path = "spec".to_owned();

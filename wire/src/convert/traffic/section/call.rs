@@ -14,7 +14,7 @@ use policy::traffic::{
     set::{GrpcCode, GrpcCodes},
 };
 
-use super::super::ToSection;
+use super::super::to_section::ToSection;
 use super::super::values::{
     codes, header, methods, methods_message, milliseconds, number, percent, service, some_time,
     statuses, tcp_messages, tcp_targets, time,

@@ -5,7 +5,7 @@ use policy::traffic::{
     endpoint::{Balance, Breaker, BreakerState, Ejection, Locality, Subset},
 };
 
-use super::super::ToSection;
+use super::super::to_section::ToSection;
 use super::super::values::{codes, milliseconds, number, percent, statuses, time};
 use super::Read;
 use crate::v1::{self, policy_rule::Section};

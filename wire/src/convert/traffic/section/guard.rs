@@ -7,7 +7,7 @@ use policy::traffic::{
     guard::{LimitKey, LimitMode, LimitScope, Overload, OverloadMode, Priority, RateLimit},
 };
 
-use super::super::ToSection;
+use super::super::to_section::ToSection;
 use super::super::values::{header, milliseconds, number, time};
 use super::Read;
 use crate::convert::error::BadResource;
