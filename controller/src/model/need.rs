@@ -75,7 +75,10 @@ impl Index {
     pub(crate) fn called_at(&self, object: &ObjectRef) -> impl Iterator<Item = (IpAddr, u16)> {
         let uses = self.uses().0.get(object);
         let roots = uses.into_iter().flat_map(|uses| &uses.roots);
-        roots.flat_map(|root| self.addresses_of(root))
+        let roots = roots.flat_map(|root| self.addresses_of(root, None));
+        let ports = uses.into_iter().flat_map(|uses| &uses.ports);
+        let ports = ports.flat_map(|(service, port)| self.addresses_of(service, Some(*port)));
+        roots.chain(ports)
     }
 
     fn uses(&self) -> &Uses {
@@ -98,6 +101,18 @@ impl Index {
                 for (object, _) in entry.splits.iter().flat_map(|split| &split.origins) {
                     let this = uses.entry(object.clone()).or_default();
                     this.roots.insert(root.clone());
+                }
+            }
+            for ((service, port), policies) in &self.policies.ports {
+                for (object, _) in policies.caller_origins() {
+                    let this = uses.entry(object).or_default();
+                    this.ports.insert((service.clone(), *port));
+                }
+            }
+            for (pod, entry) in self.pods.iter() {
+                for object in self.policies.guard_origins(&entry.serves) {
+                    let this = uses.entry(object.clone()).or_default();
+                    this.pods.insert(pod.clone());
                 }
             }
             Uses(uses)
@@ -125,6 +140,13 @@ impl Index {
 
     /// Whether the object is an origin of the pod's own resources.
     fn policy_is_made_from(&self, object: &ObjectRef, pod: &ObjectKey, facts: &PodFacts) -> bool {
+        let mut entry = self.pods.get(pod).into_iter();
+        if entry.any(|entry| {
+            let mut told = self.policies.guard_origins(&entry.serves);
+            told.any(|origin| origin == object)
+        }) {
+            return true;
+        }
         let targets: Vec<&Target> = self.targets.of(pod, facts).collect();
         if object.kind == Kind::TrafficTarget {
             return targets.iter().any(|target| target.origin.0 == *object);
@@ -138,18 +160,20 @@ impl Index {
             })
     }
 
-    /// The addresses and ports that lead to a Service: its own, and where it is headless
+    /// The addresses and ports that lead to a Service, or to one port of it: its own, and where it is headless
     /// its pods', as [`Self::destination`] reads them.
-    fn addresses_of(&self, key: &ObjectKey) -> Vec<(IpAddr, u16)> {
+    fn addresses_of(&self, key: &ObjectKey, only: Option<u16>) -> Vec<(IpAddr, u16)> {
         let Some(entry) = self.services.get(key) else {
             return Vec::new();
         };
         let cluster = entry.facts.cluster_ips.iter();
         let cluster = cluster.filter(|ip| self.services_by_ip.get(ip) == Some(key));
         let outer = entry.facts.outer_ips.iter();
-        let mut addresses: Vec<(IpAddr, u16)> = entry
-            .ports
-            .keys()
+        let ports = entry.ports.iter();
+        let ports = ports.filter(|(port, _)| only.is_none_or(|only| only == **port));
+        let mut addresses: Vec<(IpAddr, u16)> = ports
+            .clone()
+            .map(|(port, _)| port)
             .flat_map(|port| {
                 let outer = outer
                     .clone()
@@ -158,7 +182,7 @@ impl Index {
             })
             .collect();
         if entry.facts.headless {
-            let candidates = entry.ports.values().flat_map(|port| &port.candidates);
+            let candidates = ports.flat_map(|(_, port)| &port.candidates);
             for endpoint in candidates.map(|candidate| &candidate.endpoint) {
                 let pod = endpoint
                     .pod

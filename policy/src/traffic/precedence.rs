@@ -8,7 +8,7 @@
 //! wrote it is told. Only what is plainly covered counts: the same or all routes, the same
 //! or all sources. That two narrow rules cover a third together is not looked for.
 
-use std::cmp::Reverse;
+use std::cmp::{Ordering, Reverse};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -45,7 +45,7 @@ pub fn resolve<'a>(
         .into_iter()
         .filter(|policy| policy.target.covers(service, port) && !is_void(policy))
         .collect();
-    ranked.sort_by(|a, b| rank(a).cmp(&rank(b)));
+    ranked.sort_by(|a, b| order(a, b));
     let mut resolving = Resolving {
         ranked,
         won: BTreeSet::new(),
@@ -72,6 +72,12 @@ pub fn resolve<'a>(
         won: resolving.won,
         lost: resolving.lost,
     }
+}
+
+/// Which of two policies about one port comes first.
+#[must_use]
+pub fn order(one: &Policy, other: &Policy) -> Ordering {
+    rank(one).cmp(&rank(other))
 }
 
 /// Lower decides. What is equal in all but the name is decided by it, so that every
