@@ -10,13 +10,12 @@ mod metadata;
 mod smi;
 mod traffic;
 
-#[cfg(test)]
-pub(crate) use self::core::config_map;
+// Whole, so that nothing here names the kinds one by one.
 pub use self::{
-    core::{namespace, node, owner, pod, service, slice},
+    core::*,
     metadata::{Unusable, key},
-    smi::{binding, group, split, target, tcp_route, udp_route},
-    traffic::traffic_policy,
+    smi::*,
+    traffic::*,
 };
 #[cfg(test)]
 mod tests;

@@ -12,30 +12,42 @@ use std::collections::BTreeSet;
 use crate::v1;
 use crate::v1::resource::Content;
 
-/// Something that not every proxy understands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Capability {
+/// A row for each: what it is, and its name in Hello. From one table, so that none can be
+/// left out of what a proxy says.
+macro_rules! capabilities {
+    ($($(#[$doc:meta])+ $one:ident = $name:literal;)+) => {
+        /// Something that not every proxy understands.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum Capability {
+            $($(#[$doc])+ $one,)+
+        }
+
+        impl Capability {
+            /// All that have a name.
+            pub const ALL: &'static [Self] = &[$(Self::$one),+];
+
+            /// The name in Hello.
+            #[must_use]
+            pub const fn as_str(self) -> &'static str {
+                match self {
+                    $(Self::$one => $name),+
+                }
+            }
+        }
+    };
+}
+
+capabilities! {
     /// Rules that say what the first version of them could not: ports beyond which nothing
     /// applies, and sources that are pods.
-    ExtendedRule,
+    ExtendedRule = "extended-rule";
     /// What TrafficPolicies say, as a caller and as the one who is called.
-    TrafficPolicy,
+    TrafficPolicy = "traffic-policy";
 }
 
 impl Capability {
-    /// All that have a name.
-    pub const ALL: [Self; 2] = [Self::ExtendedRule, Self::TrafficPolicy];
     /// What a proxy of this version has.
-    pub const OF_THIS_VERSION: [Self; 1] = [Self::ExtendedRule];
-
-    /// The name in Hello.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::ExtendedRule => "extended-rule",
-            Self::TrafficPolicy => "traffic-policy",
-        }
-    }
+    pub const OF_THIS_VERSION: &'static [Self] = &[Self::ExtendedRule];
 
     /// What a proxy has to understand to use a resource; `None` if every proxy can.
     #[must_use]
@@ -71,7 +83,7 @@ impl Capabilities {
         if names.is_empty() {
             return Self::default();
         }
-        let known = Capability::ALL.into_iter();
+        let known = Capability::ALL.iter().copied();
         let named = known.filter(|known| names.iter().any(|name| name == known.as_str()));
         Self(named.collect())
     }
@@ -79,10 +91,8 @@ impl Capabilities {
     /// The names that a proxy of this version says.
     #[must_use]
     pub fn of_this_version() -> Vec<String> {
-        let names = Capability::OF_THIS_VERSION
-            .into_iter()
-            .map(Capability::as_str);
-        names.map(str::to_owned).collect()
+        let names = Capability::OF_THIS_VERSION.iter();
+        names.map(|one| one.as_str().to_owned()).collect()
     }
 
     /// Whether the proxy has this one.

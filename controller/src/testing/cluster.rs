@@ -113,8 +113,8 @@ pub(crate) fn resolve(
 /// What a proxy of namespace `shop` gets that has every capability there is.
 pub(crate) fn resolve_newest(model: &Model, pod: &str, destinations: &[&str]) -> Resolved {
     let names = destinations.iter().map(|at| format!("destination/{at}"));
-    let all = Capability::ALL.map(|one| one.as_str().to_owned());
-    let capabilities = Capabilities::named(&all);
+    let all = Capability::ALL.iter().map(|one| one.as_str().to_owned());
+    let capabilities = Capabilities::named(&all.collect::<Vec<_>>());
     let set = model.resolve(&PodId::new("shop", pod), &names.collect(), &capabilities);
     Resolved(set.unwrap().resources)
 }

@@ -2,7 +2,7 @@
 
 use crds::weft::judge::Policy;
 
-use super::smi::Meta;
+use super::{fact::Fact, smi::Meta};
 
 /// A TrafficPolicy.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -12,3 +12,5 @@ pub struct PolicyFacts {
     /// What is asked for, as far as it can be understood.
     pub spec: Policy,
 }
+
+impl Fact for PolicyFacts {}

@@ -11,6 +11,7 @@ pub struct BadResource {
     pub field: String,
     pub reason: String,
     /// It says something that this version does not know, rather than something wrong.
+    /// A rule of a policy with such a word is left out; anything else refuses both alike.
     pub unknown: bool,
 }
 

@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use policy::{name::ObjectRef, traffic::Policy};
 
 use crate::{
-    compile::routes::Routes,
+    compile::{members::Members, routes::Routes},
     model::{Defaults, PodEntry, ServiceEntry, bindings::Bindings, traffic::Surroundings},
     world::{ObjectKey, World},
 };
@@ -17,6 +17,7 @@ pub(in crate::compile) struct Named<'a> {
     pub(in crate::compile) defaults: &'a Defaults,
     pub(in crate::compile) routes: &'a Routes,
     pub(in crate::compile) bindings: &'a Bindings,
+    pub(in crate::compile) members: &'a Members<'a>,
     pub(in crate::compile) services: &'a BTreeMap<ObjectKey, Arc<ServiceEntry>>,
     pub(in crate::compile) pods: &'a BTreeMap<ObjectKey, Arc<PodEntry>>,
 }

@@ -227,7 +227,7 @@ impl Reading<'_> {
                     if binding.usable {
                         let ids = binding.ids.iter().cloned();
                         callers.extend(ids.map(access::Source::Identity));
-                        let selected = binding.pods.iter().flatten();
+                        let selected = self.named.members.of(&key);
                         let known = selected.filter_map(|pod| self.named.world.pods.get(pod));
                         pods.extend(known.map(|facts| facts.uid.clone()));
                     }
