@@ -6,7 +6,7 @@
 
 use std::{fs, io, path::Path};
 
-use crate::{convert::SmiKind, smi, weft};
+use crate::{convert::SmiKind, smi, weft, yaml};
 
 /// The first line of every file.
 const MADE: &str = "{{- /* Made by crdgen from the types in crds/; edit those. */ -}}";
@@ -20,13 +20,13 @@ const NAMESPACE: &str = "{{ .Release.Namespace }}";
 pub fn templates() -> io::Result<Vec<(String, String)>> {
     let mut templates = vec![("_names.tpl".to_owned(), names())];
     for (plural, definition) in smi::definitions(NAMESPACE) {
-        let yaml = serde_yaml_ng::to_string(&definition).map_err(io::Error::other)?;
+        let yaml = yaml::to_string(&definition)?;
         let condition = Some("crds.smi.install");
         templates.push((format!("{plural}.yaml"), template(&yaml, condition)));
     }
     // Nobody else has kinds of this group, so there is no question whose they are.
     for (plural, definition) in weft::definitions() {
-        let yaml = serde_yaml_ng::to_string(&definition).map_err(io::Error::other)?;
+        let yaml = yaml::to_string(&definition)?;
         templates.push((format!("{plural}.yaml"), template(&yaml, None)));
     }
     Ok(templates)

@@ -25,3 +25,4 @@ pub mod objects;
 pub mod shallow;
 pub mod smi;
 pub mod weft;
+mod yaml;

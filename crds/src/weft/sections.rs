@@ -181,11 +181,11 @@ pub struct Fallback {
     /// An answer of the proxy itself. Left out where `service` says it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub response: Option<FallbackResponse>,
-    /// When: `Unreachable`, `CircuitOpen`, `Overload`, `Timeout`, `5xx`. All of them when left
+    /// In which cases: `Unreachable`, `CircuitOpen`, `Overload`, `Timeout`, `5xx`. All of them when left
     /// out, never when empty.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 5), extend("items" = { "type": "string", "enum": ["Unreachable", "CircuitOpen", "Overload", "Timeout", "5xx"] }))]
-    pub on: Option<Vec<String>>,
+    pub when: Option<Vec<String>>,
 }
 
 /// An answer of the proxy itself.
@@ -291,10 +291,10 @@ pub struct LimitKey {
 #[serde(rename_all = "camelCase", default)]
 #[schemars(transform = without_defaults)]
 pub struct Overload {
-    /// `Adaptive` refuses what the pod cannot do in time, `Audit` counts it, `Off` does
-    /// neither. Adaptive when left out.
+    /// `Adaptive` refuses what the pod cannot do in time, `Audit` counts it,
+    /// `Disabled` does neither. Adaptive when left out.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(extend("enum" = ["Adaptive", "Audit", "Off"]))]
+    #[schemars(extend("enum" = ["Adaptive", "Audit", "Disabled"]))]
     pub mode: Option<String>,
     /// How much longer than when calm calls may wait before any is refused, from 5ms to 10s.
     /// 100ms when left out.

@@ -83,6 +83,30 @@ fn api_server_itself_refuses_what_no_policy_may_say() -> Outcome {
     Ok(())
 }
 
+/// kubectl reads YAML 1.1, in which some words are booleans; our own reader takes them for
+/// words.
+#[test]
+fn everything_is_taken_as_kubectl_reads_it() -> Outcome {
+    const EVERYTHING: &str = include_str!("../../../crds/src/weft/everything.yaml");
+    let ns = Namespace::unmeshed("policy-yaml")?;
+    let spec: String = EVERYTHING
+        .lines()
+        .map(|line| format!("  {line}\n"))
+        .collect();
+    ns.apply(&format!(
+        "apiVersion: weft.dev/v1alpha1\nkind: TrafficPolicy\nmetadata: {{name: all}}\nspec:\n{spec}"
+    ))?;
+    let stored: Value = serde_json::from_str(&ns.kubectl(&["get", "tp", "all", "-o", "json"])?)?;
+    let written: Value = serde_yaml_ng::from_str(EVERYTHING)?;
+    assert_eq!(stored["spec"], written);
+    let switched = "apiVersion: weft.dev/v1alpha1\nkind: TrafficPolicy\nmetadata: {name: off}\n\
+                    spec: {targetRef: {kind: Namespace}, overload: {mode: Disabled}}";
+    ns.apply(switched)?;
+    let mode = ns.kubectl(&["get", "tp", "off", "-o", "jsonpath={.spec.overload.mode}"])?;
+    assert_eq!(mode, "Disabled");
+    Ok(())
+}
+
 #[test]
 fn kubectl_shows_what_a_policy_is_about_and_whether_it_counts() -> Outcome {
     let ns = Namespace::unmeshed("policy-status")?;

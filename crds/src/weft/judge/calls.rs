@@ -131,7 +131,7 @@ fn budget(written: Option<&RetryBudget>, reader: &mut Reader<'_>) -> Budget {
 
 pub(super) fn fallback(written: &weft::Fallback, reader: &mut Reader<'_>) -> Option<Arc<Fallback>> {
     reader.whole(|reader| {
-        let on = causes(written.on.as_deref(), reader);
+        let on = causes(written.when.as_deref(), reader);
         let to = match (&written.service, &written.response) {
             (Some(service), None) => {
                 let service = reader.other_service("spec.fallback.service", service, "fallback");
@@ -150,7 +150,7 @@ pub(super) fn fallback(written: &weft::Fallback, reader: &mut Reader<'_>) -> Opt
 }
 
 fn causes(written: Option<&[String]>, reader: &mut Reader<'_>) -> Causes {
-    const FIELD: &str = "spec.fallback.on";
+    const FIELD: &str = "spec.fallback.when";
     let known = Cause::ALL.map(|cause| (cause.as_str(), cause));
     let Some(written) = written else {
         return Causes::ALL;

@@ -138,7 +138,7 @@ pub(super) fn overload(written: &weft::Overload, reader: &mut Reader<'_>) -> Opt
     let modes = [
         ("Adaptive", OverloadMode::Adaptive),
         ("Audit", OverloadMode::Audit),
-        ("Off", OverloadMode::Off),
+        ("Disabled", OverloadMode::Off),
     ];
     reader.whole(|reader| {
         let or = Overload::DEFAULT;

@@ -28,7 +28,7 @@ fn every_default_is_told_by_kubectl_explain() {
         ("breaker.interval", "10s"),
         ("breaker.minRequests", "50"),
         ("breaker.openTime", "5s"),
-        ("fallback.on", "All of them"),
+        ("fallback.when", "All of them"),
         ("overload.mode", "Adaptive"),
         ("overload.queueTime", "100ms"),
         ("overload.maxConcurrency", "0, no limit,"),

@@ -18,7 +18,7 @@ const MISTAKES: &str = r#"
 /ejection/maxTime | "4s" | ejection | is shorter than baseTime
 /breaker/state | "open" | breaker | you may mean Open
 /breaker/failurePercent | 0 | breaker | must be from 1 to 100
-/fallback/on/4 | "5XX" | fallback | you may mean 5xx
+/fallback/when/4 | "5XX" | fallback | you may mean 5xx
 /fallback/response/status | 100 | fallback | must be from 200 to 599
 /fallback/response/headers/0/name | "weft-x" | fallback | proxy itself
 /fallback/response/headers/0/name | "a b" | fallback | no name of a header
