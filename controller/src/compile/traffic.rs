@@ -5,10 +5,13 @@
 //! each Service asks `policy::traffic::precedence` who wins; the same answer goes to the
 //! proxies and into the statuses, so that what an author reads is what happens.
 
+mod about;
 mod candidate;
+mod here;
 mod reading;
 mod verdict;
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, OnceLock};
 
@@ -16,16 +19,15 @@ use policy::{
     name::{Kind, ObjectRef, ServiceId},
     origin::Origin,
     traffic::{
-        Target,
-        bounds::{POLICIES_PER_NAMESPACE, POLICIES_PER_SERVICE},
+        bounds::POLICIES_PER_NAMESPACE,
         call::{Downstream, FallbackTo, Mirror},
-        precedence::{Standings, order, resolve},
+        precedence::{Standings, resolve},
     },
 };
 
 pub(super) use self::candidate::{Named, surroundings};
 
-use self::candidate::Candidate;
+use self::{about::ByTarget, candidate::Candidate};
 use super::findings::Findings;
 use crate::{
     model::traffic::{Copies, Policies, PortPolicies, Surroundings},
@@ -40,17 +42,20 @@ pub(super) fn policies(named: &Named<'_>, findings: &mut Findings) -> Policies {
         return policies;
     }
     let candidates = candidates(named, &mut policies.watched, findings);
-    let by_target = ByTarget::new(&candidates);
+    let mut by_target = ByTarget::new(&candidates);
     let mut standings = Standings::default();
     for (key, entry) in named.services {
         let service = ServiceId::new(key.namespace.clone(), key.name.clone());
-        let about = by_target.about(&service, findings);
+        let about = by_target.about(&service);
         if about.is_empty() {
             continue;
         }
         for port in entry.ports.keys() {
-            let said = about.iter().map(|candidate| &candidate.policy);
-            let resolved = resolve(said, &service, *port);
+            let about = by_target.at(&about, &service, *port);
+            let said = about.iter();
+            let said = said.map(|one| here::here(&one.policy, key, *port, named.services));
+            let said: Vec<Cow<'_, policy::traffic::Policy>> = said.collect();
+            let resolved = resolve(said.iter().map(Cow::as_ref), &service, *port);
             standings.add(&resolved);
             if resolved.won.is_empty() {
                 continue;
@@ -76,6 +81,7 @@ pub(super) fn policies(named: &Named<'_>, findings: &mut Findings) -> Policies {
                 .insert((key.clone(), *port), Arc::new(port_policies));
         }
     }
+    by_target.tell(findings);
     verdict::rivals(&candidates, &standings, findings);
     verdict::not_enforced(named, &candidates, &mut policies, findings);
     policies
@@ -121,61 +127,6 @@ fn candidates(
         candidates.extend(reading.candidate());
     }
     candidates
-}
-
-/// Candidates by what they are about, so that not every Service has to ask all.
-struct ByTarget<'a> {
-    services: BTreeMap<&'a ServiceId, Vec<&'a Candidate>>,
-    namespaces: BTreeMap<&'a str, Vec<&'a Candidate>>,
-    mesh: Vec<&'a Candidate>,
-}
-
-impl<'a> ByTarget<'a> {
-    fn new(candidates: &'a [Candidate]) -> Self {
-        let mut by_target = Self {
-            services: BTreeMap::new(),
-            namespaces: BTreeMap::new(),
-            mesh: Vec::new(),
-        };
-        for candidate in candidates {
-            match &candidate.policy.target {
-                Target::Port(service, _) | Target::Service(service) => {
-                    by_target
-                        .services
-                        .entry(service)
-                        .or_default()
-                        .push(candidate);
-                }
-                Target::Namespace(namespace) => {
-                    let here = by_target.namespaces.entry(namespace).or_default();
-                    here.push(candidate);
-                }
-                Target::Mesh => by_target.mesh.push(candidate),
-            }
-        }
-        by_target
-    }
-
-    /// The candidates that count for a Service, in order of precedence.
-    fn about(&self, service: &ServiceId, findings: &mut Findings) -> Vec<&'a Candidate> {
-        let own = self.services.get(service).into_iter().flatten();
-        let near = self
-            .namespaces
-            .get(&*service.namespace)
-            .into_iter()
-            .flatten();
-        let mut about: Vec<&Candidate> = own.chain(near).chain(&self.mesh).copied().collect();
-        about.sort_by(|one, other| order(&one.policy, &other.policy));
-        for late in about.drain(POLICIES_PER_SERVICE.min(about.len())..) {
-            let message = format!(
-                "{POLICIES_PER_SERVICE} TrafficPolicies come before this one at Service {service}, \
-                 and more do not count; it has no effect there"
-            );
-            let mut about = findings.about(&late.object, late.generation);
-            about.refuse(Reason::Invalid, "spec.targetRef", message);
-        }
-        about
-    }
 }
 
 /// Services that callers may be sent to instead of the one that they called.

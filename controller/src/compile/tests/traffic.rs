@@ -1,5 +1,6 @@
 //! TrafficPolicies become rules for callers and pods, and words for their authors.
 
+mod crowds;
 mod second_reader;
 mod verdicts;
 

@@ -27,6 +27,8 @@ pub(super) struct Candidate {
     pub(super) policy: Policy,
     pub(super) object: ObjectRef,
     pub(super) generation: i64,
+    /// About what it adds to the rules of a port.
+    pub(super) bytes: usize,
     /// What it was made from.
     pub(super) origins: Vec<(ObjectRef, i64)>,
 }

@@ -17,7 +17,10 @@ use policy::{
     },
 };
 
-use super::candidate::{Candidate, Named, surroundings};
+use super::{
+    candidate::{Candidate, Named, surroundings},
+    here,
+};
 use crate::{
     compile::findings::About,
     model::traffic::Surroundings,
@@ -47,7 +50,7 @@ impl Reading<'_> {
         let made_from = origin(Kind::TrafficPolicy, self.key, &self.facts.meta);
         let generation = made_from.1;
         self.origins.push(made_from);
-        let routes = self.routes();
+        let (routes, routes_len) = self.routes();
         let sources = match self.facts.spec.sources.as_slice() {
             [] => Sources::Everyone,
             sources => Sources::Only(self.callers("spec.sources", sources)),
@@ -55,16 +58,18 @@ impl Reading<'_> {
         let sections = self.sections();
         let target = self.target()?;
         let this = object(Kind::TrafficPolicy, self.key);
+        let policy = Policy {
+            origin: world::named(&this),
+            created: self.facts.meta.created,
+            target,
+            enforce: self.facts.spec.enforce,
+            routes,
+            sources,
+            sections,
+        };
         Some(Candidate {
-            policy: Policy {
-                origin: world::named(&this),
-                created: self.facts.meta.created,
-                target,
-                enforce: self.facts.spec.enforce,
-                routes,
-                sources,
-                sections,
-            },
+            bytes: here::bytes(&policy, routes_len),
+            policy,
             object: this,
             generation,
             origins: self.origins,
@@ -125,11 +130,12 @@ impl Reading<'_> {
         found
     }
 
-    /// The requests that are meant; without any entry all, and what is not there is none.
-    fn routes(&mut self) -> Match {
+    /// The requests that are meant, and what they take in a rule; without any entry all,
+    /// and what is not there is none.
+    fn routes(&mut self) -> (Match, usize) {
         let routes = &self.facts.spec.routes;
         if routes.is_empty() {
-            return Match::Always;
+            return (Match::Always, 0);
         }
         let mut matches = Vec::new();
         let mut bytes = 0;
@@ -144,8 +150,9 @@ impl Reading<'_> {
             );
             self.about.refuse(Reason::Invalid, "spec.routes", message);
             matches.clear();
+            bytes = 0;
         }
-        Match::AnyOf(matches)
+        (Match::AnyOf(matches), bytes)
     }
 
     fn route(
@@ -286,11 +293,21 @@ impl Reading<'_> {
         sections
     }
 
-    /// Whether a Service is there, and has the ports of the one that the policy is about.
+    /// Whether a Service is there and can be called. Ports that it lacks of the one that the
+    /// policy is about are told, and at those `here` leaves it out.
     fn serves(&mut self, field: &str, service: &ServiceId, consequence: &str) -> bool {
         let Some(facts) = self.service(field, service, consequence) else {
             return false;
         };
+        if facts.external_name.is_some() {
+            let message = format!(
+                "{} is of type ExternalName, whose calls the mesh does not carry{consequence}",
+                service.name
+            );
+            self.about
+                .refuse(Reason::UnsupportedService, field, message);
+            return false;
+        }
         let wanted = match &self.facts.spec.target {
             Some(Target::Port(_, port)) => vec![*port],
             Some(Target::Service(own)) => {
@@ -307,7 +324,7 @@ impl Reading<'_> {
             .collect();
         if !missing.is_empty() {
             let missing = crate::problem::few(&missing);
-            let message = format!("{} has no port {missing}", service.name);
+            let message = format!("{} has no port {missing}{consequence}", service.name);
             self.about.unresolved(Reason::PortNotFound, field, message);
         }
         true

@@ -1,17 +1,22 @@
 //! What authors of TrafficPolicies are told: what they are about, who else decides, and
 //! what nobody enforces.
 
+use std::collections::BTreeMap;
+
 use policy::traffic::{
     Section, Target,
     precedence::{Rivalry, Standings},
 };
 
-use super::candidate::{Candidate, Named, surroundings};
+use super::{
+    about::more,
+    candidate::{Candidate, Named, surroundings},
+};
 use crate::{
     compile::findings::Findings,
     model::traffic::Policies,
     problem::{Reason, few},
-    world::PolicyFacts,
+    world::{ObjectKey, PolicyFacts},
 };
 
 /// The sections, for `kubectl get`.
@@ -66,37 +71,42 @@ pub(super) fn not_enforced(
     policies: &mut Policies,
     findings: &mut Findings,
 ) {
-    let mut plain: Vec<(&Candidate, Section, String)> = Vec::new();
+    let by_name: BTreeMap<(&str, &str), &Candidate> = candidates
+        .iter()
+        .map(|one| {
+            let origin = &one.policy.origin;
+            ((&**origin.namespace(), &**origin.name()), one)
+        })
+        .collect();
+    // By policy and section: the first Service, the one before, and how many.
+    let mut plain: BTreeMap<_, (&Candidate, &ObjectKey, &ObjectKey, usize)> = BTreeMap::new();
     let Policies { ports, watched, .. } = policies;
     for ((key, _), port) in &*ports {
         let said = &port.traffic;
-        let limits = said
-            .rate_limits
-            .rules
-            .iter()
-            .map(|rule| (&rule.origin, Section::RateLimits));
-        let overload = said
-            .overload
-            .rules
-            .iter()
-            .map(|rule| (&rule.origin, Section::Overload));
+        let limits = said.rate_limits.rules.iter();
+        let limits = limits.map(|rule| (&rule.origin, Section::RateLimits));
+        let overload = said.overload.rules.iter();
+        let overload = overload.map(|rule| (&rule.origin, Section::Overload));
         for (origin, section) in limits.chain(overload) {
             let found = *watched
                 .entry(key.clone())
                 .or_insert_with(|| surroundings(key, named.services, named.pods));
-            let same = |one: &&Candidate| {
-                let of = &one.policy.origin;
-                (of.namespace(), of.name()) == (origin.namespace(), origin.name())
+            let at = (&**origin.namespace(), &**origin.name());
+            let (true, Some(one)) = (found.plain, by_name.get(&at)) else {
+                continue;
             };
-            if let (true, Some(one)) = (found.plain, candidates.iter().find(same)) {
-                plain.push((one, section, key.to_string()));
+            let (.., last, services) = plain.entry((at, section)).or_insert((*one, key, key, 1));
+            if *last != key {
+                *last = key;
+                *services += 1;
             }
         }
     }
-    for (one, section, service) in plain {
+    for ((_, section), (one, service, _, services)) in plain {
         let message = format!(
-            "Service {service} has pods without a proxy, and nobody enforces it there; put them \
-             into the mesh"
+            "Service {service}{} has pods without a proxy, and nobody enforces it there; put \
+             them into the mesh",
+            more(services)
         );
         let mut about = findings.about(&one.object, one.generation);
         about.warn(Reason::NotEnforced, &format!("spec.{section}"), message);
