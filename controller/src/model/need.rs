@@ -103,10 +103,18 @@ impl Index {
                     this.roots.insert(root.clone());
                 }
             }
-            for ((service, port), policies) in &self.policies.ports {
-                for (object, _) in policies.caller_origins() {
-                    let this = uses.entry(object).or_default();
-                    this.ports.insert((service.clone(), *port));
+            let mut callers: HashMap<&(ObjectKey, u16), BTreeSet<ObjectRef>> = HashMap::new();
+            for at in self.ports_with_policies() {
+                for said in self.policies_at(&at) {
+                    let origins = callers.entry(said).or_insert_with(|| {
+                        let policies = self.policies.ports.get(said).into_iter();
+                        let origins = policies.flat_map(|policies| policies.caller_origins());
+                        origins.map(|(object, _)| object).collect()
+                    });
+                    for object in &*origins {
+                        let this = uses.entry(object.clone()).or_default();
+                        this.ports.insert(at.clone());
+                    }
                 }
             }
             for (pod, entry) in self.pods.iter() {
@@ -117,6 +125,42 @@ impl Index {
             }
             Uses(uses)
         })
+    }
+
+    /// The Service ports whose callers are told something by policies.
+    fn ports_with_policies(&self) -> BTreeSet<(ObjectKey, u16)> {
+        if self.policies.ports.is_empty() {
+            return BTreeSet::new();
+        }
+        let mut ports: BTreeSet<_> = self.policies.ports.keys().cloned().collect();
+        for (root, entry) in &self.services {
+            for (backend, _) in entry.splits.iter().flat_map(|split| &split.backends) {
+                let of_backend = entry
+                    .ports
+                    .keys()
+                    .filter(|port| self.policies.of(backend, **port).is_some());
+                ports.extend(of_backend.map(|port| (root.clone(), *port)));
+            }
+        }
+        ports
+    }
+
+    /// The ports whose policies callers of this one are told, as `Resolving::service_named`
+    /// adds them: its own, those of the backends that it is split to, and those of wherever
+    /// else its own lead.
+    fn policies_at(&self, at: &(ObjectKey, u16)) -> BTreeSet<&(ObjectKey, u16)> {
+        let (service, port) = at;
+        let entry = self.services.get(service);
+        let splits = entry.into_iter().flat_map(|entry| &entry.splits);
+        let backends = splits.flat_map(|split| split.backends.iter().map(|(key, _)| key));
+        let own = self.policies.of(service, *port).into_iter();
+        let others = own.flat_map(|said| &said.leads_to);
+        let all = [service].into_iter().chain(backends).chain(others);
+        let found = all.filter_map(|key| {
+            let known = self.policies.ports.get_key_value(&(key.clone(), *port));
+            known.map(|(at, _)| at)
+        });
+        found.collect()
     }
 
     fn running(&self) -> &Running {

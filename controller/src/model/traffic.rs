@@ -6,15 +6,18 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{Arc, OnceLock},
+    time::Duration,
 };
 
 use policy::{
+    access::Caller,
     name::ObjectRef,
     origin::Origin,
-    route::{Match, Table},
+    route::{Match, Rule, Table},
     traffic::{
-        Limited, Sources, Traffic,
+        Limited, Scoped, Sources, Traffic,
         call::{TcpTarget, Timeouts},
+        guard::Priority,
         pod::{GuardPort, PodGuard},
     },
 };
@@ -157,10 +160,12 @@ impl Policies {
             return None;
         }
         let mut guard = Guard::default();
+        let mut ports: BTreeMap<u16, Told> = BTreeMap::new();
         for (service, number, own) in serves {
-            if let Some(port) = self.of(service, *number) {
-                let at = guard.guard.ports.entry(*own).or_default();
-                add(at, &port.traffic);
+            let port = self.of(service, *number);
+            let told = ports.entry(*own).or_default();
+            told.add(port.map(|port| &port.traffic));
+            if let Some(port) = port {
                 guard.origins.extend(port.pod_origins().iter().cloned());
             }
             if let Some(copies) = self.copies.get(service) {
@@ -168,10 +173,11 @@ impl Policies {
                 guard.origins.extend(copies.origins.iter().cloned());
             }
         }
-        guard
-            .guard
-            .ports
-            .retain(|_, port| *port != GuardPort::default());
+        let ports = ports
+            .into_iter()
+            .map(|(own, told)| (own, told.guard_port()));
+        let said = ports.filter(|(_, port)| *port != GuardPort::default());
+        guard.guard.ports = said.collect();
         (guard.guard != PodGuard::default()).then_some(guard)
     }
 
@@ -220,41 +226,78 @@ impl Policies {
     }
 }
 
-/// Adds what one Service says to what a container port is told. Limits and priorities of
-/// every Service count; overload is one matter of the port, of the first that says it; and
-/// callers from outside get the longest time of any.
-fn add(to: &mut GuardPort, said: &Traffic) {
-    for rule in &said.rate_limits.rules {
-        // One policy may reach the port by two Services, and is one limit all the same.
-        if to
-            .rate_limits
-            .rules
-            .iter()
-            .all(|known| known.origin != rule.origin)
-        {
-            to.rate_limits.rules.push(rule.clone());
+/// What a container port is told, Service by Service.
+#[derive(Default)]
+struct Told {
+    port: GuardPort,
+    /// Rules of limits that are in it: one policy may reach the port by two Services, and
+    /// is one limit all the same.
+    limits: BTreeSet<Origin>,
+    /// Priorities of everyone's every request, which say the last word.
+    last: Option<Rule<Option<Scoped<Priority>>>>,
+    /// For how long a call from outside may take by the Services so far; `None`: by none.
+    longest: Option<Duration>,
+}
+
+impl Told {
+    /// Adds what one Service says, if anything. Limits of every Service count; overload is
+    /// one matter of the port, of the first that says it; callers from outside get the
+    /// longest time of any, and one that says nothing of them lets them have all.
+    fn add(&mut self, said: Option<&Traffic>) {
+        let none = Limited::<Timeouts>::only(None);
+        let timeouts = said.map_or(&none, |said| &said.timeouts);
+        let time = longest(timeouts);
+        if self.longest.is_none_or(|longest| time > longest) {
+            self.longest = Some(time);
+            self.port.timeouts = timeouts.clone();
+        }
+        let Some(said) = said else { return };
+        for rule in &said.rate_limits.rules {
+            if self.limits.insert(rule.origin.clone()) {
+                self.port.rate_limits.rules.push(rule.clone());
+            }
+        }
+        if self.port.overload.rules.is_empty() {
+            self.port.overload = said.overload.clone();
+        }
+        for rule in &said.priority.rules {
+            self.add_priority(rule);
         }
     }
-    to.priority
-        .rules
-        .extend(said.priority.rules.iter().cloned());
-    if to.overload.rules.is_empty() {
-        to.overload = said.overload.clone();
+
+    /// Among the rules of one Service only the last can be for all; it must not hide the
+    /// narrower ones of the next. Of several such ones the lowest holds.
+    fn add_priority(&mut self, rule: &Rule<Option<Scoped<Priority>>>) {
+        if !is_for_all(rule) {
+            self.port.priority.rules.push(rule.clone());
+            return;
+        }
+        let of =
+            |rule: &Rule<Option<Scoped<Priority>>>| rule.then.as_ref().map(|scoped| scoped.section);
+        if self.last.as_ref().is_none_or(|last| of(rule) < of(last)) {
+            self.last = Some(rule.clone());
+        }
     }
-    let first = to.timeouts.rules.is_empty();
-    if first || longest(&said.timeouts) > longest(&to.timeouts) {
-        to.timeouts = said.timeouts.clone();
+
+    fn guard_port(mut self) -> GuardPort {
+        self.port.priority.rules.extend(self.last);
+        self.port
     }
 }
 
-/// How long a call may take of which no rule but the last speaks; none is for ever.
-fn longest(timeouts: &Limited<Timeouts>) -> std::time::Duration {
-    let always = timeouts
-        .rules
-        .iter()
-        .filter(|rule| rule.when == Match::Always);
-    let mut everyone = always.filter_map(|rule| rule.then.as_ref());
-    let found = everyone.find(|scoped| scoped.sources == Sources::Everyone);
+/// Whether a rule is for every request of everyone.
+fn is_for_all<T>(rule: &Rule<Option<Scoped<T>>>) -> bool {
+    let everyone = |scoped: &Scoped<T>| scoped.sources == Sources::Everyone;
+    rule.when == Match::Always && rule.then.as_ref().is_some_and(everyone)
+}
+
+/// How long a call from outside the mesh may take of which no rule but the last speaks;
+/// none is for ever.
+fn longest(timeouts: &Limited<Timeouts>) -> Duration {
+    let rules = timeouts.rules.iter();
+    let always = rules.filter(|rule| rule.when == Match::Always);
+    let mut sections = always.filter_map(|rule| rule.then.as_ref());
+    let found = sections.find(|scoped| scoped.sources.admits(Caller::Outside));
     let request = found.and_then(|scoped| scoped.section.request);
-    request.unwrap_or(std::time::Duration::MAX)
+    request.unwrap_or(Duration::MAX)
 }

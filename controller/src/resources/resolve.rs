@@ -180,7 +180,7 @@ impl Gathering<'_> {
             };
             if let Some(port_entry) = entry.ports.get(&port) {
                 self.endpoints(backend, entry, port, port_entry);
-                self.policy(backend, port);
+                self.policy_alone(backend, port);
             }
         }
     }
@@ -203,10 +203,16 @@ impl Gathering<'_> {
             let at = entry.and_then(|entry| Some((entry, entry.ports.get(&port)?)));
             let Some((entry, at)) = at else { continue };
             self.endpoints(other, entry, port, at);
-            let said = index.policies.of(other, port);
-            if let Some(said) = said.and_then(|said| said.for_callers(other, port)) {
-                self.add(said.clone());
-            }
+            self.policy_alone(other, port);
+        }
+    }
+
+    /// What policies say of the endpoints of a Service that calls come to by another: where
+    /// else those go is said by the other's.
+    fn policy_alone(&mut self, key: &ObjectKey, port: u16) {
+        let said = self.index.policies.of(key, port);
+        if let Some(said) = said.and_then(|said| said.for_callers(key, port)) {
+            self.add(said.clone());
         }
     }
 
