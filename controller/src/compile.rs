@@ -22,6 +22,7 @@ mod routes;
 pub(crate) mod run;
 mod slices;
 mod splits;
+mod traffic;
 mod whole;
 
 use std::sync::Arc;

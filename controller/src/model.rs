@@ -17,7 +17,9 @@ pub(crate) mod modes;
 mod need;
 pub(crate) mod protocols;
 pub(crate) mod published;
+mod served;
 mod targets;
+pub(crate) mod traffic;
 mod uses;
 
 use std::{
@@ -33,10 +35,11 @@ use policy::{
     route::Match,
 };
 
-use self::bindings::Bindings;
 pub use self::defaults::Defaults;
 pub(crate) use self::published::EncodedResource;
+pub(crate) use self::served::Served;
 pub(crate) use self::targets::{Mapped, Target, TargetRule, Targets};
+use self::{bindings::Bindings, traffic::Policies};
 use crate::world::{ObjectKey, PodFacts, ServiceFacts, World};
 
 /// Namespace and name of a pod.
@@ -146,6 +149,7 @@ pub(crate) struct Index {
     pub(crate) pods: Arc<BTreeMap<ObjectKey, Arc<PodEntry>>>,
     pub(crate) targets: Arc<Targets>,
     pub(crate) bindings: Arc<Bindings>,
+    pub(crate) policies: Arc<Policies>,
     /// Whom each object concerns, once somebody asks.
     pub(crate) uses: Arc<OnceLock<uses::Uses>>,
     /// Pods with a running proxy by account, once somebody asks.
@@ -197,9 +201,6 @@ pub(crate) struct EndpointState {
     pub(crate) last_resort: bool,
 }
 
-/// A Service, one of its ports, and the pod's own port behind that.
-pub(crate) type Served = (ObjectKey, u16, u16);
-
 /// What is known about a pod beyond its facts.
 #[derive(Debug, Default)]
 pub(crate) struct PodEntry {
@@ -210,6 +211,8 @@ pub(crate) struct PodEntry {
     /// All Services that it serves.
     pub(crate) serves: Vec<Served>,
     pub(crate) workload: OnceLock<Vec<Arc<EncodedResource>>>,
+    /// What policies say of requests to it.
+    pub(crate) guard: OnceLock<Option<Arc<EncodedResource>>>,
 }
 
 /// A TrafficSplit that is in force.

@@ -75,6 +75,8 @@ pub enum Reason {
     UnsupportedService,
     /// Another, older object already decides.
     Conflicted,
+    /// A mirror whose pods could do more than read.
+    NotGuarded,
     /// A split that sends traffic nowhere.
     NoUsableBackend,
     /// A named object or match does not exist.
@@ -91,6 +93,8 @@ pub enum Reason {
     PortSkipped,
     /// The rule exists but nothing enforces it.
     NotEnforced,
+    /// Another policy decides a part of it.
+    PartlyOverridden,
     /// A field that has no meaning where it stands.
     FieldIgnored,
     /// A method that no client is likely to send.
@@ -110,6 +114,7 @@ impl Reason {
             Self::UnsupportedKind => "UnsupportedKind",
             Self::UnsupportedService => "UnsupportedService",
             Self::Conflicted => "Conflicted",
+            Self::NotGuarded => "NotGuarded",
             Self::NoUsableBackend => "NoUsableBackend",
             Self::RefNotFound => "RefNotFound",
             Self::PortNotFound => "PortNotFound",
@@ -118,6 +123,7 @@ impl Reason {
             Self::ServicePortMapped => "ServicePortMapped",
             Self::PortSkipped => "PortSkipped",
             Self::NotEnforced => "NotEnforced",
+            Self::PartlyOverridden => "PartlyOverridden",
             Self::FieldIgnored => "FieldIgnored",
             Self::UnusualMethod => "UnusualMethod",
             Self::NamespaceDefaulted => "NamespaceDefaulted",
@@ -149,7 +155,7 @@ pub struct Condition {
     pub message: String,
 }
 
-/// What is said about one SMI object.
+/// What is said about one object that has conditions.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ObjectReport {
     /// The generation that this is about.
@@ -162,6 +168,8 @@ pub struct ObjectReport {
     pub resolved_refs: Condition,
     /// The object in a few words, for `kubectl get`.
     pub summary: String,
+    /// What it is about, of kinds that show that apart.
+    pub target: Option<String>,
 }
 
 /// Everything that compiling found out about objects.
@@ -170,7 +178,7 @@ pub struct Problems {
     /// All problems, sorted and without repetition. Also about Services, Pods and
     /// Namespaces, which have no conditions: those become Events only.
     pub list: Vec<Problem>,
-    /// One verdict per SMI object, problem or not.
+    /// One verdict per object that has conditions, problem or not.
     pub verdicts: BTreeMap<ObjectRef, ObjectReport>,
 }
 

@@ -6,6 +6,7 @@
 
 mod destination;
 mod endpoints;
+mod policy;
 mod resolve;
 mod service;
 pub(crate) mod urgency;

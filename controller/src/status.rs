@@ -247,7 +247,10 @@ impl StatusWriter {
             }));
             since.insert((*name).to_owned(), (word.to_owned(), at));
         }
-        let patch = json!({"status": {"summary": status.summary, "conditions": conditions}});
+        let mut patch = json!({"status": {"summary": status.summary, "conditions": conditions}});
+        if let Some(target) = &status.target {
+            patch["status"]["target"] = json!(target);
+        }
         if let Some(resource) = resource(object.kind) {
             let api: Api<Item<DynamicObject>> =
                 Api::namespaced_with(self.client.clone(), &object.namespace, &resource);

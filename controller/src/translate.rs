@@ -8,12 +8,14 @@
 mod core;
 mod metadata;
 mod smi;
+mod traffic;
 
 // Whole, so that nothing here names the kinds one by one.
 pub use self::{
     core::*,
     metadata::{Unusable, key},
     smi::*,
+    traffic::*,
 };
 #[cfg(test)]
 mod tests;

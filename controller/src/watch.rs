@@ -19,7 +19,7 @@ mod collect;
 
 use std::{sync::Arc, time::Duration};
 
-use crds::item::Item;
+use crds::{item::Item, smi::judge::Cluster};
 use futures::{TryStreamExt, pin_mut};
 use kube::{
     Api, Client, Resource,
@@ -59,14 +59,14 @@ type AnyStep = Box<dyn FnOnce(&mut Collector) -> News + Send>;
 /// that cannot be read are counted in `metrics`.
 pub(crate) fn start(
     client: Client,
-    cluster_domain: Arc<str>,
+    cluster: Arc<Cluster>,
     metrics: WorldMetrics,
 ) -> watch::Receiver<Option<Arc<World>>> {
     let (steps, received) = mpsc::channel(STEPS);
     let (publish, worlds) = watch::channel(None);
     let follower = Follower {
         client,
-        cluster_domain,
+        cluster,
         steps,
         metrics,
     };
@@ -78,8 +78,8 @@ pub(crate) fn start(
 /// Starts tasks that follow one kind each.
 struct Follower {
     client: Client,
-    /// What SMI objects are judged by besides themselves.
-    cluster_domain: Arc<str>,
+    /// What objects are judged by besides themselves.
+    cluster: Arc<Cluster>,
     steps: mpsc::Sender<AnyStep>,
     metrics: WorldMetrics,
 }
@@ -98,17 +98,17 @@ macro_rules! followers {
 every_kind!(followers);
 
 impl Follower {
-    /// Follows a kind of SMI, whose objects are judged when they are read.
+    /// Follows a kind whose objects are judged when they are read.
     fn judge<K, T>(
         &self,
         slot: fn(&mut Collector) -> &mut Slot<T>,
-        translate: fn(&DynamicObject, &str) -> T,
+        translate: fn(&DynamicObject, &Cluster) -> T,
     ) where
         K: Resource<DynamicType = ()>,
         T: Fact,
     {
-        let domain = self.cluster_domain.clone();
-        self.read::<K, T>(slot, move |object| Ok(translate(&object, &domain)));
+        let cluster = self.cluster.clone();
+        self.read::<K, T>(slot, move |object| Ok(translate(&object, &cluster)));
     }
 
     fn read<K, T>(

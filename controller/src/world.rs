@@ -14,6 +14,7 @@ mod facts;
 mod key;
 pub(crate) mod kinds;
 mod smi;
+mod traffic;
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -23,6 +24,7 @@ pub use facts::*;
 pub use key::ObjectKey;
 pub(crate) use key::{named, object, origin};
 pub use smi::*;
+pub use traffic::*;
 
 /// One kind's facts by name.
 pub type Store<T> = Arc<BTreeMap<ObjectKey, Arc<T>>>;

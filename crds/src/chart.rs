@@ -6,7 +6,7 @@
 
 use std::{fs, io, path::Path};
 
-use crate::{convert::SmiKind, smi};
+use crate::{convert::SmiKind, smi, weft, yaml};
 
 /// The first line of every file.
 const MADE: &str = "{{- /* Made by crdgen from the types in crds/; edit those. */ -}}";
@@ -20,8 +20,14 @@ const NAMESPACE: &str = "{{ .Release.Namespace }}";
 pub fn templates() -> io::Result<Vec<(String, String)>> {
     let mut templates = vec![("_names.tpl".to_owned(), names())];
     for (plural, definition) in smi::definitions(NAMESPACE) {
-        let yaml = serde_yaml_ng::to_string(&definition).map_err(io::Error::other)?;
-        templates.push((format!("{plural}.yaml"), template(&yaml)));
+        let yaml = yaml::to_string(&definition)?;
+        let condition = Some("crds.smi.install");
+        templates.push((format!("{plural}.yaml"), template(&yaml, condition)));
+    }
+    // Nobody else has kinds of this group, so there is no question whose they are.
+    for (plural, definition) in weft::definitions() {
+        let yaml = yaml::to_string(&definition)?;
+        templates.push((format!("{plural}.yaml"), template(&yaml, None)));
     }
     Ok(templates)
 }
@@ -46,7 +52,8 @@ fn names() -> String {
     )
 }
 
-fn template(yaml: &str) -> String {
+/// `condition`: the chart's value that says whether the definition is installed.
+fn template(yaml: &str, condition: Option<&str>) -> String {
     // The only Helm expressions are the ones added here; a brace in a description
     // would be read as one.
     debug_assert!(!yaml.replace(NAMESPACE, "").contains("{{"));
@@ -55,10 +62,10 @@ fn template(yaml: &str) -> String {
         "\nmetadata:\n  annotations:\n    helm.sh/resource-policy: keep\n",
         1,
     );
-    format!(
-        "{MADE}\n\
-         {{{{- if .Values.crds.smi.install }}}}\n{labelled}{{{{- end }}}}\n"
-    )
+    match condition {
+        Some(value) => format!("{MADE}\n{{{{- if .Values.{value} }}}}\n{labelled}{{{{- end }}}}\n"),
+        None => format!("{MADE}\n{labelled}"),
+    }
 }
 
 /// Names of files in `folder` that differ from the types: changed, missing or left over.

@@ -30,6 +30,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use crds::smi::judge::Cluster;
 use identity::tls::{ServingHandle, webhook_server_config};
 use kube::Client;
 use parking_lot::Mutex;
@@ -134,7 +135,11 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
         "injector started"
     );
     let mutator = Mutator::new(client, settings.inject);
-    let webhooks = Arc::new(Webhooks::new(mutator, settings.cluster_domain, metrics));
+    let cluster = Cluster {
+        domain: settings.cluster_domain.into(),
+        mesh_namespace: settings.namespace.as_str().into(),
+    };
+    let webhooks = Arc::new(Webhooks::new(mutator, cluster, metrics));
     let stop = async {
         let signal = ended.await;
         info!(signal, "injector ends");

@@ -24,7 +24,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use crds::inject;
+use crds::{inject, smi::judge::Cluster};
 use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
@@ -87,7 +87,7 @@ const CALL_TIMEOUT: Duration = Duration::from_millis(4500);
 /// What answers the calls.
 pub(crate) struct Webhooks {
     mutator: Mutator,
-    cluster_domain: Arc<str>,
+    cluster: Arc<Cluster>,
     metrics: Metrics,
     lanes: Lanes,
     lookups: Turns<IpAddr>,
@@ -95,10 +95,10 @@ pub(crate) struct Webhooks {
 }
 
 impl Webhooks {
-    pub(crate) fn new(mutator: Mutator, cluster_domain: String, metrics: Metrics) -> Self {
+    pub(crate) fn new(mutator: Mutator, cluster: Cluster, metrics: Metrics) -> Self {
         Self {
             mutator,
-            cluster_domain: cluster_domain.into(),
+            cluster: Arc::new(cluster),
             lanes: Lanes::new(&metrics.limits),
             lookups: Turns::new(MAX_LOOKUPS.0, MAX_LOOKUPS.1),
             memory: Pool::new(MEMORY, metrics.limits.counter("memory")),
@@ -257,9 +257,9 @@ impl Webhooks {
             return lane.run(source, move || converted(&body)).await?;
         }
         if path != "mutate" {
-            let domain = Arc::clone(&self.cluster_domain);
+            let cluster = Arc::clone(&self.cluster);
             return lane
-                .run(source, move || judged(path, &body, &domain))
+                .run(source, move || judged(path, &body, &cluster))
                 .await?;
         }
         let namespace = {
@@ -328,13 +328,13 @@ fn mutated(
     ))
 }
 
-fn judged(path: &'static str, body: &[u8], cluster_domain: &str) -> Result<Outcome, Box<Outcome>> {
+fn judged(path: &'static str, body: &[u8], cluster: &Cluster) -> Result<Outcome, Box<Outcome>> {
     let review = read_as(body, review::parse)?;
     let answer = match path {
         "account" => account::check(&review),
         "ephemeral" => ephemeral::check(&review),
         "spelling" => spelling::check(&review),
-        _ => validate::validate(&review, cluster_domain),
+        _ => validate::validate(&review, cluster),
     };
     let outcome = if answer.refusal.is_none() {
         "valid"

@@ -1,13 +1,17 @@
-//! Refuses SMI objects that could not mean anything, while their author looks on.
+//! Refuses objects that could not mean anything, while their author looks on: those of SMI,
+//! and TrafficPolicies.
 //!
-//! What an object means is judged in `crds::smi::judge`, where the controller asks again:
+//! What an object means is judged in `crds`, where the controller asks again:
 //! this webhook may be away, and objects may be older than it. What does not exist yet is
 //! no mistake here: objects may come in any order.
 
-use crds::smi::{
-    self, HttpRouteGroupSpec, IdentityBindingSpec, TcpRouteSpec, TrafficSplitSpec,
-    TrafficTargetSpec, UdpRouteSpec,
-    judge::{self, Mistake, Severity, Surroundings},
+use crds::{
+    smi::{
+        self, HttpRouteGroupSpec, IdentityBindingSpec, TcpRouteSpec, TrafficSplitSpec,
+        TrafficTargetSpec, UdpRouteSpec,
+        judge::{self, Cluster, Mistake, Severity, Surroundings},
+    },
+    weft::{self, TrafficPolicySpec},
 };
 
 use crate::review::{AdmissionResponse, Request};
@@ -15,15 +19,12 @@ use crate::review::{AdmissionResponse, Request};
 /// Most mistakes that one answer names.
 const MOST_MISTAKES: usize = 10;
 
-/// The answer for one object, in a cluster of this DNS domain.
-pub(crate) fn validate(request: &Request, cluster_domain: &str) -> AdmissionResponse {
+/// The answer for one object.
+pub(crate) fn validate(request: &Request, cluster: &Cluster) -> AdmissionResponse {
     if !concerns_us(request) {
         return AdmissionResponse::allow();
     }
-    let at = Surroundings {
-        namespace: &request.namespace,
-        cluster_domain,
-    };
+    let at = cluster.around(&request.namespace);
     let Some(mistakes) = judged(request, &at) else {
         // It reaches us only through a wrong selector.
         let kind: String = request.kind.kind.chars().take(80).collect();
@@ -86,6 +87,7 @@ fn judged(request: &Request, at: &Surroundings<'_>) -> Option<Vec<Mistake>> {
             (smi::ACCESS_GROUP, "IdentityBinding") => {
                 judge::spec::<IdentityBindingSpec>(spec, at).1
             }
+            (weft::GROUP, "TrafficPolicy") => judge::spec::<TrafficPolicySpec>(spec, at).1,
             _ => return None,
         },
     )
@@ -97,3 +99,5 @@ mod agreement;
 mod hostile;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod traffic;

@@ -17,6 +17,7 @@ use http::header::{COOKIE, HeaderMap, HeaderName};
 use http::method::Method;
 use pattern::{Anchor, Pattern};
 use std::borrow::Cow;
+use std::hash::{Hash, Hasher};
 use std::sync::{Arc, OnceLock};
 
 /// What a match looks at.
@@ -44,7 +45,7 @@ struct Inner {
 }
 
 /// In the words of the user, so that what is shown and sent on is the same.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq, Hash)]
 struct Written {
     name: String,
     path_regex: Option<String>,
@@ -142,6 +143,12 @@ impl PartialEq for HttpMatch {
 }
 
 impl Eq for HttpMatch {}
+
+impl Hash for HttpMatch {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.written.hash(state);
+    }
+}
 
 impl Written {
     fn new(

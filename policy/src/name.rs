@@ -174,6 +174,7 @@ pub enum Kind {
     TrafficTarget,
     TrafficSplit,
     IdentityBinding,
+    TrafficPolicy,
     HttpRouteGroup,
     TcpRoute,
     UdpRoute,
@@ -189,10 +190,11 @@ pub enum Kind {
 pub struct UnknownKind(pub String);
 
 impl Kind {
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::TrafficTarget,
         Self::TrafficSplit,
         Self::IdentityBinding,
+        Self::TrafficPolicy,
         Self::HttpRouteGroup,
         Self::TcpRoute,
         Self::UdpRoute,
@@ -207,6 +209,7 @@ impl Kind {
             Self::TrafficTarget => "TrafficTarget",
             Self::TrafficSplit => "TrafficSplit",
             Self::IdentityBinding => "IdentityBinding",
+            Self::TrafficPolicy => "TrafficPolicy",
             Self::HttpRouteGroup => "HTTPRouteGroup",
             Self::TcpRoute => "TCPRoute",
             Self::UdpRoute => "UDPRoute",

@@ -19,6 +19,7 @@ pub mod bounds;
 pub mod call;
 pub mod endpoint;
 pub mod guard;
+pub mod pod;
 pub mod precedence;
 pub mod set;
 pub mod without_object;

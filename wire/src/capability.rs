@@ -23,7 +23,7 @@ macro_rules! capabilities {
         }
 
         impl Capability {
-            /// All of them, which is what a proxy of this version has.
+            /// All that have a name.
             pub const ALL: &'static [Self] = &[$(Self::$one),+];
 
             /// The name in Hello.
@@ -41,14 +41,20 @@ capabilities! {
     /// Rules that say what the first version of them could not: ports beyond which nothing
     /// applies, and sources that are pods.
     ExtendedRule = "extended-rule";
+    /// What TrafficPolicies say, as a caller and as the one who is called.
+    TrafficPolicy = "traffic-policy";
 }
 
 impl Capability {
+    /// What a proxy of this version has.
+    pub const OF_THIS_VERSION: &'static [Self] = &[Self::ExtendedRule];
+
     /// What a proxy has to understand to use a resource; `None` if every proxy can.
     #[must_use]
     pub fn needed_for(resource: &v1::Resource) -> Option<Self> {
         match resource.content.as_ref()? {
             Content::ExtendedRule(_) => Some(Self::ExtendedRule),
+            Content::Policy(_) | Content::Guard(_) => Some(Self::TrafficPolicy),
             Content::Bundle(_)
             | Content::Workload(_)
             | Content::Rule(_)
@@ -85,8 +91,14 @@ impl Capabilities {
     /// The names that a proxy of this version says.
     #[must_use]
     pub fn of_this_version() -> Vec<String> {
-        let names = Capability::ALL.iter();
+        let names = Capability::OF_THIS_VERSION.iter();
         names.map(|one| one.as_str().to_owned()).collect()
+    }
+
+    /// Whether the proxy has this one.
+    #[must_use]
+    pub fn has(&self, one: Capability) -> bool {
+        self.0.contains(&one)
     }
 
     /// Whether the proxy can use a resource.
@@ -158,6 +170,8 @@ mod tests {
             ..v1::Resource::default()
         };
         assert!(named(&["time-travel"]).suffice_for(&plain));
+        assert!(!named(&["time-travel"]).has(Capability::TrafficPolicy));
+        assert!(named(&["traffic-policy"]).has(Capability::TrafficPolicy));
         let own = Capabilities::named(&Capabilities::of_this_version());
         assert!(own.suffice_for(&extended_rule()));
     }

@@ -12,6 +12,7 @@ mod object;
 mod port;
 mod route;
 mod rule;
+mod traffic;
 
 use policy::mode::{Enforcement, MtlsMode};
 use policy::protocol::Protocol;
@@ -21,6 +22,7 @@ use crate::v1;
 pub use error::BadResource;
 pub use port::{port_protocol, port_protocol_messages, port_protocols};
 pub use rule::{rule_in, rule_resource};
+pub use traffic::{policy_message, traffic};
 
 /// Reads a field of type Enforcement; an unknown value is the tightest.
 pub fn enforcement(raw: i32) -> Enforcement {

@@ -117,7 +117,7 @@ pub struct Resource {
     /// Hex hash of the encoded content.
     #[prost(string, tag = "2")]
     pub version: ::prost::alloc::string::String,
-    #[prost(oneof = "resource::Content", tags = "3, 4, 5, 6, 7, 8, 9")]
+    #[prost(oneof = "resource::Content", tags = "3, 4, 5, 6, 7, 8, 9, 10, 11")]
     pub content: ::core::option::Option<resource::Content>,
 }
 /// Nested message and enum types in `Resource`.
@@ -142,6 +142,10 @@ pub mod resource {
         /// own: such a proxy drops the old rule, refuses the new one, and allows less.
         #[prost(message, tag = "9")]
         ExtendedRule(super::Rule),
+        #[prost(message, tag = "10")]
+        Policy(super::Policy),
+        #[prost(message, tag = "11")]
+        Guard(super::Guard),
     }
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -390,6 +394,455 @@ pub struct Endpoint {
     /// Do not look at what flows: relay bytes.
     #[prost(bool, tag = "7")]
     pub opaque: bool,
+}
+/// What TrafficPolicies say of calls to one Service port, for its callers.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Policy {
+    /// In order of precedence, section by section: the first rule of a section that fits
+    /// the request and admits the caller decides about it.
+    #[prost(message, repeated, tag = "1")]
+    pub rules: ::prost::alloc::vec::Vec<PolicyRule>,
+}
+/// What TrafficPolicies say of requests that the receiving pod serves.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Guard {
+    #[prost(message, repeated, tag = "1")]
+    pub ports: ::prost::alloc::vec::Vec<GuardPort>,
+    /// Present: the pod receives copies of requests and nothing else. Its own proxy
+    /// refuses whatever could change something.
+    #[prost(message, optional, tag = "2")]
+    pub read_only: ::core::option::Option<ReadOnly>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct GuardPort {
+    /// Of the container.
+    #[prost(uint32, tag = "1")]
+    pub port: u32,
+    /// As in Policy, but every rate limit that fits counts.
+    #[prost(message, repeated, tag = "2")]
+    pub rules: ::prost::alloc::vec::Vec<PolicyRule>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ReadOnly {
+    /// What it may open for opaque bytes all the same.
+    #[prost(message, repeated, tag = "1")]
+    pub allow_tcp: ::prost::alloc::vec::Vec<TcpTarget>,
+}
+/// One section of one TrafficPolicy. Without a section that the receiver knows it is
+/// ignored: it says something of which an older proxy has no idea, and takes nothing
+/// away from other rules.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct PolicyRule {
+    #[prost(message, optional, tag = "1")]
+    pub origin: ::core::option::Option<ObjectRef>,
+    /// Absent: every request and connection. Present and empty: nothing.
+    #[prost(message, optional, tag = "2")]
+    pub matches: ::core::option::Option<HttpMatches>,
+    /// Absent: every caller. Present and empty: nobody.
+    #[prost(message, optional, tag = "3")]
+    pub sources: ::core::option::Option<Callers>,
+    #[prost(
+        oneof = "policy_rule::Section",
+        tags = "4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15"
+    )]
+    pub section: ::core::option::Option<policy_rule::Section>,
+}
+/// Nested message and enum types in `PolicyRule`.
+pub mod policy_rule {
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
+    pub enum Section {
+        #[prost(message, tag = "4")]
+        Timeouts(super::Timeouts),
+        #[prost(message, tag = "5")]
+        Retry(super::Retry),
+        #[prost(message, tag = "6")]
+        Ejection(super::Ejection),
+        #[prost(message, tag = "7")]
+        Breaker(super::Breaker),
+        #[prost(message, tag = "8")]
+        Fallback(super::Fallback),
+        #[prost(message, tag = "9")]
+        RateLimit(super::RateLimit),
+        #[prost(enumeration = "super::Priority", tag = "10")]
+        Priority(i32),
+        #[prost(message, tag = "11")]
+        Overload(super::Overload),
+        #[prost(message, tag = "12")]
+        Mirrors(super::Mirrors),
+        #[prost(message, tag = "13")]
+        Balance(super::Balance),
+        #[prost(message, tag = "14")]
+        Sticky(super::Sticky),
+        #[prost(message, tag = "15")]
+        Overrides(super::Overrides),
+    }
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Callers {
+    #[prost(message, repeated, tag = "1")]
+    pub sources: ::prost::alloc::vec::Vec<Source>,
+}
+/// Times are in milliseconds; 0: none.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Timeouts {
+    #[prost(uint64, tag = "1")]
+    pub request: u64,
+    #[prost(uint64, tag = "2")]
+    pub backend_request: u64,
+    #[prost(uint64, tag = "3")]
+    pub idle: u64,
+    /// Percent.
+    #[prost(uint32, tag = "4")]
+    pub share: u32,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Retry {
+    #[prost(uint32, tag = "1")]
+    pub attempts: u32,
+    #[prost(uint32, repeated, tag = "2")]
+    pub codes: ::prost::alloc::vec::Vec<u32>,
+    /// Values of grpc-status.
+    #[prost(uint32, repeated, tag = "3")]
+    pub grpc_codes: ::prost::alloc::vec::Vec<u32>,
+    #[prost(message, optional, tag = "4")]
+    pub methods: ::core::option::Option<Methods>,
+    #[prost(uint64, tag = "5")]
+    pub backoff: u64,
+    #[prost(uint32, tag = "6")]
+    pub budget_percent: u32,
+    #[prost(uint64, tag = "7")]
+    pub budget_interval: u64,
+    #[prost(uint32, tag = "8")]
+    pub budget_min_per_second: u32,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Methods {
+    #[prost(bool, tag = "1")]
+    pub any: bool,
+    #[prost(string, repeated, tag = "2")]
+    pub methods: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Ejection {
+    /// 0: off.
+    #[prost(uint32, tag = "1")]
+    pub consecutive_failures: u32,
+    #[prost(uint32, repeated, tag = "2")]
+    pub codes: ::prost::alloc::vec::Vec<u32>,
+    #[prost(uint64, tag = "3")]
+    pub base_time: u64,
+    #[prost(uint64, tag = "4")]
+    pub max_time: u64,
+    #[prost(uint32, tag = "5")]
+    pub max_percent: u32,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Breaker {
+    #[prost(enumeration = "breaker::State", tag = "1")]
+    pub state: i32,
+    #[prost(uint32, tag = "2")]
+    pub failure_percent: u32,
+    #[prost(uint64, tag = "3")]
+    pub interval: u64,
+    #[prost(uint32, tag = "4")]
+    pub min_requests: u32,
+    #[prost(uint64, tag = "5")]
+    pub open_time: u64,
+}
+/// Nested message and enum types in `Breaker`.
+pub mod breaker {
+    /// An unknown value is read as AUTO.
+    #[derive(
+        Clone,
+        Copy,
+        Debug,
+        PartialEq,
+        Eq,
+        Hash,
+        PartialOrd,
+        Ord,
+        ::prost::Enumeration
+    )]
+    #[repr(i32)]
+    pub enum State {
+        Auto = 0,
+        Open = 1,
+        Closed = 2,
+    }
+    impl State {
+        /// String value of the enum field names used in the ProtoBuf definition.
+        ///
+        /// The values are not transformed in any way and thus are considered stable
+        /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+        pub fn as_str_name(&self) -> &'static str {
+            match self {
+                Self::Auto => "AUTO",
+                Self::Open => "OPEN",
+                Self::Closed => "CLOSED",
+            }
+        }
+        /// Creates an enum from field names used in the ProtoBuf definition.
+        pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+            match value {
+                "AUTO" => Some(Self::Auto),
+                "OPEN" => Some(Self::Open),
+                "CLOSED" => Some(Self::Closed),
+                _ => None,
+            }
+        }
+    }
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Fallback {
+    /// As the field `on` of the object names them; an unknown name is ignored.
+    #[prost(string, repeated, tag = "3")]
+    pub on: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(oneof = "fallback::To", tags = "1, 2")]
+    pub to: ::core::option::Option<fallback::To>,
+}
+/// Nested message and enum types in `Fallback`.
+pub mod fallback {
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
+    pub enum To {
+        /// A Service of the policy's namespace, on the port that was called.
+        #[prost(string, tag = "1")]
+        Service(::prost::alloc::string::String),
+        #[prost(message, tag = "2")]
+        Response(super::FallbackResponse),
+    }
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct FallbackResponse {
+    #[prost(uint32, tag = "1")]
+    pub status: u32,
+    #[prost(message, repeated, tag = "2")]
+    pub headers: ::prost::alloc::vec::Vec<Header>,
+    #[prost(bytes = "vec", tag = "3")]
+    pub body: ::prost::alloc::vec::Vec<u8>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Header {
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    #[prost(bytes = "vec", tag = "2")]
+    pub value: ::prost::alloc::vec::Vec<u8>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RateLimit {
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    #[prost(uint32, tag = "2")]
+    pub requests: u32,
+    #[prost(uint64, tag = "3")]
+    pub per: u64,
+    #[prost(uint32, tag = "4")]
+    pub burst: u32,
+    /// Each pod by itself, and not all of them together.
+    #[prost(bool, tag = "7")]
+    pub instance: bool,
+    /// Counted and passed on.
+    #[prost(bool, tag = "8")]
+    pub audit: bool,
+    #[prost(oneof = "rate_limit::Key", tags = "5, 6")]
+    pub key: ::core::option::Option<rate_limit::Key>,
+}
+/// Nested message and enum types in `RateLimit`.
+pub mod rate_limit {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Key {
+        /// Absent: everything is counted together.
+        #[prost(bool, tag = "5")]
+        Caller(bool),
+        #[prost(string, tag = "6")]
+        Header(::prost::alloc::string::String),
+    }
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Overload {
+    #[prost(enumeration = "overload::Mode", tag = "1")]
+    pub mode: i32,
+    #[prost(uint64, tag = "2")]
+    pub queue_time: u64,
+    /// 0: no cap.
+    #[prost(uint32, tag = "3")]
+    pub max_concurrency: u32,
+}
+/// Nested message and enum types in `Overload`.
+pub mod overload {
+    /// An unknown value is read as OFF.
+    #[derive(
+        Clone,
+        Copy,
+        Debug,
+        PartialEq,
+        Eq,
+        Hash,
+        PartialOrd,
+        Ord,
+        ::prost::Enumeration
+    )]
+    #[repr(i32)]
+    pub enum Mode {
+        Off = 0,
+        Adaptive = 1,
+        Audit = 2,
+    }
+    impl Mode {
+        /// String value of the enum field names used in the ProtoBuf definition.
+        ///
+        /// The values are not transformed in any way and thus are considered stable
+        /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+        pub fn as_str_name(&self) -> &'static str {
+            match self {
+                Self::Off => "OFF",
+                Self::Adaptive => "ADAPTIVE",
+                Self::Audit => "AUDIT",
+            }
+        }
+        /// Creates an enum from field names used in the ProtoBuf definition.
+        pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+            match value {
+                "OFF" => Some(Self::Off),
+                "ADAPTIVE" => Some(Self::Adaptive),
+                "AUDIT" => Some(Self::Audit),
+                _ => None,
+            }
+        }
+    }
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Mirrors {
+    #[prost(message, repeated, tag = "1")]
+    pub mirrors: ::prost::alloc::vec::Vec<Mirror>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Mirror {
+    /// A Service of the policy's namespace, on the port that was called.
+    #[prost(string, tag = "1")]
+    pub service: ::prost::alloc::string::String,
+    #[prost(uint32, tag = "2")]
+    pub percent: u32,
+    #[prost(message, optional, tag = "3")]
+    pub methods: ::core::option::Option<Methods>,
+    /// The pods that get the copies may do what they like.
+    #[prost(bool, tag = "4")]
+    pub any_downstream: bool,
+    #[prost(message, repeated, tag = "5")]
+    pub allow_tcp: ::prost::alloc::vec::Vec<TcpTarget>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct TcpTarget {
+    #[prost(string, tag = "1")]
+    pub namespace: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub name: ::prost::alloc::string::String,
+    #[prost(uint32, tag = "3")]
+    pub port: u32,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Balance {
+    #[prost(enumeration = "balance::Locality", tag = "1")]
+    pub locality: i32,
+    /// Endpoints that one caller uses; 0: all, -1: all, until there are many.
+    #[prost(sint32, tag = "2")]
+    pub subset: i32,
+    #[prost(uint64, tag = "3")]
+    pub warmup: u64,
+}
+/// Nested message and enum types in `Balance`.
+pub mod balance {
+    /// An unknown value is read as the Service's own.
+    #[derive(
+        Clone,
+        Copy,
+        Debug,
+        PartialEq,
+        Eq,
+        Hash,
+        PartialOrd,
+        Ord,
+        ::prost::Enumeration
+    )]
+    #[repr(i32)]
+    pub enum Locality {
+        OfTheService = 0,
+        None = 1,
+        PreferSameZone = 2,
+        PreferSameNode = 3,
+    }
+    impl Locality {
+        /// String value of the enum field names used in the ProtoBuf definition.
+        ///
+        /// The values are not transformed in any way and thus are considered stable
+        /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+        pub fn as_str_name(&self) -> &'static str {
+            match self {
+                Self::OfTheService => "OF_THE_SERVICE",
+                Self::None => "NONE",
+                Self::PreferSameZone => "PREFER_SAME_ZONE",
+                Self::PreferSameNode => "PREFER_SAME_NODE",
+            }
+        }
+        /// Creates an enum from field names used in the ProtoBuf definition.
+        pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+            match value {
+                "OF_THE_SERVICE" => Some(Self::OfTheService),
+                "NONE" => Some(Self::None),
+                "PREFER_SAME_ZONE" => Some(Self::PreferSameZone),
+                "PREFER_SAME_NODE" => Some(Self::PreferSameNode),
+                _ => None,
+            }
+        }
+    }
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Sticky {
+    /// To the same backend of a split, and to any endpoint there.
+    #[prost(bool, tag = "4")]
+    pub backend: bool,
+    /// Max-Age of the cookie; 0: as long as the browser's session.
+    #[prost(uint64, tag = "5")]
+    pub ttl: u64,
+    #[prost(oneof = "sticky::Key", tags = "1, 2, 3")]
+    pub key: ::core::option::Option<sticky::Key>,
+}
+/// Nested message and enum types in `Sticky`.
+pub mod sticky {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Key {
+        #[prost(string, tag = "1")]
+        Header(::prost::alloc::string::String),
+        #[prost(string, tag = "2")]
+        Cookie(::prost::alloc::string::String),
+        /// The calling pod.
+        #[prost(bool, tag = "3")]
+        Caller(bool),
+    }
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Overrides {
+    #[prost(message, repeated, tag = "1")]
+    pub overrides: ::prost::alloc::vec::Vec<Override>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Override {
+    /// Services of the policy's namespace, on the port that was called.
+    #[prost(string, repeated, tag = "1")]
+    pub to: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(message, repeated, tag = "2")]
+    pub sources: ::prost::alloc::vec::Vec<Source>,
+    #[prost(message, repeated, tag = "3")]
+    pub forwarders: ::prost::alloc::vec::Vec<Source>,
+    #[prost(message, repeated, tag = "4")]
+    pub tokens: ::prost::alloc::vec::Vec<Token>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Token {
+    #[prost(bytes = "vec", tag = "1")]
+    pub sha256: ::prost::alloc::vec::Vec<u8>,
+    /// Seconds since 1970.
+    #[prost(int64, tag = "2")]
+    pub expires: i64,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ObserveRequest {}
@@ -696,6 +1149,36 @@ impl Protocol {
             "GRPC" => Some(Self::Grpc),
             "OPAQUE" => Some(Self::Opaque),
             "TLS" => Some(Self::Tls),
+            _ => None,
+        }
+    }
+}
+/// An unknown value is read as NORMAL.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum Priority {
+    Normal = 0,
+    Critical = 1,
+    Sheddable = 2,
+}
+impl Priority {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Normal => "NORMAL",
+            Self::Critical => "CRITICAL",
+            Self::Sheddable => "SHEDDABLE",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "NORMAL" => Some(Self::Normal),
+            "CRITICAL" => Some(Self::Critical),
+            "SHEDDABLE" => Some(Self::Sheddable),
             _ => None,
         }
     }

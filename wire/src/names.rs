@@ -7,12 +7,15 @@ use std::net::{IpAddr, SocketAddr};
 pub const BUNDLE: &str = "bundle";
 /// Modes and ports of the receiving pod.
 pub const WORKLOAD: &str = "workload";
+/// What TrafficPolicies say of requests to the receiving pod.
+pub const GUARD: &str = "guard";
 
 const RULE: &str = "rule/";
 const EXTENDED_RULE: &str = "extended-rule/";
 const DESTINATION: &str = "destination/";
 const SERVICE: &str = "service/";
 const ENDPOINTS: &str = "endpoints/";
+const POLICY: &str = "policy/";
 
 /// One TrafficTarget that protects the receiving pod.
 pub fn rule(namespace: &str, name: &str) -> String {
@@ -40,11 +43,17 @@ pub fn endpoints(namespace: &str, name: &str, port: u16) -> String {
     format!("{ENDPOINTS}{namespace}/{name}:{port}")
 }
 
+/// What TrafficPolicies say of one port of a Service, to its callers.
+pub fn policy(namespace: &str, name: &str, port: u16) -> String {
+    format!("{POLICY}{namespace}/{name}:{port}")
+}
+
 /// A name taken apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Name<'a> {
     Bundle,
     Workload,
+    Guard,
     Rule {
         namespace: &'a str,
         name: &'a str,
@@ -67,6 +76,11 @@ pub enum Name<'a> {
         name: &'a str,
         port: u16,
     },
+    Policy {
+        namespace: &'a str,
+        name: &'a str,
+        port: u16,
+    },
 }
 
 /// `None` for whatever the builders above do not write, so two names of one
@@ -75,6 +89,7 @@ pub fn parse(raw: &str) -> Option<Name<'_>> {
     let name = match raw {
         BUNDLE => Name::Bundle,
         WORKLOAD => Name::Workload,
+        GUARD => Name::Guard,
         _ => {
             if let Some(rest) = raw.strip_prefix(RULE) {
                 let (namespace, name) = object(rest)?;
@@ -91,6 +106,13 @@ pub fn parse(raw: &str) -> Option<Name<'_>> {
             } else if let Some(rest) = raw.strip_prefix(SERVICE) {
                 let (namespace, name, port) = object_port(rest)?;
                 Name::Service {
+                    namespace,
+                    name,
+                    port,
+                }
+            } else if let Some(rest) = raw.strip_prefix(POLICY) {
+                let (namespace, name, port) = object_port(rest)?;
+                Name::Policy {
                     namespace,
                     name,
                     port,
@@ -125,6 +147,7 @@ impl fmt::Display for Name<'_> {
         f.write_str(&match *self {
             Self::Bundle => BUNDLE.to_owned(),
             Self::Workload => WORKLOAD.to_owned(),
+            Self::Guard => GUARD.to_owned(),
             Self::Rule { namespace, name } => rule(namespace, name),
             Self::ExtendedRule { namespace, name } => extended_rule(namespace, name),
             Self::Destination { ip, port } => destination(ip, port),
@@ -138,6 +161,11 @@ impl fmt::Display for Name<'_> {
                 name,
                 port,
             } => endpoints(namespace, name, port),
+            Self::Policy {
+                namespace,
+                name,
+                port,
+            } => policy(namespace, name, port),
         })
     }
 }
@@ -151,6 +179,7 @@ mod tests {
         assert_eq!(rule("shop", "web"), "rule/shop/web");
         assert_eq!(service("shop", "web", 80), "service/shop/web:80");
         assert_eq!(endpoints("shop", "web", 80), "endpoints/shop/web:80");
+        assert_eq!(policy("shop", "web", 80), "policy/shop/web:80");
         assert_eq!(
             destination([10, 0, 0, 1].into(), 80),
             "destination/10.0.0.1:80"
@@ -170,6 +199,7 @@ mod tests {
         let built = [
             Name::Bundle,
             Name::Workload,
+            Name::Guard,
             Name::Rule {
                 namespace: "a",
                 name: "b.c",
@@ -192,6 +222,11 @@ mod tests {
                 port: 80,
             },
             Name::Endpoints {
+                namespace: "a",
+                name: "b",
+                port: 80,
+            },
+            Name::Policy {
                 namespace: "a",
                 name: "b",
                 port: 80,
@@ -220,6 +255,8 @@ mod tests {
             "service/a/b:+80",
             "service/a/b:65536",
             "endpoints/b:80",
+            "policy/a/b",
+            "guard/",
             "other/a/b",
         ];
         for raw in wrong {

@@ -28,9 +28,12 @@ use super::{
     },
     endpoints, protocols,
     slices::{self, ByPort},
+    traffic,
 };
 use crate::{
-    model::{Defaults, Index, PodEntry, Served, ServiceEntry, changes::Changes},
+    model::{
+        Defaults, Index, PodEntry, Served, ServiceEntry, changes::Changes, traffic::Surroundings,
+    },
     problem::Problems,
     world::{ObjectKey, World},
 };
@@ -94,6 +97,7 @@ fn states_only(world: &World, before: &Index) -> Option<(Index, Changes)> {
         pods: before.pods.clone(),
         targets: before.targets.clone(),
         bindings: before.bindings.clone(),
+        policies: before.policies.clone(),
         uses: before.uses.clone(),
         running: before.running.clone(),
     };
@@ -150,6 +154,14 @@ fn pods_and_places(world: &World, before: &Index) -> Option<(Index, Changes)> {
         found.append(&mut slices::of_service(world, defaults, &pods_by_ip, key));
     }
     let (services, moved) = change.services(&reread, &found, &pods);
+    // Then it is said of policies, too.
+    let watched = &before.policies.watched;
+    let differs = |(key, was): (&ObjectKey, &Surroundings)| {
+        traffic::surroundings(key, &services, &pods) != *was
+    };
+    if watched.iter().any(differs) {
+        return None;
+    }
     let meshed = |pod: &ObjectKey| {
         let facts = [world.pods.get(pod), old.pods.get(pod)];
         facts
@@ -167,7 +179,13 @@ fn pods_and_places(world: &World, before: &Index) -> Option<(Index, Changes)> {
         pods,
         targets: before.targets.clone(),
         bindings: before.bindings.clone(),
-        uses: before.uses.clone(),
+        policies: before.policies.clone(),
+        // Who serves what decides whom a policy concerns.
+        uses: if before.policies.is_empty() {
+            before.uses.clone()
+        } else {
+            Arc::default()
+        },
         running: if dirty.iter().any(meshed) {
             Arc::default()
         } else {
@@ -245,7 +263,15 @@ impl Change<'_> {
                 headless: endpoints::headless(world, &serves),
                 serves,
                 workload: OnceLock::new(),
+                guard: OnceLock::new(),
             };
+            let policies = &before.policies;
+            if was.is_some_and(|was| {
+                was.serves != now.serves
+                    && policies.guard(&was.serves) != policies.guard(&now.serves)
+            }) {
+                read.changed.insert(key.clone());
+            }
             read.replace(key, was, now, self.dirty.contains(key));
         }
         Some(read)

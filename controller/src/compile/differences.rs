@@ -4,7 +4,7 @@ use std::{
     cmp::Ordering,
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     hash::Hash,
-    sync::Arc,
+    sync::{Arc, OnceLock},
 };
 
 use crate::{
@@ -73,6 +73,9 @@ pub(super) fn services_of_changed_slices(one: &World, other: &World) -> BTreeSet
 
 /// Replaces what is as it was by what was there, and tells what is not.
 pub(super) fn take_over(index: &mut Index, before: &Index) -> Changes {
+    // First, since what is the same is told by what is shared.
+    let policies = Arc::get_mut(&mut index.policies);
+    let told_otherwise = policies.map(|now| now.take_over(&before.policies));
     let mut changes = Changes {
         services: differing(&index.services, &before.services, |_, new, old| {
             same_service(index, before, new, old)
@@ -80,6 +83,9 @@ pub(super) fn take_over(index: &mut Index, before: &Index) -> Changes {
         pods: pods_that_differ(index, before),
         ..Changes::default()
     };
+    changes
+        .services
+        .extend(told_otherwise.into_iter().flatten());
     let pods = by_key(&index.pods_by_ip, &before.pods_by_ip);
     let services = by_key(&index.services_by_ip, &before.services_by_ip);
     let outer = by_key(&index.services_by_outer, &before.services_by_outer);
@@ -110,6 +116,7 @@ pub(super) fn take_over(index: &mut Index, before: &Index) -> Changes {
                     headless: entry.headless.clone(),
                     serves: entry.serves.clone(),
                     workload: old.workload.clone(),
+                    guard: OnceLock::new(),
                 })
             };
         }
@@ -179,8 +186,16 @@ fn pods_that_differ(index: &Index, before: &Index) -> HashSet<ObjectKey> {
             && new.declared == old.declared
             && new.headless == old.headless
             && same_surroundings(index, before, key, &now)
+            && same_guard(index, before, new, old)
             && (same_targets || rules_are_unused(old) || same_rules(index, before, key, &now))
     })
+}
+
+/// Whether policies say the same of requests to the pod.
+fn same_guard(index: &Index, before: &Index, new: &PodEntry, old: &PodEntry) -> bool {
+    let (now, then) = (&index.policies, &before.policies);
+    let same_parts = new.serves == old.serves && now.shares_guard(then, &new.serves);
+    same_parts || now.guard(&new.serves) == then.guard(&old.serves)
 }
 
 /// Nobody has asked for the pod's rules, so nobody can miss that they changed.

@@ -28,17 +28,26 @@ struct Seen {
     generation: i64,
     uid: Arc<str>,
     summary: String,
+    target: Option<String>,
 }
 
 impl Findings {
-    /// Notes an SMI object, so that it gets a verdict.
+    /// Notes an object, so that it gets a verdict.
     pub(crate) fn seen(&mut self, object: ObjectRef, meta: &Meta, summary: String) {
         let seen = Seen {
             generation: meta.generation,
             uid: meta.uid.clone(),
             summary,
+            target: None,
         };
         self.objects.insert(object, seen);
+    }
+
+    /// Notes what an object is about, of a kind that shows that apart.
+    pub(crate) fn targeted(&mut self, object: &ObjectRef, target: String) {
+        if let Some(seen) = self.objects.get_mut(object) {
+            seen.target = Some(target);
+        }
     }
 
     /// Starts a report about one object.
@@ -66,6 +75,7 @@ impl Findings {
                 accepted: condition(ConditionType::Accepted, problems),
                 resolved_refs: condition(ConditionType::ResolvedRefs, problems),
                 summary: seen.summary,
+                target: seen.target,
             };
             (object, verdict)
         });

@@ -8,6 +8,7 @@ mod modes;
 mod order;
 mod protocols;
 mod splits;
+mod traffic;
 mod versions;
 
 use crate::problem::{ConditionType, ObjectReport, Problems, Reason, Severity};

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use super::{
     access, addresses, annotations, bindings, endpoints, findings, members::Members, protocols,
-    routes, slices, splits,
+    routes, slices, splits, traffic,
 };
 use crate::{
     model::{Defaults, Index, PodEntry, ServiceEntry},
@@ -70,6 +70,18 @@ pub(super) fn compile(world: &World, defaults: &Defaults) -> (Index, Problems) {
         })
         .collect();
 
+    let policies = traffic::policies(
+        &traffic::Named {
+            world,
+            defaults,
+            routes: &routes,
+            bindings: &bindings,
+            members: &members,
+            services: &services,
+            pods: &pods,
+        },
+        &mut findings,
+    );
     let index = Index {
         pods_by_ip: Arc::new(pods_by_ip),
         services_by_ip: Arc::new(addresses::services_by_ip(world)),
@@ -78,6 +90,7 @@ pub(super) fn compile(world: &World, defaults: &Defaults) -> (Index, Problems) {
         pods: Arc::new(pods),
         targets: Arc::new(targets),
         bindings: Arc::new(bindings),
+        policies: Arc::new(policies),
         uses: Arc::default(),
         running: Arc::default(),
         world: world.clone(),

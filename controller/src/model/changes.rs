@@ -103,5 +103,8 @@ impl Interest {
         for (backend, _) in splits.flat_map(|split| &split.backends) {
             self.services.insert(backend.clone());
         }
+        let policies = index.policies.ports_of(service);
+        let others = policies.flat_map(|port| &port.leads_to);
+        self.services.extend(others.cloned());
     }
 }

@@ -75,7 +75,10 @@ impl Index {
     pub(crate) fn called_at(&self, object: &ObjectRef) -> impl Iterator<Item = (IpAddr, u16)> {
         let uses = self.uses().0.get(object);
         let roots = uses.into_iter().flat_map(|uses| &uses.roots);
-        roots.flat_map(|root| self.addresses_of(root))
+        let roots = roots.flat_map(|root| self.addresses_of(root, None));
+        let ports = uses.into_iter().flat_map(|uses| &uses.ports);
+        let ports = ports.flat_map(|(service, port)| self.addresses_of(service, Some(*port)));
+        roots.chain(ports)
     }
 
     fn uses(&self) -> &Uses {
@@ -100,8 +103,64 @@ impl Index {
                     this.roots.insert(root.clone());
                 }
             }
+            let mut callers: HashMap<&(ObjectKey, u16), BTreeSet<ObjectRef>> = HashMap::new();
+            for at in self.ports_with_policies() {
+                for said in self.policies_at(&at) {
+                    let origins = callers.entry(said).or_insert_with(|| {
+                        let policies = self.policies.ports.get(said).into_iter();
+                        let origins = policies.flat_map(|policies| policies.caller_origins());
+                        origins.map(|(object, _)| object).collect()
+                    });
+                    for object in &*origins {
+                        let this = uses.entry(object.clone()).or_default();
+                        this.ports.insert(at.clone());
+                    }
+                }
+            }
+            for (pod, entry) in self.pods.iter() {
+                for object in self.policies.guard_origins(&entry.serves) {
+                    let this = uses.entry(object.clone()).or_default();
+                    this.pods.insert(pod.clone());
+                }
+            }
             Uses(uses)
         })
+    }
+
+    /// The Service ports whose callers are told something by policies.
+    fn ports_with_policies(&self) -> BTreeSet<(ObjectKey, u16)> {
+        if self.policies.ports.is_empty() {
+            return BTreeSet::new();
+        }
+        let mut ports: BTreeSet<_> = self.policies.ports.keys().cloned().collect();
+        for (root, entry) in &self.services {
+            for (backend, _) in entry.splits.iter().flat_map(|split| &split.backends) {
+                let of_backend = entry
+                    .ports
+                    .keys()
+                    .filter(|port| self.policies.of(backend, **port).is_some());
+                ports.extend(of_backend.map(|port| (root.clone(), *port)));
+            }
+        }
+        ports
+    }
+
+    /// The ports whose policies callers of this one are told, as `Resolving::service_named`
+    /// adds them: its own, those of the backends that it is split to, and those of wherever
+    /// else its own lead.
+    fn policies_at(&self, at: &(ObjectKey, u16)) -> BTreeSet<&(ObjectKey, u16)> {
+        let (service, port) = at;
+        let entry = self.services.get(service);
+        let splits = entry.into_iter().flat_map(|entry| &entry.splits);
+        let backends = splits.flat_map(|split| split.backends.iter().map(|(key, _)| key));
+        let own = self.policies.of(service, *port).into_iter();
+        let others = own.flat_map(|said| &said.leads_to);
+        let all = [service].into_iter().chain(backends).chain(others);
+        let found = all.filter_map(|key| {
+            let known = self.policies.ports.get_key_value(&(key.clone(), *port));
+            known.map(|(at, _)| at)
+        });
+        found.collect()
     }
 
     fn running(&self) -> &Running {
@@ -125,6 +184,13 @@ impl Index {
 
     /// Whether the object is an origin of the pod's own resources.
     fn policy_is_made_from(&self, object: &ObjectRef, pod: &ObjectKey, facts: &PodFacts) -> bool {
+        let mut entry = self.pods.get(pod).into_iter();
+        if entry.any(|entry| {
+            let mut told = self.policies.guard_origins(&entry.serves);
+            told.any(|origin| origin == object)
+        }) {
+            return true;
+        }
         let targets: Vec<&Target> = self.targets.of(pod, facts).collect();
         if object.kind == Kind::TrafficTarget {
             return targets.iter().any(|target| target.origin.0 == *object);
@@ -138,18 +204,20 @@ impl Index {
             })
     }
 
-    /// The addresses and ports that lead to a Service: its own, and where it is headless
+    /// The addresses and ports that lead to a Service, or to one port of it: its own, and where it is headless
     /// its pods', as [`Self::destination`] reads them.
-    fn addresses_of(&self, key: &ObjectKey) -> Vec<(IpAddr, u16)> {
+    fn addresses_of(&self, key: &ObjectKey, only: Option<u16>) -> Vec<(IpAddr, u16)> {
         let Some(entry) = self.services.get(key) else {
             return Vec::new();
         };
         let cluster = entry.facts.cluster_ips.iter();
         let cluster = cluster.filter(|ip| self.services_by_ip.get(ip) == Some(key));
         let outer = entry.facts.outer_ips.iter();
-        let mut addresses: Vec<(IpAddr, u16)> = entry
-            .ports
-            .keys()
+        let ports = entry.ports.iter();
+        let ports = ports.filter(|(port, _)| only.is_none_or(|only| only == **port));
+        let mut addresses: Vec<(IpAddr, u16)> = ports
+            .clone()
+            .map(|(port, _)| port)
             .flat_map(|port| {
                 let outer = outer
                     .clone()
@@ -158,7 +226,7 @@ impl Index {
             })
             .collect();
         if entry.facts.headless {
-            let candidates = entry.ports.values().flat_map(|port| &port.candidates);
+            let candidates = ports.flat_map(|(_, port)| &port.candidates);
             for endpoint in candidates.map(|candidate| &candidate.endpoint) {
                 let pod = endpoint
                     .pod

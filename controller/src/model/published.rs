@@ -1,12 +1,23 @@
 //! A resource with what it was made from.
 
-use policy::{http_match::HttpMatch, name::ObjectRef};
+use policy::{access::Source, http_match::HttpMatch, name::ObjectRef};
 use prost::Message as _;
 use wire::v1;
 
 /// Bytes that a match takes in a resource.
 pub(crate) fn match_len(one: &HttpMatch) -> usize {
     v1::HttpMatch::from(one).encoded_len()
+}
+
+/// What callers take in a resource.
+pub(crate) fn sources_len(sources: &[Source]) -> usize {
+    let each = sources.iter().map(|one| match one {
+        Source::Pods(pods) => pods.iter().map(|pod| pod.len() + 4).sum(),
+        Source::Identity(_) | Source::Authenticated | Source::Unauthenticated => {
+            v1::Source::from(one).encoded_len() + 4
+        }
+    });
+    each.sum()
 }
 
 /// A resource, stamped with its version, and the objects that it was made from.

@@ -21,4 +21,6 @@ pub(super) struct Use {
     pub(super) pods: BTreeSet<ObjectKey>,
     /// Services that splits made from the object share out.
     pub(super) roots: BTreeSet<ObjectKey>,
+    /// Ports of Services that policies made from the object speak of to callers.
+    pub(super) ports: BTreeSet<(ObjectKey, u16)>,
 }

@@ -8,7 +8,10 @@ use std::{
 };
 
 use policy::name::ObjectRef;
-use wire::{capability::Capabilities, names, v1};
+use wire::{
+    capability::{Capabilities, Capability},
+    names, v1,
+};
 
 use super::endpoints::endpoints;
 use crate::model::published::EncodedResource;
@@ -45,6 +48,9 @@ impl Model {
         };
         for resource in index.workload(pod, facts) {
             set.add(resource.clone());
+        }
+        if let Some(guard) = index.guard(pod) {
+            set.add(guard.clone());
         }
         for name in destinations {
             let Some((ip, port)) = address(name) else {
@@ -167,13 +173,46 @@ impl Gathering<'_> {
         }
         self.add(self.index.service(&key, entry, port, port_entry).clone());
         self.endpoints(&key, entry, port, port_entry);
+        self.policy(&key, port);
         for (backend, _) in entry.splits.iter().flat_map(|split| &split.backends) {
             let Some(entry) = self.index.services.get(backend) else {
                 continue;
             };
             if let Some(port_entry) = entry.ports.get(&port) {
                 self.endpoints(backend, entry, port, port_entry);
+                self.policy_alone(backend, port);
             }
+        }
+    }
+
+    /// What policies say of a port to its callers, and where else calls may go by it.
+    fn policy(&mut self, key: &ObjectKey, port: u16) {
+        let index = self.index;
+        let Some(policies) = index.policies.of(key, port) else {
+            return;
+        };
+        let Some(resource) = policies.for_callers(key, port) else {
+            return;
+        };
+        self.add(resource.clone());
+        if !self.capabilities.has(Capability::TrafficPolicy) {
+            return;
+        }
+        for other in &policies.leads_to {
+            let entry = index.services.get(other);
+            let at = entry.and_then(|entry| Some((entry, entry.ports.get(&port)?)));
+            let Some((entry, at)) = at else { continue };
+            self.endpoints(other, entry, port, at);
+            self.policy_alone(other, port);
+        }
+    }
+
+    /// What policies say of the endpoints of a Service that calls come to by another: where
+    /// else those go is said by the other's.
+    fn policy_alone(&mut self, key: &ObjectKey, port: u16) {
+        let said = self.index.policies.of(key, port);
+        if let Some(said) = said.and_then(|said| said.for_callers(key, port)) {
+            self.add(said.clone());
         }
     }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
 use anyhow::Context as _;
-use crds::labels;
+use crds::{labels, smi::judge::Cluster};
 use identity::tls::ServingHandle;
 use identity::{CertHandle, Roots};
 use parking_lot::Mutex;
@@ -100,7 +100,7 @@ pub(super) fn models(
     let defaults = defaults(&context.settings);
     let worlds = crate::watch::start(
         context.client.clone(),
-        defaults.cluster_domain.clone(),
+        Arc::new(cluster(&context.settings)),
         context.metrics.world.clone(),
     );
     runtime::task::spawn("compile", compile::run::run(worlds, publish, defaults));
@@ -112,6 +112,13 @@ pub(super) fn models(
             synced.release();
         }
     });
+}
+
+fn cluster(settings: &Settings) -> Cluster {
+    Cluster {
+        domain: settings.cluster_domain.as_str().into(),
+        mesh_namespace: settings.namespace.as_str().into(),
+    }
 }
 
 fn defaults(settings: &Settings) -> Defaults {

@@ -24,6 +24,7 @@ pub(super) struct Status {
     pub(super) uid: String,
     pub(super) generation: i64,
     pub(super) summary: String,
+    pub(super) target: Option<String>,
     pub(super) conditions: [(&'static str, Condition); 3],
 }
 
@@ -56,6 +57,7 @@ impl Status {
             uid: verdict.uid.to_string(),
             generation: verdict.generation,
             summary: verdict.summary.clone(),
+            target: verdict.target.clone(),
             conditions: [
                 (crds::smi::ACCEPTED, verdict.accepted.clone()),
                 (crds::smi::RESOLVED_REFS, verdict.resolved_refs.clone()),
@@ -120,7 +122,7 @@ pub(super) fn programmed(accepted: bool, tally: &Tally) -> Condition {
         (false, "Nacked")
     } else if !too_old.is_empty() {
         message = format!(
-            "{message}; the proxies of {} are too old for it and allow nothing by it: restart \
+            "{message}; the proxies of {} are too old for it and do nothing by it: restart \
              these pods",
             few(too_old)
         );
@@ -195,7 +197,8 @@ impl Written {
         self.status.as_ref().is_none_or(|held| {
             let [accepted, resolved, _] = &held.conditions;
             let [new_accepted, new_resolved, _] = &status.conditions;
-            (held.generation, &held.summary) == (status.generation, &status.summary)
+            (held.generation, &held.summary, &held.target)
+                == (status.generation, &status.summary, &status.target)
                 && (accepted, resolved) == (new_accepted, new_resolved)
         })
     }

@@ -3,9 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use crds::smi::judge::Cluster as Judged;
 use kube::core::{DynamicObject, Resource};
 use serde_json::{Value, json};
-use wire::capability::Capabilities;
+use wire::capability::{Capabilities, Capability};
 
 use crate::{
     model::{Defaults, Model, PodId, published::EncodedResource},
@@ -24,7 +25,7 @@ pub(crate) struct Cluster {
 macro_rules! steps {
     (@read $translate:ident $object:ident) => { translate::$translate($object).ok() };
     (@judge $translate:ident $object:ident) => {
-        Some(translate::$translate(&$object, "cluster.local"))
+        Some(translate::$translate(&$object, &Judged::default()))
     };
     ($($(#[$doc:meta])* $field:ident: $facts:ident = $kind:ty, $how:ident $translate:ident,
         $change:ident, $object:expr, $status:expr;)+) => {
@@ -109,6 +110,15 @@ pub(crate) fn resolve(
     set.unwrap().resources
 }
 
+/// What a proxy of namespace `shop` gets that has every capability there is.
+pub(crate) fn resolve_newest(model: &Model, pod: &str, destinations: &[&str]) -> Resolved {
+    let names = destinations.iter().map(|at| format!("destination/{at}"));
+    let all = Capability::ALL.iter().map(|one| one.as_str().to_owned());
+    let capabilities = Capabilities::named(&all.collect::<Vec<_>>());
+    let set = model.resolve(&PodId::new("shop", pod), &names.collect(), &capabilities);
+    Resolved(set.unwrap().resources)
+}
+
 /// Resources by name, with readers that fail loudly.
 pub(crate) struct Resolved(pub(crate) BTreeMap<String, Arc<EncodedResource>>);
 
@@ -139,6 +149,19 @@ impl Resolved {
     reader!(destination_named, Destination);
     reader!(service, Service);
     reader!(endpoints, Endpoints);
+    reader!(policy_message, Policy);
+    reader!(guard_named, Guard);
+
+    /// What callers of a Service port are told, as their proxies read it.
+    pub(crate) fn policy(&self, service: &str) -> policy::traffic::Traffic {
+        let message = self.policy_message(&format!("policy/{service}"));
+        wire::convert::traffic(&message).unwrap()
+    }
+
+    /// What the pod is told of requests to it, as its proxy reads it.
+    pub(crate) fn guard(&self) -> policy::traffic::pod::PodGuard {
+        (&self.guard_named("guard")).try_into().unwrap()
+    }
 
     pub(crate) fn workload(&self) -> wire::v1::Workload {
         self.workload_named("workload")
@@ -327,6 +350,11 @@ pub(crate) fn binding(name: &str, schemes: Value) -> Value {
     let mut spec = json!({});
     spec["schemes"] = schemes;
     smi("IdentityBinding", "access.smi-spec.io/v1alpha4", name, spec)
+}
+
+/// A TrafficPolicy of namespace `shop`.
+pub(crate) fn traffic_policy(name: &str, spec: Value) -> Value {
+    smi("TrafficPolicy", "weft.dev/v1alpha1", name, spec)
 }
 
 pub(crate) fn namespace(name: &str) -> Value {

@@ -3,7 +3,7 @@
 use crds::smi::{
     HttpRouteGroupSpec, IdentityBindingSpec, TcpRouteSpec, TrafficSplitSpec, TrafficTargetSpec,
     UdpRouteSpec,
-    judge::{self, Judge, Surroundings},
+    judge::{self, Cluster, Judge},
 };
 use kube::core::DynamicObject;
 
@@ -13,12 +13,9 @@ use crate::world::{
 };
 
 /// Judges the object. Its status is what Weft itself has written, and decides nothing.
-fn judged<S: Judge>(object: &DynamicObject, cluster_domain: &str) -> (Meta, S::Judged) {
+pub(super) fn judged<S: Judge>(object: &DynamicObject, cluster: &Cluster) -> (Meta, S::Judged) {
     let metadata = &object.metadata;
-    let at = Surroundings {
-        namespace: metadata.namespace.as_deref().unwrap_or_default(),
-        cluster_domain,
-    };
+    let at = cluster.around(metadata.namespace.as_deref().unwrap_or_default());
     let (spec, mistakes) = judge::spec::<S>(object.data.get("spec"), &at);
     let meta = Meta {
         generation: metadata.generation.unwrap_or(0),
@@ -30,37 +27,37 @@ fn judged<S: Judge>(object: &DynamicObject, cluster_domain: &str) -> (Meta, S::J
 }
 
 /// A TrafficTarget.
-pub fn target(object: &DynamicObject, cluster_domain: &str) -> TargetFacts {
-    let (meta, spec) = judged::<TrafficTargetSpec>(object, cluster_domain);
+pub fn target(object: &DynamicObject, cluster: &Cluster) -> TargetFacts {
+    let (meta, spec) = judged::<TrafficTargetSpec>(object, cluster);
     TargetFacts { meta, spec }
 }
 
 /// A TrafficSplit.
-pub fn split(object: &DynamicObject, cluster_domain: &str) -> SplitFacts {
-    let (meta, spec) = judged::<TrafficSplitSpec>(object, cluster_domain);
+pub fn split(object: &DynamicObject, cluster: &Cluster) -> SplitFacts {
+    let (meta, spec) = judged::<TrafficSplitSpec>(object, cluster);
     SplitFacts { meta, spec }
 }
 
 /// An HTTPRouteGroup.
-pub fn group(object: &DynamicObject, cluster_domain: &str) -> GroupFacts {
-    let (meta, spec) = judged::<HttpRouteGroupSpec>(object, cluster_domain);
+pub fn group(object: &DynamicObject, cluster: &Cluster) -> GroupFacts {
+    let (meta, spec) = judged::<HttpRouteGroupSpec>(object, cluster);
     GroupFacts { meta, spec }
 }
 
 /// A TCPRoute.
-pub fn tcp_route(object: &DynamicObject, cluster_domain: &str) -> TcpRouteFacts {
-    let (meta, ports) = judged::<TcpRouteSpec>(object, cluster_domain);
+pub fn tcp_route(object: &DynamicObject, cluster: &Cluster) -> TcpRouteFacts {
+    let (meta, ports) = judged::<TcpRouteSpec>(object, cluster);
     TcpRouteFacts { meta, ports }
 }
 
 /// A UDPRoute.
-pub fn udp_route(object: &DynamicObject, cluster_domain: &str) -> UdpRouteFacts {
-    let (meta, ports) = judged::<UdpRouteSpec>(object, cluster_domain);
+pub fn udp_route(object: &DynamicObject, cluster: &Cluster) -> UdpRouteFacts {
+    let (meta, ports) = judged::<UdpRouteSpec>(object, cluster);
     UdpRouteFacts { meta, ports }
 }
 
 /// An IdentityBinding.
-pub fn binding(object: &DynamicObject, cluster_domain: &str) -> BindingFacts {
-    let (meta, spec) = judged::<IdentityBindingSpec>(object, cluster_domain);
+pub fn binding(object: &DynamicObject, cluster: &Cluster) -> BindingFacts {
+    let (meta, spec) = judged::<IdentityBindingSpec>(object, cluster);
     BindingFacts { meta, spec }
 }

@@ -1,12 +1,11 @@
 //! Objects of the API server become facts.
 
+use crds::smi::judge::Cluster;
 use kube::core::DynamicObject;
 use serde_json::{Value, json};
 
 use super::*;
 use crate::testing::cluster;
-
-const DOMAIN: &str = "cluster.local";
 
 fn dynamic(object: Value) -> DynamicObject {
     serde_json::from_value(object).unwrap()
@@ -67,7 +66,7 @@ fn an_object_of_the_wrong_shape_is_an_error_or_says_so_itself() {
         "/spec/backends",
         json!("none"),
     );
-    let facts = split(&dynamic(bad), DOMAIN);
+    let facts = split(&dynamic(bad), &Cluster::default());
     assert!(facts.meta.unreadable().is_some());
     assert_eq!(facts.meta.generation, 1);
 }
@@ -75,7 +74,7 @@ fn an_object_of_the_wrong_shape_is_an_error_or_says_so_itself() {
 #[test]
 fn an_unreadable_target_still_says_whom_it_protects() {
     let object = cluster::target("t", "api", &["web"], json!("everything"));
-    let facts = target(&dynamic(object), DOMAIN);
+    let facts = target(&dynamic(object), &Cluster::default());
     assert!(facts.meta.unreadable().is_some());
     assert_eq!(&*facts.spec.destination.unwrap().name, "api");
     assert!(facts.spec.sources.is_empty() && facts.spec.rules.is_empty());
@@ -138,7 +137,7 @@ fn a_list_in_the_place_of_an_object_is_not_read_by_position() {
     let rules = json!([{"kind": "TCPRoute", "name": "all"}]);
     let mut object = cluster::target("t", "api", &[], rules);
     object["spec"]["sources"] = json!([source]);
-    let fact = target(&dynamic(object), DOMAIN);
+    let fact = target(&dynamic(object), &Cluster::default());
     let why = fact.meta.unreadable().unwrap();
     assert_eq!(why.field, "spec.sources[0]");
     assert!(why.text.starts_with("is a list, but must be an object"));
@@ -152,7 +151,7 @@ fn a_list_in_the_place_of_an_object_is_not_read_by_position() {
 
     let mut object = cluster::tcp_route("r", &[8080]);
     object["spec"]["matches"] = json!([]);
-    let fact = tcp_route(&dynamic(object), DOMAIN);
+    let fact = tcp_route(&dynamic(object), &Cluster::default());
     assert!(
         fact.meta.unreadable().is_some(),
         "else it would stand for every port"

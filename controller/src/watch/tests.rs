@@ -187,7 +187,7 @@ async fn a_kind_that_the_server_does_not_know_and_an_unreadable_object_stop_noth
         _ => Ok(Vec::new()),
     });
     let metrics = WorldMetrics::default();
-    let mut worlds = start(client, "cluster.local".into(), metrics.clone());
+    let mut worlds = start(client, Arc::default(), metrics.clone());
     let world = first_world(&mut worlds).await;
     let names: Vec<&str> = world.pods.keys().map(|key| &*key.name).collect();
     assert_eq!(names, ["good"]);
@@ -214,7 +214,7 @@ async fn objects_nested_without_end_take_down_no_more_than_what_they_mean() {
         ]),
         _ => Ok(Vec::new()),
     });
-    let mut worlds = start(client, "cluster.local".into(), WorldMetrics::default());
+    let mut worlds = start(client, Arc::default(), WorldMetrics::default());
     let world = first_world(&mut worlds).await;
     assert_eq!(world.pods.len(), 2);
     let bad: Vec<_> = world
@@ -231,7 +231,7 @@ async fn a_server_that_cannot_answer_yet_is_waited_for() {
         "/apis/access.smi-spec.io/v1alpha4/traffictargets" => Err(StatusCode::SERVICE_UNAVAILABLE),
         _ => Ok(Vec::new()),
     });
-    let mut worlds = start(client, "cluster.local".into(), WorldMetrics::default());
+    let mut worlds = start(client, Arc::default(), WorldMetrics::default());
     no_world(&mut worlds, Duration::from_secs(600)).await;
 }
 
@@ -248,7 +248,7 @@ async fn a_kind_is_followed_because_it_has_a_row() {
         }
         _ => Ok(Vec::new()),
     });
-    let mut worlds = start(client, "cluster.local".into(), WorldMetrics::default());
+    let mut worlds = start(client, Arc::default(), WorldMetrics::default());
     let world = first_world(&mut worlds).await;
     let found: Vec<_> = world.config_maps.iter().collect();
     assert_eq!(found.len(), 1);
@@ -258,6 +258,6 @@ async fn a_kind_is_followed_because_it_has_a_row() {
         "/api/v1/configmaps" => Err(StatusCode::SERVICE_UNAVAILABLE),
         _ => Ok(Vec::new()),
     });
-    let mut worlds = start(client, "cluster.local".into(), WorldMetrics::default());
+    let mut worlds = start(client, Arc::default(), WorldMetrics::default());
     no_world(&mut worlds, Duration::from_secs(600)).await;
 }

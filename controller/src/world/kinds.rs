@@ -55,6 +55,9 @@ macro_rules! rows {
             /// IdentityBindings.
             bindings: BindingFacts = crds::smi::IdentityBinding,
                 judge binding, policy, Some(Kind::IdentityBinding), true;
+            /// TrafficPolicies.
+            policies: PolicyFacts = crds::weft::TrafficPolicy,
+                judge traffic_policy, policy, Some(Kind::TrafficPolicy), true;
             $($more)*
         }
     };

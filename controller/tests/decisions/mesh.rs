@@ -6,6 +6,7 @@ use std::{
     sync::Arc,
 };
 
+use crds::smi::judge::Cluster;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use kube::core::DynamicObject;
 use oracle::{Call, Caller, Shares, Traffic, World};
@@ -293,6 +294,10 @@ fn take(facts: &mut world::World, object: &Value) {
     };
     let object: DynamicObject = serde_json::from_value(object).unwrap();
     let key = translate::key(&object.metadata);
+    let cluster = Cluster {
+        domain: oracle::CLUSTER_DOMAIN.into(),
+        ..Cluster::default()
+    };
     macro_rules! put {
         ($store:ident, $fact:expr) => {{
             Arc::make_mut(&mut facts.$store).insert(key, Arc::new($fact));
@@ -307,21 +312,12 @@ fn take(facts: &mut world::World, object: &Value) {
             let fact = translate::namespace(object).unwrap();
             Arc::make_mut(&mut facts.namespaces).insert(key, Arc::new(fact));
         }
-        "TrafficTarget" => put!(targets, translate::target(&object, oracle::CLUSTER_DOMAIN)),
-        "TrafficSplit" => put!(splits, translate::split(&object, oracle::CLUSTER_DOMAIN)),
-        "HTTPRouteGroup" => put!(groups, translate::group(&object, oracle::CLUSTER_DOMAIN)),
-        "TCPRoute" => put!(
-            tcp_routes,
-            translate::tcp_route(&object, oracle::CLUSTER_DOMAIN)
-        ),
-        "IdentityBinding" => put!(
-            bindings,
-            translate::binding(&object, oracle::CLUSTER_DOMAIN)
-        ),
-        "UDPRoute" => put!(
-            udp_routes,
-            translate::udp_route(&object, oracle::CLUSTER_DOMAIN)
-        ),
+        "TrafficTarget" => put!(targets, translate::target(&object, &cluster)),
+        "TrafficSplit" => put!(splits, translate::split(&object, &cluster)),
+        "HTTPRouteGroup" => put!(groups, translate::group(&object, &cluster)),
+        "TCPRoute" => put!(tcp_routes, translate::tcp_route(&object, &cluster)),
+        "IdentityBinding" => put!(bindings, translate::binding(&object, &cluster)),
+        "UDPRoute" => put!(udp_routes, translate::udp_route(&object, &cluster)),
         other => panic!("no such kind: {other}"),
     }
 }

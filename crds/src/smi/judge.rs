@@ -20,14 +20,20 @@ mod shape;
 mod traffic_split;
 mod traffic_target;
 
+use std::sync::Arc;
+
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+pub(crate) use http_route_group::METHODS;
 pub use http_route_group::{Criteria, RouteGroup, RouteGroupMatch};
 pub use identity_binding::{Binding, BindingId};
 pub use ports::RoutePorts;
+pub(crate) use ports::judged_port;
+pub(crate) use shape::check_object;
 pub use shape::spec;
 pub use traffic_split::{Backend, ServiceRef, Split};
+pub(crate) use traffic_target::source;
 pub use traffic_target::{
     Destination, DestinationKind, PortLimit, Rule, RuleKind, Source, SourceKind, Target,
 };
@@ -45,6 +51,38 @@ pub struct Surroundings<'a> {
     pub namespace: &'a str,
     /// DNS domain of the cluster, without dots at its ends.
     pub cluster_domain: &'a str,
+    /// Namespace of the mesh itself, where policies for all of it stand.
+    pub mesh_namespace: &'a str,
+}
+
+/// What the objects of one cluster are judged by.
+#[derive(Clone, Debug)]
+pub struct Cluster {
+    /// Its DNS domain, without dots at its ends.
+    pub domain: Arc<str>,
+    /// Namespace of the mesh itself.
+    pub mesh_namespace: Arc<str>,
+}
+
+impl Default for Cluster {
+    /// As the chart has it when its values are left alone.
+    fn default() -> Self {
+        Self {
+            domain: "cluster.local".into(),
+            mesh_namespace: "weft-system".into(),
+        }
+    }
+}
+
+impl Cluster {
+    /// What an object of this namespace is judged by.
+    pub fn around<'a>(&'a self, namespace: &'a str) -> Surroundings<'a> {
+        Surroundings {
+            namespace,
+            cluster_domain: &self.domain,
+            mesh_namespace: &self.mesh_namespace,
+        }
+    }
 }
 
 /// A spec that can be judged.
@@ -64,6 +102,9 @@ pub trait Judge: Default + DeserializeOwned {
 
     /// Adds what stands against reading the spec and only this kind can have.
     fn misshapen(_written: &Value, _mistakes: &mut Mistakes) {}
+
+    /// Adds what is to be said of a spec that can be read, besides what it means.
+    fn besides(_written: &Value, _mistakes: &mut Mistakes) {}
 }
 
 /// What follows from a mistake.
@@ -110,6 +151,11 @@ pub struct Mistake {
 pub struct Mistakes(Vec<Mistake>);
 
 impl Mistakes {
+    /// All of them, in the order in which they were found.
+    pub(crate) fn into_vec(self) -> Vec<Mistake> {
+        self.0
+    }
+
     fn add(&mut self, severity: Severity, code: Code, field: &str, text: &str) {
         if self.0.len() == MOST_MISTAKES {
             return;
@@ -122,15 +168,15 @@ impl Mistakes {
         });
     }
 
-    fn refuse(&mut self, code: Code, field: impl AsRef<str>, text: impl AsRef<str>) {
+    pub(crate) fn refuse(&mut self, code: Code, field: impl AsRef<str>, text: impl AsRef<str>) {
         self.add(Severity::Refuse, code, field.as_ref(), text.as_ref());
     }
 
-    fn invalid(&mut self, field: impl AsRef<str>, text: impl AsRef<str>) {
+    pub(crate) fn invalid(&mut self, field: impl AsRef<str>, text: impl AsRef<str>) {
         self.refuse(Code::Invalid, field, text);
     }
 
-    fn warn(&mut self, code: Code, field: impl AsRef<str>, text: impl AsRef<str>) {
+    pub(crate) fn warn(&mut self, code: Code, field: impl AsRef<str>, text: impl AsRef<str>) {
         self.add(Severity::Warn, code, field.as_ref(), text.as_ref());
     }
 }

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 /// The structural schema of one type, in the subset of OpenAPI v3 that the API
 /// server accepts.
-pub(super) fn schema<S: JsonSchema>() -> Value {
+pub(crate) fn schema<S: JsonSchema>() -> Value {
     let schema = SchemaSettings::openapi3()
         .with(|settings| {
             settings.inline_subschemas = true;

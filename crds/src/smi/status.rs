@@ -31,7 +31,7 @@ pub struct Status {
 }
 
 /// The standard condition list; a map by type, so that server-side apply merges it.
-fn conditions_schema(_: &mut SchemaGenerator) -> schemars::Schema {
+pub(crate) fn conditions_schema(_: &mut SchemaGenerator) -> schemars::Schema {
     json_schema!({
         "type": "array",
         "maxItems": 16,

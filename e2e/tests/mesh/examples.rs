@@ -33,6 +33,7 @@ fn every_example_is_taken_and_understood() -> Outcome {
         "httproutegroup",
         "identitybinding",
         "tcproute",
+        "trafficpolicy",
         "trafficsplit",
         "traffictarget",
         "udproute",

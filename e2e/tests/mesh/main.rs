@@ -19,6 +19,7 @@ mod placement;
 mod protocols;
 mod split;
 mod status;
+mod traffic_policy;
 mod versions;
 
 use std::time::Duration;

@@ -64,7 +64,7 @@ impl Harness {
         let mut registry = Registry::default();
         let metrics = Metrics::register(&mut registry);
         let mutator = Mutator::new(api.client(), settings);
-        let webhooks = Arc::new(Webhooks::new(mutator, "cluster.local".to_owned(), metrics));
+        let webhooks = Arc::new(Webhooks::new(mutator, Cluster::default(), metrics));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (stop, stopped) = oneshot::channel();

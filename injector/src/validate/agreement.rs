@@ -20,14 +20,19 @@ use weft_controller::{
 
 use super::*;
 
-/// The cluster's.
-const DOMAIN: &str = oracle::CLUSTER_DOMAIN;
 /// Objects of each way of making them.
 const OBJECTS: u64 = 1_500;
 /// Differences that a failure shows.
 const SHOWN: usize = 40;
 /// Characters of an object that a failure shows.
 const LONGEST_SHOWN: usize = 600;
+
+fn cluster() -> Cluster {
+    Cluster {
+        domain: oracle::CLUSTER_DOMAIN.into(),
+        ..Cluster::default()
+    }
+}
 
 /// What the controller says about one object that is alone in its cluster.
 fn compiled(object: &Value) -> Vec<Problem> {
@@ -36,7 +41,7 @@ fn compiled(object: &Value) -> Vec<Problem> {
     let key = translate::key(&dynamic.metadata);
     macro_rules! put {
         ($store:ident, $read:ident) => {{
-            let fact = translate::$read(&dynamic, DOMAIN);
+            let fact = translate::$read(&dynamic, &cluster());
             Arc::make_mut(&mut facts.$store).insert(key, Arc::new(fact));
         }};
     }
@@ -47,6 +52,7 @@ fn compiled(object: &Value) -> Vec<Problem> {
         "TCPRoute" => put!(tcp_routes, tcp_route),
         "UDPRoute" => put!(udp_routes, udp_route),
         "IdentityBinding" => put!(bindings, binding),
+        "TrafficPolicy" => put!(policies, traffic_policy),
         other => panic!("no such kind: {other}"),
     }
     let defaults = Defaults {
@@ -68,7 +74,7 @@ fn compiled(object: &Value) -> Vec<Problem> {
 }
 
 /// What the webhook says about its creation.
-fn reviewed(object: &Value) -> AdmissionResponse {
+pub(super) fn reviewed(object: &Value) -> AdmissionResponse {
     let (group, version) = object["apiVersion"]
         .as_str()
         .unwrap()
@@ -80,11 +86,11 @@ fn reviewed(object: &Value) -> AdmissionResponse {
         "namespace": object["metadata"]["namespace"], "name": object["metadata"]["name"],
         "operation": "CREATE", "object": object, "oldObject": null,
     });
-    validate(&serde_json::from_value(request).unwrap(), DOMAIN)
+    validate(&serde_json::from_value(request).unwrap(), &cluster())
 }
 
 /// How the two differ about an object, in one line; `None` if they do not.
-fn difference(object: &Value) -> Option<String> {
+pub(super) fn difference(object: &Value) -> Option<String> {
     let (said, found) = (reviewed(object), compiled(object));
     let of = |severity: Severity| -> Vec<String> {
         let found = found
@@ -214,6 +220,12 @@ fn nearly_valid(random: &mut Random) -> Value {
             break object;
         }
     };
+    alter(random, &mut object);
+    object
+}
+
+/// Puts what is just right or just wrong into a few places of a spec.
+pub(super) fn alter(random: &mut Random, object: &mut Value) {
     for _ in 0..random.below(3) {
         let mut places = vec!["/spec".to_owned()];
         collect("/spec", &object["spec"], &mut places);
@@ -240,7 +252,6 @@ fn nearly_valid(random: &mut Random) -> Value {
             value => *value = odd,
         }
     }
-    object
 }
 
 /// Fields that only some entries have.

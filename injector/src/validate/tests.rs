@@ -6,7 +6,7 @@ use super::*;
 
 /// The cluster's domain is the usual one.
 fn validate(request: &Request) -> AdmissionResponse {
-    super::validate(request, "cluster.local")
+    super::validate(request, &Cluster::default())
 }
 
 #[expect(

@@ -8,10 +8,13 @@
 //! wrote it is told. Only what is plainly covered counts: the same or all routes, the same
 //! or all sources. That two narrow rules cover a third together is not looked for.
 
-use std::cmp::Reverse;
+mod covered;
+
+use std::cmp::{Ordering, Reverse};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use self::covered::Covered;
 use crate::name::ServiceId;
 use crate::origin::Origin;
 use crate::route::{Match, Rule, Table};
@@ -45,8 +48,9 @@ pub fn resolve<'a>(
         .into_iter()
         .filter(|policy| policy.target.covers(service, port) && !is_void(policy))
         .collect();
-    ranked.sort_by(|a, b| rank(a).cmp(&rank(b)));
+    ranked.sort_by(|a, b| order(a, b));
     let mut resolving = Resolving {
+        covered: Covered::new(&ranked),
         ranked,
         won: BTreeSet::new(),
         lost: Vec::new(),
@@ -72,6 +76,12 @@ pub fn resolve<'a>(
         won: resolving.won,
         lost: resolving.lost,
     }
+}
+
+/// Which of two policies about one port comes first.
+#[must_use]
+pub fn order(one: &Policy, other: &Policy) -> Ordering {
+    rank(one).cmp(&rank(other))
 }
 
 /// Lower decides. What is equal in all but the name is decided by it, so that every
@@ -106,6 +116,7 @@ fn is_void(policy: &Policy) -> bool {
 struct Resolving<'a> {
     /// Those that are about the port, in order of precedence.
     ranked: Vec<&'a Policy>,
+    covered: Covered,
     won: BTreeSet<(Origin, Section)>,
     lost: Vec<Lost>,
 }
@@ -113,20 +124,21 @@ struct Resolving<'a> {
 impl Resolving<'_> {
     /// Every policy whose section is not covered by an earlier one.
     fn limited<T>(&mut self, section: Section, say: impl Fn(&Policy) -> Option<T>) -> Limited<T> {
-        let mut kept: Vec<&Policy> = Vec::new();
+        let mut kept: Vec<usize> = Vec::new();
         let mut rules = Vec::new();
-        for policy in &self.ranked {
+        for (place, policy) in self.ranked.iter().enumerate() {
             let Some(said) = say(policy) else { continue };
-            if let Some(winner) = kept.iter().find(|earlier| covers(earlier, policy)) {
+            let winner = kept.iter().find(|at| self.covered.by(place, **at));
+            if let Some(winner) = winner {
                 self.lost.push(Lost {
                     loser: policy.origin.clone(),
                     section,
-                    winner: winner.origin.clone(),
+                    winner: self.ranked[*winner].origin.clone(),
                 });
                 continue;
             }
             self.won.insert((policy.origin.clone(), section));
-            kept.push(policy);
+            kept.push(place);
             rules.push(rule(policy, policy.origin.clone(), said));
         }
         Table {
@@ -191,21 +203,6 @@ fn rule<T>(policy: &Policy, origin: Origin, section: T) -> Rule<Option<Scoped<T>
     }
 }
 
-/// Whether every call of `narrow` is plainly one of `wide`.
-fn covers(wide: &Policy, narrow: &Policy) -> bool {
-    let routes = match (&wide.routes, &narrow.routes) {
-        (Match::Always, _) => true,
-        (Match::AnyOf(_), Match::Always) => false,
-        (Match::AnyOf(wide), Match::AnyOf(narrow)) => narrow.iter().all(|one| wide.contains(one)),
-    };
-    let sources = match (&wide.sources, &narrow.sources) {
-        (Sources::Everyone, _) => true,
-        (Sources::Only(_), Sources::Everyone) => false,
-        (Sources::Only(wide), Sources::Only(narrow)) => narrow.iter().all(|one| wide.contains(one)),
-    };
-    routes && sources
-}
-
 /// How one policy fares everywhere.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Standing {
@@ -214,8 +211,9 @@ pub struct Standing {
     pub lost_at: BTreeMap<Section, u32>,
     /// Sections that decide somewhere.
     pub won: BTreeSet<Section>,
-    /// Sections that decide nothing at some port, with who does.
-    pub lost: BTreeSet<(Section, Origin)>,
+    /// Sections that decide nothing at some port, each with the first by name of those who
+    /// do: a policy of a namespace or of the mesh may lose to thousands.
+    pub lost: BTreeMap<Section, Origin>,
 }
 
 /// What the author of a policy is told about others.
@@ -226,19 +224,25 @@ pub enum Rivalry {
     Conflicted {
         winner: Origin,
     },
-    /// It loses these: a warning `PartlyOverridden`.
+    /// It loses these, each to this one at least: a warning `PartlyOverridden`.
     PartlyOverridden(Vec<(Section, Origin)>),
 }
 
 impl Standing {
     #[must_use]
     pub fn rivalry(&self) -> Rivalry {
-        match self.lost.first() {
+        match self.lost.first_key_value() {
             None => Rivalry::None,
             Some((_, winner)) if self.won.is_empty() => Rivalry::Conflicted {
                 winner: winner.clone(),
             },
-            Some(_) => Rivalry::PartlyOverridden(self.lost.iter().cloned().collect()),
+            Some(_) => {
+                let lost = self
+                    .lost
+                    .iter()
+                    .map(|(section, winner)| (*section, winner.clone()));
+                Rivalry::PartlyOverridden(lost.collect())
+            }
         }
     }
 }
@@ -259,7 +263,11 @@ impl Standings {
         }
         for lost in &resolved.lost {
             let standing = self.0.entry(lost.loser.clone()).or_default();
-            standing.lost.insert((lost.section, lost.winner.clone()));
+            let winner = standing.lost.entry(lost.section);
+            let winner = winner.or_insert_with(|| lost.winner.clone());
+            if lost.winner < *winner {
+                *winner = lost.winner.clone();
+            }
         }
     }
 

@@ -29,6 +29,9 @@ const DECLARED_PORTS: usize = 256;
 /// Longer ranges say how ports are to be treated, not which there are.
 const DECLARED_RANGE: u16 = 64;
 
+/// Said of what is sent to nobody who does not ask for it by its capability.
+const NOT_IN_FORCE: &str = "TrafficPolicies are not in force in this version";
+
 /// The address that a destination resource is named after.
 fn address_in(name: &str) -> Option<SocketAddr> {
     match wire::names::parse(name)? {
@@ -322,6 +325,9 @@ impl Snapshot {
             }
             v1::resource::Content::Endpoints(endpoints) => {
                 self.set_endpoints(name, &endpoints, registry)?;
+            }
+            v1::resource::Content::Policy(_) | v1::resource::Content::Guard(_) => {
+                return Err(NOT_IN_FORCE.to_owned());
             }
         }
         Ok(())

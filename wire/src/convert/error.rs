@@ -10,6 +10,9 @@ pub struct BadResource {
     /// Path of the field inside the message, such as `http.matches[1].pathRegex`.
     pub field: String,
     pub reason: String,
+    /// It says something that this version does not know, rather than something wrong.
+    /// A rule of a policy with such a word is left out; anything else refuses both alike.
+    pub unknown: bool,
 }
 
 impl fmt::Display for BadResource {
@@ -27,12 +30,16 @@ impl BadResource {
             name: None,
             field: field.into(),
             reason: reason.to_string(),
+            unknown: false,
         }
     }
 
     /// Something that this version does not know.
     pub fn unknown(field: impl Into<String>) -> Self {
-        Self::new(field, "is of a kind that this version does not know")
+        Self {
+            unknown: true,
+            ..Self::new(field, "is of a kind that this version does not know")
+        }
     }
 
     /// Says which resource it was.

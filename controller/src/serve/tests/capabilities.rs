@@ -48,3 +48,46 @@ async fn proxy_that_is_too_old_for_a_rule_is_not_sent_it_and_the_target_knows() 
     bench.tally(&target(), 1).await;
     assert!(bench.tally_now(&target()).too_old.is_empty());
 }
+
+#[tokio::test]
+async fn policy_is_sent_to_proxies_that_name_the_capability_and_to_no_other() {
+    let spec = json!({"targetRef": {"kind": "Service", "name": "api"}, "retry": {"attempts": 2}});
+    let cluster = cluster::shop().with(cluster::traffic_policy("p", spec));
+    let policy = ObjectRef::new(Kind::TrafficPolicy, "shop", "p");
+    let bench = Bench::start(&cluster).await;
+    // As a proxy of this version says hello.
+    let mut proxy = bench
+        .client(v1::Hello {
+            capabilities: wire::capability::Capabilities::of_this_version(),
+            ..asks(&[API])
+        })
+        .await;
+    let batch = proxy.batch().await;
+    let sent = names(&batch);
+    assert!(sent.contains(&"service/shop/api:80"), "{sent:?}");
+    assert!(
+        !sent.iter().any(|name| name.starts_with("policy/")),
+        "{sent:?}"
+    );
+    proxy.ack(&batch).await;
+    let deadline = Instant::now() + PATIENCE;
+    while bench.tally_now(&policy).too_old != ["shop/client"] {
+        assert!(Instant::now() < deadline);
+        sleep(Duration::from_millis(5)).await;
+    }
+
+    let mut proxy = bench
+        .client(v1::Hello {
+            capabilities: vec!["traffic-policy".to_owned()],
+            ..asks(&[API])
+        })
+        .await;
+    let batch = proxy.batch().await;
+    assert!(
+        names(&batch).contains(&"policy/shop/api:80"),
+        "{:?}",
+        names(&batch)
+    );
+    proxy.ack(&batch).await;
+    bench.tally(&policy, 1).await;
+}

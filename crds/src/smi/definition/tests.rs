@@ -79,6 +79,10 @@ fn check(schema: &Value, value: &Value, at: &str, found: &mut Vec<String>) {
             }
         }
         Value::String(text) => {
+            let known = schema["enum"].as_array();
+            if known.is_some_and(|known| !known.contains(value)) {
+                found.push(format!("{at}: {text:?} is not one of those that may be"));
+            }
             let pattern = schema["pattern"].as_str();
             if pattern.is_some_and(|p| !Regex::new(p).unwrap().is_match(text)) {
                 found.push(format!("{at}: {text:?} does not fit the pattern"));
@@ -144,7 +148,7 @@ fn versions() -> Vec<(String, Value)> {
         .collect()
 }
 
-fn each_node(schema: &Value, at: &str, visit: &mut impl FnMut(&Value, &str)) {
+pub(crate) fn each_node(schema: &Value, at: &str, visit: &mut impl FnMut(&Value, &str)) {
     visit(schema, at);
     for (key, field) in schema["properties"].as_object().into_iter().flatten() {
         each_node(field, &format!("{at}.{key}"), visit);
@@ -194,51 +198,59 @@ fn every_kind_serves_every_version_that_was_ever_published_and_stores_the_last()
 #[test]
 fn every_schema_is_structural_described_and_without_defaults() {
     for (name, version) in versions() {
-        let root = &version["schema"]["openAPIV3Schema"];
-        assert_eq!(root["type"], "object");
-        each_node(root, &name, &mut |node, at| {
-            let either = node["x-kubernetes-int-or-string"] == true;
-            let preserve = node["x-kubernetes-preserve-unknown-fields"] == true;
-            assert!(
-                node["type"].is_string() || either || preserve,
-                "{at} has no type"
-            );
-            assert!(!either || node.get("type").is_none(), "{at}: both types");
-            assert!(node.get("default").is_none(), "{at} has a default");
-            assert!(
-                at.ends_with("[]") || node["description"].is_string(),
-                "{at}: what is it"
-            );
-            assert!(node.get("$ref").is_none(), "{at}");
-            for key in node["required"].as_array().into_iter().flatten() {
-                assert!(
-                    node["properties"].get(key.as_str().unwrap()).is_some(),
-                    "{at} requires {key}, which it does not have"
-                );
-            }
-        });
+        assert_structural(&name, &version["schema"]["openAPIV3Schema"]);
     }
+}
+
+/// What the API server wants of a schema, and a reader.
+pub(crate) fn assert_structural(name: &str, root: &Value) {
+    assert_eq!(root["type"], "object");
+    each_node(root, name, &mut |node, at| {
+        let either = node["x-kubernetes-int-or-string"] == true;
+        let preserve = node["x-kubernetes-preserve-unknown-fields"] == true;
+        assert!(
+            node["type"].is_string() || either || preserve,
+            "{at} has no type"
+        );
+        assert!(!either || node.get("type").is_none(), "{at}: both types");
+        assert!(node.get("default").is_none(), "{at} has a default");
+        assert!(
+            at.ends_with("[]") || node["description"].is_string(),
+            "{at}: what is it"
+        );
+        assert!(node.get("$ref").is_none(), "{at}");
+        for key in node["required"].as_array().into_iter().flatten() {
+            assert!(
+                node["properties"].get(key.as_str().unwrap()).is_some(),
+                "{at} requires {key}, which it does not have"
+            );
+        }
+    });
 }
 
 #[test]
 fn every_optional_field_says_what_holds_without_it_and_every_number_has_a_range() {
-    let says = Regex::new("[Ll]eft out|[Ee]mpty|[Ww]ithout").unwrap();
     for (name, version) in versions() {
-        let root = &version["schema"]["openAPIV3Schema"];
-        each_node(root, &name, &mut |node, at| {
-            for (key, field) in node["properties"].as_object().into_iter().flatten() {
-                let required = node["required"].as_array();
-                if required.is_some_and(|required| required.contains(&json!(key))) {
-                    continue;
-                }
-                let text = field["description"].as_str().unwrap_or_default();
-                assert!(says.is_match(text), "{at}.{key} is optional: {text:?}");
-            }
-            if node["type"] == "integer" {
-                assert!(node["minimum"].is_number(), "{at} has no minimum");
-            }
-        });
+        assert_explained(&name, &version["schema"]["openAPIV3Schema"]);
     }
+}
+
+/// What a reader of `kubectl explain` wants.
+pub(crate) fn assert_explained(name: &str, root: &Value) {
+    let says = Regex::new("[Ll]eft out|[Ee]mpty|[Ww]ithout").unwrap();
+    each_node(root, name, &mut |node, at| {
+        for (key, field) in node["properties"].as_object().into_iter().flatten() {
+            let required = node["required"].as_array();
+            if required.is_some_and(|required| required.contains(&json!(key))) {
+                continue;
+            }
+            let text = field["description"].as_str().unwrap_or_default();
+            assert!(says.is_match(text), "{at}.{key} is optional: {text:?}");
+        }
+        if node["type"] == "integer" {
+            assert!(node["minimum"].is_number(), "{at} has no minimum");
+        }
+    });
 }
 
 #[test]

@@ -6,10 +6,13 @@ use policy::http_match::{Budget, HttpMatch};
 use serde_json::Value;
 
 use super::{Code, Judge, Mistake, Mistakes, Surroundings};
-use crate::smi::{HttpRouteGroupSpec, RouteMatch, parse_headers};
+use crate::{
+    near::near,
+    smi::{HttpRouteGroupSpec, RouteMatch, parse_headers},
+};
 
 /// Methods that are registered for HTTP and its extensions and that people meet.
-const METHODS: [&str; 19] = [
+pub(crate) const METHODS: [&str; 19] = [
     "GET",
     "HEAD",
     "POST",
@@ -152,7 +155,7 @@ fn warn_of_unusual(field: &str, written: &RouteMatch, warned: &mut usize, mistak
         if method == "*" || METHODS.contains(&method) || *warned >= MOST_UNUSUAL {
             continue;
         }
-        let meant = METHODS.iter().find(|known| is_near(method, known));
+        let meant = near(method, METHODS);
         let meant = meant.map_or(String::new(), |known| format!("; {known} is one"));
         let shown: String = method.chars().take(40).collect();
         let text = format!(
@@ -161,27 +164,4 @@ fn warn_of_unusual(field: &str, written: &RouteMatch, warned: &mut usize, mistak
         mistakes.warn(Code::UnusualMethod, format!("{field}.methods[{i}]"), text);
         *warned += 1;
     }
-}
-
-/// Whether one is the other in other case, with letters in another order, or with one
-/// more or less.
-fn is_near(written: &str, known: &str) -> bool {
-    let letters = |text: &str| {
-        let mut letters: Vec<u8> = text.bytes().map(|b| b.to_ascii_uppercase()).collect();
-        letters.sort_unstable();
-        letters
-    };
-    let (written, known) = (letters(written), letters(known));
-    let (long, short) = if written.len() >= known.len() {
-        (written, known)
-    } else {
-        (known, written)
-    };
-    // What the longer has more, letter by letter of both in order.
-    let mut rest = short.iter().peekable();
-    let more = long
-        .iter()
-        .filter(|letter| rest.next_if_eq(letter).is_none())
-        .count();
-    rest.peek().is_none() && more <= 1
 }

@@ -27,7 +27,7 @@ impl RoutePorts {
 }
 
 /// One port, unless there is no such port.
-pub(super) fn judged_port(field: &str, port: i64, mistakes: &mut Mistakes) -> Option<u16> {
+pub(crate) fn judged_port(field: &str, port: i64, mistakes: &mut Mistakes) -> Option<u16> {
     let number = u16::try_from(port).ok().filter(|number| *number != 0);
     if number.is_none() {
         let text = format!("is {port}, but a port is from 1 to 65535; it stands for no port");

@@ -40,7 +40,14 @@ pub fn spec<S: Judge>(written: Option<&Value>, at: &Surroundings<'_>) -> (S::Jud
         return S::default().judge(at);
     };
     match read::<S>(written) {
-        Ok(spec) => spec.judge(at),
+        Ok(spec) => {
+            let (judged, mut mistakes) = spec.judge(at);
+            let mut more = Mistakes::default();
+            S::besides(written, &mut more);
+            mistakes.extend(more.0);
+            mistakes.truncate(super::MOST_MISTAKES);
+            (judged, mistakes)
+        }
         Err(mistakes) => (S::unreadable(written, at), mistakes.0),
     }
 }
@@ -77,7 +84,7 @@ pub(super) fn check_count(field: &str, found: usize, most: usize, mistakes: &mut
 }
 
 /// Says that a list stands where an object must.
-pub(super) fn check_object(field: &str, value: &Value, mistakes: &mut Mistakes) {
+pub(crate) fn check_object(field: &str, value: &Value, mistakes: &mut Mistakes) {
     if value.is_array() {
         let text = "is a list, but must be an object";
         mistakes.refuse(Code::Unreadable, field, text);

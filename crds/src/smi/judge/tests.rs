@@ -14,6 +14,7 @@ use crate::smi::{
 const AT: Surroundings<'_> = Surroundings {
     namespace: "shop",
     cluster_domain: "cluster.example",
+    mesh_namespace: "weft-system",
 };
 
 #[expect(

@@ -124,6 +124,7 @@ fn service(
     let Surroundings {
         namespace,
         cluster_domain,
+        ..
     } = at;
     let name = written.strip_suffix('.').unwrap_or(written);
     let mut parts = name.splitn(3, '.');

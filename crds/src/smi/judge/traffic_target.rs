@@ -123,7 +123,10 @@ impl Judge for TrafficTargetSpec {
             mistakes.invalid("spec.sources", text);
         }
         let sources = self.sources.iter().enumerate();
-        let sources = sources.map(|(i, written)| source(i, written, &mut mistakes));
+        let sources = sources.map(|(i, written)| {
+            let field = format!("spec.sources[{i}]");
+            source(&field, written, &mut mistakes)
+        });
         let sources = sources.collect();
         if self.rules.is_empty() {
             let text = "must name at least one rule; without one nothing is allowed";
@@ -202,8 +205,7 @@ fn destination(
     })
 }
 
-fn source(place: usize, written: &Subject, mistakes: &mut Mistakes) -> Source {
-    let field = format!("spec.sources[{place}]");
+pub(crate) fn source(field: &str, written: &Subject, mistakes: &mut Mistakes) -> Source {
     let (name, namespace) = (written.name.as_str(), written.namespace.as_deref());
     let namespace = namespace.unwrap_or_default();
     let mut kind = match written.kind.as_str() {

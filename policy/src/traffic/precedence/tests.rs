@@ -233,6 +233,29 @@ fn the_same_routes_twice_are_a_conflict_and_other_routes_are_none() {
     );
 }
 
+/// Comparing each match of one with each of the other took minutes.
+#[test]
+fn dozens_of_policies_with_a_thousand_routes_each_are_compared_in_no_time() {
+    let none: [&str; 0] = [];
+    let many = |own: usize| -> Vec<HttpMatch> {
+        let regex = |n: usize| format!("/{}/{}$", if n < 1000 { 0 } else { own }, n);
+        let one = |n| HttpMatch::new("m", Some(&regex(n)), &none, &[] as &[(&str, &str)]);
+        (0..1024).map(|n| one(n).unwrap()).collect()
+    };
+    let all: Vec<Policy> = (1..=64)
+        .map(|n| Policy {
+            created: i64::try_from(n).unwrap(),
+            routes: Match::AnyOf(many(n)),
+            ..retry(&format!("p{n}"), 1)
+        })
+        .collect();
+    let began = std::time::Instant::now();
+    let resolved = resolve(&all, &service(), 80);
+    let took = began.elapsed();
+    assert_eq!(resolved.traffic.retry.rules.len(), 64);
+    assert!(took < Duration::from_secs(5), "{took:?}");
+}
+
 #[test]
 fn limits_add_up_and_nobody_loses_one() {
     let limit = |name: &str| {

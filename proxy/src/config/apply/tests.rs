@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use policy::access::Caller;
 use policy::name::SpiffeId;
+use wire::capability::Capability;
 use wire::v1;
 use wire::v1::destination::Target;
 use wire::v1::resource::Content;
@@ -349,5 +350,33 @@ fn a_rule_goes_by_its_name_whatever_form_that_has_and_whatever_comes_under_it() 
                 "{name}"
             );
         }
+    }
+}
+
+/// A controller sends a proxy whatever it says that it understands.
+#[test]
+fn whatever_this_version_says_that_it_understands_is_accepted() {
+    let samples = [
+        (
+            wire::names::rule("shop", "t"),
+            Content::ExtendedRule(rule("t")),
+        ),
+        (
+            wire::names::policy("shop", "api", 80),
+            Content::Policy(v1::Policy::default()),
+        ),
+        (
+            wire::names::GUARD.to_owned(),
+            Content::Guard(v1::Guard::default()),
+        ),
+    ];
+    let samples = samples.map(|(name, content)| resource(&name, Some(content)));
+    for said in Capability::OF_THIS_VERSION {
+        let of = samples.iter();
+        let of = of.filter(|sample| Capability::needed_for(sample) == Some(*said));
+        let of: Vec<v1::Resource> = of.cloned().collect();
+        assert!(!of.is_empty(), "no sample needs {said:?}");
+        let (_, refused) = after(&Snapshot::default(), &Registry::default(), of);
+        assert_eq!(refused, 0, "{said:?}");
     }
 }

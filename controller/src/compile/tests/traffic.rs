@@ -1,0 +1,272 @@
+//! TrafficPolicies become rules for callers and pods, and words for their authors.
+
+mod crowds;
+mod pods;
+mod second_reader;
+mod verdicts;
+
+use policy::traffic::{
+    Traffic,
+    call::{FallbackTo, Timeouts},
+    guard::Priority,
+};
+use serde_json::{Value, json};
+
+use crate::{
+    model::Model,
+    testing::cluster::{self, Cluster, *},
+};
+
+/// About Service `api`, with these fields.
+fn about_api(fields: &Value) -> Value {
+    let mut spec = json!({"targetRef": {"kind": "Service", "name": "api"}});
+    for (name, value) in fields.as_object().unwrap() {
+        spec[name] = value.clone();
+    }
+    spec
+}
+
+fn policy(name: &str, fields: &Value) -> Value {
+    cluster::traffic_policy(name, about_api(fields))
+}
+
+fn of_namespace(name: &str, fields: &Value) -> Value {
+    let spec = set(
+        about_api(fields),
+        "/targetRef",
+        json!({"kind": "Namespace"}),
+    );
+    cluster::traffic_policy(name, spec)
+}
+
+/// What the callers of `api` are told.
+fn told(cluster: &Cluster) -> Traffic {
+    resolve_newest(&cluster.compile().0, "client", &["10.96.0.1:80"]).policy("shop/api:80")
+}
+
+fn request(said: &Traffic) -> Option<u64> {
+    let rule = said.timeouts.rules.first()?;
+    let Timeouts { request, .. } = rule.then.as_ref()?.section;
+    request.map(|time| time.as_secs())
+}
+
+fn names(model: &Model, pod: &str) -> Vec<String> {
+    let got = resolve_newest(model, pod, &["10.96.0.1:80"]);
+    got.names().into_iter().map(str::to_owned).collect()
+}
+
+#[test]
+fn nothing_is_sent_where_no_policy_speaks() {
+    let (model, _) = shop().compile();
+    for pod in ["client", "api-1"] {
+        let names = names(&model, pod);
+        assert!(
+            !names
+                .iter()
+                .any(|name| name.starts_with("policy/") || name == "guard")
+        );
+    }
+}
+
+#[test]
+fn callers_get_their_sections_and_pods_get_theirs() {
+    let cluster = shop().with(policy(
+        "all",
+        &json!({
+            "timeouts": {"request": "7s"}, "retry": {"attempts": 2}, "priority": "Critical",
+            "rateLimits": [{"name": "each", "requests": 5}], "overload": {},
+        }),
+    ));
+    let (model, _) = cluster.compile();
+    let said = resolve_newest(&model, "client", &["10.96.0.1:80"]).policy("shop/api:80");
+    assert_eq!(request(&said), Some(7));
+    assert_eq!(
+        said.retry.rules[0].origin.to_string(),
+        "TrafficPolicy shop/all"
+    );
+    assert!(said.rate_limits.rules.is_empty() && said.overload.rules.is_empty());
+    assert!(!names(&model, "client").contains(&"guard".to_owned()));
+
+    let guard = resolve_newest(&model, "api-1", &[]).guard();
+    let port = &guard.ports[&8080];
+    assert_eq!(port.rate_limits.rules[0].origin.rule_name(), Some("each"));
+    assert_eq!(
+        port.priority.rules[0].then.as_ref().unwrap().section,
+        Priority::Critical
+    );
+    assert_eq!((port.overload.rules.len(), port.retry.rules.len()), (1, 0));
+    assert_eq!(request(port), Some(7), "for callers outside the mesh");
+    assert_eq!(guard.read_only, None);
+}
+
+#[test]
+fn closest_target_decides_section_by_section() {
+    let cluster = shop()
+        .with(of_namespace("wide", &json!({"timeouts": {"request": "9s"}, "retry": {"attempts": 3}})))
+        .with(policy("near", &json!({"timeouts": {"request": "4s"}})))
+        .with(cluster::traffic_policy(
+            "port",
+            json!({"targetRef": {"kind": "Service", "name": "api", "port": 80}, "sticky": {"type": "Caller"}}),
+        ));
+    let said = told(&cluster);
+    assert_eq!(request(&said), Some(4));
+    let retry = said.retry.rules[0].then.as_ref().unwrap();
+    assert_eq!(retry.section.attempts, 3);
+    assert_eq!(&**said.sticky.rules[0].origin.name(), "port");
+}
+
+#[test]
+fn policy_of_the_mesh_reaches_every_namespace_and_beats_all_when_enforced() {
+    let mesh = |enforce: bool| {
+        let spec =
+            json!({"targetRef": {"kind": "Mesh"}, "enforce": enforce, "retry": {"attempts": 0}});
+        in_namespace(cluster::traffic_policy("mesh", spec), "weft-system")
+    };
+    let near = policy("near", &json!({"retry": {"attempts": 5}}));
+    let attempts = |cluster: &Cluster| {
+        told(cluster).retry.rules[0]
+            .then
+            .as_ref()
+            .unwrap()
+            .section
+            .attempts
+    };
+    assert_eq!(attempts(&shop().with(mesh(false))), 0);
+    assert_eq!(attempts(&shop().with(mesh(false)).with(near.clone())), 5);
+    assert_eq!(attempts(&shop().with(mesh(true)).with(near.clone())), 0);
+    let elsewhere = in_namespace(mesh(true), "shop");
+    assert_eq!(attempts(&shop().with(elsewhere).with(near)), 5);
+}
+
+#[test]
+fn routes_and_callers_limit_a_policy_to_what_exists_of_them() {
+    let route = |name: &str, matches: &[&str]| json!({"kind": "HTTPRouteGroup", "name": name, "matches": matches});
+    let reads = group(
+        "reads",
+        json!([
+            {"name": "get", "methods": ["GET"]}, {"name": "head", "methods": ["HEAD"]},
+        ]),
+    );
+    let with = |routes: Value| {
+        shop()
+            .with(reads.clone())
+            .with(policy("p", &json!({"retry": {}, "routes": routes})))
+    };
+    let matches = |cluster: &Cluster| match &told(cluster).retry.rules[0].when {
+        policy::route::Match::AnyOf(matches) => matches.len(),
+        policy::route::Match::Always => usize::MAX,
+    };
+    assert_eq!(matches(&with(json!([route("reads", &["get"])]))), 1);
+    assert_eq!(
+        matches(&with(json!([{"kind": "HTTPRouteGroup", "name": "reads"}]))),
+        2
+    );
+    assert_eq!(
+        matches(&with(json!([
+            route("reads", &["get"]),
+            route("gone", &["x"])
+        ]))),
+        1
+    );
+    // A group that is missing fits nothing, and never everything.
+    for nothing in [
+        json!([route("gone", &["get"])]),
+        json!([route("reads", &["gone"])]),
+    ] {
+        let cluster = with(nothing);
+        let (model, _) = cluster.compile();
+        assert!(!names(&model, "client").contains(&"policy/shop/api:80".to_owned()));
+    }
+    let nobody = json!([{"kind": "IdentityBinding", "name": "gone"}]);
+    let cluster = shop().with(policy("p", &json!({"retry": {}, "sources": nobody})));
+    assert!(!names(&cluster.compile().0, "client").contains(&"policy/shop/api:80".to_owned()));
+}
+
+/// `next` serves copies, with a pod of its own.
+fn with_next(cluster: Cluster) -> Cluster {
+    cluster
+        .with(cluster::pod("next-1", "10.0.0.21", "next"))
+        .with(service("next", "10.96.0.2", &[("http", 80)]))
+        .with(slice(
+            "next-x",
+            "next",
+            &[("http", 8080)],
+            &[endpoint("next-1", "10.0.0.21")],
+        ))
+}
+
+#[test]
+fn caller_gets_the_endpoints_of_wherever_a_policy_may_send_it() {
+    let cluster = with_next(shop()).with(policy("p", &json!({"fallback": {"service": "next"}})));
+    let (model, _) = cluster.compile();
+    let names = names(&model, "client");
+    assert!(
+        names.contains(&"endpoints/shop/next:80".to_owned()),
+        "{names:?}"
+    );
+    let said = told(&cluster);
+    let fallback = said.fallback.rules[0].then.as_ref().unwrap();
+    assert!(
+        matches!(&fallback.section.to, FallbackTo::Service(service) if &*service.name == "next")
+    );
+    // A proxy that cannot use the policy needs none of it.
+    let old = cluster.resolve("client", &["10.96.0.1:80"]);
+    assert!(!old.names().contains(&"endpoints/shop/next:80"));
+    assert!(!old.names().iter().any(|name| name.starts_with("policy/")));
+}
+
+#[test]
+fn pods_that_get_copies_alone_are_told_so_with_what_every_mirror_allows() {
+    let mirror = |name: &str, allow: &[&str]| {
+        let mirror = json!([{"service": "next", "percent": 10, "allowTcp": allow}]);
+        let spec = about_api(
+            &json!({"mirror": mirror, "sources": [{"kind": "ServiceAccount", "name": name}]}),
+        );
+        cluster::traffic_policy(name, spec)
+    };
+    let cluster = with_next(shop())
+        .with(mirror("a", &["db:5432", "cache:6379"]))
+        .with(mirror("b", &["cache:6379", "other.data:1"]));
+    let (model, problems) = cluster.compile();
+    let accepted = problems
+        .verdicts
+        .values()
+        .all(|verdict| verdict.accepted.status);
+    assert!(accepted, "{:?}", problems.list);
+    let guard = resolve_newest(&model, "next-1", &[]).guard();
+    let allowed = guard.read_only.unwrap();
+    assert_eq!(allowed.len(), 1);
+    assert_eq!(
+        (&*allowed[0].service.name, allowed[0].port),
+        ("cache", 6379)
+    );
+    assert!(!names(&model, "api-1").contains(&"guard".to_owned()));
+}
+
+#[test]
+fn one_limit_counts_once_at_a_port_that_two_services_select() {
+    let cluster = shop()
+        .with(service("second", "10.96.0.3", &[("http", 90)]))
+        .with(slice(
+            "second-x",
+            "second",
+            &[("http", 8080)],
+            &[endpoint("api-1", "10.0.0.11")],
+        ))
+        .with(of_namespace(
+            "n",
+            &json!({"rateLimits": [{"name": "l", "requests": 1}]}),
+        ))
+        .with(policy(
+            "p",
+            &json!({"rateLimits": [{"name": "l", "requests": 2}]}),
+        ));
+    let guard = resolve_newest(&cluster.compile().0, "api-1", &[]).guard();
+    let rules = &guard.ports[&8080].rate_limits.rules;
+    let mut origins: Vec<String> = rules.iter().map(|rule| rule.origin.to_string()).collect();
+    origins.sort();
+    assert_eq!(
+        origins,
+        ["TrafficPolicy shop/n rule l", "TrafficPolicy shop/p rule l"]
+    );
+}

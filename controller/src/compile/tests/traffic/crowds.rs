@@ -1,0 +1,206 @@
+//! Very many policies, and policies about very many Services: what each costs is bounded,
+//! and so is what is said of it.
+
+use prost::Message as _;
+use serde_json::{Value, json};
+
+use super::{of_namespace, policy, with_next};
+use crate::{
+    compile::tests::verdict,
+    problem::{Problem, Problems, Reason, Severity},
+    testing::cluster::{self, Cluster, *},
+};
+
+/// What a proxy takes of one message is far more; this is what one port may add.
+const MOST_BYTES: usize = 600 * 1024;
+
+fn said_of<'a>(problems: &'a Problems, name: &str) -> Vec<&'a Problem> {
+    let of = problems.list.iter();
+    of.filter(|one| &*one.object.name == name).collect()
+}
+
+/// With Services `s00`, `s01` and so on.
+fn with_services(cluster: Cluster, number: u8) -> Cluster {
+    (0..number).fold(cluster, |cluster, n| {
+        let name = format!("s{n:02}");
+        cluster.with(service(&name, &format!("10.96.1.{n}"), &[("http", 80)]))
+    })
+}
+
+#[test]
+fn what_many_policies_say_of_one_port_is_bounded_for_callers_and_pods() {
+    let path = "x".repeat(900);
+    let matches: Vec<Value> = (0..64)
+        .map(|n| json!({"name": format!("m{n}"), "pathRegex": format!("/{n}/{path}")}))
+        .collect();
+    let limits: Vec<Value> = (0..16)
+        .map(|n| json!({"name": format!("l{n}"), "requests": 1}))
+        .collect();
+    let mut cluster = shop().with(group("big", json!(matches)));
+    for n in 0..12 {
+        let fields = json!({
+            "routes": [{"kind": "HTTPRouteGroup", "name": "big"}],
+            "sources": [{"kind": "ServiceAccount", "name": format!("a{n}")}],
+            "timeouts": {}, "retry": {}, "priority": "Critical",
+        });
+        cluster = cluster.with(created(policy(&format!("p{n:02}"), &fields), n));
+        let fields = set(fields, "/rateLimits", json!(limits));
+        cluster = cluster.with(created(policy(&format!("q{n:02}"), &fields), 20 + n));
+    }
+    let (model, problems) = cluster.compile();
+    let told = resolve_newest(&model, "client", &["10.96.0.1:80"]);
+    let callers = told.policy_message("policy/shop/api:80").encoded_len();
+    let guard = resolve_newest(&model, "api-1", &[]).guard_named("guard");
+    assert!((100_000..MOST_BYTES).contains(&callers), "{callers}");
+    assert!(guard.encoded_len() < MOST_BYTES, "{}", guard.encoded_len());
+    // The first still counts, and who does not is told so, once.
+    assert!(verdict(&problems, "TrafficPolicy p00").accepted.status);
+    let late = said_of(&problems, "q11");
+    assert_eq!(late.len(), 1, "{late:?}");
+    assert_eq!(
+        (late[0].reason, &*late[0].field),
+        (Reason::Invalid, "spec.targetRef")
+    );
+    assert!(
+        late[0].message.contains("512 KiB of shop/api:80"),
+        "{late:?}"
+    );
+}
+
+#[test]
+fn who_counts_nowhere_is_refused_in_one_sentence_however_many_services() {
+    let mut cluster = with_services(shop(), 40);
+    for n in 0..70 {
+        let source = json!([{"kind": "ServiceAccount", "name": format!("a{n}")}]);
+        let one = of_namespace(
+            &format!("p{n:02}"),
+            &json!({"retry": {}, "sources": source}),
+        );
+        cluster = cluster.with(one);
+    }
+    let (_, problems) = cluster.compile();
+    assert_eq!(problems.list.len(), 6, "{:?}", problems.list);
+    let late = said_of(&problems, "p69")[0];
+    assert_eq!(
+        (late.severity, late.reason),
+        (Severity::Failure, Reason::Invalid)
+    );
+    assert!(late.message.contains("(and 40 more)"), "{late:?}");
+}
+
+#[test]
+fn nobody_makes_a_policy_of_the_mesh_unaccepted_that_counts_elsewhere() {
+    let spec = json!({"targetRef": {"kind": "Mesh"}, "retry": {"attempts": 0}});
+    let mesh = in_namespace(cluster::traffic_policy("mesh", spec), "weft-system");
+    let mut cluster = with_next(shop()).with(mesh);
+    for n in 0..64 {
+        let source = json!([{"kind": "ServiceAccount", "name": format!("a{n}")}]);
+        let fields = json!({"retry": {}, "sources": source});
+        cluster = cluster.with(policy(&format!("p{n:02}"), &fields));
+    }
+    let (_, problems) = cluster.compile();
+    let told = verdict(&problems, "TrafficPolicy mesh");
+    assert!(told.accepted.status, "{told:?}");
+    assert_eq!(told.accepted.reason, "PartlyOverridden");
+    assert!(told.accepted.message.contains("shop/api"), "{told:?}");
+}
+
+#[test]
+fn who_loses_to_many_is_told_of_each_section_once() {
+    let mut cluster = with_services(shop(), 30).with(of_namespace(
+        "wide",
+        &json!({"timeouts": {}, "retry": {}, "overload": {}}),
+    ));
+    for n in 0..30 {
+        let spec = json!({
+            "targetRef": {"kind": "Service", "name": format!("s{n:02}")},
+            "timeouts": {}, "retry": {},
+        });
+        cluster = cluster.with(cluster::traffic_policy(&format!("p{n:02}"), spec));
+    }
+    let (_, problems) = cluster.compile();
+    let told = said_of(&problems, "wide");
+    let fields: Vec<&str> = told.iter().map(|one| &*one.field).collect();
+    assert_eq!(fields, ["spec.retry", "spec.timeouts"], "{told:?}");
+    assert!(
+        told[0].message.contains("TrafficPolicy shop/p00"),
+        "{told:?}"
+    );
+}
+
+#[test]
+fn what_nobody_enforces_is_told_of_each_section_once() {
+    let mut cluster = with_services(shop(), 20)
+        .with(cluster::plain_pod("plain", "10.0.0.31", "api"))
+        .with(of_namespace("wide", &json!({"overload": {}})));
+    for n in 0..20 {
+        cluster = cluster.with(slice(
+            &format!("s{n:02}-x"),
+            &format!("s{n:02}"),
+            &[("http", 8080)],
+            &[endpoint("plain", "10.0.0.31")],
+        ));
+    }
+    let (_, problems) = cluster.compile();
+    let told = said_of(&problems, "wide");
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert_eq!(told[0].reason, Reason::NotEnforced);
+    assert!(
+        told[0].message.contains("shop/s00 (and 19 more)"),
+        "{told:?}"
+    );
+}
+
+#[test]
+fn policy_of_a_namespace_does_not_lead_a_service_to_itself() {
+    let mirrors = json!([
+        {"service": "next", "percent": 5, "downstream": "Any"},
+        {"service": "api", "percent": 5, "downstream": "Any"},
+    ]);
+    let near = json!({"fallback": {"service": "next"}, "mirror": mirrors});
+    let mesh = json!({"targetRef": {"kind": "Mesh"}, "fallback": {"response": {"status": 503}}});
+    let cluster = with_next(shop())
+        .with(of_namespace("near", &near))
+        .with(in_namespace(
+            cluster::traffic_policy("mesh", mesh),
+            "weft-system",
+        ));
+    let (model, _) = cluster.compile();
+    for (at, service, fallback, copies) in [
+        ("10.96.0.1:80", "shop/api:80", "near", "next"),
+        ("10.96.0.2:80", "shop/next:80", "mesh", "api"),
+    ] {
+        let said = resolve_newest(&model, "client", &[at]).policy(service);
+        assert_eq!(
+            &**said.fallback.rules[0].origin.name(),
+            fallback,
+            "{service}"
+        );
+        let mirrors = &said.mirror.rules[0].then.as_ref().unwrap().section;
+        let to: Vec<&str> = mirrors.iter().map(|one| &*one.service.name).collect();
+        assert_eq!(to, [copies], "{service}");
+    }
+}
+
+#[test]
+fn fallback_that_lacks_a_port_has_no_effect_at_that_one() {
+    let cluster = with_next(shop())
+        .with(service("api", "10.96.0.1", &[("http", 80), ("more", 81)]))
+        .with(policy("near", &json!({"fallback": {"service": "next"}})))
+        .with(of_namespace(
+            "wide",
+            &json!({"fallback": {"response": {"status": 503}}}),
+        ));
+    let (model, problems) = cluster.compile();
+    for (port, winner) in [(80, "near"), (81, "wide")] {
+        let at = format!("10.96.0.1:{port}");
+        let said = resolve_newest(&model, "client", &[&at]).policy(&format!("shop/api:{port}"));
+        assert_eq!(&**said.fallback.rules[0].origin.name(), winner, "{port}");
+    }
+    let told = &verdict(&problems, "TrafficPolicy near").resolved_refs;
+    assert!(
+        told.message
+            .contains("next has no port 81; there is no fallback"),
+        "{told:?}"
+    );
+}

@@ -1,0 +1,107 @@
+//! Pods that several Services select, and callers that come by a split.
+
+use policy::traffic::guard::Priority;
+use serde_json::{Value, json};
+
+use super::{policy, with_next};
+use crate::testing::cluster::{self, Cluster, *};
+
+/// `second` selects pods of `api`, on the same port of theirs.
+fn with_second(cluster: Cluster) -> Cluster {
+    cluster
+        .with(service("second", "10.96.0.3", &[("http", 90)]))
+        .with(slice(
+            "second-x",
+            "second",
+            &[("http", 8080)],
+            &[endpoint("api-1", "10.0.0.11")],
+        ))
+}
+
+fn of_second(name: &str, fields: &Value) -> Value {
+    let mut spec = json!({"targetRef": {"kind": "Service", "name": "second"}});
+    for (name, value) in fields.as_object().unwrap() {
+        spec[name] = value.clone();
+    }
+    cluster::traffic_policy(name, spec)
+}
+
+/// The `request` that callers from outside have of api-1, in seconds.
+fn outside(cluster: &Cluster) -> Option<u64> {
+    let told = resolve_newest(&cluster.compile().0, "api-1", &[]);
+    if !told.names().contains(&"guard") {
+        return None;
+    }
+    let guard = told.guard();
+    super::request(guard.ports.get(&8080)?)
+}
+
+#[test]
+fn callers_from_outside_have_the_longest_time_of_any_service_and_all_of_one_that_sets_none() {
+    let short = policy("short", &json!({"timeouts": {"request": "2s"}}));
+    let long = of_second("long", &json!({"timeouts": {"request": "9s"}}));
+    let none = of_second("none", &json!({"timeouts": {}}));
+    let mesh_only = of_second(
+        "inside",
+        &json!({"timeouts": {"request": "1s"}, "sources": [{"kind": "ServiceAccount", "name": "web"}]}),
+    );
+    assert_eq!(outside(&shop().with(short.clone())), Some(2));
+    let two = with_second(shop()).with(short.clone());
+    assert_eq!(outside(&two), None, "a Service without any policy");
+    assert_eq!(outside(&two.clone().with(long.clone())), Some(9));
+    assert_eq!(outside(&with_second(shop()).with(long)), None);
+    assert_eq!(outside(&two.clone().with(none)), None);
+    // It says nothing of callers from outside.
+    assert_eq!(
+        outside(&two.with(mesh_only)),
+        Some(1),
+        "its rule stays, for web alone"
+    );
+}
+
+#[test]
+fn last_word_of_one_service_does_not_hide_the_narrower_ones_of_the_next() {
+    let source = json!([{"kind": "ServiceAccount", "name": "job"}]);
+    let cluster = with_second(shop())
+        .with(policy("all", &json!({"priority": "Critical"})))
+        .with(of_second("rest", &json!({"priority": "Normal"})))
+        .with(of_second(
+            "jobs",
+            &json!({"priority": "Sheddable", "sources": source}),
+        ));
+    let guard = resolve_newest(&cluster.compile().0, "api-1", &[]).guard();
+    let rules = guard.ports[&8080].priority.rules.iter();
+    let said: Vec<(&str, Priority)> = rules
+        .map(|rule| (&**rule.origin.name(), rule.then.as_ref().unwrap().section))
+        .collect();
+    assert_eq!(
+        said,
+        [("jobs", Priority::Sheddable), ("rest", Priority::Normal)]
+    );
+}
+
+#[test]
+fn policy_of_a_backend_is_needed_by_callers_of_the_root() {
+    use policy::name::{Kind, ObjectRef};
+    let spec = json!({"targetRef": {"kind": "Service", "name": "next"}, "breaker": {},
+        "fallback": {"service": "second"}});
+    let cluster = with_second(with_next(shop()))
+        .with(service("second", "10.96.0.3", &[("http", 80)]))
+        .with(split("s", "api", &[("next", 1)]))
+        .with(cluster::traffic_policy("p", spec));
+    let (model, _) = cluster.compile();
+    let told = resolve_newest(&model, "client", &["10.96.0.1:80"]);
+    assert!(told.names().contains(&"policy/shop/next:80"));
+    // Where calls go instead is said by the Service that was called.
+    assert!(
+        !told.names().contains(&"endpoints/shop/second:80"),
+        "{:?}",
+        told.names()
+    );
+    let p = ObjectRef::new(Kind::TrafficPolicy, "shop", "p");
+    let through: Vec<String> = model.called_through(&p).into_iter().collect();
+    assert_eq!(
+        through,
+        ["destination/10.96.0.1:80", "destination/10.96.0.2:80"]
+    );
+}

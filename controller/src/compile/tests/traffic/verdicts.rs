@@ -1,0 +1,327 @@
+//! What authors of policies read in their statuses.
+
+use serde_json::json;
+
+use super::{about_api, of_namespace, policy, with_next};
+use crate::{
+    compile::tests::{failures, verdict},
+    model::{Model, changes::Interest},
+    problem::{
+        ConditionType::{self, Accepted, ResolvedRefs},
+        Problems, Reason, Severity,
+    },
+    testing::cluster::{self, Cluster, *},
+};
+
+fn problems(cluster: &Cluster) -> Problems {
+    cluster.compile().1
+}
+
+/// Reasons, fields and words of what only warns.
+fn warnings(problems: &Problems, of: ConditionType) -> Vec<(Reason, &str, &str)> {
+    let warned = problems.list.iter();
+    let warned = warned.filter(|one| one.condition == of && one.severity == Severity::Warning);
+    warned
+        .map(|one| (one.reason, &*one.field, &*one.message))
+        .collect()
+}
+
+#[test]
+fn kubectl_shows_what_a_policy_is_about_and_what_it_says() {
+    let cluster = shop()
+        .with(policy("p", &json!({"retry": {}, "timeouts": {}})))
+        .with(of_namespace("n", &json!({"breaker": {}})));
+    let said = problems(&cluster);
+    let one = verdict(&said, "TrafficPolicy p");
+    assert_eq!(
+        (one.target.as_deref(), &*one.summary),
+        (Some("Service/api"), "timeouts, retry")
+    );
+    let other = verdict(&said, "TrafficPolicy n");
+    assert_eq!(other.target.as_deref(), Some("Namespace/shop"));
+    assert!(one.accepted.status && one.resolved_refs.status, "{one:?}");
+}
+
+#[test]
+fn section_with_a_mistake_is_not_accepted_and_the_next_policy_decides() {
+    let cluster = shop()
+        .with(policy(
+            "bad",
+            &json!({"timeouts": {"request": "9d"}, "retry": {"attempts": 2}}),
+        ))
+        .with(of_namespace(
+            "wide",
+            &json!({"timeouts": {"request": "8s"}}),
+        ));
+    let said = problems(&cluster);
+    assert_eq!(
+        failures(&said, Accepted),
+        [(Reason::Invalid, "spec.timeouts.request")]
+    );
+    assert!(verdict(&said, "TrafficPolicy wide").accepted.status);
+    let told = super::told(&cluster);
+    assert_eq!(super::request(&told), Some(8));
+    assert_eq!(
+        told.retry.rules[0].then.as_ref().unwrap().section.attempts,
+        2
+    );
+}
+
+#[test]
+fn policy_that_wins_nothing_is_conflicted_and_one_that_loses_a_part_is_warned() {
+    let older = created(policy("older", &json!({"timeouts": {}})), 1);
+    let younger = created(policy("younger", &json!({"timeouts": {}})), 2);
+    let wide = of_namespace("wide", &json!({"timeouts": {}, "retry": {}}));
+    let said = problems(&shop().with(older).with(younger).with(wide));
+    assert_eq!(failures(&said, Accepted), [(Reason::Conflicted, "")]);
+    let loser = verdict(&said, "TrafficPolicy younger");
+    assert!(!loser.accepted.status);
+    assert!(
+        loser
+            .accepted
+            .message
+            .starts_with("TrafficPolicy shop/older comes before it")
+    );
+    let partly = verdict(&said, "TrafficPolicy wide");
+    assert!(partly.accepted.status);
+    assert_eq!(partly.accepted.reason, "PartlyOverridden");
+    let warned = warnings(&said, Accepted);
+    assert_eq!(warned.len(), 1, "{warned:?}");
+    assert_eq!(warned[0].1, "spec.timeouts");
+    assert!(
+        warned[0].2.contains("TrafficPolicy shop/older"),
+        "{warned:?}"
+    );
+}
+
+#[test]
+fn what_is_named_and_not_there_is_told_with_a_near_name() {
+    let caller = json!([{"kind": "IdentityBinding", "name": "gone"}]);
+    let group = json!([{"kind": "HTTPRouteGroup", "name": "gone"}]);
+    for (spec, field, reason, word) in [
+        (
+            json!({"targetRef": {"kind": "Service", "name": "appi"}, "retry": {}}),
+            "spec.targetRef.name",
+            Reason::RefNotFound,
+            "you may mean api",
+        ),
+        (
+            json!({"targetRef": {"kind": "Service", "name": "api", "port": 81}, "retry": {}}),
+            "spec.targetRef.port",
+            Reason::PortNotFound,
+            "api has no port 81",
+        ),
+        (
+            about_api(&json!({"fallback": {"service": "gone"}})),
+            "spec.fallback.service",
+            Reason::RefNotFound,
+            "there is no fallback",
+        ),
+        (
+            about_api(&json!({"mirror": [{"service": "gone", "percent": 1}]})),
+            "spec.mirror[0].service",
+            Reason::RefNotFound,
+            "no copies are made",
+        ),
+        (
+            about_api(&json!({"overrides": [{"to": ["gone"]}]})),
+            "spec.overrides[0].to[0]",
+            Reason::RefNotFound,
+            "there is no Service gone",
+        ),
+        (
+            about_api(&json!({"retry": {}, "routes": group})),
+            "spec.routes[0].name",
+            Reason::RefNotFound,
+            "there is no HTTPRouteGroup gone",
+        ),
+        (
+            about_api(&json!({"retry": {}, "sources": caller})),
+            "spec.sources[0].name",
+            Reason::RefNotFound,
+            "there is no IdentityBinding shop/gone",
+        ),
+    ] {
+        let said = problems(&shop().with(cluster::traffic_policy("p", spec)));
+        assert_eq!(failures(&said, ResolvedRefs), [(reason, field)]);
+        let text = &verdict(&said, "TrafficPolicy p").resolved_refs.message;
+        assert!(text.contains(word), "{text}");
+        assert!(
+            verdict(&said, "TrafficPolicy p").accepted.status,
+            "{said:?}"
+        );
+    }
+}
+
+#[test]
+fn copies_for_pods_that_could_do_more_than_read_are_not_guarded_and_not_made() {
+    let mirror = |more: serde_json::Value| {
+        let mut one = json!({"service": "next", "percent": 10});
+        for (name, value) in more.as_object().unwrap() {
+            one[name] = value.clone();
+        }
+        policy("p", &json!({"mirror": [one]}))
+    };
+    let shared = slice(
+        "two-x",
+        "two",
+        &[("http", 8080)],
+        &[endpoint("next-1", "10.0.0.21")],
+    );
+    let plain = cluster::plain_pod("next-2", "10.0.0.22", "next");
+    let more = slice(
+        "next-y",
+        "next",
+        &[("http", 8080)],
+        &[endpoint("next-2", "10.0.0.22")],
+    );
+    let good = with_next(shop()).with(mirror(json!({})));
+    assert_eq!(failures(&problems(&good), Accepted), []);
+    assert_eq!(super::told(&good).mirror.rules.len(), 1);
+    for (cluster, word) in [
+        (
+            with_next(shop())
+                .with(service("two", "10.96.0.4", &[("http", 80)]))
+                .with(shared),
+            "another Service selects",
+        ),
+        (with_next(shop()).with(plain).with(more), "without a proxy"),
+        (
+            with_next(shop()).with(split("s", "api", &[("next", 1)])),
+            "a backend of TrafficSplit shop/s",
+        ),
+    ] {
+        let guarded = cluster.clone().with(mirror(json!({})));
+        let said = problems(&guarded);
+        assert_eq!(
+            failures(&said, Accepted),
+            [(Reason::NotGuarded, "spec.mirror[0].service")]
+        );
+        let text = &verdict(&said, "TrafficPolicy p").accepted.message;
+        assert!(
+            text.contains(word) && text.contains("downstream: Any"),
+            "{text}"
+        );
+        let (model, _) = guarded.compile();
+        assert!(!super::names(&model, "client").contains(&"policy/shop/api:80".to_owned()));
+        let any = cluster.with(mirror(json!({"downstream": "Any"})));
+        assert_eq!(failures(&problems(&any), Accepted), []);
+    }
+}
+
+#[test]
+fn limits_in_front_of_pods_without_a_proxy_are_told_not_to_be_enforced() {
+    let limits = policy(
+        "p",
+        &json!({"rateLimits": [{"name": "l", "requests": 1}], "overload": {}}),
+    );
+    let cluster = shop().with(limits);
+    assert_eq!(warnings(&problems(&cluster), Accepted), []);
+    let cluster = cluster.with(cluster::plain_pod("api-1", "10.0.0.11", "api"));
+    let said = problems(&cluster);
+    let warned = warnings(&said, Accepted);
+    let fields: Vec<_> = warned
+        .iter()
+        .map(|(reason, field, _)| (*reason, *field))
+        .collect();
+    assert_eq!(
+        fields,
+        [
+            (Reason::NotEnforced, "spec.overload"),
+            (Reason::NotEnforced, "spec.rateLimits")
+        ]
+    );
+    assert!(verdict(&said, "TrafficPolicy p").accepted.status);
+}
+
+#[test]
+fn only_so_many_policies_count_and_the_others_are_told() {
+    let mut many = shop();
+    for n in 0..66 {
+        let source = json!([{"kind": "ServiceAccount", "name": format!("a{n}")}]);
+        let one = policy(
+            &format!("p{n:02}"),
+            &json!({"retry": {}, "sources": source}),
+        );
+        many = many.with(created(one, n.min(59)));
+    }
+    let said = problems(&many);
+    assert_eq!(
+        failures(&said, Accepted),
+        [(Reason::Invalid, "spec.targetRef"); 2]
+    );
+    assert!(!verdict(&said, "TrafficPolicy p65").accepted.status);
+    assert_eq!(super::told(&many).retry.rules.len(), 64);
+
+    let mut crowd = shop();
+    for n in 0..1001 {
+        let one = of_namespace(&format!("p{n:04}"), &json!({"retry": {}}));
+        crowd = crowd.with(one);
+    }
+    let said = problems(&crowd);
+    let last = verdict(&said, "TrafficPolicy p1000");
+    assert_eq!(
+        (last.accepted.status, last.accepted.reason),
+        (false, "Invalid")
+    );
+    assert!(
+        last.accepted
+            .message
+            .contains("more than 1000 TrafficPolicies")
+    );
+}
+
+#[test]
+fn whoever_needs_a_policy_has_it_among_the_origins_of_his_resources() {
+    use policy::name::{Kind, ObjectRef};
+    let p = ObjectRef::new(Kind::TrafficPolicy, "shop", "p");
+    let cluster = shop().with(policy("p", &json!({"retry": {}, "overload": {}})));
+    let (model, _) = cluster.compile();
+    let protected: Vec<String> = model
+        .protected_by(&p)
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    assert_eq!(protected, ["shop/api-1", "shop/api-2"]);
+    let through: Vec<String> = model.called_through(&p).into_iter().collect();
+    assert_eq!(through, ["destination/10.96.0.1:80"]);
+    for (pod, name) in [("client", "policy/shop/api:80"), ("api-1", "guard")] {
+        let got = resolve_newest(&model, pod, &["10.96.0.1:80"]);
+        assert_eq!(got.published(name).origins, [(p.clone(), 1)], "{pod}");
+    }
+    // An older proxy is told nothing of it, and that is known.
+    let names = ["destination/10.96.0.1:80".to_owned()].into();
+    let set = model.resolve(
+        &crate::model::PodId::new("shop", "client"),
+        &names,
+        &Default::default(),
+    );
+    assert_eq!(set.unwrap().left_out, [(p, 1)]);
+}
+
+#[test]
+fn change_of_a_policy_concerns_its_callers_and_pods_and_nobody_else() {
+    let apply = |attempts: u8| {
+        with_next(shop()).with(policy(
+            "p",
+            &json!({"retry": {"attempts": attempts}, "overload": {}}),
+        ))
+    };
+    let defaults = crate::model::Defaults::default();
+    let (before, problems) = apply(1).compile();
+    let problems = std::sync::Arc::new(problems);
+    let (after, _, changes) =
+        Model::compile_after(&apply(2).world(), &defaults, &before, &problems);
+    let interest = |pod: &str, at: &str| {
+        let at = [format!("destination/{at}")];
+        after.interest(&crate::model::PodId::new("shop", pod), &at)
+    };
+    assert!(changes.concern(&interest("client", "10.96.0.1:80")));
+    assert!(!changes.concern(&interest("client", "10.96.0.2:80")));
+    assert!(!changes.concern(&Interest::default()));
+    let (same, _, changes) = Model::compile_after(&apply(2).world(), &defaults, &after, &problems);
+    assert!(
+        !changes.concern(&interest("client", "10.96.0.1:80")),
+        "{same:?}"
+    );
+}

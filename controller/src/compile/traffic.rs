@@ -1,0 +1,194 @@
+//! TrafficPolicies: which of them decide about which Service port, and what is said of the
+//! others.
+//!
+//! A policy is read by itself first, with what it names (`reading`). Then each port of
+//! each Service asks `policy::traffic::precedence` who wins; the same answer goes to the
+//! proxies and into the statuses, so that what an author reads is what happens.
+
+mod about;
+mod candidate;
+mod here;
+mod reading;
+mod verdict;
+
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, OnceLock};
+
+use policy::{
+    name::{Kind, ObjectRef, ServiceId},
+    origin::Origin,
+    traffic::{
+        bounds::POLICIES_PER_NAMESPACE,
+        call::{Downstream, FallbackTo, Mirror},
+        precedence::{Standings, resolve},
+    },
+};
+
+pub(super) use self::candidate::{Named, surroundings};
+
+use self::{about::ByTarget, candidate::Candidate};
+use super::findings::Findings;
+use crate::{
+    model::traffic::{Copies, Policies, PortPolicies, Surroundings},
+    problem::Reason,
+    world::{ObjectKey, object},
+};
+
+/// All TrafficPolicies, by what they are about.
+pub(super) fn policies(named: &Named<'_>, findings: &mut Findings) -> Policies {
+    let mut policies = Policies::default();
+    if named.world.policies.is_empty() {
+        return policies;
+    }
+    let candidates = candidates(named, &mut policies.watched, findings);
+    let mut by_target = ByTarget::new(&candidates);
+    let mut standings = Standings::default();
+    for (key, entry) in named.services {
+        let service = ServiceId::new(key.namespace.clone(), key.name.clone());
+        let about = by_target.about(&service);
+        if about.is_empty() {
+            continue;
+        }
+        for port in entry.ports.keys() {
+            let about = by_target.at(&about, &service, *port);
+            let said = about.iter();
+            let said = said.map(|one| here::here(&one.policy, key, *port, named.services));
+            let said: Vec<Cow<'_, policy::traffic::Policy>> = said.collect();
+            let resolved = resolve(said.iter().map(Cow::as_ref), &service, *port);
+            standings.add(&resolved);
+            if resolved.won.is_empty() {
+                continue;
+            }
+            let winners: BTreeSet<&Origin> =
+                resolved.won.iter().map(|(origin, _)| origin).collect();
+            let origins = about
+                .iter()
+                .filter(|one| winners.contains(&one.policy.origin))
+                .map(|one| (one.policy.origin.clone(), one.origins.clone()));
+            let origins: BTreeMap<Origin, Vec<(ObjectRef, i64)>> = origins.collect();
+            let leads_to = leads_to(&resolved.traffic);
+            copies(&resolved.traffic, &origins, &mut policies.copies);
+            let port_policies = PortPolicies {
+                traffic: resolved.traffic,
+                origins,
+                leads_to,
+                published: OnceLock::new(),
+                for_pods: OnceLock::new(),
+            };
+            policies
+                .ports
+                .insert((key.clone(), *port), Arc::new(port_policies));
+        }
+    }
+    by_target.tell(findings);
+    verdict::rivals(&candidates, &standings, findings);
+    verdict::not_enforced(named, &candidates, &mut policies, findings);
+    policies
+}
+
+/// Reads every policy, the oldest of each namespace first, and no more than are allowed.
+fn candidates(
+    named: &Named<'_>,
+    watched: &mut BTreeMap<ObjectKey, Surroundings>,
+    findings: &mut Findings,
+) -> Vec<Candidate> {
+    let mut by_age: Vec<_> = named.world.policies.iter().collect();
+    by_age.sort_by_key(|(key, facts)| (&key.namespace, facts.meta.created, &key.name));
+    let mut candidates = Vec::new();
+    let mut counted: (Option<&Arc<str>>, usize) = (None, 0);
+    for (key, facts) in by_age {
+        let this = object(Kind::TrafficPolicy, key);
+        findings.seen(this.clone(), &facts.meta, verdict::summary(facts));
+        findings.targeted(&this, verdict::target(facts));
+        let mut about = findings.about(&this, facts.meta.generation);
+        about.judged(&facts.meta.mistakes);
+        if counted.0 != Some(&key.namespace) {
+            counted = (Some(&key.namespace), 0);
+        }
+        counted.1 += 1;
+        if counted.1 > POLICIES_PER_NAMESPACE {
+            let message = format!(
+                "namespace {} has more than {POLICIES_PER_NAMESPACE} TrafficPolicies, and only \
+                 the oldest count; this one has no effect",
+                key.namespace
+            );
+            about.refuse(Reason::Invalid, "", message);
+            continue;
+        }
+        let reading = reading::Reading {
+            named,
+            key,
+            facts,
+            about,
+            origins: Vec::new(),
+            watched,
+        };
+        candidates.extend(reading.candidate());
+    }
+    candidates
+}
+
+/// Services that callers may be sent to instead of the one that they called.
+fn leads_to(traffic: &policy::traffic::Traffic) -> BTreeSet<ObjectKey> {
+    let key = |service: &ServiceId| ObjectKey {
+        namespace: service.namespace.clone(),
+        name: service.name.clone(),
+    };
+    let fallbacks = traffic
+        .fallback
+        .rules
+        .iter()
+        .filter_map(|rule| rule.then.as_ref());
+    let fallbacks = fallbacks.filter_map(|scoped| match &scoped.section.to {
+        FallbackTo::Service(service) => Some(service),
+        FallbackTo::Response(_) => None,
+    });
+    let mirrors = mirrors(traffic).map(|(mirror, _)| &mirror.service);
+    let overrides = traffic
+        .overrides
+        .rules
+        .iter()
+        .filter_map(|rule| rule.then.as_ref());
+    let overrides = overrides.flat_map(|all| all.iter().flat_map(|one| &one.to));
+    fallbacks.chain(mirrors).chain(overrides).map(key).collect()
+}
+
+fn mirrors(traffic: &policy::traffic::Traffic) -> impl Iterator<Item = (&Mirror, &Origin)> {
+    let rules = traffic.mirror.rules.iter();
+    rules.flat_map(|rule| {
+        let scoped = rule.then.iter();
+        scoped.flat_map(|scoped| scoped.section.iter().map(|one| (one, &rule.origin)))
+    })
+}
+
+/// Notes who gets copies and nothing else, with what every such mirror lets it open.
+fn copies(
+    traffic: &policy::traffic::Traffic,
+    origins: &BTreeMap<Origin, Vec<(ObjectRef, i64)>>,
+    copies: &mut BTreeMap<ObjectKey, Copies>,
+) {
+    for (mirror, origin) in mirrors(traffic) {
+        if mirror.downstream != Downstream::ReadOnly {
+            continue;
+        }
+        let key = ObjectKey {
+            namespace: mirror.service.namespace.clone(),
+            name: mirror.service.name.clone(),
+        };
+        let new = Copies {
+            allow_tcp: mirror.allow_tcp.clone(),
+            origins: Vec::new(),
+        };
+        let first = !copies.contains_key(&key);
+        let held = copies.entry(key).or_insert(new);
+        if !first {
+            held.allow_tcp.retain(|one| mirror.allow_tcp.contains(one));
+        }
+        for made_from in origins.get(origin).into_iter().flatten() {
+            if !held.origins.contains(made_from) {
+                held.origins.push(made_from.clone());
+            }
+        }
+    }
+}

@@ -1,0 +1,368 @@
+//! One TrafficPolicy, with what it names.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use crds::{
+    smi::judge::{Source, SourceKind},
+    weft::judge::Route,
+};
+use policy::{
+    access,
+    name::{Kind, ObjectRef, ServiceId, SpiffeId},
+    route::Match,
+    traffic::{
+        Policy, Sections, Sources, Target,
+        call::{Downstream, FallbackTo, Override},
+    },
+};
+
+use super::{
+    candidate::{Candidate, Named, surroundings},
+    here,
+};
+use crate::{
+    compile::findings::About,
+    model::traffic::Surroundings,
+    problem::Reason,
+    world::{self, ObjectKey, PolicyFacts, ServiceFacts, object, origin},
+};
+
+/// Most bytes of HTTP matches that one policy may add up to; they are repeated for every
+/// section and port.
+const MOST_BYTES: usize = 256 * 1024;
+/// Most pods that the callers of one policy may be, by their labels.
+const MOST_PODS: usize = 10_000;
+
+/// One policy being read.
+pub(super) struct Reading<'a> {
+    pub(super) named: &'a Named<'a>,
+    pub(super) key: &'a ObjectKey,
+    pub(super) facts: &'a PolicyFacts,
+    pub(super) about: About<'a>,
+    pub(super) origins: Vec<(ObjectRef, i64)>,
+    pub(super) watched: &'a mut BTreeMap<ObjectKey, Surroundings>,
+}
+
+impl Reading<'_> {
+    /// The policy, unless it can have no effect.
+    pub(super) fn candidate(mut self) -> Option<Candidate> {
+        let made_from = origin(Kind::TrafficPolicy, self.key, &self.facts.meta);
+        let generation = made_from.1;
+        self.origins.push(made_from);
+        let (routes, routes_len) = self.routes();
+        let sources = match self.facts.spec.sources.as_slice() {
+            [] => Sources::Everyone,
+            sources => Sources::Only(self.callers("spec.sources", sources)),
+        };
+        let sections = self.sections();
+        let target = self.target()?;
+        let this = object(Kind::TrafficPolicy, self.key);
+        let policy = Policy {
+            origin: world::named(&this),
+            created: self.facts.meta.created,
+            target,
+            enforce: self.facts.spec.enforce,
+            routes,
+            sources,
+            sections,
+        };
+        Some(Candidate {
+            bytes: here::bytes(&policy, routes_len),
+            policy,
+            object: this,
+            generation,
+            origins: self.origins,
+        })
+    }
+
+    /// What it is about, if that is there.
+    fn target(&mut self) -> Option<Target> {
+        let target = self.facts.spec.target.clone()?;
+        let (service, port) = match &target {
+            Target::Port(service, port) => (service, Some(*port)),
+            Target::Service(service) => (service, None),
+            Target::Namespace(_) | Target::Mesh => return Some(target),
+        };
+        let facts = self.service("spec.targetRef.name", service, "; the policy has no effect")?;
+        if facts.external_name.is_some() {
+            let message = format!(
+                "{} is of type ExternalName, whose calls the mesh does not carry; the policy has \
+                 no effect",
+                service.name
+            );
+            self.about
+                .refuse(Reason::UnsupportedService, "spec.targetRef.name", message);
+            return None;
+        }
+        if let Some(port) = port
+            && !has(&facts, port)
+        {
+            let message = format!(
+                "{} has no port {port}; the policy has no effect",
+                service.name
+            );
+            self.about
+                .unresolved(Reason::PortNotFound, "spec.targetRef.port", message);
+            return None;
+        }
+        Some(target)
+    }
+
+    /// A Service by name, or a word about its absence, with one that may have been meant.
+    fn service(
+        &mut self,
+        field: &str,
+        service: &ServiceId,
+        consequence: &str,
+    ) -> Option<Arc<ServiceFacts>> {
+        let services = &self.named.world.services;
+        let found = services.get(&key(service)).cloned();
+        if found.is_none() {
+            let known = services
+                .keys()
+                .filter(|known| known.namespace == service.namespace);
+            let meant = crds::near::near(&service.name, known.map(|known| &*known.name));
+            let meant = meant.map_or(String::new(), |known| format!("; you may mean {known}"));
+            let message = format!("there is no Service {}{meant}{consequence}", service.name);
+            self.about.unresolved(Reason::RefNotFound, field, message);
+        }
+        found
+    }
+
+    /// The requests that are meant, and what they take in a rule; without any entry all,
+    /// and what is not there is none.
+    fn routes(&mut self) -> (Match, usize) {
+        let routes = &self.facts.spec.routes;
+        if routes.is_empty() {
+            return (Match::Always, 0);
+        }
+        let mut matches = Vec::new();
+        let mut bytes = 0;
+        for (i, route) in routes.iter().enumerate() {
+            let Some(route) = route else { continue };
+            self.route(i, route, &mut matches, &mut bytes);
+        }
+        if bytes > MOST_BYTES {
+            let message = format!(
+                "name matches of more than {} KiB; the policy fits no request",
+                MOST_BYTES / 1024
+            );
+            self.about.refuse(Reason::Invalid, "spec.routes", message);
+            matches.clear();
+            bytes = 0;
+        }
+        (Match::AnyOf(matches), bytes)
+    }
+
+    fn route(
+        &mut self,
+        place: usize,
+        route: &Route,
+        matches: &mut Vec<policy::http_match::HttpMatch>,
+        bytes: &mut usize,
+    ) {
+        let field = format!("spec.routes[{place}]");
+        let Some(group) = self.named.routes.group(&self.key.namespace, &route.group) else {
+            let message = format!(
+                "there is no HTTPRouteGroup {}; it fits no request",
+                route.group
+            );
+            self.about
+                .unresolved(Reason::RefNotFound, &format!("{field}.name"), message);
+            return;
+        };
+        self.origins.push(group.origin.clone());
+        let wanted = route.matches.as_deref();
+        for (i, name) in wanted.into_iter().flatten().enumerate() {
+            if group.matches.iter().all(|(known, _)| **known != **name) {
+                let message = format!("{} has no match {name}", route.group);
+                let field = format!("{field}.matches[{i}]");
+                self.about.unresolved(Reason::RefNotFound, &field, message);
+            }
+        }
+        let chosen = |name: &str| wanted.is_none_or(|names| names.iter().any(|one| **one == *name));
+        for (name, usable) in &group.matches {
+            if let Some(usable) = usable
+                && chosen(name)
+            {
+                *bytes += usable.bytes;
+                matches.push(usable.one.clone());
+            }
+        }
+    }
+
+    /// Who these are to a proxy; what is not there is nobody.
+    fn callers(&mut self, field: &str, sources: &[Source]) -> Vec<access::Source> {
+        let mut callers = BTreeSet::new();
+        let mut pods: BTreeSet<Arc<str>> = BTreeSet::new();
+        for (i, source) in sources.iter().enumerate() {
+            let field = format!("{field}[{i}].name");
+            let namespace = match &*source.namespace {
+                "" => &self.key.namespace,
+                _ => &source.namespace,
+            };
+            match source.kind {
+                None => {}
+                Some(SourceKind::Authenticated) => {
+                    callers.insert(access::Source::Authenticated);
+                }
+                Some(SourceKind::Unauthenticated) => {
+                    callers.insert(access::Source::Unauthenticated);
+                }
+                Some(SourceKind::ServiceAccount) => {
+                    let trust_domain = &self.named.defaults.trust_domain;
+                    match SpiffeId::of(trust_domain, namespace, &source.name) {
+                        Ok(id) => drop(callers.insert(access::Source::Identity(id))),
+                        Err(error) => {
+                            let message = format!("is no identity: {error}; it is ignored");
+                            self.about.refuse(Reason::Invalid, &field, message);
+                        }
+                    }
+                }
+                Some(SourceKind::IdentityBinding) => {
+                    let key = ObjectKey {
+                        namespace: namespace.clone(),
+                        name: source.name.clone(),
+                    };
+                    let Some(binding) = self.named.bindings.get(&key) else {
+                        let message = format!("there is no IdentityBinding {key}; it is nobody");
+                        self.about.unresolved(Reason::RefNotFound, &field, message);
+                        continue;
+                    };
+                    self.origins.push(binding.origin.clone());
+                    if binding.usable {
+                        let ids = binding.ids.iter().cloned();
+                        callers.extend(ids.map(access::Source::Identity));
+                        let selected = self.named.members.of(&key);
+                        let known = selected.filter_map(|pod| self.named.world.pods.get(pod));
+                        pods.extend(known.map(|facts| facts.uid.clone()));
+                    }
+                }
+            }
+        }
+        if pods.len() > MOST_PODS {
+            let message = format!("name {} pods; only {MOST_PODS} are allowed", pods.len());
+            self.about.refuse(Reason::Invalid, field, message);
+            pods = pods.into_iter().take(MOST_PODS).collect();
+        }
+        if !pods.is_empty() {
+            callers.insert(access::Source::pods(pods));
+        }
+        callers.into_iter().collect()
+    }
+
+    /// The sections of which everything is there.
+    fn sections(&mut self) -> Sections {
+        let mut sections = self.facts.spec.sections.clone();
+        let fallback = sections.fallback.clone();
+        if let Some(FallbackTo::Service(service)) = fallback.as_deref().map(|one| &one.to)
+            && !self.serves("spec.fallback.service", service, "; there is no fallback")
+        {
+            sections.fallback = None;
+        }
+        if let Some(mirrors) = sections.mirror.clone() {
+            let usable = mirrors.iter().enumerate().map(|(i, mirror)| {
+                let field = format!("spec.mirror[{i}].service");
+                self.serves(&field, &mirror.service, "; no copies are made")
+                    && (mirror.downstream == Downstream::Any
+                        || self.is_guarded(&field, &mirror.service))
+            });
+            let usable: Vec<bool> = usable.collect();
+            if usable.contains(&false) {
+                sections.mirror = None;
+            }
+        }
+        let written = self.facts.spec.overrides.as_deref();
+        sections.overrides = written.map(|overrides| {
+            let read = overrides.iter().enumerate().map(|(i, one)| {
+                let field = format!("spec.overrides[{i}]");
+                for (j, service) in one.to.iter().enumerate() {
+                    // Who asks for it is answered 503, and never by another Service.
+                    self.serves(&format!("{field}.to[{j}]"), service, "");
+                }
+                Override {
+                    to: one.to.clone(),
+                    sources: self.callers(&format!("{field}.sources"), &one.sources),
+                    forwarders: self.callers(&format!("{field}.forwarders"), &one.forwarders),
+                    tokens: one.tokens.clone(),
+                }
+            });
+            read.collect()
+        });
+        sections
+    }
+
+    /// Whether a Service is there and can be called. Ports that it lacks of the one that the
+    /// policy is about are told, and at those `here` leaves it out.
+    fn serves(&mut self, field: &str, service: &ServiceId, consequence: &str) -> bool {
+        let Some(facts) = self.service(field, service, consequence) else {
+            return false;
+        };
+        if facts.external_name.is_some() {
+            let message = format!(
+                "{} is of type ExternalName, whose calls the mesh does not carry{consequence}",
+                service.name
+            );
+            self.about
+                .refuse(Reason::UnsupportedService, field, message);
+            return false;
+        }
+        let wanted = match &self.facts.spec.target {
+            Some(Target::Port(_, port)) => vec![*port],
+            Some(Target::Service(own)) => {
+                let own = self.named.world.services.get(&key(own));
+                let ports = own.into_iter().flat_map(|own| &own.ports);
+                ports.map(|port| port.number).collect()
+            }
+            _ => Vec::new(),
+        };
+        let missing: Vec<String> = wanted
+            .into_iter()
+            .filter(|port| !has(&facts, *port))
+            .map(|port| port.to_string())
+            .collect();
+        if !missing.is_empty() {
+            let missing = crate::problem::few(&missing);
+            let message = format!("{} has no port {missing}{consequence}", service.name);
+            self.about.unresolved(Reason::PortNotFound, field, message);
+        }
+        true
+    }
+
+    /// Whether pods that get copies get nothing else, and cannot write past a proxy.
+    fn is_guarded(&mut self, field: &str, service: &ServiceId) -> bool {
+        let key = key(service);
+        let found = surroundings(&key, self.named.services, self.named.pods);
+        self.watched.insert(key.clone(), found);
+        let mut splits = self.named.services.values().flat_map(|entry| &entry.splits);
+        let split = splits.find(|split| split.backends.iter().any(|(backend, _)| *backend == key));
+        let why = if found.plain {
+            "has pods without a proxy, which could write where they like".to_owned()
+        } else if found.shared {
+            "has pods that another Service selects, too".to_owned()
+        } else if let Some(split) = split {
+            format!("is a backend of {}", split.origin)
+        } else {
+            return true;
+        };
+        let message = format!(
+            "{} {why}; ReadOnly copies go only to pods of the mesh that receive nothing else: \
+             give the copies a Service of their own, or write downstream: Any",
+            service.name
+        );
+        self.about.refuse(Reason::NotGuarded, field, message);
+        false
+    }
+}
+
+fn has(facts: &ServiceFacts, number: u16) -> bool {
+    facts.ports.iter().any(|port| port.number == number)
+}
+
+fn key(service: &ServiceId) -> ObjectKey {
+    ObjectKey {
+        namespace: service.namespace.clone(),
+        name: service.name.clone(),
+    }
+}

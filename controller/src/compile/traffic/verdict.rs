@@ -1,0 +1,114 @@
+//! What authors of TrafficPolicies are told: what they are about, who else decides, and
+//! what nobody enforces.
+
+use std::collections::BTreeMap;
+
+use policy::traffic::{
+    Section, Target,
+    precedence::{Rivalry, Standings},
+};
+
+use super::{
+    about::more,
+    candidate::{Candidate, Named, surroundings},
+};
+use crate::{
+    compile::findings::Findings,
+    model::traffic::Policies,
+    problem::{Reason, few},
+    world::{ObjectKey, PolicyFacts},
+};
+
+/// The sections, for `kubectl get`.
+pub(super) fn summary(facts: &PolicyFacts) -> String {
+    let written = facts.spec.written.iter();
+    let names: Vec<&str> = written.map(|section| section.as_str()).collect();
+    few(names)
+}
+
+/// What the policy is about, for `kubectl get`.
+pub(super) fn target(facts: &PolicyFacts) -> String {
+    match &facts.spec.target {
+        None => "none".to_owned(),
+        Some(Target::Port(service, port)) => format!("Service/{}:{port}", service.name),
+        Some(Target::Service(service)) => format!("Service/{}", service.name),
+        Some(Target::Namespace(namespace)) => format!("Namespace/{namespace}"),
+        Some(Target::Mesh) => "Mesh".to_owned(),
+    }
+}
+
+/// Says who decides instead of whom.
+pub(super) fn rivals(candidates: &[Candidate], standings: &Standings, findings: &mut Findings) {
+    for candidate in candidates {
+        let Some(standing) = standings.of(&candidate.policy.origin) else {
+            continue;
+        };
+        let mut about = findings.about(&candidate.object, candidate.generation);
+        match standing.rivalry() {
+            Rivalry::None => {}
+            Rivalry::Conflicted { winner } => {
+                let message = format!(
+                    "{winner} comes before it and says all that it says, so it decides nothing; \
+                     delete one of the two, or make this one narrower"
+                );
+                about.refuse(Reason::Conflicted, "", message);
+            }
+            Rivalry::PartlyOverridden(lost) => {
+                for (section, winner) in lost {
+                    let message = format!("{winner} decides this, at some port at least");
+                    let field = format!("spec.{section}");
+                    about.warn(Reason::PartlyOverridden, &field, message);
+                }
+            }
+        }
+    }
+}
+
+/// Warns of what only a proxy in front of the pods could enforce, where there is none.
+pub(super) fn not_enforced(
+    named: &Named<'_>,
+    candidates: &[Candidate],
+    policies: &mut Policies,
+    findings: &mut Findings,
+) {
+    let by_name: BTreeMap<(&str, &str), &Candidate> = candidates
+        .iter()
+        .map(|one| {
+            let origin = &one.policy.origin;
+            ((&**origin.namespace(), &**origin.name()), one)
+        })
+        .collect();
+    // By policy and section: the first Service, the one before, and how many.
+    let mut plain: BTreeMap<_, (&Candidate, &ObjectKey, &ObjectKey, usize)> = BTreeMap::new();
+    let Policies { ports, watched, .. } = policies;
+    for ((key, _), port) in &*ports {
+        let said = &port.traffic;
+        let limits = said.rate_limits.rules.iter();
+        let limits = limits.map(|rule| (&rule.origin, Section::RateLimits));
+        let overload = said.overload.rules.iter();
+        let overload = overload.map(|rule| (&rule.origin, Section::Overload));
+        for (origin, section) in limits.chain(overload) {
+            let found = *watched
+                .entry(key.clone())
+                .or_insert_with(|| surroundings(key, named.services, named.pods));
+            let at = (&**origin.namespace(), &**origin.name());
+            let (true, Some(one)) = (found.plain, by_name.get(&at)) else {
+                continue;
+            };
+            let (.., last, services) = plain.entry((at, section)).or_insert((*one, key, key, 1));
+            if *last != key {
+                *last = key;
+                *services += 1;
+            }
+        }
+    }
+    for ((_, section), (one, service, _, services)) in plain {
+        let message = format!(
+            "Service {service}{} has pods without a proxy, and nobody enforces it there; put \
+             them into the mesh",
+            more(services)
+        );
+        let mut about = findings.about(&one.object, one.generation);
+        about.warn(Reason::NotEnforced, &format!("spec.{section}"), message);
+    }
+}

@@ -1,0 +1,303 @@
+//! TrafficPolicies, by the Service ports that they are about.
+//!
+//! What callers are told of a port and what its pods are told are made from the same
+//! winners, so the two cannot disagree.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
+
+use policy::{
+    access::Caller,
+    name::ObjectRef,
+    origin::Origin,
+    route::{Match, Rule, Table},
+    traffic::{
+        Limited, Scoped, Sources, Traffic,
+        call::{TcpTarget, Timeouts},
+        guard::Priority,
+        pod::{GuardPort, PodGuard},
+    },
+};
+
+use super::{published::EncodedResource, served::Served};
+use crate::world::ObjectKey;
+
+/// Every TrafficPolicy that decides something.
+#[derive(Debug, Default)]
+pub(crate) struct Policies {
+    /// By Service and port.
+    pub(crate) ports: BTreeMap<(ObjectKey, u16), Arc<PortPolicies>>,
+    /// Services that get copies from mirrors with `ReadOnly`, with what all of those allow.
+    pub(crate) copies: BTreeMap<ObjectKey, Copies>,
+    /// Services of whose pods more is told than where they are, and what that was.
+    pub(crate) watched: BTreeMap<ObjectKey, Surroundings>,
+}
+
+/// What is told about the pods of a Service.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Surroundings {
+    /// Some of them have no proxy.
+    pub(crate) plain: bool,
+    /// Some of them serve another Service, too.
+    pub(crate) shared: bool,
+}
+
+/// What pods may open that get nothing but copies.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Copies {
+    pub(crate) allow_tcp: Vec<TcpTarget>,
+    pub(crate) origins: Vec<(ObjectRef, i64)>,
+}
+
+/// What policies say of one port of a Service.
+#[derive(Debug, Default)]
+pub(crate) struct PortPolicies {
+    pub(crate) traffic: Traffic,
+    /// The policies in it, each with the objects that it was made from.
+    pub(crate) origins: BTreeMap<Origin, Vec<(ObjectRef, i64)>>,
+    /// Services that calls may be sent to instead.
+    pub(crate) leads_to: BTreeSet<ObjectKey>,
+    pub(crate) published: OnceLock<Option<Arc<EncodedResource>>>,
+    /// The objects behind what pods are told, once somebody asks.
+    pub(crate) for_pods: OnceLock<BTreeSet<(ObjectRef, i64)>>,
+}
+
+impl PortPolicies {
+    /// Whether the two say the same, whatever was encoded of them so far.
+    pub(crate) fn same(&self, other: &Self) -> bool {
+        self.traffic == other.traffic
+            && self.origins == other.origins
+            && self.leads_to == other.leads_to
+    }
+
+    /// The objects that these rules were made from.
+    pub(crate) fn origins_of<'a>(
+        &'a self,
+        rules: impl IntoIterator<Item = &'a Origin>,
+    ) -> BTreeSet<(ObjectRef, i64)> {
+        // A limit is told by its own name, and belongs to its policy.
+        let named = |origin: &Origin| {
+            Origin::new(
+                origin.kind(),
+                origin.namespace().clone(),
+                origin.name().clone(),
+            )
+        };
+        let policies = rules
+            .into_iter()
+            .filter_map(|rule| self.origins.get(&named(rule)));
+        policies.flatten().cloned().collect()
+    }
+
+    /// The objects behind what pods are told.
+    fn pod_origins(&self) -> &BTreeSet<(ObjectRef, i64)> {
+        self.for_pods.get_or_init(|| {
+            let served = &self.traffic;
+            let rules = origins(&served.rate_limits)
+                .chain(origins(&served.priority))
+                .chain(origins(&served.overload))
+                .chain(origins(&served.timeouts));
+            self.origins_of(rules)
+        })
+    }
+
+    /// The objects behind what callers are told.
+    pub(crate) fn caller_origins(&self) -> BTreeSet<(ObjectRef, i64)> {
+        let traffic = &self.traffic;
+        let rules = origins(&traffic.timeouts)
+            .chain(origins(&traffic.retry))
+            .chain(origins(&traffic.fallback))
+            .chain(origins(&traffic.mirror))
+            .chain(origins(&traffic.ejection))
+            .chain(origins(&traffic.breaker))
+            .chain(origins(&traffic.balance))
+            .chain(origins(&traffic.sticky))
+            .chain(origins(&traffic.overrides));
+        self.origins_of(rules)
+    }
+}
+
+fn origins<T>(table: &Table<T>) -> impl Iterator<Item = &Origin> {
+    table.rules.iter().map(|rule| &rule.origin)
+}
+
+/// What a pod is told of requests to it, and of which objects that was made.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Guard {
+    pub(crate) guard: PodGuard,
+    pub(crate) origins: BTreeSet<(ObjectRef, i64)>,
+}
+
+impl Policies {
+    /// Whether nobody says anything.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.ports.is_empty() && self.copies.is_empty()
+    }
+
+    pub(crate) fn of(&self, service: &ObjectKey, port: u16) -> Option<&Arc<PortPolicies>> {
+        // Most meshes have none.
+        if self.ports.is_empty() {
+            return None;
+        }
+        self.ports.get(&(service.clone(), port))
+    }
+
+    /// Ports of a Service that policies speak of.
+    pub(crate) fn ports_of<'a>(
+        &'a self,
+        service: &ObjectKey,
+    ) -> impl Iterator<Item = &'a Arc<PortPolicies>> {
+        let all = (service.clone(), 0)..=(service.clone(), u16::MAX);
+        self.ports.range(all).map(|(_, port)| port)
+    }
+
+    /// What a pod that serves these is told; `None` if nothing.
+    pub(crate) fn guard(&self, serves: &[Served]) -> Option<Guard> {
+        if self.is_empty() {
+            return None;
+        }
+        let mut guard = Guard::default();
+        let mut ports: BTreeMap<u16, Told> = BTreeMap::new();
+        for (service, number, own) in serves {
+            let port = self.of(service, *number);
+            let told = ports.entry(*own).or_default();
+            told.add(port.map(|port| &port.traffic));
+            if let Some(port) = port {
+                guard.origins.extend(port.pod_origins().iter().cloned());
+            }
+            if let Some(copies) = self.copies.get(service) {
+                guard.guard.read_only = Some(copies.allow_tcp.clone());
+                guard.origins.extend(copies.origins.iter().cloned());
+            }
+        }
+        let ports = ports
+            .into_iter()
+            .map(|(own, told)| (own, told.guard_port()));
+        let said = ports.filter(|(_, port)| *port != GuardPort::default());
+        guard.guard.ports = said.collect();
+        (guard.guard != PodGuard::default()).then_some(guard)
+    }
+
+    /// The objects that a pod which serves these is told something of.
+    pub(crate) fn guard_origins<'a>(
+        &'a self,
+        serves: &'a [Served],
+    ) -> impl Iterator<Item = &'a ObjectRef> {
+        serves.iter().flat_map(|(service, number, _)| {
+            let port = self.of(service, *number).into_iter();
+            let copies = self.copies.get(service).into_iter();
+            let said = port.flat_map(|port| port.pod_origins());
+            let copied = copies.flat_map(|copies| &copies.origins);
+            said.chain(copied).map(|(object, _)| object)
+        })
+    }
+
+    /// Whether what a pod that serves these is told is plainly the same as before: made of
+    /// the very same parts.
+    pub(crate) fn shares_guard(&self, before: &Self, serves: &[Served]) -> bool {
+        self.copies == before.copies
+            && serves.iter().all(|(service, number, _)| {
+                match (self.of(service, *number), before.of(service, *number)) {
+                    (None, None) => true,
+                    (Some(now), Some(then)) => Arc::ptr_eq(now, then),
+                    _ => false,
+                }
+            })
+    }
+
+    /// Takes over what is as it was, and says of which Services callers are told something
+    /// else.
+    pub(crate) fn take_over(&mut self, before: &Self) -> BTreeSet<ObjectKey> {
+        let gone = before
+            .ports
+            .keys()
+            .filter(|at| !self.ports.contains_key(*at));
+        let mut changed: BTreeSet<ObjectKey> = gone.map(|(key, _)| key.clone()).collect();
+        for (at, port) in &mut self.ports {
+            match before.ports.get(at) {
+                Some(old) if old.same(port) => *port = Arc::clone(old),
+                _ => drop(changed.insert(at.0.clone())),
+            }
+        }
+        changed
+    }
+}
+
+/// What a container port is told, Service by Service.
+#[derive(Default)]
+struct Told {
+    port: GuardPort,
+    /// Rules of limits that are in it: one policy may reach the port by two Services, and
+    /// is one limit all the same.
+    limits: BTreeSet<Origin>,
+    /// Priorities of everyone's every request, which say the last word.
+    last: Option<Rule<Option<Scoped<Priority>>>>,
+    /// For how long a call from outside may take by the Services so far; `None`: by none.
+    longest: Option<Duration>,
+}
+
+impl Told {
+    /// Adds what one Service says, if anything. Limits of every Service count; overload is
+    /// one matter of the port, of the first that says it; callers from outside get the
+    /// longest time of any, and one that says nothing of them lets them have all.
+    fn add(&mut self, said: Option<&Traffic>) {
+        let none = Limited::<Timeouts>::only(None);
+        let timeouts = said.map_or(&none, |said| &said.timeouts);
+        let time = longest(timeouts);
+        if self.longest.is_none_or(|longest| time > longest) {
+            self.longest = Some(time);
+            self.port.timeouts = timeouts.clone();
+        }
+        let Some(said) = said else { return };
+        for rule in &said.rate_limits.rules {
+            if self.limits.insert(rule.origin.clone()) {
+                self.port.rate_limits.rules.push(rule.clone());
+            }
+        }
+        if self.port.overload.rules.is_empty() {
+            self.port.overload = said.overload.clone();
+        }
+        for rule in &said.priority.rules {
+            self.add_priority(rule);
+        }
+    }
+
+    /// Among the rules of one Service only the last can be for all; it must not hide the
+    /// narrower ones of the next. Of several such ones the lowest holds.
+    fn add_priority(&mut self, rule: &Rule<Option<Scoped<Priority>>>) {
+        if !is_for_all(rule) {
+            self.port.priority.rules.push(rule.clone());
+            return;
+        }
+        let of =
+            |rule: &Rule<Option<Scoped<Priority>>>| rule.then.as_ref().map(|scoped| scoped.section);
+        if self.last.as_ref().is_none_or(|last| of(rule) < of(last)) {
+            self.last = Some(rule.clone());
+        }
+    }
+
+    fn guard_port(mut self) -> GuardPort {
+        self.port.priority.rules.extend(self.last);
+        self.port
+    }
+}
+
+/// Whether a rule is for every request of everyone.
+fn is_for_all<T>(rule: &Rule<Option<Scoped<T>>>) -> bool {
+    let everyone = |scoped: &Scoped<T>| scoped.sources == Sources::Everyone;
+    rule.when == Match::Always && rule.then.as_ref().is_some_and(everyone)
+}
+
+/// How long a call from outside the mesh may take of which no rule but the last speaks;
+/// none is for ever.
+fn longest(timeouts: &Limited<Timeouts>) -> Duration {
+    let rules = timeouts.rules.iter();
+    let always = rules.filter(|rule| rule.when == Match::Always);
+    let mut sections = always.filter_map(|rule| rule.then.as_ref());
+    let found = sections.find(|scoped| scoped.sources.admits(Caller::Outside));
+    let request = found.and_then(|scoped| scoped.section.request);
+    request.unwrap_or(Duration::MAX)
+}

@@ -1,0 +1,13 @@
+//! TrafficPolicies. Never fails: what is wrong with one becomes a fact that says so.
+
+use crds::{smi::judge::Cluster, weft::TrafficPolicySpec};
+use kube::core::DynamicObject;
+
+use super::smi::judged;
+use crate::world::PolicyFacts;
+
+/// A TrafficPolicy.
+pub fn traffic_policy(object: &DynamicObject, cluster: &Cluster) -> PolicyFacts {
+    let (meta, spec) = judged::<TrafficPolicySpec>(object, cluster);
+    PolicyFacts { meta, spec }
+}

@@ -1,0 +1,72 @@
+//! What every kind of ours has around its spec, and how the API names it.
+
+/// Declares one kind: the object around its spec and status, and how the API names it.
+///
+/// kube's derive is not used because it makes `spec` a required field when reading: one
+/// odd object that another schema once let in must not stop a whole reflector.
+macro_rules! kind {
+    (
+        $(#[$doc:meta])*
+        $kind:ident, spec $spec:ty, status $status:ty,
+        group $group:expr, version $version:expr, plural $plural:literal
+    ) => {
+        $(#[$doc])*
+        #[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+        pub struct $kind {
+            /// `apiVersion` and `kind` as they were read.
+            #[serde(flatten, default)]
+            pub types: Option<kube::core::TypeMeta>,
+            /// Name, namespace and the rest of the standard metadata.
+            #[serde(default)]
+            pub metadata: k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta,
+            /// What the user asked for.
+            #[serde(default)]
+            pub spec: $spec,
+            /// What Weft says about it.
+            #[serde(default, skip_serializing_if = "Option::is_none")]
+            pub status: Option<$status>,
+        }
+
+        impl $kind {
+            /// An object of this kind with a name and nothing else in its metadata.
+            pub fn new(name: &str, spec: $spec) -> Self {
+                Self {
+                    types: Some(kube::core::TypeMeta::resource::<Self>()),
+                    metadata: k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta {
+                        name: Some(name.to_owned()),
+                        ..Default::default()
+                    },
+                    spec,
+                    status: None,
+                }
+            }
+        }
+
+        impl kube::Resource for $kind {
+            type DynamicType = ();
+            type Scope = kube::core::NamespaceResourceScope;
+
+            fn kind((): &()) -> std::borrow::Cow<'_, str> {
+                stringify!($kind).into()
+            }
+            fn group((): &()) -> std::borrow::Cow<'_, str> {
+                $group.into()
+            }
+            fn version((): &()) -> std::borrow::Cow<'_, str> {
+                $version.into()
+            }
+            fn plural((): &()) -> std::borrow::Cow<'_, str> {
+                $plural.into()
+            }
+            fn meta(&self) -> &k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta {
+                &self.metadata
+            }
+            fn meta_mut(
+                &mut self,
+            ) -> &mut k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta {
+                &mut self.metadata
+            }
+        }
+    };
+}
+pub(crate) use kind;

@@ -1,0 +1,50 @@
+//! What somebody may have meant who wrote something else.
+
+/// The first of the known names that is near to what was written.
+pub fn near<'a>(written: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    known.into_iter().find(|known| is_near(written, known))
+}
+
+/// Whether one is the other in other case, with letters in another order, or with one
+/// more or less.
+fn is_near(written: &str, known: &str) -> bool {
+    let letters = |text: &str| {
+        let mut letters: Vec<u8> = text.bytes().map(|b| b.to_ascii_uppercase()).collect();
+        letters.sort_unstable();
+        letters
+    };
+    // Nobody who meant the other would write so much more.
+    if written.len().abs_diff(known.len()) > 1 {
+        return false;
+    }
+    let (written, known) = (letters(written), letters(known));
+    let (long, short) = if written.len() >= known.len() {
+        (written, known)
+    } else {
+        (known, written)
+    };
+    // What the longer has more, letter by letter of both in order.
+    let mut rest = short.iter().peekable();
+    let more = long
+        .iter()
+        .filter(|letter| rest.next_if_eq(letter).is_none())
+        .count();
+    rest.peek().is_none() && more <= 1
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_name_that_was_meant_is_found_and_no_other() {
+        let known = ["attempts", "backoff", "codes"];
+        let meant = |written| near(written, known);
+        assert_eq!(meant("attempt"), Some("attempts"));
+        assert_eq!(meant("Attempts"), Some("attempts"));
+        assert_eq!(meant("backof"), Some("backoff"));
+        assert_eq!(meant("cdoes"), Some("codes"));
+        assert_eq!(meant("retries"), None);
+        assert_eq!(meant(""), None);
+    }
+}

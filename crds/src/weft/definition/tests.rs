@@ -1,0 +1,114 @@
+//! The definition, and what its schema lets in.
+
+use serde_json::{Value, json};
+
+use super::definitions;
+use crate::smi::{assert_explained, assert_structural, each_node, violations};
+
+/// A spec that says everything.
+const EVERYTHING: &str = include_str!("../everything.yaml");
+
+fn version() -> Value {
+    let (_, definition) = definitions().remove(0);
+    definition["spec"]["versions"][0].clone()
+}
+
+fn schema() -> Value {
+    version()["schema"]["openAPIV3Schema"].clone()
+}
+
+fn everything() -> Value {
+    serde_yaml_ng::from_str(EVERYTHING).unwrap()
+}
+
+/// What the API server would find in a spec. It knows no rules of CEL.
+fn verdict(spec: &Value) -> Vec<String> {
+    violations(&schema()["properties"]["spec"], spec)
+}
+
+#[test]
+fn schema_is_structural_described_and_without_defaults() {
+    // A default would be stored with every object, and stay when ours changes.
+    assert_structural("tp", &schema());
+    assert_explained("tp", &schema());
+}
+
+#[test]
+fn kubectl_knows_the_kind_by_its_short_name_and_shows_what_matters() {
+    let (plural, definition) = definitions().remove(0);
+    assert_eq!(plural, "trafficpolicies");
+    assert_eq!(definition["metadata"]["name"], "trafficpolicies.weft.dev");
+    let names = &definition["spec"]["names"];
+    assert_eq!(names["shortNames"], json!(["tp"]));
+    assert_eq!(names["categories"], json!(["weft"]));
+    let columns = version()["additionalPrinterColumns"].clone();
+    let columns = columns.as_array().unwrap().iter();
+    let shown = columns.filter(|column| column["priority"] == 0);
+    let shown: Vec<&str> = shown.filter_map(|column| column["name"].as_str()).collect();
+    assert_eq!(
+        shown,
+        ["Target", "Sections", "Breaker", "Programmed", "Age"]
+    );
+}
+
+#[test]
+fn a_policy_that_says_everything_is_taken_without_losing_a_field() {
+    assert_eq!(verdict(&everything()), Vec::<String>::new());
+    let mut said: Vec<String> = Vec::new();
+    each_node(&schema()["properties"]["spec"], "", &mut |_, at| {
+        said.push(at.replace("[]", "/0").replace('.', "/"));
+    });
+    // Only what excludes each other may be missing in it.
+    let lacks = said.iter().filter(|at| everything().pointer(at).is_none());
+    let lacks: Vec<&String> = lacks.collect();
+    for at in &lacks {
+        let excluded = [
+            "/enforce",
+            "/routes",
+            "/sources",
+            "/fallback/service",
+            "/rateLimits/0/key/name",
+        ];
+        let deeper =
+            at.contains("/namespace") || at.starts_with("/routes") || at.starts_with("/sources");
+        assert!(
+            excluded.contains(&at.as_str()) || deeper,
+            "{at} is not said"
+        );
+    }
+}
+
+#[test]
+fn every_bound_of_the_schema_is_one() {
+    let changed = |pointer: &str, value: Value| {
+        let mut spec = everything();
+        *spec.pointer_mut(pointer).unwrap() = value;
+        verdict(&spec)
+    };
+    for (pointer, good, bad) in [
+        ("/targetRef/kind", json!("Mesh"), json!("Pod")),
+        ("/targetRef/port", json!(65535), json!(65536)),
+        ("/timeouts/share", json!(1), json!(0)),
+        ("/timeouts/request", json!("1h30m"), json!("1d")),
+        ("/retry/attempts", json!(5), json!(6)),
+        ("/retry/codes/0", json!(400), json!(399)),
+        ("/ejection/codes/0", json!(599), json!(499)),
+        ("/ejection/maxPercent", json!(0), json!(101)),
+        ("/breaker/minRequests", json!(100_000), json!(0)),
+        ("/fallback/response/status", json!(599), json!(199)),
+        ("/rateLimits/0/requests", json!(1_000_000), json!(1_000_001)),
+        ("/balance/subset", json!(-1), json!(-2)),
+        ("/mirror/0/percent", json!(100), json!(-1)),
+        (
+            "/overrides/0/tokens/0/sha256",
+            json!("0".repeat(64)),
+            json!("A".repeat(64)),
+        ),
+        ("/mirror/0/allowTcp/0", json!("db.data:5432"), json!("db")),
+    ] {
+        assert_eq!(changed(pointer, good), Vec::<String>::new(), "{pointer}");
+        assert_ne!(changed(pointer, bad), Vec::<String>::new(), "{pointer}");
+    }
+    let too_many = json!(vec![json!("catalog"); 65]);
+    assert_ne!(changed("/overrides/0/to", too_many), Vec::<String>::new());
+}

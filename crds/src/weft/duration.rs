@@ -1,0 +1,136 @@
+//! Durations as Gateway API writes them: `1h30m`, `250ms`.
+//!
+//! Up to four numbers of at most five digits, each with its unit. Narrower than what Go
+//! reads, so that one text means one thing to every client.
+
+use std::time::Duration;
+
+use schemars::{Schema, SchemaGenerator, json_schema};
+
+/// What a duration looks like; Gateway API has the same.
+const PATTERN: &str = "^([0-9]{1,5}(h|m|s|ms)){1,4}$";
+/// Characters of the longest one.
+const LONGEST: usize = 28;
+/// Numbers in one duration.
+const MOST_PARTS: usize = 4;
+/// Digits of one of them.
+const MOST_DIGITS: usize = 5;
+
+/// Why a text is no duration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "must be a duration such as \"1h30m\" or \"250ms\": at most four whole numbers with h, m, s or ms"
+)]
+pub struct BadDuration;
+
+/// Reads a duration.
+pub fn parse_duration(text: &str) -> Result<Duration, BadDuration> {
+    let mut whole = Duration::ZERO;
+    let mut rest = text;
+    let mut parts = 0;
+    while !rest.is_empty() {
+        let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
+        let (number, after) = rest.split_at(digits);
+        if number.is_empty() || digits > MOST_DIGITS || parts == MOST_PARTS {
+            return Err(BadDuration);
+        }
+        let number: u64 = number.parse().map_err(|_| BadDuration)?;
+        let letters = after.bytes().take_while(u8::is_ascii_lowercase).count();
+        let (unit, after) = after.split_at(letters);
+        let milliseconds = match unit {
+            "h" => 3_600_000,
+            "m" => 60_000,
+            "s" => 1000,
+            "ms" => 1,
+            _ => return Err(BadDuration),
+        };
+        // Five digits of hours are far below what 64 bits hold.
+        whole += Duration::from_millis(number * milliseconds);
+        rest = after;
+        parts += 1;
+    }
+    if parts == 0 {
+        return Err(BadDuration);
+    }
+    Ok(whole)
+}
+
+/// A duration as people write it, in whole units.
+pub(super) fn written(duration: Duration) -> String {
+    let milliseconds = duration.as_millis();
+    let units = [(3_600_000, "h"), (60_000, "m"), (1000, "s")];
+    let whole = units
+        .into_iter()
+        .find(|(unit, _)| milliseconds >= *unit && milliseconds % unit == 0);
+    match whole {
+        Some((unit, name)) => format!("{}{name}", milliseconds / unit),
+        None if milliseconds == 0 => "0s".to_owned(),
+        None => format!("{milliseconds}ms"),
+    }
+}
+
+/// The schema of a duration between two bounds, both in milliseconds and both allowed.
+pub(super) fn between<const LEAST: u64, const MOST: u64>(_: &mut SchemaGenerator) -> Schema {
+    let (least, most) = (Duration::from_millis(LEAST), Duration::from_millis(MOST));
+    let (least, most) = (written(least), written(most));
+    json_schema!({
+        "type": "string",
+        "maxLength": LONGEST,
+        "pattern": PATTERN,
+        "x-kubernetes-validations": [{
+            "rule": format!(
+                "duration(self) >= duration('{least}') && duration(self) <= duration('{most}')"
+            ),
+            "message": format!("must be from {least} to {most}"),
+        }],
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_read_as_gateway_api_writes_them() {
+        let pattern = regex::Regex::new(PATTERN).unwrap();
+        for (text, milliseconds) in [
+            ("0s", 0),
+            ("250ms", 250),
+            ("1h30m", 5_400_000),
+            ("1s500ms", 1500),
+            ("00001s", 1000),
+            ("99999h99999m99999s99999ms", 366_096_438_999),
+        ] {
+            let read = parse_duration(text).map(|read| read.as_millis());
+            assert_eq!(read, Ok(milliseconds), "{text}");
+            assert!(pattern.is_match(text) && text.len() <= LONGEST, "{text}");
+        }
+        for text in [
+            "",
+            "1",
+            "s",
+            "1.5s",
+            "-1s",
+            "1 s",
+            "1d",
+            "1us",
+            "123456s",
+            "1S",
+            "1s1s1s1s1s",
+            "٣s",
+            "1hs",
+        ] {
+            assert_eq!(parse_duration(text), Err(BadDuration), "{text}");
+            assert!(!pattern.is_match(text), "{text}");
+        }
+    }
+
+    #[test]
+    fn bounds_read_as_people_write_them() {
+        for text in ["0s", "5ms", "1s", "90s", "5m", "1h", "24h"] {
+            let read = parse_duration(text).unwrap();
+            assert_eq!(parse_duration(&written(read)), Ok(read));
+        }
+        assert_eq!(written(Duration::from_secs(300)), "5m");
+    }
+}

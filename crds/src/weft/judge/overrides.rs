@@ -1,0 +1,125 @@
+//! The section `overrides`: who may send requests to another Service.
+
+use k8s_openapi::jiff::Timestamp;
+use policy::traffic::{bounds, call::Token};
+
+use super::{
+    judged::Override,
+    reader::{Reader, shown},
+    scope,
+};
+use crate::{
+    smi::judge::{Source, SourceKind},
+    weft::{self, OverrideToken, SourceRef},
+};
+
+/// Bytes of SHA-256.
+const HASH: usize = 32;
+
+pub(super) fn overrides(
+    written: &Vec<weft::Override>,
+    reader: &mut Reader<'_>,
+) -> Option<Vec<Override>> {
+    reader.whole(|reader| {
+        if !reader.fits("spec.overrides", written, bounds::OVERRIDES) {
+            return None;
+        }
+        let read = written.iter().enumerate();
+        let read = read.map(|(i, one)| entry(&format!("spec.overrides[{i}]"), one, reader));
+        Some(read.collect())
+    })
+}
+
+fn entry(field: &str, written: &weft::Override, reader: &mut Reader<'_>) -> Override {
+    let most = bounds::OVERRIDE_LISTED;
+    let mut to = Vec::new();
+    if written.to.is_empty() {
+        let text = "must name at least one Service that may be chosen";
+        reader.wrong(&format!("{field}.to"), text);
+    } else if reader.fits(&format!("{field}.to"), &written.to, most) {
+        for (i, name) in written.to.iter().enumerate() {
+            to.extend(reader.service(&format!("{field}.to[{i}]"), name));
+        }
+    }
+    let listed = written.tokens.as_deref().unwrap_or_default();
+    let mut tokens = Vec::new();
+    if reader.fits(&format!("{field}.tokens"), listed, most) {
+        for (i, one) in listed.iter().enumerate() {
+            tokens.extend(token(&format!("{field}.tokens[{i}]"), one, reader));
+        }
+    }
+    Override {
+        to,
+        sources: callers(
+            &format!("{field}.sources"),
+            written.sources.as_deref(),
+            reader,
+        ),
+        forwarders: callers(
+            &format!("{field}.forwarders"),
+            written.forwarders.as_deref(),
+            reader,
+        ),
+        tokens,
+    }
+}
+
+/// Callers that can prove who they are.
+fn callers(field: &str, written: Option<&[SourceRef]>, reader: &mut Reader<'_>) -> Vec<Source> {
+    let written = written.unwrap_or_default();
+    if !reader.fits(field, written, bounds::SOURCES) {
+        return Vec::new();
+    }
+    let mut callers = Vec::new();
+    for (i, one) in written.iter().enumerate() {
+        let field = format!("{field}[{i}]");
+        let caller = scope::caller(&field, one, reader.mistakes());
+        match caller.kind {
+            Some(SourceKind::Unauthenticated) => {
+                let text = "is nobody in particular; give callers outside the mesh a token";
+                reader.wrong(&format!("{field}.name"), text);
+            }
+            Some(_) => callers.push(caller),
+            None => {}
+        }
+    }
+    callers
+}
+
+fn token(field: &str, written: &OverrideToken, reader: &mut Reader<'_>) -> Option<Token> {
+    let sha256 = hash(&written.sha256);
+    if sha256.is_none() {
+        let text = "must be the SHA-256 of the secret, as 64 hex digits in lower case; never the \
+                    secret itself";
+        reader.wrong(&format!("{field}.sha256"), text);
+    }
+    let expires = written.expires.parse::<Timestamp>().ok();
+    if expires.is_none() {
+        let text = format!(
+            "is {:?}, but must be a time such as \"2027-01-31T00:00:00Z\"",
+            shown(&written.expires)
+        );
+        reader.wrong(&format!("{field}.expires"), &text);
+    }
+    Some(Token {
+        sha256: sha256?,
+        expires: expires?.as_second(),
+    })
+}
+
+fn hash(text: &str) -> Option<[u8; HASH]> {
+    let digit = |byte: u8| match byte {
+        b'0'..=b'9' => Some(byte - b'0'),
+        b'a'..=b'f' => Some(byte - b'a' + 10),
+        _ => None,
+    };
+    let bytes = text.as_bytes();
+    if bytes.len() != 2 * HASH {
+        return None;
+    }
+    let mut hash = [0; HASH];
+    for (byte, pair) in hash.iter_mut().zip(bytes.chunks_exact(2)) {
+        *byte = digit(pair[0])? * 16 + digit(pair[1])?;
+    }
+    Some(hash)
+}

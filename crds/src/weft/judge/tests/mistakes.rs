@@ -1,0 +1,192 @@
+//! A mistake costs what holds it and no more, and says so.
+
+use super::*;
+
+/// What is wrong where, in which section, and what is said of it.
+const MISTAKES: &str = r#"
+/timeouts/request | "10" | timeouts | must be a duration such as
+/timeouts/request | "25h" | timeouts | must be from 0s to 24h
+/timeouts/backendRequest | "11s" | timeouts | is longer than request
+/timeouts/share | 0 | timeouts | is 0, but must be from 1 to 100
+/retry/attempts | 6 | retry | is 6, but must be from 0 to 5
+/retry/codes/0 | 200 | retry | must be from 400 to 599
+/retry/grpcCodes/0 | "UNAVAILABLE" | retry | you may mean Unavailable
+/retry/methods/0 | "GE T" | retry | no method of HTTP
+/retry/backoff | "11s" | retry | must be from 0s to 10s
+/retry/budget/interval | "500ms" | retry | must be from 1s to 1m
+/ejection/codes/0 | 404 | ejection | must be from 500 to 599
+/ejection/maxTime | "4s" | ejection | is shorter than baseTime
+/breaker/state | "open" | breaker | you may mean Open
+/breaker/failurePercent | 0 | breaker | must be from 1 to 100
+/fallback/when/4 | "5XX" | fallback | you may mean 5xx
+/fallback/response/status | 100 | fallback | must be from 200 to 599
+/fallback/response/headers/0/name | "weft-x" | fallback | proxy itself
+/fallback/response/headers/0/name | "a b" | fallback | no name of a header
+/fallback/response/headers/0/value | "a\nb" | fallback | no header may hold
+/priority | "Sheddabel" | priority | you may mean Sheddable
+/overload/queueTime | "4ms" | overload | must be from 5ms to 10s
+/mirror/0/service | "catalog" | mirror | cannot be its own mirror
+/mirror/0/service | "catalog.other" | mirror | name of a Service
+/mirror/0/allowTcp/0 | "db:0" | mirror | such as "catalog-db:5432"
+/balance/locality | "PreferSameZones" | balance | mean PreferSameZone
+/sticky/name | "a;b" | sticky | no name of a cookie
+/overrides/0/to | [] | overrides | must name at least one Service
+/overrides/0/to/0 | "Catalog" | overrides | name of a Service
+/overrides/0/tokens/0/sha256 | "hunter2" | overrides | never the secret
+/overrides/0/tokens/0/expires | "soon" | overrides | must be a time
+"#;
+
+#[test]
+fn a_mistake_costs_its_section_and_is_named_with_the_field_and_the_way_out() {
+    for row in MISTAKES.trim().lines() {
+        let [pointer, value, section, text] = row.split(" | ").collect::<Vec<_>>()[..] else {
+            panic!("{row}");
+        };
+        let value: Value = serde_json::from_str(value).unwrap();
+        let section = Section::ALL.into_iter().find(|one| one.as_str() == section);
+        let section = section.unwrap();
+        let (policy, mistakes) = judged(&changed(pointer, &value));
+        let field = pointer.strip_prefix('/').unwrap().split('/');
+        let mut path = "spec".to_owned();
+        for part in field {
+            match part.parse::<usize>() {
+                Ok(place) => path.push_str(&format!("[{place}]")),
+                Err(_) => path.push_str(&format!(".{part}")),
+            }
+        }
+        assert_eq!(refused(&mistakes), [path], "{mistakes:?}");
+        assert!(mistakes[0].text.contains(text), "{mistakes:?}");
+        assert!(
+            mistakes[0].text.ends_with("; this section is ignored"),
+            "{mistakes:?}"
+        );
+        for other in Section::ALL {
+            let there = match other {
+                Section::Overrides => policy.overrides.is_some(),
+                other => policy.sections.has(other),
+            };
+            assert_eq!(there, other != section, "{pointer}: {other}");
+        }
+    }
+}
+
+#[test]
+fn fallback_holds_one_of_its_forms_and_fits_into_its_bytes() {
+    for (fallback, text) in [
+        (json!({}), "holds neither of service and response"),
+        (
+            json!({"service": "a", "response": {"status": 200}}),
+            "holds both of service and",
+        ),
+        (json!({"service": "catalog"}), "cannot be its own fallback"),
+        (
+            json!({"response": {"status": 200, "body": "x".repeat(4097)}}),
+            "may have 4096",
+        ),
+    ] {
+        let (policy, mistakes) = judged(&about(json!({"fallback": fallback})));
+        assert_eq!(policy.sections.fallback, None);
+        assert!(mistakes[0].text.contains(text), "{mistakes:?}");
+    }
+}
+
+#[test]
+fn a_wrong_limit_takes_no_other_limit_away() {
+    let limits = json!([
+        {"name": "a", "requests": 1},
+        {"name": "b", "requests": 0},
+        {"name": "a", "requests": 2},
+        {"name": "C", "requests": 3},
+        {"name": "d", "requests": 4, "key": {"type": "Header"}},
+        {"name": "e", "requests": 5, "key": {"type": "Caller", "name": "x"}},
+        {"name": "f", "requests": 6, "mode": "Enforced"},
+        {"name": "g", "requests": 7, "burst": 0},
+        {"name": "h", "requests": 8, "per": "2h"},
+        {"name": "i", "requests": 9},
+    ]);
+    let (policy, mistakes) = judged(&about(json!({"rateLimits": limits})));
+    let names: Vec<&str> = policy
+        .sections
+        .rate_limits
+        .iter()
+        .map(|one| &*one.name)
+        .collect();
+    assert_eq!(names, ["a", "i"]);
+    let fields = [
+        "[1].requests",
+        "[2].name",
+        "[3].name",
+        "[4].key.name",
+        "[5].key.name",
+        "[6].mode",
+        "[7].burst",
+        "[8].per",
+    ];
+    assert_eq!(
+        refused(&mistakes),
+        fields.map(|field| format!("spec.rateLimits{field}"))
+    );
+    assert!(
+        mistakes
+            .iter()
+            .all(|one| one.text.ends_with("this limit is ignored"))
+    );
+    let many: Vec<Value> = (0..17)
+        .map(|n| json!({"name": format!("l{n}"), "requests": 1}))
+        .collect();
+    let (policy, mistakes) = judged(&about(json!({"rateLimits": many})));
+    assert_eq!(policy.sections.rate_limits.len(), 16, "the first ones hold");
+    assert_eq!(refused(&mistakes), ["spec.rateLimits"]);
+}
+
+#[test]
+fn a_field_that_the_kind_does_not_have_is_told_with_the_one_that_was_meant() {
+    let spec = about(json!({
+        "retries": {}, "retry": {"attempt": 3, "budget": {"percentage": 1}},
+        "rateLimits": [{"name": "a", "requests": 1, "bust": 3}],
+    }));
+    let (policy, mistakes) = judged(&spec);
+    assert!(policy.sections.retry.is_some());
+    let told: Vec<(&str, bool)> = mistakes
+        .iter()
+        .map(|one| (one.field.as_str(), one.text.contains("is one")))
+        .collect();
+    assert_eq!(
+        told,
+        [
+            ("spec.rateLimits[0].bust", true),
+            ("spec.retries", false),
+            ("spec.retry.attempt", true),
+            ("spec.retry.budget.percentage", false),
+        ]
+    );
+    assert!(
+        mistakes
+            .iter()
+            .all(|one| { (one.severity, one.code) == (Severity::Warn, Code::FieldIgnored) })
+    );
+}
+
+#[test]
+fn a_policy_without_a_section_or_of_another_shape_has_no_effect() {
+    let (_, mistakes) = judged(&about(json!({})));
+    assert_eq!(refused(&mistakes), ["spec"]);
+    assert!(
+        mistakes[0].text.contains("holds no section"),
+        "{mistakes:?}"
+    );
+    for spec in [
+        about(json!({"retry": [3]})),
+        about(json!({"retry": {"budget": [20]}})),
+        about(json!({"retry": "three"})),
+        json!({"targetRef": ["Service", "catalog"], "retry": {}}),
+    ] {
+        let (policy, mistakes) = judged(&spec);
+        assert_eq!(policy, Policy::default());
+        assert_eq!(mistakes[0].code, Code::Unreadable);
+        assert!(
+            mistakes[0].text.ends_with("the policy has no effect"),
+            "{mistakes:?}"
+        );
+    }
+}

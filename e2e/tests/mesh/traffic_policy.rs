@@ -1,0 +1,138 @@
+//! TrafficPolicies at a real API server: what it refuses by itself, and what it shows.
+
+use anyhow::Context as _;
+use e2e::harness::{Namespace, Outcome};
+use serde_json::{Value, json};
+
+/// A policy about Service `catalog`, with these fields.
+fn policy(name: &str, fields: &Value) -> Value {
+    let mut spec = json!({"targetRef": {"kind": "Service", "name": "catalog"}});
+    for (field, value) in fields.as_object().into_iter().flatten() {
+        spec[field] = value.clone();
+    }
+    json!({
+        "apiVersion": "weft.dev/v1alpha1", "kind": "TrafficPolicy",
+        "metadata": {"name": name}, "spec": spec,
+    })
+}
+
+/// The rules of the schema are judged before any webhook is asked, with these words.
+#[test]
+fn api_server_itself_refuses_what_no_policy_may_say() -> Outcome {
+    let ns = Namespace::unmeshed("policy-rules")?;
+    let caller = json!([{"kind": "ServiceAccount", "name": "a"}]);
+    let twice = json!([{"name": "a", "requests": 1}, {"name": "a", "requests": 2}]);
+    let own_mirror = json!([{"service": "catalog", "percent": 1}]);
+    let header = json!([{"name": "a", "requests": 1, "key": {"type": "Header"}}]);
+    let both = json!({"service": "x", "response": {"status": 200}});
+    let longer = json!({"request": "1s", "backendRequest": "2s"});
+    for (fields, word) in [
+        (
+            json!({"enforce": true}),
+            "enforce is for policies about the Mesh only",
+        ),
+        (json!({"targetRef": {"kind": "Service"}}), "which Service"),
+        (
+            json!({"targetRef": {"kind": "Mesh", "port": 1}}),
+            "for a Service only",
+        ),
+        (
+            json!({"sources": caller, "breaker": {}}),
+            "a policy of their own",
+        ),
+        (json!({"mirror": own_mirror}), "cannot be its own mirror"),
+        (
+            json!({"fallback": {"service": "catalog"}}),
+            "cannot be its own fallback",
+        ),
+        (json!({"fallback": {}}), "service or response"),
+        (json!({"fallback": both}), "service or response"),
+        (
+            json!({"timeouts": longer}),
+            "must not be longer than request",
+        ),
+        (
+            json!({"timeouts": {"request": "25h"}}),
+            "must be from 0s to 24h",
+        ),
+        (
+            json!({"ejection": {"baseTime": "500ms"}}),
+            "must be from 1s to 5m",
+        ),
+        (json!({"rateLimits": twice}), "Duplicate value"),
+        (json!({"rateLimits": header}), "must name the header"),
+        (
+            json!({"sticky": {"type": "Caller", "name": "x"}}),
+            "left out for Caller",
+        ),
+        (json!({"priority": "critical"}), "Unsupported value"),
+        (json!({"retry": {"attempts": 6}}), "less than or equal to 5"),
+    ] {
+        let mut object = policy("bad", &json!({"retry": {}}));
+        for (field, value) in fields.as_object().into_iter().flatten() {
+            object["spec"][field] = value.clone();
+        }
+        match ns.apply(&object.to_string()) {
+            Ok(said) => panic!("{object} was taken: {said}"),
+            Err(error) => {
+                let text = format!("{error:#}");
+                assert!(text.contains(word), "{object}: {text}");
+            }
+        }
+    }
+    Ok(())
+}
+
+/// kubectl reads YAML 1.1, in which some words are booleans; our own reader takes them for
+/// words.
+#[test]
+fn everything_is_taken_as_kubectl_reads_it() -> Outcome {
+    const EVERYTHING: &str = include_str!("../../../crds/src/weft/everything.yaml");
+    let ns = Namespace::unmeshed("policy-yaml")?;
+    let spec: String = EVERYTHING
+        .lines()
+        .map(|line| format!("  {line}\n"))
+        .collect();
+    ns.apply(&format!(
+        "apiVersion: weft.dev/v1alpha1\nkind: TrafficPolicy\nmetadata: {{name: all}}\nspec:\n{spec}"
+    ))?;
+    let stored: Value = serde_json::from_str(&ns.kubectl(&["get", "tp", "all", "-o", "json"])?)?;
+    let written: Value = serde_yaml_ng::from_str(EVERYTHING)?;
+    assert_eq!(stored["spec"], written);
+    let switched = "apiVersion: weft.dev/v1alpha1\nkind: TrafficPolicy\nmetadata: {name: off}\n\
+                    spec: {targetRef: {kind: Namespace}, overload: {mode: Disabled}}";
+    ns.apply(switched)?;
+    let mode = ns.kubectl(&["get", "tp", "off", "-o", "jsonpath={.spec.overload.mode}"])?;
+    assert_eq!(mode, "Disabled");
+    Ok(())
+}
+
+#[test]
+fn kubectl_shows_what_a_policy_is_about_and_whether_it_counts() -> Outcome {
+    let ns = Namespace::unmeshed("policy-status")?;
+    ns.apply_all(&[
+        json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "catalog"},
+            "spec": {"ports": [{"port": 80}]}}),
+        policy(
+            "calls",
+            &json!({"timeouts": {"request": "5s"}, "retry": {}}),
+        ),
+    ])?;
+    ns.await_condition("tp/calls", "Accepted", "True")?;
+    ns.await_condition("tp/calls", "ResolvedRefs", "True")?;
+    let shown = ns.kubectl(&["get", "tp", "calls"])?;
+    let row = shown.lines().nth(1).context("no row")?;
+    for word in ["Service/catalog", "timeouts, retry"] {
+        assert!(row.contains(word), "{shown}");
+    }
+    // A younger one that says the same decides nothing, and is told who does.
+    ns.apply_all(&[policy("later", &json!({"retry": {"attempts": 3}}))])?;
+    let later = ns.await_condition("tp/later", "Accepted", "False")?;
+    assert!(later["reason"] == "Conflicted", "{later}");
+    let text = later["message"].as_str().unwrap_or_default();
+    assert!(
+        text.contains(&format!("TrafficPolicy {}/calls", ns.name)),
+        "{later}"
+    );
+    Ok(())
+}

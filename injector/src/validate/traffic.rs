@@ -1,0 +1,178 @@
+//! What is refused of a TrafficPolicy, with the field, the reason and the way out.
+
+use oracle::random::Random;
+use serde_json::{Value, json};
+
+use super::{agreement, *};
+
+/// A spec that says everything.
+const EVERYTHING: &str = include_str!("../../../crds/src/weft/everything.yaml");
+/// Policies that both ways judge.
+const POLICIES: u64 = 1_500;
+
+fn request(namespace: &str, spec: &Value) -> Request {
+    serde_json::from_value(json!({
+        "uid": "u",
+        "kind": { "group": "weft.dev", "version": "v1alpha1", "kind": "TrafficPolicy" },
+        "namespace": namespace,
+        "name": "catalog",
+        "operation": "CREATE",
+        "object": { "metadata": { "name": "catalog" }, "spec": spec },
+        "oldObject": null,
+    }))
+    .unwrap()
+}
+
+/// About Service `catalog`, with these fields.
+fn about(fields: &Value) -> Value {
+    let mut spec = json!({"targetRef": {"kind": "Service", "name": "catalog"}});
+    for (name, value) in fields.as_object().unwrap() {
+        spec[name] = value.clone();
+    }
+    spec
+}
+
+fn said(namespace: &str, spec: &Value) -> AdmissionResponse {
+    validate(&request(namespace, spec), &Cluster::default())
+}
+
+#[test]
+fn policy_that_could_not_mean_anything_is_refused_with_field_reason_and_way_out() {
+    let limited = json!([{"kind": "ServiceAccount", "name": "web"}]);
+    let twice = json!([{"name": "a", "requests": 1}, {"name": "a", "requests": 2}]);
+    for (fields, field, reason) in [
+        // Range.
+        (
+            json!({"retry": {"attempts": 6}}),
+            "spec.retry.attempts",
+            "must be from 0 to 5",
+        ),
+        (
+            json!({"breaker": {"interval": "1s"}}),
+            "spec.breaker.interval",
+            "from 5s to 1m",
+        ),
+        // Unknown enum.
+        (
+            json!({"priority": "critical"}),
+            "spec.priority",
+            "you may mean Critical",
+        ),
+        (
+            json!({"retry": {"grpcCodes": ["Unavailabel"]}}),
+            "spec.retry.grpcCodes[0]",
+            "Unavailable",
+        ),
+        // Both or none of fallback's forms.
+        (json!({"fallback": {}}), "spec.fallback", "holds neither"),
+        (
+            json!({"fallback": {"service": "a", "response": {"status": 200}}}),
+            "spec.fallback",
+            "holds both",
+        ),
+        (
+            json!({"timeouts": {"request": "1s", "backendRequest": "2s"}}),
+            "spec.timeouts.backendRequest",
+            "is longer than request",
+        ),
+        // Duplicate limit names.
+        (
+            json!({"rateLimits": twice}),
+            "spec.rateLimits[1].name",
+            "give this one another",
+        ),
+        // Sections that routes cannot limit.
+        (
+            json!({"sources": limited, "breaker": {}}),
+            "spec.breaker",
+            "a policy of its own",
+        ),
+        // A Service as its own mirror or fallback.
+        (
+            json!({"mirror": [{"service": "catalog", "percent": 1}]}),
+            "spec.mirror[0].service",
+            "cannot be its own mirror; name another",
+        ),
+        (
+            json!({"fallback": {"service": "catalog"}}),
+            "spec.fallback.service",
+            "own fallback",
+        ),
+    ] {
+        let refusal = said("shop", &about(&fields))
+            .refusal
+            .expect("must be refused");
+        assert!(
+            refusal.starts_with("TrafficPolicy shop/catalog is invalid: "),
+            "{refusal}"
+        );
+        assert!(refusal.contains(&format!("{field}: ")), "{refusal}");
+        assert!(refusal.contains(reason), "{refusal}");
+    }
+}
+
+#[test]
+fn policy_of_the_mesh_is_taken_in_the_mesh_s_own_namespace_only() {
+    let mesh = json!({"targetRef": {"kind": "Mesh"}, "enforce": true, "retry": {"attempts": 0}});
+    assert_eq!(said("weft-system", &mesh), AdmissionResponse::allow());
+    let refusal = said("shop", &mesh).refusal.unwrap();
+    assert!(
+        refusal.contains("spec.targetRef.kind: is Mesh"),
+        "{refusal}"
+    );
+    assert!(
+        refusal.contains("\"weft-system\"; create it there"),
+        "{refusal}"
+    );
+}
+
+#[test]
+fn mistyped_field_is_taken_with_a_warning_that_names_the_one_that_was_meant() {
+    let spec = about(&json!({"retry": {"attempt": 2}}));
+    let answer = said("shop", &spec);
+    assert_eq!(answer.refusal, None);
+    assert_eq!(answer.warnings.len(), 1);
+    let warning = &answer.warnings[0];
+    assert!(warning.starts_with("spec.retry.attempt: "), "{warning}");
+    assert!(warning.ends_with("attempts is one"), "{warning}");
+    let unusual = about(&json!({"retry": {"methods": ["GTE"]}}));
+    let warning = &said("shop", &unusual).warnings[0];
+    assert!(warning.ends_with("; GET is one"), "{warning}");
+}
+
+#[test]
+fn policy_that_was_stored_while_nobody_looked_can_still_be_labelled() {
+    let bad = about(&json!({"retry": {"attempts": 9}}));
+    let mut request = request("shop", &bad);
+    request.operation = "UPDATE".to_owned();
+    request.old_object = request.object.clone();
+    request.object["metadata"]["labels"] = json!({"team": "catalog"});
+    assert_eq!(
+        validate(&request, &Cluster::default()),
+        AdmissionResponse::allow()
+    );
+}
+
+#[test]
+fn webhook_refuses_exactly_what_the_controller_does_not_accept_of_a_policy() {
+    let spec: Value = serde_yaml_ng::from_str(EVERYTHING).unwrap();
+    let (mut refused, mut taken) = (0, 0);
+    for seed in 0..POLICIES {
+        let mut object = json!({
+            "apiVersion": "weft.dev/v1alpha1", "kind": "TrafficPolicy",
+            "metadata": {"name": "x", "namespace": "shop", "generation": 1}, "spec": spec,
+        });
+        agreement::alter(&mut Random::new(seed), &mut object);
+        if let Some(difference) = agreement::difference(&object) {
+            panic!("seed {seed}: {difference}\n{object}");
+        }
+        match agreement::reviewed(&object).refusal {
+            Some(_) => refused += 1,
+            None => taken += 1,
+        }
+    }
+    assert!(
+        refused > 300 && taken > 300,
+        "{refused} refused, {taken} taken"
+    );
+}

@@ -1,0 +1,194 @@
+//! TrafficPolicies: rules with one section each, and the tables that are made of them.
+//!
+//! A section that is not known is ignored, and so is a rule whose callers or requests are
+//! not understood: it could say something of more calls than were meant. What is known and
+//! wrong refuses the whole resource, so that the last good one stays.
+
+mod guard;
+mod section;
+mod to_section;
+mod values;
+
+use policy::{
+    access::Source,
+    origin::Origin,
+    route::{Match, Rule, Table},
+    traffic::{Limited, Scoped, Sources, Traffic, Whole},
+};
+
+use self::to_section::ToSection;
+use super::error::{BadResource, each};
+use super::http_match::matches;
+use super::object::origin;
+use crate::v1::{self, policy_rule::Section};
+
+/// What a caller's proxy has to know of a Service port.
+///
+/// # Errors
+/// With the field that is wrong.
+pub fn traffic(message: &v1::Policy) -> Result<Traffic, BadResource> {
+    gather(&message.rules)
+}
+
+/// The inverse of [`traffic`]. Sections that only the server's proxy needs are left out.
+pub fn policy_message(traffic: &Traffic) -> v1::Policy {
+    let mut rules = Vec::new();
+    limited(&traffic.timeouts, &mut rules);
+    limited(&traffic.retry, &mut rules);
+    limited(&traffic.fallback, &mut rules);
+    limited(&traffic.mirror, &mut rules);
+    whole(&traffic.ejection, &mut rules);
+    whole(&traffic.breaker, &mut rules);
+    whole(&traffic.balance, &mut rules);
+    whole(&traffic.sticky, &mut rules);
+    whole(&traffic.overrides, &mut rules);
+    v1::Policy { rules }
+}
+
+/// Reads rules into one table for each section, in their order.
+fn gather(rules: &[v1::PolicyRule]) -> Result<Traffic, BadResource> {
+    let mut traffic = Traffic::default();
+    for (i, message) in rules.iter().enumerate() {
+        read(message, &mut traffic).map_err(|bad| bad.within(format_args!("rules[{i}]")))?;
+    }
+    Ok(traffic)
+}
+
+fn read(message: &v1::PolicyRule, to: &mut Traffic) -> Result<(), BadResource> {
+    let Some(section) = &message.section else {
+        return Ok(());
+    };
+    let origin = origin(message.origin.as_ref())?;
+    let when = match matches(message.matches.as_ref(), "matches")? {
+        Some(matches) => Match::AnyOf(matches),
+        None => Match::Always,
+    };
+    let sources = match &message.sources {
+        None => Sources::Everyone,
+        Some(callers) => match each::<_, Source>("sources", &callers.sources) {
+            Ok(sources) => Sources::Only(sources),
+            // Nobody knows whom it would be for.
+            Err(bad) if bad.unknown => return Ok(()),
+            Err(bad) => return Err(bad),
+        },
+    };
+    let head = Head {
+        origin,
+        when,
+        sources,
+    };
+    let namespace = head.origin.namespace().clone();
+    match section {
+        Section::Timeouts(one) => to
+            .timeouts
+            .rules
+            .push(head.limited(section::timeouts(one)?)),
+        Section::Retry(one) => to.retry.rules.push(head.limited(section::retry(one)?)),
+        Section::Fallback(one) => {
+            if let Some(fallback) = section::fallback(one, &namespace)? {
+                to.fallback.rules.push(head.limited(fallback));
+            }
+        }
+        Section::Mirrors(one) => {
+            let mirrors = section::mirrors(one, &namespace)?;
+            to.mirror.rules.push(head.limited(mirrors));
+        }
+        Section::Priority(one) => {
+            to.priority
+                .rules
+                .push(head.limited(section::priority(*one)));
+        }
+        Section::RateLimit(one) => {
+            let limit = section::rate_limit(one)?;
+            // A limit is told by its own name, too.
+            let origin = head.origin.rule(&limit.name);
+            let head = Head { origin, ..head };
+            to.rate_limits.rules.push(head.limited(limit));
+        }
+        Section::Ejection(one) => head.whole(section::ejection(one)?, &mut to.ejection),
+        Section::Breaker(one) => head.whole(section::breaker(one)?, &mut to.breaker),
+        Section::Balance(one) => head.whole(section::balance(one)?, &mut to.balance),
+        Section::Overload(one) => head.whole(section::overload(one)?, &mut to.overload),
+        Section::Sticky(one) => {
+            if let Some(sticky) = section::sticky(one)? {
+                head.whole(sticky, &mut to.sticky);
+            }
+        }
+        Section::Overrides(one) => {
+            let overrides = section::overrides(one, &namespace)?;
+            head.whole(overrides, &mut to.overrides);
+        }
+    }
+    Ok(())
+}
+
+/// Whose rule it is, and for which calls.
+struct Head {
+    origin: Origin,
+    when: Match,
+    sources: Sources,
+}
+
+impl Head {
+    fn limited<T>(self, section: T) -> Rule<Option<Scoped<T>>> {
+        let Self {
+            origin,
+            when,
+            sources,
+        } = self;
+        Rule {
+            origin,
+            when,
+            then: Some(Scoped { sources, section }),
+        }
+    }
+
+    /// A section that is taken as a whole is never limited; one that is would decide about
+    /// more than was meant, and is left out.
+    fn whole<T>(self, section: T, table: &mut Whole<T>) {
+        if self.when == Match::Always && self.sources == Sources::Everyone {
+            table.rules.push(Rule {
+                origin: self.origin,
+                when: Match::Always,
+                then: Some(section),
+            });
+        }
+    }
+}
+
+fn limited<T: ToSection>(table: &Limited<T>, rules: &mut Vec<v1::PolicyRule>) {
+    for Rule { origin, when, then } in &table.rules {
+        if let Some(Scoped { sources, section }) = then {
+            rules.push(v1::PolicyRule {
+                origin: Some(origin.into()),
+                matches: match when {
+                    Match::Always => None,
+                    Match::AnyOf(matches) => Some(v1::HttpMatches::from(&**matches)),
+                },
+                sources: match sources {
+                    Sources::Everyone => None,
+                    Sources::Only(sources) => Some(v1::Callers {
+                        sources: sources.iter().map(v1::Source::from).collect(),
+                    }),
+                },
+                section: Some(section.to_section()),
+            });
+        }
+    }
+}
+
+fn whole<T: ToSection>(table: &Table<Option<T>>, rules: &mut Vec<v1::PolicyRule>) {
+    for Rule { origin, then, .. } in &table.rules {
+        if let Some(section) = then {
+            rules.push(v1::PolicyRule {
+                origin: Some(origin.into()),
+                matches: None,
+                sources: None,
+                section: Some(section.to_section()),
+            });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
