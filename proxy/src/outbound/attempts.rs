@@ -5,8 +5,11 @@
 //! lists, and `policy::retry` says that it may be tried again: that costs, and never
 //! happens to a method that may not be sent twice.
 
+use std::future::poll_fn;
 use std::net::SocketAddr;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use policy::deadline::Deadline;
@@ -14,6 +17,7 @@ use policy::health::Seen;
 use policy::reason::Reason;
 use policy::retry::{self, AskedWait, Attempted, Outcome, may_retry};
 use policy::traffic::call::Retry;
+use tokio::time::{Sleep, sleep};
 
 use crate::endpoints::endpoint::InFlight;
 use crate::endpoints::learned::{Draw, Latency};
@@ -138,7 +142,12 @@ impl<'a> Attempts<'a> {
     ) -> Result<(UpstreamResponse, Serving), Failure> {
         while let Some(mut to) = self.next(proxy, call) {
             let sent = Instant::now();
-            let wait = match outgoing.send(proxy, to.endpoint()).await {
+            let limit = said::backend_request(self.route.said.as_deref());
+            let ended = {
+                let attempt = pin!(outgoing.send(proxy, to.endpoint()));
+                within(limit, attempt).await
+            };
+            let wait = match ended {
                 Ok(answer) => match self.answered(proxy, outgoing, &answer, &mut to, call) {
                     After::Retry(wait) => {
                         drop(to);
@@ -149,14 +158,14 @@ impl<'a> Attempts<'a> {
                 // No endpoint could serve the call, and none is to blame.
                 Err(failure) if upload.broke() => return Err(upload.blame(failure)),
                 Err(failure) => {
-                    let ended = Verdict::of_failure(&failure, sent, Instant::now());
+                    let verdict = Verdict::of_failure(&failure, sent, Instant::now());
                     self.failed(to, failure, call);
-                    self.lost(proxy, outgoing, ended, call)
+                    self.lost(proxy, outgoing, verdict, call)
                 }
             };
             if !wait.is_zero() {
                 // On the heap: most requests never wait.
-                Box::pin(tokio::time::sleep(wait)).await;
+                Box::pin(sleep(wait)).await;
             }
         }
         Err(self.into_failure(call))
@@ -332,7 +341,10 @@ impl<'a> Attempts<'a> {
             self.chosen = Some(to);
             self.renewed = true;
         } else {
-            let seen = Seen::of_refusal(failure.reason());
+            let seen = match &failure {
+                Failure::TimedOut { .. } => Some(Seen::Failed),
+                failure => Seen::of_refusal(failure.reason()),
+            };
             self.record(&mut to, Latency::Failed, seen, call);
             self.tried.push(to.endpoint().addr);
             self.unsent += u8::from(next != Next::Stop);
@@ -340,4 +352,27 @@ impl<'a> Attempts<'a> {
         self.over = next == Next::Stop;
         self.last = Some(failure);
     }
+}
+
+/// An attempt, given up when it has no answer within its time.
+async fn within<T>(
+    limit: Option<Duration>,
+    mut attempt: Pin<&mut impl Future<Output = Result<T, Failure>>>,
+) -> Result<T, Failure> {
+    // On the heap, and only where somebody asks for it.
+    let mut over = limit.map(|limit| Box::pin(sleep(limit)));
+    poll_fn(|cx| {
+        if let Poll::Ready(ended) = attempt.as_mut().poll(cx) {
+            return Poll::Ready(ended);
+        }
+        let late = |over: &mut Pin<Box<Sleep>>| over.as_mut().poll(cx).is_ready();
+        if !over.as_mut().is_some_and(late) {
+            return Poll::Pending;
+        }
+        let detail = format!("no answer within {:?}", limit.unwrap_or_default());
+        Poll::Ready(Err(Failure::TimedOut {
+            detail: detail.into(),
+        }))
+    })
+    .await
 }

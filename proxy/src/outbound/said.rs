@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use policy::http_match::RequestFacts;
+use policy::route::Table;
 use policy::traffic::call::Retry;
 use policy::traffic::endpoint::{Balance, Ejection};
 use policy::traffic::{CallerTraffic, Whole, serving_or_root, without_object};
@@ -17,8 +18,9 @@ pub(super) struct Said {
     root: Option<Arc<CallerTraffic>>,
     /// Of the Service whose endpoints serve, where that is another one.
     serving: Option<Arc<CallerTraffic>>,
-    /// Which rule of the root's decides about retries.
+    /// Which rule of the root's decides about retries, and which about times.
     retry: Option<usize>,
+    timeouts: Option<usize>,
 }
 
 /// The names of two resources: of the Service that is called, and of the endpoints that
@@ -44,14 +46,15 @@ impl Said {
         if root.is_none() && serving.is_none() {
             return None;
         }
-        let retry = root.as_ref().and_then(|root| {
-            let mut rules = root.retry.rules.iter();
-            rules.position(|rule| rule.when.fits(request))
-        });
+        let timeouts = root
+            .as_ref()
+            .and_then(|root| fitting(&root.timeouts, request));
+        let retry = root.as_ref().and_then(|root| fitting(&root.retry, request));
         Some(Arc::new(Self {
             root,
             serving,
             retry,
+            timeouts,
         }))
     }
 
@@ -60,6 +63,19 @@ impl Said {
         let root = self.root.as_ref().unwrap_or(first);
         serving_or_root(of(first), of(root)).map(|(section, _)| section)
     }
+}
+
+/// The place of the rule that decides about a request.
+fn fitting<T>(table: &Table<T>, request: Option<&RequestFacts<'_>>) -> Option<usize> {
+    let mut rules = table.rules.iter();
+    rules.position(|rule| rule.when.fits(request))
+}
+
+/// How long one attempt may wait for the head of its answer; `None`: for ever.
+pub(super) fn backend_request(said: Option<&Said>) -> Option<Duration> {
+    let said = said?;
+    let rule = said.root.as_ref()?.timeouts.rules.get(said.timeouts?)?;
+    rule.then.as_ref()?.backend_request
 }
 
 /// How a call is tried again.

@@ -66,6 +66,7 @@ impl Verdict {
             Failure::Lost { .. } => Some(Self::Ended(Ended::Lost {
                 after: now.saturating_duration_since(sent),
             })),
+            Failure::TimedOut { .. } => Some(Self::Ended(Ended::TimedOut)),
             Failure::Refused { reason, .. } => Some(Self::Mesh(*reason)),
             Failure::NotSent { .. } | Failure::ConnectionClosed { .. } => None,
         }

@@ -17,6 +17,8 @@ use crate::support::{Pod, endpoint, endpoints, raw, resource, vip};
 
 pub(super) const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
 pub(super) const UNAVAILABLE: &str = "HTTP/1.1 503 No\r\ncontent-length: 2\r\n\r\nno";
+/// No answer ever.
+pub(super) const SILENCE: &str = "silence";
 /// Ends the connection instead of an answer.
 pub(super) const NOTHING: &str = "";
 
@@ -84,10 +86,11 @@ async fn serve(
         let body = String::from_utf8_lossy(&request[head.len() + 4..]).into_owned();
         bodies.lock().push(body);
         asked.fetch_add(1, Relaxed);
-        if answer == NOTHING {
-            return None;
+        match answer {
+            NOTHING => return None,
+            SILENCE => continue,
+            answer => stream.write_all(answer.as_bytes()).await.ok()?,
         }
-        stream.write_all(answer.as_bytes()).await.ok()?;
     }
 }
 

@@ -3,11 +3,13 @@
 use std::time::{Duration, Instant};
 
 use policy::traffic::Traffic;
-use policy::traffic::call::Retry;
+use policy::traffic::call::{Retry, Timeouts};
 use policy::traffic::set::{GrpcCode, GrpcCodes, Methods, Statuses};
 use wire::v1::Protocol;
 
-use super::answers::{App, NOTHING, OK, UNAVAILABLE, ask, limited, retries, said, served_by, sum};
+use super::answers::{
+    App, NOTHING, OK, SILENCE, UNAVAILABLE, ask, limited, retries, said, served_by, sum,
+};
 use crate::support::{Pod, pair};
 
 const REQUESTS: &str = "weft_requests_total";
@@ -209,4 +211,28 @@ async fn where_nobody_else_is_left_the_answer_is_passed_on_and_nothing_is_paid()
     served_by(&client, &server, &[&apps[0], &other]);
     ask(&client, "GET", "", "").await;
     assert_eq!(asked(&apps) + other.asked(), 3);
+}
+
+#[tokio::test]
+async fn an_attempt_without_an_answer_in_its_time_is_given_up_and_a_reader_asks_elsewhere() {
+    let within = |limit| Traffic {
+        timeouts: limited(Timeouts {
+            backend_request: Some(Duration::from_millis(limit)),
+            ..Timeouts::DEFAULT
+        }),
+        ..Traffic::default()
+    };
+    let (client, _server, apps) = fleet([SILENCE, OK]).await;
+    client.set(vec![said(&within(300))]);
+    until_seen(&client, &apps[0]).await;
+    assert_eq!(retries(&client, "success"), 1.0, "{}", client.metrics());
+    // A writer is told, and nobody else sees what it wrote.
+    let (client, _server, apps) = fleet([SILENCE, SILENCE]).await;
+    client.set(vec![said(&within(300))]);
+    let started = Instant::now();
+    let (status, answer) = ask(&client, "POST", "", "{}").await;
+    assert_eq!((status, asked(&apps)), (504, 1), "{answer}");
+    assert!(answer.contains("weft-reason: deadline"), "{answer}");
+    let took = started.elapsed();
+    assert!((300..3000).contains(&took.as_millis()), "{took:?}");
 }
