@@ -3,5 +3,6 @@
 //! Imports `endpoints` and `telemetry`.
 
 pub(crate) mod apply;
+pub(crate) mod policies;
 pub(crate) mod snapshot;
 pub(crate) mod store;

@@ -4,5 +4,6 @@
 
 pub(crate) mod affinity;
 pub(crate) mod endpoint;
+pub(crate) mod learned;
 pub(crate) mod registry;
 pub(crate) mod set;

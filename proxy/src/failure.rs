@@ -2,7 +2,7 @@
 //! label and the right to try elsewhere are all read from here. `http::refusal` makes the
 //! answer.
 //!
-//! The four variants are the four answers to one question: how far did it get? What may
+//! The five variants are the five answers to one question: how far did it get? What may
 //! follow is read from the variant alone, so no caller can claim both that a request may
 //! be sent again and that an application may have seen it.
 //!
@@ -34,6 +34,8 @@ pub enum Failure {
         /// How the other end reset the stream of the request, where it did.
         reset: Option<StreamReset>,
     },
+    /// It had no answer in its time, and an application may have seen it.
+    TimedOut { detail: Detail },
     /// Whoever was asked said no, because of the object `by` if one decided that: no
     /// other endpoint would differ.
     Refused {
@@ -115,6 +117,7 @@ impl Failure {
             Self::NotSent { reason, .. } | Self::Refused { reason, .. } => *reason,
             Self::ConnectionClosed { .. } => Reason::ConnectFailed,
             Self::Lost { .. } => Reason::ConnectionLost,
+            Self::TimedOut { .. } => Reason::Deadline,
         }
     }
 
@@ -123,6 +126,7 @@ impl Failure {
         match self {
             Self::NotSent { detail, .. }
             | Self::ConnectionClosed { detail }
+            | Self::TimedOut { detail }
             | Self::Lost { detail, .. }
             | Self::Refused { detail, .. } => detail,
         }
@@ -135,7 +139,7 @@ impl Failure {
         match self {
             Self::NotSent { .. } => Next::OtherEndpoint,
             Self::ConnectionClosed { .. } => Next::SameEndpoint,
-            Self::Lost { .. } | Self::Refused { .. } => Next::Stop,
+            Self::Lost { .. } | Self::TimedOut { .. } | Self::Refused { .. } => Next::Stop,
         }
     }
 
@@ -222,6 +226,11 @@ mod tests {
                 "connect-failed: b",
             ),
             (Failure::lost("c"), Next::Stop, "connection-lost: c"),
+            (
+                Failure::TimedOut { detail: "e".into() },
+                Next::Stop,
+                "deadline: e",
+            ),
             (reset, Next::Stop, "connection-lost: reset"),
             (
                 Failure::refused(Reason::NotAllowed, "d"),

@@ -22,8 +22,11 @@ mod passthrough;
 mod request;
 mod respond;
 mod route;
+mod said;
 mod send;
+mod serving;
 mod tunnel;
+mod verdict;
 
 use self::request::handle_request;
 

@@ -17,7 +17,7 @@ use weft_proxy::Metrics;
 use weft_proxy::Port;
 use weft_proxy::{
     AttemptLabels, AuditLabels, ByteLabels, CancelledLabels, ConnectionLabels, Direction,
-    LatencyLabels, RequestLabels, Security, TcpLabels, TlsLabels,
+    EjectionLabels, LatencyLabels, RequestLabels, RetryLabels, Security, TcpLabels, TlsLabels,
 };
 
 #[test]
@@ -226,6 +226,9 @@ fn touch(metrics: &Metrics) {
         connections,
         tls_failures,
         limits: _,
+        retries,
+        ejections,
+        resting: _,
         open_connections: _,
         unknown_destinations: _,
         certificate_expiry: _,
@@ -252,6 +255,20 @@ fn touch(metrics: &Metrics) {
         })
         .inc();
     metrics.limit("connections");
+    retries
+        .at(&RetryLabels {
+            service: "shop/web".into(),
+            backend: "shop/web".into(),
+            outcome: "success",
+        })
+        .inc();
+    ejections
+        .at(&EjectionLabels {
+            service: "shop/web".into(),
+            backend: "shop/web".into(),
+            cause: "failures",
+        })
+        .inc();
     touch_calls(calls);
 }
 

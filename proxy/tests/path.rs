@@ -14,15 +14,18 @@ mod support;
 
 mod path {
     mod access;
+    mod answers;
     mod away;
     mod counts;
     mod dedicated;
     mod dedicated_close;
     mod drain;
+    mod ejection;
     mod http;
     mod mesh_port;
     mod pods;
     mod refusals;
+    mod retries;
     mod routing;
     mod tcp;
     mod unconfigured;

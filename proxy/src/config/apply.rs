@@ -29,9 +29,6 @@ const DECLARED_PORTS: usize = 256;
 /// Longer ranges say how ports are to be treated, not which there are.
 const DECLARED_RANGE: u16 = 64;
 
-/// Said of what is sent to nobody who does not ask for it by its capability.
-const NOT_IN_FORCE: &str = "TrafficPolicies are not in force in this version";
-
 /// The address that a destination resource is named after.
 fn address_in(name: &str) -> Option<SocketAddr> {
     match wire::names::parse(name)? {
@@ -200,6 +197,10 @@ impl Snapshot {
                 }),
             }
         }
+        if before.0 != next.workload {
+            let own = next.workload.as_ref().map(|own| &own.identity);
+            next.policies.look_as(own);
+        }
         if before != (next.workload.clone(), next.rules_fingerprint()) {
             next.policy_revision += 1;
             next.access = Arc::new(Access {
@@ -277,6 +278,8 @@ impl Snapshot {
             self.services.remove(name);
         } else if name.starts_with("endpoints/") {
             self.endpoints.remove(name);
+        } else if name.starts_with("policy/") {
+            self.policies.remove(name);
         }
         // The own workload and the roots are never taken away: without them
         // nothing could be decided.
@@ -326,8 +329,13 @@ impl Snapshot {
             v1::resource::Content::Endpoints(endpoints) => {
                 self.set_endpoints(name, &endpoints, registry)?;
             }
-            v1::resource::Content::Policy(_) | v1::resource::Content::Guard(_) => {
-                return Err(NOT_IN_FORCE.to_owned());
+            v1::resource::Content::Policy(policy) => {
+                let own = self.workload.as_ref().map(|own| &own.identity);
+                self.policies.set(&name, &policy, own)?;
+            }
+            // Sent to nobody who does not ask for it by its capability.
+            v1::resource::Content::Guard(_) => {
+                return Err("limits, priorities and overload are not in force yet".to_owned());
             }
         }
         Ok(())
@@ -393,11 +401,21 @@ impl Snapshot {
             }
             self.leave_out_plaintext(&name, &meshed);
         })?;
+        // Among others a new one warms up; where all are new, nobody is spared by that.
+        let former = self.endpoints.get(&*name);
+        let former: HashSet<SocketAddr> = former
+            .iter()
+            .flat_map(|former| former.endpoints.iter().map(|endpoint| endpoint.addr))
+            .collect();
         for endpoint in &endpoints {
             registry.note_meshed(endpoint.addr, endpoint.meshed());
+            if !former.is_empty() && !former.contains(&endpoint.addr) {
+                endpoint.joined();
+            }
         }
-        self.endpoints
-            .insert(name.into(), Arc::new(EndpointSet { endpoints }));
+        let budget = registry.budget(&name);
+        let set = EndpointSet { endpoints, budget };
+        self.endpoints.insert(name.into(), Arc::new(set));
         Ok(())
     }
 
@@ -412,9 +430,10 @@ impl Snapshot {
         let endpoints: Vec<_> = held.endpoints.iter().filter(stays).cloned().collect();
         if endpoints.len() != held.endpoints.len() {
             // What is held is not what the controller has sent under this version.
+            let budget = Arc::clone(&held.budget);
             self.versions.remove(name);
-            self.endpoints
-                .insert(name.into(), Arc::new(EndpointSet { endpoints }));
+            let set = EndpointSet { endpoints, budget };
+            self.endpoints.insert(name.into(), Arc::new(set));
         }
     }
 }

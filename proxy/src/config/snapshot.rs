@@ -13,6 +13,7 @@ use policy::name::{ServiceId, SpiffeId};
 use policy::protocol::Protocol;
 use policy::route::{Forward, Table};
 
+use crate::config::policies::Policies;
 use crate::endpoints::affinity::Affinity;
 use crate::endpoints::endpoint::Endpoint;
 use crate::endpoints::set::EndpointSet;
@@ -82,6 +83,8 @@ pub struct Snapshot {
     pub destinations: HashMap<SocketAddr, Arc<Destination>>,
     pub services: HashMap<Arc<str>, Arc<Service>>,
     pub endpoints: HashMap<Arc<str>, Arc<EndpointSet>>,
+    /// What TrafficPolicies say of calls to the Services.
+    pub policies: Policies,
     /// DER, empty until the controller sent some.
     pub roots: Vec<Vec<u8>>,
     pub(super) rules: BTreeMap<String, Rule>,
@@ -112,6 +115,7 @@ impl Default for Snapshot {
             destinations: HashMap::new(),
             services: HashMap::new(),
             endpoints: HashMap::new(),
+            policies: Policies::default(),
             roots: Vec::new(),
             rules: BTreeMap::new(),
             versions: HashMap::new(),
@@ -165,7 +169,7 @@ impl Snapshot {
             Destination::Pod(pod) => services.extend(pod.headless.iter().map(|(_, name)| &**name)),
             Destination::External | Destination::Refused(_) => {}
         }
-        let mut count = |name: &'a str| {
+        let mut count = |name: &str| {
             if let Some((name, held)) = self.versions.get_key_value(name)
                 && counted.insert(name)
             {
@@ -177,6 +181,11 @@ impl Snapshot {
             let Some(service) = self.services.get(name) else {
                 continue;
             };
+            count(&wire::names::policy(
+                &service.id.namespace,
+                &service.id.name,
+                service.port,
+            ));
             count(&service.endpoints);
             for backend in &service.backends {
                 count(backend);

@@ -75,7 +75,7 @@ impl Store {
             snapshot: ArcSwap::default(),
             changed: watch::Sender::new(0),
             policy: watch::Sender::new(0),
-            registry: Registry::default(),
+            registry: Registry::telling(telemetry.metrics.resting.clone()),
             wanted: Mutex::default(),
             asked: Notify::new(),
             telemetry,

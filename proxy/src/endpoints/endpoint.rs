@@ -3,12 +3,16 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use parking_lot::Mutex;
-use policy::balance::Cost;
+use policy::balance::Candidate;
+use policy::health::{EjectedFor, Health, Others, Seen, Told};
 use policy::name::SpiffeId;
+use policy::traffic::endpoint::Ejection;
+use prometheus_client::metrics::gauge::Gauge;
 
+use crate::endpoints::learned::{Draw, Latency, Learned, now};
 use crate::telemetry::cell::Kept;
 
 /// One address that serves.
@@ -22,8 +26,10 @@ pub struct Endpoint {
     pub opaque: bool,
     /// Where calls to it are counted, by each route that leads here.
     pub cells: Kept,
-    pub(super) cost: Mutex<Cost>,
+    pub(super) learned: Mutex<Learned>,
     pub(super) in_flight: AtomicU32,
+    /// Endpoints that rest, of all.
+    pub(super) resting: Gauge,
 }
 
 impl Endpoint {
@@ -32,33 +38,113 @@ impl Endpoint {
         self.identity.is_some()
     }
 
-    pub fn observe(&self, latency: Duration) {
-        self.cost.lock().observe(Instant::now(), latency);
+    /// What it is to a call that goes by `draw`.
+    pub(super) fn look(&self, now: Instant, draw: &Draw<'_>) -> Candidate {
+        if !draw.tried.is_empty() && draw.tried.contains(&self.addr) {
+            return Candidate::Out;
+        }
+        let waiting = self.in_flight.load(Ordering::Relaxed) as usize;
+        let forgiven = || {
+            self.resting.dec();
+        };
+        self.learned.lock().look(now, waiting, draw, forgiven)
     }
 
-    pub fn observe_failure(&self) {
-        self.cost.lock().penalise(Instant::now());
-    }
-
-    pub(super) fn score(&self, now: Instant) -> f64 {
-        self.cost
-            .lock()
-            .score(now, self.in_flight.load(Ordering::Relaxed) as usize)
+    /// It has joined a list that others were in before it: callers come to it little by
+    /// little. Nothing changes where it is known from elsewhere.
+    pub(crate) fn joined(self: &Arc<Self>) {
+        if Arc::strong_count(self) == 1 {
+            let now = now();
+            self.learned.lock().health = Health::new(now, Some(now));
+        }
     }
 
     /// Counts a request as in flight until the guard is dropped.
     #[must_use]
     pub fn begin(self: &Arc<Self>) -> InFlight {
         self.in_flight.fetch_add(1, Ordering::Relaxed);
-        InFlight(Arc::clone(self))
+        InFlight {
+            endpoint: Arc::clone(self),
+            probe: false,
+        }
+    }
+
+    /// The same for the one request that probes it after its rest; `None` when another
+    /// one does.
+    pub(super) fn probe(self: &Arc<Self>, now: Instant, draw: &Draw<'_>) -> Option<InFlight> {
+        let taken = self.learned.lock().health.begin_probe(now, draw.may_retry);
+        taken.then(|| {
+            let mut in_flight = self.begin();
+            in_flight.probe = true;
+            in_flight
+        })
+    }
+
+    /// Makes it rest if it is worse than the others.
+    pub(super) fn judge(&self, others: &Others, ejection: &Ejection) -> Option<EjectedFor> {
+        let mut learned = self.learned.lock();
+        let judged = learned
+            .health
+            .judge(now(), others, ejection, rand::random());
+        if judged.is_some() {
+            self.resting.inc();
+        }
+        judged
     }
 }
 
+impl Drop for Endpoint {
+    fn drop(&mut self) {
+        if self.learned.get_mut().health.rests() {
+            self.resting.dec();
+        }
+    }
+}
+
+/// A request on its way to an endpoint, until its answer has ended.
 #[derive(Debug)]
-pub struct InFlight(Arc<Endpoint>);
+pub struct InFlight {
+    endpoint: Arc<Endpoint>,
+    /// It probes the endpoint, and nobody has seen yet how that ended.
+    probe: bool,
+}
+
+impl InFlight {
+    #[must_use]
+    pub const fn endpoint(&self) -> &Arc<Endpoint> {
+        &self.endpoint
+    }
+
+    /// What the end of an attempt, or the head of its answer, says.
+    pub(super) fn record(
+        &mut self,
+        latency: Latency,
+        seen: Option<Seen>,
+        ejection: &Ejection,
+    ) -> Told {
+        let probe = self.probe && seen.is_some();
+        let mut learned = self.endpoint.learned.lock();
+        let told = learned.record(now(), latency, seen, probe, ejection);
+        drop(learned);
+        self.probe &= seen.is_none();
+        if told == Told::Returned {
+            self.endpoint.resting.dec();
+        }
+        told
+    }
+
+    /// Learns what says nothing of others: of an address that was called by itself.
+    pub fn learn(&mut self, latency: Latency) {
+        let draw = Draw::DEFAULT;
+        let _ = self.record(latency, None, draw.ejection);
+    }
+}
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
+        self.endpoint.in_flight.fetch_sub(1, Ordering::Relaxed);
+        if self.probe {
+            self.endpoint.learned.lock().health.abandon_probe(now());
+        }
     }
 }

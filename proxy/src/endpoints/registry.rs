@@ -1,7 +1,8 @@
 //! Where a Service port is served, with what this proxy has learned of it.
 //!
-//! Configuration changes replace lists of endpoints; what was learned (latency,
-//! requests in flight) belongs to the address and survives. `Registry` keeps
+//! Configuration changes replace lists of endpoints; what was learned (latency, health,
+//! requests in flight) belongs to the address and survives, and what retries may cost to
+//! the Service port. `Registry` keeps
 //! one `Endpoint` per address and identity for as long as somebody holds it, and
 //! remembers which addresses were meshed when nobody does any more.
 
@@ -13,11 +14,13 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use policy::affinity::Session;
-use policy::balance::Cost;
 use policy::name::SpiffeId;
+use policy::retry::RetryBudget;
+use prometheus_client::metrics::gauge::Gauge;
 
 use crate::endpoints::affinity::Affinity;
 use crate::endpoints::endpoint::Endpoint;
+use crate::endpoints::learned::{Learned, now};
 use crate::telemetry::cell::Kept;
 
 type Key = (SocketAddr, Option<SpiffeId>);
@@ -49,15 +52,38 @@ impl Meshed {
     }
 }
 
-/// One `Endpoint` per address and identity, and one `Affinity` per Service port.
+/// One `Endpoint` per address and identity, and one `Affinity` and one `RetryBudget` per
+/// Service port.
 #[derive(Debug, Default)]
 pub struct Registry {
     known: Mutex<HashMap<Key, Weak<Endpoint>>>,
     meshed: Mutex<Meshed>,
     sessions: Mutex<HashMap<Arc<str>, Weak<Affinity>>>,
+    budgets: Mutex<HashMap<Arc<str>, Weak<RetryBudget>>>,
+    resting: Gauge,
 }
 
 impl Registry {
+    /// One that tells how many endpoints rest.
+    #[must_use]
+    pub fn telling(resting: Gauge) -> Self {
+        Self {
+            resting,
+            ..Self::default()
+        }
+    }
+
+    /// What retries to a Service port may cost, by the name of its endpoints.
+    pub fn budget(&self, endpoints: &str) -> Arc<RetryBudget> {
+        let mut budgets = self.budgets.lock();
+        if let Some(held) = budgets.get(endpoints).and_then(Weak::upgrade) {
+            return held;
+        }
+        let budget = Arc::new(RetryBudget::new(now()));
+        budgets.insert(endpoints.into(), Arc::downgrade(&budget));
+        budget
+    }
+
     /// The session with a Service port, by its resource's name; `None` without
     /// affinity. It goes on when the Service changes otherwise, or its time.
     pub fn affinity(&self, service: &str, seconds: u32) -> Option<Arc<Affinity>> {
@@ -102,8 +128,9 @@ impl Registry {
             pod: pod.into(),
             opaque,
             cells: Kept::default(),
-            cost: Mutex::new(Cost::default()),
+            learned: Mutex::new(Learned::new()),
             in_flight: AtomicU32::new(0),
+            resting: self.resting.clone(),
         });
         known.insert(key, Arc::downgrade(&endpoint));
         endpoint
@@ -131,8 +158,11 @@ impl Registry {
         std::mem::take(&mut self.meshed.lock().overflows) > 0
     }
 
-    /// Forgets endpoints and sessions that nobody holds.
+    /// Forgets endpoints, sessions and budgets that nobody holds.
     pub fn sweep(&self) {
+        self.budgets
+            .lock()
+            .retain(|_, budget| budget.strong_count() > 0);
         self.sessions
             .lock()
             .retain(|_, session| session.strong_count() > 0);
@@ -144,7 +174,6 @@ impl Registry {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
     use std::net::SocketAddr;
     use std::sync::Arc;
     use std::time::{Duration, Instant};
@@ -157,7 +186,10 @@ mod tests {
             .iter()
             .map(|addr| registry.at(addr.parse().unwrap(), None, "", false))
             .collect();
-        EndpointSet { endpoints }
+        EndpointSet {
+            endpoints,
+            ..EndpointSet::default()
+        }
     }
 
     #[test]
@@ -188,61 +220,6 @@ mod tests {
         assert!(registry.meshed.lock().said.len() <= MESHED);
         registry.note_meshed(at(0), false);
         assert!(!registry.was_meshed(at(0)), "the last word counts");
-    }
-
-    #[test]
-    fn an_endpoint_that_failed_is_not_tried_again_while_another_is_left() {
-        let registry = Registry::default();
-        let set = set(&registry, &["10.0.0.1:80", "10.0.0.2:80"]);
-        let first = set.endpoints[0].addr;
-        for _ in 0..20 {
-            assert_eq!(set.pick(&[first]).unwrap().addr, set.endpoints[1].addr);
-        }
-        assert!(set.pick(&[first, set.endpoints[1].addr]).is_none());
-    }
-
-    #[test]
-    fn the_slow_endpoint_is_avoided() {
-        let registry = Registry::default();
-        let set = set(&registry, &["10.0.0.1:80", "10.0.0.2:80"]);
-        set.endpoints[0].observe(Duration::from_millis(200));
-        set.endpoints[1].observe(Duration::from_millis(1));
-        for _ in 0..20 {
-            assert_eq!(set.pick(&[]).unwrap().addr, set.endpoints[1].addr);
-        }
-    }
-
-    #[test]
-    fn a_sticky_caller_keeps_its_endpoint_when_others_leave() {
-        let registry = Registry::default();
-        let all = set(&registry, &["10.0.0.1:80", "10.0.0.2:80", "10.0.0.3:80"]);
-        let chosen = all.sticky("10.1.0.7", 0, &[]).unwrap();
-        let fewer = EndpointSet {
-            endpoints: all
-                .endpoints
-                .iter()
-                .enumerate()
-                .filter(|(at, endpoint)| endpoint.addr == chosen.addr || *at == 0)
-                .map(|(_, endpoint)| Arc::clone(endpoint))
-                .collect(),
-        };
-        assert_eq!(fewer.sticky("10.1.0.7", 0, &[]).unwrap().addr, chosen.addr);
-    }
-
-    #[test]
-    fn a_sticky_caller_may_move_when_its_session_is_over_and_not_before() {
-        let registry = Registry::default();
-        let all = set(&registry, &["10.0.0.1:80", "10.0.0.2:80", "10.0.0.3:80"]);
-        let affinity = registry.affinity("service/shop/api:80", 30).unwrap();
-        let start = Instant::now();
-        let at = |seconds: u64| {
-            let epoch = affinity.epoch(start + Duration::from_secs(seconds));
-            all.sticky("10.1.0.7", epoch, &[]).unwrap().addr
-        };
-        let first = at(0);
-        assert!((1..40).all(|i| at(i * 30) == first), "every call in time");
-        let later: BTreeSet<SocketAddr> = (1..40).map(|i| at(10_000 + i * 31)).collect();
-        assert_eq!(later.len(), 3, "none in time");
     }
 
     #[test]

@@ -1,56 +1,148 @@
 //! The endpoints of one Service port, and the choice among them.
 
-use std::net::SocketAddr;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::Instant;
 
-use policy::balance::pick;
+use policy::balance::{Candidate, choose};
+use policy::health::{EjectedFor, Others, Seen, Told};
+use policy::retry::RetryBudget;
+use policy::traffic::endpoint::Ejection;
 
-use crate::endpoints::endpoint::Endpoint;
+use crate::endpoints::endpoint::{Endpoint, InFlight};
+use crate::endpoints::learned::{Draw, Latency, now};
+
+/// Times that a pick may lose the race for a probe.
+const RACES: usize = 4;
 
 /// The endpoints of one Service port.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct EndpointSet {
     pub endpoints: Vec<Arc<Endpoint>>,
+    /// What retries of calls to them may cost.
+    pub budget: Arc<RetryBudget>,
+}
+
+impl Default for EndpointSet {
+    fn default() -> Self {
+        Self {
+            endpoints: Vec::new(),
+            budget: Arc::new(RetryBudget::new(now())),
+        }
+    }
 }
 
 impl EndpointSet {
-    /// The cheaper of two random endpoints that `tried` does not hold.
+    /// The cheaper of two random endpoints that work, or one whose rest is over and that
+    /// this call probes.
     #[must_use]
-    pub fn pick(&self, tried: &[SocketAddr]) -> Option<Arc<Endpoint>> {
-        let now = Instant::now();
-        let random = (rand::random::<u64>(), rand::random::<u64>());
-        if tried.is_empty() {
-            let at = pick(
-                |at| self.endpoints[at].score(now),
-                self.endpoints.len(),
-                random,
-            )?;
-            return self.endpoints.get(at).cloned();
+    pub fn pick(&self, draw: &Draw<'_>) -> Option<InFlight> {
+        let now = now();
+        for _ in 0..RACES {
+            let picked = self.choose(|endpoint| endpoint.look(now, draw))?;
+            let endpoint = &self.endpoints[picked.index];
+            if !picked.probe {
+                return Some(endpoint.begin());
+            }
+            if let Some(probe) = endpoint.probe(now, draw) {
+                return Some(probe);
+            }
         }
-        let left: Vec<&Arc<Endpoint>> = self
-            .endpoints
-            .iter()
-            .filter(|endpoint| !tried.contains(&endpoint.addr))
-            .collect();
-        let at = pick(|at| left[at].score(now), left.len(), random)?;
-        left.get(at).map(|endpoint| Arc::clone(endpoint))
+        let picked = self.choose(|endpoint| match endpoint.look(now, draw) {
+            Candidate::Probe => Candidate::Rests,
+            other => other,
+        })?;
+        Some(self.endpoints[picked.index].begin())
+    }
+
+    fn choose(&self, look: impl Fn(&Endpoint) -> Candidate) -> Option<policy::balance::Picked> {
+        let look = |at: usize| look(&self.endpoints[at]);
+        choose(self.endpoints.len(), 0, look, rand::random)
     }
 
     /// The same endpoint for the same caller and epoch while it exists: the highest of
     /// a hash over them and the address, so that other endpoints' coming and going
-    /// moves nobody else.
+    /// moves nobody else. While it rests its callers go to the next, and come back.
     #[must_use]
-    pub fn sticky(&self, caller: &str, epoch: u64, tried: &[SocketAddr]) -> Option<Arc<Endpoint>> {
-        use std::hash::{DefaultHasher, Hash, Hasher};
-        self.endpoints
-            .iter()
-            .filter(|endpoint| !tried.contains(&endpoint.addr))
-            .max_by_key(|endpoint| {
-                let mut hasher = DefaultHasher::new();
-                (caller, epoch, endpoint.addr).hash(&mut hasher);
-                hasher.finish()
-            })
-            .cloned()
+    pub fn sticky(&self, caller: &str, epoch: u64, draw: &Draw<'_>) -> Option<InFlight> {
+        let now = now();
+        let mut resting: Vec<&Arc<Endpoint>> = Vec::new();
+        while let Some(highest) = self.highest(caller, epoch, draw, &resting) {
+            match self.stands(highest, now, draw) {
+                Some(in_flight) => return Some(in_flight),
+                None => resting.push(highest),
+            }
+        }
+        // Nobody else is left to ask.
+        resting.first().map(|endpoint| endpoint.begin())
+    }
+
+    /// A request to an endpoint unless that rests.
+    fn stands(&self, at: &Arc<Endpoint>, now: Instant, draw: &Draw<'_>) -> Option<InFlight> {
+        match at.look(now, draw) {
+            Candidate::Probe => at.probe(now, draw),
+            Candidate::Rests => None,
+            Candidate::Works { .. } | Candidate::Out => Some(at.begin()),
+        }
+    }
+
+    fn highest<'a>(
+        &'a self,
+        caller: &str,
+        epoch: u64,
+        draw: &Draw<'_>,
+        without: &[&Arc<Endpoint>],
+    ) -> Option<&'a Arc<Endpoint>> {
+        let left = self.endpoints.iter().filter(|endpoint| {
+            !draw.tried.contains(&endpoint.addr)
+                && !without.iter().any(|other| Arc::ptr_eq(other, endpoint))
+        });
+        left.max_by_key(|endpoint| {
+            let mut hasher = DefaultHasher::new();
+            (caller, epoch, endpoint.addr).hash(&mut hasher);
+            hasher.finish()
+        })
+    }
+
+    /// An attempt, or the head of its answer, has shown this of its endpoint. Says why,
+    /// where the endpoint rests because of it.
+    #[must_use]
+    pub fn record(
+        &self,
+        attempt: &mut InFlight,
+        latency: Latency,
+        seen: Option<Seen>,
+        ejection: &Ejection,
+    ) -> Option<EjectedFor> {
+        match attempt.record(latency, seen, ejection) {
+            Told::Nothing | Told::Returned => None,
+            Told::RestsAgain if seen == Some(Seen::Unreachable) => Some(EjectedFor::Unreachable),
+            Told::RestsAgain => Some(EjectedFor::Failures),
+            Told::RowIsFull => {
+                let judged = attempt.endpoint();
+                judged.judge(&self.others(judged), ejection)
+            }
+        }
+    }
+
+    /// What an endpoint is compared with. Asked when a row is full, which is rare.
+    fn others(&self, judged: &Arc<Endpoint>) -> Others {
+        let now = now();
+        let mut others = Others {
+            endpoints: self.endpoints.len(),
+            ..Others::default()
+        };
+        for endpoint in &self.endpoints {
+            if Arc::ptr_eq(endpoint, judged) {
+                continue;
+            }
+            let learned = endpoint.learned.lock();
+            others.resting += usize::from(learned.health.rests());
+            others.recent = others.recent + learned.health.recent(now);
+        }
+        others
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -82,6 +82,12 @@ impl Replay {
         tape.ended || tape.source.is_end_stream() || self.size() == Some(tape.came)
     }
 
+    /// Whether all of it is here to be handed out again.
+    #[must_use]
+    pub(crate) fn is_kept(&self) -> bool {
+        self.empty || (self.is_sent() && self.tape.lock().size.is_some())
+    }
+
     /// In how many pieces it came until now.
     #[must_use]
     pub(crate) fn pieces(&self) -> u64 {
@@ -239,5 +245,15 @@ mod tests {
         let replay = Replay::new(text(vec![0_u8; REPLAY_LIMIT + 1]));
         assert_eq!(read(replay.take().unwrap()).await.len(), REPLAY_LIMIT + 1);
         assert!(replay.take().is_none());
+        assert!(!replay.is_kept());
+    }
+
+    #[tokio::test]
+    async fn a_body_is_kept_once_all_of_it_was_read() {
+        let replay = Replay::new(text("hello"));
+        assert!(!replay.is_kept());
+        read(replay.take().unwrap()).await;
+        assert!(replay.is_kept());
+        assert!(Replay::new(crate::http::body::empty()).is_kept());
     }
 }

@@ -1,60 +1,135 @@
 //! Which endpoint a call tries next.
+//!
+//! Two things move a call on. It was not sent: then any method goes to another endpoint,
+//! because it is proven that no application saw it. Or it failed in a way that its policy
+//! lists, and `policy::retry` says that it may be tried again: that costs, and never
+//! happens to a method that may not be sent twice.
 
+use std::future::poll_fn;
 use std::net::SocketAddr;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::task::Poll;
+use std::time::{Duration, Instant};
 
+use policy::deadline::Deadline;
+use policy::health::Seen;
 use policy::reason::Reason;
+use policy::retry::{self, AskedWait, Attempted, Outcome, may_retry};
+use policy::traffic::call::Retry;
+use tokio::time::{Sleep, sleep};
 
-use crate::endpoints::endpoint::{Endpoint, InFlight};
+use crate::endpoints::endpoint::InFlight;
+use crate::endpoints::learned::{Draw, Latency};
 use crate::failure::{Failure, Next, RENEWALS};
 use crate::http::client::exchange::UpstreamResponse;
 use crate::http::upload::Upload;
 use crate::outbound::route::Route;
+use crate::outbound::said;
 use crate::outbound::send::Outgoing;
+use crate::outbound::serving::{Open, Serving};
+use crate::outbound::verdict::{self, Verdict};
 use crate::proxy::Proxy;
 use crate::telemetry::call::Call;
 
-/// Endpoints that one call may try. The second and third are used only when it
-/// is proven that no application saw the call before.
-const ATTEMPTS: usize = 3;
+/// Endpoints that one call may be moved to while none was reached.
+const ATTEMPTS: u8 = 3;
 
-/// Which endpoint a call tries next. Another one is tried only while it is
-/// proven that no application saw the call.
+/// Proxies of this workload that share `minPerSecond`. The controller does not tell their
+/// number yet, so each counts as the only one.
+const PEERS: u32 = 1;
+
+/// Which endpoint a call tries next.
 pub(crate) struct Attempts<'a> {
     route: &'a Route,
     tried: Vec<SocketAddr>,
-    /// An endpoint whose connection ended, not itself.
-    again: Option<Arc<Endpoint>>,
+    /// Chosen already: its connection ended, not itself, or a retry waits for it.
+    chosen: Option<InFlight>,
+    /// It is another connection to the same endpoint, and so no attempt of its own.
+    renewed: bool,
     renewals: usize,
+    unsent: u8,
+    retries: u8,
+    /// The call may be sent again after an application has seen it.
+    repeatable: bool,
     over: bool,
     last: Option<Failure>,
 }
 
+/// What follows an answer.
+enum After {
+    /// Another endpoint is asked, after this time.
+    Retry(Duration),
+    /// This is the answer; `open` when its trailers tell how it went.
+    Pass { open: bool },
+}
+
+/// What is known of a call that failed.
+struct Failed<'a> {
+    outgoing: &'a Outgoing,
+    ended: retry::Ended,
+    asked: AskedWait,
+}
+
 impl<'a> Attempts<'a> {
-    pub(super) fn new(route: &'a Route) -> Self {
+    /// Of a connection, which nothing but its own failure ends.
+    pub(super) const fn new(route: &'a Route) -> Self {
         Self {
             route,
             tried: Vec::new(),
-            again: None,
+            chosen: None,
+            renewed: false,
             renewals: 0,
+            unsent: 0,
+            retries: 0,
+            repeatable: true,
             over: false,
             last: None,
         }
     }
 
+    /// Of a request.
+    pub(super) fn of(route: &'a Route, outgoing: &Outgoing) -> Self {
+        let retry = said::retry(route.said.as_deref());
+        let listed = if outgoing.grpc {
+            !retry.grpc_codes.is_empty()
+        } else {
+            retry.methods.contains(&outgoing.parts.method)
+        };
+        Self {
+            repeatable: listed && retry.attempts > 0 && outgoing.upgrade.is_none(),
+            ..Self::new(route)
+        }
+    }
+
     /// The endpoint to try, which `call` is counted on from now on. Another connection to
     /// the same one is no attempt of its own.
-    pub(super) fn next(&mut self, proxy: &Proxy, call: &mut Call) -> Option<Arc<Endpoint>> {
-        if self.over || self.tried.len() >= ATTEMPTS {
+    pub(super) fn next(&mut self, proxy: &Proxy, call: &mut Call) -> Option<InFlight> {
+        if self.over || self.unsent >= ATTEMPTS {
             return None;
         }
-        if let Some(endpoint) = self.again.take() {
-            return Some(endpoint);
+        let chosen = self.chosen.take();
+        if chosen.is_some() && std::mem::take(&mut self.renewed) {
+            return chosen;
         }
-        let endpoint = self.route.pick(&proxy.own.name, &self.tried)?;
+        let to = match chosen {
+            Some(chosen) => chosen,
+            None => self.pick(proxy)?,
+        };
         let protocol = call.protocol();
-        call.attempt(self.route.cell(&proxy.telemetry, &endpoint, protocol));
-        Some(endpoint)
+        call.attempt(self.route.cell(&proxy.telemetry, to.endpoint(), protocol));
+        Some(to)
+    }
+
+    fn pick(&self, proxy: &Proxy) -> Option<InFlight> {
+        let said = self.route.said.as_deref();
+        let draw = Draw {
+            tried: &self.tried,
+            may_retry: self.repeatable,
+            ejection: said::ejection(said),
+            warmup: said::warmup(said),
+        };
+        self.route.pick(&proxy.own.name, &draw)
     }
 
     /// Sends to one endpoint after the other until one answers.
@@ -64,24 +139,193 @@ impl<'a> Attempts<'a> {
         outgoing: &Outgoing,
         upload: &Upload,
         call: &mut Call,
-    ) -> Result<(UpstreamResponse, InFlight), Failure> {
-        while let Some(endpoint) = self.next(proxy, call) {
-            let in_flight = endpoint.begin();
-            match outgoing.send(proxy, &endpoint).await {
-                Ok(answer) => {
-                    endpoint.observe(answer.took);
-                    return Ok((answer, in_flight));
-                }
+    ) -> Result<(UpstreamResponse, Serving), Failure> {
+        while let Some(mut to) = self.next(proxy, call) {
+            let sent = Instant::now();
+            let limit = said::backend_request(self.route.said.as_deref());
+            let ended = {
+                let attempt = pin!(outgoing.send(proxy, to.endpoint()));
+                within(limit, attempt).await
+            };
+            let wait = match ended {
+                Ok(answer) => match self.answered(proxy, outgoing, &answer, &mut to, call) {
+                    After::Retry(wait) => {
+                        drop(to);
+                        wait
+                    }
+                    After::Pass { open } => return Ok((answer, self.served(to, open))),
+                },
                 // No endpoint could serve the call, and none is to blame.
                 Err(failure) if upload.broke() => return Err(upload.blame(failure)),
-                Err(failure) => self.failed(endpoint, failure),
+                Err(failure) => {
+                    let verdict = Verdict::of_failure(&failure, sent, Instant::now());
+                    self.failed(to, failure, call);
+                    self.lost(proxy, outgoing, verdict, call)
+                }
+            };
+            if !wait.is_zero() {
+                // On the heap: most requests never wait.
+                Box::pin(sleep(wait)).await;
             }
         }
         Err(self.into_failure(call))
     }
 
+    fn served(&self, in_flight: InFlight, open: bool) -> Serving {
+        let set = self.route.set().filter(|_| open);
+        let open = set.map(|set| Open {
+            set: Arc::clone(set),
+            said: self.route.said.clone(),
+        });
+        Serving { in_flight, open }
+    }
+
+    /// An answer came.
+    fn answered(
+        &mut self,
+        proxy: &Proxy,
+        outgoing: &Outgoing,
+        answer: &UpstreamResponse,
+        to: &mut InFlight,
+        call: &Call,
+    ) -> After {
+        let (head, grpc) = (&answer.response, outgoing.grpc);
+        let reason = call.reason_of(head.headers());
+        let verdict = Verdict::of_answer(head, grpc, reason, answer.took);
+        self.learn(to, Latency::Head(answer.took), Some(verdict), call);
+        match verdict {
+            Verdict::Ended(ended) if ended.is_failure(self.retry()) => {
+                self.tried.push(to.endpoint().addr);
+                let failed = Failed {
+                    outgoing,
+                    ended,
+                    asked: verdict::asked(head.headers(), grpc),
+                };
+                if let Some(wait) = self.again(proxy, &failed, call) {
+                    return After::Retry(wait);
+                }
+                self.retry_failed(call);
+            }
+            Verdict::Ended(_) | Verdict::Open => self.succeeded(call),
+            Verdict::Mesh(_) => self.retry_failed(call),
+        }
+        After::Pass {
+            open: verdict == Verdict::Open,
+        }
+    }
+
+    /// Counts it if the call's last attempt was a retry.
+    fn retry_failed(&self, call: &Call) {
+        if self.retries > 0 {
+            call.retried(Outcome::Failure);
+        }
+    }
+
+    fn succeeded(&self, call: &Call) {
+        if self.retries > 0 {
+            return call.retried(Outcome::Success);
+        }
+        let retry = self.retry();
+        if let Some(set) = self.route.set()
+            && retry.attempts > 0
+        {
+            set.budget
+                .save(tokio::time::Instant::now().into_std(), &retry.budget);
+        }
+    }
+
+    /// No answer came, of which an application may have seen the request. How long to wait
+    /// before another endpoint is asked.
+    fn lost(
+        &mut self,
+        proxy: &Proxy,
+        outgoing: &Outgoing,
+        verdict: Option<Verdict>,
+        call: &Call,
+    ) -> Duration {
+        let Some(Verdict::Ended(ended)) = verdict else {
+            return Duration::ZERO;
+        };
+        let failed = Failed {
+            outgoing,
+            ended,
+            asked: AskedWait::Nothing,
+        };
+        match self.again(proxy, &failed, call) {
+            Some(wait) => {
+                self.over = false;
+                wait
+            }
+            None => Duration::ZERO,
+        }
+    }
+
+    /// Whether a call that failed is tried again, elsewhere and after this time.
+    fn again(&mut self, proxy: &Proxy, failed: &Failed<'_>, call: &Call) -> Option<Duration> {
+        let (route, outgoing) = (self.route, failed.outgoing);
+        let set = route.set()?;
+        if !self.repeatable {
+            return None;
+        }
+        // Before anything is paid for it: nobody else may be left.
+        let other = self.pick(proxy)?;
+        let attempted = Attempted {
+            method: &outgoing.parts.method,
+            grpc: outgoing.grpc,
+            ended: failed.ended,
+            retries: self.retries,
+            moved: false,
+            body_kept: outgoing.replay.is_kept(),
+            spent: false,
+            asked: failed.asked,
+            deadline: Deadline::NONE,
+        };
+        let now = tokio::time::Instant::now().into_std();
+        let random = rand::random();
+        match may_retry(self.retry(), &attempted, &set.budget, now, PEERS, random) {
+            retry::Next::Pass => None,
+            retry::Next::Denied(outcome) => {
+                call.retried(outcome);
+                None
+            }
+            retry::Next::Retry { wait } => {
+                self.retry_failed(call);
+                self.retries += 1;
+                self.chosen = Some(other);
+                Some(wait)
+            }
+        }
+    }
+
+    fn retry(&self) -> &'a Retry {
+        said::retry(self.route.said.as_deref())
+    }
+
+    /// What an attempt has shown of its endpoint.
+    fn learn(&self, to: &mut InFlight, latency: Latency, verdict: Option<Verdict>, call: &Call) {
+        let ejection = said::ejection(self.route.said.as_deref());
+        let seen = verdict.and_then(|verdict| verdict.seen(ejection));
+        self.record(to, latency, seen, call);
+    }
+
+    fn record(&self, to: &mut InFlight, latency: Latency, seen: Option<Seen>, call: &Call) {
+        let Some(set) = self.route.set() else {
+            return to.learn(latency);
+        };
+        let ejection = said::ejection(self.route.said.as_deref());
+        if let Some(cause) = set.record(to, latency, seen, ejection) {
+            call.ejected(cause);
+        }
+    }
+
+    /// The endpoint took the connection.
+    pub(super) fn opened(&self, to: &mut InFlight, call: &Call) {
+        self.record(to, Latency::Told, Some(Seen::Good), call);
+    }
+
     /// Why the last attempt failed, or that there was nothing to attempt.
     pub(super) fn into_failure(self, call: &mut Call) -> Failure {
+        self.retry_failed(call);
         self.last.unwrap_or_else(|| {
             call.unserved();
             let none = format!("no endpoint of {}", self.route.backend);
@@ -89,16 +333,46 @@ impl<'a> Attempts<'a> {
         })
     }
 
-    pub(super) fn failed(&mut self, endpoint: Arc<Endpoint>, failure: Failure) {
+    /// An attempt failed without an answer.
+    pub(super) fn failed(&mut self, mut to: InFlight, failure: Failure, call: &Call) {
         let next = failure.next();
         if next == Next::SameEndpoint && self.renewals < RENEWALS {
             self.renewals += 1;
-            self.again = Some(endpoint);
+            self.chosen = Some(to);
+            self.renewed = true;
         } else {
-            endpoint.observe_failure();
-            self.tried.push(endpoint.addr);
+            let seen = match &failure {
+                Failure::TimedOut { .. } => Some(Seen::Failed),
+                failure => Seen::of_refusal(failure.reason()),
+            };
+            self.record(&mut to, Latency::Failed, seen, call);
+            self.tried.push(to.endpoint().addr);
+            self.unsent += u8::from(next != Next::Stop);
         }
         self.over = next == Next::Stop;
         self.last = Some(failure);
     }
+}
+
+/// An attempt, given up when it has no answer within its time.
+async fn within<T>(
+    limit: Option<Duration>,
+    mut attempt: Pin<&mut impl Future<Output = Result<T, Failure>>>,
+) -> Result<T, Failure> {
+    // On the heap, and only where somebody asks for it.
+    let mut over = limit.map(|limit| Box::pin(sleep(limit)));
+    poll_fn(|cx| {
+        if let Poll::Ready(ended) = attempt.as_mut().poll(cx) {
+            return Poll::Ready(ended);
+        }
+        let late = |over: &mut Pin<Box<Sleep>>| over.as_mut().poll(cx).is_ready();
+        if !over.as_mut().is_some_and(late) {
+            return Poll::Pending;
+        }
+        let detail = format!("no answer within {:?}", limit.unwrap_or_default());
+        Poll::Ready(Err(Failure::TimedOut {
+            detail: detail.into(),
+        }))
+    })
+    .await
 }

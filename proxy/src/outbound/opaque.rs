@@ -24,10 +24,14 @@ impl Connection {
         let route = self.route(&self.proxy.config.snapshot(), None)?;
         call.between(route.parties());
         let mut attempts = Attempts::new(&route);
-        while let Some(endpoint) = attempts.next(&self.proxy, call) {
-            match tunnel::open(&self.proxy, &endpoint).await {
-                Ok(tunnel) => return Ok(tunnel),
-                Err(failure) => attempts.failed(endpoint, failure),
+        while let Some(mut to) = attempts.next(&self.proxy, call) {
+            match tunnel::open(&self.proxy, to.endpoint()).await {
+                Ok(mut tunnel) => {
+                    attempts.opened(&mut to, call);
+                    tunnel.in_flight = Some(to);
+                    return Ok(tunnel);
+                }
+                Err(failure) => attempts.failed(to, failure, call),
             }
         }
         Err(attempts.into_failure(call))

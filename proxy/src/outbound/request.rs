@@ -54,13 +54,14 @@ pub(super) async fn handle_request(
         parts: received.parts,
         replay: Replay::new(body),
         upgrade: received.upgrade,
+        grpc: received.grpc,
         called: connection.addr,
     };
-    let attempts = Attempts::new(&route);
+    let attempts = Attempts::of(&route, &outgoing);
     match attempts.send(proxy, &outgoing, &upload, &mut call).await {
-        Ok((answer, in_flight)) => {
+        Ok((answer, served)) => {
             let budget = Arc::clone(proxy.budget());
-            respond(answer, call, in_flight, received.caller_side, budget).await
+            respond(answer, call, served, received.caller_side, budget).await
         }
         Err(failure) => call.refuse(&failure, &outgoing.parts.method, received.grpc),
     }

@@ -6,7 +6,6 @@ use http::response::Parts;
 use http::{HeaderValue, Method, Response, StatusCode, Version, header};
 use http_body_util::BodyExt;
 
-use crate::endpoints::endpoint::InFlight;
 use crate::failure::Failure;
 use crate::http::body::{self, Body};
 use crate::http::byte_stream::ByteStream;
@@ -17,6 +16,7 @@ use crate::http::watched::{BodyEnd, Watched};
 use crate::net::budget::Budget;
 use crate::net::chunk::ChunkIo;
 use crate::net::relay::{Flows, relay};
+use crate::outbound::serving::Serving;
 use crate::telemetry::call::Call;
 use crate::telemetry::call::counted::Counted;
 
@@ -32,7 +32,7 @@ struct Upgraded {
 pub(crate) async fn respond(
     answer: UpstreamResponse,
     call: Call,
-    in_flight: InFlight,
+    served: Serving,
     on_upgrade: Option<Side>,
     budget: Arc<Budget>,
 ) -> Response<Body> {
@@ -52,17 +52,17 @@ pub(crate) async fn respond(
         return call.refuse(&failure, &Method::GET, false);
     }
     let counted = clean_answer(&mut parts, call);
-    let held = (place, in_flight);
     if let (true, Some(client)) = (switches, on_upgrade) {
         let server = match (out, incoming.into_http2()) {
             (Some(out), Some(stream)) => Side::Open(ByteStream::new(out, stream)),
             _ => server,
         };
         let upgraded = Upgraded { client, server, to };
-        return switch(parts, upgraded, held, counted, budget);
+        return switch(parts, upgraded, (place, served), counted, budget);
     }
     let watched = Watched::begun(incoming, move |end, bytes, trailers| {
-        drop(held);
+        drop(place);
+        served.ended(end, trailers, counted.call());
         counted.done(end, bytes, trailers);
     })
     .await;

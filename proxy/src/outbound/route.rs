@@ -1,6 +1,5 @@
 //! Where one call goes, and which endpoint it tries next.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -11,10 +10,12 @@ use policy::reason::Reason;
 use policy::route::{Forward, choose};
 
 use crate::config::snapshot::{Destination, Service, Snapshot};
-use crate::endpoints::endpoint::Endpoint;
+use crate::endpoints::endpoint::{Endpoint, InFlight};
+use crate::endpoints::learned::Draw;
 use crate::endpoints::set::EndpointSet;
 use crate::failure::Failure;
 use crate::outbound::connection::Connection;
+use crate::outbound::said::{Names, Said};
 use crate::telemetry::Telemetry;
 use crate::telemetry::cell::{Cell, Way};
 use crate::telemetry::labels::Security;
@@ -28,6 +29,8 @@ pub(super) struct Route {
     /// What chose the backend, where it is not the Service itself.
     pub(super) rule: Option<Origin>,
     choice: Choice,
+    /// What policies say of it, where one does.
+    pub(super) said: Option<Arc<Said>>,
 }
 
 enum Choice {
@@ -93,13 +96,21 @@ impl Route {
         }
     }
 
-    pub(super) fn pick(&self, own_ip: &str, tried: &[SocketAddr]) -> Option<Arc<Endpoint>> {
+    pub(super) fn pick(&self, own_ip: &str, draw: &Draw<'_>) -> Option<InFlight> {
         match &self.choice {
             Choice::One(endpoint) => {
-                (!tried.contains(&endpoint.addr)).then(|| Arc::clone(endpoint))
+                (!draw.tried.contains(&endpoint.addr)).then(|| endpoint.begin())
             }
-            Choice::Any(set) => set.pick(tried),
-            Choice::Sticky(set, epoch) => set.sticky(own_ip, *epoch, tried),
+            Choice::Any(set) => set.pick(draw),
+            Choice::Sticky(set, epoch) => set.sticky(own_ip, *epoch, draw),
+        }
+    }
+
+    /// Those that serve, where there is a choice among them.
+    pub(super) const fn set(&self) -> Option<&Arc<EndpointSet>> {
+        match &self.choice {
+            Choice::One(_) => None,
+            Choice::Any(set) | Choice::Sticky(set, _) => Some(set),
         }
     }
 }
@@ -135,6 +146,7 @@ impl Connection {
                     backend: Arc::default(),
                     rule: None,
                     choice: Choice::One(Arc::clone(&pod.endpoint)),
+                    said: None,
                 })
             }
             Destination::External | Destination::Refused(_) => Err(Failure::not_sent(
@@ -164,6 +176,14 @@ impl Connection {
             backend: Arc::clone(&service.label),
             rule: None,
             choice,
+            said: Said::of(
+                &snapshot.policies,
+                Names {
+                    root: name,
+                    serving: None,
+                },
+                facts,
+            ),
         })
     }
 
@@ -194,6 +214,14 @@ impl Connection {
             backend: Arc::clone(&backend.label),
             rule: origin.cloned(),
             choice: Choice::Any(endpoints(snapshot, &backend.endpoints)),
+            said: Said::of(
+                &snapshot.policies,
+                Names {
+                    root: name,
+                    serving: Some(&backend.endpoints),
+                },
+                facts,
+            ),
         }))
     }
 }

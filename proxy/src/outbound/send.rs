@@ -24,6 +24,7 @@ pub(super) struct Outgoing {
     pub(super) parts: Parts,
     pub(super) replay: Replay,
     pub(super) upgrade: Option<HeaderValue>,
+    pub(super) grpc: bool,
     /// The address that the application called.
     pub(super) called: SocketAddr,
 }
@@ -121,6 +122,7 @@ mod tests {
                 parts: request.into_parts().0,
                 replay: Replay::new(empty()),
                 upgrade: None,
+                grpc: false,
                 called: SocketAddr::from(([10, 0, 0, 1], 80)),
             };
             let parts = outgoing.named_by_address().unwrap();

@@ -40,15 +40,15 @@ pub(super) enum Io {
 pub(super) struct Tunnel {
     pub(super) io: Prefixed<Io>,
     _place: Option<StreamPermit>,
-    _in_flight: InFlight,
+    /// What it counts as at its endpoint, while it is open.
+    pub(super) in_flight: Option<InFlight>,
 }
 
 /// Opens a tunnel to `endpoint`.
 ///
 /// # Errors
 /// When the endpoint cannot be reached or refuses.
-pub(super) async fn open(proxy: &Proxy, endpoint: &Arc<Endpoint>) -> Result<Tunnel, Failure> {
-    let in_flight = endpoint.begin();
+pub(super) async fn open(proxy: &Proxy, endpoint: &Endpoint) -> Result<Tunnel, Failure> {
     let Some(identity) = &endpoint.identity else {
         let stream = connect::connect(endpoint.addr, CONNECT_TIMEOUT)
             .await
@@ -58,7 +58,7 @@ pub(super) async fn open(proxy: &Proxy, endpoint: &Arc<Endpoint>) -> Result<Tunn
         return Ok(Tunnel {
             io: Prefixed::new(Io::Plain(stream)),
             _place: None,
-            _in_flight: in_flight,
+            in_flight: None,
         });
     };
     let authority = Authority::try_from(endpoint.addr.to_string())
@@ -80,7 +80,7 @@ pub(super) async fn open(proxy: &Proxy, endpoint: &Arc<Endpoint>) -> Result<Tunn
     Ok(Tunnel {
         io: Prefixed::new(Io::Mesh(ByteStream::new(out, incoming))),
         _place: answer.place,
-        _in_flight: in_flight,
+        in_flight: None,
     })
 }
 

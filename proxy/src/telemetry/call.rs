@@ -8,6 +8,7 @@
 //! its own endpoint.
 
 pub(crate) mod counted;
+mod endpoint;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

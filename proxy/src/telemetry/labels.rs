@@ -75,6 +75,20 @@ pub struct AttemptLabels {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct RetryLabels {
+    pub service: Arc<str>,
+    pub backend: Arc<str>,
+    pub outcome: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct EjectionLabels {
+    pub service: Arc<str>,
+    pub backend: Arc<str>,
+    pub cause: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct LatencyLabels {
     pub direction: Direction,
     pub service: Arc<str>,

@@ -16,7 +16,9 @@ use crate::settings::{self, Own};
 use crate::telemetry::cell::{Cell, Way};
 use crate::telemetry::compatibility::Compatibility;
 use crate::telemetry::families::CallFamilies;
-use crate::telemetry::labels::{ConnectionLabels, Direction, LimitLabels, TlsLabels};
+use crate::telemetry::labels::{
+    ConnectionLabels, Direction, EjectionLabels, LimitLabels, RetryLabels, TlsLabels,
+};
 use crate::telemetry::memory::Memory;
 use crate::telemetry::series::{Series, Shared};
 
@@ -28,6 +30,10 @@ pub struct Metrics {
     pub connections: Series<ConnectionLabels, Counter>,
     pub tls_failures: Series<TlsLabels, Counter>,
     pub limits: Series<LimitLabels, Counter>,
+    pub retries: Series<RetryLabels, Counter>,
+    pub ejections: Series<EjectionLabels, Counter>,
+    /// Endpoints that rest.
+    pub resting: Gauge,
     pub open_connections: Gauge,
     pub unknown_destinations: Counter,
     pub certificate_expiry: Gauge,
@@ -55,6 +61,8 @@ impl Metrics {
         registry.register_collector(Box::new(metrics.connections.clone()));
         registry.register_collector(Box::new(metrics.tls_failures.clone()));
         registry.register_collector(Box::new(metrics.limits.clone()));
+        registry.register_collector(Box::new(metrics.retries.clone()));
+        registry.register_collector(Box::new(metrics.ejections.clone()));
         metrics
     }
 
@@ -67,6 +75,12 @@ impl Metrics {
                 "Mesh connections whose TLS handshake did not succeed",
             ),
             limits: shared.counters("weft_limit_reached", "Times that a bound was reached"),
+            retries: shared.counters(
+                "weft_retries",
+                "Requests that were tried again, and those that were not for want of something",
+            ),
+            ejections: shared.counters("weft_ejections", "Times that an endpoint began to rest"),
+            resting: Gauge::default(),
             open_connections: Gauge::default(),
             unknown_destinations: Counter::default(),
             certificate_expiry: Gauge::default(),
@@ -109,7 +123,7 @@ impl Metrics {
         ]
     }
 
-    const fn gauges(&self) -> [(&'static str, &'static str, &Gauge); 4] {
+    const fn gauges(&self) -> [(&'static str, &'static str, &Gauge); 5] {
         [
             (
                 "weft_open_connections",
@@ -127,6 +141,11 @@ impl Metrics {
                 &self.control_connected,
             ),
             ("weft_destinations", "Destinations held", &self.destinations),
+            (
+                "weft_resting_endpoints",
+                "Endpoints that get no requests, or one probe, because others failed there",
+                &self.resting,
+            ),
         ]
     }
 

@@ -25,6 +25,10 @@ impl Call {
 }
 
 impl Counted {
+    pub(crate) const fn call(&self) -> &Call {
+        &self.call
+    }
+
     /// The body of the answer, or the connection that it became, has ended.
     pub(crate) fn done(self, end: BodyEnd, bytes: u64, trailers: Option<&HeaderMap>) {
         self.call.done(self.ended, end, bytes, trailers);

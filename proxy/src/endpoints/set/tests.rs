@@ -1,0 +1,270 @@
+//! Which endpoint a call gets, and when one rests.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use policy::health::{EjectedFor, Seen};
+use policy::traffic::without_object::EJECTION;
+use prometheus_client::metrics::gauge::Gauge;
+
+use super::EndpointSet;
+use crate::endpoints::endpoint::{Endpoint, InFlight};
+use crate::endpoints::learned::{Draw, Latency};
+use crate::endpoints::registry::Registry;
+
+fn set(registry: &Registry, addrs: &[&str]) -> EndpointSet {
+    let endpoints = addrs
+        .iter()
+        .map(|addr| registry.at(addr.parse().unwrap(), None, "", false))
+        .collect();
+    EndpointSet {
+        endpoints,
+        ..EndpointSet::default()
+    }
+}
+
+fn after(tried: &[SocketAddr]) -> Draw<'_> {
+    Draw {
+        tried,
+        ..Draw::DEFAULT
+    }
+}
+
+fn addr(picked: Option<InFlight>) -> SocketAddr {
+    picked.unwrap().endpoint().addr
+}
+
+#[test]
+fn an_endpoint_that_failed_is_not_tried_again_while_another_is_left() {
+    let registry = Registry::default();
+    let set = set(&registry, &["10.0.0.1:80", "10.0.0.2:80"]);
+    let first = set.endpoints[0].addr;
+    for _ in 0..20 {
+        let draw = after(std::slice::from_ref(&first));
+        assert_eq!(addr(set.pick(&draw)), set.endpoints[1].addr);
+    }
+    let both = [first, set.endpoints[1].addr];
+    assert!(set.pick(&after(&both)).is_none());
+}
+
+#[test]
+fn the_slow_endpoint_is_avoided() {
+    let registry = Registry::default();
+    let set = set(&registry, &["10.0.0.1:80", "10.0.0.2:80"]);
+    let took = |at: usize, ms| {
+        let mut answer = set.endpoints[at].begin();
+        answer.learn(Latency::Head(Duration::from_millis(ms)));
+    };
+    took(0, 200);
+    took(1, 1);
+    for _ in 0..20 {
+        assert_eq!(addr(set.pick(&Draw::DEFAULT)), set.endpoints[1].addr);
+    }
+}
+
+#[test]
+fn a_sticky_caller_keeps_its_endpoint_when_others_leave() {
+    let registry = Registry::default();
+    let all = set(&registry, &["10.0.0.1:80", "10.0.0.2:80", "10.0.0.3:80"]);
+    let chosen = addr(all.sticky("10.1.0.7", 0, &Draw::DEFAULT));
+    let fewer = EndpointSet {
+        endpoints: all
+            .endpoints
+            .iter()
+            .enumerate()
+            .filter(|(at, endpoint)| endpoint.addr == chosen || *at == 0)
+            .map(|(_, endpoint)| Arc::clone(endpoint))
+            .collect(),
+        ..EndpointSet::default()
+    };
+    assert_eq!(addr(fewer.sticky("10.1.0.7", 0, &Draw::DEFAULT)), chosen);
+}
+
+#[test]
+fn a_sticky_caller_may_move_when_its_session_is_over_and_not_before() {
+    let registry = Registry::default();
+    let all = set(&registry, &["10.0.0.1:80", "10.0.0.2:80", "10.0.0.3:80"]);
+    let affinity = registry.affinity("service/shop/api:80", 30).unwrap();
+    let start = Instant::now();
+    let at = |seconds: u64| {
+        let epoch = affinity.epoch(start + Duration::from_secs(seconds));
+        addr(all.sticky("10.1.0.7", epoch, &Draw::DEFAULT))
+    };
+    let first = at(0);
+    assert!((1..40).all(|i| at(i * 30) == first), "every call in time");
+    let later: BTreeSet<SocketAddr> = (1..40).map(|i| at(10_000 + i * 31)).collect();
+    assert_eq!(later.len(), 3, "none in time");
+}
+
+/// Three endpoints, of which the first cannot be connected since a moment.
+struct Fleet {
+    set: EndpointSet,
+    resting: Gauge,
+}
+
+impl Fleet {
+    fn new() -> Self {
+        let resting = Gauge::default();
+        let registry = Registry::telling(resting.clone());
+        let set = set(&registry, &["10.0.0.1:80", "10.0.0.2:80", "10.0.0.3:80"]);
+        Self { set, resting }
+    }
+
+    fn dead(&self) -> &Arc<Endpoint> {
+        &self.set.endpoints[0]
+    }
+
+    fn fails(&self, attempt: &mut InFlight) -> Option<EjectedFor> {
+        let seen = Some(Seen::Unreachable);
+        self.set.record(attempt, Latency::Failed, seen, &EJECTION)
+    }
+
+    /// As many failures as the default asks for.
+    fn eject(&self) {
+        for row in 1..=EJECTION.consecutive_failures {
+            let cause = self.fails(&mut self.dead().begin());
+            let full = row == EJECTION.consecutive_failures;
+            assert_eq!(cause, full.then_some(EjectedFor::Unreachable), "{row}");
+        }
+        assert_eq!(self.resting.get(), 1);
+    }
+
+    /// How many of a hundred calls get the endpoint that failed.
+    fn sent_there(&self, draw: &Draw<'_>) -> usize {
+        let picks = (0..100).map(|_| addr(self.set.pick(draw)));
+        picks.filter(|addr| *addr == self.dead().addr).count()
+    }
+}
+
+const READER: Draw<'static> = Draw {
+    may_retry: true,
+    ..Draw::DEFAULT
+};
+
+#[tokio::test(start_paused = true)]
+async fn an_endpoint_that_rests_gets_nothing_and_then_one_probe() {
+    let fleet = Fleet::new();
+    fleet.eject();
+    tokio::time::advance(Duration::from_millis(3900)).await;
+    assert_eq!(fleet.sent_there(&READER), 0, "5 s, less a fifth at most");
+    tokio::time::advance(Duration::from_millis(2200)).await;
+    let mut probe = fleet.set.pick(&READER).unwrap();
+    while probe.endpoint().addr != fleet.dead().addr {
+        probe = fleet.set.pick(&READER).unwrap();
+    }
+    assert_eq!(fleet.sent_there(&READER), 0, "one probe at a time");
+    assert_eq!(fleet.fails(&mut probe), Some(EjectedFor::Unreachable));
+    tokio::time::advance(Duration::from_millis(7900)).await;
+    assert_eq!(fleet.sent_there(&READER), 0, "twice as long");
+    assert_eq!(fleet.resting.get(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_probe_that_succeeds_brings_its_endpoint_back_little_by_little() {
+    let fleet = Fleet::new();
+    fleet.eject();
+    tokio::time::advance(Duration::from_millis(6100)).await;
+    let probe = (0..1000).find_map(|_| {
+        let picked = fleet.set.pick(&READER)?;
+        (picked.endpoint().addr == fleet.dead().addr).then_some(picked)
+    });
+    let (mut probe, head) = (probe.unwrap(), Latency::Head(Duration::from_millis(1)));
+    let seen = Some(Seen::Good);
+    assert_eq!(fleet.set.record(&mut probe, head, seen, &EJECTION), None);
+    drop(probe);
+    assert_eq!(fleet.resting.get(), 0);
+    // Its estimate is as bad as an unreachable endpoint's for a while; here the share
+    // alone is looked at.
+    let works = |endpoint: &Arc<Endpoint>| {
+        let now = crate::endpoints::learned::now();
+        match endpoint.look(now, &READER) {
+            policy::balance::Candidate::Works { share, .. } => share,
+            other => panic!("{other:?}"),
+        }
+    };
+    assert!(works(fleet.dead()) < 0.11, "{}", works(fleet.dead()));
+    tokio::time::advance(Duration::from_secs(5)).await;
+    let half = works(fleet.dead());
+    assert!((0.5..0.6).contains(&half), "{half}");
+    tokio::time::advance(Duration::from_secs(5)).await;
+    assert!(works(fleet.dead()) >= 1.0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_probe_whose_caller_leaves_is_taken_by_the_next() {
+    let fleet = Fleet::new();
+    fleet.eject();
+    tokio::time::advance(Duration::from_millis(6100)).await;
+    // Each of these is dropped at once, as by a caller that leaves.
+    assert!(fleet.sent_there(&READER) > 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_cannot_be_tried_again_probes_only_where_no_other_came() {
+    let fleet = Fleet::new();
+    fleet.eject();
+    let mut rested = Duration::ZERO;
+    while fleet.sent_there(&READER) == 0 {
+        tokio::time::advance(Duration::from_millis(100)).await;
+        rested += Duration::from_millis(100);
+        assert!(rested < Duration::from_secs(7));
+    }
+    // The last reader left, and its place is free since now.
+    assert_eq!(fleet.sent_there(&Draw::DEFAULT), 0);
+    tokio::time::advance(Duration::from_secs(1)).await;
+    assert!(fleet.sent_there(&Draw::DEFAULT) > 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_ejection_is_switched_off_nobody_rests_any_more() {
+    let fleet = Fleet::new();
+    fleet.eject();
+    let off = policy::traffic::endpoint::Ejection {
+        consecutive_failures: 0,
+        ..EJECTION
+    };
+    let draw = Draw {
+        ejection: &off,
+        ..Draw::DEFAULT
+    };
+    // The estimate still says that it cannot be reached.
+    let others: Vec<SocketAddr> = fleet.set.endpoints[1..].iter().map(|e| e.addr).collect();
+    let draw = Draw {
+        tried: &others,
+        ..draw
+    };
+    assert_eq!(addr(fleet.set.pick(&draw)), fleet.dead().addr);
+    assert_eq!(fleet.resting.get(), 0);
+    for _ in 0..20 {
+        let attempt = &mut fleet.dead().begin();
+        let seen = Some(Seen::Unreachable);
+        let rests = fleet.set.record(attempt, Latency::Failed, seen, &off);
+        assert_eq!(rests, None);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sticky_callers_endpoint_rests_and_gets_it_back() {
+    let fleet = Fleet::new();
+    let caller = (0..100).map(|n| format!("10.1.0.{n}")).find(|caller| {
+        let chosen = addr(fleet.set.sticky(caller, 0, &READER));
+        chosen == fleet.dead().addr
+    });
+    let caller = caller.unwrap();
+    fleet.eject();
+    let next = addr(fleet.set.sticky(&caller, 0, &READER));
+    assert_ne!(next, fleet.dead().addr);
+    tokio::time::advance(Duration::from_millis(6100)).await;
+    let back = addr(fleet.set.sticky(&caller, 0, &READER));
+    assert_eq!(back, fleet.dead().addr);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_rests_is_not_counted_any_more_when_it_is_gone() {
+    let fleet = Fleet::new();
+    fleet.eject();
+    drop(fleet.set);
+    assert_eq!(fleet.resting.get(), 0);
+}

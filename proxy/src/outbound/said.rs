@@ -1,0 +1,101 @@
+//! What TrafficPolicies say of one call, and what holds where they say nothing.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use policy::http_match::RequestFacts;
+use policy::route::Table;
+use policy::traffic::call::Retry;
+use policy::traffic::endpoint::{Balance, Ejection};
+use policy::traffic::{CallerTraffic, Whole, serving_or_root, without_object};
+
+use crate::config::policies::Policies;
+
+/// What policies say of one call. Made only where one of them says something.
+#[derive(Debug)]
+pub(super) struct Said {
+    /// Of the Service that is called.
+    root: Option<Arc<CallerTraffic>>,
+    /// Of the Service whose endpoints serve, where that is another one.
+    serving: Option<Arc<CallerTraffic>>,
+    /// Which rule of the root's decides about retries, and which about times.
+    retry: Option<usize>,
+    timeouts: Option<usize>,
+}
+
+/// The names of two resources: of the Service that is called, and of the endpoints that
+/// serve.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Names<'a> {
+    pub(super) root: &'a str,
+    pub(super) serving: Option<&'a str>,
+}
+
+impl Said {
+    /// `None` where no policy speaks, which costs one look.
+    pub(super) fn of(
+        policies: &Policies,
+        names: Names<'_>,
+        request: Option<&RequestFacts<'_>>,
+    ) -> Option<Arc<Self>> {
+        if policies.is_empty() {
+            return None;
+        }
+        let root = policies.of(names.root).cloned();
+        let serving = names.serving.and_then(|name| policies.of(name)).cloned();
+        if root.is_none() && serving.is_none() {
+            return None;
+        }
+        let timeouts = root
+            .as_ref()
+            .and_then(|root| fitting(&root.timeouts, request));
+        let retry = root.as_ref().and_then(|root| fitting(&root.retry, request));
+        Some(Arc::new(Self {
+            root,
+            serving,
+            retry,
+            timeouts,
+        }))
+    }
+
+    fn endpoints<'a, T>(&'a self, of: fn(&'a CallerTraffic) -> &'a Whole<T>) -> Option<&'a T> {
+        let first = self.serving.as_ref().or(self.root.as_ref())?;
+        let root = self.root.as_ref().unwrap_or(first);
+        serving_or_root(of(first), of(root)).map(|(section, _)| section)
+    }
+}
+
+/// The place of the rule that decides about a request.
+fn fitting<T>(table: &Table<T>, request: Option<&RequestFacts<'_>>) -> Option<usize> {
+    let mut rules = table.rules.iter();
+    rules.position(|rule| rule.when.fits(request))
+}
+
+/// How long one attempt may wait for the head of its answer; `None`: for ever.
+pub(super) fn backend_request(said: Option<&Said>) -> Option<Duration> {
+    let said = said?;
+    let rule = said.root.as_ref()?.timeouts.rules.get(said.timeouts?)?;
+    rule.then.as_ref()?.backend_request
+}
+
+/// How a call is tried again.
+pub(super) fn retry(said: Option<&Said>) -> &Retry {
+    let decided = said.and_then(|said| {
+        let rule = said.root.as_ref()?.retry.rules.get(said.retry?)?;
+        rule.then.as_ref()
+    });
+    decided.unwrap_or(&without_object::RETRY)
+}
+
+/// Which endpoints rest.
+pub(super) fn ejection(said: Option<&Said>) -> &Ejection {
+    let decided = said.and_then(|said| said.endpoints(|all| &all.ejection));
+    decided.unwrap_or(&without_object::EJECTION)
+}
+
+/// How long an endpoint takes to its full share.
+pub(super) fn warmup(said: Option<&Said>) -> Duration {
+    let decided = said.and_then(|said| said.endpoints(|all| &all.balance));
+    let balance: &Balance = decided.unwrap_or(&without_object::BALANCE);
+    balance.warmup
+}

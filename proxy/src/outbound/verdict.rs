@@ -1,0 +1,188 @@
+//! What the end of an attempt says: of its endpoint, and of whether the call is tried
+//! again.
+
+use std::time::{Duration, Instant};
+
+use http::header::RETRY_AFTER;
+use http::{HeaderMap, Response, StatusCode};
+use policy::health::Seen;
+use policy::reason::Reason;
+use policy::retry::{AskedWait, Ended};
+use policy::traffic::endpoint::Ejection;
+
+use crate::failure::Failure;
+use crate::http::grpc::{grpc_status, is_grpc};
+use crate::http::watched::BodyEnd;
+
+const PUSHBACK: &str = "grpc-retry-pushback-ms";
+
+/// The head of an answer, or that none came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// Of the application, or of the connection to it.
+    Ended(Ended),
+    /// Of a proxy, which nobody asks again.
+    Mesh(Reason),
+    /// A gRPC call goes on, and its trailers tell.
+    Open,
+}
+
+impl Verdict {
+    /// `reason` is what the peer proxy gave, if it answered itself.
+    pub(super) fn of_answer<B: http_body::Body>(
+        response: &Response<B>,
+        grpc: bool,
+        reason: Option<Reason>,
+        after: Duration,
+    ) -> Self {
+        let status = response.status();
+        match reason {
+            Some(Reason::ConnectionLost) => Self::Ended(Ended::Lost { after }),
+            Some(reason) => Self::Mesh(reason),
+            None if !grpc => Self::Ended(Ended::Status(status)),
+            None => {
+                let whole = response.body().is_end_stream();
+                match grpc_status(response.headers()) {
+                    Some(code) => Self::grpc(code, whole),
+                    None if status == StatusCode::OK && is_grpc(response.headers()) => Self::Open,
+                    None => Self::grpc(code_of(status), true),
+                }
+            }
+        }
+    }
+
+    fn grpc(code: u16, trailers_only: bool) -> Self {
+        // What is no code at all is UNKNOWN.
+        let code = u8::try_from(code).unwrap_or(2);
+        Self::Ended(Ended::Grpc {
+            code,
+            trailers_only,
+        })
+    }
+
+    /// Of an attempt without an answer: `None` where nothing of it reached an application.
+    pub(super) fn of_failure(failure: &Failure, sent: Instant, now: Instant) -> Option<Self> {
+        match failure {
+            Failure::Lost { .. } => Some(Self::Ended(Ended::Lost {
+                after: now.saturating_duration_since(sent),
+            })),
+            Failure::TimedOut { .. } => Some(Self::Ended(Ended::TimedOut)),
+            Failure::Refused { reason, .. } => Some(Self::Mesh(*reason)),
+            Failure::NotSent { .. } | Failure::ConnectionClosed { .. } => None,
+        }
+    }
+
+    /// What it shows of the endpoint; `None` for nothing, or nothing yet.
+    pub(super) fn seen(self, ejection: &Ejection) -> Option<Seen> {
+        match self {
+            Self::Ended(Ended::Status(status)) => Some(Seen::of_status(status, ejection)),
+            Self::Ended(Ended::Grpc { code, .. }) => Some(Seen::of_grpc(code)),
+            Self::Ended(Ended::Lost { .. } | Ended::TimedOut) => Some(Seen::Failed),
+            Self::Ended(Ended::Refused(reason)) | Self::Mesh(reason) => Seen::of_refusal(reason),
+            Self::Open => None,
+        }
+    }
+}
+
+/// What the end of a gRPC answer shows that was open; `None` when its caller left.
+pub(super) fn seen_at_end(end: BodyEnd, trailers: Option<&HeaderMap>) -> Option<Seen> {
+    match end {
+        BodyEnd::Dropped => None,
+        BodyEnd::Failed => Some(Seen::Failed),
+        BodyEnd::Complete => {
+            let code = trailers.and_then(grpc_status).unwrap_or(2);
+            Some(Seen::of_grpc(u8::try_from(code).unwrap_or(2)))
+        }
+    }
+}
+
+/// When the server wants to be asked again.
+pub(super) fn asked(headers: &HeaderMap, grpc: bool) -> AskedWait {
+    let bytes = |name: &str| headers.get(name).map(http::HeaderValue::as_bytes);
+    if grpc {
+        AskedWait::of_grpc(bytes(PUSHBACK))
+    } else {
+        AskedWait::of_http(bytes(RETRY_AFTER.as_str()))
+    }
+}
+
+/// What an answer that is no gRPC is in gRPC, by gRPC's own table.
+const fn code_of(status: StatusCode) -> u16 {
+    match status.as_u16() {
+        400 => 13,
+        401 => 16,
+        403 => 7,
+        404 => 12,
+        429 | 502..=504 => 14,
+        _ => 2,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http::body::{empty, text};
+    use policy::traffic::without_object::EJECTION;
+
+    const AFTER: Duration = Duration::from_millis(7);
+
+    fn answer(status: u16, headers: &[(&'static str, &'static str)], body: bool) -> Verdict {
+        let mut response = Response::new(if body { text("x") } else { empty() });
+        *response.status_mut() = StatusCode::from_u16(status).unwrap();
+        for (name, value) in headers {
+            let value = http::HeaderValue::from_static(value);
+            response.headers_mut().insert(*name, value);
+        }
+        Verdict::of_answer(&response, true, None, AFTER)
+    }
+
+    #[test]
+    fn a_grpc_answer_is_judged_by_its_status_and_what_is_none_by_the_table() {
+        let grpc = ("content-type", "application/grpc");
+        let ended = |code, trailers_only| {
+            Verdict::Ended(Ended::Grpc {
+                code,
+                trailers_only,
+            })
+        };
+        assert_eq!(
+            answer(200, &[grpc, ("grpc-status", "14")], false),
+            ended(14, true)
+        );
+        let begun = answer(200, &[grpc, ("grpc-status", "14")], true);
+        assert_eq!(begun, ended(14, false), "something was passed on");
+        assert_eq!(answer(200, &[grpc], true), Verdict::Open);
+        assert_eq!(answer(503, &[], true), ended(14, true));
+        assert_eq!(answer(404, &[], true), ended(12, true));
+        assert_eq!(answer(200, &[], true), ended(2, true));
+    }
+
+    #[test]
+    fn what_a_proxy_answers_is_asked_of_nobody_else_and_no_fault_of_the_endpoint() {
+        let response = Response::new(empty());
+        for reason in Reason::ALL {
+            let verdict = Verdict::of_answer(&response, false, Some(reason), AFTER);
+            let (again, seen) = match reason {
+                Reason::ConnectionLost => (true, Some(Seen::Failed)),
+                Reason::ConnectFailed | Reason::TlsFailed => (false, Some(Seen::Unreachable)),
+                _ => (false, None),
+            };
+            assert_eq!(matches!(verdict, Verdict::Ended(_)), again, "{reason}");
+            assert_eq!(verdict.seen(&EJECTION), seen, "{reason}");
+        }
+    }
+
+    #[test]
+    fn the_end_of_a_grpc_answer_shows_what_its_trailers_say() {
+        let trailers = |code: &'static str| {
+            let value = http::HeaderValue::from_static(code);
+            HeaderMap::from_iter([(http::HeaderName::from_static("grpc-status"), value)])
+        };
+        let end = |code| seen_at_end(BodyEnd::Complete, Some(&trailers(code)));
+        assert_eq!(end("0"), Some(Seen::Good));
+        assert_eq!(end("5"), Some(Seen::Good), "the application's own answer");
+        assert_eq!(end("14"), Some(Seen::Failed));
+        assert_eq!(seen_at_end(BodyEnd::Failed, None), Some(Seen::Failed));
+        assert_eq!(seen_at_end(BodyEnd::Dropped, None), None);
+    }
+}

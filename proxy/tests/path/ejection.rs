@@ -1,0 +1,155 @@
+//! Endpoints that fail are left alone.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Request, Response};
+use http_body::Frame;
+use http_body_util::{BodyExt, Empty, StreamBody};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use policy::traffic::Traffic;
+use policy::traffic::endpoint::Ejection;
+use tokio::net::TcpListener;
+use wire::v1::Protocol;
+
+use super::answers::{App, OK, UNAVAILABLE, ask, said, served_by, sum, whole};
+use crate::support::{Pod, endpoint, endpoints, pair, vip};
+
+const EJECTIONS: &str = "weft_ejections_total";
+const RESTING: &str = "weft_resting_endpoints";
+
+/// Three applications, of which the first answers 503.
+async fn one_of_three() -> (Pod, Pod, [App; 3]) {
+    let (client, server, _, _) = pair(Protocol::Http1).await;
+    let apps = [
+        App::new(server.ip, UNAVAILABLE).await,
+        App::new(server.ip, OK).await,
+        App::new(server.ip, OK).await,
+    ];
+    let [bad, one, other] = &apps;
+    served_by(&client, &server, &[bad, one, other]);
+    (client, server, apps)
+}
+
+#[tokio::test]
+async fn the_one_of_three_that_answers_503_rests_and_no_post_was_sent_twice() {
+    let (client, _server, apps) = one_of_three().await;
+    let mut posts = 0;
+    while sum(&client, EJECTIONS, &[]) == 0.0 {
+        ask(&client, "POST", "", "{}").await;
+        posts += 1;
+        assert!(posts < 500, "it must rest: {}", client.metrics());
+    }
+    let labels = ["service=\"shop/api\"", "cause=\"failures\""];
+    assert_eq!(sum(&client, EJECTIONS, &labels), 1.0);
+    assert_eq!(sum(&client, RESTING, &[]), 1.0);
+    let before = apps[0].asked();
+    for _ in 0..50 {
+        assert_eq!(ask(&client, "POST", "", "{}").await.0, 200);
+        posts += 1;
+    }
+    assert_eq!(apps[0].asked(), before, "nothing, while it rests");
+    assert_eq!(apps.iter().map(App::asked).sum::<usize>(), posts);
+}
+
+#[tokio::test]
+async fn all_that_fail_alike_are_left_in_peace() {
+    let (client, server, _, _) = pair(Protocol::Http1).await;
+    let mut apps = Vec::new();
+    for _ in 0..3 {
+        apps.push(App::new(server.ip, UNAVAILABLE).await);
+    }
+    served_by(&client, &server, &apps.iter().collect::<Vec<_>>());
+    for _ in 0..150 {
+        ask(&client, "POST", "", "{}").await;
+    }
+    assert_eq!(sum(&client, EJECTIONS, &[]), 0.0, "{}", client.metrics());
+    assert!(apps.iter().all(|app| app.asked() > 10));
+}
+
+#[tokio::test]
+async fn a_policy_switches_ejection_off() {
+    let (client, _server, apps) = one_of_three().await;
+    client.set(vec![said(&Traffic {
+        ejection: whole(Ejection {
+            consecutive_failures: 0,
+            ..Ejection::DEFAULT
+        }),
+        ..Traffic::default()
+    })]);
+    for _ in 0..150 {
+        ask(&client, "POST", "", "{}").await;
+    }
+    assert_eq!(sum(&client, EJECTIONS, &[]), 0.0, "{}", client.metrics());
+    assert!(apps[0].asked() > 20, "{}", apps[0].asked());
+}
+
+/// A gRPC application that says its status in trailers; how often it was asked.
+async fn grpc_app(pod: &Pod, status: &'static str) -> (u16, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind((pod.ip, 0)).await.unwrap();
+    let (port, asked) = (
+        listener.local_addr().unwrap().port(),
+        Arc::new(AtomicUsize::new(0)),
+    );
+    let log = Arc::clone(&asked);
+    tokio::spawn(async move {
+        loop {
+            let (stream, _) = listener.accept().await.unwrap();
+            let log = Arc::clone(&log);
+            let service = hyper::service::service_fn(move |_: Request<_>| {
+                log.fetch_add(1, Relaxed);
+                let mut trailers = HeaderMap::new();
+                trailers.insert("grpc-status", HeaderValue::from_static(status));
+                let frames = [
+                    Ok::<_, Infallible>(Frame::data(Bytes::from_static(b"\0\0\0\0\0"))),
+                    Ok(Frame::trailers(trailers)),
+                ];
+                let body = StreamBody::new(tokio_stream::iter(frames));
+                let response = Response::builder().header("content-type", "application/grpc");
+                async move { response.body(body) }
+            });
+            tokio::spawn(async move {
+                let builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+                let _ = builder
+                    .serve_connection(TokioIo::new(stream), service)
+                    .await;
+            });
+        }
+    });
+    (port, asked)
+}
+
+#[tokio::test]
+async fn what_grpc_says_in_trailers_makes_an_endpoint_rest_too() {
+    let (client, server, _, _) = pair(Protocol::Http2).await;
+    let mut apps = Vec::new();
+    for status in ["14", "0", "0"] {
+        apps.push(grpc_app(&server, status).await);
+    }
+    let all = apps
+        .iter()
+        .map(|(port, _)| endpoint(server.ip, *port, Some("api")));
+    client.set(vec![endpoints("api", all.collect())]);
+    let (mut sender, connection) = hyper::client::conn::http2::handshake(
+        TokioExecutor::new(),
+        TokioIo::new(client.call(vip()).await),
+    )
+    .await
+    .unwrap();
+    let _connection = tokio::spawn(connection);
+    let mut calls = 0;
+    while sum(&client, EJECTIONS, &["cause=\"failures\""]) == 0.0 {
+        let request = Request::post("http://web.shop/a.B/C")
+            .header("content-type", "application/grpc")
+            .body(Empty::<Bytes>::new())
+            .unwrap();
+        let answer = sender.send_request(request).await.unwrap();
+        answer.into_body().collect().await.unwrap();
+        calls += 1;
+        assert!(calls < 500, "it must rest: {}", client.metrics());
+    }
+    let asked = apps.iter().map(|(_, asked)| asked.load(Relaxed));
+    assert_eq!(asked.sum::<usize>(), calls, "none was sent twice");
+}

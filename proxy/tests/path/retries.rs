@@ -1,0 +1,238 @@
+//! What is sent again, what never is, and what that may cost.
+
+use std::time::{Duration, Instant};
+
+use policy::traffic::Traffic;
+use policy::traffic::call::{Retry, Timeouts};
+use policy::traffic::set::{GrpcCode, GrpcCodes, Methods, Statuses};
+use wire::v1::Protocol;
+
+use super::answers::{
+    App, NOTHING, OK, SILENCE, UNAVAILABLE, ask, limited, retries, said, served_by, sum,
+};
+use crate::support::{Pod, pair};
+
+const REQUESTS: &str = "weft_requests_total";
+const ATTEMPTS: &str = "weft_attempts_total";
+const GOOD: &str = "success=\"true\"";
+const BAD: &str = "success=\"false\"";
+
+/// A client and a server, whose `api` is served by applications with these answers.
+async fn fleet<const N: usize>(answers: [&'static str; N]) -> (Pod, Pod, Vec<App>) {
+    let (client, server, _, _) = pair(Protocol::Http1).await;
+    let mut apps = Vec::new();
+    for answer in answers {
+        apps.push(App::new(server.ip, answer).await);
+    }
+    served_by(&client, &server, &apps.iter().collect::<Vec<_>>());
+    (client, server, apps)
+}
+
+fn policy(client: &Pod, retry: Retry) {
+    client.set(vec![said(&Traffic {
+        retry: limited(retry),
+        ..Traffic::default()
+    })]);
+}
+
+fn asked(apps: &[App]) -> usize {
+    apps.iter().map(App::asked).sum()
+}
+
+/// Asks until an application has seen a request; all must be answered with 200.
+async fn until_seen(client: &Pod, app: &App) -> usize {
+    let mut requests = 0;
+    while app.asked() == 0 {
+        let (status, answer) = ask(client, "GET", "", "").await;
+        assert_eq!(status, 200, "{answer}");
+        requests += 1;
+        assert!(requests < 200, "the failing one must be tried");
+    }
+    requests
+}
+
+#[tokio::test]
+async fn a_get_that_failed_is_made_good_by_another_endpoint_and_each_try_counts() {
+    for answer in [UNAVAILABLE, NOTHING] {
+        let (client, _server, apps) = fleet([answer, OK]).await;
+        let requests = until_seen(&client, &apps[0]).await as f64;
+        assert_eq!(retries(&client, "success"), 1.0, "{}", client.metrics());
+        assert_eq!(sum(&client, REQUESTS, &[GOOD]), requests);
+        assert_eq!(sum(&client, REQUESTS, &[BAD]), 0.0);
+        assert_eq!(sum(&client, ATTEMPTS, &[GOOD]), requests);
+        assert_eq!(sum(&client, ATTEMPTS, &[BAD]), 1.0, "retries hide nothing");
+    }
+}
+
+#[tokio::test]
+async fn without_an_object_no_post_is_sent_twice_and_no_grpc_and_no_other_status() {
+    const GRPC: &str = "content-type: application/grpc\r\n";
+    for answer in [UNAVAILABLE, NOTHING] {
+        for (method, headers) in [("POST", ""), ("PUT", ""), ("POST", GRPC), ("GET", GRPC)] {
+            let (client, _server, apps) = fleet([answer, answer]).await;
+            ask(&client, method, headers, "{}").await;
+            assert_eq!(asked(&apps), 1, "{method} {headers} {answer}");
+        }
+    }
+    for answer in [
+        "HTTP/1.1 500 No\r\ncontent-length: 0\r\n\r\n",
+        "HTTP/1.1 502 No\r\ncontent-length: 0\r\n\r\n",
+        "HTTP/1.1 504 No\r\ncontent-length: 0\r\n\r\n",
+        "HTTP/1.1 429 No\r\ncontent-length: 0\r\n\r\n",
+    ] {
+        let (client, _server, apps) = fleet([answer, answer]).await;
+        ask(&client, "GET", "", "").await;
+        assert_eq!(asked(&apps), 1, "{answer}");
+    }
+}
+
+#[tokio::test]
+async fn a_backend_that_answers_nothing_else_earns_no_retries() {
+    let (client, _server, apps) = fleet([UNAVAILABLE, UNAVAILABLE, UNAVAILABLE]).await;
+    let started = Instant::now();
+    for _ in 0..30 {
+        assert_eq!(ask(&client, "GET", "", "").await.0, 503);
+    }
+    // One each second, for which nobody has to save.
+    let most = 1 + started.elapsed().as_secs() as usize;
+    let made = asked(&apps) - 30;
+    assert!((1..=most).contains(&made), "{made} of {most}");
+    assert_eq!(retries(&client, "failure"), made as f64);
+    assert_eq!(retries(&client, "budget"), (30 - made) as f64);
+}
+
+#[tokio::test]
+async fn a_policy_with_no_attempts_ends_retries_and_without_it_they_are_back() {
+    let (client, _server, apps) = fleet([UNAVAILABLE, UNAVAILABLE]).await;
+    policy(
+        &client,
+        Retry {
+            attempts: 0,
+            ..Retry::DEFAULT
+        },
+    );
+    ask(&client, "GET", "", "").await;
+    assert_eq!(asked(&apps), 1);
+    client.replace(&wire::names::policy("shop", "api", 80), Vec::new());
+    ask(&client, "GET", "", "").await;
+    assert_eq!(asked(&apps), 3);
+}
+
+#[tokio::test]
+async fn a_policy_says_which_methods_and_codes_and_how_often_and_the_body_goes_along() {
+    const TEAPOT: &str = "HTTP/1.1 418 No\r\ncontent-length: 0\r\n\r\n";
+    let (client, _server, apps) = fleet([TEAPOT, TEAPOT, TEAPOT, TEAPOT]).await;
+    let mut retry = Retry {
+        attempts: 2,
+        codes: Statuses::of(&[418]),
+        methods: Methods::Any,
+        ..Retry::DEFAULT
+    };
+    retry.budget.min_per_second = 1000;
+    policy(&client, retry);
+    assert_eq!(ask(&client, "POST", "", "pay 5").await.0, 418);
+    let bodies: Vec<String> = apps.iter().flat_map(App::bodies).collect();
+    assert_eq!(bodies, ["pay 5", "pay 5", "pay 5"]);
+    assert!(apps.iter().all(|app| app.asked() <= 1), "none twice");
+}
+
+#[tokio::test]
+async fn a_body_that_is_too_long_to_be_kept_is_sent_once() {
+    let (client, _server, apps) = fleet([UNAVAILABLE, UNAVAILABLE]).await;
+    policy(
+        &client,
+        Retry {
+            methods: Methods::Any,
+            ..Retry::DEFAULT
+        },
+    );
+    let body = "x".repeat(64 * 1024 + 1);
+    assert_eq!(ask(&client, "POST", "", &body).await.0, 503);
+    assert_eq!(asked(&apps), 1);
+    assert_eq!(retries(&client, "body"), 1.0, "{}", client.metrics());
+}
+
+#[tokio::test]
+async fn grpc_is_tried_again_for_the_listed_codes_and_only_before_anything_was_passed_on() {
+    const GRPC: &str = "content-type: application/grpc\r\n";
+    const REFUSED: &str = "HTTP/1.1 200 OK\r\ncontent-type: application/grpc\r\n\
+                           grpc-status: 14\r\ncontent-length: 0\r\n\r\n";
+    const BEGUN: &str = "HTTP/1.1 200 OK\r\ncontent-type: application/grpc\r\n\
+                         grpc-status: 14\r\ncontent-length: 2\r\n\r\nab";
+    const OTHER: &str = "HTTP/1.1 200 OK\r\ncontent-type: application/grpc\r\n\
+                         grpc-status: 8\r\ncontent-length: 0\r\n\r\n";
+    for (answer, expected) in [(REFUSED, 2), (UNAVAILABLE, 2), (BEGUN, 1), (OTHER, 1)] {
+        let (client, _server, apps) = fleet([answer, answer, answer]).await;
+        policy(
+            &client,
+            Retry {
+                grpc_codes: GrpcCodes::of(&[GrpcCode::Unavailable]),
+                ..Retry::DEFAULT
+            },
+        );
+        ask(&client, "POST", GRPC, "call").await;
+        assert_eq!(asked(&apps), expected, "{answer}");
+    }
+}
+
+#[tokio::test]
+async fn a_server_says_when_to_come_again_and_is_not_asked_before() {
+    const LATER: &str = "HTTP/1.1 503 No\r\nretry-after: 30\r\ncontent-length: 0\r\n\r\n";
+    const SOON: &str = "HTTP/1.1 503 No\r\nretry-after: 1\r\ncontent-length: 0\r\n\r\n";
+    let (client, _server, apps) = fleet([LATER, LATER]).await;
+    ask(&client, "GET", "", "").await;
+    assert_eq!(asked(&apps), 1);
+    let (client, _server, apps) = fleet([SOON, SOON]).await;
+    let started = Instant::now();
+    ask(&client, "GET", "", "").await;
+    assert_eq!(asked(&apps), 2);
+    assert!(started.elapsed() >= Duration::from_secs(1));
+}
+
+#[tokio::test]
+async fn what_the_called_proxy_refuses_is_asked_nowhere_else() {
+    use wire::v1::{Enforcement, MtlsMode};
+    let (client, server, apps) = fleet([OK, OK]).await;
+    server.mode("api", Enforcement::Enforce, MtlsMode::Permissive);
+    assert_eq!(ask(&client, "GET", "", "").await.0, 403);
+    assert_eq!(asked(&apps), 0);
+    assert_eq!(sum(&client, ATTEMPTS, &[]), 1.0, "{}", client.metrics());
+}
+
+#[tokio::test]
+async fn where_nobody_else_is_left_the_answer_is_passed_on_and_nothing_is_paid() {
+    let (client, server, apps) = fleet([UNAVAILABLE]).await;
+    let (status, answer) = ask(&client, "GET", "", "").await;
+    assert_eq!((status, asked(&apps)), (503, 1));
+    assert!(answer.ends_with("no"), "the application's own: {answer}");
+    assert_eq!(sum(&client, "weft_retries_total", &[]), 0.0);
+    // The token is there when it is of use.
+    let other = App::new(server.ip, UNAVAILABLE).await;
+    served_by(&client, &server, &[&apps[0], &other]);
+    ask(&client, "GET", "", "").await;
+    assert_eq!(asked(&apps) + other.asked(), 3);
+}
+
+#[tokio::test]
+async fn an_attempt_without_an_answer_in_its_time_is_given_up_and_a_reader_asks_elsewhere() {
+    let within = |limit| Traffic {
+        timeouts: limited(Timeouts {
+            backend_request: Some(Duration::from_millis(limit)),
+            ..Timeouts::DEFAULT
+        }),
+        ..Traffic::default()
+    };
+    let (client, _server, apps) = fleet([SILENCE, OK]).await;
+    client.set(vec![said(&within(300))]);
+    until_seen(&client, &apps[0]).await;
+    assert_eq!(retries(&client, "success"), 1.0, "{}", client.metrics());
+    // A writer is told, and nobody else sees what it wrote.
+    let (client, _server, apps) = fleet([SILENCE, SILENCE]).await;
+    client.set(vec![said(&within(300))]);
+    let started = Instant::now();
+    let (status, answer) = ask(&client, "POST", "", "{}").await;
+    assert_eq!((status, asked(&apps)), (504, 1), "{answer}");
+    assert!(answer.contains("weft-reason: deadline"), "{answer}");
+    let took = started.elapsed();
+    assert!((300..3000).contains(&took.as_millis()), "{took:?}");
+}
