@@ -20,5 +20,6 @@ pub mod item;
 pub mod label_syntax;
 pub mod labels;
 pub mod objects;
+pub mod observe;
 pub mod shallow;
 pub mod smi;
