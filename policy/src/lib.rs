@@ -17,6 +17,7 @@
 pub mod access;
 pub mod affinity;
 pub mod balance;
+pub mod explain;
 pub mod http_match;
 pub mod latency;
 pub mod mode;
