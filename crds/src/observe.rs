@@ -9,6 +9,9 @@ mod graph;
 mod proxies;
 mod scopes;
 
+use schemars::generate::SchemaSettings;
+use serde_json::Value;
+
 pub use explanation::{
     BackendVerdict, Explanation, ExplanationSpec, ExplanationStatus, Fix, From, Header, Programmed,
     Seen, Step, To, Verdict,
@@ -99,6 +102,23 @@ impl Resource {
         let name = name.map_or_else(String::new, |name| format!("/{name}"));
         format!("/apis/{API_VERSION}/{place}{}{name}", self.plural())
     }
+}
+
+/// Schema of a resource's objects, without references.
+#[must_use]
+pub fn schema(resource: Resource) -> Value {
+    let settings = SchemaSettings::openapi3().with(|settings| {
+        settings.inline_subschemas = true;
+        settings.meta_schema = None;
+    });
+    let generator = settings.into_generator();
+    let schema = match resource {
+        Resource::Explanations => generator.into_root_schema_for::<Explanation>(),
+        Resource::Graphs => generator.into_root_schema_for::<Graph>(),
+        Resource::Proxies => generator.into_root_schema_for::<Proxy>(),
+        Resource::Scopes => generator.into_root_schema_for::<Scope>(),
+    };
+    schema.to_value()
 }
 
 #[cfg(test)]

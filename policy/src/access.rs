@@ -55,7 +55,8 @@ impl Source {
         Self::Pods(uids)
     }
 
-    fn admits(&self, caller: Caller<'_>) -> bool {
+    #[must_use]
+    pub fn admits(&self, caller: Caller<'_>) -> bool {
         match (self, caller) {
             (Self::Identity(listed), Caller::Mesh { id, .. }) => listed == id,
             (Self::Pods(listed), Caller::Mesh { pod, .. }) => {
@@ -67,6 +68,21 @@ impl Source {
             | (Self::Unauthenticated, Caller::Mesh { .. }) => false,
         }
     }
+}
+
+/// What a caller sends, as far as it is judged.
+#[derive(Clone, Copy, Debug)]
+pub enum Traffic<'a> {
+    /// One HTTP request. Its path must be in the form of [`crate::path::normalise`], and
+    /// that form must be what is forwarded.
+    Http(&'a RequestFacts<'a>),
+    /// A connection of a port that is declared to carry no HTTP: its bytes are relayed
+    /// without looking at them, and HTTP rules say nothing there.
+    Opaque,
+    /// A connection of any other port whose bytes were not read as HTTP. A target with
+    /// HTTP rules wants to see requests, and these are none, however they began and
+    /// whatever a server may take them for.
+    Bytes,
 }
 
 /// Container ports that a rule speaks about.
@@ -114,6 +130,14 @@ impl Rule {
 
     pub(crate) fn reaches(&self, port: u16) -> bool {
         self.limit.as_ref().is_none_or(|limit| limit.contains(port))
+    }
+
+    fn allows(&self, port: u16, traffic: Traffic<'_>) -> bool {
+        match traffic {
+            Traffic::Http(request) => self.allows_request(port, request),
+            Traffic::Opaque => self.allows_bytes(port),
+            Traffic::Bytes => self.http.is_none() && self.allows_bytes(port),
+        }
     }
 
     /// A TCPRoute beside an HTTPRouteGroup narrows it to its ports; alone it
@@ -186,30 +210,22 @@ impl<'a> Verdict<'a> {
 }
 
 impl Access {
-    /// Judges one HTTP request. Its path must be in the form of
-    /// [`crate::path::normalise`], and that form must be what is forwarded.
-    pub fn decide_http(
-        &self,
-        caller: Caller<'_>,
-        port: u16,
-        request: &RequestFacts<'_>,
-    ) -> Verdict<'_> {
-        self.decide(caller, |rule| rule.allows_request(port, request))
-    }
-
-    /// Judges one connection of a port that is declared to carry no HTTP: its bytes
-    /// are relayed without looking at them, and HTTP rules say nothing there.
-    pub fn decide_tcp(&self, caller: Caller<'_>, port: u16) -> Verdict<'_> {
-        self.decide(caller, |rule| rule.allows_bytes(port))
-    }
-
-    /// Judges one connection of any other port whose bytes were not read as HTTP. A
-    /// target with HTTP rules wants to see requests, and these are none, however
-    /// they began and whatever a server may take them for.
-    pub fn decide_unread(&self, caller: Caller<'_>, port: u16) -> Verdict<'_> {
-        self.decide(caller, |rule| {
-            rule.http.is_none() && rule.allows_bytes(port)
-        })
+    /// Judges one call.
+    pub fn decide(&self, caller: Caller<'_>, port: u16, traffic: Traffic<'_>) -> Verdict<'_> {
+        let mut admitting = self.rules.iter().filter(|rule| rule.admits(caller));
+        let by = admitting.find(|rule| rule.allows(port, traffic));
+        let reason = match caller {
+            Caller::Mesh { .. } => Reason::NotAllowed,
+            Caller::Outside => Reason::NoIdentity,
+        };
+        match (by, self.enforcement) {
+            (Some(rule), _) => Verdict::Allow {
+                by: Some(&rule.origin),
+            },
+            (None, Enforcement::Open) => Verdict::Allow { by: None },
+            (None, Enforcement::Audit) => Verdict::Audit { reason },
+            (None, Enforcement::Enforce) => Verdict::Refuse { reason, by: None },
+        }
     }
 
     /// True when some request of this caller could be allowed on the port by a target
@@ -225,25 +241,6 @@ impl Access {
     pub fn has_http_rule(&self, port: u16) -> bool {
         self.enforcement != Enforcement::Open
             && self.rules.iter().any(|rule| rule.judges_requests_on(port))
-    }
-
-    fn decide(&self, caller: Caller<'_>, allows: impl Fn(&Rule) -> bool) -> Verdict<'_> {
-        let by = self
-            .rules
-            .iter()
-            .find(|rule| rule.admits(caller) && allows(rule));
-        let reason = match caller {
-            Caller::Mesh { .. } => Reason::NotAllowed,
-            Caller::Outside => Reason::NoIdentity,
-        };
-        match (by, self.enforcement) {
-            (Some(rule), _) => Verdict::Allow {
-                by: Some(&rule.origin),
-            },
-            (None, Enforcement::Open) => Verdict::Allow { by: None },
-            (None, Enforcement::Audit) => Verdict::Audit { reason },
-            (None, Enforcement::Enforce) => Verdict::Refuse { reason, by: None },
-        }
     }
 }
 

@@ -15,10 +15,18 @@
 //! take an endpoint out for seconds, which wins nobody anything and looks as if
 //! the endpoint were not in use.
 //!
+//! [`choose`] is the same draw among endpoints that rest, warm up or lie in another zone.
+//!
 //! Fast failures look attractive to a latency estimate; [`Cost::penalise`] is
 //! for an endpoint that could not be reached at all.
 
 use std::time::{Duration, Instant};
+
+mod choose;
+mod load;
+
+pub use choose::{Candidate, Picked, choose};
+pub use load::{FADES, Load, Teller};
 
 /// Time in which an estimate sinks to 1/e. The value that peers with the same
 /// algorithm settled on.
@@ -111,6 +119,13 @@ pub fn pick(scores: impl Fn(usize) -> f64, len: usize, random: (u64, u64)) -> Op
             })
         }
     }
+}
+
+/// A uniform number as one from 0 to 1, without 1.
+#[must_use]
+pub fn unit(random: u64) -> f64 {
+    // As many bits as an f64 holds.
+    (random >> 11) as f64 / (1u64 << 53) as f64
 }
 
 /// Scales a uniform number to 0..len.

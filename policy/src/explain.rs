@@ -5,19 +5,8 @@
 //! several matches the one that comes furthest is told of, because that is the one its
 //! author meant.
 
-use crate::access::{Access, Caller, Rule, Verdict};
+use crate::access::{Access, Caller, Rule, Traffic, Verdict};
 use crate::http_match::{HttpMatch, MatchPart, RequestFacts};
-
-/// What is asked about.
-#[derive(Clone, Copy, Debug)]
-pub enum Call<'a> {
-    /// One HTTP request, its path normalised where paths are.
-    Request(&'a RequestFacts<'a>),
-    /// A connection of a port that is declared to carry no HTTP.
-    Opaque,
-    /// A connection of any other port whose bytes were not read as HTTP.
-    Unread,
-}
 
 /// What fails in a rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,19 +64,14 @@ pub struct Reasons<'a> {
 }
 
 impl Access {
-    /// Judges as [`Access::decide_http`], [`Access::decide_tcp`] and
-    /// [`Access::decide_unread`] do, and says why. For people: it looks at every rule,
+    /// Judges as [`Access::decide`] does, and says why. For people: it looks at every rule,
     /// whatever was decided.
     #[must_use]
-    pub fn explain(&self, caller: Caller<'_>, port: u16, call: Call<'_>) -> Reasons<'_> {
-        let verdict = match call {
-            Call::Request(request) => self.decide_http(caller, port, request),
-            Call::Opaque => self.decide_tcp(caller, port),
-            Call::Unread => self.decide_unread(caller, port),
-        };
+    pub fn explain(&self, caller: Caller<'_>, port: u16, traffic: Traffic<'_>) -> Reasons<'_> {
+        let verdict = self.decide(caller, port, traffic);
         let rules = self.rules.iter().map(|rule| RuleAnswer {
             rule,
-            fails: rule.fails(caller, port, call),
+            fails: rule.fails(caller, port, traffic),
         });
         Reasons {
             verdict,
@@ -97,19 +81,21 @@ impl Access {
 }
 
 impl Rule {
-    fn fails(&self, caller: Caller<'_>, port: u16, call: Call<'_>) -> Option<Part<'_>> {
+    fn fails(&self, caller: Caller<'_>, port: u16, traffic: Traffic<'_>) -> Option<Part<'_>> {
         if !self.admits(caller) {
             return Some(Part::Source);
         }
         if !self.reaches(port) {
             return Some(Part::Limit);
         }
-        match (call, &self.http, &self.ports) {
+        match (traffic, &self.http, &self.ports) {
             (_, None, None) => Some(Part::Routes),
             (_, _, Some(ports)) if !ports.contains(port) => Some(Part::Port),
-            (Call::Unread, Some(_), _) | (Call::Opaque, Some(_), None) => Some(Part::Bytes),
-            (Call::Unread | Call::Opaque, _, Some(_)) | (Call::Request(_), None, Some(_)) => None,
-            (Call::Request(request), Some(matches), _) => nearest(matches, request),
+            (Traffic::Bytes, Some(_), _) | (Traffic::Opaque, Some(_), None) => Some(Part::Bytes),
+            (Traffic::Bytes | Traffic::Opaque, _, Some(_)) | (Traffic::Http(_), None, Some(_)) => {
+                None
+            }
+            (Traffic::Http(request), Some(matches), _) => nearest(matches, request),
         }
     }
 }

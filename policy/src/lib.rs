@@ -17,7 +17,9 @@
 pub mod access;
 pub mod affinity;
 pub mod balance;
+pub mod deadline;
 pub mod explain;
+pub mod health;
 pub mod http_match;
 pub mod latency;
 pub mod mode;
@@ -26,5 +28,7 @@ pub mod origin;
 pub mod path;
 pub mod protocol;
 pub mod reason;
+pub mod retry;
 pub mod route;
+pub mod traffic;
 pub mod well_known;

@@ -22,6 +22,8 @@ pub enum Reason {
     TlsFailed,
     /// A strict workload called an address that the controller does not know.
     UnknownDestination,
+    /// The proxy has had no configuration from a controller yet.
+    NoConfiguration,
     /// What came is no request that can be judged and forwarded safely.
     BadRequest,
     /// The caller's deadline has passed.
@@ -30,6 +32,10 @@ pub enum Reason {
     Limit,
     /// The proxy has reached one of its bounds.
     Overload,
+    /// Most calls to the Service fail, and for now nobody is sent there.
+    CircuitOpen,
+    /// A workload that receives copies tried to change something elsewhere.
+    ShadowWrite,
 }
 
 /// Numbers of the gRPC status codes in use.
@@ -42,7 +48,7 @@ mod grpc {
 }
 
 impl Reason {
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 15] = [
         Self::NotAllowed,
         Self::NoIdentity,
         Self::NoBackend,
@@ -51,10 +57,13 @@ impl Reason {
         Self::ConnectionLost,
         Self::TlsFailed,
         Self::UnknownDestination,
+        Self::NoConfiguration,
         Self::BadRequest,
         Self::Deadline,
         Self::Limit,
         Self::Overload,
+        Self::CircuitOpen,
+        Self::ShadowWrite,
     ];
 
     /// The value of header `weft-reason` and of the metric label.
@@ -68,10 +77,13 @@ impl Reason {
             Self::ConnectionLost => "connection-lost",
             Self::TlsFailed => "tls-failed",
             Self::UnknownDestination => "unknown-destination",
+            Self::NoConfiguration => "no-configuration",
             Self::BadRequest => "bad-request",
             Self::Deadline => "deadline",
             Self::Limit => "limit",
             Self::Overload => "overload",
+            Self::CircuitOpen => "circuit-open",
+            Self::ShadowWrite => "shadow-write",
         }
     }
 
@@ -79,13 +91,15 @@ impl Reason {
     /// but its sender answers with the more precise 414 or 431.
     pub fn status(self) -> StatusCode {
         match self {
-            Self::NotAllowed | Self::NoIdentity => StatusCode::FORBIDDEN,
+            Self::NotAllowed | Self::NoIdentity | Self::ShadowWrite => StatusCode::FORBIDDEN,
             Self::NoBackend
             | Self::NoEndpoint
             | Self::ConnectFailed
             | Self::TlsFailed
             | Self::UnknownDestination
-            | Self::Overload => StatusCode::SERVICE_UNAVAILABLE,
+            | Self::NoConfiguration
+            | Self::Overload
+            | Self::CircuitOpen => StatusCode::SERVICE_UNAVAILABLE,
             Self::ConnectionLost => StatusCode::BAD_GATEWAY,
             Self::BadRequest => StatusCode::BAD_REQUEST,
             Self::Deadline => StatusCode::GATEWAY_TIMEOUT,
@@ -96,14 +110,16 @@ impl Reason {
     /// The `grpc-status` of a refusal.
     pub fn grpc_status(self) -> u8 {
         match self {
-            Self::NotAllowed | Self::NoIdentity => grpc::PERMISSION_DENIED,
+            Self::NotAllowed | Self::NoIdentity | Self::ShadowWrite => grpc::PERMISSION_DENIED,
             Self::NoBackend
             | Self::NoEndpoint
             | Self::ConnectFailed
             | Self::ConnectionLost
             | Self::TlsFailed
             | Self::UnknownDestination
-            | Self::Overload => grpc::UNAVAILABLE,
+            | Self::NoConfiguration
+            | Self::Overload
+            | Self::CircuitOpen => grpc::UNAVAILABLE,
             // What gRPC's own table makes of an HTTP 400: the fault lies below
             // the method, so it is not INVALID_ARGUMENT.
             Self::BadRequest => grpc::INTERNAL,
@@ -134,10 +150,13 @@ mod tests {
             ("connection-lost", 502, 14),
             ("tls-failed", 503, 14),
             ("unknown-destination", 503, 14),
+            ("no-configuration", 503, 14),
             ("bad-request", 400, 13),
             ("deadline", 504, 4),
             ("limit", 429, 8),
             ("overload", 503, 14),
+            ("circuit-open", 503, 14),
+            ("shadow-write", 403, 7),
         ];
         let actual = Reason::ALL.map(|r| (r.as_str(), r.status().as_u16(), r.grpc_status()));
         assert_eq!(actual, promised);

@@ -24,16 +24,15 @@ pub(crate) struct Pages {
 impl Pages {
     /// # Errors
     /// When the injected probes or hooks cannot be read.
-    pub(crate) fn new(proxy: Arc<Proxy>) -> anyhow::Result<Self> {
-        let settings = &proxy.settings;
-        let ip = *settings
-            .ips
-            .first()
-            .ok_or_else(|| anyhow::anyhow!("the pod has no address"))?;
+    pub(crate) fn new(
+        proxy: Arc<Proxy>,
+        probes: Option<&str>,
+        hooks: Option<&str>,
+    ) -> anyhow::Result<Self> {
         let probes = Probes::parse(
-            settings.probes.as_deref().unwrap_or_default(),
-            settings.hooks.as_deref().unwrap_or_default(),
-            ip,
+            probes.unwrap_or_default(),
+            hooks.unwrap_or_default(),
+            proxy.own.ip,
         )?;
         Ok(Self {
             proxy,
@@ -50,8 +49,7 @@ impl Pages {
         match (request.method(), path) {
             _ if !local => text(StatusCode::NOT_FOUND, "no such page\n"),
             (&Method::POST, "/drain") => {
-                self.proxy.lifecycle.drain();
-                self.proxy.telemetry.reports.leave();
+                self.proxy.leave();
                 text(StatusCode::OK, "draining\n")
             }
             (&Method::GET, "/config") => json(StatusCode::OK, self.config()),
@@ -61,7 +59,7 @@ impl Pages {
 
     /// Names and versions of everything held.
     fn config(&self) -> String {
-        let snapshot = self.proxy.state.snapshot();
+        let snapshot = self.proxy.config.snapshot();
         let mut held: Vec<(String, String)> = snapshot.held().into_iter().collect();
         held.sort();
         let resources: Map<String, Value> = held
@@ -69,10 +67,10 @@ impl Pages {
             .map(|(name, version)| (name, version.into()))
             .collect();
         let page = serde_json::json!({
-            "identity": self.proxy.settings.identity.as_str(),
+            "identity": self.proxy.own.identity.as_str(),
             "enforcement": format!("{:?}", snapshot.access.enforcement).to_lowercase(),
             "mtls": format!("{:?}", snapshot.mtls()).to_lowercase(),
-            "draining": self.proxy.lifecycle.is_draining(),
+            "draining": self.proxy.drain.is_draining(),
             "resources": resources,
         });
         format!("{page:#}\n")

@@ -23,12 +23,13 @@ use std::time::Duration;
 
 use identity::Roots;
 use identity::tls::CertHandle;
+use policy::name::SpiffeId;
 use runtime::clock::Clock;
 use tokio::sync::{Notify, watch};
 
 use crate::config::store::Store;
 use crate::control::leaving::{Contact, Leaving};
-use crate::settings::Settings;
+use crate::settings::ControllerSettings;
 
 pub(crate) const BACKOFF_FIRST: Duration = Duration::from_millis(100);
 pub(crate) const BACKOFF_LONGEST: Duration = Duration::from_secs(10);
@@ -37,8 +38,10 @@ pub(crate) type BoxError = Box<dyn std::error::Error + Send + Sync>;
 /// What the conversation needs and fills.
 #[derive(Clone, Debug)]
 pub(crate) struct Control {
-    pub settings: Arc<Settings>,
-    pub state: Arc<Store>,
+    /// Of the own workload.
+    pub identity: SpiffeId,
+    pub controller: Arc<ControllerSettings>,
+    pub config: Arc<Store>,
     pub certs: CertHandle,
     pub roots: Roots,
     /// What certificates are renewed by.
@@ -100,6 +103,10 @@ impl Control {
             control
                 .keep_streaming(ready, configured, &contact, &doubt)
                 .await
+        });
+        let telemetry = Arc::clone(&self.config.telemetry);
+        runtime::task::spawn("slots", async move {
+            telemetry.reports.keep_time().await;
         });
         runtime::task::spawn("trust bundle", async move {
             self.watch_bundle(leaving, contact_seen).await

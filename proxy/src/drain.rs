@@ -34,7 +34,7 @@ impl Default for Drain {
 }
 
 impl Drain {
-    pub fn drain(&self) {
+    pub fn begin(&self) {
         self.draining.send_replace(true);
     }
 

@@ -82,6 +82,12 @@ impl Failure {
         }
     }
 
+    /// This proxy knows nothing of its own pod, so it can judge nothing.
+    pub(crate) fn no_configuration() -> Self {
+        let detail = "this proxy has had no configuration yet: its log says why";
+        Self::not_sent(Reason::NoConfiguration, detail)
+    }
+
     pub fn connection_closed(detail: impl Into<Detail>) -> Self {
         Self::ConnectionClosed {
             detail: detail.into(),

@@ -7,14 +7,10 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use http::Version;
-use identity::tls::QUIET_ALPN;
-use identity::verify::peer_identity;
 use runtime::occupancy::Place;
 use tokio::net::TcpStream;
-use tokio::time::timeout;
 
 mod authorize;
 mod connection;
@@ -30,82 +26,50 @@ mod tunnel;
 
 use crate::http::server::{Accepted, Profile, serve as serve_http};
 
+use crate::mesh::accept::{Secured, accept};
 use crate::mesh::protocol::Transport;
-use crate::mesh::tls::tls_failure;
-
-use crate::net::coalesce::Coalescing;
 use crate::net::connect;
 use crate::net::prefixed::Prefixed;
 
-use crate::net::tuning::TLS_BUFFER;
-
-use crate::inbound::connection::Connection;
-
+use crate::inbound::connection::{Connection, Who};
 use crate::inbound::peer::PeerProxy;
 use crate::ports::OWN_PORTS;
 use crate::proxy::Proxy;
 use crate::telemetry::labels::{Direction, Security};
 
-/// A caller has this long to finish the TLS handshake.
-const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
-
 /// Serves one connection to the mesh port.
 pub async fn serve_mesh(proxy: Arc<Proxy>, stream: TcpStream, place: Arc<Place>) {
     let Ok(own) = stream.local_addr() else { return };
-    if !proxy.settings.is_own(own.ip()) {
-        return connect::reset(&stream);
+    if !proxy.own.has(own.ip()) {
+        return turn_away(&proxy, &stream);
     }
-    let acceptor = tokio_rustls::TlsAcceptor::from(proxy.tls.server());
-    let (wide, outlet) = Coalescing::new(stream);
     // Whoever does not finish a handshake is the first to lose its place.
     place.silent();
     place.head_begins();
-    let secured = match timeout(
-        HANDSHAKE_TIMEOUT,
-        acceptor.accept_with(wide, |tls| tls.set_buffer_limit(Some(TLS_BUFFER))),
-    )
-    .await
-    {
-        Ok(Ok(secured)) => secured,
-        Ok(Err(error)) => {
-            tracing::debug!(%error, "refused a caller on the mesh port");
-            return proxy
-                .telemetry
-                .metrics
-                .tls_failed(Direction::inbound, tls_failure(&error));
-        }
-        Err(_) => {
-            return proxy
-                .telemetry
-                .metrics
-                .tls_failed(Direction::inbound, "timeout");
-        }
-    };
-    let certs = secured.get_ref().1.peer_certificates().unwrap_or_default();
-    let peer = match peer_identity(certs) {
-        Ok(peer) => peer,
-        Err(error) => {
-            tracing::debug!(%error, "refused a caller on the mesh port");
-            return proxy
-                .telemetry
-                .metrics
-                .tls_failed(Direction::inbound, error.label());
+    let Secured {
+        stream,
+        flush,
+        peer: identity,
+        transport,
+    } = match accept(proxy.peers.tls(), stream).await {
+        Ok(secured) => secured,
+        Err(reason) => {
+            let metrics = &proxy.telemetry.metrics;
+            return metrics.tls_failed(Direction::inbound, reason);
         }
     };
     place.busy();
-    place.prove(peer.spiffe.as_str());
-    let quiet = secured.get_ref().1.alpn_protocol() == Some(QUIET_ALPN);
-    let (version, label, transport) = if quiet {
-        (Version::HTTP_11, "http1", Transport::Http1)
-    } else {
-        (Version::HTTP_2, "http2", Transport::Http2)
+    place.prove(identity.spiffe.as_str());
+    let (version, label) = match transport {
+        Transport::Http1 => (Version::HTTP_11, "http1"),
+        Transport::Http2 => (Version::HTTP_2, "http2"),
     };
     proxy.count_connection(Direction::inbound, label, Security::mtls);
-    let lifecycle = proxy.lifecycle.clone();
-    let budget = Arc::clone(&proxy.budget);
+    let drain = proxy.drain.clone();
+    let budget = Arc::clone(proxy.budget());
     let peer = PeerProxy {
         proxy,
-        identity: peer,
+        who: Who::new(Some(identity)),
         ip: own.ip(),
         transport,
     };
@@ -114,14 +78,14 @@ pub async fn serve_mesh(proxy: Arc<Proxy>, stream: TcpStream, place: Arc<Place>)
         move |status| peer.clone().of_port(None).turned_away(status)
     };
     let handler = move |request| peer.clone().handle(request);
-    let close = async move { lifecycle.time_to_go().await };
+    let close = async move { drain.time_to_go().await };
     let accepted = Accepted {
         version,
-        profile: Profile::Mesh(outlet),
+        profile: Profile::Mesh(flush),
         budget,
         place,
     };
-    serve_http(secured, accepted, close, refused, handler).await;
+    serve_http(stream, accepted, close, refused, handler).await;
 }
 
 /// Serves one connection that came in plaintext, redirected from `original`.
@@ -131,14 +95,20 @@ pub async fn serve_plain(
     original: SocketAddr,
     place: Arc<Place>,
 ) {
-    if !proxy.settings.is_own(original.ip()) || OWN_PORTS.contains(&original.port()) {
-        return connect::reset(&stream);
+    if !proxy.own.has(original.ip()) || OWN_PORTS.contains(&original.port()) {
+        return turn_away(&proxy, &stream);
     }
-    let connection = Arc::new(Connection::new(proxy, None, original));
+    let connection = Arc::new(Connection::new(proxy, Who::new(None), original));
     let mut stream = Prefixed::new(stream);
     place.silent();
     let spoken = connection.protocol(&mut stream, &place).await;
     connection.serve(stream, spoken, &place).await;
+}
+
+/// Whoever calls something that is no application of the pod gets nothing of it.
+fn turn_away(proxy: &Proxy, stream: &TcpStream) {
+    proxy.telemetry.metrics.limit("direct-call");
+    connect::reset(stream);
 }
 
 #[cfg(test)]

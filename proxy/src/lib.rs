@@ -39,10 +39,11 @@ mod telemetry;
 pub use crate::capture::command as capture_command;
 pub use crate::drain::command::command as drain_command;
 pub use crate::process::heap::{count as heap_count, held as heap_held};
+pub use crate::process::listener::{Addresses, Served};
 pub use crate::process::permits::{keep as keep_place, of_listener};
 pub use crate::process::relief::relieve;
-pub use crate::process::run;
-pub use crate::settings::Settings;
+pub use crate::process::{Process, run};
+pub use crate::settings::{Own, Settings};
 pub use crate::telemetry::access_log::flush as flush_access_log;
 
 // A pod in process, as the integration tests make it.
@@ -63,8 +64,9 @@ pub use crate::outbound::serve as serve_outbound;
 pub use crate::ports::{MESH_PORT, OWN_PORTS};
 pub use crate::proxy::Proxy;
 pub use crate::telemetry::Telemetry;
+pub use crate::telemetry::families::CallFamilies;
 pub use crate::telemetry::labels::{
-    AuditLabels, ByteLabels, CancelledLabels, ConnectionLabels, Direction, LatencyLabels,
-    LimitLabels, Port, RequestLabels, Security, TcpLabels, TlsLabels,
+    AttemptLabels, AuditLabels, ByteLabels, CancelledLabels, ConnectionLabels, Direction,
+    LatencyLabels, LimitLabels, Port, RequestLabels, Security, TcpLabels, TlsLabels,
 };
 pub use crate::telemetry::metrics::Metrics;

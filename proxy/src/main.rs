@@ -40,11 +40,11 @@ fn run() -> ExitCode {
             return ExitCode::from(78);
         }
     };
-    if let Err(error) = runtime::log::init(&settings.log, runtime::log::Format::Json) {
+    if let Err(error) = runtime::log::init(&settings.process.log, runtime::log::Format::Json) {
         eprintln!("weft-proxy: WEFT_LOG: {error}");
         return ExitCode::from(78);
     }
-    let code = match run_proxy(settings) {
+    let code = match run_proxy(settings.workload) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!(%error, "the proxy could not go on");

@@ -2,6 +2,7 @@
 //!
 //! Imports `failure`, `http`, `net` and `ports`.
 
+pub(crate) mod accept;
 pub(crate) mod peer;
 pub(crate) mod peers;
 pub(crate) mod protocol;

@@ -3,6 +3,7 @@
 //! Imports nothing of this crate, so that everything else may stand on it.
 
 pub(crate) mod abort;
+pub(crate) mod admission;
 pub(crate) mod budget;
 pub(crate) mod chunk;
 pub(crate) mod coalesce;
@@ -14,4 +15,5 @@ pub(crate) mod prefixed;
 pub(crate) mod relay;
 pub(crate) mod sniff;
 pub(crate) mod tuning;
+pub(crate) mod turn;
 pub(crate) mod unread;

@@ -44,7 +44,7 @@ use crate::telemetry::parties::Parties;
 
 /// Serves one redirected connection until it ends.
 pub async fn serve(proxy: Arc<Proxy>, stream: TcpStream, addr: SocketAddr, place: Arc<Place>) {
-    let (found, _usage) = proxy.state.find(addr).await;
+    let (found, _usage) = proxy.config.find(addr).await;
     let Some(destination) = found else {
         return Box::pin(unknown(&proxy, stream, addr, place)).await;
     };
@@ -53,13 +53,10 @@ pub async fn serve(proxy: Arc<Proxy>, stream: TcpStream, addr: SocketAddr, place
             return Box::pin(pass_through(&proxy, stream, addr, std::future::pending())).await;
         }
         Destination::Refused(reason) => {
-            tracing::debug!(%addr, reason, "refused a connection");
             let failure = Failure::not_sent(Reason::NoEndpoint, reason.clone());
-            let called = Parties::to_service(Arc::default(), addr.port());
-            return Call::begin(&proxy.telemetry, Kind::Bytes, called)
-                .reset(&failure, || connect::reset(&stream));
+            return refuse(&proxy, &stream, addr, &failure);
         }
-        Destination::Service(name) => proxy.state.inspect(|now| {
+        Destination::Service(name) => proxy.config.inspect(|now| {
             let service = now.services.get(name);
             service.map_or(Protocol::Detect, |service| service.protocol)
         }),
@@ -95,22 +92,37 @@ pub async fn serve(proxy: Arc<Proxy>, stream: TcpStream, addr: SocketAddr, place
         Err(_) => return,
     };
     connection.count("http1", "http2", version);
-    let budget = Arc::clone(&connection.proxy.budget);
+    requests(connection, stream, version, place).await;
+}
+
+/// Resets a connection to what the controller says nobody may be called at.
+fn refuse(proxy: &Proxy, stream: &TcpStream, addr: SocketAddr, failure: &Failure) {
+    tracing::debug!(%addr, %failure, "refused a connection");
+    let called = Parties::to_service(Arc::default(), addr.port());
+    let call = Call::begin(&proxy.telemetry, Kind::Bytes, called);
+    call.reset(failure, || connect::reset(stream));
+}
+
+/// Serves the requests of a connection until it ends.
+fn requests(
+    connection: Arc<Connection>,
+    stream: Prefixed<TcpStream>,
+    version: Version,
+    place: Arc<Place>,
+) -> impl Future<Output = ()> {
+    let budget = Arc::clone(connection.proxy.budget());
     let refused = {
         let connection = Arc::clone(&connection);
         move |status| connection.turned_away(status)
     };
-    let handler = {
-        let connection = Arc::clone(&connection);
-        move |request| handle_request(Arc::clone(&connection), request)
-    };
+    let handler = move |request| handle_request(Arc::clone(&connection), request);
     let accepted = Accepted {
         version,
         profile: Profile::OwnApplication,
         budget,
         place,
     };
-    serve_http(stream, accepted, std::future::pending(), refused, handler).await;
+    serve_http(stream, accepted, std::future::pending(), refused, handler)
 }
 
 /// An idle connection of a declared port may stay silent for this long before

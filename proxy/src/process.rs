@@ -1,7 +1,12 @@
-//! Puts the parts together: two threads, five listeners, one shutdown.
+//! What a process has, whatever it serves: two threads, the permits of all listeners, the
+//! bytes that their connections may hold, one end.
 //!
 //! The data path has a thread of its own; certificates, configuration, probes
 //! and scrapes live on another, so that none of them can delay a request.
+//!
+//! A process serves workloads, today the one that its environment tells of. Each brings
+//! a [`Proxy`] with its own identity, configuration, connections, telemetry and end, and
+//! listeners of its own; it shares with the others only what stands here.
 //!
 //! Imports everything but `probe` and `capture`.
 
@@ -9,38 +14,24 @@ pub(crate) mod heap;
 pub(crate) mod listener;
 pub(crate) mod permits;
 pub(crate) mod relief;
+pub(crate) mod workload;
 
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use identity::Roots;
-use identity::tls::CertHandle;
-use parking_lot::Mutex;
-use prometheus_client::registry::Registry;
-use runtime::admin::Admin;
-use runtime::clock::Clock;
-use runtime::ready::Ready;
 use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+use tokio::time::{sleep, timeout};
 
-use crate::admin;
-use crate::config::store::Store;
-use crate::control::leaving::follow_readiness;
-use crate::control::{Control, Progress};
-use crate::drain::{Drain, STOP_WITHIN};
-use crate::http::client::Clients;
-use crate::mesh::peers::Peers;
-use crate::mesh::tls::MeshTls;
+use crate::control::Progress;
+use crate::drain::STOP_WITHIN;
 use crate::net::budget::Budget;
-use crate::ports::MESH_PORT;
-use crate::ports::{ADMIN_PORT, INBOUND_PORT, OUTBOUND_PORT};
-use crate::process::listener::{Kind, accept, listen, no_ipv6};
+use crate::process::listener::{Addresses, Served, listen, no_ipv6};
+use crate::process::permits::Permits;
+use crate::process::workload::Workload;
 use crate::proxy::Proxy;
-use crate::settings::Settings;
-use crate::telemetry::Telemetry;
-use crate::telemetry::labels::Direction;
-use crate::telemetry::metrics::Metrics;
+use crate::settings::WorkloadSettings;
 
 /// What connections may hold where the container has no limit, in bytes.
 const MEMORY: u64 = 64 * 1024 * 1024;
@@ -49,51 +40,28 @@ const MEMORY: u64 = 64 * 1024 * 1024;
 const HEAP: u64 = 512 * 1024 * 1024;
 const SWEEP_EVERY: Duration = Duration::from_secs(5);
 
-/// Runs the proxy until SIGTERM.
+/// Serves workloads on the current runtime.
+#[derive(Debug)]
+pub struct Process {
+    proxies: Vec<Arc<Proxy>>,
+    /// Of every listener of each of them.
+    permits: Vec<Permits>,
+    accepting: Vec<JoinHandle<()>>,
+}
+
+/// Runs the proxy of one workload until SIGTERM.
 ///
 /// # Errors
 /// When a port is taken, or the trust bundle cannot be read.
-pub fn run(settings: Settings) -> anyhow::Result<()> {
-    let settings = Arc::new(settings);
-    let bundle = std::fs::read_to_string(&settings.trust_bundle)
-        .map_err(|error| anyhow::anyhow!("{}: {error}", settings.trust_bundle.display()))?;
-    let roots = Roots::from_pem(&settings.identity, &bundle)
-        .map_err(|error| anyhow::anyhow!("{}: {error}", settings.trust_bundle.display()))?;
-    let certs = CertHandle::empty();
-    let mut registry = Registry::default();
-    let metrics = Metrics::register(&mut registry).compatible(&mut registry, &settings);
-    let tls = MeshTls::new(certs.clone(), roots.clone()).counted({
-        let metrics = metrics.clone();
-        move |reason| metrics.tls_failed(Direction::outbound, reason)
-    });
-    let telemetry = Arc::new(Telemetry::new(metrics, settings.access_log));
-    let state = Arc::new(Store::new(Arc::clone(&telemetry)));
-    let limit = runtime::cgroup::memory_limit(Path::new(runtime::cgroup::ROOT));
-    let bytes = |default| usize::try_from(limit.unwrap_or(default)).unwrap_or(usize::MAX);
-    let budget = Budget::measured(bytes(MEMORY), bytes(HEAP), heap::held);
-    let proxy = Arc::new(Proxy {
-        settings: Arc::clone(&settings),
-        state: Arc::clone(&state),
-        telemetry,
-        peers: Peers::new(tls.clone(), Arc::clone(&budget)),
-        clients: Clients::new(Arc::clone(&budget)),
-        budget,
-        tls,
-        lifecycle: Drain::default(),
-    });
-    let control = Control {
-        settings,
-        state,
-        certs,
-        roots,
-        clock: Clock::system(),
-    };
+pub fn run(settings: WorkloadSettings) -> anyhow::Result<()> {
+    let budget = budget();
+    let workload = Workload::new(settings, &budget)?;
+    let proxy = Arc::clone(workload.proxy());
     let (started, progress) = oneshot::channel();
-    let beside = Arc::clone(&proxy);
     std::thread::Builder::new()
         .name("control".to_owned())
         .spawn(move || {
-            if let Err(error) = control_thread(&beside, control, registry, started) {
+            if let Err(error) = control_thread(workload, started) {
                 tracing::error!(%error, "the control thread could not start");
                 runtime::log::flush();
                 #[expect(clippy::disallowed_methods, reason = "nothing is served any more")]
@@ -104,112 +72,108 @@ pub fn run(settings: Settings) -> anyhow::Result<()> {
         .enable_all()
         .build()?;
     runtime.block_on(async {
-        let progress = progress.await?;
-        serve(proxy, progress).await
-    })
-}
-
-fn control_thread(
-    proxy: &Arc<Proxy>,
-    control: Control,
-    registry: Registry,
-    started: oneshot::Sender<Progress>,
-) -> anyhow::Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
-    runtime.block_on(async {
-        let admin =
-            match Admin::bind(SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), ADMIN_PORT)).await {
-                Err(error) if no_ipv6(&error) => {
-                    Admin::bind(SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), ADMIN_PORT)).await
-                }
-                bound => bound,
-            }?;
-        let ready = Ready::new();
-        // Until the task below has taken its own.
-        let starting = ready.hold("certificate");
-        let progress = control.start();
-        let seen = progress.clone();
-        let _ = started.send(progress);
-        let held = ready.clone();
-        runtime::task::spawn("readiness", async move {
-            let follow = follow_readiness(
-                held,
-                seen.certified,
-                seen.configured,
-                seen.leaving,
-                starting,
-            );
-            follow.await;
-        });
-        let pages = admin::Pages::new(Arc::clone(proxy))?;
-        admin
-            .run(
-                ready,
-                Arc::new(Mutex::new(registry)),
-                move |request, peer| pages.clone().answer(request, peer),
-            )
-            .await;
+        let leaving = progress.await?.leaving;
+        let stopped = runtime::shutdown::signal()?;
+        let served = Served {
+            proxy,
+            addresses: Addresses::of_sidecar(),
+            leaving,
+        };
+        let process = Process::start(vec![served], budget)?;
+        let signal = stopped.await;
+        tracing::info!(signal, "stopping");
+        process.stop().await;
         Ok(())
     })
 }
 
-async fn serve(proxy: Arc<Proxy>, progress: Progress) -> anyhow::Result<()> {
-    let stopped = runtime::shutdown::signal()?;
-    let mut listeners = Vec::new();
-    let mut held = Vec::new();
-    for (kind, port) in [
-        (Kind::Outbound, OUTBOUND_PORT),
-        (Kind::Inbound, INBOUND_PORT),
-        (Kind::Mesh, MESH_PORT),
-    ] {
-        let places = kind.places(&proxy.telemetry.metrics);
-        runtime::task::spawn("slow heads", Arc::clone(&places).watch());
-        held.push(Arc::clone(&places));
-        for addr in kind.addresses(port) {
-            let listener = match listen(addr) {
-                Ok(listener) => listener,
-                Err(error) if addr.is_ipv6() && no_ipv6(&error) => continue,
-                Err(error) => anyhow::bail!("port {port} on {}: {error}", addr.ip()),
-            };
-            let accepting = accept(
-                Arc::clone(&proxy),
-                listener,
-                kind,
-                Arc::clone(&places),
-                progress.clone(),
-            );
-            listeners.push(runtime::task::spawn("accept", accepting));
+/// What all connections of the process may hold.
+fn budget() -> Arc<Budget> {
+    let limit = runtime::cgroup::memory_limit(Path::new(runtime::cgroup::ROOT));
+    let bytes = |default| usize::try_from(limit.unwrap_or(default)).unwrap_or(usize::MAX);
+    Budget::measured(bytes(MEMORY), bytes(HEAP), heap::held)
+}
+
+fn control_thread(workload: Workload, started: oneshot::Sender<Progress>) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(async {
+        let (progress, pages) = workload.start().await?;
+        let _ = started.send(progress);
+        pages.await;
+        Ok(())
+    })
+}
+
+impl Process {
+    /// Opens the listeners of all these workloads, and serves what comes. What their
+    /// connections hold is bounded by `budget`, which is that of their proxies.
+    ///
+    /// # Errors
+    /// When a port is taken.
+    pub fn start(workloads: Vec<Served>, budget: Arc<Budget>) -> anyhow::Result<Self> {
+        let mut process = Self {
+            proxies: Vec::new(),
+            permits: Vec::new(),
+            accepting: Vec::new(),
+        };
+        let together = workloads.len();
+        for workload in workloads {
+            process.serve(workload, together)?;
+        }
+        let relieving = relief::relieve(budget, process.permits.clone());
+        runtime::task::spawn("memory", relieving);
+        runtime::task::spawn("sweep", sweep(process.proxies.clone()));
+        Ok(process)
+    }
+
+    /// Serves one workload of so many.
+    fn serve(&mut self, workload: Served, together: usize) -> anyhow::Result<()> {
+        self.proxies.push(Arc::clone(&workload.proxy));
+        for (listener, addresses) in workload.listeners(together) {
+            let permits = listener.permits();
+            runtime::task::spawn("slow heads", Arc::clone(&permits.places).watch());
+            self.permits.push(permits.clone());
+            for addr in addresses {
+                let socket = match listen(addr) {
+                    Ok(socket) => socket,
+                    Err(error) if addr.is_ipv6() && no_ipv6(&error) => continue,
+                    Err(error) => anyhow::bail!("port {} on {}: {error}", addr.port(), addr.ip()),
+                };
+                let accepting = Arc::clone(&listener).accept(socket);
+                self.accepting
+                    .push(runtime::task::spawn("accept", accepting));
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends all workloads: nothing new is accepted, and what is open gets a moment.
+    pub async fn stop(self) {
+        for proxy in &self.proxies {
+            proxy.leave();
+        }
+        for accepting in &self.accepting {
+            accepting.abort();
+        }
+        let ended = async {
+            for permits in &self.permits {
+                permits.places.emptied().await;
+            }
+        };
+        // What is still open then belongs to applications that have ended.
+        let _ = timeout(STOP_WITHIN, ended).await;
+    }
+}
+
+/// Closes connections that nobody used for a while, for ever.
+async fn sweep(proxies: Vec<Arc<Proxy>>) {
+    loop {
+        sleep(SWEEP_EVERY).await;
+        for proxy in &proxies {
+            proxy.peers.sweep();
+            proxy.clients.sweep();
         }
     }
-    let relieving = relief::relieve(
-        Arc::clone(&proxy.budget),
-        held.clone(),
-        proxy.telemetry.metrics.clone(),
-    );
-    runtime::task::spawn("memory", relieving);
-    let sweeping = Arc::clone(&proxy);
-    runtime::task::spawn("sweep", async move {
-        loop {
-            tokio::time::sleep(SWEEP_EVERY).await;
-            sweeping.peers.sweep();
-            sweeping.clients.sweep();
-        }
-    });
-    let signal = stopped.await;
-    tracing::info!(signal, "stopping");
-    proxy.lifecycle.drain();
-    proxy.telemetry.reports.leave();
-    for listener in &listeners {
-        listener.abort();
-    }
-    let ended = async {
-        for places in &held {
-            places.emptied().await;
-        }
-    };
-    // What is still open then belongs to applications that have ended.
-    let _ = tokio::time::timeout(STOP_WITHIN, ended).await;
-    Ok(())
 }

@@ -1,9 +1,13 @@
-//! What one workload has.
+//! What one workload has. What a process has, whatever it serves, stands in `process`;
+//! a workload knows of it only the budget, which its connections count in.
 //!
 //! Imports what it holds: `config`, `drain`, `http`, `mesh`, `net`, `settings` and
 //! `telemetry`.
 
 use std::sync::Arc;
+
+use identity::Roots;
+use identity::tls::CertHandle;
 
 use crate::config::store::Store;
 use crate::drain::Drain;
@@ -11,25 +15,60 @@ use crate::http::client::Clients;
 use crate::mesh::peers::Peers;
 use crate::mesh::tls::MeshTls;
 use crate::net::budget::Budget;
-use crate::settings::Settings;
+use crate::settings::Own;
 use crate::telemetry::Telemetry;
 use crate::telemetry::labels::{ConnectionLabels, Direction, Security};
 
-/// Everything that a connection needs.
+/// Everything that a connection of one workload needs.
 #[derive(Debug)]
 pub struct Proxy {
-    pub settings: Arc<Settings>,
-    pub state: Arc<Store>,
-    pub telemetry: Arc<Telemetry>,
+    pub own: Own,
+    pub config: Arc<Store>,
     pub peers: Peers,
     pub clients: Clients,
-    /// Bytes that connections may hold.
-    pub budget: Arc<Budget>,
-    pub tls: MeshTls,
-    pub lifecycle: Drain,
+    pub telemetry: Arc<Telemetry>,
+    pub drain: Drain,
 }
 
 impl Proxy {
+    /// A workload that proves who it is with `certs` and trusts `roots`, both of which
+    /// may be replaced at any time. What its connections hold counts in `budget`.
+    #[must_use]
+    pub fn new(
+        own: Own,
+        telemetry: Telemetry,
+        certs: CertHandle,
+        roots: Roots,
+        budget: &Arc<Budget>,
+    ) -> Self {
+        let tls = MeshTls::new(certs, roots).counted({
+            let metrics = telemetry.metrics.clone();
+            move |reason| metrics.tls_failed(Direction::outbound, reason)
+        });
+        let telemetry = Arc::new(telemetry);
+        Self {
+            own,
+            config: Arc::new(Store::new(Arc::clone(&telemetry))),
+            peers: Peers::new(tls, Arc::clone(budget)),
+            clients: Clients::new(Arc::clone(budget)),
+            telemetry,
+            drain: Drain::default(),
+        }
+    }
+
+    /// The bytes that all connections of the process may hold.
+    #[must_use]
+    pub const fn budget(&self) -> &Arc<Budget> {
+        self.clients.budget()
+    }
+
+    /// The workload goes: its callers are told to go elsewhere, and the controller is
+    /// told at once what is counted from now on.
+    pub fn leave(&self) {
+        self.drain.begin();
+        self.telemetry.reports.leave();
+    }
+
     pub(crate) fn count_connection(
         &self,
         direction: Direction,

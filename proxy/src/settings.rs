@@ -1,39 +1,60 @@
 //! Everything that the environment tells the proxy. Read once, nowhere else.
 //!
+//! What is of the process and what of the workload stand apart: a process may serve
+//! more than one workload, and nothing of the one is found through the other.
+//!
 //! Modes and rules are not here: they come from the controller and change at
 //! run time.
 //!
 //! Imports nothing of this crate.
 
-use std::net::IpAddr;
+mod own;
+
 use std::path::PathBuf;
 
 use policy::name::SpiffeId;
 use runtime::env::{BadEnv, EnvReader};
 
+pub use self::own::Own;
+
 /// Service account of the controller.
 const CONTROLLER_ACCOUNT: &str = policy::well_known::CONTROLLER;
 
+/// Of the process, and of the one workload that a sidecar serves.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    pub namespace: String,
-    pub pod: String,
-    pub ips: Vec<IpAddr>,
-    /// The pod's first address, as the caller's name for session affinity.
-    pub own_ip: String,
-    pub identity: SpiffeId,
-    /// `host:port` of the controller.
-    pub controller: String,
-    pub controller_identity: SpiffeId,
-    pub token_file: PathBuf,
-    pub trust_bundle: PathBuf,
+    pub process: ProcessSettings,
+    pub workload: WorkloadSettings,
+}
+
+/// What holds for whatever a process serves.
+#[derive(Clone, Debug)]
+pub struct ProcessSettings {
+    /// Filter of the log.
     pub log: String,
+}
+
+/// What holds for one workload.
+#[derive(Clone, Debug)]
+pub struct WorkloadSettings {
+    pub own: Own,
+    pub controller: ControllerSettings,
     pub access_log: bool,
     /// JSON, as the injector wrote it.
     pub probes: Option<String>,
     pub hooks: Option<String>,
     /// Series under the names of other meshes; `None` makes none.
     pub compatibility: Option<Compatibility>,
+}
+
+/// How a workload reaches the controller, and proves who it is.
+#[derive(Clone, Debug)]
+pub struct ControllerSettings {
+    /// `host:port`.
+    pub address: String,
+    pub identity: SpiffeId,
+    pub token_file: PathBuf,
+    pub trust_bundle: PathBuf,
 }
 
 /// Which other meshes' series are made, and of which workload they tell.
@@ -56,70 +77,88 @@ impl Settings {
     /// # Errors
     /// As [`Settings::from_env`].
     pub fn read(mut env: EnvReader) -> Result<Self, BadEnv> {
-        let trust_domain: Option<String> = env.required("WEFT_TRUST_DOMAIN");
-        let namespace: Option<String> = env.required("WEFT_NAMESPACE");
-        let account: Option<String> = env.required("WEFT_SERVICE_ACCOUNT");
-        let control: Option<String> = env.required("WEFT_CONTROLLER_NAMESPACE");
-        let pod = env.required("WEFT_POD_NAME");
-        let ips = env.list("WEFT_POD_IPS");
-        if ips.is_empty() {
-            env.mistake("WEFT_POD_IPS", "names no address of the pod");
-        }
-        let controller = env.required("WEFT_CONTROLLER_ADDRESS");
-        let token_file = env.required("WEFT_TOKEN_FILE");
-        let trust_bundle = env.required("WEFT_TRUST_BUNDLE");
-        let log = env.or("WEFT_LOG", "info".to_owned());
-        let access_log = match env.or("WEFT_ACCESS_LOG", "off".to_owned()).as_str() {
-            "off" => false,
-            "json" => true,
-            other => {
-                env.mistake(
-                    "WEFT_ACCESS_LOG",
-                    format!("is {other:?}, expected off or json"),
-                );
-                false
-            }
+        let process = ProcessSettings {
+            log: env.or("WEFT_LOG", "info".to_owned()),
         };
-        let probes = env.optional("WEFT_PROBES");
-        let hooks = env.optional("WEFT_HOOKS");
-        let compatibility = compatibility(&mut env);
-        let mut id = |account: Option<&str>, namespace: Option<&str>| match SpiffeId::of(
-            trust_domain.as_deref()?,
-            namespace?,
-            account?,
-        ) {
-            Ok(id) => Some(id),
-            Err(error) => {
-                env.mistake("WEFT_TRUST_DOMAIN", format!("makes no SPIFFE id: {error}"));
-                None
-            }
-        };
-        let identity = id(account.as_deref(), namespace.as_deref());
-        let controller_identity = id(Some(CONTROLLER_ACCOUNT), control.as_deref());
+        let workload = WorkloadSettings::read(&mut env);
         env.finish_with(|| {
             Some(Self {
-                namespace: namespace?,
-                pod: pod?,
-                own_ip: ips.first().map(ToString::to_string).unwrap_or_default(),
-                ips,
-                identity: identity?,
-                controller: controller?,
-                controller_identity: controller_identity?,
-                token_file: token_file?,
-                trust_bundle: trust_bundle?,
-                log,
-                access_log,
-                probes,
-                hooks,
-                compatibility,
+                process,
+                workload: workload?,
             })
         })
     }
+}
 
-    /// True for the pod's own addresses, in either spelling of IPv4.
-    #[must_use]
-    pub fn is_own(&self, ip: IpAddr) -> bool {
-        self.ips.contains(&ip.to_canonical())
+impl WorkloadSettings {
+    /// `None` where the reader was told what is missing or wrong.
+    fn read(env: &mut EnvReader) -> Option<Self> {
+        let trust_domain: Option<String> = env.required("WEFT_TRUST_DOMAIN");
+        let own = own(env, trust_domain.as_deref());
+        let controller = ControllerSettings::read(env, trust_domain.as_deref());
+        let access_log = access_log(env);
+        let probes = env.optional("WEFT_PROBES");
+        let hooks = env.optional("WEFT_HOOKS");
+        let compatibility = compatibility(env);
+        Some(Self {
+            own: own?,
+            controller: controller?,
+            access_log,
+            probes,
+            hooks,
+            compatibility,
+        })
+    }
+}
+
+impl ControllerSettings {
+    fn read(env: &mut EnvReader, trust_domain: Option<&str>) -> Option<Self> {
+        let namespace: Option<String> = env.required("WEFT_CONTROLLER_NAMESPACE");
+        let address = env.required("WEFT_CONTROLLER_ADDRESS");
+        let token_file = env.required("WEFT_TOKEN_FILE");
+        let trust_bundle = env.required("WEFT_TRUST_BUNDLE");
+        Some(Self {
+            identity: spiffe_id(env, trust_domain?, &namespace?, CONTROLLER_ACCOUNT)?,
+            address: address?,
+            token_file: token_file?,
+            trust_bundle: trust_bundle?,
+        })
+    }
+}
+
+fn own(env: &mut EnvReader, trust_domain: Option<&str>) -> Option<Own> {
+    let namespace: Option<String> = env.required("WEFT_NAMESPACE");
+    let account: Option<String> = env.required("WEFT_SERVICE_ACCOUNT");
+    let pod = env.required("WEFT_POD_NAME");
+    let ips = env.list("WEFT_POD_IPS");
+    if ips.is_empty() {
+        env.mistake("WEFT_POD_IPS", "names no address of the pod");
+    }
+    let namespace = namespace?;
+    let identity = spiffe_id(env, trust_domain?, &namespace, &account?)?;
+    Own::new(namespace, pod?, identity, ips)
+}
+
+fn spiffe_id(
+    env: &mut EnvReader,
+    trust_domain: &str,
+    namespace: &str,
+    account: &str,
+) -> Option<SpiffeId> {
+    SpiffeId::of(trust_domain, namespace, account)
+        .map_err(|error| env.mistake("WEFT_TRUST_DOMAIN", format!("makes no SPIFFE id: {error}")))
+        .ok()
+}
+
+fn access_log(env: &mut EnvReader) -> bool {
+    const NAME: &str = "WEFT_ACCESS_LOG";
+    match env.or(NAME, "off".to_owned()).as_str() {
+        "off" => false,
+        "json" => true,
+        other => {
+            env.mistake(NAME, format!("is {other:?}, expected off or json"));
+            false
+        }
     }
 }
 
@@ -172,11 +211,12 @@ mod tests {
     #[test]
     fn a_pod_knows_its_addresses_in_both_spellings() {
         let settings = Settings::read(EnvReader::from_map(GOOD.iter().copied())).unwrap();
-        assert!(settings.is_own("::ffff:10.0.0.7".parse().unwrap()));
-        assert!(settings.is_own("fd00::7".parse().unwrap()));
-        assert!(!settings.is_own("127.0.0.1".parse().unwrap()));
+        let own = settings.workload.own;
+        assert!(own.has("::ffff:10.0.0.7".parse().unwrap()));
+        assert!(own.has("fd00::7".parse().unwrap()));
+        assert!(!own.has("127.0.0.1".parse().unwrap()));
         assert_eq!(
-            settings.identity.as_str(),
+            own.identity.as_str(),
             "spiffe://cluster.local/ns/shop/sa/web"
         );
     }
@@ -185,7 +225,7 @@ mod tests {
     fn series_of_other_meshes_are_off_until_asked_for_and_need_the_workload() {
         let read = |more: &[(&'static str, &'static str)]| {
             let all = GOOD.iter().chain(more).copied();
-            Settings::read(EnvReader::from_map(all)).map(|settings| settings.compatibility)
+            Settings::read(EnvReader::from_map(all)).map(|settings| settings.workload.compatibility)
         };
         assert_eq!(read(&[]).unwrap(), None);
         let asked = ("WEFT_COMPATIBILITY_SERIES", "osm");

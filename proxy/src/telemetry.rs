@@ -4,7 +4,11 @@
 
 pub(crate) mod access_log;
 pub(crate) mod call;
+pub(crate) mod cell;
+pub(crate) mod cells;
 pub(crate) mod compatibility;
+pub(crate) mod families;
+pub(crate) mod histogram;
 pub(crate) mod labels;
 pub(crate) mod memory;
 pub(crate) mod metrics;
@@ -18,9 +22,12 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use policy::protocol::Protocol;
 
+use crate::telemetry::cell::{Cell, Way};
 use crate::telemetry::labels::{Direction, Port};
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::parties::Parties;
 use crate::telemetry::ports::ServedPorts;
 use crate::telemetry::report::Reports;
 
@@ -51,6 +58,20 @@ impl Telemetry {
     /// Takes over which ports of the own pod are declared.
     pub fn declare(&self, ports: Arc<BTreeSet<u16>>) {
         self.declared.store(ports);
+    }
+
+    /// The cell of calls between these parties.
+    pub(crate) fn cell(&self, parties: Parties, protocol: Protocol) -> Arc<Cell> {
+        let port = self.port_label(
+            parties.direction(),
+            parties.service_name(),
+            parties.port(),
+            false,
+        );
+        self.metrics.cell(Way {
+            parties: parties.at_port(port.number()),
+            protocol,
+        })
     }
 
     /// How `port` is counted: by its number where somebody declared it or it was ever

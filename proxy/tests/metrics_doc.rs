@@ -12,11 +12,12 @@ mod words;
 
 use policy::reason::Reason;
 use prometheus_client::registry::Registry;
+use weft_proxy::CallFamilies;
 use weft_proxy::Metrics;
 use weft_proxy::Port;
 use weft_proxy::{
-    AuditLabels, ByteLabels, CancelledLabels, ConnectionLabels, Direction, LatencyLabels,
-    RequestLabels, Security, TcpLabels, TlsLabels,
+    AttemptLabels, AuditLabels, ByteLabels, CancelledLabels, ConnectionLabels, Direction,
+    LatencyLabels, RequestLabels, Security, TcpLabels, TlsLabels,
 };
 
 #[test]
@@ -221,13 +222,8 @@ fn what_the_page_says_of_the_injector_is_in_its_source() {
 /// Every field is named, so that nobody adds one and forgets it here.
 fn touch(metrics: &Metrics) {
     let Metrics {
-        requests,
-        cancelled,
-        latency,
+        calls,
         connections,
-        tcp,
-        bytes,
-        audit,
         tls_failures,
         limits: _,
         open_connections: _,
@@ -238,7 +234,6 @@ fn touch(metrics: &Metrics) {
         batches: _,
         nacks: _,
         destinations: _,
-        compatibility: _,
         shared: _,
     } = metrics;
     let direction = Direction::outbound;
@@ -249,6 +244,31 @@ fn touch(metrics: &Metrics) {
             reason: "handshake",
         })
         .inc();
+    connections
+        .at(&ConnectionLabels {
+            direction,
+            protocol: "http1",
+            security,
+        })
+        .inc();
+    metrics.limit("connections");
+    touch_calls(calls);
+}
+
+fn touch_calls(calls: &CallFamilies) {
+    let CallFamilies {
+        cells: _,
+        requests,
+        cancelled,
+        attempts,
+        latency,
+        tcp,
+        bytes,
+        audit,
+        compatibility: _,
+    } = calls;
+    let direction = Direction::outbound;
+    let security = Security::mtls;
     requests
         .at(&RequestLabels {
             direction,
@@ -272,6 +292,13 @@ fn touch(metrics: &Metrics) {
             security,
         })
         .inc();
+    attempts
+        .at(&AttemptLabels {
+            service: "shop/web".into(),
+            backend: "shop/web".into(),
+            success: true,
+        })
+        .inc();
     latency
         .at(&LatencyLabels {
             direction,
@@ -280,13 +307,6 @@ fn touch(metrics: &Metrics) {
             backend: "shop/web".into(),
         })
         .observe(0.001);
-    connections
-        .at(&ConnectionLabels {
-            direction,
-            protocol: "http1",
-            security,
-        })
-        .inc();
     tcp.at(&TcpLabels {
         direction,
         service: "shop/db".into(),
@@ -311,5 +331,4 @@ fn touch(metrics: &Metrics) {
             port: Port::Number(80),
         })
         .inc();
-    metrics.limit("connections");
 }

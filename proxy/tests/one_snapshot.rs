@@ -294,7 +294,7 @@ async fn no_decision_mixes_two_configurations_that_swap_under_it() {
     ];
     let swap = move |at: usize| {
         for (proxy, two) in &two {
-            let nacks = proxy.state.apply(two[at % 2].clone());
+            let nacks = proxy.config.apply(two[at % 2].clone());
             assert!(nacks.is_empty(), "{nacks:?}");
         }
     };

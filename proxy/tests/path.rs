@@ -25,4 +25,6 @@ mod path {
     mod refusals;
     mod routing;
     mod tcp;
+    mod unconfigured;
+    mod workloads;
 }

@@ -10,6 +10,8 @@
     reason = "a test ends with the first surprise"
 )]
 
+#[path = "pressure/downloads.rs"]
+mod downloads;
 #[path = "hostile/raw_http2.rs"]
 #[allow(dead_code, reason = "shared with tests that use the rest of it")]
 mod raw_http2;
@@ -90,8 +92,8 @@ impl Field {
         let budget = Budget::measured(limit, limit, used);
         let pod = Pod::within(Arc::clone(&budget), authority.roots(), certs, "api").await;
         let metrics = pod.proxy.telemetry.metrics.clone();
-        let places = of_listener(&metrics, |_| {}, true);
-        tokio::spawn(relieve(budget, vec![Arc::clone(&places)], metrics));
+        let permits = of_listener(&metrics, |_| {}, true, 1);
+        tokio::spawn(relieve(budget, vec![permits.clone()]));
         let listener = TcpListener::bind((pod.ip, 0)).await.unwrap();
         let port = listener.local_addr().unwrap().port();
         tokio::spawn(async move {
@@ -101,7 +103,7 @@ impl Field {
         });
         Self {
             pod: Arc::new(pod),
-            places,
+            places: permits.places,
             port,
             most: limit / 100 * FULL + ON_TOP,
         }
@@ -162,7 +164,16 @@ impl Field {
 
     /// How many connections were cut off.
     fn cut_off(&self) -> u64 {
-        let label = LimitLabels { limit: "memory" };
+        self.reached("memory")
+    }
+
+    /// How many requests waited for memory before they were read.
+    fn held_back(&self) -> u64 {
+        self.reached("memory-wait")
+    }
+
+    fn reached(&self, limit: &'static str) -> u64 {
+        let label = LimitLabels { limit };
         self.pod.proxy.telemetry.metrics.limits.at(&label).get()
     }
 }
@@ -170,7 +181,14 @@ impl Field {
 /// Speaks both versions, and does as the path says.
 async fn application(stream: TcpStream) {
     let mut first = [0; 3];
-    while stream.peek(&mut first).await.unwrap_or(3) < 3 {}
+    loop {
+        match stream.peek(&mut first).await {
+            // Nobody says anything.
+            Ok(0) => return,
+            Ok(1..=2) => {}
+            Ok(_) | Err(_) => break,
+        }
+    }
     if &first == b"PRI" {
         return application2(stream).await;
     }
@@ -199,6 +217,12 @@ async fn application(stream: TcpStream) {
             stream.read_exact(&mut body).await.unwrap();
             let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n");
             let _ = stream.write_all(&[head.as_bytes(), &body].concat()).await;
+        }
+        "/download" => {
+            static ZEROS: [u8; downloads::LENGTH] = [0; downloads::LENGTH];
+            let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", ZEROS.len());
+            let _ = stream.write_all(head.as_bytes()).await;
+            let _ = stream.write_all(&ZEROS).await;
         }
         "/switch" => {
             let head =

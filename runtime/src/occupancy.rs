@@ -15,6 +15,7 @@
 //! Beside its place a connection notes about how many bytes it has the process hold;
 //! what follows when memory runs out stands in `weight`.
 
+mod in_flight;
 mod room;
 mod seat;
 mod weight;
@@ -30,6 +31,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, timeout};
 
+pub use in_flight::InFlight;
 pub use seat::Held;
 use seat::{BUSY, CLOSE, CUT, IDLE, Loss, SHED, SILENT, STAY, Seat, YOUNG, millis};
 
@@ -82,6 +84,8 @@ pub enum Reached {
     Hoarder,
     /// A head was not complete in time.
     SlowHead,
+    /// A request waits for memory before it begins.
+    NoMemory,
 }
 
 /// The places of one listener.
@@ -375,6 +379,13 @@ impl Place {
             (of.occupancy.reached)(Reached::SlowHead);
         }
         overdue
+    }
+
+    /// A request of this connection waits for memory.
+    pub fn waits_for_memory(&self) {
+        if let Some(of) = &self.of {
+            (of.occupancy.reached)(Reached::NoMemory);
+        }
     }
 
     /// Counts `bytes` as held for this connection.

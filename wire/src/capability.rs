@@ -12,26 +12,38 @@ use std::collections::BTreeSet;
 use crate::v1;
 use crate::v1::resource::Content;
 
-/// Something that not every proxy understands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Capability {
+/// A row for each: what it is, and its name in Hello. From one table, so that none can be
+/// left out of what a proxy says.
+macro_rules! capabilities {
+    ($($(#[$doc:meta])+ $one:ident = $name:literal;)+) => {
+        /// Something that not every proxy understands.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum Capability {
+            $($(#[$doc])+ $one,)+
+        }
+
+        impl Capability {
+            /// All of them, which is what a proxy of this version has.
+            pub const ALL: &'static [Self] = &[$(Self::$one),+];
+
+            /// The name in Hello.
+            #[must_use]
+            pub const fn as_str(self) -> &'static str {
+                match self {
+                    $(Self::$one => $name),+
+                }
+            }
+        }
+    };
+}
+
+capabilities! {
     /// Rules that say what the first version of them could not: ports beyond which nothing
     /// applies, and sources that are pods.
-    ExtendedRule,
+    ExtendedRule = "extended-rule";
 }
 
 impl Capability {
-    /// All of them, which is what a proxy of this version has.
-    pub const ALL: [Self; 1] = [Self::ExtendedRule];
-
-    /// The name in Hello.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::ExtendedRule => "extended-rule",
-        }
-    }
-
     /// What a proxy has to understand to use a resource; `None` if every proxy can.
     #[must_use]
     pub fn needed_for(resource: &v1::Resource) -> Option<Self> {
@@ -65,7 +77,7 @@ impl Capabilities {
         if names.is_empty() {
             return Self::default();
         }
-        let known = Capability::ALL.into_iter();
+        let known = Capability::ALL.iter().copied();
         let named = known.filter(|known| names.iter().any(|name| name == known.as_str()));
         Self(named.collect())
     }
@@ -73,8 +85,8 @@ impl Capabilities {
     /// The names that a proxy of this version says.
     #[must_use]
     pub fn of_this_version() -> Vec<String> {
-        let names = Capability::ALL.into_iter().map(Capability::as_str);
-        names.map(str::to_owned).collect()
+        let names = Capability::ALL.iter();
+        names.map(|one| one.as_str().to_owned()).collect()
     }
 
     /// Whether the proxy can use a resource.

@@ -456,11 +456,35 @@ pub struct Report {
     pub slot: u64,
     #[prost(message, repeated, tag = "3")]
     pub edges: ::prost::alloc::vec::Vec<Edge>,
+    /// Requests that this pod served, by route: empty until it is told of routes.
+    #[prost(message, repeated, tag = "4")]
+    pub routes: ::prost::alloc::vec::Vec<RouteCalls>,
+}
+/// Requests of one route, at the pod that serves them. Its name is empty for what
+/// none of the routes describes.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RouteCalls {
+    #[prost(uint32, tag = "1")]
+    pub port: u32,
+    #[prost(string, tag = "2")]
+    pub route: ::prost::alloc::string::String,
+    #[prost(uint64, tag = "3")]
+    pub success: u64,
+    #[prost(uint64, tag = "4")]
+    pub failure: u64,
+    #[prost(uint64, tag = "5")]
+    pub cancelled: u64,
+    #[prost(uint64, tag = "6")]
+    pub client_errors: u64,
+    /// As in Edge.
+    #[prost(uint32, repeated, tag = "7")]
+    pub latency: ::prost::alloc::vec::Vec<u32>,
 }
 /// Calls of one kind: one side, one other end, one way that they went. An edge
 /// whose other end is empty in every field holds what is outside the mesh, and
-/// what found no place in the proxy's table.
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+/// what found no place in the proxy's table. What stands behind `received` was not
+/// told by the first proxies, and is left out where it is zero.
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Edge {
     #[prost(enumeration = "Side", tag = "1")]
     pub side: i32,
@@ -492,12 +516,74 @@ pub struct Edge {
     /// policy::latency fixes; trailing zeros are left out.
     #[prost(uint32, repeated, tag = "11")]
     pub latency: ::prost::alloc::vec::Vec<u32>,
-    /// Bytes from the caller, and to the caller: of bodies of answers, and of
-    /// opaque connections that have ended.
+    /// Bytes from the caller, and to the caller: of bodies of answers that have
+    /// ended, and of opaque connections, open ones too. The first proxies told of
+    /// opaque connections when they had ended.
     #[prost(uint64, tag = "12")]
     pub sent: u64,
     #[prost(uint64, tag = "13")]
     pub received: u64,
+    /// What protects the connection between the two pods.
+    #[prost(enumeration = "Security", tag = "14")]
+    pub security: i32,
+    /// What caller and callee speak: OPAQUE is any TCP, DETECT is not told.
+    #[prost(enumeration = "Protocol", tag = "15")]
+    pub protocol: i32,
+    /// Requests (upgrades and streams are long ones) and opaque connections that are
+    /// under way when this is told.
+    #[prost(uint64, tag = "16")]
+    pub open: u64,
+    /// Opaque connections that began in the slot. Each counts in success or failure in
+    /// the slot in which it ends.
+    #[prost(uint64, tag = "17")]
+    pub opened: u64,
+    /// Requests whose caller left before the head of an answer: neither success nor
+    /// failure.
+    #[prost(uint64, tag = "18")]
+    pub cancelled: u64,
+    /// Client side: requests and opaque connections that were sent to this backend, each
+    /// try for itself and counted when it ends, also when there was no endpoint or it
+    /// could not be reached. Success, failure and cancelled count the same calls once, as
+    /// their callers saw them, with their last try. Absent: the proxy does not tell them apart.
+    #[prost(uint64, optional, tag = "19")]
+    pub attempts: ::core::option::Option<u64>,
+    /// Those of them that failed. What is in neither this nor `cancelled` went well.
+    #[prost(uint64, tag = "20")]
+    pub attempt_failures: u64,
+    /// Requests that the application answered with 4xx; part of success.
+    #[prost(uint64, tag = "21")]
+    pub client_errors: u64,
+    /// Server side: calls that deny would have refused, let through by audit.
+    #[prost(uint64, tag = "22")]
+    pub audit: u64,
+    /// Calls that the mesh answered or ended instead of the application, by
+    /// policy::reason; part of failure.
+    #[prost(message, repeated, tag = "23")]
+    pub reasons: ::prost::alloc::vec::Vec<ReasonCalls>,
+    /// Server side: namespace/name of the TrafficTargets that allowed calls, at most 8.
+    #[prost(string, repeated, tag = "24")]
+    pub rules: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Server side: requests by route, at most 16.
+    #[prost(message, repeated, tag = "25")]
+    pub routes: ::prost::alloc::vec::Vec<EdgeRoute>,
+    /// The other end where it is outside the mesh: its address, or the name by which it
+    /// was called.
+    #[prost(string, tag = "26")]
+    pub remote: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ReasonCalls {
+    #[prost(string, tag = "1")]
+    pub reason: ::prost::alloc::string::String,
+    #[prost(uint64, tag = "2")]
+    pub calls: u64,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct EdgeRoute {
+    #[prost(string, tag = "1")]
+    pub route: ::prost::alloc::string::String,
+    #[prost(uint64, tag = "2")]
+    pub requests: u64,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ReportsRequest {}
@@ -638,6 +724,36 @@ impl Side {
         match value {
             "CLIENT" => Some(Self::Client),
             "SERVER" => Some(Self::Server),
+            _ => None,
+        }
+    }
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum Security {
+    /// The proxy is older than this field.
+    NotTold = 0,
+    Mtls = 1,
+    Plaintext = 2,
+}
+impl Security {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::NotTold => "NOT_TOLD",
+            Self::Mtls => "MTLS",
+            Self::Plaintext => "PLAINTEXT",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "NOT_TOLD" => Some(Self::NotTold),
+            "MTLS" => Some(Self::Mtls),
+            "PLAINTEXT" => Some(Self::Plaintext),
             _ => None,
         }
     }

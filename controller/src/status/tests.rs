@@ -16,6 +16,7 @@ use wire::v1;
 const PATH: &str = "/apis/split.smi-spec.io/v1alpha4/namespaces/shop/trafficsplits/canary";
 
 mod guarded;
+mod kinds;
 mod too_old;
 
 fn canary() -> ObjectRef {

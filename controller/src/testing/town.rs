@@ -113,6 +113,7 @@ pub(crate) fn report(reports: &Reports, pod: &str, edges: Vec<v1::Edge>) {
         process: PROCESS.fetch_add(1, std::sync::atomic::Ordering::Relaxed),
         slot: SLOT_NOW * SLOT,
         edges,
+        ..v1::Report::default()
     };
     reports.take(&reporter, report, true, now());
 }

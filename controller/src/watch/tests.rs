@@ -40,6 +40,13 @@ async fn no_world(worlds: &mut Worlds, during: Duration) {
     assert!(timeout(during, worlds.changed()).await.is_err());
 }
 
+/// The World that there is as soon as every kind has been listed.
+async fn first_world(worlds: &mut Worlds) -> Arc<World> {
+    let changed = timeout(Duration::from_secs(20), worlds.changed()).await;
+    changed.unwrap().unwrap();
+    worlds.borrow().clone().unwrap()
+}
+
 #[tokio::test(start_paused = true)]
 async fn no_world_before_every_kind_has_been_listed() {
     let (steps, mut worlds) = started();
@@ -181,11 +188,7 @@ async fn a_kind_that_the_server_does_not_know_and_an_unreadable_object_stop_noth
     });
     let metrics = WorldMetrics::default();
     let mut worlds = start(client, "cluster.local".into(), metrics.clone());
-    timeout(Duration::from_secs(20), worlds.changed())
-        .await
-        .unwrap()
-        .unwrap();
-    let world = worlds.borrow().clone().unwrap();
+    let world = first_world(&mut worlds).await;
     let names: Vec<&str> = world.pods.keys().map(|key| &*key.name).collect();
     assert_eq!(names, ["good"]);
     assert_eq!(metrics.times_left_out("Pod"), 1);
@@ -212,11 +215,7 @@ async fn objects_nested_without_end_take_down_no_more_than_what_they_mean() {
         _ => Ok(Vec::new()),
     });
     let mut worlds = start(client, "cluster.local".into(), WorldMetrics::default());
-    timeout(Duration::from_secs(20), worlds.changed())
-        .await
-        .unwrap()
-        .unwrap();
-    let world = worlds.borrow().clone().unwrap();
+    let world = first_world(&mut worlds).await;
     assert_eq!(world.pods.len(), 2);
     let bad: Vec<_> = world
         .groups
@@ -250,11 +249,7 @@ async fn a_kind_is_followed_because_it_has_a_row() {
         _ => Ok(Vec::new()),
     });
     let mut worlds = start(client, "cluster.local".into(), WorldMetrics::default());
-    timeout(Duration::from_secs(20), worlds.changed())
-        .await
-        .unwrap()
-        .unwrap();
-    let world = worlds.borrow().clone().unwrap();
+    let world = first_world(&mut worlds).await;
     let found: Vec<_> = world.config_maps.iter().collect();
     assert_eq!(found.len(), 1);
     assert_eq!((&*found[0].0.name, found[0].1.entries), ("m", 2));

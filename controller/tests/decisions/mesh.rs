@@ -10,7 +10,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use kube::core::DynamicObject;
 use oracle::{Call, Caller, Shares, Traffic, World};
 use policy::{
-    access::{Access, Caller as Proven, Rule},
+    access::{Access, Caller as Proven, Rule, Traffic as Sent},
     http_match::RequestFacts,
     mode::{Enforcement, MtlsMode},
     name::SpiffeId,
@@ -107,10 +107,14 @@ impl Mesh {
                     path: &path,
                     headers: &headers,
                 };
-                access.decide_http(caller, call.port, &facts).is_allowed()
+                access
+                    .decide(caller, call.port, Sent::Http(&facts))
+                    .is_allowed()
             }
-            _ if declared.is_opaque() => access.decide_tcp(caller, call.port).is_allowed(),
-            _ => access.decide_unread(caller, call.port).is_allowed(),
+            _ if declared.is_opaque() => {
+                access.decide(caller, call.port, Sent::Opaque).is_allowed()
+            }
+            _ => access.decide(caller, call.port, Sent::Bytes).is_allowed(),
         }
     }
 

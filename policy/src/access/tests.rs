@@ -42,8 +42,8 @@ fn ask<'a>(access: &'a Access, who: &str, port: u16, method: &Method, path: &str
         headers: &headers,
     };
     match who {
-        "" => access.decide_http(Caller::Outside, port, &request),
-        _ => access.decide_http(Caller::mesh(&id(who)), port, &request),
+        "" => access.decide(Caller::Outside, port, Traffic::Http(&request)),
+        _ => access.decide(Caller::mesh(&id(who)), port, Traffic::Http(&request)),
     }
 }
 
@@ -52,12 +52,14 @@ fn allowed(access: &Access, who: &str, port: u16, method: &Method, path: &str) -
 }
 
 fn tcp(access: &Access, who: &str, port: u16) -> bool {
-    access.decide_tcp(Caller::mesh(&id(who)), port).is_allowed()
+    access
+        .decide(Caller::mesh(&id(who)), port, Traffic::Opaque)
+        .is_allowed()
 }
 
 fn unread(access: &Access, who: &str, port: u16) -> bool {
     access
-        .decide_unread(Caller::mesh(&id(who)), port)
+        .decide(Caller::mesh(&id(who)), port, Traffic::Bytes)
         .is_allowed()
 }
 
@@ -186,13 +188,17 @@ fn a_pod_is_admitted_by_the_uid_in_its_certificate_and_by_nothing_else() {
     let web = id("web");
     let may = |pod: Option<&str>| {
         access
-            .decide_tcp(Caller::Mesh { id: &web, pod }, 80)
+            .decide(Caller::Mesh { id: &web, pod }, 80, Traffic::Opaque)
             .is_allowed()
     };
     assert!(may(Some("a")) && may(Some("b")) && may(Some("c")));
     assert!(!may(Some("d")) && !may(Some("")) && !may(Some("B")));
     assert!(!may(None), "a certificate that names no pod");
-    assert!(!access.decide_tcp(Caller::Outside, 80).is_allowed());
+    assert!(
+        !access
+            .decide(Caller::Outside, 80, Traffic::Opaque)
+            .is_allowed()
+    );
     let nobody = enforced(vec![Rule {
         sources: vec![Source::pods([] as [&str; 0])],
         ports: Some(Ports::Any),
@@ -202,7 +208,7 @@ fn a_pod_is_admitted_by_the_uid_in_its_certificate_and_by_nothing_else() {
         id: &web,
         pod: Some("a"),
     };
-    assert!(!nobody.decide_tcp(caller, 80).is_allowed());
+    assert!(!nobody.decide(caller, 80, Traffic::Opaque).is_allowed());
 }
 
 #[test]
@@ -391,7 +397,11 @@ fn audit_and_open_refuse_nothing_but_say_what_deny_would_do() {
         let really = ask(&access, "s", 80, &Method::GET, "/");
         let by = Some(&access.rules[0].origin);
         assert_eq!((really, really.is_allowed()), (Verdict::Allow { by }, true));
-        assert!(access.decide_tcp(Caller::Outside, 81).is_allowed());
+        assert!(
+            access
+                .decide(Caller::Outside, 81, Traffic::Opaque)
+                .is_allowed()
+        );
     }
 }
 

@@ -3,6 +3,8 @@
 use super::*;
 use proptest::prelude::*;
 
+mod choosing;
+
 fn ms(n: u64) -> Duration {
     Duration::from_millis(n)
 }

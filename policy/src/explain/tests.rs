@@ -103,11 +103,12 @@ proptest! {
         }
         let method = if get { Method::GET } else { Method::DELETE };
         let request = RequestFacts { method: &method, path, headers: &headers };
-        let (call, decided) = match kind {
-            0 => (Call::Opaque, access.decide_tcp(caller, port)),
-            1 => (Call::Unread, access.decide_unread(caller, port)),
-            _ => (Call::Request(&request), access.decide_http(caller, port, &request)),
+        let call = match kind {
+            0 => Traffic::Opaque,
+            1 => Traffic::Bytes,
+            _ => Traffic::Http(&request),
         };
+        let decided = access.decide(caller, port, call);
         let reasons = access.explain(caller, port, call);
         prop_assert_eq!(reasons.verdict, decided);
         prop_assert_eq!(reasons.rules.len(), access.rules.len());
@@ -138,7 +139,7 @@ fn part<'a>(
         path,
         headers: &headers,
     };
-    rule.fails(Caller::mesh(&id(0)), 80, Call::Request(&request))
+    rule.fails(Caller::mesh(&id(0)), 80, Traffic::Http(&request))
 }
 
 #[test]

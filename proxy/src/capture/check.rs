@@ -105,46 +105,10 @@ pub(crate) fn check(
     settings: &Settings,
     service: Option<SocketAddr>,
 ) -> Result<Vec<Outcome>, CheckError> {
-    let families = [
-        (
-            "IPv4",
-            SocketAddr::from((Ipv4Addr::LOCALHOST, OUTBOUND_PORT)),
-            [
-                Ipv4Addr::new(192, 0, 2, 1).into(),
-                Ipv4Addr::new(198, 51, 100, 1).into(),
-                Ipv4Addr::new(203, 0, 113, 1).into(),
-            ],
-        ),
-        (
-            "IPv6",
-            SocketAddr::from((Ipv6Addr::LOCALHOST, OUTBOUND_PORT)),
-            [
-                Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1).into(),
-                Ipv6Addr::new(0x2001, 0xdb8, 0xffff, 0, 0, 0, 0, 1).into(),
-                Ipv6Addr::new(0x3fff, 0, 0, 0, 0, 0, 0, 1).into(),
-            ],
-        ),
-    ];
-    let mut outcomes = Vec::new();
-    for (family, listener, candidates) in families {
-        let port = (9..=u16::MAX).find(|port| !settings.skips_port(*port));
-        let address = candidates
-            .into_iter()
-            .find(|ip| !settings.skips_address(*ip));
-        let outcome = match port.zip(address) {
-            None => Outcome::Skipped { family },
-            Some((port, ip)) => {
-                let target = SocketAddr::new(ip, port);
-                if has_route(target) {
-                    documented(target, listener, arrives(target, listener)?)?;
-                    Outcome::Redirected(target)
-                } else {
-                    Outcome::NoRoute { family }
-                }
-            }
-        };
-        outcomes.push(outcome);
-    }
+    let mut outcomes = families()
+        .into_iter()
+        .map(|family| family.check(settings))
+        .collect::<Result<Vec<_>, _>>()?;
     if outcomes
         .iter()
         .all(|outcome| matches!(outcome, Outcome::NoRoute { .. }))
@@ -165,6 +129,54 @@ pub(crate) fn check(
         outcomes.push(Outcome::Redirected(service));
     }
     Ok(outcomes)
+}
+
+/// Addresses for documentation, which nobody answers at.
+struct Family {
+    name: &'static str,
+    listener: SocketAddr,
+    candidates: [IpAddr; 3],
+}
+
+fn families() -> [Family; 2] {
+    [
+        Family {
+            name: "IPv4",
+            listener: SocketAddr::from((Ipv4Addr::LOCALHOST, OUTBOUND_PORT)),
+            candidates: [
+                Ipv4Addr::new(192, 0, 2, 1).into(),
+                Ipv4Addr::new(198, 51, 100, 1).into(),
+                Ipv4Addr::new(203, 0, 113, 1).into(),
+            ],
+        },
+        Family {
+            name: "IPv6",
+            listener: SocketAddr::from((Ipv6Addr::LOCALHOST, OUTBOUND_PORT)),
+            candidates: [
+                Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1).into(),
+                Ipv6Addr::new(0x2001, 0xdb8, 0xffff, 0, 0, 0, 0, 1).into(),
+                Ipv6Addr::new(0x3fff, 0, 0, 0, 0, 0, 0, 1).into(),
+            ],
+        },
+    ]
+}
+
+impl Family {
+    fn check(self, settings: &Settings) -> Result<Outcome, CheckError> {
+        let (family, listener) = (self.name, self.listener);
+        let port = (9..=u16::MAX).find(|port| !settings.skips_port(*port));
+        let mut candidates = self.candidates.into_iter();
+        let address = candidates.find(|ip| !settings.skips_address(*ip));
+        let Some((port, ip)) = port.zip(address) else {
+            return Ok(Outcome::Skipped { family });
+        };
+        let target = SocketAddr::new(ip, port);
+        if !has_route(target) {
+            return Ok(Outcome::NoRoute { family });
+        }
+        documented(target, listener, arrives(target, listener)?)?;
+        Ok(Outcome::Redirected(target))
+    }
 }
 
 fn documented(

@@ -94,6 +94,12 @@ impl Store {
         ask(&self.snapshot.load())
     }
 
+    /// True once a controller has said what this pod is.
+    #[must_use]
+    pub fn is_configured(&self) -> bool {
+        self.snapshot.load().is_complete()
+    }
+
     /// Tells when the own policy changed.
     #[must_use]
     pub fn policy_changes(&self) -> watch::Receiver<u64> {

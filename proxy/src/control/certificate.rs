@@ -38,7 +38,7 @@ impl Control {
                     backoff.reset();
                     certified.send_replace(true);
                     let unix = end.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-                    self.state
+                    self.config
                         .telemetry
                         .metrics
                         .certificate_expiry
@@ -60,7 +60,7 @@ impl Control {
                     }
                 }
                 Err(error) => {
-                    self.state.telemetry.metrics.certificate_failures.inc();
+                    self.config.telemetry.metrics.certificate_failures.inc();
                     tracing::warn!(%error, "no certificate from the controller, trying again");
                     sleep(backoff.next_delay()).await;
                 }
@@ -73,9 +73,9 @@ impl Control {
         contact: &watch::Sender<Contact>,
         doubt: &Doubt,
     ) -> Result<Leaf, BoxError> {
-        let token = tokio::fs::read_to_string(&self.settings.token_file)
+        let token = tokio::fs::read_to_string(&self.controller.token_file)
             .await
-            .map_err(|error| format!("{}: {error}", self.settings.token_file.display()))?;
+            .map_err(|error| format!("{}: {error}", self.controller.token_file.display()))?;
         let key = LeafKey::generate()?;
         let csr = key.csr()?;
         let mounted = match doubt.take() {
@@ -84,7 +84,7 @@ impl Control {
         };
         let config = tls::bootstrap_client_config(
             mounted.as_ref().unwrap_or(&self.roots),
-            self.settings.controller_identity.clone(),
+            self.controller.identity.clone(),
             &[H2_ALPN],
         );
         // A mounted bundle that is wrong must not be what is tried next time.
@@ -107,7 +107,7 @@ impl Control {
             chain,
             &key,
             &self.roots,
-            &self.settings.identity,
+            &self.identity,
             self.clock.now(),
         )?)
     }

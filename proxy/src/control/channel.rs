@@ -32,7 +32,7 @@ impl Control {
             std::mem::replace(&mut contact.unreachable, unreachable) != unreachable
         });
         let secured = secured
-            .map_err(|_| format!("{} did not answer in time", self.settings.controller))??;
+            .map_err(|_| format!("{} did not answer in time", self.controller.address))??;
         let io = parking_lot::Mutex::new(Some(TokioIo::new(secured)));
         // One connection, made already: when it ends, so does the stream.
         let connector = tower::service_fn(move |_| {
@@ -52,7 +52,7 @@ impl Control {
         config: Arc<rustls::ClientConfig>,
         doubt: Option<&Doubt>,
     ) -> Result<tokio_rustls::client::TlsStream<TcpStream>, BoxError> {
-        let controller = &self.settings.controller;
+        let controller = &self.controller.address;
         let addresses = tokio::net::lookup_host(controller)
             .await
             .map_err(|error| format!("{controller} has no address: {error}"))?;

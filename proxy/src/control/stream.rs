@@ -57,7 +57,7 @@ impl Control {
         let mut backoff = Backoff::new(BACKOFF_FIRST, BACKOFF_LONGEST);
         loop {
             let ended = self.stream(&configured, contact, &mut backoff, doubt).await;
-            self.state.telemetry.metrics.control_connected.set(0);
+            self.config.telemetry.metrics.control_connected.set(0);
             contact.send_modify(|contact| contact.streaming = false);
             match ended {
                 // The controller ends streams now and then, so that replicas share them.
@@ -78,7 +78,7 @@ impl Control {
         let config = tls::mesh_client_config(
             &self.roots,
             &self.certs,
-            self.settings.controller_identity.clone(),
+            self.controller.identity.clone(),
             &[H2_ALPN],
         );
         let channel = self.channel(config, contact, Some(doubt)).await?;
@@ -87,10 +87,10 @@ impl Control {
         let reported = ReceiverStream::new(reported)
             .map(|report| from_proxy(v1::from_proxy::Message::Report(report)));
         let outgoing = futures::stream::select(ReceiverStream::new(messages), reported);
-        let mut asked = self.state.wanted();
+        let mut asked = self.config.wanted();
         let hello = v1::Hello {
             proxy_version: env!("CARGO_PKG_VERSION").to_owned(),
-            held: self.state.snapshot().held(),
+            held: self.config.snapshot().held(),
             destinations: names(&asked),
             capabilities: Capabilities::of_this_version(),
         };
@@ -109,17 +109,17 @@ impl Control {
                     let Some(message) = message? else { return Ok(()) };
                     let Some(v1::to_proxy::Message::Batch(batch)) = message.message else { continue };
                     outbox.try_send(self.take(batch))?;
-                    self.state.telemetry.metrics.control_connected.set(1);
+                    self.config.telemetry.metrics.control_connected.set(1);
                     contact.send_if_modified(|contact| {
                         contact.unreachable = false;
                         !std::mem::replace(&mut contact.streaming, true)
                     });
                     backoff.reset();
-                    if self.state.snapshot().is_complete() {
+                    if self.config.snapshot().is_complete() {
                         configured.send_if_modified(|configured| !std::mem::replace(configured, true));
                     }
                 }
-                () = self.state.asked.notified() => self.subscribe(&outbox, &mut asked)?,
+                () = self.config.asked.notified() => self.subscribe(&outbox, &mut asked)?,
                 _ = tidy.tick() => self.subscribe(&outbox, &mut asked)?,
                 () = &mut reports => return Err("the stream takes no reports".into()),
             }
@@ -129,7 +129,7 @@ impl Control {
     /// Tells what was counted, once the controller has answered: the first
     /// message of a stream is Hello.
     pub(super) async fn report(&self, stream: mpsc::Sender<v1::Report>) {
-        self.state.telemetry.reports.feed(stream).await;
+        self.config.telemetry.reports.feed(stream).await;
     }
 
     /// Applies a batch and says how that went.
@@ -139,7 +139,7 @@ impl Control {
             .set
             .iter()
             .any(|resource| resource.name == wire::names::BUNDLE);
-        let nacks = self.state.apply(batch);
+        let nacks = self.config.apply(batch);
         for nack in &nacks {
             tracing::warn!(
                 resource = nack.name,
@@ -148,7 +148,7 @@ impl Control {
             );
         }
         if brings_roots {
-            self.trust(self.state.snapshot().roots.clone());
+            self.trust(self.config.snapshot().roots.clone());
         }
         from_proxy(v1::from_proxy::Message::Ack(v1::Ack { batch: id, nacks }))
     }
@@ -158,7 +158,7 @@ impl Control {
         outbox: &mpsc::Sender<v1::FromProxy>,
         asked: &mut HashSet<SocketAddr>,
     ) -> Result<(), BoxError> {
-        let wanted = self.state.wanted();
+        let wanted = self.config.wanted();
         let add: HashSet<SocketAddr> = wanted.difference(asked).copied().collect();
         let remove: HashSet<SocketAddr> = asked.difference(&wanted).copied().collect();
         if add.is_empty() && remove.is_empty() {

@@ -34,6 +34,7 @@ use super::Control;
 use crate::config::store::Store;
 use crate::control::certificate::FRESH_FOR;
 use crate::control::trust_bundle::BUNDLE_EVERY;
+use crate::settings::Settings;
 use crate::telemetry::Telemetry;
 use crate::telemetry::metrics::Metrics;
 
@@ -145,7 +146,7 @@ impl Bench {
         let connections = Arc::new(Mutex::new(JoinSet::new()));
         let bundle = file("ca.crt", ca.root.cert_pem());
         let token = file("token", "a token");
-        let settings = crate::settings::Settings::read(EnvReader::from_map([
+        let Settings { workload, .. } = Settings::read(EnvReader::from_map([
             ("WEFT_TRUST_DOMAIN", "cluster.local"),
             ("WEFT_NAMESPACE", "shop"),
             ("WEFT_SERVICE_ACCOUNT", "web"),
@@ -160,8 +161,9 @@ impl Bench {
         let mut registry = Registry::default();
         let bench = Self {
             control: Control {
-                settings: Arc::new(settings),
-                state: Arc::new(Store::new(Arc::new(Telemetry::new(
+                identity: workload.own.identity,
+                controller: Arc::new(workload.controller),
+                config: Arc::new(Store::new(Arc::new(Telemetry::new(
                     Metrics::register(&mut registry),
                     false,
                 )))),
@@ -314,7 +316,7 @@ async fn mounted_bundle_is_trusted_by_nothing_but_the_connection_for_a_certifica
     let failures = || {
         bench
             .control
-            .state
+            .config
             .telemetry
             .metrics
             .certificate_failures

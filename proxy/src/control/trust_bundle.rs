@@ -22,10 +22,10 @@ impl Control {
     /// The roots of the mounted bundle, where they are not those that are trusted
     /// anyway.
     pub(super) async fn mounted_roots(&self) -> Option<Roots> {
-        let path = &self.settings.trust_bundle;
+        let path = &self.controller.trust_bundle;
         let read = tokio::fs::read_to_string(path).await;
         let read = read.map_err(|error| error.to_string()).and_then(|bundle| {
-            let roots = Roots::from_pem(&self.settings.identity, &bundle);
+            let roots = Roots::from_pem(&self.identity, &bundle);
             roots.map_err(|error| error.to_string())
         });
         match read {
@@ -63,7 +63,7 @@ impl Control {
         leaving: watch::Sender<Leaving>,
         mut contact: watch::Receiver<Contact>,
     ) {
-        let mark = self.settings.trust_bundle.with_file_name("leaving");
+        let mark = self.controller.trust_bundle.with_file_name("leaving");
         let mut last = String::new();
         loop {
             let marked = tokio::fs::read_to_string(&mark)
@@ -72,13 +72,13 @@ impl Control {
             let facts = Facts {
                 marked,
                 contact: *contact.borrow_and_update(),
-                configured: self.state.snapshot().is_complete(),
+                configured: self.config.snapshot().is_complete(),
                 certificate_until: self.certs.not_after(),
             };
             let judged = facts.judge(self.clock.now());
             leaving.send_if_modified(|leaving| std::mem::replace(leaving, judged) != judged);
             if self.certs.current().is_none()
-                && let Ok(bundle) = tokio::fs::read_to_string(&self.settings.trust_bundle).await
+                && let Ok(bundle) = tokio::fs::read_to_string(&self.controller.trust_bundle).await
                 && bundle != last
             {
                 if let Err(error) = self.roots.replace_pem(&bundle) {

@@ -9,6 +9,8 @@ use parking_lot::Mutex;
 use policy::balance::Cost;
 use policy::name::SpiffeId;
 
+use crate::telemetry::cell::Kept;
+
 /// One address that serves.
 #[derive(Debug)]
 pub struct Endpoint {
@@ -18,6 +20,8 @@ pub struct Endpoint {
     /// `namespace/name`, empty when no pod stands behind the address.
     pub pod: Arc<str>,
     pub opaque: bool,
+    /// Where calls to it are counted, by each route that leads here.
+    pub cells: Kept,
     pub(super) cost: Mutex<Cost>,
     pub(super) in_flight: AtomicU32,
 }

@@ -18,6 +18,7 @@ use policy::name::SpiffeId;
 
 use crate::endpoints::affinity::Affinity;
 use crate::endpoints::endpoint::Endpoint;
+use crate::telemetry::cell::Kept;
 
 type Key = (SocketAddr, Option<SpiffeId>);
 
@@ -100,6 +101,7 @@ impl Registry {
             identity: key.1.clone(),
             pod: pod.into(),
             opaque,
+            cells: Kept::default(),
             cost: Mutex::new(Cost::default()),
             in_flight: AtomicU32::new(0),
         });

@@ -64,6 +64,12 @@ impl Clients {
         }
     }
 
+    /// The bytes of the process, which their connections count in.
+    #[must_use]
+    pub const fn budget(&self) -> &Arc<Budget> {
+        &self.budget
+    }
+
     /// Connections to an application for one caller: what an application does not take
     /// from one of them must not hold up another.
     pub fn http2(&self, addr: SocketAddr, caller: &Arc<str>) -> Arc<Multiplexed> {

@@ -17,6 +17,7 @@ pub(crate) mod client;
 mod field_count;
 pub(crate) mod flow;
 mod frame_filter;
+mod held_back;
 mod inbox;
 mod keepalive;
 mod pipe;
@@ -64,13 +65,22 @@ pub(crate) struct Tuning {
 const RESETS: usize = 16 * 1024;
 /// What was sent before a reset was heard of has come by then.
 const RESET_FOR: Duration = Duration::from_secs(2);
+/// Frames that came for a stream after that, over the whole life of a connection, until
+/// `h2` ends it, for each stream that was reset and is still known, whichever end this is:
+/// each costs some hundred bytes while nobody reads the answer.
+const fn reset_errors(resets: usize) -> usize {
+    4 * if resets > LEAST_RESETS {
+        resets
+    } else {
+        LEAST_RESETS
+    }
+}
+/// Where fewer streams than this are known, so many count.
+const LEAST_RESETS: usize = 1024;
 /// What small frames may cost by the count of `h2`, which takes those of streams that were
 /// left for frames that wait, over the whole life of a connection. What waits is bounded
 /// by [`inbox`].
 const SMALL_FRAMES: usize = usize::MAX;
-/// Frames that came for a stream after that, over the whole life of a connection, until
-/// `h2` ends it: each costs some hundred bytes while nobody reads the answer.
-const RESET_ERRORS: usize = 64 * 1024;
 
 /// The same on a connection that begins when memory is tight.
 const LEAST_UNSENT: usize = 32 * 1024;

@@ -6,6 +6,12 @@ use policy::reason::Reason;
 use crate::failure::Failure;
 use crate::http::body::{self, Body};
 use crate::http::headers;
+use crate::net::turn::WAIT;
+
+/// What a request is told that could not begin within [`WAIT`].
+pub(crate) const NO_ROOM: &str = "no memory for another request of this caller within 30 s; \
+                       give the proxy a larger limit, or send fewer at once";
+const _: () = assert!(WAIT.as_secs() == 30, "is said above");
 
 /// `response`, as an answer to this method may be: HEAD is answered without a body,
 /// and in HTTP/2 a client takes one for a broken stream.
@@ -51,6 +57,12 @@ pub(crate) fn refusal(reason: Reason, detail: &str, grpc: bool) -> Response<Body
         .headers_mut()
         .insert(headers::REASON, HeaderValue::from_static(reason.as_str()));
     response
+}
+
+/// The answer to a request of this method that waited for memory in vain.
+#[must_use]
+pub(crate) fn no_turn(method: &Method, grpc: bool) -> Response<Body> {
+    answer_to(method, refusal(Reason::Overload, NO_ROOM, grpc))
 }
 
 /// The reason that a peer proxy gave for its own answer.

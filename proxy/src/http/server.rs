@@ -16,17 +16,19 @@ use runtime::occupancy::Place;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::http::body::Body;
+use crate::http::grpc::is_grpc;
 use crate::http::http2::server;
 use crate::http::http2::{MESH, PLAIN};
 use crate::http::incoming::IncomingBody;
 use crate::http::limits::{
     BUFFER, HEADER_BYTES, HEADER_COUNT, MESH_HEADER_BYTES, MESH_HEADER_COUNT,
 };
-use crate::http::refusal::{answer_to, refusal};
+use crate::http::refusal::{answer_to, no_turn, refusal};
 use crate::net::abort::MayAbort;
 use crate::net::budget::Budget;
 use crate::net::coalesce::FlushHandle;
 use crate::net::linger::Lingering;
+use crate::net::turn::{Line, NoTurn};
 
 /// Longest rest between two requests on a connection from outside the pod. The
 /// pod's own application may keep its connections for as long as it likes.
@@ -109,7 +111,17 @@ pub(crate) async fn serve<I, H, F>(
     }
 }
 
+impl Profile {
+    const fn line(&self) -> Line {
+        match self {
+            Self::OwnApplication => Line::Own,
+            Self::Network | Self::Mesh(_) => Line::Callers,
+        }
+    }
+}
+
 fn http2_limits(profile: Profile, budget: Arc<Budget>, place: Arc<Place>) -> server::Limits {
+    let line = profile.line();
     let (profile, outlet) = match profile {
         Profile::Mesh(outlet) => (MESH, Some(outlet)),
         Profile::OwnApplication | Profile::Network => (PLAIN, None),
@@ -117,6 +129,7 @@ fn http2_limits(profile: Profile, budget: Arc<Budget>, place: Arc<Place>) -> ser
     server::Limits {
         profile,
         budget,
+        line,
         outlet,
         place,
     }
@@ -140,6 +153,7 @@ fn http1_limits(profile: &Profile, budget: Arc<Budget>, place: Arc<Place>) -> ht
         builder,
         patience: (!matches!(profile, Profile::OwnApplication)).then_some(IDLE_WITHIN),
         budget,
+        line: profile.line(),
         place,
     }
 }
@@ -154,7 +168,10 @@ where
     H: Fn(Request<IncomingBody>) -> F + Send + 'static,
     F: Future<Output = Response<Body>> + Send + 'static,
 {
-    move |request| match too_long(&request).or_else(|| too_many(&request, most_fields)) {
+    move |request| match too_long(&request)
+        .or_else(|| too_many(&request, most_fields))
+        .or_else(|| late(&request))
+    {
         Some(response) => {
             refused(response.status());
             Either::Left(std::future::ready(response))
@@ -176,6 +193,12 @@ fn too_many(request: &Request<IncomingBody>, most: usize) -> Option<Response<Bod
         *response.status_mut() = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
         answer_to(request.method(), response)
     })
+}
+
+/// The answer to a request that waited too long to begin.
+fn late(request: &Request<IncomingBody>) -> Option<Response<Body>> {
+    request.extensions().get::<NoTurn>()?;
+    Some(no_turn(request.method(), is_grpc(request.headers())))
 }
 
 /// The answer to a request whose target no server would read. Heads that are too long as

@@ -6,11 +6,10 @@
 //! combine an old mode with a new rule.
 
 use std::borrow::Cow;
-use std::sync::Arc;
 use std::time::Duration;
 
 use http::Uri;
-use policy::access::Verdict;
+use policy::access::{Traffic, Verdict};
 use policy::http_match::RequestFacts;
 use policy::mode::{Enforcement, MtlsMode};
 use policy::path::BadPath;
@@ -23,7 +22,6 @@ use crate::http::server::IDLE_WITHIN;
 use crate::inbound::connection::Connection;
 use crate::net::sniff::{DETECT_WITHIN, Seen, sniff_leniently, sniff_strictly};
 use crate::telemetry::call::Call;
-use crate::telemetry::labels::{AuditLabels, Direction};
 
 /// Plaintext where none is accepted, whatever the rules say.
 const WITHOUT_IDENTITY: Verdict<'static> = Verdict::Refuse {
@@ -51,6 +49,8 @@ pub(super) enum Expected {
 /// What was decided about a connection of opaque bytes.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Admitted {
+    /// Deny would have refused them.
+    pub(super) audited: bool,
     /// HTTP must not pass among them.
     pub(super) watched: bool,
     /// Revision of the policy that allowed them.
@@ -102,12 +102,13 @@ impl Connection {
             })
     }
 
-    /// May this caller use the port for opaque bytes? Counts for audit.
+    /// May this caller use the port for opaque bytes?
     pub(super) fn authorise_bytes(&self, snapshot: &Snapshot) -> Result<Admitted, Failure> {
         let verdict = self.judge_bytes(snapshot);
-        self.audit(&verdict);
+        let audited = self.audit(&verdict);
         self.enforce(snapshot, &verdict)?;
         Ok(Admitted {
+            audited,
             watched: !self.declared(snapshot).is_opaque(),
             as_of: snapshot.policy_revision,
         })
@@ -120,14 +121,21 @@ impl Connection {
     /// On a port that is declared to carry no HTTP, rules about HTTP say nothing. On
     /// any other they are not satisfied by bytes that were not read as HTTP.
     fn judge_bytes<'a>(&self, snapshot: &'a Snapshot) -> Verdict<'a> {
-        let (access, port) = (&snapshot.access, self.local.port());
-        if self.needs_identity(snapshot) {
-            WITHOUT_IDENTITY
-        } else if self.declared(snapshot).is_opaque() {
-            access.decide_tcp(self.caller(), port)
+        let traffic = if self.declared(snapshot).is_opaque() {
+            Traffic::Opaque
         } else {
-            access.decide_unread(self.caller(), port)
+            Traffic::Bytes
+        };
+        self.judge(snapshot, traffic)
+    }
+
+    /// Plaintext where none is accepted does not pass, whatever the rules say.
+    fn judge<'a>(&self, snapshot: &'a Snapshot, traffic: Traffic<'_>) -> Verdict<'a> {
+        if self.needs_identity(snapshot) {
+            return WITHOUT_IDENTITY;
         }
+        let port = self.local.port();
+        snapshot.access.decide(self.caller(), port, traffic)
     }
 
     /// True where requests are judged one by one: callers without any right to send bytes
@@ -141,6 +149,10 @@ impl Connection {
         let Verdict::Refuse { reason, by } = *verdict else {
             return Ok(());
         };
+        // Nobody has said that it is not allowed.
+        if !snapshot.is_complete() {
+            return Err(Failure::no_configuration());
+        }
         let detail = if self.needs_identity(snapshot) {
             "plaintext is not accepted here"
         } else {
@@ -153,21 +165,13 @@ impl Connection {
         })
     }
 
-    fn audit(&self, verdict: &Verdict<'_>) {
-        if let Verdict::Audit { .. } = verdict {
-            let labels = AuditLabels {
-                direction: Direction::inbound,
-                peer: Arc::clone(&self.label),
-                port: self.proxy.telemetry.port_label(
-                    Direction::inbound,
-                    "",
-                    self.local.port(),
-                    false,
-                ),
-            };
-            self.proxy.telemetry.metrics.audit.at(&labels).inc();
+    /// Tells of a call that deny would refuse, and whether this is one.
+    fn audit(&self, verdict: &Verdict<'_>) -> bool {
+        let audited = matches!(verdict, Verdict::Audit { .. });
+        if audited {
             tracing::info!(peer = %self.label, port = self.local.port(), "deny would refuse this call");
         }
+        audited
     }
 
     /// Decides, on the path that will be forwarded and on no other, and says which
@@ -181,7 +185,9 @@ impl Connection {
         let normal = policy::path::normalise(parts.uri.path());
         let path = self.judged_path(snapshot, parts, &normal)?;
         let verdict = self.judge_request(snapshot, parts, path);
-        self.audit(&verdict);
+        if self.audit(&verdict) {
+            call.audited();
+        }
         call.decided_by(verdict.by());
         self.enforce(snapshot, &verdict)
             .map_err(|failure| failure.told_to(&self.label))?;
@@ -217,17 +223,12 @@ impl Connection {
         parts: &http::request::Parts,
         path: &str,
     ) -> Verdict<'a> {
-        if self.needs_identity(snapshot) {
-            return WITHOUT_IDENTITY;
-        }
         let facts = RequestFacts {
             method: &parts.method,
             path,
             headers: &parts.headers,
         };
-        snapshot
-            .access
-            .decide_http(self.caller(), self.local.port(), &facts)
+        self.judge(snapshot, Traffic::Http(&facts))
     }
 }
 

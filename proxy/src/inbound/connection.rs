@@ -9,23 +9,21 @@ use policy::access::Caller;
 
 use crate::proxy::Proxy;
 use crate::telemetry::call::{Call, Kind};
+use crate::telemetry::cell::{Kept, Way};
 use crate::telemetry::labels::Security;
 use crate::telemetry::parties::Parties;
 
-/// Who calls, and which port of the application.
-pub(crate) struct Connection {
-    pub(super) proxy: Arc<Proxy>,
-    pub(super) peer: Option<PeerIdentity>,
-    /// `namespace/service-account`, or `outside`.
-    pub(super) label: Arc<str>,
-    /// Uid of the calling pod, where its certificate says so.
-    pub(super) pod: Option<Arc<str>>,
-    /// The application's address: always one of the pod's own.
-    pub(super) local: SocketAddr,
+/// Who calls, as all its calls are named and counted.
+#[derive(Clone)]
+pub(super) struct Who {
+    peer: Option<Arc<PeerIdentity>>,
+    label: Arc<str>,
+    pod: Option<Arc<str>>,
+    cells: Arc<Kept>,
 }
 
-impl Connection {
-    pub(super) fn new(proxy: Arc<Proxy>, peer: Option<PeerIdentity>, local: SocketAddr) -> Self {
+impl Who {
+    pub(super) fn new(peer: Option<PeerIdentity>) -> Self {
         let label = peer.as_ref().map_or_else(
             || "outside".into(),
             |peer| {
@@ -38,12 +36,43 @@ impl Connection {
                 .into()
             },
         );
-        let pod = peer.as_ref().and_then(PeerIdentity::pod_uid).map(Arc::from);
+        Self {
+            label,
+            pod: peer.as_ref().and_then(PeerIdentity::pod_uid).map(Arc::from),
+            peer: peer.map(Arc::new),
+            cells: Arc::default(),
+        }
+    }
+}
+
+/// Who calls, and which port of the application.
+pub(crate) struct Connection {
+    pub(super) proxy: Arc<Proxy>,
+    pub(super) peer: Option<Arc<PeerIdentity>>,
+    /// `namespace/service-account`, or `outside`.
+    pub(super) label: Arc<str>,
+    /// Uid of the calling pod, where its certificate says so.
+    pub(super) pod: Option<Arc<str>>,
+    /// Where its calls are counted, by port.
+    cells: Arc<Kept>,
+    /// The application's address: always one of the pod's own.
+    pub(super) local: SocketAddr,
+}
+
+impl Connection {
+    pub(super) fn new(proxy: Arc<Proxy>, who: Who, local: SocketAddr) -> Self {
+        let Who {
+            peer,
+            label,
+            pod,
+            cells,
+        } = who;
         Self {
             proxy,
             peer,
-            pod,
             label,
+            pod,
+            cells,
             local,
         }
     }
@@ -65,13 +94,33 @@ impl Connection {
 impl Connection {
     /// A call of this caller begins.
     pub(super) fn call(&self, kind: Kind) -> Call {
-        let parties = Parties::Inbound {
+        Call::begin(&self.proxy.telemetry, kind, self.parties())
+    }
+
+    /// Counts it where this caller's calls of its kind are counted, now that the kind is
+    /// known.
+    pub(super) fn count_on_cell(&self, call: &mut Call) {
+        let (port, protocol) = (self.local.port(), call.protocol());
+        let of_kind = |way: &Way| way.parties.port() == port && way.protocol == protocol;
+        let cell = self.cells.find(of_kind).unwrap_or_else(|| {
+            let cell = self.proxy.telemetry.cell(self.parties(), protocol);
+            // Ports that are not told apart have one cell together, and may be told
+            // apart by the next call.
+            if of_kind(cell.way()) {
+                self.cells.keep(&cell);
+            }
+            cell
+        });
+        call.on(cell);
+    }
+
+    fn parties(&self) -> Parties {
+        Parties::Inbound {
             port: self.local.port(),
             caller: Arc::clone(&self.label),
             pod: self.pod.clone(),
             security: self.security(),
-        };
-        Call::begin(&self.proxy.telemetry, kind, parties)
+        }
     }
 
     /// Counts a request that was refused before it was read.

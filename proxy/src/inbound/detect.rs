@@ -61,11 +61,11 @@ impl Connection {
         stream: &mut Prefixed<S>,
         place: &Place,
     ) -> std::io::Result<Spoken> {
-        let mut changes = self.proxy.state.policy_changes();
+        let mut changes = self.proxy.config.policy_changes();
         let came = tokio::time::Instant::now();
         loop {
             let (declared, silence, sniff) =
-                match self.proxy.state.inspect(|now| self.expected(now)) {
+                match self.proxy.config.inspect(|now| self.expected(now)) {
                     Expected::Bytes => return Ok(Spoken::Opaque(None)),
                     Expected::Either => return self.whoever_speaks_first(stream).await,
                     Expected::Http {

@@ -28,11 +28,15 @@ impl Connection {
     ) where
         S: ChunkIo,
     {
-        let call = self.call(Kind::Bytes);
+        let mut call = self.call(Kind::Bytes);
+        self.count_on_cell(&mut call);
         let admitted = match decided {
             Ok(admitted) => admitted,
             Err(failure) => return call.reset(&failure, || stream.abort()),
         };
+        if admitted.audited {
+            call.audited();
+        }
         let server = match server {
             Some(server) => Ok(server),
             None => connect::connect(self.local, CONNECT_TIMEOUT)
@@ -53,8 +57,9 @@ impl Connection {
             unread: admitted.watched.then(|| Unread::new(server.has_bytes())),
             found: None,
         };
+        let cell = call.open();
         tokio::select! {
-            outcome = relay::relay(&mut stream, &mut server, &self.proxy.budget) => {
+            outcome = relay::relay(&mut stream, &mut server, self.proxy.budget(), cell.flows()) => {
                 if let Some(found) = stream.found {
                     // Both ends were aborted with the relay.
                     call.reset(&Failure::refused(Reason::BadRequest, found.describe()), || {});

@@ -4,14 +4,13 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use http::{Method, Request, Response};
-use identity::verify::PeerIdentity;
 use policy::reason::Reason;
 
 use crate::failure::Failure;
 use crate::http::body::Body;
 use crate::http::incoming::IncomingBody;
 use crate::http::received::Upgrades;
-use crate::inbound::connection::Connection;
+use crate::inbound::connection::{Connection, Who};
 use crate::mesh::protocol::{AppHttp, AppPort, PeerRequest, Transport};
 use crate::proxy::Proxy;
 use crate::telemetry::call::Kind;
@@ -20,7 +19,7 @@ use crate::telemetry::call::Kind;
 #[derive(Clone)]
 pub(super) struct PeerProxy {
     pub(super) proxy: Arc<Proxy>,
-    pub(super) identity: PeerIdentity,
+    pub(super) who: Who,
     /// The address that it called, one of the pod's own.
     pub(super) ip: IpAddr,
     pub(super) transport: Transport,
@@ -30,7 +29,7 @@ impl PeerProxy {
     /// What it asks of one port, or of none that it could name.
     pub(super) fn of_port(self, port: Option<AppPort>) -> Connection {
         let local = SocketAddr::new(self.ip, port.map_or(0, AppPort::get));
-        Connection::new(self.proxy, Some(self.identity), local)
+        Connection::new(self.proxy, self.who, local)
     }
 
     /// One request or tunnel.

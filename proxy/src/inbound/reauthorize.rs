@@ -81,12 +81,12 @@ impl Connection {
     /// Returns when this plaintext connection is no longer wanted. One that was
     /// never wanted stays, so that each of its requests is told why.
     pub(super) async fn plaintext_forbidden(&self) {
-        let mut changes = self.proxy.state.policy_changes();
-        let state = &self.proxy.state;
-        if self.needs_identity(&state.snapshot()) {
+        let mut changes = self.proxy.config.policy_changes();
+        let config = &self.proxy.config;
+        if self.needs_identity(&config.snapshot()) {
             std::future::pending::<()>().await;
         }
-        while !self.needs_identity(&state.snapshot()) {
+        while !self.needs_identity(&config.snapshot()) {
             if changes.changed().await.is_err() {
                 std::future::pending::<()>().await;
             }
@@ -96,13 +96,13 @@ impl Connection {
     /// Returns when a change of the policy after the revision `as_of` takes away what
     /// that allowed. It may have come while the way to the application was being opened.
     pub(super) async fn revoked(&self, as_of: u64) -> Failure {
-        let state = &self.proxy.state;
-        let mut changes = state.policy_changes_since(as_of);
+        let config = &self.proxy.config;
+        let mut changes = config.policy_changes_since(as_of);
         loop {
             if changes.changed().await.is_err() {
                 std::future::pending::<()>().await;
             }
-            if let Err(failure) = self.refuses_bytes(&state.snapshot()) {
+            if let Err(failure) = self.refuses_bytes(&config.snapshot()) {
                 return failure;
             }
         }
@@ -111,13 +111,13 @@ impl Connection {
     /// Returns when a request that was allowed would be refused by now. Rules that came
     /// since see the same form of its path as those that allowed it.
     pub(super) async fn revoked_request(&self, allowed: &Allowed) {
-        let (state, parts) = (&self.proxy.state, &allowed.parts);
-        let mut changes = state.policy_changes_since(allowed.as_of);
+        let (config, parts) = (&self.proxy.config, &allowed.parts);
+        let mut changes = config.policy_changes_since(allowed.as_of);
         loop {
             if changes.changed().await.is_err() {
                 std::future::pending::<()>().await;
             }
-            let snapshot = state.snapshot();
+            let snapshot = config.snapshot();
             let normal = policy::path::normalise(parts.uri.path());
             let passes = self
                 .judged_path(&snapshot, parts, &normal)

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use http::{HeaderValue, Request, Response, header};
 
-use crate::failure::Next;
+use crate::failure::{Failure, Next};
 use crate::http::body::Body;
 use crate::http::headers;
 use crate::http::incoming::IncomingBody;
@@ -30,12 +30,17 @@ impl Connection {
             Err(rejected) => return call.refuse(&rejected.failure, &rejected.method, false),
         };
         call.asks(&received.parts);
-        let snapshot = self.proxy.state.snapshot();
+        call.speaks(speak == AppHttp::Http2, received.grpc);
+        self.count_on_cell(&mut call);
+        let snapshot = self.proxy.config.snapshot();
         let decided = self.authorise(&snapshot, &mut received.parts, &mut call);
         drop(snapshot);
         let as_of = match decided {
             Ok(as_of) => as_of,
-            Err(failure) => return call.refuse(&failure, &received.parts.method, received.grpc),
+            Err(failure) => {
+                let response = call.refuse(&failure, &received.parts.method, received.grpc);
+                return self.proven(&failure, response);
+            }
         };
         self.name_caller(&mut received);
         let (body, upload) = Upload::watch(received.body);
@@ -50,13 +55,18 @@ impl Connection {
             Err(failure) => {
                 let failure = upload.blame(failure);
                 let response = call.refuse(&failure, &allowed.parts.method, received.grpc);
-                // Only a peer proxy knows what to do with the proof.
-                if failure.next() != Next::Stop && self.peer.is_some() {
-                    not_sent(&failure, response, Asked::Http)
-                } else {
-                    response
-                }
+                self.proven(&failure, response)
             }
+        }
+    }
+
+    /// `response`, with proof that no application saw the request where that is so. Only
+    /// a peer proxy knows what to do with it.
+    fn proven(&self, failure: &Failure, response: Response<Body>) -> Response<Body> {
+        if failure.next() != Next::Stop && self.peer.is_some() {
+            not_sent(failure, response, Asked::Http)
+        } else {
+            response
         }
     }
 

@@ -17,8 +17,9 @@ use crate::inbound::connection::Connection;
 use crate::inbound::reauthorize::{Allowed, Revocable};
 use crate::mesh::protocol::{Asked, PeerResponse};
 use crate::net::chunk::ChunkIo;
-use crate::net::relay;
-use crate::telemetry::call::{Call, Ended};
+use crate::net::relay::{Flows, relay};
+use crate::telemetry::call::Call;
+use crate::telemetry::call::counted::Counted;
 
 /// The two sides of an upgraded connection, before they carry the other protocol.
 struct Upgraded {
@@ -52,18 +53,18 @@ impl Connection {
         let server = Side::of_answer(&mut response);
         let (mut parts, incoming) = response.into_parts();
         self.clean_answer(&mut parts);
-        let ended = call.head(Ended::new(&parts, None));
+        let counted = call.answered(&parts, None);
         let by_mesh = matches!(caller_side, Some(Side::Mesh(_)));
         if let (true, Some(caller)) = (switches, caller_side) {
             let upgraded = Upgraded { caller, server, to };
-            return self.switch(parts, upgraded, allowed, (call, ended));
+            return self.switch(parts, upgraded, allowed, counted);
         }
         if by_mesh {
             parts = PeerResponse::Answered(parts).encode(Asked::Upgrade);
         }
         let watched = Watched::begun(incoming, move |end, bytes, trailers| {
             drop(place);
-            call.done(ended, end, bytes, trailers);
+            counted.done(end, bytes, trailers);
         })
         .await;
         let body = Revocable {
@@ -94,7 +95,7 @@ impl Connection {
         mut parts: Parts,
         upgraded: Upgraded,
         allowed: Allowed,
-        (call, ended): (Call, Ended),
+        counted: Counted,
     ) -> Response<Body> {
         let Upgraded { caller, server, to } = upgraded;
         let (accept, out) = Accept::new();
@@ -112,23 +113,26 @@ impl Connection {
         tokio::spawn(async move {
             let sides = tokio::join!(caller.opened(out), server.switched());
             let (Some(mut client), Some(mut server)) = sides else {
-                return call.done(ended, BodyEnd::Failed, 0, None);
+                return counted.done(BodyEnd::Failed, 0, None);
             };
             let cut = client.cut();
-            let bytes = tokio::select! {
-                (copied, _) = relay::relay(&mut client, &mut server, &self.proxy.budget) => copied.received,
+            let flows = Flows::default();
+            let end = tokio::select! {
+                _ = relay(&mut client, &mut server, self.proxy.budget(), &flows) => {
+                    BodyEnd::Complete
+                }
                 () = self.revoked_request(&allowed) => {
                     client.abort();
                     server.abort();
-                    0
+                    BodyEnd::Complete
                 }
                 () = cut => {
                     client.abort();
                     server.abort();
-                    return call.done(ended, BodyEnd::Failed, 0, None);
+                    BodyEnd::Failed
                 }
             };
-            call.done(ended, BodyEnd::Complete, bytes, None);
+            counted.done(end, flows.received(), None);
         });
         Response::from_parts(parts, body::empty())
     }

@@ -24,14 +24,14 @@ impl Connection {
         S: AsyncRead + AsyncWrite + MayAbort + Unpin + Send + 'static,
     {
         let speak = AppHttp::of(version);
-        let budget = Arc::clone(&self.proxy.budget);
+        let budget = Arc::clone(self.proxy.budget());
         self.proxy
             .count_connection(Direction::inbound, speak.label(), self.security());
         let close = {
             let connection = Arc::clone(&self);
             async move {
                 tokio::select! {
-                    () = connection.proxy.lifecycle.time_to_go() => {}
+                    () = connection.proxy.drain.time_to_go() => {}
                     () = connection.plaintext_forbidden() => {}
                 }
             }
@@ -66,7 +66,7 @@ impl Connection {
             Ok(Spoken::Http(version)) => self.http(stream, version, place).await,
             Ok(Spoken::Opaque(server)) => {
                 place.busy();
-                let decided = self.authorise_bytes(&self.proxy.state.snapshot());
+                let decided = self.authorise_bytes(&self.proxy.config.snapshot());
                 self.opaque(stream, server, decided).await;
             }
             Err(error) => tracing::debug!(%error, "a caller left before it said anything"),

@@ -25,7 +25,7 @@ impl Connection {
         let (accept, out) = Accept::new();
         let mut response = Response::new(body::empty());
         response.extensions_mut().insert(accept);
-        let (expected, by_request, admitted) = self.proxy.state.inspect(|now| {
+        let (expected, by_request, admitted) = self.proxy.config.inspect(|now| {
             let expected = self.expected(now);
             let by_request = match expected {
                 Expected::Http { declared, .. } => declared || self.judges_requests(now),

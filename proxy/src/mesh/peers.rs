@@ -29,6 +29,12 @@ impl Peers {
         }
     }
 
+    /// TLS with them, in both directions.
+    #[must_use]
+    pub const fn tls(&self) -> &MeshTls {
+        &self.tls
+    }
+
     pub fn mesh(&self, ip: IpAddr, identity: &SpiffeId) -> Arc<Peer> {
         let mut mesh = self.mesh.lock();
         Arc::clone(mesh.entry((ip, identity.clone())).or_insert_with(|| {

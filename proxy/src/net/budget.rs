@@ -9,8 +9,9 @@
 //! Not everything that may be held is counted here: heads, what `h2` keeps of a stream,
 //! tasks. So what the program really holds is asked as well, before every read, since
 //! nothing grows without one. From [`Budget::is_tight`] on pieces and windows are the
-//! smallest; from [`Budget::is_full`] on nobody reads until who holds most has lost
-//! connections ([`crate::process::relief`]).
+//! smallest, and who has much in flight waits with more ([`crate::net::turn`]); from
+//! [`Budget::is_full`] on nobody reads until who holds most has lost connections
+//! ([`crate::process::relief`]).
 
 use std::fmt;
 use std::sync::Arc;
@@ -20,10 +21,15 @@ use std::task::{Context, Poll, Waker};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
+use crate::net::admission::{Admission, Generation};
+
 /// A piece that is on its way. Smaller ones cost more in system calls than they save.
 const LEAST_PIECE: usize = 4 * 1024;
 /// In percent of what the process may use: pieces and windows are the smallest.
 const TIGHT: usize = 55;
+/// Part of the memory that somebody must hold to be slowed or to lose anything on account
+/// of the others.
+pub(crate) const WORTH: usize = 32;
 /// Nobody reads before somebody has lost something. What is left is for what no read
 /// brings, for pages that are free and not given back yet, and for the program itself.
 const FULL: usize = 65;
@@ -58,6 +64,8 @@ pub struct Budget {
     waiting: Mutex<Vec<Waker>>,
     /// Somebody must lose something.
     full: Notify,
+    /// Requests that wait for room.
+    pub(super) admission: Admission,
 }
 
 impl fmt::Debug for Budget {
@@ -93,6 +101,7 @@ impl Budget {
             spared: AtomicBool::new(false),
             waiting: Mutex::default(),
             full: Notify::new(),
+            admission: Admission::default(),
         })
     }
 
@@ -117,13 +126,16 @@ impl Budget {
     /// for whoever it is sent to, and while that grows once more. A small one costs
     /// nothing beside its request.
     #[must_use]
-    pub fn promise(self: &Arc<Self>, head: usize) -> Option<Promise> {
-        let bytes = 2 * head.checked_sub(SMALL_HEAD)?;
-        self.promised.fetch_add(bytes, Relaxed);
-        Some(Promise {
+    pub fn promise(self: &Arc<Self>, head: usize) -> Promise {
+        let bytes = 2 * head.saturating_sub(SMALL_HEAD);
+        if bytes > 0 {
+            self.promised.fetch_add(bytes, Relaxed);
+        }
+        Promise {
             budget: Arc::clone(self),
             bytes,
-        })
+            begun: None,
+        }
     }
 
     /// So much is in use that nobody gets more than the least.
@@ -232,16 +244,31 @@ impl Budget {
     }
 }
 
-/// What a head will cost.
+/// What a request will cost that is on its way and has no answer yet.
 #[derive(Debug)]
 pub struct Promise {
     budget: Arc<Budget>,
+    /// For its head.
     bytes: usize,
+    /// It was let in, so all of it counts as well.
+    begun: Option<Generation>,
+}
+
+impl Promise {
+    /// The request was let in and takes from now on what a request takes.
+    pub(crate) fn begins(&mut self) {
+        self.begun = Some(self.budget.admission.begins());
+    }
 }
 
 impl Drop for Promise {
     fn drop(&mut self) {
-        self.budget.promised.fetch_sub(self.bytes, Relaxed);
+        if self.bytes > 0 {
+            self.budget.promised.fetch_sub(self.bytes, Relaxed);
+        }
+        if let Some(generation) = self.begun {
+            self.budget.admission.answered(generation);
+        }
     }
 }
 
@@ -265,6 +292,7 @@ impl Holder {
 impl Drop for Holder {
     fn drop(&mut self) {
         self.0.holders.fetch_sub(1, Relaxed);
+        self.0.admission.look_again();
     }
 }
 
@@ -355,10 +383,11 @@ mod tests {
     fn heads_that_have_come_count_for_what_sending_them_on_costs() {
         let budget = measured();
         USED.set(40 * MIB);
-        assert!(budget.promise(8000).is_none(), "no more than a request");
+        let small = budget.promise(8000);
+        assert_eq!(budget.used(), 40 * MIB, "no more than a request");
         let heads: Vec<_> = (0..50).map(|_| budget.promise(60_000)).collect();
         assert!(!may_read(&budget), "{}", budget.used());
-        drop(heads);
+        drop((heads, small));
         assert_eq!(budget.used(), 40 * MIB);
         budget.reopen(false);
         assert!(may_read(&budget));

@@ -4,6 +4,7 @@ use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -13,11 +14,18 @@ use tokio::time::{Instant, Sleep, sleep};
 use crate::net::budget::Budget;
 use crate::net::chunk::{ChunkIo, ReadSize};
 
-/// Bytes that went each way: from the caller, and to the caller.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Copied {
-    pub sent: u64,
-    pub received: u64,
+/// Adds up the bytes of relays while they pass: from the caller, and to the caller.
+#[derive(Debug, Default)]
+pub(crate) struct Flows {
+    pub sent: AtomicU64,
+    pub received: AtomicU64,
+}
+
+impl Flows {
+    /// Bytes that went to the caller.
+    pub(crate) fn received(&self) -> u64 {
+        self.received.load(Relaxed)
+    }
 }
 
 /// While one side does not take what the other sent, nobody reads that other side, so
@@ -25,20 +33,21 @@ pub(crate) struct Copied {
 const LOOK_AFTER: Duration = Duration::from_millis(500);
 
 /// Relays until both directions have ended or one side fails. Then the other one is
-/// broken off as well: what came until then is not all of it. What was copied until
-/// then is told in either case.
+/// broken off as well: what came until then is not all of it. What is copied is added to
+/// `flows` as it passes.
 pub(crate) async fn relay<A: ChunkIo, B: ChunkIo>(
     caller: &mut A,
     callee: &mut B,
     budget: &Arc<Budget>,
-) -> (Copied, io::Result<()>) {
+    flows: &Flows,
+) -> io::Result<()> {
     let (mut there, mut back) = (Direction::default(), Direction::default());
     let mut holder = None;
     let mut look: Option<Pin<Box<Sleep>>> = None;
     let outcome = poll_fn(|cx| {
         let polled = (
-            there.poll(cx, budget, caller, callee)?,
-            back.poll(cx, budget, callee, caller)?,
+            there.poll(cx, budget, caller, callee, &flows.sent)?,
+            back.poll(cx, budget, callee, caller, &flows.received)?,
         );
         if polled.0.is_ready() && polled.1.is_ready() {
             return Poll::Ready(Ok(()));
@@ -61,13 +70,7 @@ pub(crate) async fn relay<A: ChunkIo, B: ChunkIo>(
         caller.abort();
         callee.abort();
     }
-    (
-        Copied {
-            sent: there.copied,
-            received: back.copied,
-        },
-        outcome,
-    )
+    outcome
 }
 
 /// One direction of a relay. Nothing more is read before the receiver took what
@@ -76,7 +79,6 @@ pub(crate) async fn relay<A: ChunkIo, B: ChunkIo>(
 struct Direction {
     room: ReadSize,
     piece: Bytes,
-    copied: u64,
     ended: bool,
     closed: bool,
 }
@@ -93,6 +95,7 @@ impl Direction {
         budget: &Budget,
         from: &mut R,
         to: &mut W,
+        flow: &AtomicU64,
     ) -> io::Result<Poll<()>> {
         while !self.closed {
             if to.poll_send(cx, &mut self.piece)?.is_pending() {
@@ -114,7 +117,7 @@ impl Direction {
                 return Ok(Poll::Pending);
             };
             self.ended = piece.is_empty();
-            self.copied += piece.len() as u64;
+            flow.fetch_add(piece.len() as u64, Relaxed);
             self.piece = piece;
         }
         Ok(Poll::Ready(()))
@@ -125,14 +128,17 @@ impl Direction {
 mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 
-    use super::{Budget, Copied, relay};
+    use super::{Budget, Flows, relay};
 
     #[tokio::test]
     async fn bytes_pass_both_ways_through_narrow_pipes_and_are_counted() {
         let (mut client, mut near) = duplex(1000);
         let (mut far, mut server) = duplex(7);
-        let relayed =
-            tokio::spawn(async move { relay(&mut near, &mut far, &Budget::new(1 << 26)).await });
+        let relayed = tokio::spawn(async move {
+            let flows = Flows::default();
+            let outcome = relay(&mut near, &mut far, &Budget::new(1 << 26), &flows).await;
+            outcome.map(|()| (flows.sent.into_inner(), flows.received.into_inner()))
+        });
         let sent: Vec<u8> = (0..100_000_u32).map(|at| at as u8).collect();
         let expected = sent.clone();
         let serving = tokio::spawn(async move {
@@ -148,12 +154,6 @@ mod tests {
         client.read_to_string(&mut answer).await.unwrap();
         assert_eq!(answer, "thanks");
         assert_eq!(serving.await.unwrap(), expected);
-        assert_eq!(
-            relayed.await.unwrap().0,
-            Copied {
-                sent: 100_000,
-                received: 6
-            }
-        );
+        assert_eq!(relayed.await.unwrap().unwrap(), (100_000, 6));
     }
 }

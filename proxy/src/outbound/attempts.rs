@@ -13,7 +13,6 @@ use crate::outbound::route::Route;
 use crate::outbound::send::Outgoing;
 use crate::proxy::Proxy;
 use crate::telemetry::call::Call;
-use crate::telemetry::labels::Security;
 
 /// Endpoints that one call may try. The second and third are used only when it
 /// is proven that no application saw the call before.
@@ -43,13 +42,19 @@ impl<'a> Attempts<'a> {
         }
     }
 
-    pub(super) fn next(&mut self, own_ip: &str) -> Option<Arc<Endpoint>> {
+    /// The endpoint to try, which `call` is counted on from now on. Another connection to
+    /// the same one is no attempt of its own.
+    pub(super) fn next(&mut self, proxy: &Proxy, call: &mut Call) -> Option<Arc<Endpoint>> {
         if self.over || self.tried.len() >= ATTEMPTS {
             return None;
         }
-        self.again
-            .take()
-            .or_else(|| self.route.pick(own_ip, &self.tried))
+        if let Some(endpoint) = self.again.take() {
+            return Some(endpoint);
+        }
+        let endpoint = self.route.pick(&proxy.own.name, &self.tried)?;
+        let protocol = call.protocol();
+        call.attempt(self.route.cell(&proxy.telemetry, &endpoint, protocol));
+        Some(endpoint)
     }
 
     /// Sends to one endpoint after the other until one answers.
@@ -60,8 +65,7 @@ impl<'a> Attempts<'a> {
         upload: &Upload,
         call: &mut Call,
     ) -> Result<(UpstreamResponse, InFlight), Failure> {
-        while let Some(endpoint) = self.next(&proxy.settings.own_ip) {
-            call.attempt(Arc::clone(&endpoint.pod), Security::of(endpoint.meshed()));
+        while let Some(endpoint) = self.next(proxy, call) {
             let in_flight = endpoint.begin();
             match outgoing.send(proxy, &endpoint).await {
                 Ok(answer) => {
@@ -73,12 +77,13 @@ impl<'a> Attempts<'a> {
                 Err(failure) => self.failed(endpoint, failure),
             }
         }
-        Err(self.into_failure())
+        Err(self.into_failure(call))
     }
 
     /// Why the last attempt failed, or that there was nothing to attempt.
-    pub(super) fn into_failure(self) -> Failure {
+    pub(super) fn into_failure(self, call: &mut Call) -> Failure {
         self.last.unwrap_or_else(|| {
+            call.unserved();
             let none = format!("no endpoint of {}", self.route.backend);
             Failure::not_sent(Reason::NoEndpoint, none)
         })

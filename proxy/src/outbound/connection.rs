@@ -49,8 +49,8 @@ impl Connection {
 
 impl Connection {
     /// A call begins of which nothing else is known.
-    fn call(&self, kind: Kind) -> Call {
-        let called = self.proxy.state.inspect(|now| self.called(now));
+    pub(super) fn call(&self, kind: Kind) -> Call {
+        let called = self.proxy.config.inspect(|now| self.called(now));
         Call::begin(&self.proxy.telemetry, kind, called)
     }
 

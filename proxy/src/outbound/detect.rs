@@ -8,14 +8,15 @@ use crate::failure::Failure;
 use crate::net::prefixed::Prefixed;
 use crate::net::sniff::{DETECT_WITHIN, SILENCE, Seen, sniff};
 use crate::outbound::connection::Connection;
-use crate::outbound::tunnel::Tunnel;
+use crate::outbound::opaque::Opened;
+use crate::telemetry::call::Kind;
 
 impl Connection {
     /// Finds out what is spoken; a server that speaks first decides as well.
     pub(super) async fn detect(
         &self,
         stream: &mut Prefixed<TcpStream>,
-    ) -> Result<(Protocol, Option<Tunnel>), Failure> {
+    ) -> Result<(Protocol, Option<Opened>), Failure> {
         let lost = |error: std::io::Error| Failure::not_sent(Reason::BadRequest, error.to_string());
         let now = tokio::time::Instant::now();
         let seen = stream.look(now + SILENCE, sniff).await.map_err(lost)?;
@@ -30,7 +31,9 @@ impl Connection {
             };
             return Ok((seen.protocol(), None));
         }
-        let Ok(mut tunnel) = self.open().await else {
+        // Counted only if this turns out to be its connection.
+        let mut call = self.call(Kind::Bytes);
+        let Ok(mut tunnel) = self.open(&mut call).await else {
             // What cannot be reached cannot speak first. The client's bytes
             // decide how it is told.
             let seen = stream
@@ -44,14 +47,14 @@ impl Connection {
             _ = stream.first_bytes() => {}
             _ = tunnel.io.first_bytes() => {
                 if !tunnel.io.greets_in_http2().await {
-                    return Ok((Protocol::Opaque, Some(tunnel)));
+                    return Ok((Protocol::Opaque, Some(Opened { tunnel, call })));
                 }
                 stream.first_bytes().await.map_err(lost)?;
             }
         }
         let until = tokio::time::Instant::now() + DETECT_WITHIN;
         match stream.look(until, sniff).await.map_err(lost)? {
-            Seen::Opaque | Seen::Unsure => Ok((Protocol::Opaque, Some(tunnel))),
+            Seen::Opaque | Seen::Unsure => Ok((Protocol::Opaque, Some(Opened { tunnel, call }))),
             http => Ok((http.protocol(), None)),
         }
     }

@@ -1,7 +1,5 @@
 //! Opaque bytes to an endpoint.
 
-use std::sync::Arc;
-
 use http::Version;
 use tokio::net::TcpStream;
 
@@ -12,35 +10,45 @@ use crate::outbound::attempts::Attempts;
 use crate::outbound::connection::Connection;
 use crate::outbound::tunnel::{self, Tunnel};
 use crate::telemetry::call::{Call, Kind};
-use crate::telemetry::labels::Security;
+
+/// A way to an endpoint, and the call that it is opened for.
+pub(super) struct Opened {
+    pub(super) tunnel: Tunnel,
+    pub(super) call: Call,
+}
 
 impl Connection {
-    /// Opens a byte stream to an endpoint, trying others while none was reached.
-    pub(super) async fn open(&self) -> Result<Tunnel, Failure> {
-        let route = self.route(&self.proxy.state.snapshot(), None)?;
+    /// Opens a byte stream to an endpoint, trying others while none was reached. What
+    /// `call` is counted on is the endpoint that was tried last.
+    pub(super) async fn open(&self, call: &mut Call) -> Result<Tunnel, Failure> {
+        let route = self.route(&self.proxy.config.snapshot(), None)?;
+        call.between(route.parties());
         let mut attempts = Attempts::new(&route);
-        while let Some(endpoint) = attempts.next(&self.proxy.settings.own_ip) {
-            let mut call = Call::begin(&self.proxy.telemetry, Kind::Bytes, route.parties());
-            call.attempt(Arc::clone(&endpoint.pod), Security::of(endpoint.meshed()));
-            match tunnel::open(&self.proxy, &endpoint, call).await {
+        while let Some(endpoint) = attempts.next(&self.proxy, call) {
+            match tunnel::open(&self.proxy, &endpoint).await {
                 Ok(tunnel) => return Ok(tunnel),
                 Err(failure) => attempts.failed(endpoint, failure),
             }
         }
-        Err(attempts.into_failure())
+        Err(attempts.into_failure(call))
     }
 
-    pub(super) async fn relay(&self, mut stream: Prefixed<TcpStream>, tunnel: Option<Tunnel>) {
-        let tunnel = match tunnel {
-            Some(tunnel) => tunnel,
-            None => match self.open().await {
-                Ok(tunnel) => tunnel,
-                Err(failure) => {
-                    return self.failed_tcp(&failure, || connect::reset(&stream.inner));
+    /// Relays to an endpoint; `opened` is the way to one, if there is one already.
+    pub(super) async fn relay(&self, mut stream: Prefixed<TcpStream>, opened: Option<Opened>) {
+        let Opened { tunnel, call } = match opened {
+            Some(opened) => opened,
+            None => {
+                let mut call = self.call(Kind::Bytes);
+                match self.open(&mut call).await {
+                    Ok(tunnel) => Opened { tunnel, call },
+                    Err(failure) => {
+                        tracing::debug!(addr = %self.addr, %failure, "could not serve a connection");
+                        return call.reset(&failure, || connect::reset(&stream.inner));
+                    }
                 }
-            },
+            }
         };
         self.count("opaque", "opaque", Version::HTTP_11);
-        tunnel.relay(&mut stream, &self.proxy.budget).await;
+        tunnel.relay(&mut stream, self.proxy.budget(), call).await;
     }
 }

@@ -30,11 +30,11 @@ pub(crate) async fn unknown(
     addr: SocketAddr,
     place: Arc<Place>,
 ) {
-    let meshed = proxy.state.registry.was_meshed(addr);
-    let permissive = || proxy.state.inspect(Snapshot::mtls) == MtlsMode::Permissive;
+    let meshed = proxy.config.registry.was_meshed(addr);
+    let permissive = || proxy.config.inspect(Snapshot::mtls) == MtlsMode::Permissive;
     if !meshed && permissive() {
         let strict = async {
-            let mut changes = proxy.state.policy_changes();
+            let mut changes = proxy.config.policy_changes();
             while permissive() {
                 if changes.changed().await.is_err() {
                     std::future::pending::<()>().await;
@@ -60,7 +60,11 @@ async fn refuse(proxy: &Proxy, stream: TcpStream, addr: SocketAddr, place: Arc<P
             Call::begin(&telemetry, kind, called)
         }
     };
-    let unknown = || {
+    let configured = proxy.config.is_configured();
+    let unknown = move || {
+        if !configured {
+            return Failure::no_configuration();
+        }
         let detail = "the mesh does not know this address yet";
         Failure::not_sent(Reason::UnknownDestination, detail)
     };
@@ -72,7 +76,7 @@ async fn refuse(proxy: &Proxy, stream: TcpStream, addr: SocketAddr, place: Arc<P
         }
         Err(_) => return,
     };
-    let budget = Arc::clone(&proxy.budget);
+    let budget = Arc::clone(proxy.budget());
     let begin = call.clone();
     let handler = move |request: Request<IncomingBody>| {
         let mut call = begin(Kind::Request);
@@ -104,19 +108,24 @@ pub(crate) async fn pass_through(
     forbidden: impl Future<Output = ()>,
 ) {
     let called = Parties::External { port: addr.port() };
-    let call = Call::begin(&proxy.telemetry, Kind::Bytes, called);
+    let mut call = Call::begin(&proxy.telemetry, Kind::Bytes, called);
     match connect::connect(addr, CONNECT_TIMEOUT_EXTERNAL).await {
-        Ok(mut server) => tokio::select! {
-            outcome = relay::relay(&mut stream, &mut server, &proxy.budget) => call.relayed(outcome),
-            () = forbidden => {
-                let detail = "plaintext is not sent to unknown addresses any more";
-                let failure = Failure::refused(Reason::UnknownDestination, detail);
-                call.reset(&failure, || {
-                    connect::reset(&stream);
-                    connect::reset(&server);
-                });
+        Ok(mut server) => {
+            let cell = call.open();
+            tokio::select! {
+                outcome = relay::relay(&mut stream, &mut server, proxy.budget(), cell.flows()) => {
+                    call.relayed(outcome);
+                }
+                () = forbidden => {
+                    let detail = "plaintext is not sent to unknown addresses any more";
+                    let failure = Failure::refused(Reason::UnknownDestination, detail);
+                    call.reset(&failure, || {
+                        connect::reset(&stream);
+                        connect::reset(&server);
+                    });
+                }
             }
-        },
+        }
         Err(error) => {
             let failure = Failure::not_sent(Reason::ConnectFailed, error.to_string());
             call.reset(&failure, || connect::reset(&stream));

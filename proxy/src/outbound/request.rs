@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use http::{Request, Response};
+use http::{Request, Response, Version};
 use policy::http_match::RequestFacts;
 
 use crate::config::snapshot::Snapshot;
@@ -32,12 +32,13 @@ pub(super) async fn handle_request(
     let received = match Received::new(request, Upgrades::Own) {
         Ok(received) => received,
         Err(rejected) => {
-            call.between(proxy.state.inspect(|now| connection.called(now)));
+            call.between(proxy.config.inspect(|now| connection.called(now)));
             return call.refuse(&rejected.failure, &rejected.method, false);
         }
     };
     call.asks(&received.parts);
-    let snapshot = proxy.state.snapshot();
+    call.speaks(received.parts.version == Version::HTTP_2, received.grpc);
+    let snapshot = proxy.config.snapshot();
     let route = connection.route_request(&snapshot, &received);
     call.between(match &route {
         Ok(route) => route.parties(),
@@ -58,7 +59,7 @@ pub(super) async fn handle_request(
     let attempts = Attempts::new(&route);
     match attempts.send(proxy, &outgoing, &upload, &mut call).await {
         Ok((answer, in_flight)) => {
-            let budget = Arc::clone(&proxy.budget);
+            let budget = Arc::clone(proxy.budget());
             respond(answer, call, in_flight, received.caller_side, budget).await
         }
         Err(failure) => call.refuse(&failure, &outgoing.parts.method, received.grpc),

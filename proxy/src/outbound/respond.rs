@@ -2,25 +2,37 @@
 
 use std::sync::Arc;
 
+use http::response::Parts;
 use http::{HeaderValue, Method, Response, StatusCode, Version, header};
+use http_body_util::BodyExt;
 
+use crate::endpoints::endpoint::InFlight;
 use crate::failure::Failure;
 use crate::http::body::{self, Body};
 use crate::http::byte_stream::ByteStream;
 use crate::http::client::exchange::UpstreamResponse;
 use crate::http::headers;
 use crate::http::upgrade::Side;
-use crate::http::watched;
+use crate::http::watched::{BodyEnd, Watched};
 use crate::net::budget::Budget;
 use crate::net::chunk::ChunkIo;
-use crate::net::relay;
-use crate::telemetry::call::{Call, Ended};
+use crate::net::relay::{Flows, relay};
+use crate::telemetry::call::Call;
+use crate::telemetry::call::counted::Counted;
+
+/// The two sides of an upgraded connection, before they carry the other protocol.
+struct Upgraded {
+    client: Side,
+    server: Side,
+    /// What the server switched to.
+    to: Option<HeaderValue>,
+}
 
 /// Hands the answer to the application and counts when its body has ended.
 pub(crate) async fn respond(
     answer: UpstreamResponse,
     call: Call,
-    in_flight: crate::endpoints::endpoint::InFlight,
+    in_flight: InFlight,
     on_upgrade: Option<Side>,
     budget: Arc<Budget>,
 ) -> Response<Body> {
@@ -30,62 +42,77 @@ pub(crate) async fn respond(
         place,
         ..
     } = answer;
-    let switched_to = response.headers().get(header::UPGRADE).cloned();
-    let server_side = Side::of_answer(&mut response);
+    let to = response.headers().get(header::UPGRADE).cloned();
+    let server = Side::of_answer(&mut response);
     let (mut parts, incoming) = response.into_parts();
     parts.version = Version::HTTP_11;
-    if parts.status == StatusCode::SWITCHING_PROTOCOLS
-        && !headers::may_switch(parts.headers.get_all(header::UPGRADE))
-    {
+    let switches = parts.status == StatusCode::SWITCHING_PROTOCOLS;
+    if switches && !headers::may_switch(parts.headers.get_all(header::UPGRADE)) {
         let failure = Failure::lost("the server switched to HTTP on the connection");
         return call.refuse(&failure, &Method::GET, false);
     }
+    let counted = clean_answer(&mut parts, call);
+    let held = (place, in_flight);
+    if let (true, Some(client)) = (switches, on_upgrade) {
+        let server = match (out, incoming.into_http2()) {
+            (Some(out), Some(stream)) => Side::Open(ByteStream::new(out, stream)),
+            _ => server,
+        };
+        let upgraded = Upgraded { client, server, to };
+        return switch(parts, upgraded, held, counted, budget);
+    }
+    let watched = Watched::begun(incoming, move |end, bytes, trailers| {
+        drop(held);
+        counted.done(end, bytes, trailers);
+    })
+    .await;
+    Response::from_parts(parts, watched.boxed_unsync())
+}
+
+/// Takes out what is for this proxy only, but for the reason that a peer proxy gave.
+fn clean_answer(parts: &mut Parts, call: Call) -> Counted {
     let reason = call.reason_of(&parts.headers);
     headers::strip_hop_by_hop(&mut parts.headers);
     headers::strip_ours(&mut parts.headers);
     if let Some(reason) = reason {
-        parts
-            .headers
-            .insert(headers::REASON, HeaderValue::from_static(reason));
+        let reason = HeaderValue::from_static(reason.as_str());
+        parts.headers.insert(headers::REASON, reason);
     }
-    let ended = call.head(Ended::new(&parts, reason));
-    if let (StatusCode::SWITCHING_PROTOCOLS, Some(client_side)) = (parts.status, on_upgrade) {
-        if let Some(protocol) = switched_to {
-            parts.headers.insert(header::UPGRADE, protocol);
-        }
-        parts
-            .headers
-            .insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
-        let server_side = match (out, incoming.into_http2()) {
-            (Some(out), Some(stream)) => Side::Open(ByteStream::new(out, stream)),
-            _ => server_side,
+    call.answered(parts, reason)
+}
+
+/// Answers that the connection carries another protocol from now on, and relays it.
+fn switch(
+    mut parts: Parts,
+    upgraded: Upgraded,
+    held: impl Send + 'static,
+    counted: Counted,
+    budget: Arc<Budget>,
+) -> Response<Body> {
+    let Upgraded { client, server, to } = upgraded;
+    if let Some(protocol) = to {
+        parts.headers.insert(header::UPGRADE, protocol);
+    }
+    let upgrade = HeaderValue::from_static("upgrade");
+    parts.headers.insert(header::CONNECTION, upgrade);
+    #[expect(clippy::disallowed_methods, reason = "one upgraded connection")]
+    tokio::spawn(async move {
+        let _held = held;
+        let sides = tokio::join!(client.switched(), server.switched());
+        let (Some(mut client), Some(mut server)) = sides else {
+            return counted.done(BodyEnd::Failed, 0, None);
         };
-        #[expect(clippy::disallowed_methods, reason = "one upgraded connection")]
-        tokio::spawn(async move {
-            let _held = (place, in_flight);
-            let sides = tokio::join!(client_side.switched(), server_side.switched());
-            let (Some(mut client), Some(mut server)) = sides else {
-                return call.done(ended, watched::BodyEnd::Failed, 0, None);
-            };
-            let cut = client.cut();
-            let (end, bytes) = tokio::select! {
-                (copied, _) = relay::relay(&mut client, &mut server, &budget) => {
-                    (watched::BodyEnd::Complete, copied.received)
-                }
-                () = cut => {
-                    client.abort();
-                    server.abort();
-                    (watched::BodyEnd::Failed, 0)
-                }
-            };
-            call.done(ended, end, bytes, None);
-        });
-        return Response::from_parts(parts, body::empty());
-    }
-    let body = watched::Watched::begun(incoming, move |end, bytes, trailers| {
-        drop((place, in_flight));
-        call.done(ended, end, bytes, trailers);
-    })
-    .await;
-    Response::from_parts(parts, http_body_util::BodyExt::boxed_unsync(body))
+        let cut = client.cut();
+        let flows = Flows::default();
+        let end = tokio::select! {
+            _ = relay(&mut client, &mut server, &budget, &flows) => BodyEnd::Complete,
+            () = cut => {
+                client.abort();
+                server.abort();
+                BodyEnd::Failed
+            }
+        };
+        counted.done(end, flows.received(), None);
+    });
+    Response::from_parts(parts, body::empty())
 }

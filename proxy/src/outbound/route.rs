@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use policy::http_match::RequestFacts;
 use policy::origin::Origin;
+use policy::protocol::Protocol;
 use policy::reason::Reason;
 use policy::route::{Forward, choose};
 
@@ -14,6 +15,8 @@ use crate::endpoints::endpoint::Endpoint;
 use crate::endpoints::set::EndpointSet;
 use crate::failure::Failure;
 use crate::outbound::connection::Connection;
+use crate::telemetry::Telemetry;
+use crate::telemetry::cell::{Cell, Way};
 use crate::telemetry::labels::Security;
 use crate::telemetry::parties::Parties;
 
@@ -44,6 +47,49 @@ impl Route {
             rule: self.rule.clone(),
             pod: Arc::default(),
             security: Security::plaintext,
+        }
+    }
+
+    /// Where calls that go this way to `endpoint` are counted.
+    pub(super) fn cell(
+        &self,
+        telemetry: &Telemetry,
+        endpoint: &Endpoint,
+        protocol: Protocol,
+    ) -> Arc<Cell> {
+        if let Some(cell) = endpoint.cells.find(|way| self.leads(way, protocol)) {
+            return cell;
+        }
+        let mut parties = self.parties();
+        if let Parties::Outbound { pod, security, .. } = &mut parties {
+            *pod = Arc::clone(&endpoint.pod);
+            *security = Security::of(endpoint.meshed());
+        }
+        let cell = telemetry.cell(parties, protocol);
+        if self.leads(cell.way(), protocol) {
+            endpoint.cells.keep(&cell);
+        }
+        cell
+    }
+
+    /// Whether calls that go this way to an endpoint are those of `way`.
+    fn leads(&self, way: &Way, spoken: Protocol) -> bool {
+        let Way { parties, protocol } = way;
+        match parties {
+            Parties::Outbound {
+                service,
+                port,
+                backend,
+                rule,
+                ..
+            } => {
+                *protocol == spoken
+                    && *port == self.port
+                    && *service == self.service
+                    && *backend == self.backend
+                    && *rule == self.rule
+            }
+            _ => false,
         }
     }
 

@@ -39,7 +39,6 @@ pub(super) enum Io {
 #[derive(Debug)]
 pub(super) struct Tunnel {
     pub(super) io: Prefixed<Io>,
-    call: Call,
     _place: Option<StreamPermit>,
     _in_flight: InFlight,
 }
@@ -48,11 +47,7 @@ pub(super) struct Tunnel {
 ///
 /// # Errors
 /// When the endpoint cannot be reached or refuses.
-pub(super) async fn open(
-    proxy: &Proxy,
-    endpoint: &Arc<Endpoint>,
-    call: Call,
-) -> Result<Tunnel, Failure> {
+pub(super) async fn open(proxy: &Proxy, endpoint: &Arc<Endpoint>) -> Result<Tunnel, Failure> {
     let in_flight = endpoint.begin();
     let Some(identity) = &endpoint.identity else {
         let stream = connect::connect(endpoint.addr, CONNECT_TIMEOUT)
@@ -62,7 +57,6 @@ pub(super) async fn open(
             })?;
         return Ok(Tunnel {
             io: Prefixed::new(Io::Plain(stream)),
-            call,
             _place: None,
             _in_flight: in_flight,
         });
@@ -85,7 +79,6 @@ pub(super) async fn open(
     };
     Ok(Tunnel {
         io: Prefixed::new(Io::Mesh(ByteStream::new(out, incoming))),
-        call,
         _place: answer.place,
         _in_flight: in_flight,
     })
@@ -93,9 +86,15 @@ pub(super) async fn open(
 
 impl Tunnel {
     /// Copies until both directions have ended, and counts it.
-    pub(super) async fn relay<S: ChunkIo>(mut self, client: &mut S, budget: &Arc<Budget>) {
-        let outcome = relay::relay(client, &mut self.io, budget).await;
-        self.call.relayed(outcome);
+    pub(super) async fn relay<S: ChunkIo>(
+        mut self,
+        client: &mut S,
+        budget: &Arc<Budget>,
+        mut call: Call,
+    ) {
+        let cell = call.open();
+        let outcome = relay::relay(client, &mut self.io, budget, cell.flows()).await;
+        call.relayed(outcome);
     }
 }
 

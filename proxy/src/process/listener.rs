@@ -3,19 +3,21 @@
 
 use std::future::poll_fn;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use runtime::occupancy::{Occupancy, Place};
+use runtime::occupancy::Place;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 
-use crate::control::Progress;
+use crate::control::leaving::Leaving;
+use crate::net::connect;
 use crate::net::original_dst::original_dst;
-use crate::net::{connect, relay};
-use crate::ports::OWN_PORTS;
-use crate::process::permits;
+use crate::net::relay::{Flows, relay};
+use crate::ports::{INBOUND_PORT, MESH_PORT, OUTBOUND_PORT, OWN_PORTS};
+use crate::process::permits::{self, Permits};
 use crate::proxy::Proxy;
 use crate::telemetry::metrics::Metrics;
 use crate::{inbound, outbound};
@@ -31,93 +33,171 @@ pub(crate) enum Kind {
     Mesh,
 }
 
+/// Where the connections of one workload come in.
+#[derive(Clone, Debug)]
+pub struct Addresses {
+    pub outbound: Vec<SocketAddr>,
+    pub inbound: Vec<SocketAddr>,
+    pub mesh: Vec<SocketAddr>,
+    /// The address that a connection was for before it was redirected.
+    pub original: fn(&TcpStream) -> io::Result<SocketAddr>,
+}
+
+/// A workload, and how a process comes by its connections.
+#[derive(Debug)]
+pub struct Served {
+    pub(super) proxy: Arc<Proxy>,
+    pub(super) addresses: Addresses,
+    /// Whether the mesh is being uninstalled, and what that means to this workload.
+    pub(super) leaving: watch::Receiver<Leaving>,
+}
+
+/// One listener of one workload.
+#[derive(Debug)]
+pub(crate) struct Listener {
+    proxy: Arc<Proxy>,
+    kind: Kind,
+    permits: Permits,
+    original: fn(&TcpStream) -> io::Result<SocketAddr>,
+    leaving: watch::Receiver<Leaving>,
+}
+
+impl Addresses {
+    /// All connections of a pod are redirected to these, whatever its own addresses.
+    /// Redirected outbound connections arrive on loopback, nothing else does.
+    #[must_use]
+    pub(super) fn of_sidecar() -> Self {
+        let at = |v4: Ipv4Addr, v6: Ipv6Addr, port| {
+            vec![
+                SocketAddr::new(v4.into(), port),
+                SocketAddr::new(v6.into(), port),
+            ]
+        };
+        let everywhere = |port| at(Ipv4Addr::UNSPECIFIED, Ipv6Addr::UNSPECIFIED, port);
+        Self {
+            outbound: at(Ipv4Addr::LOCALHOST, Ipv6Addr::LOCALHOST, OUTBOUND_PORT),
+            inbound: everywhere(INBOUND_PORT),
+            mesh: everywhere(MESH_PORT),
+            original: |stream| original_dst(stream),
+        }
+    }
+}
+
+impl Served {
+    /// A workload that nothing is known of by which the mesh might leave it behind.
+    #[must_use]
+    pub fn new(proxy: Arc<Proxy>, addresses: Addresses) -> Self {
+        let (_, leaving) = watch::channel(Leaving::No);
+        Self {
+            proxy,
+            addresses,
+            leaving,
+        }
+    }
+
+    /// Its listeners and their sockets, in a process that serves so many workloads.
+    pub(super) fn listeners(
+        self,
+        workloads: usize,
+    ) -> impl Iterator<Item = (Arc<Listener>, Vec<SocketAddr>)> {
+        let Addresses {
+            outbound,
+            inbound,
+            mesh,
+            original,
+        } = self.addresses;
+        let (proxy, leaving) = (self.proxy, self.leaving);
+        [
+            (Kind::Outbound, outbound),
+            (Kind::Inbound, inbound),
+            (Kind::Mesh, mesh),
+        ]
+        .into_iter()
+        .map(move |(kind, addresses)| {
+            let listener = Listener {
+                permits: kind.permits(&proxy.telemetry.metrics, workloads),
+                proxy: Arc::clone(&proxy),
+                kind,
+                original,
+                leaving: leaving.clone(),
+            };
+            (Arc::new(listener), addresses)
+        })
+    }
+}
+
 impl Kind {
-    pub(super) fn places(self, metrics: &Metrics) -> Arc<Occupancy> {
+    fn permits(self, metrics: &Metrics, workloads: usize) -> Permits {
         let full: fn(&Metrics) = match self {
             Self::Outbound => |metrics| metrics.limit("outbound-connections"),
             Self::Inbound => |metrics| metrics.limit("inbound-connections"),
             Self::Mesh => |metrics| metrics.limit("mesh-connections"),
         };
-        permits::of_listener(metrics, full, self != Self::Outbound)
-    }
-
-    /// Redirected outbound connections arrive on loopback, nothing else does.
-    pub(super) const fn addresses(self, port: u16) -> [SocketAddr; 2] {
-        let (v4, v6) = match self {
-            Self::Outbound => (Ipv4Addr::LOCALHOST, Ipv6Addr::LOCALHOST),
-            Self::Inbound | Self::Mesh => (Ipv4Addr::UNSPECIFIED, Ipv6Addr::UNSPECIFIED),
-        };
-        [
-            SocketAddr::new(IpAddr::V4(v4), port),
-            SocketAddr::new(IpAddr::V6(v6), port),
-        ]
+        permits::of_listener(metrics, full, self != Self::Outbound, workloads)
     }
 }
 
-pub(crate) async fn accept(
-    proxy: Arc<Proxy>,
-    listener: TcpListener,
-    kind: Kind,
-    places: Arc<Occupancy>,
-    progress: Progress,
-) {
-    loop {
-        let (stream, caller) = match listener.accept().await {
-            Ok(accepted) => accepted,
-            Err(error) => {
-                tracing::warn!(%error, "could not accept");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
+impl Listener {
+    pub(super) const fn permits(&self) -> &Permits {
+        &self.permits
+    }
+
+    /// Serves what comes in on one socket, for ever.
+    pub(super) async fn accept(self: Arc<Self>, socket: TcpListener) {
+        loop {
+            let (stream, caller) = match socket.accept().await {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    tracing::warn!(%error, "could not accept");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                    continue;
+                }
+            };
+            poll_fn(|cx| self.proxy.budget().poll_room(cx)).await;
+            let Ok(place) = self.permits.places.admit(caller.ip().into()).await else {
+                connect::reset(&stream);
                 continue;
-            }
-        };
-        poll_fn(|cx| proxy.budget.poll_room(cx)).await;
-        let Ok(place) = places.admit(caller.ip().into()).await else {
-            connect::reset(&stream);
-            continue;
-        };
-        connect::tune(&stream);
-        let proxy = Arc::clone(&proxy);
-        let leaving = *progress.leaving.borrow();
-        let unmeshed = proxy
-            .state
-            .inspect(|now| leaving.relays(kind == Kind::Outbound, now));
-        #[expect(
-            clippy::disallowed_methods,
-            reason = "one connection's: its panic ends that connection only"
-        )]
-        tokio::spawn(async move {
-            proxy.telemetry.metrics.open_connections.inc();
-            let serving = serve_connection(
-                Arc::clone(&proxy),
-                stream,
-                kind,
-                unmeshed,
-                Arc::clone(&place),
-            );
-            permits::keep(&place, serving).await;
-            proxy.telemetry.metrics.open_connections.dec();
-        });
+            };
+            connect::tune(&stream);
+            let leaving = *self.leaving.borrow();
+            let unmeshed = self
+                .proxy
+                .config
+                .inspect(|now| leaving.relays(self.kind == Kind::Outbound, now));
+            let listener = Arc::clone(&self);
+            #[expect(
+                clippy::disallowed_methods,
+                reason = "one connection's: its panic ends that connection only"
+            )]
+            tokio::spawn(async move {
+                let open = &listener.proxy.telemetry.metrics.open_connections;
+                open.inc();
+                let serving = serve_connection(&listener, stream, unmeshed, Arc::clone(&place));
+                permits::keep(&place, serving).await;
+                open.dec();
+            });
+        }
     }
 }
 
 /// One accepted connection, boxed where its future is large so that waiting
 /// connections stay small.
 pub(crate) async fn serve_connection(
-    proxy: Arc<Proxy>,
+    listener: &Listener,
     stream: TcpStream,
-    kind: Kind,
     unmeshed: bool,
     place: Arc<Place>,
 ) {
-    if kind == Kind::Mesh {
+    let proxy = Arc::clone(&listener.proxy);
+    if listener.kind == Kind::Mesh {
         return Box::pin(inbound::serve_mesh(proxy, stream, place)).await;
     }
-    let original = match original_dst(&stream) {
+    let original = match (listener.original)(&stream) {
         Ok(original) if !is_own_listener(&proxy, original) => original,
         // Somebody called the proxy's port itself: nothing to relay to.
         _ => return proxy.telemetry.metrics.limit("direct-call"),
     };
-    match kind {
+    match listener.kind {
         _ if unmeshed => relay_unmeshed(&proxy, stream, original).await,
         Kind::Outbound => Box::pin(outbound::serve(proxy, stream, original, place)).await,
         Kind::Inbound => Box::pin(inbound::serve_plain(proxy, stream, original, place)).await,
@@ -128,13 +208,13 @@ pub(crate) async fn serve_connection(
 /// The mesh is gone for good: be invisible.
 async fn relay_unmeshed(proxy: &Proxy, mut stream: TcpStream, original: SocketAddr) {
     if let Ok(mut server) = connect::connect(original, connect::CONNECT_TIMEOUT_EXTERNAL).await {
-        let _ = relay::relay(&mut stream, &mut server, &proxy.budget).await;
+        let flows = Flows::default();
+        let _ = relay(&mut stream, &mut server, proxy.budget(), &flows).await;
     }
 }
 
 fn is_own_listener(proxy: &Proxy, addr: SocketAddr) -> bool {
-    OWN_PORTS.contains(&addr.port())
-        && (addr.ip().is_loopback() || proxy.settings.is_own(addr.ip()))
+    OWN_PORTS.contains(&addr.port()) && (addr.ip().is_loopback() || proxy.own.has(addr.ip()))
 }
 
 pub(crate) fn listen(addr: SocketAddr) -> io::Result<TcpListener> {

@@ -21,29 +21,50 @@ const FEWEST: usize = 500;
 /// Half a head costs about 7 KiB, a request in flight three times that; the three
 /// listeners together must not need all that the container may have.
 const BYTES_PER_PLACE: u64 = 32 * 1024;
-/// Places of one listener, in a container with this much memory.
-fn places(memory: Option<u64>) -> usize {
-    let places = memory.and_then(|bytes| usize::try_from(bytes / BYTES_PER_PLACE).ok());
-    places.map_or(MOST, |places| places.clamp(FEWEST, MOST))
+
+/// The permits of one listener, and whose metrics tell what they cost.
+#[derive(Clone, Debug)]
+pub struct Permits {
+    pub places: Arc<Occupancy>,
+    pub metrics: Metrics,
 }
 
-/// The places of one listener. `full` counts that all are taken.
+/// Places of one listener, in a container with this much memory that serves so many
+/// workloads.
+fn places(memory: Option<u64>, workloads: usize) -> usize {
+    let all = memory.and_then(|bytes| usize::try_from(bytes / BYTES_PER_PLACE).ok());
+    let places = all.unwrap_or(MOST).min(MOST * workloads) / workloads.max(1);
+    places.clamp(FEWEST, MOST)
+}
+
+/// The permits of one listener, in a process that serves so many workloads. `full`
+/// counts that all are taken.
 #[must_use]
-pub fn of_listener(metrics: &Metrics, full: fn(&Metrics), shared: bool) -> Arc<Occupancy> {
-    let metrics = metrics.clone();
+pub fn of_listener(
+    metrics: &Metrics,
+    full: fn(&Metrics),
+    shared: bool,
+    workloads: usize,
+) -> Permits {
     let bounds = Bounds {
-        places: places(memory_limit(Path::new(ROOT))),
+        places: places(memory_limit(Path::new(ROOT)), workloads),
         per_holder: usize::MAX,
         shared,
         head_within: HEAD_WITHIN,
         // Every server has a patience of its own.
         idle_within: Duration::MAX,
     };
-    Occupancy::new(bounds, move |reached| match reached {
-        Reached::Full => full(&metrics),
-        Reached::Hoarder => metrics.limit("hoarder"),
-        Reached::SlowHead => metrics.limit("slow-head"),
-    })
+    let counting = metrics.clone();
+    let places = Occupancy::new(bounds, move |reached| match reached {
+        Reached::Full => full(&counting),
+        Reached::Hoarder => counting.limit("hoarder"),
+        Reached::SlowHead => counting.limit("slow-head"),
+        Reached::NoMemory => counting.limit("memory-wait"),
+    });
+    Permits {
+        places,
+        metrics: metrics.clone(),
+    }
 }
 
 /// Serves a connection for as long as it may keep its place.
@@ -61,9 +82,17 @@ mod tests {
     #[test]
     fn a_small_container_has_places_by_its_memory_and_a_large_one_all_of_them() {
         const MIB: u64 = 1024 * 1024;
-        assert_eq!(places(None), MOST);
-        assert_eq!(places(Some(1024 * MIB)), MOST);
-        assert_eq!(places(Some(64 * MIB)), 2048);
-        assert_eq!(places(Some(MIB)), FEWEST);
+        assert_eq!(places(None, 1), MOST);
+        assert_eq!(places(Some(1024 * MIB), 1), MOST);
+        assert_eq!(places(Some(64 * MIB), 1), 2048);
+        assert_eq!(places(Some(MIB), 1), FEWEST);
+    }
+
+    #[test]
+    fn workloads_of_one_process_share_the_places_of_its_memory() {
+        const MIB: u64 = 1024 * 1024;
+        assert_eq!(places(Some(64 * MIB), 2), 1024);
+        assert_eq!(places(None, 4), MOST / 4);
+        assert_eq!(places(Some(64 * MIB), 1000), FEWEST);
     }
 }

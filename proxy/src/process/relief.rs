@@ -10,12 +10,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use runtime::cgroup::{ROOT, socket_memory};
-use runtime::occupancy::Occupancy;
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::net::budget::Budget;
+use crate::net::budget::{Budget, WORTH};
 use crate::process::heap;
-use crate::telemetry::metrics::Metrics;
+use crate::process::permits::Permits;
 
 /// What the program holds is counted anew so often: other threads allocate as well.
 const COUNT_EVERY: Duration = Duration::from_millis(250);
@@ -30,19 +29,26 @@ const DRAINS_FOR: Duration = Duration::from_millis(20);
 const LONGEST: Duration = Duration::from_millis(60);
 /// Where that did not suffice, everybody reads for so long before it is tried again.
 const SPARED: Duration = Duration::from_millis(5);
-/// Part of the memory that somebody must hold to lose anything, or that all must hold
-/// together: where configuration fills it, taking connections does not help.
-const WORTH: usize = 32;
+/// Part of the memory that all must hold together for somebody to lose anything who holds
+/// less than [`WORTH`]: where configuration fills it, taking connections does not help.
 const WORTH_TOGETHER: usize = 4;
 /// In percent of the memory: beyond it somebody loses something however little is known
 /// of what it holds, since the alternative is that the process is killed with all.
 const LAST: usize = 85;
 
-/// Makes room whenever there is none, for ever.
-pub async fn relieve(budget: Arc<Budget>, places: Vec<Arc<Occupancy>>, metrics: Metrics) {
+/// Makes room whenever there is none, and lets those look again that wait for some, for
+/// ever. `permits` are those of all listeners of the process; a connection counts in the
+/// metrics of the workload that loses it.
+pub async fn relieve(budget: Arc<Budget>, permits: Vec<Permits>) {
+    let mut settled = Instant::now();
     loop {
-        if timeout(COUNT_EVERY, budget.filled()).await.is_err() {
+        let full = timeout(COUNT_EVERY, budget.filled()).await.is_ok();
+        if settled.elapsed() >= COUNT_EVERY {
+            settled = Instant::now();
             count(&budget);
+            budget.settle();
+        }
+        if !full {
             continue;
         }
         let began = Instant::now();
@@ -52,14 +58,10 @@ pub async fn relieve(budget: Arc<Budget>, places: Vec<Arc<Occupancy>>, metrics: 
             if began.elapsed() < DRAINS_FOR && drains(&budget).await {
                 continue;
             }
-            let shed = shed(&budget, &places);
-            if shed == 0 {
+            if shed(&budget, &permits) == 0 {
                 break;
             }
-            for _ in 0..shed {
-                metrics.limit("memory");
-            }
-            while places.iter().any(|places| places.leaving() > 0) && !spent() {
+            while permits.iter().any(|of| of.places.leaving() > 0) && !spent() {
                 sleep(GOING).await;
             }
             count(&budget);
@@ -93,21 +95,24 @@ async fn drains(budget: &Budget) -> bool {
 
 /// Cuts off the largest connections of the heaviest holder of all listeners; gives how
 /// many.
-fn shed(budget: &Budget, places: &[Arc<Occupancy>]) -> usize {
-    let heaviest = places
+fn shed(budget: &Budget, permits: &[Permits]) -> usize {
+    let heaviest = permits
         .iter()
-        .filter_map(|places| Some((places.heaviest()?, places)))
+        .filter_map(|of| Some((of.places.heaviest()?, of)))
         .max_by_key(|((weight, _), _)| *weight);
     let Some(((weight, holder), of)) = heaviest else {
         return 0;
     };
-    let together = || places.iter().map(|places| places.weight()).sum::<usize>();
+    let together = || permits.iter().map(|of| of.places.weight()).sum::<usize>();
     let last = budget.used() > budget.heap() / 100 * LAST;
     if !last && weight < budget.heap() / WORTH && together() < budget.heap() / WORTH_TOGETHER {
         return 0;
     }
     let excess = budget.used().saturating_sub(budget.tight_from());
-    let shed = of.shed(&holder, excess);
+    let shed = of.places.shed(&holder, excess);
+    for _ in 0..shed {
+        of.metrics.limit("memory");
+    }
     tracing::warn!(?holder, shed, "memory runs out: connections were cut off");
     shed
 }
@@ -163,15 +168,10 @@ mod tests {
 
     fn setting() -> (Arc<Budget>, Arc<Occupancy>, Metrics) {
         let metrics = Metrics::register(&mut Registry::default());
-        let places = permits::of_listener(&metrics, |_| {}, true);
+        let permits = permits::of_listener(&metrics, |_| {}, true, 1);
         let budget = Budget::measured(64 * MIB, 64 * MIB, || USED.get());
-        let relieving = relieve(
-            Arc::clone(&budget),
-            vec![Arc::clone(&places)],
-            metrics.clone(),
-        );
-        tokio::spawn(relieving);
-        (budget, places, metrics)
+        tokio::spawn(relieve(Arc::clone(&budget), vec![permits.clone()]));
+        (budget, permits.places, metrics)
     }
 
     fn count(metrics: &Metrics) -> u64 {
@@ -191,6 +191,26 @@ mod tests {
         assert!((9..=11).contains(&lost), "{lost} of {}", flood.len());
         assert_eq!(count(&metrics), lost as u64);
         assert!(!honest.is_finished());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_memory_costs_counts_in_the_workload_that_loses_it() {
+        let workloads = [(); 2].map(|()| {
+            let metrics = Metrics::register(&mut Registry::default());
+            permits::of_listener(&metrics, |_| {}, true, 2)
+        });
+        let budget = Budget::measured(64 * MIB, 64 * MIB, || USED.get());
+        tokio::spawn(relieve(Arc::clone(&budget), workloads.to_vec()));
+        let [beside, flooded] = &workloads;
+        // The same holder, and less of it: what one workload's caller holds at another is
+        // not taken for what this one suffers.
+        let honest = enter(&beside.places, 2, MIB);
+        let flood: Vec<_> = (0..44).map(|_| enter(&flooded.places, 2, MIB)).collect();
+        poll_fn(|cx| budget.poll_room(cx)).await;
+        let lost = flood.iter().filter(|task| task.is_finished()).count();
+        assert!(lost > 0 && !honest.is_finished(), "{lost}");
+        assert_eq!(count(&flooded.metrics), lost as u64);
+        assert_eq!(count(&beside.metrics), 0);
     }
 
     #[tokio::test(start_paused = true)]

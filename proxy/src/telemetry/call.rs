@@ -1,13 +1,20 @@
 //! Counts how calls end. One `Call` per request or opaque connection, filled
 //! in while it is served, and consumed exactly once. A request that is dropped
 //! instead had a caller who left before there was an answer: it counts as cancelled,
-//! so that successes, failures and cancelled ones are all requests there were.
+//! so that successes, failures and cancelled ones are all requests there were. Opaque
+//! bytes that are dropped while they are relayed were cut off, and count as lost.
+//!
+//! A call counts once, on the cell of its last attempt; each attempt counts on the cell of
+//! its own endpoint.
+
+pub(crate) mod counted;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use http::{HeaderMap, Method, Response, StatusCode, header, request, response};
 use policy::origin::Origin;
+use policy::protocol::Protocol;
 use policy::reason::Reason;
 
 use crate::failure::Failure;
@@ -15,15 +22,11 @@ use crate::http::body::Body;
 use crate::http::grpc::{grpc_status, is_success};
 use crate::http::refusal::reason_in;
 use crate::http::watched::BodyEnd;
-use crate::net::relay::Copied;
 use crate::telemetry::Telemetry;
 use crate::telemetry::access_log;
-use crate::telemetry::labels::Port;
-use crate::telemetry::labels::{
-    ByteLabels, CancelledLabels, Direction, LatencyLabels, RequestLabels, Security, TcpLabels,
-};
+use crate::telemetry::cell::{Cell, Outcome};
+use crate::telemetry::labels::{Direction, Security};
 use crate::telemetry::parties::Parties;
-use crate::telemetry::report::{CallResult, Edge};
 use crate::telemetry::trace;
 
 /// What the access log shows beyond the metrics. Only made when it is on.
@@ -45,17 +48,32 @@ pub(crate) enum Kind {
     Bytes,
 }
 
+/// Where a call is counted.
+#[derive(Debug)]
+enum At {
+    /// Nowhere yet: it may be refused before anybody knows where it goes.
+    Nowhere(Parties),
+    Cell(Arc<Cell>),
+}
+
 /// Begins before anything can refuse it. Whoever refuses it does so by [`Call::refuse`]
 /// or [`Call::reset`], which count it.
 #[derive(Debug)]
 pub(crate) struct Call {
     telemetry: Arc<Telemetry>,
     kind: Kind,
-    parties: Parties,
+    at: At,
+    protocol: Protocol,
+    /// The port that was called, also where its cell tells it from no other.
+    port: u16,
     started: Instant,
     logged: Option<Logged>,
-    /// A request that nothing has counted yet.
+    /// A request, or bytes that are relayed, that nothing has counted yet.
     awaited: bool,
+    /// The cell counts it as under way.
+    begun: bool,
+    /// An attempt is under way, or none was possible, and that is not counted yet.
+    trying: bool,
 }
 
 /// What the access log says where the caller left before the answer, as other proxies
@@ -64,17 +82,16 @@ const CLIENT_CLOSED_REQUEST: u16 = 499;
 
 /// The head of an answer, as far as it is counted.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Ended {
+struct Ended {
     status: StatusCode,
     grpc: Option<u16>,
-    reason: Option<&'static str>,
+    reason: Option<Reason>,
     /// Time from the request to this head.
     after: Option<Duration>,
 }
 
 impl Ended {
-    #[must_use]
-    pub(crate) fn new(parts: &response::Parts, reason: Option<&'static str>) -> Self {
+    fn new(parts: &response::Parts, reason: Option<Reason>) -> Self {
         Self {
             status: parts.status,
             grpc: grpc_status(&parts.headers),
@@ -90,11 +107,27 @@ impl Call {
         Self {
             telemetry: Arc::clone(telemetry),
             kind,
-            parties,
+            port: parties.port(),
+            at: At::Nowhere(parties),
+            protocol: match kind {
+                Kind::Request => Protocol::Detect,
+                Kind::Bytes => Protocol::Opaque,
+            },
             started: Instant::now(),
             logged: None,
             awaited: kind == Kind::Request,
+            begun: false,
+            trying: false,
         }
+    }
+
+    /// Notes which HTTP the two applications speak with each other.
+    pub(crate) const fn speaks(&mut self, http2: bool, grpc: bool) {
+        self.protocol = match (http2, grpc) {
+            (true, true) => Protocol::Grpc,
+            (true, false) => Protocol::Http2,
+            (false, _) => Protocol::Http1,
+        };
     }
 
     /// Notes what is asked, as far as the access log will tell.
@@ -119,15 +152,101 @@ impl Call {
         });
     }
 
-    /// Notes between whom it is.
-    pub(crate) fn between(&mut self, parties: Parties) {
-        self.parties = parties;
+    /// What is spoken, as far as it is known by now.
+    pub(crate) const fn protocol(&self) -> Protocol {
+        self.protocol
     }
 
-    /// Notes which pod gets it now.
-    pub(crate) fn attempt(&mut self, to: Arc<str>, by: Security) {
-        if let Parties::Outbound { pod, security, .. } = &mut self.parties {
-            (*pod, *security) = (to, by);
+    /// Notes between whom it is.
+    pub(crate) fn between(&mut self, parties: Parties) {
+        self.port = parties.port();
+        self.at = At::Nowhere(parties);
+    }
+
+    /// Counts it on this cell from now on.
+    pub(crate) fn on(&mut self, cell: Arc<Cell>) {
+        self.leave();
+        self.at = At::Cell(cell);
+        if self.kind == Kind::Request {
+            self.arrive();
+        }
+    }
+
+    /// Sends it to the endpoint of this cell now: another one failed it before, or none did.
+    pub(crate) fn attempt(&mut self, cell: Arc<Cell>) {
+        if std::mem::replace(&mut self.trying, true)
+            && let At::Cell(failed) = &self.at
+        {
+            failed.attempted(false);
+        }
+        self.on(cell);
+    }
+
+    /// The backend that was chosen has nothing to send it to.
+    pub(crate) const fn unserved(&mut self) {
+        self.trying = true;
+    }
+
+    /// An opaque connection is served from now on, since the other end has taken it. Its
+    /// bytes are counted on the cell.
+    pub(crate) fn open(&mut self) -> Arc<Cell> {
+        self.awaited = true;
+        self.settle(true)
+    }
+
+    /// Deny would have refused it.
+    pub(crate) fn audited(&mut self) {
+        self.settle(false).audited();
+    }
+
+    fn arrive(&mut self) {
+        if let At::Cell(cell) = &self.at
+            && !std::mem::replace(&mut self.begun, true)
+        {
+            cell.begin();
+        }
+    }
+
+    fn leave(&mut self) {
+        if let At::Cell(cell) = &self.at
+            && std::mem::take(&mut self.begun)
+        {
+            cell.leave();
+        }
+    }
+
+    /// The cell that counts it; `served` when the other end itself has answered, which
+    /// makes the port one that is told apart.
+    fn settle(&mut self, served: bool) -> Arc<Cell> {
+        let parties = match &self.at {
+            At::Nowhere(parties) => parties,
+            At::Cell(cell) => &cell.way().parties,
+        };
+        let news = served && parties.port() == 0 && !matches!(parties, Parties::Rest(_));
+        let cell = match &self.at {
+            At::Cell(cell) if !news => Arc::clone(cell),
+            _ => {
+                if served {
+                    let (direction, service) = (parties.direction(), parties.service_name());
+                    let _ = self
+                        .telemetry
+                        .port_label(direction, service, self.port, true);
+                }
+                let parties = parties.clone().at_port(self.port);
+                let cell = self.telemetry.cell(parties, self.protocol);
+                self.leave();
+                self.at = At::Cell(Arc::clone(&cell));
+                cell
+            }
+        };
+        self.arrive();
+        cell
+    }
+
+    fn parties(&self) -> &Parties {
+        match &self.at {
+            At::Nowhere(parties) => parties,
+            At::Cell(cell) => &cell.way().parties,
         }
     }
 
@@ -138,54 +257,29 @@ impl Call {
         }
     }
 
-    /// The port as it is counted; `served` when the other end itself has answered.
-    fn port_label(&self, served: bool) -> Port {
-        let parties = &self.parties;
-        self.telemetry.port_label(
-            parties.direction(),
-            parties.service_name(),
-            parties.port(),
-            served,
-        )
-    }
-
     /// True when the other end has proved that it is a proxy of the mesh: only then do
     /// headers of the mesh in its answer mean anything.
     #[must_use]
     pub(crate) fn is_mutual(&self) -> bool {
-        self.parties.security() == Security::mtls
-    }
-
-    /// What the controller is told of it.
-    fn report(&self, port: Port, outcome: CallResult) {
-        let parties = &self.parties;
-        let peer = parties.peer();
-        let known = !matches!(&*peer, "outside" | "external");
-        let edge = Edge {
-            direction: parties.direction(),
-            peer: if known { peer } else { Arc::default() },
-            caller: parties.caller().cloned(),
-            service: parties.service(),
-            port: port.number(),
-            backend: parties.backend(),
-            split: parties.rule().map(|split| Arc::clone(split.label())),
-        };
-        self.telemetry.reports.count(edge, outcome);
+        self.parties().security() == Security::mtls
     }
 
     /// Why the peer proxy answered instead of the application. An application's
     /// own header of that name means nothing.
     #[must_use]
-    pub(crate) fn reason_of(&self, map: &HeaderMap) -> Option<&'static str> {
-        if !self.is_mutual() {
-            return None;
-        }
-        reason_in(map).map(Reason::as_str)
+    pub(crate) fn reason_of(&self, map: &HeaderMap) -> Option<Reason> {
+        self.is_mutual().then(|| reason_in(map))?
     }
 
-    /// The caller got an answer of this status, because no request could be made out.
+    /// The caller got an answer of this status, because no request could be made out, or
+    /// because there was no room for one.
     pub(crate) fn turned_away(self, status: StatusCode) {
-        self.count(status, None, Some(Reason::BadRequest.as_str()), None, 0);
+        let reason = if status == Reason::Overload.status() {
+            Reason::Overload
+        } else {
+            Reason::BadRequest
+        };
+        self.count(status, None, Some(reason), None, 0);
     }
 
     /// Refuses it by an answer of this proxy: to a request of this method, whose caller
@@ -202,8 +296,8 @@ impl Call {
         }
         let reason = failure.reason();
         match self.kind {
-            Kind::Request => self.count(reason.status(), None, Some(reason.as_str()), None, 0),
-            Kind::Bytes => self.count_tcp(reason.as_str(), Copied::default()),
+            Kind::Request => self.count(reason.status(), None, Some(reason), None, 0),
+            Kind::Bytes => self.count_tcp(Some(reason)),
         }
         failure.response_to(method, grpc)
     }
@@ -211,22 +305,21 @@ impl Call {
     /// Refuses it, or ends it, without an answer: `abort` is how.
     pub(crate) fn reset(self, failure: &Failure, abort: impl FnOnce()) {
         abort();
-        self.count_tcp(failure.reason().as_str(), Copied::default());
+        self.count_tcp(Some(failure.reason()));
     }
 
     /// The caller got an answer with this head, and its body has ended.
-    pub(crate) fn done(self, ended: Ended, end: BodyEnd, bytes: u64, trailers: Option<&HeaderMap>) {
+    fn done(self, ended: Ended, end: BodyEnd, bytes: u64, trailers: Option<&HeaderMap>) {
         let grpc = trailers.and_then(grpc_status).or(ended.grpc);
         let reason = match end {
-            BodyEnd::Failed => Some(Reason::ConnectionLost.as_str()),
+            BodyEnd::Failed => Some(Reason::ConnectionLost),
             BodyEnd::Complete | BodyEnd::Dropped => ended.reason,
         };
         self.count(ended.status, grpc, reason, ended.after, bytes);
     }
 
     /// Notes when the head of the answer came.
-    #[must_use]
-    pub(crate) fn head(&self, mut ended: Ended) -> Ended {
+    fn head(&self, mut ended: Ended) -> Ended {
         ended.after = Some(self.started.elapsed());
         ended
     }
@@ -235,76 +328,42 @@ impl Call {
         mut self,
         status: StatusCode,
         grpc: Option<u16>,
-        reason: Option<&'static str>,
+        reason: Option<Reason>,
         after: Option<Duration>,
         bytes: u64,
     ) {
         self.awaited = false;
-        let metrics = &self.telemetry.metrics;
         let latency = after.unwrap_or_else(|| self.started.elapsed());
-        let own = reason.unwrap_or("");
         // An answer of the mesh instead of the application's is a failure, whatever
         // its status.
-        let success = own.is_empty() && is_success(status, grpc);
-        let port = self.port_label(own.is_empty());
-        self.report(
-            port,
-            CallResult {
-                success,
-                latency: Some(latency.as_secs_f64()),
-                sent: 0,
-                received: bytes,
-            },
-        );
-        metrics
-            .latency
-            .at(&LatencyLabels {
-                direction: self.parties.direction(),
-                service: self.parties.service(),
-                port,
-                backend: self.parties.backend(),
-            })
-            .observe(latency.as_secs_f64());
-        self.log(status.as_u16(), own, latency, bytes);
-        if let Some(compatibility) = &metrics.compatibility
-            && self.parties.direction() == Direction::inbound
-        {
-            compatibility.arrived(status, success, latency);
+        let success = reason.is_none() && is_success(status, grpc);
+        let outcome = Outcome {
+            status: status.as_u16(),
+            success,
+            reason,
+        };
+        let cell = self.settle(reason.is_none());
+        cell.answered(outcome, latency, bytes);
+        if std::mem::take(&mut self.trying) {
+            cell.attempted(success);
         }
-        metrics
-            .requests
-            .at(&RequestLabels {
-                direction: self.parties.direction(),
-                service: self.parties.service(),
-                port,
-                backend: self.parties.backend(),
-                peer: self.parties.peer(),
-                security: self.parties.security(),
-                status: status.as_u16(),
-                success,
-                reason: own,
-            })
-            .inc();
+        self.leave();
+        let reason = reason.map_or("", Reason::as_str);
+        self.log(status.as_u16(), reason, latency, bytes);
     }
 
     /// The caller left before there was an answer. That says nothing of how good the
     /// answer would have been, so it is neither a success nor a failure, and no latency.
-    fn cancelled(&self) {
-        self.log(
-            CLIENT_CLOSED_REQUEST,
-            "cancelled",
-            self.started.elapsed(),
-            0,
-        );
-        let labels = CancelledLabels {
-            direction: self.parties.direction(),
-            service: self.parties.service(),
-            port: self.port_label(false),
-            backend: self.parties.backend(),
-            peer: self.parties.peer(),
-            security: self.parties.security(),
-        };
-        self.telemetry.metrics.cancelled.at(&labels).inc();
+    fn cancelled(&mut self) {
+        let waited = self.started.elapsed();
+        self.log(CLIENT_CLOSED_REQUEST, "cancelled", waited, 0);
+        let tried = std::mem::take(&mut self.trying);
+        let cell = self.settle(false);
+        cell.cancel();
+        if tried {
+            cell.left();
+        }
+        self.leave();
     }
 
     fn log(&self, status: u16, reason: &str, latency: Duration, bytes: u64) {
@@ -323,7 +382,7 @@ impl Call {
     ) -> Option<access_log::Line<'a>> {
         let logged = self.logged.as_ref()?;
         Some(access_log::Line {
-            direction: match self.parties.direction() {
+            direction: match self.parties().direction() {
                 Direction::inbound => "inbound",
                 Direction::outbound => "outbound",
             },
@@ -332,117 +391,51 @@ impl Call {
             path: &logged.path,
             status,
             reason,
-            service: self.parties.service_name(),
-            backend: self.parties.backend_name(),
-            peer: self.parties.peer_name(),
-            rule: logged.rule.as_ref().or(self.parties.rule()),
+            service: self.parties().service_name(),
+            backend: self.parties().backend_name(),
+            peer: self.parties().peer_name(),
+            rule: logged.rule.as_ref().or(self.parties().rule()),
             trace: logged.trace.as_deref(),
             latency,
             bytes,
         })
     }
 
-    /// An opaque connection that was served, and has ended.
-    pub(crate) fn relayed(self, (copied, outcome): (Copied, std::io::Result<()>)) {
-        let metrics = &self.telemetry.metrics;
-        for (flow, bytes) in [("sent", copied.sent), ("received", copied.received)] {
-            let labels = ByteLabels {
-                direction: self.parties.direction(),
-                flow,
-                security: self.parties.security(),
-            };
-            metrics.bytes.at(&labels).inc_by(bytes);
-        }
-        let reason = if outcome.is_ok() {
-            ""
-        } else {
-            Reason::ConnectionLost.as_str()
-        };
-        self.count_tcp(reason, copied);
+    /// An opaque connection that was served, and has ended. Its bytes are counted already.
+    pub(crate) fn relayed(self, outcome: std::io::Result<()>) {
+        self.count_tcp(outcome.err().map(|_| Reason::ConnectionLost));
     }
 
-    fn count_tcp(self, reason: &'static str, copied: Copied) {
-        let port = self.port_label(reason.is_empty());
-        self.report(
-            port,
-            CallResult {
-                success: reason.is_empty(),
-                latency: None,
-                sent: copied.sent,
-                received: copied.received,
-            },
-        );
-        let labels = TcpLabels {
-            direction: self.parties.direction(),
-            service: self.parties.service(),
-            port,
-            backend: self.parties.backend(),
-            peer: self.parties.peer(),
-            security: self.parties.security(),
+    fn count_tcp(mut self, reason: Option<Reason>) {
+        self.bytes_ended(reason);
+    }
+
+    fn bytes_ended(&mut self, reason: Option<Reason>) {
+        self.awaited = false;
+        let outcome = Outcome {
+            status: 0,
+            success: reason.is_none(),
             reason,
         };
-        self.telemetry.metrics.tcp.at(&labels).inc();
+        let cell = self.settle(reason.is_none());
+        cell.outcome(outcome);
+        if std::mem::take(&mut self.trying) {
+            cell.attempted(reason.is_none());
+        }
+        self.leave();
     }
 }
 
 impl Drop for Call {
     fn drop(&mut self) {
-        if self.awaited {
-            self.cancelled();
+        match self.kind {
+            _ if !self.awaited => {}
+            Kind::Request => self.cancelled(),
+            Kind::Bytes => self.bytes_ended(Some(Reason::ConnectionLost)),
         }
+        self.leave();
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use http::Request;
-    use prometheus_client::registry::Registry;
-
-    use super::*;
-    use crate::telemetry::metrics::Metrics;
-
-    /// A call of either side, of which `rule` decides.
-    fn decided(direction: Direction, access_log: bool, rule: &Origin) -> Call {
-        let metrics = Metrics::register(&mut Registry::default());
-        let telemetry = Arc::new(Telemetry::new(metrics, access_log));
-        let (parts, ()) = Request::new(()).into_parts();
-        let (security, port) = (Security::mtls, 80);
-        let parties = match direction {
-            Direction::outbound => Parties::Outbound {
-                service: "shop/web".into(),
-                port,
-                backend: "shop/web-2".into(),
-                rule: Some(rule.clone()),
-                pod: Arc::default(),
-                security,
-            },
-            Direction::inbound => Parties::Inbound {
-                port,
-                caller: "shop/web".into(),
-                pod: None,
-                security,
-            },
-        };
-        let mut call = Call::begin(&telemetry, Kind::Request, parties);
-        call.asks(&parts);
-        if direction == Direction::inbound {
-            call.decided_by(Some(rule));
-        }
-        call
-    }
-
-    #[test]
-    fn the_access_log_names_what_decided_on_either_side() {
-        for (direction, kind) in [
-            (Direction::inbound, "TrafficTarget"),
-            (Direction::outbound, "TrafficSplit"),
-        ] {
-            let rule = Origin::new(kind, "shop", "web");
-            let call = decided(direction, true, &rule);
-            let line = call.line(200, "", Duration::ZERO, 0).unwrap();
-            assert_eq!(line.rule, Some(&rule));
-            let silent = decided(direction, false, &rule);
-            assert!(silent.line(200, "", Duration::ZERO, 0).is_none());
-        }
-    }
-}
+mod tests;

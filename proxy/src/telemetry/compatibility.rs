@@ -6,18 +6,13 @@
 //! the workload was stamped on the proxy when the pod was made, because a pod's
 //! own name does not tell it for sure.
 
-use std::time::{Duration, Instant};
-
-use http::StatusCode;
 use prometheus_client::metrics::counter::Counter;
-use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
 use crate::settings::Compatibility as Asked;
-use crate::telemetry::series::{Series, Shared, Typed};
-
-/// Both meshes count latency in milliseconds.
-const MILLIS: f64 = 1000.0;
+use crate::telemetry::cell::Counts;
+use crate::telemetry::histogram::Histogram;
+use crate::telemetry::series::{Series, Shared};
 
 /// Label and value; names are those of the mesh that is copied.
 type Labels = Vec<(String, String)>;
@@ -51,15 +46,15 @@ impl Compatibility {
                 .iter()
                 .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
             let copied = Copied {
-                requests: series(
-                    requests,
-                    "As another mesh counts requests",
+                requests: shared.counters(requests, "As another mesh counts requests"),
+                // Both meshes count latency in milliseconds.
+                latency: Series::new(
+                    latency,
+                    "As another mesh counts latency",
+                    None,
+                    Histogram::of_milliseconds,
                     shared,
-                    Counter::default,
                 ),
-                latency: series(latency, "As another mesh counts latency", shared, || {
-                    Histogram::new(policy::latency::BOUNDS.map(|bound| bound * MILLIS))
-                }),
                 fixed: fixed.collect(),
             };
             registry.register_collector(Box::new(copied.requests.clone()));
@@ -89,51 +84,56 @@ impl Compatibility {
         Self { linkerd, osm }
     }
 
-    /// One request that arrived here has ended.
-    pub fn arrived(&self, status: StatusCode, success: bool, latency: Duration) {
-        let millis = latency.as_secs_f64() * MILLIS;
-        if let Some(linkerd) = &self.linkerd {
-            let classification = if success { "success" } else { "failure" };
-            linkerd.count(
-                &[
-                    ("classification", classification),
-                    ("status_code", status.as_str()),
-                ],
-                millis,
-            );
+    /// Requests that arrived here have ended.
+    pub(crate) fn arrived(&self, counts: &Counts) {
+        for (outcome, calls) in &counts.outcomes {
+            let status = outcome.status.to_string();
+            if let Some(linkerd) = &self.linkerd {
+                let classification = if outcome.success {
+                    "success"
+                } else {
+                    "failure"
+                };
+                linkerd.count(
+                    &[("classification", classification), ("status_code", &status)],
+                    *calls,
+                );
+            }
+            if let Some(osm) = &self.osm {
+                osm.count(&[("response_code", &status)], *calls);
+            }
         }
-        if let Some(osm) = &self.osm {
-            osm.count(&[("response_code", status.as_str())], millis);
+        if counts.latency.total() > 0 {
+            for copied in self.linkerd.iter().chain(&self.osm) {
+                let latency = copied.latency.at(&copied.fixed);
+                latency.add(&counts.latency, counts.nanoseconds);
+            }
         }
     }
 }
 
 impl Copied {
-    fn count(&self, more: &[(&str, &str)], millis: f64) {
+    fn count(&self, more: &[(&str, &str)], calls: u64) {
         let mut labels = self.fixed.clone();
         labels.extend(
             more.iter()
                 .map(|(name, value)| ((*name).to_owned(), (*value).to_owned())),
         );
-        self.requests.at(&labels).inc();
-        self.latency.at(&self.fixed).observe(millis);
+        self.requests.count(&labels, calls);
     }
-}
-
-fn series<M: Clone + Typed>(
-    name: &'static str,
-    help: &'static str,
-    shared: &Shared,
-    make: fn() -> M,
-) -> Series<Labels, M> {
-    Series::new(name, help, None, Instant::now(), make, shared)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use policy::protocol::Protocol;
     use prometheus_client::encoding::text::encode;
 
     use super::*;
+    use crate::telemetry::cell::{Cell, Outcome, Way};
+    use crate::telemetry::labels::Direction;
+    use crate::telemetry::parties::Parties;
 
     fn scraped(linkerd: bool, osm: bool) -> String {
         let mut registry = Registry::default();
@@ -145,11 +145,27 @@ mod tests {
         };
         let series =
             Compatibility::register(&mut registry, &asked, "shop", "web-1", &Shared::default());
-        series.arrived(StatusCode::OK, true, Duration::from_millis(3));
-        series.arrived(StatusCode::OK, true, Duration::from_millis(3));
-        // A gRPC failure fails with status 200.
-        series.arrived(StatusCode::OK, false, Duration::from_millis(3));
-        series.arrived(StatusCode::BAD_GATEWAY, false, Duration::from_secs(2));
+        let cell = Cell::new(Way {
+            parties: Parties::Rest(Direction::inbound),
+            protocol: Protocol::Http1,
+        });
+        for (status, success, milliseconds) in [
+            (200, true, 3),
+            (200, true, 3),
+            // A gRPC failure fails with status 200.
+            (200, false, 3),
+            (502, false, 2000),
+        ] {
+            let outcome = Outcome {
+                status,
+                success,
+                reason: None,
+            };
+            cell.begin();
+            cell.answered(outcome, Duration::from_millis(milliseconds), 0);
+            cell.leave();
+        }
+        series.arrived(&cell.take(&mut (0, 0)).unwrap());
         let mut text = String::new();
         encode(&mut text, &registry).unwrap();
         text

@@ -68,6 +68,13 @@ pub struct CancelledLabels {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct AttemptLabels {
+    pub service: Arc<str>,
+    pub backend: Arc<str>,
+    pub success: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct LatencyLabels {
     pub direction: Direction,
     pub service: Arc<str>,

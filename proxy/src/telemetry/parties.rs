@@ -1,16 +1,18 @@
 //! Who calls whom: what a call is counted, reported and logged by.
+//!
+//! Imports `labels`, and nothing else of the crate.
 
 use std::sync::Arc;
 
 use policy::origin::Origin;
 
-use crate::telemetry::labels::{Direction, Security};
+use crate::telemetry::labels::{Direction, Port, Security};
 
 /// Whoever is outside the mesh and called by its address.
 const EXTERNAL: &str = "external";
 
 /// Who calls whom, as far as it is known by now.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Parties {
     /// The own application what the mesh serves.
     Outbound {
@@ -36,6 +38,8 @@ pub(crate) enum Parties {
         pod: Option<Arc<str>>,
         security: Security,
     },
+    /// Calls of which only the side is counted, because there are too many others.
+    Rest(Direction),
 }
 
 impl Parties {
@@ -51,10 +55,22 @@ impl Parties {
         }
     }
 
+    /// The same with another port.
+    #[must_use]
+    pub(crate) fn at_port(mut self, number: u16) -> Self {
+        if let Self::Outbound { port, .. } | Self::External { port } | Self::Inbound { port, .. } =
+            &mut self
+        {
+            *port = number;
+        }
+        self
+    }
+
     pub(crate) const fn direction(&self) -> Direction {
         match self {
             Self::Outbound { .. } | Self::External { .. } => Direction::outbound,
             Self::Inbound { .. } => Direction::inbound,
+            Self::Rest(direction) => *direction,
         }
     }
 
@@ -63,13 +79,22 @@ impl Parties {
             Self::Outbound { port, .. } | Self::External { port } | Self::Inbound { port, .. } => {
                 *port
             }
+            Self::Rest(_) => 0,
+        }
+    }
+
+    /// The port as a label, of the parties of a cell.
+    pub(crate) const fn port_label(&self) -> Port {
+        match self.port() {
+            0 => Port::Other,
+            number => Port::Number(number),
         }
     }
 
     pub(crate) const fn security(&self) -> Security {
         match self {
             Self::Outbound { security, .. } | Self::Inbound { security, .. } => *security,
-            Self::External { .. } => Security::plaintext,
+            Self::External { .. } | Self::Rest(_) => Security::plaintext,
         }
     }
 
@@ -77,7 +102,7 @@ impl Parties {
     pub(crate) fn service_name(&self) -> &str {
         match self {
             Self::Outbound { service, .. } => service,
-            Self::External { .. } | Self::Inbound { .. } => "",
+            Self::External { .. } | Self::Inbound { .. } | Self::Rest(_) => "",
         }
     }
 
@@ -85,21 +110,21 @@ impl Parties {
     pub(crate) fn service(&self) -> Arc<str> {
         match self {
             Self::Outbound { service, .. } => Arc::clone(service),
-            Self::External { .. } | Self::Inbound { .. } => Arc::default(),
+            Self::External { .. } | Self::Inbound { .. } | Self::Rest(_) => Arc::default(),
         }
     }
 
     pub(crate) fn backend(&self) -> Arc<str> {
         match self {
             Self::Outbound { backend, .. } => Arc::clone(backend),
-            Self::External { .. } | Self::Inbound { .. } => Arc::default(),
+            Self::External { .. } | Self::Inbound { .. } | Self::Rest(_) => Arc::default(),
         }
     }
 
     pub(crate) fn backend_name(&self) -> &str {
         match self {
             Self::Outbound { backend, .. } => backend,
-            Self::External { .. } | Self::Inbound { .. } => "",
+            Self::External { .. } | Self::Inbound { .. } | Self::Rest(_) => "",
         }
     }
 
@@ -110,6 +135,7 @@ impl Parties {
                 Arc::clone(peer)
             }
             Self::External { .. } => EXTERNAL.into(),
+            Self::Rest(_) => Arc::default(),
         }
     }
 
@@ -117,6 +143,7 @@ impl Parties {
         match self {
             Self::Outbound { pod: peer, .. } | Self::Inbound { caller: peer, .. } => peer,
             Self::External { .. } => EXTERNAL,
+            Self::Rest(_) => "",
         }
     }
 
@@ -124,7 +151,7 @@ impl Parties {
     pub(crate) const fn rule(&self) -> Option<&Origin> {
         match self {
             Self::Outbound { rule, .. } => rule.as_ref(),
-            Self::External { .. } | Self::Inbound { .. } => None,
+            Self::External { .. } | Self::Inbound { .. } | Self::Rest(_) => None,
         }
     }
 
@@ -132,7 +159,7 @@ impl Parties {
     pub(crate) const fn caller(&self) -> Option<&Arc<str>> {
         match self {
             Self::Inbound { pod, .. } => pod.as_ref(),
-            Self::Outbound { .. } | Self::External { .. } => None,
+            Self::Outbound { .. } | Self::External { .. } | Self::Rest(_) => None,
         }
     }
 }

@@ -1,26 +1,28 @@
 //! What the controller is told of the calls that this proxy saw: sums by edge
 //! and slot of five seconds.
 //!
-//! A call costs one look into a small table. A task of the control stream closes
-//! a slot shortly after its end and sends it; what was sent is kept for some
-//! minutes and sent again on every new stream, because the controller that
+//! A call costs nothing here: a task of the control thread closes a slot when it ends,
+//! with what has come together in the cells since the one before. What was sent is kept
+//! for some minutes and sent again on every new stream, because the controller that
 //! answers then may be another one, or may have started anew. It tells repeated
 //! slots apart, so that nothing counts twice.
 //!
-//! Nothing here waits: where the table is full a call loses its other end and
-//! stays counted, and what is kept gives up its oldest slots.
+//! Nothing here waits: where a slot has too many edges the rest of its calls lose their
+//! other end and stay counted, and what is kept gives up its oldest slots.
 
-use std::collections::{HashMap, VecDeque};
-use std::sync::Arc;
+use std::collections::VecDeque;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
-use policy::latency::Histogram;
+use policy::reason::Reason;
 use tokio::sync::{mpsc, watch};
 use wire::v1;
 
-use crate::telemetry::labels::Direction;
+use crate::telemetry::cell::{Counts, Way};
+use crate::telemetry::cells::Told;
+use crate::telemetry::labels::{Direction, Security};
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::parties::Parties;
 
 /// Length of a slot in seconds. Slots begin at multiples of it.
 pub(crate) const SLOT: u64 = 5;
@@ -41,42 +43,7 @@ const SPREAD: u64 = 800;
 /// While the pod ends, what the open slot holds so far goes out this often.
 const LEAVING_EVERY: Duration = Duration::from_millis(500);
 
-/// One other end, and one way to it.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Edge {
-    pub direction: Direction,
-    /// Outbound: `namespace/name` of the pod called. Inbound:
-    /// `namespace/service-account` of the caller. Empty: outside or unknown.
-    pub peer: Arc<str>,
-    /// Inbound: uid of the calling pod.
-    pub caller: Option<Arc<str>>,
-    pub service: Arc<str>,
-    pub port: u16,
-    pub backend: Arc<str>,
-    /// `namespace/name` of the split that chose the backend.
-    pub split: Option<Arc<str>>,
-}
-
-/// How one call ended.
-#[derive(Clone, Copy, Debug)]
-pub struct CallResult {
-    pub success: bool,
-    /// Of an HTTP request, in seconds.
-    pub latency: Option<f64>,
-    pub sent: u64,
-    pub received: u64,
-}
-
-#[derive(Debug, Default)]
-struct Sums {
-    success: u64,
-    failure: u64,
-    latency: Histogram,
-    sent: u64,
-    received: u64,
-}
-
-/// The table of the open slot, and the slots that were closed.
+/// The slots that were closed, and which one is open.
 #[derive(Debug)]
 pub struct Reports {
     process: u64,
@@ -88,7 +55,6 @@ pub struct Reports {
 #[derive(Debug, Default)]
 struct Held {
     slot: u64,
-    edges: HashMap<Edge, Sums>,
     /// Numbered from 1 in the order of closing.
     closed: VecDeque<(u64, v1::Report)>,
     last: u64,
@@ -106,44 +72,21 @@ impl Reports {
         }
     }
 
-    /// Counts a call that ended now.
-    pub fn count(&self, edge: Edge, outcome: CallResult) {
-        self.count_at(slot_of(SystemTime::now()), edge, outcome);
-    }
-
-    fn count_at(&self, slot: u64, edge: Edge, outcome: CallResult) {
+    /// Closes the open slot if `next` is a later one: calls that end from now on are in
+    /// that. A clock that went back must not tear a slot apart.
+    fn close(&self, next: u64) {
         let mut held = self.held.lock();
-        // A clock that went back must not tear a slot apart.
-        if slot > held.slot {
-            self.close(&mut held, slot);
-        }
-        let edge = if held.edges.len() < EDGES || held.edges.contains_key(&edge) {
-            edge
-        } else {
-            self.metrics.limit("report-edges");
-            edge.without_ends()
-        };
-        let sums = held.edges.entry(edge).or_default();
-        if outcome.success {
-            sums.success += 1;
-        } else {
-            sums.failure += 1;
-        }
-        if let Some(seconds) = outcome.latency {
-            sums.latency.observe(seconds);
-        }
-        sums.sent += outcome.sent;
-        sums.received += outcome.received;
-    }
-
-    /// Closes the open slot if `next` is a later one.
-    fn close(&self, held: &mut Held, next: u64) {
         if next <= held.slot {
             return;
         }
-        let report = self.report(held);
+        if held.slot == 0 {
+            // None was open before.
+            held.slot = next;
+            return;
+        }
+        self.metrics.calls.refresh();
+        let report = self.report(held.slot, self.metrics.calls.cells.tell());
         held.slot = next;
-        held.edges.clear();
         if report.edges.is_empty() {
             return;
         }
@@ -162,15 +105,44 @@ impl Reports {
         }
     }
 
-    fn report(&self, held: &Held) -> v1::Report {
+    /// What the open slot holds so far; the slot goes on.
+    fn so_far(&self) -> v1::Report {
+        let held = self.held.lock();
+        self.metrics.calls.refresh();
+        self.report(held.slot, self.metrics.calls.cells.tell_so_far())
+    }
+
+    fn report(&self, slot: u64, mut told: Vec<Told>) -> v1::Report {
+        if told.len() > EDGES {
+            self.leave_ends_out(&mut told);
+        }
         v1::Report {
             process: self.process,
-            slot: held.slot * SLOT,
-            edges: held
-                .edges
-                .iter()
-                .map(|(edge, sums)| edge.message(sums))
-                .collect(),
+            slot: slot * SLOT,
+            edges: told.iter().map(message).collect(),
+            ..v1::Report::default()
+        }
+    }
+
+    /// The edges with the most calls stay, of the others only their side is left.
+    fn leave_ends_out(&self, told: &mut Vec<Told>) {
+        let calls = |told: &Told| told.counts.calls(|_| true) + told.counts.cancelled + told.open;
+        told.sort_by_key(|told| std::cmp::Reverse(calls(told)));
+        for one in told.split_off(EDGES) {
+            self.metrics.limit("report-edges");
+            let parties = Parties::Rest(one.way.parties.direction());
+            let opaque = one.way.is_opaque();
+            let rest = told
+                .iter_mut()
+                .find(|told| told.way.parties == parties && told.way.is_opaque() == opaque);
+            if let Some(rest) = rest {
+                rest.counts.add(one.counts);
+                rest.open += one.open;
+            } else {
+                let protocol = one.way.protocol;
+                let way = Way { parties, protocol };
+                told.push(Told { way, ..one });
+            }
         }
     }
 
@@ -179,6 +151,15 @@ impl Reports {
         let held = self.held.lock();
         let at = held.closed.partition_point(|(number, _)| *number <= seen);
         held.closed.get(at).cloned()
+    }
+
+    /// Closes every slot when it ends, for ever, whether a controller listens or not.
+    pub async fn keep_time(&self) {
+        loop {
+            let now = SystemTime::now();
+            self.close(slot_of(now));
+            tokio::time::sleep(until_next_slot(now)).await;
+        }
     }
 
     /// The pod ends: what is counted from now on is told at once.
@@ -194,7 +175,7 @@ impl Reports {
         let mut seen = 0;
         loop {
             let now = SystemTime::now();
-            self.close(&mut self.held.lock(), slot_of(now));
+            self.close(slot_of(now));
             while let Some((number, report)) = self.after(seen) {
                 if stream.send(report).await.is_err() {
                     return;
@@ -203,7 +184,7 @@ impl Reports {
             }
             let going = *leaving.borrow();
             if going {
-                let open = self.report(&self.held.lock());
+                let open = self.so_far();
                 if !open.edges.is_empty() && stream.send(open).await.is_err() {
                     return;
                 }
@@ -227,49 +208,64 @@ async fn told(leaving: &mut watch::Receiver<bool>) {
     let _ = leaving.wait_for(|leaving| *leaving).await;
 }
 
-impl Edge {
-    /// Where the table is full: only the side is left.
-    fn without_ends(&self) -> Self {
-        let nothing: Arc<str> = Arc::default();
-        Self {
-            direction: self.direction,
-            peer: Arc::clone(&nothing),
-            caller: None,
-            service: Arc::clone(&nothing),
-            port: 0,
-            backend: nothing,
-            split: None,
+/// One edge of a report.
+fn message(told: &Told) -> v1::Edge {
+    let Told { way, counts, open } = told;
+    let parties = &way.parties;
+    let known = !matches!(parties.peer_name(), "outside" | "external");
+    let peer = known.then(|| parties.peer_name().to_owned());
+    let peer = peer.unwrap_or_default();
+    let (side, pod, identity) = match parties.direction() {
+        Direction::outbound => (v1::Side::Client, peer, String::new()),
+        Direction::inbound => (v1::Side::Server, String::new(), peer),
+    };
+    let latency = counts.latency.counts().iter();
+    let split = parties.rule().map(|split| split.label().to_string());
+    v1::Edge {
+        side: side.into(),
+        pod,
+        caller: parties
+            .caller()
+            .map(ToString::to_string)
+            .unwrap_or_default(),
+        identity,
+        service: parties.service_name().to_owned(),
+        port: u32::from(parties.port()),
+        backend: parties.backend_name().to_owned(),
+        split: split.unwrap_or_default(),
+        success: counts.calls(|outcome| outcome.success),
+        failure: counts.calls(|outcome| !outcome.success),
+        latency: latency
+            .map(|count| u32::try_from(*count).unwrap_or(u32::MAX))
+            .collect(),
+        sent: counts.sent,
+        received: counts.received,
+        security: match parties.security() {
+            Security::mtls => v1::Security::Mtls,
+            Security::plaintext => v1::Security::Plaintext,
         }
+        .into(),
+        protocol: v1::Protocol::from(way.protocol).into(),
+        open: *open,
+        opened: if way.is_opaque() { counts.begun } else { 0 },
+        cancelled: counts.cancelled,
+        // Elsewhere nothing is chosen.
+        attempts: matches!(parties, Parties::Outbound { .. }).then_some(counts.attempts),
+        attempt_failures: counts.attempt_failures,
+        client_errors: counts.calls(|outcome| outcome.is_client_error()),
+        audit: counts.audit,
+        reasons: reasons(counts),
+        ..v1::Edge::default()
     }
+}
 
-    fn message(&self, sums: &Sums) -> v1::Edge {
-        let text = |text: &Option<Arc<str>>| text.as_deref().unwrap_or_default().to_owned();
-        let peer = self.peer.to_string();
-        let (side, pod, identity) = match self.direction {
-            Direction::outbound => (v1::Side::Client, peer, String::new()),
-            Direction::inbound => (v1::Side::Server, String::new(), peer),
-        };
-        v1::Edge {
-            side: side.into(),
-            pod,
-            caller: text(&self.caller),
-            identity,
-            service: self.service.to_string(),
-            port: u32::from(self.port),
-            backend: self.backend.to_string(),
-            split: text(&self.split),
-            success: sums.success,
-            failure: sums.failure,
-            latency: sums
-                .latency
-                .counts()
-                .iter()
-                .map(|count| u32::try_from(*count).unwrap_or(u32::MAX))
-                .collect(),
-            sent: sums.sent,
-            received: sums.received,
-        }
-    }
+fn reasons(counts: &Counts) -> Vec<v1::ReasonCalls> {
+    let of = |reason: &Reason| v1::ReasonCalls {
+        reason: reason.as_str().to_owned(),
+        calls: counts.calls(|outcome| outcome.reason == Some(*reason)),
+    };
+    let all = Reason::ALL.iter().map(of);
+    all.filter(|reason| reason.calls > 0).collect()
 }
 
 fn slot_of(now: SystemTime) -> u64 {

@@ -16,7 +16,6 @@ use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::Counter;
-use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Unit;
 
 /// A series that nobody touched for this long is dropped at the next scrape.
@@ -57,12 +56,34 @@ pub struct Series<L, M> {
 }
 
 /// What all families share.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Shared {
+    began: Instant,
     /// Samples beyond the bounds.
     pub(super) refused: Counter,
     /// Bytes that their series take on the page, within [`PAGE_BYTES`].
     page: Arc<AtomicUsize>,
+}
+
+impl Default for Shared {
+    fn default() -> Self {
+        Self {
+            began: Instant::now(),
+            refused: Counter::default(),
+            page: Arc::default(),
+        }
+    }
+}
+
+impl Shared {
+    /// A family of counters.
+    pub(super) fn counters<L: Clone + Hash + Eq + Debug>(
+        &self,
+        name: &'static str,
+        help: &'static str,
+    ) -> Series<L, Counter> {
+        Series::new(name, help, None, Counter::default, self)
+    }
 }
 
 impl<L, M> Clone for Series<L, M> {
@@ -94,7 +115,6 @@ impl<L: Clone + Hash + Eq + Debug, M: Clone + Typed> Series<L, M> {
         name: &'static str,
         help: &'static str,
         unit: Option<Unit>,
-        began: Instant,
         make: fn() -> M,
         shared: &Shared,
     ) -> Self {
@@ -103,7 +123,7 @@ impl<L: Clone + Hash + Eq + Debug, M: Clone + Typed> Series<L, M> {
             name,
             help,
             unit,
-            began,
+            began: shared.began,
             make,
             limit: if histogram {
                 HISTOGRAM_LIMIT
@@ -118,21 +138,28 @@ impl<L: Clone + Hash + Eq + Debug, M: Clone + Typed> Series<L, M> {
 
     /// The metric for these labels, made at first use.
     pub fn at(&self, labels: &L) -> M {
+        self.find(labels).unwrap_or_else(|| {
+            self.shared.refused.inc();
+            (self.make)()
+        })
+    }
+
+    /// `None` beyond the bounds.
+    fn find(&self, labels: &L) -> Option<M> {
         let now = self.began.elapsed().as_secs();
         if let Some(timed) = self.map.read().get(labels) {
             timed.touched.store(now, Ordering::Relaxed);
-            return timed.metric.clone();
+            return Some(timed.metric.clone());
         }
         let mut map = self.map.write();
         if let Some(timed) = map.get(labels) {
-            return timed.metric.clone();
+            return Some(timed.metric.clone());
         }
         // As good as what a scrape will write, and known without a scrape.
         let width = self.lines * (LINE_BYTES + format!("{labels:?}").len());
         let page = &self.shared.page;
         if map.len() >= self.limit || page.load(Ordering::Relaxed) + width > PAGE_BYTES {
-            self.shared.refused.inc();
-            return (self.make)();
+            return None;
         }
         page.fetch_add(width, Ordering::Relaxed);
         let timed = Arc::new(Timed {
@@ -142,7 +169,7 @@ impl<L: Clone + Hash + Eq + Debug, M: Clone + Typed> Series<L, M> {
         });
         let metric = timed.metric.clone();
         map.insert(labels.clone(), timed);
-        metric
+        Some(metric)
     }
 
     fn forget_idle(&self) {
@@ -158,6 +185,16 @@ impl<L: Clone + Hash + Eq + Debug, M: Clone + Typed> Series<L, M> {
     }
 }
 
+impl<L: Clone + Hash + Eq + Debug> Series<L, Counter> {
+    /// Adds so many samples.
+    pub(super) fn count(&self, labels: &L, samples: u64) {
+        match self.find(labels) {
+            Some(counter) => counter.inc_by(samples),
+            None => self.shared.refused.inc_by(samples),
+        };
+    }
+}
+
 /// The kind of metric that a family holds.
 pub trait Typed {
     const TYPE: MetricType;
@@ -167,16 +204,13 @@ impl Typed for Counter {
     const TYPE: MetricType = MetricType::Counter;
 }
 
-impl Typed for Histogram {
-    const TYPE: MetricType = MetricType::Histogram;
-}
-
-impl<L, M> Collector for Series<L, M>
+impl<L, M> Series<L, M>
 where
-    L: Clone + Hash + Eq + EncodeLabelSet + Debug + Send + Sync + 'static,
-    M: Clone + EncodeMetric + Typed + Debug + Send + Sync + 'static,
+    L: Clone + Hash + Eq + EncodeLabelSet + Debug,
+    M: Clone + EncodeMetric + Typed,
 {
-    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+    /// Writes the family on the page, without the series that are forgotten by now.
+    pub(super) fn show(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
         self.forget_idle();
         let map = self.map.read();
         if map.is_empty() {
@@ -188,6 +222,16 @@ where
             timed.metric.encode(family.encode_family(labels)?)?;
         }
         Ok(())
+    }
+}
+
+impl<L, M> Collector for Series<L, M>
+where
+    L: Clone + Hash + Eq + EncodeLabelSet + Debug + Send + Sync + 'static,
+    M: Clone + EncodeMetric + Typed + Debug + Send + Sync + 'static,
+{
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        self.show(&mut encoder)
     }
 }
 
@@ -235,7 +279,7 @@ mod tests {
                 port,
                 backend: Arc::clone(&service),
             };
-            metrics.latency.at(&labels).observe(0.001);
+            metrics.calls.latency.at(&labels).observe(0.001);
             let labels = RequestLabels {
                 direction,
                 service: Arc::clone(&service),
@@ -247,7 +291,7 @@ mod tests {
                 success: true,
                 reason: "unknown-destination",
             };
-            metrics.requests.at(&labels).inc();
+            metrics.calls.requests.at(&labels).inc();
         }
         let page = scrape(&registry);
         assert!(page.len() < PAGE_BYTES, "{}", page.len());
@@ -258,7 +302,7 @@ mod tests {
         );
         assert!(held("weft_requests_total{") > 1000, "most are counted");
         // What is forgotten makes room.
-        let mut later = metrics.latency.clone();
+        let mut later = metrics.calls.latency.clone();
         later.began -= SERIES_IDLE * 2;
         let before = metrics.shared.page.load(Ordering::Relaxed);
         later.forget_idle();

@@ -24,12 +24,12 @@ const QUIET: &str = "198.51.100.7:0";
 #[test]
 fn ten_thousand_half_heads_cut_neither_callers_nor_the_pods_own_calls_off_and_end_in_time() {
     let (place, _proxy) = with_proxy("flood", true, None);
-    assert_eq!(place.peer().ask(QUIET, PLAIN, "/", 1), "403 403");
+    assert_eq!(place.peer().ask(QUIET, PLAIN, "/", 1), "503 503");
     assert_eq!(place.pod().ask("0.0.0.0:0", OWN_CALL, "/", 1), "503 503");
 
     let mut flood = place.peer().flood(PLAIN, FLOOD);
     for _ in 0..5 {
-        assert_eq!(place.peer().ask(QUIET, PLAIN, "/", 1), "403 403");
+        assert_eq!(place.peer().ask(QUIET, PLAIN, "/", 1), "503 503");
         assert_eq!(place.pod().ask("0.0.0.0:0", OWN_CALL, "/", 1), "503 503");
     }
     let open: usize = flood.tell().parse().unwrap();
@@ -50,7 +50,7 @@ fn large_heads_that_never_end_do_not_get_a_small_proxy_killed_nor_callers_refuse
         let mut hoard = place.peer().hoard(PLAIN, kind, count);
         let begun = Instant::now();
         while begun.elapsed() < Duration::from_secs(2) {
-            assert_eq!(place.peer().ask(QUIET, PLAIN, "/", 1), "403 403", "{kind}");
+            assert_eq!(place.peer().ask(QUIET, PLAIN, "/", 1), "503 503", "{kind}");
             assert_eq!(place.pod().ask("0.0.0.0:0", OWN_CALL, "/", 1), "503 503");
         }
         let open: usize = hoard.tell().parse().unwrap();
@@ -68,7 +68,7 @@ fn large_heads_that_never_end_do_not_get_a_small_proxy_killed_nor_callers_refuse
 fn a_log_that_nobody_reads_stops_no_request_and_its_losses_are_counted() {
     let (place, proxy) = with_proxy("log", false, None);
     // Some 300 bytes each, into a pipe of 64 KiB.
-    assert_eq!(place.peer().ask(QUIET, PLAIN, "/", 5000), "403 403");
+    assert_eq!(place.peer().ask(QUIET, PLAIN, "/", 5000), "503 503");
     let page = place.peer().page(ADMIN, "/metrics");
     let lost = page
         .lines()

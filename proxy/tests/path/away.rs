@@ -102,12 +102,12 @@ async fn an_address_is_called_as_the_controller_says_when_it_left_the_mesh() {
 #[tokio::test(start_paused = true)]
 async fn an_address_that_was_used_once_stays_asked_for_however_long_ago() {
     let (client, ..) = pair(Protocol::Http1).await;
-    let state = &client.proxy.state;
-    let (found, usage) = state.find(vip()).await;
+    let config = &client.proxy.config;
+    let (found, usage) = config.find(vip()).await;
     assert!(found.is_some());
     drop(usage);
     tokio::time::advance(Duration::from_secs(3600)).await;
-    assert!(state.wanted().contains(&vip()), "{:?}", state.wanted());
+    assert!(config.wanted().contains(&vip()), "{:?}", config.wanted());
 }
 
 /// Answers every connection once with these bytes, and ends it.

@@ -10,7 +10,7 @@ use tokio::net::TcpListener;
 use wire::v1::{self, Enforcement, MtlsMode, Protocol};
 
 use crate::support::{
-    Pod, endpoint, endpoints, get, http_app, id, pair, raw, resource, rule, service, vip,
+    Pod, endpoint, endpoints, get, http_app, id, pair, raw, resource, rule, service, split, vip,
 };
 
 /// Samples of a pod's metrics whose line holds all of `parts`, added up.
@@ -25,6 +25,7 @@ fn sum(pod: &Pod, name: &str, parts: &[&str]) -> f64 {
 
 const REQUESTS: &str = "weft_requests_total";
 const CANCELLED: &str = "weft_requests_cancelled_total";
+const ATTEMPTS: &str = "weft_attempts_total";
 const GOOD: &str = "success=\"true\"";
 const BAD: &str = "success=\"false\"";
 
@@ -143,7 +144,184 @@ async fn every_request_is_a_success_a_failure_or_cancelled_and_only_one_of_them(
         let counted = sum(pod, "weft_request_duration_seconds_count", &[side]);
         assert_eq!(counted, 1.0 + bad, "{}", pod.metrics());
     }
+    // Nobody knows how the attempts of callers that left would have ended.
+    assert_eq!(sum(&client, ATTEMPTS, &[GOOD]), 1.0, "{}", client.metrics());
+    assert_eq!(sum(&client, ATTEMPTS, &[BAD]), 1.0, "{}", client.metrics());
     assert!(!connection.is_finished(), "one stream ended, no connection");
+}
+
+/// A port of the pod where nothing listens.
+async fn closed_port(pod: &Pod) -> u16 {
+    let listener = TcpListener::bind((pod.ip, 0)).await.unwrap();
+    listener.local_addr().unwrap().port()
+}
+
+#[tokio::test]
+async fn each_attempt_counts_at_its_backend_and_a_request_once_as_its_caller_saw_it() {
+    let (client, server, port, _) = pair(Protocol::Http1).await;
+    let dead = endpoint(server.ip, closed_port(&server).await, None);
+    let alive = endpoint(server.ip, port, Some("api"));
+    client.set(vec![endpoints("api", vec![dead, alive])]);
+    let mut asked = 0.0;
+    while sum(&client, ATTEMPTS, &[BAD]) == 0.0 {
+        assert!(
+            asked < 100.0,
+            "the dead endpoint must be tried: {}",
+            client.metrics()
+        );
+        assert_eq!(get(client.call(vip()).await, "/", "").await.0, 200);
+        asked += 1.0;
+    }
+    // Another endpoint made good what the dead one failed.
+    assert_eq!(
+        sum(&client, REQUESTS, &[GOOD]),
+        asked,
+        "{}",
+        client.metrics()
+    );
+    assert_eq!(sum(&client, REQUESTS, &[BAD]), 0.0);
+    let of_api = |success| {
+        let labels = ["service=\"shop/api\"", "backend=\"shop/api\"", success];
+        sum(&client, ATTEMPTS, &labels)
+    };
+    assert_eq!(
+        (of_api(GOOD), of_api(BAD)),
+        (asked, 1.0),
+        "{}",
+        client.metrics()
+    );
+    assert_eq!(
+        sum(&server, ATTEMPTS, &[]),
+        0.0,
+        "whoever calls counts them"
+    );
+}
+
+#[tokio::test]
+async fn a_backend_that_is_chosen_answers_for_it_and_nobody_for_what_the_own_proxy_refuses() {
+    let (client, server, _, _) = pair(Protocol::Http1).await;
+    let bad_at = |backend: &str| {
+        let backend = format!("backend=\"shop/{backend}\"");
+        sum(&client, ATTEMPTS, &[&backend, BAD])
+    };
+    let status = |path: &'static str| async { get(client.call(vip()).await, path, "").await.0 };
+    // The application's own failure, and what its proxy refuses.
+    let port = answering(&server, "HTTP/1.1 500 No\r\ncontent-length: 0\r\n\r\n").await;
+    client.reaches(&server, port);
+    assert_eq!(status("/").await, 500);
+    assert_eq!(bad_at("api"), 1.0);
+    server.mode("api", Enforcement::Enforce, MtlsMode::Permissive);
+    assert_eq!(status("/").await, 403);
+    assert_eq!(bad_at("api"), 2.0);
+    // Nothing that could be tried.
+    client.set(vec![endpoints("api", Vec::new())]);
+    assert_eq!(status("/").await, 503);
+    assert_eq!(bad_at("api"), 3.0, "{}", client.metrics());
+    client.set(vec![endpoints("canary", Vec::new())]);
+    let canary = vec![split("roll", &[("canary", 1)])];
+    client.set(service("api", vip().ip(), Protocol::Http1, canary));
+    assert_eq!(status("/").await, 503);
+    assert_eq!(
+        (bad_at("canary"), bad_at("api")),
+        (1.0, 3.0),
+        "{}",
+        client.metrics()
+    );
+    // No backend is chosen.
+    let none = vec![split("roll", &[("canary", 0)])];
+    client.set(service("api", vip().ip(), Protocol::Http1, none));
+    assert_eq!(status("/").await, 503);
+    let mut stream = client.call(vip()).await;
+    let two_hosts = b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\nConnection: close\r\n\r\n";
+    let answer = raw(&mut stream, two_hosts, Duration::from_secs(5)).await;
+    assert!(answer.starts_with("HTTP/1.1 400"), "{answer}");
+    assert_eq!(sum(&client, REQUESTS, &[BAD]), 6.0, "{}", client.metrics());
+    assert_eq!(sum(&client, ATTEMPTS, &[]), 4.0, "{}", client.metrics());
+}
+
+/// What the pod tells its controller of the calls since it began.
+async fn told(pod: &Pod) -> Vec<v1::Edge> {
+    let telemetry = Arc::clone(&pod.proxy.telemetry);
+    telemetry.reports.leave();
+    let (stream, mut reports) = tokio::sync::mpsc::channel(8);
+    let feeding = tokio::spawn(async move { telemetry.reports.feed(stream).await });
+    // One that comes later replaces one of the same slot.
+    let mut slots = std::collections::BTreeMap::new();
+    let patience = Duration::from_millis(100);
+    while let Ok(Some(report)) = tokio::time::timeout(patience, reports.recv()).await {
+        slots.insert(report.slot, report.edges);
+    }
+    feeding.abort();
+    slots.into_values().flatten().collect()
+}
+
+#[tokio::test]
+async fn an_open_connection_is_told_of_with_its_bytes_and_ends_as_one_success() {
+    let (client, server, _, _) = pair(Protocol::Opaque).await;
+    let listener = TcpListener::bind((server.ip, 0)).await.unwrap();
+    client.reaches(&server, listener.local_addr().unwrap().port());
+    let mut stream = client.call(vip()).await;
+    stream.write_all(b"\x00binary").await.unwrap();
+    let (mut served, _) = listener.accept().await.unwrap();
+    served.read_exact(&mut [0; 7]).await.unwrap();
+    for (pod, side) in [(&client, v1::Side::Client), (&server, v1::Side::Server)] {
+        let edges = told(pod).await;
+        let [edge] = &edges[..] else {
+            panic!("{edges:?}");
+        };
+        assert_eq!((edge.side(), edge.protocol()), (side, Protocol::Opaque));
+        assert_eq!(edge.security(), v1::Security::Mtls);
+        assert_eq!((edge.opened, edge.open), (1, 1), "{edge:?}");
+        assert_eq!((edge.sent, edge.received), (7, 0), "{edge:?}");
+        assert_eq!((edge.success, edge.failure), (0, 0), "{edge:?}");
+    }
+    drop((stream, served));
+    for pod in [&client, &server] {
+        let tcp = "weft_tcp_connections_total";
+        soon(pod, "the end must be counted", || {
+            sum(pod, tcp, &["mtls"]) == 1.0
+        })
+        .await;
+        let edges = told(pod).await;
+        let all = |of: fn(&v1::Edge) -> u64| edges.iter().map(of).sum::<u64>();
+        assert_eq!(all(|edge| edge.opened), 1, "{edges:?}");
+        assert_eq!(all(|edge| edge.success + edge.failure), 1, "{edges:?}");
+        assert_eq!(edges.last().unwrap().open, 0, "{edges:?}");
+        let attempts = edges.last().unwrap().attempts.is_some();
+        assert_eq!(attempts, edges[0].side() == v1::Side::Client);
+    }
+}
+
+#[tokio::test]
+async fn a_report_tells_of_requests_under_way_of_faults_of_callers_and_of_reasons() {
+    let (client, server, _, _) = pair(Protocol::Http1).await;
+    let port = answering(&server, "HTTP/1.1 404 No\r\ncontent-length: 0\r\n\r\n").await;
+    client.reaches(&server, port);
+    assert_eq!(get(client.call(vip()).await, "/", "").await.0, 404);
+    server.mode("api", Enforcement::Enforce, MtlsMode::Permissive);
+    server.set(vec![rule("t", "web", None, Some(&["/slow"]))]);
+    assert_eq!(get(client.call(vip()).await, "/", "").await.0, 403);
+    let (port, asked) = hanging(&server).await;
+    client.reaches(&server, port);
+    let mut waiting = client.call(vip()).await;
+    let request = b"GET /slow HTTP/1.1\r\nHost: h\r\n\r\n";
+    waiting.write_all(request).await.unwrap();
+    soon(&server, "the application must see it", || {
+        *asked.lock() == 1
+    })
+    .await;
+    for pod in [&client, &server] {
+        let edges = told(pod).await;
+        let all = |of: fn(&v1::Edge) -> u64| edges.iter().map(of).sum::<u64>();
+        assert_eq!(all(|edge| edge.success), 1, "{edges:?}");
+        assert_eq!(all(|edge| edge.client_errors), 1, "{edges:?}");
+        assert_eq!(all(|edge| edge.failure), 1, "{edges:?}");
+        let reasons: Vec<_> = edges.iter().flat_map(|edge| &edge.reasons).collect();
+        assert_eq!(reasons.len(), 1, "{edges:?}");
+        assert_eq!((&*reasons[0].reason, reasons[0].calls), ("not-allowed", 1));
+        assert!(edges.iter().any(|edge| edge.open == 1), "{edges:?}");
+        assert!(edges.iter().all(|edge| edge.protocol() == Protocol::Http1));
+    }
 }
 
 /// Ports that nothing declares and nobody serves.

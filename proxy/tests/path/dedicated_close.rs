@@ -124,7 +124,7 @@ async fn the_server_says_goodbye_only_between_two_requests() {
     waiting.write_all(b"hello").await.unwrap();
     let (mut application, _) = slow.accept().await.unwrap();
     let before = peer.seen.lock().len();
-    peer.server.proxy.lifecycle.drain();
+    peer.server.proxy.drain.begin();
     for (case, connection) in [
         ("idle", &mut idle),
         ("resting", &mut resting),
@@ -230,7 +230,7 @@ async fn a_drain_between_posts_loses_none_of_them() {
     let taken = dedicated.used().1;
     for at in 0..400 {
         if at == 50 {
-            server.proxy.lifecycle.drain();
+            server.proxy.drain.begin();
         }
         let answer = post(&client).await;
         assert!(answer.starts_with("HTTP/1.1 200"), "{at}: {answer}");

@@ -33,7 +33,7 @@ async fn a_draining_server_loses_no_request_even_as_the_only_endpoint() {
     let (client, server, _, seen) = pair(Protocol::Http1).await;
     let mut stream = client.call(vip()).await;
     assert!(ask(&mut stream).await.starts_with("HTTP/1.1 200"));
-    server.proxy.lifecycle.drain();
+    server.proxy.drain.begin();
     // Long enough for several rounds of ends and new connections.
     for _ in 0..300 {
         let answer = ask(&mut stream).await;
@@ -53,7 +53,7 @@ async fn a_draining_server_tells_callers_outside_the_mesh_to_close() {
             .to_lowercase()
             .contains("connection: close")
     );
-    server.proxy.lifecycle.drain();
+    server.proxy.drain.begin();
     // The idle connection is closed; a new one is still served.
     let mut rest = Vec::new();
     let ended = tokio::time::timeout(Duration::from_secs(2), stream.read_to_end(&mut rest)).await;

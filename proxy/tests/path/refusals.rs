@@ -1,11 +1,14 @@
 //! Every refusal moves one counter by one, whoever refuses and however early.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use http::Method;
-use tokio::io::AsyncWriteExt;
+use runtime::occupancy::Place;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use weft_proxy::{MESH_PORT, serve_plain};
 use wire::v1::{self, Enforcement, MtlsMode, Protocol};
 
 use crate::path::mesh_port::{ask, peer};
@@ -332,4 +335,34 @@ async fn every_refusal_outbound_moves_one_counter_by_one() {
         send(client.call(unknown).await, &head).await;
         one_more(&client, "outbound", &before, reason, case).await;
     }
+}
+
+/// A caller that the redirection should not have brought, and one of a port of the proxy.
+#[tokio::test]
+async fn what_is_for_no_application_of_the_pod_is_turned_away_and_counted() {
+    let authority = Authority::new();
+    let server = Pod::new(&authority, "api").await;
+    let (port, seen) = http_app(&server, "api").await;
+    let turned_away = || {
+        let metrics = server.metrics();
+        let line = metrics.lines().find(|line| line.contains("direct-call"));
+        line.map_or(0, |line| line.rsplit_once(' ').unwrap().1.parse().unwrap())
+    };
+    let elsewhere = SocketAddr::from(([127, 0, 0, 1], port));
+    let own = SocketAddr::new(server.ip, MESH_PORT);
+    for (count, target) in [(1, elsewhere), (2, own)] {
+        let listener = TcpListener::bind((server.ip, 0)).await.unwrap();
+        let mut stream = TcpStream::connect(listener.local_addr().unwrap())
+            .await
+            .unwrap();
+        let (accepted, _) = listener.accept().await.unwrap();
+        let proxy = Arc::clone(&server.proxy);
+        serve_plain(proxy, accepted, target, Place::unlisted()).await;
+        let mut answer = Vec::new();
+        let ended = stream.read_to_end(&mut answer).await;
+        assert!(ended.is_err() && answer.is_empty(), "{target}: {ended:?}");
+        assert_eq!(turned_away(), count, "{target}");
+    }
+    assert!(counted(&server, "inbound").is_empty(), "it is no call");
+    assert!(seen.lock().is_empty());
 }

@@ -128,21 +128,28 @@ async fn a_split_without_a_usable_backend_answers_503_and_does_not_fall_back() {
     assert!(answer.contains("weft-reason: no-backend"), "{answer}");
 }
 
+/// A split that moves requests with this value of a header to `v2`.
+fn split_on_header(name: &str, value: &str) -> v1::Split {
+    let header = v1::HeaderMatch {
+        name: name.into(),
+        regex: value.into(),
+    };
+    let one = v1::HttpMatch {
+        name: "m".into(),
+        headers: vec![header],
+        ..v1::HttpMatch::default()
+    };
+    v1::Split {
+        matches: Some(v1::HttpMatches { matches: vec![one] }),
+        ..split("s", &[("v2", 1)])
+    }
+}
+
 #[tokio::test]
 async fn a_split_matches_the_host_that_is_sent_on_and_not_the_header_it_replaces() {
     let (client, one, _two) = two_versions().await;
     let (port, _) = http_app(&one, "root").await;
-    let mut conditional = split("s", &[("v2", 1)]);
-    conditional.matches = Some(v1::HttpMatches {
-        matches: vec![v1::HttpMatch {
-            name: "host".into(),
-            headers: vec![v1::HeaderMatch {
-                name: "host".into(),
-                regex: "beta".into(),
-            }],
-            ..v1::HttpMatch::default()
-        }],
-    });
+    let conditional = split_on_header("host", "beta");
     let splits = vec![conditional];
     client.set(service("api", vip().ip(), Protocol::Http1, splits));
     let there = endpoint(one.ip, port, Some("api"));
@@ -167,17 +174,7 @@ async fn a_split_matches_the_host_that_is_sent_on_and_not_the_header_it_replaces
 async fn a_split_with_matches_moves_matching_requests_only() {
     let (client, one, _two) = two_versions().await;
     let (port, _) = http_app(&one, "root").await;
-    let mut conditional = split("s", &[("v2", 1)]);
-    conditional.matches = Some(v1::HttpMatches {
-        matches: vec![v1::HttpMatch {
-            name: "beta".into(),
-            headers: vec![v1::HeaderMatch {
-                name: "x-tenant".into(),
-                regex: "beta".into(),
-            }],
-            ..v1::HttpMatch::default()
-        }],
-    });
+    let conditional = split_on_header("x-tenant", "beta");
     client.set(service(
         "api",
         vip().ip(),

@@ -1,9 +1,11 @@
 //! Bytes through two proxies.
 
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
+use weft_proxy::of_listener;
 use wire::v1::Protocol;
 
 use crate::support::{Pod, endpoint, endpoints, pair, raw, vip};
@@ -137,4 +139,34 @@ async fn a_caller_that_waits_or_tunnels_cannot_forge_an_identity() {
         "{:?}",
         seen.lock()
     );
+}
+
+#[tokio::test]
+async fn bytes_that_are_cut_off_for_want_of_memory_count_as_a_connection_that_broke() {
+    let (_client, server, _, _) = pair(Protocol::Opaque).await;
+    let port = echo(&server, "").await;
+    let places = of_listener(&server.proxy.telemetry.metrics, |_| {}, true, 1).places;
+    let holder = IpAddr::from([10, 0, 0, 1]).into();
+    let place = places.try_admit(&holder).unwrap().unwrap();
+    let mut stream = server.plain_at(port, place).await;
+    stream.write_all(b"\x00binary").await.unwrap();
+    let mut echo = [0; 7];
+    stream.read_exact(&mut echo).await.unwrap();
+    assert_eq!(places.shed(&holder, usize::MAX), 1);
+    let mut rest = Vec::new();
+    let _ = tokio::time::timeout(Duration::from_secs(5), stream.read_to_end(&mut rest)).await;
+    while places.taken() > 0 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let metrics = server.metrics();
+    let counted = |family: &str, parts: &[&str]| {
+        let mut lines = metrics.lines().filter(|line| line.starts_with(family));
+        lines.any(|line| parts.iter().all(|part| line.contains(part)))
+    };
+    let broken = ["direction=\"inbound\"", "reason=\"connection-lost\"} 1"];
+    assert!(counted("weft_tcp_connections_total", &broken), "{metrics}");
+    for flow in ["flow=\"sent\"", "flow=\"received\""] {
+        let bytes = ["direction=\"inbound\"", flow, "} 7"];
+        assert!(counted("weft_tcp_bytes_total", &bytes), "{flow}: {metrics}");
+    }
 }

@@ -23,16 +23,10 @@ use runtime::occupancy::Place;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use weft_proxy::Budget;
-use weft_proxy::Clients;
-use weft_proxy::Direction;
-use weft_proxy::Drain;
 use weft_proxy::MESH_PORT;
-use weft_proxy::MeshTls;
 use weft_proxy::Metrics;
-use weft_proxy::Peers;
 use weft_proxy::Proxy;
 use weft_proxy::Settings;
-use weft_proxy::Store;
 use weft_proxy::Telemetry;
 use weft_proxy::keep_place;
 use weft_proxy::{serve_mesh, serve_outbound, serve_plain};
@@ -144,6 +138,45 @@ impl Pod {
         certs: CertHandle,
         account: &str,
     ) -> Self {
+        let pod = Self::without_configuration(budget, roots, certs, account).await;
+        pod.set(vec![workload(
+            account,
+            v1::Enforcement::Open,
+            v1::MtlsMode::Permissive,
+        )]);
+        pod
+    }
+
+    /// A pod whose proxy no controller has told anything.
+    pub(crate) async fn without_configuration(
+        budget: Arc<Budget>,
+        roots: Roots,
+        certs: CertHandle,
+        account: &str,
+    ) -> Self {
+        let pod = Self::unserved(&budget, roots, certs, account);
+        let listener = TcpListener::bind((pod.ip, MESH_PORT)).await.unwrap();
+        let (proxy, late) = (Arc::clone(&pod.proxy), Arc::clone(&pod.late));
+        tokio::spawn(async move {
+            loop {
+                let (stream, _) = listener.accept().await.unwrap();
+                let (proxy, late) = (Arc::clone(&proxy), Arc::clone(&late));
+                tokio::spawn(async move {
+                    tokio::time::sleep(Duration::from_millis(late.load(Relaxed))).await;
+                    serve_mesh(proxy, stream, Place::unlisted()).await;
+                });
+            }
+        });
+        pod
+    }
+
+    /// The same, and nobody listens on its mesh port.
+    pub(crate) fn unserved(
+        budget: &Arc<Budget>,
+        roots: Roots,
+        certs: CertHandle,
+        account: &str,
+    ) -> Self {
         let ip = next_ip();
         let settings = Settings::read(EnvReader::from_map([
             ("WEFT_TRUST_DOMAIN", "cluster.local"),
@@ -158,50 +191,15 @@ impl Pod {
         ]))
         .unwrap();
         let mut registry = Registry::default();
-        let metrics = Metrics::register(&mut registry);
-        let tls = MeshTls::new(certs, roots).counted({
-            let metrics = metrics.clone();
-            move |reason| metrics.tls_failed(Direction::outbound, reason)
-        });
-        let telemetry = Arc::new(Telemetry::new(metrics, false));
-        let state = Arc::new(Store::new(Arc::clone(&telemetry)));
-        let proxy = Arc::new(Proxy {
-            settings: Arc::new(settings),
-            state,
-            telemetry,
-            peers: Peers::new(tls.clone(), Arc::clone(&budget)),
-            clients: Clients::new(Arc::clone(&budget)),
-            budget,
-            tls,
-            lifecycle: Drain::default(),
-        });
-        let listener = TcpListener::bind((ip, MESH_PORT)).await.unwrap();
-        let serving = Arc::clone(&proxy);
-        let late = Arc::new(AtomicU64::new(0));
-        let wait = Arc::clone(&late);
-        tokio::spawn(async move {
-            loop {
-                let (stream, _) = listener.accept().await.unwrap();
-                let (proxy, wait) = (Arc::clone(&serving), Arc::clone(&wait));
-                tokio::spawn(async move {
-                    tokio::time::sleep(Duration::from_millis(wait.load(Relaxed))).await;
-                    serve_mesh(proxy, stream, Place::unlisted()).await;
-                });
-            }
-        });
-        let pod = Self {
-            proxy,
+        let telemetry = Telemetry::new(Metrics::register(&mut registry), false);
+        let own = settings.workload.own;
+        Self {
+            proxy: Arc::new(Proxy::new(own, telemetry, certs, roots, budget)),
             ip,
             registry: Arc::new(Mutex::new(registry)),
             batch: 0.into(),
-            late,
-        };
-        pod.set(vec![workload(
-            account,
-            v1::Enforcement::Open,
-            v1::MtlsMode::Permissive,
-        )]);
-        pod
+            late: Arc::default(),
+        }
     }
 
     /// Sends resources as the controller would; none may be refused.
@@ -213,7 +211,7 @@ impl Pod {
     /// Takes resources away and sends others, in one batch.
     pub(crate) fn replace(&self, remove: &str, resources: Vec<v1::Resource>) {
         let set = resources.into_iter().map(wire::version::stamp).collect();
-        let nacks = self.proxy.state.apply(v1::Batch {
+        let nacks = self.proxy.config.apply(v1::Batch {
             id: 1,
             set,
             remove: vec![remove.to_owned()],
@@ -225,7 +223,7 @@ impl Pod {
     pub(crate) fn try_set(&self, resources: Vec<v1::Resource>) -> Vec<v1::Nack> {
         let id = self.batch.fetch_add(1, Relaxed) + 1;
         let set = resources.into_iter().map(wire::version::stamp).collect();
-        self.proxy.state.apply(v1::Batch {
+        self.proxy.config.apply(v1::Batch {
             id,
             set,
             ..v1::Batch::default()

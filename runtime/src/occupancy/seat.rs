@@ -21,6 +21,8 @@ pub(super) struct Seat {
     pub(super) verdict: AtomicU8,
     /// About what is held for it, beside [`CONNECTION`], in bytes.
     pub(super) held: AtomicUsize,
+    /// Requests in flight.
+    pub(super) requests: AtomicUsize,
     pub(super) changed: Notify,
 }
 

@@ -309,6 +309,27 @@ async fn who_holds_most_bytes_loses_its_largest_connections_in_use_or_not() {
 }
 
 #[test]
+fn requests_in_flight_are_those_of_all_connections_of_a_holder() {
+    let (occupancy, _) = occupancy(BOUNDS);
+    let (first, second, other) = (
+        enter(&occupancy, 1),
+        enter(&occupancy, 1),
+        enter(&occupancy, 2),
+    );
+    let one = first.begin_request();
+    let two = (second.begin_request(), second.begin_request());
+    let of = |place: &Place| place.requests_of_holder();
+    assert_eq!((of(&first), of(&second), of(&other)), (3, 3, 0));
+    // Whoever it proves to be has them from then on.
+    second.prove("spiffe://cluster.local/ns/shop/sa/web");
+    assert_eq!((of(&first), of(&second)), (1, 2));
+    drop(two);
+    assert_eq!((of(&first), of(&second)), (1, 0));
+    drop(one);
+    assert_eq!(of(&first), 0);
+}
+
+#[test]
 fn what_is_held_for_a_connection_goes_with_its_guards() {
     let (occupancy, _) = occupancy(BOUNDS);
     let place = enter(&occupancy, 1);

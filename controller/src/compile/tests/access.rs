@@ -1,7 +1,7 @@
 //! TrafficTargets become rules.
 
 use policy::{
-    access::{Access, Caller},
+    access::{Access, Caller, Traffic},
     http_match::RequestFacts,
     mode::Enforcement,
     name::SpiffeId,
@@ -46,14 +46,19 @@ fn http_at(cluster: &Cluster, caller: &str, port: u16, method: &str, path: &str)
         headers: &headers,
     };
     access(cluster, "api-1")
-        .decide_http(Caller::mesh(&id(caller)), port, &request)
+        .decide(Caller::mesh(&id(caller)), port, Traffic::Http(&request))
         .is_allowed()
+}
+
+/// Whether `caller` may open a connection of opaque bytes to port 8080.
+fn admits(access: &Access, caller: Caller<'_>) -> bool {
+    access.decide(caller, 8080, Traffic::Opaque).is_allowed()
 }
 
 /// Whether `caller` may open a TCP connection to a port of `api-1`.
 fn tcp(cluster: &Cluster, caller: &str, port: u16) -> bool {
     access(cluster, "api-1")
-        .decide_tcp(Caller::mesh(&id(caller)), port)
+        .decide(Caller::mesh(&id(caller)), port, Traffic::Opaque)
         .is_allowed()
 }
 
@@ -345,13 +350,9 @@ fn a_source_defaults_to_the_targets_namespace_and_may_name_another() {
     let other = SpiffeId::of("cluster.local", "other", "web").unwrap();
     let third = SpiffeId::of("cluster.local", "third", "web").unwrap();
     let access = access(&cluster, "api-1");
-    assert!(
-        access
-            .decide_tcp(Caller::mesh(&id("web")), 8080)
-            .is_allowed()
-    );
-    assert!(access.decide_tcp(Caller::mesh(&other), 8080).is_allowed());
-    assert!(!access.decide_tcp(Caller::mesh(&third), 8080).is_allowed());
+    assert!(admits(&access, Caller::mesh(&id("web"))));
+    assert!(admits(&access, Caller::mesh(&other)));
+    assert!(!admits(&access, Caller::mesh(&third)));
 }
 
 #[test]
@@ -386,24 +387,13 @@ fn groups_of_callers_are_sources() {
         )
     };
     let mesh = with("system:authenticated");
-    assert!(
-        mesh.decide_tcp(Caller::mesh(&id("anybody")), 8080)
-            .is_allowed()
-    );
-    assert!(!mesh.decide_tcp(Caller::Outside, 8080).is_allowed());
+    assert!(admits(&mesh, Caller::mesh(&id("anybody"))));
+    assert!(!admits(&mesh, Caller::Outside));
     let outside = with("system:unauthenticated");
-    assert!(outside.decide_tcp(Caller::Outside, 8080).is_allowed());
-    assert!(
-        !outside
-            .decide_tcp(Caller::mesh(&id("anybody")), 8080)
-            .is_allowed()
-    );
+    assert!(admits(&outside, Caller::Outside));
+    assert!(!admits(&outside, Caller::mesh(&id("anybody"))));
     let unknown = with("system:masters");
-    assert!(
-        !unknown
-            .decide_tcp(Caller::mesh(&id("anybody")), 8080)
-            .is_allowed()
-    );
+    assert!(!admits(&unknown, Caller::mesh(&id("anybody"))));
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! IdentityBindings, as sources and as destinations.
 
 use policy::{
-    access::{Access, Caller},
+    access::{Access, Caller, Traffic},
     name::SpiffeId,
 };
 use serde_json::{Value, json};
@@ -42,7 +42,7 @@ fn admits(cluster: &Cluster, pod: &str, from: &Peer) -> bool {
         id: &from.id,
         pod: from.uid,
     };
-    access.decide_tcp(caller, 8080).is_allowed()
+    access.decide(caller, 8080, Traffic::Opaque).is_allowed()
 }
 
 /// Whether anything is refused at a pod.

@@ -213,6 +213,7 @@ impl Bench {
             process: 1,
             slot: slot * SLOT,
             edges: vec![edge],
+            ..wire::v1::Report::default()
         };
         self.reports
             .take(&reporter, report, true, SystemTime::now());
@@ -371,6 +372,7 @@ async fn window_and_warning(most: usize) -> (String, Option<String>) {
             process: 1,
             slot: (slot_of(SystemTime::now()) - ago) * SLOT,
             edges: vec![seen_by_server("shop/web", 1, 0)],
+            ..wire::v1::Report::default()
         };
         reports.take(&reporter, report, true, SystemTime::now());
     }

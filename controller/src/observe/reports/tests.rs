@@ -28,6 +28,7 @@ fn report(process: u64, slots_ago: u64, edges: &[u64]) -> v1::Report {
         process,
         slot: NOW - slots_ago * SLOT,
         edges: edges.iter().enumerate().map(edge).collect(),
+        ..v1::Report::default()
     }
 }
 
@@ -176,6 +177,7 @@ fn long_report(slots_ago: u64, process: u64, salt: usize) -> v1::Report {
         process,
         slot: NOW - slots_ago * SLOT,
         edges: (0..280).map(|at| long_edge(salt * 1000 + at)).collect(),
+        ..v1::Report::default()
     }
 }
 

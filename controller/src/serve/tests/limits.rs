@@ -180,7 +180,7 @@ async fn proxy_that_talks_without_end_is_slowed_down_and_still_served() {
             let report = v1::Report {
                 process,
                 slot: 1,
-                edges: Vec::new(),
+                ..v1::Report::default()
             };
             let message = Some(Message::Report(report));
             if outbox.send(v1::FromProxy { message }).await.is_err() {

@@ -83,6 +83,7 @@ async fn report_counts_for_the_pod_of_the_certificate_and_other_replicas_hear_it
         process: 1,
         slot: slot * 5,
         edges: vec![edge],
+        ..v1::Report::default()
     };
     // Told twice, as on two streams: counts once.
     for _ in 0..2 {

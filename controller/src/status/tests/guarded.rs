@@ -49,6 +49,13 @@ impl Bench {
         self.writer.observed.note(stream, state);
     }
 
+    /// Both proxies that `t` protects have its first generation, and that is written.
+    async fn both_have_it(&mut self) {
+        self.has("api-1", 1, 1);
+        self.has("api-2", 2, 1);
+        self.round().await;
+    }
+
     /// Status, reason and message of `Programmed` of the target.
     fn target_programmed(&self) -> (String, String, String) {
         let held = self.api.read(TARGET).unwrap()["status"]["conditions"][2].clone();
@@ -62,25 +69,25 @@ fn is(found: &(String, String, String), status: &str, reason: &str, message: &st
     assert_eq!((&**s, &**r, &**m), (status, reason, message));
 }
 
+fn has_both(bench: &Bench) {
+    let programmed = bench.target_programmed();
+    is(&programmed, "True", "Programmed", "2 of 2 proxies");
+}
+
+fn lacks_the_second(bench: &Bench) {
+    let message = "1 of 2 proxies; not connected: shop/api-2";
+    is(&bench.target_programmed(), "False", "Pending", message);
+}
+
 #[tokio::test(start_paused = true)]
 async fn protected_pod_that_is_not_connected_counts_and_is_named() {
     let mut bench = Bench::guarded();
     bench.has("api-1", 1, 1);
     bench.round().await;
-    is(
-        &bench.target_programmed(),
-        "False",
-        "Pending",
-        "1 of 2 proxies; not connected: shop/api-2",
-    );
+    lacks_the_second(&bench);
     bench.has("api-2", 2, 1);
     bench.round().await;
-    is(
-        &bench.target_programmed(),
-        "True",
-        "Programmed",
-        "2 of 2 proxies",
-    );
+    has_both(&bench);
 }
 
 #[tokio::test(start_paused = true)]
@@ -94,26 +101,14 @@ async fn new_policy_is_never_programmed_before_its_first_proxy_has_it() {
 #[tokio::test(start_paused = true)]
 async fn stream_that_ends_leaves_the_object_programmed_and_the_next_generation_not() {
     let mut bench = Bench::guarded();
-    bench.has("api-1", 1, 1);
-    bench.has("api-2", 2, 1);
-    bench.round().await;
+    bench.both_have_it().await;
     bench.writer.observed.ended(2, "shop/api-2");
     bench.round().await;
-    is(
-        &bench.target_programmed(),
-        "True",
-        "Programmed",
-        "2 of 2 proxies",
-    );
+    has_both(&bench);
     bench.models.send_replace(Some(guarded(2)));
     bench.has("api-1", 1, 2);
     bench.round().await;
-    is(
-        &bench.target_programmed(),
-        "False",
-        "Pending",
-        "1 of 2 proxies; not connected: shop/api-2",
-    );
+    lacks_the_second(&bench);
 }
 
 /// A pod that starts, and every pod after a crash of the controller, is without a
@@ -121,9 +116,7 @@ async fn stream_that_ends_leaves_the_object_programmed_and_the_next_generation_n
 #[tokio::test(start_paused = true)]
 async fn programmed_outlasts_a_moment_without_streams_and_no_longer() {
     let mut bench = Bench::guarded();
-    bench.has("api-1", 1, 1);
-    bench.has("api-2", 2, 1);
-    bench.round().await;
+    bench.both_have_it().await;
     // Another holder of the Lease, who has heard of nobody.
     bench.writer.observed = Observed::settled();
     bench.written = bench.writer.read_all().await;
@@ -133,12 +126,7 @@ async fn programmed_outlasts_a_moment_without_streams_and_no_longer() {
     bench.has("api-1", 1, 1);
     tokio::time::sleep_until(again).await;
     bench.round().await;
-    is(
-        &bench.target_programmed(),
-        "False",
-        "Pending",
-        "1 of 2 proxies; not connected: shop/api-2",
-    );
+    lacks_the_second(&bench);
 }
 
 #[tokio::test(start_paused = true)]
@@ -169,12 +157,7 @@ async fn pod_that_never_connects_shows_without_another_cause() {
     bench.has("api-2", 2, 1);
     let writing = tokio::spawn(bench.writer.clone().write());
     sleep(Duration::from_secs(1)).await;
-    is(
-        &bench.target_programmed(),
-        "True",
-        "Programmed",
-        "2 of 2 proxies",
-    );
+    has_both(&bench);
     let before = bench.models.borrow().clone().unwrap();
     let mut world = (*before.world).clone();
     let more = cluster::shop().with(cluster::pod("api-3", "10.0.0.13", "api"));

@@ -103,10 +103,7 @@ pub(crate) async fn http1(
     parts: &Parts,
     replay: &Replay,
 ) -> Result<UpstreamResponse, Failure> {
-    let again = is_idempotent(&parts.method)
-        && replay
-            .size()
-            .is_some_and(|size| size <= REPLAY_LIMIT as u64);
+    let again = may_go_again(parts, replay);
     let mut reuse = if again { Reuse::Pooled } else { Reuse::Proven };
     loop {
         let mut pooled = clients.http1(addr, limit, reuse).await?;
@@ -121,19 +118,7 @@ pub(crate) async fn http1(
             .await
         {
             Ok(mut response) => {
-                let switched = response.status() == http::StatusCode::SWITCHING_PROTOCOLS;
-                if switched && !parts.headers.contains_key(header::UPGRADE) {
-                    return Err(Failure::lost("the server switched protocols unasked"));
-                }
-                let encoding = response.headers().get(header::TRANSFER_ENCODING);
-                if encoding
-                    .is_some_and(|encoding| !encoding.as_bytes().eq_ignore_ascii_case(b"chunked"))
-                {
-                    return Err(Failure::lost(
-                        "the server encoded its answer in an unknown way",
-                    ));
-                }
-                if switched {
+                if switches(parts, &response)? {
                     let abort = pooled.connection.abort.clone();
                     response.extensions_mut().insert(abort);
                 } else if is_surely_read(parts, replay) || !clients.may_leave() {
@@ -170,6 +155,28 @@ pub(crate) async fn http1(
             }
         }
     }
+}
+
+/// A request that the server may have seen, and that may be sent once more.
+fn may_go_again(parts: &Parts, replay: &Replay) -> bool {
+    let small = |size| size <= REPLAY_LIMIT as u64;
+    is_idempotent(&parts.method) && replay.size().is_some_and(small)
+}
+
+/// True when the server switches protocols; it may where it was asked to, and must encode
+/// what it answers in a way that is known.
+fn switches<B>(parts: &Parts, response: &Response<B>) -> Result<bool, Failure> {
+    let switched = response.status() == http::StatusCode::SWITCHING_PROTOCOLS;
+    if switched && !parts.headers.contains_key(header::UPGRADE) {
+        return Err(Failure::lost("the server switched protocols unasked"));
+    }
+    let encoding = response.headers().get(header::TRANSFER_ENCODING);
+    let chunked = |encoding: &HeaderValue| encoding.as_bytes().eq_ignore_ascii_case(b"chunked");
+    if encoding.is_some_and(|encoding| !chunked(encoding)) {
+        let detail = "the server encoded its answer in an unknown way";
+        return Err(Failure::lost(detail));
+    }
+    Ok(switched)
 }
 
 /// Sends over HTTP/2 without TLS.

@@ -21,7 +21,7 @@ use super::frame_filter::FrameFilter;
 use super::keepalive::{Heard, Keepalive, Peer};
 use super::pipe::{Pipe, Stopped, flushed};
 use super::recv::{RecvBody, Upload};
-use super::{RESET_ERRORS, RESET_FOR, RESETS, SMALL_FRAMES, Tuning, strip_connection_headers};
+use super::{RESET_FOR, RESETS, SMALL_FRAMES, Tuning, reset_errors, strip_connection_headers};
 use crate::http::body::Body;
 use crate::http::limits::HEADER_BYTES;
 use crate::net::budget::Budget;
@@ -116,7 +116,7 @@ where
         .max_header_list_size(HEADER_BYTES)
         .max_concurrent_reset_streams(RESETS)
         .reset_stream_duration(RESET_FOR)
-        .max_local_error_reset_streams(Some(RESET_ERRORS))
+        .max_local_error_reset_streams(Some(reset_errors(RESETS)))
         .data_frame_budget(SMALL_FRAMES)
         .enable_push(false)
         .handshake(io)

@@ -311,7 +311,7 @@ mod tests {
             let before = [&[0, 0, 0, 0, 0, 0][..], &block[..cut]].concat();
             [frame(1, 0x28, &before), frame(9, 4, &block[cut..])].concat()
         };
-        let preface = vec![b'p'; PREFACE];
+        let preface = [b'p'; PREFACE];
         for (fields, passes) in [(100, true), (101, false)] {
             for piece in [1, 9, 60, 5000] {
                 let sent = [&preface[..], &head, &trailers(fields, 60)].concat();

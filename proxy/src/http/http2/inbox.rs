@@ -121,30 +121,33 @@ impl Unread {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Bytes, h2::Error>>> {
         if self.joined.is_empty() {
-            match self.stream.poll_data(cx) {
-                Poll::Ready(Some(Ok(data))) if data.len() < SMALL => {
-                    self.joined.extend_from_slice(&data);
-                }
-                Poll::Pending => {
-                    self.waits(cx);
-                    return Poll::Pending;
-                }
+            let first = match self.poll_stream(cx) {
+                Poll::Ready(Some(Ok(data))) if data.len() < SMALL => data,
                 other => return other,
-            }
+            };
+            // One that is alone is passed on as it is, without a copy.
+            let Poll::Ready(Some(Ok(second))) = self.poll_stream(cx) else {
+                return Poll::Ready(Some(Ok(first)));
+            };
+            self.joined.extend_from_slice(&first);
+            self.joined.extend_from_slice(&second);
         }
-        // An end or an error comes again when it is asked for.
-        while self.joined.len() < JOINED {
-            match self.stream.poll_data(cx) {
-                Poll::Ready(Some(Ok(data))) => self.joined.extend_from_slice(&data),
-                Poll::Ready(_) => break,
-                Poll::Pending => {
-                    self.waits(cx);
-                    break;
-                }
-            }
+        while self.joined.len() < JOINED
+            && let Poll::Ready(Some(Ok(data))) = self.poll_stream(cx)
+        {
+            self.joined.extend_from_slice(&data);
         }
         let piece = self.joined.len().min(LARGEST_PIECE);
         Poll::Ready(Some(Ok(self.joined.split_to(piece).freeze())))
+    }
+
+    /// What `h2` has. An end or an error comes again when it is asked for.
+    fn poll_stream(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, h2::Error>>> {
+        let polled = self.stream.poll_data(cx);
+        if polled.is_pending() {
+            self.waits(cx);
+        }
+        polled
     }
 
     fn waits(&mut self, cx: &Context<'_>) {

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::task::Poll;
 
 use bytes::Bytes;
+use h2::SendStream;
 use h2::server::{Builder, Connection, SendResponse};
-use h2::{RecvStream, SendStream};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, header};
 use http_body::Body as HttpBody;
 use parking_lot::Mutex;
@@ -17,16 +17,18 @@ use tokio::sync::oneshot;
 
 use super::flow::{CONNECTION_WINDOW, Flow, STREAMS};
 use super::frame_filter::FrameFilter;
+use super::held_back::{Begun, HeldBack};
 use super::keepalive::{Heard, Keepalive, Peer};
 use super::pipe::{Pipe, Stopped, flushed};
 use super::recv::RecvBody;
-use super::{RESET_FOR, SMALL_FRAMES, Tuning, strip_connection_headers};
+use super::{RESET_FOR, SMALL_FRAMES, Tuning, reset_errors, strip_connection_headers};
 use crate::failure::StreamReset;
 use crate::http::body::Body;
 use crate::http::grpc::is_grpc;
 use crate::http::limits::{HEADER_BYTES, size};
 use crate::net::budget::Budget;
 use crate::net::coalesce::FlushHandle;
+use crate::net::turn::{Line, NoTurn};
 
 /// What a connection costs beside its place, in bytes: what `h2` reads and writes by.
 const CONNECTION: usize = 24 * 1024;
@@ -50,6 +52,8 @@ impl Accept {
 pub(crate) struct Limits {
     pub(crate) profile: Tuning,
     pub(crate) budget: Arc<Budget>,
+    /// Whom requests wait behind where there is no room for them.
+    pub(crate) line: Line,
     /// Sends what was written in a turn, where there is one.
     pub(crate) outlet: Option<FlushHandle>,
     pub(crate) place: Arc<Place>,
@@ -74,6 +78,7 @@ where
     let Limits {
         profile,
         budget,
+        line,
         outlet,
         place,
     } = limits;
@@ -81,6 +86,7 @@ where
     place.head_begins();
     let _connection = place.hold(CONNECTION);
     let flow = Flow::new(Arc::clone(&budget), profile.grows);
+    let mut held_back = HeldBack::new(Arc::clone(&budget), Arc::clone(&place), line);
     let (io, heard) = Heard::new(FrameFilter::of_client(io, flow.small_frames()), budget);
     let mut connection = builder(&profile, &flow).handshake::<_, Bytes>(io).await?;
     // What was begun has come whole.
@@ -102,7 +108,7 @@ where
         flow.adjust(tell)
     };
     poll_fn(|cx| {
-        let in_use = flow.streams() > 0 || Arc::strong_count(&open) > 1;
+        let in_use = flow.streams() > 0 || Arc::strong_count(&open) > 1 || !held_back.is_empty();
         if !closing && close.as_mut().poll(cx).is_ready() {
             closing = true;
             connection.graceful_shutdown();
@@ -134,10 +140,15 @@ where
                 Poll::Ready(None) => break Some(Ok(())),
                 Poll::Ready(Some(Err(error))) => break Some(Err(error)),
                 Poll::Ready(Some(Ok(begun))) => {
-                    begin(begun, &flow, &place, Arc::clone(&open), &handler);
+                    if let Some(begun) = held_back.admit(begun, cx) {
+                        begin(begun, &flow, &place, Arc::clone(&open), &handler);
+                    }
                 }
             }
         };
+        while let Some(begun) = held_back.next(cx) {
+            begin(begun, &flow, &place, Arc::clone(&open), &handler);
+        }
         if let Some(outlet) = &outlet {
             outlet.flush(cx);
         }
@@ -156,7 +167,7 @@ fn builder(profile: &Tuning, flow: &Flow) -> Builder {
         .max_header_list_size(HEADER_BYTES)
         .max_concurrent_reset_streams(profile.resets)
         .reset_stream_duration(RESET_FOR)
-        .max_local_error_reset_streams(Some(profile.resets.max(1024) * 4))
+        .max_local_error_reset_streams(Some(reset_errors(profile.resets)))
         .max_pending_accept_reset_streams(profile.resets)
         .data_frame_budget(SMALL_FRAMES)
         .max_concurrent_streams(STREAMS);
@@ -165,7 +176,7 @@ fn builder(profile: &Tuning, flow: &Flow) -> Builder {
 
 /// Begins to answer one request. `held` lives for as long as the answer is on its way.
 fn begin<F>(
-    (request, respond): (Request<RecvStream>, SendResponse<Bytes>),
+    (request, respond): Begun,
     flow: &Arc<Flow>,
     place: &Arc<Place>,
     held: Arc<()>,
@@ -176,16 +187,20 @@ fn begin<F>(
     let asked = Asked::of(&request);
     let (head, stream) = request.into_parts();
     let bytes = size(&head.headers);
-    let promise = flow.budget().promise(bytes);
+    let mut promise = flow.budget().promise(bytes);
+    if head.extensions.get::<NoTurn>().is_none() {
+        promise.begins();
+    }
+    let in_flight = place.begin_request();
     let cost = place.hold(REQUEST + bytes);
     let body = RecvBody::new(stream, flow.open(), &head.headers).counted(cost.beside(0));
     let answer = handler(Request::from_parts(head, body));
     #[expect(clippy::disallowed_methods, reason = "one stream")]
     tokio::spawn(async move {
-        let _held = held;
+        let _held = (held, in_flight);
         let answer = async {
             let answer = answer.await;
-            // What its head was to cost it costs by now.
+            // What it was to cost it costs by now.
             drop(promise);
             answer
         };

@@ -1,6 +1,7 @@
 //! HTTP/2 with itself, and frame by frame.
 
 mod floods;
+mod held_back;
 mod windows;
 
 use std::future::{pending, poll_fn};
@@ -26,6 +27,7 @@ use super::{PLAIN, PLAIN_FRAME, Tuning};
 use crate::http::body::{self, Body, BoxError};
 use crate::http::byte_stream::ByteStream;
 use crate::net::budget::Budget;
+use crate::net::turn::Line;
 
 const PROFILE: Tuning = Tuning {
     frame: PLAIN_FRAME,
@@ -53,6 +55,7 @@ fn limits(profile: Tuning, place: Arc<Place>) -> server::Limits {
     server::Limits {
         profile,
         budget: budget(),
+        line: Line::Callers,
         outlet: None,
         place,
     }

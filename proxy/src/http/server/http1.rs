@@ -16,7 +16,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::task::Poll;
 use std::time::Duration;
 
-use http::{Request, Response, StatusCode, Version};
+use http::{Method, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 use hyper::server::conn::http1::{Builder, Connection, Parts};
 use hyper::service::{HttpService, service_fn};
@@ -27,6 +27,7 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::http::body::Body;
+use crate::http::refusal::no_turn;
 use crate::http::server::http1::activity::Use;
 use crate::http::server::http1::guarded::{Guarded, guard};
 use crate::http::server::http1::write_observer::WriteObserver;
@@ -36,6 +37,7 @@ use crate::net::budget::Budget;
 use crate::net::linger::LINGER_FOR_UPLOADS;
 use crate::net::prefixed::Prefixed;
 use crate::net::tuning::HEAD_WITHIN;
+use crate::net::turn::{Line, Turn};
 
 /// A connection without a request for this long, and for up to twice as long, is
 /// taken apart. Putting it together again costs about a microsecond, so busy
@@ -55,13 +57,15 @@ pub(crate) struct Limits {
     /// After this long without a request it is closed.
     pub(crate) patience: Option<Duration>,
     pub(crate) budget: Arc<Budget>,
+    /// Whom requests wait behind where there is no room for them.
+    pub(crate) line: Line,
     /// Learns what the connection is doing, and sees to slow heads.
     pub(crate) place: Arc<Place>,
 }
 
 /// Serves until the connection ends, or until `close` asks to end it after the
-/// request in flight. `refused` is told
-/// the status of the answer to a head that cannot be read.
+/// request in flight. `refused` is told the status of the answer to a head that cannot
+/// be read, or that no room was found for.
 ///
 /// # Errors
 /// Whatever ended the connection early.
@@ -69,7 +73,7 @@ pub(crate) async fn serve<I, H, F>(
     io: I,
     limits: Limits,
     close: impl Future<Output = ()>,
-    refused: impl Fn(StatusCode),
+    refused: impl Fn(StatusCode) + Clone + Send + 'static,
     handler: H,
 ) -> hyper::Result<()>
 where
@@ -81,14 +85,18 @@ where
         mut builder,
         patience,
         budget,
+        line,
         place,
     } = limits;
-    let used = Arc::new(Use::new(budget, place));
+    let used = Arc::new(Use::new(budget, place, line));
     let waiting = Arc::clone(&used);
     watch_heads(&mut builder, move || waiting.waits());
     let noted = Arc::clone(&used);
+    let counted = refused.clone();
     let mut service = service_fn(move |mut request: Request<Incoming>| {
-        let (busy, upgrade) = noted.begin(&request);
+        let wait = |turn| wait(turn, request.method().clone(), counted.clone());
+        let held_back = noted.turn().map(|turn| Box::pin(wait(turn)));
+        let (mut busy, upgrade) = noted.begin(&request);
         request.extensions_mut().insert(noted.abort.clone());
         if upgrade {
             request.extensions_mut().insert(Arc::clone(&noted.place));
@@ -101,8 +109,14 @@ where
                 // Gives the connection the time to become one that can.
                 tokio::task::yield_now().await;
             }
+            if let Some(turn) = held_back
+                && let Some(refusal) = turn.await
+            {
+                return Ok::<_, Infallible>(guard(refusal, old, busy));
+            }
+            busy.goes();
             let answer = answer.await;
-            Ok::<_, Infallible>(guard(answer, old, busy))
+            Ok(guard(answer, old, busy))
         }
     });
     let mut close = pin!(close);
@@ -114,6 +128,11 @@ where
             // As hyper does between two requests: whoever sends the next one learns
             // that it was not taken.
             let _ = timeout(GOODBYE, io.shutdown()).await;
+            return Ok(());
+        }
+        if !used.admits().await {
+            refused(StatusCode::SERVICE_UNAVAILABLE);
+            say_refusal(&mut io, &used, StatusCode::SERVICE_UNAVAILABLE).await;
             return Ok(());
         }
         used.hears(0);
@@ -148,6 +167,15 @@ where
     }
 }
 
+/// Waits for its turn; the answer to a request of this method where that does not come.
+async fn wait(turn: Turn, method: Method, refused: impl Fn(StatusCode)) -> Option<Response<Body>> {
+    if turn.comes().await {
+        return None;
+    }
+    refused(StatusCode::SERVICE_UNAVAILABLE);
+    Some(no_turn(&method, false))
+}
+
 /// Whether a request comes before the connection has to end.
 async fn is_spoken_to<I: AsyncRead + Unpin>(
     io: &mut Prefixed<I>,
@@ -168,7 +196,8 @@ async fn is_spoken_to<I: AsyncRead + Unpin>(
     }
 }
 
-/// Answers a head that could not be read, in place of hyper, and ends the connection.
+/// Answers a head that could not or may not be read, in place of hyper, and ends the
+/// connection.
 async fn say_refusal<I: AsyncRead + AsyncWrite + Unpin>(
     io: &mut Prefixed<I>,
     used: &Use,

@@ -10,6 +10,7 @@ use http::StatusCode;
 use policy::reason::Reason;
 
 use crate::http::headers;
+use crate::http::refusal::NO_ROOM;
 use crate::net::sniff::is_token;
 
 /// What hyper says instead of a handler.
@@ -96,7 +97,12 @@ fn skip_blank_lines(mut head: &[u8]) -> &[u8] {
 
 /// The answer to a head that cannot be sent on; an empty one if nobody has it any more.
 pub(super) fn answer(head: &[u8], status: StatusCode) -> Vec<u8> {
-    let reason = Reason::BadRequest.as_str();
+    let reason = if status == Reason::Overload.status() {
+        Reason::Overload
+    } else {
+        Reason::BadRequest
+    };
+    let reason = reason.as_str();
     let body = format!("weft: {reason}: {}\n", complaint(head, status));
     let mut answer = format!(
         "HTTP/1.1 {} {}\r\nconnection: close\r\ncontent-type: text/plain; charset=utf-8\r\n\
@@ -119,6 +125,7 @@ fn complaint(head: &[u8], status: StatusCode) -> String {
         StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE => {
             return "the head is too large or has too many fields".to_owned();
         }
+        StatusCode::SERVICE_UNAVAILABLE => return NO_ROOM.to_owned(),
         _ => {}
     }
     if head.is_empty() {
@@ -240,6 +247,10 @@ mod tests {
             assert!(body.contains(told), "{told}: {body}");
             assert!(answer.contains(&format!("content-length: {}\r\n", body.len())));
         }
+        let late = answer(b"GET / HTTP/1.1\r\n\r\n", StatusCode::SERVICE_UNAVAILABLE);
+        let late = String::from_utf8(late).unwrap();
+        assert!(late.starts_with("HTTP/1.1 503 "), "{late}");
+        assert!(late.contains("\r\nweft-reason: overload\r\n"), "{late}");
         let head = answer(b"HEAD /\x7f HTTP/1.1\r\n\r\n", StatusCode::BAD_REQUEST);
         assert!(head.ends_with(b"\r\n\r\n"));
     }

@@ -1,41 +1,62 @@
 //! What the controller is told, slot by slot.
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use policy::protocol::Protocol;
 use prometheus_client::registry::Registry;
 use tokio::sync::mpsc;
 use wire::v1;
 
-use super::{CallResult, EDGES, Edge, KEPT_EDGES, KEPT_SLOTS, Reports, SLOT};
-use crate::telemetry::labels::{Direction, LimitLabels};
+use super::{EDGES, KEPT_EDGES, KEPT_SLOTS, Reports, SLOT};
+use crate::telemetry::cell::{Outcome, Way};
+use crate::telemetry::labels::{LimitLabels, Security};
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::parties::Parties;
 
 fn reports() -> Reports {
     Reports::new(Metrics::register(&mut Registry::default()))
 }
 
-fn to(pod: &str) -> Edge {
-    Edge {
-        direction: Direction::outbound,
-        peer: pod.into(),
-        caller: None,
-        service: "shop/web".into(),
-        port: 80,
-        backend: "shop/web".into(),
-        split: None,
+fn to(pod: &str) -> Way {
+    Way {
+        parties: Parties::Outbound {
+            service: "shop/web".into(),
+            port: 80,
+            backend: "shop/web".into(),
+            rule: None,
+            pod: pod.into(),
+            security: Security::mtls,
+        },
+        protocol: Protocol::Http1,
     }
 }
 
-const GOOD: CallResult = CallResult {
+const GOOD: Outcome = Outcome {
+    status: 200,
     success: true,
-    latency: Some(0.001),
-    sent: 1,
-    received: 2,
+    reason: None,
 };
-const BAD: CallResult = CallResult {
+const BAD: Outcome = Outcome {
+    status: 500,
     success: false,
     ..GOOD
 };
+
+impl Reports {
+    /// A call of a millisecond ends in this slot.
+    fn count_at(&self, slot: u64, way: Way, outcome: Outcome) {
+        self.close(slot);
+        self.count(way, outcome);
+    }
+
+    fn count(&self, way: Way, outcome: Outcome) {
+        let cell = self.metrics.cell(way);
+        cell.begin();
+        cell.answered(outcome, Duration::from_millis(1), 2);
+        cell.leave();
+    }
+}
 
 fn closed(reports: &Reports) -> Vec<v1::Report> {
     let held = reports.held.lock();
@@ -69,7 +90,7 @@ fn calls_add_up_by_edge_and_slot() {
         .iter()
         .find(|edge| edge.pod == "shop/a")
         .unwrap();
-    assert_eq!((a.success, a.failure, a.sent, a.received), (1, 1, 2, 4));
+    assert_eq!((a.success, a.failure, a.sent, a.received), (1, 1, 0, 4));
     assert_eq!(a.latency, [0, 0, 2]);
     assert_eq!(a.side(), v1::Side::Client);
     assert_eq!(closed[0].process, closed[1].process);

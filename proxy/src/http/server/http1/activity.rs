@@ -10,11 +10,12 @@ use futures::task::AtomicWaker;
 use http::{Request, StatusCode, header};
 use http_body::Body as HttpBody;
 use hyper::body::Incoming;
-use runtime::occupancy::{Held, Place};
+use runtime::occupancy::{Held, InFlight, Place};
 
 use crate::http::server::refused_head;
 use crate::net::abort::Abort;
 use crate::net::budget::{Budget, Holder, Promise};
+use crate::net::turn::{Line, Turn};
 
 /// What a request in flight costs beside its head, in bytes.
 const REQUEST: usize = 16 * 1024;
@@ -45,6 +46,10 @@ pub(super) struct Use {
     /// Wakes whoever waits for `unsent` to get less.
     pub(super) taken: AtomicWaker,
     pub(super) budget: Arc<Budget>,
+    /// Whom a request waits behind where there is no room for it.
+    line: Line,
+    /// The next request was let in before its head was read.
+    admitted: AtomicBool,
     /// The status of an answer of hyper itself that was kept back; 0: none.
     pub(super) refusal: AtomicU16,
     /// What came of the next head, as it is counted for this connection.
@@ -55,7 +60,7 @@ pub(super) struct Use {
 }
 
 impl Use {
-    pub(super) fn new(budget: Arc<Budget>, place: Arc<Place>) -> Self {
+    pub(super) fn new(budget: Arc<Budget>, place: Arc<Place>, line: Line) -> Self {
         Self {
             held_head: place.hold(0),
             place,
@@ -70,6 +75,8 @@ impl Use {
             unsent: AtomicIsize::default(),
             taken: AtomicWaker::new(),
             budget,
+            line,
+            admitted: AtomicBool::default(),
             refusal: AtomicU16::default(),
             abort: Abort::default(),
         }
@@ -122,6 +129,28 @@ impl Use {
         }
     }
 
+    /// Waits until the request that comes may be read. False: its turn did not come.
+    pub(super) async fn admits(&self) -> bool {
+        if let Err(turn) = self.budget.admit(&self.place, self.line) {
+            // Nobody is to blame for the time that passes.
+            self.place.busy();
+            if !Box::pin(turn.comes()).await {
+                return false;
+            }
+            self.place.idle();
+        }
+        self.admitted.store(true, Relaxed);
+        true
+    }
+
+    /// What a request waits for whose head came behind another one.
+    pub(super) fn turn(&self) -> Option<Turn> {
+        if self.admitted.swap(false, Relaxed) {
+            return None;
+        }
+        self.budget.admit(&self.place, self.line).err()
+    }
+
     pub(super) fn begin(self: &Arc<Self>, request: &Request<Incoming>) -> (Busy, bool) {
         self.expects.store(false, Relaxed);
         self.place.busy();
@@ -135,7 +164,8 @@ impl Use {
             used: Arc::clone(self),
             _holder: self.budget.hold(),
             held: self.held_head.beside(REQUEST + head),
-            promise: self.budget.promise(head),
+            promise: Some(self.budget.promise(head)),
+            in_flight: None,
         };
         (busy, upgrade)
     }
@@ -176,8 +206,20 @@ pub(super) struct Busy {
     _holder: Holder,
     /// Its head, and that of the answer.
     pub(super) held: Held,
-    /// What its head will cost on the way; by the time of an answer it does.
+    /// What it will cost on the way; by the time of an answer it does.
     pub(super) promise: Option<Promise>,
+    /// It was let in.
+    in_flight: Option<InFlight>,
+}
+
+impl Busy {
+    /// It goes on its way.
+    pub(super) fn goes(&mut self) {
+        self.in_flight = Some(self.used.place.begin_request());
+        if let Some(promise) = &mut self.promise {
+            promise.begins();
+        }
+    }
 }
 
 impl Drop for Busy {

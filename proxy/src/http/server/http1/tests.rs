@@ -16,6 +16,8 @@ use tokio::task::JoinHandle;
 use super::*;
 use crate::http::body;
 
+mod held_back;
+
 /// Well beyond the time after which a connection rests.
 const LONG: Duration = Duration::from_secs(2);
 /// Buffers of hyper are larger, those of a resting connection smaller.
@@ -77,6 +79,20 @@ impl Served {
         H: Fn(Request<Incoming>) -> F + Send + 'static,
         F: Future<Output = Response<Body>> + Send + 'static,
     {
+        Self::within(Budget::new(1 << 26), place, room, patience, handler)
+    }
+
+    fn within<H, F>(
+        budget: Arc<Budget>,
+        place: Arc<Place>,
+        room: usize,
+        patience: Option<Duration>,
+        handler: H,
+    ) -> Self
+    where
+        H: Fn(Request<Incoming>) -> F + Send + 'static,
+        F: Future<Output = Response<Body>> + Send + 'static,
+    {
         let (client, server) = duplex(room);
         let asked = Arc::<AtomicUsize>::default();
         let (close, closed) = oneshot::channel::<()>();
@@ -99,7 +115,8 @@ impl Served {
             let limits = Limits {
                 builder,
                 patience,
-                budget: Budget::new(1 << 26),
+                budget,
+                line: Line::Callers,
                 place,
             };
             serve(io, limits, close, |_| {}, handler).await

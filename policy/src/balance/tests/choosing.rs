@@ -1,0 +1,167 @@
+//! Endpoints that rest, warm up, lie near or far, and how busy they say they are.
+
+use super::*;
+
+fn works(share: f64) -> Candidate {
+    Candidate::Works {
+        score: 1.0,
+        share,
+        load: 0,
+    }
+}
+
+/// How often each was picked.
+fn counts(draws: usize, near: usize, all: &[Candidate]) -> Vec<usize> {
+    let (mut dice, mut taken) = (Dice(11), vec![0; all.len()]);
+    for _ in 0..draws {
+        let picked = choose(all.len(), near, |at| all[at], || dice.roll()).unwrap();
+        taken[picked.index] += 1;
+    }
+    taken
+}
+
+#[test]
+fn those_that_rest_get_nothing_and_the_others_share() {
+    let all = [works(1.0), Candidate::Rests, works(1.0), Candidate::Out];
+    let taken = counts(10_000, 0, &all);
+    assert_eq!((taken[1], taken[3]), (0, 0));
+    assert!(taken[0].abs_diff(5000) < 250, "{taken:?}");
+}
+
+#[test]
+fn nobody_is_looked_at_often_while_fewer_than_half_rest() {
+    let mut dice = Dice(3);
+    let resting = |at: usize| at % 2 == 1 && at < 998;
+    let mut most = 0;
+    for _ in 0..20_000 {
+        let mut looked = 0;
+        let look = |at| {
+            looked += 1;
+            if resting(at) {
+                Candidate::Rests
+            } else {
+                works(1.0)
+            }
+        };
+        assert!(choose(1000, 0, look, || dice.roll()).is_some());
+        most = most.max(looked);
+    }
+    assert!(most <= 17, "{most}");
+}
+
+#[test]
+fn whoever_is_left_is_found_and_a_resting_one_before_nobody() {
+    let mut dice = Dice(4);
+    for at in 0..200 {
+        let mut all = vec![Candidate::Rests; 200];
+        all[at] = works(1.0);
+        let picked = choose(200, 0, |at| all[at], || dice.roll());
+        assert_eq!(picked.unwrap().index, at);
+    }
+    let tired = [Candidate::Out, Candidate::Rests];
+    assert_eq!(choose(2, 0, |at| tired[at], || 0).unwrap().index, 1);
+    assert_eq!(choose(2, 1, |at| tired[at], || 0).unwrap().index, 1);
+    assert_eq!(choose(2, 0, |_| Candidate::Out, || 0), None);
+    assert_eq!(choose(0, 0, |_| works(1.0), || 0), None);
+    assert_eq!(choose(1, 0, |_| works(1.0), || 0).unwrap().index, 0);
+    assert_eq!(choose(1, 1, |_| works(0.1), || u64::MAX).unwrap().index, 0);
+}
+
+#[test]
+fn a_probe_takes_the_request_that_draws_it() {
+    let all = [works(1.0), Candidate::Probe, works(1.0)];
+    let mut dice = Dice(8);
+    let probes = (0..9000).filter(|_| {
+        let picked = choose(3, 0, |at| all[at], || dice.roll()).unwrap();
+        assert_eq!(picked.probe, picked.index == 1);
+        picked.probe
+    });
+    // It is one of the first two draws in two of three cases.
+    assert!(probes.count().abs_diff(6000) < 300);
+}
+
+#[test]
+fn one_that_warms_up_gets_about_its_share() {
+    for (share, from, to) in [(0.1, 1200, 1650), (0.5, 5600, 6400), (1.0, 9500, 10_500)] {
+        let all = [works(1.0), works(1.0), works(share)];
+        let taken = counts(30_000, 0, &all);
+        assert!((from..=to).contains(&taken[2]), "{share}: {taken:?}");
+    }
+    // All new, as after a rollout: nobody is left out.
+    let taken = counts(9000, 0, &[works(0.1); 3]);
+    assert!(taken.iter().all(|n| n.abs_diff(3000) < 300), "{taken:?}");
+}
+
+#[test]
+fn the_own_zone_is_used_unless_it_is_busier_than_another() {
+    let busy = |load| Candidate::Works {
+        score: 1.0,
+        share: 1.0,
+        load,
+    };
+    let elsewhere = |own: [u8; 2], other: u8| {
+        let all = [busy(own[0]), busy(own[1]), busy(other), busy(other)];
+        let taken = counts(1000, 2, &all);
+        taken[2] + taken[3]
+    };
+    assert_eq!(elsewhere([0, 0], 0), 0);
+    assert_eq!(elsewhere([49, 49], 0), 0);
+    assert_eq!(elsewhere([50, 50], 30), 1000);
+    assert_eq!(elsewhere([50, 50], 31), 0);
+    assert_eq!(elsewhere([100, 100], 80), 1000);
+    assert_eq!(elsewhere([100, 100], 81), 0);
+    let gone = [Candidate::Rests, Candidate::Out, works(1.0)];
+    assert_eq!(counts(100, 2, &gone), [0, 0, 100]);
+}
+
+#[test]
+fn load_makes_an_endpoint_dearer_and_fades() {
+    let start = Instant::now();
+    let mut load = crate::balance::Load::default();
+    assert!((load.factor(start) - 1.0).abs() < 1e-9);
+    load.hear(start, 100);
+    assert!((load.factor(start) - 4.0).abs() < 1e-9);
+    assert_eq!(load.percent(start + ms(5000)), 50);
+    assert_eq!(load.percent(start + ms(10_000)), 0);
+    load.hear(start, 255);
+    assert_eq!(load.percent(start), 100);
+}
+
+#[test]
+fn load_is_told_when_its_tenth_changes_and_before_it_fades() {
+    let start = Instant::now();
+    let mut teller = Teller::default();
+    assert_eq!(teller.tell(start, 5), None, "calm is what is assumed");
+    assert_eq!(teller.tell(start, 42), Some(42));
+    assert_eq!(teller.tell(start + ms(10), 49), None);
+    assert_eq!(teller.tell(start + ms(20), 50), Some(50));
+    assert_eq!(teller.tell(start + ms(5019), 50), None);
+    assert_eq!(teller.tell(start + ms(5020), 50), Some(50));
+    assert_eq!(teller.tell(start + ms(5030), 3), Some(3));
+    assert_eq!(teller.tell(start + ms(60_000), 3), None);
+}
+
+proptest! {
+    #[test]
+    fn what_is_chosen_exists_and_was_not_tried(
+        kinds in proptest::collection::vec(0u8..4, 0..40),
+        near in 0usize..50,
+        seed: u64,
+    ) {
+        let look = |at: usize| match kinds[at] {
+            0 => works(1.0),
+            1 => works(0.2),
+            2 => Candidate::Rests,
+            _ => Candidate::Out,
+        };
+        let mut dice = Dice(seed);
+        let picked = choose(kinds.len(), near, look, || dice.roll());
+        let left = kinds.iter().any(|kind| *kind < 3);
+        prop_assert_eq!(picked.is_some(), left);
+        if let Some(picked) = picked {
+            let working = kinds.iter().any(|kind| *kind < 2);
+            let below = if working { 2 } else { 3 };
+            prop_assert!(kinds[picked.index] < below);
+        }
+    }
+}

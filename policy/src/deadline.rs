@@ -1,0 +1,207 @@
+//! How long a call may still take, and what is done when the time is over.
+//!
+//! A call can have two ends. Its *own*: the least of `grpc-timeout`, `weft-timeout` and
+//! the policy's `timeouts.request`; whoever asked for it wants an error then. And its
+//! *context's*: a share of what the request that it is made for has left; beyond that
+//! nobody waits for the answer. They are kept apart because an unsafe call that an
+//! application has seen is not broken off only because its caller left.
+//!
+//! Both travel as what is left and never as a time of day: clocks of two nodes differ.
+//! Printing rounds down, so that no hop makes time longer.
+//!
+//! In use: [`Deadline::arrived`] where a proxy takes a request in, [`Deadline::outgoing`]
+//! for a call that an application makes, [`Deadline::attempt`] before each attempt,
+//! [`Deadline::end`] for the timer, which is only made where it is `Some`.
+
+use std::time::{Duration, Instant};
+
+use http::Method;
+
+use crate::traffic::call::Timeouts;
+use crate::traffic::set::is_safe;
+
+mod text;
+
+pub use text::{
+    Printed, Unreadable, parse_grpc_timeout, parse_millis, print_grpc_timeout, print_millis,
+};
+
+/// The ends of one call. Without any it is as large as two empty fields, and asking costs
+/// a comparison.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Deadline {
+    own: Option<Instant>,
+    context: Option<Instant>,
+}
+
+/// Which of its ends a call has reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum End {
+    /// 504 or gRPC 4, `weft-reason: deadline`.
+    Own,
+    /// Nobody waits for the answer.
+    Context,
+}
+
+impl End {
+    /// Whether a call of this method that is under way is broken off. An unsafe one that
+    /// lost its caller is left to its own deadline: half of it may be done.
+    #[must_use]
+    pub fn breaks_off(self, method: &Method) -> bool {
+        match self {
+            Self::Own => true,
+            Self::Context => is_safe(method),
+        }
+    }
+}
+
+/// What a request says of its time, as far as it could be read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Asked {
+    /// `grpc-timeout`.
+    pub grpc: Option<Duration>,
+    /// `weft-timeout`, which only shortens.
+    pub weft: Option<Duration>,
+    /// `weft-rest`, from another proxy alone.
+    pub rest: Option<Duration>,
+}
+
+impl Deadline {
+    /// No end.
+    pub const NONE: Self = Self {
+        own: None,
+        context: None,
+    };
+
+    /// Of a request that came in. `request` is the policy's word for callers outside the
+    /// mesh, for whom nobody applied it before; see [`longest`].
+    #[must_use]
+    pub fn arrived(now: Instant, asked: Asked, request: Option<Duration>) -> Self {
+        Self {
+            own: least([asked.grpc, asked.weft, request]).and_then(|left| now.checked_add(left)),
+            context: asked.rest.and_then(|left| now.checked_add(left)),
+        }
+    }
+
+    /// Of a call that an application makes while it serves a request whose ends are
+    /// `serving`; [`Deadline::NONE`] where it belongs to none. `rest` is not read from an
+    /// application.
+    #[must_use]
+    pub fn outgoing(now: Instant, asked: Asked, policy: &Timeouts, serving: Self) -> Self {
+        let own = least([asked.grpc, asked.weft, policy.request]);
+        let context = serving
+            .left(now)
+            .map(|left| left.mul_f64(policy.share.share()));
+        Self {
+            own: own.and_then(|left| now.checked_add(left)),
+            context: context.and_then(|left| now.checked_add(left)),
+        }
+    }
+
+    /// When the first of both is reached, and which it is. Where both are reached at once,
+    /// the own has the answer that somebody asked for.
+    #[must_use]
+    pub fn end(self) -> Option<(Instant, End)> {
+        match (self.own, self.context) {
+            (None, None) => None,
+            (Some(own), None) => Some((own, End::Own)),
+            (None, Some(context)) => Some((context, End::Context)),
+            (Some(own), Some(context)) if own <= context => Some((own, End::Own)),
+            (Some(_), Some(context)) => Some((context, End::Context)),
+        }
+    }
+
+    /// What is left until the first end; zero when it is over. `None`: no end.
+    #[must_use]
+    pub fn left(self, now: Instant) -> Option<Duration> {
+        self.end()
+            .map(|(end, _)| end.saturating_duration_since(now))
+    }
+
+    /// The end that was reached, the own before the context's: what arrives so is refused
+    /// unseen, and no further attempt is made.
+    #[must_use]
+    pub fn over(self, now: Instant) -> Option<End> {
+        let over = |end: Option<Instant>| end.is_some_and(|end| end <= now);
+        match (over(self.own), over(self.context)) {
+            (true, _) => Some(End::Own),
+            (false, true) => Some(End::Context),
+            (false, false) => None,
+        }
+    }
+
+    /// When a call of this method that is under way is broken off, for the timer.
+    #[must_use]
+    pub fn breaks_off(self, method: &Method) -> Option<(Instant, End)> {
+        match self.end() {
+            Some((_, end)) if !end.breaks_off(method) => self.own.map(|own| (own, End::Own)),
+            found => found,
+        }
+    }
+
+    /// What is left of the own end, as `grpc-timeout` of a gRPC call and `weft-timeout`
+    /// say it to the next hop.
+    #[must_use]
+    pub fn own_left(self, now: Instant) -> Option<Duration> {
+        self.own.map(|end| end.saturating_duration_since(now))
+    }
+
+    /// What is left of the context's end, as `weft-rest` says it to the next proxy.
+    #[must_use]
+    pub fn context_left(self, now: Instant) -> Option<Duration> {
+        self.context.map(|end| end.saturating_duration_since(now))
+    }
+
+    /// Until when one attempt may wait for the head of its answer. The last one has all
+    /// the time of the call: what would another limit save it for? Where the call has no
+    /// end, the last attempt keeps the limit, or a dead endpoint would hold it for ever.
+    #[must_use]
+    pub fn attempt(
+        self,
+        now: Instant,
+        backend_request: Option<Duration>,
+        last: bool,
+    ) -> Option<Instant> {
+        let whole = self.end().map(|(end, _)| end);
+        let limit = backend_request.and_then(|limit| now.checked_add(limit));
+        match (whole, limit) {
+            (Some(whole), _) if last => Some(whole),
+            (Some(whole), Some(limit)) => Some(whole.min(limit)),
+            (whole, limit) => whole.or(limit),
+        }
+    }
+
+    /// The looser of two, each end by itself: what calls of one trace may use when it is
+    /// not known which of two requests they are made for.
+    #[must_use]
+    pub fn loosest(self, other: Self) -> Self {
+        Self {
+            own: later(self.own, other.own),
+            context: later(self.context, other.context),
+        }
+    }
+}
+
+/// `timeouts.request` for callers outside the mesh, of all Services that select the pod
+/// on that port: nobody knows which of them was called, so the longest holds, and one
+/// without any holds as none.
+#[must_use]
+pub fn longest(requests: impl IntoIterator<Item = Option<Duration>>) -> Option<Duration> {
+    let mut longest = None;
+    for request in requests {
+        longest = longest.max(Some(request?));
+    }
+    longest
+}
+
+fn least<const N: usize>(times: [Option<Duration>; N]) -> Option<Duration> {
+    times.into_iter().flatten().min()
+}
+
+/// No end is the latest.
+fn later(a: Option<Instant>, b: Option<Instant>) -> Option<Instant> {
+    a.zip(b).map(|(a, b)| a.max(b))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,266 @@
+//! Ends of calls, and how they are said to others.
+
+use super::*;
+use crate::traffic::set::Percent;
+use proptest::prelude::*;
+
+const fn ms(n: u64) -> Duration {
+    Duration::from_millis(n)
+}
+
+fn asked(grpc: Option<u64>, weft: Option<u64>, rest: Option<u64>) -> Asked {
+    Asked {
+        grpc: grpc.map(ms),
+        weft: weft.map(ms),
+        rest: rest.map(ms),
+    }
+}
+
+#[test]
+fn the_own_end_is_the_least_of_what_is_asked_and_what_the_policy_says() {
+    let now = Instant::now();
+    let policy = |request| Timeouts {
+        request,
+        ..Timeouts::DEFAULT
+    };
+    for (grpc, weft, request, least) in [
+        (None, None, None, None),
+        (Some(5), None, None, Some(5)),
+        (Some(5), Some(4), None, Some(4)),
+        (Some(5), Some(4), Some(3), Some(3)),
+        (Some(2), Some(4), Some(3), Some(2)),
+        (None, Some(9), Some(8), Some(8)),
+    ] {
+        let policy = policy(request.map(ms));
+        let out = Deadline::outgoing(now, asked(grpc, weft, None), &policy, Deadline::NONE);
+        assert_eq!(out.own_left(now), least.map(ms));
+        assert_eq!(out.context_left(now), None);
+        let came = Deadline::arrived(now, asked(grpc, weft, None), request.map(ms));
+        assert_eq!(came.own_left(now), least.map(ms));
+    }
+}
+
+#[test]
+fn a_call_may_use_a_share_of_what_the_request_that_it_serves_has_left() {
+    let now = Instant::now();
+    let serving = Deadline::arrived(now, asked(Some(2000), None, Some(1000)), None);
+    let later = now + ms(400);
+    let policy = Timeouts {
+        share: Percent::at_most(50),
+        ..Timeouts::DEFAULT
+    };
+    let out = Deadline::outgoing(later, Asked::default(), &policy, serving);
+    // 600 ms of the stricter end are left.
+    assert_eq!(out.context_left(later), Some(ms(300)));
+    assert_eq!(out.own_left(later), None, "nobody asked for an error");
+}
+
+/// Point 6: 30, 10 and 3 s on three Services in a chain.
+#[test]
+fn each_hop_has_what_the_ones_before_have_left_it() {
+    let start = Instant::now();
+    let mut serving = Deadline::NONE;
+    let mut now = start;
+    let mut seen = Vec::new();
+    for (request, used) in [(30, 1500), (10, 2500), (3, 700)] {
+        let policy = Timeouts {
+            request: Some(ms(request * 1000)),
+            ..Timeouts::DEFAULT
+        };
+        let out = Deadline::outgoing(now, Asked::default(), &policy, serving);
+        // Over the wire, as headers, to a proxy with another clock.
+        let said = |left: Option<Duration>| {
+            left.map(|left| parse_millis(print_millis(left).as_bytes()).unwrap())
+        };
+        serving = Deadline::arrived(
+            now,
+            Asked {
+                grpc: None,
+                weft: said(out.own_left(now)),
+                rest: said(out.context_left(now)),
+            },
+            None,
+        );
+        seen.push((serving.own_left(now), serving.context_left(now)));
+        now += ms(used);
+    }
+    assert_eq!(
+        seen,
+        [
+            (Some(ms(30_000)), None),
+            (Some(ms(10_000)), Some(ms(28_500))),
+            (Some(ms(3000)), Some(ms(7500))),
+        ]
+    );
+}
+
+#[test]
+fn the_own_end_breaks_everything_off_and_the_contexts_only_what_is_safe() {
+    let now = Instant::now();
+    let both = Deadline::arrived(now, asked(Some(3000), None, Some(2000)), None);
+    let (own, context) = (now + ms(3000), now + ms(2000));
+    assert_eq!(both.end(), Some((context, End::Context)));
+    for method in [Method::GET, Method::HEAD, Method::OPTIONS] {
+        assert_eq!(both.breaks_off(&method), Some((context, End::Context)));
+    }
+    for method in [Method::POST, Method::PUT, Method::PATCH, Method::DELETE] {
+        assert_eq!(both.breaks_off(&method), Some((own, End::Own)));
+    }
+    let context_alone = Deadline::arrived(now, asked(None, None, Some(2000)), None);
+    assert_eq!(context_alone.breaks_off(&Method::POST), None);
+    // But none begins after it.
+    assert_eq!(context_alone.over(now + ms(1999)), None);
+    assert_eq!(context_alone.over(context), Some(End::Context));
+    assert_eq!(both.over(own), Some(End::Own));
+    assert_eq!(Deadline::NONE.over(now), None);
+}
+
+#[test]
+fn nothing_left_on_arrival_is_over_at_once() {
+    let now = Instant::now();
+    assert_eq!(
+        Deadline::arrived(now, asked(Some(0), None, None), None).over(now),
+        Some(End::Own)
+    );
+    assert_eq!(
+        Deadline::arrived(now, asked(Some(9), None, Some(0)), None).over(now),
+        Some(End::Context)
+    );
+}
+
+#[test]
+fn an_attempt_has_its_limit_and_the_last_one_all_the_time_left() {
+    let now = Instant::now();
+    let call = Deadline::arrived(now, asked(Some(1000), None, None), None);
+    let limit = Some(ms(300));
+    assert_eq!(call.attempt(now, limit, false), Some(now + ms(300)));
+    assert_eq!(call.attempt(now, limit, true), Some(now + ms(1000)));
+    let late = now + ms(900);
+    assert_eq!(call.attempt(late, limit, false), Some(now + ms(1000)));
+    assert_eq!(call.attempt(now, None, false), Some(now + ms(1000)));
+    // A call without end would wait for ever.
+    assert_eq!(
+        Deadline::NONE.attempt(now, limit, true),
+        Some(now + ms(300))
+    );
+    assert_eq!(Deadline::NONE.attempt(now, None, true), None);
+}
+
+#[test]
+fn of_two_requests_the_looser_ends_hold_and_none_is_the_loosest() {
+    let now = Instant::now();
+    let of = |own, rest| Deadline::arrived(now, asked(own, None, rest), None);
+    assert_eq!(
+        of(Some(5), Some(9)).loosest(of(Some(7), Some(8))),
+        of(Some(7), Some(9))
+    );
+    assert_eq!(of(Some(5), None).loosest(Deadline::NONE), Deadline::NONE);
+}
+
+#[test]
+fn for_callers_outside_the_longest_of_all_services_holds() {
+    assert_eq!(
+        longest([Some(ms(1)), Some(ms(3)), Some(ms(2))]),
+        Some(ms(3))
+    );
+    assert_eq!(longest([Some(ms(1)), None]), None);
+    assert_eq!(longest([]), None);
+}
+
+#[test]
+fn grpc_timeouts_are_read_in_every_unit() {
+    for (text, nanos) in [
+        ("1H", 3_600_000_000_000),
+        ("2M", 120_000_000_000),
+        ("30S", 30_000_000_000),
+        ("1500m", 1_500_000_000),
+        ("7u", 7000),
+        ("00000009n", 9),
+        ("0m", 0),
+        ("99999999H", 99_999_999 * 3_600_000_000_000),
+    ] {
+        let read = parse_grpc_timeout(text.as_bytes()).unwrap();
+        assert_eq!(read.as_nanos(), nanos, "{text}");
+    }
+}
+
+#[test]
+fn what_is_no_time_is_not_guessed() {
+    for (text, why) in [
+        ("", Unreadable::NoUnit),
+        ("5", Unreadable::NoUnit),
+        ("5s", Unreadable::Unit),
+        ("5h", Unreadable::Unit),
+        ("m", Unreadable::Digits),
+        ("-1m", Unreadable::Digits),
+        ("+1m", Unreadable::Digits),
+        (" 1m", Unreadable::Digits),
+        ("1 m", Unreadable::Digits),
+        ("1.5S", Unreadable::Digits),
+        ("1e3m", Unreadable::Digits),
+        ("123456789m", Unreadable::Digits),
+        ("1m ", Unreadable::Unit),
+        ("1m,2m", Unreadable::Digits),
+    ] {
+        assert_eq!(parse_grpc_timeout(text.as_bytes()), Err(why), "{text:?}");
+    }
+    assert_eq!(parse_grpc_timeout(b"\xff"), Err(Unreadable::Unit));
+    for (text, why) in [
+        ("", Unreadable::NoUnit),
+        ("1840", Unreadable::NoUnit),
+        ("1840s", Unreadable::Unit),
+        ("1840 ms", Unreadable::Digits),
+        ("ms", Unreadable::Digits),
+        ("-1ms", Unreadable::Digits),
+        ("123456789ms", Unreadable::Digits),
+    ] {
+        assert_eq!(parse_millis(text.as_bytes()), Err(why), "{text:?}");
+    }
+    assert_eq!(parse_millis(b"1840ms"), Ok(ms(1840)));
+}
+
+#[test]
+fn times_are_printed_in_the_finest_unit_that_has_room() {
+    for (left, text) in [
+        (Duration::ZERO, "0u"),
+        (Duration::from_nanos(999), "0u"),
+        (ms(1), "1000u"),
+        (Duration::from_micros(99_999_999), "99999999u"),
+        (Duration::from_secs(100), "100000m"),
+        (Duration::from_secs(100_000), "100000S"),
+        (Duration::from_secs(100_000_000), "1666666M"),
+        (Duration::from_secs(60 * 100_000_000), "1666666H"),
+        (Duration::MAX, "99999999H"),
+    ] {
+        assert_eq!(print_grpc_timeout(left).as_str(), text);
+    }
+    assert_eq!(print_millis(ms(1840)).as_str(), "1840ms");
+    assert_eq!(
+        print_millis(Duration::from_micros(1_840_999)).as_str(),
+        "1840ms"
+    );
+    assert_eq!(print_millis(Duration::MAX).as_str(), "99999999ms");
+}
+
+proptest! {
+    #[test]
+    fn what_is_printed_is_read_back_and_is_never_longer(nanos in any::<u64>()) {
+        let left = Duration::from_nanos(nanos);
+        let printed = print_grpc_timeout(left);
+        prop_assert!(printed.as_bytes().len() <= 9);
+        let read = parse_grpc_timeout(printed.as_bytes()).unwrap();
+        prop_assert!(read <= left);
+        // Not shorter than by the unit: at most a second in a day.
+        prop_assert!(left - read <= left / 1000 + Duration::from_micros(1));
+        let read = parse_millis(print_millis(left).as_bytes()).unwrap();
+        prop_assert!(read <= left);
+    }
+
+    #[test]
+    fn no_bytes_make_the_parsers_fail_otherwise(bytes in proptest::collection::vec(any::<u8>(), 0..16)) {
+        if let Ok(read) = parse_grpc_timeout(&bytes) {
+            prop_assert!(read <= Duration::from_secs(3600 * 99_999_999));
+        }
+        let _ = parse_millis(&bytes);
+    }
+}

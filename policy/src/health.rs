@@ -1,0 +1,358 @@
+//! When an endpoint rests, and how it comes back.
+//!
+//! Failures in a row make an endpoint rest, because a dead one must go after a handful of
+//! requests even when it served thousands well. A row alone would be unjust where all
+//! fail alike, so for answers and losses the others are asked: an endpoint goes only when
+//! it fails at least twice as often as they do together, and when chance alone would not
+//! bring its row at their rate. An endpoint that cannot be connected needs no comparison.
+//!
+//! Few rest at a time, so that this can never take a Service away. After its rest one
+//! request probes; its success brings the endpoint back over the warm-up, its failure
+//! makes it rest twice as long.
+//!
+//! In use: one [`Health`] per endpoint, beside its cost under the same lock. An attempt
+//! that ended is told by [`Health::record`]; where that says [`Told::RowIsFull`], which is
+//! rare, the proxy adds up [`Health::recent`] of the other endpoints and asks
+//! [`Health::judge`]. [`Health::stance`] is asked when endpoints are drawn, and
+//! [`Health::begin_probe`] for the one that is sent a probe. What the mesh itself answered
+//! is not told: [`Seen::of_refusal`].
+//!
+//! Invariant: time and chance are arguments.
+
+use std::time::{Duration, Instant};
+
+use http::StatusCode;
+
+use crate::balance::unit;
+use crate::reason::Reason;
+use crate::traffic::endpoint::Ejection;
+use crate::traffic::set::Percent;
+
+mod recent;
+
+pub use recent::Recent;
+use recent::Window;
+
+/// Answers that the others must have given before somebody is compared with them.
+pub const COMPARED_WITH: u32 = 20;
+
+/// A row that chance brings more seldom than this, at the rate at which the others fail,
+/// is no chance. 16 pairs of proxy and endpoint with 100 answers a second each see such a
+/// row once in some seconds at most, and then the comparison stands in its way.
+const CHANCE: f64 = 1e-4;
+
+/// What a new or returning endpoint takes of its share at first.
+const FIRST_SHARE: f64 = 0.1;
+
+/// A probe waits so long for a request that may be tried again elsewhere; after that any
+/// request is one.
+pub const PROBE_PATIENCE: Duration = Duration::from_secs(1);
+
+/// A probe without an end by then was cancelled, and another one is sent.
+pub const PROBE_LOST: Duration = Duration::from_secs(10);
+
+/// What an attempt showed of its endpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Seen {
+    Good,
+    /// Reset, out of time, or an answer that counts as a failure.
+    Failed,
+    /// No connection, or no TLS.
+    Unreachable,
+}
+
+impl Seen {
+    #[must_use]
+    pub fn of_status(status: StatusCode, settings: &Ejection) -> Self {
+        if settings.codes.contains(status) {
+            Self::Failed
+        } else {
+            Self::Good
+        }
+    }
+
+    /// By `grpc-status`: UNAVAILABLE alone speaks of the server.
+    #[must_use]
+    pub const fn of_grpc(code: u8) -> Self {
+        if code == 14 { Self::Failed } else { Self::Good }
+    }
+
+    /// Of an attempt that a proxy ended. `None`: it says nothing of the endpoint.
+    #[must_use]
+    pub const fn of_refusal(reason: Reason) -> Option<Self> {
+        match reason {
+            Reason::ConnectFailed | Reason::TlsFailed => Some(Self::Unreachable),
+            Reason::ConnectionLost => Some(Self::Failed),
+            Reason::NotAllowed
+            | Reason::NoIdentity
+            | Reason::NoBackend
+            | Reason::NoEndpoint
+            | Reason::UnknownDestination
+            | Reason::NoConfiguration
+            | Reason::BadRequest
+            | Reason::Deadline
+            | Reason::Limit
+            | Reason::Overload
+            | Reason::CircuitOpen
+            | Reason::ShadowWrite => None,
+        }
+    }
+}
+
+/// What is to be done after an attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Told {
+    Nothing,
+    /// It failed often enough in a row: [`Health::judge`].
+    RowIsFull,
+    /// Its probe failed, and it rests again.
+    RestsAgain,
+    /// Its probe succeeded.
+    Returned,
+}
+
+/// Label `cause` of `weft_ejections_total`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum EjectedFor {
+    Unreachable,
+    Failures,
+}
+
+impl EjectedFor {
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Unreachable => "unreachable",
+            Self::Failures => "failures",
+        }
+    }
+}
+
+/// The endpoints that one is compared with.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Others {
+    /// All endpoints, the judged one among them.
+    pub endpoints: usize,
+    /// Those that rest already.
+    pub resting: usize,
+    /// What the others answered lately, without the judged one.
+    pub recent: Recent,
+}
+
+/// Whether an endpoint takes requests.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Stance {
+    /// With this part of its share: from 0.1 to 1.
+    Works(f64),
+    /// Its rest is over: this request may probe it.
+    ProbeDue,
+    Rests,
+}
+
+/// What is known of the health of one endpoint. 88 bytes.
+#[derive(Clone, Copy, Debug)]
+pub struct Health {
+    phase: Phase,
+    /// Since when it works, if that was lately: it became ready, or returned.
+    works_since: Option<Instant>,
+    recent: Window,
+    in_a_row: u8,
+    unreachable_in_a_row: u8,
+    /// Rests that followed each other without a longer time of work between.
+    rests: u8,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Working,
+    Resting { until: Instant },
+    Probing { since: Instant },
+}
+
+impl Health {
+    /// `ready`: when the endpoint became ready; `None` where it is not new.
+    #[must_use]
+    pub fn new(now: Instant, ready: Option<Instant>) -> Self {
+        Self {
+            phase: Phase::Working,
+            works_since: ready,
+            recent: Window::new(now),
+            in_a_row: 0,
+            unreachable_in_a_row: 0,
+            rests: 0,
+        }
+    }
+
+    /// An attempt ended. `probe`: it was sent by [`Health::begin_probe`]. `random` is
+    /// uniform over all of `u64`.
+    pub fn record(
+        &mut self,
+        now: Instant,
+        seen: Seen,
+        probe: bool,
+        settings: &Ejection,
+        random: u64,
+    ) -> Told {
+        match self.phase {
+            Phase::Probing { .. } if probe && seen == Seen::Good => {
+                self.return_to_work(now);
+                Told::Returned
+            }
+            Phase::Probing { .. } if probe => {
+                self.rest(now, settings, random);
+                Told::RestsAgain
+            }
+            // Answers to what was sent before.
+            Phase::Probing { .. } | Phase::Resting { .. } => Told::Nothing,
+            Phase::Working => self.count(now, seen, settings),
+        }
+    }
+
+    fn count(&mut self, now: Instant, seen: Seen, settings: &Ejection) -> Told {
+        self.recent.add(now, seen != Seen::Good);
+        let row = |row: u8, goes_on: bool| if goes_on { row.saturating_add(1) } else { 0 };
+        self.in_a_row = row(self.in_a_row, seen != Seen::Good);
+        self.unreachable_in_a_row = row(self.unreachable_in_a_row, seen == Seen::Unreachable);
+        let needed = settings.consecutive_failures;
+        if needed > 0 && self.in_a_row >= needed {
+            Told::RowIsFull
+        } else {
+            Told::Nothing
+        }
+    }
+
+    /// Makes it rest if it is worse than the others and few enough rest. `None`: it works
+    /// on, and the next failure asks again.
+    pub fn judge(
+        &mut self,
+        now: Instant,
+        others: &Others,
+        settings: &Ejection,
+        random: u64,
+    ) -> Option<EjectedFor> {
+        let needed = settings.consecutive_failures;
+        if self.phase != Phase::Working || needed == 0 || self.in_a_row < needed {
+            return None;
+        }
+        if others.resting >= most_that_rest(others.endpoints, settings.max_percent) {
+            return None;
+        }
+        let cause = if self.unreachable_in_a_row >= needed {
+            EjectedFor::Unreachable
+        } else if others.endpoints >= 3 && self.is_worse(now, others.recent) {
+            EjectedFor::Failures
+        } else {
+            return None;
+        };
+        if self.worked_for(now) >= settings.max_time {
+            self.rests = 0;
+        }
+        self.rest(now, settings, random);
+        Some(cause)
+    }
+
+    fn is_worse(&self, now: Instant, others: Recent) -> bool {
+        let own = self.recent.sum(now);
+        let chance = others.likely_rate().powi(self.in_a_row.into());
+        others.answers >= COMPARED_WITH && own.rate() >= 2.0 * others.rate() && chance <= CHANCE
+    }
+
+    /// What it answered in the last ten seconds.
+    #[must_use]
+    pub fn recent(&self, now: Instant) -> Recent {
+        self.recent.sum(now)
+    }
+
+    /// Whether it counts among those that rest; a probe under way ends no rest.
+    #[must_use]
+    pub const fn rests(&self) -> bool {
+        !matches!(self.phase, Phase::Working)
+    }
+
+    /// Whether it takes a request now. `may_retry`: the request may be tried again
+    /// elsewhere if this endpoint fails it.
+    #[must_use]
+    pub fn stance(&self, now: Instant, may_retry: bool, warmup: Duration) -> Stance {
+        let due = match self.phase {
+            Phase::Working => return Stance::Works(self.share(now, warmup)),
+            Phase::Resting { until } if may_retry => until,
+            Phase::Resting { until } => until + PROBE_PATIENCE,
+            Phase::Probing { since } => since + PROBE_LOST,
+        };
+        if now >= due {
+            Stance::ProbeDue
+        } else {
+            Stance::Rests
+        }
+    }
+
+    /// Takes the place of the one probe. `false`: somebody was faster, and the request
+    /// goes elsewhere.
+    pub fn begin_probe(&mut self, now: Instant, may_retry: bool) -> bool {
+        let due = self.stance(now, may_retry, Duration::ZERO) == Stance::ProbeDue;
+        if due {
+            self.phase = Phase::Probing { since: now };
+        }
+        due
+    }
+
+    /// The probe ended without showing anything: its caller left, or the mesh refused it.
+    pub fn abandon_probe(&mut self, now: Instant) {
+        if matches!(self.phase, Phase::Probing { .. }) {
+            self.phase = Phase::Resting { until: now };
+        }
+    }
+
+    /// Works at once, as when a policy switches ejection off.
+    pub fn forgive(&mut self) {
+        self.phase = Phase::Working;
+        self.in_a_row = 0;
+        self.unreachable_in_a_row = 0;
+    }
+
+    fn share(&self, now: Instant, warmup: Duration) -> f64 {
+        let worked = self.worked_for(now);
+        if worked >= warmup {
+            return 1.0;
+        }
+        FIRST_SHARE + (1.0 - FIRST_SHARE) * worked.as_secs_f64() / warmup.as_secs_f64()
+    }
+
+    fn worked_for(&self, now: Instant) -> Duration {
+        self.works_since
+            .map_or(Duration::MAX, |since| now.saturating_duration_since(since))
+    }
+
+    fn return_to_work(&mut self, now: Instant) {
+        self.phase = Phase::Working;
+        self.works_since = Some(now);
+        self.recent = Window::new(now);
+        self.in_a_row = 0;
+        self.unreachable_in_a_row = 0;
+    }
+
+    /// Twice as long as the time before, give or take a fifth: proxies that began together
+    /// do not probe together.
+    fn rest(&mut self, now: Instant, settings: &Ejection, random: u64) {
+        let doubled = settings.base_time.saturating_mul(1 << self.rests.min(16));
+        let rest = doubled.min(settings.max_time).max(settings.base_time);
+        let rest = rest.mul_f64(0.8 + 0.4 * unit(random));
+        self.phase = Phase::Resting { until: now + rest };
+        self.rests = self.rests.saturating_add(1);
+        self.in_a_row = 0;
+        self.unreachable_in_a_row = 0;
+    }
+}
+
+/// How many of so many endpoints may rest at once: the percentage, but one at least of two
+/// or more, and a lone one never. None at 0 %.
+#[must_use]
+pub fn most_that_rest(endpoints: usize, max: Percent) -> usize {
+    match (endpoints, max) {
+        (0 | 1, _) | (_, Percent::NONE) => 0,
+        (endpoints, max) => (endpoints * usize::from(max.get()) / 100).max(1),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,322 @@
+//! Who rests, for how long, and how he comes back.
+
+use super::*;
+use crate::traffic::set::Statuses;
+
+const fn ms(n: u64) -> Duration {
+    Duration::from_millis(n)
+}
+
+/// No jitter: rests are as long as they are set.
+const EVEN: u64 = 1 << 63;
+
+fn others(endpoints: usize, answers: u32, failures: u32) -> Others {
+    Others {
+        endpoints,
+        resting: 0,
+        recent: Recent { answers, failures },
+    }
+}
+
+fn after(failures: usize, seen: Seen, now: Instant) -> Health {
+    let mut health = Health::new(now, None);
+    for n in 1..=failures {
+        let told = health.record(now, seen, false, &Ejection::DEFAULT, EVEN);
+        let expected = if n >= 5 {
+            Told::RowIsFull
+        } else {
+            Told::Nothing
+        };
+        assert_eq!(told, expected, "after {n}");
+    }
+    health
+}
+
+fn rested(now: Instant) -> Health {
+    let mut health = after(5, Seen::Failed, now);
+    let cause = health.judge(now, &others(3, 20, 0), &Ejection::DEFAULT, EVEN);
+    assert_eq!(cause, Some(EjectedFor::Failures));
+    health
+}
+
+#[test]
+fn five_failures_in_a_row_rest_once_the_others_gave_twenty_answers() {
+    let now = Instant::now();
+    let judged = |failures, answers| {
+        after(failures, Seen::Failed, now).judge(now, &others(3, answers, 0), &Ejection::DEFAULT, 0)
+    };
+    assert_eq!(judged(5, 20), Some(EjectedFor::Failures));
+    assert_eq!(judged(4, 20), None);
+    assert_eq!(judged(5, 19), None);
+    assert_eq!(judged(50, 19), None);
+}
+
+#[test]
+fn a_good_answer_ends_the_row() {
+    let now = Instant::now();
+    let mut health = after(4, Seen::Failed, now);
+    let mut record = |seen| health.record(now, seen, false, &Ejection::DEFAULT, 0);
+    assert_eq!(record(Seen::Good), Told::Nothing);
+    for _ in 0..4 {
+        assert_eq!(record(Seen::Failed), Told::Nothing);
+    }
+    assert_eq!(record(Seen::Failed), Told::RowIsFull);
+}
+
+#[test]
+fn of_fewer_than_three_only_those_rest_that_cannot_be_connected() {
+    let now = Instant::now();
+    for (endpoints, seen, expected) in [
+        (3, Seen::Failed, Some(EjectedFor::Failures)),
+        (2, Seen::Failed, None),
+        (2, Seen::Unreachable, Some(EjectedFor::Unreachable)),
+        (1, Seen::Unreachable, None),
+    ] {
+        let cause =
+            after(5, seen, now).judge(now, &others(endpoints, 100, 0), &Ejection::DEFAULT, 0);
+        assert_eq!(cause, expected, "{endpoints} {seen:?}");
+    }
+    // Without any answer of the others: they may be dead as well, but they are others.
+    let cause =
+        after(5, Seen::Unreachable, now).judge(now, &others(3, 0, 0), &Ejection::DEFAULT, 0);
+    assert_eq!(cause, Some(EjectedFor::Unreachable));
+}
+
+#[test]
+fn whoever_fails_as_the_others_do_works_on() {
+    let now = Instant::now();
+    let judged = |row, answers, failures| {
+        after(row, Seen::Failed, now)
+            .judge(now, &others(4, answers, failures), &Ejection::DEFAULT, 0)
+            .is_some()
+    };
+    assert!(judged(5, 200, 2), "others fail now and then");
+    assert!(!judged(5, 200, 60), "a row of five at 30 % is chance");
+    assert!(judged(9, 200, 60), "a row of nine is none");
+    assert!(
+        !judged(100, 200, 101),
+        "nobody fails twice as often as half"
+    );
+}
+
+#[test]
+fn no_more_rest_than_the_percentage_says() {
+    let percent = |max| Percent::try_from(max).unwrap();
+    for (endpoints, max, most) in [
+        (0, 34, 0),
+        (1, 100, 0),
+        (2, 34, 1),
+        (3, 34, 1),
+        (5, 34, 1),
+        (6, 34, 2),
+        (200, 34, 68),
+        (3, 100, 3),
+        (2, 1, 1),
+        (10, 0, 0),
+    ] {
+        assert_eq!(
+            most_that_rest(endpoints, percent(max)),
+            most,
+            "{endpoints} {max}"
+        );
+    }
+    let now = Instant::now();
+    let full = Others {
+        resting: 1,
+        ..others(3, 100, 0)
+    };
+    assert_eq!(
+        after(5, Seen::Unreachable, now).judge(now, &full, &Ejection::DEFAULT, 0),
+        None
+    );
+}
+
+#[test]
+fn an_endpoint_that_rests_gets_exactly_one_probe_after_its_rest() {
+    let start = Instant::now();
+    let mut health = rested(start);
+    let stance =
+        |health: &Health, at, may_retry| health.stance(start + ms(at), may_retry, ms(10_000));
+    assert_eq!(stance(&health, 4999, true), Stance::Rests);
+    assert_eq!(stance(&health, 5000, true), Stance::ProbeDue);
+    // A request that cannot be tried elsewhere waits for one that can.
+    assert_eq!(stance(&health, 5999, false), Stance::Rests);
+    assert_eq!(stance(&health, 6000, false), Stance::ProbeDue);
+
+    assert!(health.begin_probe(start + ms(5000), true));
+    assert!(!health.begin_probe(start + ms(5000), true), "one at a time");
+    assert_eq!(stance(&health, 14_999, true), Stance::Rests);
+    assert_eq!(
+        stance(&health, 15_000, true),
+        Stance::ProbeDue,
+        "it was lost"
+    );
+    health.abandon_probe(start + ms(5100));
+    assert_eq!(stance(&health, 5100, true), Stance::ProbeDue);
+}
+
+#[test]
+fn a_probe_that_succeeds_brings_it_back_over_the_warm_up() {
+    let start = Instant::now();
+    let mut health = rested(start);
+    let back = start + ms(5000);
+    assert!(health.begin_probe(back, true));
+    // Late answers to what was sent before the rest show nothing.
+    let record =
+        |health: &mut Health, probe| health.record(back, Seen::Good, probe, &Ejection::DEFAULT, 0);
+    assert_eq!(record(&mut health, false), Told::Nothing);
+    assert!(health.rests());
+    assert_eq!(record(&mut health, true), Told::Returned);
+    assert!(!health.rests());
+    for (later, share) in [(0, 0.1), (5000, 0.55), (10_000, 1.0), (60_000, 1.0)] {
+        let Stance::Works(taken) = health.stance(back + ms(later), false, ms(10_000)) else {
+            panic!("it must work");
+        };
+        assert!((taken - share).abs() < 1e-9, "{later}: {taken}");
+    }
+    assert_eq!(
+        health.stance(back, false, Duration::ZERO),
+        Stance::Works(1.0)
+    );
+    assert_eq!(
+        health.recent(back),
+        Recent::default(),
+        "old failures are forgotten"
+    );
+}
+
+#[test]
+fn a_new_endpoint_warms_up_and_an_old_one_does_not() {
+    let now = Instant::now() + ms(10_000);
+    let share = |ready| Health::new(now, ready).stance(now, true, ms(10_000));
+    assert_eq!(share(None), Stance::Works(1.0));
+    assert_eq!(share(Some(now - ms(10_000))), Stance::Works(1.0));
+    assert_eq!(share(Some(now)), Stance::Works(0.1));
+}
+
+#[test]
+fn each_rest_is_twice_as_long_up_to_the_longest_and_jitter_is_a_fifth() {
+    let start = Instant::now();
+    let mut health = rested(start);
+    let mut now = start + ms(5000);
+    for rest in [10, 20, 40, 60, 60] {
+        assert!(health.begin_probe(now, true));
+        let told = health.record(now, Seen::Failed, true, &Ejection::DEFAULT, EVEN);
+        assert_eq!(told, Told::RestsAgain);
+        now += ms(rest * 1000);
+        assert_eq!(
+            health.stance(now - ms(1), true, ms(0)),
+            Stance::Rests,
+            "{rest}"
+        );
+        assert_eq!(health.stance(now, true, ms(0)), Stance::ProbeDue, "{rest}");
+    }
+    for (random, rest) in [(0, 4000), (u64::MAX, 6000)] {
+        let mut health = after(5, Seen::Failed, start);
+        health.judge(start, &others(3, 20, 0), &Ejection::DEFAULT, random);
+        assert_eq!(
+            health.stance(start + ms(rest - 1), true, ms(0)),
+            Stance::Rests
+        );
+        assert_eq!(
+            health.stance(start + ms(rest + 1), true, ms(0)),
+            Stance::ProbeDue
+        );
+    }
+}
+
+#[test]
+fn rests_start_over_after_a_longer_time_of_work() {
+    let start = Instant::now();
+    for (worked, rest) in [(59_000, 10_000), (60_000, 5000)] {
+        let mut health = rested(start);
+        let back = start + ms(5000);
+        assert!(health.begin_probe(back, true));
+        health.record(back, Seen::Good, true, &Ejection::DEFAULT, 0);
+        let now = back + ms(worked);
+        for _ in 0..5 {
+            health.record(now, Seen::Failed, false, &Ejection::DEFAULT, 0);
+        }
+        assert!(
+            health
+                .judge(now, &others(3, 20, 0), &Ejection::DEFAULT, EVEN)
+                .is_some()
+        );
+        assert_eq!(
+            health.stance(now + ms(rest - 1), true, ms(0)),
+            Stance::Rests
+        );
+        assert_eq!(health.stance(now + ms(rest), true, ms(0)), Stance::ProbeDue);
+    }
+}
+
+#[test]
+fn ejection_that_is_off_ejects_nobody() {
+    let off = Ejection {
+        consecutive_failures: 0,
+        ..Ejection::DEFAULT
+    };
+    let now = Instant::now();
+    let mut health = Health::new(now, None);
+    for _ in 0..300 {
+        assert_eq!(
+            health.record(now, Seen::Unreachable, false, &off, 0),
+            Told::Nothing
+        );
+    }
+    assert_eq!(health.judge(now, &others(3, 100, 0), &off, 0), None);
+    let mut health = rested(now);
+    health.forgive();
+    assert!(!health.rests());
+}
+
+#[test]
+fn answers_are_forgotten_after_ten_seconds() {
+    let start = Instant::now();
+    let mut health = Health::new(start, None);
+    for second in 0..20 {
+        let now = start + ms(second * 1000);
+        health.record(now, Seen::Failed, false, &Ejection::DEFAULT, 0);
+    }
+    let now = start + ms(19_000);
+    assert_eq!(health.recent(now).failures, 10);
+    assert_eq!(health.recent(now + ms(5000)).failures, 4);
+    assert_eq!(health.recent(now + ms(11_000)), Recent::default());
+    // Clocks of two threads may cross.
+    assert_eq!(health.recent(start).failures, 10);
+}
+
+#[test]
+fn what_the_mesh_answered_says_nothing_of_the_endpoint() {
+    for reason in Reason::ALL {
+        let expected = match reason {
+            Reason::ConnectFailed | Reason::TlsFailed => Some(Seen::Unreachable),
+            Reason::ConnectionLost => Some(Seen::Failed),
+            _ => None,
+        };
+        assert_eq!(Seen::of_refusal(reason), expected, "{reason}");
+    }
+    let settings = Ejection {
+        codes: Statuses::of(&[500]),
+        ..Ejection::DEFAULT
+    };
+    assert_eq!(
+        Seen::of_status(StatusCode::INTERNAL_SERVER_ERROR, &settings),
+        Seen::Failed
+    );
+    assert_eq!(
+        Seen::of_status(StatusCode::SERVICE_UNAVAILABLE, &settings),
+        Seen::Good
+    );
+    assert_eq!(Seen::of_grpc(14), Seen::Failed);
+    assert!(
+        (0..=16)
+            .filter(|code| *code != 14)
+            .all(|code| Seen::of_grpc(code) == Seen::Good)
+    );
+}
+
+#[test]
+fn what_is_known_of_an_endpoint_takes_100_bytes_at_most() {
+    assert!(size_of::<Health>() <= 100, "{}", size_of::<Health>());
+}

@@ -1,0 +1,251 @@
+//! Whether a call that failed is tried again, when, and who pays for it.
+//!
+//! Three things keep retries from becoming the outage. The *budget*: a first attempt that
+//! succeeds saves a part of a retry, so a dead backend earns none and gets hardly more
+//! than its load. *One layer*: when the last attempt of a call fails, the request that it
+//! was made for is marked, and callers above do not try again what was tried below
+//! ([`spent`]). And *seen by nobody twice*: an unsafe call goes out once, unless its
+//! author lists the method.
+//!
+//! In use: [`RetryBudget::save`] when a first attempt succeeded; [`may_retry`] when an
+//! attempt ended; [`Outcome`] is the metric's label. What never reached an application is
+//! moved to another endpoint for nothing and is not asked about here.
+
+use std::time::{Duration, Instant};
+
+use http::{Method, StatusCode};
+
+use crate::deadline::Deadline;
+use crate::reason::Reason;
+use crate::traffic::call::Retry;
+
+mod budget;
+pub mod spent;
+
+pub use budget::RetryBudget;
+
+/// A loss later than this after sending may be the work itself that breaks the server.
+pub const LOST_WITHIN: Duration = Duration::from_secs(1);
+
+/// The longest wait that a server may ask for.
+pub const LONGEST_ASKED: Duration = Duration::from_secs(1);
+
+/// The longest backoff, in units of the first.
+const LONGEST_BACKOFF: u32 = 10;
+
+/// How an attempt ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// The application answered, not over gRPC.
+    Status(StatusCode),
+    /// The same over gRPC. An answer that is no gRPC is what its status means there,
+    /// without headers of its own.
+    Grpc {
+        code: u8,
+        /// The status came before any headers, so nothing was passed on yet.
+        trailers_only: bool,
+    },
+    /// The connection or stream ended before the head of an answer, so long after the
+    /// request was sent.
+    Lost { after: Duration },
+    /// `backendRequest` passed.
+    TimedOut,
+    /// The called proxy refused it.
+    Refused(Reason),
+}
+
+/// One call, as far as retries ask.
+#[derive(Clone, Copy, Debug)]
+pub struct Attempted<'a> {
+    pub method: &'a Method,
+    pub grpc: bool,
+    pub ended: Ended,
+    /// Retries made so far, the move of a refused one included.
+    pub retries: u8,
+    /// Whether a refusal `overload` was moved before.
+    pub moved: bool,
+    /// All of the body is at hand to be sent again.
+    pub body_kept: bool,
+    /// The answer says `weft-spent`, or the request that this call is made for is a retry.
+    pub spent: bool,
+    pub asked: AskedWait,
+    pub deadline: Deadline,
+}
+
+/// What the answer says of when to come again.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum AskedWait {
+    #[default]
+    Nothing,
+    After(Duration),
+    /// Longer than [`LONGEST_ASKED`], never, or a time that cannot be read: coming at once
+    /// would be what the server asks not to do.
+    NotNow,
+}
+
+impl AskedWait {
+    /// `retry-after`. A date lies at a second's distance at best.
+    #[must_use]
+    pub fn of_http(retry_after: Option<&[u8]>) -> Self {
+        Self::of(retry_after, Duration::from_secs)
+    }
+
+    /// `grpc-retry-pushback-ms`, which is negative to say never.
+    #[must_use]
+    pub fn of_grpc(pushback: Option<&[u8]>) -> Self {
+        Self::of(pushback, Duration::from_millis)
+    }
+
+    fn of(value: Option<&[u8]>, unit: impl Fn(u64) -> Duration) -> Self {
+        let Some(value) = value else {
+            return Self::Nothing;
+        };
+        let number = std::str::from_utf8(value).ok().and_then(|text| {
+            // `parse` alone would take a sign.
+            let digits = text.bytes().all(|byte| byte.is_ascii_digit());
+            digits.then(|| text.parse::<u64>().ok()).flatten()
+        });
+        match number.map(unit) {
+            Some(wait) if wait <= LONGEST_ASKED => Self::After(wait),
+            Some(_) | None => Self::NotNow,
+        }
+    }
+}
+
+/// Label `outcome` of `weft_retries_total`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Outcome {
+    /// A retry was made, and the call is good.
+    Success,
+    /// A retry was made, and the call failed all the same.
+    Failure,
+    /// None was made: there were no tokens,
+    Budget,
+    /// or the body was longer than what is kept,
+    Body,
+    /// or there was no time for it,
+    Deadline,
+    /// or it was tried below, or is a retry's own call.
+    Spent,
+}
+
+impl Outcome {
+    pub const ALL: [Self; 6] = [
+        Self::Success,
+        Self::Failure,
+        Self::Budget,
+        Self::Body,
+        Self::Deadline,
+        Self::Spent,
+    ];
+
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Success => "success",
+            Self::Failure => "failure",
+            Self::Budget => "budget",
+            Self::Body => "body",
+            Self::Deadline => "deadline",
+            Self::Spent => "spent",
+        }
+    }
+}
+
+/// What follows an attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// It ended as it should, or nobody asked to repeat such an end, or as often as he did.
+    Pass,
+    /// It would be tried again but for this, which is counted.
+    Denied(Outcome),
+    /// To another endpoint, not before `wait` has passed. It is paid for.
+    Retry { wait: Duration },
+}
+
+impl Ended {
+    /// Whether it is a failure of which `retry` speaks, whatever the method.
+    #[must_use]
+    pub fn is_failure(self, retry: &Retry) -> bool {
+        match self {
+            Self::Status(status) => retry.codes.contains(status),
+            Self::Grpc { code, .. } => retry.grpc_codes.contains(code),
+            Self::Lost { .. } | Self::TimedOut => true,
+            Self::Refused(reason) => reason == Reason::Overload,
+        }
+    }
+}
+
+impl Attempted<'_> {
+    fn may_repeat(&self, retry: &Retry) -> bool {
+        let listed = if self.grpc {
+            !retry.grpc_codes.is_empty()
+        } else {
+            retry.methods.contains(self.method)
+        };
+        match self.ended {
+            Ended::Grpc { trailers_only, .. } => trailers_only,
+            Ended::Status(_) | Ended::TimedOut => listed,
+            Ended::Lost { after } => listed && after <= LOST_WITHIN,
+            // Unsent: of any method, but once, lest it wander through a full fleet.
+            Ended::Refused(_) => !self.moved,
+        }
+    }
+
+    /// Whether the request that this call was made for is marked, now that this was the
+    /// last attempt: whoever repeats that one repeats this one with it.
+    #[must_use]
+    pub fn marks_spent(&self, retry: &Retry) -> bool {
+        self.spent || self.ended.is_failure(retry)
+    }
+}
+
+/// What follows an attempt at `now`. Takes what a retry costs when it says [`Next::Retry`].
+/// `random` is uniform over all of `u64`; `peers` are the proxies of this workload.
+#[must_use]
+pub fn may_retry(
+    retry: &Retry,
+    attempted: &Attempted<'_>,
+    budget: &RetryBudget,
+    now: Instant,
+    peers: u32,
+    random: u64,
+) -> Next {
+    if !attempted.ended.is_failure(retry)
+        || !attempted.may_repeat(retry)
+        || attempted.retries >= retry.attempts
+    {
+        return Next::Pass;
+    }
+    if attempted.spent {
+        return Next::Denied(Outcome::Spent);
+    }
+    if !attempted.body_kept {
+        return Next::Denied(Outcome::Body);
+    }
+    let wait = match attempted.asked {
+        AskedWait::Nothing => backoff(retry.backoff, attempted.retries, random),
+        AskedWait::After(wait) => wait,
+        AskedWait::NotNow => return Next::Pass,
+    };
+    let end = attempted.deadline.end();
+    if end.is_some_and(|(end, _)| now.checked_add(wait).is_none_or(|then| then >= end)) {
+        return Next::Denied(Outcome::Deadline);
+    }
+    if !budget.spend(now, &retry.budget, peers) {
+        return Next::Denied(Outcome::Budget);
+    }
+    Next::Retry { wait }
+}
+
+/// Between once and twice the base, doubled with each retry made before, at most ten times
+/// the base. Spread, so that callers that failed together do not come back together.
+#[must_use]
+pub fn backoff(base: Duration, retries: u8, random: u64) -> Duration {
+    let doubled = base.saturating_mul(1 << u32::from(retries.min(8)));
+    let spread = doubled.mul_f64(1.0 + crate::balance::unit(random));
+    spread.min(base.saturating_mul(LONGEST_BACKOFF))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,130 @@
+//! What retries to one backend may cost this proxy.
+//!
+//! Savings and costs of the last `interval` are kept in ten slots, so that what was saved
+//! before a calm time is not spent in the storm after it. Within any interval, retries are
+//! at most the percentage of successes plus what `minPerSecond` gives.
+//!
+//! No lock: requests of several threads save at once. A slot is one word, its number beside
+//! its balance; two threads that spend the same token see the sum afterwards, and the
+//! later one gives it back.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+use crate::traffic::call::Budget;
+
+const SLOTS: usize = 10;
+/// A retry, in hundredths of a token: a success saves as many as the percentage says.
+const RETRY: i32 = 100;
+
+/// Tokens for retries to one backend. 104 bytes per backend.
+#[derive(Debug)]
+pub struct RetryBudget {
+    start: Instant,
+    /// Number of the slot in the upper half, its balance in the lower.
+    slots: [AtomicU64; SLOTS],
+    /// When the reserve is full again, in nanoseconds since `start`.
+    reserve: AtomicU64,
+}
+
+impl RetryBudget {
+    #[must_use]
+    pub fn new(start: Instant) -> Self {
+        Self {
+            start,
+            slots: [const { AtomicU64::new(0) }; SLOTS],
+            reserve: AtomicU64::new(0),
+        }
+    }
+
+    /// A first attempt succeeded.
+    pub fn save(&self, now: Instant, settings: &Budget) {
+        self.add(self.slot(now, settings), settings.percent.get().into());
+    }
+
+    /// Takes what a retry costs, if it is there: one of `minPerSecond`, which comes again
+    /// by itself, else of the savings.
+    pub fn spend(&self, now: Instant, settings: &Budget, peers: u32) -> bool {
+        if self.spend_reserve(now, settings, peers) {
+            return true;
+        }
+        let slot = self.slot(now, settings);
+        if self.balance(slot) < RETRY {
+            return false;
+        }
+        self.add(slot, -RETRY);
+        let paid = self.balance(slot) >= 0;
+        if !paid {
+            self.add(slot, RETRY);
+        }
+        paid
+    }
+
+    /// Retries that the savings would pay for, for the page of the proxy.
+    #[must_use]
+    pub fn saved(&self, now: Instant, settings: &Budget) -> u32 {
+        let balance = self.balance(self.slot(now, settings)) / RETRY;
+        u32::try_from(balance).unwrap_or(0)
+    }
+
+    #[cfg(test)]
+    pub(super) fn balance_for_test(&self, now: Instant, settings: &Budget) -> i32 {
+        self.balance(self.slot(now, settings))
+    }
+
+    /// A bucket that holds a second's worth, and one token at least.
+    fn spend_reserve(&self, now: Instant, settings: &Budget, peers: u32) -> bool {
+        if settings.min_per_second == 0 {
+            return false;
+        }
+        let per_second = f64::from(settings.min_per_second) / f64::from(peers.max(1));
+        let gap = (1e9 / per_second) as u64;
+        let room = gap.max(1_000_000_000);
+        let now = now.saturating_duration_since(self.start).as_nanos() as u64;
+        let take = |full: u64| {
+            let next = full.max(now) + gap;
+            (next <= now + room).then_some(next)
+        };
+        self.reserve.fetch_update(Relaxed, Relaxed, take).is_ok()
+    }
+
+    /// Slots are numbered from 1, so that an untouched word is an old one.
+    fn slot(&self, now: Instant, settings: &Budget) -> u32 {
+        let length = (settings.interval / SLOTS as u32).max(Duration::from_millis(1));
+        let since = now.saturating_duration_since(self.start);
+        1 + (since.as_millis() / length.as_millis()) as u32
+    }
+
+    fn add(&self, slot: u32, amount: i32) {
+        let word = &self.slots[slot as usize % SLOTS];
+        let change = |held: u64| {
+            let before = if number(held) == slot {
+                balance(held)
+            } else {
+                0
+            };
+            Some(pack(slot, before.saturating_add(amount)))
+        };
+        // It always has a value to write.
+        let _ = word.fetch_update(Relaxed, Relaxed, change);
+    }
+
+    fn balance(&self, slot: u32) -> i32 {
+        let held = self.slots.iter().map(|word| word.load(Relaxed));
+        let oldest = slot.saturating_sub(SLOTS as u32 - 1);
+        let current = held.filter(|held| (oldest..=slot).contains(&number(*held)));
+        current.fold(0, |sum: i32, held| sum.saturating_add(balance(held)))
+    }
+}
+
+const fn number(held: u64) -> u32 {
+    (held >> 32) as u32
+}
+
+const fn balance(held: u64) -> i32 {
+    held as u32 as i32
+}
+
+const fn pack(slot: u32, balance: i32) -> u64 {
+    (slot as u64) << 32 | balance as u32 as u64
+}

@@ -1,0 +1,339 @@
+//! What is tried again, and what it costs.
+
+use super::*;
+use crate::deadline::Asked;
+use crate::retry::spent::{KEPT, MOST, Spent};
+use crate::traffic::call::Budget;
+use crate::traffic::set::{GrpcCode, GrpcCodes, Methods, Percent, Statuses};
+
+const fn ms(n: u64) -> Duration {
+    Duration::from_millis(n)
+}
+
+fn status(code: u16) -> Ended {
+    Ended::Status(StatusCode::from_u16(code).unwrap())
+}
+
+fn attempted(method: &Method, ended: Ended) -> Attempted<'_> {
+    Attempted {
+        method,
+        grpc: false,
+        ended,
+        retries: 0,
+        moved: false,
+        body_kept: true,
+        spent: false,
+        asked: AskedWait::Nothing,
+        deadline: Deadline::NONE,
+    }
+}
+
+/// With a budget that has one token of its reserve.
+fn next(retry: &Retry, attempted: &Attempted<'_>) -> Next {
+    let start = Instant::now();
+    may_retry(retry, attempted, &RetryBudget::new(start), start, 1, 0)
+}
+
+fn retries(retry: &Retry, attempted: &Attempted<'_>) -> bool {
+    matches!(next(retry, attempted), Next::Retry { .. })
+}
+
+#[test]
+fn without_any_object_a_safe_request_that_got_503_or_was_lost_early_is_tried_once_more() {
+    let retry = Retry::DEFAULT;
+    for method in [Method::GET, Method::HEAD, Method::OPTIONS] {
+        for (ended, expected) in [
+            (status(503), true),
+            (status(502), false),
+            (status(504), false),
+            (status(500), false),
+            (status(429), false),
+            (status(200), false),
+            (Ended::Lost { after: ms(1000) }, true),
+            (Ended::Lost { after: ms(1001) }, false),
+            (Ended::TimedOut, true),
+        ] {
+            let one = attempted(&method, ended);
+            assert_eq!(retries(&retry, &one), expected, "{method} {ended:?}");
+            let again = Attempted { retries: 1, ..one };
+            assert_eq!(next(&retry, &again), Next::Pass, "one retry");
+        }
+    }
+}
+
+#[test]
+fn unsafe_requests_and_grpc_are_never_tried_again_unless_their_author_lists_them() {
+    let quiet = Retry::DEFAULT;
+    let ends = [status(503), Ended::Lost { after: ms(0) }, Ended::TimedOut];
+    for ended in ends {
+        assert_eq!(next(&quiet, &attempted(&Method::POST, ended)), Next::Pass);
+        let listed = Retry {
+            methods: Methods::Any,
+            ..Retry::DEFAULT
+        };
+        assert!(retries(&listed, &attempted(&Method::POST, ended)));
+        // gRPC asks for codes, whatever stands in `methods`.
+        let grpc = Attempted {
+            grpc: true,
+            ..attempted(&Method::POST, Ended::Lost { after: ms(0) })
+        };
+        assert_eq!(next(&listed, &grpc), Next::Pass);
+    }
+}
+
+#[test]
+fn grpc_is_tried_again_on_listed_codes_before_any_headers() {
+    let retry = Retry {
+        grpc_codes: GrpcCodes::of(&[GrpcCode::Unavailable]),
+        ..Retry::DEFAULT
+    };
+    let grpc = |ended| Attempted {
+        grpc: true,
+        ..attempted(&Method::POST, ended)
+    };
+    let answer = |code, trailers_only| {
+        grpc(Ended::Grpc {
+            code,
+            trailers_only,
+        })
+    };
+    assert!(retries(&retry, &answer(14, true)));
+    assert_eq!(next(&retry, &answer(14, false)), Next::Pass);
+    assert_eq!(next(&retry, &answer(4, true)), Next::Pass);
+    assert_eq!(next(&retry, &answer(0, true)), Next::Pass);
+    assert!(retries(&retry, &grpc(Ended::Lost { after: ms(10) })));
+    assert!(retries(&retry, &grpc(Ended::TimedOut)));
+}
+
+#[test]
+fn refusals_of_the_mesh_are_not_tried_again_but_overload_is_moved_once() {
+    let retry = Retry {
+        methods: Methods::Any,
+        codes: Statuses::of(&[403, 429, 503, 504]),
+        ..Retry::DEFAULT
+    };
+    for reason in Reason::ALL {
+        let one = attempted(&Method::POST, Ended::Refused(reason));
+        let moved = reason == Reason::Overload;
+        assert_eq!(retries(&retry, &one), moved, "{reason}");
+    }
+    let refused = attempted(&Method::POST, Ended::Refused(Reason::Overload));
+    assert!(retries(&Retry::DEFAULT, &refused), "it was not sent");
+    let again = Attempted {
+        moved: true,
+        ..refused
+    };
+    let many = Retry {
+        attempts: 5,
+        ..Retry::DEFAULT
+    };
+    assert_eq!(next(&many, &again), Next::Pass);
+    let none = Retry {
+        attempts: 0,
+        ..Retry::DEFAULT
+    };
+    assert_eq!(next(&none, &refused), Next::Pass);
+}
+
+#[test]
+fn why_no_retry_was_made_is_said() {
+    let retry = Retry::DEFAULT;
+    let one = attempted(&Method::GET, status(503));
+    let spent = Attempted { spent: true, ..one };
+    assert_eq!(next(&retry, &spent), Next::Denied(Outcome::Spent));
+    let body = Attempted {
+        body_kept: false,
+        ..one
+    };
+    assert_eq!(next(&retry, &body), Next::Denied(Outcome::Body));
+
+    let start = Instant::now();
+    let asked = Asked {
+        grpc: Some(ms(25)),
+        ..Asked::default()
+    };
+    let late = Attempted {
+        deadline: Deadline::arrived(start, asked, None),
+        ..one
+    };
+    let budget = RetryBudget::new(start);
+    let at = |now, call: &Attempted<'_>| may_retry(&retry, call, &budget, now, 1, 0);
+    assert_eq!(at(start, &late), Next::Denied(Outcome::Deadline));
+    assert_eq!(at(start, &one), Next::Retry { wait: ms(25) });
+    assert_eq!(at(start, &one), Next::Denied(Outcome::Budget));
+}
+
+#[test]
+fn a_server_that_asks_for_a_short_wait_gets_it_and_for_a_long_one_no_retry() {
+    let retry = Retry::DEFAULT;
+    let with = |asked| Attempted {
+        asked,
+        ..attempted(&Method::GET, status(503))
+    };
+    let http = |text: &str| next(&retry, &with(AskedWait::of_http(Some(text.as_bytes()))));
+    assert_eq!(http("0"), Next::Retry { wait: ms(0) });
+    assert_eq!(http("1"), Next::Retry { wait: ms(1000) });
+    for text in ["2", "", "-1", "+1", "1.5", "x", "99999999999999999999"] {
+        assert_eq!(http(text), Next::Pass, "{text:?}");
+    }
+    assert_eq!(http("Wed, 21 Oct 2015 07:28:00 GMT"), Next::Pass);
+    let grpc = |text: &str| AskedWait::of_grpc(Some(text.as_bytes()));
+    assert_eq!(grpc("1000"), AskedWait::After(ms(1000)));
+    assert_eq!(grpc("1001"), AskedWait::NotNow);
+    assert_eq!(grpc("-1"), AskedWait::NotNow);
+    assert_eq!(AskedWait::of_grpc(None), AskedWait::Nothing);
+}
+
+#[test]
+fn backoff_is_once_to_twice_the_base_doubles_and_stays_below_ten_times() {
+    let base = ms(25);
+    for (retries, from, to) in [(0, 25, 50), (1, 50, 100), (2, 100, 200), (3, 200, 250)] {
+        assert_eq!(backoff(base, retries, 0), ms(from));
+        let most = backoff(base, retries, u64::MAX);
+        assert!(most <= ms(to) && most > ms(to - 1), "{retries}: {most:?}");
+    }
+    assert_eq!(backoff(base, 255, 0), ms(250));
+    assert_eq!(backoff(Duration::ZERO, 3, 7), Duration::ZERO);
+}
+
+#[test]
+fn successes_save_a_fifth_of_a_retry_each_and_failures_nothing() {
+    let (start, settings) = (
+        Instant::now(),
+        Budget {
+            min_per_second: 0,
+            ..Budget::DEFAULT
+        },
+    );
+    let budget = RetryBudget::new(start);
+    assert!(!budget.spend(start, &settings, 1), "nothing was saved");
+    for _ in 0..14 {
+        budget.save(start, &settings);
+    }
+    assert_eq!(budget.saved(start, &settings), 2);
+    assert!(budget.spend(start, &settings, 1) && budget.spend(start, &settings, 1));
+    assert!(!budget.spend(start, &settings, 1), "0.8 are left");
+    budget.save(start, &settings);
+    assert!(budget.spend(start, &settings, 1));
+}
+
+#[test]
+fn savings_are_worth_an_interval_and_no_more() {
+    let (start, settings) = (
+        Instant::now(),
+        Budget {
+            min_per_second: 0,
+            ..Budget::DEFAULT
+        },
+    );
+    let budget = RetryBudget::new(start);
+    // An hour of 50 a second, and then the storm: 5 s of savings are there.
+    for n in 0..3600 * 50 {
+        budget.save(start + ms(n * 20), &settings);
+    }
+    let storm = start + ms(3600 * 1000);
+    let spent = (0..1000)
+        .filter(|_| budget.spend(storm, &settings, 1))
+        .count();
+    assert!((45..=50).contains(&spent), "{spent}");
+    assert_eq!(budget.saved(storm + ms(6000), &settings), 0);
+    // What was spent is not held against what comes later.
+    budget.save(storm + ms(6000), &settings);
+    assert_eq!(budget.balance_for_test(storm + ms(6000), &settings), 20);
+}
+
+#[test]
+fn every_second_has_its_minimum_shared_among_the_workloads_proxies() {
+    let start = Instant::now();
+    let settings = Budget {
+        percent: Percent::NONE,
+        ..Budget::DEFAULT
+    };
+    for (min, peers, in_ten) in [
+        (1, 1, 10..=11),
+        (1, 4, 3..=4),
+        (10, 1, 100..=110),
+        (10, 5, 20..=22),
+    ] {
+        let settings = Budget {
+            min_per_second: min,
+            ..settings
+        };
+        let budget = RetryBudget::new(start);
+        let spent = (0..10_000)
+            .filter(|n| budget.spend(start + ms(*n), &settings, peers))
+            .count();
+        assert!(in_ten.contains(&spent), "{min} of {peers}: {spent}");
+    }
+}
+
+#[test]
+fn threads_that_spend_at_once_never_spend_more_than_was_saved() {
+    let (start, settings) = (
+        Instant::now(),
+        Budget {
+            min_per_second: 0,
+            ..Budget::DEFAULT
+        },
+    );
+    let budget = RetryBudget::new(start);
+    for _ in 0..5000 {
+        budget.save(start, &settings);
+    }
+    let spent: usize = std::thread::scope(|scope| {
+        let spend = || {
+            (0..1000)
+                .filter(|_| budget.spend(start, &settings, 1))
+                .count()
+        };
+        let threads: Vec<_> = (0..4).map(|_| scope.spawn(spend)).collect();
+        threads
+            .into_iter()
+            .map(|thread| thread.join().unwrap())
+            .sum()
+    });
+    assert!((990..=1000).contains(&spent), "{spent}");
+}
+
+#[test]
+fn a_failed_last_attempt_marks_the_request_above_and_an_answer_of_the_application_does_not() {
+    let retry = Retry::DEFAULT;
+    let marks = |ended| attempted(&Method::POST, ended).marks_spent(&retry);
+    assert!(marks(status(503)) && marks(Ended::TimedOut) && marks(Ended::Lost { after: ms(9000) }));
+    assert!(!marks(status(200)) && !marks(status(404)));
+    assert!(!marks(Ended::Refused(Reason::NotAllowed)));
+    let below = Attempted {
+        spent: true,
+        ..attempted(&Method::GET, status(500))
+    };
+    assert!(below.marks_spent(&retry), "the mark travels up");
+}
+
+#[test]
+fn marks_are_kept_for_ten_seconds_and_are_bounded() {
+    let start = Instant::now();
+    let mut spent = Spent::default();
+    spent.mark(7, start);
+    assert!(spent.is_marked(7, start + KEPT - ms(1)));
+    assert!(!spent.is_marked(7, start + KEPT) && !spent.is_marked(8, start));
+    // Marked again: the older entry takes the newer one with it neither by age ...
+    spent.mark(7, start + ms(5000));
+    spent.mark(8, start + KEPT);
+    assert!(spent.is_marked(7, start + KEPT));
+    // ... nor by number.
+    for trace in 0..3 * MOST as u128 {
+        spent.mark(1000 + trace, start + KEPT);
+    }
+    assert_eq!(spent.len(), MOST);
+    assert!(spent.is_marked(1000 + 3 * MOST as u128 - 1, start + KEPT));
+    assert!(!spent.is_marked(1000, start + KEPT));
+    spent.mark(1, start + KEPT + KEPT);
+    assert_eq!(spent.len(), 1);
+    assert!(!spent.is_empty());
+}
+
+#[test]
+fn outcomes_are_the_labels_that_are_promised() {
+    let labels = ["success", "failure", "budget", "body", "deadline", "spent"];
+    assert_eq!(Outcome::ALL.map(Outcome::as_str), labels);
+}

@@ -1,0 +1,371 @@
+//! TrafficPolicy: what a policy says of calls, section by section, and which policy decides.
+//!
+//! A section is a plain value whose `DEFAULT` is what a user gets who writes it empty, so
+//! webhook, controller, wire and proxy cannot differ in what was left out. What holds where
+//! no object speaks at all is another thing, and stands in [`without_object`].
+//!
+//! From objects to a call, in four steps:
+//!
+//! 1. What an object says by itself becomes a [`Policy`]; names of HTTPRouteGroups and of
+//!    accounts are replaced by what they stand for.
+//! 2. [`precedence::resolve`] makes one [`Traffic`] per Service port, and says who lost.
+//!    That is what travels to proxies: the same for every caller.
+//! 3. A caller's proxy keeps what its own workload may see of it, [`Traffic::seen_by`],
+//!    once per configuration.
+//! 4. For each request [`crate::route::Table::decide`] gives the section and the object
+//!    that it came from. The server's proxy asks [`Scoped`] tables with the proven caller.
+
+pub mod bounds;
+pub mod call;
+pub mod endpoint;
+pub mod guard;
+pub mod precedence;
+pub mod set;
+pub mod without_object;
+
+use std::fmt;
+use std::sync::Arc;
+
+use crate::access::{Caller, Source};
+use crate::http_match::RequestFacts;
+use crate::name::ServiceId;
+use crate::origin::Origin;
+use crate::route::{Match, Table};
+
+use call::{Fallback, Mirror, Override, Retry, Sticky, Timeouts};
+use endpoint::{Balance, Breaker, Ejection};
+use guard::{Overload, Priority, RateLimit};
+
+/// What a policy is about.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Target {
+    /// One port of a Service, by the Service's number.
+    Port(ServiceId, u16),
+    Service(ServiceId),
+    Namespace(Arc<str>),
+    Mesh,
+}
+
+impl Target {
+    #[must_use]
+    pub fn covers(&self, service: &ServiceId, port: u16) -> bool {
+        match self {
+            Self::Port(named, number) => named == service && *number == port,
+            Self::Service(named) => named == service,
+            Self::Namespace(namespace) => *namespace == service.namespace,
+            Self::Mesh => true,
+        }
+    }
+}
+
+/// Whose calls a policy is about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Sources {
+    Everyone,
+    /// Callers that one of these admits; nobody if there is none.
+    Only(Vec<Source>),
+}
+
+impl Sources {
+    #[must_use]
+    pub fn admits(&self, caller: Caller<'_>) -> bool {
+        match self {
+            Self::Everyone => true,
+            Self::Only(sources) => sources.iter().any(|source| source.admits(caller)),
+        }
+    }
+}
+
+/// One TrafficPolicy, read by itself: every section in it is valid.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Policy {
+    pub origin: Origin,
+    /// Seconds since 1970; the older of two equals decides.
+    pub created: i64,
+    pub target: Target,
+    /// Beats every policy without it. Has no effect beside another target than
+    /// [`Target::Mesh`].
+    pub enforce: bool,
+    /// `AnyOf` with an empty list where no group of `routes` exists: it fits nothing.
+    pub routes: Match,
+    pub sources: Sources,
+    pub sections: Sections,
+}
+
+impl Policy {
+    /// Whether it is limited to some requests or callers. Such a policy says nothing but
+    /// [`Section::may_be_limited`].
+    #[must_use]
+    pub fn is_limited(&self) -> bool {
+        self.routes != Match::Always || self.sources != Sources::Everyone
+    }
+}
+
+/// The sections of one object; `None`: it says nothing of that.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Sections {
+    pub timeouts: Option<Timeouts>,
+    pub retry: Option<Retry>,
+    pub ejection: Option<Ejection>,
+    pub breaker: Option<Breaker>,
+    pub fallback: Option<Arc<Fallback>>,
+    /// These add up, so an empty list says as much as none.
+    pub rate_limits: Vec<Arc<RateLimit>>,
+    pub priority: Option<Priority>,
+    pub overload: Option<Overload>,
+    /// An empty list is an answer: no copies.
+    pub mirror: Option<Arc<[Mirror]>>,
+    pub balance: Option<Balance>,
+    pub sticky: Option<Sticky>,
+    /// An empty list is an answer: no overrides.
+    pub overrides: Option<Arc<[Override]>>,
+}
+
+impl Sections {
+    #[must_use]
+    pub fn has(&self, section: Section) -> bool {
+        match section {
+            Section::Timeouts => self.timeouts.is_some(),
+            Section::Retry => self.retry.is_some(),
+            Section::Ejection => self.ejection.is_some(),
+            Section::Breaker => self.breaker.is_some(),
+            Section::Fallback => self.fallback.is_some(),
+            Section::RateLimits => !self.rate_limits.is_empty(),
+            Section::Priority => self.priority.is_some(),
+            Section::Overload => self.overload.is_some(),
+            Section::Mirror => self.mirror.is_some(),
+            Section::Balance => self.balance.is_some(),
+            Section::Sticky => self.sticky.is_some(),
+            Section::Overrides => self.overrides.is_some(),
+        }
+    }
+}
+
+/// Which part of a policy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Section {
+    Timeouts,
+    Retry,
+    Ejection,
+    Breaker,
+    Fallback,
+    RateLimits,
+    Priority,
+    Overload,
+    Mirror,
+    Balance,
+    Sticky,
+    Overrides,
+}
+
+impl Section {
+    pub const ALL: [Self; 12] = [
+        Self::Timeouts,
+        Self::Retry,
+        Self::Ejection,
+        Self::Breaker,
+        Self::Fallback,
+        Self::RateLimits,
+        Self::Priority,
+        Self::Overload,
+        Self::Mirror,
+        Self::Balance,
+        Self::Sticky,
+        Self::Overrides,
+    ];
+
+    /// The field of the object's spec.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Timeouts => "timeouts",
+            Self::Retry => "retry",
+            Self::Ejection => "ejection",
+            Self::Breaker => "breaker",
+            Self::Fallback => "fallback",
+            Self::RateLimits => "rateLimits",
+            Self::Priority => "priority",
+            Self::Overload => "overload",
+            Self::Mirror => "mirror",
+            Self::Balance => "balance",
+            Self::Sticky => "sticky",
+            Self::Overrides => "overrides",
+        }
+    }
+
+    /// Whether `routes` and `sources` may stand beside it. The others describe endpoints,
+    /// or where all calls go, and have no meaning for some requests alone.
+    #[must_use]
+    pub const fn may_be_limited(self) -> bool {
+        matches!(
+            self,
+            Self::Timeouts
+                | Self::Retry
+                | Self::Fallback
+                | Self::RateLimits
+                | Self::Priority
+                | Self::Mirror
+        )
+    }
+}
+
+impl fmt::Display for Section {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// A section, and for whose calls.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Scoped<T> {
+    pub sources: Sources,
+    pub section: T,
+}
+
+/// Rules of a section that `routes` and `sources` may limit, in order of precedence.
+pub type Limited<T> = Table<Option<Scoped<T>>>;
+
+/// A section that is taken as a whole: at most one rule, which always fits.
+pub type Whole<T> = Table<Option<T>>;
+
+/// What policies say of one Service port: the winners of every section.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Traffic {
+    pub timeouts: Limited<Timeouts>,
+    pub retry: Limited<Retry>,
+    pub fallback: Limited<Arc<Fallback>>,
+    pub mirror: Limited<Arc<[Mirror]>>,
+    pub priority: Limited<Priority>,
+    /// Every rule that fits counts, not the first alone: see [`every`].
+    pub rate_limits: Limited<Arc<RateLimit>>,
+    pub ejection: Whole<Ejection>,
+    pub breaker: Whole<Breaker>,
+    pub balance: Whole<Balance>,
+    pub overload: Whole<Overload>,
+    pub sticky: Whole<Sticky>,
+    pub overrides: Whole<Arc<[Override]>>,
+}
+
+impl Default for Traffic {
+    fn default() -> Self {
+        Self {
+            timeouts: Table::only(None),
+            retry: Table::only(None),
+            fallback: Table::only(None),
+            mirror: Table::only(None),
+            priority: Table::only(None),
+            rate_limits: Table::only(None),
+            ejection: Table::only(None),
+            breaker: Table::only(None),
+            balance: Table::only(None),
+            overload: Table::only(None),
+            sticky: Table::only(None),
+            overrides: Table::only(None),
+        }
+    }
+}
+
+/// What one workload, as a caller, has to know of a Service port. No rule in it has to be
+/// asked who is calling, so a request costs one `decide` per section and no more.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CallerTraffic {
+    pub timeouts: Table<Option<Timeouts>>,
+    pub retry: Table<Option<Retry>>,
+    pub fallback: Table<Option<Arc<Fallback>>>,
+    pub mirror: Table<Option<Arc<[Mirror]>>>,
+    pub ejection: Whole<Ejection>,
+    pub breaker: Whole<Breaker>,
+    pub balance: Whole<Balance>,
+    pub sticky: Whole<Sticky>,
+    pub overrides: Whole<Arc<[Override]>>,
+}
+
+impl Default for CallerTraffic {
+    fn default() -> Self {
+        Self {
+            timeouts: Table::only(None),
+            retry: Table::only(None),
+            fallback: Table::only(None),
+            mirror: Table::only(None),
+            ejection: Table::only(None),
+            breaker: Table::only(None),
+            balance: Table::only(None),
+            sticky: Table::only(None),
+            overrides: Table::only(None),
+        }
+    }
+}
+
+impl Traffic {
+    /// What the proxy of `caller` keeps of it. Made once per configuration.
+    #[must_use]
+    pub fn seen_by(&self, caller: Caller<'_>) -> CallerTraffic {
+        CallerTraffic {
+            timeouts: seen_by(&self.timeouts, caller),
+            retry: seen_by(&self.retry, caller),
+            fallback: seen_by(&self.fallback, caller),
+            mirror: seen_by(&self.mirror, caller),
+            ejection: self.ejection.clone(),
+            breaker: self.breaker.clone(),
+            balance: self.balance.clone(),
+            sticky: self.sticky.clone(),
+            overrides: self.overrides.clone(),
+        }
+    }
+}
+
+fn seen_by<T: Clone>(limited: &Limited<T>, caller: Caller<'_>) -> Table<Option<T>> {
+    let own = limited.rules.iter().filter_map(|rule| {
+        let scoped = rule.then.as_ref()?;
+        scoped.sources.admits(caller).then(|| {
+            let section = scoped.section.clone();
+            rule.clone().map(|_| Some(section))
+        })
+    });
+    Table {
+        rules: own.collect(),
+        otherwise: None,
+    }
+}
+
+/// The first rule that fits the request and admits the caller, for the server's proxy. It
+/// skips rules for other callers, which [`Table::decide`] could not.
+#[must_use]
+pub fn first<'a, T>(
+    limited: &'a Limited<T>,
+    caller: Caller<'_>,
+    request: Option<&RequestFacts<'_>>,
+) -> Option<(&'a T, &'a Origin)> {
+    every(limited, caller, request).next()
+}
+
+/// Every rule that fits the request and admits the caller, in order of precedence.
+/// `None` as request stands for a connection of opaque bytes.
+pub fn every<'a, T>(
+    limited: &'a Limited<T>,
+    caller: Caller<'_>,
+    request: Option<&RequestFacts<'_>>,
+) -> impl Iterator<Item = (&'a T, &'a Origin)> {
+    limited.rules.iter().filter_map(move |rule| {
+        let scoped = rule.then.as_ref()?;
+        let fits = scoped.sources.admits(caller) && rule.when.fits(request);
+        fits.then_some((&scoped.section, &rule.origin))
+    })
+}
+
+/// What decides about the endpoints of a backend: the Service that serves, else the one
+/// that was called. Where no split chose, both are the same.
+#[must_use]
+pub fn serving_or_root<'a, T>(
+    serving: &'a Whole<T>,
+    root: &'a Whole<T>,
+) -> Option<(&'a T, &'a Origin)> {
+    let said = |whole: &'a Whole<T>| match whole.decide(None) {
+        (Some(section), Some(origin)) => Some((section, origin)),
+        _ => None,
+    };
+    said(serving).or_else(|| said(root))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,126 @@
+//! The sections that the proxy in front of an application enforces: limits, priority and
+//! overload.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::header::HeaderName;
+
+/// One entry of `rateLimits`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RateLimit {
+    pub name: Arc<str>,
+    /// So many in each `per`.
+    pub requests: u32,
+    pub per: Duration,
+    /// So many at once; [`RateLimit::default_burst`] where the user says nothing.
+    pub burst: u32,
+    pub key: LimitKey,
+    pub scope: LimitScope,
+    pub mode: LimitMode,
+}
+
+impl RateLimit {
+    /// What one second lets through, and at least one.
+    #[must_use]
+    pub fn default_burst(requests: u32, per: Duration) -> u32 {
+        let per = per.as_millis().max(1);
+        let second = u128::from(requests) * 1000 / per;
+        u32::try_from(second).unwrap_or(u32::MAX).max(1)
+    }
+}
+
+/// Who shares a bucket.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum LimitKey {
+    /// Everybody.
+    #[default]
+    None,
+    /// Each proven identity has its own; all outside the mesh have one.
+    Caller,
+    /// Each value of this header, of each caller.
+    Header(HeaderName),
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LimitScope {
+    /// All ready pods together.
+    #[default]
+    Service,
+    /// Each pod by itself.
+    Instance,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LimitMode {
+    #[default]
+    Enforce,
+    /// Counted, and passed on.
+    Audit,
+}
+
+/// `priority`, from the first that is shed to the last.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Priority {
+    Sheddable,
+    #[default]
+    Normal,
+    Critical,
+}
+
+impl Priority {
+    pub const ALL: [Self; 3] = [Self::Sheddable, Self::Normal, Self::Critical];
+
+    /// The value of `weft-priority`, of the field and of the metric label.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Sheddable => "Sheddable",
+            Self::Normal => "Normal",
+            Self::Critical => "Critical",
+        }
+    }
+
+    /// One class lower, as for a retry.
+    #[must_use]
+    pub const fn lower(self) -> Self {
+        match self {
+            Self::Critical => Self::Normal,
+            Self::Normal | Self::Sheddable => Self::Sheddable,
+        }
+    }
+}
+
+/// `overload`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Overload {
+    pub mode: OverloadMode,
+    /// How much longer than in calm times a call may wait.
+    pub queue_time: Duration,
+    /// A bound that holds whatever is measured; `None`: none.
+    pub max_concurrency: Option<u32>,
+}
+
+/// `overload.mode`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OverloadMode {
+    #[default]
+    Adaptive,
+    /// Counts what it would shed, and sheds nothing.
+    Audit,
+    Off,
+}
+
+impl Overload {
+    pub const DEFAULT: Self = Self {
+        mode: OverloadMode::Adaptive,
+        queue_time: Duration::from_millis(100),
+        max_concurrency: None,
+    };
+}
+
+impl Default for Overload {
+    fn default() -> Self {
+        Self::DEFAULT
+    }
+}

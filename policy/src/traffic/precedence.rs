@@ -1,0 +1,267 @@
+//! Which policy decides about calls to a Service port, section by section, and who lost.
+//!
+//! `enforce` comes first, then the closest target, the narrowest, the oldest, the name.
+//! A section is taken whole: two half sections of two authors would be a third that
+//! nobody wrote. Rate limits add up, because each protects from something else.
+//!
+//! A rule that an earlier one covers in full can never decide and is left out; whoever
+//! wrote it is told. Only what is plainly covered counts: the same or all routes, the same
+//! or all sources. That two narrow rules cover a third together is not looked for.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use crate::name::ServiceId;
+use crate::origin::Origin;
+use crate::route::{Match, Rule, Table};
+use crate::traffic::{Limited, Policy, Scoped, Section, Sources, Target, Traffic, Whole};
+
+/// What decides about one Service port, and whose sections lost there to whom.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Resolved {
+    pub traffic: Traffic,
+    pub won: BTreeSet<(Origin, Section)>,
+    pub lost: Vec<Lost>,
+}
+
+/// A section that decides nothing at some port.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Lost {
+    pub loser: Origin,
+    pub section: Section,
+    pub winner: Origin,
+}
+
+/// The winners of every section for calls to `port` of `service`. Policies that are about
+/// something else are passed over, so all of a namespace may be handed in.
+#[must_use]
+pub fn resolve<'a>(
+    policies: impl IntoIterator<Item = &'a Policy>,
+    service: &ServiceId,
+    port: u16,
+) -> Resolved {
+    let mut ranked: Vec<&Policy> = policies
+        .into_iter()
+        .filter(|policy| policy.target.covers(service, port) && !is_void(policy))
+        .collect();
+    ranked.sort_by(|a, b| rank(a).cmp(&rank(b)));
+    let mut resolving = Resolving {
+        ranked,
+        won: BTreeSet::new(),
+        lost: Vec::new(),
+    };
+    let traffic = Traffic {
+        timeouts: resolving.limited(Section::Timeouts, |policy| policy.sections.timeouts),
+        retry: resolving.limited(Section::Retry, |policy| policy.sections.retry.clone()),
+        fallback: resolving.limited(Section::Fallback, |policy| policy.sections.fallback.clone()),
+        mirror: resolving.limited(Section::Mirror, |policy| policy.sections.mirror.clone()),
+        priority: resolving.limited(Section::Priority, |policy| policy.sections.priority),
+        rate_limits: resolving.rate_limits(),
+        ejection: resolving.whole(Section::Ejection, |policy| policy.sections.ejection),
+        breaker: resolving.whole(Section::Breaker, |policy| policy.sections.breaker),
+        balance: resolving.whole(Section::Balance, |policy| policy.sections.balance),
+        overload: resolving.whole(Section::Overload, |policy| policy.sections.overload),
+        sticky: resolving.whole(Section::Sticky, |policy| policy.sections.sticky.clone()),
+        overrides: resolving.whole(Section::Overrides, |policy| {
+            policy.sections.overrides.clone()
+        }),
+    };
+    Resolved {
+        traffic,
+        won: resolving.won,
+        lost: resolving.lost,
+    }
+}
+
+/// Lower decides. What is equal in all but the name is decided by it, so that every
+/// replica and every restart agrees.
+fn rank(policy: &Policy) -> (Reverse<bool>, u8, u8, i64, &Origin) {
+    let enforced = policy.enforce && policy.target == Target::Mesh;
+    let far = match policy.target {
+        Target::Port(..) => 0,
+        Target::Service(_) => 1,
+        Target::Namespace(_) => 2,
+        Target::Mesh => 3,
+    };
+    let routes = policy.routes != Match::Always;
+    let sources = policy.sources != Sources::Everyone;
+    let wide = match (routes, sources) {
+        (true, true) => 0,
+        (true, false) => 1,
+        (false, true) => 2,
+        (false, false) => 3,
+    };
+    let Policy {
+        created, origin, ..
+    } = policy;
+    (Reverse(enforced), far, wide, *created, origin)
+}
+
+/// It is limited to requests or callers of which there are none.
+fn is_void(policy: &Policy) -> bool {
+    policy.routes == Match::AnyOf(Vec::new()) || policy.sources == Sources::Only(Vec::new())
+}
+
+struct Resolving<'a> {
+    /// Those that are about the port, in order of precedence.
+    ranked: Vec<&'a Policy>,
+    won: BTreeSet<(Origin, Section)>,
+    lost: Vec<Lost>,
+}
+
+impl Resolving<'_> {
+    /// Every policy whose section is not covered by an earlier one.
+    fn limited<T>(&mut self, section: Section, say: impl Fn(&Policy) -> Option<T>) -> Limited<T> {
+        let mut kept: Vec<&Policy> = Vec::new();
+        let mut rules = Vec::new();
+        for policy in &self.ranked {
+            let Some(said) = say(policy) else { continue };
+            if let Some(winner) = kept.iter().find(|earlier| covers(earlier, policy)) {
+                self.lost.push(Lost {
+                    loser: policy.origin.clone(),
+                    section,
+                    winner: winner.origin.clone(),
+                });
+                continue;
+            }
+            self.won.insert((policy.origin.clone(), section));
+            kept.push(policy);
+            rules.push(rule(policy, policy.origin.clone(), said));
+        }
+        Table {
+            rules,
+            otherwise: None,
+        }
+    }
+
+    /// The first policy that says something of it.
+    fn whole<T>(&mut self, section: Section, say: impl Fn(&Policy) -> Option<T>) -> Whole<T> {
+        // A limited policy cannot say such a section; one that does anyway is not asked.
+        let mut sayers = self
+            .ranked
+            .iter()
+            .filter(|policy| !policy.is_limited())
+            .filter_map(|policy| say(policy).map(|said| (&policy.origin, said)));
+        let Some((winner, said)) = sayers.next() else {
+            return Table::only(None);
+        };
+        self.lost.extend(sayers.map(|(loser, _)| Lost {
+            loser: loser.clone(),
+            section,
+            winner: winner.clone(),
+        }));
+        self.won.insert((winner.clone(), section));
+        Table {
+            rules: vec![Rule {
+                origin: winner.clone(),
+                when: Match::Always,
+                then: Some(said),
+            }],
+            otherwise: None,
+        }
+    }
+
+    /// All of them: one rule per limit, whose name the rule's origin says.
+    fn rate_limits(&mut self) -> Limited<Arc<crate::traffic::guard::RateLimit>> {
+        let mut rules = Vec::new();
+        for policy in &self.ranked {
+            for limit in &policy.sections.rate_limits {
+                let origin = policy.origin.rule(&limit.name);
+                rules.push(rule(policy, origin, Arc::clone(limit)));
+                self.won
+                    .insert((policy.origin.clone(), Section::RateLimits));
+            }
+        }
+        Table {
+            rules,
+            otherwise: None,
+        }
+    }
+}
+
+fn rule<T>(policy: &Policy, origin: Origin, section: T) -> Rule<Option<Scoped<T>>> {
+    Rule {
+        origin,
+        when: policy.routes.clone(),
+        then: Some(Scoped {
+            sources: policy.sources.clone(),
+            section,
+        }),
+    }
+}
+
+/// Whether every call of `narrow` is plainly one of `wide`.
+fn covers(wide: &Policy, narrow: &Policy) -> bool {
+    let routes = match (&wide.routes, &narrow.routes) {
+        (Match::Always, _) => true,
+        (Match::AnyOf(_), Match::Always) => false,
+        (Match::AnyOf(wide), Match::AnyOf(narrow)) => narrow.iter().all(|one| wide.contains(one)),
+    };
+    let sources = match (&wide.sources, &narrow.sources) {
+        (Sources::Everyone, _) => true,
+        (Sources::Only(_), Sources::Everyone) => false,
+        (Sources::Only(wide), Sources::Only(narrow)) => narrow.iter().all(|one| wide.contains(one)),
+    };
+    routes && sources
+}
+
+/// How one policy fares everywhere.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Standing {
+    /// Sections that decide somewhere.
+    pub won: BTreeSet<Section>,
+    /// Sections that decide nothing at some port, with who does.
+    pub lost: BTreeSet<(Section, Origin)>,
+}
+
+/// What the author of a policy is told about others.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Rivalry {
+    None,
+    /// It wins nothing anywhere: `Accepted=False Conflicted`.
+    Conflicted {
+        winner: Origin,
+    },
+    /// It loses these: a warning `PartlyOverridden`.
+    PartlyOverridden(Vec<(Section, Origin)>),
+}
+
+impl Standing {
+    #[must_use]
+    pub fn rivalry(&self) -> Rivalry {
+        match self.lost.first() {
+            None => Rivalry::None,
+            Some((_, winner)) if self.won.is_empty() => Rivalry::Conflicted {
+                winner: winner.clone(),
+            },
+            Some(_) => Rivalry::PartlyOverridden(self.lost.iter().cloned().collect()),
+        }
+    }
+}
+
+/// How every policy fares, summed over the ports of all Services.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Standings(BTreeMap<Origin, Standing>);
+
+impl Standings {
+    pub fn add(&mut self, resolved: &Resolved) {
+        for (winner, section) in &resolved.won {
+            let standing = self.0.entry(winner.clone()).or_default();
+            standing.won.insert(*section);
+        }
+        for lost in &resolved.lost {
+            let standing = self.0.entry(lost.loser.clone()).or_default();
+            standing.lost.insert((lost.section, lost.winner.clone()));
+        }
+    }
+
+    /// `None`: it is about no Service that exists, or says nothing.
+    #[must_use]
+    pub fn of(&self, policy: &Origin) -> Option<&Standing> {
+        self.0.get(policy)
+    }
+}
+
+#[cfg(test)]
+mod tests;

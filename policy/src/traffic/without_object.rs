@@ -1,0 +1,11 @@
+//! What holds for calls to a Service of which no TrafficPolicy says anything.
+//!
+//! Where a table decides `None`, these are used for retries, ejection and warm-up. Every
+//! other section has no effect until somebody asks for it.
+
+use crate::traffic::call::Retry;
+use crate::traffic::endpoint::{Balance, Ejection};
+
+pub static RETRY: Retry = Retry::DEFAULT;
+pub static EJECTION: Ejection = Ejection::DEFAULT;
+pub static BALANCE: Balance = Balance::DEFAULT;

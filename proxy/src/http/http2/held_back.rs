@@ -1,0 +1,126 @@
+//! Requests of one connection that wait until there is memory for them; see
+//! [`crate::net::turn`].
+//!
+//! Their heads have been read, since whoever does not read a connection of HTTP/2 does not
+//! hear either that what was sent on it may go on. So each holds its head, and nothing
+//! is done for it. A connection has one turn at a time, for the first of them.
+
+use std::collections::VecDeque;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::Context;
+
+use bytes::Bytes;
+use h2::RecvStream;
+use h2::server::SendResponse;
+use http::Request;
+use runtime::occupancy::{Held, Place};
+use tokio::time::Instant;
+
+use crate::http::limits::size;
+use crate::net::budget::Budget;
+use crate::net::turn::{Line, NoTurn, Turn, WAIT};
+
+/// What one of them costs beside its head, in bytes.
+const STREAM: usize = 2 * 1024;
+/// From so many on those are looked for that their clients took back.
+const LOOK_FROM: usize = 64;
+
+/// A request as it came.
+pub(super) type Begun = (Request<RecvStream>, SendResponse<Bytes>);
+
+/// The requests of one connection that wait.
+pub(super) struct HeldBack {
+    budget: Arc<Budget>,
+    place: Arc<Place>,
+    line: Line,
+    waiting: VecDeque<Waiting>,
+    turn: Option<Turn>,
+    /// From this length on those that were taken back are looked for.
+    look_at: usize,
+}
+
+struct Waiting {
+    begun: Begun,
+    since: Instant,
+    _held: Held,
+}
+
+impl HeldBack {
+    pub(super) const fn new(budget: Arc<Budget>, place: Arc<Place>, line: Line) -> Self {
+        Self {
+            budget,
+            place,
+            line,
+            waiting: VecDeque::new(),
+            turn: None,
+            look_at: LOOK_FROM,
+        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
+    /// Gives the request back where it may begin at once, and keeps it otherwise.
+    pub(super) fn admit(&mut self, begun: Begun, cx: &mut Context<'_>) -> Option<Begun> {
+        if self.waiting.is_empty() {
+            match self.budget.admit(&self.place, self.line) {
+                Ok(()) => return Some(begun),
+                Err(turn) => self.turn = Some(turn),
+            }
+        }
+        let _held = self.place.hold(STREAM + size(begun.0.headers()));
+        self.waiting.push_back(Waiting {
+            begun,
+            since: Instant::now(),
+            _held,
+        });
+        if self.waiting.len() >= self.look_at {
+            let stays = |one: &mut Waiting| one.begun.1.poll_reset(cx).is_pending();
+            self.waiting.retain_mut(stays);
+            self.look_at = LOOK_FROM.max(2 * self.waiting.len());
+            if self.waiting.is_empty() {
+                self.turn = None;
+            }
+        }
+        None
+    }
+
+    /// The next one whose turn has come, or whose time is over: that one is marked. Wakes
+    /// for the others.
+    pub(super) fn next(&mut self, cx: &mut Context<'_>) -> Option<Begun> {
+        loop {
+            let first = self.waiting.front()?;
+            let late = first.since.elapsed() >= WAIT;
+            if !late {
+                let admitted = match &mut self.turn {
+                    Some(turn) => Pin::new(turn).poll(cx).is_ready(),
+                    None => match self.budget.admit(&self.place, self.line) {
+                        Ok(()) => true,
+                        Err(turn) => {
+                            self.turn = Some(turn);
+                            continue;
+                        }
+                    },
+                };
+                if !admitted {
+                    return None;
+                }
+                self.turn = None;
+            }
+            let (mut request, mut respond) = self.waiting.pop_front()?.begun;
+            if self.waiting.is_empty() {
+                self.turn = None;
+            }
+            if respond.poll_reset(cx).is_ready() {
+                continue;
+            }
+            if late {
+                request.extensions_mut().insert(NoTurn);
+            }
+            return Some((request, respond));
+        }
+    }
+}

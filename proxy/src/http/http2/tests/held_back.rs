@@ -1,0 +1,154 @@
+//! Requests that wait for memory before they begin.
+
+use std::cell::Cell;
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+use runtime::occupancy::{Bounds, InFlight, Occupancy, Reached};
+
+use super::*;
+use crate::net::turn::{NoTurn, WAIT};
+
+const LIMIT: usize = 64 << 20;
+const MUCH: usize = 40 << 20;
+
+thread_local! {
+    static USED: Cell<usize> = const { Cell::new(0) };
+    static WAITED: Cell<u64> = const { Cell::new(0) };
+}
+
+struct Crowded {
+    sender: h2::client::SendRequest<Bytes>,
+    budget: Arc<Budget>,
+    begun: Arc<AtomicUsize>,
+    _requests: (Arc<Place>, Vec<InFlight>),
+}
+
+/// A connection of a caller that has a hundred requests in flight on another one.
+async fn crowded() -> Crowded {
+    let bounds = Bounds {
+        places: 10,
+        per_holder: usize::MAX,
+        shared: true,
+        head_within: Duration::MAX,
+        idle_within: Duration::MAX,
+    };
+    let places = Occupancy::new(bounds, |reached| {
+        if reached == Reached::NoMemory {
+            WAITED.set(WAITED.get() + 1);
+        }
+    });
+    let enter = || {
+        let from = IpAddr::from([10, 0, 0, 1]).into();
+        places.try_admit(&from).unwrap().unwrap()
+    };
+    let (place, other) = (enter(), enter());
+    let requests = (0..100).map(|_| other.begin_request()).collect();
+    let budget = Budget::measured(LIMIT, LIMIT, || USED.get());
+    let mut limits = limits(PLAIN, place);
+    limits.budget = Arc::clone(&budget);
+    let (near, far) = duplex(1 << 20);
+    let begun = Arc::<AtomicUsize>::default();
+    let counted = Arc::clone(&begun);
+    tokio::spawn(async move {
+        let close = pin!(pending::<()>());
+        let handler = move |request: Request<super::super::recv::RecvBody>| {
+            counted.fetch_add(1, Relaxed);
+            let late = request.extensions().get::<NoTurn>().is_some();
+            let slow = request.uri().path() == "/slow";
+            async move {
+                if slow {
+                    tokio::time::sleep(Duration::from_secs(5)).await;
+                }
+                Response::new(body::text(if late { "late" } else { "ok" }))
+            }
+        };
+        let _ = server::serve(far, limits, close, handler).await;
+    });
+    let (sender, connection) = h2::client::handshake(near).await.unwrap();
+    tokio::spawn(connection);
+    Crowded {
+        sender,
+        budget,
+        begun,
+        _requests: (other, requests),
+    }
+}
+
+impl Crowded {
+    fn ask(&mut self, path: &str) -> h2::client::ResponseFuture {
+        let request = Request::get(format!("http://s{path}")).body(()).unwrap();
+        self.sender.send_request(request, true).unwrap().0
+    }
+
+    fn begun(&self) -> usize {
+        self.begun.load(Relaxed)
+    }
+}
+
+async fn body_of(answer: h2::client::ResponseFuture) -> Bytes {
+    answer
+        .await
+        .unwrap()
+        .into_body()
+        .data()
+        .await
+        .unwrap()
+        .unwrap()
+}
+
+async fn a_moment() {
+    tokio::time::sleep(Duration::from_millis(1)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn requests_wait_for_memory_and_what_is_in_flight_on_their_connection_does_not() {
+    let mut crowded = crowded().await;
+    USED.set(0);
+    let slow = crowded.ask("/slow");
+    a_moment().await;
+    USED.set(MUCH);
+    let waiting: Vec<_> = (0..20).map(|_| crowded.ask("/")).collect();
+    assert_eq!(body_of(slow).await, "ok");
+    assert_eq!(crowded.begun(), 1);
+    USED.set(0);
+    crowded.budget.settle();
+    for answer in waiting {
+        assert_eq!(body_of(answer).await, "ok");
+    }
+    assert_eq!(crowded.begun(), 21);
+    assert!(WAITED.get() > 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_waits_in_vain_is_handed_on_to_be_refused() {
+    let mut crowded = crowded().await;
+    USED.set(MUCH);
+    let answer = crowded.ask("/");
+    tokio::time::sleep(WAIT - Duration::from_secs(1)).await;
+    crowded.budget.settle();
+    a_moment().await;
+    assert_eq!(crowded.begun(), 0);
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    crowded.budget.settle();
+    assert_eq!(body_of(answer).await, "late");
+}
+
+/// Streams that a client takes back count no more as open, so it may begin others.
+#[tokio::test(start_paused = true)]
+async fn requests_that_were_taken_back_do_not_pile_up_nor_hold_others_up() {
+    let mut crowded = crowded().await;
+    USED.set(MUCH);
+    for _ in 0..20 {
+        let asked: Vec<_> = (0..50).map(|_| crowded.ask("/")).collect();
+        a_moment().await;
+        drop(asked);
+        a_moment().await;
+    }
+    let held = crowded._requests.0.requests_of_holder();
+    assert_eq!(held, 100, "those that wait are not in flight");
+    USED.set(0);
+    crowded.budget.settle();
+    assert_eq!(body_of(crowded.ask("/")).await, "ok");
+    assert_eq!(crowded.begun(), 1, "nothing was done for the others");
+}

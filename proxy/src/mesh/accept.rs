@@ -1,0 +1,62 @@
+//! The server's side of mutual TLS between two proxies: the handshake, and who is there
+//! after it.
+
+use std::time::Duration;
+
+use identity::tls::QUIET_ALPN;
+use identity::verify::{PeerIdentity, peer_identity};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+
+use crate::mesh::protocol::Transport;
+use crate::mesh::tls::{MeshTls, tls_failure};
+use crate::net::coalesce::{Coalescing, FlushHandle};
+use crate::net::tuning::TLS_BUFFER;
+
+/// A caller has this long to finish the TLS handshake.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A peer that has proved who it is.
+pub(crate) struct Secured {
+    pub(crate) stream: TlsStream<Coalescing>,
+    pub(crate) flush: FlushHandle,
+    pub(crate) peer: PeerIdentity,
+    pub(crate) transport: Transport,
+}
+
+/// The handshake with a caller of the mesh port.
+///
+/// # Errors
+/// The reason by which a failed handshake is counted.
+pub(crate) async fn accept(tls: &MeshTls, stream: TcpStream) -> Result<Secured, &'static str> {
+    let (coalescing, flush) = Coalescing::new(stream);
+    let handshake = TlsAcceptor::from(tls.server()).accept_with(coalescing, |tls| {
+        tls.set_buffer_limit(Some(TLS_BUFFER));
+    });
+    let stream = timeout(HANDSHAKE_TIMEOUT, handshake)
+        .await
+        .map_err(|_| "timeout")?
+        .map_err(|error| {
+            tracing::debug!(%error, "refused a caller on the mesh port");
+            tls_failure(&error)
+        })?;
+    let session = stream.get_ref().1;
+    let certs = session.peer_certificates().unwrap_or_default();
+    let peer = peer_identity(certs).map_err(|error| {
+        tracing::debug!(%error, "refused a caller on the mesh port");
+        error.label()
+    })?;
+    let transport = if session.alpn_protocol() == Some(QUIET_ALPN) {
+        Transport::Http1
+    } else {
+        Transport::Http2
+    };
+    Ok(Secured {
+        stream,
+        flush,
+        peer,
+        transport,
+    })
+}

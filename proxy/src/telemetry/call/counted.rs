@@ -1,0 +1,32 @@
+//! A call that was answered, until the body of its answer has ended.
+
+use http::{HeaderMap, response};
+use policy::reason::Reason;
+
+use super::{Call, Ended};
+use crate::http::watched::BodyEnd;
+
+/// A call whose caller has the head of its answer. It counts once it is known how the
+/// body ended.
+#[derive(Debug)]
+pub(crate) struct Counted {
+    call: Call,
+    ended: Ended,
+}
+
+impl Call {
+    /// The caller gets an answer with this head now. `reason` is there where a peer proxy
+    /// gave it instead of the application.
+    #[must_use]
+    pub(crate) fn answered(self, head: &response::Parts, reason: Option<Reason>) -> Counted {
+        let ended = self.head(Ended::new(head, reason));
+        Counted { call: self, ended }
+    }
+}
+
+impl Counted {
+    /// The body of the answer, or the connection that it became, has ended.
+    pub(crate) fn done(self, end: BodyEnd, bytes: u64, trailers: Option<&HeaderMap>) {
+        self.call.done(self.ended, end, bytes, trailers);
+    }
+}

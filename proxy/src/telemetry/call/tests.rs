@@ -1,0 +1,117 @@
+//! What becomes of a call in the access log, and what counting one costs.
+
+use http::Request;
+use prometheus_client::registry::Registry;
+
+use super::*;
+use crate::telemetry::cell::{Kept, Way};
+use crate::telemetry::metrics::Metrics;
+
+/// A call of either side, of which `rule` decides.
+fn decided(direction: Direction, access_log: bool, rule: &Origin) -> Call {
+    let metrics = Metrics::register(&mut Registry::default());
+    let telemetry = Arc::new(Telemetry::new(metrics, access_log));
+    let (parts, ()) = Request::new(()).into_parts();
+    let (security, port) = (Security::mtls, 80);
+    let parties = match direction {
+        Direction::outbound => Parties::Outbound {
+            service: "shop/web".into(),
+            port,
+            backend: "shop/web-2".into(),
+            rule: Some(rule.clone()),
+            pod: Arc::default(),
+            security,
+        },
+        Direction::inbound => Parties::Inbound {
+            port,
+            caller: "shop/web".into(),
+            pod: None,
+            security,
+        },
+    };
+    let mut call = Call::begin(&telemetry, Kind::Request, parties);
+    call.asks(&parts);
+    if direction == Direction::inbound {
+        call.decided_by(Some(rule));
+    }
+    call
+}
+
+#[test]
+fn the_access_log_names_what_decided_on_either_side() {
+    for (direction, kind) in [
+        (Direction::inbound, "TrafficTarget"),
+        (Direction::outbound, "TrafficSplit"),
+    ] {
+        let rule = Origin::new(kind, "shop", "web");
+        let call = decided(direction, true, &rule);
+        let line = call.line(200, "", Duration::ZERO, 0).unwrap();
+        assert_eq!(line.rule, Some(&rule));
+        let silent = decided(direction, false, &rule);
+        assert!(silent.line(200, "", Duration::ZERO, 0).is_none());
+    }
+}
+
+// Counts what each thread allocates; the proxy's own.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+/// One request of the application to `cart-v2`, whose cell is kept as an endpoint does.
+fn request(telemetry: &Arc<Telemetry>, kept: &Kept, there: &Way, answer: &response::Parts) {
+    let (parts, ()) = Request::new(()).into_parts();
+    let called = Parties::to_service(Arc::default(), 80);
+    let mut call = Call::begin(telemetry, Kind::Request, called);
+    call.speaks(false, false);
+    call.asks(&parts);
+    call.between(there.parties.clone());
+    let found = kept.find(|way| way == there);
+    let cell = found.unwrap_or_else(|| {
+        let cell = telemetry.cell(there.parties.clone(), there.protocol);
+        kept.keep(&cell);
+        cell
+    });
+    call.attempt(cell);
+    call.answered(answer, None)
+        .done(BodyEnd::Complete, 10, None);
+}
+
+#[test]
+fn a_request_is_counted_without_an_allocation_and_without_a_look_at_the_map() {
+    const REQUESTS: u64 = 1000;
+    let metrics = Metrics::register(&mut Registry::default());
+    let telemetry = Arc::new(Telemetry::new(metrics, false));
+    let there = Way {
+        parties: Parties::Outbound {
+            service: "shop/cart".into(),
+            port: 80,
+            backend: "shop/cart-v2".into(),
+            rule: Some(Origin::new("TrafficSplit", "shop", "cart")),
+            pod: "shop/cart-v2-0".into(),
+            security: Security::mtls,
+        },
+        protocol: Protocol::Http1,
+    };
+    let (answer, ()) = Response::new(()).into_parts();
+    let (kept, cells) = (Kept::default(), Arc::clone(&telemetry.metrics.calls.cells));
+    request(&telemetry, &kept, &there, &answer);
+    let (done, told) = std::sync::mpsc::channel();
+    let counting = Arc::clone(&telemetry);
+    // Whoever asked the map would wait for as long as this holds it.
+    let allocated = cells.while_locked(|| {
+        std::thread::spawn(move || {
+            let allocated = tikv_jemalloc_ctl::thread::allocatedp::read().unwrap();
+            // The first one of a thread registers it where cells are kept.
+            request(&counting, &kept, &there, &answer);
+            let before = allocated.get();
+            for _ in 0..REQUESTS {
+                request(&counting, &kept, &there, &answer);
+            }
+            done.send(allocated.get() - before).unwrap();
+        });
+        told.recv_timeout(Duration::from_secs(20))
+    });
+    assert_eq!(allocated.expect("the map was asked"), 0, "bytes");
+    let mut calls = 0;
+    cells.drain(|_, counts| calls += counts.calls(|outcome| outcome.success));
+    assert_eq!(calls, REQUESTS + 2);
+}

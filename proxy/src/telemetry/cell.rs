@@ -1,0 +1,354 @@
+//! What is counted of one way that calls take: who calls whom, by which route, protected
+//! by what, in which protocol.
+//!
+//! A cell is the only place where a call is counted. Whoever serves calls finds the cell
+//! of their way once ([`Kept`]), and from then on a call costs a few additions: no lock,
+//! no map, nothing made. What has come together is taken out by the control thread
+//! (`telemetry::cells`); the metrics page and the reports to the controller are made of
+//! that, so that neither can count what the other does not.
+//!
+//! Imports `parties` and the counters of a relay, and nothing of whoever holds cells.
+
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use std::sync::atomic::{AtomicU32, AtomicU64};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use arc_swap::ArcSwapOption;
+use parking_lot::Mutex;
+use policy::latency::{BUCKETS, Histogram, bucket};
+use policy::protocol::Protocol;
+use policy::reason::Reason;
+
+use crate::net::relay::Flows;
+use crate::telemetry::parties::Parties;
+
+/// Outcomes that a cell counts without a lock. Most applications have fewer statuses.
+const OUTCOMES: usize = 4;
+/// Outcomes beyond these, about 1 KiB. A server that has more statuses than that loses
+/// the status of the rest.
+const MORE_OUTCOMES: usize = 64;
+/// Ways that one endpoint or connection remembers the cells of.
+const KEPT: usize = 8;
+
+/// What one cell is about. Ports that are not told apart are 0.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Way {
+    pub parties: Parties,
+    /// `Detect` where a request was refused before that was known.
+    pub protocol: Protocol,
+}
+
+impl Way {
+    /// Opaque connections, whose calls are no requests.
+    pub(crate) const fn is_opaque(&self) -> bool {
+        matches!(self.protocol, Protocol::Opaque | Protocol::Tls)
+    }
+}
+
+/// How a call ended, as far as series tell it apart. The status of an opaque connection
+/// is 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Outcome {
+    pub status: u16,
+    pub success: bool,
+    /// Why the mesh answered or ended it instead of the application.
+    pub reason: Option<Reason>,
+}
+
+impl Outcome {
+    /// The application found fault with the request.
+    pub(crate) fn is_client_error(&self) -> bool {
+        self.reason.is_none() && (400..500).contains(&self.status)
+    }
+
+    /// Never 0, which is the mark of an empty place.
+    fn packed(self) -> u32 {
+        let known = Reason::ALL.iter().position(|one| Some(*one) == self.reason);
+        let reason = known.and_then(|at| u8::try_from(at + 1).ok()).unwrap_or(0);
+        u32::from(self.status) | u32::from(self.success) << 16 | u32::from(reason) << 17 | 1 << 31
+    }
+
+    fn unpacked(packed: u32) -> Self {
+        let reason = (packed >> 17 & 0xff) as usize;
+        Self {
+            status: (packed & 0xffff) as u16,
+            success: packed >> 16 & 1 == 1,
+            reason: reason
+                .checked_sub(1)
+                .and_then(|at| Reason::ALL.get(at))
+                .copied(),
+        }
+    }
+}
+
+/// Calls of one outcome.
+#[derive(Debug, Default)]
+struct Place {
+    /// Packed; 0 while nobody took it.
+    outcome: AtomicU32,
+    calls: AtomicU32,
+}
+
+/// The counters of one way.
+#[derive(Debug)]
+pub(crate) struct Cell {
+    way: Way,
+    /// Calls that came this way, and calls that ended or went on another way.
+    begun: AtomicU64,
+    ended: AtomicU64,
+    cancelled: AtomicU32,
+    attempts: AtomicU32,
+    attempt_failures: AtomicU32,
+    audit: AtomicU32,
+    outcomes: [Place; OUTCOMES],
+    more: Mutex<Vec<(u32, u32)>>,
+    latency: [AtomicU32; BUCKETS],
+    nanoseconds: AtomicU64,
+    flows: Flows,
+}
+
+impl Cell {
+    pub(crate) fn new(way: Way) -> Self {
+        Self {
+            way,
+            begun: AtomicU64::default(),
+            ended: AtomicU64::default(),
+            cancelled: AtomicU32::default(),
+            attempts: AtomicU32::default(),
+            attempt_failures: AtomicU32::default(),
+            audit: AtomicU32::default(),
+            outcomes: Default::default(),
+            more: Mutex::default(),
+            latency: Default::default(),
+            nanoseconds: AtomicU64::default(),
+            flows: Flows::default(),
+        }
+    }
+
+    pub(crate) const fn way(&self) -> &Way {
+        &self.way
+    }
+
+    /// Bytes of opaque connections, as they pass.
+    pub(crate) const fn flows(&self) -> &Flows {
+        &self.flows
+    }
+
+    /// A call comes this way. It leaves by [`Cell::leave`].
+    pub(crate) fn begin(&self) {
+        self.begun.fetch_add(1, Relaxed);
+    }
+
+    /// A call has ended, or goes on another way. Whatever else is counted of it comes
+    /// before: that is what [`Cell::take`] looks for.
+    pub(crate) fn leave(&self) {
+        self.ended.fetch_add(1, Release);
+    }
+
+    /// Calls that are under way.
+    pub(crate) fn open(&self) -> u64 {
+        let ended = self.ended.load(Acquire);
+        self.begun.load(Relaxed).saturating_sub(ended)
+    }
+
+    /// One try to send a call to the backend has ended.
+    pub(crate) fn attempted(&self, success: bool) {
+        self.attempts.fetch_add(1, Relaxed);
+        if !success {
+            self.attempt_failures.fetch_add(1, Relaxed);
+        }
+    }
+
+    /// So has one whose caller left, of which nobody knows how it would have ended.
+    pub(crate) fn left(&self) {
+        self.attempts.fetch_add(1, Relaxed);
+    }
+
+    /// The caller of a request left before the head of an answer.
+    pub(crate) fn cancel(&self) {
+        self.cancelled.fetch_add(1, Relaxed);
+    }
+
+    /// Deny would have refused a call that audit let through.
+    pub(crate) fn audited(&self) {
+        self.audit.fetch_add(1, Relaxed);
+    }
+
+    /// A request was answered after this time, with so many bytes.
+    pub(crate) fn answered(&self, outcome: Outcome, after: Duration, bytes: u64) {
+        self.outcome(outcome);
+        self.latency[bucket(after.as_secs_f64())].fetch_add(1, Relaxed);
+        let nanoseconds = u64::try_from(after.as_nanos()).unwrap_or(u64::MAX);
+        self.nanoseconds.fetch_add(nanoseconds, Relaxed);
+        if bytes > 0 {
+            self.flows.received.fetch_add(bytes, Relaxed);
+        }
+    }
+
+    /// A call ended so.
+    pub(crate) fn outcome(&self, outcome: Outcome) {
+        let packed = outcome.packed();
+        for place in &self.outcomes {
+            let mut held = place.outcome.load(Relaxed);
+            if held == 0 {
+                let taken = place.outcome.compare_exchange(0, packed, Relaxed, Relaxed);
+                held = taken.map_or_else(|held| held, |_| packed);
+            }
+            if held == packed {
+                place.calls.fetch_add(1, Relaxed);
+                return;
+            }
+        }
+        let mut more = self.more.lock();
+        if let Some((_, calls)) = more.iter_mut().find(|(held, _)| *held == packed) {
+            *calls += 1;
+        } else if more.len() < MORE_OUTCOMES {
+            more.push((packed, 1));
+        } else {
+            // By whether it went well and why, which are few.
+            let without = Outcome {
+                status: 0,
+                ..outcome
+            }
+            .packed();
+            match more.iter_mut().find(|(held, _)| *held == without) {
+                Some((_, calls)) => *calls += 1,
+                None => more.push((without, 1)),
+            }
+        }
+    }
+
+    /// What was counted since the last time; `None` for nothing. `seen` is what this
+    /// said then of calls that had begun and ended.
+    pub(crate) fn take(&self, seen: &mut (u64, u64)) -> Option<Counts> {
+        let ended = self.ended.load(Acquire);
+        let begun = self.begun.load(Relaxed);
+        let (sent, received) = (take(&self.flows.sent), take(&self.flows.received));
+        let before = std::mem::replace(seen, (begun, ended));
+        let tried = self.attempts.load(Relaxed) > 0;
+        if before == *seen && !tried && sent == 0 && received == 0 {
+            return None;
+        }
+        let mut counts = Counts {
+            begun: begun.saturating_sub(before.0),
+            cancelled: few(&self.cancelled),
+            attempts: few(&self.attempts),
+            attempt_failures: few(&self.attempt_failures),
+            audit: few(&self.audit),
+            nanoseconds: take(&self.nanoseconds),
+            sent,
+            received,
+            ..Counts::default()
+        };
+        counts.latency.add(self.latency.iter().map(few));
+        for place in &self.outcomes {
+            let calls = few(&place.calls);
+            if calls > 0 {
+                let outcome = Outcome::unpacked(place.outcome.load(Relaxed));
+                counts.outcomes.push((outcome, calls));
+            }
+        }
+        let more = self.more.lock().split_off(0);
+        let more = more.into_iter();
+        counts
+            .outcomes
+            .extend(more.map(|(packed, calls)| (Outcome::unpacked(packed), u64::from(calls))));
+        Some(counts)
+    }
+}
+
+fn take(counter: &AtomicU64) -> u64 {
+    if counter.load(Relaxed) == 0 {
+        return 0;
+    }
+    counter.swap(0, Relaxed)
+}
+
+fn few(counter: &AtomicU32) -> u64 {
+    if counter.load(Relaxed) == 0 {
+        return 0;
+    }
+    counter.swap(0, Relaxed).into()
+}
+
+/// What came together in a cell.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Counts {
+    pub outcomes: Vec<(Outcome, u64)>,
+    /// Requests by time to the head of the answer, and these times together.
+    pub latency: Histogram,
+    pub nanoseconds: u64,
+    pub begun: u64,
+    pub cancelled: u64,
+    /// Tries that ended, those whose caller left included.
+    pub attempts: u64,
+    pub attempt_failures: u64,
+    pub audit: u64,
+    pub sent: u64,
+    pub received: u64,
+}
+
+impl Counts {
+    pub(crate) fn add(&mut self, other: Self) {
+        for (outcome, calls) in other.outcomes {
+            match self.outcomes.iter_mut().find(|(held, _)| *held == outcome) {
+                Some((_, held)) => *held += calls,
+                None => self.outcomes.push((outcome, calls)),
+            }
+        }
+        self.latency.add(other.latency.counts().iter().copied());
+        self.nanoseconds += other.nanoseconds;
+        self.begun += other.begun;
+        self.cancelled += other.cancelled;
+        self.attempts += other.attempts;
+        self.attempt_failures += other.attempt_failures;
+        self.audit += other.audit;
+        self.sent += other.sent;
+        self.received += other.received;
+    }
+
+    /// Tries that succeeded and that failed. Of those whose caller left nobody knows.
+    pub(crate) fn attempts_by_success(&self) -> (u64, u64) {
+        let judged = self.attempts.saturating_sub(self.cancelled);
+        let failed = self.attempt_failures;
+        (judged.saturating_sub(failed), failed)
+    }
+
+    /// Calls of all outcomes that fit.
+    pub(crate) fn calls(&self, fits: impl Fn(&Outcome) -> bool) -> u64 {
+        let fitting = self.outcomes.iter().filter(|(outcome, _)| fits(outcome));
+        fitting.map(|(_, calls)| calls).sum()
+    }
+}
+
+/// The cells that the calls of one endpoint or connection have used. Those of ways that
+/// nobody uses any more are forgotten all the same: whoever finds none here asks for it
+/// where all cells are.
+#[derive(Debug, Default)]
+pub struct Kept(ArcSwapOption<Vec<Weak<Cell>>>);
+
+impl Kept {
+    /// The cell of the way that fits.
+    pub(crate) fn find(&self, fits: impl Fn(&Way) -> bool) -> Option<Arc<Cell>> {
+        let held = self.0.load();
+        let mut living = held.as_ref()?.iter().filter_map(Weak::upgrade);
+        living.find(|cell| fits(&cell.way))
+    }
+
+    /// Remembers a cell; the oldest one makes room.
+    pub(crate) fn keep(&self, cell: &Arc<Cell>) {
+        self.0.rcu(|held| {
+            let held = held.iter().flat_map(|held| held.iter());
+            let living = held.filter(|cell| cell.strong_count() > 0).cloned();
+            let kept: Vec<_> = std::iter::once(Arc::downgrade(cell))
+                .chain(living)
+                .take(KEPT)
+                .collect();
+            Some(Arc::new(kept))
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests;

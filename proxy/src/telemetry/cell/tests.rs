@@ -1,0 +1,131 @@
+//! What a cell counts, and that nothing of it gets lost or counts twice.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use policy::protocol::Protocol;
+use policy::reason::Reason;
+
+use super::{Cell, KEPT, Kept, MORE_OUTCOMES, Outcome, Way};
+use crate::telemetry::parties::Parties;
+
+fn way(port: u16) -> Way {
+    Way {
+        parties: Parties::External { port },
+        protocol: Protocol::Http1,
+    }
+}
+
+fn answer(cell: &Cell, status: u16, reason: Option<Reason>) {
+    cell.begin();
+    let success = reason.is_none() && status < 500;
+    let outcome = Outcome {
+        status,
+        success,
+        reason,
+    };
+    cell.answered(outcome, Duration::from_millis(1), 3);
+    cell.leave();
+}
+
+#[test]
+fn every_outcome_comes_out_as_it_went_in() {
+    for reason in std::iter::once(None).chain(Reason::ALL.map(Some)) {
+        for (status, success) in [(0, false), (200, true), (999, false)] {
+            let outcome = Outcome {
+                status,
+                success,
+                reason,
+            };
+            assert_eq!(Outcome::unpacked(outcome.packed()), outcome);
+        }
+    }
+}
+
+#[test]
+fn what_is_taken_is_taken_once_and_what_is_under_way_stays() {
+    let (cell, mut seen) = (Cell::new(way(80)), (0, 0));
+    assert!(cell.take(&mut seen).is_none());
+    answer(&cell, 200, None);
+    answer(&cell, 200, None);
+    answer(&cell, 503, Some(Reason::NoEndpoint));
+    cell.begin();
+    let counts = cell.take(&mut seen).unwrap();
+    assert_eq!(counts.calls(|outcome| outcome.success), 2);
+    assert_eq!(
+        counts.calls(|outcome| outcome.reason == Some(Reason::NoEndpoint)),
+        1
+    );
+    assert_eq!((counts.begun, counts.received), (4, 9));
+    assert_eq!(counts.latency.total(), 3);
+    assert_eq!(counts.nanoseconds, 3_000_000);
+    assert_eq!(cell.open(), 1);
+    assert!(cell.take(&mut seen).is_none(), "nothing new");
+    cell.cancel();
+    cell.leave();
+    assert_eq!(cell.take(&mut seen).unwrap().cancelled, 1);
+    assert_eq!(cell.open(), 0);
+}
+
+#[test]
+fn a_server_with_every_status_there_is_loses_statuses_and_no_call() {
+    let (cell, mut seen) = (Cell::new(way(80)), (0, 0));
+    for status in 100..600 {
+        answer(&cell, status, None);
+    }
+    let counts = cell.take(&mut seen).unwrap();
+    assert_eq!(counts.calls(|_| true), 500);
+    assert_eq!(counts.calls(|outcome| outcome.success), 400);
+    assert!(counts.outcomes.len() <= MORE_OUTCOMES + 8, "{counts:?}");
+    assert!(counts.calls(|outcome| outcome.status == 0) > 400);
+}
+
+#[test]
+fn calls_of_many_threads_add_up_while_they_are_taken_out() {
+    const THREADS: u64 = 4;
+    const CALLS: u64 = 5_000;
+    let cell = Arc::new(Cell::new(way(80)));
+    let calling: Vec<_> = (0..THREADS)
+        .map(|thread| {
+            let cell = Arc::clone(&cell);
+            std::thread::spawn(move || {
+                for _ in 0..CALLS {
+                    answer(&cell, 200 + u16::try_from(thread).unwrap() * 3, None);
+                }
+            })
+        })
+        .collect();
+    let (mut seen, mut calls, mut timed) = ((0, 0), 0, 0);
+    loop {
+        let over = calling.iter().all(std::thread::JoinHandle::is_finished);
+        if let Some(counts) = cell.take(&mut seen) {
+            calls += counts.calls(|outcome| outcome.success);
+            timed += counts.latency.total();
+        }
+        if over {
+            break;
+        }
+    }
+    assert_eq!((calls, timed), (THREADS * CALLS, THREADS * CALLS));
+}
+
+#[test]
+fn a_cell_is_found_again_for_as_long_as_somebody_has_it() {
+    let kept = Kept::default();
+    let of = |port| move |way: &Way| way.parties.port() == port;
+    assert!(kept.find(of(1)).is_none());
+    let cells: Vec<_> = (1..=20)
+        .map(|port| Arc::new(Cell::new(way(port))))
+        .collect();
+    for cell in &cells {
+        kept.keep(cell);
+    }
+    let last = kept.find(of(20)).unwrap();
+    assert!(Arc::ptr_eq(&last, &cells[19]));
+    assert!(
+        kept.find(of(20 - KEPT as u16)).is_none(),
+        "the oldest made room"
+    );
+    drop((cells, last));
+    assert!(kept.find(of(20)).is_none(), "nobody has it");
+}

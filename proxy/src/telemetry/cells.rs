@@ -1,0 +1,194 @@
+//! The cells of all ways, and what has been taken out of them.
+//!
+//! The map is asked where a way is used for the first time, and by the control thread:
+//! whoever serves calls keeps what it found. A cell that nobody holds and that counted
+//! nothing for ten minutes is forgotten, as a series is. Nothing that was counted gets
+//! lost by that: what somebody still holds stays.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use policy::protocol::Protocol;
+
+use crate::telemetry::cell::{Cell, Counts, Way};
+use crate::telemetry::labels::Direction;
+use crate::telemetry::parties::Parties;
+
+/// Ways that are told apart, about 1 KiB each with their names.
+const CELLS: usize = 2048;
+/// A cell that counted nothing for this long is forgotten.
+const IDLE: Duration = Duration::from_secs(600);
+/// The same while more than half of the places are taken.
+const IDLE_IN_A_CROWD: Duration = Duration::from_secs(30);
+
+#[derive(Debug)]
+struct Entry {
+    cell: Arc<Cell>,
+    /// What the cell said when it was read last.
+    seen: (u64, u64),
+    /// What no report has told yet.
+    untold: Option<Counts>,
+    used: Instant,
+}
+
+impl Entry {
+    fn new(way: Way) -> Self {
+        Self {
+            cell: Arc::new(Cell::new(way)),
+            seen: (0, 0),
+            untold: None,
+            used: Instant::now(),
+        }
+    }
+
+    fn take(&mut self, show: &mut impl FnMut(&Way, &Counts)) {
+        let Some(counts) = self.cell.take(&mut self.seen) else {
+            return;
+        };
+        show(self.cell.way(), &counts);
+        self.used = Instant::now();
+        match &mut self.untold {
+            Some(untold) => untold.add(counts),
+            none => *none = Some(counts),
+        }
+    }
+
+    fn tell(&self, counts: Counts) -> Told {
+        Told {
+            way: self.cell.way().clone(),
+            counts,
+            open: self.cell.open(),
+        }
+    }
+}
+
+/// What one report says of a way.
+#[derive(Debug)]
+pub(crate) struct Told {
+    pub way: Way,
+    pub counts: Counts,
+    /// Calls under way.
+    pub open: u64,
+}
+
+/// The cells of all ways.
+#[derive(Debug)]
+pub struct Cells {
+    known: Mutex<HashMap<Way, Entry>>,
+    /// For ways that find no place: requests and opaque connections of each side.
+    rest: [Way; 4],
+}
+
+impl Default for Cells {
+    fn default() -> Self {
+        let rest = [
+            (Direction::inbound, Protocol::Detect),
+            (Direction::inbound, Protocol::Opaque),
+            (Direction::outbound, Protocol::Detect),
+            (Direction::outbound, Protocol::Opaque),
+        ]
+        .map(|(direction, protocol)| Way {
+            parties: Parties::Rest(direction),
+            protocol,
+        });
+        let known = rest
+            .iter()
+            .map(|way| (way.clone(), Entry::new(way.clone())));
+        Self {
+            known: Mutex::new(known.collect()),
+            rest,
+        }
+    }
+}
+
+impl Cells {
+    /// The cell of a way, and whether the way found a place.
+    pub(super) fn find(&self, way: Way) -> (Arc<Cell>, bool) {
+        let mut known = self.known.lock();
+        if known.len() >= CELLS && !known.contains_key(&way) {
+            let rest = self.rest.iter().find(|rest| {
+                rest.parties.direction() == way.parties.direction()
+                    && rest.is_opaque() == way.is_opaque()
+            });
+            if let Some(entry) = rest.and_then(|rest| known.get(rest)) {
+                return (Arc::clone(&entry.cell), false);
+            }
+        }
+        let entry = known
+            .entry(way)
+            .or_insert_with_key(|way| Entry::new(way.clone()));
+        (Arc::clone(&entry.cell), true)
+    }
+
+    /// Takes out what cells have counted, and shows it.
+    pub(super) fn drain(&self, mut show: impl FnMut(&Way, &Counts)) {
+        let mut known = self.known.lock();
+        for entry in known.values_mut() {
+            entry.take(&mut show);
+        }
+        self.forget_idle(&mut known, &mut show);
+    }
+
+    /// What came since the last call, and what is under way.
+    pub(super) fn tell(&self) -> Vec<Told> {
+        let mut known = self.known.lock();
+        let told = known.values_mut().filter_map(|entry| {
+            let untold = entry.untold.take();
+            let counts = untold.or_else(|| (entry.cell.open() > 0).then(Counts::default))?;
+            Some(entry.tell(counts))
+        });
+        told.collect()
+    }
+
+    /// The same, to be told again.
+    pub(super) fn tell_so_far(&self) -> Vec<Told> {
+        let known = self.known.lock();
+        let told = known
+            .values()
+            .filter_map(|entry| Some(entry.tell(entry.untold.clone()?)));
+        told.collect()
+    }
+
+    fn forget_idle(&self, known: &mut HashMap<Way, Entry>, show: &mut impl FnMut(&Way, &Counts)) {
+        let patience = if known.len() > CELLS / 2 {
+            IDLE_IN_A_CROWD
+        } else {
+            IDLE
+        };
+        let now = Instant::now();
+        let idle: Vec<Way> = known
+            .iter()
+            .filter(|(way, entry)| {
+                entry.untold.is_none()
+                    && now.saturating_duration_since(entry.used) >= patience
+                    && Arc::strong_count(&entry.cell) == 1
+                    && !self.rest.contains(way)
+            })
+            .map(|(way, _)| way.clone())
+            .collect();
+        for way in idle {
+            let Some(mut entry) = known.remove(&way) else {
+                continue;
+            };
+            // Whoever keeps it may have taken it up again just now.
+            match Arc::try_unwrap(entry.cell) {
+                Ok(cell) => {
+                    entry.cell = Arc::new(cell);
+                    entry.take(show);
+                    if entry.untold.is_some() {
+                        known.insert(way, entry);
+                    }
+                }
+                Err(held) => {
+                    entry.cell = held;
+                    known.insert(way, entry);
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

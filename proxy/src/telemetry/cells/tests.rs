@@ -1,0 +1,142 @@
+//! Which cells there are, and for how long.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use policy::protocol::Protocol;
+
+use super::{CELLS, Cells, IDLE, IDLE_IN_A_CROWD};
+use crate::telemetry::cell::{Kept, Outcome, Way};
+use crate::telemetry::labels::Direction;
+use crate::telemetry::parties::Parties;
+
+const GOOD: Outcome = Outcome {
+    status: 200,
+    success: true,
+    reason: None,
+};
+
+fn way(port: u16) -> Way {
+    Way {
+        parties: Parties::External { port },
+        protocol: Protocol::Http1,
+    }
+}
+
+impl Cells {
+    fn call(&self, way: Way) {
+        let (cell, _) = self.find(way);
+        cell.begin();
+        cell.outcome(GOOD);
+        cell.leave();
+    }
+
+    /// Calls that were taken out now, and cells that are left.
+    fn drained(&self) -> (u64, usize) {
+        let mut calls = 0;
+        self.drain(|_, counts| calls += counts.calls(|_| true));
+        (calls, self.known.lock().len() - self.rest.len())
+    }
+
+    /// Does this while nobody can find a cell in the map.
+    pub(crate) fn while_locked<T>(&self, work: impl FnOnce() -> T) -> T {
+        let _held = self.known.lock();
+        work()
+    }
+
+    /// As if all of it had come so much earlier.
+    fn age(&self, by: Duration) {
+        for entry in self.known.lock().values_mut() {
+            entry.used -= by;
+        }
+    }
+}
+
+#[test]
+fn a_way_has_one_cell_whoever_asks() {
+    let cells = Cells::default();
+    let (one, placed) = cells.find(way(80));
+    assert!(placed && Arc::ptr_eq(&one, &cells.find(way(80)).0));
+    let other = Way {
+        protocol: Protocol::Grpc,
+        ..way(80)
+    };
+    assert!(!Arc::ptr_eq(&one, &cells.find(other).0));
+}
+
+#[test]
+fn beyond_the_bound_calls_count_without_their_other_end_and_requests_are_no_connections() {
+    let cells = Cells::default();
+    for port in 1..=CELLS as u16 {
+        cells.call(way(port));
+    }
+    let (rest, placed) = cells.find(way(CELLS as u16 + 1));
+    assert!(!placed);
+    assert_eq!(rest.way().parties, Parties::Rest(Direction::outbound));
+    let opaque = Way {
+        protocol: Protocol::Opaque,
+        ..way(CELLS as u16 + 1)
+    };
+    assert!(cells.find(opaque).0.way().is_opaque());
+    assert_eq!(cells.known.lock().len(), CELLS);
+    let every = CELLS as u64;
+    assert_eq!(cells.drained().0, every, "and none is lost");
+}
+
+#[test]
+fn a_cell_that_nobody_used_for_ten_minutes_is_forgotten_once_it_was_told() {
+    let cells = Cells::default();
+    cells.call(way(80));
+    assert_eq!(cells.drained(), (1, 1));
+    cells.age(IDLE);
+    assert_eq!(cells.drained(), (0, 1), "no report has told of it");
+    assert_eq!(cells.tell().len(), 1);
+    assert_eq!(cells.drained(), (0, 0));
+    // While there are many, earlier.
+    for port in 1..=(CELLS / 2) as u16 {
+        cells.call(way(port));
+    }
+    cells.drained();
+    cells.tell();
+    cells.age(IDLE_IN_A_CROWD);
+    assert_eq!(cells.drained(), (0, 0));
+}
+
+#[test]
+fn a_cell_that_somebody_holds_or_keeps_loses_no_call_when_it_is_forgotten() {
+    let (cells, kept) = (Cells::default(), Kept::default());
+    let (held, _) = cells.find(way(80));
+    kept.keep(&held);
+    held.begin();
+    cells.drained();
+    cells.tell();
+    cells.age(IDLE);
+    assert_eq!(cells.drained(), (0, 1), "a call is under way");
+    held.outcome(GOOD);
+    held.leave();
+    drop(held);
+    cells.age(IDLE);
+    assert_eq!(cells.drained().0, 1);
+    cells.tell();
+    cells.age(IDLE);
+    assert_eq!(cells.drained(), (0, 0));
+    assert!(kept.find(|_| true).is_none(), "whoever kept it asks anew");
+}
+
+#[test]
+fn what_is_open_is_told_in_every_slot_and_what_has_ended_once() {
+    let cells = Cells::default();
+    let (cell, _) = cells.find(way(80));
+    cell.begin();
+    for _ in 0..2 {
+        cells.drained();
+        let told = cells.tell();
+        assert_eq!((told.len(), told[0].open), (1, 1));
+    }
+    cell.outcome(GOOD);
+    cell.leave();
+    cells.drained();
+    assert_eq!(cells.tell_so_far()[0].counts.calls(|_| true), 1);
+    assert_eq!(cells.tell()[0].counts.calls(|_| true), 1);
+    assert!(cells.tell().is_empty());
+}

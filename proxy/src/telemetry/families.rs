@@ -1,0 +1,187 @@
+//! The families of the metrics page that are made of cells: requests, attempts, opaque
+//! connections. Whenever somebody asks for the page they are brought up to date first.
+
+use std::fmt;
+use std::sync::{Arc, OnceLock};
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::DescriptorEncoder;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::registry::Unit;
+
+use crate::telemetry::cell::{Counts, Outcome, Way};
+use crate::telemetry::cells::Cells;
+use crate::telemetry::compatibility::Compatibility;
+use crate::telemetry::histogram::Histogram;
+use crate::telemetry::labels::{
+    AttemptLabels, AuditLabels, ByteLabels, CancelledLabels, Direction, LatencyLabels,
+    RequestLabels, TcpLabels,
+};
+use crate::telemetry::parties::Parties;
+use crate::telemetry::series::{Series, Shared};
+
+/// What is made of cells, and the cells.
+#[derive(Clone, Debug)]
+pub struct CallFamilies {
+    pub cells: Arc<Cells>,
+    pub requests: Series<RequestLabels, Counter>,
+    pub cancelled: Series<CancelledLabels, Counter>,
+    pub attempts: Series<AttemptLabels, Counter>,
+    pub latency: Series<LatencyLabels, Histogram>,
+    pub tcp: Series<TcpLabels, Counter>,
+    pub bytes: Series<ByteLabels, Counter>,
+    pub audit: Series<AuditLabels, Counter>,
+    /// Series under other meshes' names, where they are asked for.
+    pub compatibility: Arc<OnceLock<Compatibility>>,
+}
+
+impl CallFamilies {
+    pub(super) fn new(shared: &Shared) -> Self {
+        Self {
+            cells: Arc::default(),
+            requests: shared.counters("weft_requests", "Requests by final outcome"),
+            // Counted in no other family: nobody got an answer that could be judged.
+            cancelled: shared.counters(
+                "weft_requests_cancelled",
+                "Requests whose caller left before the head of an answer",
+            ),
+            attempts: shared.counters(
+                "weft_attempts",
+                "Requests and opaque connections sent to a backend, each try for itself",
+            ),
+            latency: Series::new(
+                "weft_request_duration",
+                "Time from request to the head of the answer",
+                Some(Unit::Seconds),
+                Histogram::of_seconds,
+                shared,
+            ),
+            tcp: shared.counters("weft_tcp_connections", "Opaque connections by outcome"),
+            bytes: shared.counters("weft_tcp_bytes", "Bytes of opaque connections"),
+            audit: shared.counters(
+                "weft_audit_refusals",
+                "Calls that deny would have refused, let through by audit",
+            ),
+            compatibility: Arc::default(),
+        }
+    }
+
+    /// Takes over what the cells have counted since the last time.
+    pub(crate) fn refresh(&self) {
+        self.cells.drain(|way, counts| self.add(way, counts));
+    }
+
+    fn add(&self, way: &Way, counts: &Counts) {
+        let parties = &way.parties;
+        if way.is_opaque() {
+            self.add_connections(parties, counts);
+        } else {
+            self.add_requests(parties, counts);
+        }
+        if counts.audit > 0 {
+            let labels = AuditLabels {
+                direction: parties.direction(),
+                peer: parties.peer(),
+                port: parties.port_label(),
+            };
+            self.audit.count(&labels, counts.audit);
+        }
+        let (succeeded, failed) = counts.attempts_by_success();
+        for (success, attempts) in [(true, succeeded), (false, failed)] {
+            if attempts > 0 {
+                let labels = AttemptLabels {
+                    service: parties.service(),
+                    backend: parties.backend(),
+                    success,
+                };
+                self.attempts.count(&labels, attempts);
+            }
+        }
+    }
+
+    fn add_requests(&self, parties: &Parties, counts: &Counts) {
+        for (outcome, calls) in &counts.outcomes {
+            let Outcome {
+                status,
+                success,
+                reason,
+            } = *outcome;
+            let labels = RequestLabels {
+                direction: parties.direction(),
+                service: parties.service(),
+                port: parties.port_label(),
+                backend: parties.backend(),
+                peer: parties.peer(),
+                security: parties.security(),
+                status,
+                success,
+                reason: reason.map_or("", |reason| reason.as_str()),
+            };
+            self.requests.count(&labels, *calls);
+        }
+        if counts.latency.total() > 0 {
+            let labels = LatencyLabels {
+                direction: parties.direction(),
+                service: parties.service(),
+                port: parties.port_label(),
+                backend: parties.backend(),
+            };
+            let latency = self.latency.at(&labels);
+            latency.add(&counts.latency, counts.nanoseconds);
+        }
+        if counts.cancelled > 0 {
+            let labels = CancelledLabels {
+                direction: parties.direction(),
+                service: parties.service(),
+                port: parties.port_label(),
+                backend: parties.backend(),
+                peer: parties.peer(),
+                security: parties.security(),
+            };
+            self.cancelled.count(&labels, counts.cancelled);
+        }
+        if parties.direction() == Direction::inbound
+            && let Some(compatibility) = self.compatibility.get()
+        {
+            compatibility.arrived(counts);
+        }
+    }
+
+    fn add_connections(&self, parties: &Parties, counts: &Counts) {
+        for (outcome, calls) in &counts.outcomes {
+            let labels = TcpLabels {
+                direction: parties.direction(),
+                service: parties.service(),
+                port: parties.port_label(),
+                backend: parties.backend(),
+                peer: parties.peer(),
+                security: parties.security(),
+                reason: outcome.reason.map_or("", |reason| reason.as_str()),
+            };
+            self.tcp.count(&labels, *calls);
+        }
+        for (flow, bytes) in [("sent", counts.sent), ("received", counts.received)] {
+            if bytes > 0 {
+                let labels = ByteLabels {
+                    direction: parties.direction(),
+                    flow,
+                    security: parties.security(),
+                };
+                self.bytes.count(&labels, bytes);
+            }
+        }
+    }
+}
+
+impl Collector for CallFamilies {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        self.refresh();
+        self.requests.show(&mut encoder)?;
+        self.cancelled.show(&mut encoder)?;
+        self.attempts.show(&mut encoder)?;
+        self.latency.show(&mut encoder)?;
+        self.tcp.show(&mut encoder)?;
+        self.bytes.show(&mut encoder)?;
+        self.audit.show(&mut encoder)
+    }
+}

@@ -1,0 +1,157 @@
+//! Honest callers that are many and slow: each of them gets all of its answer, those that
+//! find no room a little later, and nobody beside them waits.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, timeout};
+use weft_proxy::{keep_place, serve_plain};
+
+use super::support::raw;
+use super::{Field, LIMIT, MIB, ONE_AT_A_TIME, PATIENCE, PEAK};
+
+const CALLERS: usize = 1000;
+/// What each of them asks for.
+pub(super) const LENGTH: usize = 100 * 1024;
+/// What one of them takes at a time, and how often.
+const TAKEN: usize = 16 * 1024;
+const TAKEN_EVERY: Duration = Duration::from_millis(200);
+/// Small buffers of the kernel, which would otherwise take all of an answer at once.
+const KERNEL: usize = 8 * 1024;
+/// All of them are done by then, in a test that is not optimised.
+const WITHIN: Duration = Duration::from_secs(60);
+
+/// A connection to the application's port that the kernel holds little for.
+async fn open_narrow(field: &Field, last: u8) -> TcpStream {
+    let place = field
+        .places
+        .admit(IpAddr::from([10, 0, 0, last]).into())
+        .await
+        .unwrap();
+    let socket = || Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP)).unwrap();
+    let listener = socket();
+    listener.set_send_buffer_size(KERNEL).unwrap();
+    listener
+        .bind(&SockAddr::from(SocketAddr::new(field.pod.ip, 0)))
+        .unwrap();
+    listener.listen(1).unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let listener = TcpListener::from_std(listener.into()).unwrap();
+    let client = socket();
+    client.set_recv_buffer_size(4 * KERNEL).unwrap();
+    let at = SockAddr::from(listener.local_addr().unwrap());
+    client.connect(&at).unwrap();
+    client.set_nonblocking(true).unwrap();
+    let (stream, _) = listener.accept().await.unwrap();
+    let proxy = Arc::clone(&field.pod.proxy);
+    let original = SocketAddr::new(field.pod.ip, field.port);
+    tokio::spawn(async move {
+        let serving = serve_plain(proxy, stream, original, Arc::clone(&place));
+        keep_place(&place, serving).await;
+    });
+    TcpStream::from_std(client.into()).unwrap()
+}
+
+/// Takes an answer slowly: its head, and how many bytes came behind it.
+async fn download(mut stream: TcpStream) -> (String, usize) {
+    let request = b"GET /download HTTP/1.1\r\nHost: app\r\nConnection: close\r\n\r\n";
+    if let Err(error) = stream.write_all(request).await {
+        return (error.to_string(), 0);
+    }
+    let (mut head, mut body) = (Vec::new(), None);
+    loop {
+        let mut part = [0; TAKEN];
+        let count = match stream.read(&mut part).await {
+            Ok(0) | Err(_) => break,
+            Ok(count) => count,
+        };
+        match &mut body {
+            Some(body) => *body += count,
+            None => {
+                head.extend_from_slice(&part[..count]);
+                let end = head.windows(4).position(|four| four == b"\r\n\r\n");
+                if let Some(end) = end {
+                    body = Some(head.len() - end - 4);
+                    head.truncate(end);
+                }
+            }
+        }
+        sleep(TAKEN_EVERY).await;
+    }
+    let head = String::from_utf8_lossy(&head).into_owned();
+    (head, body.unwrap_or_default())
+}
+
+/// A neighbour's call, which is served at once.
+async fn one_call(field: &Field) {
+    let request = "POST /echo HTTP/1.1\r\nHost: app\r\nConnection: close\r\n\
+                   Content-Length: 5\r\n\r\nhello";
+    let calling = async {
+        let mut stream = field.open(1).await;
+        raw(&mut stream, request.as_bytes(), PATIENCE).await
+    };
+    let answer = timeout(PATIENCE, calling).await.unwrap();
+    let good = answer.starts_with("HTTP/1.1 200") && answer.ends_with("hello");
+    assert!(good, "{answer}");
+}
+
+#[tokio::test]
+async fn a_thousand_slow_downloads_that_begin_at_once_all_come_to_their_end() {
+    let _alone = ONE_AT_A_TIME.lock().await;
+    let field = Field::of(LIMIT).await;
+    let mut streams = Vec::new();
+    for _ in 0..CALLERS {
+        streams.push(open_narrow(&field, 2).await);
+    }
+    let began = Instant::now();
+    let mut callers: JoinSet<_> = streams.into_iter().map(download).collect();
+    let (mut whole, mut broken) = (0, 0);
+    let mut latest = Duration::ZERO;
+    let all = async {
+        while let Some(ended) = callers.join_next().await {
+            match ended.unwrap() {
+                (head, LENGTH) if head.starts_with("HTTP/1.1 200") => whole += 1,
+                _ => broken += 1,
+            }
+            latest = began.elapsed();
+        }
+    };
+    let mut took = Vec::new();
+    let beside = async {
+        loop {
+            let begun = Instant::now();
+            one_call(&field).await;
+            took.push(begun.elapsed());
+            sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let ended = timeout(WITHIN, async {
+        tokio::select! {
+            () = all => {}
+            () = beside => {}
+        }
+    })
+    .await;
+    took.sort_unstable();
+    let of = |percent: usize| took.get(took.len() * percent / 100);
+    let (p50, p99) = (of(50), of(99));
+    println!(
+        "{whole} whole and {broken} broken within {latest:?}, {} MiB at most, {} cut off; \
+         {} calls beside them, p50 {p50:?} p99 {p99:?}",
+        PEAK.load(Relaxed) / MIB,
+        field.cut_off(),
+        took.len(),
+    );
+    assert!(ended.is_ok(), "not within {WITHIN:?}");
+    assert_eq!((whole, broken), (CALLERS, 0));
+    assert_eq!(field.cut_off(), 0);
+    assert!(PEAK.load(Relaxed) <= field.most);
+    // They did not all fit at once, or this would say nothing.
+    assert!(field.held_back() > 0);
+}
