@@ -26,6 +26,7 @@ mod admin;
 mod aggregated;
 mod authority;
 mod compile;
+mod explain;
 mod inventory;
 mod metrics;
 mod metrics_api;
@@ -59,6 +60,7 @@ pub use self::{
 };
 // What tests of the whole crate, and of its agreement with the webhook, name.
 pub use self::{
+    explain::{BadQuestion, Callers, Explained, Owner},
     metrics::{CertifyResult, Metrics, ReportOutcome},
     model::{Defaults, Model, PodId},
     problem::{ConditionType, Problem, Reason, Severity},
