@@ -1,20 +1,30 @@
 //! Who may ask the metrics API, and how much.
 
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::net::SocketAddr;
+use std::time::Duration;
 
+use bytes::Bytes;
+use http::Response;
 use http_body_util::{BodyExt as _, Empty};
+use hyper_util::rt::TokioIo;
 use identity::tls::ServingHandle;
 use kube::client::Body;
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
+use runtime::limit::Reached;
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 use serde_json::json;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 use tokio_rustls::TlsConnector;
 
 use super::*;
+use crate::aggregated::front_proxy::{self, Front};
+use crate::aggregated::server::{Apis, serve};
 use crate::authority::Authority;
 use crate::observe::reports::{Reports, SLOT, slot_of};
 use crate::testing::town::{call, inventory, reports, seen_by_server};
@@ -133,16 +143,20 @@ impl Bench {
                 latest,
             },
             followed,
-            front,
             gate: Gate::new(judge(Arc::clone(&reviews))),
             metrics: ApiMetrics::default(),
+        };
+        let apis = Apis {
+            turned_away: api.metrics.turned_away.clone(),
+            handlers: vec![Arc::new(api)],
+            front,
         };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
         let (stop, stopping) = watch::channel(false);
         tokio::spawn(async move {
             let _held = (publish, models);
-            serve(listener, api, &Reached::default(), stopping).await;
+            serve(listener, apis, &Reached::default(), stopping).await;
         });
         Self {
             addr,
