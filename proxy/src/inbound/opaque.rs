@@ -64,7 +64,7 @@ impl Connection {
                     // Both ends were aborted with the relay.
                     call.reset(&Failure::refused(Reason::BadRequest, found.describe()), || {});
                 } else {
-                    call.relayed(&outcome);
+                    call.relayed(outcome);
                 }
             }
             failure = self.revoked(admitted.as_of) => {
