@@ -3,10 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use policy::origin::Origin;
 use policy::protocol::Protocol;
 use policy::reason::Reason;
 
-use super::{Cell, KEPT, Kept, MORE_OUTCOMES, Outcome, Way};
+use super::{Cell, KEPT, Kept, MORE_OUTCOMES, Outcome, RULES, Way};
 use crate::telemetry::parties::Parties;
 
 fn way(port: u16) -> Way {
@@ -128,4 +129,24 @@ fn a_cell_is_found_again_for_as_long_as_somebody_has_it() {
     );
     drop((cells, last));
     assert!(kept.find(of(20)).is_none(), "nobody has it");
+}
+
+#[test]
+fn rules_that_allowed_calls_are_told_while_they_do_and_are_few() {
+    let (cell, mut seen) = (Cell::new(way(80)), (0, 0));
+    let rule = |at: usize| Origin::new("TrafficTarget", "shop", format!("t{at}"));
+    let mut told = |rules: &[usize]| {
+        for at in rules {
+            cell.begin();
+            cell.allowed_by(&rule(*at));
+            cell.leave();
+        }
+        cell.take(&mut seen).unwrap().rules
+    };
+    assert_eq!(told(&[1, 2, 1]), [rule(1), rule(2)]);
+    assert_eq!(told(&[2, 2]), [rule(2)], "the other allowed nothing since");
+    let many: Vec<usize> = (10..10 + 3 * RULES).collect();
+    assert_eq!(told(&many).len(), RULES);
+    // Those of before do not keep the place of new ones.
+    assert_eq!(told(&[1]), [rule(1)]);
 }
