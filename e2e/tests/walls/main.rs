@@ -35,6 +35,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
         "injector",
         &["crds", "policy", "identity", "runtime", "oracle"],
     ),
+    ("cli", &["crds", "policy", "wire", "oracle"]),
     ("e2e", &["crds", "policy", "wire", "identity", "oracle"]),
     // What the mesh is compared with shares no code with it.
     ("oracle", &[]),
@@ -109,6 +110,7 @@ const SHIPPED: &[&str] = &[
     "controller",
     "proxy",
     "injector",
+    "cli",
 ];
 
 #[test]

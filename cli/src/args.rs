@@ -1,0 +1,48 @@
+//! The command line: which commands there are, and what each takes.
+
+use clap::{CommandFactory, Parser, Subcommand};
+
+use crate::commands::{
+    completion, edges, explain, inject, proxies, routes, stat, suggest, validate,
+};
+use crate::global::Global;
+
+/// All of it.
+#[derive(Debug, Parser)]
+#[command(
+    name = "weft",
+    version,
+    about = "Asks the mesh, and explains it",
+    after_help = "Exit status: 0 yes or fine, 1 no, 2 bad usage or input, 3 it could not be found out.",
+    disable_help_subcommand = true,
+    propagate_version = false
+)]
+pub struct Cli {
+    /// Options of every command.
+    #[command(flatten)]
+    pub global: Global,
+    /// What is to be done.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    Stat(stat::Stat),
+    Edges(edges::Edges),
+    Routes(routes::Routes),
+    Explain(explain::Explain),
+    Suggest(suggest::Suggest),
+    Proxies(proxies::Proxies),
+    Inject(inject::Inject),
+    Uninject(inject::Uninject),
+    Validate(validate::Validate),
+    Completion(completion::Completion),
+}
+
+/// The command line as clap knows it, for completions and the reference.
+#[must_use]
+pub fn command() -> clap::Command {
+    Cli::command()
+}
