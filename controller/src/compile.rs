@@ -16,6 +16,7 @@ mod bindings;
 mod differences;
 mod endpoints;
 mod findings;
+mod members;
 mod protocols;
 mod routes;
 pub(crate) mod run;

@@ -168,21 +168,12 @@ impl StatusWriter {
     ) -> BTreeMap<ObjectRef, Instant> {
         let verdicts = &compiled.problems.verdicts;
         let enforced = self.enforced.as_ref().map(|held| held.borrow().clone());
+        forget_gone(written, scope.as_ref(), verdicts);
         let objects: Vec<(&ObjectRef, &ObjectReport)> = match &scope {
-            None => {
-                written.retain(|object, _| verdicts.contains_key(object));
-                verdicts.iter().collect()
-            }
+            None => verdicts.iter().collect(),
             Some(scope) => {
-                for gone in scope
-                    .iter()
-                    .filter(|object| !verdicts.contains_key(*object))
-                {
-                    written.remove(gone);
-                }
-                let known = scope
-                    .iter()
-                    .filter_map(|object| verdicts.get_key_value(object));
+                let known = scope.iter();
+                let known = known.filter_map(|object| verdicts.get_key_value(object));
                 known.collect()
             }
         };
@@ -271,6 +262,22 @@ impl StatusWriter {
             programmed: status.conditions[2].1.status.then_some(status.generation),
             lapsed: None,
         })
+    }
+}
+
+/// Forgets what was written of objects of this scope, or of all, that are gone.
+fn forget_gone(
+    written: &mut BTreeMap<ObjectRef, Written>,
+    scope: Option<&BTreeSet<ObjectRef>>,
+    verdicts: &BTreeMap<ObjectRef, ObjectReport>,
+) {
+    match scope {
+        None => written.retain(|object, _| verdicts.contains_key(object)),
+        Some(scope) => {
+            for gone in scope.iter().filter(|one| !verdicts.contains_key(*one)) {
+                written.remove(gone);
+            }
+        }
     }
 }
 

@@ -3,6 +3,6 @@
 //!
 //! May import everything; nothing but tests may import it.
 
-pub(crate) mod api_server;
+pub(crate) use fake_api as api_server;
 pub(crate) mod cluster;
 pub(crate) mod town;

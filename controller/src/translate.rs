@@ -9,12 +9,11 @@ mod core;
 mod metadata;
 mod smi;
 
-#[cfg(test)]
-pub(crate) use self::core::config_map;
+// Whole, so that nothing here names the kinds one by one.
 pub use self::{
-    core::{namespace, node, owner, pod, service, slice},
+    core::*,
     metadata::{Unusable, key},
-    smi::{binding, group, split, target, tcp_route, udp_route},
+    smi::*,
 };
 #[cfg(test)]
 mod tests;

@@ -177,12 +177,7 @@ impl Bundle {
                 if matches!(need, Need::Delete { .. }) {
                     return Ok(());
                 }
-                let last = seen.last.entry(namespace.to_owned()).or_default();
-                roots.clone_into(&mut last.roots);
-                last.versions.extend(outcome);
-                while last.versions.len() > OWN_WRITES {
-                    last.versions.pop_front();
-                }
+                seen.wrote(namespace, roots, outcome);
                 Ok(())
             }
             // Seen by the watch in a moment, and judged then.
@@ -323,6 +318,16 @@ struct Seen {
 }
 
 impl Seen {
+    /// Remembers what this replica wrote itself, so that hearing of it is no news.
+    fn wrote(&mut self, namespace: &str, roots: &str, version: Option<String>) {
+        let last = self.last.entry(namespace.to_owned()).or_default();
+        roots.clone_into(&mut last.roots);
+        last.versions.extend(version);
+        while last.versions.len() > OWN_WRITES {
+            last.versions.pop_front();
+        }
+    }
+
     fn ready(&self) -> bool {
         self.namespaces_listed && self.copies_listed
     }

@@ -36,8 +36,8 @@ pub(crate) use self::collect::{Collector, News, Step};
 use crate::{
     metrics::WorldMetrics,
     translate::{self, Unusable},
-    watch::collect::{Fact, Slot},
-    world::{World, kinds::every_kind},
+    watch::collect::Slot,
+    world::{Fact, World, kinds::every_kind},
 };
 
 /// At most one World in this time, except for what must not wait.

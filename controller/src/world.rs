@@ -9,6 +9,7 @@
 //!
 //! May import nothing else of this crate.
 
+mod fact;
 mod facts;
 mod key;
 pub(crate) mod kinds;
@@ -16,18 +17,12 @@ mod smi;
 
 use std::{collections::BTreeMap, sync::Arc};
 
-pub use facts::{
-    Appearance, EndpointFacts, NamespaceFacts, NodeFacts, Owner, PodFacts, Proxy, ServiceFacts,
-    ServicePort, SliceFacts, SlicePort,
-};
+pub(crate) use fact::Fact;
+// Whole, so that nothing here names the kinds one by one.
+pub use facts::*;
 pub use key::ObjectKey;
 pub(crate) use key::{named, object, origin};
-pub use smi::{
-    BindingFacts, GroupFacts, Meta, SplitFacts, TargetFacts, TcpRouteFacts, UdpRouteFacts,
-};
-
-#[cfg(test)]
-pub use facts::ConfigMapFacts;
+pub use smi::*;
 
 /// One kind's facts by name.
 pub type Store<T> = Arc<BTreeMap<ObjectKey, Arc<T>>>;

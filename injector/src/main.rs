@@ -25,11 +25,6 @@ mod spelling;
 mod trust_domain;
 mod validate;
 
-#[cfg(test)]
-#[allow(dead_code, reason = "the controller's tests use the rest of it")]
-#[path = "../../controller/src/testing/api_server.rs"]
-mod fake_api;
-
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;

@@ -66,7 +66,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::fake_api::FakeApi;
+    use fake_api::FakeApi;
 
     const PATH: &str = "/apis/coordination.k8s.io/v1/namespaces/mesh/leases/weft-controller";
 

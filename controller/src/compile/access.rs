@@ -27,6 +27,7 @@ use super::{
     slices::ByPort,
 };
 use crate::{
+    compile::members::Members,
     model::{Defaults, Target, TargetRule, Targets, bindings::Bindings},
     problem::{Reason, few},
     world::{self, ObjectKey, TargetFacts, World, object, origin},
@@ -37,6 +38,7 @@ pub(super) struct Named<'a> {
     pub(super) defaults: &'a Defaults,
     pub(super) routes: &'a Routes,
     pub(super) bindings: &'a Bindings,
+    pub(super) members: &'a Members<'a>,
     pub(super) protocols: Protocols<'a>,
 }
 
@@ -204,7 +206,7 @@ impl Reading<'_> {
         Some(Destination {
             name: key.name.clone(),
             accounts: binding.accounts.iter().map(account).collect(),
-            pods: binding.pods.clone().unwrap_or_default(),
+            pods: self.named.members.of(key).cloned().collect(),
             origin: Some(binding.origin.clone()),
             usable: binding.usable,
         })

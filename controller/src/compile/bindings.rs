@@ -29,7 +29,6 @@ pub(super) fn bindings(world: &World, defaults: &Defaults, findings: &mut Findin
         let mut about = findings.about(&this, facts.meta.generation);
         about.judged(&facts.meta.mistakes);
         let reading = Reading {
-            world,
             defaults,
             key,
             facts,
@@ -51,7 +50,6 @@ fn summary(facts: &BindingFacts) -> String {
 
 /// One binding being read.
 struct Reading<'a> {
-    world: &'a World,
     defaults: &'a Defaults,
     key: &'a ObjectKey,
     facts: &'a BindingFacts,
@@ -65,13 +63,11 @@ impl Reading<'_> {
             usable: self.facts.spec.usable,
             ids: Vec::new(),
             accounts: BTreeSet::new(),
-            pods: None,
             callers_only: Vec::new(),
             foreign: Vec::new(),
         };
         self.account(&mut binding);
         self.spiffe_ids(&mut binding);
-        self.labels(&mut binding);
         binding
     }
 
@@ -121,22 +117,6 @@ impl Reading<'_> {
             }
         }
     }
-
-    fn labels(&mut self, binding: &mut Binding) {
-        let Some(labels) = &self.facts.spec.labels else {
-            return;
-        };
-        if labels.is_empty() {
-            binding.pods = Some(Vec::new());
-            return;
-        }
-        let pods = pods_of(self.world, &self.key.namespace);
-        binding.pods = Some(
-            pods.filter(|(_, facts)| !facts.ended && has_all(facts, labels))
-                .map(|(pod, _)| pod.clone())
-                .collect(),
-        );
-    }
 }
 
 /// Whether some binding means a pod by its labels in one of two worlds, and not in the
@@ -157,19 +137,8 @@ pub(super) fn differ_about(world: &World, before: &World, pod: &ObjectKey) -> bo
     })
 }
 
-fn has_all(facts: &PodFacts, labels: &BTreeMap<Arc<str>, Arc<str>>) -> bool {
+/// Whether a pod carries all of these labels.
+pub(super) fn has_all(facts: &PodFacts, labels: &BTreeMap<Arc<str>, Arc<str>>) -> bool {
     let mut labels = labels.iter();
     labels.all(|(name, value)| facts.labels.get(name) == Some(value))
-}
-
-/// The pods of one namespace.
-fn pods_of<'a>(
-    world: &'a World,
-    namespace: &'a str,
-) -> impl Iterator<Item = (&'a ObjectKey, &'a PodFacts)> {
-    world
-        .pods
-        .range(ObjectKey::new(namespace, "")..)
-        .take_while(move |(key, _)| &*key.namespace == namespace)
-        .map(|(key, facts)| (key, facts.as_ref()))
 }

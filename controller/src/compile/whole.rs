@@ -3,8 +3,8 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use super::{
-    access, addresses, annotations, bindings, endpoints, findings, protocols, routes, slices,
-    splits,
+    access, addresses, annotations, bindings, endpoints, findings, members::Members, protocols,
+    routes, slices, splits,
 };
 use crate::{
     model::{Defaults, Index, PodEntry, ServiceEntry},
@@ -41,10 +41,12 @@ pub(super) fn compile(world: &World, defaults: &Defaults) -> (Index, Problems) {
         .map(|(key, entry)| (key, Arc::new(entry)))
         .collect();
     let bindings = bindings::bindings(world, defaults, &mut findings);
+    let members = Members::new(world);
     let named = access::Named {
         defaults,
         routes: &routes,
         bindings: &bindings,
+        members: &members,
         protocols: protocols::Protocols { world, pods: &pods },
     };
     let targets = access::targets(world, &named, &endpoints, &mut findings);

@@ -1,4 +1,5 @@
-//! IdentityBindings: whom each of them means.
+//! IdentityBindings: whom each of them means, but for the pods that carry its labels:
+//! those are found while targets are compiled.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -23,9 +24,6 @@ pub(crate) struct Binding {
     pub(crate) ids: Vec<SpiffeId>,
     /// Service accounts of its namespace that belong to it.
     pub(crate) accounts: BTreeSet<Arc<str>>,
-    /// Pods of its namespace that belong to it by their labels; `None` if it does
-    /// not ask for labels.
-    pub(crate) pods: Option<Vec<ObjectKey>>,
     /// SPIFFE ids that are no account of its namespace: they can call, and cannot be
     /// protected.
     pub(crate) callers_only: Vec<SpiffeId>,

@@ -126,18 +126,7 @@ impl Acknowledgements {
         let peers = || self.peers.values().find_map(|states| states.get(key));
         let live = own.or_else(peers);
         let is_live = live.is_some();
-        if is_live {
-            self.away.remove(key);
-        } else if let Some(last) = last {
-            if self.away.len() < MAX_AWAY || self.away.contains_key(key) {
-                self.away.insert(key.to_owned(), last);
-            } else {
-                metrics.away_forgotten.inc();
-            }
-        }
-        metrics
-            .away
-            .set(i64::try_from(self.away.len()).unwrap_or(i64::MAX));
+        self.note_away(key, is_live, last, metrics);
         let own = self.own.get(key).map(|own| &own.state);
         let peers = || self.peers.values().find_map(|states| states.get(key));
         let believed = own.or_else(peers).or_else(|| self.away.get(key));
@@ -161,16 +150,9 @@ impl Acknowledgements {
         let before = self.of_pod.remove(key).unwrap_or_default();
         let moved = before.live != is_live;
         for object in &before.objects {
-            if now.contains_key(object) {
-                continue;
+            if !now.contains_key(object) {
+                self.needs_no_more(key, object);
             }
-            if let Some(pods) = self.objects.get_mut(object) {
-                pods.remove(key);
-                if pods.is_empty() {
-                    self.objects.remove(object);
-                }
-            }
-            self.touch(object);
         }
         let pod: Arc<str> = key.into();
         let destinations = fresh.as_ref().map_or(&[][..], |fresh| &fresh.destinations);
@@ -185,6 +167,37 @@ impl Acknowledgements {
                 self.touch(&object);
             }
         }
+    }
+
+    /// Keeps what was last said of a pod whose stream has ended, as long as there is room.
+    fn note_away(
+        &mut self,
+        key: &str,
+        is_live: bool,
+        last: Option<v1::ProxyState>,
+        metrics: &ObservedMetrics,
+    ) {
+        if is_live {
+            self.away.remove(key);
+        } else if let Some(last) = last {
+            if self.away.len() < MAX_AWAY || self.away.contains_key(key) {
+                self.away.insert(key.to_owned(), last);
+            } else {
+                metrics.away_forgotten.inc();
+            }
+        }
+        let away = i64::try_from(self.away.len()).unwrap_or(i64::MAX);
+        metrics.away.set(away);
+    }
+
+    fn needs_no_more(&mut self, key: &str, object: &ObjectRef) {
+        if let Some(pods) = self.objects.get_mut(object) {
+            pods.remove(key);
+            if pods.is_empty() {
+                self.objects.remove(object);
+            }
+        }
+        self.touch(object);
     }
 
     /// Puts a pod under its destinations, both sorted, in the place of those `before`.

@@ -108,17 +108,8 @@ impl Reports {
     ) -> ReportOutcome {
         let current = slot_of(now);
         let slot = report.slot / SLOT;
-        if !report.slot.is_multiple_of(SLOT) || slot > current + AHEAD || slot + SLOTS <= current {
-            return ReportOutcome::OutOfTime;
-        }
-        if report.edges.len() > MAX_REPORT_EDGES
-            || report.edges.iter().any(too_long)
-            || report.encoded_len() > MAX_REPORT_BYTES
-        {
-            return ReportOutcome::TooLarge;
-        }
-        if !report.edges.iter().all(is_well_formed) {
-            return ReportOutcome::Malformed;
+        if let Some(refused) = refused(&report, current) {
+            return refused;
         }
         let author: Author = (reporter.uid.clone(), report.process);
         let mut state = self.inner.state.lock();
@@ -163,10 +154,8 @@ impl Reports {
         self.inner.metrics.slots_dropped.inc_by(dropped);
         let bytes = i64::try_from(state.bytes).unwrap_or(i64::MAX);
         self.inner.metrics.bytes.set(bytes);
-        self.inner
-            .metrics
-            .edges
-            .set(i64::try_from(state.edges).unwrap_or(i64::MAX));
+        let edges = i64::try_from(state.edges).unwrap_or(i64::MAX);
+        self.inner.metrics.edges.set(edges);
         ReportOutcome::Taken
     }
 
@@ -242,6 +231,22 @@ impl Reports {
 /// Number of the slot that `now` lies in.
 pub(crate) fn slot_of(now: SystemTime) -> u64 {
     now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs() / SLOT
+}
+
+/// Why a report cannot be taken, whatever is held, if it cannot.
+fn refused(report: &v1::Report, current: u64) -> Option<ReportOutcome> {
+    let slot = report.slot / SLOT;
+    if !report.slot.is_multiple_of(SLOT) || slot > current + AHEAD || slot + SLOTS <= current {
+        return Some(ReportOutcome::OutOfTime);
+    }
+    if report.edges.len() > MAX_REPORT_EDGES
+        || report.edges.iter().any(too_long)
+        || report.encoded_len() > MAX_REPORT_BYTES
+    {
+        return Some(ReportOutcome::TooLarge);
+    }
+    let well_formed = report.edges.iter().all(is_well_formed);
+    (!well_formed).then_some(ReportOutcome::Malformed)
 }
 
 fn too_long(edge: &v1::Edge) -> bool {

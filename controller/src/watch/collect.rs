@@ -2,13 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-#[cfg(test)]
-use crate::world::ConfigMapFacts;
-use crate::world::{
-    BindingFacts, GroupFacts, NamespaceFacts, NodeFacts, ObjectKey, PodFacts, ServiceFacts,
-    SliceFacts, SplitFacts, Store, TargetFacts, TcpRouteFacts, UdpRouteFacts, World,
-    kinds::every_kind,
-};
+use crate::world::{Fact, ObjectKey, Store, World, kinds::every_kind};
 
 /// Whether a step changed anything, and whether that can wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -37,14 +31,6 @@ pub(crate) enum Step<T> {
     Deleted(ObjectKey),
     /// The API server does not serve the kind.
     Absent,
-}
-
-/// A kind of fact.
-pub(crate) trait Fact: Clone + PartialEq + Send + Sync + 'static {
-    /// Whether going from one to the other must not wait.
-    fn urgent(_old: Option<&Self>, _new: Option<&Self>) -> bool {
-        false
-    }
 }
 
 /// The facts of one kind.
@@ -135,7 +121,7 @@ macro_rules! collector {
         /// The facts of all kinds.
         #[derive(Debug, Default)]
         pub(crate) struct Collector {
-            $(pub(crate) $field: Slot<$facts>,)+
+            $(pub(crate) $field: Slot<crate::world::$facts>,)+
         }
 
         impl Collector {
@@ -155,70 +141,3 @@ macro_rules! collector {
 }
 
 every_kind!(collector);
-
-impl Fact for ServiceFacts {}
-impl Fact for NodeFacts {}
-
-impl Fact for PodFacts {
-    fn urgent(old: Option<&Self>, new: Option<&Self>) -> bool {
-        let Some(old) = old else { return false };
-        new.is_none_or(|new| {
-            // Labels may decide who a pod is to others.
-            new.appearance != old.appearance
-                || new.labels != old.labels
-                || (new.terminating && !old.terminating)
-                || (new.ended && !old.ended)
-        })
-    }
-}
-
-impl Fact for SliceFacts {
-    fn urgent(old: Option<&Self>, new: Option<&Self>) -> bool {
-        let ready = |slice: &Self, ip| slice.endpoints.iter().any(|e| e.ip == ip && e.ready);
-        let Some(old) = old else { return false };
-        let mut were_ready = old.endpoints.iter().filter(|endpoint| endpoint.ready);
-        were_ready.any(|endpoint| new.is_none_or(|new| !ready(new, endpoint.ip)))
-    }
-}
-
-impl Fact for NamespaceFacts {
-    fn urgent(old: Option<&Self>, new: Option<&Self>) -> bool {
-        old.map(|namespace| &namespace.appearance) != new.map(|namespace| &namespace.appearance)
-    }
-}
-
-impl Fact for TargetFacts {
-    // Under mode auto even a new target tightens.
-    fn urgent(_: Option<&Self>, _: Option<&Self>) -> bool {
-        true
-    }
-}
-
-impl Fact for GroupFacts {
-    fn urgent(_: Option<&Self>, _: Option<&Self>) -> bool {
-        true
-    }
-}
-
-impl Fact for TcpRouteFacts {
-    fn urgent(_: Option<&Self>, _: Option<&Self>) -> bool {
-        true
-    }
-}
-
-impl Fact for UdpRouteFacts {
-    fn urgent(_: Option<&Self>, _: Option<&Self>) -> bool {
-        true
-    }
-}
-
-impl Fact for BindingFacts {
-    fn urgent(_: Option<&Self>, _: Option<&Self>) -> bool {
-        true
-    }
-}
-
-impl Fact for SplitFacts {}
-
-#[cfg(test)]
-impl Fact for ConfigMapFacts {}

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use policy::protocol::PortRange;
 
-use super::key::ObjectKey;
+use super::{fact::Fact, key::ObjectKey};
 
 /// The mesh's settings that a pod, Service or namespace may carry as annotations,
 /// already split from the rest. Values are kept as written: what they mean, and
@@ -76,6 +76,19 @@ pub struct PodFacts {
     pub created: i64,
 }
 
+impl Fact for PodFacts {
+    fn urgent(old: Option<&Self>, new: Option<&Self>) -> bool {
+        let Some(old) = old else { return false };
+        new.is_none_or(|new| {
+            // Labels may decide who a pod is to others.
+            new.appearance != old.appearance
+                || new.labels != old.labels
+                || (new.terminating && !old.terminating)
+                || (new.ended && !old.ended)
+        })
+    }
+}
+
 /// A TCP port of a Service.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ServicePort {
@@ -118,6 +131,8 @@ pub struct ServiceFacts {
     pub generation: i64,
 }
 
+impl Fact for ServiceFacts {}
+
 /// A port of an EndpointSlice: the number holds for every address in it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SlicePort {
@@ -157,6 +172,15 @@ pub struct SliceFacts {
     pub endpoints: Vec<EndpointFacts>,
 }
 
+impl Fact for SliceFacts {
+    fn urgent(old: Option<&Self>, new: Option<&Self>) -> bool {
+        let ready = |slice: &Self, ip| slice.endpoints.iter().any(|e| e.ip == ip && e.ready);
+        let Some(old) = old else { return false };
+        let mut were_ready = old.endpoints.iter().filter(|endpoint| endpoint.ready);
+        were_ready.any(|endpoint| new.is_none_or(|new| !ready(new, endpoint.ip)))
+    }
+}
+
 /// A namespace.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NamespaceFacts {
@@ -170,12 +194,20 @@ pub struct NamespaceFacts {
     pub terminating: bool,
 }
 
+impl Fact for NamespaceFacts {
+    fn urgent(old: Option<&Self>, new: Option<&Self>) -> bool {
+        old.map(|namespace| &namespace.appearance) != new.map(|namespace| &namespace.appearance)
+    }
+}
+
 /// A node.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NodeFacts {
     /// `topology.kubernetes.io/zone`, may be empty.
     pub zone: Arc<str>,
 }
+
+impl Fact for NodeFacts {}
 
 impl Proxy {
     /// Whether traffic to this port reaches the application past the proxy.
@@ -193,3 +225,6 @@ pub struct ConfigMapFacts {
     /// How many entries it has.
     pub entries: usize,
 }
+
+#[cfg(test)]
+impl Fact for ConfigMapFacts {}

@@ -7,6 +7,8 @@ use std::sync::Arc;
 
 use crds::smi::judge::{Binding, Code, Mistake, RouteGroup, RoutePorts, Split, Target};
 
+use super::fact::Fact;
+
 /// What every SMI object has. Not its resource version: that changes with every write
 /// of the status, which is no news.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -39,6 +41,13 @@ pub struct TargetFacts {
     pub spec: Target,
 }
 
+impl Fact for TargetFacts {
+    // Under mode auto even a new target tightens.
+    fn urgent(_: Option<&Self>, _: Option<&Self>) -> bool {
+        true
+    }
+}
+
 /// A TrafficSplit.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SplitFacts {
@@ -48,6 +57,8 @@ pub struct SplitFacts {
     pub spec: Split,
 }
 
+impl Fact for SplitFacts {}
+
 /// An HTTPRouteGroup.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct GroupFacts {
@@ -55,6 +66,12 @@ pub struct GroupFacts {
     pub meta: Meta,
     /// Its matches.
     pub spec: RouteGroup,
+}
+
+impl Fact for GroupFacts {
+    fn urgent(_: Option<&Self>, _: Option<&Self>) -> bool {
+        true
+    }
 }
 
 /// A TCPRoute.
@@ -66,6 +83,12 @@ pub struct TcpRouteFacts {
     pub ports: RoutePorts,
 }
 
+impl Fact for TcpRouteFacts {
+    fn urgent(_: Option<&Self>, _: Option<&Self>) -> bool {
+        true
+    }
+}
+
 /// A UDPRoute.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct UdpRouteFacts {
@@ -75,6 +98,12 @@ pub struct UdpRouteFacts {
     pub ports: RoutePorts,
 }
 
+impl Fact for UdpRouteFacts {
+    fn urgent(_: Option<&Self>, _: Option<&Self>) -> bool {
+        true
+    }
+}
+
 /// An IdentityBinding.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct BindingFacts {
@@ -82,4 +111,10 @@ pub struct BindingFacts {
     pub meta: Meta,
     /// Whom it means.
     pub spec: Binding,
+}
+
+impl Fact for BindingFacts {
+    fn urgent(_: Option<&Self>, _: Option<&Self>) -> bool {
+        true
+    }
 }

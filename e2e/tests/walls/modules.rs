@@ -53,6 +53,8 @@ pub(crate) struct Call {
     pub file: String,
     pub function: String,
     pub method: &'static str,
+    /// In a loop or a closure, so that one call in the text may be many.
+    pub repeated: bool,
 }
 
 /// What one root file (a library, a binary, an integration test) consists of.

@@ -17,11 +17,16 @@ const EXEMPT: Exempt = Exempt {
         besides: &["store/label"],
         about: "wire",
     }],
+    proven: &[("shop/src/proof.rs", "sure")],
     rationed: &[Rationed {
         method: "snapshot",
-        folders: &["shop/src/till"],
-        besides: &["shop/src/till/again.rs"],
-        once_in: &[("shop/src/till.rs", "pay"), ("shop/src/till.rs", "count")],
+        folders: &["shop/src/counter"],
+        besides: &["shop/src/counter/again.rs"],
+        once_in: &[
+            ("shop/src/counter.rs", "pay"),
+            ("shop/src/counter.rs", "count"),
+        ],
+        again_in: &[("shop/src/counter.rs", "wait")],
     }],
 };
 
@@ -53,7 +58,7 @@ fn found_in(rooms: &str, sources: &BTreeMap<String, String>) -> Vec<String> {
 }
 
 fn found(files: &[(&str, &str)]) -> Vec<String> {
-    let open = "till [all]\nstore [all]\ndesk [all]\n";
+    let open = "till [all]\nstore [all]\ndesk [all]\ncounter [all]\n";
     let present = |line: &&str| {
         let room = line.split(' ').next().unwrap_or_default();
         files
@@ -310,6 +315,22 @@ fn unwrap_is_found_and_expect_is_counted_outside_tests_only() {
 }
 
 #[test]
+fn an_expect_that_nothing_can_break_is_named_with_its_function() {
+    let expecting = |body: &str| {
+        let lib = ("src/lib.rs", "mod proof;");
+        found_with("proof []", &[lib, ("src/proof.rs", body)])
+    };
+    let sure = "fn sure() { A.expect(\"a\"); }";
+    assert_eq!(expecting(sure), [""; 0]);
+    let elsewhere = format!("{sure} fn other() {{ A.expect(\"b\"); }}");
+    assert_eq!(expecting(&elsewhere), ["expect: shop = 1"]);
+    let twice = "fn sure() { A.expect(\"a\"); B.expect(\"b\"); }";
+    assert_eq!(expecting(twice), ["expect: shop = 1"]);
+    let none = "proven: shop/src/proof.rs sure expects nothing";
+    assert_eq!(expecting("fn sure() {}"), [none]);
+}
+
+#[test]
 fn a_silent_folder_does_not_name_the_other_crate() {
     let found = found(&[
         ("src/lib.rs", "mod store;"),
@@ -338,18 +359,19 @@ fn a_rationed_call_is_made_once_and_where_it_belongs() {
     let found = found(&[
         (
             "src/lib.rs",
-            "mod till;\nmod store;\nfn f() { s.snapshot(); }",
+            "mod counter;\nmod store;\nfn f() { s.snapshot(); }",
         ),
         (
-            "src/till.rs",
+            "src/counter.rs",
             "mod again;\n\
              fn pay() { let now = s.snapshot(); }\n\
              impl A { fn count(&self) { s.snapshot(); log!(s.snapshot()); } }\n\
              fn other() { let f = || s.snapshot(); fn inner() { s.snapshot(); } }\n\
+             fn wait() { loop { s.snapshot(); } }\n\
              #[test]\nfn t() { s.snapshot(); }",
         ),
         (
-            "src/till/again.rs",
+            "src/counter/again.rs",
             "fn f() { s.snapshot(); s.snapshot(); }",
         ),
         ("src/store.rs", "fn f() { s.snapshot(); }"),
@@ -357,10 +379,45 @@ fn a_rationed_call_is_made_once_and_where_it_belongs() {
     assert_eq!(
         found,
         [
-            "rationed: shop/src/till.rs count calls snapshot = 2",
-            "rationed: shop/src/till.rs other calls snapshot = 2",
+            "rationed: shop/src/counter.rs count calls snapshot = 2",
+            "rationed: shop/src/counter.rs other calls snapshot = 2",
         ]
     );
+}
+
+/// What `pay` does, and what is wrong with it.
+fn paying(pay: &str) -> Vec<String> {
+    let counter =
+        format!("fn count() {{ s.snapshot(); }}\nfn wait() {{ loop {{ s.snapshot(); }} }}\n{pay}");
+    found(&[("src/lib.rs", "mod counter;"), ("src/counter.rs", &counter)])
+}
+
+#[test]
+fn a_rationed_call_is_found_however_it_is_written() {
+    const TWICE: &str = "rationed: shop/src/counter.rs pay calls snapshot = 2";
+    const AGAIN: &str = "rationed: shop/src/counter.rs pay calls snapshot again and again";
+    const NEVER: &str = "rationed: shop/src/counter.rs pay never calls snapshot";
+    for (body, expected) in [
+        ("s.snapshot();", None),
+        ("if a { b } else { s.snapshot() };", None),
+        ("for each in s.snapshot().all() { each; }", None),
+        ("s.snapshot(); Store::snapshot(&s);", Some(TWICE)),
+        ("s.snapshot(); t.map(Store::snapshot);", Some(TWICE)),
+        ("s.snapshot(); log!(Store::snapshot(s));", Some(TWICE)),
+        ("s.snapshot(); async { s.snapshot() };", Some(TWICE)),
+        ("loop { s.snapshot(); }", Some(AGAIN)),
+        ("while s.snapshot().waits() {}", Some(AGAIN)),
+        ("for each in all { s.snapshot(); }", Some(AGAIN)),
+        ("all.map(|one| s.snapshot());", Some(AGAIN)),
+        ("s.inspect();", Some(NEVER)),
+    ] {
+        let found = paying(&format!("fn pay() {{ {body} }}"));
+        assert_eq!(found, expected.into_iter().collect::<Vec<_>>(), "{body}");
+    }
+    // Nor is it hidden in a helper of another file of the folder.
+    let helper = paying("fn pay() { s.snapshot(); helper(); }\nfn helper() { s.snapshot(); }");
+    let expected = "rationed: shop/src/counter.rs helper calls snapshot = 1";
+    assert_eq!(helper, [expected]);
 }
 
 #[test]

@@ -33,6 +33,7 @@ pub(crate) fn read(
         folder: folder.to_owned(),
         declared: Vec::new(),
         function: String::new(),
+        repeats: 0,
     };
     for item in &parsed.items {
         reader.visit_item(item);
@@ -64,6 +65,8 @@ struct Reader<'a> {
     declared: Vec<Declared>,
     /// The function that is being read, the outermost one.
     function: String,
+    /// Loops and closures around what is being read.
+    repeats: usize,
 }
 
 impl Reader<'_> {
@@ -188,6 +191,23 @@ impl Reader<'_> {
         });
     }
 
+    /// Reads what may run more than once.
+    fn repeated(&mut self, read: impl FnOnce(&mut Self)) {
+        self.repeats += 1;
+        read(self);
+        self.repeats -= 1;
+    }
+
+    /// A path may stand for a call: `Store::snapshot(store)`, `map(Result::unwrap)`.
+    fn path(&mut self, path: Vec<String>) {
+        if let [.., of, name] = path.as_slice()
+            && !of.is_empty()
+        {
+            self.call(name);
+        }
+        self.here().named.insert(path);
+    }
+
     fn call(&mut self, name: &str) {
         let method = match name {
             "unwrap" => "unwrap",
@@ -203,6 +223,7 @@ impl Reader<'_> {
                 file,
                 function,
                 method,
+                repeated: self.repeats > 0,
             });
         }
     }
@@ -237,7 +258,7 @@ impl Reader<'_> {
                         path.push(next.to_string());
                         at += 3;
                     }
-                    self.here().named.insert(path);
+                    self.path(path);
                 }
                 _ => at += 1,
             }
@@ -302,8 +323,26 @@ impl<'ast> Visit<'ast> for Reader<'_> {
         let start = path.leading_colon.as_ref().map(|_| String::new());
         let segments = path.segments.iter().map(|step| step.ident.to_string());
         let whole = start.into_iter().chain(segments).collect();
-        self.here().named.insert(whole);
+        self.path(whole);
         syn::visit::visit_path(self, path);
+    }
+
+    fn visit_expr_loop(&mut self, each: &'ast syn::ExprLoop) {
+        self.repeated(|reader| syn::visit::visit_expr_loop(reader, each));
+    }
+
+    fn visit_expr_while(&mut self, each: &'ast syn::ExprWhile) {
+        self.repeated(|reader| syn::visit::visit_expr_while(reader, each));
+    }
+
+    fn visit_expr_for_loop(&mut self, each: &'ast syn::ExprForLoop) {
+        // What is gone through is made once.
+        self.visit_expr(&each.expr);
+        self.repeated(|reader| reader.visit_block(&each.body));
+    }
+
+    fn visit_expr_closure(&mut self, closure: &'ast syn::ExprClosure) {
+        self.repeated(|reader| syn::visit::visit_expr_closure(reader, closure));
     }
 
     fn visit_macro(&mut self, call: &'ast syn::Macro) {

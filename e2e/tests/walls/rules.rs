@@ -37,18 +37,22 @@ pub(crate) struct Exempt {
     pub tables: &'static [&'static str],
     /// Folders of a crate in which other crates are not named.
     pub silent: &'static [Silent],
+    /// Functions with an `expect` that nothing outside the program can make fail.
+    pub proven: &'static [(&'static str, &'static str)],
     /// Calls of which a function may make so many.
     pub rationed: &'static [Rationed],
 }
 
 /// Within `folders`, but for the files `besides`, `method` is called once in each of these
-/// functions and nowhere else.
+/// functions and nowhere else. In those of `again_in` that one call may stand in a loop or
+/// a closure.
 #[derive(Debug)]
 pub(crate) struct Rationed {
     pub method: &'static str,
     pub folders: &'static [&'static str],
     pub besides: &'static [&'static str],
     pub once_in: &'static [(&'static str, &'static str)],
+    pub again_in: &'static [(&'static str, &'static str)],
 }
 
 /// Within `folders` of the crate `of` nobody names the crate `about`.
@@ -88,7 +92,7 @@ pub(crate) fn breaches(
         }
         rationed(&targets, exempt, &mut found);
         if member.shipped {
-            calls(member, &targets, &mut found);
+            calls(member, &targets, exempt, &mut found);
         }
         long_functions(member, &targets, &mut found);
     }
@@ -254,19 +258,35 @@ fn silence(member: &Crate, target: &Target, exempt: &Exempt, found: &mut BTreeSe
 
 fn rationed(targets: &[Target], exempt: &Exempt, found: &mut BTreeSet<Breach>) {
     for rule in exempt.rationed {
-        let mut made: BTreeMap<(&str, &str), usize> = BTreeMap::new();
+        let within = |file: &str| rule.folders.iter().any(|folder| file.starts_with(folder));
+        if !targets.iter().flat_map(Target::files).any(within) {
+            continue;
+        }
+        let mut made: BTreeMap<(&str, &str), (usize, bool)> = BTreeMap::new();
         let calls = targets.iter().flat_map(|target| &target.calls);
         for call in calls.filter(|call| call.method == rule.method) {
             let file = call.file.as_str();
-            let within = rule.folders.iter().any(|folder| file.starts_with(folder));
-            if within && !rule.besides.contains(&file) {
-                *made.entry((file, &call.function)).or_default() += 1;
+            if within(file) && !rule.besides.contains(&file) {
+                let (times, repeated) = made.entry((file, &call.function)).or_default();
+                *times += 1;
+                *repeated |= call.repeated;
             }
         }
-        for ((file, function), times) in made {
-            if times > usize::from(rule.once_in.contains(&(file, function))) {
+        let allowed = rule.once_in.iter().chain(rule.again_in);
+        for (file, function) in allowed.filter(|place| !made.contains_key(place)) {
+            let subject = format!("{file} {function} never calls {}", rule.method);
+            found.insert(Breach::of("rationed", subject));
+        }
+        for (place, (times, repeated)) in made {
+            let (file, function) = place;
+            let again = rule.again_in.contains(&place);
+            let once = again || rule.once_in.contains(&place);
+            if times > usize::from(once) {
                 let subject = format!("{file} {function} calls {}", rule.method);
                 found.insert(Breach::measured("rationed", subject, times));
+            } else if repeated && !again {
+                let subject = format!("{file} {function} calls {} again and again", rule.method);
+                found.insert(Breach::of("rationed", subject));
             }
         }
     }
@@ -303,14 +323,26 @@ fn long_functions(member: &Crate, targets: &[Target], found: &mut BTreeSet<Breac
 }
 
 /// `unwrap` not at all, and `expect` where an invariant holds that stands beside it:
-/// how many there are is counted per crate, so that moving one is no breach.
-fn calls(member: &Crate, targets: &[Target], found: &mut BTreeSet<Breach>) {
+/// those that nothing outside can break are named one by one, and how many others there
+/// are is counted per crate, so that moving one is no breach.
+fn calls(member: &Crate, targets: &[Target], exempt: &Exempt, found: &mut BTreeSet<Breach>) {
     let calls = || targets.iter().flat_map(|target| &target.calls);
     for call in calls().filter(|call| call.method == "unwrap") {
         found.insert(Breach::of("unwrap", &call.file));
     }
-    let expects = calls().filter(|call| call.method == "expect").count();
-    if expects > 0 {
-        found.insert(Breach::measured("expect", &member.name, expects));
+    let mut left: BTreeSet<(&str, &str)> = exempt.proven.iter().copied().collect();
+    let expects = calls().filter(|call| call.method == "expect");
+    // Once each: a second one in the same function has to be thought of anew.
+    let others = expects.filter(|call| !left.remove(&(call.file.as_str(), &call.function)));
+    let others = others.count();
+    if others > 0 {
+        found.insert(Breach::measured("expect", &member.name, others));
+    }
+    let files: BTreeSet<&str> = targets.iter().flat_map(Target::files).collect();
+    for (file, function) in left.into_iter().filter(|(file, _)| files.contains(file)) {
+        found.insert(Breach::of(
+            "proven",
+            format!("{file} {function} expects nothing"),
+        ));
     }
 }

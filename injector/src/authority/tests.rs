@@ -3,7 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use super::*;
-use crate::fake_api::FakeApi;
+use fake_api::FakeApi;
 
 const PATH: &str = "/api/v1/namespaces/weft-system/secrets/weft-injector-ca";
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);

@@ -7,7 +7,7 @@ use prometheus_client::registry::Registry;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::fake_api::FakeApi;
+use fake_api::FakeApi;
 
 const MUTATING: &str =
     "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/weft-injector";

@@ -22,7 +22,7 @@ use http_body_util::{BodyExt as _, Full};
 use hyper_util::rt::TokioExecutor;
 
 use super::*;
-use crate::fake_api::FakeApi;
+use fake_api::FakeApi;
 
 mod floods;
 mod garbage;

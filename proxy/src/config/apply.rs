@@ -1,9 +1,9 @@
 //! A batch from the controller makes a new snapshot out of the old one.
 //!
-//! A resource that cannot be used is refused with a reason, and what it would have
-//! replaced stays: a bad change never takes down more than itself, and never allows
-//! more than before. Only of a rule that says something unknown nothing stays: it may be
-//! what narrows it, and the former rule allows what somebody has just taken back.
+//! A resource that cannot be used is refused with a reason: a bad change never takes
+//! down more than itself. Of where calls go the former version stays. Of what allows
+//! calls nothing stays: whatever was refused may be what narrows it, and a proxy that
+//! started now would have nothing of it either.
 
 use std::collections::{BTreeSet, HashSet};
 use std::net::{IpAddr, SocketAddr};
@@ -34,6 +34,10 @@ fn is_rule(name: &str) -> bool {
         wire::names::parse(name),
         Some(Name::Rule { .. } | Name::ExtendedRule { .. })
     )
+}
+
+fn is_workload(name: &str) -> bool {
+    name == wire::names::WORKLOAD
 }
 
 /// The address that a destination resource is named after.
@@ -133,25 +137,34 @@ fn service_of(name: &str, service: &v1::Service, registry: &Registry) -> Result<
     })
 }
 
-fn endpoint_of(endpoint: &v1::Endpoint, registry: &Registry) -> Result<Arc<Endpoint>, String> {
+fn address_of(endpoint: &v1::Endpoint) -> Result<SocketAddr, String> {
     let ip: IpAddr = endpoint
         .ip
         .parse()
         .map_err(|_| format!("{:?} is no address", endpoint.ip))?;
+    Ok(SocketAddr::new(ip, port_of(endpoint.port)?))
+}
+
+/// Where a pod of the mesh is said to be, also by an identity that cannot be read.
+fn meshed_address(endpoint: &v1::Endpoint) -> Option<SocketAddr> {
+    let meshed = !endpoint.identity.is_empty();
+    meshed.then(|| address_of(endpoint).ok()).flatten()
+}
+
+fn endpoint_of(endpoint: &v1::Endpoint, registry: &Registry) -> Result<Arc<Endpoint>, String> {
+    let addr = address_of(endpoint)?;
     let identity = match endpoint.identity.as_str() {
         "" => None,
-        id => Some(SpiffeId::try_from(id).map_err(|error| format!("identity of {ip}: {error}"))?),
+        id => {
+            let ip = addr.ip();
+            Some(SpiffeId::try_from(id).map_err(|error| format!("identity of {ip}: {error}"))?)
+        }
     };
     let pod = match endpoint.pod.as_str() {
         "" => String::new(),
         pod => format!("{}/{pod}", endpoint.namespace),
     };
-    Ok(registry.at(
-        SocketAddr::new(ip, port_of(endpoint.port)?),
-        identity,
-        &pod,
-        endpoint.opaque,
-    ))
+    Ok(registry.at(addr, identity, &pod, endpoint.opaque))
 }
 
 impl Snapshot {
@@ -278,6 +291,16 @@ impl Snapshot {
         // nothing could be decided.
     }
 
+    /// Forgets what a resource allowed. Of any other kind nothing changes.
+    fn forget_allowed(&mut self, name: &str) {
+        if is_rule(name) {
+            self.remove(name);
+        } else if is_workload(name) {
+            self.workload = None;
+            self.versions.remove(name);
+        }
+    }
+
     pub(super) fn set(
         &mut self,
         resource: v1::Resource,
@@ -285,9 +308,7 @@ impl Snapshot {
     ) -> Result<(), String> {
         let name = resource.name;
         let Some(content) = resource.content else {
-            if is_rule(&name) {
-                self.remove(&name);
-            }
+            self.forget_allowed(&name);
             return Err("the resource has a kind that this proxy does not know".to_owned());
         };
         match content {
@@ -298,49 +319,114 @@ impl Snapshot {
                 self.roots = bundle.roots;
             }
             v1::resource::Content::Workload(workload) => {
-                self.workload = Some(Arc::new(workload_of(&workload)?));
+                let workload = workload_of(&workload);
+                let workload = workload.inspect_err(|_| self.forget_allowed(&name))?;
+                self.workload = Some(Arc::new(workload));
             }
             v1::resource::Content::Rule(rule) | v1::resource::Content::ExtendedRule(rule) => {
-                match access::Rule::try_from(&rule) {
-                    Ok(rule) => drop(self.rules.insert(name, rule)),
-                    Err(bad) => {
-                        if bad.unknown {
-                            self.remove(&name);
-                        }
-                        return Err(bad.to_string());
-                    }
-                }
+                let rule = access::Rule::try_from(&rule).map_err(|bad| bad.to_string());
+                let rule = rule.inspect_err(|_| self.forget_allowed(&name))?;
+                self.rules.insert(name, rule);
             }
             v1::resource::Content::Destination(destination) => {
-                let addr = address_in(&name).ok_or_else(|| format!("{name} names no address"))?;
-                let destination = destination_of(destination, registry)?;
-                match &destination {
-                    Destination::Pod(pod) => {
-                        registry.note_meshed(pod.endpoint.addr, pod.endpoint.meshed());
-                    }
-                    Destination::External => registry.note_meshed(addr, false),
-                    // Its endpoints tell, or nothing is there.
-                    Destination::Service(_) | Destination::Refused(_) => {}
-                }
-                self.destinations.insert(addr, Arc::new(destination));
+                self.set_destination(&name, destination, registry)?;
             }
             v1::resource::Content::Service(service) => {
                 let service = service_of(&name, &service, registry)?;
                 self.services.insert(name.into(), Arc::new(service));
             }
             v1::resource::Content::Endpoints(endpoints) => {
-                let endpoints = endpoints
-                    .endpoints
-                    .iter()
-                    .map(|endpoint| endpoint_of(endpoint, registry))
-                    .collect::<Result<Vec<_>, String>>()?;
-                for endpoint in &endpoints {
-                    registry.note_meshed(endpoint.addr, endpoint.meshed());
-                }
-                self.endpoints
-                    .insert(name.into(), Arc::new(EndpointSet { endpoints }));
+                self.set_endpoints(name, &endpoints, registry)?;
             }
         }
         Ok(())
     }
+
+    fn set_destination(
+        &mut self,
+        name: &str,
+        destination: v1::Destination,
+        registry: &Registry,
+    ) -> Result<(), String> {
+        let addr = address_in(name).ok_or_else(|| format!("{name} names no address"))?;
+        let meshed = match &destination.target {
+            Some(v1::destination::Target::Pod(pod)) => {
+                pod.endpoint.as_ref().and_then(meshed_address)
+            }
+            _ => None,
+        };
+        let destination = destination_of(destination, registry).inspect_err(|_| {
+            if let Some(meshed) = meshed {
+                registry.note_meshed(meshed, true);
+                registry.note_meshed(addr, true);
+                self.forget_plaintext(addr);
+            }
+        })?;
+        match &destination {
+            Destination::Pod(pod) => {
+                registry.note_meshed(pod.endpoint.addr, pod.endpoint.meshed());
+            }
+            Destination::External => registry.note_meshed(addr, false),
+            // Its endpoints tell, or nothing is there.
+            Destination::Service(_) | Destination::Refused(_) => {}
+        }
+        self.destinations.insert(addr, Arc::new(destination));
+        Ok(())
+    }
+
+    /// Forgets a destination that is called in plaintext: what was refused says that a pod
+    /// of the mesh is there.
+    fn forget_plaintext(&mut self, addr: SocketAddr) {
+        let plaintext = |held: &Arc<Destination>| match &**held {
+            Destination::External => true,
+            Destination::Pod(pod) => !pod.endpoint.meshed(),
+            Destination::Service(_) | Destination::Refused(_) => false,
+        };
+        if self.destinations.get(&addr).is_some_and(plaintext) {
+            self.remove(&wire::names::destination(addr.ip(), addr.port()));
+        }
+    }
+
+    fn set_endpoints(
+        &mut self,
+        name: String,
+        endpoints: &v1::Endpoints,
+        registry: &Registry,
+    ) -> Result<(), String> {
+        let list = &endpoints.endpoints;
+        let read = list.iter().map(|endpoint| endpoint_of(endpoint, registry));
+        let endpoints = read.collect::<Result<Vec<_>, String>>().inspect_err(|_| {
+            let meshed: HashSet<SocketAddr> = list.iter().filter_map(meshed_address).collect();
+            for addr in &meshed {
+                registry.note_meshed(*addr, true);
+            }
+            self.leave_out_plaintext(&name, &meshed);
+        })?;
+        for endpoint in &endpoints {
+            registry.note_meshed(endpoint.addr, endpoint.meshed());
+        }
+        self.endpoints
+            .insert(name.into(), Arc::new(EndpointSet { endpoints }));
+        Ok(())
+    }
+
+    /// Takes out of a list that stays whatever it would call in plaintext and the refused
+    /// one says is meshed.
+    fn leave_out_plaintext(&mut self, name: &str, meshed: &HashSet<SocketAddr>) {
+        let Some(held) = self.endpoints.get(name) else {
+            return;
+        };
+        let stays =
+            |endpoint: &&Arc<Endpoint>| endpoint.meshed() || !meshed.contains(&endpoint.addr);
+        let endpoints: Vec<_> = held.endpoints.iter().filter(stays).cloned().collect();
+        if endpoints.len() != held.endpoints.len() {
+            // What is held is not what the controller has sent under this version.
+            self.versions.remove(name);
+            self.endpoints
+                .insert(name.into(), Arc::new(EndpointSet { endpoints }));
+        }
+    }
 }
+
+#[cfg(test)]
+mod tests;

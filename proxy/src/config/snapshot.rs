@@ -1,9 +1,6 @@
 //! What the proxy knows, as one immutable value.
 //!
-//! A batch from the controller makes a new snapshot out of the old one. A
-//! resource that cannot be used is refused with a reason, and what it would
-//! have replaced stays: a bad change never takes down more than itself, and
-//! never allows more than before.
+//! A batch from the controller makes a new snapshot out of the old one, in `apply`.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::SocketAddr;

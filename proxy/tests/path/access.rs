@@ -153,15 +153,17 @@ async fn an_open_tcp_connection_ends_when_its_rule_goes() {
 }
 
 #[tokio::test]
-async fn an_unusable_rule_is_refused_and_the_former_one_stays() {
+async fn an_unusable_rule_is_refused_and_the_former_one_allows_nothing_any_more() {
     let (client, server, _, _) = pair(Protocol::Http1).await;
     server.mode("api", Enforcement::Enforce, MtlsMode::Permissive);
-    server.set(vec![rule("t", "web", None, Some(&["/api"]))]);
+    let other = rule("u", "web", None, Some(&["/other"]));
+    server.set(vec![rule("t", "web", None, Some(&["/api"])), other]);
+    assert_eq!(get(client.call(vip()).await, "/api", "").await.0, 200);
     let nacks = server.try_set(vec![rule("t", "web", None, Some(&["/(("]))]);
     assert_eq!(nacks.len(), 1);
     assert!(nacks[0].reason.contains("path"), "{nacks:?}");
-    assert_eq!(get(client.call(vip()).await, "/api", "").await.0, 200);
-    assert_eq!(get(client.call(vip()).await, "/x", "").await.0, 403);
+    assert_eq!(get(client.call(vip()).await, "/api", "").await.0, 403);
+    assert_eq!(get(client.call(vip()).await, "/other", "").await.0, 200);
 }
 
 #[tokio::test]

@@ -10,8 +10,6 @@ pub struct BadResource {
     /// Path of the field inside the message, such as `http.matches[1].pathRegex`.
     pub field: String,
     pub reason: String,
-    /// It says something that this version does not know, rather than something wrong.
-    pub unknown: bool,
 }
 
 impl fmt::Display for BadResource {
@@ -29,16 +27,12 @@ impl BadResource {
             name: None,
             field: field.into(),
             reason: reason.to_string(),
-            unknown: false,
         }
     }
 
     /// Something that this version does not know.
     pub fn unknown(field: impl Into<String>) -> Self {
-        Self {
-            unknown: true,
-            ..Self::new(field, "is of a kind that this version does not know")
-        }
+        Self::new(field, "is of a kind that this version does not know")
     }
 
     /// Says which resource it was.

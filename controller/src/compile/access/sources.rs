@@ -110,7 +110,7 @@ impl Reading<'_> {
                     name: source.name.clone(),
                 };
                 match self.named.bindings.get(&key) {
-                    Some(binding) => self.bound_callers(binding, callers),
+                    Some(binding) => self.bound_callers(&key, binding, callers),
                     None => {
                         let message = format!("there is no IdentityBinding {key}");
                         let field = format!("{field}.name");
@@ -123,13 +123,13 @@ impl Reading<'_> {
 
     /// Whoever belongs to a binding. One that cannot be used is nobody, and says why
     /// in its own status.
-    fn bound_callers(&self, binding: &Binding, callers: &mut Callers) {
+    fn bound_callers(&self, key: &ObjectKey, binding: &Binding, callers: &mut Callers) {
         callers.origins.push(binding.origin.clone());
         if !binding.usable {
             return;
         }
         callers.ids.extend(binding.ids.iter().cloned());
-        let pods = binding.pods.iter().flatten();
+        let pods = self.named.members.of(key);
         let pods = pods.filter_map(|pod| self.pods.uid(pod));
         callers.pods.extend(pods.cloned());
     }

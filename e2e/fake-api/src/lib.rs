@@ -1,8 +1,7 @@
 //! An API server in memory for tests: objects by path, resource versions that
 //! conflict as the real ones do, patches, and watches that start with what is there.
-//! The injector's tests use it too, and include this file by its path.
 //!
-//! It validates nothing; what depends on validation is tested in a real
+//! It validates nothing but versions; what depends on validation is tested in a real
 //! cluster.
 
 use std::collections::BTreeMap;
@@ -21,7 +20,7 @@ const WATCH: Duration = Duration::from_millis(200);
 
 /// The objects, shared between the test and the client.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct FakeApi {
+pub struct FakeApi {
     state: Arc<Mutex<State>>,
 }
 
@@ -51,7 +50,7 @@ struct State {
 }
 
 impl FakeApi {
-    pub(crate) fn client(&self) -> Client {
+    pub fn client(&self) -> Client {
         let api = self.clone();
         Client::new(
             tower::service_fn(move |request| {
@@ -63,7 +62,7 @@ impl FakeApi {
     }
 
     /// One whose every call takes a while.
-    pub(crate) fn slow_client(&self, each: Duration) -> Client {
+    pub fn slow_client(&self, each: Duration) -> Client {
         let api = self.clone();
         Client::new(
             tower::service_fn(move |request| {
@@ -78,59 +77,58 @@ impl FakeApi {
     }
 
     /// The next list that goes on is answered with 410.
-    pub(crate) fn forget_a_list(&self) {
+    pub fn forget_a_list(&self) {
         self.state.lock().forgets = true;
     }
 
-    pub(crate) fn largest_list(&self) -> usize {
+    pub fn largest_list(&self) -> usize {
         self.state.lock().largest
     }
 
-    pub(crate) fn put(&self, path: &str, mut object: Value) {
+    pub fn put(&self, path: &str, mut object: Value) {
         let mut state = self.state.lock();
         state.version += 1;
         object["metadata"]["resourceVersion"] = json!(state.version.to_string());
         state.objects.insert(path.to_owned(), object);
     }
 
-    pub(crate) fn read(&self, path: &str) -> Option<Value> {
+    pub fn read(&self, path: &str) -> Option<Value> {
         self.state.lock().objects.get(path).cloned()
     }
 
     /// Every object whose path begins so.
-    pub(crate) fn below(&self, path: &str) -> Vec<Value> {
+    pub fn below(&self, path: &str) -> Vec<Value> {
         let state = self.state.lock();
         let found = state.objects.iter().filter(|(at, _)| at.starts_with(path));
         found.map(|(_, object)| object.clone()).collect()
     }
 
-    pub(crate) fn remove(&self, path: &str) {
+    pub fn remove(&self, path: &str) {
         self.state.lock().objects.remove(path);
     }
 
     /// From now on the object can be read and not written.
-    pub(crate) fn refuse(&self, path: &str) {
+    pub fn refuse(&self, path: &str) {
         self.state.lock().refused.push(path.to_owned());
     }
 
     /// From now on the collection can be listed and not watched.
-    pub(crate) fn refuse_watches(&self, path: &str) {
+    pub fn refuse_watches(&self, path: &str) {
         self.state.lock().unwatchable.push(path.to_owned());
     }
 
     /// While this is so, calls wait for ever, also those that were made meanwhile.
-    pub(crate) fn vanish(&self, vanished: bool) {
+    pub fn vanish(&self, vanished: bool) {
         self.state.lock().vanished = vanished;
     }
 
     /// From now on every call fails.
-    #[allow(dead_code, reason = "the injector's tests use it")]
-    pub(crate) fn break_down(&self) {
+    pub fn break_down(&self) {
         self.state.lock().broken = true;
     }
 
     /// How often the object was read.
-    pub(crate) fn reads(&self, path: &str) -> usize {
+    pub fn reads(&self, path: &str) -> usize {
         self.state
             .lock()
             .reads
@@ -140,7 +138,7 @@ impl FakeApi {
     }
 
     /// Whether anything may be created in a collection.
-    pub(crate) fn allow_creation(&self, collection: &str, allowed: bool) {
+    pub fn allow_creation(&self, collection: &str, allowed: bool) {
         let forbidden = &mut self.state.lock().forbidden;
         forbidden.retain(|held| held != collection);
         if !allowed {
@@ -148,13 +146,17 @@ impl FakeApi {
         }
     }
 
-    pub(crate) fn writes(&self) -> Vec<(Method, String)> {
+    pub fn writes(&self) -> Vec<(Method, String)> {
         self.state.lock().writes.clone()
     }
 
     async fn answer(&self, request: Request<Body>) -> Response<Body> {
         let (parts, body) = request.into_parts();
-        let path = parts.uri.path().trim_end_matches("/status").to_owned();
+        let path = parts.uri.path();
+        let (path, part) = match path.strip_suffix("/status") {
+            Some(path) => (path.to_owned(), Part::Status),
+            None => (path.to_owned(), Part::Object),
+        };
         let query = parts.uri.query().unwrap_or_default().to_owned();
         let bytes = body.collect_bytes().await.unwrap_or_default();
         let sent: Value = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
@@ -188,11 +190,11 @@ impl FakeApi {
         match parts.method {
             Method::GET => state.get(&path, &query),
             Method::POST => state.create(&path, sent),
-            Method::PUT => state.replace(&path, sent),
+            Method::PUT => state.replace(&path, part, sent),
             Method::PATCH => {
                 let kind = parts.headers.get(header::CONTENT_TYPE);
                 let json = kind.is_some_and(|kind| kind == "application/json-patch+json");
-                state.patch(&path, &sent, json)
+                state.patch(&path, part, &sent, json)
             }
             Method::DELETE => state.delete(&path),
             _ => failure(StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed"),
@@ -272,14 +274,17 @@ impl State {
         ok(&object)
     }
 
-    fn replace(&mut self, path: &str, mut object: Value) -> Response<Body> {
+    fn replace(&mut self, path: &str, part: Part, object: Value) -> Response<Body> {
         let Some(held) = self.objects.get(path) else {
             return failure(StatusCode::NOT_FOUND, "NotFound");
         };
-        let asked = &object["metadata"]["resourceVersion"];
-        if !asked.is_null() && *asked != held["metadata"]["resourceVersion"] {
+        if object["metadata"]["resourceVersion"].is_null() && !takes_any_version(path) {
+            return failure(StatusCode::UNPROCESSABLE_ENTITY, "Invalid");
+        }
+        if is_about_another(&object, held) {
             return failure(StatusCode::CONFLICT, "Conflict");
         }
+        let mut object = part.written(path, held, object);
         self.version += 1;
         object["metadata"]["resourceVersion"] = json!(self.version.to_string());
         self.objects.insert(path.to_owned(), object.clone());
@@ -294,19 +299,14 @@ impl State {
     }
 
     /// `json`: operations by RFC 6902, else a merge patch.
-    fn patch(&mut self, path: &str, patch: &Value, json: bool) -> Response<Body> {
-        let Some(mut object) = self.objects.get(path).cloned() else {
+    fn patch(&mut self, path: &str, part: Part, patch: &Value, json: bool) -> Response<Body> {
+        let Some(held) = self.objects.get(path) else {
             return failure(StatusCode::NOT_FOUND, "NotFound");
         };
-        // As the real one: what a patch says about these must be so.
-        let must_be = ["resourceVersion", "uid"];
-        let differs = |field: &&str| {
-            let asked = &patch["metadata"][*field];
-            !asked.is_null() && *asked != object["metadata"][*field]
-        };
-        if must_be.iter().any(differs) {
+        if is_about_another(patch, held) {
             return failure(StatusCode::CONFLICT, "Conflict");
         }
+        let mut object = held.clone();
         if json {
             let patch = serde_json::from_value::<json_patch::Patch>(patch.clone());
             if !patch.is_ok_and(|patch| json_patch::patch(&mut object, &patch).is_ok()) {
@@ -315,11 +315,64 @@ impl State {
         } else {
             merge(&mut object, patch);
         }
+        let mut object = part.written(path, held, object);
         self.version += 1;
         object["metadata"]["resourceVersion"] = json!(self.version.to_string());
         self.objects.insert(path.to_owned(), object.clone());
         ok(&object)
     }
+}
+
+/// What of an object is written.
+#[derive(Clone, Copy)]
+enum Part {
+    Object,
+    Status,
+}
+
+impl Part {
+    /// What becomes of the object that is held, when `asked` is written.
+    fn written(self, path: &str, held: &Value, mut asked: Value) -> Value {
+        match self {
+            Self::Status => {
+                let mut object = held.clone();
+                object["status"] = asked["status"].take();
+                object
+            }
+            // Where the status is a part of its own it is not written with the rest.
+            Self::Object if is_custom(path) => {
+                if let Some(fields) = asked.as_object_mut() {
+                    fields.remove("status");
+                    fields.extend(
+                        held.get("status")
+                            .map(|status| ("status".to_owned(), status.clone())),
+                    );
+                }
+                asked
+            }
+            Self::Object => asked,
+        }
+    }
+}
+
+/// Whether what is sent names a version or an object other than the one held. Both are
+/// conditions, as far as they are there.
+fn is_about_another(sent: &Value, held: &Value) -> bool {
+    ["resourceVersion", "uid"].into_iter().any(|field| {
+        let asked = &sent["metadata"][field];
+        !asked.is_null() && *asked != held["metadata"][field]
+    })
+}
+
+/// Whether an object may be replaced without saying which version of it. Kinds of
+/// CustomResourceDefinitions may not, and Leases; Secrets and NetworkPolicies may.
+fn takes_any_version(path: &str) -> bool {
+    !is_custom(path) && !path.starts_with("/apis/coordination.k8s.io/")
+}
+
+/// Whether a CustomResourceDefinition defines the kind.
+fn is_custom(path: &str) -> bool {
+    path.starts_with("/apis/") && path.contains(".smi-spec.io/")
 }
 
 /// RFC 7386.
@@ -355,3 +408,6 @@ fn failure(code: StatusCode, reason: &str) -> Response<Body> {
     *response.status_mut() = code;
     response
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,55 @@
+//! The kind that only tests have is named where a new one has to be, and nowhere else.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+/// What the kind is called: its facts, its field in a World, its translation.
+const NAMES: [&str; 3] = ["ConfigMapFacts", "config_maps", "config_map"];
+/// Its row, its facts and its translation.
+const PLACES: [&str; 3] = [
+    "controller/src/translate/core.rs",
+    "controller/src/world/facts.rs",
+    "controller/src/world/kinds.rs",
+];
+
+/// Whether a text has one of the names as a word.
+fn names_it(text: &str) -> bool {
+    let in_a_word = |letter: char| letter.is_alphanumeric() || letter == '_';
+    text.split(|letter| !in_a_word(letter))
+        .any(|word| NAMES.contains(&word))
+}
+
+/// Files outside tests that name the kind.
+fn naming(sources: &BTreeMap<String, String>) -> BTreeSet<&str> {
+    sources
+        .iter()
+        .filter(|(file, _)| !file.contains("/tests/") && !file.ends_with("/tests.rs"))
+        .filter(|(_, text)| names_it(text))
+        .map(|(file, _)| file.as_str())
+        .collect()
+}
+
+#[test]
+fn a_kind_is_named_by_its_row_its_facts_and_its_translation_alone() {
+    let top = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .expect("e2e lies in the workspace");
+    let mut sources = BTreeMap::new();
+    super::read_sources(top, "controller/src", &mut sources);
+    assert_eq!(naming(&sources), BTreeSet::from(PLACES));
+}
+
+#[test]
+fn a_file_that_names_the_kind_besides_is_found() {
+    let file = |path: &str, text: &str| (path.to_owned(), text.to_owned());
+    let sources = BTreeMap::from([
+        file("a.rs", "use crate::world::ConfigMapFacts;"),
+        file("b.rs", "world.config_maps.len()"),
+        file(
+            "c.rs",
+            "use k8s_openapi::api::core::v1::ConfigMap; fn config_map_of() {}",
+        ),
+        file("c/tests.rs", "world.config_maps.len()"),
+    ]);
+    assert_eq!(naming(&sources), BTreeSet::from(["a.rs", "b.rs"]));
+}

@@ -1,0 +1,327 @@
+//! What a refused resource leaves behind.
+
+use std::net::SocketAddr;
+
+use policy::access::Caller;
+use policy::mode::{Enforcement, MtlsMode};
+use policy::name::SpiffeId;
+use policy::protocol::Protocol;
+use wire::v1;
+use wire::v1::destination::Target;
+use wire::v1::resource::Content;
+use wire::v1::source::Who;
+
+use super::*;
+
+const WEB: &str = "spiffe://cluster.local/ns/shop/sa/web";
+const NO_IDENTITY: &str = "spiffe://somewhere else";
+
+fn resource(name: &str, content: Option<Content>) -> v1::Resource {
+    wire::version::stamp(v1::Resource {
+        name: name.to_owned(),
+        version: String::new(),
+        content,
+    })
+}
+
+fn rule(name: &str) -> v1::Rule {
+    v1::Rule {
+        origin: Some(v1::ObjectRef {
+            kind: "TrafficTarget".to_owned(),
+            namespace: "shop".to_owned(),
+            name: name.to_owned(),
+        }),
+        sources: vec![v1::Source {
+            who: Some(Who::SpiffeId(WEB.to_owned())),
+        }],
+        ports: Some(v1::PortSet {
+            any: true,
+            ports: Vec::new(),
+        }),
+        ..v1::Rule::default()
+    }
+}
+
+fn workload() -> v1::Workload {
+    v1::Workload {
+        identity: WEB.to_owned(),
+        enforcement: v1::Enforcement::Open.into(),
+        mtls: v1::MtlsMode::Permissive.into(),
+        ports: vec![v1::PortProtocol {
+            first: 80,
+            last: 80,
+            protocol: v1::Protocol::Opaque.into(),
+        }],
+        ..v1::Workload::default()
+    }
+}
+
+fn endpoint(ip: &str, identity: &str) -> v1::Endpoint {
+    v1::Endpoint {
+        ip: ip.to_owned(),
+        port: 80,
+        identity: identity.to_owned(),
+        ..v1::Endpoint::default()
+    }
+}
+
+/// The snapshot after one more batch, and how many resources of it were refused.
+fn after(held: &Snapshot, registry: &Registry, set: Vec<v1::Resource>) -> (Snapshot, usize) {
+    let batch = v1::Batch {
+        set,
+        ..v1::Batch::default()
+    };
+    let (next, nacks) = held.after(batch, registry);
+    (next, nacks.len())
+}
+
+/// Every way in which a rule can be wrong, or say more than this version knows.
+fn unusable_rules() -> Vec<(&'static str, v1::Resource)> {
+    let name = wire::names::rule("shop", "t");
+    let of = |change: fn(&mut v1::Rule)| {
+        let mut rule = rule("t");
+        change(&mut rule);
+        resource(&name, Some(Content::Rule(rule)))
+    };
+    let matching = |one: v1::HttpMatch| v1::HttpMatches { matches: vec![one] };
+    let mut wrong_path = rule("t");
+    wrong_path.http = Some(matching(v1::HttpMatch {
+        path_regex: Some("/((".to_owned()),
+        ..v1::HttpMatch::default()
+    }));
+    let mut beyond_a_bound = rule("t");
+    beyond_a_bound.http = Some(matching(v1::HttpMatch {
+        path_regex: Some("(a{1000}){1000}".to_owned()),
+        ..v1::HttpMatch::default()
+    }));
+    vec![
+        ("no origin", of(|rule| rule.origin = None)),
+        (
+            "an unknown source",
+            of(|rule| rule.sources.push(v1::Source { who: None })),
+        ),
+        (
+            "a wrong identity",
+            of(|rule| {
+                rule.sources = vec![v1::Source {
+                    who: Some(Who::SpiffeId(NO_IDENTITY.to_owned())),
+                }];
+            }),
+        ),
+        (
+            "a wrong port",
+            of(|rule| {
+                rule.ports = Some(v1::PortSet {
+                    any: false,
+                    ports: vec![65_536],
+                });
+            }),
+        ),
+        (
+            "a wrong limit",
+            of(|rule| {
+                rule.limit = Some(v1::PortSet {
+                    any: false,
+                    ports: vec![0],
+                });
+            }),
+        ),
+        (
+            "a wrong path",
+            resource(&name, Some(Content::Rule(wrong_path))),
+        ),
+        (
+            "a path beyond a bound",
+            resource(&name, Some(Content::Rule(beyond_a_bound))),
+        ),
+        ("an unknown kind", resource(&name, None)),
+    ]
+}
+
+/// A proxy that goes on and one that starts now hear the same, and allow the same.
+#[test]
+fn a_refused_rule_leaves_what_a_fresh_start_would_have_and_takes_no_other_down() {
+    let registry = Registry::default();
+    let mut modes = workload();
+    modes.enforcement = v1::Enforcement::Enforce.into();
+    let modes = resource(wire::names::WORKLOAD, Some(Content::Workload(modes)));
+    let other = resource(
+        &wire::names::rule("shop", "u"),
+        Some(Content::Rule(v1::Rule {
+            ports: Some(v1::PortSet {
+                any: false,
+                ports: vec![81],
+            }),
+            ..rule("u")
+        })),
+    );
+    let former = resource(
+        &wire::names::rule("shop", "t"),
+        Some(Content::Rule(rule("t"))),
+    );
+    let set = vec![modes.clone(), other.clone(), former];
+    let (held, refused) = after(&Snapshot::default(), &registry, set);
+    assert_eq!(refused, 0);
+    let web = SpiffeId::try_from(WEB).unwrap();
+    let passes = |snapshot: &Snapshot, port| {
+        let verdict = snapshot.access.decide_tcp(Caller::mesh(&web), port);
+        verdict.is_allowed()
+    };
+    assert!(passes(&held, 80) && passes(&held, 81));
+
+    for (case, unusable) in unusable_rules() {
+        let (now, refused) = after(&held, &registry, vec![unusable.clone()]);
+        assert_eq!(refused, 1, "{case}");
+        assert!(!passes(&now, 80), "{case}: the former rule allows on");
+        assert!(passes(&now, 81), "{case}: it took another rule down");
+        assert!(now.policy_revision > held.policy_revision, "{case}");
+        let fresh = vec![modes.clone(), other.clone(), unusable];
+        let (fresh, refused) = after(&Snapshot::default(), &registry, fresh);
+        assert_eq!(refused, 1, "{case}");
+        assert_eq!(now.access, fresh.access, "{case}");
+        assert_eq!(now.held(), fresh.held(), "{case}");
+    }
+}
+
+#[test]
+fn a_refused_workload_leaves_the_tightest_modes() {
+    let registry = Registry::default();
+    let of = |workload| resource(wire::names::WORKLOAD, Some(Content::Workload(workload)));
+    let (held, refused) = after(&Snapshot::default(), &registry, vec![of(workload())]);
+    assert_eq!((refused, held.mtls()), (0, MtlsMode::Permissive));
+    assert_eq!(held.access.enforcement, Enforcement::Open);
+
+    let wrong_identity = v1::Workload {
+        identity: NO_IDENTITY.to_owned(),
+        ..workload()
+    };
+    let mut wrong_port = workload();
+    wrong_port.ports[0].last = 65_536;
+    for unusable in [
+        of(wrong_identity),
+        of(wrong_port),
+        resource(wire::names::WORKLOAD, None),
+    ] {
+        let (now, refused) = after(&held, &registry, vec![unusable.clone()]);
+        assert_eq!((refused, now.mtls()), (1, MtlsMode::Strict));
+        assert_eq!(now.access.enforcement, Enforcement::Enforce);
+        let protocol = now.workload.as_ref().map(|workload| workload.protocol(80));
+        assert_ne!(protocol, Some(Protocol::Opaque));
+        let (fresh, _) = after(&Snapshot::default(), &registry, vec![unusable]);
+        assert_eq!(now.access, fresh.access);
+        assert_eq!(now.held(), fresh.held());
+        // What comes next is used again.
+        let (again, refused) = after(&now, &registry, vec![of(workload())]);
+        assert_eq!((refused, again.mtls()), (0, MtlsMode::Permissive));
+    }
+}
+
+/// Where calls go is no permission: the former way stays, but for what it would say in
+/// plaintext to somebody who has joined the mesh.
+#[test]
+fn a_refused_list_stays_as_it_was_without_plaintext_to_those_whom_it_calls_meshed() {
+    let registry = Registry::default();
+    let name = wire::names::endpoints("shop", "api", 80);
+    let list = |endpoints: Vec<v1::Endpoint>| {
+        let endpoints = v1::Endpoints { endpoints };
+        resource(&name, Some(Content::Endpoints(endpoints)))
+    };
+    let former = vec![
+        endpoint("10.0.0.1", ""),
+        endpoint("10.0.0.2", ""),
+        endpoint("10.0.0.3", WEB),
+    ];
+    let (held, _) = after(&Snapshot::default(), &registry, vec![list(former)]);
+    let shown = |snapshot: &Snapshot| -> Vec<String> {
+        let set = snapshot.endpoints_of(&name).unwrap();
+        let addrs = set.endpoints.iter().map(|endpoint| endpoint.addr.ip());
+        addrs.map(|ip| ip.to_string()).collect()
+    };
+    let unreadable = vec![endpoint("no address", ""), endpoint("10.0.0.2", "")];
+    let (now, refused) = after(&held, &registry, vec![list(unreadable)]);
+    assert_eq!(refused, 1);
+    assert_eq!(shown(&now), ["10.0.0.1", "10.0.0.2", "10.0.0.3"]);
+    assert_eq!(now.held(), held.held());
+
+    for joined in [WEB, NO_IDENTITY] {
+        let list = list(vec![
+            endpoint("no address", ""),
+            endpoint("10.0.0.2", joined),
+        ]);
+        let (now, refused) = after(&held, &registry, vec![list]);
+        assert_eq!(refused, 1);
+        assert_eq!(shown(&now), ["10.0.0.1", "10.0.0.3"], "{joined}");
+        assert!(!now.held().contains_key(&name), "it is asked for again");
+        assert!(registry.was_meshed("10.0.0.2:80".parse().unwrap()));
+    }
+}
+
+#[test]
+fn a_refused_destination_stays_unless_it_would_be_called_in_plaintext_and_has_joined_the_mesh() {
+    let addr: SocketAddr = "10.0.0.2:80".parse().unwrap();
+    let name = wire::names::destination(addr.ip(), addr.port());
+    let to = |target: Option<Target>| {
+        let destination = v1::Destination { target };
+        resource(&name, Some(Content::Destination(destination)))
+    };
+    let pod = |identity: &str| {
+        Target::Pod(v1::PodTarget {
+            endpoint: Some(endpoint("10.0.0.2", identity)),
+            ..v1::PodTarget::default()
+        })
+    };
+    let service = || Target::Service("service/shop/api:80".to_owned());
+    let external = || Target::External(v1::External {});
+    for (former, refused, stays) in [
+        (external(), Some(pod(NO_IDENTITY)), false),
+        (pod(""), Some(pod(NO_IDENTITY)), false),
+        (pod(WEB), Some(pod(NO_IDENTITY)), true),
+        (service(), Some(pod(NO_IDENTITY)), true),
+        (external(), None, true),
+    ] {
+        let registry = Registry::default();
+        let case = format!("{former:?} then {refused:?}");
+        let joined = refused.is_some();
+        let first = vec![to(Some(former))];
+        let (held, _) = after(&Snapshot::default(), &registry, first);
+        let (now, nacks) = after(&held, &registry, vec![to(refused)]);
+        assert_eq!(nacks, 1, "{case}");
+        assert_eq!(now.destinations.contains_key(&addr), stays, "{case}");
+        assert_eq!(now.held().contains_key(&name), stays, "{case}");
+        assert_eq!(registry.was_meshed(addr), joined, "{case}");
+    }
+}
+
+#[test]
+fn a_refused_split_leaves_the_former_one() {
+    let registry = Registry::default();
+    let name = wire::names::service("shop", "api", 80);
+    let service = |path: &str| {
+        let split = v1::Split {
+            origin: rule("s").origin,
+            matches: Some(v1::HttpMatches {
+                matches: vec![v1::HttpMatch {
+                    path_regex: Some(path.to_owned()),
+                    ..v1::HttpMatch::default()
+                }],
+            }),
+            backends: Vec::new(),
+        };
+        let service = v1::Service {
+            namespace: "shop".to_owned(),
+            name: "api".to_owned(),
+            port: 80,
+            splits: vec![split],
+            ..v1::Service::default()
+        };
+        resource(&name, Some(Content::Service(service)))
+    };
+    let (held, refused) = after(&Snapshot::default(), &registry, vec![service("/a")]);
+    assert_eq!(refused, 0);
+    let (now, refused) = after(&held, &registry, vec![service("/((")]);
+    assert_eq!(refused, 1);
+    assert!(Arc::ptr_eq(
+        &now.services[name.as_str()],
+        &held.services[name.as_str()]
+    ));
+}
