@@ -3,7 +3,8 @@
 use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::commands::{
-    completion, edges, explain, inject, proxies, routes, stat, suggest, validate,
+    check, completion, diagnostics, edges, explain, identity, inject, log_level, proxies,
+    proxy_config, routes, stat, suggest, top, validate, version,
 };
 use crate::global::Global;
 
@@ -29,15 +30,22 @@ pub struct Cli {
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    Check(check::Check),
     Stat(stat::Stat),
     Edges(edges::Edges),
     Routes(routes::Routes),
+    Top(top::Top),
     Explain(explain::Explain),
     Suggest(suggest::Suggest),
     Proxies(proxies::Proxies),
+    ProxyConfig(proxy_config::ProxyConfig),
+    LogLevel(log_level::LogLevel),
+    Identity(identity::Identity),
     Inject(inject::Inject),
     Uninject(inject::Uninject),
     Validate(validate::Validate),
+    Diagnostics(diagnostics::Diagnostics),
+    Version(version::Version),
     Completion(completion::Completion),
 }
 

@@ -145,11 +145,11 @@ impl Cluster {
         &self,
         what: &str,
         call: impl Future<Output = kube::Result<T>>,
-    ) -> Result<T, refusal::Refusal> {
+    ) -> Result<T, Refusal> {
         match timeout(self.each, call).await {
             Ok(Ok(answer)) => Ok(answer),
-            Ok(Err(error)) => Err(refusal::Refusal::of(what, error)),
-            Err(_) => Err(refusal::Refusal::late(what, self.each)),
+            Ok(Err(error)) => Err(Refusal::of(what, error)),
+            Err(_) => Err(Refusal::late(what, self.each)),
         }
     }
 
@@ -162,6 +162,22 @@ impl Cluster {
             .body(Vec::new())
             .map_err(|error| Failure::usage(format!("{what}: {error}")))?;
         self.ask(what, self.client.request(request)).await
+    }
+
+    /// The same; the caller tells what is missing from what he may not see.
+    ///
+    /// # Errors
+    /// As [`Self::try_ask`].
+    pub async fn try_read<T: DeserializeOwned>(
+        &self,
+        what: &str,
+        path: &str,
+    ) -> Result<T, Refusal> {
+        let request = match http::Request::get(path).body(Vec::new()) {
+            Ok(request) => request,
+            Err(error) => return Err(Refusal::of(what, kube::Error::HttpError(error))),
+        };
+        self.try_ask(what, self.client.request(request)).await
     }
 
     /// Reads an answer of the read API, in `namespace` or in all.

@@ -126,6 +126,17 @@ mod tests {
     }
 
     #[test]
+    fn page_of_checks_holds_what_the_checks_say() {
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/checks.md");
+        let wanted = crate::commands::check::page();
+        if std::env::var_os("WEFT_WRITE_GENERATED").is_some() {
+            std::fs::write(&file, &wanted).unwrap();
+        }
+        let found = std::fs::read_to_string(&file).unwrap_or_default();
+        assert!(found == wanted, "docs/checks.md is not what the checks say");
+    }
+
+    #[test]
     fn help_of_every_command_shows_an_example_of_itself() {
         for command in args::command().get_subcommands() {
             let example = example(command).unwrap_or_default();

@@ -62,9 +62,16 @@ pub async fn run(
     };
     let global = &cli.global;
     match cli.command {
+        Command::Check(command) => command.run(global, console).await,
+        Command::ProxyConfig(command) => command.run(global, console).await,
+        Command::LogLevel(command) => command.run(global, console).await,
+        Command::Identity(command) => command.run(global, console).await,
+        Command::Diagnostics(command) => command.run(global, console).await,
+        Command::Version(command) => command.run(global, console).await,
         Command::Stat(command) => command.run(global, console).await,
         Command::Edges(command) => command.run(global, console).await,
         Command::Routes(command) => command.run(global, console).await,
+        Command::Top(command) => command.run(global, console).await,
         Command::Explain(command) => command.run(global, console).await,
         Command::Suggest(command) => command.run(global, console).await,
         Command::Proxies(command) => command.run(global, console).await,

@@ -78,6 +78,8 @@ fn judged(request: &Request, at: &Surroundings<'_>) -> Option<Vec<Mistake>> {
 #[cfg(test)]
 mod agreement;
 #[cfg(test)]
+mod files;
+#[cfg(test)]
 mod hostile;
 #[cfg(test)]
 mod tests;

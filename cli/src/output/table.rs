@@ -20,6 +20,15 @@ pub enum Tone {
 }
 
 impl Tone {
+    /// The text in the tone's colour.
+    #[must_use]
+    pub fn painted(self, text: &str, color: bool) -> String {
+        match self.code().filter(|_| color) {
+            Some(code) => format!("\x1b[{code}m{text}\x1b[0m"),
+            None => text.to_owned(),
+        }
+    }
+
     fn code(self) -> Option<&'static str> {
         match self {
             Self::Plain => None,
@@ -122,10 +131,7 @@ fn write_row(
 ) -> io::Result<()> {
     let last = row.len().saturating_sub(1);
     for (at, ((text, tone), width)) in row.iter().zip(widths).enumerate() {
-        match tone.code().filter(|_| color) {
-            Some(code) => write!(out, "\x1b[{code}m{text}\x1b[0m")?,
-            None => write!(out, "{text}")?,
-        }
+        write!(out, "{}", tone.painted(text, color))?;
         if at < last {
             let blanks = 3 + width - text.chars().count();
             write!(out, "{:blanks$}", "")?;
