@@ -16,3 +16,6 @@ pub mod suggest;
 pub mod top;
 pub mod validate;
 pub mod version;
+
+#[cfg(test)]
+mod tests;

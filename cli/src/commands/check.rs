@@ -6,6 +6,7 @@ mod data;
 mod facts;
 mod list;
 mod objects;
+mod outcome;
 mod platform;
 mod probes;
 
@@ -16,11 +17,11 @@ use serde::Serialize;
 use tokio::time::{Instant, sleep, timeout};
 
 use self::facts::Facts;
+use self::outcome::Outcome;
 use crate::cluster::Cluster;
 use crate::console::Console;
 use crate::failure::{Failure, Verdict};
 use crate::global::Global;
-use crate::output::table::Tone;
 use crate::output::{self, Format, number};
 
 pub use self::list::page;
@@ -57,27 +58,6 @@ enum FailOn {
     Error,
     /// Warnings too.
     Warning,
-}
-
-/// How a check came out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "lowercase")]
-enum Outcome {
-    Ok,
-    Skipped,
-    Warning,
-    Error,
-}
-
-impl Outcome {
-    fn shown(self) -> (&'static str, Tone) {
-        match self {
-            Self::Ok => ("ok", Tone::Good),
-            Self::Skipped => ("skipped", Tone::Plain),
-            Self::Warning => ("warning", Tone::Warning),
-            Self::Error => ("error", Tone::Bad),
-        }
-    }
 }
 
 /// One check, done.

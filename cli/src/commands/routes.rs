@@ -66,21 +66,14 @@ impl Routes {
         question.routes = true;
         let mut traffic = Traffic::ask(cluster, &question).await?;
         let selected = Selected::new(named, cluster.scope());
-        let kept: Vec<bool> = traffic
-            .edges()
-            .iter()
-            .map(|edge| selected.is_to(&traffic, edge))
-            .collect();
-        let mut kept = kept.into_iter();
-        traffic
-            .graph
-            .edges
-            .retain(|_| kept.next().unwrap_or_default());
+        let nodes = &mut traffic.graph.nodes;
+        nodes.retain(|node| selected.is_served_by(node));
+        traffic.graph.edges.clear();
         if output::data(console, format, &traffic.graph)? {
             return Ok(Verdict::Yes);
         }
         let mut routes: BTreeMap<&str, Sums> = BTreeMap::new();
-        for route in traffic.edges().iter().flat_map(|edge| &edge.routes) {
+        for route in traffic.graph.nodes.iter().flat_map(|node| &node.routes) {
             let sums = routes.entry(&route.route).or_default();
             sums.add_route(route.requests, route.failure, route.ms);
         }

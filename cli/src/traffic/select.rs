@@ -58,6 +58,19 @@ impl Selected {
         traffic.node(&edge.to).is_some_and(|node| self.fits(node))
     }
 
+    /// Whether a node serves what is meant: is it, or its pods are a Service's endpoints.
+    #[must_use]
+    pub fn is_served_by(&self, node: &Node) -> bool {
+        if self.named.kind != Kind::Service {
+            return self.fits(node);
+        }
+        node.services.iter().any(|service| {
+            service
+                .split_once('/')
+                .is_some_and(|(namespace, name)| self.is_named(namespace, name))
+        })
+    }
+
     /// Whether a node is meant.
     #[must_use]
     pub fn fits(&self, node: &Node) -> bool {

@@ -107,7 +107,7 @@ impl NodeKind {
 
 /// One end of edges. A node of a namespace that was not asked for shows its id, kind,
 /// namespace, name and accounts, and nothing else.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Node {
     /// `namespace/Kind/name`; of what is in no namespace `Kind/name`.
@@ -140,6 +140,9 @@ pub struct Node {
     /// Of kind Outside: told apart by an address, which proves nothing.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub unproven: bool,
+    /// What it served, by route; only with `routes`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub routes: Vec<RouteSums>,
 }
 
 /// What flows over an edge.
@@ -257,7 +260,7 @@ pub struct Edge {
     /// By minute, the oldest first; only with `history`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub history: Vec<Minute>,
-    /// By route of the called workload; only with `routes`.
+    /// By route of the called workload, requests only; only with `routes`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub routes: Vec<RouteSums>,
 }

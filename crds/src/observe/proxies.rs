@@ -40,7 +40,7 @@ pub struct ProxyStatus {
     pub workload: String,
     /// SPIFFE id that it has to have.
     pub identity: String,
-    /// As it said when it connected.
+    /// Of the proxy that was put into the pod.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub version: Option<String>,
     /// Whether it holds a stream to a controller.

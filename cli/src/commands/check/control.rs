@@ -5,10 +5,9 @@ use crds::objects::PROXY_CONTAINER;
 use k8s_openapi::ByteString;
 use serde_json::Value;
 
-use super::Outcome;
 use super::certificates::days_left;
 use super::facts::{Facts, Missing, few, name_of};
-use super::list::Found;
+use super::outcome::{Found, Outcome};
 use super::probes::Tried;
 use crate::output::number;
 

@@ -5,9 +5,8 @@ use crds::objects::PROXY_CONTAINER;
 use crds::observe::{Proxy, ProxyList};
 use serde_json::Value;
 
-use super::Outcome;
 use super::facts::{Facts, Missing, few, name_of};
-use super::list::Found;
+use super::outcome::{Found, Outcome};
 
 /// Seconds before its end by which a certificate must have been renewed.
 const SOON: u64 = 600;
@@ -16,11 +15,11 @@ const MOST_AHEAD: i64 = 5_000;
 /// Minor versions by which a proxy may be older than the controller.
 const MOST_BEHIND: u32 = 1;
 
-fn names(found: Vec<String>, outcome: Outcome, well: &str, wrong: &str) -> Found {
+fn names(found: &[String], outcome: Outcome, well: &str, wrong: &str) -> Found {
     Ok(if found.is_empty() {
         (Outcome::Ok, well.to_owned())
     } else {
-        (outcome, format!("{} {wrong}: {}", found.len(), few(&found)))
+        (outcome, format!("{} {wrong}: {}", found.len(), few(found)))
     })
 }
 
@@ -45,9 +44,9 @@ pub(super) fn without_proxy(facts: &Facts) -> Found {
         // A pod of the node's network gets none, whoever asks.
         asked && !over && pod["spec"]["hostNetwork"] != true && !has_proxy(pod)
     });
-    let bare = bare.map(name_of).collect();
+    let bare: Vec<String> = bare.map(name_of).collect();
     names(
-        bare,
+        &bare,
         Outcome::Warning,
         "all that asked have one",
         "pods asked for a proxy and have none",
@@ -75,12 +74,8 @@ pub(super) fn old(facts: &Facts) -> Found {
             major < ours.0 || (major == ours.0 && minor + MOST_BEHIND < ours.1)
         })
     });
-    names(
-        old.map(name_of).collect(),
-        Outcome::Warning,
-        "none",
-        "proxies are too old",
-    )
+    let old: Vec<String> = old.map(name_of).collect();
+    names(&old, Outcome::Warning, "none", "proxies are too old")
 }
 
 /// Major and minor number of `1.4.2` or `v1.4`.
@@ -112,7 +107,7 @@ fn those(facts: &Facts, wrong: impl Fn(&Proxy) -> bool) -> Result<Vec<String>, S
 
 pub(super) fn connected(facts: &Facts) -> Found {
     let lost = those(facts, |proxy| !proxy.status.connected)?;
-    names(lost, Outcome::Error, "all", "proxies are not connected")
+    names(&lost, Outcome::Error, "all", "proxies are not connected")
 }
 
 pub(super) fn acknowledged(facts: &Facts) -> Found {
@@ -120,7 +115,7 @@ pub(super) fn acknowledged(facts: &Facts) -> Found {
         proxy.status.connected && proxy.status.acknowledged < proxy.status.needed
     })?;
     names(
-        behind,
+        &behind,
         Outcome::Warning,
         "all",
         "proxies do not have all that concerns them",
@@ -130,7 +125,7 @@ pub(super) fn acknowledged(facts: &Facts) -> Found {
 pub(super) fn refusals(facts: &Facts) -> Found {
     let refusing = those(facts, |proxy| !proxy.status.nacks.is_empty())?;
     names(
-        refusing,
+        &refusing,
         Outcome::Error,
         "none",
         "proxies refused a configuration",
@@ -151,7 +146,7 @@ pub(super) fn certificates(facts: &Facts) -> Found {
         })
     })?;
     names(
-        ending,
+        &ending,
         Outcome::Error,
         "none is about to end",
         "certificates are about to end",
@@ -165,5 +160,5 @@ pub(super) fn clocks(facts: &Facts) -> Found {
             .clock_ahead_ms
             .is_some_and(|ahead| ahead.abs() > MOST_AHEAD)
     })?;
-    names(off, Outcome::Warning, "agree", "proxies' clocks are off")
+    names(&off, Outcome::Warning, "agree", "proxies' clocks are off")
 }

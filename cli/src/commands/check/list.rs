@@ -4,10 +4,8 @@
 use std::fmt::Write as _;
 
 use super::facts::Facts;
-use super::{Outcome, control, data, objects, platform};
-
-/// What a check finds; an error is the reason why it is skipped.
-pub(super) type Found = Result<(Outcome, String), String>;
+use super::outcome::Found;
+use super::{control, data, objects, platform};
 
 /// One check.
 pub(super) struct Known {

@@ -6,9 +6,8 @@ use crds::smi::{ACCEPTED, RESOLVED_REFS};
 use policy::mode::{AccessMode, MtlsMode};
 use serde_json::Value;
 
-use super::Outcome;
 use super::facts::{Facts, USER_KINDS, few, name_of};
-use super::list::Found;
+use super::outcome::{Found, Outcome};
 
 pub(super) fn accepted(facts: &Facts) -> Found {
     with_condition(facts, ACCEPTED, Outcome::Error, "are not accepted")

@@ -2,9 +2,8 @@
 
 use serde_json::Value;
 
-use super::Outcome;
 use super::facts::{Facts, Missing, few, name_of};
-use super::list::Found;
+use super::outcome::{Found, Outcome};
 
 /// The oldest minor version of Kubernetes 1.
 const OLDEST_MINOR: u32 = 33;

@@ -147,6 +147,10 @@ fn is_http(protocol: Protocol) -> bool {
 
 /// The routes of the calls that were served. One without a name would be refused.
 fn routes(edge: &Edge) -> Result<BTreeMap<String, BTreeSet<String>>, String> {
+    let told = edge.routes.iter().any(|route| route.failure > 0);
+    if edge.failure > 0 && !told {
+        return Err("some of its calls failed, and nobody says of which route".to_owned());
+    }
     let mut routes: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     for route in edge
         .routes

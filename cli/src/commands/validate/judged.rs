@@ -3,8 +3,10 @@
 
 use crds::convert::{SmiKind, convert};
 use crds::inject;
+use crds::shallow::Authored;
 use crds::smi::judge::{self, Severity, Surroundings};
 use crds::smi::{ACCESS_GROUP, SPECS_GROUP, SPLIT_GROUP, STORAGE_VERSION};
+use serde::Deserialize as _;
 use serde_json::Value;
 
 use crate::yaml::BadYaml;
@@ -120,6 +122,14 @@ impl Reader<'_> {
         let surroundings = Surroundings {
             namespace: namespace(object).unwrap_or(self.namespace),
             cluster_domain: self.cluster_domain,
+        };
+        // As the webhook reads it: what is nested without end is cut off.
+        let converted = match Authored::deserialize(converted) {
+            Ok(Authored(converted)) => converted,
+            Err(error) => {
+                self.found(object, at, true, String::new(), error.to_string());
+                return;
+            }
         };
         let mistakes = judge::object(group, kind, converted.get("spec"), &surroundings);
         for mistake in mistakes.unwrap_or_default() {
