@@ -14,6 +14,7 @@
 
 mod http_route_group;
 mod identity_binding;
+mod object;
 mod port_routes;
 mod ports;
 mod shape;
@@ -25,6 +26,7 @@ use serde_json::Value;
 
 pub use http_route_group::{Criteria, RouteGroup, RouteGroupMatch};
 pub use identity_binding::{Binding, BindingId};
+pub use object::object;
 pub use ports::RoutePorts;
 pub use shape::spec;
 pub use traffic_split::{Backend, ServiceRef, Split};
