@@ -3,12 +3,17 @@
 //! The Lease holder writes, every hour and when it ends; every replica reads when it
 //! starts, and a new holder before it writes. What is read is added to what is known, so
 //! nothing is lost by who writes when. All replicas killed at once lose the last hour.
+//!
+//! It belongs to the Role that lets it be written. When the chart takes that away, because
+//! the value was switched off or the mesh leaves, the garbage collector takes the rest.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::ConfigMap;
+use k8s_openapi::api::rbac::v1::Role;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::api::{ObjectMeta, PostParams};
 use kube::{Api, Client};
 use runtime::stop;
@@ -29,6 +34,8 @@ const LOOK_EVERY: Duration = Duration::from_secs(60);
 const LAST_WITHIN: Duration = Duration::from_secs(2);
 /// Tries of one piece that somebody else writes too.
 const TRIES: usize = 3;
+/// Role with the rights that this needs; owner of all that it writes.
+const ROLE: &str = "weft-observe";
 /// Key of the content.
 const KEY: &str = "edges.gz";
 
@@ -117,9 +124,13 @@ impl Keeper {
 
     /// Writes everything down. Returns whether that worked.
     pub(crate) async fn write(&self) -> bool {
+        // Without an owner nothing is written: nobody would remove it.
+        let Some(owner) = self.owner().await else {
+            return false;
+        };
         let mut all = true;
         for piece in 0..PIECES {
-            if let Err(error) = self.write_piece(piece).await {
+            if let Err(error) = self.write_piece(piece, &owner).await {
                 warn!(%error, piece, "the service graph is not written down");
                 all = false;
             }
@@ -127,24 +138,48 @@ impl Keeper {
         all
     }
 
-    async fn write_piece(&self, piece: usize) -> anyhow::Result<()> {
+    async fn owner(&self) -> Option<OwnerReference> {
+        let roles: Api<Role> = Api::namespaced(self.client.clone(), &self.namespace);
+        let role = match roles.get_metadata(ROLE).await {
+            Ok(role) => role,
+            Err(error) => {
+                let (role, namespace) = (ROLE, &self.namespace);
+                warn!(
+                    %error, role, namespace,
+                    "the service graph is not written down: it would belong to this Role, which \
+                     the chart brings with value observe.enabled"
+                );
+                return None;
+            }
+        };
+        Some(OwnerReference {
+            api_version: "rbac.authorization.k8s.io/v1".to_owned(),
+            kind: "Role".to_owned(),
+            name: ROLE.to_owned(),
+            uid: role.metadata.uid.filter(|uid| !uid.is_empty())?,
+            controller: None,
+            block_owner_deletion: None,
+        })
+    }
+
+    async fn write_piece(&self, piece: usize, owner: &OwnerReference) -> anyhow::Result<()> {
         let api: Api<ConfigMap> = Api::namespaced(self.leading.clone(), &self.namespace);
         for _ in 0..TRIES {
             let held = api.get_opt(&name(piece)).await?;
             if let Some(held) = &held
                 && let Err(error) = self.take(held)
             {
-                self.set_aside(&api, piece, held, &error).await?;
+                self.set_aside(&api, piece, held, &error, owner).await?;
             }
             let content = self.content(piece)?;
             let data = BTreeMap::from([(KEY.to_owned(), ByteString(content))]);
-            if held.as_ref().and_then(|held| held.binary_data.as_ref()) == Some(&data) {
+            if held.as_ref().is_some_and(|held| is_as(held, &data, owner)) {
                 return Ok(());
             }
             let version = held
                 .as_ref()
                 .and_then(|held| held.metadata.resource_version.clone());
-            let new = written_as(&name(piece), version, data);
+            let new = written_as(&name(piece), version, data, owner);
             let params = PostParams::default();
             let written = match held {
                 Some(_) => api.replace(&name(piece), &params, &new).await,
@@ -172,6 +207,7 @@ impl Keeper {
         piece: usize,
         held: &ConfigMap,
         error: &Unreadable,
+        owner: &OwnerReference,
     ) -> Result<(), kube::Error> {
         let aside = format!("weft-graph-broken-{piece}");
         let data = held.binary_data.clone().unwrap_or_default();
@@ -180,7 +216,7 @@ impl Keeper {
             .await?
             .and_then(|old| old.metadata.resource_version);
         let params = PostParams::default();
-        let new = written_as(&aside, version.clone(), data);
+        let new = written_as(&aside, version.clone(), data, owner);
         match version {
             Some(_) => api.replace(&aside, &params, &new).await?,
             None => api.create(&params, &new).await?,
@@ -223,6 +259,13 @@ impl Keeper {
     }
 }
 
+/// Whether it is written already. A Role that was made anew is another owner.
+fn is_as(held: &ConfigMap, data: &BTreeMap<String, ByteString>, owner: &OwnerReference) -> bool {
+    let owners = held.metadata.owner_references.as_deref();
+    held.binary_data.as_ref() == Some(data)
+        && owners.is_some_and(|owners| owners == std::slice::from_ref(owner))
+}
+
 fn name(piece: usize) -> String {
     format!("weft-graph-{piece}")
 }
@@ -231,6 +274,7 @@ fn written_as(
     name: &str,
     version: Option<String>,
     data: BTreeMap<String, ByteString>,
+    owner: &OwnerReference,
 ) -> ConfigMap {
     let labels = [
         ("app.kubernetes.io/name", "weft"),
@@ -241,6 +285,7 @@ fn written_as(
             name: Some(name.to_owned()),
             resource_version: version,
             labels: Some(labels.map(|(k, v)| (k.to_owned(), v.to_owned())).into()),
+            owner_references: Some(vec![owner.clone()]),
             ..ObjectMeta::default()
         },
         binary_data: Some(data),

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use anyhow::Context as _;
 use e2e::harness::{Cluster, Outcome, mesh};
 use serde::Deserialize as _;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 const GROUP: &str = "metrics.smi-spec.io";
 
@@ -98,6 +98,34 @@ fn read_api_that_is_switched_off_leaves_no_trace_in_the_chart() -> Outcome {
         assert!(left.is_empty(), "{word} is left in {left:?}");
     }
     assert_eq!(of_kind(&off, "APIService").len(), 2);
+    Ok(())
+}
+
+/// The controller writes the graph down under this owner or not at all. To set an owner,
+/// one must be allowed to delete.
+#[test]
+fn role_that_owns_the_remembered_graph_may_be_read_and_lets_it_be_owned() -> Outcome {
+    let objects = rendered(&[])?;
+    let roles = of_kind(&objects, "Role");
+    let mut roles = roles.iter();
+    let role = roles.find(|role| role["metadata"]["name"] == "weft-observe");
+    let role = role.context("no role owns the graph")?;
+    let rules = role["rules"].as_array().context("no rules")?;
+    let verbs = |resource: &str, name: &str| {
+        let mut rules = rules.iter();
+        let rule = rules.find(|rule| {
+            let names = rule["resourceNames"].as_array();
+            rule["resources"] == json!([resource])
+                && names.is_some_and(|names| names.contains(&json!(name)))
+        });
+        rule.map_or(Value::Null, |rule| rule["verbs"].clone())
+    };
+    assert_eq!(verbs("roles", "weft-observe"), json!(["get"]));
+    let written = json!(["get", "update", "delete"]);
+    for name in ["weft-graph-0", "weft-graph-7", "weft-graph-broken-7"] {
+        assert_eq!(verbs("configmaps", name), written, "{name}");
+    }
+    assert_eq!(verbs("configmaps", "weft-graph-8"), Value::Null);
     Ok(())
 }
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use parking_lot::RwLock;
 use prometheus_client::metrics::counter::Counter;
+use serde_json::json;
 
 use super::*;
 use crate::graph::answer::Extent;
@@ -13,6 +14,23 @@ use crate::testing::api_server::FakeApi;
 use crate::testing::town::{call, inventory, now, reports};
 
 const PLACE: &str = "/api/v1/namespaces/weft-system/configmaps";
+const ROLE_PATH: &str =
+    "/apis/rbac.authorization.k8s.io/v1/namespaces/weft-system/roles/weft-observe";
+
+/// What the chart brings.
+fn cluster() -> FakeApi {
+    let api = FakeApi::default();
+    put_role(&api, "role-1");
+    api
+}
+
+fn put_role(api: &FakeApi, uid: &str) {
+    let role = json!({
+        "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role",
+        "metadata": {"name": ROLE, "namespace": "weft-system", "uid": uid},
+    });
+    api.put(ROLE_PATH, role);
+}
 
 fn keeper(api: &FakeApi, held: bool) -> Keeper {
     let graph = Graph::new(
@@ -73,7 +91,7 @@ fn ends(from: &str, to: &str) -> (String, String) {
 
 #[tokio::test]
 async fn edge_outlives_the_replica_that_saw_it_and_what_others_wrote_is_kept() {
-    let api = FakeApi::default();
+    let api = cluster();
     let first = one_that_saw(&api, "shop/web", "shop/api").await;
     assert!(first.write().await);
     // Another one that never read writes too.
@@ -94,7 +112,7 @@ async fn edge_outlives_the_replica_that_saw_it_and_what_others_wrote_is_kept() {
 
 #[tokio::test(start_paused = true)]
 async fn holder_writes_every_hour_and_at_its_end_and_others_never() {
-    let api = FakeApi::default();
+    let api = cluster();
     let holder = one_that_saw(&api, "shop/web", "shop/api").await;
     let (stop, stopping) = watch::channel(false);
     let task = tokio::spawn(holder.clone().run(stopping));
@@ -114,7 +132,7 @@ async fn holder_writes_every_hour_and_at_its_end_and_others_never() {
         api.read(&format!("{PLACE}/weft-graph-0")).is_some(),
         "written at its end"
     );
-    let api = FakeApi::default();
+    let api = cluster();
     let mut other = one_that_saw(&api, "shop/web", "shop/api").await;
     other.leadership = Leadership::fixed(false);
     let (stop, stopping) = watch::channel(false);
@@ -127,12 +145,18 @@ async fn holder_writes_every_hour_and_at_its_end_and_others_never() {
 
 #[tokio::test]
 async fn what_cannot_be_read_is_set_aside_and_told_and_the_rest_goes_on() {
-    let api = FakeApi::default();
-    let broken = written_as(
-        "weft-graph-0",
-        None,
-        BTreeMap::from([(KEY.to_owned(), ByteString(b"no gzip".to_vec()))]),
-    );
+    let api = cluster();
+    let broken = ConfigMap {
+        metadata: ObjectMeta {
+            name: Some("weft-graph-0".to_owned()),
+            ..ObjectMeta::default()
+        },
+        binary_data: Some(BTreeMap::from([(
+            KEY.to_owned(),
+            ByteString(b"no gzip".to_vec()),
+        )])),
+        ..ConfigMap::default()
+    };
     let path = format!("{PLACE}/weft-graph-0");
     api.put(&path, serde_json::to_value(broken).unwrap());
     let keeper = one_that_saw(&api, "shop/web", "shop/api").await;
@@ -152,4 +176,35 @@ async fn what_cannot_be_read_is_set_aside_and_told_and_the_rest_goes_on() {
         "{events:?}"
     );
     assert_eq!(remembered(&keeper).len(), 1);
+}
+
+#[tokio::test]
+async fn what_is_written_goes_with_the_role_that_lets_it_be_written() {
+    let api = cluster();
+    let keeper = one_that_saw(&api, "shop/web", "shop/api").await;
+    let owners = || {
+        let held = api.below(PLACE);
+        let owners = held
+            .iter()
+            .map(|held| held["metadata"]["ownerReferences"].clone());
+        owners.collect::<Vec<_>>()
+    };
+    let owner = |uid: &str| {
+        json!([{
+            "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role", "name": ROLE, "uid": uid,
+        }])
+    };
+    assert!(keeper.write().await);
+    assert_eq!(owners(), vec![owner("role-1"); PIECES]);
+    // Of a chart that was deleted and installed again.
+    put_role(&api, "role-2");
+    assert!(keeper.write().await);
+    assert_eq!(owners(), vec![owner("role-2"); PIECES]);
+    // When the mesh leaves, the last writing leaves nothing behind.
+    api.remove(ROLE_PATH);
+    for piece in 0..PIECES {
+        api.remove(&format!("{PLACE}/{}", name(piece)));
+    }
+    assert!(!keeper.write().await);
+    assert!(owners().is_empty());
 }
