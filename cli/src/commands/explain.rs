@@ -155,6 +155,11 @@ impl Explain {
             name,
             port: named.port,
         };
+        if from.outside && named.kind == Kind::External {
+            return Err(Failure::usage(
+                "a call from outside to outside passes no proxy: one end must be in the mesh",
+            ));
+        }
         let header = |text: &String| match text.split_once(':') {
             Some((name, value)) if !name.trim().is_empty() => Ok(Header {
                 name: name.trim().to_owned(),

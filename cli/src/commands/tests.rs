@@ -150,6 +150,7 @@ async fn what_cannot_be_told_is_neither_yes_nor_no() {
     assert_eq!((code, out.as_str()), (0, "ALLOWED\n"));
     for bad in [
         "weft explain deploy svc/cart",
+        "weft explain outside external/api.example",
         "weft explain deploy/web svc/cart GET items",
     ] {
         let (code, _, err) = run(explaining(Vec::new()), bad).await;

@@ -23,6 +23,7 @@ use crate::aggregated::front_proxy::User;
 use crate::aggregated::refusal::Refusal;
 use crate::explain::{BadQuestion, Explained};
 use crate::graph::key::NodeKey;
+use crate::inventory::kind::Kind;
 use crate::model::PodId;
 use crate::model::compiled::Compiled;
 use crate::world::ObjectKey;
@@ -213,11 +214,25 @@ fn programmed(told: &Told, explained: &Explained) -> Option<Programmed> {
     Some(programmed)
 }
 
+/// What was counted, where edges tell these two from others: they begin and end at what
+/// owns the pods.
 fn seen(told: &Told, spec: &ExplanationSpec) -> Option<crds::observe::Seen> {
     let key = |kind: &str, namespace: &str, name: &str| {
         NodeKey::parse(&format!("{namespace}/{kind}/{name}"))
     };
+    let apart = |kind: &str, namespace: &str, name: &str| match kind {
+        "ServiceAccount" => false,
+        "Pod" => {
+            let inventory = told.followed.inventory.read();
+            inventory.topmost(&ObjectKey::new(namespace, name), "").0 == Kind::Pod
+        }
+        _ => true,
+    };
     let (from, to) = (&spec.from, &spec.to);
+    if !apart(&from.kind, &from.namespace, &from.name) || !apart(&to.kind, &to.namespace, &to.name)
+    {
+        return None;
+    }
     let caller = if from.outside {
         None
     } else {

@@ -20,6 +20,7 @@ use crate::observe::reports::{Reports, SLOT, slot_of};
 use crate::testing::cluster::{group, shop, target};
 use crate::testing::town::{inventory, reports, seen_by_client};
 
+mod command_line;
 mod explanations;
 
 /// An API server that lets users do what `rights` says: user, verb, resource, namespace.
