@@ -2,7 +2,7 @@
 
 use crds::labels::{ENABLED, INJECT, PROXY_VERSION};
 use crds::objects::PROXY_CONTAINER;
-use crds::observe::{Proxy, ProxyList};
+use crds::observe::{Proxy, ProxyList, ProxyStatus};
 use serde_json::Value;
 
 use super::facts::{Facts, Missing, few, name_of};
@@ -105,6 +105,19 @@ fn those(facts: &Facts, wrong: impl Fn(&Proxy) -> bool) -> Result<Vec<String>, S
         .collect())
 }
 
+/// What is told of no proxy at all cannot be judged, and is not well for that.
+fn must_be_told(
+    facts: &Facts,
+    what: &str,
+    is_told: impl Fn(&ProxyStatus) -> bool,
+) -> Result<(), String> {
+    let proxies = proxies(facts)?;
+    if proxies.is_empty() || proxies.iter().any(|proxy| is_told(&proxy.status)) {
+        return Ok(());
+    }
+    Err(format!("the read API tells no proxy's {what}"))
+}
+
 pub(super) fn connected(facts: &Facts) -> Found {
     let lost = those(facts, |proxy| !proxy.status.connected)?;
     names(&lost, Outcome::Error, "all", "proxies are not connected")
@@ -133,6 +146,7 @@ pub(super) fn refusals(facts: &Facts) -> Found {
 }
 
 pub(super) fn certificates(facts: &Facts) -> Found {
+    must_be_told(facts, "certificate", |status| status.certificate.is_some())?;
     let ending = those(facts, |proxy| {
         let ends = proxy
             .status
@@ -154,6 +168,7 @@ pub(super) fn certificates(facts: &Facts) -> Found {
 }
 
 pub(super) fn clocks(facts: &Facts) -> Found {
+    must_be_told(facts, "clock", |status| status.clock_ahead_ms.is_some())?;
     let off = those(facts, |proxy| {
         proxy
             .status

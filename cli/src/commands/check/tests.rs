@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::args::{Cli, Command};
+mod untold;
 
 /// What only trying out tells.
 #[derive(Clone, Copy, Debug)]
