@@ -1,6 +1,6 @@
 # The commands people type. `make` alone prints them.
 .DEFAULT_GOAL := help
-.PHONY: attack-control bench-paired fuzz help cluster cluster-down cluster-smoke images check test conformance demo fmt lint deny proto bench bench-quick flame bench-control scale interop attack
+.PHONY: attack-control bench-paired fuzz help cluster cluster-down cluster-smoke images check test conformance demo cli fmt lint deny proto bench bench-quick flame bench-control scale interop attack
 
 help: ## this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
@@ -19,6 +19,11 @@ images: ## build and load Weft's images (PROFILE=release, IMAGES="proxy echo")
 
 demo: ## a cluster, the mesh, a small shop, and what the mesh sees
 	@e2e/demo/run
+
+cli: ## the command `weft`, one static file, as target/cli/weft and as plugin of kubectl
+	@cargo build --release --locked -p cli --bin weft
+	@mkdir -p target/cli && cp target/x86_64-unknown-linux-gnu/release/weft target/cli/weft && ln -sf weft target/cli/kubectl-weft
+	@echo target/cli/weft
 
 check: lint deny ## format, lints, licences, pure and in-process tests
 	@e2e/run in-process

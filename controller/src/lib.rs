@@ -26,12 +26,15 @@ mod admin;
 mod aggregated;
 mod authority;
 mod compile;
+mod explain;
+mod graph;
 mod inventory;
 mod metrics;
 mod metrics_api;
 mod model;
 mod network_policy;
 mod observe;
+mod observe_api;
 mod problem;
 mod resources;
 mod run;
@@ -59,6 +62,7 @@ pub use self::{
 };
 // What tests of the whole crate, and of its agreement with the webhook, name.
 pub use self::{
+    explain::{BadQuestion, Callers, Explained, Owner},
     metrics::{CertifyResult, Metrics, ReportOutcome},
     model::{Defaults, Model, PodId},
     problem::{ConditionType, Problem, Reason, Severity},

@@ -49,8 +49,64 @@ pub struct Metrics {
     pub reports: ReportMetrics,
     /// The metrics API.
     pub api: ApiMetrics,
+    /// The service graph.
+    pub graph: GraphMetrics,
+    /// The read API.
+    pub observe: ObserveMetrics,
     /// Bounds that were reached.
     pub limits: Reached,
+}
+
+/// The service graph.
+#[derive(Clone, Debug, Default)]
+pub struct GraphMetrics {
+    /// Edges that are known.
+    pub edges: Gauge,
+    /// Edges that are remembered.
+    pub remembered: Gauge,
+    /// Bytes of what was counted.
+    pub bytes: Gauge,
+    /// Seconds of computing that folding took.
+    pub fold_seconds: Counter<f64, AtomicU64>,
+    dropped: Family<DroppedLabel, Counter>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct DroppedLabel {
+    what: &'static str,
+}
+
+impl GraphMetrics {
+    /// Counts what went for want of room: `edge`, `minute` or `remembered`.
+    pub fn dropped(&self, what: &'static str, count: u64) {
+        if count > 0 {
+            self.dropped
+                .get_or_create(&DroppedLabel { what })
+                .inc_by(count);
+        }
+    }
+}
+
+/// The read API.
+#[derive(Clone, Debug, Default)]
+pub struct ObserveMetrics {
+    answers: Family<ResourceLabel, Counter>,
+    /// Streams that are open.
+    pub streams: Gauge,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ResourceLabel {
+    resource: &'static str,
+    status: u16,
+}
+
+impl ObserveMetrics {
+    /// Counts one answer.
+    pub fn answered(&self, resource: &'static str, status: u16) {
+        let label = ResourceLabel { resource, status };
+        self.answers.get_or_create(&label).inc();
+    }
 }
 
 /// What proxies report.

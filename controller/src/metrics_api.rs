@@ -12,7 +12,6 @@
 pub(crate) mod aggregate;
 pub(crate) mod answer;
 pub(crate) mod discovery;
-pub(crate) mod duration;
 pub(crate) mod openapi;
 pub(crate) mod query;
 pub(crate) mod render;

@@ -81,9 +81,7 @@ pub async fn run(
     let certificate = parts::own_certificate(&context);
     certified.release();
     parts::peers(&context, &roots, &certificate);
-    if context.settings.metrics_api {
-        parts::metrics_api(&context).await?;
-    }
+    let keeper = parts::aggregated_apis(&context).await?;
     info!(addr = %context.settings.serve_addr(), "serving proxies");
     let served = serve::serve(
         listener,
@@ -100,8 +98,15 @@ pub async fn run(
     }
     info!("ending");
     stop.send_replace(true);
-    let (streams, lease) = tokio::join!(timeout(ENDING, served), timeout(ENDING, lease));
-    if streams.is_err() || lease.is_err() {
+    let kept = async {
+        match keeper {
+            Some(keeper) => timeout(ENDING, keeper).await.is_ok(),
+            None => true,
+        }
+    };
+    let (streams, lease, kept) =
+        tokio::join!(timeout(ENDING, served), timeout(ENDING, lease), kept);
+    if streams.is_err() || lease.is_err() || !kept {
         warn!("ended before everybody had gone");
     }
     Ok(())

@@ -17,7 +17,7 @@ use self::caps::Caps;
 
 /// Port of the gRPC server.
 pub(crate) const SERVE_PORT: u16 = 8443;
-/// Port of the metrics API.
+/// Port of the aggregated APIs.
 pub(crate) const METRICS_PORT: u16 = 8444;
 /// Port of `/live`, `/ready`, `/metrics` and `/acks`.
 pub(crate) const ADMIN_PORT: u16 = 8080;
@@ -27,6 +27,11 @@ pub(crate) const AUDIENCE: &str = policy::well_known::TOKEN_AUDIENCE;
 const SHORTEST_LEAF: Duration = Duration::from_secs(30);
 /// Longer leaves would outlive an issuer's overlap.
 const LONGEST_LEAF: Duration = Duration::from_secs(7 * 24 * 3600);
+
+/// Edges of the graph are seen by the hour.
+const SHORTEST_MEMORY: Duration = Duration::from_secs(3600);
+/// Longer than a year nobody asks.
+const LONGEST_MEMORY: Duration = Duration::from_secs(8760 * 3600);
 
 /// Settings of one replica, fixed for its life.
 #[derive(Clone, Debug)]
@@ -59,6 +64,11 @@ pub struct Settings {
     pub excluded_namespaces: Arc<BTreeSet<String>>,
     /// Whether the metrics API is served.
     pub metrics_api: bool,
+    /// Whether the read API is served.
+    pub observe: bool,
+    /// How long edges of the graph are remembered that nobody calls; none: only while
+    /// this replica runs, for an hour.
+    pub remember_for: Duration,
     /// Log filter.
     pub log: String,
     /// The controller's own identity.
@@ -104,6 +114,8 @@ impl Settings {
         let udp_network_policies = env.or("WEFT_UDP_NETWORK_POLICIES", false);
         let excluded: Vec<String> = env.list("WEFT_EXCLUDED_NAMESPACES");
         let metrics_api = env.or("WEFT_METRICS_API", false);
+        let observe = env.or("WEFT_OBSERVE", false);
+        let remember_for = remember_for(&mut env);
         let log = env.or("WEFT_LOG", "info".to_owned());
         env.finish_with(|| {
             Some(Self {
@@ -121,6 +133,8 @@ impl Settings {
                 udp_network_policies,
                 excluded_namespaces: Arc::new(excluded.into_iter().collect()),
                 metrics_api,
+                observe,
+                remember_for,
                 log,
                 identity: identity?,
                 caps: Caps::default(),
@@ -133,7 +147,7 @@ impl Settings {
         self.unspecified(SERVE_PORT)
     }
 
-    /// Where the metrics API is served.
+    /// Where the aggregated APIs are served.
     pub fn metrics_addr(&self) -> SocketAddr {
         self.unspecified(METRICS_PORT)
     }
@@ -151,6 +165,18 @@ impl Settings {
             IpAddr::V6(_) => SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)),
         }
     }
+}
+
+/// How long edges of the graph are remembered.
+fn remember_for(env: &mut EnvReader) -> Duration {
+    let remember_for = env.duration("WEFT_REMEMBER_FOR", Duration::from_secs(30 * 24 * 3600));
+    if !remember_for.is_zero() && !(SHORTEST_MEMORY..=LONGEST_MEMORY).contains(&remember_for) {
+        env.mistake(
+            "WEFT_REMEMBER_FOR",
+            "must be 0s or lie between 1h and 8760h",
+        );
+    }
+    remember_for
 }
 
 #[cfg(test)]
@@ -187,10 +213,16 @@ mod tests {
             ("WEFT_LEAF_TTL", "1s"),
             ("WEFT_ACCESS_DEFAULT", "maybe"),
             ("WEFT_TRUST_DOMAIN", "not a domain"),
+            ("WEFT_REMEMBER_FOR", "30m"),
         ])
         .unwrap_err()
         .to_string();
-        for variable in ["WEFT_LEAF_TTL", "WEFT_ACCESS_DEFAULT", "WEFT_TRUST_DOMAIN"] {
+        for variable in [
+            "WEFT_LEAF_TTL",
+            "WEFT_ACCESS_DEFAULT",
+            "WEFT_TRUST_DOMAIN",
+            "WEFT_REMEMBER_FOR",
+        ] {
             assert!(error.contains(variable), "{error}");
         }
     }

@@ -1,7 +1,7 @@
 //! What `weft-controller leave` does before the chart is deleted.
 //!
-//! May import what it takes back: `aggregated`, `metrics_api`, `storage_migration` and
-//! `trust_bundle`.
+//! May import what it takes back: `aggregated`, `metrics_api`, `observe_api`,
+//! `storage_migration` and `trust_bundle`.
 
 mod api_services;
 mod definitions;

@@ -57,6 +57,163 @@ fn a_hundred_thousand_requests_are_decided_as_the_objects_say() {
     coverage.assert_broad();
 }
 
+/// Calls that are explained, and refused ones whose fix is applied.
+const EXPLAINED: usize = 5_000;
+const FIXED: usize = 300;
+
+#[test]
+fn explanations_agree_with_what_proxies_decide() {
+    use crds::observe::Verdict;
+    let (mut explained, mut refused, mut worlds) = (0, 0, 0);
+    while explained < EXPLAINED * more() {
+        let seed = from() + worlds + 5_000_000;
+        worlds += 1;
+        let mut random = Random::new(seed);
+        let world = World::random(&mut random);
+        let mesh = Mesh::new(&world);
+        for _ in 0..PER_WORLD {
+            let call = world.random_call(&mut random, &SHOP);
+            let Some(answer) = mesh.explains(&call) else {
+                continue;
+            };
+            let done = mesh.allows(&call);
+            let said = answer.status.verdict;
+            let expected = if done {
+                Verdict::Allowed
+            } else {
+                Verdict::Refused
+            };
+            assert_eq!(
+                said,
+                expected,
+                "seed {seed}: {}\n{call:?}\n{answer:?}",
+                show(&world)
+            );
+            explained += 1;
+            refused += usize::from(!done);
+        }
+    }
+    assert!(refused * 5 > explained, "{refused} of {explained}");
+    assert!(refused * 5 < explained * 4, "{refused} of {explained}");
+}
+
+#[test]
+fn fix_lets_the_call_pass_and_no_call_beside_it() {
+    let (mut fixed, mut beside, mut worlds) = (0, 0, 0);
+    while fixed < FIXED * more() {
+        let seed = from() + worlds + 6_000_000;
+        worlds += 1;
+        assert!(worlds < 100_000, "too few calls can be fixed: {fixed}");
+        let mut random = Random::new(seed);
+        let world = World::random(&mut random);
+        let mesh = Mesh::new(&world);
+        let call = world.random_call(&mut random, &SHOP);
+        let Some(answer) = mesh.explains(&call) else {
+            continue;
+        };
+        let objects = answer.status.fix.clone().unwrap_or_default().objects;
+        if objects.is_empty() {
+            continue;
+        }
+        let has = |kind: &str| objects.iter().any(|object| object["kind"] == kind);
+        let (on_port, of_request) = (has("TCPRoute"), has("HTTPRouteGroup"));
+        let warnings = answer.status.fix.iter().flat_map(|fix| &fix.warnings);
+        assert!(on_port || warnings.count() > 0, "{answer:?}");
+        let mut after = world.clone();
+        after.objects.extend(objects);
+        let then = Mesh::new(&after);
+        let shown = || format!("seed {seed}: {}\n{call:?}\n{answer:?}", show(&world));
+        assert!(!mesh.allows(&call), "{}", shown());
+        assert!(then.allows(&call), "{}", shown());
+        assert!(after.allows(&call), "{}", shown());
+        fixed += 1;
+        let mut neighbours: Vec<Call> = neighbours(&call);
+        neighbours.extend((0..10).map(|_| world.random_call(&mut random, &SHOP)));
+        let meant = |other: &Call| {
+            is_meant(&world, &call, other)
+                && (call.port == other.port || !on_port)
+                && (same_request(&call, other) || !of_request)
+        };
+        for other in neighbours.iter().filter(|other| !meant(other)) {
+            assert!(
+                mesh.allows(other) || !then.allows(other),
+                "{other:?} passes too, {}",
+                shown()
+            );
+            beside += 1;
+        }
+    }
+    assert!(beside > fixed * 5, "{beside} beside {fixed}");
+}
+
+/// Calls that differ in one thing.
+fn neighbours(call: &Call) -> Vec<Call> {
+    let with = |change: &dyn Fn(&mut Call)| {
+        let mut other = call.clone();
+        change(&mut other);
+        other
+    };
+    let mut all = vec![
+        with(&|other| other.caller = oracle::Caller::Outside),
+        with(&|other| other.port = other.port.wrapping_add(1)),
+    ];
+    if let Traffic::Http(request) = &call.traffic {
+        let http = |change: &dyn Fn(&mut oracle::Request)| {
+            let mut request = request.clone();
+            change(&mut request);
+            with(&|other| other.traffic = Traffic::Http(request.clone()))
+        };
+        all.push(http(&|request| request.path.push('0')));
+        all.push(http(&|request| request.path.push_str("/x")));
+        let method = if request.method == "DELETE" {
+            "GET"
+        } else {
+            "DELETE"
+        };
+        all.push(http(&|request| request.method = method.to_owned()));
+        all.push(with(&|other| other.traffic = Traffic::Bytes));
+    }
+    all
+}
+
+/// Whether a fix of one call is meant for the ends of the other too. TrafficTargets name
+/// accounts, so pods of one account are alike.
+fn is_meant(world: &World, call: &Call, other: &Call) -> bool {
+    let account = |namespace: &str, name: &str| {
+        let mut pods = world
+            .objects
+            .iter()
+            .filter(|object| object["kind"] == "Pod");
+        let pod = pods.find(|pod| {
+            pod["metadata"]["namespace"] == namespace && pod["metadata"]["name"] == name
+        });
+        let account = pod.and_then(|pod| pod["spec"]["serviceAccountName"].as_str());
+        (
+            namespace.to_owned(),
+            account.unwrap_or("default").to_owned(),
+        )
+    };
+    let caller = |call: &Call| match &call.caller {
+        oracle::Caller::Outside => None,
+        oracle::Caller::Pod { namespace, name } => Some(account(namespace, name)),
+    };
+    let callee = |call: &Call| account(&call.namespace, &call.pod);
+    caller(call) == caller(other) && callee(call) == callee(other)
+}
+
+/// The same method, and the same path in its normal form.
+fn same_request(call: &Call, other: &Call) -> bool {
+    let request = |call: &Call| match &call.traffic {
+        Traffic::Bytes => None,
+        Traffic::Http(request) => {
+            let path = policy::path::normalise(&request.path);
+            let path = path.map_or_else(|_| request.path.clone(), Into::into);
+            Some((request.method.clone(), path))
+        }
+    };
+    request(call) == request(other)
+}
+
 /// The first seed: the same in every run but those of `make fuzz`.
 fn from() -> u64 {
     std::env::var("WEFT_FUZZ_FROM").map_or(0, |from| from.parse().unwrap())

@@ -21,6 +21,8 @@ fn the_page_names_every_metric_of_the_controller() {
     metrics.world.left_out("Pod");
     metrics.reports.count(ReportOutcome::Taken);
     metrics.api.answered(200);
+    metrics.graph.dropped("edge", 1);
+    metrics.observe.answered("graphs", 200);
     metrics.limits.counter("streams").inc();
     let skipped = BTreeMap::from([(Arc::from("shop"), 1)]);
     metrics.world.set_skipped_ports(&BTreeMap::new(), &skipped);

@@ -30,7 +30,7 @@ use serde_json::{Map, Value};
 pub use checks::ephemeral;
 pub use refusal::Refusal;
 pub use request::{HookToken, Namespace, Settings};
-pub use spelling::{misspelled, misspelled_in};
+pub use spelling::{misspelled, misspelled_in, unheard};
 
 use crate::labels;
 use earlier::Earlier;

@@ -4,25 +4,13 @@
 //! pods are not even sent here. So what speaks of the mesh in another way is sent for
 //! this alone. The answer is always yes: the object means something to others.
 
-use crds::inject::misspelled_in;
-use crds::labels::{DISABLED, ENABLED, INJECT};
-use serde_json::Value;
+use crds::inject::unheard;
 
 use crate::review::{AdmissionResponse, Request};
 
 /// The answer for one write.
 pub(crate) fn check(request: &Request) -> AdmissionResponse {
-    let kind = request.kind.kind.as_str();
-    let metadata = &request.object["metadata"];
-    let warning = match kind {
-        "Namespace" | "Pod" => misspelled_in(metadata),
-        _ => {
-            let template = &request.object["spec"]["template"]["metadata"];
-            misspelled_in(template)
-                .map(|text| format!("spec.template.metadata: {text}"))
-                .or_else(|| elsewhere(kind, metadata, template))
-        }
-    };
+    let warning = unheard(&request.kind.kind, &request.object);
     AdmissionResponse {
         warnings: warning
             .into_iter()
@@ -32,26 +20,10 @@ pub(crate) fn check(request: &Request) -> AdmissionResponse {
     }
 }
 
-/// The label stands on what makes the pods and not on the pods.
-fn elsewhere(kind: &str, metadata: &Value, template: &Value) -> Option<String> {
-    let of = |metadata: &Value, map: &str| Some(metadata.get(map)?.get(INJECT)?.clone());
-    let asked = of(metadata, "labels").or_else(|| of(metadata, "annotations"))?;
-    let meant = match asked.as_str() {
-        Some(DISABLED | "false") => DISABLED,
-        _ => ENABLED,
-    };
-    let heard = of(template, "labels").is_some();
-    (!heard).then(|| {
-        format!(
-            "{INJECT} on a {kind} is not read; write {INJECT}: {meant} under \
-             spec.template.metadata.labels"
-        )
-    })
-}
-
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use crds::labels::INJECT;
+    use serde_json::{Value, json};
 
     use super::*;
 

@@ -5,14 +5,7 @@
 //! this webhook may be away, and objects may be older than it. What does not exist yet is
 //! no mistake here: objects may come in any order.
 
-use crds::{
-    smi::{
-        self, HttpRouteGroupSpec, IdentityBindingSpec, TcpRouteSpec, TrafficSplitSpec,
-        TrafficTargetSpec, UdpRouteSpec,
-        judge::{self, Cluster, Mistake, Severity, Surroundings},
-    },
-    weft::{self, TrafficPolicySpec},
-};
+use crds::smi::judge::{Cluster, Mistake, Severity, Surroundings};
 
 use crate::review::{AdmissionResponse, Request};
 
@@ -76,25 +69,14 @@ fn concerns_us(request: &Request) -> bool {
 
 /// What is wrong with the object; `None` if its kind is none of ours.
 fn judged(request: &Request, at: &Surroundings<'_>) -> Option<Vec<Mistake>> {
-    let spec = request.object.get("spec");
-    Some(
-        match (request.kind.group.as_str(), request.kind.kind.as_str()) {
-            (smi::SPLIT_GROUP, "TrafficSplit") => judge::spec::<TrafficSplitSpec>(spec, at).1,
-            (smi::ACCESS_GROUP, "TrafficTarget") => judge::spec::<TrafficTargetSpec>(spec, at).1,
-            (smi::SPECS_GROUP, "HTTPRouteGroup") => judge::spec::<HttpRouteGroupSpec>(spec, at).1,
-            (smi::SPECS_GROUP, "TCPRoute") => judge::spec::<TcpRouteSpec>(spec, at).1,
-            (smi::SPECS_GROUP, "UDPRoute") => judge::spec::<UdpRouteSpec>(spec, at).1,
-            (smi::ACCESS_GROUP, "IdentityBinding") => {
-                judge::spec::<IdentityBindingSpec>(spec, at).1
-            }
-            (weft::GROUP, "TrafficPolicy") => judge::spec::<TrafficPolicySpec>(spec, at).1,
-            _ => return None,
-        },
-    )
+    let kind = &request.kind;
+    crds::validate::object(&kind.group, &kind.kind, request.object.get("spec"), at)
 }
 
 #[cfg(test)]
 mod agreement;
+#[cfg(test)]
+mod files;
 #[cfg(test)]
 mod hostile;
 #[cfg(test)]

@@ -124,11 +124,11 @@ pub struct Rule {
 }
 
 impl Rule {
-    fn admits(&self, caller: Caller<'_>) -> bool {
+    pub(crate) fn admits(&self, caller: Caller<'_>) -> bool {
         self.sources.iter().any(|source| source.admits(caller))
     }
 
-    fn reaches(&self, port: u16) -> bool {
+    pub(crate) fn reaches(&self, port: u16) -> bool {
         self.limit.as_ref().is_none_or(|limit| limit.contains(port))
     }
 

@@ -12,6 +12,7 @@ mod budget;
 mod pattern;
 
 pub use budget::{Budget, MAX_GROUP_SIZE, MAX_REGEX_LEN, MAX_REGEX_SIZE};
+pub use pattern::exactly;
 
 use http::header::{COOKIE, HeaderMap, HeaderName};
 use http::method::Method;
@@ -129,10 +130,33 @@ impl HttpMatch {
     }
 
     pub fn matches(&self, request: &RequestFacts<'_>) -> bool {
-        let compile = || Compiled::new(&self.0.written, &mut Budget::single()).ok();
-        let compiled = self.0.compiled.get_or_init(compile).as_ref();
-        compiled.is_some_and(|compiled| compiled.matches(request))
+        self.compiled()
+            .is_some_and(|compiled| compiled.matches(request))
     }
+
+    /// The first part that a request does not fit; `None` if it fits all.
+    pub(crate) fn fails(&self, request: &RequestFacts<'_>) -> Option<MatchPart<'_>> {
+        match self.compiled() {
+            Some(compiled) => compiled.fails(request),
+            None => Some(MatchPart::Unusable),
+        }
+    }
+
+    fn compiled(&self) -> Option<&Compiled> {
+        let compile = || Compiled::new(&self.0.written, &mut Budget::single()).ok();
+        self.0.compiled.get_or_init(compile).as_ref()
+    }
+}
+
+/// What of a match a request does not fit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum MatchPart<'a> {
+    /// It cannot be compiled.
+    Unusable,
+    Path,
+    Method,
+    /// By name.
+    Header(&'a str),
 }
 
 /// Equal when written equally; what is compiled follows from that.
@@ -200,6 +224,20 @@ impl Compiled {
             && headers
                 .iter()
                 .all(|(name, pattern)| header_matches(name, pattern, request.headers))
+    }
+
+    fn fails(&self, request: &RequestFacts<'_>) -> Option<MatchPart<'_>> {
+        let path = self.path.as_ref();
+        if path.is_some_and(|pattern| !pattern.matches(request.path)) {
+            return Some(MatchPart::Path);
+        }
+        if !self.methods.is_empty() && !self.methods.contains(request.method) {
+            return Some(MatchPart::Method);
+        }
+        let mut headers = self.headers.iter();
+        headers
+            .find(|(name, pattern)| !header_matches(name, pattern, request.headers))
+            .map(|(name, _)| MatchPart::Header(name.as_str()))
     }
 }
 

@@ -19,6 +19,7 @@ pub mod affinity;
 pub mod balance;
 pub mod breaker;
 pub mod deadline;
+pub mod explain;
 pub mod hashing;
 pub mod health;
 pub mod http_match;

@@ -51,7 +51,7 @@ impl ServedApi {
 /// Keeps the serving certificate fresh; made anew at once when the roots change. One
 /// that the API server would refuse does not replace the one in use.
 pub(crate) async fn keep_serving(
-    served: ServedApi,
+    services: Vec<&'static str>,
     authority: Authority,
     namespace: String,
     handle: ServingHandle,
@@ -59,8 +59,9 @@ pub(crate) async fn keep_serving(
 ) {
     authority.ready().await;
     let mut roots = authority.roots_pem();
-    // The API server calls a Service by this name, whatever the cluster's domain.
-    let names = [format!("{}.{namespace}.svc", served.service)];
+    // The API server calls Services by these names, whatever the cluster's domain.
+    let name = |service: &&str| format!("{service}.{namespace}.svc");
+    let names: Vec<String> = services.iter().map(name).collect();
     loop {
         let now = clock.now();
         let made = authority
@@ -73,7 +74,7 @@ pub(crate) async fn keep_serving(
         let renew = match made {
             Ok(end) => rotate::renew_at(now, end, rand::random()).max(now + RETRY),
             Err(reason) => {
-                warn!(reason, "no serving certificate for the metrics API");
+                warn!(reason, "no serving certificate for the aggregated APIs");
                 now + RETRY
             }
         };

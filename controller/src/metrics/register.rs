@@ -3,8 +3,8 @@
 use prometheus_client::registry::Registry;
 
 use super::{
-    ApiMetrics, AuthorityMetrics, CertifyMetrics, ConnectionMetrics, Metrics, ObservedMetrics,
-    ReportMetrics, StorageMetrics, StreamMetrics, WorldMetrics,
+    ApiMetrics, AuthorityMetrics, CertifyMetrics, ConnectionMetrics, GraphMetrics, Metrics,
+    ObserveMetrics, ObservedMetrics, ReportMetrics, StorageMetrics, StreamMetrics, WorldMetrics,
 };
 
 impl Metrics {
@@ -23,6 +23,8 @@ impl Metrics {
         metrics.register_written(registry);
         metrics.reports.register(registry);
         metrics.api.register(registry);
+        metrics.graph.register(registry);
+        metrics.observe.register(registry);
         metrics.limits.register(registry);
         metrics
     }
@@ -215,6 +217,51 @@ impl ReportMetrics {
             "report_bytes",
             "Bytes that the held edges take at most",
             self.bytes.clone(),
+        );
+    }
+}
+
+impl GraphMetrics {
+    fn register(&self, registry: &mut Registry) {
+        registry.register(
+            "graph_edges",
+            "Edges of the service graph that are known",
+            self.edges.clone(),
+        );
+        registry.register(
+            "graph_remembered",
+            "Edges that are remembered with first and last seen",
+            self.remembered.clone(),
+        );
+        registry.register(
+            "graph_bytes",
+            "Bytes of what the graph has counted",
+            self.bytes.clone(),
+        );
+        registry.register(
+            "graph_fold_seconds",
+            "Seconds of computing that folding reports into the graph took",
+            self.fold_seconds.clone(),
+        );
+        registry.register(
+            "graph_dropped",
+            "What the graph let go for want of room: edges, minutes, remembered edges",
+            self.dropped.clone(),
+        );
+    }
+}
+
+impl ObserveMetrics {
+    fn register(&self, registry: &mut Registry) {
+        registry.register(
+            "observe_answers",
+            "Answers of the read API by resource and HTTP status",
+            self.answers.clone(),
+        );
+        registry.register(
+            "observe_streams",
+            "Streams of the read API that are open",
+            self.streams.clone(),
         );
     }
 }

@@ -29,11 +29,27 @@ pub(crate) struct Sums {
 
 impl Sums {
     fn add(&mut self, edge: &Edge) {
-        self.success = self.success.saturating_add(edge.success);
-        self.failure = self.failure.saturating_add(edge.failure);
+        let (success, failure) = tries(edge);
+        self.success = self.success.saturating_add(success);
+        self.failure = self.failure.saturating_add(failure);
         self.latency
             .add(edge.latency.iter().map(|count| u64::from(*count)));
     }
+}
+
+/// What was sent over an edge and went well, and what was not, each try for itself, so
+/// that no second try hides what the first one met. Tries whose callers left are in
+/// neither. Where tries are not told apart every call is one: at the pod that was called,
+/// and by proxies that are older than attempts.
+fn tries(edge: &Edge) -> (u64, u64) {
+    let detail = edge.detail.as_deref();
+    let Some((attempts, detail)) = detail.and_then(|detail| Some((detail.attempts?, detail)))
+    else {
+        return (edge.success, edge.failure);
+    };
+    let judged = attempts.saturating_sub(detail.cancelled);
+    let failed = detail.attempt_failures;
+    (judged.saturating_sub(failed), failed)
 }
 
 /// Which way calls go, seen from the object.

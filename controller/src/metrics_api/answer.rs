@@ -11,7 +11,8 @@ use time::format_description::well_known::Rfc3339;
 
 use super::aggregate::{Totals, View};
 use super::query::{Continue, Parameters, Path, Side};
-use super::render::{Backend, Frame, Item, Page, Refusal, reference};
+use super::render::{Backend, Frame, Item, Page, missing, reference};
+use crate::aggregated::refusal::Refusal;
 use crate::inventory::kind::Kind;
 use crate::inventory::{Inventory, Thing};
 use crate::model::compiled::Latest;
@@ -157,7 +158,7 @@ impl Asked<'_> {
         };
         let key = ObjectKey::new(self.path.namespace.as_deref().unwrap_or_default(), name);
         if inventory.get(kind, &key).is_none() {
-            return Err(Refusal::missing(kind, name));
+            return Err(missing(kind, name));
         }
         if self.path.edges {
             return Ok(self.edges(&key));

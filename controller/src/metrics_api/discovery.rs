@@ -14,11 +14,6 @@ use serde_json::{Value, json};
 use super::query::{GROUP, VERSIONS};
 use crate::inventory::kind::{KINDS, Kind};
 
-/// The answer to `/apis`.
-pub(crate) fn groups() -> Value {
-    json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": [group_body()]})
-}
-
 /// The answer to `/apis/metrics.smi-spec.io`.
 pub(crate) fn group() -> Value {
     let mut group = group_body();
@@ -27,7 +22,8 @@ pub(crate) fn group() -> Value {
     group
 }
 
-fn group_body() -> Value {
+/// The group, as `/apis` shows it.
+pub(crate) fn group_body() -> Value {
     let version =
         |version: &str| json!({"groupVersion": format!("{GROUP}/{version}"), "version": version});
     json!({

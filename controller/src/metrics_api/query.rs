@@ -7,6 +7,7 @@ use kube::core::{Selector, SelectorExt as _};
 
 use super::selector;
 use crate::aggregated::access::Attributes;
+use crate::aggregated::duration;
 use crate::inventory::Labels;
 use crate::inventory::kind::Kind;
 use crate::observe::reports::{LONGEST_WINDOW, SETTLED, SLOT, slot_of};
@@ -288,8 +289,8 @@ impl Continue {
 /// A window, rounded up to whole slots.
 fn window(parameter: &'static str, text: &str) -> Result<Duration, Mistake> {
     let bad = |why: &str| Mistake::BadParameter(parameter, format!("{text:?} {why}"));
-    let length = super::duration::parse(text)
-        .ok_or_else(|| bad("is no duration such as 30s, 1m30s or 5m"))?;
+    let length =
+        duration::parse(text).ok_or_else(|| bad("is no duration such as 30s, 1m30s or 5m"))?;
     if length.is_zero() {
         return Err(bad("is no time at all; the shortest window is 5s"));
     }

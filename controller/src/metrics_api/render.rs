@@ -1,10 +1,11 @@
 //! Answers as Kubernetes clients read them: objects, lists, tables, refusals.
 
 use http::StatusCode;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use super::aggregate::{Direction, EdgeOf, End, Sums};
 use super::query::{GROUP, Mistake, Side};
+use crate::aggregated::refusal::Refusal;
 use crate::inventory::kind::Kind;
 use crate::world::ObjectKey;
 
@@ -335,71 +336,20 @@ fn human(seconds: f64) -> String {
     }
 }
 
-/// A refusal.
-#[derive(Clone, Debug)]
-pub(crate) struct Refusal {
-    /// HTTP status.
-    pub code: StatusCode,
-    /// Kubernetes' word for it.
-    pub reason: &'static str,
-    /// For people.
-    pub message: String,
-    /// Kind and name of the object, where there is one.
-    pub about: Option<(&'static str, String)>,
-}
-
-impl Refusal {
-    /// A refusal without an object.
-    pub(crate) fn new(code: StatusCode, reason: &'static str, message: impl Into<String>) -> Self {
-        Self {
-            code,
-            reason,
-            message: message.into(),
-            about: None,
-        }
-    }
-
-    /// No object of that name.
-    pub(crate) fn missing(kind: Kind, name: &str) -> Self {
-        let message = format!("{} {name:?} not found", kind.plural());
-        Self {
-            about: Some((kind.plural(), name.to_owned())),
-            ..Self::new(StatusCode::NOT_FOUND, "NotFound", message)
-        }
-    }
-
-    /// As a Kubernetes Status.
-    pub(crate) fn json(&self) -> Value {
-        let mut status = json!({
-            "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
-            "message": self.message, "reason": self.reason, "code": self.code.as_u16(),
-        });
-        if let Some((kind, name)) = &self.about {
-            let mut details = Map::new();
-            details.insert("group".to_owned(), json!(GROUP));
-            details.insert("kind".to_owned(), json!(kind));
-            if !name.is_empty() {
-                details.insert("name".to_owned(), json!(name));
-            }
-            status["details"] = Value::Object(details);
-        }
-        status
+/// No object of that name.
+pub(crate) fn missing(kind: Kind, name: &str) -> Refusal {
+    let message = format!("{} {name:?} not found", kind.plural());
+    Refusal {
+        about: Some((kind.plural(), name.to_owned())),
+        ..Refusal::new(StatusCode::NOT_FOUND, "NotFound", message)
     }
 }
 
 impl From<Mistake> for Refusal {
     fn from(mistake: Mistake) -> Self {
         match mistake {
-            Mistake::NotFound => Self::new(
-                StatusCode::NOT_FOUND,
-                "NotFound",
-                "the server could not find the requested resource",
-            ),
-            Mistake::BadParameter(name, why) => Self::new(
-                StatusCode::BAD_REQUEST,
-                "BadRequest",
-                format!("parameter {name}: {why}"),
-            ),
+            Mistake::NotFound => Self::no_such_path(),
+            Mistake::BadParameter(name, why) => Self::bad(format!("parameter {name}: {why}")),
         }
     }
 }

@@ -27,6 +27,19 @@ pub(crate) fn access(
     )
 }
 
+/// Who set the access mode of a pod, as far as it was set.
+pub(crate) fn access_set_by(namespace: Option<&NamespaceFacts>, pod: &Appearance) -> &'static str {
+    match (
+        &pod.access,
+        namespace.and_then(|n| n.appearance.access.as_ref()),
+    ) {
+        (Some(_), Some(_)) => "set on the pod and its namespace",
+        (Some(_), None) => "set on the pod",
+        (None, Some(_)) => "set on the namespace",
+        (None, None) => "the chart's",
+    }
+}
+
 /// The mTLS mode of a pod.
 pub(crate) fn mtls(
     defaults: &Defaults,

@@ -52,6 +52,12 @@ impl Targets {
         places.into_iter().filter_map(|place| self.all.get(place))
     }
 
+    /// What the targets allow, in one order.
+    pub(crate) fn rules(&self) -> impl Iterator<Item = &Rule> {
+        let rules = self.all.iter().filter_map(|target| target.rule.as_ref());
+        rules.map(|rule| &rule.rule)
+    }
+
     /// Every target with the accounts and the pods that it is about.
     pub(super) fn about(&self) -> impl Iterator<Item = (&Target, About<'_>)> {
         let mut about: Vec<About<'_>> = self.all.iter().map(|_| About::default()).collect();
@@ -124,6 +130,18 @@ impl TargetRule {
             Ports::Only(ports) => Some(ports),
         });
         written.flatten().copied()
+    }
+
+    /// As one pod's proxy gets it: with that pod's own ports.
+    pub(crate) fn on(&self, pod: &ObjectKey) -> Rule {
+        match self.mapped.get(pod) {
+            None => self.rule.clone(),
+            Some(mapped) => Rule {
+                ports: mapped.ports.clone(),
+                limit: mapped.limit.clone(),
+                ..self.rule.clone()
+            },
+        }
     }
 
     fn same(&self, other: &Self) -> bool {

@@ -120,6 +120,18 @@ impl Observed {
         observed
     }
 
+    /// What is known of a pod's proxy, and whether some replica serves it.
+    pub(crate) fn proxy(&self, pod: &PodId) -> Option<(bool, v1::ProxyState)> {
+        let key = pod.to_string();
+        let state = self.inner.state.lock();
+        let peers = || state.peers.values().find_map(|held| held.get(&key));
+        let live = state.own.get(&key).map(|own| &own.state).or_else(peers);
+        if let Some(live) = live {
+            return Some((true, live.clone()));
+        }
+        state.away.get(&key).map(|last| (false, last.clone()))
+    }
+
     /// Changes of this replica's own streams; for peers.
     pub(crate) fn own_changes(&self) -> watch::Receiver<u64> {
         self.inner.own.subscribe()

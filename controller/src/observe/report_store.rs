@@ -19,6 +19,8 @@ const MAX_POD_EDGES: usize = 40_000;
 pub(super) const MAX_POD_BYTES: usize = 16 * 1024 * 1024;
 /// What an edge takes besides its texts and its latencies.
 const EDGE_BYTES: usize = 128;
+/// What a text takes besides its characters: where it is, and its two counts.
+const TEXT_BYTES: usize = 40;
 
 /// What an edge is about; shared by all slots that have it.
 #[derive(Debug, PartialEq, Eq, Hash)]
@@ -39,6 +41,12 @@ pub(crate) struct EdgeKey {
     pub backend: Option<ObjectKey>,
     /// The TrafficSplit that chose it.
     pub split: Option<ObjectKey>,
+    /// What protects the connection between the two pods.
+    pub security: v1::Security,
+    /// What caller and callee speak.
+    pub protocol: v1::Protocol,
+    /// The other end where it is outside the mesh.
+    pub remote: Arc<str>,
 }
 
 /// The sums of one edge in one slot.
@@ -54,6 +62,64 @@ pub(crate) struct Edge {
     pub latency: Box<[u32]>,
     /// Bytes from and to the caller.
     pub bytes: (u64, u64),
+    /// What not every edge has; absent where all of it is zero.
+    pub detail: Option<Box<Detail>>,
+}
+
+/// What was counted beside success and failure.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Detail {
+    /// Requests and connections under way.
+    pub open: u64,
+    /// Opaque connections that began.
+    pub opened: u64,
+    /// Requests whose caller left.
+    pub cancelled: u64,
+    /// Tries at this backend, if they are told apart.
+    pub attempts: Option<u64>,
+    /// Those that failed.
+    pub attempt_failures: u64,
+    /// Answers with 4xx.
+    pub client_errors: u64,
+    /// What deny would have refused.
+    pub audit: u64,
+    /// Failures by reason.
+    pub reasons: Box<[(Arc<str>, u64)]>,
+    /// Targets that allowed calls.
+    pub rules: Box<[ObjectKey]>,
+    /// Requests by route.
+    pub routes: Box<[(Arc<str>, u64)]>,
+}
+
+impl Detail {
+    fn of(edge: &mut v1::Edge) -> Option<Box<Self>> {
+        let named = |(name, count): (String, u64)| (Arc::from(name), count);
+        let reasons = std::mem::take(&mut edge.reasons).into_iter();
+        let routes = std::mem::take(&mut edge.routes).into_iter();
+        let detail = Self {
+            open: edge.open,
+            opened: edge.opened,
+            cancelled: edge.cancelled,
+            attempts: edge.attempts,
+            attempt_failures: edge.attempt_failures,
+            client_errors: edge.client_errors,
+            audit: edge.audit,
+            reasons: reasons.map(|one| named((one.reason, one.calls))).collect(),
+            rules: edge.rules.iter().filter_map(|rule| key(rule)).collect(),
+            routes: routes.map(|one| named((one.route, one.requests))).collect(),
+        };
+        (detail != Self::default()).then(|| Box::new(detail))
+    }
+
+    fn bytes(&self) -> usize {
+        let named = self.reasons.iter().chain(&self.routes);
+        let named: usize = named.map(|(name, _)| TEXT_BYTES + name.len()).sum();
+        let rules = self.rules.iter();
+        let rules: usize = rules
+            .map(|key| 2 * TEXT_BYTES + key.namespace.len() + key.name.len())
+            .sum();
+        size_of::<Self>() + named + rules
+    }
 }
 
 /// The pod that reported.
@@ -79,6 +145,8 @@ pub(super) struct ReportStore {
     pub(super) largest: BTreeSet<(usize, Arc<str>)>,
     pub(super) keys: HashSet<Arc<EdgeKey>>,
     pub(super) revision: u64,
+    /// Reports that were taken in, by slot.
+    pub(super) changed: BTreeMap<u64, u64>,
     /// First slot of which nothing went early.
     pub(super) whole_from: u64,
     /// Own reports by the revision at which they came.
@@ -101,7 +169,52 @@ pub(super) struct Held {
     pub(super) revision: Option<u64>,
     pub(super) calls: u64,
     pub(super) bytes: usize,
-    pub(super) edges: Box<[Edge]>,
+    pub(super) edges: Arc<[Edge]>,
+    /// What the pod served, by route.
+    pub(super) routes: Arc<[RouteCalls]>,
+}
+
+/// Requests of one route, at the pod that serves them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct RouteCalls {
+    /// Name; empty for what no route describes.
+    pub route: Arc<str>,
+    /// The pod's port.
+    pub port: u16,
+    /// Requests that went well, that did not, and whose caller left.
+    pub calls: (u64, u64, u64),
+    /// Answers with 4xx.
+    pub client_errors: u64,
+    /// As in [`Edge`].
+    pub latency: Box<[u32]>,
+}
+
+impl RouteCalls {
+    pub(super) fn of(calls: v1::RouteCalls) -> Self {
+        Self {
+            route: calls.route.into(),
+            port: u16::try_from(calls.port).unwrap_or(0),
+            calls: (calls.success, calls.failure, calls.cancelled),
+            client_errors: calls.client_errors,
+            latency: calls.latency.into(),
+        }
+    }
+
+    pub(super) fn message(&self) -> v1::RouteCalls {
+        v1::RouteCalls {
+            port: self.port.into(),
+            route: self.route.to_string(),
+            success: self.calls.0,
+            failure: self.calls.1,
+            cancelled: self.calls.2,
+            client_errors: self.client_errors,
+            latency: self.latency.to_vec(),
+        }
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        size_of::<Self>() + TEXT_BYTES + self.route.len() + size_of_val(&*self.latency)
+    }
 }
 
 /// `namespace/name`.
@@ -111,8 +224,12 @@ pub(super) fn key(text: &str) -> Option<ObjectKey> {
 }
 
 impl ReportStore {
-    pub(super) fn edge(&mut self, edge: v1::Edge) -> Edge {
+    pub(super) fn edge(&mut self, mut edge: v1::Edge) -> Edge {
+        let detail = Detail::of(&mut edge);
         let fresh = EdgeKey {
+            security: edge.security(),
+            protocol: edge.protocol(),
+            remote: std::mem::take(&mut edge.remote).into(),
             client: edge.side() == v1::Side::Client,
             pod: key(&edge.pod),
             caller: edge.caller.into(),
@@ -136,6 +253,7 @@ impl ReportStore {
             failure: edge.failure,
             latency: edge.latency.into(),
             bytes: (edge.sent, edge.received),
+            detail,
         }
     }
 
@@ -152,6 +270,7 @@ impl ReportStore {
             }
             self.slots.remove(&slot);
         }
+        self.changed = self.changed.split_off(&first);
     }
 
     /// Takes a report in.
@@ -191,10 +310,10 @@ impl ReportStore {
             share.bytes -= held.bytes;
             share.reports.remove(&(slot, author.1));
         });
-        for Edge { key, .. } in held.edges {
+        for Edge { key, .. } in &*held.edges {
             // One in the set, and this one.
-            if Arc::strong_count(&key) == 2 {
-                self.keys.remove(&key);
+            if Arc::strong_count(key) == 2 {
+                self.keys.remove(key);
             }
         }
     }
@@ -260,6 +379,8 @@ impl Edge {
         ];
         let texts = objects.into_iter().flatten();
         let texts: usize = texts.map(|key| key.namespace.len() + key.name.len()).sum();
-        EDGE_BYTES + key.caller.len() + texts + std::mem::size_of_val(&*self.latency)
+        let detail = self.detail.as_ref().map_or(0, |detail| detail.bytes());
+        let own = key.caller.len() + key.remote.len() + size_of_val(&*self.latency);
+        EDGE_BYTES + own + texts + detail
     }
 }

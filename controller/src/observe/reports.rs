@@ -12,6 +12,7 @@
 //! in bytes, and when all together are too much, the pod with most loses its oldest
 //! slots: nobody can push out what others reported.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -22,7 +23,7 @@ use wire::v1;
 
 use super::report_store::{Author, Held, ReportStore};
 
-pub(crate) use super::report_store::{Edge, Reporter};
+pub(crate) use super::report_store::{Detail, Edge, EdgeKey, Reporter, RouteCalls};
 use crate::metrics::{ReportMetrics, ReportOutcome};
 use crate::world::ObjectKey;
 
@@ -40,6 +41,12 @@ const SLOTS: u64 = LONGEST_WINDOW.as_secs() / SLOT + 4;
 const AHEAD: u64 = 2;
 /// Edges of one report. A proxy has half of it.
 const MAX_REPORT_EDGES: usize = 1024;
+/// Routes of one report: 64 names on each of a few ports.
+const MAX_REPORT_ROUTES: usize = 512;
+/// Reasons, rules and routes of one edge. A proxy tells of fewer.
+const MAX_EDGE_PARTS: (usize, usize, usize) = (32, 8, 16);
+/// Bytes of a reason, and of an address or host outside the mesh.
+const MAX_TEXTS: (usize, usize) = (32, 260);
 /// Encoded bytes of one report: 512 edges with long names.
 const MAX_REPORT_BYTES: usize = 512 * 1024;
 /// Processes of one pod in one slot: a proxy that restarts all the time.
@@ -55,6 +62,17 @@ const CHUNK: usize = 1024 * 1024;
 #[derive(Clone, Debug)]
 pub(crate) struct Reports {
     inner: Arc<Inner>,
+}
+
+/// What one process of one pod counted in one slot.
+#[derive(Clone, Debug)]
+pub(crate) struct PodSlot {
+    /// The pod.
+    pub reporter: Arc<Reporter>,
+    /// Its calls, and those to it.
+    pub edges: Arc<[Edge]>,
+    /// What it served, by route.
+    pub routes: Arc<[RouteCalls]>,
 }
 
 #[derive(Debug)]
@@ -114,10 +132,7 @@ impl Reports {
         let author: Author = (reporter.uid.clone(), report.process);
         let mut state = self.inner.state.lock();
         state.forget_before((current + 1).saturating_sub(SLOTS));
-        let calls = report.edges.iter().fold(0_u64, |sum, edge| {
-            sum.saturating_add(edge.success)
-                .saturating_add(edge.failure)
-        });
+        let calls = calls(&report);
         let held = state.slots.get(&slot).and_then(|slot| slot.get(&author));
         let known = match held {
             // Told by a peer first: now it is this replica's to tell.
@@ -130,11 +145,13 @@ impl Reports {
         if known {
             return ReportOutcome::Known;
         }
-        let edges: Box<[Edge]> = report
+        let edges: Arc<[Edge]> = report
             .edges
             .into_iter()
             .map(|edge| state.edge(edge))
             .collect();
+        let routes: Arc<[RouteCalls]> = report.routes.into_iter().map(RouteCalls::of).collect();
+        let of_routes: usize = routes.iter().map(RouteCalls::bytes).sum();
         let revision = own.then(|| {
             state.revision += 1;
             let revision = state.revision;
@@ -145,11 +162,13 @@ impl Reports {
             reporter: Arc::new(reporter.clone()),
             revision,
             calls,
-            bytes: edges.iter().map(Edge::bytes_at_most).sum(),
+            bytes: of_routes + edges.iter().map(Edge::bytes_at_most).sum::<usize>(),
             edges,
+            routes,
         };
         state.drop_report(slot, &author);
         state.hold(slot, &author, held);
+        *state.changed.entry(slot).or_default() += 1;
         let dropped = state.fit(&author.0, self.inner.most);
         self.inner.metrics.slots_dropped.inc_by(dropped);
         let bytes = i64::try_from(state.bytes).unwrap_or(i64::MAX);
@@ -174,10 +193,31 @@ impl Reports {
             .range(first..end)
             .flat_map(|(_, slot)| slot.values())
         {
-            for edge in &held.edges {
+            for edge in &*held.edges {
                 see(&held.reporter, edge);
             }
         }
+    }
+
+    /// What is held of one slot. The lock is held for a moment only.
+    pub(crate) fn of_slot(&self, slot: u64) -> Vec<PodSlot> {
+        let state = self.inner.state.lock();
+        let held = state.slots.get(&slot).into_iter().flat_map(HashMap::values);
+        held.map(|held| PodSlot {
+            reporter: Arc::clone(&held.reporter),
+            edges: Arc::clone(&held.edges),
+            routes: Arc::clone(&held.routes),
+        })
+        .collect()
+    }
+
+    /// The slots that are held, each with a number that changes with what is held of it.
+    pub(crate) fn revisions(&self) -> Vec<(u64, u64)> {
+        let state = self.inner.state.lock();
+        let slots = state.slots.keys();
+        slots
+            .map(|slot| (*slot, state.changed.get(slot).copied().unwrap_or_default()))
+            .collect()
     }
 
     /// Changes of this replica's own reports; for peers.
@@ -202,7 +242,7 @@ impl Reports {
                     process: author.1,
                     slot: slot * SLOT,
                     edges: held.edges.iter().map(message).collect(),
-                    ..v1::Report::default()
+                    routes: held.routes.iter().map(RouteCalls::message).collect(),
                 }),
             };
             bytes += report.encoded_len();
@@ -234,6 +274,16 @@ pub(crate) fn slot_of(now: SystemTime) -> u64 {
     now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs() / SLOT
 }
 
+/// What tells the fuller of two reports of one slot.
+fn calls(report: &v1::Report) -> u64 {
+    report.edges.iter().fold(0_u64, |sum, edge| {
+        let ended = [edge.success, edge.failure, edge.cancelled];
+        let more = [edge.opened, edge.attempts.unwrap_or_default()];
+        let counts = ended.into_iter().chain(more);
+        counts.fold(sum, u64::saturating_add)
+    })
+}
+
 /// Why a report cannot be taken, whatever is held, if it cannot.
 fn refused(report: &v1::Report, current: u64) -> Option<ReportOutcome> {
     let slot = report.slot / SLOT;
@@ -241,13 +291,17 @@ fn refused(report: &v1::Report, current: u64) -> Option<ReportOutcome> {
         return Some(ReportOutcome::OutOfTime);
     }
     if report.edges.len() > MAX_REPORT_EDGES
+        || report.routes.len() > MAX_REPORT_ROUTES
         || report.edges.iter().any(too_long)
+        || report.routes.iter().any(is_long_route)
         || report.encoded_len() > MAX_REPORT_BYTES
     {
         return Some(ReportOutcome::TooLarge);
     }
+    let mut routes = report.routes.iter();
     let well_formed = report.edges.iter().all(is_well_formed);
-    (!well_formed).then_some(ReportOutcome::Malformed)
+    let readable = routes.all(|one| is_printable(&one.route));
+    (!well_formed || !readable).then_some(ReportOutcome::Malformed)
 }
 
 fn too_long(edge: &v1::Edge) -> bool {
@@ -259,7 +313,22 @@ fn too_long(edge: &v1::Edge) -> bool {
         &edge.backend,
         &edge.split,
     ];
-    names.iter().any(|name| name.len() > MAX_NAME) || edge.latency.len() > policy::latency::BUCKETS
+    let parts = (edge.reasons.len(), edge.rules.len(), edge.routes.len());
+    let routes = edge.routes.iter().map(|one| &one.route);
+    names
+        .into_iter()
+        .chain(&edge.rules)
+        .chain(routes)
+        .any(|name| name.len() > MAX_NAME)
+        || parts.0 > MAX_EDGE_PARTS.0
+        || parts.1 > MAX_EDGE_PARTS.1
+        || parts.2 > MAX_EDGE_PARTS.2
+        || edge.remote.len() > MAX_TEXTS.1
+        || edge.latency.len() > policy::latency::BUCKETS
+}
+
+fn is_long_route(calls: &v1::RouteCalls) -> bool {
+    calls.route.len() > MAX_NAME || calls.latency.len() > policy::latency::BUCKETS
 }
 
 /// Whether all names are empty or names of Kubernetes.
@@ -279,7 +348,17 @@ fn is_well_formed(edge: &v1::Edge) -> bool {
         Some((namespace, name)) => part(namespace, MAX_NAMES.0) && part(name, MAX_NAMES.1),
         None => text.is_empty(),
     };
-    (edge.caller.is_empty() || part(&edge.caller, MAX_NAMES.0)) && objects.into_iter().all(object)
+    let mut reasons = edge.reasons.iter().map(|one| &one.reason);
+    (edge.caller.is_empty() || part(&edge.caller, MAX_NAMES.0))
+        && objects.into_iter().chain(&edge.rules).all(object)
+        && reasons.all(|reason| part(reason, MAX_TEXTS.0))
+        && edge.remote.bytes().all(|b| b.is_ascii_graphic())
+        && edge.routes.iter().all(|one| is_printable(&one.route))
+}
+
+/// What may become a name in an answer.
+fn is_printable(text: &str) -> bool {
+    !text.chars().any(char::is_control)
 }
 
 fn text(key: Option<&ObjectKey>) -> String {
@@ -307,6 +386,36 @@ fn message(edge: &Edge) -> v1::Edge {
         latency: edge.latency.to_vec(),
         sent: edge.bytes.0,
         received: edge.bytes.1,
+        security: key.security.into(),
+        protocol: key.protocol.into(),
+        remote: key.remote.to_string(),
+        ..detail(edge.detail.as_deref())
+    }
+}
+
+fn detail(detail: Option<&Detail>) -> v1::Edge {
+    let Some(detail) = detail else {
+        return v1::Edge::default();
+    };
+    let reason = |(reason, calls): &(Arc<str>, u64)| v1::ReasonCalls {
+        reason: reason.to_string(),
+        calls: *calls,
+    };
+    let route = |(route, requests): &(Arc<str>, u64)| v1::EdgeRoute {
+        route: route.to_string(),
+        requests: *requests,
+    };
+    v1::Edge {
+        open: detail.open,
+        opened: detail.opened,
+        cancelled: detail.cancelled,
+        attempts: detail.attempts,
+        attempt_failures: detail.attempt_failures,
+        client_errors: detail.client_errors,
+        audit: detail.audit,
+        reasons: detail.reasons.iter().map(reason).collect(),
+        rules: detail.rules.iter().map(|rule| text(Some(rule))).collect(),
+        routes: detail.routes.iter().map(route).collect(),
         ..v1::Edge::default()
     }
 }

@@ -77,10 +77,6 @@ fn rule(target: &Target, pod: &ObjectKey) -> Option<Arc<EncodedResource>> {
             .published
             .get_or_init(|| publish(&allowed.rule))
             .clone(),
-        Some(mapped) => publish(&access::Rule {
-            ports: mapped.ports.clone(),
-            limit: mapped.limit.clone(),
-            ..allowed.rule.clone()
-        }),
+        Some(_) => publish(&allowed.on(pod)),
     })
 }

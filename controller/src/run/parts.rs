@@ -20,7 +20,11 @@ use tokio::task::JoinHandle;
 
 use super::context::{Context, NAME};
 use crate::{
-    aggregated::{access::Gate, certificate, front_proxy},
+    aggregated::{
+        access::Gate,
+        certificate, front_proxy,
+        server::{self, Apis, Handler},
+    },
     apiserver::lease::{Candidate, Leadership},
     authority::{
         certify::{Certifier, KubeCluster},
@@ -29,18 +33,16 @@ use crate::{
         secret::CaError,
     },
     compile,
+    graph::{follow::Graph, keeper::Keeper},
     inventory::follow::Followed,
-    metrics_api::{
-        self,
-        answer::Sources,
-        server::{self, Api},
-    },
+    metrics_api::{self, answer::Sources, server::Api},
     model::{Defaults, compiled::Compiled},
     network_policy,
     observe::{
         exchange::{Answerer, Listener},
         propagation::Acks,
     },
+    observe_api::{self, api::ObserveApi, told::Told},
     serve::{
         Services,
         stream::{self, Streams},
@@ -232,50 +234,116 @@ pub(super) fn peers(context: &Context, roots: &Roots, certificate: &CertHandle) 
     runtime::task::spawn("peers", peers.run());
 }
 
-/// The metrics API on its own port.
-pub(super) async fn metrics_api(context: &Context) -> anyhow::Result<()> {
-    let trusting = (
-        context.authority.clone(),
-        context.leading_client("metrics trust"),
-    );
-    context.while_leading("metrics trust", move || {
-        let (authority, client) = trusting.clone();
-        certificate::keep_trusted(metrics_api::SERVED, authority, client)
-    });
+/// The aggregated APIs on their own port: the metrics API, the read API, or both. Returns
+/// what writes the graph down when the replica ends.
+pub(super) async fn aggregated_apis(context: &Context) -> anyhow::Result<Option<JoinHandle<()>>> {
+    let mut served = Vec::new();
+    if context.settings.metrics_api {
+        served.push(metrics_api::SERVED);
+    }
+    if context.settings.observe {
+        served.push(observe_api::SERVED);
+    }
+    if served.is_empty() {
+        return Ok(None);
+    }
+    for api in served.clone() {
+        let (authority, client) = (
+            context.authority.clone(),
+            context.leading_client("aggregated trust"),
+        );
+        context.while_leading("aggregated trust", move || {
+            certificate::keep_trusted(api, authority.clone(), client.clone())
+        });
+    }
     let listener = TcpListener::bind(context.settings.metrics_addr())
         .await
-        .context("metrics API port")?;
+        .context("port of the aggregated APIs")?;
     let serving = ServingHandle::empty();
     let certificate = certificate::keep_serving(
-        metrics_api::SERVED,
+        served.iter().map(|api| api.service).collect(),
         context.authority.clone(),
         context.settings.namespace.clone(),
         serving.clone(),
         Clock::system(),
     );
-    runtime::task::spawn("metrics certificate", certificate);
+    runtime::task::spawn("aggregated certificate", certificate);
     let (publish, front) = watch::channel(None);
     let keep = front_proxy::keep(context.client.clone(), serving, publish);
-    runtime::task::spawn("metrics front", keep);
-    let metrics = context.metrics.api.clone();
-    let latest = context.latest.clone();
-    let followed = Followed::start(&context.client, latest.clone(), metrics.unlisted.clone());
-    let api = Api {
-        sources: Sources {
-            inventory: Arc::clone(&followed.inventory),
-            reports: context.reports.clone(),
-            latest,
-        },
-        followed,
+    runtime::task::spawn("aggregated front", keep);
+    let (handlers, keeper) = handlers(context);
+    let apis = Apis {
+        handlers,
         front,
-        gate: Gate::new(context.client.clone()),
-        metrics,
+        turned_away: context.metrics.api.turned_away.clone(),
     };
     let (limits, stop) = (context.metrics.limits.clone(), context.stopping.clone());
-    runtime::task::spawn("metrics API", async move {
-        server::serve(listener, api, &limits, stop).await;
+    runtime::task::spawn("aggregated APIs", async move {
+        server::serve(listener, apis, &limits, stop).await;
     });
-    Ok(())
+    Ok(keeper)
+}
+
+fn handlers(context: &Context) -> (Vec<Arc<dyn Handler>>, Option<JoinHandle<()>>) {
+    let metrics = &context.metrics;
+    let latest = context.latest.clone();
+    let unlisted = metrics.api.unlisted.clone();
+    let followed = Followed::start(&context.client, latest.clone(), unlisted);
+    let gate = Gate::new(context.client.clone());
+    let mut handlers: Vec<Arc<dyn Handler>> = Vec::new();
+    if context.settings.metrics_api {
+        handlers.push(Arc::new(Api {
+            sources: Sources {
+                inventory: Arc::clone(&followed.inventory),
+                reports: context.reports.clone(),
+                latest: latest.clone(),
+            },
+            followed: followed.clone(),
+            gate: gate.clone(),
+            metrics: metrics.api.clone(),
+        }));
+    }
+    let mut keeper = None;
+    if context.settings.observe {
+        let (graph, kept) = graph(context, &followed);
+        keeper = kept;
+        handlers.push(Arc::new(ObserveApi::new(Told {
+            graph,
+            latest,
+            followed,
+            observed: context.observed.clone(),
+            gate,
+            metrics: metrics.observe.clone(),
+        })));
+    }
+    (handlers, keeper)
+}
+
+/// The service graph, and what keeps it.
+fn graph(context: &Context, followed: &Followed) -> (Graph, Option<JoinHandle<()>>) {
+    let graph = Graph::new(
+        context.reports.clone(),
+        Arc::clone(&followed.inventory),
+        context.latest.clone(),
+        context.settings.remember_for,
+        context.metrics.graph.clone(),
+    );
+    let whole = followed.clone();
+    let follow = graph.clone().follow(move || whole.is_whole());
+    runtime::task::spawn("graph", follow);
+    let remembers = !context.settings.remember_for.is_zero();
+    let kept = remembers.then(|| {
+        let keeper = Keeper {
+            leading: context.leading_client("graph"),
+            client: context.client.clone(),
+            namespace: context.settings.namespace.clone(),
+            graph: graph.clone(),
+            leadership: context.leadership.clone(),
+            events: context.events.clone(),
+        };
+        runtime::task::spawn("graph memory", keeper.run(context.stopping.clone()))
+    });
+    (graph, kept)
 }
 
 /// What the gRPC port offers.

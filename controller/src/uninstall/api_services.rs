@@ -9,14 +9,22 @@ use k8s_openapi::kube_aggregator::pkg::apis::apiregistration::v1::APIService;
 use kube::api::DeleteParams;
 use kube::{Api, Client};
 
-use crate::metrics_api::SERVED;
+use crate::aggregated::certificate::ServedApi;
+use crate::{metrics_api, observe_api};
+
+/// Every API that the mesh serves.
+const SERVED: [ServedApi; 2] = [metrics_api::SERVED, observe_api::SERVED];
 
 /// Deletes the APIServices that lead to the mesh and says so in `report`. It
 /// never fails, as leaving does not.
 pub(crate) async fn withdraw(client: &Client, report: &mut String) {
     let api: Api<APIService> = Api::all(client.clone());
-    for name in SERVED.api_services() {
-        let outcome = match delete(&api, &name).await {
+    let names = SERVED.iter().flat_map(|served| {
+        let names = served.api_services();
+        names.map(|name| (name, served.service))
+    });
+    for (name, service) in names {
+        let outcome = match delete(&api, &name, service).await {
             Ok(false) => continue,
             Ok(true) => "no longer served".to_owned(),
             // The chart gives the right only where it serves the API.
@@ -29,12 +37,12 @@ pub(crate) async fn withdraw(client: &Client, report: &mut String) {
     }
 }
 
-async fn delete(api: &Api<APIService>, name: &str) -> Result<bool, kube::Error> {
+async fn delete(api: &Api<APIService>, name: &str, served_by: &str) -> Result<bool, kube::Error> {
     let Some(held) = api.get_opt(name).await? else {
         return Ok(false);
     };
     let service = held.spec.and_then(|spec| spec.service);
-    let ours = service.is_some_and(|service| service.name.as_deref() == Some(SERVED.service));
+    let ours = service.is_some_and(|service| service.name.as_deref() == Some(served_by));
     if ours {
         api.delete(name, &DeleteParams::default()).await?;
     }
@@ -82,12 +90,20 @@ mod tests {
     #[tokio::test]
     async fn ours_go_and_those_of_others_stay() {
         let api = FakeApi::default();
-        api.put(&path("v1alpha1"), service("v1alpha1", SERVED.service));
+        let ours = service("v1alpha1", metrics_api::SERVED.service);
+        api.put(&path("v1alpha1"), ours);
         api.put(&path("v1alpha2"), service("v1alpha2", "smi-metrics"));
+        let observe = "/apis/apiregistration.k8s.io/v1/apiservices/v1alpha1.observe.weft.dev";
+        api.put(observe, service("v1alpha1", observe_api::SERVED.service));
         let mut report = String::new();
         withdraw(&api.client(), &mut report).await;
-        assert_eq!(report, "v1alpha1.metrics.smi-spec.io: no longer served.\n");
+        assert_eq!(
+            report,
+            "v1alpha1.metrics.smi-spec.io: no longer served.\n\
+             v1alpha1.observe.weft.dev: no longer served.\n"
+        );
         assert!(api.read(&path("v1alpha1")).is_none());
+        assert!(api.read(observe).is_none());
         assert!(api.read(&path("v1alpha2")).is_some());
     }
 }

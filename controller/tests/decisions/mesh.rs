@@ -6,7 +6,10 @@ use std::{
     sync::Arc,
 };
 
-use crds::smi::judge::Cluster;
+use crds::{
+    observe::{ExplanationSpec, From, Header, To},
+    smi::judge::Cluster,
+};
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use kube::core::DynamicObject;
 use oracle::{Call, Caller, Shares, Traffic, World};
@@ -21,7 +24,7 @@ use policy::{
 use prost::Message;
 use serde_json::{Value, json};
 use weft_controller::{
-    Defaults, Model, PodId, translate,
+    Defaults, Explained, Model, PodId, translate,
     world::{self, ObjectKey},
 };
 use wire::capability::Capabilities;
@@ -117,6 +120,63 @@ impl Mesh {
             }
             _ => access.decide(caller, call.port, Sent::Bytes).is_allowed(),
         }
+    }
+
+    /// The same by explanation; `None` where that says more than a proxy is asked: who has no
+    /// proxy is judged by nobody.
+    #[allow(dead_code, reason = "not every test program asks for it")]
+    pub(crate) fn explains(&self, call: &Call) -> Option<Explained> {
+        let from = match &call.caller {
+            Caller::Outside => From {
+                outside: true,
+                ..From::default()
+            },
+            Caller::Pod { namespace, name } => {
+                let record = self.model.pod(&PodId::new(namespace, name))?;
+                if !record.meshed {
+                    return None;
+                }
+                From {
+                    kind: "Pod".to_owned(),
+                    namespace: namespace.clone(),
+                    name: name.clone(),
+                    ..From::default()
+                }
+            }
+        };
+        let mut spec = ExplanationSpec {
+            from,
+            to: To {
+                kind: "Pod".to_owned(),
+                namespace: call.namespace.clone(),
+                name: call.pod.clone(),
+                port: Some(call.port),
+            },
+            ..ExplanationSpec::default()
+        };
+        match &call.traffic {
+            Traffic::Bytes => spec.tcp = true,
+            Traffic::Http(request) => {
+                if request.path.contains(['?', '#']) {
+                    return None;
+                }
+                spec.method = Some(request.method.clone());
+                spec.path = Some(request.path.clone());
+                for (name, value) in &request.headers {
+                    let value = String::from_utf8(value.clone()).ok()?;
+                    spec.headers.push(Header {
+                        name: name.clone(),
+                        value,
+                    });
+                }
+            }
+        }
+        let owner = |pod: &PodId| ("Pod".to_owned(), pod.clone());
+        let explained = self
+            .model
+            .explain(&spec, &owner, &|_| BTreeSet::new())
+            .ok()?;
+        (!explained.judges.is_empty()).then_some(explained)
     }
 
     /// How a client's proxy shares out what is sent to a Service's address; `None` if

@@ -36,6 +36,39 @@ pub fn misspelled(label: Option<&str>, annotation: Option<&str>) -> Option<Strin
     }
 }
 
+/// What is wrong with how an object of this kind asks for a proxy: in its own metadata if
+/// it is a Namespace or a Pod, else in the template of its pods.
+#[must_use]
+pub fn unheard(kind: &str, object: &Value) -> Option<String> {
+    let metadata = &object["metadata"];
+    match kind {
+        "Namespace" | "Pod" => misspelled_in(metadata),
+        _ => {
+            let template = &object["spec"]["template"]["metadata"];
+            misspelled_in(template)
+                .map(|text| format!("spec.template.metadata: {text}"))
+                .or_else(|| elsewhere(kind, metadata, template))
+        }
+    }
+}
+
+/// The label stands on what makes the pods and not on the pods.
+fn elsewhere(kind: &str, metadata: &Value, template: &Value) -> Option<String> {
+    let of = |metadata: &Value, map: &str| Some(metadata.get(map)?.get(INJECT)?.clone());
+    let asked = of(metadata, "labels").or_else(|| of(metadata, "annotations"))?;
+    let meant = match asked.as_str() {
+        Some(DISABLED | "false") => DISABLED,
+        _ => ENABLED,
+    };
+    let heard = of(template, "labels").is_some();
+    (!heard).then(|| {
+        format!(
+            "{INJECT} on a {kind} is not read; write {INJECT}: {meant} under \
+             spec.template.metadata.labels"
+        )
+    })
+}
+
 fn short(text: &str) -> String {
     text.chars().take(40).collect()
 }

@@ -1,4 +1,4 @@
-//! The metrics API is switched off, and on again.
+//! The metrics API and the read API are switched off, and on again.
 
 use std::time::Duration;
 
@@ -16,10 +16,10 @@ fn metrics_api_that_is_switched_off_is_not_served_and_holds_up_no_namespace() ->
     let cluster = Cluster::connect()?;
     let altered = Altered::begin()?;
     // Control: what is looked for is there while the value is on.
-    assert_eq!(api_services(&cluster)?.len(), 2);
+    assert_eq!(api_services(&cluster)?.len(), 3);
     answers(&cluster, NO_CERTIFICATE)?;
 
-    mesh::install(&["metricsApi.enabled=false"])?;
+    mesh::install(&["metricsApi.enabled=false", "observe.enabled=false"])?;
     own_ready(&cluster)?;
     let left = api_services(&cluster)?;
     assert!(left.is_empty(), "{left:?} is left");
@@ -43,7 +43,7 @@ fn api_services(cluster: &Cluster) -> anyhow::Result<Vec<String>> {
     let all = cluster.kubectl(&["get", "apiservices", "-o", "name"])?;
     let ours = all
         .lines()
-        .filter(|name| name.ends_with("metrics.smi-spec.io"));
+        .filter(|name| name.ends_with("metrics.smi-spec.io") || name.ends_with("observe.weft.dev"));
     Ok(ours.map(str::to_owned).collect())
 }
 

@@ -1,9 +1,11 @@
 //! What helm makes of the chart, without installing it.
 
+use std::collections::BTreeSet;
+
 use anyhow::Context as _;
 use e2e::harness::{Cluster, Outcome, mesh};
 use serde::Deserialize as _;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 const GROUP: &str = "metrics.smi-spec.io";
 
@@ -41,7 +43,9 @@ fn hook<'a>(object: &'a Value, of: &str) -> Option<&'a str> {
 #[test]
 fn metrics_api_that_is_switched_off_leaves_no_trace_in_the_chart() -> Outcome {
     let on = rendered(&[])?;
-    let off = rendered(&["metricsApi.enabled=false"])?;
+    let off = rendered(&["metricsApi.enabled=false", "observe.enabled=false"])?;
+    // The read API needs some of the same rights.
+    let observed = rendered(&["metricsApi.enabled=false"])?;
     let switch = |objects: &[Value]| {
         let deployments = of_kind(objects, "Deployment");
         let env = deployments.iter().find_map(|one| {
@@ -53,7 +57,7 @@ fn metrics_api_that_is_switched_off_leaves_no_trace_in_the_chart() -> Outcome {
         env.map(|variable| variable["value"].clone())
     };
     // Control: what is looked for is there when the value is on.
-    assert!(of_kind(&on, "APIService").len() == 2, "no APIService");
+    assert!(of_kind(&on, "APIService").len() == 3, "no APIService");
     assert!(switch(&on) == Some("true".into()), "{:?}", switch(&on));
     let names = |word: &str, objects: &[Value]| -> Vec<String> {
         let named = objects.iter().filter(|object| {
@@ -67,8 +71,91 @@ fn metrics_api_that_is_switched_off_leaves_no_trace_in_the_chart() -> Outcome {
         let left = names(word, &off);
         assert!(left.is_empty(), "{word} is left in {left:?}");
     }
+    for word in ["metrics", GROUP] {
+        let left = names(word, &observed);
+        assert!(left.is_empty(), "{word} is left in {left:?}");
+    }
     assert!(of_kind(&off, "APIService").is_empty(), "an APIService");
     assert!(switch(&off) == Some("false".into()), "{:?}", switch(&off));
+    Ok(())
+}
+
+/// With it go the service, every right that it alone needs, and the graph.
+#[test]
+fn read_api_that_is_switched_off_leaves_no_trace_in_the_chart() -> Outcome {
+    const GROUP: &str = "observe.weft.dev";
+    let named = |objects: &[Value], word: &str| -> Vec<String> {
+        let named = objects.iter().filter(|object| {
+            object["metadata"]["name"].to_string().contains(word)
+                || object["rules"].to_string().contains(word)
+        });
+        named.map(|object| object["metadata"].to_string()).collect()
+    };
+    let (on, off) = (rendered(&[])?, rendered(&["observe.enabled=false"])?);
+    for word in [GROUP, "weft-observe", "weft-graph"] {
+        assert!(!named(&on, word).is_empty(), "nothing names {word}");
+        let left = named(&off, word);
+        assert!(left.is_empty(), "{word} is left in {left:?}");
+    }
+    assert_eq!(of_kind(&off, "APIService").len(), 2);
+    Ok(())
+}
+
+/// The controller writes the graph down under this owner or not at all. To set an owner,
+/// one must be allowed to delete.
+#[test]
+fn role_that_owns_the_remembered_graph_may_be_read_and_lets_it_be_owned() -> Outcome {
+    let objects = rendered(&[])?;
+    let roles = of_kind(&objects, "Role");
+    let mut roles = roles.iter();
+    let role = roles.find(|role| role["metadata"]["name"] == "weft-observe");
+    let role = role.context("no role owns the graph")?;
+    let rules = role["rules"].as_array().context("no rules")?;
+    let verbs = |resource: &str, name: &str| {
+        let mut rules = rules.iter();
+        let rule = rules.find(|rule| {
+            let names = rule["resourceNames"].as_array();
+            rule["resources"] == json!([resource])
+                && names.is_some_and(|names| names.contains(&json!(name)))
+        });
+        rule.map_or(Value::Null, |rule| rule["verbs"].clone())
+    };
+    assert_eq!(verbs("roles", "weft-observe"), json!(["get"]));
+    let written = json!(["get", "update", "delete"]);
+    for name in ["weft-graph-0", "weft-graph-7", "weft-graph-broken-7"] {
+        assert_eq!(verbs("configmaps", name), written, "{name}");
+    }
+    assert_eq!(verbs("configmaps", "weft-graph-8"), Value::Null);
+    Ok(())
+}
+
+/// What view gives, by verb: nothing of it lists everywhere or deletes.
+#[test]
+fn viewers_may_read_graphs_and_proxies_and_ask_why() -> Outcome {
+    let objects = rendered(&[])?;
+    let roles = of_kind(&objects, "ClusterRole");
+    let role = |name: &str| roles.iter().find(|role| role["metadata"]["name"] == name);
+    let view = role("weft-observe-view").context("no role for viewers")?;
+    let labels = &view["metadata"]["labels"];
+    assert!(
+        labels["rbac.authorization.k8s.io/aggregate-to-view"] == "true",
+        "{labels}"
+    );
+    let rules = view["rules"].as_array().context("no rules")?;
+    let told: Vec<String> = rules
+        .iter()
+        .map(|rule| format!("{} {}", rule["resources"], rule["verbs"]))
+        .collect();
+    assert_eq!(
+        told,
+        [
+            r#"["graphs"] ["get"]"#,
+            r#"["proxies"] ["get","list"]"#,
+            r#"["explanations"] ["create"]"#,
+        ]
+    );
+    let scopes = role("weft-observe-scopes").context("nobody may ask where")?;
+    assert_eq!(scopes["rules"].to_string().matches("scopes").count(), 1);
     Ok(())
 }
 
@@ -132,8 +219,21 @@ fn network_policies_for_the_meshs_own_pods_open_every_port_that_is_served() -> O
         let expected = if alone { servers.clone() } else { Value::Null };
         assert_eq!(*from, expected, "{part} {port}");
     }
-    let without = rendered(&["networkPolicy.enabled=true", "metricsApi.enabled=false"])?;
+    let without = rendered(&[
+        "networkPolicy.enabled=true",
+        "metricsApi.enabled=false",
+        "observe.enabled=false",
+    ])?;
     assert_eq!(ports(&opened(&without, "controller")), [8080, 8443]);
+    for left in ["metricsApi", "observe"] {
+        let off = format!("{left}.enabled=false");
+        let one = rendered(&["networkPolicy.enabled=true", &off])?;
+        assert_eq!(
+            ports(&opened(&one, "controller")),
+            [8080, 8443, 8444],
+            "{off}"
+        );
+    }
     Ok(())
 }
 
@@ -162,17 +262,21 @@ fn api_service_goes_before_whoever_serves_it() -> Outcome {
         let early = hooks.iter().find(|hook| hook["kind"] == kind);
         assert!(early.is_none(), "{early:?} goes with the hooks");
     }
-    let api_services: Vec<Value> = of_kind(&objects, "APIService")
-        .iter()
-        .map(|service| service["metadata"]["name"].clone())
-        .collect();
+    let names = |names: Vec<&Value>| -> BTreeSet<String> {
+        names.into_iter().map(ToString::to_string).collect()
+    };
+    let api_services = of_kind(&objects, "APIService").into_iter();
+    let api_services = names(api_services.map(|one| &one["metadata"]["name"]).collect());
     let may_delete = |role: &&&Value| {
         let rules = role["rules"].as_array().into_iter().flatten();
         let mut deleting = rules.filter(|rule| {
             rule["resources"] == Value::from(vec!["apiservices"])
                 && rule["verbs"].to_string().contains("\"delete\"")
         });
-        deleting.any(|rule| rule["resourceNames"] == Value::from(api_services.clone()))
+        deleting.any(|rule| {
+            let named = rule["resourceNames"].as_array().into_iter().flatten();
+            names(named.collect()) == api_services
+        })
     };
     let role = hooks.iter().find(may_delete);
     let role = role.context("nobody may delete the APIServices at the end")?;
@@ -193,6 +297,9 @@ fn api_service_goes_before_whoever_serves_it() -> Outcome {
 #[test]
 fn values_that_cannot_work_are_refused_with_the_field() -> Outcome {
     for (setting, field) in [
+        ("observe.rememberFor=30m", "rememberFor"),
+        ("observe.rememberFor=0h", "rememberFor"),
+        ("observe.rememberFor=8761h", "rememberFor"),
         ("identity.leafTtl=1s", "leafTtl"),
         ("identity.leafTtl=29s", "leafTtl"),
         ("identity.leafTtl=169h", "leafTtl"),

@@ -1,5 +1,6 @@
 //! What is refused, and that the reason says which field.
 
+use crds::smi;
 use serde_json::{Value, json};
 
 use super::*;

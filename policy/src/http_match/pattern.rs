@@ -6,6 +6,12 @@
 use super::budget::{Budget, MAX_REGEX_LEN, MAX_REGEX_SIZE};
 use regex::{Regex, RegexBuilder};
 
+/// The pattern that fits this text and no other.
+#[must_use]
+pub fn exactly(text: &str) -> String {
+    format!("^{}$", regex::escape(text))
+}
+
 /// Which ends of the text the pattern is tied to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Anchor {
@@ -247,6 +253,20 @@ mod tests {
             short > patterns.len(),
             "most of these need no engine, {short} took none"
         );
+    }
+
+    #[test]
+    fn exact_pattern_fits_its_text_and_none_beside_it() {
+        for text in ["/items/7", "/a.b", "/a+b(c)[d]{2}|e", "/$", "/ä-&~#", "*"] {
+            let exact = Pattern::compile(&exactly(text), Anchor::Start, &mut Budget::single());
+            let exact = exact.unwrap();
+            assert!(exact.matches(text), "{text}");
+            for near in [format!("{text}0"), format!("{text}/x"), format!("x{text}")] {
+                assert!(!exact.matches(&near), "{text} on {near}");
+            }
+        }
+        let dot = Pattern::compile(&exactly("/a.b"), Anchor::Start, &mut Budget::single());
+        assert!(!dot.unwrap().matches("/axb"));
     }
 
     #[test]

@@ -12,6 +12,7 @@ use http::Uri;
 use policy::access::{Traffic, Verdict};
 use policy::http_match::RequestFacts;
 use policy::mode::{Enforcement, MtlsMode};
+use policy::origin::Origin;
 use policy::path::BadPath;
 use policy::protocol::Protocol;
 use policy::reason::Reason;
@@ -47,8 +48,10 @@ pub(super) enum Expected {
 }
 
 /// What was decided about a connection of opaque bytes.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Admitted {
+    /// What allowed them, where it was a rule.
+    pub(super) by: Option<Origin>,
     /// Deny would have refused them.
     pub(super) audited: bool,
     /// HTTP must not pass among them.
@@ -108,6 +111,7 @@ impl Connection {
         let audited = self.audit(&verdict);
         self.enforce(snapshot, &verdict)?;
         Ok(Admitted {
+            by: verdict.by().cloned(),
             audited,
             watched: !self.declared(snapshot).is_opaque(),
             as_of: snapshot.policy_revision,
@@ -191,6 +195,7 @@ impl Connection {
         call.decided_by(verdict.by());
         self.enforce(snapshot, &verdict)
             .map_err(|failure| failure.told_to(&self.label))?;
+        call.allowed_by(verdict.by());
         let forwarded = match &normal {
             // Audit judges the same path, and changes nothing.
             Ok(Cow::Owned(normal)) if self.judges_requests(snapshot) => normal,

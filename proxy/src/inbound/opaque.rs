@@ -34,6 +34,7 @@ impl Connection {
             Ok(admitted) => admitted,
             Err(failure) => return call.reset(&failure, || stream.abort()),
         };
+        call.allowed_by(admitted.by.as_ref());
         if admitted.audited {
             call.audited();
         }

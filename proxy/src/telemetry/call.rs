@@ -196,8 +196,17 @@ impl Call {
     }
 
     /// Deny would have refused it.
-    pub(crate) fn audited(&mut self) {
-        self.settle(false).audited();
+    pub(crate) fn audited(&self) {
+        if let At::Cell(cell) = &self.at {
+            cell.audited();
+        }
+    }
+
+    /// A rule allows it, where one was needed.
+    pub(crate) fn allowed_by(&self, rule: Option<&Origin>) {
+        if let (At::Cell(cell), Some(rule)) = (&self.at, rule) {
+            cell.allowed_by(rule);
+        }
     }
 
     fn arrive(&mut self) {

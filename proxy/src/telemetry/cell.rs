@@ -10,13 +10,14 @@
 //! Imports `parties` and the counters of a relay, and nothing of whoever holds cells.
 
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
-use std::sync::atomic::{AtomicU32, AtomicU64};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use parking_lot::Mutex;
 use policy::latency::{BUCKETS, Histogram, bucket};
+use policy::origin::Origin;
 use policy::protocol::Protocol;
 use policy::reason::Reason;
 
@@ -28,6 +29,8 @@ const OUTCOMES: usize = 4;
 /// Outcomes beyond these, about 1 KiB. A server that has more statuses than that loses
 /// the status of the rest.
 const MORE_OUTCOMES: usize = 64;
+/// Rules that one cell tells of, as many as an edge of a report has room for.
+const RULES: usize = 8;
 /// Ways that one endpoint or connection remembers the cells of.
 const KEPT: usize = 8;
 
@@ -108,6 +111,24 @@ pub(crate) struct Cell {
     latency: [AtomicU32; BUCKETS],
     nanoseconds: AtomicU64,
     flows: Flows,
+    rules: ArcSwapOption<Vec<Allowing>>,
+}
+
+/// A rule that allowed calls.
+#[derive(Debug)]
+struct Allowing {
+    rule: Origin,
+    /// Since it was told of last.
+    used: AtomicBool,
+}
+
+impl Allowing {
+    fn by(rule: &Origin) -> Self {
+        Self {
+            rule: rule.clone(),
+            used: AtomicBool::new(true),
+        }
+    }
 }
 
 impl Cell {
@@ -126,6 +147,7 @@ impl Cell {
             latency: Default::default(),
             nanoseconds: AtomicU64::default(),
             flows: Flows::default(),
+            rules: ArcSwapOption::default(),
         }
     }
 
@@ -183,6 +205,38 @@ impl Cell {
     /// Deny would have refused a call that audit let through.
     pub(crate) fn audited(&self) {
         self.audit.fetch_add(1, Relaxed);
+    }
+
+    /// A rule allowed a call.
+    pub(crate) fn allowed_by(&self, rule: &Origin) {
+        let held = self.rules.load();
+        let known = held.as_ref().map_or(&[][..], |held| held);
+        if let Some(one) = known.iter().find(|one| one.rule == *rule) {
+            if !one.used.load(Relaxed) {
+                one.used.store(true, Relaxed);
+            }
+            return;
+        }
+        let in_use = |one: &&Allowing| one.used.load(Relaxed);
+        if known.iter().filter(in_use).count() >= RULES {
+            return;
+        }
+        // Those that nobody uses any more make room.
+        self.rules.rcu(|held| {
+            let held = held.iter().flat_map(|held| held.iter());
+            let kept = held.filter(in_use).map(|one| Allowing::by(&one.rule));
+            let rules: Vec<_> = kept.chain([Allowing::by(rule)]).collect();
+            Some(Arc::new(rules))
+        });
+    }
+
+    /// The rules that allowed calls since the last time.
+    fn rules(&self) -> Vec<Origin> {
+        let held = self.rules.load();
+        let held = held.iter().flat_map(|held| held.iter());
+        held.filter(|one| one.used.swap(false, Relaxed))
+            .map(|one| one.rule.clone())
+            .collect()
     }
 
     /// A request was answered after this time, with so many bytes.
@@ -258,6 +312,7 @@ impl Cell {
             nanoseconds: take(&self.nanoseconds),
             sent,
             received,
+            rules: self.rules(),
             ..Counts::default()
         };
         counts.latency.add(self.latency.iter().map(few));
@@ -307,6 +362,8 @@ pub(crate) struct Counts {
     pub audit: u64,
     pub sent: u64,
     pub received: u64,
+    /// What allowed calls.
+    pub rules: Vec<Origin>,
 }
 
 impl Counts {
@@ -327,6 +384,11 @@ impl Counts {
         self.audit += other.audit;
         self.sent += other.sent;
         self.received += other.received;
+        for rule in other.rules {
+            if self.rules.len() < RULES && !self.rules.contains(&rule) {
+                self.rules.push(rule);
+            }
+        }
     }
 
     /// Tries that succeeded and that failed. Of those whose caller left nobody knows.

@@ -255,6 +255,11 @@ fn message(told: &Told) -> v1::Edge {
         client_errors: counts.calls(|outcome| outcome.is_client_error()),
         audit: counts.audit,
         reasons: reasons(counts),
+        rules: counts
+            .rules
+            .iter()
+            .map(|rule| rule.label().to_string())
+            .collect(),
         ..v1::Edge::default()
     }
 }

@@ -320,7 +320,15 @@ async fn a_report_tells_of_requests_under_way_of_faults_of_callers_and_of_reason
         assert_eq!(reasons.len(), 1, "{edges:?}");
         assert_eq!((&*reasons[0].reason, reasons[0].calls), ("not-allowed", 1));
         assert!(edges.iter().any(|edge| edge.open == 1), "{edges:?}");
-        assert!(edges.iter().all(|edge| edge.protocol() == Protocol::Http1));
+        assert!(
+            edges.iter().all(|edge| edge.protocol() == Protocol::Http1),
+            "{edges:?}"
+        );
+        // The server alone knows what allowed a call: here the one that waits.
+        let rules: Vec<_> = edges.iter().flat_map(|edge| &edge.rules).collect();
+        let allowed = pod.ip == server.ip;
+        assert_eq!(rules.len(), usize::from(allowed), "{edges:?}");
+        assert!(rules.iter().all(|rule| *rule == "shop/t"), "{edges:?}");
     }
 }
 

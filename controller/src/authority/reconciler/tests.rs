@@ -240,7 +240,7 @@ async fn cluster_that_was_off_for_a_hundred_days_has_every_certificate_again_by_
         clock.clone(),
     ));
     tokio::spawn(certificate::keep_serving(
-        crate::metrics_api::SERVED,
+        vec![crate::metrics_api::SERVED.service],
         authority.clone(),
         "weft-system".to_owned(),
         front.clone(),

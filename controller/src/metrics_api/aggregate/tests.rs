@@ -207,3 +207,26 @@ fn only_the_window_counts() {
         assert_eq!(received(&view, Kind::Deployment, "shop", "api"), (0, 0));
     }
 }
+
+#[test]
+fn a_second_try_hides_nothing_and_what_the_callers_own_proxy_refused_is_no_try() {
+    let (inventory, reports) = (inventory(), reports());
+    let tried = |good, bad, attempts, failed, cancelled| wire::v1::Edge {
+        attempts: Some(attempts),
+        attempt_failures: failed,
+        cancelled,
+        ..seen_by_client("shop/api", good, bad)
+    };
+    let edges = vec![
+        // Three of ten were good only at the second try; two callers left.
+        tried(10, 0, 15, 3, 2),
+        // No backend was chosen.
+        tried(0, 7, 0, 0, 0),
+        // A proxy that does not tell them apart.
+        seen_by_client("shop/api", 5, 1),
+    ];
+    report(&reports, "shop/web", edges);
+    let view = view(&inventory, &reports);
+    let seen = received(&view, Kind::Service, "shop", "api");
+    assert_eq!(seen, (10 + 5, 3 + 1));
+}

@@ -1,22 +1,27 @@
 //! Who may ask the metrics API, and how much.
 
-use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::net::SocketAddr;
+use std::time::Duration;
 
+use bytes::Bytes;
+use http::Response;
 use http_body_util::{BodyExt as _, Empty};
-use identity::tls::ServingHandle;
+use hyper_util::rt::TokioIo;
 use kube::client::Body;
-use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
+use runtime::limit::Reached;
 use rustls::crypto::aws_lc_rs;
-use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 use serde_json::json;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 use tokio_rustls::TlsConnector;
 
 use super::*;
-use crate::authority::Authority;
+use crate::aggregated::server::{Apis, serve};
 use crate::observe::reports::{Reports, SLOT, slot_of};
+use crate::testing::front_proxy::Ca;
 use crate::testing::town::{call, inventory, reports, seen_by_server};
 use crate::world::ObjectKey;
 
@@ -28,29 +33,6 @@ mod lists;
 mod owners;
 
 const NAME: &str = "weft-metrics.weft-system.svc";
-
-/// An authority, and certificates of it.
-struct Ca(Issuer<'static, KeyPair>, String);
-
-impl Ca {
-    fn new() -> Self {
-        let key = KeyPair::generate().unwrap();
-        let mut params = CertificateParams::default();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let certificate = params.self_signed(&key).unwrap();
-        Self(Issuer::new(params, key), certificate.pem())
-    }
-
-    fn client(&self, name: &str) -> (CertificateDer<'static>, PrivateKeyDer<'static>) {
-        let key = KeyPair::generate().unwrap();
-        let mut params = CertificateParams::default();
-        params.distinguished_name.push(DnType::CommonName, name);
-        params.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ClientAuth];
-        let certificate = params.signed_by(&key, &self.0).unwrap();
-        let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
-        (certificate.into(), key)
-    }
-}
 
 /// The API on loopback, the cluster's authority, and one that nobody trusts.
 struct Bench {
@@ -99,30 +81,9 @@ impl Bench {
     }
 
     async fn telling(followed: Followed, reports: Reports) -> Self {
-        let (ca, authority) = (Ca::new(), Authority::in_memory());
-        let serving = ServingHandle::empty();
-        let made = authority.serving(&[NAME], SystemTime::now(), Duration::from_secs(600));
-        serving.store(&made.unwrap()).unwrap();
-        let mut roots = RootCertStore::empty();
-        let pem = authority.roots_pem().borrow().clone();
-        for root in CertificateDer::pem_slice_iter(pem.as_bytes()) {
-            roots.add(root.unwrap()).unwrap();
-        }
-        let data: BTreeMap<String, String> = [
-            ("requestheader-client-ca-file", ca.1.as_str()),
-            ("requestheader-allowed-names", "[\"front-proxy\"]"),
-            ("requestheader-username-headers", "[\"X-Remote-User\"]"),
-            ("requestheader-group-headers", "[\"X-Remote-Group\"]"),
-            (
-                "requestheader-extra-headers-prefix",
-                "[\"X-Remote-Extra-\"]",
-            ),
-        ]
-        .map(|(key, value)| (key.to_owned(), value.to_owned()))
-        .into();
-        let front = Front::read(&data).unwrap();
-        let tls = front.tls(&serving).unwrap();
-        let trusted = Arc::new(front_proxy::Trusted { front, tls });
+        let ca = Ca::new();
+        let (trusted, roots) = ca.trusted(NAME);
+        let trusted = Arc::new(trusted);
         let (publish, front) = watch::channel(Some(trusted));
         let (models, latest) = watch::channel(None);
         let reviews = Arc::default();
@@ -133,16 +94,20 @@ impl Bench {
                 latest,
             },
             followed,
-            front,
             gate: Gate::new(judge(Arc::clone(&reviews))),
             metrics: ApiMetrics::default(),
+        };
+        let apis = Apis {
+            turned_away: api.metrics.turned_away.clone(),
+            handlers: vec![Arc::new(api)],
+            front,
         };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
         let (stop, stopping) = watch::channel(false);
         tokio::spawn(async move {
             let _held = (publish, models);
-            serve(listener, api, &Reached::default(), stopping).await;
+            serve(listener, apis, &Reached::default(), stopping).await;
         });
         Self {
             addr,

@@ -233,7 +233,7 @@ fn pods_that_report_the_longest_names_they_can_push_nobody_else_out() {
     // What was dropped is gone entirely.
     let held = || state.slots.values().flat_map(HashMap::values);
     assert_eq!(held().map(|held| held.bytes).sum::<usize>(), state.bytes);
-    let edges = held().flat_map(|held| &held.edges);
+    let edges = held().flat_map(|held| held.edges.iter());
     let keys: HashSet<_> = edges.map(|edge| &edge.key).collect();
     assert_eq!(keys.len(), state.keys.len());
 }
@@ -294,4 +294,108 @@ fn report_with_a_name_that_is_none_is_refused() {
     good.edges[1].pod = String::new();
     reports.take(&pod("a"), good, true, now());
     assert_eq!(outcomes(&reports, ReportOutcome::Taken), 1);
+}
+
+/// An edge of which every field says something.
+fn full_edge() -> v1::Edge {
+    v1::Edge {
+        side: v1::Side::Server.into(),
+        pod: "shop/api-1".to_owned(),
+        caller: "uid-1".to_owned(),
+        identity: "shop/web".to_owned(),
+        service: "shop/api".to_owned(),
+        port: 80,
+        backend: "shop/api-v2".to_owned(),
+        split: "shop/api".to_owned(),
+        success: 1,
+        failure: 2,
+        latency: vec![0, 3],
+        sent: 4,
+        received: 5,
+        security: v1::Security::Mtls.into(),
+        protocol: v1::Protocol::Grpc.into(),
+        open: 6,
+        opened: 7,
+        cancelled: 8,
+        attempts: Some(9),
+        attempt_failures: 10,
+        client_errors: 11,
+        audit: 12,
+        reasons: vec![v1::ReasonCalls {
+            reason: "not-allowed".to_owned(),
+            calls: 13,
+        }],
+        rules: vec!["shop/read".to_owned()],
+        routes: vec![v1::EdgeRoute {
+            route: "items".to_owned(),
+            requests: 14,
+        }],
+        remote: "[2001:db8::1]".to_owned(),
+    }
+}
+
+fn full_report() -> v1::Report {
+    v1::Report {
+        edges: vec![full_edge()],
+        routes: vec![v1::RouteCalls {
+            port: 8080,
+            route: "items".to_owned(),
+            success: 15,
+            failure: 16,
+            cancelled: 17,
+            client_errors: 18,
+            latency: vec![19],
+        }],
+        ..report(1, 1, &[])
+    }
+}
+
+#[test]
+fn every_field_of_a_report_reaches_other_replicas() {
+    let reports = Reports::new(ReportMetrics::default());
+    reports.take(&pod("a"), full_report(), true, now());
+    let (_, news) = reports.own_since(0);
+    let told = news.unwrap().reports.remove(0).report.unwrap();
+    assert_eq!(told, full_report());
+}
+
+#[test]
+fn what_could_not_be_shown_is_refused_with_its_report() {
+    let reports = Reports::new(ReportMetrics::default());
+    let mut bad = [full_report(), full_report(), full_report(), full_report()];
+    bad[0].edges[0].remote = "a\u{1b}[31m".to_owned();
+    bad[1].edges[0].reasons[0].reason = "Not Allowed".to_owned();
+    bad[2].edges[0].rules[0] = "no-namespace".to_owned();
+    bad[3].routes[0].route = "a\nb".to_owned();
+    for report in bad {
+        reports.take(&pod("a"), report, true, now());
+    }
+    assert_eq!(outcomes(&reports, ReportOutcome::Malformed), 4);
+    let mut large = [full_report(), full_report(), full_report()];
+    large[0].edges[0].remote = "a".repeat(MAX_TEXTS.1 + 1);
+    large[1].edges[0].routes = vec![v1::EdgeRoute::default(); MAX_EDGE_PARTS.2 + 1];
+    large[2].routes = vec![v1::RouteCalls::default(); MAX_REPORT_ROUTES + 1];
+    for report in large {
+        reports.take(&pod("a"), report, true, now());
+    }
+    assert_eq!(outcomes(&reports, ReportOutcome::TooLarge), 3);
+    reports.take(&pod("a"), full_report(), true, now());
+    assert_eq!(calls(&reports), 1);
+}
+
+#[test]
+fn report_with_a_caller_that_left_is_fuller_than_the_one_before() {
+    let reports = Reports::new(ReportMetrics::default());
+    let left = |cancelled| v1::Report {
+        edges: vec![v1::Edge {
+            success: 1,
+            cancelled,
+            ..v1::Edge::default()
+        }],
+        ..report(1, 1, &[])
+    };
+    for cancelled in [0, 1] {
+        reports.take(&pod("a"), left(cancelled), true, now());
+    }
+    assert_eq!(outcomes(&reports, ReportOutcome::Taken), 2);
 }

@@ -3,10 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use policy::origin::Origin;
 use policy::protocol::Protocol;
 use policy::reason::Reason;
 
-use super::{Cell, KEPT, Kept, MORE_OUTCOMES, Outcome, Way};
+use super::{Cell, KEPT, Kept, MORE_OUTCOMES, Outcome, RULES, Way};
 use crate::telemetry::parties::Parties;
 
 fn way(port: u16) -> Way {
@@ -143,4 +144,24 @@ fn an_attempt_whose_caller_left_is_never_a_success() {
     for counts in [first, second] {
         assert_eq!(counts.attempts_by_success(), (0, 0));
     }
+}
+
+#[test]
+fn rules_that_allowed_calls_are_told_while_they_do_and_are_few() {
+    let (cell, mut seen) = (Cell::new(way(80)), (0, 0));
+    let rule = |at: usize| Origin::new("TrafficTarget", "shop", format!("t{at}"));
+    let mut told = |rules: &[usize]| {
+        for at in rules {
+            cell.begin();
+            cell.allowed_by(&rule(*at));
+            cell.leave();
+        }
+        cell.take(&mut seen).unwrap().rules
+    };
+    assert_eq!(told(&[1, 2, 1]), [rule(1), rule(2)]);
+    assert_eq!(told(&[2, 2]), [rule(2)], "the other allowed nothing since");
+    let many: Vec<usize> = (10..10 + 3 * RULES).collect();
+    assert_eq!(told(&many).len(), RULES);
+    // Those of before do not keep the place of new ones.
+    assert_eq!(told(&[1]), [rule(1)]);
 }

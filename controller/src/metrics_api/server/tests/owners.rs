@@ -1,5 +1,7 @@
 //! Whose traffic it is, from the lists of the API server to the answer.
 
+use std::collections::BTreeMap;
+
 use super::*;
 use crate::inventory::Thing;
 use crate::inventory::kind::Kind;

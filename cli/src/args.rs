@@ -1,0 +1,56 @@
+//! The command line: which commands there are, and what each takes.
+
+use clap::{CommandFactory, Parser, Subcommand};
+
+use crate::commands::{
+    check, completion, diagnostics, edges, explain, identity, inject, log_level, proxies,
+    proxy_config, routes, stat, suggest, top, validate, version,
+};
+use crate::global::Global;
+
+/// All of it.
+#[derive(Debug, Parser)]
+#[command(
+    name = "weft",
+    version,
+    about = "Asks the mesh, and explains it",
+    after_help = "Exit status: 0 yes or fine, 1 no, 2 bad usage or input, 3 it could not be found out.",
+    disable_help_subcommand = true,
+    propagate_version = false
+)]
+pub struct Cli {
+    /// Options of every command.
+    #[command(flatten)]
+    pub global: Global,
+    /// What is to be done.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    Check(check::Check),
+    Stat(stat::Stat),
+    Edges(edges::Edges),
+    Routes(routes::Routes),
+    Top(top::Top),
+    Explain(explain::Explain),
+    Suggest(suggest::Suggest),
+    Proxies(proxies::Proxies),
+    ProxyConfig(proxy_config::ProxyConfig),
+    LogLevel(log_level::LogLevel),
+    Identity(identity::Identity),
+    Inject(inject::Inject),
+    Uninject(inject::Uninject),
+    Validate(validate::Validate),
+    Diagnostics(diagnostics::Diagnostics),
+    Version(version::Version),
+    Completion(completion::Completion),
+}
+
+/// The command line as clap knows it, for completions and the reference.
+#[must_use]
+pub fn command() -> clap::Command {
+    Cli::command()
+}

@@ -1,0 +1,233 @@
+//! The cluster, as the user's kubeconfig reaches it.
+//!
+//! Every call has a time limit and every error says what was asked, because a command that
+//! waits for ever and one that says "error" are of the same use.
+
+pub mod forward;
+pub mod names;
+mod refusal;
+
+use std::future::Future;
+use std::time::Duration;
+
+use crds::observe::Resource;
+use kube::config::{KubeConfigOptions, Kubeconfig, KubeconfigError};
+use kube::{Client, Config};
+use serde::de::DeserializeOwned;
+use tokio::time::timeout;
+
+use crate::failure::Failure;
+use crate::global::Global;
+
+/// Longer for the API server itself than for what it asks on our behalf, so that its own
+/// words about a replica that is away arrive.
+const CONNECT_WITHIN: Duration = Duration::from_secs(9);
+
+/// A cluster, and where in it the user is.
+#[derive(Clone)]
+pub struct Cluster {
+    client: Client,
+    namespace: String,
+    all: bool,
+    each: Duration,
+    weft: String,
+}
+
+impl std::fmt::Debug for Cluster {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Cluster")
+            .field("namespace", &self.namespace)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Cluster {
+    /// The cluster that the kubeconfig names.
+    ///
+    /// # Errors
+    /// When there is no usable kubeconfig. Whether anybody answers is not known yet.
+    pub async fn connect(global: &Global) -> Result<Self, Failure> {
+        let mut config = config(global).await?;
+        config.connect_timeout = Some(CONNECT_WITHIN.min(global.request_timeout));
+        // Commands say what they meet; they do not try again behind the user's back.
+        config.default_retry = false;
+        if let Some(user) = &global.impersonate {
+            config.auth_info.impersonate = Some(user.clone());
+        }
+        // Making a client runs the kubeconfig's exec plugin, which may wait for a person or
+        // for nothing at all.
+        let plugin = config.auth_info.exec.as_ref();
+        let plugin = plugin.and_then(|exec| exec.command.clone());
+        let making = tokio::task::spawn_blocking(move || Client::try_from(config));
+        let made = timeout(global.request_timeout, making).await;
+        let client = match made {
+            Ok(Ok(Ok(client))) => client,
+            Ok(Ok(Err(error))) => {
+                return Err(Failure::unknown(format!(
+                    "the kubeconfig's credentials cannot be used: {}",
+                    refusal::chain(&error)
+                )));
+            }
+            Ok(Err(error)) => return Err(Failure::unknown(format!("no client: {error}"))),
+            Err(_) => {
+                return Err(Failure::unknown(format!(
+                    "{} gave no credentials within {} s",
+                    plugin.as_deref().unwrap_or("the kubeconfig"),
+                    global.request_timeout.as_secs()
+                )));
+            }
+        };
+        Ok(Self::of(client, global))
+    }
+
+    /// A cluster behind a client that is there already.
+    #[must_use]
+    pub fn of(client: Client, global: &Global) -> Self {
+        let default = client.default_namespace().to_owned();
+        Self {
+            namespace: global.namespace.clone().unwrap_or(default),
+            all: global.all_namespaces,
+            each: global.request_timeout,
+            weft: global.weft_namespace.clone(),
+            client,
+        }
+    }
+
+    /// To ask the API server; within [`Self::ask`].
+    #[must_use]
+    pub fn client(&self) -> Client {
+        self.client.clone()
+    }
+
+    /// The namespace that is meant where none is named.
+    #[must_use]
+    pub fn namespace(&self) -> &str {
+        &self.namespace
+    }
+
+    /// That namespace, or none where all are meant.
+    #[must_use]
+    pub fn scope(&self) -> Option<&str> {
+        (!self.all).then_some(self.namespace.as_str())
+    }
+
+    /// Where Weft is installed.
+    #[must_use]
+    pub fn weft_namespace(&self) -> &str {
+        &self.weft
+    }
+
+    /// The longest time for one request.
+    #[must_use]
+    pub fn each(&self) -> Duration {
+        self.each
+    }
+
+    /// Waits for an answer about `what`, no longer than a request may take.
+    ///
+    /// # Errors
+    /// When there is none, or it is a refusal: with the role that would grant the right.
+    pub async fn ask<T>(
+        &self,
+        what: &str,
+        call: impl Future<Output = kube::Result<T>>,
+    ) -> Result<T, Failure> {
+        self.try_ask(what, call)
+            .await
+            .map_err(|refusal| refusal.into_failure())
+    }
+
+    /// The same; the caller tells what is missing from what he may not see.
+    ///
+    /// # Errors
+    /// When there is no answer, or it is a refusal.
+    pub async fn try_ask<T>(
+        &self,
+        what: &str,
+        call: impl Future<Output = kube::Result<T>>,
+    ) -> Result<T, Refusal> {
+        match timeout(self.each, call).await {
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(error)) => Err(Refusal::of(what, error)),
+            Err(_) => Err(Refusal::late(what, self.each)),
+        }
+    }
+
+    /// Reads what the API server has at `path`.
+    ///
+    /// # Errors
+    /// As [`Self::ask`].
+    pub async fn read<T: DeserializeOwned>(&self, what: &str, path: &str) -> Result<T, Failure> {
+        let request = http::Request::get(path)
+            .body(Vec::new())
+            .map_err(|error| Failure::usage(format!("{what}: {error}")))?;
+        self.ask(what, self.client.request(request)).await
+    }
+
+    /// The same; the caller tells what is missing from what he may not see.
+    ///
+    /// # Errors
+    /// As [`Self::try_ask`].
+    pub async fn try_read<T: DeserializeOwned>(
+        &self,
+        what: &str,
+        path: &str,
+    ) -> Result<T, Refusal> {
+        let request = match http::Request::get(path).body(Vec::new()) {
+            Ok(request) => request,
+            Err(error) => return Err(Refusal::of(what, kube::Error::HttpError(error))),
+        };
+        self.try_ask(what, self.client.request(request)).await
+    }
+
+    /// Reads an answer of the read API, in `namespace` or in all.
+    ///
+    /// # Errors
+    /// As [`Self::ask`].
+    pub async fn observe<T: DeserializeOwned>(
+        &self,
+        resource: Resource,
+        namespace: Option<&str>,
+        name: Option<&str>,
+        query: &str,
+    ) -> Result<T, Failure> {
+        let mut path = resource.path(namespace, name);
+        if !query.is_empty() {
+            path = format!("{path}?{query}");
+        }
+        let place = namespace.map_or_else(String::new, |namespace| format!(" of {namespace}"));
+        self.read(&format!("{}{place}", resource.plural()), &path)
+            .await
+    }
+}
+
+pub use refusal::Refusal;
+
+async fn config(global: &Global) -> Result<Config, Failure> {
+    let options = KubeConfigOptions {
+        context: global.context.clone(),
+        ..KubeConfigOptions::default()
+    };
+    let read = match &global.kubeconfig {
+        Some(path) => Kubeconfig::read_from(path),
+        None => Kubeconfig::read(),
+    };
+    let bad = |error: KubeconfigError| Failure::usage(format!("kubeconfig: {error}"));
+    match read {
+        Ok(kubeconfig) => Config::from_custom_kubeconfig(kubeconfig, &options)
+            .await
+            .map_err(bad),
+        // Without a file, a pod of the cluster has its service account.
+        Err(KubeconfigError::FindPath | KubeconfigError::ReadConfig(..))
+            if global.kubeconfig.is_none() && global.context.is_none() =>
+        {
+            Config::incluster().map_err(|_| {
+                Failure::unknown(
+                    "there is no kubeconfig: set KUBECONFIG or say --kubeconfig, or give this pod \
+                     a service account",
+                )
+            })
+        }
+        Err(error) => Err(bad(error)),
+    }
+}

@@ -1,0 +1,123 @@
+//! A connection to a port of a pod, through the API server.
+
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::Pod;
+use kube::Api;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::time::timeout;
+
+use super::Cluster;
+use crate::failure::Failure;
+
+/// Most bytes of one answer. A proxy's configuration of 2 000 rules is below 4 MiB.
+const MOST_BYTES: u64 = 32 << 20;
+
+/// A byte stream to a pod's port.
+pub trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
+impl<T: AsyncRead + AsyncWrite + Unpin + Send> Stream for T {}
+
+/// Connects to a port of a pod, on its loopback.
+///
+/// # Errors
+/// When the right is missing, the pod is away or nobody listens.
+pub async fn connect(
+    cluster: &Cluster,
+    namespace: &str,
+    pod: &str,
+    port: u16,
+) -> Result<Box<dyn Stream>, Failure> {
+    let pods: Api<Pod> = Api::namespaced(cluster.client(), namespace);
+    let what = format!("port {port} of Pod {namespace}/{pod}");
+    let mut forwarder = cluster.ask(&what, pods.portforward(pod, &[port])).await?;
+    match forwarder.take_stream(port) {
+        Some(stream) => Ok(Box::new(stream)),
+        None => Err(Failure::unknown(format!("{what}: no stream was opened"))),
+    }
+}
+
+/// What a page of a pod's port says.
+///
+/// # Errors
+/// As [`connect`], and when the answer is none, late, too long or no 200.
+pub async fn page(
+    cluster: &Cluster,
+    namespace: &str,
+    pod: &str,
+    port: u16,
+    path: &str,
+) -> Result<String, Failure> {
+    let stream = connect(cluster, namespace, pod, port).await?;
+    let what = format!("{path} of port {port} of Pod {namespace}/{pod}");
+    fetch(stream, path, cluster.each())
+        .await
+        .map_err(|why| Failure::unknown(format!("{what}: {why}")))
+}
+
+async fn fetch(stream: Box<dyn Stream>, path: &str, within: Duration) -> Result<String, String> {
+    let asking = async {
+        let (read, mut write) = tokio::io::split(stream);
+        let request = format!("GET {path} HTTP/1.0\r\nhost: localhost\r\n\r\n");
+        write.write_all(request.as_bytes()).await?;
+        write.flush().await?;
+        let mut answer = Vec::new();
+        read.take(MOST_BYTES).read_to_end(&mut answer).await?;
+        Ok::<_, std::io::Error>(answer)
+    };
+    let answer = timeout(within, asking)
+        .await
+        .map_err(|_| format!("no answer within {} s", within.as_secs()))?
+        .map_err(|error| error.to_string())?;
+    if answer.len() as u64 == MOST_BYTES {
+        return Err(format!(
+            "the answer is longer than {} MiB",
+            MOST_BYTES >> 20
+        ));
+    }
+    body(&answer)
+}
+
+/// The body of a whole HTTP/1.0 answer.
+fn body(answer: &[u8]) -> Result<String, String> {
+    let end = answer.windows(4).position(|four| four == b"\r\n\r\n");
+    let end = end.ok_or("nobody speaks HTTP there")?;
+    let head = String::from_utf8_lossy(&answer[..end]);
+    let status = head.split(' ').nth(1).unwrap_or_default();
+    if status != "200" {
+        return Err(format!("status {status:.20}"));
+    }
+    String::from_utf8(answer[end + 4..].to_vec()).map_err(|_| "the answer is no text".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_page_is_read_to_its_end_and_a_port_that_says_nothing_is_given_up() {
+        let (ours, mut theirs) = tokio::io::duplex(1024);
+        let asked = tokio::spawn(async move {
+            let mut head = [0; 64];
+            let read = theirs.read(&mut head).await.unwrap();
+            theirs
+                .write_all(b"HTTP/1.0 200 OK\r\na: b\r\n\r\n{\"x\": 1}")
+                .await
+                .unwrap();
+            String::from_utf8_lossy(&head[..read]).into_owned()
+        });
+        let within = Duration::from_secs(10);
+        let page = fetch(Box::new(ours), "/config", within).await;
+        assert_eq!(page, Ok("{\"x\": 1}".to_owned()));
+        assert!(asked.await.unwrap().starts_with("GET /config HTTP/1.0\r\n"));
+
+        let (ours, _silent) = tokio::io::duplex(1024);
+        let error = fetch(Box::new(ours), "/config", within).await.unwrap_err();
+        assert!(error.contains("10 s"), "{error}");
+        assert!(
+            body(b"HTTP/1.1 404 Not Found\r\n\r\n")
+                .unwrap_err()
+                .contains("404")
+        );
+        assert!(body(b"SSH-2.0").is_err());
+    }
+}

@@ -1,0 +1,244 @@
+//! Names as people type them for kubectl: `deploy/web`, `svc/cart:8080`, `sa/web`.
+
+use std::fmt;
+
+use crate::failure::Failure;
+
+/// A kind that commands know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Kind {
+    /// apps/v1
+    DaemonSet,
+    /// apps/v1
+    Deployment,
+    /// batch/v1
+    Job,
+    /// v1
+    Namespace,
+    /// v1
+    Pod,
+    /// apps/v1
+    ReplicaSet,
+    /// v1
+    ReplicationController,
+    /// v1
+    Service,
+    /// v1
+    ServiceAccount,
+    /// apps/v1
+    StatefulSet,
+    /// split.smi-spec.io
+    TrafficSplit,
+    /// A host or an address outside the mesh.
+    External,
+}
+
+impl Kind {
+    const ALL: [(Self, &'static str, &'static [&'static str]); 12] = [
+        (
+            Self::DaemonSet,
+            "DaemonSet",
+            &["ds", "daemonset", "daemonsets"],
+        ),
+        (
+            Self::Deployment,
+            "Deployment",
+            &["deploy", "deployment", "deployments"],
+        ),
+        (Self::Job, "Job", &["job", "jobs"]),
+        (
+            Self::Namespace,
+            "Namespace",
+            &["ns", "namespace", "namespaces"],
+        ),
+        (Self::Pod, "Pod", &["po", "pod", "pods"]),
+        (
+            Self::ReplicaSet,
+            "ReplicaSet",
+            &["rs", "replicaset", "replicasets"],
+        ),
+        (
+            Self::ReplicationController,
+            "ReplicationController",
+            &["rc", "replicationcontroller", "replicationcontrollers"],
+        ),
+        (Self::Service, "Service", &["svc", "service", "services"]),
+        (
+            Self::ServiceAccount,
+            "ServiceAccount",
+            &["sa", "serviceaccount", "serviceaccounts"],
+        ),
+        (
+            Self::StatefulSet,
+            "StatefulSet",
+            &["sts", "statefulset", "statefulsets"],
+        ),
+        (
+            Self::TrafficSplit,
+            "TrafficSplit",
+            &["ts", "trafficsplit", "trafficsplits"],
+        ),
+        (Self::External, "External", &["external"]),
+    ];
+
+    /// As objects write it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        let mut all = Self::ALL.iter();
+        all.find(|(kind, ..)| *kind == self)
+            .map_or("", |(_, name, _)| name)
+    }
+
+    fn short(self) -> &'static str {
+        let mut all = Self::ALL.iter();
+        all.find(|(kind, ..)| *kind == self)
+            .and_then(|(.., names)| names.first())
+            .copied()
+            .unwrap_or_default()
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// `KIND[/NAME[:PORT]]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Named {
+    /// The kind.
+    pub kind: Kind,
+    /// One object of it; all without it.
+    pub name: Option<String>,
+    /// A port of the object.
+    pub port: Option<u16>,
+}
+
+impl Named {
+    /// Reads `deploy`, `deploy/web` or `svc/cart:8080`, of one of these kinds.
+    ///
+    /// # Errors
+    /// When it is none of them, with those that may be said.
+    pub fn read(text: &str, allowed: &[Kind]) -> Result<Self, Failure> {
+        let (kind, name) = match text.split_once('/') {
+            Some((kind, name)) => (kind, Some(name)),
+            None => (text, None),
+        };
+        let lower = kind.to_ascii_lowercase();
+        let found = Kind::ALL
+            .iter()
+            .find(|(kind, _, names)| allowed.contains(kind) && names.contains(&lower.as_str()));
+        let Some((kind, ..)) = found else {
+            let names: Vec<&str> = allowed.iter().map(|kind| kind.short()).collect();
+            return Err(Failure::usage(format!(
+                "{text:?} names no kind that can be asked about here; say one of {}, such as {}/NAME",
+                names.join(", "),
+                names.first().copied().unwrap_or("deploy"),
+            )));
+        };
+        let bad = |why: &str| Failure::usage(format!("{text:?}: {why}"));
+        let (name, port) = match name.map(|name| split_port(name, *kind)) {
+            None => (None, None),
+            Some((name, port)) => {
+                let port = port.map(|port| match port.parse() {
+                    Ok(port) if port > 0 => Ok(port),
+                    _ => Err(bad("the port must be a number from 1 to 65535")),
+                });
+                (Some(name), port.transpose()?)
+            }
+        };
+        if let Some(name) = name
+            && (name.is_empty() || name.len() > 253 || !name.bytes().all(is_of_a_name))
+        {
+            return Err(bad("this is no name of an object"));
+        }
+        Ok(Self {
+            kind: *kind,
+            name: name.map(ToOwned::to_owned),
+            port,
+        })
+    }
+
+    /// The same, where one object is meant.
+    ///
+    /// # Errors
+    /// When no name is said.
+    pub fn read_one(text: &str, allowed: &[Kind]) -> Result<(Self, String), Failure> {
+        let named = Self::read(text, allowed)?;
+        match named.name.clone() {
+            Some(name) => Ok((named, name)),
+            None => Err(Failure::usage(format!("say which one: {text}/NAME"))),
+        }
+    }
+}
+
+fn is_of_a_name(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || [b'-', b'.', b':', b'[', b']'].contains(&byte)
+}
+
+/// An address of six parts has colons of its own.
+fn split_port(name: &str, kind: Kind) -> (&str, Option<&str>) {
+    let several = name.matches(':').count() > 1 && !name.starts_with('[');
+    match name.rsplit_once(':') {
+        Some((name, port)) if !(kind == Kind::External && several) => (name, Some(port)),
+        _ => (name, None),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KINDS: &[Kind] = &[Kind::Deployment, Kind::Service, Kind::External];
+
+    #[test]
+    fn names_are_read_as_kubectl_reads_them() {
+        let read = |text: &str| {
+            let named = Named::read(text, KINDS).unwrap();
+            (named.kind, named.name, named.port)
+        };
+        let name = |text: &str| Some(text.to_owned());
+        assert_eq!(read("deploy"), (Kind::Deployment, None, None));
+        assert_eq!(
+            read("Deployments/web"),
+            (Kind::Deployment, name("web"), None)
+        );
+        assert_eq!(
+            read("svc/cart:8080"),
+            (Kind::Service, name("cart"), Some(8080))
+        );
+        assert_eq!(
+            read("external/api.example:443"),
+            (Kind::External, name("api.example"), Some(443))
+        );
+        assert_eq!(
+            read("external/fd00::1"),
+            (Kind::External, name("fd00::1"), None)
+        );
+        assert_eq!(
+            read("external/[fd00::1]:53"),
+            (Kind::External, name("[fd00::1]"), Some(53))
+        );
+    }
+
+    #[test]
+    fn what_is_no_name_is_bad_usage_and_says_what_may_be_said() {
+        for (text, said) in [
+            ("pod/web", "deploy, svc, external"),
+            ("", "names no kind"),
+            ("svc/cart:http", "1 to 65535"),
+            ("svc/cart:0", "1 to 65535"),
+            ("svc/", "no name"),
+            ("svc/a/b", "no name"),
+            ("svc/../secrets", "no name"),
+            ("svc/a?watch=1", "no name"),
+        ] {
+            let Err(Failure::Usage(words)) = Named::read(text, KINDS) else {
+                panic!("{text}");
+            };
+            assert!(words.contains(said), "{text}: {words}");
+        }
+        assert!(Named::read_one("svc", KINDS).is_err());
+    }
+}

@@ -1,0 +1,218 @@
+//! Why a question has no answer, in words that lead to one.
+
+use std::time::Duration;
+
+use crds::observe::{GROUP, TAP_ROLE};
+
+use crate::failure::Failure;
+
+/// Why a question has no answer.
+#[derive(Debug)]
+pub struct Refusal {
+    what: String,
+    why: Why,
+}
+
+#[derive(Debug)]
+enum Why {
+    /// The API server refused, with its status.
+    Status { code: u16, message: String },
+    /// It was not reached, or the answer cannot be read.
+    Other(String),
+}
+
+impl Refusal {
+    pub(super) fn of(what: &str, error: kube::Error) -> Self {
+        let why = match error {
+            kube::Error::Api(status) => Why::Status {
+                code: status.code,
+                message: status.message.clone(),
+            },
+            error => Why::Other(chain(&error)),
+        };
+        Self {
+            what: what.to_owned(),
+            why,
+        }
+    }
+
+    pub(super) fn late(what: &str, after: Duration) -> Self {
+        Self {
+            what: what.to_owned(),
+            why: Why::Other(format!(
+                "the API server did not answer within {} s",
+                after.as_secs_f32()
+            )),
+        }
+    }
+
+    /// The user may not know.
+    #[must_use]
+    pub fn is_forbidden(&self) -> bool {
+        self.code() == Some(403)
+    }
+
+    /// There is no such thing.
+    #[must_use]
+    pub fn is_missing(&self) -> bool {
+        self.code() == Some(404)
+    }
+
+    /// The status, if the API server answered at all.
+    #[must_use]
+    pub fn code(&self) -> Option<u16> {
+        match self.why {
+            Why::Status { code, .. } => Some(code),
+            Why::Other(_) => None,
+        }
+    }
+
+    /// The API server's own words.
+    #[must_use]
+    pub fn message(&self) -> &str {
+        match &self.why {
+            Why::Status { message, .. } | Why::Other(message) => message,
+        }
+    }
+
+    /// The same for whoever typed the command.
+    #[must_use]
+    pub fn into_failure(self) -> Failure {
+        let Self { what, why } = self;
+        Failure::unknown(match why {
+            Why::Other(text) => format!("{what}: {text}"),
+            Why::Status { code, message } => match code {
+                401 => {
+                    format!("{what}: the API server does not know these credentials ({message})")
+                }
+                403 => forbidden(&what, &message),
+                404 if of_ours(&what) => format!(
+                    "{what}: API group {GROUP} is not served; value observe.enabled is false, or \
+                     this Weft is older than this command"
+                ),
+                503 if of_ours(&what) => format!(
+                    "{what}: no controller of Weft answers ({message}); `weft check` says why, and \
+                     `weft proxy-config POD --direct` asks a proxy without one"
+                ),
+                _ => format!("{what}: {message}"),
+            },
+        })
+    }
+}
+
+/// Whether the question was one for our own read API.
+fn of_ours(what: &str) -> bool {
+    ["graphs", "proxies", "explanations", "scopes"]
+        .iter()
+        .any(|resource| what.starts_with(resource))
+}
+
+fn forbidden(what: &str, message: &str) -> String {
+    let quoted = |before: &str| {
+        let rest = message.split_once(before)?.1;
+        Some(rest.split_once('"')?.0)
+    };
+    let verb = message
+        .split_once("cannot ")
+        .and_then(|(_, rest)| rest.split_once(' '))
+        .map_or("", |(verb, _)| verb);
+    let resource = quoted("resource \"").unwrap_or_default();
+    let group = quoted("API group \"").unwrap_or_default();
+    let role = role(verb, resource, group);
+    format!("{what}: {message}; {role} grants this")
+}
+
+/// Who grants a right.
+fn role(verb: &str, resource: &str, group: &str) -> String {
+    // Without a namespace, a binding of the role for the whole cluster.
+    match (group, resource) {
+        (GROUP, "taps") => format!("ClusterRole {TAP_ROLE}"),
+        (GROUP, "dryruns") => "ClusterRole edit".to_owned(),
+        (_, "secrets") => "ClusterRole admin in the namespace of Weft".to_owned(),
+        (
+            "apiextensions.k8s.io"
+            | "admissionregistration.k8s.io"
+            | "apiregistration.k8s.io"
+            | "rbac.authorization.k8s.io",
+            _,
+        )
+        | ("", "nodes" | "namespaces") => {
+            "ClusterRole cluster-admin, or one with this right".to_owned()
+        }
+        _ if ["get", "list", "watch"].contains(&verb) || group == GROUP => {
+            "ClusterRole view".to_owned()
+        }
+        _ => "ClusterRole edit".to_owned(),
+    }
+}
+
+/// An error with all that caused it; of HTTP clients the last one says what happened.
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let more = cause.to_string();
+        if !text.contains(&more) {
+            text = format!("{text}: {more}");
+        }
+        source = cause.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn said(what: &str, code: u16, message: &str) -> String {
+        let why = Why::Status {
+            code,
+            message: message.to_owned(),
+        };
+        let what = what.to_owned();
+        Refusal { what, why }.into_failure().to_string()
+    }
+
+    #[test]
+    fn a_missing_right_is_named_with_the_role_that_grants_it() {
+        let denied = |rest: &str| {
+            let message = format!("forbidden: User \"eve\" cannot {rest}");
+            said("x", 403, &message)
+        };
+        for (rest, role) in [
+            (
+                "get resource \"graphs\" in API group \"observe.weft.dev\" in the namespace \"shop\"",
+                "ClusterRole view",
+            ),
+            (
+                "create resource \"explanations\" in API group \"observe.weft.dev\"",
+                "ClusterRole view",
+            ),
+            (
+                "create resource \"taps\" in API group \"observe.weft.dev\"",
+                "ClusterRole weft-tap",
+            ),
+            (
+                "create resource \"pods/portforward\" in API group \"\" in the namespace \"shop\"",
+                "ClusterRole edit",
+            ),
+            (
+                "list resource \"customresourcedefinitions\" in API group \"apiextensions.k8s.io\" at the cluster scope",
+                "ClusterRole cluster-admin",
+            ),
+        ] {
+            let said = denied(rest);
+            assert!(said.contains(role) && said.contains("eve"), "{said}");
+        }
+    }
+
+    #[test]
+    fn a_read_api_that_is_off_or_away_is_told_from_an_object_that_is_missing() {
+        assert!(said("graphs of shop", 404, "page not found").contains("observe.enabled"));
+        assert!(said("graphs of shop", 503, "no endpoints").contains("--direct"));
+        assert_eq!(
+            said("Pod shop/web", 404, "pods \"web\" not found"),
+            "Pod shop/web: pods \"web\" not found"
+        );
+    }
+}

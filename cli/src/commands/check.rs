@@ -1,0 +1,202 @@
+//! `weft check`: whether the cluster can have a mesh, and whether the mesh is well.
+
+mod certificates;
+mod control;
+mod data;
+mod facts;
+mod list;
+mod objects;
+mod outcome;
+mod platform;
+mod probes;
+
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+use serde::Serialize;
+use tokio::time::{Instant, sleep, timeout};
+
+use self::facts::Facts;
+use self::outcome::Outcome;
+use crate::cluster::Cluster;
+use crate::console::Console;
+use crate::failure::{Failure, Verdict};
+use crate::global::Global;
+use crate::output::{self, Format, number};
+
+pub use self::list::page;
+
+/// All checks together.
+const ALL_WITHIN: Duration = Duration::from_secs(30);
+/// Between two tries of `--wait`.
+const AGAIN: Duration = Duration::from_secs(2);
+
+/// Arguments of `weft check`.
+#[derive(Args, Debug)]
+#[command(
+    about = "Check that the mesh is well, or that a cluster can have one",
+    long_about = "Checks the cluster, the control plane, the proxies and the users' objects, and \
+                  says of each fault what to do. Every check has an id, which docs/checks.md \
+                  explains. What the user may not see is skipped. Exit status 1 if a check failed.",
+    after_help = "Example:\n  weft check --wait 2m"
+)]
+pub struct Check {
+    /// Before Weft is installed: whether the cluster can have it
+    #[arg(long)]
+    pre: bool,
+    /// Try again for so long until nothing fails
+    #[arg(long, value_name = "TIME", value_parser = number::duration)]
+    wait: Option<Duration>,
+    /// What exit status 1 means: an error, or a warning already
+    #[arg(long, value_name = "RESULT", value_enum, default_value_t = FailOn::Error)]
+    fail_on: FailOn,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum FailOn {
+    /// Only errors.
+    Error,
+    /// Warnings too.
+    Warning,
+}
+
+/// One check, done.
+#[derive(Clone, Debug, Serialize)]
+struct Done {
+    category: &'static str,
+    id: &'static str,
+    result: Outcome,
+    message: String,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    hint: &'static str,
+}
+
+/// What `-o json` prints.
+#[derive(Debug, Serialize)]
+struct Report {
+    success: bool,
+    checks: Vec<Done>,
+}
+
+impl Check {
+    /// Prints what is well and what is not.
+    ///
+    /// # Errors
+    /// When the API server does not answer.
+    pub async fn run(
+        &self,
+        global: &Global,
+        console: &mut Console<'_>,
+    ) -> Result<Verdict, Failure> {
+        let format = global.format(&[Format::Table, Format::Json, Format::Yaml])?;
+        let cluster = Cluster::connect(global).await?;
+        self.print(&cluster, format, console).await
+    }
+
+    /// Prints what is well and what is not in this cluster.
+    ///
+    /// # Errors
+    /// When the API server does not answer.
+    pub async fn print(
+        &self,
+        cluster: &Cluster,
+        format: Format,
+        console: &mut Console<'_>,
+    ) -> Result<Verdict, Failure> {
+        let begun = Instant::now();
+        let report = loop {
+            let report = self.once(cluster).await?;
+            let left = self.wait.is_some_and(|wait| begun.elapsed() + AGAIN < wait);
+            if report.success || !left {
+                break report;
+            }
+            sleep(AGAIN).await;
+        };
+        if !output::data(console, format, &report)? {
+            print(&report, console)?;
+        }
+        Ok(if report.success {
+            Verdict::Yes
+        } else {
+            Verdict::No
+        })
+    }
+
+    async fn once(&self, cluster: &Cluster) -> Result<Report, Failure> {
+        let gathering = Facts::gather(cluster, self.pre);
+        let facts = timeout(ALL_WITHIN, gathering).await.map_err(|_| {
+            Failure::unknown(format!(
+                "the API server did not answer all questions within {} s",
+                ALL_WITHIN.as_secs()
+            ))
+        })??;
+        let checks: Vec<Done> = list::CHECKS
+            .iter()
+            .filter(|check| {
+                check.pre == self.pre || check.category == list::KUBERNETES && !check.pre
+            })
+            .map(|check| {
+                let (result, message) = match (check.judge)(&facts) {
+                    Ok(found) => found,
+                    Err(why) => (Outcome::Skipped, why),
+                };
+                let hint = if result >= Outcome::Warning {
+                    check.hint
+                } else {
+                    ""
+                };
+                Done {
+                    category: check.category,
+                    id: check.id,
+                    result,
+                    message,
+                    hint,
+                }
+            })
+            .collect();
+        let fails = match self.fail_on {
+            FailOn::Error => Outcome::Error,
+            FailOn::Warning => Outcome::Warning,
+        };
+        let success = checks.iter().all(|check| check.result < fails);
+        Ok(Report { success, checks })
+    }
+}
+
+fn print(report: &Report, console: &mut Console<'_>) -> Result<(), Failure> {
+    let mut category = "";
+    for check in &report.checks {
+        if check.category != category {
+            category = check.category;
+            console.line(category)?;
+        }
+        let (word, tone) = check.result.shown();
+        let mark = tone.painted(&format!("{word:<8}"), console.color);
+        let message = crate::escape::plain(&check.message);
+        console.line(&format!("  {mark} {:<22} {message}", check.id))?;
+        if !check.hint.is_empty() {
+            console.line(&format!(
+                "  {:31} {} (docs/checks.md#{})",
+                "", check.hint, check.id
+            ))?;
+        }
+    }
+    let count = |result: Outcome| {
+        report
+            .checks
+            .iter()
+            .filter(|check| check.result == result)
+            .count()
+    };
+    console.word(&format!(
+        "{} ok, {} warnings, {} errors, {} skipped",
+        count(Outcome::Ok),
+        count(Outcome::Warning),
+        count(Outcome::Error),
+        count(Outcome::Skipped)
+    ))?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,375 @@
+//! Controller, injector, and what the API server knows of them.
+
+use crds::convert::{SmiKind, SmiVersion};
+use crds::objects::PROXY_CONTAINER;
+use k8s_openapi::ByteString;
+use serde_json::Value;
+
+use super::certificates::days_left;
+use super::facts::{Facts, Missing, few, name_of};
+use super::outcome::{Found, Outcome};
+use super::probes::Tried;
+use crate::output::number;
+
+/// Days before the root's end that leave time for changing it everywhere.
+const ROOT_DAYS: i64 = 60;
+/// The issuer is renewed long before.
+const ISSUER_DAYS: i64 = 7;
+/// A Lease that was not renewed for this many seconds has no holder.
+const LEASE_SECONDS: u64 = 60;
+/// Our aggregated APIs, those that there are.
+const API_GROUPS: [&str; 2] = ["metrics.smi-spec.io", "observe.weft.dev"];
+
+/// A part that must be there.
+fn needed<'a>(
+    facts: &'a Facts,
+    part: &str,
+    what: &str,
+) -> Result<Result<&'a Value, String>, String> {
+    match facts.part(part) {
+        Ok(value) => Ok(Ok(value)),
+        Err(Missing::Absent) => Ok(Err(format!("{what} is missing"))),
+        Err(Missing::Unseen(why)) => Err(why),
+    }
+}
+
+pub(super) fn controller(facts: &Facts) -> Found {
+    replicas(facts, "controller")
+}
+
+pub(super) fn injector(facts: &Facts) -> Found {
+    replicas(facts, "injector")
+}
+
+fn replicas(facts: &Facts, part: &str) -> Found {
+    let name = format!("Deployment {}/weft-{part}", facts.weft);
+    Ok(match needed(facts, part, &name)? {
+        Err(missing) => (Outcome::Error, missing),
+        Ok(deployment) => {
+            let wanted = wanted(deployment);
+            let ready = deployment["status"]["readyReplicas"]
+                .as_u64()
+                .unwrap_or_default();
+            let message = format!("{ready} of {wanted} replicas are ready");
+            match ready {
+                0 => (Outcome::Error, message),
+                ready if ready < wanted => (Outcome::Warning, message),
+                _ => (Outcome::Ok, message),
+            }
+        }
+    })
+}
+
+fn wanted(deployment: &Value) -> u64 {
+    deployment["spec"]["replicas"].as_u64().unwrap_or(1)
+}
+
+pub(super) fn single_replicas(facts: &Facts) -> Found {
+    let mut single = Vec::new();
+    for part in ["controller", "injector"] {
+        match facts.part(part) {
+            Ok(deployment) if wanted(deployment) < 2 => single.push(part.to_owned()),
+            Err(Missing::Unseen(why)) => return Err(why),
+            _ => {}
+        }
+    }
+    Ok(if single.is_empty() {
+        (Outcome::Ok, "none".to_owned())
+    } else {
+        (
+            Outcome::Warning,
+            format!("{} has one replica", single.join(" and ")),
+        )
+    })
+}
+
+pub(super) fn versions(facts: &Facts) -> Found {
+    let ours = env!("CARGO_PKG_VERSION");
+    let mut others = Vec::new();
+    for part in ["controller", "injector"] {
+        match facts.part(part) {
+            Ok(deployment) => {
+                let version =
+                    deployment["metadata"]["labels"]["app.kubernetes.io/version"].as_str();
+                let version = version.unwrap_or("unknown");
+                if version != ours {
+                    others.push(format!("{part} is {version}"));
+                }
+            }
+            Err(Missing::Unseen(why)) => return Err(why),
+            Err(Missing::Absent) => {}
+        }
+    }
+    Ok(if others.is_empty() {
+        (Outcome::Ok, ours.to_owned())
+    } else {
+        (
+            Outcome::Warning,
+            format!("{}, this command is {ours}", others.join(", ")),
+        )
+    })
+}
+
+pub(super) fn lease(facts: &Facts) -> Found {
+    let lease = match needed(facts, "lease", "Lease weft-controller")? {
+        Ok(lease) => &lease["spec"],
+        Err(missing) => return Ok((Outcome::Error, missing)),
+    };
+    let holder = lease["holderIdentity"].as_str().unwrap_or_default();
+    let renewed = lease["renewTime"].as_str().and_then(|time| facts.ago(time));
+    Ok(match (holder, renewed) {
+        ("", _) => (Outcome::Error, "nobody holds it".to_owned()),
+        (holder, Some(ago)) if ago.as_secs() <= LEASE_SECONDS => {
+            (Outcome::Ok, format!("held by {holder}"))
+        }
+        (holder, Some(ago)) => (
+            Outcome::Error,
+            format!("{holder} renewed it {} ago", number::age(ago)),
+        ),
+        (holder, None) => (Outcome::Error, format!("{holder} never renewed it")),
+    })
+}
+
+/// So many days are left of a certificate that should have `least`.
+fn remaining(days: Result<i64, String>, what: &str, least: i64) -> (Outcome, String) {
+    match days {
+        Err(why) => (Outcome::Error, format!("{what} {why}")),
+        Ok(days) if days < 0 => (Outcome::Error, format!("{what} ended {} days ago", -days)),
+        Ok(days) if days < least => (Outcome::Warning, format!("{what} ends in {days} days")),
+        Ok(days) => (Outcome::Ok, format!("{days} days left")),
+    }
+}
+
+pub(super) fn root(facts: &Facts) -> Found {
+    let bundles = facts.list("bundles")?;
+    let roots = bundles
+        .iter()
+        .find_map(|map| map["data"][crds::objects::TRUST_BUNDLE_KEY].as_str());
+    match roots {
+        Some(pem) => Ok(remaining(
+            days_left(pem.as_bytes(), facts.now),
+            "the root",
+            ROOT_DAYS,
+        )),
+        None => Ok((
+            Outcome::Error,
+            "there is no ConfigMap weft-trust-bundle with roots in any namespace".to_owned(),
+        )),
+    }
+}
+
+pub(super) fn issuer(facts: &Facts) -> Found {
+    match needed(facts, "ca", "Secret weft-ca")? {
+        Err(missing) => Ok((Outcome::Error, missing)),
+        Ok(secret) => {
+            let pem = bytes(&secret["data"]["issuer.crt"]);
+            Ok(match pem {
+                None => (
+                    Outcome::Error,
+                    "Secret weft-ca has no issuer.crt".to_owned(),
+                ),
+                Some(pem) => remaining(days_left(&pem, facts.now), "the issuer", ISSUER_DAYS),
+            })
+        }
+    }
+}
+
+fn bytes(value: &Value) -> Option<Vec<u8>> {
+    let read: ByteString = serde_json::from_value(value.clone()).ok()?;
+    Some(read.0)
+}
+
+pub(super) fn bundles(facts: &Facts) -> Found {
+    let maps = facts.list("bundles")?;
+    let roots = |map: &Value| {
+        map["data"][crds::objects::TRUST_BUNDLE_KEY]
+            .as_str()
+            .unwrap_or_default()
+            .trim()
+            .to_owned()
+    };
+    // What most have is what the controller writes.
+    let most = maps
+        .iter()
+        .map(roots)
+        .max_by_key(|one| maps.iter().filter(|map| roots(map) == *one).count());
+    let other: Vec<String> = maps
+        .iter()
+        .filter(|map| Some(roots(map)) != most)
+        .map(|map| {
+            map["metadata"]["namespace"]
+                .as_str()
+                .unwrap_or_default()
+                .to_owned()
+        })
+        .collect();
+    let leaving = maps
+        .iter()
+        .filter(|map| !map["data"][crds::objects::TRUST_BUNDLE_LEAVING].is_null())
+        .count();
+    Ok(if !other.is_empty() {
+        (
+            Outcome::Error,
+            format!("other roots in namespace {}", few(&other)),
+        )
+    } else if leaving > 0 {
+        (
+            Outcome::Warning,
+            format!("{leaving} say that the mesh is being removed"),
+        )
+    } else {
+        (
+            Outcome::Ok,
+            format!("the same in {} namespaces", maps.len()),
+        )
+    })
+}
+
+pub(super) fn definitions(facts: &Facts) -> Found {
+    let found = facts.list("definitions")?;
+    let mut wrong = Vec::new();
+    for kind in SmiKind::ALL {
+        let name = kind.definition();
+        let definition = found
+            .iter()
+            .find(|one| one["metadata"]["name"] == name.as_str());
+        let served = definition.is_some_and(|definition| {
+            let versions = definition["spec"]["versions"].as_array();
+            let mut versions = versions.into_iter().flatten();
+            versions.any(|one| one["name"] == SmiVersion::STORAGE.name() && one["served"] == true)
+        });
+        if !served {
+            wrong.push(name);
+        }
+    }
+    Ok(if wrong.is_empty() {
+        (Outcome::Ok, format!("{} kinds", SmiKind::ALL.len()))
+    } else {
+        (
+            Outcome::Error,
+            format!(
+                "not served as {}: {}",
+                SmiVersion::STORAGE.name(),
+                few(&wrong)
+            ),
+        )
+    })
+}
+
+pub(super) fn webhooks(facts: &Facts) -> Found {
+    let mut missing = Vec::new();
+    for (part, name) in [
+        ("mutating", "MutatingWebhookConfiguration weft-injector"),
+        (
+            "validating",
+            "ValidatingWebhookConfiguration weft-validator",
+        ),
+    ] {
+        if let Err(why) = needed(facts, part, name)? {
+            missing.push(why);
+        }
+    }
+    Ok(if missing.is_empty() {
+        (Outcome::Ok, "both are there".to_owned())
+    } else {
+        (Outcome::Error, missing.join(", "))
+    })
+}
+
+pub(super) fn ca_bundles(facts: &Facts) -> Found {
+    let mut all = 0;
+    for part in ["mutating", "validating"] {
+        let configuration = match facts.part(part) {
+            Ok(configuration) => configuration,
+            Err(Missing::Absent) => continue,
+            Err(Missing::Unseen(why)) => return Err(why),
+        };
+        for webhook in configuration["webhooks"].as_array().into_iter().flatten() {
+            all += 1;
+            let name = webhook["name"].as_str().unwrap_or_default();
+            let bundle = bytes(&webhook["clientConfig"]["caBundle"]).unwrap_or_default();
+            if bundle.is_empty() {
+                return Ok((Outcome::Error, format!("webhook {name} has no caBundle")));
+            }
+            let what = format!("the caBundle of webhook {name}");
+            let (outcome, message) = remaining(days_left(&bundle, facts.now), &what, 1);
+            if outcome != Outcome::Ok {
+                return Ok((Outcome::Error, message));
+            }
+        }
+    }
+    if all == 0 {
+        return Err("there are no webhooks".to_owned());
+    }
+    Ok((Outcome::Ok, format!("{all} webhooks have one")))
+}
+
+pub(super) fn injection(facts: &Facts) -> Found {
+    let namespace = &facts.probes.namespace;
+    match &facts.probes.injection {
+        Tried::Not(why) => Err(why.clone()),
+        Tried::Taken(pod) => {
+            let containers = pod["spec"]["initContainers"].as_array();
+            let mut containers = containers.into_iter().flatten();
+            let injected = containers.any(|container| container["name"] == PROXY_CONTAINER);
+            Ok(if injected {
+                (Outcome::Ok, format!("works in namespace {namespace}"))
+            } else {
+                (
+                    Outcome::Error,
+                    format!("a pod of namespace {namespace} with the label got no proxy"),
+                )
+            })
+        }
+        // The proxy was added, and the namespace does not admit it.
+        Tried::Refused(_, why) if why.contains("PodSecurity") => Ok((
+            Outcome::Warning,
+            format!("namespace {namespace} does not admit meshed pods: {why}"),
+        )),
+        Tried::Refused(403 | 404, why) if !why.contains("webhook") => Err(why.clone()),
+        Tried::Refused(_, why) => Ok((Outcome::Error, why.clone())),
+    }
+}
+
+pub(super) fn validation(facts: &Facts) -> Found {
+    match &facts.probes.validation {
+        Tried::Not(why) => Err(why.clone()),
+        Tried::Taken(_) => Ok((
+            Outcome::Error,
+            "nonsense was taken: the webhook was not asked or did not answer".to_owned(),
+        )),
+        Tried::Refused(_, why) if why.contains("is invalid") => {
+            Ok((Outcome::Ok, "works".to_owned()))
+        }
+        Tried::Refused(403 | 404, why) => Err(why.clone()),
+        Tried::Refused(_, why) => Ok((Outcome::Error, why.clone())),
+    }
+}
+
+pub(super) fn api_services(facts: &Facts) -> Found {
+    let services = facts.list("api-services")?;
+    let ours: Vec<&Value> = services
+        .iter()
+        .filter(|service| {
+            service["spec"]["group"]
+                .as_str()
+                .is_some_and(|group| API_GROUPS.contains(&group))
+        })
+        .collect();
+    if ours.is_empty() {
+        return Err("neither metrics API nor read API is installed".to_owned());
+    }
+    let mut away = Vec::new();
+    for service in &ours {
+        let conditions = service["status"]["conditions"].as_array();
+        let mut conditions = conditions.into_iter().flatten();
+        if !conditions.any(|one| one["type"] == "Available" && one["status"] == "True") {
+            away.push(name_of(service));
+        }
+    }
+    Ok(if away.is_empty() {
+        (Outcome::Ok, format!("{} answer", ours.len()))
+    } else {
+        (Outcome::Error, format!("not available: {}", few(&away)))
+    })
+}

@@ -1,0 +1,179 @@
+//! Pods and their proxies.
+
+use crds::labels::{ENABLED, INJECT, PROXY_VERSION};
+use crds::objects::PROXY_CONTAINER;
+use crds::observe::{Proxy, ProxyList, ProxyStatus};
+use serde_json::Value;
+
+use super::facts::{Facts, Missing, few, name_of};
+use super::outcome::{Found, Outcome};
+
+/// Seconds before its end by which a certificate must have been renewed.
+const SOON: u64 = 600;
+/// Milliseconds by which a clock may differ.
+const MOST_AHEAD: i64 = 5_000;
+/// Minor versions by which a proxy may be older than the controller.
+const MOST_BEHIND: u32 = 1;
+
+fn names(found: &[String], outcome: Outcome, well: &str, wrong: &str) -> Found {
+    Ok(if found.is_empty() {
+        (Outcome::Ok, well.to_owned())
+    } else {
+        (outcome, format!("{} {wrong}: {}", found.len(), few(found)))
+    })
+}
+
+pub(super) fn without_proxy(facts: &Facts) -> Found {
+    let asking: Vec<&str> = facts
+        .list("namespaces")?
+        .iter()
+        .filter(|namespace| namespace["metadata"]["labels"][INJECT] == ENABLED)
+        .filter_map(|namespace| namespace["metadata"]["name"].as_str())
+        .collect();
+    let bare = facts.list("pods")?.iter().filter(|pod| {
+        let metadata = &pod["metadata"];
+        let asked = match metadata["labels"][INJECT].as_str() {
+            Some(label) => label == ENABLED,
+            None => metadata["namespace"]
+                .as_str()
+                .is_some_and(|name| asking.contains(&name)),
+        };
+        let over = ["Succeeded", "Failed"]
+            .iter()
+            .any(|phase| pod["status"]["phase"] == *phase);
+        // A pod of the node's network gets none, whoever asks.
+        asked && !over && pod["spec"]["hostNetwork"] != true && !has_proxy(pod)
+    });
+    let bare: Vec<String> = bare.map(name_of).collect();
+    names(
+        &bare,
+        Outcome::Warning,
+        "all that asked have one",
+        "pods asked for a proxy and have none",
+    )
+}
+
+fn has_proxy(pod: &Value) -> bool {
+    let containers = pod["spec"]["initContainers"].as_array();
+    let mut containers = containers.into_iter().flatten();
+    containers.any(|container| container["name"] == PROXY_CONTAINER)
+}
+
+pub(super) fn old(facts: &Facts) -> Found {
+    let ours = match facts.part("controller") {
+        Ok(controller) => controller["metadata"]["labels"]["app.kubernetes.io/version"].as_str(),
+        Err(Missing::Absent) => None,
+        Err(Missing::Unseen(why)) => return Err(why),
+    };
+    let ours = ours
+        .and_then(minor)
+        .ok_or("the controller does not say its version")?;
+    let old = facts.list("pods")?.iter().filter(|pod| {
+        let theirs = pod["metadata"]["annotations"][PROXY_VERSION].as_str();
+        theirs.and_then(minor).is_some_and(|(major, minor)| {
+            major < ours.0 || (major == ours.0 && minor + MOST_BEHIND < ours.1)
+        })
+    });
+    let old: Vec<String> = old.map(name_of).collect();
+    names(&old, Outcome::Warning, "none", "proxies are too old")
+}
+
+/// Major and minor number of `1.4.2` or `v1.4`.
+fn minor(version: &str) -> Option<(u32, u32)> {
+    let mut parts = version.trim_start_matches('v').split('.');
+    Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
+}
+
+fn proxies(facts: &Facts) -> Result<Vec<Proxy>, String> {
+    match facts.part("proxies") {
+        Ok(items) => {
+            let list: Result<ProxyList, _> =
+                serde_json::from_value(serde_json::json!({"items": items}));
+            list.map(|list| list.items)
+                .map_err(|error| format!("proxies: {error}"))
+        }
+        Err(Missing::Absent) => Err("the read API observe.weft.dev is not served".to_owned()),
+        Err(Missing::Unseen(why)) => Err(why),
+    }
+}
+
+fn those(facts: &Facts, wrong: impl Fn(&Proxy) -> bool) -> Result<Vec<String>, String> {
+    let proxies = proxies(facts)?;
+    let wrong = proxies.iter().filter(|proxy| wrong(proxy));
+    Ok(wrong
+        .map(|proxy| format!("{}/{}", proxy.metadata.namespace, proxy.metadata.name))
+        .collect())
+}
+
+/// What is told of no proxy at all cannot be judged, and is not well for that.
+fn must_be_told(
+    facts: &Facts,
+    what: &str,
+    is_told: impl Fn(&ProxyStatus) -> bool,
+) -> Result<(), String> {
+    let proxies = proxies(facts)?;
+    if proxies.is_empty() || proxies.iter().any(|proxy| is_told(&proxy.status)) {
+        return Ok(());
+    }
+    Err(format!("the read API tells no proxy's {what}"))
+}
+
+pub(super) fn connected(facts: &Facts) -> Found {
+    let lost = those(facts, |proxy| !proxy.status.connected)?;
+    names(&lost, Outcome::Error, "all", "proxies are not connected")
+}
+
+pub(super) fn acknowledged(facts: &Facts) -> Found {
+    let behind = those(facts, |proxy| {
+        proxy.status.connected && proxy.status.acknowledged < proxy.status.needed
+    })?;
+    names(
+        &behind,
+        Outcome::Warning,
+        "all",
+        "proxies do not have all that concerns them",
+    )
+}
+
+pub(super) fn refusals(facts: &Facts) -> Found {
+    let refusing = those(facts, |proxy| !proxy.status.nacks.is_empty())?;
+    names(
+        &refusing,
+        Outcome::Error,
+        "none",
+        "proxies refused a configuration",
+    )
+}
+
+pub(super) fn certificates(facts: &Facts) -> Found {
+    must_be_told(facts, "certificate", |status| status.certificate.is_some())?;
+    let ending = those(facts, |proxy| {
+        let ends = proxy
+            .status
+            .certificate
+            .as_ref()
+            .map(|one| one.not_after.as_str());
+        let ends = ends.and_then(|text| text.parse::<k8s_openapi::jiff::Timestamp>().ok());
+        ends.is_some_and(|ends| {
+            let left = std::time::SystemTime::from(ends).duration_since(facts.now);
+            left.map_or(true, |left| left.as_secs() < SOON)
+        })
+    })?;
+    names(
+        &ending,
+        Outcome::Error,
+        "none is about to end",
+        "certificates are about to end",
+    )
+}
+
+pub(super) fn clocks(facts: &Facts) -> Found {
+    must_be_told(facts, "clock", |status| status.clock_ahead_ms.is_some())?;
+    let off = those(facts, |proxy| {
+        proxy
+            .status
+            .clock_ahead_ms
+            .is_some_and(|ahead| ahead.abs() > MOST_AHEAD)
+    })?;
+    names(&off, Outcome::Warning, "agree", "proxies' clocks are off")
+}

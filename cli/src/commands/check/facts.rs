@@ -1,0 +1,245 @@
+//! What is known of a cluster, read once for all checks. Each part may be missing by
+//! itself: a user who may see little still gets the checks that he can have.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, SystemTime};
+
+use futures::future::join_all;
+use serde_json::Value;
+
+use super::probes;
+use crate::cluster::{Cluster, Refusal};
+use crate::failure::Failure;
+
+/// Objects of one page of a list.
+const PAGE: usize = 500;
+/// Most objects of one kind. Beyond that a check of all of them is none for a terminal.
+const MOST: usize = 20_000;
+
+/// What is read, by name. `{weft}` is where Weft is installed.
+const READS: &[(&str, &str)] = &[
+    (
+        "controller",
+        "/apis/apps/v1/namespaces/{weft}/deployments/weft-controller",
+    ),
+    (
+        "injector",
+        "/apis/apps/v1/namespaces/{weft}/deployments/weft-injector",
+    ),
+    (
+        "lease",
+        "/apis/coordination.k8s.io/v1/namespaces/{weft}/leases/weft-controller",
+    ),
+    ("ca", "/api/v1/namespaces/{weft}/secrets/weft-ca"),
+    (
+        "mutating",
+        "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/weft-injector",
+    ),
+    (
+        "validating",
+        "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations/weft-validator",
+    ),
+    (
+        "aggregation",
+        "/api/v1/namespaces/kube-system/configmaps/extension-apiserver-authentication",
+    ),
+];
+/// Lists, in all namespaces.
+const LISTS: &[(&str, &str)] = &[
+    (
+        "bundles",
+        "/api/v1/configmaps?fieldSelector=metadata.name%3Dweft-trust-bundle",
+    ),
+    (
+        "api-services",
+        "/apis/apiregistration.k8s.io/v1/apiservices",
+    ),
+    (
+        "definitions",
+        "/apis/apiextensions.k8s.io/v1/customresourcedefinitions",
+    ),
+    ("namespaces", "/api/v1/namespaces"),
+    ("pods", "/api/v1/pods"),
+    ("services", "/api/v1/services"),
+    (
+        "traffictargets",
+        "/apis/access.smi-spec.io/v1alpha4/traffictargets",
+    ),
+    (
+        "identitybindings",
+        "/apis/access.smi-spec.io/v1alpha4/identitybindings",
+    ),
+    (
+        "httproutegroups",
+        "/apis/specs.smi-spec.io/v1alpha4/httproutegroups",
+    ),
+    ("tcproutes", "/apis/specs.smi-spec.io/v1alpha4/tcproutes"),
+    ("udproutes", "/apis/specs.smi-spec.io/v1alpha4/udproutes"),
+    (
+        "trafficsplits",
+        "/apis/split.smi-spec.io/v1alpha4/trafficsplits",
+    ),
+    ("proxies", "/apis/observe.weft.dev/v1alpha1/proxies"),
+];
+/// What is read before there is a mesh.
+const BEFORE: &[&str] = &["definitions", "aggregation"];
+
+/// The kinds of users' objects among the lists.
+pub(super) const USER_KINDS: &[&str] = &[
+    "traffictargets",
+    "identitybindings",
+    "httproutegroups",
+    "tcproutes",
+    "udproutes",
+    "trafficsplits",
+];
+
+/// What is known.
+#[derive(Debug)]
+pub(super) struct Facts {
+    pub(super) now: SystemTime,
+    /// What `/version` says.
+    pub(super) version: Value,
+    /// How far this machine's clock is ahead of the API server's, in seconds.
+    pub(super) clock_ahead: Option<i64>,
+    pub(super) weft: String,
+    /// What came of trying things out.
+    pub(super) probes: probes::Probes,
+    parts: BTreeMap<&'static str, Result<Value, Missing>>,
+}
+
+/// Why a part is not known.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Missing {
+    /// There is no such object or no such kind.
+    Absent,
+    /// The reason, for the check that is skipped.
+    Unseen(String),
+}
+
+impl Facts {
+    /// Reads all of it.
+    ///
+    /// # Errors
+    /// When the API server does not answer at all.
+    pub(super) async fn gather(cluster: &Cluster, pre: bool) -> Result<Self, Failure> {
+        // Alone and first: whoever has no API server hears it soon and once.
+        let (version, clock_ahead) = probes::version(cluster).await?;
+        let weft = cluster.weft_namespace().to_owned();
+        let wanted = |name: &str| BEFORE.contains(&name) == pre || name == "definitions";
+        let reads = READS
+            .iter()
+            .filter(|(name, _)| wanted(name))
+            .map(|(name, path)| {
+                let path = path.replace("{weft}", &weft);
+                async move { (*name, object(cluster, name, &path).await) }
+            });
+        let lists = LISTS
+            .iter()
+            .filter(|(name, _)| wanted(name))
+            .map(|(name, path)| async move { (*name, list(cluster, name, path).await) });
+        let (reads, lists, probes) =
+            futures::join!(join_all(reads), join_all(lists), probes::all(cluster, pre));
+        Ok(Self {
+            now: SystemTime::now(),
+            version,
+            clock_ahead,
+            weft,
+            probes,
+            parts: reads.into_iter().chain(lists).collect(),
+        })
+    }
+
+    /// A part, or why it is not known.
+    pub(super) fn part(&self, name: &str) -> Result<&Value, Missing> {
+        match self.parts.get(name) {
+            Some(Ok(value)) => Ok(value),
+            Some(Err(missing)) => Err(missing.clone()),
+            None => Err(Missing::Unseen("was not asked for".to_owned())),
+        }
+    }
+
+    /// A list. A kind that is not served has no objects.
+    ///
+    /// # Errors
+    /// Why it is not known.
+    pub(super) fn list(&self, name: &str) -> Result<&[Value], String> {
+        match self.part(name) {
+            Ok(value) => Ok(value.as_array().map(Vec::as_slice).unwrap_or_default()),
+            Err(Missing::Absent) => Ok(&[]),
+            Err(Missing::Unseen(why)) => Err(why),
+        }
+    }
+
+    /// So long before now.
+    pub(super) fn ago(&self, time: &str) -> Option<Duration> {
+        let then: k8s_openapi::jiff::Timestamp = time.parse().ok()?;
+        Some(self.now.duration_since(then.into()).unwrap_or_default())
+    }
+}
+
+fn missing(refusal: Refusal) -> Missing {
+    if refusal.is_missing() {
+        Missing::Absent
+    } else {
+        Missing::Unseen(refusal.into_failure().to_string())
+    }
+}
+
+async fn object(cluster: &Cluster, name: &str, path: &str) -> Result<Value, Missing> {
+    cluster.try_read(name, path).await.map_err(missing)
+}
+
+/// All pages of a list, without what is only for the API server.
+async fn list(cluster: &Cluster, name: &str, path: &str) -> Result<Value, Missing> {
+    let mut items = Vec::new();
+    let mut next = String::new();
+    loop {
+        let separator = if path.contains('?') { '&' } else { '?' };
+        let mut page = format!("{path}{separator}limit={PAGE}");
+        if !next.is_empty() {
+            page.push_str(&format!("&continue={next}"));
+        }
+        let mut answer: Value = cluster.try_read(name, &page).await.map_err(missing)?;
+        let Some(found) = answer.get_mut("items").and_then(Value::as_array_mut) else {
+            return Err(Missing::Unseen(format!("{name}: the answer is no list")));
+        };
+        for item in found.iter_mut() {
+            if let Some(metadata) = item.get_mut("metadata").and_then(Value::as_object_mut) {
+                metadata.remove("managedFields");
+            }
+        }
+        items.append(found);
+        next = answer["metadata"]["continue"]
+            .as_str()
+            .unwrap_or_default()
+            .to_owned();
+        if next.is_empty() || items.len() >= MOST {
+            return Ok(Value::Array(items));
+        }
+    }
+}
+
+/// `namespace/name` of an object, or its name.
+pub(super) fn name_of(object: &Value) -> String {
+    let text = |key: &str| object["metadata"][key].as_str().unwrap_or_default();
+    match text("namespace") {
+        "" => text("name").to_owned(),
+        namespace => format!("{namespace}/{}", text("name")),
+    }
+}
+
+/// The first few of many, for a message of one line.
+pub(super) fn few(names: &[String]) -> String {
+    const SHOWN: usize = 3;
+    let shown = names
+        .iter()
+        .take(SHOWN)
+        .cloned()
+        .collect::<Vec<_>>()
+        .join(", ");
+    match names.len().saturating_sub(SHOWN) {
+        0 => shown,
+        more => format!("{shown} and {more} more"),
+    }
+}

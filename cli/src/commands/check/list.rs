@@ -1,0 +1,295 @@
+//! All checks, each with what it means and what to do. The page `docs/checks.md` is made
+//! from this table.
+
+use std::fmt::Write as _;
+
+use super::facts::Facts;
+use super::outcome::Found;
+use super::{control, data, objects, platform};
+
+/// One check.
+pub(super) struct Known {
+    /// Done with `--pre`, and otherwise not.
+    pub(super) pre: bool,
+    pub(super) category: &'static str,
+    pub(super) id: &'static str,
+    /// What it looks at.
+    meaning: &'static str,
+    /// What to do.
+    pub(super) hint: &'static str,
+    pub(super) judge: fn(&Facts) -> Found,
+}
+
+/// Of the cluster itself; done always.
+pub(super) const KUBERNETES: &str = "kubernetes";
+const INSTALL: &str = "install";
+const CONTROL: &str = "control-plane";
+const DATA: &str = "data-plane";
+const OBJECTS: &str = "objects";
+
+const fn check(
+    category: &'static str,
+    id: &'static str,
+    judge: fn(&Facts) -> Found,
+    meaning: &'static str,
+    hint: &'static str,
+) -> Known {
+    Known {
+        pre: false,
+        category,
+        id,
+        meaning,
+        hint,
+        judge,
+    }
+}
+
+const fn before(
+    id: &'static str,
+    judge: fn(&Facts) -> Found,
+    meaning: &'static str,
+    hint: &'static str,
+) -> Known {
+    Known {
+        pre: true,
+        ..check(INSTALL, id, judge, meaning, hint)
+    }
+}
+
+/// In the order in which they are told.
+pub(super) const CHECKS: &[Known] = &[
+    check(
+        KUBERNETES,
+        "kubernetes-version",
+        platform::version,
+        "Kubernetes is 1.33 or newer",
+        "upgrade the cluster; older API servers lack what native sidecars and selectable fields need",
+    ),
+    check(
+        KUBERNETES,
+        "clocks",
+        platform::clocks,
+        "this machine's clock and the API server's differ by less than five seconds",
+        "run a time service on both; certificates and Leases go by the clock",
+    ),
+    before(
+        "rights",
+        platform::rights,
+        "the user may create what the chart holds",
+        "install as a cluster-admin",
+    ),
+    before(
+        "foreign-definitions",
+        platform::foreign_definitions,
+        "no other product owns the SMI definitions",
+        "set crds.smi.install=false to use theirs, or crds.smi.takeOver=true to take them over",
+    ),
+    before(
+        "aggregation",
+        platform::aggregation,
+        "the API server passes requests on to aggregated APIs",
+        "start the API server with --requestheader-client-ca-file, or set metricsApi.enabled=false",
+    ),
+    check(
+        CONTROL,
+        "controller",
+        control::controller,
+        "every replica of the controller is ready",
+        "kubectl -n weft-system describe deployment weft-controller",
+    ),
+    check(
+        CONTROL,
+        "injector",
+        control::injector,
+        "every replica of the injector is ready",
+        "kubectl -n weft-system describe deployment weft-injector",
+    ),
+    check(
+        CONTROL,
+        "single-replicas",
+        control::single_replicas,
+        "controller and injector have two replicas at least",
+        "set controller.replicas and injector.replicas to 2 or more",
+    ),
+    check(
+        CONTROL,
+        "versions",
+        control::versions,
+        "controller and injector have the version of this command",
+        "upgrade the release, or use the command of its version",
+    ),
+    check(
+        CONTROL,
+        "lease",
+        control::lease,
+        "one controller holds the Lease and renews it",
+        "look at the controllers' logs; without a holder no status, Event or trust bundle is written",
+    ),
+    check(
+        CONTROL,
+        "certificate-authority",
+        control::root,
+        "the root that all proxies trust ends in sixty days at the earliest",
+        "renew the root before it ends (docs/operating.md, certificates)",
+    ),
+    check(
+        CONTROL,
+        "issuer",
+        control::issuer,
+        "the issuer that signs proxies' certificates has a week left",
+        "the Lease holder renews it; if the root's key is elsewhere, renew it there",
+    ),
+    check(
+        CONTROL,
+        "trust-bundles",
+        control::bundles,
+        "every namespace has the same trust bundle",
+        "look for who writes ConfigMap weft-trust-bundle; the controller restores it",
+    ),
+    check(
+        CONTROL,
+        "definitions",
+        control::definitions,
+        "every SMI kind is served in the version that Weft stores",
+        "set crds.smi.install=true, or install definitions with v1alpha4",
+    ),
+    check(
+        CONTROL,
+        "webhooks",
+        control::webhooks,
+        "the webhook configurations are there",
+        "helm upgrade restores them",
+    ),
+    check(
+        CONTROL,
+        "ca-bundles",
+        control::ca_bundles,
+        "every webhook carries a certificate authority that has not ended",
+        "the injector writes it; look at its logs",
+    ),
+    check(
+        CONTROL,
+        "injection",
+        control::injection,
+        "a pod that asks for a proxy gets one",
+        "look at the injector's logs and at NetworkPolicies between the API server and port 8443",
+    ),
+    check(
+        CONTROL,
+        "validation",
+        control::validation,
+        "an SMI object that cannot mean anything is refused",
+        "look at the injector's logs; until then mistakes show in status only",
+    ),
+    check(
+        CONTROL,
+        "api-services",
+        control::api_services,
+        "the aggregated APIs answer",
+        "an unavailable APIService holds up the deletion of namespaces; look at the controller, or switch metricsApi.enabled or observe.enabled off",
+    ),
+    check(
+        DATA,
+        "pods-without-proxy",
+        data::without_proxy,
+        "every pod that asked for a proxy has one",
+        "restart their workloads: kubectl rollout restart",
+    ),
+    check(
+        DATA,
+        "old-proxies",
+        data::old,
+        "no proxy is two minor versions older than the controller",
+        "restart their workloads: kubectl rollout restart",
+    ),
+    check(
+        DATA,
+        "connected",
+        data::connected,
+        "every proxy is connected to a controller",
+        "look at the log of container weft-proxy; it keeps its last configuration meanwhile",
+    ),
+    check(
+        DATA,
+        "acknowledged",
+        data::acknowledged,
+        "every proxy has what concerns it",
+        "if this stays for more than a minute, weft proxies tells which",
+    ),
+    check(
+        DATA,
+        "refusals",
+        data::refusals,
+        "no proxy refused a configuration",
+        "the object's condition Programmed says why; the proxy goes on with the version before",
+    ),
+    check(
+        DATA,
+        "certificates",
+        data::certificates,
+        "no proxy's certificate is about to end",
+        "look at the log of container weft-proxy; certificates are renewed at two thirds of their life",
+    ),
+    check(
+        DATA,
+        "proxy-clocks",
+        data::clocks,
+        "proxies' clocks and the controller's differ by less than five seconds",
+        "run a time service on the nodes",
+    ),
+    check(
+        OBJECTS,
+        "accepted",
+        objects::accepted,
+        "every SMI object can be understood",
+        "kubectl describe it; condition Accepted says which field",
+    ),
+    check(
+        OBJECTS,
+        "resolved",
+        objects::resolved,
+        "everything that SMI objects name exists",
+        "kubectl describe it; condition ResolvedRefs says what is missing",
+    ),
+    check(
+        OBJECTS,
+        "annotations",
+        objects::annotations,
+        "annotations of the mesh have values that mean something",
+        "docs/operating.md has the values; a mode that cannot be read counts as the tightest",
+    ),
+    check(
+        OBJECTS,
+        "labels",
+        objects::labels,
+        "requests for injection are spelt so that they are heard",
+        "write weft.dev/inject=enabled or disabled as a label of the Namespace or Pod",
+    ),
+];
+
+/// `docs/checks.md`.
+#[must_use]
+pub fn page() -> String {
+    let mut page = "\
+# Checks
+
+Made from the checks by `WEFT_WRITE_GENERATED=1 cargo test -p cli checks`; edit those.
+
+What `weft check` looks at. Results are ok, warning, error, and skipped where the user may not see
+what a check needs. `--pre` looks at a cluster before Weft is installed, `--wait 2m` tries again
+until nothing fails, `--fail-on warning` makes a warning fail too.
+"
+    .to_owned();
+    let mut category = "";
+    for check in CHECKS {
+        if check.category != category {
+            category = check.category;
+            let _ = write!(page, "\n## {category}\n");
+        }
+        let Known {
+            id, meaning, hint, ..
+        } = check;
+        let _ = write!(page, "\n### {id}\n\nHolds when {meaning}. Else: {hint}.\n");
+    }
+    page
+}

@@ -1,0 +1,135 @@
+//! What users wrote.
+
+use crds::inject;
+use crds::labels;
+use crds::smi::{ACCEPTED, RESOLVED_REFS};
+use policy::mode::{AccessMode, MtlsMode};
+use serde_json::Value;
+
+use super::facts::{Facts, USER_KINDS, few, name_of};
+use super::outcome::{Found, Outcome};
+
+pub(super) fn accepted(facts: &Facts) -> Found {
+    with_condition(facts, ACCEPTED, Outcome::Error, "are not accepted")
+}
+
+pub(super) fn resolved(facts: &Facts) -> Found {
+    with_condition(
+        facts,
+        RESOLVED_REFS,
+        Outcome::Warning,
+        "name what does not exist",
+    )
+}
+
+/// Objects whose condition is False.
+fn with_condition(facts: &Facts, condition: &str, outcome: Outcome, wrong: &str) -> Found {
+    let mut found = Vec::new();
+    let mut all = 0;
+    for kind in USER_KINDS {
+        for object in facts.list(kind)? {
+            all += 1;
+            let conditions = object["status"]["conditions"].as_array();
+            let mut conditions = conditions.into_iter().flatten();
+            let is_false =
+                conditions.find(|one| one["type"] == condition && one["status"] == "False");
+            if let Some(one) = is_false {
+                let reason = one["reason"].as_str().unwrap_or_default();
+                found.push(format!("{kind} {} {reason}", name_of(object)));
+            }
+        }
+    }
+    Ok(if found.is_empty() {
+        (Outcome::Ok, format!("{all} objects"))
+    } else {
+        (outcome, format!("{} {wrong}: {}", found.len(), few(&found)))
+    })
+}
+
+/// What is wrong with the values of one annotation, if it is one of ours that has rules.
+fn judged(name: &str, value: &str) -> Option<String> {
+    let bad = |found: Result<(), String>| found.err();
+    match name {
+        labels::ACCESS => bad(value
+            .parse::<AccessMode>()
+            .map(drop)
+            .map_err(|error| error.to_string())),
+        labels::MTLS => bad(value
+            .parse::<MtlsMode>()
+            .map(drop)
+            .map_err(|error| error.to_string())),
+        labels::OPAQUE_PORTS | labels::SKIP_INBOUND_PORTS | labels::SKIP_OUTBOUND_PORTS => {
+            bad(labels::parse_ports(value)
+                .map(drop)
+                .map_err(|error| error.to_string()))
+        }
+        labels::SKIP_OUTBOUND_CIDRS => bad(labels::parse_cidrs(value)
+            .map(drop)
+            .map_err(|error| error.to_string())),
+        labels::LOG_LEVEL => bad(labels::parse_log_level(value)
+            .map(drop)
+            .map_err(|error| error.to_string())),
+        labels::ACCESS_LOG => bad(labels::parse_access_log(value)
+            .map(drop)
+            .map_err(|error| error.to_string())),
+        labels::DRAIN_DELAY => bad(labels::parse_drain_delay(value)
+            .map(drop)
+            .map_err(|error| error.to_string())),
+        labels::PROXY_CPU_REQUEST
+        | labels::PROXY_CPU_LIMIT
+        | labels::PROXY_MEMORY_REQUEST
+        | labels::PROXY_MEMORY_LIMIT => bad(labels::parse_quantity(value)
+            .map(drop)
+            .map_err(|error| error.to_string())),
+        _ => None,
+    }
+}
+
+pub(super) fn annotations(facts: &Facts) -> Found {
+    let mut found = Vec::new();
+    for (kind, list) in [
+        ("Namespace", "namespaces"),
+        ("Pod", "pods"),
+        ("Service", "services"),
+    ] {
+        for object in facts.list(list)? {
+            let annotations = object["metadata"]["annotations"].as_object();
+            for (name, value) in annotations.into_iter().flatten() {
+                let value = value.as_str().unwrap_or_default();
+                if let Some(why) = judged(name, value) {
+                    found.push(format!("{name} of {kind} {} {why}", name_of(object)));
+                }
+            }
+        }
+    }
+    Ok(if found.is_empty() {
+        (Outcome::Ok, "all can be read".to_owned())
+    } else {
+        (
+            Outcome::Warning,
+            format!("{} cannot be read: {}", found.len(), few(&found)),
+        )
+    })
+}
+
+pub(super) fn labels(facts: &Facts) -> Found {
+    let mut found = Vec::new();
+    for (kind, list) in [("Namespace", "namespaces"), ("Pod", "pods")] {
+        let unheard = |object: &Value| {
+            Some(format!(
+                "{kind} {}: {}",
+                name_of(object),
+                inject::unheard(kind, object)?
+            ))
+        };
+        found.extend(facts.list(list)?.iter().filter_map(unheard));
+    }
+    Ok(if found.is_empty() {
+        (Outcome::Ok, "all are heard".to_owned())
+    } else {
+        (
+            Outcome::Warning,
+            format!("{} are not heard: {}", found.len(), few(&found)),
+        )
+    })
+}

@@ -1,0 +1,29 @@
+//! How a check comes out.
+
+use serde::Serialize;
+
+use crate::output::table::Tone;
+
+/// How a check came out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Outcome {
+    Ok,
+    Skipped,
+    Warning,
+    Error,
+}
+
+/// What a check finds; an error is the reason why it is skipped.
+pub(super) type Found = Result<(Outcome, String), String>;
+
+impl Outcome {
+    pub(super) fn shown(self) -> (&'static str, Tone) {
+        match self {
+            Self::Ok => ("ok", Tone::Good),
+            Self::Skipped => ("skipped", Tone::Plain),
+            Self::Warning => ("warning", Tone::Warning),
+            Self::Error => ("error", Tone::Bad),
+        }
+    }
+}

@@ -1,0 +1,201 @@
+//! What only trying tells: whether the API server's clock is ours, whether it calls the
+//! webhooks, and what the user may do. Whatever is created is created as a dry run.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use crds::labels::{ENABLED, INJECT};
+use futures::future::join_all;
+use http::{Request, header};
+use kube::client::Body;
+use serde_json::{Value, json};
+
+use crate::cluster::Cluster;
+use crate::failure::Failure;
+
+/// What came of a dry run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Tried {
+    /// The object as it would be stored.
+    Taken(Value),
+    /// Status and words.
+    Refused(u16, String),
+    /// Why it was not tried.
+    Not(String),
+}
+
+/// All of it.
+#[derive(Clone, Debug)]
+pub(super) struct Probes {
+    /// Where pods were tried.
+    pub(super) namespace: String,
+    pub(super) injection: Tried,
+    pub(super) validation: Tried,
+    /// What the user may not do, of what an installation needs.
+    pub(super) denied: Result<Vec<String>, String>,
+}
+
+/// What an installation creates: group, resource.
+const NEEDED: [(&str, &str); 9] = [
+    ("", "namespaces"),
+    ("", "serviceaccounts"),
+    ("apps", "deployments"),
+    ("rbac.authorization.k8s.io", "clusterroles"),
+    ("rbac.authorization.k8s.io", "clusterrolebindings"),
+    ("apiextensions.k8s.io", "customresourcedefinitions"),
+    (
+        "admissionregistration.k8s.io",
+        "mutatingwebhookconfigurations",
+    ),
+    (
+        "admissionregistration.k8s.io",
+        "validatingwebhookconfigurations",
+    ),
+    ("apiregistration.k8s.io", "apiservices"),
+];
+
+/// The API server's version, and how far our clock is ahead of its.
+pub(super) async fn version(cluster: &Cluster) -> Result<(Value, Option<i64>), Failure> {
+    let request = Request::get("/version")
+        .body(Body::empty())
+        .map_err(|error| Failure::unknown(error.to_string()))?;
+    let client = cluster.client();
+    let asked = SystemTime::now();
+    let answering = async {
+        let answer = client.send(request).await?;
+        let date = answer.headers().get(header::DATE).cloned();
+        let body = answer.into_body().collect_bytes().await?;
+        Ok((date, body))
+    };
+    let (date, body) = cluster.ask("the API server's version", answering).await?;
+    let version = serde_json::from_slice(&body)
+        .map_err(|error| Failure::unknown(format!("the API server's version: {error}")))?;
+    let theirs = date.and_then(|date| http_date(date.to_str().ok()?));
+    let ours = asked
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default()
+        .as_secs();
+    let ahead = theirs.and_then(|theirs| i64::try_from(ours).ok()?.checked_sub(theirs));
+    Ok((version, ahead))
+}
+
+/// Seconds since 1970 of `Sun, 06 Nov 1994 08:49:37 GMT`.
+fn http_date(text: &str) -> Option<i64> {
+    let at = k8s_openapi::jiff::fmt::strtime::parse("%a, %d %b %Y %H:%M:%S GMT", text).ok()?;
+    let at = at.to_datetime().ok()?;
+    Some(
+        at.to_zoned(k8s_openapi::jiff::tz::TimeZone::UTC)
+            .ok()?
+            .timestamp()
+            .as_second(),
+    )
+}
+
+/// Tries out.
+pub(super) async fn all(cluster: &Cluster, pre: bool) -> Probes {
+    let namespace = cluster.namespace().to_owned();
+    let not = || Tried::Not("was not asked for".to_owned());
+    let mut probes = Probes {
+        injection: not(),
+        validation: not(),
+        denied: Err("was not asked for".to_owned()),
+        namespace,
+    };
+    if pre {
+        probes.denied = denied(cluster).await;
+        return probes;
+    }
+    let (pods, groups) = (
+        format!("/api/v1/namespaces/{}/pods", probes.namespace),
+        format!(
+            "/apis/specs.smi-spec.io/v1alpha4/namespaces/{}/httproutegroups",
+            probes.namespace
+        ),
+    );
+    let (pod, group) = (pod(), nonsense());
+    let (injection, validation) = futures::join!(
+        create(cluster, &pods, &pod),
+        create(cluster, &groups, &group)
+    );
+    probes.injection = injection;
+    probes.validation = validation;
+    probes
+}
+
+/// A pod that asks for a proxy, and would pass the strictest security level without one.
+fn pod() -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Pod",
+        "metadata": {"generateName": "weft-check-", "labels": {INJECT: ENABLED}},
+        "spec": {
+            "securityContext": {"runAsNonRoot": true, "runAsUser": 65532, "seccompProfile": {"type": "RuntimeDefault"}},
+            "containers": [{
+                "name": "check", "image": "weft-check",
+                "resources": {"requests": {"cpu": "1m", "memory": "1Mi"}, "limits": {"cpu": "1m", "memory": "1Mi"}},
+                "securityContext": {"allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}},
+            }],
+        },
+    })
+}
+
+/// A match that no request can fit, because its expression is none.
+fn nonsense() -> Value {
+    json!({
+        "apiVersion": "specs.smi-spec.io/v1alpha4", "kind": "HTTPRouteGroup",
+        "metadata": {"generateName": "weft-check-"},
+        "spec": {"matches": [{"name": "check", "pathRegex": "("}]},
+    })
+}
+
+async fn create(cluster: &Cluster, collection: &str, object: &Value) -> Tried {
+    let request = Request::post(format!("{collection}?dryRun=All"))
+        .header(header::CONTENT_TYPE, "application/json")
+        .body(object.to_string().into_bytes());
+    let request = match request {
+        Ok(request) => request,
+        Err(error) => return Tried::Not(error.to_string()),
+    };
+    let client = cluster.client();
+    match cluster.try_ask("a dry run", client.request(request)).await {
+        Ok(taken) => Tried::Taken(taken),
+        Err(refusal) => match refusal.code() {
+            Some(code) => Tried::Refused(code, refusal.message().to_owned()),
+            None => Tried::Not(refusal.into_failure().to_string()),
+        },
+    }
+}
+
+async fn denied(cluster: &Cluster) -> Result<Vec<String>, String> {
+    let asked = NEEDED.map(|(group, resource)| async move {
+        let review = json!({
+            "apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectAccessReview",
+            "spec": {"resourceAttributes": {"verb": "create", "group": group, "resource": resource}},
+        });
+        let request = Request::post("/apis/authorization.k8s.io/v1/selfsubjectaccessreviews")
+            .header(header::CONTENT_TYPE, "application/json")
+            .body(review.to_string().into_bytes())
+            .map_err(|error| error.to_string())?;
+        let client = cluster.client();
+        let answer: Value = cluster
+            .ask("the user's rights", client.request(request))
+            .await
+            .map_err(|error| error.to_string())?;
+        let allowed = answer["status"]["allowed"].as_bool().unwrap_or_default();
+        Ok::<_, String>((!allowed).then(|| resource.to_owned()))
+    });
+    let answers: Result<Vec<Option<String>>, String> = join_all(asked).await.into_iter().collect();
+    Ok(answers?.into_iter().flatten().collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dates_of_http_are_read() {
+        assert_eq!(
+            http_date("Sun, 06 Nov 1994 08:49:37 GMT"),
+            Some(784_111_777)
+        );
+        assert_eq!(http_date("yesterday"), None);
+    }
+}

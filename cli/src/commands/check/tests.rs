@@ -1,0 +1,479 @@
+//! A healthy mesh, in an API server in memory, and faults planted in it one by one: each
+//! fails at its own check and at no other.
+
+use std::convert::Infallible;
+use std::time::Duration;
+
+use clap::Parser as _;
+use fake_api::FakeApi;
+use http::{Method, Request, Response, StatusCode};
+use kube::Client;
+use kube::client::Body;
+use serde_json::{Value, json};
+
+use super::*;
+use crate::args::{Cli, Command};
+mod untold;
+
+/// What only trying out tells.
+#[derive(Clone, Copy, Debug)]
+struct Webhooks {
+    injects: bool,
+    validates: bool,
+    /// The API server's clock, seconds ahead of ours.
+    clock: i64,
+}
+
+const WELL: Webhooks = Webhooks {
+    injects: true,
+    validates: true,
+    clock: 0,
+};
+
+fn client(api: &FakeApi, webhooks: Webhooks) -> Client {
+    let api = api.client();
+    Client::new(
+        tower::service_fn(move |request: Request<Body>| {
+            let api = api.clone();
+            async move {
+                if request.method() == Method::POST {
+                    return Ok::<_, Infallible>(tried(request.uri().path(), webhooks));
+                }
+                let version = request.uri().path() == "/version";
+                let mut answer = api.send(request).await.unwrap();
+                if version {
+                    let now = k8s_openapi::jiff::Timestamp::now().as_second() + webhooks.clock;
+                    let now = k8s_openapi::jiff::Timestamp::from_second(now).unwrap();
+                    let date = now.strftime("%a, %d %b %Y %H:%M:%S GMT").to_string();
+                    answer.headers_mut().insert("date", date.parse().unwrap());
+                }
+                Ok(answer)
+            }
+        }),
+        "default",
+    )
+}
+
+fn tried(path: &str, webhooks: Webhooks) -> Response<Body> {
+    let (code, body) = if path.ends_with("/pods") {
+        let containers = if webhooks.injects {
+            json!([{"name": "weft-proxy"}])
+        } else {
+            json!([])
+        };
+        (201, json!({"spec": {"initContainers": containers}}))
+    } else if path.ends_with("/httproutegroups") && webhooks.validates {
+        let message = "admission webhook \"smi.validate.weft.dev\" denied the request: HTTPRouteGroup default/x is invalid: spec";
+        (
+            422,
+            json!({"kind": "Status", "status": "Failure", "message": message, "code": 422}),
+        )
+    } else if path.ends_with("/selfsubjectaccessreviews") {
+        (201, json!({"status": {"allowed": webhooks.injects}}))
+    } else {
+        (201, json!({}))
+    };
+    let mut answer = Response::new(Body::from(body.to_string().into_bytes()));
+    *answer.status_mut() = StatusCode::from_u16(code).unwrap();
+    answer
+}
+
+fn root(ends: i32) -> String {
+    let key = rcgen::KeyPair::generate().unwrap();
+    let mut parameters = rcgen::CertificateParams::default();
+    parameters.not_after = rcgen::date_time_ymd(ends, 1, 1);
+    parameters.self_signed(&key).unwrap().pem()
+}
+
+fn secret(pem: &str) -> Value {
+    serde_json::to_value(k8s_openapi::ByteString(pem.as_bytes().to_vec())).unwrap()
+}
+
+fn deployment(name: &str, replicas: u64) -> Value {
+    json!({
+        "metadata": {"name": name, "labels": {"app.kubernetes.io/version": env!("CARGO_PKG_VERSION")}},
+        "spec": {"replicas": replicas}, "status": {"readyReplicas": replicas},
+    })
+}
+
+const WEFT: &str = "/apis/apps/v1/namespaces/weft-system/deployments";
+const LEASE: &str = "/apis/coordination.k8s.io/v1/namespaces/weft-system/leases/weft-controller";
+const MUTATING: &str =
+    "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/weft-injector";
+const VALIDATING: &str =
+    "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations/weft-validator";
+const SECRET: &str = "/api/v1/namespaces/weft-system/secrets/weft-ca";
+const BUNDLE: &str = "/api/v1/namespaces/shop/configmaps/weft-trust-bundle";
+const API: &str = "/apis/apiregistration.k8s.io/v1/apiservices/v1alpha1.metrics.smi-spec.io";
+const POD: &str = "/api/v1/namespaces/shop/pods/web-1";
+const PROXY: &str = "/apis/observe.weft.dev/v1alpha1/namespaces/shop/proxies/web-1";
+const SPLIT: &str = "/apis/split.smi-spec.io/v1alpha4/namespaces/shop/trafficsplits/cart";
+const NAMESPACE: &str = "/api/v1/namespaces/shop";
+
+fn pod() -> Value {
+    json!({
+        "metadata": {"name": "web-1", "namespace": "shop", "annotations": {"weft.dev/proxy-version": "0.1.0"}},
+        "spec": {"initContainers": [{"name": "weft-proxy"}]}, "status": {"phase": "Running"},
+    })
+}
+
+fn proxy() -> Value {
+    json!({
+        "metadata": {"name": "web-1", "namespace": "shop"},
+        "status": {"connected": true, "acknowledged": 4, "needed": 4,
+                   "certificate": {"notAfter": "2999-01-01T00:00:00Z"}, "clockAheadMs": 3},
+    })
+}
+
+fn split(condition: &str, status: &str) -> Value {
+    let conditions = json!([{"type": condition, "status": status, "reason": "Because"}]);
+    json!({"metadata": {"name": "cart", "namespace": "shop"}, "status": {"conditions": conditions}})
+}
+
+fn definition(kind: crds::smi::SmiKind, served: bool) -> (String, Value) {
+    let name = kind.definition();
+    let path = format!("/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{name}");
+    let versions = json!([{"name": "v1alpha4", "served": served}]);
+    let labels = json!({"app.kubernetes.io/part-of": "weft"});
+    (
+        path,
+        json!({"metadata": {"name": name, "labels": labels}, "spec": {"group": kind.group(), "versions": versions}}),
+    )
+}
+
+fn healthy() -> FakeApi {
+    let api = FakeApi::default();
+    let pem = root(2999);
+    api.put(
+        "/version",
+        json!({"major": "1", "minor": "33", "gitVersion": "v1.33.2"}),
+    );
+    api.put(
+        &format!("{WEFT}/weft-controller"),
+        deployment("weft-controller", 2),
+    );
+    api.put(
+        &format!("{WEFT}/weft-injector"),
+        deployment("weft-injector", 2),
+    );
+    let now = k8s_openapi::jiff::Timestamp::now().to_string();
+    api.put(
+        LEASE,
+        json!({"metadata": {}, "spec": {"holderIdentity": "one", "renewTime": now}}),
+    );
+    let webhooks = json!({"metadata": {}, "webhooks": [{"name": "a", "clientConfig": {"caBundle": secret(&pem)}}]});
+    api.put(MUTATING, webhooks.clone());
+    api.put(VALIDATING, webhooks);
+    api.put(
+        SECRET,
+        json!({"metadata": {}, "data": {"issuer.crt": secret(&pem)}}),
+    );
+    let bundle = |namespace: &str| json!({"metadata": {"name": "weft-trust-bundle", "namespace": namespace}, "data": {"ca.crt": pem}});
+    api.put(BUNDLE, bundle("shop"));
+    for namespace in ["a", "b"] {
+        api.put(&BUNDLE.replace("shop", namespace), bundle(namespace));
+    }
+    api.put(API, json!({"metadata": {"name": "v1alpha1.metrics.smi-spec.io"}, "spec": {"group": "metrics.smi-spec.io"},
+        "status": {"conditions": [{"type": "Available", "status": "True"}]}}));
+    for kind in crds::smi::SmiKind::ALL {
+        let (path, definition) = definition(kind, true);
+        api.put(&path, definition);
+    }
+    api.put(
+        "/api/v1/namespaces/kube-system/configmaps/extension-apiserver-authentication",
+        json!({"metadata": {}, "data": {"requestheader-client-ca-file": pem}}),
+    );
+    api.put(
+        NAMESPACE,
+        json!({"metadata": {"name": "shop", "labels": {"weft.dev/inject": "enabled"}}}),
+    );
+    api.put(POD, pod());
+    api.put(PROXY, proxy());
+    api.put(SPLIT, split("Accepted", "True"));
+    api
+}
+
+async fn checked(
+    api: &FakeApi,
+    webhooks: Webhooks,
+    arguments: &[&str],
+) -> (Result<Verdict, Failure>, Value, String) {
+    let arguments = ["weft", "check", "-o", "json"].iter().chain(arguments);
+    let cli = Cli::try_parse_from(arguments).unwrap();
+    let Command::Check(check) = cli.command else {
+        panic!("another command");
+    };
+    let cluster = Cluster::of(client(api, webhooks), &cli.global);
+    let (mut out, mut err) = (Vec::new(), Vec::new());
+    let mut console = Console {
+        input: &mut std::io::empty(),
+        out: &mut out,
+        err: &mut err,
+        color: false,
+    };
+    let ended = check.print(&cluster, Format::Json, &mut console).await;
+    let mut table = Vec::new();
+    console.out = &mut table;
+    if ended.is_ok() {
+        check
+            .print(&cluster, Format::Table, &mut console)
+            .await
+            .unwrap();
+    }
+    let report = serde_json::from_slice(&out).unwrap_or_default();
+    (ended, report, String::from_utf8(table).unwrap())
+}
+
+/// Checks whose result is one of these.
+fn with(report: &Value, results: &[&str]) -> Vec<String> {
+    let checks = report["checks"].as_array().unwrap().iter();
+    let found = checks.filter(|check| results.contains(&check["result"].as_str().unwrap()));
+    found
+        .map(|check| check["id"].as_str().unwrap().to_owned())
+        .collect()
+}
+
+#[tokio::test]
+async fn a_healthy_mesh_passes_every_check_and_skips_none() {
+    let (ended, report, table) = checked(&healthy(), WELL, &[]).await;
+    assert_eq!(ended.unwrap(), Verdict::Yes, "{report:#}");
+    assert_eq!(
+        with(&report, &["warning", "error", "skipped"]),
+        [] as [String; 0],
+        "{report:#}"
+    );
+    let after = list::CHECKS.iter().filter(|check| !check.pre).count();
+    assert_eq!(report["checks"].as_array().unwrap().len(), after);
+    assert!(table.contains("control-plane\n  ok"), "{table}");
+}
+
+type Plant = fn(&FakeApi, &mut Webhooks);
+
+/// Faults, each with the check that finds it. Some are seen by a second one, too.
+const FAULTS: &[(&str, &[&str], Plant)] = &[
+    ("kubernetes-version", &[], |api, _| {
+        api.put(
+            "/version",
+            json!({"major": "1", "minor": "32+", "gitVersion": "v1.32.9"}),
+        )
+    }),
+    ("clocks", &[], |_, webhooks| webhooks.clock = 60),
+    ("controller", &[], |api, _| {
+        api.remove(&format!("{WEFT}/weft-controller"))
+    }),
+    ("injector", &[], |api, _| {
+        let mut injector = deployment("weft-injector", 2);
+        injector["status"]["readyReplicas"] = json!(0);
+        api.put(&format!("{WEFT}/weft-injector"), injector);
+    }),
+    ("single-replicas", &[], |api, _| {
+        api.put(
+            &format!("{WEFT}/weft-injector"),
+            deployment("weft-injector", 1),
+        )
+    }),
+    ("versions", &[], |api, _| {
+        let mut injector = deployment("weft-injector", 2);
+        injector["metadata"]["labels"]["app.kubernetes.io/version"] = json!("0.0.1");
+        api.put(&format!("{WEFT}/weft-injector"), injector);
+    }),
+    ("lease", &[], |api, _| {
+        api.put(
+            LEASE,
+            json!({"spec": {"holderIdentity": "one", "renewTime": "2026-01-01T00:00:00.000000Z"}}),
+        )
+    }),
+    ("certificate-authority", &[], |api, _| {
+        let pem = root(2020);
+        for namespace in ["shop", "a", "b"] {
+            let map = json!({"metadata": {"name": "weft-trust-bundle", "namespace": namespace}, "data": {"ca.crt": pem}});
+            api.put(&BUNDLE.replace("shop", namespace), map);
+        }
+    }),
+    ("issuer", &[], |api, _| {
+        api.put(SECRET, json!({"data": {"issuer.crt": secret(&root(2020))}}))
+    }),
+    ("trust-bundles", &[], |api, _| {
+        let map = json!({"metadata": {"name": "weft-trust-bundle", "namespace": "shop"}, "data": {"ca.crt": root(2999)}});
+        api.put(BUNDLE, map);
+    }),
+    ("definitions", &[], |api, _| {
+        let (path, definition) = definition(crds::smi::SmiKind::TcpRoute, false);
+        api.put(&path, definition);
+    }),
+    ("webhooks", &[], |api, _| api.remove(VALIDATING)),
+    ("ca-bundles", &[], |api, _| {
+        api.put(
+            MUTATING,
+            json!({"webhooks": [{"name": "a", "clientConfig": {}}]}),
+        )
+    }),
+    ("injection", &[], |_, webhooks| webhooks.injects = false),
+    ("validation", &[], |_, webhooks| webhooks.validates = false),
+    ("api-services", &[], |api, _| {
+        api.put(
+            API,
+            json!({"metadata": {"name": "x"}, "spec": {"group": "metrics.smi-spec.io"},
+        "status": {"conditions": [{"type": "Available", "status": "False"}]}}),
+        )
+    }),
+    ("pods-without-proxy", &[], |api, _| {
+        let mut pod = pod();
+        pod["spec"] = json!({});
+        api.put(POD, pod);
+    }),
+    ("old-proxies", &["versions"], |api, _| {
+        let mut controller = deployment("weft-controller", 2);
+        controller["metadata"]["labels"]["app.kubernetes.io/version"] = json!("0.3.0");
+        api.put(&format!("{WEFT}/weft-controller"), controller);
+    }),
+    ("connected", &[], |api, _| {
+        plant_proxy(api, "connected", json!(false))
+    }),
+    ("acknowledged", &[], |api, _| {
+        plant_proxy(api, "acknowledged", json!(3))
+    }),
+    ("refusals", &[], |api, _| {
+        plant_proxy(api, "nacks", json!([{"object": "x", "reason": "y"}]))
+    }),
+    ("certificates", &[], |api, _| {
+        plant_proxy(
+            api,
+            "certificate",
+            json!({"notAfter": "2026-01-01T00:00:00Z"}),
+        )
+    }),
+    ("proxy-clocks", &[], |api, _| {
+        plant_proxy(api, "clockAheadMs", json!(-6_000))
+    }),
+    ("accepted", &[], |api, _| {
+        api.put(SPLIT, split("Accepted", "False"))
+    }),
+    ("resolved", &[], |api, _| {
+        api.put(SPLIT, split("ResolvedRefs", "False"))
+    }),
+    ("annotations", &[], |api, _| {
+        let mut pod = pod();
+        pod["metadata"]["annotations"]["weft.dev/access"] = json!("denied");
+        api.put(POD, pod);
+    }),
+    ("labels", &[], |api, _| {
+        api.put(
+            "/api/v1/namespaces/other",
+            json!({"metadata": {"name": "other", "labels": {"weft.dev/inject": "true"}}}),
+        )
+    }),
+];
+
+fn plant_proxy(api: &FakeApi, field: &str, value: Value) {
+    let mut proxy = proxy();
+    proxy["status"][field] = value;
+    api.put(PROXY, proxy);
+}
+
+#[tokio::test]
+async fn each_planted_fault_fails_at_its_own_check_and_at_no_other() {
+    for (id, also, plant) in FAULTS {
+        let (api, mut webhooks) = (healthy(), WELL);
+        plant(&api, &mut webhooks);
+        let (ended, report, table) = checked(&api, webhooks, &["--fail-on", "warning"]).await;
+        assert_eq!(ended.unwrap(), Verdict::No, "{id}: {report:#}");
+        let mut found = with(&report, &["warning", "error"]);
+        found.retain(|one| !also.contains(&one.as_str()));
+        assert_eq!(found, [*id], "{report:#}");
+        assert!(table.contains(&format!("docs/checks.md#{id}")), "{table}");
+    }
+    let planted: Vec<&str> = FAULTS.iter().map(|(id, ..)| *id).collect();
+    let known: Vec<&str> = list::CHECKS
+        .iter()
+        .filter(|check| !check.pre)
+        .map(|check| check.id)
+        .collect();
+    assert_eq!(planted, known, "a check without its fault");
+}
+
+#[tokio::test]
+async fn a_warning_fails_only_when_asked_to() {
+    let api = healthy();
+    api.put(SPLIT, split("ResolvedRefs", "False"));
+    assert_eq!(checked(&api, WELL, &[]).await.0.unwrap(), Verdict::Yes);
+    let strict = checked(&api, WELL, &["--fail-on", "warning"]).await;
+    assert_eq!(strict.0.unwrap(), Verdict::No);
+}
+
+#[tokio::test]
+async fn before_an_installation_rights_definitions_and_aggregation_are_looked_at() {
+    let api = healthy();
+    let (ended, report, _) = checked(&api, WELL, &["--pre"]).await;
+    assert_eq!(ended.unwrap(), Verdict::Yes, "{report:#}");
+    let ids = with(&report, &["ok"]);
+    assert_eq!(
+        ids,
+        [
+            "kubernetes-version",
+            "clocks",
+            "rights",
+            "foreign-definitions",
+            "aggregation"
+        ],
+        "{report:#}"
+    );
+
+    let foreign = json!({"metadata": {"name": "trafficsplits.split.smi-spec.io"}, "spec": {"group": "split.smi-spec.io"}});
+    api.put(
+        "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/trafficsplits.split.smi-spec.io",
+        foreign,
+    );
+    api.remove("/api/v1/namespaces/kube-system/configmaps/extension-apiserver-authentication");
+    let poor = Webhooks {
+        injects: false,
+        ..WELL
+    };
+    let (ended, report, _) = checked(&api, poor, &["--pre"]).await;
+    assert_eq!(ended.unwrap(), Verdict::No);
+    assert_eq!(
+        with(&report, &["error"]),
+        ["rights", "aggregation"],
+        "{report:#}"
+    );
+    assert_eq!(
+        with(&report, &["warning"]),
+        ["foreign-definitions"],
+        "{report:#}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_api_server_that_is_away_is_told_within_ten_seconds() {
+    let api = healthy();
+    api.vanish(true);
+    let begun = Instant::now();
+    let (ended, ..) = checked(&api, WELL, &[]).await;
+    let Err(Failure::Unknown(words)) = ended else {
+        panic!("{ended:?}");
+    };
+    assert!(words.contains("did not answer"), "{words}");
+    assert!(
+        begun.elapsed() <= Duration::from_secs(10),
+        "{:?}",
+        begun.elapsed()
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn waiting_ends_when_nothing_fails_any_more() {
+    let api = healthy();
+    api.remove(VALIDATING);
+    let mending = api.clone();
+    let webhooks = healthy().read(VALIDATING).unwrap();
+    let mend = tokio::spawn(async move {
+        sleep(Duration::from_secs(31)).await;
+        mending.put(VALIDATING, webhooks);
+    });
+    let begun = Instant::now();
+    let (ended, ..) = checked(&api, WELL, &["--wait", "2m"]).await;
+    assert_eq!(ended.unwrap(), Verdict::Yes);
+    let took = begun.elapsed();
+    assert!((31..40).contains(&took.as_secs()), "{took:?}");
+    mend.await.unwrap();
+}

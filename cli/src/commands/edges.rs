@@ -1,0 +1,220 @@
+//! `weft edges`: who calls whom.
+
+mod drawing;
+
+use std::time::{Duration, SystemTime};
+
+use clap::Args;
+use crds::observe::{Edge, NodeKind};
+use k8s_openapi::jiff::Timestamp;
+
+use crate::cluster::Cluster;
+use crate::cluster::names::Named;
+use crate::console::Console;
+use crate::failure::{Failure, Verdict};
+use crate::global::Global;
+use crate::output::table::{Cell, Table, Tone};
+use crate::output::{self, Format, number};
+use crate::traffic::select::{self, ENDS, Selected};
+use crate::traffic::sums::Sums;
+use crate::traffic::{Question, Traffic};
+
+/// What is printed besides what every command prints.
+const FORMATS: &[Format] = &[
+    Format::Table,
+    Format::Wide,
+    Format::Json,
+    Format::Yaml,
+    Format::Dot,
+    Format::Mermaid,
+];
+
+/// Arguments of `weft edges`.
+#[derive(Args, Debug)]
+#[command(
+    about = "Show who calls whom, and how",
+    long_about = "Shows each edge of the graph: caller, called, port, protocol, whether mutual \
+                  TLS secured it, success, rate and latency. With --since also edges that were \
+                  seen earlier. -o dot draws for Graphviz, -o mermaid for Markdown.",
+    after_help = "Example:\n  weft edges svc/cart -o mermaid"
+)]
+pub struct Edges {
+    /// KIND/NAME at either end; all edges without it
+    #[arg(value_name = "RES")]
+    resource: Option<String>,
+    /// Only edges with refused calls
+    #[arg(long)]
+    refused: bool,
+    /// Only edges with calls that no mutual TLS secured
+    #[arg(long)]
+    plaintext: bool,
+    /// Only edges to hosts outside the mesh
+    #[arg(long)]
+    external: bool,
+    /// Also edges without calls now that were seen in this time
+    #[arg(long, value_name = "TIME", value_parser = number::duration)]
+    since: Option<Duration>,
+}
+
+impl Edges {
+    /// Prints the edges.
+    ///
+    /// # Errors
+    /// When the graph cannot be read.
+    pub async fn run(
+        &self,
+        global: &Global,
+        console: &mut Console<'_>,
+    ) -> Result<Verdict, Failure> {
+        let format = global.format(FORMATS)?;
+        if let Some(text) = &self.resource {
+            Named::read(text, ENDS)?;
+        }
+        let cluster = Cluster::connect(global).await?;
+        self.print(&cluster, format, SystemTime::now(), console)
+            .await
+    }
+
+    /// Prints the edges that were seen before `now`.
+    ///
+    /// # Errors
+    /// When the graph cannot be read.
+    pub async fn print(
+        &self,
+        cluster: &Cluster,
+        format: Format,
+        now: SystemTime,
+        console: &mut Console<'_>,
+    ) -> Result<Verdict, Failure> {
+        let mut question = Question::window(Duration::from_secs(60))?;
+        question.remembered = self.since.is_some();
+        let mut traffic = Traffic::ask(cluster, &question).await?;
+        let here = cluster.scope();
+        let kept = self.kept(&traffic, here, now)?;
+        let mut at = 0;
+        traffic.graph.edges.retain(|_| {
+            at += 1;
+            kept[at - 1]
+        });
+        if output::data(console, format, &traffic.graph)? {
+            return Ok(Verdict::Yes);
+        }
+        match format {
+            Format::Dot => console.line(&drawing::dot(&traffic, here))?,
+            Format::Mermaid => console.line(&drawing::mermaid(&traffic, here))?,
+            _ if traffic.edges().is_empty() => console.word("no such calls")?,
+            _ => table(&traffic, here, format == Format::Wide, now)
+                .write(console.out, console.color)?,
+        }
+        if let Some(word) = traffic.word() {
+            console.word(&word)?;
+        }
+        Ok(Verdict::Yes)
+    }
+
+    /// Which edges are meant, in their order.
+    fn kept(
+        &self,
+        traffic: &Traffic,
+        here: Option<&str>,
+        now: SystemTime,
+    ) -> Result<Vec<bool>, Failure> {
+        let named = self.resource.as_deref();
+        let named = named.map(|text| Named::read(text, ENDS)).transpose()?;
+        let selected = named.map(|named| Selected::new(named, here));
+        let external = |edge: &Edge| {
+            let node = traffic.node(&edge.to);
+            node.is_some_and(|node| node.kind == NodeKind::External)
+        };
+        let kept = traffic.edges().iter().map(|edge| {
+            let meant = selected.as_ref().is_none_or(|selected| {
+                selected.is_from(traffic, edge) || selected.is_to(traffic, edge)
+            });
+            meant
+                && (!self.refused || !edge.refused.is_empty())
+                && (!self.plaintext || edge.mtls.is_some_and(|share| share < 1.0))
+                && (!self.external || external(edge))
+                && match (self.since, since(&edge.last_seen, now)) {
+                    (None, _) => !edge.quiet,
+                    (Some(longest), Some(ago)) => ago <= longest,
+                    (Some(_), None) => true,
+                }
+        });
+        Ok(kept.collect())
+    }
+}
+
+fn table(traffic: &Traffic, here: Option<&str>, wide: bool, now: SystemTime) -> Table {
+    let mut head = vec![
+        "FROM", "TO", "PORT", "PROTO", "SECURED", "SUCCESS", "RPS", "P95", "OPEN", "LAST",
+    ];
+    if wide {
+        head.extend([
+            "SERVICE",
+            "BACKEND",
+            "SPLIT",
+            "REFUSED",
+            "IDENTITIES",
+            "ALLOWED-BY",
+        ]);
+    }
+    let mut table = Table::new(&head);
+    for edge in traffic.edges() {
+        let mut sums = Sums::default();
+        sums.add(edge);
+        let port = if edge.port == 0 {
+            String::new()
+        } else {
+            edge.port.to_string()
+        };
+        let ago = since(&edge.last_seen, now).map(number::age);
+        let mut row: Vec<Cell> = vec![
+            select::shown(traffic, &edge.from, here).into(),
+            select::shown(traffic, &edge.to, here).into(),
+            port.into(),
+            edge.protocol.as_str().into(),
+            secured(edge),
+            sums.success_cell(),
+            sums.rate_cell(traffic.seconds()),
+            number::millis(edge.ms.map(|ms| ms.p95)).into(),
+            edge.open.to_string().into(),
+            ago.unwrap_or_default().into(),
+        ];
+        if wide {
+            let refused = edge.refused.iter();
+            let refused: Vec<String> = refused
+                .map(|(why, times)| format!("{why}={times}"))
+                .collect();
+            let texts = [
+                edge.service.clone(),
+                edge.backend.clone(),
+                edge.split.clone(),
+                refused.join(","),
+                edge.identities.join(","),
+                edge.allowed_by.join(","),
+            ];
+            row.extend(texts.map(Cell::from));
+        }
+        table.row(row);
+    }
+    table
+}
+
+/// Whether mutual TLS carried the calls.
+fn secured(edge: &Edge) -> Cell {
+    match edge.mtls {
+        None => Cell::default(),
+        Some(share) if share >= 1.0 => Cell::toned("mtls", Tone::Good),
+        Some(share) if share <= 0.0 => Cell::toned("plaintext", Tone::Warning),
+        Some(share) => Cell::toned(format!("mtls {}", number::percent(share)), Tone::Warning),
+    }
+}
+
+/// How long before `now` a time of the API is.
+fn since(text: &str, now: SystemTime) -> Option<Duration> {
+    let then: Timestamp = text.parse().ok()?;
+    Some(
+        now.duration_since(SystemTime::from(then))
+            .unwrap_or_default(),
+    )
+}

@@ -1,0 +1,157 @@
+//! The graph in the languages of Graphviz and Mermaid. Names come from the cluster, so
+//! they stand between quotes and ids are numbers of ours.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use crds::observe::{Edge, Node};
+
+use crate::escape;
+use crate::output::number;
+use crate::traffic::Traffic;
+use crate::traffic::select;
+use crate::traffic::sums::Sums;
+
+/// For Graphviz.
+pub(super) fn dot(traffic: &Traffic, here: Option<&str>) -> String {
+    let mut text = "digraph mesh {\n  rankdir=LR\n  node [shape=box]\n".to_owned();
+    let ids = ids(traffic);
+    for (id, number) in &ids {
+        let label = quoted(&select::shown(traffic, id, here));
+        let style = if meshed(traffic.node(id)) {
+            "solid"
+        } else {
+            "dashed"
+        };
+        let _ = writeln!(text, "  n{number} [label=\"{label}\", style={style}]");
+    }
+    for edge in traffic.edges() {
+        let label = quoted(&label(traffic, edge));
+        let color = if bad(edge) { "red" } else { "black" };
+        let (from, to) = (ids[edge.from.as_str()], ids[edge.to.as_str()]);
+        let _ = writeln!(
+            text,
+            "  n{from} -> n{to} [label=\"{label}\", color={color}]"
+        );
+    }
+    text.push('}');
+    text
+}
+
+/// For Markdown.
+pub(super) fn mermaid(traffic: &Traffic, here: Option<&str>) -> String {
+    let mut text = "flowchart LR".to_owned();
+    let ids = ids(traffic);
+    for (id, number) in &ids {
+        let label = entities(&select::shown(traffic, id, here));
+        let _ = write!(text, "\n  n{number}[\"{label}\"]");
+    }
+    for edge in traffic.edges() {
+        let label = entities(&label(traffic, edge));
+        let arrow = if bad(edge) { "-.->" } else { "-->" };
+        let (from, to) = (ids[edge.from.as_str()], ids[edge.to.as_str()]);
+        let _ = write!(text, "\n  n{from} {arrow}|\"{label}\"| n{to}");
+    }
+    text
+}
+
+/// The nodes at the ends of edges, numbered in their order.
+fn ids(traffic: &Traffic) -> BTreeMap<&str, usize> {
+    let mut ids: BTreeMap<&str, usize> = BTreeMap::new();
+    for edge in traffic.edges() {
+        ids.insert(&edge.from, 0);
+        ids.insert(&edge.to, 0);
+    }
+    for (number, at) in ids.values_mut().enumerate() {
+        *at = number;
+    }
+    ids
+}
+
+fn label(traffic: &Traffic, edge: &Edge) -> String {
+    let mut sums = Sums::default();
+    sums.add(edge);
+    let lock = match edge.mtls {
+        Some(share) if share >= 1.0 => "mtls ",
+        Some(_) => "plaintext ",
+        None => "",
+    };
+    let rate = number::rate(edge.requests, traffic.seconds());
+    let failed = match edge.failure {
+        0 => String::new(),
+        some => format!(", {some} failed"),
+    };
+    format!("{lock}{} {rate}/s{failed}", edge.protocol.as_str())
+}
+
+fn bad(edge: &Edge) -> bool {
+    !edge.refused.is_empty() || (edge.failure > 0 && edge.success == 0)
+}
+
+fn meshed(node: Option<&Node>) -> bool {
+    node.is_some_and(|node| node.meshed.unwrap_or_default() > 0)
+}
+
+fn quoted(text: &str) -> String {
+    escape::plain(text)
+        .replace('\\', "\\\\")
+        .replace('"', "\\\"")
+}
+
+fn entities(text: &str) -> String {
+    let mut written = String::new();
+    for letter in escape::plain(text).chars() {
+        match letter {
+            '"' | '#' | ';' | '<' | '>' | '&' | '|' | '`' | '\\' => {
+                let _ = write!(written, "#{};", u32::from(letter));
+            }
+            letter => written.push(letter),
+        }
+    }
+    written
+}
+
+#[cfg(test)]
+mod tests {
+    use crds::observe::Graph;
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_name_cannot_leave_its_quotes_in_either_language() {
+        let evil = "a\"]; x -> y\n#<script>";
+        let graph: Graph = serde_json::from_value(json!({
+            "metadata": {"windowSeconds": 60},
+            "nodes": [
+                {"id": "e", "kind": "External", "name": evil},
+                {"id": "w", "kind": "Deployment", "namespace": "shop", "name": "web", "pods": 1, "meshed": 1},
+            ],
+            "edges": [{"id": "1", "from": "w", "to": "e", "protocol": "http1", "requests": 60, "failure": 60,
+                       "refused": {"not-allowed": 60}, "mtls": 0.0}],
+        }))
+        .unwrap();
+        let traffic = Traffic::of(graph);
+        let dot = dot(&traffic, Some("shop"));
+        assert_eq!(dot.lines().count(), 7, "{dot}");
+        assert!(
+            dot.contains("label=\"external/a\\\"]; x -> y\\\\n#<script>\""),
+            "{dot}"
+        );
+        assert!(
+            dot.contains("n1 -> n0 [label=\"plaintext http1 1.0/s, 60 failed\", color=red]"),
+            "{dot}"
+        );
+        assert!(
+            dot.contains("n1 [label=\"deploy/web\", style=solid]"),
+            "{dot}"
+        );
+        let mermaid = mermaid(&traffic, Some("shop"));
+        assert_eq!(mermaid.lines().count(), 4, "{mermaid}");
+        assert!(
+            !mermaid.contains("<script>") && !mermaid.contains("a\"]"),
+            "{mermaid}"
+        );
+        assert!(mermaid.contains("n1 -.->|"), "{mermaid}");
+    }
+}

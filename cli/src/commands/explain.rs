@@ -1,0 +1,340 @@
+//! `weft explain`: what becomes of a call, and why.
+
+use std::time::SystemTime;
+
+use clap::Args;
+use crds::observe::{
+    API_VERSION, Explanation, ExplanationSpec, ExplanationStatus, From, Header, Resource, To,
+    Verdict as Said,
+};
+use http::Request;
+
+use crate::cluster::Cluster;
+use crate::cluster::names::{Kind, Named};
+use crate::console::Console;
+use crate::escape;
+use crate::failure::{Failure, Verdict};
+use crate::global::Global;
+use crate::output::{self, Format, number};
+
+const FORMATS: &[Format] = &[Format::Table, Format::Json, Format::Yaml, Format::Fix];
+/// Who can call.
+const FROM: &[Kind] = &[
+    Kind::Deployment,
+    Kind::StatefulSet,
+    Kind::DaemonSet,
+    Kind::Job,
+    Kind::Pod,
+    Kind::ReplicaSet,
+    Kind::ServiceAccount,
+];
+/// What can be called.
+const TO: &[Kind] = &[
+    Kind::Service,
+    Kind::Deployment,
+    Kind::StatefulSet,
+    Kind::DaemonSet,
+    Kind::Job,
+    Kind::Pod,
+    Kind::ReplicaSet,
+    Kind::External,
+];
+
+/// Arguments of `weft explain`.
+#[derive(Args, Debug)]
+#[command(
+    about = "Say what becomes of a call, why, and what would let it pass",
+    long_about = "Says whether a call would pass, who decides that, and which rule or missing \
+                  rule is the reason. FROM is deploy/web, sa/web and the like, or outside for a \
+                  caller without a proxy. -o fix prints objects that allow this call and nothing else. \
+                  Exit status 1 if it is refused, 3 if that cannot be told.",
+    after_help = "Example:\n  weft explain deploy/web svc/cart:8080 DELETE /items/7 -n shop"
+)]
+pub struct Explain {
+    /// Who calls: KIND/NAME, or outside
+    #[arg(value_name = "FROM")]
+    from: String,
+    /// What is called: KIND/NAME[:PORT]
+    #[arg(value_name = "TO")]
+    to: String,
+    /// Method of the request
+    #[arg(value_name = "METHOD")]
+    method: Option<String>,
+    /// Path of the request
+    #[arg(value_name = "PATH", requires = "method")]
+    path: Option<String>,
+    /// A header of the request; may be repeated
+    #[arg(short = 'H', long = "header", value_name = "NAME: VALUE")]
+    headers: Vec<String>,
+    /// A connection of bytes, no request
+    #[arg(long, conflicts_with_all = ["method", "path", "headers"])]
+    tcp: bool,
+    /// Namespace of the caller, if another one
+    #[arg(long, value_name = "NAME")]
+    from_namespace: Option<String>,
+    /// Namespace of the called, if another one
+    #[arg(long, value_name = "NAME")]
+    to_namespace: Option<String>,
+}
+
+impl Explain {
+    /// Prints the verdict.
+    ///
+    /// # Errors
+    /// When nobody can tell.
+    pub async fn run(
+        &self,
+        global: &Global,
+        console: &mut Console<'_>,
+    ) -> Result<Verdict, Failure> {
+        let format = global.format(FORMATS)?;
+        self.question("default")?;
+        let cluster = Cluster::connect(global).await?;
+        self.print(&cluster, format, SystemTime::now(), console)
+            .await
+    }
+
+    /// Prints what the cluster says.
+    ///
+    /// # Errors
+    /// When nobody can tell.
+    pub async fn print(
+        &self,
+        cluster: &Cluster,
+        format: Format,
+        now: SystemTime,
+        console: &mut Console<'_>,
+    ) -> Result<Verdict, Failure> {
+        let spec = self.question(cluster.namespace())?;
+        let answer = ask(cluster, spec).await?;
+        let Some(status) = &answer.status else {
+            return Err(Failure::unknown("the explanation has no status"));
+        };
+        if format == Format::Fix {
+            return print_fix(status, console);
+        }
+        if !output::data(console, format, &answer)? {
+            for line in told(status, now) {
+                console.line(&escape::plain(&line))?;
+            }
+        }
+        match status.verdict {
+            Said::Allowed => Ok(Verdict::Yes),
+            Said::Refused | Said::Mixed => Ok(Verdict::No),
+            Said::Unknown => Err(Failure::unknown(format!(
+                "it cannot be told: {}",
+                status.reason
+            ))),
+        }
+    }
+
+    /// What is typed, as the API asks it.
+    fn question(&self, namespace: &str) -> Result<ExplanationSpec, Failure> {
+        let place = |said: &Option<String>| said.clone().unwrap_or_else(|| namespace.to_owned());
+        let from = if self.from == "outside" {
+            From {
+                outside: true,
+                ..From::default()
+            }
+        } else {
+            let (named, name) = Named::read_one(&self.from, FROM)?;
+            From {
+                kind: named.kind.as_str().to_owned(),
+                namespace: place(&self.from_namespace),
+                name,
+                outside: false,
+            }
+        };
+        let (named, name) = Named::read_one(&self.to, TO)?;
+        let to = To {
+            kind: named.kind.as_str().to_owned(),
+            namespace: match named.kind {
+                Kind::External => String::new(),
+                _ => place(&self.to_namespace),
+            },
+            name,
+            port: named.port,
+        };
+        if from.outside && named.kind == Kind::External {
+            return Err(Failure::usage(
+                "a call from outside to outside passes no proxy: one end must be in the mesh",
+            ));
+        }
+        let header = |text: &String| match text.split_once(':') {
+            Some((name, value)) if !name.trim().is_empty() => Ok(Header {
+                name: name.trim().to_owned(),
+                value: value.trim().to_owned(),
+            }),
+            _ => Err(Failure::usage(format!("-H {text:?}: must be NAME: VALUE"))),
+        };
+        if let Some(path) = &self.path
+            && !path.starts_with('/')
+        {
+            return Err(Failure::usage(format!("path {path:?} must begin with /")));
+        }
+        Ok(ExplanationSpec {
+            from,
+            to,
+            method: self.method.clone(),
+            path: self.path.clone(),
+            headers: self.headers.iter().map(header).collect::<Result<_, _>>()?,
+            tcp: self.tcp,
+        })
+    }
+}
+
+async fn ask(cluster: &Cluster, spec: ExplanationSpec) -> Result<Explanation, Failure> {
+    let mut places = vec![spec.to.namespace.clone(), spec.from.namespace.clone()];
+    places.retain(|place| !place.is_empty());
+    places.dedup();
+    let question = Explanation {
+        api_version: API_VERSION.to_owned(),
+        kind: Resource::Explanations.kind().to_owned(),
+        spec,
+        status: None,
+    };
+    let body =
+        serde_json::to_vec(&question).map_err(|error| Failure::unknown(error.to_string()))?;
+    // Who may not ask in the called side's namespace is told less, by his own.
+    let mut places = places
+        .iter()
+        .map(String::as_str)
+        .map(Some)
+        .collect::<Vec<_>>();
+    if places.is_empty() {
+        places.push(Some(cluster.namespace()));
+    }
+    let last = places.len() - 1;
+    for (at, place) in places.into_iter().enumerate() {
+        let request = Request::post(Resource::Explanations.path(place, None))
+            .header(http::header::CONTENT_TYPE, "application/json")
+            .body(body.clone())
+            .map_err(|error| Failure::usage(error.to_string()))?;
+        let asked = cluster.client();
+        match cluster
+            .try_ask("explanations", asked.request(request))
+            .await
+        {
+            Err(refusal) if refusal.is_forbidden() && at < last => {}
+            answer => return answer.map_err(|refusal| refusal.into_failure()),
+        }
+    }
+    Err(Failure::unknown(
+        "explanations: there is no namespace to ask in",
+    ))
+}
+
+/// Objects for `kubectl apply -f -`; what no object can mend as words.
+fn print_fix(status: &ExplanationStatus, console: &mut Console<'_>) -> Result<Verdict, Failure> {
+    let Some(fix) = &status.fix else {
+        let why = match status.verdict {
+            Said::Allowed => "the call is allowed, there is nothing to mend".to_owned(),
+            verdict => format!(
+                "{} {}: nothing is known that would mend it",
+                verdict.as_str(),
+                status.reason
+            ),
+        };
+        console.word(&why)?;
+        return Ok(if status.verdict == Said::Allowed {
+            Verdict::Yes
+        } else {
+            Verdict::No
+        });
+    };
+    for warning in &fix.warnings {
+        console.word(&format!("warning: {warning}"))?;
+    }
+    for command in &fix.commands {
+        console.word(&format!("no object mends this; run: {command}"))?;
+    }
+    for object in &fix.objects {
+        let yaml = serde_yaml_ng::to_string(object);
+        let yaml =
+            yaml.map_err(|error| Failure::unknown(format!("the fix has no YAML: {error}")))?;
+        console.line(&format!("---\n{}", yaml.trim_end()))?;
+    }
+    Ok(if fix.objects.is_empty() {
+        Verdict::No
+    } else {
+        Verdict::Yes
+    })
+}
+
+/// The answer in lines, the verdict first.
+fn told(status: &ExplanationStatus, now: SystemTime) -> Vec<String> {
+    let mut first = status.verdict.as_str().to_uppercase();
+    if let Some(code) = status.http_status {
+        first.push_str(&format!(" {code}"));
+    }
+    if !status.reason.is_empty() {
+        first.push_str(&format!(" {}", status.reason));
+    }
+    if status.steps.is_empty() && !status.owner.is_empty() {
+        first.push_str(&format!(
+            ", by namespace {}; its owners may see why",
+            status.owner
+        ));
+    }
+    let mut lines = vec![first];
+    for step in &status.steps {
+        lines.push(match step.step.as_str() {
+            "rule" => format!("           {}", step.text),
+            name => format!(" {name:<7} {}", step.text),
+        });
+    }
+    if status.backends.len() > 1 || status.verdict == Said::Mixed {
+        for backend in &status.backends {
+            lines.push(format!(
+                " backend {}  {}  {} {}  {} of {} endpoints ready",
+                backend.service,
+                number::percent(backend.share),
+                backend.verdict.as_str(),
+                backend.reason,
+                backend.ready,
+                backend.endpoints
+            ));
+        }
+    }
+    if let Some(programmed) = &status.programmed
+        && programmed.proxies < programmed.of
+    {
+        let (have, of) = (programmed.proxies, programmed.of);
+        lines.push(format!(" waiting {have} of {of} proxies have what this says; the others judge by the version before"));
+    }
+    lines.extend(seen(status, now));
+    if let Some(fix) = &status.fix {
+        lines.push(match (fix.objects.is_empty(), fix.commands.first()) {
+            (true, Some(command)) => format!(" fix     {command}"),
+            _ => " fix     -o fix prints objects that allow this and nothing else".to_owned(),
+        });
+    }
+    lines
+}
+
+fn seen(status: &ExplanationStatus, now: SystemTime) -> Option<String> {
+    let seen = status.seen.as_ref()?;
+    let minutes = seen.window_seconds.div_ceil(60);
+    let refused: Vec<String> = seen
+        .refused
+        .iter()
+        .map(|(reason, times)| format!("{times} refused {reason}"))
+        .collect();
+    let refused = if refused.is_empty() {
+        String::new()
+    } else {
+        format!(", {}", refused.join(", "))
+    };
+    let last = seen
+        .last
+        .as_deref()
+        .and_then(|text| text.parse::<k8s_openapi::jiff::Timestamp>().ok())
+        .and_then(|last| now.duration_since(last.into()).ok())
+        .map_or_else(String::new, |ago| {
+            format!(", last {} ago", number::age(ago))
+        });
+    Some(format!(
+        " seen    {minutes} min: {} calls on this edge, {} failed{refused}{last}",
+        seen.requests, seen.failure
+    ))
+}

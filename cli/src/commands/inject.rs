@@ -1,0 +1,206 @@
+//! `weft inject` and `weft uninject`: manifests in, manifests out, and of each no byte
+//! changes but the label's.
+
+mod sidecar;
+mod template;
+
+use clap::Args;
+use crds::labels::{DISABLED, ENABLED, INJECT, parse_inject};
+use json_patch::Patch;
+use serde_json::{Value, json};
+
+use self::template::Template;
+use crate::console::Console;
+use crate::failure::{Failure, Verdict};
+use crate::files::{self, Manifest};
+use crate::global::Global;
+use crate::yaml::{change, differ, tree};
+
+/// Arguments of `weft inject`.
+#[derive(Args, Debug)]
+#[command(
+    about = "Put the mesh's label on the pod templates of manifests",
+    long_about = "Puts label weft.dev/inject: enabled on every pod template of the manifests and \
+                  prints them. Comments, order, line ends, Lists and everything else stay as they \
+                  are; a second run changes no byte. With --manual the whole sidecar is added, \
+                  for pods that no webhook shall touch.",
+    after_help = "Example:\n  weft inject deployment.yaml | kubectl apply -f -"
+)]
+pub struct Inject {
+    /// Add the sidecar itself, not the label
+    #[arg(long)]
+    manual: bool,
+    /// With --manual: the proxy's image; the cluster's injector is asked without it
+    #[arg(long, value_name = "IMAGE", requires = "manual")]
+    proxy_image: Option<String>,
+    /// Manifests; - is the standard input
+    #[arg(required = true, value_name = "FILE")]
+    files: Vec<String>,
+}
+
+/// Arguments of `weft uninject`.
+#[derive(Args, Debug)]
+#[command(
+    about = "Take the mesh's label from the pod templates of manifests",
+    long_about = "Takes label weft.dev/inject from every pod template of the manifests and prints \
+                  them, nothing else changed. Pods of a namespace that has the label get a proxy \
+                  all the same; write weft.dev/inject: disabled to keep one out.",
+    after_help = "Example:\n  weft uninject deployment.yaml | kubectl apply -f -"
+)]
+pub struct Uninject {
+    /// Manifests; - is the standard input
+    #[arg(required = true, value_name = "FILE")]
+    files: Vec<String>,
+}
+
+impl Inject {
+    /// Prints the manifests with the label.
+    ///
+    /// # Errors
+    /// When one is no YAML, or cannot be changed in place. Nothing is printed then.
+    pub async fn run(
+        &self,
+        global: &Global,
+        console: &mut Console<'_>,
+    ) -> Result<Verdict, Failure> {
+        if !self.manual {
+            return edit(&self.files, console, &mut |template, words| {
+                put_label(template, words)
+            });
+        }
+        let settings = sidecar::settings(global, self.proxy_image.as_deref()).await?;
+        let namespace = global.namespace.clone();
+        edit(&self.files, console, &mut |template, words| {
+            sidecar::add(template, namespace.as_deref(), &settings, words)
+        })
+    }
+}
+
+impl Uninject {
+    /// Prints the manifests without the label.
+    ///
+    /// # Errors
+    /// When one is no YAML, or cannot be changed in place. Nothing is printed then.
+    pub fn run(&self, console: &mut Console<'_>) -> Result<Verdict, Failure> {
+        edit(&self.files, console, &mut |template, _| {
+            Ok(take_label(template))
+        })
+    }
+}
+
+/// What one template is to become, and words about it. An error is a clause about it.
+type Change<'a> = dyn FnMut(&Template, &mut Vec<String>) -> Result<Value, String> + 'a;
+
+fn edit(
+    files: &[String],
+    console: &mut Console<'_>,
+    wanted: &mut Change<'_>,
+) -> Result<Verdict, Failure> {
+    if files.iter().filter(|name| *name == "-").count() > 1 {
+        return Err(Failure::usage("-: the standard input can be read once"));
+    }
+    let mut written = String::new();
+    let mut words = Vec::new();
+    for name in files {
+        let manifest = files::read(name, console)?;
+        let text = changed(&manifest, wanted, &mut words)?;
+        if written.is_empty() {
+            if manifest.marked {
+                written.push('\u{feff}');
+            }
+        } else {
+            if !written.ends_with('\n') {
+                written.push('\n');
+            }
+            if !text.starts_with("---") {
+                written.push_str("---\n");
+            }
+        }
+        written.push_str(&text);
+    }
+    for word in words {
+        console.word(&word)?;
+    }
+    console.out.write_all(written.as_bytes())?;
+    Ok(Verdict::Yes)
+}
+
+fn changed(
+    manifest: &Manifest,
+    wanted: &mut Change<'_>,
+    words: &mut Vec<String>,
+) -> Result<String, Failure> {
+    let name = &manifest.name;
+    let told = |error: &dyn std::fmt::Display| Failure::usage(format!("{name}:{error}"));
+    let documents = tree::parse(&manifest.text).map_err(|error| told(&error))?;
+    let mut text = manifest.text.clone();
+    let mut templates = 0;
+    for (number, document) in documents.iter().enumerate() {
+        let value = document.value().map_err(|error| told(&error))?;
+        for template in template::all(&value) {
+            templates += 1;
+            let mut said = Vec::new();
+            let line = document.line_of(&template.steps(), "");
+            let new = wanted(&template, &mut said).map_err(|why| {
+                Failure::usage(format!("{name}:{line}:1: {}: {why}", template.owner))
+            })?;
+            words.extend(
+                said.into_iter()
+                    .map(|word| format!("{name}: {}: {word}", template.owner)),
+            );
+            let patch: Patch = differ::differences(&template.path, &template.value, &new);
+            text = change::apply(&text, number, &patch).map_err(|error| told(&error))?;
+        }
+    }
+    if templates == 0 {
+        words.push(format!("{name}: holds no pod template, nothing to change"));
+    }
+    Ok(text)
+}
+
+fn put_label(template: &Template, words: &mut Vec<String>) -> Result<Value, String> {
+    let mut new = template.value.clone();
+    let held = new
+        .pointer("/metadata/labels")
+        .and_then(|labels| labels.get(INJECT));
+    match held.map(|held| held.as_str().unwrap_or_default()) {
+        Some(DISABLED) => {
+            words.push(format!("stays as it is: {INJECT} is {DISABLED}"));
+            return Ok(new);
+        }
+        Some(text) if parse_inject(text).is_err() => {
+            words.push(format!("{INJECT} was {text:?}, which means nothing"));
+        }
+        _ => {}
+    }
+    let metadata = template::object(&mut new, "metadata").ok_or("is no object")?;
+    let labels = template::member(metadata, "labels").ok_or("metadata.labels is no object")?;
+    labels.insert(INJECT.to_owned(), json!(ENABLED));
+    Ok(new)
+}
+
+/// Without the label, and without the mappings that held nothing else.
+fn take_label(template: &Template) -> Value {
+    let mut new = template.value.clone();
+    let Some(labels) = new
+        .pointer_mut("/metadata/labels")
+        .and_then(Value::as_object_mut)
+    else {
+        return new;
+    };
+    if labels.remove(INJECT).is_none() || !labels.is_empty() {
+        return new;
+    }
+    if let Some(metadata) = new.get_mut("metadata").and_then(Value::as_object_mut) {
+        metadata.remove("labels");
+        if metadata.is_empty()
+            && let Some(template) = new.as_object_mut()
+        {
+            template.remove("metadata");
+        }
+    }
+    new
+}
+
+#[cfg(test)]
+mod tests;

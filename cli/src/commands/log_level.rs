@@ -1,0 +1,80 @@
+//! `weft log-level`: what a live proxy logs.
+
+use clap::Args;
+use crds::labels::{LOG_LEVEL, parse_log_level};
+use k8s_openapi::api::core::v1::Pod;
+use kube::Api;
+use kube::api::{Patch, PatchParams};
+use serde_json::json;
+
+use super::proxy_config::pod;
+use crate::cluster::Cluster;
+use crate::console::Console;
+use crate::failure::{Failure, Verdict};
+use crate::global::Global;
+
+/// Arguments of `weft log-level`.
+#[derive(Args, Debug)]
+#[command(
+    about = "Set what the proxy of a pod logs",
+    long_about = "Writes annotation weft.dev/log-level on a live pod, by the user's own right to \
+                  patch it; - takes it away, so that the namespace's or the default holds again.",
+    after_help = "Example:\n  weft log-level web-5d8 proxy=debug,info"
+)]
+pub struct LogLevel {
+    /// The pod
+    #[arg(value_name = "POD")]
+    pod: String,
+    /// off, error, warn, info, debug, trace, a list of module=level, or -
+    #[arg(value_name = "LEVEL", allow_hyphen_values = true)]
+    level: String,
+}
+
+impl LogLevel {
+    /// Writes the annotation.
+    ///
+    /// # Errors
+    /// When the level is none, or the pod cannot be written.
+    pub async fn run(
+        &self,
+        global: &Global,
+        console: &mut Console<'_>,
+    ) -> Result<Verdict, Failure> {
+        self.level()?;
+        let cluster = Cluster::connect(global).await?;
+        self.write(&cluster, console).await
+    }
+
+    fn level(&self) -> Result<Option<&str>, Failure> {
+        match self.level.as_str() {
+            "-" => Ok(None),
+            level => parse_log_level(level)
+                .map(Some)
+                .map_err(|error| Failure::usage(format!("LEVEL {error}"))),
+        }
+    }
+
+    /// Writes the annotation in this cluster.
+    ///
+    /// # Errors
+    /// When the level is none, or the pod cannot be written.
+    pub async fn write(
+        &self,
+        cluster: &Cluster,
+        console: &mut Console<'_>,
+    ) -> Result<Verdict, Failure> {
+        let (pod, level) = (pod(&self.pod)?, self.level()?);
+        let pods: Api<Pod> = Api::namespaced(cluster.client(), cluster.namespace());
+        let patch = json!({"metadata": {"annotations": {LOG_LEVEL: level}}});
+        let what = format!("Pod {}/{pod}", cluster.namespace());
+        let parameters = PatchParams::default();
+        cluster
+            .ask(&what, pods.patch(&pod, &parameters, &Patch::Merge(&patch)))
+            .await?;
+        console.word(&match level {
+            Some(level) => format!("{what}: {LOG_LEVEL} is {level}"),
+            None => format!("{what}: {LOG_LEVEL} is taken away"),
+        })?;
+        Ok(Verdict::Yes)
+    }
+}

@@ -1,0 +1,182 @@
+//! `weft proxies`: which proxies there are and whether they have what they need.
+
+use std::time::SystemTime;
+
+use clap::Args;
+use crds::observe::{Proxy, ProxyList, Resource};
+use k8s_openapi::jiff::Timestamp;
+
+use crate::cluster::Cluster;
+use crate::console::Console;
+use crate::failure::{Failure, Verdict};
+use crate::global::Global;
+use crate::output::table::{Cell, Table, Tone};
+use crate::output::{self, COMMON, Format, number};
+
+/// A certificate that ends sooner than this should have been renewed.
+const SOON: u64 = 600;
+
+/// Arguments of `weft proxies`.
+#[derive(Args, Debug)]
+#[command(
+    about = "Show the proxies and whether they have what they need",
+    long_about = "Shows every proxy: version, whether it is connected to a controller, how many \
+                  of the objects that concern it it has acknowledged, what it refused, when its \
+                  certificate ends, what it holds in memory. Exit status 1 if one is not connected \
+                  or refused something.",
+    after_help = "Example:\n  weft proxies -A"
+)]
+pub struct Proxies {}
+
+impl Proxies {
+    /// Prints a row per proxy.
+    ///
+    /// # Errors
+    /// When they cannot be read.
+    pub async fn run(
+        &self,
+        global: &Global,
+        console: &mut Console<'_>,
+    ) -> Result<Verdict, Failure> {
+        let format = global.format(COMMON)?;
+        let cluster = Cluster::connect(global).await?;
+        self.print(&cluster, format, SystemTime::now(), console)
+            .await
+    }
+
+    /// Prints what the cluster says.
+    ///
+    /// # Errors
+    /// When they cannot be read.
+    pub async fn print(
+        &self,
+        cluster: &Cluster,
+        format: Format,
+        now: SystemTime,
+        console: &mut Console<'_>,
+    ) -> Result<Verdict, Failure> {
+        let list: ProxyList = cluster
+            .observe(Resource::Proxies, cluster.scope(), None, "")
+            .await?;
+        let wrong = |proxy: &Proxy| !proxy.status.connected || !proxy.status.nacks.is_empty();
+        let verdict = if list.items.iter().any(wrong) {
+            Verdict::No
+        } else {
+            Verdict::Yes
+        };
+        if output::data(console, format, &list)? {
+            return Ok(verdict);
+        }
+        if list.items.is_empty() {
+            console.word("no proxies")?;
+            return Ok(verdict);
+        }
+        table(
+            &list,
+            cluster.scope().is_none(),
+            format == Format::Wide,
+            now,
+        )
+        .write(console.out, console.color)?;
+        for proxy in &list.items {
+            for nack in &proxy.status.nacks {
+                console.word(&format!(
+                    "{} refused {}: {}",
+                    proxy.metadata.name, nack.object, nack.reason
+                ))?;
+            }
+        }
+        Ok(verdict)
+    }
+}
+
+fn table(list: &ProxyList, all: bool, wide: bool, now: SystemTime) -> Table {
+    let mut head = Vec::new();
+    if all {
+        head.push("NAMESPACE");
+    }
+    head.extend([
+        "POD",
+        "WORKLOAD",
+        "VERSION",
+        "CONNECTED",
+        "ACKED",
+        "NACKS",
+        "CERT",
+        "MEMORY",
+    ]);
+    if wide {
+        head.extend(["IDENTITY", "CLOCK", "DRAINING", "TOO-OLD-FOR"]);
+    }
+    let mut table = Table::new(&head);
+    for proxy in &list.items {
+        let status = &proxy.status;
+        let mut row: Vec<Cell> = Vec::new();
+        if all {
+            row.push(proxy.metadata.namespace.clone().into());
+        }
+        row.extend([
+            proxy.metadata.name.clone().into(),
+            status.workload.clone().into(),
+            status.version.clone().unwrap_or_default().into(),
+            if status.connected {
+                Cell::toned("yes", Tone::Good)
+            } else {
+                Cell::toned("no", Tone::Bad)
+            },
+            acked(status.acknowledged, status.needed),
+            if status.nacks.is_empty() {
+                "0".into()
+            } else {
+                Cell::toned(status.nacks.len().to_string(), Tone::Bad)
+            },
+            certificate(
+                status
+                    .certificate
+                    .as_ref()
+                    .map(|one| one.not_after.as_str()),
+                now,
+            ),
+            status.memory.map(memory).unwrap_or_default().into(),
+        ]);
+        if wide {
+            let clock = status.clock_ahead_ms.map(|ms| format!("{ms:+}ms"));
+            let draining = status
+                .draining
+                .map(|draining| if draining { "yes" } else { "no" });
+            row.extend([
+                status.identity.clone().into(),
+                clock.unwrap_or_default().into(),
+                draining.unwrap_or_default().into(),
+                status.too_old_for.join(",").into(),
+            ]);
+        }
+        table.row(row);
+    }
+    table
+}
+
+fn acked(acknowledged: u32, needed: u32) -> Cell {
+    let tone = if acknowledged < needed {
+        Tone::Warning
+    } else {
+        Tone::Plain
+    };
+    Cell::toned(format!("{acknowledged}/{needed}"), tone)
+}
+
+/// In how long a certificate ends.
+fn certificate(ends: Option<&str>, now: SystemTime) -> Cell {
+    let Some(ends) = ends.and_then(|text| text.parse::<Timestamp>().ok()) else {
+        return Cell::default();
+    };
+    match SystemTime::from(ends).duration_since(now) {
+        Err(_) => Cell::toned("ended", Tone::Bad),
+        Ok(left) if left.as_secs() < SOON => Cell::toned(number::age(left), Tone::Warning),
+        Ok(left) => number::age(left).into(),
+    }
+}
+
+fn memory(bytes: u64) -> String {
+    format!("{:.1}Mi", bytes as f64 / f64::from(1 << 20))
+}

@@ -1,0 +1,101 @@
+//! `weft routes`: what each route of a workload or a Service served.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use clap::Args;
+
+use crate::cluster::Cluster;
+use crate::cluster::names::Named;
+use crate::console::Console;
+use crate::failure::{Failure, Verdict};
+use crate::global::Global;
+use crate::output::table::{Cell, Table};
+use crate::output::{self, COMMON, Format, number};
+use crate::traffic::select::{ENDS, Selected};
+use crate::traffic::sums::Sums;
+use crate::traffic::{Question, Traffic};
+
+/// Arguments of `weft routes`.
+#[derive(Args, Debug)]
+#[command(
+    about = "Show success, rate and latency by route",
+    long_about = "Shows what each route of a workload or a Service served. Routes are the matches \
+                  of the HTTPRouteGroups that annotation weft.dev/routes of the Service names, or \
+                  of those that protect the workload. - is what no route describes.",
+    after_help = "Example:\n  weft routes svc/cart"
+)]
+pub struct Routes {
+    /// KIND/NAME
+    #[arg(value_name = "RES")]
+    resource: String,
+    /// Length of the window, 10s to 5m
+    #[arg(short = 't', long, value_name = "TIME", default_value = "1m", value_parser = number::duration)]
+    window: Duration,
+}
+
+impl Routes {
+    /// Prints a row per route.
+    ///
+    /// # Errors
+    /// When the graph cannot be read.
+    pub async fn run(
+        &self,
+        global: &Global,
+        console: &mut Console<'_>,
+    ) -> Result<Verdict, Failure> {
+        let format = global.format(COMMON)?;
+        Named::read(&self.resource, ENDS)?;
+        Question::window(self.window)?;
+        let cluster = Cluster::connect(global).await?;
+        self.print(&cluster, format, console).await
+    }
+
+    /// Prints what the cluster says.
+    ///
+    /// # Errors
+    /// When the graph cannot be read.
+    pub async fn print(
+        &self,
+        cluster: &Cluster,
+        format: Format,
+        console: &mut Console<'_>,
+    ) -> Result<Verdict, Failure> {
+        let named = Named::read(&self.resource, ENDS)?;
+        let mut question = Question::window(self.window)?;
+        question.routes = true;
+        let mut traffic = Traffic::ask(cluster, &question).await?;
+        let selected = Selected::new(named, cluster.scope());
+        let nodes = &mut traffic.graph.nodes;
+        nodes.retain(|node| selected.is_served_by(node));
+        traffic.graph.edges.clear();
+        if output::data(console, format, &traffic.graph)? {
+            return Ok(Verdict::Yes);
+        }
+        let mut routes: BTreeMap<&str, Sums> = BTreeMap::new();
+        for route in traffic.graph.nodes.iter().flat_map(|node| &node.routes) {
+            let sums = routes.entry(&route.route).or_default();
+            sums.add_route(route.requests, route.failure, route.ms);
+        }
+        let mut table = Table::new(&["ROUTE", "SUCCESS", "RPS", "P50", "P95", "P99"]);
+        for (route, sums) in routes {
+            let mut row: Vec<Cell> = vec![
+                route.into(),
+                sums.success_cell(),
+                sums.rate_cell(traffic.seconds()),
+            ];
+            row.extend(sums.latency_cells());
+            table.row(row);
+        }
+        if table.is_empty() {
+            console.word(&format!(
+                "no calls of {} in the last {} s that its proxies told by route",
+                self.resource,
+                question.window.as_secs()
+            ))?;
+        } else {
+            table.write(console.out, console.color)?;
+        }
+        Ok(Verdict::Yes)
+    }
+}

@@ -1,0 +1,242 @@
+//! `weft stat`: what objects served, or what they called.
+
+mod groups;
+
+use std::time::Duration;
+
+use clap::Args;
+use crds::smi::SPLIT_GROUP;
+use kube::Api;
+use kube::api::ListParams;
+use kube::api::{ApiResource, DynamicObject, GroupVersionKind};
+
+use self::groups::{Group, Weights};
+use crate::cluster::Cluster;
+use crate::cluster::names::{Kind, Named};
+use crate::console::Console;
+use crate::failure::{Failure, Verdict};
+use crate::global::Global;
+use crate::output::table::{Cell, Table};
+use crate::output::{self, COMMON, Format, number};
+use crate::traffic::select::{ENDS, Selected};
+use crate::traffic::{Question, Traffic};
+
+/// Kinds that have numbers.
+const KINDS: &[Kind] = &[
+    Kind::Deployment,
+    Kind::StatefulSet,
+    Kind::DaemonSet,
+    Kind::Job,
+    Kind::Pod,
+    Kind::Service,
+    Kind::Namespace,
+    Kind::TrafficSplit,
+];
+/// Between two tables of a watch: the reports' own pace.
+const EACH: Duration = Duration::from_secs(5);
+
+/// Arguments of `weft stat`.
+#[derive(Args, Debug)]
+#[command(
+    about = "Show success, rate and latency of objects",
+    long_about = "Shows what objects served in the last window: share of success, requests per \
+                  second, latency, what is open, what was refused. With --to what they called. Of \
+                  a TrafficSplit each backend with its wanted weight and its observed share. Pods \
+                  of a workload are counted under it. Where several edges are one row, latency is \
+                  estimated from theirs.",
+    after_help = "Example:\n  weft stat deploy -n shop"
+)]
+pub struct Stat {
+    /// KIND or KIND/NAME: deploy, sts, ds, job, pod, svc, ns, ts
+    #[arg(value_name = "KIND[/NAME]")]
+    resource: String,
+    /// Only calls from this
+    #[arg(long, value_name = "KIND/NAME")]
+    from: Option<String>,
+    /// Only calls to this; rows are then the callers
+    #[arg(long, value_name = "KIND/NAME")]
+    to: Option<String>,
+    /// Length of the window, 10s to 5m
+    #[arg(short = 't', long, value_name = "TIME", default_value = "1m", value_parser = number::duration)]
+    window: Duration,
+    /// Again every five seconds, until it is stopped
+    #[arg(short, long)]
+    watch: bool,
+}
+
+impl Stat {
+    /// Prints a row per object.
+    ///
+    /// # Errors
+    /// When the graph cannot be read.
+    pub async fn run(
+        &self,
+        global: &Global,
+        console: &mut Console<'_>,
+    ) -> Result<Verdict, Failure> {
+        let format = global.format(COMMON)?;
+        let (resource, question) = (
+            Named::read(&self.resource, KINDS)?,
+            Question::window(self.window)?,
+        );
+        self.ends(None)?;
+        let cluster = Cluster::connect(global).await?;
+        loop {
+            self.once(&cluster, format, &resource, &question, console)
+                .await?;
+            if !self.watch {
+                return Ok(Verdict::Yes);
+            }
+            tokio::time::sleep(EACH).await;
+            console.line("")?;
+        }
+    }
+
+    /// What `--from` and `--to` name.
+    fn ends(&self, scope: Option<&str>) -> Result<[Option<Selected>; 2], Failure> {
+        let read = |text: &Option<String>| {
+            let named = text
+                .as_deref()
+                .map(|text| Named::read(text, ENDS))
+                .transpose()?;
+            Ok::<_, Failure>(named.map(|named| Selected::new(named, scope)))
+        };
+        Ok([read(&self.from)?, read(&self.to)?])
+    }
+
+    /// One table.
+    ///
+    /// # Errors
+    /// When the graph cannot be read.
+    pub async fn once(
+        &self,
+        cluster: &Cluster,
+        format: Format,
+        resource: &Named,
+        question: &Question,
+        console: &mut Console<'_>,
+    ) -> Result<(), Failure> {
+        let traffic = Traffic::ask(cluster, question).await?;
+        if output::data(console, format, &traffic.graph)? {
+            return Ok(());
+        }
+        let [from, to] = self.ends(cluster.scope())?;
+        let edges = traffic.edges().iter().filter(|edge| {
+            from.as_ref()
+                .is_none_or(|from| from.is_from(&traffic, edge))
+                && to.as_ref().is_none_or(|to| to.is_to(&traffic, edge))
+        });
+        let selected = Selected::new(resource.clone(), cluster.scope());
+        let weights = match resource.kind {
+            Kind::TrafficSplit => weights(cluster, console).await?,
+            _ => Weights::default(),
+        };
+        let outbound = to.is_some();
+        let groups = groups::of(&traffic, edges, resource, &selected, outbound);
+        let table = table(
+            &groups,
+            resource.kind,
+            cluster.scope().is_none(),
+            &weights,
+            traffic.seconds(),
+            format,
+        );
+        if table.is_empty() {
+            console.word(&format!(
+                "no calls in the last {} s",
+                question.window.as_secs()
+            ))?;
+        } else {
+            table.write(console.out, console.color)?;
+        }
+        if let Some(word) = traffic.word() {
+            console.word(&word)?;
+        }
+        Ok(())
+    }
+}
+
+fn table(
+    groups: &[Group],
+    kind: Kind,
+    all: bool,
+    weights: &Weights,
+    seconds: f64,
+    format: Format,
+) -> Table {
+    let split = kind == Kind::TrafficSplit;
+    let mut head = Vec::new();
+    if all {
+        head.push("NAMESPACE");
+    }
+    head.push("NAME");
+    head.extend(if split {
+        ["BACKEND", "WEIGHT", "SHARE"].as_slice()
+    } else {
+        &["MESHED"]
+    });
+    head.extend(["SUCCESS", "RPS", "P50", "P95", "P99", "OPEN", "REFUSED"]);
+    if format == Format::Wide {
+        head.extend(["REQUESTS", "FAILURES", "ATTEMPTS"]);
+    }
+    let mut table = Table::new(&head);
+    for group in groups {
+        let sums = &group.sums;
+        let mut row: Vec<Cell> = Vec::new();
+        if all {
+            row.push(group.namespace.clone().into());
+        }
+        row.push(group.name.clone().into());
+        if split {
+            let weight = weights.of(&group.namespace, &group.name, &group.backend);
+            row.push(group.backend.clone().into());
+            row.push(
+                weight
+                    .map(|weight| weight.to_string())
+                    .unwrap_or_default()
+                    .into(),
+            );
+            row.push(
+                group
+                    .share(groups)
+                    .map(number::percent)
+                    .unwrap_or_default()
+                    .into(),
+            );
+        } else {
+            row.push(group.meshed_cell());
+        }
+        row.push(sums.success_cell());
+        row.push(sums.rate_cell(seconds));
+        row.extend(sums.latency_cells());
+        row.push(sums.open.to_string().into());
+        row.push(sums.refused_cell());
+        if format == Format::Wide {
+            let more = [sums.requests, sums.failure, sums.attempts];
+            row.extend(more.map(|number| Cell::from(number.to_string())));
+        }
+        table.row(row);
+    }
+    table
+}
+
+/// What the TrafficSplits ask for. Without the right to read them the column stays empty,
+/// and the reason is told.
+async fn weights(cluster: &Cluster, console: &mut Console<'_>) -> Result<Weights, Failure> {
+    let kind = GroupVersionKind::gvk(SPLIT_GROUP, crds::smi::STORAGE_VERSION, "TrafficSplit");
+    let resource = ApiResource::from_gvk_with_plural(&kind, "trafficsplits");
+    let api: Api<DynamicObject> = match cluster.scope() {
+        Some(namespace) => Api::namespaced_with(cluster.client(), namespace, &resource),
+        None => Api::all_with(cluster.client(), &resource),
+    };
+    match cluster
+        .ask("TrafficSplits", api.list(&ListParams::default()))
+        .await
+    {
+        Ok(list) => Ok(Weights::read(list.items.iter())),
+        Err(error) => {
+            console.word(&error.to_string())?;
+            Ok(Weights::default())
+        }
+    }
+}

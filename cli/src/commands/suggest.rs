@@ -1,0 +1,148 @@
+//! `weft suggest`: TrafficTargets for the calls that there are.
+
+mod calls;
+mod objects;
+mod ports;
+
+use std::time::Duration;
+
+use clap::Args;
+use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::Api;
+use kube::api::ListParams;
+use serde_json::json;
+
+use self::calls::Calls;
+use self::ports::Ports;
+use crate::cluster::Cluster;
+use crate::cluster::names::Named;
+use crate::console::Console;
+use crate::escape;
+use crate::failure::{Failure, Verdict};
+use crate::global::Global;
+use crate::output::{self, Format, number};
+use crate::traffic::select::{ENDS, Selected};
+use crate::traffic::{Question, Traffic};
+
+const FORMATS: &[Format] = &[Format::Table, Format::Json, Format::Yaml];
+/// What the graph remembers call by call.
+const LONGEST: Duration = Duration::from_secs(3_600);
+
+/// Arguments of `weft suggest`.
+#[derive(Args, Debug)]
+#[command(
+    about = "Write TrafficTargets that allow exactly the calls that there are",
+    long_about = "Prints TrafficTargets, with TCPRoutes or by the names of routes, for the calls of \
+                  the last hour that mutual TLS proved and that were served, and for no others. \
+                  What is only remembered, unproven or failed stands there as comments. Look for \
+                  accounts that many share before you apply it.",
+    after_help = "Example:\n  weft suggest --to deploy/cart -n shop > policy.yaml"
+)]
+pub struct Suggest {
+    /// Only calls to this: KIND/NAME
+    #[arg(long, value_name = "RES")]
+    to: Option<String>,
+    /// Calls of this time, at most an hour
+    #[arg(long, value_name = "TIME", default_value = "1h", value_parser = number::duration)]
+    since: Duration,
+    /// By routes of HTTPRouteGroups, where all calls have one
+    #[arg(long)]
+    routes: bool,
+}
+
+impl Suggest {
+    /// Prints objects for `kubectl apply -f -`.
+    ///
+    /// # Errors
+    /// When the graph cannot be read.
+    pub async fn run(
+        &self,
+        global: &Global,
+        console: &mut Console<'_>,
+    ) -> Result<Verdict, Failure> {
+        let format = global.format(FORMATS)?;
+        if let Some(text) = &self.to {
+            Named::read(text, ENDS)?;
+        }
+        if self.since > LONGEST || self.since < Duration::from_secs(60) {
+            return Err(Failure::usage(
+                "--since: from 1m to 1h, which is what is known call by call",
+            ));
+        }
+        let cluster = Cluster::connect(global).await?;
+        self.print(&cluster, format, console).await
+    }
+
+    /// Prints what follows from the cluster's calls.
+    ///
+    /// # Errors
+    /// When the graph cannot be read.
+    pub async fn print(
+        &self,
+        cluster: &Cluster,
+        format: Format,
+        console: &mut Console<'_>,
+    ) -> Result<Verdict, Failure> {
+        let mut question = Question::window(self.since.min(Duration::from_secs(300)))?;
+        question.history = Some(self.since);
+        question.routes = self.routes;
+        question.remembered = true;
+        let traffic = Traffic::ask(cluster, &question).await?;
+        let ports = ports(cluster).await?;
+        let to = self
+            .to
+            .as_deref()
+            .map(|text| Named::read(text, ENDS))
+            .transpose()?;
+        let to = to.map(|named| Selected::new(named, cluster.scope()));
+        let edges = traffic.edges().iter();
+        let edges = edges.filter(|edge| to.as_ref().is_none_or(|to| to.is_to(&traffic, edge)));
+        let calls = Calls::of(&traffic, edges, &ports, cluster.scope(), self.routes);
+        let objects = objects::of(&calls);
+        let list = json!({"apiVersion": "v1", "kind": "List", "items": objects});
+        if output::data(console, format, &list)? {
+            return Ok(Verdict::Yes);
+        }
+        for object in &objects {
+            let yaml = serde_yaml_ng::to_string(object);
+            let yaml = yaml.map_err(|error| Failure::unknown(format!("no YAML: {error}")))?;
+            console.line(&format!("---\n{}", yaml.trim_end()))?;
+        }
+        for left in &calls.left {
+            console.line(&format!("# left out: {}", escape::plain(left)))?;
+        }
+        for account in calls.shared() {
+            console.word(&format!(
+                "warning: {account} is the account of every pod that names none; whoever it is \
+                 allowed to call, all of them may"
+            ))?;
+        }
+        if objects.is_empty() {
+            console.word("no calls that were proven and served, nothing to suggest")?;
+        } else {
+            console.line(
+                "# Before it closes anything: apply it with the namespace in mode audit (kubectl \
+                 annotate namespace NAMESPACE weft.dev/access=audit) and look at `weft edges --refused`.",
+            )?;
+        }
+        Ok(Verdict::Yes)
+    }
+}
+
+async fn ports(cluster: &Cluster) -> Result<Ports, Failure> {
+    let (services, slices): (Api<Service>, Api<EndpointSlice>) = match cluster.scope() {
+        Some(namespace) => (
+            Api::namespaced(cluster.client(), namespace),
+            Api::namespaced(cluster.client(), namespace),
+        ),
+        None => (Api::all(cluster.client()), Api::all(cluster.client())),
+    };
+    let all = ListParams::default();
+    let services = cluster.ask("Services", services.list(&all)).await?;
+    let slices = cluster.ask("EndpointSlices", slices.list(&all)).await?;
+    Ok(Ports::of(&services.items, &slices.items))
+}
+
+#[cfg(test)]
+mod tests;

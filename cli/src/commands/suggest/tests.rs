@@ -1,0 +1,212 @@
+//! What is suggested allows what was proven and served, and nothing else.
+
+use crds::observe::Graph;
+use crds::smi::judge::{Severity, Surroundings};
+use serde_json::{Value, json};
+
+use super::calls::Calls;
+use super::objects;
+use super::ports::Ports;
+use crate::traffic::Traffic;
+
+fn ports() -> Ports {
+    let services = json!([
+        {"metadata": {"namespace": "shop", "name": "cart"}, "spec": {"ports": [{"name": "http", "port": 80}]}},
+        {"metadata": {"namespace": "shop", "name": "db"}, "spec": {"ports": [{"port": 5432}]}},
+    ]);
+    let slices = json!([
+        {"metadata": {"namespace": "shop", "labels": {"kubernetes.io/service-name": "cart"}},
+         "addressType": "IPv4", "endpoints": [], "ports": [{"name": "http", "port": 8080}]},
+        {"metadata": {"namespace": "shop", "labels": {"kubernetes.io/service-name": "db"}},
+         "addressType": "IPv4", "endpoints": [], "ports": [{"name": "", "port": 15432}]},
+    ]);
+    let services: Vec<_> = serde_json::from_value(services).unwrap();
+    let slices: Vec<_> = serde_json::from_value(slices).unwrap();
+    Ports::of(&services, &slices)
+}
+
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "keeps the tests' json! plain"
+)]
+fn edge(from: &str, to: &str, port: u16, more: Value) -> Value {
+    let mut edge = json!({
+        "id": format!("{from}{to}{port}"), "from": format!("shop/Deployment/{from}"),
+        "to": format!("shop/Deployment/{to}"), "service": format!("shop/{to}"),
+        "port": port, "protocol": "http1", "requests": 5, "success": 5, "mtls": 1.0,
+        "identities": [format!("spiffe://cluster.local/ns/shop/sa/{from}")],
+    });
+    for (key, value) in more.as_object().unwrap() {
+        edge[key] = value.clone();
+    }
+    edge
+}
+
+fn suggested(edges: &[Value], by_route: bool) -> (Vec<Value>, Calls) {
+    let node = |name: &str| {
+        json!({"id": format!("shop/Deployment/{name}"), "kind": "Deployment", "namespace": "shop",
+               "name": name, "accounts": [format!("spiffe://cluster.local/ns/shop/sa/{name}")]})
+    };
+    let graph =
+        json!({"nodes": [node("web"), node("cart"), node("db"), node("job")], "edges": edges});
+    let graph: Graph = serde_json::from_value(graph).unwrap();
+    let traffic = Traffic::of(graph);
+    let calls = Calls::of(
+        &traffic,
+        traffic.edges().iter(),
+        &ports(),
+        Some("shop"),
+        by_route,
+    );
+    (objects::of(&calls), calls)
+}
+
+/// Every suggestion is one that the webhook takes.
+fn judged(objects: &[Value]) {
+    let at = Surroundings {
+        namespace: "shop",
+        cluster_domain: "cluster.local",
+    };
+    for object in objects {
+        let group = object["apiVersion"]
+            .as_str()
+            .unwrap()
+            .split('/')
+            .next()
+            .unwrap();
+        let kind = object["kind"].as_str().unwrap();
+        let mistakes = crds::validate::object(group, kind, object.get("spec"), &at).unwrap();
+        let refused = mistakes.iter().find(|one| one.severity == Severity::Refuse);
+        assert_eq!(refused, None, "{object}");
+    }
+}
+
+#[test]
+fn callers_share_a_target_only_if_they_made_the_same_calls() {
+    let (objects, _) = suggested(
+        &[
+            edge("web", "cart", 80, json!({})),
+            edge("job", "cart", 80, json!({})),
+            edge("web", "db", 5432, json!({"protocol": "tcp"})),
+        ],
+        false,
+    );
+    judged(&objects);
+    let targets: Vec<&Value> = objects
+        .iter()
+        .filter(|one| one["kind"] == "TrafficTarget")
+        .collect();
+    assert_eq!(targets.len(), 2);
+    let cart = targets
+        .iter()
+        .find(|one| one["spec"]["destination"]["name"] == "cart")
+        .unwrap();
+    assert_eq!(cart["spec"]["sources"].as_array().unwrap().len(), 2);
+    let ports: Vec<&Value> = objects
+        .iter()
+        .filter(|one| one["kind"] == "TCPRoute")
+        .map(|one| &one["spec"]["matches"]["ports"])
+        .collect();
+    assert_eq!(
+        ports,
+        [&json!([8080]), &json!([15432])],
+        "ports of containers"
+    );
+
+    let (objects, _) = suggested(
+        &[
+            edge("web", "cart", 80, json!({})),
+            edge("web", "db", 5432, json!({})),
+            edge(
+                "job",
+                "db",
+                5432,
+                json!({"identities": ["spiffe://cluster.local/ns/shop/sa/web", "spiffe://cluster.local/ns/shop/sa/job"]}),
+            ),
+        ],
+        false,
+    );
+    let targets: Vec<&Value> = objects
+        .iter()
+        .filter(|one| one["kind"] == "TrafficTarget")
+        .collect();
+    let allowed = |account: &str| {
+        targets
+            .iter()
+            .filter(|one| one["spec"]["sources"].to_string().contains(account))
+            .count()
+    };
+    assert_eq!((allowed("web"), allowed("job")), (2, 1));
+}
+
+#[test]
+fn what_is_not_proven_or_not_served_is_a_comment_with_its_reason() {
+    for (more, why) in [
+        (json!({"mtls": 0.0}), "no mutual TLS"),
+        (json!({"mtls": null}), "no mutual TLS"),
+        (json!({"identities": []}), "no mutual TLS"),
+        (json!({"success": 0, "failure": 5}), "was not served"),
+        (
+            json!({"requests": 0, "success": 0, "quiet": true, "lastSeen": "2026-11-02T09:00:00Z"}),
+            "only remembered",
+        ),
+        (json!({"port": 81}), "which container port"),
+    ] {
+        let (objects, calls) = suggested(&[edge("web", "cart", 80, more.clone())], false);
+        assert_eq!(objects, [] as [Value; 0], "{more}");
+        assert!(
+            calls.left.len() == 1 && calls.left[0].contains(why),
+            "{:?}",
+            calls.left
+        );
+    }
+    let partly = edge("web", "cart", 80, json!({"mtls": 0.5}));
+    let (objects, calls) = suggested(&[partly], false);
+    assert_eq!(objects.len(), 2, "what was proven is suggested");
+    assert!(calls.left[0].contains("plaintext"), "{:?}", calls.left);
+    let earlier = json!({"requests": 0, "success": 0, "quiet": true, "history": [{"requests": 3, "failure": 1}]});
+    assert_eq!(
+        suggested(&[edge("web", "cart", 80, earlier)], false)
+            .0
+            .len(),
+        2,
+        "within the hour"
+    );
+}
+
+#[test]
+fn by_route_only_what_has_a_route_is_allowed_and_only_on_its_port() {
+    let routes = json!({"routes": [
+        {"route": "cart/read", "requests": 4}, {"route": "cart/write", "requests": 1, "failure": 1},
+    ]});
+    let (objects, _) = suggested(&[edge("web", "cart", 80, routes)], true);
+    judged(&objects);
+    let target = objects
+        .iter()
+        .find(|one| one["kind"] == "TrafficTarget")
+        .unwrap();
+    let rules = target["spec"]["rules"].as_array().unwrap();
+    assert_eq!(
+        rules[1]["matches"],
+        json!(["read"]),
+        "what failed is not allowed"
+    );
+    assert_eq!(rules[0]["kind"], "TCPRoute", "the port limits it");
+
+    let nameless =
+        json!({"routes": [{"route": "cart/read", "requests": 4}, {"route": "", "requests": 1}]});
+    let (objects, calls) = suggested(&[edge("web", "cart", 80, nameless)], true);
+    assert_eq!(objects.len(), 0);
+    assert!(calls.left[0].contains("--routes"), "{:?}", calls.left);
+}
+
+#[test]
+fn an_account_that_everybody_has_is_named() {
+    let identity = json!({"identities": ["spiffe://cluster.local/ns/shop/sa/default"]});
+    let (_, calls) = suggested(&[edge("web", "cart", 80, identity)], false);
+    assert!(
+        calls.shared().contains("shop/default"),
+        "{:?}",
+        calls.shared()
+    );
+}

@@ -1,0 +1,259 @@
+//! What commands print of what the cluster says, in process.
+
+use std::convert::Infallible;
+use std::time::{Duration, SystemTime};
+
+use clap::Parser as _;
+use fake_api::FakeApi;
+use http::{Request, Response, StatusCode};
+use kube::Client;
+use kube::client::Body;
+use serde_json::{Value, json};
+
+use crate::args::{Cli, Command};
+use crate::cluster::Cluster;
+use crate::console::Console;
+use crate::failure::{Failure, status};
+use crate::output::Format;
+
+/// 2026-11-02T09:00:00Z.
+fn now() -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::from_secs(1_793_610_000)
+}
+
+/// Exit status, output and words.
+async fn run(client: Client, line: &str) -> (u8, String, String) {
+    let cli = Cli::try_parse_from(line.split(' ')).unwrap();
+    let cluster = Cluster::of(client, &cli.global);
+    let (mut out, mut err) = (Vec::new(), Vec::new());
+    let mut console = Console {
+        input: &mut std::io::empty(),
+        out: &mut out,
+        err: &mut err,
+        color: false,
+    };
+    let format = |allowed: &[Format]| cli.global.format(allowed).unwrap();
+    let all = [Format::Table, Format::Wide, Format::Json, Format::Fix];
+    let ended = match cli.command {
+        Command::Routes(command) => command.print(&cluster, format(&all), &mut console).await,
+        Command::Proxies(command) => {
+            command
+                .print(&cluster, format(&all), now(), &mut console)
+                .await
+        }
+        Command::Explain(command) => {
+            command
+                .print(&cluster, format(&all), now(), &mut console)
+                .await
+        }
+        Command::LogLevel(command) => command.write(&cluster, &mut console).await,
+        other => panic!("{other:?}"),
+    };
+    if let Err(Failure::Usage(text) | Failure::Unknown(text)) = &ended {
+        console.word(text).unwrap();
+    }
+    let code = status(&ended);
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (code, text(out), text(err))
+}
+
+/// One that gives these answers to what is created, by namespace.
+fn explaining(answers: Vec<(&'static str, u16, Value)>) -> Client {
+    Client::new(
+        tower::service_fn(move |request: Request<Body>| {
+            let path = request.uri().path().to_owned();
+            let place = |namespace: &str| path.contains(&format!("/namespaces/{namespace}/"));
+            let found = answers.iter().find(|(namespace, ..)| place(namespace));
+            let (_, code, body) = found.unwrap_or_else(|| panic!("{path}"));
+            let mut answer = Response::new(Body::from(body.to_string().into_bytes()));
+            *answer.status_mut() = StatusCode::from_u16(*code).unwrap();
+            async move { Ok::<_, Infallible>(answer) }
+        }),
+        "shop",
+    )
+}
+
+fn refused() -> Value {
+    json!({"spec": {"to": {"kind": "Service", "name": "cart"}}, "status": {
+        "verdict": "Refused", "reason": "not-allowed", "httpStatus": 403, "owner": "shop",
+        "steps": [{"step": "who", "text": "shop/web, 3 pods, meshed"}, {"step": "access", "text": "auto, closed"},
+                  {"step": "rule", "text": "shop/cart-read  method DELETE fits no match\u{1b}[2J"}],
+        "seen": {"windowSeconds": 300, "requests": 40, "failure": 37, "refused": {"not-allowed": 37}, "last": "2026-11-02T08:59:56Z"},
+        "programmed": {"proxies": 3, "of": 4},
+        "fix": {"objects": [{"apiVersion": "x/v1", "kind": "TrafficTarget", "metadata": {"name": "fix"}}], "warnings": ["closes others"]},
+    }})
+}
+
+#[tokio::test]
+async fn a_refusal_is_told_with_who_why_since_when_and_the_way_out() {
+    let line = "weft explain deploy/web svc/cart:80 DELETE /items/7";
+    let (code, out, _) = run(explaining(vec![("shop", 201, refused())]), line).await;
+    assert_eq!(code, 1);
+    let lines: Vec<&str> = out.lines().collect();
+    assert_eq!(lines[0], "REFUSED 403 not-allowed");
+    assert!(lines[1].starts_with(" who     shop/web"), "{out}");
+    assert!(
+        out.contains(
+            "5 min: 40 calls on this edge, 37 failed, 37 refused not-allowed, last 4s ago"
+        ),
+        "{out}"
+    );
+    assert!(out.contains("3 of 4 proxies"), "{out}");
+    assert!(out.contains("-o fix prints"), "{out}");
+    assert!(!out.contains('\x1b'), "{out:?}");
+
+    let (code, out, err) = run(
+        explaining(vec![("shop", 201, refused())]),
+        &format!("{line} -o fix"),
+    )
+    .await;
+    assert_eq!(code, 0);
+    assert!(
+        out.starts_with("---\napiVersion: x/v1\nkind: TrafficTarget\n"),
+        "{out}"
+    );
+    assert!(err.contains("warning: closes others"), "{err}");
+}
+
+#[tokio::test]
+async fn who_may_not_ask_of_the_called_is_answered_by_his_own_namespace() {
+    let denied = json!({"kind": "Status", "status": "Failure", "reason": "Forbidden", "code": 403,
+        "message": "explanations.observe.weft.dev is forbidden: User \"eve\" cannot create resource \"explanations\" in API group \"observe.weft.dev\" in the namespace \"bank\""});
+    let little = json!({"status": {"verdict": "Refused", "reason": "not-allowed", "httpStatus": 403, "owner": "bank"}});
+    let line = "weft explain deploy/web svc/vault --to-namespace bank";
+    let client = explaining(vec![("bank", 403, denied.clone()), ("shop", 201, little)]);
+    let (code, out, _) = run(client, line).await;
+    assert_eq!(code, 1);
+    assert!(out.contains("by namespace bank"), "{out}");
+    let client = explaining(vec![("bank", 403, denied.clone()), ("shop", 403, denied)]);
+    let (code, _, err) = run(client, line).await;
+    assert_eq!(code, 3);
+    assert!(err.contains("ClusterRole view"), "{err}");
+}
+
+#[tokio::test]
+async fn what_cannot_be_told_is_neither_yes_nor_no() {
+    let unknown = json!({"status": {"verdict": "Perhaps", "reason": "no proxy says"}});
+    let (code, _, err) = run(
+        explaining(vec![("shop", 201, unknown)]),
+        "weft explain outside svc/cart",
+    )
+    .await;
+    assert_eq!(code, 3);
+    assert!(err.contains("no proxy says"), "{err}");
+    let allowed = json!({"status": {"verdict": "Allowed"}});
+    let (code, out, _) = run(
+        explaining(vec![("shop", 201, allowed)]),
+        "weft explain outside svc/cart",
+    )
+    .await;
+    assert_eq!((code, out.as_str()), (0, "ALLOWED\n"));
+    for bad in [
+        "weft explain deploy svc/cart",
+        "weft explain outside external/api.example",
+        "weft explain deploy/web svc/cart GET items",
+    ] {
+        let (code, _, err) = run(explaining(Vec::new()), bad).await;
+        assert_eq!(code, 2, "{bad}: {err}");
+    }
+}
+
+#[tokio::test]
+async fn routes_of_a_service_are_those_of_the_pods_behind_it() {
+    let api = FakeApi::default();
+    let routes = json!([{"route": "cart/read", "requests": 60, "failure": 6, "ms": {"p50": 1.0, "p95": 2.0, "p99": 3.0}}, {"route": "", "requests": 6}]);
+    let graph = json!({"metadata": {"windowSeconds": 60, "complete": true}, "nodes": [
+        {"id": "shop/Deployment/cart", "kind": "Deployment", "namespace": "shop", "name": "cart-v1", "services": ["shop/cart"], "routes": routes},
+        {"id": "shop/Deployment/web", "kind": "Deployment", "namespace": "shop", "name": "web", "routes": [{"route": "web/all", "requests": 9}]},
+    ], "edges": []});
+    api.put(
+        "/apis/observe.weft.dev/v1alpha1/namespaces/shop/graphs/live",
+        graph,
+    );
+    let (code, out, _) = run(api.client(), "weft routes svc/cart -n shop").await;
+    assert_eq!(code, 0);
+    let rows: Vec<Vec<&str>> = out
+        .lines()
+        .map(|line| line.split_whitespace().collect())
+        .collect();
+    assert_eq!(rows[1][..3], ["-", "100%", "0.1"], "{out}");
+    assert_eq!(
+        rows[2],
+        ["cart/read", "90.00%", "1.0", "1.0ms", "2.0ms", "3.0ms"],
+        "{out}"
+    );
+    assert!(!out.contains("web/all"), "{out}");
+}
+
+#[tokio::test]
+async fn proxies_that_are_away_or_refuse_are_a_no() {
+    let api = FakeApi::default();
+    let at = |name: &str| format!("/apis/observe.weft.dev/v1alpha1/namespaces/shop/proxies/{name}");
+    let proxy = |name: &str, connected: bool| {
+        json!({"metadata": {"name": name, "namespace": "shop"}, "status": {"workload": "Deployment/web", "connected": connected,
+               "acknowledged": 3, "needed": 4, "memory": 10_485_760, "certificate": {"notAfter": "2026-11-02T11:00:00Z"}}})
+    };
+    api.put(&at("web-1"), proxy("web-1", true));
+    let (code, out, _) = run(api.client(), "weft proxies -n shop").await;
+    assert_eq!(code, 0);
+    let row: Vec<&str> = out.lines().nth(1).unwrap().split_whitespace().collect();
+    assert_eq!(
+        row,
+        [
+            "web-1",
+            "Deployment/web",
+            "-",
+            "yes",
+            "3/4",
+            "0",
+            "2h",
+            "10.0Mi"
+        ],
+        "{out}"
+    );
+    api.put(&at("web-2"), proxy("web-2", false));
+    assert_eq!(run(api.client(), "weft proxies -n shop").await.0, 1);
+    let mut refusing = proxy("web-2", true);
+    refusing["status"]["nacks"] =
+        json!([{"object": "TrafficSplit shop/cart", "reason": "too long"}]);
+    api.put(&at("web-2"), refusing);
+    let (code, _, err) = run(api.client(), "weft proxies -n shop").await;
+    assert_eq!(code, 1);
+    assert!(
+        err.contains("web-2 refused TrafficSplit shop/cart: too long"),
+        "{err}"
+    );
+}
+
+#[tokio::test]
+async fn log_level_is_written_to_the_live_pod_and_taken_away_again() {
+    let api = FakeApi::default();
+    let path = "/api/v1/namespaces/shop/pods/web-1";
+    api.put(
+        path,
+        json!({"metadata": {"name": "web-1", "namespace": "shop", "annotations": {"a": "b"}}}),
+    );
+    let annotations = || api.read(path).unwrap()["metadata"]["annotations"].clone();
+    let (code, ..) = run(
+        api.client(),
+        "weft log-level web-1 proxy=debug,info -n shop",
+    )
+    .await;
+    assert_eq!(code, 0);
+    assert_eq!(
+        annotations(),
+        json!({"a": "b", "weft.dev/log-level": "proxy=debug,info"})
+    );
+    assert_eq!(
+        run(api.client(), "weft log-level pod/web-1 - -n shop")
+            .await
+            .0,
+        0
+    );
+    assert_eq!(annotations(), json!({"a": "b"}));
+    let (code, _, err) = run(api.client(), "weft log-level web-1 loud -n shop").await;
+    assert_eq!(code, 2);
+    assert!(err.contains("off, error, warn"), "{err}");
+    let (code, _, err) = run(api.client(), "weft log-level web-9 info -n shop").await;
+    assert_eq!(code, 3, "{err}");
+}

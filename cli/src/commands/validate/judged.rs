@@ -1,0 +1,258 @@
+//! What is wrong with the objects of a text. Nothing is decided here: conversion,
+//! judgement and spelling are those of `crds`, which the webhooks ask too.
+
+use crds::convert::{SmiKind, convert};
+use crds::inject;
+use crds::shallow::Authored;
+use crds::smi::judge::{Severity, Surroundings};
+use crds::smi::{ACCESS_GROUP, SPECS_GROUP, SPLIT_GROUP, STORAGE_VERSION};
+use serde::Deserialize as _;
+use serde_json::Value;
+
+use crate::yaml::BadYaml;
+use crate::yaml::tree::{self, Document, Step};
+
+/// Kinds whose spelling the webhook looks at.
+const SPELLED: [&str; 6] = [
+    "Namespace",
+    "Pod",
+    "Deployment",
+    "StatefulSet",
+    "DaemonSet",
+    "Job",
+];
+
+/// One thing that is wrong.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// Of the field, from 1.
+    pub line: usize,
+    /// Whether the object would be refused; else it is a warning.
+    pub refused: bool,
+    /// Kind, namespace and name.
+    pub object: String,
+    /// Path of the field in the version that is stored; empty for the whole object.
+    pub field: String,
+    /// What is wrong, and the way out.
+    pub text: String,
+}
+
+/// A text, judged.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Judged {
+    /// SMI objects in it.
+    pub objects: usize,
+    /// In the order of the text.
+    pub findings: Vec<Finding>,
+}
+
+/// Judges every object of a text.
+///
+/// # Errors
+/// When it is no YAML.
+pub fn judge(text: &str, namespace: &str, cluster_domain: &str) -> Result<Judged, BadYaml> {
+    let mut judged = Judged::default();
+    for document in tree::parse(text)? {
+        let value = document.value()?;
+        let mut reader = Reader {
+            document: &document,
+            namespace,
+            cluster_domain,
+            judged: &mut judged,
+        };
+        reader.object(&value, &mut Vec::new());
+    }
+    Ok(judged)
+}
+
+struct Reader<'a> {
+    document: &'a Document,
+    namespace: &'a str,
+    cluster_domain: &'a str,
+    judged: &'a mut Judged,
+}
+
+impl Reader<'_> {
+    fn object(&mut self, object: &Value, at: &mut Vec<Step>) {
+        let text = |key: &str| object.get(key).and_then(Value::as_str).unwrap_or_default();
+        let (api_version, kind) = (text("apiVersion"), text("kind"));
+        if kind.ends_with("List")
+            && let Some(items) = object.get("items").and_then(Value::as_array)
+        {
+            for (number, item) in items.iter().enumerate() {
+                at.extend([Step::Key("items".to_owned()), Step::Item(number)]);
+                self.object(item, at);
+                at.truncate(at.len() - 2);
+            }
+            return;
+        }
+        let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
+        if [ACCESS_GROUP, SPECS_GROUP, SPLIT_GROUP].contains(&group) {
+            self.judged.objects += 1;
+            self.smi(object, group, version, at);
+        } else if SPELLED.contains(&kind)
+            && let Some(text) = inject::unheard(kind, object)
+        {
+            self.found(object, at, false, String::new(), text);
+        }
+    }
+
+    fn smi(&mut self, object: &Value, group: &str, version: &str, at: &[Step]) {
+        let kind = object
+            .get("kind")
+            .and_then(Value::as_str)
+            .unwrap_or_default();
+        let stored = format!("{group}/{STORAGE_VERSION}");
+        let converted = match convert(object, &stored) {
+            Ok(converted) => converted,
+            Err(error) => {
+                let known = SmiKind::ALL.into_iter();
+                let of_group: Vec<&str> = known
+                    .filter(|kind| kind.group() == group)
+                    .map(SmiKind::name)
+                    .collect();
+                let mut text = error.to_string();
+                if !of_group.contains(&kind) {
+                    text = format!("{text}; {group} has {}", of_group.join(", "));
+                }
+                self.found(object, at, true, String::new(), text);
+                return;
+            }
+        };
+        let surroundings = Surroundings {
+            namespace: namespace(object).unwrap_or(self.namespace),
+            cluster_domain: self.cluster_domain,
+        };
+        // As the webhook reads it: what is nested without end is cut off.
+        let converted = match Authored::deserialize(converted) {
+            Ok(Authored(converted)) => converted,
+            Err(error) => {
+                self.found(object, at, true, String::new(), error.to_string());
+                return;
+            }
+        };
+        let mistakes = crds::validate::object(group, kind, converted.get("spec"), &surroundings);
+        for mistake in mistakes.unwrap_or_default() {
+            let mut text = mistake.text;
+            if version != STORAGE_VERSION {
+                text = format!("{text} (fields are named as in {STORAGE_VERSION})");
+            }
+            let refused = mistake.severity == Severity::Refuse;
+            self.found(object, at, refused, mistake.field, text);
+        }
+    }
+
+    fn found(&mut self, object: &Value, at: &[Step], refused: bool, field: String, text: String) {
+        let kind = object.get("kind").and_then(Value::as_str).unwrap_or("?");
+        let name = object
+            .pointer("/metadata/name")
+            .and_then(Value::as_str)
+            .unwrap_or("(without a name)");
+        let namespace = match kind {
+            "Namespace" => String::new(),
+            _ => format!("{}/", namespace(object).unwrap_or(self.namespace)),
+        };
+        self.judged.findings.push(Finding {
+            line: self.document.line_of(at, &field),
+            refused,
+            object: format!("{kind} {namespace}{name}"),
+            field,
+            text,
+        });
+    }
+}
+
+fn namespace(object: &Value) -> Option<&str> {
+    object
+        .pointer("/metadata/namespace")
+        .and_then(Value::as_str)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const POLICY: &str = "\
+# who may call what
+apiVersion: specs.smi-spec.io/v1alpha4
+kind: HTTPRouteGroup
+metadata: {name: cart, namespace: shop}
+spec:
+  matches:
+  - name: read
+    methods: [GET]
+    pathRegex: \"(\"
+---
+apiVersion: v1
+kind: List
+items:
+- apiVersion: split.smi-spec.io/v1alpha4
+  kind: TrafficSplit
+  metadata: {name: cart}
+  spec:
+    service: cart
+    backends:
+    - {service: cart-v1, weight: 90}
+    - service: \"not a name\"
+      weight: 10
+- apiVersion: split.smi-spec.io/v9
+  kind: TrafficSplit
+  metadata: {name: late}
+- apiVersion: apps/v1
+  kind: Deployment
+  metadata: {name: web, labels: {weft.dev/inject: \"true\"}}
+";
+
+    #[test]
+    fn every_mistake_has_its_line_its_field_and_the_words_of_the_webhook() {
+        let judged = judge(POLICY, "shop", "cluster.local").unwrap();
+        assert_eq!(judged.objects, 3);
+        let found: Vec<(usize, bool, &str, &str)> = judged
+            .findings
+            .iter()
+            .map(|one| {
+                (
+                    one.line,
+                    one.refused,
+                    one.object.as_str(),
+                    one.field.as_str(),
+                )
+            })
+            .collect();
+        assert_eq!(
+            found,
+            [
+                (
+                    9,
+                    true,
+                    "HTTPRouteGroup shop/cart",
+                    "spec.matches[0].pathRegex"
+                ),
+                (
+                    21,
+                    true,
+                    "TrafficSplit shop/cart",
+                    "spec.backends[1].service"
+                ),
+                (23, true, "TrafficSplit shop/late", ""),
+                (26, false, "Deployment shop/web", ""),
+            ],
+            "{:#?}",
+            judged.findings
+        );
+        assert!(
+            judged.findings[2].text.contains("v9"),
+            "{:?}",
+            judged.findings[2]
+        );
+    }
+
+    #[test]
+    fn objects_of_every_version_are_judged_as_what_would_be_stored() {
+        let text = "apiVersion: split.smi-spec.io/v1alpha1\nkind: TrafficSplit\nmetadata: {name: a}\nspec:\n  service: a\n  backends:\n  - service: b\n    weight: lots\n";
+        let judged = judge(text, "shop", "cluster.local").unwrap();
+        let first = judged.findings.first().expect("the weight is no quantity");
+        assert!(first.refused, "{first:?}");
+        assert!(first.line >= 5, "{first:?}");
+    }
+}

@@ -1,0 +1,88 @@
+//! How a command ends: with yes or no, or with the reason why it could say neither.
+//!
+//! Scripts read the exit status, so there are four and no more: 0 yes or fine, 1 no
+//! (refused, a failed check, something would break), 2 bad usage or bad input, 3 it could
+//! not be found out.
+
+use std::process::ExitCode;
+
+/// What a command that could answer says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Yes, or done, or fine.
+    Yes,
+    /// No, refused, or something is wrong.
+    No,
+}
+
+/// Why a command has no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// The command or its input cannot be understood.
+    #[error("{0}")]
+    Usage(String),
+    /// Nobody could be asked, or nobody answered.
+    #[error("{0}")]
+    Unknown(String),
+    /// Who reads our output has closed it: nothing is left to say.
+    #[error("the output was closed")]
+    Closed,
+}
+
+impl Failure {
+    /// Bad usage or bad input.
+    pub fn usage(text: impl Into<String>) -> Self {
+        Self::Usage(text.into())
+    }
+
+    /// It could not be found out.
+    pub fn unknown(text: impl Into<String>) -> Self {
+        Self::Unknown(text.into())
+    }
+}
+
+impl From<std::io::Error> for Failure {
+    /// Of writing the output; files and connections say more about themselves.
+    fn from(error: std::io::Error) -> Self {
+        match error.kind() {
+            std::io::ErrorKind::BrokenPipe => Self::Closed,
+            _ => Self::Unknown(format!("the output could not be written: {error}")),
+        }
+    }
+}
+
+/// The exit status of a command.
+#[must_use]
+pub fn status(ended: &Result<Verdict, Failure>) -> u8 {
+    match ended {
+        Ok(Verdict::Yes) | Err(Failure::Closed) => 0,
+        Ok(Verdict::No) => 1,
+        Err(Failure::Usage(_)) => 2,
+        Err(Failure::Unknown(_)) => 3,
+    }
+}
+
+/// The same, as `main` returns it.
+#[must_use]
+pub fn exit_code(ended: &Result<Verdict, Failure>) -> ExitCode {
+    ExitCode::from(status(ended))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_way_to_end_has_a_status_of_its_own() {
+        assert_eq!(status(&Ok(Verdict::Yes)), 0);
+        assert_eq!(status(&Ok(Verdict::No)), 1);
+        assert_eq!(status(&Err(Failure::usage("x"))), 2);
+        assert_eq!(status(&Err(Failure::unknown("x"))), 3);
+        let closed = std::io::Error::from(std::io::ErrorKind::BrokenPipe);
+        assert_eq!(
+            status(&Err(closed.into())),
+            0,
+            "`weft stat deploy | head -1`"
+        );
+    }
+}

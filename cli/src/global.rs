@@ -1,0 +1,54 @@
+//! What every command understands.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+
+use crate::failure::Failure;
+use crate::output::{Format, number};
+
+/// Options of every command.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Global options")]
+pub struct Global {
+    /// Namespace; the kubeconfig's without it
+    #[arg(short, long, global = true, value_name = "NAME")]
+    pub namespace: Option<String>,
+    /// All namespaces
+    #[arg(short = 'A', long, global = true)]
+    pub all_namespaces: bool,
+    /// Context of the kubeconfig
+    #[arg(long, global = true, value_name = "NAME")]
+    pub context: Option<String>,
+    /// Kubeconfig; KUBECONFIG or ~/.kube/config without it
+    #[arg(long, global = true, value_name = "FILE")]
+    pub kubeconfig: Option<PathBuf>,
+    /// User to act as
+    #[arg(long = "as", global = true, value_name = "USER")]
+    pub impersonate: Option<String>,
+    /// Longest time for one request
+    #[arg(long, global = true, value_name = "TIME", default_value = "10s", value_parser = number::duration)]
+    pub request_timeout: Duration,
+    /// table, wide, json or yaml; what else a command prints stands in its help
+    #[arg(short, long, global = true, value_name = "FORMAT")]
+    pub output: Option<String>,
+    /// Namespace that Weft is installed in
+    #[arg(
+        long,
+        global = true,
+        value_name = "NAME",
+        default_value = "weft-system"
+    )]
+    pub weft_namespace: String,
+}
+
+impl Global {
+    /// What `-o` says, of what the command can print.
+    ///
+    /// # Errors
+    /// When the command has no such output.
+    pub fn format(&self, allowed: &[Format]) -> Result<Format, Failure> {
+        Format::read(self.output.as_deref(), allowed)
+    }
+}

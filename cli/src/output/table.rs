@@ -1,0 +1,188 @@
+//! Tables as kubectl prints them: columns as wide as their widest cell, three blanks
+//! between them, no lines.
+
+use std::io::{self, Write};
+
+use crate::escape;
+
+/// How much a cell asks to be looked at.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Tone {
+    /// Like the rest.
+    #[default]
+    Plain,
+    /// Fine.
+    Good,
+    /// Worth a look.
+    Warning,
+    /// Wrong.
+    Bad,
+}
+
+impl Tone {
+    /// The text in the tone's colour.
+    #[must_use]
+    pub fn painted(self, text: &str, color: bool) -> String {
+        match self.code().filter(|_| color) {
+            Some(code) => format!("\x1b[{code}m{text}\x1b[0m"),
+            None => text.to_owned(),
+        }
+    }
+
+    fn code(self) -> Option<&'static str> {
+        match self {
+            Self::Plain => None,
+            Self::Good => Some("32"),
+            Self::Warning => Some("33"),
+            Self::Bad => Some("31"),
+        }
+    }
+}
+
+/// One cell.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Cell {
+    text: String,
+    tone: Tone,
+}
+
+impl Cell {
+    /// With a tone.
+    pub fn toned(text: impl Into<String>, tone: Tone) -> Self {
+        Self {
+            text: text.into(),
+            tone,
+        }
+    }
+}
+
+impl<T: Into<String>> From<T> for Cell {
+    fn from(text: T) -> Self {
+        Self::toned(text, Tone::Plain)
+    }
+}
+
+/// A head and rows of as many cells.
+#[derive(Clone, Debug, Default)]
+pub struct Table {
+    head: Vec<&'static str>,
+    rows: Vec<Vec<Cell>>,
+}
+
+impl Table {
+    /// Without rows.
+    #[must_use]
+    pub fn new(head: &[&'static str]) -> Self {
+        Self {
+            head: head.to_vec(),
+            rows: Vec::new(),
+        }
+    }
+
+    /// Adds a row.
+    pub fn row(&mut self, cells: Vec<Cell>) {
+        self.rows.push(cells);
+    }
+
+    /// Whether there is no row.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+
+    /// Writes it. An empty cell shows `-`, so that columns can be cut out by number.
+    ///
+    /// # Errors
+    /// When the output is closed.
+    pub fn write(&self, out: &mut dyn Write, color: bool) -> io::Result<()> {
+        let rows: Vec<Vec<(String, Tone)>> = self.rows.iter().map(|row| shown(row)).collect();
+        let mut widths: Vec<usize> = self.head.iter().map(|name| name.len()).collect();
+        for row in &rows {
+            for (width, (text, _)) in widths.iter_mut().zip(row) {
+                *width = (*width).max(text.chars().count());
+            }
+        }
+        let head: Vec<(String, Tone)> = self
+            .head
+            .iter()
+            .map(|name| ((*name).to_owned(), Tone::Plain))
+            .collect();
+        for row in std::iter::once(&head).chain(&rows) {
+            write_row(out, row, &widths, color)?;
+        }
+        Ok(())
+    }
+}
+
+fn shown(row: &[Cell]) -> Vec<(String, Tone)> {
+    row.iter()
+        .map(|cell| match cell.text.as_str() {
+            "" => ("-".to_owned(), cell.tone),
+            text => (escape::plain(text), cell.tone),
+        })
+        .collect()
+}
+
+fn write_row(
+    out: &mut dyn Write,
+    row: &[(String, Tone)],
+    widths: &[usize],
+    color: bool,
+) -> io::Result<()> {
+    let last = row.len().saturating_sub(1);
+    for (at, ((text, tone), width)) in row.iter().zip(widths).enumerate() {
+        write!(out, "{}", tone.painted(text, color))?;
+        if at < last {
+            let blanks = 3 + width - text.chars().count();
+            write!(out, "{:blanks$}", "")?;
+        }
+    }
+    writeln!(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn written(table: &Table, color: bool) -> String {
+        let mut out = Vec::new();
+        table.write(&mut out, color).unwrap();
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn columns_begin_at_the_same_place_in_every_row_and_empty_cells_are_told() {
+        let mut table = Table::new(&["NAME", "RPS", "LAST"]);
+        table.row(vec!["cart".into(), "1.0".into(), "now".into()]);
+        table.row(vec!["a-much-longer-name".into(), "".into(), "4s".into()]);
+        let text = written(&table, false);
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines.len(), 3);
+        let column = lines[0].find("RPS").unwrap();
+        assert_eq!(&lines[1][column..column + 3], "1.0");
+        assert_eq!(&lines[2][column..=column], "-");
+        assert!(lines.iter().all(|line| !line.ends_with(' ')), "{text:?}");
+    }
+
+    #[test]
+    fn colours_are_written_only_when_asked_for_and_move_no_column() {
+        let mut table = Table::new(&["STATE", "NEXT"]);
+        table.row(vec![Cell::toned("bad", Tone::Bad), "x".into()]);
+        let (plain, colored) = (written(&table, false), written(&table, true));
+        assert!(!plain.contains('\x1b'));
+        assert_eq!(
+            colored.replace("\x1b[31m", "").replace("\x1b[0m", ""),
+            plain
+        );
+        assert_ne!(colored, plain);
+    }
+
+    #[test]
+    fn control_characters_of_the_cluster_do_not_reach_the_terminal() {
+        let mut table = Table::new(&["NAME"]);
+        table.row(vec!["evil\x1b[2J\nNAME".into()]);
+        let text = written(&table, true);
+        assert_eq!(text.lines().count(), 2);
+        assert!(!text.contains('\x1b'), "{text:?}");
+    }
+}

@@ -1,0 +1,158 @@
+//! The graph of the read API, as commands use it: fetched, narrowed, summed.
+
+pub mod latency;
+pub mod select;
+pub mod sums;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crds::observe::{Edge, Graph, LIVE, Node, Resource};
+
+use crate::cluster::Cluster;
+use crate::failure::Failure;
+
+/// The shortest and the longest window that the graph has.
+const WINDOWS: [Duration; 2] = [Duration::from_secs(10), Duration::from_secs(300)];
+
+/// What is asked of the graph.
+#[derive(Clone, Debug, Default)]
+pub struct Question {
+    /// The last so many seconds.
+    pub window: Duration,
+    /// Minutes of this long ago too.
+    pub history: Option<Duration>,
+    /// Each edge by route.
+    pub routes: bool,
+    /// Edges without calls in the window, and nodes that no longer exist.
+    pub remembered: bool,
+}
+
+impl Question {
+    /// About the last `window`.
+    ///
+    /// # Errors
+    /// When the graph has no such window.
+    pub fn window(window: Duration) -> Result<Self, Failure> {
+        let [shortest, longest] = WINDOWS;
+        if !(shortest..=longest).contains(&window) {
+            return Err(Failure::usage(format!(
+                "-t {}s: the graph has windows from {} to {} s",
+                window.as_secs(),
+                shortest.as_secs(),
+                longest.as_secs()
+            )));
+        }
+        Ok(Self {
+            window,
+            ..Self::default()
+        })
+    }
+
+    /// As parameters of the request.
+    #[must_use]
+    pub fn query(&self) -> String {
+        let mut query = format!("window={}s", self.window.as_secs());
+        if let Some(history) = self.history {
+            query.push_str(&format!("&history={}m", history.as_secs().div_ceil(60)));
+        }
+        for (wanted, parameters) in [
+            (self.routes, "&routes=1"),
+            (self.remembered, "&quiet=1&gone=1"),
+        ] {
+            if wanted {
+                query.push_str(parameters);
+            }
+        }
+        query
+    }
+}
+
+/// A graph whose nodes are found by their ids.
+#[derive(Debug)]
+pub struct Traffic {
+    /// As it was answered.
+    pub graph: Graph,
+    nodes: BTreeMap<String, usize>,
+}
+
+impl Traffic {
+    /// Asks for it where the user is.
+    ///
+    /// # Errors
+    /// When there is no answer.
+    pub async fn ask(cluster: &Cluster, question: &Question) -> Result<Self, Failure> {
+        let query = question.query();
+        let graph: Graph = cluster
+            .observe(Resource::Graphs, cluster.scope(), Some(LIVE), &query)
+            .await?;
+        Ok(Self::of(graph))
+    }
+
+    /// Of an answer that is there.
+    #[must_use]
+    pub fn of(graph: Graph) -> Self {
+        let nodes = graph.nodes.iter().enumerate();
+        let nodes = nodes.map(|(at, node)| (node.id.clone(), at)).collect();
+        Self { graph, nodes }
+    }
+
+    /// The node of an id.
+    #[must_use]
+    pub fn node(&self, id: &str) -> Option<&Node> {
+        self.graph.nodes.get(*self.nodes.get(id)?)
+    }
+
+    /// All edges.
+    #[must_use]
+    pub fn edges(&self) -> &[Edge] {
+        &self.graph.edges
+    }
+
+    /// The window in seconds.
+    #[must_use]
+    pub fn seconds(&self) -> f64 {
+        self.graph.metadata.window_seconds as f64
+    }
+
+    /// What a person should know of the numbers.
+    #[must_use]
+    pub fn word(&self) -> Option<String> {
+        let metadata = &self.graph.metadata;
+        let mut words = Vec::new();
+        if !metadata.complete {
+            let why = metadata.incomplete.as_deref();
+            words.push(format!(
+                "the numbers are not complete: {}",
+                why.unwrap_or("reports of the last seconds may still come")
+            ));
+        }
+        if metadata.left_out > 0 {
+            words.push(format!(
+                "{} edges and nodes had no place in the answer",
+                metadata.left_out
+            ));
+        }
+        (!words.is_empty()).then(|| words.join("; "))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_window_that_the_graph_has_not_is_bad_usage_before_anything_is_asked() {
+        assert!(Question::window(Duration::from_secs(5)).is_err());
+        assert!(Question::window(Duration::from_secs(301)).is_err());
+        let mut question = Question::window(Duration::from_secs(60)).unwrap();
+        assert_eq!(question.query(), "window=60s");
+        question.history = Some(Duration::from_secs(3600));
+        question.remembered = true;
+        question.routes = true;
+        assert_eq!(
+            question.query(),
+            "window=60s&history=60m&routes=1&quiet=1&gone=1"
+        );
+    }
+}

@@ -1,0 +1,199 @@
+//! Which nodes and edges somebody means by `deploy/web`.
+
+use crds::observe::{Edge, Node, NodeKind};
+
+use super::Traffic;
+use crate::cluster::names::{Kind, Named};
+
+/// Kinds that can stand at an end of an edge.
+pub const ENDS: &[Kind] = &[
+    Kind::Deployment,
+    Kind::StatefulSet,
+    Kind::DaemonSet,
+    Kind::Job,
+    Kind::Pod,
+    Kind::Service,
+    Kind::Namespace,
+    Kind::ServiceAccount,
+    Kind::External,
+];
+
+/// What somebody means, and where he is.
+#[derive(Clone, Debug)]
+pub struct Selected {
+    named: Named,
+    /// Without it, in any namespace.
+    namespace: Option<String>,
+}
+
+impl Selected {
+    /// In this namespace, or in all.
+    #[must_use]
+    pub fn new(named: Named, namespace: Option<&str>) -> Self {
+        Self {
+            named,
+            namespace: namespace.map(ToOwned::to_owned),
+        }
+    }
+
+    /// Whether the caller of an edge is meant.
+    #[must_use]
+    pub fn is_from(&self, traffic: &Traffic, edge: &Edge) -> bool {
+        traffic.node(&edge.from).is_some_and(|node| self.fits(node))
+    }
+
+    /// Whether the called side of an edge is meant.
+    #[must_use]
+    pub fn is_to(&self, traffic: &Traffic, edge: &Edge) -> bool {
+        if self.named.port.is_some_and(|port| port != edge.port) {
+            return false;
+        }
+        if self.named.kind == Kind::Service {
+            let of = |text: &str| match text.split_once('/') {
+                Some((namespace, name)) => self.is_named(namespace, name),
+                None => false,
+            };
+            return of(&edge.service) || of(&edge.backend);
+        }
+        traffic.node(&edge.to).is_some_and(|node| self.fits(node))
+    }
+
+    /// Whether a node serves what is meant: is it, or its pods are a Service's endpoints.
+    #[must_use]
+    pub fn is_served_by(&self, node: &Node) -> bool {
+        if self.named.kind != Kind::Service {
+            return self.fits(node);
+        }
+        node.services.iter().any(|service| {
+            service
+                .split_once('/')
+                .is_some_and(|(namespace, name)| self.is_named(namespace, name))
+        })
+    }
+
+    /// Whether a node is meant.
+    #[must_use]
+    pub fn fits(&self, node: &Node) -> bool {
+        match self.named.kind {
+            Kind::Namespace => {
+                let name = self.named.name.as_deref();
+                name.is_none_or(|name| name == node.namespace)
+            }
+            Kind::ServiceAccount => node.accounts.iter().any(|account| {
+                account_of(account).is_some_and(|(namespace, name)| self.is_named(namespace, name))
+            }),
+            Kind::External => {
+                let name = self.named.name.as_deref();
+                node.kind == NodeKind::External && name.is_none_or(|name| name == node.name)
+            }
+            kind => {
+                node.kind.as_str() == kind.as_str() && self.is_named(&node.namespace, &node.name)
+            }
+        }
+    }
+
+    fn is_named(&self, namespace: &str, name: &str) -> bool {
+        let wanted = self.named.name.as_deref();
+        let here = self.namespace.as_deref();
+        wanted.is_none_or(|wanted| wanted == name) && here.is_none_or(|here| here == namespace)
+    }
+}
+
+/// Namespace and name of the account of a SPIFFE id.
+#[must_use]
+pub fn account_of(id: &str) -> Option<(&str, &str)> {
+    let (_, rest) = id.split_once("/ns/")?;
+    rest.split_once("/sa/")
+}
+
+/// An id of the graph as people type it; without the namespace where it is the user's.
+#[must_use]
+pub fn shown(traffic: &Traffic, id: &str, here: Option<&str>) -> String {
+    let Some(node) = traffic.node(id) else {
+        return id.to_owned();
+    };
+    let kind = match node.kind {
+        NodeKind::Deployment => "deploy",
+        NodeKind::StatefulSet => "sts",
+        NodeKind::DaemonSet => "ds",
+        NodeKind::ReplicaSet => "rs",
+        NodeKind::ReplicationController => "rc",
+        NodeKind::Job => "job",
+        NodeKind::Pod => "pod",
+        NodeKind::Service => "svc",
+        NodeKind::ServiceAccount => "sa",
+        NodeKind::External => "external",
+        NodeKind::Outside => "outside",
+        NodeKind::Unknown => "unknown",
+    };
+    let name = match node.name.as_str() {
+        "" => kind.to_owned(),
+        name => format!("{kind}/{name}"),
+    };
+    match node.namespace.as_str() {
+        "" => name,
+        namespace if Some(namespace) == here => name,
+        namespace => format!("{name}.{namespace}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crds::observe::Graph;
+    use serde_json::json;
+
+    use super::*;
+
+    fn traffic() -> Traffic {
+        let graph: Graph = serde_json::from_value(json!({
+            "nodes": [
+                {"id": "shop/Deployment/web", "kind": "Deployment", "namespace": "shop", "name": "web",
+                 "accounts": ["spiffe://cluster.local/ns/shop/sa/web"]},
+                {"id": "other/Deployment/web", "kind": "Deployment", "namespace": "other", "name": "web"},
+                {"id": "External/api.example", "kind": "External", "name": "api.example"},
+            ],
+            "edges": [
+                {"id": "1", "from": "other/Deployment/web", "to": "shop/Deployment/web",
+                 "service": "shop/web", "backend": "shop/web-v1", "port": 80},
+                {"id": "2", "from": "shop/Deployment/web", "to": "External/api.example", "port": 443},
+            ],
+        }))
+        .unwrap();
+        Traffic::of(graph)
+    }
+
+    fn found(text: &str, namespace: Option<&str>) -> (Vec<String>, Vec<String>) {
+        let traffic = traffic();
+        let selected = Selected::new(Named::read(text, ENDS).unwrap(), namespace);
+        let ids = |is: &dyn Fn(&Edge) -> bool| {
+            let edges = traffic.edges().iter().filter(|edge| is(edge));
+            edges.map(|edge| edge.id.clone()).collect()
+        };
+        (
+            ids(&|edge| selected.is_from(&traffic, edge)),
+            ids(&|edge| selected.is_to(&traffic, edge)),
+        )
+    }
+
+    #[test]
+    fn names_mean_the_objects_of_the_namespace_that_the_user_is_in() {
+        let sets = |from: &[&str], to: &[&str]| {
+            let owned = |ids: &[&str]| ids.iter().map(|id| (*id).to_owned()).collect::<Vec<_>>();
+            (owned(from), owned(to))
+        };
+        assert_eq!(found("deploy/web", Some("shop")), sets(&["2"], &["1"]));
+        assert_eq!(found("deploy/web", None), sets(&["1", "2"], &["1"]));
+        assert_eq!(found("sa/web", Some("shop")), sets(&["2"], &["1"]));
+        assert_eq!(
+            found("svc/web-v1", Some("shop")),
+            sets(&[], &["1"]),
+            "a backend too"
+        );
+        assert_eq!(found("svc/web:81", Some("shop")), sets(&[], &[]));
+        assert_eq!(found("ns/other", Some("shop")), sets(&["1"], &[]));
+        assert_eq!(
+            found("external/api.example", Some("shop")),
+            sets(&[], &["2"])
+        );
+    }
+}

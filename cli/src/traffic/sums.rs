@@ -1,0 +1,81 @@
+//! Edges added up.
+
+use crds::observe::{Edge, Latency};
+
+use super::latency::Mixture;
+use crate::output::number;
+use crate::output::table::{Cell, Tone};
+
+/// What was counted on some edges.
+#[derive(Clone, Debug, Default)]
+pub struct Sums {
+    /// As their callers saw them.
+    pub requests: u64,
+    /// Served.
+    pub success: u64,
+    /// Not served.
+    pub failure: u64,
+    /// Of the failures those that the mesh refused.
+    pub refused: u64,
+    /// Open at the end.
+    pub open: u64,
+    /// What was sent, retries too.
+    pub attempts: u64,
+    latency: Mixture,
+}
+
+impl Sums {
+    /// Adds an edge.
+    pub fn add(&mut self, edge: &Edge) {
+        self.requests += edge.requests;
+        self.success += edge.success;
+        self.failure += edge.failure;
+        self.refused += edge.refused.values().sum::<u64>();
+        self.open += edge.open;
+        self.attempts += edge.attempts;
+        self.latency.add(edge.requests, edge.ms);
+    }
+
+    /// Adds what one route of an edge counted.
+    pub fn add_route(&mut self, requests: u64, failure: u64, ms: Option<Latency>) {
+        self.requests += requests;
+        self.failure += failure;
+        self.success += requests.saturating_sub(failure);
+        self.latency.add(requests, ms);
+    }
+
+    /// Of all that had an answer, what was served.
+    #[must_use]
+    pub fn success_cell(&self) -> Cell {
+        number::share(self.success, self.success + self.failure)
+    }
+
+    /// Requests per second.
+    #[must_use]
+    pub fn rate_cell(&self, seconds: f64) -> Cell {
+        number::rate(self.requests, seconds).into()
+    }
+
+    /// Refusals; red if there are any.
+    #[must_use]
+    pub fn refused_cell(&self) -> Cell {
+        match self.refused {
+            0 => "0".into(),
+            some => Cell::toned(some.to_string(), Tone::Bad),
+        }
+    }
+
+    /// Latency of all of them.
+    #[must_use]
+    pub fn latency(&self) -> Option<Latency> {
+        self.latency.whole()
+    }
+
+    /// p50, p95 and p99.
+    #[must_use]
+    pub fn latency_cells(&self) -> [Cell; 3] {
+        let whole = self.latency();
+        let cell = |of: fn(&Latency) -> f64| number::millis(whole.as_ref().map(of)).into();
+        [cell(|ms| ms.p50), cell(|ms| ms.p95), cell(|ms| ms.p99)]
+    }
+}

@@ -1,0 +1,30 @@
+//! YAML as its author wrote it: read with the place of everything, and changed in place.
+//!
+//! Files are under version control and full of comments. So what a command changes is a
+//! few bytes of the text and not a new text: comments, order, quotes, line ends and the
+//! other documents stay as they are.
+
+pub mod change;
+pub mod differ;
+mod edit;
+mod scalar;
+pub mod tree;
+
+use std::fmt;
+
+/// Text that is not YAML, or not what a Kubernetes manifest may be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BadYaml {
+    /// From 1.
+    pub line: usize,
+    /// From 1.
+    pub column: usize,
+    /// What is wrong.
+    pub text: String,
+}
+
+impl fmt::Display for BadYaml {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}: {}", self.line, self.column, self.text)
+    }
+}

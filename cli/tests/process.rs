@@ -1,0 +1,326 @@
+//! The program itself: a static file that resolves a host name, runs the kubeconfig's
+//! exec plugin, speaks TLS with an API server, and ends with the right status.
+
+#![allow(clippy::unwrap_used, reason = "a test that fails, fails")]
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Output;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use fake_api::FakeApi;
+use http_body_util::BodyExt as _;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use kube::client::Body;
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use rustls::ServerConfig;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
+
+/// What the plugin gives and the API server wants.
+const TOKEN: &str = "given-by-the-plugin";
+const WEFT: &str = env!("CARGO_BIN_EXE_weft");
+
+/// An API server for `localhost`, and a kubeconfig for it.
+struct Server {
+    api: FakeApi,
+    folder: TempDir,
+    port: u16,
+    authority: String,
+}
+
+impl Server {
+    async fn start() -> Self {
+        let key = KeyPair::generate().unwrap();
+        let mut root = CertificateParams::default();
+        root.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let authority = root.self_signed(&key).unwrap().pem();
+        let issuer = Issuer::new(root, key);
+        let key = KeyPair::generate().unwrap();
+        let leaf = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+        let leaf = leaf.signed_by(&key, &issuer).unwrap();
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let config = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(
+                vec![leaf.der().clone()],
+                key.serialize_der().try_into().unwrap(),
+            )
+            .unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let api = FakeApi::default();
+        tokio::spawn(serve(
+            listener,
+            TlsAcceptor::from(Arc::new(config)),
+            api.clone(),
+        ));
+        let folder = tempfile::tempdir().unwrap();
+        Self {
+            api,
+            folder,
+            port,
+            authority,
+        }
+    }
+
+    /// Writes a kubeconfig whose plugin is this script.
+    fn kubeconfig(&self, plugin: &str) -> PathBuf {
+        let script = self.folder.path().join("plugin");
+        std::fs::write(&script, format!("#!/bin/sh\n{plugin}\n")).unwrap();
+        std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755)).unwrap();
+        let authority = k8s_openapi::ByteString(self.authority.clone().into_bytes());
+        let exec = json!({"apiVersion": "client.authentication.k8s.io/v1", "command": script, "interactiveMode": "Never"});
+        let config = json!({
+            "apiVersion": "v1", "kind": "Config", "current-context": "test",
+            "clusters": [{"name": "test", "cluster": {
+                "server": format!("https://localhost:{}", self.port), "certificate-authority-data": authority,
+            }}],
+            "contexts": [{"name": "test", "context": {"cluster": "test", "user": "test", "namespace": "shop"}}],
+            "users": [{"name": "test", "user": {"exec": exec}}],
+        });
+        let path = self.folder.path().join("kubeconfig");
+        std::fs::write(&path, config.to_string()).unwrap();
+        path
+    }
+
+    fn well(&self) -> PathBuf {
+        let credential = json!({"apiVersion": "client.authentication.k8s.io/v1", "kind": "ExecCredential", "status": {"token": TOKEN}});
+        self.kubeconfig(&format!("echo '{credential}'"))
+    }
+}
+
+async fn serve(listener: TcpListener, tls: TlsAcceptor, api: FakeApi) {
+    loop {
+        let (stream, _) = listener.accept().await.unwrap();
+        let (tls, client) = (tls.clone(), api.client());
+        tokio::spawn(async move {
+            let Ok(stream) = tls.accept(stream).await else {
+                return;
+            };
+            let service = service_fn(move |request: http::Request<Incoming>| {
+                let client = client.clone();
+                async move { Ok::<_, std::convert::Infallible>(answer(&client, request).await) }
+            });
+            let serving = hyper::server::conn::http1::Builder::new();
+            let _ = serving
+                .serve_connection(TokioIo::new(stream), service)
+                .await;
+        });
+    }
+}
+
+async fn answer(
+    client: &kube::Client,
+    request: http::Request<Incoming>,
+) -> http::Response<http_body_util::Full<bytes::Bytes>> {
+    let known = request
+        .headers()
+        .get("authorization")
+        .is_some_and(|held| held == format!("Bearer {TOKEN}").as_str());
+    if !known {
+        let status =
+            json!({"kind": "Status", "status": "Failure", "message": "Unauthorized", "code": 401})
+                .to_string();
+        let mut response = http::Response::new(status.into_bytes().into());
+        *response.status_mut() = http::StatusCode::UNAUTHORIZED;
+        return response;
+    }
+    let (parts, body) = request.into_parts();
+    let body = body.collect().await.unwrap().to_bytes();
+    let answer = client
+        .send(http::Request::from_parts(parts, Body::from(body.to_vec())))
+        .await
+        .unwrap();
+    let (parts, body) = answer.into_parts();
+    http::Response::from_parts(parts, body.collect_bytes().await.unwrap().into())
+}
+
+/// Runs it, for a minute at most.
+async fn run(command: &str, arguments: &[&str], kubeconfig: &Path) -> (i32, String, String) {
+    let running = tokio::process::Command::new(command)
+        .args(arguments)
+        .env("KUBECONFIG", kubeconfig)
+        .env(
+            "PATH",
+            format!("{}:/usr/bin:/bin", kubeconfig.parent().unwrap().display()),
+        )
+        .current_dir(kubeconfig.parent().unwrap())
+        .stdin(std::process::Stdio::null())
+        .kill_on_drop(true)
+        .output();
+    let Output {
+        status,
+        stdout,
+        stderr,
+    } = tokio::time::timeout(Duration::from_secs(60), running)
+        .await
+        .unwrap()
+        .unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (status.code().unwrap(), text(stdout), text(stderr))
+}
+
+fn graph() -> Value {
+    json!({
+        "apiVersion": "observe.weft.dev/v1alpha1", "kind": "Graph",
+        "metadata": {"end": "2026-11-02T09:00:00Z", "windowSeconds": 60, "complete": true},
+        "nodes": [
+            {"id": "shop/Deployment/web", "kind": "Deployment", "namespace": "shop", "name": "web", "pods": 2, "meshed": 2},
+            {"id": "shop/Deployment/cart", "kind": "Deployment", "namespace": "shop", "name": "cart", "pods": 2, "meshed": 1},
+        ],
+        "edges": [{"id": "1", "from": "shop/Deployment/web", "to": "shop/Deployment/cart", "service": "shop/cart", "port": 80,
+            "backend": "shop/cart", "protocol": "http1", "requests": 600, "success": 597, "failure": 3, "refused": {"not-allowed": 3},
+            "mtls": 1.0, "ms": {"p50": 1.9, "p95": 4.1, "p99": 9.0}, "firstSeen": "", "lastSeen": ""}],
+    })
+}
+
+#[tokio::test]
+async fn host_name_exec_plugin_and_tls_lead_to_an_answer() {
+    let server = Server::start().await;
+    server.api.put(
+        "/version",
+        json!({"major": "1", "minor": "33", "gitVersion": "v1.33.2"}),
+    );
+    let (code, out, err) = run(WEFT, &["version"], &server.well()).await;
+    assert_eq!(code, 0, "{out}{err}");
+    assert!(out.contains("v1.33.2"), "{out}");
+    assert!(
+        err.contains("weft-controller"),
+        "what is missing is told: {err}"
+    );
+
+    let wrong = server.kubeconfig("echo '{\"apiVersion\": \"client.authentication.k8s.io/v1\", \"kind\": \"ExecCredential\", \"status\": {\"token\": \"x\"}}'");
+    let (code, out, err) = run(WEFT, &["version", "-o", "json"], &wrong).await;
+    assert_eq!((code, out.as_str()), (3, ""), "{err}");
+    assert!(err.contains("does not know these credentials"), "{err}");
+}
+
+#[tokio::test]
+async fn a_plugin_that_waits_and_a_server_that_is_away_end_in_time_with_status_three() {
+    let server = Server::start().await;
+    let begun = Instant::now();
+    let slow = server.kubeconfig("exec sleep 30");
+    let (code, _, err) = run(WEFT, &["version", "--request-timeout", "1s"], &slow).await;
+    assert_eq!(code, 3, "{err}");
+    assert!(err.contains("plugin"), "{err}");
+    assert!(
+        begun.elapsed() < Duration::from_secs(20),
+        "{:?}",
+        begun.elapsed()
+    );
+
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut away = Server::start().await;
+    away.port = listener.local_addr().unwrap().port();
+    drop(listener);
+    let (code, _, err) = run(WEFT, &["version"], &away.well()).await;
+    assert_eq!(code, 3, "{err}");
+    let (code, _, err) = run(WEFT, &["version", "--kubeconfig", "/nowhere"], &away.well()).await;
+    assert_eq!(code, 2, "{err}");
+}
+
+#[tokio::test]
+async fn tables_come_from_the_graph_and_a_missing_right_is_named() {
+    let server = Server::start().await;
+    let path = "/apis/observe.weft.dev/v1alpha1/namespaces/shop/graphs/live";
+    server.api.put(path, graph());
+    let kubeconfig = server.well();
+    let (code, out, err) = run(WEFT, &["stat", "deploy"], &kubeconfig).await;
+    assert_eq!(code, 0, "{err}");
+    let row: Vec<&str> = out.lines().nth(1).unwrap().split_whitespace().collect();
+    assert_eq!(
+        row,
+        [
+            "cart", "1/2", "99.50%", "10.0", "1.9ms", "4.1ms", "9.0ms", "0", "3"
+        ],
+        "{out}"
+    );
+    assert!(!out.contains('\x1b'), "no colours in a pipe");
+    let (_, out, _) = run(WEFT, &["edges", "--refused"], &kubeconfig).await;
+    assert!(
+        out.contains("deploy/web   deploy/cart   80     http1   mtls"),
+        "{out}"
+    );
+    let (_, out, _) = run(WEFT, &["edges", "-o", "json"], &kubeconfig).await;
+    assert_eq!(
+        serde_json::from_str::<Value>(&out).unwrap()["edges"][0]["requests"],
+        600
+    );
+    let (_, out, _) = run(
+        WEFT,
+        &["stat", "deploy", "--to", "deploy/cart"],
+        &kubeconfig,
+    )
+    .await;
+    assert!(out.lines().nth(1).unwrap().starts_with("web "), "{out}");
+
+    let other = ["edges", "-n", "other"];
+    let (code, _, err) = run(WEFT, &other, &kubeconfig).await;
+    assert_eq!(code, 3, "{err}");
+    assert!(err.contains("observe.enabled"), "{err}");
+    let (code, _, err) = run(WEFT, &["stat", "secrets"], &kubeconfig).await;
+    assert_eq!(code, 2, "{err}");
+    assert!(err.contains("deploy, sts"), "{err}");
+}
+
+/// As a shell runs it, with files and a kubectl that takes everything.
+#[tokio::test]
+async fn example_of_every_help_runs() {
+    let server = Server::start().await;
+    let kubeconfig = server.well();
+    let folder = kubeconfig.parent().unwrap();
+    server.api.put(
+        "/version",
+        json!({"major": "1", "minor": "33", "gitVersion": "v1.33.2"}),
+    );
+    server.api.put(
+        "/apis/observe.weft.dev/v1alpha1/namespaces/shop/graphs/live",
+        graph(),
+    );
+    server.api.put(
+        "/api/v1/namespaces/shop/pods/web-5d8",
+        json!({"metadata": {"name": "web-5d8", "namespace": "shop"}}),
+    );
+    std::fs::write(
+        folder.join("deployment.yaml"),
+        "kind: Deployment\nspec:\n  template:\n    spec: {}\n",
+    )
+    .unwrap();
+    std::fs::write(folder.join("policy.yaml"), "apiVersion: specs.smi-spec.io/v1alpha4\nkind: TCPRoute\nmetadata: {name: a}\nspec: {matches: {ports: [1]}}\n").unwrap();
+    std::fs::write(folder.join("kubectl"), "#!/bin/sh\nexec cat >/dev/null\n").unwrap();
+    std::fs::set_permissions(
+        folder.join("kubectl"),
+        std::fs::Permissions::from_mode(0o755),
+    )
+    .unwrap();
+    std::os::unix::fs::symlink(WEFT, folder.join("weft")).unwrap();
+    let mut command = weft_cli::args::command();
+    command.build();
+    for command in command.get_subcommands() {
+        let example = weft_cli::reference::example(command).unwrap();
+        let example = example
+            .replace("/etc/bash_completion.d/", "")
+            .replace("> weft", "> completion");
+        // A wait of minutes is for clusters that become well.
+        let example = example.replace("--wait 2m", "--wait 1s");
+        let line = format!("set -o pipefail 2>/dev/null; {example}");
+        let (code, _, err) = run("/bin/bash", &["-c", &line], &kubeconfig).await;
+        // No proxy listens here, and nobody answers what is created.
+        let answered =
+            ["identity", "proxy-config", "explain", "proxies"].contains(&command.get_name());
+        let fine = if answered {
+            code == 3 || code < 2
+        } else {
+            code < 2
+        };
+        assert!(fine, "{example}: {code} {err}");
+    }
+}

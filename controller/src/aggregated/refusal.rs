@@ -1,0 +1,70 @@
+//! A refusal, as Kubernetes clients read it.
+
+use http::StatusCode;
+use serde_json::{Map, Value, json};
+
+/// Why a question has no answer.
+#[derive(Clone, Debug)]
+pub(crate) struct Refusal {
+    /// HTTP status.
+    pub code: StatusCode,
+    /// Kubernetes' word for it.
+    pub reason: &'static str,
+    /// For people.
+    pub message: String,
+    /// Kind and name of the object, where there is one.
+    pub about: Option<(&'static str, String)>,
+}
+
+impl Refusal {
+    /// A refusal without an object.
+    pub(crate) fn new(code: StatusCode, reason: &'static str, message: impl Into<String>) -> Self {
+        Self {
+            code,
+            reason,
+            message: message.into(),
+            about: None,
+        }
+    }
+
+    /// There is no such path.
+    pub(crate) fn no_such_path() -> Self {
+        let message = "the server could not find the requested resource";
+        Self::new(StatusCode::NOT_FOUND, "NotFound", message)
+    }
+
+    /// A parameter or a field is wrong.
+    pub(crate) fn bad(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "BadRequest", message)
+    }
+
+    /// It cannot be told now, but soon.
+    pub(crate) fn unavailable(message: impl Into<String>) -> Self {
+        let code = StatusCode::SERVICE_UNAVAILABLE;
+        Self::new(code, "ServiceUnavailable", message)
+    }
+
+    /// The path is there, and this cannot be done with it.
+    pub(crate) fn not_allowed(message: impl Into<String>) -> Self {
+        let code = StatusCode::METHOD_NOT_ALLOWED;
+        Self::new(code, "MethodNotAllowed", message)
+    }
+
+    /// As a Kubernetes Status, of an object of this group.
+    pub(crate) fn json(&self, group: &str) -> Value {
+        let mut status = json!({
+            "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
+            "message": self.message, "reason": self.reason, "code": self.code.as_u16(),
+        });
+        if let Some((kind, name)) = &self.about {
+            let mut details = Map::new();
+            details.insert("group".to_owned(), json!(group));
+            details.insert("kind".to_owned(), json!(kind));
+            if !name.is_empty() {
+                details.insert("name".to_owned(), json!(name));
+            }
+            status["details"] = Value::Object(details);
+        }
+        status
+    }
+}

@@ -1,0 +1,373 @@
+//! The HTTPS server that the API server calls, for every aggregated API of ours.
+//!
+//! Every pod can reach it, so everything is bounded: connections, calls, bytes
+//! and time. Whoever shows no certificate of the API server's gets no further
+//! than being told so, and has places of their own, so that no number of such callers
+//! costs the API server a connection: while it cannot reach an API, no namespace
+//! of the cluster can be deleted.
+//!
+//! Each API has places of its own for its calls, so that none starves another.
+
+use std::convert::Infallible;
+use std::fmt::Debug;
+use std::net::{IpAddr, SocketAddr};
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt as _, Full};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use identity::front_proxy::common_name;
+use prometheus_client::metrics::counter::Counter;
+use runtime::https::{self, Bounds, Door};
+use runtime::limit::Reached;
+use runtime::pool::{Limits, Pool, Share};
+use runtime::rate::Allowance;
+use runtime::stop;
+use serde_json::{Value, json};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, watch};
+use tokio::time::{Instant, sleep_until};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+use tracing::debug;
+
+use super::front_proxy::{self, User};
+use super::refusal::Refusal;
+
+/// Connections of the API servers at one time: a few, with a few connections each, and
+/// room.
+const PROVEN: Limits = Limits {
+    total: 128,
+    per_holder: 128,
+};
+/// Connections whose handshake has not ended, or has proven nothing.
+const UNPROVEN: Limits = Limits {
+    total: 128,
+    per_holder: 32,
+};
+/// From accepting to the end of such a connection.
+const UNPROVEN_LIFE: Duration = Duration::from_secs(10);
+/// New connections of one address. API servers keep theirs.
+const ARRIVALS: Allowance = Allowance {
+    burst: 100,
+    every: Duration::from_millis(20),
+};
+/// Calls of one API that are answered at one time; the others wait.
+const MAX_CALLS: usize = 16;
+/// Streams on one HTTP/2 connection.
+const MAX_STREAMS: u32 = 64;
+/// Streams on the connection of somebody else.
+const MAX_UNPROVEN_STREAMS: u32 = 2;
+/// Bytes of all headers of one call. A user may be in many groups.
+const MAX_HEADERS: u32 = 64 * 1024;
+/// The same of somebody else.
+const MAX_UNPROVEN_HEADERS: u32 = 8 * 1024;
+/// Bytes of bodies that wait to be read on one connection: nobody sends any.
+const WINDOW: u32 = 16 * 1024;
+/// Time for a TLS handshake, and for the head of an HTTP/1 request.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Time for one call, which may wait for others.
+const CALL_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// Body of an answer: whole, or a stream.
+pub(crate) type Body = UnsyncBoxBody<Bytes, Infallible>;
+/// An answer.
+pub(crate) type Answer = Response<Body>;
+
+/// One API behind the port.
+pub(crate) trait Handler: Debug + Send + Sync {
+    /// Its group.
+    fn group(&self) -> &'static str;
+
+    /// What it says of itself: the group, as discovery shows it.
+    fn discovery(&self) -> Value;
+
+    /// Its part of `/openapi/v2`.
+    fn openapi_v2(&self) -> Value;
+
+    /// Its part of `/openapi/v3`.
+    fn openapi_v3(&self) -> Value;
+
+    /// Answers a call below `/apis/<group>` or `/openapi/v3/apis/<group>` on behalf of a
+    /// user whom the API server passed on.
+    fn call(self: Arc<Self>, user: User, request: Request<Incoming>) -> BoxFuture<'static, Answer>;
+
+    /// Counts a call that was answered without it.
+    fn refused(&self, status: StatusCode);
+}
+
+/// What the port serves, and to whom.
+#[derive(Debug)]
+pub(crate) struct Apis {
+    /// The first answers what belongs to none.
+    pub handlers: Vec<Arc<dyn Handler>>,
+    /// How the API server calls.
+    pub front: front_proxy::Latest,
+    /// Connections that were closed or turned away because too many were open.
+    pub turned_away: Counter,
+}
+
+/// An API and the places of its calls.
+#[derive(Clone, Debug)]
+struct Served {
+    handler: Arc<dyn Handler>,
+    calls: Arc<Semaphore>,
+}
+
+/// Serves `listener` until `stop` says true.
+pub(crate) async fn serve(
+    listener: TcpListener,
+    apis: Apis,
+    limits: &Reached,
+    stop: watch::Receiver<bool>,
+) {
+    let too_often = limits.counter("metrics-api-connection-rate");
+    let door = Door::new(listener, "aggregated APIs", ARRIVALS, too_often);
+    let unproven = Pool::new(UNPROVEN, limits.counter("metrics-api-unproven-connections"));
+    let port = Port {
+        proven: Pool::new(PROVEN, limits.counter("metrics-api-connections")),
+        apis: apis
+            .handlers
+            .into_iter()
+            .map(|handler| Served {
+                handler,
+                calls: Arc::new(Semaphore::new(MAX_CALLS)),
+            })
+            .collect(),
+        front: apis.front,
+        turned_away: apis.turned_away,
+        stop: stop.clone(),
+    };
+    let mut stop = pin!(stop::requested(stop));
+    loop {
+        let admitted = tokio::select! {
+            admitted = door.next() => admitted,
+            () = &mut stop => return,
+        };
+        let Ok((stream, addr)) = admitted else {
+            port.turned_away.inc();
+            continue;
+        };
+        match unproven.take(https::source(addr), 1) {
+            Ok(place) => {
+                #[expect(
+                    clippy::disallowed_methods,
+                    reason = "one connection's: its panic ends that connection only"
+                )]
+                tokio::spawn(port.clone().attend(stream, addr, place));
+            }
+            Err(_) => {
+                port.turned_away.inc();
+            }
+        }
+    }
+}
+
+/// What every connection needs.
+#[derive(Clone)]
+struct Port {
+    apis: Arc<[Served]>,
+    front: front_proxy::Latest,
+    turned_away: Counter,
+    /// By address.
+    proven: Pool<IpAddr>,
+    stop: watch::Receiver<bool>,
+}
+
+impl Port {
+    /// One connection, from its handshake to its end.
+    async fn attend(self, stream: TcpStream, addr: SocketAddr, place: Share<IpAddr>) {
+        let until = Instant::now() + UNPROVEN_LIFE;
+        let trusted = self.front.borrow().clone();
+        // Nobody can be verified yet: closing is the only honest answer.
+        let Some(trusted) = trusted else { return };
+        let acceptor = TlsAcceptor::from(Arc::clone(&trusted.tls));
+        let handshake = tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream));
+        let stream = tokio::select! {
+            shaken = handshake => match shaken {
+                Ok(Ok(stream)) => stream,
+                Ok(Err(error)) => return debug!(%addr, %error, "aggregated APIs: handshake failed"),
+                Err(_) => return,
+            },
+            () = place.taken() => return self.turned_away(addr),
+            () = stop::requested(self.stop.clone()) => return,
+        };
+        let certificates = stream.get_ref().1.peer_certificates().unwrap_or_default();
+        let name: Option<Arc<str>> = certificates
+            .first()
+            .map(|leaf| common_name(leaf).unwrap_or_default().into());
+        let stop = stop::requested(self.stop.clone());
+        if trusted.front.knows(name.as_deref()).is_err() {
+            let bounds = (MAX_UNPROVEN_STREAMS, MAX_UNPROVEN_HEADERS);
+            tokio::select! {
+                () = self.serve_connection(stream, trusted, name, bounds) => {}
+                () = place.taken() => self.turned_away(addr),
+                () = sleep_until(until) => debug!(%addr, "aggregated APIs: no API server, closed"),
+                () = stop => {}
+            }
+            return;
+        }
+        let Ok(proven) = self.proven.take(addr.ip().to_canonical(), 1) else {
+            return self.turned_away(addr);
+        };
+        drop(place);
+        tokio::select! {
+            () = self.serve_connection(stream, trusted, name, (MAX_STREAMS, MAX_HEADERS)) => {}
+            () = proven.taken() => self.turned_away(addr),
+            () = stop => {}
+        }
+    }
+
+    /// Answers the calls of one connection.
+    async fn serve_connection(
+        &self,
+        stream: TlsStream<TcpStream>,
+        trusted: Arc<front_proxy::Trusted>,
+        name: Option<Arc<str>>,
+        (streams, headers): (u32, u32),
+    ) {
+        let apis = Arc::clone(&self.apis);
+        let service = service_fn(move |request| {
+            // Judged by the rules under which its certificate was verified.
+            let (apis, name, trusted) = (Arc::clone(&apis), name.clone(), Arc::clone(&trusted));
+            async move {
+                let user = trusted.front.user(name.as_deref(), request.headers());
+                Ok::<_, Infallible>(answer(&apis, user, request).await)
+            }
+        });
+        let bounds = Bounds {
+            handshake: HANDSHAKE_TIMEOUT,
+            streams,
+            headers,
+            windows: (WINDOW, WINDOW),
+        };
+        let builder = bounds.http();
+        let served = builder.serve_connection(TokioIo::new(stream), service);
+        if let Err(error) = served.await {
+            debug!(%error, "aggregated APIs: connection ended");
+        }
+    }
+
+    fn turned_away(&self, addr: SocketAddr) {
+        self.turned_away.inc();
+        debug!(%addr, "aggregated APIs: connection closed, there are too many");
+    }
+}
+
+/// Answers one call.
+async fn answer(
+    apis: &[Served],
+    user: Result<User, front_proxy::Stranger>,
+    request: Request<Incoming>,
+) -> Answer {
+    let path = request.uri().path();
+    let Some(api) = apis
+        .iter()
+        .find(|api| is_of(&*api.handler, path))
+        .or(apis.first())
+    else {
+        return refused(&Refusal::no_such_path(), "");
+    };
+    let group = api.handler.group();
+    let head = request.method() == Method::HEAD;
+    let refuse = |refusal: &Refusal| {
+        api.handler.refused(refusal.code);
+        without_body(refused(refusal, group), head)
+    };
+    let user = match user {
+        Ok(user) => user,
+        Err(error) => {
+            let code = StatusCode::UNAUTHORIZED;
+            return refuse(&Refusal::new(code, "Unauthorized", error.to_string()));
+        }
+    };
+    let call = async {
+        // Never closed, so this waits at most for the call's time limit.
+        let _place = api.calls.acquire().await;
+        if let Some(document) = shared_document(apis, request.uri().path()) {
+            return whole(StatusCode::OK, document.to_string());
+        }
+        Arc::clone(&api.handler).call(user, request).await
+    };
+    match tokio::time::timeout(CALL_TIMEOUT, call).await {
+        Ok(answer) => without_body(answer, head),
+        Err(_) => {
+            let code = StatusCode::GATEWAY_TIMEOUT;
+            refuse(&Refusal::new(code, "Timeout", "the answer took too long"))
+        }
+    }
+}
+
+/// Whether a path is for this API.
+fn is_of(handler: &dyn Handler, path: &str) -> bool {
+    let path = path.strip_prefix("/openapi/v3").unwrap_or(path);
+    let rest = path.strip_prefix("/apis/");
+    let rest = rest.and_then(|path| path.strip_prefix(handler.group()));
+    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+/// Documents about all APIs, which say nothing about the cluster.
+fn shared_document(apis: &[Served], path: &str) -> Option<Value> {
+    let parts = |part: fn(&dyn Handler) -> Value| apis.iter().map(move |api| part(&*api.handler));
+    match path.trim_end_matches('/') {
+        "/apis" => {
+            let groups: Vec<Value> = parts(|api| api.discovery()).collect();
+            Some(json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": groups}))
+        }
+        "/openapi/v2" => parts(|api| api.openapi_v2()).reduce(merged),
+        "/openapi/v3" => parts(|api| api.openapi_v3()).reduce(merged),
+        _ => None,
+    }
+}
+
+/// Two documents as one: what is an object in both has the members of both.
+fn merged(mut one: Value, other: Value) -> Value {
+    if let (Some(held), Value::Object(more)) = (one.as_object_mut(), other) {
+        for (name, value) in more {
+            let before = held.remove(&name);
+            let value = match before {
+                Some(before @ Value::Object(_)) => merged(before, value),
+                Some(before) => before,
+                None => value,
+            };
+            held.insert(name, value);
+        }
+    }
+    one
+}
+
+/// An answer that is all there.
+pub(crate) fn whole(code: StatusCode, body: impl Into<Bytes>) -> Answer {
+    let mut response = Response::new(Full::new(body.into()).boxed_unsync());
+    *response.status_mut() = code;
+    let json = HeaderValue::from_static("application/json");
+    response.headers_mut().insert(header::CONTENT_TYPE, json);
+    response
+}
+
+/// A refusal as an answer.
+pub(crate) fn refused(refusal: &Refusal, group: &str) -> Answer {
+    let mut response = whole(refusal.code, refusal.json(group).to_string());
+    let soon = match refusal.code {
+        StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS => "1",
+        _ => return response,
+    };
+    let soon = HeaderValue::from_static(soon);
+    response.headers_mut().insert(header::RETRY_AFTER, soon);
+    response
+}
+
+fn without_body(answer: Answer, head: bool) -> Answer {
+    if head {
+        answer.map(|_| Full::default().boxed_unsync())
+    } else {
+        answer
+    }
+}

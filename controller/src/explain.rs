@@ -1,0 +1,22 @@
+//! Why a call passes or not: walks what the proxies do, by the Model that they are told.
+//!
+//! `call` finds out who calls and what is called, `route` where that goes, `judge` what the
+//! called pods say, `fix` what would let it pass. Nothing is decided here that `policy` does
+//! not decide: the words come from the same values that proxies act by.
+//!
+//! May import `model` and `world`: it is told who owns which pod and who called.
+
+mod answer;
+mod call;
+mod fix;
+mod judge;
+mod outcome;
+mod question;
+mod route;
+mod words;
+
+pub use self::answer::Explained;
+pub use self::question::{BadQuestion, Callers, Owner};
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,149 @@
+//! From a question to its answer.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crds::observe::{BackendVerdict, ExplanationSpec, ExplanationStatus, Fix, Verdict};
+use policy::name::ObjectRef;
+use policy::reason::Reason;
+
+use super::call::{Called, Caller, Request};
+use super::judge::{self, Judged};
+use super::outcome::{Outcome, Question, together};
+use super::question::{BadQuestion, Callers, Owner};
+use super::route::Way;
+use super::{fix, words};
+use crate::model::{Model, PodId};
+
+/// The answer, and what it was made of.
+#[derive(Clone, Debug, Default)]
+pub struct Explained {
+    /// For the user.
+    pub status: ExplanationStatus,
+    /// Pods whose proxies judge the call.
+    pub judges: BTreeSet<PodId>,
+    /// Objects that they judge by, with the generation that is compiled.
+    pub origins: BTreeSet<(ObjectRef, i64)>,
+}
+
+impl Model {
+    /// What becomes of a call, and why.
+    ///
+    /// # Errors
+    /// When the question has no meaning. That an object does not exist is an answer.
+    pub fn explain(
+        &self,
+        spec: &ExplanationSpec,
+        owner: Owner<'_>,
+        callers: Callers<'_>,
+    ) -> Result<Explained, BadQuestion> {
+        let request = Request::read(spec)?;
+        let from = match Caller::find(self, &spec.from, owner)? {
+            Ok(from) => from,
+            Err(why) => return Ok(unknown(why)),
+        };
+        let to = match Called::find(self, &spec.to, owner)? {
+            Ok(to) => to,
+            Err(why) => return Ok(unknown(why)),
+        };
+        let question = Question {
+            spec,
+            request,
+            from,
+            to,
+        };
+        let mut outcomes = Vec::new();
+        for caller in &question.from {
+            for way in Way::of(self, caller, &question.to, &question.request) {
+                outcomes.push(self.follow(caller, &question.request, way));
+            }
+        }
+        Ok(self.put_together(&question, &outcomes, callers))
+    }
+
+    /// What becomes of a caller's calls that go one way.
+    fn follow<'a>(&'a self, caller: &'a Caller, request: &Request, way: Way<'a>) -> Outcome<'a> {
+        let judged: Vec<Judged> = way
+            .endpoints
+            .iter()
+            .map(|endpoint| judge::endpoint(self, caller, endpoint, request))
+            .collect();
+        Outcome {
+            caller,
+            way,
+            judged,
+        }
+    }
+
+    fn put_together(
+        &self,
+        question: &Question<'_>,
+        outcomes: &[Outcome<'_>],
+        callers: Callers<'_>,
+    ) -> Explained {
+        let mut status = ExplanationStatus {
+            owner: question.to.namespace().to_owned(),
+            backends: backends(outcomes),
+            steps: words::steps(self, question, outcomes),
+            ..ExplanationStatus::default()
+        };
+        let refusals: BTreeSet<Reason> = outcomes.iter().flat_map(Outcome::refusals).collect();
+        status.verdict = together(outcomes.iter().map(Outcome::verdict));
+        if let (Some(reason), Verdict::Refused) = (refusals.first(), status.verdict) {
+            status.reason = reason.to_string();
+            status.http_status = (!question.request.tcp).then(|| reason.status().as_u16());
+        }
+        if status.verdict != Verdict::Allowed {
+            let fix = fix::of(self, question, outcomes, callers);
+            status.fix = (fix != Fix::default()).then_some(fix);
+        }
+        let judged = outcomes.iter().flat_map(|outcome| &outcome.judged);
+        let mut explained = Explained {
+            status,
+            ..Explained::default()
+        };
+        for one in judged {
+            if let Some((pod, origins)) = &one.by {
+                explained.judges.insert(pod.clone());
+                explained.origins.extend(origins.iter().cloned());
+            }
+        }
+        explained
+    }
+}
+
+fn backends(outcomes: &[Outcome<'_>]) -> Vec<BackendVerdict> {
+    let mut by_service: BTreeMap<&str, Vec<&Outcome<'_>>> = BTreeMap::new();
+    for outcome in outcomes {
+        let name = outcome.way.label.as_str();
+        by_service.entry(name).or_default().push(outcome);
+    }
+    let number = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
+    let verdict = |(service, outcomes): (&str, Vec<&Outcome<'_>>)| {
+        let reasons: BTreeSet<Reason> = outcomes.iter().flat_map(|one| one.refusals()).collect();
+        let verdict = together(outcomes.iter().map(|one| one.verdict()));
+        let way = outcomes.first().map(|one| &one.way);
+        BackendVerdict {
+            service: service.to_owned(),
+            share: way.map_or(0.0, |way| way.share),
+            verdict,
+            reason: match (verdict, reasons.first()) {
+                (Verdict::Refused, Some(reason)) => reason.to_string(),
+                _ => String::new(),
+            },
+            ready: number(way.map_or(0, |way| way.endpoints.len())),
+            endpoints: number(way.map_or(0, |way| way.all)),
+        }
+    };
+    by_service.into_iter().map(verdict).collect()
+}
+
+fn unknown(why: String) -> Explained {
+    Explained {
+        status: ExplanationStatus {
+            verdict: Verdict::Unknown,
+            reason: why,
+            ..ExplanationStatus::default()
+        },
+        ..Explained::default()
+    }
+}

@@ -1,0 +1,311 @@
+//! Who calls, what is called, and with what.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use crds::observe::{ExplanationSpec, From, To};
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use policy::access::Source;
+use policy::name::SpiffeId;
+
+use super::question::{BadQuestion, Owner};
+use crate::model::{Index, Model, PodId};
+use crate::world::{ObjectKey, PodFacts};
+
+/// Headers of one question.
+const MAX_HEADERS: usize = 64;
+/// Bytes of a path, and of a header.
+const MAX_TEXT: usize = 8192;
+/// Kinds that own pods.
+const OWNERS: [&str; 6] = [
+    "DaemonSet",
+    "Deployment",
+    "Job",
+    "ReplicaSet",
+    "ReplicationController",
+    "StatefulSet",
+];
+
+/// The request, or that there is none.
+#[derive(Debug)]
+pub(super) struct Request {
+    pub(super) tcp: bool,
+    pub(super) method: Method,
+    /// Without query, as it was asked.
+    pub(super) path: String,
+    pub(super) headers: HeaderMap,
+}
+
+impl Request {
+    pub(super) fn read(spec: &ExplanationSpec) -> Result<Self, BadQuestion> {
+        let method = spec.method.as_deref().unwrap_or("GET");
+        let method = Method::from_bytes(method.as_bytes())
+            .map_err(|_| BadQuestion::new("method", format!("{method:?} is no HTTP method")))?;
+        let path = spec.path.as_deref().unwrap_or("/");
+        if path.len() > MAX_TEXT || !path.starts_with(['/', '*']) {
+            return Err(BadQuestion::new("path", "must begin with a slash"));
+        }
+        let path = path.split(['?', '#']).next().unwrap_or("/").to_owned();
+        if spec.headers.len() > MAX_HEADERS {
+            let reason = format!("has more than {MAX_HEADERS} entries");
+            return Err(BadQuestion::new("headers", reason));
+        }
+        let mut headers = HeaderMap::new();
+        for header in &spec.headers {
+            let bad = |what: &str| {
+                let name: String = header.name.chars().take(64).collect();
+                BadQuestion::new("headers", format!("{name:?}: is no header {what}"))
+            };
+            let name = HeaderName::from_bytes(header.name.as_bytes()).map_err(|_| bad("name"))?;
+            let value = HeaderValue::from_str(&header.value).map_err(|_| bad("value"))?;
+            headers.append(name, value);
+        }
+        let described = spec.method.is_some() || spec.path.is_some() || !spec.headers.is_empty();
+        if spec.tcp && described {
+            let reason = "a connection of bytes has no method, path or header";
+            return Err(BadQuestion::new("tcp", reason));
+        }
+        Ok(Self {
+            tcp: spec.tcp,
+            method,
+            path,
+            headers,
+        })
+    }
+}
+
+/// Callers that cannot be told apart by any rule.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Caller {
+    /// `None`: without a proxy, so nobody knows who it is.
+    pub(super) identity: Option<SpiffeId>,
+    /// Uid of one of them; rules may name pods.
+    pub(super) uid: Option<Arc<str>>,
+    /// How many pods that are, and the name of one.
+    pub(super) pods: usize,
+    pub(super) example: Option<PodId>,
+    /// Node of that one.
+    pub(super) node: Arc<str>,
+}
+
+impl Caller {
+    fn outside() -> Self {
+        Self {
+            identity: None,
+            uid: None,
+            pods: 0,
+            example: None,
+            node: "".into(),
+        }
+    }
+
+    /// The callers that are meant, each kind once; or why there are none.
+    pub(super) fn find(
+        model: &Model,
+        from: &From,
+        owner: Owner<'_>,
+    ) -> Result<Result<Vec<Self>, String>, BadQuestion> {
+        if from.outside {
+            if !from.kind.is_empty() || !from.name.is_empty() {
+                let reason = "a caller outside the mesh has no kind and no name";
+                return Err(BadQuestion::new("from.outside", reason));
+            }
+            return Ok(Ok(vec![Self::outside()]));
+        }
+        let key = named("from.name", &from.namespace, &from.name)?;
+        let index = &model.index;
+        let account = from.kind == "ServiceAccount";
+        let belongs = |pod: &PodId, account_of: &Arc<str>| match &*from.kind {
+            "ServiceAccount" => pod.namespace == key.namespace && *account_of == key.name,
+            "Pod" => *pod == key,
+            kind => owner(pod) == (kind.to_owned(), key.clone()),
+        };
+        if !account && from.kind != "Pod" && !OWNERS.contains(&&*from.kind) {
+            return Err(no_caller(&from.kind));
+        }
+        let pods = index.world.pods.iter().filter(|(_, facts)| !facts.ended);
+        let pods = pods.filter(|(pod, facts)| belongs(pod, &facts.service_account));
+        let callers = alike(index, pods);
+        if callers.is_empty() && account {
+            // An account without pods can still be asked about: its first pod will come.
+            let domain = &index.defaults.trust_domain;
+            let identity = SpiffeId::of(domain, &key.namespace, &key.name);
+            let identity =
+                identity.map_err(|error| BadQuestion::new("from.name", error.to_string()))?;
+            return Ok(Ok(vec![Self {
+                identity: Some(identity),
+                ..Self::outside()
+            }]));
+        }
+        if callers.is_empty() {
+            return Ok(Err(format!(
+                "{} {key} has no pods that could call",
+                from.kind
+            )));
+        }
+        Ok(Ok(callers))
+    }
+}
+
+/// Pods that no rule tells apart, each kind once.
+fn alike<'a>(
+    index: &Index,
+    pods: impl Iterator<Item = (&'a PodId, &'a Arc<PodFacts>)>,
+) -> Vec<Caller> {
+    // Rules may name pods by uid, so those that the same rules name are alike.
+    let mut callers: BTreeMap<(Option<String>, Vec<usize>), Caller> = BTreeMap::new();
+    for (pod, facts) in pods {
+        let meshed = facts.proxy.is_some();
+        let identity = meshed.then(|| index.identity(pod, facts));
+        let named_by = if meshed {
+            named_by(index, &facts.uid)
+        } else {
+            Vec::new()
+        };
+        let proven = identity
+            .as_deref()
+            .and_then(|id| SpiffeId::try_from(id).ok());
+        let caller = callers
+            .entry((identity, named_by))
+            .or_insert_with(|| Caller {
+                identity: proven,
+                uid: meshed.then(|| facts.uid.clone()),
+                pods: 0,
+                example: Some(pod.clone()),
+                node: facts.node.clone(),
+            });
+        caller.pods += 1;
+    }
+    callers.into_values().collect()
+}
+
+/// Which rules name the pod with this uid.
+fn named_by(index: &Index, uid: &str) -> Vec<usize> {
+    let names = |source: &Source| match source {
+        Source::Pods(uids) => uids.iter().any(|one| **one == *uid),
+        Source::Identity(_) | Source::Authenticated | Source::Unauthenticated => false,
+    };
+    let rules = index.targets.rules().enumerate();
+    rules
+        .filter(|(_, rule)| rule.sources.iter().any(names))
+        .map(|(at, _)| at)
+        .collect()
+}
+
+fn no_caller(kind: &str) -> BadQuestion {
+    let kinds = OWNERS.join(", ");
+    let reason = format!("{kind:?} is none of Pod, ServiceAccount, {kinds}");
+    BadQuestion::new("from.kind", reason)
+}
+
+fn named(field: &'static str, namespace: &str, name: &str) -> Result<ObjectKey, BadQuestion> {
+    if namespace.is_empty() || name.is_empty() {
+        return Err(BadQuestion::new(field, "needs a namespace and a name"));
+    }
+    Ok(ObjectKey::new(namespace, name))
+}
+
+/// What is called.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Called {
+    /// A port of a Service.
+    Service(ObjectKey, u16),
+    /// A port of these pods, by their own addresses.
+    Pods(ObjectKey, BTreeSet<PodId>, u16),
+    /// Outside the cluster.
+    External,
+}
+
+impl Called {
+    /// What is meant, or why there is no such thing.
+    pub(super) fn find(
+        model: &Model,
+        to: &To,
+        owner: Owner<'_>,
+    ) -> Result<Result<Self, String>, BadQuestion> {
+        if to.kind == "External" {
+            return Ok(Ok(Self::External));
+        }
+        let key = named("to.name", &to.namespace, &to.name)?;
+        let index = &model.index;
+        if to.kind == "Service" {
+            return Self::service(index, key, to.port);
+        }
+        if to.kind != "Pod" && !OWNERS.contains(&&*to.kind) {
+            let reason = format!(
+                "{:?} is none of Service, Pod, External, {}",
+                to.kind,
+                OWNERS.join(", ")
+            );
+            return Err(BadQuestion::new("to.kind", reason));
+        }
+        let belongs = |pod: &PodId| match &*to.kind {
+            "Pod" => *pod == key,
+            kind => owner(pod) == (kind.to_owned(), key.clone()),
+        };
+        let pods = index.world.pods.iter().filter(|(_, facts)| !facts.ended);
+        let pods: BTreeMap<_, _> = pods.filter(|(pod, _)| belongs(pod)).collect();
+        if pods.is_empty() {
+            return Ok(Err(format!(
+                "{} {key} has no pods that could be called",
+                to.kind
+            )));
+        }
+        let ports: BTreeSet<u16> = pods
+            .values()
+            .flat_map(|facts| facts.ports.keys().copied())
+            .collect();
+        let port = match (to.port, ports.len()) {
+            (Some(port), _) => port,
+            (None, 1) => ports.first().copied().unwrap_or_default(),
+            (None, _) => return Err(BadQuestion::new("to.port", which(ports.iter()))),
+        };
+        let pods = pods.into_keys().cloned().collect();
+        Ok(Ok(Self::Pods(key, pods, port)))
+    }
+
+    fn service(
+        index: &Index,
+        key: ObjectKey,
+        asked: Option<u16>,
+    ) -> Result<Result<Self, String>, BadQuestion> {
+        let Some(entry) = index.services.get(&key) else {
+            return Ok(Err(format!("there is no Service {key}")));
+        };
+        if entry.facts.external_name.is_some() {
+            return Ok(Ok(Self::External));
+        }
+        let mut ports = entry.ports.keys().copied();
+        let port = match asked {
+            Some(port) => port,
+            None => match (ports.next(), ports.next()) {
+                (Some(port), None) => port,
+                _ => return Err(BadQuestion::new("to.port", which(entry.ports.keys()))),
+            },
+        };
+        if !entry.ports.contains_key(&port) {
+            return Ok(Err(format!("Service {key} has no TCP port {port}")));
+        }
+        Ok(Ok(Self::Service(key, port)))
+    }
+
+    /// Whose it is.
+    pub(super) fn namespace(&self) -> &str {
+        match self {
+            Self::Service(key, _) | Self::Pods(key, ..) => &key.namespace,
+            Self::External => "",
+        }
+    }
+}
+
+fn which<'a>(ports: impl Iterator<Item = &'a u16>) -> String {
+    let ports: Vec<String> = ports.map(ToString::to_string).collect();
+    format!(
+        "say which one: it has {}",
+        if ports.is_empty() {
+            "none that is declared".to_owned()
+        } else {
+            ports.join(", ")
+        }
+    )
+}

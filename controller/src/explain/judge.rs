@@ -1,0 +1,214 @@
+//! What the proxy of a called pod says to a call: the same questions in the same order.
+
+use policy::access::{Access, Caller as Proven, Traffic, Verdict};
+use policy::explain::Part;
+use policy::http_match::RequestFacts;
+use policy::mode::{Enforcement, MtlsMode};
+use policy::name::ObjectRef;
+use policy::origin::Origin;
+use policy::protocol::Protocol;
+use policy::reason::Reason;
+
+use super::call::{Caller, Request};
+use crate::model::{Endpoint, Index, Model, PodId, Target, modes};
+use crate::world::{ObjectKey, PodFacts};
+
+/// What is done with the call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ruling {
+    Allowed,
+    /// It passes, and deny would refuse it for this.
+    Audited(Reason),
+    Refused(Reason),
+    /// Nobody judges it; why.
+    NotJudged(&'static str),
+}
+
+impl Ruling {
+    pub(super) fn refusal(self) -> Option<Reason> {
+        match self {
+            Self::Refused(reason) => Some(reason),
+            Self::Allowed | Self::Audited(_) | Self::NotJudged(_) => None,
+        }
+    }
+}
+
+/// One rule's part in it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct RuleSays {
+    pub(super) origin: Origin,
+    /// `None`: it allows the call.
+    pub(super) fails: Option<String>,
+}
+
+/// What one endpoint says.
+#[derive(Clone, Debug)]
+pub(super) struct Judged {
+    pub(super) endpoint: Endpoint,
+    pub(super) ruling: Ruling,
+    pub(super) protocol: Protocol,
+    pub(super) enforcement: Enforcement,
+    /// Plaintext is refused altogether, whatever rules say.
+    pub(super) strict: bool,
+    /// Every rule of the pod.
+    pub(super) rules: Vec<RuleSays>,
+    /// The pod whose proxy judges, and the objects that it judges by.
+    pub(super) by: Option<(PodId, Vec<(ObjectRef, i64)>)>,
+}
+
+/// Judges one endpoint.
+pub(super) fn endpoint(
+    model: &Model,
+    caller: &Caller,
+    endpoint: &Endpoint,
+    request: &Request,
+) -> Judged {
+    let index = &*model.index;
+    let found = endpoint.pod.as_ref();
+    let found = found.and_then(|pod| Some((pod, index.world.pods.get(pod)?)));
+    let unjudged = |why| Judged {
+        endpoint: endpoint.clone(),
+        ruling: Ruling::NotJudged(why),
+        protocol: Protocol::Detect,
+        enforcement: Enforcement::Open,
+        strict: false,
+        rules: Vec::new(),
+        by: None,
+    };
+    let Some((pod, facts)) = found else {
+        return unjudged("no pod of the cluster stands behind this address");
+    };
+    let Some(proxy) = &facts.proxy else {
+        return unjudged("the pod has no proxy");
+    };
+    if proxy.skips(endpoint.port) {
+        return unjudged("the port is left out of traffic capture, so nobody judges");
+    }
+    let held = Held::of(index, pod, facts);
+    let protocol = index.pod_protocols(pod, facts).lookup(endpoint.port);
+    let namespace = index.world.namespace(&pod.namespace);
+    let mtls = modes::mtls(&index.defaults, namespace, &facts.appearance);
+    let proven = match &caller.identity {
+        Some(id) => Proven::Mesh {
+            id,
+            pod: caller.uid.as_deref(),
+        },
+        None => Proven::Outside,
+    };
+    let strict = mtls == MtlsMode::Strict && caller.identity.is_none();
+    let (ruling, rules) = held.judge(proven, (endpoint.port, protocol, strict), request);
+    Judged {
+        endpoint: endpoint.clone(),
+        ruling,
+        protocol,
+        enforcement: held.access.enforcement,
+        strict,
+        rules,
+        by: Some((pod.clone(), held.origins)),
+    }
+}
+
+/// What a pod's proxy holds for its inbound side.
+struct Held {
+    access: Access,
+    origins: Vec<(ObjectRef, i64)>,
+}
+
+impl Held {
+    fn of(index: &Index, pod: &ObjectKey, facts: &PodFacts) -> Self {
+        let targets: Vec<&Target> = index.targets.of(pod, facts).collect();
+        let enforcement = index.enforcement(pod, facts, &targets);
+        let mut origins: Vec<(ObjectRef, i64)> =
+            targets.iter().map(|target| target.origin.clone()).collect();
+        let rules = targets.iter().filter_map(|target| target.rule.as_ref());
+        // Nothing is refused when open, and no rule is sent.
+        let rules = rules.filter(|_| enforcement != Enforcement::Open);
+        let rules = rules.map(|rule| {
+            origins.extend(rule.origins.iter().cloned());
+            rule.on(pod)
+        });
+        let rules = rules.collect();
+        origins.sort();
+        origins.dedup();
+        Self {
+            access: Access { enforcement, rules },
+            origins,
+        }
+    }
+
+    fn judge(
+        &self,
+        caller: Proven<'_>,
+        (port, protocol, strict): (u16, Protocol, bool),
+        request: &Request,
+    ) -> (Ruling, Vec<RuleSays>) {
+        let access = &self.access;
+        if strict {
+            return (Ruling::Refused(Reason::NoIdentity), Vec::new());
+        }
+        let mut path = request.path.as_str();
+        let normal = policy::path::normalise(path);
+        let facts;
+        let call = if protocol.is_opaque() {
+            Traffic::Opaque
+        } else if request.tcp {
+            // What is declared to be HTTP is read as HTTP, and these bytes are none.
+            if protocol.is_http() {
+                return (Ruling::Refused(Reason::BadRequest), Vec::new());
+            }
+            Traffic::Bytes
+        } else {
+            match &normal {
+                Ok(normal) => path = normal,
+                Err(_)
+                    if access.enforcement == Enforcement::Enforce && access.has_http_rule(port) =>
+                {
+                    return (Ruling::Refused(Reason::BadRequest), Vec::new());
+                }
+                Err(_) => {}
+            }
+            facts = RequestFacts {
+                method: &request.method,
+                path,
+                headers: &request.headers,
+            };
+            Traffic::Http(&facts)
+        };
+        let reasons = access.explain(caller, port, call);
+        let ruling = match reasons.verdict {
+            Verdict::Allow { .. } => Ruling::Allowed,
+            Verdict::Audit { reason } => Ruling::Audited(reason),
+            Verdict::Refuse { reason, .. } => Ruling::Refused(reason),
+        };
+        let rules = reasons.rules.iter().map(|answer| RuleSays {
+            origin: answer.rule.origin.clone(),
+            fails: answer.fails.map(|part| words(part, port, request)),
+        });
+        (ruling, rules.collect())
+    }
+}
+
+/// What fails, for people.
+fn words(part: Part<'_>, port: u16, request: &Request) -> String {
+    let method = &request.method;
+    match part {
+        Part::Source => "the caller is none of its sources".to_owned(),
+        Part::Limit => format!("source fits; port {port} lies beyond destination.port"),
+        Part::Port => format!("source fits; port {port} is none of its TCPRoutes'"),
+        Part::Routes => "source fits; it has no routes that allow anything".to_owned(),
+        Part::Bytes => {
+            "source and port fit; it describes requests, these bytes are none".to_owned()
+        }
+        Part::Unusable(one) => format!("source and port fit; match {} cannot be used", one.name()),
+        Part::Path(_) => "source and port fit; the path fits no match".to_owned(),
+        Part::Method(one) => format!(
+            "source and port fit; method {method} fits no match ({}: {})",
+            one.name(),
+            one.methods().join(", ")
+        ),
+        Part::Header(one, name) => format!(
+            "source, port, path and method fit; header {name} does not fit match {}",
+            one.name()
+        ),
+    }
+}

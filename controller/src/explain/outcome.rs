@@ -1,0 +1,59 @@
+//! What becomes of one kind of caller's calls to one backend, and of several taken together.
+
+use crds::observe::{ExplanationSpec, Step, Verdict};
+use policy::reason::Reason;
+
+use super::call::{Called, Caller, Request};
+use super::judge::{Judged, Ruling};
+use super::route::Way;
+
+/// What was asked, found.
+#[derive(Debug)]
+pub(super) struct Question<'a> {
+    pub(super) spec: &'a ExplanationSpec,
+    pub(super) request: Request,
+    pub(super) from: Vec<Caller>,
+    pub(super) to: Called,
+}
+
+/// One kind of caller's calls to one backend.
+#[derive(Debug)]
+pub(super) struct Outcome<'a> {
+    pub(super) caller: &'a Caller,
+    pub(super) way: Way<'a>,
+    /// By endpoint.
+    pub(super) judged: Vec<Judged>,
+}
+
+impl Outcome<'_> {
+    pub(super) fn refusals(&self) -> impl Iterator<Item = Reason> {
+        let of_pods = self.judged.iter().filter_map(|one| one.ruling.refusal());
+        self.way.refused.into_iter().chain(of_pods)
+    }
+
+    pub(super) fn verdict(&self) -> Verdict {
+        if self.way.refused.is_some() {
+            return Verdict::Refused;
+        }
+        together(self.judged.iter().map(|one| match one.ruling {
+            Ruling::Allowed | Ruling::Audited(_) | Ruling::NotJudged(_) => Verdict::Allowed,
+            Ruling::Refused(_) => Verdict::Refused,
+        }))
+    }
+}
+
+/// One verdict for several.
+pub(super) fn together(verdicts: impl Iterator<Item = Verdict>) -> Verdict {
+    verdicts
+        .reduce(|one, other| if one == other { one } else { Verdict::Mixed })
+        .unwrap_or_default()
+}
+
+/// One step of the answer.
+pub(super) fn step(step: &str, text: String, objects: Vec<String>) -> Step {
+    Step {
+        step: step.to_owned(),
+        text,
+        objects,
+    }
+}

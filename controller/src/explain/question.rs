@@ -1,0 +1,31 @@
+//! What a question needs to be answered, and why it may have no meaning.
+
+use std::collections::BTreeSet;
+
+use crate::model::PodId;
+use crate::world::ObjectKey;
+
+/// Who owns a pod: kind and name of the topmost owner, in the pod's namespace.
+pub type Owner<'a> = &'a dyn Fn(&PodId) -> (String, ObjectKey);
+/// Accounts of the callers that these pods had, as far as is remembered; for what a fix
+/// must not close out.
+pub type Callers<'a> = &'a dyn Fn(&BTreeSet<PodId>) -> BTreeSet<ObjectKey>;
+
+/// Why a question cannot be answered: the field, and what is wrong with it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("spec.{field}: {reason}")]
+pub struct BadQuestion {
+    /// Within the spec.
+    pub field: &'static str,
+    /// What is wrong.
+    pub reason: String,
+}
+
+impl BadQuestion {
+    pub(super) fn new(field: &'static str, reason: impl Into<String>) -> Self {
+        Self {
+            field,
+            reason: reason.into(),
+        }
+    }
+}

@@ -1,0 +1,176 @@
+//! Where a call goes, as the caller's proxy decides it: splits, backends, endpoints.
+
+use policy::http_match::RequestFacts;
+use policy::name::ObjectRef;
+use policy::reason::Reason;
+
+use super::call::{Called, Caller, Request};
+use crate::model::{Endpoint, Index, Model, PortEntry, identity_at};
+use crate::world::ObjectKey;
+
+/// One backend's part of a caller's calls.
+#[derive(Debug)]
+pub(super) struct Way<'a> {
+    /// `namespace/name` of the Service or of the workload.
+    pub(super) label: String,
+    /// Of the caller's calls, 0 to 1.
+    pub(super) share: f64,
+    /// The split that says so.
+    pub(super) split: Option<&'a ObjectRef>,
+    /// Those that may take calls.
+    pub(super) endpoints: Vec<Endpoint>,
+    /// All that there are.
+    pub(super) all: usize,
+    /// Refused before anybody is called.
+    pub(super) refused: Option<Reason>,
+    /// To be said beside it.
+    pub(super) note: Option<String>,
+}
+
+impl<'a> Way<'a> {
+    /// The ways that a caller's calls go.
+    pub(super) fn of(
+        model: &'a Model,
+        caller: &Caller,
+        to: &Called,
+        request: &Request,
+    ) -> Vec<Self> {
+        let index = &*model.index;
+        match to {
+            Called::External => vec![Self::to("outside the cluster".to_owned(), Vec::new(), 0)],
+            Called::Pods(key, pods, port) => {
+                let endpoints: Vec<Endpoint> = pods
+                    .iter()
+                    .filter_map(|pod| pod_endpoint(index, pod, *port))
+                    .collect();
+                let all = endpoints.len();
+                vec![Self::to(key.to_string(), endpoints, all)]
+            }
+            Called::Service(key, port) => Self::of_service(index, caller, key, *port, request),
+        }
+    }
+
+    fn of_service(
+        index: &'a Index,
+        caller: &Caller,
+        key: &ObjectKey,
+        port: u16,
+        request: &Request,
+    ) -> Vec<Self> {
+        let Some(entry) = index.services.get(key) else {
+            return Vec::new();
+        };
+        let Some(at) = entry.ports.get(&port) else {
+            return Vec::new();
+        };
+        let root = || vec![Self::over(index, caller, key, port, 1.0, None)];
+        // Whoever has no proxy is carried by Kubernetes, which knows no splits.
+        if caller.identity.is_none() {
+            return root();
+        }
+        let facts = RequestFacts {
+            method: &request.method,
+            path: &request.path,
+            headers: &request.headers,
+        };
+        let seen = (!request.tcp && !at.protocol.is_opaque()).then_some(&facts);
+        let Some(split) = entry.splits.iter().find(|split| split.when.fits(seen)) else {
+            return root();
+        };
+        let has_port = |backend: &ObjectKey| {
+            let entry = index.services.get(backend);
+            entry.is_some_and(|entry| entry.ports.contains_key(&port))
+        };
+        let backends = split.backends.iter();
+        let backends: Vec<_> = backends.filter(|(backend, _)| has_port(backend)).collect();
+        let whole: u64 = backends.iter().map(|(_, weight)| u64::from(*weight)).sum();
+        if whole == 0 {
+            return vec![Self {
+                split: Some(&split.origin),
+                refused: Some(Reason::NoBackend),
+                ..Self::to(key.to_string(), Vec::new(), 0)
+            }];
+        }
+        let weighted = backends.into_iter().filter(|(_, weight)| *weight > 0);
+        weighted
+            .map(|(backend, weight)| {
+                #[expect(clippy::cast_precision_loss, reason = "weights are at most 1000 each")]
+                let share = f64::from(*weight) / whole as f64;
+                Self::over(index, caller, backend, port, share, Some(&split.origin))
+            })
+            .collect()
+    }
+
+    /// To the endpoints of a Service's port.
+    fn over(
+        index: &'a Index,
+        caller: &Caller,
+        service: &ObjectKey,
+        port: u16,
+        share: f64,
+        split: Option<&'a ObjectRef>,
+    ) -> Self {
+        let entry = index.services.get(service);
+        let local = entry.is_some_and(|entry| entry.facts.internal_local);
+        let at = entry.and_then(|entry| entry.ports.get(&port));
+        let all = at.map_or(0, |at| at.candidates.len());
+        let node = local
+            .then_some(&*caller.node)
+            .filter(|node| !node.is_empty());
+        let endpoints = at.map_or_else(Vec::new, |at| usable(at, node));
+        let affinity = entry.map_or(0, |entry| entry.facts.affinity_seconds);
+        let note = if local {
+            Some("internalTrafficPolicy Local: endpoints of the caller's own node only".to_owned())
+        } else {
+            (affinity > 0).then(|| format!("session affinity for {affinity} s"))
+        };
+        Self {
+            share,
+            split,
+            refused: endpoints.is_empty().then_some(Reason::NoEndpoint),
+            note,
+            ..Self::to(service.to_string(), endpoints, all)
+        }
+    }
+
+    fn to(label: String, endpoints: Vec<Endpoint>, all: usize) -> Self {
+        Self {
+            label,
+            share: 1.0,
+            split: None,
+            endpoints,
+            all,
+            refused: None,
+            note: None,
+        }
+    }
+}
+
+/// The endpoints that may take calls: those that are ready, without any those that still
+/// answer while they end.
+fn usable(at: &PortEntry, node: Option<&str>) -> Vec<Endpoint> {
+    let here = || {
+        let candidates = at.candidates.iter();
+        candidates.filter(|candidate| node.is_none_or(|node| *candidate.node == *node))
+    };
+    let ready = here().filter(|candidate| candidate.ready);
+    let ready: Vec<Endpoint> = ready.map(|one| one.endpoint.clone()).collect();
+    if !ready.is_empty() {
+        return ready;
+    }
+    let last = here().filter(|candidate| candidate.last_resort);
+    last.map(|one| one.endpoint.clone()).collect()
+}
+
+/// A pod's own address.
+fn pod_endpoint(index: &Index, pod: &ObjectKey, port: u16) -> Option<Endpoint> {
+    let facts = index.world.pods.get(pod)?;
+    Some(Endpoint {
+        ip: *facts.ips.first()?,
+        port,
+        identity: identity_at(&index.defaults, pod, facts, port),
+        pod: Some(pod.clone()),
+        zone: String::new(),
+        opaque: index.pod_protocols(pod, facts).lookup(port).is_opaque(),
+    })
+}

@@ -1,0 +1,392 @@
+//! What is said of calls in a small shop.
+
+use std::collections::BTreeSet;
+
+use crds::observe::{ExplanationSpec, ExplanationStatus, From, Header, To, Verdict};
+use serde_json::{Value, json};
+
+use crate::model::{Defaults, PodId};
+use crate::testing::cluster::*;
+use crate::world::ObjectKey;
+
+fn spec(from: &str, to: &str, method: &str, path: &str) -> ExplanationSpec {
+    let (from_kind, from_name) = from.split_once('/').unwrap();
+    let (to_kind, to_name) = to.split_once('/').unwrap();
+    ExplanationSpec {
+        from: From {
+            kind: from_kind.to_owned(),
+            namespace: "shop".to_owned(),
+            name: from_name.to_owned(),
+            outside: false,
+        },
+        to: To {
+            kind: to_kind.to_owned(),
+            namespace: "shop".to_owned(),
+            name: to_name.to_owned(),
+            port: None,
+        },
+        method: Some(method.to_owned()),
+        path: Some(path.to_owned()),
+        ..ExplanationSpec::default()
+    }
+}
+
+fn outside(to: &str) -> ExplanationSpec {
+    ExplanationSpec {
+        from: From {
+            outside: true,
+            ..From::default()
+        },
+        ..spec("Pod/x", to, "GET", "/")
+    }
+}
+
+/// Pods of a Deployment are named `<deployment>-<number>`.
+fn owner(pod: &PodId) -> (String, ObjectKey) {
+    let name = pod
+        .name
+        .rsplit_once('-')
+        .map_or(&*pod.name, |(name, _)| name);
+    (
+        "Deployment".to_owned(),
+        ObjectKey::new(&pod.namespace, name),
+    )
+}
+
+fn ask_with(cluster: &Cluster, spec: &ExplanationSpec, defaults: &Defaults) -> ExplanationStatus {
+    let model = cluster.compile_with(defaults).0;
+    let seen = |_: &BTreeSet<PodId>| BTreeSet::from([ObjectKey::new("shop", "seen")]);
+    model.explain(spec, &owner, &seen).unwrap().status
+}
+
+fn ask(cluster: &Cluster, spec: &ExplanationSpec) -> ExplanationStatus {
+    ask_with(cluster, spec, &Defaults::default())
+}
+
+fn texts(status: &ExplanationStatus, step: &str) -> Vec<String> {
+    let steps = status.steps.iter().filter(|one| one.step == step);
+    steps.map(|one| one.text.clone()).collect()
+}
+
+fn read_only() -> Cluster {
+    let read = json!([{"name": "read", "pathRegex": "/items", "methods": ["GET", "HEAD"]}]);
+    let rules = json!([{"kind": "HTTPRouteGroup", "name": "routes"}]);
+    shop()
+        .with(group("routes", read))
+        .with(target("read", "api", &["web"], rules))
+}
+
+#[test]
+fn refusal_names_the_rule_that_came_nearest_and_what_it_lacks() {
+    let status = ask(
+        &read_only(),
+        &spec("Pod/client", "Service/api", "DELETE", "/items/7"),
+    );
+    assert_eq!(status.verdict, Verdict::Refused);
+    assert_eq!(
+        (status.reason.as_str(), status.http_status),
+        ("not-allowed", Some(403))
+    );
+    assert_eq!(status.owner, "shop");
+    let rule = texts(&status, "rule");
+    assert_eq!(
+        rule,
+        ["shop/read: source and port fit; method DELETE fits no match (read: GET, HEAD)"]
+    );
+    let access = texts(&status, "access");
+    assert_eq!(
+        access,
+        ["auto (the chart's), closed by TrafficTarget shop/read; 8080: refused, not-allowed"]
+    );
+    assert!(texts(&status, "route")[0].starts_with("shop/api; 2 of 2 endpoints"));
+    assert!(texts(&status, "who")[0].contains("spiffe://cluster.local/ns/shop/sa/web"));
+    assert_eq!(status.backends.len(), 1);
+    let allowed = ask(
+        &read_only(),
+        &spec("Pod/client", "Service/api", "GET", "/items/7?x=1"),
+    );
+    assert_eq!(allowed.verdict, Verdict::Allowed);
+    assert_eq!(allowed.fix, None);
+}
+
+#[test]
+fn owner_of_pods_is_asked_about_as_they_are() {
+    let status = ask(
+        &read_only(),
+        &spec("ServiceAccount/web", "Deployment/api", "PUT", "/items"),
+    );
+    assert_eq!(status.verdict, Verdict::Refused);
+    // An account that has no pod yet.
+    let status = ask(
+        &read_only(),
+        &spec("ServiceAccount/new", "Deployment/api", "GET", "/items"),
+    );
+    assert_eq!(status.verdict, Verdict::Refused);
+    assert!(texts(&status, "rule")[0].contains("none of its sources"));
+    let status = ask(
+        &read_only(),
+        &spec("Deployment/nobody", "Service/api", "GET", "/"),
+    );
+    assert_eq!(status.verdict, Verdict::Unknown);
+    assert!(status.reason.contains("has no pods"), "{}", status.reason);
+    let status = ask(
+        &read_only(),
+        &spec("Pod/client", "Service/nothing", "GET", "/"),
+    );
+    assert_eq!(status.verdict, Verdict::Unknown);
+}
+
+#[test]
+fn question_without_a_meaning_is_refused_by_its_field() {
+    let model = shop().compile().0;
+    let none = |_: &BTreeSet<PodId>| BTreeSet::new();
+    let field = |spec: &ExplanationSpec| model.explain(spec, &owner, &none).unwrap_err().field;
+    let good = spec("Pod/client", "Service/api", "GET", "/");
+    let with = |change: &dyn Fn(&mut ExplanationSpec)| {
+        let mut spec = good.clone();
+        change(&mut spec);
+        field(&spec)
+    };
+    assert_eq!(with(&|spec| spec.method = Some("G T".to_owned())), "method");
+    assert_eq!(with(&|spec| spec.path = Some("items".to_owned())), "path");
+    assert_eq!(
+        with(&|spec| spec.from.kind = "Rollout".to_owned()),
+        "from.kind"
+    );
+    assert_eq!(with(&|spec| spec.to.kind = "Ingress".to_owned()), "to.kind");
+    assert_eq!(with(&|spec| spec.from.name = String::new()), "from.name");
+    assert_eq!(with(&|spec| spec.from.outside = true), "from.outside");
+    assert_eq!(with(&|spec| spec.tcp = true), "tcp");
+    let header = Header {
+        name: "a b".to_owned(),
+        value: String::new(),
+    };
+    assert_eq!(with(&|spec| spec.headers = vec![header.clone()]), "headers");
+    let two = shop().with(service("api", "10.96.0.1", &[("http", 80), ("admin", 81)]));
+    let model = two.compile().0;
+    let error = model.explain(&good, &owner, &none).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "spec.to.port: say which one: it has 80, 81"
+    );
+}
+
+#[test]
+fn backends_are_judged_each_with_its_share() {
+    let rules = json!([{"kind": "TCPRoute", "name": "ports"}]);
+    let cluster = shop()
+        .with(pod("v2-1", "10.0.0.21", "v2"))
+        .with(service("v2", "10.96.0.2", &[("http", 80)]))
+        .with(slice(
+            "v2-x",
+            "v2",
+            &[("http", 8080)],
+            &[endpoint("v2-1", "10.0.0.21")],
+        ))
+        .with(split("s", "api", &[("api", 90), ("v2", 10)]))
+        .with(tcp_route("ports", &[8080]))
+        .with(target("closed", "v2", &["somebody"], rules));
+    let status = ask(&cluster, &spec("Pod/client", "Service/api", "GET", "/"));
+    assert_eq!(
+        (status.verdict, status.reason.as_str()),
+        (Verdict::Mixed, "")
+    );
+    let told: Vec<(&str, f64, Verdict)> = status
+        .backends
+        .iter()
+        .map(|one| (one.service.as_str(), one.share, one.verdict))
+        .collect();
+    assert_eq!(
+        told,
+        [
+            ("shop/api", 0.9, Verdict::Allowed),
+            ("shop/v2", 0.1, Verdict::Refused)
+        ]
+    );
+    // Whoever has no proxy knows no splits.
+    let status = ask(&cluster, &outside("Service/api"));
+    assert_eq!(
+        (status.verdict, status.backends.len()),
+        (Verdict::Allowed, 1)
+    );
+    let nobody = cluster.with(split("s", "api", &[("api", 0), ("v2", 0)]));
+    let status = ask(&nobody, &spec("Pod/client", "Service/api", "GET", "/"));
+    assert_eq!(
+        (status.verdict, status.reason.as_str()),
+        (Verdict::Refused, "no-backend")
+    );
+    assert_eq!(status.http_status, Some(503));
+    assert_eq!(
+        status.fix.unwrap().commands,
+        ["kubectl -n shop edit trafficsplit s"]
+    );
+}
+
+#[test]
+fn service_without_endpoints_and_ends_without_a_proxy_are_said_as_they_are() {
+    let cluster = shop()
+        .with(service("empty", "10.96.0.3", &[("http", 80)]))
+        .with(plain_pod("old-1", "10.0.0.31", "old"));
+    let status = ask(&cluster, &spec("Pod/client", "Service/empty", "GET", "/"));
+    assert_eq!(
+        (status.verdict, status.reason.as_str()),
+        (Verdict::Refused, "no-endpoint")
+    );
+    let status = ask(&cluster, &spec("Pod/client", "Pod/old-1", "GET", "/"));
+    assert_eq!(status.verdict, Verdict::Allowed);
+    assert!(texts(&status, "wire")[0].contains("the pod has no proxy"));
+    let deny = Defaults {
+        access: policy::mode::AccessMode::Deny,
+        ..Defaults::default()
+    };
+    let status = ask_with(
+        &cluster,
+        &spec("Pod/old-1", "Service/api", "GET", "/"),
+        &deny,
+    );
+    assert_eq!(
+        (status.verdict, status.reason.as_str()),
+        (Verdict::Refused, "no-identity")
+    );
+    let fix = status.fix.unwrap();
+    assert!(fix.objects.is_empty());
+    assert!(
+        fix.commands[0].contains("weft.dev/inject=enabled"),
+        "{fix:?}"
+    );
+    let strict = Defaults {
+        mtls: policy::mode::MtlsMode::Strict,
+        ..Defaults::default()
+    };
+    let status = ask_with(&cluster, &outside("Service/api"), &strict);
+    assert_eq!(status.reason, "no-identity");
+    let fix = status.fix.unwrap();
+    assert!(
+        fix.commands[0].contains("weft.dev/mtls=permissive"),
+        "{fix:?}"
+    );
+}
+
+/// Puts what a fix adds into a cluster.
+fn applied(cluster: Cluster, objects: &[Value]) -> Cluster {
+    objects.iter().cloned().fold(cluster, Cluster::with)
+}
+
+#[test]
+fn fix_allows_this_call_and_none_beside_it() {
+    let asked = spec("Pod/client", "Service/api", "DELETE", "/items/7");
+    let fix = ask(&read_only(), &asked).fix.unwrap();
+    assert_eq!((fix.commands.len(), fix.warnings.len()), (0, 0), "{fix:?}");
+    let group = fix
+        .objects
+        .iter()
+        .find(|object| object["kind"] == "HTTPRouteGroup");
+    assert_eq!(
+        group.unwrap()["spec"]["matches"][0]["pathRegex"],
+        "^/items/7$"
+    );
+    let after = applied(read_only(), &fix.objects);
+    let verdict = |spec: &ExplanationSpec| ask(&after, spec).verdict;
+    assert_eq!(verdict(&asked), Verdict::Allowed);
+    for (from, method, path) in [
+        ("Pod/client", "PUT", "/items/7"),
+        ("Pod/client", "DELETE", "/items/70"),
+        ("Pod/client", "DELETE", "/items/7/x"),
+        ("ServiceAccount/other", "DELETE", "/items/7"),
+        ("ServiceAccount/other", "GET", "/items/7"),
+    ] {
+        let beside = spec(from, "Service/api", method, path);
+        assert_eq!(verdict(&beside), Verdict::Refused, "{from} {method} {path}");
+    }
+    assert_eq!(verdict(&outside("Service/api")), Verdict::Refused);
+    // What was allowed still is.
+    assert_eq!(
+        verdict(&spec("Pod/client", "Service/api", "GET", "/items")),
+        Verdict::Allowed
+    );
+}
+
+#[test]
+fn fix_that_closes_open_pods_lets_their_callers_in_and_warns() {
+    // One of two pods of the account is protected, by a binding that names it.
+    let rules = json!([{"kind": "TCPRoute", "name": "ports"}]);
+    let mut by_pod = target("closed", "x", &["somebody"], rules);
+    by_pod["spec"]["destination"] = json!({"kind": "IdentityBinding", "name": "first"});
+    let labelled = set(
+        pod("api-1", "10.0.0.11", "api"),
+        "/metadata/labels",
+        json!({"first": "yes"}),
+    );
+    let cluster = shop()
+        .with(labelled)
+        .with(binding(
+            "first",
+            json!({"podLabelSelector": {"matchLabels": {"first": "yes"}}}),
+        ))
+        .with(tcp_route("ports", &[8080]))
+        .with(by_pod);
+    let status = ask(
+        &cluster,
+        &spec("Pod/client", "Service/api", "GET", "/items"),
+    );
+    assert_eq!(status.verdict, Verdict::Mixed, "{status:?}");
+    let fix = status.fix.unwrap();
+    assert!(
+        fix.warnings[0].contains("1 pod of account shop/api"),
+        "{fix:?}"
+    );
+    let after = applied(cluster, &fix.objects);
+    assert_eq!(
+        ask(&after, &spec("Pod/client", "Service/api", "GET", "/items")).verdict,
+        Verdict::Allowed
+    );
+    let seen = |method| {
+        ask(
+            &after,
+            &spec("ServiceAccount/seen", "Pod/api-2", method, "/any"),
+        )
+        .verdict
+    };
+    assert_eq!(
+        (seen("GET"), seen("PUT")),
+        (Verdict::Allowed, Verdict::Allowed)
+    );
+    let unseen = ask(
+        &after,
+        &spec("ServiceAccount/unseen", "Pod/api-2", "GET", "/any"),
+    );
+    assert_eq!(unseen.verdict, Verdict::Refused);
+}
+
+#[test]
+fn bytes_are_fixed_by_port_and_where_no_object_helps_that_is_said() {
+    let closed = json!([{"kind": "TCPRoute", "name": "ports"}]);
+    let cluster =
+        shop()
+            .with(tcp_route("ports", &[9090]))
+            .with(target("other", "api", &["web"], closed));
+    let mut asked = spec("Pod/client", "Pod/api-1", "GET", "/");
+    (asked.method, asked.path, asked.tcp) = (None, None, true);
+    asked.to.port = Some(8081);
+    let status = ask(&cluster, &asked);
+    assert_eq!(
+        (status.verdict, status.http_status),
+        (Verdict::Refused, None)
+    );
+    let fix = status.fix.unwrap();
+    assert!(
+        fix.objects
+            .iter()
+            .all(|object| object["kind"] != "HTTPRouteGroup")
+    );
+    let after = applied(cluster, &fix.objects);
+    assert_eq!(ask(&after, &asked).verdict, Verdict::Allowed);
+    asked.to.port = Some(8082);
+    assert_eq!(ask(&after, &asked).verdict, Verdict::Refused);
+    let bad = ask(
+        &read_only(),
+        &spec("Pod/client", "Service/api", "GET", "/a%2Fb"),
+    );
+    assert_eq!(bad.reason, "bad-request");
+    assert!(bad.fix.unwrap().warnings[0].contains("no object helps"));
+}

@@ -1,0 +1,149 @@
+//! The answer as a person reads it, step by step.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crds::observe::Step;
+use policy::mode::Enforcement;
+
+use super::judge::{Judged, Ruling};
+use super::outcome::{Outcome, Question, step};
+use crate::model::{Index, Model, modes};
+
+/// Who, route, wire, access, and each rule.
+pub(super) fn steps(model: &Model, question: &Question<'_>, outcomes: &[Outcome<'_>]) -> Vec<Step> {
+    let mut steps = vec![who(question)];
+    steps.extend(routes(outcomes));
+    let judged = || outcomes.iter().flat_map(|outcome| &outcome.judged);
+    steps.extend(wire(outcomes));
+    steps.extend(access(&model.index, judged()));
+    let mut said: BTreeSet<(String, String)> = BTreeSet::new();
+    for rule in judged().flat_map(|one| &one.rules) {
+        let text = rule.fails.clone();
+        let text = text.unwrap_or_else(|| "allows this call".to_owned());
+        if said.insert((rule.origin.to_string(), text.clone())) {
+            let text = format!("{}: {text}", rule.origin.label());
+            steps.push(step("rule", text, vec![rule.origin.to_string()]));
+        }
+    }
+    steps
+}
+
+fn who(question: &Question<'_>) -> Step {
+    let from = &question.spec.from;
+    let callers = question.from.iter().map(|caller| match &caller.identity {
+        None if from.outside => "without an identity".to_owned(),
+        None => format!("{} without a proxy: no identity", pods(caller.pods)),
+        Some(id) if caller.pods == 0 => format!("no pod yet; {}", id.as_str()),
+        Some(id) => format!("{}, meshed; {}", pods(caller.pods), id.as_str()),
+    });
+    let callers: Vec<String> = callers.collect();
+    let name = if from.outside {
+        "outside the mesh".to_owned()
+    } else {
+        format!("{}/{}", from.namespace, from.name)
+    };
+    step("who", format!("{name}: {}", callers.join("; ")), Vec::new())
+}
+
+fn pods(count: usize) -> String {
+    match count {
+        1 => "1 pod".to_owned(),
+        count => format!("{count} pods"),
+    }
+}
+
+fn routes(outcomes: &[Outcome<'_>]) -> Vec<Step> {
+    let mut steps = Vec::new();
+    let mut said = BTreeSet::new();
+    for outcome in outcomes {
+        let way = &outcome.way;
+        let split = way
+            .split
+            .map(|split| format!("{} {}/{}", split.kind, split.namespace, split.name));
+        let share = match &split {
+            Some(split) => format!("{split} gives {} {:.0} %", way.label, way.share * 100.0),
+            None => way.label.clone(),
+        };
+        let mut text = match way.refused {
+            Some(policy::reason::Reason::NoBackend) => format!(
+                "{} leaves no backend that has this port and a weight",
+                split.clone().unwrap_or_default()
+            ),
+            _ => format!(
+                "{share}; {} of {} endpoints may take calls",
+                way.endpoints.len(),
+                way.all
+            ),
+        };
+        if let Some(note) = &way.note {
+            text = format!("{text}; {note}");
+        }
+        if said.insert(text.clone()) {
+            steps.push(step("route", text, split.into_iter().collect()));
+        }
+    }
+    steps
+}
+
+fn wire(outcomes: &[Outcome<'_>]) -> Vec<Step> {
+    let mut said: BTreeSet<String> = BTreeSet::new();
+    for outcome in outcomes {
+        let meshed = outcome.caller.identity.is_some();
+        for one in &outcome.judged {
+            let security = match (&one.ruling, meshed) {
+                (Ruling::NotJudged(why), _) => format!("plaintext: {why}"),
+                (_, true) => format!("mutual TLS as {}", one.endpoint.identity),
+                (_, false) => "plaintext: the caller has no proxy".to_owned(),
+            };
+            said.insert(format!(
+                "{security}; {:?} on port {}",
+                one.protocol, one.endpoint.port
+            ));
+        }
+    }
+    let steps = said.into_iter();
+    steps.map(|text| step("wire", text, Vec::new())).collect()
+}
+
+fn access<'a>(index: &Index, judged: impl Iterator<Item = &'a Judged>) -> Vec<Step> {
+    let mut said: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for one in judged {
+        let Some((pod, origins)) = &one.by else {
+            continue;
+        };
+        let Some(facts) = index.world.pods.get(pod) else {
+            continue;
+        };
+        let namespace = index.world.namespace(&pod.namespace);
+        let mode = modes::access(&index.defaults, namespace, &facts.appearance);
+        let set = modes::access_set_by(namespace, &facts.appearance);
+        let targets = origins.iter().map(|(object, _)| object);
+        let targets = targets.filter(|object| object.kind == policy::name::Kind::TrafficTarget);
+        let targets: Vec<String> = targets
+            .map(|target| format!("{} {}/{}", target.kind, target.namespace, target.name))
+            .collect();
+        let enforced = match one.enforcement {
+            Enforcement::Open => "open".to_owned(),
+            Enforcement::Audit => "what no rule allows is counted and passes".to_owned(),
+            Enforcement::Enforce if targets.is_empty() => {
+                "closed, and no TrafficTarget protects it".to_owned()
+            }
+            Enforcement::Enforce => format!("closed by {}", targets.join(", ")),
+        };
+        let ruling = match one.ruling {
+            Ruling::Refused(reason) => format!("; {}: refused, {reason}", one.endpoint.port),
+            Ruling::Audited(reason) => format!(
+                "; {}: passes, deny would refuse it, {reason}",
+                one.endpoint.port
+            ),
+            Ruling::Allowed | Ruling::NotJudged(_) => String::new(),
+        };
+        said.entry(format!("{mode} ({set}), {enforced}{ruling}"))
+            .or_default()
+            .extend(targets);
+    }
+    let steps = said.into_iter();
+    steps
+        .map(|(text, objects)| step("access", text, objects.into_iter().collect()))
+        .collect()
+}

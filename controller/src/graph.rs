@@ -1,0 +1,19 @@
+//! Who calls whom: what proxies reported, as a graph of workloads.
+//!
+//! `fold` turns what was reported of one slot into sums by edge, purely; `history` keeps
+//! those of the last minutes and, by minute, of the last hour; `memory` keeps which edges
+//! there ever were. `answer` makes of all that what the read API says. `follow` is the task
+//! that folds each slot as its reports come.
+//!
+//! May import `apiserver`, `inventory`, `metrics`, `model`, `observe` and `world`.
+
+pub(crate) mod answer;
+pub(crate) mod fold;
+pub(crate) mod follow;
+pub(crate) mod history;
+pub(crate) mod keeper;
+pub(crate) mod key;
+pub(crate) mod memory;
+pub(crate) mod sums;
+pub(crate) mod window;
+pub(crate) mod workloads;

@@ -1,0 +1,460 @@
+//! What the read API says of the graph.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use crds::observe::{
+    API_VERSION, Edge, Graph, GraphMetadata, Latency, Minute, Node, NodeKind, Resource, RouteSums,
+    ServerSums,
+};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+use super::history::History;
+use super::key::{EdgeKey, EdgeRef, NodeKey};
+use super::memory::{Memory, Seen};
+use super::sums::Sums;
+use super::window::{Counted, MinuteRow, Window, routes_by_node};
+use super::workloads::{Workload, Workloads};
+use crate::inventory::Inventory;
+use crate::observe::reports::SLOT;
+
+/// Edges of one answer.
+const MAX_EDGES: usize = 20_000;
+
+/// What of the graph is asked for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Extent {
+    /// Edges with an end in this namespace; `None` for all.
+    pub namespace: Option<String>,
+    /// First minute of the history, as a number of minutes since 1970.
+    pub history: Option<u64>,
+    /// With sums by route.
+    pub routes: bool,
+    /// With edges that had no calls in the window.
+    pub quiet: bool,
+    /// With what does not exist any more.
+    pub gone: bool,
+}
+
+/// Everything that an answer is made of.
+#[derive(Debug)]
+pub(crate) struct Sources<'a> {
+    /// The window.
+    pub window: &'a Window,
+    /// For minutes.
+    pub history: &'a History,
+    /// For first and last seen.
+    pub memory: &'a Memory,
+    /// What is there now.
+    pub workloads: &'a Workloads,
+    /// Which objects there are.
+    pub inventory: &'a Inventory,
+    /// Trust domain of identities.
+    pub trust_domain: &'a str,
+}
+
+/// An edge, what was counted of it in the window, and when it was seen.
+type Chosen<'a> = (&'a EdgeRef, Option<&'a Counted>, Option<Seen>);
+
+/// The whole answer.
+pub(crate) fn graph(sources: &Sources<'_>, extent: &Extent) -> Graph {
+    let minutes = extent.history.map(|first| sources.history.minutes(first));
+    let (chosen, left_out) = sources.chosen(extent);
+    let mut ends: BTreeSet<&NodeKey> = BTreeSet::new();
+    let mut edges: Vec<Edge> = Vec::with_capacity(chosen.len());
+    for (edge, counted, seen) in &chosen {
+        ends.insert(&edge.key().from);
+        ends.insert(&edge.key().to);
+        let rows = minutes.as_ref().and_then(|minutes| minutes.get(*edge));
+        let mut shown = sources.edge(edge, *counted, *seen, extent);
+        shown.history = rows.into_iter().flatten().map(minute).collect();
+        edges.push(shown);
+    }
+    edges.sort_by(|one, other| one.id.cmp(&other.id));
+    let own = sources.workloads.keys();
+    ends.extend(own.filter(|node| extent.owns(node)));
+    let routes = routes_by_node(&sources.window.routes);
+    let nodes = ends.into_iter().map(|node| {
+        let routes = routes.get(node).map_or(&[][..], Vec::as_slice);
+        sources.node(node, routes, extent)
+    });
+    Graph {
+        api_version: API_VERSION.to_owned(),
+        kind: Resource::Graphs.kind().to_owned(),
+        metadata: GraphMetadata {
+            end: timestamp(sources.window.slots.1 * SLOT),
+            window_seconds: (sources.window.slots.1 - sources.window.slots.0) * SLOT,
+            complete: sources.window.incomplete.is_none(),
+            incomplete: sources.window.incomplete.clone(),
+            left_out: left_out as u64,
+            ..GraphMetadata::default()
+        },
+        nodes: nodes.collect(),
+        edges,
+        removed: Vec::new(),
+    }
+}
+
+impl Extent {
+    fn owns(&self, node: &NodeKey) -> bool {
+        let namespace = self.namespace.as_deref();
+        namespace.is_none_or(|namespace| node.namespace() == namespace)
+    }
+
+    fn concerns(&self, edge: &EdgeKey) -> bool {
+        self.owns(&edge.from) || self.owns(&edge.to)
+    }
+}
+
+impl Sources<'_> {
+    /// The edges that are shown, and how many had no place.
+    fn chosen(&self, extent: &Extent) -> (Vec<Chosen<'_>>, usize) {
+        let mut chosen: Vec<Chosen<'_>> = Vec::new();
+        for (edge, counted) in &self.window.edges {
+            if extent.concerns(edge.key()) {
+                chosen.push((edge, Some(counted), self.memory.get(edge)));
+            }
+        }
+        if extent.quiet {
+            let quiet = self.memory.iter();
+            let quiet = quiet.filter(|(edge, _)| {
+                let gone = || self.is_gone(&edge.key().from) || self.is_gone(&edge.key().to);
+                !self.window.edges.contains_key(*edge)
+                    && extent.concerns(edge.key())
+                    && (extent.gone || !gone())
+            });
+            chosen.extend(quiet.map(|(edge, seen)| (edge, None, Some(seen))));
+        }
+        let left_out = chosen.len().saturating_sub(MAX_EDGES);
+        // Those with calls come first, so what is left out had none for the longest time.
+        chosen.sort_by_cached_key(|(edge, counted, seen)| {
+            let last = seen.map_or(0, |seen| seen.last);
+            (
+                counted.is_none(),
+                std::cmp::Reverse(last),
+                edge.id().to_owned(),
+            )
+        });
+        chosen.truncate(MAX_EDGES);
+        (chosen, left_out)
+    }
+
+    /// Whether there is no such object any more.
+    fn is_gone(&self, node: &NodeKey) -> bool {
+        let Some(kind) = node.inventory_kind() else {
+            return false;
+        };
+        !self.workloads.contains_key(node) && self.inventory.get(kind, &node.object).is_none()
+    }
+
+    fn node(&self, key: &NodeKey, routes: &[(&str, &Sums)], extent: &Extent) -> Node {
+        let workload = self.workloads.get(key);
+        let mut node = Node {
+            id: key.to_string(),
+            kind: key.kind,
+            namespace: key.namespace().to_owned(),
+            name: key.object.name.to_string(),
+            accounts: self.identities(key),
+            unproven: key.kind == NodeKind::Outside && &*key.object.name != super::fold::OTHER,
+            ..Node::default()
+        };
+        // Of another namespace kind, name and identity are shown, nothing else.
+        if !extent.owns(key) {
+            return node;
+        }
+        node.gone = self.is_gone(key);
+        if extent.routes {
+            node.routes = routes
+                .iter()
+                .map(|(route, sums)| route_sums(route, sums))
+                .collect();
+        }
+        if let Some(workload) = workload {
+            node.pods = Some(workload.pods);
+            node.meshed = Some(workload.meshed);
+            node.access = workload.access.map(|mode| mode.to_string());
+            node.mtls = workload.mtls.map(|mode| mode.to_string());
+            node.services = workload.services.iter().map(ToString::to_string).collect();
+        }
+        node
+    }
+
+    fn identities(&self, key: &NodeKey) -> Vec<String> {
+        let of = |workload: &Workload| workload.identities.iter().cloned().collect();
+        if let Some(workload) = self.workloads.get(key) {
+            return of(workload);
+        }
+        if key.kind == NodeKind::ServiceAccount {
+            let (domain, name) = (self.trust_domain, &key.object.name);
+            let namespace = key.namespace();
+            return vec![format!("spiffe://{domain}/ns/{namespace}/sa/{name}")];
+        }
+        Vec::new()
+    }
+
+    fn edge(
+        &self,
+        edge: &EdgeRef,
+        counted: Option<&Counted>,
+        seen: Option<Seen>,
+        extent: &Extent,
+    ) -> Edge {
+        let key = edge.key();
+        let text = |key: &Option<crate::world::ObjectKey>| {
+            key.as_ref().map(ToString::to_string).unwrap_or_default()
+        };
+        let end = self.window.slots.1 * SLOT;
+        let seen = seen.unwrap_or(Seen {
+            first: end,
+            last: end,
+        });
+        let mut shown = Edge {
+            id: edge.id().to_owned(),
+            from: key.from.to_string(),
+            to: key.to.to_string(),
+            service: text(&key.service),
+            port: key.port,
+            backend: text(&key.backend),
+            split: text(&key.split),
+            protocol: key.protocol,
+            identities: self.identities(&key.from),
+            first_seen: timestamp(seen.first),
+            last_seen: timestamp(seen.last),
+            quiet: counted.is_none(),
+            ..Edge::default()
+        };
+        if let Some(counted) = counted {
+            numbers(&mut shown, &counted.sums);
+            // What the called side counted and decided by belongs to its namespace.
+            if extent.owns(&key.to) {
+                shown.server = counted.server.as_ref().map(server_sums);
+                decided(&mut shown, &counted.sums, extent);
+            }
+        }
+        shown
+    }
+}
+
+fn numbers(shown: &mut Edge, sums: &Sums) {
+    shown.requests = sums.requests();
+    shown.success = sums.success.into();
+    shown.failure = sums.failure.into();
+    shown.cancelled = sums.cancelled.into();
+    shown.attempts = sums.attempts.into();
+    shown.attempt_failures = sums.attempt_failures.into();
+    shown.client_errors = sums.client_errors.into();
+    shown.open = sums.open.into();
+    shown.opened = sums.opened.into();
+    (shown.sent, shown.received) = sums.bytes;
+    shown.ms = latency(sums);
+    let (secured, told) = sums.secured;
+    shown.mtls = (told > 0).then(|| f64::from(secured) / f64::from(told));
+    if let Some(rare) = &sums.rare {
+        let reasons = rare.reasons.iter();
+        shown.refused = reasons
+            .map(|(reason, calls)| (reason.to_string(), u64::from(*calls)))
+            .collect();
+    }
+}
+
+fn decided(shown: &mut Edge, sums: &Sums, extent: &Extent) {
+    let Some(rare) = &sums.rare else { return };
+    shown.audit = rare.audit.into();
+    shown.allowed_by = rare.rules.iter().map(ToString::to_string).collect();
+    shown.allowed_by.sort();
+    if extent.routes {
+        let routes: BTreeMap<_, _> = rare.routes.iter().map(|(name, n)| (name, n)).collect();
+        let routes = routes.into_iter().map(|(route, requests)| RouteSums {
+            route: route.to_string(),
+            requests: u64::from(*requests),
+            ..RouteSums::default()
+        });
+        shown.routes = routes.collect();
+    }
+}
+
+fn server_sums(sums: &Sums) -> ServerSums {
+    ServerSums {
+        requests: sums.requests(),
+        failure: sums.failure.into(),
+        ms: latency(sums),
+    }
+}
+
+fn route_sums(route: &str, sums: &Sums) -> RouteSums {
+    RouteSums {
+        route: route.to_owned(),
+        requests: sums.requests(),
+        failure: sums.failure.into(),
+        ms: latency(sums),
+    }
+}
+
+fn minute((minute, row): &(u64, &MinuteRow)) -> Minute {
+    Minute {
+        start: timestamp(minute * 60),
+        requests: row.requests.into(),
+        failure: row.failure.into(),
+        p95: (row.p95 >= 0.0).then(|| f64::from(row.p95)),
+    }
+}
+
+fn latency(sums: &Sums) -> Option<Latency> {
+    let histogram = sums.histogram();
+    let ms = |share| {
+        histogram
+            .quantile(share)
+            .map(|seconds| (seconds * 1e5).round() / 1e2)
+    };
+    Some(Latency {
+        p50: ms(0.5)?,
+        p95: ms(0.95)?,
+        p99: ms(0.99)?,
+    })
+}
+
+/// Seconds since 1970 as RFC 3339; empty for what is no time.
+pub(crate) fn timestamp(seconds: u64) -> String {
+    let seconds = i64::try_from(seconds).ok();
+    seconds
+        .and_then(|seconds| OffsetDateTime::from_unix_timestamp(seconds).ok())
+        .and_then(|at| at.format(&Rfc3339).ok())
+        .unwrap_or_default()
+}
+
+/// A graph as it is written, by part: streams of many readers are made of the same parts.
+#[derive(Debug)]
+pub(crate) struct Written {
+    metadata: GraphMetadata,
+    nodes: Vec<Part>,
+    edges: Vec<Part>,
+}
+
+/// One node or edge.
+#[derive(Debug)]
+struct Part {
+    id: Box<str>,
+    json: String,
+    /// Of `json`.
+    hash: u64,
+    quiet: bool,
+}
+
+impl Part {
+    fn of(id: &str, quiet: bool, written: Result<String, serde_json::Error>) -> Self {
+        use std::hash::{DefaultHasher, Hasher as _};
+        // Texts and numbers only: nothing that could not be written.
+        let json = written.unwrap_or_default();
+        let mut hasher = DefaultHasher::new();
+        hasher.write(json.as_bytes());
+        Self {
+            id: id.into(),
+            hash: hasher.finish(),
+            json,
+            quiet,
+        }
+    }
+}
+
+impl From<Graph> for Written {
+    fn from(graph: Graph) -> Self {
+        let nodes = graph.nodes.iter();
+        let edges = graph.edges.iter();
+        Self {
+            nodes: nodes
+                .map(|node| Part::of(&node.id, true, serde_json::to_string(node)))
+                .collect(),
+            edges: edges
+                .map(|edge| Part::of(&edge.id, edge.quiet, serde_json::to_string(edge)))
+                .collect(),
+            metadata: graph.metadata,
+        }
+    }
+}
+
+impl Written {
+    /// All of it.
+    pub(crate) fn whole(&self) -> String {
+        self.only(|_| true, &[], |_| {})
+    }
+
+    /// End of its window.
+    pub(crate) fn end(&self) -> &str {
+        &self.metadata.end
+    }
+
+    fn parts(&self) -> impl Iterator<Item = &Part> {
+        self.nodes.iter().chain(&self.edges)
+    }
+
+    /// The parts that `keep` says, on one line.
+    fn only(
+        &self,
+        keep: impl Fn(&Part) -> bool,
+        removed: &[&str],
+        change: impl FnOnce(&mut GraphMetadata),
+    ) -> String {
+        let mut metadata = self.metadata.clone();
+        change(&mut metadata);
+        let text = |value: Result<String, serde_json::Error>| value.unwrap_or_default();
+        let joined = |parts: &[Part]| {
+            let kept = parts.iter().filter(|part| keep(part));
+            let kept: Vec<&str> = kept.map(|part| part.json.as_str()).collect();
+            kept.join(",")
+        };
+        let removed = match removed {
+            [] => String::new(),
+            some => format!(",\"removed\":{}", text(serde_json::to_string(some))),
+        };
+        format!(
+            "{{\"apiVersion\":\"{API_VERSION}\",\"kind\":\"{}\",\"metadata\":{},\"nodes\":[{}],\"edges\":[{}]{removed}}}",
+            Resource::Graphs.kind(),
+            text(serde_json::to_string(&metadata)),
+            joined(&self.nodes),
+            joined(&self.edges),
+        )
+    }
+}
+
+/// What a reader was shown: of each node and edge what it said, as a hash. Answers
+/// themselves would be megabytes for each reader.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Shown {
+    hashes: HashMap<Box<str>, u64>,
+}
+
+impl Shown {
+    /// Notes all of it.
+    pub(crate) fn note(&mut self, written: &Written) {
+        let parts = written.parts();
+        self.hashes = parts.map(|part| (part.id.clone(), part.hash)).collect();
+    }
+
+    /// What is new to this reader, and what is gone. With `again` also what has calls:
+    /// where another stream ended, reports may have come for what it had shown.
+    pub(crate) fn changes(&mut self, written: &Written, again: bool) -> String {
+        let before = std::mem::take(&mut self.hashes);
+        self.note(written);
+        let gone = before.keys().filter(|id| !self.hashes.contains_key(*id));
+        let mut gone: Vec<&str> = gone.map(|id| &**id).collect();
+        gone.sort_unstable();
+        let news = |part: &Part| before.get(&part.id) != Some(&part.hash) || (again && !part.quiet);
+        written.only(news, &gone, |metadata| metadata.changes = true)
+    }
+
+    /// The last line of a stream, which told all up to this end.
+    pub(crate) fn last(written: &Written, end: &str) -> String {
+        written.only(
+            |_| false,
+            &[],
+            |metadata| {
+                end.clone_into(&mut metadata.end);
+                metadata.changes = true;
+                metadata.last = true;
+            },
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests;

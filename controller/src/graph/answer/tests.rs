@@ -1,0 +1,161 @@
+//! What is shown to whom, and what a stream says.
+
+use super::*;
+use crate::graph::fold::Fold;
+use crate::graph::fold::Owners;
+use crate::observe::reports::Reports;
+use crate::testing::town::{SLOT_NOW, call, inventory, report, reports, seen_by_server};
+
+struct Town {
+    history: History,
+    memory: Memory,
+    inventory: Inventory,
+}
+
+impl Town {
+    fn of(reports: &Reports) -> Self {
+        let mut town = Self {
+            history: History::default(),
+            memory: Memory::default(),
+            inventory: inventory(),
+        };
+        let owners = Owners {
+            inventory: &town.inventory,
+            model: None,
+        };
+        let mut fold = Fold::default();
+        for slot in &reports.of_slot(SLOT_NOW) {
+            fold.add(owners, slot, &mut town.history.edges);
+        }
+        town.history.take(SLOT_NOW, 1, fold.done());
+        town
+    }
+
+    fn graph(&self, extent: &Extent) -> Graph {
+        let window = self
+            .history
+            .window((SLOT_NOW - 11, SLOT_NOW + 1), SLOT_NOW + 1, 0);
+        let sources = Sources {
+            window: &window,
+            history: &self.history,
+            memory: &self.memory,
+            workloads: &Workloads::new(),
+            inventory: &self.inventory,
+            trust_domain: "cluster.local",
+        };
+        graph(&sources, extent)
+    }
+}
+
+fn of(namespace: &str) -> Extent {
+    Extent {
+        namespace: Some(namespace.to_owned()),
+        routes: true,
+        ..Extent::default()
+    }
+}
+
+fn busy() -> Reports {
+    let reports = reports();
+    call(&reports, "shop/web", "shop/api", 7, 2);
+    call(&reports, "bank/web", "shop/api", 1, 0);
+    call(&reports, "bank/web", "bank/web", 1, 0);
+    let by_rule = wire::v1::Edge {
+        rules: vec!["shop/read".to_owned()],
+        audit: 3,
+        ..seen_by_server("bank/web", 1, 0)
+    };
+    report(&reports, "shop/api", vec![by_rule]);
+    reports
+}
+
+#[test]
+fn namespace_shows_edges_with_an_end_in_it_and_of_other_ends_only_who_they_are() {
+    let town = Town::of(&busy());
+    let shop = town.graph(&of("shop"));
+    let ends: Vec<(&str, &str)> = shop
+        .edges
+        .iter()
+        .map(|edge| (edge.from.as_str(), edge.to.as_str()))
+        .collect();
+    assert_eq!(ends.len(), 2, "{ends:?}");
+    assert!(ends.contains(&("bank/Deployment/web", "shop/Deployment/api")));
+    let called = shop.edges.iter().find(|edge| edge.from.starts_with("bank"));
+    let called = called.unwrap();
+    assert_eq!(called.allowed_by, ["shop/read"]);
+    assert_eq!((called.audit, called.server.is_some()), (3, true));
+    // Seen from the caller's namespace, the callee's rules and counts are not told.
+    let bank = town.graph(&of("bank"));
+    let calls = bank.edges.iter().find(|edge| edge.to.starts_with("shop"));
+    let calls = calls.unwrap();
+    assert!(calls.allowed_by.is_empty() && calls.server.is_none() && calls.audit == 0);
+    assert_eq!(calls.requests, 1);
+    let foreign = bank
+        .nodes
+        .iter()
+        .find(|node| node.namespace == "shop")
+        .unwrap();
+    assert_eq!(
+        (foreign.pods, &foreign.access, foreign.services.len()),
+        (None, &None, 0)
+    );
+    assert!(
+        !bank
+            .nodes
+            .iter()
+            .any(|node| node.id == "shop/Deployment/web")
+    );
+    assert_eq!(town.graph(&Extent::default()).edges.len(), 3);
+}
+
+#[test]
+fn answer_says_when_its_window_ended_and_how_long_it_was() {
+    let graph = Town::of(&busy()).graph(&Extent::default());
+    assert_eq!(graph.metadata.end, timestamp((SLOT_NOW + 1) * SLOT));
+    assert_eq!(graph.metadata.window_seconds, 60);
+    assert!(graph.metadata.complete);
+    assert_eq!(timestamp(0), "1970-01-01T00:00:00Z");
+}
+
+fn read(line: &str) -> Graph {
+    assert!(!line.contains('\n'));
+    serde_json::from_str(line).unwrap()
+}
+
+#[test]
+fn what_is_written_by_part_is_the_graph() {
+    let graph = Town::of(&busy()).graph(&Extent::default());
+    let written = Written::from(graph.clone());
+    assert_eq!(read(&written.whole()), graph);
+}
+
+#[test]
+fn stream_says_what_is_new_and_what_is_gone_and_nothing_twice() {
+    let whole = Town::of(&busy()).graph(&Extent::default());
+    let mut shown = Shown::default();
+    shown.note(&whole.clone().into());
+    let same = read(&shown.changes(&whole.clone().into(), false));
+    assert!(same.nodes.is_empty() && same.edges.is_empty() && same.removed.is_empty());
+    assert!(same.metadata.changes && !same.metadata.last);
+    let mut later = whole.clone();
+    let gone = later.edges.remove(0);
+    later.edges[0].requests += 1;
+    let changes = read(&shown.changes(&later.clone().into(), false));
+    assert_eq!(changes.edges, [later.edges[0].clone()]);
+    assert_eq!((changes.removed, changes.nodes.len()), (vec![gone.id], 0));
+    // What came back is new.
+    assert_eq!(
+        read(&shown.changes(&whole.clone().into(), false))
+            .edges
+            .len(),
+        2
+    );
+    // Whoever takes another stream up is told of all that has calls.
+    assert_eq!(
+        read(&shown.changes(&whole.clone().into(), true))
+            .edges
+            .len(),
+        3
+    );
+    assert!(read(&Shown::last(&whole.into(), "x")).metadata.last);
+}

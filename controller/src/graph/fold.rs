@@ -1,0 +1,322 @@
+//! What was reported of one slot, as sums by edge of the graph.
+//!
+//! Pods become what owns them, and each side's numbers stay apart: `window` decides whose
+//! are shown. A function of its arguments; that a slot is folded again gives the same.
+//!
+//! Two thousand proxies with twenty edges each make 40 000 rows a slot, of which those of
+//! one workload are alike. So names are looked up once for a pod and once for an edge of a
+//! workload, and a row costs two lookups by number.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crds::observe::{NodeKind, Protocol};
+use wire::v1;
+
+use super::key::{EdgeKey, EdgeRef, Edges, NodeKey};
+use super::sums::Sums;
+use crate::inventory::Inventory;
+use crate::model::Model;
+use crate::observe::reports::{EdgeKey as Reported, PodSlot, RouteCalls};
+use crate::world::ObjectKey;
+
+/// Callers and addresses that no proxy told apart.
+pub(crate) const OTHER: &str = "other";
+/// Routes of all workloads in one stretch of time.
+const MAX_ROUTES: usize = 20_000;
+
+/// Who belongs to whom.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Owners<'a> {
+    /// Owners of pods.
+    pub inventory: &'a Inventory,
+    /// Which ports of pods Services lead to; `None` until there is one.
+    pub model: Option<&'a Model>,
+}
+
+/// One edge as one side counted it.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Row {
+    /// The edge.
+    pub edge: EdgeRef,
+    /// Whether the called side counted.
+    pub server: bool,
+    /// What it counted.
+    pub sums: Sums,
+}
+
+/// Requests of one route of one workload.
+pub(crate) type Routes = HashMap<(NodeKey, Arc<str>), Sums>;
+
+/// One stretch of time.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Folded {
+    /// Each edge once per side.
+    pub rows: Vec<Row>,
+    /// What workloads served.
+    pub routes: Routes,
+}
+
+impl Folded {
+    /// Bytes that it takes, without what edges share.
+    pub(crate) fn size(&self) -> usize {
+        let rows: usize = self.rows.iter().map(|row| 24 + row.sums.size()).sum();
+        let routes: usize = self.routes.values().map(|sums| 96 + sums.size()).sum();
+        rows + routes
+    }
+
+    /// Several stretches as one, the earliest first.
+    pub(crate) fn together<'a>(parts: impl IntoIterator<Item = &'a Self>) -> Self {
+        let mut rows: HashMap<(EdgeRef, bool), Sums> = HashMap::new();
+        let mut routes = Routes::new();
+        for part in parts {
+            // Open is what the last stretch says; who is not in it has nothing open.
+            rows.values_mut().for_each(|sums| sums.open = 0);
+            for row in &part.rows {
+                let held = rows.entry((row.edge.clone(), row.server)).or_default();
+                held.then(&row.sums);
+            }
+            for (route, sums) in &part.routes {
+                routes.entry(route.clone()).or_default().then(sums);
+            }
+        }
+        let rows = rows.into_iter();
+        let rows = rows.map(|((edge, server), sums)| Row { edge, server, sums });
+        Self {
+            rows: rows.collect(),
+            routes,
+        }
+    }
+}
+
+/// Folds reports one by one, so that whoever runs it can let others run in between.
+#[derive(Debug, Default)]
+pub(crate) struct Fold {
+    nodes: Nodes,
+    /// By number of the reporter's node and address of the reported key, which the reports
+    /// that are folded hold.
+    known: HashMap<(usize, usize), Option<(usize, u16)>>,
+    edges: HashMap<(EdgeRef, bool), usize>,
+    rows: Vec<Row>,
+    routes: Routes,
+}
+
+impl Fold {
+    /// Adds what one process of a pod counted.
+    pub(crate) fn add(&mut self, owners: Owners<'_>, slot: &PodSlot, known: &mut Edges) {
+        let reporter = &slot.reporter;
+        let own = self.nodes.of_pod(owners, &reporter.pod, &reporter.uid);
+        for edge in &*slot.edges {
+            let at = (own, Arc::as_ptr(&edge.key).addr());
+            let row = match self.known.get(&at) {
+                Some(row) => *row,
+                None => {
+                    let row = self.row(owners, own, (&reporter.pod, &edge.key), known);
+                    self.known.insert(at, row);
+                    row
+                }
+            };
+            if let Some((row, own_port)) = row
+                && let Some(row) = self.rows.get_mut(row)
+            {
+                row.sums.count(edge);
+                row.sums.own_port = own_port;
+            }
+        }
+        for calls in &*slot.routes {
+            self.route(own, calls);
+        }
+    }
+
+    /// What all of it comes to.
+    pub(crate) fn done(self) -> Folded {
+        Folded {
+            rows: self.rows,
+            routes: self.routes,
+        }
+    }
+
+    /// Where an edge that is met for the first time is counted, and the called pod's own
+    /// port.
+    fn row(
+        &mut self,
+        owners: Owners<'_>,
+        own: usize,
+        (reporter, reported): (&ObjectKey, &Reported),
+        known: &mut Edges,
+    ) -> Option<(usize, u16)> {
+        let (key, own_port) = if reported.client {
+            self.called(owners, own, reported)
+        } else {
+            self.served(owners, own, (reporter, reported))
+        };
+        let edge = known.get(key)?;
+        let server = !reported.client;
+        let rows = &mut self.rows;
+        let row = *self.edges.entry((edge.clone(), server)).or_insert_with(|| {
+            rows.push(Row {
+                edge,
+                server,
+                sums: Sums::default(),
+            });
+            rows.len() - 1
+        });
+        Some((row, own_port))
+    }
+
+    /// An edge as the caller's proxy tells it.
+    fn called(&mut self, owners: Owners<'_>, own: usize, reported: &Reported) -> (EdgeKey, u16) {
+        let from = self.nodes.all[own].clone();
+        let to = match (&reported.pod, &reported.service) {
+            (Some(pod), _) => {
+                let at = self.nodes.of_pod(owners, pod, "");
+                self.nodes.all[at].clone()
+            }
+            (None, Some(service)) => NodeKey {
+                kind: NodeKind::Service,
+                object: service.clone(),
+            },
+            (None, None) => NodeKey::elsewhere(NodeKind::External, remote(reported)),
+        };
+        let served_by = reported.backend.as_ref().or(reported.service.as_ref());
+        let own_port = match (&reported.pod, served_by) {
+            (Some(pod), Some(service)) => owners.own_port(pod, service, reported.port),
+            (Some(_), None) => reported.port,
+            (None, _) => 0,
+        };
+        let key = EdgeKey {
+            from,
+            to,
+            service: reported.service.clone(),
+            port: reported.port,
+            backend: reported.backend.clone(),
+            split: reported.split.clone(),
+            protocol: protocol(reported.protocol),
+        };
+        (key, own_port)
+    }
+
+    /// An edge as the called pod's proxy tells it.
+    fn served(
+        &mut self,
+        owners: Owners<'_>,
+        own: usize,
+        (reporter, reported): (&ObjectKey, &Reported),
+    ) -> (EdgeKey, u16) {
+        let caller = owners.inventory.pod_by_uid(&reported.caller).cloned();
+        let from = match (caller, &reported.account) {
+            (Some(pod), _) => {
+                let at = self.nodes.of_pod(owners, &pod, &reported.caller);
+                self.nodes.all[at].clone()
+            }
+            (None, Some(account)) => NodeKey {
+                kind: NodeKind::ServiceAccount,
+                object: account.clone(),
+            },
+            (None, None) => NodeKey::elsewhere(NodeKind::Outside, remote(reported)),
+        };
+        let service = owners.only_service(reporter, reported.port);
+        let port = service.as_ref().map_or(reported.port, |(_, port)| *port);
+        let service = service.map(|(service, _)| service);
+        let key = EdgeKey {
+            from,
+            to: self.nodes.all[own].clone(),
+            backend: service.clone(),
+            service,
+            port,
+            split: None,
+            protocol: protocol(reported.protocol),
+        };
+        (key, reported.port)
+    }
+
+    fn route(&mut self, own: usize, calls: &RouteCalls) {
+        let node = &self.nodes.all[own];
+        let at = (node.clone(), Arc::clone(&calls.route));
+        if self.routes.len() >= MAX_ROUTES && !self.routes.contains_key(&at) {
+            return;
+        }
+        let count = |number: u64| u32::try_from(number).unwrap_or(u32::MAX);
+        let mut sums = self.routes.remove(&at).unwrap_or_default();
+        sums.then(&Sums {
+            success: count(calls.calls.0),
+            failure: count(calls.calls.1),
+            cancelled: count(calls.calls.2),
+            client_errors: count(calls.client_errors),
+            latency: calls.latency.clone(),
+            own_port: calls.port,
+            ..Sums::default()
+        });
+        self.routes.insert(at, sums);
+    }
+}
+
+/// Nodes by number, each looked up once.
+#[derive(Debug, Default)]
+struct Nodes {
+    all: Vec<NodeKey>,
+    numbers: HashMap<NodeKey, usize>,
+    /// By name, and by uid where that is told.
+    pods: HashMap<(ObjectKey, Arc<str>), usize>,
+}
+
+impl Nodes {
+    fn of_pod(&mut self, owners: Owners<'_>, pod: &ObjectKey, uid: &str) -> usize {
+        let at = (pod.clone(), Arc::from(uid));
+        if let Some(number) = self.pods.get(&at) {
+            return *number;
+        }
+        let node = NodeKey::of_workload(owners.inventory.topmost(pod, uid));
+        let next = self.all.len();
+        let number = *self.numbers.entry(node.clone()).or_insert(next);
+        if number == next {
+            self.all.push(node);
+        }
+        self.pods.insert(at, number);
+        number
+    }
+}
+
+impl Owners<'_> {
+    /// The port of a pod that a Service's port leads to; 0 if that is not known.
+    fn own_port(&self, pod: &ObjectKey, service: &ObjectKey, port: u16) -> u16 {
+        let serves = self.serves(pod).iter();
+        let mut serves = serves.filter(|(at, there, _)| at == service && *there == port);
+        serves.next().map_or(0, |(_, _, own)| *own)
+    }
+
+    /// The Service port behind which a pod's own port stands, if there is one only.
+    fn only_service(&self, pod: &ObjectKey, own_port: u16) -> Option<(ObjectKey, u16)> {
+        let serves = self.serves(pod).iter();
+        let mut serves = serves.filter(|(_, _, own)| *own == own_port);
+        let (service, port, _) = serves.next()?;
+        serves.next().is_none().then(|| (service.clone(), *port))
+    }
+
+    fn serves(&self, pod: &ObjectKey) -> &[crate::model::Served] {
+        let index = self.model.map(|model| &model.index);
+        let entry = index.and_then(|index| index.pods.get(pod));
+        entry.map_or(&[], |entry| &entry.serves)
+    }
+}
+
+fn remote(reported: &Reported) -> &str {
+    match &*reported.remote {
+        "" => OTHER,
+        remote => remote,
+    }
+}
+
+fn protocol(told: v1::Protocol) -> Protocol {
+    match told {
+        v1::Protocol::Detect => Protocol::Unknown,
+        v1::Protocol::Http1 => Protocol::Http1,
+        v1::Protocol::Http2 => Protocol::Http2,
+        v1::Protocol::Grpc => Protocol::Grpc,
+        v1::Protocol::Opaque => Protocol::Tcp,
+        v1::Protocol::Tls => Protocol::Tls,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,306 @@
+//! Reports become edges of workloads, whoever told of them and how often.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use super::*;
+use crate::graph::window::{Counted, edges};
+use crate::observe::reports::Reports;
+use crate::testing::town::{
+    SLOT_NOW, call, inventory, key, report, reports, seen_by_client, seen_by_server,
+};
+
+fn fold(reports: &Reports) -> (Folded, Edges) {
+    let inventory = inventory();
+    let owners = Owners {
+        inventory: &inventory,
+        model: None,
+    };
+    let (mut fold, mut known) = (Fold::default(), Edges::default());
+    let slots = reports.of_slot(SLOT_NOW);
+    for slot in &slots {
+        fold.add(owners, slot, &mut known);
+    }
+    (fold.done(), known)
+}
+
+/// By both ends.
+fn graph(reports: &Reports) -> BTreeMap<(String, String), Counted> {
+    let folded = fold(reports).0;
+    let edges = edges(&folded).into_iter();
+    let named = |(edge, counted): (EdgeRef, Counted)| {
+        let key = edge.key();
+        ((key.from.to_string(), key.to.to_string()), counted)
+    };
+    edges.map(named).collect()
+}
+
+fn ends(from: &str, to: &str) -> (String, String) {
+    (from.to_owned(), to.to_owned())
+}
+
+const WEB: &str = "shop/Deployment/web";
+const API: &str = "shop/Deployment/api";
+
+#[test]
+fn caller_s_numbers_are_shown_and_the_callee_s_stand_beside_them() {
+    let reports = reports();
+    call(&reports, "shop/web", "shop/api", 7, 2);
+    report(&reports, "shop/api", vec![seen_by_server("shop/web", 4, 0)]);
+    let graph = graph(&reports);
+    assert_eq!(graph.len(), 1, "{graph:?}");
+    let counted = &graph[&ends(WEB, API)];
+    assert_eq!((counted.sums.success, counted.sums.failure), (7, 2));
+    assert_eq!(counted.sums.requests(), 9);
+    assert_eq!(counted.server.as_ref().unwrap().requests(), 13);
+}
+
+#[test]
+fn callee_s_numbers_are_shown_where_no_caller_told() {
+    let reports = reports();
+    report(&reports, "shop/api", vec![seen_by_server("bank/web", 5, 1)]);
+    let mut unknown = seen_by_server("old/batch", 3, 0);
+    unknown.caller = "nobody-knows".to_owned();
+    report(&reports, "shop/api", vec![unknown]);
+    let graph = graph(&reports);
+    let counted = &graph[&ends("bank/Deployment/web", API)];
+    assert_eq!((counted.sums.requests(), &counted.server), (6, &None));
+    assert_eq!(counted.sums.attempts, 6);
+    // A pod that is forgotten still has the account that its certificate named.
+    assert!(graph.contains_key(&ends("old/ServiceAccount/batch", API)));
+}
+
+#[test]
+fn late_repeated_and_swapped_reports_fold_to_the_same() {
+    let (one, two) = (reports(), reports());
+    call(&one, "shop/web", "shop/api", 7, 2);
+    call(&one, "bank/web", "shop/api", 1, 0);
+    call(&two, "bank/web", "shop/api", 1, 0);
+    call(&two, "shop/web", "shop/api", 7, 2);
+    assert_eq!(graph(&one), graph(&two));
+    let told = one.own_since(0).1.unwrap();
+    one.heard(told.clone(), crate::testing::town::now());
+    two.heard(told, crate::testing::town::now());
+    assert_eq!(graph(&one)[&ends(WEB, API)].sums.success, 7);
+}
+
+#[test]
+fn both_ends_outside_the_mesh_have_names_of_their_own() {
+    let reports = reports();
+    let outside = |remote: &str, side: v1::Side| v1::Edge {
+        side: side.into(),
+        success: 1,
+        port: 443,
+        remote: remote.to_owned(),
+        ..v1::Edge::default()
+    };
+    let client = v1::Side::Client;
+    let edges = vec![outside("api.example.com", client), outside("", client)];
+    report(&reports, "shop/web", edges);
+    let edges = vec![outside("10.9.9.9", v1::Side::Server)];
+    report(&reports, "shop/api", edges);
+    let graph = graph(&reports);
+    for ends in [
+        ends(WEB, "External/api.example.com"),
+        ends(WEB, "External/other"),
+        ends("Outside/10.9.9.9", API),
+    ] {
+        assert!(graph.contains_key(&ends), "{ends:?} in {:?}", graph.keys());
+    }
+    assert_eq!(graph.len(), 3);
+}
+
+#[test]
+fn service_without_an_endpoint_is_the_end_of_its_calls() {
+    let reports = reports();
+    let mut edge = seen_by_client("shop/api", 0, 4);
+    edge.pod = String::new();
+    edge.reasons = vec![v1::ReasonCalls {
+        reason: "no-endpoint".to_owned(),
+        calls: 4,
+    }];
+    report(&reports, "shop/web", vec![edge]);
+    let graph = graph(&reports);
+    let sums = &graph[&ends(WEB, "shop/Service/api")].sums;
+    let rare = sums.rare.as_ref().unwrap();
+    assert_eq!(rare.reasons, [("no-endpoint".into(), 4)]);
+}
+
+#[test]
+fn what_the_proxies_of_now_tell_is_not_lost_and_what_old_ones_lack_is_read_from_calls() {
+    let reports = reports();
+    let edge = v1::Edge {
+        cancelled: 1,
+        attempts: Some(12),
+        attempt_failures: 5,
+        client_errors: 3,
+        open: 2,
+        opened: 4,
+        security: v1::Security::Mtls.into(),
+        protocol: v1::Protocol::Http2.into(),
+        ..seen_by_client("shop/api", 7, 2)
+    };
+    report(&reports, "shop/web", vec![edge]);
+    let served = v1::Edge {
+        audit: 6,
+        rules: vec!["shop/read".to_owned()],
+        routes: vec![v1::EdgeRoute {
+            route: "items".to_owned(),
+            requests: 9,
+        }],
+        ..seen_by_server("shop/web", 9, 0)
+    };
+    report(&reports, "shop/api", vec![served]);
+    let graph = graph(&reports);
+    let sums = &graph[&ends(WEB, API)].sums;
+    assert_eq!((sums.requests(), sums.cancelled), (10, 1));
+    assert_eq!((sums.attempts, sums.attempt_failures), (12, 5));
+    assert_eq!((sums.client_errors, sums.open, sums.opened), (3, 2, 4));
+    assert_eq!(sums.secured, (10, 10));
+    // Only the called side knows by which rule a call passed.
+    let rare = sums.rare.as_ref().unwrap();
+    assert_eq!(
+        (rare.audit, rare.rules.as_slice()),
+        (6, &[key("shop", "read")][..])
+    );
+    assert_eq!(rare.routes, [("items".into(), 9)]);
+    let old = reports_of_old();
+    let sums = &super::tests::graph(&old)[&ends(WEB, API)].sums;
+    assert_eq!(
+        (sums.attempts, sums.attempt_failures, sums.secured),
+        (9, 2, (0, 0))
+    );
+}
+
+fn reports_of_old() -> Reports {
+    let reports = reports();
+    report(&reports, "shop/web", vec![seen_by_client("shop/api", 7, 2)]);
+    reports
+}
+
+#[test]
+fn stretches_put_together_count_every_call_once_and_open_ones_at_the_end() {
+    let (one, two) = (reports(), reports());
+    for (reports, open) in [(&one, 5), (&two, 3)] {
+        let edge = v1::Edge {
+            open,
+            ..seen_by_client("shop/api", 7, 2)
+        };
+        report(reports, "shop/web", vec![edge]);
+    }
+    let inventory = inventory();
+    let owners = Owners {
+        inventory: &inventory,
+        model: None,
+    };
+    let mut known = Edges::default();
+    let parts = [one, two].map(|reports| {
+        let mut fold = Fold::default();
+        let slots = reports.of_slot(SLOT_NOW);
+        slots
+            .iter()
+            .for_each(|slot| fold.add(owners, slot, &mut known));
+        fold.done()
+    });
+    let both = Folded::together(&parts);
+    assert_eq!(both.rows.len(), 1);
+    assert_eq!(
+        (both.rows[0].sums.requests(), both.rows[0].sums.open),
+        (18, 3)
+    );
+    // One that is not told of any more has nothing open.
+    let last = Folded::together([&both, &Folded::default()]);
+    assert_eq!(last.rows[0].sums.open, 0);
+}
+
+/// Proxies, and edges of each, of which a mesh of this size must be folded within 3 % of a
+/// core: a slot every five seconds.
+const PROXIES: usize = 2000;
+const EDGES_OF_EACH: usize = 20;
+const MOST: Duration = Duration::from_millis(150);
+
+#[test]
+fn slot_of_two_thousand_proxies_is_folded_within_its_share_of_a_core() {
+    let inventory = crowd();
+    let reports = Reports::holding(crate::metrics::ReportMetrics::default(), 100_000);
+    for pod in 0..PROXIES {
+        let edge = |at: usize| v1::Edge {
+            pod: format!("shop/w{}-{}", (pod / 20 + at) % 100, pod % 20),
+            service: format!("shop/w{}", (pod / 20 + at) % 100),
+            backend: format!("shop/w{}", (pod / 20 + at) % 100),
+            attempts: Some(9),
+            protocol: v1::Protocol::Http1.into(),
+            security: v1::Security::Mtls.into(),
+            ..seen_by_client("shop/api", 7, 2)
+        };
+        let edges = (0..EDGES_OF_EACH).map(edge).collect();
+        report_of(&reports, pod, edges);
+    }
+    let owners = Owners {
+        inventory: &inventory,
+        model: None,
+    };
+    let slots = reports.of_slot(SLOT_NOW);
+    assert_eq!(slots.len(), PROXIES);
+    let took = (0..3).map(|_| {
+        let (mut fold, mut known) = (Fold::default(), Edges::default());
+        let began = Instant::now();
+        slots
+            .iter()
+            .for_each(|slot| fold.add(owners, slot, &mut known));
+        let folded = fold.done();
+        let took = began.elapsed();
+        let calls: u64 = folded.rows.iter().map(|row| row.sums.requests()).sum();
+        assert_eq!(calls, (PROXIES * EDGES_OF_EACH * 9) as u64);
+        took
+    });
+    let took = took.min().unwrap();
+    eprintln!("{PROXIES} proxies with {EDGES_OF_EACH} edges each: {took:?}");
+    // Without optimisation the same takes some ten times as long.
+    let most = if cfg!(debug_assertions) {
+        MOST * 10
+    } else {
+        MOST
+    };
+    assert!(took < most, "{took:?}");
+}
+
+/// A hundred Deployments with twenty pods each.
+fn crowd() -> Inventory {
+    use crate::inventory::Thing;
+    use crate::inventory::kind::Kind;
+    let mut inventory = Inventory::default();
+    let mut put = |kind, name: String, owner: Option<(Kind, String)>| {
+        let thing = Thing {
+            uid: name.as_str().into(),
+            owner: owner.map(|(kind, name)| (kind, name.into())),
+            ..Thing::default()
+        };
+        inventory.put(kind, key("shop", &name), Arc::new(thing));
+    };
+    for workload in 0..PROXIES / 20 {
+        put(Kind::Deployment, format!("w{workload}"), None);
+        let owner = Some((Kind::Deployment, format!("w{workload}")));
+        put(Kind::ReplicaSet, format!("w{workload}-rs"), owner);
+        for pod in 0..20 {
+            let owner = Some((Kind::ReplicaSet, format!("w{workload}-rs")));
+            put(Kind::Pod, format!("w{workload}-{pod}"), owner);
+        }
+    }
+    inventory
+}
+
+fn report_of(reports: &Reports, pod: usize, edges: Vec<v1::Edge>) {
+    let name = format!("w{}-{}", pod / 20, pod % 20);
+    let reporter = crate::observe::reports::Reporter {
+        uid: name.as_str().into(),
+        pod: key("shop", &name),
+    };
+    let report = v1::Report {
+        process: 1,
+        slot: SLOT_NOW * crate::observe::reports::SLOT,
+        edges,
+        ..v1::Report::default()
+    };
+    reports.take(&reporter, report, true, crate::testing::town::now());
+}

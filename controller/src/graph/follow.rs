@@ -1,0 +1,364 @@
+//! Keeps the graph as proxies report.
+//!
+//! Reports of a slot come within a second of its end, so every look folds what is new of
+//! the last slots. One look gives way between pods: the replica has one thread for
+//! everything, and 2 000 proxies are 40 000 rows.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use crds::observe::NodeKind;
+use parking_lot::{Mutex, RwLock};
+use policy::name::SpiffeId;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::answer::{self, Extent, Sources, Written};
+use super::fold::{Fold, Owners};
+use super::history::{self, History};
+use super::key::{EdgeKey, NodeKey};
+use super::memory::{Memory, Seen};
+use super::window;
+use super::workloads::{Workloads, workloads};
+use crate::inventory::Inventory;
+use crate::metrics::GraphMetrics;
+use crate::model::compiled::{Compiled, Latest};
+use crate::observe::reports::{PodSlot, Reports, SETTLED, SLOT, slot_of};
+use crate::world::ObjectKey;
+
+/// Between two looks at what was reported.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
+/// Slots whose reports may still come in every look.
+const FRESH: u64 = 3;
+/// Every so many looks older slots are looked at too: proxies tell them again when they
+/// come to another replica.
+const LOOK_BACK: u64 = 5;
+/// After a start other replicas and proxies tell what they have. Until then nothing is put
+/// together that what comes would have to be added to.
+const GATHER: Duration = Duration::from_secs(30);
+/// Pods between which others may run.
+const AT_ONCE: usize = 64;
+/// What is not written down is remembered for this long.
+const SHORTEST_MEMORY: Duration = Duration::from_secs(3600);
+/// Different answers that are shared until the next look. Each may take 10 MB.
+const MAX_SHARED: usize = 4;
+/// How long it holds what is there of each workload.
+const WORKLOADS_FOR: Duration = Duration::from_secs(5);
+
+/// The graph of this replica. Clones share it.
+#[derive(Clone, Debug)]
+pub(crate) struct Graph {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    reports: Reports,
+    inventory: Arc<RwLock<Inventory>>,
+    latest: Latest,
+    remember: Duration,
+    state: Mutex<State>,
+    /// Answers that were given since the last look.
+    written: Mutex<Vec<Shared>>,
+    /// Counts looks.
+    looks: watch::Sender<u64>,
+    metrics: GraphMetrics,
+}
+
+/// An answer that several readers share.
+#[derive(Debug)]
+struct Shared {
+    /// Slot and look.
+    at: (u64, u64),
+    asked: Asked,
+    written: Arc<Written>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    history: History,
+    memory: Memory,
+    /// When it was made.
+    workloads: Option<(Instant, Arc<Workloads>)>,
+    /// Remembered edges that went since somebody asked.
+    truncated: usize,
+}
+
+/// Which window, and what of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Asked {
+    /// Length in slots.
+    pub slots: u64,
+    /// Only what is settled.
+    pub settled: bool,
+    /// The slot before which it ends, if not now.
+    pub end: Option<u64>,
+    /// What of it.
+    pub extent: Extent,
+}
+
+impl Graph {
+    /// An empty one. `remember`: how long edges are remembered that nobody calls.
+    pub(crate) fn new(
+        reports: Reports,
+        inventory: Arc<RwLock<Inventory>>,
+        latest: Latest,
+        remember: Duration,
+        metrics: GraphMetrics,
+    ) -> Self {
+        Self {
+            inner: Arc::new(Inner {
+                reports,
+                inventory,
+                latest,
+                remember,
+                state: Mutex::default(),
+                written: Mutex::default(),
+                looks: watch::Sender::new(0),
+                metrics,
+            }),
+        }
+    }
+
+    /// Folds what comes, without end. `whole`: whether it is known who owns which pod.
+    pub(crate) async fn follow(self, whole: impl Fn() -> bool + Send + Sync) {
+        while !whole() {
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+        let started = Instant::now();
+        for look in 0_u64.. {
+            let now = SystemTime::now();
+            self.look(now, look.is_multiple_of(LOOK_BACK)).await;
+            if started.elapsed() > GATHER {
+                self.tidy(now);
+            }
+            self.inner.looks.send_modify(|looks| *looks += 1);
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+
+    /// Changes with every look.
+    pub(crate) fn looks(&self) -> watch::Receiver<u64> {
+        self.inner.looks.subscribe()
+    }
+
+    /// Folds the slots of which something is new; of older ones only if `back` is set.
+    pub(crate) async fn look(&self, now: SystemTime, back: bool) {
+        let current = slot_of(now);
+        let whole_from = self.inner.reports.whole_from();
+        for (slot, revision) in self.inner.reports.revisions().into_iter().rev() {
+            let fresh = slot + FRESH > current;
+            // What went for want of room would be folded without it.
+            let whole = slot >= whole_from;
+            let lacks = || self.inner.state.lock().history.lacks(slot, revision);
+            if (fresh || back) && whole && lacks() {
+                self.fold(slot, revision).await;
+            }
+        }
+        let state = self.inner.state.lock();
+        let gauge = |number: usize| i64::try_from(number).unwrap_or(i64::MAX);
+        let metrics = &self.inner.metrics;
+        metrics.edges.set(gauge(state.history.edges.size().0));
+        metrics.bytes.set(gauge(state.history.size()));
+        metrics.remembered.set(gauge(state.memory.len()));
+    }
+
+    async fn fold(&self, slot: u64, revision: u64) {
+        let reported = self.inner.reports.of_slot(slot);
+        let mut fold = Fold::default();
+        for pods in reported.chunks(AT_ONCE) {
+            self.fold_some(&mut fold, pods);
+            tokio::task::yield_now().await;
+        }
+        let began = std::time::Instant::now();
+        let folded = fold.done();
+        let mut state = self.inner.state.lock();
+        for edge in window::edges(&folded).keys() {
+            let seen = Seen {
+                first: slot * SLOT,
+                last: (slot + 1) * SLOT,
+            };
+            state.memory.see(edge, seen);
+        }
+        state.history.take(slot, revision, folded);
+        let took = began.elapsed().as_secs_f64();
+        self.inner.metrics.fold_seconds.inc_by(took);
+    }
+
+    fn fold_some(&self, fold: &mut Fold, pods: &[PodSlot]) {
+        let began = std::time::Instant::now();
+        let compiled = self.inner.latest.borrow().clone();
+        let inventory = self.inner.inventory.read();
+        let owners = Owners {
+            inventory: &inventory,
+            model: compiled.as_ref().map(|compiled| &compiled.model),
+        };
+        let mut state = self.inner.state.lock();
+        for pod in pods {
+            fold.add(owners, pod, &mut state.history.edges);
+        }
+        let took = began.elapsed().as_secs_f64();
+        self.inner.metrics.fold_seconds.inc_by(took);
+    }
+
+    /// Puts together and lets go what is old.
+    pub(crate) fn tidy(&self, now: SystemTime) {
+        let mut state = self.inner.state.lock();
+        let State {
+            history,
+            memory,
+            truncated,
+            ..
+        } = &mut *state;
+        let remember = self.inner.remember.max(SHORTEST_MEMORY);
+        *truncated += memory.tidy(seconds(now), remember);
+        let before = (history.dropped, history.edges.left_out);
+        history.tidy(slot_of(now));
+        let metrics = &self.inner.metrics;
+        metrics.dropped("minute", history.dropped - before.0);
+        metrics.dropped("edge", std::mem::take(&mut history.edges.left_out));
+        metrics.dropped("remembered", std::mem::take(&mut memory.dropped));
+    }
+
+    /// Answers; with the end of the window in seconds since 1970.
+    pub(crate) fn answer(&self, asked: &Asked, now: SystemTime) -> crds::observe::Graph {
+        let compiled = self.inner.latest.borrow().clone();
+        let inventory = self.inner.inventory.read();
+        let mut state = self.inner.state.lock();
+        let workloads = match &state.workloads {
+            Some((made, held)) if made.elapsed() < WORKLOADS_FOR => Arc::clone(held),
+            _ => {
+                let model = compiled.as_ref().map(|compiled| &compiled.model);
+                let made = model.map(|model| workloads(model, &inventory));
+                let made = Arc::new(made.unwrap_or_default());
+                state.workloads = Some((Instant::now(), Arc::clone(&made)));
+                made
+            }
+        };
+        // Before this slot nothing more comes.
+        let settled = slot_of(now - SETTLED);
+        let end = if asked.settled { settled } else { slot_of(now) };
+        let bounds = history::bounds(asked.slots, end);
+        let whole_from = self.inner.reports.whole_from();
+        let window = state.history.window(bounds, settled, whole_from);
+        let domain = compiled
+            .as_ref()
+            .map(|compiled| Arc::clone(&compiled.model.index.defaults.trust_domain));
+        let sources = Sources {
+            window: &window,
+            history: &state.history,
+            memory: &state.memory,
+            workloads: &workloads,
+            inventory: &inventory,
+            trust_domain: domain.as_deref().unwrap_or_default(),
+        };
+        answer::graph(&sources, &asked.extent)
+    }
+
+    /// The same as it is written. While nothing new was folded, readers share it.
+    pub(crate) fn written(&self, asked: &Asked, now: SystemTime) -> Arc<Written> {
+        let at = (slot_of(now), *self.inner.looks.borrow());
+        let mut shared = self.inner.written.lock();
+        shared.retain(|held| held.at == at);
+        if let Some(held) = shared.iter().find(|held| held.asked == *asked) {
+            return Arc::clone(&held.written);
+        }
+        let written = Arc::new(Written::from(self.answer(asked, now)));
+        if shared.len() < MAX_SHARED {
+            shared.push(Shared {
+                at,
+                asked: asked.clone(),
+                written: Arc::clone(&written),
+            });
+        }
+        written
+    }
+
+    /// Whether a window that ended before this slot can still be told as it was.
+    pub(crate) fn can_tell(&self, slots: u64, end: u64, now: SystemTime) -> bool {
+        let current = slot_of(now);
+        slots <= history::FINE && end <= current && end + history::TOLD_AGAIN >= current
+    }
+
+    /// What was counted in the longest window on the edges that `chosen` says.
+    pub(crate) fn between(
+        &self,
+        now: SystemTime,
+        chosen: impl Fn(&EdgeKey) -> bool,
+    ) -> crds::observe::Seen {
+        let state = self.inner.state.lock();
+        let current = slot_of(now);
+        let slots = (current.saturating_sub(history::LONGEST), current);
+        let window = state.history.window(slots, current, 0);
+        let mut seen = crds::observe::Seen {
+            window_seconds: history::LONGEST * SLOT,
+            ..crds::observe::Seen::default()
+        };
+        let mut last = 0;
+        for (edge, counted) in window.edges.iter().filter(|(edge, _)| chosen(edge.key())) {
+            seen.requests += counted.sums.requests();
+            seen.failure += u64::from(counted.sums.failure);
+            for (reason, calls) in counted.sums.rare.iter().flat_map(|rare| &rare.reasons) {
+                *seen.refused.entry(reason.to_string()).or_default() += u64::from(*calls);
+            }
+            last = last.max(state.memory.get(edge).map_or(0, |seen| seen.last));
+        }
+        seen.last = (last > 0).then(|| answer::timestamp(last));
+        seen
+    }
+
+    /// Accounts of the callers that these nodes ever had, as far as they are remembered.
+    pub(crate) fn callers_of(
+        &self,
+        nodes: &BTreeSet<NodeKey>,
+        compiled: &Compiled,
+        inventory: &Inventory,
+    ) -> BTreeSet<ObjectKey> {
+        let workloads = workloads(&compiled.model, inventory);
+        let state = self.inner.state.lock();
+        let edges = state.memory.iter().map(|(edge, _)| edge.key());
+        let mut accounts = BTreeSet::new();
+        for edge in edges.filter(|edge| nodes.contains(&edge.to)) {
+            if edge.from.kind == NodeKind::ServiceAccount {
+                accounts.insert(edge.from.object.clone());
+            }
+            let identities = workloads
+                .get(&edge.from)
+                .map(|workload| &workload.identities);
+            for id in identities.into_iter().flatten() {
+                let id = SpiffeId::try_from(id.as_str()).ok();
+                let account = id
+                    .as_ref()
+                    .and_then(|id| id.namespace().zip(id.service_account()));
+                accounts.extend(account.map(|(namespace, name)| ObjectKey::new(namespace, name)));
+            }
+        }
+        accounts
+    }
+
+    /// Runs something on what is remembered.
+    pub(crate) fn with_memory<T>(
+        &self,
+        run: impl FnOnce(&mut Memory, &mut super::key::Edges) -> T,
+    ) -> T {
+        let mut state = self.inner.state.lock();
+        let State {
+            history, memory, ..
+        } = &mut *state;
+        run(memory, &mut history.edges)
+    }
+
+    /// Remembered edges that went for want of room since this was last asked.
+    pub(crate) fn take_truncated(&self) -> usize {
+        std::mem::take(&mut self.inner.state.lock().truncated)
+    }
+}
+
+/// Seconds since 1970.
+pub(crate) fn seconds(now: SystemTime) -> u64 {
+    now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,115 @@
+//! From reports to answers.
+
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+use super::*;
+use crate::testing::town::{self, call, inventory, now, reports};
+
+const MONTH: Duration = Duration::from_secs(30 * 24 * 3600);
+
+fn graph(reports: &Reports) -> Graph {
+    let inventory = Arc::new(RwLock::new(inventory()));
+    let latest = watch::channel(None).1;
+    Graph::new(
+        reports.clone(),
+        inventory,
+        latest,
+        MONTH,
+        GraphMetrics::default(),
+    )
+}
+
+fn asked(extent: Extent) -> Asked {
+    Asked {
+        slots: 12,
+        settled: false,
+        end: None,
+        extent,
+    }
+}
+
+#[tokio::test]
+async fn first_call_shows_with_the_next_look_and_a_repeated_one_is_no_second() {
+    let reports = reports();
+    let graph = graph(&reports);
+    assert!(
+        graph
+            .answer(&asked(Extent::default()), now())
+            .edges
+            .is_empty()
+    );
+    call(&reports, "shop/web", "shop/api", 1, 0);
+    for _ in 0..3 {
+        graph.look(now(), false).await;
+        let answer = graph.answer(&asked(Extent::default()), now());
+        assert_eq!(answer.edges.len(), 1);
+        let edge = &answer.edges[0];
+        assert_eq!((edge.requests, edge.service.as_str()), (1, "shop/api"));
+        assert_eq!(
+            (edge.from.as_str(), edge.to.as_str()),
+            ("shop/Deployment/web", "shop/Deployment/api")
+        );
+        let names: Vec<&str> = answer.nodes.iter().map(|node| node.id.as_str()).collect();
+        assert_eq!(names, ["shop/Deployment/api", "shop/Deployment/web"]);
+    }
+}
+
+#[tokio::test]
+async fn edge_of_long_ago_is_quiet_and_shown_when_asked_for() {
+    let reports = reports();
+    let graph = graph(&reports);
+    call(&reports, "shop/web", "shop/api", 1, 0);
+    graph.look(now(), false).await;
+    let later = now() + Duration::from_secs(3600);
+    assert!(
+        graph
+            .answer(&asked(Extent::default()), later)
+            .edges
+            .is_empty()
+    );
+    let quiet = Extent {
+        quiet: true,
+        ..Extent::default()
+    };
+    let answer = graph.answer(&asked(quiet.clone()), later);
+    let edge = &answer.edges[0];
+    assert!(edge.quiet && edge.requests == 0);
+    let seen = town::SLOT_NOW * SLOT;
+    assert_eq!(edge.first_seen, answer::timestamp(seen));
+    // Its ends are gone, so it is shown only to those who ask for that too.
+    graph.inner.inventory.write().keep_only(
+        crate::inventory::kind::Kind::Deployment,
+        |_| false,
+        Instant::now(),
+    );
+    assert!(graph.answer(&asked(quiet.clone()), later).edges.is_empty());
+    let gone = Extent {
+        gone: true,
+        ..quiet
+    };
+    let answer = graph.answer(&asked(gone), later);
+    assert_eq!(answer.edges.len(), 1);
+    assert!(answer.nodes.iter().all(|node| node.gone));
+}
+
+#[tokio::test]
+async fn slots_that_went_for_want_of_room_stay_as_they_were_folded() {
+    let reports = Reports::holding(crate::metrics::ReportMetrics::default(), 3);
+    let graph = graph(&reports);
+    call(&reports, "shop/web", "shop/api", 5, 0);
+    graph.look(now(), true).await;
+    // Pushes the others out.
+    for _ in 0..3 {
+        call(&reports, "bank/web", "bank/web", 1, 0);
+    }
+    assert!(reports.whole_from() > town::SLOT_NOW);
+    graph.look(now(), true).await;
+    let answer = graph.answer(&asked(Extent::default()), now());
+    let web = answer
+        .edges
+        .iter()
+        .find(|edge| edge.to == "shop/Deployment/api");
+    assert_eq!(web.map(|edge| edge.requests), Some(5));
+}

@@ -1,0 +1,248 @@
+//! What the graph knows of the last minutes and, by minute, of the last hour.
+//!
+//! Slots of five seconds stand alone for a minute and then become rows of half a minute:
+//! 20 000 edges in every slot of five minutes would not fit. So a window of up to a minute
+//! ends with any slot, and a longer one with a multiple of 30 s.
+//!
+//! A slot is folded again as long as reports of it come. One whose reports went early for
+//! want of room stays as it was folded.
+
+use std::collections::{BTreeMap, HashMap};
+
+use super::fold::Folded;
+use super::key::{EdgeRef, Edges};
+use super::window::{self, MinuteRow, Window};
+
+/// Slots in half a minute.
+pub(crate) const HALF: u64 = 6;
+/// The longest window of single slots, in slots.
+pub(crate) const FINE: u64 = 12;
+/// The longest window, in slots.
+pub(crate) const LONGEST: u64 = 60;
+/// Slots that stand alone: the longest such window, the time in which reports come, and
+/// half a minute that is not full.
+const KEPT: u64 = FINE + TOLD_AGAIN + 1;
+/// Slots back for which a window of single slots can still be told.
+pub(crate) const TOLD_AGAIN: u64 = HALF + 2;
+/// Halves that are kept: the longest window and one that is not full.
+const HALVES: u64 = LONGEST / HALF + 2;
+/// Minutes of the history.
+pub(crate) const MINUTES: u64 = 60;
+/// Bytes of everything here: rows of 20 000 edges in all slots and an hour of minutes.
+pub(crate) const MAX_BYTES: usize = 64 * 1024 * 1024;
+
+/// The slots of a window of so many slots that ends with `end`, or where it is longer than
+/// a minute with the last half of a minute before that.
+pub(crate) fn bounds(length: u64, end: u64) -> (u64, u64) {
+    if length <= FINE {
+        return (end.saturating_sub(length), end);
+    }
+    let length = length.div_ceil(HALF).min(LONGEST / HALF) * HALF;
+    let end = end / HALF * HALF;
+    (end.saturating_sub(length), end)
+}
+
+/// A stretch of time, and which reports it was made of.
+#[derive(Debug, Default)]
+struct Stretch {
+    folded: Folded,
+    /// Of the reports, by slot: changes with them.
+    revision: u64,
+    bytes: usize,
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(crate) struct History {
+    /// All edges that anything here is about.
+    pub(crate) edges: Edges,
+    slots: BTreeMap<u64, Stretch>,
+    halves: BTreeMap<u64, Stretch>,
+    minutes: BTreeMap<u64, Box<[MinuteRow]>>,
+    bytes: usize,
+    /// First slot from which on nothing went for want of room.
+    whole_from: u64,
+    /// Minutes that went for want of room.
+    pub(crate) dropped: u64,
+}
+
+impl History {
+    /// Whether a slot has to be folded, given the number of its reports' last change.
+    pub(crate) fn lacks(&self, slot: u64, revision: u64) -> bool {
+        match self.slots.get(&slot) {
+            Some(held) => held.revision != revision,
+            // A half that is full already.
+            None => !self.halves.contains_key(&(slot / HALF)),
+        }
+    }
+
+    /// Takes a slot that was folded.
+    pub(crate) fn take(&mut self, slot: u64, revision: u64, folded: Folded) {
+        let bytes = folded.size();
+        self.bytes += bytes;
+        let stretch = Stretch {
+            folded,
+            revision,
+            bytes,
+        };
+        if let Some(before) = self.slots.insert(slot, stretch) {
+            self.bytes -= before.bytes;
+        }
+    }
+
+    /// Makes halves of slots and minutes of halves, and lets go what is old. `current`: the
+    /// slot that is now.
+    pub(crate) fn tidy(&mut self, current: u64) {
+        let alone = current.saturating_sub(KEPT);
+        while let Some((first, _)) = self.slots.first_key_value()
+            && (*first / HALF + 1) * HALF <= alone
+        {
+            self.make_half(*first / HALF);
+        }
+        let oldest = (current / HALF).saturating_sub(HALVES);
+        while let Some((half, _)) = self.halves.first_key_value()
+            && *half < oldest
+        {
+            let half = *half;
+            self.drop_half(half);
+        }
+        let oldest = (current / FINE).saturating_sub(MINUTES);
+        while let Some((minute, _)) = self.minutes.first_key_value()
+            && *minute < oldest
+        {
+            self.drop_minute();
+        }
+        self.edges.tidy();
+        while self.size() > MAX_BYTES && !self.minutes.is_empty() {
+            self.drop_minute();
+            self.dropped += 1;
+        }
+        while self.size() > MAX_BYTES
+            && let Some((half, _)) = self.halves.first_key_value()
+        {
+            let half = *half;
+            self.drop_half(half);
+            self.whole_from = self.whole_from.max((half + 1) * HALF);
+        }
+    }
+
+    fn make_half(&mut self, half: u64) {
+        let mut parts = Vec::new();
+        for slot in half * HALF..(half + 1) * HALF {
+            if let Some(part) = self.slots.remove(&slot) {
+                self.bytes -= part.bytes;
+                parts.push(part.folded);
+            }
+        }
+        let folded = Folded::together(&parts);
+        let bytes = folded.size();
+        self.bytes += bytes;
+        let stretch = Stretch {
+            folded,
+            revision: 0,
+            bytes,
+        };
+        self.halves.insert(half, stretch);
+        // The second half of a minute ends it.
+        if half % 2 == 1 {
+            let halves = [half - 1, half].into_iter();
+            let halves = halves.filter_map(|half| self.halves.get(&half));
+            let minute = Folded::together(halves.map(|half| &half.folded));
+            let minute = window::minute(&minute);
+            self.bytes += size_of_val(&*minute);
+            self.minutes.insert(half / 2, minute);
+        }
+    }
+
+    fn drop_half(&mut self, half: u64) {
+        if let Some(gone) = self.halves.remove(&half) {
+            self.bytes -= gone.bytes;
+        }
+    }
+
+    fn drop_minute(&mut self) {
+        if let Some((_, gone)) = self.minutes.pop_first() {
+            self.bytes -= size_of_val(&*gone);
+        }
+    }
+
+    /// What was counted in these slots. `settled`: the first slot of which reports may
+    /// still come; `whole_from`: the first of which the reports did not go early.
+    pub(crate) fn window(&self, slots: (u64, u64), settled: u64, whole_from: u64) -> Window {
+        let fine = self.slots.range(slots.0..slots.1).map(|(_, held)| held);
+        let halves = self.halves.range(slots.0 / HALF..slots.1 / HALF);
+        let halves = halves
+            .filter(|(half, _)| **half * HALF >= slots.0)
+            .map(|(_, held)| held);
+        let folded = Folded::together(halves.chain(fine).map(|held| &held.folded));
+        let mut edges = window::edges(&folded);
+        if slots.1 > settled {
+            self.open_when_settled(&mut edges, slots.0, settled);
+        }
+        let lost = self.whole_from.max(self.lost(whole_from));
+        let incomplete = if lost > slots.0 {
+            Some("some of what was counted had no room in the controller's memory".to_owned())
+        } else if slots.1 > settled {
+            Some("reports of the last seconds may still come".to_owned())
+        } else {
+            None
+        };
+        Window {
+            slots,
+            incomplete,
+            edges,
+            routes: folded.routes,
+        }
+    }
+
+    /// What was dropped before it was folded.
+    fn lost(&self, whole_from: u64) -> u64 {
+        let folded =
+            |slot: u64| self.slots.contains_key(&slot) || self.halves.contains_key(&(slot / HALF));
+        match whole_from.checked_sub(1) {
+            Some(last) if !folded(last) => whole_from,
+            _ => 0,
+        }
+    }
+
+    /// How many are open is told by the last slot of which everybody has reported: of a
+    /// later one a part only.
+    fn open_when_settled(
+        &self,
+        edges: &mut HashMap<EdgeRef, window::Counted>,
+        first: u64,
+        settled: u64,
+    ) {
+        let Some(last) = settled.checked_sub(1).filter(|last| *last >= first) else {
+            return;
+        };
+        let Some(held) = self.slots.get(&last) else {
+            return;
+        };
+        for (edge, told) in window::edges(&held.folded) {
+            if let Some(counted) = edges.get_mut(&edge) {
+                counted.sums.open = told.sums.open;
+            }
+        }
+    }
+
+    /// The minutes from this one on, by edge.
+    pub(crate) fn minutes(&self, first: u64) -> HashMap<EdgeRef, Vec<(u64, &MinuteRow)>> {
+        let mut by_edge: HashMap<EdgeRef, Vec<(u64, &MinuteRow)>> = HashMap::new();
+        for (minute, rows) in self.minutes.range(first..) {
+            for row in rows {
+                let held = by_edge.entry(row.edge.clone()).or_default();
+                held.push((*minute, row));
+            }
+        }
+        by_edge
+    }
+
+    /// Bytes of everything.
+    pub(crate) fn size(&self) -> usize {
+        self.bytes + self.edges.size().1
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,197 @@
+//! What is kept how finely, and what goes first.
+
+use super::*;
+use crate::graph::fold::Row;
+use crate::graph::key::{EdgeKey, NodeKey};
+use crate::graph::sums::Sums;
+use crate::testing::town::key;
+use crds::observe::{NodeKind, Protocol};
+
+fn edge(history: &mut History, port: u16) -> EdgeRef {
+    let node = |name| NodeKey {
+        kind: NodeKind::Deployment,
+        object: key("shop", name),
+    };
+    let key = EdgeKey {
+        from: node("web"),
+        to: node("api"),
+        service: None,
+        port,
+        backend: None,
+        split: None,
+        protocol: Protocol::Http1,
+    };
+    history.edges.get(key).unwrap()
+}
+
+fn folded(edge: &EdgeRef, calls: u32, open: u32) -> Folded {
+    let sums = Sums {
+        success: calls,
+        open,
+        latency: [0, calls].into(),
+        ..Sums::default()
+    };
+    Folded {
+        rows: vec![Row {
+            edge: edge.clone(),
+            server: false,
+            sums,
+        }],
+        ..Folded::default()
+    }
+}
+
+/// One call in every slot up to but without `end`.
+fn steady(end: u64) -> (History, EdgeRef) {
+    let mut history = History::default();
+    let edge = edge(&mut history, 80);
+    for slot in end - 800..end {
+        history.take(slot, 1, folded(&edge, 1, 0));
+        history.tidy(slot);
+    }
+    (history, edge)
+}
+
+const NOW: u64 = 12_000;
+
+fn calls(history: &History, slots: (u64, u64)) -> u64 {
+    let window = history.window(slots, NOW, 0);
+    window
+        .edges
+        .values()
+        .map(|counted| counted.sums.requests())
+        .sum()
+}
+
+#[test]
+fn every_window_counts_each_call_once() {
+    let (history, _) = steady(NOW);
+    for length in [2, 5, FINE, FINE + 1, 36, LONGEST] {
+        let slots = bounds(length, NOW);
+        assert_eq!(
+            calls(&history, slots),
+            slots.1 - slots.0,
+            "{length}: {slots:?}"
+        );
+        assert!(slots.1 - slots.0 >= length, "{length}");
+    }
+    // A long window ends with half a minute, whatever the slot.
+    let (history, _) = steady(NOW + 4);
+    assert_eq!(bounds(36, NOW + 4), (NOW - 36, NOW));
+    assert_eq!(calls(&history, bounds(36, NOW + 4)), 36);
+}
+
+#[test]
+fn slot_of_which_more_comes_is_folded_again_and_replaces_itself() {
+    let mut history = History::default();
+    let edge = edge(&mut history, 80);
+    assert!(history.lacks(NOW - 1, 1));
+    history.take(NOW - 1, 1, folded(&edge, 3, 0));
+    assert!(!history.lacks(NOW - 1, 1));
+    assert!(history.lacks(NOW - 1, 2));
+    history.take(NOW - 1, 2, folded(&edge, 4, 0));
+    assert_eq!(calls(&history, (NOW - 2, NOW)), 4);
+    assert_eq!(history.bytes, folded(&edge, 4, 0).size());
+}
+
+#[test]
+fn window_says_whether_more_may_come_or_something_went() {
+    let (history, edge) = steady(NOW);
+    let incomplete = |slots, settled, whole| history.window(slots, settled, whole).incomplete;
+    assert_eq!(incomplete((NOW - 12, NOW), NOW, 0), None);
+    let open = incomplete((NOW - 12, NOW), NOW - 1, 0).unwrap();
+    assert!(open.contains("may still come"), "{open}");
+    // Reports that went after they were folded are not missed.
+    assert_eq!(incomplete((NOW - 12, NOW), NOW, NOW - 3), None);
+    let mut late = History::default();
+    late.take(NOW - 1, 1, folded(&edge, 1, 0));
+    let gone = late
+        .window((NOW - 12, NOW), NOW, NOW - 3)
+        .incomplete
+        .unwrap();
+    assert!(gone.contains("no room"), "{gone}");
+}
+
+#[test]
+fn open_connections_are_those_of_the_last_slot_of_which_everybody_told() {
+    let mut history = History::default();
+    let edge = edge(&mut history, 80);
+    history.take(NOW - 2, 1, folded(&edge, 1, 9));
+    // Half of the proxies have told.
+    history.take(NOW - 1, 1, folded(&edge, 1, 4));
+    let open = |settled| {
+        let window = history.window((NOW - 12, NOW), settled, 0);
+        window.edges[&edge].sums.open
+    };
+    assert_eq!((open(NOW - 1), open(NOW)), (9, 4));
+}
+
+#[test]
+fn hour_is_kept_by_minute_and_older_ones_go() {
+    let (history, edge) = steady(NOW);
+    let minutes = history.minutes(0);
+    let rows = &minutes[&edge];
+    assert!(rows.len() as u64 <= MINUTES + 1, "{}", rows.len());
+    assert!(rows.len() as u64 >= MINUTES - 3, "{}", rows.len());
+    assert!(
+        rows.iter()
+            .all(|(_, row)| row.requests == 12 && row.p95 > 0.0)
+    );
+    assert!(rows.windows(2).all(|pair| pair[0].0 + 1 == pair[1].0));
+    let first = NOW / FINE - 10;
+    assert!(
+        history.minutes(first)[&edge]
+            .iter()
+            .all(|(minute, _)| *minute >= first)
+    );
+}
+
+#[test]
+fn too_much_costs_the_oldest_minutes_first_and_is_counted() {
+    let (mut history, _) = steady(NOW);
+    let minutes = history.minutes.len();
+    assert_eq!(history.dropped, 0);
+    history.bytes += MAX_BYTES - history.bytes / 2;
+    history.tidy(NOW - 1);
+    assert!(history.dropped > 0);
+    assert_eq!(
+        history.minutes.len() as u64,
+        minutes as u64 - history.dropped
+    );
+    let oldest = history.minutes.keys().next().copied();
+    assert!(oldest.is_none_or(|minute| minute > NOW / FINE - MINUTES));
+    // Slots that stand alone stay, and a window that lost something says so.
+    assert_eq!(calls(&history, (NOW - 12, NOW)), 12);
+    assert!(
+        history
+            .window(bounds(LONGEST, NOW), NOW, 0)
+            .incomplete
+            .is_some()
+    );
+}
+
+#[test]
+fn everything_of_twenty_thousand_edges_stays_within_the_bound() {
+    let mut history = History::default();
+    let edges: Vec<EdgeRef> = (0..2000).map(|port| edge(&mut history, port)).collect();
+    for slot in NOW - 200..NOW {
+        let mut all = Folded::default();
+        for edge in &edges {
+            let mut one = folded(edge, 1, 1);
+            // As long as ten.
+            one.rows[0].sums.latency = vec![1; 250].into();
+            all.rows.append(&mut one.rows);
+        }
+        history.take(slot, 1, all);
+        history.tidy(slot);
+        assert!(history.size() <= MAX_BYTES, "{}", history.size());
+    }
+    let counted: usize = history.slots.values().map(|held| held.folded.size()).sum();
+    let halves: usize = history.halves.values().map(|held| held.folded.size()).sum();
+    let minutes: usize = history
+        .minutes
+        .values()
+        .map(|rows| size_of_val(&**rows))
+        .sum();
+    assert_eq!(history.bytes, counted + halves + minutes);
+}

@@ -1,0 +1,297 @@
+//! Writes down which edges there ever were, and reads it again.
+//!
+//! The Lease holder writes, every hour and when it ends; every replica reads when it
+//! starts, and a new holder before it writes. What is read is added to what is known, so
+//! nothing is lost by who writes when. All replicas killed at once lose the last hour.
+//!
+//! It belongs to the Role that lets it be written. When the chart takes that away, because
+//! the value was switched off or the mesh leaves, the garbage collector takes the rest.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, SystemTime};
+
+use k8s_openapi::ByteString;
+use k8s_openapi::api::core::v1::ConfigMap;
+use k8s_openapi::api::rbac::v1::Role;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use kube::api::{ObjectMeta, PostParams};
+use kube::{Api, Client};
+use runtime::stop;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until, timeout};
+use tracing::{debug, warn};
+
+use super::follow::{Graph, seconds};
+use super::memory::{PIECES, Unreadable};
+use crate::apiserver::events::{About, Event, EventRecorder, EventType};
+use crate::apiserver::lease::Leadership;
+
+/// What is written changes by the hour.
+const WRITE_EVERY: Duration = Duration::from_secs(3600);
+/// Between two looks at what went for want of room, and after a failure.
+const LOOK_EVERY: Duration = Duration::from_secs(60);
+/// Time for the last writing; the Lease is let go meanwhile.
+const LAST_WITHIN: Duration = Duration::from_secs(2);
+/// Tries of one piece that somebody else writes too.
+const TRIES: usize = 3;
+/// Role with the rights that this needs; owner of all that it writes.
+const ROLE: &str = "weft-observe";
+/// Key of the content.
+const KEY: &str = "edges.gz";
+
+/// See the module.
+#[derive(Clone)]
+pub(crate) struct Keeper {
+    /// For what only the Lease holder does.
+    pub leading: Client,
+    /// For reading.
+    pub client: Client,
+    /// Of the control plane.
+    pub namespace: String,
+    /// What is kept.
+    pub graph: Graph,
+    /// Who writes.
+    pub leadership: Leadership,
+    /// For what cannot be read or had no room.
+    pub events: EventRecorder,
+}
+
+opaque_debug!(Keeper);
+
+impl Keeper {
+    /// Keeps it until `stop` says true.
+    pub(crate) async fn run(self, stop: watch::Receiver<bool>) {
+        let mut stop = std::pin::pin!(stop::requested(stop));
+        let mut read = false;
+        let mut led = false;
+        let mut next = Instant::now() + WRITE_EVERY;
+        loop {
+            let leads = self.leadership.is_held();
+            if !read || (leads && !led) {
+                read = self.read().await;
+            }
+            led = leads;
+            if leads && Instant::now() >= next {
+                let written = self.write().await;
+                next = Instant::now() + if written { WRITE_EVERY } else { LOOK_EVERY };
+            }
+            self.tell_of_truncation();
+            tokio::select! {
+                () = sleep_until(Instant::now() + LOOK_EVERY) => {}
+                () = &mut stop => {
+                    if leads && timeout(LAST_WITHIN, self.write()).await.is_err() {
+                        warn!("the service graph was not written down in time");
+                    }
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Adds what was written down. Returns whether all of it could be fetched.
+    pub(crate) async fn read(&self) -> bool {
+        let api: Api<ConfigMap> = Api::namespaced(self.client.clone(), &self.namespace);
+        for piece in 0..PIECES {
+            match api.get_opt(&name(piece)).await {
+                Ok(None) => {}
+                Ok(Some(held)) => {
+                    if let Err(error) = self.take(&held) {
+                        self.say(
+                            piece,
+                            "GraphUnreadable",
+                            format!("{error}; it is left alone by this replica"),
+                        );
+                    }
+                }
+                Err(error) => {
+                    debug!(%error, piece, "what was written of the service graph not fetched");
+                    return false;
+                }
+            }
+        }
+        true
+    }
+
+    fn take(&self, held: &ConfigMap) -> Result<usize, Unreadable> {
+        let content = held.binary_data.as_ref().and_then(|data| data.get(KEY));
+        match content {
+            Some(content) => self
+                .graph
+                .with_memory(|memory, edges| memory.read(&content.0, edges)),
+            None => Ok(0),
+        }
+    }
+
+    /// Writes everything down. Returns whether that worked.
+    pub(crate) async fn write(&self) -> bool {
+        // Without an owner nothing is written: nobody would remove it.
+        let Some(owner) = self.owner().await else {
+            return false;
+        };
+        let mut all = true;
+        for piece in 0..PIECES {
+            if let Err(error) = self.write_piece(piece, &owner).await {
+                warn!(%error, piece, "the service graph is not written down");
+                all = false;
+            }
+        }
+        all
+    }
+
+    async fn owner(&self) -> Option<OwnerReference> {
+        let roles: Api<Role> = Api::namespaced(self.client.clone(), &self.namespace);
+        let role = match roles.get_metadata(ROLE).await {
+            Ok(role) => role,
+            Err(error) => {
+                let (role, namespace) = (ROLE, &self.namespace);
+                warn!(
+                    %error, role, namespace,
+                    "the service graph is not written down: it would belong to this Role, which \
+                     the chart brings with value observe.enabled"
+                );
+                return None;
+            }
+        };
+        Some(OwnerReference {
+            api_version: "rbac.authorization.k8s.io/v1".to_owned(),
+            kind: "Role".to_owned(),
+            name: ROLE.to_owned(),
+            uid: role.metadata.uid.filter(|uid| !uid.is_empty())?,
+            controller: None,
+            block_owner_deletion: None,
+        })
+    }
+
+    async fn write_piece(&self, piece: usize, owner: &OwnerReference) -> anyhow::Result<()> {
+        let api: Api<ConfigMap> = Api::namespaced(self.leading.clone(), &self.namespace);
+        for _ in 0..TRIES {
+            let held = api.get_opt(&name(piece)).await?;
+            if let Some(held) = &held
+                && let Err(error) = self.take(held)
+            {
+                self.set_aside(&api, piece, held, &error, owner).await?;
+            }
+            let content = self.content(piece)?;
+            let data = BTreeMap::from([(KEY.to_owned(), ByteString(content))]);
+            if held.as_ref().is_some_and(|held| is_as(held, &data, owner)) {
+                return Ok(());
+            }
+            let version = held
+                .as_ref()
+                .and_then(|held| held.metadata.resource_version.clone());
+            let new = written_as(&name(piece), version, data, owner);
+            let params = PostParams::default();
+            let written = match held {
+                Some(_) => api.replace(&name(piece), &params, &new).await,
+                None => api.create(&params, &new).await,
+            };
+            match written {
+                // Another replica wrote: what it knew comes in first.
+                Err(kube::Error::Api(status)) if status.code == 409 => {}
+                other => return Ok(other.map(|_| ())?),
+            }
+        }
+        anyhow::bail!("somebody else writes it all the time")
+    }
+
+    fn content(&self, piece: usize) -> anyhow::Result<Vec<u8>> {
+        let mut pieces = self.graph.with_memory(|memory, _| memory.pieces())?;
+        anyhow::ensure!(piece < pieces.len(), "there is no piece {piece}");
+        Ok(pieces.swap_remove(piece))
+    }
+
+    /// Keeps what cannot be read under another name, so that a person can look at it.
+    async fn set_aside(
+        &self,
+        api: &Api<ConfigMap>,
+        piece: usize,
+        held: &ConfigMap,
+        error: &Unreadable,
+        owner: &OwnerReference,
+    ) -> Result<(), kube::Error> {
+        let aside = format!("weft-graph-broken-{piece}");
+        let data = held.binary_data.clone().unwrap_or_default();
+        let version = api
+            .get_opt(&aside)
+            .await?
+            .and_then(|old| old.metadata.resource_version);
+        let params = PostParams::default();
+        let new = written_as(&aside, version.clone(), data, owner);
+        match version {
+            Some(_) => api.replace(&aside, &params, &new).await?,
+            None => api.create(&params, &new).await?,
+        };
+        self.say(
+            piece,
+            "GraphUnreadable",
+            format!("{error}; moved to ConfigMap {aside}"),
+        );
+        Ok(())
+    }
+
+    fn tell_of_truncation(&self) {
+        let gone = self.graph.take_truncated();
+        if gone > 0 && self.leadership.is_held() {
+            let now = seconds(SystemTime::now());
+            debug!(gone, now, "remembered edges went");
+            self.say(
+                0,
+                "GraphTruncated",
+                "more edges than can be remembered: the longest unseen are forgotten".to_owned(),
+            );
+        }
+    }
+
+    fn say(&self, piece: usize, reason: &'static str, text: String) {
+        self.events.record(Event {
+            about: About {
+                api_version: "v1".to_owned(),
+                kind: "ConfigMap".to_owned(),
+                namespace: self.namespace.clone(),
+                name: name(piece),
+                uid: String::new(),
+            },
+            event_type: EventType::Warning,
+            reason,
+            action: "Remember",
+            text,
+        });
+    }
+}
+
+/// Whether it is written already. A Role that was made anew is another owner.
+fn is_as(held: &ConfigMap, data: &BTreeMap<String, ByteString>, owner: &OwnerReference) -> bool {
+    let owners = held.metadata.owner_references.as_deref();
+    held.binary_data.as_ref() == Some(data)
+        && owners.is_some_and(|owners| owners == std::slice::from_ref(owner))
+}
+
+fn name(piece: usize) -> String {
+    format!("weft-graph-{piece}")
+}
+
+fn written_as(
+    name: &str,
+    version: Option<String>,
+    data: BTreeMap<String, ByteString>,
+    owner: &OwnerReference,
+) -> ConfigMap {
+    let labels = [
+        ("app.kubernetes.io/name", "weft"),
+        ("app.kubernetes.io/component", "graph"),
+    ];
+    ConfigMap {
+        metadata: ObjectMeta {
+            name: Some(name.to_owned()),
+            resource_version: version,
+            labels: Some(labels.map(|(k, v)| (k.to_owned(), v.to_owned())).into()),
+            owner_references: Some(vec![owner.clone()]),
+            ..ObjectMeta::default()
+        },
+        binary_data: Some(data),
+        ..ConfigMap::default()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,210 @@
+//! What is written down survives its replica.
+
+use std::sync::Arc;
+
+use parking_lot::RwLock;
+use prometheus_client::metrics::counter::Counter;
+use serde_json::json;
+
+use super::*;
+use crate::graph::answer::Extent;
+use crate::graph::follow::Asked;
+use crate::metrics::GraphMetrics;
+use crate::testing::api_server::FakeApi;
+use crate::testing::town::{call, inventory, now, reports};
+
+const PLACE: &str = "/api/v1/namespaces/weft-system/configmaps";
+const ROLE_PATH: &str =
+    "/apis/rbac.authorization.k8s.io/v1/namespaces/weft-system/roles/weft-observe";
+
+/// What the chart brings.
+fn cluster() -> FakeApi {
+    let api = FakeApi::default();
+    put_role(&api, "role-1");
+    api
+}
+
+fn put_role(api: &FakeApi, uid: &str) {
+    let role = json!({
+        "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role",
+        "metadata": {"name": ROLE, "namespace": "weft-system", "uid": uid},
+    });
+    api.put(ROLE_PATH, role);
+}
+
+fn keeper(api: &FakeApi, held: bool) -> Keeper {
+    let graph = Graph::new(
+        reports(),
+        Arc::new(RwLock::new(inventory())),
+        watch::channel(None).1,
+        Duration::from_secs(30 * 24 * 3600),
+        GraphMetrics::default(),
+    );
+    let (events, writer) = EventRecorder::new(api.client(), "me", Counter::default());
+    tokio::spawn(writer.run());
+    Keeper {
+        leading: api.client(),
+        client: api.client(),
+        namespace: "weft-system".to_owned(),
+        graph,
+        leadership: Leadership::fixed(held),
+        events,
+    }
+}
+
+/// A keeper whose graph has seen one call.
+async fn one_that_saw(api: &FakeApi, from: &str, to: &str) -> Keeper {
+    let mut keeper = keeper(api, true);
+    let reports = reports();
+    call(&reports, from, to, 1, 0);
+    keeper.graph = Graph::new(
+        reports,
+        Arc::new(RwLock::new(inventory())),
+        watch::channel(None).1,
+        Duration::from_secs(30 * 24 * 3600),
+        GraphMetrics::default(),
+    );
+    keeper.graph.look(now(), true).await;
+    keeper
+}
+
+fn remembered(keeper: &Keeper) -> Vec<(String, String)> {
+    let asked = Asked {
+        slots: 12,
+        extent: Extent {
+            quiet: true,
+            gone: true,
+            ..Extent::default()
+        },
+        ..Asked::default()
+    };
+    let later = now() + Duration::from_secs(7200);
+    let edges = keeper.graph.answer(&asked, later).edges.into_iter();
+    let mut ends: Vec<_> = edges.map(|edge| (edge.from, edge.to)).collect();
+    ends.sort();
+    ends
+}
+
+fn ends(from: &str, to: &str) -> (String, String) {
+    (from.to_owned(), to.to_owned())
+}
+
+#[tokio::test]
+async fn edge_outlives_the_replica_that_saw_it_and_what_others_wrote_is_kept() {
+    let api = cluster();
+    let first = one_that_saw(&api, "shop/web", "shop/api").await;
+    assert!(first.write().await);
+    // Another one that never read writes too.
+    let second = one_that_saw(&api, "bank/web", "shop/api").await;
+    assert!(second.write().await);
+    let third = keeper(&api, false);
+    assert!(third.read().await);
+    let both = [
+        ends("bank/Deployment/web", "shop/Deployment/api"),
+        ends("shop/Deployment/web", "shop/Deployment/api"),
+    ];
+    assert_eq!(remembered(&third), both);
+    // What is as it was is not written again.
+    let writes = api.writes().len();
+    assert!(second.write().await);
+    assert_eq!(api.writes().len(), writes);
+}
+
+#[tokio::test(start_paused = true)]
+async fn holder_writes_every_hour_and_at_its_end_and_others_never() {
+    let api = cluster();
+    let holder = one_that_saw(&api, "shop/web", "shop/api").await;
+    let (stop, stopping) = watch::channel(false);
+    let task = tokio::spawn(holder.clone().run(stopping));
+    tokio::time::sleep(Duration::from_secs(3000)).await;
+    assert!(api.writes().is_empty());
+    tokio::time::sleep(Duration::from_secs(700)).await;
+    assert_eq!(api.writes().len(), PIECES);
+    holder.graph.with_memory(|memory, edges| {
+        let mut more = crate::graph::memory::Memory::default();
+        std::mem::swap(memory, &mut more);
+        let _ = edges.size();
+    });
+    api.remove(&format!("{PLACE}/weft-graph-0"));
+    stop.send_replace(true);
+    task.await.unwrap();
+    assert!(
+        api.read(&format!("{PLACE}/weft-graph-0")).is_some(),
+        "written at its end"
+    );
+    let api = cluster();
+    let mut other = one_that_saw(&api, "shop/web", "shop/api").await;
+    other.leadership = Leadership::fixed(false);
+    let (stop, stopping) = watch::channel(false);
+    let task = tokio::spawn(other.run(stopping));
+    tokio::time::sleep(Duration::from_secs(8000)).await;
+    stop.send_replace(true);
+    task.await.unwrap();
+    assert!(api.writes().is_empty());
+}
+
+#[tokio::test]
+async fn what_cannot_be_read_is_set_aside_and_told_and_the_rest_goes_on() {
+    let api = cluster();
+    let broken = ConfigMap {
+        metadata: ObjectMeta {
+            name: Some("weft-graph-0".to_owned()),
+            ..ObjectMeta::default()
+        },
+        binary_data: Some(BTreeMap::from([(
+            KEY.to_owned(),
+            ByteString(b"no gzip".to_vec()),
+        )])),
+        ..ConfigMap::default()
+    };
+    let path = format!("{PLACE}/weft-graph-0");
+    api.put(&path, serde_json::to_value(broken).unwrap());
+    let keeper = one_that_saw(&api, "shop/web", "shop/api").await;
+    assert!(keeper.read().await);
+    assert!(keeper.write().await);
+    let aside = api.read(&format!("{PLACE}/weft-graph-broken-0")).unwrap();
+    let held: ConfigMap = serde_json::from_value(aside).unwrap();
+    assert_eq!(held.binary_data.unwrap()[KEY].0, b"no gzip");
+    let good: ConfigMap = serde_json::from_value(api.read(&path).unwrap()).unwrap();
+    assert!(keeper.take(&good).is_ok());
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let events = api.below("/apis/events.k8s.io/v1/");
+    assert!(
+        events
+            .iter()
+            .any(|event| event["reason"] == "GraphUnreadable"),
+        "{events:?}"
+    );
+    assert_eq!(remembered(&keeper).len(), 1);
+}
+
+#[tokio::test]
+async fn what_is_written_goes_with_the_role_that_lets_it_be_written() {
+    let api = cluster();
+    let keeper = one_that_saw(&api, "shop/web", "shop/api").await;
+    let owners = || {
+        let held = api.below(PLACE);
+        let owners = held
+            .iter()
+            .map(|held| held["metadata"]["ownerReferences"].clone());
+        owners.collect::<Vec<_>>()
+    };
+    let owner = |uid: &str| {
+        json!([{
+            "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role", "name": ROLE, "uid": uid,
+        }])
+    };
+    assert!(keeper.write().await);
+    assert_eq!(owners(), vec![owner("role-1"); PIECES]);
+    // Of a chart that was deleted and installed again.
+    put_role(&api, "role-2");
+    assert!(keeper.write().await);
+    assert_eq!(owners(), vec![owner("role-2"); PIECES]);
+    // When the mesh leaves, the last writing leaves nothing behind.
+    api.remove(ROLE_PATH);
+    for piece in 0..PIECES {
+        api.remove(&format!("{PLACE}/{}", name(piece)));
+    }
+    assert!(!keeper.write().await);
+    assert!(owners().is_empty());
+}

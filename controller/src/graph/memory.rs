@@ -1,0 +1,234 @@
+//! Which edges there ever were, and when they were first and last seen.
+//!
+//! Calls once a day are what a policy forgets, so edges are remembered for weeks. Nothing
+//! is counted here. What is written down is merged with what others wrote: the earlier
+//! first, the later last, so that writing twice, late or by two replicas does no harm.
+
+use std::collections::HashMap;
+use std::io::{Read as _, Write as _};
+use std::time::Duration;
+
+use crds::observe::Protocol;
+use flate2::Compression;
+use flate2::read::GzDecoder;
+use flate2::write::GzEncoder;
+use serde::{Deserialize, Serialize};
+
+use super::key::{EdgeKey, EdgeRef, Edges, NodeKey};
+use crate::world::ObjectKey;
+
+/// Edges that are remembered.
+pub(crate) const MAX_REMEMBERED: usize = 20_000;
+/// Pieces that they are written down in.
+pub(crate) const PIECES: usize = 8;
+/// Bytes of one piece, as it is stored. The API server takes objects of 1.5 MiB.
+pub(crate) const MAX_PIECE: usize = 900 * 1024;
+/// Bytes of one piece when it is read: 20 000 edges with the longest names.
+const MAX_READ: u64 = 64 * 1024 * 1024;
+/// Last seen is written down to the hour, so that what is written changes once an hour.
+const HOUR: u64 = 3600;
+
+/// When an edge was seen, in seconds since 1970.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Seen {
+    /// For the first time.
+    pub first: u64,
+    /// For the last time.
+    pub last: u64,
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(crate) struct Memory {
+    seen: HashMap<EdgeRef, Seen>,
+    /// Edges that went because there were too many.
+    pub(crate) dropped: u64,
+}
+
+/// One edge as it is written down.
+#[derive(Debug, Serialize, Deserialize)]
+struct Line {
+    from: String,
+    to: String,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    service: String,
+    port: u16,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    backend: String,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    split: String,
+    protocol: Protocol,
+    first: u64,
+    last: u64,
+}
+
+/// Why what was written down cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Unreadable {
+    /// No gzip, or longer than what is written here.
+    #[error("is no gzip of an expected size: {0}")]
+    Packed(#[from] std::io::Error),
+    /// No edge.
+    #[error("line {line} is no edge: {reason}")]
+    Line {
+        /// Counts from 1.
+        line: usize,
+        /// What is wrong with it.
+        reason: String,
+    },
+}
+
+impl Memory {
+    /// An edge had calls.
+    pub(crate) fn see(&mut self, edge: &EdgeRef, seen: Seen) {
+        match self.seen.get_mut(edge) {
+            Some(held) => {
+                held.first = held.first.min(seen.first);
+                held.last = held.last.max(seen.last);
+            }
+            None => {
+                self.seen.insert(edge.clone(), seen);
+            }
+        }
+    }
+
+    /// Forgets what was not seen for so long, and the longest unseen of too many. Returns
+    /// how many those were.
+    pub(crate) fn tidy(&mut self, now: u64, remember: Duration) -> usize {
+        let first = now.saturating_sub(remember.as_secs());
+        self.seen.retain(|_, seen| seen.last >= first);
+        let over = self.seen.len().saturating_sub(MAX_REMEMBERED);
+        if over > 0 {
+            let mut lasts: Vec<(u64, EdgeRef)> = self
+                .seen
+                .iter()
+                .map(|(edge, seen)| (seen.last, edge.clone()))
+                .collect();
+            lasts.sort_unstable_by(|one, other| (one.0, one.1.id()).cmp(&(other.0, other.1.id())));
+            for (_, edge) in lasts.iter().take(over) {
+                self.seen.remove(edge);
+            }
+            self.dropped += over as u64;
+        }
+        over
+    }
+
+    /// When an edge was seen.
+    pub(crate) fn get(&self, edge: &EdgeRef) -> Option<Seen> {
+        self.seen.get(edge).copied()
+    }
+
+    /// All of them.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&EdgeRef, Seen)> {
+        self.seen.iter().map(|(edge, seen)| (edge, *seen))
+    }
+
+    /// How many there are.
+    pub(crate) fn len(&self) -> usize {
+        self.seen.len()
+    }
+
+    /// What is to be written down: [`PIECES`] pieces, each edge always in the same one. What
+    /// does not fit into its piece is left out, the longest unseen first.
+    pub(crate) fn pieces(&self) -> Result<Vec<Vec<u8>>, std::io::Error> {
+        let mut pieces: Vec<Vec<(&EdgeRef, Seen)>> = vec![Vec::new(); PIECES];
+        for (edge, seen) in self.iter() {
+            let digit = edge.id().bytes().last().unwrap_or_default();
+            pieces[usize::from(digit) % PIECES].push((edge, seen));
+        }
+        pieces
+            .into_iter()
+            .map(|mut piece| {
+                piece.sort_by_cached_key(|(edge, seen)| {
+                    (std::cmp::Reverse(seen.last / HOUR), edge.id().to_owned())
+                });
+                loop {
+                    let packed = pack(&piece)?;
+                    if packed.len() <= MAX_PIECE {
+                        return Ok(packed);
+                    }
+                    piece.truncate(piece.len() * 3 / 4);
+                }
+            })
+            .collect()
+    }
+
+    /// Takes in what was written down. Returns how many edges that were.
+    ///
+    /// # Errors
+    /// When it is not what [`Self::pieces`] makes; then nothing of it is taken.
+    pub(crate) fn read(&mut self, piece: &[u8], edges: &mut Edges) -> Result<usize, Unreadable> {
+        let mut text = String::new();
+        let mut unpacked = GzDecoder::new(piece).take(MAX_READ);
+        unpacked.read_to_string(&mut text)?;
+        let mut read = Vec::new();
+        for (at, line) in text.lines().enumerate() {
+            let bad = |reason: String| Unreadable::Line {
+                line: at + 1,
+                reason,
+            };
+            let line: Line = serde_json::from_str(line).map_err(|error| bad(error.to_string()))?;
+            let seen = Seen {
+                first: line.first,
+                last: line.last.max(line.first),
+            };
+            let key = line
+                .key()
+                .ok_or_else(|| bad("one of its ends is no node".to_owned()))?;
+            read.push((key, seen));
+        }
+        let count = read.len();
+        for (key, seen) in read {
+            if let Some(edge) = edges.get(key) {
+                self.see(&edge, seen);
+            }
+        }
+        Ok(count)
+    }
+}
+
+fn pack(edges: &[(&EdgeRef, Seen)]) -> Result<Vec<u8>, std::io::Error> {
+    // No time and no name in the header: the same edges are the same bytes.
+    let mut packer = GzEncoder::new(Vec::new(), Compression::default());
+    for (edge, seen) in edges {
+        serde_json::to_writer(&mut packer, &Line::of(edge.key(), *seen))?;
+        packer.write_all(b"\n")?;
+    }
+    packer.finish()
+}
+
+impl Line {
+    fn of(key: &EdgeKey, seen: Seen) -> Self {
+        let text = |key: &Option<ObjectKey>| key.as_ref().map(ToString::to_string);
+        Self {
+            from: key.from.to_string(),
+            to: key.to.to_string(),
+            service: text(&key.service).unwrap_or_default(),
+            port: key.port,
+            backend: text(&key.backend).unwrap_or_default(),
+            split: text(&key.split).unwrap_or_default(),
+            protocol: key.protocol,
+            first: seen.first,
+            last: seen.last / HOUR * HOUR,
+        }
+    }
+
+    fn key(&self) -> Option<EdgeKey> {
+        let object = |text: &str| {
+            let (namespace, name) = text.split_once('/')?;
+            Some(ObjectKey::new(namespace, name))
+        };
+        Some(EdgeKey {
+            from: NodeKey::parse(&self.from)?,
+            to: NodeKey::parse(&self.to)?,
+            service: object(&self.service),
+            port: self.port,
+            backend: object(&self.backend),
+            split: object(&self.split),
+            protocol: self.protocol,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,200 @@
+//! What was counted of one edge by one side in one stretch of time.
+
+use std::sync::Arc;
+
+use policy::latency::Histogram;
+use wire::v1;
+
+use crate::observe::reports::Edge;
+use crate::world::ObjectKey;
+
+/// Targets of one edge that are shown.
+const MAX_RULES: usize = 8;
+/// Routes and reasons of one edge that are shown.
+const MAX_NAMES: usize = 64;
+
+/// Counts, and what not every edge has in a box.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Sums {
+    /// Calls that went well.
+    pub success: u32,
+    /// Calls that did not.
+    pub failure: u32,
+    /// Requests whose caller left.
+    pub cancelled: u32,
+    /// What was sent to this backend.
+    pub attempts: u32,
+    /// What of that failed.
+    pub attempt_failures: u32,
+    /// Answers with 4xx.
+    pub client_errors: u32,
+    /// Under way at the end.
+    pub open: u32,
+    /// Connections that began.
+    pub opened: u32,
+    /// Calls over mutual TLS, and those of which it is known.
+    pub secured: (u32, u32),
+    /// The called pod's own port; 0 if it is not known.
+    pub own_port: u16,
+    /// Bytes from and to the caller.
+    pub bytes: (u64, u64),
+    /// HTTP requests by bucket, without empty ones at the end.
+    pub latency: Box<[u32]>,
+    /// The rest.
+    pub rare: Option<Box<Rare>>,
+}
+
+/// What few edges have.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Rare {
+    /// What deny would have refused.
+    pub audit: u32,
+    /// Failures by reason.
+    pub reasons: Vec<(Arc<str>, u32)>,
+    /// Targets that allowed calls.
+    pub rules: Vec<ObjectKey>,
+    /// Requests by route.
+    pub routes: Vec<(Arc<str>, u32)>,
+}
+
+fn count(number: u64) -> u32 {
+    u32::try_from(number).unwrap_or(u32::MAX)
+}
+
+impl Sums {
+    /// Calls that ended or whose caller left.
+    pub(crate) fn requests(&self) -> u64 {
+        u64::from(self.success) + u64::from(self.failure) + u64::from(self.cancelled)
+    }
+
+    /// Whether anything happened.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.requests() == 0 && self.open == 0 && self.opened == 0 && self.attempts == 0
+    }
+
+    /// Adds what one proxy reported of one slot.
+    pub(crate) fn count(&mut self, edge: &Edge) {
+        self.success = self.success.saturating_add(count(edge.success));
+        self.failure = self.failure.saturating_add(count(edge.failure));
+        self.bytes.0 = self.bytes.0.saturating_add(edge.bytes.0);
+        self.bytes.1 = self.bytes.1.saturating_add(edge.bytes.1);
+        add_latency(&mut self.latency, &edge.latency);
+        let mut calls = edge.success.saturating_add(edge.failure);
+        let mut tries = (calls, edge.failure);
+        if let Some(detail) = &edge.detail {
+            calls = calls.saturating_add(detail.cancelled);
+            if let Some(attempts) = detail.attempts {
+                tries = (attempts, detail.attempt_failures);
+            }
+            self.cancelled = self.cancelled.saturating_add(count(detail.cancelled));
+            self.client_errors = self
+                .client_errors
+                .saturating_add(count(detail.client_errors));
+            self.open = self.open.saturating_add(count(detail.open));
+            self.opened = self.opened.saturating_add(count(detail.opened));
+            let rare = detail.audit > 0
+                || !detail.reasons.is_empty()
+                || !detail.rules.is_empty()
+                || !detail.routes.is_empty();
+            if rare {
+                let named = |named: &[(Arc<str>, u64)]| {
+                    let named = named.iter();
+                    named.map(|(n, c)| (Arc::clone(n), count(*c))).collect()
+                };
+                self.rare.get_or_insert_default().take_in(&Rare {
+                    audit: count(detail.audit),
+                    reasons: named(&detail.reasons),
+                    rules: detail.rules.to_vec(),
+                    routes: named(&detail.routes),
+                });
+            }
+        }
+        self.attempts = self.attempts.saturating_add(count(tries.0));
+        self.attempt_failures = self.attempt_failures.saturating_add(count(tries.1));
+        let open = edge.detail.as_ref().map_or(0, |detail| detail.open);
+        // What is open has a security too, and may be all there is.
+        let told = count(calls.max(open));
+        match edge.key.security {
+            v1::Security::NotTold => {}
+            v1::Security::Mtls => {
+                self.secured.0 = self.secured.0.saturating_add(told);
+                self.secured.1 = self.secured.1.saturating_add(told);
+            }
+            v1::Security::Plaintext => self.secured.1 = self.secured.1.saturating_add(told),
+        }
+    }
+
+    /// Adds what came later. What is open is open at the end, so it replaces.
+    pub(crate) fn then(&mut self, later: &Self) {
+        let add = |held: &mut u32, more: u32| *held = held.saturating_add(more);
+        add(&mut self.success, later.success);
+        add(&mut self.failure, later.failure);
+        add(&mut self.cancelled, later.cancelled);
+        add(&mut self.attempts, later.attempts);
+        add(&mut self.attempt_failures, later.attempt_failures);
+        add(&mut self.client_errors, later.client_errors);
+        add(&mut self.opened, later.opened);
+        add(&mut self.secured.0, later.secured.0);
+        add(&mut self.secured.1, later.secured.1);
+        self.open = later.open;
+        self.own_port = later.own_port;
+        self.bytes.0 = self.bytes.0.saturating_add(later.bytes.0);
+        self.bytes.1 = self.bytes.1.saturating_add(later.bytes.1);
+        add_latency(&mut self.latency, &later.latency);
+        if let Some(later) = &later.rare {
+            self.rare.get_or_insert_default().take_in(later);
+        }
+    }
+
+    /// How long requests took.
+    pub(crate) fn histogram(&self) -> Histogram {
+        let mut histogram = Histogram::default();
+        histogram.add(self.latency.iter().map(|count| u64::from(*count)));
+        histogram
+    }
+
+    /// Bytes that it takes.
+    pub(crate) fn size(&self) -> usize {
+        let rare = self.rare.as_ref().map_or(0, |rare| {
+            let named = (rare.reasons.len() + rare.routes.len()) * size_of::<(Arc<str>, u32)>();
+            size_of::<Rare>() + named + rare.rules.len() * size_of::<ObjectKey>()
+        });
+        size_of::<Self>() + size_of_val(&*self.latency) + rare
+    }
+}
+
+fn add_latency(held: &mut Box<[u32]>, more: &[u32]) {
+    if held.len() < more.len() {
+        let mut longer = std::mem::take(held).into_vec();
+        longer.resize(more.len(), 0);
+        *held = longer.into();
+    }
+    for (held, more) in held.iter_mut().zip(more) {
+        *held = held.saturating_add(*more);
+    }
+}
+
+impl Rare {
+    /// Adds more of it.
+    pub(crate) fn take_in(&mut self, more: &Self) {
+        self.audit = self.audit.saturating_add(more.audit);
+        add_named(&mut self.reasons, &more.reasons);
+        add_named(&mut self.routes, &more.routes);
+        for rule in &more.rules {
+            if self.rules.len() < MAX_RULES && !self.rules.contains(rule) {
+                self.rules.push(rule.clone());
+            }
+        }
+    }
+}
+
+fn add_named(held: &mut Vec<(Arc<str>, u32)>, more: &[(Arc<str>, u32)]) {
+    for (name, count) in more {
+        let room = held.len() < MAX_NAMES;
+        match held.iter_mut().find(|(held, _)| held == name) {
+            Some((_, held)) => *held = held.saturating_add(*count),
+            None if room => held.push((Arc::clone(name), *count)),
+            None => {}
+        }
+    }
+}

@@ -1,0 +1,155 @@
+//! The edges of a window: whose numbers are shown, and what stands beside them.
+//!
+//! A call that both proxies counted is one call. The caller's proxy knows how it ended for
+//! the caller, so its numbers are shown where it reported; what the called side counted
+//! stands beside them and is never added. Where only the called side reported, its numbers
+//! are all there is.
+
+use std::collections::{BTreeMap, HashMap};
+
+use super::fold::{Folded, Routes};
+use super::key::{EdgeRef, NodeKey};
+use super::sums::Sums;
+
+/// One edge of a window.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Counted {
+    /// What is shown.
+    pub sums: Sums,
+    /// What the called side counted of the same calls.
+    pub server: Option<Sums>,
+}
+
+/// What was counted in a window.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Window {
+    /// First slot, and the one after the last.
+    pub slots: (u64, u64),
+    /// Why not everything of it is here.
+    pub incomplete: Option<String>,
+    /// Edges with calls.
+    pub edges: HashMap<EdgeRef, Counted>,
+    /// What workloads served.
+    pub routes: Routes,
+}
+
+/// Sides of one edge's rows.
+type Pair<'a> = (&'a NodeKey, &'a NodeKey);
+
+/// Puts both sides of one stretch of time together.
+pub(crate) fn edges(folded: &Folded) -> HashMap<EdgeRef, Counted> {
+    let mut edges: HashMap<EdgeRef, Counted> = HashMap::new();
+    let mut between: HashMap<Pair<'_>, Vec<(&EdgeRef, &Sums)>> = HashMap::new();
+    let busy = folded.rows.iter().filter(|row| !row.sums.is_idle());
+    for row in busy.clone().filter(|row| !row.server) {
+        let key = row.edge.key();
+        let pair = between.entry((&key.from, &key.to)).or_default();
+        pair.push((&row.edge, &row.sums));
+        let counted = Counted {
+            sums: row.sums.clone(),
+            server: None,
+        };
+        edges.insert(row.edge.clone(), counted);
+    }
+    for row in busy.filter(|row| row.server) {
+        let key = row.edge.key();
+        match between.get(&(&key.from, &key.to)) {
+            Some(told) => {
+                let Some(told) = counterpart(told, row.sums.own_port) else {
+                    continue;
+                };
+                if let Some(counted) = edges.get_mut(told) {
+                    beside(counted, &row.sums);
+                }
+            }
+            None => edges
+                .entry(row.edge.clone())
+                .or_default()
+                .sums
+                .then(&row.sums),
+        }
+    }
+    edges
+}
+
+/// Adds what the called side counted, and takes over what only it knows.
+fn beside(counted: &mut Counted, server: &Sums) {
+    if let Some(rare) = &server.rare {
+        let held = counted.sums.rare.get_or_insert_default();
+        let only_server = super::sums::Rare {
+            audit: rare.audit,
+            reasons: Vec::new(),
+            rules: rare.rules.clone(),
+            routes: rare.routes.clone(),
+        };
+        held.take_in(&only_server);
+    }
+    let open = counted.server.as_ref().map_or(0, |held| held.open);
+    let held = counted.server.get_or_insert_default();
+    held.then(server);
+    held.open = held.open.saturating_add(open);
+}
+
+/// The edge of the caller's side that the called side's numbers belong to: one that leads
+/// to the same port of the pods, and of several the one with most calls.
+fn counterpart<'a>(told: &[(&'a EdgeRef, &Sums)], own_port: u16) -> Option<&'a EdgeRef> {
+    let rank = |(edge, sums): &(&EdgeRef, &Sums)| {
+        let same = sums.own_port == own_port;
+        let unknown = sums.own_port == 0;
+        (
+            same,
+            unknown,
+            sums.requests(),
+            std::cmp::Reverse(edge.key().clone()),
+        )
+    };
+    told.iter()
+        .max_by_key(|one| rank(one))
+        .map(|(edge, _)| *edge)
+}
+
+/// What the edges of a window say of both ends, for sparklines.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct MinuteRow {
+    /// The edge.
+    pub edge: EdgeRef,
+    /// Calls.
+    pub requests: u32,
+    /// Calls that did not go well.
+    pub failure: u32,
+    /// Milliseconds; negative where nothing was measured.
+    pub p95: f32,
+}
+
+/// One minute of the history.
+pub(crate) fn minute(folded: &Folded) -> Box<[MinuteRow]> {
+    let rows = edges(folded).into_iter().map(|(edge, counted)| {
+        let p95 = counted.sums.histogram().quantile(0.95);
+        #[expect(
+            clippy::cast_possible_truncation,
+            reason = "at most 30 000 ms, and drawn some pixels high"
+        )]
+        let p95 = p95.map_or(-1.0, |seconds| (seconds * 1e3) as f32);
+        MinuteRow {
+            edge,
+            requests: u32::try_from(counted.sums.requests()).unwrap_or(u32::MAX),
+            failure: counted.sums.failure,
+            p95,
+        }
+    });
+    let mut rows: Vec<MinuteRow> = rows.collect();
+    rows.shrink_to_fit();
+    rows.into()
+}
+
+/// Routes by workload.
+pub(crate) fn routes_by_node(routes: &Routes) -> BTreeMap<&NodeKey, Vec<(&str, &Sums)>> {
+    let mut by_node: BTreeMap<&NodeKey, Vec<(&str, &Sums)>> = BTreeMap::new();
+    for ((node, route), sums) in routes {
+        by_node.entry(node).or_default().push((route, sums));
+    }
+    for routes in by_node.values_mut() {
+        routes.sort_by_key(|(route, _)| *route);
+    }
+    by_node
+}

@@ -1,0 +1,27 @@
+//! `observe.weft.dev`: who calls whom, the proxies, and why a call passes or not, as an
+//! aggregated API that every replica serves.
+//!
+//! `query` reads the question, `api` sees to rights and places and answers, `stream` goes on
+//! answering. What is said is made elsewhere: by `graph`, and by `explain`. The types are
+//! `crds::observe`'s.
+//!
+//! May import `aggregated`, `explain`, `graph`, `inventory`, `metrics`, `model`, `observe`
+//! and `world`.
+
+pub(crate) mod api;
+mod documents;
+mod explanations;
+mod proxies;
+mod query;
+mod scopes;
+mod stream;
+pub(crate) mod told;
+
+use crate::aggregated::certificate::ServedApi;
+
+/// What the API server knows it by.
+pub(crate) const SERVED: ServedApi = ServedApi {
+    service: "weft-observe",
+    group: crds::observe::GROUP,
+    versions: &[crds::observe::VERSION],
+};

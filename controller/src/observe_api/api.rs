@@ -1,0 +1,263 @@
+//! Answers the calls of the read API: whose right is it, is there a place, what is said.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use crds::observe::{API_VERSION, GROUP, Proxy, Resource};
+use futures::future::BoxFuture;
+use http::{Method, Request, StatusCode, header};
+use http_body_util::{BodyExt as _, Limited};
+use hyper::body::{Body, Incoming};
+use parking_lot::Mutex;
+use serde::Serialize;
+use serde_json::Value;
+use tokio::sync::Semaphore;
+
+use super::query::{GraphQuery, Path};
+use super::scopes::Scopes;
+use super::stream::{self, Places};
+use super::told::Told;
+use super::{documents, explanations, proxies};
+use crate::aggregated::access::{AccessDecision, Attributes, refusal};
+use crate::aggregated::front_proxy::User;
+use crate::aggregated::refusal::Refusal;
+use crate::aggregated::server::{self, Answer, Handler, whole};
+use crate::model::compiled::Compiled;
+
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// Streams at one time. Each new slot costs a reader some milliseconds.
+const MAX_STREAMS: usize = 64;
+/// Streams of one user, who may have the page open in a few windows.
+const MAX_USER_STREAMS: usize = 8;
+/// Users of whose streams is known; those without any are forgotten.
+const MAX_USERS: usize = 1024;
+
+/// The API.
+#[derive(Debug)]
+pub(crate) struct ObserveApi {
+    told: Told,
+    scopes: Scopes,
+    streams: Arc<Semaphore>,
+    /// Streams of each user.
+    users: Mutex<HashMap<String, Arc<Semaphore>>>,
+}
+
+impl ObserveApi {
+    /// An API that nobody has asked yet.
+    pub(crate) fn new(told: Told) -> Self {
+        Self {
+            told,
+            scopes: Scopes::default(),
+            streams: Arc::new(Semaphore::new(MAX_STREAMS)),
+            users: Mutex::default(),
+        }
+    }
+
+    /// Answers, and counts the answer.
+    async fn respond<B>(&self, user: &User, request: Request<B>) -> Answer
+    where
+        B: Body<Data: Send, Error: Into<BoxError>> + Send,
+    {
+        let resource = path(request.uri()).map_or("none", |path| path.resource.plural());
+        let answer = self.answer(user, request).await;
+        let answer = answer.unwrap_or_else(|refusal| server::refused(&refusal, GROUP));
+        let status = answer.status().as_u16();
+        self.told.metrics.answered(resource, status);
+        answer
+    }
+
+    async fn answer<B>(&self, user: &User, request: Request<B>) -> Result<Answer, Refusal>
+    where
+        B: Body<Data: Send, Error: Into<BoxError>> + Send,
+    {
+        if let Some(document) = document(request.uri().path()) {
+            return json(StatusCode::OK, &document);
+        }
+        let path = path(request.uri())?;
+        let creates = path.resource == Resource::Explanations;
+        let fits = match *request.method() {
+            Method::POST => creates,
+            Method::GET | Method::HEAD => !creates,
+            _ => false,
+        };
+        if !fits {
+            let verbs = path.resource.verbs().join(" and ");
+            let plural = path.resource.plural();
+            let message = format!("{plural} offer {verbs} and nothing else");
+            return Err(Refusal::not_allowed(message));
+        }
+        self.must_be_allowed(user, &path.attributes()).await?;
+        let compiled = self.told.latest.borrow().clone();
+        let compiled = compiled.filter(|_| self.told.followed.is_whole());
+        let compiled = compiled
+            .ok_or_else(|| Refusal::unavailable("not every kind of object has been listed yet"))?;
+        match path.resource {
+            Resource::Graphs => {
+                let query = request.uri().query().unwrap_or_default();
+                self.graph(user, query, path.namespace)
+            }
+            Resource::Proxies => self.proxies(&path, &compiled, is_table(&request)),
+            Resource::Scopes => self.scope(user, &compiled).await,
+            Resource::Explanations => {
+                let body = Limited::new(request.into_body(), explanations::MAX_BODY);
+                let body = std::pin::pin!(body).collect().await.map_err(|error| {
+                    let most = explanations::MAX_BODY;
+                    Refusal::bad(format!(
+                        "the body ({most} bytes at most) cannot be read: {error}"
+                    ))
+                })?;
+                let body = body.to_bytes();
+                let answer = explanations::answer(&self.told, user, &path, &compiled, &body);
+                json(StatusCode::CREATED, &answer.await?)
+            }
+        }
+    }
+
+    async fn must_be_allowed(&self, user: &User, asked: &Attributes) -> Result<(), Refusal> {
+        match self.told.gate.admits(user, asked).await {
+            Ok(AccessDecision::Allowed) => Ok(()),
+            Ok(AccessDecision::Denied(reason)) => Err(Refusal {
+                about: Some((asked.resource, asked.name.clone())),
+                ..Refusal::new(
+                    StatusCode::FORBIDDEN,
+                    "Forbidden",
+                    refusal(user, asked, &reason),
+                )
+            }),
+            Err(message) => Err(Refusal::unavailable(message)),
+        }
+    }
+
+    fn graph(
+        &self,
+        user: &User,
+        query: &str,
+        namespace: Option<String>,
+    ) -> Result<Answer, Refusal> {
+        let now = SystemTime::now();
+        let query = GraphQuery::parse(query, namespace, now)?;
+        if query.watch {
+            let places = self.places(user)?;
+            return Ok(stream::answer(self.told.graph.clone(), query, places));
+        }
+        let written = self.told.graph.written(&query.asked, now);
+        Ok(whole(StatusCode::OK, written.whole()))
+    }
+
+    /// A stream's places: one of all, and one of the user's.
+    fn places(&self, user: &User) -> Result<Places, Refusal> {
+        let full = |whose: &str, most: usize| {
+            let message = format!("{whose} {most} streams are open; close one or try again later");
+            Refusal::new(StatusCode::TOO_MANY_REQUESTS, "TooManyRequests", message)
+        };
+        let all = Arc::clone(&self.streams).try_acquire_owned();
+        let all = all.map_err(|_| full("all", MAX_STREAMS))?;
+        let mut users = self.users.lock();
+        if users.len() >= MAX_USERS {
+            users.retain(|_, streams| streams.available_permits() < MAX_USER_STREAMS);
+        }
+        let own = users
+            .entry(user.name.clone())
+            .or_insert_with(|| Arc::new(Semaphore::new(MAX_USER_STREAMS)));
+        let own = Arc::clone(own).try_acquire_owned();
+        let own = own.map_err(|_| full("this user's", MAX_USER_STREAMS))?;
+        Ok(Places::new([all, own], self.told.metrics.streams.clone()))
+    }
+
+    fn proxies(&self, path: &Path, compiled: &Compiled, table: bool) -> Result<Answer, Refusal> {
+        let namespace = path.namespace.as_deref();
+        match (namespace, &path.name) {
+            (Some(namespace), Some(name)) => {
+                let proxy = proxies::get(&self.told, compiled, namespace, name)?;
+                shown(table, std::slice::from_ref(&proxy), &proxy)
+            }
+            _ => {
+                let list = proxies::list(&self.told, compiled, namespace);
+                shown(table, &list.items, &list)
+            }
+        }
+    }
+
+    async fn scope(&self, user: &User, compiled: &Compiled) -> Result<Answer, Refusal> {
+        let namespaces = compiled.world.namespaces.keys();
+        let namespaces = namespaces.map(|namespace| namespace.name.to_string());
+        let scope = self.scopes.of(user, &self.told.gate, namespaces.collect());
+        let scope = scope.await.map_err(Refusal::unavailable)?;
+        json(StatusCode::OK, &*scope)
+    }
+}
+
+impl Handler for ObserveApi {
+    fn group(&self) -> &'static str {
+        GROUP
+    }
+
+    fn discovery(&self) -> Value {
+        documents::group()
+    }
+
+    fn openapi_v2(&self) -> Value {
+        documents::openapi_v2()
+    }
+
+    fn openapi_v3(&self) -> Value {
+        documents::openapi_index()
+    }
+
+    fn call(self: Arc<Self>, user: User, request: Request<Incoming>) -> BoxFuture<'static, Answer> {
+        Box::pin(async move { self.respond(&user, request).await })
+    }
+
+    fn refused(&self, status: StatusCode) {
+        self.told.metrics.answered("none", status.as_u16());
+    }
+}
+
+fn path(uri: &http::Uri) -> Result<Path, Refusal> {
+    let path = uri.path().strip_prefix("/apis/");
+    let path = path.and_then(|path| path.strip_prefix(GROUP));
+    let path = path.and_then(|path| path.strip_prefix('/'));
+    Path::parse(path.ok_or_else(Refusal::no_such_path)?)
+}
+
+/// Documents about the API, which say nothing about the cluster.
+fn document(path: &str) -> Option<Value> {
+    let path = path.trim_end_matches('/');
+    if path.strip_prefix("/openapi/v3/apis/") == Some(API_VERSION) {
+        return Some(documents::openapi_v3());
+    }
+    let path = path.strip_prefix("/apis/")?;
+    if path == API_VERSION {
+        return Some(documents::resources());
+    }
+    (path == GROUP).then(documents::group)
+}
+
+fn json(code: StatusCode, value: &impl Serialize) -> Result<Answer, Refusal> {
+    let written = serde_json::to_vec(value);
+    let written = written.map_err(|error| {
+        let code = StatusCode::INTERNAL_SERVER_ERROR;
+        Refusal::new(code, "InternalError", error.to_string())
+    })?;
+    Ok(whole(code, written))
+}
+
+fn shown(table: bool, proxies: &[Proxy], value: &impl Serialize) -> Result<Answer, Refusal> {
+    if table {
+        return json(StatusCode::OK, &proxies::table(proxies));
+    }
+    json(StatusCode::OK, value)
+}
+
+/// Whether the client would rather have a table, as `kubectl get` does.
+fn is_table<B>(request: &Request<B>) -> bool {
+    let accepted = request.headers().get_all(header::ACCEPT).iter();
+    let accepted = accepted.filter_map(|value| value.to_str().ok());
+    let mut offers = accepted.flat_map(|value| value.split(','));
+    offers.any(|offer| offer.contains("as=Table") && offer.contains("v=v1;"))
+}
+
+#[cfg(test)]
+mod tests;

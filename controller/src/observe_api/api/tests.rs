@@ -1,0 +1,406 @@
+//! Who may ask what, how much, and what he is told.
+
+use std::convert::Infallible;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::Response;
+use http_body_util::Full;
+use kube::client::Body as KubeBody;
+use serde_json::json;
+use tokio::sync::watch;
+
+use super::*;
+use crate::aggregated::access::Gate;
+use crate::graph::follow::Graph;
+use crate::inventory::follow::Followed;
+use crate::metrics::{GraphMetrics, ObserveMetrics};
+use crate::observe::acknowledged::Observed;
+use crate::observe::reports::{Reports, SLOT, slot_of};
+use crate::testing::cluster::{group, shop, target};
+use crate::testing::town::{inventory, reports, seen_by_client};
+
+mod command_line;
+mod explanations;
+
+/// An API server that lets users do what `rights` says: user, verb, resource, namespace.
+fn judge(
+    rights: &'static [(&str, &str, &str, &str)],
+    asked: Arc<Mutex<Vec<String>>>,
+) -> kube::Client {
+    let service = tower::service_fn(move |request: Request<KubeBody>| {
+        let asked = Arc::clone(&asked);
+        async move {
+            let body = request.into_body().collect_bytes().await.unwrap();
+            let mut review: Value = serde_json::from_slice(&body).unwrap();
+            let spec = review["spec"].clone();
+            let about = &spec["resourceAttributes"];
+            let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+            let question = [
+                &spec["user"],
+                &about["verb"],
+                &about["resource"],
+                &about["namespace"],
+            ];
+            let question = question.map(text);
+            asked.lock().push(question.join(" "));
+            assert_eq!(about["group"], GROUP);
+            let allowed = rights.iter().any(|(user, verb, resource, namespace)| {
+                question == [*user, *verb, *resource, *namespace]
+            });
+            review["status"] = json!({"allowed": allowed, "reason": "by the test"});
+            Ok::<_, Infallible>(Response::new(KubeBody::from(
+                review.to_string().into_bytes(),
+            )))
+        }
+    });
+    kube::Client::new(service, "default")
+}
+
+struct Bench {
+    api: Arc<ObserveApi>,
+    reports: Reports,
+    asked: Arc<Mutex<Vec<String>>>,
+    _models: watch::Sender<Option<Arc<Compiled>>>,
+}
+
+const RIGHTS: &[(&str, &str, &str, &str)] = &[
+    ("admin", "get", "graphs", ""),
+    ("admin", "get", "scopes", ""),
+    ("admin", "list", "proxies", ""),
+    ("viewer", "get", "graphs", "shop"),
+    ("viewer", "get", "scopes", ""),
+    ("viewer", "list", "proxies", "shop"),
+    ("viewer", "get", "proxies", "shop"),
+    ("viewer", "create", "explanations", "shop"),
+    ("neighbour", "create", "explanations", "bank"),
+];
+
+impl Bench {
+    fn new() -> Self {
+        let read = json!([{"name": "read", "pathRegex": "/items", "methods": ["GET"]}]);
+        let rules = json!([{"kind": "HTTPRouteGroup", "name": "routes"}]);
+        let cluster =
+            shop()
+                .with(group("routes", read))
+                .with(target("read", "api", &["web"], rules));
+        let (model, problems) = cluster.compile();
+        let compiled = Compiled::new(Arc::new(cluster.world()), model, problems);
+        let (models, latest) = watch::channel(Some(Arc::new(compiled)));
+        let followed = Followed::default();
+        *followed.inventory.write() = inventory();
+        let reports = reports();
+        let graph = Graph::new(
+            reports.clone(),
+            Arc::clone(&followed.inventory),
+            latest.clone(),
+            Duration::from_secs(3600),
+            GraphMetrics::default(),
+        );
+        let asked = Arc::default();
+        let told = Told {
+            graph,
+            latest,
+            followed,
+            observed: Observed::default(),
+            gate: Gate::new(judge(RIGHTS, Arc::clone(&asked))),
+            metrics: ObserveMetrics::default(),
+        };
+        Self {
+            api: Arc::new(ObserveApi::new(told)),
+            reports,
+            asked,
+            _models: models,
+        }
+    }
+
+    /// Somebody of `shop` called `api` in the slot before this one.
+    async fn call(&self) {
+        let now = SystemTime::now();
+        let reporter = crate::observe::reports::Reporter {
+            uid: "shop-web".into(),
+            pod: crate::world::ObjectKey::new("shop", "web-1"),
+        };
+        let report = wire::v1::Report {
+            process: 1,
+            slot: (slot_of(now) - 1) * SLOT,
+            edges: vec![seen_by_client("shop/api", 3, 1)],
+            ..wire::v1::Report::default()
+        };
+        self.reports.take(&reporter, report, true, now);
+        self.api.told.graph.look(now, true).await;
+    }
+
+    async fn send(&self, user: &str, method: Method, path: &str, body: String) -> Answer {
+        let user = User {
+            name: user.to_owned(),
+            ..User::default()
+        };
+        let path = if path.starts_with('/') {
+            path.to_owned()
+        } else {
+            format!("/apis/{API_VERSION}/{path}")
+        };
+        let request = Request::builder().method(method).uri(path);
+        let request = request.body(Full::new(Bytes::from(body))).unwrap();
+        self.api.respond(&user, request).await
+    }
+
+    async fn get(&self, user: &str, path: &str) -> (u16, Value) {
+        read(self.send(user, Method::GET, path, String::new()).await).await
+    }
+
+    async fn explain(&self, user: &str, path: &str, spec: Value) -> (u16, Value) {
+        let body = json!({"apiVersion": API_VERSION, "kind": "Explanation", "spec": spec});
+        read(self.send(user, Method::POST, path, body.to_string()).await).await
+    }
+}
+
+async fn read(answer: Answer) -> (u16, Value) {
+    let status = answer.status().as_u16();
+    let body = answer.into_body().collect().await.unwrap().to_bytes();
+    (status, serde_json::from_slice(&body).unwrap())
+}
+
+#[tokio::test]
+async fn graph_is_told_to_who_may_read_it_and_where() {
+    let bench = Bench::new();
+    bench.call().await;
+    let (status, body) = bench.get("viewer", "namespaces/shop/graphs/live").await;
+    assert_eq!(status, 200, "{body}");
+    assert_eq!(
+        (&body["kind"], &body["metadata"]["complete"]),
+        (&json!("Graph"), &json!(false))
+    );
+    assert_eq!(body["edges"][0]["requests"], 4);
+    let nodes = body["nodes"].as_array().unwrap();
+    let web = nodes
+        .iter()
+        .find(|node| node["id"] == "shop/Deployment/api");
+    assert!(web.is_some(), "{nodes:?}");
+    for (user, path) in [
+        ("viewer", "graphs/live"),
+        ("viewer", "namespaces/bank/graphs/live"),
+        ("stranger", "namespaces/shop/graphs/live"),
+    ] {
+        let (status, body) = bench.get(user, path).await;
+        assert_eq!(
+            (status, &body["reason"]),
+            (403, &json!("Forbidden")),
+            "{user} {path}"
+        );
+    }
+    assert_eq!(bench.get("admin", "graphs/live").await.0, 200);
+    let asked = bench.asked.lock().clone();
+    assert_eq!(asked[0], "viewer get graphs shop");
+}
+
+#[tokio::test]
+async fn wrong_questions_are_refused_by_name_and_other_verbs_by_what_there_is() {
+    let bench = Bench::new();
+    let (status, body) = bench.get("admin", "graphs/live?window=1h").await;
+    assert_eq!(status, 400);
+    assert!(
+        body["message"]
+            .as_str()
+            .unwrap()
+            .starts_with("parameter window:"),
+        "{body}"
+    );
+    for (method, path) in [
+        (Method::DELETE, "graphs/live"),
+        (Method::POST, "graphs/live"),
+        (Method::GET, "explanations"),
+        (Method::PUT, "namespaces/shop/proxies/web-1"),
+    ] {
+        let answer = bench
+            .send("admin", method.clone(), path, String::new())
+            .await;
+        assert_eq!(answer.status(), 405, "{method} {path}");
+    }
+    assert_eq!(bench.get("admin", "secrets").await.0, 404);
+}
+
+#[tokio::test]
+async fn nothing_is_told_before_everything_is_known() {
+    let mut bench = Bench::new();
+    let api = Arc::get_mut(&mut bench.api).unwrap();
+    api.told.latest = watch::channel(None).1;
+    let answer = bench
+        .send("admin", Method::GET, "graphs/live", String::new())
+        .await;
+    assert_eq!(answer.status(), 503);
+    assert_eq!(answer.headers()["retry-after"], "1");
+}
+
+#[tokio::test]
+async fn discovery_offers_nothing_to_mirrors_and_to_what_deletes_namespaces() {
+    let bench = Bench::new();
+    let (status, body) = bench.get("anybody", &format!("/apis/{API_VERSION}")).await;
+    assert_eq!(status, 200);
+    let resources = body["resources"].as_array().unwrap();
+    assert_eq!(resources.len(), Resource::ALL.len());
+    for resource in resources {
+        let verbs: Vec<&str> = resource["verbs"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .filter_map(Value::as_str)
+            .collect();
+        assert!(
+            !verbs.contains(&"watch") && !verbs.contains(&"delete"),
+            "{resource}"
+        );
+    }
+    let v3 = format!("/openapi/v3/apis/{API_VERSION}");
+    assert_eq!(bench.get("anybody", &v3).await.0, 200);
+    assert!(bench.asked.lock().is_empty());
+}
+
+async fn line(body: &mut server::Body) -> Option<Value> {
+    let frame = body.frame().await?.unwrap();
+    let data = frame.into_data().unwrap();
+    assert!(data.ends_with(b"\n"));
+    Some(serde_json::from_slice(&data).unwrap())
+}
+
+#[tokio::test(start_paused = true)]
+async fn stream_begins_whole_ends_by_itself_and_is_taken_up_again() {
+    let bench = Bench::new();
+    bench.call().await;
+    let follow = bench.api.told.graph.clone().follow(|| true);
+    tokio::spawn(follow);
+    let begun = tokio::time::Instant::now();
+    let answer = bench
+        .send(
+            "admin",
+            Method::GET,
+            "graphs/live?watch=true",
+            String::new(),
+        )
+        .await;
+    let mut body = answer.into_body();
+    let first = line(&mut body).await.unwrap();
+    assert_eq!(first["edges"].as_array().unwrap().len(), 1);
+    assert!(first["metadata"].get("changes").is_none());
+    let mut last = first.clone();
+    while let Some(next) = line(&mut body).await {
+        assert_eq!(next["metadata"]["changes"], true);
+        last = next;
+    }
+    assert_eq!(last["metadata"]["last"], true);
+    assert!(
+        begun.elapsed() < Duration::from_secs(55),
+        "{:?}",
+        begun.elapsed()
+    );
+    assert!(begun.elapsed() >= Duration::from_secs(50));
+    let since = last["metadata"]["end"].as_str().unwrap();
+    let path = format!("graphs/live?watch=true&since={since}");
+    let mut body = bench
+        .send("admin", Method::GET, &path, String::new())
+        .await
+        .into_body();
+    let again = line(&mut body).await.unwrap();
+    assert_eq!(again["metadata"]["changes"], true);
+    // Long ago nobody knows any more: it begins anew.
+    let path = "graphs/live?watch=true&since=2020-01-01T00:00:00Z";
+    let mut body = bench
+        .send("admin", Method::GET, path, String::new())
+        .await
+        .into_body();
+    assert!(
+        line(&mut body).await.unwrap()["metadata"]
+            .get("changes")
+            .is_none()
+    );
+}
+
+#[tokio::test]
+async fn streams_of_one_user_and_of_all_are_bounded_and_given_back() {
+    let bench = Bench::new();
+    let path = "graphs/live?watch=true";
+    let mut open = Vec::new();
+    for _ in 0..MAX_USER_STREAMS {
+        open.push(bench.send("admin", Method::GET, path, String::new()).await);
+    }
+    assert!(open.iter().all(|answer| answer.status() == 200));
+    let more = bench.send("admin", Method::GET, path, String::new()).await;
+    assert_eq!(more.status(), 429);
+    assert!(more.headers().contains_key("retry-after"));
+    let shop = "namespaces/shop/graphs/live?watch=true";
+    assert_eq!(
+        bench
+            .send("viewer", Method::GET, shop, String::new())
+            .await
+            .status(),
+        200
+    );
+    // A plain call needs no stream's place.
+    assert_eq!(bench.get("admin", "graphs/live").await.0, 200);
+    assert_eq!(bench.api.told.metrics.streams.get(), 8);
+    open.pop();
+    let again = bench.send("admin", Method::GET, path, String::new()).await;
+    assert_eq!(again.status(), 200);
+    drop((open, again));
+    assert_eq!(bench.api.told.metrics.streams.get(), 0);
+    assert_eq!(bench.api.streams.available_permits(), MAX_STREAMS);
+}
+
+#[tokio::test]
+async fn scope_is_asked_of_the_api_server_once_a_minute() {
+    let bench = Bench::new();
+    for _ in 0..2 {
+        let (status, body) = bench.get("viewer", "scopes/live").await;
+        assert_eq!(status, 200);
+        assert_eq!(
+            (&body["cluster"], &body["namespaces"]),
+            (&json!(false), &json!(["shop"]))
+        );
+    }
+    let asked = bench.asked.lock().clone();
+    assert_eq!(
+        asked,
+        [
+            "viewer get scopes ",
+            "viewer get graphs ",
+            "viewer get graphs shop"
+        ]
+    );
+    let (_, body) = bench.get("admin", "scopes/live").await;
+    assert_eq!(
+        (&body["cluster"], &body["namespaces"]),
+        (&json!(true), &json!(["shop"]))
+    );
+}
+
+#[tokio::test]
+async fn proxies_are_listed_named_and_printed() {
+    let bench = Bench::new();
+    let (status, body) = bench.get("viewer", "namespaces/shop/proxies").await;
+    assert_eq!((status, &body["kind"]), (200, &json!("ProxyList")));
+    let names: Vec<&Value> = body["items"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|one| &one["metadata"]["name"])
+        .collect();
+    assert_eq!(names, ["api-1", "api-2", "client"]);
+    let (status, body) = bench.get("viewer", "namespaces/shop/proxies/api-1").await;
+    assert_eq!(status, 200);
+    assert_eq!(
+        body["status"]["identity"],
+        "spiffe://cluster.local/ns/shop/sa/api"
+    );
+    assert_eq!(body["status"]["connected"], false);
+    assert_eq!(body["status"]["version"], "0.1.0");
+    assert_eq!(
+        bench
+            .get("viewer", "namespaces/shop/proxies/nobody")
+            .await
+            .0,
+        404
+    );
+    assert_eq!(bench.get("viewer", "proxies").await.0, 403);
+    assert_eq!(bench.get("admin", "proxies").await.0, 200);
+}

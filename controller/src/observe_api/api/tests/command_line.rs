@@ -1,0 +1,321 @@
+//! `weft` asks the API as it is served: over TLS, through an API server that says on whose
+//! behalf.
+
+use std::ffi::OsString;
+use std::io::Write as _;
+
+use hyper::body::Incoming;
+use hyper_util::rt::TokioIo;
+use prometheus_client::metrics::counter::Counter;
+use runtime::limit::Reached;
+use rustls::crypto::aws_lc_rs;
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, RootCertStore};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsConnector;
+use weft_cli::console::Console;
+use weft_cli::failure::status;
+use wire::v1;
+
+use super::*;
+use crate::aggregated::server::{Apis, serve};
+use crate::observe::reports::Reporter;
+use crate::testing::front_proxy::Ca;
+use crate::testing::town::seen_by_server;
+use crate::world::ObjectKey;
+
+const NAME: &str = "weft-observe.weft-system.svc";
+
+/// The API on loopback, and an API server in front of it that believes `--as`.
+struct Town {
+    bench: Bench,
+    kubeconfig: tempfile::NamedTempFile,
+    _stop: watch::Sender<bool>,
+}
+
+/// What an API server does with a call for one of our groups.
+#[derive(Clone)]
+struct ApiServer {
+    port: std::net::SocketAddr,
+    tls: TlsConnector,
+}
+
+impl ApiServer {
+    fn new(port: std::net::SocketAddr, ca: &Ca, roots: RootCertStore) -> Self {
+        let (chain, key) = ca.client("front-proxy");
+        let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_client_auth_cert(vec![chain], key)
+            .unwrap();
+        let tls = TlsConnector::from(Arc::new(config));
+        Self { port, tls }
+    }
+
+    async fn pass_on(self, mut request: Request<Incoming>) -> Response<Incoming> {
+        let headers = request.headers_mut();
+        let user = headers.remove("impersonate-user").unwrap();
+        headers.insert("x-remote-user", user);
+        headers.insert(header::HOST, NAME.parse().unwrap());
+        let socket = TcpStream::connect(self.port).await.unwrap();
+        let name = ServerName::try_from(NAME).unwrap();
+        let stream = self.tls.connect(name, socket).await.unwrap();
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+            .await
+            .unwrap();
+        tokio::spawn(connection);
+        sender.send_request(request).await.unwrap()
+    }
+
+    /// Serves and returns where.
+    async fn start(self) -> std::net::SocketAddr {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let addr = listener.local_addr().unwrap();
+        tokio::spawn(async move {
+            while let Ok((socket, _)) = listener.accept().await {
+                let server = self.clone();
+                let service = hyper::service::service_fn(move |request| {
+                    let server = server.clone();
+                    async move { Ok::<_, Infallible>(server.pass_on(request).await) }
+                });
+                let connection = hyper::server::conn::http1::Builder::new()
+                    .serve_connection(TokioIo::new(socket), service);
+                tokio::spawn(connection);
+            }
+        });
+        addr
+    }
+}
+
+impl Town {
+    async fn start() -> Self {
+        let bench = Bench::new();
+        calls(&bench).await;
+        let ca = Ca::new();
+        let (trusted, roots) = ca.trusted(NAME);
+        let (publish, front) = watch::channel(Some(Arc::new(trusted)));
+        let apis = Apis {
+            handlers: vec![Arc::clone(&bench.api) as Arc<dyn Handler>],
+            front,
+            turned_away: Counter::default(),
+        };
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let server = ApiServer::new(listener.local_addr().unwrap(), &ca, roots);
+        let (stop, stopping) = watch::channel(false);
+        tokio::spawn(async move {
+            let _held = publish;
+            serve(listener, apis, &Reached::default(), stopping).await;
+        });
+        let at = server.start().await;
+        let mut kubeconfig = tempfile::NamedTempFile::new().unwrap();
+        let named = |kind: &str, value: Value| json!([{"name": "test", kind: value}]);
+        let config = json!({
+            "apiVersion": "v1", "kind": "Config", "current-context": "test",
+            "clusters": named("cluster", json!({"server": format!("http://{at}")})),
+            "users": named("user", json!({})),
+            "contexts": named("context", json!({"cluster": "test", "user": "test"})),
+        });
+        write!(kubeconfig, "{config}").unwrap();
+        Self {
+            bench,
+            kubeconfig,
+            _stop: stop,
+        }
+    }
+
+    /// Exit status, output and words of a command line.
+    async fn weft(&self, user: &str, line: &str) -> (u8, String, String) {
+        let mut arguments: Vec<OsString> = vec!["weft".into()];
+        arguments.extend(line.split(' ').map(OsString::from));
+        arguments.extend(["--as", user, "--kubeconfig"].map(OsString::from));
+        arguments.push(self.kubeconfig.path().into());
+        let (mut out, mut err) = (Vec::new(), Vec::new());
+        let ended = {
+            let mut console = Console {
+                input: &mut std::io::empty(),
+                out: &mut out,
+                err: &mut err,
+                color: false,
+            };
+            let ended = weft_cli::run(arguments, &mut console).await;
+            if let Err(failure) = &ended {
+                console.word(&failure.to_string()).unwrap();
+            }
+            ended
+        };
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        (status(&ended), text(out), text(err))
+    }
+}
+
+/// `web` called `api` four times, once in vain, and both proxies told of it.
+async fn calls(bench: &Bench) {
+    let now = SystemTime::now();
+    let tell = |pod: &str, uid: &str, edge: v1::Edge| {
+        let reporter = Reporter {
+            uid: uid.into(),
+            pod: ObjectKey::new("shop", pod),
+        };
+        let report = v1::Report {
+            process: 1,
+            slot: (slot_of(now) - 1) * SLOT,
+            edges: vec![edge],
+            ..v1::Report::default()
+        };
+        bench.reports.take(&reporter, report, true, now);
+    };
+    let refused = v1::ReasonCalls {
+        reason: "not-allowed".to_owned(),
+        calls: 1,
+    };
+    let called = v1::Edge {
+        security: v1::Security::Mtls.into(),
+        protocol: v1::Protocol::Http1.into(),
+        attempts: Some(5),
+        reasons: vec![refused],
+        ..seen_by_client("shop/api", 3, 1)
+    };
+    tell("web-1", "shop-web", called);
+    let served = v1::Edge {
+        rules: vec!["shop/read".to_owned()],
+        ..seen_by_server("shop/web", 3, 1)
+    };
+    tell("api-1", "shop-api", served);
+    bench.api.told.graph.look(now, true).await;
+}
+
+/// The cells of the rows below the head.
+fn rows(table: &str) -> Vec<Vec<&str>> {
+    let rows = table.lines().skip(1);
+    rows.map(|row| row.split_whitespace().collect()).collect()
+}
+
+#[tokio::test]
+async fn command_line_shows_the_graph_as_the_api_tells_it() {
+    let town = Town::start().await;
+    let (code, out, err) = town.weft("viewer", "edges -n shop -o wide").await;
+    assert_eq!(code, 0, "{err}");
+    let edges = rows(&out);
+    let [edge] = edges.as_slice() else {
+        panic!("{out}")
+    };
+    assert_eq!(
+        edge[..9],
+        [
+            "deploy/web",
+            "deploy/api",
+            "80",
+            "http1",
+            "mtls",
+            "75.00%",
+            "0.1",
+            "14ms",
+            "0"
+        ],
+        "{out}"
+    );
+    assert_eq!(
+        edge[10..],
+        [
+            "shop/api",
+            "shop/api",
+            "-",
+            "not-allowed=1",
+            "-",
+            "shop/read"
+        ],
+        "{out}"
+    );
+    assert!(err.contains("not complete"), "{err}");
+    for (line, name, meshed) in [
+        ("stat deploy -n shop -o wide", "api", "1/1"),
+        ("stat svc/api -n shop -o wide", "api", "1/1"),
+        ("stat deploy --to svc/api:80 -n shop -o wide", "web", "-"),
+    ] {
+        let (code, out, err) = town.weft("viewer", line).await;
+        assert_eq!(code, 0, "{err}");
+        let found = rows(&out);
+        assert_eq!(found.len(), 1, "{line}: {out}");
+        let row = &found[0];
+        assert_eq!(row[..4], [name, meshed, "75.00%", "0.1"], "{line}: {out}");
+        assert_eq!(row[7..], ["0", "1", "4", "1", "5"], "{line}: {out}");
+    }
+    // As JSON it is the API's own answer.
+    let (_, out, _) = town.weft("viewer", "edges -n shop -o json").await;
+    let told: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(told["edges"][0]["server"]["requests"], 4);
+    let (_, body) = town
+        .bench
+        .get("viewer", "namespaces/shop/graphs/live")
+        .await;
+    assert_eq!(told["edges"], body["edges"]);
+    assert_eq!(told["nodes"], body["nodes"]);
+}
+
+#[tokio::test]
+async fn command_line_lists_the_proxies_and_says_which_are_away() {
+    let town = Town::start().await;
+    let (code, out, _) = town.weft("viewer", "proxies -n shop").await;
+    assert_eq!(code, 1, "none is connected");
+    let names: Vec<&str> = rows(&out).iter().map(|row| row[0]).collect();
+    assert_eq!(names, ["api-1", "api-2", "client"]);
+    assert_eq!(
+        rows(&out)[0][..4],
+        ["api-1", "Deployment/api", "0.1.0", "no"]
+    );
+    let (code, _, err) = town.weft("viewer", "proxies -A").await;
+    assert_eq!(code, 3);
+    assert!(
+        err.contains("cannot list resource \"proxies\"") && err.contains("ClusterRole view"),
+        "{err}"
+    );
+    // What a proxy holds by its own word is not asked yet.
+    let (code, _, err) = town.weft("viewer", "proxy-config api-1 -n shop").await;
+    assert_eq!(code, 3);
+    assert!(err.contains("--direct"), "{err}");
+}
+
+#[tokio::test]
+async fn command_line_explains_a_call_and_how_to_allow_it() {
+    let town = Town::start().await;
+    let line = "explain pod/client svc/api:80 DELETE /items/7 -n shop";
+    let (code, out, err) = town.weft("viewer", line).await;
+    assert_eq!(code, 1, "{err}");
+    assert!(out.starts_with("REFUSED 403 not-allowed\n"), "{out}");
+    assert!(out.contains("shop/read") && out.contains("-o fix"), "{out}");
+    assert!(out.contains("0 of 2 proxies"), "{out}");
+    let (code, out, _) = town.weft("viewer", &format!("{line} -o fix")).await;
+    assert_eq!(code, 0);
+    assert!(out.contains("kind: TrafficTarget"), "{out}");
+    assert!(out.contains("^/items/7$"), "{out}");
+    let allowed = "explain sa/web svc/api GET /items -n shop";
+    let (code, out, _) = town.weft("viewer", allowed).await;
+    assert_eq!(code, 0, "{out}");
+    assert!(out.starts_with("ALLOWED\n"), "{out}");
+    assert!(
+        !out.contains("calls on this edge"),
+        "edges tell owners of pods, not accounts: {out}"
+    );
+    // Who may ask for the caller's namespace only is told what calling would tell him.
+    let foreign = "explain sa/web svc/api GET /items -n shop --from-namespace bank";
+    let (code, out, err) = town.weft("neighbour", foreign).await;
+    assert_eq!(code, 1, "{err}");
+    assert_eq!(
+        out,
+        "REFUSED 403 not-allowed, by namespace shop; its owners may see why\n"
+    );
+    let (code, _, err) = town.weft("stranger", foreign).await;
+    assert_eq!(code, 3);
+    assert!(err.contains("ClusterRole view"), "{err}");
+    // What cannot be told, and what is wrong with a question, arrives in the API's words.
+    for (rest, words) in [
+        ("svc/api:81", "Service shop/api has no TCP port 81"),
+        ("svc/api GET / -H a(b:c", "spec.headers:"),
+    ] {
+        let line = format!("explain sa/web {rest} -n shop");
+        let (code, _, err) = town.weft("viewer", &line).await;
+        assert_eq!(code, 3, "{line}");
+        assert!(err.contains(words), "{line}: {err}");
+    }
+}

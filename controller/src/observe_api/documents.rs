@@ -1,0 +1,173 @@
+//! What the API says of itself: discovery and OpenAPI.
+
+use crds::observe::{API_VERSION, GROUP, Resource, VERSION, schema};
+use serde_json::{Value, json};
+
+/// The group, as `/apis` shows it.
+pub(super) fn group() -> Value {
+    let version = json!({"groupVersion": API_VERSION, "version": VERSION});
+    json!({
+        "kind": "APIGroup", "apiVersion": "v1",
+        "name": GROUP, "versions": [version], "preferredVersion": version,
+    })
+}
+
+/// The answer to `/apis/observe.weft.dev/v1alpha1`.
+pub(super) fn resources() -> Value {
+    let resources = Resource::ALL.map(|resource| {
+        json!({
+            "name": resource.plural(), "singularName": resource.kind().to_lowercase(),
+            "namespaced": resource.namespaced(), "kind": resource.kind(),
+            "verbs": resource.verbs(),
+        })
+    });
+    json!({
+        "kind": "APIResourceList", "apiVersion": "v1",
+        "groupVersion": API_VERSION, "resources": resources,
+    })
+}
+
+/// Part of `/openapi/v3`.
+pub(super) fn openapi_index() -> Value {
+    let name = format!("apis/{API_VERSION}");
+    let link = format!("/openapi/v3/{name}?hash={}", env!("CARGO_PKG_VERSION"));
+    json!({"paths": {name: {"serverRelativeURL": link}}})
+}
+
+fn schema_name(resource: Resource) -> String {
+    format!("dev.weft.observe.{VERSION}.{}", resource.kind())
+}
+
+fn gvk(resource: Resource) -> Value {
+    json!({"group": GROUP, "version": VERSION, "kind": resource.kind()})
+}
+
+/// The answer to `/openapi/v3/apis/observe.weft.dev/v1alpha1`.
+pub(super) fn openapi_v3() -> Value {
+    let mut schemas = json!({});
+    for resource in Resource::ALL {
+        let mut schema = schema(resource);
+        schema["x-kubernetes-group-version-kind"] = json!([gvk(resource)]);
+        schemas[schema_name(resource)] = schema;
+    }
+    let content = |reference: Value| json!({"application/json": {"schema": reference}});
+    let paths = paths("#/components/schemas/", |reference, creates| {
+        let mut operation = json!({
+            "responses": {"200": {"description": "OK", "content": content(reference.clone())}},
+        });
+        if creates {
+            operation["requestBody"] = json!({"required": true, "content": content(reference)});
+        }
+        operation
+    });
+    json!({
+        "openapi": "3.0.0", "info": {"title": "Weft", "version": env!("CARGO_PKG_VERSION")},
+        "paths": paths, "components": {"schemas": schemas},
+    })
+}
+
+/// Part of `/openapi/v2`. Older clients check nothing but kinds.
+pub(super) fn openapi_v2() -> Value {
+    let mut definitions = json!({});
+    for resource in Resource::ALL {
+        definitions[schema_name(resource)] = json!({
+            "type": "object", "x-kubernetes-preserve-unknown-fields": true,
+            "x-kubernetes-group-version-kind": [gvk(resource)],
+        });
+    }
+    let paths = paths("#/definitions/", |reference, creates| {
+        let mut operation = json!({
+            "produces": ["application/json"], "consumes": ["application/json"], "schemes": ["https"],
+            "responses": {"200": {"description": "OK", "schema": reference}},
+        });
+        if creates {
+            operation["parameters"] =
+                json!([{"name": "body", "in": "body", "required": true, "schema": reference}]);
+        }
+        operation
+    });
+    json!({
+        "swagger": "2.0", "info": {"title": "Weft", "version": env!("CARGO_PKG_VERSION")},
+        "paths": paths, "definitions": definitions,
+    })
+}
+
+/// Every path, with operations that `make` describes.
+fn paths(schemas: &str, make: impl Fn(Value, bool) -> Value) -> Value {
+    let mut paths = json!({});
+    for resource in Resource::ALL {
+        let reference = json!({"$ref": format!("{schemas}{}", schema_name(resource))});
+        let places: &[Option<&str>] = match resource.namespaced() {
+            true => &[None, Some("{namespace}")],
+            false => &[None],
+        };
+        for (namespace, verb) in places
+            .iter()
+            .flat_map(|place| resource.verbs().iter().map(move |verb| (*place, *verb)))
+        {
+            let name = match (resource, verb) {
+                (Resource::Graphs | Resource::Scopes, _) => Some(crds::observe::LIVE),
+                (Resource::Proxies, "get") if namespace.is_some() => Some("{name}"),
+                // One of them stands in its namespace only.
+                (Resource::Proxies, "get") => continue,
+                _ => None,
+            };
+            let creates = verb == "create";
+            let mut operation = make(reference.clone(), creates);
+            let place = if namespace.is_some() {
+                "Namespaced"
+            } else {
+                ""
+            };
+            operation["operationId"] =
+                json!(format!("{verb}ObserveWeftDev{place}{}", resource.kind()));
+            operation["x-kubernetes-action"] = json!(if creates { "post" } else { verb });
+            operation["x-kubernetes-group-version-kind"] = gvk(resource);
+            let method = if creates { "post" } else { "get" };
+            paths[resource.path(namespace, name)][method] = operation;
+        }
+    }
+    paths
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn every_operation_has_a_name_of_its_own_and_a_schema() {
+        for (document, schemas) in [
+            (openapi_v3(), "components/schemas"),
+            (openapi_v2(), "definitions"),
+        ] {
+            let mut ids = BTreeSet::new();
+            for (path, item) in document["paths"].as_object().unwrap() {
+                for operation in item.as_object().unwrap().values() {
+                    let id = operation["operationId"].as_str().unwrap().to_owned();
+                    assert!(ids.insert(id), "{path}");
+                    let text = operation["responses"].to_string();
+                    let at = text.split("$ref\":\"#/").nth(1).unwrap();
+                    let at = at.split('"').next().unwrap();
+                    assert!(at.starts_with(schemas));
+                    assert!(document.pointer(&format!("/{at}")).is_some(), "{at}");
+                }
+            }
+            assert_eq!(ids.len(), 8, "{ids:?}");
+        }
+    }
+
+    #[test]
+    fn schemas_refer_to_nothing_that_is_not_there() {
+        for resource in Resource::ALL {
+            let text = schema(resource).to_string();
+            assert!(!text.contains("$ref"), "{text}");
+        }
+        let spec = &schema(Resource::Explanations)["properties"]["spec"];
+        assert!(
+            spec["properties"]["from"]["properties"]["outside"].is_object(),
+            "{spec}"
+        );
+    }
+}

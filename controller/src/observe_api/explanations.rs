@@ -1,0 +1,253 @@
+//! Answers why a call passes or not, to those who may know.
+//!
+//! Who may create explanations in the called side's namespace is told everything. Who may
+//! only in the caller's is told what the caller would find out by calling: the verdict, its
+//! reason, and whose the called side is. Who may only in the called side's is told nothing
+//! of the caller but what he wrote himself, so there a caller can only be asked about by
+//! its account.
+
+use std::collections::BTreeSet;
+use std::time::SystemTime;
+
+use crds::observe::{
+    API_VERSION, Explanation, ExplanationSpec, ExplanationStatus, Fix, Programmed, Resource,
+    Verdict,
+};
+use http::StatusCode;
+use policy::name::ObjectRef;
+
+use super::query::{Path, may};
+use super::told::Told;
+use crate::aggregated::access::AccessDecision;
+use crate::aggregated::front_proxy::User;
+use crate::aggregated::refusal::Refusal;
+use crate::explain::{BadQuestion, Explained};
+use crate::graph::key::NodeKey;
+use crate::inventory::kind::Kind;
+use crate::model::PodId;
+use crate::model::compiled::Compiled;
+use crate::world::ObjectKey;
+
+/// Bytes of one question.
+pub(super) const MAX_BODY: usize = 64 * 1024;
+
+/// In whose namespaces the user may ask.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Rights {
+    caller: bool,
+    called: bool,
+}
+
+/// The question with its answer.
+pub(super) async fn answer(
+    told: &Told,
+    user: &User,
+    path: &Path,
+    compiled: &Compiled,
+    body: &[u8],
+) -> Result<Explanation, Refusal> {
+    let asked: Explanation = serde_json::from_slice(body)
+        .map_err(|error| Refusal::bad(format!("the Explanation cannot be read: {error}")))?;
+    if !asked.api_version.is_empty() && asked.api_version != API_VERSION {
+        return Err(Refusal::bad(format!("apiVersion must be {API_VERSION}")));
+    }
+    let (from, to) = (&asked.spec.from.namespace, &asked.spec.to.namespace);
+    if let Some(here) = &path.namespace
+        && here != from
+        && here != to
+    {
+        let message = format!("neither spec.from nor spec.to is in namespace {here:?}");
+        return Err(Refusal::bad(message));
+    }
+    let rights = Rights {
+        // Who has no namespace is nobody's secret.
+        caller: asked.spec.from.outside || allowed(told, user, from).await?,
+        called: to.is_empty() || allowed(told, user, to).await?,
+    };
+    let nobody = asked.spec.from.outside && !rights.called;
+    if nobody || (!rights.caller && !rights.called) {
+        let message = format!(
+            "user {:?} can create explanations neither in namespace {from:?} nor in {to:?}",
+            user.name
+        );
+        return Err(Refusal::new(StatusCode::FORBIDDEN, "Forbidden", message));
+    }
+    let status = if !rights.caller && asked.spec.from.kind != "ServiceAccount" {
+        hidden_caller(from)
+    } else {
+        explain(told, compiled, &asked.spec, rights)?
+    };
+    Ok(Explanation {
+        api_version: API_VERSION.to_owned(),
+        kind: Resource::Explanations.kind().to_owned(),
+        spec: asked.spec,
+        status: Some(status),
+    })
+}
+
+async fn allowed(told: &Told, user: &User, namespace: &str) -> Result<bool, Refusal> {
+    let asked = may("create", Resource::Explanations, Some(namespace));
+    match told.gate.admits(user, &asked).await {
+        Ok(decision) => Ok(decision == AccessDecision::Allowed),
+        Err(message) => Err(Refusal::unavailable(message)),
+    }
+}
+
+/// The same whether there is such a caller or not.
+fn hidden_caller(namespace: &str) -> ExplanationStatus {
+    ExplanationStatus {
+        verdict: Verdict::Unknown,
+        reason: format!(
+            "of callers in namespace {namespace:?} you may ask by kind ServiceAccount only; who \
+             may create explanations there may ask by any"
+        ),
+        ..ExplanationStatus::default()
+    }
+}
+
+fn explain(
+    told: &Told,
+    compiled: &Compiled,
+    spec: &ExplanationSpec,
+    rights: Rights,
+) -> Result<ExplanationStatus, Refusal> {
+    let inventory = told.followed.inventory.read();
+    let owner = |pod: &PodId| {
+        let (kind, key) = inventory.topmost(pod, "");
+        (kind.name().to_owned(), key)
+    };
+    let callers = |pods: &BTreeSet<PodId>| {
+        let nodes = pods
+            .iter()
+            .map(|pod| NodeKey::of_workload(inventory.topmost(pod, "")));
+        told.graph
+            .callers_of(&nodes.collect(), compiled, &inventory)
+    };
+    let explained = compiled.model.explain(spec, &owner, &callers);
+    let mut explained = explained
+        .map_err(|BadQuestion { field, reason }| Refusal::bad(format!("spec.{field}: {reason}")))?;
+    drop(inventory);
+    if !rights.called {
+        return Ok(for_the_caller(explained.status, spec));
+    }
+    explained.status.programmed = programmed(told, &explained);
+    if rights.caller {
+        explained.status.seen = seen(told, spec);
+    } else {
+        without_caller(&mut explained.status, spec);
+    }
+    Ok(explained.status)
+}
+
+/// What a caller would find out by calling.
+fn for_the_caller(status: ExplanationStatus, spec: &ExplanationSpec) -> ExplanationStatus {
+    let unknown = status.verdict == Verdict::Unknown;
+    ExplanationStatus {
+        verdict: status.verdict,
+        reason: if unknown {
+            "there is no such thing, or you may not know of it".to_owned()
+        } else {
+            status.reason
+        },
+        http_status: status.http_status,
+        owner: spec.to.namespace.clone(),
+        ..ExplanationStatus::default()
+    }
+}
+
+/// Takes out what was looked up about the caller.
+fn without_caller(status: &mut ExplanationStatus, spec: &ExplanationSpec) {
+    for step in status.steps.iter_mut().filter(|step| step.step == "who") {
+        step.text = format!(
+            "{}/{}, as it was asked",
+            spec.from.namespace, spec.from.name
+        );
+    }
+    // Whom it names may be somebody's secret; what to do about routes is not.
+    if let Some(Fix { warnings, .. }) = &mut status.fix {
+        warnings.retain(|warning| !warning.contains("callers that were seen"));
+    }
+}
+
+/// Whether the proxies that judge have what was judged by.
+fn programmed(told: &Told, explained: &Explained) -> Option<Programmed> {
+    if explained.judges.is_empty() {
+        return None;
+    }
+    let mut programmed = Programmed {
+        of: u32::try_from(explained.judges.len()).unwrap_or(u32::MAX),
+        ..Programmed::default()
+    };
+    for pod in &explained.judges {
+        let Some((_, state)) = told.observed.proxy(pod) else {
+            continue;
+        };
+        let held = |object: &ObjectRef| {
+            state.objects.iter().find(|held| {
+                held.object.as_ref().is_some_and(|held| {
+                    held.kind == object.kind.as_str()
+                        && *held.namespace == *object.namespace
+                        && *held.name == *object.name
+                })
+            })
+        };
+        let origins = || {
+            explained
+                .origins
+                .iter()
+                .filter_map(|(object, generation)| Some((object, *generation, held(object)?)))
+        };
+        let has_all =
+            origins().all(|(_, generation, held)| held.acknowledged && held.needed >= generation);
+        if has_all {
+            programmed.proxies += 1;
+        }
+        let nacks = origins().filter(|(_, _, held)| !held.nack.is_empty());
+        programmed.nacks.extend(nacks.map(|(object, _, held)| {
+            format!(
+                "{pod}: {} {}/{}: {}",
+                object.kind, object.namespace, object.name, held.nack
+            )
+        }));
+    }
+    programmed.nacks.sort();
+    Some(programmed)
+}
+
+/// What was counted, where edges tell these two from others: they begin and end at what
+/// owns the pods.
+fn seen(told: &Told, spec: &ExplanationSpec) -> Option<crds::observe::Seen> {
+    let key = |kind: &str, namespace: &str, name: &str| {
+        NodeKey::parse(&format!("{namespace}/{kind}/{name}"))
+    };
+    let apart = |kind: &str, namespace: &str, name: &str| match kind {
+        "ServiceAccount" => false,
+        "Pod" => {
+            let inventory = told.followed.inventory.read();
+            inventory.topmost(&ObjectKey::new(namespace, name), "").0 == Kind::Pod
+        }
+        _ => true,
+    };
+    let (from, to) = (&spec.from, &spec.to);
+    if !apart(&from.kind, &from.namespace, &from.name) || !apart(&to.kind, &to.namespace, &to.name)
+    {
+        return None;
+    }
+    let caller = if from.outside {
+        None
+    } else {
+        Some(key(&from.kind, &from.namespace, &from.name)?)
+    };
+    let called = ObjectKey::new(&to.namespace, &to.name);
+    let workload = key(&to.kind, &to.namespace, &to.name);
+    let now = SystemTime::now();
+    Some(told.graph.between(now, |edge| {
+        let by = match &caller {
+            Some(caller) => edge.from == *caller,
+            None => edge.from.kind == crds::observe::NodeKind::Outside,
+        };
+        let port = to.port.is_none_or(|port| port == edge.port);
+        let through = to.kind == "Service" && edge.service.as_ref() == Some(&called) && port;
+        by && (through || workload.as_ref() == Some(&edge.to))
+    }))
+}

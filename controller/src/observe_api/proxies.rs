@@ -1,0 +1,131 @@
+//! The proxies, as far as their controllers know them.
+
+use crds::observe::{API_VERSION, Nack, Proxy, ProxyList, ProxyMetadata, ProxyStatus, Resource};
+use serde_json::{Value, json};
+
+use super::told::Told;
+use crate::aggregated::refusal::Refusal;
+use crate::model::PodId;
+use crate::model::compiled::Compiled;
+use crate::world::ObjectKey;
+
+/// Proxies of one answer.
+const MAX_PROXIES: usize = 20_000;
+
+/// The proxies of a namespace, or all.
+pub(super) fn list(told: &Told, compiled: &Compiled, namespace: Option<&str>) -> ProxyList {
+    let pods = compiled.model.meshed_pods();
+    let pods = pods.filter(|pod| namespace.is_none_or(|namespace| *pod.namespace == *namespace));
+    let items = pods.take(MAX_PROXIES);
+    ProxyList {
+        api_version: API_VERSION.to_owned(),
+        kind: format!("{}List", Resource::Proxies.kind()),
+        items: items
+            .filter_map(|pod| proxy(told, compiled, pod, false))
+            .collect(),
+    }
+}
+
+/// One of them, with what only a single one shows.
+pub(super) fn get(
+    told: &Told,
+    compiled: &Compiled,
+    namespace: &str,
+    name: &str,
+) -> Result<Proxy, Refusal> {
+    let pod = ObjectKey::new(namespace, name);
+    proxy(told, compiled, &pod, true).ok_or_else(|| Refusal {
+        about: Some((Resource::Proxies.plural(), name.to_owned())),
+        ..Refusal::new(
+            http::StatusCode::NOT_FOUND,
+            "NotFound",
+            format!("no pod {name:?} with a proxy in namespace {namespace:?}"),
+        )
+    })
+}
+
+fn proxy(told: &Told, compiled: &Compiled, pod: &PodId, alone: bool) -> Option<Proxy> {
+    let index = &compiled.model.index;
+    let facts = index.world.pods.get(pod).filter(|facts| !facts.ended)?;
+    let injected = facts.proxy.as_ref()?;
+    let (kind, owner) = told.followed.inventory.read().topmost(pod, &facts.uid);
+    let mut status = ProxyStatus {
+        workload: format!("{}/{}", kind.name(), owner.name),
+        identity: index.identity(pod, facts),
+        version: (!injected.version.is_empty()).then(|| injected.version.to_string()),
+        ..ProxyStatus::default()
+    };
+    if let Some((connected, state)) = told.observed.proxy(pod) {
+        status.connected = connected;
+        let number = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
+        status.needed = number(state.objects.len());
+        let acknowledged = state.objects.iter().filter(|object| object.acknowledged);
+        status.acknowledged = number(acknowledged.count());
+        let name = |object: &wire::v1::ObjectState| {
+            let object = object.object.clone().unwrap_or_default();
+            format!("{} {}/{}", object.kind, object.namespace, object.name)
+        };
+        let nacked = state
+            .objects
+            .iter()
+            .filter(|object| !object.nack.is_empty());
+        status.nacks = nacked
+            .map(|object| Nack {
+                object: name(object),
+                reason: object.nack.clone(),
+            })
+            .collect();
+        let too_old = state.objects.iter().filter(|object| object.too_old);
+        status.too_old_for = too_old.map(name).collect();
+        if alone {
+            status.destinations = state.destinations;
+        }
+    }
+    Some(Proxy {
+        api_version: API_VERSION.to_owned(),
+        kind: Resource::Proxies.kind().to_owned(),
+        metadata: ProxyMetadata {
+            namespace: pod.namespace.to_string(),
+            name: pod.name.to_string(),
+            uid: facts.uid.to_string(),
+        },
+        status,
+    })
+}
+
+/// The same for people: what `kubectl get` prints.
+pub(super) fn table(proxies: &[Proxy]) -> Value {
+    let column = |name: &str, kind: &str, description: &str| {
+        let format = if name == "Name" { "name" } else { "" };
+        json!({"name": name, "type": kind, "format": format, "description": description, "priority": 0})
+    };
+    let rows: Vec<Value> = proxies
+        .iter()
+        .map(|proxy| {
+            let status = &proxy.status;
+            let acknowledged = format!("{}/{}", status.acknowledged, status.needed);
+            json!({
+                "cells": [
+                    proxy.metadata.name, status.workload, status.version.as_deref().unwrap_or("-"),
+                    status.connected, acknowledged, status.nacks.len(),
+                ],
+                "object": {
+                    "kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1",
+                    "metadata": {"name": proxy.metadata.name, "namespace": proxy.metadata.namespace},
+                },
+            })
+        })
+        .collect();
+    json!({
+        "kind": "Table", "apiVersion": "meta.k8s.io/v1", "metadata": {},
+        "columnDefinitions": [
+            column("Name", "string", "Name of the pod."),
+            column("Workload", "string", "Topmost owner of the pod."),
+            column("Version", "string", "Of the proxy."),
+            column("Connected", "boolean", "Whether it holds a stream to a controller."),
+            column("Acknowledged", "string", "Objects that it has, of those that concern it."),
+            column("Nacks", "integer", "Objects that it could not use."),
+        ],
+        "rows": rows,
+    })
+}

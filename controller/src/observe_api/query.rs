@@ -1,0 +1,278 @@
+//! What is asked for: the path, and the parameters behind it.
+
+use std::time::{Duration, SystemTime};
+
+use crds::observe::{GROUP, LIVE, Resource, VERSION};
+use k8s_openapi::jiff::Timestamp;
+
+use crate::aggregated::access::Attributes;
+use crate::aggregated::duration;
+use crate::aggregated::refusal::Refusal;
+use crate::graph::answer::Extent;
+use crate::graph::follow::{Asked, seconds};
+use crate::observe::reports::{LONGEST_WINDOW, SLOT};
+
+/// Window when none is asked for.
+const DEFAULT_WINDOW: Duration = Duration::from_secs(60);
+/// A window of a single slot would be empty half of the time.
+const SHORTEST_WINDOW: Duration = Duration::from_secs(10);
+/// Minutes that are kept.
+const LONGEST_HISTORY: Duration = Duration::from_secs(3600);
+/// Length of a query; the API server bounds it further.
+const MAX_QUERY: usize = 8192;
+
+/// What a path names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Path {
+    pub(super) resource: Resource,
+    /// `None`: of the whole cluster.
+    pub(super) namespace: Option<String>,
+    pub(super) name: Option<String>,
+}
+
+/// Which graph, and how it is told.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct GraphQuery {
+    pub(super) asked: Asked,
+    /// As a stream.
+    pub(super) watch: bool,
+    /// The slot before which the stream ended that this one takes up.
+    pub(super) since: Option<u64>,
+}
+
+impl Path {
+    /// Reads what follows `/apis/observe.weft.dev/`.
+    pub(super) fn parse(path: &str) -> Result<Self, Refusal> {
+        let parts: Vec<&str> = path.trim_end_matches('/').split('/').collect();
+        let [VERSION, rest @ ..] = &*parts else {
+            return Err(Refusal::no_such_path());
+        };
+        let (namespace, rest) = match rest {
+            ["namespaces", namespace, rest @ ..] if !namespace.is_empty() => {
+                (Some((*namespace).to_owned()), rest)
+            }
+            rest => (None, rest),
+        };
+        let (plural, name) = match rest {
+            [plural] => (*plural, None),
+            [plural, name] if !name.is_empty() => (*plural, Some((*name).to_owned())),
+            _ => return Err(Refusal::no_such_path()),
+        };
+        let mut all = Resource::ALL.into_iter();
+        let resource = all.find(|resource| resource.plural() == plural);
+        let resource = resource.ok_or_else(Refusal::no_such_path)?;
+        let live = name.as_deref() == Some(LIVE);
+        let known = match resource {
+            Resource::Graphs => live,
+            Resource::Scopes => live && namespace.is_none(),
+            Resource::Proxies => name.is_none() || namespace.is_some(),
+            Resource::Explanations => name.is_none(),
+        };
+        if !known {
+            return Err(Refusal::no_such_path());
+        }
+        Ok(Self {
+            resource,
+            namespace,
+            name,
+        })
+    }
+
+    /// What the user must be allowed to do. The API server has asked the same before it
+    /// called.
+    pub(super) fn attributes(&self) -> Attributes {
+        let verb = match (self.resource, &self.name) {
+            (Resource::Explanations, _) => "create",
+            (_, Some(_)) => "get",
+            (_, None) => "list",
+        };
+        Attributes {
+            name: self.name.clone().unwrap_or_default(),
+            ..may(verb, self.resource, self.namespace.as_deref())
+        }
+    }
+}
+
+/// One verb on one resource of this API.
+pub(super) fn may(verb: &'static str, resource: Resource, namespace: Option<&str>) -> Attributes {
+    Attributes {
+        group: GROUP,
+        verb,
+        version: VERSION,
+        resource: resource.plural(),
+        subresource: "",
+        namespace: namespace.unwrap_or_default().to_owned(),
+        name: String::new(),
+    }
+}
+
+impl GraphQuery {
+    /// Reads a query; parameters that are not the API's own are ignored, as Kubernetes
+    /// ignores them.
+    pub(super) fn parse(
+        query: &str,
+        namespace: Option<String>,
+        now: SystemTime,
+    ) -> Result<Self, Refusal> {
+        if query.len() > MAX_QUERY {
+            let why = format!("the query is longer than {MAX_QUERY} bytes");
+            return Err(Refusal::bad(why));
+        }
+        let mut read = Self {
+            asked: Asked {
+                slots: slots(DEFAULT_WINDOW),
+                extent: Extent {
+                    namespace,
+                    ..Extent::default()
+                },
+                ..Asked::default()
+            },
+            ..Self::default()
+        };
+        for (name, value) in form_urlencoded::parse(query.as_bytes()) {
+            let extent = &mut read.asked.extent;
+            match &*name {
+                "window" => {
+                    let window = length("window", &value, (SHORTEST_WINDOW, LONGEST_WINDOW))?;
+                    read.asked.slots = slots(window);
+                }
+                "history" => {
+                    let bounds = (Duration::from_secs(60), LONGEST_HISTORY);
+                    let back = length("history", &value, bounds)?.as_secs() / 60;
+                    extent.history = Some((seconds(now) / 60).saturating_sub(back));
+                }
+                "routes" => extent.routes = flag("routes", &value)?,
+                "quiet" => extent.quiet = flag("quiet", &value)?,
+                "gone" => extent.gone = flag("gone", &value)?,
+                "settled" => read.asked.settled = flag("settled", &value)?,
+                "watch" => read.watch = flag("watch", &value)?,
+                "since" => read.since = Some(end("since", &value)?),
+                _ => {}
+            }
+        }
+        if read.since.is_some() && !read.watch {
+            return Err(wrong("since", "is for streams: it goes with watch=true"));
+        }
+        Ok(read)
+    }
+}
+
+fn wrong(name: &str, why: &str) -> Refusal {
+    Refusal::bad(format!("parameter {name}: {why}"))
+}
+
+fn slots(window: Duration) -> u64 {
+    window.as_secs().div_ceil(SLOT)
+}
+
+fn length(name: &str, text: &str, bounds: (Duration, Duration)) -> Result<Duration, Refusal> {
+    let bad = |why: &str| wrong(name, &format!("{text:?} {why}"));
+    let length =
+        duration::parse(text).ok_or_else(|| bad("is no duration such as 30s, 1m30s or 5m"))?;
+    if length < bounds.0 || length > bounds.1 {
+        let (least, most) = (bounds.0.as_secs(), bounds.1.as_secs());
+        return Err(bad(&format!("does not lie between {least}s and {most}s")));
+    }
+    Ok(length)
+}
+
+fn flag(name: &str, text: &str) -> Result<bool, Refusal> {
+    match text {
+        "1" | "true" | "" => Ok(true),
+        "0" | "false" => Ok(false),
+        _ => Err(wrong(name, &format!("{text:?} is neither 1 nor 0"))),
+    }
+}
+
+/// The slot before which a window ended.
+fn end(name: &str, text: &str) -> Result<u64, Refusal> {
+    let bad = || wrong(name, &format!("{text:?} is no metadata.end of an answer"));
+    let at: Timestamp = text.parse().map_err(|_| bad())?;
+    let seconds = u64::try_from(at.as_second()).map_err(|_| bad())?;
+    Ok(seconds / SLOT)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_are_read_as_the_api_server_authorised_them() {
+        for (path, verb, namespace, name) in [
+            ("v1alpha1/graphs/live", "get", "", "live"),
+            (
+                "v1alpha1/namespaces/shop/graphs/live",
+                "get",
+                "shop",
+                "live",
+            ),
+            ("v1alpha1/proxies", "list", "", ""),
+            ("v1alpha1/namespaces/shop/proxies", "list", "shop", ""),
+            (
+                "v1alpha1/namespaces/shop/proxies/web-1",
+                "get",
+                "shop",
+                "web-1",
+            ),
+            (
+                "v1alpha1/namespaces/shop/explanations",
+                "create",
+                "shop",
+                "",
+            ),
+            ("v1alpha1/explanations", "create", "", ""),
+            ("v1alpha1/scopes/live", "get", "", "live"),
+        ] {
+            let asked = Path::parse(path).unwrap().attributes();
+            let told = (asked.verb, asked.namespace.as_str(), asked.name.as_str());
+            assert_eq!(told, (verb, namespace, name), "{path}");
+        }
+        for path in [
+            "v1alpha1",
+            "v1alpha2/graphs/live",
+            "v1alpha1/graphs",
+            "v1alpha1/graphs/other",
+            "v1alpha1/proxies/web-1",
+            "v1alpha1/namespaces/shop/scopes/live",
+            "v1alpha1/namespaces//graphs/live",
+            "v1alpha1/namespaces/shop/graphs/live/x",
+            "v1alpha1/explanations/one",
+            "v1alpha1/secrets",
+        ] {
+            assert_eq!(Path::parse(path).unwrap_err().code, 404, "{path}");
+        }
+    }
+
+    #[test]
+    fn wrong_parameter_is_named() {
+        let now = SystemTime::now();
+        for (query, name) in [
+            ("window=9s", "window"),
+            ("window=6m", "window"),
+            ("window=soon", "window"),
+            ("history=2h", "history"),
+            ("quiet=perhaps", "quiet"),
+            ("watch=true&since=yesterday", "since"),
+            ("since=2026-11-02T09:00:00Z", "since"),
+        ] {
+            let refusal = GraphQuery::parse(query, None, now).unwrap_err();
+            assert_eq!(refusal.code, 400, "{query}");
+            let words = format!("parameter {name}:");
+            assert!(refusal.message.starts_with(&words), "{}", refusal.message);
+        }
+    }
+
+    #[test]
+    fn parameters_are_read_and_those_of_others_ignored() {
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(6000);
+        let query = "window=61s&history=30m&routes=1&quiet=1&watch=true&\
+                     since=1970-01-01T01:30:05Z&resourceVersion=0";
+        let read = GraphQuery::parse(query, Some("shop".to_owned()), now).unwrap();
+        assert_eq!((read.asked.slots, read.since), (13, Some(1081)));
+        let extent = &read.asked.extent;
+        assert_eq!(extent.history, Some(70));
+        assert!(extent.routes && extent.quiet && !extent.gone && read.watch);
+        let plain = GraphQuery::parse("", None, now).unwrap();
+        assert_eq!((plain.asked.slots, plain.watch), (12, false));
+    }
+}

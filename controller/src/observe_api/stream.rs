@@ -1,0 +1,144 @@
+//! A graph that goes on: one JSON object on a line for each slot.
+//!
+//! The API server cuts what it takes for a plain call after 60 s. So a stream ends by
+//! itself before that, and says so; its reader goes on with `since` and is authorised anew.
+
+use std::convert::Infallible;
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use futures::stream;
+use http::StatusCode;
+use http_body_util::{BodyExt as _, StreamBody};
+use hyper::body::Frame;
+use prometheus_client::metrics::gauge::Gauge;
+use tokio::sync::{OwnedSemaphorePermit, watch};
+use tokio::time::{Instant, timeout_at};
+
+use super::query::GraphQuery;
+use crate::aggregated::server::{Answer, whole};
+use crate::graph::answer::Shown;
+use crate::graph::follow::{Asked, Graph};
+use crate::observe::reports::slot_of;
+
+/// From a stream's begin to its end.
+const LIFE: Duration = Duration::from_secs(50);
+
+/// One reader.
+struct Reader {
+    graph: Graph,
+    query: GraphQuery,
+    looks: watch::Receiver<u64>,
+    shown: Shown,
+    /// The slot in which the last line was written; `None` before the first.
+    told: Option<u64>,
+    /// End of the last window that was told.
+    end: String,
+    until: Instant,
+    ended: bool,
+    _places: Places,
+}
+
+/// What a stream takes while it lasts.
+pub(super) struct Places {
+    _permits: [OwnedSemaphorePermit; 2],
+    open: Gauge,
+}
+
+impl Places {
+    /// One more is open.
+    pub(super) fn new(permits: [OwnedSemaphorePermit; 2], open: Gauge) -> Self {
+        open.inc();
+        Self {
+            _permits: permits,
+            open,
+        }
+    }
+}
+
+impl Drop for Places {
+    fn drop(&mut self) {
+        self.open.dec();
+    }
+}
+
+/// The stream as an answer.
+pub(super) fn answer(graph: Graph, query: GraphQuery, places: Places) -> Answer {
+    let looks = graph.looks();
+    let reader = Reader {
+        graph,
+        query,
+        looks,
+        shown: Shown::default(),
+        told: None,
+        end: String::new(),
+        until: Instant::now() + LIFE,
+        ended: false,
+        _places: places,
+    };
+    let lines = stream::unfold(reader, |mut reader| async move {
+        let line = reader.next().await?;
+        let frame = Frame::data(Bytes::from(line));
+        Some((Ok::<_, Infallible>(frame), reader))
+    });
+    let mut answer = whole(StatusCode::OK, Bytes::new());
+    *answer.body_mut() = StreamBody::new(lines).boxed_unsync();
+    answer
+}
+
+impl Reader {
+    /// The next line; `None` after the last.
+    async fn next(&mut self) -> Option<String> {
+        if self.ended {
+            return None;
+        }
+        let mut line = match self.told {
+            None => self.first(SystemTime::now()),
+            Some(told) => self.later(told).await,
+        };
+        line.push('\n');
+        Some(line)
+    }
+
+    fn first(&mut self, now: SystemTime) -> String {
+        self.told = Some(slot_of(now));
+        let asked = &self.query.asked;
+        let since = self.query.since;
+        let since = since.filter(|end| self.graph.can_tell(asked.slots, *end, now));
+        let written = self.graph.written(asked, now);
+        written.end().clone_into(&mut self.end);
+        let Some(end) = since else {
+            self.shown.note(&written);
+            return written.whole();
+        };
+        let before = Asked {
+            end: Some(end),
+            ..asked.clone()
+        };
+        self.shown.note(&self.graph.written(&before, now));
+        self.shown.changes(&written, true)
+    }
+
+    /// Waits for the next slot, and for what was reported of it.
+    async fn later(&mut self, told: u64) -> String {
+        loop {
+            let looked = timeout_at(self.until, self.looks.changed()).await;
+            let now = SystemTime::now();
+            let asked = &self.query.asked;
+            match looked {
+                Ok(Ok(())) if slot_of(now) == told => {}
+                Ok(Ok(())) => {
+                    self.told = Some(slot_of(now));
+                    let written = self.graph.written(asked, now);
+                    written.end().clone_into(&mut self.end);
+                    return self.shown.changes(&written, false);
+                }
+                // Its time is over, or the replica ends.
+                Ok(Err(_)) | Err(_) => {
+                    self.ended = true;
+                    return Shown::last(&self.graph.written(asked, now), &self.end);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,125 @@
+//! What the read API `observe.weft.dev` says: the one vocabulary of the controller, which
+//! answers, and of everything that asks.
+//!
+//! Answers are read leniently, so that a client understands a newer controller; questions
+//! strictly, because a misspelt field would be answered as if it had not been asked.
+
+mod explanation;
+mod graph;
+mod proxies;
+mod scopes;
+
+use schemars::generate::SchemaSettings;
+use serde_json::Value;
+
+pub use explanation::{
+    BackendVerdict, Explanation, ExplanationSpec, ExplanationStatus, Fix, From, Header, Programmed,
+    Seen, Step, To, Verdict,
+};
+pub use graph::{
+    Edge, Graph, GraphMetadata, Latency, Minute, Node, NodeKind, Protocol, RouteSums, ServerSums,
+};
+pub use proxies::{Certificate, Nack, Proxy, ProxyList, ProxyMetadata, ProxyStatus};
+pub use scopes::Scope;
+
+/// Group of the API.
+pub const GROUP: &str = "observe.weft.dev";
+/// Its only version.
+pub const VERSION: &str = "v1alpha1";
+/// Group and version, as objects write them.
+pub const API_VERSION: &str = "observe.weft.dev/v1alpha1";
+/// The one name under which facts stand that are made when they are asked for. A resource
+/// without `list` is left alone by whatever mirrors, stores or draws all that a cluster
+/// has.
+pub const LIVE: &str = "live";
+/// ClusterRole that lets its subjects tap; bound by hand.
+pub const TAP_ROLE: &str = "weft-tap";
+
+/// A resource of the API.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Resource {
+    /// Who calls whom: `graphs/live`.
+    Graphs,
+    /// The proxies that are connected.
+    Proxies,
+    /// Why a call would pass or not.
+    Explanations,
+    /// Where the caller may read graphs: `scopes/live`, for the whole cluster only.
+    Scopes,
+}
+
+impl Resource {
+    /// All of them, in the order of discovery.
+    pub const ALL: [Self; 4] = [
+        Self::Explanations,
+        Self::Graphs,
+        Self::Proxies,
+        Self::Scopes,
+    ];
+
+    /// The name in paths and roles.
+    #[must_use]
+    pub const fn plural(self) -> &'static str {
+        match self {
+            Self::Graphs => "graphs",
+            Self::Proxies => "proxies",
+            Self::Explanations => "explanations",
+            Self::Scopes => "scopes",
+        }
+    }
+
+    /// The kind of its objects.
+    #[must_use]
+    pub const fn kind(self) -> &'static str {
+        match self {
+            Self::Graphs => "Graph",
+            Self::Proxies => "Proxy",
+            Self::Explanations => "Explanation",
+            Self::Scopes => "Scope",
+        }
+    }
+
+    /// What can be done with it. None lists and watches, and nothing is deleted.
+    #[must_use]
+    pub const fn verbs(self) -> &'static [&'static str] {
+        match self {
+            Self::Graphs | Self::Scopes => &["get"],
+            Self::Proxies => &["get", "list"],
+            Self::Explanations => &["create"],
+        }
+    }
+
+    /// Whether it stands below namespaces too.
+    #[must_use]
+    pub const fn namespaced(self) -> bool {
+        !matches!(self, Self::Scopes)
+    }
+
+    /// Its path in one namespace or in all, without parameters.
+    #[must_use]
+    pub fn path(self, namespace: Option<&str>, name: Option<&str>) -> String {
+        let place = namespace.map_or_else(String::new, |name| format!("namespaces/{name}/"));
+        let name = name.map_or_else(String::new, |name| format!("/{name}"));
+        format!("/apis/{API_VERSION}/{place}{}{name}", self.plural())
+    }
+}
+
+/// Schema of a resource's objects, without references.
+#[must_use]
+pub fn schema(resource: Resource) -> Value {
+    let settings = SchemaSettings::openapi3().with(|settings| {
+        settings.inline_subschemas = true;
+        settings.meta_schema = None;
+    });
+    let generator = settings.into_generator();
+    let schema = match resource {
+        Resource::Explanations => generator.into_root_schema_for::<Explanation>(),
+        Resource::Graphs => generator.into_root_schema_for::<Graph>(),
+        Resource::Proxies => generator.into_root_schema_for::<Proxy>(),
+        Resource::Scopes => generator.into_root_schema_for::<Scope>(),
+    };
+    schema.to_value()
+}
+
+#[cfg(test)]
+mod tests;

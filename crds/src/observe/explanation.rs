@@ -1,0 +1,211 @@
+//! A question about one call, and its answer: whether it passes, what decided, and what
+//! would have to change.
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// Created with `spec`; the answer to the create holds `status`. Nothing is stored.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Explanation {
+    pub api_version: String,
+    pub kind: String,
+    pub spec: ExplanationSpec,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub status: Option<ExplanationStatus>,
+}
+
+/// The call.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub struct ExplanationSpec {
+    pub from: From,
+    pub to: To,
+    /// GET without it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub method: Option<String>,
+    /// With or without a query, which decides nothing; `/` without it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub headers: Vec<Header>,
+    /// A connection of bytes, no request.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub tcp: bool,
+}
+
+/// Who calls: an object whose pods do, or somebody without an identity.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub struct From {
+    /// A kind that has pods, `Pod`, or `ServiceAccount`.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub kind: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub namespace: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub name: String,
+    /// A caller without a proxy and therefore without an identity; instead of a name.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub outside: bool,
+}
+
+/// What is called: a Service, a kind that has pods, `Pod`, or `External`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub struct To {
+    pub kind: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub namespace: String,
+    pub name: String,
+    /// Of a Service its own port, of pods the container's. Where there is one only, it
+    /// need not be named.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub port: Option<u16>,
+}
+
+/// One header of the request.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub struct Header {
+    pub name: String,
+    pub value: String,
+}
+
+/// What becomes of the call.
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    Serialize,
+    Deserialize,
+    JsonSchema,
+)]
+pub enum Verdict {
+    Allowed,
+    Refused,
+    /// It depends on the backend or on the pod; `backends` has each.
+    Mixed,
+    /// It cannot be told; `reason` says why.
+    #[default]
+    #[serde(other)]
+    Unknown,
+}
+
+impl Verdict {
+    /// As JSON writes it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Allowed => "Allowed",
+            Self::Refused => "Refused",
+            Self::Mixed => "Mixed",
+            Self::Unknown => "Unknown",
+        }
+    }
+}
+
+/// The answer. Who may not create explanations in the called side's namespace is told
+/// `verdict`, `reason`, `httpStatus` and `owner` alone.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ExplanationStatus {
+    pub verdict: Verdict,
+    /// Of a refusal as header `weft-reason` says it; of Unknown a sentence.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub reason: String,
+    /// What a refused caller gets.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub http_status: Option<u16>,
+    /// Namespace of the called side.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub owner: String,
+    /// In the order in which a call goes through them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub steps: Vec<Step>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub backends: Vec<BackendVerdict>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub seen: Option<Seen>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub programmed: Option<Programmed>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fix: Option<Fix>,
+}
+
+/// One thing that was looked at.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Step {
+    /// `who`, `route`, `wire`, `access`, or `rule` for each rule below `access`.
+    pub step: String,
+    pub text: String,
+    /// `Kind namespace/name` of what decided.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub objects: Vec<String>,
+}
+
+/// One Service that takes a share of the calls, or the pods that judge differently.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct BackendVerdict {
+    /// `namespace/name`; of an address without a Service the workload.
+    pub service: String,
+    /// Of all calls, 0 to 1.
+    pub share: f64,
+    pub verdict: Verdict,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub reason: String,
+    /// Endpoints that may take calls, and all.
+    pub ready: u32,
+    pub endpoints: u32,
+}
+
+/// What was counted between these two in the last minutes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Seen {
+    pub window_seconds: u64,
+    pub requests: u64,
+    pub failure: u64,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub refused: BTreeMap<String, u64>,
+    /// RFC 3339; to the slot of five seconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last: Option<String>,
+}
+
+/// Whether the proxies that judge have what was judged by.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Programmed {
+    /// Proxies that have all of it.
+    pub proxies: u32,
+    /// Proxies that judge.
+    pub of: u32,
+    /// What proxies refused: they judge by the version before.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub nacks: Vec<String>,
+}
+
+/// What would let the call pass. Objects are added, none is changed.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Fix {
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub objects: Vec<Value>,
+    /// Where no object helps.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub commands: Vec<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
+}

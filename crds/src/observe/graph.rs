@@ -1,0 +1,316 @@
+//! The service graph: who called whom in a window of time, how often, how well.
+//!
+//! A request counts once, as its caller saw it. What the called side counted stands beside
+//! it as `server` and is never added.
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// The answer to `graphs/live`. On a stream the first one is whole, and each further one
+/// (`metadata.changes`) holds what differs from the one before.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Graph {
+    pub api_version: String,
+    pub kind: String,
+    pub metadata: GraphMetadata,
+    pub nodes: Vec<Node>,
+    pub edges: Vec<Edge>,
+    /// Only on a stream: ids of nodes and edges that are no longer part of the answer.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub removed: Vec<String>,
+}
+
+/// What the numbers of one answer belong to.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct GraphMetadata {
+    /// End of the window, RFC 3339: what a stream is taken up from with `since`.
+    pub end: String,
+    /// Length of the window in seconds.
+    pub window_seconds: u64,
+    /// False while reports of the window may still come, or some had no room.
+    pub complete: bool,
+    /// Why not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub incomplete: Option<String>,
+    /// Only what differs from the answer before; on streams.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub changes: bool,
+    /// Set by the stream's last line: it ends here, and goes on with `since`.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub last: bool,
+    /// Edges and nodes that had no place in the answer.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub left_out: u64,
+}
+
+/// What a node stands for.
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    Serialize,
+    Deserialize,
+    JsonSchema,
+)]
+pub enum NodeKind {
+    DaemonSet,
+    Deployment,
+    Job,
+    Pod,
+    ReplicaSet,
+    ReplicationController,
+    StatefulSet,
+    /// Called, and no endpoint was found.
+    Service,
+    /// A caller of the mesh whose pod is not known any more.
+    ServiceAccount,
+    /// A host or address outside the mesh that was called.
+    External,
+    /// Callers without an identity.
+    Outside,
+    /// Of a newer version.
+    #[default]
+    #[serde(other)]
+    Unknown,
+}
+
+impl NodeKind {
+    /// As JSON writes it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::DaemonSet => "DaemonSet",
+            Self::Deployment => "Deployment",
+            Self::Job => "Job",
+            Self::Pod => "Pod",
+            Self::ReplicaSet => "ReplicaSet",
+            Self::ReplicationController => "ReplicationController",
+            Self::StatefulSet => "StatefulSet",
+            Self::Service => "Service",
+            Self::ServiceAccount => "ServiceAccount",
+            Self::External => "External",
+            Self::Outside => "Outside",
+            Self::Unknown => "Unknown",
+        }
+    }
+}
+
+/// One end of edges. A node of a namespace that was not asked for shows its id, kind,
+/// namespace, name and accounts, and nothing else.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Node {
+    /// `namespace/Kind/name`; of what is in no namespace `Kind/name`.
+    pub id: String,
+    pub kind: NodeKind,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub namespace: String,
+    pub name: String,
+    /// Service accounts, as SPIFFE ids.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub accounts: Vec<String>,
+    /// Pods that there are now.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pods: Option<u32>,
+    /// How many of them have a proxy.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub meshed: Option<u32>,
+    /// `open`, `audit`, `auto` or `deny`; the loosest of its pods'.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub access: Option<String>,
+    /// `permissive` or `strict`; the loosest of its pods'.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mtls: Option<String>,
+    /// Services that its pods are endpoints of, `namespace/name`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub services: Vec<String>,
+    /// It does not exist any more.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub gone: bool,
+    /// Of kind Outside: told apart by an address, which proves nothing.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub unproven: bool,
+    /// What it served, by route; only with `routes`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub routes: Vec<RouteSums>,
+}
+
+/// What flows over an edge.
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    Serialize,
+    Deserialize,
+    JsonSchema,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum Protocol {
+    Http1,
+    Http2,
+    Grpc,
+    Tcp,
+    Tls,
+    /// The proxy that counted does not say.
+    #[default]
+    #[serde(other)]
+    Unknown,
+}
+
+impl Protocol {
+    /// As JSON writes it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Http1 => "http1",
+            Self::Http2 => "http2",
+            Self::Grpc => "grpc",
+            Self::Tcp => "tcp",
+            Self::Tls => "tls",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
+/// One node's calls to another by one way.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Edge {
+    /// The same in every answer of every replica, as long as it is the same edge.
+    pub id: String,
+    /// Id of the node that calls.
+    pub from: String,
+    /// Id of the node that is called.
+    pub to: String,
+    /// Service that was called, `namespace/name`.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub service: String,
+    /// Its port.
+    #[serde(skip_serializing_if = "is_zero_port")]
+    pub port: u16,
+    /// Service whose endpoints served.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub backend: String,
+    /// TrafficSplit that chose it.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub split: String,
+    pub protocol: Protocol,
+    /// `success + failure + cancelled`.
+    pub requests: u64,
+    pub success: u64,
+    pub failure: u64,
+    /// The caller left before the head of the answer.
+    pub cancelled: u64,
+    /// What was sent to this backend, retries too.
+    pub attempts: u64,
+    pub attempt_failures: u64,
+    /// Answers of the application with a 4xx status; part of `success`.
+    pub client_errors: u64,
+    /// By reason; part of `failure`.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub refused: BTreeMap<String, u64>,
+    /// Passed, and `deny` would have refused it.
+    pub audit: u64,
+    /// Requests and connections that are open at the window's end.
+    pub open: u64,
+    /// Connections that were opened in the window; of bytes.
+    pub opened: u64,
+    /// Bytes from the caller.
+    pub sent: u64,
+    /// Bytes to the caller.
+    pub received: u64,
+    /// Share of the calls that went over mutual TLS, 0 to 1; absent where nobody says.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mtls: Option<f64>,
+    /// Time to the head of the answer; HTTP only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ms: Option<Latency>,
+    /// What the called side counted of the same calls.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub server: Option<ServerSums>,
+    /// SPIFFE ids of the callers.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub identities: Vec<String>,
+    /// Objects that allowed the calls, `namespace/name`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub allowed_by: Vec<String>,
+    /// RFC 3339.
+    pub first_seen: String,
+    /// RFC 3339, to the hour once the edge is quiet.
+    pub last_seen: String,
+    /// No calls in the window.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub quiet: bool,
+    /// By minute, the oldest first; only with `history`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub history: Vec<Minute>,
+    /// By route of the called workload, requests only; only with `routes`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub routes: Vec<RouteSums>,
+}
+
+/// Milliseconds within which that share of the requests had the head of their answer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct Latency {
+    pub p50: f64,
+    pub p95: f64,
+    pub p99: f64,
+}
+
+/// What the called side counted.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ServerSums {
+    pub requests: u64,
+    pub failure: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ms: Option<Latency>,
+}
+
+/// One minute of an edge.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Minute {
+    /// When it began, RFC 3339.
+    pub start: String,
+    pub requests: u64,
+    pub failure: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub p95: Option<f64>,
+}
+
+/// One route of an edge; the route without a name is what no group describes.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct RouteSums {
+    pub route: String,
+    pub requests: u64,
+    pub failure: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ms: Option<Latency>,
+}
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
+
+fn is_zero_port(port: &u16) -> bool {
+    *port == 0
+}

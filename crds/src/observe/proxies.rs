@@ -1,0 +1,93 @@
+//! The proxies of the mesh: what each is, and what it holds.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// The answer to `proxies`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ProxyList {
+    pub api_version: String,
+    pub kind: String,
+    pub items: Vec<Proxy>,
+}
+
+/// One pod's proxy; its name is the pod's.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Proxy {
+    pub api_version: String,
+    pub kind: String,
+    pub metadata: ProxyMetadata,
+    pub status: ProxyStatus,
+}
+
+/// The pod.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ProxyMetadata {
+    pub namespace: String,
+    pub name: String,
+    /// Of the pod.
+    pub uid: String,
+}
+
+/// What is known of it. What nobody says is absent, never a guess.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ProxyStatus {
+    /// Topmost owner of the pod, `Kind/name`; the pod itself without one.
+    pub workload: String,
+    /// SPIFFE id that it has to have.
+    pub identity: String,
+    /// Of the proxy that was put into the pod.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+    /// Whether it holds a stream to a controller.
+    pub connected: bool,
+    /// Objects that concern it and that it has acknowledged.
+    pub acknowledged: u32,
+    /// Objects that concern it.
+    pub needed: u32,
+    /// What it refused, last good version kept.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub nacks: Vec<Nack>,
+    /// Objects that it cannot be sent, because it is too old for them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub too_old_for: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub certificate: Option<Certificate>,
+    /// Bytes that it holds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub draining: Option<bool>,
+    /// Milliseconds by which its clock is ahead of the controller's; negative: behind.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub clock_ahead_ms: Option<i64>,
+    /// Addresses that it calls, `ip:port`; only of a single proxy.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub destinations: Vec<String>,
+    /// What it holds, by its own word; only of a single proxy, and where it answers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub config: Option<serde_json::Value>,
+}
+
+/// A refusal by the proxy.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Nack {
+    /// Object, `Kind namespace/name`.
+    pub object: String,
+    pub reason: String,
+}
+
+/// The certificate that it uses.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Certificate {
+    pub serial: String,
+    /// RFC 3339.
+    pub not_after: String,
+    pub issuer: String,
+}
