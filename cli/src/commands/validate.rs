@@ -1,9 +1,10 @@
-//! `weft validate`: SMI objects in files, judged by the code of the webhook and of the
+//! `weft validate`: objects of SMI and of Weft in files, judged by the code of the webhook and of the
 //! controller, with the line of every mistake.
 
 pub mod judged;
 
 use clap::Args;
+use crds::smi::judge::Cluster;
 use serde_json::json;
 
 use self::judged::Finding;
@@ -16,8 +17,8 @@ use crate::output::{self, Format};
 /// Arguments of `weft validate`.
 #[derive(Args, Debug)]
 #[command(
-    about = "Judge SMI objects in files as the cluster's webhook would, without a cluster",
-    long_about = "Judges SMI objects of every version in files by the code of the webhook: each \
+    about = "Judge objects of SMI and of Weft in files as the cluster's webhook would, without a cluster",
+    long_about = "Judges objects of SMI, in every version, and of Weft in files by the code of the webhook: each \
                   mistake with its line and field. Other kinds are looked at only for requests \
                   for injection that have no effect. Whether what an object names exists is not \
                   known here. Exit status 1 if an object would be refused.",
@@ -30,6 +31,9 @@ pub struct Validate {
     /// The domain under which the cluster's DNS names Services
     #[arg(long, value_name = "DOMAIN", default_value = "cluster.local")]
     cluster_domain: String,
+    /// The namespace that Weft is installed in
+    #[arg(long, value_name = "NAMESPACE", default_value = "weft-system")]
+    mesh_namespace: String,
 }
 
 impl Validate {
@@ -40,11 +44,15 @@ impl Validate {
     pub fn run(&self, global: &Global, console: &mut Console<'_>) -> Result<Verdict, Failure> {
         let format = global.format(&[Format::Table, Format::Json, Format::Yaml])?;
         let namespace = global.namespace.as_deref().unwrap_or("default");
+        let cluster = Cluster {
+            domain: self.cluster_domain.as_str().into(),
+            mesh_namespace: self.mesh_namespace.as_str().into(),
+        };
         let mut findings = Vec::new();
         let mut objects = 0;
         for name in &self.files {
             let manifest = files::read(name, console)?;
-            let judged = judged::judge(&manifest.text, namespace, &self.cluster_domain)
+            let judged = judged::judge(&manifest.text, namespace, &cluster)
                 .map_err(|error| Failure::usage(format!("{name}:{error}")))?;
             objects += judged.objects;
             let of_file = judged.findings.into_iter();
@@ -65,7 +73,7 @@ impl Validate {
             }
             let warnings = findings.len() - refused;
             console.word(&format!(
-                "{objects} SMI objects judged: {refused} mistakes, {warnings} warnings"
+                "{objects} objects judged: {refused} mistakes, {warnings} warnings"
             ))?;
         }
         Ok(if refused == 0 {

@@ -25,7 +25,10 @@ fn reviewed(object: &Value) -> Result<(Option<String>, Vec<String>), String> {
         "uid": "u", "kind": {"group": group, "version": "v1alpha4", "kind": object["kind"]},
         "namespace": "shop", "name": "x", "operation": "CREATE", "object": stored, "oldObject": null,
     });
-    let answer = validate(&serde_json::from_value(request).unwrap(), "cluster.local");
+    let answer = validate(
+        &serde_json::from_value(request).unwrap(),
+        &Cluster::default(),
+    );
     Ok((answer.refusal, answer.warnings))
 }
 
@@ -43,7 +46,7 @@ fn a_file_is_judged_as_the_webhook_judges_its_object() {
         let mut object = hostile(&mut Random::new(seed), &SHOP);
         object["metadata"]["namespace"] = json!("shop");
         // JSON is YAML. A text that the reader of files refuses never reaches a cluster.
-        let Ok(judged) = judge(&object.to_string(), "shop", "cluster.local") else {
+        let Ok(judged) = judge(&object.to_string(), "shop", &Cluster::default()) else {
             continue;
         };
         let (errors, warnings): (Vec<&Finding>, Vec<&Finding>) =

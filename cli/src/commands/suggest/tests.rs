@@ -1,7 +1,7 @@
 //! What is suggested allows what was proven and served, and nothing else.
 
 use crds::observe::Graph;
-use crds::smi::judge::{Severity, Surroundings};
+use crds::smi::judge::{Cluster, Severity};
 use serde_json::{Value, json};
 
 use super::calls::Calls;
@@ -63,10 +63,8 @@ fn suggested(edges: &[Value], by_route: bool) -> (Vec<Value>, Calls) {
 
 /// Every suggestion is one that the webhook takes.
 fn judged(objects: &[Value]) {
-    let at = Surroundings {
-        namespace: "shop",
-        cluster_domain: "cluster.local",
-    };
+    let cluster = Cluster::default();
+    let at = cluster.around("shop");
     for object in objects {
         let group = object["apiVersion"]
             .as_str()

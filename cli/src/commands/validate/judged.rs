@@ -4,8 +4,9 @@
 use crds::convert::{SmiKind, convert};
 use crds::inject;
 use crds::shallow::Authored;
-use crds::smi::judge::{Severity, Surroundings};
+use crds::smi::judge::{Cluster, Mistake, Severity};
 use crds::smi::{ACCESS_GROUP, SPECS_GROUP, SPLIT_GROUP, STORAGE_VERSION};
+use crds::weft;
 use serde::Deserialize as _;
 use serde_json::Value;
 
@@ -21,6 +22,9 @@ const SPELLED: [&str; 6] = [
     "DaemonSet",
     "Job",
 ];
+
+/// The kind of Weft's own group.
+const TRAFFIC_POLICY: &str = "TrafficPolicy";
 
 /// One thing that is wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,7 +44,7 @@ pub struct Finding {
 /// A text, judged.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Judged {
-    /// SMI objects in it.
+    /// Objects of SMI and of Weft in it.
     pub objects: usize,
     /// In the order of the text.
     pub findings: Vec<Finding>,
@@ -50,14 +54,14 @@ pub struct Judged {
 ///
 /// # Errors
 /// When it is no YAML.
-pub fn judge(text: &str, namespace: &str, cluster_domain: &str) -> Result<Judged, BadYaml> {
+pub fn judge(text: &str, namespace: &str, cluster: &Cluster) -> Result<Judged, BadYaml> {
     let mut judged = Judged::default();
     for document in tree::parse(text)? {
         let value = document.value()?;
         let mut reader = Reader {
             document: &document,
             namespace,
-            cluster_domain,
+            cluster,
             judged: &mut judged,
         };
         reader.object(&value, &mut Vec::new());
@@ -68,7 +72,7 @@ pub fn judge(text: &str, namespace: &str, cluster_domain: &str) -> Result<Judged
 struct Reader<'a> {
     document: &'a Document,
     namespace: &'a str,
-    cluster_domain: &'a str,
+    cluster: &'a Cluster,
     judged: &'a mut Judged,
 }
 
@@ -90,6 +94,9 @@ impl Reader<'_> {
         if [ACCESS_GROUP, SPECS_GROUP, SPLIT_GROUP].contains(&group) {
             self.judged.objects += 1;
             self.smi(object, group, version, at);
+        } else if group == weft::GROUP {
+            self.judged.objects += 1;
+            self.ours(object, (group, version), kind, at);
         } else if SPELLED.contains(&kind)
             && let Some(text) = inject::unheard(kind, object)
         {
@@ -119,20 +126,7 @@ impl Reader<'_> {
                 return;
             }
         };
-        let surroundings = Surroundings {
-            namespace: namespace(object).unwrap_or(self.namespace),
-            cluster_domain: self.cluster_domain,
-        };
-        // As the webhook reads it: what is nested without end is cut off.
-        let converted = match Authored::deserialize(converted) {
-            Ok(Authored(converted)) => converted,
-            Err(error) => {
-                self.found(object, at, true, String::new(), error.to_string());
-                return;
-            }
-        };
-        let mistakes = crds::validate::object(group, kind, converted.get("spec"), &surroundings);
-        for mistake in mistakes.unwrap_or_default() {
+        for mistake in self.mistakes(object, converted, (group, kind), at) {
             let mut text = mistake.text;
             if version != STORAGE_VERSION {
                 text = format!("{text} (fields are named as in {STORAGE_VERSION})");
@@ -140,6 +134,43 @@ impl Reader<'_> {
             let refused = mistake.severity == Severity::Refuse;
             self.found(object, at, refused, mistake.field, text);
         }
+    }
+
+    /// Weft's own kinds have one version.
+    fn ours(&mut self, object: &Value, (group, version): (&str, &str), kind: &str, at: &[Step]) {
+        if kind != TRAFFIC_POLICY || version != weft::VERSION {
+            let text = format!(
+                "{group}/{version} has no kind {kind:?}; {group}/{} has {TRAFFIC_POLICY}",
+                weft::VERSION
+            );
+            self.found(object, at, true, String::new(), text);
+            return;
+        }
+        for mistake in self.mistakes(object, object.clone(), (group, kind), at) {
+            let refused = mistake.severity == Severity::Refuse;
+            self.found(object, at, refused, mistake.field, mistake.text);
+        }
+    }
+
+    fn mistakes(
+        &mut self,
+        object: &Value,
+        stored: Value,
+        (group, kind): (&str, &str),
+        at: &[Step],
+    ) -> Vec<Mistake> {
+        let namespace = namespace(object).unwrap_or(self.namespace);
+        // As the webhook reads it: what is nested without end is cut off.
+        let stored = match Authored::deserialize(stored) {
+            Ok(Authored(stored)) => stored,
+            Err(error) => {
+                self.found(object, at, true, String::new(), error.to_string());
+                return Vec::new();
+            }
+        };
+        let around = self.cluster.around(namespace);
+        let mistakes = crds::validate::object(group, kind, stored.get("spec"), &around);
+        mistakes.unwrap_or_default()
     }
 
     fn found(&mut self, object: &Value, at: &[Step], refused: bool, field: String, text: String) {
@@ -205,7 +236,7 @@ items:
 
     #[test]
     fn every_mistake_has_its_line_its_field_and_the_words_of_the_webhook() {
-        let judged = judge(POLICY, "shop", "cluster.local").unwrap();
+        let judged = judge(POLICY, "shop", &Cluster::default()).unwrap();
         assert_eq!(judged.objects, 3);
         let found: Vec<(usize, bool, &str, &str)> = judged
             .findings
@@ -250,7 +281,7 @@ items:
     #[test]
     fn objects_of_every_version_are_judged_as_what_would_be_stored() {
         let text = "apiVersion: split.smi-spec.io/v1alpha1\nkind: TrafficSplit\nmetadata: {name: a}\nspec:\n  service: a\n  backends:\n  - service: b\n    weight: lots\n";
-        let judged = judge(text, "shop", "cluster.local").unwrap();
+        let judged = judge(text, "shop", &Cluster::default()).unwrap();
         let first = judged.findings.first().expect("the weight is no quantity");
         assert!(first.refused, "{first:?}");
         assert!(first.line >= 5, "{first:?}");
