@@ -61,7 +61,7 @@ pub(super) fn written(duration: Duration) -> String {
     let units = [(3_600_000, "h"), (60_000, "m"), (1000, "s")];
     let whole = units
         .into_iter()
-        .find(|(unit, _)| milliseconds >= *unit && milliseconds % unit == 0);
+        .find(|(unit, _)| milliseconds >= *unit && milliseconds.is_multiple_of(*unit));
     match whole {
         Some((unit, name)) => format!("{}{name}", milliseconds / unit),
         None if milliseconds == 0 => "0s".to_owned(),

@@ -205,7 +205,7 @@ fn response(written: &weft::FallbackResponse, reader: &mut Reader<'_>) -> Option
 }
 
 pub(super) fn mirror(
-    written: &Vec<weft::Mirror>,
+    written: &[weft::Mirror],
     reader: &mut Reader<'_>,
 ) -> Option<Arc<[Mirror]>> {
     reader.whole(|reader| {

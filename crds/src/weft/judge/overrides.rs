@@ -17,7 +17,7 @@ use crate::{
 const HASH: usize = 32;
 
 pub(super) fn overrides(
-    written: &Vec<weft::Override>,
+    written: &[weft::Override],
     reader: &mut Reader<'_>,
 ) -> Option<Vec<Override>> {
     reader.whole(|reader| {
