@@ -196,10 +196,8 @@ impl Call {
     }
 
     /// Deny would have refused it.
-    pub(crate) fn audited(&self) {
-        if let At::Cell(cell) = &self.at {
-            cell.audited();
-        }
+    pub(crate) fn audited(&mut self) {
+        self.settle(false).audited();
     }
 
     /// A rule allows it, where one was needed.
