@@ -69,9 +69,13 @@ impl Replay {
         }
     }
 
-    /// Bytes of the whole body, where that is known before.
+    /// Bytes of the whole body, where that is known before. Over HTTP/2 a request without
+    /// a body announces no length: its head is the end of the stream.
     #[must_use]
     pub(crate) fn size(&self) -> Option<u64> {
+        if self.empty {
+            return Some(0);
+        }
         self.hint.exact()
     }
 
