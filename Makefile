@@ -22,7 +22,9 @@ demo: ## a cluster, the mesh, a small shop, and what the mesh sees
 
 cli: ## the command `weft`, one static file, as target/cli/weft and as plugin of kubectl
 	@cargo build --release --locked -p cli --bin weft
-	@mkdir -p target/cli && cp target/x86_64-unknown-linux-gnu/release/weft target/cli/weft && ln -sf weft target/cli/kubectl-weft
+	@mkdir -p target/cli
+	@cp $(or $(CARGO_TARGET_DIR),target)/x86_64-unknown-linux-gnu/release/weft target/cli/weft
+	@ln -sf weft target/cli/kubectl-weft
 	@echo target/cli/weft
 
 check: lint deny ## format, lints, licences, pure and in-process tests

@@ -13,6 +13,7 @@ pub mod mesh;
 pub mod metrics;
 pub mod namespace;
 pub mod pod;
+pub mod weft;
 
 pub use api::Api;
 pub use app::App;
@@ -21,3 +22,4 @@ pub use eventually::eventually;
 pub use forward::Forward;
 pub use namespace::{Namespace, Outcome};
 pub use pod::{Load, Pod};
+pub use weft::Said;

@@ -53,6 +53,10 @@ impl Pages {
                 text(StatusCode::OK, "draining\n")
             }
             (&Method::GET, "/config") => json(StatusCode::OK, self.config()),
+            (&Method::GET, "/certificate") => match self.proxy.peers.tls().chain() {
+                Some(chain) => text(StatusCode::OK, chain),
+                None => text(StatusCode::SERVICE_UNAVAILABLE, "no certificate yet\n"),
+            },
             _ => text(StatusCode::NOT_FOUND, "no such page\n"),
         }
     }

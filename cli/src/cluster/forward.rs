@@ -14,14 +14,11 @@ use crate::failure::Failure;
 const MOST_BYTES: u64 = 32 << 20;
 
 /// A byte stream to a pod's port.
-pub trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
+trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
 impl<T: AsyncRead + AsyncWrite + Unpin + Send> Stream for T {}
 
 /// Connects to a port of a pod, on its loopback.
-///
-/// # Errors
-/// When the right is missing, the pod is away or nobody listens.
-pub async fn connect(
+async fn connect(
     cluster: &Cluster,
     namespace: &str,
     pod: &str,
@@ -39,7 +36,8 @@ pub async fn connect(
 /// What a page of a pod's port says.
 ///
 /// # Errors
-/// As [`connect`], and when the answer is none, late, too long or no 200.
+/// When the right is missing, the pod is away or nobody listens, and when the answer is
+/// none, late, too long or no 200.
 pub async fn page(
     cluster: &Cluster,
     namespace: &str,

@@ -79,6 +79,12 @@ impl Refusal {
     #[must_use]
     pub fn into_failure(self) -> Failure {
         let Self { what, why } = self;
+        // What was typed, as our own API understood it.
+        if let Why::Status { code: 400, message } = &why
+            && of_ours(&what)
+        {
+            return Failure::usage(format!("{what}: {message}"));
+        }
         Failure::unknown(match why {
             Why::Other(text) => format!("{what}: {text}"),
             Why::Status { code, message } => match code {
@@ -139,6 +145,8 @@ fn role(verb: &str, resource: &str, group: &str) -> String {
         | ("", "nodes" | "namespaces") => {
             "ClusterRole cluster-admin, or one with this right".to_owned()
         }
+        // Read by name, and yet not for viewers.
+        (_, "pods/portforward") => "ClusterRole edit".to_owned(),
         _ if ["get", "list", "watch"].contains(&verb) || group == GROUP => {
             "ClusterRole view".to_owned()
         }
@@ -164,13 +172,17 @@ pub(super) fn chain(error: &dyn std::error::Error) -> String {
 mod tests {
     use super::*;
 
-    fn said(what: &str, code: u16, message: &str) -> String {
+    fn failure(what: &str, code: u16, message: &str) -> Failure {
         let why = Why::Status {
             code,
             message: message.to_owned(),
         };
         let what = what.to_owned();
-        Refusal { what, why }.into_failure().to_string()
+        Refusal { what, why }.into_failure()
+    }
+
+    fn said(what: &str, code: u16, message: &str) -> String {
+        failure(what, code, message).to_string()
     }
 
     #[test]
@@ -197,6 +209,10 @@ mod tests {
                 "ClusterRole edit",
             ),
             (
+                "get resource \"pods/portforward\" in API group \"\" in the namespace \"shop\"",
+                "ClusterRole edit",
+            ),
+            (
                 "list resource \"customresourcedefinitions\" in API group \"apiextensions.k8s.io\" at the cluster scope",
                 "ClusterRole cluster-admin",
             ),
@@ -210,6 +226,8 @@ mod tests {
     fn a_read_api_that_is_off_or_away_is_told_from_an_object_that_is_missing() {
         assert!(said("graphs of shop", 404, "page not found").contains("observe.enabled"));
         assert!(said("graphs of shop", 503, "no endpoints").contains("--direct"));
+        let port = failure("explanations", 400, "spec.to.port: say which one");
+        assert!(matches!(port, Failure::Usage(_)), "{port:?}");
         assert_eq!(
             said("Pod shop/web", 404, "pods \"web\" not found"),
             "Pod shop/web: pods \"web\" not found"

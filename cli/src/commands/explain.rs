@@ -302,7 +302,9 @@ fn told(status: &ExplanationStatus, now: SystemTime) -> Vec<String> {
         let (have, of) = (programmed.proxies, programmed.of);
         lines.push(format!(" waiting {have} of {of} proxies have what this says; the others judge by the version before"));
     }
-    lines.extend(seen(status, now));
+    if status.verdict != Said::Unknown {
+        lines.extend(seen(status, now));
+    }
     if let Some(fix) = &status.fix {
         lines.push(match (fix.objects.is_empty(), fix.commands.first()) {
             (true, Some(command)) => format!(" fix     {command}"),

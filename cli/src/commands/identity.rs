@@ -1,7 +1,6 @@
 //! `weft identity`: who pods are, as their proxies show it to others.
 
 mod certificate;
-mod handshake;
 
 use std::time::SystemTime;
 
@@ -10,7 +9,7 @@ use crds::objects::{PROXY_CONTAINER, TRUST_BUNDLE, TRUST_BUNDLE_KEY};
 use k8s_openapi::api::core::v1::{ConfigMap, Pod};
 use kube::Api;
 use kube::api::ListParams;
-use policy::well_known::MESH_PORT;
+use policy::well_known::ADMIN_PORT;
 
 use self::certificate::Certificate;
 use crate::cluster::names::{Kind, Named};
@@ -30,9 +29,9 @@ const MOST: usize = 20;
 #[derive(Args, Debug)]
 #[command(
     about = "Show the certificates of pods, or of the mesh's authority",
-    long_about = "Shows the certificate that a pod's proxy presents to others, read from a \
-                  handshake with it by port-forward: SPIFFE id, serial, issuer, end, and when it \
-                  is renewed. With --ca the roots that the namespace's proxies trust.",
+    long_about = "Shows the certificate that a pod's proxy presents to others, as the proxy tells \
+                  it by port-forward: SPIFFE id, serial, issuer, end, and when it is renewed. With \
+                  --ca the roots that the namespace's proxies trust.",
     after_help = "Example:\n  weft identity pod/web-5d8"
 )]
 pub struct Identity {
@@ -121,14 +120,18 @@ async fn pods(cluster: &Cluster, named: Option<&Named>) -> Result<Vec<String>, F
 }
 
 async fn of_pod(cluster: &Cluster, pod: &str) -> Result<Certificate, Failure> {
-    let stream = forward::connect(cluster, cluster.namespace(), pod, MESH_PORT).await?;
-    let chain = handshake::chain(stream, cluster.each()).await;
+    let page = forward::page(
+        cluster,
+        cluster.namespace(),
+        pod,
+        ADMIN_PORT,
+        "/certificate",
+    );
+    let chain = certificate::in_pem(page.await?.as_bytes());
     let told = |why: String| Failure::unknown(format!("the proxy of {pod}: {why}"));
-    let chain = chain.map_err(told)?;
-    let leaf = chain
-        .first()
-        .ok_or_else(|| told("shows no certificate".to_owned()))?;
-    Certificate::read(leaf).map_err(told)
+    // Its own comes first.
+    let leaf = chain.map_err(told)?.into_iter().next();
+    leaf.ok_or_else(|| told("shows no certificate".to_owned()))
 }
 
 async fn roots(

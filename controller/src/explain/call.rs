@@ -7,6 +7,7 @@ use crds::observe::{ExplanationSpec, From, To};
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use policy::access::Source;
 use policy::name::SpiffeId;
+use policy::well_known::PROXY_PORTS;
 
 use super::question::{BadQuestion, Owner};
 use crate::model::{Index, Model, PodId};
@@ -254,6 +255,7 @@ impl Called {
         let ports: BTreeSet<u16> = pods
             .values()
             .flat_map(|facts| facts.ports.keys().copied())
+            .filter(|port| !PROXY_PORTS.contains(port))
             .collect();
         let port = match (to.port, ports.len()) {
             (Some(port), _) => port,

@@ -35,6 +35,9 @@ impl Outcome<'_> {
         if self.way.refused.is_some() {
             return Verdict::Refused;
         }
+        if self.way.outside {
+            return Verdict::Allowed;
+        }
         together(self.judged.iter().map(|one| match one.ruling {
             Ruling::Allowed | Ruling::Audited(_) | Ruling::NotJudged(_) => Verdict::Allowed,
             Ruling::Refused(_) => Verdict::Refused,

@@ -25,6 +25,8 @@ pub(super) struct Way<'a> {
     pub(super) refused: Option<Reason>,
     /// To be said beside it.
     pub(super) note: Option<String>,
+    /// It leads out of the cluster: relayed as it is, and judged by nobody of the mesh.
+    pub(super) outside: bool,
 }
 
 impl<'a> Way<'a> {
@@ -37,7 +39,10 @@ impl<'a> Way<'a> {
     ) -> Vec<Self> {
         let index = &*model.index;
         match to {
-            Called::External => vec![Self::to("outside the cluster".to_owned(), Vec::new(), 0)],
+            Called::External => vec![Self {
+                outside: true,
+                ..Self::to("outside the cluster".to_owned(), Vec::new(), 0)
+            }],
             Called::Pods(key, pods, port) => {
                 let endpoints: Vec<Endpoint> = pods
                     .iter()
@@ -142,6 +147,7 @@ impl<'a> Way<'a> {
             all,
             refused: None,
             note: None,
+            outside: false,
         }
     }
 }

@@ -172,6 +172,17 @@ fn question_without_a_meaning_is_refused_by_its_field() {
 }
 
 #[test]
+fn call_out_of_the_cluster_is_relayed_and_not_judged() {
+    let status = ask(
+        &shop(),
+        &spec("Pod/client", "External/api.example.com", "GET", "/"),
+    );
+    assert_eq!(status.verdict, Verdict::Allowed, "{status:?}");
+    assert!(texts(&status, "route")[0].contains("nobody of the mesh judges it"));
+    assert_eq!(status.fix, None);
+}
+
+#[test]
 fn backends_are_judged_each_with_its_share() {
     let rules = json!([{"kind": "TCPRoute", "name": "ports"}]);
     let cluster = shop()

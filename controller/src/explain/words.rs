@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crds::observe::Step;
 use policy::mode::Enforcement;
+use policy::protocol::Protocol;
 
 use super::judge::{Judged, Ruling};
 use super::outcome::{Outcome, Question, step};
@@ -69,6 +70,7 @@ fn routes(outcomes: &[Outcome<'_>]) -> Vec<Step> {
                 "{} leaves no backend that has this port and a weight",
                 split.clone().unwrap_or_default()
             ),
+            _ if way.outside => format!("{share}: relayed as it is, nobody of the mesh judges it"),
             _ => format!(
                 "{share}; {} of {} endpoints may take calls",
                 way.endpoints.len(),
@@ -96,13 +98,26 @@ fn wire(outcomes: &[Outcome<'_>]) -> Vec<Step> {
                 (_, false) => "plaintext: the caller has no proxy".to_owned(),
             };
             said.insert(format!(
-                "{security}; {:?} on port {}",
-                one.protocol, one.endpoint.port
+                "{security}; {} on port {}",
+                spoken(one.protocol),
+                one.endpoint.port
             ));
         }
     }
     let steps = said.into_iter();
     steps.map(|text| step("wire", text, Vec::new())).collect()
+}
+
+/// What a port carries, in the words of the field.
+const fn spoken(protocol: Protocol) -> &'static str {
+    match protocol {
+        Protocol::Detect => "whatever its first bytes say",
+        Protocol::Http1 => "HTTP/1.1",
+        Protocol::Http2 => "HTTP/2",
+        Protocol::Grpc => "gRPC",
+        Protocol::Opaque => "bytes",
+        Protocol::Tls => "TLS of the applications",
+    }
 }
 
 fn access<'a>(index: &Index, judged: impl Iterator<Item = &'a Judged>) -> Vec<Step> {

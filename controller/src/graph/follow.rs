@@ -83,6 +83,8 @@ struct State {
     workloads: Option<(Instant, Arc<Workloads>)>,
     /// Remembered edges that went since somebody asked.
     truncated: usize,
+    /// The slot before which it is remembered what only called sides told.
+    remembered_to: u64,
 }
 
 /// Which window, and what of it.
@@ -96,6 +98,21 @@ pub(crate) struct Asked {
     pub end: Option<u64>,
     /// What of it.
     pub extent: Extent,
+}
+
+impl State {
+    /// Remembers what only called sides told, of slots of which nothing more comes: sooner,
+    /// and it would be an edge of its own, by other names than its caller's proxy has.
+    fn remember_served(&mut self, settled: u64) {
+        let oldest = settled.saturating_sub(history::FINE);
+        // What ends a call in the slot after it must be there too.
+        for slot in self.remembered_to.max(oldest)..settled.saturating_sub(1) {
+            for edge in self.history.only_served(slot) {
+                self.memory.see(&edge, seen_in(slot));
+            }
+            self.remembered_to = slot + 1;
+        }
+    }
 }
 
 impl Graph {
@@ -156,7 +173,8 @@ impl Graph {
                 self.fold(slot, revision).await;
             }
         }
-        let state = self.inner.state.lock();
+        let mut state = self.inner.state.lock();
+        state.remember_served(slot_of(now - SETTLED));
         let gauge = |number: usize| i64::try_from(number).unwrap_or(i64::MAX);
         let metrics = &self.inner.metrics;
         metrics.edges.set(gauge(state.history.edges.size().0));
@@ -174,12 +192,8 @@ impl Graph {
         let began = std::time::Instant::now();
         let folded = fold.done();
         let mut state = self.inner.state.lock();
-        for edge in window::edges(&folded).keys() {
-            let seen = Seen {
-                first: slot * SLOT,
-                last: (slot + 1) * SLOT,
-            };
-            state.memory.see(edge, seen);
+        for edge in window::sure(&folded) {
+            state.memory.see(edge, seen_in(slot));
         }
         state.history.take(slot, revision, folded);
         let took = began.elapsed().as_secs_f64();
@@ -352,6 +366,14 @@ impl Graph {
     /// Remembered edges that went for want of room since this was last asked.
     pub(crate) fn take_truncated(&self) -> usize {
         std::mem::take(&mut self.inner.state.lock().truncated)
+    }
+}
+
+/// When a slot's calls were.
+const fn seen_in(slot: u64) -> Seen {
+    Seen {
+        first: slot * SLOT,
+        last: (slot + 1) * SLOT,
     }
 }
 

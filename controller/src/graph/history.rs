@@ -90,6 +90,20 @@ impl History {
         }
     }
 
+    /// Edges of a slot that callers' proxies told neither in it nor beside it.
+    pub(crate) fn only_served(&self, slot: u64) -> Vec<EdgeRef> {
+        let Some(held) = self.slots.get(&slot) else {
+            return Vec::new();
+        };
+        let beside = [slot.checked_sub(1), slot.checked_add(1)]
+            .into_iter()
+            .flatten();
+        let beside = beside.filter_map(|slot| self.slots.get(&slot));
+        let beside: Vec<&Folded> = beside.map(|held| &held.folded).collect();
+        let served = window::only_served(&held.folded, &beside).into_iter();
+        served.cloned().collect()
+    }
+
     /// Makes halves of slots and minutes of halves, and lets go what is old. `current`: the
     /// slot that is now.
     pub(crate) fn tidy(&mut self, current: u64) {

@@ -5,9 +5,11 @@
 //! stands beside them and is never added. Where only the called side reported, its numbers
 //! are all there is.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
-use super::fold::{Folded, Routes};
+use crds::observe::NodeKind;
+
+use super::fold::{Folded, Routes, Row};
 use super::key::{EdgeRef, NodeKey};
 use super::sums::Sums;
 
@@ -70,6 +72,41 @@ pub(crate) fn edges(folded: &Folded) -> HashMap<EdgeRef, Counted> {
         }
     }
     edges
+}
+
+/// Edges that nobody will tell otherwise: what callers told, and calls of those who have no
+/// proxy.
+pub(crate) fn sure(folded: &Folded) -> impl Iterator<Item = &EdgeRef> {
+    let told = |row: &&Row| !row.server || row.edge.key().from.kind == NodeKind::Outside;
+    let rows = folded.rows.iter().filter(|row| !row.sums.is_idle());
+    rows.filter(told).map(|row| &row.edge)
+}
+
+/// Edges that only the called side told: of which callers told nothing, neither in `folded`
+/// nor `beside` it, because one end may count a call in the slot after the other's.
+pub(crate) fn only_served<'a>(folded: &'a Folded, beside: &[&Folded]) -> Vec<&'a EdgeRef> {
+    let served = folded.rows.iter().filter(|row| {
+        row.server && !row.sums.is_idle() && row.edge.key().from.kind != NodeKind::Outside
+    });
+    let mut left: Vec<&EdgeRef> = served.map(|row| &row.edge).collect();
+    for part in std::iter::once(&folded).chain(beside) {
+        if left.is_empty() {
+            break;
+        }
+        let told: HashSet<Pair<'_>> = part
+            .rows
+            .iter()
+            .filter(|row| !row.server && !row.sums.is_idle())
+            .map(|row| pair(&row.edge))
+            .collect();
+        left.retain(|edge| !told.contains(&pair(edge)));
+    }
+    left
+}
+
+fn pair(edge: &EdgeRef) -> Pair<'_> {
+    let key = edge.key();
+    (&key.from, &key.to)
 }
 
 /// Adds what the called side counted, and takes over what only it knows.

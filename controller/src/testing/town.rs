@@ -103,6 +103,11 @@ pub(crate) fn seen_by_server(client: &str, good: u64, bad: u64) -> v1::Edge {
 
 /// One process per report, so that several of one pod and slot add up.
 pub(crate) fn report(reports: &Reports, pod: &str, edges: Vec<v1::Edge>) {
+    report_in(reports, SLOT_NOW, pod, edges);
+}
+
+/// The same of another slot.
+pub(crate) fn report_in(reports: &Reports, slot: u64, pod: &str, edges: Vec<v1::Edge>) {
     static PROCESS: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(1);
     let (namespace, name) = pod.split_once('/').unwrap();
     let reporter = Reporter {
@@ -111,7 +116,7 @@ pub(crate) fn report(reports: &Reports, pod: &str, edges: Vec<v1::Edge>) {
     };
     let report = v1::Report {
         process: PROCESS.fetch_add(1, std::sync::atomic::Ordering::Relaxed),
-        slot: SLOT_NOW * SLOT,
+        slot: slot * SLOT,
         edges,
         ..v1::Report::default()
     };

@@ -12,12 +12,13 @@ use anyhow::{Context as _, ensure};
 use e2e::{
     demo::{
         link::Link,
+        names::NAMESPACE,
         progress::Progress,
         promise::View,
         shop::{self, Watch},
         table,
     },
-    harness::{Cluster, cluster::root, mesh},
+    harness::{Cluster, cluster::root, mesh, weft},
 };
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -67,8 +68,9 @@ fn demo() -> anyhow::Result<bool> {
         print!("{}", table::render(&last));
         last
     };
-    println!("{}", farewell());
-    Ok(view.promises().iter().all(|promise| promise.kept))
+    let explained = ask(&cluster)?;
+    println!("{}", farewell()?);
+    Ok(explained && view.promises().iter().all(|promise| promise.kept))
 }
 
 /// `None` is until Ctrl-C.
@@ -133,7 +135,30 @@ fn draw(view: &View) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn farewell() -> String {
+/// The same from the mesh itself, as anybody asks it. Whether it says that the call which
+/// is refused is refused.
+fn ask(cluster: &Cluster) -> anyhow::Result<bool> {
+    let words = ["explain", "job/load-web", "svc/payments", "POST", "/pay"];
+    let mut said = Vec::new();
+    for words in [&["edges"][..], &words] {
+        let words = [words, &["-n", NAMESPACE]].concat();
+        let answer = cluster.weft(&words)?;
+        println!("\n$ weft {}\n{}", words.join(" "), answer.out.trim_end());
+        if ![0, 1].contains(&answer.status) {
+            eprint!("{}", answer.err);
+        }
+        said.push(answer.status);
+    }
+    let refused = said == [0, 1];
+    if !refused {
+        println!(
+            "BROKEN  explain  `weft edges` and `weft explain` ended with {said:?}, not [0, 1]"
+        );
+    }
+    Ok(refused)
+}
+
+fn farewell() -> anyhow::Result<String> {
     let external = std::env::var("CLUSTER").is_ok_and(|cluster| cluster == "external");
     let (reach, end) = if external {
         (
@@ -142,19 +167,24 @@ fn farewell() -> String {
         )
     } else {
         let root = root().display();
+        let program = weft::program()?;
+        let weft = program.parent().unwrap_or(&program).display();
         (
             format!(
-                "  export KUBECONFIG={root}/target/cluster/kubeconfig PATH={root}/target/tools/bin:$PATH\n"
+                "  export KUBECONFIG={root}/target/cluster/kubeconfig PATH={root}/target/tools/bin:{weft}:$PATH\n"
             ),
             "make cluster-down".to_owned(),
         )
     };
-    format!(
+    Ok(format!(
         "
 Everything is left running; the load ends by itself within half an hour, `make demo` begins it anew.
 
 Look at it:
-{reach}  kubectl -n shop get pods,trafficsplits,traffictargets,httproutegroups
+{reach}  weft check
+  weft stat ts -n shop
+  weft explain job/load-web svc/payments POST /pay -n shop -o fix
+  kubectl -n shop get pods,trafficsplits,traffictargets,httproutegroups
   kubectl -n shop exec deploy/web -c app -- /weft-echo get http://catalog/products
   kubectl -n shop exec deploy/web -c app -- /weft-echo get http://payments/pay -X POST   # refused
   kubectl -n shop port-forward deploy/payments 15190    # then: curl localhost:15190/metrics
@@ -163,5 +193,5 @@ Move the traffic and watch the table follow:
 End it:
   kubectl delete namespace shop     # the shop
   {end}     # and the rest"
-    )
+    ))
 }

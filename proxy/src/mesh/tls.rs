@@ -7,6 +7,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use identity::Roots;
 use identity::tls::{self, CertHandle, ClientAuth, MESH_ALPN, QUIET_ALPN, peer_name};
 use identity::verify::IdentityError;
@@ -86,6 +88,24 @@ impl MeshTls {
         if let Some(OnFailure(counts)) = &self.on_failure {
             counts(reason);
         }
+    }
+
+    /// The certificate that is shown to others, and those that vouch for it, as PEM.
+    pub(crate) fn chain(&self) -> Option<String> {
+        const LINE: usize = 64;
+        let leaf = self.certs.current()?;
+        let mut pem = String::new();
+        for certificate in leaf.chain() {
+            let text = BASE64.encode(certificate);
+            pem.push_str("-----BEGIN CERTIFICATE-----\n");
+            // Base64 is ASCII: every byte is a character.
+            for at in (0..text.len()).step_by(LINE) {
+                pem.push_str(&text[at..text.len().min(at + LINE)]);
+                pem.push('\n');
+            }
+            pem.push_str("-----END CERTIFICATE-----\n");
+        }
+        Some(pem)
     }
 
     #[must_use]

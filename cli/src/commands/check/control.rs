@@ -29,7 +29,7 @@ fn needed<'a>(
     match facts.part(part) {
         Ok(value) => Ok(Ok(value)),
         Err(Missing::Absent) => Ok(Err(format!("{what} is missing"))),
-        Err(Missing::Unseen(why)) => Err(why),
+        Err(Missing::Unseen(why) | Missing::Away(why)) => Err(why),
     }
 }
 
@@ -69,7 +69,7 @@ pub(super) fn single_replicas(facts: &Facts) -> Found {
     for part in ["controller", "injector"] {
         match facts.part(part) {
             Ok(deployment) if wanted(deployment) < 2 => single.push(part.to_owned()),
-            Err(Missing::Unseen(why)) => return Err(why),
+            Err(Missing::Unseen(why) | Missing::Away(why)) => return Err(why),
             _ => {}
         }
     }
@@ -96,7 +96,7 @@ pub(super) fn versions(facts: &Facts) -> Found {
                     others.push(format!("{part} is {version}"));
                 }
             }
-            Err(Missing::Unseen(why)) => return Err(why),
+            Err(Missing::Unseen(why) | Missing::Away(why)) => return Err(why),
             Err(Missing::Absent) => {}
         }
     }
@@ -282,7 +282,7 @@ pub(super) fn ca_bundles(facts: &Facts) -> Found {
         let configuration = match facts.part(part) {
             Ok(configuration) => configuration,
             Err(Missing::Absent) => continue,
-            Err(Missing::Unseen(why)) => return Err(why),
+            Err(Missing::Unseen(why) | Missing::Away(why)) => return Err(why),
         };
         for webhook in configuration["webhooks"].as_array().into_iter().flatten() {
             all += 1;
@@ -347,6 +347,10 @@ pub(super) fn validation(facts: &Facts) -> Found {
 }
 
 pub(super) fn api_services(facts: &Facts) -> Found {
+    // Kubernetes calls an API available that it may reach and cannot verify yet.
+    if let Err(Missing::Away(why)) = facts.part("proxies") {
+        return Ok((Outcome::Error, why));
+    }
     let services = facts.list("api-services")?;
     let ours: Vec<&Value> = services
         .iter()

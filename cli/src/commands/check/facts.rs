@@ -115,6 +115,8 @@ pub(super) enum Missing {
     Absent,
     /// The reason, for the check that is skipped.
     Unseen(String),
+    /// Who should have answered is away, and what the API server says of that.
+    Away(String),
 }
 
 impl Facts {
@@ -167,7 +169,7 @@ impl Facts {
         match self.part(name) {
             Ok(value) => Ok(value.as_array().map(Vec::as_slice).unwrap_or_default()),
             Err(Missing::Absent) => Ok(&[]),
-            Err(Missing::Unseen(why)) => Err(why),
+            Err(Missing::Unseen(why) | Missing::Away(why)) => Err(why),
         }
     }
 
@@ -180,9 +182,14 @@ impl Facts {
 
 fn missing(refusal: Refusal) -> Missing {
     if refusal.is_missing() {
-        Missing::Absent
+        return Missing::Absent;
+    }
+    let away = refusal.code() == Some(503);
+    let why = refusal.into_failure().to_string();
+    if away {
+        Missing::Away(why)
     } else {
-        Missing::Unseen(refusal.into_failure().to_string())
+        Missing::Unseen(why)
     }
 }
 

@@ -107,6 +107,6 @@ pub(super) fn aggregation(facts: &Facts) -> Found {
             Outcome::Error,
             "ConfigMap extension-apiserver-authentication is missing".to_owned(),
         )),
-        Err(Missing::Unseen(why)) => Err(why),
+        Err(Missing::Unseen(why) | Missing::Away(why)) => Err(why),
     }
 }

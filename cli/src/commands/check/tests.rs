@@ -1,82 +1,18 @@
 //! A healthy mesh, in an API server in memory, and faults planted in it one by one: each
 //! fails at its own check and at no other.
 
-use std::convert::Infallible;
+mod server;
+mod untold;
+
 use std::time::Duration;
 
 use clap::Parser as _;
 use fake_api::FakeApi;
-use http::{Method, Request, Response, StatusCode};
-use kube::Client;
-use kube::client::Body;
 use serde_json::{Value, json};
 
+use self::server::{WELL, Webhooks, client};
 use super::*;
 use crate::args::{Cli, Command};
-mod untold;
-
-/// What only trying out tells.
-#[derive(Clone, Copy, Debug)]
-struct Webhooks {
-    injects: bool,
-    validates: bool,
-    /// The API server's clock, seconds ahead of ours.
-    clock: i64,
-}
-
-const WELL: Webhooks = Webhooks {
-    injects: true,
-    validates: true,
-    clock: 0,
-};
-
-fn client(api: &FakeApi, webhooks: Webhooks) -> Client {
-    let api = api.client();
-    Client::new(
-        tower::service_fn(move |request: Request<Body>| {
-            let api = api.clone();
-            async move {
-                if request.method() == Method::POST {
-                    return Ok::<_, Infallible>(tried(request.uri().path(), webhooks));
-                }
-                let version = request.uri().path() == "/version";
-                let mut answer = api.send(request).await.unwrap();
-                if version {
-                    let now = k8s_openapi::jiff::Timestamp::now().as_second() + webhooks.clock;
-                    let now = k8s_openapi::jiff::Timestamp::from_second(now).unwrap();
-                    let date = now.strftime("%a, %d %b %Y %H:%M:%S GMT").to_string();
-                    answer.headers_mut().insert("date", date.parse().unwrap());
-                }
-                Ok(answer)
-            }
-        }),
-        "default",
-    )
-}
-
-fn tried(path: &str, webhooks: Webhooks) -> Response<Body> {
-    let (code, body) = if path.ends_with("/pods") {
-        let containers = if webhooks.injects {
-            json!([{"name": "weft-proxy"}])
-        } else {
-            json!([])
-        };
-        (201, json!({"spec": {"initContainers": containers}}))
-    } else if path.ends_with("/httproutegroups") && webhooks.validates {
-        let message = "admission webhook \"smi.validate.weft.dev\" denied the request: HTTPRouteGroup default/x is invalid: spec";
-        (
-            422,
-            json!({"kind": "Status", "status": "Failure", "message": message, "code": 422}),
-        )
-    } else if path.ends_with("/selfsubjectaccessreviews") {
-        (201, json!({"status": {"allowed": webhooks.injects}}))
-    } else {
-        (201, json!({}))
-    };
-    let mut answer = Response::new(Body::from(body.to_string().into_bytes()));
-    *answer.status_mut() = StatusCode::from_u16(code).unwrap();
-    answer
-}
 
 fn root(ends: i32) -> String {
     let key = rcgen::KeyPair::generate().unwrap();

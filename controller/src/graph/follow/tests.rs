@@ -94,6 +94,41 @@ async fn edge_of_long_ago_is_quiet_and_shown_when_asked_for() {
     assert!(answer.nodes.iter().all(|node| node.gone));
 }
 
+/// Reports come in any order, and one end may count a call in the slot after the other's.
+#[tokio::test]
+async fn call_that_both_ends_told_is_remembered_once_and_by_its_callers_words() {
+    let reports = reports();
+    let graph = graph(&reports);
+    let served = vec![
+        town::seen_by_server("shop/web", 1, 0),
+        town::seen_by_server("bank/web", 1, 0),
+    ];
+    town::report(&reports, "shop/api", served);
+    graph.look(now(), false).await;
+    let called = vec![town::seen_by_client("shop/api", 1, 0)];
+    town::report_in(&reports, town::SLOT_NOW + 1, "shop/web", called);
+    let later = now() + Duration::from_secs(30);
+    graph.look(later, true).await;
+    let quiet = Extent {
+        quiet: true,
+        ..Extent::default()
+    };
+    let asked = Asked {
+        slots: 2,
+        ..asked(quiet)
+    };
+    let answer = graph.answer(&asked, later);
+    let mut edges: Vec<(&str, &str)> = answer
+        .edges
+        .iter()
+        .map(|edge| (edge.from.as_str(), edge.service.as_str()))
+        .collect();
+    edges.sort_unstable();
+    // Of the other one the caller's proxy told nothing.
+    let only_served = ("bank/Deployment/web", "");
+    assert_eq!(edges, [only_served, ("shop/Deployment/web", "shop/api")]);
+}
+
 #[tokio::test]
 async fn slots_that_went_for_want_of_room_stay_as_they_were_folded() {
     let reports = Reports::holding(crate::metrics::ReportMetrics::default(), 3);

@@ -1,0 +1,88 @@
+//! The API server of a healthy mesh, and what of it can be made to fail.
+
+use std::convert::Infallible;
+
+use fake_api::FakeApi;
+use http::{Method, Request, Response, StatusCode};
+use kube::Client;
+use kube::client::Body;
+use serde_json::{Value, json};
+
+/// What only trying out tells.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Webhooks {
+    pub(super) injects: bool,
+    pub(super) validates: bool,
+    /// Whether calls for the read API reach a controller.
+    pub(super) observes: bool,
+    /// The API server's clock, seconds ahead of ours.
+    pub(super) clock: i64,
+}
+
+pub(super) const WELL: Webhooks = Webhooks {
+    injects: true,
+    validates: true,
+    observes: true,
+    clock: 0,
+};
+
+pub(super) fn client(api: &FakeApi, webhooks: Webhooks) -> Client {
+    let api = api.client();
+    Client::new(
+        tower::service_fn(move |request: Request<Body>| {
+            let api = api.clone();
+            async move {
+                if request.method() == Method::POST {
+                    return Ok::<_, Infallible>(tried(request.uri().path(), webhooks));
+                }
+                let observe = request.uri().path().starts_with("/apis/observe.weft.dev/");
+                if observe && !webhooks.observes {
+                    let message =
+                        "error trying to reach service: certificate signed by unknown authority";
+                    return Ok(said(
+                        503,
+                        &json!({"kind": "Status", "status": "Failure", "message": message, "code": 503}),
+                    ));
+                }
+                let version = request.uri().path() == "/version";
+                let mut answer = api.send(request).await.unwrap();
+                if version {
+                    let now = k8s_openapi::jiff::Timestamp::now().as_second() + webhooks.clock;
+                    let now = k8s_openapi::jiff::Timestamp::from_second(now).unwrap();
+                    let date = now.strftime("%a, %d %b %Y %H:%M:%S GMT").to_string();
+                    answer.headers_mut().insert("date", date.parse().unwrap());
+                }
+                Ok(answer)
+            }
+        }),
+        "default",
+    )
+}
+
+fn tried(path: &str, webhooks: Webhooks) -> Response<Body> {
+    let (code, body) = if path.ends_with("/pods") {
+        let containers = if webhooks.injects {
+            json!([{"name": "weft-proxy"}])
+        } else {
+            json!([])
+        };
+        (201, json!({"spec": {"initContainers": containers}}))
+    } else if path.ends_with("/httproutegroups") && webhooks.validates {
+        let message = "admission webhook \"smi.validate.weft.dev\" denied the request: HTTPRouteGroup default/x is invalid: spec";
+        (
+            422,
+            json!({"kind": "Status", "status": "Failure", "message": message, "code": 422}),
+        )
+    } else if path.ends_with("/selfsubjectaccessreviews") {
+        (201, json!({"status": {"allowed": webhooks.injects}}))
+    } else {
+        (201, json!({}))
+    };
+    said(code, &body)
+}
+
+fn said(code: u16, body: &Value) -> Response<Body> {
+    let mut answer = Response::new(Body::from(body.to_string().into_bytes()));
+    *answer.status_mut() = StatusCode::from_u16(code).unwrap();
+    answer
+}
