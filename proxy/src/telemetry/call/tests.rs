@@ -132,7 +132,8 @@ fn a_connection_is_opened_once_whatever_becomes_of_its_port() {
             pod: None,
             security: Security::mtls,
         };
-        let mut call = Call::begin(&telemetry, Kind::Bytes, parties);
+        let mut call = Call::begin(&telemetry, Kind::Bytes, parties.clone());
+        call.on(telemetry.cell(parties, Protocol::Opaque));
         call.audited();
         let cell = call.open();
         assert_eq!(cell.way().parties.port() == 9090, told_apart);
