@@ -67,17 +67,18 @@ pub async fn serve_mesh(proxy: Arc<Proxy>, stream: TcpStream, place: Arc<Place>)
     proxy.count_connection(Direction::inbound, label, Security::mtls);
     let drain = proxy.drain.clone();
     let budget = Arc::clone(proxy.budget());
-    let peer = PeerProxy {
+    let peer = Arc::new(PeerProxy {
         proxy,
         who: Who::new(Some(identity)),
         ip: own.ip(),
         transport,
-    };
+        charged: place.within(),
+    });
     let refused = {
-        let peer = peer.clone();
-        move |status| peer.clone().of_port(None).turned_away(status)
+        let peer = Arc::clone(&peer);
+        move |status| peer.of_port(None).turned_away(status)
     };
-    let handler = move |request| peer.clone().handle(request);
+    let handler = move |request| Arc::clone(&peer).handle(request);
     let close = async move { drain.time_to_go().await };
     let accepted = Accepted {
         version,

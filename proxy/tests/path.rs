@@ -29,5 +29,6 @@ mod path {
     mod routing;
     mod tcp;
     mod unconfigured;
+    mod waiting;
     mod workloads;
 }

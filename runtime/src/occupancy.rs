@@ -15,6 +15,7 @@
 //! Beside its place a connection notes about how many bytes it has the process hold;
 //! what follows when memory runs out stands in `weight`.
 
+mod account;
 mod in_flight;
 mod requests;
 mod room;
@@ -32,6 +33,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, timeout};
 
+use account::Account;
 pub use in_flight::InFlight;
 pub use requests::{Look, Requests};
 pub use seat::Held;
@@ -117,6 +119,7 @@ pub struct Place {
     seat: Arc<Seat>,
     began: Instant,
     of: Option<Of>,
+    account: Option<Account>,
 }
 
 struct Of {
@@ -229,6 +232,7 @@ impl Occupancy {
                 holder: Mutex::new(holder.clone()),
                 id,
             }),
+            account: None,
         })))
     }
 
@@ -332,6 +336,7 @@ impl Place {
             seat: Arc::default(),
             began: Instant::now(),
             of: None,
+            account: None,
         })
     }
 
@@ -402,15 +407,15 @@ impl Place {
 
     /// A request of this connection waits for memory.
     pub fn waits_for_memory(&self) {
-        if let Some(of) = &self.of {
-            (of.occupancy.reached)(Reached::NoMemory);
+        if let Some(occupancy) = self.occupancy() {
+            (occupancy.reached)(Reached::NoMemory);
         }
     }
 
     /// Counts `bytes` as held for this connection.
     #[must_use]
     pub fn hold(&self, bytes: usize) -> Held {
-        Seat::hold(&self.seat, bytes)
+        Seat::hold(self.charged(), bytes)
     }
 
     /// Returns when the connection should end as between two requests, or after

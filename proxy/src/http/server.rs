@@ -216,3 +216,6 @@ fn too_long(request: &Request<IncomingBody>) -> Option<Response<Body>> {
         answer_to(request.method(), response)
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use http::{Method, Request, Response};
 use policy::reason::Reason;
+use runtime::occupancy::Place;
 
 use crate::failure::Failure;
 use crate::http::body::Body;
@@ -16,24 +17,25 @@ use crate::proxy::Proxy;
 use crate::telemetry::call::Kind;
 
 /// A peer proxy on one connection.
-#[derive(Clone)]
 pub(super) struct PeerProxy {
     pub(super) proxy: Arc<Proxy>,
     pub(super) who: Who,
     /// The address that it called, one of the pod's own.
     pub(super) ip: IpAddr,
     pub(super) transport: Transport,
+    /// For what its tunnels make this proxy do its connection is charged.
+    pub(super) charged: Arc<Place>,
 }
 
 impl PeerProxy {
     /// What it asks of one port, or of none that it could name.
-    pub(super) fn of_port(self, port: Option<AppPort>) -> Connection {
+    pub(super) fn of_port(&self, port: Option<AppPort>) -> Connection {
         let local = SocketAddr::new(self.ip, port.map_or(0, AppPort::get));
-        Connection::new(self.proxy, self.who, local)
+        Connection::new(Arc::clone(&self.proxy), self.who.clone(), local)
     }
 
     /// One request or tunnel.
-    pub(super) async fn handle(self, request: Request<IncomingBody>) -> Response<Body> {
+    pub(super) async fn handle(self: Arc<Self>, request: Request<IncomingBody>) -> Response<Body> {
         let (parts, body) = request.into_parts();
         let method = parts.method.clone();
         let asked = match PeerRequest::decode(parts, self.transport) {
@@ -56,13 +58,17 @@ impl PeerProxy {
                     .await
             }
             PeerRequest::Tcp { port, .. } => match body {
-                IncomingBody::Http2(body) => Arc::new(self.of_port(Some(port))).tunnel(body).await,
+                IncomingBody::Http2(body) => {
+                    let place = self.charged.within();
+                    let connection = Arc::new(self.of_port(Some(port)));
+                    connection.tunnel(body, place).await
+                }
                 IncomingBody::Http1(_) => self.malformed("tunnels are for HTTP/2", &method),
             },
         }
     }
 
-    fn malformed(self, detail: &'static str, method: &Method) -> Response<Body> {
+    fn malformed(&self, detail: &'static str, method: &Method) -> Response<Body> {
         let failure = Failure::refused(Reason::BadRequest, detail);
         let call = self.of_port(None).call(Kind::Request);
         call.refuse(&failure, method, false)

@@ -14,6 +14,7 @@ use crate::http::upload::Upload;
 use crate::inbound::connection::Connection;
 use crate::inbound::reauthorize::Allowed;
 use crate::mesh::protocol::{AppHttp, Asked, not_sent};
+use crate::net::turn::Waited;
 use crate::telemetry::call::Kind;
 
 impl Connection {
@@ -29,6 +30,9 @@ impl Connection {
             Ok(received) => received,
             Err(rejected) => return call.refuse(&rejected.failure, &rejected.method, false),
         };
+        if let Some(Waited(long)) = received.parts.extensions.get() {
+            call.waited(*long);
+        }
         call.asks(&received.parts);
         call.speaks(speak == AppHttp::Http2, received.grpc);
         self.count_on_cell(&mut call);

@@ -20,8 +20,13 @@ use crate::net::prefixed::Prefixed;
 use crate::telemetry::call::Kind;
 
 impl Connection {
-    /// Bytes that come as the body of a peer proxy's request: opaque, or so it says.
-    pub(super) async fn tunnel(self: Arc<Self>, incoming: RecvBody) -> Response<Body> {
+    /// Bytes that come as the body of a peer proxy's request: opaque, or so it says. Where
+    /// they are HTTP, its requests count for the peer as any others.
+    pub(super) async fn tunnel(
+        self: Arc<Self>,
+        incoming: RecvBody,
+        place: Arc<Place>,
+    ) -> Response<Body> {
         let (accept, out) = Accept::new();
         let mut response = Response::new(body::empty());
         response.extensions_mut().insert(accept);
@@ -54,7 +59,6 @@ impl Connection {
             tokio::spawn(async move {
                 let Ok(out) = out.await else { return };
                 let mut stream = Prefixed::new(ByteStream::new(out, incoming));
-                let place = Place::unlisted();
                 let spoken = self.protocol(&mut stream, &place).await;
                 self.serve(stream, spoken, &place).await;
             });
@@ -79,7 +83,7 @@ impl Connection {
                 Expected::Either | Expected::Http { .. } => race(&mut stream, server).await,
                 Expected::Bytes => Ok(Spoken::Opaque(Some(server))),
             };
-            self.serve(stream, spoken, &Place::unlisted()).await;
+            self.serve(stream, spoken, &place).await;
         });
         response
     }

@@ -39,6 +39,11 @@ impl MayAbort for TcpStream {
     }
 }
 
+#[cfg(test)]
+impl MayAbort for tokio::io::DuplexStream {
+    fn abort(&mut self) {}
+}
+
 /// TLS that ends without its own goodbye tells as much.
 impl MayAbort for tokio_rustls::server::TlsStream<Coalescing> {
     fn abort(&mut self) {}

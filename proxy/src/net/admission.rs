@@ -43,6 +43,8 @@ pub(super) struct Admission {
     waiting: Mutex<Vec<(Arc<Requests>, Line)>>,
     /// As many as are in there.
     holders: AtomicUsize,
+    /// Requests of callers that were in flight when it was looked last.
+    callers: AtomicUsize,
     generation: AtomicUsize,
     /// Bytes that those of this generation and of the one before will take, by turns.
     begun: [AtomicUsize; 2],
@@ -121,11 +123,21 @@ impl Admission {
         !self.is_empty() && self.waiting.lock().iter().any(|(one, line)| so(one, *line))
     }
 
-    /// Wakes whoever has less than its share in flight and waits all the same.
-    pub(super) fn look_again(&self) {
+    /// Tells those that wait what their share is now, and wakes whoever has less than that
+    /// in flight.
+    pub(super) fn look_again(&self, share: impl Fn(Line) -> usize) {
         if !self.is_empty() {
             let waiting = self.waiting.lock();
-            waiting.iter().for_each(|(one, _)| one.wake_below_share());
+            let look = |(one, line): &(Arc<Requests>, _)| one.look_again(share(*line));
+            waiting.iter().for_each(look);
         }
+    }
+
+    pub(super) fn note_callers(&self, requests: usize) {
+        self.callers.store(requests, Relaxed);
+    }
+
+    pub(super) fn callers(&self) -> usize {
+        self.callers.load(Relaxed)
     }
 }

@@ -105,14 +105,27 @@ impl<S: AsyncRead + Unpin> Prefixed<S> {
     /// Reads what has come into the prefix; 0: the stream ended. The buffer is no
     /// part of the future, so waiting connections stay small.
     async fn more(&mut self) -> io::Result<usize> {
-        poll_fn(|cx| {
-            let mut buffer = [0_u8; 512];
-            let mut read = ReadBuf::new(&mut buffer);
-            ready!(Pin::new(&mut self.inner).poll_read(cx, &mut read))?;
-            self.prefix.extend_from_slice(read.filled());
-            Poll::Ready(Ok(read.filled().len()))
-        })
-        .await
+        poll_fn(|cx| self.poll_more(cx)).await
+    }
+
+    fn poll_more(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let mut buffer = [0_u8; 512];
+        let mut read = ReadBuf::new(&mut buffer);
+        ready!(Pin::new(&mut self.inner).poll_read(cx, &mut read))?;
+        self.prefix.extend_from_slice(read.filled());
+        Poll::Ready(Ok(read.filled().len()))
+    }
+
+    /// Ready when the other end has closed its side, or broken it off. To see that, up to
+    /// about `most` bytes are read ahead; behind more of them it is not seen.
+    pub(crate) fn poll_left(&mut self, cx: &mut Context<'_>, most: usize) -> Poll<()> {
+        while self.ahead() < most {
+            match ready!(self.poll_more(cx)) {
+                Ok(0) | Err(_) => return Poll::Ready(()),
+                Ok(_) => {}
+            }
+        }
+        Poll::Pending
     }
 
     /// Waits for the first bytes, which stay to be read. `false`: the stream ended.
@@ -149,6 +162,11 @@ impl<S: AsyncRead + Unpin> Prefixed<S> {
             }
         }
         Ok(())
+    }
+
+    /// Whether a whole head was read ahead.
+    pub(crate) fn has_head(&self) -> bool {
+        ends_head(&self.prefix[self.at..])
     }
 
     /// Bytes that were read ahead.

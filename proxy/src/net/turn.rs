@@ -13,7 +13,12 @@
 //! waits from a higher part on, and comes first where there is room, since that goes to
 //! who has fewest in flight. Where all of that does not help it for [`PATIENCE`], who holds
 //! most loses connections. Calls of the own application wait from the higher part on as
-//! well, because a request from outside may end only after them.
+//! well, because a request from outside may end only after them, and only beyond as many
+//! as there are such requests.
+//!
+//! A caller that calls itself through this pod, as in A to B to A to B, is the exception:
+//! B cannot tell which requests of A are made for others of A that it serves already. Where
+//! A has its share of those in flight at B, one of them ends by the time limit of the wait.
 //!
 //! What a request takes comes after it began, and a thousand of them may begin within a
 //! millisecond. So each counts in full from its beginning until its answer comes, or
@@ -51,7 +56,7 @@ impl Budget {
         }
         place.waits_for_memory();
         let turn = Turn {
-            number: self.admission.enter(requests, line, self.share()),
+            number: self.admission.enter(requests, line, self.share(line)),
             budget: Arc::clone(self),
             requests: Arc::clone(requests),
             line,
@@ -68,7 +73,7 @@ impl Budget {
 
     /// With its share in flight nobody overtakes anybody, with less nobody of its own.
     fn passes(&self, requests: &Requests, line: Line) -> bool {
-        let below = || requests.in_flight() < self.share();
+        let below = || requests.in_flight() < self.share(line);
         let room = || self.admission.is_empty() && self.has_room(requests, line);
         requests.waiting() == 0 && (below() || room())
     }
@@ -78,9 +83,22 @@ impl Budget {
         self.used().saturating_add(self.admission.expected()) <= from
     }
 
-    /// Requests that everybody may have in flight.
-    fn share(&self) -> usize {
-        (self.heap() / WORTH / REQUEST).max(1)
+    /// Requests that everybody may have in flight. For the own application as many more as
+    /// callers have: each of those may have to end after one of its own calls. A call that
+    /// can only end after another one does so through a request of a caller, and no two do
+    /// through the same one next to them, so with more in flight than callers have a whole
+    /// share of them waits for nobody here.
+    fn share(&self, line: Line) -> usize {
+        let share = (self.heap() / WORTH / REQUEST).max(1);
+        match line {
+            Line::Callers => share,
+            Line::Own => share + self.admission.callers(),
+        }
+    }
+
+    /// Notes how many requests of callers are in flight.
+    pub(crate) fn note_callers(&self, requests: usize) {
+        self.admission.note_callers(requests);
     }
 
     /// There may be room for one that waits.
@@ -93,7 +111,7 @@ impl Budget {
     /// there may be room. To be called every now and then.
     pub(crate) fn settle(&self) {
         self.admission.settle();
-        self.admission.look_again();
+        self.admission.look_again(|line| self.share(line));
         self.look_again();
     }
 
@@ -123,6 +141,17 @@ impl Turn {
     pub(crate) async fn comes(self) -> bool {
         timeout(WAIT, self).await.is_ok()
     }
+
+    /// The same, and before whoever sent the request left.
+    pub(crate) async fn comes_before(self, left: impl Future<Output = ()>) -> bool {
+        tokio::select! {
+            // Nobody wants an answer any more, and what was asked for may have been asked
+            // for elsewhere.
+            biased;
+            () = left => false,
+            came = self.comes() => came,
+        }
+    }
 }
 
 impl Future for Turn {
@@ -144,6 +173,11 @@ impl Drop for Turn {
         self.budget.look_again();
     }
 }
+
+/// In the extensions of a request that waited: for how long. Whoever sent it sees that
+/// as a part of what its answer took.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Waited(pub(crate) Duration);
 
 /// In the extensions of a request whose turn did not come: it is to be refused.
 #[derive(Clone, Copy, Debug)]

@@ -13,6 +13,7 @@ use crate::http::incoming::IncomingBody;
 use crate::http::received::{Received, Upgrades, host_of};
 use crate::http::replay::Replay;
 use crate::http::upload::Upload;
+use crate::net::turn::Waited;
 use crate::outbound::attempts::Attempts;
 use crate::outbound::connection::Connection;
 use crate::outbound::respond::respond;
@@ -36,6 +37,9 @@ pub(super) async fn handle_request(
             return call.refuse(&rejected.failure, &rejected.method, false);
         }
     };
+    if let Some(Waited(long)) = received.parts.extensions.get() {
+        call.waited(*long);
+    }
     call.asks(&received.parts);
     call.speaks(received.parts.version == Version::HTTP_2, received.grpc);
     let snapshot = proxy.config.snapshot();

@@ -101,6 +101,8 @@ fn weigh(budget: &Budget, permits: &[Permits]) {
         let heaviest = permits.iter().filter_map(|of| of.places.heaviest());
         let most = heaviest.map(|(weight, _)| weight).max().unwrap_or_default();
         permits.iter().for_each(|of| of.places.weigh(most / LIGHT));
+        let callers = permits.iter().map(|of| of.places.requests_of_callers());
+        budget.note_callers(callers.sum());
     }
 }
 

@@ -122,6 +122,11 @@ impl Call {
         }
     }
 
+    /// It came so long before it began.
+    pub(crate) fn waited(&mut self, long: Duration) {
+        self.started = self.started.checked_sub(long).unwrap_or(self.started);
+    }
+
     /// Notes which HTTP the two applications speak with each other.
     pub(crate) const fn speaks(&mut self, http2: bool, grpc: bool) {
         self.protocol = match (http2, grpc) {
@@ -287,14 +292,23 @@ impl Call {
     }
 
     /// The caller got an answer of this status, because no request could be made out, or
-    /// because there was no room for one.
-    pub(crate) fn turned_away(self, status: StatusCode) {
+    /// because there was no room for one. When it came is not known here, so that counts as
+    /// no latency.
+    pub(crate) fn turned_away(mut self, status: StatusCode) {
         let reason = if status == Reason::Overload.status() {
             Reason::Overload
         } else {
             Reason::BadRequest
         };
-        self.count(status, None, Some(reason), None, 0);
+        self.settle(false).outcome(Outcome {
+            status: status.as_u16(),
+            success: false,
+            reason: Some(reason),
+        });
+        self.awaited = false;
+        self.leave();
+        let waited = self.started.elapsed();
+        self.log(status.as_u16(), reason.as_str(), waited, 0);
     }
 
     /// Refuses it by an answer of this proxy: to a request of this method, whose caller

@@ -2,8 +2,8 @@
 
 use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
 use http::{Request, Response};
@@ -19,7 +19,7 @@ use parking_lot::Mutex;
 use policy::name::SpiffeId;
 use prometheus_client::registry::Registry;
 use runtime::env::EnvReader;
-use runtime::occupancy::Place;
+use runtime::occupancy::{Occupancy, Place};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use weft_proxy::Budget;
@@ -103,6 +103,8 @@ pub(crate) struct Pod {
     batch: AtomicU64,
     /// Milliseconds before a TLS handshake on the mesh port begins.
     pub(crate) late: Arc<AtomicU64>,
+    /// Where peers have their places, once that is set.
+    pub(crate) peers: Arc<OnceLock<Arc<Occupancy>>>,
 }
 
 /// Loopback addresses, one per pod of the whole test run.
@@ -157,13 +159,18 @@ impl Pod {
         let pod = Self::unserved(&budget, roots, certs, account);
         let listener = TcpListener::bind((pod.ip, MESH_PORT)).await.unwrap();
         let (proxy, late) = (Arc::clone(&pod.proxy), Arc::clone(&pod.late));
+        let peers = Arc::clone(&pod.peers);
         tokio::spawn(async move {
             loop {
-                let (stream, _) = listener.accept().await.unwrap();
+                let (stream, from) = listener.accept().await.unwrap();
                 let (proxy, late) = (Arc::clone(&proxy), Arc::clone(&late));
+                let place = match peers.get() {
+                    Some(places) => places.admit(from.ip().into()).await.unwrap(),
+                    None => Place::unlisted(),
+                };
                 tokio::spawn(async move {
                     tokio::time::sleep(Duration::from_millis(late.load(Relaxed))).await;
-                    serve_mesh(proxy, stream, Place::unlisted()).await;
+                    serve_mesh(proxy, stream, place).await;
                 });
             }
         });
@@ -199,6 +206,7 @@ impl Pod {
             registry: Arc::new(Mutex::new(registry)),
             batch: 0.into(),
             late: Arc::default(),
+            peers: Arc::default(),
         }
     }
 

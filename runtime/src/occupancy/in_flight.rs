@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-use super::Place;
 use super::requests::Requests;
 use super::seat::Seat;
+use super::{Occupancy, Place};
 
 /// A request in flight, until it is dropped.
 #[derive(Debug)]
@@ -40,20 +40,33 @@ impl Place {
     /// Counts a request as in flight until the guard is dropped.
     #[must_use]
     pub fn begin_request(&self) -> InFlight {
-        self.seat.requests.fetch_add(1, Relaxed);
-        self.seat.of_holder().begin(1);
-        InFlight(Arc::clone(&self.seat))
+        let seat = self.charged();
+        seat.requests.fetch_add(1, Relaxed);
+        seat.of_holder().begin(1);
+        InFlight(Arc::clone(seat))
     }
 
     /// Those of all connections of its holder; `None` for a place in no table.
     #[must_use]
     pub fn requests(&self) -> Option<&Arc<Requests>> {
-        self.of.as_ref().map(|_| self.seat.of_holder())
+        self.occupancy().map(|_| self.charged().of_holder())
     }
 
     /// Requests in flight on all connections of its holder; 0 for a place in no table.
     #[must_use]
     pub fn requests_of_holder(&self) -> usize {
         self.requests().map_or(0, |requests| requests.in_flight())
+    }
+}
+
+impl Occupancy {
+    /// Requests in flight of all holders who are not the pod itself.
+    #[must_use]
+    pub fn requests_of_callers(&self) -> usize {
+        if !self.bounds.shared {
+            return 0;
+        }
+        let table = self.table.lock();
+        table.requests.values().map(|one| one.in_flight()).sum()
     }
 }

@@ -127,6 +127,15 @@ impl Requests {
         Look::First
     }
 
+    /// From now on the first one may begin with fewer than `share` in flight; wakes it
+    /// where that is so.
+    pub fn look_again(&self, share: usize) {
+        if self.waiting() > 0 {
+            self.queue.lock().share = share;
+            self.wake_below_share();
+        }
+    }
+
     /// There is room for the first one.
     pub fn call(&self) {
         let mut queue = self.queue.lock();
@@ -135,7 +144,7 @@ impl Requests {
     }
 
     /// Wakes the first one when it may begin whatever room there is.
-    pub fn wake_below_share(&self) {
+    fn wake_below_share(&self) {
         if self.waiting() > 0 {
             let queue = self.queue.lock();
             if self.in_flight() < queue.share {

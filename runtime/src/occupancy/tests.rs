@@ -345,3 +345,43 @@ fn what_is_held_for_a_connection_goes_with_its_guards() {
     drop(beside);
     assert_eq!(weight(), 0);
 }
+
+#[test]
+fn what_is_done_within_a_connection_counts_for_it_and_keeps_no_place() {
+    let (occupancy, counts) = occupancy(BOUNDS);
+    let place = enter(&occupancy, 1);
+    place.prove("spiffe://cluster.local/ns/shop/sa/web");
+    let within = place.within().within();
+    let weight = occupancy.weight();
+    let held = within.hold(5000);
+    assert_eq!(occupancy.weight(), weight + 5000);
+    let request = within.begin_request();
+    assert_eq!(place.requests_of_holder(), 1);
+    assert_eq!(occupancy.requests_of_callers(), 1);
+    within.waits_for_memory();
+    assert_eq!(count(&counts, Reached::NoMemory), 1);
+    // What it is doing is not what the connection is doing.
+    place.idle();
+    within.busy();
+    assert_eq!(place.seat.activity.load(Relaxed), IDLE);
+    drop(place);
+    assert_eq!(occupancy.taken(), 0);
+    drop((request, held));
+    assert_eq!(within.requests_of_holder(), 0);
+}
+
+/// A connection of HTTP/2 looks with every frame, whether or not it was woken for that.
+#[test]
+fn who_is_not_the_first_to_wait_may_not_begin_however_often_it_looks() {
+    let requests = Requests::default();
+    let (first, second) = (requests.enter(1), requests.enter(1));
+    assert_eq!(requests.look(second, Waker::noop()), Look::Behind);
+    requests.call();
+    assert_eq!(requests.look(second, Waker::noop()), Look::Behind);
+    assert_eq!(requests.look(first, Waker::noop()), Look::BelowShare);
+    requests.begin(1);
+    assert_eq!(requests.look(first, Waker::noop()), Look::Called);
+    assert_eq!(requests.look(first, Waker::noop()), Look::First);
+    requests.leave(first);
+    assert_eq!(requests.look(second, Waker::noop()), Look::First);
+}

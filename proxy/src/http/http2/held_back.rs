@@ -22,7 +22,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use crate::http::limits::size;
 use crate::net::admission::Line;
 use crate::net::budget::Budget;
-use crate::net::turn::{NoTurn, Turn, WAIT};
+use crate::net::turn::{NoTurn, Turn, WAIT, Waited};
 
 /// What one of them costs beside its head, in bytes.
 const STREAM: usize = 2 * 1024;
@@ -125,15 +125,23 @@ impl HeldBack {
                 }
                 self.turn = None;
             }
-            let (mut request, mut respond) = self.waiting.pop_front()?.begun;
+            let Waiting {
+                begun,
+                since,
+                _held,
+            } = self.waiting.pop_front()?;
+            let (mut request, mut respond) = begun;
             if self.waiting.is_empty() {
                 self.turn = None;
             }
             if respond.poll_reset(cx).is_ready() {
                 continue;
             }
+            let extensions = request.extensions_mut();
             if late {
-                request.extensions_mut().insert(NoTurn);
+                extensions.insert(NoTurn);
+            } else {
+                extensions.insert(Waited(since.elapsed()));
             }
             return Some((request, respond));
         }

@@ -106,13 +106,19 @@ where
         }
         // Whoever speaks HTTP/1.0 may read an answer to the end of the connection.
         let old = request.version() == Version::HTTP_10;
+        if let Some(waited) = noted.waited() {
+            request.extensions_mut().insert(waited);
+        }
         let Some(turn) = turn else {
             return Either::Left(answered(handler(request), old, upgrade, busy));
         };
         // Nothing is done for it before its turn comes.
         let (handler, refused) = (Arc::clone(&handler), counted.clone());
         Either::Right(Box::pin(async move {
-            if turn.comes().await {
+            if busy.used.turn_comes(turn).await {
+                if let Some(waited) = busy.used.waited() {
+                    request.extensions_mut().insert(waited);
+                }
                 return answered(handler(request), old, upgrade, busy).await;
             }
             refused(StatusCode::SERVICE_UNAVAILABLE);
@@ -130,14 +136,14 @@ where
             let _ = timeout(GOODBYE, io.shutdown()).await;
             return Ok(());
         }
-        used.looks_ahead();
+        let early = if io.has_head() { None } else { used.lets_in() };
         used.hears(0);
         let whole = timeout(HEAD_WITHIN, io.whole_head(SMALL_HEAD, &used.budget)).await;
         if !matches!(whole, Ok(Ok(()))) {
             used.place.head_is_overdue(HEAD_WITHIN);
             return Ok(());
         }
-        if !used.admits(io.ahead()).await {
+        if !used.admits(&mut io, early).await {
             refused(StatusCode::SERVICE_UNAVAILABLE);
             say_refusal(&mut io, &used, StatusCode::SERVICE_UNAVAILABLE, peer).await;
             return Ok(());

@@ -100,7 +100,7 @@ async fn whatever_fills_the_memory_everybody_has_its_share() {
     requests.pop();
     a_moment().await;
     assert!(turn.is_finished() && turn.await.unwrap());
-    // Whose connections nobody counts is the pod itself.
+    // Nobody is charged for what is done on it.
     assert!(passes(&budget, &Place::unlisted(), Line::Callers));
 }
 
@@ -274,4 +274,40 @@ fn the_own_application_still_calls_where_callers_wait() {
     assert!(passes(&budget, &crowd, Line::Own));
     USED.set(39 * MIB);
     assert!(!passes(&budget, &crowd, Line::Own));
+}
+
+#[test]
+fn who_holds_much_less_than_another_waits_from_a_higher_part_on() {
+    let (budget, places) = (budget(), places());
+    let (crowd, _requests) = crowd(&places, 1);
+    let _held = crowd.hold(MIB / 2);
+    for (most, passes_at_36) in [(MIB / 4, false), (MIB, true)] {
+        places.weigh(most);
+        USED.set(36 * MIB);
+        assert_eq!(passes(&budget, &crowd, Line::Callers), passes_at_36);
+        USED.set(39 * MIB);
+        assert!(!passes(&budget, &crowd, Line::Callers));
+    }
+}
+
+/// A hundred requests of callers, each of which calls back until it comes to them again.
+#[tokio::test(start_paused = true)]
+async fn own_calls_wait_for_no_request_that_can_only_end_after_them() {
+    let (budget, places) = (budget(), places());
+    let (own, _calls) = crowd(&places, 1);
+    USED.set(39 * MIB);
+    let first = {
+        let turn = budget.admit(&own, Line::Own).expect_err("it waits");
+        tokio::spawn(turn.comes())
+    };
+    a_moment().await;
+    assert!(!first.is_finished());
+    budget.note_callers(100);
+    budget.settle();
+    a_moment().await;
+    assert!(first.is_finished() && first.await.unwrap());
+    let calls: Vec<_> = (0..100).map(|_| own.begin_request()).collect();
+    assert!(!passes(&budget, &own, Line::Own), "one for each");
+    drop(calls);
+    assert!(!passes(&budget, &enter(&places, 1), Line::Callers));
 }

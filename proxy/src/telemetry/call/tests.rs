@@ -132,7 +132,8 @@ fn a_connection_is_opened_once_whatever_becomes_of_its_port() {
             pod: None,
             security: Security::mtls,
         };
-        let mut call = Call::begin(&telemetry, Kind::Bytes, parties);
+        let mut call = Call::begin(&telemetry, Kind::Bytes, parties.clone());
+        call.on(telemetry.cell(parties, Protocol::Opaque));
         call.audited();
         let cell = call.open();
         assert_eq!(cell.way().parties.port() == 9090, told_apart);
@@ -145,4 +146,29 @@ fn a_connection_is_opened_once_whatever_becomes_of_its_port() {
         });
         assert_eq!((begun, audited), (1, 1), "{told_apart}");
     }
+}
+
+/// Whoever waits for memory sees that, and of who was turned away nobody knows it.
+#[test]
+fn what_a_request_waited_is_latency_and_being_turned_away_is_none() {
+    let rule = Origin::new("TrafficTarget", "shop", "web");
+    let counted = |end: fn(Call)| {
+        let mut call = decided(Direction::inbound, false, &rule);
+        let cells = Arc::clone(&call.telemetry.metrics.calls.cells);
+        call.waited(Duration::from_secs(7));
+        end(call);
+        let (mut calls, mut seconds) = (0, 0);
+        cells.drain(|_, counts| {
+            calls += counts.calls(|outcome| !outcome.success);
+            seconds += counts.nanoseconds / 1_000_000_000;
+        });
+        (calls, seconds)
+    };
+    let refused = counted(|call| {
+        let failure = Failure::not_sent(Reason::Overload, "late");
+        let _ = call.refuse(&failure, &Method::GET, false);
+    });
+    assert_eq!(refused, (1, 7));
+    let turned_away = counted(|call| call.turned_away(StatusCode::SERVICE_UNAVAILABLE));
+    assert_eq!(turned_away, (1, 0));
 }

@@ -1,25 +1,38 @@
 //! What a connection of HTTP/1.1 is doing, told by whoever sees a part of it: whether
 //! a head is expected, what is in flight, and what the client has not taken.
 
+use std::future::poll_fn;
 use std::sync::Arc;
 use std::sync::atomic::{
     AtomicBool, AtomicIsize, AtomicU16, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed,
 };
+use std::task::{Context, Poll};
+use std::time::Duration;
 
 use futures::task::AtomicWaker;
 use http::{Request, StatusCode, header};
 use http_body::Body as HttpBody;
 use hyper::body::Incoming;
 use runtime::occupancy::{Held, InFlight, Place};
+use tokio::io::AsyncRead;
+use tokio::time::Instant;
 
 use crate::http::server::refused_head;
 use crate::net::abort::Abort;
 use crate::net::admission::Line;
 use crate::net::budget::{Budget, Holder, Promise};
-use crate::net::turn::Turn;
+use crate::net::prefixed::Prefixed;
+use crate::net::turn::{Turn, Waited};
 
 /// What a request in flight costs beside its head, in bytes.
 const REQUEST: usize = 16 * 1024;
+
+/// Whoever is let in with the first bytes of a head sends the rest within this. What was
+/// kept for it is kept no longer.
+const MOMENT: Duration = Duration::from_millis(250);
+
+/// So much is read of what lies behind a head that waits, to see whether its caller leaves.
+const AHEAD: usize = 4 * 1024;
 
 /// What a connection is doing.
 #[derive(Debug)]
@@ -49,8 +62,16 @@ pub(super) struct Use {
     pub(super) budget: Arc<Budget>,
     /// Whom a request waits behind where there is no room for it.
     line: Line,
-    /// The next request was let in before its head was read.
+    /// The next request was let in before hyper has its head.
     admitted: AtomicBool,
+    /// And all of its head had come.
+    whole: AtomicBool,
+    /// For how many milliseconds it waited; 0: it did not.
+    waited: AtomicU64,
+    /// A request whose head hyper has waits for its turn.
+    turning: AtomicBool,
+    /// Whoever sent it has left.
+    left: AtomicBool,
     /// The status of an answer of hyper itself that was kept back; 0: none.
     pub(super) refusal: AtomicU16,
     /// What came of the next head, as it is counted for this connection.
@@ -78,6 +99,10 @@ impl Use {
             budget,
             line,
             admitted: AtomicBool::default(),
+            whole: AtomicBool::default(),
+            waited: AtomicU64::default(),
+            turning: AtomicBool::default(),
+            left: AtomicBool::default(),
             refusal: AtomicU16::default(),
             abort: Abort::default(),
         }
@@ -130,37 +155,111 @@ impl Use {
         }
     }
 
-    /// The first bytes of a request came, which need not wait where there is room.
-    pub(super) fn looks_ahead(&self) {
-        let room = !self.budget.holds_back(&self.place, self.line);
-        self.admitted.store(room, Relaxed);
+    /// Lets a request in of whose head only the first bytes have come, where there is room.
+    /// It counts from here on, or a thousand such beginnings would be let in as one.
+    pub(super) fn lets_in(&self) -> Option<Box<Early>> {
+        if self.budget.holds_back(&self.place, self.line) {
+            return None;
+        }
+        let mut promise = self.budget.promise(0);
+        promise.begins();
+        Some(Box::new(Early {
+            since: Instant::now(),
+            _in_flight: self.place.begin_request(),
+            _promise: promise,
+        }))
     }
 
-    /// Waits until the request may begin whose head has come, with so many bytes of it in
-    /// memory. False: its turn did not come.
-    pub(super) async fn admits(&self, head: usize) -> bool {
-        if !self.admitted.load(Relaxed)
-            && let Err(turn) = self.budget.admit(&self.place, self.line)
-        {
-            let _held = self.place.hold(head);
+    /// Waits until the request may begin whose head has come, as far as it is waited for
+    /// before hyper reads it. False: its turn did not come, or whoever sent it left.
+    pub(super) async fn admits<I>(&self, io: &mut Prefixed<I>, early: Option<Box<Early>>) -> bool
+    where
+        I: AsyncRead + Unpin,
+    {
+        let let_in = early.is_some_and(|early| early.since.elapsed() < MOMENT);
+        if !let_in && let Err(turn) = self.budget.admit(&self.place, self.line) {
+            let held = self.place.hold(io.ahead());
             // Nobody is to blame for the time that passes.
             self.place.busy();
-            if !Box::pin(turn.comes()).await {
+            let since = Instant::now();
+            let left = poll_fn(|cx| {
+                let left = io.poll_left(cx, AHEAD);
+                held.set(io.ahead());
+                left
+            });
+            if !Box::pin(turn.comes_before(left)).await {
                 return false;
             }
+            self.notes_wait(since);
             self.place.idle();
             self.place.head_begins();
         }
+        self.whole.store(io.has_head(), Relaxed);
         self.admitted.store(true, Relaxed);
         true
     }
 
-    /// What a request waits for whose head came behind another one.
+    /// What a request waits for whose head hyper has.
     pub(super) fn turn(&self) -> Option<Turn> {
-        if self.admitted.swap(false, Relaxed) {
+        let admitted = self.admitted.swap(false, Relaxed);
+        if admitted && self.whole.load(Relaxed) {
             return None;
         }
         self.budget.admit(&self.place, self.line).err()
+    }
+
+    /// Whether its turn came before it was late, and before whoever sent it left.
+    pub(super) async fn turn_comes(&self, turn: Turn) -> bool {
+        let since = Instant::now();
+        self.left.store(false, Relaxed);
+        self.turning.store(true, Relaxed);
+        // Whoever notes it wakes this connection.
+        let left = poll_fn(|_| {
+            if self.left.load(Relaxed) {
+                Poll::Ready(())
+            } else {
+                Poll::Pending
+            }
+        });
+        let came = turn.comes_before(left).await;
+        self.turning.store(false, Relaxed);
+        self.held_head.set(0);
+        if came {
+            self.notes_wait(since);
+        }
+        came
+    }
+
+    /// While a request waits whose head hyper has nobody reads, so nobody else would see
+    /// that its caller left.
+    pub(super) fn looks_whether_left<I: AsyncRead + Unpin>(
+        &self,
+        io: &mut Prefixed<I>,
+        cx: &mut Context<'_>,
+    ) {
+        if !self.turning.load(Relaxed) || self.left.load(Relaxed) {
+            return;
+        }
+        if io.poll_left(cx, AHEAD).is_ready() {
+            self.left.store(true, Relaxed);
+            cx.waker().wake_by_ref();
+        }
+        self.held_head.set(io.ahead());
+    }
+
+    fn notes_wait(&self, since: Instant) {
+        let waited = since.elapsed().as_millis().max(1);
+        self.waited
+            .store(u64::try_from(waited).unwrap_or(u64::MAX), Relaxed);
+    }
+
+    /// For how long the request waited that begins now.
+    pub(super) fn waited(&self) -> Option<Waited> {
+        if self.waited.load(Relaxed) == 0 {
+            return None;
+        }
+        let waited = self.waited.swap(0, Relaxed);
+        Some(Waited(Duration::from_millis(waited)))
     }
 
     /// Nothing of the next head was read, and it would wait: it stays where it is, and
@@ -217,6 +316,14 @@ impl Use {
     pub(super) fn is_quiet(&self) -> bool {
         self.in_flight.load(Relaxed) == 0 && !self.body.load(Relaxed) && !self.stuck.load(Relaxed)
     }
+}
+
+/// A request that was let in with the first bytes of its head.
+#[derive(Debug)]
+pub(super) struct Early {
+    since: Instant,
+    _in_flight: InFlight,
+    _promise: Promise,
 }
 
 /// Held until an answer has been handed over.

@@ -93,7 +93,7 @@ impl<I: AsyncRead + MayAbort + Unpin> AsyncRead for WriteObserver<I> {
     }
 }
 
-impl<I: AsyncWrite + MayAbort + Unpin> AsyncWrite for WriteObserver<I> {
+impl<I: AsyncRead + AsyncWrite + MayAbort + Unpin> AsyncWrite for WriteObserver<I> {
     fn poll_write(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -127,6 +127,10 @@ impl<I: AsyncWrite + MayAbort + Unpin> AsyncWrite for WriteObserver<I> {
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        // hyper flushes whenever it has nothing else to do.
+        if let Some(io) = &mut this.io {
+            this.used.looks_whether_left(io, cx);
+        }
         let flushed = this.io()?.poll_flush(cx);
         this.note(flushed)
     }

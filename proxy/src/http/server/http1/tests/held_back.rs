@@ -13,12 +13,14 @@ const MUCH: usize = 40 << 20;
 thread_local! {
     static USED: Cell<usize> = const { Cell::new(0) };
     static WAITED: Cell<u64> = const { Cell::new(0) };
+    /// Requests that a handler was called for.
+    static BEGUN: Cell<usize> = const { Cell::new(0) };
 }
 
-/// A connection of a caller that has a hundred requests in flight on another one.
-fn crowded() -> (Served, Arc<Budget>, (Arc<Place>, Vec<InFlight>)) {
+/// Connections of one caller.
+fn places() -> Arc<Occupancy> {
     let bounds = Bounds {
-        places: 10,
+        places: 200,
         per_holder: usize::MAX,
         shared: true,
         head_within: HEAD_WITHIN,
@@ -30,14 +32,26 @@ fn crowded() -> (Served, Arc<Budget>, (Arc<Place>, Vec<InFlight>)) {
         }
     });
     tokio::spawn(Arc::clone(&places).watch());
-    let enter = || {
-        let from = Holder::from(std::net::IpAddr::from([10, 0, 0, 1]));
-        places.try_admit(&from).unwrap().unwrap()
-    };
-    let (place, other) = (enter(), enter());
+    places
+}
+
+fn enter(places: &Arc<Occupancy>) -> Arc<Place> {
+    let from = Holder::from(std::net::IpAddr::from([10, 0, 0, 1]));
+    places.try_admit(&from).unwrap().unwrap()
+}
+
+fn begun(request: Request<Incoming>) -> impl Future<Output = Response<Body>> + Send {
+    BEGUN.set(BEGUN.get() + 1);
+    path(request)
+}
+
+/// A connection of a caller that has a hundred requests in flight on another one.
+fn crowded() -> (Served, Arc<Budget>, (Arc<Place>, Vec<InFlight>)) {
+    let places = places();
+    let (place, other) = (enter(&places), enter(&places));
     let requests = (0..100).map(|_| other.begin_request()).collect();
     let budget = Budget::measured(LIMIT, LIMIT, || USED.get());
-    let served = Served::within(Arc::clone(&budget), place, 4096, None, path);
+    let served = Served::within(Arc::clone(&budget), place, 4096, None, begun);
     (served, budget, (other, requests))
 }
 
@@ -160,5 +174,124 @@ async fn a_peer_proxy_learns_that_no_application_saw_what_waited_in_vain() {
         let answer = String::from_utf8_lossy(&answer[..count]);
         assert!(answer.starts_with("HTTP/1.1 503 "), "{piped}: {answer}");
         assert!(answer.contains("weft-unsent: 1\r\n"), "{piped}: {answer}");
+    }
+}
+
+/// It has given up, and may have asked somebody else by now.
+#[tokio::test(start_paused = true)]
+async fn nothing_is_done_for_who_leaves_while_it_waits() {
+    const POST: &[u8] = b"POST /one HTTP/1.1\r\nHost: s\r\nContent-Length: 5\r\n\r\nhello";
+    for (piped, request) in [(false, GET), (false, POST), (true, GET), (true, POST)] {
+        let (mut served, budget, (other, requests)) = crowded();
+        USED.set(0);
+        if piped {
+            served.say(&GET[..GET.len() - 2]).await;
+            sleep(Duration::from_millis(1)).await;
+        }
+        USED.set(MUCH);
+        let last: &[u8] = if piped { b"\r\n" } else { b"" };
+        served.say(&[last, request].concat()).await;
+        if piped {
+            served.hear(&said("/one")).await;
+        }
+        sleep(LONG).await;
+        let waiting = || other.requests().unwrap().waiting();
+        assert_eq!(waiting(), 1);
+        let before = BEGUN.get();
+        served.client.shutdown().await.unwrap();
+        sleep(Duration::from_millis(1)).await;
+        assert_eq!(waiting(), 0, "{piped}: its turn is given up");
+        // Whoever only says that it sends nothing more is told.
+        let mut answer = vec![0; 16 * 1024];
+        let count = served.client.read(&mut answer).await.unwrap();
+        assert!(answer[..count].starts_with(b"HTTP/1.1 503 "), "{piped}");
+        USED.set(0);
+        drop(requests);
+        budget.settle();
+        sleep(LONG).await;
+        assert_eq!(BEGUN.get(), before, "{piped}");
+    }
+}
+
+/// Whoever waits with a large body is not seen to leave behind it, and holds little of it.
+#[tokio::test(start_paused = true)]
+async fn of_a_body_behind_a_head_that_waits_little_is_read() {
+    let (mut served, _, _crowd) = crowded();
+    USED.set(MUCH);
+    let head = b"POST /one HTTP/1.1\r\nHost: s\r\nContent-Length: 100000\r\n\r\n";
+    served.say(head).await;
+    let said = timeout(LONG, served.say(&[b'x'; 100_000])).await;
+    assert!(said.is_err(), "all of it was read");
+}
+
+/// As many as may be in flight, however they begin.
+#[tokio::test(start_paused = true)]
+async fn beginnings_of_heads_count_as_the_requests_that_they_become() {
+    const SHARE: usize = 64;
+    let (places, budget) = (places(), Budget::measured(LIMIT, LIMIT, || USED.get()));
+    USED.set(MUCH);
+    let never = |request: Request<Incoming>| {
+        BEGUN.set(BEGUN.get() + 1);
+        drop(request);
+        pending::<Response<Body>>()
+    };
+    let of = |_| Served::within(Arc::clone(&budget), enter(&places), 4096, None, never);
+    let mut all: Vec<_> = (0..2 * SHARE).map(of).collect();
+    for served in &mut all {
+        served.say(&GET[..1]).await;
+    }
+    sleep(Duration::from_millis(1)).await;
+    for served in &mut all {
+        served.say(&GET[1..]).await;
+    }
+    sleep(Duration::from_millis(1)).await;
+    assert_eq!(BEGUN.get(), SHARE);
+    assert_eq!(WAITED.get(), SHARE as u64);
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_was_let_in_with_half_a_head_long_ago_is_looked_at_again() {
+    let (mut served, budget, _crowd) = crowded();
+    USED.set(0);
+    served.say(&GET[..1]).await;
+    sleep(Duration::from_secs(1)).await;
+    USED.set(MUCH);
+    served.say(&GET[1..]).await;
+    sleep(LONG).await;
+    assert_eq!((BEGUN.get(), WAITED.get()), (0, 1));
+    USED.set(0);
+    budget.settle();
+    served.hear(&said("/one")).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_request_waited_is_told_with_it() {
+    use crate::net::turn::Waited;
+    let (places, budget) = (places(), Budget::measured(LIMIT, LIMIT, || USED.get()));
+    let (place, other) = (enter(&places), enter(&places));
+    let _requests: Vec<_> = (0..100).map(|_| other.begin_request()).collect();
+    let handler = |request: Request<Incoming>| {
+        let waited = request.extensions().get::<Waited>();
+        let waited = waited.map_or(0, |waited| waited.0.as_secs());
+        async move { Response::new(body::text(format!("{waited}"))) }
+    };
+    let mut served = Served::within(Arc::clone(&budget), place, 4096, None, handler);
+    // The third one has its head read by hyper, behind another.
+    for (piped, waits) in [(false, true), (false, false), (true, true)] {
+        USED.set(if waits && !piped { MUCH } else { 0 });
+        if piped {
+            sleep(LONG).await;
+            served.say(&GET[..GET.len() - 2]).await;
+            sleep(Duration::from_millis(1)).await;
+            USED.set(MUCH);
+            served.say(&[b"\r\n", GET].concat()).await;
+            served.hear(&said("0")).await;
+        } else {
+            served.say(GET).await;
+        }
+        sleep(Duration::from_secs(7)).await;
+        USED.set(0);
+        budget.settle();
+        served.hear(&said(if waits { "7" } else { "0" })).await;
     }
 }

@@ -1,0 +1,128 @@
+//! What both versions of HTTP have in common as a server.
+
+use std::cell::Cell;
+use std::future::pending;
+
+use bytes::Bytes;
+use runtime::occupancy::{Bounds, InFlight, Occupancy};
+use tokio::io::{DuplexStream, duplex};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::sleep;
+
+use super::*;
+use crate::http::body;
+use crate::http::headers;
+use crate::net::coalesce::Coalescing;
+use crate::net::turn::{WAIT, Waited};
+
+const LIMIT: usize = 64 << 20;
+const MUCH: usize = 40 << 20;
+
+thread_local! {
+    static USED: Cell<usize> = const { Cell::new(0) };
+    static REFUSED: Cell<usize> = const { Cell::new(0) };
+}
+
+/// A caller that has a hundred requests in flight already, on a connection of HTTP/2.
+async fn crowded(
+    profile: Profile,
+) -> (
+    h2::client::SendRequest<Bytes>,
+    Arc<Budget>,
+    (Arc<Place>, Vec<InFlight>),
+) {
+    let bounds = Bounds {
+        places: 10,
+        per_holder: usize::MAX,
+        shared: true,
+        head_within: Duration::MAX,
+        idle_within: Duration::MAX,
+    };
+    let places = Occupancy::new(bounds, |_| {});
+    let enter = || {
+        let from = std::net::IpAddr::from([10, 0, 0, 1]).into();
+        places.try_admit(&from).unwrap().unwrap()
+    };
+    let (place, other) = (enter(), enter());
+    let requests = (0..100).map(|_| other.begin_request()).collect();
+    let budget = Budget::measured(LIMIT, LIMIT, || USED.get());
+    let accepted = Accepted {
+        version: Version::HTTP_2,
+        profile,
+        budget: Arc::clone(&budget),
+        place,
+    };
+    let (near, far) = duplex(1 << 20);
+    let handler = |request: Request<IncomingBody>| async move {
+        let waited = request.extensions().get::<Waited>();
+        let waited = waited.map_or(0, |Waited(long)| long.as_secs());
+        Response::new(body::text(format!("waited {waited}")))
+    };
+    let refused = |_| REFUSED.set(REFUSED.get() + 1);
+    tokio::spawn(serve::<DuplexStream, _, _>(
+        far,
+        accepted,
+        pending(),
+        refused,
+        handler,
+    ));
+    let (sender, connection) = h2::client::handshake(near).await.unwrap();
+    tokio::spawn(connection);
+    (sender, budget, (other, requests))
+}
+
+/// What a peer's connection flushes: nothing here goes through it.
+async fn flush() -> crate::net::coalesce::FlushHandle {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let stream = TcpStream::connect(listener.local_addr().unwrap()).await;
+    Coalescing::new(stream.unwrap()).1
+}
+
+fn get(content_type: &str) -> Request<()> {
+    Request::get("http://s/")
+        .header("content-type", content_type)
+        .body(())
+        .unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn over_http2_a_peer_proxy_learns_that_no_application_saw_what_waited_in_vain() {
+    for peer in [true, false] {
+        let profile = if peer {
+            Profile::Mesh(flush().await)
+        } else {
+            Profile::Network
+        };
+        let (mut sender, _, _crowd) = crowded(profile).await;
+        USED.set(MUCH);
+        let mut answers = Vec::new();
+        for content_type in ["text/plain", "application/grpc"] {
+            let (answer, _) = sender.send_request(get(content_type), true).unwrap();
+            answers.push(answer);
+        }
+        let before = REFUSED.get();
+        sleep(WAIT + Duration::from_secs(1)).await;
+        assert_eq!(REFUSED.get() - before, 2, "each counts");
+        for (answer, status) in answers.into_iter().zip([503, 200]) {
+            let head = answer.await.unwrap().into_parts().0;
+            assert_eq!(head.status, status);
+            assert_eq!(head.headers[headers::REASON], "overload");
+            assert_eq!(head.headers.contains_key(headers::UNSENT), peer);
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn over_http2_what_a_request_waited_is_told_with_it() {
+    let (mut sender, budget, _crowd) = crowded(Profile::Network).await;
+    for waits in [false, true] {
+        USED.set(if waits { MUCH } else { 0 });
+        let (answer, _) = sender.send_request(get("text/plain"), true).unwrap();
+        sleep(Duration::from_secs(7)).await;
+        USED.set(0);
+        budget.settle();
+        let mut body = answer.await.unwrap().into_body();
+        let said = if waits { "waited 7" } else { "waited 0" };
+        assert_eq!(body.data().await.unwrap().unwrap(), said);
+    }
+}

@@ -1,0 +1,43 @@
+//! For which connection counts what is served within another one, such as a tunnel.
+
+use std::sync::Arc;
+
+use super::seat::Seat;
+use super::{Occupancy, Place};
+
+/// The connection that is charged, which may be gone.
+#[derive(Clone)]
+pub(super) struct Account {
+    seat: Arc<Seat>,
+    occupancy: Arc<Occupancy>,
+}
+
+impl Place {
+    /// A place in no table for what is served within this connection: its requests and
+    /// what they hold count for this one, and what it is doing does not. It keeps nobody's
+    /// place.
+    #[must_use]
+    pub fn within(&self) -> Arc<Self> {
+        let own = self.of.as_ref().map(|of| Account {
+            seat: Arc::clone(&self.seat),
+            occupancy: Arc::clone(&of.occupancy),
+        });
+        Arc::new(Self {
+            seat: Arc::default(),
+            began: self.began,
+            of: None,
+            account: own.or_else(|| self.account.clone()),
+        })
+    }
+
+    /// The seat for which requests and bytes count.
+    pub(super) fn charged(&self) -> &Arc<Seat> {
+        self.account.as_ref().map_or(&self.seat, |of| &of.seat)
+    }
+
+    /// Whose table it stands in, or the connection within which it lies.
+    pub(super) fn occupancy(&self) -> Option<&Arc<Occupancy>> {
+        let own = self.of.as_ref().map(|of| &of.occupancy);
+        own.or_else(|| self.account.as_ref().map(|of| &of.occupancy))
+    }
+}
