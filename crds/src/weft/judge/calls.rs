@@ -204,10 +204,7 @@ fn response(written: &weft::FallbackResponse, reader: &mut Reader<'_>) -> Option
     })
 }
 
-pub(super) fn mirror(
-    written: &[weft::Mirror],
-    reader: &mut Reader<'_>,
-) -> Option<Arc<[Mirror]>> {
+pub(super) fn mirror(written: &[weft::Mirror], reader: &mut Reader<'_>) -> Option<Arc<[Mirror]>> {
     reader.whole(|reader| {
         if !reader.fits("spec.mirror", written, bounds::MIRRORS) {
             return None;
