@@ -33,7 +33,6 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, timeout};
 
-use account::Account;
 pub use in_flight::InFlight;
 pub use requests::{Look, Requests};
 pub use seat::Held;
@@ -126,6 +125,13 @@ struct Of {
     occupancy: Arc<Occupancy>,
     holder: Mutex<Holder>,
     id: u64,
+}
+
+/// The connection within which a place lies, which is charged for it.
+#[derive(Clone)]
+struct Account {
+    seat: Arc<Seat>,
+    occupancy: Arc<Occupancy>,
 }
 
 /// There is no place for this connection: close it.
@@ -308,13 +314,6 @@ impl Occupancy {
 impl Table {
     fn held(&self, holder: &Holder) -> usize {
         self.holders.get(holder).map_or(0, HashMap::len)
-    }
-
-    fn requests_of(&mut self, holder: &Holder) -> Arc<Requests> {
-        if let Some(known) = self.requests.get(holder) {
-            return Arc::clone(known);
-        }
-        Arc::clone(self.requests.entry(holder.clone()).or_default())
     }
 
     fn remove(&mut self, holder: &Holder, id: u64) -> Option<Arc<Seat>> {

@@ -3,14 +3,7 @@
 use std::sync::Arc;
 
 use super::seat::Seat;
-use super::{Occupancy, Place};
-
-/// The connection that is charged, which may be gone.
-#[derive(Clone)]
-pub(super) struct Account {
-    seat: Arc<Seat>,
-    occupancy: Arc<Occupancy>,
-}
+use super::{Account, Occupancy, Place};
 
 impl Place {
     /// A place in no table for what is served within this connection: its requests and

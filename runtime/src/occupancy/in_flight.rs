@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use super::requests::Requests;
 use super::seat::Seat;
-use super::{Occupancy, Place};
+use super::{Holder, Occupancy, Place, Table};
 
 /// A request in flight, until it is dropped.
 #[derive(Debug)]
@@ -56,6 +56,16 @@ impl Place {
     #[must_use]
     pub fn requests_of_holder(&self) -> usize {
         self.requests().map_or(0, |requests| requests.in_flight())
+    }
+}
+
+impl Table {
+    /// Those of this holder.
+    pub(super) fn requests_of(&mut self, holder: &Holder) -> Arc<Requests> {
+        if let Some(known) = self.requests.get(holder) {
+            return Arc::clone(known);
+        }
+        Arc::clone(self.requests.entry(holder.clone()).or_default())
     }
 }
 

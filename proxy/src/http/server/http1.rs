@@ -136,16 +136,7 @@ where
             let _ = timeout(GOODBYE, io.shutdown()).await;
             return Ok(());
         }
-        let early = if io.has_head() { None } else { used.lets_in() };
-        used.hears(0);
-        let whole = timeout(HEAD_WITHIN, io.whole_head(SMALL_HEAD, &used.budget)).await;
-        if !matches!(whole, Ok(Ok(()))) {
-            used.place.head_is_overdue(HEAD_WITHIN);
-            return Ok(());
-        }
-        if !used.admits(&mut io, early).await {
-            refused(StatusCode::SERVICE_UNAVAILABLE);
-            say_refusal(&mut io, &used, StatusCode::SERVICE_UNAVAILABLE, peer).await;
+        if !begins(&mut io, &used, peer, &refused).await {
             return Ok(());
         }
         let outlet = WriteObserver {
@@ -172,6 +163,31 @@ where
         say_refusal(&mut io, &used, status, peer).await;
         return Ok(());
     }
+}
+
+/// Whether a whole head came, and a request may begin. `refused` is told where it may not.
+async fn begins<I>(
+    io: &mut Prefixed<I>,
+    used: &Arc<Use>,
+    peer: bool,
+    refused: &impl Fn(StatusCode),
+) -> bool
+where
+    I: AsyncRead + AsyncWrite + MayAbort + Unpin,
+{
+    let early = if io.has_head() { None } else { used.lets_in() };
+    used.hears(0);
+    let whole = timeout(HEAD_WITHIN, io.whole_head(SMALL_HEAD, &used.budget)).await;
+    if !matches!(whole, Ok(Ok(()))) {
+        used.place.head_is_overdue(HEAD_WITHIN);
+        return false;
+    }
+    if !used.admits(io, early).await {
+        refused(StatusCode::SERVICE_UNAVAILABLE);
+        say_refusal(io, used, StatusCode::SERVICE_UNAVAILABLE, peer).await;
+        return false;
+    }
+    true
 }
 
 /// The answer to a request that was let in.
