@@ -141,7 +141,7 @@ impl Field {
             assert!(
                 answer.starts_with("HTTP/1.1 200") && answer.ends_with(&body),
                 "after {served}: {:?}",
-                answer.get(..300)
+                &answer[..answer.floor_char_boundary(300)]
             );
             served += 1;
             sleep(Duration::from_millis(20)).await;
