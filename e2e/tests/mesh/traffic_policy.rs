@@ -99,10 +99,10 @@ fn everything_is_taken_as_kubectl_reads_it() -> Outcome {
     let stored: Value = serde_json::from_str(&ns.kubectl(&["get", "tp", "all", "-o", "json"])?)?;
     let written: Value = serde_yaml_ng::from_str(EVERYTHING)?;
     assert_eq!(stored["spec"], written);
-    let switched = "apiVersion: weft.dev/v1alpha1\nkind: TrafficPolicy\nmetadata: {name: off}\n\
+    let switched = "apiVersion: weft.dev/v1alpha1\nkind: TrafficPolicy\nmetadata: {name: calm}\n\
                     spec: {targetRef: {kind: Namespace}, overload: {mode: Disabled}}";
     ns.apply(switched)?;
-    let mode = ns.kubectl(&["get", "tp", "off", "-o", "jsonpath={.spec.overload.mode}"])?;
+    let mode = ns.kubectl(&["get", "tp", "calm", "-o", "jsonpath={.spec.overload.mode}"])?;
     assert_eq!(mode, "Disabled");
     Ok(())
 }

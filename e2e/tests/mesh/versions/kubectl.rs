@@ -13,6 +13,9 @@ const KINDS: [(&str, &str, usize); 6] = [
     ("trafficsplits.split.smi-spec.io", "ts", 1),
 ];
 
+/// Weft's own kinds, which have one version.
+const OURS: [(&str, &str); 1] = [("trafficpolicies.weft.dev", "tp")];
+
 #[test]
 fn kubectl_finds_every_kind_by_short_name_and_category() -> Outcome {
     let ns = Namespace::meshed("short-names")?;
@@ -25,9 +28,11 @@ fn kubectl_finds_every_kind_by_short_name_and_category() -> Outcome {
         (format!("{plural}.{group}"), short)
     });
     let seen: BTreeMap<String, String> = rows.collect();
-    let wanted = KINDS.map(|(name, short, _)| (name.to_owned(), short.to_owned()));
-    assert_eq!(seen, wanted.into());
-    for (_, short, _) in KINDS {
+    let smi = KINDS.map(|(name, short, _)| (name, short));
+    let kinds = || smi.into_iter().chain(OURS);
+    let wanted = kinds().map(|(name, short)| (name.to_owned(), short.to_owned()));
+    assert_eq!(seen, wanted.collect());
+    for (_, short) in kinds() {
         ns.kubectl(&["get", short])?;
     }
     Ok(())
