@@ -114,9 +114,16 @@ impl Clients {
         self.http1.lock().get(&addr).cloned()
     }
 
-    /// Gives a connection back once its exchange is over. `last` says that the server
-    /// announced the end of the connection with its answer.
-    pub(crate) fn give_back(&self, addr: SocketAddr, mut connection: Http1, last: bool) {
+    /// Gives a connection back once its exchange is over; `reuse` says which ones its
+    /// request could use. `last` says that the server announced the end of the connection
+    /// with its answer.
+    pub(crate) fn give_back(
+        &self,
+        addr: SocketAddr,
+        mut connection: Http1,
+        reuse: Reuse,
+        last: bool,
+    ) {
         let pool = {
             let mut pools = self.http1.lock();
             if pools.len() >= POOLS && !pools.contains_key(&addr) {
@@ -131,7 +138,7 @@ impl Clients {
         )]
         tokio::spawn(async move {
             if connection.sender.ready().await.is_ok() {
-                if let Some(unpooled) = pool.put(connection)
+                if let Some(unpooled) = pool.put(connection, reuse)
                     && surplus.lock().take(Instant::now()).is_err()
                 {
                     // A reset leaves no port taken.

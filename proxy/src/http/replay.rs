@@ -219,10 +219,36 @@ impl Copy {
 
 #[cfg(test)]
 mod tests {
+    use std::convert::Infallible;
+    use std::pin::Pin;
+    use std::task::{Context, Poll};
+
+    use bytes::Bytes;
+    use http_body::Frame;
+    use http_body_util::BodyExt;
+
     use super::{Body, REPLAY_LIMIT, Replay};
     use crate::http::body::text;
 
-    use http_body_util::BodyExt;
+    /// As a request of HTTP/2 without a body: its head ends the stream and announces no
+    /// length.
+    struct Ended(bool);
+
+    impl http_body::Body for Ended {
+        type Data = Bytes;
+        type Error = Infallible;
+
+        fn poll_frame(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+            Poll::Ready(None)
+        }
+
+        fn is_end_stream(&self) -> bool {
+            self.0
+        }
+    }
 
     async fn read(body: Body) -> Vec<u8> {
         body.collect().await.unwrap().to_bytes().to_vec()
@@ -250,6 +276,13 @@ mod tests {
         assert_eq!(read(replay.take().unwrap()).await.len(), REPLAY_LIMIT + 1);
         assert!(replay.take().is_none());
         assert!(!replay.is_kept());
+    }
+
+    #[test]
+    fn the_size_of_a_body_that_ended_before_it_began_is_known() {
+        let body = |ended| Ended(ended).map_err(|never| match never {}).boxed_unsync();
+        assert_eq!(Replay::new(body(false)).size(), None);
+        assert_eq!(Replay::new(body(true)).size(), Some(0));
     }
 
     #[tokio::test]

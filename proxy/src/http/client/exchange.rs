@@ -123,7 +123,7 @@ pub(crate) async fn http1(
                     response.extensions_mut().insert(abort);
                 } else if is_surely_read(parts, replay) || !clients.may_leave() {
                     let last = is_last(&response);
-                    clients.give_back(addr, pooled.connection, last);
+                    clients.give_back(addr, pooled.connection, reuse, last);
                 }
                 return Ok(UpstreamResponse {
                     response: response.map(ResponseBody::from),

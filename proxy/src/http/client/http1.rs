@@ -22,6 +22,9 @@ use crate::net::connect;
 const IDLE_POOLED: Duration = Duration::from_secs(3);
 /// Idle HTTP/1.1 connections kept per address.
 const POOL_LIMIT: usize = 128;
+/// The same, of those that could have used none of the others: enough for one of them to
+/// rest while the others serve, which is what proves that the server keeps them.
+const POOL_UNPROVEN: usize = 8;
 /// Whether a server keeps its connections is looked at in steps of this size.
 const STEP: Duration = Duration::from_millis(50);
 
@@ -144,14 +147,22 @@ impl Pool {
         None
     }
 
-    /// Gives back what there is no room for.
-    pub(crate) fn put(&self, connection: Http1) -> Option<Http1> {
+    /// Gives back what there is no room for. `reuse` says which connections the request
+    /// could have used that this one served.
+    pub(crate) fn put(&self, connection: Http1, reuse: Reuse) -> Option<Http1> {
         let now = Instant::now();
         let mut state = self.state.lock();
-        if state.idle.len() >= POOL_LIMIT {
+        let proven = state.keep_alive.is_proven(Duration::ZERO, now);
+        // Otherwise each such request would leave one more, though none takes it.
+        let most = if reuse == Reuse::Proven && !proven {
+            POOL_UNPROVEN
+        } else {
+            POOL_LIMIT
+        };
+        if state.idle.len() >= most {
             state.observe(now);
         }
-        if state.idle.len() >= POOL_LIMIT {
+        if state.idle.len() >= most {
             return Some(connection);
         }
         state.idle.push(Idle {
@@ -220,35 +231,62 @@ pub(crate) async fn http1_connection(
 
 #[cfg(test)]
 mod tests {
-    use std::net::TcpListener;
+    use std::net::{TcpListener, TcpStream};
     use std::time::{Duration, Instant};
 
-    use super::{Pool, Reuse, http1_connection};
+    use super::{Http1, POOL_UNPROVEN, Pool, Reuse, http1_connection};
     use crate::net::budget::Budget;
+
+    async fn connect(listener: &TcpListener) -> (Http1, TcpStream) {
+        let addr = listener.local_addr().unwrap();
+        let budget = Budget::new(1 << 20);
+        let connecting = http1_connection(addr, Duration::from_secs(1), &budget);
+        let mut connection = connecting.await.unwrap();
+        connection.sender.ready().await.unwrap();
+        (connection, listener.accept().unwrap().0)
+    }
 
     /// The task that would read the end cannot run between the close and the look.
     #[tokio::test]
     async fn a_connection_whose_end_waits_to_be_read_is_not_reused() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let addr = listener.local_addr().unwrap();
         let pool = Pool::default();
         pool.state
             .lock()
             .keep_alive
             .survived(Duration::from_secs(2), Instant::now());
         for closes in [false, true] {
-            let mut connection =
-                http1_connection(addr, Duration::from_secs(1), &Budget::new(1 << 20))
-                    .await
-                    .unwrap();
-            connection.sender.ready().await.unwrap();
-            let server = listener.accept().unwrap();
-            assert!(pool.put(connection).is_none());
+            let (connection, server) = connect(&listener).await;
+            assert!(pool.put(connection, Reuse::Pooled).is_none());
             if closes {
                 drop(server);
             }
             assert!(pool.state.lock().idle[0].is_open(), "as far as was read");
             assert_eq!(pool.reuse(Reuse::Proven).is_some(), !closes);
         }
+    }
+
+    /// Each is 20 KiB here, and a thread or a process of the application in some servers.
+    #[tokio::test]
+    async fn requests_that_may_use_no_pooled_connection_leave_few_behind() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let pool = Pool::default();
+        let mut servers = Vec::new();
+        let mut left = async |reuse| {
+            let (connection, server) = connect(&listener).await;
+            servers.push(server);
+            pool.put(connection, reuse).is_none()
+        };
+        for _ in 0..POOL_UNPROVEN {
+            assert!(left(Reuse::Proven).await);
+        }
+        assert!(!left(Reuse::Proven).await);
+        assert!(left(Reuse::Pooled).await, "whoever may use it finds it");
+        let now = Instant::now();
+        pool.state
+            .lock()
+            .keep_alive
+            .survived(Duration::from_secs(2), now);
+        assert!(left(Reuse::Proven).await, "the next one may use it");
     }
 }

@@ -76,14 +76,15 @@ async fn nobody_waits_behind_chunks_that_were_left_unread() {
     }
 }
 
-/// Answers requests with five bytes, and as soon as `keeps` is unset closes `after` an
+/// Answers POSTs with five bytes and GETs without any, and as soon as `keeps` is unset closes `after` an
 /// answer without having said so.
 async fn closing(mut stream: TcpStream, keeps: Arc<AtomicBool>, after: Duration) {
     let (mut seen, mut buffer) = (Vec::new(), [0; 4096]);
     loop {
         let end = loop {
             let head = seen.windows(4).position(|part| part == b"\r\n\r\n");
-            if let Some(end) = head.map(|at| at + 9)
+            let body = if seen.starts_with(b"POST") { 5 } else { 0 };
+            if let Some(end) = head.map(|at| at + 4 + body)
                 && seen.len() >= end
             {
                 break end;
@@ -146,9 +147,13 @@ impl Closing {
 
 /// Posts over a connection of its own, which a direct caller would never see fail.
 async fn post(field: &TwoPods, way: Way) -> String {
-    let mut stream = field.open(way).await;
     let request =
         b"POST /ok HTTP/1.1\r\nHost: s\r\nConnection: close\r\nContent-Length: 5\r\n\r\nhello";
+    ask(field, way, request).await
+}
+
+async fn ask(field: &TwoPods, way: Way, request: &[u8]) -> String {
+    let mut stream = field.open(way).await;
     stream.write_all(request).await.unwrap();
     rest(&mut stream, Duration::from_secs(5)).await
 }
@@ -210,5 +215,26 @@ async fn posts_share_the_connections_of_a_server_that_keeps_them() {
         }
         let opened = application.connections() - before;
         assert!(opened <= 2, "{way:?}: {opened}");
+    }
+}
+
+/// Also those that a crowd sends, which go by HTTP/2 between the proxies: there a request
+/// without a body says so by the end of its stream alone.
+#[tokio::test]
+async fn gets_share_connections_before_the_server_has_proven_to_keep_them() {
+    const CALLERS: usize = 8;
+    for way in WAYS {
+        let application = Closing::new(true, Duration::ZERO).await;
+        let callers = (0..CALLERS).map(|_| async {
+            for _ in 0..10 {
+                let request = b"GET /ok HTTP/1.1\r\nHost: s\r\nConnection: close\r\n\r\n";
+                let answer = ask(&application.field, way, request).await;
+                assert_eq!(status(&answer), 200, "{way:?}: {answer}");
+            }
+        });
+        futures::future::join_all(callers).await;
+        // A connection is free a little after its answer has ended.
+        let opened = application.connections();
+        assert!(opened <= 2 * CALLERS, "{way:?}: {opened}");
     }
 }
