@@ -12,10 +12,12 @@
 //!
 //! In use: one [`Health`] per endpoint, beside its cost under the same lock. An attempt
 //! that ended is told by [`Health::record`]; where that says [`Told::RowIsFull`], which is
-//! rare, the proxy takes the [`Turn`] of the set, adds up [`Health::recent`] of the other
-//! endpoints and asks [`Health::judge`]. [`Health::stance`] is asked when endpoints are drawn, and
-//! [`Health::begin_probe`] for the one that is sent a probe. What the mesh itself answered
-//! is not told: [`Seen::of_refusal`].
+//! rare, the proxy adds up [`Health::recent`] of the other endpoints and asks
+//! [`Health::judge`]. Nobody else may judge the same set between the two, or two endpoints
+//! take the last place; the proxy has one thread for data and does not wait between them.
+//! [`Health::stance`] is asked when endpoints are drawn, and [`Health::begin_probe`] for
+//! the one that is sent a probe. What the mesh itself answered is not told:
+//! [`Seen::of_refusal`].
 //!
 //! Invariant: time and chance are arguments.
 
@@ -29,11 +31,9 @@ use crate::traffic::endpoint::Ejection;
 use crate::traffic::set::Percent;
 
 mod recent;
-mod turn;
 
 pub use recent::Recent;
 use recent::Window;
-pub use turn::Turn;
 
 /// Answers that the others must have given before somebody is compared with them.
 pub const COMPARED_WITH: u32 = 20;

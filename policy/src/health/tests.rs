@@ -127,32 +127,17 @@ fn judgements_about_one_set_come_one_after_the_other() {
     let now = Instant::now();
     let settings = &Ejection::DEFAULT;
     let row = || after(5, Seen::Failed, now);
-    let set = [row(), row(), Health::new(now, None)].map(std::cell::Cell::new);
-    let count = || set.iter().filter(|one| one.get().rests()).count();
-    let judge = |at: usize, resting| {
+    let mut set = [row(), row(), Health::new(now, None)];
+    let mut judge = |at: usize| {
         let others = Others {
-            resting,
+            resting: set.iter().filter(|one| one.rests()).count(),
             ..others(3, 100, 0)
         };
-        let mut health = set[at].get();
-        let cause = health.judge(now, &others, settings, EVEN);
-        set[at].set(health);
-        cause
+        set[at].judge(now, &others, settings, EVEN)
     };
-    let turn = Turn::default();
-    let first = turn.take(|| {
-        let resting = count();
-        // Another thread comes between the count and the judgement.
-        assert_eq!(turn.take(|| judge(1, count())), None);
-        judge(0, resting)
-    });
-    assert_eq!(first, Some(EjectedFor::Failures));
-    assert_eq!(
-        turn.take(|| judge(1, count())),
-        None,
-        "one of three at most"
-    );
-    assert_eq!(count(), 1);
+    assert_eq!(judge(0), Some(EjectedFor::Failures));
+    assert_eq!(judge(1), None, "one of three at most");
+    assert_eq!(set.iter().filter(|one| one.rests()).count(), 1);
 }
 
 #[test]

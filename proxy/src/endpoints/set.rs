@@ -119,6 +119,8 @@ impl EndpointSet {
             Told::RestsAgain if seen == Some(Seen::Unreachable) => Some(EjectedFor::Unreachable),
             Told::RestsAgain => Some(EjectedFor::Failures),
             Told::RowIsFull => {
+                // The data path is one thread and nothing waits between counting who rests
+                // and judging, so no other judgement takes the same last place.
                 let judged = attempt.endpoint();
                 judged.judge(&self.others(judged), ejection)
             }
