@@ -102,6 +102,10 @@ impl Suggest {
         let objects = objects::of(&calls);
         let list = json!({"apiVersion": "v1", "kind": "List", "items": objects});
         if output::data(console, format, &list)? {
+            // The list has no place for it, and silence would read as completeness.
+            for left in &calls.left {
+                console.word(&format!("left out: {left}"))?;
+            }
             return Ok(Verdict::Yes);
         }
         for object in &objects {

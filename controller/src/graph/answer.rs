@@ -58,8 +58,11 @@ type Chosen<'a> = (&'a EdgeRef, Option<&'a Counted>, Option<Seen>);
 
 /// The whole answer.
 pub(crate) fn graph(sources: &Sources<'_>, extent: &Extent) -> Graph {
-    let minutes = extent.history.map(|first| sources.history.minutes(first));
     let (chosen, left_out) = sources.chosen(extent);
+    let minutes = extent.history.map(|first| {
+        let of = |edge: &EdgeRef| extent.concerns(edge.key());
+        sources.history.minutes(first, of)
+    });
     let mut ends: BTreeSet<&NodeKey> = BTreeSet::new();
     let mut edges: Vec<Edge> = Vec::with_capacity(chosen.len());
     for (edge, counted, seen) in &chosen {
@@ -102,7 +105,12 @@ impl Extent {
     }
 
     fn concerns(&self, edge: &EdgeKey) -> bool {
-        self.owns(&edge.from) || self.owns(&edge.to)
+        self.owns_any(&[&edge.from, &edge.to])
+    }
+
+    /// Whether one of these is in it.
+    pub(crate) fn owns_any(&self, nodes: &[&NodeKey]) -> bool {
+        nodes.iter().any(|node| self.owns(node))
     }
 }
 
@@ -247,8 +255,7 @@ fn numbers(shown: &mut Edge, sums: &Sums) {
     shown.opened = sums.opened.into();
     (shown.sent, shown.received) = sums.bytes;
     shown.ms = latency(sums);
-    let (secured, told) = sums.secured;
-    shown.mtls = (told > 0).then(|| f64::from(secured) / f64::from(told));
+    shown.mtls = sums.mtls();
     if let Some(rare) = &sums.rare {
         let reasons = rare.reasons.iter();
         shown.refused = reasons
@@ -296,6 +303,7 @@ fn minute((minute, row): &(u64, &MinuteRow)) -> Minute {
         requests: row.requests.into(),
         failure: row.failure.into(),
         p95: (row.p95 >= 0.0).then(|| f64::from(row.p95)),
+        mtls: (row.mtls >= 0.0).then(|| f64::from(row.mtls)),
     }
 }
 

@@ -67,16 +67,32 @@ impl Folded {
 
     /// Several stretches as one, the earliest first.
     pub(crate) fn together<'a>(parts: impl IntoIterator<Item = &'a Self>) -> Self {
+        Self::of(parts, |_| true)
+    }
+
+    /// The same of edges with these ends and of routes of these nodes: who asks for a few of
+    /// many thousand waits for no more than a look at each.
+    pub(crate) fn of<'a>(
+        parts: impl IntoIterator<Item = &'a Self>,
+        keep: impl Fn(&[&NodeKey]) -> bool,
+    ) -> Self {
         let mut rows: HashMap<(EdgeRef, bool), Sums> = HashMap::new();
         let mut routes = Routes::new();
         for part in parts {
             // Open is what the last stretch says; who is not in it has nothing open.
             rows.values_mut().for_each(|sums| sums.open = 0);
             for row in &part.rows {
+                let key = row.edge.key();
+                if !keep(&[&key.from, &key.to]) {
+                    continue;
+                }
                 let held = rows.entry((row.edge.clone(), row.server)).or_default();
                 held.then(&row.sums);
             }
             for (route, sums) in &part.routes {
+                if !keep(&[&route.0]) {
+                    continue;
+                }
                 routes.entry(route.clone()).or_default().then(sums);
             }
         }
@@ -150,7 +166,11 @@ impl Fold {
         } else {
             self.served(owners, own, (reporter, reported))
         };
-        let edge = known.get(key)?;
+        let by = &self.nodes.all[own];
+        let edge = match known.get(key, by) {
+            Some(edge) => edge,
+            None => known.rest(rest(by, reported.client), by)?,
+        };
         let server = !reported.client;
         let rows = &mut self.rows;
         let row = *self.edges.entry((edge.clone(), server)).or_insert_with(|| {
@@ -297,6 +317,24 @@ impl Owners<'_> {
         let index = self.model.map(|model| &model.index);
         let entry = index.and_then(|index| index.pods.get(pod));
         entry.map_or(&[], |entry| &entry.serves)
+    }
+}
+
+/// What a node told of beyond its share, as one edge: its calls are counted all the same.
+fn rest(own: &NodeKey, client: bool) -> EdgeKey {
+    let (from, to) = if client {
+        (own.clone(), NodeKey::elsewhere(NodeKind::External, OTHER))
+    } else {
+        (NodeKey::elsewhere(NodeKind::Outside, OTHER), own.clone())
+    };
+    EdgeKey {
+        from,
+        to,
+        service: None,
+        port: 0,
+        backend: None,
+        split: None,
+        protocol: Protocol::Unknown,
     }
 }
 

@@ -255,7 +255,9 @@ impl Graph {
         let end = if asked.settled { settled } else { slot_of(now) };
         let bounds = history::bounds(asked.slots, end);
         let whole_from = self.inner.reports.whole_from();
-        let window = state.history.window(bounds, settled, whole_from);
+        let known = (settled, whole_from);
+        let keep = |nodes: &[&NodeKey]| asked.extent.owns_any(nodes);
+        let window = state.history.window_of(bounds, known, keep);
         let domain = compiled
             .as_ref()
             .map(|compiled| Arc::clone(&compiled.model.index.defaults.trust_domain));

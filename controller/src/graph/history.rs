@@ -10,7 +10,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use super::fold::Folded;
-use super::key::{EdgeRef, Edges};
+use super::key::{EdgeRef, Edges, NodeKey};
 use super::window::{self, MinuteRow, Window};
 
 /// Slots in half a minute.
@@ -59,6 +59,8 @@ pub(crate) struct History {
     slots: BTreeMap<u64, Stretch>,
     halves: BTreeMap<u64, Stretch>,
     minutes: BTreeMap<u64, Box<[MinuteRow]>>,
+    /// The minute before which all are made.
+    minutes_to: u64,
     bytes: usize,
     /// First slot from which on nothing went for want of room.
     whole_from: u64,
@@ -113,6 +115,7 @@ impl History {
         {
             self.make_half(*first / HALF);
         }
+        self.make_minutes(alone);
         let oldest = (current / HALF).saturating_sub(HALVES);
         while let Some((half, _)) = self.halves.first_key_value()
             && *half < oldest
@@ -157,14 +160,33 @@ impl History {
             bytes,
         };
         self.halves.insert(half, stretch);
-        // The second half of a minute ends it.
-        if half % 2 == 1 {
-            let halves = [half - 1, half].into_iter();
-            let halves = halves.filter_map(|half| self.halves.get(&half));
-            let minute = Folded::together(halves.map(|half| &half.folded));
-            let minute = window::minute(&minute);
-            self.bytes += size_of_val(&*minute);
-            self.minutes.insert(half / 2, minute);
+        // Reports that came late: the minute was made without them.
+        if half / 2 < self.minutes_to {
+            self.make_minute(half / 2);
+        }
+    }
+
+    /// Makes minutes of which no slot stands alone any more. Either half may be missing:
+    /// nobody called in it.
+    fn make_minutes(&mut self, alone: u64) {
+        let end = alone / FINE;
+        let halves = self.halves.keys().map(|half| half / 2);
+        let new = halves.filter(|minute| (self.minutes_to..end).contains(minute));
+        let mut new: Vec<u64> = new.collect();
+        new.dedup();
+        for minute in new {
+            self.make_minute(minute);
+        }
+        self.minutes_to = self.minutes_to.max(end);
+    }
+
+    fn make_minute(&mut self, minute: u64) {
+        let halves = self.halves.range(minute * 2..minute * 2 + 2);
+        let both = Folded::together(halves.map(|(_, half)| &half.folded));
+        let rows = window::minute(&both);
+        self.bytes += size_of_val(&*rows);
+        if let Some(before) = self.minutes.insert(minute, rows) {
+            self.bytes -= size_of_val(&*before);
         }
     }
 
@@ -183,12 +205,22 @@ impl History {
     /// What was counted in these slots. `settled`: the first slot of which reports may
     /// still come; `whole_from`: the first of which the reports did not go early.
     pub(crate) fn window(&self, slots: (u64, u64), settled: u64, whole_from: u64) -> Window {
+        self.window_of(slots, (settled, whole_from), |_| true)
+    }
+
+    /// The same of edges with these ends and of routes of these nodes.
+    pub(crate) fn window_of(
+        &self,
+        slots: (u64, u64),
+        (settled, whole_from): (u64, u64),
+        keep: impl Fn(&[&NodeKey]) -> bool,
+    ) -> Window {
         let fine = self.slots.range(slots.0..slots.1).map(|(_, held)| held);
         let halves = self.halves.range(slots.0 / HALF..slots.1 / HALF);
         let halves = halves
             .filter(|(half, _)| **half * HALF >= slots.0)
             .map(|(_, held)| held);
-        let folded = Folded::together(halves.chain(fine).map(|held| &held.folded));
+        let folded = Folded::of(halves.chain(fine).map(|held| &held.folded), keep);
         let mut edges = window::edges(&folded);
         if slots.1 > settled {
             self.open_when_settled(&mut edges, slots.0, settled);
@@ -240,11 +272,15 @@ impl History {
         }
     }
 
-    /// The minutes from this one on, by edge.
-    pub(crate) fn minutes(&self, first: u64) -> HashMap<EdgeRef, Vec<(u64, &MinuteRow)>> {
+    /// The minutes from this one on, by edge, of the edges that `keep` says.
+    pub(crate) fn minutes(
+        &self,
+        first: u64,
+        keep: impl Fn(&EdgeRef) -> bool,
+    ) -> HashMap<EdgeRef, Vec<(u64, &MinuteRow)>> {
         let mut by_edge: HashMap<EdgeRef, Vec<(u64, &MinuteRow)>> = HashMap::new();
         for (minute, rows) in self.minutes.range(first..) {
-            for row in rows {
+            for row in rows.iter().filter(|row| keep(&row.edge)) {
                 let held = by_edge.entry(row.edge.clone()).or_default();
                 held.push((*minute, row));
             }

@@ -1,6 +1,6 @@
 //! What tells nodes and edges of the graph apart.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
@@ -15,6 +15,12 @@ use crate::world::ObjectKey;
 /// Edges that are known at one time: those that are remembered and as many that are not.
 /// More are counted and not shown, since every proxy could make up edges of its own.
 pub(crate) const MAX_EDGES: usize = 40_000;
+/// Of those, edges that the pods of one node told of, a tenth: what one makes up leaves room
+/// for all others.
+pub(crate) const MAX_OF_NODE: usize = 4_000;
+/// And those of the nodes of one namespace, whose owner may run as many nodes as he likes:
+/// half of them.
+const MAX_OF_NAMESPACE: usize = 20_000;
 
 /// One end of an edge.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -156,6 +162,15 @@ impl EdgeKey {
         bytes.map(|byte| format!("{byte:02x}")).collect()
     }
 
+    /// The node whose pods tell of it, for what was remembered: the caller's, where callers
+    /// have proxies.
+    pub(crate) fn teller(&self) -> &NodeKey {
+        match self.from.kind {
+            NodeKind::Outside | NodeKind::ServiceAccount => &self.to,
+            _ => &self.from,
+        }
+    }
+
     /// Bytes that it takes at most.
     fn bytes(&self) -> usize {
         let ends = [&self.from.object, &self.to.object].into_iter();
@@ -173,6 +188,8 @@ impl EdgeKey {
 struct Known {
     key: EdgeKey,
     id: Box<str>,
+    /// The node that told of it first.
+    by: NodeKey,
 }
 
 /// An edge, told apart by where it is held: [`Edges`] holds each once.
@@ -188,6 +205,11 @@ impl EdgeRef {
     /// The same in every answer of every replica.
     pub(crate) fn id(&self) -> &str {
         &self.0.id
+    }
+
+    /// The node that told of it first.
+    pub(crate) fn by(&self) -> &NodeKey {
+        &self.0.by
     }
 }
 
@@ -229,6 +251,7 @@ impl std::borrow::Borrow<EdgeKey> for Known {
 #[derive(Debug, Default)]
 pub(crate) struct Edges {
     held: HashSet<Held>,
+    shares: Shares,
     bytes: usize,
     /// Edges that found no place.
     pub(crate) left_out: u64,
@@ -244,34 +267,75 @@ impl std::borrow::Borrow<EdgeKey> for Held {
     }
 }
 
+/// How many edges nodes, and namespaces, told of.
+#[derive(Debug, Default)]
+struct Shares {
+    nodes: HashMap<NodeKey, usize>,
+    namespaces: HashMap<Arc<str>, usize>,
+}
+
+impl Shares {
+    fn count(&mut self, by: &NodeKey) {
+        *self.nodes.entry(by.clone()).or_default() += 1;
+        let namespace = Arc::clone(&by.object.namespace);
+        *self.namespaces.entry(namespace).or_default() += 1;
+    }
+
+    fn are_used_up(&self, by: &NodeKey) -> bool {
+        let namespace = self.namespaces.get(&by.object.namespace);
+        self.nodes.get(by).is_some_and(|held| *held >= MAX_OF_NODE)
+            || namespace.is_some_and(|held| *held >= MAX_OF_NAMESPACE)
+    }
+}
+
 impl Edges {
-    /// The edge with this key; `None` when there are too many.
-    pub(crate) fn get(&mut self, key: EdgeKey) -> Option<EdgeRef> {
+    /// The edge with this key, which `by` tells of; `None` when there are too many, of that
+    /// node or of all.
+    pub(crate) fn get(&mut self, key: EdgeKey, by: &NodeKey) -> Option<EdgeRef> {
         if let Some(held) = self.held.get(&key) {
             return Some(EdgeRef(Arc::clone(&held.0)));
         }
+        if self.shares.are_used_up(by) {
+            self.left_out += 1;
+            return None;
+        }
+        self.add(key, by)
+    }
+
+    /// The edge that stands for those of `by` that had no place.
+    pub(crate) fn rest(&mut self, key: EdgeKey, by: &NodeKey) -> Option<EdgeRef> {
+        if let Some(held) = self.held.get(&key) {
+            return Some(EdgeRef(Arc::clone(&held.0)));
+        }
+        self.add(key, by)
+    }
+
+    fn add(&mut self, key: EdgeKey, by: &NodeKey) -> Option<EdgeRef> {
         if self.held.len() >= MAX_EDGES {
             self.left_out += 1;
             return None;
         }
         self.bytes += key.bytes();
+        self.shares.count(by);
         let id = key.id().into();
-        let known = Arc::new(Known { key, id });
+        let by = by.clone();
+        let known = Arc::new(Known { key, id, by });
         self.held.insert(Held(Arc::clone(&known)));
         Some(EdgeRef(known))
     }
 
     /// Forgets what nobody else holds.
     pub(crate) fn tidy(&mut self) {
-        let mut bytes = 0;
+        let (mut bytes, mut shares) = (0, Shares::default());
         self.held.retain(|held| {
             let kept = Arc::strong_count(&held.0) > 1;
             if kept {
                 bytes += held.0.key.bytes();
+                shares.count(&held.0.by);
             }
             kept
         });
-        self.bytes = bytes;
+        (self.bytes, self.shares) = (bytes, shares);
     }
 
     /// How many there are, and the bytes that they take.
@@ -328,7 +392,8 @@ mod tests {
     #[test]
     fn edge_is_held_once_and_forgotten_with_its_last_user() {
         let mut edges = Edges::default();
-        let (one, two) = (edges.get(edge(80)).unwrap(), edges.get(edge(80)).unwrap());
+        let get = |edges: &mut Edges| edges.get(edge(80), &edge(80).from).unwrap();
+        let (one, two) = (get(&mut edges), get(&mut edges));
         assert_eq!(one, two);
         assert_eq!(edges.size().0, 1);
         drop(one);
@@ -343,8 +408,43 @@ mod tests {
     fn edges_beyond_the_bound_are_counted_and_not_held() {
         let mut edges = Edges::default();
         let ports = 1..=u16::try_from(MAX_EDGES + 3).unwrap();
-        let held: Vec<EdgeRef> = ports.filter_map(|port| edges.get(edge(port))).collect();
+        let by = |port: u16| NodeKey {
+            kind: NodeKind::Deployment,
+            object: key(&format!("n{}", port % 20), "web"),
+        };
+        let held: Vec<EdgeRef> = ports
+            .filter_map(|port| edges.get(edge(port), &by(port)))
+            .collect();
         assert_eq!((held.len(), edges.left_out), (MAX_EDGES, 3));
-        assert!(edges.get(edge(1)).is_some(), "a known one stays known");
+        assert!(
+            edges.get(edge(1), &by(1)).is_some(),
+            "a known one stays known"
+        );
+    }
+
+    #[test]
+    fn one_node_and_the_nodes_of_one_namespace_have_a_share_that_comes_back() {
+        let mut edges = Edges::default();
+        let by = |namespace: &str, number: usize| NodeKey {
+            kind: NodeKind::Deployment,
+            object: key(namespace, &format!("web-{number}")),
+        };
+        let most = u16::try_from(MAX_OF_NODE).unwrap();
+        let tell = |edges: &mut Edges, by: &NodeKey, port| {
+            let from = by.clone();
+            edges.get(EdgeKey { from, ..edge(port) }, by)
+        };
+        let mut held = Vec::new();
+        for number in 0..6 {
+            let by = by("shop", number);
+            held.extend((0..most + 5).filter_map(|port| tell(&mut edges, &by, port)));
+        }
+        assert_eq!(held.len(), MAX_OF_NAMESPACE);
+        let other = tell(&mut edges, &by("bank", 0), 80);
+        assert!(other.is_some());
+        held.truncate(MAX_OF_NODE - 1);
+        edges.tidy();
+        assert!(tell(&mut edges, &by("shop", 0), most).is_some());
+        assert!(tell(&mut edges, &by("shop", 0), most + 1).is_none());
     }
 }

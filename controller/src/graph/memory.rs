@@ -92,25 +92,47 @@ impl Memory {
         }
     }
 
-    /// Forgets what was not seen for so long, and the longest unseen of too many. Returns
-    /// how many those were.
+    /// Forgets what was not seen for so long, and of too many the longest unseen of the nodes
+    /// that told of most: who makes edges up loses his own. Returns how many those were.
     pub(crate) fn tidy(&mut self, now: u64, remember: Duration) -> usize {
         let first = now.saturating_sub(remember.as_secs());
         self.seen.retain(|_, seen| seen.last >= first);
         let over = self.seen.len().saturating_sub(MAX_REMEMBERED);
         if over > 0 {
-            let mut lasts: Vec<(u64, EdgeRef)> = self
-                .seen
-                .iter()
-                .map(|(edge, seen)| (seen.last, edge.clone()))
-                .collect();
-            lasts.sort_unstable_by(|one, other| (one.0, one.1.id()).cmp(&(other.0, other.1.id())));
-            for (_, edge) in lasts.iter().take(over) {
-                self.seen.remove(edge);
+            for edge in self.surplus(over) {
+                self.seen.remove(&edge);
             }
             self.dropped += over as u64;
         }
         over
+    }
+
+    /// So many edges, of the nodes that told of most.
+    fn surplus(&self, over: usize) -> Vec<EdgeRef> {
+        let mut by_node: HashMap<&NodeKey, Vec<(u64, &EdgeRef)>> = HashMap::new();
+        for (edge, seen) in &self.seen {
+            by_node
+                .entry(edge.by())
+                .or_default()
+                .push((seen.last, edge));
+        }
+        let counts: Vec<usize> = by_node.values().map(Vec::len).collect();
+        let most = level(counts, MAX_REMEMBERED);
+        let by_last = |one: &(u64, &EdgeRef), other: &(u64, &EdgeRef)| {
+            (one.0, one.1.id()).cmp(&(other.0, other.1.id()))
+        };
+        let mut beyond: Vec<(u64, &EdgeRef)> = Vec::new();
+        let mut next: Vec<(u64, &EdgeRef)> = Vec::new();
+        for mut edges in by_node.into_values().filter(|edges| edges.len() >= most) {
+            edges.sort_unstable_by(by_last);
+            let past = edges.len() - most;
+            next.extend(edges.get(past));
+            beyond.extend(edges.drain(..past));
+        }
+        // Of nodes with as many the longest unseen edge goes.
+        next.sort_unstable_by(by_last);
+        let surplus = beyond.into_iter().chain(next).take(over);
+        surplus.map(|(_, edge)| edge.clone()).collect()
     }
 
     /// When an edge was seen.
@@ -128,35 +150,38 @@ impl Memory {
         self.seen.len()
     }
 
-    /// What is to be written down: [`PIECES`] pieces, each edge always in the same one. What
-    /// does not fit into its piece is left out, the longest unseen first.
-    pub(crate) fn pieces(&self) -> Result<Vec<Vec<u8>>, std::io::Error> {
-        let mut pieces: Vec<Vec<(&EdgeRef, Seen)>> = vec![Vec::new(); PIECES];
-        for (edge, seen) in self.iter() {
-            let digit = edge.id().bytes().last().unwrap_or_default();
-            pieces[usize::from(digit) % PIECES].push((edge, seen));
-        }
-        pieces
-            .into_iter()
-            .map(|mut piece| {
-                piece.sort_by_cached_key(|(edge, seen)| {
-                    (std::cmp::Reverse(seen.last / HOUR), edge.id().to_owned())
-                });
-                loop {
-                    let packed = pack(&piece)?;
-                    if packed.len() <= MAX_PIECE {
-                        return Ok(packed);
-                    }
-                    piece.truncate(piece.len() * 3 / 4);
-                }
+    /// What is to be written down as one of [`PIECES`] pieces, each edge always in the same
+    /// one. What does not fit into its piece is left out, the longest unseen first.
+    pub(crate) fn piece(&self, at: usize) -> Result<Vec<u8>, std::io::Error> {
+        let mut piece: Vec<(&EdgeRef, Seen)> = self
+            .iter()
+            .filter(|(edge, _)| {
+                let digit = edge.id().bytes().last().unwrap_or_default();
+                usize::from(digit) % PIECES == at
             })
-            .collect()
+            .collect();
+        piece.sort_by_cached_key(|(edge, seen)| {
+            (std::cmp::Reverse(seen.last / HOUR), edge.id().to_owned())
+        });
+        loop {
+            let packed = pack(&piece)?;
+            if packed.len() <= MAX_PIECE {
+                return Ok(packed);
+            }
+            piece.truncate(piece.len() * 3 / 4);
+        }
+    }
+
+    /// Every piece.
+    #[cfg(test)]
+    pub(crate) fn pieces(&self) -> Result<Vec<Vec<u8>>, std::io::Error> {
+        (0..PIECES).map(|at| self.piece(at)).collect()
     }
 
     /// Takes in what was written down. Returns how many edges that were.
     ///
     /// # Errors
-    /// When it is not what [`Self::pieces`] makes; then nothing of it is taken.
+    /// When it is not what [`Self::piece`] makes; then nothing of it is taken.
     pub(crate) fn read(&mut self, piece: &[u8], edges: &mut Edges) -> Result<usize, Unreadable> {
         let mut text = String::new();
         let mut unpacked = GzDecoder::new(piece).take(MAX_READ);
@@ -179,12 +204,28 @@ impl Memory {
         }
         let count = read.len();
         for (key, seen) in read {
-            if let Some(edge) = edges.get(key) {
+            let by = key.teller().clone();
+            if let Some(edge) = edges.get(key, &by) {
                 self.see(&edge, seen);
             }
         }
         Ok(count)
     }
+}
+
+/// The least bound for each with which all together still have `all`.
+fn level(mut counts: Vec<usize>, all: usize) -> usize {
+    counts.sort_unstable();
+    let (mut left, mut nodes) = (all, counts.len());
+    for count in counts {
+        let each = left.div_ceil(nodes.max(1));
+        if count >= each {
+            return each;
+        }
+        left -= count;
+        nodes -= 1;
+    }
+    usize::MAX
 }
 
 fn pack(edges: &[(&EdgeRef, Seen)]) -> Result<Vec<u8>, std::io::Error> {

@@ -146,6 +146,12 @@ impl Sums {
         }
     }
 
+    /// Share of the calls that went over mutual TLS; `None` where nobody says.
+    pub(crate) fn mtls(&self) -> Option<f64> {
+        let (secured, told) = self.secured;
+        (told > 0).then(|| f64::from(secured) / f64::from(told))
+    }
+
     /// How long requests took.
     pub(crate) fn histogram(&self) -> Histogram {
         let mut histogram = Histogram::default();

@@ -156,6 +156,9 @@ pub(crate) struct MinuteRow {
     pub failure: u32,
     /// Milliseconds; negative where nothing was measured.
     pub p95: f32,
+    /// Share of the calls over mutual TLS; negative where nobody said. A fourth number of
+    /// four bytes fits where the row was padded.
+    pub mtls: f32,
 }
 
 /// One minute of the history.
@@ -167,16 +170,29 @@ pub(crate) fn minute(folded: &Folded) -> Box<[MinuteRow]> {
             reason = "at most 30 000 ms, and drawn some pixels high"
         )]
         let p95 = p95.map_or(-1.0, |seconds| (seconds * 1e3) as f32);
+        let mtls = counted.sums.mtls().map_or(-1.0, narrowed);
         MinuteRow {
             edge,
             requests: u32::try_from(counted.sums.requests()).unwrap_or(u32::MAX),
             failure: counted.sums.failure,
             p95,
+            mtls,
         }
     });
     let mut rows: Vec<MinuteRow> = rows.collect();
     rows.shrink_to_fit();
     rows.into()
+}
+
+/// A share in four bytes, and never a whole one that was not.
+fn narrowed(share: f64) -> f32 {
+    #[expect(clippy::cast_possible_truncation, reason = "from 0 to 1")]
+    let narrow = share as f32;
+    if share < 1.0 {
+        narrow.min(1.0 - f32::EPSILON)
+    } else {
+        narrow
+    }
 }
 
 /// Routes by workload.

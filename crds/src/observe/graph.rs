@@ -294,6 +294,9 @@ pub struct Minute {
     pub failure: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub p95: Option<f64>,
+    /// Share of the calls that went over mutual TLS, 0 to 1; absent where nobody says.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mtls: Option<f64>,
 }
 
 /// One route of an edge; the route without a name is what no group describes.

@@ -73,7 +73,7 @@ impl Calls {
                 _ => format!("is only remembered, last seen {}", edge.last_seen),
             });
         }
-        let share = edge.mtls.unwrap_or_default();
+        let share = proven(edge);
         if share <= 0.0 || edge.identities.is_empty() {
             return Err("no mutual TLS proves who calls".to_owned());
         }
@@ -91,7 +91,12 @@ impl Calls {
         } else {
             &edge.backend
         };
-        let found = ports.behind(service, edge.port);
+        // A pod that was called by its own address was called on its own port.
+        let found = if service.is_empty() {
+            BTreeSet::from([edge.port])
+        } else {
+            ports.behind(service, edge.port)
+        };
         if found.is_empty() {
             return Err(format!(
                 "no endpoint of {service} says which container port this is"
@@ -139,6 +144,22 @@ fn served(edge: &Edge) -> bool {
             .history
             .iter()
             .any(|minute| minute.requests > minute.failure)
+}
+
+/// The share of the calls that mutual TLS proved, now and in the minutes that are known.
+/// A part of which nobody says counts as none.
+fn proven(edge: &Edge) -> f64 {
+    let (mut calls, mut secured) = (0.0, 0.0);
+    let mut add = |count: u64, share: Option<f64>| {
+        calls += count as f64;
+        secured += count as f64 * share.unwrap_or_default();
+    };
+    // What is open has ended nowhere, and has a security all the same.
+    add(edge.requests.max(edge.open), edge.mtls);
+    for minute in &edge.history {
+        add(minute.requests, minute.mtls);
+    }
+    if calls > 0.0 { secured / calls } else { 0.0 }
 }
 
 fn is_http(protocol: Protocol) -> bool {

@@ -162,14 +162,28 @@ fn what_is_not_proven_or_not_served_is_a_comment_with_its_reason() {
     let (objects, calls) = suggested(&[partly], false);
     assert_eq!(objects.len(), 2, "what was proven is suggested");
     assert!(calls.left[0].contains("plaintext"), "{:?}", calls.left);
-    let earlier = json!({"requests": 0, "success": 0, "quiet": true, "history": [{"requests": 3, "failure": 1}]});
+    // Within the hour, as the controller tells it: of a window without calls no share.
+    let earlier = |history: Value| {
+        let quiet = json!({"requests": 0, "success": 0, "quiet": true, "mtls": null,
+            "history": history});
+        suggested(&[edge("web", "cart", 80, quiet)], false)
+    };
+    let minute = |mtls: Value| json!({"requests": 3, "failure": 1, "mtls": mtls});
+    let (objects, calls) = earlier(json!([minute(json!(1.0))]));
     assert_eq!(
-        suggested(&[edge("web", "cart", 80, earlier)], false)
-            .0
-            .len(),
-        2,
-        "within the hour"
+        (objects.len(), calls.left.len()),
+        (2, 0),
+        "{:?}",
+        calls.left
     );
+    let (objects, calls) = earlier(json!([minute(json!(1.0)), minute(json!(0.0))]));
+    assert_eq!(objects.len(), 2);
+    assert!(calls.left[0].contains("plaintext"), "{:?}", calls.left);
+    for unproven in [json!(0.0), json!(null)] {
+        let (objects, calls) = earlier(json!([minute(unproven)]));
+        assert_eq!(objects.len(), 0);
+        assert!(calls.left[0].contains("no mutual TLS"), "{:?}", calls.left);
+    }
 }
 
 #[test]
@@ -207,4 +221,34 @@ fn an_account_that_everybody_has_is_named() {
         "{:?}",
         calls.shared()
     );
+}
+
+#[test]
+fn call_to_a_pod_by_its_own_address_is_suggested_by_the_port_that_was_called() {
+    let own = json!({"service": "", "backend": ""});
+    let (objects, calls) = suggested(&[edge("web", "db", 15432, own)], false);
+    assert_eq!(calls.left, [] as [String; 0]);
+    assert_eq!(objects[0]["spec"]["matches"]["ports"], json!([15432]));
+    judged(&objects);
+}
+
+#[test]
+fn accounts_and_ports_that_read_alike_have_objects_of_their_own() {
+    let mut calls = Calls::default();
+    for (account, ports) in [("web", vec![80, 8080]), ("web-80", vec![8080])] {
+        let of = |name: &str| ("shop".to_owned(), name.to_owned());
+        let traffics = super::calls::Traffics {
+            ports: ports.into_iter().collect(),
+            ..super::calls::Traffics::default()
+        };
+        calls
+            .facts
+            .insert((of(account), of("job"), false), traffics);
+    }
+    let objects = objects::of(&calls);
+    let routes = objects.iter().filter(|one| one["kind"] == "TCPRoute");
+    let mut ports: Vec<&Value> = routes.map(|one| &one["spec"]["matches"]["ports"]).collect();
+    ports.sort_by_key(|ports| ports.to_string());
+    assert_eq!(ports, [&json!([80, 8080]), &json!([8080])]);
+    assert_eq!(objects, objects::of(&calls), "the same names in every run");
 }

@@ -148,3 +148,73 @@ async fn slots_that_went_for_want_of_room_stay_as_they_were_folded() {
         .find(|edge| edge.to == "shop/Deployment/api");
     assert_eq!(web.map(|edge| edge.requests), Some(5));
 }
+
+/// Slots, and edges in each, that one pod makes up.
+const MADE_UP: (u64, u64) = (50, 1000);
+
+#[tokio::test]
+async fn one_pod_that_makes_edges_up_takes_no_place_of_another() {
+    let reports = Reports::holding(crate::metrics::ReportMetrics::default(), 200_000);
+    let graph = graph(&reports);
+    let tell = |slot: u64, pod: &str, edges: Vec<wire::v1::Edge>| {
+        let (namespace, name) = pod.split_once('/').unwrap();
+        let reporter = crate::observe::reports::Reporter {
+            uid: format!("{namespace}-{name}").into(),
+            pod: town::key(namespace, &format!("{name}-1")),
+        };
+        let report = wire::v1::Report {
+            process: 1,
+            slot: slot * SLOT,
+            edges,
+            ..wire::v1::Report::default()
+        };
+        let at = UNIX_EPOCH + Duration::from_secs((slot + 1) * SLOT);
+        reports.take(&reporter, report, true, at);
+        at
+    };
+    let first = town::SLOT_NOW;
+    let at = tell(
+        first,
+        "shop/web",
+        vec![town::seen_by_client("shop/api", 1, 0)],
+    );
+    graph.look(at, true).await;
+    for slot in first + 1..=first + MADE_UP.0 {
+        let made_up = (0..MADE_UP.1).map(|number| {
+            let name = format!("shop/x{}", slot * MADE_UP.1 + number);
+            town::seen_by_client(&name, 1, 0)
+        });
+        let at = tell(slot, "bank/web", made_up.collect());
+        graph.look(at, false).await;
+        graph.tidy(at);
+    }
+    let last = first + MADE_UP.0 + 1;
+    let called = vec![town::seen_by_client("shop/web", 5, 0)];
+    let at = tell(last, "shop/api", called);
+    graph.look(at, true).await;
+    graph.tidy(at);
+    let answer = graph.answer(
+        &asked(Extent {
+            quiet: true,
+            ..Extent::default()
+        }),
+        at,
+    );
+    let of = |from: &str, to: &str| {
+        let mut edges = answer.edges.iter();
+        edges.find(|edge| edge.from == from && edge.to == to)
+    };
+    let (web, api) = ("shop/Deployment/web", "shop/Deployment/api");
+    let new = of(api, web).map(|edge| edge.requests);
+    assert_eq!(new, Some(5), "a first call shows");
+    assert!(
+        of(web, api).is_some_and(|edge| edge.quiet),
+        "a remembered edge stays"
+    );
+    // What had no place of its own is counted all the same.
+    let other = of("bank/Deployment/web", "External/other");
+    assert!(
+        other.is_some_and(|edge| edge.requests > MADE_UP.1),
+        "{other:?}"
+    );
+}

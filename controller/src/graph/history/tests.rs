@@ -21,7 +21,8 @@ fn edge(history: &mut History, port: u16) -> EdgeRef {
         split: None,
         protocol: Protocol::Http1,
     };
-    history.edges.get(key).unwrap()
+    let by = key.from.clone();
+    history.edges.get(key, &by).unwrap()
 }
 
 fn folded(edge: &EdgeRef, calls: u32, open: u32) -> Folded {
@@ -129,7 +130,7 @@ fn open_connections_are_those_of_the_last_slot_of_which_everybody_told() {
 #[test]
 fn hour_is_kept_by_minute_and_older_ones_go() {
     let (history, edge) = steady(NOW);
-    let minutes = history.minutes(0);
+    let minutes = history.minutes(0, |_| true);
     let rows = &minutes[&edge];
     assert!(rows.len() as u64 <= MINUTES + 1, "{}", rows.len());
     assert!(rows.len() as u64 >= MINUTES - 3, "{}", rows.len());
@@ -140,10 +141,25 @@ fn hour_is_kept_by_minute_and_older_ones_go() {
     assert!(rows.windows(2).all(|pair| pair[0].0 + 1 == pair[1].0));
     let first = NOW / FINE - 10;
     assert!(
-        history.minutes(first)[&edge]
+        history.minutes(first, |_| true)[&edge]
             .iter()
             .all(|(minute, _)| *minute >= first)
     );
+}
+
+#[test]
+fn minute_of_which_only_the_first_half_had_calls_is_kept() {
+    let mut history = History::default();
+    let edge = edge(&mut history, 80);
+    let minute = NOW / FINE - 10;
+    history.take(minute * FINE, 1, folded(&edge, 3, 0));
+    for slot in minute * FINE..NOW {
+        history.tidy(slot);
+    }
+    let minutes = history.minutes(0, |_| true);
+    let rows = minutes.get(&edge).map_or(&[][..], Vec::as_slice);
+    let rows: Vec<(u64, u32)> = rows.iter().map(|(at, row)| (*at, row.requests)).collect();
+    assert_eq!(rows, [(minute, 3)]);
 }
 
 #[test]
@@ -194,4 +210,29 @@ fn everything_of_twenty_thousand_edges_stays_within_the_bound() {
         .map(|rows| size_of_val(&**rows))
         .sum();
     assert_eq!(history.bytes, counted + halves + minutes);
+}
+
+#[test]
+fn window_of_some_nodes_is_made_of_their_edges_alone() {
+    let (mut history, _) = steady(NOW);
+    let nodes = |name: &str| NodeKey {
+        kind: NodeKind::Deployment,
+        object: key("bank", name),
+    };
+    let like = edge(&mut history, 80).key().clone();
+    let (to, by) = (nodes("vault"), like.from.clone());
+    let own = EdgeKey { to, ..like };
+    let own = history.edges.get(own, &by).unwrap();
+    let mut both = folded(&own, 7, 0);
+    both.rows.extend(folded(&edge(&mut history, 80), 1, 0).rows);
+    history.take(NOW - 1, 2, both);
+    let bank = |nodes: &[&NodeKey]| nodes.iter().any(|node| node.namespace() == "bank");
+    let window = history.window_of((NOW - 12, NOW), (NOW, 0), bank);
+    let calls: Vec<u64> = window
+        .edges
+        .values()
+        .map(|one| one.sums.requests())
+        .collect();
+    assert_eq!(calls, [7]);
+    assert_eq!(history.window((NOW - 12, NOW), NOW, 0).edges.len(), 2);
 }

@@ -5,12 +5,13 @@ use crate::testing::town::key;
 use crds::observe::NodeKind;
 
 fn edge(edges: &mut Edges, number: usize) -> EdgeRef {
-    let node = |name: &str| NodeKey {
+    let from = NodeKey {
         kind: NodeKind::Deployment,
-        object: key("shop", name),
+        object: key(&format!("shop-{}", number % 4), &format!("web-{number}")),
     };
+    let by = from.clone();
     let key = EdgeKey {
-        from: node(&format!("web-{number}")),
+        from,
         to: NodeKey::elsewhere(NodeKind::External, "db.example.com"),
         service: Some(key("shop", "db")),
         port: 5432,
@@ -18,7 +19,7 @@ fn edge(edges: &mut Edges, number: usize) -> EdgeRef {
         split: None,
         protocol: Protocol::Tcp,
     };
-    edges.get(key).unwrap()
+    edges.get(key, &by).unwrap()
 }
 
 const DAY: u64 = 24 * HOUR;
@@ -48,12 +49,7 @@ fn edge_that_was_called_once_comes_back_from_what_was_written() {
     let seen = other.get(&edge(&mut edges, 7)).unwrap();
     assert_eq!((seen.first, seen.last), (50 * DAY + 1234, 50 * DAY + 1234));
     // Last seen is written to the hour, but never before the first.
-    memory.see(&edge(&mut edges, 7), at(50 * DAY));
-    assert_eq!(
-        other.pieces().unwrap(),
-        other.pieces().unwrap(),
-        "the same bytes"
-    );
+    assert_eq!(other.pieces().unwrap(), pieces, "the same bytes");
 }
 
 #[test]
@@ -99,6 +95,48 @@ fn longest_unseen_goes_when_there_are_too_many() {
 }
 
 #[test]
+fn of_too_many_those_go_whose_node_told_of_most() {
+    let (mut edges, mut memory) = (Edges::default(), Memory::default());
+    let tell = |edges: &mut Edges, name: &str, port: usize| {
+        let by = NodeKey {
+            kind: NodeKind::Deployment,
+            object: key(name, name),
+        };
+        let port = u16::try_from(port).unwrap();
+        let from = by.clone();
+        let like = edge(edges, 0).key().clone();
+        edges.get(EdgeKey { from, port, ..like }, &by).unwrap()
+    };
+    // Who has few saw them long ago, and who has many all the time.
+    let few: Vec<EdgeRef> = (0..50).map(|port| tell(&mut edges, "few", port)).collect();
+    for edge in &few {
+        memory.see(edge, at(99 * DAY));
+    }
+    for many in 0..6 {
+        for port in 0..3500 {
+            let edge = tell(&mut edges, &format!("many-{many}"), port);
+            memory.see(&edge, at(100 * DAY + port as u64));
+        }
+    }
+    let over = 50 + 6 * 3500 - MAX_REMEMBERED;
+    assert_eq!(memory.tidy(100 * DAY, MONTH), over);
+    assert_eq!(memory.len(), MAX_REMEMBERED);
+    assert!(few.iter().all(|edge| memory.get(edge).is_some()));
+    let kept = |many: usize| {
+        let first = (0..3500).position(|port| {
+            let edge = tell(&mut edges, &format!("many-{many}"), port);
+            memory.get(&edge).is_some()
+        });
+        3500 - first.unwrap()
+    };
+    let kept: Vec<usize> = (0..6).map(kept).collect();
+    assert!(
+        kept.iter().all(|kept| (3324..=3326).contains(kept)),
+        "{kept:?}"
+    );
+}
+
+#[test]
 fn edge_is_forgotten_after_the_time_that_was_asked_for() {
     let (mut edges, mut memory) = (Edges::default(), Memory::default());
     let one = edge(&mut edges, 1);
@@ -124,7 +162,7 @@ fn twenty_thousand_edges_with_long_names_fit_into_what_the_api_server_takes() {
             "a-namespace-of-some-length",
             &format!("service-{number}"),
         ));
-        let edge = edges.get(EdgeKey {
+        let key = EdgeKey {
             from: node("caller"),
             to: node("callee"),
             backend: service.clone(),
@@ -132,7 +170,8 @@ fn twenty_thousand_edges_with_long_names_fit_into_what_the_api_server_takes() {
             service,
             port: 8080,
             protocol: Protocol::Http1,
-        });
+        };
+        let edge = edges.get(key, &node("caller"));
         memory.see(&edge.unwrap(), at(100 * DAY + number as u64));
     }
     let pieces = memory.pieces().unwrap();

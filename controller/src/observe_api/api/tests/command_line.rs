@@ -4,6 +4,7 @@
 use std::ffi::OsString;
 use std::io::Write as _;
 
+use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use prometheus_client::metrics::counter::Counter;
@@ -40,6 +41,33 @@ struct ApiServer {
     tls: TlsConnector,
 }
 
+/// Body of what the API server answers.
+type Told = http_body_util::combinators::BoxBody<Bytes, hyper::Error>;
+
+/// What the API server holds itself: Service `api` of `shop` and where it leads.
+fn own_objects(path: &str) -> Option<Value> {
+    let list = |kind: &str, version: &str, item: Value| {
+        Some(json!({"kind": kind, "apiVersion": version, "metadata": {}, "items": [item]}))
+    };
+    match path {
+        "/api/v1/namespaces/shop/services" => {
+            let metadata = json!({"namespace": "shop", "name": "api"});
+            let spec = json!({"ports": [{"name": "http", "port": 80}]});
+            let service = json!({"metadata": metadata, "spec": spec});
+            list("ServiceList", "v1", service)
+        }
+        "/apis/discovery.k8s.io/v1/namespaces/shop/endpointslices" => {
+            let labels = json!({"kubernetes.io/service-name": "api"});
+            let metadata = json!({"namespace": "shop", "name": "api-x", "labels": labels});
+            let ports = json!([{"name": "http", "port": 8080}]);
+            let slice = json!({"metadata": metadata, "addressType": "IPv4", "endpoints": [],
+                "ports": ports});
+            list("EndpointSliceList", "discovery.k8s.io/v1", slice)
+        }
+        _ => None,
+    }
+}
+
 impl ApiServer {
     fn new(port: std::net::SocketAddr, ca: &Ca, roots: RootCertStore) -> Self {
         let (chain, key) = ca.client("front-proxy");
@@ -53,7 +81,11 @@ impl ApiServer {
         Self { port, tls }
     }
 
-    async fn pass_on(self, mut request: Request<Incoming>) -> Response<Incoming> {
+    async fn pass_on(self, mut request: Request<Incoming>) -> Response<Told> {
+        if let Some(list) = own_objects(request.uri().path()) {
+            let list = Full::new(Bytes::from(list.to_string()));
+            return Response::new(list.map_err(|never| match never {}).boxed());
+        }
         let headers = request.headers_mut();
         let user = headers.remove("impersonate-user").unwrap();
         headers.insert("x-remote-user", user);
@@ -65,7 +97,8 @@ impl ApiServer {
             .await
             .unwrap();
         tokio::spawn(connection);
-        sender.send_request(request).await.unwrap()
+        let answer = sender.send_request(request).await.unwrap();
+        answer.map(BodyExt::boxed)
     }
 
     /// Serves and returns where.
@@ -92,6 +125,11 @@ impl Town {
     async fn start() -> Self {
         let bench = Bench::new();
         calls(&bench).await;
+        Self::before(bench).await
+    }
+
+    /// What was told to a bench, behind an API server.
+    async fn before(bench: Bench) -> Self {
         let ca = Ca::new();
         let (trusted, roots) = ca.trusted(NAME);
         let (publish, front) = watch::channel(Some(Arc::new(trusted)));
@@ -298,7 +336,7 @@ async fn command_line_explains_a_call_and_how_to_allow_it() {
         "edges tell owners of pods, not accounts: {out}"
     );
     // Who may ask for the caller's namespace only is told what calling would tell him.
-    let foreign = "explain sa/web svc/api GET /items -n shop --from-namespace bank";
+    let foreign = "explain sa/web svc/api:80 GET /items -n shop --from-namespace bank";
     let (code, out, err) = town.weft("neighbour", foreign).await;
     assert_eq!(code, 1, "{err}");
     assert_eq!(
@@ -318,4 +356,50 @@ async fn command_line_explains_a_call_and_how_to_allow_it() {
         assert_eq!(code, status, "{line}");
         assert!(err.contains(words), "{line}: {err}");
     }
+}
+
+#[tokio::test]
+async fn call_that_mutual_tls_proved_within_the_hour_is_suggested() {
+    let bench = Bench::new();
+    let now = SystemTime::now();
+    let then = now - Duration::from_secs(600);
+    // The first half of a minute, with nothing in the second.
+    let slot = slot_of(then) / 12 * 12;
+    let reporter = Reporter {
+        uid: "uid-client".into(),
+        pod: ObjectKey::new("shop", "client"),
+    };
+    let edge = |security: v1::Security, port| v1::Edge {
+        security: security.into(),
+        protocol: v1::Protocol::Http1.into(),
+        port,
+        ..seen_by_client("shop/api", 3, 1)
+    };
+    let report = v1::Report {
+        process: 1,
+        slot: slot * SLOT,
+        edges: vec![
+            edge(v1::Security::Mtls, 80),
+            edge(v1::Security::Plaintext, 81),
+        ],
+        ..v1::Report::default()
+    };
+    bench.reports.take(&reporter, report, true, then);
+    bench.api.told.graph.look(then, true).await;
+    bench.api.told.graph.tidy(now);
+    let town = Town::before(bench).await;
+    let (code, out, err) = town.weft("viewer", "suggest -n shop").await;
+    assert_eq!(code, 0, "{err}");
+    let targets = out.matches("kind: TrafficTarget").count();
+    assert_eq!(targets, 1, "{out}{err}");
+    assert!(out.contains("- 8080") && out.contains("name: web"), "{out}");
+    // What came in plaintext is no proof, and the reason says so.
+    let left: Vec<&str> = out
+        .lines()
+        .filter(|line| line.contains("left out"))
+        .collect();
+    assert!(
+        left.len() == 1 && left[0].contains("port 81") && left[0].contains("no mutual TLS"),
+        "{left:?}"
+    );
 }
