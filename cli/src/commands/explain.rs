@@ -121,10 +121,7 @@ impl Explain {
         match status.verdict {
             Said::Allowed => Ok(Verdict::Yes),
             Said::Refused | Said::Mixed => Ok(Verdict::No),
-            Said::Unknown => Err(Failure::unknown(format!(
-                "it cannot be told: {}",
-                status.reason
-            ))),
+            Said::Unknown => Err(unknown(status)),
         }
     }
 
@@ -224,8 +221,15 @@ async fn ask(cluster: &Cluster, spec: ExplanationSpec) -> Result<Explanation, Fa
     ))
 }
 
+fn unknown(status: &ExplanationStatus) -> Failure {
+    Failure::unknown(format!("it cannot be told: {}", status.reason))
+}
+
 /// Objects for `kubectl apply -f -`; what no object can mend as words.
 fn print_fix(status: &ExplanationStatus, console: &mut Console<'_>) -> Result<Verdict, Failure> {
+    if status.verdict == Said::Unknown {
+        return Err(unknown(status));
+    }
     let Some(fix) = &status.fix else {
         let why = match status.verdict {
             Said::Allowed => "the call is allowed, there is nothing to mend".to_owned(),

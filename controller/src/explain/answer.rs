@@ -9,7 +9,7 @@ use policy::reason::Reason;
 use super::call::{Called, Caller, Request};
 use super::judge::{self, Judged};
 use super::outcome::{Outcome, Question, together};
-use super::question::{BadQuestion, Callers, Owner};
+use super::question::{BadQuestion, CallerView, Callers, Owner};
 use super::route::Way;
 use super::{fix, words};
 use crate::model::{Model, PodId};
@@ -33,15 +33,20 @@ impl Model {
     pub fn explain(
         &self,
         spec: &ExplanationSpec,
+        view: CallerView,
         owner: Owner<'_>,
         callers: Callers<'_>,
     ) -> Result<Explained, BadQuestion> {
         let request = Request::read(spec)?;
-        let from = match Caller::find(self, &spec.from, owner)? {
+        let to = Called::find(self, &spec.to, owner)?;
+        // Of a caller there is something to say even where nothing is called.
+        let nothing = Called::External;
+        let any = to.as_ref().unwrap_or(&nothing);
+        let from = match Caller::find(self, (&spec.from, view), any, owner)? {
             Ok(from) => from,
             Err(why) => return Ok(unknown(why)),
         };
-        let to = match Called::find(self, &spec.to, owner)? {
+        let to = match to {
             Ok(to) => to,
             Err(why) => return Ok(unknown(why)),
         };
@@ -50,6 +55,7 @@ impl Model {
             request,
             from,
             to,
+            view,
         };
         let mut outcomes = Vec::new();
         for caller in &question.from {

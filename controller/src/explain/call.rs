@@ -9,9 +9,9 @@ use policy::access::Source;
 use policy::name::SpiffeId;
 use policy::well_known::PROXY_PORTS;
 
-use super::question::{BadQuestion, Owner};
+use super::question::{BadQuestion, CallerView, Owner};
 use crate::model::{Index, Model, PodId};
-use crate::world::{ObjectKey, PodFacts};
+use crate::world::{ObjectKey, PodFacts, Proxy};
 
 /// Headers of one question.
 const MAX_HEADERS: usize = 64;
@@ -85,6 +85,8 @@ pub(super) struct Caller {
     /// How many pods that are, and the name of one.
     pub(super) pods: usize,
     pub(super) example: Option<PodId>,
+    /// They have a proxy, and their traffic capture leaves this call out.
+    pub(super) past: bool,
     /// Node of that one.
     pub(super) node: Arc<str>,
 }
@@ -96,6 +98,7 @@ impl Caller {
             uid: None,
             pods: 0,
             example: None,
+            past: false,
             node: "".into(),
         }
     }
@@ -103,7 +106,8 @@ impl Caller {
     /// The callers that are meant, each kind once; or why there are none.
     pub(super) fn find(
         model: &Model,
-        from: &From,
+        (from, view): (&From, CallerView),
+        to: &Called,
         owner: Owner<'_>,
     ) -> Result<Result<Vec<Self>, String>, BadQuestion> {
         if from.outside {
@@ -125,8 +129,9 @@ impl Caller {
             return Err(no_caller(&from.kind));
         }
         let pods = index.world.pods.iter().filter(|(_, facts)| !facts.ended);
+        let pods = pods.filter(|_| view == CallerView::Known);
         let pods = pods.filter(|(pod, facts)| belongs(pod, &facts.service_account));
-        let callers = alike(index, pods);
+        let callers = alike(index, pods, to);
         if callers.is_empty() && account {
             // An account without pods can still be asked about: its first pod will come.
             let domain = &index.defaults.trust_domain;
@@ -152,11 +157,15 @@ impl Caller {
 fn alike<'a>(
     index: &Index,
     pods: impl Iterator<Item = (&'a PodId, &'a Arc<PodFacts>)>,
+    to: &Called,
 ) -> Vec<Caller> {
+    let by_node = to.is_local(index);
     // Rules may name pods by uid, so those that the same rules name are alike.
-    let mut callers: BTreeMap<(Option<String>, Vec<usize>), Caller> = BTreeMap::new();
+    let mut callers: BTreeMap<_, Caller> = BTreeMap::new();
     for (pod, facts) in pods {
-        let meshed = facts.proxy.is_some();
+        let proxy = facts.proxy.as_ref();
+        let past = proxy.is_some_and(|proxy| to.is_left_out(index, proxy));
+        let meshed = proxy.is_some() && !past;
         let identity = meshed.then(|| index.identity(pod, facts));
         let named_by = if meshed {
             named_by(index, &facts.uid)
@@ -166,13 +175,15 @@ fn alike<'a>(
         let proven = identity
             .as_deref()
             .and_then(|id| SpiffeId::try_from(id).ok());
+        let node = by_node.then(|| facts.node.clone());
         let caller = callers
-            .entry((identity, named_by))
+            .entry((identity, named_by, past, node))
             .or_insert_with(|| Caller {
                 identity: proven,
                 uid: meshed.then(|| facts.uid.clone()),
                 pods: 0,
                 example: Some(pod.clone()),
+                past,
                 node: facts.node.clone(),
             });
         caller.pods += 1;
@@ -274,21 +285,59 @@ impl Called {
         let Some(entry) = index.services.get(&key) else {
             return Ok(Err(format!("there is no Service {key}")));
         };
-        if entry.facts.external_name.is_some() {
-            return Ok(Ok(Self::External));
-        }
         let mut ports = entry.ports.keys().copied();
-        let port = match asked {
-            Some(port) => port,
-            None => match (ports.next(), ports.next()) {
-                (Some(port), None) => port,
-                _ => return Err(BadQuestion::new("to.port", which(entry.ports.keys()))),
-            },
+        let only = match (ports.next(), ports.next()) {
+            (Some(port), None) => Some(port),
+            _ => None,
+        };
+        if let Some(name) = &entry.facts.external_name {
+            return match stands_for(index, &key, name) {
+                Ok(Some(service)) => Self::service(index, service, asked.or(only)),
+                Ok(None) => Ok(Ok(Self::External)),
+                Err(why) => Ok(Err(format!("Service {key} stands for {name}, {why}"))),
+            };
+        }
+        let Some(port) = asked.or(only) else {
+            return Err(BadQuestion::new("to.port", which(entry.ports.keys())));
         };
         if !entry.ports.contains_key(&port) {
             return Ok(Err(format!("Service {key} has no TCP port {port}")));
         }
         Ok(Ok(Self::Service(key, port)))
+    }
+
+    /// Whether a pod's traffic capture leaves calls to it out. Where it does for some of the
+    /// addresses it is taken as if for all: whoever is refused at one of them hears of it.
+    fn is_left_out(&self, index: &Index, proxy: &Proxy) -> bool {
+        let of_pod = |pod: &PodId| {
+            let facts = index.world.pods.get(pod);
+            facts
+                .into_iter()
+                .flat_map(|facts| facts.ips.iter().copied())
+        };
+        match self {
+            Self::Service(key, port) => index.services.get(key).is_some_and(|entry| {
+                let own = entry.facts.cluster_ips.iter().copied();
+                let at = entry.ports.get(port).filter(|_| entry.facts.headless);
+                let pods = at.into_iter().flat_map(|at| &at.candidates);
+                proxy.leaves_out(own.chain(pods.map(|one| one.endpoint.ip)), *port)
+            }),
+            Self::Pods(_, pods, port) => proxy.leaves_out(pods.iter().flat_map(of_pod), *port),
+            Self::External => false,
+        }
+    }
+
+    /// Whether it matters on which node a caller is.
+    fn is_local(&self, index: &Index) -> bool {
+        let Self::Service(key, _) = self else {
+            return false;
+        };
+        let Some(entry) = index.services.get(key) else {
+            return false;
+        };
+        let backends = entry.splits.iter().flat_map(|split| &split.backends);
+        let mut backends = backends.filter_map(|(backend, _)| index.services.get(backend));
+        entry.facts.internal_local || backends.any(|backend| backend.facts.internal_local)
     }
 
     /// Whose it is.
@@ -298,6 +347,41 @@ impl Called {
             Self::External => "",
         }
     }
+}
+
+/// The Service that an ExternalName is another name of; nothing where it leads out of the
+/// cluster.
+///
+/// # Errors
+/// Why nothing can be said of it. Services of other namespaces are asked about by their own
+/// names: whether the user may know of them is judged by these.
+fn stands_for(
+    index: &Index,
+    alias: &ObjectKey,
+    name: &str,
+) -> Result<Option<ObjectKey>, &'static str> {
+    let name = name.trim_end_matches('.').to_ascii_lowercase();
+    let domain = &*index.defaults.cluster_domain;
+    let inside = name.strip_suffix(domain);
+    let inside = inside.and_then(|name| name.strip_suffix('.'));
+    let Some(inside) = inside.or(Some(&*name).filter(|name| name.ends_with(".svc"))) else {
+        return Ok(None);
+    };
+    let service = inside.strip_suffix(".svc");
+    let service = service.and_then(|name| name.split_once('.'));
+    let (service, namespace) = service
+        .filter(|(_, namespace)| !namespace.contains('.'))
+        .ok_or("a name of the cluster that is no Service's")?;
+    if *namespace != *alias.namespace {
+        return Err("a Service of another namespace; ask about that one");
+    }
+    let service = ObjectKey::new(namespace, service);
+    let entry = index.services.get(&service);
+    let entry = entry.ok_or("and there is no such Service")?;
+    if entry.facts.external_name.is_some() {
+        return Err("which stands for another name itself");
+    }
+    Ok(Some(service))
 }
 
 fn which<'a>(ports: impl Iterator<Item = &'a u16>) -> String {

@@ -19,7 +19,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::judge::{Judged, Ruling};
 use super::outcome::{Outcome, Question};
-use super::question::Callers;
+use super::question::{CallerView, Callers};
 use crate::model::{Index, Model, PodId, modes};
 use crate::world::ObjectKey;
 
@@ -76,6 +76,7 @@ pub(super) fn of(
                 fix.objects.extend(objects);
                 fix.warnings
                     .extend(this.lets_in_more(question, &ports, narrow));
+                let callers = (callers, question.view);
                 keep_open(&model.index, &this.account, callers, &mut fix);
             }
             Err(warning) => fix.warnings.push(warning),
@@ -195,6 +196,12 @@ fn source(index: &Index, outcome: &Outcome<'_>, one: &Judged) -> Result<Source, 
     }
     if let Some(pod) = &outcome.caller.example {
         let namespace = &pod.namespace;
+        if outcome.caller.past {
+            return Err(format!(
+                "# {pod} leaves this call out of traffic capture: take weft.dev/skip-outbound-ports \
+                 or weft.dev/skip-outbound-cidrs from its pod template"
+            ));
+        }
         return Err(format!(
             "kubectl label namespace {namespace} weft.dev/inject=enabled && \
              kubectl -n {namespace} delete pod {}",
@@ -316,7 +323,12 @@ fn name_of(text: &str) -> String {
 }
 
 /// Lets in whoever called those pods of the account that a target would close.
-fn keep_open(index: &Index, account: &ObjectKey, callers: Callers<'_>, fix: &mut Fix) {
+fn keep_open(
+    index: &Index,
+    account: &ObjectKey,
+    (callers, view): (Callers<'_>, CallerView),
+    fix: &mut Fix,
+) {
     let closed: BTreeSet<PodId> = index
         .world
         .pods
@@ -337,18 +349,19 @@ fn keep_open(index: &Index, account: &ObjectKey, callers: Callers<'_>, fix: &mut
     }
     let seen = callers(&closed);
     let names: Vec<String> = seen.iter().map(ToString::to_string).collect();
+    let told = match (seen.len(), view) {
+        (0, _) => "none".to_owned(),
+        // Whom it names may be somebody's secret; that it closes is not.
+        (count, CallerView::AsAsked) => format!("{count} accounts"),
+        (_, CallerView::Known) => names.join(", "),
+    };
     fix.warnings.push(format!(
         "{} of account {account} are open now and would be closed by this; callers that were \
-         seen stay allowed ({}), others not",
+         seen stay allowed ({told}), others not",
         match closed.len() {
             1 => "1 pod".to_owned(),
             count => format!("{count} pods"),
         },
-        if names.is_empty() {
-            "none".to_owned()
-        } else {
-            names.join(", ")
-        }
     ));
     if seen.is_empty() {
         return;

@@ -5,6 +5,7 @@ use policy::reason::Reason;
 
 use super::call::{Called, Caller, Request};
 use super::judge::{Judged, Ruling};
+use super::question::CallerView;
 use super::route::Way;
 
 /// What was asked, found.
@@ -14,6 +15,7 @@ pub(super) struct Question<'a> {
     pub(super) request: Request,
     pub(super) from: Vec<Caller>,
     pub(super) to: Called,
+    pub(super) view: CallerView,
 }
 
 /// One kind of caller's calls to one backend.

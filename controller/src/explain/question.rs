@@ -11,6 +11,16 @@ pub type Owner<'a> = &'a dyn Fn(&PodId) -> (String, ObjectKey);
 /// must not close out.
 pub type Callers<'a> = &'a dyn Fn(&BTreeSet<PodId>) -> BTreeSet<ObjectKey>;
 
+/// What of the caller may go into an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CallerView {
+    /// Whatever is known of its pods.
+    Known,
+    /// Nothing but its account, as it was asked. No pod of it is looked up, so that an answer
+    /// is the same whatever there is.
+    AsAsked,
+}
+
 /// Why a question cannot be answered: the field, and what is wrong with it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("spec.{field}: {reason}")]

@@ -5,9 +5,12 @@ use std::collections::BTreeSet;
 use crds::observe::{ExplanationSpec, ExplanationStatus, From, Header, To, Verdict};
 use serde_json::{Value, json};
 
+use super::CallerView;
 use crate::model::{Defaults, PodId};
 use crate::testing::cluster::*;
 use crate::world::ObjectKey;
+
+mod places;
 
 fn spec(from: &str, to: &str, method: &str, path: &str) -> ExplanationSpec {
     let (from_kind, from_name) = from.split_once('/').unwrap();
@@ -56,7 +59,10 @@ fn owner(pod: &PodId) -> (String, ObjectKey) {
 fn ask_with(cluster: &Cluster, spec: &ExplanationSpec, defaults: &Defaults) -> ExplanationStatus {
     let model = cluster.compile_with(defaults).0;
     let seen = |_: &BTreeSet<PodId>| BTreeSet::from([ObjectKey::new("shop", "seen")]);
-    model.explain(spec, &owner, &seen).unwrap().status
+    model
+        .explain(spec, CallerView::Known, &owner, &seen)
+        .unwrap()
+        .status
 }
 
 fn ask(cluster: &Cluster, spec: &ExplanationSpec) -> ExplanationStatus {
@@ -140,7 +146,12 @@ fn owner_of_pods_is_asked_about_as_they_are() {
 fn question_without_a_meaning_is_refused_by_its_field() {
     let model = shop().compile().0;
     let none = |_: &BTreeSet<PodId>| BTreeSet::new();
-    let field = |spec: &ExplanationSpec| model.explain(spec, &owner, &none).unwrap_err().field;
+    let field = |spec: &ExplanationSpec| {
+        model
+            .explain(spec, CallerView::Known, &owner, &none)
+            .unwrap_err()
+            .field
+    };
     let good = spec("Pod/client", "Service/api", "GET", "/");
     let with = |change: &dyn Fn(&mut ExplanationSpec)| {
         let mut spec = good.clone();
@@ -164,7 +175,9 @@ fn question_without_a_meaning_is_refused_by_its_field() {
     assert_eq!(with(&|spec| spec.headers = vec![header.clone()]), "headers");
     let two = shop().with(service("api", "10.96.0.1", &[("http", 80), ("admin", 81)]));
     let model = two.compile().0;
-    let error = model.explain(&good, &owner, &none).unwrap_err();
+    let error = model
+        .explain(&good, CallerView::Known, &owner, &none)
+        .unwrap_err();
     assert_eq!(
         error.to_string(),
         "spec.to.port: say which one: it has 80, 81"

@@ -8,6 +8,7 @@ use policy::protocol::Protocol;
 
 use super::judge::{Judged, Ruling};
 use super::outcome::{Outcome, Question, step};
+use super::question::CallerView;
 use crate::model::{Index, Model, modes};
 
 /// Who, route, wire, access, and each rule.
@@ -31,8 +32,16 @@ pub(super) fn steps(model: &Model, question: &Question<'_>, outcomes: &[Outcome<
 
 fn who(question: &Question<'_>) -> Step {
     let from = &question.spec.from;
+    if question.view == CallerView::AsAsked {
+        let text = format!("{}/{}, as it was asked", from.namespace, from.name);
+        return step("who", text, Vec::new());
+    }
     let callers = question.from.iter().map(|caller| match &caller.identity {
         None if from.outside => "without an identity".to_owned(),
+        None if caller.past => format!(
+            "{}, whose traffic capture leaves this call out: no identity",
+            pods(caller.pods)
+        ),
         None => format!("{} without a proxy: no identity", pods(caller.pods)),
         Some(id) if caller.pods == 0 => format!("no pod yet; {}", id.as_str()),
         Some(id) => format!("{}, meshed; {}", pods(caller.pods), id.as_str()),
@@ -94,6 +103,9 @@ fn wire(outcomes: &[Outcome<'_>]) -> Vec<Step> {
         for one in &outcome.judged {
             let security = match (&one.ruling, meshed) {
                 (Ruling::NotJudged(why), _) => format!("plaintext: {why}"),
+                (_, false) if outcome.caller.past => {
+                    "plaintext: the caller's traffic capture leaves this call out".to_owned()
+                }
                 (_, true) => format!("mutual TLS as {}", one.endpoint.identity),
                 (_, false) => "plaintext: the caller has no proxy".to_owned(),
             };

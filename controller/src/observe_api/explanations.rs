@@ -10,8 +10,7 @@ use std::collections::BTreeSet;
 use std::time::SystemTime;
 
 use crds::observe::{
-    API_VERSION, Explanation, ExplanationSpec, ExplanationStatus, Fix, Programmed, Resource,
-    Verdict,
+    API_VERSION, Explanation, ExplanationSpec, ExplanationStatus, Programmed, Resource, Verdict,
 };
 use http::StatusCode;
 use policy::name::ObjectRef;
@@ -21,7 +20,7 @@ use super::told::Told;
 use crate::aggregated::access::AccessDecision;
 use crate::aggregated::front_proxy::User;
 use crate::aggregated::refusal::Refusal;
-use crate::explain::{BadQuestion, Explained};
+use crate::explain::{BadQuestion, CallerView, Explained};
 use crate::graph::key::NodeKey;
 use crate::inventory::kind::Kind;
 use crate::model::PodId;
@@ -72,8 +71,12 @@ pub(super) async fn answer(
         );
         return Err(Refusal::new(StatusCode::FORBIDDEN, "Forbidden", message));
     }
+    let to = &asked.spec.to;
     let status = if !rights.caller && asked.spec.from.kind != "ServiceAccount" {
         hidden_caller(from)
+    } else if !rights.called && (to.kind != "Service" || to.port.is_none()) {
+        // Before anything is looked up: which ports there are is an answer too.
+        hidden_called()
     } else {
         explain(told, compiled, &asked.spec, rights)?
     };
@@ -105,6 +108,17 @@ fn hidden_caller(namespace: &str) -> ExplanationStatus {
     }
 }
 
+/// The same whatever is not there, or may not be known.
+fn hidden_called() -> ExplanationStatus {
+    ExplanationStatus {
+        verdict: Verdict::Unknown,
+        reason: "there is no such thing, or you may not know of it; where you may not create \
+                 explanations, only a Service with its port can be asked about"
+            .to_owned(),
+        ..ExplanationStatus::default()
+    }
+}
+
 fn explain(
     told: &Told,
     compiled: &Compiled,
@@ -123,7 +137,12 @@ fn explain(
         told.graph
             .callers_of(&nodes.collect(), compiled, &inventory)
     };
-    let explained = compiled.model.explain(spec, &owner, &callers);
+    let view = if rights.caller {
+        CallerView::Known
+    } else {
+        CallerView::AsAsked
+    };
+    let explained = compiled.model.explain(spec, view, &owner, &callers);
     let mut explained = explained
         .map_err(|BadQuestion { field, reason }| Refusal::bad(format!("spec.{field}: {reason}")))?;
     drop(inventory);
@@ -133,39 +152,21 @@ fn explain(
     explained.status.programmed = programmed(told, &explained);
     if rights.caller {
         explained.status.seen = seen(told, spec);
-    } else {
-        without_caller(&mut explained.status, spec);
     }
     Ok(explained.status)
 }
 
 /// What a caller would find out by calling.
 fn for_the_caller(status: ExplanationStatus, spec: &ExplanationSpec) -> ExplanationStatus {
-    let unknown = status.verdict == Verdict::Unknown;
+    if status.verdict == Verdict::Unknown {
+        return hidden_called();
+    }
     ExplanationStatus {
         verdict: status.verdict,
-        reason: if unknown {
-            "there is no such thing, or you may not know of it".to_owned()
-        } else {
-            status.reason
-        },
+        reason: status.reason,
         http_status: status.http_status,
         owner: spec.to.namespace.clone(),
         ..ExplanationStatus::default()
-    }
-}
-
-/// Takes out what was looked up about the caller.
-fn without_caller(status: &mut ExplanationStatus, spec: &ExplanationSpec) {
-    for step in status.steps.iter_mut().filter(|step| step.step == "who") {
-        step.text = format!(
-            "{}/{}, as it was asked",
-            spec.from.namespace, spec.from.name
-        );
-    }
-    // Whom it names may be somebody's secret; what to do about routes is not.
-    if let Some(Fix { warnings, .. }) = &mut status.fix {
-        warnings.retain(|warning| !warning.contains("callers that were seen"));
     }
 }
 

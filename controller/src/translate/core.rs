@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use crds::labels;
+use ipnet::IpNet;
 use k8s_openapi::{
     api::{
         core::v1::{Container, Namespace, Node, Pod, PodSpec, PodStatus, Service, ServiceSpec},
@@ -26,8 +27,10 @@ const SERVICE_NAME_LABEL: &str = "kubernetes.io/service-name";
 const ZONE_LABEL: &str = "topology.kubernetes.io/zone";
 /// What Kubernetes assumes when ClientIP affinity names no time.
 const DEFAULT_AFFINITY_SECONDS: u32 = 10_800;
-/// Argument of the capture container that lists ports it leaves alone.
+/// Arguments of the capture container that list what it leaves alone.
 const SKIP_INBOUND_ARGUMENT: &str = "--skip-inbound-ports";
+const SKIP_OUTBOUND_PORTS_ARGUMENT: &str = "--skip-outbound-ports";
+const SKIP_OUTBOUND_NETS_ARGUMENT: &str = "--skip-outbound-cidrs";
 
 fn parse<K>(object: DynamicObject) -> Result<K, Unusable>
 where
@@ -132,29 +135,41 @@ fn proxy(meta: &ObjectMeta, spec: &PodSpec, status: &PodStatus) -> Option<Proxy>
     let capture = init
         .iter()
         .find(|container| container.name == crds::objects::CAPTURE_CONTAINER);
-    let skip_inbound_ports = capture
-        .and_then(skipped_by_capture)
-        .and_then(|list| PortRange::parse_list(&list).ok())
-        .unwrap_or_default();
+    let skipped = |argument| capture.and_then(|capture| told_to_capture(capture, argument));
+    let ports = |argument| {
+        let list = skipped(argument);
+        let list = list.and_then(|list| PortRange::parse_list(&list).ok());
+        list.unwrap_or_default()
+    };
+    let nets = skipped(SKIP_OUTBOUND_NETS_ARGUMENT).unwrap_or_default();
     Some(Proxy {
         version,
         running,
-        skip_inbound_ports,
+        skip_inbound_ports: ports(SKIP_INBOUND_ARGUMENT),
+        skip_outbound_ports: ports(SKIP_OUTBOUND_PORTS_ARGUMENT),
+        skip_outbound_nets: nets.split(',').filter_map(net).collect(),
     })
 }
 
-fn skipped_by_capture(capture: &Container) -> Option<String> {
+/// A net, or an address as the net that holds nothing else.
+fn net(text: &str) -> Option<IpNet> {
+    let text = text.trim();
+    let alone = || text.parse::<IpAddr>().ok().map(IpNet::from);
+    text.parse().ok().or_else(alone)
+}
+
+fn told_to_capture(capture: &Container, argument: &str) -> Option<String> {
     let mut words = capture
         .command
         .iter()
         .flatten()
         .chain(capture.args.iter().flatten());
     while let Some(word) = words.next() {
-        if word == SKIP_INBOUND_ARGUMENT {
+        if word == argument {
             return words.next().cloned();
         }
         let joined = word
-            .strip_prefix(SKIP_INBOUND_ARGUMENT)
+            .strip_prefix(argument)
             .and_then(|w| w.strip_prefix('='));
         if let Some(list) = joined {
             return Some(list.to_owned());

@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
+use ipnet::IpNet;
 use policy::protocol::PortRange;
 
 use super::{fact::Fact, key::ObjectKey};
@@ -32,6 +33,10 @@ pub struct Proxy {
     /// Ports that traffic capture leaves alone, read from the init container's
     /// own arguments: the annotation may have been edited since.
     pub skip_inbound_ports: Vec<PortRange>,
+    /// Ports, and nets, to which its application's calls are not captured; the same.
+    pub skip_outbound_ports: Vec<PortRange>,
+    /// Nets.
+    pub skip_outbound_nets: Vec<IpNet>,
 }
 
 /// The controlling owner of an object, in its own namespace.
@@ -215,6 +220,13 @@ impl Proxy {
         self.skip_inbound_ports
             .iter()
             .any(|range| range.contains(port))
+    }
+
+    /// Whether what the application sends there leaves past the proxy.
+    pub fn leaves_out(&self, mut to: impl Iterator<Item = IpAddr>, port: u16) -> bool {
+        let net = |ip: IpAddr| self.skip_outbound_nets.iter().any(|net| net.contains(&ip));
+        let mut ports = self.skip_outbound_ports.iter();
+        ports.any(|range| range.contains(port)) || to.any(net)
     }
 }
 

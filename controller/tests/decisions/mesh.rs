@@ -24,7 +24,7 @@ use policy::{
 use prost::Message;
 use serde_json::{Value, json};
 use weft_controller::{
-    Defaults, Explained, Model, PodId, translate,
+    CallerView, Defaults, Explained, Model, PodId, translate,
     world::{self, ObjectKey},
 };
 use wire::capability::Capabilities;
@@ -174,7 +174,7 @@ impl Mesh {
         let owner = |pod: &PodId| ("Pod".to_owned(), pod.clone());
         let explained = self
             .model
-            .explain(&spec, &owner, &|_| BTreeSet::new())
+            .explain(&spec, CallerView::Known, &owner, &|_| BTreeSet::new())
             .ok()?;
         (!explained.judges.is_empty()).then_some(explained)
     }

@@ -17,7 +17,7 @@ use crate::inventory::follow::Followed;
 use crate::metrics::{GraphMetrics, ObserveMetrics};
 use crate::observe::acknowledged::Observed;
 use crate::observe::reports::{Reports, SLOT, slot_of};
-use crate::testing::cluster::{group, shop, target};
+use crate::testing::cluster::{Cluster, group, shop, target};
 use crate::testing::town::{inventory, reports, seen_by_client};
 
 mod command_line;
@@ -84,6 +84,10 @@ impl Bench {
             shop()
                 .with(group("routes", read))
                 .with(target("read", "api", &["web"], rules));
+        Self::of(&cluster)
+    }
+
+    fn of(cluster: &Cluster) -> Self {
         let (model, problems) = cluster.compile();
         let compiled = Compiled::new(Arc::new(cluster.world()), model, problems);
         let (models, latest) = watch::channel(Some(Arc::new(compiled)));

@@ -4,6 +4,9 @@ use serde_json::{Value, json};
 
 use super::Bench;
 use crate::observe_api::explanations;
+use crate::testing::cluster::{
+    binding, in_namespace, namespace, plain_pod, pod, service, set, shop, target, tcp_route,
+};
 
 use http::Method;
 
@@ -35,19 +38,17 @@ async fn explanation_says_as_much_as_the_rights_at_each_end_allow() {
     assert!(!told["fix"]["objects"].as_array().unwrap().is_empty());
     assert_eq!(told["programmed"], json!({"proxies": 0, "of": 2}));
     // Only the caller's: what he would find out by calling.
+    let mut called = asks("bank", "ServiceAccount", "shop");
+    called["to"]["port"] = json!(80);
     let (status, body) = bench
-        .explain(
-            "neighbour",
-            "namespaces/bank/explanations",
-            asks("bank", "ServiceAccount", "shop"),
-        )
+        .explain("neighbour", "namespaces/bank/explanations", called.clone())
         .await;
     assert_eq!(status, 201, "{body}");
     assert_eq!(
         body["status"],
         json!({"verdict": "Refused", "reason": "not-allowed", "httpStatus": 403, "owner": "shop"})
     );
-    let mut nothing = asks("bank", "ServiceAccount", "shop");
+    let mut nothing = called;
     nothing["to"]["name"] = json!("nothing");
     let (_, body) = bench
         .explain("neighbour", "namespaces/bank/explanations", nothing)
@@ -124,4 +125,90 @@ async fn question_that_is_too_long_or_misspelt_is_refused() {
             .starts_with("spec.from.kind:"),
         "{body}"
     );
+}
+
+#[tokio::test]
+async fn who_has_rights_at_the_callers_end_only_learns_nothing_of_what_is_there() {
+    let two = service("two", "10.96.0.2", &[("http", 80), ("admin", 9090)]);
+    let bench = Bench::of(&shop().with(two));
+    let ask = async |kind: &str, name: &str, port: Option<u16>| {
+        let mut asked = asks("bank", "ServiceAccount", "shop");
+        asked["to"] = json!({"kind": kind, "namespace": "shop", "name": name});
+        if let Some(port) = port {
+            asked["to"]["port"] = json!(port);
+        }
+        let path = "namespaces/bank/explanations";
+        let (status, body) = bench.explain("neighbour", path, asked).await;
+        (status, body["status"].to_string())
+    };
+    let nothing = ask("Service", "nothing", None).await;
+    assert_eq!(nothing.0, 201);
+    for (kind, name, port) in [
+        ("Service", "two", None),
+        ("Service", "two", Some(81)),
+        ("Service", "api", None),
+        ("Deployment", "api", None),
+        ("Deployment", "api", Some(8080)),
+        ("Pod", "api-1", Some(8080)),
+        ("Pod", "client", None),
+    ] {
+        let told = ask(kind, name, port).await;
+        assert_eq!(told, nothing, "{kind} {name} {port:?}");
+    }
+    // What calling shows is told.
+    let told = ask("Service", "api", Some(80)).await;
+    assert!(told.1.contains("Allowed"), "{told:?}");
+}
+
+#[tokio::test]
+async fn fix_that_would_close_pods_says_so_to_who_may_not_know_their_callers() {
+    // One of two pods of the account is protected, by a binding that names it.
+    let rules = json!([{"kind": "TCPRoute", "name": "ports"}]);
+    let mut by_pod = target("closed", "x", &["somebody"], rules);
+    by_pod["spec"]["destination"] = json!({"kind": "IdentityBinding", "name": "first"});
+    let labelled = set(
+        pod("api-1", "10.0.0.11", "api"),
+        "/metadata/labels",
+        json!({"first": "yes"}),
+    );
+    let scheme = json!({"podLabelSelector": {"matchLabels": {"first": "yes"}}});
+    let cluster = shop()
+        .with(labelled)
+        .with(binding("first", scheme))
+        .with(tcp_route("ports", &[8080]))
+        .with(by_pod);
+    let bench = Bench::of(&cluster);
+    for from in ["bank", "shop"] {
+        let asked = asks(from, "ServiceAccount", "shop");
+        let (_, body) = bench
+            .explain("viewer", "namespaces/shop/explanations", asked)
+            .await;
+        assert_eq!(body["status"]["verdict"], "Mixed", "{body}");
+        let warnings = body["status"]["fix"]["warnings"].to_string();
+        assert!(warnings.contains("would be closed"), "{from}: {body}");
+    }
+}
+
+#[tokio::test]
+async fn who_has_rights_at_the_called_end_only_learns_nothing_of_the_callers_pods() {
+    let bench_with = |proxy: bool| {
+        let caller = if proxy { pod } else { plain_pod };
+        let caller = in_namespace(caller("teller-7", "10.0.0.70", "web"), "bank");
+        let rules = json!([{"kind": "TCPRoute", "name": "ports"}]);
+        let closed = target("closed", "api", &["somebody"], rules);
+        let cluster = shop().with(namespace("bank")).with(caller);
+        Bench::of(&cluster.with(tcp_route("ports", &[8080])).with(closed))
+    };
+    let mut told = Vec::new();
+    for proxy in [false, true] {
+        let asked = asks("bank", "ServiceAccount", "shop");
+        let (status, body) = bench_with(proxy)
+            .explain("viewer", "namespaces/shop/explanations", asked)
+            .await;
+        assert_eq!(status, 201, "{body}");
+        assert_eq!(body["status"]["verdict"], "Refused", "{body}");
+        assert!(!body.to_string().contains("teller-7"), "{body}");
+        told.push(body["status"].clone());
+    }
+    assert_eq!(told[0], told[1], "whether they have a proxy is not told");
 }
