@@ -13,12 +13,14 @@ use kube::{Api, Client};
 use parking_lot::Mutex;
 use tokio::time::{Instant, timeout};
 
-use super::front_proxy::User;
+use super::front_proxy::{User, digest};
 
 /// How long an answer holds. A right that is taken away is gone after it.
 const REMEMBERED: Duration = Duration::from_secs(5);
-/// Answers that are remembered, each below 1 KiB.
+/// Answers that are remembered, each below 1 KiB: of a question its hash, of a refusal so many
+/// bytes of the reason.
 const MAX_REMEMBERED: usize = 1024;
+const MAX_REASON: usize = 512;
 /// Time for one question.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -41,7 +43,8 @@ pub(crate) struct Attributes {
     pub name: String,
 }
 
-type Question = (User, Attributes);
+/// Hash of a user and of what he asks for.
+type Question = [u8; 32];
 
 /// Asks the API server. Clones share what is remembered.
 #[derive(Clone)]
@@ -70,7 +73,7 @@ impl Gate {
         }
     }
 
-    /// Whether `user` may do this.
+    /// Whether `user` may do this; as the API server says, or said a moment ago.
     ///
     /// # Errors
     /// When the API server does not say.
@@ -79,12 +82,27 @@ impl Gate {
         user: &User,
         asked: &Attributes,
     ) -> Result<AccessDecision, String> {
-        let question = (user.clone(), asked.clone());
+        let question = digest(&(user, asked));
         if let Some((verdict, until)) = self.remembered.lock().get(&question)
             && Instant::now() < *until
         {
             return Ok(verdict.clone());
         }
+        let verdict = self.ask(user, asked).await?;
+        self.remember(question, verdict.clone());
+        Ok(verdict)
+    }
+
+    /// The same, asked in any case and not remembered: for who asks much at once and remembers
+    /// what follows himself.
+    ///
+    /// # Errors
+    /// When the API server does not say.
+    pub(crate) async fn ask(
+        &self,
+        user: &User,
+        asked: &Attributes,
+    ) -> Result<AccessDecision, String> {
         let review = SubjectAccessReview {
             spec: spec(user, asked),
             ..SubjectAccessReview::default()
@@ -95,13 +113,12 @@ impl Gate {
             .map_err(|_| "the API server did not say in time whether this is allowed".to_owned())?
             .map_err(|error| format!("whether this is allowed could not be asked: {error}"))?;
         let status = answer.status.unwrap_or_default();
-        let verdict = if status.allowed {
+        Ok(if status.allowed {
             AccessDecision::Allowed
         } else {
-            AccessDecision::Denied(status.reason.unwrap_or_default())
-        };
-        self.remember(question, verdict.clone());
-        Ok(verdict)
+            let reason = status.reason.unwrap_or_default();
+            AccessDecision::Denied(beginning(reason, MAX_REASON))
+        })
     }
 
     fn remember(&self, question: Question, verdict: AccessDecision) {
@@ -115,6 +132,13 @@ impl Gate {
             remembered.insert(question, (verdict, now + REMEMBERED));
         }
     }
+}
+
+/// The first bytes of a text, whole characters.
+fn beginning(mut text: String, most: usize) -> String {
+    let end = text.floor_char_boundary(most);
+    text.truncate(end);
+    text
 }
 
 fn spec(user: &User, asked: &Attributes) -> SubjectAccessReviewSpec {

@@ -19,6 +19,7 @@ use kube::runtime::watcher::{self, Event};
 use kube::runtime::{WatchStreamExt as _, watcher as follow};
 use kube::{Api, Client};
 use rustls::ServerConfig;
+use sha2::{Digest as _, Sha256};
 use tokio::sync::watch;
 use tracing::{info, warn};
 
@@ -45,6 +46,20 @@ pub(crate) struct User {
     pub groups: Vec<String>,
     /// Whatever else was found out about him.
     pub extra: BTreeMap<String, Vec<String>>,
+}
+
+impl User {
+    /// Short, and the same for what RBAC takes for the same user: his name, uid and groups.
+    /// What else is known of him may change with every token.
+    pub(crate) fn digest(&self) -> [u8; 32] {
+        digest(&(&self.name, &self.uid, &self.groups))
+    }
+}
+
+/// A hash of what is written for debugging, in which strings are quoted and so cannot run into
+/// each other. What users send may be long, and what is remembered of it must not.
+pub(crate) fn digest(of: &impl std::fmt::Debug) -> [u8; 32] {
+    Sha256::digest(format!("{of:?}")).into()
 }
 
 /// Why a caller is nobody.

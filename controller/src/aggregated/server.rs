@@ -32,13 +32,14 @@ use runtime::rate::Allowance;
 use runtime::stop;
 use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tracing::debug;
 
 use super::front_proxy::{self, User};
+use super::places::Places;
 use super::refusal::Refusal;
 
 /// Connections of the API servers at one time: a few, with a few connections each, and
@@ -59,8 +60,6 @@ const ARRIVALS: Allowance = Allowance {
     burst: 100,
     every: Duration::from_millis(20),
 };
-/// Calls of one API that are answered at one time; the others wait.
-const MAX_CALLS: usize = 16;
 /// Streams on one HTTP/2 connection.
 const MAX_STREAMS: u32 = 64;
 /// Streams on the connection of somebody else.
@@ -118,7 +117,7 @@ pub(crate) struct Apis {
 #[derive(Clone, Debug)]
 struct Served {
     handler: Arc<dyn Handler>,
-    calls: Arc<Semaphore>,
+    places: Arc<Places>,
 }
 
 /// Serves `listener` until `stop` says true.
@@ -138,7 +137,7 @@ pub(crate) async fn serve(
             .into_iter()
             .map(|handler| Served {
                 handler,
-                calls: Arc::new(Semaphore::new(MAX_CALLS)),
+                places: Arc::default(),
             })
             .collect(),
         front: apis.front,
@@ -289,8 +288,8 @@ async fn answer(
         }
     };
     let call = async {
-        // Never closed, so this waits at most for the call's time limit.
-        let _place = api.calls.acquire().await;
+        // At most for the call's time limit.
+        let _place = api.places.take(&user).await;
         if let Some(document) = shared_document(apis, request.uri().path()) {
             return whole(StatusCode::OK, document.to_string());
         }

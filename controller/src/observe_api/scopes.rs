@@ -8,6 +8,7 @@ use std::time::Duration;
 use crds::observe::{API_VERSION, Resource, Scope};
 use futures::StreamExt as _;
 use parking_lot::Mutex;
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use super::query::may;
@@ -16,17 +17,33 @@ use crate::aggregated::front_proxy::User;
 
 /// Namespaces that are asked about for one user.
 const MAX_NAMESPACES: usize = 2000;
-/// Questions at one time.
-const AT_ONCE: usize = 16;
+/// Questions about one user at one time.
+const AT_ONCE: usize = 8;
+/// Users about whom is asked at one time; others wait, as long as a call may take.
+const USERS_AT_ONCE: usize = 2;
 /// How long an answer holds.
 const REMEMBERED: Duration = Duration::from_secs(60);
 /// Users whose answers are remembered, each at most 130 KB.
 const MAX_USERS: usize = 64;
 
-/// Answers that are remembered.
-#[derive(Debug, Default)]
+/// One user's answer. Who finds it locked waits for what somebody else asks for him.
+type Place = Arc<tokio::sync::Mutex<Option<(Arc<Scope>, Instant)>>>;
+
+/// Answers that are remembered, by what tells users apart: every identity of the cluster may
+/// ask, each with a new token every time.
+#[derive(Debug)]
 pub(super) struct Scopes {
-    remembered: Mutex<HashMap<User, (Arc<Scope>, Instant)>>,
+    remembered: Mutex<HashMap<[u8; 32], Place>>,
+    asking: Semaphore,
+}
+
+impl Default for Scopes {
+    fn default() -> Self {
+        Self {
+            remembered: Mutex::default(),
+            asking: Semaphore::new(USERS_AT_ONCE),
+        }
+    }
 }
 
 impl Scopes {
@@ -37,22 +54,41 @@ impl Scopes {
         gate: &Gate,
         namespaces: Vec<String>,
     ) -> Result<Arc<Scope>, String> {
-        if let Some((scope, until)) = self.remembered.lock().get(user)
+        let place = self.place(user.digest());
+        let mut held = place.lock().await;
+        if let Some((scope, until)) = &*held
             && Instant::now() < *until
         {
             return Ok(Arc::clone(scope));
         }
+        // Never closed.
+        let _turn = self.asking.acquire().await;
         let scope = Arc::new(ask(user, gate, namespaces).await?);
-        let now = Instant::now();
-        let mut remembered = self.remembered.lock();
-        if remembered.len() >= MAX_USERS {
-            remembered.retain(|_, (_, until)| now < *until);
-        }
-        if remembered.len() < MAX_USERS {
-            let held = (Arc::clone(&scope), now + REMEMBERED);
-            remembered.insert(user.clone(), held);
-        }
+        *held = Some((Arc::clone(&scope), Instant::now() + REMEMBERED));
         Ok(scope)
+    }
+
+    /// The user's place. Where there are too many, one is given up that nobody waits at: one
+    /// that holds nothing any more, or the one that soonest will.
+    fn place(&self, user: [u8; 32]) -> Place {
+        let mut remembered = self.remembered.lock();
+        if let Some(place) = remembered.get(&user) {
+            return Arc::clone(place);
+        }
+        if remembered.len() >= MAX_USERS {
+            let idle = remembered.iter().filter_map(|(user, place)| {
+                let held = place.try_lock().ok()?;
+                (Arc::strong_count(place) == 1).then(|| (held.as_ref().map(|held| held.1), *user))
+            });
+            if let Some((_, oldest)) = idle.min() {
+                remembered.remove(&oldest);
+            }
+        }
+        let place = Place::default();
+        if remembered.len() < MAX_USERS {
+            remembered.insert(user, Arc::clone(&place));
+        }
+        place
     }
 }
 
@@ -64,12 +100,12 @@ fn graph_of(namespace: Option<&str>) -> Attributes {
 }
 
 async fn ask(user: &User, gate: &Gate, mut namespaces: Vec<String>) -> Result<Scope, String> {
-    let cluster = gate.admits(user, &graph_of(None)).await? == AccessDecision::Allowed;
+    let cluster = gate.ask(user, &graph_of(None)).await? == AccessDecision::Allowed;
     let truncated = !cluster && namespaces.len() > MAX_NAMESPACES;
     if !cluster {
         namespaces.truncate(MAX_NAMESPACES);
         let questions = namespaces.into_iter().map(|namespace| async move {
-            let decision = gate.admits(user, &graph_of(Some(&namespace))).await?;
+            let decision = gate.ask(user, &graph_of(Some(&namespace))).await?;
             Ok((decision == AccessDecision::Allowed).then_some(namespace))
         });
         let mut answers = futures::stream::iter(questions).buffered(AT_ONCE);
@@ -88,3 +124,6 @@ async fn ask(user: &User, gate: &Gate, mut namespaces: Vec<String>) -> Result<Sc
         truncated,
     })
 }
+
+#[cfg(test)]
+mod tests;
