@@ -8,6 +8,8 @@ pub mod names;
 mod refusal;
 
 use std::future::Future;
+use std::io::ErrorKind;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use crds::observe::Resource;
@@ -18,6 +20,7 @@ use tokio::time::timeout;
 
 use crate::failure::Failure;
 use crate::global::Global;
+use crate::settings;
 
 /// Longer for the API server itself than for what it asks on our behalf, so that its own
 /// words about a replica that is away arrive.
@@ -109,6 +112,17 @@ impl Cluster {
     #[must_use]
     pub fn scope(&self) -> Option<&str> {
         (!self.all).then_some(self.namespace.as_str())
+    }
+
+    /// The same cluster, asked about another namespace, or about all.
+    #[must_use]
+    pub fn about(&self, namespace: Option<&str>) -> Self {
+        let mut other = self.clone();
+        other.all = namespace.is_none();
+        if let Some(namespace) = namespace {
+            namespace.clone_into(&mut other.namespace);
+        }
+        other
     }
 
     /// Where Weft is installed.
@@ -209,25 +223,55 @@ async fn config(global: &Global) -> Result<Config, Failure> {
         ..KubeConfigOptions::default()
     };
     let read = match &global.kubeconfig {
-        Some(path) => Kubeconfig::read_from(path),
-        None => Kubeconfig::read(),
+        Some(path) => Kubeconfig::read_from(path).map(Some),
+        None => match settings::kubeconfigs() {
+            paths if paths.is_empty() => of_home(),
+            paths => merged(&paths).map(Some),
+        },
     };
     let bad = |error: KubeconfigError| Failure::usage(format!("kubeconfig: {error}"));
     match read {
-        Ok(kubeconfig) => Config::from_custom_kubeconfig(kubeconfig, &options)
+        Ok(Some(kubeconfig)) => Config::from_custom_kubeconfig(kubeconfig, &options)
             .await
             .map_err(bad),
-        // Without a file, a pod of the cluster has its service account.
-        Err(KubeconfigError::FindPath | KubeconfigError::ReadConfig(..))
-            if global.kubeconfig.is_none() && global.context.is_none() =>
-        {
-            Config::incluster().map_err(|_| {
-                Failure::unknown(
-                    "there is no kubeconfig: set KUBECONFIG or say --kubeconfig, or give this pod \
-                     a service account",
-                )
-            })
-        }
+        // Nobody named a file, and a pod of the cluster has its service account.
+        Ok(None) if global.context.is_none() => Config::incluster().map_err(|_| {
+            Failure::unknown(
+                "there is no kubeconfig: set KUBECONFIG or say --kubeconfig, or give this pod a \
+                 service account",
+            )
+        }),
+        Ok(None) => Err(Failure::usage(
+            "kubeconfig: there is none that could have this context; set KUBECONFIG or say \
+             --kubeconfig",
+        )),
         Err(error) => Err(bad(error)),
     }
+}
+
+/// Those files as one, as kubectl reads them: a missing one is passed over, unless all are.
+fn merged(paths: &[PathBuf]) -> Result<Kubeconfig, KubeconfigError> {
+    let mut merged: Option<Kubeconfig> = None;
+    let mut missing = None;
+    for path in paths {
+        match Kubeconfig::read_from(path) {
+            Ok(read) => merged = Some(Kubeconfig::merge(merged.unwrap_or_default(), read)?),
+            Err(error) if is_missing(&error) => missing = Some(error),
+            Err(error) => return Err(error),
+        }
+    }
+    merged.ok_or_else(|| missing.unwrap_or(KubeconfigError::FindPath))
+}
+
+/// The one that is read without a word; nothing where there is none.
+fn of_home() -> Result<Option<Kubeconfig>, KubeconfigError> {
+    match Kubeconfig::read() {
+        Err(KubeconfigError::FindPath) => Ok(None),
+        Err(error) if is_missing(&error) => Ok(None),
+        read => read.map(Some),
+    }
+}
+
+fn is_missing(error: &KubeconfigError) -> bool {
+    matches!(error, KubeconfigError::ReadConfig(source, _) if source.kind() == ErrorKind::NotFound)
 }

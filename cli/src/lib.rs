@@ -21,6 +21,7 @@ mod escape;
 pub mod failure;
 pub mod files;
 pub mod global;
+mod kinds;
 pub mod output;
 pub mod reference;
 mod run;

@@ -1,6 +1,7 @@
-//! What the environment says. KUBECONFIG and HOME are read by the Kubernetes client.
+//! What the environment says. HOME is read by the Kubernetes client.
 
 use std::io::IsTerminal as _;
+use std::path::PathBuf;
 
 /// Whether answers are coloured: on a terminal, unless `NO_COLOR` is set to something.
 #[must_use]
@@ -11,6 +12,17 @@ pub(crate) fn color() -> bool {
     )]
     let unwanted = std::env::var_os("NO_COLOR");
     colored(std::io::stdout().is_terminal(), unwanted.as_deref())
+}
+
+/// The files that `KUBECONFIG` names.
+pub(crate) fn kubeconfigs() -> Vec<PathBuf> {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "a convention of Kubernetes, and no setting of ours"
+    )]
+    let list = std::env::var_os("KUBECONFIG").unwrap_or_default();
+    let paths = std::env::split_paths(&list);
+    paths.filter(|path| !path.as_os_str().is_empty()).collect()
 }
 
 fn colored(terminal: bool, unwanted: Option<&std::ffi::OsStr>) -> bool {

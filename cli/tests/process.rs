@@ -324,3 +324,148 @@ async fn example_of_every_help_runs() {
         assert!(fine, "{example}: {code} {err}");
     }
 }
+
+#[tokio::test]
+async fn missing_files_of_the_kubeconfig_list_are_passed_over_and_broken_ones_are_not() {
+    let server = Server::start().await;
+    server.api.put(
+        "/version",
+        json!({"major": "1", "minor": "33", "gitVersion": "v1.33.2"}),
+    );
+    let kubeconfig = server.well();
+    let folder = kubeconfig.parent().unwrap();
+    let broken = folder.join("broken");
+    std::fs::write(&broken, "clusters: [\n").unwrap();
+    let with = async |list: String| {
+        let list = format!("KUBECONFIG={list}");
+        // A pod's own account would be taken silently: this is how a pod looks.
+        let pod = "KUBERNETES_SERVICE_HOST=127.0.0.1";
+        let command = [
+            list.as_str(),
+            pod,
+            "KUBERNETES_SERVICE_PORT=1",
+            WEFT,
+            "version",
+        ];
+        run("/usr/bin/env", &command, &kubeconfig).await
+    };
+    let well = kubeconfig.display();
+    for list in [
+        format!("/nowhere/config:{well}"),
+        format!("{well}:/nowhere/config"),
+        format!(":{well}:"),
+    ] {
+        let (code, out, err) = with(list.clone()).await;
+        assert_eq!(code, 0, "{list}: {err}");
+        assert!(out.contains("v1.33.2"), "{list}: {out}");
+    }
+    let (code, _, err) = with("/nowhere/config".to_owned()).await;
+    assert_eq!(code, 2, "{err}");
+    assert!(err.contains("/nowhere/config"), "{err}");
+    let (code, _, err) = with(format!("{}:{well}", broken.display())).await;
+    assert_eq!(code, 2, "{err}");
+    assert!(err.contains("kubeconfig"), "{err}");
+}
+
+#[tokio::test]
+async fn numbers_of_a_namespace_come_from_where_it_is_and_of_all_from_everywhere() {
+    let server = Server::start().await;
+    let moved = |namespace: &str, calls: u64| {
+        let text = graph()
+            .to_string()
+            .replace("shop/", &format!("{namespace}/"));
+        let text = text.replace("\"shop\"", &format!("\"{namespace}\""));
+        let mut graph: Value = serde_json::from_str(&text).unwrap();
+        graph["edges"][0]["requests"] = json!(calls);
+        graph["edges"][0]["id"] = json!(namespace);
+        graph
+    };
+    let (shop, bank) = (moved("shop", 600), moved("bank", 1200));
+    let both = |part: &str| {
+        let parts = [&shop, &bank].map(|graph| graph[part].as_array().unwrap().clone());
+        json!(parts.concat())
+    };
+    let mut all = shop.clone();
+    (all["nodes"], all["edges"]) = (both("nodes"), both("edges"));
+    let at = "/apis/observe.weft.dev/v1alpha1";
+    for (path, graph) in [
+        (format!("{at}/namespaces/shop/graphs/live"), shop),
+        (format!("{at}/namespaces/bank/graphs/live"), bank),
+        (format!("{at}/graphs/live"), all),
+    ] {
+        server.api.put(&path, graph);
+    }
+    let kubeconfig = server.well();
+    for (line, expected) in [
+        (&["stat", "ns/bank"][..], &[("bank", "20.0")][..]),
+        (&["stat", "ns/shop"][..], &[("shop", "10.0")][..]),
+        (
+            &["stat", "ns"][..],
+            &[("bank", "20.0"), ("shop", "10.0")][..],
+        ),
+    ] {
+        let (code, out, err) = run(WEFT, line, &kubeconfig).await;
+        assert_eq!(code, 0, "{line:?}: {err}");
+        let rows = out.lines().skip(1).map(|row| {
+            let cells: Vec<&str> = row.split_whitespace().collect();
+            (cells[0], cells[3])
+        });
+        assert_eq!(rows.collect::<Vec<_>>(), expected, "{line:?}: {out}{err}");
+    }
+}
+
+#[tokio::test]
+async fn manual_sidecar_is_what_the_webhook_of_the_cluster_would_add() {
+    let server = Server::start().await;
+    let environment = [
+        ("WEFT_PROXY_IMAGE", "registry.example/weft/proxy:1"),
+        ("WEFT_TRUST_DOMAIN", "example.org"),
+    ];
+    let environment = environment.map(|(name, value)| json!({"name": name, "value": value}));
+    server.api.put(
+        "/apis/apps/v1/namespaces/weft-system/deployments/weft-injector",
+        json!({"metadata": {"name": "weft-injector"}, "spec": {"selector": {}, "template": {
+            "spec": {"containers": [{"name": "injector", "env": environment}]}}}}),
+    );
+    let annotations =
+        json!({"weft.dev/skip-outbound-ports": "443", "weft.dev/proxy-cpu-request": "77m"});
+    server.api.put(
+        "/api/v1/namespaces/bank",
+        json!({"metadata": {"name": "bank", "annotations": annotations}}),
+    );
+    let kubeconfig = server.well();
+    let manifest = kubeconfig.parent().unwrap().join("pod.yaml");
+    let text = "apiVersion: v1\nkind: Pod\nmetadata: {name: a, namespace: bank}\nspec:\n  containers:\n  - name: a\n    image: b\n";
+    std::fs::write(&manifest, text).unwrap();
+    let manifest = manifest.to_str().unwrap();
+    let (code, out, err) = run(WEFT, &["inject", "--manual", manifest], &kubeconfig).await;
+    assert_eq!(code, 0, "{err}");
+    assert!(out.contains("--skip-outbound-ports=443"), "{out}");
+    assert!(out.contains("77m"), "{out}");
+    // What the manifest says counts; another word of the command line is no answer to it.
+    let other = ["inject", "--manual", "-n", "shop", manifest];
+    let (code, out, err) = run(WEFT, &other, &kubeconfig).await;
+    assert_eq!((code, out.as_str()), (2, ""), "{err}");
+    assert!(err.contains("bank") && err.contains("shop"), "{err}");
+    // Nobody is asked, and that is said.
+    let alone = ["inject", "--manual", "--proxy-image", "i", manifest];
+    let (code, out, err) = run(WEFT, &alone, &kubeconfig).await;
+    assert_eq!(code, 0, "{err}");
+    assert!(!out.contains("--skip-outbound-ports"), "{out}");
+    assert!(err.contains("annotations of namespace bank"), "{err}");
+}
+
+#[tokio::test]
+async fn suggestions_as_json_leave_nothing_out_in_silence() {
+    let server = Server::start().await;
+    let path = "/apis/observe.weft.dev/v1alpha1/namespaces/shop/graphs/live";
+    server.api.put(path, graph());
+    let (code, out, err) = run(WEFT, &["suggest", "-o", "json"], &server.well()).await;
+    assert_eq!(code, 0, "{err}");
+    let list: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(list["items"], json!([]));
+    assert!(
+        err.contains("left out: deploy/web to deploy/cart port 80"),
+        "{err}"
+    );
+}

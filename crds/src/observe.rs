@@ -32,8 +32,6 @@ pub const API_VERSION: &str = "observe.weft.dev/v1alpha1";
 /// without `list` is left alone by whatever mirrors, stores or draws all that a cluster
 /// has.
 pub const LIVE: &str = "live";
-/// ClusterRole that lets its subjects tap; bound by hand.
-pub const TAP_ROLE: &str = "weft-tap";
 
 /// A resource of the API.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

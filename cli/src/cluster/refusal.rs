@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crds::observe::{GROUP, TAP_ROLE};
+use crds::observe::GROUP;
 
 use crate::failure::Failure;
 
@@ -17,6 +17,8 @@ pub struct Refusal {
 enum Why {
     /// The API server refused, with its status.
     Status { code: u16, message: String },
+    /// The API server knows the kind, and has no object of this name.
+    Missing(String),
     /// It was not reached, or the answer cannot be read.
     Other(String),
 }
@@ -24,6 +26,9 @@ enum Why {
 impl Refusal {
     pub(super) fn of(what: &str, error: kube::Error) -> Self {
         let why = match error {
+            kube::Error::Api(status) if names_an_object(&status) => {
+                Why::Missing(status.message.clone())
+            }
             kube::Error::Api(status) => Why::Status {
                 code: status.code,
                 message: status.message.clone(),
@@ -63,6 +68,7 @@ impl Refusal {
     pub fn code(&self) -> Option<u16> {
         match self.why {
             Why::Status { code, .. } => Some(code),
+            Why::Missing(_) => Some(404),
             Why::Other(_) => None,
         }
     }
@@ -71,7 +77,7 @@ impl Refusal {
     #[must_use]
     pub fn message(&self) -> &str {
         match &self.why {
-            Why::Status { message, .. } | Why::Other(message) => message,
+            Why::Status { message, .. } | Why::Missing(message) | Why::Other(message) => message,
         }
     }
 
@@ -86,7 +92,7 @@ impl Refusal {
             return Failure::usage(format!("{what}: {message}"));
         }
         Failure::unknown(match why {
-            Why::Other(text) => format!("{what}: {text}"),
+            Why::Missing(text) | Why::Other(text) => format!("{what}: {text}"),
             Why::Status { code, message } => match code {
                 401 => {
                     format!("{what}: the API server does not know these credentials ({message})")
@@ -104,6 +110,12 @@ impl Refusal {
             },
         })
     }
+}
+
+/// Whether it is an object that is missing: where a whole API is not served, no name is told.
+fn names_an_object(status: &kube::core::Status) -> bool {
+    let details = status.details.as_ref();
+    status.reason == "NotFound" && details.is_some_and(|details| !details.name.is_empty())
 }
 
 /// Whether the question was one for our own read API.
@@ -132,8 +144,6 @@ fn forbidden(what: &str, message: &str) -> String {
 fn role(verb: &str, resource: &str, group: &str) -> String {
     // Without a namespace, a binding of the role for the whole cluster.
     match (group, resource) {
-        (GROUP, "taps") => format!("ClusterRole {TAP_ROLE}"),
-        (GROUP, "dryruns") => "ClusterRole edit".to_owned(),
         (_, "secrets") => "ClusterRole admin in the namespace of Weft".to_owned(),
         (
             "apiextensions.k8s.io"
@@ -199,10 +209,6 @@ mod tests {
             (
                 "create resource \"explanations\" in API group \"observe.weft.dev\"",
                 "ClusterRole view",
-            ),
-            (
-                "create resource \"taps\" in API group \"observe.weft.dev\"",
-                "ClusterRole weft-tap",
             ),
             (
                 "create resource \"pods/portforward\" in API group \"\" in the namespace \"shop\"",

@@ -10,8 +10,10 @@ use crate::cluster::Cluster;
 use crate::console::Console;
 use crate::failure::{Failure, Verdict};
 use crate::global::Global;
+use crate::kinds;
 
-/// What is put into the bundle: its name there and its path at the API server. Secrets are
+/// What is put into the bundle beside the objects that users wrote for the mesh: its name
+/// there and its path at the API server. Secrets are
 /// not among it, nor what could hold one: environments of users' pods, their ConfigMaps.
 const READ: &[(&str, &str)] = &[
     ("version.json", "/version"),
@@ -44,30 +46,6 @@ const READ: &[(&str, &str)] = &[
     ("namespaces.json", "/api/v1/namespaces"),
     ("nodes.json", "/api/v1/nodes"),
     (
-        "smi/traffictargets.json",
-        "/apis/access.smi-spec.io/v1alpha4/traffictargets",
-    ),
-    (
-        "smi/identitybindings.json",
-        "/apis/access.smi-spec.io/v1alpha4/identitybindings",
-    ),
-    (
-        "smi/httproutegroups.json",
-        "/apis/specs.smi-spec.io/v1alpha4/httproutegroups",
-    ),
-    (
-        "smi/tcproutes.json",
-        "/apis/specs.smi-spec.io/v1alpha4/tcproutes",
-    ),
-    (
-        "smi/udproutes.json",
-        "/apis/specs.smi-spec.io/v1alpha4/udproutes",
-    ),
-    (
-        "smi/trafficsplits.json",
-        "/apis/split.smi-spec.io/v1alpha4/trafficsplits",
-    ),
-    (
         "mesh/proxies.json",
         "/apis/observe.weft.dev/v1alpha1/proxies",
     ),
@@ -92,7 +70,7 @@ const HIDDEN: [&str; 3] = [
 #[command(
     about = "Write a bundle for whoever shall find a fault from afar",
     long_about = "Writes an archive (-o FILE.tgz) with the objects, Events and logs of the control \
-                  plane, SMI objects, proxies and the graph. No Secrets, no tokens, nothing of the \
+                  plane, SMI objects and TrafficPolicies, proxies and the graph. No Secrets, no tokens, nothing of the \
                   users' pods but what their proxies say. What the user may not read is named in \
                   left-out.txt. Names of objects and service accounts are in it: look before you \
                   give it away.",
@@ -141,17 +119,22 @@ pub async fn bundle(cluster: &Cluster) -> Result<(Vec<u8>, usize), Failure> {
     let mut archive = Archive::default();
     let mut left = Vec::new();
     let mut pods = Vec::new();
-    for (name, path) in READ {
+    let own = READ.iter().map(|(name, path)| {
         let path = path.replace("{weft}", cluster.weft_namespace());
-        match cluster.try_read::<Value>(name, &path).await {
+        ((*name).to_owned(), path)
+    });
+    let kinds = kinds::all().into_iter();
+    let kinds = kinds.map(|kind| (format!("objects/{}.json", kind.plural), kind.path()));
+    for (name, path) in own.chain(kinds) {
+        match cluster.try_read::<Value>(&name, &path).await {
             Ok(mut value) => {
                 hide(&mut value);
-                if *name == "weft/pods.json" {
+                if name == "weft/pods.json" {
                     pods = names(&value);
                 }
                 let text = serde_json::to_vec_pretty(&value)
                     .map_err(|error| Failure::unknown(format!("{name}: {error}")))?;
-                archive.add(name, &text)?;
+                archive.add(&name, &text)?;
             }
             Err(refusal) => left.push(refusal.into_failure().to_string()),
         }

@@ -4,11 +4,14 @@
 mod sidecar;
 mod template;
 
+use std::collections::BTreeSet;
+
 use clap::Args;
 use crds::labels::{DISABLED, ENABLED, INJECT, parse_inject};
 use json_patch::Patch;
 use serde_json::{Value, json};
 
+use self::sidecar::Sidecar;
 use self::template::Template;
 use crate::console::Console;
 use crate::failure::{Failure, Verdict};
@@ -63,15 +66,16 @@ impl Inject {
         global: &Global,
         console: &mut Console<'_>,
     ) -> Result<Verdict, Failure> {
+        let manifests = read(&self.files, console)?;
         if !self.manual {
-            return edit(&self.files, console, &mut |template, words| {
+            return edit(&manifests, console, &mut |template, words| {
                 put_label(template, words)
             });
         }
-        let settings = sidecar::settings(global, self.proxy_image.as_deref()).await?;
-        let namespace = global.namespace.clone();
-        edit(&self.files, console, &mut |template, words| {
-            sidecar::add(template, namespace.as_deref(), &settings, words)
+        let image = self.proxy_image.as_deref();
+        let sidecar = Sidecar::of(global, image, namespaces(&manifests)).await?;
+        edit(&manifests, console, &mut |template, words| {
+            sidecar.add(template, words)
         })
     }
 }
@@ -82,7 +86,8 @@ impl Uninject {
     /// # Errors
     /// When one is no YAML, or cannot be changed in place. Nothing is printed then.
     pub fn run(&self, console: &mut Console<'_>) -> Result<Verdict, Failure> {
-        edit(&self.files, console, &mut |template, _| {
+        let manifests = read(&self.files, console)?;
+        edit(&manifests, console, &mut |template, _| {
             Ok(take_label(template))
         })
     }
@@ -91,19 +96,37 @@ impl Uninject {
 /// What one template is to become, and words about it. An error is a clause about it.
 type Change<'a> = dyn FnMut(&Template, &mut Vec<String>) -> Result<Value, String> + 'a;
 
-fn edit(
-    files: &[String],
-    console: &mut Console<'_>,
-    wanted: &mut Change<'_>,
-) -> Result<Verdict, Failure> {
+fn read(files: &[String], console: &mut Console<'_>) -> Result<Vec<Manifest>, Failure> {
     if files.iter().filter(|name| *name == "-").count() > 1 {
         return Err(Failure::usage("-: the standard input can be read once"));
     }
+    let files = files.iter();
+    files.map(|name| files::read(name, console)).collect()
+}
+
+/// Where the manifests say that their pods are. What cannot be read is told when it is edited.
+fn namespaces(manifests: &[Manifest]) -> BTreeSet<String> {
+    let documents = manifests
+        .iter()
+        .filter_map(|one| tree::parse(&one.text).ok());
+    let values = documents
+        .flatten()
+        .filter_map(|document| document.value().ok());
+    let templates = values.flat_map(|value| template::all(&value));
+    templates
+        .filter_map(|template| template.namespace)
+        .collect()
+}
+
+fn edit(
+    manifests: &[Manifest],
+    console: &mut Console<'_>,
+    wanted: &mut Change<'_>,
+) -> Result<Verdict, Failure> {
     let mut written = String::new();
     let mut words = Vec::new();
-    for name in files {
-        let manifest = files::read(name, console)?;
-        let text = changed(&manifest, wanted, &mut words)?;
+    for manifest in manifests {
+        let text = changed(manifest, wanted, &mut words)?;
         if written.is_empty() {
             if manifest.marked {
                 written.push('\u{feff}');

@@ -116,7 +116,12 @@ impl Stat {
         question: &Question,
         console: &mut Console<'_>,
     ) -> Result<(), Failure> {
-        let traffic = Traffic::ask(cluster, question).await?;
+        // A namespace is asked about where it is, and all of them everywhere.
+        let asked = match resource.kind {
+            Kind::Namespace => &cluster.about(resource.name.as_deref()),
+            _ => cluster,
+        };
+        let traffic = Traffic::ask(asked, question).await?;
         if output::data(console, format, &traffic.graph)? {
             return Ok(());
         }
@@ -136,7 +141,7 @@ impl Stat {
         let table = table(
             &groups,
             resource.kind,
-            cluster.scope().is_none(),
+            cluster.scope().is_none() && resource.kind != Kind::Namespace,
             &weights,
             traffic.seconds(),
             format,

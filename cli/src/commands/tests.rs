@@ -57,6 +57,40 @@ async fn run(client: Client, line: &str) -> (u8, String, String) {
     (code, text(out), text(err))
 }
 
+#[tokio::test]
+async fn an_object_that_is_missing_is_told_from_an_api_that_is_not_served() {
+    let global = Cli::try_parse_from(["weft", "version"]).unwrap().global;
+    let told = async |status: Value| {
+        let cluster = Cluster::of(explaining(vec![("shop", 404, status)]), &global);
+        let asked = cluster.observe::<Value>(
+            crds::observe::Resource::Proxies,
+            Some("shop"),
+            Some("web-9"),
+            "",
+        );
+        asked.await.unwrap_err().to_string()
+    };
+    let message = "proxies.observe.weft.dev \"web-9\" not found";
+    let missing = json!({"kind": "Status", "status": "Failure", "code": 404, "reason": "NotFound",
+        "message": message, "details": {"name": "web-9", "kind": "proxies"}});
+    let words = told(missing).await;
+    assert!(words.contains(message), "{words}");
+    assert!(!words.contains("observe.enabled"), "{words}");
+    let unserved = json!({"kind": "Status", "status": "Failure", "code": 404, "reason": "NotFound",
+        "message": "the server could not find the requested resource", "details": {}});
+    let words = told(unserved).await;
+    assert!(words.contains("observe.enabled"), "{words}");
+}
+
+#[tokio::test]
+async fn fix_of_what_cannot_be_told_is_neither_yes_nor_no() {
+    let unknown = json!({"status": {"verdict": "Unknown", "reason": "no such Service"}});
+    let client = explaining(vec![("shop", 201, unknown)]);
+    let (code, out, err) = run(client, "weft explain deploy/web svc/cart -o fix").await;
+    assert_eq!((code, out.as_str()), (3, ""), "{err}");
+    assert!(err.contains("no such Service"), "{err}");
+}
+
 /// One that gives these answers to what is created, by namespace.
 fn explaining(answers: Vec<(&'static str, u16, Value)>) -> Client {
     Client::new(

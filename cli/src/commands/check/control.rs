@@ -1,6 +1,5 @@
 //! Controller, injector, and what the API server knows of them.
 
-use crds::convert::{SmiKind, SmiVersion};
 use crds::objects::PROXY_CONTAINER;
 use k8s_openapi::ByteString;
 use serde_json::Value;
@@ -9,6 +8,7 @@ use super::certificates::days_left;
 use super::facts::{Facts, Missing, few, name_of};
 use super::outcome::{Found, Outcome};
 use super::probes::Tried;
+use crate::kinds;
 use crate::output::number;
 
 /// Days before the root's end that leave time for changing it everywhere.
@@ -17,6 +17,8 @@ const ROOT_DAYS: i64 = 60;
 const ISSUER_DAYS: i64 = 7;
 /// A Lease that was not renewed for this many seconds has no holder.
 const LEASE_SECONDS: u64 = 60;
+/// The label that every namespace has.
+const NAMESPACE_NAME: &str = "kubernetes.io/metadata.name";
 /// Our aggregated APIs, those that there are.
 const API_GROUPS: [&str; 2] = ["metrics.smi-spec.io", "observe.weft.dev"];
 
@@ -228,7 +230,8 @@ pub(super) fn bundles(facts: &Facts) -> Found {
 pub(super) fn definitions(facts: &Facts) -> Found {
     let found = facts.list("definitions")?;
     let mut wrong = Vec::new();
-    for kind in SmiKind::ALL {
+    let kinds = kinds::all();
+    for kind in &kinds {
         let name = kind.definition();
         let definition = found
             .iter()
@@ -236,23 +239,16 @@ pub(super) fn definitions(facts: &Facts) -> Found {
         let served = definition.is_some_and(|definition| {
             let versions = definition["spec"]["versions"].as_array();
             let mut versions = versions.into_iter().flatten();
-            versions.any(|one| one["name"] == SmiVersion::STORAGE.name() && one["served"] == true)
+            versions.any(|one| one["name"] == kind.version && one["served"] == true)
         });
         if !served {
-            wrong.push(name);
+            wrong.push(format!("{name} {}", kind.version));
         }
     }
     Ok(if wrong.is_empty() {
-        (Outcome::Ok, format!("{} kinds", SmiKind::ALL.len()))
+        (Outcome::Ok, format!("{} kinds", kinds.len()))
     } else {
-        (
-            Outcome::Error,
-            format!(
-                "not served as {}: {}",
-                SmiVersion::STORAGE.name(),
-                few(&wrong)
-            ),
-        )
+        (Outcome::Error, format!("not served: {}", few(&wrong)))
     })
 }
 
@@ -304,7 +300,32 @@ pub(super) fn ca_bundles(facts: &Facts) -> Found {
     Ok((Outcome::Ok, format!("{all} webhooks have one")))
 }
 
+/// Why a webhook is not asked about objects of the namespace in which it is tried.
+fn passed_over(facts: &Facts, part: &str) -> Result<(), String> {
+    let namespace = &facts.probes.namespace;
+    let Ok(configuration) = facts.part(part) else {
+        return Ok(());
+    };
+    let mut webhooks = configuration["webhooks"].as_array().into_iter().flatten();
+    let leaves_out = |webhook: &Value| {
+        let rules = webhook["namespaceSelector"]["matchExpressions"].as_array();
+        rules.into_iter().flatten().any(|rule| {
+            let names = rule["values"].as_array();
+            rule["key"] == NAMESPACE_NAME
+                && rule["operator"] == "NotIn"
+                && names.is_some_and(|names| names.iter().any(|name| name == namespace.as_str()))
+        })
+    };
+    if webhooks.any(leaves_out) {
+        return Err(format!(
+            "namespace {namespace} is left out (value excludedNamespaces); try it in another with -n"
+        ));
+    }
+    Ok(())
+}
+
 pub(super) fn injection(facts: &Facts) -> Found {
+    passed_over(facts, "mutating")?;
     let namespace = &facts.probes.namespace;
     match &facts.probes.injection {
         Tried::Not(why) => Err(why.clone()),
@@ -332,6 +353,7 @@ pub(super) fn injection(facts: &Facts) -> Found {
 }
 
 pub(super) fn validation(facts: &Facts) -> Found {
+    passed_over(facts, "validating")?;
     match &facts.probes.validation {
         Tried::Not(why) => Err(why.clone()),
         Tried::Taken(_) => Ok((

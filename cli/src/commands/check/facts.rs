@@ -10,6 +10,7 @@ use serde_json::Value;
 use super::probes;
 use crate::cluster::{Cluster, Refusal};
 use crate::failure::Failure;
+use crate::kinds;
 
 /// Objects of one page of a list.
 const PAGE: usize = 500;
@@ -44,7 +45,7 @@ const READS: &[(&str, &str)] = &[
         "/api/v1/namespaces/kube-system/configmaps/extension-apiserver-authentication",
     ),
 ];
-/// Lists, in all namespaces.
+/// Lists, in all namespaces, beside those of the kinds that users write.
 const LISTS: &[(&str, &str)] = &[
     (
         "bundles",
@@ -61,38 +62,10 @@ const LISTS: &[(&str, &str)] = &[
     ("namespaces", "/api/v1/namespaces"),
     ("pods", "/api/v1/pods"),
     ("services", "/api/v1/services"),
-    (
-        "traffictargets",
-        "/apis/access.smi-spec.io/v1alpha4/traffictargets",
-    ),
-    (
-        "identitybindings",
-        "/apis/access.smi-spec.io/v1alpha4/identitybindings",
-    ),
-    (
-        "httproutegroups",
-        "/apis/specs.smi-spec.io/v1alpha4/httproutegroups",
-    ),
-    ("tcproutes", "/apis/specs.smi-spec.io/v1alpha4/tcproutes"),
-    ("udproutes", "/apis/specs.smi-spec.io/v1alpha4/udproutes"),
-    (
-        "trafficsplits",
-        "/apis/split.smi-spec.io/v1alpha4/trafficsplits",
-    ),
     ("proxies", "/apis/observe.weft.dev/v1alpha1/proxies"),
 ];
 /// What is read before there is a mesh.
 const BEFORE: &[&str] = &["definitions", "aggregation"];
-
-/// The kinds of users' objects among the lists.
-pub(super) const USER_KINDS: &[&str] = &[
-    "traffictargets",
-    "identitybindings",
-    "httproutegroups",
-    "tcproutes",
-    "udproutes",
-    "trafficsplits",
-];
 
 /// What is known.
 #[derive(Debug)]
@@ -136,10 +109,12 @@ impl Facts {
                 let path = path.replace("{weft}", &weft);
                 async move { (*name, object(cluster, name, &path).await) }
             });
-        let lists = LISTS
-            .iter()
+        let kinds = kinds::all().into_iter();
+        let lists = LISTS.iter().map(|(name, path)| (*name, (*path).to_owned()));
+        let lists = lists
+            .chain(kinds.map(|kind| (kind.plural, kind.path())))
             .filter(|(name, _)| wanted(name))
-            .map(|(name, path)| async move { (*name, list(cluster, name, path).await) });
+            .map(|(name, path)| async move { (name, list(cluster, name, &path).await) });
         let (reads, lists, probes) =
             futures::join!(join_all(reads), join_all(lists), probes::all(cluster, pre));
         Ok(Self {

@@ -6,8 +6,9 @@ use crds::smi::{ACCEPTED, RESOLVED_REFS};
 use policy::mode::{AccessMode, MtlsMode};
 use serde_json::Value;
 
-use super::facts::{Facts, USER_KINDS, few, name_of};
+use super::facts::{Facts, few, name_of};
 use super::outcome::{Found, Outcome};
+use crate::kinds;
 
 pub(super) fn accepted(facts: &Facts) -> Found {
     with_condition(facts, ACCEPTED, Outcome::Error, "are not accepted")
@@ -26,7 +27,8 @@ pub(super) fn resolved(facts: &Facts) -> Found {
 fn with_condition(facts: &Facts, condition: &str, outcome: Outcome, wrong: &str) -> Found {
     let mut found = Vec::new();
     let mut all = 0;
-    for kind in USER_KINDS {
+    for kind in kinds::all() {
+        let kind = kind.plural;
         for object in facts.list(kind)? {
             all += 1;
             let conditions = object["status"]["conditions"].as_array();

@@ -1,6 +1,7 @@
 //! A healthy mesh, in an API server in memory, and faults planted in it one by one: each
 //! fails at its own check and at no other.
 
+mod kinds;
 mod server;
 mod untold;
 
@@ -115,6 +116,13 @@ fn healthy() -> FakeApi {
         let (path, definition) = definition(kind, true);
         api.put(&path, definition);
     }
+    let name = "trafficpolicies.weft.dev";
+    let versions = json!([{"name": "v1alpha1", "served": true}]);
+    api.put(
+        &format!("/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{name}"),
+        json!({"metadata": {"name": name, "labels": {"app.kubernetes.io/part-of": "weft"}},
+            "spec": {"group": "weft.dev", "versions": versions}}),
+    );
     api.put(
         "/api/v1/namespaces/kube-system/configmaps/extension-apiserver-authentication",
         json!({"metadata": {}, "data": {"requestheader-client-ca-file": pem}}),

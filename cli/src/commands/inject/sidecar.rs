@@ -1,7 +1,10 @@
 //! `weft inject --manual`: the sidecar itself, by the code of the webhook.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use crds::inject::{self, HookToken, Namespace, Outcome, Settings};
 use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1 as k8s;
 use kube::Api;
 use policy::well_known::{CONTROLLER, INJECTOR};
 use serde_json::{Value, json};
@@ -11,21 +14,119 @@ use crate::cluster::Cluster;
 use crate::failure::Failure;
 use crate::global::Global;
 
+/// What Kubernetes takes where nothing is said.
+const DEFAULT: &str = "default";
 /// Members of an injected pod that a template may have.
 const MEMBERS: [&str; 2] = ["metadata", "spec"];
 
-/// What the installation puts into every proxy: as its injector was told, or with this
-/// image and all else as the chart has it.
-pub(super) async fn settings(global: &Global, image: Option<&str>) -> Result<Settings, Failure> {
-    let namespace = global.weft_namespace.clone();
-    if let Some(image) = image {
-        return told(&namespace, |name| match name {
-            "WEFT_PROXY_IMAGE" => Some(image.to_owned()),
-            _ => None,
-        });
+/// What the sidecar depends on beside the pod.
+#[derive(Debug)]
+pub(super) struct Sidecar {
+    settings: Settings,
+    /// `-n`.
+    named: Option<String>,
+    /// Annotations of namespaces, which are defaults for pods; `None` where no cluster was
+    /// asked.
+    annotations: Option<BTreeMap<String, BTreeMap<String, String>>>,
+}
+
+impl Sidecar {
+    /// As the cluster's webhook has it, for pods of these namespaces; or with this image,
+    /// where no cluster is asked.
+    ///
+    /// # Errors
+    /// When the cluster does not say.
+    pub(super) async fn of(
+        global: &Global,
+        image: Option<&str>,
+        mut namespaces: BTreeSet<String>,
+    ) -> Result<Self, Failure> {
+        let named = global.namespace.clone();
+        if let Some(image) = image {
+            let settings = told(&global.weft_namespace, |name| match name {
+                "WEFT_PROXY_IMAGE" => Some(image.to_owned()),
+                _ => None,
+            });
+            return Ok(Self {
+                settings: settings?,
+                named,
+                annotations: None,
+            });
+        }
+        let cluster = Cluster::connect(global).await?;
+        let settings = settings(&cluster, &global.weft_namespace).await?;
+        namespaces.insert(named.clone().unwrap_or_else(|| DEFAULT.to_owned()));
+        let mut annotations = BTreeMap::new();
+        for namespace in namespaces {
+            let found = of_namespace(&cluster, &namespace).await?;
+            annotations.insert(namespace, found);
+        }
+        Ok(Self {
+            settings,
+            named,
+            annotations: Some(annotations),
+        })
     }
-    let cluster = Cluster::connect(global).await?;
-    let deployments: Api<Deployment> = Api::namespaced(cluster.client(), &namespace);
+
+    /// The template with the sidecar.
+    ///
+    /// # Errors
+    /// Why it cannot have one, as a clause about it.
+    pub(super) fn add(
+        &self,
+        template: &Template,
+        words: &mut Vec<String>,
+    ) -> Result<Value, String> {
+        let own = template.namespace.as_deref();
+        let named = self.named.as_deref();
+        if let (Some(own), Some(named)) = (own, named)
+            && own != named
+        {
+            return Err(format!("is of namespace {own}, and -n says {named}"));
+        }
+        let name = own.or(named);
+        if name.is_none() {
+            words.push(format!(
+                "says no namespace, {DEFAULT} is meant; say another with -n"
+            ));
+        }
+        let name = name.unwrap_or(DEFAULT);
+        let annotations = self.annotations.as_ref().and_then(|all| all.get(name));
+        if self.annotations.is_none() {
+            words.push(format!(
+                "annotations of namespace {name} are not looked at, because --proxy-image asks no \
+                 cluster"
+            ));
+        }
+        // Who types the command asks for it, whatever the namespace says; a pod's own word
+        // still counts.
+        let label = (
+            crds::labels::INJECT.to_owned(),
+            crds::labels::ENABLED.to_owned(),
+        );
+        let namespace = Namespace {
+            name: name.to_owned(),
+            labels: BTreeMap::from([label]),
+            annotations: annotations.cloned().unwrap_or_default(),
+        };
+        injected(template, &namespace, &self.settings, words)
+    }
+}
+
+/// The annotations of a namespace; none of one that is yet to be made.
+async fn of_namespace(cluster: &Cluster, name: &str) -> Result<BTreeMap<String, String>, Failure> {
+    let api: Api<k8s::Namespace> = Api::all(cluster.client());
+    let what = format!("Namespace {name}");
+    match cluster.try_ask(&what, api.get(name)).await {
+        Ok(namespace) => Ok(namespace.metadata.annotations.unwrap_or_default()),
+        Err(refusal) if refusal.is_missing() => Ok(BTreeMap::new()),
+        Err(refusal) => Err(refusal.into_failure()),
+    }
+}
+
+/// What the installation puts into every proxy, as its injector was told.
+async fn settings(cluster: &Cluster, namespace: &str) -> Result<Settings, Failure> {
+    let deployments: Api<Deployment> = Api::namespaced(cluster.client(), namespace);
     let what = format!("Deployment {namespace}/{INJECTOR}");
     let deployment = cluster.ask(&what, deployments.get(INJECTOR)).await?;
     let environment = deployment
@@ -34,7 +135,7 @@ pub(super) async fn settings(global: &Global, image: Option<&str>) -> Result<Set
         .and_then(|spec| spec.containers.into_iter().next())
         .and_then(|container| container.env)
         .unwrap_or_default();
-    told(&namespace, |name| {
+    told(namespace, |name| {
         let variable = environment.iter().find(|variable| variable.name == name)?;
         variable.value.clone()
     })
@@ -63,37 +164,19 @@ fn told(namespace: &str, read: impl Fn(&str) -> Option<String>) -> Result<Settin
     })
 }
 
-/// The template with the sidecar.
-///
-/// # Errors
-/// Why it cannot have one, as a clause about it.
-pub(super) fn add(
+fn injected(
     template: &Template,
-    namespace: Option<&str>,
+    namespace: &Namespace,
     settings: &Settings,
     words: &mut Vec<String>,
 ) -> Result<Value, String> {
-    let name = namespace.or(template.namespace.as_deref());
-    let mut asking = Namespace {
-        name: name.unwrap_or("default").to_owned(),
-        ..Namespace::default()
-    };
-    // Who types the command asks for it, whatever the namespace says; a pod's own word
-    // still counts.
-    let enabled = crds::labels::ENABLED.to_owned();
-    asking
-        .labels
-        .insert(crds::labels::INJECT.to_owned(), enabled);
-    if name.is_none() {
-        words.push("says no namespace, default is meant; say another with -n".to_owned());
-    }
     let mut pod = template.value.clone();
     if let Some(pod) = pod.as_object_mut() {
         pod.insert("apiVersion".to_owned(), json!("v1"));
         pod.insert("kind".to_owned(), json!("Pod"));
     }
     let token = HookToken(rand::random());
-    match inject::inject(&pod, &asking, settings, token) {
+    match inject::inject(&pod, namespace, settings, token) {
         Err(refusal) => Err(refusal.to_string()),
         Ok(Outcome::Skipped { reason, warning }) => {
             words.push(warning.unwrap_or_else(|| format!("stays as it is: {}", reason.as_str())));

@@ -13,9 +13,6 @@ use crate::{
     weft::{self, OverrideToken, SourceRef},
 };
 
-/// Bytes of SHA-256.
-const HASH: usize = 32;
-
 pub(super) fn overrides(
     written: &[weft::Override],
     reader: &mut Reader<'_>,
@@ -87,7 +84,7 @@ fn callers(field: &str, written: Option<&[SourceRef]>, reader: &mut Reader<'_>) 
 }
 
 fn token(field: &str, written: &OverrideToken, reader: &mut Reader<'_>) -> Option<Token> {
-    let sha256 = hash(&written.sha256);
+    let sha256 = policy::overrides::sha256(&written.sha256);
     if sha256.is_none() {
         let text = "must be the SHA-256 of the secret, as 64 hex digits in lower case; never the \
                     secret itself";
@@ -105,21 +102,4 @@ fn token(field: &str, written: &OverrideToken, reader: &mut Reader<'_>) -> Optio
         sha256: sha256?,
         expires: expires?.as_second(),
     })
-}
-
-fn hash(text: &str) -> Option<[u8; HASH]> {
-    let digit = |byte: u8| match byte {
-        b'0'..=b'9' => Some(byte - b'0'),
-        b'a'..=b'f' => Some(byte - b'a' + 10),
-        _ => None,
-    };
-    let bytes = text.as_bytes();
-    if bytes.len() != 2 * HASH {
-        return None;
-    }
-    let mut hash = [0; HASH];
-    for (byte, pair) in hash.iter_mut().zip(bytes.chunks_exact(2)) {
-        *byte = digit(pair[0])? * 16 + digit(pair[1])?;
-    }
-    Some(hash)
 }

@@ -1,0 +1,46 @@
+//! Kinds that are Weft's own, and namespaces that the webhooks pass over.
+
+use super::*;
+
+const POLICY: &str = "/apis/weft.dev/v1alpha1/namespaces/shop/trafficpolicies/cart";
+const POLICIES: &str =
+    "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/trafficpolicies.weft.dev";
+
+#[tokio::test]
+async fn policy_that_is_not_accepted_or_not_served_is_found() {
+    let api = healthy();
+    api.put(POLICY, split("Accepted", "False"));
+    let (ended, report, _) = checked(&api, WELL, &[]).await;
+    assert_eq!(ended.unwrap(), Verdict::No, "{report:#}");
+    assert_eq!(with(&report, &["warning", "error"]), ["accepted"]);
+    let api = healthy();
+    api.remove(POLICIES);
+    let (ended, report, _) = checked(&api, WELL, &[]).await;
+    assert_eq!(ended.unwrap(), Verdict::No, "{report:#}");
+    assert_eq!(with(&report, &["warning", "error"]), ["definitions"]);
+}
+
+#[tokio::test]
+async fn webhooks_that_pass_over_a_namespace_are_not_tried_there() {
+    let silent = Webhooks {
+        injects: false,
+        validates: false,
+        ..WELL
+    };
+    let api = healthy();
+    for path in [MUTATING, VALIDATING] {
+        let mut webhooks = api.read(path).unwrap();
+        let name = json!({"key": "kubernetes.io/metadata.name", "operator": "NotIn",
+            "values": ["kube-system", "weft-system"]});
+        webhooks["webhooks"][0]["namespaceSelector"] = json!({"matchExpressions": [name]});
+        api.put(path, webhooks);
+    }
+    let (ended, report, table) = checked(&api, silent, &["-n", "weft-system"]).await;
+    assert_eq!(ended.unwrap(), Verdict::Yes, "{report:#}");
+    let skipped = with(&report, &["skipped"]);
+    assert_eq!(skipped, ["injection", "validation"], "{report:#}");
+    assert!(table.contains("weft-system is left out"), "{table}");
+    // Where they are to answer and do not, that is found.
+    let (_, report, _) = checked(&api, silent, &["-n", "shop"]).await;
+    assert_eq!(with(&report, &["error"]), ["injection", "validation"]);
+}

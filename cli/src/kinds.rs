@@ -1,0 +1,60 @@
+//! The kinds of objects that users write for the mesh.
+
+use crds::convert::{SmiKind, SmiVersion};
+use crds::weft;
+
+/// One kind, in the version in which it is stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct UserKind {
+    pub(crate) plural: &'static str,
+    pub(crate) group: &'static str,
+    pub(crate) version: &'static str,
+}
+
+impl UserKind {
+    /// Path of all its objects at the API server.
+    pub(crate) fn path(&self) -> String {
+        format!("/apis/{}/{}/{}", self.group, self.version, self.plural)
+    }
+
+    /// Name of its CustomResourceDefinition.
+    pub(crate) fn definition(&self) -> String {
+        format!("{}.{}", self.plural, self.group)
+    }
+}
+
+/// All of them: SMI's and Weft's own.
+pub(crate) fn all() -> Vec<UserKind> {
+    let smi = SmiKind::ALL.into_iter().map(|kind| UserKind {
+        plural: kind.plural(),
+        group: kind.group(),
+        version: SmiVersion::STORAGE.name(),
+    });
+    let own = UserKind {
+        plural: "trafficpolicies",
+        group: weft::GROUP,
+        version: weft::VERSION,
+    };
+    smi.chain([own]).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn they_are_the_kinds_that_the_chart_installs() {
+        let installed = crds::smi::definitions("weft-system").into_iter();
+        let installed = installed.chain(weft::definitions());
+        let installed: BTreeSet<String> = installed
+            .map(|(_, definition)| {
+                let name = definition["metadata"]["name"].as_str();
+                name.unwrap_or_default().to_owned()
+            })
+            .collect();
+        let known: BTreeSet<String> = all().iter().map(UserKind::definition).collect();
+        assert_eq!(known, installed);
+    }
+}
