@@ -27,6 +27,7 @@ mod path {
     mod refusals;
     mod retries;
     mod routing;
+    mod shown;
     mod tcp;
     mod unconfigured;
     mod waiting;

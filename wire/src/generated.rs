@@ -643,14 +643,16 @@ pub struct RateLimit {
     /// Counted and passed on.
     #[prost(bool, tag = "8")]
     pub audit: bool,
+    /// Absent, as of a kind that is not known: the limit is left out.
     #[prost(oneof = "rate_limit::Key", tags = "5, 6")]
     pub key: ::core::option::Option<rate_limit::Key>,
 }
 /// Nested message and enum types in `RateLimit`.
 pub mod rate_limit {
+    /// Absent, as of a kind that is not known: the limit is left out.
     #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
     pub enum Key {
-        /// Absent: everything is counted together.
+        /// Each caller by itself, or, where false, everything together.
         #[prost(bool, tag = "5")]
         Caller(bool),
         #[prost(string, tag = "6")]
