@@ -24,6 +24,7 @@ mod path {
     mod http;
     mod mesh_port;
     mod pods;
+    mod policies;
     mod refusals;
     mod retries;
     mod routing;

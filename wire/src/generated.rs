@@ -896,6 +896,10 @@ pub struct ObjectState {
     /// Something made of the object is not sent, because the proxy lacks a capability.
     #[prost(bool, tag = "5")]
     pub too_old: bool,
+    /// Fields of the object that the proxy does not carry out and therefore was not sent;
+    /// none where the object has no parts that could be named.
+    #[prost(string, repeated, tag = "6")]
+    pub lacks: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 /// What one proxy counted in one slot of five seconds. Sent shortly after the
 /// slot's end, and again on every new stream while the proxy holds it: a report
