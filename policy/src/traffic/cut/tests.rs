@@ -1,3 +1,5 @@
+//! What proxies are told that carry out only some parts of a policy.
+
 use std::time::Duration;
 
 use super::*;

@@ -1,3 +1,5 @@
+//! Parts have names of their own, and the page says of each whether it is in force.
+
 use std::collections::BTreeSet;
 
 use super::*;
