@@ -13,6 +13,7 @@ pub(crate) mod linger;
 pub(crate) mod original_dst;
 pub(crate) mod prefixed;
 pub(crate) mod relay;
+pub(crate) mod room;
 pub(crate) mod sniff;
 pub(crate) mod tuning;
 pub(crate) mod turn;

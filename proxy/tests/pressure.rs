@@ -10,8 +10,12 @@
     reason = "a test ends with the first surprise"
 )]
 
+#[path = "pressure/application.rs"]
+mod application;
 #[path = "pressure/downloads.rs"]
 mod downloads;
+#[path = "pressure/gateway.rs"]
+mod gateway;
 #[path = "hostile/raw_http2.rs"]
 #[allow(dead_code, reason = "shared with tests that use the rest of it")]
 mod raw_http2;
@@ -25,15 +29,14 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use http::Response;
 use raw_http2::{
     CONTINUATION, DATA, END_HEADERS, END_STREAM, HEADERS, SETTINGS, WINDOW_UPDATE, block, frame,
     get,
 };
 use runtime::occupancy::Occupancy;
 use support::{Authority, Pod, raw};
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
@@ -85,6 +88,8 @@ async fn settled() -> usize {
 struct Field {
     pod: Arc<Pod>,
     places: Arc<Occupancy>,
+    /// Where the application's own calls have theirs.
+    own: Arc<Occupancy>,
     port: u16,
     /// What may be held, in bytes.
     most: usize,
@@ -105,17 +110,22 @@ impl Field {
         let pod = Pod::within(Arc::clone(&budget), authority.roots(), certs, "api").await;
         let metrics = pod.proxy.telemetry.metrics.clone();
         let permits = of_listener(&metrics, |_| {}, true, 1);
-        tokio::spawn(relieve(budget, vec![permits.clone()]));
-        let listener = TcpListener::bind((pod.ip, 0)).await.unwrap();
+        let own = of_listener(&metrics, |_| {}, false, 1);
+        tokio::spawn(relieve(budget, vec![permits.clone(), own.clone()]));
+        // Whoever begins hundreds of requests at once finds it as patient as any other.
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind((pod.ip, 0).into()).unwrap();
+        let listener = socket.listen(4096).unwrap();
         let port = listener.local_addr().unwrap().port();
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                tokio::spawn(application(stream));
+                tokio::spawn(application::serve(stream));
             }
         });
         Self {
             pod: Arc::new(pod),
             places: permits.places,
+            own: own.places,
             port,
             most: limit / 100 * FULL + ON_TOP,
         }
@@ -187,110 +197,6 @@ impl Field {
     fn reached(&self, limit: &'static str) -> u64 {
         let label = LimitLabels { limit };
         self.pod.proxy.telemetry.metrics.limits.at(&label).get()
-    }
-}
-
-/// Speaks both versions, and does as the path says.
-async fn application(stream: TcpStream) {
-    let mut first = [0; 3];
-    loop {
-        match stream.peek(&mut first).await {
-            // Nobody says anything.
-            Ok(0) => return,
-            Ok(1..=2) => {}
-            Ok(_) | Err(_) => break,
-        }
-    }
-    if &first == b"PRI" {
-        return application2(stream).await;
-    }
-    let mut stream = BufReader::new(stream);
-    let (mut line, mut path, mut length) = (String::new(), String::new(), 0);
-    loop {
-        line.clear();
-        if stream.read_line(&mut line).await.unwrap_or(0) == 0 {
-            return;
-        }
-        if path.is_empty() {
-            path = line.split(' ').nth(1).unwrap().to_owned();
-        }
-        if let Some(value) = line.to_ascii_lowercase().strip_prefix("content-length:") {
-            length = value.trim().parse().unwrap();
-        }
-        if line.trim().is_empty() {
-            break;
-        }
-    }
-    // Not for as long as it waits.
-    drop(line);
-    match path.as_str() {
-        "/echo" => {
-            let mut body = vec![0; length];
-            stream.read_exact(&mut body).await.unwrap();
-            let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n");
-            let _ = stream.write_all(&[head.as_bytes(), &body].concat()).await;
-        }
-        "/download" => {
-            static ZEROS: [u8; downloads::LENGTH] = [0; downloads::LENGTH];
-            let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", ZEROS.len());
-            let _ = stream.write_all(head.as_bytes()).await;
-            let _ = stream.write_all(&ZEROS).await;
-        }
-        "/switch" => {
-            let head =
-                "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: foo\r\n\r\n";
-            stream.write_all(head.as_bytes()).await.unwrap();
-            std::future::pending().await
-        }
-        _ => std::future::pending().await,
-    }
-}
-
-async fn application2(stream: TcpStream) {
-    static ZEROS: [u8; 16 * 1024] = [0; 16 * 1024];
-    // What it may hold itself is not to be measured.
-    let builder = h2::server::Builder::new()
-        .initial_window_size(16)
-        .max_concurrent_streams(1000)
-        .max_send_buffer_size(ZEROS.len())
-        .clone();
-    let Ok(mut connection) = builder.handshake::<_, Bytes>(stream).await else {
-        return;
-    };
-    while let Some(Ok((request, mut respond))) = connection.accept().await {
-        tokio::spawn(async move {
-            match request.uri().path() {
-                "/flood" => {
-                    let Ok(mut stream) = respond.send_response(Response::new(()), false) else {
-                        return;
-                    };
-                    loop {
-                        stream.reserve_capacity(ZEROS.len());
-                        match std::future::poll_fn(|cx| stream.poll_capacity(cx)).await {
-                            Some(Ok(room)) => {
-                                let part = Bytes::from_static(&ZEROS[..room.min(ZEROS.len())]);
-                                if stream.send_data(part, false).is_err() {
-                                    return;
-                                }
-                            }
-                            _ => return,
-                        }
-                    }
-                }
-                "/head" => {
-                    let mut answer = Response::builder();
-                    for at in 0..50 {
-                        answer = answer.header(format!("x-{at}"), "v".repeat(1000));
-                    }
-                    let _ = respond.send_response(answer.body(()).unwrap(), true);
-                }
-                // Neither read nor answered, until the caller has left.
-                _ => {
-                    let _request = request;
-                    let _ = std::future::poll_fn(|cx| respond.poll_reset(cx)).await;
-                }
-            }
-        });
     }
 }
 

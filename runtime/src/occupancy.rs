@@ -37,6 +37,7 @@ pub use in_flight::InFlight;
 pub use requests::{Look, Requests};
 pub use seat::Held;
 use seat::{BUSY, CLOSE, CUT, IDLE, Loss, SHED, SILENT, STAY, Seat, YOUNG, millis};
+pub use weight::Weights;
 
 /// Overdue heads are looked for this often.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -107,6 +108,8 @@ struct Table {
     holders: HashMap<Holder, HashMap<u64, Arc<Seat>>>,
     /// Of each of them.
     requests: HashMap<Holder, Arc<Requests>>,
+    /// Holders that have some in flight.
+    active: Arc<AtomicUsize>,
     taken: usize,
     next: u64,
     /// Nobody had anything to lose; milliseconds.
@@ -402,19 +405,6 @@ impl Place {
             (of.occupancy.reached)(Reached::SlowHead);
         }
         overdue
-    }
-
-    /// A request of this connection waits for memory.
-    pub fn waits_for_memory(&self) {
-        if let Some(occupancy) = self.occupancy() {
-            (occupancy.reached)(Reached::NoMemory);
-        }
-    }
-
-    /// Counts `bytes` as held for this connection.
-    #[must_use]
-    pub fn hold(&self, bytes: usize) -> Held {
-        Seat::hold(self.charged(), bytes)
     }
 
     /// Returns when the connection should end as between two requests, or after

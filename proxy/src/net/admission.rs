@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use parking_lot::Mutex;
 use runtime::occupancy::Requests;
 
-/// From which part of the memory on requests wait.
+/// Whose requests wait, which decides from which part of the memory on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Line {
     /// Callers from outside the pod.
@@ -16,19 +16,13 @@ pub(crate) enum Line {
     Own,
 }
 
-impl Line {
-    /// In percent.
-    pub(super) const fn from(self, light: bool) -> usize {
-        match (self, light) {
-            (Self::Callers, false) => 55,
-            (Self::Callers, true) | (Self::Own, _) => 60,
-        }
-    }
-}
-
-/// What a request takes that begins, in bytes: buffers of HTTP/1.1 towards the
-/// application and towards the caller, and what waits for its answer.
-pub(super) const REQUEST: usize = 32 * 1024;
+/// What a request may take that begins, in bytes: buffers of HTTP/1.1 towards the
+/// application and towards the caller, a head of 8 KiB and its copies, what waits for its
+/// answer, and what of that waits for the caller. Most take less, and what they took counts
+/// once it was measured.
+pub(super) const REQUEST: usize = 64 * 1024;
+/// What one in flight takes at least over HTTP/1.1.
+pub(super) const HELD: usize = 32 * 1024;
 
 /// When a request began, counted in [`Budget::settle`]s.
 ///
@@ -48,6 +42,8 @@ pub(super) struct Admission {
     generation: AtomicUsize,
     /// Bytes that those of this generation and of the one before will take, by turns.
     begun: [AtomicUsize; 2],
+    /// Bytes of those of them that were let in without room.
+    spared: [AtomicUsize; 2],
 }
 
 impl Admission {
@@ -58,8 +54,8 @@ impl Admission {
         Generation(now)
     }
 
-    /// Its answer comes, or never will. True when it takes less than was expected.
-    pub(super) fn answered(&self, begun: Generation) -> bool {
+    /// It is over. True when it was not measured yet.
+    pub(super) fn ended(&self, begun: Generation) -> bool {
         let now = self.generation.load(Relaxed);
         let unmeasured = now.wrapping_sub(begun.0) < 2;
         if unmeasured {
@@ -74,10 +70,22 @@ impl Admission {
         self.begun.iter().map(|bytes| bytes.load(Relaxed)).sum()
     }
 
+    /// Bytes of requests that were let in without room and are not measured.
+    pub(super) fn spared(&self) -> usize {
+        self.spared.iter().map(|bytes| bytes.load(Relaxed)).sum()
+    }
+
+    /// One more is let in so.
+    pub(super) fn spares(&self) {
+        let now = self.generation.load(Relaxed);
+        self.spared[now % 2].fetch_add(REQUEST, Relaxed);
+    }
+
     /// What began before the last call of this has been measured.
     pub(super) fn settle(&self) {
         let next = self.generation.load(Relaxed).wrapping_add(1);
         self.begun[next % 2].store(0, Relaxed);
+        self.spared[next % 2].store(0, Relaxed);
         self.generation.store(next, Relaxed);
     }
 
@@ -123,12 +131,22 @@ impl Admission {
         !self.is_empty() && self.waiting.lock().iter().any(|(one, line)| so(one, *line))
     }
 
+    /// Requests that wait of those holders of whom this is so.
+    pub(super) fn waiting(&self, so: impl Fn(&Requests, Line) -> bool) -> usize {
+        if self.is_empty() {
+            return 0;
+        }
+        let waiting = self.waiting.lock();
+        let those = waiting.iter().filter(|(one, line)| so(one, *line));
+        those.map(|(one, _)| one.waiting()).sum()
+    }
+
     /// Tells those that wait what their share is now, and wakes whoever has less than that
     /// in flight.
-    pub(super) fn look_again(&self, share: impl Fn(Line) -> usize) {
+    pub(super) fn look_again(&self, share: impl Fn(&Requests, Line) -> usize) {
         if !self.is_empty() {
             let waiting = self.waiting.lock();
-            let look = |(one, line): &(Arc<Requests>, _)| one.look_again(share(*line));
+            let look = |(one, line): &(Arc<Requests>, _)| one.look_again(share(one, *line));
             waiting.iter().for_each(look);
         }
     }

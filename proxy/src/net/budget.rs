@@ -147,7 +147,13 @@ impl Budget {
     /// So much is in use that somebody must lose something.
     #[must_use]
     pub fn is_full(&self) -> bool {
-        self.used() > self.heap / 100 * FULL
+        self.used() > self.full_from()
+    }
+
+    /// The same, in bytes.
+    #[must_use]
+    pub const fn full_from(&self) -> usize {
+        self.heap / 100 * FULL
     }
 
     /// As [`Self::is_tight`], in bytes.
@@ -244,7 +250,7 @@ impl Budget {
     }
 }
 
-/// What a request will cost that is on its way and has no answer yet.
+/// What a request will cost that is on its way.
 #[derive(Debug)]
 pub struct Promise {
     budget: Arc<Budget>,
@@ -255,6 +261,15 @@ pub struct Promise {
 }
 
 impl Promise {
+    /// Its answer comes: its head costs by now what it was to cost. What is to be sent of
+    /// the answer is not there yet.
+    pub(crate) fn answered(&mut self) {
+        let bytes = std::mem::take(&mut self.bytes);
+        if bytes > 0 {
+            self.budget.promised.fetch_sub(bytes, Relaxed);
+        }
+    }
+
     /// The request was let in and takes from now on what a request takes.
     pub(crate) fn begins(&mut self) {
         self.begun = Some(self.budget.admission.begins());
@@ -263,11 +278,9 @@ impl Promise {
 
 impl Drop for Promise {
     fn drop(&mut self) {
-        if self.bytes > 0 {
-            self.budget.promised.fetch_sub(self.bytes, Relaxed);
-        }
+        self.answered();
         if let Some(generation) = self.begun
-            && self.budget.admission.answered(generation)
+            && self.budget.admission.ended(generation)
         {
             self.budget.look_again();
         }

@@ -2,27 +2,29 @@
 //!
 //! A request in flight holds some 40 KiB until its answer was taken, and to cut it off is
 //! the last resort ([`crate::process::relief`]). One that has not begun holds next to
-//! nothing: most of it is in the kernel still. So from a part of the memory on a caller
-//! that has its share of requests in flight waits with the next one until memory falls.
+//! nothing: most of it is in the kernel still. So from a part of the memory on requests
+//! wait until it falls, each behind others of its own holder and of nobody else. From
+//! which part on follows from what that one holds already, see [`crate::net::room`]: who
+//! holds little finds room where others wait, and who has requests in flight that never
+//! end is not held up by them.
 //!
-//! Who has less than its share never waits, but behind requests of its own. So a quiet
-//! caller beside a crowd is served at once, and whatever it is that fills the memory, some
-//! requests of everybody go on: nobody waits for what can only end after it.
+//! What fits is what counts, not who asks: many of whom each holds little wait as well
+//! where they fill the memory together. Some requests of everybody are let in beyond that,
+//! so that nobody waits for what can only end after it; fewer, the more callers there are.
 //!
-//! The wait falls on who fills the memory: who holds much less than the holder of most
-//! waits from a higher part on, and comes first where there is room, since that goes to
-//! who has fewest in flight. Where all of that does not help it for [`PATIENCE`], who holds
-//! most loses connections. Calls of the own application wait from the higher part on as
-//! well, because a request from outside may end only after them, and only beyond as many
-//! as there are such requests.
+//! Room goes to who has fewest in flight. Who holds much less than the holder of most and
+//! gets nothing at all for [`PATIENCE`] takes from that one, little at a time: where
+//! memory changes hands by itself, nobody loses anything. Calls of the own application wait
+//! from a higher part on, because a request from outside may end only after them, and only
+//! beyond as many as there are such requests.
 //!
 //! A caller that calls itself through this pod, as in A to B to A to B, is the exception:
 //! B cannot tell which requests of A are made for others of A that it serves already. Where
-//! A has its share of those in flight at B, one of them ends by the time limit of the wait.
+//! those fill the memory at B, one of them ends by the time limit of the wait.
 //!
 //! What a request takes comes after it began, and a thousand of them may begin within a
-//! millisecond. So each counts in full from its beginning until its answer comes, or
-//! until what it takes has been measured.
+//! millisecond. So each counts in full from its beginning until it has ended, or until
+//! what it takes has been measured.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -33,14 +35,15 @@ use std::time::Duration;
 use runtime::occupancy::{Look, Place, Requests};
 use tokio::time::timeout;
 
-use crate::net::admission::{Line, REQUEST};
-use crate::net::budget::{Budget, WORTH};
+use crate::net::admission::{HELD, Line};
+use crate::net::budget::Budget;
 
 /// Nobody waits longer than this. Clients that have a time limit have given up by then.
 pub(crate) const WAIT: Duration = Duration::from_secs(30);
-/// Who holds much less than the holder of most waits no longer before that one loses
-/// something.
-const PATIENCE: Duration = Duration::from_secs(1);
+/// Who holds much less than the holder of most waits no longer without getting anything
+/// before that one loses something. Where requests end at all, room changes hands within
+/// this.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 impl Budget {
     /// Lets a request of whoever has this place begin, or gives it a turn.
@@ -51,12 +54,15 @@ impl Budget {
         let Some(requests) = place.requests() else {
             return Ok(());
         };
-        if self.passes(requests, line) {
+        if let Some(entry) = self.passes(requests, line) {
+            self.enters(entry);
             return Ok(());
         }
         place.waits_for_memory();
         let turn = Turn {
-            number: self.admission.enter(requests, line, self.share(line)),
+            number: self
+                .admission
+                .enter(requests, line, self.least(requests, line)),
             budget: Arc::clone(self),
             requests: Arc::clone(requests),
             line,
@@ -65,35 +71,22 @@ impl Budget {
         Err(turn)
     }
 
+    /// Lets a request of whoever has this place begin, where it need not wait.
+    pub(crate) fn lets_in(&self, place: &Place, line: Line) -> bool {
+        let Some(requests) = place.requests() else {
+            return true;
+        };
+        let Some(entry) = self.passes(requests, line) else {
+            return false;
+        };
+        self.enters(entry);
+        true
+    }
+
     /// Whether the next request of whoever has this place would wait.
     pub(crate) fn holds_back(&self, place: &Place, line: Line) -> bool {
         let requests = place.requests();
-        requests.is_some_and(|requests| !self.passes(requests, line))
-    }
-
-    /// With its share in flight nobody overtakes anybody, with less nobody of its own.
-    fn passes(&self, requests: &Requests, line: Line) -> bool {
-        let below = || requests.in_flight() < self.share(line);
-        let room = || self.admission.is_empty() && self.has_room(requests, line);
-        requests.waiting() == 0 && (below() || room())
-    }
-
-    fn has_room(&self, requests: &Requests, line: Line) -> bool {
-        let from = self.heap() / 100 * line.from(requests.is_light());
-        self.used().saturating_add(self.admission.expected()) <= from
-    }
-
-    /// Requests that everybody may have in flight. For the own application as many more as
-    /// callers have: each of those may have to end after one of its own calls. A call that
-    /// can only end after another one does so through a request of a caller, and no two do
-    /// through the same one next to them, so with more in flight than callers have a whole
-    /// share of them waits for nobody here.
-    fn share(&self, line: Line) -> usize {
-        let share = (self.heap() / WORTH / REQUEST).max(1);
-        match line {
-            Line::Callers => share,
-            Line::Own => share + self.admission.callers(),
-        }
+        requests.is_some_and(|requests| self.passes(requests, line).is_none())
     }
 
     /// Notes how many requests of callers are in flight.
@@ -103,15 +96,20 @@ impl Budget {
 
     /// There may be room for one that waits.
     pub(crate) fn look_again(&self) {
+        if self.admission.is_empty() {
+            return;
+        }
+        let room = self.room();
         self.admission
-            .call(|requests, line| self.has_room(requests, line));
+            .call(|requests, line| room.admits(requests, line).is_some());
     }
 
     /// What requests take that began before the last call of this has been measured, and
     /// there may be room. To be called every now and then.
     pub(crate) fn settle(&self) {
         self.admission.settle();
-        self.admission.look_again(|line| self.share(line));
+        self.admission
+            .look_again(|requests, line| self.least(requests, line));
         self.look_again();
     }
 
@@ -120,11 +118,14 @@ impl Budget {
         self.is_tight() || !self.admission.is_empty()
     }
 
-    /// Somebody has waited for long who holds much less than another one.
-    pub(crate) fn is_pressed(&self) -> bool {
-        self.admission.any(|requests, line| {
-            requests.is_light() && requests.has_waited(PATIENCE) && !self.has_room(requests, line)
-        })
+    /// What those will take, in bytes, that hold much less than another one and waited for
+    /// long without getting anything.
+    pub(crate) fn pressed_for(&self) -> usize {
+        let room = self.room();
+        let waiting = self.admission.waiting(|requests, line| {
+            requests.is_light() && requests.is_stalled(PATIENCE) && !room.is_for(requests, line)
+        });
+        waiting.saturating_mul(HELD)
     }
 }
 
@@ -158,12 +159,16 @@ impl Future for Turn {
     type Output = ();
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        let may = match self.requests.look(self.number, cx.waker()) {
-            Look::BelowShare => true,
-            Look::Called => self.budget.has_room(&self.requests, self.line),
-            Look::First | Look::Behind => false,
+        let entry = match self.requests.look(self.number, cx.waker()) {
+            Look::BelowShare | Look::Called => self.budget.room().admits(&self.requests, self.line),
+            Look::First | Look::Behind => None,
         };
-        if may { Poll::Ready(()) } else { Poll::Pending }
+        let Some(entry) = entry else {
+            return Poll::Pending;
+        };
+        self.budget.enters(entry);
+        self.requests.moves();
+        Poll::Ready(())
     }
 }
 

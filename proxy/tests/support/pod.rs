@@ -242,13 +242,19 @@ impl Pod {
         self.set(vec![workload(account, enforcement, mtls)]);
     }
 
-    /// A connection of this pod's application to `addr`, as if redirected.
-    pub(crate) async fn call(&self, addr: SocketAddr) -> TcpStream {
+    /// Both ends of a connection to this pod.
+    pub(crate) async fn accepted(&self) -> (TcpStream, TcpStream) {
         let listener = TcpListener::bind((self.ip, 0)).await.unwrap();
         let client = TcpStream::connect(listener.local_addr().unwrap())
             .await
             .unwrap();
         let (stream, _) = listener.accept().await.unwrap();
+        (client, stream)
+    }
+
+    /// A connection of this pod's application to `addr`, as if redirected.
+    pub(crate) async fn call(&self, addr: SocketAddr) -> TcpStream {
+        let (client, stream) = self.accepted().await;
         let proxy = Arc::clone(&self.proxy);
         tokio::spawn(serve_outbound(proxy, stream, addr, Place::unlisted()));
         client
@@ -261,11 +267,7 @@ impl Pod {
 
     /// The same from whoever has this place.
     pub(crate) async fn plain_at(&self, port: u16, place: Arc<Place>) -> TcpStream {
-        let listener = TcpListener::bind((self.ip, 0)).await.unwrap();
-        let client = TcpStream::connect(listener.local_addr().unwrap())
-            .await
-            .unwrap();
-        let (stream, _) = listener.accept().await.unwrap();
+        let (client, stream) = self.accepted().await;
         let proxy = Arc::clone(&self.proxy);
         let original = SocketAddr::new(self.ip, port);
         tokio::spawn(async move {

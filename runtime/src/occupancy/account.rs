@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use super::seat::Seat;
-use super::{Account, Occupancy, Place};
+use super::seat::{Held, Seat};
+use super::{Account, Occupancy, Place, Reached};
 
 impl Place {
     /// A place in no table for what is served within this connection: its requests and
@@ -21,6 +21,19 @@ impl Place {
             of: None,
             account: own.or_else(|| self.account.clone()),
         })
+    }
+
+    /// A request of this connection waits for memory.
+    pub fn waits_for_memory(&self) {
+        if let Some(occupancy) = self.occupancy() {
+            (occupancy.reached)(Reached::NoMemory);
+        }
+    }
+
+    /// Counts `bytes` as held for this connection.
+    #[must_use]
+    pub fn hold(&self, bytes: usize) -> Held {
+        Seat::hold(self.charged(), bytes)
     }
 
     /// The seat for which requests and bytes count.

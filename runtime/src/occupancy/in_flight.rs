@@ -65,7 +65,9 @@ impl Table {
         if let Some(known) = self.requests.get(holder) {
             return Arc::clone(known);
         }
-        Arc::clone(self.requests.entry(holder.clone()).or_default())
+        let entry = self.requests.entry(holder.clone());
+        let active = &self.active;
+        Arc::clone(entry.or_insert_with(|| Arc::new(Requests::counted_in(active))))
     }
 }
 

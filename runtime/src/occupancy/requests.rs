@@ -2,6 +2,7 @@
 //! order.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::task::Waker;
 use std::time::Duration;
@@ -13,7 +14,11 @@ use tokio::time::Instant;
 #[derive(Debug, Default)]
 pub struct Requests {
     in_flight: AtomicUsize,
-    /// Somebody else holds much more.
+    /// Holders of the same listener that have some in flight.
+    active: Arc<AtomicUsize>,
+    /// Bytes that its connections held when somebody looked last.
+    weight: AtomicUsize,
+    /// Somebody else held much more.
     light: AtomicBool,
     /// As many as wait.
     length: AtomicUsize,
@@ -28,23 +33,35 @@ struct Queue {
     share: usize,
     /// There is room for the first one.
     called: bool,
+    /// When one of them began, or the first of them came.
+    moved: Option<Instant>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Waiting {
-    since: Instant,
     waker: Option<Waker>,
 }
 
 impl Requests {
+    pub(super) fn counted_in(active: &Arc<AtomicUsize>) -> Self {
+        Self {
+            active: Arc::clone(active),
+            ..Self::default()
+        }
+    }
+
     /// So many more are in flight.
     pub(super) fn begin(&self, many: usize) {
-        self.in_flight.fetch_add(many, Relaxed);
+        if self.in_flight.fetch_add(many, Relaxed) == 0 && many > 0 {
+            self.active.fetch_add(1, Relaxed);
+        }
     }
 
     /// So many are over; the first one that waits may have come below its share.
     pub(super) fn end(&self, many: usize) {
-        self.in_flight.fetch_sub(many, Relaxed);
+        if self.in_flight.fetch_sub(many, Relaxed) == many && many > 0 {
+            self.active.fetch_sub(1, Relaxed);
+        }
         self.wake_below_share();
     }
 
@@ -53,13 +70,27 @@ impl Requests {
         self.in_flight.load(Relaxed)
     }
 
+    /// Holders of the same listener that have requests in flight; counts this one.
+    #[must_use]
+    pub fn sharers(&self) -> usize {
+        self.active.load(Relaxed) + usize::from(self.in_flight() == 0)
+    }
+
+    /// Bytes that its connections have the process hold, as [`super::Occupancy::weigh`]
+    /// found last.
+    #[must_use]
+    pub fn weight(&self) -> usize {
+        self.weight.load(Relaxed)
+    }
+
     /// Somebody else holds much more, as [`super::Occupancy::weigh`] found last.
     #[must_use]
     pub fn is_light(&self) -> bool {
         self.light.load(Relaxed)
     }
 
-    pub(super) fn note_weight(&self, light: bool) {
+    pub(super) fn note_weight(&self, weight: usize, light: bool) {
+        self.weight.store(weight, Relaxed);
         self.light.store(light, Relaxed);
     }
 
@@ -69,12 +100,17 @@ impl Requests {
         self.length.load(Relaxed)
     }
 
-    /// Whether the first one has waited for so long.
+    /// Whether some wait, and none of them began for so long.
     #[must_use]
-    pub fn has_waited(&self, long: Duration) -> bool {
+    pub fn is_stalled(&self, long: Duration) -> bool {
         let queue = self.queue.lock();
-        let first = queue.waiting.first_key_value();
-        first.is_some_and(|(_, first)| first.since.elapsed() >= long)
+        let moved = queue.moved.filter(|_| !queue.waiting.is_empty());
+        moved.is_some_and(|moved| moved.elapsed() >= long)
+    }
+
+    /// One that waited begins.
+    pub fn moves(&self) {
+        self.queue.lock().moved = Some(Instant::now());
     }
 
     /// A request waits behind the others; the first one may begin with fewer than `share`
@@ -84,11 +120,10 @@ impl Requests {
         let number = queue.next;
         queue.next += 1;
         queue.share = share;
-        let waiting = Waiting {
-            since: Instant::now(),
-            waker: None,
-        };
-        queue.waiting.insert(number, waiting);
+        if queue.waiting.is_empty() {
+            queue.moved = Some(Instant::now());
+        }
+        queue.waiting.insert(number, Waiting::default());
         self.length.store(queue.waiting.len(), Relaxed);
         number
     }
@@ -118,11 +153,11 @@ impl Requests {
         if first.is_some_and(|(first, _)| *first < number) {
             return Look::Behind;
         }
-        if self.in_flight() < queue.share {
-            return Look::BelowShare;
-        }
         if std::mem::take(&mut queue.called) {
             return Look::Called;
+        }
+        if self.in_flight() < queue.share {
+            return Look::BelowShare;
         }
         Look::First
     }
@@ -143,7 +178,7 @@ impl Requests {
         queue.wake_first();
     }
 
-    /// Wakes the first one when it may begin whatever room there is.
+    /// Wakes the first one when it may begin though there is no room for others.
     fn wake_below_share(&self) {
         if self.waiting() > 0 {
             let queue = self.queue.lock();

@@ -378,10 +378,56 @@ fn who_is_not_the_first_to_wait_may_not_begin_however_often_it_looks() {
     assert_eq!(requests.look(second, Waker::noop()), Look::Behind);
     requests.call();
     assert_eq!(requests.look(second, Waker::noop()), Look::Behind);
+    assert_eq!(requests.look(first, Waker::noop()), Look::Called);
     assert_eq!(requests.look(first, Waker::noop()), Look::BelowShare);
     requests.begin(1);
-    assert_eq!(requests.look(first, Waker::noop()), Look::Called);
     assert_eq!(requests.look(first, Waker::noop()), Look::First);
     requests.leave(first);
     assert_eq!(requests.look(second, Waker::noop()), Look::First);
+}
+
+#[test]
+fn holders_with_requests_in_flight_are_those_of_one_listener_and_counted_once() {
+    let (occupancy, _) = occupancy(BOUNDS);
+    let (first, second) = (enter(&occupancy, 1), enter(&occupancy, 2));
+    let sharers = |place: &Place| place.requests().unwrap().sharers();
+    assert_eq!(sharers(&first), 1, "it would be the only one");
+    let requests = (first.begin_request(), first.begin_request());
+    assert_eq!((sharers(&first), sharers(&second)), (1, 2));
+    first.prove("spiffe://cluster.local/ns/shop/sa/web");
+    assert_eq!((sharers(&first), sharers(&second)), (1, 2));
+    let other = second.begin_request();
+    assert_eq!((sharers(&first), sharers(&second)), (2, 2));
+    drop((requests, first));
+    assert_eq!(sharers(&second), 1);
+    drop(other);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_waits_is_stalled_when_none_of_its_own_begins() {
+    let long = Duration::from_secs(5);
+    let requests = Requests::default();
+    assert!(!requests.is_stalled(Duration::ZERO), "nobody waits");
+    let (first, second) = (requests.enter(0), requests.enter(0));
+    sleep(long).await;
+    assert!(requests.is_stalled(long));
+    requests.moves();
+    requests.leave(first);
+    assert!(!requests.is_stalled(long), "the other one is the next");
+    requests.leave(second);
+    sleep(long).await;
+    let _third = requests.enter(0);
+    assert!(!requests.is_stalled(long), "it has just come");
+}
+
+#[test]
+fn what_every_holder_has_is_told_by_connection() {
+    let (occupancy, _) = occupancy(BOUNDS);
+    let places = [enter(&occupancy, 1), enter(&occupancy, 1)];
+    let _held = places[0].hold(1000);
+    let weights = occupancy.weights();
+    assert_eq!(weights[0].holder, holder(1));
+    assert_eq!(weights[0].connections, [CONNECTION, CONNECTION + 1000]);
+    assert_eq!(occupancy.shed(&holder(1), 1), 1);
+    assert_eq!(occupancy.weights()[0].connections, [CONNECTION]);
 }

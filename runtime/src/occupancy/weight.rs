@@ -2,11 +2,37 @@
 //! connections whatever they do, the largest first.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
-use super::seat::SHED;
+use super::seat::{SHED, Seat};
 use super::{Holder, Occupancy};
 
+/// What the connections of one holder have the process hold, those left out that were
+/// told to go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Weights {
+    pub holder: Holder,
+    /// In bytes, one for each connection, the largest last.
+    pub connections: Vec<usize>,
+}
+
 impl Occupancy {
+    /// What every holder has the process hold.
+    #[must_use]
+    pub fn weights(&self) -> Vec<Weights> {
+        let table = self.table.lock();
+        let of = |(holder, seats): (&Holder, &HashMap<u64, Arc<Seat>>)| {
+            let weights = seats.values().map(|seat| seat.weight());
+            let mut connections: Vec<_> = weights.filter(|weight| *weight > 0).collect();
+            connections.sort_unstable();
+            Weights {
+                holder: holder.clone(),
+                connections,
+            }
+        };
+        table.holders.iter().map(of).collect()
+    }
+
     /// Who has the process hold most bytes, and about how many. Connections that were
     /// told to go do not count.
     #[must_use]
@@ -20,7 +46,8 @@ impl Occupancy {
         Some((heaviest.0, heaviest.1.clone()))
     }
 
-    /// Notes of each holder whether it has the process hold less than `bytes`.
+    /// Notes of each holder what it has the process hold, and whether that is less than
+    /// `bytes`.
     pub fn weigh(&self, bytes: usize) {
         let table = self.table.lock();
         for (holder, requests) in &table.requests {
@@ -29,7 +56,7 @@ impl Occupancy {
                 .flat_map(HashMap::values)
                 .map(|seat| seat.weight())
                 .sum();
-            requests.note_weight(weight < bytes);
+            requests.note_weight(weight, weight < bytes);
         }
     }
 

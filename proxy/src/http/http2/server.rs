@@ -201,8 +201,7 @@ fn begin<F>(
         let _held = (held, in_flight);
         let answer = async {
             let answer = answer.await;
-            // What it was to cost it costs by now.
-            drop(promise);
+            promise.answered();
             answer
         };
         exchange(answer, respond, asked, cost).await;

@@ -14,8 +14,11 @@ use super::*;
 
 const MIB: usize = 1024 * 1024;
 const LIMIT: usize = 64 * MIB;
-/// What a caller may always have in flight.
-const SHARE: usize = LIMIT / WORTH / REQUEST;
+/// What a caller may have in flight whatever room there is, when it is the only one.
+const LEAST: usize = 64;
+/// With so many in flight a caller holds as much as decides from which part of the memory
+/// on it waits.
+const MANY: usize = 512;
 
 thread_local! {
     static USED: Cell<usize> = const { Cell::new(0) };
@@ -47,10 +50,10 @@ fn places() -> Arc<Occupancy> {
     })
 }
 
-/// A caller that has its share of requests in flight.
-fn crowd(places: &Arc<Occupancy>, last: u8) -> (Arc<Place>, Vec<InFlight>) {
+/// A caller that has so many requests in flight.
+fn crowd(places: &Arc<Occupancy>, last: u8, many: usize) -> (Arc<Place>, Vec<InFlight>) {
     let place = enter(places, last);
-    let requests = (0..SHARE).map(|_| place.begin_request()).collect();
+    let requests = (0..many).map(|_| place.begin_request()).collect();
     (place, requests)
 }
 
@@ -69,15 +72,15 @@ async fn a_moment() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_caller_with_its_share_waits_until_memory_falls_and_one_with_less_does_not() {
+async fn a_caller_with_much_in_flight_waits_until_memory_falls_and_one_with_less_does_not() {
     let (budget, places) = (budget(), places());
-    let (crowd, _requests) = crowd(&places, 1);
+    let (crowd, _requests) = crowd(&places, 1, MANY);
     let quiet = enter(&places, 2);
     USED.set(35 * MIB);
     assert!(passes(&budget, &crowd, Line::Callers), "there is room");
     USED.set(36 * MIB);
     let turn = waits(&budget, &crowd);
-    for _ in 0..SHARE {
+    for _ in 0..LEAST {
         assert!(passes(&budget, &quiet, Line::Callers));
     }
     // Less is held, and somebody notices.
@@ -91,9 +94,9 @@ async fn a_caller_with_its_share_waits_until_memory_falls_and_one_with_less_does
 }
 
 #[tokio::test(start_paused = true)]
-async fn whatever_fills_the_memory_everybody_has_its_share() {
+async fn whatever_fills_the_memory_some_requests_of_everybody_go_on() {
     let (budget, places) = (budget(), places());
-    let (crowd, mut requests) = crowd(&places, 1);
+    let (crowd, mut requests) = crowd(&places, 1, LEAST);
     USED.set(63 * MIB);
     let turn = waits(&budget, &crowd);
     a_moment().await;
@@ -107,7 +110,7 @@ async fn whatever_fills_the_memory_everybody_has_its_share() {
 #[tokio::test(start_paused = true)]
 async fn who_waits_in_vain_is_told_after_half_a_minute_and_nobody_waits_behind_it() {
     let (budget, places) = (budget(), places());
-    let (crowd, _requests) = crowd(&places, 1);
+    let (crowd, _requests) = crowd(&places, 1, LEAST);
     USED.set(40 * MIB);
     let first = waits(&budget, &crowd);
     sleep(WAIT - Duration::from_secs(1)).await;
@@ -127,7 +130,7 @@ async fn who_waits_in_vain_is_told_after_half_a_minute_and_nobody_waits_behind_i
 #[tokio::test(start_paused = true)]
 async fn turns_come_in_order_and_newcomers_go_behind() {
     let (budget, places) = (budget(), places());
-    let (crowd, _requests) = crowd(&places, 1);
+    let (crowd, _requests) = crowd(&places, 1, LEAST);
     USED.set(40 * MIB);
     let order = Arc::new(Mutex::new(Vec::new()));
     let mut all = Vec::new();
@@ -153,8 +156,8 @@ async fn turns_come_in_order_and_newcomers_go_behind() {
 #[tokio::test(start_paused = true)]
 async fn callers_wait_behind_requests_of_their_own_and_of_nobody_else() {
     let (budget, places) = (budget(), places());
-    let (first, _requests) = crowd(&places, 1);
-    let (second, mut requests) = crowd(&places, 2);
+    let (first, _requests) = crowd(&places, 1, LEAST / 2);
+    let (second, mut requests) = crowd(&places, 2, LEAST / 2);
     USED.set(40 * MIB);
     let ahead = waits(&budget, &first);
     a_moment().await;
@@ -182,9 +185,8 @@ async fn callers_wait_behind_requests_of_their_own_and_of_nobody_else() {
 #[tokio::test(start_paused = true)]
 async fn where_there_is_room_whoever_has_fewest_in_flight_comes_first() {
     let (budget, places) = (budget(), places());
-    let (many, _requests) = crowd(&places, 1);
-    let _more = many.begin_request();
-    let (few, _others) = crowd(&places, 2);
+    let (many, _requests) = crowd(&places, 1, LEAST + 1);
+    let (few, _others) = crowd(&places, 2, LEAST);
     USED.set(40 * MIB);
     let order = Arc::new(Mutex::new(Vec::new()));
     let mut all = Vec::new();
@@ -209,7 +211,7 @@ async fn where_there_is_room_whoever_has_fewest_in_flight_comes_first() {
 #[tokio::test(start_paused = true)]
 async fn where_there_is_no_room_nobody_is_woken() {
     let (budget, places) = (budget(), places());
-    let (crowd, _requests) = crowd(&places, 1);
+    let (crowd, _requests) = crowd(&places, 1, LEAST);
     USED.set(40 * MIB);
     let woken = Arc::<AtomicUsize>::default();
     for _ in 0..100 {
@@ -232,9 +234,9 @@ async fn where_there_is_no_room_nobody_is_woken() {
 }
 
 #[test]
-fn what_has_begun_counts_until_it_is_answered_or_measured() {
+fn what_has_begun_counts_until_it_has_ended_or_is_measured() {
     let (budget, places) = (budget(), places());
-    let (crowd, _requests) = crowd(&places, 1);
+    let (crowd, _requests) = crowd(&places, 1, MANY);
     USED.set(30 * MIB);
     let begin = || {
         let mut promise = budget.promise(0);
@@ -246,9 +248,9 @@ fn what_has_begun_counts_until_it_is_answered_or_measured() {
         begun.push(begin());
     }
     // From 30 to 35 MiB.
-    assert!((160..175).contains(&begun.len()), "{}", begun.len());
+    assert!((80..85).contains(&begun.len()), "{}", begun.len());
     begun.pop();
-    assert!(passes(&budget, &crowd, Line::Callers), "one has its answer");
+    assert!(passes(&budget, &crowd, Line::Callers), "one has ended");
     begun.push(begin());
     assert_eq!(budget.used(), 30 * MIB, "nobody is cut off for it");
     budget.settle();
@@ -268,7 +270,7 @@ fn what_has_begun_counts_until_it_is_answered_or_measured() {
 #[test]
 fn the_own_application_still_calls_where_callers_wait() {
     let (budget, places) = (budget(), places());
-    let (crowd, _requests) = crowd(&places, 1);
+    let (crowd, _requests) = crowd(&places, 1, MANY);
     USED.set(36 * MIB);
     assert!(!passes(&budget, &crowd, Line::Callers));
     assert!(passes(&budget, &crowd, Line::Own));
@@ -277,25 +279,81 @@ fn the_own_application_still_calls_where_callers_wait() {
 }
 
 #[test]
-fn who_holds_much_less_than_another_waits_from_a_higher_part_on() {
+fn the_more_a_caller_holds_the_earlier_its_next_request_waits() {
     let (budget, places) = (budget(), places());
-    let (crowd, _requests) = crowd(&places, 1);
-    let _held = crowd.hold(MIB / 2);
-    for (most, passes_at_36) in [(MIB / 4, false), (MIB, true)] {
-        places.weigh(most);
-        USED.set(36 * MIB);
-        assert_eq!(passes(&budget, &crowd, Line::Callers), passes_at_36);
-        USED.set(39 * MIB);
-        assert!(!passes(&budget, &crowd, Line::Callers));
+    // In MiB: what it holds beside its requests, and up to where it finds room.
+    for (holds, room) in [(0, 39), (5, 38), (8, 37), (12, 36), (16, 35), (40, 35)] {
+        let (crowd, requests) = crowd(&places, 1, LEAST);
+        let held = crowd.hold(holds * MIB);
+        places.weigh(0);
+        USED.set(room * MIB);
+        assert!(passes(&budget, &crowd, Line::Callers), "{holds}");
+        USED.set((room + 1) * MIB);
+        assert!(!passes(&budget, &crowd, Line::Callers), "{holds}");
+        drop((held, requests));
     }
+}
+
+/// Beyond what there is room for; each of them may be what another one ends after.
+#[test]
+fn the_more_callers_there_are_the_fewer_requests_of_each_are_let_in_without_room() {
+    let (budget, places) = (budget(), places());
+    USED.set(41 * MIB);
+    let mut all = Vec::new();
+    for (callers, each) in [(1, 64), (2, 32), (10, 6), (100, 1), (200, 1)] {
+        while all.len() < callers {
+            let last = u8::try_from(all.len()).unwrap();
+            all.push(crowd(&places, last, 1));
+        }
+        let (place, _) = &all[0];
+        let more: Vec<_> = (1..each)
+            .map(|_| {
+                assert!(passes(&budget, place, Line::Callers), "{callers}");
+                place.begin_request()
+            })
+            .collect();
+        assert!(!passes(&budget, place, Line::Callers), "{callers}");
+        drop(more);
+    }
+    let last = enter(&places, 255);
+    assert!(passes(&budget, &last, Line::Callers));
+    USED.set(45 * MIB);
+    let begun: Vec<_> = (0..20)
+        .map_while(|_| {
+            passes(&budget, &last, Line::Callers).then(|| {
+                let mut promise = budget.promise(0);
+                promise.begins();
+                promise
+            })
+        })
+        .collect();
+    assert_eq!(begun.len(), 8, "a part of the memory");
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_takes_the_room_of_who_waits_with_fewer_in_flight() {
+    let (budget, places) = (budget(), places());
+    let (few, _requests) = crowd(&places, 1, LEAST);
+    let (many, _others) = crowd(&places, 2, LEAST + 1);
+    let (fewer, _one) = crowd(&places, 3, LEAST - 1);
+    USED.set(40 * MIB);
+    let first = waits(&budget, &few);
+    a_moment().await;
+    USED.set(30 * MIB);
+    assert!(!passes(&budget, &many, Line::Callers));
+    assert!(passes(&budget, &fewer, Line::Callers));
+    budget.settle();
+    a_moment().await;
+    assert!(first.is_finished() && first.await.unwrap());
+    assert!(passes(&budget, &many, Line::Callers));
 }
 
 /// A hundred requests of callers, each of which calls back until it comes to them again.
 #[tokio::test(start_paused = true)]
 async fn own_calls_wait_for_no_request_that_can_only_end_after_them() {
     let (budget, places) = (budget(), places());
-    let (own, _calls) = crowd(&places, 1);
-    USED.set(39 * MIB);
+    let (own, _calls) = crowd(&places, 1, LEAST);
+    USED.set(41 * MIB);
     let first = {
         let turn = budget.admit(&own, Line::Own).expect_err("it waits");
         tokio::spawn(turn.comes())

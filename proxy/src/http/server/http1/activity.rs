@@ -158,7 +158,7 @@ impl Use {
     /// Lets a request in of whose head only the first bytes have come, where there is room.
     /// It counts from here on, or a thousand such beginnings would be let in as one.
     pub(super) fn lets_in(&self) -> Option<Box<Early>> {
-        if self.budget.holds_back(&self.place, self.line) {
+        if !self.budget.lets_in(&self.place, self.line) {
             return None;
         }
         let mut promise = self.budget.promise(0);
@@ -283,7 +283,7 @@ impl Use {
         let busy = Busy {
             used: Arc::clone(self),
             held: self.held_head.beside(REQUEST + head),
-            promise: Some(self.budget.promise(head)),
+            promise: self.budget.promise(head),
             in_flight: None,
         };
         (busy, upgrade)
@@ -332,8 +332,8 @@ pub(super) struct Busy {
     pub(super) used: Arc<Use>,
     /// Its head, and that of the answer.
     pub(super) held: Held,
-    /// What it will cost on the way; by the time of an answer it does.
-    pub(super) promise: Option<Promise>,
+    /// What it will cost on the way.
+    pub(super) promise: Promise,
     /// It was let in.
     in_flight: Option<(InFlight, Holder)>,
 }
@@ -343,9 +343,7 @@ impl Busy {
     pub(super) fn goes(&mut self) {
         let used = &self.used;
         self.in_flight = Some((used.place.begin_request(), used.budget.hold()));
-        if let Some(promise) = &mut self.promise {
-            promise.begins();
-        }
+        self.promise.begins();
     }
 }
 

@@ -15,7 +15,7 @@ use crate::http::server::http1::activity::Busy;
 pub(super) fn guard(answer: Response<Body>, old: bool, mut busy: Busy) -> Response<Guarded> {
     let by_close = old && !answer.headers().contains_key(header::CONTENT_LENGTH);
     busy.held.add(size(answer.headers()));
-    busy.promise = None;
+    busy.promise.answered();
     answer.map(|body| Guarded {
         body,
         by_close,

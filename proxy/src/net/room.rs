@@ -1,0 +1,139 @@
+//! How much memory there must be for a request to begin.
+//!
+//! Who holds nothing may begin up to [`TOP`], and the more somebody holds, the earlier its
+//! next request waits. So there is always room for who holds less than those that fill the
+//! memory, however many they are, and among equals all get the same. What is in use counts
+//! with what is going to be, so all together stay below the part of the memory from which
+//! on nobody reads.
+//!
+//! Beyond that everybody may have [`LEAST`] requests in flight, or its part of so many
+//! where there are more callers: one may have to end for others to end.
+
+use runtime::occupancy::Requests;
+
+use crate::net::admission::{HELD, Line, REQUEST};
+use crate::net::budget::Budget;
+
+/// In percent: who holds nothing finds room up to here. What is left up to where nobody
+/// reads is for answers that take more than was expected of them.
+const TOP: usize = 63;
+/// In percent: who holds a [`MUCH`]th part of the memory finds room up to here.
+const CALLERS: usize = 55;
+/// The same for the own application.
+const OWN: usize = 60;
+const MUCH: usize = 4;
+/// Requests that callers may have in flight where there is no room for more.
+const LEAST: usize = 64;
+/// In percent: those begin up to here, where nobody reads any more.
+const LAST: usize = 65;
+/// This part of the memory is let in so until it was measured, which takes half a second.
+const SPARED: usize = 16;
+/// Whatever is in use: this part of the memory is let in so until it was answered.
+const TRICKLE: usize = 128;
+
+/// How a request begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Entry {
+    Room,
+    /// There is none.
+    Spared,
+}
+
+/// What is in use, looked at once for all who ask.
+#[derive(Clone, Copy)]
+pub(super) struct Room<'a> {
+    budget: &'a Budget,
+    /// With what is going to be in use, and one request more, in bytes.
+    taken: usize,
+}
+
+impl Budget {
+    /// How a request may begin that has just come. Nobody overtakes requests of its own
+    /// holder, nor others for which there is room.
+    pub(super) fn passes(&self, requests: &Requests, line: Line) -> Option<Entry> {
+        if requests.waiting() > 0 {
+            return None;
+        }
+        let room = self.room();
+        if room.taken <= self.heap() / 100 * CALLERS && self.admission.is_empty() {
+            return Some(Entry::Room);
+        }
+        match room.admits(requests, line) {
+            Some(Entry::Room) if self.others_first(&room, requests) => {
+                room.spares(requests, line).then_some(Entry::Spared)
+            }
+            entry => entry,
+        }
+    }
+
+    /// One begins so.
+    pub(super) fn enters(&self, entry: Entry) {
+        if entry == Entry::Spared {
+            self.admission.spares();
+        }
+    }
+
+    pub(super) fn room(&self) -> Room<'_> {
+        let expected = self.admission.expected() + REQUEST;
+        Room {
+            budget: self,
+            taken: self.used().saturating_add(expected),
+        }
+    }
+
+    /// Requests that may be in flight though there is no room. For the own application as
+    /// many more as callers have: each of those may have to end after one of its own calls.
+    /// A call that can only end after another one does so through a request of a caller,
+    /// and no two do through the same one next to them, so with more in flight than callers
+    /// have some of them wait for nobody here.
+    pub(super) fn least(&self, requests: &Requests, line: Line) -> usize {
+        let part = (LEAST / requests.sharers().max(1)).max(1);
+        match line {
+            Line::Callers => part,
+            Line::Own => part + self.admission.callers(),
+        }
+    }
+
+    /// Somebody waits for whom there is room, and has no more in flight.
+    fn others_first(&self, room: &Room<'_>, requests: &Requests) -> bool {
+        self.admission
+            .any(|one, line| one.in_flight() <= requests.in_flight() && room.is_for(one, line))
+    }
+}
+
+impl Room<'_> {
+    /// How the next request of this holder may begin, where nobody goes before it.
+    pub(super) fn admits(&self, requests: &Requests, line: Line) -> Option<Entry> {
+        if self.is_for(requests, line) {
+            return Some(Entry::Room);
+        }
+        self.spares(requests, line).then_some(Entry::Spared)
+    }
+
+    /// Whether there is room for the next request of this holder.
+    pub(super) fn is_for(&self, requests: &Requests, line: Line) -> bool {
+        const STEPS: usize = 256;
+        let heap = self.budget.heap();
+        let (part, much) = (heap / 100, (heap / MUCH).max(1));
+        let least = match line {
+            Line::Callers => CALLERS,
+            Line::Own => OWN,
+        };
+        let counted = requests.in_flight().saturating_mul(HELD);
+        let holds = counted.max(requests.weight()).min(much);
+        let steps = holds.saturating_mul(STEPS) / much;
+        self.taken <= part * TOP - part * (TOP - least) / STEPS * steps
+    }
+
+    /// Whether its next request may begin though there is none.
+    pub(super) fn spares(&self, requests: &Requests, line: Line) -> bool {
+        let (budget, heap) = (self.budget, self.budget.heap());
+        if requests.in_flight() >= budget.least(requests, line) {
+            return false;
+        }
+        let admission = &budget.admission;
+        let below = budget.used() + REQUEST <= heap / 100 * LAST;
+        (below && admission.spared() + REQUEST <= heap / SPARED)
+            || admission.expected() + REQUEST <= heap / TRICKLE
+    }
+}

@@ -1,0 +1,300 @@
+//! Who waits for memory while others hold it, who is refused in the end, and who is cut
+//! off for whom.
+
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+use futures::FutureExt as _;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use super::*;
+use crate::net::admission::Line;
+use crate::net::turn::WAIT;
+
+/// What a request in flight over HTTP/1.1 takes, and what of it is known to be its
+/// connection's.
+const TAKES: usize = 40 * 1024;
+const KNOWN: usize = 16 * 1024;
+/// It takes that so long after it began.
+const SET_UP: Duration = Duration::from_millis(2);
+/// In percent: nobody reads any more.
+const FULL: usize = LIMIT / 100 * 65;
+
+/// How a request ended, and how long it waited before it began.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ended {
+    Served(Duration),
+    Refused,
+    Cut,
+}
+
+/// Requests of some callers, and how those ended that did.
+struct Calls {
+    budget: Arc<Budget>,
+    places: Arc<Occupancy>,
+    ended: JoinSet<Ended>,
+    line: Line,
+}
+
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Outcome {
+    served: usize,
+    refused: usize,
+    cut: usize,
+    /// The longest that one waited which was served.
+    waited: Duration,
+}
+
+impl Calls {
+    fn new(budget: &Arc<Budget>, places: &Arc<Occupancy>) -> Self {
+        Self {
+            budget: Arc::clone(budget),
+            places: Arc::clone(places),
+            ended: JoinSet::new(),
+            line: Line::Callers,
+        }
+    }
+
+    /// A request of caller `last` that takes so long, on a connection of its own.
+    fn begin(&mut self, last: u8, takes: Duration) {
+        self.in_a_row(last, 1, takes);
+    }
+
+    /// `many` in a row, each after the one before.
+    fn in_a_row(&mut self, last: u8, many: usize, takes: Duration) {
+        let (budget, places) = (Arc::clone(&self.budget), Arc::clone(&self.places));
+        let of = (last, self.line);
+        self.ended.spawn(async move {
+            let mut longest = Duration::ZERO;
+            for _ in 0..many {
+                match request(&budget, &places, of, takes).await {
+                    Ended::Served(waited) => longest = longest.max(waited),
+                    other => return other,
+                }
+            }
+            Ended::Served(longest)
+        });
+    }
+
+    /// Until all have ended.
+    async fn outcome(mut self) -> Outcome {
+        let mut outcome = Outcome::default();
+        while let Some(ended) = self.ended.join_next().await {
+            match ended.unwrap() {
+                Ended::Served(waited) => {
+                    outcome.served += 1;
+                    outcome.waited = outcome.waited.max(waited);
+                }
+                Ended::Refused => outcome.refused += 1,
+                Ended::Cut => outcome.cut += 1,
+            }
+        }
+        outcome
+    }
+}
+
+async fn request(
+    budget: &Arc<Budget>,
+    places: &Arc<Occupancy>,
+    (last, line): (u8, Line),
+    takes: Duration,
+) -> Ended {
+    let from = IpAddr::from([10, 0, 0, last]).into();
+    let place: Arc<Place> = places.try_admit(&from).unwrap().unwrap();
+    place.busy();
+    let began = Instant::now();
+    if let Err(turn) = budget.admit(&place, line)
+        && !turn.comes().await
+    {
+        return Ended::Refused;
+    }
+    let waited = began.elapsed();
+    let mut promise = budget.promise(0);
+    promise.begins();
+    let _in_flight = place.begin_request();
+    let known = place.hold(KNOWN);
+    let served = async {
+        sleep(SET_UP).await;
+        let _taken = hold(TAKES);
+        sleep(takes).await;
+    };
+    permits::keep(&place, served).await;
+    drop((promise, known));
+    if place.cut().now_or_never().is_some() {
+        return Ended::Cut;
+    }
+    Ended::Served(waited)
+}
+
+/// A caller that nobody thinks much of: a call every 10 ms, for so long; the slowest one.
+async fn quiet(budget: Arc<Budget>, places: Arc<Occupancy>, lasts: Duration) -> Duration {
+    let (began, mut longest) = (Instant::now(), Duration::ZERO);
+    while began.elapsed() < lasts {
+        let of = (250, Line::Callers);
+        match request(&budget, &places, of, Duration::from_millis(5)).await {
+            Ended::Served(waited) => longest = longest.max(waited),
+            other => panic!("{other:?} after {:?}", began.elapsed()),
+        }
+        sleep(Duration::from_millis(10)).await;
+    }
+    longest
+}
+
+/// Forgets what the test before in this thread left.
+fn anew() -> (Arc<Budget>, Arc<Occupancy>, Metrics) {
+    assert_eq!(USED.get(), 0);
+    PEAK.set(0);
+    setting()
+}
+
+const LONG: Duration = Duration::from_secs(300);
+
+/// As many long polls as a caller may always have in flight, by one that has others to
+/// ask for as well.
+#[tokio::test(start_paused = true)]
+async fn calls_of_a_gateway_go_on_beside_its_long_polls_where_there_is_memory() {
+    for line in [Line::Callers, Line::Own] {
+        for filled in [54, 56, 58, 60] {
+            let (budget, places, metrics) = anew();
+            let mut polls = Calls::new(&budget, &places);
+            polls.line = line;
+            for _ in 0..64 {
+                polls.begin(1, LONG);
+            }
+            sleep(SET_UP * 2).await;
+            let _rest = hold(LIMIT / 100 * filled - USED.get());
+            sleep(Duration::from_secs(1)).await;
+            let mut calls = Calls::new(&budget, &places);
+            calls.line = line;
+            for _ in 0..20 {
+                calls.in_a_row(1, 30, Duration::from_millis(20));
+            }
+            let beside = quiet(Arc::clone(&budget), places, Duration::from_secs(2));
+            let (outcome, beside) = tokio::join!(calls.outcome(), beside);
+            println!("{line:?} {filled} %: {outcome:?}, beside it {beside:?}");
+            assert_eq!((outcome.served, outcome.refused), (20, 0), "{filled} %");
+            assert_eq!(count(&metrics), 0);
+            assert!(PEAK.get() <= FULL, "{}", PEAK.get());
+            assert!(beside < Duration::from_millis(50), "{beside:?}");
+            polls.ended.shutdown().await;
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn many_callers_that_each_ask_for_little_fit_the_memory_together() {
+    let (budget, places, metrics) = anew();
+    let _program = hold(LIMIT / 10);
+    let mut calls = Calls::new(&budget, &places);
+    for _ in 0..30 {
+        (0..200).for_each(|caller| calls.begin(caller, Duration::from_millis(500)));
+    }
+    let beside = quiet(Arc::clone(&budget), places, Duration::from_secs(3));
+    let (outcome, beside) = tokio::join!(calls.outcome(), beside);
+    let peak = PEAK.get() * 100 / LIMIT;
+    println!("{outcome:?}, {peak} % at most, beside them {beside:?}");
+    assert!(PEAK.get() <= FULL, "{peak} %");
+    assert_eq!((outcome.served, outcome.refused), (6000, 0));
+    assert_eq!(count(&metrics), 0);
+    assert!(beside < Duration::from_millis(300), "{beside:?}");
+}
+
+/// A stranger holds as many requests as it gets and asks for more, while others download.
+#[tokio::test(start_paused = true)]
+async fn who_waits_with_much_in_flight_takes_no_downloads_from_others() {
+    for callers in [1, 5, 15] {
+        let (budget, places, metrics) = anew();
+        let _program = hold(LIMIT / 10);
+        let mut downloads = Calls::new(&budget, &places);
+        for caller in (0..callers).cycle().take(1500) {
+            downloads.begin(caller, Duration::from_secs(4));
+        }
+        sleep(Duration::from_secs(1)).await;
+        let mut stranger = Calls::new(&budget, &places);
+        (0..300).for_each(|_| stranger.begin(200, LONG));
+        let outcome = downloads.outcome().await;
+        println!("{callers}: {outcome:?}");
+        assert_eq!((outcome.served, outcome.cut), (1500, 0));
+        assert_eq!(count(&metrics), 0);
+        assert!(PEAK.get() <= FULL, "{}", PEAK.get());
+        stranger.ended.shutdown().await;
+    }
+}
+
+/// The same where the downloads do not come on: it gains no more than they lose.
+#[tokio::test(start_paused = true)]
+async fn who_waits_takes_no_more_from_others_than_it_needs_itself() {
+    let (budget, places, metrics) = anew();
+    let _program = hold(LIMIT / 10);
+    let mut downloads = Calls::new(&budget, &places);
+    (0..1500).for_each(|_| downloads.begin(1, LONG));
+    sleep(Duration::from_secs(1)).await;
+    let mut stranger = Calls::new(&budget, &places);
+    (0..300).for_each(|_| stranger.begin(200, LONG));
+    let of = |last: u8| {
+        let from = IpAddr::from([10, 0, 0, last]).into();
+        let place = places.try_admit(&from).unwrap().unwrap();
+        place.requests_of_holder()
+    };
+    sleep(WAIT - Duration::from_secs(3)).await;
+    let (lost, gained) = (count(&metrics) as usize, of(200));
+    println!("{lost} lost, {gained} gained, {} left", of(1));
+    assert!(lost <= gained, "{lost} for {gained}");
+    assert!(gained > 100, "{gained}");
+    downloads.ended.shutdown().await;
+    stranger.ended.shutdown().await;
+}
+
+/// Begins so many requests of one caller that take long; says how many of them were let
+/// in and not cut off.
+async fn long_requests(budget: &Arc<Budget>, places: &Arc<Occupancy>, many: usize) -> usize {
+    let begun = Arc::<AtomicUsize>::default();
+    for _ in 0..many {
+        let from = IpAddr::from([10, 0, 0, 2]).into();
+        let place: Arc<Place> = places.try_admit(&from).unwrap().unwrap();
+        place.busy();
+        let (budget, begun) = (Arc::clone(budget), Arc::clone(&begun));
+        tokio::spawn(async move {
+            if let Err(turn) = budget.admit(&place, Line::Callers)
+                && !turn.comes().await
+            {
+                return;
+            }
+            let _held = (place.hold(16 * 1024), hold(40 * 1024));
+            let _in_flight = place.begin_request();
+            begun.fetch_add(1, Relaxed);
+            permits::keep(&place, sleep(Duration::from_secs(25))).await;
+            begun.fetch_sub(usize::from(place.cut().now_or_never().is_some()), Relaxed);
+        });
+    }
+    sleep(WAIT).await;
+    begun.load(Relaxed)
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_fills_the_memory_and_asks_for_nothing_does_not_make_others_wait() {
+    for filled in [56, 58, 60, 62, 64] {
+        let (budget, places, metrics) = setting();
+        let stranger = (0..filled).map(|_| enter(&places, 1, LIMIT / 100));
+        let stranger: Vec<_> = stranger.collect();
+        let begun = long_requests(&budget, &places, 200).await;
+        let lost = stranger.iter().filter(|task| task.is_finished()).count();
+        println!("{filled} %: {begun} of 200, the stranger lost {lost}");
+        assert_eq!(begun, 200, "{filled} %");
+        assert_eq!(count(&metrics), lost as u64);
+        assert!(lost > 0);
+        stranger.iter().for_each(tokio::task::JoinHandle::abort);
+        sleep(Duration::from_secs(60)).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_waits_for_its_own_requests_takes_nothing_from_anybody() {
+    let (budget, places, metrics) = setting();
+    let other = enter(&places, 1, MIB);
+    let _configuration = hold(34 * MIB);
+    let begun = long_requests(&budget, &places, 400).await;
+    assert!((64..400).contains(&begun), "{begun}");
+    assert_eq!(count(&metrics), 0);
+    assert!(!other.is_finished());
+}

@@ -1,0 +1,150 @@
+//! One caller with many users behind it: what it asks for and does not end soon holds up
+//! nothing else of it, as long as there is memory.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+use weft_proxy::{heap_count, keep_place, serve_outbound};
+use wire::v1::Protocol;
+
+use super::downloads::{calls_beside, told};
+use super::support::{endpoint, endpoints, raw, service, vip};
+use super::{FULL, Field, LIMIT, MIB, ONE_AT_A_TIME, PATIENCE, PEAK, requests, used};
+
+/// As many long polls as were to be all that one caller has in flight.
+const POLLS: usize = 64;
+const AT_ONCE: usize = 20;
+const EACH: usize = 30;
+#[derive(Clone, Copy, Debug)]
+enum Way {
+    /// From outside the pod, each on a connection of its own.
+    Http1,
+    /// All long polls on one connection.
+    Http2,
+    /// Of the pod's own application.
+    Own,
+}
+
+impl Way {
+    /// In percent of the limit: what is in use meanwhile.
+    const fn stands_at(self) -> usize {
+        match self {
+            Self::Http1 | Self::Http2 => 58,
+            Self::Own => 61,
+        }
+    }
+}
+
+/// A connection of the gateway.
+async fn open(field: &Field, way: Way) -> TcpStream {
+    match way {
+        Way::Http1 | Way::Http2 => field.open(2).await,
+        Way::Own => {
+            let place = field.own.try_admit(&field.pod.ip.into()).unwrap().unwrap();
+            let (client, stream) = field.pod.accepted().await;
+            let proxy = Arc::clone(&field.pod.proxy);
+            tokio::spawn(async move {
+                let serving = serve_outbound(proxy, stream, vip(), Arc::clone(&place));
+                keep_place(&place, serving).await;
+            });
+            client
+        }
+    }
+}
+
+async fn polls(field: &Field, way: Way) -> Vec<TcpStream> {
+    if let Way::Http2 = way {
+        let mut stream = open(field, way).await;
+        let many = u32::try_from(POLLS).unwrap();
+        let asks = requests(65_535, "/wait", many);
+        stream.write_all(&asks).await.unwrap();
+        return vec![stream];
+    }
+    let mut all = Vec::new();
+    for _ in 0..POLLS {
+        let mut stream = open(field, way).await;
+        let asks = b"GET /wait HTTP/1.1\r\nHost: api.shop\r\n\r\n";
+        stream.write_all(asks).await.unwrap();
+        all.push(stream);
+    }
+    all
+}
+
+/// Calls in a row; how many were served.
+async fn calls(field: Arc<Field>, way: Way) -> usize {
+    let request = "POST /echo HTTP/1.1\r\nHost: api.shop\r\nConnection: close\r\n\
+                   Content-Length: 5\r\n\r\nhello";
+    let mut served = 0;
+    for _ in 0..EACH {
+        let mut stream = open(&field, way).await;
+        let answer = raw(&mut stream, request.as_bytes(), PATIENCE).await;
+        served += usize::from(answer.starts_with("HTTP/1.1 200") && answer.ends_with("hello"));
+    }
+    served
+}
+
+async fn goes_on(way: Way) {
+    let _alone = ONE_AT_A_TIME.lock().await;
+    let field = Arc::new(Field::of(LIMIT).await);
+    field
+        .pod
+        .set(service("api", vip().ip(), Protocol::Http1, Vec::new()));
+    let there = endpoint(field.pod.ip, field.port, None);
+    field.pod.set(vec![endpoints("api", vec![there])]);
+    let polls = polls(&field, way).await;
+    sleep(Duration::from_millis(500)).await;
+    heap_count();
+    // Somebody else's, and nobody is known whose.
+    let rest = vec![1_u8; (LIMIT / 100 * way.stands_at()).saturating_sub(used())];
+    sleep(Duration::from_millis(500)).await;
+    let mut all = JoinSet::new();
+    for _ in 0..AT_ONCE {
+        all.spawn(calls(Arc::clone(&field), way));
+    }
+    let (mut served, mut took) = (0, Vec::new());
+    let ended = timeout(Duration::from_secs(20), async {
+        tokio::select! {
+            () = async {
+                while let Some(calls) = all.join_next().await {
+                    served += calls.unwrap();
+                }
+            } => {}
+            () = calls_beside(&field, &mut took) => {}
+        }
+    })
+    .await;
+    let (peak, cut_off) = (PEAK.load(Relaxed), field.cut_off());
+    println!(
+        "{way:?}: {served} served, {} MiB at most; {}",
+        peak / MIB,
+        told(took)
+    );
+    assert!(ended.is_ok(), "{way:?}: {served} served");
+    assert_eq!((served, cut_off), (AT_ONCE * EACH, 0), "{way:?}");
+    assert!(peak <= LIMIT / 100 * FULL, "{way:?}: {} MiB", peak / MIB);
+    assert!(
+        rest.len() > LIMIT / 4,
+        "{way:?}: it stands at something else"
+    );
+    drop(polls);
+}
+
+#[tokio::test]
+async fn a_gateway_with_long_polls_over_http1_goes_on() {
+    goes_on(Way::Http1).await;
+}
+
+#[tokio::test]
+async fn a_gateway_with_long_polls_over_http2_goes_on() {
+    goes_on(Way::Http2).await;
+}
+
+#[tokio::test]
+async fn an_application_with_long_polls_of_its_own_goes_on() {
+    goes_on(Way::Own).await;
+}
