@@ -23,7 +23,7 @@ const NEVER: Retry = Retry {
 };
 
 /// Retries for these callers only.
-fn for_callers(account: &str, retry: Retry) -> Limited<Retry> {
+fn for_callers(account: &str, retry: &Retry) -> Limited<Retry> {
     let mut table = limited(());
     let sources = Sources::Only(vec![Source::Identity(id(account))]);
     Limited {
@@ -53,13 +53,13 @@ async fn a_policy_for_other_callers_changes_nothing_and_one_for_the_own_account_
     served_by(&client, &server, &[&apps[0], &apps[1]]);
     let asked = || apps.iter().map(App::asked).sum::<usize>();
     client.set(vec![said(&Traffic {
-        retry: for_callers("somebody", NEVER),
+        retry: for_callers("somebody", &NEVER),
         ..Traffic::default()
     })]);
     ask(&client, "GET", "", "").await;
     assert_eq!(asked(), 2, "the default holds: {}", client.metrics());
     client.set(vec![said(&Traffic {
-        retry: for_callers("web", NEVER),
+        retry: for_callers("web", &NEVER),
         ..Traffic::default()
     })]);
     ask(&client, "GET", "", "").await;
