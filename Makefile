@@ -1,6 +1,6 @@
 # The commands people type. `make` alone prints them.
 .DEFAULT_GOAL := help
-.PHONY: attack-control bench-paired fuzz help cluster cluster-down cluster-smoke images check test conformance demo cli fmt lint deny proto bench bench-quick flame bench-control scale interop attack
+.PHONY: dashboard attack-control bench-paired fuzz help cluster cluster-down cluster-smoke images check test conformance demo cli fmt lint deny proto bench bench-quick flame bench-control scale interop attack
 
 help: ## this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
@@ -26,6 +26,9 @@ cli: ## the command `weft`, one static file, as target/cli/weft and as plugin of
 	@cp $(or $(CARGO_TARGET_DIR),target)/x86_64-unknown-linux-gnu/release/weft target/cli/weft
 	@ln -sf weft target/cli/kubectl-weft
 	@echo target/cli/weft
+
+dashboard: ## build the page of `weft dashboard`, use it in a real browser, draw its pictures
+	@WEFT_WRITE_GENERATED=1 e2e/run dashboard
 
 check: lint deny ## format, lints, licences, pure and in-process tests
 	@e2e/run in-process

@@ -3,8 +3,8 @@
 use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::commands::{
-    check, completion, diagnostics, edges, explain, identity, inject, log_level, proxies,
-    proxy_config, routes, stat, suggest, top, validate, version,
+    check, completion, dashboard, diagnostics, edges, explain, identity, inject, log_level,
+    proxies, proxy_config, routes, stat, suggest, top, validate, version,
 };
 use crate::global::Global;
 
@@ -44,6 +44,7 @@ pub enum Command {
     Inject(inject::Inject),
     Uninject(inject::Uninject),
     Validate(validate::Validate),
+    Dashboard(dashboard::Dashboard),
     Diagnostics(diagnostics::Diagnostics),
     Version(version::Version),
     Completion(completion::Completion),

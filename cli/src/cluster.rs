@@ -12,8 +12,12 @@ use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use bytes::Bytes;
 use crds::observe::Resource;
+use http_body_util::{BodyExt as _, Limited};
+use kube::client::Body;
 use kube::config::{KubeConfigOptions, Kubeconfig, KubeconfigError};
+use kube::core::Status;
 use kube::{Client, Config};
 use serde::de::DeserializeOwned;
 use tokio::time::timeout;
@@ -192,6 +196,38 @@ impl Cluster {
             Err(error) => return Err(Refusal::of(what, kube::Error::HttpError(error))),
         };
         self.try_ask(what, self.client.request(request)).await
+    }
+
+    /// Reads what the API server has at `path` as it is, of at most `most` bytes.
+    ///
+    /// # Errors
+    /// As [`Self::try_ask`].
+    pub async fn try_read_bytes(
+        &self,
+        what: &str,
+        path: &str,
+        most: usize,
+    ) -> Result<Bytes, Refusal> {
+        let request = match http::Request::get(path).body(Body::empty()) {
+            Ok(request) => request,
+            Err(error) => return Err(Refusal::of(what, kube::Error::HttpError(error))),
+        };
+        let call = async {
+            let (head, body) = self.client.send(request).await?.into_parts();
+            let bytes = Limited::new(body, most).collect().await;
+            let bytes = bytes.map_err(kube::Error::Service)?.to_bytes();
+            if head.status.is_success() {
+                return Ok(bytes);
+            }
+            let told = serde_json::from_slice::<Status>(&bytes).ok();
+            // What stands between may answer too, with words of its own.
+            let told = told.unwrap_or_else(|| {
+                let words = format!("status {}", head.status.as_u16());
+                Status::failure(&words, "").with_code(head.status.as_u16())
+            });
+            Err(kube::Error::Api(told.boxed()))
+        };
+        self.try_ask(what, call).await
     }
 
     /// Reads an answer of the read API, in `namespace` or in all.

@@ -2,6 +2,7 @@
 
 pub mod check;
 pub mod completion;
+pub mod dashboard;
 pub mod diagnostics;
 pub mod edges;
 pub mod explain;

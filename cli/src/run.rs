@@ -66,6 +66,7 @@ pub async fn run(
         Command::ProxyConfig(command) => command.run(global, console).await,
         Command::LogLevel(command) => command.run(global, console).await,
         Command::Identity(command) => command.run(global, console).await,
+        Command::Dashboard(command) => Box::pin(command.run(global, console)).await,
         Command::Diagnostics(command) => command.run(global, console).await,
         Command::Version(command) => command.run(global, console).await,
         Command::Stat(command) => command.run(global, console).await,

@@ -309,6 +309,11 @@ async fn example_of_every_help_runs() {
         let example = example
             .replace("/etc/bash_completion.d/", "")
             .replace("> weft", "> completion");
+        // What serves until it is stopped is stopped.
+        let example = example.replace(
+            "weft dashboard",
+            "timeout --preserve-status -s INT 3 weft dashboard",
+        );
         // A wait of minutes is for clusters that become well.
         let example = example.replace("--wait 2m", "--wait 1s");
         let line = format!("set -o pipefail 2>/dev/null; {example}");

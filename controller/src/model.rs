@@ -12,6 +12,7 @@
 pub(crate) mod bindings;
 pub(crate) mod changes;
 pub(crate) mod compiled;
+pub(crate) mod cuts;
 mod defaults;
 pub(crate) mod modes;
 mod need;
@@ -39,7 +40,11 @@ pub use self::defaults::Defaults;
 pub(crate) use self::published::EncodedResource;
 pub(crate) use self::served::Served;
 pub(crate) use self::targets::{Mapped, Target, TargetRule, Targets};
-use self::{bindings::Bindings, traffic::Policies};
+use self::{
+    bindings::Bindings,
+    cuts::Cuts,
+    traffic::{Guard, Policies},
+};
 use crate::world::{ObjectKey, PodFacts, ServiceFacts, World};
 
 /// Namespace and name of a pod.
@@ -212,7 +217,9 @@ pub(crate) struct PodEntry {
     pub(crate) serves: Vec<Served>,
     pub(crate) workload: OnceLock<Vec<Arc<EncodedResource>>>,
     /// What policies say of requests to it.
-    pub(crate) guard: OnceLock<Option<Arc<EncodedResource>>>,
+    pub(crate) guard: OnceLock<Option<Guard>>,
+    /// The same, encoded.
+    pub(crate) guard_cuts: Cuts,
 }
 
 /// A TrafficSplit that is in force.

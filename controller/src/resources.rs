@@ -6,6 +6,7 @@
 
 mod destination;
 mod endpoints;
+pub(crate) mod left_out;
 mod policy;
 mod resolve;
 mod service;

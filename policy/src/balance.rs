@@ -17,8 +17,10 @@
 //!
 //! [`choose`] is the same draw among endpoints that rest, warm up or lie in another zone.
 //!
-//! Fast failures look attractive to a latency estimate; [`Cost::penalise`] is
-//! for an endpoint that could not be reached at all.
+//! Fast failures look attractive to a latency estimate, so an answer that failed counts
+//! as a little slower than a good one of the best other endpoint would have been
+//! ([`Cost::observe_failure`]). [`Cost::penalise`] is for an endpoint that could not be
+//! reached at all.
 
 use std::time::{Duration, Instant};
 
@@ -44,10 +46,16 @@ pub const ASSUMED_LATENCY: Duration = Duration::from_millis(30);
 /// connection attempt would have been given up.
 pub const PENALTY: Duration = Duration::from_secs(5);
 
+/// What an answer that failed counts as, in times that a good one of another endpoint would
+/// have taken. Few enough that the endpoint goes on to be asked, and a row of failures shows.
+const A_LITTLE_SLOWER: f64 = 1.02;
+
 /// Estimated latency of one endpoint (peak-sensitive moving average).
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Cost {
     measured: Option<Measured>,
+    /// Of good answers alone.
+    good: Option<Measured>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -57,6 +65,19 @@ struct Measured {
 }
 
 impl Measured {
+    /// `before`, now that something has taken so long.
+    fn after(before: Option<Self>, now: Instant, took: Duration) -> Self {
+        let seen = took.as_secs_f64();
+        let seconds = match before {
+            Some(old) if seen < old.seconds => {
+                let left = old.left(now);
+                old.seconds * left + seen * (1.0 - left)
+            }
+            Some(_) | None => seen,
+        };
+        Self { seconds, at: now }
+    }
+
     /// The part of an estimate that is left after the time since its last change.
     fn left(&self, now: Instant) -> f64 {
         (-now.saturating_duration_since(self.at).as_secs_f64() / DECAY.as_secs_f64()).exp()
@@ -68,22 +89,34 @@ impl Cost {
         Self::default()
     }
 
-    /// Records that the first byte of an answer took `latency`.
+    /// Records that the first byte of a good answer took `latency`.
     pub fn observe(&mut self, now: Instant, latency: Duration) {
-        let seen = latency.as_secs_f64();
-        let seconds = match self.measured {
-            Some(old) if seen < old.seconds => {
-                let left = old.left(now);
-                old.seconds * left + seen * (1.0 - left)
-            }
-            Some(_) | None => seen,
-        };
-        self.measured = Some(Measured { seconds, at: now });
+        self.measured = Some(Measured::after(self.measured, now, latency));
+        self.good = Some(Measured::after(self.good, now, latency));
+    }
+
+    /// Records that an answer came after `took` and was a failure. `elsewhere` is the least
+    /// [`Cost::good_answer`] of other endpoints.
+    pub fn observe_failure(&mut self, now: Instant, took: Duration, elsewhere: Option<Duration>) {
+        let elsewhere = elsewhere.map_or(ASSUMED_LATENCY, |good| {
+            good.mul_f64(A_LITTLE_SLOWER).min(PENALTY)
+        });
+        self.measured = Some(Measured::after(self.measured, now, took.max(elsewhere)));
     }
 
     /// Records that the endpoint could not be reached.
     pub fn penalise(&mut self, now: Instant) {
-        self.observe(now, PENALTY);
+        self.measured = Some(Measured::after(self.measured, now, PENALTY));
+    }
+
+    /// How long a good answer would take, behind those that wait.
+    #[must_use]
+    pub fn good_answer(&self, now: Instant, in_flight: usize) -> Duration {
+        let alone = self.good.map_or(ASSUMED_LATENCY.as_secs_f64(), |good| {
+            good.seconds * good.left(now)
+        });
+        let seconds = alone * (in_flight as f64 + 1.0);
+        Duration::from_secs_f64(seconds.min(PENALTY.as_secs_f64()))
     }
 
     /// Lower is better. `in_flight` counts requests without an answer so far.

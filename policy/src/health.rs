@@ -62,6 +62,8 @@ pub enum Seen {
     Failed,
     /// No connection, or no TLS.
     Unreachable,
+    /// The head of an answer that goes on: nobody knows yet how good it is.
+    Reached,
 }
 
 impl Seen {
@@ -131,6 +133,10 @@ impl EjectedFor {
     }
 }
 
+/// One of the probes of an endpoint: one that is late must not be taken for the next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Probe(u8);
+
 /// The endpoints that one is compared with.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Others {
@@ -163,13 +169,21 @@ pub struct Health {
     unreachable_in_a_row: u8,
     /// Rests that followed each other without a longer time of work between.
     rests: u8,
+    /// Why it rested last.
+    rested_for: EjectedFor,
+    probe: Probe,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
     Working,
-    Resting { until: Instant },
-    Probing { since: Instant },
+    Resting {
+        until: Instant,
+    },
+    /// By the last probe.
+    Probing {
+        since: Instant,
+    },
 }
 
 impl Health {
@@ -183,10 +197,12 @@ impl Health {
             in_a_row: 0,
             unreachable_in_a_row: 0,
             rests: 0,
+            rested_for: EjectedFor::Failures,
+            probe: Probe(0),
         }
     }
 
-    /// An attempt ended. `probe`: it was sent by [`Health::begin_probe`]. `random` is
+    /// An attempt ended, or goes on. `probe`: it was sent by [`Health::begin_probe`]. `random` is
     /// uniform over all of `u64`.
     pub fn record(
         &mut self,
@@ -197,21 +213,32 @@ impl Health {
         random: u64,
     ) -> Told {
         match self.phase {
-            Phase::Probing { .. } if probe && seen == Seen::Good => {
-                self.return_to_work(now);
-                Told::Returned
-            }
-            Phase::Probing { .. } if probe => {
-                self.rest(now, settings, random);
-                Told::RestsAgain
-            }
+            Phase::Probing { .. } if probe => self.probed(now, seen, settings, random),
             // Answers to what was sent before.
             Phase::Probing { .. } | Phase::Resting { .. } => Told::Nothing,
             Phase::Working => self.count(now, seen, settings),
         }
     }
 
+    fn probed(&mut self, now: Instant, seen: Seen, settings: &Ejection, random: u64) -> Told {
+        let cause = match seen {
+            Seen::Reached if self.rested_for == EjectedFor::Failures => return Told::Nothing,
+            Seen::Good | Seen::Reached => {
+                self.return_to_work(now);
+                return Told::Returned;
+            }
+            Seen::Failed => EjectedFor::Failures,
+            Seen::Unreachable => EjectedFor::Unreachable,
+        };
+        self.rest(now, cause, settings, random);
+        Told::RestsAgain
+    }
+
     fn count(&mut self, now: Instant, seen: Seen, settings: &Ejection) -> Told {
+        if seen == Seen::Reached {
+            self.unreachable_in_a_row = 0;
+            return Told::Nothing;
+        }
         self.recent.add(now, seen != Seen::Good);
         let row = |row: u8, goes_on: bool| if goes_on { row.saturating_add(1) } else { 0 };
         self.in_a_row = row(self.in_a_row, seen != Seen::Good);
@@ -250,7 +277,7 @@ impl Health {
         if self.worked_for(now) >= settings.max_time {
             self.rests = 0;
         }
-        self.rest(now, settings, random);
+        self.rest(now, cause, settings, random);
         Some(cause)
     }
 
@@ -289,19 +316,20 @@ impl Health {
         }
     }
 
-    /// Takes the place of the one probe. `false`: somebody was faster, and the request
+    /// Takes the place of the one probe. `None`: somebody was faster, and the request
     /// goes elsewhere.
-    pub fn begin_probe(&mut self, now: Instant, may_retry: bool) -> bool {
+    pub fn begin_probe(&mut self, now: Instant, may_retry: bool) -> Option<Probe> {
         let due = self.stance(now, may_retry, Duration::ZERO) == Stance::ProbeDue;
-        if due {
+        due.then(|| {
             self.phase = Phase::Probing { since: now };
-        }
-        due
+            self.probe = Probe(self.probe.0.wrapping_add(1));
+            self.probe
+        })
     }
 
-    /// The probe ended without showing anything: its caller left, or the mesh refused it.
-    pub fn abandon_probe(&mut self, now: Instant) {
-        if matches!(self.phase, Phase::Probing { .. }) {
+    /// A probe ended without showing anything: its caller left, or the mesh refused it.
+    pub fn abandon_probe(&mut self, now: Instant, probe: Probe) {
+        if matches!(self.phase, Phase::Probing { .. }) && self.probe == probe {
             self.phase = Phase::Resting { until: now };
         }
     }
@@ -336,7 +364,8 @@ impl Health {
 
     /// Twice as long as the time before, give or take a fifth: proxies that began together
     /// do not probe together.
-    fn rest(&mut self, now: Instant, settings: &Ejection, random: u64) {
+    fn rest(&mut self, now: Instant, cause: EjectedFor, settings: &Ejection, random: u64) {
+        self.rested_for = cause;
         let doubled = settings.base_time.saturating_mul(1 << self.rests.min(16));
         let rest = doubled.min(settings.max_time).max(settings.base_time);
         let rest = rest.mul_f64(0.8 + 0.4 * unit(random));

@@ -4,21 +4,25 @@
 //! webhook, controller, wire and proxy cannot differ in what was left out. What holds where
 //! no object speaks at all is another thing, and stands in [`without_object`].
 //!
-//! From objects to a call, in four steps:
+//! From objects to a call, in five steps:
 //!
 //! 1. What an object says by itself becomes a [`Policy`]; names of HTTPRouteGroups and of
 //!    accounts are replaced by what they stand for.
 //! 2. [`precedence::resolve`] makes one [`Traffic`] per Service port, and says who lost.
 //!    That is what travels to proxies: the same for every caller.
-//! 3. A caller's proxy keeps what its own workload may see of it, [`Traffic::seen_by`],
+//! 3. Each proxy is told what of it it carries out, [`part`]: [`Traffic::for_callers`] and
+//!    [`Traffic::for_pods`].
+//! 4. A caller's proxy keeps what its own workload may see of it, [`Traffic::seen_by`],
 //!    once per configuration.
-//! 4. For each request [`crate::route::Table::decide`] gives the section and the object
+//! 5. For each request [`crate::route::Table::decide`] gives the section and the object
 //!    that it came from. The server's proxy asks [`Scoped`] tables with the proven caller.
 
 pub mod bounds;
 pub mod call;
+mod cut;
 pub mod endpoint;
 pub mod guard;
+pub mod part;
 pub mod pod;
 pub mod precedence;
 pub mod set;

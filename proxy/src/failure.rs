@@ -25,7 +25,12 @@ pub(crate) const RENEWALS: usize = 2;
 #[error("{}: {}", self.reason().as_str(), self.detail())]
 pub enum Failure {
     /// It is proven that no application saw any of it.
-    NotSent { reason: Reason, detail: Detail },
+    NotSent {
+        reason: Reason,
+        detail: Detail,
+        /// It happened to another request, whose attempt to connect this one waited for.
+        shared: bool,
+    },
     /// A connection was at its end, not its endpoint, before it took the request.
     ConnectionClosed { detail: Detail },
     /// An application may have seen it.
@@ -81,7 +86,18 @@ impl Failure {
         Self::NotSent {
             reason,
             detail: detail.into(),
+            shared: false,
         }
+    }
+
+    /// The same, told to a request that waited for the attempt of another one.
+    #[must_use]
+    pub(crate) fn shared(&self) -> Self {
+        let mut told = self.clone();
+        if let Self::NotSent { shared, .. } = &mut told {
+            *shared = true;
+        }
+        told
     }
 
     /// This proxy knows nothing of its own pod, so it can judge nothing.
@@ -115,8 +131,7 @@ impl Failure {
     pub const fn reason(&self) -> Reason {
         match self {
             Self::NotSent { reason, .. } | Self::Refused { reason, .. } => *reason,
-            Self::ConnectionClosed { .. } => Reason::ConnectFailed,
-            Self::Lost { .. } => Reason::ConnectionLost,
+            Self::ConnectionClosed { .. } | Self::Lost { .. } => Reason::ConnectionLost,
             Self::TimedOut { .. } => Reason::Deadline,
         }
     }
@@ -223,7 +238,7 @@ mod tests {
             (
                 Failure::connection_closed("b"),
                 Next::SameEndpoint,
-                "connect-failed: b",
+                "connection-lost: b",
             ),
             (Failure::lost("c"), Next::Stop, "connection-lost: c"),
             (

@@ -24,9 +24,11 @@ mod path {
     mod http;
     mod mesh_port;
     mod pods;
+    mod policies;
     mod refusals;
     mod retries;
     mod routing;
+    mod shown;
     mod tcp;
     mod unconfigured;
     mod waiting;

@@ -10,8 +10,10 @@ use std::str::FromStr;
 use std::sync::OnceLock;
 
 use tracing::error;
-use tracing_subscriber::EnvFilter;
-use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::filter::{ParseError, Targets};
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{fmt, registry};
 
 use crate::log_writer::{FLUSH_WITHIN, LogWriter};
 
@@ -61,15 +63,16 @@ pub enum BadLog {
 pub fn init(level: &str, format: Format) -> Result<(), BadLog> {
     let filter = filter(level)?;
     let lines = LogWriter::to("log", std::io::stderr())?;
-    let subscriber = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(lines.clone());
+    let events = fmt::layer().with_writer(lines.clone());
     let started = match format {
-        Format::Text => subscriber
-            .with_ansi(std::io::stderr().is_terminal())
-            .finish()
-            .try_init(),
-        Format::Json => subscriber.json().flatten_event(true).finish().try_init(),
+        Format::Text => {
+            let events = events.with_ansi(std::io::stderr().is_terminal());
+            registry().with(filter).with(events).try_init()
+        }
+        Format::Json => {
+            let events = events.json().flatten_event(true);
+            registry().with(filter).with(events).try_init()
+        }
     };
     started.map_err(|_| BadLog::Twice)?;
     EVENTS.set(lines).map_err(|_| BadLog::Twice)?;
@@ -84,9 +87,11 @@ pub fn flush() {
     }
 }
 
-fn filter(level: &str) -> Result<EnvFilter, BadLog> {
+/// Levels by module and no more: filters by field need regular expressions, which would lie
+/// in every proxy's memory for this alone.
+fn filter(level: &str) -> Result<Targets, BadLog> {
     let level = if level.is_empty() { "info" } else { level };
-    EnvFilter::try_new(level).map_err(|reason| BadLog::Level {
+    level.parse().map_err(|reason: ParseError| BadLog::Level {
         level: level.to_owned(),
         reason: reason.to_string(),
     })

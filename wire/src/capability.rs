@@ -6,8 +6,13 @@
 //!
 //! A name that a controller does not know is of no use to it and ignored. A proxy that
 //! names none is older than the names, and has those of [`Capabilities::default`].
+//!
+//! Of TrafficPolicies a proxy names every part that it carries out, and is sent those: what
+//! is made of a policy is cut before, so that no resource of that kind needs a capability.
 
 use std::collections::BTreeSet;
+
+use policy::traffic::part::{Part, Parts};
 
 use crate::v1;
 use crate::v1::resource::Content;
@@ -41,8 +46,6 @@ capabilities! {
     /// Rules that say what the first version of them could not: ports beyond which nothing
     /// applies, and sources that are pods.
     ExtendedRule = "extended-rule";
-    /// What TrafficPolicies say, as a caller and as the one who is called.
-    TrafficPolicy = "traffic-policy";
 }
 
 impl Capability {
@@ -54,8 +57,9 @@ impl Capability {
     pub fn needed_for(resource: &v1::Resource) -> Option<Self> {
         match resource.content.as_ref()? {
             Content::ExtendedRule(_) => Some(Self::ExtendedRule),
-            Content::Policy(_) | Content::Guard(_) => Some(Self::TrafficPolicy),
-            Content::Bundle(_)
+            Content::Policy(_)
+            | Content::Guard(_)
+            | Content::Bundle(_)
             | Content::Workload(_)
             | Content::Rule(_)
             | Content::Destination(_)
@@ -67,12 +71,18 @@ impl Capability {
 
 /// What one proxy understands.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Capabilities(BTreeSet<Capability>);
+pub struct Capabilities {
+    understood: BTreeSet<Capability>,
+    parts: Parts,
+}
 
 impl Default for Capabilities {
     /// Of a proxy that names none.
     fn default() -> Self {
-        Self(BTreeSet::from([Capability::ExtendedRule]))
+        Self {
+            understood: BTreeSet::from([Capability::ExtendedRule]),
+            parts: Parts::NONE,
+        }
     }
 }
 
@@ -83,28 +93,44 @@ impl Capabilities {
         if names.is_empty() {
             return Self::default();
         }
-        let known = Capability::ALL.iter().copied();
-        let named = known.filter(|known| names.iter().any(|name| name == known.as_str()));
-        Self(named.collect())
+        let named = |known: &str| names.iter().any(|name| name == known);
+        let understood = Capability::ALL.iter().copied();
+        let parts = Part::ALL.iter().copied();
+        let parts: Vec<Part> = parts.filter(|part| named(part.capability())).collect();
+        Self {
+            understood: understood.filter(|one| named(one.as_str())).collect(),
+            parts: Parts::of(&parts),
+        }
     }
 
     /// The names that a proxy of this version says.
     #[must_use]
     pub fn of_this_version() -> Vec<String> {
-        let names = Capability::OF_THIS_VERSION.iter();
-        names.map(|one| one.as_str().to_owned()).collect()
+        Self::names(Capability::OF_THIS_VERSION, Part::IN_FORCE)
     }
 
-    /// Whether the proxy has this one.
+    /// The names that a proxy says which understands all that there is.
     #[must_use]
-    pub fn has(&self, one: Capability) -> bool {
-        self.0.contains(&one)
+    pub fn of_everything() -> Vec<String> {
+        Self::names(Capability::ALL, Part::ALL)
+    }
+
+    fn names(understood: &[Capability], parts: &[Part]) -> Vec<String> {
+        let understood = understood.iter().map(|one| one.as_str());
+        let parts = parts.iter().map(|part| part.capability());
+        understood.chain(parts).map(str::to_owned).collect()
+    }
+
+    /// What of TrafficPolicies the proxy carries out.
+    #[must_use]
+    pub const fn parts(&self) -> Parts {
+        self.parts
     }
 
     /// Whether the proxy can use a resource.
     #[must_use]
     pub fn suffice_for(&self, resource: &v1::Resource) -> bool {
-        Capability::needed_for(resource).is_none_or(|needed| self.0.contains(&needed))
+        Capability::needed_for(resource).is_none_or(|needed| self.understood.contains(&needed))
     }
 }
 
@@ -170,9 +196,21 @@ mod tests {
             ..v1::Resource::default()
         };
         assert!(named(&["time-travel"]).suffice_for(&plain));
-        assert!(!named(&["time-travel"]).has(Capability::TrafficPolicy));
-        assert!(named(&["traffic-policy"]).has(Capability::TrafficPolicy));
         let own = Capabilities::named(&Capabilities::of_this_version());
         assert!(own.suffice_for(&extended_rule()));
+    }
+
+    #[test]
+    fn parts_of_policies_are_named_one_by_one() {
+        let named = |name: &str| Capabilities::named(&[name.to_owned()]).parts();
+        assert_eq!(named("traffic-policy/retry"), Parts::of(&[Part::Retry]));
+        // What proxies might have said before there were parts, and what nobody knows.
+        assert_eq!(named("traffic-policy"), Parts::NONE);
+        assert_eq!(named("traffic-policy/time-travel"), Parts::NONE);
+        assert_eq!(Capabilities::named(&[]).parts(), Parts::NONE);
+        let own = Capabilities::named(&Capabilities::of_this_version());
+        assert_eq!(own.parts(), Parts::IN_FORCE);
+        let all = Capabilities::named(&Capabilities::of_everything());
+        assert_eq!(all.parts(), Parts::ALL);
     }
 }

@@ -643,14 +643,16 @@ pub struct RateLimit {
     /// Counted and passed on.
     #[prost(bool, tag = "8")]
     pub audit: bool,
+    /// Absent, as of a kind that is not known: the limit is left out.
     #[prost(oneof = "rate_limit::Key", tags = "5, 6")]
     pub key: ::core::option::Option<rate_limit::Key>,
 }
 /// Nested message and enum types in `RateLimit`.
 pub mod rate_limit {
+    /// Absent, as of a kind that is not known: the limit is left out.
     #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
     pub enum Key {
-        /// Absent: everything is counted together.
+        /// Each caller by itself, or, where false, everything together.
         #[prost(bool, tag = "5")]
         Caller(bool),
         #[prost(string, tag = "6")]
@@ -894,6 +896,10 @@ pub struct ObjectState {
     /// Something made of the object is not sent, because the proxy lacks a capability.
     #[prost(bool, tag = "5")]
     pub too_old: bool,
+    /// Fields of the object that the proxy does not carry out and therefore was not sent;
+    /// none where the object has no parts that could be named.
+    #[prost(string, repeated, tag = "6")]
+    pub lacks: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 /// What one proxy counted in one slot of five seconds. Sent shortly after the
 /// slot's end, and again on every new stream while the proxy holds it: a report

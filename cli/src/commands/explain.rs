@@ -4,7 +4,7 @@ use std::time::SystemTime;
 
 use clap::Args;
 use crds::observe::{
-    API_VERSION, Explanation, ExplanationSpec, ExplanationStatus, From, Header, Resource, To,
+    API_VERSION, Explanation, ExplanationSpec, ExplanationStatus, Fix, From, Header, Resource, To,
     Verdict as Said,
 };
 use http::Request;
@@ -180,7 +180,11 @@ impl Explain {
     }
 }
 
-async fn ask(cluster: &Cluster, spec: ExplanationSpec) -> Result<Explanation, Failure> {
+/// What the cluster says of a call.
+///
+/// # Errors
+/// When nobody can tell.
+pub(crate) async fn ask(cluster: &Cluster, spec: ExplanationSpec) -> Result<Explanation, Failure> {
     let mut places = vec![spec.to.namespace.clone(), spec.from.namespace.clone()];
     places.retain(|place| !place.is_empty());
     places.dedup();
@@ -252,17 +256,27 @@ fn print_fix(status: &ExplanationStatus, console: &mut Console<'_>) -> Result<Ve
     for command in &fix.commands {
         console.word(&format!("no object mends this; run: {command}"))?;
     }
-    for object in &fix.objects {
-        let yaml = serde_yaml_ng::to_string(object);
-        let yaml =
-            yaml.map_err(|error| Failure::unknown(format!("the fix has no YAML: {error}")))?;
-        console.line(&format!("---\n{}", yaml.trim_end()))?;
-    }
+    console.out.write_all(yaml(fix)?.as_bytes())?;
     Ok(if fix.objects.is_empty() {
         Verdict::No
     } else {
         Verdict::Yes
     })
+}
+
+/// The objects of a fix, as `kubectl apply` takes them.
+///
+/// # Errors
+/// When one of them has no YAML.
+pub(crate) fn yaml(fix: &Fix) -> Result<String, Failure> {
+    let mut text = String::new();
+    for object in &fix.objects {
+        let yaml = serde_yaml_ng::to_string(object);
+        let yaml =
+            yaml.map_err(|error| Failure::unknown(format!("the fix has no YAML: {error}")))?;
+        text.push_str(&format!("---\n{}\n", yaml.trim_end()));
+    }
+    Ok(text)
 }
 
 /// The answer in lines, the verdict first.

@@ -264,6 +264,7 @@ impl Change<'_> {
                 serves,
                 workload: OnceLock::new(),
                 guard: OnceLock::new(),
+                guard_cuts: crate::model::cuts::Cuts::default(),
             };
             let policies = &before.policies;
             if was.is_some_and(|was| {

@@ -117,6 +117,7 @@ pub(super) fn take_over(index: &mut Index, before: &Index) -> Changes {
                     serves: entry.serves.clone(),
                     workload: old.workload.clone(),
                     guard: OnceLock::new(),
+                    guard_cuts: crate::model::cuts::Cuts::default(),
                 })
             };
         }

@@ -13,7 +13,7 @@ mod verdict;
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use policy::{
     name::{Kind, ObjectRef, ServiceId},
@@ -73,8 +73,7 @@ pub(super) fn policies(named: &Named<'_>, findings: &mut Findings) -> Policies {
                 traffic: resolved.traffic,
                 origins,
                 leads_to,
-                published: OnceLock::new(),
-                for_pods: OnceLock::new(),
+                ..PortPolicies::default()
             };
             policies
                 .ports

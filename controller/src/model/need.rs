@@ -108,8 +108,8 @@ impl Index {
                 for said in self.policies_at(&at) {
                     let origins = callers.entry(said).or_insert_with(|| {
                         let policies = self.policies.ports.get(said).into_iter();
-                        let origins = policies.flat_map(|policies| policies.caller_origins());
-                        origins.map(|(object, _)| object).collect()
+                        let needs = policies.flat_map(|policies| policies.caller_needs());
+                        needs.map(|((object, _), _)| object.clone()).collect()
                     });
                     for object in &*origins {
                         let this = uses.entry(object.clone()).or_default();

@@ -13,16 +13,17 @@ use policy::{
     access::Caller,
     name::ObjectRef,
     origin::Origin,
-    route::{Match, Rule, Table},
+    route::{Match, Rule},
     traffic::{
         Limited, Scoped, Sources, Traffic,
         call::{TcpTarget, Timeouts},
         guard::Priority,
+        part::{Part, Parts},
         pod::{GuardPort, PodGuard},
     },
 };
 
-use super::{published::EncodedResource, served::Served};
+use super::{cuts::Cuts, served::Served};
 use crate::world::ObjectKey;
 
 /// Every TrafficPolicy that decides something.
@@ -60,10 +61,15 @@ pub(crate) struct PortPolicies {
     pub(crate) origins: BTreeMap<Origin, Vec<(ObjectRef, i64)>>,
     /// Services that calls may be sent to instead.
     pub(crate) leads_to: BTreeSet<ObjectKey>,
-    pub(crate) published: OnceLock<Option<Arc<EncodedResource>>>,
-    /// The objects behind what pods are told, once somebody asks.
-    pub(crate) for_pods: OnceLock<BTreeSet<(ObjectRef, i64)>>,
+    /// What callers are told, by what their proxies carry out.
+    pub(crate) cuts: Cuts,
+    /// The objects behind what callers and what pods are told, once somebody asks.
+    pub(crate) of_callers: OnceLock<Needs>,
+    pub(crate) of_pods: OnceLock<Needs>,
 }
+
+/// Objects, with the generation that is in force, and what carrying them out takes.
+pub(crate) type Needs = BTreeMap<(ObjectRef, i64), Parts>;
 
 impl PortPolicies {
     /// Whether the two say the same, whatever was encoded of them so far.
@@ -73,11 +79,8 @@ impl PortPolicies {
             && self.leads_to == other.leads_to
     }
 
-    /// The objects that these rules were made from.
-    pub(crate) fn origins_of<'a>(
-        &'a self,
-        rules: impl IntoIterator<Item = &'a Origin>,
-    ) -> BTreeSet<(ObjectRef, i64)> {
+    /// The objects behind these rules.
+    fn needs<'a>(&'a self, rules: impl Iterator<Item = (&'a Origin, Parts)>) -> Needs {
         // A limit is told by its own name, and belongs to its policy.
         let named = |origin: &Origin| {
             Origin::new(
@@ -86,49 +89,55 @@ impl PortPolicies {
                 origin.name().clone(),
             )
         };
-        let policies = rules
-            .into_iter()
-            .filter_map(|rule| self.origins.get(&named(rule)));
-        policies.flatten().cloned().collect()
+        let mut needs = Needs::new();
+        for (rule, parts) in rules {
+            for object in self.origins.get(&named(rule)).into_iter().flatten() {
+                let all = needs.entry(object.clone()).or_default();
+                *all = all.and(parts);
+            }
+        }
+        needs
     }
 
     /// The objects behind what pods are told.
-    fn pod_origins(&self) -> &BTreeSet<(ObjectRef, i64)> {
-        self.for_pods.get_or_init(|| {
-            let served = &self.traffic;
-            let rules = origins(&served.rate_limits)
-                .chain(origins(&served.priority))
-                .chain(origins(&served.overload))
-                .chain(origins(&served.timeouts));
-            self.origins_of(rules)
-        })
+    pub(crate) fn pod_needs(&self) -> &Needs {
+        self.of_pods
+            .get_or_init(|| self.needs(self.traffic.pod_needs()))
     }
 
     /// The objects behind what callers are told.
-    pub(crate) fn caller_origins(&self) -> BTreeSet<(ObjectRef, i64)> {
-        let traffic = &self.traffic;
-        let rules = origins(&traffic.timeouts)
-            .chain(origins(&traffic.retry))
-            .chain(origins(&traffic.fallback))
-            .chain(origins(&traffic.mirror))
-            .chain(origins(&traffic.ejection))
-            .chain(origins(&traffic.breaker))
-            .chain(origins(&traffic.balance))
-            .chain(origins(&traffic.sticky))
-            .chain(origins(&traffic.overrides));
-        self.origins_of(rules)
+    pub(crate) fn caller_needs(&self) -> &Needs {
+        self.of_callers
+            .get_or_init(|| self.needs(self.traffic.caller_needs()))
     }
-}
-
-fn origins<T>(table: &Table<T>) -> impl Iterator<Item = &Origin> {
-    table.rules.iter().map(|rule| &rule.origin)
 }
 
 /// What a pod is told of requests to it, and of which objects that was made.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Guard {
     pub(crate) guard: PodGuard,
-    pub(crate) origins: BTreeSet<(ObjectRef, i64)>,
+    pub(crate) needs: Needs,
+}
+
+impl Guard {
+    fn need(&mut self, object: &(ObjectRef, i64), parts: Parts) {
+        let all = self.needs.entry(object.clone()).or_default();
+        *all = all.and(parts);
+    }
+
+    /// What a proxy is told that carries out these parts; `None` if nothing.
+    pub(crate) fn cut(&self, to: Parts) -> Option<PodGuard> {
+        let ports = self.guard.ports.iter();
+        let ports = ports.map(|(number, port)| (*number, port.for_pods(to)));
+        let allowed = self.guard.read_only.clone();
+        let cut = PodGuard {
+            ports: ports
+                .filter(|(_, port)| *port != GuardPort::default())
+                .collect(),
+            read_only: allowed.filter(|_| to.has(Part::ReadOnly)),
+        };
+        (cut != PodGuard::default()).then_some(cut)
+    }
 }
 
 impl Policies {
@@ -166,11 +175,15 @@ impl Policies {
             let told = ports.entry(*own).or_default();
             told.add(port.map(|port| &port.traffic));
             if let Some(port) = port {
-                guard.origins.extend(port.pod_origins().iter().cloned());
+                for (object, parts) in port.pod_needs() {
+                    guard.need(object, *parts);
+                }
             }
             if let Some(copies) = self.copies.get(service) {
                 guard.guard.read_only = Some(copies.allow_tcp.clone());
-                guard.origins.extend(copies.origins.iter().cloned());
+                for object in &copies.origins {
+                    guard.need(object, Parts::of(&[Part::ReadOnly]));
+                }
             }
         }
         let ports = ports
@@ -189,7 +202,7 @@ impl Policies {
         serves.iter().flat_map(|(service, number, _)| {
             let port = self.of(service, *number).into_iter();
             let copies = self.copies.get(service).into_iter();
-            let said = port.flat_map(|port| port.pod_origins());
+            let said = port.flat_map(|port| port.pod_needs().keys());
             let copied = copies.flat_map(|copies| &copies.origins);
             said.chain(copied).map(|(object, _)| object)
         })

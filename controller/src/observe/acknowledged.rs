@@ -72,6 +72,8 @@ pub(crate) struct Tally {
     pub nack: Option<(String, String)>,
     /// Pods whose proxies are too old for something made of it.
     pub too_old: Vec<String>,
+    /// Fields of the object that some of those do not carry out.
+    pub lacks: BTreeSet<String>,
     /// Pods whose proxies need it, lack it, and are not connected.
     pub away: Vec<String>,
     /// Proxies that ran before this controller started and have not been heard of since,
@@ -347,6 +349,7 @@ impl Observed {
                         tally.away.push(pod.to_string());
                     } else if needs.too_old {
                         tally.too_old.push(pod.to_string());
+                        tally.lacks.extend(needs.lacks.iter().cloned());
                     }
                 }
                 None if !live => tally.away.push(pod.to_string()),

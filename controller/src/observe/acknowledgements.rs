@@ -111,6 +111,8 @@ pub(super) struct Needs {
     pub(super) acknowledged: bool,
     pub(super) nack: String,
     pub(super) too_old: bool,
+    /// Fields that the proxy does not carry out.
+    pub(super) lacks: Vec<String>,
 }
 
 impl Acknowledgements {
@@ -309,6 +311,7 @@ fn needs(state: &v1::ProxyState) -> BTreeMap<ObjectRef, Needs> {
             acknowledged: object.acknowledged,
             nack: object.nack.clone(),
             too_old: object.too_old,
+            lacks: object.lacks.clone(),
         };
         Some((name, needs))
     });

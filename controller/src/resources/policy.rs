@@ -1,41 +1,98 @@
-//! What TrafficPolicies say, encoded once for callers and once for each pod.
+//! What TrafficPolicies say, encoded for callers and for each pod: as much of it as their
+//! proxies carry out.
 
 use std::sync::Arc;
 
+use policy::{name::ObjectRef, traffic::part::Parts};
 use wire::{convert, names, v1};
 
-use crate::model::{Index, published::EncodedResource, traffic::PortPolicies};
+use super::left_out::LeftOut;
+use crate::model::{
+    Index,
+    published::EncodedResource,
+    traffic::{Guard, Needs, PortPolicies},
+};
 use crate::world::ObjectKey;
 
+/// What a proxy is told, and what it is not.
+#[derive(Default)]
+pub(super) struct Told {
+    pub(super) resource: Option<Arc<EncodedResource>>,
+    pub(super) left_out: Vec<LeftOut>,
+}
+
 impl PortPolicies {
-    /// What callers of the port are told; `None` if nothing.
-    pub(super) fn for_callers(&self, key: &ObjectKey, port: u16) -> Option<&Arc<EncodedResource>> {
-        let published = self.published.get_or_init(|| {
-            let message = convert::policy_message(&self.traffic);
+    /// What callers of the port are told whose proxies carry out these parts.
+    pub(super) fn for_callers(&self, key: &ObjectKey, port: u16, parts: Parts) -> Told {
+        let needs = self.caller_needs();
+        // Parts that nobody asks for make no difference.
+        let parts = all(needs).within(parts);
+        let resource = self.cuts.of(parts, || {
+            let message = convert::policy_message(&self.traffic.for_callers(parts));
             (!message.rules.is_empty()).then(|| {
-                Arc::new(EncodedResource::new(
+                EncodedResource::new(
                     names::policy(&key.namespace, &key.name, port),
                     v1::resource::Content::Policy(message),
-                    self.caller_origins().into_iter().collect(),
-                ))
+                    carried(needs, parts),
+                )
             })
         });
-        published.as_ref()
+        Told {
+            resource,
+            left_out: left_out(needs, parts),
+        }
     }
 }
 
 impl Index {
-    /// What the proxy of a pod is told of requests to it; `None` if nothing.
-    pub(super) fn guard(&self, pod: &ObjectKey) -> Option<&Arc<EncodedResource>> {
-        let entry = self.pods.get(pod)?;
-        let guard = entry.guard.get_or_init(|| {
-            let said = self.policies.guard(&entry.serves)?;
-            Some(Arc::new(EncodedResource::new(
+    /// What the proxy of a pod is told of requests to it, if it carries out these parts.
+    pub(super) fn guard(&self, pod: &ObjectKey, parts: Parts) -> Told {
+        let Some(entry) = self.pods.get(pod) else {
+            return Told::default();
+        };
+        let guard = entry
+            .guard
+            .get_or_init(|| self.policies.guard(&entry.serves));
+        let Some(Guard { needs, .. }) = guard else {
+            return Told::default();
+        };
+        let parts = all(needs).within(parts);
+        let resource = entry.guard_cuts.of(parts, || {
+            let cut = guard.as_ref()?.cut(parts)?;
+            Some(EncodedResource::new(
                 names::GUARD.to_owned(),
-                v1::resource::Content::Guard((&said.guard).into()),
-                said.origins.into_iter().collect(),
-            )))
+                v1::resource::Content::Guard((&cut).into()),
+                carried(needs, parts),
+            ))
         });
-        guard.as_ref()
+        Told {
+            resource,
+            left_out: left_out(needs, parts),
+        }
     }
+}
+
+fn all(needs: &Needs) -> Parts {
+    needs.values().copied().collect()
+}
+
+/// The objects of which something is carried out.
+fn carried(needs: &Needs, parts: Parts) -> Vec<(ObjectRef, i64)> {
+    let carried = needs
+        .iter()
+        .filter(|(_, needed)| !needed.within(parts).is_empty());
+    carried.map(|(object, _)| object.clone()).collect()
+}
+
+/// The objects of which something is not carried out.
+fn left_out(needs: &Needs, parts: Parts) -> Vec<LeftOut> {
+    let lacking = needs.iter().filter_map(|((object, generation), needed)| {
+        let lacks = needed.without(parts);
+        (!lacks.is_empty()).then(|| LeftOut {
+            object: object.clone(),
+            generation: *generation,
+            lacks,
+        })
+    });
+    lacking.collect()
 }

@@ -7,13 +7,10 @@ use std::{
     sync::Arc,
 };
 
-use policy::name::ObjectRef;
-use wire::{
-    capability::{Capabilities, Capability},
-    names, v1,
-};
+use policy::traffic::part::Parts;
+use wire::{capability::Capabilities, names, v1};
 
-use super::endpoints::endpoints;
+use super::{endpoints::endpoints, left_out::LeftOut, policy::Told};
 use crate::model::published::EncodedResource;
 use crate::model::{Index, Model, PodId, PortEntry, ServiceEntry, changes::Interest};
 use crate::world::ObjectKey;
@@ -23,9 +20,8 @@ use crate::world::ObjectKey;
 pub struct ResourceSet {
     /// By name, without the trust bundle.
     pub resources: BTreeMap<String, Arc<EncodedResource>>,
-    /// What is not among them because the proxy could not use it: the objects that it was
-    /// made from, with their generations.
-    pub left_out: Vec<(ObjectRef, i64)>,
+    /// What is not among them because the proxy could not use it.
+    pub left_out: Vec<LeftOut>,
 }
 
 impl Model {
@@ -49,9 +45,7 @@ impl Model {
         for resource in index.workload(pod, facts) {
             set.add(resource.clone());
         }
-        if let Some(guard) = index.guard(pod) {
-            set.add(guard.clone());
-        }
+        set.tell(index.guard(pod, capabilities.parts()));
         for name in destinations {
             let Some((ip, port)) = address(name) else {
                 continue;
@@ -134,8 +128,22 @@ impl Gathering<'_> {
         if self.capabilities.suffice_for(resource) {
             self.set.resources.insert(resource.name.clone(), published);
         } else {
-            self.set.left_out.extend(published.origins.iter().cloned());
+            let origins = published.origins.iter().cloned();
+            let left_out = origins.map(|(object, generation)| LeftOut {
+                object,
+                generation,
+                lacks: Parts::NONE,
+            });
+            self.set.left_out.extend(left_out);
         }
+    }
+
+    /// Adds what policies say.
+    fn tell(&mut self, told: Told) {
+        if let Some(resource) = told.resource {
+            self.add(resource);
+        }
+        self.set.left_out.extend(told.left_out);
     }
 
     /// Adds what a destination refers to.
@@ -191,18 +199,17 @@ impl Gathering<'_> {
         let Some(policies) = index.policies.of(key, port) else {
             return;
         };
-        let Some(resource) = policies.for_callers(key, port) else {
-            return;
-        };
-        self.add(resource.clone());
-        if !self.capabilities.has(Capability::TrafficPolicy) {
-            return;
-        }
+        self.policy_alone(key, port);
+        let parts = self.capabilities.parts();
+        let goes_there = !parts.within(Parts::LEADING_ELSEWHERE).is_empty();
         for other in &policies.leads_to {
             let entry = index.services.get(other);
             let at = entry.and_then(|entry| Some((entry, entry.ports.get(&port)?)));
             let Some((entry, at)) = at else { continue };
-            self.endpoints(other, entry, port, at);
+            if goes_there {
+                self.endpoints(other, entry, port, at);
+            }
+            // Whoever may come to need a policy says whether he can carry it out.
             self.policy_alone(other, port);
         }
     }
@@ -210,9 +217,10 @@ impl Gathering<'_> {
     /// What policies say of the endpoints of a Service that calls come to by another: where
     /// else those go is said by the other's.
     fn policy_alone(&mut self, key: &ObjectKey, port: u16) {
-        let said = self.index.policies.of(key, port);
-        if let Some(said) = said.and_then(|said| said.for_callers(key, port)) {
-            self.add(said.clone());
+        let parts = self.capabilities.parts();
+        if let Some(said) = self.index.policies.of(key, port) {
+            let told = said.for_callers(key, port, parts);
+            self.tell(told);
         }
     }
 

@@ -21,7 +21,7 @@ use wire::capability::Capabilities;
 use wire::v1;
 
 use crate::model::published::EncodedResource;
-use crate::resources::urgency::must_not_wait;
+use crate::resources::{left_out::LeftOut, urgency::must_not_wait};
 
 /// Destinations that one proxy may ask for. One per address and port that its
 /// pod ever calls; what is above is refused and counted.
@@ -46,9 +46,8 @@ pub(crate) struct Session {
     /// What the proxy understands.
     capabilities: Capabilities,
     destinations: BTreeSet<String>,
-    /// Objects of which something is not sent, because the proxy is too old for it, with
-    /// their generations.
-    left_out: Vec<(ObjectRef, i64)>,
+    /// Objects of which something is not sent, because the proxy is too old for it.
+    left_out: Vec<LeftOut>,
     /// What the proxy holds once all batches are answered.
     sent: Target,
     /// Name to version that the proxy has confirmed to use.
@@ -128,7 +127,7 @@ impl Session {
     }
 
     /// Notes of which objects something is not sent because the proxy could not use it.
-    pub(crate) fn leave_out(&mut self, objects: Vec<(ObjectRef, i64)>) {
+    pub(crate) fn leave_out(&mut self, objects: Vec<LeftOut>) {
         self.left_out = objects;
     }
 
@@ -344,14 +343,22 @@ impl Session {
                 }
             }
         }
-        for (object, generation) in &self.left_out {
+        for left_out in &self.left_out {
+            let object = &left_out.object;
             let state = objects.entry(object).or_insert_with(|| v1::ObjectState {
                 object: Some(v1::ObjectRef::from(object)),
                 ..v1::ObjectState::default()
             });
-            state.needed = state.needed.max(*generation);
+            state.needed = state.needed.max(left_out.generation);
             state.acknowledged = false;
             state.too_old = true;
+            for part in left_out.lacks.iter() {
+                let field = part.field();
+                // A proxy may need it of several Services and ports.
+                if !state.lacks.iter().any(|held| held == field) {
+                    state.lacks.push(field.to_owned());
+                }
+            }
         }
         objects.into_values().collect()
     }

@@ -1,10 +1,11 @@
 //! What a status says, and when a difference is worth a write.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use kube::core::{ApiResource, DynamicObject};
 use policy::name::{Kind, ObjectRef};
+use policy::traffic::part::Part;
 use serde_json::Value;
 use tokio::time::Instant;
 
@@ -110,6 +111,7 @@ pub(super) fn programmed(accepted: bool, tally: &Tally) -> Condition {
         acknowledged,
         nack,
         too_old,
+        lacks,
         away,
         unheard,
     } = tally;
@@ -121,11 +123,7 @@ pub(super) fn programmed(accepted: bool, tally: &Tally) -> Condition {
         message = format!("{message}; {pod} could not use it: {why}");
         (false, "Nacked")
     } else if !too_old.is_empty() {
-        message = format!(
-            "{message}; the proxies of {} are too old for it and do nothing by it: restart \
-             these pods",
-            few(too_old)
-        );
+        message = format!("{message}; {}", too_old_for(too_old, lacks));
         (false, "ProxyTooOld")
     } else if *unheard > 0 && acknowledged == needed {
         message = format!(
@@ -145,6 +143,34 @@ pub(super) fn programmed(accepted: bool, tally: &Tally) -> Condition {
         reason,
         message,
     }
+}
+
+/// What proxies do not carry out, and what helps: a newer proxy, where this version has one.
+fn too_old_for(pods: &[String], lacks: &BTreeSet<String>) -> String {
+    let pods = few(pods);
+    let is_in_force = |field: &&str| Part::IN_FORCE.iter().any(|part| part.field() == *field);
+    let fields = lacks.iter().map(String::as_str);
+    let (old, coming): (Vec<&str>, Vec<&str>) = fields.partition(is_in_force);
+    let mut said = Vec::new();
+    if lacks.is_empty() {
+        said.push(format!(
+            "the proxies of {pods} are too old for it and do nothing by it: restart these pods"
+        ));
+    }
+    if !old.is_empty() {
+        said.push(format!(
+            "the proxies of {pods} are too old for {}: restart these pods",
+            old.join(", ")
+        ));
+    }
+    if !coming.is_empty() {
+        said.push(format!(
+            "no proxy of this version does anything by {} yet: what else the policy says is in \
+             force without it",
+            coming.join(", ")
+        ));
+    }
+    said.join("; ")
 }
 
 impl Tally {

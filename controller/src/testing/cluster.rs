@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crds::smi::judge::Cluster as Judged;
 use kube::core::{DynamicObject, Resource};
 use serde_json::{Value, json};
-use wire::capability::{Capabilities, Capability};
+use wire::capability::Capabilities;
 
 use crate::{
     model::{Defaults, Model, PodId, published::EncodedResource},
@@ -113,8 +113,7 @@ pub(crate) fn resolve(
 /// What a proxy of namespace `shop` gets that has every capability there is.
 pub(crate) fn resolve_newest(model: &Model, pod: &str, destinations: &[&str]) -> Resolved {
     let names = destinations.iter().map(|at| format!("destination/{at}"));
-    let all = Capability::ALL.iter().map(|one| one.as_str().to_owned());
-    let capabilities = Capabilities::named(&all.collect::<Vec<_>>());
+    let capabilities = Capabilities::named(&Capabilities::of_everything());
     let set = model.resolve(&PodId::new("shop", pod), &names.collect(), &capabilities);
     Resolved(set.unwrap().resources)
 }

@@ -10,7 +10,8 @@ missing_packages() {
   for pair in $PACKAGES; do
     command -v "${pair%%:*}" >/dev/null || echo "${pair#*:}"
   done
-  [ -x "$CNI_BIN/bridge" ] || echo containernetworking-plugins
+  # It goes with containerd and has no program in the path.
+  [[ $PACKAGES != *containerd* ]] || [ -x "$CNI_BIN/bridge" ] || echo containernetworking-plugins
 }
 
 # Installs what is missing when root, else names all of it at once.

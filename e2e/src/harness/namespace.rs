@@ -67,6 +67,18 @@ impl Namespace {
         Ok(namespace)
     }
 
+    /// The same, in which no proxy sends a request twice: for tests that prove that nothing
+    /// is lost, which a retry would hide. Says so before any pod runs.
+    pub fn without_retries(self) -> anyhow::Result<Self> {
+        self.apply_all(&[
+            json!({"apiVersion": "weft.dev/v1alpha1", "kind": "TrafficPolicy",
+            "metadata": {"name": "without-retries"},
+            "spec": {"targetRef": {"kind": "Namespace"}, "retry": {"attempts": 0}}}),
+        ])?;
+        self.await_condition("tp/without-retries", "Accepted", "True")?;
+        Ok(self)
+    }
+
     /// `kubectl -n NAMESPACE ARGS`.
     pub fn kubectl(&self, args: &[&str]) -> anyhow::Result<String> {
         self.cluster.kubectl(&[&["-n", &self.name], args].concat())
@@ -180,7 +192,7 @@ impl Namespace {
         for args in [
             &[
                 "get",
-                "pods,services,trafficsplits,traffictargets,httproutegroups,tcproutes",
+                "pods,services,trafficsplits,traffictargets,httproutegroups,tcproutes,trafficpolicies",
                 "-o",
                 "wide",
             ][..],

@@ -153,7 +153,7 @@ pub(crate) fn uninstall(cluster: &Cluster) -> anyhow::Result<String> {
 }
 
 fn pair(claim: &str) -> anyhow::Result<Namespace> {
-    let ns = Namespace::meshed(claim)?;
+    let ns = Namespace::meshed(claim)?.without_retries()?;
     ns.run(&["client", "server"])?;
     ns.pod("client")?.report(&url("server", 8080, "/"), &[])?;
     Ok(ns)

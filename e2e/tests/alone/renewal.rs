@@ -19,7 +19,7 @@ const LOAD: Duration = Duration::from_secs(80);
 fn certificates_of_one_minute_are_renewed_under_load_without_a_lost_request() -> Outcome {
     let altered = Altered::begin()?;
     mesh::install(&[LIFE.1])?;
-    let ns = Namespace::meshed("renewal")?;
+    let ns = Namespace::meshed("renewal")?.without_retries()?;
     ns.run(&["client", "server"])?;
     let (client, server) = (ns.pod("client")?, ns.pod("server")?);
     let target = url("server", 8080, "/");

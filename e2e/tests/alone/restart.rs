@@ -142,7 +142,7 @@ fn mesh_does_without_controllers_and_injectors_for_a_minute_and_then_catches_up(
 
 /// These servers and a client that has called the first of them.
 fn members(claim: &str, servers: &[App]) -> anyhow::Result<Namespace> {
-    let ns = Namespace::meshed(claim)?;
+    let ns = Namespace::meshed(claim)?.without_retries()?;
     let mut objects = App::new("client").objects();
     objects.extend(servers.iter().flat_map(App::objects));
     ns.apply_all(&objects)?;

@@ -1,8 +1,11 @@
-//! TrafficPolicies at a real API server: what it refuses by itself, and what it shows.
+//! TrafficPolicies at a real API server: what it refuses by itself, what it shows, and that
+//! proxies do as they say.
 
-use anyhow::Context as _;
-use e2e::harness::{Namespace, Outcome};
+use anyhow::{Context as _, ensure};
+use e2e::harness::{App, Namespace, Outcome, eventually};
 use serde_json::{Value, json};
+
+use super::{SOON, url};
 
 /// A policy about Service `catalog`, with these fields.
 fn policy(name: &str, fields: &Value) -> Value {
@@ -133,6 +136,49 @@ fn kubectl_shows_what_a_policy_is_about_and_whether_it_counts() -> Outcome {
     assert!(
         text.contains(&format!("TrafficPolicy {}/calls", ns.name)),
         "{later}"
+    );
+    Ok(())
+}
+
+#[test]
+fn running_proxies_do_as_a_policy_says_and_its_status_tells() -> Outcome {
+    let ns = Namespace::meshed("policy-in-force")?;
+    ns.apply_all(&App::new("client").objects())?;
+    ns.apply_all(&App::new("catalog").replicas(2).objects())?;
+    ns.ready(&["client", "catalog"])?;
+    let client = ns.pod("client")?;
+    // Whoever fails alike is never taken out, so that each call may be tried again.
+    let asked = || {
+        client.get(&url("catalog", 8080, "/?status=503"), &["-n", "5"])?;
+        let metrics = client.proxy_metrics()?;
+        anyhow::Ok(metrics.sum("weft_retries_total", &[]))
+    };
+    let without = asked()?;
+    assert!(without > 0.0, "without a policy there are retries");
+
+    ns.apply_all(&[policy("calls", &json!({"retry": {"attempts": 0}}))])?;
+    ns.await_condition("tp/calls", "Programmed", "True")?;
+    let before = client.proxy_metrics()?.sum("weft_retries_total", &[]);
+    assert_eq!(asked()?, before, "the policy ends them");
+
+    // Of more than the proxies carry out they do what they can, and the rest is named.
+    ns.apply_all(&[policy(
+        "calls",
+        &json!({"retry": {"attempts": 2}, "breaker": {}}),
+    )])?;
+    eventually(SOON, "retries are back", || {
+        ensure!(asked()? > before, "there are none");
+        Ok(())
+    })?;
+    let said = eventually(SOON, "the status names the breaker", || {
+        let said = ns.condition("tp/calls", "Programmed")?;
+        ensure!(said["reason"] == "ProxyTooOld", "it is {said}");
+        Ok(said)
+    })?;
+    let text = said["message"].as_str().unwrap_or_default();
+    assert!(
+        text.contains("breaker") && !text.contains("retry"),
+        "{said}"
     );
     Ok(())
 }

@@ -171,6 +171,28 @@ fn an_estimate_rises_at_once_and_sinks_slowly() {
 }
 
 #[test]
+fn failures_cost_as_much_as_a_good_answer_elsewhere_and_do_not_outbid_each_other() {
+    let now = Instant::now();
+    let [mut one, mut other] = [Cost::new(); 2];
+    one.observe(now, ms(100));
+    other.observe(now, ms(100));
+    for _ in 0..1000 {
+        one.observe_failure(now, ms(1), Some(other.good_answer(now, 0)));
+        other.observe_failure(now, ms(1), Some(one.good_answer(now, 0)));
+    }
+    for cost in [one, other] {
+        let score = cost.score(now, 0);
+        assert!((0.1..0.11).contains(&score), "{score}");
+    }
+    // What waits there would be waited for.
+    one.observe_failure(now, ms(1), Some(other.good_answer(now, 9)));
+    assert!(one.score(now, 0) > 1.0, "{}", one.score(now, 0));
+    let mut first = Cost::new();
+    first.observe_failure(now, ms(1), None);
+    assert!(first.score(now, 0) >= ASSUMED_LATENCY.as_secs_f64());
+}
+
+#[test]
 fn requests_on_the_way_count() {
     let now = Instant::now();
     let mut cost = Cost::new();

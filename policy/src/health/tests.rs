@@ -184,16 +184,25 @@ fn an_endpoint_that_rests_gets_exactly_one_probe_after_its_rest() {
     assert_eq!(stance(&health, 5999, false), Stance::Rests);
     assert_eq!(stance(&health, 6000, false), Stance::ProbeDue);
 
-    assert!(health.begin_probe(start + ms(5000), true));
-    assert!(!health.begin_probe(start + ms(5000), true), "one at a time");
+    let probe = health.begin_probe(start + ms(5000), true).unwrap();
+    assert_eq!(
+        health.begin_probe(start + ms(5000), true),
+        None,
+        "one at a time"
+    );
     assert_eq!(stance(&health, 14_999, true), Stance::Rests);
     assert_eq!(
         stance(&health, 15_000, true),
         Stance::ProbeDue,
         "it was lost"
     );
-    health.abandon_probe(start + ms(5100));
+    health.abandon_probe(start + ms(5100), probe);
     assert_eq!(stance(&health, 5100, true), Stance::ProbeDue);
+    let next = health.begin_probe(start + ms(5100), true).unwrap();
+    health.abandon_probe(start + ms(5200), probe);
+    assert_eq!(stance(&health, 5200, true), Stance::Rests, "not its own");
+    health.abandon_probe(start + ms(5200), next);
+    assert_eq!(stance(&health, 5200, true), Stance::ProbeDue);
 }
 
 #[test]
@@ -201,7 +210,7 @@ fn a_probe_that_succeeds_brings_it_back_over_the_warm_up() {
     let start = Instant::now();
     let mut health = rested(start);
     let back = start + ms(5000);
-    assert!(health.begin_probe(back, true));
+    assert!(health.begin_probe(back, true).is_some());
     // Late answers to what was sent before the rest show nothing.
     let record =
         |health: &mut Health, probe| health.record(back, Seen::Good, probe, &Ejection::DEFAULT, 0);
@@ -227,6 +236,44 @@ fn a_probe_that_succeeds_brings_it_back_over_the_warm_up() {
 }
 
 #[test]
+fn an_answer_that_only_begins_ends_what_unreachable_means_and_nothing_else() {
+    let start = Instant::now();
+    let settings = &Ejection::DEFAULT;
+    let unreached = after(5, Seen::Unreachable, start);
+    for (mut health, cause, told) in [
+        (unreached, EjectedFor::Unreachable, Told::Returned),
+        (
+            after(5, Seen::Failed, start),
+            EjectedFor::Failures,
+            Told::Nothing,
+        ),
+    ] {
+        let judged = health.judge(start, &others(3, 20, 0), settings, EVEN);
+        assert_eq!(judged, Some(cause));
+        let due = start + ms(5000);
+        assert!(health.begin_probe(due, true).is_some());
+        assert_eq!(health.record(due, Seen::Reached, true, settings, 0), told);
+        assert_eq!(health.rests(), told == Told::Nothing);
+        // How it ends shows the rest.
+        let ended = health.record(due, Seen::Good, true, settings, 0);
+        let expected = match cause {
+            EjectedFor::Unreachable => Told::Nothing,
+            EjectedFor::Failures => Told::Returned,
+        };
+        assert_eq!(ended, expected);
+    }
+    let mut health = unreached;
+    assert_eq!(
+        health.record(start, Seen::Reached, false, settings, 0),
+        Told::Nothing
+    );
+    assert_eq!(health.recent(start).answers, 5, "it is no answer yet");
+    health.record(start, Seen::Unreachable, false, settings, 0);
+    // Nobody to compare with: that takes a row of its own.
+    assert_eq!(health.judge(start, &others(2, 0, 0), settings, EVEN), None);
+}
+
+#[test]
 fn a_new_endpoint_warms_up_and_an_old_one_does_not() {
     let now = Instant::now() + ms(10_000);
     let share = |ready| Health::new(now, ready).stance(now, true, ms(10_000));
@@ -241,7 +288,7 @@ fn each_rest_is_twice_as_long_up_to_the_longest_and_jitter_is_a_fifth() {
     let mut health = rested(start);
     let mut now = start + ms(5000);
     for rest in [10, 20, 40, 60, 60] {
-        assert!(health.begin_probe(now, true));
+        assert!(health.begin_probe(now, true).is_some());
         let told = health.record(now, Seen::Failed, true, &Ejection::DEFAULT, EVEN);
         assert_eq!(told, Told::RestsAgain);
         now += ms(rest * 1000);
@@ -272,7 +319,7 @@ fn rests_start_over_after_a_longer_time_of_work() {
     for (worked, rest) in [(59_000, 10_000), (60_000, 5000)] {
         let mut health = rested(start);
         let back = start + ms(5000);
-        assert!(health.begin_probe(back, true));
+        assert!(health.begin_probe(back, true).is_some());
         health.record(back, Seen::Good, true, &Ejection::DEFAULT, 0);
         let now = back + ms(worked);
         for _ in 0..5 {

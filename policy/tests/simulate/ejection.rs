@@ -57,6 +57,8 @@ struct Scene<F> {
     callers: Vec<Caller>,
     /// Whether this endpoint fails an attempt.
     fails: F,
+    /// Of an answer that is good.
+    takes: Duration,
     result: Result,
 }
 
@@ -81,8 +83,13 @@ impl<F: Fn(usize, Duration, &mut Dice) -> bool> Scene<F> {
             events,
             dice,
             fails,
+            takes: ms(2),
             result: Result::default(),
         }
+    }
+
+    fn taking(self, takes: Duration) -> Self {
+        Self { takes, ..self }
     }
 
     /// 200 GET/s from uneven callers.
@@ -124,7 +131,7 @@ impl<F: Fn(usize, Duration, &mut Dice) -> bool> Scene<F> {
         let picked = choose(endpoints.len(), 0, look, || self.dice.roll()).unwrap();
         let endpoint = &mut self.callers[caller].endpoints[picked.index];
         if picked.probe {
-            assert!(endpoint.health.begin_probe(now, may_retry));
+            assert!(endpoint.health.begin_probe(now, may_retry).is_some());
         }
         endpoint.in_flight += 1;
         if picked.index == 0 && self.events.since() > SICK + secs(2) {
@@ -132,9 +139,9 @@ impl<F: Fn(usize, Duration, &mut Dice) -> bool> Scene<F> {
             self.result.at_first += u32::from(!picked.probe);
         }
         let good = !(self.fails)(picked.index, self.events.since(), &mut self.dice);
-        // Failures are fast. What is good is fast enough to count as equally fast, so that
-        // each endpoint has a third of the calls.
-        let mean = if good { ms(2) } else { ms(1) };
+        // Failures are fast. What is good within 2 ms counts as equally fast, so that each
+        // endpoint has its share of the calls.
+        let mean = if good { self.takes } else { ms(1) };
         let took = self.dice.lognormal(mean, 0.4);
         let attempt = Attempt {
             caller,
@@ -167,9 +174,19 @@ impl<F: Fn(usize, Duration, &mut Dice) -> bool> Scene<F> {
 
     fn record(&mut self, now: Instant, attempt: Attempt) {
         let endpoints = &mut self.callers[attempt.caller].endpoints;
+        let others = endpoints.iter().enumerate();
+        let elsewhere = others
+            .filter(|(at, _)| *at != attempt.endpoint)
+            .map(|(_, other)| other.cost.good_answer(now, other.in_flight))
+            .min();
         let endpoint = &mut endpoints[attempt.endpoint];
         endpoint.in_flight -= 1;
-        endpoint.cost.observe(now, now - attempt.sent);
+        let took = now - attempt.sent;
+        if attempt.good {
+            endpoint.cost.observe(now, took);
+        } else {
+            endpoint.cost.observe_failure(now, took, elsewhere);
+        }
         let seen = if attempt.good {
             Seen::Good
         } else {
@@ -229,5 +246,21 @@ fn an_instance_that_fails_for_a_while_comes_back() {
     // A third of 200/s, in half a minute at least.
     with_every_seed(run, |result| {
         result.at_first > 2000 && result.ejections == 4
+    });
+}
+
+#[test]
+fn a_slow_service_is_no_reason_to_prefer_the_instance_that_fails_at_once() {
+    let fails = |at, since, _: &mut Dice| at == 0 && since >= SICK;
+    // Of two no failures make one rest, so nothing else keeps calls away.
+    let run = |seed| Scene::new(seed, 4, 2, fails).taking(ms(100)).run(secs(70));
+    with_every_seed(run, |result| {
+        let all = f64::from(result.good + result.bad);
+        f64::from(result.good) / all >= 0.9 && f64::from(result.at_first) / all <= 0.4
+    });
+    let run = |seed| Scene::new(seed, 4, 3, fails).taking(ms(100)).run(secs(70));
+    with_every_seed(run, |result| {
+        let all = f64::from(result.good + result.bad);
+        f64::from(result.good) / all >= 0.99 && result.at_first == 0 && result.ejections == 4
     });
 }

@@ -3,11 +3,11 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use policy::balance::Candidate;
-use policy::health::{EjectedFor, Health, Others, Seen, Told};
+use policy::health::{EjectedFor, Health, Others, Probe, Seen, Told};
 use policy::name::SpiffeId;
 use policy::traffic::endpoint::Ejection;
 use prometheus_client::metrics::gauge::Gauge;
@@ -65,7 +65,7 @@ impl Endpoint {
         self.in_flight.fetch_add(1, Ordering::Relaxed);
         InFlight {
             endpoint: Arc::clone(self),
-            probe: false,
+            probe: None,
         }
     }
 
@@ -73,11 +73,17 @@ impl Endpoint {
     /// one does.
     pub(super) fn probe(self: &Arc<Self>, now: Instant, draw: &Draw<'_>) -> Option<InFlight> {
         let taken = self.learned.lock().health.begin_probe(now, draw.may_retry);
-        taken.then(|| {
+        taken.map(|probe| {
             let mut in_flight = self.begin();
-            in_flight.probe = true;
+            in_flight.probe = Some(probe);
             in_flight
         })
+    }
+
+    /// How long a good answer would take.
+    pub(super) fn good_answer(&self, now: Instant) -> Duration {
+        let waiting = self.in_flight.load(Ordering::Relaxed) as usize;
+        self.learned.lock().cost.good_answer(now, waiting)
     }
 
     /// Makes it rest if it is worse than the others.
@@ -106,7 +112,7 @@ impl Drop for Endpoint {
 pub struct InFlight {
     endpoint: Arc<Endpoint>,
     /// It probes the endpoint, and nobody has seen yet how that ended.
-    probe: bool,
+    probe: Option<Probe>,
 }
 
 impl InFlight {
@@ -122,11 +128,12 @@ impl InFlight {
         seen: Option<Seen>,
         ejection: &Ejection,
     ) -> Told {
-        let probe = self.probe && seen.is_some();
         let mut learned = self.endpoint.learned.lock();
-        let told = learned.record(now(), latency, seen, probe, ejection);
+        let told = learned.record(now(), latency, seen, self.probe.is_some(), ejection);
         drop(learned);
-        self.probe &= seen.is_none();
+        if matches!(told, Told::Returned | Told::RestsAgain) {
+            self.probe = None;
+        }
         if told == Told::Returned {
             self.endpoint.resting.dec();
         }
@@ -143,8 +150,9 @@ impl InFlight {
 impl Drop for InFlight {
     fn drop(&mut self) {
         self.endpoint.in_flight.fetch_sub(1, Ordering::Relaxed);
-        if self.probe {
-            self.endpoint.learned.lock().health.abandon_probe(now());
+        if let Some(probe) = self.probe {
+            let mut learned = self.endpoint.learned.lock();
+            learned.health.abandon_probe(now(), probe);
         }
     }
 }

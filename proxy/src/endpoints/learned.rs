@@ -51,6 +51,12 @@ impl Draw<'_> {
 pub enum Latency {
     /// The head of the answer came after this time.
     Head(Duration),
+    /// The same of an answer that failed; `elsewhere` is what a good one of another endpoint
+    /// would have taken.
+    FailedHead {
+        took: Duration,
+        elsewhere: Option<Duration>,
+    },
     /// It was not reached, or had no answer.
     Failed,
     /// It was told before.
@@ -107,6 +113,9 @@ impl Learned {
     ) -> Told {
         match latency {
             Latency::Head(took) => self.cost.observe(now, took),
+            Latency::FailedHead { took, elsewhere } => {
+                self.cost.observe_failure(now, took, elsewhere);
+            }
             Latency::Failed => self.cost.penalise(now),
             Latency::Told => {}
         }

@@ -2,7 +2,7 @@
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use policy::balance::{Candidate, choose};
 use policy::health::{EjectedFor, Others, Seen, Told};
@@ -11,6 +11,10 @@ use policy::traffic::endpoint::Ejection;
 
 use crate::endpoints::endpoint::{Endpoint, InFlight};
 use crate::endpoints::learned::{Draw, Latency, now};
+
+/// Other endpoints that one which failed an answer is compared with, so that it costs no
+/// more in a large Service.
+const COMPARED: usize = 16;
 
 /// Times that a pick may lose the race for a probe.
 const RACES: usize = 4;
@@ -114,6 +118,14 @@ impl EndpointSet {
         seen: Option<Seen>,
         ejection: &Ejection,
     ) -> Option<EjectedFor> {
+        let latency = match (latency, seen) {
+            (Latency::Head(took), Some(Seen::Failed | Seen::Unreachable)) => {
+                self.failed_after(took, attempt)
+            }
+            // Its head came before, and looked good.
+            (Latency::Told, Some(Seen::Failed)) => self.failed_after(Duration::ZERO, attempt),
+            (latency, _) => latency,
+        };
         match attempt.record(latency, seen, ejection) {
             Told::Nothing | Told::Returned => None,
             Told::RestsAgain if seen == Some(Seen::Unreachable) => Some(EjectedFor::Unreachable),
@@ -124,6 +136,21 @@ impl EndpointSet {
                 let judged = attempt.endpoint();
                 judged.judge(&self.others(judged), ejection)
             }
+        }
+    }
+
+    /// An answer that failed says nothing of how fast the work is done.
+    fn failed_after(&self, took: Duration, attempt: &InFlight) -> Latency {
+        let (now, own) = (now(), attempt.endpoint());
+        let first = rand::random_range(0..self.endpoints.len().max(1));
+        let from = self.endpoints.iter().cycle().skip(first);
+        let others = from.take(COMPARED.min(self.endpoints.len()));
+        let good = others
+            .filter(|other| !Arc::ptr_eq(other, own))
+            .map(|other| other.good_answer(now));
+        Latency::FailedHead {
+            took,
+            elsewhere: good.min(),
         }
     }
 

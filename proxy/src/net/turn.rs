@@ -76,8 +76,11 @@ impl Budget {
         let Some(requests) = place.requests() else {
             return true;
         };
-        let entry = self.passes(requests, line);
-        entry.inspect(|entry| self.enters(*entry)).is_some()
+        let Some(entry) = self.passes(requests, line) else {
+            return false;
+        };
+        self.enters(entry);
+        true
     }
 
     /// Whether the next request of whoever has this place would wait.

@@ -23,11 +23,12 @@ use crate::endpoints::endpoint::InFlight;
 use crate::endpoints::learned::{Draw, Latency};
 use crate::failure::{Failure, Next, RENEWALS};
 use crate::http::client::exchange::UpstreamResponse;
+use crate::http::grpc::{grpc_status, is_success};
 use crate::http::upload::Upload;
 use crate::outbound::route::Route;
 use crate::outbound::said;
 use crate::outbound::send::Outgoing;
-use crate::outbound::serving::{Open, Serving};
+use crate::outbound::serving::{self, Open, Serving};
 use crate::outbound::verdict::{self, Verdict};
 use crate::proxy::Proxy;
 use crate::telemetry::call::Call;
@@ -176,6 +177,7 @@ impl<'a> Attempts<'a> {
         let open = set.map(|set| Open {
             set: Arc::clone(set),
             said: self.route.said.clone(),
+            retried: self.retries > 0,
         });
         Serving { in_flight, open }
     }
@@ -187,7 +189,7 @@ impl<'a> Attempts<'a> {
         outgoing: &Outgoing,
         answer: &UpstreamResponse,
         to: &mut InFlight,
-        call: &Call,
+        call: &mut Call,
     ) -> After {
         let (head, grpc) = (&answer.response, outgoing.grpc);
         let reason = call.reason_of(head.headers());
@@ -202,12 +204,17 @@ impl<'a> Attempts<'a> {
                     asked: verdict::asked(head.headers(), grpc),
                 };
                 if let Some(wait) = self.again(proxy, &failed, call) {
+                    call.attempt_failed();
                     return After::Retry(wait);
                 }
                 self.retry_failed(call);
             }
-            Verdict::Ended(_) | Verdict::Open => self.succeeded(call),
-            Verdict::Mesh(_) => self.retry_failed(call),
+            Verdict::Ended(_) if is_success(head.status(), grpc_status(head.headers())) => {
+                self.succeeded(call);
+            }
+            Verdict::Ended(_) | Verdict::Mesh(_) => self.retry_failed(call),
+            // Its trailers tell.
+            Verdict::Open => {}
         }
         After::Pass {
             open: verdict == Verdict::Open,
@@ -222,16 +229,8 @@ impl<'a> Attempts<'a> {
     }
 
     fn succeeded(&self, call: &Call) {
-        if self.retries > 0 {
-            return call.retried(Outcome::Success);
-        }
-        let retry = self.retry();
-        if let Some(set) = self.route.set()
-            && retry.attempts > 0
-        {
-            set.budget
-                .save(tokio::time::Instant::now().into_std(), &retry.budget);
-        }
+        let said = self.route.said.as_deref();
+        serving::succeeded(self.route.set(), said, self.retries > 0, call);
     }
 
     /// No answer came, of which an application may have seen the request. How long to wait
@@ -241,7 +240,7 @@ impl<'a> Attempts<'a> {
         proxy: &Proxy,
         outgoing: &Outgoing,
         verdict: Option<Verdict>,
-        call: &Call,
+        call: &mut Call,
     ) -> Duration {
         let Some(Verdict::Ended(ended)) = verdict else {
             return Duration::ZERO;
@@ -254,6 +253,7 @@ impl<'a> Attempts<'a> {
         match self.again(proxy, &failed, call) {
             Some(wait) => {
                 self.over = false;
+                call.attempt_failed();
                 wait
             }
             None => Duration::ZERO,
@@ -343,6 +343,8 @@ impl<'a> Attempts<'a> {
         } else {
             let seen = match &failure {
                 Failure::TimedOut { .. } => Some(Seen::Failed),
+                // One failure shows what it shows once.
+                Failure::NotSent { shared: true, .. } => None,
                 failure => Seen::of_refusal(failure.reason()),
             };
             self.record(&mut to, Latency::Failed, seen, call);

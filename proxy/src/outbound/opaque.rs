@@ -26,10 +26,9 @@ impl Connection {
         let mut attempts = Attempts::new(&route);
         while let Some(mut to) = attempts.next(&self.proxy, call) {
             match tunnel::open(&self.proxy, to.endpoint()).await {
-                Ok(mut tunnel) => {
+                Ok(way) => {
                     attempts.opened(&mut to, call);
-                    tunnel.in_flight = Some(to);
-                    return Ok(tunnel);
+                    return Ok(way.counted(to));
                 }
                 Err(failure) => attempts.failed(to, failure, call),
             }

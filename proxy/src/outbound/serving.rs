@@ -3,10 +3,12 @@
 use std::sync::Arc;
 
 use http::HeaderMap;
+use policy::retry::Outcome;
 
 use crate::endpoints::endpoint::InFlight;
 use crate::endpoints::learned::Latency;
 use crate::endpoints::set::EndpointSet;
+use crate::http::grpc::{grpc_status, is_success};
 use crate::http::watched::BodyEnd;
 use crate::outbound::said::{self, Said};
 use crate::outbound::verdict::seen_at_end;
@@ -25,17 +27,48 @@ pub(crate) struct Serving {
 pub(super) struct Open {
     pub(super) set: Arc<EndpointSet>,
     pub(super) said: Option<Arc<Said>>,
+    /// It is the answer to a retry.
+    pub(super) retried: bool,
 }
 
 impl Serving {
     /// The answer has ended.
     pub(super) fn ended(mut self, end: BodyEnd, trailers: Option<&HeaderMap>, call: &Call) {
-        let Some(Open { set, said }) = self.open.take() else {
+        let Some(Open { set, said, retried }) = self.open.take() else {
             return;
         };
-        let (seen, ejection) = (seen_at_end(end, trailers), said::ejection(said.as_deref()));
+        let said = said.as_deref();
+        let (seen, ejection) = (seen_at_end(end, trailers), said::ejection(said));
         if let Some(cause) = set.record(&mut self.in_flight, Latency::Told, seen, ejection) {
             call.ejected(cause);
         }
+        let status = trailers.and_then(grpc_status);
+        match end {
+            BodyEnd::Complete if is_success(http::StatusCode::OK, status) => {
+                succeeded(Some(&set), said, retried, call);
+            }
+            BodyEnd::Complete | BodyEnd::Failed if retried => call.retried(Outcome::Failure),
+            // Of a caller that left nobody knows.
+            BodyEnd::Complete | BodyEnd::Failed | BodyEnd::Dropped => {}
+        }
+    }
+}
+
+/// Counts it if it was a retry that succeeded; a first attempt saves a part of one.
+pub(super) fn succeeded(
+    set: Option<&Arc<EndpointSet>>,
+    said: Option<&Said>,
+    retried: bool,
+    call: &Call,
+) {
+    if retried {
+        return call.retried(Outcome::Success);
+    }
+    let retry = said::retry(said);
+    if let Some(set) = set
+        && retry.attempts > 0
+    {
+        set.budget
+            .save(tokio::time::Instant::now().into_std(), &retry.budget);
     }
 }

@@ -35,30 +35,47 @@ pub(super) enum Io {
     Mesh(ByteStream),
 }
 
+/// What leads to an endpoint.
+#[derive(Debug)]
+pub(super) struct Way {
+    io: Io,
+    place: Option<StreamPermit>,
+}
+
 /// An open way to an endpoint.
 #[derive(Debug)]
 pub(super) struct Tunnel {
     pub(super) io: Prefixed<Io>,
     _place: Option<StreamPermit>,
     /// What it counts as at its endpoint, while it is open.
-    pub(super) in_flight: Option<InFlight>,
+    _in_flight: InFlight,
 }
 
-/// Opens a tunnel to `endpoint`.
+impl Way {
+    /// As one of the connections to the endpoint.
+    pub(super) fn counted(self, in_flight: InFlight) -> Tunnel {
+        Tunnel {
+            io: Prefixed::new(self.io),
+            _place: self.place,
+            _in_flight: in_flight,
+        }
+    }
+}
+
+/// Opens a way to `endpoint`.
 ///
 /// # Errors
 /// When the endpoint cannot be reached or refuses.
-pub(super) async fn open(proxy: &Proxy, endpoint: &Endpoint) -> Result<Tunnel, Failure> {
+pub(super) async fn open(proxy: &Proxy, endpoint: &Endpoint) -> Result<Way, Failure> {
     let Some(identity) = &endpoint.identity else {
         let stream = connect::connect(endpoint.addr, CONNECT_TIMEOUT)
             .await
             .map_err(|error| {
                 Failure::not_sent(Reason::ConnectFailed, format!("{}: {error}", endpoint.addr))
             })?;
-        return Ok(Tunnel {
-            io: Prefixed::new(Io::Plain(stream)),
-            _place: None,
-            in_flight: None,
+        return Ok(Way {
+            io: Io::Plain(stream),
+            place: None,
         });
     };
     let authority = Authority::try_from(endpoint.addr.to_string())
@@ -77,10 +94,9 @@ pub(super) async fn open(proxy: &Proxy, endpoint: &Endpoint) -> Result<Tunnel, F
     let (Some(out), Some(incoming)) = (answer.out, coming.into_http2()) else {
         return Err(Failure::lost("a tunnel needs a stream of HTTP/2"));
     };
-    Ok(Tunnel {
-        io: Prefixed::new(Io::Mesh(ByteStream::new(out, incoming))),
-        _place: answer.place,
-        in_flight: None,
+    Ok(Way {
+        io: Io::Mesh(ByteStream::new(out, incoming)),
+        place: answer.place,
     })
 }
 

@@ -37,8 +37,10 @@ impl Verdict {
     ) -> Self {
         let status = response.status();
         match reason {
-            Some(Reason::ConnectionLost) => Self::Ended(Ended::Lost { after }),
-            Some(reason) => Self::Mesh(reason),
+            Some(reason) => match Ended::refused(reason, after) {
+                Ended::Refused(reason) => Self::Mesh(reason),
+                ended => Self::Ended(ended),
+            },
             None if !grpc => Self::Ended(Ended::Status(status)),
             None => {
                 let whole = response.body().is_end_stream();
@@ -72,14 +74,14 @@ impl Verdict {
         }
     }
 
-    /// What it shows of the endpoint; `None` for nothing, or nothing yet.
+    /// What it shows of the endpoint; `None` for nothing.
     pub(super) fn seen(self, ejection: &Ejection) -> Option<Seen> {
         match self {
             Self::Ended(Ended::Status(status)) => Some(Seen::of_status(status, ejection)),
             Self::Ended(Ended::Grpc { code, .. }) => Some(Seen::of_grpc(code)),
             Self::Ended(Ended::Lost { .. } | Ended::TimedOut) => Some(Seen::Failed),
             Self::Ended(Ended::Refused(reason)) | Self::Mesh(reason) => Seen::of_refusal(reason),
-            Self::Open => None,
+            Self::Open => Some(Seen::Reached),
         }
     }
 }

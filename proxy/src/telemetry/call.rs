@@ -9,6 +9,7 @@
 
 pub(crate) mod counted;
 mod endpoint;
+mod rules;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -73,6 +74,8 @@ pub(crate) struct Call {
     awaited: bool,
     /// The cell counts it as under way.
     begun: bool,
+    /// What allowed it, where it may go on to the cell of its port.
+    allowed: Option<Box<Origin>>,
     /// An attempt is under way, or none was possible, and that is not counted yet.
     trying: bool,
 }
@@ -118,6 +121,7 @@ impl Call {
             logged: None,
             awaited: kind == Kind::Request,
             begun: false,
+            allowed: None,
             trying: false,
         }
     }
@@ -180,12 +184,18 @@ impl Call {
 
     /// Sends it to the endpoint of this cell now: another one failed it before, or none did.
     pub(crate) fn attempt(&mut self, cell: Arc<Cell>) {
-        if std::mem::replace(&mut self.trying, true)
+        self.attempt_failed();
+        self.trying = true;
+        self.on(cell);
+    }
+
+    /// The attempt has failed, and another one follows, if its caller waits for it.
+    pub(crate) fn attempt_failed(&mut self) {
+        if std::mem::take(&mut self.trying)
             && let At::Cell(failed) = &self.at
         {
             failed.attempted(false);
         }
-        self.on(cell);
     }
 
     /// The backend that was chosen has nothing to send it to.
@@ -198,18 +208,6 @@ impl Call {
     pub(crate) fn open(&mut self) -> Arc<Cell> {
         self.awaited = true;
         self.settle(true)
-    }
-
-    /// Deny would have refused it.
-    pub(crate) fn audited(&mut self) {
-        self.settle(false).audited();
-    }
-
-    /// A rule allows it, where one was needed.
-    pub(crate) fn allowed_by(&self, rule: Option<&Origin>) {
-        if let (At::Cell(cell), Some(rule)) = (&self.at, rule) {
-            cell.allowed_by(rule);
-        }
     }
 
     fn arrive(&mut self) {
@@ -228,15 +226,27 @@ impl Call {
         }
     }
 
+    /// The cell that counts it, on which it is under way from now on.
+    fn settle(&mut self, served: bool) -> Arc<Cell> {
+        let cell = self.cell(served);
+        if let Some(rule) = self.allowed.take()
+            && cell.way().parties.port() != 0
+        {
+            cell.allowed_by(&rule);
+        }
+        self.arrive();
+        cell
+    }
+
     /// The cell that counts it; `served` when the other end itself has answered, which
     /// makes the port one that is told apart.
-    fn settle(&mut self, served: bool) -> Arc<Cell> {
+    fn cell(&mut self, served: bool) -> Arc<Cell> {
         let parties = match &self.at {
             At::Nowhere(parties) => parties,
             At::Cell(cell) => &cell.way().parties,
         };
         let news = served && parties.port() == 0 && !matches!(parties, Parties::Rest(_));
-        let cell = match &self.at {
+        match &self.at {
             At::Cell(cell) if !news => Arc::clone(cell),
             _ => {
                 if served {
@@ -258,22 +268,13 @@ impl Call {
                 self.at = At::Cell(Arc::clone(&cell));
                 cell
             }
-        };
-        self.arrive();
-        cell
+        }
     }
 
     fn parties(&self) -> &Parties {
         match &self.at {
             At::Nowhere(parties) => parties,
             At::Cell(cell) => &cell.way().parties,
-        }
-    }
-
-    /// Notes what allowed or refused the call, for the access log.
-    pub(crate) fn decided_by(&mut self, rule: Option<&Origin>) {
-        if let Some(logged) = &mut self.logged {
-            logged.rule = rule.cloned();
         }
     }
 

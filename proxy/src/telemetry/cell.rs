@@ -165,7 +165,8 @@ impl Cell {
         self.begun.fetch_add(1, Relaxed);
     }
 
-    /// A call that came this way counts on another cell, as if it had never come.
+    /// A request that came this way counts on another cell, as if it had never come. Of
+    /// connections [`Counts::begun`] is told, so they begin where they stay.
     pub(crate) fn moves(&self) {
         self.begun.fetch_sub(1, Relaxed);
     }

@@ -17,6 +17,10 @@ use crate::support::{Pod, endpoint, endpoints, raw, resource, vip};
 
 pub(super) const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
 pub(super) const UNAVAILABLE: &str = "HTTP/1.1 503 No\r\ncontent-length: 2\r\n\r\nno";
+/// [`OK`] after 50 ms.
+pub(super) const SLOW: &str = "slow";
+/// [`OK`] to the first request of a connection, and the end of it instead of another answer.
+pub(super) const ONCE: &str = "once";
 /// No answer ever.
 pub(super) const SILENCE: &str = "silence";
 /// Ends the connection instead of an answer.
@@ -66,7 +70,7 @@ async fn serve(
     bodies: &Mutex<Vec<String>>,
 ) -> Option<()> {
     let mut bytes = Vec::new();
-    loop {
+    for nth in 0.. {
         let head = loop {
             let text = String::from_utf8_lossy(&bytes);
             if let Some(end) = text.find("\r\n\r\n") {
@@ -89,9 +93,16 @@ async fn serve(
         match answer {
             NOTHING => return None,
             SILENCE => continue,
+            ONCE if nth > 0 => return None,
+            ONCE => stream.write_all(OK.as_bytes()).await.ok()?,
+            SLOW => {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                stream.write_all(OK.as_bytes()).await.ok()?;
+            }
             answer => stream.write_all(answer.as_bytes()).await.ok()?,
         }
     }
+    None
 }
 
 async fn read(stream: &mut TcpStream, bytes: &mut Vec<u8>) -> Option<()> {

@@ -8,12 +8,17 @@ use policy::traffic::set::{GrpcCode, GrpcCodes, Methods, Statuses};
 use wire::v1::Protocol;
 
 use super::answers::{
-    App, NOTHING, OK, SILENCE, UNAVAILABLE, ask, limited, retries, said, served_by, sum,
+    App, NOTHING, OK, ONCE, SILENCE, UNAVAILABLE, ask, limited, retries, said, served_by, sum,
 };
 use crate::support::{Pod, pair};
 
 const REQUESTS: &str = "weft_requests_total";
 const ATTEMPTS: &str = "weft_attempts_total";
+const BROKEN: &str = "HTTP/1.1 500 No\r\ncontent-length: 0\r\n\r\n";
+const BAD_GATEWAY: &str = "HTTP/1.1 502 No\r\ncontent-length: 0\r\n\r\n";
+const SOON: &str = "HTTP/1.1 503 No\r\nretry-after: 1\r\ncontent-length: 0\r\n\r\n";
+/// Within this time a connection is kept that served.
+const KEPT: Duration = Duration::from_millis(100);
 const GOOD: &str = "success=\"true\"";
 const BAD: &str = "success=\"false\"";
 
@@ -75,8 +80,8 @@ async fn without_an_object_no_post_is_sent_twice_and_no_grpc_and_no_other_status
         }
     }
     for answer in [
-        "HTTP/1.1 500 No\r\ncontent-length: 0\r\n\r\n",
-        "HTTP/1.1 502 No\r\ncontent-length: 0\r\n\r\n",
+        BROKEN,
+        BAD_GATEWAY,
         "HTTP/1.1 504 No\r\ncontent-length: 0\r\n\r\n",
         "HTTP/1.1 429 No\r\ncontent-length: 0\r\n\r\n",
     ] {
@@ -178,7 +183,6 @@ async fn grpc_is_tried_again_for_the_listed_codes_and_only_before_anything_was_p
 #[tokio::test]
 async fn a_server_says_when_to_come_again_and_is_not_asked_before() {
     const LATER: &str = "HTTP/1.1 503 No\r\nretry-after: 30\r\ncontent-length: 0\r\n\r\n";
-    const SOON: &str = "HTTP/1.1 503 No\r\nretry-after: 1\r\ncontent-length: 0\r\n\r\n";
     let (client, _server, apps) = fleet([LATER, LATER]).await;
     ask(&client, "GET", "", "").await;
     assert_eq!(asked(&apps), 1);
@@ -235,4 +239,58 @@ async fn an_attempt_without_an_answer_in_its_time_is_given_up_and_a_reader_asks_
     assert!(answer.contains("weft-reason: deadline"), "{answer}");
     let took = started.elapsed();
     assert!((300..3000).contains(&took.as_millis()), "{took:?}");
+}
+
+/// The server may have closed a kept connection just then; of a writer nobody knows what it
+/// has done before.
+#[tokio::test]
+async fn a_put_or_delete_that_a_kept_connection_loses_is_not_sent_again() {
+    for method in ["PUT", "DELETE"] {
+        let (client, _server, apps) = fleet([ONCE]).await;
+        assert_eq!(ask(&client, "GET", "", "").await.0, 200);
+        tokio::time::sleep(KEPT).await;
+        ask(&client, method, "", "{}").await;
+        assert_eq!(apps[0].asked(), 2, "{method}");
+    }
+    // A reader may.
+    let (client, _server, apps) = fleet([ONCE]).await;
+    for _ in 0..2 {
+        assert_eq!(ask(&client, "GET", "", "").await.0, 200);
+        tokio::time::sleep(KEPT).await;
+    }
+    assert_eq!(apps[0].asked(), 3, "once in vain");
+}
+
+#[tokio::test]
+async fn a_retry_that_ends_with_another_failure_made_nothing_good() {
+    let (client, _server, apps) = fleet([UNAVAILABLE, BROKEN]).await;
+    let mut requests = 0;
+    while apps[0].asked() == 0 {
+        ask(&client, "GET", "", "").await;
+        requests += 1;
+        assert!(requests < 200, "it must be asked");
+    }
+    assert_eq!(asked(&apps), requests + 1);
+    assert_eq!(retries(&client, "failure"), 1.0, "{}", client.metrics());
+    assert_eq!(retries(&client, "success"), 0.0);
+}
+
+#[tokio::test]
+async fn failures_that_nobody_tries_again_save_no_retries_either() {
+    let started = Instant::now();
+    let (client, server, _apps) = fleet([BAD_GATEWAY]).await;
+    for _ in 0..100 {
+        assert_eq!(ask(&client, "GET", "", "").await.0, 502);
+    }
+    let down = [
+        App::new(server.ip, UNAVAILABLE).await,
+        App::new(server.ip, UNAVAILABLE).await,
+    ];
+    served_by(&client, &server, &[&down[0], &down[1]]);
+    for _ in 0..30 {
+        assert_eq!(ask(&client, "GET", "", "").await.0, 503);
+    }
+    let most = 1 + started.elapsed().as_secs() as usize;
+    let made = asked(&down) - 30;
+    assert!((1..=most).contains(&made), "{made} of {most}");
 }

@@ -99,7 +99,9 @@ fn read(message: &v1::PolicyRule, to: &mut Traffic) -> Result<(), BadResource> {
                 .push(head.limited(section::priority(*one)));
         }
         Section::RateLimit(one) => {
-            let limit = section::rate_limit(one)?;
+            let Some(limit) = section::rate_limit(one)? else {
+                return Ok(());
+            };
             // A limit is told by its own name, too.
             let origin = head.origin.rule(&limit.name);
             let head = Head { origin, ..head };

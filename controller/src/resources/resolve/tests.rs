@@ -34,7 +34,7 @@ fn what_a_proxy_could_not_use_is_left_out_and_its_objects_are_named() {
     let left_out: BTreeSet<String> = less
         .left_out
         .iter()
-        .map(|(object, _)| object.to_string())
+        .map(|left_out| left_out.object.to_string())
         .collect();
     let named = ["HTTPRouteGroup shop/routes", "TrafficTarget shop/limited"];
     assert_eq!(left_out, named.map(str::to_owned).into());

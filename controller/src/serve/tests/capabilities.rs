@@ -49,45 +49,85 @@ async fn proxy_that_is_too_old_for_a_rule_is_not_sent_it_and_the_target_knows() 
     assert!(bench.tally_now(&target()).too_old.is_empty());
 }
 
-#[tokio::test]
-async fn policy_is_sent_to_proxies_that_name_the_capability_and_to_no_other() {
-    let spec = json!({"targetRef": {"kind": "Service", "name": "api"}, "retry": {"attempts": 2}});
+/// Retries are in force in this version, breakers are not.
+const POLICY: &str = "policy/shop/api:80";
+
+async fn with_policy(spec: serde_json::Value) -> (Bench, ObjectRef) {
     let cluster = cluster::shop().with(cluster::traffic_policy("p", spec));
     let policy = ObjectRef::new(Kind::TrafficPolicy, "shop", "p");
-    let bench = Bench::start(&cluster).await;
-    // As a proxy of this version says hello.
+    (Bench::start(&cluster).await, policy)
+}
+
+/// As a proxy of this version says hello.
+fn of_this_version() -> v1::Hello {
+    v1::Hello {
+        capabilities: wire::capability::Capabilities::of_this_version(),
+        ..asks(&[API])
+    }
+}
+
+#[tokio::test]
+async fn policy_is_sent_to_proxies_of_this_version_and_to_none_that_do_not_carry_it_out() {
+    let (bench, policy) = with_policy(
+        json!({"targetRef": {"kind": "Service", "name": "api"}, "retry": {"attempts": 2}}),
+    )
+    .await;
     let mut proxy = bench
         .client(v1::Hello {
-            capabilities: wire::capability::Capabilities::of_this_version(),
+            capabilities: vec!["extended-rule".to_owned()],
             ..asks(&[API])
         })
         .await;
     let batch = proxy.batch().await;
     let sent = names(&batch);
     assert!(sent.contains(&"service/shop/api:80"), "{sent:?}");
-    assert!(
-        !sent.iter().any(|name| name.starts_with("policy/")),
-        "{sent:?}"
-    );
+    assert!(!sent.contains(&POLICY), "{sent:?}");
     proxy.ack(&batch).await;
     let deadline = Instant::now() + PATIENCE;
     while bench.tally_now(&policy).too_old != ["shop/client"] {
         assert!(Instant::now() < deadline);
         sleep(Duration::from_millis(5)).await;
     }
+    assert!(bench.tally_now(&policy).lacks.contains("retry"));
 
-    let mut proxy = bench
-        .client(v1::Hello {
-            capabilities: vec!["traffic-policy".to_owned()],
-            ..asks(&[API])
-        })
-        .await;
+    let mut proxy = bench.client(of_this_version()).await;
     let batch = proxy.batch().await;
-    assert!(
-        names(&batch).contains(&"policy/shop/api:80"),
-        "{:?}",
-        names(&batch)
-    );
+    assert!(names(&batch).contains(&POLICY), "{:?}", names(&batch));
     proxy.ack(&batch).await;
     bench.tally(&policy, 1).await;
+    assert!(bench.tally_now(&policy).too_old.is_empty());
+}
+
+#[tokio::test]
+async fn proxy_is_sent_the_parts_that_it_carries_out_and_the_status_names_the_others() {
+    let (bench, policy) = with_policy(json!({
+        "targetRef": {"kind": "Service", "name": "api"},
+        "retry": {"attempts": 2}, "breaker": {}, "balance": {"warmup": "3s", "subset": -1},
+    }))
+    .await;
+    let mut proxy = bench.client(of_this_version()).await;
+    let batch = proxy.batch().await;
+    let resources = batch.set.iter();
+    let sent = resources.filter(|resource| resource.name == POLICY);
+    let sent: Vec<&v1::Resource> = sent.collect();
+    let [resource] = sent[..] else {
+        panic!("{:?}", names(&batch))
+    };
+    let Some(v1::resource::Content::Policy(message)) = &resource.content else {
+        panic!("{resource:?}")
+    };
+    let told = wire::convert::traffic(message).unwrap();
+    assert_eq!(told.retry.rules.len(), 1);
+    assert!(told.breaker.rules.is_empty(), "{told:?}");
+    let balance = told.balance.rules[0].then.unwrap();
+    assert_eq!(balance.warmup, Duration::from_secs(3));
+    assert_eq!(balance.subset, policy::traffic::endpoint::Subset::All);
+    proxy.ack(&batch).await;
+    let deadline = Instant::now() + PATIENCE;
+    while bench.tally_now(&policy).lacks.len() < 2 {
+        assert!(Instant::now() < deadline);
+        sleep(Duration::from_millis(5)).await;
+    }
+    let lacks: Vec<String> = bench.tally_now(&policy).lacks.into_iter().collect();
+    assert_eq!(lacks, ["balance.subset", "breaker"]);
 }

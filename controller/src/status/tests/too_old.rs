@@ -33,60 +33,122 @@ async fn object_that_a_proxy_is_too_old_for_is_not_programmed_and_says_whose() {
     assert_eq!(bench.condition("Programmed")["status"], json!("True"));
 }
 
-#[tokio::test(start_paused = true)]
-async fn policy_that_no_proxy_can_carry_out_yet_says_so_with_what_it_is_about() {
-    const POLICY: &str = "/apis/weft.dev/v1alpha1/namespaces/shop/trafficpolicies/p";
-    let spec =
-        json!({"targetRef": {"kind": "Service", "name": "api"}, "retry": {}, "overload": {}});
-    let policy = cluster::traffic_policy("p", spec);
-    let mut bench = Bench::new(&[("api", 1)]);
-    bench.api.put(POLICY, policy.clone());
-    let world = Arc::new(cluster::shop().with(policy).world());
-    let (model, problems) = Model::compile(&world, &Defaults::default());
-    // What the replica says of streams whose proxies name no such capability.
-    for (stream, pod) in [(1, "client"), (2, "api-1"), (3, "api-2")] {
-        let pod_id = crate::model::PodId::new("shop", pod);
-        let names = ["destination/10.96.0.1:80".to_owned()].into();
-        let set = model.resolve(&pod_id, &names, &wire::capability::Capabilities::default());
-        let left_out = set.unwrap().left_out;
-        let of = if pod == "client" {
-            &names
-        } else {
-            &Default::default()
-        };
-        let state = v1::ProxyState {
-            namespace: "shop".to_owned(),
-            pod: pod.to_owned(),
-            objects: left_out
-                .iter()
-                .map(|(object, generation)| v1::ObjectState {
-                    object: Some(v1::ObjectRef::from(object)),
-                    needed: *generation,
-                    too_old: true,
-                    ..v1::ObjectState::default()
-                })
-                .collect(),
-            destinations: of.iter().cloned().collect(),
-            ..v1::ProxyState::default()
-        };
-        bench.writer.observed.note(stream, state);
+const POLICY: &str = "/apis/weft.dev/v1alpha1/namespaces/shop/trafficpolicies/p";
+
+/// A policy about `api`, which `client` calls.
+struct Told {
+    bench: Bench,
+    model: Model,
+}
+
+impl Told {
+    fn new(fields: &serde_json::Value) -> Self {
+        let mut spec = json!({"targetRef": {"kind": "Service", "name": "api"}});
+        for (name, value) in fields.as_object().unwrap() {
+            spec[name] = value.clone();
+        }
+        let policy = cluster::traffic_policy("p", spec);
+        let bench = Bench::new(&[("api", 1)]);
+        bench.api.put(POLICY, policy.clone());
+        let world = Arc::new(cluster::shop().with(policy).world());
+        let (model, problems) = Model::compile(&world, &Defaults::default());
+        let (held, _) = Model::compile(&world, &Defaults::default());
+        let compiled = Arc::new(Compiled::new(world, model, problems));
+        bench.models.send_replace(Some(compiled));
+        Self { bench, model: held }
     }
-    let compiled = Arc::new(Compiled::new(world, model, problems));
-    bench.models.send_replace(Some(compiled));
-    bench.round().await;
-    let status = bench.api.read(POLICY).unwrap()["status"].clone();
+
+    /// What the replica says of the streams of three proxies that name these capabilities,
+    /// and have acknowledged what they were sent.
+    fn streams(&self, capabilities: &[String]) {
+        for (stream, pod) in [(1, "client"), (2, "api-1"), (3, "api-2")] {
+            let pod_id = crate::model::PodId::new("shop", pod);
+            let mut names = BTreeSet::new();
+            if pod == "client" {
+                names.insert("destination/10.96.0.1:80".to_owned());
+            }
+            let capabilities = wire::capability::Capabilities::named(capabilities);
+            let set = self.model.resolve(&pod_id, &names, &capabilities).unwrap();
+            let lacking = set.left_out.iter().map(|one| v1::ObjectState {
+                object: Some(v1::ObjectRef::from(&one.object)),
+                needed: one.generation,
+                too_old: true,
+                lacks: one
+                    .lacks
+                    .iter()
+                    .map(|part| part.field().to_owned())
+                    .collect(),
+                ..v1::ObjectState::default()
+            });
+            let lacks = |object: &ObjectRef| set.left_out.iter().any(|one| one.object == *object);
+            let sent = set.resources.values().flat_map(|sent| &sent.origins);
+            let sent = sent.filter(|(object, _)| !lacks(object));
+            let held = sent.map(|(object, generation)| v1::ObjectState {
+                object: Some(v1::ObjectRef::from(object)),
+                needed: *generation,
+                acknowledged: true,
+                ..v1::ObjectState::default()
+            });
+            let state = v1::ProxyState {
+                namespace: "shop".to_owned(),
+                pod: pod.to_owned(),
+                objects: lacking.chain(held).collect(),
+                destinations: names.iter().cloned().collect(),
+                ..v1::ProxyState::default()
+            };
+            self.bench.writer.observed.note(stream, state);
+        }
+    }
+
+    fn condition(&self, place: usize) -> [String; 4] {
+        let status = self.bench.api.read(POLICY).unwrap()["status"].clone();
+        let held = status["conditions"][place].clone();
+        ["type", "status", "reason", "message"].map(|word| held[word].as_str().unwrap().to_owned())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn policy_that_no_proxy_carries_out_says_so_by_field_with_what_it_is_about() {
+    let mut told = Told::new(&json!({"retry": {}, "overload": {}}));
+    // Older than policies.
+    told.streams(&["extended-rule".to_owned()]);
+    told.bench.round().await;
+    let status = told.bench.api.read(POLICY).unwrap()["status"].clone();
     assert_eq!(status["target"], json!("Service/api"));
     assert_eq!(status["summary"], json!("retry, overload"));
-    let words = |place: usize| {
-        let held = &status["conditions"][place];
-        [&held["type"], &held["status"], &held["reason"]]
-            .map(|text| text.as_str().unwrap().to_owned())
-    };
-    assert_eq!(words(0), ["Accepted", "True", "Accepted"]);
-    assert_eq!(words(1), ["ResolvedRefs", "True", "ResolvedRefs"]);
-    assert_eq!(words(2), ["Programmed", "False", "ProxyTooOld"]);
-    let message = status["conditions"][2]["message"].as_str().unwrap();
-    assert!(
-        message.starts_with("0 of 3 proxies; the proxies of shop/api-1, shop/api-2, shop/client")
+    assert_eq!(told.condition(0)[..3], ["Accepted", "True", "Accepted"]);
+    let resolved = ["ResolvedRefs", "True", "ResolvedRefs"];
+    assert_eq!(told.condition(1)[..3], resolved);
+    let [kind, status, reason, message] = told.condition(2);
+    assert_eq!(
+        [&*kind, &*status, &*reason],
+        ["Programmed", "False", "ProxyTooOld"]
     );
+    for part in [
+        "0 of 3 proxies; the proxies of shop/api-1, shop/api-2, shop/client are too old for retry",
+        "no proxy of this version does anything by overload yet",
+    ] {
+        assert!(message.contains(part), "{message}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn policy_in_force_is_programmed_as_soon_as_its_callers_carry_it_out() {
+    let mut told = Told::new(&json!({
+        "retry": {}, "ejection": {}, "timeouts": {"backendRequest": "1s"}, "balance": {"warmup": "5s"},
+    }));
+    told.streams(&["extended-rule".to_owned()]);
+    told.bench.round().await;
+    let [_, status, reason, message] = told.condition(2);
+    assert_eq!([&*status, &*reason], ["False", "ProxyTooOld"], "{message}");
+    let old = "0 of 1 proxies; the proxies of shop/client are too old for balance.warmup, \
+               ejection, retry, timeouts.backendRequest: restart these pods";
+    assert_eq!(message, old);
+
+    told.streams(&wire::capability::Capabilities::of_this_version());
+    tokio::time::advance(COUNT_EVERY).await;
+    told.bench.round().await;
+    let [_, status, reason, message] = told.condition(2);
+    assert_eq!([&*status, &*reason], ["True", "Programmed"], "{message}");
+    assert_eq!(message, "1 of 1 proxies");
 }

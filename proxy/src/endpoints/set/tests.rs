@@ -202,6 +202,25 @@ async fn a_probe_whose_caller_leaves_is_taken_by_the_next() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_late_probe_that_is_given_up_makes_no_room_for_another_one() {
+    let fleet = Fleet::new();
+    fleet.eject();
+    tokio::time::advance(Duration::from_millis(6100)).await;
+    let probe = || {
+        let picks = (0..1000).filter_map(|_| fleet.set.pick(&READER));
+        let mut there = picks.filter(|picked| picked.endpoint().addr == fleet.dead().addr);
+        there.next()
+    };
+    let late = probe().unwrap();
+    tokio::time::advance(Duration::from_secs(10)).await;
+    let next = probe().unwrap();
+    drop(late);
+    assert_eq!(fleet.sent_there(&READER), 0, "one probe at a time");
+    drop(next);
+    assert!(fleet.sent_there(&READER) > 0);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_call_that_cannot_be_tried_again_probes_only_where_no_other_came() {
     let fleet = Fleet::new();
     fleet.eject();

@@ -91,8 +91,8 @@ fn describe(error: &hyper::Error) -> String {
 }
 
 /// Sends over HTTP/1.1. A pooled connection that the server closed in the same
-/// moment is replaced once when the method allows it; a request that cannot be sent
-/// again uses one only where the server is proven to keep them.
+/// moment is replaced once for a reader; a request that cannot be sent again uses one
+/// only where the server is proven to keep them.
 ///
 /// # Errors
 /// [`Failure::NotSent`] when nothing was sent.
@@ -142,7 +142,7 @@ pub(crate) async fn http1(
                     clients.closed(addr, unused);
                 }
                 let stale = pooled.unused.is_some()
-                    && (unsent || (is_idempotent(&parts.method) && closed_silently(&error)));
+                    && (unsent || (only_reads(&parts.method) && closed_silently(&error)));
                 if stale && reuse != Reuse::Never {
                     reuse = Reuse::Never;
                     continue;
@@ -160,7 +160,7 @@ pub(crate) async fn http1(
 /// A request that the server may have seen, and that may be sent once more.
 fn may_go_again(parts: &Parts, replay: &Replay) -> bool {
     let small = |size| size <= REPLAY_LIMIT as u64;
-    is_idempotent(&parts.method) && replay.size().is_some_and(small)
+    only_reads(&parts.method) && replay.size().is_some_and(small)
 }
 
 /// True when the server switches protocols; it may where it was asked to, and must encode
@@ -251,10 +251,11 @@ fn is_reset(error: &hyper::Error) -> bool {
     false
 }
 
-const fn is_idempotent(method: &Method) -> bool {
+/// PUT and DELETE do the same twice, and yet not where somebody else writes in between.
+const fn only_reads(method: &Method) -> bool {
     matches!(
         *method,
-        Method::GET | Method::HEAD | Method::OPTIONS | Method::PUT | Method::DELETE | Method::TRACE
+        Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE
     )
 }
 

@@ -101,9 +101,9 @@ impl Multiplexed {
         if let Some(stream) = self.free(STREAMS_PER_CONNECTION) {
             return Ok(stream);
         }
-        // Somebody tried while this caller waited: the outcome counts for both.
+        // Somebody tried while this caller waited: the outcome is that of both.
         if let (true, Some(failure)) = (connecting.0 > seen, &connecting.1) {
-            return Err(failure.clone());
+            return Err(failure.shared());
         }
         if self.connections.lock().len() >= CONNECTIONS_PER_PEER {
             return self.free(STREAMS as usize).ok_or_else(|| {

@@ -148,6 +148,43 @@ fn a_connection_is_opened_once_whatever_becomes_of_its_port() {
     }
 }
 
+/// The control thread may look at any moment.
+#[test]
+fn a_connection_is_opened_once_also_where_counts_are_taken_before_its_port_is_known() {
+    let metrics = Metrics::register(&mut Registry::default());
+    let telemetry = Arc::new(Telemetry::new(metrics, false));
+    let cells = Arc::clone(&telemetry.metrics.calls.cells);
+    let rule = Origin::new("TrafficTarget", "shop", "web");
+    let parties = Parties::Inbound {
+        port: 9090,
+        caller: "shop/web".into(),
+        pod: None,
+        security: Security::mtls,
+    };
+    let (mut begun, mut rules) = (0, Vec::new());
+    let mut take = || {
+        cells.drain(|way, counts| {
+            begun += counts.begun;
+            let rules_here = counts.rules.iter().map(|rule| rule.label().to_string());
+            rules.extend(rules_here.map(|rule| (way.parties.port(), rule)));
+        });
+    };
+    let mut call = Call::begin(&telemetry, Kind::Bytes, parties.clone());
+    call.on(telemetry.cell(parties, Protocol::Opaque));
+    call.allowed_by(Some(&rule));
+    call.audited();
+    take();
+    assert_eq!(call.open().way().parties.port(), 9090);
+    take();
+    call.count_tcp(None);
+    take();
+    assert_eq!(begun, 1);
+    assert!(
+        rules.contains(&(9090, rule.label().to_string())),
+        "{rules:?}"
+    );
+}
+
 /// Whoever waits for memory sees that, and of who was turned away nobody knows it.
 #[test]
 fn what_a_request_waited_is_latency_and_being_turned_away_is_none() {

@@ -343,6 +343,40 @@ fn rule_for_callers_of_an_unknown_kind_is_for_nobody() {
 }
 
 #[test]
+fn limit_by_a_key_that_nobody_knows_is_left_out_and_never_one_for_all() {
+    let of = |key| {
+        let limit = Arc::new(RateLimit {
+            name: "a".into(),
+            requests: 5,
+            per: Duration::from_secs(1),
+            burst: 5,
+            key,
+            scope: LimitScope::Service,
+            mode: LimitMode::Enforce,
+        });
+        limit.to_section()
+    };
+    let Section::RateLimit(mut newer) = of(LimitKey::Caller) else {
+        panic!("a limit is a limit");
+    };
+    newer.key = None;
+    // A field of the oneof with another number.
+    let mut bytes = newer.encode_to_vec();
+    bytes.extend([0xf8, 0x01, 0x01]);
+    let newer = v1::RateLimit::decode(bytes.as_slice()).unwrap();
+    let said = read(vec![
+        rule(Some(Section::RateLimit(newer))),
+        rule(Some(of(LimitKey::None))),
+    ])
+    .unwrap();
+    let keys = said.rate_limits.rules.iter().map(|rule| rule.then.as_ref());
+    let keys: Vec<_> = keys
+        .map(|then| then.map(|limit| &limit.section.key))
+        .collect();
+    assert_eq!(keys, [Some(&LimitKey::None)]);
+}
+
+#[test]
 fn section_of_endpoints_that_is_limited_decides_nothing() {
     let limited = v1::PolicyRule {
         matches: Some(v1::HttpMatches::default()),

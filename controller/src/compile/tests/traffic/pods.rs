@@ -54,8 +54,8 @@ fn callers_from_outside_have_the_longest_time_of_any_service_and_all_of_one_that
     // It says nothing of callers from outside.
     assert_eq!(
         outside(&two.with(mesh_only)),
-        Some(1),
-        "its rule stays, for web alone"
+        None,
+        "pods are told nothing of it"
     );
 }
 

@@ -274,6 +274,7 @@ fn only_so_many_policies_count_and_the_others_are_told() {
 #[test]
 fn whoever_needs_a_policy_has_it_among_the_origins_of_his_resources() {
     use policy::name::{Kind, ObjectRef};
+    use policy::traffic::part::{Part, Parts};
     let p = ObjectRef::new(Kind::TrafficPolicy, "shop", "p");
     let cluster = shop().with(policy("p", &json!({"retry": {}, "overload": {}})));
     let (model, _) = cluster.compile();
@@ -296,7 +297,12 @@ fn whoever_needs_a_policy_has_it_among_the_origins_of_his_resources() {
         &names,
         &Default::default(),
     );
-    assert_eq!(set.unwrap().left_out, [(p, 1)]);
+    let left_out = set.unwrap().left_out;
+    let said: Vec<_> = left_out
+        .iter()
+        .map(|one| (&one.object, one.generation, one.lacks))
+        .collect();
+    assert_eq!(said, [(&p, 1, Parts::of(&[Part::Retry]))]);
 }
 
 #[test]

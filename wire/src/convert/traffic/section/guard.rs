@@ -32,33 +32,44 @@ impl ToSection for Priority {
     }
 }
 
-pub(in super::super) fn rate_limit(message: &v1::RateLimit) -> Read<Arc<RateLimit>> {
+/// `None`: nobody here knows what is counted apart, and one count for all would refuse
+/// calls that the limit allows.
+pub(in super::super) fn rate_limit(message: &v1::RateLimit) -> Read<Option<Arc<RateLimit>>> {
     use v1::rate_limit::Key;
     let key = match &message.key {
-        None | Some(Key::Caller(false)) => LimitKey::None,
-        Some(Key::Caller(true)) => LimitKey::Caller,
-        Some(Key::Header(name)) => LimitKey::Header(header("header", name)?),
+        None => None,
+        Some(Key::Caller(false)) => Some(LimitKey::None),
+        Some(Key::Caller(true)) => Some(LimitKey::Caller),
+        Some(Key::Header(name)) => Some(LimitKey::Header(header("header", name)?)),
     };
     if message.name.is_empty() {
         return Err(BadResource::new("name", "is missing"));
     }
-    Ok(Arc::new(RateLimit {
-        name: message.name.as_str().into(),
-        requests: number("requests", message.requests, &bounds::LIMIT_REQUESTS)?,
-        per: time("per", message.per, &bounds::LIMIT_PER)?,
-        burst: number("burst", message.burst, &bounds::LIMIT_REQUESTS)?,
-        key,
-        scope: if message.instance {
-            LimitScope::Instance
-        } else {
-            LimitScope::Service
-        },
-        mode: if message.audit {
-            LimitMode::Audit
-        } else {
-            LimitMode::Enforce
-        },
-    }))
+    let (requests, per, burst) = (
+        number("requests", message.requests, &bounds::LIMIT_REQUESTS)?,
+        time("per", message.per, &bounds::LIMIT_PER)?,
+        number("burst", message.burst, &bounds::LIMIT_REQUESTS)?,
+    );
+    let limit = |key| {
+        Arc::new(RateLimit {
+            name: message.name.as_str().into(),
+            requests,
+            per,
+            burst,
+            key,
+            scope: if message.instance {
+                LimitScope::Instance
+            } else {
+                LimitScope::Service
+            },
+            mode: if message.audit {
+                LimitMode::Audit
+            } else {
+                LimitMode::Enforce
+            },
+        })
+    };
+    Ok(key.map(limit))
 }
 
 impl ToSection for Arc<RateLimit> {
@@ -70,7 +81,7 @@ impl ToSection for Arc<RateLimit> {
             per: milliseconds(self.per),
             burst: self.burst,
             key: match &self.key {
-                LimitKey::None => None,
+                LimitKey::None => Some(Key::Caller(false)),
                 LimitKey::Caller => Some(Key::Caller(true)),
                 LimitKey::Header(name) => Some(Key::Header(name.as_str().to_owned())),
             },

@@ -1,0 +1,71 @@
+//! `weft dashboard`: the page of the mesh, served to its user's own browser.
+//!
+//! A local server and not a part of the cluster: it has its user's rights and no others, so
+//! there are no accounts, no login and no port to be opened to anybody.
+
+mod answer;
+mod guard;
+mod question;
+mod server;
+
+use std::net::Ipv4Addr;
+
+use clap::Args;
+use tokio::net::TcpListener;
+
+use self::guard::Guard;
+use self::server::Site;
+use crate::cluster::Cluster;
+use crate::console::Console;
+use crate::failure::{Failure, Verdict};
+use crate::global::Global;
+use crate::output::Format;
+
+/// Arguments of `weft dashboard`.
+#[derive(Args, Debug)]
+#[command(
+    about = "Serve the page of the mesh on this machine",
+    long_about = "Serves the page of the mesh on 127.0.0.1 until it is stopped: the graph and its \
+                  table, workloads, splits with their weights, who may call whom, why a call is \
+                  refused and what would allow it, the proxies. It reads what the user's rights \
+                  let him read, and changes nothing. The address holds a key of this start; who \
+                  has it sees what its user may see.",
+    after_help = "Example:\n  weft dashboard -n shop"
+)]
+pub struct Dashboard {
+    /// Port on 127.0.0.1; any that is free without it
+    #[arg(long, value_name = "PORT", default_value_t = 0)]
+    port: u16,
+}
+
+impl Dashboard {
+    /// Serves until the user ends it.
+    ///
+    /// # Errors
+    /// When there is no kubeconfig, or the port is taken.
+    pub async fn run(
+        &self,
+        global: &Global,
+        console: &mut Console<'_>,
+    ) -> Result<Verdict, Failure> {
+        global.format(&[Format::Table])?;
+        let cluster = Cluster::connect(global).await?;
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, self.port)).await;
+        let listener = listener.map_err(|error| {
+            Failure::unknown(format!(
+                "127.0.0.1:{}: {error}; --port takes another, 0 any",
+                self.port
+            ))
+        })?;
+        let port = listener.local_addr()?.port();
+        let key = guard::key();
+        console.line(&format!("http://127.0.0.1:{port}/#key={key}"))?;
+        console.out.flush()?;
+        console.word("open this address in a browser on this machine; Ctrl-C ends it")?;
+        let site = Site::new(cluster, Guard::new(port, key));
+        tokio::select! {
+            never = server::serve(&listener, &site) => match never {},
+            _ = tokio::signal::ctrl_c() => Ok(Verdict::Yes),
+        }
+    }
+}

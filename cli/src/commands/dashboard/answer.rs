@@ -1,0 +1,83 @@
+//! How it is answered: the files of the page, JSON, and the headers that keep a browser
+//! from taking either for anything else.
+
+use bytes::Bytes;
+use http::header::{
+    ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderName, HeaderValue,
+    REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
+};
+use http::{Response, StatusCode};
+use http_body_util::Full;
+use serde_json::json;
+
+use super::question::File;
+
+/// Made from `dashboard/src` by `make dashboard`, and committed, so that this needs no
+/// other compiler.
+const PAGE: &[u8] = include_bytes!("../../../../dashboard/dist/index.html");
+const SCRIPT: &[u8] = include_bytes!("../../../../dashboard/dist/dashboard.js");
+const STYLE: &[u8] = include_bytes!("../../../../dashboard/dist/dashboard.css");
+
+/// Nothing from anywhere else, no script or style in the page itself, in no frame; and no
+/// text becomes markup, whatever the script does, since the browser refuses to parse any.
+const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; \
+                      connect-src 'self'; img-src 'self'; base-uri 'none'; form-action 'none'; \
+                      frame-ancestors 'none'; require-trusted-types-for 'script'; \
+                      trusted-types 'none'";
+
+/// Headers of every answer.
+const ALWAYS: [(HeaderName, &str); 7] = [
+    (CONTENT_SECURITY_POLICY, POLICY),
+    (X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    (X_FRAME_OPTIONS, "DENY"),
+    (REFERRER_POLICY, "no-referrer"),
+    (CACHE_CONTROL, "no-store"),
+    (
+        HeaderName::from_static("cross-origin-opener-policy"),
+        "same-origin",
+    ),
+    (
+        HeaderName::from_static("cross-origin-resource-policy"),
+        "same-origin",
+    ),
+];
+
+/// A whole answer.
+pub(super) type Answer = Response<Full<Bytes>>;
+
+/// A file of the page.
+pub(super) fn file(file: File) -> Answer {
+    let (bytes, kind) = match file {
+        File::Page => (PAGE, "text/html; charset=utf-8"),
+        File::Script => (SCRIPT, "text/javascript; charset=utf-8"),
+        File::Style => (STYLE, "text/css; charset=utf-8"),
+    };
+    with(StatusCode::OK, kind, Bytes::from_static(bytes))
+}
+
+/// JSON, whatever it holds.
+pub(super) fn json(bytes: Bytes) -> Answer {
+    with(StatusCode::OK, "application/json", bytes)
+}
+
+/// Why there is nothing else, in words for a person.
+pub(super) fn failure(status: StatusCode, message: &str) -> Answer {
+    let body = json!({"code": status.as_u16(), "message": message}).to_string();
+    let mut answer = with(status, "application/json", body.into());
+    if status == StatusCode::METHOD_NOT_ALLOWED {
+        let headers = answer.headers_mut();
+        headers.insert(ALLOW, HeaderValue::from_static("GET"));
+    }
+    answer
+}
+
+fn with(status: StatusCode, kind: &'static str, bytes: Bytes) -> Answer {
+    let mut answer = Response::new(Full::new(bytes));
+    *answer.status_mut() = status;
+    let headers = answer.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+    for (name, value) in ALWAYS {
+        headers.insert(name, HeaderValue::from_static(value));
+    }
+    answer
+}

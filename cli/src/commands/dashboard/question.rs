@@ -1,0 +1,269 @@
+//! What can be asked: the files of the page, the read API, and two kinds of SMI objects.
+//!
+//! A path of the cluster is read into its parts and written anew from them, never passed on
+//! as it came, so that nothing but what stands here can be reached with the user's rights.
+
+use crds::observe::{ExplanationSpec, LIVE, Resource};
+use crds::smi::{ACCESS_GROUP, SPLIT_GROUP, STORAGE_VERSION};
+
+/// Parameters of `graphs/live` that the page uses. No stream: it asks again.
+const OF_GRAPHS: [&str; 5] = ["window", "history", "routes", "quiet", "gone"];
+/// Longest value of a parameter.
+const MAX_VALUE: usize = 8;
+/// Longest name of an object of Kubernetes.
+const MAX_NAME: usize = 253;
+
+/// A file of the page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum File {
+    Page,
+    Script,
+    Style,
+}
+
+/// What is asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Question {
+    File(File),
+    /// Where the user is.
+    Start,
+    /// `what` in the words of errors, and the path at the API server.
+    Read {
+        what: String,
+        path: String,
+    },
+    Explain(Box<ExplanationSpec>),
+}
+
+/// Why a question is none.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Unknown {
+    #[error("the dashboard has nothing there")]
+    Path,
+    #[error("parameter {0} is unknown, or its value has no meaning")]
+    Parameter(String),
+}
+
+impl Question {
+    /// Reads path and query of a request.
+    pub(super) fn read(path: &str, query: Option<&str>) -> Result<Self, Unknown> {
+        let query = query.unwrap_or_default();
+        match path {
+            "/" => Ok(Self::File(File::Page)),
+            "/dashboard.js" => Ok(Self::File(File::Script)),
+            "/dashboard.css" => Ok(Self::File(File::Style)),
+            "/start" => Ok(Self::Start),
+            "/explanation" => explanation(query),
+            _ => of_cluster(path, query),
+        }
+    }
+
+    /// Whether the answer comes from the cluster.
+    pub(super) fn needs_key(&self) -> bool {
+        !matches!(self, Self::File(_))
+    }
+}
+
+fn explanation(query: &str) -> Result<Question, Unknown> {
+    let mut pairs = form_urlencoded::parse(query.as_bytes());
+    let (Some((name, spec)), None) = (pairs.next(), pairs.next()) else {
+        return Err(Unknown::Parameter("spec".to_owned()));
+    };
+    let spec: Option<ExplanationSpec> = serde_json::from_str(&spec).ok();
+    let named = |spec: &ExplanationSpec| {
+        let places = [&spec.from.namespace, &spec.to.namespace];
+        places
+            .into_iter()
+            .all(|place| place.is_empty() || is_name(place))
+    };
+    spec.filter(|spec| name == "spec" && named(spec))
+        .map(|spec| Question::Explain(Box::new(spec)))
+        .ok_or_else(|| Unknown::Parameter("spec".to_owned()))
+}
+
+fn of_cluster(path: &str, query: &str) -> Result<Question, Unknown> {
+    let parts: Vec<&str> = path.split('/').skip(1).collect();
+    let ["apis", group, version, rest @ ..] = &*parts else {
+        return Err(Unknown::Path);
+    };
+    let (namespace, rest) = match rest {
+        ["namespaces", namespace, rest @ ..] if is_name(namespace) => (Some(*namespace), rest),
+        ["namespaces", ..] => return Err(Unknown::Path),
+        rest => (None, rest),
+    };
+    let place = namespace.map_or_else(String::new, |name| format!(" of {name}"));
+    let observe = (crds::observe::GROUP, crds::observe::VERSION);
+    let path = match ((*group, *version), rest) {
+        (api, ["graphs", LIVE]) if api == observe => {
+            let path = Resource::Graphs.path(namespace, Some(LIVE));
+            let path = format!("{path}{}", parameters(query)?);
+            let what = format!("graphs{place}");
+            return Ok(Question::Read { what, path });
+        }
+        (api, ["scopes", LIVE]) if api == observe && namespace.is_none() => {
+            Resource::Scopes.path(None, Some(LIVE))
+        }
+        (api, ["proxies"]) if api == observe => Resource::Proxies.path(namespace, None),
+        ((SPLIT_GROUP, STORAGE_VERSION), ["trafficsplits"])
+        | ((ACCESS_GROUP, STORAGE_VERSION), ["traffictargets"]) => {
+            listed(group, namespace, rest[0])
+        }
+        _ => return Err(Unknown::Path),
+    };
+    if let Some((name, _)) = form_urlencoded::parse(query.as_bytes()).next() {
+        return Err(Unknown::Parameter(name.into_owned()));
+    }
+    let what = format!("{}{place}", rest[0]);
+    Ok(Question::Read { what, path })
+}
+
+fn listed(group: &str, namespace: Option<&str>, plural: &str) -> String {
+    let place = namespace.map_or_else(String::new, |name| format!("namespaces/{name}/"));
+    format!("/apis/{group}/{STORAGE_VERSION}/{place}{plural}")
+}
+
+/// The parameters of a graph, written anew; with `?` where there are any.
+fn parameters(query: &str) -> Result<String, Unknown> {
+    let mut written = form_urlencoded::Serializer::new(String::new());
+    for (name, value) in form_urlencoded::parse(query.as_bytes()) {
+        let plain = value.bytes().all(|byte| byte.is_ascii_alphanumeric());
+        let fits = !value.is_empty() && value.len() <= MAX_VALUE && plain;
+        if !OF_GRAPHS.contains(&&*name) || !fits {
+            return Err(Unknown::Parameter(name.into_owned()));
+        }
+        written.append_pair(&name, &value);
+    }
+    let written = written.finish();
+    Ok(if written.is_empty() {
+        written
+    } else {
+        format!("?{written}")
+    })
+}
+
+/// Whether a part of a path names an object as Kubernetes allows it; neither `.` nor `..`.
+fn is_name(part: &str) -> bool {
+    let allowed = |byte: u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.');
+    let ends = |byte: Option<&u8>| byte.is_some_and(u8::is_ascii_alphanumeric);
+    let bytes = part.as_bytes();
+    bytes.len() <= MAX_NAME
+        && part.bytes().all(allowed)
+        && ends(bytes.first())
+        && ends(bytes.last())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OBSERVE: &str = "/apis/observe.weft.dev/v1alpha1";
+
+    fn path(path: &str, query: Option<&str>) -> Option<String> {
+        match Question::read(path, query) {
+            Ok(Question::Read { path, .. }) => Some(path),
+            _ => None,
+        }
+    }
+
+    #[test]
+    fn what_the_page_shows_can_be_asked() {
+        for (asked, query) in [
+            ("/scopes/live", None),
+            ("/graphs/live", None),
+            (
+                "/graphs/live",
+                Some("window=60s&history=30m&routes=1&quiet=1"),
+            ),
+            ("/namespaces/shop/graphs/live", Some("window=60s")),
+            ("/namespaces/shop/proxies", None),
+            ("/proxies", None),
+        ] {
+            let mut wanted = format!("{OBSERVE}{asked}");
+            if let Some(query) = query {
+                wanted = format!("{wanted}?{query}");
+            }
+            assert_eq!(path(&format!("{OBSERVE}{asked}"), query), Some(wanted));
+        }
+        let splits = "/apis/split.smi-spec.io/v1alpha4/namespaces/shop/trafficsplits";
+        assert_eq!(path(splits, None).as_deref(), Some(splits));
+        let targets = "/apis/access.smi-spec.io/v1alpha4/traffictargets";
+        assert_eq!(path(targets, None).as_deref(), Some(targets));
+        let files = [
+            ("/", File::Page),
+            ("/dashboard.js", File::Script),
+            ("/dashboard.css", File::Style),
+        ];
+        for (path, file) in files {
+            let question = Question::read(path, None).unwrap();
+            assert!(!question.needs_key());
+            assert_eq!(question, Question::File(file));
+        }
+        assert!(Question::read("/start", None).unwrap().needs_key());
+    }
+
+    #[test]
+    fn nothing_else_of_the_api_server_can_be_reached() {
+        for asked in [
+            "/api/v1/secrets".to_owned(),
+            "/api/v1/namespaces/shop/secrets".to_owned(),
+            "/version".to_owned(),
+            "//".to_owned(),
+            "/dashboard.js/".to_owned(),
+            "/../etc/passwd".to_owned(),
+            format!("{OBSERVE}/taps/live"),
+            format!("{OBSERVE}/graphs"),
+            format!("{OBSERVE}/graphs/other"),
+            format!("{OBSERVE}/explanations"),
+            format!("{OBSERVE}/namespaces/shop/scopes/live"),
+            format!("{OBSERVE}/namespaces/../graphs/live"),
+            format!("{OBSERVE}/namespaces/%2e%2e/graphs/live"),
+            format!("{OBSERVE}/namespaces/a%2fsecrets/graphs/live"),
+            format!("{OBSERVE}/namespaces//graphs/live"),
+            format!("{OBSERVE}/namespaces/Shop/graphs/live"),
+            format!("{OBSERVE}/namespaces/{}/proxies", "a".repeat(254)),
+            format!("{OBSERVE}/graphs/live/"),
+            "/apis/split.smi-spec.io/v1alpha1/trafficsplits".to_owned(),
+            "/apis/access.smi-spec.io/v1alpha4/trafficsplits".to_owned(),
+        ] {
+            assert_eq!(Question::read(&asked, None), Err(Unknown::Path), "{asked}");
+        }
+    }
+
+    #[test]
+    fn only_parameters_that_the_page_has_are_passed_on() {
+        let graph = format!("{OBSERVE}/graphs/live");
+        for (query, named) in [
+            ("watch=true", "watch"),
+            ("window=60s&x=1", "x"),
+            ("window=", "window"),
+            ("window=60s%26watch%3Dtrue", "window"),
+            ("window=999999999", "window"),
+        ] {
+            let unknown = Unknown::Parameter(named.to_owned());
+            assert_eq!(Question::read(&graph, Some(query)), Err(unknown), "{query}");
+        }
+        let proxies = format!("{OBSERVE}/proxies");
+        let unknown = Unknown::Parameter("watch".to_owned());
+        assert_eq!(Question::read(&proxies, Some("watch=1")), Err(unknown));
+    }
+
+    #[test]
+    fn a_question_about_a_call_is_read_as_strictly_as_the_api_reads_it() {
+        let asked = |spec: &str| {
+            let spec: String = form_urlencoded::byte_serialize(spec.as_bytes()).collect();
+            Question::read("/explanation", Some(&format!("spec={spec}")))
+        };
+        let good = r#"{"from":{"kind":"Deployment","namespace":"shop","name":"web"},"to":{"kind":"Service","namespace":"shop","name":"cart","port":80}}"#;
+        assert!(matches!(asked(good), Ok(Question::Explain(_))));
+        let unknown = Unknown::Parameter("spec".to_owned());
+        for bad in [
+            "",
+            "{",
+            r#"{"from":{},"to":{"kind":"x","name":"y"},"methd":"PUT"}"#,
+            &good.replace("shop", "../../../api/v1"),
+        ] {
+            assert_eq!(asked(bad), Err(unknown.clone()), "{bad}");
+        }
+        assert_eq!(Question::read("/explanation", None), Err(unknown));
+    }
+}

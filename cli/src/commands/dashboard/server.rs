@@ -1,0 +1,182 @@
+//! The local server: connections of one browser, each request guarded, read and answered.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, StatusCode};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use serde_json::json;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+
+use super::answer::{self, Answer};
+use super::guard::{Guard, Refused};
+use super::question::{Question, Unknown};
+use crate::cluster::Cluster;
+use crate::commands::explain;
+use crate::failure::Failure;
+
+/// A browser opens six to one host. More wait until one of these has ended.
+const CONNECTIONS: usize = 32;
+/// Questions to the API server at a time; the others wait for their turn.
+const QUESTIONS: usize = 8;
+/// Head of a request. A question about a call carries its path, which HTTP servers bound
+/// to 8 KiB.
+const MAX_HEAD: usize = 32 << 10;
+/// For a head to arrive, also the first one of a connection or the next.
+const HEAD_WITHIN: Duration = Duration::from_secs(5);
+/// Age at which a connection ends after its answer, and the time for that; so one whose
+/// other end does not read is not held for ever.
+const LIFE: Duration = Duration::from_secs(300);
+const LAST_ANSWER_WITHIN: Duration = Duration::from_secs(10);
+/// After a connection that could not be taken.
+const AGAIN_IN: Duration = Duration::from_millis(100);
+/// Bytes of one answer of the API server. A graph of 20 000 edges is below 16 MiB.
+const MAX_ANSWER: usize = 32 << 20;
+
+/// What is served.
+#[derive(Clone)]
+pub(super) struct Site(Arc<Parts>);
+
+struct Parts {
+    cluster: Cluster,
+    guard: Guard,
+    questions: Semaphore,
+}
+
+impl Site {
+    pub(super) fn new(cluster: Cluster, guard: Guard) -> Self {
+        let questions = Semaphore::new(QUESTIONS);
+        Self(Arc::new(Parts {
+            cluster,
+            guard,
+            questions,
+        }))
+    }
+}
+
+/// Serves as long as it is asked to.
+pub(super) async fn serve(listener: &TcpListener, site: &Site) -> Infallible {
+    let mut connections = JoinSet::new();
+    loop {
+        tokio::select! {
+            accepted = listener.accept(), if connections.len() < CONNECTIONS => match accepted {
+                Ok((stream, _)) => {
+                    connections.spawn(connection(stream, site.clone()));
+                }
+                // One that was gone before it was taken, or no descriptor is left just now.
+                Err(_) => sleep(AGAIN_IN).await,
+            },
+            Some(_) = connections.join_next() => {}
+        }
+    }
+}
+
+async fn connection(stream: TcpStream, site: Site) {
+    let service = service_fn(move |request| {
+        let site = site.clone();
+        async move { Ok::<_, Infallible>(site.answer(&request).await) }
+    });
+    let mut serving = http1::Builder::new();
+    serving
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_WITHIN)
+        .max_header_size(MAX_HEAD);
+    let connection = serving.serve_connection(TokioIo::new(stream), service);
+    tokio::pin!(connection);
+    // How a browser leaves is its own affair.
+    tokio::select! {
+        _ = connection.as_mut() => {}
+        () = sleep(LIFE) => {
+            connection.as_mut().graceful_shutdown();
+            let _ = timeout(LAST_ANSWER_WITHIN, connection).await;
+        }
+    }
+}
+
+impl Site {
+    async fn answer<B>(&self, request: &Request<B>) -> Answer {
+        let Parts {
+            cluster,
+            guard,
+            questions,
+        } = &*self.0;
+        if let Err(refused) = guard.admit(request) {
+            let status = match refused {
+                Refused::Method => StatusCode::METHOD_NOT_ALLOWED,
+                _ => StatusCode::FORBIDDEN,
+            };
+            return answer::failure(status, &refused.to_string());
+        }
+        let uri = request.uri();
+        let question = match Question::read(uri.path(), uri.query()) {
+            Ok(question) => question,
+            Err(unknown) => {
+                let status = match unknown {
+                    Unknown::Path => StatusCode::NOT_FOUND,
+                    Unknown::Parameter(_) => StatusCode::BAD_REQUEST,
+                };
+                return answer::failure(status, &unknown.to_string());
+            }
+        };
+        if question.needs_key()
+            && let Err(refused) = guard.admit_to_cluster(request)
+        {
+            return answer::failure(StatusCode::FORBIDDEN, &refused.to_string());
+        }
+        let Ok(_turn) = questions.acquire().await else {
+            return answer::failure(StatusCode::SERVICE_UNAVAILABLE, "weft dashboard ends");
+        };
+        match question {
+            Question::File(file) => answer::file(file),
+            Question::Start => answer::json(start(cluster)),
+            Question::Read { what, path } => read(cluster, &what, &path).await,
+            Question::Explain(spec) => explained(cluster, *spec).await,
+        }
+    }
+}
+
+/// Where the user is, so that the page begins there.
+fn start(cluster: &Cluster) -> Bytes {
+    let all = cluster.scope().is_none();
+    let version = env!("CARGO_PKG_VERSION");
+    let start = json!({"namespace": cluster.namespace(), "all": all, "version": version});
+    start.to_string().into()
+}
+
+async fn read(cluster: &Cluster, what: &str, path: &str) -> Answer {
+    match cluster.try_read_bytes(what, path, MAX_ANSWER).await {
+        Ok(bytes) => answer::json(bytes),
+        Err(refusal) => {
+            let status = refusal
+                .code()
+                .and_then(|code| StatusCode::from_u16(code).ok());
+            let status = status.unwrap_or(StatusCode::BAD_GATEWAY);
+            answer::failure(status, &refusal.into_failure().to_string())
+        }
+    }
+}
+
+/// Nothing is stored by this `create`: it is how the read API takes a question.
+async fn explained(cluster: &Cluster, spec: crds::observe::ExplanationSpec) -> Answer {
+    let told = async {
+        let told = explain::ask(cluster, spec).await?;
+        let status = told.status.clone().unwrap_or_default();
+        let yaml = explain::yaml(&status.fix.unwrap_or_default())?;
+        Ok::<_, Failure>(json!({"explanation": told, "yaml": yaml}))
+    };
+    match told.await {
+        Ok(told) => answer::json(told.to_string().into()),
+        Err(Failure::Usage(text)) => answer::failure(StatusCode::BAD_REQUEST, &text),
+        Err(failure) => answer::failure(StatusCode::BAD_GATEWAY, &failure.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests;

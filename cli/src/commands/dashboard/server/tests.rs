@@ -1,0 +1,193 @@
+//! The server over real connections, before an API server in memory.
+
+use std::time::Instant;
+
+use clap::Parser as _;
+use fake_api::FakeApi;
+use serde_json::Value;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+use super::*;
+use crate::args::Cli;
+
+const GRAPH: &str = "/apis/observe.weft.dev/v1alpha1/namespaces/shop/graphs/live";
+
+struct Served {
+    api: FakeApi,
+    port: u16,
+}
+
+async fn served() -> Served {
+    let api = FakeApi::default();
+    api.put(GRAPH, json!({"kind": "Graph", "nodes": [], "edges": []}));
+    let cli = Cli::parse_from(["weft", "dashboard", "-n", "shop", "--request-timeout", "1s"]);
+    let cluster = Cluster::of(api.client(), &cli.global);
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let site = Site::new(cluster, Guard::new(port, "key".to_owned()));
+    tokio::spawn(async move { serve(&listener, &site).await });
+    Served { api, port }
+}
+
+impl Served {
+    /// Sends these bytes and reads to the end of the connection.
+    async fn raw(&self, bytes: &[u8]) -> String {
+        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).await.unwrap();
+        let _ = stream.write_all(bytes).await;
+        let mut answer = Vec::new();
+        let _ = stream.read_to_end(&mut answer).await;
+        String::from_utf8_lossy(&answer).into_owned()
+    }
+
+    /// Status and body for a request with these headers besides the host.
+    async fn ask(&self, method: &str, path: &str, headers: &str) -> (u16, String, String) {
+        let port = self.port;
+        let request = format!(
+            "{method} {path} HTTP/1.1\r\nhost: 127.0.0.1:{port}\r\nconnection: close\r\n{headers}\r\n"
+        );
+        let answer = self.raw(request.as_bytes()).await;
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
+        let status = head.split(' ').nth(1).and_then(|code| code.parse().ok());
+        (status.unwrap_or_default(), head.to_owned(), body.to_owned())
+    }
+}
+
+const KEY: &str = "weft-dashboard: key\r\n";
+
+#[tokio::test]
+async fn the_page_is_served_without_a_key_and_the_cluster_only_with_it() {
+    let served = served().await;
+    for path in ["/", "/dashboard.js", "/dashboard.css"] {
+        let (status, head, _) = served.ask("GET", path, "").await;
+        assert_eq!(status, 200, "{path}");
+        assert!(
+            head.contains("default-src 'none'; script-src 'self'"),
+            "{head}"
+        );
+        assert!(!head.contains("unsafe-"), "{head}");
+        assert!(
+            head.contains("nosniff") && head.contains("no-store"),
+            "{head}"
+        );
+    }
+    let (status, _, body) = served.ask("GET", GRAPH, "").await;
+    assert_eq!(status, 403, "{body}");
+    let (status, head, body) = served.ask("GET", GRAPH, KEY).await;
+    assert_eq!(status, 200, "{body}");
+    assert!(head.contains("application/json"), "{head}");
+    assert_eq!(
+        serde_json::from_str::<Value>(&body).unwrap()["kind"],
+        "Graph"
+    );
+    let (_, _, start) = served.ask("GET", "/start", KEY).await;
+    assert_eq!(
+        serde_json::from_str::<Value>(&start).unwrap()["namespace"],
+        "shop"
+    );
+}
+
+#[tokio::test]
+async fn a_foreign_host_origin_or_method_gets_nothing_and_the_cluster_is_not_asked() {
+    let served = served().await;
+    let foreign =
+        format!("GET {GRAPH} HTTP/1.1\r\nhost: evil.example\r\n{KEY}connection: close\r\n\r\n");
+    assert!(
+        served
+            .raw(foreign.as_bytes())
+            .await
+            .starts_with("HTTP/1.1 403")
+    );
+    for (method, headers, wanted) in [
+        ("GET", "origin: http://evil.example\r\n", 403),
+        ("GET", "sec-fetch-site: cross-site\r\n", 403),
+        ("POST", "", 405),
+        ("DELETE", "", 405),
+        ("PATCH", "", 405),
+    ] {
+        let (status, ..) = served.ask(method, GRAPH, &format!("{KEY}{headers}")).await;
+        assert_eq!(status, wanted, "{method} {headers}");
+    }
+    for path in [
+        "/api/v1/secrets",
+        "/apis/observe.weft.dev/v1alpha1/taps/live",
+    ] {
+        let (status, ..) = served.ask("GET", path, KEY).await;
+        assert_eq!(status, 404, "{path}");
+    }
+    assert_eq!(served.api.reads(GRAPH), 0);
+    assert!(served.api.writes().is_empty());
+    let (status, ..) = served.ask("GET", GRAPH, KEY).await;
+    assert_eq!(
+        (status, served.api.reads(GRAPH)),
+        (200, 1),
+        "the honest one is answered"
+    );
+}
+
+#[tokio::test]
+async fn a_cluster_that_refuses_or_is_silent_is_told_in_words_and_in_time() {
+    let served = served().await;
+    let (status, _, body) = served
+        .ask("GET", &GRAPH.replace("shop", "other"), KEY)
+        .await;
+    assert_eq!(status, 404, "{body}");
+    assert!(body.contains("observe.enabled"), "{body}");
+    served.api.vanish(true);
+    let begun = Instant::now();
+    let (status, _, body) = served.ask("GET", GRAPH, KEY).await;
+    assert_eq!(status, 502, "{body}");
+    assert!(body.contains("did not answer within 1 s"), "{body}");
+    assert!(
+        begun.elapsed() < Duration::from_secs(5),
+        "{:?}",
+        begun.elapsed()
+    );
+}
+
+#[tokio::test]
+async fn a_head_without_end_is_refused_and_the_next_request_is_answered() {
+    let served = served().await;
+    let long = format!("GET /?{} HTTP/1.1\r\n", "a".repeat(2 * MAX_HEAD));
+    let answer = served.raw(long.as_bytes()).await;
+    assert!(!answer.contains("200 OK"), "{answer:.80}");
+    let (status, ..) = served.ask("GET", "/", "").await;
+    assert_eq!(status, 200);
+}
+
+#[tokio::test]
+async fn whoever_opens_connections_and_says_nothing_keeps_nobody_out_for_long() {
+    let served = served().await;
+    let mut silent = Vec::new();
+    for _ in 0..CONNECTIONS {
+        silent.push(
+            TcpStream::connect(("127.0.0.1", served.port))
+                .await
+                .unwrap(),
+        );
+    }
+    let asked = timeout(3 * HEAD_WITHIN, served.ask("GET", "/", "")).await;
+    assert_eq!(asked.unwrap().0, 200, "the silent were closed");
+}
+
+#[tokio::test]
+async fn an_explanation_is_asked_and_its_fix_is_told_as_yaml() {
+    let served = served().await;
+    let spec = json!({"from": {"kind": "Deployment", "namespace": "shop", "name": "web"},
+        "to": {"kind": "Service", "namespace": "shop", "name": "cart"}})
+    .to_string();
+    let spec: String = form_urlencoded::byte_serialize(spec.as_bytes()).collect();
+    let path = format!("/explanation?spec={spec}");
+    let (status, _, body) = served.ask("GET", &path, KEY).await;
+    assert_eq!(status, 200, "{body}");
+    let told: Value = serde_json::from_str(&body).unwrap();
+    assert_eq!(told["explanation"]["kind"], "Explanation", "{body}");
+    assert_eq!(told["yaml"], "");
+    let writes = served.api.writes();
+    assert_eq!(writes.len(), 1, "{writes:?}");
+    assert!(
+        writes[0].1.ends_with("/namespaces/shop/explanations"),
+        "{writes:?}"
+    );
+    let (status, ..) = served.ask("GET", &path, "").await;
+    assert_eq!(status, 403);
+}

@@ -1,0 +1,112 @@
+//! How long it takes, and whether it jumps.
+
+use serde_json::{Value, json};
+
+use crate::Shown;
+use crate::shop;
+
+/// First picture of the page, of the best of a few starts: others use this machine too.
+const FIRST_PAINT_MS: f64 = 200.0;
+/// From the beginning of the page to the whole graph of 1000 edges.
+const DRAWN_MS: f64 = 2000.0;
+/// Work of the main thread for one frame while it is panned.
+const FRAME_MS: f64 = 16.0;
+const FRAMES: u32 = 90;
+
+#[tokio::test]
+async fn a_graph_of_a_thousand_edges_is_drawn_in_time_and_a_frame_of_it_is_cheap() {
+    let mut shown = Shown::of(&shop::large()).await;
+    let browser = &mut shown.browser;
+    let (mut painted, mut drawn) = (f64::MAX, f64::MAX);
+    for _ in 0..3 {
+        browser.call("Page.reload", json!({})).await;
+        browser
+            .wait("document.querySelectorAll('.node').length === 200")
+            .await;
+        browser
+            .wait("performance.getEntriesByName('first-contentful-paint').length")
+            .await;
+        let first = browser
+            .eval("performance.getEntriesByName('first-contentful-paint')[0].startTime")
+            .await;
+        painted = painted.min(first.as_f64().unwrap());
+        let mark = browser
+            .eval("performance.getEntriesByName('drawn')[0].startTime")
+            .await;
+        drawn = drawn.min(mark.as_f64().unwrap());
+    }
+    assert_eq!(browser.count(".way").await, 1000);
+    browser
+        .call("Performance.enable", json!({"timeDomain": "threadTicks"}))
+        .await;
+    let before = work(&browser.call("Performance.getMetrics", json!({})).await);
+    let pan = format!(
+        "new Promise((done) => {{ const box = document.querySelector('.scroller'); let left = {FRAMES}; const begun = performance.now(); \
+         const frame = () => {{ box.scrollBy(left % 2 ? 24 : 16, 12); if (--left) requestAnimationFrame(frame); else done(performance.now() - begun); }}; requestAnimationFrame(frame); }})"
+    );
+    let took = browser.eval(&pan).await.as_f64().unwrap();
+    assert!(
+        browser
+            .eval("document.querySelector('.scroller').scrollTop")
+            .await
+            .as_f64()
+            .unwrap()
+            > 300.0,
+        "it moved"
+    );
+    let after = work(&browser.call("Performance.getMetrics", json!({})).await);
+    let frame = (after - before) * 1000.0 / f64::from(FRAMES);
+    println!(
+        "first paint {painted:.0} ms, drawn {drawn:.0} ms, frame {frame:.2} ms of work, every {:.1} ms",
+        took / f64::from(FRAMES)
+    );
+    assert!(painted < FIRST_PAINT_MS, "first paint after {painted} ms");
+    assert!(drawn < DRAWN_MS, "drawn after {drawn} ms");
+    assert!(frame < FRAME_MS, "{frame} ms of work for a frame");
+}
+
+/// Seconds that the main thread has worked.
+fn work(metrics: &Value) -> f64 {
+    let all = metrics["metrics"].as_array().unwrap();
+    let found = all
+        .iter()
+        .find(|metric| metric["name"] == "TaskDuration")
+        .unwrap();
+    found["value"].as_f64().unwrap()
+}
+
+#[tokio::test]
+async fn the_picture_is_the_same_whatever_the_numbers_and_their_order() {
+    let mut shown = Shown::of(&shop::shop(60)).await;
+    let places = "[...document.querySelectorAll('.node')].map((node) => node.querySelector('title').textContent.split(';')[0] + node.getAttribute('transform')).sort().join('\\n')";
+    let before = shown.browser.eval(places).await;
+    assert!(before.as_str().unwrap().contains("translate("), "{before}");
+    let mut other = shop::shop(590);
+    for list in ["nodes", "edges"] {
+        other[list].as_array_mut().unwrap().reverse();
+    }
+    shown.mesh.graph(&other);
+    shown.browser.wait("[...document.querySelectorAll('.node .below')].some((below) => below.textContent.includes('9.83/s'))").await;
+    assert_eq!(
+        shown.browser.eval(places).await,
+        before,
+        "while it is watched"
+    );
+    shown.browser.call("Page.reload", json!({})).await;
+    shown
+        .browser
+        .wait("document.querySelectorAll('.node').length === 7")
+        .await;
+    assert_eq!(
+        shown.browser.eval(places).await,
+        before,
+        "and for whoever comes anew"
+    );
+    // One call more moves what has to move, and that is seen here.
+    other["edges"]
+        .as_array_mut()
+        .unwrap()
+        .retain(|edge| edge["id"] != "e1");
+    shown.mesh.graph(&other);
+    shown.browser.wait(&format!("{places} !== {before}")).await;
+}

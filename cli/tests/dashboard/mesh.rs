@@ -1,0 +1,235 @@
+//! A mesh that does what a test says, behind an API server, and the real `weft dashboard`
+//! before it. All that it tells goes through the types of the read API.
+
+use std::path::Path;
+use std::process::Stdio;
+use std::sync::Arc;
+
+use crds::observe::{Explanation, ExplanationStatus, Graph, Proxy, Scope};
+use fake_api::FakeApi;
+use http::{Method, Request, Response, StatusCode};
+use http_body_util::{BodyExt as _, Full};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use kube::client::Body;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::io::{AsyncBufReadExt as _, BufReader};
+use tokio::net::TcpListener;
+use tokio::process::{Child, Command};
+use tokio::sync::Mutex;
+
+const OBSERVE: &str = "/apis/observe.weft.dev/v1alpha1";
+
+#[derive(Default)]
+struct Script {
+    /// No controller answers.
+    lost: bool,
+    /// What is said of any call.
+    told: ExplanationStatus,
+    /// What was asked about.
+    asked: Vec<Explanation>,
+    /// Namespace that may not be read.
+    forbidden: Option<String>,
+}
+
+#[derive(Clone)]
+pub(super) struct Mesh {
+    api: FakeApi,
+    script: Arc<Mutex<Script>>,
+    folder: Arc<TempDir>,
+}
+
+/// The program, and the address that it printed.
+pub(super) struct Weft {
+    pub(super) url: String,
+    process: Child,
+}
+
+impl Weft {
+    pub(super) async fn stop(mut self) {
+        self.process.kill().await.unwrap();
+    }
+
+    /// Scheme, host and port.
+    pub(super) fn origin(&self) -> &str {
+        self.url.split_once("/#").unwrap().0
+    }
+}
+
+impl Mesh {
+    pub(super) async fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let folder = Arc::new(tempfile::tempdir().unwrap());
+        let config = json!({
+            "apiVersion": "v1", "kind": "Config", "current-context": "test",
+            "clusters": [{"name": "test", "cluster": {"server": format!("http://127.0.0.1:{port}")}}],
+            "contexts": [{"name": "test", "context": {"cluster": "test", "user": "test", "namespace": "shop"}}],
+            "users": [{"name": "test", "user": {"token": "of-the-user"}}],
+        });
+        std::fs::write(folder.path().join("kubeconfig"), config.to_string()).unwrap();
+        let mesh = Self {
+            api: FakeApi::default(),
+            script: Arc::default(),
+            folder,
+        };
+        tokio::spawn(serve(listener, mesh.clone()));
+        mesh.scope(true, &["shop", "weft-system"]);
+        mesh
+    }
+
+    /// Runs `weft dashboard` with a kubeconfig for it.
+    pub(super) async fn dashboard(&self) -> Weft {
+        let mut process = Command::new(env!("CARGO_BIN_EXE_weft"))
+            .args(["dashboard", "--request-timeout", "3s"])
+            .env("KUBECONFIG", self.folder.path().join("kubeconfig"))
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(process.stdout.take().unwrap()).lines();
+        let url = lines.next_line().await.unwrap().unwrap();
+        Weft { url, process }
+    }
+
+    pub(super) fn graph(&self, graph: &Value) {
+        let graph = typed::<Graph>(graph);
+        self.api
+            .put(&format!("{OBSERVE}/graphs/live"), graph.clone());
+        self.api
+            .put(&format!("{OBSERVE}/namespaces/shop/graphs/live"), graph);
+    }
+
+    pub(super) fn scope(&self, cluster: bool, namespaces: &[&str]) {
+        let scope = typed::<Scope>(&json!({"cluster": cluster, "namespaces": namespaces}));
+        self.api.put(&format!("{OBSERVE}/scopes/live"), scope);
+    }
+
+    pub(super) fn proxy(&self, proxy: &Value) {
+        let proxy = typed::<Proxy>(proxy);
+        let name = proxy["metadata"]["name"].as_str().unwrap();
+        self.api.put(
+            &format!("{OBSERVE}/namespaces/shop/proxies/{name}"),
+            proxy.clone(),
+        );
+    }
+
+    pub(super) fn split(&self, name: &str, backends: &[(&str, u32)]) {
+        let backends: Vec<Value> = backends
+            .iter()
+            .map(|(service, weight)| json!({"service": service, "weight": weight}))
+            .collect();
+        let split = json!({"metadata": {"name": name, "namespace": "shop"}, "spec": {"service": "catalog", "backends": backends}});
+        self.api.put(
+            &format!("/apis/split.smi-spec.io/v1alpha4/namespaces/shop/trafficsplits/{name}"),
+            split,
+        );
+    }
+
+    pub(super) fn target(&self, name: &str, spec: &Value) {
+        let target = json!({"metadata": {"name": name, "namespace": "shop"}, "spec": spec});
+        self.api.put(
+            &format!("/apis/access.smi-spec.io/v1alpha4/namespaces/shop/traffictargets/{name}"),
+            target,
+        );
+    }
+
+    pub(super) async fn tell(&self, told: &Value) {
+        self.script.lock().await.told = serde_json::from_value(told.clone()).unwrap();
+    }
+
+    pub(super) async fn asked(&self) -> Vec<Explanation> {
+        self.script.lock().await.asked.clone()
+    }
+
+    pub(super) async fn lose(&self, lost: bool) {
+        self.script.lock().await.lost = lost;
+    }
+
+    pub(super) async fn forbid(&self, namespace: &str) {
+        self.script.lock().await.forbidden = Some(namespace.to_owned());
+    }
+
+    /// Writes through the API server other than questions: there must be none.
+    pub(super) fn writes(&self) -> Vec<(Method, String)> {
+        self.api.writes()
+    }
+
+    async fn answer(&self, request: Request<Incoming>) -> Response<Full<bytes::Bytes>> {
+        let (parts, body) = request.into_parts();
+        let body = body.collect().await.unwrap().to_bytes();
+        let path = parts.uri.path().to_owned();
+        let known = parts
+            .headers
+            .get("authorization")
+            .is_some_and(|held| held == "Bearer of-the-user");
+        assert!(known, "{path} came without the user's credentials");
+        let mut script = self.script.lock().await;
+        if script.lost && path.starts_with(OBSERVE) {
+            return status(
+                503,
+                "no endpoints available for service \"weft-controller\"",
+            );
+        }
+        if let Some(namespace) = &script.forbidden
+            && path.contains(&format!("/namespaces/{namespace}/"))
+        {
+            return status(
+                403,
+                &format!(
+                    "graphs.observe.weft.dev \"live\" is forbidden: User \"eve\" cannot get resource \"graphs\" in API group \"observe.weft.dev\" in the namespace \"{namespace}\""
+                ),
+            );
+        }
+        if parts.method == Method::POST && path.ends_with("/explanations") {
+            let mut asked: Explanation = serde_json::from_slice(&body).unwrap();
+            script.asked.push(asked.clone());
+            asked.status = Some(script.told.clone());
+            return Response::new(serde_json::to_vec(&asked).unwrap().into());
+        }
+        drop(script);
+        let request = Request::from_parts(parts, Body::from(body.to_vec()));
+        let (parts, body) = self.api.client().send(request).await.unwrap().into_parts();
+        Response::from_parts(parts, body.collect_bytes().await.unwrap().into())
+    }
+}
+
+/// What the type keeps of it; a field that the read API has not would be missed.
+fn typed<T: DeserializeOwned + Serialize>(value: &Value) -> Value {
+    serde_json::to_value(serde_json::from_value::<T>(value.clone()).unwrap()).unwrap()
+}
+
+fn status(code: u16, message: &str) -> Response<Full<bytes::Bytes>> {
+    let status = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "message": message, "code": code});
+    let mut response = Response::new(status.to_string().into_bytes().into());
+    *response.status_mut() = StatusCode::from_u16(code).unwrap();
+    response
+}
+
+async fn serve(listener: TcpListener, mesh: Mesh) {
+    loop {
+        let (stream, _) = listener.accept().await.unwrap();
+        let mesh = mesh.clone();
+        tokio::spawn(async move {
+            let service = service_fn(move |request| {
+                let mesh = mesh.clone();
+                async move { Ok::<_, std::convert::Infallible>(mesh.answer(request).await) }
+            });
+            let serving = hyper::server::conn::http1::Builder::new();
+            let _ = serving
+                .serve_connection(TokioIo::new(stream), service)
+                .await;
+        });
+    }
+}
+
+/// The folder of the page's sources.
+pub(super) fn sources() -> &'static Path {
+    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../dashboard"))
+}

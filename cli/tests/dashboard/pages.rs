@@ -1,0 +1,266 @@
+//! What a person does with it.
+
+use crate::Shown;
+use crate::shop;
+
+#[tokio::test]
+async fn a_person_searches_opens_a_workload_and_sees_its_neighbours_only() {
+    let Shown {
+        mut browser,
+        weft,
+        mesh,
+    } = Shown::of(&shop::shop(60)).await;
+    assert_eq!(browser.count(".node").await, 7);
+    assert!(
+        !browser
+            .eval("location.href")
+            .await
+            .as_str()
+            .unwrap()
+            .contains("key="),
+        "the key left the address"
+    );
+    browser.click("#search").await;
+    browser.write("pay").await;
+    browser
+        .wait("document.querySelector('.found').textContent === '1 of 7'")
+        .await;
+    assert_eq!(browser.count(".node.faint").await, 6);
+    browser.key("Enter").await;
+    let focused = browser.focused().await;
+    assert!(focused.contains("Deployment payments in shop"), "{focused}");
+    assert!(
+        focused.contains("37 refused") && focused.contains("1 of 2 pods"),
+        "{focused}"
+    );
+    browser.key("Enter").await;
+    browser.see("deploy/payments in shop").await;
+    // Its calls, and what refused them.
+    browser.see("37 not-allowed: explain").await;
+    browser
+        .wait("document.querySelector('.spark').getAttribute('aria-label').includes('30 minutes')")
+        .await;
+    browser.eval("(() => { const s = document.querySelector('#hops'); s.value = '1'; s.dispatchEvent(new Event('change')); })()").await;
+    browser
+        .wait("document.querySelectorAll('.node').length === 4")
+        .await;
+    browser.click("button[aria-pressed=false]").await;
+    browser
+        .wait("document.querySelectorAll('.graph > .table tbody tr').length > 0")
+        .await;
+    // What is shown stands in the address, and comes back with it.
+    browser.call("Page.reload", serde_json::json!({})).await;
+    browser
+        .wait("document.querySelector('#hops')?.value === '1'")
+        .await;
+    browser.see("deploy/payments in shop").await;
+    assert_eq!(browser.faults().await, [""; 0]);
+    let origin = weft.origin().to_owned();
+    let asked = browser.asked();
+    assert!(
+        asked.len() > 5
+            && asked
+                .iter()
+                .all(|url| url.starts_with(&origin) || url == "about:blank"),
+        "{asked:?}"
+    );
+    assert!(mesh.writes().is_empty(), "{:?}", mesh.writes());
+}
+
+#[tokio::test]
+async fn a_refused_call_leads_to_its_reason_and_to_the_objects_that_would_allow_it() {
+    let mut shown = Shown::of(&shop::shop(60)).await;
+    shown.page("Policy").await;
+    shown.browser.see("shop/cart-to-payments").await;
+    shown.browser.click("td.bad button").await;
+    let browser = &mut shown.browser;
+    browser.wait("document.querySelector('.told h2')").await;
+    assert_eq!(browser.text(".told h2").await, "Refused 403 not-allowed");
+    let told = browser.text(".told").await;
+    assert!(
+        told.contains("source web is none of its sources (cart)"),
+        "{told}"
+    );
+    assert!(told.contains("185 refused not-allowed"), "{told}");
+    let yaml = browser.text(".yaml").await;
+    assert!(
+        yaml.contains("kind: TrafficTarget") && yaml.contains("pathRegex: ^/pay$"),
+        "{yaml}"
+    );
+    let objects = serde_yaml_ng::Deserializer::from_str(&yaml).count();
+    assert_eq!(objects, 2, "kubectl takes it as it stands: {yaml}");
+    let line = browser.text("footer code").await;
+    assert_eq!(
+        line,
+        "weft explain deploy/web svc/payments:80 GET / -n shop"
+    );
+    // And another call, typed.
+    browser
+        .eval("document.querySelector('#method').value = 'POST'")
+        .await;
+    browser.click("#path").await;
+    browser.key("End").await;
+    browser.write("pay").await;
+    browser.key("Enter").await;
+    browser
+        .wait("document.querySelector('footer code').textContent.includes('POST /pay')")
+        .await;
+    let mut asked = shown.mesh.asked().await;
+    for _ in 0..100 {
+        if asked.len() > 1 {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        asked = shown.mesh.asked().await;
+    }
+    let spec = &asked.last().unwrap().spec;
+    assert_eq!(
+        (spec.from.name.as_str(), spec.to.name.as_str(), spec.to.port),
+        ("web", "payments", Some(80))
+    );
+    assert_eq!(
+        (spec.method.as_deref(), spec.path.as_deref()),
+        (Some("POST"), Some("/pay"))
+    );
+    assert_eq!(shown.browser.faults().await, [""; 0]);
+}
+
+#[tokio::test]
+async fn shares_follow_the_weights_of_a_split_while_somebody_watches() {
+    let mut shown = Shown::of(&shop::shop(60)).await;
+    shown.page("Splits").await;
+    let row = "[...document.querySelectorAll('tbody tr')].find((row) => row.cells[2].textContent === 'catalog-v2')";
+    let cells = format!("[3, 4, 5].map((at) => {row}?.cells[at].textContent.trim()).join(' | ')");
+    shown
+        .browser
+        .wait(&format!("{cells} === '10 | 10.00 % | 10.00 %'"))
+        .await;
+    shown.browser.eval(&format!("{row}.id = 'the-same'")).await;
+    shown
+        .mesh
+        .split("catalog", &[("catalog-v1", 50), ("catalog-v2", 50)]);
+    shown
+        .browser
+        .wait(&format!("{cells} === '50 | 50.00 % | 10.00 %'"))
+        .await;
+    shown.mesh.graph(&shop::shop(270));
+    shown
+        .browser
+        .wait(&format!("{cells} === '50 | 50.00 % | 45.00 %'"))
+        .await;
+    assert_eq!(
+        shown.browser.count("#the-same").await,
+        1,
+        "the row is not made anew"
+    );
+}
+
+#[tokio::test]
+async fn a_lost_controller_is_told_at_once_and_what_was_known_stays() {
+    let mut shown = Shown::of(&shop::shop(60)).await;
+    shown.mesh.lose(true).await;
+    let browser = &mut shown.browser;
+    browser
+        .wait("document.querySelector('#alert').textContent.startsWith('Stale since')")
+        .await;
+    let told = browser.text("#alert").await;
+    assert!(
+        told.contains("no controller") && told.contains("weft check"),
+        "{told}"
+    );
+    assert_eq!(browser.count(".node").await, 7, "what was known stays");
+    assert_eq!(
+        browser
+            .eval("document.querySelector('#alert').getAttribute('role')")
+            .await,
+        "alert"
+    );
+    shown.page("Health").await;
+    shown.browser.see("since").await;
+    shown
+        .browser
+        .wait("document.querySelector('tbody td.bad')")
+        .await;
+    shown.mesh.graph(&shop::shop(300));
+    shown.mesh.lose(false).await;
+    shown
+        .browser
+        .wait("document.querySelector('#alert').textContent === ''")
+        .await;
+    shown.browser.see("The controller answers again.").await;
+    // Its end is told too, and by other words.
+    shown.weft.stop().await;
+    shown
+        .browser
+        .wait("document.querySelector('#alert').textContent.includes('was it stopped?')")
+        .await;
+}
+
+#[tokio::test]
+async fn what_one_may_not_read_is_named_with_the_role_that_grants_it() {
+    let mut shown = Shown::of(&shop::shop(60)).await;
+    shown.mesh.scope(false, &["shop"]);
+    shown.mesh.forbid("other").await;
+    let browser = &mut shown.browser;
+    browser.call("Page.reload", serde_json::json!({})).await;
+    browser
+        .wait("document.querySelectorAll('.node').length === 7")
+        .await;
+    let offered =
+        "[...document.querySelectorAll('#place option')].map((option) => option.value).join()";
+    assert_eq!(
+        browser.eval(offered).await,
+        "shop",
+        "nothing is offered that cannot be shown"
+    );
+    browser.eval("location.hash = '/graph?ns=other'").await;
+    browser
+        .wait(
+            "document.querySelector('#alert').textContent.includes('ClusterRole view grants this')",
+        )
+        .await;
+    assert_eq!(
+        browser
+            .eval("document.querySelector('#alert').className")
+            .await,
+        "refused"
+    );
+}
+
+#[tokio::test]
+async fn every_page_shows_what_it_is_for() {
+    let mut shown = Shown::of(&shop::shop(60)).await;
+    shown.mesh.proxy(&shop::proxy("gone-1", false));
+    for (title, texts) in [
+        ("Workloads", ["deploy/catalog-v1", "99.34 %", "1 of 2"]),
+        ("Proxies", ["shop/web-5d8", "9.5 Mi", "gone-1"]),
+        (
+            "Health",
+            [
+                "Proxies are connected",
+                "✗ look",
+                "shop/payments: 1 of 2 pods",
+            ],
+        ),
+    ] {
+        shown.page(title).await;
+        for text in texts {
+            shown.browser.see(text).await;
+        }
+        assert!(
+            shown.browser.text("footer code").await.starts_with("weft "),
+            "{title}"
+        );
+    }
+    // A table is sorted by its heads.
+    shown.page("Workloads").await;
+    shown.browser.click("thead th:nth-child(5) button").await;
+    shown.browser.click("thead th:nth-child(5) button").await;
+    let first = "document.querySelector('tbody th').textContent";
+    assert_eq!(
+        shown.browser.eval(first).await,
+        "deploy/cart",
+        "the busiest one"
+    );
+    assert_eq!(shown.browser.faults().await, [""; 0]);
+}

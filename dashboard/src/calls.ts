@@ -1,0 +1,60 @@
+// Edges as rows: the same numbers as in the picture, for whoever reads tables.
+
+import type { Edge } from "./api";
+import { type Model, health, refusals } from "./model";
+import type { Cell, Row } from "./table";
+import { milliseconds, percent, rate } from "./text";
+import { type App, question } from "./view";
+
+export const COLUMNS = ["From", "To", "Service", "Protocol", "Secured", "Success", "Calls/s", "p50", "p95", "p99", "Open", "Refused"];
+
+const TONES = { ok: "good", warn: "warn", bad: "bad", idle: undefined } as const;
+
+/** A cell with the share of good calls. */
+export function success(requests: number, good: number, failure: number): Cell {
+  if (requests === 0) return { text: "", by: -1 };
+  const cell: Cell = { text: percent(good / requests), by: good / requests };
+  const tone = TONES[health(requests, failure)];
+  return tone ? { ...cell, tone } : cell;
+}
+
+export function secured(mtls: number | undefined): Cell {
+  if (mtls === undefined) return { text: "not known", by: -1 };
+  if (mtls === 1) return { text: "mTLS", by: 1, tone: "good" };
+  return { text: mtls === 0 ? "plaintext" : `mTLS ${percent(mtls)}`, by: mtls, tone: "warn" };
+}
+
+/** How many were refused and why; pressed, it is explained. */
+export function refused(app: App, model: Model, edge: Edge): Cell {
+  const count = refusals(edge);
+  if (count === 0) return { text: "", by: 0 };
+  const reasons = Object.keys(edge.refused ?? {}).join(", ");
+  return {
+    text: `${count} ${reasons}: explain`,
+    by: count,
+    tone: "bad",
+    press: () => app.go({ page: "explain", ask: question(model, edge) }),
+  };
+}
+
+export function row(app: App, model: Model, edge: Edge): Row {
+  const open = (id: string): Cell => ({ text: model.name(id), press: () => app.go({ page: "graph", node: id }) });
+  const time = (ms: number | undefined): Cell => ({ text: milliseconds(ms), by: ms ?? -1 });
+  return {
+    key: edge.id,
+    cells: [
+      open(edge.from),
+      open(edge.to),
+      { text: edge.service ? `${edge.service}:${edge.port ?? ""}` : String(edge.port ?? "") },
+      { text: edge.protocol },
+      secured(edge.mtls),
+      success(edge.requests, edge.success, edge.failure),
+      { text: rate(edge.requests, model.seconds), by: edge.requests },
+      time(edge.ms?.p50),
+      time(edge.ms?.p95),
+      time(edge.ms?.p99),
+      { text: String(edge.open), by: edge.open },
+      refused(app, model, edge),
+    ],
+  };
+}

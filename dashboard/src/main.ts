@@ -1,0 +1,257 @@
+// The page: asks every two seconds, shows what it was told, and says when nobody tells it
+// anything any more.
+
+import { type Graph, Mesh, Refusal, type Start } from "./api";
+import { h, set, write } from "./dom";
+import { Model } from "./model";
+import { ExplainPage } from "./pages/explain";
+import { GraphPage } from "./pages/graph";
+import { HealthPage } from "./pages/health";
+import { PolicyPage } from "./pages/policy";
+import { ProxiesPage } from "./pages/proxies";
+import { SplitsPage } from "./pages/splits";
+import { WorkloadsPage } from "./pages/workloads";
+import { clock, plain } from "./text";
+import type { App, Extra, Page, State, View } from "./view";
+
+/** The controller makes a new answer as often. */
+const EACH = 2000;
+const KEY = "weft-dashboard";
+const ALL = "*";
+
+class Dashboard implements App {
+  readonly mesh: Mesh;
+  private readonly pages: Page[];
+  private readonly graph: GraphPage;
+  private readonly nav = found("nav");
+  private readonly main = found("main");
+  private readonly alert = found("#alert");
+  private readonly words = found("#words");
+  private readonly footer = found("footer");
+  private readonly links = new Map<string, HTMLAnchorElement>();
+  private readonly places = h("select", { id: "place", change: () => this.go({ place: this.places.value === ALL ? "" : this.places.value, node: "", hops: 0 }) });
+  private readonly command = h("code");
+  private readonly known = h("span");
+  private state: State;
+  private view: View | undefined;
+  private shown: Page | undefined;
+  /** Grows with each move; an answer to an earlier question is dropped. */
+  private turn = 0;
+  private next = 0;
+
+  constructor(key: string, private readonly start: Start) {
+    this.mesh = new Mesh(key);
+    this.graph = new GraphPage(this);
+    this.pages = [this.graph, new WorkloadsPage(this), new SplitsPage(), new PolicyPage(this), new ExplainPage(this), new ProxiesPage(), new HealthPage()];
+    this.state = this.read();
+    for (const page of this.pages) {
+      const link = h("a", { href: "#" }, page.title);
+      this.links.set(page.name, link);
+      this.nav.append(link);
+    }
+    found(".place").append(h("label", { for: "place" }, "Namespace"), this.places);
+    this.footer.append(h("span", {}, "On a command line: ", this.command), this.known, h("span", {}, `weft ${start.version}`));
+    found(".skip").addEventListener("click", (event) => {
+      // The part behind # is the page's own address.
+      event.preventDefault();
+      this.main.focus();
+    });
+    window.addEventListener("hashchange", () => this.move());
+    document.addEventListener("keydown", (event) => this.key(event));
+    document.addEventListener("visibilitychange", () => document.hidden || this.soon(0));
+  }
+
+  run(): void {
+    void this.scope();
+    this.move();
+  }
+
+  go(change: Partial<State>): void {
+    location.hash = address({ ...this.state, ...change });
+  }
+
+  say(words: string): void {
+    write(this.words, words);
+  }
+
+  private move(): void {
+    const before = this.state;
+    this.state = this.read();
+    const page = this.page();
+    for (const [name, link] of this.links) {
+      set(link, "href", `#${address({ ...this.state, page: name })}`);
+      set(link, "aria-current", name === page.name ? "page" : undefined);
+    }
+    if (this.shown !== page) {
+      const first = this.shown === undefined;
+      this.shown = page;
+      document.title = `${page.title}: Weft`;
+      this.main.replaceChildren(page.element);
+      if (!first) this.main.focus();
+    }
+    this.choose();
+    if (this.view && before.place === this.state.place) {
+      this.view = { ...this.view, state: this.state };
+      this.show();
+    }
+    this.turn++;
+    this.soon(0);
+  }
+
+  private soon(within: number): void {
+    clearTimeout(this.next);
+    this.next = window.setTimeout(() => void this.ask(), within);
+  }
+
+  private async ask(): Promise<void> {
+    const turn = ++this.turn;
+    const state = this.state;
+    try {
+      const deep = state.node !== "" && state.page === "graph";
+      const [graph, extra] = await Promise.all([this.mesh.graph(state.place, deep), this.extra(state)]);
+      if (turn !== this.turn) return;
+      if (this.view?.lost) this.say("The controller answers again.");
+      this.view = { state: this.state, model: new Model(whole(graph)), extra, at: Date.now() };
+      this.tell("", "");
+    } catch (error) {
+      if (turn !== this.turn) return;
+      this.fail(error instanceof Refusal ? error : new Refusal(0, "the answer cannot be read"));
+    }
+    this.show();
+    if (!document.hidden) this.soon(EACH);
+  }
+
+  /** What the page needs besides the graph; what may not be read is told and left out. */
+  private async extra(state: State): Promise<Extra> {
+    const extra: Extra = { words: [] };
+    for (const need of this.page().needs ?? []) {
+      try {
+        if (need === "proxies") extra.proxies = await this.mesh.proxies(state.place);
+        else if (need === "splits") extra.splits = await this.mesh.splits(state.place);
+        else extra.targets = await this.mesh.targets(state.place);
+      } catch (error) {
+        if (!(error instanceof Refusal) || error.lost) throw error;
+        extra.words.push(error.message);
+      }
+    }
+    return extra;
+  }
+
+  private fail(refusal: Refusal): void {
+    if (refusal.lost && this.view) {
+      this.view.lost ??= { since: Date.now(), why: refusal.message };
+      this.tell("lost", `Stale since ${clock(this.view.at)}: no controller answers. What is shown is what was known then. ${refusal.message}`);
+    } else {
+      this.tell(refusal.lost ? "lost" : "refused", refusal.message);
+    }
+  }
+
+  private tell(kind: string, words: string): void {
+    set(this.alert, "class", kind);
+    write(this.alert, words);
+    set(this.main, "class", kind === "lost" ? "stale" : undefined);
+  }
+
+  private show(): void {
+    if (!this.view) return;
+    const page = this.page();
+    page.update(this.view);
+    write(this.command, page.command(this.state));
+    const { metadata } = this.view.model.graph;
+    const left = metadata.leftOut ? `; ${metadata.leftOut} edges and nodes had no place` : "";
+    write(this.known, `Known at ${clock(this.view.at)}${metadata.complete ? "" : "; not complete"}${left}`);
+  }
+
+  private page(): Page {
+    return this.pages.find((page) => page.name === this.state.page) ?? this.graph;
+  }
+
+  /** The namespaces that may be read. Without an answer there is the one of the kubeconfig. */
+  private async scope(): Promise<void> {
+    try {
+      const scope = await this.mesh.scope();
+      this.choose(scope.namespaces, scope.cluster);
+    } catch {
+      this.choose([], false);
+    }
+  }
+
+  private choose(namespaces: string[] = [], cluster = false): void {
+    const wanted = this.state.place === "" ? ALL : this.state.place;
+    const held = new Set([...this.places.options].map((option) => option.value));
+    const more = [...(cluster ? [ALL] : []), ...namespaces, this.start.namespace, wanted];
+    for (const place of more) {
+      if (held.has(place)) continue;
+      held.add(place);
+      this.places.append(h("option", { value: place }, place === ALL ? "All namespaces" : place));
+    }
+    this.places.value = wanted;
+  }
+
+  private key(event: KeyboardEvent): void {
+    const typing = (event.target as Element | null)?.matches("input, select, textarea");
+    if (event.key !== "/" || typing || event.ctrlKey || event.metaKey || event.altKey) return;
+    event.preventDefault();
+    if (this.page() !== this.graph) this.go({ page: "graph" });
+    setTimeout(() => this.graph.focusSearch());
+  }
+
+  private read(): State {
+    const [, page = "", query = ""] = /^#\/(\w*)\??(.*)$/.exec(location.hash) ?? [];
+    const told = new URLSearchParams(query);
+    const place = told.get("ns") ?? (this.start.all ? ALL : this.start.namespace);
+    return {
+      page,
+      place: place === ALL ? "" : place,
+      node: told.get("node") ?? "",
+      hops: Math.min(3, Number(told.get("hops")) || 0),
+      view: told.get("view") === "table" ? "table" : "picture",
+      ask: told.get("ask") ?? "",
+    };
+  }
+}
+
+function address(state: State): string {
+  const told = new URLSearchParams({ ns: state.place === "" ? ALL : state.place });
+  if (state.node !== "") told.set("node", state.node);
+  if (state.hops > 0) told.set("hops", String(state.hops));
+  if (state.view !== "picture") told.set("view", state.view);
+  if (state.ask !== "" && state.page === "explain") told.set("ask", state.ask);
+  return `/${state.page || "graph"}?${told}`;
+}
+
+/** An answer of any version has these. */
+function whole(graph: Graph): Graph {
+  return { metadata: graph.metadata, nodes: graph.nodes ?? [], edges: graph.edges ?? [] };
+}
+
+function found(selector: string): HTMLElement {
+  const element = document.querySelector<HTMLElement>(selector);
+  if (!element) throw new Error(`the page has no ${plain(selector)}`);
+  return element;
+}
+
+/** Takes the key out of the address, where it would be kept and shown. */
+function key(): string {
+  const given = /^#key=([0-9a-f]+)$/.exec(location.hash)?.[1];
+  if (given) {
+    sessionStorage.setItem(KEY, given);
+    history.replaceState(null, "", location.pathname);
+  }
+  return sessionStorage.getItem(KEY) ?? "";
+}
+
+async function begin(): Promise<void> {
+  const held = key();
+  try {
+    new Dashboard(held, await new Mesh(held).start()).run();
+  } catch (error) {
+    const words = error instanceof Refusal ? error.message : "the page could not start";
+    const alert = found("#alert");
+    set(alert, "class", "lost");
+    write(alert, words);
+    write(found("main p"), words);
+  }
+}
+
+void begin();

@@ -1,0 +1,177 @@
+// What the graph means for a person: sums, health, and the folded and narrowed graphs.
+
+import type { Edge, Graph, MeshNode } from "./api";
+
+/** Above these the whole is folded into namespaces, because nobody reads more. */
+const MOST_NODES = 300;
+const MOST_EDGES = 1500;
+/** Shares of failed calls from which something is worth a look, and is wrong. */
+const WORTH_A_LOOK = 0.005;
+const WRONG = 0.05;
+
+export type Health = "bad" | "warn" | "ok" | "idle";
+
+/** All calls from one node to another. */
+export interface Way {
+  from: string;
+  to: string;
+  edges: Edge[];
+  requests: number;
+  success: number;
+  failure: number;
+  refused: number;
+  open: number;
+  health: Health;
+  /** Lowest share of mutual TLS among the edges; undefined where nobody says. */
+  mtls: number | undefined;
+}
+
+export function refusals(edge: Edge): number {
+  return Object.values(edge.refused ?? {}).reduce((sum, count) => sum + count, 0);
+}
+
+export function health(requests: number, failure: number): Health {
+  if (requests === 0) return "idle";
+  const share = failure / requests;
+  return share >= WRONG ? "bad" : share >= WORTH_A_LOOK ? "warn" : "ok";
+}
+
+/** Edges put together by their ends, in order of the ends. */
+export function ways(edges: Edge[]): Way[] {
+  const found = new Map<string, Way>();
+  for (const edge of edges) {
+    const key = `${edge.from}\n${edge.to}`;
+    let way = found.get(key);
+    if (!way) {
+      way = { from: edge.from, to: edge.to, edges: [], requests: 0, success: 0, failure: 0, refused: 0, open: 0, health: "idle", mtls: undefined };
+      found.set(key, way);
+    }
+    way.edges.push(edge);
+    way.requests += edge.requests;
+    way.success += edge.success;
+    way.failure += edge.failure;
+    way.refused += refusals(edge);
+    way.open += edge.open;
+    if (edge.mtls !== undefined) way.mtls = Math.min(way.mtls ?? 1, edge.mtls);
+  }
+  const all = [...found.values()];
+  for (const way of all) way.health = health(way.requests, way.failure);
+  return all.sort((one, other) => compare(one.from, other.from) || compare(one.to, other.to));
+}
+
+function add(lists: Map<string, Edge[]>, key: string, edge: Edge): void {
+  const list = lists.get(key);
+  if (list) list.push(edge);
+  else lists.set(key, [edge]);
+}
+
+/** By code units, which is the same everywhere. */
+export function compare(one: string, other: string): number {
+  return one < other ? -1 : one > other ? 1 : 0;
+}
+
+export class Model {
+  readonly nodes: Map<string, MeshNode>;
+  readonly seconds: number;
+  /** Edges by the node that is called, and by the one that calls. */
+  readonly into = new Map<string, Edge[]>();
+  readonly out = new Map<string, Edge[]>();
+
+  constructor(readonly graph: Graph) {
+    this.nodes = new Map(graph.nodes.map((node) => [node.id, node]));
+    // What an edge names is there, even if the answer had no room for it.
+    for (const edge of graph.edges) {
+      for (const id of [edge.from, edge.to]) {
+        if (!this.nodes.has(id)) this.nodes.set(id, { id, kind: "Unknown", name: id });
+      }
+      add(this.into, edge.to, edge);
+      add(this.out, edge.from, edge);
+    }
+    this.seconds = graph.metadata.windowSeconds;
+  }
+
+  name(id: string): string {
+    const node = this.nodes.get(id);
+    return node ? title(node) : id;
+  }
+
+  /** What it served; for one that only calls, what it called. */
+  sums(id: string): { requests: number; failure: number; success: number; refused: number; open: number; health: Health } {
+    const counted = this.into.get(id) ?? this.out.get(id) ?? [];
+    const sums = { requests: 0, failure: 0, success: 0, refused: 0, open: 0, health: "idle" as Health };
+    for (const edge of counted) {
+      sums.requests += edge.requests;
+      sums.failure += edge.failure;
+      sums.success += edge.success;
+      sums.refused += refusals(edge);
+      sums.open += edge.open;
+    }
+    // Whoever refuses a call as he was told is not ill.
+    sums.health = health(sums.requests, Math.max(0, sums.failure - sums.refused));
+    return sums;
+  }
+
+  isLarge(): boolean {
+    return this.nodes.size > MOST_NODES || this.graph.edges.length > MOST_EDGES;
+  }
+
+  /** One node per namespace. */
+  folded(): Model {
+    const place = (id: string): string => {
+      const node = this.nodes.get(id);
+      return node?.namespace ? `Namespace/${node.namespace}` : id;
+    };
+    const nodes = new Map<string, MeshNode>();
+    for (const node of this.nodes.values()) {
+      const id = place(node.id);
+      const held = nodes.get(id);
+      if (!node.namespace) nodes.set(id, node);
+      else
+        nodes.set(id, {
+          id,
+          kind: "Namespace",
+          name: node.namespace,
+          pods: (held?.pods ?? 0) + (node.pods ?? 0),
+          meshed: (held?.meshed ?? 0) + (node.meshed ?? 0),
+        });
+    }
+    const edges = this.graph.edges
+      .map((edge) => ({ ...edge, from: place(edge.from), to: place(edge.to) }))
+      .filter((edge) => edge.from !== edge.to);
+    return new Model({ ...this.graph, nodes: [...nodes.values()], edges });
+  }
+
+  /** What is at most so many calls away from a node, in either direction. */
+  around(centre: string, hops: number): Model {
+    const near = new Set([centre]);
+    for (let hop = 0; hop < hops; hop++) {
+      const before = new Set(near);
+      for (const { from, to } of this.graph.edges) {
+        if (before.has(from)) near.add(to);
+        if (before.has(to)) near.add(from);
+      }
+    }
+    return new Model({
+      ...this.graph,
+      nodes: [...this.nodes.values()].filter((node) => near.has(node.id)),
+      edges: this.graph.edges.filter((edge) => near.has(edge.from) && near.has(edge.to)),
+    });
+  }
+
+  /** Whether all words of a search occur in the node's own. */
+  static fits(node: MeshNode, search: string): boolean {
+    const own = [node.id, ...(node.services ?? []), ...(node.accounts ?? [])].join(" ").toLowerCase();
+    return search.toLowerCase().split(/\s+/).every((word) => own.includes(word));
+  }
+}
+
+const SHORT: Record<string, string> = {
+  DaemonSet: "ds", Deployment: "deploy", Job: "job", Pod: "pod", ReplicaSet: "rs",
+  StatefulSet: "sts", Service: "svc", ServiceAccount: "sa", Namespace: "ns", External: "external",
+};
+
+/** A node as kubectl names it. */
+export function title(node: MeshNode): string {
+  const kind = SHORT[node.kind];
+  return kind ? `${kind}/${node.name}` : node.kind === "Outside" ? `outside ${node.name}` : node.name;
+}

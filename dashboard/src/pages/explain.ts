@@ -1,0 +1,201 @@
+// Why a call passes or not, and the objects that would let it pass.
+
+import type { End, Explanation, Question } from "../api";
+import { Refusal } from "../api";
+import { h, write } from "../dom";
+import { compare, title } from "../model";
+import { percent, quoted } from "../text";
+import { type App, asEnd, type Page, type State, type View } from "../view";
+
+const METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
+const KINDS: Record<string, string> = {
+  DaemonSet: "ds", Deployment: "deploy", Job: "job", Pod: "pod", ReplicaSet: "rs",
+  StatefulSet: "sts", Service: "svc", ServiceAccount: "sa", External: "external",
+};
+
+export class ExplainPage implements Page {
+  readonly name = "explain";
+  readonly title = "Explain";
+  readonly element: HTMLElement;
+  private readonly from = new Choice("from");
+  private readonly to = new Choice("to");
+  private readonly port = h("input", { id: "port", type: "number", min: 1, max: 65535 });
+  private readonly method = h("select", { id: "method" }, ...METHODS.map((name) => h("option", {}, name)));
+  private readonly path = h("input", { id: "path", type: "text", value: "/", spellcheck: "false" });
+  private readonly tcp = h("input", { id: "tcp", type: "checkbox" });
+  private readonly told = h("section", { class: "told", role: "status", "aria-label": "Answer" });
+  private asked = "";
+
+  constructor(private readonly app: App) {
+    const field = (id: string, text: string, input: HTMLElement): HTMLElement => h("div", { class: "field" }, h("label", { for: id }, text), input);
+    this.element = h(
+      "section",
+      {},
+      h("h1", {}, "Explain a call"),
+      h(
+        "form",
+        { submit: (event) => this.submit(event) },
+        field("from", "Who calls", this.from.element),
+        field("to", "What is called", this.to.element),
+        field("port", "Port", this.port),
+        field("method", "Method", this.method),
+        field("path", "Path", this.path),
+        field("tcp", "Bytes, no request", this.tcp),
+        h("button", { type: "submit" }, "Explain"),
+      ),
+      this.told,
+    );
+  }
+
+  update({ model, state }: View): void {
+    const [callers, called] = [new Map<string, string>(), new Map<string, string>()];
+    callers.set(JSON.stringify({ outside: true }), "outside: a caller without a proxy");
+    for (const node of model.nodes.values()) {
+      const end = JSON.stringify(asEnd(node));
+      const text = node.namespace ? `${title(node)} in ${node.namespace}` : title(node);
+      if (node.namespace && node.kind !== "Service") callers.set(end, text);
+      if (node.kind !== "Outside" && node.kind !== "ServiceAccount" && node.kind !== "Unknown") called.set(end, text);
+      for (const service of node.services ?? []) {
+        const [namespace, name] = service.split("/");
+        called.set(JSON.stringify({ kind: "Service", namespace, name }), `svc/${name} in ${namespace}`);
+      }
+    }
+    if (state.ask !== "" && state.ask !== this.asked) {
+      const question = read(state.ask);
+      const { port, ...to } = question.to;
+      name(callers, question.from);
+      name(called, to);
+      this.from.update(callers, JSON.stringify(question.from));
+      this.to.update(called, JSON.stringify(to));
+      this.port.value = port ? String(port) : "";
+      this.method.value = question.method ?? "GET";
+      this.path.value = question.path ?? "/";
+      this.tcp.checked = question.tcp ?? false;
+      this.asked = state.ask;
+      void this.explain(question);
+    } else {
+      this.from.update(callers, this.from.chosen);
+      this.to.update(called, this.to.chosen);
+    }
+  }
+
+  command(state: State): string {
+    const { from, to, method, path, tcp } = read(state.ask);
+    if (!to.name) return "weft explain deploy/web svc/cart GET /";
+    const caller = from.outside ? "outside" : `${KINDS[from.kind ?? ""] ?? from.kind}/${from.name}`;
+    const words = ["weft explain", quoted(caller), quoted(`${KINDS[to.kind ?? ""] ?? to.kind}/${to.name}${to.port ? `:${to.port}` : ""}`)];
+    words.push(tcp ? "--tcp" : `${quoted(method ?? "GET")} ${quoted(path ?? "/")}`);
+    if (to.namespace) words.push("-n", quoted(to.namespace));
+    if (from.namespace && from.namespace !== to.namespace) words.push("--from-namespace", quoted(from.namespace));
+    return words.join(" ");
+  }
+
+  private submit(event: Event): void {
+    event.preventDefault();
+    const question: Question = { from: JSON.parse(this.from.chosen) as End, to: JSON.parse(this.to.chosen) as End };
+    if (this.port.value !== "") question.to.port = Number(this.port.value);
+    if (this.tcp.checked) question.tcp = true;
+    else Object.assign(question, { method: this.method.value, path: this.path.value || "/" });
+    const ask = JSON.stringify(question);
+    // The same question again is asked again: something may have been applied meanwhile.
+    if (ask === this.asked) void this.explain(question);
+    else this.app.go({ ask });
+  }
+
+  private async explain(question: Question): Promise<void> {
+    const asked = this.asked;
+    this.told.replaceChildren(h("p", {}, "Asking the mesh."));
+    try {
+      const answer = await this.app.mesh.explain(question);
+      if (asked === this.asked) this.show(answer);
+    } catch (error) {
+      if (asked !== this.asked) return;
+      const words = error instanceof Refusal ? error.message : "the answer cannot be read";
+      this.told.replaceChildren(h("h2", { class: "bad" }, "It cannot be told"), h("p", {}, words));
+    }
+  }
+
+  private show({ explanation, yaml }: Explanation): void {
+    const status = explanation.status ?? { verdict: "Unknown" };
+    const tone = status.verdict === "Allowed" ? "good" : status.verdict === "Refused" ? "bad" : "warn";
+    const first = [status.verdict, status.httpStatus, status.reason].filter(Boolean).join(" ");
+    const parts: HTMLElement[] = [h("h2", { class: tone }, first)];
+    const steps = status.steps ?? [];
+    if (steps.length === 0 && status.owner) parts.push(h("p", {}, `Namespace ${status.owner} decides; who may read it may see why.`));
+    if (steps.length > 0) {
+      parts.push(
+        h("ol", { class: "steps" }, ...steps.map((step) =>
+          h("li", { class: step.step === "rule" ? "rule" : undefined }, h("b", {}, step.step), " ", step.text, h("small", {}, (step.objects ?? []).join(", "))),
+        )),
+      );
+    }
+    for (const backend of status.backends ?? []) {
+      parts.push(h("p", {}, `${backend.service}: ${percent(backend.share)} of the calls, ${backend.verdict} ${backend.reason ?? ""}, ${backend.ready} of ${backend.endpoints} endpoints ready`));
+    }
+    if (status.seen) {
+      const refused = Object.entries(status.seen.refused ?? {}).map(([reason, count]) => `, ${count} refused ${reason}`);
+      parts.push(h("p", {}, `Seen in ${Math.ceil(status.seen.windowSeconds / 60)} min: ${status.seen.requests} calls, ${status.seen.failure} failed${refused.join("")}`));
+    }
+    if (status.programmed && status.programmed.proxies < status.programmed.of) {
+      parts.push(h("p", {}, `${status.programmed.proxies} of ${status.programmed.of} proxies have what this says; the others judge by the version before.`));
+    }
+    parts.push(...this.fix(status.fix, yaml));
+    this.told.replaceChildren(...parts);
+  }
+
+  private fix(fix: { commands?: string[]; warnings?: string[] } | undefined, yaml: string): HTMLElement[] {
+    if (!fix) return [];
+    const parts: HTMLElement[] = [];
+    for (const warning of fix.warnings ?? []) parts.push(h("p", { class: "warn" }, `Warning: ${warning}`));
+    for (const command of fix.commands ?? []) parts.push(h("p", {}, "No object mends this; run: ", h("code", {}, command)));
+    if (yaml !== "") {
+      const text = h("pre", { class: "yaml", tabindex: 0, role: "region", "aria-label": "Objects that would allow it" });
+      // Lines are lines here; all else that acts stays an escape.
+      for (const line of yaml.split("\n")) text.append(h("span", {}, line), "\n");
+      const copy = h("button", { type: "button", click: () => void navigator.clipboard.writeText(yaml).then(() => write(copy, "Copied")) }, "Copy");
+      parts.push(h("h3", {}, "These objects would allow this call and nothing else"), text, copy, h("p", {}, "The page changes nothing: apply them with ", h("code", {}, "kubectl apply -f -")));
+    }
+    return parts;
+  }
+}
+
+function read(ask: string): Question {
+  try {
+    const question = JSON.parse(ask) as Partial<Question>;
+    return { ...question, from: question.from ?? {}, to: question.to ?? {} };
+  } catch {
+    return { from: {}, to: {} };
+  }
+}
+
+/** Adds what is asked about, even if the graph does not have it. */
+function name(known: Map<string, string>, end: Question["from"]): void {
+  const key = JSON.stringify(end);
+  if (!known.has(key)) known.set(key, `${KINDS[end.kind ?? ""] ?? end.kind ?? ""}/${end.name ?? ""} in ${end.namespace ?? ""}`);
+}
+
+/** Ends to choose from. The page holds their numbers only, never their names as values. */
+class Choice {
+  readonly element: HTMLSelectElement;
+  private ends: string[] = [];
+  private told = "";
+
+  constructor(id: string) {
+    this.element = h("select", { id });
+  }
+
+  get chosen(): string {
+    return this.ends[this.element.selectedIndex] ?? "{}";
+  }
+
+  update(known: Map<string, string>, chosen: string): void {
+    const sorted = [...known].sort(([, one], [, other]) => compare(one, other));
+    const told = sorted.flat().join("\n");
+    if (this.told !== told) {
+      this.told = told;
+      this.ends = sorted.map(([end]) => end);
+      this.element.replaceChildren(...sorted.map(([, text], at) => h("option", { value: at }, text)));
+    }
+    this.element.selectedIndex = Math.max(0, this.ends.indexOf(chosen));
+  }
+}

@@ -1,0 +1,52 @@
+// Every proxy: what it is, whether it is led, and how long its certificate lasts.
+
+import { h, write } from "../dom";
+import { Table, type Cell } from "../table";
+import { bytes, quoted, until } from "../text";
+import type { Page, State, View } from "../view";
+
+/** A certificate with less than this left has missed its renewal. */
+const SOON = 3_600_000;
+
+export class ProxiesPage implements Page {
+  readonly name = "proxies";
+  readonly title = "Proxies";
+  readonly needs = ["proxies" as const];
+  private readonly words = h("p", { class: "words" });
+  private readonly table = new Table(
+    "Proxies",
+    ["Pod", "Workload", "Version", "Connected", "Acknowledged", "Refused", "Certificate ends in", "Memory", "Identity"],
+    "There is no proxy here.",
+  );
+  readonly element = h("section", {}, h("h1", {}, "Proxies and certificates"), this.words, this.table.element);
+
+  update({ extra, at }: View): void {
+    write(this.words, extra.words.join(" "));
+    this.table.update(
+      (extra.proxies ?? []).map(({ metadata, status }) => {
+        const nacks = status.nacks ?? [];
+        const ends = status.certificate?.notAfter;
+        const left = ends ? Date.parse(ends) - at : undefined;
+        const certificate: Cell = { text: ends ? until(ends, at) : "", by: left ?? -1 };
+        return {
+          key: `${metadata.namespace}/${metadata.name}`,
+          cells: [
+            { text: `${metadata.namespace}/${metadata.name}` },
+            { text: status.workload },
+            { text: status.version ?? "" },
+            { text: status.connected ? (status.draining ? "yes, leaving" : "yes") : "no", tone: status.connected ? "good" : "bad" },
+            { text: `${status.acknowledged} of ${status.needed}`, by: status.acknowledged - status.needed, ...(status.acknowledged < status.needed ? { tone: "warn" } : {}) },
+            { text: nacks.map((nack) => `${nack.object}: ${nack.reason}`).join("; "), ...(nacks.length > 0 ? { tone: "bad" } : {}) },
+            left !== undefined && left < SOON ? { ...certificate, tone: "warn" } : certificate,
+            { text: bytes(status.memory), by: status.memory ?? -1 },
+            { text: status.identity },
+          ] as Cell[],
+        };
+      }),
+    );
+  }
+
+  command(state: State): string {
+    return `weft proxies ${state.place === "" ? "-A" : `-n ${quoted(state.place)}`}`;
+  }
+}

@@ -1,0 +1,55 @@
+// Text of the cluster, and numbers, for people.
+
+/** Whether a character acts upon what shows it: controls, and what turns or hides text. */
+const ACTS = /[\u0000-\u001f\u007f-\u009f\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]/g;
+
+/** The text with such characters written as escapes, as `weft` prints them. */
+export function plain(text: string): string {
+  return text.replace(ACTS, (letter) => `\\u{${letter.codePointAt(0)?.toString(16) ?? ""}}`);
+}
+
+/** At most `most` characters; the end gives way to an ellipsis. */
+export function short(text: string, most: number): string {
+  const letters = [...plain(text)];
+  return letters.length <= most ? letters.join("") : `${letters.slice(0, most - 1).join("")}…`;
+}
+
+/** A share from 0 to 1; never 100 % for less than all, nor 0 % for more than nothing. */
+export function percent(share: number): string {
+  const digits = share > 0 && share < 1 ? Math.min(99.99, Math.max(0.01, share * 100)).toFixed(2) : (share * 100).toFixed(0);
+  return `${digits} %`;
+}
+
+export function rate(count: number, seconds: number): string {
+  const each = seconds > 0 ? count / seconds : 0;
+  return each === 0 ? "0" : each < 10 ? each.toFixed(2) : each.toFixed(each < 100 ? 1 : 0);
+}
+
+export function milliseconds(ms: number | undefined): string {
+  if (ms === undefined) return "";
+  return ms >= 1000 ? `${(ms / 1000).toFixed(2)} s` : `${ms.toFixed(ms < 10 ? 1 : 0)} ms`;
+}
+
+export function bytes(count: number | undefined): string {
+  return count === undefined ? "" : `${(count / (1 << 20)).toFixed(1)} Mi`;
+}
+
+/** How long until, or since, a time of the cluster. */
+export function until(time: string, now: number): string {
+  const seconds = (Date.parse(time) - now) / 1000;
+  if (Number.isNaN(seconds)) return "";
+  if (seconds <= 0) return "ended";
+  const [size, unit] = seconds < 120 ? [1, "s"] : seconds < 7200 ? [60, "min"] : seconds < 172800 ? [3600, "h"] : [86400, "d"];
+  return `${Math.floor(seconds / size)} ${unit}`;
+}
+
+/** The time of day of a moment here. */
+export function clock(moment: number): string {
+  return new Date(moment).toTimeString().slice(0, 8);
+}
+
+/** A word of a shell's command line. */
+export function quoted(word: string): string {
+  const text = plain(word);
+  return /^[\w@%+=:,./-]+$/.test(text) ? text : `'${text.replace(/'/g, "'\\''")}'`;
+}

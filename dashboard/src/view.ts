@@ -1,0 +1,70 @@
+// What a page is given each time something is known anew, and what it may ask for.
+
+import type { Edge, End, Mesh, MeshNode, Proxy, Split, Target } from "./api";
+import type { Model } from "./model";
+
+/** Where the person is; all of it stands in the address, so it can be kept and shared. */
+export interface State {
+  page: string;
+  /** Namespace; empty for all. */
+  place: string;
+  /** Id of the node that is open. */
+  node: string;
+  /** Only what is so many calls away from it; 0 for everything. */
+  hops: number;
+  view: "picture" | "table";
+  /** The question of the explain page, as JSON. */
+  ask: string;
+}
+
+export interface Extra {
+  proxies?: Proxy[];
+  splits?: Split[];
+  targets?: Target[];
+  /** Why something of these is missing. */
+  words: string[];
+}
+
+export interface View {
+  state: State;
+  model: Model;
+  extra: Extra;
+  /** When this was known, here. */
+  at: number;
+  /** Since when nobody answers. */
+  lost?: { since: number; why: string };
+}
+
+export interface Page {
+  readonly name: string;
+  readonly title: string;
+  readonly element: HTMLElement;
+  /** What it shows besides the graph. */
+  readonly needs?: (keyof Omit<Extra, "words">)[];
+  update(view: View): void;
+  /** The same on a command line. */
+  command(state: State): string;
+}
+
+export interface App {
+  readonly mesh: Mesh;
+  go(change: Partial<State>): void;
+  /** Tells a screen reader, and whoever looks at the line below the head. */
+  say(words: string): void;
+}
+
+/** One end of an edge, as a question names it. */
+export function asEnd(node: MeshNode): End {
+  if (node.kind === "Outside") return { outside: true };
+  return node.namespace ? { kind: node.kind, namespace: node.namespace, name: node.name } : { kind: node.kind, name: node.name };
+}
+
+/** The question about the calls of an edge. */
+export function question(model: Model, edge: Edge): string {
+  const [from, to] = [model.nodes.get(edge.from), model.nodes.get(edge.to)];
+  const [namespace, name] = (edge.service ?? "").split("/");
+  const called: End = namespace && name ? { kind: "Service", namespace, name } : to ? asEnd(to) : {};
+  if (edge.port) called.port = edge.port;
+  const tcp = edge.protocol === "tcp" || edge.protocol === "tls";
+  return JSON.stringify({ from: from ? asEnd(from) : {}, to: called, ...(tcp ? { tcp } : {}) });
+}

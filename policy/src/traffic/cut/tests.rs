@@ -1,0 +1,160 @@
+//! What proxies are told that carry out only some parts of a policy.
+
+use std::time::Duration;
+
+use super::*;
+use crate::route::{Match, Rule};
+use crate::traffic::{Sources, Whole};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn origin(name: &str) -> Origin {
+    Origin::new("TrafficPolicy", "shop", name)
+}
+
+fn rule<T>(name: &str, section: T) -> Rule<Option<Scoped<T>>> {
+    let sources = Sources::Everyone;
+    Rule {
+        origin: origin(name),
+        when: Match::Always,
+        then: Some(Scoped { sources, section }),
+    }
+}
+
+fn timeouts(all: &[(&str, Timeouts)]) -> Traffic {
+    let rules = all.iter().map(|(name, one)| rule(name, *one));
+    Traffic {
+        timeouts: Table {
+            rules: rules.collect(),
+            otherwise: None,
+        },
+        ..Traffic::default()
+    }
+}
+
+fn parts<const N: usize>(parts: [Part; N]) -> Parts {
+    Parts::of(&parts)
+}
+
+#[test]
+fn a_part_that_is_left_out_takes_no_other_and_leaves_the_precedence() {
+    let both = Timeouts {
+        request: Some(SECOND * 3),
+        backend_request: Some(SECOND),
+        ..Timeouts::DEFAULT
+    };
+    let closest = Timeouts {
+        request: Some(SECOND),
+        ..Timeouts::DEFAULT
+    };
+    let traffic = timeouts(&[("closest", closest), ("wider", both)]);
+    let cut = traffic.for_callers(parts([Part::AttemptTimeout]));
+    let left: Vec<_> = cut
+        .timeouts
+        .rules
+        .iter()
+        .map(|rule| rule.then.as_ref().unwrap().section)
+        .collect();
+    let wider = Timeouts {
+        request: None,
+        ..both
+    };
+    assert_eq!(
+        left,
+        [Timeouts::DEFAULT, wider],
+        "the closest one still decides"
+    );
+    // Of what nobody carries out nothing is told.
+    let cut = timeouts(&[("closest", closest)]).for_callers(parts([Part::AttemptTimeout]));
+    assert_eq!(cut, Traffic::default());
+}
+
+#[test]
+fn an_empty_section_is_told_to_whoever_carries_out_a_filled_one() {
+    let empty = timeouts(&[("empty", Timeouts::DEFAULT)]);
+    assert_eq!(empty.for_callers(Parts::IN_FORCE), empty);
+    assert_eq!(empty.for_callers(Parts::NONE), Traffic::default());
+}
+
+#[test]
+fn whoever_carries_out_all_is_told_all_and_each_side_its_own() {
+    let limit = |name: &str, scope| {
+        Arc::new(RateLimit {
+            name: name.into(),
+            requests: 1,
+            per: SECOND,
+            burst: 1,
+            key: Default::default(),
+            scope,
+            mode: Default::default(),
+        })
+    };
+    let balance = Balance {
+        locality: Some(Locality::PreferSameZone),
+        subset: Subset::Automatic,
+        warmup: SECOND,
+    };
+    let ends = Timeouts {
+        request: Some(SECOND),
+        idle: Some(SECOND),
+        ..Timeouts::DEFAULT
+    };
+    let mut traffic = timeouts(&[("ends", ends)]);
+    traffic.balance = Whole {
+        rules: vec![rule("balance", ()).map(|_| Some(balance))],
+        otherwise: None,
+    };
+    traffic.rate_limits.rules = vec![
+        rule("limits", limit("one", LimitScope::Instance)),
+        rule("limits", limit("all", LimitScope::Service)),
+    ];
+    let of_callers = Traffic {
+        rate_limits: Table::only(None),
+        ..traffic.clone()
+    };
+    assert_eq!(traffic.for_callers(Parts::ALL), of_callers);
+    let pods = traffic.for_pods(Parts::ALL);
+    assert_eq!(pods.rate_limits, traffic.rate_limits);
+    let told = pods.timeouts.rules[0].then.as_ref().unwrap().section;
+    assert_eq!((told.request, told.idle), (Some(SECOND), None));
+    assert_eq!(pods.balance, Table::only(None));
+
+    let one = traffic.for_pods(parts([Part::InstanceLimit]));
+    let limits: Vec<_> = one.rate_limits.rules.iter().collect();
+    assert_eq!(limits, [&traffic.rate_limits.rules[0]]);
+    assert!(one.timeouts.rules.is_empty());
+
+    let needs = |needs: Vec<(&Origin, Parts)>| -> Vec<(String, Parts)> {
+        let named = needs.into_iter();
+        named
+            .map(|(origin, parts)| (origin.name().to_string(), parts))
+            .collect()
+    };
+    let expected = [
+        ("ends", parts([Part::RequestTimeout, Part::IdleTimeout])),
+        (
+            "balance",
+            parts([Part::Locality, Part::Subset, Part::Warmup]),
+        ),
+    ];
+    let expected = expected.map(|(name, parts)| (name.to_owned(), parts));
+    assert_eq!(needs(traffic.caller_needs().collect()), expected);
+    let expected = [
+        ("ends", parts([Part::OutsideTimeout])),
+        ("limits", parts([Part::InstanceLimit])),
+        ("limits", parts([Part::ServiceLimit])),
+    ];
+    let expected = expected.map(|(name, parts)| (name.to_owned(), parts));
+    assert_eq!(needs(traffic.pod_needs().collect()), expected);
+}
+
+#[test]
+fn plain_balance_needs_warm_up_alone() {
+    let explicit = Balance {
+        locality: Some(Locality::None),
+        ..Balance::DEFAULT
+    };
+    for balance in [Balance::DEFAULT, explicit] {
+        assert_eq!(Carried::needs(&balance), parts([Part::Warmup]));
+    }
+}

@@ -1,0 +1,185 @@
+//! The parts of a TrafficPolicy that a proxy can carry out by themselves, and which of them
+//! the proxies of this version do.
+//!
+//! A section comes into force part by part. A proxy names the parts that it carries out,
+//! the controller sends it those and no others, and the object's status names the rest. All
+//! three, and the table in docs/resilience.md, go by [`Part::IN_FORCE`].
+
+use std::fmt;
+
+/// Which proxy carries a part out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// The one of whoever calls.
+    Caller,
+    /// The one of the pod that is called.
+    Server,
+}
+
+/// A row for each: its name in Hello, the field as its author knows it, and whose proxy
+/// carries it out. From one table, so that none can be left out of what a proxy says.
+macro_rules! parts {
+    ($($(#[$doc:meta])+ $one:ident = $name:literal, $field:literal, $side:ident;)+) => {
+        /// Something of a TrafficPolicy that a proxy carries out or not.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum Part {
+            $($(#[$doc])+ $one,)+
+        }
+
+        impl Part {
+            pub const ALL: &'static [Self] = &[$(Self::$one),+];
+
+            /// What a proxy that carries it out says in Hello.
+            #[must_use]
+            pub const fn capability(self) -> &'static str {
+                match self {
+                    $(Self::$one => concat!("traffic-policy/", $name)),+
+                }
+            }
+
+            /// The field of the object's spec.
+            #[must_use]
+            pub const fn field(self) -> &'static str {
+                match self {
+                    $(Self::$one => $field),+
+                }
+            }
+
+            #[must_use]
+            pub const fn side(self) -> Side {
+                match self {
+                    $(Self::$one => Side::$side),+
+                }
+            }
+        }
+    };
+}
+
+parts! {
+    /// `timeouts.request` of calls that the workload makes.
+    RequestTimeout = "request-timeout", "timeouts.request", Caller;
+    /// `timeouts.backendRequest`. Stands for an empty section too, which only ends what a
+    /// wider policy says.
+    AttemptTimeout = "attempt-timeout", "timeouts.backendRequest", Caller;
+    /// `timeouts.idle`.
+    IdleTimeout = "idle-timeout", "timeouts.idle", Caller;
+    /// A `timeouts.share` below 100.
+    TimeoutShare = "timeout-share", "timeouts.share", Caller;
+    /// `timeouts.request` of calls from outside the mesh.
+    OutsideTimeout = "outside-timeout", "timeouts.request for callers outside the mesh", Server;
+    /// `retry`.
+    Retry = "retry", "retry", Caller;
+    /// `ejection`.
+    Ejection = "ejection", "ejection", Caller;
+    /// `breaker`.
+    Breaker = "breaker", "breaker", Caller;
+    /// `fallback`.
+    Fallback = "fallback", "fallback", Caller;
+    /// A limit that each pod keeps by itself.
+    InstanceLimit = "instance-limit", "rateLimits with scope Instance", Server;
+    /// A limit that all pods of a Service keep together.
+    ServiceLimit = "service-limit", "rateLimits with scope Service", Server;
+    /// `priority`.
+    Priority = "priority", "priority", Server;
+    /// `overload`.
+    Overload = "overload", "overload", Server;
+    /// `mirror`: making the copies.
+    Mirror = "mirror", "mirror", Caller;
+    /// What a pod may not do that gets nothing but copies.
+    ReadOnly = "read-only", "mirror with downstream ReadOnly", Server;
+    /// A `balance.locality` other than None.
+    Locality = "locality", "balance.locality", Caller;
+    /// A `balance.subset` other than 0.
+    Subset = "subset", "balance.subset", Caller;
+    /// `balance.warmup`.
+    Warmup = "warmup", "balance.warmup", Caller;
+    /// `sticky`.
+    Sticky = "sticky", "sticky", Caller;
+    /// `overrides`.
+    Overrides = "overrides", "overrides", Caller;
+}
+
+impl Part {
+    /// What the proxies of this version carry out.
+    pub const IN_FORCE: &'static [Self] = &[
+        Self::AttemptTimeout,
+        Self::Retry,
+        Self::Ejection,
+        Self::Warmup,
+    ];
+}
+
+impl fmt::Display for Part {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.field())
+    }
+}
+
+/// A set of [`Part`].
+#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Parts(u32);
+
+impl Parts {
+    pub const NONE: Self = Self(0);
+    pub const ALL: Self = Self::of(Part::ALL);
+    pub const IN_FORCE: Self = Self::of(Part::IN_FORCE);
+    /// Those by which a call may go to a Service that it was not made to.
+    pub const LEADING_ELSEWHERE: Self = Self::of(&[Part::Fallback, Part::Mirror, Part::Overrides]);
+
+    #[must_use]
+    pub const fn of(parts: &[Part]) -> Self {
+        let mut bits = 0;
+        let mut at = 0;
+        while at < parts.len() {
+            bits |= 1 << parts[at] as u32;
+            at += 1;
+        }
+        Self(bits)
+    }
+
+    #[must_use]
+    pub const fn has(self, part: Part) -> bool {
+        self.0 & (1 << part as u32) != 0
+    }
+
+    #[must_use]
+    pub const fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    #[must_use]
+    pub const fn and(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    #[must_use]
+    pub const fn without(self, other: Self) -> Self {
+        Self(self.0 & !other.0)
+    }
+
+    /// Those that are in both.
+    #[must_use]
+    pub const fn within(self, other: Self) -> Self {
+        Self(self.0 & other.0)
+    }
+
+    pub fn iter(self) -> impl Iterator<Item = Part> {
+        let all = Part::ALL.iter().copied();
+        all.filter(move |part| self.has(*part))
+    }
+}
+
+impl fmt::Debug for Parts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.iter()).finish()
+    }
+}
+
+impl FromIterator<Self> for Parts {
+    fn from_iter<I: IntoIterator<Item = Self>>(all: I) -> Self {
+        all.into_iter().fold(Self::NONE, Self::and)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,34 @@
+//! Parts have names of their own, and the page says of each whether it is in force.
+
+use std::collections::BTreeSet;
+
+use super::*;
+
+const PAGE: &str = include_str!("../../../../docs/resilience.md");
+
+#[test]
+fn every_part_has_a_name_of_its_own_and_a_place_in_the_set() {
+    let names: BTreeSet<&str> = Part::ALL.iter().map(|part| part.capability()).collect();
+    assert_eq!(names.len(), Part::ALL.len());
+    assert!(Part::ALL.len() <= 32, "the set has 32 bits");
+    assert_eq!(Parts::ALL.iter().collect::<Vec<_>>(), Part::ALL);
+    for part in Part::ALL {
+        assert!(!Parts::NONE.has(*part) && !Parts::ALL.without(Parts::of(&[*part])).has(*part));
+    }
+}
+
+/// What users are told is in force is what proxies say that they carry out.
+#[test]
+fn the_page_says_of_every_part_whether_it_is_in_force() {
+    for part in Part::ALL {
+        let word = if Part::IN_FORCE.contains(part) {
+            "yes"
+        } else {
+            "not yet"
+        };
+        let field = part.field().split_once(' ');
+        let (field, rest) = field.unwrap_or((part.field(), ""));
+        let row = format!("| `{field}` {rest}").trim_end().to_owned() + &format!(" | {word} |");
+        assert!(PAGE.contains(&row), "docs/resilience.md has no row {row}");
+    }
+}

@@ -1,0 +1,32 @@
+//! What is noted of the rules that decided of a call.
+
+use policy::origin::Origin;
+
+use super::{At, Call};
+
+impl Call {
+    /// Deny would have refused it.
+    pub(crate) fn audited(&mut self) {
+        // Not settled: a connection may go on to the cell of its port yet.
+        self.cell(false).audited();
+    }
+
+    /// A rule allows it, where one was needed.
+    pub(crate) fn allowed_by(&mut self, rule: Option<&Origin>) {
+        let (At::Cell(cell), Some(rule)) = (&self.at, rule) else {
+            return;
+        };
+        cell.allowed_by(rule);
+        // It is told where the call counts in the end, too.
+        if cell.way().parties.port() == 0 {
+            self.allowed = Some(Box::new(rule.clone()));
+        }
+    }
+
+    /// Notes what allowed or refused the call, for the access log.
+    pub(crate) fn decided_by(&mut self, rule: Option<&Origin>) {
+        if let Some(logged) = &mut self.logged {
+            logged.rule = rule.cloned();
+        }
+    }
+}

@@ -1,0 +1,235 @@
+//! Which policy speaks, and to whom: as the controller has resolved it.
+
+use policy::access::Source;
+use policy::origin::Origin;
+use policy::route::{Match, Rule};
+use policy::traffic::call::Retry;
+use policy::traffic::endpoint::{Balance, Ejection};
+use policy::traffic::{Limited, Scoped, Sources, Traffic};
+use std::time::{Duration, Instant};
+use wire::v1::{self, Protocol};
+
+use super::answers::{App, OK, UNAVAILABLE, ask, limited, retries, said, served_by, sum, whole};
+use crate::support::{Pod, endpoint, endpoints, id, pair, resource, service, split, vip};
+
+const EJECTIONS: &str = "weft_ejections_total";
+/// How fast an endpoint seems after its first answer is chance, and it is chosen by that; a
+/// bad first impression lasts for seconds.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+const NEVER: Retry = Retry {
+    attempts: 0,
+    ..Retry::DEFAULT
+};
+
+/// Retries for these callers only.
+fn for_callers(account: &str, retry: &Retry) -> Limited<Retry> {
+    let mut table = limited(());
+    let sources = Sources::Only(vec![Source::Identity(id(account))]);
+    Limited {
+        rules: table
+            .rules
+            .drain(..)
+            .map(|rule| Rule {
+                origin: rule.origin,
+                when: rule.when,
+                then: Some(Scoped {
+                    sources: sources.clone(),
+                    section: retry.clone(),
+                }),
+            })
+            .collect(),
+        otherwise: None,
+    }
+}
+
+#[tokio::test]
+async fn a_policy_for_other_callers_changes_nothing_and_one_for_the_own_account_does() {
+    let (client, server, _, _) = pair(Protocol::Http1).await;
+    let apps = [
+        App::new(server.ip, UNAVAILABLE).await,
+        App::new(server.ip, UNAVAILABLE).await,
+    ];
+    served_by(&client, &server, &[&apps[0], &apps[1]]);
+    let asked = || apps.iter().map(App::asked).sum::<usize>();
+    client.set(vec![said(&Traffic {
+        retry: for_callers("somebody", &NEVER),
+        ..Traffic::default()
+    })]);
+    ask(&client, "GET", "", "").await;
+    assert_eq!(asked(), 2, "the default holds: {}", client.metrics());
+    client.set(vec![said(&Traffic {
+        retry: for_callers("web", &NEVER),
+        ..Traffic::default()
+    })]);
+    ask(&client, "GET", "", "").await;
+    assert_eq!(asked(), 3);
+    assert_eq!(retries(&client, "failure"), 1.0);
+}
+
+/// What is said of calls to `name`.
+fn said_of(name: &str, traffic: &Traffic) -> v1::Resource {
+    resource(
+        &wire::names::policy("shop", name, 80),
+        v1::resource::Content::Policy(wire::convert::policy_message(traffic)),
+    )
+}
+
+fn ejection(consecutive_failures: u8) -> Traffic {
+    Traffic {
+        ejection: whole(Ejection {
+            consecutive_failures,
+            ..Ejection::DEFAULT
+        }),
+        ..Traffic::default()
+    }
+}
+
+/// `api` is split to `v2` alone, one of whose three applications fails.
+async fn split_to_v2() -> (Pod, Pod, [App; 3]) {
+    let (client, server, _, _) = pair(Protocol::Http1).await;
+    let apps = [
+        App::new(server.ip, UNAVAILABLE).await,
+        App::new(server.ip, OK).await,
+        App::new(server.ip, OK).await,
+    ];
+    let all = apps
+        .iter()
+        .map(|app| endpoint(server.ip, app.port, Some("api")));
+    client.set(vec![endpoints("v2", all.collect())]);
+    client.set(service(
+        "api",
+        vip().ip(),
+        Protocol::Http1,
+        vec![split("s", &[("v2", 1)])],
+    ));
+    (client, server, apps)
+}
+
+/// Asks until `done`, for which chance must choose the failing one often enough.
+async fn ask_until(client: &Pod, done: impl Fn() -> bool) {
+    let begun = Instant::now();
+    while !done() {
+        assert!(begun.elapsed() < PATIENCE, "{}", client.metrics());
+        ask(client, "POST", "", "{}").await;
+    }
+}
+
+#[tokio::test]
+async fn in_a_split_the_service_that_serves_says_who_rests_and_the_called_one_where_it_is_silent() {
+    let (client, _server, apps) = split_to_v2().await;
+    client.set(vec![said_of("api", &ejection(0))]);
+    ask_until(&client, || apps[0].asked() >= 6).await;
+    assert_eq!(sum(&client, EJECTIONS, &[]), 0.0, "the root's word counts");
+    // The one that serves says otherwise.
+    client.set(vec![said_of("v2", &ejection(3))]);
+    ask_until(&client, || sum(&client, EJECTIONS, &[]) > 0.0).await;
+}
+
+#[tokio::test]
+async fn in_a_split_the_called_service_says_what_is_sent_again() {
+    let (client, _server, apps) = split_to_v2().await;
+    let retry = |retry| Traffic {
+        retry: limited(retry),
+        ..Traffic::default()
+    };
+    let many = Retry {
+        attempts: 5,
+        ..Retry::DEFAULT
+    };
+    client.set(vec![
+        said_of("api", &retry(NEVER)),
+        said_of("v2", &retry(many)),
+    ]);
+    let mut failed = 0;
+    while failed == 0 {
+        failed += usize::from(ask(&client, "GET", "", "").await.0 == 503);
+    }
+    assert_eq!(apps[0].asked(), failed, "no 503 was hidden");
+    assert_eq!(sum(&client, "weft_retries_total", &[]), 0.0);
+}
+
+/// Of 100 requests sent at once after it came: those that a new endpoint beside another
+/// one got.
+async fn of_the_new_one(warmup: Option<Duration>) -> usize {
+    let (client, server, old, _) = pair(Protocol::Http1).await;
+    let new = App::new(server.ip, OK).await;
+    if let Some(warmup) = warmup {
+        client.set(vec![said(&Traffic {
+            balance: whole(Balance {
+                warmup,
+                ..Balance::DEFAULT
+            }),
+            ..Traffic::default()
+        })]);
+    }
+    ask(&client, "GET", "", "").await;
+    let both = [old, new.port].map(|port| endpoint(server.ip, port, Some("api")));
+    client.set(vec![endpoints("api", both.to_vec())]);
+    for _ in 0..100 {
+        assert_eq!(ask(&client, "GET", "", "").await.0, 200);
+    }
+    new.asked()
+}
+
+#[tokio::test]
+async fn a_new_endpoint_warms_up_as_long_as_the_policy_says() {
+    // Five minutes leave it at a tenth of its share.
+    let slow = of_the_new_one(Some(Duration::from_secs(300))).await;
+    assert!(slow <= 25, "{slow}");
+    // Without, only chance keeps it from about half of them.
+    for _ in 0..10 {
+        if of_the_new_one(Some(Duration::ZERO)).await > 25 {
+            return;
+        }
+    }
+    panic!("a new endpoint gets too little where nothing warms up");
+}
+
+#[tokio::test]
+async fn a_mesh_policy_that_is_enforced_reaches_every_service_that_is_called() {
+    let (client, server, _, _) = pair(Protocol::Http1).await;
+    let apps = [
+        App::new(server.ip, UNAVAILABLE).await,
+        App::new(server.ip, UNAVAILABLE).await,
+    ];
+    let other = std::net::SocketAddr::from(([10, 96, 0, 81], 80));
+    let all = |apps: &[App]| {
+        let all = apps.iter();
+        let all = all.map(|app| endpoint(server.ip, app.port, Some("api")));
+        all.collect::<Vec<_>>()
+    };
+    client.set(vec![
+        endpoints("api", all(&apps)),
+        endpoints("other", all(&apps)),
+    ]);
+    client.set(service("other", other.ip(), Protocol::Http1, Vec::new()));
+    // Resolved by Service, each with the mesh's policy as its origin.
+    let off = Traffic {
+        retry: Limited {
+            rules: vec![Rule {
+                origin: Origin::new("TrafficPolicy", "weft-system", "no-retries"),
+                when: Match::Always,
+                then: Some(Scoped {
+                    sources: Sources::Everyone,
+                    section: NEVER,
+                }),
+            }],
+            otherwise: None,
+        },
+        ejection: whole(Ejection {
+            consecutive_failures: 0,
+            ..Ejection::DEFAULT
+        }),
+        ..Traffic::default()
+    };
+    client.set(vec![said_of("api", &off), said_of("other", &off)]);
+    for addr in [vip(), other] {
+        let mut stream = client.call(addr).await;
+        let request = b"GET / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n";
+        let answer = crate::support::raw(&mut stream, request, Duration::from_secs(10)).await;
+        assert!(answer.starts_with("HTTP/1.1 503"), "{answer}");
+    }
+    assert_eq!(apps.iter().map(App::asked).sum::<usize>(), 2, "one each");
+    assert_eq!(sum(&client, "weft_retries_total", &[]), 0.0);
+}

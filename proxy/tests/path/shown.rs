@@ -1,0 +1,273 @@
+//! What the end of an attempt shows of its endpoint, and what it does not.
+
+use std::future::poll_fn;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::Empty;
+use hyper::client::conn::http2::SendRequest;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use policy::traffic::Traffic;
+use policy::traffic::endpoint::Ejection;
+use tokio::net::TcpListener;
+use tokio::time::sleep;
+use weft_proxy::{Budget, MESH_PORT};
+use wire::v1::Protocol;
+
+use super::answers::{App, SLOW, UNAVAILABLE, ask, said, served_by, sum, whole};
+use crate::support::{Authority, Pod, endpoint, endpoints, http_app, pair, service, vip};
+
+const EJECTIONS: &str = "weft_ejections_total";
+const RESTING: &str = "weft_resting_endpoints";
+
+#[tokio::test]
+async fn an_endpoint_that_fails_at_once_draws_no_more_than_one_that_works() {
+    let (client, server, _, _) = pair(Protocol::Http1).await;
+    let apps = [
+        App::new(server.ip, UNAVAILABLE).await,
+        App::new(server.ip, SLOW).await,
+    ];
+    served_by(&client, &server, &[&apps[0], &apps[1]]);
+    for _ in 0..100 {
+        ask(&client, "POST", "", "{}").await;
+    }
+    let [bad, good] = apps.map(|app| app.asked());
+    assert_eq!(bad + good, 100, "no POST was sent twice");
+    assert!(good >= 40, "{good} of 100 were good");
+}
+
+/// The same where calls come at once: what waits at the one that works is no reason to
+/// prefer the other.
+#[tokio::test]
+async fn nor_where_calls_wait_at_the_one_that_works() {
+    let (client, server, _, _) = pair(Protocol::Http1).await;
+    let apps = [
+        App::new(server.ip, UNAVAILABLE).await,
+        App::new(server.ip, SLOW).await,
+    ];
+    served_by(&client, &server, &[&apps[0], &apps[1]]);
+    let client = Arc::new(client);
+    let callers: Vec<_> = (0..8)
+        .map(|_| {
+            let client = Arc::clone(&client);
+            tokio::spawn(async move {
+                for _ in 0..25 {
+                    ask(&client, "POST", "", "{}").await;
+                }
+            })
+        })
+        .collect();
+    for caller in callers {
+        caller.await.unwrap();
+    }
+    let [bad, good] = apps.map(|app| app.asked());
+    assert_eq!(bad + good, 200);
+    assert!(good >= 80, "{good} of 200 were good");
+}
+
+/// Drops the first connection to the mesh port of `ip` after a while, and takes no other.
+async fn breaks_off_once(ip: IpAddr) -> Arc<AtomicUsize> {
+    let (listener, taken) = (
+        TcpListener::bind((ip, MESH_PORT)).await.unwrap(),
+        Arc::new(AtomicUsize::new(0)),
+    );
+    let log = Arc::clone(&taken);
+    tokio::spawn(async move {
+        let (first, _) = listener.accept().await.unwrap();
+        log.fetch_add(1, Relaxed);
+        sleep(Duration::from_millis(400)).await;
+        drop((first, listener));
+    });
+    taken
+}
+
+#[tokio::test]
+async fn calls_that_wait_for_one_connection_count_its_failure_once() {
+    let authority = Authority::new();
+    let client = Pod::new(&authority, "web").await;
+    let server = Pod::new(&authority, "api").await;
+    let certs = authority.leaf("api", Duration::from_secs(3600), SystemTime::now());
+    let budget = Budget::new(64 << 20);
+    let late = Pod::unserved(&budget, authority.roots(), certs, "api");
+    let (port, _) = http_app(&server, "api").await;
+    let taken = breaks_off_once(late.ip).await;
+    client.set(service("api", vip().ip(), Protocol::Http1, Vec::new()));
+    let all = [(server.ip, port), (late.ip, port)];
+    let all = all.map(|(ip, port)| endpoint(ip, port, Some("api")));
+    client.set(vec![endpoints("api", all.to_vec())]);
+    // Whoever chooses sees no answer before all have chosen.
+    server.late.store(300, Relaxed);
+    let client = Arc::new(client);
+    let calls: Vec<_> = (0..40)
+        .map(|_| {
+            let client = Arc::clone(&client);
+            tokio::spawn(async move { ask(&client, "POST", "", "{}").await })
+        })
+        .collect();
+    for call in calls {
+        let (status, answer) = call.await.unwrap();
+        assert_eq!(status, 200, "{answer}");
+    }
+    assert_eq!(taken.load(Relaxed), 1, "the late one was asked");
+    let moved = sum(&client, "weft_attempts_total", &["success=\"false\""]);
+    assert!(moved >= 5.0, "calls waited for it: {moved}");
+    assert_eq!(sum(&client, EJECTIONS, &[]), 0.0, "{}", client.metrics());
+}
+
+async fn grpc(client: &Pod) -> SendRequest<Empty<Bytes>> {
+    let io = TokioIo::new(client.call(vip()).await);
+    let handshake = hyper::client::conn::http2::handshake(TokioExecutor::new(), io);
+    let (sender, connection) = handshake.await.unwrap();
+    tokio::spawn(connection);
+    sender
+}
+
+fn call() -> Request<Empty<Bytes>> {
+    Request::post("http://web.shop/a.B/C")
+        .header("content-type", "application/grpc")
+        .body(Empty::<Bytes>::new())
+        .unwrap()
+}
+
+/// What an HTTP/2 application does with each request.
+#[derive(Clone, Copy)]
+enum Does {
+    Refuses,
+    /// The head of a gRPC answer, and nothing behind it while its caller stays.
+    Streams,
+    Answers,
+    /// 503, and to be asked again in a second.
+    AsksForTime,
+}
+
+/// An HTTP/2 application that has its port already; how often it was asked.
+fn serve(listener: TcpListener, does: Does) -> Arc<AtomicUsize> {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let log = Arc::clone(&asked);
+    tokio::spawn(async move {
+        loop {
+            let (stream, _) = listener.accept().await.unwrap();
+            tokio::spawn(requests(stream, does, Arc::clone(&log)));
+        }
+    });
+    asked
+}
+
+async fn requests(stream: tokio::net::TcpStream, does: Does, log: Arc<AtomicUsize>) -> Option<()> {
+    let mut connection = h2::server::handshake(stream).await.ok()?;
+    while let Some(request) = connection.accept().await {
+        let (_, mut respond) = request.ok()?;
+        log.fetch_add(1, Relaxed);
+        let head = Response::builder().header("content-type", "application/grpc");
+        match does {
+            Does::Refuses => respond.send_reset(h2::Reason::REFUSED_STREAM),
+            Does::AsksForTime => {
+                let head = Response::builder().status(503).header("retry-after", "1");
+                respond.send_response(head.body(()).unwrap(), true).ok()?;
+            }
+            Does::Answers => {
+                let head = head.header("grpc-status", "0").body(()).unwrap();
+                respond.send_response(head, true).ok()?;
+            }
+            Does::Streams => {
+                let mut stream = respond.send_response(head.body(()).unwrap(), false).ok()?;
+                tokio::spawn(async move { poll_fn(|cx| stream.poll_reset(cx)).await });
+            }
+        }
+    }
+    Some(())
+}
+
+#[tokio::test]
+async fn a_server_that_refuses_streams_is_busy_and_not_out_of_reach() {
+    let (client, server, _, _) = pair(Protocol::Http2).await;
+    let (mut all, mut asked) = (Vec::new(), Vec::new());
+    for _ in 0..3 {
+        let listener = TcpListener::bind((server.ip, 0)).await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        all.push(endpoint(server.ip, port, Some("api")));
+        asked.push(serve(listener, Does::Refuses));
+    }
+    client.set(vec![endpoints("api", all)]);
+    let mut sender = grpc(&client).await;
+    for _ in 0..30 {
+        let answer = sender.send_request(call()).await.unwrap();
+        assert_eq!(answer.headers()["grpc-status"], "14");
+    }
+    assert!(asked.iter().all(|asked| asked.load(Relaxed) >= 30));
+    assert_eq!(sum(&client, EJECTIONS, &[]), 0.0, "{}", client.metrics());
+}
+
+#[tokio::test]
+async fn a_stream_that_begins_shows_that_its_endpoint_is_reached_again() {
+    let (client, server, _, _) = pair(Protocol::Http2).await;
+    let closed = TcpListener::bind((server.ip, 0)).await.unwrap();
+    let there = closed.local_addr().unwrap();
+    drop(closed);
+    let good = TcpListener::bind((server.ip, 0)).await.unwrap();
+    let all = [there.port(), good.local_addr().unwrap().port()];
+    let all = all.map(|port| endpoint(server.ip, port, Some("api")));
+    let _answers = serve(good, Does::Answers);
+    client.set(vec![endpoints("api", all.to_vec())]);
+    client.set(vec![said(&Traffic {
+        ejection: whole(Ejection {
+            consecutive_failures: 1,
+            base_time: Duration::from_secs(1),
+            ..Ejection::DEFAULT
+        }),
+        ..Traffic::default()
+    })]);
+    let mut sender = grpc(&client).await;
+    let unreachable = ["cause=\"unreachable\""];
+    for _ in 0..200 {
+        sender.send_request(call()).await.unwrap();
+        if sum(&client, EJECTIONS, &unreachable) > 0.0 {
+            break;
+        }
+    }
+    assert_eq!(sum(&client, RESTING, &[]), 1.0, "{}", client.metrics());
+    let streams = serve(TcpListener::bind(there).await.unwrap(), Does::Streams);
+    let until = tokio::time::Instant::now() + Duration::from_secs(10);
+    while streams.load(Relaxed) == 0 {
+        // Each answer is dropped here, as by a caller that leaves.
+        sender.send_request(call()).await.unwrap();
+        assert!(tokio::time::Instant::now() < until, "it must be probed");
+        sleep(Duration::from_millis(20)).await;
+    }
+    sleep(Duration::from_millis(200)).await;
+    assert_eq!(streams.load(Relaxed), 1);
+    assert_eq!(sum(&client, RESTING, &[]), 0.0, "{}", client.metrics());
+}
+
+#[tokio::test]
+async fn what_failed_is_counted_though_its_caller_leaves_before_it_is_tried_again() {
+    let (client, server, _, _) = pair(Protocol::Http2).await;
+    let (mut all, mut asked) = (Vec::new(), Vec::new());
+    for _ in 0..2 {
+        let listener = TcpListener::bind((server.ip, 0)).await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        all.push(endpoint(server.ip, port, Some("api")));
+        asked.push(serve(listener, Does::AsksForTime));
+    }
+    client.set(vec![endpoints("api", all)]);
+    let asked = || asked.iter().map(|asked| asked.load(Relaxed)).sum::<usize>();
+    let mut sender = grpc(&client).await;
+    let get = Request::get("http://web.shop/").body(Empty::<Bytes>::new());
+    let answer = tokio::spawn(sender.send_request(get.unwrap()));
+    while asked() == 0 {
+        sleep(Duration::from_millis(10)).await;
+    }
+    sleep(Duration::from_millis(200)).await;
+    answer.abort();
+    sleep(Duration::from_millis(300)).await;
+    let (cancelled, attempts) = ("weft_requests_cancelled_total", "weft_attempts_total");
+    assert_eq!(sum(&client, cancelled, &[]), 1.0, "{}", client.metrics());
+    assert_eq!(asked(), 1);
+    let failed = ["success=\"false\""];
+    assert_eq!(sum(&client, attempts, &failed), 1.0, "{}", client.metrics());
+    assert_eq!(sum(&client, attempts, &[]), 1.0);
+}
