@@ -145,11 +145,14 @@ async fn a_cluster_that_refuses_or_is_silent_is_told_in_words_and_in_time() {
 }
 
 #[tokio::test]
-async fn a_head_without_end_is_refused_and_the_next_request_is_answered() {
+async fn a_head_that_is_too_long_is_refused_and_the_next_request_is_answered() {
     let served = served().await;
-    let long = format!("GET /?{} HTTP/1.1\r\n", "a".repeat(2 * MAX_HEAD));
-    let answer = served.raw(long.as_bytes()).await;
-    assert!(!answer.contains("200 OK"), "{answer:.80}");
+    let head = |length| format!("x: {}\r\n", "a".repeat(length));
+    let (status, ..) = served.ask("GET", "/", &head(MAX_HEAD / 2)).await;
+    assert_eq!(status, 200);
+    // The answer may be lost, because not all of the head was read.
+    let (status, ..) = served.ask("GET", "/", &head(2 * MAX_HEAD)).await;
+    assert!([0, 431].contains(&status), "{status}");
     let (status, ..) = served.ask("GET", "/", "").await;
     assert_eq!(status, 200);
 }
