@@ -8,9 +8,11 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
+use http::Extensions;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::BodyExt;
 use parking_lot::Mutex;
+use runtime::occupancy::Held;
 
 use crate::failure::Failure;
 use crate::http::body::{Body, BoxError, empty};
@@ -20,12 +22,24 @@ use crate::http::headers;
 /// once; 64 KiB holds nearly every API call and bounds memory per request.
 pub(crate) const REPLAY_LIMIT: usize = 64 * 1024;
 
+/// In the extensions of a request with a body: what is kept of it counts there, for whoever
+/// sent it.
+#[derive(Clone, Debug)]
+pub(crate) struct Kept(Arc<Held>);
+
+impl Kept {
+    pub(crate) fn new(held: Held) -> Self {
+        Self(Arc::new(held))
+    }
+}
+
 struct Tape {
     source: Body,
-    played: Vec<Bytes>,
+    /// A copy, `None` once the body outgrew the limit. The pieces themselves would keep the
+    /// buffers that they were read into, each some KiB for what may be a single byte.
+    played: Option<Vec<u8>>,
+    counted: Option<Kept>,
     trailers: Option<http::HeaderMap>,
-    /// `None` once the body outgrew the limit.
-    size: Option<usize>,
     /// Bytes that came, and in how many pieces.
     came: u64,
     pieces: u64,
@@ -55,9 +69,9 @@ impl Replay {
         let empty = source.is_end_stream();
         let tape = Tape {
             source,
-            played: Vec::new(),
+            played: Some(Vec::new()),
+            counted: None,
             trailers: None,
-            size: Some(0),
             came: 0,
             pieces: 0,
             ended: empty,
@@ -66,6 +80,20 @@ impl Replay {
             tape: Arc::new(Mutex::new(tape)),
             hint,
             empty,
+        }
+    }
+
+    /// Counts what is kept where the request says so.
+    #[must_use]
+    pub(crate) fn counted(self, extensions: &mut Extensions) -> Self {
+        self.tape.lock().counted = extensions.remove();
+        self
+    }
+
+    /// It will not be sent again: nothing is kept from now on.
+    pub(crate) fn forget(&self) {
+        if !self.empty {
+            self.tape.lock().forget();
         }
     }
 
@@ -89,7 +117,7 @@ impl Replay {
     /// Whether all of it is here to be handed out again.
     #[must_use]
     pub(crate) fn is_kept(&self) -> bool {
-        self.empty || (self.is_sent() && self.tape.lock().size.is_some())
+        self.empty || (self.is_sent() && self.tape.lock().played.is_some())
     }
 
     /// In how many pieces it came until now.
@@ -114,7 +142,7 @@ impl Replay {
         if self.empty {
             return Some(empty());
         }
-        self.tape.lock().size?;
+        self.tape.lock().played.as_ref()?;
         Some(
             Copy {
                 replay: self.clone(),
@@ -126,9 +154,47 @@ impl Replay {
     }
 }
 
+impl Tape {
+    fn forget(&mut self) {
+        self.played = None;
+        self.count();
+    }
+
+    fn count(&self) {
+        if let Some(Kept(held)) = &self.counted {
+            held.set(self.played.as_ref().map_or(0, Vec::capacity));
+        }
+    }
+
+    /// Notes a piece that is handed out.
+    fn plays(&mut self, piece: &[u8]) {
+        self.came += piece.len() as u64;
+        self.pieces += 1;
+        let Some(played) = &mut self.played else {
+            return;
+        };
+        if played.len() + piece.len() > REPLAY_LIMIT {
+            // What was played is of no use any more.
+            return self.forget();
+        }
+        let before = played.capacity();
+        played.extend_from_slice(piece);
+        if played.capacity() != before {
+            self.count();
+        }
+    }
+
+    /// What was handed out before beyond so many bytes.
+    fn played_from(&self, next: usize) -> Option<&[u8]> {
+        let played = self.played.as_ref()?.get(next..)?;
+        (!played.is_empty()).then_some(played)
+    }
+}
+
 /// One reading of the body.
 struct Copy {
     replay: Replay,
+    /// So many bytes of it were handed out.
     next: usize,
     trailers_sent: bool,
 }
@@ -143,9 +209,10 @@ impl HttpBody for Copy {
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let tape = Arc::clone(&self.replay.tape);
         let mut tape = tape.lock();
-        if let Some(data) = tape.played.get(self.next) {
-            self.next += 1;
-            return Poll::Ready(Some(Ok(Frame::data(data.clone()))));
+        if let Some(played) = tape.played_from(self.next) {
+            let data = Bytes::copy_from_slice(played);
+            self.next += data.len();
+            return Poll::Ready(Some(Ok(Frame::data(data))));
         }
         if tape.ended {
             if let (false, Some(trailers)) = (self.trailers_sent, tape.trailers.clone()) {
@@ -165,18 +232,8 @@ impl HttpBody for Copy {
         };
         match frame.into_data() {
             Ok(data) => {
-                tape.came += data.len() as u64;
-                tape.pieces += 1;
-                let size = tape.size.map(|size| size + data.len());
-                tape.size = size.filter(|size| *size <= REPLAY_LIMIT);
-                if tape.size.is_some() {
-                    tape.played.push(data.clone());
-                    self.next += 1;
-                } else {
-                    // What was played is of no use any more.
-                    tape.played = Vec::new();
-                    self.next = 0;
-                }
+                tape.plays(&data);
+                self.next += data.len();
                 Poll::Ready(Some(Ok(Frame::data(data))))
             }
             Err(frame) => {
@@ -199,7 +256,7 @@ impl HttpBody for Copy {
         let tape = self.replay.tape.lock();
         let whole = tape.ended || tape.source.is_end_stream();
         let trailers = tape.trailers.is_some() && !self.trailers_sent;
-        whole && !trailers && self.next >= tape.played.len()
+        whole && !trailers && tape.played_from(self.next).is_none()
     }
 
     fn size_hint(&self) -> SizeHint {
@@ -220,14 +277,18 @@ impl Copy {
 #[cfg(test)]
 mod tests {
     use std::convert::Infallible;
+    use std::net::IpAddr;
     use std::pin::Pin;
     use std::task::{Context, Poll};
+    use std::time::Duration;
 
     use bytes::Bytes;
+    use http::Extensions;
     use http_body::Frame;
-    use http_body_util::BodyExt;
+    use http_body_util::{BodyExt, StreamBody};
+    use runtime::occupancy::{Bounds, Occupancy};
 
-    use super::{Body, REPLAY_LIMIT, Replay};
+    use super::{Body, Kept, REPLAY_LIMIT, Replay};
     use crate::http::body::text;
 
     /// As a request of HTTP/2 without a body: its head ends the stream and announces no
@@ -283,6 +344,42 @@ mod tests {
         let body = |ended| Ended(ended).map_err(|never| match never {}).boxed_unsync();
         assert_eq!(Replay::new(body(false)).size(), None);
         assert_eq!(Replay::new(body(true)).size(), Some(0));
+    }
+
+    #[tokio::test]
+    async fn small_pieces_keep_no_more_than_their_bytes_which_count_for_who_sent_them() {
+        let bounds = Bounds {
+            places: 1,
+            per_holder: 1,
+            shared: true,
+            head_within: Duration::MAX,
+            idle_within: Duration::MAX,
+        };
+        let places = Occupancy::new(bounds, |_| {});
+        let from = IpAddr::from([10, 0, 0, 1]).into();
+        let place = places.try_admit(&from).unwrap().unwrap();
+        let before = places.weight();
+        let kept = || places.weight() - before;
+        // As a reader hands them out: a byte each, of a large buffer each.
+        let piece = |at: usize| Bytes::from(vec![b'x'; 8192]).slice(at..=at);
+        let weak: Vec<_> = (0..1000).map(piece).collect();
+        let unique = |pieces: &[Bytes]| pieces.iter().filter(|piece| piece.is_unique()).count();
+        let frames = weak
+            .clone()
+            .into_iter()
+            .map(|one| Ok::<_, Infallible>(Frame::data(one)));
+        let source = StreamBody::new(futures::stream::iter(frames));
+        let mut extensions = Extensions::new();
+        extensions.insert(Kept::new(place.hold(0)));
+        let source = source.map_err(|never| match never {}).boxed_unsync();
+        let replay = Replay::new(source).counted(&mut extensions);
+        assert_eq!(read(replay.take().unwrap()).await, [b'x'; 1000]);
+        assert_eq!(unique(&weak), 1000, "no buffer is kept");
+        assert!((1000..=2048).contains(&kept()), "{}", kept());
+        assert_eq!(read(replay.take().unwrap()).await, [b'x'; 1000]);
+        replay.forget();
+        assert!(replay.take().is_none());
+        assert_eq!(kept(), 0);
     }
 
     #[tokio::test]

@@ -60,12 +60,13 @@ impl Connection {
         self.name_caller(&mut received);
         deadline::write(&mut received.parts.headers, deadline, received.grpc, true);
         let (body, upload) = Upload::watch(received.body);
-        let replay = Replay::new(body);
+        let replay = Replay::new(body).counted(&mut received.parts.extensions);
         let parts = received.parts;
         let ends = deadline::ends(deadline, &parts.method);
         let allowed = Allowed { parts, as_of, ends };
         match self.forward(&allowed, &replay, speak).await {
             Ok(answer) => {
+                replay.forget();
                 let caller_side = received.caller_side;
                 self.respond(answer, call, allowed, caller_side).await
             }

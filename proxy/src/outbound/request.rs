@@ -32,7 +32,7 @@ pub(super) async fn handle_request(
     let proxy = &connection.proxy;
     let called = Parties::to_service(Arc::default(), connection.addr.port());
     let mut call = Call::begin(&proxy.telemetry, Kind::Request, called);
-    let received = match Received::new(request, Upgrades::Own) {
+    let mut received = match Received::new(request, Upgrades::Own) {
         Ok(received) => received,
         Err(rejected) => {
             call.between(proxy.config.inspect(|now| connection.called(now)));
@@ -60,9 +60,10 @@ pub(super) async fn handle_request(
     proxy.telemetry.metrics.read_time(timed.unreadable);
     let deadline = deadline::outgoing(timed, said::timeouts(route.said.as_deref()));
     let (body, upload) = Upload::watch(received.body);
+    let replay = Replay::new(body).counted(&mut received.parts.extensions);
     let outgoing = Outgoing {
         parts: received.parts,
-        replay: Replay::new(body),
+        replay,
         upgrade: received.upgrade,
         grpc: received.grpc,
         called: connection.addr,
@@ -71,6 +72,7 @@ pub(super) async fn handle_request(
     let attempts = Attempts::of(&route, &outgoing);
     match attempts.send(proxy, &outgoing, &upload, &mut call).await {
         Ok((answer, served)) => {
+            outgoing.replay.forget();
             let budget = Arc::clone(proxy.budget());
             respond(answer, call, served, received.caller_side, budget).await
         }

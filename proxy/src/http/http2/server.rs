@@ -26,6 +26,7 @@ use crate::failure::StreamReset;
 use crate::http::body::Body;
 use crate::http::grpc::is_grpc;
 use crate::http::limits::{HEADER_BYTES, size};
+use crate::http::replay::Kept;
 use crate::net::admission::Line;
 use crate::net::budget::Budget;
 use crate::net::coalesce::FlushHandle;
@@ -186,7 +187,7 @@ fn begin<F>(
     F: Future<Output = Response<Body>> + Send + 'static,
 {
     let asked = Asked::of(&request);
-    let (head, stream) = request.into_parts();
+    let (mut head, stream) = request.into_parts();
     let bytes = size(&head.headers);
     let mut promise = flow.budget().promise(bytes);
     if head.extensions.get::<NoTurn>().is_none() {
@@ -194,6 +195,9 @@ fn begin<F>(
     }
     let in_flight = place.begin_request();
     let cost = place.hold(REQUEST + bytes);
+    if !stream.is_end_stream() {
+        head.extensions.insert(Kept::new(cost.beside(0)));
+    }
     let body = RecvBody::new(stream, flow.open(), &head.headers).counted(cost.beside(0));
     let answer = handler(Request::from_parts(head, body));
     #[expect(clippy::disallowed_methods, reason = "one stream")]

@@ -18,6 +18,7 @@ use std::time::Duration;
 
 use futures::future::Either;
 use http::{Request, Response, StatusCode, Version};
+use http_body::Body as HttpBody;
 use hyper::body::Incoming;
 use hyper::server::conn::http1::{Builder, Connection, Parts};
 use hyper::service::{HttpService, service_fn};
@@ -30,6 +31,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::http::body::Body;
 use crate::http::refusal::{TurnedAway, no_turn};
+use crate::http::replay::Kept;
 use crate::http::server::http1::activity::{Busy, Use};
 use crate::http::server::http1::guarded::{Guarded, guard};
 use crate::http::server::http1::write_observer::WriteObserver;
@@ -102,6 +104,10 @@ where
         let turn = noted.turn();
         let (busy, upgrade) = noted.begin(&request);
         request.extensions_mut().insert(noted.abort.clone());
+        if !request.body().is_end_stream() {
+            let kept = Kept::new(busy.held.beside(0));
+            request.extensions_mut().insert(kept);
+        }
         if upgrade {
             request.extensions_mut().insert(Arc::clone(&noted.place));
         }
