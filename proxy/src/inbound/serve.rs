@@ -38,7 +38,7 @@ impl Connection {
         };
         let refused = {
             let connection = Arc::clone(&self);
-            move |status| connection.turned_away(status)
+            move |how| connection.turned_away(how)
         };
         let handler = move |request: Request<IncomingBody>| {
             let connection = Arc::clone(&self);

@@ -22,7 +22,7 @@ use policy::reason::Reason;
 use crate::failure::Failure;
 use crate::http::body::Body;
 use crate::http::grpc::{grpc_status, is_success};
-use crate::http::refusal::reason_in;
+use crate::http::refusal::{TurnedAway, reason_in};
 use crate::http::watched::BodyEnd;
 use crate::net::idle::is_still;
 use crate::telemetry::Telemetry;
@@ -293,14 +293,12 @@ impl Call {
         self.is_mutual().then(|| reason_in(map))?
     }
 
-    /// The caller got an answer of this status, because no request could be made out, or
-    /// because there was no room for one. When it came is not known here, so that counts as
-    /// no latency.
-    pub(crate) fn turned_away(mut self, status: StatusCode) {
-        let reason = if status == Reason::Overload.status() {
-            Reason::Overload
-        } else {
-            Reason::BadRequest
+    /// No request could be made out, or there was no room for one. When it came is not
+    /// known here, so that counts as no latency.
+    pub(crate) fn turned_away(mut self, how: TurnedAway) {
+        let TurnedAway::Answered(reason, status) = how else {
+            // Dropped, it counts as cancelled.
+            return;
         };
         self.settle(false).outcome(Outcome {
             status: status.as_u16(),
