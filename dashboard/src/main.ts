@@ -32,6 +32,8 @@ class Dashboard implements App {
   private readonly places = h("select", { id: "place", change: () => this.go({ place: this.places.value === ALL ? "" : this.places.value, node: "", hops: 0 }) });
   private readonly command = h("code");
   private readonly known = h("span");
+  /** In place of a page as long as nothing is known of where the reader went. */
+  private readonly nothing = h("p", { class: "words" }, "Asking what there is.");
   private state: State;
   private view: View | undefined;
   private shown: Page | undefined;
@@ -82,20 +84,35 @@ class Dashboard implements App {
       set(link, "href", `#${address({ ...this.state, page: name })}`);
       set(link, "aria-current", name === page.name ? "page" : undefined);
     }
+    if (before.place !== this.state.place) {
+      // What was known is of another place, and must not be read as if it were of this one.
+      this.view = undefined;
+      this.tell("", "");
+      write(this.known, "");
+      write(this.nothing, "Asking what there is.");
+    }
     if (this.shown !== page) {
       const first = this.shown === undefined;
       this.shown = page;
       document.title = `${page.title}: Weft`;
-      this.main.replaceChildren(page.element);
+      this.mount();
       if (!first) this.main.focus();
     }
+    this.mount();
     this.choose();
-    if (this.view && before.place === this.state.place) {
+    write(this.command, page.command(this.state));
+    if (this.view) {
       this.view = { ...this.view, state: this.state };
       this.show();
     }
     this.turn++;
     this.soon(0);
+  }
+
+  private mount(): void {
+    const page = this.page();
+    const content = this.view || page.asks ? page.element : this.nothing;
+    if (this.main.firstChild !== content || this.main.childNodes.length > 1) this.main.replaceChildren(content);
   }
 
   private soon(within: number): void {
@@ -130,7 +147,8 @@ class Dashboard implements App {
         else if (need === "splits") extra.splits = await this.mesh.splits(state.place);
         else extra.targets = await this.mesh.targets(state.place);
       } catch (error) {
-        if (!(error instanceof Refusal) || error.lost) throw error;
+        // The graph may be answered all the same.
+        if (!(error instanceof Refusal)) throw error;
         extra.words.push(error.message);
       }
     }
@@ -138,25 +156,27 @@ class Dashboard implements App {
   }
 
   private fail(refusal: Refusal): void {
-    if (refusal.lost && this.view) {
-      this.view.lost ??= { since: Date.now(), why: refusal.message };
-      this.tell("lost", `Stale since ${clock(this.view.at)}: no controller answers. What is shown is what was known then. ${refusal.message}`);
-    } else {
-      this.tell(refusal.lost ? "lost" : "refused", refusal.message);
+    const kind = refusal.lost ? "lost" : "refused";
+    if (!this.view) {
+      write(this.nothing, "Nothing is known of this place.");
+      this.tell(kind, refusal.message);
+      return;
     }
+    this.view.lost ??= { since: Date.now(), why: refusal.message };
+    const cause = refusal.lost ? "no controller answers" : "no answer is given to this reader";
+    this.tell(kind, `Stale since ${clock(this.view.at)}: ${cause}. What is shown is what was known then. ${refusal.message}`);
   }
 
   private tell(kind: string, words: string): void {
     set(this.alert, "class", kind);
     write(this.alert, words);
-    set(this.main, "class", kind === "lost" ? "stale" : undefined);
+    set(this.main, "class", this.view?.lost ? "stale" : undefined);
   }
 
   private show(): void {
     if (!this.view) return;
-    const page = this.page();
-    page.update(this.view);
-    write(this.command, page.command(this.state));
+    this.page().update(this.view);
+    this.mount();
     const { metadata } = this.view.model.graph;
     const left = metadata.leftOut ? `; ${metadata.leftOut} edges and nodes had no place` : "";
     write(this.known, `Known at ${clock(this.view.at)}${metadata.complete ? "" : "; not complete"}${left}`);

@@ -31,7 +31,7 @@ export interface View {
   extra: Extra;
   /** When this was known, here. */
   at: number;
-  /** Since when nobody answers. */
+  /** Since when nobody answers, or not to this reader. */
   lost?: { since: number; why: string };
 }
 
@@ -41,6 +41,8 @@ export interface Page {
   readonly element: HTMLElement;
   /** What it shows besides the graph. */
   readonly needs?: (keyof Omit<Extra, "words">)[];
+  /** Is of use before anything is known. */
+  readonly asks?: boolean;
   update(view: View): void;
   /** The same on a command line. */
   command(state: State): string;

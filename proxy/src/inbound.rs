@@ -16,6 +16,7 @@ mod authorize;
 mod connection;
 mod detect;
 mod forward;
+mod guard;
 mod opaque;
 mod peer;
 mod reauthorize;
@@ -76,7 +77,7 @@ pub async fn serve_mesh(proxy: Arc<Proxy>, stream: TcpStream, place: Arc<Place>)
     });
     let refused = {
         let peer = Arc::clone(&peer);
-        move |status| peer.of_port(None).turned_away(status)
+        move |how| peer.of_port(None).turned_away(how)
     };
     let handler = move |request| Arc::clone(&peer).handle(request);
     let close = async move { drain.time_to_go().await };

@@ -116,7 +116,7 @@ fn requests(
     let budget = Arc::clone(connection.proxy.budget());
     let refused = {
         let connection = Arc::clone(&connection);
-        move |status| connection.turned_away(status)
+        move |how| connection.turned_away(how)
     };
     let handler = move |request| handle_request(Arc::clone(&connection), request);
     let accepted = Accepted {

@@ -34,6 +34,8 @@ struct Script {
     asked: Vec<Explanation>,
     /// Namespace that may not be read.
     forbidden: Option<String>,
+    /// Kind whose list cannot be answered.
+    broken: Option<String>,
 }
 
 #[derive(Clone)]
@@ -156,6 +158,10 @@ impl Mesh {
         self.script.lock().await.forbidden = Some(namespace.to_owned());
     }
 
+    pub(super) async fn break_list(&self, kind: &str) {
+        self.script.lock().await.broken = Some(kind.to_owned());
+    }
+
     /// Writes through the API server other than questions: there must be none.
     pub(super) fn writes(&self) -> Vec<(Method, String)> {
         self.api.writes()
@@ -186,6 +192,13 @@ impl Mesh {
                     "graphs.observe.weft.dev \"live\" is forbidden: User \"eve\" cannot get resource \"graphs\" in API group \"observe.weft.dev\" in the namespace \"{namespace}\""
                 ),
             );
+        }
+        if script
+            .broken
+            .as_ref()
+            .is_some_and(|kind| path.ends_with(kind))
+        {
+            return status(500, "the list is broken");
         }
         if parts.method == Method::POST && path.ends_with("/explanations") {
             let mut asked: Explanation = serde_json::from_slice(&body).unwrap();

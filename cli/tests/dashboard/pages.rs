@@ -228,6 +228,65 @@ async fn what_one_may_not_read_is_named_with_the_role_that_grants_it() {
 }
 
 #[tokio::test]
+async fn what_is_known_of_one_namespace_is_never_shown_under_the_name_of_another() {
+    let mut shown = Shown::of(&shop::shop(60)).await;
+    shown.mesh.forbid("other").await;
+    let browser = &mut shown.browser;
+    browser.eval("location.hash = '/graph?ns=other'").await;
+    browser
+        .wait("document.querySelector('#alert').className === 'refused'")
+        .await;
+    assert_eq!(browser.count(".node").await, 0);
+    assert!(
+        !browser.text("footer").await.contains("Known at"),
+        "nothing is"
+    );
+    browser.eval("location.hash = '/health?ns=other'").await;
+    browser.see("Nothing is known of this place.").await;
+    // A question can be asked all the same.
+    browser.eval("location.hash = '/explain?ns=other'").await;
+    browser.wait("document.querySelector('#method')").await;
+    browser.eval("location.hash = '/graph?ns=shop'").await;
+    browser
+        .wait("document.querySelectorAll('.node').length === 7")
+        .await;
+    assert_eq!(browser.text("#alert").await, "");
+    // Rights that end leave what was known, and it is told how old that is.
+    shown.mesh.forbid("shop").await;
+    let browser = &mut shown.browser;
+    browser
+        .wait("document.querySelector('#alert').textContent.startsWith('Stale since')")
+        .await;
+    assert_eq!(browser.count("main.stale").await, 1);
+    assert_eq!(browser.count(".node").await, 7);
+}
+
+#[tokio::test]
+async fn what_nobody_told_is_not_called_well() {
+    let mut shown = Shown::of(&shop::shop(60)).await;
+    shown.page("Health").await;
+    let of = |name: &str| {
+        format!(
+            "[...document.querySelectorAll('tbody tr')].find((row) => row.cells[0].textContent === '{name}')?.cells[1].textContent.trim()"
+        )
+    };
+    for (name, result) in [
+        ("Proxies are connected", "✓ well"),
+        ("Certificates last", "✓ well"),
+        ("Clocks agree", "? not known"),
+    ] {
+        let wanted = format!("{} === '{result}'", of(name));
+        shown.browser.wait(&wanted).await;
+    }
+    shown.mesh.break_list("proxies").await;
+    let wanted = format!("{} === '? not known'", of("Proxies are connected"));
+    shown.browser.wait(&wanted).await;
+    // The graph was answered, so that is all that is missing.
+    assert_eq!(shown.browser.text("#alert").await, "");
+    shown.browser.see("the list is broken").await;
+}
+
+#[tokio::test]
 async fn every_page_shows_what_it_is_for() {
     let mut shown = Shown::of(&shop::shop(60)).await;
     shown.mesh.proxy(&shop::proxy("gone-1", false));

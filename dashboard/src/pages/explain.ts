@@ -16,6 +16,7 @@ const KINDS: Record<string, string> = {
 export class ExplainPage implements Page {
   readonly name = "explain";
   readonly title = "Explain";
+  readonly asks = true;
   readonly element: HTMLElement;
   private readonly from = new Choice("from");
   private readonly to = new Choice("to");

@@ -1,13 +1,27 @@
 // Whether all is well: a line per thing that can be seen from here, and what to do.
 
+import type { Proxy } from "../api";
 import { h, write } from "../dom";
-import { Table, type Row } from "../table";
+import { type Cell, Table, type Row } from "../table";
 import { clock } from "../text";
 import type { Page, View } from "../view";
 
 const SOON = 3_600_000;
 /** Proxies whose clock is further off count in other slots of time than the rest. */
 const CLOCK = 5000;
+
+type Status = Proxy["status"];
+type Found = "good" | "bad" | "unknown";
+type Result = [Found, string];
+
+const SHOWN: Record<Found, Cell> = {
+  good: { text: "✓ well", tone: "good" },
+  bad: { text: "✗ look", tone: "bad" },
+  unknown: { text: "? not known", tone: "warn" },
+};
+
+/** What the controller itself knows of every proxy. */
+const known = (): boolean => true;
 
 export class HealthPage implements Page {
   readonly name = "health";
@@ -26,24 +40,33 @@ export class HealthPage implements Page {
 
   update({ model, extra, at, lost }: View): void {
     write(this.words, extra.words.join(" "));
-    const proxies = extra.proxies ?? [];
-    const of = (bad: string[], good: string): [boolean, string] => (bad.length === 0 ? [true, good] : [false, bad.slice(0, 5).join("; ") + (bad.length > 5 ? ` and ${bad.length - 5} more` : "")]);
-    const named = (fits: (status: (typeof proxies)[number]["status"]) => boolean): string[] => proxies.filter((proxy) => fits(proxy.status)).map((proxy) => `${proxy.metadata.namespace}/${proxy.metadata.name}`);
+    const few = (all: string[]): string => all.slice(0, 5).join("; ") + (all.length > 5 ? ` and ${all.length - 5} more` : "");
+    const of = (bad: string[], good: string): Result => (bad.length === 0 ? ["good", good] : ["bad", few(bad)]);
+    // What nobody told is not well.
+    const proxies = (told: (status: Status) => unknown, bad: (status: Status) => boolean, good: string): Result => {
+      const all = extra.proxies;
+      if (!all) return ["unknown", "the proxies could not be read"];
+      const named = (fits: (status: Status) => boolean): string[] => all.filter(({ status }) => fits(status)).map(({ metadata }) => `${metadata.namespace}/${metadata.name}`);
+      const ill = named(bad);
+      const silent = named((status) => status.connected && told(status) === undefined);
+      return ill.length === 0 && silent.length > 0 ? ["unknown", `not told by ${few(silent)}`] : of(ill, good);
+    };
+    const now = Date.parse(model.graph.metadata.end);
     const { metadata } = model.graph;
     const unmeshed = [...model.nodes.values()].filter((node) => (node.pods ?? 0) > (node.meshed ?? 0)).map((node) => `${node.namespace ?? ""}/${node.name}: ${(node.pods ?? 0) - (node.meshed ?? 0)} of ${node.pods} pods`);
-    const checks: [string, [boolean, string]][] = [
-      ["Controller answers", lost ? [false, `since ${clock(lost.since)} it does not: ${lost.why}`] : [true, `at ${clock(at)}`]],
-      ["Numbers are complete", [metadata.complete, metadata.complete ? `window of ${metadata.windowSeconds} s up to ${metadata.end}` : (metadata.incomplete ?? "reports of the last seconds may still come")]],
-      ["Proxies are connected", of(named((status) => !status.connected), `${proxies.length} of ${proxies.length}`)],
-      ["Proxies took all that they were sent", of(named((status) => (status.nacks ?? []).length > 0), "nothing was refused")],
-      ["Proxies have acknowledged what concerns them", of(named((status) => status.acknowledged < status.needed), "all have")],
-      ["Certificates last", of(named((status) => status.certificate !== undefined && Date.parse(status.certificate.notAfter) - at < SOON), "none ends within an hour")],
-      ["Clocks agree", of(named((status) => Math.abs(status.clockAheadMs ?? 0) > CLOCK), "within 5 s")],
+    const checks: [string, Result][] = [
+      ["Controller answers", lost ? ["bad", `since ${clock(lost.since)} it does not: ${lost.why}`] : ["good", `at ${clock(at)}`]],
+      ["Numbers are complete", [metadata.complete ? "good" : "bad", metadata.complete ? `window of ${metadata.windowSeconds} s up to ${metadata.end}` : (metadata.incomplete ?? "reports of the last seconds may still come")]],
+      ["Proxies are connected", proxies(known, (status) => !status.connected, `${extra.proxies?.length ?? 0} of ${extra.proxies?.length ?? 0}`)],
+      ["Proxies took all that they were sent", proxies(known, (status) => (status.nacks ?? []).length > 0, "nothing was refused")],
+      ["Proxies have acknowledged what concerns them", proxies(known, (status) => status.acknowledged < status.needed, "all have")],
+      ["Certificates last", proxies((status) => status.certificate, (status) => status.certificate !== undefined && Date.parse(status.certificate.notAfter) - now < SOON, "none ends within an hour")],
+      ["Clocks agree", proxies((status) => status.clockAheadMs, (status) => Math.abs(status.clockAheadMs ?? 0) > CLOCK, "within 5 s")],
       ["Workloads are in the mesh", of(unmeshed, "all that were seen")],
     ];
-    const rows: Row[] = checks.map(([name, [good, text]]) => ({
+    const rows: Row[] = checks.map(([name, [found, text]]) => ({
       key: name,
-      cells: [{ text: name }, { text: good ? "✓ well" : "✗ look", tone: good ? "good" : "bad" }, { text }],
+      cells: [{ text: name }, SHOWN[found], { text }],
     }));
     this.table.update(rows);
   }

@@ -20,14 +20,16 @@ export class ProxiesPage implements Page {
   );
   readonly element = h("section", {}, h("h1", {}, "Proxies and certificates"), this.words, this.table.element);
 
-  update({ extra, at }: View): void {
+  update({ extra, model }: View): void {
     write(this.words, extra.words.join(" "));
+    // By the controller's clock: this machine's may be wrong.
+    const now = Date.parse(model.graph.metadata.end);
     this.table.update(
       (extra.proxies ?? []).map(({ metadata, status }) => {
         const nacks = status.nacks ?? [];
         const ends = status.certificate?.notAfter;
-        const left = ends ? Date.parse(ends) - at : undefined;
-        const certificate: Cell = { text: ends ? until(ends, at) : "", by: left ?? -1 };
+        const left = ends ? Date.parse(ends) - now : undefined;
+        const certificate: Cell = { text: ends ? until(ends, now) : "", by: left ?? -1 };
         return {
           key: `${metadata.namespace}/${metadata.name}`,
           cells: [

@@ -184,6 +184,7 @@ Look at it:
 {reach}  weft check
   weft stat ts -n shop
   weft explain job/load-web svc/payments POST /pay -n shop -o fix
+  weft dashboard -n shop             # the same as a page in your browser; Ctrl-C ends it
   kubectl -n shop get pods,trafficsplits,traffictargets,httproutegroups
   kubectl -n shop exec deploy/web -c app -- /weft-echo get http://catalog/products
   kubectl -n shop exec deploy/web -c app -- /weft-echo get http://payments/pay -X POST   # refused

@@ -13,6 +13,7 @@ use policy::name::{ServiceId, SpiffeId};
 use policy::protocol::Protocol;
 use policy::route::{Forward, Table};
 
+use crate::config::guard::Guard;
 use crate::config::policies::Policies;
 use crate::endpoints::affinity::Affinity;
 use crate::endpoints::endpoint::Endpoint;
@@ -85,6 +86,8 @@ pub struct Snapshot {
     pub endpoints: HashMap<Arc<str>, Arc<EndpointSet>>,
     /// What TrafficPolicies say of calls to the Services.
     pub policies: Policies,
+    /// What they say of requests to the own pod.
+    pub(crate) guard: Option<Arc<Guard>>,
     /// DER, empty until the controller sent some.
     pub roots: Vec<Vec<u8>>,
     pub(super) rules: BTreeMap<String, Rule>,
@@ -116,6 +119,7 @@ impl Default for Snapshot {
             services: HashMap::new(),
             endpoints: HashMap::new(),
             policies: Policies::default(),
+            guard: None,
             roots: Vec::new(),
             rules: BTreeMap::new(),
             versions: HashMap::new(),

@@ -1,6 +1,6 @@
 //! Answers that the proxy makes itself, instead of an application.
 
-use http::{HeaderValue, Method, Response, header};
+use http::{HeaderValue, Method, Response, StatusCode, header};
 use policy::reason::Reason;
 
 use crate::failure::Failure;
@@ -12,6 +12,20 @@ use crate::net::turn::WAIT;
 pub(crate) const NO_ROOM: &str = "no memory for another request of this caller within 30 s; \
                        give the proxy a larger limit, or send fewer at once";
 const _: () = assert!(WAIT.as_secs() == 30, "is said above");
+
+/// How a request ended that no handler got to see.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum TurnedAway {
+    /// It was answered with this status.
+    Answered(Reason, StatusCode),
+    /// Whoever sent it took it back before its turn came.
+    Left,
+}
+
+impl TurnedAway {
+    /// Its turn did not come, whatever status tells its caller so.
+    pub(crate) const LATE: Self = Self::Answered(Reason::Overload, StatusCode::SERVICE_UNAVAILABLE);
+}
 
 /// `response`, as an answer to this method may be: HEAD is answered without a body,
 /// and in HTTP/2 a client takes one for a broken stream.

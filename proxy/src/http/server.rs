@@ -15,7 +15,7 @@ use policy::reason::Reason;
 use runtime::occupancy::Place;
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use crate::http::body::Body;
+use crate::http::body::{self, Body};
 use crate::http::grpc::is_grpc;
 use crate::http::http2::server;
 use crate::http::http2::{MESH, PLAIN};
@@ -23,7 +23,7 @@ use crate::http::incoming::IncomingBody;
 use crate::http::limits::{
     BUFFER, HEADER_BYTES, HEADER_COUNT, MESH_HEADER_BYTES, MESH_HEADER_COUNT,
 };
-use crate::http::refusal::{answer_to, no_turn, refusal};
+use crate::http::refusal::{TurnedAway, answer_to, no_turn, refusal};
 use crate::net::abort::MayAbort;
 use crate::net::admission::Line;
 use crate::net::budget::Budget;
@@ -56,13 +56,13 @@ pub(crate) struct Accepted {
 }
 
 /// Serves one connection until it ends, or until `close` or its `place` asks to
-/// end it after what is in flight. `refused` is told the status of each answer to a
-/// request that `handler` does not get to see.
+/// end it after what is in flight. `refused` is told of each request that `handler` does
+/// not get to see.
 pub(crate) async fn serve<I, H, F>(
     io: I,
     accepted: Accepted,
     close: impl Future<Output = ()>,
-    refused: impl Fn(StatusCode) + Clone + Send + Sync + 'static,
+    refused: impl Fn(TurnedAway) + Clone + Send + Sync + 'static,
     handler: H,
 ) where
     I: AsyncRead + AsyncWrite + MayAbort + Unpin + Send + 'static,
@@ -164,19 +164,19 @@ fn http1_limits(profile: &Profile, budget: Arc<Budget>, place: Arc<Place>) -> ht
 fn bounded_heads<H, F>(
     most_fields: usize,
     peer: bool,
-    refused: impl Fn(StatusCode) + Send + Sync + 'static,
+    refused: impl Fn(TurnedAway) + Send + Sync + 'static,
     handler: H,
 ) -> impl Fn(Request<IncomingBody>) -> Either<Ready<Response<Body>>, Pin<Box<F>>> + Send + Sync + 'static
 where
     H: Fn(Request<IncomingBody>) -> F + Send + Sync + 'static,
     F: Future<Output = Response<Body>> + Send + 'static,
 {
-    move |request| match too_long(&request)
-        .or_else(|| too_many(&request, most_fields))
-        .or_else(|| late(&request, peer))
+    move |request| match late(&request, peer)
+        .or_else(|| too_long(&request).map(unreadable))
+        .or_else(|| too_many(&request, most_fields).map(unreadable))
     {
-        Some(response) => {
-            refused(response.status());
+        Some((response, how)) => {
+            refused(how);
             Either::Left(std::future::ready(response))
         }
         // Boxed: the handler's future has some KiB, which every future around it would
@@ -198,11 +198,21 @@ fn too_many(request: &Request<IncomingBody>, most: usize) -> Option<Response<Bod
     })
 }
 
-/// The answer to a request that waited too long to begin.
-fn late(request: &Request<IncomingBody>, peer: bool) -> Option<Response<Body>> {
-    request.extensions().get::<NoTurn>()?;
-    let grpc = is_grpc(request.headers());
-    Some(no_turn(request.method(), grpc, peer))
+fn unreadable(response: Response<Body>) -> (Response<Body>, TurnedAway) {
+    let how = TurnedAway::Answered(Reason::BadRequest, response.status());
+    (response, how)
+}
+
+/// The answer to a request whose turn did not come.
+fn late(request: &Request<IncomingBody>, peer: bool) -> Option<(Response<Body>, TurnedAway)> {
+    match request.extensions().get::<NoTurn>()? {
+        NoTurn::Late => {
+            let response = no_turn(request.method(), is_grpc(request.headers()), peer);
+            Some((response, TurnedAway::LATE))
+        }
+        // Nobody gets this.
+        NoTurn::Left => Some((Response::new(body::empty()), TurnedAway::Left)),
+    }
 }
 
 /// The answer to a request whose target no server would read. Heads that are too long as

@@ -3,10 +3,10 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use http::StatusCode;
 use identity::verify::PeerIdentity;
 use policy::access::Caller;
 
+use crate::http::refusal::TurnedAway;
 use crate::proxy::Proxy;
 use crate::telemetry::call::{Call, Kind};
 use crate::telemetry::cell::{Kept, Way};
@@ -124,7 +124,7 @@ impl Connection {
     }
 
     /// Counts a request that was refused before it was read.
-    pub(super) fn turned_away(&self, status: StatusCode) {
-        self.call(Kind::Request).turned_away(status);
+    pub(super) fn turned_away(&self, how: TurnedAway) {
+        self.call(Kind::Request).turned_away(how);
     }
 }

@@ -184,9 +184,14 @@ impl Drop for Turn {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Waited(pub(crate) Duration);
 
-/// In the extensions of a request whose turn did not come: it is to be refused.
+/// In the extensions of a request whose turn did not come: nothing is to be done for it.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct NoTurn;
+pub(crate) enum NoTurn {
+    /// It waited for [`WAIT`].
+    Late,
+    /// Whoever sent it took it back.
+    Left,
+}
 
 #[cfg(test)]
 mod tests;

@@ -3,11 +3,12 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use http::{StatusCode, Version};
+use http::Version;
 
 use crate::config::snapshot::Destination;
 use crate::config::snapshot::Snapshot;
 use crate::failure::Failure;
+use crate::http::refusal::TurnedAway;
 use crate::proxy::Proxy;
 use crate::telemetry::call::{Call, Kind};
 use crate::telemetry::labels::{ConnectionLabels, Direction, Security};
@@ -42,8 +43,8 @@ impl Connection {
     }
 
     /// Counts a request that was refused before it was read.
-    pub(super) fn turned_away(&self, status: StatusCode) {
-        self.call(Kind::Request).turned_away(status);
+    pub(super) fn turned_away(&self, how: TurnedAway) {
+        self.call(Kind::Request).turned_away(how);
     }
 }
 

@@ -95,7 +95,7 @@ async fn refuse(proxy: &Proxy, stream: TcpStream, addr: SocketAddr, place: Arc<P
         budget,
         place,
     };
-    let refused = move |status| call(Kind::Request).turned_away(status);
+    let refused = move |how| call(Kind::Request).turned_away(how);
     serve_http(stream, accepted, std::future::pending(), refused, handler).await;
 }
 

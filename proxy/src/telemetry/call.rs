@@ -22,7 +22,7 @@ use policy::reason::Reason;
 use crate::failure::Failure;
 use crate::http::body::Body;
 use crate::http::grpc::{grpc_status, is_success};
-use crate::http::refusal::reason_in;
+use crate::http::refusal::{TurnedAway, reason_in};
 use crate::http::watched::BodyEnd;
 use crate::telemetry::Telemetry;
 use crate::telemetry::access_log;
@@ -292,14 +292,12 @@ impl Call {
         self.is_mutual().then(|| reason_in(map))?
     }
 
-    /// The caller got an answer of this status, because no request could be made out, or
-    /// because there was no room for one. When it came is not known here, so that counts as
-    /// no latency.
-    pub(crate) fn turned_away(mut self, status: StatusCode) {
-        let reason = if status == Reason::Overload.status() {
-            Reason::Overload
-        } else {
-            Reason::BadRequest
+    /// No request could be made out, or there was no room for one. When it came is not
+    /// known here, so that counts as no latency.
+    pub(crate) fn turned_away(mut self, how: TurnedAway) {
+        let TurnedAway::Answered(reason, status) = how else {
+            // Dropped, it counts as cancelled.
+            return;
         };
         self.settle(false).outcome(Outcome {
             status: status.as_u16(),
@@ -343,6 +341,7 @@ impl Call {
         let grpc = trailers.and_then(grpc_status).or(ended.grpc);
         let reason = match end {
             BodyEnd::Failed => Some(Reason::ConnectionLost),
+            BodyEnd::OutOfTime => Some(Reason::Deadline),
             BodyEnd::Complete | BodyEnd::Dropped => ended.reason,
         };
         self.count(ended.status, grpc, reason, ended.after, bytes);
@@ -375,7 +374,8 @@ impl Call {
         let cell = self.settle(reason.is_none());
         cell.answered(outcome, latency, bytes);
         if std::mem::take(&mut self.trying) {
-            cell.attempted(success);
+            // Beyond a limit nothing has shown that the backend fails.
+            cell.attempted(success || reason == Some(Reason::Limit));
         }
         self.leave();
         let reason = reason.map_or("", Reason::as_str);

@@ -38,6 +38,8 @@ pub(super) struct HeldBack {
     place: Arc<Place>,
     line: Line,
     waiting: VecDeque<Waiting>,
+    /// Those that were taken back while they waited.
+    left: Vec<Begun>,
     turn: Option<Turn>,
     /// When the first of them has waited for too long.
     late: Option<Pin<Box<Sleep>>>,
@@ -58,6 +60,7 @@ impl HeldBack {
             place,
             line,
             waiting: VecDeque::new(),
+            left: Vec::new(),
             turn: None,
             late: None,
             look_at: LOOK_FROM,
@@ -90,8 +93,13 @@ impl HeldBack {
             _held,
         });
         if self.waiting.len() >= self.look_at {
-            let stays = |one: &mut Waiting| one.begun.1.poll_reset(cx).is_pending();
-            self.waiting.retain_mut(stays);
+            for mut one in std::mem::take(&mut self.waiting) {
+                if one.begun.1.poll_reset(cx).is_pending() {
+                    self.waiting.push_back(one);
+                } else {
+                    self.left.push(one.begun);
+                }
+            }
             self.look_at = LOOK_FROM.max(2 * self.waiting.len());
             if self.waiting.is_empty() {
                 self.turn = None;
@@ -100,9 +108,12 @@ impl HeldBack {
         None
     }
 
-    /// The next one whose turn has come, or whose time is over: that one is marked. Wakes
-    /// for the others.
+    /// The next one whose turn has come, or never will: that one is marked. Wakes for the
+    /// others.
     pub(super) fn next(&mut self, cx: &mut Context<'_>) -> Option<Begun> {
+        if let Some(left) = self.left.pop() {
+            return Some(marked(left, NoTurn::Left));
+        }
         loop {
             let Some(first) = self.waiting.front() else {
                 self.late = None;
@@ -130,22 +141,27 @@ impl HeldBack {
                 since,
                 _held,
             } = self.waiting.pop_front()?;
-            let (mut request, mut respond) = begun;
             if self.waiting.is_empty() {
                 self.turn = None;
             }
-            if respond.poll_reset(cx).is_ready() {
-                continue;
-            }
-            let extensions = request.extensions_mut();
-            if late {
-                extensions.insert(NoTurn);
+            let mut begun = begun;
+            return Some(if begun.1.poll_reset(cx).is_ready() {
+                marked(begun, NoTurn::Left)
+            } else if late {
+                marked(begun, NoTurn::Late)
             } else {
-                extensions.insert(Waited(since.elapsed()));
-            }
-            return Some((request, respond));
+                marked(begun, Waited(since.elapsed()))
+            });
         }
     }
+}
+
+fn marked<M>((mut request, respond): Begun, mark: M) -> Begun
+where
+    M: Clone + Send + Sync + 'static,
+{
+    request.extensions_mut().insert(mark);
+    (request, respond)
 }
 
 /// What may come of a body that nobody reads, in bytes.

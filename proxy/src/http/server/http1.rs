@@ -22,13 +22,14 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1::{Builder, Connection, Parts};
 use hyper::service::{HttpService, service_fn};
 use hyper_util::rt::TokioIo;
+use policy::reason::Reason;
 use runtime::head_timer::watch_heads;
 use runtime::occupancy::Place;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::http::body::Body;
-use crate::http::refusal::no_turn;
+use crate::http::refusal::{TurnedAway, no_turn};
 use crate::http::server::http1::activity::{Busy, Use};
 use crate::http::server::http1::guarded::{Guarded, guard};
 use crate::http::server::http1::write_observer::WriteObserver;
@@ -67,8 +68,8 @@ pub(crate) struct Limits {
 }
 
 /// Serves until the connection ends, or until `close` asks to end it after the
-/// request in flight. `refused` is told the status of the answer to a head that cannot
-/// be read, or that no room was found for.
+/// request in flight. `refused` is told of a head that cannot be read, or that no room
+/// was found for.
 ///
 /// # Errors
 /// Whatever ended the connection early.
@@ -76,7 +77,7 @@ pub(crate) async fn serve<I, H, F>(
     io: I,
     limits: Limits,
     close: impl Future<Output = ()>,
-    refused: impl Fn(StatusCode) + Clone + Send + Sync + 'static,
+    refused: impl Fn(TurnedAway) + Clone + Send + Sync + 'static,
     handler: H,
 ) -> hyper::Result<()>
 where
@@ -121,7 +122,7 @@ where
                 }
                 return answered(handler(request), old, upgrade, busy).await;
             }
-            refused(StatusCode::SERVICE_UNAVAILABLE);
+            refused(TurnedAway::LATE);
             Ok(guard(no_turn(request.method(), false, peer), old, busy))
         }))
     });
@@ -159,7 +160,7 @@ where
             io.put_back(&parts.read_buf);
         }
         let Some(status) = refusal else { continue };
-        refused(status);
+        refused(TurnedAway::Answered(Reason::BadRequest, status));
         say_refusal(&mut io, &used, status, peer).await;
         return Ok(());
     }
@@ -170,7 +171,7 @@ async fn begins<I>(
     io: &mut Prefixed<I>,
     used: &Arc<Use>,
     peer: bool,
-    refused: &impl Fn(StatusCode),
+    refused: &impl Fn(TurnedAway),
 ) -> bool
 where
     I: AsyncRead + AsyncWrite + MayAbort + Unpin,
@@ -183,7 +184,8 @@ where
         return false;
     }
     if !used.admits(io, early).await {
-        refused(StatusCode::SERVICE_UNAVAILABLE);
+        // Whoever closed its side as well: it may only have said that it sends no more.
+        refused(TurnedAway::LATE);
         say_refusal(io, used, StatusCode::SERVICE_UNAVAILABLE, peer).await;
         return false;
     }

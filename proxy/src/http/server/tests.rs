@@ -1,6 +1,6 @@
 //! What both versions of HTTP have in common as a server.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::future::pending;
 
 use bytes::Bytes;
@@ -20,7 +20,7 @@ const MUCH: usize = 40 << 20;
 
 thread_local! {
     static USED: Cell<usize> = const { Cell::new(0) };
-    static REFUSED: Cell<usize> = const { Cell::new(0) };
+    static REFUSED: RefCell<Vec<TurnedAway>> = const { RefCell::new(Vec::new()) };
 }
 
 /// A caller that has a hundred requests in flight already, on a connection of HTTP/2.
@@ -58,7 +58,7 @@ async fn crowded(
         let waited = waited.map_or(0, |Waited(long)| long.as_secs());
         Response::new(body::text(format!("waited {waited}")))
     };
-    let refused = |_| REFUSED.set(REFUSED.get() + 1);
+    let refused = |how| REFUSED.with_borrow_mut(|all| all.push(how));
     tokio::spawn(serve::<DuplexStream, _, _>(
         far,
         accepted,
@@ -100,15 +100,37 @@ async fn over_http2_a_peer_proxy_learns_that_no_application_saw_what_waited_in_v
             let (answer, _) = sender.send_request(get(content_type), true).unwrap();
             answers.push(answer);
         }
-        let before = REFUSED.get();
         sleep(WAIT + Duration::from_secs(1)).await;
-        assert_eq!(REFUSED.get() - before, 2, "each counts");
+        assert_eq!(REFUSED.take(), [TurnedAway::LATE; 2], "each counts");
         for (answer, status) in answers.into_iter().zip([503, 200]) {
             let head = answer.await.unwrap().into_parts().0;
             assert_eq!(head.status, status);
             assert_eq!(head.headers[headers::REASON], "overload");
             assert_eq!(head.headers.contains_key(headers::UNSENT), peer);
         }
+    }
+}
+
+/// Some are found when many wait, others when their turn would come.
+#[tokio::test(start_paused = true)]
+async fn over_http2_requests_that_are_taken_back_while_they_wait_are_told() {
+    for count in [1, 100] {
+        let (mut sender, budget, crowd) = crowded(Profile::Network).await;
+        USED.set(MUCH);
+        let ask = |sender: &mut h2::client::SendRequest<Bytes>| {
+            sender.send_request(get("text/plain"), true).unwrap().0
+        };
+        for _ in 0..count {
+            // One by one, or its peer would be taken for one that floods it with resets.
+            drop(ask(&mut sender));
+            sleep(Duration::from_millis(1)).await;
+        }
+        let stays = ask(&mut sender);
+        USED.set(0);
+        drop(crowd);
+        budget.settle();
+        assert_eq!(stays.await.unwrap().status(), 200);
+        assert_eq!(REFUSED.take(), vec![TurnedAway::Left; count]);
     }
 }
 

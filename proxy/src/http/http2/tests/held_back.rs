@@ -15,6 +15,8 @@ const MUCH: usize = 40 << 20;
 thread_local! {
     static USED: Cell<usize> = const { Cell::new(0) };
     static WAITED: Cell<u64> = const { Cell::new(0) };
+    /// Requests that were taken back while they waited.
+    static LEFT: Cell<usize> = const { Cell::new(0) };
 }
 
 struct Crowded {
@@ -54,8 +56,12 @@ async fn crowded() -> Crowded {
     tokio::spawn(async move {
         let close = pin!(pending::<()>());
         let handler = move |request: Request<super::super::recv::RecvBody>| {
-            counted.fetch_add(1, Relaxed);
-            let late = request.extensions().get::<NoTurn>().is_some();
+            let no_turn = request.extensions().get::<NoTurn>().copied();
+            match no_turn {
+                Some(NoTurn::Left) => LEFT.set(LEFT.get() + 1),
+                _ => _ = counted.fetch_add(1, Relaxed),
+            }
+            let late = no_turn.is_some();
             let slow = request.uri().path() == "/slow";
             async move {
                 if slow {
@@ -153,6 +159,7 @@ async fn requests_that_were_taken_back_do_not_pile_up_nor_hold_others_up() {
     crowded.budget.settle();
     assert_eq!(body_of(crowded.ask("/")).await, "ok");
     assert_eq!(crowded.begun(), 1, "nothing was done for the others");
+    assert_eq!(LEFT.get(), 1000, "but each is told");
 }
 
 /// A client may send as much of each body as its window allows.

@@ -179,11 +179,12 @@ impl Use {
         let let_in = early.is_some_and(|early| early.since.elapsed() < MOMENT);
         if !let_in && let Err(turn) = self.budget.admit(&self.place, self.line) {
             let held = self.place.hold(io.ahead());
+            let most = io.ahead() + AHEAD;
             // Nobody is to blame for the time that passes.
             self.place.busy();
             let since = Instant::now();
             let left = poll_fn(|cx| {
-                let left = io.poll_left(cx, AHEAD);
+                let left = io.poll_left(cx, most);
                 held.set(io.ahead());
                 left
             });

@@ -213,6 +213,24 @@ async fn nothing_is_done_for_who_leaves_while_it_waits() {
     }
 }
 
+/// As it is with cookies: the head is larger than what is read behind one.
+#[tokio::test(start_paused = true)]
+async fn whoever_waits_with_a_large_head_is_seen_to_leave() {
+    let (mut served, _, (other, _requests)) = crowded();
+    USED.set(MUCH);
+    let head = format!(
+        "GET /one HTTP/1.1\r\nHost: s\r\nCookie: {}\r\n\r\n",
+        "c".repeat(6000)
+    );
+    served.say(head.as_bytes()).await;
+    sleep(LONG).await;
+    let waiting = || other.requests().unwrap().waiting();
+    assert_eq!(waiting(), 1);
+    served.client.shutdown().await.unwrap();
+    sleep(Duration::from_millis(1)).await;
+    assert_eq!(waiting(), 0);
+}
+
 /// Whoever waits with a large body is not seen to leave behind it, and holds little of it.
 #[tokio::test(start_paused = true)]
 async fn of_a_body_behind_a_head_that_waits_little_is_read() {
