@@ -71,6 +71,26 @@ impl Counted {
         self.metrics.len()
     }
 
+    /// Labels that an answer to an alert's query has.
+    pub(crate) fn answer(&self, query: &str) -> Words {
+        let asked = promql::asked(query);
+        let sums = ["sum(", "min(", "max(", "absent("];
+        if !asked.groupings.is_empty() || sums.iter().any(|sum| query.starts_with(sum)) {
+            return asked.groupings.into_iter().collect();
+        }
+        let metrics = asked.selectors.iter().map(|one| one.metric.as_str());
+        let mut labels: Words = metrics
+            .clone()
+            .filter_map(|metric| self.metrics.get(metric))
+            .flatten()
+            .cloned()
+            .collect();
+        if metrics.clone().all(|metric| !metric.contains(':')) {
+            labels.extend(OF_TARGETS.map(str::to_owned));
+        }
+        labels
+    }
+
     /// What of a query no series can answer, in words.
     pub(crate) fn missing(&self, query: &str) -> Vec<String> {
         let asked = promql::asked(query);

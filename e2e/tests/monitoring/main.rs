@@ -105,7 +105,7 @@ fn a_query_for_what_nothing_counts_is_found() -> Outcome {
 #[test]
 fn every_alert_says_what_it_means_what_to_do_and_names_its_heading() -> Outcome {
     const PAGE: &str = "docs/monitoring.md";
-    let anchors = page::anchors(&read(PAGE)?);
+    let (anchors, counted) = (page::anchors(&read(PAGE)?), counted()?);
     let mut named = BTreeSet::new();
     for rule in rules()?.into_iter().filter(sources::Rule::is_alert) {
         let told = |field: &str| {
@@ -115,6 +115,12 @@ fn every_alert_says_what_it_means_what_to_do_and_names_its_heading() -> Outcome 
         };
         for field in ["summary", "description", "action"] {
             assert!(told(field).len() > 20, "{}: no {field}", rule.name);
+            let known = counted.answer(counted::query(&rule));
+            for label in told(field).split("$labels.").skip(1) {
+                let end = label.find(' ').unwrap_or(label.len());
+                let label = &label[..end];
+                assert!(known.contains(label), "{}: no label {label}", rule.name);
+            }
         }
         let severity = rule.whole["labels"]["severity"]
             .as_str()
