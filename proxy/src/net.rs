@@ -9,6 +9,7 @@ pub(crate) mod chunk;
 pub(crate) mod coalesce;
 pub(crate) mod connect;
 pub(crate) mod forward;
+pub(crate) mod idle;
 pub(crate) mod linger;
 pub(crate) mod original_dst;
 pub(crate) mod prefixed;

@@ -23,6 +23,7 @@ mod path {
     mod drain;
     mod ejection;
     mod http;
+    mod idle;
     mod limits;
     mod mesh_port;
     mod pods;

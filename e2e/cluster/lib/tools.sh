@@ -22,10 +22,14 @@ build_tools() {
   # shellcheck disable=SC2086
   tool kubernetes . "-X $stamp.gitVersion=$KUBERNETES_VERSION -X $stamp.gitMajor=1 -X $stamp.gitMinor=34" $KUBERNETES_PARTS
   tool etcd go.etcd.io/etcd/server/v3 "" etcd
-  tool helm helm.sh/helm/v3/cmd/helm "" helm
+  build_helm
   tool coredns . "" coredns
   tool pause . "" pause
   tool hello . "" hello
+}
+
+build_helm() {
+  tool helm helm.sh/helm/v3/cmd/helm "" helm
 }
 
 # The progressive delivery controllers, which only `make conformance` runs: four

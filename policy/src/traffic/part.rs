@@ -104,6 +104,7 @@ impl Part {
     pub const IN_FORCE: &'static [Self] = &[
         Self::RequestTimeout,
         Self::AttemptTimeout,
+        Self::IdleTimeout,
         Self::OutsideTimeout,
         Self::Retry,
         Self::Ejection,

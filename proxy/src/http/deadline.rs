@@ -21,6 +21,8 @@ use crate::failure::Failure;
 use crate::http::body::BoxError;
 use crate::http::grpc::ends_in_trailers;
 use crate::http::headers::TIMEOUT;
+use crate::http::upload::Upload;
+use crate::net::idle::Idle;
 
 const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 
@@ -112,22 +114,92 @@ pub(crate) fn check(deadline: Deadline) -> Result<(), Failure> {
     Ok(())
 }
 
-/// What `work` comes to, if that is before `end`.
-pub(crate) async fn until<T>(
-    end: Option<Instant>,
-    mut work: Pin<&mut impl Future<Output = T>>,
-) -> Option<T> {
-    // On the heap, and only where somebody asks for it.
-    let mut over = end.map(|end| Box::pin(sleep_until(end.into())));
-    poll_fn(|cx| {
-        if let Poll::Ready(done) = work.as_mut().poll(cx) {
-            return Poll::Ready(Some(done));
+/// What a wait has ended by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Over {
+    /// Its time.
+    Time,
+    /// Nothing of the request or its answer has moved.
+    Still,
+}
+
+/// What a wait ends by. On the heap, and only where somebody asks for it.
+#[derive(Debug)]
+pub(crate) struct Ends {
+    at: Option<Pin<Box<Sleep>>>,
+    still: Option<(Idle, Upload)>,
+}
+
+impl Ends {
+    /// At this time.
+    pub(crate) fn at(at: Option<Instant>) -> Option<Box<Self>> {
+        let at = Some(Box::pin(sleep_until(at?.into())));
+        Some(Box::new(Self { at, still: None }))
+    }
+
+    /// At this time, and when neither the answer nor this request's body moves for `idle`.
+    pub(crate) fn new(
+        at: Option<Instant>,
+        idle: Option<Duration>,
+        upload: &Upload,
+    ) -> Option<Box<Self>> {
+        if at.is_none() && idle.is_none() {
+            return None;
         }
-        let late = |over: &mut Pin<Box<Sleep>>| over.as_mut().poll(cx).is_ready();
-        if over.as_mut().is_some_and(late) {
-            return Poll::Ready(None);
+        Some(Box::new(Self {
+            at: at.map(|at| Box::pin(sleep_until(at.into()))),
+            still: idle.map(|idle| (Idle::new(idle), upload.clone())),
+        }))
+    }
+
+    /// How long nothing may move.
+    pub(crate) fn idle(&self) -> Option<Duration> {
+        self.still.as_ref().map(|(idle, _)| idle.limit())
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Over> {
+        if let Some(at) = &mut self.at
+            && at.as_mut().poll(cx).is_ready()
+        {
+            return Poll::Ready(Over::Time);
+        }
+        if let Some((idle, upload)) = &mut self.still
+            && idle.poll(cx, || upload.moved()).is_ready()
+        {
+            return Poll::Ready(Over::Still);
         }
         Poll::Pending
+    }
+
+    /// A peer proxy that counts the same time may be the first to end it.
+    fn nearly(&self) -> bool {
+        let nearly = |at: &Pin<Box<Sleep>>| now() + ROUNDED >= at.deadline().into_std();
+        self.at.as_ref().is_some_and(nearly)
+    }
+
+    const fn moved(&mut self) {
+        if let Some((idle, _)) = &mut self.still {
+            idle.moved();
+        }
+    }
+}
+
+/// What `work` comes to.
+///
+/// # Errors
+/// When it `ends` before.
+pub(crate) async fn until<T>(
+    mut ends: Option<Box<Ends>>,
+    mut work: Pin<&mut impl Future<Output = T>>,
+) -> Result<T, Over> {
+    poll_fn(|cx| {
+        if let Poll::Ready(done) = work.as_mut().poll(cx) {
+            return Poll::Ready(Ok(done));
+        }
+        match &mut ends {
+            Some(ends) => ends.poll(cx).map(Err),
+            None => Poll::Pending,
+        }
     })
     .await
 }
@@ -162,37 +234,18 @@ pub(crate) fn ends(deadline: Deadline, method: &Method) -> Option<Instant> {
 /// then, so that nobody goes on working for it.
 pub(crate) struct Ending<B> {
     inner: Option<B>,
-    end: Option<Box<End>>,
-}
-
-struct End {
-    over: Pin<Box<Sleep>>,
+    ends: Option<Box<Ends>>,
     /// The answer has a place for gRPC's status after its messages.
     grpc: bool,
 }
 
-impl End {
-    fn passed(&mut self, cx: &mut Context<'_>) -> bool {
-        self.over.as_mut().poll(cx).is_ready()
-    }
-
-    /// A peer proxy that counts the same time may be the first to end it.
-    fn nearly(&self) -> bool {
-        now() + ROUNDED >= self.over.deadline().into_std()
-    }
-}
-
 impl<B> Ending<B> {
     /// `head`: of the answer.
-    pub(crate) fn new(inner: B, ends: Option<Instant>, head: &HeaderMap) -> Self {
-        let end = ends.map(|at| {
-            let over = Box::pin(sleep_until(at.into()));
-            let grpc = ends_in_trailers(head);
-            Box::new(End { over, grpc })
-        });
+    pub(crate) fn new(inner: B, ends: Option<Box<Ends>>, head: &HeaderMap) -> Self {
         Self {
             inner: Some(inner),
-            end,
+            grpc: ends.is_some() && ends_in_trailers(head),
+            ends,
         }
     }
 }
@@ -214,22 +267,25 @@ where
             return Poll::Ready(None);
         };
         let frame = Pin::new(inner).poll_frame(cx);
-        let Some(end) = &mut this.end else {
+        let Some(ends) = &mut this.ends else {
             return frame.map(|frame| frame.map(|frame| frame.map_err(Into::into)));
         };
         let over = match &frame {
-            Poll::Ready(Some(Err(_))) => end.nearly(),
-            // What is there is passed on, and what never stops coming ends nevertheless.
-            Poll::Pending | Poll::Ready(Some(Ok(_))) => end.passed(cx),
+            Poll::Ready(Some(Err(_))) => ends.nearly(),
+            Poll::Pending => ends.poll(cx).is_ready(),
+            // What never stops coming ends nevertheless.
+            Poll::Ready(Some(Ok(_))) => {
+                ends.moved();
+                ends.poll(cx).is_ready()
+            }
             Poll::Ready(None) => false,
         };
         if !over {
             return frame.map(|frame| frame.map(|frame| frame.map_err(Into::into)));
         }
-        let grpc = end.grpc;
         this.inner = None;
-        this.end = None;
-        Poll::Ready(Some(Err(OutOfTime { grpc }.into())))
+        this.ends = None;
+        Poll::Ready(Some(Err(OutOfTime { grpc: this.grpc }.into())))
     }
 
     fn is_end_stream(&self) -> bool {

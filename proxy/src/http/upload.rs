@@ -1,5 +1,5 @@
-//! Whose fault it is that a request could not be sent on. A body that its own sender
-//! breaks off, or that cannot be read, says nothing about who was to receive it.
+//! How the body of a request comes. One that its own sender breaks off, or that cannot be
+//! read, says nothing about who was to receive it.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -14,9 +14,16 @@ use policy::reason::Reason;
 use crate::failure::Failure;
 use crate::http::body::{Body, BoxError};
 
-/// Knows whether the body of a request came whole, as far as it was read.
+/// Knows whether the body of a request came whole, as far as it was read, and whether it
+/// moves.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Upload(Arc<Seen>);
+
 #[derive(Debug, Default)]
-pub(crate) struct Upload(Arc<AtomicBool>);
+struct Seen {
+    broke: AtomicBool,
+    moved: AtomicBool,
+}
 
 impl Upload {
     /// `body`, and what watches it.
@@ -25,13 +32,13 @@ impl Upload {
         if body.is_end_stream() {
             return (body, upload);
         }
-        let broke = Arc::clone(&upload.0);
-        (Watched { body, broke }.boxed_unsync(), upload)
+        let seen = Arc::clone(&upload.0);
+        (Watched { body, seen }.boxed_unsync(), upload)
     }
 
     /// The failure as it is to be counted and answered.
     pub(crate) fn blame(&self, failure: Failure) -> Failure {
-        if !self.0.load(Relaxed) {
+        if !self.broke() {
             return failure;
         }
         Failure::refused(
@@ -41,13 +48,18 @@ impl Upload {
     }
 
     pub(crate) fn broke(&self) -> bool {
-        self.0.load(Relaxed)
+        self.0.broke.load(Relaxed)
+    }
+
+    /// Whether any of it came since this was asked last.
+    pub(crate) fn moved(&self) -> bool {
+        self.0.moved.swap(false, Relaxed)
     }
 }
 
 struct Watched {
     body: Body,
-    broke: Arc<AtomicBool>,
+    seen: Arc<Seen>,
 }
 
 impl HttpBody for Watched {
@@ -60,8 +72,9 @@ impl HttpBody for Watched {
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let this = self.get_mut();
         let frame = ready!(Pin::new(&mut this.body).poll_frame(cx));
-        if matches!(frame, Some(Err(_))) {
-            this.broke.store(true, Relaxed);
+        match frame {
+            Some(Err(_)) => this.seen.broke.store(true, Relaxed),
+            Some(Ok(_)) | None => this.seen.moved.store(true, Relaxed),
         }
         Poll::Ready(frame)
     }

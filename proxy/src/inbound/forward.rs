@@ -7,7 +7,7 @@ use policy::reason::Reason;
 
 use crate::failure::{Failure, Next, RENEWALS};
 use crate::http::client::exchange::{self, UpstreamResponse};
-use crate::http::deadline;
+use crate::http::deadline::{self, Ends};
 use crate::http::replay::Replay;
 use crate::inbound::connection::Connection;
 use crate::inbound::reauthorize::{Allowed, IN_FLIGHT_GRACE};
@@ -36,9 +36,9 @@ impl Connection {
             tokio::time::sleep(IN_FLIGHT_GRACE).await;
         };
         let sent = pin!(sent);
-        let sent = deadline::until(allowed.ends, sent);
+        let sent = deadline::until(Ends::at(allowed.ends), sent);
         tokio::select! {
-            sent = sent => sent.unwrap_or_else(|| Err(deadline::passed())),
+            sent = sent => sent.unwrap_or_else(|_| Err(deadline::passed())),
             () = revoked => Err(Failure::refused(Reason::NotAllowed, "the call is no longer allowed")),
         }
     }

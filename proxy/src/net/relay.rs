@@ -22,6 +22,11 @@ pub(crate) struct Flows {
 }
 
 impl Flows {
+    /// Bytes either way.
+    pub(crate) fn passed(&self) -> u64 {
+        self.sent.load(Relaxed).wrapping_add(self.received())
+    }
+
     /// Bytes that went to the caller.
     pub(crate) fn received(&self) -> u64 {
         self.received.load(Relaxed)

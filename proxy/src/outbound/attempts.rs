@@ -10,7 +10,6 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use policy::deadline::Deadline;
 use policy::health::Seen;
 use policy::reason::Reason;
 use policy::retry::{self, AskedWait, Attempted, Outcome, may_retry};
@@ -21,7 +20,7 @@ use crate::endpoints::endpoint::InFlight;
 use crate::endpoints::learned::{Draw, Latency};
 use crate::failure::{Failure, Next, RENEWALS};
 use crate::http::client::exchange::UpstreamResponse;
-use crate::http::deadline;
+use crate::http::deadline::{self, Ends};
 use crate::http::grpc::{grpc_status, is_success};
 use crate::http::upload::Upload;
 use crate::outbound::route::Route;
@@ -31,6 +30,8 @@ use crate::outbound::serving::{self, Open, Serving};
 use crate::outbound::verdict::{self, Verdict};
 use crate::proxy::Proxy;
 use crate::telemetry::call::Call;
+
+mod time;
 
 /// Endpoints that one call may be moved to while none was reached.
 const ATTEMPTS: u8 = 3;
@@ -149,19 +150,21 @@ impl<'a> Attempts<'a> {
                 break;
             };
             let sent = Instant::now();
-            let end = self.attempt_ends(outgoing);
             let ended = {
                 let attempt = pin!(outgoing.send(proxy, to.endpoint()));
-                deadline::until(end, attempt).await
+                deadline::until(self.attempt_ends(outgoing, upload), attempt).await
             };
-            let ended = ended.unwrap_or_else(|| Err(self.late(outgoing)));
+            let ended = ended.unwrap_or_else(|over| Err(self.late(outgoing, over)));
             let wait = match ended {
                 Ok(answer) => match self.answered(proxy, outgoing, &answer, &mut to, call) {
                     After::Retry(wait) => {
                         drop(to);
                         wait
                     }
-                    After::Pass { open } => return Ok((answer, self.served(outgoing, to, open))),
+                    After::Pass { open } => {
+                        let ends = self.answer_ends(outgoing, upload);
+                        return Ok((answer, self.served(to, open, ends)));
+                    }
                 },
                 // No endpoint could serve the call, and none is to blame.
                 Err(failure) if upload.broke() => return Err(upload.blame(failure)),
@@ -179,30 +182,7 @@ impl<'a> Attempts<'a> {
         Err(self.into_failure(call))
     }
 
-    /// Until when the next attempt may wait for the head of its answer.
-    fn attempt_ends(&self, outgoing: &Outgoing) -> Option<Instant> {
-        let limit = said::timeouts(self.route.said.as_deref()).backend_request;
-        if limit.is_none() && outgoing.deadline == Deadline::NONE {
-            return None;
-        }
-        let last = !self.repeatable || self.retries >= self.retry().attempts;
-        let (method, now) = (&outgoing.parts.method, deadline::now());
-        outgoing.deadline.attempt(method, now, limit, last)
-    }
-
-    /// Why an attempt was given up that had no answer in its time.
-    fn late(&self, outgoing: &Outgoing) -> Failure {
-        if let Err(passed) = deadline::check(outgoing.deadline) {
-            return passed;
-        }
-        let limit = said::timeouts(self.route.said.as_deref()).backend_request;
-        let detail = format!("no answer within {:?}", limit.unwrap_or_default());
-        Failure::TimedOut {
-            detail: detail.into(),
-        }
-    }
-
-    fn served(&self, outgoing: &Outgoing, in_flight: InFlight, open: bool) -> Serving {
+    fn served(&self, in_flight: InFlight, open: bool, ends: Option<Box<Ends>>) -> Serving {
         let set = self.route.set().filter(|_| open);
         let open = set.map(|set| Open {
             set: Arc::clone(set),
@@ -212,7 +192,7 @@ impl<'a> Attempts<'a> {
         Serving {
             in_flight,
             open,
-            ends: deadline::ends(outgoing.deadline, &outgoing.parts.method),
+            ends,
         }
     }
 

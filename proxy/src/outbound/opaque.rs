@@ -8,6 +8,7 @@ use crate::net::connect;
 use crate::net::prefixed::Prefixed;
 use crate::outbound::attempts::Attempts;
 use crate::outbound::connection::Connection;
+use crate::outbound::said;
 use crate::outbound::tunnel::{self, Tunnel};
 use crate::telemetry::call::{Call, Kind};
 
@@ -28,7 +29,8 @@ impl Connection {
             match tunnel::open(&self.proxy, to.endpoint()).await {
                 Ok(way) => {
                     attempts.opened(&mut to, call);
-                    return Ok(way.counted(to));
+                    let idle = said::timeouts(route.said.as_deref()).idle;
+                    return Ok(way.counted(to, idle));
                 }
                 Err(failure) => attempts.failed(to, failure, call),
             }

@@ -1,6 +1,7 @@
 //! Hands the answer to the application, and counts when its body has ended.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::response::Parts;
 use http::{HeaderValue, Method, Response, StatusCode, Version, header};
@@ -16,6 +17,7 @@ use crate::http::upgrade::Side;
 use crate::http::watched::{BodyEnd, Watched};
 use crate::net::budget::Budget;
 use crate::net::chunk::ChunkIo;
+use crate::net::idle::still;
 use crate::net::relay::{Flows, relay};
 use crate::outbound::serving::Serving;
 use crate::telemetry::call::Call;
@@ -27,13 +29,15 @@ struct Upgraded {
     server: Side,
     /// What the server switched to.
     to: Option<HeaderValue>,
+    /// How long nothing may move.
+    idle: Option<Duration>,
 }
 
 /// Hands the answer to the application and counts when its body has ended.
 pub(crate) async fn respond(
     answer: UpstreamResponse,
     call: Call,
-    served: Serving,
+    mut served: Serving,
     on_upgrade: Option<Side>,
     budget: Arc<Budget>,
 ) -> Response<Body> {
@@ -58,10 +62,16 @@ pub(crate) async fn respond(
             (Some(out), Some(stream)) => Side::Open(ByteStream::new(out, stream)),
             _ => server,
         };
-        let upgraded = Upgraded { client, server, to };
+        let idle = served.ends.take().and_then(|ends| ends.idle());
+        let upgraded = Upgraded {
+            client,
+            server,
+            to,
+            idle,
+        };
         return switch(parts, upgraded, (place, served), counted, budget);
     }
-    let incoming = Ending::new(incoming, served.ends, &parts.headers);
+    let incoming = Ending::new(incoming, served.ends.take(), &parts.headers);
     let watched = Watched::begun(incoming, move |end, bytes, trailers| {
         drop(place);
         served.ended(end, trailers, counted.call());
@@ -91,7 +101,12 @@ fn switch(
     counted: Counted,
     budget: Arc<Budget>,
 ) -> Response<Body> {
-    let Upgraded { client, server, to } = upgraded;
+    let Upgraded {
+        client,
+        server,
+        to,
+        idle,
+    } = upgraded;
     if let Some(protocol) = to {
         parts.headers.insert(header::UPGRADE, protocol);
     }
@@ -106,14 +121,20 @@ fn switch(
         };
         let cut = client.cut();
         let flows = Flows::default();
+        let mut passed = 0;
+        let moved = || {
+            let now = flows.passed();
+            std::mem::replace(&mut passed, now) != now
+        };
         let end = tokio::select! {
             _ = relay(&mut client, &mut server, &budget, &flows) => BodyEnd::Complete,
-            () = cut => {
-                client.abort();
-                server.abort();
-                BodyEnd::Failed
-            }
+            () = cut => BodyEnd::Failed,
+            () = still(idle, moved) => BodyEnd::OutOfTime,
         };
+        if end != BodyEnd::Complete {
+            client.abort();
+            server.abort();
+        }
         counted.done(end, flows.received(), None);
     });
     Response::from_parts(parts, body::empty())

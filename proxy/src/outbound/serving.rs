@@ -1,7 +1,6 @@
 //! The endpoint that serves a call, until its answer has ended.
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use http::HeaderMap;
 use policy::retry::Outcome;
@@ -9,6 +8,7 @@ use policy::retry::Outcome;
 use crate::endpoints::endpoint::InFlight;
 use crate::endpoints::learned::Latency;
 use crate::endpoints::set::EndpointSet;
+use crate::http::deadline::Ends;
 use crate::http::grpc::{grpc_status, is_success};
 use crate::http::watched::BodyEnd;
 use crate::outbound::said::{self, Said};
@@ -22,7 +22,7 @@ pub(crate) struct Serving {
     /// Who is told how a gRPC call went, which its trailers say.
     pub(super) open: Option<Open>,
     /// When its answer has to be over.
-    pub(super) ends: Option<Instant>,
+    pub(super) ends: Option<Box<Ends>>,
 }
 
 /// A gRPC answer that has begun.

@@ -4,6 +4,7 @@
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::StatusCode;
@@ -22,6 +23,7 @@ use crate::net::budget::Budget;
 use crate::net::chunk::{ChunkIo, ReadSize};
 use crate::net::connect::CONNECT_TIMEOUT;
 use crate::net::connect::reset;
+use crate::net::idle::relay_moving;
 use crate::net::prefixed::Prefixed;
 use crate::net::{connect, relay};
 use crate::outbound::send::app_port;
@@ -47,16 +49,19 @@ pub(super) struct Way {
 pub(super) struct Tunnel {
     pub(super) io: Prefixed<Io>,
     _place: Option<StreamPermit>,
+    /// How long nothing may move.
+    idle: Option<Duration>,
     /// What it counts as at its endpoint, while it is open.
     _in_flight: InFlight,
 }
 
 impl Way {
     /// As one of the connections to the endpoint.
-    pub(super) fn counted(self, in_flight: InFlight) -> Tunnel {
+    pub(super) fn counted(self, in_flight: InFlight, idle: Option<Duration>) -> Tunnel {
         Tunnel {
             io: Prefixed::new(self.io),
             _place: self.place,
+            idle,
             _in_flight: in_flight,
         }
     }
@@ -109,7 +114,11 @@ impl Tunnel {
         mut call: Call,
     ) {
         let cell = call.open();
-        let outcome = relay::relay(client, &mut self.io, budget, cell.flows()).await;
+        let (io, flows) = (&mut self.io, cell.flows());
+        let outcome = match self.idle {
+            None => relay::relay(client, io, budget, flows).await,
+            Some(limit) => Box::pin(relay_moving(client, io, budget, flows, limit)).await,
+        };
         call.relayed(outcome);
     }
 }

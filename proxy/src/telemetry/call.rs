@@ -24,6 +24,7 @@ use crate::http::body::Body;
 use crate::http::grpc::{grpc_status, is_success};
 use crate::http::refusal::{TurnedAway, reason_in};
 use crate::http::watched::BodyEnd;
+use crate::net::idle::is_still;
 use crate::telemetry::Telemetry;
 use crate::telemetry::access_log;
 use crate::telemetry::cell::{Cell, Outcome};
@@ -433,7 +434,13 @@ impl Call {
 
     /// An opaque connection that was served, and has ended. Its bytes are counted already.
     pub(crate) fn relayed(self, outcome: std::io::Result<()>) {
-        self.count_tcp(outcome.err().map(|_| Reason::ConnectionLost));
+        self.count_tcp(outcome.err().map(|error| {
+            if is_still(&error) {
+                Reason::Deadline
+            } else {
+                Reason::ConnectionLost
+            }
+        }));
     }
 
     fn count_tcp(mut self, reason: Option<Reason>) {

@@ -16,12 +16,12 @@ use super::shown::{Does, call, grpc, serve};
 use crate::support::{Pod, endpoint, endpoints, get, pair, raw, vip};
 
 /// The head of an answer and two bytes of a hundred.
-const BEGUN: &str = "HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nab";
+pub(super) const BEGUN: &str = "HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nab";
 const GRPC: &str = "content-type: application/grpc\r\n";
-const SWITCHED: &str = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\
+pub(super) const SWITCHED: &str = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\
                         Connection: Upgrade\r\n\r\n";
 
-async fn fleet<const N: usize>(answers: [&'static str; N]) -> (Pod, Pod, Vec<App>) {
+pub(super) async fn fleet<const N: usize>(answers: [&'static str; N]) -> (Pod, Pod, Vec<App>) {
     let (client, server, _, _) = pair(Protocol::Http1).await;
     let mut apps = Vec::new();
     for answer in answers {
@@ -43,7 +43,7 @@ fn timeouts(request: Option<u64>, attempt: Option<u64>) -> Traffic {
 }
 
 /// Waits until all that an application was asked has been broken off.
-async fn broken_off(app: &App) {
+pub(super) async fn broken_off(app: &App) {
     let begun = Instant::now();
     while app.ended() == 0 {
         assert!(begun.elapsed() < Duration::from_secs(2), "it works on");

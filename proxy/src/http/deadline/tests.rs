@@ -86,7 +86,11 @@ async fn what_is_left_is_written_and_nothing_where_there_is_no_end() {
 async fn a_body_ends_with_its_time_in_trailers_for_grpc_and_broken_off_for_others() {
     for kind in ["text/plain", "application/grpc-web+proto"] {
         let at = now() + Duration::from_secs(1);
-        let mut plain = Ending::new(silent(), Some(at), &map(&[("content-type", kind)]));
+        let mut plain = Ending::new(
+            silent(),
+            Ends::at(Some(at)),
+            &map(&[("content-type", kind)]),
+        );
         let begun = now();
         let error = plain.frame().await.unwrap().unwrap_err();
         assert!(error.is::<OutOfTime>(), "{error}");
@@ -98,7 +102,7 @@ async fn a_body_ends_with_its_time_in_trailers_for_grpc_and_broken_off_for_other
     let ended = Cell::new(None);
     let at = Some(now() + Duration::from_secs(1));
     let head = map(&[("content-type", "application/grpc+proto")]);
-    let grpc = Ending::new(silent(), at, &head);
+    let grpc = Ending::new(silent(), Ends::at(at), &head);
     let mut grpc = Watched::begun(grpc, |end, _, _| ended.set(Some(end))).await;
     let trailers = grpc.frame().await.unwrap().unwrap();
     assert_eq!(trailers.into_trailers().unwrap()["grpc-status"], "4");
@@ -110,10 +114,10 @@ async fn a_body_ends_with_its_time_in_trailers_for_grpc_and_broken_off_for_other
 async fn a_body_that_ends_before_its_time_or_has_none_is_whole() {
     let at = now() + Duration::from_secs(1);
     for end in [Some(at), None] {
-        let body = Ending::new(text("all"), end, &HeaderMap::new());
+        let body = Ending::new(text("all"), Ends::at(end), &HeaderMap::new());
         assert_eq!(body.collect().await.unwrap().to_bytes(), "all");
     }
-    let mut endless = Ending::new(silent(), None, &HeaderMap::new());
+    let mut endless = Ending::new(silent(), Ends::at(None), &HeaderMap::new());
     let day = Duration::from_secs(86_400);
     assert!(tokio::time::timeout(day, endless.frame()).await.is_err());
 }
@@ -126,7 +130,7 @@ async fn what_a_peer_breaks_off_in_the_last_moment_was_broken_off_for_its_time()
     };
     for (left, in_time) in [(1, true), (50, false)] {
         let at = now() + Duration::from_millis(left);
-        let mut body = Ending::new(broken(), Some(at), &HeaderMap::new());
+        let mut body = Ending::new(broken(), Ends::at(Some(at)), &HeaderMap::new());
         let error = body.frame().await.unwrap().unwrap_err();
         assert_eq!(error.is::<OutOfTime>(), in_time, "{left} ms before");
     }
@@ -135,7 +139,13 @@ async fn what_a_peer_breaks_off_in_the_last_moment_was_broken_off_for_its_time()
 #[tokio::test(start_paused = true)]
 async fn work_that_takes_longer_than_its_time_is_dropped() {
     let end = Some(now() + Duration::from_millis(100));
-    assert_eq!(until(end, pin!(std::future::ready(1))).await, Some(1));
-    assert_eq!(until(end, pin!(std::future::pending::<()>())).await, None);
-    assert_eq!(until(None, pin!(std::future::ready(2))).await, Some(2));
+    assert_eq!(
+        until(Ends::at(end), pin!(std::future::ready(1))).await,
+        Ok(1)
+    );
+    assert_eq!(
+        until(Ends::at(end), pin!(std::future::pending::<()>())).await,
+        Err(Over::Time)
+    );
+    assert_eq!(until(None, pin!(std::future::ready(2))).await, Ok(2));
 }

@@ -1,0 +1,85 @@
+//! Every query of a dashboard has an answer in a mesh with some of everything.
+
+use std::collections::BTreeMap;
+
+use anyhow::Context as _;
+use e2e::harness::Outcome;
+use serde_json::{Value, json};
+
+use crate::programs::{folder, output, write};
+use crate::sources;
+
+/// What Grafana puts in place of these; namespace and workload are those of series.yaml.
+const VARIABLES: [(&str, &str); 3] = [
+    ("$__rate_interval", "5m"),
+    ("$namespace", "shop"),
+    ("$workload", "web"),
+];
+
+/// One where `query` has an answer that is a number, else nothing.
+fn asked(query: &str) -> Value {
+    let mut query = query.to_owned();
+    for (variable, value) in VARIABLES {
+        query = query.replace(variable, value);
+    }
+    json!({
+        "expr": format!("count(({query}) >= 0) > bool 0"),
+        "eval_time": "20m",
+        "exp_samples": [{"labels": "{}", "value": 1}],
+    })
+}
+
+/// Lets promtool answer all queries from series.yaml.
+fn answered(name: &str, queries: &[String]) -> anyhow::Result<String> {
+    let text = sources::read("e2e/tests/prometheus/series.yaml")?;
+    let series: Vec<BTreeMap<String, String>> = serde_yaml_ng::from_str(&text)?;
+    let given = series.iter().flatten();
+    let given: Vec<Value> = given
+        .map(|(series, values)| json!({"series": series, "values": values}))
+        .collect();
+    let asked: Vec<Value> = queries.iter().map(|query| asked(query)).collect();
+    let file = json!({
+        "rule_files": [],
+        "evaluation_interval": "1m",
+        "tests": [{"interval": "1m", "input_series": given, "promql_expr_test": asked}],
+    });
+    let path = write(&folder(name)?, "tests.json", &file)?;
+    output("promtool", &["test", "rules", &path])
+}
+
+#[test]
+fn every_query_of_a_dashboard_has_an_answer() -> Outcome {
+    let boards = sources::dashboards()?;
+    let queries = boards.iter().flat_map(|(_, board)| {
+        let panels = sources::panels(board);
+        panels.flat_map(sources::queries).collect::<Vec<_>>()
+    });
+    let queries: Vec<String> = queries.collect();
+    assert!(queries.len() > 80, "{}", queries.len());
+    answered("dashboards", &queries)?;
+    Ok(())
+}
+
+/// Control: a label that no series has, a rate that is no number, and no query at all.
+#[test]
+fn a_query_without_an_answer_is_found() -> Outcome {
+    for (query, said) in [
+        (
+            "sum(weft_open_connections{namespace=\"$namespace\",workload=\"none\"})",
+            "nil",
+        ),
+        (
+            "sum(weft_resting_endpoints) / sum(weft_resting_endpoints)",
+            "nil",
+        ),
+        ("sum(rate(weft_requests_total[$__interval]))", "parse error"),
+    ] {
+        let found = answered("unanswered", &[query.to_owned()]).err();
+        let found = found
+            .with_context(|| format!("{query} has an answer"))?
+            .to_string();
+        assert!(found.contains(said), "{query}: {found}");
+    }
+    answered("answered", &["sum(weft_open_connections)".to_owned()])?;
+    Ok(())
+}

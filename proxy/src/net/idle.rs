@@ -1,0 +1,196 @@
+//! Notices that nothing moves any more.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::time::{Instant, Sleep, sleep};
+
+use crate::net::budget::Budget;
+use crate::net::chunk::{ChunkIo, ReadSize};
+use crate::net::relay::{Flows, relay};
+
+/// Looks within the time. What stands still ends a quarter later at most, and what moves
+/// arms no timer for each part that passes.
+const LOOKS: u32 = 4;
+
+/// How long nothing has moved.
+#[derive(Debug)]
+pub(crate) struct Idle {
+    look: Pin<Box<Sleep>>,
+    every: Duration,
+    moved: bool,
+    /// Looks in a row that saw no movement.
+    still: u32,
+}
+
+impl Idle {
+    pub(crate) fn new(limit: Duration) -> Self {
+        let every = limit / LOOKS;
+        Self {
+            look: Box::pin(sleep(every)),
+            every,
+            moved: false,
+            still: 0,
+        }
+    }
+
+    pub(crate) fn limit(&self) -> Duration {
+        self.every * LOOKS
+    }
+
+    /// Something has moved.
+    pub(crate) const fn moved(&mut self) {
+        self.moved = true;
+    }
+
+    /// Ready when nothing has moved for the whole time. `other`: whether anything that is
+    /// not told of has moved since this was asked last.
+    pub(crate) fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        mut other: impl FnMut() -> bool,
+    ) -> Poll<()> {
+        while self.look.as_mut().poll(cx).is_ready() {
+            let moved = std::mem::take(&mut self.moved) | other();
+            self.still = if moved { 0 } else { self.still + 1 };
+            if self.still >= LOOKS {
+                return Poll::Ready(());
+            }
+            self.look.as_mut().reset(Instant::now() + self.every);
+        }
+        Poll::Pending
+    }
+}
+
+/// Returns when nothing has moved for this long; without a limit never. `moved`: since it
+/// was asked last.
+pub(crate) async fn still(limit: Option<Duration>, mut moved: impl FnMut() -> bool) {
+    let Some(limit) = limit else {
+        return std::future::pending().await;
+    };
+    let mut idle = Box::new(Idle::new(limit));
+    std::future::poll_fn(|cx| idle.poll(cx, &mut moved)).await;
+}
+
+/// Why a relay ended of which nothing moved.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("nothing moved for too long")]
+struct StoodStill;
+
+/// Whether it was the proxy that ended a relay, because nothing moved.
+pub(crate) fn is_still(error: &io::Error) -> bool {
+    error
+        .get_ref()
+        .is_some_and(|error| error.is::<StoodStill>())
+}
+
+/// Relays as [`relay`] does, and breaks both sides off when nothing has moved for `limit`.
+pub(crate) async fn relay_moving<A: ChunkIo, B: ChunkIo>(
+    caller: &mut A,
+    callee: &mut B,
+    budget: &Arc<Budget>,
+    flows: &Flows,
+    limit: Duration,
+) -> io::Result<()> {
+    let moved = AtomicBool::new(false);
+    let ended = {
+        let mut watched = Moving {
+            io: &mut *caller,
+            moved: &moved,
+        };
+        tokio::select! {
+            outcome = relay(&mut watched, callee, budget, flows) => Some(outcome),
+            () = still(Some(limit), || moved.swap(false, Relaxed)) => None,
+        }
+    };
+    ended.unwrap_or_else(|| {
+        caller.abort();
+        callee.abort();
+        Err(io::Error::other(StoodStill))
+    })
+}
+
+/// One side of a relay, and whether anything has moved there. All that passes either way
+/// moves there.
+struct Moving<'a, T> {
+    io: &'a mut T,
+    moved: &'a AtomicBool,
+}
+
+impl<T: ChunkIo> ChunkIo for Moving<'_, T> {
+    fn poll_piece(&mut self, cx: &mut Context<'_>, room: &mut ReadSize) -> Poll<io::Result<Bytes>> {
+        let piece = ready!(self.io.poll_piece(cx, room));
+        self.moved.store(true, Relaxed);
+        Poll::Ready(piece)
+    }
+
+    fn poll_send(&mut self, cx: &mut Context<'_>, piece: &mut Bytes) -> Poll<io::Result<()>> {
+        let before = piece.len();
+        let sent = self.io.poll_send(cx, piece);
+        if piece.len() != before {
+            self.moved.store(true, Relaxed);
+        }
+        sent
+    }
+
+    fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.io.poll_end(cx)
+    }
+
+    fn poll_broken(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        self.io.poll_broken(cx)
+    }
+
+    fn abort(&mut self) {
+        self.io.abort();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+    use std::time::Duration;
+
+    use tokio::time::{Instant, timeout};
+
+    use super::{Idle, still};
+
+    const LIMIT: Duration = Duration::from_secs(4);
+
+    #[tokio::test(start_paused = true)]
+    async fn what_never_moves_ends_with_its_time_and_what_has_moved_a_quarter_later_at_most() {
+        let begun = Instant::now();
+        still(Some(LIMIT), || false).await;
+        assert!((4000..4010).contains(&begun.elapsed().as_millis()));
+
+        let begun = Instant::now();
+        let moves = Cell::new(5);
+        // At each of the first five looks.
+        still(Some(LIMIT), || moves.replace(moves.get().max(1) - 1) > 0).await;
+        let took = begun.elapsed().as_millis();
+        assert!((9000..9010).contains(&took), "{took}");
+
+        let mut idle = Idle::new(LIMIT);
+        let begun = Instant::now();
+        std::future::poll_fn(|cx| {
+            if begun.elapsed() < Duration::from_secs(20) {
+                idle.moved();
+            }
+            idle.poll(cx, || false)
+        })
+        .await;
+        let took = begun.elapsed().as_secs();
+        assert!((23..=25).contains(&took), "{took}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn without_a_limit_nothing_ends() {
+        let day = Duration::from_secs(86_400);
+        assert!(timeout(day, still(None, || false)).await.is_err());
+    }
+}

@@ -1,0 +1,61 @@
+//! How long a call's attempts and its answer may take, and why an attempt was given up.
+
+use policy::deadline::Deadline;
+use policy::reason::Reason;
+use policy::traffic::call::Timeouts;
+
+use super::Attempts;
+use crate::failure::Failure;
+use crate::http::deadline::{self, Ends, Over};
+use crate::http::upload::Upload;
+use crate::outbound::said;
+use crate::outbound::send::Outgoing;
+
+impl Attempts<'_> {
+    fn timeouts(&self) -> &Timeouts {
+        said::timeouts(self.route.said.as_deref())
+    }
+
+    /// What the next attempt ends by that has no head of its answer until then.
+    pub(super) fn attempt_ends(&self, outgoing: &Outgoing, upload: &Upload) -> Option<Box<Ends>> {
+        let Timeouts {
+            backend_request: limit,
+            idle,
+            ..
+        } = *self.timeouts();
+        if limit.is_none() && idle.is_none() && outgoing.deadline == Deadline::NONE {
+            return None;
+        }
+        let last = !self.repeatable || self.retries >= self.retry().attempts;
+        let (method, now) = (&outgoing.parts.method, deadline::now());
+        let at = outgoing.deadline.attempt(method, now, limit, last);
+        Ends::new(at, idle, upload)
+    }
+
+    /// What the answer ends by.
+    pub(super) fn answer_ends(&self, outgoing: &Outgoing, upload: &Upload) -> Option<Box<Ends>> {
+        let at = deadline::ends(outgoing.deadline, &outgoing.parts.method);
+        Ends::new(at, self.timeouts().idle, upload)
+    }
+
+    /// Why an attempt was given up that had no answer in its time.
+    pub(super) fn late(&self, outgoing: &Outgoing, over: Over) -> Failure {
+        if let Err(passed) = deadline::check(outgoing.deadline) {
+            return passed;
+        }
+        let limit = |limit: Option<_>| limit.unwrap_or_default();
+        match over {
+            Over::Time => Failure::TimedOut {
+                detail: format!(
+                    "no answer within {:?}",
+                    limit(self.timeouts().backend_request)
+                )
+                .into(),
+            },
+            Over::Still => {
+                let detail = format!("nothing moved for {:?}", limit(self.timeouts().idle));
+                Failure::refused(Reason::Deadline, detail)
+            }
+        }
+    }
+}
