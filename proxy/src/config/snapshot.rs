@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use policy::access::{Access, Rule};
+use policy::log_filter::LogFilter;
 use policy::mode::{Enforcement, MtlsMode};
 use policy::name::{ServiceId, SpiffeId};
 use policy::protocol::Protocol;
@@ -85,6 +86,8 @@ pub struct Snapshot {
     pub endpoints: HashMap<Arc<str>, Arc<EndpointSet>>,
     /// What TrafficPolicies say of calls to the Services.
     pub policies: Policies,
+    /// What this proxy is to log; `None`: what it was started with.
+    pub log_filter: Option<LogFilter>,
     /// DER, empty until the controller sent some.
     pub roots: Vec<Vec<u8>>,
     pub(super) rules: BTreeMap<String, Rule>,
@@ -116,6 +119,7 @@ impl Default for Snapshot {
             services: HashMap::new(),
             endpoints: HashMap::new(),
             policies: Policies::default(),
+            log_filter: None,
             roots: Vec::new(),
             rules: BTreeMap::new(),
             versions: HashMap::new(),
