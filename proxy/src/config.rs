@@ -3,6 +3,7 @@
 //! Imports `endpoints` and `telemetry`.
 
 pub(crate) mod apply;
+pub(crate) mod guard;
 pub(crate) mod policies;
 pub(crate) mod snapshot;
 pub(crate) mod store;

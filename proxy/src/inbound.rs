@@ -16,6 +16,7 @@ mod authorize;
 mod connection;
 mod detect;
 mod forward;
+mod guard;
 mod opaque;
 mod peer;
 mod reauthorize;

@@ -17,7 +17,8 @@ use weft_proxy::Metrics;
 use weft_proxy::Port;
 use weft_proxy::{
     AttemptLabels, AuditLabels, ByteLabels, CancelledLabels, ConnectionLabels, Direction,
-    EjectionLabels, LatencyLabels, RequestLabels, RetryLabels, Security, TcpLabels, TlsLabels,
+    EjectionLabels, LatencyLabels, RateLimitedLabels, RequestLabels, RetryLabels, Security,
+    TcpLabels, TlsLabels,
 };
 
 #[test]
@@ -228,9 +229,11 @@ fn touch(metrics: &Metrics) {
         limits: _,
         retries,
         ejections,
+        rate_limited,
         resting: _,
         open_connections: _,
         unknown_destinations: _,
+        unreadable_times: _,
         certificate_expiry: _,
         certificate_failures: _,
         control_connected: _,
@@ -267,6 +270,13 @@ fn touch(metrics: &Metrics) {
             service: "shop/web".into(),
             backend: "shop/web".into(),
             cause: "failures",
+        })
+        .inc();
+    rate_limited
+        .at(&RateLimitedLabels {
+            policy: "shop/web".into(),
+            limit: "each".into(),
+            mode: "Enforce",
         })
         .inc();
     touch_calls(calls);

@@ -17,11 +17,13 @@ mod path {
     mod answers;
     mod away;
     mod counts;
+    mod deadlines;
     mod dedicated;
     mod dedicated_close;
     mod drain;
     mod ejection;
     mod http;
+    mod limits;
     mod mesh_port;
     mod outside;
     mod pods;

@@ -102,9 +102,12 @@ parts! {
 impl Part {
     /// What the proxies of this version carry out.
     pub const IN_FORCE: &'static [Self] = &[
+        Self::RequestTimeout,
         Self::AttemptTimeout,
+        Self::OutsideTimeout,
         Self::Retry,
         Self::Ejection,
+        Self::InstanceLimit,
         Self::Warmup,
     ];
 }

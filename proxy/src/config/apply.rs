@@ -16,9 +16,11 @@ use policy::mode::{Enforcement, MtlsMode};
 use policy::name::{ServiceId, SpiffeId};
 use policy::protocol::Protocol;
 use policy::route::{Forward, Rule, Table};
+use policy::traffic::pod::PodGuard;
 use prost::Message as _;
 use wire::v1;
 
+use crate::config::guard::Guard;
 use crate::config::snapshot::{Destination, PodTarget, Service, Snapshot, Version, Workload};
 use crate::endpoints::endpoint::Endpoint;
 use crate::endpoints::registry::Registry;
@@ -290,6 +292,8 @@ impl Snapshot {
             self.policies.remove(name);
         } else if name == wire::names::TELEMETRY {
             self.log_filter = None;
+        } else if name == wire::names::GUARD {
+            self.guard = None;
         }
         // The own workload and the roots are never taken away: without them
         // nothing could be decided.
@@ -346,9 +350,11 @@ impl Snapshot {
             v1::resource::Content::Telemetry(told) => {
                 self.log_filter = Some(log_filter_of(&told)?);
             }
-            // Sent to nobody who does not ask for it by its capability.
-            v1::resource::Content::Guard(_) => {
-                return Err("limits, priorities and overload are not in force yet".to_owned());
+            v1::resource::Content::Guard(guard) => {
+                let said = PodGuard::try_from(&guard).map_err(|bad| bad.to_string())?;
+                let now = tokio::time::Instant::now().into_std();
+                let guard = Guard::after(self.guard.as_deref(), &said, now);
+                self.guard = Some(Arc::new(guard));
             }
         }
         Ok(())

@@ -14,6 +14,7 @@ use policy::name::{ServiceId, SpiffeId};
 use policy::protocol::Protocol;
 use policy::route::{Forward, Table};
 
+use crate::config::guard::Guard;
 use crate::config::policies::Policies;
 use crate::endpoints::affinity::Affinity;
 use crate::endpoints::endpoint::Endpoint;
@@ -88,6 +89,8 @@ pub struct Snapshot {
     pub policies: Policies,
     /// What this proxy is to log; `None`: what it was started with.
     pub log_filter: Option<LogFilter>,
+    /// What they say of requests to the own pod.
+    pub(crate) guard: Option<Arc<Guard>>,
     /// DER, empty until the controller sent some.
     pub roots: Vec<Vec<u8>>,
     pub(super) rules: BTreeMap<String, Rule>,
@@ -120,6 +123,7 @@ impl Default for Snapshot {
             endpoints: HashMap::new(),
             policies: Policies::default(),
             log_filter: None,
+            guard: None,
             roots: Vec::new(),
             rules: BTreeMap::new(),
             versions: HashMap::new(),

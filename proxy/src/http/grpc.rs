@@ -10,6 +10,16 @@ pub(crate) fn is_grpc(map: &http::HeaderMap) -> bool {
         .is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
 }
 
+/// True for answers whose status follows their messages. Those of gRPC-Web have it among
+/// them, where nobody can add one.
+#[must_use]
+pub(crate) fn ends_in_trailers(map: &http::HeaderMap) -> bool {
+    map.get(header::CONTENT_TYPE).is_some_and(|kind| {
+        let kind = kind.as_bytes();
+        kind.starts_with(b"application/grpc") && !kind.starts_with(b"application/grpc-web")
+    })
+}
+
 /// Whether an answer counts as a success for metrics: no server error, and for
 /// gRPC no status that blames the server.
 #[must_use]

@@ -12,6 +12,8 @@ use crate::net::sniff::is_token;
 
 /// Verified SPIFFE id of the caller, for the application.
 pub(crate) const CLIENT_ID: HeaderName = HeaderName::from_static("weft-client-id");
+/// What is left of a request's time. From an application or a peer proxy it only shortens.
+pub(crate) const TIMEOUT: HeaderName = HeaderName::from_static("weft-timeout");
 /// Why the mesh answered instead of the application.
 pub(crate) const REASON: HeaderName = HeaderName::from_static("weft-reason");
 /// In an answer to a peer proxy: no application saw the request. What else the two say to
@@ -30,12 +32,19 @@ fn is_ours(name: &HeaderName) -> bool {
     )
 }
 
-/// Removes every header that starts with `weft-`: whoever sent it, it was not us.
-pub(crate) fn strip_ours(map: &mut HeaderMap) {
+/// Removes every header that starts with `weft-`: whoever sent it, it was not us. What the
+/// sender said of the time comes back, because some senders may say that.
+pub(crate) fn strip_ours(map: &mut HeaderMap) -> Option<HeaderValue> {
     let ours: Vec<HeaderName> = map.keys().filter(|name| is_ours(name)).cloned().collect();
+    let mut timeout = None;
     for name in ours {
-        map.remove(name);
+        let is_time = name == TIMEOUT;
+        let value = map.remove(name);
+        if is_time {
+            timeout = value;
+        }
     }
+    timeout
 }
 
 /// Removes what belongs to one connection only, named ones included. Runs

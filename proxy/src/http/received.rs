@@ -28,6 +28,8 @@ pub(crate) struct Received {
     pub(crate) caller_side: Option<Side>,
     /// How its caller wants to be told of failures.
     pub(crate) grpc: bool,
+    /// What it said of its time in a header of ours. Not everybody is believed.
+    pub(crate) timeout: Option<HeaderValue>,
 }
 
 /// Who says what protocols a request asks to upgrade to.
@@ -70,21 +72,23 @@ impl Received {
             IncomingBody::Http2(stream) => (Some(Side::Mesh(stream)), body::empty()),
             body => (Side::of(&mut parts.extensions), incoming::incoming(body)),
         };
-        clean(&mut parts);
+        let timeout = clean(&mut parts);
         Ok(Self {
             parts,
             body,
             upgrade,
             caller_side,
             grpc,
+            timeout,
         })
     }
 }
 
-/// Takes out what ends here, and puts the host where rules look for it.
-fn clean(parts: &mut Parts) {
+/// Takes out what ends here, and puts the host where rules look for it. What the request
+/// said of its time in a header of ours comes back.
+fn clean(parts: &mut Parts) -> Option<HeaderValue> {
     headers::strip_hop_by_hop(&mut parts.headers);
-    headers::strip_ours(&mut parts.headers);
+    let timeout = headers::strip_ours(&mut parts.headers);
     if parts.version == Version::HTTP_2 {
         headers::join_cookies(&mut parts.headers);
     }
@@ -95,6 +99,7 @@ fn clean(parts: &mut Parts) {
         // authority beats the header.
         parts.headers.insert(header::HOST, host);
     }
+    timeout
 }
 
 /// Authority of the request: the URI's before the Host header, as HTTP wants it. An empty

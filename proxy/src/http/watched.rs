@@ -8,6 +8,7 @@ use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 
 use crate::http::body::BoxError;
+use crate::http::deadline::OutOfTime;
 use crate::http::headers;
 
 /// The body of an answer, with its first part if that was there already.
@@ -90,6 +91,8 @@ pub(crate) enum BodyEnd {
     Complete,
     /// The sender failed before the end.
     Failed,
+    /// Its request's time was over.
+    OutOfTime,
     /// The receiver no longer wanted it.
     Dropped,
 }
@@ -182,7 +185,15 @@ where
                     this.end(BodyEnd::Complete, None);
                 }
             }
-            Some(Err(_)) => this.end(BodyEnd::Failed, None),
+            Some(Err(error)) => match error.downcast_ref::<OutOfTime>().copied() {
+                Some(over) => {
+                    this.end(BodyEnd::OutOfTime, None);
+                    if let Some(trailers) = over.trailers() {
+                        return Poll::Ready(Some(Ok(Frame::trailers(trailers))));
+                    }
+                }
+                None => this.end(BodyEnd::Failed, None),
+            },
             None => this.end(BodyEnd::Complete, None),
         }
         if let Some(Err(error)) = polled {

@@ -1,10 +1,13 @@
 //! Sends an authorised request to the application, for as long as it is allowed.
 
+use std::pin::pin;
+
 use http::request::Parts;
 use policy::reason::Reason;
 
 use crate::failure::{Failure, Next, RENEWALS};
 use crate::http::client::exchange::{self, UpstreamResponse};
+use crate::http::deadline;
 use crate::http::replay::Replay;
 use crate::inbound::connection::Connection;
 use crate::inbound::reauthorize::{Allowed, IN_FLIGHT_GRACE};
@@ -32,8 +35,10 @@ impl Connection {
             self.revoked_request(allowed).await;
             tokio::time::sleep(IN_FLIGHT_GRACE).await;
         };
+        let sent = pin!(sent);
+        let sent = deadline::until(allowed.ends, sent);
         tokio::select! {
-            sent = sent => sent,
+            sent = sent => sent.unwrap_or_else(|| Err(deadline::passed())),
             () = revoked => Err(Failure::refused(Reason::NotAllowed, "the call is no longer allowed")),
         }
     }

@@ -4,7 +4,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::failure::Failure;
 use crate::http::body;
@@ -23,6 +23,8 @@ pub(crate) struct Allowed {
     pub(super) parts: http::request::Parts,
     /// By the policy of this revision.
     pub(super) as_of: u64,
+    /// When it is over.
+    pub(super) ends: Option<Instant>,
 }
 
 /// An answer that ends early when its request is no longer allowed. The wait is

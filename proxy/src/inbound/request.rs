@@ -6,12 +6,14 @@ use http::{HeaderValue, Request, Response, header};
 
 use crate::failure::{Failure, Next};
 use crate::http::body::Body;
+use crate::http::deadline;
 use crate::http::headers;
 use crate::http::incoming::IncomingBody;
 use crate::http::received::{Received, Upgrades};
 use crate::http::replay::Replay;
 use crate::http::upload::Upload;
 use crate::inbound::connection::Connection;
+use crate::inbound::guard;
 use crate::inbound::reauthorize::Allowed;
 use crate::mesh::protocol::{AppHttp, Asked, not_sent};
 use crate::net::turn::Waited;
@@ -37,7 +39,13 @@ impl Connection {
         call.speaks(speak == AppHttp::Http2, received.grpc);
         self.count_on_cell(&mut call);
         let snapshot = self.proxy.config.snapshot();
-        let decided = self.authorise(&snapshot, &mut received.parts, &mut call);
+        let deadline = self.deadline(&snapshot, &received);
+        let decided = deadline::check(deadline)
+            .and_then(|()| self.authorise(&snapshot, &mut received.parts, &mut call));
+        let limited = match decided {
+            Ok(_) => self.limited(&snapshot, &received.parts),
+            Err(_) => None,
+        };
         drop(snapshot);
         let as_of = match decided {
             Ok(as_of) => as_of,
@@ -46,11 +54,16 @@ impl Connection {
                 return self.proven(&failure, response);
             }
         };
+        if let Some(exceeded) = limited {
+            return guard::answer(&exceeded, call, &received.parts, received.grpc);
+        }
         self.name_caller(&mut received);
+        deadline::write(&mut received.parts.headers, deadline, received.grpc, true);
         let (body, upload) = Upload::watch(received.body);
         let replay = Replay::new(body);
         let parts = received.parts;
-        let allowed = Allowed { parts, as_of };
+        let ends = deadline::ends(deadline, &parts.method);
+        let allowed = Allowed { parts, as_of, ends };
         match self.forward(&allowed, &replay, speak).await {
             Ok(answer) => {
                 let caller_side = received.caller_side;

@@ -9,6 +9,7 @@ use http_body_util::BodyExt;
 use crate::failure::Failure;
 use crate::http::body::{self, Body};
 use crate::http::client::exchange::UpstreamResponse;
+use crate::http::deadline::Ending;
 use crate::http::headers;
 use crate::http::http2::server::Accept;
 use crate::http::upgrade::Side;
@@ -62,6 +63,7 @@ impl Connection {
         if by_mesh {
             parts = PeerResponse::Answered(parts).encode(Asked::Upgrade);
         }
+        let incoming = Ending::new(incoming, allowed.ends, &parts.headers);
         let watched = Watched::begun(incoming, move |end, bytes, trailers| {
             drop(place);
             counted.done(end, bytes, trailers);

@@ -66,7 +66,7 @@ impl Connection {
             Ok(Spoken::Http(version)) => self.http(stream, version, place).await,
             Ok(Spoken::Opaque(server)) => {
                 place.busy();
-                let decided = self.authorise_bytes(&self.proxy.config.snapshot());
+                let decided = self.admit_bytes(&self.proxy.config.snapshot());
                 self.opaque(stream, server, decided).await;
             }
             Err(error) => tracing::debug!(%error, "a caller left before it said anything"),

@@ -5,11 +5,9 @@
 //! lists, and `policy::retry` says that it may be tried again: that costs, and never
 //! happens to a method that may not be sent twice.
 
-use std::future::poll_fn;
 use std::net::SocketAddr;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::sync::Arc;
-use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use policy::deadline::Deadline;
@@ -17,12 +15,13 @@ use policy::health::Seen;
 use policy::reason::Reason;
 use policy::retry::{self, AskedWait, Attempted, Outcome, may_retry};
 use policy::traffic::call::Retry;
-use tokio::time::{Sleep, sleep};
+use tokio::time::sleep;
 
 use crate::endpoints::endpoint::InFlight;
 use crate::endpoints::learned::{Draw, Latency};
 use crate::failure::{Failure, Next, RENEWALS};
 use crate::http::client::exchange::UpstreamResponse;
+use crate::http::deadline;
 use crate::http::grpc::{grpc_status, is_success};
 use crate::http::upload::Upload;
 use crate::outbound::route::Route;
@@ -141,20 +140,28 @@ impl<'a> Attempts<'a> {
         upload: &Upload,
         call: &mut Call,
     ) -> Result<(UpstreamResponse, Serving), Failure> {
-        while let Some(mut to) = self.next(proxy, call) {
+        loop {
+            if let Err(passed) = deadline::check(outgoing.deadline) {
+                self.retry_failed(call);
+                return Err(passed);
+            }
+            let Some(mut to) = self.next(proxy, call) else {
+                break;
+            };
             let sent = Instant::now();
-            let limit = said::backend_request(self.route.said.as_deref());
+            let end = self.attempt_ends(outgoing);
             let ended = {
                 let attempt = pin!(outgoing.send(proxy, to.endpoint()));
-                within(limit, attempt).await
+                deadline::until(end, attempt).await
             };
+            let ended = ended.unwrap_or_else(|| Err(self.late(outgoing)));
             let wait = match ended {
                 Ok(answer) => match self.answered(proxy, outgoing, &answer, &mut to, call) {
                     After::Retry(wait) => {
                         drop(to);
                         wait
                     }
-                    After::Pass { open } => return Ok((answer, self.served(to, open))),
+                    After::Pass { open } => return Ok((answer, self.served(outgoing, to, open))),
                 },
                 // No endpoint could serve the call, and none is to blame.
                 Err(failure) if upload.broke() => return Err(upload.blame(failure)),
@@ -172,14 +179,41 @@ impl<'a> Attempts<'a> {
         Err(self.into_failure(call))
     }
 
-    fn served(&self, in_flight: InFlight, open: bool) -> Serving {
+    /// Until when the next attempt may wait for the head of its answer.
+    fn attempt_ends(&self, outgoing: &Outgoing) -> Option<Instant> {
+        let limit = said::timeouts(self.route.said.as_deref()).backend_request;
+        if limit.is_none() && outgoing.deadline == Deadline::NONE {
+            return None;
+        }
+        let last = !self.repeatable || self.retries >= self.retry().attempts;
+        let (method, now) = (&outgoing.parts.method, deadline::now());
+        outgoing.deadline.attempt(method, now, limit, last)
+    }
+
+    /// Why an attempt was given up that had no answer in its time.
+    fn late(&self, outgoing: &Outgoing) -> Failure {
+        if let Err(passed) = deadline::check(outgoing.deadline) {
+            return passed;
+        }
+        let limit = said::timeouts(self.route.said.as_deref()).backend_request;
+        let detail = format!("no answer within {:?}", limit.unwrap_or_default());
+        Failure::TimedOut {
+            detail: detail.into(),
+        }
+    }
+
+    fn served(&self, outgoing: &Outgoing, in_flight: InFlight, open: bool) -> Serving {
         let set = self.route.set().filter(|_| open);
         let open = set.map(|set| Open {
             set: Arc::clone(set),
             said: self.route.said.clone(),
             retried: self.retries > 0,
         });
-        Serving { in_flight, open }
+        Serving {
+            in_flight,
+            open,
+            ends: deadline::ends(outgoing.deadline, &outgoing.parts.method),
+        }
     }
 
     /// An answer came.
@@ -278,7 +312,7 @@ impl<'a> Attempts<'a> {
             body_kept: outgoing.replay.is_kept(),
             spent: false,
             asked: failed.asked,
-            deadline: Deadline::NONE,
+            deadline: outgoing.deadline,
         };
         let now = tokio::time::Instant::now().into_std();
         let random = rand::random();
@@ -354,27 +388,4 @@ impl<'a> Attempts<'a> {
         self.over = next == Next::Stop;
         self.last = Some(failure);
     }
-}
-
-/// An attempt, given up when it has no answer within its time.
-async fn within<T>(
-    limit: Option<Duration>,
-    mut attempt: Pin<&mut impl Future<Output = Result<T, Failure>>>,
-) -> Result<T, Failure> {
-    // On the heap, and only where somebody asks for it.
-    let mut over = limit.map(|limit| Box::pin(sleep(limit)));
-    poll_fn(|cx| {
-        if let Poll::Ready(ended) = attempt.as_mut().poll(cx) {
-            return Poll::Ready(ended);
-        }
-        let late = |over: &mut Pin<Box<Sleep>>| over.as_mut().poll(cx).is_ready();
-        if !over.as_mut().is_some_and(late) {
-            return Poll::Pending;
-        }
-        let detail = format!("no answer within {:?}", limit.unwrap_or_default());
-        Poll::Ready(Err(Failure::TimedOut {
-            detail: detail.into(),
-        }))
-    })
-    .await
 }

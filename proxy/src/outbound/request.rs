@@ -9,6 +9,7 @@ use policy::http_match::RequestFacts;
 use crate::config::snapshot::Snapshot;
 use crate::failure::Failure;
 use crate::http::body::Body;
+use crate::http::deadline::{self, Timed};
 use crate::http::incoming::IncomingBody;
 use crate::http::received::{Received, Upgrades, host_of};
 use crate::http::replay::Replay;
@@ -18,6 +19,7 @@ use crate::outbound::attempts::Attempts;
 use crate::outbound::connection::Connection;
 use crate::outbound::respond::respond;
 use crate::outbound::route::Route;
+use crate::outbound::said;
 use crate::outbound::send::Outgoing;
 use crate::telemetry::call::{Call, Kind};
 use crate::telemetry::parties::Parties;
@@ -53,6 +55,10 @@ pub(super) async fn handle_request(
         Ok(route) => route,
         Err(failure) => return call.refuse(&failure, &received.parts.method, received.grpc),
     };
+    let (map, grpc) = (&received.parts.headers, received.grpc);
+    let timed = Timed::read(map, grpc, received.timeout.as_ref());
+    proxy.telemetry.metrics.read_time(timed.unreadable);
+    let deadline = deadline::outgoing(timed, said::timeouts(route.said.as_deref()));
     let (body, upload) = Upload::watch(received.body);
     let outgoing = Outgoing {
         parts: received.parts,
@@ -60,6 +66,7 @@ pub(super) async fn handle_request(
         upgrade: received.upgrade,
         grpc: received.grpc,
         called: connection.addr,
+        deadline,
     };
     let attempts = Attempts::of(&route, &outgoing);
     match attempts.send(proxy, &outgoing, &upload, &mut call).await {

@@ -10,6 +10,7 @@ use crate::failure::Failure;
 use crate::http::body::{self, Body};
 use crate::http::byte_stream::ByteStream;
 use crate::http::client::exchange::UpstreamResponse;
+use crate::http::deadline::Ending;
 use crate::http::headers;
 use crate::http::upgrade::Side;
 use crate::http::watched::{BodyEnd, Watched};
@@ -60,6 +61,7 @@ pub(crate) async fn respond(
         let upgraded = Upgraded { client, server, to };
         return switch(parts, upgraded, (place, served), counted, budget);
     }
+    let incoming = Ending::new(incoming, served.ends, &parts.headers);
     let watched = Watched::begun(incoming, move |end, bytes, trailers| {
         drop(place);
         served.ended(end, trailers, counted.call());

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use policy::http_match::RequestFacts;
 use policy::route::Table;
-use policy::traffic::call::Retry;
+use policy::traffic::call::{Retry, Timeouts};
 use policy::traffic::endpoint::{Balance, Ejection};
 use policy::traffic::{CallerTraffic, Whole, serving_or_root, without_object};
 
@@ -71,11 +71,13 @@ fn fitting<T>(table: &Table<T>, request: Option<&RequestFacts<'_>>) -> Option<us
     rules.position(|rule| rule.when.fits(request))
 }
 
-/// How long one attempt may wait for the head of its answer; `None`: for ever.
-pub(super) fn backend_request(said: Option<&Said>) -> Option<Duration> {
-    let said = said?;
-    let rule = said.root.as_ref()?.timeouts.rules.get(said.timeouts?)?;
-    rule.then.as_ref()?.backend_request
+/// How long a call and its attempts may take.
+pub(super) fn timeouts(said: Option<&Said>) -> &Timeouts {
+    let decided = said.and_then(|said| {
+        let rule = said.root.as_ref()?.timeouts.rules.get(said.timeouts?)?;
+        rule.then.as_ref()
+    });
+    decided.unwrap_or(&Timeouts::DEFAULT)
 }
 
 /// How a call is tried again.

@@ -6,11 +6,13 @@ use std::sync::Arc;
 use http::request::Parts;
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderValue, Uri, Version, header};
+use policy::deadline::Deadline;
 use policy::reason::Reason;
 
 use crate::endpoints::endpoint::Endpoint;
 use crate::failure::Failure;
 use crate::http::client::exchange::{self, UpstreamResponse};
+use crate::http::deadline;
 use crate::http::received::host_of;
 use crate::http::replay::Replay;
 use crate::mesh::peer::Peer;
@@ -27,6 +29,8 @@ pub(super) struct Outgoing {
     pub(super) grpc: bool,
     /// The address that the application called.
     pub(super) called: SocketAddr,
+    /// When it is over.
+    pub(super) deadline: Deadline,
 }
 
 impl Outgoing {
@@ -36,21 +40,36 @@ impl Outgoing {
         proxy: &Proxy,
         endpoint: &Endpoint,
     ) -> Result<UpstreamResponse, Failure> {
+        let timed;
+        let parts = if self.deadline == Deadline::NONE {
+            &self.parts
+        } else {
+            timed = self.timed(endpoint.meshed());
+            &*timed
+        };
         match &endpoint.identity {
             Some(identity) => {
                 let peer = proxy.peers.mesh(endpoint.addr.ip(), identity);
-                self.send_to_peer(&peer, endpoint.addr.port()).await
+                self.send_to_peer(&peer, endpoint.addr.port(), parts).await
             }
-            None => self.send_plain(proxy, endpoint.addr).await,
+            None => self.send_plain(proxy, endpoint.addr, parts).await,
         }
+    }
+
+    /// With what is left of its time. On the heap, because most requests have none.
+    fn timed(&self, meshed: bool) -> Box<Parts> {
+        let mut parts = Box::new(self.parts.clone());
+        deadline::write(&mut parts.headers, self.deadline, self.grpc, meshed);
+        parts
     }
 
     async fn send_plain(
         &self,
         proxy: &Proxy,
         addr: SocketAddr,
+        parts: &Parts,
     ) -> Result<UpstreamResponse, Failure> {
-        let (clients, parts, replay) = (&proxy.clients, &self.parts, &self.replay);
+        let (clients, replay) = (&proxy.clients, &self.replay);
         if let Some(upgrade) = &self.upgrade {
             let mut parts = parts.clone();
             let map = &mut parts.headers;
@@ -65,12 +84,17 @@ impl Outgoing {
         exchange::http1(clients, addr, CONNECT_TIMEOUT, parts, replay).await
     }
 
-    async fn send_to_peer(&self, peer: &Peer, port: u16) -> Result<UpstreamResponse, Failure> {
+    async fn send_to_peer(
+        &self,
+        peer: &Peer,
+        port: u16,
+        parts: &Parts,
+    ) -> Result<UpstreamResponse, Failure> {
         let named;
-        let parts = if host_of(&self.parts).is_some() {
-            &self.parts
+        let parts = if host_of(parts).is_some() {
+            parts
         } else {
-            named = self.named_by_address()?;
+            named = self.named_by_address(parts)?;
             &named
         };
         let port = app_port(port)?;
@@ -85,8 +109,8 @@ impl Outgoing {
 
     /// Between two proxies every request names a host: one that names none is for the
     /// address that was called.
-    fn named_by_address(&self) -> Result<Parts, Failure> {
-        let mut parts = self.parts.clone();
+    fn named_by_address(&self, parts: &Parts) -> Result<Parts, Failure> {
+        let mut parts = parts.clone();
         let mut uri = parts.uri.into_parts();
         uri.scheme = Some(Scheme::HTTP);
         uri.authority = Authority::try_from(self.called.to_string()).ok();
@@ -124,8 +148,9 @@ mod tests {
                 upgrade: None,
                 grpc: false,
                 called: SocketAddr::from(([10, 0, 0, 1], 80)),
+                deadline: Deadline::NONE,
             };
-            let parts = outgoing.named_by_address().unwrap();
+            let parts = outgoing.named_by_address(&outgoing.parts).unwrap();
             assert_eq!(parts.uri.to_string(), named);
         }
     }

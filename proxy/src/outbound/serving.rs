@@ -1,6 +1,7 @@
 //! The endpoint that serves a call, until its answer has ended.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use http::HeaderMap;
 use policy::retry::Outcome;
@@ -20,6 +21,8 @@ pub(crate) struct Serving {
     pub(super) in_flight: InFlight,
     /// Who is told how a gRPC call went, which its trailers say.
     pub(super) open: Option<Open>,
+    /// When its answer has to be over.
+    pub(super) ends: Option<Instant>,
 }
 
 /// A gRPC answer that has begun.
@@ -47,9 +50,13 @@ impl Serving {
             BodyEnd::Complete if is_success(http::StatusCode::OK, status) => {
                 succeeded(Some(&set), said, retried, call);
             }
-            BodyEnd::Complete | BodyEnd::Failed if retried => call.retried(Outcome::Failure),
             // Of a caller that left nobody knows.
-            BodyEnd::Complete | BodyEnd::Failed | BodyEnd::Dropped => {}
+            BodyEnd::Dropped => {}
+            BodyEnd::Complete | BodyEnd::Failed | BodyEnd::OutOfTime => {
+                if retried {
+                    call.retried(Outcome::Failure);
+                }
+            }
         }
     }
 }

@@ -89,7 +89,8 @@ impl Verdict {
 /// What the end of a gRPC answer shows that was open; `None` when its caller left.
 pub(super) fn seen_at_end(end: BodyEnd, trailers: Option<&HeaderMap>) -> Option<Seen> {
     match end {
-        BodyEnd::Dropped => None,
+        // The mesh itself has ended it.
+        BodyEnd::Dropped | BodyEnd::OutOfTime => None,
         BodyEnd::Failed => Some(Seen::Failed),
         BodyEnd::Complete => {
             let code = trailers.and_then(grpc_status).unwrap_or(2);

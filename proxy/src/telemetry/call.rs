@@ -341,6 +341,7 @@ impl Call {
         let grpc = trailers.and_then(grpc_status).or(ended.grpc);
         let reason = match end {
             BodyEnd::Failed => Some(Reason::ConnectionLost),
+            BodyEnd::OutOfTime => Some(Reason::Deadline),
             BodyEnd::Complete | BodyEnd::Dropped => ended.reason,
         };
         self.count(ended.status, grpc, reason, ended.after, bytes);
@@ -373,7 +374,8 @@ impl Call {
         let cell = self.settle(reason.is_none());
         cell.answered(outcome, latency, bytes);
         if std::mem::take(&mut self.trying) {
-            cell.attempted(success);
+            // Beyond a limit nothing has shown that the backend fails.
+            cell.attempted(success || reason == Some(Reason::Limit));
         }
         self.leave();
         let reason = reason.map_or("", Reason::as_str);

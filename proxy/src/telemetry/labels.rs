@@ -82,6 +82,15 @@ pub struct RetryLabels {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct RateLimitedLabels {
+    /// `namespace/name` of the TrafficPolicy.
+    pub policy: Arc<str>,
+    pub limit: Arc<str>,
+    /// `Enforce`, or `Audit`: it was let through.
+    pub mode: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct EjectionLabels {
     pub service: Arc<str>,
     pub backend: Arc<str>,

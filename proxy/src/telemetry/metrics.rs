@@ -17,7 +17,8 @@ use crate::telemetry::cell::{Cell, Way};
 use crate::telemetry::compatibility::Compatibility;
 use crate::telemetry::families::CallFamilies;
 use crate::telemetry::labels::{
-    ConnectionLabels, Direction, EjectionLabels, LimitLabels, RetryLabels, TlsLabels,
+    ConnectionLabels, Direction, EjectionLabels, LimitLabels, RateLimitedLabels, RetryLabels,
+    TlsLabels,
 };
 use crate::telemetry::memory::Memory;
 use crate::telemetry::series::{Series, Shared};
@@ -32,10 +33,13 @@ pub struct Metrics {
     pub limits: Series<LimitLabels, Counter>,
     pub retries: Series<RetryLabels, Counter>,
     pub ejections: Series<EjectionLabels, Counter>,
+    pub rate_limited: Series<RateLimitedLabels, Counter>,
     /// Endpoints that rest.
     pub resting: Gauge,
     pub open_connections: Gauge,
     pub unknown_destinations: Counter,
+    /// Times in headers that were none.
+    pub unreadable_times: Counter,
     pub certificate_expiry: Gauge,
     pub certificate_failures: Counter,
     pub control_connected: Gauge,
@@ -63,6 +67,7 @@ impl Metrics {
         registry.register_collector(Box::new(metrics.limits.clone()));
         registry.register_collector(Box::new(metrics.retries.clone()));
         registry.register_collector(Box::new(metrics.ejections.clone()));
+        registry.register_collector(Box::new(metrics.rate_limited.clone()));
         metrics
     }
 
@@ -80,9 +85,14 @@ impl Metrics {
                 "Requests that were tried again, and those that were not for want of something",
             ),
             ejections: shared.counters("weft_ejections", "Times that an endpoint began to rest"),
+            rate_limited: shared.counters(
+                "weft_rate_limited",
+                "Requests and connections to the pod beyond a limit of a TrafficPolicy",
+            ),
             resting: Gauge::default(),
             open_connections: Gauge::default(),
             unknown_destinations: Counter::default(),
+            unreadable_times: Counter::default(),
             certificate_expiry: Gauge::default(),
             certificate_failures: Counter::default(),
             control_connected: Gauge::default(),
@@ -93,7 +103,7 @@ impl Metrics {
         }
     }
 
-    const fn counters(&self) -> [(&'static str, &'static str, &Counter); 5] {
+    const fn counters(&self) -> [(&'static str, &'static str, &Counter); 6] {
         [
             (
                 "weft_series_refused",
@@ -104,6 +114,11 @@ impl Metrics {
                 "weft_unknown_destinations",
                 "Calls to an address of which the controller had not told in time",
                 &self.unknown_destinations,
+            ),
+            (
+                "weft_unreadable_times",
+                "Requests with a grpc-timeout or weft-timeout that is no time, and was ignored",
+                &self.unreadable_times,
             ),
             (
                 "weft_certificate_failures",
@@ -177,6 +192,13 @@ impl Metrics {
     /// Counts a mesh connection that TLS refused.
     pub fn tls_failed(&self, direction: Direction, reason: &'static str) {
         self.tls_failures.at(&TlsLabels { direction, reason }).inc();
+    }
+
+    /// Counts a request whose time could not be read.
+    pub(crate) fn read_time(&self, unreadable: bool) {
+        if unreadable {
+            self.unreadable_times.inc();
+        }
     }
 
     /// Counts that a named bound was reached.

@@ -29,8 +29,16 @@ pub(super) const NOTHING: &str = "";
 /// An application that answers every request alike.
 pub(super) struct App {
     pub(super) port: u16,
-    asked: Arc<AtomicUsize>,
-    bodies: Arc<Mutex<Vec<String>>>,
+    log: Arc<Log>,
+}
+
+/// What an application has seen.
+#[derive(Default)]
+struct Log {
+    asked: AtomicUsize,
+    heads: Mutex<Vec<String>>,
+    bodies: Mutex<Vec<String>>,
+    ended: AtomicUsize,
 }
 
 impl App {
@@ -38,15 +46,17 @@ impl App {
         let listener = TcpListener::bind((ip, 0)).await.unwrap();
         let app = Self {
             port: listener.local_addr().unwrap().port(),
-            asked: Arc::default(),
-            bodies: Arc::default(),
+            log: Arc::default(),
         };
-        let (asked, bodies) = (Arc::clone(&app.asked), Arc::clone(&app.bodies));
+        let log = Arc::clone(&app.log);
         tokio::spawn(async move {
             loop {
                 let (stream, _) = listener.accept().await.unwrap();
-                let (asked, bodies) = (Arc::clone(&asked), Arc::clone(&bodies));
-                tokio::spawn(async move { serve(stream, answer, &asked, &bodies).await });
+                let log = Arc::clone(&log);
+                tokio::spawn(async move {
+                    serve(stream, answer, &log).await;
+                    log.ended.fetch_add(1, Relaxed);
+                });
             }
         });
         app
@@ -54,21 +64,26 @@ impl App {
 
     /// Requests that it has seen.
     pub(super) fn asked(&self) -> usize {
-        self.asked.load(Relaxed)
+        self.log.asked.load(Relaxed)
+    }
+
+    /// In lower case.
+    pub(super) fn heads(&self) -> Vec<String> {
+        self.log.heads.lock().clone()
     }
 
     pub(super) fn bodies(&self) -> Vec<String> {
-        self.bodies.lock().clone()
+        self.log.bodies.lock().clone()
+    }
+
+    /// Connections to it that have ended.
+    pub(super) fn ended(&self) -> usize {
+        self.log.ended.load(Relaxed)
     }
 }
 
 /// One request after the other, each with a length or without a body.
-async fn serve(
-    mut stream: TcpStream,
-    answer: &str,
-    asked: &AtomicUsize,
-    bodies: &Mutex<Vec<String>>,
-) -> Option<()> {
+async fn serve(mut stream: TcpStream, answer: &str, log: &Log) -> Option<()> {
     let mut bytes = Vec::new();
     for nth in 0.. {
         let head = loop {
@@ -88,8 +103,9 @@ async fn serve(
         }
         let request: Vec<u8> = bytes.drain(..whole).collect();
         let body = String::from_utf8_lossy(&request[head.len() + 4..]).into_owned();
-        bodies.lock().push(body);
-        asked.fetch_add(1, Relaxed);
+        log.bodies.lock().push(body);
+        log.heads.lock().push(head);
+        log.asked.fetch_add(1, Relaxed);
         match answer {
             NOTHING => return None,
             SILENCE => continue,

@@ -118,7 +118,7 @@ async fn calls_that_wait_for_one_connection_count_its_failure_once() {
     assert_eq!(sum(&client, EJECTIONS, &[]), 0.0, "{}", client.metrics());
 }
 
-async fn grpc(client: &Pod) -> SendRequest<Empty<Bytes>> {
+pub(super) async fn grpc(client: &Pod) -> SendRequest<Empty<Bytes>> {
     let io = TokioIo::new(client.call(vip()).await);
     let handshake = hyper::client::conn::http2::handshake(TokioExecutor::new(), io);
     let (sender, connection) = handshake.await.unwrap();
@@ -126,7 +126,7 @@ async fn grpc(client: &Pod) -> SendRequest<Empty<Bytes>> {
     sender
 }
 
-fn call() -> Request<Empty<Bytes>> {
+pub(super) fn call() -> Request<Empty<Bytes>> {
     Request::post("http://web.shop/a.B/C")
         .header("content-type", "application/grpc")
         .body(Empty::<Bytes>::new())
@@ -135,7 +135,7 @@ fn call() -> Request<Empty<Bytes>> {
 
 /// What an HTTP/2 application does with each request.
 #[derive(Clone, Copy)]
-enum Does {
+pub(super) enum Does {
     Refuses,
     /// The head of a gRPC answer, and nothing behind it while its caller stays.
     Streams,
@@ -145,7 +145,7 @@ enum Does {
 }
 
 /// An HTTP/2 application that has its port already; how often it was asked.
-fn serve(listener: TcpListener, does: Does) -> Arc<AtomicUsize> {
+pub(super) fn serve(listener: TcpListener, does: Does) -> Arc<AtomicUsize> {
     let asked = Arc::new(AtomicUsize::new(0));
     let log = Arc::clone(&asked);
     tokio::spawn(async move {

@@ -1,0 +1,214 @@
+//! What TrafficPolicies say of requests to the own pod, and what was used up by it so far.
+//!
+//! A new configuration takes the buckets of the former one over, limit by limit: a change
+//! elsewhere in a policy fills none of them.
+
+use std::collections::BTreeMap;
+use std::collections::hash_map::RandomState;
+use std::hash::BuildHasher;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use http::HeaderMap;
+use parking_lot::Mutex;
+use policy::access::Caller;
+use policy::http_match::RequestFacts;
+use policy::limit::{Buckets, Key, Rate, Refused, take_all};
+use policy::origin::Origin;
+use policy::route::Rule;
+use policy::traffic::call::Timeouts;
+use policy::traffic::guard::{LimitKey, LimitMode, LimitScope, RateLimit};
+use policy::traffic::pod::PodGuard;
+use policy::traffic::{Limited, Scoped};
+
+/// By port of the application.
+#[derive(Debug, Default)]
+pub(crate) struct Guard {
+    ports: BTreeMap<u16, Arc<PortGuard>>,
+    /// Nobody outside can say which keys share a bucket.
+    seed: RandomState,
+}
+
+/// What holds at one port: limits that this pod keeps by itself, and how long requests from
+/// outside the mesh may take.
+#[derive(Debug)]
+pub(crate) struct PortGuard {
+    timeouts: Limited<Timeouts>,
+    limits: Limited<Arc<RateLimit>>,
+    /// One for each rule, under one lock: a request takes of all that apply or of none.
+    buckets: Mutex<Vec<Buckets>>,
+    seed: RandomState,
+}
+
+/// What asks to be let in.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Arrival<'a> {
+    pub(crate) caller: Caller<'a>,
+    /// `None` for a connection of opaque bytes.
+    pub(crate) request: Option<&'a RequestFacts<'a>>,
+    /// Its path cannot be read in one way only, so it counts as fitting every route.
+    pub(crate) unreadable: bool,
+}
+
+/// A limit that a request or connection exceeds.
+#[derive(Debug)]
+pub(crate) struct Exceeded {
+    pub(crate) origin: Origin,
+    pub(crate) refused: Refused,
+}
+
+impl Guard {
+    /// What `said` makes of the guard before.
+    pub(super) fn after(before: Option<&Self>, said: &PodGuard, now: Instant) -> Self {
+        let seed = before.map_or_else(RandomState::new, |before| before.seed.clone());
+        let ports = said.ports.iter().map(|(port, said)| {
+            let former = before.and_then(|before| before.ports.get(port));
+            let limits = own(&said.rate_limits);
+            let port_guard = match former {
+                Some(former) if former.says(&limits, &said.timeouts) => Arc::clone(former),
+                _ => Arc::new(PortGuard {
+                    buckets: Mutex::new(taken_over(former.map(|former| &**former), &limits, now)),
+                    limits,
+                    timeouts: said.timeouts.clone(),
+                    seed: seed.clone(),
+                }),
+            };
+            (*port, port_guard)
+        });
+        Self {
+            ports: ports.collect(),
+            seed,
+        }
+    }
+
+    pub(crate) fn port(&self, port: u16) -> Option<&Arc<PortGuard>> {
+        self.ports.get(&port)
+    }
+}
+
+/// Those of scope Instance; the others are not kept by a pod alone.
+fn own(limits: &Limited<Arc<RateLimit>>) -> Limited<Arc<RateLimit>> {
+    let rules = limits.rules.iter().filter(|rule| {
+        let section = rule.then.as_ref().map(|scoped| &scoped.section);
+        section.is_some_and(|limit| limit.scope == LimitScope::Instance)
+    });
+    Limited {
+        rules: rules.cloned().collect(),
+        otherwise: None,
+    }
+}
+
+/// Buckets for each rule: those of the same limit before, if it still counts by the same key.
+fn taken_over(
+    former: Option<&PortGuard>,
+    limits: &Limited<Arc<RateLimit>>,
+    now: Instant,
+) -> Vec<Buckets> {
+    let mut held = former.map(|former| former.buckets.lock());
+    let limits = limits.rules.iter().filter_map(|rule| {
+        let limit = &rule.then.as_ref()?.section;
+        let fresh = Buckets::new(now, Rate::of(limit));
+        let same = |other: &Rule<Option<Scoped<Arc<RateLimit>>>>| {
+            let key = other.then.as_ref().map(|other| &other.section.key);
+            other.origin == rule.origin && key == Some(&limit.key)
+        };
+        let at = former.and_then(|former| former.limits.rules.iter().position(same));
+        let kept = match (at, &mut held) {
+            (Some(at), Some(held)) => held.get_mut(at),
+            _ => None,
+        };
+        Some(match kept {
+            Some(kept) => {
+                let mut kept = std::mem::replace(kept, fresh);
+                kept.set_rate(now, Rate::of(limit));
+                kept
+            }
+            None => fresh,
+        })
+    });
+    limits.collect()
+}
+
+impl PortGuard {
+    fn says(&self, limits: &Limited<Arc<RateLimit>>, timeouts: &Limited<Timeouts>) -> bool {
+        self.limits == *limits && self.timeouts == *timeouts
+    }
+
+    /// How long a request of a caller outside the mesh may take, whom no proxy has held to
+    /// it before.
+    pub(crate) fn request_outside(&self, request: &RequestFacts<'_>) -> Option<Duration> {
+        let mut fitting = self.timeouts.rules.iter().filter_map(|rule| {
+            let scoped = rule.then.as_ref()?;
+            let fits = scoped.sources.admits(Caller::Outside) && rule.when.fits(Some(request));
+            fits.then_some(&scoped.section)
+        });
+        fitting.next()?.request
+    }
+
+    /// Takes a token of every limit that applies, or none of any. `audited` is told of each
+    /// limit that only counts and would have refused.
+    pub(crate) fn admit(
+        &self,
+        now: Instant,
+        arrival: &Arrival<'_>,
+        mut audited: impl FnMut(&Origin),
+    ) -> Result<(), Exceeded> {
+        let keys = |mode: LimitMode| {
+            let rules = self.limits.rules.iter().enumerate();
+            rules.filter_map(move |(at, rule)| {
+                let scoped = rule.then.as_ref()?;
+                let fits = match arrival.request {
+                    Some(_) if arrival.unreadable => true,
+                    request => rule.when.fits(request),
+                };
+                let applies =
+                    scoped.section.mode == mode && scoped.sources.admits(arrival.caller) && fits;
+                applies.then(|| (at, self.key(&scoped.section.key, arrival)))
+            })
+        };
+        let mut buckets = self.buckets.lock();
+        for one in keys(LimitMode::Audit) {
+            if take_all(&mut buckets, now, std::iter::once(one)).is_err() {
+                audited(&self.limits.rules[one.0].origin);
+            }
+        }
+        take_all(&mut buckets, now, keys(LimitMode::Enforce)).map_err(|refused| Exceeded {
+            origin: self.limits.rules[refused.limit].origin.clone(),
+            refused,
+        })
+    }
+
+    fn key(&self, key: &LimitKey, arrival: &Arrival<'_>) -> Key {
+        let caller = || match arrival.caller {
+            Caller::Mesh { id, .. } => self.seed.hash_one(id.as_str()),
+            Caller::Outside => self.seed.hash_one(()),
+        };
+        match key {
+            LimitKey::None => Key::All,
+            LimitKey::Caller => Key::Caller(caller()),
+            LimitKey::Header(name) => {
+                let headers = arrival.request.map(|request| request.headers);
+                match headers.and_then(|headers| self.value(headers, name)) {
+                    Some(value) => Key::Header {
+                        caller: caller(),
+                        value,
+                    },
+                    // All without it share a bucket of their caller.
+                    None => Key::Caller(caller()),
+                }
+            }
+        }
+    }
+
+    fn value(&self, headers: &HeaderMap, name: &http::HeaderName) -> Option<u64> {
+        let values: Vec<&[u8]> = headers
+            .get_all(name)
+            .iter()
+            .map(http::HeaderValue::as_bytes)
+            .collect();
+        (!values.is_empty()).then(|| self.seed.hash_one(values))
+    }
+}
+
+#[cfg(test)]
+mod tests;

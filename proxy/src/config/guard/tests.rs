@@ -1,0 +1,204 @@
+//! Limits of the own pod, from one configuration to the next.
+
+use http::Method;
+use policy::http_match::HttpMatch;
+use policy::route::{Match, Table};
+use policy::traffic::Sources;
+use policy::traffic::pod::GuardPort;
+
+use super::*;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn limit(requests: u32, key: LimitKey) -> RateLimit {
+    RateLimit {
+        name: "each".into(),
+        requests,
+        per: SECOND,
+        burst: requests,
+        key,
+        scope: LimitScope::Instance,
+        mode: LimitMode::Enforce,
+    }
+}
+
+fn said(limits: &[RateLimit]) -> PodGuard {
+    let rules = limits.iter().map(|limit| Rule {
+        origin: Origin::new("TrafficPolicy", "shop", "p").rule(&limit.name),
+        when: Match::Always,
+        then: Some(Scoped {
+            sources: Sources::Everyone,
+            section: Arc::new(limit.clone()),
+        }),
+    });
+    let port = GuardPort {
+        rate_limits: Table {
+            rules: rules.collect(),
+            otherwise: None,
+        },
+        ..GuardPort::default()
+    };
+    PodGuard {
+        ports: BTreeMap::from([(80, port)]),
+        read_only: None,
+    }
+}
+
+const OUTSIDE: Arrival<'static> = Arrival {
+    caller: Caller::Outside,
+    request: None,
+    unreadable: false,
+};
+
+fn passed(guard: &Guard, now: Instant, tries: usize) -> usize {
+    let port = guard.port(80).unwrap();
+    let admitted = |_: &usize| port.admit(now, &OUTSIDE, |_| {}).is_ok();
+    (0..tries).filter(admitted).count()
+}
+
+#[test]
+fn a_change_of_one_limit_fills_no_bucket() {
+    let now = Instant::now();
+    let other = RateLimit {
+        name: "other".into(),
+        ..limit(1000, LimitKey::None)
+    };
+    let first = Guard::after(None, &said(&[limit(10, LimitKey::None)]), now);
+    assert_eq!(passed(&first, now, 20), 10);
+    let both = said(&[other, limit(10, LimitKey::None)]);
+    let second = Guard::after(Some(&first), &both, now);
+    assert_eq!(passed(&second, now, 20), 0, "they stay empty");
+    assert_eq!(passed(&second, now + SECOND, 20), 10);
+    // Another rate, the same bucket.
+    let more = Guard::after(
+        Some(&second),
+        &said(&[limit(20, LimitKey::None)]),
+        now + SECOND,
+    );
+    assert!(passed(&more, now + SECOND, 40) <= 10);
+    // By another key it is another limit.
+    let keyed = Guard::after(
+        Some(&more),
+        &said(&[limit(20, LimitKey::Caller)]),
+        now + SECOND,
+    );
+    assert_eq!(passed(&keyed, now + SECOND, 40), 20);
+}
+
+#[test]
+fn callers_from_outside_have_the_time_of_the_first_policy_that_fits() {
+    let rule = |when, sources, request| Rule {
+        origin: Origin::new("TrafficPolicy", "shop", "p"),
+        when,
+        then: Some(Scoped {
+            sources,
+            section: Timeouts {
+                request: Some(Duration::from_secs(request)),
+                ..Timeouts::DEFAULT
+            },
+        }),
+    };
+    let reads = HttpMatch::new("reads", None, &["GET"], &[] as &[(&str, &str)]).unwrap();
+    let mut said = said(&[limit(1, LimitKey::None)]);
+    said.ports.get_mut(&80).unwrap().timeouts.rules = vec![
+        rule(Match::Always, Sources::Only(Vec::new()), 9),
+        rule(Match::AnyOf(vec![reads]), Sources::Everyone, 1),
+        rule(Match::Always, Sources::Everyone, 5),
+    ];
+    let now = Instant::now();
+    let before = Guard::after(None, &self::said(&[limit(1, LimitKey::None)]), now);
+    assert_eq!(passed(&before, now, 2), 1);
+    let guard = Guard::after(Some(&before), &said, now);
+    assert_eq!(passed(&guard, now, 2), 0, "the bucket stays");
+    let headers = HeaderMap::new();
+    let time = |guard: &Guard, method| {
+        let facts = RequestFacts {
+            method: &method,
+            path: "/",
+            headers: &headers,
+        };
+        let time = guard.port(80).unwrap().request_outside(&facts);
+        time.map(|time| time.as_secs())
+    };
+    assert_eq!(time(&before, Method::GET), None);
+    assert_eq!(time(&guard, Method::GET), Some(1));
+    assert_eq!(time(&guard, Method::POST), Some(5));
+}
+
+#[test]
+fn what_another_scope_keeps_is_not_kept_here() {
+    let service = RateLimit {
+        scope: LimitScope::Service,
+        ..limit(1, LimitKey::None)
+    };
+    let now = Instant::now();
+    assert_eq!(
+        passed(&Guard::after(None, &said(&[service]), now), now, 9),
+        9
+    );
+}
+
+#[test]
+fn an_audited_limit_refuses_nothing_and_is_told() {
+    let audit = RateLimit {
+        mode: LimitMode::Audit,
+        ..limit(1, LimitKey::None)
+    };
+    let now = Instant::now();
+    let guard = Guard::after(None, &said(&[audit]), now);
+    let mut told = Vec::new();
+    for _ in 0..3 {
+        let port = guard.port(80).unwrap();
+        port.admit(now, &OUTSIDE, |origin| told.push(origin.to_string()))
+            .unwrap();
+    }
+    assert_eq!(told.len(), 2, "{told:?}");
+}
+
+#[test]
+fn header_values_have_a_bucket_each_and_a_path_that_cannot_be_read_fits_every_route() {
+    let tenant = http::HeaderName::from_static("x-tenant");
+    let now = Instant::now();
+    let guard = Guard::after(None, &said(&[limit(1, LimitKey::Header(tenant))]), now);
+    let port = guard.port(80).unwrap();
+    let ask = |value: Option<&'static str>| {
+        let mut headers = HeaderMap::new();
+        if let Some(value) = value {
+            headers.insert("x-tenant", http::HeaderValue::from_static(value));
+        }
+        let facts = RequestFacts {
+            method: &http::Method::GET,
+            path: "/",
+            headers: &headers,
+        };
+        let arrival = Arrival {
+            request: Some(&facts),
+            ..OUTSIDE
+        };
+        port.admit(now, &arrival, |_| {}).is_ok()
+    };
+    assert!(ask(Some("a")) && ask(Some("b")) && ask(None));
+    assert!(!ask(Some("a")) && !ask(Some("b")) && !ask(None));
+
+    let mut routed = said(&[limit(1, LimitKey::None)]);
+    let port = routed.ports.get_mut(&80).unwrap();
+    port.rate_limits.rules[0].when = Match::AnyOf(Vec::new());
+    let guard = Guard::after(None, &routed, now);
+    let port = guard.port(80).unwrap();
+    let headers = HeaderMap::new();
+    let facts = RequestFacts {
+        method: &http::Method::GET,
+        path: "/a%2Fb",
+        headers: &headers,
+    };
+    let ask = |unreadable| {
+        let arrival = Arrival {
+            request: Some(&facts),
+            unreadable,
+            ..OUTSIDE
+        };
+        port.admit(now, &arrival, |_| {}).is_ok()
+    };
+    assert!(ask(false) && ask(false) && ask(true), "the first token");
+    assert!(!ask(true) && ask(false));
+}

@@ -1,0 +1,141 @@
+//! Times in headers, and what ends with them.
+
+use std::cell::Cell;
+use std::pin::pin;
+use std::time::Duration;
+
+use http_body_util::BodyExt;
+use policy::traffic::call::Timeouts;
+
+use super::*;
+use crate::http::body::text;
+use crate::http::watched::{BodyEnd, Watched};
+
+fn map(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
+    let pairs = pairs.iter().map(|(name, value)| {
+        let name = HeaderName::from_static(name);
+        (name, HeaderValue::from_static(value))
+    });
+    pairs.collect()
+}
+
+type Never = tokio_stream::Pending<Result<Frame<Bytes>, BoxError>>;
+
+fn silent() -> http_body_util::StreamBody<Never> {
+    http_body_util::StreamBody::new(tokio_stream::pending())
+}
+
+fn within(left: Duration) -> Deadline {
+    let asked = Asked {
+        weft: Some(left),
+        ..Asked::default()
+    };
+    Deadline::outgoing(now(), asked, &Timeouts::DEFAULT, Deadline::NONE)
+}
+
+#[test]
+fn times_are_read_where_they_may_be_believed_and_what_is_none_is_told() {
+    let both = map(&[("grpc-timeout", "2S"), ("weft-timeout", "300ms")]);
+    let read = |grpc, ours: bool| {
+        let weft = both.get("weft-timeout").filter(|_| ours);
+        Timed::read(&both, grpc, weft).asked
+    };
+    let (two, less) = (Duration::from_secs(2), Duration::from_millis(300));
+    assert_eq!(
+        (read(true, true).grpc, read(true, true).weft),
+        (Some(two), Some(less))
+    );
+    assert_eq!(
+        read(false, false),
+        Asked::default(),
+        "neither gRPC nor believed"
+    );
+    assert_eq!(
+        (read(true, false).grpc, read(true, false).weft),
+        (Some(two), None)
+    );
+    for (name, value) in [("grpc-timeout", "soon"), ("weft-timeout", "300")] {
+        let map = map(&[(name, value)]);
+        let timed = Timed::read(&map, true, map.get("weft-timeout"));
+        assert!(
+            timed.unreadable && timed.asked == Asked::default(),
+            "{value}"
+        );
+    }
+    assert!(!Timed::read(&HeaderMap::new(), true, None).unreadable);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_left_is_written_and_nothing_where_there_is_no_end() {
+    let deadline = within(Duration::from_secs(2));
+    tokio::time::advance(Duration::from_millis(500)).await;
+    let mut headers = map(&[("grpc-timeout", "9S")]);
+    write(&mut headers, deadline, true, true);
+    assert_eq!(headers["grpc-timeout"], "1500000u");
+    assert_eq!(headers["weft-timeout"], "1500ms");
+    let mut outside = HeaderMap::new();
+    write(&mut outside, deadline, false, false);
+    write(&mut outside, Deadline::NONE, true, true);
+    assert!(outside.is_empty(), "{outside:?}");
+    assert!(check(deadline).is_ok() && check(Deadline::NONE).is_ok());
+    tokio::time::advance(Duration::from_millis(1500)).await;
+    assert_eq!(check(deadline).unwrap_err().reason(), Reason::Deadline);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_ends_with_its_time_in_trailers_for_grpc_and_broken_off_for_others() {
+    for kind in ["text/plain", "application/grpc-web+proto"] {
+        let at = now() + Duration::from_secs(1);
+        let mut plain = Ending::new(silent(), Some(at), &map(&[("content-type", kind)]));
+        let begun = now();
+        let error = plain.frame().await.unwrap().unwrap_err();
+        assert!(error.is::<OutOfTime>(), "{error}");
+        let took = now() - begun;
+        assert!((1000..1100).contains(&took.as_millis()), "{took:?}");
+        assert!(plain.frame().await.is_none() && plain.is_end_stream());
+    }
+
+    let ended = Cell::new(None);
+    let at = Some(now() + Duration::from_secs(1));
+    let head = map(&[("content-type", "application/grpc+proto")]);
+    let grpc = Ending::new(silent(), at, &head);
+    let mut grpc = Watched::begun(grpc, |end, _, _| ended.set(Some(end))).await;
+    let trailers = grpc.frame().await.unwrap().unwrap();
+    assert_eq!(trailers.into_trailers().unwrap()["grpc-status"], "4");
+    assert!(grpc.frame().await.is_none());
+    assert_eq!(ended.get(), Some(BodyEnd::OutOfTime));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_that_ends_before_its_time_or_has_none_is_whole() {
+    let at = now() + Duration::from_secs(1);
+    for end in [Some(at), None] {
+        let body = Ending::new(text("all"), end, &HeaderMap::new());
+        assert_eq!(body.collect().await.unwrap().to_bytes(), "all");
+    }
+    let mut endless = Ending::new(silent(), None, &HeaderMap::new());
+    let day = Duration::from_secs(86_400);
+    assert!(tokio::time::timeout(day, endless.frame()).await.is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_peer_breaks_off_in_the_last_moment_was_broken_off_for_its_time() {
+    let broken = || {
+        let error: Result<Frame<Bytes>, BoxError> = Err("reset".into());
+        http_body_util::StreamBody::new(tokio_stream::once(error))
+    };
+    for (left, in_time) in [(1, true), (50, false)] {
+        let at = now() + Duration::from_millis(left);
+        let mut body = Ending::new(broken(), Some(at), &HeaderMap::new());
+        let error = body.frame().await.unwrap().unwrap_err();
+        assert_eq!(error.is::<OutOfTime>(), in_time, "{left} ms before");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn work_that_takes_longer_than_its_time_is_dropped() {
+    let end = Some(now() + Duration::from_millis(100));
+    assert_eq!(until(end, pin!(std::future::ready(1))).await, Some(1));
+    assert_eq!(until(end, pin!(std::future::pending::<()>())).await, None);
+    assert_eq!(until(None, pin!(std::future::ready(2))).await, Some(2));
+}

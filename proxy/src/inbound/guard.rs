@@ -1,0 +1,118 @@
+//! What stands before the application: how long a request may take, and limits of this pod.
+
+use http::request::Parts;
+use http::{HeaderName, HeaderValue, Response, header};
+use policy::deadline::Deadline;
+use policy::http_match::RequestFacts;
+use policy::reason::Reason;
+
+use crate::config::guard::{Arrival, Exceeded, PortGuard};
+use crate::config::snapshot::Snapshot;
+use crate::failure::Failure;
+use crate::http::body::Body;
+use crate::http::deadline::{self, Timed, now};
+use crate::http::received::Received;
+use crate::inbound::authorize::Admitted;
+use crate::inbound::connection::Connection;
+use crate::telemetry::call::Call;
+use crate::telemetry::labels::RateLimitedLabels;
+
+const PUSHBACK: HeaderName = HeaderName::from_static("grpc-retry-pushback-ms");
+
+impl Connection {
+    /// Until when a request has to be done: as its caller says, and for callers outside the
+    /// mesh as policies say. What stands in a header of ours is believed of peers only.
+    pub(super) fn deadline(&self, snapshot: &Snapshot, received: &Received) -> Deadline {
+        let (parts, meshed) = (&received.parts, self.peer.is_some());
+        let weft = received.timeout.as_ref().filter(|_| meshed);
+        let timed = Timed::read(&parts.headers, received.grpc, weft);
+        self.proxy.telemetry.metrics.read_time(timed.unreadable);
+        let guard = self.guard(snapshot).filter(|_| !meshed);
+        let request = guard.and_then(|guard| {
+            guard.request_outside(&RequestFacts {
+                method: &parts.method,
+                path: parts.uri.path(),
+                headers: &parts.headers,
+            })
+        });
+        deadline::arrived(timed, request)
+    }
+
+    /// The limit that refuses this request, after it was allowed: others use no tokens.
+    pub(super) fn limited(&self, snapshot: &Snapshot, parts: &Parts) -> Option<Box<Exceeded>> {
+        let guard = self.guard(snapshot)?;
+        let normal = policy::path::normalise(parts.uri.path());
+        let facts = RequestFacts {
+            method: &parts.method,
+            path: normal.as_deref().unwrap_or(parts.uri.path()),
+            headers: &parts.headers,
+        };
+        self.exceeds(
+            guard,
+            &Arrival {
+                caller: self.caller(),
+                request: Some(&facts),
+                unreadable: normal.is_err(),
+            },
+        )
+    }
+
+    /// May this caller use the port for opaque bytes, and for one more connection of them?
+    pub(super) fn admit_bytes(&self, snapshot: &Snapshot) -> Result<Admitted, Failure> {
+        let admitted = self.authorise_bytes(snapshot)?;
+        let arrival = Arrival {
+            caller: self.caller(),
+            request: None,
+            unreadable: false,
+        };
+        let guard = self.guard(snapshot);
+        match guard.and_then(|guard| self.exceeds(guard, &arrival)) {
+            Some(exceeded) => Err(failure(&exceeded)),
+            None => Ok(admitted),
+        }
+    }
+
+    fn guard<'a>(&self, snapshot: &'a Snapshot) -> Option<&'a PortGuard> {
+        let guard = snapshot.guard.as_ref()?;
+        guard.port(self.local.port()).map(|port| &**port)
+    }
+
+    fn exceeds(&self, guard: &PortGuard, arrival: &Arrival<'_>) -> Option<Box<Exceeded>> {
+        let count = |origin: &policy::origin::Origin, mode| {
+            let labels = RateLimitedLabels {
+                policy: format!("{}/{}", origin.namespace(), origin.name()).into(),
+                limit: origin.rule_name().unwrap_or_default().into(),
+                mode,
+            };
+            self.proxy.telemetry.metrics.rate_limited.at(&labels).inc();
+        };
+        let admitted = guard.admit(now(), arrival, |origin| count(origin, "Audit"));
+        let exceeded = admitted.err()?;
+        count(&exceeded.origin, "Enforce");
+        Some(Box::new(exceeded))
+    }
+}
+
+fn failure(exceeded: &Exceeded) -> Failure {
+    let (origin, wait) = (&exceeded.origin, exceeded.refused.retry_after());
+    Failure::Refused {
+        reason: Reason::Limit,
+        by: Some(origin.clone()),
+        detail: format!("the limit of {origin} is reached; a token is there in {wait} s").into(),
+    }
+}
+
+/// The answer to a request that exceeds a limit: with when to come again.
+pub(super) fn answer(exceeded: &Exceeded, call: Call, parts: &Parts, grpc: bool) -> Response<Body> {
+    let mut response = call.refuse(&failure(exceeded), &parts.method, grpc);
+    let (name, value) = if grpc {
+        let millis = exceeded.refused.wait.as_millis().max(1);
+        (PUSHBACK, u64::try_from(millis).unwrap_or(u64::MAX))
+    } else {
+        (header::RETRY_AFTER, exceeded.refused.retry_after())
+    };
+    response
+        .headers_mut()
+        .insert(name, HeaderValue::from(value));
+    response
+}

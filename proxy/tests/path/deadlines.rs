@@ -1,0 +1,254 @@
+//! Calls that end with their time, and what the application is told of it.
+
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, Instant};
+
+use http_body_util::BodyExt;
+use policy::traffic::Traffic;
+use policy::traffic::call::{Retry, Timeouts};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
+use wire::v1::Protocol;
+
+use super::answers::{App, OK, SILENCE, ask, limited, retries, said, served_by, sum};
+use super::limits::guarded;
+use super::shown::{Does, call, grpc, serve};
+use crate::support::{Pod, endpoint, endpoints, get, pair, raw, vip};
+
+/// The head of an answer and two bytes of a hundred.
+const BEGUN: &str = "HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nab";
+const GRPC: &str = "content-type: application/grpc\r\n";
+const SWITCHED: &str = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\
+                        Connection: Upgrade\r\n\r\n";
+
+async fn fleet<const N: usize>(answers: [&'static str; N]) -> (Pod, Pod, Vec<App>) {
+    let (client, server, _, _) = pair(Protocol::Http1).await;
+    let mut apps = Vec::new();
+    for answer in answers {
+        apps.push(App::new(server.ip, answer).await);
+    }
+    served_by(&client, &server, &apps.iter().collect::<Vec<_>>());
+    (client, server, apps)
+}
+
+fn timeouts(request: Option<u64>, attempt: Option<u64>) -> Traffic {
+    Traffic {
+        timeouts: limited(Timeouts {
+            request: request.map(Duration::from_millis),
+            backend_request: attempt.map(Duration::from_millis),
+            ..Timeouts::DEFAULT
+        }),
+        ..Traffic::default()
+    }
+}
+
+/// Waits until all that an application was asked has been broken off.
+async fn broken_off(app: &App) {
+    let begun = Instant::now();
+    while app.ended() == 0 {
+        assert!(begun.elapsed() < Duration::from_secs(2), "it works on");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+fn header(app: &App, name: &str) -> Option<String> {
+    let head = app.heads().last().cloned()?;
+    let value = head.lines().find_map(|line| line.strip_prefix(name))?;
+    Some(value.trim_start_matches(": ").to_owned())
+}
+
+#[tokio::test]
+async fn a_call_has_the_time_of_its_policy_and_the_application_is_told_and_let_go() {
+    for method in ["GET", "POST"] {
+        let (client, server, apps) = fleet([SILENCE]).await;
+        client.set(vec![said(&timeouts(Some(400), None))]);
+        let begun = Instant::now();
+        let (status, answer) = ask(&client, method, "", "{}").await;
+        let took = begun.elapsed();
+        assert_eq!(status, 504, "{answer}");
+        assert!(answer.contains("weft-reason: deadline"), "{answer}");
+        assert!((350..1500).contains(&took.as_millis()), "{took:?}");
+        broken_off(&apps[0]).await;
+        let left = header(&apps[0], "weft-timeout").unwrap();
+        let left: u64 = left.strip_suffix("ms").unwrap().parse().unwrap();
+        assert!((200..=400).contains(&left), "{left}");
+        let labels = ["status=\"504\"", "reason=\"deadline\""];
+        assert_eq!(sum(&client, "weft_requests_total", &labels), 1.0);
+        drop(server);
+    }
+}
+
+#[tokio::test]
+async fn retries_have_no_more_than_the_time_of_the_call() {
+    let (client, _server, apps) = fleet([SILENCE, SILENCE, SILENCE, SILENCE]).await;
+    let mut retry = Retry {
+        attempts: 5,
+        ..Retry::DEFAULT
+    };
+    retry.budget.min_per_second = 1000;
+    client.set(vec![said(&Traffic {
+        retry: limited(retry),
+        ..timeouts(Some(700), Some(250))
+    })]);
+    let begun = Instant::now();
+    let (status, answer) = ask(&client, "GET", "", "").await;
+    let took = begun.elapsed();
+    assert_eq!(status, 504, "{answer}");
+    assert!((600..1500).contains(&took.as_millis()), "{took:?}");
+    let asked: usize = apps.iter().map(App::asked).sum();
+    assert!((2..=3).contains(&asked), "{asked}");
+    assert!(retries(&client, "failure") >= 1.0, "{}", client.metrics());
+}
+
+#[tokio::test]
+async fn an_answer_that_does_not_end_in_time_is_broken_off() {
+    let (client, _server, apps) = fleet([BEGUN]).await;
+    client.set(vec![said(&timeouts(Some(400), None))]);
+    let begun = Instant::now();
+    let (status, answer) = ask(&client, "GET", "", "").await;
+    assert_eq!(status, 200, "{answer}");
+    assert!(
+        begun.elapsed() < Duration::from_secs(2),
+        "{:?}",
+        begun.elapsed()
+    );
+    broken_off(&apps[0]).await;
+    let labels = ["status=\"200\"", "reason=\"deadline\"", "success=\"false\""];
+    assert_eq!(
+        sum(&client, "weft_requests_total", &labels),
+        1.0,
+        "{}",
+        client.metrics()
+    );
+}
+
+#[tokio::test]
+async fn a_grpc_stream_that_does_not_end_in_time_is_told_so_in_trailers() {
+    let (client, server, _, _) = pair(Protocol::Http2).await;
+    let listener = TcpListener::bind((server.ip, 0)).await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let asked = serve(listener, Does::Streams);
+    client.set(vec![endpoints(
+        "api",
+        vec![endpoint(server.ip, port, Some("api"))],
+    )]);
+    client.set(vec![said(&timeouts(Some(400), None))]);
+    let mut sender = grpc(&client).await;
+    let begun = Instant::now();
+    let answer = sender.send_request(call()).await.unwrap();
+    assert_eq!(answer.status(), 200);
+    let answer = tokio::time::timeout(Duration::from_secs(5), answer.into_body().collect());
+    let answer = answer.await.unwrap().unwrap();
+    assert_eq!(answer.trailers().unwrap()["grpc-status"], "4");
+    let took = begun.elapsed();
+    assert!((350..1500).contains(&took.as_millis()), "{took:?}");
+    assert_eq!(asked.load(Relaxed), 1);
+    assert_eq!(
+        sum(&client, "weft_requests_total", &["success=\"true\""]),
+        0.0
+    );
+}
+
+#[tokio::test]
+async fn what_switched_protocols_in_its_time_goes_on_and_so_does_a_stream_whose_head_has_come() {
+    let (client, _server, apps) = fleet([SWITCHED]).await;
+    client.set(vec![said(&timeouts(Some(300), Some(300)))]);
+    let mut stream = client.call(vip()).await;
+    let ask = b"GET / HTTP/1.1\r\nHost: api\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
+    for _ in 0..2 {
+        stream.write_all(ask).await.unwrap();
+        let mut answer = [0; 512];
+        let count = stream.read(&mut answer).await.unwrap();
+        assert!(answer[..count].starts_with(b"HTTP/1.1 101"), "{count}");
+        tokio::time::sleep(Duration::from_millis(600)).await;
+    }
+    assert_eq!((apps[0].asked(), apps[0].ended()), (2, 0));
+
+    let (client, _server, apps) = fleet([BEGUN]).await;
+    client.set(vec![said(&timeouts(None, Some(300)))]);
+    let mut stream = client.call(vip()).await;
+    let ask = b"GET / HTTP/1.1\r\nHost: api\r\n\r\n";
+    let answer = raw(&mut stream, ask, Duration::from_secs(1)).await;
+    assert!(answer.ends_with("ab"), "{answer}");
+    assert_eq!((apps[0].asked(), apps[0].ended()), (1, 0), "it goes on");
+}
+
+#[tokio::test]
+async fn the_time_of_a_grpc_call_is_kept_without_any_policy_and_shrinks_on_the_way() {
+    let (client, server, apps) = fleet([SILENCE]).await;
+    let headers = format!("{GRPC}grpc-timeout: 400m\r\n");
+    let begun = Instant::now();
+    let (_, answer) = ask(&client, "POST", &headers, "call").await;
+    assert!(answer.contains("grpc-status: 4"), "{answer}");
+    assert!((350..1500).contains(&begun.elapsed().as_millis()));
+    broken_off(&apps[0]).await;
+    let left = header(&apps[0], "grpc-timeout").unwrap();
+    let left: u64 = left.strip_suffix('u').unwrap().parse().unwrap();
+    assert!((200_000..400_000).contains(&left), "{left}");
+    // What nobody can read is nobody's time, and is counted.
+    let quick = App::new(server.ip, OK).await;
+    served_by(&client, &server, &[&quick]);
+    let headers = format!("{GRPC}grpc-timeout: soon\r\n");
+    ask(&client, "POST", &headers, "call").await;
+    assert_eq!(quick.asked(), 1);
+    assert_eq!(sum(&client, "weft_unreadable_times_total", &[]), 1.0);
+}
+
+#[tokio::test]
+async fn an_application_may_shorten_its_own_call_and_not_make_it_longer() {
+    let (client, _server, apps) = fleet([SILENCE]).await;
+    let (status, answer) = ask(&client, "GET", "weft-timeout: 300ms\r\n", "").await;
+    assert_eq!(status, 504, "{answer}");
+    assert!(answer.contains("weft-reason: deadline"), "{answer}");
+    assert_eq!(apps[0].asked(), 1);
+    // No longer than the policy says.
+    client.set(vec![said(&timeouts(Some(300), None))]);
+    let begun = Instant::now();
+    ask(&client, "GET", "weft-timeout: 60000ms\r\n", "").await;
+    assert!(begun.elapsed() < Duration::from_secs(2));
+}
+
+#[tokio::test]
+async fn nobody_outside_the_mesh_says_how_long_a_call_may_take_but_by_grpc() {
+    let (_client, server, apps) = fleet([OK, SILENCE]).await;
+    for header in [
+        "weft-timeout: 0ms\r\n",
+        "weft_timeout: 0ms\r\n",
+        "grpc-timeout: 1n\r\n",
+    ] {
+        let (status, answer) = get(server.plain(apps[0].port).await, "/", header).await;
+        assert_eq!(status, 200, "{answer}");
+    }
+    assert!(apps[0].heads().iter().all(|head| !head.contains("weft")));
+    let grpc = format!("{GRPC}grpc-timeout: 300m\r\n");
+    let (_, answer) = get(server.plain(apps[1].port).await, "/", &grpc).await;
+    assert!(answer.contains("grpc-status: 4"), "{answer}");
+    broken_off(&apps[1]).await;
+}
+
+#[tokio::test]
+async fn callers_outside_the_mesh_have_the_time_of_the_policy_and_others_their_own() {
+    let (client, server, apps) = fleet([SILENCE]).await;
+    server.set(vec![guarded(apps[0].port, timeouts(Some(300), None))]);
+    let begun = Instant::now();
+    let (status, answer) = get(server.plain(apps[0].port).await, "/", "").await;
+    assert_eq!(status, 504, "{answer}");
+    assert!(answer.contains("weft-reason: deadline"), "{answer}");
+    assert!((250..1500).contains(&begun.elapsed().as_millis()));
+    broken_off(&apps[0]).await;
+    // Whose own proxy is asked for it.
+    let begun = Instant::now();
+    let (status, _) = ask(&client, "GET", "weft-timeout: 900ms\r\n", "").await;
+    assert_eq!(status, 504);
+    assert!(begun.elapsed() > Duration::from_millis(800));
+}
+
+#[tokio::test]
+async fn what_has_no_time_left_reaches_no_application() {
+    let (client, _server, apps) = fleet([OK]).await;
+    let (status, answer) = ask(&client, "GET", "weft-timeout: 0ms\r\n", "").await;
+    assert_eq!(status, 504, "{answer}");
+    assert_eq!(apps[0].asked(), 0);
+    assert_eq!(ask(&client, "GET", "", "").await.0, 200, "the next one");
+    assert_eq!(header(&apps[0], "weft-timeout"), None, "nobody set a time");
+}

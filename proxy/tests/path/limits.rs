@@ -1,0 +1,201 @@
+//! Limits that the proxy of the called pod keeps.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use policy::access::Source;
+use policy::http_match::HttpMatch;
+use policy::origin::Origin;
+use policy::route::{Match, Rule, Table};
+use policy::traffic::guard::{LimitKey, LimitMode, LimitScope, RateLimit};
+use policy::traffic::pod::{GuardPort, PodGuard};
+use policy::traffic::{Scoped, Sources};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use wire::v1::{self, Protocol};
+
+use super::answers::{App, OK, ask, served_by, sum};
+use crate::support::{
+    Authority, Pod, endpoint, endpoints, get, id, listening, pair, resource, service, vip,
+};
+
+const LIMITED: &str = "weft_rate_limited_total";
+
+fn limit(name: &str, requests: u32) -> RateLimit {
+    RateLimit {
+        name: name.into(),
+        requests,
+        // So long that no token comes back while a test runs.
+        per: Duration::from_secs(3600),
+        burst: requests,
+        key: LimitKey::None,
+        scope: LimitScope::Instance,
+        mode: LimitMode::Enforce,
+    }
+}
+
+fn rule(limit: RateLimit) -> Rule<Option<Scoped<Arc<RateLimit>>>> {
+    Rule {
+        origin: Origin::new("TrafficPolicy", "shop", "p").rule(&limit.name),
+        when: Match::Always,
+        then: Some(Scoped {
+            sources: Sources::Everyone,
+            section: Arc::new(limit),
+        }),
+    }
+}
+
+fn guard(port: u16, rules: Vec<Rule<Option<Scoped<Arc<RateLimit>>>>>) -> v1::Resource {
+    let rate_limits = Table {
+        rules,
+        otherwise: None,
+    };
+    guarded(
+        port,
+        GuardPort {
+            rate_limits,
+            ..GuardPort::default()
+        },
+    )
+}
+
+/// What policies say of requests to this port, for its pod.
+pub(super) fn guarded(port: u16, port_guard: GuardPort) -> v1::Resource {
+    let guard = PodGuard {
+        ports: BTreeMap::from([(port, port_guard)]),
+        read_only: None,
+    };
+    resource(
+        wire::names::GUARD,
+        v1::resource::Content::Guard((&guard).into()),
+    )
+}
+
+async fn one() -> (Pod, Pod, App) {
+    let (client, server, _, _) = pair(Protocol::Http1).await;
+    let app = App::new(server.ip, OK).await;
+    served_by(&client, &server, &[&app]);
+    (client, server, app)
+}
+
+#[tokio::test]
+async fn beyond_the_limit_requests_are_answered_429_unseen_and_asked_of_nobody_else() {
+    let (client, server, app) = one().await;
+    server.set(vec![guard(app.port, vec![rule(limit("all", 3))])]);
+    for _ in 0..3 {
+        assert_eq!(ask(&client, "GET", "", "").await.0, 200);
+    }
+    let (status, answer) = ask(&client, "GET", "", "").await;
+    assert_eq!(status, 429, "{answer}");
+    assert!(answer.contains("weft-reason: limit"), "{answer}");
+    assert!(answer.contains("retry-after: 1200"), "{answer}");
+    let grpc = "content-type: application/grpc\r\n";
+    let (_, answer) = ask(&client, "POST", grpc, "call").await;
+    assert!(answer.contains("grpc-status: 8"), "{answer}");
+    assert!(answer.contains("grpc-retry-pushback-ms: "), "{answer}");
+    assert_eq!(app.asked(), 3);
+    assert_eq!(sum(&client, "weft_retries_total", &[]), 0.0);
+    let failed = ["success=\"false\""];
+    assert_eq!(sum(&client, "weft_attempts_total", &failed), 0.0);
+    assert_eq!(sum(&client, "weft_requests_total", &failed), 2.0);
+    let labels = ["policy=\"shop/p\"", "limit=\"all\"", "mode=\"Enforce\""];
+    assert_eq!(sum(&server, LIMITED, &labels), 2.0, "{}", server.metrics());
+    // Without the policy all is as before.
+    server.replace(wire::names::GUARD, Vec::new());
+    assert_eq!(ask(&client, "GET", "", "").await.0, 200);
+}
+
+#[tokio::test]
+async fn callers_have_a_bucket_each_and_all_outside_the_mesh_have_one() {
+    let authority = Authority::new();
+    let (greedy, honest) = (
+        Pod::new(&authority, "greedy").await,
+        Pod::new(&authority, "honest").await,
+    );
+    let server = Pod::new(&authority, "api").await;
+    let app = App::new(server.ip, OK).await;
+    for client in [&greedy, &honest] {
+        client.set(service("api", vip().ip(), Protocol::Http1, Vec::new()));
+        let one = endpoint(server.ip, app.port, Some("api"));
+        client.set(vec![endpoints("api", vec![one])]);
+    }
+    let each = RateLimit {
+        key: LimitKey::Caller,
+        ..limit("each", 2)
+    };
+    server.set(vec![guard(app.port, vec![rule(each)])]);
+    for expected in [200, 200, 429, 429] {
+        assert_eq!(ask(&greedy, "GET", "", "").await.0, expected);
+    }
+    assert_eq!(ask(&honest, "GET", "", "").await.0, 200, "unharmed");
+    for expected in [200, 200, 429] {
+        let stream = server.plain(app.port).await;
+        assert_eq!(get(stream, "/", "").await.0, expected);
+    }
+    assert_eq!(ask(&honest, "GET", "", "").await.0, 200);
+}
+
+#[tokio::test]
+async fn a_limit_holds_for_its_routes_and_sources_and_refused_calls_use_no_tokens() {
+    let (client, server, app) = one().await;
+    let mut reads = rule(limit("reads", 1));
+    reads.when = Match::AnyOf(vec![
+        HttpMatch::new("reads", None, &["GET"], &[] as &[(&str, &str)]).unwrap(),
+    ]);
+    let mut others = rule(limit("others", 1));
+    others.then.as_mut().unwrap().sources = Sources::Only(vec![Source::Identity(id("somebody"))]);
+    let both = rule(limit("both", 3));
+    server.set(vec![guard(app.port, vec![reads, others, both])]);
+    assert_eq!(ask(&client, "GET", "", "").await.0, 200);
+    // Refused by one limit, it takes nothing of the other.
+    for _ in 0..5 {
+        assert_eq!(ask(&client, "GET", "", "").await.0, 429);
+    }
+    for expected in [200, 200, 429] {
+        assert_eq!(ask(&client, "POST", "", "{}").await.0, expected);
+    }
+    assert_eq!(app.asked(), 3);
+}
+
+#[tokio::test]
+async fn audit_counts_and_lets_through() {
+    let (client, server, app) = one().await;
+    let audit = RateLimit {
+        mode: LimitMode::Audit,
+        ..limit("soon", 1)
+    };
+    server.set(vec![guard(app.port, vec![rule(audit)])]);
+    for _ in 0..4 {
+        assert_eq!(ask(&client, "GET", "", "").await.0, 200);
+    }
+    assert_eq!(sum(&server, LIMITED, &["mode=\"Audit\""]), 3.0);
+}
+
+#[tokio::test]
+async fn connections_of_opaque_bytes_count_one_each_and_are_closed_beyond() {
+    let (client, server, _, _) = pair(Protocol::Opaque).await;
+    let listener = listening(&client, &server).await;
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            tokio::spawn(async move {
+                let mut line = [0; 6];
+                let _ = stream.read_exact(&mut line).await;
+                let _ = stream.write_all(&line).await;
+            });
+        }
+    });
+    server.set(vec![guard(port, vec![rule(limit("few", 2))])]);
+    let mut answered = 0;
+    for _ in 0..4 {
+        let mut stream = client.call(vip()).await;
+        let sent = stream.write_all(b"hello\n").await;
+        let mut buffer = [0; 6];
+        let read = tokio::time::timeout(Duration::from_secs(5), stream.read(&mut buffer)).await;
+        let came = sent.is_ok() && matches!(read, Ok(Ok(count)) if count > 0);
+        answered += usize::from(came);
+    }
+    assert_eq!(answered, 2, "{}", server.metrics());
+    assert_eq!(sum(&server, LIMITED, &["mode=\"Enforce\""]), 2.0);
+}
