@@ -196,7 +196,8 @@ async fn talk(
                 }
                 continue;
             }
-            Some(v1::from_proxy::Message::Report(_)) | None => continue,
+            Some(v1::from_proxy::Message::Report(_) | v1::from_proxy::Message::Status(_))
+            | None => continue,
         };
         id += 1;
         if send(&outbox, id, full, set).await.is_err() {

@@ -20,6 +20,7 @@ pub(crate) mod protocols;
 pub(crate) mod published;
 mod served;
 mod targets;
+pub(crate) mod told;
 pub(crate) mod traffic;
 mod uses;
 

@@ -13,6 +13,7 @@
 //! May import `authority`, `metrics`, `model`, `observe` and `resources`.
 
 mod open;
+mod said;
 pub(crate) mod session;
 pub(crate) mod stream;
 

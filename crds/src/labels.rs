@@ -6,6 +6,7 @@
 use std::{ops::RangeInclusive, str::FromStr};
 
 use ipnet::IpNet;
+use policy::log_filter::LogFilter;
 use sha2::{Digest, Sha256};
 
 /// Label on a namespace or pod: [`ENABLED`] or [`DISABLED`]; the pod's wins.
@@ -186,23 +187,9 @@ pub fn parse_access_log(text: &str) -> Result<&str, BadValue> {
 /// [`LOG_LEVEL`]: a level, or a list of levels and `module=level` pairs; returned as it
 /// is when it can be used.
 pub fn parse_log_level(text: &str) -> Result<&str, BadValue> {
-    const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
-    let usable = !text.is_empty()
-        && text.len() <= 256
-        && text.split(',').all(|directive| {
-            let (module, level) = directive.split_once('=').unwrap_or(("", directive));
-            LEVELS.contains(&level)
-                && module
-                    .chars()
-                    .all(|c| c.is_ascii_alphanumeric() || c == '_' || c == ':')
-        });
-    if usable {
-        Ok(text)
-    } else {
-        Err(BadValue::new(
-            text,
-            "off, error, warn, info, debug or trace, or a list of module=level",
-        ))
+    match LogFilter::from_str(text) {
+        Ok(_) => Ok(text),
+        Err(_) => Err(BadValue::new(text, LogFilter::EXPECTED)),
     }
 }
 

@@ -82,8 +82,7 @@ pub enum BadLeaf {
 pub struct Leaf {
     certified: Arc<CertifiedKey>,
     identity: PeerIdentity,
-    not_before: SystemTime,
-    not_after: SystemTime,
+    stamp: Stamp,
 }
 
 impl Leaf {
@@ -122,14 +121,13 @@ impl Leaf {
     /// When the key is another one's or the leaf carries no identity.
     pub fn new(chain: Vec<CertificateDer<'static>>, key: &LeafKey) -> Result<Self, BadLeaf> {
         let identity = verify::peer_identity(&chain).map_err(BadLeaf::Refused)?;
-        let (not_before, not_after) = life_of(&chain)?;
+        let stamp = stamp_of(&chain)?;
         let certified =
             CertifiedKey::from_der(chain, key.to_der(), &PROVIDER).map_err(BadLeaf::KeyMismatch)?;
         Ok(Self {
             certified: Arc::new(certified),
             identity,
-            not_before,
-            not_after,
+            stamp,
         })
     }
 
@@ -146,12 +144,24 @@ impl Leaf {
 
     #[must_use]
     pub fn not_before(&self) -> SystemTime {
-        self.not_before
+        self.stamp.not_before
     }
 
     #[must_use]
     pub fn not_after(&self) -> SystemTime {
-        self.not_after
+        self.stamp.not_after
+    }
+
+    /// Bytes in hex, with colons between them.
+    #[must_use]
+    pub fn serial(&self) -> &str {
+        &self.stamp.serial
+    }
+
+    /// Name of the authority that signed it.
+    #[must_use]
+    pub fn issuer(&self) -> &str {
+        &self.stamp.issuer
     }
 }
 
@@ -159,7 +169,7 @@ impl fmt::Debug for Leaf {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Leaf")
             .field("identity", &self.identity)
-            .field("not_after", &self.not_after)
+            .field("not_after", &self.stamp.not_after)
             .finish_non_exhaustive()
     }
 }
@@ -195,7 +205,7 @@ impl CertHandle {
     /// When the certificate in use ends.
     #[must_use]
     pub fn not_after(&self) -> Option<SystemTime> {
-        self.current().map(|leaf| leaf.not_after)
+        self.current().map(|leaf| leaf.not_after())
     }
 
     fn certified(&self) -> Option<Arc<CertifiedKey>> {
@@ -381,14 +391,29 @@ fn owned(alpn: &[&[u8]]) -> Vec<Vec<u8>> {
     alpn.iter().map(|name| name.to_vec()).collect()
 }
 
-fn life_of(chain: &[CertificateDer<'_>]) -> Result<(SystemTime, SystemTime), BadLeaf> {
+/// What a leaf says beside who it is.
+#[derive(Clone)]
+struct Stamp {
+    not_before: SystemTime,
+    not_after: SystemTime,
+    serial: String,
+    issuer: String,
+}
+
+fn stamp_of(chain: &[CertificateDer<'_>]) -> Result<Stamp, BadLeaf> {
     let refused = |error| BadLeaf::Refused(error);
     let leaf = chain
         .first()
         .ok_or_else(|| refused(IdentityError::NoCertificate))?;
     let (_, parsed) = x509_parser::parse_x509_certificate(leaf)
         .map_err(|_| refused(IdentityError::Malformed("not an X.509 certificate")))?;
-    Ok(verify::validity(&parsed))
+    let (not_before, not_after) = verify::validity(&parsed);
+    Ok(Stamp {
+        not_before,
+        not_after,
+        serial: parsed.raw_serial_as_string(),
+        issuer: parsed.issuer().to_string(),
+    })
 }
 
 #[cfg(test)]

@@ -25,6 +25,7 @@ pub mod health;
 pub mod http_match;
 pub mod latency;
 pub mod limit;
+pub mod log_filter;
 pub mod mode;
 pub mod name;
 pub mod origin;

@@ -14,6 +14,7 @@
 pub(crate) mod certificate;
 pub(crate) mod channel;
 pub(crate) mod leaving;
+pub(crate) mod status;
 pub(crate) mod stream;
 pub(crate) mod trust_bundle;
 
@@ -46,6 +47,8 @@ pub(crate) struct Control {
     pub roots: Roots,
     /// What certificates are renewed by.
     pub clock: Clock,
+    /// Whether the pod is being deleted.
+    pub draining: watch::Receiver<bool>,
 }
 
 /// Whether a controller was met whose authority is unknown.

@@ -43,6 +43,12 @@ impl Drain {
         *self.draining.borrow()
     }
 
+    /// Tells when draining begins.
+    #[must_use]
+    pub fn watch(&self) -> watch::Receiver<bool> {
+        self.draining.subscribe()
+    }
+
     /// Returns when a connection that begins now should be told to go
     /// elsewhere: when draining begins, or a moment later for one that came
     /// while draining, because whoever sent it knew no better address.

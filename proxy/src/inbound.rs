@@ -70,7 +70,7 @@ pub async fn serve_mesh(proxy: Arc<Proxy>, stream: TcpStream, place: Arc<Place>)
     let budget = Arc::clone(proxy.budget());
     let peer = Arc::new(PeerProxy {
         proxy,
-        who: Who::new(Some(identity)),
+        who: Who::new(identity),
         ip: own.ip(),
         transport,
         charged: place.within(),
@@ -100,7 +100,10 @@ pub async fn serve_plain(
     if !proxy.own.has(original.ip()) || OWN_PORTS.contains(&original.port()) {
         return turn_away(&proxy, &stream);
     }
-    let connection = Arc::new(Connection::new(proxy, Who::new(None), original));
+    let from = stream.peer_addr().map(|from| from.ip().to_canonical());
+    let from = from.map_or_else(|_| String::new(), |ip| ip.to_string());
+    let from = proxy.telemetry.remotes.admit(Direction::inbound, &from);
+    let connection = Arc::new(Connection::new(proxy, Who::outside(from), original));
     let mut stream = Prefixed::new(stream);
     place.silent();
     let spoken = connection.protocol(&mut stream, &place).await;

@@ -15,6 +15,7 @@ pub(crate) mod original_dst;
 pub(crate) mod prefixed;
 pub(crate) mod relay;
 pub(crate) mod room;
+pub(crate) mod server_name;
 pub(crate) mod sniff;
 pub(crate) mod tuning;
 pub(crate) mod turn;

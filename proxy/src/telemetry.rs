@@ -14,6 +14,7 @@ pub(crate) mod memory;
 pub(crate) mod metrics;
 pub(crate) mod parties;
 pub(crate) mod ports;
+pub(crate) mod remotes;
 pub(crate) mod report;
 pub(crate) mod series;
 pub(crate) mod trace;
@@ -29,6 +30,7 @@ use crate::telemetry::labels::{Direction, Port};
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::parties::Parties;
 use crate::telemetry::ports::ServedPorts;
+use crate::telemetry::remotes::Remotes;
 use crate::telemetry::report::Reports;
 
 /// Everything that a call is told to when it ends.
@@ -38,6 +40,8 @@ pub struct Telemetry {
     pub reports: Reports,
     /// Whether each request is a line of the access log.
     pub access_log: bool,
+    /// What is outside the mesh, by name or address.
+    pub(crate) remotes: Remotes,
     served: ServedPorts,
     /// Ports of the own pod that somebody declared.
     declared: ArcSwap<BTreeSet<u16>>,
@@ -49,6 +53,7 @@ impl Telemetry {
         Self {
             reports: Reports::new(metrics.clone()),
             access_log,
+            remotes: Remotes::default(),
             served: ServedPorts::default(),
             declared: ArcSwap::default(),
             metrics,

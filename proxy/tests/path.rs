@@ -26,6 +26,7 @@ mod path {
     mod idle;
     mod limits;
     mod mesh_port;
+    mod outside;
     mod pods;
     mod policies;
     mod refusals;

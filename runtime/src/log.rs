@@ -9,15 +9,23 @@ use std::io::IsTerminal;
 use std::str::FromStr;
 use std::sync::OnceLock;
 
-use tracing::error;
+use tracing::{error, info};
 use tracing_subscriber::filter::{ParseError, Targets};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
-use tracing_subscriber::{fmt, registry};
+use tracing_subscriber::{Registry, fmt, registry, reload};
 
 use crate::log_writer::{FLUSH_WITHIN, LogWriter};
 
-static EVENTS: OnceLock<LogWriter> = OnceLock::new();
+static LOG: OnceLock<Log> = OnceLock::new();
+
+/// The log of the process.
+struct Log {
+    lines: LogWriter,
+    /// What it was started with.
+    level: String,
+    filter: reload::Handle<Targets, Registry>,
+}
 
 /// How a log line looks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -46,6 +54,11 @@ impl FromStr for Format {
 pub enum BadLog {
     #[error("log level {level:?} is not understood: {reason}")]
     Level { level: String, reason: String },
+    #[error("log level {level:?} could not be put in force: {reason}")]
+    Change {
+        level: String,
+        reason: reload::Error,
+    },
     #[error("log format {0:?} is neither text nor json")]
     Format(String),
     #[error("logging was set up before")]
@@ -61,7 +74,7 @@ pub enum BadLog {
 /// # Errors
 /// A level that is not understood, or a second call in one process.
 pub fn init(level: &str, format: Format) -> Result<(), BadLog> {
-    let filter = filter(level)?;
+    let (filter, handle) = reload::Layer::new(filter(level)?);
     let lines = LogWriter::to("log", std::io::stderr())?;
     let events = fmt::layer().with_writer(lines.clone());
     let started = match format {
@@ -75,15 +88,42 @@ pub fn init(level: &str, format: Format) -> Result<(), BadLog> {
         }
     };
     started.map_err(|_| BadLog::Twice)?;
-    EVENTS.set(lines).map_err(|_| BadLog::Twice)?;
+    let log = Log {
+        lines,
+        level: level.to_owned(),
+        filter: handle,
+    };
+    LOG.set(log).map_err(|_| BadLog::Twice)?;
     log_panics();
     Ok(())
 }
 
+/// Logs by another filter from now on; `None`: by the one that the process was started
+/// with. A process that has no log yet keeps none.
+///
+/// # Errors
+/// A level that is not understood: the filter before stays.
+pub fn change_level(level: Option<&str>) -> Result<(), BadLog> {
+    let Some(log) = LOG.get() else { return Ok(()) };
+    let level = level.unwrap_or(&log.level);
+    let next = filter(level)?;
+    let failed = |reason| BadLog::Change {
+        level: level.to_owned(),
+        reason,
+    };
+    let same = log.filter.with_current(|current| *current == next);
+    if same.map_err(failed)? {
+        return Ok(());
+    }
+    // Said before it is done: afterwards the log may be silent.
+    info!(filter = level, "the log's level changes");
+    log.filter.reload(next).map_err(failed)
+}
+
 /// Waits until what was logged is written, for a moment at most.
 pub fn flush() {
-    if let Some(events) = EVENTS.get() {
-        events.flush(FLUSH_WITHIN);
+    if let Some(log) = LOG.get() {
+        log.lines.flush(FLUSH_WITHIN);
     }
 }
 

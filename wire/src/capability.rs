@@ -46,17 +46,20 @@ capabilities! {
     /// Rules that say what the first version of them could not: ports beyond which nothing
     /// applies, and sources that are pods.
     ExtendedRule = "extended-rule";
+    /// What it is to tell of itself: its log's filter, changed while it runs.
+    Telemetry = "telemetry";
 }
 
 impl Capability {
     /// What a proxy of this version has.
-    pub const OF_THIS_VERSION: &'static [Self] = &[Self::ExtendedRule];
+    pub const OF_THIS_VERSION: &'static [Self] = &[Self::ExtendedRule, Self::Telemetry];
 
     /// What a proxy has to understand to use a resource; `None` if every proxy can.
     #[must_use]
     pub fn needed_for(resource: &v1::Resource) -> Option<Self> {
         match resource.content.as_ref()? {
             Content::ExtendedRule(_) => Some(Self::ExtendedRule),
+            Content::Telemetry(_) => Some(Self::Telemetry),
             Content::Policy(_)
             | Content::Guard(_)
             | Content::Bundle(_)
@@ -119,6 +122,15 @@ impl Capabilities {
         let understood = understood.iter().map(|one| one.as_str());
         let parts = parts.iter().map(|part| part.capability());
         understood.chain(parts).map(str::to_owned).collect()
+    }
+
+    /// The names that a proxy of this version says and this one did not.
+    pub fn missing(&self) -> impl Iterator<Item = &'static str> {
+        let understood = Capability::OF_THIS_VERSION.iter();
+        let understood = understood.filter(|one| !self.understood.contains(one));
+        let parts = Parts::IN_FORCE.without(self.parts).iter();
+        let understood = understood.map(|one| one.as_str());
+        understood.chain(parts.map(Part::capability))
     }
 
     /// What of TrafficPolicies the proxy carries out.
@@ -198,6 +210,12 @@ mod tests {
         assert!(named(&["time-travel"]).suffice_for(&plain));
         let own = Capabilities::named(&Capabilities::of_this_version());
         assert!(own.suffice_for(&extended_rule()));
+        assert_eq!(own.missing().count(), 0);
+        let lacks: Vec<&str> = named(&["extended-rule", "traffic-policy/retry"])
+            .missing()
+            .collect();
+        assert!(lacks.contains(&"telemetry") && lacks.contains(&"traffic-policy/ejection"));
+        assert!(!lacks.contains(&"extended-rule") && !lacks.contains(&"traffic-policy/retry"));
     }
 
     #[test]

@@ -19,7 +19,7 @@ pub struct CertifyResponse {
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct FromProxy {
-    #[prost(oneof = "from_proxy::Message", tags = "1, 2, 3, 4")]
+    #[prost(oneof = "from_proxy::Message", tags = "1, 2, 3, 4, 8")]
     pub message: ::core::option::Option<from_proxy::Message>,
 }
 /// Nested message and enum types in `FromProxy`.
@@ -34,6 +34,8 @@ pub mod from_proxy {
         Ack(super::Ack),
         #[prost(message, tag = "4")]
         Report(super::Report),
+        #[prost(message, tag = "8")]
+        Status(super::ProxyStatus),
     }
 }
 /// First message on a stream.
@@ -79,6 +81,35 @@ pub struct Nack {
     #[prost(string, tag = "3")]
     pub reason: ::prost::alloc::string::String,
 }
+/// What a proxy says of itself: on every new stream, and again when it changed, at most
+/// once in half a minute.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ProxyStatus {
+    /// Absent: it has none.
+    #[prost(message, optional, tag = "1")]
+    pub certificate: ::core::option::Option<Certificate>,
+    /// Bytes that the process holds; 0: not known.
+    #[prost(uint64, tag = "2")]
+    pub memory: u64,
+    /// Its pod is being deleted.
+    #[prost(bool, tag = "3")]
+    pub draining: bool,
+    /// Its clock when it said this, in milliseconds since 1970.
+    #[prost(uint64, tag = "4")]
+    pub now: u64,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Certificate {
+    /// Bytes in hex, with colons between them.
+    #[prost(string, tag = "1")]
+    pub serial: ::prost::alloc::string::String,
+    /// Name of the authority that signed it.
+    #[prost(string, tag = "2")]
+    pub issuer: ::prost::alloc::string::String,
+    /// Seconds since 1970.
+    #[prost(uint64, tag = "3")]
+    pub not_after: u64,
+}
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ToProxy {
     #[prost(oneof = "to_proxy::Message", tags = "1")]
@@ -117,7 +148,7 @@ pub struct Resource {
     /// Hex hash of the encoded content.
     #[prost(string, tag = "2")]
     pub version: ::prost::alloc::string::String,
-    #[prost(oneof = "resource::Content", tags = "3, 4, 5, 6, 7, 8, 9, 10, 11")]
+    #[prost(oneof = "resource::Content", tags = "3, 4, 5, 6, 7, 8, 9, 10, 11, 14")]
     pub content: ::core::option::Option<resource::Content>,
 }
 /// Nested message and enum types in `Resource`.
@@ -146,6 +177,8 @@ pub mod resource {
         Policy(super::Policy),
         #[prost(message, tag = "11")]
         Guard(super::Guard),
+        #[prost(message, tag = "14")]
+        Telemetry(super::Telemetry),
     }
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -394,6 +427,15 @@ pub struct Endpoint {
     /// Do not look at what flows: relay bytes.
     #[prost(bool, tag = "7")]
     pub opaque: bool,
+}
+/// What the proxy of the receiving pod tells of itself and of its calls. Apart from
+/// Workload: what cannot be read of it takes no mode with it.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Telemetry {
+    /// Filter of its log, such as warn,weft_proxy::control=debug, in the syntax of
+    /// policy::log_filter. Empty: the default.
+    #[prost(string, tag = "1")]
+    pub log_filter: ::prost::alloc::string::String,
 }
 /// What TrafficPolicies say of calls to one Service port, for its callers.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -879,6 +921,18 @@ pub struct ProxyState {
     /// Of the pod: another one may come to have its name.
     #[prost(string, tag = "7")]
     pub uid: ::prost::alloc::string::String,
+    /// As it said in Hello.
+    #[prost(string, tag = "8")]
+    pub version: ::prost::alloc::string::String,
+    /// Capabilities that the replica which serves it has and it lacks, by name.
+    #[prost(string, repeated, tag = "9")]
+    pub lacks: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// What it said of itself last; absent: nothing.
+    #[prost(message, optional, tag = "10")]
+    pub status: ::core::option::Option<ProxyStatus>,
+    /// By how many milliseconds its clock was ahead of the replica's then.
+    #[prost(sint64, tag = "11")]
+    pub clock_ahead: i64,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ObjectState {

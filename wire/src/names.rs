@@ -9,6 +9,8 @@ pub const BUNDLE: &str = "bundle";
 pub const WORKLOAD: &str = "workload";
 /// What TrafficPolicies say of requests to the receiving pod.
 pub const GUARD: &str = "guard";
+/// What the receiving pod's proxy tells of itself.
+pub const TELEMETRY: &str = "telemetry";
 
 const RULE: &str = "rule/";
 const EXTENDED_RULE: &str = "extended-rule/";
@@ -54,6 +56,7 @@ pub enum Name<'a> {
     Bundle,
     Workload,
     Guard,
+    Telemetry,
     Rule {
         namespace: &'a str,
         name: &'a str,
@@ -90,6 +93,7 @@ pub fn parse(raw: &str) -> Option<Name<'_>> {
         BUNDLE => Name::Bundle,
         WORKLOAD => Name::Workload,
         GUARD => Name::Guard,
+        TELEMETRY => Name::Telemetry,
         _ => {
             if let Some(rest) = raw.strip_prefix(RULE) {
                 let (namespace, name) = object(rest)?;
@@ -148,6 +152,7 @@ impl fmt::Display for Name<'_> {
             Self::Bundle => BUNDLE.to_owned(),
             Self::Workload => WORKLOAD.to_owned(),
             Self::Guard => GUARD.to_owned(),
+            Self::Telemetry => TELEMETRY.to_owned(),
             Self::Rule { namespace, name } => rule(namespace, name),
             Self::ExtendedRule { namespace, name } => extended_rule(namespace, name),
             Self::Destination { ip, port } => destination(ip, port),
@@ -200,6 +205,7 @@ mod tests {
             Name::Bundle,
             Name::Workload,
             Name::Guard,
+            Name::Telemetry,
             Name::Rule {
                 namespace: "a",
                 name: "b.c",

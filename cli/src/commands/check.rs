@@ -9,6 +9,7 @@ mod objects;
 mod outcome;
 mod platform;
 mod probes;
+mod webhooks;
 
 use std::time::Duration;
 

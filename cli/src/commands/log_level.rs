@@ -18,8 +18,9 @@ use crate::global::Global;
 #[command(
     about = "Set what the proxy of a pod logs",
     long_about = "Writes annotation weft.dev/log-level on a live pod, by the user's own right to \
-                  patch it; - takes it away, so that the namespace's or the default holds again.",
-    after_help = "Example:\n  weft log-level web-5d8 proxy=debug,info"
+                  patch it. Its proxy follows within seconds and without a restart, until the annotation \
+                  is taken away: - does that, and the namespace's or the default holds again.",
+    after_help = "Example:\n  weft log-level web-5d8 weft_proxy=debug,info"
 )]
 pub struct LogLevel {
     /// The pod

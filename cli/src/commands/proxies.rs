@@ -106,7 +106,7 @@ fn table(list: &ProxyList, all: bool, wide: bool, now: SystemTime) -> Table {
         "MEMORY",
     ]);
     if wide {
-        head.extend(["IDENTITY", "CLOCK", "DRAINING", "TOO-OLD-FOR"]);
+        head.extend(["IDENTITY", "CLOCK", "DRAINING", "LACKS", "TOO-OLD-FOR"]);
     }
     let mut table = Table::new(&head);
     for proxy in &list.items {
@@ -148,6 +148,7 @@ fn table(list: &ProxyList, all: bool, wide: bool, now: SystemTime) -> Table {
                 status.identity.clone().into(),
                 clock.unwrap_or_default().into(),
                 draining.unwrap_or_default().into(),
+                status.lacks.join(",").into(),
                 status.too_old_for.join(",").into(),
             ]);
         }

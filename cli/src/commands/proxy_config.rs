@@ -18,8 +18,8 @@ use crate::output::{self, Format};
 #[command(
     about = "Show what the proxy of a pod holds, by its own word",
     long_about = "Shows identity, modes and the names and versions of all that the proxy of a pod \
-                  holds. The controller asks the proxy; with --direct this command does, by \
-                  port-forward, when no controller answers.",
+                  holds. Where no controller tells it the proxy itself is asked, by port-forward; \
+                  with --direct at once.",
     after_help = "Example:\n  weft proxy-config web-5d8 --direct"
 )]
 pub struct ProxyConfig {
@@ -54,10 +54,14 @@ impl ProxyConfig {
         let format = global.format(&[Format::Table, Format::Json, Format::Yaml])?;
         let pod = pod(&self.pod)?;
         let cluster = Cluster::connect(global).await?;
-        let config = if self.direct {
-            direct(&cluster, &pod).await?
+        let told = if self.direct {
+            None
         } else {
-            asked(&cluster, &pod).await?
+            told(&cluster, &pod).await?
+        };
+        let config = match told {
+            Some(config) => config,
+            None => direct(&cluster, &pod).await?,
         };
         if !output::data(console, format, &config)? {
             print(&config, console)?;
@@ -72,17 +76,13 @@ async fn direct(cluster: &Cluster, pod: &str) -> Result<Value, Failure> {
         .map_err(|error| Failure::unknown(format!("the proxy of {pod} answers no JSON: {error}")))
 }
 
-async fn asked(cluster: &Cluster, pod: &str) -> Result<Value, Failure> {
+/// What a controller tells of it, if anything.
+async fn told(cluster: &Cluster, pod: &str) -> Result<Option<Value>, Failure> {
     let namespace = Some(cluster.namespace());
     let proxy: Proxy = cluster
         .observe(Resource::Proxies, namespace, Some(pod), "config=1")
         .await?;
-    proxy.status.config.ok_or_else(|| {
-        Failure::unknown(format!(
-            "the proxy of {pod} does not tell its configuration (it is too old, or did not \
-             answer); --direct asks it without a controller"
-        ))
-    })
+    Ok(proxy.status.config)
 }
 
 fn print(config: &Value, console: &mut Console<'_>) -> Result<(), Failure> {

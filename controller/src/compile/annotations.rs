@@ -1,9 +1,10 @@
 //! Annotations that cannot be read: what is said about them. What they count as is
-//! `model::modes`' and `model::protocols`' to say.
+//! `model::modes`', `model::protocols`' and `model::told`'s to say.
 
 use std::str::FromStr;
 
 use policy::{
+    log_filter::LogFilter,
     mode::{AccessMode, MtlsMode},
     name::Kind,
     protocol::PortRange,
@@ -18,7 +19,9 @@ use crate::{
 /// Whether somebody is told something about a pod's annotations.
 pub(super) fn is_told(facts: &PodFacts) -> bool {
     has_unreadable_ports(&facts.appearance)
-        || (facts.proxy.is_some() && has_unreadable_mode(&facts.appearance))
+        || (facts.proxy.is_some()
+            && (has_unreadable_mode(&facts.appearance)
+                || bad::<LogFilter>(&facts.appearance.log_level).is_some()))
 }
 
 /// Whether a mode cannot be read.
@@ -32,27 +35,34 @@ fn has_unreadable_ports(appearance: &Appearance) -> bool {
     list.is_some_and(|list| PortRange::parse_list(list).is_err())
 }
 
-/// Says which pods and namespaces carry a mode that cannot be read.
-pub(super) fn check_modes(world: &World, findings: &mut Findings) {
+/// Says which pods with a proxy and namespaces carry a mode, or a filter of logs, that
+/// cannot be read.
+pub(super) fn check_proxies(world: &World, findings: &mut Findings) {
     let pods = world.pods.iter().filter(|(_, facts)| facts.proxy.is_some());
     let pods = pods.map(|(key, facts)| (Kind::Pod, key, &facts.appearance));
     let namespaces = world.namespaces.iter();
     let namespaces = namespaces.map(|(key, facts)| (Kind::Namespace, key, &facts.appearance));
     for (kind, key, appearance) in pods.chain(namespaces) {
-        let mut check = |name: &str, bad: Option<String>| {
+        let mut check = |name: &str, bad: Option<String>, then: &str| {
             if let Some(message) = bad {
                 let mut about = findings.about(&object(kind, key), 0);
-                let message = format!("{message}; the tightest mode applies");
-                about.warn(Reason::Invalid, name, message);
+                about.warn(Reason::Invalid, name, format!("{message}; {then}"));
             }
         };
         check(
             "metadata.annotations[weft.dev/access]",
             bad::<AccessMode>(&appearance.access),
+            "the tightest mode applies",
         );
         check(
             "metadata.annotations[weft.dev/mtls]",
             bad::<MtlsMode>(&appearance.mtls),
+            "the tightest mode applies",
+        );
+        check(
+            "metadata.annotations[weft.dev/log-level]",
+            bad::<LogFilter>(&appearance.log_level),
+            "ignored",
         );
     }
 }

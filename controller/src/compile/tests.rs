@@ -8,6 +8,7 @@ mod modes;
 mod order;
 mod protocols;
 mod splits;
+mod told;
 mod traffic;
 mod versions;
 

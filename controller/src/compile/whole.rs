@@ -51,7 +51,7 @@ pub(super) fn compile(world: &World, defaults: &Defaults) -> (Index, Problems) {
     };
     let targets = access::targets(world, &named, &endpoints, &mut findings);
     annotations::check_opaque_ports(world, &mut findings);
-    annotations::check_modes(world, &mut findings);
+    annotations::check_proxies(world, &mut findings);
 
     let services: BTreeMap<ObjectKey, Arc<ServiceEntry>> = world
         .services

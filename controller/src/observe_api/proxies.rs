@@ -1,7 +1,11 @@
 //! The proxies, as far as their controllers know them.
 
-use crds::observe::{API_VERSION, Nack, Proxy, ProxyList, ProxyMetadata, ProxyStatus, Resource};
+use crds::observe::{
+    API_VERSION, Certificate, Nack, Proxy, ProxyList, ProxyMetadata, ProxyStatus, Resource,
+};
+use k8s_openapi::jiff::Timestamp;
 use serde_json::{Value, json};
+use wire::v1::ProxyState;
 
 use super::told::Told;
 use crate::aggregated::refusal::Refusal;
@@ -77,6 +81,7 @@ fn proxy(told: &Told, compiled: &Compiled, pod: &PodId, alone: bool) -> Option<P
             .collect();
         let too_old = state.objects.iter().filter(|object| object.too_old);
         status.too_old_for = too_old.map(name).collect();
+        add_own_words(&mut status, &state);
         if alone {
             status.destinations = state.destinations;
         }
@@ -91,6 +96,26 @@ fn proxy(told: &Told, compiled: &Compiled, pod: &PodId, alone: bool) -> Option<P
         },
         status,
     })
+}
+
+/// Adds what the proxy says of itself.
+fn add_own_words(status: &mut ProxyStatus, state: &ProxyState) {
+    if !state.version.is_empty() {
+        status.version = Some(state.version.clone());
+    }
+    status.lacks.clone_from(&state.lacks);
+    let Some(said) = &state.status else { return };
+    status.certificate = said.certificate.as_ref().and_then(|held| {
+        let ends = Timestamp::from_second(i64::try_from(held.not_after).ok()?).ok()?;
+        Some(Certificate {
+            serial: held.serial.clone(),
+            not_after: ends.to_string(),
+            issuer: held.issuer.clone(),
+        })
+    });
+    status.memory = (said.memory > 0).then_some(said.memory);
+    status.draining = Some(said.draining);
+    status.clock_ahead_ms = Some(state.clock_ahead);
 }
 
 /// The same for people: what `kubectl get` prints.

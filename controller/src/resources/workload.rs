@@ -1,4 +1,5 @@
-//! A pod's own policy: its modes, the protocols of its ports, its rules.
+//! A pod's own policy: its modes, the protocols of its ports, its rules; and what its
+//! proxy is to tell.
 
 use std::sync::Arc;
 
@@ -6,12 +7,12 @@ use policy::access;
 use wire::{names, v1};
 
 use crate::{
-    model::{Index, Target, modes, protocols, published::EncodedResource},
-    world::{ObjectKey, PodFacts},
+    model::{Index, Target, modes, protocols, published::EncodedResource, told},
+    world::{Appearance, NamespaceFacts, ObjectKey, PodFacts},
 };
 
 impl Index {
-    /// The workload resource and the rules of a pod.
+    /// What a pod is, what its proxy is to tell, and the pod's rules.
     pub(crate) fn workload(&self, key: &ObjectKey, facts: &PodFacts) -> &[Arc<EncodedResource>] {
         let Some(entry) = self.pods.get(key) else {
             return &[];
@@ -56,12 +57,23 @@ impl Index {
             content,
             origins,
         ))];
+        resources.push(Arc::new(telemetry(namespace, &facts.appearance)));
         // Nothing is refused when open, so no rule is needed.
         if enforcement != v1::Enforcement::Open {
             resources.extend(targets.into_iter().filter_map(|target| rule(target, key)));
         }
         resources
     }
+}
+
+/// What the proxy of a pod is to tell; sent also where nobody says anything, so that it
+/// forgets what it was started with.
+fn telemetry(namespace: Option<&NamespaceFacts>, pod: &Appearance) -> EncodedResource {
+    let message = v1::Telemetry {
+        log_filter: told::log_filter(namespace, pod).as_str().to_owned(),
+    };
+    let content = v1::resource::Content::Telemetry(message);
+    EncodedResource::new(names::TELEMETRY.to_owned(), content, Vec::new())
 }
 
 fn rule(target: &Target, pod: &ObjectKey) -> Option<Arc<EncodedResource>> {

@@ -19,6 +19,7 @@ use tracing::{debug, info};
 use wire::v1;
 use wire::v1::from_proxy::Message;
 
+use super::said::Said;
 use super::session::{Session, Target};
 use super::stream::{MESSAGES, ProxyStream, StreamEnd, Streams, ToProxies, keep_names, taken_over};
 use crate::model::PodId;
@@ -34,9 +35,6 @@ const POD_TIMEOUT: Duration = Duration::from_secs(5);
 /// Messages on their way to the proxy. Sessions leave at most three batches
 /// unanswered, so this never fills.
 const OUTBOX: usize = 4;
-
-/// Bytes of a proxy's version that the log shows.
-const VERSION_LIMIT: usize = 64;
 
 impl Streams {
     /// Starts to serve a proxy with this identity.
@@ -133,7 +131,8 @@ impl Streams {
         let unnamed = keep_names(&mut hello.destinations);
         self.left_out(pod, unnamed);
         let mut asked: BTreeSet<String> = hello.destinations.iter().cloned().collect();
-        let version: String = hello.proxy_version.chars().take(VERSION_LIMIT).collect();
+        let said = Said::hello(&hello);
+        let version = said.version();
         let remembered = self.observed.remembered(&pod.namespace, &account);
         let remembered: BTreeSet<String> = remembered
             .into_iter()
@@ -154,6 +153,7 @@ impl Streams {
                 pod: pod.clone(),
             },
             session,
+            said,
             target: Target::new(),
             asks: asked,
             remembered,

@@ -22,6 +22,7 @@ use tracing::{debug, warn};
 use wire::v1;
 use wire::v1::from_proxy::Message;
 
+use super::said::Said;
 use super::session::{ANSWER_TIMEOUT, Due, Session, Target};
 use crate::authority::Authority;
 use crate::metrics::StreamMetrics;
@@ -121,6 +122,7 @@ pub(super) struct ProxyStream<'a> {
     pub(super) account: String,
     pub(super) reporter: Reporter,
     pub(super) session: Session,
+    pub(super) said: Said,
     pub(super) target: Target,
     /// What this proxy asked for itself, which is what gets remembered.
     pub(super) asks: BTreeSet<String>,
@@ -387,6 +389,11 @@ impl ProxyStream<'_> {
                 reports.take(&self.reporter, report, true, now);
                 Ok(())
             }
+            Some(Message::Status(status)) => {
+                self.said.status(status, SystemTime::now());
+                self.note();
+                Ok(())
+            }
             // A newer proxy may say more than this controller knows.
             None => Ok(()),
         }
@@ -398,7 +405,7 @@ impl ProxyStream<'_> {
     }
 
     fn state(&self) -> v1::ProxyState {
-        v1::ProxyState {
+        let mut state = v1::ProxyState {
             namespace: self.pod.namespace.to_string(),
             pod: self.pod.name.to_string(),
             objects: self.session.objects(&self.target),
@@ -411,7 +418,10 @@ impl ProxyStream<'_> {
                 .cloned()
                 .collect(),
             uid: self.reporter.uid.to_string(),
-        }
+            ..v1::ProxyState::default()
+        };
+        self.said.add_to(&mut state);
+        state
     }
 
     pub(super) fn key(&self) -> String {

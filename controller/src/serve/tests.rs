@@ -8,6 +8,7 @@ mod bench;
 mod capabilities;
 mod limits;
 mod replicas;
+mod said;
 use bench::*;
 
 #[tokio::test]

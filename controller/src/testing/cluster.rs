@@ -150,6 +150,7 @@ impl Resolved {
     reader!(endpoints, Endpoints);
     reader!(policy_message, Policy);
     reader!(guard_named, Guard);
+    reader!(telemetry_named, Telemetry);
 
     /// What callers of a Service port are told, as their proxies read it.
     pub(crate) fn policy(&self, service: &str) -> policy::traffic::Traffic {

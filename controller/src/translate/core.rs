@@ -362,6 +362,7 @@ fn appearance(meta: &ObjectMeta) -> Appearance {
         access: annotation(meta, labels::ACCESS),
         mtls: annotation(meta, labels::MTLS),
         opaque_ports: annotation(meta, labels::OPAQUE_PORTS),
+        log_level: annotation(meta, labels::LOG_LEVEL),
         inject: annotation(meta, labels::INJECT),
     }
 }

@@ -18,6 +18,8 @@ pub struct Appearance {
     pub mtls: Option<Arc<str>>,
     /// `weft.dev/opaque-ports`.
     pub opaque_ports: Option<Arc<str>>,
+    /// `weft.dev/log-level`.
+    pub log_level: Option<Arc<str>>,
     /// `weft.dev/inject`, which means something as a label only.
     pub inject: Option<Arc<str>>,
 }

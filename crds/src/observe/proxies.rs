@@ -40,7 +40,7 @@ pub struct ProxyStatus {
     pub workload: String,
     /// SPIFFE id that it has to have.
     pub identity: String,
-    /// Of the proxy that was put into the pod.
+    /// Of the proxy, as it says itself; else of the one that was put into the pod.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub version: Option<String>,
     /// Whether it holds a stream to a controller.
@@ -55,6 +55,9 @@ pub struct ProxyStatus {
     /// Objects that it cannot be sent, because it is too old for them.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub too_old_for: Vec<String>,
+    /// What its controller can say and it does not understand, by capability.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub lacks: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub certificate: Option<Certificate>,
     /// Bytes that it holds.

@@ -6,7 +6,9 @@
 //! defaults make it, also when it fails.
 
 mod altered;
+mod check;
 mod grant;
+mod graph;
 mod held;
 mod latency;
 mod lifecycle;

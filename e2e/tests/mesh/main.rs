@@ -14,6 +14,7 @@ mod identity_binding;
 mod injection;
 mod metrics_api;
 mod modes;
+mod observe;
 mod oracle;
 mod placement;
 mod protocols;

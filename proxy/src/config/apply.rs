@@ -11,6 +11,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use policy::access::{self, Access, Ports};
+use policy::log_filter::LogFilter;
 use policy::mode::{Enforcement, MtlsMode};
 use policy::name::{ServiceId, SpiffeId};
 use policy::protocol::Protocol;
@@ -73,6 +74,13 @@ fn workload_of(workload: &v1::Workload) -> Result<Workload, String> {
         ports,
         zone: workload.zone.clone(),
     })
+}
+
+fn log_filter_of(told: &v1::Telemetry) -> Result<LogFilter, String> {
+    match told.log_filter.as_str() {
+        "" => Ok(LogFilter::default()),
+        filter => filter.parse().map_err(|bad| format!("log_filter {bad}")),
+    }
 }
 
 fn destination_of(
@@ -282,6 +290,8 @@ impl Snapshot {
             self.endpoints.remove(name);
         } else if name.starts_with("policy/") {
             self.policies.remove(name);
+        } else if name == wire::names::TELEMETRY {
+            self.log_filter = None;
         } else if name == wire::names::GUARD {
             self.guard = None;
         }
@@ -336,6 +346,9 @@ impl Snapshot {
             v1::resource::Content::Policy(policy) => {
                 let own = self.workload.as_ref().map(|own| &own.identity);
                 self.policies.set(&name, &policy, own)?;
+            }
+            v1::resource::Content::Telemetry(told) => {
+                self.log_filter = Some(log_filter_of(&told)?);
             }
             v1::resource::Content::Guard(guard) => {
                 let said = PodGuard::try_from(&guard).map_err(|bad| bad.to_string())?;

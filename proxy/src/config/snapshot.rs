@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use policy::access::{Access, Rule};
+use policy::log_filter::LogFilter;
 use policy::mode::{Enforcement, MtlsMode};
 use policy::name::{ServiceId, SpiffeId};
 use policy::protocol::Protocol;
@@ -86,6 +87,8 @@ pub struct Snapshot {
     pub endpoints: HashMap<Arc<str>, Arc<EndpointSet>>,
     /// What TrafficPolicies say of calls to the Services.
     pub policies: Policies,
+    /// What this proxy is to log; `None`: what it was started with.
+    pub log_filter: Option<LogFilter>,
     /// What they say of requests to the own pod.
     pub(crate) guard: Option<Arc<Guard>>,
     /// DER, empty until the controller sent some.
@@ -119,6 +122,7 @@ impl Default for Snapshot {
             services: HashMap::new(),
             endpoints: HashMap::new(),
             policies: Policies::default(),
+            log_filter: None,
             guard: None,
             roots: Vec::new(),
             rules: BTreeMap::new(),

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
+use policy::log_filter::LogFilter;
 use policy::protocol::Protocol;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, timeout};
@@ -118,7 +119,11 @@ impl Store {
 
     /// Puts a batch into use and returns what could not be used.
     pub fn apply(&self, batch: v1::Batch) -> Vec<v1::Nack> {
-        let (next, nacks) = self.snapshot.load().after(batch, &self.registry);
+        let before = self.snapshot.load();
+        let (next, nacks) = before.after(batch, &self.registry);
+        if before.log_filter != next.log_filter {
+            change_log(next.log_filter.as_ref());
+        }
         self.telemetry.metrics.batches.inc();
         self.telemetry.metrics.nacks.inc_by(nacks.len() as u64);
         self.telemetry
@@ -241,6 +246,12 @@ impl Store {
                 self.telemetry.metrics.limit("destination-bytes");
             }
         }
+    }
+}
+
+fn change_log(filter: Option<&LogFilter>) {
+    if let Err(error) = runtime::log::change_level(filter.map(LogFilter::as_str)) {
+        tracing::warn!(%error, "the log's level stays");
     }
 }
 

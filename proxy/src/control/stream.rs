@@ -10,13 +10,14 @@ use futures::StreamExt as _;
 use identity::tls::{self, H2_ALPN};
 use runtime::backoff::Backoff;
 use tokio::sync::{mpsc, watch};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 use tokio_stream::wrappers::ReceiverStream;
 use wire::capability::Capabilities;
 use wire::v1;
 use wire::v1::control_client::ControlClient;
 
 use crate::control::leaving::Contact;
+use crate::control::status::{self, Told};
 use crate::control::{BACKOFF_FIRST, BACKOFF_LONGEST, BoxError, Control, Doubt};
 
 /// Messages to the controller that wait to be sent; more than a handful means
@@ -103,6 +104,8 @@ impl Control {
             .into_inner();
         let mut reports = std::pin::pin!(self.report(reports));
         let mut tidy = tokio::time::interval(TIDY_EVERY);
+        let (mut looks, mut told) = (tokio::time::interval(status::LOOK_EVERY), Told::default());
+        let mut draining = self.draining.clone();
         loop {
             tokio::select! {
                 message = batches.message() => {
@@ -121,6 +124,11 @@ impl Control {
                 }
                 () = self.config.asked.notified() => self.subscribe(&outbox, &mut asked)?,
                 _ = tidy.tick() => self.subscribe(&outbox, &mut asked)?,
+                _ = looks.tick() => self.tell(&outbox, &mut told)?,
+                // Whoever is deleted may not live until the next look.
+                () = status::deleted(&mut draining), if !told.is_draining() => {
+                    self.tell(&outbox, &mut told)?;
+                }
                 () = &mut reports => return Err("the stream takes no reports".into()),
             }
         }
@@ -130,6 +138,14 @@ impl Control {
     /// message of a stream is Hello.
     pub(super) async fn report(&self, stream: mpsc::Sender<v1::Report>) {
         self.config.telemetry.reports.feed(stream).await;
+    }
+
+    /// Says what there is to say of this proxy itself.
+    fn tell(&self, outbox: &mpsc::Sender<v1::FromProxy>, told: &mut Told) -> Result<(), BoxError> {
+        if let Some(status) = told.next(self.status(), Instant::now()) {
+            outbox.try_send(from_proxy(v1::from_proxy::Message::Status(status)))?;
+        }
+        Ok(())
     }
 
     /// Applies a batch and says how that went.

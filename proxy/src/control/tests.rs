@@ -22,7 +22,7 @@ use runtime::env::EnvReader;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::UnixTime;
 use tokio::net::TcpListener;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tokio_stream::wrappers::ReceiverStream;
@@ -83,6 +83,8 @@ struct StandIn {
     clock: Clock,
     issued: Arc<AtomicUsize>,
     streams: Arc<AtomicUsize>,
+    /// What proxies said of themselves.
+    told: Arc<Mutex<Vec<v1::ProxyStatus>>>,
 }
 
 #[tonic::async_trait]
@@ -105,12 +107,26 @@ impl Service for StandIn {
 
     async fn stream(
         &self,
-        _request: Request<Streaming<v1::FromProxy>>,
+        request: Request<Streaming<v1::FromProxy>>,
     ) -> Result<Response<Self::StreamStream>, Status> {
         self.streams.fetch_add(1, Ordering::Relaxed);
         let (sender, batches) = mpsc::channel(1);
+        let (mut said, told) = (request.into_inner(), Arc::clone(&self.told));
         // Open for as long as the connection.
-        tokio::spawn(async move { sender.closed().await });
+        tokio::spawn(async move {
+            let listening = async {
+                while let Ok(Some(message)) = said.message().await {
+                    if let Some(v1::from_proxy::Message::Status(status)) = message.message {
+                        told.lock().push(status);
+                    }
+                }
+                std::future::pending::<()>().await;
+            };
+            tokio::select! {
+                () = listening => {}
+                () = sender.closed() => {}
+            }
+        });
         Ok(Response::new(ReceiverStream::new(batches)))
     }
 }
@@ -123,6 +139,7 @@ struct Bench {
     control: Control,
     bundle: PathBuf,
     ahead: Arc<AtomicUsize>,
+    draining: watch::Sender<bool>,
 }
 
 impl Bench {
@@ -138,6 +155,7 @@ impl Bench {
             clock: clock.clone(),
             issued: Arc::default(),
             streams: Arc::default(),
+            told: Arc::default(),
         };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let controller = listener.local_addr().unwrap().to_string();
@@ -159,6 +177,7 @@ impl Bench {
         ]))
         .unwrap();
         let mut registry = Registry::default();
+        let draining = watch::Sender::new(false);
         let bench = Self {
             control: Control {
                 identity: workload.own.identity,
@@ -170,7 +189,9 @@ impl Bench {
                 certs: CertHandle::empty(),
                 roots: Roots::new(&id("shop", "web"), ca.roots()).unwrap(),
                 clock,
+                draining: draining.subscribe(),
             },
+            draining,
             stand_in,
             roots,
             serving,
@@ -330,4 +351,35 @@ async fn mounted_bundle_is_trusted_by_nothing_but_the_connection_for_a_certifica
     bench.becomes(&old);
     bench.until(|bench| bench.streams() > streams).await;
     trusted(&bench);
+}
+
+#[tokio::test]
+async fn a_proxy_tells_its_certificate_its_clock_and_that_it_drains() {
+    let bench = Bench::start(&Ca::new()).await;
+    let told = || bench.stand_in.told.lock().clone();
+    bench.until(|_| !told().is_empty()).await;
+    let first = told()[0].clone();
+    let leaf = bench.control.certs.current().unwrap();
+    let certificate = first.certificate.clone().unwrap();
+    assert_eq!(certificate.serial, leaf.serial());
+    assert!(certificate.issuer.contains("CN="), "{certificate:?}");
+    let ends = leaf
+        .not_after()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap();
+    assert_eq!(certificate.not_after, ends.as_secs());
+    let now = SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap();
+    assert!(
+        first.now.abs_diff(now.as_millis() as u64) < 20_000,
+        "{first:?}"
+    );
+    assert!(first.memory > 1 << 20 && !first.draining, "{first:?}");
+
+    // A pod that is deleted may not live until the next look.
+    bench.draining.send_replace(true);
+    bench
+        .until(|_| told().last().is_some_and(|last| last.draining))
+        .await;
 }

@@ -11,35 +11,40 @@ use crate::proxy::Proxy;
 use crate::telemetry::call::{Call, Kind};
 use crate::telemetry::cell::{Kept, Way};
 use crate::telemetry::labels::Security;
-use crate::telemetry::parties::Parties;
+use crate::telemetry::parties::{OUTSIDE, Parties};
 
 /// Who calls, as all its calls are named and counted.
 #[derive(Clone)]
 pub(super) struct Who {
     peer: Option<Arc<PeerIdentity>>,
     label: Arc<str>,
-    pod: Option<Arc<str>>,
+    at: Option<Arc<str>>,
     cells: Arc<Kept>,
 }
 
 impl Who {
-    pub(super) fn new(peer: Option<PeerIdentity>) -> Self {
-        let label = peer.as_ref().map_or_else(
-            || "outside".into(),
-            |peer| {
-                let part = |part: Option<&str>| part.unwrap_or("?").to_owned();
-                format!(
-                    "{}/{}",
-                    part(peer.spiffe.namespace()),
-                    part(peer.spiffe.service_account())
-                )
-                .into()
-            },
+    /// Somebody of the mesh.
+    pub(super) fn new(peer: PeerIdentity) -> Self {
+        let part = |part: Option<&str>| part.unwrap_or("?").to_owned();
+        let label = format!(
+            "{}/{}",
+            part(peer.spiffe.namespace()),
+            part(peer.spiffe.service_account())
         );
         Self {
-            label,
-            pod: peer.as_ref().and_then(PeerIdentity::pod_uid).map(Arc::from),
-            peer: peer.map(Arc::new),
+            label: label.into(),
+            at: peer.pod_uid().map(Arc::from),
+            peer: Some(Arc::new(peer)),
+            cells: Arc::default(),
+        }
+    }
+
+    /// Somebody without an identity. What his address is proves nothing.
+    pub(super) fn outside(at: Arc<str>) -> Self {
+        Self {
+            label: OUTSIDE.into(),
+            at: (!at.is_empty()).then_some(at),
+            peer: None,
             cells: Arc::default(),
         }
     }
@@ -51,8 +56,8 @@ pub(crate) struct Connection {
     pub(super) peer: Option<Arc<PeerIdentity>>,
     /// `namespace/service-account`, or `outside`.
     pub(super) label: Arc<str>,
-    /// Uid of the calling pod, where its certificate says so.
-    pub(super) pod: Option<Arc<str>>,
+    /// Uid of the calling pod, where its certificate says so; else the caller's address.
+    at: Option<Arc<str>>,
     /// Where its calls are counted, by port.
     cells: Arc<Kept>,
     /// The application's address: always one of the pod's own.
@@ -64,14 +69,14 @@ impl Connection {
         let Who {
             peer,
             label,
-            pod,
+            at,
             cells,
         } = who;
         Self {
             proxy,
             peer,
             label,
-            pod,
+            at,
             cells,
             local,
         }
@@ -118,7 +123,7 @@ impl Connection {
         Parties::Inbound {
             port: self.local.port(),
             caller: Arc::clone(&self.label),
-            pod: self.pod.clone(),
+            at: self.at.clone(),
             security: self.security(),
         }
     }

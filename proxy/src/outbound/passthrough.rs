@@ -2,12 +2,14 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::{Request, Version};
 use policy::mode::MtlsMode;
 use policy::reason::Reason;
 use runtime::occupancy::Place;
 use tokio::net::TcpStream;
+use tokio::time::sleep;
 
 use crate::config::snapshot::Snapshot;
 use crate::failure::Failure;
@@ -17,10 +19,14 @@ use crate::http::server::{Accepted, Profile, serve as serve_http};
 use crate::net::connect::CONNECT_TIMEOUT_EXTERNAL;
 use crate::net::prefixed::Prefixed;
 use crate::net::sniff::{DETECT_WITHIN, Seen, sniff};
-use crate::net::{connect, relay};
+use crate::net::{connect, relay, server_name};
 use crate::proxy::Proxy;
 use crate::telemetry::call::{Call, Kind};
+use crate::telemetry::labels::Direction;
 use crate::telemetry::parties::Parties;
+
+/// A connection on which both ends are silent is known by its address from then on.
+const NAMED_WITHIN: Duration = Duration::from_secs(1);
 
 /// The controller did not say in time what the address is. In plaintext it is called
 /// only if it was never seen as meshed.
@@ -99,6 +105,15 @@ async fn refuse(proxy: &Proxy, stream: TcpStream, addr: SocketAddr, place: Arc<P
     serve_http(stream, accepted, std::future::pending(), refused, handler).await;
 }
 
+/// Nobody waits for this: before one of them says something there is nothing to relay.
+async fn somebody_speaks(client: &TcpStream, server: &TcpStream) {
+    tokio::select! {
+        _ = client.readable() => {}
+        _ = server.readable() => {}
+        () = sleep(NAMED_WITHIN) => {}
+    }
+}
+
 /// Relays to an address outside the mesh as if no proxy were there, until that is
 /// `forbidden`.
 pub(crate) async fn pass_through(
@@ -107,10 +122,22 @@ pub(crate) async fn pass_through(
     addr: SocketAddr,
     forbidden: impl Future<Output = ()>,
 ) {
-    let called = Parties::External { port: addr.port() };
-    let mut call = Call::begin(&proxy.telemetry, Kind::Bytes, called);
+    let called = |name: Option<String>| {
+        let name = name.unwrap_or_else(|| addr.ip().to_canonical().to_string());
+        Parties::External {
+            port: addr.port(),
+            remote: proxy.telemetry.remotes.admit(Direction::outbound, &name),
+        }
+    };
+    let unnamed = Parties::External {
+        port: addr.port(),
+        remote: Arc::default(),
+    };
+    let mut call = Call::begin(&proxy.telemetry, Kind::Bytes, unnamed);
     match connect::connect(addr, CONNECT_TIMEOUT_EXTERNAL).await {
         Ok(mut server) => {
+            somebody_speaks(&stream, &server).await;
+            call.between(called(server_name::asked_for(&stream)));
             let cell = call.open();
             tokio::select! {
                 outcome = relay::relay(&mut stream, &mut server, proxy.budget(), cell.flows()) => {
@@ -127,6 +154,7 @@ pub(crate) async fn pass_through(
             }
         }
         Err(error) => {
+            call.between(called(None));
             let failure = Failure::not_sent(Reason::ConnectFailed, error.to_string());
             call.reset(&failure, || connect::reset(&stream));
         }

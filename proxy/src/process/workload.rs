@@ -60,6 +60,7 @@ impl Workload {
                 certs,
                 roots,
                 clock: Clock::system(),
+                draining: proxy.drain.watch(),
             },
             registry,
             pages: Pages::new(Arc::clone(&proxy), probes, hooks)?,

@@ -105,8 +105,12 @@ impl Default for Cells {
 
 impl Cells {
     /// The cell of a way, and whether the way found a place.
-    pub(super) fn find(&self, way: Way) -> (Arc<Cell>, bool) {
+    pub(super) fn find(&self, mut way: Way) -> (Arc<Cell>, bool) {
         let mut known = self.known.lock();
+        // Whoever calls from many addresses takes no place of the mesh's own ways.
+        if known.len() >= CELLS / 2 && !known.contains_key(&way) {
+            way.parties.forget_remote();
+        }
         if known.len() >= CELLS && !known.contains_key(&way) {
             let rest = self.rest.iter().find(|rest| {
                 rest.parties.direction() == way.parties.direction()

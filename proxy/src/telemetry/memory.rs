@@ -29,7 +29,7 @@ impl Collector for Memory {
 }
 
 /// Bytes that are in memory now, not swapped out.
-fn resident() -> Option<u64> {
+pub(crate) fn resident() -> Option<u64> {
     of_status(&std::fs::read_to_string("/proc/self/status").ok()?)
 }
 

@@ -10,6 +10,8 @@ use crate::telemetry::labels::{Direction, Port, Security};
 
 /// Whoever is outside the mesh and called by its address.
 const EXTERNAL: &str = "external";
+/// Whoever calls without an identity. No account has such a name.
+pub(crate) const OUTSIDE: &str = "outside";
 
 /// Who calls whom, as far as it is known by now.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -28,14 +30,19 @@ pub(crate) enum Parties {
         security: Security,
     },
     /// The own application something outside the mesh.
-    External { port: u16 },
+    External {
+        port: u16,
+        /// The host's name, or its address; empty where it is not told apart.
+        remote: Arc<str>,
+    },
     /// Somebody the own application.
     Inbound {
         port: u16,
         /// `namespace/service-account`, or `outside`.
         caller: Arc<str>,
-        /// Uid of the calling pod, where its certificate says so.
-        pod: Option<Arc<str>>,
+        /// Uid of the calling pod, where its certificate says so. Of a caller outside its
+        /// address, where that is told apart.
+        at: Option<Arc<str>>,
         security: Security,
     },
     /// Calls of which only the side is counted, because there are too many others.
@@ -58,8 +65,9 @@ impl Parties {
     /// The same with another port.
     #[must_use]
     pub(crate) fn at_port(mut self, number: u16) -> Self {
-        if let Self::Outbound { port, .. } | Self::External { port } | Self::Inbound { port, .. } =
-            &mut self
+        if let Self::Outbound { port, .. }
+        | Self::External { port, .. }
+        | Self::Inbound { port, .. } = &mut self
         {
             *port = number;
         }
@@ -76,9 +84,9 @@ impl Parties {
 
     pub(crate) const fn port(&self) -> u16 {
         match self {
-            Self::Outbound { port, .. } | Self::External { port } | Self::Inbound { port, .. } => {
-                *port
-            }
+            Self::Outbound { port, .. }
+            | Self::External { port, .. }
+            | Self::Inbound { port, .. } => *port,
             Self::Rest(_) => 0,
         }
     }
@@ -156,10 +164,34 @@ impl Parties {
     }
 
     /// Uid of the calling pod.
-    pub(crate) const fn caller(&self) -> Option<&Arc<str>> {
+    pub(crate) fn caller(&self) -> Option<&Arc<str>> {
         match self {
-            Self::Inbound { pod, .. } => pod.as_ref(),
-            Self::Outbound { .. } | Self::External { .. } | Self::Rest(_) => None,
+            Self::Inbound { caller, at, .. } if **caller != *OUTSIDE => at.as_ref(),
+            Self::Inbound { .. }
+            | Self::Outbound { .. }
+            | Self::External { .. }
+            | Self::Rest(_) => None,
+        }
+    }
+
+    /// Tells what is outside the mesh apart no longer.
+    pub(crate) fn forget_remote(&mut self) {
+        match self {
+            Self::External { remote, .. } => *remote = Arc::default(),
+            Self::Inbound { caller, at, .. } if **caller == *OUTSIDE => *at = None,
+            Self::Inbound { .. } | Self::Outbound { .. } | Self::Rest(_) => {}
+        }
+    }
+
+    /// The other end where it is outside the mesh: its name or address; empty where that is
+    /// not told apart.
+    pub(crate) fn remote(&self) -> &str {
+        match self {
+            Self::External { remote, .. } => remote,
+            Self::Inbound { caller, at, .. } if **caller == *OUTSIDE => {
+                at.as_deref().unwrap_or_default()
+            }
+            Self::Inbound { .. } | Self::Outbound { .. } | Self::Rest(_) => "",
         }
     }
 }

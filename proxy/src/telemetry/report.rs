@@ -22,7 +22,7 @@ use crate::telemetry::cell::{Counts, Way};
 use crate::telemetry::cells::Told;
 use crate::telemetry::labels::{Direction, Security};
 use crate::telemetry::metrics::Metrics;
-use crate::telemetry::parties::Parties;
+use crate::telemetry::parties::{OUTSIDE, Parties};
 
 /// Length of a slot in seconds. Slots begin at multiples of it.
 pub(crate) const SLOT: u64 = 5;
@@ -212,7 +212,7 @@ async fn told(leaving: &mut watch::Receiver<bool>) {
 fn message(told: &Told) -> v1::Edge {
     let Told { way, counts, open } = told;
     let parties = &way.parties;
-    let known = !matches!(parties.peer_name(), "outside" | "external");
+    let known = !matches!(parties.peer_name(), OUTSIDE | "external");
     let peer = known.then(|| parties.peer_name().to_owned());
     let peer = peer.unwrap_or_default();
     let (side, pod, identity) = match parties.direction() {
@@ -260,6 +260,7 @@ fn message(told: &Told) -> v1::Edge {
             .iter()
             .map(|rule| rule.label().to_string())
             .collect(),
+        remote: parties.remote().to_owned(),
         ..v1::Edge::default()
     }
 }

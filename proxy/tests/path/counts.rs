@@ -240,7 +240,7 @@ async fn a_backend_that_is_chosen_answers_for_it_and_nobody_for_what_the_own_pro
 }
 
 /// What the pod tells its controller of the calls since it began.
-async fn told(pod: &Pod) -> Vec<v1::Edge> {
+pub(crate) async fn told(pod: &Pod) -> Vec<v1::Edge> {
     let telemetry = Arc::clone(&pod.proxy.telemetry);
     telemetry.reports.leave();
     let (stream, mut reports) = tokio::sync::mpsc::channel(8);

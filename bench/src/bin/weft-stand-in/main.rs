@@ -137,7 +137,8 @@ async fn talk(
                 }
                 continue;
             }
-            Some(v1::from_proxy::Message::Report(_)) | None => continue,
+            Some(v1::from_proxy::Message::Report(_) | v1::from_proxy::Message::Status(_))
+            | None => continue,
         };
         id += 1;
         let batch = v1::Batch {

@@ -26,3 +26,14 @@ pub(super) fn days_left(pem: &[u8], now: SystemTime) -> Result<i64, String> {
     let soonest = soonest.ok_or("holds no certificate")?;
     Ok(soonest.saturating_sub(now).div_euclid(DAY))
 }
+
+/// Whether the first certificate of a PEM list is one of another list. What cannot be read
+/// is none.
+pub(super) fn first_is_among(list: &[u8], others: &[u8]) -> bool {
+    let read = |pem: &[u8]| -> Vec<Vec<u8>> {
+        let blocks = Pem::iter_from_buffer(pem).filter_map(Result::ok);
+        blocks.map(|block| block.contents).collect()
+    };
+    let first = read(list).into_iter().next();
+    first.is_some_and(|first| read(others).contains(&first))
+}

@@ -1,13 +1,11 @@
 //! Controller, injector, and what the API server knows of them.
 
-use crds::objects::PROXY_CONTAINER;
 use k8s_openapi::ByteString;
 use serde_json::Value;
 
 use super::certificates::days_left;
 use super::facts::{Facts, Missing, few, name_of};
 use super::outcome::{Found, Outcome};
-use super::probes::Tried;
 use crate::kinds;
 use crate::output::number;
 
@@ -17,13 +15,11 @@ const ROOT_DAYS: i64 = 60;
 const ISSUER_DAYS: i64 = 7;
 /// A Lease that was not renewed for this many seconds has no holder.
 const LEASE_SECONDS: u64 = 60;
-/// The label that every namespace has.
-const NAMESPACE_NAME: &str = "kubernetes.io/metadata.name";
 /// Our aggregated APIs, those that there are.
 const API_GROUPS: [&str; 2] = ["metrics.smi-spec.io", "observe.weft.dev"];
 
 /// A part that must be there.
-fn needed<'a>(
+pub(super) fn needed<'a>(
     facts: &'a Facts,
     part: &str,
     what: &str,
@@ -133,7 +129,7 @@ pub(super) fn lease(facts: &Facts) -> Found {
 }
 
 /// So many days are left of a certificate that should have `least`.
-fn remaining(days: Result<i64, String>, what: &str, least: i64) -> (Outcome, String) {
+pub(super) fn remaining(days: Result<i64, String>, what: &str, least: i64) -> (Outcome, String) {
     match days {
         Err(why) => (Outcome::Error, format!("{what} {why}")),
         Ok(days) if days < 0 => (Outcome::Error, format!("{what} ended {} days ago", -days)),
@@ -176,7 +172,7 @@ pub(super) fn issuer(facts: &Facts) -> Found {
     }
 }
 
-fn bytes(value: &Value) -> Option<Vec<u8>> {
+pub(super) fn bytes(value: &Value) -> Option<Vec<u8>> {
     let read: ByteString = serde_json::from_value(value.clone()).ok()?;
     Some(read.0)
 }
@@ -250,122 +246,6 @@ pub(super) fn definitions(facts: &Facts) -> Found {
     } else {
         (Outcome::Error, format!("not served: {}", few(&wrong)))
     })
-}
-
-pub(super) fn webhooks(facts: &Facts) -> Found {
-    let mut missing = Vec::new();
-    for (part, name) in [
-        ("mutating", "MutatingWebhookConfiguration weft-injector"),
-        (
-            "validating",
-            "ValidatingWebhookConfiguration weft-validator",
-        ),
-    ] {
-        if let Err(why) = needed(facts, part, name)? {
-            missing.push(why);
-        }
-    }
-    Ok(if missing.is_empty() {
-        (Outcome::Ok, "both are there".to_owned())
-    } else {
-        (Outcome::Error, missing.join(", "))
-    })
-}
-
-pub(super) fn ca_bundles(facts: &Facts) -> Found {
-    let mut all = 0;
-    for part in ["mutating", "validating"] {
-        let configuration = match facts.part(part) {
-            Ok(configuration) => configuration,
-            Err(Missing::Absent) => continue,
-            Err(Missing::Unseen(why) | Missing::Away(why)) => return Err(why),
-        };
-        for webhook in configuration["webhooks"].as_array().into_iter().flatten() {
-            all += 1;
-            let name = webhook["name"].as_str().unwrap_or_default();
-            let bundle = bytes(&webhook["clientConfig"]["caBundle"]).unwrap_or_default();
-            if bundle.is_empty() {
-                return Ok((Outcome::Error, format!("webhook {name} has no caBundle")));
-            }
-            let what = format!("the caBundle of webhook {name}");
-            let (outcome, message) = remaining(days_left(&bundle, facts.now), &what, 1);
-            if outcome != Outcome::Ok {
-                return Ok((Outcome::Error, message));
-            }
-        }
-    }
-    if all == 0 {
-        return Err("there are no webhooks".to_owned());
-    }
-    Ok((Outcome::Ok, format!("{all} webhooks have one")))
-}
-
-/// Why a webhook is not asked about objects of the namespace in which it is tried.
-fn passed_over(facts: &Facts, part: &str) -> Result<(), String> {
-    let namespace = &facts.probes.namespace;
-    let Ok(configuration) = facts.part(part) else {
-        return Ok(());
-    };
-    let mut webhooks = configuration["webhooks"].as_array().into_iter().flatten();
-    let leaves_out = |webhook: &Value| {
-        let rules = webhook["namespaceSelector"]["matchExpressions"].as_array();
-        rules.into_iter().flatten().any(|rule| {
-            let names = rule["values"].as_array();
-            rule["key"] == NAMESPACE_NAME
-                && rule["operator"] == "NotIn"
-                && names.is_some_and(|names| names.iter().any(|name| name == namespace.as_str()))
-        })
-    };
-    if webhooks.any(leaves_out) {
-        return Err(format!(
-            "namespace {namespace} is left out (value excludedNamespaces); try it in another with -n"
-        ));
-    }
-    Ok(())
-}
-
-pub(super) fn injection(facts: &Facts) -> Found {
-    passed_over(facts, "mutating")?;
-    let namespace = &facts.probes.namespace;
-    match &facts.probes.injection {
-        Tried::Not(why) => Err(why.clone()),
-        Tried::Taken(pod) => {
-            let containers = pod["spec"]["initContainers"].as_array();
-            let mut containers = containers.into_iter().flatten();
-            let injected = containers.any(|container| container["name"] == PROXY_CONTAINER);
-            Ok(if injected {
-                (Outcome::Ok, format!("works in namespace {namespace}"))
-            } else {
-                (
-                    Outcome::Error,
-                    format!("a pod of namespace {namespace} with the label got no proxy"),
-                )
-            })
-        }
-        // The proxy was added, and the namespace does not admit it.
-        Tried::Refused(_, why) if why.contains("PodSecurity") => Ok((
-            Outcome::Warning,
-            format!("namespace {namespace} does not admit meshed pods: {why}"),
-        )),
-        Tried::Refused(403 | 404, why) if !why.contains("webhook") => Err(why.clone()),
-        Tried::Refused(_, why) => Ok((Outcome::Error, why.clone())),
-    }
-}
-
-pub(super) fn validation(facts: &Facts) -> Found {
-    passed_over(facts, "validating")?;
-    match &facts.probes.validation {
-        Tried::Not(why) => Err(why.clone()),
-        Tried::Taken(_) => Ok((
-            Outcome::Error,
-            "nonsense was taken: the webhook was not asked or did not answer".to_owned(),
-        )),
-        Tried::Refused(_, why) if why.contains("is invalid") => {
-            Ok((Outcome::Ok, "works".to_owned()))
-        }
-        Tried::Refused(403 | 404, why) => Err(why.clone()),
-        Tried::Refused(_, why) => Ok((Outcome::Error, why.clone())),
-    }
 }
 
 pub(super) fn api_services(facts: &Facts) -> Found {

@@ -33,6 +33,10 @@ const READS: &[(&str, &str)] = &[
     ),
     ("ca", "/api/v1/namespaces/{weft}/secrets/weft-ca"),
     (
+        "injector-ca",
+        "/api/v1/namespaces/{weft}/secrets/weft-injector-ca",
+    ),
+    (
         "mutating",
         "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/weft-injector",
     ),

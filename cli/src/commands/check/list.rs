@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use super::facts::Facts;
 use super::outcome::Found;
-use super::{control, data, objects, platform};
+use super::{control, data, objects, platform, webhooks};
 
 /// One check.
 pub(super) struct Known {
@@ -156,28 +156,28 @@ pub(super) const CHECKS: &[Known] = &[
     check(
         CONTROL,
         "webhooks",
-        control::webhooks,
+        webhooks::webhooks,
         "the webhook configurations are there",
         "helm upgrade restores them",
     ),
     check(
         CONTROL,
         "ca-bundles",
-        control::ca_bundles,
-        "every webhook carries a certificate authority that has not ended",
-        "the injector writes it; look at its logs",
+        webhooks::ca_bundles,
+        "every webhook and definition trusts the authority that signs for the injector, and it has not ended",
+        "the injector writes caBundle; look at its logs, and for who else writes it",
     ),
     check(
         CONTROL,
         "injection",
-        control::injection,
+        webhooks::injection,
         "a pod that asks for a proxy gets one",
         "look at the injector's logs and at NetworkPolicies between the API server and port 8443",
     ),
     check(
         CONTROL,
         "validation",
-        control::validation,
+        webhooks::validation,
         "an SMI object that cannot mean anything is refused",
         "look at the injector's logs; until then mistakes show in status only",
     ),

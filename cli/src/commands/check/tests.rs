@@ -1,6 +1,7 @@
 //! A healthy mesh, in an API server in memory, and faults planted in it one by one: each
 //! fails at its own check and at no other.
 
+mod ca_bundles;
 mod kinds;
 mod server;
 mod untold;
@@ -407,9 +408,9 @@ async fn an_api_server_that_is_away_is_told_within_ten_seconds() {
 #[tokio::test(start_paused = true)]
 async fn waiting_ends_when_nothing_fails_any_more() {
     let api = healthy();
+    let webhooks = api.read(VALIDATING).unwrap();
     api.remove(VALIDATING);
     let mending = api.clone();
-    let webhooks = healthy().read(VALIDATING).unwrap();
     let mend = tokio::spawn(async move {
         sleep(Duration::from_secs(31)).await;
         mending.put(VALIDATING, webhooks);

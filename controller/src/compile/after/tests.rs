@@ -61,8 +61,13 @@ fn pod(dice: &mut StdRng) -> Value {
     if dice.random_ratio(1, 6) {
         pod["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:01:00Z");
     }
-    match dice.random_range(0..8) {
+    match dice.random_range(0..9) {
         0 => cluster::annotate(pod, "weft.dev/opaque-ports", "8080"),
+        3 => cluster::annotate(
+            pod,
+            "weft.dev/log-level",
+            pick(dice, &["debug", "off", "?"]),
+        ),
         1 => cluster::annotate(pod, "weft.dev/access", pick(dice, &["deny", "open", "?"])),
         2 => cluster::set(pod, "/status/phase", json!("Succeeded")),
         _ => pod,
@@ -161,8 +166,9 @@ fn surroundings(dice: &mut StdRng) -> Value {
         );
     }
     let namespace = cluster::namespace("shop");
-    match dice.random_range(0..3) {
+    match dice.random_range(0..4) {
         0 => cluster::annotate(namespace, "weft.dev/access", "deny"),
+        2 => cluster::annotate(namespace, "weft.dev/log-level", pick(dice, &["warn", "?"])),
         1 => cluster::annotate(namespace, "weft.dev/opaque-ports", "8080"),
         _ => namespace,
     }
@@ -187,7 +193,8 @@ fn step(dice: &mut StdRng, collector: &mut Collector) {
 type Told = BTreeMap<String, EncodedResource>;
 
 fn told(model: &Model, pod: &ObjectKey) -> Option<Told> {
-    let set = model.resolve(pod, &destinations(pod), &Capabilities::default())?;
+    let all = ["extended-rule", "telemetry"].map(str::to_owned);
+    let set = model.resolve(pod, &destinations(pod), &Capabilities::named(&all))?;
     Some(owned(set.resources))
 }
 

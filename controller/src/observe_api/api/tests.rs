@@ -22,6 +22,7 @@ use crate::testing::town::{inventory, reports, seen_by_client};
 
 mod command_line;
 mod explanations;
+mod proxies;
 
 /// An API server that lets users do what `rights` says: user, verb, resource, namespace.
 fn judge(
@@ -376,35 +377,4 @@ async fn scope_is_asked_of_the_api_server_once_a_minute() {
         (&body["cluster"], &body["namespaces"]),
         (&json!(true), &json!(["shop"]))
     );
-}
-
-#[tokio::test]
-async fn proxies_are_listed_named_and_printed() {
-    let bench = Bench::new();
-    let (status, body) = bench.get("viewer", "namespaces/shop/proxies").await;
-    assert_eq!((status, &body["kind"]), (200, &json!("ProxyList")));
-    let names: Vec<&Value> = body["items"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|one| &one["metadata"]["name"])
-        .collect();
-    assert_eq!(names, ["api-1", "api-2", "client"]);
-    let (status, body) = bench.get("viewer", "namespaces/shop/proxies/api-1").await;
-    assert_eq!(status, 200);
-    assert_eq!(
-        body["status"]["identity"],
-        "spiffe://cluster.local/ns/shop/sa/api"
-    );
-    assert_eq!(body["status"]["connected"], false);
-    assert_eq!(body["status"]["version"], "0.1.0");
-    assert_eq!(
-        bench
-            .get("viewer", "namespaces/shop/proxies/nobody")
-            .await
-            .0,
-        404
-    );
-    assert_eq!(bench.get("viewer", "proxies").await.0, 403);
-    assert_eq!(bench.get("admin", "proxies").await.0, 200);
 }

@@ -369,10 +369,15 @@ fn whatever_this_version_says_that_it_understands_is_accepted() {
         wire::names::GUARD.to_owned(),
         Content::Guard(v1::Guard::default()),
     );
+    let telemetry = (
+        wire::names::TELEMETRY.to_owned(),
+        Content::Telemetry(v1::Telemetry::default()),
+    );
     let mut samples = Vec::new();
     for said in Capability::OF_THIS_VERSION {
         let sample = match said {
             Capability::ExtendedRule => &rule,
+            Capability::Telemetry => &telemetry,
         };
         samples.push((said.as_str(), sample));
     }

@@ -25,7 +25,7 @@ fn decided(direction: Direction, access_log: bool, rule: &Origin) -> Call {
         Direction::inbound => Parties::Inbound {
             port,
             caller: "shop/web".into(),
-            pod: None,
+            at: None,
             security,
         },
     };
@@ -129,7 +129,7 @@ fn a_connection_is_opened_once_whatever_becomes_of_its_port() {
         let parties = Parties::Inbound {
             port: 9090,
             caller: "shop/web".into(),
-            pod: None,
+            at: None,
             security: Security::mtls,
         };
         let mut call = Call::begin(&telemetry, Kind::Bytes, parties.clone());
@@ -158,7 +158,7 @@ fn a_connection_is_opened_once_also_where_counts_are_taken_before_its_port_is_kn
     let parties = Parties::Inbound {
         port: 9090,
         caller: "shop/web".into(),
-        pod: None,
+        at: None,
         security: Security::mtls,
     };
     let (mut begun, mut rules) = (0, Vec::new());

@@ -12,7 +12,10 @@ use crate::telemetry::parties::Parties;
 
 fn way(port: u16) -> Way {
     Way {
-        parties: Parties::External { port },
+        parties: Parties::External {
+            port,
+            remote: Arc::default(),
+        },
         protocol: Protocol::Http1,
     }
 }

@@ -18,7 +18,10 @@ const GOOD: Outcome = Outcome {
 
 fn way(port: u16) -> Way {
     Way {
-        parties: Parties::External { port },
+        parties: Parties::External {
+            port,
+            remote: Arc::default(),
+        },
         protocol: Protocol::Http1,
     }
 }
@@ -81,6 +84,27 @@ fn beyond_the_bound_calls_count_without_their_other_end_and_requests_are_no_conn
     assert_eq!(cells.known.lock().len(), CELLS);
     let every = CELLS as u64;
     assert_eq!(cells.drained().0, every, "and none is lost");
+}
+
+#[test]
+fn what_is_outside_takes_half_of_the_places_at_most() {
+    let cells = Cells::default();
+    let outside = |number: usize| Way {
+        parties: Parties::External {
+            port: 80,
+            remote: number.to_string().into(),
+        },
+        protocol: Protocol::Http1,
+    };
+    for number in 0..CELLS {
+        cells.call(outside(number));
+    }
+    assert_eq!(cells.known.lock().len(), CELLS / 2 + 1);
+    let found = |way: Way| cells.find(way).0.way().parties.clone();
+    assert_eq!(found(outside(CELLS)), way(80).parties, "one for the others");
+    assert_eq!(found(outside(3)), outside(3).parties, "a known one stays");
+    assert_eq!(found(way(81)), way(81).parties, "an honest one beside");
+    assert_eq!(cells.drained().0, CELLS as u64, "and none is lost");
 }
 
 #[test]

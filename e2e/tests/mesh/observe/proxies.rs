@@ -1,0 +1,113 @@
+//! What single proxies are, hold and log, as they and their controllers tell it.
+
+use std::time::Duration;
+
+use super::super::url;
+use super::{SHOWN, cell, weft};
+use anyhow::{Context as _, ensure};
+use e2e::harness::{Namespace, Outcome, eventually};
+
+/// Within seconds; kubectl's own time and a busy machine come on top.
+const FOLLOWS: Duration = Duration::from_secs(60);
+
+#[test]
+fn proxies_tell_version_certificate_memory_and_clock() -> Outcome {
+    let ns = Namespace::meshed("eyes-proxies")?;
+    ns.run(&["web", "cart"])?;
+    let (web, cart) = (ns.pod("web")?, ns.pod("cart")?);
+    let table = eventually(SHOWN, "every proxy has told", || {
+        let said = weft(&ns, &["proxies", "-o", "wide"])?.with_status(0)?;
+        for pod in [&web, &cart] {
+            let memory = cell(&said.out, &pod.name, "MEMORY")?;
+            ensure!(memory.ends_with("Mi"), "{}", said.out);
+        }
+        Ok(said.out)
+    })?;
+    for (pod, workload) in [(&web, "Deployment/web"), (&cart, "Deployment/cart")] {
+        for (column, expected) in [
+            ("WORKLOAD", workload),
+            ("VERSION", env!("CARGO_PKG_VERSION")),
+            ("CONNECTED", "yes"),
+            ("NACKS", "0"),
+            ("DRAINING", "no"),
+        ] {
+            assert_eq!(cell(&table, &pod.name, column)?, expected, "{table}");
+        }
+        let clock = cell(&table, &pod.name, "CLOCK")?.trim_end_matches("ms");
+        assert!(clock.parse::<i64>()?.abs() < 5_000, "{table}");
+    }
+    let list = weft(&ns, &["proxies", "-o", "json"])?.json()?;
+    let first = &list["items"][0]["status"];
+    let ends = first["certificate"]["notAfter"]
+        .as_str()
+        .context("no end")?;
+    assert!(ends.starts_with("20"), "{first:#}");
+    Ok(())
+}
+
+#[test]
+fn identity_and_configuration_are_told_by_the_proxies_themselves() -> Outcome {
+    let ns = Namespace::meshed("eyes-identity")?;
+    ns.run(&["web", "cart"])?;
+    let web = ns.pod("web")?;
+    web.report(&url("cart", 8080, "/"), &[])?;
+    let said = weft(&ns, &["identity", &format!("pod/{}", web.name)])?.with_status(0)?;
+    let spiffe = format!("spiffe://cluster.local/ns/{}/sa/web", ns.name);
+    assert_eq!(cell(&said.out, &web.name, "IDENTITY")?, spiffe);
+    let all = weft(&ns, &["identity"])?.with_status(0)?;
+    assert_eq!(all.out.lines().count(), 3, "{}", all.out);
+    let roots = weft(&ns, &["identity", "--ca"])?.with_status(0)?;
+    assert!(roots.out.contains("signs"), "{}", roots.out);
+
+    let held = weft(&ns, &["proxy-config", &web.name, "--direct", "-o", "json"])?;
+    let held = held.with_status(0)?.json()?;
+    let asked = weft(&ns, &["proxy-config", &web.name, "-o", "json"])?;
+    assert_eq!(asked.with_status(0)?.json()?["identity"], spiffe);
+    assert_eq!(held["identity"], spiffe);
+    let resources = held["resources"].as_object().context("no resources")?;
+    let service = format!("service/{}/cart:8080", ns.name);
+    assert!(resources.contains_key("workload"), "{held:#}");
+    assert!(resources.contains_key(&service), "{held:#}");
+    Ok(())
+}
+
+/// Nothing restarts: the pod is the same before and after.
+#[test]
+fn level_of_a_proxys_log_follows_the_annotation_of_its_live_pod() -> Outcome {
+    let ns = Namespace::meshed("eyes-log")?;
+    ns.run(&["web", "cart"])?;
+    let (web, cart) = (ns.pod("web")?, ns.pod("cart")?);
+    let logs = |pod: &str, word: &str| -> anyhow::Result<bool> {
+        let log = ns.kubectl(&["logs", pod, "-c", "weft-proxy"])?;
+        Ok(log.lines().any(|line| line.contains(word)))
+    };
+    let (changed, debug) = ("the log's level changes", "\"level\":\"DEBUG\"");
+    for pod in [&web, &cart] {
+        let before = logs(&pod.name, changed)? || logs(&pod.name, debug)?;
+        assert!(!before, "{} logs details before it was asked to", pod.name);
+    }
+    weft(&ns, &["log-level", &web.name, "debug"])?.with_status(0)?;
+    eventually(FOLLOWS, "the proxy logs details", || {
+        web.report(&url("cart", 8080, "/"), &[])?;
+        ensure!(logs(&web.name, debug)?, "nothing yet");
+        Ok(())
+    })?;
+    assert!(!logs(&cart.name, changed)?, "another proxy follows too");
+    weft(&ns, &["log-level", &web.name, "-"])?.with_status(0)?;
+    eventually(FOLLOWS, "the default holds again", || {
+        ensure!(logs(&web.name, "\"filter\":\"info\"")?, "nothing yet");
+        Ok(())
+    })?;
+    // What cannot be read is refused before it is written, and told where it is written
+    // all the same.
+    weft(&ns, &["log-level", &web.name, "loud"])?.with_status(2)?;
+    ns.kubectl(&["annotate", "pod", &web.name, "weft.dev/log-level=loud"])?;
+    eventually(SHOWN, "an Event tells", || {
+        let events = ns.kubectl(&["get", "events"])?;
+        ensure!(events.contains("weft.dev/log-level"), "{events}");
+        Ok(())
+    })?;
+    let now = ns.pod("web")?;
+    assert_eq!((&now.name, now.restarts()), (&web.name, 0));
+    Ok(())
+}

@@ -1,0 +1,171 @@
+//! Why a call is refused, and that what is printed lets it pass and nothing else.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, ensure};
+use e2e::harness::{Namespace, Outcome, Pod, eventually};
+use serde_json::Value;
+
+use super::super::url;
+use super::{SHOWN, edge, graph, weft};
+
+/// A change takes effect within 2 s; kubectl's own time and a busy machine come on top.
+const HOLDS: Duration = Duration::from_secs(30);
+
+fn passes(pod: &Pod, method: &str, path: &str) -> anyhow::Result<()> {
+    let url = url("cart", 8080, path);
+    pod.report(&url, &["-X", method]).map(drop)
+}
+
+fn refused(pod: &Pod, method: &str, path: &str) -> anyhow::Result<()> {
+    pod.refused(
+        &url("cart", 8080, path),
+        &["-X", method],
+        403,
+        "not-allowed",
+    )
+}
+
+/// A shop in which `web` may read the cart, and `other` may nothing.
+fn shop(claim: &str) -> anyhow::Result<Namespace> {
+    let ns = Namespace::meshed(claim)?;
+    ns.run(&["web", "other", "cart"])?;
+    ns.annotate("weft.dev/access", Some("deny"))?;
+    ns.apply(
+        "apiVersion: specs.smi-spec.io/v1alpha4\nkind: HTTPRouteGroup\n\
+         metadata: {name: cart}\nspec: {matches: [{name: read, methods: [GET]}]}\n---\n\
+         apiVersion: access.smi-spec.io/v1alpha4\nkind: TrafficTarget\n\
+         metadata: {name: cart-read}\nspec:\n  \
+         destination: {kind: ServiceAccount, name: cart, namespace: $NS}\n  \
+         rules: [{kind: HTTPRouteGroup, name: cart, matches: [read]}]\n  \
+         sources: [{kind: ServiceAccount, name: web, namespace: $NS}]\n",
+    )?;
+    let web = ns.pod("web")?;
+    eventually(HOLDS, "the rule holds", || {
+        passes(&web, "GET", "/items/7")?;
+        refused(&web, "DELETE", "/items/7")
+    })?;
+    Ok(ns)
+}
+
+#[test]
+fn refused_call_is_explained_and_the_printed_objects_allow_it_and_no_neighbour() -> Outcome {
+    let ns = shop("eyes-fix")?;
+    let (web, other) = (ns.pod("web")?, ns.pod("other")?);
+    let asked = [
+        "explain",
+        "deploy/web",
+        "svc/cart:8080",
+        "DELETE",
+        "/items/7",
+    ];
+    let said = weft(&ns, &asked)?.with_status(1)?;
+    let first = said.out.lines().next().unwrap_or_default();
+    assert!(first.starts_with("REFUSED 403 not-allowed"), "{}", said.out);
+    for word in ["cart-read", "DELETE", "-o fix"] {
+        assert!(said.out.contains(word), "no {word} in\n{}", said.out);
+    }
+    let read = weft(
+        &ns,
+        &["explain", "deploy/web", "svc/cart:8080", "GET", "/items/7"],
+    )?;
+    assert!(read.with_status(0)?.out.starts_with("ALLOWED"));
+
+    // What was refused shows on the edge and in the explanation.
+    eventually(SHOWN, "the refusals are counted", || {
+        let found = edge(&ns, &graph(&ns)?, "web", "cart")?;
+        ensure!(
+            found["refused"]["not-allowed"].as_u64() >= Some(1),
+            "{found:#}"
+        );
+        let json = weft(&ns, &[&asked[..], &["-o", "json"]].concat())?.json()?;
+        let seen = json["status"]["seen"]["refused"]["not-allowed"].as_u64();
+        ensure!(seen >= Some(1), "{json:#}");
+        Ok(())
+    })?;
+
+    let fix = weft(&ns, &[&asked[..], &["-o", "fix"]].concat())?.with_status(0)?;
+    ns.apply(&fix.out)?;
+    eventually(HOLDS, "the call passes", || {
+        passes(&web, "DELETE", "/items/7")
+    })?;
+    passes(&web, "GET", "/items/7")?;
+    for (pod, method, path) in [
+        (&web, "DELETE", "/items/70"),
+        (&web, "DELETE", "/items/7/x"),
+        (&web, "DELETE", "/items"),
+        (&web, "POST", "/items/7"),
+        (&other, "DELETE", "/items/7"),
+    ] {
+        refused(pod, method, path).with_context(|| format!("{} {method} {path}", pod.name))?;
+    }
+    eventually(HOLDS, "the explanation follows", || {
+        let now = weft(&ns, &asked)?.with_status(0)?;
+        ensure!(now.out.starts_with("ALLOWED"), "{}", now.out);
+        Ok(())
+    })?;
+    Ok(())
+}
+
+#[test]
+fn explanations_agree_with_what_becomes_of_the_calls() -> Outcome {
+    let ns = shop("eyes-agree")?;
+    for (from, method, path) in [
+        ("web", "GET", "/"),
+        ("web", "GET", "/items/7"),
+        ("web", "POST", "/"),
+        ("web", "PUT", "/items/7"),
+        ("other", "GET", "/"),
+        ("other", "DELETE", "/items"),
+    ] {
+        let pod = ns.pod(from)?;
+        let real = pod.get(&url("cart", 8080, path), &["-X", method])?.last;
+        let real = (real.status, real.headers.get("weft-reason").cloned());
+        let from = format!("deploy/{from}");
+        let said = weft(
+            &ns,
+            &[
+                "explain",
+                &from,
+                "svc/cart:8080",
+                method,
+                path,
+                "-o",
+                "json",
+            ],
+        )?;
+        let json = said.json()?;
+        let status = &json["status"];
+        let told = match status["verdict"].as_str() {
+            Some("Allowed") => (200, None),
+            _ => (
+                u16::try_from(status["httpStatus"].as_u64().unwrap_or_default())?,
+                status["reason"].as_str().map(str::to_owned),
+            ),
+        };
+        assert_eq!(told, real, "{from} {method} {path}: {json:#}");
+    }
+    Ok(())
+}
+
+#[test]
+fn suggested_targets_allow_what_was_served_and_stay_valid_objects() -> Outcome {
+    let ns = Namespace::meshed("eyes-suggest")?;
+    ns.run(&["web", "other", "cart"])?;
+    let (web, other) = (ns.pod("web")?, ns.pod("other")?);
+    web.report(&url("cart", 8080, "/"), &[])?;
+    let suggested = eventually(SHOWN, "the call is suggested", || {
+        let said = weft(&ns, &["suggest", "--to", "deploy/cart"])?.with_status(0)?;
+        ensure!(said.out.contains("TrafficTarget"), "{said:?}");
+        Ok(said.out)
+    })?;
+    ns.apply(&suggested)?;
+    ns.annotate("weft.dev/access", Some("deny"))?;
+    eventually(HOLDS, "what was never seen is refused", || {
+        refused(&other, "GET", "/")
+    })?;
+    eventually(HOLDS, "what was seen passes", || passes(&web, "GET", "/"))?;
+    let targets: Value = ns.json(&["get", "traffictargets"])?;
+    assert!(!targets["items"].as_array().context("no list")?.is_empty());
+    Ok(())
+}

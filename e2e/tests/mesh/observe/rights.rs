@@ -1,0 +1,136 @@
+//! Readers with rights in one namespace see that one, and of others what may be told.
+
+use anyhow::ensure;
+use e2e::harness::{Namespace, Outcome, Said, eventually};
+
+use super::super::url;
+use super::{PATIENT, SHOWN, edges};
+
+/// A reader with role `view` in this namespace only, as a user name.
+fn reader(ns: &Namespace) -> anyhow::Result<String> {
+    ns.apply(
+        "apiVersion: v1\nkind: ServiceAccount\nmetadata: {name: reader}\n---\n\
+         apiVersion: rbac.authorization.k8s.io/v1\nkind: RoleBinding\nmetadata: {name: reader}\n\
+         roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: view}\n\
+         subjects: [{kind: ServiceAccount, name: reader, namespace: $NS}]\n",
+    )?;
+    Ok(format!("system:serviceaccount:{}:reader", ns.name))
+}
+
+fn ask(ns: &Namespace, user: &str, args: &[&str]) -> anyhow::Result<Said> {
+    ns.cluster.weft(&[args, &["--as", user], &PATIENT].concat())
+}
+
+/// `web` of the first namespace calls `cart` of the second.
+fn two(claim: &str) -> anyhow::Result<(Namespace, Namespace)> {
+    let (shop, bank) = (Namespace::meshed(claim)?, Namespace::meshed(claim)?);
+    shop.run(&["web"])?;
+    bank.run(&["cart", "vault"])?;
+    let host = format!("cart.{}", bank.name);
+    shop.pod("web")?.report(&url(&host, 8080, "/"), &[])?;
+    bank.pod("cart")?.report(&url("vault", 8080, "/"), &[])?;
+    Ok((shop, bank))
+}
+
+#[test]
+fn reader_of_one_namespace_sees_its_graph_and_only_the_name_of_the_other_end() -> Outcome {
+    let (shop, bank) = two("eyes-rights")?;
+    let user = reader(&shop)?;
+    let own = ["stat", "deploy", "-t", "5m", "-o", "json", "-n", &shop.name];
+    let own = eventually(SHOWN, "the reader sees the call", || {
+        let said = ask(&shop, &user, &own)?;
+        let graph = said.with_status(0)?.json()?;
+        let all = graph["edges"].as_array().cloned().unwrap_or_default();
+        let to = format!("{}/Deployment/cart", bank.name);
+        ensure!(all.iter().any(|edge| edge["to"] == to), "{graph:#}");
+        Ok(graph)
+    })?;
+    let nodes = own["nodes"].as_array().cloned().unwrap_or_default();
+    let foreign = nodes
+        .iter()
+        .find(|node| node["namespace"] == bank.name.as_str());
+    let foreign = foreign.map(|node| (node["pods"].is_null(), node["access"].is_null()));
+    assert_eq!(foreign, Some((true, true)), "{own:#}");
+    // What happens within the other one is none of theirs.
+    assert!(edges(&bank, &own, "cart", "vault").is_empty(), "{own:#}");
+
+    for args in [
+        &["edges", "-n", &bank.name][..],
+        &["stat", "deploy", "-n", &bank.name],
+        &["proxies", "-n", &bank.name],
+        &["edges", "-A"],
+    ] {
+        let said = ask(&shop, &user, args)?.with_status(3)?;
+        assert!(said.out.is_empty(), "{args:?}: {said:?}");
+        // The missing right is named with the role that grants it.
+        assert!(said.err.contains("view"), "{args:?}: {said:?}");
+    }
+    let stat = ask(&shop, &user, &["proxies", "-n", &shop.name])?;
+    assert!(stat.out.contains("web-"), "{stat:?}");
+    Ok(())
+}
+
+#[test]
+fn scopes_name_the_namespaces_that_a_reader_may_read() -> Outcome {
+    let shop = Namespace::meshed("eyes-scopes")?;
+    let user = reader(&shop)?;
+    let path = "/apis/observe.weft.dev/v1alpha1/scopes/live";
+    eventually(SHOWN, "the scope is told", || {
+        let raw = ["get", "--raw", path, "--as", &user];
+        let scope: serde_json::Value = serde_json::from_str(&shop.cluster.kubectl(&raw)?)?;
+        ensure!(scope["cluster"] == false, "{scope}");
+        ensure!(
+            scope["namespaces"] == serde_json::json!([shop.name]),
+            "{scope}"
+        );
+        Ok(())
+    })?;
+    Ok(())
+}
+
+#[test]
+fn who_may_ask_at_one_end_only_is_told_what_that_end_may_know() -> Outcome {
+    let (shop, bank) = two("eyes-asks")?;
+    bank.annotate("weft.dev/access", Some("deny"))?;
+    let user = reader(&shop)?;
+    let (from, to) = (&shop.name, &bank.name);
+    let question = [
+        "explain",
+        "deploy/web",
+        "svc/cart:8080",
+        "GET",
+        "/",
+        "-n",
+        from,
+        "--to-namespace",
+        to,
+    ];
+    let said = eventually(SHOWN, "the refusal is told", || {
+        ask(&shop, &user, &question)?.with_status(1)
+    })?;
+    assert!(said.out.starts_with("REFUSED"), "{said:?}");
+    assert!(said.out.contains(to.as_str()), "whose it is: {said:?}");
+    assert!(
+        !said.out.contains("access "),
+        "no step of the other side: {said:?}"
+    );
+    // The other side's.
+    let owner = reader(&bank)?;
+    let question = [
+        "explain",
+        "sa/web",
+        "svc/cart:8080",
+        "GET",
+        "/",
+        "-n",
+        to,
+        "--from-namespace",
+        from,
+    ];
+    eventually(SHOWN, "its own reader is told the steps", || {
+        let said = ask(&bank, &owner, &question)?.with_status(1)?;
+        ensure!(said.out.contains(" access "), "{said:?}");
+        Ok(())
+    })?;
+    Ok(())
+}

@@ -1,0 +1,79 @@
+//! What the proxies tell of both ends that are outside the mesh.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpListener;
+use wire::v1::destination::Target;
+use wire::v1::resource::Content;
+use wire::v1::{self, Enforcement, MtlsMode};
+
+use super::counts::told;
+use crate::support::{Authority, Pod, get, http_app, pair, raw, resource, vip};
+
+fn external(at: SocketAddr) -> v1::Resource {
+    let name = wire::names::destination(at.ip(), at.port());
+    let target = Some(Target::External(v1::External {}));
+    resource(&name, Content::Destination(v1::Destination { target }))
+}
+
+#[tokio::test]
+async fn hosts_outside_are_told_by_name_else_by_address() {
+    let authority = Authority::new();
+    let client = Pod::new(&authority, "web").await;
+    let host = Pod::new(&authority, "api").await;
+    let (port, seen) = http_app(&host, "api").await;
+    let named = SocketAddr::new(host.ip, port);
+    let listener = TcpListener::bind((host.ip, 0)).await.unwrap();
+    let unnamed = listener.local_addr().unwrap();
+    client.set(vec![external(named), external(unnamed)]);
+    assert_eq!(get(client.call(named).await, "/", "").await.0, 200);
+    assert_eq!(seen.lock().len(), 1, "all that was said arrived");
+    // Whoever waits for the other end to speak is held up by nothing.
+    let banner = tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        stream.write_all(b"220 hello\r\n").await.unwrap();
+    });
+    let mut stream = client.call(unnamed).await;
+    let began = std::time::Instant::now();
+    let heard = raw(&mut stream, b"", Duration::from_secs(5)).await;
+    assert_eq!(heard, "220 hello\r\n");
+    assert!(began.elapsed() < Duration::from_millis(500), "{began:?}");
+    banner.await.unwrap();
+
+    let edges = told(&client).await;
+    let remotes: BTreeSet<&str> = edges.iter().map(|edge| edge.remote.as_str()).collect();
+    let address = host.ip.to_string();
+    assert_eq!(
+        remotes,
+        BTreeSet::from(["web.shop", &*address]),
+        "{edges:?}"
+    );
+    assert!(
+        edges
+            .iter()
+            .all(|edge| edge.service.is_empty() && edge.pod.is_empty())
+    );
+}
+
+#[tokio::test]
+async fn callers_without_an_identity_are_told_by_address_and_meshed_ones_are_not() {
+    let (client, server, port, _) = pair(v1::Protocol::Http1).await;
+    server.mode("api", Enforcement::Open, MtlsMode::Permissive);
+    assert_eq!(get(server.plain(port).await, "/", "").await.0, 200);
+    assert_eq!(get(client.call(vip()).await, "/", "").await.0, 200);
+    let edges = told(&server).await;
+    let (outside, meshed): (Vec<_>, Vec<_>) =
+        edges.iter().partition(|edge| edge.identity.is_empty());
+    assert!(!outside.is_empty() && !meshed.is_empty(), "{edges:?}");
+    for edge in outside {
+        let address: IpAddr = edge.remote.parse().unwrap();
+        assert!(address.is_loopback(), "{edge:?}");
+    }
+    assert!(
+        meshed.iter().all(|edge| edge.remote.is_empty()),
+        "{meshed:?}"
+    );
+}
