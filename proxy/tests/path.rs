@@ -23,6 +23,7 @@ mod path {
     mod ejection;
     mod http;
     mod mesh_port;
+    mod patience;
     mod pods;
     mod policies;
     mod refusals;
