@@ -7,7 +7,8 @@
 //!
 //! An endpoint without a measurement counts as the cheapest, but only until its
 //! first request is on the way: a new endpoint that never answers would draw
-//! everything otherwise. The estimate also sinks while nothing is sent, so a
+//! everything otherwise. For the same reason a caller that gives up is a measurement
+//! ([`Cost::observe_at_least`]): the answer would have taken longer. The estimate also sinks while nothing is sent, so a
 //! recovered endpoint is tried again.
 //!
 //! Answers faster than [`INDIFFERENT`] count as equally fast: who waits in a queue
@@ -102,6 +103,20 @@ impl Cost {
             good.mul_f64(A_LITTLE_SLOWER).min(PENALTY)
         });
         self.measured = Some(Measured::after(self.measured, now, took.max(elsewhere)));
+    }
+
+    /// Records that nobody waited any longer for an answer that had not begun after
+    /// `waited`. That never lowers an estimate: who leaves early has seen nothing.
+    pub fn observe_at_least(&mut self, now: Instant, waited: Duration) {
+        let waited = waited.as_secs_f64();
+        let measured = self.measured;
+        let known = measured.map(|measured| measured.seconds * measured.left(now));
+        if known.is_none_or(|known| waited > known) {
+            self.measured = Some(Measured {
+                seconds: waited,
+                at: now,
+            });
+        }
     }
 
     /// Records that the endpoint could not be reached.

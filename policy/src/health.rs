@@ -112,7 +112,7 @@ pub enum Told {
     RowIsFull,
     /// Its probe failed, and it rests again.
     RestsAgain,
-    /// Its probe succeeded.
+    /// Its probe succeeded, or what stands for one.
     Returned,
 }
 
@@ -202,18 +202,27 @@ impl Health {
         }
     }
 
-    /// An attempt ended, or goes on. `probe`: it was sent by [`Health::begin_probe`]. `random` is
-    /// uniform over all of `u64`.
+    /// An attempt ended, or goes on. `probe`: what [`Health::begin_probe`] gave, where it sent
+    /// it. `random` is uniform over all of `u64`.
     pub fn record(
         &mut self,
         now: Instant,
         seen: Seen,
-        probe: bool,
+        probe: Option<Probe>,
         settings: &Ejection,
         random: u64,
     ) -> Told {
         match self.phase {
-            Phase::Probing { .. } if probe => self.probed(now, seen, settings, random),
+            Phase::Probing { .. } if probe == Some(self.probe) => {
+                self.probed(now, seen, settings, random)
+            }
+            // Where a policy lets nobody rest calls go on all the while.
+            Phase::Resting { until }
+                if settings.consecutive_failures == 0 && seen == Seen::Good && now >= until =>
+            {
+                self.return_to_work(now);
+                Told::Returned
+            }
             // Answers to what was sent before.
             Phase::Probing { .. } | Phase::Resting { .. } => Told::Nothing,
             Phase::Working => self.count(now, seen, settings),
@@ -334,14 +343,10 @@ impl Health {
         }
     }
 
-    /// Works at once, as when a policy switches ejection off.
-    pub fn forgive(&mut self) {
-        self.phase = Phase::Working;
-        self.in_a_row = 0;
-        self.unreachable_in_a_row = 0;
-    }
-
-    fn share(&self, now: Instant, warmup: Duration) -> f64 {
+    /// The part of its share that it takes of requests whose policy lets nobody rest: from
+    /// 0.1 to 1. Other Services that have the same endpoint go by its rest nevertheless.
+    #[must_use]
+    pub fn share(&self, now: Instant, warmup: Duration) -> f64 {
         let worked = self.worked_for(now);
         if worked >= warmup {
             return 1.0;

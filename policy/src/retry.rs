@@ -18,6 +18,7 @@ use http::{Method, StatusCode};
 use crate::deadline::Deadline;
 use crate::reason::Reason;
 use crate::traffic::call::Retry;
+use crate::traffic::set::GrpcCode;
 
 mod budget;
 pub mod spent;
@@ -188,6 +189,16 @@ impl Ended {
         )
     }
 
+    /// Whether `retry` lists what gRPC calls this end, of which no answer tells.
+    fn is_listed_for_grpc(self, retry: &Retry) -> bool {
+        let code = match self {
+            Self::Lost { .. } => GrpcCode::Unavailable,
+            Self::TimedOut => GrpcCode::DeadlineExceeded,
+            Self::Status(_) | Self::Grpc { .. } | Self::Refused(_) => return false,
+        };
+        retry.grpc_codes.contains(code.number())
+    }
+
     /// Whether it is a failure of which `retry` speaks, whatever the method.
     #[must_use]
     pub fn is_failure(self, retry: &Retry) -> bool {
@@ -203,7 +214,7 @@ impl Ended {
 impl Attempted<'_> {
     fn may_repeat(&self, retry: &Retry) -> bool {
         let listed = if self.grpc {
-            !retry.grpc_codes.is_empty()
+            self.ended.is_listed_for_grpc(retry)
         } else {
             retry.methods.contains(self.method)
         };

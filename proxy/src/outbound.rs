@@ -17,6 +17,7 @@ use tokio::net::TcpStream;
 mod attempts;
 mod connection;
 mod detect;
+mod moves;
 mod opaque;
 mod passthrough;
 mod request;
@@ -26,6 +27,7 @@ mod said;
 mod send;
 mod serving;
 mod tunnel;
+mod unanswered;
 mod verdict;
 
 use self::request::handle_request;

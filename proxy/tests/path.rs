@@ -27,6 +27,7 @@ mod path {
     mod limits;
     mod mesh_port;
     mod outside;
+    mod patience;
     mod pods;
     mod policies;
     mod refusals;

@@ -230,6 +230,31 @@ fn a_new_endpoint_that_never_answers_does_not_draw_the_load() {
 }
 
 #[test]
+fn a_caller_that_gives_up_raises_an_estimate_and_never_lowers_one() {
+    let now = Instant::now();
+    let secs = |cost: &Cost| cost.score(now, 0);
+    let mut hung = Cost::new();
+    hung.observe_at_least(now, ms(2000));
+    assert!((secs(&hung) - 2.0).abs() < 1e-9);
+    // Who leaves at once has seen nothing.
+    hung.observe_at_least(now, ms(1));
+    assert!((secs(&hung) - 2.0).abs() < 1e-9);
+    hung.observe_at_least(now, ms(3000));
+    assert!((secs(&hung) - 3.0).abs() < 1e-9);
+    let mut fast = Cost::new();
+    fast.observe(now, ms(1));
+    let mut left = Cost::new();
+    left.observe_at_least(now, Duration::ZERO);
+    assert!(secs(&left) >= secs(&fast), "it is the cheapest only once");
+    assert!((secs(&left) - INDIFFERENT.as_secs_f64()).abs() < 1e-9);
+    // What it would take to answer well is another question.
+    assert_eq!(hung.good_answer(now, 0), ASSUMED_LATENCY);
+    // It is tried again after a while, and then one good answer tells.
+    let later = now + Duration::from_secs(60);
+    assert!(hung.score(later, 0) <= fast.score(later, 0));
+}
+
+#[test]
 fn an_unreachable_endpoint_is_left_alone() {
     let now = Instant::now();
     let mut dead = Cost::new();

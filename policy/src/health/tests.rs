@@ -21,7 +21,7 @@ fn others(endpoints: usize, answers: u32, failures: u32) -> Others {
 fn after(failures: usize, seen: Seen, now: Instant) -> Health {
     let mut health = Health::new(now, None);
     for n in 1..=failures {
-        let told = health.record(now, seen, false, &Ejection::DEFAULT, EVEN);
+        let told = health.record(now, seen, None, &Ejection::DEFAULT, EVEN);
         let expected = if n >= 5 {
             Told::RowIsFull
         } else {
@@ -55,7 +55,7 @@ fn five_failures_in_a_row_rest_once_the_others_gave_twenty_answers() {
 fn a_good_answer_ends_the_row() {
     let now = Instant::now();
     let mut health = after(4, Seen::Failed, now);
-    let mut record = |seen| health.record(now, seen, false, &Ejection::DEFAULT, 0);
+    let mut record = |seen| health.record(now, seen, None, &Ejection::DEFAULT, 0);
     assert_eq!(record(Seen::Good), Told::Nothing);
     for _ in 0..4 {
         assert_eq!(record(Seen::Failed), Told::Nothing);
@@ -109,7 +109,7 @@ fn a_shorter_row_decides_where_the_policy_says_so_and_the_others_are_well() {
         };
         let mut health = Health::new(now, None);
         for _ in 0..row {
-            health.record(now, Seen::Failed, false, &settings, EVEN);
+            health.record(now, Seen::Failed, None, &settings, EVEN);
         }
         let others = others(3, answers, failures);
         health.judge(now, &others, &settings, EVEN).is_some()
@@ -210,13 +210,14 @@ fn a_probe_that_succeeds_brings_it_back_over_the_warm_up() {
     let start = Instant::now();
     let mut health = rested(start);
     let back = start + ms(5000);
-    assert!(health.begin_probe(back, true).is_some());
+    let own = health.begin_probe(back, true);
+    assert!(own.is_some());
     // Late answers to what was sent before the rest show nothing.
     let record =
         |health: &mut Health, probe| health.record(back, Seen::Good, probe, &Ejection::DEFAULT, 0);
-    assert_eq!(record(&mut health, false), Told::Nothing);
+    assert_eq!(record(&mut health, None), Told::Nothing);
     assert!(health.rests());
-    assert_eq!(record(&mut health, true), Told::Returned);
+    assert_eq!(record(&mut health, own), Told::Returned);
     assert!(!health.rests());
     for (later, share) in [(0, 0.1), (5000, 0.55), (10_000, 1.0), (60_000, 1.0)] {
         let Stance::Works(taken) = health.stance(back + ms(later), false, ms(10_000)) else {
@@ -251,11 +252,12 @@ fn an_answer_that_only_begins_ends_what_unreachable_means_and_nothing_else() {
         let judged = health.judge(start, &others(3, 20, 0), settings, EVEN);
         assert_eq!(judged, Some(cause));
         let due = start + ms(5000);
-        assert!(health.begin_probe(due, true).is_some());
-        assert_eq!(health.record(due, Seen::Reached, true, settings, 0), told);
+        let probe = health.begin_probe(due, true);
+        assert!(probe.is_some());
+        assert_eq!(health.record(due, Seen::Reached, probe, settings, 0), told);
         assert_eq!(health.rests(), told == Told::Nothing);
         // How it ends shows the rest.
-        let ended = health.record(due, Seen::Good, true, settings, 0);
+        let ended = health.record(due, Seen::Good, probe, settings, 0);
         let expected = match cause {
             EjectedFor::Unreachable => Told::Nothing,
             EjectedFor::Failures => Told::Returned,
@@ -264,11 +266,11 @@ fn an_answer_that_only_begins_ends_what_unreachable_means_and_nothing_else() {
     }
     let mut health = unreached;
     assert_eq!(
-        health.record(start, Seen::Reached, false, settings, 0),
+        health.record(start, Seen::Reached, None, settings, 0),
         Told::Nothing
     );
     assert_eq!(health.recent(start).answers, 5, "it is no answer yet");
-    health.record(start, Seen::Unreachable, false, settings, 0);
+    health.record(start, Seen::Unreachable, None, settings, 0);
     // Nobody to compare with: that takes a row of its own.
     assert_eq!(health.judge(start, &others(2, 0, 0), settings, EVEN), None);
 }
@@ -288,8 +290,9 @@ fn each_rest_is_twice_as_long_up_to_the_longest_and_jitter_is_a_fifth() {
     let mut health = rested(start);
     let mut now = start + ms(5000);
     for rest in [10, 20, 40, 60, 60] {
-        assert!(health.begin_probe(now, true).is_some());
-        let told = health.record(now, Seen::Failed, true, &Ejection::DEFAULT, EVEN);
+        let probe = health.begin_probe(now, true);
+        assert!(probe.is_some());
+        let told = health.record(now, Seen::Failed, probe, &Ejection::DEFAULT, EVEN);
         assert_eq!(told, Told::RestsAgain);
         now += ms(rest * 1000);
         assert_eq!(
@@ -319,11 +322,12 @@ fn rests_start_over_after_a_longer_time_of_work() {
     for (worked, rest) in [(59_000, 10_000), (60_000, 5000)] {
         let mut health = rested(start);
         let back = start + ms(5000);
-        assert!(health.begin_probe(back, true).is_some());
-        health.record(back, Seen::Good, true, &Ejection::DEFAULT, 0);
+        let probe = health.begin_probe(back, true);
+        assert!(probe.is_some());
+        health.record(back, Seen::Good, probe, &Ejection::DEFAULT, 0);
         let now = back + ms(worked);
         for _ in 0..5 {
-            health.record(now, Seen::Failed, false, &Ejection::DEFAULT, 0);
+            health.record(now, Seen::Failed, None, &Ejection::DEFAULT, 0);
         }
         assert!(
             health
@@ -348,14 +352,55 @@ fn ejection_that_is_off_ejects_nobody() {
     let mut health = Health::new(now, None);
     for _ in 0..300 {
         assert_eq!(
-            health.record(now, Seen::Unreachable, false, &off, 0),
+            health.record(now, Seen::Unreachable, None, &off, 0),
             Told::Nothing
         );
     }
     assert_eq!(health.judge(now, &others(3, 100, 0), &off, 0), None);
-    let mut health = rested(now);
-    health.forgive();
+}
+
+#[test]
+fn what_a_late_probe_shows_is_not_taken_for_what_the_current_one_shows() {
+    let (start, settings) = (Instant::now(), &Ejection::DEFAULT);
+    for seen in [Seen::Good, Seen::Failed] {
+        let mut health = rested(start);
+        let (due, lost) = (start + ms(5000), start + ms(15_000));
+        let late = health.begin_probe(due, true);
+        let own = health.begin_probe(lost, true);
+        assert!(late.is_some() && own.is_some() && late != own);
+        let mut record = |probe| health.record(lost, seen, probe, settings, EVEN);
+        assert_eq!(record(late), Told::Nothing, "{seen:?}");
+        let told = match seen {
+            Seen::Good => Told::Returned,
+            _ => Told::RestsAgain,
+        };
+        assert_eq!(record(own), told, "{seen:?}");
+    }
+}
+
+#[test]
+fn calls_of_a_service_that_lets_nobody_rest_end_no_rest_before_its_time() {
+    let off = Ejection {
+        consecutive_failures: 0,
+        ..Ejection::DEFAULT
+    };
+    let start = Instant::now();
+    let (early, over) = (start + ms(4999), start + ms(5000));
+    let mut health = rested(start);
+    assert!(
+        health.share(early, ms(10_000)) >= 1.0,
+        "it is asked as ever"
+    );
+    let mut record = |now, seen, settings| health.record(now, seen, None, settings, EVEN);
+    assert_eq!(record(early, Seen::Good, &off), Told::Nothing);
+    for seen in [Seen::Failed, Seen::Unreachable, Seen::Reached] {
+        assert_eq!(record(over, seen, &off), Told::Nothing, "{seen:?}");
+    }
+    let late = record(over, Seen::Good, &Ejection::DEFAULT);
+    assert_eq!(late, Told::Nothing, "who lets endpoints rest probes them");
+    assert_eq!(record(over, Seen::Good, &off), Told::Returned);
     assert!(!health.rests());
+    assert_eq!(health.stance(over, true, ms(10_000)), Stance::Works(0.1));
 }
 
 #[test]
@@ -364,7 +409,7 @@ fn answers_are_forgotten_after_ten_seconds() {
     let mut health = Health::new(start, None);
     for second in 0..20 {
         let now = start + ms(second * 1000);
-        health.record(now, Seen::Failed, false, &Ejection::DEFAULT, 0);
+        health.record(now, Seen::Failed, None, &Ejection::DEFAULT, 0);
     }
     let now = start + ms(19_000);
     assert_eq!(health.recent(now).failures, 10);

@@ -101,8 +101,34 @@ fn grpc_is_tried_again_on_listed_codes_before_any_headers() {
     assert_eq!(next(&retry, &answer(14, false)), Next::Pass);
     assert_eq!(next(&retry, &answer(4, true)), Next::Pass);
     assert_eq!(next(&retry, &answer(0, true)), Next::Pass);
-    assert!(retries(&retry, &grpc(Ended::Lost { after: ms(10) })));
-    assert!(retries(&retry, &grpc(Ended::TimedOut)));
+}
+
+/// In gRPC a loss is UNAVAILABLE, and an attempt that is out of time DEADLINE_EXCEEDED.
+#[test]
+fn grpc_that_was_lost_or_is_late_is_tried_again_only_where_its_author_lists_that() {
+    let lost = |after| Ended::Lost { after };
+    for code in GrpcCode::ALL {
+        let retry = Retry {
+            grpc_codes: GrpcCodes::of(&[code]),
+            ..Retry::DEFAULT
+        };
+        let tried = |ended| {
+            let grpc = Attempted {
+                grpc: true,
+                ..attempted(&Method::POST, ended)
+            };
+            retries(&retry, &grpc)
+        };
+        let (unavailable, late) = (GrpcCode::Unavailable, GrpcCode::DeadlineExceeded);
+        assert_eq!(tried(lost(ms(10))), code == unavailable, "{code}");
+        let refused = Ended::refused(Reason::ConnectionLost, ms(10));
+        assert_eq!(tried(refused), code == unavailable, "{code}");
+        assert!(
+            !tried(lost(ms(1001))),
+            "{code}: the work may have been done"
+        );
+        assert_eq!(tried(Ended::TimedOut), code == late, "{code}");
+    }
 }
 
 #[test]

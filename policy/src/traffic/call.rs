@@ -58,7 +58,7 @@ pub struct Budget {
     pub percent: Percent,
     /// As many tokens are kept as this time could save.
     pub interval: Duration,
-    /// Retries of the whole workload that need no savings.
+    /// Retries a second that need no savings, of all proxies that share them.
     pub min_per_second: u16,
 }
 

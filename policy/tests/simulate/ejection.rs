@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use policy::balance::{Candidate, Cost, choose};
-use policy::health::{Health, Others, Recent, Seen, Stance, Told};
+use policy::health::{Health, Others, Probe, Recent, Seen, Stance, Told};
 use policy::retry::RetryBudget;
 use policy::traffic::without_object::{BALANCE, EJECTION, RETRY};
 
@@ -28,7 +28,7 @@ struct Caller {
 struct Attempt {
     caller: usize,
     endpoint: usize,
-    probe: bool,
+    probe: Option<Probe>,
     retry: bool,
     sent: Instant,
     good: bool,
@@ -130,9 +130,9 @@ impl<F: Fn(usize, Duration, &mut Dice) -> bool> Scene<F> {
         };
         let picked = choose(endpoints.len(), 0, look, || self.dice.roll()).unwrap();
         let endpoint = &mut self.callers[caller].endpoints[picked.index];
-        if picked.probe {
-            assert!(endpoint.health.begin_probe(now, may_retry).is_some());
-        }
+        let begin = || endpoint.health.begin_probe(now, may_retry);
+        let probe = picked.probe.then(begin).flatten();
+        assert_eq!(probe.is_some(), picked.probe);
         endpoint.in_flight += 1;
         if picked.index == 0 && self.events.since() > SICK + secs(2) {
             self.result.probes += u32::from(picked.probe);
@@ -146,7 +146,7 @@ impl<F: Fn(usize, Duration, &mut Dice) -> bool> Scene<F> {
         let attempt = Attempt {
             caller,
             endpoint: picked.index,
-            probe: picked.probe,
+            probe,
             retry: tried.is_some(),
             sent: now,
             good,

@@ -44,10 +44,7 @@ impl Endpoint {
             return Candidate::Out;
         }
         let waiting = self.in_flight.load(Ordering::Relaxed) as usize;
-        let forgiven = || {
-            self.resting.dec();
-        };
-        self.learned.lock().look(now, waiting, draw, forgiven)
+        self.learned.lock().look(now, waiting, draw)
     }
 
     /// It has joined a list that others were in before it: callers come to it little by
@@ -129,7 +126,7 @@ impl InFlight {
         ejection: &Ejection,
     ) -> Told {
         let mut learned = self.endpoint.learned.lock();
-        let told = learned.record(now(), latency, seen, self.probe.is_some(), ejection);
+        let told = learned.record(now(), latency, seen, self.probe, ejection);
         drop(learned);
         if matches!(told, Told::Returned | Told::RestsAgain) {
             self.probe = None;
@@ -138,6 +135,12 @@ impl InFlight {
             self.endpoint.resting.dec();
         }
         told
+    }
+
+    /// Nobody waits for its answer any more, which had not begun after `waited`.
+    pub fn given_up(&self, waited: Duration) {
+        let mut learned = self.endpoint.learned.lock();
+        learned.cost.observe_at_least(now(), waited);
     }
 
     /// Learns what says nothing of others: of an address that was called by itself.

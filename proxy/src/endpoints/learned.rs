@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use policy::balance::{Candidate, Cost};
-use policy::health::{Health, Seen, Stance, Told};
+use policy::health::{Health, Probe, Seen, Stance, Told};
 use policy::traffic::endpoint::Ejection;
 use policy::traffic::without_object;
 
@@ -27,6 +27,16 @@ pub struct Draw<'a> {
     pub ejection: &'a Ejection,
     /// How long a new or returning endpoint takes to its full share.
     pub warmup: Duration,
+    pub fallback: Fallback,
+}
+
+/// Who takes a call where nobody works that it did not try.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fallback {
+    /// One that rests: this proxy may be wrong about it.
+    Resting,
+    /// Nobody, nor is it a probe: the call has an answer, which would be lost with it.
+    Nobody,
 }
 
 impl Draw<'static> {
@@ -36,6 +46,7 @@ impl Draw<'static> {
         may_retry: false,
         ejection: &without_object::EJECTION,
         warmup: without_object::BALANCE.warmup,
+        fallback: Fallback::Resting,
     };
 }
 
@@ -51,16 +62,33 @@ impl Draw<'_> {
 pub enum Latency {
     /// The head of the answer came after this time.
     Head(Duration),
-    /// The same of an answer that failed; `elsewhere` is what a good one of another endpoint
-    /// would have taken.
+    /// The same of an answer that was not good, whoever gave it; `elsewhere` is what a good
+    /// one of another endpoint would have taken, which the set of endpoints finds out.
     FailedHead {
         took: Duration,
         elsewhere: Option<Duration>,
     },
+    /// None came within this time, of which the endpoint had all.
+    AtLeast(Duration),
     /// It was not reached, or had no answer.
     Failed,
     /// It was told before.
     Told,
+}
+
+impl Latency {
+    /// Of an answer whose head came after `took`. `good`: of the application, and no failure
+    /// of its server. By anything else an endpoint must not seem fast.
+    pub const fn of_head(took: Duration, good: bool) -> Self {
+        if good {
+            Self::Head(took)
+        } else {
+            Self::FailedHead {
+                took,
+                elsewhere: None,
+            }
+        }
+    }
 }
 
 /// What was learned of one endpoint.
@@ -78,25 +106,21 @@ impl Learned {
         }
     }
 
-    /// What the endpoint is to a call that goes by `draw`. `forgiven` is told when it
-    /// rested and need not any more.
-    pub(super) fn look(
-        &mut self,
-        now: Instant,
-        in_flight: usize,
-        draw: &Draw<'_>,
-        forgiven: impl FnOnce(),
-    ) -> Candidate {
-        if !draw.ejects() && self.health.rests() {
-            self.health.forgive();
-            forgiven();
-        }
-        match self.health.stance(now, draw.may_retry, draw.warmup) {
+    /// What the endpoint is to a call that goes by `draw`. Where that lets nobody rest, it
+    /// rests all the same for calls to other Services that have the same endpoint.
+    pub(super) fn look(&self, now: Instant, in_flight: usize, draw: &Draw<'_>) -> Candidate {
+        let stance = if draw.ejects() {
+            self.health.stance(now, draw.may_retry, draw.warmup)
+        } else {
+            Stance::Works(self.health.share(now, draw.warmup))
+        };
+        match stance {
             Stance::Works(share) => Candidate::Works {
                 score: self.cost.score(now, in_flight),
                 share,
                 load: 0,
             },
+            Stance::ProbeDue | Stance::Rests if draw.fallback == Fallback::Nobody => Candidate::Out,
             Stance::ProbeDue => Candidate::Probe,
             Stance::Rests => Candidate::Rests,
         }
@@ -108,7 +132,7 @@ impl Learned {
         now: Instant,
         latency: Latency,
         seen: Option<Seen>,
-        probe: bool,
+        probe: Option<Probe>,
         ejection: &Ejection,
     ) -> Told {
         match latency {
@@ -116,6 +140,7 @@ impl Learned {
             Latency::FailedHead { took, elsewhere } => {
                 self.cost.observe_failure(now, took, elsewhere);
             }
+            Latency::AtLeast(waited) => self.cost.observe_at_least(now, waited),
             Latency::Failed => self.cost.penalise(now),
             Latency::Told => {}
         }

@@ -10,7 +10,7 @@ use policy::retry::RetryBudget;
 use policy::traffic::endpoint::Ejection;
 
 use crate::endpoints::endpoint::{Endpoint, InFlight};
-use crate::endpoints::learned::{Draw, Latency, now};
+use crate::endpoints::learned::{Draw, Fallback, Latency, now};
 
 /// Other endpoints that one which failed an answer is compared with, so that it costs no
 /// more in a large Service.
@@ -78,15 +78,18 @@ impl EndpointSet {
             }
         }
         // Nobody else is left to ask.
-        resting.first().map(|endpoint| endpoint.begin())
+        let fallback = resting
+            .first()
+            .filter(|_| draw.fallback == Fallback::Resting);
+        fallback.map(|endpoint| endpoint.begin())
     }
 
     /// A request to an endpoint unless that rests.
     fn stands(&self, at: &Arc<Endpoint>, now: Instant, draw: &Draw<'_>) -> Option<InFlight> {
         match at.look(now, draw) {
             Candidate::Probe => at.probe(now, draw),
-            Candidate::Rests => None,
-            Candidate::Works { .. } | Candidate::Out => Some(at.begin()),
+            Candidate::Rests | Candidate::Out => None,
+            Candidate::Works { .. } => Some(at.begin()),
         }
     }
 
@@ -118,13 +121,9 @@ impl EndpointSet {
         seen: Option<Seen>,
         ejection: &Ejection,
     ) -> Option<EjectedFor> {
-        let latency = match (latency, seen) {
-            (Latency::Head(took), Some(Seen::Failed | Seen::Unreachable)) => {
-                self.failed_after(took, attempt)
-            }
-            // Its head came before, and looked good.
-            (Latency::Told, Some(Seen::Failed)) => self.failed_after(Duration::ZERO, attempt),
-            (latency, _) => latency,
+        let latency = match latency {
+            Latency::FailedHead { took, .. } => self.failed_after(took, attempt),
+            latency => latency,
         };
         match attempt.record(latency, seen, ejection) {
             Told::Nothing | Told::Returned => None,
@@ -139,7 +138,7 @@ impl EndpointSet {
         }
     }
 
-    /// An answer that failed says nothing of how fast the work is done.
+    /// An answer that was not good says nothing of how fast the work is done.
     fn failed_after(&self, took: Duration, attempt: &InFlight) -> Latency {
         let (now, own) = (now(), attempt.endpoint());
         let first = rand::random_range(0..self.endpoints.len().max(1));

@@ -44,6 +44,8 @@ struct Tape {
     came: u64,
     pieces: u64,
     ended: bool,
+    /// Whoever reads it was told to wait for its sender.
+    waits: bool,
 }
 
 /// Hands out copies of one request body.
@@ -75,6 +77,7 @@ impl Replay {
             came: 0,
             pieces: 0,
             ended: empty,
+            waits: false,
         };
         Self {
             tape: Arc::new(Mutex::new(tape)),
@@ -118,6 +121,13 @@ impl Replay {
     #[must_use]
     pub(crate) fn is_kept(&self) -> bool {
         self.empty || (self.is_sent() && self.tape.lock().played.is_some())
+    }
+
+    /// Whether somebody would read on and has to wait for its sender: what that takes is the
+    /// sender's own time.
+    #[must_use]
+    pub(crate) fn waits_for_sender(&self) -> bool {
+        !self.is_sent() && self.tape.lock().waits
     }
 
     /// In how many pieces it came until now.
@@ -221,7 +231,9 @@ impl HttpBody for Copy {
             }
             return Poll::Ready(None);
         }
-        let frame = match Pin::new(&mut tape.source).poll_frame(cx) {
+        let polled = Pin::new(&mut tape.source).poll_frame(cx);
+        tape.waits = polled.is_pending();
+        let frame = match polled {
             Poll::Pending => return Poll::Pending,
             Poll::Ready(None) => {
                 tape.ended = true;
@@ -380,6 +392,36 @@ mod tests {
         replay.forget();
         assert!(replay.take().is_none());
         assert_eq!(kept(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_sender_is_waited_for_while_somebody_would_read_on() {
+        let (sender, source) = tokio::sync::mpsc::unbounded_channel();
+        let parts = tokio_stream::wrappers::UnboundedReceiverStream::new(source);
+        let source = http_body_util::StreamBody::new(parts).boxed_unsync();
+        let say = |text: &'static str| {
+            let frame = Frame::data(Bytes::from_static(text.as_bytes()));
+            sender
+                .send(Ok::<_, crate::http::body::BoxError>(frame))
+                .unwrap();
+        };
+        let replay = Replay::new(source);
+        let mut body = replay.take().unwrap();
+        let waits = || replay.waits_for_sender();
+        assert!(!waits(), "nobody reads it");
+        let mut read = || futures::FutureExt::now_or_never(body.frame());
+        assert!(read().is_none());
+        assert!(waits());
+        say("hel");
+        assert!(read().is_some());
+        assert!(!waits(), "nobody would read on");
+        assert!(read().is_none());
+        assert!(waits());
+        say("lo");
+        drop(sender);
+        assert!(read().is_some() && read().unwrap().is_none());
+        assert!(!waits(), "all of it came");
+        assert!(!Replay::new(crate::http::body::empty()).waits_for_sender());
     }
 
     #[tokio::test]

@@ -50,8 +50,13 @@ impl<S> Prefixed<S> {
     }
 }
 
-/// An empty line, in either spelling.
-fn ends_head(bytes: &[u8]) -> bool {
+/// Whether an empty line, in either spelling, ends a head behind the first `looked` bytes.
+/// Empty lines before a head are none of it, as parsers read them.
+fn ends_head(bytes: &[u8], looked: usize) -> bool {
+    let blank = |byte: &u8| matches!(byte, b'\r' | b'\n');
+    let begins = bytes.iter().position(|byte| !blank(byte));
+    let from = begins.unwrap_or(bytes.len()).max(looked);
+    let bytes = &bytes[from..];
     bytes.windows(2).any(|pair| pair == b"\n\n") || bytes.windows(3).any(|pair| pair == b"\n\r\n")
 }
 
@@ -153,7 +158,7 @@ impl<S: AsyncRead + Unpin> Prefixed<S> {
     /// When reading fails.
     pub(crate) async fn whole_head(&mut self, limit: usize, budget: &Budget) -> io::Result<()> {
         let mut looked = 0;
-        while !ends_head(&self.prefix[looked..]) && self.prefix.len() < limit {
+        while !ends_head(&self.prefix, looked) && self.prefix.len() < limit {
             poll_fn(|cx| budget.poll_room(cx)).await;
             // The end may lie across two reads.
             looked = self.prefix.len().saturating_sub(2);
@@ -166,7 +171,7 @@ impl<S: AsyncRead + Unpin> Prefixed<S> {
 
     /// Whether a whole head was read ahead.
     pub(crate) fn has_head(&self) -> bool {
-        ends_head(&self.prefix[self.at..])
+        ends_head(&self.prefix[self.at..], 0)
     }
 
     /// Bytes that were read ahead.
@@ -236,5 +241,47 @@ impl<S: ChunkIo> ChunkIo for Prefixed<S> {
 
     fn abort(&mut self) {
         self.inner.abort();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncWriteExt, duplex};
+
+    use super::*;
+
+    #[test]
+    fn empty_lines_before_a_head_do_not_end_it() {
+        for (bytes, ends) in [
+            ("\r\n\r\n", false),
+            ("\n\n\n", false),
+            ("\r\n\r\nGET / HTTP/1.1\r\n", false),
+            ("\r\n\r\nGET / HTTP/1.1\r\n\r\n", true),
+            ("GET / HTTP/1.1\r\nHost: a\r\n\r\n", true),
+            ("GET / HTTP/1.1\nHost: a\n\n", true),
+            ("GET / HTTP/1.1\r\nHost: a\r\n", false),
+            ("", false),
+        ] {
+            assert_eq!(ends_head(bytes.as_bytes(), 0), ends, "{bytes:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_head_is_whole_however_it_comes_in_pieces() {
+        const HEAD: &[u8] = b"\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n";
+        for cut in 1..HEAD.len() {
+            let (mut near, far) = duplex(4096);
+            let mut io = Prefixed::new(far);
+            near.write_all(&HEAD[..cut]).await.unwrap();
+            assert!(io.first_bytes().await.unwrap());
+            assert!(!io.has_head(), "{cut}");
+            let budget = Budget::new(1 << 26);
+            let mut whole = Box::pin(io.whole_head(4096, &budget));
+            assert!(futures::poll!(whole.as_mut()).is_pending(), "{cut}");
+            near.write_all(&HEAD[cut..]).await.unwrap();
+            whole.await.unwrap();
+            assert!(io.has_head(), "{cut}");
+            assert_eq!(io.take_prefix(), HEAD);
+        }
     }
 }

@@ -17,27 +17,27 @@ use policy::traffic::call::Retry;
 use tokio::time::sleep;
 
 use crate::endpoints::endpoint::InFlight;
-use crate::endpoints::learned::{Draw, Latency};
+use crate::endpoints::learned::{Draw, Fallback, Latency};
 use crate::failure::{Failure, Next, RENEWALS};
 use crate::http::client::exchange::UpstreamResponse;
 use crate::http::deadline::{self, Ends};
 use crate::http::grpc::{grpc_status, is_success};
+use crate::http::replay::Replay;
 use crate::http::upload::Upload;
+use crate::outbound::moves::Moves;
 use crate::outbound::route::Route;
 use crate::outbound::said;
 use crate::outbound::send::Outgoing;
 use crate::outbound::serving::{self, Open, Serving};
+use crate::outbound::unanswered::Unanswered;
 use crate::outbound::verdict::{self, Verdict};
 use crate::proxy::Proxy;
 use crate::telemetry::call::Call;
 
 mod time;
 
-/// Endpoints that one call may be moved to while none was reached.
-const ATTEMPTS: u8 = 3;
-
-/// Proxies of this workload that share `minPerSecond`. The controller does not tell their
-/// number yet, so each counts as the only one.
+/// Proxies that share `minPerSecond`. It is of each of them, since nobody tells how many a
+/// workload has.
 const PEERS: u32 = 1;
 
 /// Which endpoint a call tries next.
@@ -49,8 +49,10 @@ pub(crate) struct Attempts<'a> {
     /// It is another connection to the same endpoint, and so no attempt of its own.
     renewed: bool,
     renewals: usize,
-    unsent: u8,
+    moves: Moves,
     retries: u8,
+    /// Of a request: its body.
+    replay: Option<&'a Replay>,
     /// The call may be sent again after an application has seen it.
     repeatable: bool,
     over: bool,
@@ -81,8 +83,9 @@ impl<'a> Attempts<'a> {
             chosen: None,
             renewed: false,
             renewals: 0,
-            unsent: 0,
+            moves: Moves::NONE,
             retries: 0,
+            replay: None,
             repeatable: true,
             over: false,
             last: None,
@@ -90,7 +93,7 @@ impl<'a> Attempts<'a> {
     }
 
     /// Of a request.
-    pub(super) fn of(route: &'a Route, outgoing: &Outgoing) -> Self {
+    pub(super) fn of(route: &'a Route, outgoing: &'a Outgoing) -> Self {
         let retry = said::retry(route.said.as_deref());
         let listed = if outgoing.grpc {
             !retry.grpc_codes.is_empty()
@@ -99,6 +102,7 @@ impl<'a> Attempts<'a> {
         };
         Self {
             repeatable: listed && retry.attempts > 0 && outgoing.upgrade.is_none(),
+            replay: Some(&outgoing.replay),
             ..Self::new(route)
         }
     }
@@ -106,7 +110,7 @@ impl<'a> Attempts<'a> {
     /// The endpoint to try, which `call` is counted on from now on. Another connection to
     /// the same one is no attempt of its own.
     pub(super) fn next(&mut self, proxy: &Proxy, call: &mut Call) -> Option<InFlight> {
-        if self.over || self.unsent >= ATTEMPTS {
+        if self.over || !self.moves.may_go_on() {
             return None;
         }
         let chosen = self.chosen.take();
@@ -115,20 +119,21 @@ impl<'a> Attempts<'a> {
         }
         let to = match chosen {
             Some(chosen) => chosen,
-            None => self.pick(proxy)?,
+            None => self.pick(proxy, Fallback::Resting)?,
         };
         let protocol = call.protocol();
         call.attempt(self.route.cell(&proxy.telemetry, to.endpoint(), protocol));
         Some(to)
     }
 
-    fn pick(&self, proxy: &Proxy) -> Option<InFlight> {
+    fn pick(&self, proxy: &Proxy, fallback: Fallback) -> Option<InFlight> {
         let said = self.route.said.as_deref();
         let draw = Draw {
             tried: &self.tried,
             may_retry: self.repeatable,
             ejection: said::ejection(said),
             warmup: said::warmup(said),
+            fallback,
         };
         self.route.pick(&proxy.own.name, &draw)
     }
@@ -151,8 +156,11 @@ impl<'a> Attempts<'a> {
             };
             let sent = Instant::now();
             let ended = {
+                let unanswered = Unanswered::new(&to, &outgoing.replay);
                 let attempt = pin!(outgoing.send(proxy, to.endpoint()));
-                deadline::until(self.attempt_ends(outgoing, upload), attempt).await
+                let ended = deadline::until(self.attempt_ends(outgoing, upload), attempt).await;
+                unanswered.over();
+                ended
             };
             let ended = ended.unwrap_or_else(|over| Err(self.late(outgoing, over)));
             let wait = match ended {
@@ -167,7 +175,10 @@ impl<'a> Attempts<'a> {
                     }
                 },
                 // No endpoint could serve the call, and none is to blame.
-                Err(failure) if upload.broke() => return Err(upload.blame(failure)),
+                Err(failure) if upload.broke() => {
+                    to.given_up(Duration::ZERO);
+                    return Err(upload.blame(failure));
+                }
                 Err(failure) => {
                     let verdict = Verdict::of_failure(&failure, sent, Instant::now());
                     self.failed(to, failure, call);
@@ -208,7 +219,9 @@ impl<'a> Attempts<'a> {
         let (head, grpc) = (&answer.response, outgoing.grpc);
         let reason = call.reason_of(head.headers());
         let verdict = Verdict::of_answer(head, grpc, reason, answer.took);
-        self.learn(to, Latency::Head(answer.took), Some(verdict), call);
+        let success = is_success(head.status(), grpc_status(head.headers()));
+        let latency = Latency::of_head(answer.took, success && reason.is_none());
+        self.learn(to, latency, Some(verdict), call);
         match verdict {
             Verdict::Ended(ended) if ended.is_failure(self.retry()) => {
                 self.tried.push(to.endpoint().addr);
@@ -223,9 +236,7 @@ impl<'a> Attempts<'a> {
                 }
                 self.retry_failed(call);
             }
-            Verdict::Ended(_) if is_success(head.status(), grpc_status(head.headers())) => {
-                self.succeeded(call);
-            }
+            Verdict::Ended(_) if success => self.succeeded(call),
             Verdict::Ended(_) | Verdict::Mesh(_) => self.retry_failed(call),
             // Its trailers tell.
             Verdict::Open => {}
@@ -282,13 +293,13 @@ impl<'a> Attempts<'a> {
             return None;
         }
         // Before anything is paid for it: nobody else may be left.
-        let other = self.pick(proxy)?;
+        let other = self.pick(proxy, Fallback::Nobody)?;
         let attempted = Attempted {
             method: &outgoing.parts.method,
             grpc: outgoing.grpc,
             ended: failed.ended,
             retries: self.retries,
-            moved: false,
+            moved: self.moves.found_overload(),
             body_kept: outgoing.replay.is_kept(),
             spent: false,
             asked: failed.asked,
@@ -355,15 +366,11 @@ impl<'a> Attempts<'a> {
             self.chosen = Some(to);
             self.renewed = true;
         } else {
-            let seen = match &failure {
-                Failure::TimedOut { .. } => Some(Seen::Failed),
-                // One failure shows what it shows once.
-                Failure::NotSent { shared: true, .. } => None,
-                failure => Seen::of_refusal(failure.reason()),
-            };
-            self.record(&mut to, Latency::Failed, seen, call);
+            let slow_upload = self.replay.is_some_and(Replay::waits_for_sender);
+            let (latency, seen) = verdict::seen_in_failure(&failure, slow_upload);
+            self.record(&mut to, latency, seen, call);
             self.tried.push(to.endpoint().addr);
-            self.unsent += u8::from(next != Next::Stop);
+            self.moves.note(&failure);
         }
         self.over = next == Next::Stop;
         self.last = Some(failure);

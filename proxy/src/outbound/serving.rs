@@ -6,13 +6,12 @@ use http::HeaderMap;
 use policy::retry::Outcome;
 
 use crate::endpoints::endpoint::InFlight;
-use crate::endpoints::learned::Latency;
 use crate::endpoints::set::EndpointSet;
 use crate::http::deadline::Ends;
 use crate::http::grpc::{grpc_status, is_success};
 use crate::http::watched::BodyEnd;
 use crate::outbound::said::{self, Said};
-use crate::outbound::verdict::seen_at_end;
+use crate::outbound::verdict::{latency_at_end, seen_at_end};
 use crate::telemetry::call::Call;
 
 /// The endpoint that serves a call.
@@ -42,10 +41,11 @@ impl Serving {
         };
         let said = said.as_deref();
         let (seen, ejection) = (seen_at_end(end, trailers), said::ejection(said));
-        if let Some(cause) = set.record(&mut self.in_flight, Latency::Told, seen, ejection) {
+        let status = trailers.and_then(grpc_status);
+        let latency = latency_at_end(end, status);
+        if let Some(cause) = set.record(&mut self.in_flight, latency, seen, ejection) {
             call.ejected(cause);
         }
-        let status = trailers.and_then(grpc_status);
         match end {
             BodyEnd::Complete if is_success(http::StatusCode::OK, status) => {
                 succeeded(Some(&set), said, retried, call);

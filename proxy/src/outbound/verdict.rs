@@ -10,8 +10,9 @@ use policy::reason::Reason;
 use policy::retry::{AskedWait, Ended};
 use policy::traffic::endpoint::Ejection;
 
+use crate::endpoints::learned::Latency;
 use crate::failure::Failure;
-use crate::http::grpc::{grpc_status, is_grpc};
+use crate::http::grpc::{grpc_status, is_grpc, is_success};
 use crate::http::watched::BodyEnd;
 
 const PUSHBACK: &str = "grpc-retry-pushback-ms";
@@ -96,6 +97,32 @@ pub(super) fn seen_at_end(end: BodyEnd, trailers: Option<&HeaderMap>) -> Option<
             let code = trailers.and_then(grpc_status).unwrap_or(2);
             Some(Seen::of_grpc(u8::try_from(code).unwrap_or(2)))
         }
+    }
+}
+
+/// What the end of a gRPC answer says of how fast its endpoint is. Its head came before,
+/// and looked good.
+pub(super) fn latency_at_end(end: BodyEnd, status: Option<u16>) -> Latency {
+    let good = match end {
+        BodyEnd::Complete => is_success(StatusCode::OK, status),
+        end => end != BodyEnd::Failed,
+    };
+    if good {
+        Latency::Told
+    } else {
+        Latency::of_head(Duration::ZERO, false)
+    }
+}
+
+/// What an attempt without an answer shows of its endpoint. `slow_upload`: the endpoint had
+/// to wait for the rest of the request itself.
+pub(super) fn seen_in_failure(failure: &Failure, slow_upload: bool) -> (Latency, Option<Seen>) {
+    match failure {
+        Failure::TimedOut { .. } if slow_upload => (Latency::AtLeast(Duration::ZERO), None),
+        Failure::TimedOut { .. } => (Latency::Failed, Some(Seen::Failed)),
+        // One failure shows what it shows once.
+        Failure::NotSent { shared: true, .. } => (Latency::Failed, None),
+        failure => (Latency::Failed, Seen::of_refusal(failure.reason())),
     }
 }
 
@@ -187,5 +214,33 @@ mod tests {
         assert_eq!(end("14"), Some(Seen::Failed));
         assert_eq!(seen_at_end(BodyEnd::Failed, None), Some(Seen::Failed));
         assert_eq!(seen_at_end(BodyEnd::Dropped, None), None);
+    }
+
+    #[test]
+    fn a_grpc_answer_that_ends_badly_was_not_fast() {
+        let bad = Latency::of_head(Duration::ZERO, false);
+        for (end, status, latency) in [
+            (BodyEnd::Complete, Some(0), Latency::Told),
+            (BodyEnd::Complete, Some(5), Latency::Told),
+            (BodyEnd::Complete, Some(13), bad),
+            (BodyEnd::Complete, Some(14), bad),
+            (BodyEnd::Failed, None, bad),
+            (BodyEnd::Dropped, None, Latency::Told),
+        ] {
+            assert_eq!(latency_at_end(end, status), latency, "{end:?} {status:?}");
+        }
+    }
+
+    #[test]
+    fn an_endpoint_is_not_to_blame_for_the_time_that_its_caller_took_to_ask() {
+        let late = Failure::TimedOut { detail: "".into() };
+        let shown = |slow_upload| seen_in_failure(&late, slow_upload);
+        assert_eq!(shown(false), (Latency::Failed, Some(Seen::Failed)));
+        assert_eq!(shown(true), (Latency::AtLeast(Duration::ZERO), None));
+        // A connection that ends is lost, whatever was sent by it.
+        for slow_upload in [false, true] {
+            let lost = seen_in_failure(&Failure::lost("x"), slow_upload);
+            assert_eq!(lost, (Latency::Failed, Some(Seen::Failed)));
+        }
     }
 }

@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Request, Response};
@@ -14,7 +15,7 @@ use policy::traffic::endpoint::Ejection;
 use tokio::net::TcpListener;
 use wire::v1::Protocol;
 
-use super::answers::{App, OK, UNAVAILABLE, ask, said, served_by, sum, whole};
+use super::answers::{App, OK, UNAVAILABLE, ask, retries, said, served_by, sum, whole};
 use crate::support::{Pod, endpoint, endpoints, pair, vip};
 
 const EJECTIONS: &str = "weft_ejections_total";
@@ -84,6 +85,48 @@ async fn a_policy_switches_ejection_off() {
     }
     assert_eq!(sum(&client, EJECTIONS, &[]), 0.0, "{}", client.metrics());
     assert!(apps[0].asked() > 20, "{}", apps[0].asked());
+}
+
+/// One of two is not there, and rests. The other one's answer is all that its callers can get.
+#[tokio::test]
+async fn an_answer_is_not_given_up_for_an_endpoint_that_rests() {
+    let (client, server, _, _) = pair(Protocol::Http1).await;
+    let closed = TcpListener::bind((server.ip, 0)).await.unwrap();
+    let there = |port| endpoint(server.ip, port, Some("api"));
+    let gone = there(closed.local_addr().unwrap().port());
+    drop(closed);
+    let app = App::new(server.ip, UNAVAILABLE).await;
+    client.set(vec![endpoints("api", vec![gone.clone(), there(app.port)])]);
+    client.set(vec![said(&Traffic {
+        ejection: whole(Ejection {
+            consecutive_failures: 1,
+            base_time: Duration::from_secs(60),
+            ..Ejection::DEFAULT
+        }),
+        ..Traffic::default()
+    })]);
+    let mut posts = 0;
+    while sum(&client, EJECTIONS, &["cause=\"unreachable\""]) == 0.0 {
+        ask(&client, "POST", "", "{}").await;
+        posts += 1;
+        assert!(posts < 300, "it must rest: {}", client.metrics());
+    }
+    for _ in 0..3 {
+        let (status, answer) = ask(&client, "GET", "", "").await;
+        assert_eq!(status, 503, "{answer}");
+        assert!(answer.ends_with("no"), "the application's own: {answer}");
+    }
+    assert_eq!(sum(&client, "weft_retries_total", &[]), 0.0);
+    // Somebody who works takes the retry.
+    let good = App::new(server.ip, OK).await;
+    let all = vec![gone, there(app.port), there(good.port)];
+    client.set(vec![endpoints("api", all)]);
+    let mut gets = 0;
+    while retries(&client, "success") == 0.0 {
+        assert_eq!(ask(&client, "GET", "", "").await.0, 200);
+        gets += 1;
+        assert!(gets < 300, "the failing one must be asked");
+    }
 }
 
 /// A gRPC application that says its status in trailers; how often it was asked.

@@ -166,17 +166,26 @@ async fn grpc_is_tried_again_for_the_listed_codes_and_only_before_anything_was_p
                          grpc-status: 14\r\ncontent-length: 2\r\n\r\nab";
     const OTHER: &str = "HTTP/1.1 200 OK\r\ncontent-type: application/grpc\r\n\
                          grpc-status: 8\r\ncontent-length: 0\r\n\r\n";
-    for (answer, expected) in [(REFUSED, 2), (UNAVAILABLE, 2), (BEGUN, 1), (OTHER, 1)] {
+    let (unavailable, late) = (GrpcCode::Unavailable, GrpcCode::DeadlineExceeded);
+    for (answer, code, expected) in [
+        (REFUSED, unavailable, 2),
+        (UNAVAILABLE, unavailable, 2),
+        (BEGUN, unavailable, 1),
+        (OTHER, unavailable, 1),
+        // A connection that ends is UNAVAILABLE, and nothing else.
+        (NOTHING, unavailable, 2),
+        (NOTHING, late, 1),
+    ] {
         let (client, _server, apps) = fleet([answer, answer, answer]).await;
         policy(
             &client,
             Retry {
-                grpc_codes: GrpcCodes::of(&[GrpcCode::Unavailable]),
+                grpc_codes: GrpcCodes::of(&[code]),
                 ..Retry::DEFAULT
             },
         );
         ask(&client, "POST", GRPC, "call").await;
-        assert_eq!(asked(&apps), expected, "{answer}");
+        assert_eq!(asked(&apps), expected, "{code} {answer}");
     }
 }
 

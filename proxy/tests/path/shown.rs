@@ -12,11 +12,11 @@ use http_body_util::Empty;
 use hyper::client::conn::http2::SendRequest;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use policy::traffic::Traffic;
-use policy::traffic::endpoint::Ejection;
+use policy::traffic::endpoint::{Balance, Ejection};
 use tokio::net::TcpListener;
 use tokio::time::sleep;
 use weft_proxy::{Budget, MESH_PORT};
-use wire::v1::Protocol;
+use wire::v1::{Enforcement, MtlsMode, Protocol};
 
 use super::answers::{App, SLOW, UNAVAILABLE, ask, said, served_by, sum, whole};
 use crate::support::{Authority, Pod, endpoint, endpoints, http_app, pair, service, vip};
@@ -24,20 +24,82 @@ use crate::support::{Authority, Pod, endpoint, endpoints, http_app, pair, servic
 const EJECTIONS: &str = "weft_ejections_total";
 const RESTING: &str = "weft_resting_endpoints";
 
-#[tokio::test]
-async fn an_endpoint_that_fails_at_once_draws_no_more_than_one_that_works() {
+/// Endpoints have all of their share at once, so that how fast they are is what counts.
+pub(super) fn without_warmup(client: &Pod) {
+    client.set(vec![said(&Traffic {
+        balance: whole(Balance {
+            warmup: Duration::ZERO,
+            ..Balance::DEFAULT
+        }),
+        ..Traffic::default()
+    })]);
+}
+
+/// How many of 100 POSTs came to an application that answers this at once, and how many to
+/// one that takes 50 ms and works.
+async fn fast_and_slow(answer: &'static str) -> [usize; 2] {
     let (client, server, _, _) = pair(Protocol::Http1).await;
     let apps = [
-        App::new(server.ip, UNAVAILABLE).await,
+        App::new(server.ip, answer).await,
         App::new(server.ip, SLOW).await,
     ];
     served_by(&client, &server, &[&apps[0], &apps[1]]);
+    without_warmup(&client);
     for _ in 0..100 {
         ask(&client, "POST", "", "{}").await;
     }
-    let [bad, good] = apps.map(|app| app.asked());
-    assert_eq!(bad + good, 100, "no POST was sent twice");
-    assert!(good >= 40, "{good} of 100 were good");
+    let asked = apps.map(|app| app.asked());
+    assert_eq!(asked[0] + asked[1], 100, "no POST was sent twice");
+    asked
+}
+
+/// Whether or not it makes an endpoint rest.
+#[tokio::test]
+async fn an_endpoint_that_fails_at_once_draws_no_more_than_one_that_works() {
+    const BROKEN: &str = "HTTP/1.1 500 No\r\ncontent-length: 0\r\n\r\n";
+    for failure in [UNAVAILABLE, BROKEN] {
+        let [_, good] = fast_and_slow(failure).await;
+        assert!(good >= 40, "{good} of 100 were good: {failure}");
+    }
+}
+
+#[tokio::test]
+async fn an_endpoint_that_answers_at_once_that_there_is_nothing_is_the_faster_one() {
+    const NOT_FOUND: &str = "HTTP/1.1 404 No\r\ncontent-length: 0\r\n\r\n";
+    let mut found = Vec::new();
+    // Where its first answer took as long as the others that impression lasts for seconds.
+    while found.len() < 5 {
+        let [fast, _] = fast_and_slow(NOT_FOUND).await;
+        if fast >= 80 {
+            return;
+        }
+        found.push(fast);
+    }
+    panic!("of 100 each: {found:?}");
+}
+
+/// As in a rollout whose new pods let nobody in.
+#[tokio::test]
+async fn nor_does_one_whose_proxy_refuses_at_once() {
+    let authority = Authority::new();
+    let client = Pod::new(&authority, "web").await;
+    let serves = Pod::new(&authority, "api").await;
+    let refuses = Pod::new(&authority, "api").await;
+    refuses.mode("api", Enforcement::Enforce, MtlsMode::Permissive);
+    client.set(service("api", vip().ip(), Protocol::Http1, Vec::new()));
+    let mut all = Vec::new();
+    for pod in [&serves, &refuses] {
+        let app = App::new(pod.ip, SLOW).await;
+        all.push(endpoint(pod.ip, app.port, Some("api")));
+    }
+    client.set(vec![endpoints("api", all)]);
+    let mut good = 0;
+    for _ in 0..100 {
+        let (status, answer) = ask(&client, "POST", "", "{}").await;
+        assert!([200, 403].contains(&status), "{answer}");
+        good += usize::from(status == 200);
+    }
+    assert!((40..100).contains(&good), "{good} of 100 were good");
 }
 
 /// The same where calls come at once: what waits at the one that works is no reason to
@@ -137,6 +199,8 @@ pub(super) fn call() -> Request<Empty<Bytes>> {
 #[derive(Clone, Copy)]
 pub(super) enum Does {
     Refuses,
+    /// Nothing, ever.
+    Hangs,
     /// The head of a gRPC answer, and nothing behind it while its caller stays.
     Streams,
     Answers,
@@ -159,12 +223,14 @@ pub(super) fn serve(listener: TcpListener, does: Does) -> Arc<AtomicUsize> {
 
 async fn requests(stream: tokio::net::TcpStream, does: Does, log: Arc<AtomicUsize>) -> Option<()> {
     let mut connection = h2::server::handshake(stream).await.ok()?;
+    let mut unanswered = Vec::new();
     while let Some(request) = connection.accept().await {
         let (_, mut respond) = request.ok()?;
         log.fetch_add(1, Relaxed);
         let head = Response::builder().header("content-type", "application/grpc");
         match does {
             Does::Refuses => respond.send_reset(h2::Reason::REFUSED_STREAM),
+            Does::Hangs => unanswered.push(respond),
             Does::AsksForTime => {
                 let head = Response::builder().status(503).header("retry-after", "1");
                 respond.send_response(head.body(()).unwrap(), true).ok()?;

@@ -11,7 +11,7 @@ use prometheus_client::metrics::gauge::Gauge;
 
 use super::EndpointSet;
 use crate::endpoints::endpoint::{Endpoint, InFlight};
-use crate::endpoints::learned::{Draw, Latency};
+use crate::endpoints::learned::{Draw, Fallback, Latency};
 use crate::endpoints::registry::Registry;
 
 fn set(registry: &Registry, addrs: &[&str]) -> EndpointSet {
@@ -61,6 +61,52 @@ fn the_slow_endpoint_is_avoided() {
     took(1, 1);
     for _ in 0..20 {
         assert_eq!(addr(set.pick(&Draw::DEFAULT)), set.endpoints[1].addr);
+    }
+}
+
+/// One hangs since it came, and whoever asks it leaves after two seconds.
+#[tokio::test(start_paused = true)]
+async fn an_endpoint_whose_callers_give_up_is_not_the_cheapest_again() {
+    let registry = Registry::default();
+    let set = set(&registry, &["10.0.0.1:80", "10.0.0.2:80"]);
+    let hung = set.endpoints[0].addr;
+    let (mut there, mut answered) = (0, 0);
+    for _ in 0..100 {
+        let mut call = set.pick(&Draw::DEFAULT).unwrap();
+        if call.endpoint().addr == hung {
+            let waited = Duration::from_secs(2);
+            tokio::time::advance(waited).await;
+            call.given_up(waited);
+            there += 1;
+        } else {
+            call.learn(Latency::Head(Duration::from_millis(1)));
+            answered += 1;
+        }
+    }
+    assert!((1..=2).contains(&there), "{there} of 100 hung");
+    assert_eq!(there + answered, 100);
+}
+
+/// Whatever gave it, an application or a proxy.
+#[tokio::test(start_paused = true)]
+async fn answers_that_are_not_good_draw_no_calls_by_being_fast() {
+    for (good, least, most) in [(false, 0, 50), (true, 90, 100)] {
+        let registry = Registry::default();
+        let set = set(&registry, &["10.0.0.1:80", "10.0.0.2:80"]);
+        let fast = set.endpoints[0].addr;
+        let mut there = 0;
+        for _ in 0..100 {
+            let mut call = set.pick(&Draw::DEFAULT).unwrap();
+            let latency = if call.endpoint().addr == fast {
+                there += 1;
+                Latency::of_head(Duration::from_micros(300), good)
+            } else {
+                Latency::of_head(Duration::from_millis(50), true)
+            };
+            let rests = set.record(&mut call, latency, Some(Seen::Good), &EJECTION);
+            assert_eq!(rests, None);
+        }
+        assert!((least..=most).contains(&there), "{good}: {there} of 100");
     }
 }
 
@@ -221,6 +267,57 @@ async fn a_late_probe_that_is_given_up_makes_no_room_for_another_one() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_a_late_probe_shows_is_not_taken_for_what_the_next_one_shows() {
+    let fleet = Fleet::new();
+    fleet.eject();
+    tokio::time::advance(Duration::from_millis(6100)).await;
+    let probe = || {
+        let picks = (0..1000).filter_map(|_| fleet.set.pick(&READER));
+        let mut there = picks.filter(|picked| picked.endpoint().addr == fleet.dead().addr);
+        there.next()
+    };
+    let mut late = probe().unwrap();
+    tokio::time::advance(Duration::from_secs(10)).await;
+    let mut next = probe().unwrap();
+    let good = |probe: &mut InFlight| {
+        let head = Latency::Head(Duration::from_millis(1));
+        fleet.set.record(probe, head, Some(Seen::Good), &EJECTION)
+    };
+    assert_eq!(good(&mut late), None);
+    assert_eq!(fleet.resting.get(), 1);
+    assert_eq!(good(&mut next), None);
+    assert_eq!(fleet.resting.get(), 0);
+}
+
+/// It has an answer, which would be lost with an endpoint that is not there.
+#[tokio::test(start_paused = true)]
+async fn a_call_that_is_tried_again_takes_nobody_who_rests_nor_is_it_a_probe() {
+    let fleet = Fleet::new();
+    fleet.eject();
+    let others: Vec<SocketAddr> = fleet.set.endpoints[1..].iter().map(|e| e.addr).collect();
+    let again = |tried| Draw {
+        tried,
+        fallback: Fallback::Nobody,
+        ..READER
+    };
+    for rested in [0, 7] {
+        tokio::time::advance(Duration::from_secs(rested)).await;
+        assert_eq!(fleet.sent_there(&again(&[])), 0, "others work");
+        assert!(fleet.set.pick(&again(&others)).is_none());
+        let caller = |draw: &Draw<'_>| fleet.set.sticky("10.1.0.7", 0, draw);
+        assert!(caller(&again(&others)).is_none());
+        assert!(others.contains(&addr(caller(&again(&[])))));
+        // What was not sent has no answer to lose.
+        let moved = Draw {
+            tried: &others,
+            ..READER
+        };
+        assert_eq!(addr(fleet.set.pick(&moved)), fleet.dead().addr);
+        assert_eq!(addr(caller(&moved)), fleet.dead().addr);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_call_that_cannot_be_tried_again_probes_only_where_no_other_came() {
     let fleet = Fleet::new();
     fleet.eject();
@@ -234,6 +331,38 @@ async fn a_call_that_cannot_be_tried_again_probes_only_where_no_other_came() {
     assert_eq!(fleet.sent_there(&Draw::DEFAULT), 0);
     tokio::time::advance(Duration::from_secs(1)).await;
     assert!(fleet.sent_there(&Draw::DEFAULT) > 0);
+}
+
+/// Of two Services with the same endpoints one lets them rest, and one does not.
+#[tokio::test(start_paused = true)]
+async fn calls_to_a_service_that_lets_nobody_rest_end_no_rest_for_another_service() {
+    let fleet = Fleet::new();
+    fleet.eject();
+    let off = policy::traffic::endpoint::Ejection {
+        consecutive_failures: 0,
+        ..EJECTION
+    };
+    let others: Vec<SocketAddr> = fleet.set.endpoints[1..].iter().map(|e| e.addr).collect();
+    let draw = Draw {
+        ejection: &off,
+        tried: &others,
+        fallback: Fallback::Nobody,
+        ..Draw::DEFAULT
+    };
+    let answered = || {
+        let mut call = fleet.set.pick(&draw).unwrap();
+        let head = Latency::Head(Duration::from_millis(1));
+        let rests = fleet.set.record(&mut call, head, Some(Seen::Good), &off);
+        assert_eq!(rests, None);
+        call.endpoint().addr
+    };
+    assert_eq!(answered(), fleet.dead().addr);
+    assert_eq!(fleet.sent_there(&READER), 0);
+    assert_eq!(fleet.resting.get(), 1);
+    // Its rest is over, and it answers.
+    tokio::time::advance(Duration::from_millis(6100)).await;
+    assert_eq!(answered(), fleet.dead().addr);
+    assert_eq!(fleet.resting.get(), 0);
 }
 
 #[tokio::test(start_paused = true)]
@@ -252,10 +381,10 @@ async fn where_ejection_is_switched_off_nobody_rests_any_more() {
     let others: Vec<SocketAddr> = fleet.set.endpoints[1..].iter().map(|e| e.addr).collect();
     let draw = Draw {
         tried: &others,
+        fallback: Fallback::Nobody,
         ..draw
     };
     assert_eq!(addr(fleet.set.pick(&draw)), fleet.dead().addr);
-    assert_eq!(fleet.resting.get(), 0);
     for _ in 0..20 {
         let attempt = &mut fleet.dead().begin();
         let seen = Some(Seen::Unreachable);

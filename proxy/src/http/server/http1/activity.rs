@@ -264,11 +264,13 @@ impl Use {
     }
 
     /// Nothing of the next head was read, and it would wait: it stays where it is, and
-    /// the connection rests meanwhile.
+    /// the connection rests meanwhile. One that was asked for another protocol never rests,
+    /// so there it is read, and its request waits for its turn.
     pub(super) fn holds_back(&self) -> bool {
         self.expects.load(Relaxed)
             && self.fresh.load(Relaxed)
             && !self.admitted.load(Relaxed)
+            && !self.upgrade.load(Relaxed)
             && self.budget.holds_back(&self.place, self.line)
     }
 

@@ -231,6 +231,53 @@ async fn whoever_waits_with_a_large_head_is_seen_to_leave() {
     assert_eq!(waiting(), 0);
 }
 
+/// As a client that offers another protocol with its first request, and goes on without.
+/// Such a connection never rests, so nobody would look again at what is left unread there.
+#[tokio::test(start_paused = true)]
+async fn a_connection_that_was_asked_for_another_protocol_waits_and_goes_on() {
+    const OFFER: &[u8] =
+        b"GET /one HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\nupgrade: h2c\r\n\r\n";
+    let (mut served, budget, (other, _requests)) = crowded();
+    USED.set(0);
+    served.say(OFFER).await;
+    served.hear(&said("/one")).await;
+    sleep(LONG).await;
+    USED.set(MUCH);
+    let before = BEGUN.get();
+    served.say(GET).await;
+    sleep(LONG).await;
+    assert_eq!(BEGUN.get(), before, "it waits as any other");
+    assert_eq!(other.requests().unwrap().waiting(), 1);
+    USED.set(0);
+    budget.settle();
+    served.hear(&said("/one")).await;
+    // And without a want of memory.
+    served.say(GET).await;
+    served.hear(&said("/one")).await;
+}
+
+/// They are no head that was let in, for whatever comes behind them.
+#[tokio::test(start_paused = true)]
+async fn empty_lines_before_a_head_let_nothing_in() {
+    for memory in [true, false] {
+        let (mut served, budget, _crowd) = crowded();
+        let (begun, waited) = (BEGUN.get(), WAITED.get());
+        USED.set(0);
+        served.say(b"\r\n\r\n").await;
+        sleep(LONG).await;
+        USED.set(if memory { 0 } else { MUCH });
+        served.say(GET).await;
+        if !memory {
+            sleep(LONG).await;
+            assert_eq!((BEGUN.get(), WAITED.get()), (begun, waited + 1));
+            USED.set(0);
+            budget.settle();
+        }
+        served.hear(&said("/one")).await;
+        assert_eq!(BEGUN.get(), begun + 1);
+    }
+}
+
 /// Whoever waits with a large body is not seen to leave behind it, and holds little of it.
 #[tokio::test(start_paused = true)]
 async fn of_a_body_behind_a_head_that_waits_little_is_read() {

@@ -1,0 +1,81 @@
+//! How often a call is moved to another endpoint because it was not sent to one. That costs
+//! no token of a budget, so it has bounds of its own.
+
+use policy::reason::Reason;
+
+use crate::failure::{Failure, Next};
+
+/// Endpoints that a call may ask while none takes it.
+const ENDPOINTS: u8 = 3;
+
+/// The same of those that have no room for it. Each may take half a minute to say so, and
+/// where the fleet is full a call that wanders through it takes turns from others.
+const OVERLOADED: u8 = 2;
+
+/// The endpoints that a call was not sent to.
+#[derive(Debug)]
+pub(super) struct Moves {
+    unsent: u8,
+    overloaded: u8,
+}
+
+impl Moves {
+    pub(super) const NONE: Self = Self {
+        unsent: 0,
+        overloaded: 0,
+    };
+
+    /// An attempt failed so.
+    pub(super) fn note(&mut self, failure: &Failure) {
+        if failure.next() != Next::Stop {
+            self.unsent = self.unsent.saturating_add(1);
+            let overload = failure.reason() == Reason::Overload;
+            self.overloaded = self.overloaded.saturating_add(u8::from(overload));
+        }
+    }
+
+    /// Whether another endpoint may be asked.
+    pub(super) const fn may_go_on(&self) -> bool {
+        self.unsent < ENDPOINTS && self.overloaded < OVERLOADED
+    }
+
+    /// Whether one of them had no room for it.
+    pub(super) const fn found_overload(&self) -> bool {
+        self.overloaded > 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Endpoints that are asked where each fails like this, by turns.
+    fn asked(reasons: &[Reason]) -> usize {
+        let mut moves = Moves::NONE;
+        let mut failures = reasons.iter().cycle();
+        let mut asked = 0;
+        while moves.may_go_on() {
+            moves.note(&Failure::not_sent(*failures.next().unwrap(), "x"));
+            asked += 1;
+        }
+        asked
+    }
+
+    #[test]
+    fn a_call_moves_on_twice_and_once_where_endpoints_are_full() {
+        assert_eq!(asked(&[Reason::ConnectFailed]), 3);
+        assert_eq!(asked(&[Reason::Overload]), 2);
+        assert_eq!(asked(&[Reason::Overload, Reason::ConnectFailed]), 3);
+        assert_eq!(asked(&[Reason::ConnectFailed, Reason::Overload]), 3);
+    }
+
+    #[test]
+    fn what_an_application_may_have_seen_is_no_move() {
+        let mut moves = Moves::NONE;
+        for _ in 0..5 {
+            moves.note(&Failure::lost("x"));
+            moves.note(&Failure::refused(Reason::Overload, "x"));
+        }
+        assert!(moves.may_go_on() && !moves.found_overload());
+    }
+}

@@ -1,0 +1,49 @@
+//! What a caller that leaves shows of the endpoint that it waited for: an answer would have
+//! taken longer. Without that nobody would ever measure an endpoint that hangs, and one
+//! without a measurement is the cheapest.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::endpoints::endpoint::InFlight;
+use crate::http::replay::Replay;
+
+/// An attempt without an answer. Dropped before that is over, it tells its endpoint so.
+pub(super) struct Unanswered<'a> {
+    to: &'a InFlight,
+    replay: &'a Replay,
+    since: Instant,
+    over: bool,
+}
+
+impl<'a> Unanswered<'a> {
+    pub(super) fn new(to: &'a InFlight, replay: &'a Replay) -> Self {
+        Self {
+            to,
+            replay,
+            since: Instant::now(),
+            over: false,
+        }
+    }
+
+    /// The attempt has ended by itself.
+    pub(super) fn over(mut self) {
+        self.over = true;
+    }
+}
+
+impl Drop for Unanswered<'_> {
+    fn drop(&mut self) {
+        if self.over {
+            return;
+        }
+        // What the caller needed to send the request is no time of the endpoint.
+        let waited = if self.replay.waits_for_sender() {
+            Duration::ZERO
+        } else {
+            self.since.elapsed()
+        };
+        self.to.given_up(waited);
+    }
+}

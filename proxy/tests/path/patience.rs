@@ -1,0 +1,178 @@
+//! Callers that give up, callers that are slow, and endpoints that keep everybody waiting.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::time::{Duration, SystemTime};
+
+use http::Response;
+use identity::tls::{self, ClientAuth, MESH_ALPN};
+use policy::traffic::Traffic;
+use policy::traffic::call::Timeouts;
+use policy::traffic::endpoint::Ejection;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::timeout;
+use tokio_rustls::TlsAcceptor;
+use weft_proxy::{Budget, MESH_PORT};
+use wire::v1::Protocol;
+
+use super::answers::{App, OK, SILENCE, ask, limited, said, served_by, sum, whole};
+use super::shown::{Does, call, grpc, serve, without_warmup};
+use crate::support::{Authority, Pod, endpoint, endpoints, http_app, pair, service, vip};
+
+const EJECTIONS: &str = "weft_ejections_total";
+const HOUR: Duration = Duration::from_secs(3600);
+
+/// It hangs since it came, so nobody has ever measured how fast it is.
+#[tokio::test]
+async fn an_endpoint_that_hangs_draws_no_calls_though_its_callers_give_up() {
+    let (client, server, _, _) = pair(Protocol::Http2).await;
+    let (mut all, mut asked) = (Vec::new(), Vec::new());
+    for does in [Does::Hangs, Does::Answers, Does::Answers] {
+        let listener = TcpListener::bind((server.ip, 0)).await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        all.push(endpoint(server.ip, port, Some("api")));
+        asked.push(serve(listener, does));
+    }
+    client.set(vec![endpoints("api", all)]);
+    without_warmup(&client);
+    let mut sender = grpc(&client).await;
+    let mut answered = 0;
+    for _ in 0..20 {
+        // Long beside what an answer takes on a busy machine.
+        let answer = timeout(Duration::from_secs(1), sender.send_request(call())).await;
+        answered += usize::from(answer.is_ok_and(|answer| answer.is_ok()));
+    }
+    let hung = asked[0].load(Relaxed);
+    assert!(
+        (1..=5).contains(&hung),
+        "{hung} of 20 hung, {answered} answered"
+    );
+    assert!(answered >= 15, "{answered} of 20, {hung} hung");
+}
+
+/// The head of a request and half of its body; what is answered to that.
+async fn half_a_post(client: &Pod) -> String {
+    let mut stream = client.call(vip()).await;
+    let half = "POST / HTTP/1.1\r\nHost: web.shop\r\nContent-Length: 10\r\n\r\nhello";
+    stream.write_all(half.as_bytes()).await.unwrap();
+    let mut answer = vec![0; 4096];
+    let patience = Duration::from_secs(10);
+    let read = timeout(patience, stream.read(&mut answer)).await;
+    answer.truncate(read.expect("an answer in time").unwrap());
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+#[tokio::test]
+async fn callers_that_are_slow_themselves_make_nobody_rest() {
+    let (client, server, _, _) = pair(Protocol::Http1).await;
+    let apps = [
+        App::new(server.ip, OK).await,
+        App::new(server.ip, OK).await,
+        App::new(server.ip, OK).await,
+    ];
+    served_by(&client, &server, &[&apps[0], &apps[1], &apps[2]]);
+    client.set(vec![said(&Traffic {
+        timeouts: limited(Timeouts {
+            backend_request: Some(Duration::from_millis(300)),
+            ..Timeouts::DEFAULT
+        }),
+        ejection: whole(Ejection {
+            consecutive_failures: 1,
+            ..Ejection::DEFAULT
+        }),
+        ..Traffic::default()
+    })]);
+    for _ in 0..60 {
+        assert_eq!(ask(&client, "POST", "", "{}").await.0, 200);
+    }
+    for _ in 0..6 {
+        let answer = half_a_post(&client).await;
+        assert!(answer.starts_with("HTTP/1.1 504"), "{answer}");
+    }
+    assert_eq!(sum(&client, EJECTIONS, &[]), 0.0, "{}", client.metrics());
+    // Where all of the request was sent it is the endpoint that is late.
+    let silent = App::new(server.ip, SILENCE).await;
+    served_by(&client, &server, &[&silent, &apps[0], &apps[1]]);
+    let mut posts = 0;
+    while sum(&client, EJECTIONS, &[]) == 0.0 {
+        ask(&client, "POST", "", "{}").await;
+        posts += 1;
+        assert!(posts < 500, "it must rest: {}", client.metrics());
+    }
+}
+
+/// A peer proxy that has no memory for any request, and says so at once; how often it was
+/// asked.
+async fn full(authority: &Authority) -> (IpAddr, Arc<AtomicUsize>) {
+    let leaf = || authority.leaf("api", HOUR, SystemTime::now());
+    let config = tls::mesh_server_config(
+        &authority.roots(),
+        &leaf(),
+        &[MESH_ALPN],
+        ClientAuth::Required,
+    );
+    let ip = Pod::unserved(&Budget::new(64 << 20), authority.roots(), leaf(), "api").ip;
+    let listener = TcpListener::bind((ip, MESH_PORT)).await.unwrap();
+    let asked = Arc::new(AtomicUsize::new(0));
+    let log = Arc::clone(&asked);
+    tokio::spawn(async move {
+        loop {
+            let (stream, _) = listener.accept().await.unwrap();
+            let acceptor = TlsAcceptor::from(Arc::clone(&config));
+            tokio::spawn(refuse_all(stream, acceptor, Arc::clone(&log)));
+        }
+    });
+    (ip, asked)
+}
+
+async fn refuse_all(stream: TcpStream, by: TlsAcceptor, log: Arc<AtomicUsize>) -> Option<()> {
+    let stream = by.accept(stream).await.ok()?;
+    let mut connection = h2::server::handshake(stream).await.ok()?;
+    while let Some(request) = connection.accept().await {
+        let (_, mut respond) = request.ok()?;
+        log.fetch_add(1, Relaxed);
+        let head = Response::builder()
+            .status(503)
+            .header("weft-unsent", "1")
+            .header("weft-reason", "overload");
+        respond.send_response(head.body(()).unwrap(), true).ok()?;
+    }
+    Some(())
+}
+
+#[tokio::test]
+async fn a_call_that_finds_no_memory_is_moved_once_and_not_through_the_fleet() {
+    let authority = Authority::new();
+    let client = Pod::new(&authority, "web").await;
+    client.set(service("api", vip().ip(), Protocol::Http1, Vec::new()));
+    let (mut all, mut asked) = (Vec::new(), Vec::new());
+    for _ in 0..4 {
+        let (ip, log) = full(&authority).await;
+        all.push(endpoint(ip, 8080, Some("api")));
+        asked.push(log);
+    }
+    client.set(vec![endpoints("api", all)]);
+    for (method, times) in [("POST", 2), ("GET", 4)] {
+        let (status, answer) = ask(&client, method, "", "").await;
+        assert_eq!(status, 503, "{answer}");
+        assert!(answer.contains("weft-reason: overload"), "{answer}");
+        let asked = asked.iter().map(|log| log.load(Relaxed));
+        assert_eq!(asked.sum::<usize>(), times, "{method}");
+    }
+    // Where the other one has room all are served.
+    let server = Pod::new(&authority, "api").await;
+    let (port, _) = http_app(&server, "api").await;
+    let (full, asked) = full(&authority).await;
+    let both = [(full, 8080), (server.ip, port)];
+    let both = both.map(|(ip, port)| endpoint(ip, port, Some("api")));
+    client.set(vec![endpoints("api", both.to_vec())]);
+    let mut posts = 0;
+    while asked.load(Relaxed) == 0 {
+        let (status, answer) = ask(&client, "POST", "", "{}").await;
+        assert_eq!(status, 200, "{answer}");
+        posts += 1;
+        assert!(posts < 300, "the full one must be asked");
+    }
+}
