@@ -8,7 +8,7 @@ use policy::traffic::set::{GrpcCode, GrpcCodes, Methods, Statuses};
 use wire::v1::Protocol;
 
 use super::answers::{
-    App, NOTHING, OK, ONCE, SILENCE, UNAVAILABLE, ask, limited, retries, said, served_by, sum,
+    App, HALF, NOTHING, OK, ONCE, SILENCE, UNAVAILABLE, ask, limited, retries, said, served_by, sum,
 };
 use crate::support::{Pod, pair};
 
@@ -268,6 +268,16 @@ async fn a_put_or_delete_that_a_kept_connection_loses_is_not_sent_again() {
         tokio::time::sleep(KEPT).await;
     }
     assert_eq!(apps[0].asked(), 3, "once in vain");
+}
+
+/// Whoever began to answer has taken the request.
+#[tokio::test]
+async fn a_get_whose_answer_had_begun_is_not_sent_again_by_another_connection() {
+    let (client, _server, apps) = fleet([HALF]).await;
+    assert_eq!(ask(&client, "GET", "", "").await.0, 200);
+    tokio::time::sleep(KEPT).await;
+    let (status, answer) = ask(&client, "GET", "", "").await;
+    assert_eq!((status, apps[0].asked()), (502, 2), "{answer}");
 }
 
 #[tokio::test]

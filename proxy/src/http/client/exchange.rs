@@ -111,6 +111,7 @@ pub(crate) async fn http1(
         let body = replay.take().ok_or_else(|| {
             Failure::lost("the request's body was sent already and is too large to send again")
         })?;
+        pooled.connection.watch.asks();
         match pooled
             .connection
             .sender
@@ -135,14 +136,16 @@ pub(crate) async fn http1(
             Err(mut error) => {
                 let unsent = error.take_message().is_some();
                 let error = error.into_error();
+                // A part of an answer proves that the request was taken.
+                let silent = closed_silently(&error) && !pooled.connection.watch.has_heard();
                 if let Some(unused) = pooled.unused
-                    && closed_silently(&error)
+                    && silent
                 {
                     let unused = if again { unused } else { Duration::ZERO };
                     clients.closed(addr, unused);
                 }
-                let stale = pooled.unused.is_some()
-                    && (unsent || (only_reads(&parts.method) && closed_silently(&error)));
+                let stale =
+                    pooled.unused.is_some() && (unsent || (only_reads(&parts.method) && silent));
                 if stale && reuse != Reuse::Never {
                     reuse = Reuse::Never;
                     continue;
