@@ -363,6 +363,7 @@ impl<'a> Attempts<'a> {
         let next = failure.next();
         if next == Next::SameEndpoint && self.renewals < RENEWALS {
             self.renewals += 1;
+            self.moves.note(&failure);
             self.chosen = Some(to);
             self.renewed = true;
         } else {
@@ -372,7 +373,9 @@ impl<'a> Attempts<'a> {
             self.tried.push(to.endpoint().addr);
             self.moves.note(&failure);
         }
-        self.over = next == Next::Stop;
+        // Its server had it, so asking the next one is what `attempts: 0` forbids.
+        let refused = self.replay.is_some() && failure.was_refused_by_server();
+        self.over = next == Next::Stop || (refused && self.retry().attempts == 0);
         self.last = Some(failure);
     }
 }

@@ -36,7 +36,8 @@ pub struct UpstreamResponse {
 /// Sends over a shared HTTP/2 connection.
 ///
 /// # Errors
-/// [`Failure::ConnectionClosed`] when the stream was refused or never opened.
+/// [`Failure::ConnectionClosed`] when the connection takes no more, [`Failure::NotSent`]
+/// when the server refused the stream.
 pub(crate) async fn multiplexed(
     peer: &Multiplexed,
     request: Request<Body>,
@@ -77,6 +78,8 @@ fn failed(peer: &Multiplexed, place: &StreamPermit, error: &SendError) -> Failur
             peer.retire(place);
             Failure::connection_closed(error.to_string())
         }
+        // The connection is as good as before; its server is busy.
+        SendError::Refused(_) => Failure::not_sent(Reason::ConnectionLost, error.to_string()),
         SendError::Malformed(_) => Failure::not_sent(Reason::BadRequest, error.to_string()),
         SendError::Lost(cause) => Failure::Lost {
             detail: error.to_string().into(),

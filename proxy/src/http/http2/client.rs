@@ -71,6 +71,10 @@ pub enum SendError {
     /// Nothing of the request was taken.
     #[error("the connection took no request: {0}")]
     Unsent(h2::Error),
+    /// The server refused this stream and none of the connection: nothing of the request
+    /// was processed (RFC 9113, 8.7).
+    #[error("the server refused the stream: {0}")]
+    Refused(h2::Error),
     /// The request cannot be said in HTTP/2.
     #[error("the request has no form in HTTP/2: {0}")]
     Malformed(h2::Error),
@@ -81,12 +85,15 @@ pub enum SendError {
 impl SendError {
     fn of(error: h2::Error) -> Self {
         let reason = error.reason();
-        let refused = reason == Some(h2::Reason::REFUSED_STREAM)
-            || (error.is_go_away() && error.is_remote() && reason == Some(h2::Reason::NO_ERROR));
-        if refused {
-            Self::Unsent(error)
-        } else {
-            Self::Lost(error)
+        match reason {
+            Some(h2::Reason::REFUSED_STREAM) if error.is_reset() && error.is_remote() => {
+                Self::Refused(error)
+            }
+            Some(h2::Reason::REFUSED_STREAM) => Self::Unsent(error),
+            Some(h2::Reason::NO_ERROR) if error.is_go_away() && error.is_remote() => {
+                Self::Unsent(error)
+            }
+            _ => Self::Lost(error),
         }
     }
 }
