@@ -3,7 +3,7 @@
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use h2::{Ping, SendStream};
 use http::{HeaderValue, Method, Request, Response, header};
 use http_body::Body as HttpBody;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use super::flow::{CONNECTION_WINDOW, Flow, STREAMS};
 use super::frame_filter::FrameFilter;
@@ -29,6 +29,8 @@ use crate::net::coalesce::FlushHandle;
 
 /// A server has this long to say what it allows.
 const SETTINGS_WITHIN: Duration = Duration::from_secs(1);
+/// Whoever waits for a sign of life looks this often, which is rare enough as it is.
+const LOOK: Duration = Duration::from_millis(100);
 
 /// What the connection's task and those who send by it tell each other.
 #[derive(Debug, Default)]
@@ -36,6 +38,10 @@ struct Shared {
     closed: AtomicBool,
     /// The peer missed a sign of life.
     suspect: AtomicBool,
+    /// Somebody wants a sign of life.
+    asks: AtomicBool,
+    /// Pings that the peer has answered.
+    pongs: AtomicU64,
     /// Wakes the task, which otherwise does not notice that nobody sends any more.
     task: AtomicWaker,
 }
@@ -174,6 +180,20 @@ impl Sender {
         self.shared.closed.load(Relaxed)
     }
 
+    /// Whether the peer answers a ping within this time, or ends the connection well.
+    pub(crate) async fn gives_sign(self, within: Duration) -> bool {
+        let before = self.shared.pongs.load(Relaxed);
+        self.shared.asks.store(true, Relaxed);
+        self.shared.task.wake();
+        let sign = async {
+            while self.shared.pongs.load(Relaxed) == before && !self.is_closed() {
+                sleep(LOOK).await;
+            }
+        };
+        let came = timeout(within, sign).await.is_ok();
+        came && !(self.is_closed() && self.shared.suspect.load(Relaxed))
+    }
+
     /// False as soon as the server said that it takes nothing more, though streams that
     /// it has taken go on.
     pub fn takes_requests(&mut self) -> bool {
@@ -307,7 +327,13 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Future for Task<I> {
         }
         let busy = this.flow.streams() > 0;
         if let Some(keepalive) = &mut this.keepalive {
-            match keepalive.poll(cx, busy) {
+            if this.shared.asks.load(Relaxed) {
+                this.shared.asks.store(false, Relaxed);
+                keepalive.ask(cx);
+            }
+            let peer = keepalive.poll(cx, busy);
+            this.shared.pongs.store(keepalive.pongs(), Relaxed);
+            match peer {
                 Peer::Alive => this.shared.suspect.store(false, Relaxed),
                 Peer::Suspect => this.shared.suspect.store(true, Relaxed),
                 Peer::Dead => {
