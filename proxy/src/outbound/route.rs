@@ -181,12 +181,20 @@ impl Connection {
                 let host = request.and_then(|(_, host)| host).map(canonical_host);
                 let headless = host
                     .and_then(|host| pod.headless.iter().find(|(hosts, _)| hosts.contains(&host)));
+                let mut said = None;
                 if let Some((_, service)) = headless {
                     // Only a split moves a call away from the pod that it names.
                     let facts = request.map(|(facts, _)| facts);
                     if let Some(route) = Self::split(snapshot, service, facts)? {
                         return Ok(route);
                     }
+                    // Of this the times hold: where there is no choice of an endpoint
+                    // nothing is tried again, and nobody rests.
+                    let names = Names {
+                        root: service,
+                        serving: None,
+                    };
+                    said = Said::of(&snapshot.policies, names, facts);
                 }
                 Ok(Route {
                     service: Arc::default(),
@@ -194,7 +202,7 @@ impl Connection {
                     backend: Arc::default(),
                     rule: None,
                     choice: Choice::One(Arc::clone(&pod.endpoint)),
-                    said: None,
+                    said,
                 })
             }
             Destination::External | Destination::Refused(_) => Err(Failure::not_sent(
