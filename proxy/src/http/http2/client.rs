@@ -182,16 +182,17 @@ impl Sender {
 
     /// Whether the peer answers a ping within this time, or ends the connection well.
     pub(crate) async fn gives_sign(self, within: Duration) -> bool {
-        let before = self.shared.pongs.load(Relaxed);
-        self.shared.asks.store(true, Relaxed);
-        self.shared.task.wake();
+        let shared = &self.shared;
+        let before = shared.pongs.load(Relaxed);
+        shared.asks.store(true, Relaxed);
+        shared.task.wake();
         let sign = async {
-            while self.shared.pongs.load(Relaxed) == before && !self.is_closed() {
+            while shared.pongs.load(Relaxed) == before && !shared.closed.load(Relaxed) {
                 sleep(LOOK).await;
             }
         };
         let came = timeout(within, sign).await.is_ok();
-        came && !(self.is_closed() && self.shared.suspect.load(Relaxed))
+        came && !(shared.closed.load(Relaxed) && shared.suspect.load(Relaxed))
     }
 
     /// False as soon as the server said that it takes nothing more, though streams that
