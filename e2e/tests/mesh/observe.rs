@@ -254,22 +254,3 @@ fn tools_that_list_and_watch_all_there_is_find_nothing_here_to_watch() -> Outcom
     ns.cluster.kubectl(&words)?;
     Ok(())
 }
-
-#[test]
-fn what_a_caller_gave_up_is_cancelled_and_no_failure() -> Outcome {
-    let ns = Namespace::meshed("eyes-cancel")?;
-    ns.run(&["web", "cart"])?;
-    let slow = url("cart", 8080, "/?delay=50s");
-    let impatient = ["-n", "5", "-c", "5", "--timeout", "5s"];
-    let seen = ns.pod("web")?.get(&slow, &impatient)?;
-    assert!(seen.errors.get("timeout") == Some(&5), "{seen:?}");
-    eventually(SHOWN, "the calls are cancelled", || {
-        let found = edge(&ns, &graph(&ns)?, "web", "cart")?;
-        ensure!(
-            found["cancelled"] == 5 && found["failure"] == 0 && found["success"] == 0,
-            "{found:#}"
-        );
-        Ok(())
-    })?;
-    Ok(())
-}
