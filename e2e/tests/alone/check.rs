@@ -9,7 +9,8 @@ use serde_json::Value;
 
 /// The namespaces of other tests go meanwhile, and so do pods that were replaced.
 const FOUND: Duration = Duration::from_secs(180);
-const IDS: [&str; 3] = ["pods-without-proxy", "annotations", "resolved"];
+/// In the order in which they are told.
+const IDS: [&str; 3] = ["pods-without-proxy", "resolved", "annotations"];
 
 fn weft(ns: &Namespace, args: &[&str]) -> anyhow::Result<Said> {
     let more = ["-n", &ns.name, "--request-timeout", "30s"];

@@ -167,10 +167,13 @@ impl<'a> Attempts<'a> {
                 let unanswered = Unanswered::new(&to, &outgoing.replay);
                 let attempt = pin!(outgoing.send(proxy, to.endpoint()));
                 let ended = deadline::until(self.attempt_ends(outgoing, upload), attempt).await;
-                unanswered.over();
+                let ended = ended.unwrap_or_else(|over| Err(self.late(outgoing, over)));
+                // Where its caller's time is over, it only shows that it takes longer.
+                if !verdict::is_callers_time(&ended) {
+                    unanswered.over();
+                }
                 ended
             };
-            let ended = ended.unwrap_or_else(|over| Err(self.late(outgoing, over)));
             let wait = match ended {
                 Ok(answer) => match self.answered(proxy, outgoing, &answer, &mut to, call) {
                     After::Retry(wait) => {

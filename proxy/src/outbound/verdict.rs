@@ -114,12 +114,28 @@ pub(super) fn latency_at_end(end: BodyEnd, status: Option<u16>) -> Latency {
     }
 }
 
+/// Whether an attempt ended because the time that its caller gave it was over.
+pub(super) fn is_callers_time<T>(ended: &Result<T, Failure>) -> bool {
+    matches!(
+        ended,
+        Err(Failure::Refused {
+            reason: Reason::Deadline,
+            ..
+        })
+    )
+}
+
 /// What an attempt without an answer shows of its endpoint. `slow_upload`: the endpoint had
 /// to wait for the rest of the request itself.
 pub(super) fn seen_in_failure(failure: &Failure, slow_upload: bool) -> (Latency, Option<Seen>) {
     match failure {
         Failure::TimedOut { .. } if slow_upload => (Latency::AtLeast(Duration::ZERO), None),
         Failure::TimedOut { .. } => (Latency::Failed, Some(Seen::Failed)),
+        // How long it took at least was told, and nobody knows how it would have ended.
+        Failure::Refused {
+            reason: Reason::Deadline,
+            ..
+        } => (Latency::Told, None),
         // One failure shows what it shows once.
         Failure::NotSent { shared: true, .. } => (Latency::Failed, None),
         failure => (Latency::Failed, Seen::of_refusal(failure.reason())),
@@ -229,6 +245,19 @@ mod tests {
         ] {
             assert_eq!(latency_at_end(end, status), latency, "{end:?} {status:?}");
         }
+    }
+
+    /// Callers with short deadlines would make every endpoint look slow.
+    #[test]
+    fn an_endpoint_is_not_to_blame_for_the_time_that_its_caller_gave() {
+        let ended = |failure| Err::<(), _>(failure);
+        let passed = crate::http::deadline::passed();
+        assert_eq!(seen_in_failure(&passed, false), (Latency::Told, None));
+        assert!(is_callers_time(&ended(passed)));
+        let late = Failure::TimedOut { detail: "".into() };
+        let refused = Failure::refused(Reason::NotAllowed, "x");
+        assert_eq!(seen_in_failure(&refused, false), (Latency::Failed, None));
+        assert!(!is_callers_time(&ended(late)) && !is_callers_time(&ended(refused)));
     }
 
     #[test]
