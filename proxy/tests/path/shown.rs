@@ -104,7 +104,7 @@ async fn nor_does_one_whose_proxy_refuses_at_once() {
 }
 
 /// The same where calls come at once: what waits at the one that works is no reason to
-/// prefer the other.
+/// prefer the other. Neither rests nor warms up, or that would decide.
 #[tokio::test]
 async fn nor_where_calls_wait_at_the_one_that_works() {
     let (client, server, _, _) = pair(Protocol::Http1).await;
@@ -113,6 +113,17 @@ async fn nor_where_calls_wait_at_the_one_that_works() {
         App::new(server.ip, SLOW).await,
     ];
     served_by(&client, &server, &[&apps[0], &apps[1]]);
+    client.set(vec![said(&Traffic {
+        balance: whole(Balance {
+            warmup: Duration::ZERO,
+            ..Balance::DEFAULT
+        }),
+        ejection: whole(Ejection {
+            consecutive_failures: 0,
+            ..Ejection::DEFAULT
+        }),
+        ..Traffic::default()
+    })]);
     let client = Arc::new(client);
     let callers: Vec<_> = (0..8)
         .map(|_| {
