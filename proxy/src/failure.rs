@@ -17,7 +17,7 @@ use policy::reason::Reason;
 pub(crate) type Detail = Cow<'static, str>;
 
 /// New connections to the same endpoint that one request may need, because the one in
-/// use ended just then.
+/// use ended just then. The calling proxy counts them with the endpoints that it asks.
 pub(crate) const RENEWALS: usize = 2;
 
 /// What went wrong, and whether the application can have seen the request.
@@ -158,13 +158,30 @@ impl Failure {
         }
     }
 
-    /// How the other end reset the stream of the request, where it did.
+    /// How the other end reset the stream of the request, where it did. What servers refused
+    /// is told as they told it: whoever called may send it again.
     #[must_use]
     pub const fn reset(&self) -> Option<StreamReset> {
         match self {
             Self::Lost { reset, .. } => *reset,
+            failure if failure.was_refused_by_server() => {
+                Some(StreamReset(h2::Reason::REFUSED_STREAM))
+            }
             _ => None,
         }
+    }
+
+    /// A server of HTTP/2 has seen the request and refused its stream. Of all that is not
+    /// sent only this is `connection-lost`, also as a peer proxy tells it.
+    #[must_use]
+    pub(crate) const fn was_refused_by_server(&self) -> bool {
+        matches!(
+            self,
+            Self::NotSent {
+                reason: Reason::ConnectionLost,
+                ..
+            }
+        )
     }
 
     /// With what a refused caller needs to know: who it was taken for, and where to look.
@@ -255,6 +272,20 @@ mod tests {
         ] {
             assert_eq!(failure.next(), next, "{failure}");
             assert_eq!(failure.to_string(), shown);
+        }
+    }
+
+    #[test]
+    fn what_a_server_refused_is_told_as_a_refused_stream() {
+        let refused = Some(StreamReset(h2::Reason::REFUSED_STREAM));
+        for (failure, reset) in [
+            (Failure::not_sent(Reason::ConnectionLost, "a"), refused),
+            (Failure::connection_closed("b"), None),
+            (Failure::not_sent(Reason::ConnectFailed, "c"), None),
+            (Failure::not_sent(Reason::Overload, "d"), None),
+            (Failure::lost("e"), None),
+        ] {
+            assert_eq!(failure.reset(), reset, "{failure}");
         }
     }
 }

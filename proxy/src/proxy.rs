@@ -41,14 +41,14 @@ impl Proxy {
         roots: Roots,
         budget: &Arc<Budget>,
     ) -> Self {
-        let tls = MeshTls::new(certs, roots).counted({
+        let tls = MeshTls::new(certs.clone(), roots).counted({
             let metrics = telemetry.metrics.clone();
             move |reason| metrics.tls_failed(Direction::outbound, reason)
         });
         let telemetry = Arc::new(telemetry);
         Self {
             own,
-            config: Arc::new(Store::new(Arc::clone(&telemetry))),
+            config: Arc::new(Store::new(Arc::clone(&telemetry)).of_pod(certs)),
             peers: Peers::new(tls, Arc::clone(budget)),
             clients: Clients::new(Arc::clone(budget)),
             telemetry,

@@ -9,8 +9,11 @@
 //! is in use (an answer, a stream, a tunnel, an upgrade) is never taken away.
 //!
 //! A holder is a proven identity where there is one, else an address. Whoever
-//! shares the listener with a hoarder that only holds what is in use keeps the
-//! last tenth: the hoarder's further connections are turned away.
+//! shares the listener with hoarders that only hold what is in use keeps the
+//! last tenth: the further connections of who holds most are turned away, and of
+//! who holds more than half as many as places are left. So each further hoarder
+//! gets a third of what those before it left, and a first connection gets in as
+//! long as there is a place.
 //!
 //! Beside its place a connection notes about how many bytes it has the process hold;
 //! what follows when memory runs out stands in `weight`.
@@ -84,7 +87,7 @@ pub struct Bounds {
 pub enum Reached {
     /// All places are taken.
     Full,
-    /// A holder of most lost a connection, or was turned away.
+    /// A holder of most lost a connection, or one of many was turned away.
     Hoarder,
     /// A head was not complete in time.
     SlowHead,
@@ -214,8 +217,7 @@ impl Occupancy {
         }
         let staying = table.taken.saturating_sub(self.leaving.load(Relaxed));
         if staying >= self.crowded() && !self.make_room(&mut table, holder, now) {
-            let most = table.holders.values().map(HashMap::len).max();
-            if self.bounds.shared && held > 1 && Some(held) == most {
+            if self.bounds.shared && held > 1 && self.hoards(&table, held) {
                 (self.reached)(Reached::Hoarder);
                 return Err(TurnedAway);
             }
@@ -265,6 +267,14 @@ impl Occupancy {
     /// From here on newcomers cost somebody a connection.
     const fn crowded(&self) -> usize {
         self.bounds.places - self.bounds.places / 10
+    }
+
+    /// Whether a holder of so many has to leave what is left to others.
+    fn hoards(&self, table: &Table, held: usize) -> bool {
+        let left = self.bounds.places.saturating_sub(table.taken);
+        let most = table.holders.values().map(HashMap::len).max();
+        // Where nothing is left, who waits takes nothing from anybody.
+        Some(held) == most || (left > 0 && held > left / 2)
     }
 
     /// Takes one from a holder that has its share, the oldest first.

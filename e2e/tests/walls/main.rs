@@ -113,6 +113,9 @@ const EXEMPT: Exempt = Exempt {
                 ("proxy/src/outbound.rs", "serve"),
                 ("proxy/src/outbound/connection.rs", "call"),
                 ("proxy/src/outbound/request.rs", "handle_request"),
+                // An attempt after the first may be seconds later, and an address be known
+                // as meshed by then.
+                ("proxy/src/outbound/route.rs", "newest"),
             ],
             // For each connection that comes, and until one of them says something or
             // is no longer allowed to be there.

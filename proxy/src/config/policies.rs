@@ -20,16 +20,20 @@ struct Held {
 
 /// By `namespace/name:port`, which is the same in the names of a Service's resources.
 #[derive(Clone, Debug, Default)]
-pub struct Policies(HashMap<Arc<str>, Held>);
+pub struct Policies {
+    held: HashMap<Arc<str>, Held>,
+    /// Uid of the own pod, as its certificate says it.
+    pod: Option<Arc<str>>,
+}
 
 impl Policies {
     pub(crate) fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.held.is_empty()
     }
 
     /// What is said of the Service port that a resource is about, by that one's name.
     pub(crate) fn of(&self, resource: &str) -> Option<&Arc<CallerTraffic>> {
-        self.0.get(subject(resource)).map(|held| &held.own)
+        self.held.get(subject(resource)).map(|held| &held.own)
     }
 
     /// # Errors
@@ -42,21 +46,30 @@ impl Policies {
     ) -> Result<(), String> {
         let all = wire::convert::traffic(message).map_err(|bad| bad.to_string())?;
         let held = Held {
-            own: Arc::new(all.seen_by(caller(own))),
+            own: Arc::new(all.seen_by(caller(own, self.pod.as_deref()))),
             all: Arc::new(all),
         };
-        self.0.insert(subject(name).into(), held);
+        self.held.insert(subject(name).into(), held);
         Ok(())
     }
 
     pub(super) fn remove(&mut self, name: &str) {
-        self.0.remove(subject(name));
+        self.held.remove(subject(name));
     }
 
     /// The own identity is known, or is another one.
     pub(super) fn look_as(&mut self, own: Option<&SpiffeId>) {
-        for held in self.0.values_mut() {
-            held.own = Arc::new(held.all.seen_by(caller(own)));
+        let caller = caller(own, self.pod.as_deref());
+        for held in self.held.values_mut() {
+            held.own = Arc::new(held.all.seen_by(caller));
+        }
+    }
+
+    /// The own certificate says which pod it is for.
+    pub(super) fn look_as_pod(&mut self, uid: Option<&str>, own: Option<&SpiffeId>) {
+        if self.pod.as_deref() != uid {
+            self.pod = uid.map(Arc::from);
+            self.look_as(own);
         }
     }
 }
@@ -66,8 +79,8 @@ fn subject(name: &str) -> &str {
     name.split_once('/').map_or(name, |(_, subject)| subject)
 }
 
-/// Of its own pod this proxy knows the identity and not the uid: a rule for pods by uid
-/// is for others.
-fn caller(own: Option<&SpiffeId>) -> Caller<'_> {
-    own.map_or(Caller::Outside, Caller::mesh)
+/// The own application as its peers see it. Without a uid a rule for pods by uid is for
+/// others.
+fn caller<'a>(own: Option<&'a SpiffeId>, pod: Option<&'a str>) -> Caller<'a> {
+    own.map_or(Caller::Outside, |id| Caller::Mesh { id, pod })
 }

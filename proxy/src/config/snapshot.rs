@@ -140,6 +140,12 @@ impl Snapshot {
         self.workload.is_some()
     }
 
+    /// The own pod is the one of this uid, by its certificate.
+    pub(super) fn prove_pod(&mut self, uid: Option<&str>) {
+        let own = self.workload.as_ref().map(|own| &own.identity);
+        self.policies.look_as_pod(uid, own);
+    }
+
     /// A pod of which nothing is known yet counts as strict.
     #[must_use]
     pub fn mtls(&self) -> MtlsMode {

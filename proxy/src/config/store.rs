@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use identity::tls::CertHandle;
 use parking_lot::Mutex;
 use policy::log_filter::LogFilter;
 use policy::protocol::Protocol;
@@ -51,6 +52,8 @@ pub struct Store {
     /// Told when `wanted` changed.
     pub asked: Notify,
     pub telemetry: Arc<Telemetry>,
+    /// Says which pod this is.
+    certs: CertHandle,
 }
 
 /// Keeps a destination subscribed while a connection uses it.
@@ -80,7 +83,15 @@ impl Store {
             wanted: Mutex::default(),
             asked: Notify::new(),
             telemetry,
+            certs: CertHandle::empty(),
         }
+    }
+
+    /// Of the pod that these certificates are for. A proxy has one before it is told
+    /// anything, and each that follows is for the same pod.
+    #[must_use]
+    pub fn of_pod(self, certs: CertHandle) -> Self {
+        Self { certs, ..self }
     }
 
     /// The newest snapshot. A decision takes one, and asks it everything.
@@ -120,7 +131,9 @@ impl Store {
     /// Puts a batch into use and returns what could not be used.
     pub fn apply(&self, batch: v1::Batch) -> Vec<v1::Nack> {
         let before = self.snapshot.load();
-        let (next, nacks) = before.after(batch, &self.registry);
+        let (mut next, nacks) = before.after(batch, &self.registry);
+        let leaf = self.certs.current();
+        next.prove_pod(leaf.as_ref().and_then(|leaf| leaf.identity().pod_uid()));
         if before.log_filter != next.log_filter {
             change_log(next.log_filter.as_ref());
         }

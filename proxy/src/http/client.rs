@@ -4,6 +4,7 @@ pub(crate) mod exchange;
 pub(crate) mod http1;
 pub(crate) mod keep_alive;
 pub(crate) mod multiplexed;
+pub(crate) mod silence;
 pub(crate) mod taskless;
 pub(crate) mod upstream;
 

@@ -56,7 +56,11 @@ impl Connection {
             };
             match exchange::http2(clients, self.local, &self.label, parts, body).await {
                 // The connection was at its end and took nothing; another one may do.
-                Err(failure) if failure.next() == Next::SameEndpoint && renewals < RENEWALS => {
+                Err(failure) if failure.next() == Next::SameEndpoint => {
+                    if renewals == RENEWALS {
+                        let detail = format!("no connection takes requests: {}", failure.detail());
+                        return Err(Failure::not_sent(Reason::ConnectFailed, detail));
+                    }
                     renewals += 1;
                 }
                 sent => return sent,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use http::{HeaderValue, Request, Response, header};
 
-use crate::failure::{Failure, Next};
+use crate::failure::{Failure, Next, StreamReset};
 use crate::http::body::Body;
 use crate::http::deadline;
 use crate::http::headers;
@@ -80,8 +80,10 @@ impl Connection {
 
     /// `response`, with proof that no application saw the request where that is so. Only
     /// a peer proxy knows what to do with it.
-    fn proven(&self, failure: &Failure, response: Response<Body>) -> Response<Body> {
+    fn proven(&self, failure: &Failure, mut response: Response<Body>) -> Response<Body> {
         if failure.next() != Next::Stop && self.peer.is_some() {
+            // The stream between the proxies carries the proof, and is not refused itself.
+            response.extensions_mut().remove::<StreamReset>();
             not_sent(failure, response, Asked::Http)
         } else {
             response

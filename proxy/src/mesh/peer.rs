@@ -3,7 +3,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use http::request::Parts;
 use http::{Request, Response, StatusCode, Version, header};
@@ -25,6 +25,12 @@ use crate::mesh::protocol::{Asked, Malformed, PeerRequest, PeerResponse, Transpo
 use crate::mesh::tls::{MeshTls, secure};
 use crate::net::budget::Budget;
 use crate::net::connect;
+
+/// A peer that owes an answer has this long for a sign of life.
+const SIGN_WITHIN: Duration = Duration::from_secs(5);
+/// A new connection that fails sooner was refused, which takes somebody who refuses: a peer
+/// that ends takes no more of them and still answers what it has.
+const REFUSED_WITHIN: Duration = Duration::from_secs(1);
 
 /// One peer, with the connections to it.
 #[derive(Debug)]
@@ -69,6 +75,32 @@ impl Peer {
                 Err(error) => tracing::debug!(%error, "no quiet line to a peer"),
             }
         });
+    }
+
+    /// Asks the peer for a sign of life where nothing came by its quiet line, in use, since
+    /// the last call of this; the line breaks off where there is none.
+    pub(super) fn watch_over(self: &Arc<Self>) {
+        let Some(silent) = self.lines.silent() else {
+            return;
+        };
+        let peer = Arc::clone(self);
+        #[expect(clippy::disallowed_methods, reason = "one for each peer, for seconds")]
+        tokio::spawn(async move {
+            if !peer.gives_sign().await && silent.break_off() {
+                tracing::debug!(ip = %peer.ip, "a peer gave no sign of life");
+            }
+        });
+    }
+
+    async fn gives_sign(&self) -> bool {
+        let asked = Instant::now();
+        match self.shared.stream().await {
+            Ok(stream) => {
+                let (sender, _place) = stream.into_parts();
+                sender.gives_sign(SIGN_WITHIN).await
+            }
+            Err(_) => asked.elapsed() < REFUSED_WITHIN,
+        }
     }
 
     /// Closes connections that nobody used for a while; true when none is left.

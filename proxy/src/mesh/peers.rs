@@ -47,11 +47,12 @@ impl Peers {
         }))
     }
 
-    /// Closes what is idle. Called every few seconds.
+    /// Closes what is idle, and looks after what waits. Called every few seconds.
     pub fn sweep(&self) {
         // A peer that somebody is connecting to right now is held by them too.
-        self.mesh
-            .lock()
-            .retain(|_, peer| !peer.sweep() || Arc::strong_count(peer) > 1);
+        self.mesh.lock().retain(|_, peer| {
+            peer.watch_over();
+            !peer.sweep() || Arc::strong_count(peer) > 1
+        });
     }
 }

@@ -126,6 +126,14 @@ impl<'a> Attempts<'a> {
         Some(to)
     }
 
+    /// While a retry waited, what it was to go to may have left the Service, or be known as
+    /// meshed by now: then it is chosen anew.
+    fn confirm(&mut self, proxy: &Proxy) {
+        let route = self.route;
+        let gone = |chosen: &mut InFlight| !route.still_has(proxy, chosen.endpoint());
+        drop(self.chosen.take_if(gone));
+    }
+
     fn pick(&self, proxy: &Proxy, fallback: Fallback) -> Option<InFlight> {
         let said = self.route.said.as_deref();
         let draw = Draw {
@@ -135,7 +143,7 @@ impl<'a> Attempts<'a> {
             warmup: said::warmup(said),
             fallback,
         };
-        self.route.pick(&proxy.own.name, &draw)
+        self.route.pick(proxy, &draw)
     }
 
     /// Sends to one endpoint after the other until one answers.
@@ -191,6 +199,7 @@ impl<'a> Attempts<'a> {
             if !wait.is_zero() {
                 // On the heap: most requests never wait.
                 Box::pin(sleep(wait)).await;
+                self.confirm(proxy);
             }
         }
         Err(self.into_failure(call))
@@ -366,6 +375,7 @@ impl<'a> Attempts<'a> {
         let next = failure.next();
         if next == Next::SameEndpoint && self.renewals < RENEWALS {
             self.renewals += 1;
+            self.moves.note(&failure);
             self.chosen = Some(to);
             self.renewed = true;
         } else {
@@ -375,7 +385,9 @@ impl<'a> Attempts<'a> {
             self.tried.push(to.endpoint().addr);
             self.moves.note(&failure);
         }
-        self.over = next == Next::Stop;
+        // Its server had it, so asking the next one is what `attempts: 0` forbids.
+        let refused = self.replay.is_some() && failure.was_refused_by_server();
+        self.over = next == Next::Stop || (refused && self.retry().attempts == 0);
         self.last = Some(failure);
     }
 }

@@ -1,11 +1,12 @@
-//! How often a call is moved to another endpoint because it was not sent to one. That costs
-//! no token of a budget, so it has bounds of its own.
+//! How often a call is moved to another endpoint because it was not sent to one, or to
+//! another connection of the same one. That costs no token of a budget, so it has bounds of
+//! its own.
 
 use policy::reason::Reason;
 
 use crate::failure::{Failure, Next};
 
-/// Endpoints that a call may ask while none takes it.
+/// Times that a call may be offered while nobody takes it.
 const ENDPOINTS: u8 = 3;
 
 /// The same of those that have no room for it. Each may take half a minute to say so, and

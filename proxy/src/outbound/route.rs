@@ -16,6 +16,7 @@ use crate::endpoints::set::EndpointSet;
 use crate::failure::Failure;
 use crate::outbound::connection::Connection;
 use crate::outbound::said::{Names, Said};
+use crate::proxy::Proxy;
 use crate::telemetry::Telemetry;
 use crate::telemetry::cell::{Cell, Way};
 use crate::telemetry::labels::Security;
@@ -35,9 +36,41 @@ pub(super) struct Route {
 
 enum Choice {
     One(Arc<Endpoint>),
-    Any(Arc<EndpointSet>),
+    Any(Among),
     /// Session affinity: every call of this pod in this epoch to the same endpoint.
-    Sticky(Arc<EndpointSet>, u64),
+    Sticky(Among, u64),
+}
+
+/// The endpoints that a call has the choice among.
+struct Among {
+    /// Of the resource that lists them.
+    name: Arc<str>,
+    /// As they were when the call was routed.
+    set: Arc<EndpointSet>,
+}
+
+impl Among {
+    fn of(snapshot: &Snapshot, name: &Arc<str>) -> Self {
+        Self {
+            name: Arc::clone(name),
+            set: endpoints(snapshot, name),
+        }
+    }
+
+    /// As they are now.
+    fn newest(&self, proxy: &Proxy) -> Arc<EndpointSet> {
+        proxy.config.inspect(|now| endpoints(now, &self.name))
+    }
+
+    /// For the next attempt. The first is decided by what routed the call; until another
+    /// one is due endpoints may have left, or be known as meshed.
+    fn for_attempt(&self, proxy: &Proxy, draw: &Draw<'_>) -> Arc<EndpointSet> {
+        if draw.tried.is_empty() {
+            Arc::clone(&self.set)
+        } else {
+            self.newest(proxy)
+        }
+    }
 }
 
 impl Route {
@@ -96,13 +129,28 @@ impl Route {
         }
     }
 
-    pub(super) fn pick(&self, own_ip: &str, draw: &Draw<'_>) -> Option<InFlight> {
+    pub(super) fn pick(&self, proxy: &Proxy, draw: &Draw<'_>) -> Option<InFlight> {
         match &self.choice {
             Choice::One(endpoint) => {
                 (!draw.tried.contains(&endpoint.addr)).then(|| endpoint.begin())
             }
-            Choice::Any(set) => set.pick(draw),
-            Choice::Sticky(set, epoch) => set.sticky(own_ip, *epoch, draw),
+            Choice::Any(among) => among.for_attempt(proxy, draw).pick(draw),
+            Choice::Sticky(among, epoch) => {
+                let set = among.for_attempt(proxy, draw);
+                set.sticky(&proxy.own.name, *epoch, draw)
+            }
+        }
+    }
+
+    /// Whether an endpoint that was chosen a while ago may still be called, as what it was.
+    pub(super) fn still_has(&self, proxy: &Proxy, endpoint: &Arc<Endpoint>) -> bool {
+        match &self.choice {
+            Choice::One(_) => true,
+            Choice::Any(among) | Choice::Sticky(among, _) => {
+                let now = among.newest(proxy);
+                let mut all = now.endpoints.iter();
+                all.any(|other| Arc::ptr_eq(other, endpoint))
+            }
         }
     }
 
@@ -110,7 +158,7 @@ impl Route {
     pub(super) const fn set(&self) -> Option<&Arc<EndpointSet>> {
         match &self.choice {
             Choice::One(_) => None,
-            Choice::Any(set) | Choice::Sticky(set, _) => Some(set),
+            Choice::Any(among) | Choice::Sticky(among, _) => Some(&among.set),
         }
     }
 }
@@ -133,12 +181,20 @@ impl Connection {
                 let host = request.and_then(|(_, host)| host).map(canonical_host);
                 let headless = host
                     .and_then(|host| pod.headless.iter().find(|(hosts, _)| hosts.contains(&host)));
+                let mut said = None;
                 if let Some((_, service)) = headless {
                     // Only a split moves a call away from the pod that it names.
                     let facts = request.map(|(facts, _)| facts);
                     if let Some(route) = Self::split(snapshot, service, facts)? {
                         return Ok(route);
                     }
+                    // Of this the times hold: where there is no choice of an endpoint
+                    // nothing is tried again, and nobody rests.
+                    let names = Names {
+                        root: service,
+                        serving: None,
+                    };
+                    said = Said::of(&snapshot.policies, names, facts);
                 }
                 Ok(Route {
                     service: Arc::default(),
@@ -146,7 +202,7 @@ impl Connection {
                     backend: Arc::default(),
                     rule: None,
                     choice: Choice::One(Arc::clone(&pod.endpoint)),
-                    said: None,
+                    said,
                 })
             }
             Destination::External | Destination::Refused(_) => Err(Failure::not_sent(
@@ -165,10 +221,10 @@ impl Connection {
             return Ok(route);
         }
         let service = known(snapshot, name)?;
-        let set = endpoints(snapshot, &service.endpoints);
+        let among = Among::of(snapshot, &service.endpoints);
         let choice = match &service.affinity {
-            Some(affinity) => Choice::Sticky(set, affinity.epoch(Instant::now())),
-            None => Choice::Any(set),
+            Some(affinity) => Choice::Sticky(among, affinity.epoch(Instant::now())),
+            None => Choice::Any(among),
         };
         Ok(Route {
             service: Arc::clone(&service.label),
@@ -213,7 +269,7 @@ impl Connection {
             port: service.port,
             backend: Arc::clone(&backend.label),
             rule: origin.cloned(),
-            choice: Choice::Any(endpoints(snapshot, &backend.endpoints)),
+            choice: Choice::Any(Among::of(snapshot, &backend.endpoints)),
             said: Said::of(
                 &snapshot.policies,
                 Names {

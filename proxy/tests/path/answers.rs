@@ -21,6 +21,8 @@ pub(super) const UNAVAILABLE: &str = "HTTP/1.1 503 No\r\ncontent-length: 2\r\n\r
 pub(super) const SLOW: &str = "slow";
 /// [`OK`] to the first request of a connection, and the end of it instead of another answer.
 pub(super) const ONCE: &str = "once";
+/// [`OK`] to the first request of a connection, and a part of a head instead of another answer.
+pub(super) const HALF: &str = "half";
 /// No answer ever.
 pub(super) const SILENCE: &str = "silence";
 /// Ends the connection instead of an answer.
@@ -110,7 +112,12 @@ async fn serve(mut stream: TcpStream, answer: &str, log: &Log) -> Option<()> {
             NOTHING => return None,
             SILENCE => continue,
             ONCE if nth > 0 => return None,
-            ONCE => stream.write_all(OK.as_bytes()).await.ok()?,
+            HALF if nth > 0 => {
+                let begun = b"HTTP/1.1 200 OK\r\ncontent-le";
+                stream.write_all(begun).await.ok()?;
+                return None;
+            }
+            ONCE | HALF => stream.write_all(OK.as_bytes()).await.ok()?,
             SLOW => {
                 tokio::time::sleep(Duration::from_millis(50)).await;
                 stream.write_all(OK.as_bytes()).await.ok()?;

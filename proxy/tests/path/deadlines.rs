@@ -8,12 +8,12 @@ use policy::traffic::Traffic;
 use policy::traffic::call::{Retry, Timeouts};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
-use wire::v1::Protocol;
+use wire::v1::{self, Protocol};
 
 use super::answers::{App, OK, SILENCE, ask, limited, retries, said, served_by, sum};
 use super::limits::guarded;
 use super::shown::{Does, call, grpc, serve};
-use crate::support::{Pod, endpoint, endpoints, get, pair, raw, vip};
+use crate::support::{Pod, endpoint, endpoints, get, pair, raw, resource, vip};
 
 /// The head of an answer and two bytes of a hundred.
 pub(super) const BEGUN: &str = "HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nab";
@@ -40,6 +40,45 @@ fn timeouts(request: Option<u64>, attempt: Option<u64>) -> Traffic {
         }),
         ..Traffic::default()
     }
+}
+
+/// A pod's own address, where a request may name the headless Service `api` as its host.
+fn by_address(client: &Pod, server: &Pod, port: u16) -> std::net::SocketAddr {
+    let pod = v1::PodTarget {
+        endpoint: Some(endpoint(server.ip, port, Some("api"))),
+        protocol: Protocol::Http1 as i32,
+        headless: vec![v1::Headless {
+            service: wire::names::service("shop", "api", 80),
+            hosts: vec!["api.shop".into()],
+        }],
+    };
+    client.set(vec![resource(
+        &wire::names::destination(server.ip, port),
+        v1::resource::Content::Destination(v1::Destination {
+            target: Some(v1::destination::Target::Pod(pod)),
+        }),
+    )]);
+    std::net::SocketAddr::new(server.ip, port)
+}
+
+#[tokio::test]
+async fn a_call_of_a_pod_has_the_time_of_the_headless_service_that_it_names() {
+    let (client, server, apps) = fleet([SILENCE]).await;
+    let addr = by_address(&client, &server, apps[0].port);
+    for (traffic, host, ends) in [
+        (timeouts(Some(400), None), "api.shop:80", true),
+        (timeouts(None, Some(400)), "api.shop", true),
+        // Of which Service it is a call nobody knows.
+        (timeouts(Some(400), None), "10.0.0.1", false),
+    ] {
+        client.set(vec![said(&traffic)]);
+        let request = format!("GET / HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
+        let mut stream = client.call(addr).await;
+        let answer = raw(&mut stream, request.as_bytes(), Duration::from_secs(2)).await;
+        let late = answer.starts_with("HTTP/1.1 504") && answer.contains("weft-reason: deadline");
+        assert_eq!(late, ends, "{host}: {answer}");
+    }
+    assert_eq!(apps[0].asked(), 3, "none was sent again");
 }
 
 /// Waits until all that an application was asked has been broken off.

@@ -138,6 +138,9 @@ async fn application(mut stream: TcpStream, log: Got) {
         lines.push(String::from_utf8(body).unwrap());
         log.lock().push(lines.join("|"));
     }
+    if path == "/late" {
+        tokio::time::sleep(Duration::from_secs(2)).await;
+    }
     let close = "Connection: close\r\n";
     let answer = match path.as_str() {
         "/head" | "/nothing-new" => {
@@ -280,6 +283,30 @@ async fn many_requests_one_after_another_get_their_own_answers_over_one_line() {
             "weft_connections_total{direction=\"inbound\",protocol=\"http1\",security=\"mtls\"} 1"
         ),
         "{metrics}"
+    );
+}
+
+#[tokio::test]
+async fn an_answer_may_be_late_while_its_peer_gives_signs_of_life() {
+    let ways = Ways::new().await;
+    warm(&ways.client, &ways.dedicated).await;
+    let before = ways.dedicated.used().1;
+    let swept = async {
+        for _ in 0..100 {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            ways.client.proxy.peers.sweep();
+        }
+    };
+    let request = format!("{}\r\n", with("GET /late HTTP/1.1"));
+    let answer = tokio::select! {
+        answer = ways.ask(&request) => answer,
+        () = swept => panic!("no answer"),
+    };
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    assert_eq!(
+        ways.dedicated.used(),
+        (1, before + 1),
+        "by the line, which stays"
     );
 }
 

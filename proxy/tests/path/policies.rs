@@ -10,7 +10,9 @@ use std::time::{Duration, Instant};
 use wire::v1::{self, Protocol};
 
 use super::answers::{App, OK, UNAVAILABLE, ask, limited, retries, said, served_by, sum, whole};
-use crate::support::{Pod, endpoint, endpoints, id, pair, resource, service, split, vip};
+use crate::support::{
+    Authority, Pod, endpoint, endpoints, id, pair, resource, service, split, vip,
+};
 
 const EJECTIONS: &str = "weft_ejections_total";
 /// How fast an endpoint seems after its first answer is chance, and it is chosen by that; a
@@ -24,8 +26,12 @@ const NEVER: Retry = Retry {
 
 /// Retries for these callers only.
 fn for_callers(account: &str, retry: &Retry) -> Limited<Retry> {
+    for_source(Source::Identity(id(account)), retry)
+}
+
+fn for_source(source: Source, retry: &Retry) -> Limited<Retry> {
     let mut table = limited(());
-    let sources = Sources::Only(vec![Source::Identity(id(account))]);
+    let sources = Sources::Only(vec![source]);
     Limited {
         rules: table
             .rules
@@ -65,6 +71,33 @@ async fn a_policy_for_other_callers_changes_nothing_and_one_for_the_own_account_
     ask(&client, "GET", "", "").await;
     assert_eq!(asked(), 3);
     assert_eq!(retries(&client, "failure"), 1.0);
+}
+
+/// As an IdentityBinding with a selector for pods compiles.
+#[tokio::test]
+async fn a_policy_for_some_pods_holds_where_the_own_certificate_names_one_of_them() {
+    let authority = Authority::new();
+    let client = Pod::of_uid(&authority, "web", "uid-1").await;
+    let server = Pod::new(&authority, "api").await;
+    client.set(service("api", vip().ip(), Protocol::Http1, Vec::new()));
+    let apps = [
+        App::new(server.ip, UNAVAILABLE).await,
+        App::new(server.ip, UNAVAILABLE).await,
+    ];
+    served_by(&client, &server, &[&apps[0], &apps[1]]);
+    let asked = || apps.iter().map(App::asked).sum::<usize>();
+    let hold_for = |uid: &str| {
+        client.set(vec![said(&Traffic {
+            retry: for_source(Source::pods([uid]), &NEVER),
+            ..Traffic::default()
+        })]);
+    };
+    hold_for("uid-1");
+    ask(&client, "GET", "", "").await;
+    assert_eq!(asked(), 1);
+    hold_for("uid-2");
+    ask(&client, "GET", "", "").await;
+    assert_eq!(asked(), 3, "another pod of the account");
 }
 
 /// What is said of calls to `name`.

@@ -5,12 +5,12 @@ use std::time::{Duration, Instant};
 use policy::traffic::Traffic;
 use policy::traffic::call::{Retry, Timeouts};
 use policy::traffic::set::{GrpcCode, GrpcCodes, Methods, Statuses};
-use wire::v1::Protocol;
+use wire::v1::{self, Protocol};
 
 use super::answers::{
-    App, NOTHING, OK, ONCE, SILENCE, UNAVAILABLE, ask, limited, retries, said, served_by, sum,
+    App, HALF, NOTHING, OK, ONCE, SILENCE, UNAVAILABLE, ask, limited, retries, said, served_by, sum,
 };
-use crate::support::{Pod, pair};
+use crate::support::{Pod, endpoint, endpoints, pair};
 
 const REQUESTS: &str = "weft_requests_total";
 const ATTEMPTS: &str = "weft_attempts_total";
@@ -202,6 +202,46 @@ async fn a_server_says_when_to_come_again_and_is_not_asked_before() {
     assert!(started.elapsed() >= Duration::from_secs(1));
 }
 
+fn serving(server: &Pod, apps: &[App], account: Option<&str>) -> Vec<v1::Resource> {
+    let all = apps
+        .iter()
+        .map(|app| endpoint(server.ip, app.port, account));
+    vec![endpoints("api", all.collect())]
+}
+
+async fn once_asked(apps: &[App]) {
+    while asked(apps) == 0 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    tokio::time::sleep(KEPT).await;
+}
+
+/// A second passes between the two attempts.
+#[tokio::test]
+async fn a_retry_goes_to_what_serves_after_its_wait_and_as_what_that_is_known_then() {
+    // They turn out to be meshed.
+    let (client, server, apps) = fleet([SOON, SOON]).await;
+    client.set(serving(&server, &apps, None));
+    let meshed = async {
+        once_asked(&apps).await;
+        client.set(serving(&server, &apps, Some("api")));
+    };
+    let ((status, answer), ()) = tokio::join!(ask(&client, "GET", "", ""), meshed);
+    assert_eq!((status, asked(&apps)), (503, 2), "{answer}");
+    let heads = apps.iter().flat_map(App::heads);
+    let by_mesh = heads.filter(|head| head.contains("weft-client-id: spiffe://"));
+    assert_eq!(by_mesh.count(), 1, "the second came by its proxy");
+    // They have left.
+    let (client, server, apps) = fleet([SOON, SOON]).await;
+    let gone = async {
+        once_asked(&apps).await;
+        client.set(serving(&server, &[], None));
+    };
+    let ((status, answer), ()) = tokio::join!(ask(&client, "GET", "", ""), gone);
+    assert_eq!((status, asked(&apps)), (503, 1), "{answer}");
+    assert!(answer.contains("weft-reason: no-endpoint"), "{answer}");
+}
+
 #[tokio::test]
 async fn what_the_called_proxy_refuses_is_asked_nowhere_else() {
     use wire::v1::{Enforcement, MtlsMode};
@@ -268,6 +308,16 @@ async fn a_put_or_delete_that_a_kept_connection_loses_is_not_sent_again() {
         tokio::time::sleep(KEPT).await;
     }
     assert_eq!(apps[0].asked(), 3, "once in vain");
+}
+
+/// Whoever began to answer has taken the request.
+#[tokio::test]
+async fn a_get_whose_answer_had_begun_is_not_sent_again_by_another_connection() {
+    let (client, _server, apps) = fleet([HALF]).await;
+    assert_eq!(ask(&client, "GET", "", "").await.0, 200);
+    tokio::time::sleep(KEPT).await;
+    let (status, answer) = ask(&client, "GET", "", "").await;
+    assert_eq!((status, apps[0].asked()), (502, 2), "{answer}");
 }
 
 #[tokio::test]

@@ -12,13 +12,14 @@ use http_body_util::Empty;
 use hyper::client::conn::http2::SendRequest;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use policy::traffic::Traffic;
+use policy::traffic::call::Retry;
 use policy::traffic::endpoint::{Balance, Ejection};
 use tokio::net::TcpListener;
 use tokio::time::sleep;
 use weft_proxy::{Budget, MESH_PORT};
 use wire::v1::{Enforcement, MtlsMode, Protocol};
 
-use super::answers::{App, SLOW, UNAVAILABLE, ask, said, served_by, sum, whole};
+use super::answers::{App, SLOW, UNAVAILABLE, ask, limited, said, served_by, sum, whole};
 use crate::support::{Authority, Pod, endpoint, endpoints, http_app, pair, service, vip};
 
 const EJECTIONS: &str = "weft_ejections_total";
@@ -103,7 +104,7 @@ async fn nor_does_one_whose_proxy_refuses_at_once() {
 }
 
 /// The same where calls come at once: what waits at the one that works is no reason to
-/// prefer the other.
+/// prefer the other. Neither rests nor warms up, or that would decide.
 #[tokio::test]
 async fn nor_where_calls_wait_at_the_one_that_works() {
     let (client, server, _, _) = pair(Protocol::Http1).await;
@@ -112,6 +113,17 @@ async fn nor_where_calls_wait_at_the_one_that_works() {
         App::new(server.ip, SLOW).await,
     ];
     served_by(&client, &server, &[&apps[0], &apps[1]]);
+    client.set(vec![said(&Traffic {
+        balance: whole(Balance {
+            warmup: Duration::ZERO,
+            ..Balance::DEFAULT
+        }),
+        ejection: whole(Ejection {
+            consecutive_failures: 0,
+            ..Ejection::DEFAULT
+        }),
+        ..Traffic::default()
+    })]);
     let client = Arc::new(client);
     let callers: Vec<_> = (0..8)
         .map(|_| {
@@ -251,21 +263,71 @@ async fn requests(stream: tokio::net::TcpStream, does: Does, log: Arc<AtomicUsiz
 #[tokio::test]
 async fn a_server_that_refuses_streams_is_busy_and_not_out_of_reach() {
     let (client, server, _, _) = pair(Protocol::Http2).await;
-    let (mut all, mut asked) = (Vec::new(), Vec::new());
+    let apps = refusing(&client, &server).await;
+    let mut sender = grpc(&client).await;
+    for _ in 0..30 {
+        assert_eq!(refused(&mut sender).await, Some(h2::Reason::REFUSED_STREAM));
+    }
+    for app in &apps {
+        assert_eq!(app.asked.load(Relaxed), 30, "each once for each call");
+        assert_eq!(app.connections.load(Relaxed), 1, "which stays as good");
+    }
+    assert_eq!(sum(&client, EJECTIONS, &[]), 0.0, "{}", client.metrics());
+}
+
+#[tokio::test]
+async fn a_refused_stream_is_offered_to_nobody_else_where_a_policy_forbids_retries() {
+    let (client, server, _, _) = pair(Protocol::Http2).await;
+    let apps = refusing(&client, &server).await;
+    client.set(vec![said(&Traffic {
+        retry: limited(Retry {
+            attempts: 0,
+            ..Retry::DEFAULT
+        }),
+        ..Traffic::default()
+    })]);
+    let mut sender = grpc(&client).await;
+    for _ in 0..10 {
+        assert_eq!(refused(&mut sender).await, Some(h2::Reason::REFUSED_STREAM));
+    }
+    let asked = apps.iter().map(|app| app.asked.load(Relaxed));
+    assert_eq!(asked.sum::<usize>(), 10);
+}
+
+/// An HTTP/2 application that refuses every stream.
+#[derive(Default)]
+struct Refusing {
+    asked: Arc<AtomicUsize>,
+    connections: Arc<AtomicUsize>,
+}
+
+/// Three of them serve `api` from now on.
+async fn refusing(client: &Pod, server: &Pod) -> Vec<Refusing> {
+    let (mut all, mut apps) = (Vec::new(), Vec::new());
     for _ in 0..3 {
         let listener = TcpListener::bind((server.ip, 0)).await.unwrap();
         let port = listener.local_addr().unwrap().port();
         all.push(endpoint(server.ip, port, Some("api")));
-        asked.push(serve(listener, Does::Refuses));
+        let app = Refusing::default();
+        let (asked, connections) = (Arc::clone(&app.asked), Arc::clone(&app.connections));
+        apps.push(app);
+        tokio::spawn(async move {
+            loop {
+                let (stream, _) = listener.accept().await.unwrap();
+                connections.fetch_add(1, Relaxed);
+                tokio::spawn(requests(stream, Does::Refuses, Arc::clone(&asked)));
+            }
+        });
     }
     client.set(vec![endpoints("api", all)]);
-    let mut sender = grpc(&client).await;
-    for _ in 0..30 {
-        let answer = sender.send_request(call()).await.unwrap();
-        assert_eq!(answer.headers()["grpc-status"], "14");
-    }
-    assert!(asked.iter().all(|asked| asked.load(Relaxed) >= 30));
-    assert_eq!(sum(&client, EJECTIONS, &[]), 0.0, "{}", client.metrics());
+    apps
+}
+
+/// The code by which a call was reset.
+async fn refused(sender: &mut SendRequest<Empty<Bytes>>) -> Option<h2::Reason> {
+    let error = sender.send_request(call()).await.err()?;
+    let cause = std::error::Error::source(&error)?;
+    cause.downcast_ref::<h2::Error>()?.reason()
 }
 
 #[tokio::test]

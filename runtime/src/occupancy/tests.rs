@@ -122,6 +122,31 @@ async fn what_is_in_use_is_never_taken_away_and_its_hoarder_leaves_the_last_tent
 }
 
 #[tokio::test(start_paused = true)]
+async fn two_hoarders_of_what_is_in_use_leave_places_for_first_connections() {
+    let (occupancy, counts) = occupancy(Bounds {
+        places: 100,
+        ..BOUNDS
+    });
+    let mut held: Vec<_> = (0..90).map(|_| enter(&occupancy, 1)).collect();
+    // Each of them gets a third of what is left, or so.
+    for (last, gets) in [(1, 0), (2, 4), (3, 3)] {
+        for _ in 0..gets {
+            held.push(enter(&occupancy, last));
+        }
+        let next = occupancy.try_admit(&holder(last));
+        assert!(matches!(next, Err(TurnedAway)), "{last}");
+    }
+    assert_eq!(count(&counts, Reached::Hoarder), 3);
+    for honest in 4..7 {
+        held.push(enter(&occupancy, honest));
+    }
+    assert_eq!(occupancy.taken(), 100);
+    assert!(occupancy.try_admit(&holder(7)).unwrap().is_none(), "full");
+    // Who has some already waits as well, where that takes nothing from others.
+    assert!(occupancy.try_admit(&holder(2)).unwrap().is_none());
+}
+
+#[tokio::test(start_paused = true)]
 async fn where_only_one_calls_all_places_are_its_own_and_the_next_waits_for_one() {
     let bounds = Bounds {
         shared: false,

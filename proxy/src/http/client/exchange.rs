@@ -36,7 +36,8 @@ pub struct UpstreamResponse {
 /// Sends over a shared HTTP/2 connection.
 ///
 /// # Errors
-/// [`Failure::ConnectionClosed`] when the stream was refused or never opened.
+/// [`Failure::ConnectionClosed`] when the connection takes no more, [`Failure::NotSent`]
+/// when the server refused the stream.
 pub(crate) async fn multiplexed(
     peer: &Multiplexed,
     request: Request<Body>,
@@ -77,6 +78,8 @@ fn failed(peer: &Multiplexed, place: &StreamPermit, error: &SendError) -> Failur
             peer.retire(place);
             Failure::connection_closed(error.to_string())
         }
+        // The connection is as good as before; its server is busy.
+        SendError::Refused(_) => Failure::not_sent(Reason::ConnectionLost, error.to_string()),
         SendError::Malformed(_) => Failure::not_sent(Reason::BadRequest, error.to_string()),
         SendError::Lost(cause) => Failure::Lost {
             detail: error.to_string().into(),
@@ -111,6 +114,7 @@ pub(crate) async fn http1(
         let body = replay.take().ok_or_else(|| {
             Failure::lost("the request's body was sent already and is too large to send again")
         })?;
+        pooled.connection.watch.asks();
         match pooled
             .connection
             .sender
@@ -135,14 +139,16 @@ pub(crate) async fn http1(
             Err(mut error) => {
                 let unsent = error.take_message().is_some();
                 let error = error.into_error();
+                // A part of an answer proves that the request was taken.
+                let silent = closed_silently(&error) && !pooled.connection.watch.has_heard();
                 if let Some(unused) = pooled.unused
-                    && closed_silently(&error)
+                    && silent
                 {
                     let unused = if again { unused } else { Duration::ZERO };
                     clients.closed(addr, unused);
                 }
-                let stale = pooled.unused.is_some()
-                    && (unsent || (only_reads(&parts.method) && closed_silently(&error)));
+                let stale =
+                    pooled.unused.is_some() && (unsent || (only_reads(&parts.method) && silent));
                 if stale && reuse != Reuse::Never {
                     reuse = Reuse::Never;
                     continue;

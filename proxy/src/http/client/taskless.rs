@@ -16,7 +16,6 @@
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
@@ -33,6 +32,7 @@ use tokio_util::io::InspectReader;
 
 use crate::failure::Failure;
 use crate::http::body::{Body, BoxError};
+use crate::http::client::silence::{DEAD, Signs, Silent};
 use crate::http::http2::recv::RecvBody;
 use crate::http::incoming::IncomingBody;
 
@@ -58,8 +58,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin + Send + 'static> Wire for T {}
 struct Line {
     sender: http1::SendRequest<Body>,
     connection: http1::Connection<TokioIo<Box<dyn Wire>>, Body>,
-    /// Whether the peer said anything since the last request.
-    heard: Arc<AtomicBool>,
+    signs: Arc<Signs>,
     since: Instant,
     /// Must not be polled again.
     ended: bool,
@@ -75,7 +74,7 @@ impl Line {
     /// True when the next request may use it. Nobody is woken when that changes.
     fn is_free(&mut self) -> bool {
         self.poll(&mut deaf());
-        !self.ended && self.sender.is_ready()
+        !self.ended && self.sender.is_ready() && !self.signs.is_broken()
     }
 
     /// Says goodbye, so that the peer need not take it for an accident.
@@ -116,6 +115,8 @@ enum Slot {
 #[derive(Default)]
 struct Usage {
     slot: Slot,
+    /// Of the line, as long as there is one.
+    signs: Option<Arc<Signs>>,
     wanted: u32,
     not_before: Option<Instant>,
     /// Requests that wait for an answer by HTTP/2.
@@ -214,6 +215,15 @@ impl Dedicated {
         Beside(Arc::clone(self))
     }
 
+    /// A line in use by which nothing came since the last call of this.
+    pub(crate) fn silent(&self) -> Option<Silent> {
+        let state = self.state.lock();
+        match (&state.slot, &state.signs) {
+            (Slot::Used, Some(signs)) => Silent::look(signs),
+            _ => None,
+        }
+    }
+
     /// Closes a line that nobody used for `limit`; true when none is left.
     pub fn sweep(&self, limit: Duration) -> bool {
         let mut state = self.state.lock();
@@ -249,10 +259,12 @@ pub struct Connecting {
 impl Connecting {
     /// Begins to speak HTTP/1.1 on a connection that the peer takes it on.
     pub async fn opened(mut self, wire: impl Wire, builder: http1::Builder) {
-        let heard = Arc::<AtomicBool>::default();
-        let hears = Arc::clone(&heard);
+        let signs = Arc::<Signs>::default();
+        let noted = Arc::clone(&signs);
         let wire: Box<dyn Wire> = Box::new(InspectReader::new(wire, move |said: &[u8]| {
-            hears.fetch_or(!said.is_empty(), Relaxed);
+            if !said.is_empty() {
+                noted.came();
+            }
         }));
         let Ok((sender, connection)) = builder.handshake(TokioIo::new(wire)).await else {
             return;
@@ -260,13 +272,15 @@ impl Connecting {
         let mut line = Box::new(Line {
             sender,
             connection,
-            heard,
+            signs: Arc::clone(&signs),
             since: Instant::now(),
             ended: false,
         });
         if line.is_free() {
             self.opened = true;
-            self.home.state.lock().slot = Slot::Free(line);
+            let mut state = self.home.state.lock();
+            state.slot = Slot::Free(line);
+            state.signs = Some(signs);
         }
     }
 
@@ -306,14 +320,14 @@ impl Lease {
         let Some(line) = &mut self.line else {
             return Err(Failure::connection_closed("the line is in use"));
         };
-        line.heard.store(false, Relaxed);
+        line.signs.begin();
         let mut asked = pin!(line.sender.try_send_request(request));
         let (connection, ended) = (&mut line.connection, &mut line.ended);
-        let heard = Arc::clone(&line.heard);
+        let signs = Arc::clone(&line.signs);
         let answer = poll_fn(|cx| {
             // Only the connection, polled here as well, can bring the answer.
             if let Poll::Ready(answer) = asked.as_mut().poll(&mut deaf()) {
-                return Poll::Ready(answer);
+                return Poll::Ready(Some(answer));
             }
             if !*ended {
                 *ended = Pin::new(&mut *connection).poll(cx).is_ready();
@@ -321,17 +335,21 @@ impl Lease {
             let answer = asked.as_mut().poll(&mut deaf());
             if answer.is_pending() {
                 wake_if_cut_short(cx);
+                if signs.poll_broken(cx) {
+                    return Poll::Ready(None);
+                }
             }
-            answer
+            answer.map(Some)
         })
         .await;
         match answer {
-            Ok(response) => Ok(response.map(|body| ResponseBody::by(self, body.into()))),
-            Err(mut error) => {
+            None => Err(Failure::lost(DEAD)),
+            Some(Ok(response)) => Ok(response.map(|body| ResponseBody::by(self, body.into()))),
+            Some(Err(mut error)) => {
                 let unsent = error.take_message().is_some();
                 let error = error.into_error();
                 // An end without close_notify is an error of its own kind.
-                let untouched = error.is_incomplete_message() && !heard.load(Relaxed);
+                let untouched = error.is_incomplete_message() && !signs.has_heard();
                 if unsent || untouched {
                     Err(Failure::connection_closed(error.to_string()))
                 } else {
@@ -356,7 +374,9 @@ impl Lease {
 impl Drop for Lease {
     fn drop(&mut self) {
         if self.line.is_some() {
-            self.home.state.lock().slot = Slot::Empty;
+            let mut state = self.home.state.lock();
+            state.slot = Slot::Empty;
+            state.signs = None;
         }
     }
 }
@@ -431,7 +451,13 @@ impl HttpBody for ResponseBody {
             polled = Pin::new(&mut this.body).poll_frame(&mut deaf());
         }
         match &polled {
-            Poll::Pending => wake_if_cut_short(cx),
+            Poll::Pending => {
+                wake_if_cut_short(cx);
+                if line.signs.poll_broken(cx) {
+                    this.line = None;
+                    return Poll::Ready(Some(Err(DEAD.into())));
+                }
+            }
             Poll::Ready(None) => {
                 if let Some(line) = this.line.take() {
                     line.give_back();

@@ -3,6 +3,7 @@
 use std::io;
 use std::mem::MaybeUninit;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock, Weak};
 use std::task::{Context, Poll, ready};
 use std::time::Instant;
@@ -25,7 +26,7 @@ use crate::net::connect;
 #[derive(Debug)]
 pub(crate) struct Upstream {
     io: Arc<Mutex<TcpStream>>,
-    ended: Arc<OnceLock<Instant>>,
+    seen: Arc<Seen>,
     abort: Abort,
     holder: Holder,
     /// The application takes no more.
@@ -34,18 +35,39 @@ pub(crate) struct Upstream {
     broken: bool,
 }
 
+/// What was read of a connection.
+#[derive(Debug, Default)]
+struct Seen {
+    /// When the end that the server put to it was read.
+    ended: OnceLock<Instant>,
+    /// The server said something since the last request began.
+    heard: AtomicBool,
+}
+
 /// What can be seen of a connection while hyper owns its [`Upstream`].
 #[derive(Clone, Debug)]
 pub struct Watch {
     io: Weak<Mutex<TcpStream>>,
-    ended: Arc<OnceLock<Instant>>,
+    seen: Arc<Seen>,
 }
 
 impl Watch {
     /// When the end that the server put to the connection was read.
     #[must_use]
     pub fn ended(&self) -> Option<Instant> {
-        self.ended.get().copied()
+        self.seen.ended.get().copied()
+    }
+
+    /// From here on bytes of the server count as an answer to the next request.
+    pub(crate) fn asks(&self) {
+        self.seen.heard.store(false, Relaxed);
+    }
+
+    /// Whether the server said anything since [`Self::asks`]: an interim answer and a part
+    /// of a head too.
+    #[must_use]
+    pub(crate) fn has_heard(&self) -> bool {
+        self.seen.heard.load(Relaxed)
     }
 
     /// Whether the connection is open and nothing came by it, as the kernel knows it:
@@ -65,7 +87,7 @@ impl Upstream {
     pub(crate) fn new(io: TcpStream, abort: Abort, holder: Holder) -> Self {
         Self {
             io: Arc::new(Mutex::new(io)),
-            ended: Arc::default(),
+            seen: Arc::default(),
             abort,
             holder,
             deaf: false,
@@ -77,7 +99,7 @@ impl Upstream {
     pub(crate) fn watch(&self) -> Watch {
         Watch {
             io: Arc::downgrade(&self.io),
-            ended: Arc::clone(&self.ended),
+            seen: Arc::clone(&self.seen),
         }
     }
 
@@ -123,8 +145,11 @@ impl AsyncRead for Upstream {
         let piece = this.holder.piece();
         let read = read_at_most(Pin::new(&mut *this.io.lock()), cx, out, piece);
         let ended = matches!(read, Poll::Ready(Ok(()))) && out.filled().len() == before;
+        if out.filled().len() > before {
+            this.seen.heard.store(true, Relaxed);
+        }
         if room > 0 && (ended || matches!(read, Poll::Ready(Err(_)))) {
-            this.ended.get_or_init(Instant::now);
+            this.seen.ended.get_or_init(Instant::now);
         }
         if this.broken && room > 0 && ended {
             return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));

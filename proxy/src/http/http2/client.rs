@@ -3,7 +3,7 @@
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use h2::{Ping, SendStream};
 use http::{HeaderValue, Method, Request, Response, header};
 use http_body::Body as HttpBody;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use super::flow::{CONNECTION_WINDOW, Flow, STREAMS};
 use super::frame_filter::FrameFilter;
@@ -29,6 +29,8 @@ use crate::net::coalesce::FlushHandle;
 
 /// A server has this long to say what it allows.
 const SETTINGS_WITHIN: Duration = Duration::from_secs(1);
+/// Whoever waits for a sign of life looks this often, which is rare enough as it is.
+const LOOK: Duration = Duration::from_millis(100);
 
 /// What the connection's task and those who send by it tell each other.
 #[derive(Debug, Default)]
@@ -36,6 +38,10 @@ struct Shared {
     closed: AtomicBool,
     /// The peer missed a sign of life.
     suspect: AtomicBool,
+    /// Somebody wants a sign of life.
+    asks: AtomicBool,
+    /// Pings that the peer has answered.
+    pongs: AtomicU64,
     /// Wakes the task, which otherwise does not notice that nobody sends any more.
     task: AtomicWaker,
 }
@@ -71,6 +77,10 @@ pub enum SendError {
     /// Nothing of the request was taken.
     #[error("the connection took no request: {0}")]
     Unsent(h2::Error),
+    /// The server refused this stream and none of the connection: nothing of the request
+    /// was processed (RFC 9113, 8.7).
+    #[error("the server refused the stream: {0}")]
+    Refused(h2::Error),
     /// The request cannot be said in HTTP/2.
     #[error("the request has no form in HTTP/2: {0}")]
     Malformed(h2::Error),
@@ -81,12 +91,15 @@ pub enum SendError {
 impl SendError {
     fn of(error: h2::Error) -> Self {
         let reason = error.reason();
-        let refused = reason == Some(h2::Reason::REFUSED_STREAM)
-            || (error.is_go_away() && error.is_remote() && reason == Some(h2::Reason::NO_ERROR));
-        if refused {
-            Self::Unsent(error)
-        } else {
-            Self::Lost(error)
+        match reason {
+            Some(h2::Reason::REFUSED_STREAM) if error.is_reset() && error.is_remote() => {
+                Self::Refused(error)
+            }
+            Some(h2::Reason::REFUSED_STREAM) => Self::Unsent(error),
+            Some(h2::Reason::NO_ERROR) if error.is_go_away() && error.is_remote() => {
+                Self::Unsent(error)
+            }
+            _ => Self::Lost(error),
         }
     }
 }
@@ -165,6 +178,21 @@ impl Sender {
     #[must_use]
     pub fn is_closed(&self) -> bool {
         self.shared.closed.load(Relaxed)
+    }
+
+    /// Whether the peer answers a ping within this time, or ends the connection well.
+    pub(crate) async fn gives_sign(self, within: Duration) -> bool {
+        let shared = &self.shared;
+        let before = shared.pongs.load(Relaxed);
+        shared.asks.store(true, Relaxed);
+        shared.task.wake();
+        let sign = async {
+            while shared.pongs.load(Relaxed) == before && !shared.closed.load(Relaxed) {
+                sleep(LOOK).await;
+            }
+        };
+        let came = timeout(within, sign).await.is_ok();
+        came && !(shared.closed.load(Relaxed) && shared.suspect.load(Relaxed))
     }
 
     /// False as soon as the server said that it takes nothing more, though streams that
@@ -300,7 +328,13 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Future for Task<I> {
         }
         let busy = this.flow.streams() > 0;
         if let Some(keepalive) = &mut this.keepalive {
-            match keepalive.poll(cx, busy) {
+            if this.shared.asks.load(Relaxed) {
+                this.shared.asks.store(false, Relaxed);
+                keepalive.ask(cx);
+            }
+            let peer = keepalive.poll(cx, busy);
+            this.shared.pongs.store(keepalive.pongs(), Relaxed);
+            match peer {
                 Peer::Alive => this.shared.suspect.store(false, Relaxed),
                 Peer::Suspect => this.shared.suspect.store(true, Relaxed),
                 Peer::Dead => {

@@ -84,6 +84,8 @@ pub(super) struct Keepalive {
     last: Instant,
     /// When the peer was asked, if it has not answered.
     asked: Option<Instant>,
+    /// How often it has answered.
+    pongs: u64,
     timer: Pin<Box<Sleep>>,
 }
 
@@ -104,17 +106,42 @@ impl Keepalive {
             heard,
             last: now,
             asked: None,
+            pongs: 0,
             timer: Box::pin(sleep_until(now + LOOK)),
+        }
+    }
+
+    /// How often the peer has answered when it was asked.
+    pub(super) const fn pongs(&self) -> u64 {
+        self.pongs
+    }
+
+    /// Asks for a sign of life, unless that is done already.
+    pub(super) fn ask(&mut self, cx: &mut Context<'_>) {
+        if self.asked.is_some() {
+            return;
+        }
+        // What the handshake asked may have been answered late, or never; then it is still
+        // the question.
+        let _ = self.pings.poll_pong(cx);
+        let _ = self.pings.send_ping(Ping::opaque());
+        self.asked = Some(Instant::now());
+        // Registers for the answer.
+        self.poll_pong(cx);
+    }
+
+    fn poll_pong(&mut self, cx: &mut Context<'_>) {
+        if self.asked.is_some() && self.pings.poll_pong(cx).is_ready() {
+            self.asked = None;
+            self.pongs += 1;
+            self.last = Instant::now();
         }
     }
 
     /// What is known by now; wakes the task when that may change. `busy`: the
     /// connection has streams.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>, busy: bool) -> Peer {
-        if self.asked.is_some() && self.pings.poll_pong(cx).is_ready() {
-            self.asked = None;
-            self.last = Instant::now();
-        }
+        self.poll_pong(cx);
         while self.timer.as_mut().poll(cx).is_ready() {
             let now = Instant::now();
             if self.heard.swap(false, Relaxed) {
@@ -123,15 +150,9 @@ impl Keepalive {
             if self.dead(now) {
                 return Peer::Dead;
             }
-            let ask = if busy { ASK } else { ASK_IDLE };
-            if self.asked.is_none() && now - self.last >= ask {
-                // What the handshake asked may have been answered late, or never; then
-                // it is still the question.
-                let _ = self.pings.poll_pong(cx);
-                let _ = self.pings.send_ping(Ping::opaque());
-                self.asked = Some(now);
-                // Registers for the answer.
-                let _ = self.pings.poll_pong(cx).map(|_| self.asked = None);
+            let after = if busy { ASK } else { ASK_IDLE };
+            if now - self.last >= after {
+                self.ask(cx);
             }
             let next = self.asked.map_or(now + LOOK, |_| {
                 (now + LOOK).min((self.last + DEAD).max(now + Duration::from_millis(100)))

@@ -198,6 +198,18 @@ async fn a_peer_that_says_nothing_is_avoided_and_given_up_within_ten_seconds() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_peer_that_is_asked_gives_a_sign_of_life_at_once_or_none() {
+    let within = Duration::from_secs(5);
+    let begun = Instant::now();
+    let sender = pair(|_| async { Response::new(body::empty()) }).await;
+    assert!(sender.gives_sign(within).await);
+    assert!(begun.elapsed() < Duration::from_secs(1));
+    let (silent, far) = client().await;
+    assert!(!silent.gives_sign(within).await);
+    drop(far);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_peer_that_is_slow_to_say_its_limits_is_watched_all_the_same() {
     let (near, far) = duplex(1 << 20);
     let profile = Tuning {

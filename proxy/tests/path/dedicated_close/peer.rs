@@ -1,5 +1,8 @@
 //! A peer that closes a dedicated connection in the moment in which it is used.
 
+use std::future::pending;
+use std::sync::atomic::AtomicBool;
+
 use super::*;
 
 /// What a dedicated connection that is not used for requests of its own does to calls.
@@ -11,6 +14,40 @@ enum Trick {
     Break,
     /// Answers with half a head, and closes in good order.
     Half,
+    /// Reads a request, and does nothing more on any connection, as a process that was
+    /// stopped: its kernel goes on.
+    Freeze,
+}
+
+type Near = tokio_rustls::server::TlsStream<TcpStream>;
+
+/// Passes everything on, until nothing is.
+async fn until_frozen(mut near: Near, mut far: TlsStream<TcpStream>, frozen: &AtomicBool) {
+    let freezes = async {
+        while !frozen.load(Relaxed) {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::select! {
+        _ = tokio::io::copy_bidirectional(&mut near, &mut far) => {}
+        () = freezes => pending().await,
+    }
+}
+
+/// What follows a request that came by a dedicated connection.
+async fn play(trick: Option<Trick>, mut near: Near, frozen: &AtomicBool) {
+    match trick {
+        Some(Trick::Close) => near.shutdown().await.unwrap(),
+        Some(Trick::Half) => {
+            near.write_all(b"HTTP/1.1 200 OK\r\nx: ").await.unwrap();
+            near.shutdown().await.unwrap();
+        }
+        Some(Trick::Freeze) => {
+            frozen.store(true, Relaxed);
+            pending::<()>().await;
+        }
+        Some(Trick::Break) | None => {}
+    }
 }
 
 /// A peer proxy that plays tricks with its first dedicated connection and is honest by
@@ -36,9 +73,16 @@ async fn trickster(trick: Option<Trick>) -> (Pod, Pod, Seen, Arc<AtomicU32>) {
     let listener = TcpListener::bind((ip, MESH_PORT)).await.unwrap();
     let real = server.ip;
     let count = Arc::clone(&dedicated);
+    let frozen = Arc::<AtomicBool>::default();
     tokio::spawn(async move {
+        let mut held = Vec::new();
         loop {
             let (stream, _) = listener.accept().await.unwrap();
+            if frozen.load(Relaxed) {
+                held.push(stream);
+                continue;
+            }
+            let frozen = Arc::clone(&frozen);
             let acceptor = tokio_rustls::TlsAcceptor::from(Arc::clone(&config));
             let connector = tokio_rustls::TlsConnector::from(Arc::clone(&onward));
             let count = Arc::clone(&count);
@@ -47,8 +91,8 @@ async fn trickster(trick: Option<Trick>) -> (Pod, Pod, Seen, Arc<AtomicU32>) {
                 if near.get_ref().1.alpn_protocol() == Some(MESH_ALPN) {
                     count.fetch_add(u32::from(trick.is_none()), Relaxed);
                     let far = TcpStream::connect((real, MESH_PORT)).await.unwrap();
-                    let mut far = connector.connect(tls::peer_name(), far).await.unwrap();
-                    let _ = tokio::io::copy_bidirectional(&mut near, &mut far).await;
+                    let far = connector.connect(tls::peer_name(), far).await.unwrap();
+                    until_frozen(near, far, &frozen).await;
                     return;
                 }
                 let mut got = Vec::new();
@@ -61,14 +105,7 @@ async fn trickster(trick: Option<Trick>) -> (Pod, Pod, Seen, Arc<AtomicU32>) {
                     got.extend_from_slice(&more[..read]);
                 }
                 count.fetch_add(1, Relaxed);
-                match trick {
-                    Some(Trick::Close) => near.shutdown().await.unwrap(),
-                    Some(Trick::Half) => {
-                        near.write_all(b"HTTP/1.1 200 OK\r\nx: ").await.unwrap();
-                        near.shutdown().await.unwrap();
-                    }
-                    Some(Trick::Break) | None => {}
-                }
+                play(trick, near, &frozen).await;
             });
         }
     });
@@ -113,6 +150,40 @@ async fn a_post_that_a_line_may_have_taken_is_not_sent_again() {
         );
         assert_eq!(seen.lock().len(), sent - 1, "{trick:?}");
     }
+}
+
+/// No other sign tells it: the kernel of the peer acknowledges all that comes.
+#[tokio::test]
+async fn a_request_to_a_peer_that_froze_ends_within_seconds() {
+    let (client, _server, seen, dedicated) = trickster(Some(Trick::Freeze)).await;
+    let posts = async {
+        let mut sent = 0;
+        loop {
+            sent += 1;
+            let mut stream = client.call(vip()).await;
+            let answer = raw(&mut stream, POST.as_bytes(), 4 * PATIENCE).await;
+            if dedicated.load(Relaxed) > 0 {
+                return (answer, sent);
+            }
+            assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let swept = async {
+        for _ in 0..75 {
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            client.proxy.peers.sweep();
+        }
+    };
+    let (answer, sent) = tokio::select! {
+        posted = posts => posted,
+        () = swept => panic!("it waits for 15 s"),
+    };
+    assert!(
+        answer.starts_with("HTTP/1.1 502") && answer.contains("weft-reason: connection-lost"),
+        "{answer}"
+    );
+    assert_eq!(seen.lock().len(), sent - 1, "nor is it sent again");
 }
 
 #[tokio::test]

@@ -1,0 +1,121 @@
+//! Ends what waits on a dedicated connection whose peer says nothing any more.
+//!
+//! HTTP/1.1 has no ping, and the kernel of a process that is stopped goes on to answer TCP.
+//! So somebody who comes by every few seconds looks whether anything came by a connection in
+//! use since the last time. Where nothing did, the peer is asked by HTTP/2, and only one
+//! that gives no sign of life there loses the connection: an answer may take its time.
+//! Requests pay no timer for that.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::task::Context;
+
+use futures::task::AtomicWaker;
+
+/// Why a request or answer ended that such a connection carried.
+pub(super) const DEAD: &str = "the peer gave no sign of life";
+
+/// What a dedicated connection shows of its peer.
+#[derive(Debug, Default)]
+pub(super) struct Signs {
+    /// The peer said something since the last request.
+    heard: AtomicBool,
+    /// Something was asked or said since somebody looked last.
+    moved: AtomicBool,
+    /// Somebody asks the peer.
+    asking: AtomicBool,
+    broken: AtomicBool,
+    /// Wakes whoever waits for the peer.
+    waits: AtomicWaker,
+}
+
+impl Signs {
+    /// A request begins.
+    pub(super) fn begin(&self) {
+        self.heard.store(false, Relaxed);
+        self.moved.store(true, Relaxed);
+    }
+
+    /// Bytes of the peer came.
+    pub(super) fn came(&self) {
+        self.heard.store(true, Relaxed);
+        self.moved.store(true, Relaxed);
+    }
+
+    pub(super) fn has_heard(&self) -> bool {
+        self.heard.load(Relaxed)
+    }
+
+    pub(super) fn is_broken(&self) -> bool {
+        self.broken.load(Relaxed)
+    }
+
+    /// True when the peer counts as dead; otherwise wakes when it does.
+    pub(super) fn poll_broken(&self, cx: &Context<'_>) -> bool {
+        self.waits.register(cx.waker());
+        self.is_broken()
+    }
+}
+
+/// A connection in use by which nothing came between two looks.
+#[derive(Debug)]
+pub(crate) struct Silent(Arc<Signs>);
+
+impl Silent {
+    /// Looks; `None` also while an earlier one is not over.
+    pub(super) fn look(signs: &Arc<Signs>) -> Option<Self> {
+        let silent = !signs.moved.swap(false, Relaxed) && !signs.asking.swap(true, Relaxed);
+        silent.then(|| Self(Arc::clone(signs)))
+    }
+
+    /// The peer gives no sign of life. False when it said something by the connection itself
+    /// meanwhile.
+    pub(crate) fn break_off(self) -> bool {
+        let dead = !self.0.moved.load(Relaxed);
+        if dead {
+            self.0.broken.store(true, Relaxed);
+            self.0.waits.wake();
+        }
+        dead
+    }
+}
+
+impl Drop for Silent {
+    fn drop(&mut self) {
+        self.0.asking.store(false, Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::Waker;
+
+    use super::*;
+
+    fn broken(signs: &Signs) -> bool {
+        signs.poll_broken(&Context::from_waker(Waker::noop()))
+    }
+
+    #[test]
+    fn a_connection_is_silent_when_nothing_came_between_two_looks() {
+        let signs = Arc::<Signs>::default();
+        signs.begin();
+        assert!(Silent::look(&signs).is_none(), "it was asked just now");
+        let silent = Silent::look(&signs).unwrap();
+        assert!(Silent::look(&signs).is_none(), "one asks at a time");
+        assert!(!broken(&signs), "as long as nobody knows");
+        assert!(silent.break_off());
+        assert!(broken(&signs));
+    }
+
+    #[test]
+    fn what_came_while_the_peer_was_asked_is_a_sign_of_life() {
+        let signs = Arc::<Signs>::default();
+        let silent = Silent::look(&signs).unwrap();
+        signs.came();
+        assert!(!silent.break_off());
+        assert!(!broken(&signs) && signs.has_heard());
+        assert!(Silent::look(&signs).is_none());
+        assert!(Silent::look(&signs).is_some(), "it may fall silent again");
+    }
+}
