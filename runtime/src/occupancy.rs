@@ -216,11 +216,10 @@ impl Occupancy {
             return Err(TurnedAway);
         }
         let staying = table.taken.saturating_sub(self.leaving.load(Relaxed));
-        if staying >= self.crowded() && !self.make_room(&mut table, holder, now) {
-            if self.bounds.shared && held > 1 && self.hoards(&table, held) {
-                (self.reached)(Reached::Hoarder);
-                return Err(TurnedAway);
-            }
+        let crowded = staying >= self.crowded() && !self.make_room(&mut table, holder, now);
+        if crowded && self.bounds.shared && held > 1 && self.hoards(&table, held) {
+            (self.reached)(Reached::Hoarder);
+            return Err(TurnedAway);
         }
         if table.taken >= self.bounds.places {
             return Ok(None);
