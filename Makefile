@@ -57,7 +57,7 @@ bench: ## what the proxy costs beside Envoy, 28 min after the build (PREVIOUS=ol
 bench-quick: ## the same in 5 min, with fewer measures
 	@PREVIOUS="$(PREVIOUS)" bench/run quick
 
-bench-paired: ## whether the proxy costs more than an older one, in turns, 45 min (PREVIOUS=older weft-proxy)
+bench-paired: ## whether the proxy costs more than an older one, in turns, an hour; goes on where it was ended (PREVIOUS=older weft-proxy)
 	@PREVIOUS="$(PREVIOUS)" bench/run paired
 
 flame: ## where the proxies spend their time, drawn (MEASURES=cpu-h2,tcp8-cpu)

@@ -13,6 +13,7 @@ mod envoy;
 mod files;
 mod flame;
 mod grpc;
+mod kept;
 mod load;
 mod loads;
 mod made;

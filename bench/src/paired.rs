@@ -17,6 +17,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail, ensure};
 
 use crate::book::Book;
+use crate::kept::Kept;
 use crate::measures::{self, Must};
 use crate::plan::{Arguments, Plan};
 use crate::round::{self, Gaps};
@@ -158,18 +159,24 @@ pub(crate) fn run(arguments: &Arguments, shared: &Path) -> Result<()> {
             shared,
         )?);
     }
+    fs::create_dir_all(&arguments.out)?;
+    let measures = arguments.measures.as_deref();
+    let mut kept = Kept::of(&arguments.out, [older, &arguments.proxy], measures)?;
     let mut differences = Differences::default();
-    let mut rounds = 0;
-    for number in 0..plan.rounds {
+    let before = kept.rounds(&ORDER)?;
+    before.iter().for_each(|book| differences.take(book));
+    let begun = before.len();
+    let mut rounds = begun;
+    for number in begun..plan.rounds {
         let Some(book) = there_and_back(&mut systems, &plan, number, deadline)? else {
             eprintln!("out of time after {rounds} rounds of {}", plan.rounds);
             break;
         };
+        kept.add(&book, &ORDER)?;
         differences.take(&book);
         rounds += 1;
     }
     let text = text(&differences, rounds, arguments);
-    fs::create_dir_all(&arguments.out)?;
     fs::write(arguments.out.join("PAIRED.md"), &text)?;
     println!("{text}");
     judge(&differences)
